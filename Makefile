@@ -8,8 +8,10 @@ WORKDIR ?= runs/small
 WORKERS ?= $(shell $(PYTHON) -c "import os; cores = getattr(os, 'sched_getaffinity', \
 	lambda _: range(os.cpu_count())); print(min(4, len(cores(0))))")
 ARGS ?=
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: compare demo test lint parity benchmark cost tpu-test tpu-check gallery results site clean
+.PHONY: compare demo test test-slow lint parity benchmark cost tpu-test tpu-check gallery results \
+	site clean
 
 # Trains and evaluates fifteen schemes, then prints the table and the report's path.
 compare: $(VENV)/experiments
@@ -22,10 +24,13 @@ demo: $(VENV)/experiments
 		--workdir=runs/demo --workers=$(WORKERS) $(ARGS)
 	$(BIN)/python -m webbrowser -t "file://$(CURDIR)/runs/demo/report.html"
 
-# Runs quick tests, and those of every scheme for two of them, which are not the same in each test.
-# With ALL=1 everything runs, as in CI.
+# Runs the whole suite. What kills programs, joins many of them, looks at pages in a browser or
+# compiles for TPUs is in test-slow, which CI runs too.
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest $(if $(ALL),,-m "not slow" --schemes=2) -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/installed tpu-test
+	$(PYTEST) -m slow $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -47,7 +52,7 @@ cost: $(VENV)/experiments
 
 # The tests that compile for TPUs without a TPU; they are skipped where the wheel libtpu is missing.
 tpu-test: $(VENV)/installed $(VENV)/libtpu
-	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m pytest tests/test_topology.py -rs $(ARGS)
+	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m pytest tests/experiments/running/test_topology.py -rs $(ARGS)
 
 # Compiles for TPU pods, without a TPU. The whole takes hours; ARGS=--schemes=kinds takes less.
 tpu-check: $(VENV)/experiments $(VENV)/libtpu

@@ -27,6 +27,16 @@ SMALL = "nope,sinusoidal,learned,rope,dynamic_yarn,alibi,t5,transformer_xl,fox"
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     config = start("tasks", preset, setting=Setting, trials=Trials)
+    add_variants(config)
+    config.schemes = SMALL
+    config.together = 1  # seeds of a scheme that are trained as one program
+    config.sweep = ConfigDict({"learning_rate": ()})  # as in ``configs/extrapolation.py``
+    globals()[f"_{preset}"](config)
+    return config
+
+
+def add_variants(config: ConfigDict) -> None:
+    """Adds a variant for every scheme, with keywords that follow ``config.task.length``."""
     # "ratio" in an extension means the length of the evaluated rows over the trained length.
     config.variants = ConfigDict(
         {
@@ -39,11 +49,6 @@ def get_config(preset: str = "small") -> ConfigDict:
     encodings = encodings_of(config)
     encodings["dynamic_ntk"].factor = DYNAMIC_NTK
     follow_length(encodings, config.task.get_ref("length"))
-    config.schemes = SMALL
-    config.together = 1  # seeds of a scheme that are trained as one program
-    config.sweep = ConfigDict({"learning_rate": ()})  # as in ``configs/extrapolation.py``
-    globals()[f"_{preset}"](config)
-    return config
 
 
 def encodings_of(config: ConfigDict) -> dict[str, ConfigDict]:

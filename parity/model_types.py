@@ -4,7 +4,7 @@
 type, for each of its layers the cosine and sine by which transformers rotates each pair at one
 position, and which keys each layer with attention sees. Of models whose rotary parts alone are run
 it has one layer of each kind, and not which keys they see. Mistral Large 4 is left out, because its
-rates are learned: ``tests/test_golden_released.py`` has it.
+rates are learned: ``tests/encodings/test_golden_released.py`` has it.
 """
 
 import json

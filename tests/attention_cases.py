@@ -3,12 +3,17 @@
 import dataclasses
 import functools
 
+import chex
 import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+import schemes
+from jax.sharding import AxisType
 
 import posenc_jax
+from posenc_jax import Side, Tile
 from posenc_jax.attention.dense import dense
 from posenc_jax.positions import text
 
@@ -89,3 +94,83 @@ def assert_equals_dense(attention, encoding, case):
         tolerance = 2e-2 if half else 1e-5 if not path else 1e-4
         np.testing.assert_allclose(a / scale, b / scale, atol=tolerance, err_msg=str(path))
     return actual
+
+
+# The kernels refuse whole rows, all heads in a tile, and one decay for each channel.
+IN_KERNELS = [
+    name
+    for name in common.one_of_each_tile()
+    if not (common.outline(name).whole_rows or schemes.ALL[name].mixes_heads or name == "wall")
+]
+
+
+def slow_unless_quick(name, *more):
+    """Returns a case, for ``make test`` only if the scheme's hooks in kernels are of a new kind."""
+    is_quick = name in ("nope", "value_rope", "rerope", "alibi", "shaw", "fox")
+    return pytest.param(name, *more, marks=[] if is_quick else pytest.mark.slow)
+
+
+# Small enough for kernels, which compare with the rows of tables one by one.
+SMALLER = {
+    "deberta": {"max_distance": 3},
+    "fire": {"hidden": 4},
+    "shaw": {"max_distance": 2},
+    "swin_v2": {"hidden": 4},
+    "t5": {"num_buckets": 8},
+}
+
+
+def sides(num_kv_heads=2, q_length=40, k_length=40, dtype=np.float32):
+    """Returns queries, keys and values."""
+    shapes = ((q_length, common.HEADS), (k_length, num_kv_heads), (k_length, num_kv_heads))
+    return [
+        jnp.asarray(common.normal(seed, B, *shape, common.HEAD_DIM), dtype)
+        for seed, shape in enumerate(shapes)
+    ]
+
+
+def tokens_of(encoding, positions, segment_ids=None, **options):
+    """Returns the tokens of a layer, read."""
+    x_BTD = 0.5 * common.normal(3, B, positions.shape[1], common.WIDTH)
+    return encoding.tokens(positions, segment_ids, **options).observed(encoding, x_BTD)
+
+
+def plain(encoding, q, k, v, tokens, *, window=None):
+    """Attends as a textbook has it."""
+    H, K = q.shape[2], k.shape[2]
+    q_side, k_side = (Side(None, H, K, is_query=each) for each in (True, False))
+    scale = q.shape[-1] ** -0.5
+    q, k = encoding.rotate(q, tokens, q_side), encoding.rotate(k, tokens, k_side)
+    v = encoding.rotate_values(v, tokens, k_side)
+    tile = Tile(q, k, tokens, tokens, scale, None, H)
+    k, v = (jnp.repeat(x, H // K, axis=2) for x in (k, v))
+    logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), tile)
+    index = tokens.order()
+    ahead = index[:, None, :, None] - index[:, None, None, :]
+    seen = (ahead >= 0) & (ahead < (window or q.shape[1]))
+    segment_ids = tokens.segment_ids
+    seen &= segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+    weights = jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
+    out = encoding.mix(jnp.einsum("bhts,bshc->bthc", weights, v), weights, tile)
+    return encoding.rotate_back(out, tokens, q_side)
+
+
+def close_gradients(actual, expected, tolerance=2e-5):
+    """Compares to ``tolerance`` of the largest number: some are what is left of large sums."""
+    atol = tolerance * common.largest(expected)
+    chex.assert_trees_all_close(actual, expected, rtol=0, atol=atol)
+
+
+def close(actual, expected, tolerance=2e-5):
+    """Compares outputs and gradients, as ``jax.value_and_grad`` returns both."""
+    (_, output), gradients = actual
+    (_, expected_output), expected_gradients = expected
+    np.testing.assert_allclose(output, expected_output, rtol=0, atol=1e-5)
+    close_gradients(gradients, expected_gradients, tolerance)
+
+
+def mesh_of(**shape):
+    """Returns a mesh of Auto axes over the first devices."""
+    devices = jax.devices()[: int(np.prod(list(shape.values())))]
+    axis_types = (AxisType.Auto,) * len(shape)
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types, devices=devices)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import schemes
 from flax import nnx
 
@@ -23,7 +24,8 @@ HEADS, HEAD_DIM, WIDTH, TRAIN_LENGTH, VOCAB, LAYERS = 4, 8, 32, 32, 64, 2
 USUAL_FLAGS = {"xla_backend_optimization_level": 3, "xla_cpu_parallel_codegen_split_count": 32}
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     USUAL_FLAGS["xla_cpu_use_fusion_emitters"] = True
-GOLDEN = pathlib.Path(__file__).parent / "golden"
+ROOT = pathlib.Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
 INDEX = json.loads((GOLDEN / "index.json").read_text())
 
 
@@ -202,12 +204,18 @@ def projections(num_heads: int = HEADS, head_dim: int = HEAD_DIM) -> list[np.nda
 def attention(encoding, x_BTD, positions, segment_ids=None, length=None, weights=None):
     """Runs one attention layer under ``encoding``, ``[B, T, H, C]``: embed, project, attend."""
     tokens = encoding.tokens(positions, segment_ids, length=length)
+    return layer(encoding, jnp.asarray(x_BTD), tokens, weights)[0]
+
+
+def layer(encoding, x_BTD, tokens, weights=None):
+    """Returns attention ``[B, T, H, C]``, the embedded tokens, and queries, keys and values."""
     x_BTD = encoding.embed(x_BTD, tokens)
     q, k, v = (
         jnp.einsum("btd,dhc->bthc", x_BTD, jnp.asarray(w, x_BTD.dtype))
         for w in weights or projections()
     )
-    return posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD)
+    out = posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD)
+    return out, x_BTD, (q, k, v)
 
 
 def set_cores(monkeypatch, count: int) -> None:
@@ -270,6 +278,12 @@ def parameters_float64(module) -> dict[str, np.ndarray]:
     """Returns every parameter of a module by its dotted path."""
     paths = parameter_paths(module)
     return {".".join(path): np.asarray(value, np.float64) for path, value in paths}
+
+
+def refuses(name, call, error=ValueError):
+    """Checks that ``call()`` is refused with an error that names the argument."""
+    with pytest.raises(error, match=name):
+        call()
 
 
 def changed(config, **changes):

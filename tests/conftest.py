@@ -1,11 +1,12 @@
 """Every test runs on eight virtual CPU devices and refuses silent rank promotion."""
 
-import collections
 import ctypes
+import fcntl
 import functools
 import gc
 import importlib.metadata
 import os
+import shutil
 from pathlib import Path
 
 # Nearly all of the time goes into compiling programs that run once: let XLA not try hard. A flag
@@ -19,6 +20,11 @@ devices = "--xla_force_host_platform_device_count=8"
 # Read when jax is first imported.
 os.environ["XLA_FLAGS"] = " ".join([*quick, os.environ.get("XLA_FLAGS", ""), devices])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# A program that one worker has compiled is read by the others, and by the next run of the tests.
+compiled = Path(__file__).parents[1] / "build/compiled"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compiled))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -34,21 +40,8 @@ mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 gc.set_threshold(200_000, 20, 20)
 
 
-def pytest_addoption(parser):
-    """Adds the option that makes ``make test`` quick."""
-    parser.addoption("--schemes", type=int, help="run a test of every scheme for so many of them")
-
-
-@pytest.hookimpl(wrapper=True)  # before pytest-xdist reads the groups, and after -k and -m
-def pytest_collection_modifyitems(config, items):
-    """Sorts the tests into groups, and leaves out schemes where the caller asks for few."""
-    _group(items)
-    yield
-    if config.option.schemes:
-        _leave_few_schemes(config, items)
-
-
-def _group(items):
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
     """Brings together what shares programs or fixtures, for one worker to run in one go.
 
     The tests of a file that has fixtures of its own come first, because they take longest; then
@@ -65,30 +58,6 @@ def _group(items):
         rank, group = place(item)
         if rank < 2:
             item.add_marker(pytest.mark.xdist_group(group))
-
-
-def _leave_few_schemes(config, items):
-    """Keeps ``--schemes`` schemes of each test, each about as often, and all in golden tests."""
-    schemes: dict[tuple, set[str]] = {}
-    for item in items:
-        if (name := _scheme_of(item)) and not item.path.name.startswith("test_golden"):
-            schemes.setdefault(_test_of(item), set()).add(name)
-    few: dict[tuple, list[str]] = {}
-    used: collections.Counter[str] = collections.Counter()
-    for test, names in sorted(schemes.items()):
-        by_use = sorted(names, key=lambda name: (used[name], name))
-        few[test] = by_use[: config.option.schemes]
-        used.update(few[test])
-    kept, left_out = [], []
-    for item in items:
-        is_kept = _test_of(item) not in few or _scheme_of(item) in few[_test_of(item)]
-        (kept if is_kept else left_out).append(item)
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = kept
-
-
-def _test_of(item) -> tuple[str, str]:
-    return item.path.stem, item.originalname
 
 
 def _scheme_of(item) -> str | None:
@@ -123,11 +92,53 @@ def little_memory():
         ctypes.CDLL(None).malloc_trim(0)
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Returns a folder that all workers of pytest-xdist share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def corpus(shared):
     """Makes a folder of small text files, and returns the ``files:`` corpus that covers it."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for number in range(40):
-        words = (f"{number} tokens in a row, {step} of them. " for step in range(40))
-        (folder / f"{number}.txt").write_text("".join(words))
-    return f"files:{folder}/*.txt"
+
+    def make(folder):
+        for number in range(40):
+            words = (f"{number} tokens in a row, {step} of them. " for step in range(40))
+            (folder / f"{number}.txt").write_text("".join(words))
+
+    return f"files:{_made_once(shared / 'corpus', make)}/*.txt"
+
+
+@pytest.fixture(scope="session")
+def finished(shared, corpus):
+    """Returns the workdir of a tiny comparison that has ended; tests read it, and copy to write."""
+    import runs
+
+    def make(workdir):
+        one, output = runs.comparison(runs.config(corpus), workdir)
+        assert one.run() == []
+        one.write_report("the command")
+        (workdir / "printed").write_text(output.getvalue())
+
+    return _made_once(shared / "finished", make)
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+    """Returns a copy of the finished workdir."""
+    return Path(shutil.copytree(finished, tmp_path / "workdir"))
+
+
+def _made_once(folder, make):
+    """Returns a folder that the first worker to come makes, and the others wait for."""
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = folder.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder

@@ -19,7 +19,7 @@ from flax import nnx
 import posenc_jax
 from posenc_jax.positions import Text, Vision, circle_rope, qwen2_vl, text
 
-ROOT = Path(__file__).parents[1]
+ROOT = common.ROOT
 B, T, H, K, C = 2, 16, 8, 4, 64
 LLAMA = dict(
     model_type="llama",

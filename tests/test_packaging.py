@@ -1,13 +1,14 @@
 """Tests which packages library and experiments need, and what is said where one is missing."""
 
 import ast
+import re
 import subprocess
 import sys
-from pathlib import Path
 
+import common
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = common.ROOT
 
 # Import names that differ from the names of their packages.
 PACKAGES = {"absl": "absl-py", "orbax": "orbax-checkpoint", "PIL": "pillow", "yaml": "pyyaml"}
@@ -104,3 +105,47 @@ def test_what_is_imported_is_required_and_the_other_way_round():
     lists = requirements()
     assert imported(*LIBRARY) <= set(lists["REQUIRED"])
     assert imported(*LIBRARY, *PROGRAMS) == {*lists["REQUIRED"], *lists["EXPERIMENTS"]}
+
+
+# What is used although its package keeps it private, because there is no public name for the same,
+# and the versions that it was seen in. The first two are used by experiments, the others by tests.
+PRIVATE = {
+    "pip._internal": "pip 23.2 and 26.3",
+    "submitit.slurm.slurm._make_sbatch_string": "submitit 1.5.4",
+    "jax._src": "jax 0.10.2",
+    "orbax.checkpoint._src": "orbax-checkpoint 0.12.8",
+    "etils.epath.backend.fsspec_backend._get_filesystem": "etils 1.15.0",
+}
+
+
+def private_names(file):
+    """Returns what a file takes from other packages by a path with an underscore before a name.
+
+    Python's own modules are left out, because ``os._exit`` is public.
+    """
+    tree, modules = ast.parse(file.read_text()), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            modules |= {
+                each.asname or each.name: f"{node.module}.{each.name}" for each in node.names
+            }
+        elif isinstance(node, ast.Import):
+            modules |= {each.asname or each.name: each.name for each in node.names}
+    used = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    parts = [path.partition(".") for path in used]
+    paths = [modules[name] + dot + rest for name, dot, rest in parts if name in modules]
+    ours = OWN | {"benchmarks"} | sys.stdlib_module_names
+    return {
+        path
+        for path in [*modules.values(), *paths]
+        if re.search(r"\._(?!_)", path) and path.partition(".")[0] not in ours
+    }
+
+
+def test_private_names_of_other_packages_are_listed():
+    folders = [*LIBRARY, *PROGRAMS, "benchmarks/**/*.py", "parity/**/*.py", "tests/**/*.py"]
+    files = [file for pattern in folders for file in ROOT.glob(pattern)]
+    names = set().union(*map(private_names, files))
+    listed = {name: [each for each in PRIVATE if name.startswith(each)] for name in names}
+    assert not [name for name, prefixes in listed.items() if not prefixes]
+    assert {each for prefixes in listed.values() for each in prefixes} == set(PRIVATE)

@@ -120,6 +120,11 @@ def test_what_sorted_answers_give_away_is_their_chance():
         assert found == pytest.approx(chance, abs=0.01)
 
 
+def test_the_chance_of_sorted_answers_exceeds_no_integer_in_long_rows():
+    chances = TASKS["sort"].chances(402)
+    assert len(chances) == 200 and 0.5 < chances[100] < 1
+
+
 def told_values(rows):
     """Returns the values that the rows tell, in the order in which they are told, ``[N, any]``."""
     is_told_NL = np.isin(rows.tokens_NL, SYMBOLS[21:]) & ~rows.is_answer_NL

@@ -27,7 +27,8 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
     found = {"point": point.name, "step": step, "steps": steps, "speed": "", "note": ""}
     if finished := sweep.finished(point):
         note = best_note(finished["training"], folder)
-        return found | {"state": DONE, "step": steps, "note": note}
+        step = finished["training"].get("steps", steps)
+        return found | {"state": DONE, "step": step, "note": note}
     if by := holder(folder):
         # Each of the points that are trained as one program counts its share of the seconds.
         held = [holder(sweep.folder(each)) for each in sweep.group_of(point)]

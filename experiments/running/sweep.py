@@ -31,7 +31,7 @@ from experiments.running.schedule import Schedule
 from experiments.training.data import Corpus
 from experiments.training.loop import abstract_state, train, train_together
 from experiments.training.mesh import own_part, row_shards
-from experiments.training.recipe import RULES, Recipe
+from experiments.training.recipe import RULES, Goal, Recipe
 from experiments.training.step import Task
 from posenc_jax import Transformer
 from posenc_jax.model.transformer import ROWS
@@ -85,6 +85,11 @@ class Sweep:
         """Returns the task that a point is trained on."""
         raise NotImplementedError
 
+    def goal(self, point: Point) -> Goal | None:
+        """Returns when the training of a point may end early, or None for never."""
+        del point
+        return None
+
     def describe_training(self, scheme: str) -> dict[str, Any]:
         """Returns all settings that decide what is trained, except the recipe and the seed."""
         raise NotImplementedError
@@ -113,6 +118,7 @@ class Sweep:
             folder=self.folder(point),
             console=self.console,
             name=f"{point.name}  train",
+            goal=self.goal(point),
         )
 
     def train_together(self, group: list[Point]) -> dict[int, FloatingPointError]:
@@ -124,6 +130,7 @@ class Sweep:
             folders={point.seed: self.folder(point) for point in group},
             console=self.console,
             name=f"{group[0].group}, {len(group)} seeds  train",
+            goal=self.goal(group[0]),
         )
 
     def describe_evaluation(self, point: Point) -> dict[str, Any]:

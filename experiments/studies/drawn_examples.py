@@ -68,9 +68,14 @@ class Drawn:
         """Returns ``count`` examples, a pytree of arrays with the examples along axis 0."""
         raise NotImplementedError
 
+    def draw_at(self, step: int, rng: np.random.Generator, count: int) -> Any:
+        """Returns the examples of a training step; a subclass may make them harder with time."""
+        del step
+        return self.draw(rng, count)
+
     def batch(self, seed, step, part, parts):
         words = np.random.Philox(key=np.array([seed, step], np.uint64))
-        whole = self.draw(np.random.Generator(words), self.batch_size)
+        whole = self.draw_at(step, np.random.Generator(words), self.batch_size)
         size = self.batch_size // parts
         return jax.tree.map(lambda x: x[part * size : (part + 1) * size], whole)
 

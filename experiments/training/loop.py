@@ -21,13 +21,12 @@ from rich.console import Console
 
 from experiments import preemption
 from experiments.progress import stage
-from experiments.results.record import RefusedError
 from experiments.training.cost import peak_flops, step_flops
 from experiments.training.host import compiler_options
 from experiments.training.mesh import batch_sharding, own_part, placed, replicated, state_shardings
 from experiments.training.parameters import parameter_count
 from experiments.training.precision import gain
-from experiments.training.recipe import Recipe
+from experiments.training.recipe import Goal, Recipe
 from experiments.training.run import Run, Trace
 from experiments.training.step import State, Task, initial_state, train_step
 from posenc_jax import Transformer
@@ -43,6 +42,7 @@ def train(
     console: Console,
     name: str = "train",
     start: Callable[[], State] | None = None,
+    goal: Goal | None = None,
 ) -> tuple[Transformer, dict[str, Any]]:
     """Trains to the last step, from the newest checkpoint in ``folder`` if there is one.
 
@@ -54,6 +54,7 @@ def train(
       name: the title of the progress bar.
       start: makes the first state if there is no checkpoint, see ``further_state``.
         Default: the task's model, with a fresh optimizer.
+      goal: says when the run ends before the recipe's last step. Default: never.
 
     Returns:
       The model and a summary: steps, tokens, seconds, final loss, number of parameters, and the
@@ -66,18 +67,14 @@ def train(
       ValueError: the checkpoint holds another state than the one that is trained here.
     """
     abstract = abstract_state(task, recipe, mesh)
-    with contextlib.closing(Run(recipe, seed, folder, abstract)) as run:
+    with contextlib.closing(Run(recipe, seed, folder, abstract, goal)) as run:
         state = _Loop(task, recipe, mesh, [run], abstract).run(console, name, start)
         if run.failure is not None:
             raise run.failure
-        if run.metrics.last.get("step") != recipe.steps:
-            raise RefusedError(
-                f"{folder / 'metrics.jsonl'} has lost the line of step {recipe.steps}, of which "
-                "there is a checkpoint; put the file back, or delete the folder to train again"
-            )
+        steps = int(run.metrics.last["step"])
         return state.model, {
-            "steps": recipe.steps,
-            "tokens": recipe.steps * recipe.batch_size * recipe.length,
+            "steps": steps,
+            "tokens": steps * recipe.batch_size * recipe.length,
             "seconds": run.metrics.last["seconds"],
             "final_loss": run.metrics.last["loss"],
             "parameters": parameter_count(state.model),
@@ -93,6 +90,7 @@ def train_together(
     folders: Mapping[int, Path],
     console: Console,
     name: str = "train",
+    goal: Goal | None = None,
 ) -> dict[int, FloatingPointError]:
     """Trains a task under several seeds as one program, each in a folder of its own.
 
@@ -101,7 +99,7 @@ def train_together(
     once are summed in another order. A run whose numbers are not finite ends; the others go on.
 
     Args:
-      task, recipe, mesh, console, name: as for ``train``.
+      task, recipe, mesh, console, name, goal: as for ``train``.
       folders: the folder of each seed. Only runs that were stopped at the same step go on together.
 
     Returns:
@@ -113,13 +111,12 @@ def train_together(
     abstract = abstract_state(task, recipe, mesh)
     with contextlib.ExitStack() as stack:
         runs = [
-            stack.enter_context(contextlib.closing(Run(recipe, seed, folder, abstract)))
+            stack.enter_context(contextlib.closing(Run(recipe, seed, folder, abstract, goal)))
             for seed, folder in folders.items()
         ]
-        runs.sort(key=lambda run: run.first)
-        for first, some in itertools.groupby(runs, key=lambda run: run.first):
-            if first < recipe.steps:
-                _Loop(task, recipe, mesh, list(some), abstract).run(console, name)
+        left = sorted((run for run in runs if not run.is_done), key=lambda run: run.first)
+        for _, some in itertools.groupby(left, key=lambda run: run.first):
+            _Loop(task, recipe, mesh, list(some), abstract).run(console, name)
         return {run.seed: run.failure for run in runs if run.failure is not None}
 
 
@@ -168,7 +165,8 @@ class _Loop:
 
     def run(self, console, name, start=None):
         """Runs all steps; dispatches each before reading the one before it, so no device waits."""
-        first, steps = self.runs[0].first, self.recipe.steps
+        first = self.runs[0].first
+        steps = self.recipe.steps if self._going() else first
         state, keys = self._first_state(start), self._of_all(jax.random.key)
         if self.recipe.products == "bfloat16" and (times := 1 / gain()) > 1:
             console.print(
@@ -192,16 +190,17 @@ class _Loop:
                 if pending:
                     self._record(*pending, advance)
                 pending = step, numbers
-                stop = preemption.requested()
-                if stop or step == steps or step % self.recipe.checkpoint_every == 0:
-                    self._record(*pending, advance, is_saved=True)
+                stop, scores = preemption.requested(), self._scores(step, state)
+                is_due = step == steps or step % self.recipe.checkpoint_every == 0
+                if stop or scores or is_due:
+                    self._record(*pending, advance, is_saved=True, scores=scores)
                     pending = None
                     self._save(step, state)
                 if stop:
                     raise preemption.PreemptedError(
                         f"asked to stop at step {step}: saved, run again"
                     )
-                if all(run.failure for run in self.runs):
+                if not self._going():
                     break
         return state
 
@@ -247,26 +246,39 @@ class _Loop:
         each = [of_seed(run.seed) for run in self.runs]
         return each[0] if len(each) == 1 else jax.tree.map(lambda *parts: stack(parts), *each)
 
-    def _record(self, step, numbers, advance, is_saved=False):
+    def _scores(self, step, states) -> dict[int, float]:
+        """Returns the score of each model, by the number of its run, if it is due at this step."""
+        goal = self.runs[0].goal
+        if goal is None or (step % goal.every and step != self.recipe.steps):
+            return {}
+        return {n: goal.score(self._state_of(states, n).model) for n, _ in self._going()}
+
+    def _state_of(self, states, number):
+        return states if len(self.runs) == 1 else self._one_of(states, number)
+
+    def _record(self, step, numbers, advance, is_saved=False, scores=None):
+        scores = scores or {}
         each = {name: np.atleast_1d(value) for name, value in numbers.items()}
         notes = []
         for number, run in self._going():
             own = {name: values[number] for name, values in each.items()}
             try:
-                notes.append(run.record(step, own, is_saved))
+                notes.append(run.record(step, own, is_saved, scores.get(number)))
             except FloatingPointError as failure:
                 run.failure = failure
         advance(notes[0] if notes else "")
 
-    def _save(self, step, state):
+    def _save(self, step, states):
         for number, run in self._going():
             try:
-                run.save(step, state if len(self.runs) == 1 else self._one_of(state, number))
+                run.save(step, self._state_of(states, number))
             except FloatingPointError as failure:
                 run.failure = failure
 
     def _going(self):
-        return [(n, run) for n, run in enumerate(self.runs) if run.failure is None]
+        """Returns the runs that are still trained, with their numbers."""
+        runs = enumerate(self.runs)
+        return [(n, run) for n, run in runs if run.failure is None and not run.is_done]
 
 
 def _after_runs(sharding: NamedSharding) -> NamedSharding:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +26,29 @@ _PROJECTIONS = re.compile(r"layers/\d+/block/(attention|mlp)/")
 
 
 @dataclasses.dataclass(frozen=True)
+class Goal:
+    """Ends a run before its last step if its model is good enough by then.
+
+    The task counts as learned at the first step whose score is ``enough`` or more. The run goes on
+    for as many steps again, because a model that has just learned a task is not reliable yet.
+
+    Attributes:
+      score: a pure function of the model, such as the share of held-out examples that it has right.
+        A resumed run computes it again.
+      enough: the score at which the task counts as learned.
+      every: steps from one score to the next; the last step has one too.
+    """
+
+    score: Callable[[Transformer], float]
+    enough: float
+    every: int
+
+    def __post_init__(self):
+        if self.every < 1:
+            raise ValueError(f"every={self.every} must be at least 1: steps between scores")
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """Says how a model is trained.
 
@@ -37,7 +61,7 @@ class Recipe:
     Attributes:
       length: tokens of a training sequence.
       batch_size: sequences in a step, over all devices.
-      steps: optimizer steps.
+      steps: optimizer steps; a run that has a ``Goal`` may end before them.
       optimizer: "adamw", or "muon", which learns the matrices of the blocks by orthogonal steps
         (2502.16982) of the size that AdamW's have, and all else by AdamW with Nesterov's momentum.
       learning_rate: the peak, which is reached after ``warmup_steps`` of linear growth; then the

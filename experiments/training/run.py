@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.results.record import Metrics
+from experiments.results.record import Metrics, RefusedError
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.host import peak_memory
 from experiments.training.mesh import path_name
-from experiments.training.recipe import Recipe
+from experiments.training.recipe import Goal, Recipe
 from experiments.training.step import State
 
 _ADVICE = "try a smaller train.learning_rate or train.clip_norm"
@@ -25,13 +25,17 @@ class Run:
     """Records and saves one run in its folder.
 
     Attributes:
+      goal: says when the run ends before the recipe's last step, or is None.
       first: how many steps of the run were done when it was opened.
       saved: the state after those steps, until the loop takes it; None without a checkpoint.
+      is_done: whether the run's last step is saved.
       failure: why the run ended before its last step, if it did.
     """
 
-    def __init__(self, recipe: Recipe, seed: int, folder: Path, abstract: Any):
-        self.seed, self.folder = seed, folder
+    def __init__(
+        self, recipe: Recipe, seed: int, folder: Path, abstract: Any, goal: Goal | None = None
+    ):
+        self.seed, self.folder, self.goal = seed, folder, goal
         self.checkpoints = Checkpoints(folder / "checkpoints")
         try:
             found = self.checkpoints.newest(abstract)
@@ -40,11 +44,20 @@ class Run:
             self.metrics = Metrics(
                 folder / "metrics.jsonl", self.first, recipe.tensorboard, recipe.wandb
             )
+            # The last line says whether the run is done.
+            is_needed = goal is not None or self.first == recipe.steps
+            if is_needed and self.metrics.last.get("step", 0) != self.first:
+                raise RefusedError(
+                    f"{folder / 'metrics.jsonl'} has lost the line of step {self.first}, of which "
+                    "there is a checkpoint; put the file back, or delete the folder to train again"
+                )
         except BaseException:
             self.checkpoints.close()
             raise
         self.failure: FloatingPointError | None = None
         self._recipe = recipe
+        self._learned_at = self.metrics.last.get("learned_at")
+        self.is_done = self._is_last(self.first)
         self._before = self.metrics.last.get("seconds", 0.0)
         # The mean since the regular checkpoint before, and of how many losses it is.
         self._mean_loss, self._losses = self.metrics.last.get("mean_loss", 0.0), 0
@@ -61,8 +74,20 @@ class Run:
         self._start, self._runs, self._at_peak = time.monotonic(), runs, at_peak
         self._line = self.first, 0.0  # the step and the seconds of the newest line
 
-    def record(self, step: int, numbers: dict[str, np.ndarray], is_saved: bool) -> str:
+    def record(
+        self,
+        step: int,
+        numbers: dict[str, np.ndarray],
+        is_saved: bool,
+        score: float | None = None,
+    ) -> str:
         """Writes the numbers of a step if they are due, and returns a note for the progress bar.
+
+        Args:
+          step: how many steps are done.
+          numbers: what the step returned.
+          is_saved: whether the state is about to be saved.
+          score: the score of the model after the step, if the run has a goal and a score is due.
 
         Raises:
           FloatingPointError: the numbers are not finite.
@@ -78,7 +103,13 @@ class Run:
         seconds = (time.monotonic() - self._start) / self._runs
         done = step - self.first
         tokens = done * self._recipe.batch_size * self._recipe.length
-        share = {"mfu": done / seconds / self._at_peak} if self._at_peak else {}
+        extra = {"mfu": done / seconds / self._at_peak} if self._at_peak else {}
+        if self.goal is not None and score is not None:
+            extra["score"] = score
+            if self._learned_at is None and score >= self.goal.enough:
+                self._learned_at = step
+        if self._learned_at is not None:
+            extra["learned_at"] = self._learned_at  # in every line, so that a resumed run knows it
         # A saved step is always logged, so that a resumed run knows its time and its loss.
         if is_saved or step % self._recipe.log_every == 0:
             (line_step, line_seconds), self._line = self._line, (step, seconds)
@@ -92,7 +123,7 @@ class Run:
                 seconds=self._before + seconds,
                 step_seconds=(seconds - line_seconds) / (step - line_step),
                 memory_bytes=peak_memory(),
-                **share,
+                **extra,
             )
         return f"loss {loss:.3f}  {tokens / seconds:,.0f} tokens/s"
 
@@ -120,6 +151,12 @@ class Run:
         self.metrics.flush()  # a run cannot resume from a checkpoint without its line
         with self._writing():
             self.checkpoints.save(step, state, loss)  # which first waits for the one before
+        self.is_done = self._is_last(step)
+
+    def _is_last(self, step) -> bool:
+        """Returns whether ``step``, whose line is written, is the run's last one."""
+        is_learned = self._learned_at is not None and step >= 2 * self._learned_at
+        return step == self._recipe.steps or is_learned
 
     def close(self) -> None:
         """Closes the files, once everything is on disk.

@@ -11,6 +11,8 @@
             return x_BTD + nn.DenseGeneral(x_BTD.shape[-1], axis=(-2, -1))(attended)
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -46,12 +48,12 @@ class Encoding(nn.Module):
         cls.__init__ = Encoding.__init__  # type: ignore[method-assign]
         super().__init_subclass__(**options)
 
-    def __init__(
-        self, scheme, keywords=None, *, parent=nn.module._unspecified_parent, name=None, **own
-    ):
+    def __init__(self, scheme, keywords=None, *, name=None, **own):
+        # The default of Linen's own field means the module in whose code this one is made.
+        (parent,) = (field for field in dataclasses.fields(self) if field.name == "parent")
+        self.parent = own.pop("parent", parent.default)
         self.scheme = scheme
         self.keywords = FrozenDict({**(keywords or {}), **own})
-        self.parent = parent
         self.name = name
         self.__post_init__()
 

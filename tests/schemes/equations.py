@@ -48,6 +48,7 @@ class Scheme:
       depends_on_batch: where no length is given, what it does to one document depends on how long
         the others are, as one random draw must be large enough for all.
       mixes_heads: whether all heads must be computed in one place.
+      mixes_keys: whether each key is mixed with others, so that none can be rotated alone.
       distant: a shift of all positions, as far as floating point takes the scheme.
       num_axes: of positions, in every comparison with the equations but the first; text is in it.
     """
@@ -62,6 +63,7 @@ class Scheme:
     shift_invariant: bool = True
     depends_on_batch: bool = False
     mixes_heads: bool = False
+    mixes_keys: bool = False
     distant: int = 1_000_003
     num_axes: int = 1
 
@@ -97,6 +99,29 @@ class NoPE:
     def values(self, out, attention, positions, own, weights):
         """Takes ``attention`` times the values, and returns it with values of positions added."""
         return out
+
+
+def softmax(logits):
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def reference_attention(equations, x_BTD, positions_BT, own, weights, projections):
+    """Returns causal attention ``[B, T, H, C]`` by the equations of a scheme."""
+    outputs = []
+    positions_BT = equations.place(positions_BT, own)
+    # The equations have the axes of positions first.
+    for x_TD, positions_T in zip(x_BTD, [row.T for row in positions_BT], strict=True):
+        x_TD = equations.embed(x_TD, positions_T, own, weights)
+        q, k, v = (np.einsum("td,dhc->thc", x_TD, w) for w in projections)
+        equations.observe(x_TD, own, weights)
+        logits_HTS = equations.logits(q, k, positions_T, own, weights)
+        # A query sees the tokens written before it, wherever their positions lie.
+        logits_HTS = np.where(np.tri(len(x_TD), dtype=bool), logits_HTS, -np.inf)
+        attention_HTS = softmax(logits_HTS)
+        out_THC = np.einsum("hts,shc->thc", attention_HTS, v)
+        outputs.append(equations.values(out_THC, attention_HTS, positions_T, own, weights))
+    return np.stack(outputs)
 
 
 SCHEMES = {"nope": Scheme(NoPE(), [{}, {"num_heads": 2}], reads_positions=False)}

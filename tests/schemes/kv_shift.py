@@ -35,5 +35,6 @@ SCHEMES = {
         KVShift(),
         [{}, {"over": "alibi", "num_kv_heads": 2}],
         {"over": Alternative("alibi")},
+        mixes_keys=True,
     ),
 }

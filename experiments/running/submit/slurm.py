@@ -47,6 +47,8 @@ class Slurm:
     def text(self, job: Job) -> str:
         """Returns the script that submitit gives to ``sbatch``, and what each of its jobs runs."""
         _submitit()
+        # A private name, because submitit's executor makes a script only where SLURM is installed;
+        # tests/test_packaging.py says which versions have it.
         from submitit.slurm.slurm import _make_sbatch_string
 
         script = _make_sbatch_string(

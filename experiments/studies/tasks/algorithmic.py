@@ -72,7 +72,7 @@ class Sort(_Mapped):
         # How likely it is that n of the given symbols are none of those before ``first``.
         likely_N = np.eye(size + 1)[size]
         n, k = np.indices((size + 1, size + 1))
-        ways_NK = np.vectorize(math.comb)(n, k).astype(float)
+        ways_NK = np.vectorize(math.comb, otypes=[float])(n, k)
         for first in range(kinds):
             share = 1 / (kinds - first)
             # How likely it is that k of n symbols, none of them before ``first``, are the first.

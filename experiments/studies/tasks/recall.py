@@ -81,18 +81,24 @@ class Recall(Task):
     """
 
     name, number, shortest = "recall", 2, 24
-    _PAIRS, _ASKED = 5, 3
+    _KEYS, _ASKED = _NAMES, 3
+
+    def _pairs(self, length: int) -> int:
+        """Returns how many pairs a row of ``length`` tokens tells."""
+        del length
+        return 5
 
     def _draw(self, rng, count, length, depth):
-        keys = distinct(rng, count, _NAMES, self._PAIRS)
-        values = rng.choice(_VALUES, (count, self._PAIRS))
+        pairs = self._pairs(length + 1)
+        keys = distinct(rng, count, self._KEYS, pairs)
+        values = rng.choice(_VALUES, (count, pairs))
         tokens = rng.choice(NOISE, (count, length))
-        room = length - 2 * self._ASKED - 1 - 2 * self._PAIRS
-        first = places(rng, count, room + self._PAIRS - 1, None, self._PAIRS)
-        at = first + np.arange(self._PAIRS)
+        room = length - 2 * self._ASKED - 1 - 2 * pairs
+        first = places(rng, count, room + pairs - 1, None, pairs)
+        at = first + np.arange(pairs)
         np.put_along_axis(tokens, at, keys, axis=1)
         np.put_along_axis(tokens, at + 1, values, axis=1)
-        asked = rng.random((count, self._PAIRS)).argsort(axis=1)[:, : self._ASKED]
+        asked = rng.random((count, pairs)).argsort(axis=1)[:, : self._ASKED]
         end = np.stack([np.take_along_axis(each, asked, axis=1) for each in (keys, values)], -1)
         tokens[:, -2 * self._ASKED - 1] = ASK
         tokens[:, -2 * self._ASKED :] = end.reshape(count, -1)
@@ -106,7 +112,65 @@ class Recall(Task):
         return [int(told[told.index(key) + 1]) for key in asked]
 
     def chances(self, length):
-        return [_guess(self._PAIRS)] * self._ASKED
+        return [_guess(self._pairs(length))] * self._ASKED
+
+
+class Pairs(Recall):
+    """Tells pairs as ``Recall`` does, one for every 8 tokens of the row."""
+
+    name = "pairs"
+    _KEYS = SYMBOLS[:21]
+
+    def _pairs(self, length):
+        if length // 8 > len(self._KEYS):
+            raise ValueError(
+                f"length={length} is too long for {self.name}: {length // 8} pairs need as many "
+                f"different keys, and there are {len(self._KEYS)}"
+            )
+        return length // 8
+
+
+class Passkeys(Task):
+    """Hides a key of four digits under a name for every 16 tokens, and asks for one of the keys."""
+
+    name, number, shortest = "passkeys", 0, 16
+    _NAMES, _DIGITS = SYMBOLS[10:], 4
+
+    def _keys(self, length: int) -> int:
+        """Returns how many keys a row of ``length`` tokens hides."""
+        if length // 16 > len(self._NAMES):
+            raise ValueError(
+                f"length={length} is too long for {self.name}: {length // 16} keys need as many "
+                f"different names, and there are {len(self._NAMES)}"
+            )
+        return length // 16
+
+    def _draw(self, rng, count, length, depth):
+        number, told = self._keys(length + 1), self._DIGITS + 2
+        names = distinct(rng, count, self._NAMES, number)[..., None]
+        keys = rng.choice(DIGITS, (count, number, self._DIGITS))
+        tokens = rng.choice(NOISE, (count, length))
+        # Each key is drawn as a place of one token, and then the places are moved apart.
+        room = length - told - told * number
+        first = places(rng, count, room + number - 1, None, number)
+        at = (first + (told - 1) * np.arange(number))[..., None] + np.arange(told)
+        hidden = np.concatenate([np.full_like(names, STORE), names, keys], axis=-1)
+        np.put_along_axis(tokens, at.reshape(count, -1), hidden.reshape(count, -1), axis=1)
+        asked = rng.integers(0, number, (count, 1, 1))
+        tokens[:, -told:] = np.take_along_axis(hidden, asked, axis=1)[:, 0]
+        tokens[:, -told] = ASK
+        return tokens, at_end(count, length, self._DIGITS)
+
+    def solve(self, tokens_L, is_answer_L):
+        asked = tokens_L[-self._DIGITS - 1]
+        (at,) = (at for at in np.flatnonzero(tokens_L == STORE) if tokens_L[at + 1] == asked)
+        return tokens_L[at + 2 : at + 2 + self._DIGITS].tolist()
+
+    def chances(self, length):
+        return [_one_of(self._keys(length), len(DIGITS))] * self._DIGITS
+
+    def chance(self, length):
+        return _one_of(self._keys(length), len(DIGITS) ** self._DIGITS)
 
 
 class Induction(Task):
@@ -170,5 +234,9 @@ class VariableTracking(Task):
 
 
 def _guess(told: int) -> float:
-    """Returns how often one of ``told`` values is the right one, where others may equal it."""
-    return (1 + (told - 1) / len(_VALUES)) / told
+    return _one_of(told, len(_VALUES))
+
+
+def _one_of(told: int, kinds: int) -> float:
+    """Returns how often one of ``told`` values, drawn from ``kinds``, is the right one."""
+    return (1 + (told - 1) / kinds) / told

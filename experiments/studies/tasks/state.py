@@ -45,6 +45,57 @@ class FlipFlop(Task):
         return [1 / 2]
 
 
+class FlipFlops(Task):
+    """Writes, ignores and reads one bit in turn, as in the flip-flop language (2306.00946).
+
+    The first instruction is a write and the last one a read. Each of the others is to be ignored
+    with a probability of 0.8, and otherwise as often a write as a read.
+    """
+
+    name, number, shortest = "flip_flops", 5, 8
+    _IGNORED = 0.8
+
+    def _draw(self, rng, count, length, depth):
+        pairs = length // 2
+        kinds = rng.choice(
+            [STORE, ASK, IGNORE],
+            (count, pairs),
+            p=[(1 - self._IGNORED) / 2, (1 - self._IGNORED) / 2, self._IGNORED],
+        )
+        kinds[:, 0], kinds[:, -1] = STORE, ASK
+        last = np.maximum.accumulate(np.where(kinds == STORE, np.arange(pairs), 0), axis=1)
+        bits = rng.integers(0, 2, (count, pairs))
+        bits = np.where(kinds == ASK, np.take_along_axis(bits, last, axis=1), bits)
+        tokens = np.stack([kinds, DIGITS[bits]], axis=-1).reshape(count, -1)
+        is_answer = np.stack([np.zeros_like(kinds, bool), kinds == ASK], axis=-1)
+        odd = length - 2 * pairs  # a token that is left over becomes noise at the beginning
+        noise = rng.choice(NOISE, (count, odd))
+        return (
+            np.concatenate([noise, tokens], axis=1),
+            np.pad(is_answer.reshape(count, -1), ((0, 0), (odd, 0))),
+        )
+
+    def solve(self, tokens_L, is_answer_L):
+        writes = np.flatnonzero(tokens_L == STORE)
+        return [
+            int(tokens_L[writes[writes < read][-1] + 1]) for read in np.flatnonzero(is_answer_L)
+        ]
+
+    def chances(self, length):
+        return [1 / 2] * ((length - 1) // 2 - 1)  # all instructions but the first may be reads
+
+    def chance(self, length):
+        # Every instruction but the first and the last may be a read, which halves the chance.
+        return (1 - (1 - self._IGNORED) / 4) ** ((length - 1) // 2 - 2) / 2
+
+
+class SparseFlipFlops(FlipFlops):
+    """Ignores 98 instructions of 100, so that a bit is read long after it was written."""
+
+    name = "flip_flops_sparse"
+    _IGNORED = 0.98
+
+
 class Counting(Task):
     """Shows a symbol, and asks how often it occurs among others; every number is as likely."""
 

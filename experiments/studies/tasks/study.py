@@ -4,7 +4,6 @@ python launch.py --config=configs/tasks.py:small --workdir=runs/tasks
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -65,14 +64,10 @@ class Questions(Experiment):
         self.setting = filled(Setting, "task", self.config["task"])
         self.trials = filled(Trials, "eval", self.config["eval"])
         self.tasks = _named(self.setting.tasks)
-        self.length = self.setting.length
-        _check(self.tasks, self.setting, self.trials)
-        lengths = tuple(multiple * self.length for multiple in self.trials.multiples)
-        self.panels = tuple(
-            Panel(task.name, metric, _LENGTH, lengths, lengths[:1])
-            for task in self.tasks
-            for metric in _metrics(task)
-        ) + tuple(
+        self.length = self.places = self.setting.length
+        _check(self.tasks, self.setting)
+        check_trials(self.trials)
+        self.panels = self.by_length() + tuple(
             Panel(self._by_depth(task), EXACT, _DEPTH, self.trials.depths)
             for task in self.tasks
             if task.has_depth and self.trials.depths
@@ -85,12 +80,21 @@ class Questions(Experiment):
             "reads what the model reads."
         )
 
+    def by_length(self) -> tuple[Panel, ...]:
+        """Returns the panels that show the tasks by the length of their rows."""
+        lengths = tuple(multiple * self.length for multiple in self.trials.multiples)
+        return tuple(
+            Panel(task.name, metric, _LENGTH, lengths, lengths[:1])
+            for task in self.tasks
+            for metric in _metrics(task)
+        )
+
     def encoding(self, scheme, rngs):
         return self._encoding(scheme, self.trials.multiples[-1], rngs)
 
     def _encoding(self, scheme, multiple, rngs=None):
         encoding = at_ratio(self.keywords(scheme), multiple, self.length)
-        return make_encoding(encoding, self.config["model"], self.length, rngs)
+        return make_encoding(encoding, self.config["model"], self.places, rngs)
 
     def _model(self, scheme, model, multiple):
         """Returns the model that reads ``multiple`` times the trained length.
@@ -124,17 +128,20 @@ class Questions(Experiment):
         # The same rows for every scheme and seed, and others than in training.
         rng = np.random.Generator(np.random.Philox(key=np.array([task.number, 2**63], np.uint64)))
         rows = task.draw(rng, self.trials.rows, length, depth)
-        likeliest_NL = self.predict(_likeliest, model, rows.tokens_NL)
-        # Every row of a task and length has as many answers as the others.
-        is_right_NA = (likeliest_NL == rows.tokens_NL[:, 1:])[rows.is_answer_NL[:, 1:]]
-        is_right_NA = is_right_NA.reshape(self.trials.rows, -1)
-        chances = task.chances(length)
-        shares = (is_right_NA.all(axis=1).mean(), math.prod(chances))
-        of_answers = (is_right_NA.mean(), sum(chances) / len(chances))
+        likeliest_NL = self.likeliest(task, rng, model, rows.tokens_NL)
+        is_right_NL = likeliest_NL == rows.tokens_NL[:, 1:]
+        is_answer_NL, chances = rows.is_answer_NL[:, 1:], task.chances(length)
+        shares = ((is_right_NL | ~is_answer_NL).all(axis=1).mean(), task.chance(length))
+        of_answers = (is_right_NL[is_answer_NL].mean(), sum(chances) / len(chances))
         return [
             Result(task.name, length, metric, float(value), chance)
             for metric, (value, chance) in zip(_metrics(task), (shares, of_answers), strict=False)
         ]
+
+    def likeliest(self, task, rng, model, tokens_NL):
+        """Returns the likeliest token after every token but the last one, ``[N, L - 1]``."""
+        del task, rng
+        return self.predict(_likeliest, model, tokens_NL)
 
 
 def _metrics(task) -> tuple[str, ...]:
@@ -164,14 +171,17 @@ class Mixed(Drawn):
         return {"tokens": tokens_NL, "is_answer": is_answer_NL}
 
     def loss(self, model, batch, key):
-        """Returns the mean loss of the answers; other tokens cannot be predicted."""
-        logits_NTV = _logits(model, batch["tokens"], key)
-        losses_NT = -jnp.take_along_axis(
-            jax.nn.log_softmax(logits_NTV), batch["tokens"][:, 1:, None], axis=-1
-        )[..., 0]
-        # Each row counts as much as any other, however many answers it has.
-        weights_NT = batch["is_answer"][:, 1:] / batch["is_answer"].sum(axis=1, keepdims=True)
-        return (losses_NT * weights_NT).sum() / len(weights_NT)
+        return loss_of_answers(_logits(model, batch["tokens"], key), batch)
+
+
+def loss_of_answers(logits_NTV, batch) -> jax.Array:
+    """Returns the mean loss of the answers; other tokens cannot be predicted."""
+    losses_NT = -jnp.take_along_axis(
+        jax.nn.log_softmax(logits_NTV), batch["tokens"][:, 1:, None], axis=-1
+    )[..., 0]
+    # Each row counts as much as any other, however many answers it has.
+    weights_NT = batch["is_answer"][:, 1:] / batch["is_answer"].sum(axis=1, keepdims=True)
+    return (losses_NT * weights_NT).sum() / len(weights_NT)
 
 
 def _logits(model, tokens_NL, key=None):
@@ -192,13 +202,17 @@ def _named(names: str) -> tuple:
     return tuple(TASKS[name] for name in dict.fromkeys(chosen))
 
 
-def _check(tasks, setting, trials):
+def _check(tasks, setting):
     longest = max(tasks, key=lambda task: task.shortest)
     if setting.length < longest.shortest:
         raise ValueError(
             f"task.length={setting.length} is too short for {longest.name}, which needs "
             f"{longest.shortest} tokens"
         )
+
+
+def check_trials(trials: Trials) -> None:
+    """Raises a ValueError for evaluation data that cannot be drawn."""
     multiples = trials.multiples
     if multiples[:1] != (1,) or sorted(set(multiples)) != list(multiples):
         raise ValueError(f"eval.multiples={multiples} must ascend from 1")

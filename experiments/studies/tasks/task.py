@@ -4,6 +4,7 @@ All tasks share one vocabulary, so one model can learn them together. A row begi
 of its task, and is filled up to its width with ``PAD``, which is never an answer.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -38,12 +39,16 @@ class Task:
       number: which of the markers is the task's.
       shortest: the fewest tokens that a row can have.
       has_depth: whether the place of the answer in the row can be chosen.
+      vocab_size: number of token ids; a task may have more ids than the shared vocabulary.
+      places: number of positions; None means as many as a training row has tokens.
     """
 
     name: str
     number: int
     shortest: int
     has_depth = False
+    vocab_size = VOCAB_SIZE
+    places: int | None = None
 
     def draw(
         self, rng: np.random.Generator, count: int, length: int, depth: float | None = None
@@ -79,6 +84,11 @@ class Task:
         """Returns the tokens after the marker, and which are answers, both ``[count, length]``."""
         raise NotImplementedError
 
+    def positions(self, rng: np.random.Generator, tokens_NL: np.ndarray) -> np.ndarray:
+        """Returns the position of each token, int32 ``[N, L]``; by default its index in the row."""
+        del rng
+        return np.broadcast_to(np.arange(tokens_NL.shape[1], dtype=np.int32), tokens_NL.shape)
+
     def solve(self, tokens_L: np.ndarray, is_answer_L: np.ndarray) -> list[int]:
         """Returns the answers of one row, read off the tokens before each."""
         raise NotImplementedError
@@ -90,6 +100,10 @@ class Task:
         apart from the others.
         """
         raise NotImplementedError
+
+    def chance(self, length: int) -> float:
+        """Returns how often all answers of a row are guessed right."""
+        return math.prod(self.chances(length))
 
 
 def at_end(count: int, length: int, answers: int) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 No code of a package runs: ``pip download`` would run the setup of a source archive to learn its
 metadata, so only the parts of pip that find and fetch a file are used here, as pip-tools uses them.
-Index, proxy and certificates are therefore those of pip's configuration.
+Index, proxy and certificates are therefore those of pip's configuration. These parts are private,
+as all of pip is to an importer; tests/test_packaging.py says which versions have them.
 """
 
 import contextlib

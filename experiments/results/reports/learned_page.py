@@ -1,0 +1,61 @@
+"""Writes what models have learned of one task each as a page, and its data as CSV."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.text import Text
+
+from experiments.results.answers import SOLVED
+from experiments.results.learning import summary
+from experiments.results.panels import ANSWERS
+from experiments.results.record import write_files
+from experiments.results.reports.page import terminal_table
+from experiments.results.reports.templates import document, fill
+
+
+def write(
+    folder: Path, values: pd.DataFrame, summaries: Mapping[str, str], about: Mapping[str, Any]
+) -> Path:
+    """Writes ``report.html`` and ``learned.csv`` into ``folder`` and returns the page's path.
+
+    Args:
+      folder: the folder of all studies.
+      values: the table of ``results/learning.py``.
+      summaries: says for each study, by its name, how its models were trained and tested.
+      about: ``command, rules, device, git, date``.
+    """
+    studies = {name: rows for name, rows in values.groupby("study", sort=False)}
+    body = fill(
+        "learned.html",
+        solved=f"{SOLVED:.0%}",
+        missing=", ".join(name for name in summaries if name not in studies),
+        studies=[
+            {"name": name, "summary": summaries[name], "tables": _tables(rows)}
+            for name, rows in studies.items()
+        ],
+        about=about,
+    )
+    html = document("Tasks that are learned", body)
+    write_files(folder, {"report.html": html, "learned.csv": values.to_csv(index=False)})
+    return folder / "report.html"
+
+
+def _tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Returns the tables of a study by the unit of their percentages."""
+    tables = {"rows": summary(rows)}
+    if (rows["metric"] == ANSWERS).any():
+        tables["single answers"] = summary(rows, ANSWERS)
+    return tables
+
+
+def print_tables(values: pd.DataFrame, console: Console) -> None:
+    """Prints a table for each study that has a result."""
+    for name, rows in values.groupby("study", sort=False):
+        cells = summary(rows)
+        table = terminal_table(name, cells.columns)
+        for scheme, texts in cells.iterrows():
+            table.add_row(Text(scheme), *texts)
+        console.print(table)

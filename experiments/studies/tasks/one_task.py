@@ -1,0 +1,188 @@
+"""Trains models on one task each until they have learned it, and tests them on longer rows.
+
+python launch.py --config=configs/learned.py:small --workdir=runs/learned
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.config import filled
+from experiments.results.learning import SHARES
+from experiments.results.record import read_lines
+from experiments.studies.drawn_examples import Drawn
+from experiments.studies.tasks import ALONE
+from experiments.studies.tasks.study import Questions, Trials, check_trials, loss_of_answers
+from experiments.studies.tasks.task import PAD, Task
+from experiments.training.recipe import Goal
+from posenc_jax import Transformer
+
+# Drawing rows of one length together is faster, so a batch has rows of at most this many lengths.
+_LENGTHS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Describes the training data, and when the task is learned.
+
+    Attributes:
+      task: a name of ``ALONE``.
+      length: the most tokens of a training row; all held-out rows have as many.
+      shortest: the fewest tokens of a training row; 0 means the fewest that the task can have.
+      growing: steps in which the longest rows of a batch grow from ``shortest`` to ``length``.
+      enough: the share of held-out rows that a model must have right to have learned the task.
+      every: steps from one test on the held-out rows to the next.
+      held_out: number of held-out rows.
+    """
+
+    task: str = "copy"
+    length: int = 32
+    shortest: int = 0
+    growing: int = 0
+    enough: float = 0.95
+    every: int = 50
+    held_out: int = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialsOfOne(Trials):
+    """Describes the evaluation data, in which no depth is chosen.
+
+    Attributes:
+      beside: other tasks that the model is tested on too, comma-separated names of ``ALONE``.
+    """
+
+    multiples: tuple[int, ...] = (1, 2, 4)
+    depths: tuple[float, ...] = dataclasses.field(default=(), init=False)
+    beside: str = ""
+
+
+class OneTask(Questions):
+    """Compares how soon models learn a task, and how many longer rows they then have right."""
+
+    title = "A task that is learned"
+
+    def load(self):
+        self.setting: Any = filled(Setting, "task", self.config["task"])
+        self.trials = filled(TrialsOfOne, "eval", self.config["eval"])
+        beside = [name.strip() for name in self.trials.beside.split(",") if name.strip()]
+        self.tasks = tuple(_task(name) for name in (self.setting.task, *beside))
+        self.learned, self.length = self.tasks[0], self.setting.length
+        self.places = self.learned.places or self.length
+        self.shortest = self.setting.shortest or self.learned.shortest
+        self._check()
+        self.panels = self.by_length()
+        self.data = {"task": self.learned.name}
+        model, how = self.config["model"], self.config["train"]
+        self.summary = (
+            f"Models of depth {model['num_layers']} and width {model['model_dim']} learn "
+            f"{self.learned.name} from batches of {how['batch_size']} rows of {self.shortest} to "
+            f"{self.length} tokens, by {how['optimizer']} at a rate of {how['learning_rate']:g}. "
+            f"Once a model has {self.setting.enough:.0%} of the held-out rows of {self.length} "
+            "tokens right, it is trained for as many steps again; the limit is "
+            f"{how['steps']:,} steps. It is then tested on {self.trials.rows} rows of each length."
+        )
+
+    def _check(self):
+        setting = self.setting
+        if not self.learned.shortest <= self.shortest <= self.length:
+            raise ValueError(
+                f"task.shortest={self.shortest} must be at least {self.learned.shortest}, which "
+                f"{self.learned.name} needs, and at most task.length={self.length}"
+            )
+        if not 0 < setting.enough <= 1:
+            raise ValueError(f"task.enough={setting.enough} must be above 0 and at most 1")
+        for field, least in (("growing", 0), ("every", 1), ("held_out", 1)):
+            if getattr(setting, field) < least:
+                raise ValueError(f"task.{field}={getattr(setting, field)} must be at least {least}")
+        check_trials(self.trials)
+        # This raises where the longest rows are too long for a task, before anything is trained.
+        for task in self.tasks:
+            _drawn(task, np.random.default_rng(0), 1, self.trials.multiples[-1] * self.length)
+
+    def task(self, point):
+        return Growing(self, point.scheme)
+
+    def goal(self, point):
+        del point
+        # The rows are the same for every model, and others than in training and in the tests.
+        words = np.random.Philox(key=np.array([self.learned.number, 2**63 + 1], np.uint64))
+        rng, setting = np.random.Generator(words), self.setting
+        rows = _drawn(self.learned, rng, setting.held_out, self.length)
+        return Goal(lambda model: float(_share(model, rows)), setting.enough, setting.every)
+
+    def likeliest(self, task, rng, model, tokens_NL):
+        rows = {"tokens": tokens_NL, "positions": task.positions(rng, tokens_NL)}
+        return self.predict(_likeliest, model, rows)
+
+    def evaluate(self, point, model):
+        lines = [li for li in read_lines(self.folder(point) / "metrics.jsonl") if "score" in li]
+        steps_to = {f"{share:g}": _steps_to(share, lines) for share in SHARES}
+        return super().evaluate(point, model) | {"steps_to": steps_to}
+
+
+class Growing(Drawn):
+    """Draws rows of the task, which are short at first."""
+
+    def init(self, key):
+        vocab_size = self.experiment.learned.vocab_size
+        return self.experiment.make_model(Transformer, self.scheme, key, vocab_size=vocab_size)
+
+    def longest(self, step: int) -> int:
+        """Returns the most tokens of a row of a step."""
+        first, last = self.experiment.shortest, self.experiment.length
+        growing = self.experiment.setting.growing
+        return last if step >= growing else first + (last - first) * step // growing
+
+    def draw(self, rng, count):
+        return self.draw_at(self.experiment.setting.growing, rng, count)
+
+    def draw_at(self, step, rng, count):
+        task, width = self.experiment.learned, self.experiment.length
+        whole: dict[str, np.ndarray] = {}
+        for some in np.array_split(np.arange(count), min(count, _LENGTHS)):
+            length = int(rng.integers(self.experiment.shortest, self.longest(step) + 1))
+            for name, rows_NL in _drawn(task, rng, len(some), length).items():
+                empty = PAD if name == "tokens" else 0
+                whole_NL = whole.setdefault(name, np.full((count, width), empty, rows_NL.dtype))
+                whole_NL[some, :length] = rows_NL
+        return whole
+
+    def loss(self, model, batch, key):
+        return loss_of_answers(_logits(model, batch, key), batch)
+
+
+def _task(name: str) -> Task:
+    if name not in ALONE:
+        raise ValueError(f"task.task: unknown task {name!r}; there are {', '.join(ALONE)}")
+    return ALONE[name]
+
+
+def _drawn(task, rng, count, length) -> dict[str, np.ndarray]:
+    """Returns rows of a task, ``[N, L]``: ``tokens``, ``is_answer`` and ``positions``."""
+    tokens_NL, is_answer_NL = task.draw(rng, count, length)
+    positions_NL = task.positions(rng, tokens_NL)
+    return {"tokens": tokens_NL, "is_answer": is_answer_NL, "positions": positions_NL}
+
+
+def _logits(model, rows, key=None):
+    return model(rows["tokens"][:, :-1], rows["positions"][:, :-1], key=key)
+
+
+def _likeliest(model, rows):
+    return jnp.argmax(_logits(model, rows), axis=-1)
+
+
+@jax.jit
+def _share(model, rows):
+    """Returns the share of rows whose answers are all right."""
+    is_right_NT = _likeliest(model, rows) == rows["tokens"][:, 1:]
+    return (is_right_NT | ~rows["is_answer"][:, 1:]).all(axis=1).mean()
+
+
+def _steps_to(share: float, lines: list[dict[str, Any]]) -> int | None:
+    """Returns the first step whose score is ``share`` or more, or None if there is no such step."""
+    return next((line["step"] for line in lines if line["score"] >= share), None)

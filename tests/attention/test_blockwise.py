@@ -1,0 +1,320 @@
+"""Compares attention in tiles with all logits at once, and its gradients with JAX's own."""
+
+import functools
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from attention_cases import (
+    Case,
+    assert_equals_dense,
+    close,
+    close_gradients,
+    plain,
+    sides,
+    tokens_of,
+)
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import posenc_jax
+from posenc_jax import HeadShard
+from posenc_jax.attention.blockwise import _visits, blockwise, take_apart
+from posenc_jax.positions import text
+
+B, T, BLOCK = 2, 40, 16  # three blocks, the last of which begins within the second
+DOCUMENTS = np.repeat([[0, 1], [1, 0]], (15, T - 15), axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_gradients(attend, encoding, *sides, positions=None):
+    if positions is None:
+        positions = np.random.default_rng(0).integers(0, 30, (B, T))
+
+    def loss(encoding, q, k, v):
+        output = attend(encoding, q, k, v, tokens_of(encoding, positions, DOCUMENTS))
+        return (output**2).sum() + output[:, 3].sum(), output
+
+    return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(encoding, *sides)
+
+
+def tiled(implementation="blockwise", block=BLOCK, **rule):
+    if implementation == "blockwise":
+        implementation = functools.partial(blockwise, block=block)
+    return functools.partial(posenc_jax.attend, implementation=implementation, **rule)
+
+
+@pytest.mark.parametrize("name", ["shaw"])
+def test_with_the_flags_that_users_have(name):
+    encoding = common.build(name, num_kv_heads=2)
+    options = dict(static_argnums=0, compiler_options=common.USUAL_FLAGS)
+    usual = jax.jit(value_and_gradients.__wrapped__, **options)
+    close(usual(tiled(), encoding, *sides()), value_and_gradients(tiled(), encoding, *sides()))
+
+
+FAR = {
+    "t5": {"num_buckets": 8, "max_distance": 6},
+    "shaw": {"max_distance": 6},
+    "deberta": {"max_distance": 6, "num_buckets": 4, "p2c_row": "paper"},
+    "inkling": {"extent": 6},
+}
+
+
+@pytest.mark.parametrize(("name", "own"), FAR.items(), ids=FAR)
+def test_tiles_in_which_all_keys_are_far(name, own):
+    """The nearest key is at the distance from which all are alike, or one nearer."""
+    encoding = common.build(name, num_kv_heads=2, **own)
+    attend = tiled(block=8)
+    for gap in (4, 5):
+        positions = np.broadcast_to(np.arange(T) + gap * (np.arange(T) // 8), (B, T))
+        expected = value_and_gradients(plain, encoding, *sides(), positions=positions)
+        close(value_and_gradients(attend, encoding, *sides(), positions=positions), expected)
+
+
+@pytest.mark.parametrize("name", ["alibi", "shaw"])
+def test_window(name):
+    encoding = common.build(name, num_kv_heads=2)
+    expected = value_and_gradients(functools.partial(plain, window=9), encoding, *sides())
+    close(value_and_gradients(tiled(window=9), encoding, *sides()), expected)
+
+
+@pytest.mark.parametrize("name", ["shaw", "fox"])
+def test_bfloat16(name):
+    encoding = common.build(name, num_kv_heads=2)
+    exact = value_and_gradients(tiled(), encoding, *sides())
+    (_, output), gradients = value_and_gradients(tiled(), encoding, *sides(dtype=jnp.bfloat16))
+    assert output.dtype == gradients[1].dtype == jnp.bfloat16
+    rounded_sides = (output, *gradients[1:])
+    for rounded, number in zip(rounded_sides, (exact[0][1], *exact[1][1:]), strict=True):
+        error = np.abs(rounded.astype(np.float32) - number).mean() / np.abs(number).mean()
+        assert error < 2e-2
+
+
+@pytest.mark.parametrize("name", ["t5", "shaw"])
+def test_queries_and_keys_of_different_lengths(name):
+    """Some of the heads attend, not causally, under a scale that is an array with a gradient."""
+    encoding, heads = common.build(name), jnp.array([3, 1])
+    q, k, v = sides(num_kv_heads=4, q_length=21)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def value_and_gradients(attend, *arguments):
+        def loss(encoding, q, k, v, scale):
+            q_tokens, k_tokens = (tokens_of(encoding, text(n)) for n in (21, T))
+            parts = (x[:, :, heads] for x in (q, k, v))
+            shard = HeadShard(encoding, heads, common.HEADS)
+            out = attend(shard, *parts, q_tokens, k_tokens, causal=False, scale=scale)
+            return (out**2).sum()
+
+        return jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))(*arguments)
+
+    expected, actual = (
+        value_and_gradients(tiled(each), encoding, q, k, v, jnp.asarray(0.3))
+        for each in ("dense", "blockwise")
+    )
+    close_gradients(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("shaw", AxisType.Auto),
+        *((name, AxisType.Explicit) for name in ("t5", "deberta", "fox")),
+    ],
+)
+def test_on_a_mesh(name, kind):
+    """The batch lies on one axis; every operation must know where its result lies."""
+    encoding = common.build(name)
+    expected = value_and_gradients(tiled(), encoding, *sides(num_kv_heads=4))
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind, kind))
+    with jax.set_mesh(mesh):
+        everywhere, rows = (NamedSharding(mesh, PartitionSpec(*spec)) for spec in ((), ("data",)))
+        arguments = [jax.device_put(x, rows) for x in sides(num_kv_heads=4)]
+        actual = value_and_gradients(tiled(), jax.device_put(encoding, everywhere), *arguments)
+    assert actual[0][1].sharding.spec[0] == "data"
+    close(actual, expected)
+
+
+def test_explicit_mesh_with_shared_kv_heads_and_many_tokens():
+    """At 1024 tokens ``attend`` chooses tiles by itself; values and gradients agree."""
+    length, encoding = 1024, common.build("rope", num_kv_heads=2)
+    arguments = (
+        encoding,
+        *(
+            jnp.asarray(common.normal(seed, B, length, heads, common.HEAD_DIM))
+            for seed, heads in enumerate((4, 2, 2))
+        ),
+    )
+
+    @jax.jit
+    def gradients(encoding, q, k, v):
+        def loss(q, k, v):
+            out = posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(length)))
+            return (out**2).sum(), out
+
+        return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+
+    expected = gradients(*arguments)
+    for spec in (("data",), ("data", None, "model")):
+        mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+        with jax.set_mesh(mesh):
+            placed = [
+                jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec))) for x in arguments[1:]
+            ]
+            actual = gradients(encoding, *placed)
+        close_gradients(actual, expected)
+
+
+@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
+def test_a_scan_over_layers_of_different_windows(implementation):
+    """The window is traced, as it is for Gemma's layers under one scan."""
+    encoding, (q, k, v) = common.build("alibi"), sides(4)
+    windows = np.array([3, T, 9], np.int32)
+    attend = tiled(implementation)
+
+    def layer(encoding, x, window):
+        tokens = encoding.tokens(text(T))
+        return x + attend(encoding, x, k, v, tokens, window=window)
+
+    def scanned(encoding, q):
+        q, _ = jax.lax.scan(lambda x, window: (layer(encoding, x, window), None), q, windows)
+        return (q**2).sum()
+
+    def one_by_one(encoding, q):
+        for window in windows.tolist():
+            q = layer(encoding, q, window)
+        return (q**2).sum()
+
+    actual, expected = (
+        jax.jit(jax.value_and_grad(each, argnums=1))(encoding, q) for each in (scanned, one_by_one)
+    )
+    close_gradients(actual, expected)
+
+
+def lowered_for(platform, length):
+    """Returns the program of a gradient of attention that this host makes for ``platform``."""
+    encoding = common.build("t5")
+    tokens = functools.partial(encoding.tokens, text(length))
+
+    def loss(q, k, v):
+        return posenc_jax.attend(encoding, q, k, v, tokens()).sum()
+
+    q = jax.ShapeDtypeStruct((1, length, common.HEADS, 64), jnp.float32)
+    program = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    return jax.export.export(program, platforms=[platform])(q, q, q).mlir_module()
+
+
+@pytest.mark.parametrize("length", [64, 1024])
+def test_the_forms_of_a_cpu_are_not_in_a_program_for_a_tpu(length):
+    """A CPU host exports the program that a TPU host would."""
+    assert "optimization_barrier" in lowered_for("cpu", length)
+    assert "optimization_barrier" not in lowered_for("tpu", length)
+
+
+def test_one_core_has_smaller_tiles_on_a_cpu_alone(monkeypatch):
+    def tiles_of(platform):
+        program = lowered_for(platform, 1024)
+        return [size for size in (128, 256, 512) if f"x{size}x{size}xf" in program]
+
+    common.set_cores(monkeypatch, 2)
+    assert tiles_of("cpu") == tiles_of("tpu") == [512]
+    common.set_cores(monkeypatch, 1)
+    assert tiles_of("cpu") == [128]
+    assert tiles_of("tpu") == [512]
+
+
+@pytest.mark.parametrize("name", ["t5", "fox"])
+def test_values_and_gradients_of_one_core(monkeypatch, name):
+    """There are five tiles a row; the last begins within the one before it."""
+    common.set_cores(monkeypatch, 1)
+    encoding = common.build(name, num_heads=2)
+    assert_equals_dense(blockwise, encoding, Case(T=600, S=600))
+
+
+def test_under_vmap():
+    encoding = common.build("t5", num_kv_heads=2)
+    ensemble = [sides(), [2 * x for x in sides()]]
+    together = jax.vmap(functools.partial(value_and_gradients, tiled(), encoding))(
+        *(jnp.stack(x) for x in zip(*ensemble, strict=True))
+    )
+    for i, member in enumerate(ensemble):
+        one = jax.tree.map(lambda x, i=i: x[i], together)
+        close(one, value_and_gradients(tiled(), encoding, *member))
+
+
+def visited(length, *, num_keys=None, window=None, segment_ids=None, block=64):
+    """Returns how many of the tiles are computed."""
+    counts = []
+
+    def count(encoding, tile, v, rule):
+        plan, *operands = take_apart(encoding, tile, v, rule, block)
+        first, end, first_of_keys, end_of_keys = _visits(plan, *operands)
+        counts.extend([int((end - first).sum()), int((end_of_keys - first_of_keys).sum())])
+        return tile.q
+
+    encoding, k = common.build("nope"), jnp.zeros((1, num_keys or length, 1, 8))
+    q, tokens = k[:, :length], encoding.tokens(text(k.shape[1]), segment_ids)
+    sides = tokens.part(0, length), tokens
+    posenc_jax.attend(encoding, q, k, k, *sides, window=window, implementation=count)
+    assert counts[0] == counts[1]
+    return counts[0]
+
+
+def test_tiles_that_nobody_sees_are_not_visited():
+    assert visited(512) == 8 * 9 // 2
+    assert visited(512, window=65) == 8 + 7
+    assert visited(512, window=66) == 8 + 7 + 6
+    assert visited(512, segment_ids=np.repeat([[0, 1]], 256, axis=1)) == 2 * (4 * 5 // 2)
+
+
+def test_a_last_tile_that_adds_no_key_is_not_visited():
+    """A cache with a free slot has one more tile, which begins within the one before it."""
+    assert visited(128, num_keys=129) == visited(128) == 1 + 2
+    assert visited(129) == 1 + 2 + 3
+
+
+def temporaries(implementation, length):
+    """Returns the bytes that XLA plans for a gradient of attention over ``length`` tokens."""
+    encoding = common.build("t5")
+
+    def loss(q):
+        tokens = encoding.tokens(text(length))
+        return posenc_jax.attend(encoding, q, q, q, tokens, implementation=implementation).sum()
+
+    q = jax.ShapeDtypeStruct((1, length, common.HEADS, 64), jnp.float32)
+    return jax.jit(jax.grad(loss)).lower(q).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory():
+    """Memory is a fifth of dense attention's at most at 4096 tokens, and linear from there on."""
+    at_4096 = temporaries("blockwise", 4096)
+    assert 5 * at_4096 < temporaries("dense", 4096)
+    assert temporaries("blockwise", 8192) < 2.1 * at_4096
+
+
+def test_choice(monkeypatch):
+    """Many tokens are computed in tiles, few at once; a scheme of whole rows takes more at once."""
+    chosen = []
+
+    def note(name):
+        def run(encoding, tile, v, rule):
+            chosen.append(name)
+            return v[:, : tile.q.shape[1]]
+
+        return run
+
+    monkeypatch.setattr(posenc_jax.attention.cpu, "dense", note("dense"))
+    monkeypatch.setattr(posenc_jax.attention, "blockwise", note("blockwise"))
+
+    for name, q_length, k_length in (
+        ("rope", 64, 64),
+        ("rope", 1024, 1024),
+        ("rope", 1, 4096),
+        ("cope", 1024, 1024),
+        ("cope", 2048, 2048),
+    ):
+        encoding = common.build(name)
+        tokens = tokens_of(encoding, text(k_length))
+        queries = tokens.part(k_length - q_length, q_length)
+        posenc_jax.attend(encoding, *sides(4, q_length, k_length), queries, tokens)
+    assert chosen == ["dense", "blockwise", "dense", "dense", "blockwise"]

@@ -1,0 +1,79 @@
+"""Attention over several devices: the batch over one axis of a mesh, and the heads over another."""
+
+import functools
+
+import common
+import jax
+import numpy as np
+import probe
+import pytest
+import schemes
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+kinds = common.one_of_each_kind()
+
+
+def mesh_of(kind):
+    return jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind, kind))
+
+
+def model_axis(name):
+    """Returns the axis that heads lie over, or None where each head needs all others."""
+    return None if schemes.ALL[name].mixes_heads else "model"
+
+
+def sharded_arguments(name, mesh, put):
+    """Shards what ``probe.documents`` takes: tokens over the batch, and what has heads as well."""
+    rows, weights_BTHC = probe.arguments()
+
+    def placed(tree, *spec):
+        return jax.tree.map(lambda x: put(x, NamedSharding(mesh, PartitionSpec(*spec))), tree)
+
+    return (
+        placed(common.build(name)),
+        placed(rows, "data"),
+        placed(weights_BTHC, "data", None, model_axis(name)),
+        placed(common.projections(), None, model_axis(name)),
+    )
+
+
+def outline(x, sharding):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+@pytest.mark.parametrize("name", common.one_of_each_program())
+def test_operations_know_where_results_lie_on_explicit_axes(name):
+    mesh = mesh_of(AxisType.Explicit)
+    run = jax.jit(functools.partial(probe.documents, name))
+    with jax.set_mesh(mesh):
+        traced = run.trace(*sharded_arguments(name, mesh, outline))
+    out = traced.out_info["documents"]
+    spec = "data", None, model_axis(name), None
+    assert out.sharding.spec == PartitionSpec(*spec)
+
+
+@pytest.mark.parametrize("name", kinds[::4])
+def test_values_and_gradients_on_explicit_axes(name):
+    assert_equals_one_device(name, AxisType.Explicit)
+
+
+@pytest.mark.parametrize("name", kinds[2::4])
+def test_values_and_gradients_on_auto_axes(name):
+    assert_equals_one_device(name, AxisType.Auto)
+
+
+def assert_equals_one_device(name, kind):
+    mesh = mesh_of(kind)
+    with jax.set_mesh(mesh):
+        arguments = sharded_arguments(name, mesh, jax.device_put)
+        actual = jax.jit(functools.partial(probe.documents, name))(*arguments)
+    expected = probe.probe(name)
+    heads = common.HEADS if schemes.ALL[name].mixes_heads else 1
+    out = actual["documents"]
+    assert out.sharding.shard_shape(out.shape) == (3, probe.T, heads, common.HEAD_DIM)
+    for key in ("documents", "by_input"):
+        each = np.stack([*getattr(expected, key).values()])
+        np.testing.assert_allclose(actual[key], each, rtol=2e-4, atol=1e-4)
+    leaves = map(jax.tree.leaves, (actual["by_parameters"], expected.by_parameters))
+    for a, b in zip(*leaves, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-4 * max(1.0, np.abs(b).max()))

@@ -1,0 +1,120 @@
+"""Tests kernels that run every scheme's hooks: interpreted here, lowered for GPU and TPU."""
+
+import functools
+
+import attention_cases
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import schemes
+from attention_cases import IN_KERNELS, SMALLER, Case, slow_unless_quick
+from jax.sharding import AbstractDevice, AbstractMesh
+
+from posenc_jax import HeadShard
+from posenc_jax.attention.dense import dense
+from posenc_jax.attention.pallas import pallas
+
+
+def is_refused(name) -> bool:
+    """Says whether the kernels refuse a scheme: whole rows, all heads in a tile, or channels."""
+    return common.outline(name).whole_rows or schemes.ALL[name].mixes_heads or name == "wall"
+
+
+CASES = {
+    "all": ("fire", Case(causal=False)),
+    "grouped": ("kerple_log", Case(T=33, S=33, kv_heads=1, scale=0.3)),
+    "odd_width": ("sandwich", Case(head_dim=6)),
+    "window": ("alibi", Case(window=18)),
+    "window_both_ways": ("alibi", Case(causal=False, window=5)),
+    "some_tokens": ("fox", Case(T=23, S=37, written=False, kv_heads=1)),
+    "some_tokens_in_window": ("alibi", Case(T=23, S=37, written=False, window=5, segments=2)),
+    "bfloat16": ("alibi", Case(dtype="bfloat16", kv_heads=1)),
+    "bfloat16_reading_keys": ("shaw", Case(dtype="bfloat16", kv_heads=1)),
+}
+
+
+def build(name, **keywords):
+    defaults = {"num_heads": attention_cases.H} | SMALLER.get(name, {})
+    return common.build(name, **defaults | keywords)
+
+
+@pytest.mark.parametrize(("name", "case"), CASES.values(), ids=CASES)
+def test_equals_dense(name, case):
+    out, _ = attention_cases.assert_equals_dense(pallas, build(name), case)
+    sees_nothing = (np.asarray(out, np.float32) == 0).all(axis=(2, 3))
+    assert sees_nothing.any() == (not case.written)
+
+
+@pytest.mark.parametrize("name", ["kerple_log", "fox"])
+def test_some_heads_of_the_model(name):
+    shard = HeadShard(build(name, num_heads=4), jnp.array([3, 1]), 4)
+    actual, expected = (
+        jax.jit(functools.partial(Case().run, each))(shard, *Case().operands())
+        for each in (pallas, dense)
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in common.SCHEMES if is_refused(name)])
+def test_refused(name):
+    encoding, case = build(name), Case()
+    rows = f"cannot run {type(encoding).__name__}, whose score needs whole rows"
+    message = rows if encoding.whole_rows else f"{type(encoding).__name__} mixes heads and needs"
+    message = "cannot run Wall, which computes the products" if name == "wall" else message
+    with pytest.raises(ValueError, match=message):
+        case.run(pallas, encoding, *case.operands())
+
+
+def test_a_traced_window_is_refused():
+    case = Case(window=jnp.int32(5))
+    with pytest.raises(ValueError, match=r'needs a window that is a Python int.*use "blockwise"'):
+        case.run(pallas, build("alibi"), *case.operands())
+
+
+def test_large_table_is_refused():
+    encoding, case = build("deberta", max_distance=512), Case()
+    with pytest.raises(ValueError, match="cannot look up a table of 1024 rows"):
+        case.run(pallas, encoding, *case.operands())
+
+
+def test_large_network_is_refused():
+    encoding, case = build("swin_v2", hidden=512), Case()
+    with pytest.raises(ValueError, match=r"cannot run SwinV2, whose hooks take \d+ operations"):
+        case.run(pallas, encoding, *case.operands())
+
+
+# What Triton's half of Pallas does not know of.
+NOT_ON_CUDA = {
+    "shaw": "a table of an odd number of rows",
+    "deberta": "rounding of positions",
+    "fire": "a table of which one unit after the other is taken",
+    "swin_v2": "a table of which one unit after the other is taken",
+    "dual_chunk": "three rotations side by side, whose width is no power of 2",
+    "rerope": "the gradient of rotations side by side, a concatenation",
+}
+TARGETS = {
+    "cuda": ("gpu", "__gpu$xla.gpu.triton", "NVIDIA H100 80GB HBM3"),
+    "tpu": ("tpu", "tpu_custom_call", "TPU v5 lite"),
+}
+LOWERED = [(name, "tpu") for name in IN_KERNELS]
+LOWERED += [(name, "cuda") for name in IN_KERNELS if name not in NOT_ON_CUDA]
+
+
+@pytest.mark.parametrize(("name", "platform"), [slow_unless_quick(*case) for case in LOWERED])
+def test_lowers(name, platform, monkeypatch):
+    """Three kernels lower, for output and gradients; the vendor's compiler has not seen them."""
+    backend, target, kind = TARGETS[platform]
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    encoding = build(name, head_dim=64)
+    case = Case(T=256, S=256, head_dim=64, dtype="bfloat16", segments=2, window=200)
+    # Not the jitted function, which would remember the other platform's kernels.
+    attend = attention_cases.values_and_gradients.__wrapped__
+    program = jax.jit(functools.partial(attend, pallas, case))
+    checks = [jax.export.DisabledSafetyCheck.custom_call(target)]
+    device = AbstractDevice(device_kind=kind, num_cores=1, platform=backend)
+    with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
+        export = jax.export.export(program, platforms=(platform,), disabled_checks=checks)
+        text = export(encoding, *case.operands()).mlir_module()
+    assert text.count(f"@{target}(") == 3

@@ -1,0 +1,81 @@
+"""Compares every scheme with its paper's equation, written in ``schemes`` in float64 NumPy."""
+
+import functools
+
+import common
+import jax
+import numpy as np
+import pytest
+import schemes
+from schemes.equations import reference_attention
+
+BATCH, TOKENS, HEAD_DIM = 3, 20, 16
+LIST = common.ROOT / "docs/schemes/index.md"
+CASES = [(name, i) for name, scheme in schemes.ALL.items() for i in range(len(scheme.settings))]
+
+
+def inputs(scheme, setting):
+    """Returns float32 ``x [B, T, D]``, positions and the projections of a comparison."""
+    rng = np.random.default_rng(setting)
+    positions = np.stack([rng.choice(150, TOKENS, replace=False) for _ in range(BATCH)])
+    positions[0] //= 8  # a row within the training length, with positions that repeat
+    positions = positions.astype(np.int32)
+    if setting and not scheme.whole_positions_only:
+        positions = positions.astype(np.float32) * np.float32(0.75) - 9
+    if setting and scheme.num_axes > 1:
+        axes = [rng.permuted(positions, axis=1) for _ in range(scheme.num_axes)]
+        positions = np.stack(axes, axis=-1) + np.arange(scheme.num_axes, dtype=np.float32)
+    x_BTD = 0.5 * common.normal(setting, BATCH, TOKENS, common.WIDTH)
+    num_heads = scheme.settings[setting].get("num_heads", common.HEADS)
+    return x_BTD, positions, common.projections(num_heads, HEAD_DIM)
+
+
+@functools.cache
+def computed(name):
+    """Returns encoding, output, and output at other positions of every setting of a scheme.
+
+    One program computes all settings, which takes half as long as one for each.
+    """
+    scheme = schemes.ALL[name]
+    encodings = [common.build(name, head_dim=HEAD_DIM, **own) for own in scheme.settings]
+
+    @jax.jit
+    def outputs(encodings):
+        found = []
+        for setting, encoding in enumerate(encodings):
+            x_BTD, positions, projections = inputs(scheme, setting)
+            both = np.concatenate([positions, np.roll(positions, 1, axis=1)])
+            twice = np.concatenate([x_BTD, x_BTD])
+            # As an argument is, positions are not known while the program is traced.
+            both = jax.lax.optimization_barrier(jax.numpy.asarray(both))
+            found.append(common.attention(encoding, twice, both, weights=projections))
+        return found
+
+    split = [np.split(out, 2) for out in jax.device_get(outputs(encodings))]
+    return list(zip(encodings, *zip(*split, strict=True), strict=True))
+
+
+@pytest.mark.parametrize(("name", "setting"), CASES)
+def test_attention_is_the_equation(name, setting):
+    scheme = schemes.ALL[name]
+    encoding, actual, elsewhere = computed(name)[setting]
+    x_BTD, positions, projections = (
+        jax.tree.map(np.float64, each) for each in inputs(scheme, setting)
+    )
+    own, weights = scheme.settings[setting], common.parameters_float64(encoding)
+    expected = reference_attention(scheme.equations, x_BTD, positions, own, weights, projections)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=2e-5)
+    # The comparison is worth something only if the order of positions shows in it.
+    assert not scheme.reads_positions or np.abs(elsewhere - expected).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", common.SCHEMES)
+def test_every_scheme_has_its_equation(name):
+    """A scheme of one's own may go without; those that docs/schemes/index.md lists may not."""
+    if name in schemes.ALL:
+        assert len(schemes.ALL[name].settings) >= 2
+        return
+    missing = f"no equation for {name!r}: add it, with two settings or more, to tests/schemes"
+    if f"`{name}`" in LIST.read_text():
+        pytest.fail(missing)
+    pytest.skip(f"nothing compares the numbers with those of the paper, {missing}")

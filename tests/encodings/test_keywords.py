@@ -1,0 +1,122 @@
+"""Every keyword of a scheme changes what it computes, or what training does to it."""
+
+import common
+import jax
+import numpy as np
+import pytest
+import schemes
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from posenc_jax.positions import text
+from posenc_jax.registry import own_keywords
+
+B, T = 2, 24
+
+
+def far(actual, expected) -> bool:
+    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
+    return any(float(np.abs(np.asarray(a) - np.asarray(b)).max()) > 1e-3 for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", schemes.ALL)
+def test_every_keyword_is_listed(name):
+    listed = schemes.ALL[name].alternatives
+    missing = set(own_keywords(name)) - set(listed)
+    assert not missing, (
+        f"no other value of {sorted(missing)} to test {name!r} with: add one to "
+        f"its alternatives in tests/schemes"
+    )
+    assert not set(listed) - set(own_keywords(name))
+
+
+def alternatives(name, **kind):
+    """Returns the other values of a scheme's keywords, those of one kind."""
+    every = schemes.ALL[name].alternatives.items()
+    return {key: v for key, v in every if all(getattr(v, k) == is_so for k, is_so in kind.items())}
+
+
+def settings(keyword, other):
+    """Returns both sides of a comparison: keywords, and the number of position axes."""
+    baseline = {} if other.baseline is None else {keyword: other.baseline}
+    one = other.beside | baseline, other.baseline_axes or other.num_axes
+    return one, (other.beside | {keyword: other.value}, other.num_axes)
+
+
+def assert_every_one_matters(name, others, look):
+    """Compares what ``look`` sees under both values of each keyword, in one program for all."""
+    pairs = {key: settings(key, other) for key, other in others.items()}
+    distinct = {repr(each): each for pair in pairs.values() for each in pair}
+    encodings = {key: common.build(name, **own) for key, (own, _) in distinct.items()}
+
+    @jax.jit
+    def looks(encodings):
+        return {key: look(encodings[key], *each) for key, each in distinct.items()}
+
+    seen = looks(encodings)
+    assert not [
+        key for key, (one, two) in pairs.items() if not far(seen[repr(one)], seen[repr(two)])
+    ]
+
+
+MATTER = [n for n in schemes.ALL if alternatives(n, trains=False, training_only=False)]
+IN_TRAINING = [n for n in schemes.ALL if alternatives(n, training_only=True)]
+TRAINED = [n for n in schemes.ALL if alternatives(n, trains=True)]
+
+
+@pytest.mark.parametrize("name", MATTER)
+def test_every_keyword_matters(name):
+    def output(encoding, own, num_axes):
+        weights = common.projections(head_dim=own.get("head_dim", common.HEAD_DIM))
+        return common.attention(encoding, residual(), on_axes(num_axes), weights=weights)
+
+    others = alternatives(name, trains=False, training_only=False)
+    assert_every_one_matters(name, others, output)
+
+
+@pytest.mark.parametrize("name", IN_TRAINING)
+def test_every_keyword_of_training_matters(name):
+    """It changes the program of positions in training, or of the scheme's own objective."""
+
+    def in_training(encoding, key):
+        return encoding.tokens(text(T), key=key).positions, encoding.aux_loss(key)
+
+    def program(own):
+        jaxpr = jax.make_jaxpr(in_training)(common.build(name, **own), jax.random.key(0)).jaxpr
+        return str(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
+
+    for key, other in alternatives(name, training_only=True).items():
+        one, two = (program(own) for own, _ in settings(key, other))
+        assert one != two, key
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_keyword_that_says_what_is_trained(name):
+    """It changes no output, but every gradient."""
+
+    def loss(encoding):
+        out = common.attention(encoding, residual(), on_axes(1))
+        return (out**2).sum(), out
+
+    for keyword, other in alternatives(name, trains=True).items():
+        one, two = (common.build(name, **own) for own, _ in settings(keyword, other))
+        (_, output), gradients = jax.value_and_grad(loss, has_aux=True)(one)
+        (_, same), others = jax.value_and_grad(loss, has_aux=True)(two)
+        np.testing.assert_allclose(output, same, rtol=1e-5, atol=1e-5)
+        assert all(
+            far(*pair) for pair in zip(*map(jax.tree.leaves, (gradients, others)), strict=True)
+        )
+
+
+def residual() -> np.ndarray:
+    return 0.5 * common.normal(0, B, T, common.WIDTH)
+
+
+def on_axes(num_axes):
+    """Returns ``[B, T]`` positions, or ``[B, T, num_axes]`` with another order on each axis."""
+    limit = 100 - 5 * (num_axes - 1)
+    rng = np.random.default_rng(limit)
+    positions = np.stack([rng.choice(limit, T, replace=False) for _ in range(B)]).astype(np.int32)
+    if num_axes == 1:
+        return positions
+    others = [positions[:, ::-1] + 5 * axis for axis in range(1, num_axes)]
+    return np.stack([positions, *others], axis=-1)

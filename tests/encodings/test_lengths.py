@@ -1,0 +1,248 @@
+"""Tests lengths that frequencies adapt to, and traced bases: exact, or refused."""
+
+import dataclasses
+import functools
+import os
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import posenc_jax
+from posenc_jax.encodings.rotary import double
+from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.rotary.frequencies import (
+    DynamicNTK,
+    Frequencies,
+    PositionInterpolation,
+    Proportional,
+    Resonance,
+    geometric,
+)
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.positions import text
+from posenc_jax.registry import own_keywords
+
+# What conftest.py turns off.
+XLA_TRIES_HARD = {"xla_backend_optimization_level": 3}
+if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
+    XLA_TRIES_HARD["xla_cpu_use_fusion_emitters"] = True
+
+ADAPTING = {
+    "dynamic_pi": {},
+    "dynamic_ntk": {"factor": 2.0},
+    "dynamic_yarn": {},
+    "longrope": {"factor": 600.0},
+    "resonance": {"frequencies": DynamicNTK(4096)},
+    "time_rope": {"frequencies": DynamicNTK(4096)},
+}
+
+
+def adapting(name):
+    return posenc_jax.make(name, head_dim=64, train_length=4096, **ADAPTING[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in ADAPTING), ("dynamic_ntk", XLA_TRIES_HARD)],
+    ids=[*ADAPTING, "hard"],
+)
+def test_an_array_says_what_an_int_says(name, options):
+    """The compiler may try hard: the method lives on sums that it must not rearrange."""
+    encoding = adapting(name)
+    prepare = jax.jit(lambda p, n: encoding.tokens(p, length=n).made, compiler_options=options)
+    for length in (2048, 4096, 8192, 1_000_003, 2**21):
+        rng = np.random.default_rng(length)
+        positions = np.append(rng.integers(0, length, 200), [1, length - 1])[None].astype(np.int32)
+        exact = encoding.tokens(positions, length=length).made
+        traced = prepare(positions, jnp.full((1, 1), length, jnp.float32))
+        for one, other in zip(traced, exact, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1.2e-6)
+
+
+@pytest.mark.parametrize("name", ["dynamic_ntk", "dynamic_yarn"])
+def test_the_default_length_of_long_documents(name):
+    """The default length is an array, found from the positions of each document."""
+    encoding = adapting(name)
+    rng = np.random.default_rng(0)
+    first, second = (np.append(rng.integers(0, last, 50), last) for last in (8_191, 2_000_000))
+    positions = np.concatenate([first, second])[None].astype(np.int32)
+    segment_ids = np.repeat([[3, 1]], 51, axis=1)
+    tokens = jax.jit(lambda p, s: encoding.tokens(p, s))(positions, segment_ids)
+    for part, length in ((slice(51), 8192), (slice(51, None), 2_000_001)):
+        exact = encoding.tokens(positions[:, part], length=length).made
+        for one, other in zip(tokens.made, exact, strict=True):
+            np.testing.assert_allclose(one[:, part], other, rtol=0, atol=1.2e-6)
+
+
+@pytest.mark.parametrize("name", ["dynamic_ntk", "dynamic_yarn", "dynamic_pi"])
+def test_derivatives_by_positions_at_an_array_length(name):
+    """The cosine's derivative is minus the sine times the frequency."""
+    encoding = adapting(name)
+    positions = jnp.array([[3.25, 5000.5, 100_000.75]])
+
+    def prepare(length):
+        return jax.jvp(
+            lambda p: encoding.tokens(p, length=length).made,
+            (positions,),
+            (jnp.ones_like(positions),),
+        )
+
+    (_, slopes), (_, expected) = (prepare(length) for length in (jnp.full((1, 1), 2e5), 200_000))
+    for one, other in zip(slopes, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ADAPTING)
+def test_a_mark_for_padding_is_no_length(name):
+    encoding = adapting(name)
+    positions = np.array([[0, 1, 2, 2**30]])
+    with pytest.raises(ValueError, match=r"position 1073741824 would set the length.*segment_ids"):
+        encoding.tokens(positions)
+    # Where values are not known, every token that would adapt to it is NaN.
+    tokens = jax.jit(lambda p: encoding.tokens(p))(positions)
+    assert np.isnan(tokens.made[0]).all()
+    padded = encoding.tokens(positions, np.array([[1, 1, 1, 0]]), length=3)
+    given = encoding.tokens(positions[:, :3], length=3)
+    for one, other in zip(padded.made, given.made, strict=True):
+        np.testing.assert_array_equal(one[:, :3], other)
+
+
+def test_other_schemes_take_any_position():
+    tokens = common.build("rope").tokens(np.array([[0, 2**30]]))
+    assert np.isfinite(tokens.made[0]).all()
+
+
+# Bases that are traced
+
+
+@pytest.mark.parametrize(
+    "frequencies",
+    [None, PositionInterpolation(8.0), Proportional(0.5), DynamicNTK(32), Resonance()],
+)
+def test_a_scan_over_layers_of_different_bases(frequencies):
+    positions = np.array([[0, 3, 77, 1_000_003, 2**21 - 1]], np.int32)
+    bases = [10_000.0, 1_000_000.0]
+
+    def tables(base):
+        encoding = RoPE(head_dim=64, base=base, frequencies=frequencies)
+        return encoding.tokens(positions, length=2**21).made
+
+    _, traced = jax.lax.scan(lambda _, base: (None, tables(base)), None, jnp.array(bases))
+    for layer, base in enumerate(bases):
+        for one, other in zip(traced, tables(base), strict=True):
+            np.testing.assert_allclose(one[layer], other, rtol=0, atol=1.2e-6)
+
+
+MUST_KNOW_THE_BASE = ["yarn", "hope", "llama3", "ntk_by_parts", "fope", "longrope2"]
+
+
+OF_A_BASE = [
+    name
+    for name in common.one_of_each_program()
+    if "base" in own_keywords(name) and name not in MUST_KNOW_THE_BASE
+]
+
+
+def layer_of_base(name, base):
+    x_BTD = jnp.asarray(common.normal(0, 1, 40, common.WIDTH))
+    encoding = common.build(name, base=base, trained=False)
+    return common.attention.__wrapped__(encoding, x_BTD, text(40))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def in_a_scan(name, bases):
+    return jax.lax.scan(lambda _, base: (None, layer_of_base(name, base)), None, bases)[1]
+
+
+@pytest.mark.parametrize("name", OF_A_BASE)
+def test_a_base_may_be_traced(name):
+    assert jax.eval_shape(lambda bases: in_a_scan(name, bases), jnp.ones(2)).shape[0] == 2
+
+
+@pytest.mark.parametrize("name", OF_A_BASE[::3])
+def test_attention_in_a_scan_over_bases(name):
+    bases = [100.0, 1e6]
+    expected = jax.jit(lambda: [layer_of_base(name, base) for base in bases])()
+    found = in_a_scan(name, jnp.array(bases))
+    np.testing.assert_allclose(found, np.stack(expected), atol=1e-5)
+
+
+def test_a_known_base_is_a_number_of_the_module():
+    for base in (500, np.float32(500), jnp.float32(500)):
+        encoding = RoPE(head_dim=8, base=base)
+        assert encoding.base == 500.0 and type(encoding.base) is float
+        assert not jax.tree.leaves(encoding)
+    for base in (1.0, float("nan"), float("inf"), "10000", [1e4], jnp.array([1e4])):
+        with pytest.raises(ValueError, match="base="):
+            RoPE(head_dim=8, base=base)
+
+
+@pytest.mark.parametrize("name", MUST_KNOW_THE_BASE)
+def test_rules_that_must_know_the_base_say_so(name):
+    def prepare(base):
+        return common.build(name, base=base, trained=False).tokens(text(3), length=3).made
+
+    with pytest.raises(ValueError, match="base is traced: give it a number"):
+        jax.eval_shape(prepare, 100.0)
+
+
+@pytest.mark.slow
+def test_the_derivative_by_a_traced_base():
+    """The derivative is exact to float32: d cos(p w) / d base = -p sin(p w) dw / d base."""
+    positions, i = np.array([[5]], np.int32), np.arange(4)
+
+    def cosines(base):
+        return RoPE(head_dim=8, base=base).tokens(positions, length=6).made[0][0, 0, 0]
+
+    rate = 50.0 ** (-i / 4)
+    expected = -5 * np.sin(5 * rate) * (-i / 4) * rate / 50
+    for jacobian in (jax.jacfwd, jax.jacrev):
+        np.testing.assert_allclose(jacobian(cosines)(50.0), expected, rtol=1e-5, atol=1e-7)
+
+
+# A rule is one class
+
+
+@dataclasses.dataclass(frozen=True)
+class Halved(Frequencies):
+    times: float = 2.0
+
+    def __call__(self, channels, base, length):
+        return geometric(channels, base) / self.times, 1.0
+
+
+def test_a_class_of_frequencies_in_the_registry_is_an_encoding(monkeypatch):
+    monkeypatch.setitem(posenc_jax.REGISTRY, "halved", f"{__name__}:Halved")
+    encoding = posenc_jax.make("halved", head_dim=8, base=100.0, times=4.0)
+    assert isinstance(encoding, RoPE) and encoding.frequencies == Halved(4.0)
+    with pytest.raises(TypeError, match="did you mean 'times'"):
+        posenc_jax.make("halved", head_dim=8, time=4.0)
+
+
+def test_frequencies_that_are_no_rule_are_refused():
+    with pytest.raises(ValueError, match="must be a rule"):
+        RoPE(head_dim=8, frequencies=DynamicNTK)
+
+
+# Numbers of twice the precision
+
+
+def test_double_arithmetic():
+    rng = np.random.default_rng(0)
+    x, y = (np.exp(rng.uniform(-12, 12, 2000)) for _ in range(2))
+    exact = [x + y, x * y, x / y, 3.1 - x, x / 3.1, 3.1 / x, np.log(x), np.round(x)]
+
+    @jax.jit
+    def compute(x, y):
+        return [x + y, x * y, x / y, 3.1 - x, x / 3.1, 3.1 / x, double.log(x), double.rounded(x)]
+
+    for actual, expected in zip(compute(Double.of(x), Double.of(y)), exact, strict=True):
+        actual = np.asarray(actual.high, np.float64) + np.asarray(actual.low, np.float64)
+        np.testing.assert_allclose(actual, expected, rtol=2e-13, atol=1e-14)
+    exponents = rng.uniform(-20, 20, 2000)
+    power = double.exp(Double.of(exponents))
+    power = np.asarray(power.high, np.float64) + np.asarray(power.low, np.float64)
+    np.testing.assert_allclose(power, np.exp(exponents), rtol=2e-13)

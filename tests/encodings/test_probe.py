@@ -1,0 +1,145 @@
+"""Tests properties of all schemes in the registry: a new scheme is tested because it is listed."""
+
+import chex
+import common
+import jax
+import numpy as np
+import pytest
+import schemes
+from probe import FIRST, QUERY, SECOND, SHARDS, probe
+
+each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
+each_program = pytest.mark.parametrize("name", common.one_of_each_program())
+
+
+def close(actual, expected, rtol=1e-5, atol=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+def far(actual, expected) -> bool:
+    return float(np.abs(np.asarray(actual) - np.asarray(expected)).max()) > 1e-3
+
+
+@each_scheme
+def test_every_number_is_finite(name):
+    """Also past eight times the training length, where tokens still differ."""
+    seen = vars(probe(name)) | {"rounded": np.float32(probe(name).rounded)}
+    chex.assert_tree_all_finite(seen)
+    assert np.ptp(seen["far"], axis=1).min() > 0
+
+
+# Positions
+
+
+@each_scheme
+def test_shift_of_all_positions(name):
+    placed, invariant = probe(name).placed, schemes.ALL[name].shift_invariant
+    assert far(placed["shifted"], placed["shuffled"]) != invariant
+    if invariant:
+        close(placed["shifted"], placed["shuffled"])
+        close(placed["distant"], placed["shuffled"])
+
+
+@each_scheme
+def test_order_shows(name):
+    """Other positions for the same tokens give another output, where positions are read."""
+    placed = probe(name).placed
+    assert far(placed["reversed"], placed["shuffled"]) == schemes.ALL[name].reads_positions
+
+
+@each_program
+def test_positions_shared_by_the_batch(name):
+    """Those of text are known while the program is traced, and may take another path."""
+    close(probe(name).shared, probe(name).placed["shared"])
+    close(probe(name).text, probe(name).placed["text"])
+
+
+# Causality and documents
+
+
+@each_program
+def test_causality_by_gradient(name):
+    """An output depends on the tokens written up to it, whatever their positions."""
+    by_token = np.abs(probe(name).by_input["one"]).max(axis=-1)
+    assert (by_token[: QUERY + 1] > 0).all()
+    assert (by_token[QUERY + 1 :] == 0).all()
+
+
+@each_program
+def test_packed_documents_are_separate_documents(name):
+    """The second document is longer than a training sequence, so that a scheme may adapt to it."""
+    documents = probe(name).documents
+    close(documents["packed"][:FIRST], documents["first"][:FIRST])
+    close(documents["packed"][FIRST:-1], documents["second"][:SECOND])
+
+
+@each_program
+def test_one_token(name):
+    """All of the weight is on the token's own value, to which a scheme may add a position's."""
+    seen, scheme = probe(name), schemes.ALL[name]
+    x_1D = np.asarray(seen.embedded["packed"][-1:], np.float64)
+    weights = common.parameters_float64(seen.encoding)
+    scheme.equations.observe(x_1D, scheme.overrides, weights)
+    value = np.einsum("td,dhc->thc", x_1D, common.projections()[2])
+    others = np.ones((common.HEADS, 1, 1)), np.zeros(1), scheme.overrides, weights
+    close(seen.documents["packed"][-1:], scheme.equations.values(value, *others))
+
+
+# Precision, parts and parameters
+
+
+@each_scheme
+def test_bfloat16(name):
+    """Positions past 256 are not bfloat16 numbers; the encoding must not make them so."""
+    assert probe(name).rounded.dtype == "bfloat16"
+    near_and_far = np.split(np.float32(probe(name).rounded), 2), np.split(probe(name).far, 2)
+    for rounded, exact in zip(*near_and_far, strict=True):
+        assert np.abs(rounded - exact).mean() < 0.02 * np.abs(exact).mean()
+
+
+@each_program
+def test_a_query_alone_and_some_heads_alone(name):
+    """A step of decoding, and a shard of the heads, give what they give among all others."""
+    seen = probe(name)
+    whole = seen.placed["shuffled"]
+    close(seen.last, whole[:, -1:])
+    assert hasattr(seen, "shards") != schemes.ALL[name].mixes_heads
+    for heads, some in zip(SHARDS, getattr(seen, "shards", SHARDS), strict=True):
+        if hasattr(seen, "shards"):
+            close(some, whole[:, :, heads])
+
+
+@each_program
+def test_keys_rotated_ahead(name):
+    """A cache may keep the keys of each token rotated as they were when the token came."""
+    if schemes.ALL[name].mixes_keys:
+        pytest.skip("each key is mixed with the one before it")
+    close(probe(name).in_pieces, probe(name).placed["shuffled"])
+
+
+@each_program
+def test_grouped_queries(name):
+    close(probe(name).grouped, probe(name).repeated)
+
+
+@each_program
+def test_every_parameter_has_a_gradient(name):
+    assert_every_parameter_is_seen(name, probe(name).by_parameters)
+
+
+def assert_every_parameter_is_seen(name, gradients):
+    for path, gradient in common.parameter_paths(gradients):
+        invisible = schemes.ALL[name].invisible
+        seen = not any(path[-len(names) :] == names for names in invisible)
+        assert (np.abs(gradient).max() > 1e-3) == seen, path
+
+
+@each_scheme
+def test_seeds(name):
+    """The same seed gives the same parameters, another seed others, where any are drawn."""
+    one, same, other = (common.build(name, seed=seed, trained=False) for seed in (0, 0, 1))
+    chex.assert_trees_all_equal(one, same)
+    # GRAPE-M's rates start as RoPE's.
+    if name != "grape_m" and any(np.ptp(p) > 0 for p in jax.tree.leaves(one)):
+        pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+        assert any(far(a, b) for a, b in pairs)

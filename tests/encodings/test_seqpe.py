@@ -1,0 +1,377 @@
+"""Compares SeqPE with its equation, and tests its range, what training draws, and training."""
+
+import functools
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import schemes
+from ml_collections import FrozenConfigDict
+from schemes.equations import reference_attention
+
+import posenc_jax
+from experiments.training.recipe import Recipe
+from experiments.training.step import train_step
+from experiments.training.text import Text
+from posenc_jax.encodings.absolute import seqpe_encoder
+from posenc_jax.encodings.absolute.seqpe_losses import (
+    draw_candidates,
+    draw_edits,
+    draw_places,
+    draw_window,
+    squared_distances,
+)
+from posenc_jax.positions import text
+
+KEYS = jax.random.split(jax.random.key(0), 40)
+candidates_of = jax.jit(draw_candidates, static_argnums=(2, 3))
+edits_of = jax.jit(draw_edits, static_argnums=(2, 3))
+window_of = jax.jit(draw_window, static_argnums=(2, 3))
+SMALL = dict(encoder_layers=1, num_pivots=8, num_candidates=8, num_offsets=8)
+
+
+# Positions
+
+
+@pytest.mark.slow
+def test_positions_outside_the_digits_eagerly():
+    encoding = common.build("seqpe", max_position=500)
+    encoding.tokens(jnp.array([[0, 500, 999]]), length=1)
+    for bad in (-1, 1000, 0.5):
+        with pytest.raises(ValueError, match=f"position {bad} is not a whole number of 3 digits"):
+            encoding.tokens(jnp.array([[0, bad]]), length=1)
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+def test_positions_outside_the_digits_compiled(num_axes):
+    encoding = common.build("seqpe", max_position=500, num_axes=num_axes)
+    positions = jnp.array([[-1.0, 0.0, 999.0, 1000.0, 2.5]])
+    if num_axes == 2:
+        positions = jnp.stack([jnp.full((1, 5), 7.0), positions], axis=-1)
+    pe_q, _ = jax.jit(lambda e, p: e.tokens(p, length=1).made)(encoding, positions)
+    isnan = np.isnan(pe_q[0]).reshape(5, -1)
+    assert isnan[[0, 3, 4]].all() and not isnan[[1, 2]].any()
+
+
+@pytest.mark.slow
+def test_whole_numbers_of_either_type_are_the_same():
+    encoding = common.build("seqpe")
+    whole, same = (
+        encoding.tokens(text(30).astype(t), length=30).made for t in (jnp.int32, jnp.float32)
+    )
+    np.testing.assert_array_equal(whole[0], same[0])
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+def test_long_rows_are_encoded_in_pieces(monkeypatch, num_axes):
+    """Pieces have five positions each, and the last is not full."""
+    encoder = common.build("seqpe", num_axes=num_axes).encoder
+    shape = (2, 12) if num_axes == 1 else (2, 12, num_axes)
+    positions = np.random.default_rng(0).integers(0, 20_000, shape)
+
+    def results():
+        def loss(encoder):
+            pe_BTE = encoder(positions)
+            return (pe_BTE**2).mean(), pe_BTE
+
+        return jax.jit(jax.value_and_grad(lambda x: loss(x), has_aux=True))(encoder)
+
+    whole = results()
+    monkeypatch.setattr(seqpe_encoder, "PIECE", 5)
+    for actual, expected in zip(jax.tree.leaves(results()), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_number_of_axes_must_fit():
+    one, two = (common.build("seqpe", num_axes=n) for n in (1, 2))
+    for encoding, num_axes in ((one, 2), (two, 3)):
+        with pytest.raises(ValueError, match=r"this encoding has [12] position axes: pass"):
+            encoding.tokens(jnp.zeros((1, 6, num_axes), jnp.int32), length=6)
+    of_text, on_both = (
+        two.tokens(text(6), length=6).made,
+        two.tokens(jnp.stack([text(6)] * 2, axis=-1), length=6).made,
+    )
+    np.testing.assert_array_equal(of_text[0], on_both[0])
+
+
+def test_heads_must_fit():
+    encoding = common.build("seqpe")
+    tokens = encoding.tokens(text(6))
+    q = jnp.zeros((1, 6, 2, common.HEAD_DIM))
+    with pytest.raises(ValueError, match="made for num_heads=4, but attention has 2"):
+        posenc_jax.attend(encoding, q, q, q, tokens)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"hook": "rotary"}, "hook='rotary' must be one of"),
+        ({"pe_qk": "multi"}, "pe_qk='multi' must be 'single' or 'none'"),
+        ({"pe_qk": "none", "num_kv_heads": 2}, "pe_qk='none' cuts model_dim=32 .* use pe_qk="),
+        ({"encoder_heads": 5}, "encoder_heads=5 must divide model_dim=32"),
+        ({"max_position": 63}, r"max_position=63 must be within 64..10\^8"),
+        ({"max_position": 10**8 + 1}, "must be within"),
+        ({"temperature": 0.0}, "temperature=0.0 must be a positive number"),
+        ({"shift_probability": 1.5}, "shift_probability=1.5 must be within 0..1"),
+        ({"num_candidates": 1}, "num_candidates=1 must be at least 2"),
+        ({"num_axes": 0}, "num_axes=0 must be at least 1"),
+        ({"encoder_layers": 0}, "encoder_layers=0 must be at least 1"),
+        ({"transfer_weight": -0.1}, "transfer_weight=-0.1 must be at least 0"),
+        ({"contrastive_weight": float("nan")}, "contrastive_weight=nan must be at least 0"),
+        ({"hook": "attn_mul", "scalar_scale": 0.5}, "scalar_scale=0.5 is for hook='attn_scalar'"),
+    ],
+)
+def test_bad_values(bad, message):
+    with pytest.raises(ValueError, match=message):
+        common.build("seqpe", **bad)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"num_axes": 2}, {"num_axes": 3, "hook": "attn_mul", "mask_padding": True}],
+    ids=["two", "three"],
+)
+def test_attention_on_several_axes(own):
+    """Some positions lie far outside the training block, which ends at 5 or 3 on every axis."""
+    own = {"max_position": 100} | own
+    encoding = common.build("seqpe", **own)
+    positions = np.random.default_rng(0).integers(0, 100, (2, 7, own["num_axes"]))
+    positions[:, :3] //= 40
+    x_BTD = 0.5 * common.normal(0, 2, 7, common.WIDTH)
+    projections = common.projections()
+    expected = reference_attention(
+        schemes.ALL["seqpe"].equations,
+        x_BTD.astype(np.float64),
+        positions,
+        own,
+        common.parameters_float64(encoding),
+        [w.astype(np.float64) for w in projections],
+    )
+    actual = common.attention(encoding, x_BTD, positions.astype(np.int32), weights=projections)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=2e-5)
+
+
+# The random shift
+
+
+def test_shifts_move_rows_as_a_whole_and_stay_in_range():
+    encoding = common.build("seqpe", max_position=100, shift_probability=1.0)
+    positions = jnp.stack([jnp.arange(20), jnp.arange(20)[::-1], jnp.full(20, 99)])
+    starts = np.stack([encoding.shifted(positions, key) - positions for key in KEYS])
+    assert (starts == starts[:, :, :1]).all()
+    assert (starts[:, 2] == 0).all(), "there is no room behind 99"
+    assert (starts[:, 0, 0] != starts[:, 1, 0]).any(), "rows move by themselves"
+    assert starts.min() >= 0 and 60 < starts.max() <= 80
+    assert (encoding.tokens(positions).positions == positions).all(), "evaluation does not move"
+
+
+def test_shifts_of_several_axes():
+    encoding = common.build("seqpe", max_position=100, num_axes=2, shift_probability=1.0)
+    positions = jnp.arange(3 * 4 * 2).reshape(3, 4, 2)
+    starts = np.asarray(encoding.shifted(positions, KEYS[0]) - positions)
+    assert (starts == starts[:, :1]).all()
+    assert len(np.unique(starts)) > 4, "every row and axis moves by itself"
+
+
+def test_a_tenth_of_the_steps_is_shifted():
+    encoding = common.build("seqpe")
+    keys = jax.random.split(jax.random.key(1), 2000)
+    first = jax.vmap(lambda key: encoding.shifted(text(5), key)[0, 0])(keys)
+    assert abs(np.mean(first > 0) - 0.1) < 0.03
+
+
+# What the objectives are computed at
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+@pytest.mark.parametrize("modes", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
+def test_candidates_are_other_positions_in_range(num_axes, modes):
+    pivots = jax.random.randint(KEYS[0], (num_axes, 50), 0, 40)
+    candidates = candidates_of(KEYS[1], pivots, 32, 40, modes)
+    assert candidates.shape == (num_axes, 50, 32)
+    assert candidates.min() == 0 and candidates.max() == 39
+    assert squared_distances(pivots, candidates).min() >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_axes", "share"), [(1, 0.6), (2, 0.2)])
+def test_share_of_the_windows(num_axes, share):
+    """A window is narrower than what is drawn from everywhere."""
+    pivots = jax.random.randint(KEYS[0], (num_axes, 500), 0, 10**6)
+    candidates = np.asarray(candidates_of(KEYS[1], pivots, 8, 10**6)[0])
+    is_narrow = np.ptp(candidates, axis=1) < 256
+    assert abs(is_narrow.mean() - share) < 0.06
+
+
+@pytest.mark.slow
+def test_edits_are_a_quarter_of_the_candidates_of_their_mode():
+    pivots = jax.random.randint(KEYS[0], (1, 500), 0, 10**6)
+    mixed = candidates_of(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))[0]
+    plain = candidates_of(KEYS[1], pivots, 8, 10**6, (1.0, 0.0, 0.0))[0]
+    is_edited = np.asarray(mixed != plain)
+    assert is_edited[:, :2].mean() > 0.5 and not is_edited[:, 2:].any()
+
+
+@pytest.mark.slow
+def test_hard_candidates_are_not_the_nearest():
+    pivots = jax.random.randint(KEYS[0], (1, 200), 0, 10**6)
+    candidates = candidates_of(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))
+    plain = candidates_of(KEYS[1], pivots, 8, 10**6, (1.0, 0.0, 0.0))
+    far, of_plain = (squared_distances(pivots, each) for each in (candidates, plain))
+    is_edited = np.asarray(candidates != plain)[0]
+    nearest_plain = np.broadcast_to(of_plain[:, 2:].min(-1, keepdims=True), is_edited.shape)
+    assert (np.asarray(far)[is_edited] > nearest_plain[is_edited]).all()
+
+
+def neighbours(number: str) -> set[str]:
+    """Returns every number one edit away, found by a loop over strings."""
+    found, ten = set(), [str(d) for d in range(10)]
+    for i in range(len(number) + 1):
+        found |= {number[:i] + d + number[i:] for d in ten}
+    for i in range(len(number)):
+        found |= {number[:i] + d + number[i + 1 :] for d in ten}
+        found.add(number[:i] + number[i + 1 :])
+        for j in range(i):
+            swapped = list(number)
+            swapped[i], swapped[j] = swapped[j], swapped[i]
+            found.add("".join(swapped))
+    return {str(int(each or "0")) for each in found}
+
+
+@pytest.mark.parametrize("pivot", [7, 40, 385])
+def test_edits_are_one_to_three_edits_of_the_digits(pivot):
+    edits = edits_of(KEYS[0], jnp.array([[pivot]]), 4000, 5000)
+    found = {str(n) for n in np.unique(edits)}
+    allowed, reached = {str(pivot)}, []
+    for _ in range(3):
+        allowed = {b for a in allowed for b in neighbours(a) if int(b) < 5000} | allowed
+        reached.append(len(found & allowed) / len(found))
+    assert reached[2] == 1.0 and reached[0] < 1.0
+    once = {n for n in neighbours(str(pivot)) if int(n) < 5000}
+    assert len(once & found) > 0.9 * len(once), "every kind of edit happens"
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+def test_a_window_is_narrow_and_its_places_differ(num_axes):
+    pivots = jnp.zeros((num_axes, 20), jnp.int32)
+    window = np.asarray(window_of(KEYS[0], pivots, 32, 1000))
+    side = 256 if num_axes == 1 else 16
+    assert (np.ptp(window, axis=-1) < side).all() and np.ptp(window) > 500
+    for places in window.swapaxes(0, 1):
+        assert len(np.unique(places, axis=1).T) == 32
+
+
+@pytest.mark.parametrize(
+    ("num_axes", "train_length", "side"), [(1, 60, 60), (2, 60, 7), (2, 64, 8), (3, 125, 5)]
+)
+def test_the_training_block_is_trained_as_a_whole(num_axes, train_length, side):
+    encoding = common.build("seqpe", num_axes=num_axes, train_length=train_length)
+    assert encoding.block_side == side
+
+
+def test_places_of_a_block():
+    places = np.asarray(draw_places(KEYS[0], 30, 9, 3, 2))
+    assert places.shape == (2, 30, 9)
+    assert (np.sort(3 * places[0] + places[1], axis=-1) == np.arange(9)).all()
+
+
+# Training
+
+
+def descend(encoding, keys):
+    """Yields loss and gradient of each step."""
+    optimizer = optax.adam(3e-3)
+
+    @jax.jit
+    def step(encoding, state, key):
+        loss, gradient = jax.value_and_grad(lambda e: e.aux_loss(key))(encoding)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(encoding, updates), state, loss, gradient
+
+    state = optimizer.init(encoding)
+    for key in keys:
+        encoding, state, loss, gradient = step(encoding, state, key)
+        yield float(loss), gradient
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_axes", [1, 2])
+def test_objectives_have_gradients_and_fall(num_axes):
+    """Positions are fresh in every step; on two axes, which take longer, they are the same."""
+    encoding = common.build("seqpe", num_axes=num_axes, max_position=1000, trained=False, **SMALL)
+    keys = jax.random.split(jax.random.key(3), 150) if num_axes == 1 else [KEYS[0]] * 60
+    losses, gradients = zip(*descend(encoding, keys), strict=True)
+    for path, g in common.parameter_paths(gradients[20]):
+        assert np.isfinite(g).all(), path
+        assert ("pe_qk" in path) == (np.abs(g).max() == 0), path
+    chance = 0.1 * np.log(8)
+    assert np.mean(losses[-20:]) < 0.8 * min(chance, np.mean(losses[:5]))
+
+
+@pytest.mark.parametrize("num_axes", [1, 2])
+def test_transfer_falls(num_axes):
+    """Positions are fresh in every step, and less alike to this encoder than at first."""
+    one = dict(contrastive_weight=0.0, transfer_weight=1.0)
+    encoding = common.build(
+        "seqpe", num_axes=num_axes, max_position=100, trained=False, **one, **SMALL
+    )
+    losses = [loss for loss, _ in descend(common.moved(encoding, 0, by=0.1), KEYS)]
+    assert np.mean(losses[-5:]) < 0.05 * np.mean(losses[:5])
+
+
+@pytest.mark.slow
+def test_each_objective_has_its_weight():
+    both, *one = (
+        common.build("seqpe", contrastive_weight=a, transfer_weight=b, **SMALL)
+        for a, b in ((0.3, 0.2), (1.0, 0.0), (0.0, 1.0))
+    )
+    aux_loss = jax.jit(lambda encoding: encoding.aux_loss(KEYS[0]))
+    contrastive, transfer = (aux_loss(each) for each in one)
+    assert contrastive > 0 and transfer > 0
+    np.testing.assert_allclose(aux_loss(both), 0.3 * contrastive + 0.2 * transfer, 1e-5)
+
+
+def test_teacher_is_the_training_block_and_student_lies_outside(monkeypatch):
+    encoding = common.build("seqpe", num_axes=2, train_length=100, max_position=50, num_pivots=200)
+    seen = []
+    # Modules do not take functions for attributes: spy on the class.
+    monkeypatch.setattr(type(encoding), "_encode", lambda self, p: seen.append(p) or zeros(p))
+    encoding._transfer(KEYS[0])
+    teacher, student = (np.asarray(positions) for positions in seen)
+    assert teacher.min() == 0 and teacher.max() == 9, "a square of 100 places"
+    start = student - teacher
+    assert (start == start[:, :, :1]).all()
+    assert (start.max(axis=0) >= 10).all() and start.min() == 0
+    assert student.max() == 49
+
+
+def zeros(positions):
+    return jnp.zeros((*positions.shape[1:], common.WIDTH))
+
+
+MODEL = {"vocab_size": 16, "model_dim": 16, "num_layers": 1, "num_heads": 4}
+RECIPE = Recipe(length=16, batch_size=8, steps=60, learning_rate=1e-2, warmup_steps=5)
+
+
+def spec(**keywords):
+    encoding = {"name": "seqpe", "max_position": 100, **SMALL, **keywords}
+    return FrozenConfigDict({"encoding": encoding, "model": MODEL})
+
+
+@pytest.mark.slow
+def test_the_trainer_adds_the_objectives_and_reports_the_loss_without_them():
+    tokens = jax.random.randint(jax.random.key(1), (8, 17), 0, 16)
+    loss = Text(RECIPE, None, spec()).loss
+    step = jax.jit(functools.partial(train_step, loss=loss, recipe=RECIPE))
+    numbers = []
+    for weight in (0.0, 100.0):
+        weights = dict(contrastive_weight=weight, transfer_weight=weight, shift_probability=0.0)
+        state = common.text_state(jax.random.key(0), spec(**weights), RECIPE)
+        numbers.append(step(state, tokens, jax.random.key(2))[1])
+    without, with_them = numbers
+    assert without["loss"] == with_them["loss"]
+    assert with_them["gradient_norm"] > 2 * without["gradient_norm"]

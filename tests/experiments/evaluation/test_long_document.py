@@ -1,0 +1,229 @@
+"""A document read in chunks is the document read at once, however often the run was killed."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import common
+import jax
+import numpy as np
+import pytest
+from ml_collections import FrozenConfigDict
+from rich.console import Console
+
+from experiments import preemption
+from experiments.config import make_encoding
+from experiments.evaluation import long_document
+from experiments.evaluation.long_document import score_document, summary
+from experiments.results.record import open_run
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.recipe import Recipe
+from experiments.training.text import token_losses
+
+ROOT = common.ROOT
+TOKENS = np.random.default_rng(0).integers(0, common.VOCAB, 39)
+
+
+def score(model, folder, tokens=TOKENS, **options):
+    return score_document(
+        model, tokens, folder, Console(file=io.StringIO()), **{"chunk": 16} | options
+    )
+
+
+@pytest.mark.parametrize("name", ["alibi", "dynamic_ntk", "path", "randomized"])
+def test_all_losses_of_a_forward_pass(tmp_path, name):
+    """A scheme that adapts to the length adapts to the document's."""
+    model = common.build_model(name, scan=True)
+    losses = score(model, tmp_path)
+    expected = jax.jit(token_losses)(model, TOKENS[None])[0]
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-4)
+    assert not (tmp_path / "chunks").exists()
+    np.testing.assert_array_equal(score(model, tmp_path), losses)
+
+
+def test_under_another_encoding(tmp_path):
+    model, other = common.build_model("rope"), common.build("yarn")
+    expected = jax.jit(token_losses)(model.under(other), TOKENS[None])[0]
+    losses = score(model, tmp_path, encoding=other)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-4)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("fox", "float32"), ("rope", "bfloat16")])
+def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path, monkeypatch, name, dtype):
+    model = common.build_model(name, scan=True, dtype=dtype)
+    uninterrupted = score(model, tmp_path / "whole")
+    write, read = long_document._write, long_document.read_chunk
+    with monkeypatch.context() as patch:
+
+        def half_written(path, save):
+            if path.name.startswith("000000000032"):
+                path.with_name(f".{path.name}.1").write_bytes(b"PK half of it")
+                raise KilledError
+            write(path, save)
+
+        patch.setattr(long_document, "_write", half_written)
+        with pytest.raises(KilledError):
+            score(model, tmp_path / "killed")
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return read(*arguments)
+
+    monkeypatch.setattr(long_document, "read_chunk", counted)
+    np.testing.assert_array_equal(score(model, tmp_path / "killed"), uninterrupted)
+    assert len(calls) == 1, "two of three chunks were done"
+
+
+@pytest.mark.parametrize("torn", [b"", b"PK half of it"])
+def test_a_damaged_chunk_is_read_again(tmp_path, monkeypatch, torn):
+    model = common.build_model("rope", scan=True)
+    uninterrupted = score(model, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        answers = iter([False, True])
+        patch.setattr(preemption, "requested", lambda: next(answers))
+        with pytest.raises(preemption.PreemptedError):
+            score(model, tmp_path / "damaged")
+    last = max((tmp_path / "damaged/chunks").iterdir())
+    last.write_bytes(torn)
+    np.testing.assert_array_equal(score(model, tmp_path / "damaged"), uninterrupted)
+
+
+def test_preemption_saves_what_is_done(tmp_path, monkeypatch):
+    model = common.build_model("rope", scan=True)
+    with monkeypatch.context() as patch:
+        answers = iter([False, True])
+        patch.setattr(preemption, "requested", lambda: next(answers))
+        with pytest.raises(preemption.PreemptedError, match="at token 16"):
+            score(model, tmp_path)
+    assert len(list((tmp_path / "chunks").iterdir())) == 2
+
+
+def test_a_folder_is_of_one_document_and_model(tmp_path):
+    model = common.build_model("rope", scan=True)
+    score(model, tmp_path)
+    others = [
+        dict(model=common.build_model("rope", scan=True, seed=1)),
+        dict(model=model, tokens=TOKENS[::-1]),
+        dict(model=model, encoding=common.build("pi")),
+        dict(model=model, chunk=8),
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match="holds a run with another config"):
+            score(folder=tmp_path, **other)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"tokens": TOKENS[:1]}, r"shape \(1,\), but must be \[N\] with two tokens or more"),
+        ({"tokens": TOKENS[None]}, r"shape \(1, 39\)"),
+        ({"tokens": TOKENS + 60}, r"token \d+, but the model knows 0\.\.63"),
+        ({"tokens": TOKENS + 0.5}, "is of float64, but token ids are integers"),
+        ({"tokens": TOKENS * np.nan}, "is of float64, but token ids are integers"),
+        ({"chunk": 0}, "chunk=0 must be at least 1"),
+        ({"encoding": common.build("randomized", max_length=30)}, "max_length=30"),
+    ],
+)
+def test_bad_arguments(tmp_path, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        score(common.build_model("rope"), tmp_path, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_summary():
+    losses = np.arange(11.0)
+    assert summary(losses, last_tokens=4) == {
+        "tokens": 11,
+        "loss": 5.0,
+        "last_tokens": 4,
+        "last_loss": 8.5,
+        "first_position": [0, 1, 2, 4, 8],
+        "loss_by_position": [0.0, 1.0, 2.5, 5.5, 9.0],
+    }
+
+
+ENCODING = {"name": "rope", "base": 20.0}
+MODEL = {"vocab_size": 256, "model_dim": 16, "num_layers": 2, "num_heads": 4}
+TRAIN = {"length": 8, "batch_size": 2, "steps": 4}
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Makes a run, and returns its folder and the model in it."""
+    spec, recipe = FrozenConfigDict({"encoding": ENCODING, "model": MODEL}), Recipe(**TRAIN)
+    state = common.text_state(jax.random.key(7), spec, recipe)
+    open_run(tmp_path / "run", {"encoding": ENCODING, "model": MODEL, "train": TRAIN})
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    checkpoints.save(4, state)
+    checkpoints.close()
+    return tmp_path / "run", state.model
+
+
+@pytest.mark.slow
+def test_command(tmp_path, trained, monkeypatch, capsys):
+    folder, model = trained
+    text, other = b"What has it got in its pockets?", {"name": "pi", "factor": 4.0}
+    (tmp_path / "text").write_bytes(text)
+    arguments = [f"--run={folder}", f"--document={tmp_path / 'text'}", f"--out={tmp_path / 'out'}"]
+    arguments += ["--chunk=16", f"--encoding={json.dumps(other)}"]
+    monkeypatch.setattr(preemption, "listen", lambda: None)  # JAX is at work already
+    monkeypatch.setattr(sys, "argv", ["long_document", *arguments])
+    assert long_document.main() == 0
+    # What the encoding does not say is as it was trained.
+    encoding = make_encoding(other | {"base": 20.0}, MODEL, 8, rngs=None)
+    expected = token_losses(model.under(encoding), np.frombuffer(text, np.uint8)[None])
+    result = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert result["loss"] == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert f"{result['loss']:.4f} nats per token over 30 tokens" in capsys.readouterr().out
+
+    monkeypatch.setattr(sys, "argv", ["long_document", f"--run={tmp_path}", *arguments[1:]])
+    assert long_document.main() == 2
+    assert "is not the folder of a trained run" in capsys.readouterr().err
+
+
+def test_a_text_for_a_model_of_other_tokens_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "text").write_bytes(b"What has it got in its pockets?")
+    model = types.SimpleNamespace(embedding=np.zeros((300, 1)))
+    state = types.SimpleNamespace(model=model)
+    monkeypatch.setattr(long_document, "load_run", lambda _: (state, {}))
+    monkeypatch.setattr(preemption, "listen", lambda: None)
+    arguments = ["--run=r", f"--document={tmp_path / 'text'}", f"--out={tmp_path / 'out'}"]
+    monkeypatch.setattr(sys, "argv", ["long_document", *arguments])
+    assert long_document.main() == 2
+    assert "give token ids, as a file .npy" in capsys.readouterr().err
+
+
+def test_others_that_cannot_be_joined_are_one_sentence(monkeypatch, capsys):
+    def failing(**_):
+        raise RuntimeError("Number of processes must be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", failing)
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1")
+    monkeypatch.setattr(sys, "argv", ["long_document", "--run=r", "--document=d", "--out=o"])
+    assert long_document.main() == 2
+    assert "error: JAX_COORDINATOR_ADDRESS in the environment says" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_command_between_two_chunks(tmp_path, trained):
+    (tmp_path / "text").write_bytes(bytes(100_000))
+    command = [sys.executable, "-m", "experiments.evaluation.long_document", f"--run={trained[0]}"]
+    command += [f"--document={tmp_path / 'text'}", f"--out={tmp_path / 'out'}", "--chunk=16"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("out/chunks/*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 75, errors
+    assert "run again" in errors
+    assert not (tmp_path / "out" / "losses.npy").exists()

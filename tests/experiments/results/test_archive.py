@@ -1,0 +1,141 @@
+"""Tests archives of results: a report is made of one, and training goes on, without the models."""
+
+import io
+import json
+import shutil
+import tarfile
+
+import pytest
+from runs import comparison, config, cut_off, flipped
+
+from experiments.pretrained.trained import load_run
+from experiments.results import archive
+from experiments.results.record import environment
+
+
+def main(monkeypatch, *arguments) -> int:
+    """Runs the command line, and returns its exit status."""
+    monkeypatch.setattr("sys.argv", ["archive", *map(str, arguments)])
+    return archive.main()
+
+
+@pytest.fixture
+def packed(finished, tmp_path):
+    path = tmp_path / "results.tar.xz"
+    path.write_bytes(archive.pack(finished))
+    return path
+
+
+def test_restored_results_are_those_of_the_models(corpus, finished, packed, tmp_path):
+    assert archive.restore(packed, tmp_path / "there") == (2, 0)
+    before, _ = comparison(config(corpus), finished)
+    after, output = comparison(config(corpus), tmp_path / "there")
+    assert after.results() == before.results()
+    assert not list(tmp_path.rglob("checkpoints"))
+    assert after.run() == [] and "2 of 2 were done before" in output.getvalue()
+    with pytest.raises(ValueError, match="has no checkpoints"):
+        load_run(tmp_path / "there/runs/rope/seed0")
+
+
+def test_a_restored_workdir_goes_on_with_what_is_missing(corpus, packed, tmp_path):
+    archive.restore(packed, tmp_path)
+    shutil.rmtree(tmp_path / "runs/alibi")
+    one, _ = comparison(config(corpus), tmp_path)
+    assert one.run() == []
+    assert sorted(path.parents[1].name for path in tmp_path.rglob("checkpoints")) == ["alibi"]
+
+
+def test_a_report_says_where_its_results_were_made(corpus, packed, tmp_path):
+    archive.restore(packed, tmp_path)
+    path = tmp_path / "runs/rope/seed0/run.json"
+    run = json.loads(path.read_text())
+    run["versions"]["jax"] = "0.9.1"
+    path.write_text(json.dumps(run | {"device": "256 x TPU v9 (tpu)", "git": "abc1234"}))
+    about, here = comparison(config(corpus), tmp_path)[0].about("the command"), environment()
+    assert about["device"] == f"256 x TPU v9 (tpu), {here['device']}"
+    assert about["versions"]["jax"] == f"0.9.1, {here['versions']['jax']}"
+    assert about["versions"]["numpy"] == here["versions"]["numpy"]
+
+
+def test_the_same_results_give_the_same_bytes(packed, workdir, monkeypatch):
+    out = workdir / "out" / "results.tar.xz"
+    assert main(monkeypatch, "--workdir", workdir, "--out", out) == 0
+    assert out.read_bytes() == packed.read_bytes()
+
+
+def test_a_point_that_the_workdir_has_begun_is_left_alone(packed, tmp_path):
+    folder = tmp_path / "runs/rope/seed0"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    assert archive.restore(packed, tmp_path) == (1, 1)
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
+
+
+def test_a_workdir_is_read_as_its_archive(finished, packed, tmp_path):
+    found = archive.measured(finished)
+    assert found == archive.records(packed) and len(found) > 1
+    assert archive.measured(tmp_path / "none") == []
+
+
+def test_a_folder_without_results_is_refused(tmp_path, capfd, monkeypatch):
+    assert main(monkeypatch, "--workdir", tmp_path, "--out", tmp_path / "a.tar.xz") == 2
+    assert "has no finished point" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_damaged_is_not_packed(workdir):
+    (workdir / "runs/rope/seed0/evaluation.json").write_text('{"records": [')
+    with pytest.raises(ValueError, match=r"evaluation\.json is damaged"):
+        archive.pack(workdir)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"../away/run.json": "{}"}, "no file of a point"),
+        ({"runs/a/seed0/run.json": "{}"}, "has run.json of runs/a/seed0"),
+        ({f"runs/a/seed0/{name}": "{" for name in archive.FILES}, "is damaged"),
+    ],
+    ids=["outside", "half", "damaged"],
+)
+def test_an_archive_of_something_else_is_refused(files, message, tmp_path):
+    path = tmp_path / "other.tar.xz"
+    with tarfile.open(path, "w:xz") as other:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            other.addfile(entry, io.BytesIO(content.encode()))
+    with pytest.raises(ValueError, match=message):
+        archive.restore(path, tmp_path / "workdir")
+    assert not (tmp_path / "workdir").exists()
+
+
+def altered_at_the_end(path):
+    """Alters what follows the last entry, which is as far as a reader of entries comes."""
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut_off, flipped, altered_at_the_end])
+def test_a_damaged_archive_is_refused(damage, packed, tmp_path):
+    copy = tmp_path / "copy.tar.xz"
+    shutil.copy(packed, copy)
+    damage(copy)
+    with pytest.raises(ValueError, match="not a complete archive"):
+        archive.restore(copy, tmp_path / "workdir")
+    assert not (tmp_path / "workdir").exists()
+
+
+def test_a_point_whose_model_was_given_has_no_metrics(tmp_path):
+    folder = tmp_path / "here/runs/rope/seed0"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    (folder / "evaluation.json").write_text('{"training": {"steps": 0}}')
+    path = tmp_path / "results.tar.xz"
+    path.write_bytes(archive.pack(tmp_path / "here"))
+    assert archive.restore(path, tmp_path / "there") == (1, 0)
+    assert archive.pack(tmp_path / "there") == path.read_bytes()
+    (folder / "evaluation.json").write_text('{"training": {"steps": 6}}')
+    with pytest.raises(FileNotFoundError, match="metrics"):
+        archive.pack(tmp_path / "here")

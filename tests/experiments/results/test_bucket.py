@@ -1,0 +1,152 @@
+"""Tests a workdir in a bucket: a run that is stopped and damaged there, and what guards it."""
+
+import dataclasses
+import io
+import json
+import time
+
+import common
+import fake_bucket
+import numpy as np
+import pytest
+from rich.console import Console
+from runs import comparison, config
+
+from experiments import preemption
+from experiments.evaluation.long_document import score_document
+from experiments.results import archive, bucket
+from experiments.results.bucket import folder_at
+from experiments.results.lock import Holder
+from experiments.results.record import Kept, claimed, holder
+from experiments.running.submit import Job, make_backend
+
+
+@pytest.fixture(scope="module")
+def objects():
+    with pytest.MonkeyPatch.context() as patch, fake_bucket.in_memory(patch) as found:
+        yield found
+
+
+def metrics(one):
+    lines = (one.folder(one.points[0]) / "metrics.jsonl").read_text().splitlines()
+    return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_a_bucket_as_in_a_folder(objects, corpus, tmp_path, monkeypatch):
+    """It is preempted, the checkpoint of that moment is damaged, and the one before it is taken."""
+    changes = dict(schemes="nope", train__checkpoint_every=2, train__log_every=1)
+    here, _ = comparison(config(corpus, **changes), tmp_path)
+    assert here.run() == []
+    there, output = comparison(config(corpus, **changes), folder_at("gs://mine/runs/tiny/"))
+    with monkeypatch.context() as patch:
+        answers = iter([False] * 4 + [True])
+        patch.setattr(preemption, "requested", lambda: next(answers))
+        with pytest.raises(preemption.PreemptedError, match="step 5"):
+            there.run()
+    folder = "/mine/runs/tiny/runs/nope/seed0"
+    arrays = [name for name in objects.store if name.startswith(f"{folder}/checkpoints/5/default/")]
+    largest = max(arrays, key=lambda name: objects.store[name].size)
+    content = bytearray(objects.store[largest].getvalue())
+    content[len(content) // 2] ^= 1
+    objects.current().pipe_file(largest, bytes(content))
+    assert there.run() == []
+    assert f"{folder}/damaged_step_5/commit_success.txt" in objects.store
+    assert metrics(there) == metrics(here)
+    evaluations = [one.results()[0][0]["records"] for one in (here, there)]
+    assert evaluations[0] == evaluations[1]
+    assert there.run() == [] and "were done before" in output.getvalue()
+    there.write_report("the command")
+    assert {f"{folder}/evaluation.json", "/mine/runs/tiny/report.html"} < objects.store.keys()
+    assert not [name for name in objects.store if name.endswith("/lock")], "given back"
+
+
+def test_results_travel_to_a_bucket_and_back(objects, tmp_path, monkeypatch):
+    """And not into a folder of this machine that is called "gs:"."""
+    monkeypatch.chdir(tmp_path)
+    for name in archive.FILES:
+        (tmp_path / "here/runs/nope/seed0").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "here/runs/nope/seed0" / name).write_text('{"training": {}}\n')
+    there = "--workdir=gs://mine/restored"
+    for arguments in (
+        ["--workdir=here", "--out=results"],
+        [there, "--restore=results"],
+        [there, "--out=again"],
+    ):
+        monkeypatch.setattr("sys.argv", ["archive", *arguments])
+        assert archive.main() == 0
+    assert (tmp_path / "results").read_bytes() == (tmp_path / "again").read_bytes()
+    assert "/mine/restored/runs/nope/seed0/run.json" in objects.store
+    assert not (tmp_path / "gs:").exists()
+
+
+def test_a_document_goes_on_in_a_bucket(objects, tmp_path, monkeypatch):
+    model, tokens = common.build_model("rope", scan=True), np.arange(39) % common.VOCAB
+    console, folder = Console(file=io.StringIO()), folder_at("gs://mine/document")
+    whole = score_document(model, tokens, tmp_path, console, chunk=16)
+    with monkeypatch.context() as patch:
+        answers = iter([False, True])
+        patch.setattr(preemption, "requested", lambda: next(answers))
+        with pytest.raises(preemption.PreemptedError):
+            score_document(model, tokens, folder, console, chunk=16)
+    assert len([name for name in objects.store if "/document/chunks/" in name]) == 2
+    np.testing.assert_array_equal(score_document(model, tokens, folder, console, chunk=16), whole)
+    assert not [name for name in objects.store if "/document/chunks/" in name]
+
+
+def test_a_mark_keeps_others_away_for_as_long_as_it_is_renewed(objects, monkeypatch):
+    monkeypatch.setattr(bucket, "RENEWED", 0.02)
+    monkeypatch.setattr(bucket, "FORGOTTEN", 1.0)
+    folder = folder_at("gs://mine/marked")
+    with claimed(folder):
+        assert holder(folder).program == Holder.here().program
+        with pytest.raises(ValueError, match=r"gs://mine/marked is in use by process \d+ on"):
+            claimed(folder).__enter__()
+    assert holder(folder) is None
+    killed = Holder("here", 1, "today")
+    left = json.dumps({"by": dataclasses.asdict(killed), "seen": time.time() - 5})
+    (folder / "lock").write_text(left)
+    assert holder(folder) is None
+    with claimed(folder):
+        assert holder(folder) not in (None, killed)
+
+
+def test_a_mark_that_another_program_has_taken_is_left_to_it(objects, monkeypatch):
+    """A program that was stopped for longer than a mark lasts goes on, and has lost its mark."""
+    monkeypatch.setattr(bucket, "RENEWED", 0.02)
+    folder = folder_at("gs://mine/taken")
+    with claimed(folder):
+        other = json.dumps({"by": "a sentence of an earlier version", "seen": time.time()})
+        (folder / "lock").write_text(other)
+        time.sleep(0.2)
+        assert (folder / "lock").read_text() == other
+        assert str(holder(folder)) == "another program"
+    assert (folder / "lock").read_text() == other
+
+
+def test_lines_reach_the_bucket_late_but_all_of_them(objects):
+    folder = folder_at("gs://mine/kept")
+    kept = Kept(folder / "kept.jsonl", {})
+    kept.get("a", lambda: 1)
+    assert b'"a"' not in objects.store["/mine/kept/kept.jsonl"].getvalue()
+    kept.close()
+    assert "a" in Kept(folder / "kept.jsonl", {})
+
+
+@pytest.mark.parametrize("name", ["s3://mine/runs", "memory://runs", "gs://mine", "gs://mine/"])
+def test_a_place_where_checkpoints_cannot_be_is_refused(name):
+    with pytest.raises(ValueError, match=rf"{name} must be a folder of this machine or gs://"):
+        folder_at(name)
+
+
+def test_what_needs_a_folder_is_refused_in_a_bucket(objects, corpus):
+    workdir = folder_at("gs://mine/refused")
+    with pytest.raises(ValueError, match="gs://mine/refused is in a bucket"):
+        comparison(config(corpus, train__tensorboard=True), workdir)
+    job = Job(("python",), 1, workdir)
+    gke = ["image=i", "accelerator=a", "claim=disk"]
+    for backend, settings in (("slurm", []), ("gke", gke), ("sky", ["accelerators=a", "bucket=b"])):
+        with pytest.raises(ValueError, match="gs://mine/refused"):
+            make_backend(backend, settings).text(job)
+    assert "gcs]" in make_backend("sky", ["accelerators=a"]).text(job)
+    assert not [name for name in objects.store if "refused" in name]

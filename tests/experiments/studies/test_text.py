@@ -1,0 +1,236 @@
+"""Tests the comparison of schemes on text, at a size that runs in seconds."""
+
+import json
+import math
+
+import jax
+import pytest
+from runs import comparison, config
+
+from configs.extrapolation import PRESETS, SMALL, get_config
+from experiments.running.points import trained_points
+from experiments.studies.text import points
+from posenc_jax import REGISTRY
+from posenc_jax.registry import PATTERNS
+
+SCHEMES = "rope", "yarn", "alibi"
+
+
+def records_of(workdir):
+    return json.loads((workdir / "results.json").read_text())["records"]
+
+
+def main_results(workdir, key):
+    """Returns a number of the main results by scheme and multiple."""
+    main = [r for r in records_of(workdir) if (r["split"], r["protocol"]) == ("test", "last")]
+    return {(r["scheme"], r["multiple"]): r[key] for r in main}
+
+
+def test_results_hold_every_scheme_length_and_protocol(finished):
+    page, records = (finished / "report.html").read_text(), records_of(finished)
+    assert "the command" in page
+    found = {(r["scheme"], r["protocol"], r["multiple"]) for r in records}
+    bits = main_results(finished, "bits_per_byte")
+    for scheme in SCHEMES:
+        for protocol in ("last", "non_overlapping", "sliding"):
+            assert {(scheme, protocol, 1), (scheme, protocol, 2)} <= found
+        assert (scheme, "windowed", 1) in found and scheme in page
+        line = f"{scheme:<15} 1x {bits[scheme, 1]:.3f}  2x {bits[scheme, 2]:.3f}  bits per byte"
+        assert line in (finished / "printed").read_text()
+    assert (finished / "results.csv").read_text().count("\n") == len(records) + 1
+
+
+def test_run_json_records_what_a_figure_must_be_quoted_with(finished):
+    run = json.loads((finished / "runs/rope/seed0/run.json").read_text())
+    assert run["config"]["train"]["length"] == 32 and run["config"]["seed"] == 0
+    assert len(run["config"]["corpus_digest"]) == 64
+    assert run["versions"]["jax"] == jax.__version__ and run["device"] and run["git"]
+
+
+def test_an_extension_is_evaluated_on_the_checkpoint_it_extends(finished):
+    assert sorted(p.name for p in (finished / "runs").iterdir()) == ["alibi", "rope"]
+    loss = main_results(finished, "loss")
+    # At the training length YaRN's factor is 1, which changes nothing; beyond it does.
+    assert loss["yarn", 1] == pytest.approx(loss["rope", 1], abs=1e-6)
+    assert loss["yarn", 2] != pytest.approx(loss["rope", 2], abs=1e-6)
+
+
+def test_an_extension_shares_the_settings_its_checkpoint_was_trained_with(corpus, tmp_path):
+    changes = {"encodings__rope__base": 77.0, "encodings__yarn__beta_fast": 5.0}
+    one, _ = comparison(config(corpus, **changes), tmp_path)
+    yarn = one._extension("yarn", 2)
+    assert yarn.base == 77.0
+    assert (yarn.frequencies.beta_fast, yarn.frequencies.factor) == (5.0, 2.0)
+
+
+@pytest.mark.parametrize("scheme", ["rope", "randomized"])
+def test_windows_that_begin_alike_have_the_losses_of_those_scored_alone(
+    corpus, tmp_path, monkeypatch, scheme
+):
+    """Randomized positions depend on the length: their windows must not stand for others."""
+    one, _ = comparison(config(corpus, schemes=scheme), tmp_path)
+    model = jax.jit(one.task(one.points[0]).init)(jax.random.key(0))
+    model = jax.tree.map(lambda x: 8 * x, model)  # so that positions matter without training
+    found = one.evaluate(one.points[0], model)
+    monkeypatch.setattr("experiments.studies.text._adapts", lambda model: True)
+    alone = one.evaluate(one.points[0], model)
+    for key in ("records", "curves"):
+        for once, each in zip(found[key], alone[key], strict=True):
+            assert once == {name: pytest.approx(value) for name, value in each.items()}
+
+
+def test_fewer_windows_than_asked_for_are_said(corpus, tmp_path):
+    one, output = comparison(config(corpus, schemes="rope", eval__documents=500), tmp_path)
+    count = len(one.documents["test"])
+    assert 0 < count < 500
+    assert f"eval.documents=500, but test has only {count} windows of" in output.getvalue()
+
+
+def test_derived_settings_follow_an_overridden_length():
+    config = get_config("small")
+    config.train.length = 256
+    assert config.encodings.fire.init_length == 64.0
+    assert config.encodings.t5.max_distance == 128
+    config.model.num_heads = 8
+    assert config.encodings.t5.table_scale == 16**0.5
+
+
+# Points
+
+WRITTEN_OUT = "global_nope", "beam", "flint"  # for any number of layers
+
+
+def test_points_are_every_trained_scheme_under_every_seed():
+    config = get_config("small")
+    found = points(config)
+    trained = [name for name in SMALL.split(",") if name not in config.extend]
+    assert len(found) == 3 * len(trained) == 33
+    assert [p.scheme for p in found[: len(trained)]] == trained
+    assert found[trained.index("rope")].extensions == ("pi", "ntk", "dynamic_ntk", "yarn")
+    config.schemes = "all"
+    everything = {name for p in points(config) for name in (p.scheme, *p.extensions)}
+    assert everything == set(REGISTRY) - set(PATTERNS) | set(WRITTEN_OUT)
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "fit"),
+    [
+        (2, WRITTEN_OUT),
+        (4, ("irope", "rnope_swa", "global_yarn", *WRITTEN_OUT)),
+        (6, ("dual_base", *WRITTEN_OUT)),
+        (12, PATTERNS),
+    ],
+)
+def test_points_have_the_patterns_that_fit_the_layers(num_layers, fit):
+    config = get_config("tiny")
+    config.schemes = "all"
+    config.model.num_layers = num_layers
+    schemes = [point.scheme for point in points(config)]
+    assert {name for name in schemes if name in PATTERNS} == {*fit}
+    config.schemes = "irope"
+    assert [point.scheme for point in points(config)] == ["irope"]
+
+
+@pytest.mark.slow
+def test_patterns_that_do_not_fit_are_named(corpus, tmp_path):
+    _, output = comparison(config(corpus, schemes="all"), tmp_path)
+    for name in PATTERNS:
+        message = f"{name} is left out: it does not divide model.num_layers=2"
+        assert (message in output.getvalue()) == (name not in WRITTEN_OUT)
+
+
+@pytest.mark.slow
+def test_a_pattern_is_trained_and_evaluated(corpus, tmp_path):
+    one, _ = comparison(config(corpus, schemes="rnope_swa", model__num_layers=4), tmp_path)
+    assert one.config["encodings"]["rnope_swa"]["window"] == one.recipe.length // 2
+    assert one.run() == []
+
+
+@pytest.mark.parametrize(
+    "preset", [pytest.param(p, marks=[pytest.mark.slow] * (p == "paper")) for p in PRESETS]
+)
+def test_presets_describe_models_that_exist(preset, tmp_path):
+    config = get_config(preset)
+    config.corpus = "stdlib"
+    one, _ = comparison(config, tmp_path)
+    assert one.protocols.document_length(one.recipe.length) == one.documents["test"].shape[1]
+
+
+@pytest.mark.parametrize(
+    "rates", [(1e-3,), (1e-3, 1e-3), 1e-3, (1.00001e-3, 1.000012e-3), (1e-3, math.nan), (1, "fast")]
+)
+def test_rates_that_are_no_sweep_are_refused(rates):
+    with pytest.raises(ValueError, match=r"sweep\.learning_rate=|must differ|must be numbers"):
+        trained_points(["rope"], {}, 1, rates)
+
+
+def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, tmp_path):
+    rates = (1e-3, 1e-2)
+    changes = dict(schemes="rope,pi,alibi", sweep__learning_rate=rates, eval__multiples=(1,))
+    one, _ = comparison(config(corpus, **changes), tmp_path)
+    assert [point.name for point in one.points] == [
+        f"{scheme}/rate{rate}/seed0" for scheme in ("rope", "alibi") for rate in rates
+    ]
+    assert one.run() == []
+    tried = one.rates()
+    assert tried.keys() == {"rope", "alibi"}
+    evaluations, training, _ = one.results()
+    assert {r["scheme"] for r in training} == {"rope", "pi", "alibi"} and len(evaluations) == 2
+    for scheme, losses in tried.items():
+        best = min(losses, key=losses.get)
+        assert losses[best] < max(losses.values())
+        run = json.loads((tmp_path / f"runs/{scheme}/rate{best:g}/seed0/run.json").read_text())
+        assert run["config"]["train"]["learning_rate"] == best
+        final = next(r["final_loss"] for r in training if r["scheme"] == scheme)
+        assert final == pytest.approx(losses[best], rel=1e-6)  # six steps have one line
+    page = one.write_report("the command").read_text()
+    assert "Learning rates" in page and f"<td><b>{min(tried['rope'].values()):.3f}" in page
+    (tmp_path / "runs/rope/rate0.001/seed0/metrics.jsonl").write_text("")
+    assert one.rates()["rope"][1e-3] == math.inf
+    page = one.write_report("the command").read_text()
+    assert "<td>no result" in page and "not finite" not in page
+
+
+BAD_CONFIGS = {
+    "alibbi": {"schemes": "rope,alibbi"},
+    "rope to schemes": {"schemes": "yarn"},
+    "seeds": {"seeds": 0},
+    "together": {"together": 0},
+    "model.causal": {"model__causal": False},
+    "schemes": {"schemes": "rope,alibi,rope"},
+    "train.learning_rate": {"train__learning_rate": math.nan},
+    "eval.last_tokens": {"eval__last_tokens": 0},
+    "eval.batch_tokens": {"eval__batch_tokens": 0},
+    "eval.splits": {"eval__splits": ("foo",)},
+    "eval.strides=": {"eval__strides": (8, 2)},
+    "eval.strides": {"eval__strides": ((-8, 2),)},
+    "eval.multiples": {"eval__multiples": (1, 1.5, 3)},
+    "files:nowhere": {"corpus": "files:nowhere/*.txt"},
+    "5001 tokens": {"train__length": 5000, "eval__last_tokens": 16},
+    "batch_size": {"train__batch_size": 8 * 10**7},
+    "max_length": {"schemes": "randomized", "encodings__randomized__max_length": 40},
+    "train.batch_size": {"train__batch_size": 12},
+    "mesh": {"mesh__data": 3},
+    "training length": {"eval__last_tokens": 64},
+    "num_heads": {"model__num_heads": 5},
+    "num_layers": {"model__num_layers": 0},
+    "dtype": {"model__dtype": "int8"},
+    "length/": {"extend__yarn__factor": "length/0"},
+    "pattern": {"schemes": "irope"},
+    "even": {"model__model_dim": 36, "model__head_dim": 9},
+}
+
+
+@pytest.mark.parametrize("name", BAD_CONFIGS)
+def test_bad_configs_are_refused_before_anything_is_trained(corpus, tmp_path, name):
+    with pytest.raises((ValueError, TypeError), match=name):
+        comparison(config(corpus, **BAD_CONFIGS[name]), tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_evaluation_uses_the_trained_checkpoint(workdir, corpus):
+    changes = dict(schemes="alibi", eval__documents=1, eval__multiples=(1,), eval__strides=())
+    other, _ = comparison(config(corpus, **changes), workdir)
+    assert other.run() == [] and len(other.results()[0]) == 1
+    metrics = (workdir / "runs/alibi/seed0/metrics.jsonl").read_text().splitlines()
+    assert len(metrics) == 1, "trained again"

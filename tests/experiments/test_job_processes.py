@@ -1,0 +1,147 @@
+"""Tests what watches over each process of a job, and how processes find each other."""
+
+import re
+import sys
+import time
+
+import jax
+import pytest
+import runs
+from jax.errors import JaxRuntimeError
+
+from experiments import job_processes, preemption
+
+ALONE = ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "TPU_WORKER_HOSTNAMES")
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        ("raise SystemExit(0)", 0),
+        ("raise SystemExit(2)", 2),
+        ("import os; os.abort()", 75),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 137),
+        ("import os; assert int(os.environ['POSENC_JAX_WATCHED']) == os.getppid()", 0),
+    ],
+)
+def test_the_status_is_that_of_the_program_but_where_jax_has_ended_it(program, status, capfd):
+    assert job_processes.watch([sys.executable, "-c", program]) == status
+    assert ("run again" in capfd.readouterr().err) == (status == 75)
+
+
+@pytest.mark.parametrize(
+    ("variables", "flag", "expected"),
+    [
+        ({}, "", False),
+        ({}, "--num_processes=1", False),
+        ({}, "--num_processes=2", True),
+        ({}, "-num_processes 12", True),
+        ({"SLURM_NTASKS": "4"}, "", False),  # sbatch without srun
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[0-3]"}, "", True),
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n0"}, "", False),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, "", False),
+        ({"TPU_WORKER_HOSTNAMES": "host-0,host-1"}, "", True),
+        ({"POSENC_JAX_WATCHED": "1"}, "--num_processes=2", False),
+    ],
+)
+def test_who_is_watched(monkeypatch, variables, flag, expected):
+    for name in ALONE:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert job_processes.are_expected(["launch.py", *flag.split()]) == expected
+
+
+def test_which_errors_are_a_lost_peer():
+    lost = "Gloo all-reduce failed: Connection reset by peer"
+    assert job_processes.is_loss(JaxRuntimeError(f"UNKNOWN: {lost}"))
+    assert not job_processes.is_loss(JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"))
+    assert not job_processes.is_loss(RuntimeError(lost))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("host:1", None, None), "needs --num_processes and --process_id too"),
+        ((None, 2, 0), "needs --coordinator too"),
+        (("host", 2, 0), "--coordinator=host must be HOST:PORT"),
+        (("host:1", 2, 2), r"--process_id=2 must be in 0\.\.1"),
+    ],
+)
+def test_a_job_by_hand_that_is_not_whole_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        preemption.listen(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("variables", "platforms", "joins"),
+    [
+        ({}, "cpu", False),
+        ({}, "tpu,cpu", True),  # a Cloud TPU VM, whose metadata JAX asks
+        ({"TPU_SKIP_MDS_QUERY": "1"}, "tpu,cpu", False),
+        ({"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "a,b"}, "tpu,cpu", True),  # GKE
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "cpu", False),
+        ({"TPU_NAME": "mine"}, "cpu", False),
+        ({"SLURM_STEP_NODELIST": "n0"}, "cpu", True),
+    ],
+)
+def test_the_hosts_of_a_slice_are_joined_where_jax_finds_tpus(
+    variables, platforms, joins, monkeypatch
+):
+    for name in (*ALONE, "JAX_COORDINATOR_ADDRESS", "TPU_SKIP_MDS_QUERY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    told = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **given: told.append(given))
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", platforms)
+    try:
+        preemption.listen()
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert ["num_processes" not in each for each in told] == [joins]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tasks", "expected"), [(1, "all"), (2, "0")])
+def test_one_process_a_node_takes_all_gpus_of_the_node(tasks, expected):
+    """As submitit starts them: JAX alone would take the GPU of the process's number on its node."""
+    variables = {"JOB_ID": 7, "STEP_NODELIST": "n0", "STEP_NUM_NODES": 1, "NTASKS": tasks}
+    variables |= {"PROCID": 0, "LOCALID": 0}
+    program = """
+import jax
+from experiments import preemption
+jax.distributed.initialize = lambda **_: jax.config.update("jax_cuda_visible_devices", "0")
+preemption.listen()
+print(jax.config.read("jax_cuda_visible_devices"))
+"""
+    found = runs.program("-c", program, **{f"SLURM_{n}": str(v) for n, v in variables.items()})
+    assert found.output == f"{expected}\n", found.errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("host:1", 3, 1),
+            "process 1 of 3 still waits at host:1 .* its own --process_id from 0 on",
+        ),
+        ((), "JAX_COORDINATOR_ADDRESS in the environment says .* the command runs on every host"),
+    ],
+)
+def test_a_process_that_waits_long_says_what_for(arguments, words, monkeypatch, capsys):
+    """The others may have another command, and JAX says nothing for five minutes."""
+    monkeypatch.setattr(preemption, "_LATE", 0.01)
+    monkeypatch.setattr(preemption.jax.distributed, "initialize", lambda *a, **k: time.sleep(0.2))
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1")
+    preemption.listen(*arguments)
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_a_job_by_hand_takes_nothing_from_the_queue_around_it(monkeypatch):
+    """Within a step of SLURM, JAX would leave each process one GPU."""
+    told = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **given: told.append(given))
+    preemption.listen("host:1", 2, 0)
+    assert told[0]["cluster_detection_method"] == "deactivate"

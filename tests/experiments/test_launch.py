@@ -1,0 +1,253 @@
+"""Tests the command line: in this process, and where a process is the subject in one of its own."""
+
+import importlib
+import io
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import common
+import jax
+import pytest
+import runs
+from absl import flags
+from absl.testing import flagsaver
+from rich.console import Console
+from runs import TINY
+
+import launch
+from experiments import preemption
+from experiments.registry import EXPERIMENTS
+
+
+def test_a_command_runs_one_point_and_reports(corpus, tmp_path):
+    """The number of the point comes from the queue, and programs are kept for the next start."""
+    little = ["--config.schemes=alibi,nope", "--config.train.steps=2"]
+    little += ["--config.eval.multiples=(1,)", "--config.eval.strides=()"]
+    where = f"--workdir={tmp_path}", f"--config.corpus={corpus}"
+    done = runs.program("launch.py", TINY, *where, *little, SLURM_ARRAY_TASK_ID="1")
+    assert done.status == 0, done.errors
+    assert "nope" in done.output and "report.html" in done.output
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["nope"]
+    assert [*(tmp_path / "compiled").iterdir()]
+
+
+@pytest.mark.parametrize("stage", ["train", pytest.param("evaluate", marks=pytest.mark.slow)])
+def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
+    config = TINY, "--config.schemes=nope,alibi", "--config.eval.batch_tokens=32"
+    folder = tmp_path / "runs/nope/seed0"
+    begun = folder / ("metrics.jsonl" if stage == "train" else "checkpoints/6/_CHECKPOINT_METADATA")
+    (process,) = runs.start(1, tmp_path, corpus, *runs.ENDLESS[stage], config=config)
+    runs.wait_for(begun)
+    errors = runs.stopped(process)
+    assert process.returncode == 75, errors
+    assert "run again" in errors
+    assert not (tmp_path / "runs/alibi").exists(), "went on to the next point"
+    assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
+
+
+IMPORTS = """
+import signal
+from experiments import job_processes
+from experiments.training import host
+
+calls = []
+job_processes.end_with_watcher = lambda: calls.append("prctl")
+host.keep_freed_memory = lambda: calls.append("mallopt")
+import launch
+assert not calls and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, calls
+"""
+
+
+def test_an_import_of_launch_changes_nothing_in_the_process():
+    done = runs.program("-c", IMPORTS)
+    assert done.status == 0, done.errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["launch.py", TINY, "--workdir"],
+        ["-m", "experiments.evaluation.long_document", "--run=r", "--document=d", "--out"],
+    ],
+    ids=["launch", "long_document"],
+)
+def test_sigterm_at_the_start_asks_for_another(tmp_path, command):
+    """Before anything is done, there is nothing to save, but the queue must run it again."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", *command, str(tmp_path / "place")],
+        cwd=common.ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stderr:
+        if "numpy" in line:  # on the way to import jax
+            process.send_signal(signal.SIGTERM)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--status"], "1 missing"),
+        (
+            ["--backend=tpu_vm"]
+            + [f"--resource={name}=x" for name in ("zone", "type", "runtime", "setup")],
+            "gcloud compute tpus",
+        ),
+    ],
+)
+def test_a_machine_without_the_devices_of_the_mesh_submits_and_looks(corpus, tmp_path, flags, told):
+    """A laptop hands a job to a pod, and asks what has become of it."""
+    config = TINY, "--config.schemes=nope", f"--config.corpus={corpus}", "--config.mesh.fsdp=8"
+    done = runs.program("launch.py", *config, f"--workdir={tmp_path}", *flags)
+    assert done.status == 0 and told in done.output, done.errors
+    assert not list(tmp_path.iterdir()), "nothing is written where nothing runs"
+
+
+def test_a_report_of_what_is_done_trains_nothing(workdir, corpus):
+    """``--share`` alone leaves the report to another program."""
+    before = sorted(workdir.rglob("*"))
+    schemes = "--config.schemes=rope,yarn,alibi,nope"
+    where = TINY, f"--workdir={workdir}", f"--config.corpus={corpus}", schemes
+    done = runs.command(*where, "--report", "--share")
+    assert done.status == 0 and "report.html" in done.output
+    assert "1 of 3 points have no result yet" in done.output and "--status" in done.output
+    assert sorted(workdir.rglob("*")) == before
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path):
+    where = f"--workdir={tmp_path}"
+    for arguments, word in (
+        ([TINY, where, "--config.schemes=nopee"], "'nopee', did you mean 'nope'"),
+        ([TINY, where, "--task_id=99"], "task_id=99"),
+        ([TINY, where, "--task_id=-5"], "--task_id=-5"),
+        ([TINY.replace("tiny", "tin"), where], "unknown preset 'tin'"),
+        (["--config=configs/nothing.py:small", where], "--config=configs/nothing.py is no file"),
+        ([TINY, where, "--config.experiment=image"], "experiment='image'"),
+        ([TINY, where, "--config.train.stepz=3"], '--config.train.stepz=3.*Did you mean "steps"'),
+        ([TINY, where, "--config.train.steps=many"], "--config.train.steps"),
+        ([TINY, where, "steps=3"], "'steps=3' is no flag"),
+        ([TINY, where, "--topology=v5e:2x2"], "--topology is for --dry_run"),
+        ([TINY, "--workdir="], "--workdir is empty"),
+        ([TINY], "--workdir is missing"),
+        ([where], "--config is missing"),
+    ):
+        done = runs.command(*arguments)
+        assert done.status == 2, arguments
+        with pytest.raises(SystemError, match=f"^error: .*{word}"):
+            raise SystemError(done.errors)
+        assert "Traceback" not in done.errors
+
+
+def test_a_function_that_returns_no_config_is_refused(tmp_path):
+    (tmp_path / "three.py").write_text("def get_config():\n    return 3\n")
+    done = runs.command(f"--config={tmp_path / 'three.py'}", f"--workdir={tmp_path}")
+    assert done.status == 2 and "--config gave 3, which is no config" in done.errors
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mfu": "0.3"}, "--mfu is for --dry_run"),
+        ({"topology": "v5e:2x2"}, "--topology is for --dry_run"),
+        ({"resource": ["nodes=2"]}, "--submit, --again and --resource are for --backend"),
+        ({"backend": "slurm", "again": "true"}, "--again is for --submit"),
+        ({"backend": "slurm", "status": "true"}, "--backend and --status ask for different things"),
+        ({"dry_run": "true", "report": "true"}, "--dry_run and --report ask for different things"),
+        ({"dry_run": "true", "task_id": "1"}, "--dry_run is about all points, and --task_id about"),
+        ({"backend": "gke", "task_id": "1"}, "--task_id is for a job of its own, and --backend"),
+        ({"backend": "gke", "coordinator": "h:1"}, "--coordinator is for a job of its own"),
+    ],
+)
+def test_a_flag_that_another_would_make_the_program_ignore_is_refused(given, message):
+    with flagsaver.as_parsed(**given), pytest.raises(ValueError, match=message):
+        flags.FLAGS.mark_as_parsed()
+        launch._check_together()
+
+
+def test_a_report_says_how_many_points_it_does_not_have():
+    points = types.SimpleNamespace(points=[1, 2, 3], finished=lambda point: point == 2)
+    told = io.StringIO()
+    experiment = types.SimpleNamespace(parts={"": points})
+    launch._print_missing(experiment, Console(file=told, width=200))
+    assert "2 of 3 points have no result yet" in told.getvalue() and "--status" in told.getvalue()
+
+
+def test_every_config_names_an_experiment_that_launch_knows():
+    named = set()
+    for path in (common.ROOT / "configs").glob("[!_]*.py"):
+        config = importlib.import_module(f"configs.{path.stem}").get_config("tiny")
+        studies = config.get("studies", {}).values()
+        named |= {config.experiment, *(one.experiment for one in studies)}
+    assert named == set(EXPERIMENTS)
+    for name in named:
+        module, _, attribute = EXPERIMENTS[name].partition(":")
+        assert hasattr(importlib.import_module(module), attribute)
+
+
+# Numbers that queues give
+
+
+def test_a_queue_that_gives_no_number_is_refused(monkeypatch):
+    monkeypatch.setattr(launch, "TASK_ID", types.SimpleNamespace(value=None))
+    for variable in ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.setenv(variable, "abc")
+        with pytest.raises(ValueError, match=f"{variable}=abc must be the number of a point"):
+            launch._task_id()
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
+    assert launch._task_id() == 7
+
+
+def test_a_number_that_kubernetes_gives_to_a_process_is_not_that_of_a_point(monkeypatch):
+    """Otherwise each process of the job would run another point."""
+    monkeypatch.setattr(launch, "TASK_ID", types.SimpleNamespace(value=None))
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    assert launch._task_id() == 1
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"JOB_COMPLETION_INDEX=1 numbers .*--task_id"):
+        launch._task_id()
+    monkeypatch.setattr(launch, "TASK_ID", types.SimpleNamespace(value=-1))
+    assert launch._task_id() is None
+
+
+def test_a_cluster_that_cannot_be_joined_is_one_sentence(monkeypatch):
+    def failing():
+        raise RuntimeError("Number of processes must be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", failing)
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1")
+    with pytest.raises(ValueError, match=r"JAX_COORDINATOR_ADDRESS in the environment says.*unset"):
+        preemption.listen()
+
+
+@pytest.mark.slow
+def test_a_script_under_sbatch_without_srun_is_a_lone_process_that_nobody_can_join():
+    """The coordinator listens on the loopback interface alone."""
+    if not Path("/proc/net/tcp").exists():
+        pytest.skip("only Linux lists the sockets that a process listens on as files")
+    program = """
+import os
+from experiments.preemption import listen
+listen()
+mine = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if
+        os.path.islink(f"/proc/self/fd/{number}")]
+for table in ("tcp", "tcp6"):
+    for line in open(f"/proc/net/{table}").readlines()[1:]:
+        _, address, _, state, *_, inode = line.split()[:10]
+        if state == "0A" and f"socket:[{inode}]" in mine:
+            print(address.split(":")[0])
+"""
+    done = runs.program("-c", program, SLURM_JOB_ID="1")
+    assert done.status == 0, done.errors
+    # 127.0.0.1, also as an address of IPv6; bytes come in the order of the machine.
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F"}
+    listening = set(done.output.split())
+    assert listening and listening <= loopback

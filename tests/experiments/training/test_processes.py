@@ -1,0 +1,241 @@
+"""Tests that processes of one job are one run, whatever happens to one of them."""
+
+import json
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import (
+    ENDLESS,
+    by_hand,
+    comparison,
+    config,
+    ended,
+    finish,
+    free_port,
+    start,
+    wait_for,
+)
+
+from experiments.running import submit
+
+# The steps and the evaluation of runs that are compared.
+SHORT = ("--config.train.log_every=1", "--config.train.checkpoint_every=4")
+SHORT += ("--config.eval.multiples=(1,)", "--config.eval.strides=()")
+
+
+def by_slurm(count):
+    """Returns the environment of each process of a job, as ``srun`` sets it, all on one node."""
+    last = range(2**16 - 2**12, 2**16)  # JAX derives the port from the number of the job
+    job = free_port(random.sample(last, 20)) - last.start
+    own = {"JOB_ID": job, "NTASKS": count, "STEP_NODELIST": "localhost", "STEP_NUM_NODES": 1}
+    each = [own | {"PROCID": number, "LOCALID": number} for number in range(count)]
+    return [([], {f"SLURM_{name}": str(n) for name, n in one.items()}) for one in each]
+
+
+def by_kubernetes(count):
+    """Returns the flags and the environment of each pod of a JobSet, with all pods on this host."""
+    settings = ["image=i", "accelerator=a", f"hosts={count}", "claim=disk"]
+    job = submit.Job(("python", "launch.py"), 1, Path("/results"))
+    (manifest,) = submit.make_backend("gke", settings).manifests(job)
+    (host,) = manifest["spec"]["replicatedJobs"]
+    (container,) = host["template"]["spec"]["template"]["spec"]["containers"]
+    _, _, *flags = container["command"]
+    (first,) = (flag for flag in flags if flag.startswith("--coordinator="))
+    flags[flags.index(first)] = f"--coordinator=127.0.0.1:{free_port()}"
+    pods = [{"HOST": str(n), "JOB_COMPLETION_INDEX": str(n)} for n in range(count)]
+    return [([flag.replace("$(HOST)", pod["HOST"]) for flag in flags], pod) for pod in pods]
+
+
+def numbers(workdir):
+    """Returns the losses of training and of the evaluation."""
+    folder = workdir / "runs/rope/seed0"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    records = json.loads((folder / "evaluation.json").read_text())["records"]
+    trained = {line["step"]: line["loss"] for line in lines}
+    assert list(trained) == [1, 2, 3, 4, 5, 6]
+    return [*trained.values(), *(record["loss"] for record in records)]
+
+
+@pytest.fixture(scope="module")
+def in_two(corpus, tmp_path_factory):
+    """Returns the workdir of a run of two processes that nothing disturbs, and what they print."""
+    workdir = tmp_path_factory.mktemp("in_two")
+    return workdir, finish(start(2, workdir, corpus, *SHORT))
+
+
+@pytest.fixture(scope="module")
+def in_one(corpus, tmp_path_factory):
+    """Returns the numbers of a run of one process, and its config."""
+    less = dict(schemes="rope", eval__multiples=(1,), eval__strides=(), train__log_every=1)
+    often = config(corpus, **less, train__checkpoint_every=1)
+    workdir = tmp_path_factory.mktemp("in_one")
+    assert comparison(often, workdir)[0].run() == []
+    return numbers(workdir), often
+
+
+def test_two_processes_are_one_run(in_one, in_two):
+    """Each holds half of the rows; of several processes one speaks and writes for all."""
+    workdir, (first, second) = in_two
+    assert "report.html" in first and "rope" not in second
+    np.testing.assert_allclose(numbers(workdir), in_one[0], rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_another_number_of_processes_with_the_numbers_of_one(
+    corpus, in_one, in_two, tmp_path
+):
+    """It goes from two to one to four, which hold halves of the rows and halves of each layer."""
+    expected, often = in_one
+    workdir, folder = tmp_path / "many", tmp_path / "many/runs/rope/seed0"
+
+    def undo(*steps):
+        for step in steps:
+            shutil.rmtree(folder / f"checkpoints/{step}")
+        (folder / "evaluation.json").unlink()
+
+    shutil.copytree(in_two[0], workdir)
+    undo(6)
+    assert comparison(often, workdir)[0].run() == []
+    np.testing.assert_allclose(numbers(workdir), expected, rtol=1e-6)
+    undo(6)
+    finish(start(4, workdir, corpus, *SHORT, "--config.mesh.fsdp=2", "--config.mesh.model=2"))
+    np.testing.assert_allclose(numbers(workdir), expected, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_damage_that_one_process_meets_sends_all_to_the_checkpoint_before(corpus, tmp_path):
+    """The other processes can read their own parts, and must not go on with them alone."""
+    folder = tmp_path / "runs/rope/seed0"
+    shared = [*SHORT, "--config.mesh.fsdp=2"]
+    finish(start(2, tmp_path, corpus, *shared))
+    expected = numbers(tmp_path)
+    (folder / "evaluation.json").unlink()
+    parts = list((folder / "checkpoints/6/default/ocdbt.process_1/d").iterdir())
+    assert parts
+    for path in parts:
+        path.unlink()
+    finish(start(2, tmp_path, corpus, *shared))
+    assert (folder / "damaged_step_6").exists()
+    np.testing.assert_allclose(numbers(tmp_path), expected, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_stops_all_and_the_run_goes_on_as_if_undisturbed(
+    corpus, in_two, tmp_path
+):
+    """The first job is joined by SLURM's variables, the second by what a JobSet tells its pods."""
+    folder = tmp_path / "runs/rope/seed0"
+    processes = start(2, tmp_path, corpus, *SHORT, how=by_slurm)
+    wait_for(folder / "run.json")  # they are one job, and compile the first step
+    processes[1].send_signal(signal.SIGTERM)
+    printed = ended(processes)
+    assert [process.returncode for process in processes] == [75, 75], printed
+    assert all("saved, run again" in errors for _, errors in printed)
+    names = (path.name for path in (folder / "checkpoints").iterdir())
+    saved = max(int(name) for name in names if name.isdigit())
+    assert saved < 6, "asked too late to stop training"
+    finish(start(2, tmp_path, corpus, *SHORT, how=by_kubernetes))
+    assert numbers(tmp_path) == numbers(in_two[0])
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Returns a folder for the compiled programs of runs that are the same."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lost", "how"),
+    [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)],
+    ids=["the first", "another", "one that hangs"],
+)
+def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(
+    corpus, compiled, tmp_path, lost, how
+):
+    """What is killed or stopped is the program itself, not what watches over it."""
+    (tmp_path / "compiled").symlink_to(compiled)
+    processes = start(2, tmp_path, corpus, *ENDLESS["train"], "--peer_timeout=10")
+    wait_for(tmp_path / "runs/rope/seed0/metrics.jsonl")
+    watcher, other = processes[lost], processes[1 - lost]
+    children = Path(f"/proc/{watcher.pid}/task/{watcher.pid}/children").read_text()
+    os.kill(int(children), how)
+    try:
+        _, errors = other.communicate(timeout=300)
+    finally:
+        if how == signal.SIGSTOP:
+            os.kill(int(children), signal.SIGKILL)
+    assert other.returncode == 75, errors
+    assert "a process of the job was lost or no longer answers" in errors
+    assert watcher.wait(timeout=300) == 128 + signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flag", "words", "wrong"),
+    [
+        ("--config.corpus=files:nowhere/*.txt", "nowhere/*.txt", (1,)),
+        ("--config.corpus=files:nowhere/*.txt", "nowhere/*.txt", (0, 1)),
+        ("--config.train.steps=many", "--config.train.steps", (1,)),
+        ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0,)),
+        ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0, 1)),
+    ],
+)
+def test_a_command_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, flag, words, wrong):
+    """The data of a host may be missing, or its command be another than that of the others."""
+
+    def how(count):
+        lacking = [flag]
+        jobs = enumerate(by_hand(count))
+        return [(flags + lacking * (number in wrong), given) for number, (flags, given) in jobs]
+
+    processes = start(2, tmp_path, corpus, how=how)
+    try:
+        errors = [printed[1] for printed in ended(processes, timeout=120)]
+    finally:
+        for process in processes:
+            process.kill()
+    for number, process in enumerate(processes):
+        sentence = words if number in wrong else "a process of the job was lost"
+        assert process.returncode == (2 if number in wrong else 75), errors
+        assert sentence in errors[number]
+
+
+FAILS_ALONE = """
+import os, sys
+sys.path.insert(0, "")
+if "POSENC_JAX_WATCHED" in os.environ and "--process_id=1" in sys.argv:
+    from experiments.training import text
+    train_batch = text.train_batch
+
+    def failing(index, *, step, **rest):
+        if step == 3:
+            raise {error}("a token of this process alone")
+        return train_batch(index, step=step, **rest)
+
+    text.train_batch = failing
+exec(compile(open("launch.py").read(), "launch.py", "exec"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ["ValueError", "TypeError"])
+def test_a_process_that_fails_alone_ends_the_job(corpus, tmp_path, error):
+    """It must not go on to the next point, for the others wait for it in this one."""
+    program = tmp_path / "program.py"
+    program.write_text(FAILS_ALONE.format(error=error))
+    both = "--config.schemes=rope,nope"
+    first, second = start(2, tmp_path / "runs", corpus, both, path=str(program))
+    try:
+        errors = [printed[1] for printed in ended((first, second), timeout=240)]
+    finally:
+        first.kill()
+        second.kill()
+    assert second.returncode == 2, errors
+    assert "error: a token of this process alone" in errors[1]
+    assert first.returncode == 75 and "a process of the job was lost" in errors[0], errors

@@ -1,0 +1,294 @@
+"""Compares tokens that are read in pieces, past a cache, with tokens read at once."""
+
+import dataclasses
+import re
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from pieces import SIZE, TOKEN_IDS, B, T, extend, in_pieces
+
+import posenc_jax
+from experiments.evaluation.long_document import read_chunk
+from posenc_jax import Encoding
+from posenc_jax.encodings.gated.fox import FoX
+from posenc_jax.model.cache import Cache, Stored
+from posenc_jax.positions import packed, text
+from posenc_jax.registry import PATTERNS
+
+
+def used(cache):
+    """Returns ``cache`` with numbers in its slots, as a previous sequence leaves behind."""
+    return dataclasses.replace(cache, layers=jax.tree.map(lambda x: x + 7, cache.layers))
+
+
+def close(actual, expected, tolerance=1e-4):
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("read", [extend, read_chunk], ids=["extend", "read_chunk"])
+def test_the_cache_is_not_copied(read, scan):
+    """A step of six layers needs memory for one layer beside the cache."""
+    model = common.build_model("rope", num_layers=6, scan=scan)
+    cache = Cache.empty(model, 1, 8192)
+    size = sum(x.nbytes for x in jax.tree.leaves(cache))
+    memory = read.lower(model, TOKEN_IDS[:1], cache).compile().memory_analysis()
+    assert memory.alias_size_in_bytes > 0.99 * size
+    assert memory.temp_size_in_bytes < 0.7 * size
+
+
+def test_a_step_moves_no_slots_in_memory():
+    """The slots are written where they are and read as they lie, whatever their number."""
+    model = common.build_model("rope", num_layers=3, num_kv_heads=2)
+    cache = Cache.empty(model, 1, 8192)
+    program = extend.lower(model, TOKEN_IDS[:1, :1], cache).compile().as_text()
+    slots = rf"= f32\[(1,1,)?2,(8192,{common.HEAD_DIM}|{common.HEAD_DIM},8192)\]"
+    moving = [
+        line for line in program.splitlines() if re.search(rf"{slots}\S* (copy|transpose)\(", line)
+    ]
+    assert not moving
+
+
+def test_gradients_pass_through_the_cache():
+    model = common.build_model("rope")
+
+    def loss(model, in_pieces):
+        cache, total = Cache.empty(model, B, T), 0.0
+        for part in (TOKEN_IDS[:, :-1], TOKEN_IDS[:, -1:]) if in_pieces else (TOKEN_IDS,):
+            x_BTD, cache = model.extend(part, cache)
+            total += (x_BTD**2).sum()
+        return total
+
+    gradients = [jax.jit(jax.grad(loss), static_argnums=1)(model, each) for each in (True, False)]
+    for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
+        close(a, b, 1e-3)
+
+
+def assert_in_pieces_or_at_once(name, pieces):
+    """Compares what adapts to one length, past the training length, all the while."""
+    model = common.build_model(name, scan=True)
+    cache = used(Cache.empty(model, B, SIZE, length=100))
+    expected = common.forward(model, TOKEN_IDS, text(T), length=100)
+    close(in_pieces(model, cache, pieces=pieces), expected)
+
+
+@pytest.mark.parametrize("name", common.one_of_each_kind())
+def test_token_by_token_or_at_once(name):
+    assert_in_pieces_or_at_once(name, pieces=T * (1,))
+
+
+@pytest.mark.parametrize("name", ["path", "cope"])
+def test_in_chunks_or_at_once(name):
+    assert_in_pieces_or_at_once(name, pieces=(6, 6))
+
+
+ADAPTIVE = ["dynamic_ntk", "longrope"]
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "other"),
+    [("randomized", {}, 2 * T), *((name, {"train_length": 8}, 8) for name in ADAPTIVE)],
+)
+def test_every_step_turns_all_keys_by_the_length_it_has(name, keywords, other):
+    """The steps begin below the training length and end past it."""
+    model = common.build_model(common.build(name, **keywords), num_layers=1)
+    steps = in_pieces(model, Cache.empty(model, B, SIZE), text(T))
+    for t in range(8, T + 1):
+        expected = common.forward(model, TOKEN_IDS, text(T), length=t)
+        close(steps[:, t - 1], expected[:, t - 1])
+    elsewhere = common.forward(model, TOKEN_IDS, text(T), length=other)
+    assert float(abs(expected - elsewhere)[:, -1].max()) > 1e-3
+
+
+class OtherGates(FoX):
+    """Has other gates, and does not say how their sums go on."""
+
+    def observe(self, x_BTD, tokens, state=None):
+        return super().observe(-x_BTD, tokens)[0], None
+
+
+class OfTwoKinds(Encoding):
+    """Multiplies a number of the query's position with another of the key's."""
+
+    def prepare(self, tokens, *, length=None, key=None):
+        positions = tokens.positions
+        return tokens.having({"query": jnp.cos(positions), "key": jnp.sin(positions)})
+
+    def of_keys(self, made):
+        return {"key": made["key"]}
+
+    def score(self, logits_BHTS, tile):
+        of_queries, of_keys = tile.q_tokens.made["query"], tile.k_tokens.made["key"]
+        return logits_BHTS + of_queries[:, None, :, None] * of_keys[:, None, None]
+
+
+@pytest.mark.parametrize("name", ["own", "soft_cap", "kv_shift"])
+@pytest.mark.parametrize("kind", [OtherGates, OfTwoKinds])
+def test_a_scheme_of_ones_own_with_a_cache(name, kind, monkeypatch):
+    monkeypatch.setitem(posenc_jax.REGISTRY, "own", f"{__name__}:{kind.__name__}")
+    sizes = dict(num_heads=common.HEADS, model_dim=common.WIDTH, rngs=nnx.Rngs(0))
+    sizes |= {} if name == "own" else dict(over="own")
+    sizes |= dict(num_kv_heads=common.HEADS) if name == "kv_shift" else {}
+    encoding = posenc_jax.make(name, num_layers=common.LAYERS, **sizes)
+    model = common.build_model(common.moved(encoding, 0))
+    expected = common.forward(model, TOKEN_IDS, text(T))
+    close(in_pieces(model, Cache.empty(model, B, SIZE)), expected)
+
+
+OF_PATTERN: dict[str, dict] = {
+    "irope": dict(interval=2, floor_scale=4),
+    "rnope_swa": dict(interval=2, window=3),
+    "dual_base": dict(interval=2, window=3),
+    "global_nope": dict(interval=2, window=3, num_layers=4, from_end=True),
+    "global_yarn": dict(interval=2, window=3, train_length=4),
+    "beam": dict(interval=2, window=3, num_layers=4, scale=4.0),
+    "flint": dict(window=3, num_layers=4),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "scan"), [("irope", False), ("beam", False), *((name, True) for name in PATTERNS)]
+)
+def test_patterns_with_windows(name, scan):
+    layers = posenc_jax.make(name, head_dim=common.HEAD_DIM, **OF_PATTERN[name])
+    model = common.build_model(layers, num_layers=4, num_kv_heads=2, scan=scan, remat=scan)
+    expected = common.forward(model, TOKEN_IDS, text(T))
+    close(in_pieces(model, Cache.empty(model, B, SIZE), text(T)), expected)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_pattern_of_layers_that_read_and_layers_that_do_not(scan):
+    gates = common.build("fox", num_layers=2)
+    pattern = [gates, common.build("alibi")]
+    model = common.build_model(pattern, num_layers=4, scan=scan)
+    cache = Cache.empty(model, B, SIZE)
+    resumes = [True, False] * (1 if scan else 2)
+    assert [kept.state is not None for kept in cache.layers] == resumes
+    segmented = Cache.empty(model, B, SIZE, segments=True)
+    assert [kept.x is not None for kept in segmented.layers] == resumes
+    close(in_pieces(model, cache, text(T)), common.forward(model, TOKEN_IDS, text(T)))
+
+
+@pytest.mark.parametrize("name", ["dynamic_ntk", "path", "cope"])
+def test_packed_documents(name):
+    """The second document starts within a piece; each document has a length of its own."""
+    segment_ids = np.array([[5] * 6 + [3] * 6, [1] * 10 + [2] * 2], np.int32)
+    train_length = {"train_length": 4} if name == "dynamic_ntk" else {}
+    encoding = common.build(name, num_layers=1, **train_length)
+    model = common.build_model(encoding, num_layers=1)
+    positions = packed(segment_ids)
+    cache = Cache.empty(model, B, SIZE, segments=True)
+    steps = in_pieces(model, cache, positions, segment_ids)
+    for row, ends in enumerate([(6, 12), (10, 12)]):
+        for start, end in zip((0, *ends), ends, strict=False):
+            alone = TOKEN_IDS[row : row + 1, start:end]
+            expected = common.forward(model, alone, text(end - start))
+            close(steps[row, end - 1], expected[0, -1])
+
+
+def test_several_axes_and_fractions_of_positions():
+    model = common.build_model(common.build("rope", axes=(0, 1, 1, 0)))
+    positions = np.random.default_rng(0).uniform(-9, 9, (B, T, 2)).astype(np.float32)
+    cache = Cache.empty(model, B, SIZE, axes=2, dtype="float32")
+    close(in_pieces(model, cache, positions), common.forward(model, TOKEN_IDS, positions))
+
+
+def test_under_another_encoding():
+    model = common.build_model("rope").under(common.build("fox", num_layers=common.LAYERS))
+    expected = common.forward(model, TOKEN_IDS, text(T))
+    close(in_pieces(model, Cache.empty(model, B, SIZE)), expected)
+
+
+def test_text_whose_positions_are_left_out_knows_its_distances():
+    """Slots that are not filled repeat a position, and are not consecutive."""
+    model = common.build_model("t5")
+    expected = common.forward(model, TOKEN_IDS, text(T))
+    close(in_pieces(model, Cache.empty(model, B, SIZE)), expected)
+    given = in_pieces(model, Cache.empty(model, B, SIZE), text(T))
+    close(given, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("rope", AxisType.Auto), ("fox", AxisType.Auto), ("path", AxisType.Explicit)],
+)
+def test_on_a_mesh(name, kind):
+    """Sequences lie over one axis, and kv heads over the other where XLA may move them there."""
+    model = common.build_model(name, scan=True)
+    expected = common.forward(model, TOKEN_IDS, text(T))
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind,) * 2)
+    heads = "model" if kind is AxisType.Auto else None
+
+    def place(tree, *spec):
+        return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    def place_layer(stored):
+        k, v = place((stored.k, stored.v), None, "data", heads)
+        return Stored(k, v, *place((stored.x, stored.made, stored.state), None, "data"))
+
+    with jax.set_mesh(mesh):
+        model, cache = place(model), Cache.empty(model, B, SIZE)
+        layers = tuple(map(place_layer, cache.layers))
+        shared = place((cache.made, cache.positions), "data")
+        kinds = cache.encodings, cache.rotated, cache.moves
+        cache = Cache(layers, *shared, None, place(cache.count), None, *kinds)
+        steps, start = [], 0
+        for count in (8, 1, 1, 1, 1):
+            now = slice(start, start + count)
+            ids, places = place(TOKEN_IDS[:, now], "data"), text(T)[:, now]
+            output, cache = extend(model, ids, cache, places)
+            kept = cache.layers[0].k
+            assert kept.sharding.is_equivalent_to(layers[0].k.sharding, kept.ndim)
+            steps.append(output)
+            start += count
+    close(np.concatenate(jax.device_get(steps), axis=1), expected)
+
+
+def test_a_donated_cache_is_written_in_place():
+    model = common.build_model("rope")
+    cache = Cache.empty(model, B, SIZE)
+    before = cache.layers[0].k.unsafe_buffer_pointer()
+    _, after = extend(model, TOKEN_IDS, cache)
+    assert cache.layers[0].k.is_deleted()
+    assert after.layers[0].k.unsafe_buffer_pointer() == before
+
+
+def test_full():
+    model = common.build_model("rope")
+    cache = Cache.empty(model, B, T)
+    _, cache = extend(model, TOKEN_IDS[:, :-1], cache)
+    with pytest.raises(ValueError, match=r"size=12 with 11 tokens has no room for 2 more.*size=13"):
+        model.extend(TOKEN_IDS[:, :2], cache)
+    with pytest.raises(ValueError, match="no room for 13 more"):
+        extend(model, np.zeros((B, 13), np.int32), cache)
+    output, _ = extend(model, TOKEN_IDS[:, :2], cache)
+    assert np.isnan(output).all(), "where the count is not known, no number"
+
+
+def test_what_the_cache_was_not_made_for():
+    model = common.build_model("rope")
+    plain, segmented = (Cache.empty(model, B, T, segments=each) for each in (False, True))
+    other = model.under(common.build("fox", num_layers=2))
+    extend, places = model.extend, text(T)
+    segments = np.ones((B, T), np.int32)
+    for word, call in (
+        ("axes= and dtype=", lambda: extend(TOKEN_IDS, plain, places.astype(np.float32))),
+        ("axes= and dtype=", lambda: extend(TOKEN_IDS, plain, np.zeros((B, T, 2), np.int32))),
+        ("segments=False", lambda: extend(TOKEN_IDS, plain, places, segments)),
+        ("segments=True", lambda: extend(TOKEN_IDS, segmented, places)),
+        ("positions=None", lambda: extend(TOKEN_IDS, segmented)),
+        ("other encodings", lambda: other.extend(TOKEN_IDS, plain)),
+        ("new tokens", lambda: extend(TOKEN_IDS, plain, text(T + 1))),
+        ("segment_ids", lambda: extend(TOKEN_IDS, segmented, places, segments[:, :1])),
+        ("batch", lambda: extend(TOKEN_IDS[:1], plain)),
+        ("=0", lambda: Cache.empty(model, 0, T)),
+        ("=2.5", lambda: Cache.empty(model, B, 2.5)),
+        ("=20.0", lambda: Cache.empty(model, B, T, length=20.0)),
+    ):
+        common.refuses(word, call)
+    assert Cache.empty(model, B, np.int64(T), length=jnp.int32(20)).length == 20

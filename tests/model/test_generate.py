@@ -1,0 +1,302 @@
+"""Tests the generation of text."""
+
+import re
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pieces import SIZE, TOKEN_IDS, B, T, in_pieces
+
+import posenc_jax
+from posenc_jax import Layers, generate
+from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder
+from posenc_jax.encodings.wrappers.on_axes import OnAxes
+from posenc_jax.model.cache import Cache
+from posenc_jax.model.decode import sample
+from posenc_jax.positions import Text, Vision, circle_rope, text
+
+
+def close(actual, expected, tolerance=1e-4):
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+# Generating
+
+NEW = 6
+
+
+def talker(encoding, **keywords):
+    """Makes a model that repeats no last token, as a tied embedding of large numbers does."""
+    model = common.build_model(encoding, seed=2, **keywords)
+    model.embedding[...] = model.embedding[...] / 50
+    return model
+
+
+def greedy(model, prompt_T, count=NEW, **options):
+    """Takes the likeliest token, again and again, by whole forward passes of one padded shape."""
+    tokens = list(prompt_T)
+    for _ in range(count):
+        padded = np.pad(tokens, (0, T + NEW - len(tokens)))[None]
+        logits = common.forward(model, padded, text(T + NEW), **options)
+        tokens.append(int(logits[0, len(tokens) - 1].argmax()))
+    return tokens[len(prompt_T) :]
+
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("name", ["dynamic_ntk", "alibi", "path"])
+def test_greedy(name):
+    """Prompts of different lengths go on as each does alone."""
+    model = talker(name, scan=True)
+    options = {"length": 40} if name == "dynamic_ntk" else {}
+    lengths = [T, 5]
+    actual = generate(
+        model, TOKEN_IDS, KEY, max_new_tokens=NEW, lengths=lengths, prefill_chunk=4, **options
+    )
+    expected = [
+        greedy(model, row[:n], **options) for row, n in zip(TOKEN_IDS, lengths, strict=True)
+    ]
+    assert actual.tolist() == expected
+    assert all(len({*row}) > 1 for row in expected)
+
+
+def test_greedy_under_a_window_and_another_encoding():
+    other = posenc_jax.make("rnope_swa", head_dim=common.HEAD_DIM, interval=2, window=3)
+    model = talker("nope").under(other)
+    actual = generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW, lengths=[T, 5])
+    expected = [greedy(model, row[:n]) for row, n in zip(TOKEN_IDS, (T, 5), strict=True)]
+    assert actual.tolist() == expected
+
+
+class Traced(posenc_jax.Encoding):
+    """Counts how often attention is traced."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def score(self, logits_BHTS, tile):
+        self.found.append(tile.q.shape)
+        return logits_BHTS
+
+
+@pytest.mark.parametrize(
+    "name, slots", [("rope", 1), ("yarn", 1), ("videorope", 1), ("dynamic_ntk", 64)]
+)
+def test_a_step_turns_the_new_key_alone_where_no_turned_key_changes(name, slots):
+    """A scheme that adapts to the length turns the keys of all slots at every step."""
+    model = common.build_model(name)
+    cache = Cache.empty(model, 1, 64)
+    program = str(jax.make_jaxpr(model.extend)(TOKEN_IDS[:1, :1], cache))
+    turned = re.findall(r":f32\[1,(\d+),[\d,]*\] = cos ", program)
+    assert turned and max(map(int, turned)) == slots
+
+
+def test_seqpe_encodes_the_positions_of_a_chunk_once(monkeypatch):
+    encoded, encode = [], DigitEncoder.__call__
+
+    def recorded(self, positions, *args):
+        encoded.append(positions.shape)
+        return encode(self, positions, *args)
+
+    model = common.build_model("seqpe")
+    cache = Cache.empty(model, 1, 64)
+    monkeypatch.setattr(DigitEncoder, "__call__", recorded)
+    jax.eval_shape(model.extend, TOKEN_IDS[:1, :4], cache)
+    assert encoded == [(1, 4)]
+
+
+def test_a_second_text_finds_the_programs_of_the_first():
+    found = []
+    model = common.build_model(Traced(found))
+    prompt_BT = np.arange(6, dtype=np.int32)[None]
+    first = generate(model, prompt_BT, jax.random.key(0), max_new_tokens=4)
+    traced = len(found)
+    assert traced
+    second = generate(model, prompt_BT[:, ::-1], jax.random.key(1), max_new_tokens=4)
+    assert len(found) == traced, "traced again"
+    assert first.shape == second.shape
+
+
+@pytest.mark.parametrize("name", ["rope", "dynamic_ntk", "fox", "cope", "learned"])
+def test_a_second_text_compiles_nothing(name):
+    """Neither do the checks of the arguments, which run outside of the compiled programs."""
+    model = common.build_model(name)
+
+    def run():
+        return generate(model, TOKEN_IDS, KEY, max_new_tokens=2)
+
+    assert common.compilations(run) > 0
+    assert common.compilations(run) == 0
+
+
+def test_a_ragged_row_adapts_to_its_own_length():
+    """A model of one layer is exact when it adapts to the length of each step."""
+    model = talker(common.build("dynamic_ntk", train_length=4), num_layers=1)
+    actual = generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW, lengths=[T, 5])
+    for row, n, new in zip(TOKEN_IDS, (T, 5), actual, strict=True):
+        tokens = [*row[:n], *new.tolist()]
+        for t in range(n, n + NEW):
+            padded = np.pad(tokens[:t], (0, T + NEW - t))[None]
+            logits = common.forward(model, padded, text(T + NEW), length=t)
+            assert int(logits[0, t - 1].argmax()) == tokens[t]
+
+
+def test_a_ragged_row_has_chunks_of_its_own():
+    layers = Layers([common.build("rope")], [posenc_jax.Chunks(4)])
+    model = common.build_model(layers)
+    prompts = TOKEN_IDS[:, :7]
+    lengths = np.array([7, 5])
+    together = generate(model, prompts, KEY, max_new_tokens=6, lengths=lengths)
+    alone = generate(model, prompts[1:, :5], KEY, max_new_tokens=6)
+    np.testing.assert_array_equal(together[1:], alone)
+
+
+@pytest.mark.parametrize("name", ["learned", "learned_2d"])
+def test_a_table_that_is_squeezed_for_one_length_is_the_same_in_chunks(name):
+    model = common.build_model(common.build(name, out_of_range="interpolate", train_length=9))
+    chunks = [
+        generate(model, TOKEN_IDS, KEY, max_new_tokens=4, length=40, prefill_chunk=size)
+        for size in (3, 512)
+    ]
+    np.testing.assert_array_equal(*chunks)
+    pieces = in_pieces(model, Cache.empty(model, B, SIZE, length=40))
+    close(pieces, common.forward(model, TOKEN_IDS, text(T), None, 40))
+    assert np.abs(pieces - common.forward(model, TOKEN_IDS, text(T), None, 80)).max() > 1e-3
+
+
+def test_text_goes_on_where_the_builders_say():
+    """The place after an image may be a fraction, and each axis may have its own."""
+    mrope, parts = common.build("mrope"), [Text(3), Vision(1, 2, 2), Text(1)]
+    model, placed = common.build_model(mrope), circle_rope(parts)
+    ids, own = TOKEN_IDS[:1, : placed.positions.shape[1]], dict(positions=placed.positions)
+    found = generate(model, ids, KEY, max_new_tokens=3, next_positions=[placed.next], **own)
+    by_axis = np.full((1, 3), placed.next)
+    each = generate(model, ids, KEY, max_new_tokens=3, next_positions=by_axis, **own)
+    np.testing.assert_array_equal(found, each)
+    other = by_axis + [[0.0, 30.0, 60.0]]
+    after = np.concatenate([placed.positions, other[None] + np.arange(2)[None, :, None]], axis=1)
+    answer = generate(model, ids, KEY, max_new_tokens=3, next_positions=other, **own)
+    logits = common.forward(model, np.concatenate([ids, answer[:, :2]], axis=1), after)
+    np.testing.assert_array_equal(np.argmax(logits[:, -3:], axis=-1), answer)
+
+
+@pytest.mark.parametrize("name", ["learned", "randomized"])
+def test_a_scheme_is_asked_for_positions_on_its_own_axes_alone(name):
+    """A time that goes far is no row of a table that other axes read."""
+    sizes = dict(train_length=9, out_of_range="error") if name == "learned" else dict(max_length=9)
+    table = common.build(name, **sizes)
+    model = talker([OnAxes(table, axes=(1,)), OnAxes(common.build("rope"), axes=(0,))])
+    row = np.arange(6)
+
+    def generated(start, count):
+        positions, next_positions = np.stack([start + row, row], axis=-1)[None], [[start + 6, 6]]
+        own = dict(positions=positions, next_positions=next_positions)
+        return generate(model, TOKEN_IDS[:1, :6], KEY, max_new_tokens=count, **own)
+
+    # RoPE reads the time, of which only distances matter.
+    np.testing.assert_array_equal(generated(100, 3), generated(0, 3))
+    with pytest.raises(ValueError, match=r"position 9 is not a row|10 positions cannot be drawn"):
+        generated(100, 5)
+
+
+@pytest.mark.parametrize("name", ["learned", "randomized"])
+def test_a_position_that_a_scheme_does_not_know_is_refused(name):
+    """Under jit it is NaN, and the likeliest of logits that are NaN would be token 0."""
+    model = talker(common.build(name, **({"out_of_range": "error"} if name == "learned" else {})))
+    for first in (-3, 0.5):
+        positions = first + np.arange(T, dtype=type(first))[None]
+        with pytest.raises(ValueError, match=f"position {first} is not"):
+            generate(model, TOKEN_IDS, KEY, max_new_tokens=2, positions=positions)
+
+
+def test_text_that_would_go_on_past_32_bits_is_refused():
+    own = dict(max_new_tokens=4, next_positions=np.full(B, 2**31 - 2))
+    with pytest.raises(ValueError, match="2147483648 does not fit into int32"):
+        generate(talker("nope"), TOKEN_IDS, KEY, **own)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1.2e-38, 1e-38, 1e-44, 1e-300])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_a_temperature_near_0_is_greedy(temperature, top_p):
+    """Also where it is no number of float32, which has none between 0 and 1.2e-38."""
+    logits_BV = jnp.array([[1.0, 3.0, 2.0], [0.1, 0.0, 0.2]])
+    assert sample(logits_BV, KEY, temperature, top_p).tolist() == [1, 2]
+
+
+def test_settings_may_be_numbers_of_any_library():
+    model = common.build_model("nope")
+    own = dict(max_new_tokens=2, temperature=jnp.float32(0), top_p=jnp.float32(0.5))
+    own |= dict(stop_token=np.int64(3))
+    assert generate(model, TOKEN_IDS, KEY, **own).shape == (B, 2)
+    own = dict(max_new_tokens=jnp.int32(2), prefill_chunk=np.uint8(5), stop_token=jnp.int32(3))
+    own |= dict(length=jnp.int32(40))
+    lengths = jnp.array([T, 5])
+    assert generate(model, jnp.asarray(TOKEN_IDS), KEY, lengths=lengths, **own).shape == (B, 2)
+
+
+def test_sequences_stop_each_by_itself():
+    model = talker("rope")
+    free = np.asarray(generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW))
+    stop = int(free[0, 1])
+    assert stop != free[0, 0] and stop not in free[1]
+    stopped = generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW, stop_token=stop)
+    assert stopped.tolist() == [[*free[0, :2], *[stop] * (NEW - 2)], free[1].tolist()]
+
+
+def test_randomness_is_the_key():
+    model = talker("rope")
+    options = dict(max_new_tokens=NEW, temperature=5.0, top_p=0.9)
+    one, same, other = (
+        generate(model, TOKEN_IDS, jax.random.key(seed), **options) for seed in (0, 0, 1)
+    )
+    assert one.tolist() == same.tolist() != other.tolist()
+    assert (one != generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW)).any()
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (2.0, 0.7), (0.5, 0.95)])
+def test_frequencies_of_drawn_tokens(temperature, top_p):
+    logits_V, draws = np.array([1.0, 3.0, -1.0, 2.5, 0.0], np.float32), 20_000
+    shares = np.exp(logits_V / temperature)
+    shares /= shares.sum()
+    kept, total = [], 0.0
+    for token in np.argsort(-shares):
+        if total < top_p:
+            kept.append(token)
+            total += shares[token]
+    expected = np.where(np.isin(np.arange(5), kept), shares, 0)
+    expected /= expected.sum()
+    tokens = sample(jnp.tile(logits_V[None], (draws, 1)), KEY, temperature, top_p)
+    counts = np.bincount(tokens, minlength=5)
+    assert (counts[expected == 0] == 0).all()
+    # Five standard deviations of a count.
+    deviation = np.sqrt(draws * expected * (1 - expected))
+    assert (abs(counts - draws * expected) <= 5 * deviation + 1e-9).all()
+
+
+BAD_ARGUMENTS = [
+    *({"temperature": bad} for bad in (-1.0, "a", None, 1j)),
+    *({"top_p": bad} for bad in (0.0, 1.5, "a")),
+    *({"max_new_tokens": bad} for bad in (0, 2.0)),
+    *({"prefill_chunk": bad} for bad in (0, 4.5)),
+    *({"stop_token": bad} for bad in (64, 5.7, [1, 2])),
+    *({"lengths": bad} for bad in ([T, 0], [T], [9.0, 4.7])),
+    *({"prompt_BT": bad} for bad in (TOKEN_IDS - 70, np.zeros((2, 0), int), np.zeros(3, int))),
+    *({"prompt_BT": bad} for bad in (TOKEN_IDS + 0.6, [[1, 2], [1]])),
+    {"next_positions": ["a", "b"]},
+    {"key": 0},
+    {"model": common.build("rope")},
+]
+
+
+@pytest.mark.parametrize("arguments", BAD_ARGUMENTS, ids=lambda each: next(iter(each)))
+def test_bad_arguments(arguments):
+    usual = {"model": talker("nope"), "prompt_BT": TOKEN_IDS, "key": KEY, "max_new_tokens": 1}
+    common.refuses(next(iter(arguments)), lambda: generate(**usual | arguments))
+
+
+def test_a_text_that_goes_beyond_a_table_is_refused():
+    model = talker(common.build("learned", out_of_range="error"))
+    common.refuses("position 32", lambda: generate(model, TOKEN_IDS, KEY, max_new_tokens=22))

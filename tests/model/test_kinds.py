@@ -1,0 +1,187 @@
+"""Tests the model around an encoding, with one scheme of each kind."""
+
+import functools
+
+import chex
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import schemes
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from posenc_jax.positions import packed
+
+each_kind = pytest.mark.parametrize("name", common.one_of_each_kind())
+few_kinds = pytest.mark.parametrize("name", common.one_of_each_kind()[::3])
+
+B, T, QUERY = 2, 24, 10
+TOKEN_IDS = np.arange(B * T, dtype=np.int32).reshape(B, T)
+POSITIONS = np.stack([np.random.default_rng(b).permutation(T + 8)[:T] for b in range(B)])
+WEIGHTS_BTV = common.normal(0, B, T, common.VOCAB)
+# The loss reads one output of the first sequence, and all of the second.
+WEIGHTS_BTV[0, np.arange(T) != QUERY] = 0
+
+
+def close(actual, expected, rtol=1e-5, atol=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+def close_trees(actual, expected, rtol=2e-4, atol=1e-4):
+    """Compares leaf by leaf, to ``atol`` of the largest number in the leaf."""
+    pairs = zip(common.parameter_paths(actual), common.parameter_paths(expected), strict=True)
+    for (path, a), (_, b) in pairs:
+        scale = max(1.0, np.abs(b).max())
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol * scale, err_msg=".".join(path))
+
+
+def far(actual, expected) -> bool:
+    return float(np.abs(np.asarray(actual) - np.asarray(expected)).max()) > 1e-3
+
+
+@functools.cache
+def trained_once(name, **options):
+    """Returns the loss of a model and its gradients, as NumPy arrays."""
+    model = common.build_model(name, tied=False, **options)
+    return jax.device_get(common.loss_and_gradients(model, TOKEN_IDS, POSITIONS, WEIGHTS_BTV))
+
+
+@each_kind
+def test_causality_by_gradient(name):
+    _, gradients = trained_once(name)
+    by_token = np.abs(gradients.embedding[...]).max(axis=-1)[TOKEN_IDS[0]]
+    assert (by_token[: QUERY + 1] > 0).all()
+    assert (by_token[QUERY + 1 :] == 0).all()
+
+
+@each_kind
+def test_every_parameter_has_a_gradient(name):
+    """Each layer must use its own parameters."""
+    _, gradients = trained_once(name)
+    chex.assert_tree_all_finite(gradients)
+    for path, gradient in common.parameter_paths(gradients):
+        invisible = any(path[-len(end) :] == end for end in schemes.ALL[name].invisible)
+        assert (np.abs(gradient).max() > 1e-3) != invisible, path
+
+
+@each_kind
+def test_scan_and_remat_change_no_number(name):
+    results = [trained_once(name), trained_once(name, scan=True, remat=True)]
+    close_trees(*((loss, layer_by_layer(gradients)) for loss, gradients in results))
+
+
+@pytest.mark.parametrize("option", ["scan", "remat"])
+def test_scan_or_remat_changes_no_number(option):
+    results = [trained_once("transformer_xl"), trained_once("transformer_xl", **{option: True})]
+    close_trees(*((loss, layer_by_layer(gradients)) for loss, gradients in results))
+
+
+def layer_by_layer(model):
+    """Returns what layers share and every layer by itself, of a model with or without scan."""
+    shared = model.embedding, model.unembedding, model.final_norm, model.encodings
+    if not model.scan:
+        return shared, [*model.layers]
+    repeats = range(model.num_layers // len(model.layers))
+    cut = [[jax.tree.map(lambda p, i=i: p[i], layer) for layer in model.layers] for i in repeats]
+    return shared, [layer for layers in cut for layer in layers]
+
+
+@few_kinds
+def test_bfloat16(name):
+    exact = common.forward(common.build_model(name), TOKEN_IDS, POSITIONS)
+    rounded_model = common.build_model(name, dtype="bfloat16")
+    assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(rounded_model))
+    rounded = common.forward(rounded_model, TOKEN_IDS, POSITIONS)
+    assert rounded.dtype == jnp.float32
+    assert 0 < np.abs(rounded - exact).mean() / np.abs(exact).mean() < 0.05
+
+
+@pytest.mark.parametrize("name", ["learned", "rope", "transformer_xl"])
+def test_evaluation_under_another_encoding(name):
+    trained = common.build_model("alibi")
+    other = common.build(name, num_layers=common.LAYERS)
+    swapped = common.forward(trained.under(other), TOKEN_IDS, POSITIONS)
+    close(swapped, common.forward(common.build_model(other), TOKEN_IDS, POSITIONS), atol=1e-4)
+    assert far(swapped, common.forward(trained, TOKEN_IDS, POSITIONS))
+
+
+def test_packed_documents():
+    model = common.build_model("dynamic_ntk")
+    segment_ids = np.repeat([0, 1], (T - 9, 9))[None]
+    positions = np.asarray(packed(jnp.asarray(segment_ids))) * 3
+    together = common.forward(model, TOKEN_IDS, positions, segment_ids)
+    last = common.forward(model, TOKEN_IDS[:, -9:], positions[:, -9:])
+    close(together[:, -9:], last, atol=1e-4)
+    assert far(together, common.forward(model, TOKEN_IDS, positions))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("learned", AxisType.Auto), ("transformer_xl", AxisType.Explicit)]
+)
+def test_on_a_mesh(name, kind):
+    """The batch is sharded, and the parameters are on every device."""
+    model = common.build_model(name, tied=False)
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind, kind))
+
+    def place(tree, *spec):
+        return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    with jax.set_mesh(mesh):
+        batch = (place(x, "data") for x in (TOKEN_IDS, POSITIONS, WEIGHTS_BTV))
+        actual = common.loss_and_gradients(place(model), *batch)
+    close_trees(actual, trained_once(name))
+
+
+# Patterns of layers
+
+
+def by_hand(model, layer_encodings, token_ids, positions):
+    """Returns the model's logits, one block after another, of a model without scan."""
+    x_BTD = model.embedding[...][token_ids]
+    for encoding in {id(each): each for each in layer_encodings}.values():
+        x_BTD = encoding.embed(x_BTD, encoding.tokens(positions))
+    for layer, encoding in zip(model.layers, layer_encodings, strict=True):
+        x_BTD, _ = layer.block(x_BTD, encoding, encoding.tokens(positions))
+    return model.final_norm(x_BTD) @ model.embedding[...].T
+
+
+@pytest.mark.parametrize(("repeats", "scan"), [(1, False), (2, True)])
+def test_pattern_of_layers(repeats, scan):
+    rope, nope = common.build("rope"), common.build("nope")
+    pattern = [rope, rope, rope, nope]
+    model, plain = (
+        common.build_model(pattern, num_layers=4 * repeats, scan=s) for s in (scan, False)
+    )
+    output = common.forward(model, TOKEN_IDS, POSITIONS)
+    close(output, jax.jit(by_hand)(plain, pattern * repeats, TOKEN_IDS, POSITIONS), atol=1e-4)
+    for other in (rope, pattern[::-1]):
+        assert far(output, common.forward(model.under(other), TOKEN_IDS, POSITIONS))
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_pattern_with_parameters_for_each_layer(scan):
+    stacked, bias = common.build("transformer_xl", num_layers=4), common.build("t5")
+    pattern = [stacked, bias, stacked]
+    model, plain = (common.build_model(pattern, num_layers=6, scan=each) for each in (scan, False))
+    layers = [stacked.of_layer(i) for i in range(4)]
+    layers = [layers[0], bias, *layers[1:3], bias, layers[3]]
+    output = common.forward(model, TOKEN_IDS, POSITIONS)
+    close(output, jax.jit(by_hand)(plain, layers, TOKEN_IDS, POSITIONS), atol=1e-4)
+    swapped = jax.tree.map(lambda p: p[::-1], stacked)
+    other = model.under([swapped, bias, swapped])
+    assert far(output, common.forward(other, TOKEN_IDS, POSITIONS))
+
+
+def test_one_instance_is_one_set_of_parameters():
+    bias = common.build("t5")
+    model = common.build_model([bias, common.build("rope"), bias, bias], num_layers=4)
+    tables = [p for path, p in common.parameter_paths(model) if path[-1] == "table"]
+    assert len(tables) == 1
+
+
+def test_layers_draw_their_own_parameters():
+    stacked = common.build("transformer_xl", num_layers=3, trained=False)
+    for p in jax.tree.leaves(stacked):
+        assert p.shape[0] == 3
+        assert far(p[0], p[1]) and far(p[1], p[2])

@@ -1,0 +1,279 @@
+"""Tests the decoder's own settings, and models other than a decoder of token ids."""
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import posenc_jax
+from experiments.training.mesh import make_mesh, state_shardings
+from experiments.training.recipe import decays
+from experiments.training.text import token_losses
+from posenc_jax.model.layers import stack
+from posenc_jax.positions import text
+
+B, T = 2, 6
+
+
+class Projected(posenc_jax.Transformer):
+    """Takes vectors, each through a matrix whose rows are the embeddings."""
+
+    def embed(self, inputs):
+        return inputs["x"] @ self.embedding[...]
+
+
+def test_other_embeddings_are_one_method():
+    token_ids = np.random.default_rng(0).integers(0, common.VOCAB, (B, T))
+    sizes = dict(vocab_size=common.VOCAB, model_dim=common.WIDTH, num_layers=1, num_heads=4)
+    models = [
+        kind(common.build("rope"), rngs=nnx.Rngs(0), **sizes)
+        for kind in (posenc_jax.Transformer, Projected)
+    ]
+    vectors = {"x": np.eye(common.VOCAB, dtype=np.float32)[token_ids]}
+    expected = models[0](token_ids, text(T))
+    np.testing.assert_allclose(models[1](vectors, text(T)), expected, rtol=1e-5, atol=1e-6)
+    cache = posenc_jax.Cache.empty(models[1], B, T)
+    extended, _ = models[1].extend(vectors, cache)
+    logits = models[1].unembed(extended)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [-1, common.VOCAB])
+@pytest.mark.parametrize("dtype", ["int8", "int32", "uint8"])
+def test_a_token_outside_of_the_vocabulary_is_no_other_token(bad, dtype):
+    model, ids = common.build_model("rope"), token_ids().astype(dtype)
+    expected = model(ids, text(T))
+    ids[0, 2] = bad % 256 if dtype == "uint8" else bad
+    outside = int(ids[0, 2])
+    with pytest.raises(ValueError, match=f"inputs have token {outside}, but the model knows 0..63"):
+        model(ids, text(T))
+    logits = jax.jit(lambda model, ids: model(ids, text(T)))(model, ids)
+    assert np.isnan(logits[0]).all()
+    np.testing.assert_allclose(logits[1], expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_token_outside_of_the_vocabulary_trains_no_other():
+    model, ids = common.build_model("rope"), token_ids()
+    table = jax.jit(jax.grad(lambda model, ids: model.embed(ids).sum()))(model, ids).embedding
+    count = np.bincount(ids.ravel(), minlength=common.VOCAB)
+    np.testing.assert_array_equal(table[...], np.repeat(count[:, None], common.WIDTH, axis=1))
+    others = jax.jit(jax.grad(lambda model, ids: model.embed(ids).sum()))(model, ids + 60)
+    count = np.bincount(ids.ravel() + 60, minlength=200)[: common.VOCAB]
+    np.testing.assert_array_equal(
+        others.embedding[...], np.repeat(count[:, None], common.WIDTH, axis=1)
+    )
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_an_encoder_sees_both_ways(scan):
+    """Without positions its outputs move with its inputs; those of a decoder do not."""
+    token_ids = np.random.default_rng(1).integers(0, common.VOCAB, (1, T))
+    for causal in (False, True):
+        model = common.build_model("nope", causal=causal, scan=scan)
+        forward = np.asarray(model(token_ids, text(T)))
+        reverse = np.asarray(model(token_ids[:, ::-1], text(T)))[:, ::-1]
+        assert np.allclose(forward, reverse, atol=1e-3) == (not causal)
+
+
+def test_an_encoder_has_no_cache():
+    model = common.build_model("nope", causal=False)
+    cache = posenc_jax.Cache.empty(model, 1, T)
+    with pytest.raises(ValueError, match=r"causal=False cannot be extended.*hidden\(\)"):
+        model.extend(jnp.zeros((1, 2), jnp.int32), cache)
+
+
+ALL_DIALS = dict(norm_epsilon=0.1, qk_norm="head", qkv_bias=True, sinks="head", post_norm=True)
+ALL_DIALS |= dict(tied=False)
+OTHERS = {"qk_norm": "all"}, {"sinks": "token"}
+DIALS = [{}, *({key: value} for key, value in ALL_DIALS.items()), *OTHERS, ALL_DIALS]
+
+
+def dialled(scan=False, **dials):
+    """Makes a RoPE model with these dials, moved from where biases and norms do not show."""
+    model = common.moved(common.build_model("rope", num_kv_heads=2, **dials), seed=3)
+    if not scan:
+        return model
+    scanned = common.build_model("rope", num_kv_heads=2, scan=True, **dials)
+    scanned.layers[0].block = stack([layer.block for layer in model.layers])
+    for part in ("embedding", "unembedding", "final_norm"):
+        setattr(scanned, part, getattr(model, part))
+    return scanned
+
+
+def token_ids(length=T):
+    return np.random.default_rng(0).integers(0, common.VOCAB, (B, length)).astype(np.int32)
+
+
+def written_out(model, ids, norm_epsilon=1e-6, qk_norm=None, sinks=None, post_norm=False, **_):
+    """Returns the logits by NumPy, one head at a time."""
+
+    def norm(by, x):
+        scale = np.asarray(by.scale[...], np.float64)
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + norm_epsilon) * scale
+
+    def linear(by, x):
+        y = x @ np.asarray(by.kernel[...], np.float64)
+        return y if by.bias is None else y + np.asarray(by.bias[...], np.float64)
+
+    def turned(x_BTC):
+        half = x_BTC.shape[-1] // 2
+        angles = np.arange(x_BTC.shape[1])[:, None] * 10000.0 ** (-np.arange(half) / half)
+        pairs = (x_BTC[..., :half] + 1j * x_BTC[..., half:]) * np.exp(1j * angles)
+        return np.concatenate([pairs.real, pairs.imag], -1)
+
+    def heads(by, count, x, normalise=None):
+        y = linear(by, x)
+        y = norm(normalise, y) if normalise is not None and qk_norm == "all" else y
+        parts = np.split(y, count, axis=-1)
+        return [norm(normalise, z) if normalise and qk_norm == "head" else z for z in parts]
+
+    def attention(by, x):
+        count = model.num_kv_heads
+        queries = [turned(q) for q in heads(by.q, common.HEADS, x, by.q_norm)]
+        keys, values = heads(by.k, count, x, by.k_norm), heads(by.v, count, x)
+        outputs = []
+        extra = np.full((*x.shape[:2], common.HEADS), -np.inf)
+        if sinks == "head":
+            extra[:] = by.sink_of_head[...]
+        elif sinks == "token":
+            extra = linear(by.sink_of_token, x)
+        for number, q in enumerate(queries):
+            pair = number // (common.HEADS // count)
+            logits = q @ turned(keys[pair]).swapaxes(1, 2) * q.shape[-1] ** -0.5
+            logits = np.where(np.tri(x.shape[1], dtype=bool), logits, -np.inf)
+            logits = np.concatenate([logits, extra[:, :, number, None]], axis=-1)
+            weights = np.exp(logits - logits.max(-1, keepdims=True))
+            weights /= weights.sum(-1, keepdims=True)
+            outputs.append(weights[..., :-1] @ values[pair])
+        return linear(by.out, np.concatenate(outputs, -1))
+
+    def mlp(by, x):
+        gate = linear(by.gate, x)
+        return linear(by.down, gate / (1 + np.exp(-gate)) * linear(by.up, x))
+
+    x = np.asarray(model.embedding[...], np.float64)[ids]
+    for layer in model.layers:
+        block = layer.block
+        for by, step in ((block.attention_norm, attention), (block.mlp_norm, mlp)):
+            part = block.attention if step is attention else block.mlp
+            x = x + (norm(by, step(part, x)) if post_norm else step(part, norm(by, x)))
+    return norm(model.final_norm, x) @ np.asarray(model.output_table, np.float64).T
+
+
+@pytest.mark.parametrize("dials", DIALS, ids=lambda dials: "+".join(dials) or "none")
+def test_dials_are_what_they_say(dials):
+    model, ids = dialled(**dials), token_ids()
+    expected = written_out(model, ids, **dials)
+    if "qkv_bias" in dials:
+        assert min(float(abs(layer.block.attention.k.bias[...]).min()) for layer in model.layers)
+    np.testing.assert_allclose(model(ids, text(T)), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_dials_in_a_scan_and_past_a_cache(scan):
+    dials = ALL_DIALS | ({"qk_norm": "all", "sinks": "token"} if scan else {})
+    expected, ids = common.forward(dialled(**dials), token_ids(), text(T)), token_ids()
+    model = dialled(scan=scan, **dials).under(common.build("rope"))
+    cache, outputs = posenc_jax.Cache.empty(model, B, T), []
+    for piece in (slice(0, 4), slice(4, T)):
+        x_BTD, cache = extend(model, ids[:, piece], cache)
+        outputs.append(model.unembed(x_BTD))
+    np.testing.assert_allclose(np.concatenate(outputs, 1), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_loss_is_that_of_the_output_layer():
+    model, ids = dialled(tied=False), token_ids(T + 1)
+    logits = jax.nn.log_softmax(model(ids[:, :-1], text(T)))
+    expected = -np.take_along_axis(np.asarray(logits), ids[:, 1:, None], -1)[..., 0]
+    np.testing.assert_allclose(token_losses(model, ids), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_dials_add_nothing_that_decays(scan):
+    """Weight decay acts on the same matrices with and without them."""
+
+    def decayed(**dials):
+        model = common.build_model("rope", scan=scan, **dials)
+        flat, _ = jax.tree_util.tree_flatten_with_path(decays(model))
+        return {jax.tree_util.keystr(path) for path, is_decayed in flat if is_decayed}
+
+    assert decayed(**ALL_DIALS) == decayed()
+
+
+@jax.jit
+def extend(model, ids, cache):
+    return model.extend(ids, cache)
+
+
+def test_dials_on_a_mesh():
+    model = common.build_model("rope", **ALL_DIALS)
+    places = state_shardings({"model": model}, make_mesh(model=4))["model"]
+    attention = places.layers[0].block.attention
+    found = attention.q.bias, attention.q_norm.scale, places.unembedding
+    specs = [tuple(place.get_value().spec) for place in found]
+    assert specs == [("model",), (None,), ("model", "fsdp")]
+
+
+def of_sinks(sinks, num_layers=4, scan=False, pattern=1):
+    encodings = [common.build("rope")] * pattern
+    sizes = dict(vocab_size=common.VOCAB, model_dim=common.WIDTH, num_heads=common.HEADS)
+    sizes |= dict(num_layers=num_layers, sinks=sinks, scan=scan)
+    return posenc_jax.Transformer(encodings, rngs=nnx.Rngs(0), **sizes)
+
+
+def test_sinks_of_some_layers():
+    """A sink of -30 takes nothing, so that layers without sinks are layers with such."""
+    model, full = of_sinks(("head", None)), of_sinks("head")
+    for number, (layer, other) in enumerate(zip(model.layers, full.layers, strict=True)):
+        other.block = common.moved(other.block, seed=number)
+        layer.block = jax.tree.map(lambda p: p, other.block)
+        if number % 2:
+            layer.block.attention.sink_of_head = None
+            other.block.attention.sink_of_head[...] = jnp.full(common.HEADS, -30.0)
+    np.testing.assert_allclose(
+        model(token_ids(), text(T)), full(token_ids(), text(T)), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("sinks", [("head", None), (None, "head", None, "token")])
+def test_sinks_of_some_layers_in_a_scan_and_past_a_cache(sinks):
+    plain = of_sinks(sinks)
+    found = [
+        (by.sink_of_head is not None, by.sink_of_token is not None)
+        for by in (layer.block.attention for layer in plain.layers)
+    ]
+    assert found == [(kind == "head", kind == "token") for kind in sinks] * (4 // len(sinks))
+    expected, ids = common.forward(plain, token_ids(), text(T)), token_ids()
+    scanned = of_sinks(sinks, scan=True, pattern=len(sinks))
+    np.testing.assert_allclose(
+        common.forward(scanned, ids, text(T)), expected, rtol=1e-5, atol=1e-5
+    )
+    x_BTD, _ = extend(scanned, ids, posenc_jax.Cache.empty(scanned, B, T))
+    np.testing.assert_allclose(scanned.unembed(x_BTD), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_scan_over_layers_with_and_without_sinks_is_refused():
+    message = r"pattern of 1 layers once.*differ in their sinks.*\[rope, rope\] for two sinks"
+    with pytest.raises(ValueError, match=message):
+        of_sinks(("head", None), scan=True)
+    with pytest.raises(ValueError, match=message):
+        of_sinks(("head", None), scan=True, pattern=2).under(common.build("nope"))
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_another_encoding_copies_no_matrix(scan):
+    model = common.build_model("rope", scan=scan, num_layers=4)
+    pattern = [common.build("rope"), common.build("nope")]
+    other = model.under(pattern)
+    for before, after in (
+        (model, model.under(common.build("alibi"))),
+        (other, other.under(pattern)),
+    ):
+        matrices = zip(before.layers, after.layers, strict=True)
+        assert all(a.block.mlp.up.kernel[...] is b.block.mlp.up.kernel[...] for a, b in matrices)
+    assert len(other.layers) == (2 if scan else 4)
+    np.testing.assert_array_equal(
+        jax.tree.leaves(other.under(common.build("rope")))[-1], jax.tree.leaves(model)[-1]
+    )

@@ -1,0 +1,134 @@
+"""Chooses errors, some for every scheme and every part, and the tests that should notice them."""
+
+import ast
+import functools
+import pathlib
+import random
+import re
+
+from posenc_jax.registry import PATTERNS, REGISTRY
+from tests.mutants.changes import Change, changes_in
+
+ROOT = pathlib.Path(__file__).parents[2]
+PARTS = ("encodings", "attention", "hf", "model/decode.py", "model/cache.py", "lookup.py")
+EACH = 3  # errors in every scheme, and in every file beside the schemes
+LINES = 25  # of a file beside the schemes for one error, where that is more
+
+
+def chosen(seed: int) -> list[Change]:
+    """Returns at least three errors in each scheme and each file, the same for each seed."""
+    picked: list[Change] = []
+    for path in files():
+        rng = random.Random(f"{seed} {path}")  # no file changes what is chosen in another
+        left = changes_in(path, (ROOT / path).read_bytes())
+        for scope in scopes(path):
+            own = [change for change in left if change.scope == scope]
+            few = rng.sample(own, min(EACH, len(own)))
+            picked += few
+            left = [change for change in left if change not in few]
+        lines = (ROOT / path).read_text().count("\n")
+        count = max(EACH, lines // LINES) - (EACH * len(scopes(path)))
+        picked += rng.sample(left, max(0, min(count, len(left))))
+    return picked
+
+
+def sample(changes: list[Change], count: int, seed: int) -> list[Change]:
+    """Returns ``count`` of the errors, the same ones as long as their files stay."""
+
+    def number(change):
+        return random.Random(f"{seed} {change.path} {change.start} {change.after}").random()
+
+    return sorted(changes, key=number)[:count]
+
+
+@functools.cache
+def files() -> list[str]:
+    """Returns the files that are changed, as paths from the root."""
+    parts = [ROOT / "posenc_jax" / part for part in PARTS]
+    every = [f for part in parts for f in ([part] if part.is_file() else part.rglob("*.py"))]
+    return sorted(str(f.relative_to(ROOT)) for f in every)
+
+
+def scopes(path: str) -> list[str]:
+    """Returns the classes and functions of a file that the registry names."""
+    return sorted({attribute for _, module, attribute in _registered() if module == path})
+
+
+def schemes_of(change: Change) -> list[str]:
+    """Returns the schemes that an error is in, or one of each file that imports it."""
+    own = [name for name, path, attribute in _registered() if path == change.path]
+    same = [
+        name
+        for name, path, attribute in _registered()
+        if (path, attribute) == (change.path, change.scope)
+    ]
+    if same or own:
+        return same or own
+    first: dict[str, str] = {}
+    for name, path, _ in _registered():
+        if name not in PATTERNS and change.path in _imports(path):
+            first.setdefault(path, name)
+    return sorted(first.values(), key=lambda name: (len(_imports(_path_of(name))), name))[:4]
+
+
+def words_of(change: Change) -> list[str]:
+    """Returns regular expressions of which one is in every test file that is about an error."""
+    stem = pathlib.PurePath(change.path).with_suffix("")
+    module = str(stem).replace("/", ".").removesuffix(".__init__")
+    parent, _, last = module.rpartition(".")
+    own = [name for name, path, _ in _registered() if path == change.path]
+    names = [rf"[\"']{re.escape(name)}[\"']" for name in own]
+    imported = [rf"\b{re.escape(module)}\b", rf"from {re.escape(parent)} import .*\b{last}\b"]
+    return [*imported, *names, *([rf"\b{change.scope}\b"] if change.scope.istitle() else [])]
+
+
+def is_about(text: str, words: list[str]) -> bool:
+    """Says whether the source of a test has one of the words."""
+    return any(re.search(word, text) for word in words)
+
+
+def takes_schemes(file: pathlib.Path) -> bool:
+    """Says whether a test file runs schemes one by one."""
+    return bool(re.search(r"\bSCHEMES\b|schemes\.ALL|one_of_each", file.read_text()))
+
+
+def registered() -> frozenset[str]:
+    """Returns the names of all schemes and patterns."""
+    return frozenset(REGISTRY)
+
+
+@functools.cache
+def _registered() -> list[tuple[str, str, str]]:
+    """Returns name, path and attribute of all that is registered."""
+    rows = []
+    for name, place in REGISTRY.items():
+        module, _, attribute = place.partition(":")
+        rows.append((name, module.replace(".", "/") + ".py", attribute))
+    return rows
+
+
+def _path_of(name: str) -> str:
+    return next(path for each, path, _ in _registered() if each == name)
+
+
+@functools.cache
+def _imports(path: str) -> frozenset[str]:
+    """Returns the files of the library that a file imports, and those that these import."""
+    found: set[str] = set()
+    todo = [path]
+    while todo:
+        for other in _imported_by(todo.pop()) - found:
+            found.add(other)
+            todo.append(other)
+    return frozenset(found)
+
+
+@functools.cache
+def _imported_by(path: str) -> frozenset[str]:
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    stems = [name.replace(".", "/") for name in names if name.startswith("posenc_jax")]
+    both = [form for stem in stems for form in (f"{stem}.py", f"{stem}/__init__.py")]
+    return frozenset(form for form in both if (ROOT / form).is_file())

@@ -1,0 +1,39 @@
+"""Puts the tests that should notice an error first, and leaves out those that cannot.
+
+pytest loads it in the copy of the tree that has the error; ``trial`` describes the error in
+environment variables.
+"""
+
+import json
+import os
+
+import pytest
+
+from tests.mutants import choose
+
+SCHEMES: list[str] = json.loads(os.environ.get("MUTANT_SCHEMES", "[]"))
+WORDS: list[str] = json.loads(os.environ.get("MUTANT_WORDS", "[]"))
+NEAR: bool = json.loads(os.environ.get("MUTANT_NEAR", "false"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Sorts tests by how probably they notice the error, the likeliest first."""
+    ranks = {item.nodeid: _rank(item) for item in items}
+    wanted = (0, 1) if NEAR else (2,)
+    left_out = [item for item in items if ranks[item.nodeid] not in wanted]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if ranks[item.nodeid] in wanted]
+    items.sort(key=lambda item: ranks[item.nodeid])
+
+
+def _rank(item):
+    """Returns 0 for tests of the scheme, 1 for those of its file, 2 for others, 3 for no use."""
+    callspec = getattr(item, "callspec", None)
+    values = [str(value) for value in callspec.params.values()] if callspec else []
+    schemes = [value for value in values if value in choose.registered()]
+    if any(scheme in SCHEMES for scheme in schemes):
+        return 0
+    if SCHEMES and schemes:  # Another scheme cannot notice it.
+        return 3
+    return 1 if choose.is_about(item.path.read_text(), WORDS) else 2

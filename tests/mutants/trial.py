@@ -1,0 +1,85 @@
+"""Runs tests in a copy of the tree that has one error."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+from tests.mutants import choose
+from tests.mutants.changes import Change
+
+SECONDS = 1800  # for one error; tests that take longer, because of a loop, have noticed it
+# What a test of an experiment imports.
+_EXPERIMENTS = re.compile(r"^\s*(from|import) (experiments|launch|configs|benchmarks)\b", re.M)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Holds the first test that failed under an error, or "" if all passed."""
+
+    change: Change
+    noticed_by: str
+    seconds: float
+
+
+def copy_of_tree(folder: pathlib.Path) -> pathlib.Path:
+    """Copies all that git has or would add into a new folder, and returns it."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=choose.ROOT, capture_output=True, text=True, check=True)
+    for name in names.stdout.splitlines():
+        if (choose.ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(choose.ROOT / name, folder / name)
+    return folder
+
+
+def tried(change: Change, tree: pathlib.Path) -> Result:
+    """Runs the tests that should notice ``change``, then the library's others, until one does."""
+    file, begun = tree / change.path, time.monotonic()
+    source = file.read_bytes()
+    words = choose.words_of(change)
+    described = {
+        "MUTANT_SCHEMES": json.dumps(choose.schemes_of(change)),
+        "MUTANT_WORDS": json.dumps(words),
+        # A file of bytecode may be as old as the error, to the second.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(tree),
+        # Most programs are those of the tree without the error.
+        "JAX_COMPILATION_CACHE_DIR": str(choose.ROOT / "build/compiled"),
+    }
+    tests = sorted((tree / "tests").rglob("test_*.py"))
+    near = [f for f in tests if choose.takes_schemes(f) or choose.is_about(f.read_text(), words)]
+    others = [f for f in tests if not _EXPERIMENTS.search(f.read_text())]
+    try:
+        file.write_bytes(change.applied(source))
+        noticed_by = _run(tree, near, described | {"MUTANT_NEAR": "true"})
+        noticed_by = noticed_by or _run(tree, others, described)
+    finally:
+        file.write_bytes(source)
+    return Result(change, noticed_by, time.monotonic() - begun)
+
+
+def _run(tree, files, described) -> str:
+    """Returns the first of the tests that fails, or ""."""
+    plugins = ["-p", "tests.mutants.plugin", "-p", "no:cacheprovider"]
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-xq", "--tb=no", "-rfE", *plugins, *map(str, files)],
+            cwd=tree,
+            env=os.environ | described,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{SECONDS} s"
+    if run.returncode in (0, 5):  # 5 says that no test was left
+        return ""
+    failure = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout + run.stderr, re.M)
+    return failure[1].removeprefix("tests/") if failure else "collection"

@@ -1,0 +1,187 @@
+"""Runs each scheme once, in one compiled program, and returns all that the properties need.
+
+What differs in positions alone is in rows of one batch, because a program takes as long to compile
+for one row as for many.
+"""
+
+import functools
+from types import SimpleNamespace
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import schemes
+
+import posenc_jax
+from posenc_jax import HeadShard
+from posenc_jax.positions import text
+
+WHOLE = frozenset(common.one_of_each_program())
+B, T = 2, 64  # twice the training length, so that a scheme may adapt to it
+FAR = 1001  # a position that bfloat16 cannot hold
+QUERY = 10  # the one whose causality is asked for
+FIRST, SECOND = 20, 43  # tokens of two packed documents; the last token is a third one
+SHARDS = ((2, 3), (3, 1))
+HALF = T // 2
+
+
+def shuffled(limit: int, seed: int = 0) -> np.ndarray:
+    """Returns int32 ``[B, T]`` positions below ``limit``, in another order in every row."""
+    rng = np.random.default_rng(limit + seed)
+    return np.stack([rng.choice(limit, T, replace=False) for _ in range(B)]).astype(np.int32)
+
+
+RESIDUAL = 0.5 * common.normal(0, B, T, common.WIDTH)
+SHUFFLED = shuffled(80)
+LENGTH, FAR_LENGTH = 100, FAR + 100
+
+
+def placings(name: str) -> dict[str, np.ndarray]:
+    """Returns int32 positions ``[B, T]`` of the same tokens, by what is done to them."""
+    distant = schemes.ALL[name].distant if schemes.ALL[name].shift_invariant else 0
+    return {
+        "shuffled": SHUFFLED,
+        "shifted": SHUFFLED + np.int32(7),
+        "distant": SHUFFLED + np.int32(distant),
+        "reversed": SHUFFLED[:, ::-1],
+        "text": np.repeat(text(T), B, axis=0),
+        "shared": np.repeat(SHUFFLED[:1], B, axis=0),
+    }
+
+
+def packed_rows() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Returns tokens ``[T, D]``, positions and segments ``[T]`` of sequences with documents.
+
+    Two documents and a single token are packed; in "first" and "second" a document comes first, and
+    what follows is no part of it. In "one", all tokens are one document in no order.
+    """
+    x_TD, junk_TD = RESIDUAL
+    place = np.concatenate([np.arange(n) for n in (FIRST, SECOND, 1)]).astype(np.int32)
+    segment = np.repeat([3, 5, 0], (FIRST, SECOND, 1))
+    alone = np.concatenate([x_TD[FIRST:-1], junk_TD[SECOND:]])
+    after = np.arange(T, dtype=np.int32)
+    return {
+        "packed": (x_TD, place, segment),
+        "first": (np.concatenate([x_TD[:FIRST], junk_TD[FIRST:]]), after, 1 * (after >= FIRST)),
+        "second": (alone, after, 1 * (after >= SECOND)),
+        "one": (x_TD, SHUFFLED[0], 0 * segment),
+        "mixed": (junk_TD, SHUFFLED[1], np.sort(SHUFFLED[1] % 2)),
+        "repeated": (junk_TD, SHUFFLED[1] // 4, 0 * segment),
+    }
+
+
+def _cotangents() -> dict[str, np.ndarray]:
+    """Returns the weights ``[T, H, C]`` of the outputs of ``packed_rows`` in a loss."""
+    weights = common.normal(7, T, common.HEADS, common.HEAD_DIM)
+    of_query = np.zeros_like(weights)
+    of_query[QUERY] = weights[QUERY]
+    every = dict.fromkeys(packed_rows(), weights)
+    return every | {"first": 0 * weights, "second": 0 * weights, "one": of_query}
+
+
+def arguments() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Returns what ``documents`` takes beside the encoding: x, positions and segments, weights."""
+    x, positions, segments = map(np.stack, zip(*packed_rows().values(), strict=True))
+    weights_BTHC = np.stack([*_cotangents().values()])
+    return {"x": x, "positions": positions, "segments": segments}, weights_BTHC
+
+
+@functools.cache
+def probe(name: str) -> SimpleNamespace:
+    """Returns what a scheme does to attention, as NumPy arrays ``[B, T, H, C]``.
+
+    Attributes:
+      placed: outputs by the names of ``placings``.
+      far, rounded: outputs at positions below ``LENGTH`` and past ``FAR``, in float32 and bfloat16.
+
+    There are no others where a scheme has the functions of one before it, with other constants:
+
+      text, shared: outputs at positions of text, and at one row of positions for the batch.
+      documents: outputs by the names of ``packed_rows``, each ``[T, H, C]``; embedded: the tokens.
+      by_input, by_parameters: the gradients of a weighted sum of these.
+      last, shards, in_pieces: outputs of the last query, of some heads, and of keys rotated
+        ahead, where the scheme can.
+      grouped, repeated: outputs of grouped queries, and of kv heads repeated for them.
+    """
+    plain, grouped = common.build(name), common.build(name, num_kv_heads=2)
+    found = jax.device_get(_run(name, plain, grouped, placings(name), *arguments()))
+    for key in {"documents", "embedded", "by_input"} & {*found}:
+        found[key] = dict(zip(packed_rows(), found[key], strict=True))
+    return SimpleNamespace(encoding=plain, **found)
+
+
+def documents(name, encoding, rows, weights_BTHC, projections=None):
+    """Returns the outputs of rows of documents and the embedded tokens, and gradients."""
+    length = LENGTH if schemes.ALL[name].depends_on_batch else None
+
+    def loss(encoding, x_BTD):
+        tokens = encoding.tokens(rows["positions"], rows["segments"], length=length)
+        out, embedded, _ = common.layer(encoding, x_BTD, tokens, projections)
+        return (out * weights_BTHC).sum(), (out, embedded)
+
+    gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    (_, (out, embedded)), (by_parameters, by_input) = gradient(encoding, jnp.asarray(rows["x"]))
+    return dict(documents=out, embedded=embedded, by_parameters=by_parameters, by_input=by_input)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(name, plain, grouped, placed, rows, weights_BTHC):
+    found, count = {}, len(placed)
+    positions = jnp.concatenate([*placed.values()])
+    out = common.attention(plain, np.tile(RESIDUAL, (count, 1, 1)), positions, length=LENGTH)
+    found["placed"] = dict(zip(placed, jnp.split(out, count), strict=True))
+    far = jnp.concatenate([placed["shuffled"], placed["shuffled"] + FAR])
+    twice = np.tile(RESIDUAL, (2, 1, 1))
+    for key, kind in (("far", jnp.float32), ("rounded", jnp.bfloat16)):
+        found[key] = common.attention(plain, twice.astype(kind), far, length=FAR_LENGTH)
+    if name not in WHOLE:
+        return found
+    found["text"] = common.attention(plain, RESIDUAL, text(T), length=LENGTH)
+    found["shared"] = common.attention(plain, RESIDUAL, placed["shared"][:1], length=LENGTH)
+    found |= documents(name, plain, rows, weights_BTHC) | _parts(name, plain, placed["shuffled"])
+    return found | _groups(grouped, placed["shuffled"])
+
+
+def _parts(name, encoding, positions):
+    """Returns outputs of one query, of some of the heads, and of keys rotated in two pieces."""
+    tokens = encoding.tokens(positions, length=LENGTH)
+    _, embedded, (q, k, v) = common.layer(encoding, jnp.asarray(RESIDUAL), tokens)
+    tokens = tokens.observed(encoding, embedded)
+    attend = functools.partial(posenc_jax.attend, encoding)
+    found = {"last": attend(q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)}
+    if not schemes.ALL[name].mixes_heads:
+        shards = (jnp.array(heads) for heads in SHARDS)
+        found["shards"] = [
+            posenc_jax.attend(
+                HeadShard(encoding, h, common.HEADS), *(x[:, :, h] for x in (q, k, v)), tokens
+            )
+            for h in shards
+        ]
+    if not schemes.ALL[name].mixes_keys:
+        pieces = [
+            posenc_jax.rotate_keys(
+                encoding,
+                *(x[:, start : start + HALF] for x in (k, v)),
+                tokens.part(start, HALF),
+                num_heads=common.HEADS,
+            )
+            for start in (0, HALF)
+        ]
+        k, v = (jnp.concatenate([piece[i] for piece in pieces], axis=1) for i in (0, 1))
+        found["in_pieces"] = attend(q, k, v, tokens, tokens.rotated())
+    return found
+
+
+def _groups(encoding, positions):
+    """Returns outputs of two kv heads for four query heads, as they are and repeated."""
+    tokens = encoding.tokens(positions, length=LENGTH).observed(encoding, jnp.asarray(RESIDUAL))
+    q, k, v = (
+        jnp.asarray(common.normal(seed, B, T, heads, common.HEAD_DIM))
+        for seed, heads in ((0, common.HEADS), (1, 2), (2, 2))
+    )
+    repeated = (jnp.repeat(x, 2, axis=2) for x in (k, v))
+    return {
+        "grouped": posenc_jax.attend(encoding, q, k, v, tokens),
+        "repeated": posenc_jax.attend(encoding, q, *repeated, tokens),
+    }

@@ -1,0 +1,163 @@
+"""Makes tiny runs of experiments: in this process, as a command, and in processes of a job."""
+
+import contextlib
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import common
+from absl.testing import flagsaver
+from rich.console import Console
+
+from configs.extrapolation import get_config
+from experiments.studies.text import Comparison
+
+# Programs of their own have one device, and are compiled with no effort.
+FLAGS = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+# Each far longer than the second that JAX may take to notice a signal, on the slowest machine.
+ENDLESS = {
+    "train": ["--config.train.steps=100000"],
+    "evaluate": [
+        "--config.corpus=stdlib",
+        "--config.eval.documents=10000",
+        "--config.eval.strides=((1, 10000),)",
+    ],
+}
+TINY = "--config=configs/extrapolation.py:tiny"
+
+
+def config(files, **changes):
+    """Returns the config of a comparison of three schemes, of which one extends another."""
+    config = get_config("tiny")
+    config.corpus = files
+    config.schemes = "rope,yarn,alibi"
+    return common.changed(config, **changes)
+
+
+def comparison(config, workdir):
+    """Returns a comparison, and what it will print."""
+    output = io.StringIO()
+    return Comparison(config, workdir, Console(file=output, width=200)), output
+
+
+class Ended(NamedTuple):
+    """Holds the exit status of a command and what it has printed."""
+
+    status: int
+    output: str
+    errors: str
+
+
+def command(*arguments: str) -> Ended:
+    """Runs a command line of ``launch.py`` in this process, on the devices that there are."""
+    import launch  # It changes how this process takes signals and memory.
+
+    output, errors, argv = io.StringIO(), io.StringIO(), ["launch.py", *arguments]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(flagsaver.flagsaver())
+        stack.enter_context(mock.patch.object(sys, "argv", argv))
+        for name in ("keep_compiled", "_choose_devices"):  # which set what JAX does from then on
+            stack.enter_context(mock.patch.object(launch, name, lambda *_: None))
+        stack.enter_context(contextlib.redirect_stdout(output))
+        stack.enter_context(contextlib.redirect_stderr(errors))
+        try:
+            status = launch.main(launch._parse(argv))
+        except SystemExit as stop:
+            status = stop.code
+    return Ended(status, output.getvalue(), errors.getvalue())
+
+
+def program(*arguments: str, **environment: str) -> Ended:
+    """Runs a Python program in a process of its own, until it ends."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=common.ROOT,
+        env=os.environ | {"XLA_FLAGS": FLAGS} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def free_port(ports=(0,)):
+    """Returns the first of some ports that is free; 0 stands for any."""
+    for port in ports:
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return free.getsockname()[1]
+
+
+def by_hand(count):
+    """Returns the flags and the environment of each process of a job that is started by hand."""
+    if count == 1:
+        return [([], {})]
+    job = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={count}"]
+    return [([*job, f"--process_id={number}"], {}) for number in range(count)]
+
+
+def start(count, workdir, corpus, *arguments, how=by_hand, path="launch.py", config=None):
+    """Starts an experiment, by default a comparison of ``rope``, in processes of one job."""
+    config = config or (TINY, "--config.schemes=rope")
+    command = [*config, f"--workdir={workdir}", f"--config.corpus={corpus}", *arguments]
+    return [
+        subprocess.Popen(
+            [sys.executable, path, *command, *flags],
+            cwd=common.ROOT,
+            env=os.environ | {"XLA_FLAGS": FLAGS} | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for flags, variables in how(count)
+    ]
+
+
+def wait_for(path: Path) -> None:
+    """Waits until a file has something in it."""
+    deadline = time.monotonic() + 300
+    while not (path.exists() and path.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def ended(processes, timeout=300) -> list[tuple[str, str]]:
+    """Returns what each process has printed, its output and its errors, once all have ended.
+
+    All are read at a time, because one whose pipe is full waits, and others may wait for it.
+    """
+    with ThreadPoolExecutor(len(processes)) as pool:
+        return [*pool.map(lambda process: process.communicate(timeout=timeout), processes)]
+
+
+def finish(processes) -> list[str]:
+    """Returns what each process has printed, once all have ended well."""
+    printed = ended(processes)
+    assert {process.returncode for process in processes} == {0}, printed
+    return [out for out, _ in printed]
+
+
+def stopped(process) -> str:
+    """Asks a process to stop as a queue does, and returns its errors once it has ended."""
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    return errors
+
+
+def cut_off(path: Path) -> None:
+    """Damages a file as a full disk does."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flipped(path: Path) -> None:
+    """Alters one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)

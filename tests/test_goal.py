@@ -1,0 +1,170 @@
+"""Tests runs that end when their model is good enough, also if they were interrupted."""
+
+import io
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from rich.console import Console
+
+from experiments import preemption
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.loop import train, train_together
+from experiments.training.mesh import make_mesh
+from experiments.training.recipe import Goal, Recipe
+
+RECIPE = Recipe(
+    length=1, batch_size=8, steps=200, learning_rate=0.1, log_every=7, checkpoint_every=11
+)
+EVERY = 4
+
+
+class Line(nnx.Module):
+    """Stands in for a Transformer, as the least model that can be trained."""
+
+    scan = False
+
+    def __init__(self, key):
+        self.slope = nnx.Param(jax.random.normal(key, 3))
+
+    def aux_loss(self, key):
+        del key
+        return 0.0
+
+
+class Fit:
+    """Fits a line of slope 1, as a ``Task``."""
+
+    init = Line
+
+    def batch(self, seed, step, part, parts):
+        del part, parts
+        return np.random.default_rng([seed, step]).standard_normal((8, 3)).astype(np.float32)
+
+    def loss(self, model, x_BD, key):
+        del key
+        return jnp.mean((x_BD @ model.slope[...] - x_BD.sum(axis=1)) ** 2)
+
+
+GOAL = Goal(lambda model: float(1 - jnp.abs(model.slope[...] - 1).max()), enough=0.8, every=EVERY)
+
+
+def run(folder, goal=GOAL, seed=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    console = Console(file=io.StringIO())
+    return train(Fit(), RECIPE, make_mesh(), seed=seed, folder=folder, console=console, goal=goal)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def told(folder):
+    """Returns what the lines of scored steps say that does not depend on the clock."""
+    keys = "step", "loss", "score", "learned_at"
+    return [{k: li[k] for k in keys if k in li} for li in lines(folder) if "score" in li]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, *run(folder)
+
+
+def test_a_run_goes_on_for_as_many_steps_as_it_took_to_learn(undisturbed):
+    folder, _, summary = undisturbed
+    scored = told(folder)
+    assert [line["step"] for line in scored] == list(range(EVERY, summary["steps"] + 1, EVERY))
+    learned_at = next(line["step"] for line in scored if line["score"] >= GOAL.enough)
+    assert 1 < learned_at / EVERY < 12, "too soon or too late to test anything"
+    assert all(
+        line.get("learned_at") == learned_at for line in scored if line["step"] >= learned_at
+    )
+    assert summary["steps"] == 2 * learned_at < RECIPE.steps
+    assert summary["tokens"] == summary["steps"] * RECIPE.batch_size
+
+
+def test_a_run_that_learns_nothing_ends_at_the_last_step(tmp_path):
+    _, summary = run(tmp_path, Goal(GOAL.score, enough=1.1, every=30))
+    assert summary["steps"] == RECIPE.steps
+    assert [line["step"] for line in told(tmp_path)] == [30, 60, 90, 120, 150, 180, 200]
+    assert not any("learned_at" in line for line in lines(tmp_path))
+
+
+def learned_at(undisturbed):
+    return lines(undisturbed[0])[-1]["learned_at"]
+
+
+@pytest.mark.parametrize("when", ["early", "scored", "learned", "after", "last"])
+def test_a_preempted_run_ends_as_one_that_was_not(tmp_path, undisturbed, monkeypatch, when):
+    at = learned_at(undisturbed)
+    stop = {"early": 1, "scored": EVERY, "learned": at, "after": at + 1, "last": 2 * at}[when]
+    with monkeypatch.context() as patch:
+        steps = iter(range(1, RECIPE.steps))
+        patch.setattr(preemption, "requested", lambda: next(steps) == stop)
+        with pytest.raises(preemption.PreemptedError):
+            run(tmp_path)
+    model, summary = run(tmp_path)
+    chex.assert_trees_all_equal(model, undisturbed[1])
+    assert told(tmp_path) == told(undisturbed[0]) and summary["steps"] == 2 * at
+
+
+class KilledError(Exception):
+    """Stands in for a kill."""
+
+
+@pytest.mark.parametrize("when", ["scored", "learned", "last"])
+def test_a_run_that_is_killed_before_a_checkpoint_ends_as_one_that_was_not(
+    tmp_path, undisturbed, monkeypatch, when
+):
+    at = learned_at(undisturbed)
+    killed, save = {"scored": EVERY, "learned": at, "last": 2 * at}[when], Checkpoints.save
+
+    def failing(self, step, state, loss):
+        if step == killed:
+            raise KilledError
+        save(self, step, state, loss)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", failing)
+        with pytest.raises(KilledError):
+            run(tmp_path)
+    chex.assert_trees_all_equal(run(tmp_path)[0], undisturbed[1])
+    assert told(tmp_path) == told(undisturbed[0])
+
+
+def test_a_run_that_has_ended_is_not_trained_again(undisturbed, monkeypatch):
+    folder, model, summary = undisturbed
+    before = lines(folder)
+    monkeypatch.setattr(Fit, "batch", lambda *_: pytest.fail("trained again"))
+    again, same_summary = run(folder)
+    chex.assert_trees_all_equal(again, model)
+    assert lines(folder) == before and same_summary == summary
+
+
+def test_a_run_without_its_lines_does_not_know_whether_it_has_ended(tmp_path):
+    run(tmp_path)
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(ValueError, match="has lost the line of step"):
+        run(tmp_path)
+
+
+def test_seeds_that_train_together_end_when_each_has_learned(tmp_path):
+    folders = {seed: tmp_path / f"together{seed}" for seed in range(3)}
+    for folder in folders.values():
+        folder.mkdir()
+    console = Console(file=io.StringIO())
+    arguments = dict(folders=folders, console=console, goal=GOAL)
+    assert train_together(Fit(), RECIPE, make_mesh(), **arguments) == {}
+    steps = []
+    for seed, folder in folders.items():
+        alone, summary = run(tmp_path / f"alone{seed}", seed=seed)
+        model, same_summary = run(folder, seed=seed)  # trained before: this only reads it
+        chex.assert_trees_all_close(*jax.device_get((model, alone)), rtol=1e-4, atol=1e-5)
+        assert same_summary["steps"] == summary["steps"]
+        steps.append(summary["steps"])
+    assert len({*steps}) > 1, "all end at the same step, so this tests nothing"
