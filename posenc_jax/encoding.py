@@ -116,6 +116,10 @@ class Tile:
             return values
         return self.lookup.rows(values, self.heads) if self.in_kernel else values[self.heads]
 
+    def per_head(self, values_H: Any) -> jax.Array:
+        """Returns a number for each query head of this tile as logits take it, ``[1, H, 1, 1]``."""
+        return self.of_heads(jnp.asarray(values_H))[None, :, None, None]
+
     def distance(self) -> jax.Array:
         """Returns query position minus key position, float32 ``[B, 1, T, S]``.
 

@@ -16,7 +16,7 @@ from flax import nnx
 from posenc_jax.checks import count_of
 from posenc_jax.encoding import HOOKS, Encoding
 from posenc_jax.encodings.rotary.frequencies import Frequencies
-from posenc_jax.encodings.rotary.rope import rope_with
+from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.model.layers import Layers
 
 # Patterns differ from layer to layer: ``make`` returns Layers for these names, else an Encoding.
@@ -204,9 +204,21 @@ def _built(name: str, sizes: Sizes, rngs, own) -> Encoding | Layers:
     if rngs is not None and "rngs" in accepted:
         given["rngs"] = rngs
     _check_given(name, given, accepted)
-    encoding = build(**given, **own)
+    encoding = _called(build, given | own)
     _check_overrides(name, encoding)
     return encoding
+
+
+def _called(build: Any, arguments: dict[str, Any]) -> Any:
+    """Calls a constructor; a rule of frequencies means RoPE with this rule."""
+    if not _is_rule(build):
+        return build(**arguments)
+    names = [name for name in inspect.signature(build).parameters if name in arguments]
+    return RoPE(frequencies=build(**{name: arguments.pop(name) for name in names}), **arguments)
+
+
+def _is_rule(build: Any) -> bool:
+    return isinstance(build, type) and issubclass(build, Frequencies)
 
 
 def _beneath(over: Encoding | str | Mapping, sizes: Sizes, rngs) -> Encoding:
@@ -230,7 +242,7 @@ def _beneath(over: Encoding | str | Mapping, sizes: Sizes, rngs) -> Encoding:
 
 
 def lookup(name: str) -> Callable[..., Any]:
-    """Returns the class or function that builds what is registered under ``name``."""
+    """Returns the class or function that is registered under ``name``."""
     if not isinstance(name, str):
         raise ValueError(f"name={name!r} must be a key of REGISTRY, such as 'rope'")
     if name not in REGISTRY:
@@ -240,10 +252,7 @@ def lookup(name: str) -> Callable[..., Any]:
         raise ValueError(
             f'REGISTRY[{name!r}]={module!r} must be "module:class", with a colon between them'
         )
-    build = getattr(importlib.import_module(module), attribute)
-    if isinstance(build, type) and issubclass(build, Frequencies):
-        return rope_with(build)
-    return build
+    return getattr(importlib.import_module(module), attribute)
 
 
 def own_keywords(name: str) -> tuple[str, ...]:
@@ -252,7 +261,17 @@ def own_keywords(name: str) -> tuple[str, ...]:
 
 
 def keywords(build: Callable) -> dict[str, inspect.Parameter]:
-    """Returns the parameters of a scheme's constructor, which are all keyword-only."""
+    """Returns the parameters of a scheme's constructor, which are all keyword-only.
+
+    A rule of frequencies has those of RoPE besides its own.
+    """
+    if _is_rule(build):
+        of_rope = keywords(RoPE)
+        del of_rope["frequencies"]
+        return of_rope | {
+            name: parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in inspect.signature(build).parameters.items()
+        }
     # The metaclass of nnx.Module hides the constructor's own signature.
     constructor = build.__init__ if isinstance(build, type) else build  # type: ignore[misc]
     signature = inspect.signature(constructor)

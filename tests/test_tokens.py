@@ -99,18 +99,6 @@ def test_large_times_are_exact_by_their_origin():
     chex.assert_trees_all_equal(tokens, encoding.tokens(np.float32([[0.0, 10.0, 25.5]])))
 
 
-@pytest.mark.parametrize("name", common.one_of_each_kind()[::2])
-def test_a_position_that_is_nan_gives_no_number(name):
-    """Values are unknown under jit: the token's own output is NaN, and others' that see it."""
-    encoding = common.build(name)
-    positions = np.arange(T, dtype=np.float32)[None].repeat(B, axis=0)
-    positions[0, 4] = np.nan
-    output = np.asarray(common.attention(encoding, residual(), positions))
-    assert np.isnan(output[0, 4:]).all()
-    if not schemes.ALL[name].depends_on_batch:
-        assert np.isfinite(output[1]).all()
-
-
 @pytest.mark.parametrize("name", ["inkling", "inkling2"])
 def test_a_position_that_is_nan_hides_no_bias_from_the_others_of_its_tile(name):
     encoding, (q, k, v) = common.build(name), sides()

@@ -76,7 +76,7 @@ def centred_grid(rows: int, columns: int, *, others: int = 0) -> np.ndarray:
 
     Returns:
       Rows and columns, float32 ``[1, others + rows * columns, 2]``, row by row. A patch in the very
-      centre is at 1e-30, which turns no pair but distinguishes the patch from ``others``.
+      centre is at 1e-30, which rotates no pair but distinguishes the patch from ``others``.
 
     Raises:
       ValueError: a number is too small.

@@ -91,7 +91,9 @@ def test_inkling_bias_between_any_positions():
     encoding.kernel[...] = jnp.eye(H * R)
     vectors_BTD = jnp.asarray(arrays["rel_states"].reshape(2, -1, H * R), jnp.float32)
     queries, keys = (
-        encoding.tokens(arrays[key][None]).observed(encoding, x_BTD)
+        encoding.tokens(arrays[key][None], index=np.arange(len(arrays[key]))[None]).observed(
+            encoding, x_BTD
+        )
         for key, x_BTD in (("q_positions", vectors_BTD), ("k_positions", jnp.zeros((2, 10, H * R))))
     )
     q, k = jnp.zeros((2, queries.count, H, 1)), jnp.zeros((2, keys.count, H, 1))

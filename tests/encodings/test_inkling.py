@@ -57,14 +57,6 @@ def test_tiles_beyond_the_extent_are_those_of_no_positions():
     np.testing.assert_allclose(far, plain, atol=1e-6)
 
 
-def test_cut_tokens_that_claim_to_be_consecutive_are_no_number():
-    encoding = common.build("inkling")
-    tokens = encoding.tokens(text(T)).observed(encoding, jnp.ones((2, T, common.WIDTH)))
-    cut = jax.tree.map(lambda x: x[:, ::2], tokens)
-    q, k, v = (x[:, ::2] for x in sides(4, T, T))
-    assert np.isnan(posenc_jax.attend(encoding, q, k, v, cut)).any()
-
-
 def test_the_cache_keeps_no_vectors():
     """Only a query's own are read, so that none follow the keys."""
     model = common.build_model("inkling")

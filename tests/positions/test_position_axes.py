@@ -557,7 +557,7 @@ LONGER = dict(first_repeat=70, length=60)
         ),
         (
             lambda: riflex(posenc_jax.make("hope_hybrid", head_dim=16), **LONGER),
-            "axis=0 turns no pair",
+            "axis=0 rotates no pair",
         ),
         (
             lambda: riflex(posenc_jax.make("dynamic_ntk", head_dim=8, train_length=9), **LONGER),

@@ -58,7 +58,7 @@ def of_scheme(name: str) -> list[Docstring]:
     """
     build: Any = lookup(name)
     where = REGISTRY[name].partition(":")[0]
-    own = parse(inspect.getdoc(_rule_or(name, build)) or "")
+    own = parse(inspect.getdoc(build) or "")
     if build is Encoding:
         return [own]
     of_module = parse(inspect.getdoc(sys.modules[where]) or "")
@@ -71,12 +71,6 @@ def shares_module(name: str) -> bool:
     """Returns whether the registry has other schemes of the same module."""
     modules = Counter(place.partition(":")[0] for place in REGISTRY.values())
     return modules[REGISTRY[name].partition(":")[0]] > 1
-
-
-def _rule_or(name: str, build: Any) -> Any:
-    """Returns the class of frequencies that a registry entry names, or else what it builds."""
-    where, _, attribute = REGISTRY[name].partition(":")
-    return getattr(sys.modules[where], attribute, build)
 
 
 def _is_equation(paragraph: str) -> bool:

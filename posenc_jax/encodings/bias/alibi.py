@@ -44,8 +44,8 @@ class ALiBi(Encoding):
 
     def score(self, logits_BHTS, tile):
         slopes = self.slope_scale * alibi_slopes(self.num_heads)
-        slopes_H = tile.of_heads(jnp.asarray(slopes, jnp.float32))
-        return logits_BHTS - slopes_H[None, :, None, None] * self.distance(tile)
+        slopes_1H11 = tile.per_head(jnp.asarray(slopes, jnp.float32))
+        return logits_BHTS - slopes_1H11 * self.distance(tile)
 
     def distance(self, tile: Tile) -> jax.Array:
         """Returns how far each key is from each query, float32 ``[B, 1, T, S]``, never negative."""

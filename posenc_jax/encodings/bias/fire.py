@@ -63,7 +63,7 @@ class FIRE(Encoding):
             bias_HN = sum_one_by_one(_unit, units, share_BTS.reshape(-1))
             bias_BHTS = jnp.moveaxis(bias_HN.reshape(-1, *share_BTS.shape), 0, 1)
         assert self.outer.bias is not None  # made with it
-        last_1H11 = tile.of_heads(self.outer.bias[...])[None, :, None, None]
+        last_1H11 = tile.per_head(self.outer.bias[...])
         return add_bias(logits_BHTS, bias_BHTS + last_1H11)
 
     def _psi(self, x):

@@ -69,5 +69,5 @@ class DAPE(Encoding):
         )
         hidden_BETS = jax.nn.leaky_relu(hidden_BETS, 0.01)
         change_BHTS = jnp.einsum("he,bets->bhts", tile.of_heads(self.out[...]), hidden_BETS)
-        change_BHTS = change_BHTS + tile.of_heads(self.out_bias[...])[None, :, None, None]
+        change_BHTS = change_BHTS + tile.per_head(self.out_bias[...])
         return logits_BHTS + bias_BHTS + change_BHTS

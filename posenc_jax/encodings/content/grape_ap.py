@@ -47,7 +47,7 @@ class GrapeAP(Encoding):
 
     def __init__(self, *, num_heads: int, model_dim: int, rngs: nnx.Rngs, width: int = 8):
         if count_of("width", width) % 2:
-            raise ValueError(f"width={width!r} must be an even number: channels turn in pairs")
+            raise ValueError(f"width={width!r} must be an even number: channels rotate in pairs")
         self.num_heads = num_heads
         self.width = width
         self.kernel = normal(rngs, model_dim, num_heads * width)
@@ -74,7 +74,7 @@ class GrapeAP(Encoding):
             for x_BTHP in (tile.q_tokens.made[0], tile.k_tokens.made[1])
         )
         products_BHTS = jnp.einsum("hbtp,hbsp->bhts", p_HBTP, turned_HBSP) / self.width
-        slopes_H = tile.of_heads(jnp.asarray(alibi_slopes(self.num_heads), jnp.float32))
-        gates = slopes_H[None, :, None, None] * jax.nn.log_sigmoid(products_BHTS)
+        slopes_1H11 = tile.per_head(jnp.asarray(alibi_slopes(self.num_heads), jnp.float32))
+        gates = slopes_1H11 * jax.nn.log_sigmoid(products_BHTS)
         sums, own = sums_up_to_queries(gates, tile)
         return logits_BHTS + (sums - own)

@@ -49,7 +49,7 @@ class SelectiveRoPE(RoPE):
       base: base of the frequencies ``tau_i = temperature * base ** (-2 i / head_dim)``. The
         released code has a base of 500000 and a temperature of 1, and does not train them by
         default.
-      temperature: angle in radians by which one unit of ``phi`` turns the fastest pair.
+      temperature: angle in radians by which one unit of ``phi`` rotates the fastest pair.
       rank: rank of the map to ``phi``; 16 in the released code.
       width: number of tokens that the convolution spans; 4 in the released code. 1 only scales
         channels.

@@ -77,7 +77,7 @@ class DualChunk(PositionMap):
             original_length = count_of("original_length", original_length)
             if self.rotary_dim != head_dim:
                 raise ValueError(
-                    f"original_length={original_length} needs heads that turn as a whole, not "
+                    f"original_length={original_length} needs heads that rotate as a whole, not "
                     f"rotary_dim={self.rotary_dim} of head_dim={head_dim}: leave one of them out"
                 )
         self.original_length = original_length

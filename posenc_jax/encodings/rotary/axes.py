@@ -1,11 +1,11 @@
 """Allocates position axes to the channel pairs of the rotary family.
 
 An allocation is a tuple with one axis number for each channel pair, the fastest pair first, or one
-such tuple for each kv head. ``STILL`` instead of an axis number means that the pair does not turn.
-Text has one axis and needs no allocation.
+such tuple for each kv head. ``STILL`` in place of an axis number means that the pair does not
+rotate. Text has one axis and needs no allocation.
 
-A matrix lets several axes turn a pair: instead of an axis number it has a tuple of floats, the
-shares of the pair's frequency by which each axis turns it. Axis 1 of two is ``(0.0, 1.0)``.
+A matrix lets several axes rotate a pair: instead of an axis number it has a tuple of floats, the
+shares of the pair's frequency by which each axis rotates it. Axis 1 of two is ``(0.0, 1.0)``.
 
 Sections are numbers of channel pairs, one for each axis in the order of the position axes: time,
 row, column.
@@ -58,8 +58,8 @@ def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None)
         raise ValueError(f"order={order} must be the axes 0..{num_axes - 1}, each of them once")
     allocation = [first] * num_pairs
     for place, axis in enumerate(others, 1):
-        for turn in range(sections[axis]):
-            pair = place + turn * num_axes
+        for step in range(sections[axis]):
+            pair = place + step * num_axes
             if pair >= num_pairs:
                 raise ValueError(
                     f"sections={sections} cannot be interleaved: pair {pair} of axis {axis} is "
@@ -82,7 +82,7 @@ def temporal_last(sections: tuple[int, ...]) -> tuple[int, ...]:
 def by_head(axis_heads: tuple[int, ...], num_kv_heads: int, pairs: int) -> Allocation:
     """Gives all pairs of a kv head to one axis, as MHRoPE does (2510.23095).
 
-    The first heads are those of axis 0, and heads that are left over do not turn.
+    The first heads are those of axis 0, and heads that are left over do not rotate.
     """
     if not all(isinstance(n, int | np.integer) and n >= 0 for n in axis_heads):
         raise ValueError(f"axis_heads={axis_heads} must be whole numbers of heads, 0 or more")

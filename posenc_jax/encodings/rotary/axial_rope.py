@@ -12,16 +12,20 @@ has an equal share of fast and slow pairs and a logit depends on the distance al
 ``RoPE`` with an allocation of axes.
 """
 
-from typing import Any
-
 import jax
 
-from posenc_jax.encodings.rotary.rope import RoPE, pairs_of, takes_rope_but
+from posenc_jax.encodings.rotary.frequencies import Frequencies
+from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 
 
-@takes_rope_but("axes")
 def axial_rope(
-    *, head_dim: int, num_axes: int = 2, base: float | jax.Array = 100.0, **rope: Any
+    *,
+    head_dim: int,
+    num_axes: int = 2,
+    base: float | jax.Array = 100.0,
+    frequencies: Frequencies | None = None,
+    rotary_dim: int | None = None,
+    layout: str = "half",
 ) -> RoPE:
     """Builds RoPE over ``num_axes`` position axes, ``[B, T, A]``; text, ``[B, T]``, is RoPE.
 
@@ -33,11 +37,18 @@ def axial_rope(
       num_axes: number of position axes, which divides the number of channel pairs.
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
-    pairs = pairs_of(head_dim, rope.get("rotary_dim"))
+    pairs = pairs_of(head_dim, rotary_dim)
     if num_axes < 1 or pairs % num_axes:
         raise ValueError(
             f"num_axes={num_axes} must divide the {pairs} channel pairs; set rotary_dim to a "
             f"multiple of {2 * max(num_axes, 1)} within head_dim={head_dim}"
         )
     alternating = tuple(pair % num_axes for pair in range(pairs))
-    return RoPE(head_dim=head_dim, base=base, axes=alternating, **rope)
+    return RoPE(
+        head_dim=head_dim,
+        base=base,
+        axes=alternating,
+        frequencies=frequencies,
+        rotary_dim=rotary_dim,
+        layout=layout,
+    )

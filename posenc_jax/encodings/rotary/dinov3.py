@@ -28,8 +28,8 @@ class DINOv3(RoPE):
     """Rotates half of the pairs by the normalised row and half by the normalised column.
 
     ``positions.centred_grid`` returns these coordinates, ``[B, T, 2]``. Class and register tokens
-    are at (0, 0): they do not turn, and training does not move them. A patch must not be at exactly
-    (0, 0). Text, ``[B, T]``, has the same position on both axes.
+    are at (0, 0): they do not rotate, and training does not move them. A patch must not be at
+    exactly (0, 0). Text, ``[B, T]``, has the same position on both axes.
 
     Args:
       head_dim: number of channels in one head, a multiple of 4.

@@ -7,10 +7,10 @@ $$
 \sin_{he}(p) = \sum_f B_{hfe} \sin(p\, \theta_f)
 $$
 
-RoPE turns each pair at one frequency. FoPE turns pair e of head h by a mixture of all frequencies,
-because the layers around attention mix them in any case; A and B are random, near the identity.
-Frequencies that do not turn once within the training length are dropped, and the pairs that have
-no mixture do not turn. Overrides ``prepare`` and ``rotate``.
+RoPE rotates each pair at one frequency. FoPE rotates pair e of head h by a mixture of all
+frequencies, because the layers around attention mix them in any case; A and B are random, near the
+identity. Frequencies that do not turn once within the training length are dropped, and the pairs
+that have no mixture do not rotate. Overrides ``prepare`` and ``rotate``.
 """
 
 import math
@@ -30,7 +30,7 @@ from posenc_jax.tokens import Tokens
 
 
 class FoPE(RoPE):
-    """Turns each pair by a random mixture of RoPE's frequencies.
+    """Rotates each pair by a random mixture of RoPE's frequencies.
 
     A mixture of frequencies is no rotation, so logits depend a little on where a sequence starts.
     Each layer and each kv head has its own matrices A and B, and a query uses those of the kv head
@@ -45,15 +45,15 @@ class FoPE(RoPE):
       head_dim: number of channels in one head.
       train_length: L; frequencies below ``2 pi / L`` are dropped.
       base: see ``RoPE``; a number, because it decides how many frequencies are kept.
-      rotary_dim: see ``RoPE``; at least 4. At most ``rotary_dim / 4`` pairs turn.
+      rotary_dim: see ``RoPE``; at least 4. At most ``rotary_dim / 4`` pairs rotate.
       layout: see ``RoPE``.
       gain: how far A and B are from the identity, or from every n-th column of it where there are
         more frequencies than pairs; 0.3 as published. Their noise has a standard deviation of
         ``gain sqrt(2 / (pairs (frequencies + heads)))``, as the Xavier initialiser of the released
         code has for a stack of matrices.
-      padding: cosine and sine of the pairs that do not turn. "zero_frequency" is (1, 0), as in the
-        paper. "ones" is (1, 1), as in the released code, which turns queries and keys alike by 45
-        degrees and doubles the part of the logits that comes from these pairs.
+      padding: cosine and sine of the pairs that do not rotate. "zero_frequency" is (1, 0), as in
+        the paper. "ones" is (1, 1), as in the released code, which rotates queries and keys alike
+        by 45 degrees and doubles the part of the logits that comes from these pairs.
       learned: whether A and B are trained.
       rngs: random numbers for A and B.
     """

@@ -1,4 +1,4 @@
-r"""Golden-gate RoPE turns each channel pair by the position along a direction of its own.
+r"""Golden-gate RoPE rotates each channel pair by the position along a direction of its own.
 
 https://jerryxio.ng/posts/nd-rope (formulas as in copies of its code, which agree)
 
@@ -26,7 +26,7 @@ class Ascending(Frequencies):
 
     Attributes:
       slowest, fastest: radians per unit of position.
-      zero_share: share of the pairs that do not turn.
+      zero_share: share of the pairs that do not rotate.
     """
 
     slowest: float
@@ -45,7 +45,7 @@ class Ascending(Frequencies):
         still = round(self.zero_share * pairs)
         if still == pairs:
             raise ValueError(
-                f"zero_share={self.zero_share!r} leaves none of {pairs} pairs to turn; give at "
+                f"zero_share={self.zero_share!r} leaves none of {pairs} pairs to rotate; give at "
                 f"most {1 - 1 / pairs:.3g}"
             )
         steps = np.arange(pairs - still) / max(pairs - still - 1, 1)
@@ -64,10 +64,10 @@ def golden_gate(
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
-    """Builds RoPE whose pairs turn along directions that are spread evenly over heads and pairs.
+    """Builds RoPE whose pairs rotate along directions that are spread evenly over heads and pairs.
 
     Positions ``[B, T, A]`` are real numbers from -1 to 1, as from ``positions.centred_grid``.
-    A kv head and its queries turn alike.
+    A kv head and its queries rotate alike.
 
     Args:
       num_axes: number of position axes, 2 or more.

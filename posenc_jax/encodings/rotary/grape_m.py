@@ -24,7 +24,7 @@ _SCALE = 16.0
 
 
 class GrapeM(RoPE):
-    """Learns in each layer how fast pairs turn, starting from RoPE.
+    """Learns in each layer how fast pairs rotate, starting from RoPE.
 
     In the published models a norm follows the rotation. Its learned weights for each channel make
     logits depend on more than the distance. ``qk_norm`` of our decoder comes before the rotation.

@@ -23,7 +23,7 @@ def to_interleaved(x: Array, *, rotary_dim: int | None = None, axis: int = -1) -
       x: NumPy or JAX array with the channels of one head along ``axis``: activations
         ``[B, T, H, C]``, or a projection ``[D, H, C]``. Split the heads of a matrix ``[D, H * C]``
         first; ``[H * C, D]``, as PyTorch stores it, becomes ``[H, C, D]`` with ``axis=1``.
-      rotary_dim: with partial rotary, how many channels turn; the others stay in place.
+      rotary_dim: with partial rotary, how many channels rotate; the others stay in place.
       axis: the axis of the channels.
     """
     return _transposed(x, rotary_dim, axis, lambda pairs: (2, pairs))

@@ -20,15 +20,15 @@ from posenc_jax.encodings.rotary.rope import RoPE
 class LeRoPE(RoPE):
     """Learns how fast each pair turns, starting from a frequency rule.
 
-    All layers share alpha, which is not bounded: a pair may come to turn by more than a radian per
-    token. A checkpoint has alpha among its weights; a config does not have it.
+    All layers share alpha, which is not bounded: a pair may come to rotate by more than a radian
+    per token. A checkpoint has alpha among its weights; a config does not have it.
 
     Args:
       head_dim: number of channels in one head.
       base: see ``RoPE``.
       frequencies: the rule to start from. Default: RoPE's own. Mistral Large 4 has
         ``YaRN(512, 2048.0, attention_factor=1.0)``.
-      rotary_dim: number of channels that turn, the last ones of each head; 64 of 128 in Mistral
+      rotary_dim: number of channels that rotate, the last ones of each head; 64 of 128 in Mistral
         Large 4.
       layout: see ``RoPE``; interleaved as published.
     """

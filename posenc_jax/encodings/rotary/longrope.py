@@ -43,13 +43,13 @@ class LongRoPE(RoPE):
       head_dim: number of channels in one head.
       train_length: L, number of tokens in a training sequence before the extension.
       factor: target length / train length; only the defaults below depend on it.
-      long_factor: how many times slower each pair turns past L, the fastest pair first, or one
+      long_factor: how many times slower each pair rotates past L, the fastest pair first, or one
         number for all of them. Default: ``factor``, which is PI, where the search starts.
       short_factor: the same up to L. Default: 1, as in RoPE.
       attention_factor: factor of cosine and sine. Default: ``sqrt(1 + ln(factor) / ln(L))``.
       short_attention_factor: the same up to L. Default: ``attention_factor``, as in Hugging Face;
         the paper leaves it open.
-      start_tokens: tokens at positions below this number (n-hat in the paper) turn as in RoPE.
+      start_tokens: tokens at positions below this number (n-hat in the paper) rotate as in RoPE.
         Later positions are not renumbered, so the product of a start token and a later one depends
         on more than their distance. The cosine and sine of start tokens have no attention factor,
         as in the released code.

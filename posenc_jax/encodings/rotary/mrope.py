@@ -10,15 +10,23 @@ Positions are ``[B, T, 3]``, from the builders in ``posenc_jax.positions``; text
 the same position on every axis.
 """
 
-from typing import Any
+import jax
 
 from posenc_jax.encodings.rotary import axes
-from posenc_jax.encodings.rotary.rope import RoPE, pairs_of, takes_rope_but
+from posenc_jax.encodings.rotary.frequencies import Frequencies
+from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 
 
-@takes_rope_but("axes")
-def mrope(*, head_dim: int, sections: tuple[int, ...] | None = None, **rope: Any) -> RoPE:
-    r"""Builds Qwen2-VL's M-RoPE: fast pairs turn by time, the next by row, slow ones by column.
+def mrope(
+    *,
+    head_dim: int,
+    sections: tuple[int, ...] | None = None,
+    base: float | jax.Array = 10000.0,
+    frequencies: Frequencies | None = None,
+    rotary_dim: int | None = None,
+    layout: str = "half",
+) -> RoPE:
+    r"""Builds Qwen2-VL's M-RoPE: fast pairs rotate by time, the next by row, slow ones by column.
 
     https://arxiv.org/abs/2409.12191
 
@@ -31,19 +39,28 @@ def mrope(*, head_dim: int, sections: tuple[int, ...] | None = None, **rope: Any
       sections: channel pairs of time, row and column; by default in proportion to (16, 24, 24).
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
-    pairs = pairs_of(head_dim, rope.get("rotary_dim"))
+    pairs = pairs_of(head_dim, rotary_dim)
     sections = axes.shares(pairs, (16, 24, 24)) if sections is None else sections
     allocation = axes.chunked(axes.check_sections(sections, pairs))
-    return RoPE(head_dim=head_dim, axes=allocation, **rope)
+    return RoPE(
+        head_dim=head_dim,
+        axes=allocation,
+        base=base,
+        frequencies=frequencies,
+        rotary_dim=rotary_dim,
+        layout=layout,
+    )
 
 
-@takes_rope_but("axes")
 def i_mrope(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
     order: tuple[int, ...] = (0, 1, 2),
-    **rope: Any,
+    base: float | jax.Array = 10000.0,
+    frequencies: Frequencies | None = None,
+    rotary_dim: int | None = None,
+    layout: str = "half",
 ) -> RoPE:
     r"""Builds interleaved M-RoPE: pairs alternate between axes, so each has fast and slow pairs.
 
@@ -62,23 +79,32 @@ def i_mrope(
       order: the axes in the order in which they alternate. The first also has the slow tail.
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``; Qwen3-VL's base is 5e6.
     """
-    pairs = pairs_of(head_dim, rope.get("rotary_dim"))
+    pairs = pairs_of(head_dim, rotary_dim)
     if sections is None:
         published = tuple(24 if axis == order[0] else 20 for axis in range(3))
         sections = axes.shares(pairs, published, first=order[0])
     allocation = axes.interleaved(axes.check_sections(sections, pairs), tuple(order))
-    return RoPE(head_dim=head_dim, axes=allocation, **rope)
+    return RoPE(
+        head_dim=head_dim,
+        axes=allocation,
+        base=base,
+        frequencies=frequencies,
+        rotary_dim=rotary_dim,
+        layout=layout,
+    )
 
 
-@takes_rope_but("axes")
 def mhrope(
     *,
     num_kv_heads: int,
     head_dim: int,
     axis_heads: tuple[int, ...] | None = None,
-    **rope: Any,
+    base: float | jax.Array = 10000.0,
+    frequencies: Frequencies | None = None,
+    rotary_dim: int | None = None,
+    layout: str = "half",
 ) -> RoPE:
-    r"""Builds MHRoPE: each kv head and its query heads turn by one axis, with all frequencies.
+    r"""Builds MHRoPE: each kv head and its query heads rotate by one axis, with all frequencies.
 
     https://arxiv.org/abs/2510.23095
 
@@ -97,6 +123,13 @@ def mhrope(
             )
         time, space = max(1, num_kv_heads // 4), max(1, num_kv_heads * 3 // 8)
         axis_heads = time, space, space
-    pairs = pairs_of(head_dim, rope.get("rotary_dim"))
+    pairs = pairs_of(head_dim, rotary_dim)
     allocation = axes.by_head(tuple(axis_heads), num_kv_heads, pairs)
-    return RoPE(head_dim=head_dim, axes=allocation, **rope)
+    return RoPE(
+        head_dim=head_dim,
+        axes=allocation,
+        base=base,
+        frequencies=frequencies,
+        rotary_dim=rotary_dim,
+        layout=layout,
+    )

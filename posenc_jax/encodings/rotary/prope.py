@@ -9,7 +9,7 @@ $$
 
 Each token has a block-diagonal matrix D. In half of the channels, cut into vectors of 4, its blocks
 are ``P^-1``, where the 4 x 4 matrix ``P`` projects the world to the image of the token's camera. A
-quarter of the channels turns with the patch's column and a quarter with its row, as in RoPE. So
+quarter of the channels rotates with the patch's column and a quarter with its row, as in RoPE. So
 cameras matter only through ``P_m P_n^-1``, whatever the world axes. Overrides ``prepare``,
 ``rotate``, ``rotate_values`` and ``rotate_back``.
 """
@@ -36,13 +36,13 @@ class Transforms(NamedTuple):
     Attributes:
       projection: P, ``[B, T, 4, 4]``.
       inverse: the inverse of P, ``[B, T, 4, 4]``.
-      turns: cosines and sines of time, column and row, each ``[B, T, 1, pairs]``; time may have no
-        pairs.
+      rotations: cosines and sines of time, column and row, each ``[B, T, 1, pairs]``; time may have
+        no pairs.
     """
 
     projection: jax.Array
     inverse: jax.Array
-    turns: tuple[CosSin, CosSin, CosSin]
+    rotations: tuple[CosSin, CosSin, CosSin]
 
 
 class PRoPE(Encoding):
@@ -52,15 +52,15 @@ class PRoPE(Encoding):
     (2310.10375), without. Text, ``[B, T]``, has the identity as its camera, and the same position
     on every other axis.
 
-    With ``time_channels`` the first channels turn with the world time, as in Time-RoPE. This is a
+    With ``time_channels`` the first channels rotate with the world time, as in Time-RoPE. This is a
     reconstruction of the 4D-RoPE of BulletTime (2512.05076): its camera part is not published, and
     the order and the shares of the channels here could not be verified.
 
     Args:
       head_dim: number of channels in one head. Of those that time leaves, half go to the camera
         and a quarter each to column and row, so they must be a multiple of 8.
-      time_channels: number of channels that turn with time, even. If there are any, positions begin
-        with the time.
+      time_channels: number of channels that rotate with time, even. If there are any, positions
+        begin with the time.
       base: base of the frequencies of columns and rows.
       time_base: base of the frequencies of times.
     """
@@ -89,23 +89,23 @@ class PRoPE(Encoding):
         del length, key
         times, rows, columns, projection = self._parts(tokens.positions)
         quarter = (self.head_dim - self.time_channels) // 4
-        turns = (
+        rotations = (
             _rotation_of(times, self.time_channels, self.time_base),
             _rotation_of(columns, quarter, self.base),
             _rotation_of(rows, quarter, self.base),
         )
-        return tokens.having(Transforms(projection, _inverse(projection), turns))
+        return tokens.having(Transforms(projection, _inverse(projection), rotations))
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
-        projection, inverse, turns = tokens.made
+        projection, inverse, rotations = tokens.made
         matrix = projection.swapaxes(-1, -2) if side.is_query else inverse
-        return self._applied(x_BTHC, matrix, turns)
+        return self._applied(x_BTHC, matrix, rotations)
 
     def rotate_values(self, v_BSKC, tokens: Tokens, side: Side):
-        return self._applied(v_BSKC, tokens.made.inverse, tokens.made.turns)
+        return self._applied(v_BSKC, tokens.made.inverse, tokens.made.rotations)
 
     def rotate_back(self, out_BTHC, tokens: Tokens, side: Side):
-        back = [(cos, -sin) for cos, sin in tokens.made.turns]
+        back = [(cos, -sin) for cos, sin in tokens.made.rotations]
         return self._applied(out_BTHC, tokens.made.projection, back)
 
     def _parts(self, positions):
@@ -128,14 +128,14 @@ class PRoPE(Encoding):
         projection = jnp.concatenate([top, bottom], axis=-2)
         return places[0] if places else rows, rows, columns, projection
 
-    def _applied(self, x_BTHC, matrix_BT44, turns):
+    def _applied(self, x_BTHC, matrix_BT44, rotations):
         check_width(x_BTHC, self.head_dim)
         time, quarter = self.time_channels, (self.head_dim - self.time_channels) // 4
         ends = np.array([time, time + 2 * quarter, time + 3 * quarter])
         times, camera, columns, rows = jnp.split(x_BTHC.astype(jnp.float32), ends, axis=-1)
         vectors = camera.reshape(*camera.shape[:-1], -1, 4).swapaxes(-1, -2)
         seen = product(matrix_BT44[:, :, None], vectors).swapaxes(-1, -2).reshape(camera.shape)
-        times, columns, rows = map(_halves_rotated, (times, columns, rows), turns)
+        times, columns, rows = map(_halves_rotated, (times, columns, rows), rotations)
         return jnp.concatenate([times, seen, columns, rows], axis=-1).astype(x_BTHC.dtype)
 
 
@@ -158,6 +158,6 @@ def _rotation_of(positions_BT, channels, base) -> CosSin:
     return cos[:, :, None], -sin[:, :, None]
 
 
-def _halves_rotated(x_BTHC, turn: CosSin):
+def _halves_rotated(x_BTHC, rotation: CosSin):
     a, b = jnp.split(x_BTHC, 2, axis=-1)
-    return jnp.concatenate(rotated(a, b, *turn), axis=-1)
+    return jnp.concatenate(rotated(a, b, *rotation), axis=-1)

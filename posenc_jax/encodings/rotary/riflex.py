@@ -4,9 +4,9 @@ https://arxiv.org/abs/2502.15894
 
 $$ \theta'_i = 0.9 \cdot \frac{2 \pi}{T} $$
 
-Among the pairs that turn by time, pair i is the one with the wavelength nearest to ``first_repeat``
-frames; it then turns less than once in a video of T frames. All others stay as they are. It is
-``RoPE`` with another frequency rule.
+Among the pairs that rotate by time, pair i is the one with the wavelength nearest to
+``first_repeat`` frames; it then turns less than once in a video of T frames. All others stay
+as they are. It is ``RoPE`` with another frequency rule.
 """
 
 import dataclasses
@@ -80,7 +80,7 @@ def riflex(encoding: RoPE, *, first_repeat: float, length: int, axis: int = 0) -
       axis: number of the time axis.
 
     Raises:
-      ValueError: ``encoding`` is not such a RoPE, or no pair turns by ``axis``. A ``length`` that
+      ValueError: ``encoding`` is not such a RoPE, or no pair rotates by ``axis``. A ``length`` that
         is too short is refused when the frequencies are first computed.
     """
     if type(encoding) is not RoPE or np.ndim(encoding.axes or 0) > 1 or is_matrix(encoding.axes):
@@ -91,7 +91,7 @@ def riflex(encoding: RoPE, *, first_repeat: float, length: int, axis: int = 0) -
     axes = encoding.axes or (axis,) * (encoding.rotary_dim // 2)
     pairs = tuple(pair for pair, turned_by in enumerate(axes) if turned_by == axis)
     if not pairs:
-        raise ValueError(f"axis={axis} turns no pair of axes={axes}")
+        raise ValueError(f"axis={axis} rotates no pair of axes={axes}")
     return RoPE(
         head_dim=encoding.head_dim,
         base=encoding.base,

@@ -12,8 +12,6 @@ query and a key then depends on their distance only. Overrides ``prepare`` (the 
 and ``rotate``.
 """
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,10 +42,10 @@ class RoPE(Encoding):
         tokens. It may be traced, so that one ``scan`` runs over layers of different bases, unless
         the frequency rule decides by its value which pairs it changes.
       frequencies: a rule of ``posenc_jax.encodings.rotary.frequencies``. Default: RoPE's own.
-      axes: the position axis that turns each pair, or the share by which each axis turns it
+      axes: the position axis that rotates each pair, or the share by which each axis rotates it
         (``posenc_jax.encodings.rotary.axes``); None for text. Positions ``[B, T]`` are text too:
         the same on every axis.
-      rotary_dim: number of channels that turn, the first ones; the rest pass through unchanged
+      rotary_dim: number of channels that rotate, the first ones; the rest pass through unchanged
         (partial rotary), and the exponents count ``rotary_dim``. Default: all of ``head_dim``.
       layout: which channels form a pair. "half" pairs i with i + rotary_dim / 2 (GPT-NeoX, Llama
         in Hugging Face), "interleaved" pairs 2 i with 2 i + 1 (the paper, GPT-J, Llama as
@@ -91,9 +89,9 @@ class RoPE(Encoding):
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
         if self.frequencies.adapts:
             check_length(positions, length)
-        turns = self.frequencies(self.rotary_dim, self.base, length)
-        _check_rates(self.frequencies, turns, self.rotary_dim // 2)
-        return self._tables(positions, *turns)
+        rates = self.frequencies(self.rotary_dim, self.base, length)
+        _check_rates(self.frequencies, rates, self.rotary_dim // 2)
+        return self._tables(positions, *rates)
 
     def _tables(self, positions, inv_freq, attention_factor):
         inv_freq = shared_by_heads(inv_freq)
@@ -107,11 +105,11 @@ class RoPE(Encoding):
         return tuple(attention_factor * table for table in angles)
 
     def _positions_of_pairs(self, positions):
-        """Returns the position that turns each pair, ``[B, T, K or 1, pairs or 1]``."""
+        """Returns the position that rotates each pair, ``[B, T, K or 1, pairs or 1]``."""
         if self.axes is None and positions.ndim != 2:
             raise ValueError(
                 f"positions have shape {positions.shape}, but this RoPE has one axis; say "
-                "which axis turns which pair with axes="
+                "which axis rotates which pair with axes="
             )
         axes_KP = np.atleast_2d(0 if self.axes is None else self.axes)[None, None]
         if positions.ndim == 2:
@@ -152,12 +150,12 @@ class RoPE(Encoding):
 
 
 def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
-    """Returns the number of channel pairs that turn."""
+    """Returns the number of channel pairs that rotate."""
     width = head_dim if rotary_dim is None else rotary_dim
     if not is_whole(width) or width % 2 or not 2 <= width <= head_dim:
         raise ValueError(
             f"the rotary width must be a whole number, even and within 2..head_dim={head_dim}, not "
-            f"{width}: channels turn in pairs; change head_dim or set rotary_dim"
+            f"{width}: channels rotate in pairs; change head_dim or set rotary_dim"
         )
     return width // 2
 
@@ -172,48 +170,6 @@ def check_length(positions: jax.Array, length: Length) -> None:
         "no length; if it marks padding, give segment_ids, with padding as a segment of its own, "
         "or else give length="
     )
-
-
-def takes_rope_but(*left_out: str) -> Callable[[Callable[..., RoPE]], Callable[..., RoPE]]:
-    """Makes the signature of a builder of RoPE name the keywords that ``**rope`` accepts.
-
-    They are RoPE's without those that the builder has or sets itself, and come after its own.
-    """
-
-    def named(build):
-        signature = inspect.signature(build)
-        own = {name: each for name, each in signature.parameters.items() if name != "rope"}
-        parameters = (own | _keywords_but(*left_out, *own)).values()
-        build.__signature__ = signature.replace(parameters=list(parameters))
-        return build
-
-    return named
-
-
-def rope_with(frequencies: type[Frequencies]) -> Callable[..., RoPE]:
-    """Returns a function that builds RoPE with a rule and takes the keywords of both."""
-    own = inspect.signature(frequencies).parameters
-
-    def build(*, head_dim: int, **keywords) -> RoPE:
-        dial = {name: keywords.pop(name) for name in own if name in keywords}
-        return RoPE(head_dim=head_dim, frequencies=frequencies(**dial), **keywords)
-
-    keyword_only = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in (_keywords_but("frequencies") | dict(own)).values()
-    ]
-    build.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
-    build.__name__ = build.__qualname__ = frequencies.__name__
-    build.__doc__ = f"{inspect.getdoc(frequencies)}\n\nAll other keywords are those of ``RoPE``."
-    return build
-
-
-def _keywords_but(*left_out: str) -> dict[str, inspect.Parameter]:
-    """Returns RoPE's keywords, without some of them."""
-    keywords = dict(inspect.signature(RoPE.__init__).parameters)
-    for name in ("self", *left_out):
-        keywords.pop(name, None)
-    return keywords
 
 
 def _of_heads(table_BTKP, side: Side) -> jax.Array:
@@ -240,12 +196,12 @@ def _check_frequencies(frequencies, axes):
         )
 
 
-def _check_rates(rule, turns, pairs):
+def _check_rates(rule, rates, pairs):
     """Checks that a rule returns frequencies, one for each pair, and an attention factor."""
-    is_two = isinstance(turns, tuple) and len(turns) == 2
-    shape = np.shape(getattr(turns[0], "high", turns[0])) if is_two else ()
+    is_two = isinstance(rates, tuple) and len(rates) == 2
+    shape = np.shape(getattr(rates[0], "high", rates[0])) if is_two else ()
     if shape[-1:] != (pairs,):
-        what = f"frequencies of shape {shape}" if is_two else type(turns).__name__
+        what = f"frequencies of shape {shape}" if is_two else type(rates).__name__
         raise ValueError(
             f"{type(rule).__name__} returned {what}, but must return two things: the frequencies "
             f"of {pairs} pairs, and the attention factor (1.0 changes nothing)"
@@ -270,5 +226,5 @@ def _check_axes(axes, rotary_dim):
         if not all(isinstance(axis, int) and axis >= axis_dial.STILL for axis in of_head):
             raise ValueError(
                 f"axes={of_head} must be numbers of position axes, 0 or more, or "
-                f"{axis_dial.STILL} for a pair that does not turn"
+                f"{axis_dial.STILL} for a pair that does not rotate"
             )

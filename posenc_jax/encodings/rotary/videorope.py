@@ -16,35 +16,50 @@ Keys are rotated alike. All functions here build ``RoPE`` with an allocation of 
 position on every axis. The published base is 1e6.
 """
 
-from typing import Any
+import jax
 
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
-from posenc_jax.encodings.rotary.frequencies import NTK, Default, check_factor
-from posenc_jax.encodings.rotary.rope import RoPE, pairs_of, takes_rope_but
+from posenc_jax.encodings.rotary.frequencies import NTK, Default, Frequencies, check_factor
+from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 
 
-@takes_rope_but("axes")
-def videorope(*, head_dim: int, sections: tuple[int, ...] | None = None, **rope: Any) -> RoPE:
-    """Builds VideoRoPE (LTA): of the fast pairs, even ones turn by row and odd ones by column.
+def videorope(
+    *,
+    head_dim: int,
+    sections: tuple[int, ...] | None = None,
+    base: float | jax.Array = 10000.0,
+    frequencies: Frequencies | None = None,
+    rotary_dim: int | None = None,
+    layout: str = "half",
+) -> RoPE:
+    """Builds VideoRoPE (LTA): of the fast pairs, even ones rotate by row and odd ones by column.
 
     Args:
       sections: channel pairs of time, row and column, the last two alike; by default in proportion
         to (16, 24, 24).
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
-    allocation = _allocation(sections, pairs_of(head_dim, rope.get("rotary_dim")))
-    return RoPE(head_dim=head_dim, axes=allocation, **rope)
+    allocation = _allocation(sections, pairs_of(head_dim, rotary_dim))
+    return RoPE(
+        head_dim=head_dim,
+        axes=allocation,
+        base=base,
+        frequencies=frequencies,
+        rotary_dim=rotary_dim,
+        layout=layout,
+    )
 
 
-@takes_rope_but("axes", "frequencies")
 def videorope_pp(
     *,
     head_dim: int,
     train_length: int,
     factor: float = 4.0,
     sections: tuple[int, ...] | None = None,
-    **rope: Any,
+    base: float | jax.Array = 10000.0,
+    rotary_dim: int | None = None,
+    layout: str = "half",
 ) -> RoPE:
     r"""Builds VideoRoPE++ (YaRN-V): VideoRoPE for longer videos, without training.
 
@@ -66,15 +81,29 @@ def videorope_pp(
     check_factor(factor)
     if train_length < 2:
         raise ValueError(f"train_length={train_length} must be at least 2: NTK divides by L - 1")
-    allocation = _allocation(sections, pairs_of(head_dim, rope.get("rotary_dim")))
+    allocation = _allocation(sections, pairs_of(head_dim, rotary_dim))
     slower = NTK((factor * train_length - 1) / (train_length - 1))
     frequencies = ByAxis(allocation, (slower, Default(), Default()))
-    return RoPE(head_dim=head_dim, frequencies=frequencies, axes=allocation, **rope)
+    return RoPE(
+        head_dim=head_dim,
+        frequencies=frequencies,
+        axes=allocation,
+        base=base,
+        rotary_dim=rotary_dim,
+        layout=layout,
+    )
 
 
-@takes_rope_but("axes")
-def hope_hybrid(*, head_dim: int, sections: tuple[int, ...] | None = None, **rope: Any) -> RoPE:
-    r"""Builds HoPE of vision-language models (2505.20444): pairs of time do not turn.
+def hope_hybrid(
+    *,
+    head_dim: int,
+    sections: tuple[int, ...] | None = None,
+    base: float | jax.Array = 10000.0,
+    frequencies: Frequencies | None = None,
+    rotary_dim: int | None = None,
+    layout: str = "half",
+) -> RoPE:
+    r"""Builds HoPE of vision-language models (2505.20444): pairs of time do not rotate.
 
     https://arxiv.org/abs/2505.20444
 
@@ -87,9 +116,16 @@ def hope_hybrid(*, head_dim: int, sections: tuple[int, ...] | None = None, **rop
     Args:
       head_dim, sections, base, frequencies, rotary_dim, layout: keywords of ``videorope``.
     """
-    allocation = _allocation(sections, pairs_of(head_dim, rope.get("rotary_dim")))
+    allocation = _allocation(sections, pairs_of(head_dim, rotary_dim))
     turning = tuple(axes.STILL if axis == 0 else axis for axis in allocation)
-    return RoPE(head_dim=head_dim, axes=turning, **rope)
+    return RoPE(
+        head_dim=head_dim,
+        axes=turning,
+        base=base,
+        frequencies=frequencies,
+        rotary_dim=rotary_dim,
+        layout=layout,
+    )
 
 
 def _allocation(sections, pairs) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ class Held(Randomized):
     """
 
     def __init__(self):
-        super().__init__(over="value_rope", max_length=64, head_dim=common.HEAD_DIM)
+        super().__init__(over=common.build("value_rope"), max_length=64)
         self.table = nnx.Param(0.1 * common.normal(0, 64, common.WIDTH))
 
     def embed(self, x_BTD, tokens):

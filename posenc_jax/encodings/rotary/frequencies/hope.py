@@ -27,7 +27,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
 
 @dataclasses.dataclass(frozen=True)
 class HoPE(Frequencies):
-    """HoPE (2410.21216) turns the fast pairs as RoPE does, and the slow ones not at all.
+    """HoPE (2410.21216) rotates the fast pairs as RoPE does, and the slow ones not at all.
 
     A pair is fast if it makes more than ``cut_cycles`` turns within the training length. No
     official code is known; the cut follows two independent readings of the paper. The fastest pair

@@ -1,4 +1,4 @@
-r"""Position Interpolation turns all pairs more slowly, as if positions were closer together.
+r"""Position Interpolation rotates all pairs more slowly, as if positions were closer together.
 
 https://arxiv.org/abs/2306.15595
 

@@ -1,4 +1,4 @@
-r"""p-RoPE turns only the fastest pairs.
+r"""p-RoPE rotates only the fastest pairs.
 
 https://arxiv.org/abs/2410.06205
 
@@ -7,7 +7,7 @@ $$
 \theta_i / s & i < \lfloor f d / 2 \rfloor \\ 0 & \text{otherwise} \end{cases}
 $$
 
-f is the fraction of the pairs that turn, and s the factor by which they are slower.
+f is the fraction of the pairs that rotate, and s the factor by which they are slower.
 """
 
 import dataclasses
@@ -26,13 +26,13 @@ from posenc_jax.encodings.rotary.frequencies.base import (
 
 @dataclasses.dataclass(frozen=True)
 class Proportional(Frequencies):
-    """p-RoPE (2410.06205; ``proportional`` in Hugging Face) turns only the fastest pairs.
+    """p-RoPE (2410.06205; ``proportional`` in Hugging Face) rotates only the fastest pairs.
 
     Unlike in partial rotary, the exponents count all channels.
 
     Attributes:
-      fraction: the share of the pairs that turn.
-      factor: how many times slower than in RoPE they turn.
+      fraction: the share of the pairs that rotate.
+      factor: how many times slower than in RoPE they rotate.
     """
 
     fraction: float = 0.75
@@ -48,7 +48,7 @@ class Proportional(Frequencies):
         turning = np.arange(pairs) < int(self.fraction * channels // 2)
         if not turning.any():
             raise ValueError(
-                f"fraction={self.fraction!r} turns none of {pairs} pairs; give a little "
-                f"more than 1 / {pairs}, or take 'nope', in which none turns"
+                f"fraction={self.fraction!r} rotates none of {pairs} pairs; give a little "
+                f"more than 1 / {pairs}, or take 'nope', in which none rotates"
             )
         return geometric(channels, base) * turning.astype(np.float64) / self.factor, 1.0

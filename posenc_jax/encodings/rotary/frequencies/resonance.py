@@ -45,7 +45,7 @@ class Resonance(Frequencies):
 
 
 def _resonant(inv_freq: InvFreq) -> InvFreq:
-    # A pair that does not turn has no wavelength, and stays as it is.
+    # A pair that does not rotate has no wavelength, and stays as it is.
     if isinstance(inv_freq, Double):
         is_turning = inv_freq.high != 0
         wavelength = rounded(2 * math.pi / inv_freq.where(is_turning, 1.0))

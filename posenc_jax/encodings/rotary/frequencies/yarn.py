@@ -40,8 +40,8 @@ from posenc_jax.encodings.rotary.frequencies.by_parts import check_rates, kept_b
 class YaRN(Frequencies):
     """YaRN (2309.00071) interpolates the slow pairs, keeps the fast ones, sharpens the softmax.
 
-    Pairs that turn at least ``beta_fast`` times within the training length keep their frequency,
-    pairs that turn at most ``beta_slow`` times have it divided by ``factor``, and between them a
+    Pairs that rotate at least ``beta_fast`` times within the training length keep their frequency,
+    pairs that rotate at most ``beta_slow`` times have it divided by ``factor``, and between them a
     ramp blends.
 
     Attributes:
