@@ -21,8 +21,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.extrapolation import DYNAMIC_NTK, EXTENSIONS, WINDOWS
-from experiments.config import PART, RATIO, defaults, loading, own_defaults, start
+from experiments.config import defaults, loading, own_defaults, start
 from experiments.studies.extension.evaluations import Trials
+from experiments.training.encodings import PART, RATIO
 from experiments.training.recipe import Recipe
 
 PRESETS = ("tiny", "small", "yarn", "own", "smollm2", "paper")

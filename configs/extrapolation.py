@@ -19,8 +19,9 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from experiments.config import RATIO, encoding_defaults, short_keywords, start
+from experiments.config import encoding_defaults, short_keywords, start
 from experiments.evaluation.lengths import Protocols
+from experiments.training.encodings import RATIO
 
 PRESETS = ("tiny", "demo", "small", "long", "paper")
 # Schemes of every kind, which two CPU cores compare in a quarter of an hour. Those that take

@@ -4,28 +4,23 @@ A hyperparameter's default is written only in its constructor, and every hyperpa
 overridden on the command line.
 """
 
-import contextlib
 import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from flax import nnx
 from ml_collections import ConfigDict, FieldReference, config_dict
 
 from experiments.training.mesh import make_mesh
 from experiments.training.recipe import Recipe
-from posenc_jax import REGISTRY, Encoding, Layers, Transformer, make
+from posenc_jax import REGISTRY, Transformer
 from posenc_jax.registry import keywords, lookup, own_keywords
 
 # The presets of experiments that have variants; every config lists its own in its docstring.
 PRESETS = ("tiny", "small")
 
 T = TypeVar("T")
-
-# Strings that may replace numbers in keywords of extensions: see ``at_ratio``.
-RATIO, PART = "ratio", "length/"
 
 
 def start(
@@ -159,68 +154,6 @@ def short_keywords(length: int | FieldReference) -> dict[str, dict[str, Any]]:
         "llama4_temperature": {"floor_scale": length},
         "beam_scale": {"scale": exactly},
     }
-
-
-def make_encoding(
-    encoding: Mapping[str, Any], model: Mapping[str, Any], train_length: int, rngs: nnx.Rngs | None
-) -> Encoding | Layers:
-    """Builds ``encoding``, a name and its own keywords, for a model of these sizes.
-
-    Its ``frequencies`` may be another rotary scheme, as a name and keywords; then the encoding
-    takes the frequencies of that scheme.
-    """
-    frequencies = encoding.get("frequencies")
-    if isinstance(frequencies, Mapping):
-        rotary: Any = make_encoding(frequencies, model, train_length, rngs)
-        encoding = {**encoding, "frequencies": rotary.frequencies}
-    check_heads(model)
-    head_dim = model.get("head_dim") or model["model_dim"] // model["num_heads"]
-    return make(
-        **encoding,
-        num_heads=model["num_heads"],
-        num_kv_heads=model.get("num_kv_heads"),
-        head_dim=head_dim,
-        model_dim=model["model_dim"],
-        num_layers=model["num_layers"],
-        train_length=train_length,
-        rngs=rngs,
-    )
-
-
-def check_heads(model: Mapping[str, Any]) -> None:
-    """Raises a ValueError for a model without heads, before anything is divided by their number."""
-    if model["num_heads"] < 1:
-        raise ValueError(f"model.num_heads={model['num_heads']} must be at least 1")
-
-
-def as_trained(name: str, trained: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keywords that a scheme shares with the trained one that it extends."""
-    return {key: trained[key] for key in own_keywords(name) if key in trained}
-
-
-def at_ratio(keywords: Any, ratio: float, train_length: int) -> Any:
-    """Returns an extension's keywords for a length of ``ratio`` times the training length.
-
-    "ratio" means that number, and "length/8" an eighth of the training length.
-    """
-    if isinstance(keywords, Mapping):
-        return {key: at_ratio(value, ratio, train_length) for key, value in keywords.items()}
-    if keywords == RATIO:
-        return ratio
-    if isinstance(keywords, str) and keywords.startswith(PART):
-        part = keywords.removeprefix(PART)
-        if not part.isdecimal() or int(part) < 1:
-            raise ValueError(f"{keywords!r} must be {PART}N, the trained length over N, 1 or more")
-        return train_length // int(part)
-    return _number(keywords) if isinstance(keywords, str) else keywords
-
-
-def _number(text: str) -> int | float | str:
-    """Returns the number that is written in ``text``, as the command line gives it."""
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
 
 
 def _field(default, annotation):

@@ -17,6 +17,7 @@ import common
 from absl.testing import flagsaver
 from rich.console import Console
 
+import launch
 from configs.extrapolation import get_config
 from experiments.studies.text import Comparison
 
@@ -58,8 +59,6 @@ class Ended(NamedTuple):
 
 def command(*arguments: str) -> Ended:
     """Runs a command line of ``launch.py`` in this process, on the devices that there are."""
-    import launch  # It changes how this process takes signals and memory.
-
     output, errors, argv = io.StringIO(), io.StringIO(), ["launch.py", *arguments]
     with contextlib.ExitStack() as stack:
         stack.enter_context(flagsaver.flagsaver())

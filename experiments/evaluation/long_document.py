@@ -32,11 +32,11 @@ import numpy as np
 from rich.console import Console
 
 from experiments import command, preemption
-from experiments.config import as_trained, make_encoding
 from experiments.pretrained.trained import load_run, train_length
 from experiments.progress import stage
 from experiments.results.bucket import folder_at, remove
 from experiments.results.record import open_run, write_files, write_json
+from experiments.training.encodings import as_trained, make_encoding
 from posenc_jax import Cache, Encoding, Layers, Transformer, cross_entropy
 from posenc_jax.model.decode import check_reach
 

@@ -11,11 +11,11 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import FrozenConfigDict
 
-from experiments.config import make_encoding
 from experiments.results.bucket import folder_at
 from experiments.results.record import read_run
 from experiments.training.checkpoint import Checkpoints, fingerprint
 from experiments.training.data import Corpus, tokenised
+from experiments.training.encodings import make_encoding
 from experiments.training.mesh import placed, state_shardings
 from experiments.training.recipe import Recipe
 from experiments.training.step import State, adam_state, initial_state

@@ -33,13 +33,14 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments.config import as_trained, check_heads, make_encoding, own_defaults
+from experiments.config import own_defaults
 from experiments.progress import stage
 from experiments.results.panels import Map, Panel, PanelStudy, Result
 from experiments.results.reports import panel_report
 from experiments.running.points import trained_points
 from experiments.running.sweep import Sweep
 from experiments.training.batches import in_batches
+from experiments.training.encodings import as_trained, check_heads, make_encoding
 from experiments.training.host import memory_of_host
 from experiments.training.mesh import make_mesh, own_part, replicated, row_shards
 from experiments.training.recipe import Recipe

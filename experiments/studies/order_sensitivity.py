@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.config import make_encoding, short_keywords
+from experiments.config import short_keywords
 from experiments.results.statistics import Study
+from experiments.training.encodings import make_encoding
 from posenc_jax import Transformer, positions
 from posenc_jax.registry import own_keywords
 

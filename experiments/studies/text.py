@@ -12,7 +12,7 @@ from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from experiments.config import as_trained, at_ratio, check_heads, filled, make_encoding
+from experiments.config import filled
 from experiments.evaluation.lengths import (
     Protocols,
     Scorer,
@@ -35,6 +35,7 @@ from experiments.training.data import (
     load_corpus,
     window_index,
 )
+from experiments.training.encodings import as_trained, at_ratio, check_heads, make_encoding
 from experiments.training.mesh import check_length, make_mesh
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, spec_of

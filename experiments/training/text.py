@@ -11,8 +11,8 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
-from experiments.config import make_encoding
 from experiments.training.data import Corpus, WindowIndex, train_batch
+from experiments.training.encodings import make_encoding
 from experiments.training.recipe import Recipe
 from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag

@@ -113,7 +113,7 @@ def test_numbers_of_tokens_may_be_of_any_type(dtype):
 # Attention
 
 OTHER_HEADS = ["alibi", "t5", "kerple_log", "sandwich", "fire", "dape", "fox", "ssmax"]
-NOPE = common.build("nope")
+NOPE, POPE = common.build("nope"), common.build("pope")
 
 
 def shard(heads, *, num_heads=H, given=2, num_kv_heads=None, name="alibi"):
@@ -195,6 +195,9 @@ ATTENTION = {
         made_for("sandwich", "rope"),
         made_for("logn", "yarn"),
         made_for("fox", "path"),
+    ],
+    "rotated keys": [
+        lambda: posenc_jax.attend(POPE, *sides(), read(POPE), read(POPE).rotated()),
     ],
     "heads": [
         *(shard(jnp.array(heads)) for heads in ([3], [[2, 3]], [2, 4], [-1, 0], [2, 2])),

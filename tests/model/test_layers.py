@@ -161,8 +161,8 @@ def test_a_pattern_is_its_layers(name):
     close(model, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_layers_that_differ_in_numbers_are_one_block():
-    """Under scan one block runs under several bases and windows, in a cache too."""
+def test_a_pattern_that_names_every_layer_under_scan():
+    """Blocks run under several bases and windows, in a cache too."""
     near, far_away = rope(), rope(base=1e6, frequencies=PositionInterpolation(8.0))
     layers = posenc_jax.Layers([near, near, far_away, near, far_away], [5, 5, None, 9, 7])
 

@@ -13,7 +13,7 @@ from experiments.studies.claims.effects import (
 from experiments.studies.order_sensitivity import ORDERS
 from posenc_jax import REGISTRY
 
-# Every scheme but the one without positions, which no order can change: see tests/test_order.py.
+# Every scheme but the one without positions, which no order can change, as test_order.py shows.
 SEEING = tuple(name for name in REGISTRY if name != BASELINE)
 
 CLAIMS: tuple[Claim, ...] = (

@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 
-from experiments.config import RATIO, as_trained, at_ratio, make_encoding
 from experiments.pretrained.trained import in_place_of_rope, rope_of, sizes_of
 from experiments.results.extensions import PLAIN
+from experiments.training.encodings import RATIO, as_trained, at_ratio, make_encoding
 from posenc_jax import Encoding, Layers, Transformer, positions
 from posenc_jax.registry import suggest
 

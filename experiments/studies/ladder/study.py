@@ -19,7 +19,6 @@ from flax import nnx
 from ml_collections import FrozenConfigDict
 
 from experiments import preemption
-from experiments.config import make_encoding
 from experiments.evaluation.controls import beyond, controls, within
 from experiments.evaluation.lengths import Scorer, in_other_units
 from experiments.progress import stage
@@ -31,6 +30,7 @@ from experiments.studies.combined import Studies
 from experiments.studies.ladder.own_schemes import register
 from experiments.studies.text import Comparison
 from experiments.training.data import SPLITS
+from experiments.training.encodings import make_encoding
 from experiments.training.parameters import parameter_count
 
 # A scheme whose own parameters exceed this share of the model's gets a narrower feed-forward

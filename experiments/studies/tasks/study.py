@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import at_ratio, filled, make_encoding
+from experiments.config import filled
 from experiments.results.panels import ANSWERS, EXACT, Panel, Result
 from experiments.studies.drawn_examples import Drawn, Experiment
 from experiments.studies.tasks import TASKS, VOCAB_SIZE
 from experiments.studies.tasks.task import PAD
+from experiments.training.encodings import at_ratio, make_encoding
 from posenc_jax import Transformer, positions
 
 _LENGTH, _DEPTH = "tokens of a row", "depth of what is asked for"

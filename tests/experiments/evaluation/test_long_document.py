@@ -16,11 +16,11 @@ from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from experiments import preemption
-from experiments.config import make_encoding
 from experiments.evaluation import long_document
 from experiments.evaluation.long_document import score_document, summary
 from experiments.results.record import open_run
 from experiments.training.checkpoint import Checkpoints
+from experiments.training.encodings import make_encoding
 from experiments.training.recipe import Recipe
 from experiments.training.text import token_losses
 

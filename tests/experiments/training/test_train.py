@@ -343,8 +343,8 @@ KEPT = "checkpoint_jax_{}"
 def keep_checkpoint():
     """Keeps the checkpoint of step 4 of a run, and all its losses, for the next test.
 
-    It was called under each version of JAX, in the folder of the tests, by
-    ``PYTHONPATH=.. python -c "import test_train; test_train.keep_checkpoint()"``.
+    It was called under each version of JAX, by ``PYTHONPATH=tests:tests/experiments/training
+    python -c "import test_train; test_train.keep_checkpoint()"``.
     """
     version = ".".join(jax.__version__.split(".")[:2])
     with tempfile.TemporaryDirectory() as name:

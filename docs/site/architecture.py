@@ -1,0 +1,117 @@
+"""Finds and draws which rooms of the project import which.
+
+    python -m docs.site.architecture
+
+writes docs/figures/architecture.svg anew.
+"""
+
+import ast
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+_PACKAGES = ("posenc_jax", "experiments", "configs")
+
+
+def rooms(page: str) -> list[str]:
+    """Returns the rooms in the tables of docs/architecture.md, from the top down."""
+    return re.findall(r"^\| `((?:posenc_jax|experiments|configs)[\w.]*)` \|", page, re.MULTILINE)
+
+
+def imports(root: Path, order: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """Returns the files in which one room imports another, by the names of the two.
+
+    Only imports at the top of a file count.
+    """
+    found = defaultdict(list)
+    for package in _PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            name = ".".join(path.relative_to(root).with_suffix("").parts)
+            importer = _room(name.removesuffix(".__init__"), order)
+            for imported in _imported(ast.parse(path.read_text()), root):
+                if (room := _room(imported, order)) != importer:
+                    found[importer, room].append(str(path.relative_to(root)))
+    return dict(found)
+
+
+def _imported(module: ast.Module, root: Path) -> Iterator[str]:
+    """Yields the modules of this project that a module imports."""
+    for statement in module.body:
+        if isinstance(statement, ast.ImportFrom) and statement.module:
+            if statement.module.split(".")[0] not in _PACKAGES:
+                continue
+            for alias in statement.names:
+                below = f"{statement.module}.{alias.name}"
+                path = root / below.replace(".", "/")
+                is_module = path.is_dir() or path.with_suffix(".py").exists()
+                yield below if is_module else statement.module
+        elif isinstance(statement, ast.Import):
+            yield from (a.name for a in statement.names if a.name.split(".")[0] in _PACKAGES)
+
+
+def _room(name: str, order: Sequence[str]) -> str:
+    """Returns the room of a module: the longest name in ``order`` that it begins with."""
+    around = [room for room in order if f"{name}.".startswith(f"{room}.")]
+    return max(around, key=len, default=name)
+
+
+def direct(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Returns the imports that do not follow from others, because a room between does both."""
+    below = defaultdict(set)
+    for importer, imported in found:
+        below[importer].add(imported)
+
+    def reached(room):
+        return below[room].union(*(reached(each) for each in below[room]))
+
+    return [
+        (importer, imported)
+        for importer in list(below)
+        for imported in sorted(below[importer])
+        if not any(imported in reached(each) for each in below[importer] - {imported})
+    ]
+
+
+def draw(root: Path) -> str:
+    """Returns the figure as SVG: each room stands as low as what it imports allows."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    order = rooms((root / "docs/architecture.md").read_text())
+    arrows = direct(imports(root, order))
+    level: dict[str, int] = {}
+    for room in reversed(order):
+        under = [level[imported] for importer, imported in arrows if importer == room]
+        level[room] = 1 + max(under, default=-1)
+    rows = defaultdict(list)
+    for room in order:
+        if any(room in pair for pair in arrows):
+            rows[level[room]].append(room)
+    places = {
+        room: ((number + 0.5) / len(row), height)
+        for height, row in rows.items()
+        for number, room in enumerate(row)
+    }
+    figure = Figure(figsize=(8, 0.62 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(0, 1), ylim=(-0.5, len(rows) - 0.5))
+    axes.axis("off")
+    for importer, imported in arrows:
+        (x, y), (to_x, to_y) = places[importer], places[imported]
+        arrow = dict(arrowstyle="->", color="#999999", shrinkA=9, shrinkB=9)
+        axes.annotate("", (to_x, to_y), (x, y), arrowprops=arrow)
+    for room, (x, y) in places.items():
+        colour = "#d7e7f5" if room.startswith("posenc_jax") else "#f5ead7"
+        box = dict(boxstyle="round", facecolor=colour, edgecolor="#666666")
+        axes.text(x, y, room, ha="center", va="center", fontsize=8, bbox=box)
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rooms"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+if __name__ == "__main__":
+    here = Path(__file__).parents[2]
+    (here / "docs/figures/architecture.svg").write_text(draw(here))
