@@ -183,7 +183,11 @@ def test_queries_of_a_part_of_the_keys_say_where_they_are():
             np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
         ultravico = ORDERED["ultravico"]()
         with pytest.raises(ValueError, match=r"do not say .* which UltraViCo must"):
-            posenc_jax.attend(ultravico, last, k, v, queries, keys, causal=False)
+            sides_of = (
+                ultravico.tokens(text(count, start=T - count)),
+                ultravico.tokens(text(2 * T)).part(0, T),
+            )
+            posenc_jax.attend(ultravico, last, k, v, *sides_of, causal=False)
         both_ways = functools.partial(posenc_jax.attend, encoding, last, k, v, causal=False)
         np.testing.assert_array_equal(both_ways(queries, keys), both_ways(known, keys))
 

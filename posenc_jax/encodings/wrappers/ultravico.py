@@ -41,7 +41,8 @@ class UltraViCo(Wrapper):
     def score(self, logits_BHTS, tile: Tile):
         logits_BHTS = super().score(logits_BHTS, tile)
         q_tokens, k_tokens = tile.q_tokens, tile.k_tokens
-        if q_tokens.index is None and q_tokens.count != k_tokens.count:
+        is_all = k_tokens.index is None and q_tokens.count == k_tokens.count
+        if q_tokens.index is None and not is_all:
             raise ValueError(
                 f"{q_tokens.count} queries and {k_tokens.count} keys do not say in which order "
                 "they were written, which UltraViCo must know: pass tokens.part(start, count) as "
