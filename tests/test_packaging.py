@@ -8,6 +8,8 @@ import sys
 import common
 import pytest
 
+import posenc_jax
+
 ROOT = common.ROOT
 
 # Import names that differ from the names of their packages.
@@ -149,3 +151,9 @@ def test_private_names_of_other_packages_are_listed():
     listed = {name: [each for each in PRIVATE if name.startswith(each)] for name in names}
     assert not [name for name, prefixes in listed.items() if not prefixes]
     assert {each for prefixes in listed.values() for each in prefixes} == set(PRIVATE)
+
+
+def test_changelog_and_citation_are_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {posenc_jax.__version__}\n" in citation
+    assert f"\n## [{posenc_jax.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
