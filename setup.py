@@ -27,6 +27,7 @@ EXPERIMENTS = [
     "scipy",
     "pandas",
     "jinja2",
+    "markupsafe",
     "adjustText",
     "etils",
     "fsspec",

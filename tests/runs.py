@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from rich.console import Console
 
 import launch
 from configs.extrapolation import get_config
+from experiments.results import seal
 from experiments.studies.text import Comparison
 
 # Programs of their own have one device, and are compiled with no effort.
@@ -47,6 +49,15 @@ def comparison(config, workdir):
     """Returns a comparison, and what it will print."""
     output = io.StringIO()
     return Comparison(config, workdir, Console(file=output, width=200)), output
+
+
+def of_other_data(folder, digest):
+    """Makes a finished run one on other data of the same name, such as those of another Python."""
+    evaluation = seal.read_evaluation(folder, {"config": dict})
+    run = json.loads((folder / "run.json").read_text())
+    run["config"]["corpus_digest"] = digest
+    (folder / "run.json").write_text(json.dumps(run))
+    seal.write_evaluation(folder, evaluation)
 
 
 class Ended(NamedTuple):

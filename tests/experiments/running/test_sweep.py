@@ -6,7 +6,7 @@ import re
 
 import common
 import pytest
-from runs import comparison, config
+from runs import comparison, config, of_other_data
 
 from experiments import preemption
 from experiments.results.record import claimed
@@ -53,9 +53,7 @@ def test_results_of_another_config_are_not_those_of_this_one(finished, corpus):
 def test_results_of_other_data_are_shown_and_not_gone_on_with(workdir, corpus):
     """Another Python has other sources under the same name."""
     for path in workdir.rglob("run.json"):
-        run = json.loads(path.read_text())
-        run["config"]["corpus_digest"] = "another"
-        path.write_text(json.dumps(run))
+        of_other_data(path.parent, "another")
     one, _ = comparison(config(corpus), workdir)
     assert len(one.results()[0]) == 2
     assert "another" in one.write_report("the command").read_text()

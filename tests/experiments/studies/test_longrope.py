@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
+from runs import of_other_data
 
 import experiments.running.sweep as sweep
 from configs.longrope import PRESETS, get_config
@@ -302,10 +303,7 @@ def test_a_search_is_not_resumed_with_another_config(finished, corpus):
 
 def test_results_of_other_data_are_reported_and_not_added_to(finished, corpus, tmp_path):
     workdir = shutil.copytree(finished[0], tmp_path / "copy")
-    path = workdir / "runs/rope/seed0/run.json"
-    run = json.loads(path.read_text())
-    run["config"]["corpus_digest"] = "that of another Python"
-    path.write_text(json.dumps(run))
+    of_other_data(workdir / "runs/rope/seed0", "that of another Python")
     one, _ = experiment(config(corpus), workdir)
     assert "that of another Python" in one.write_report("command").read_text()
     with pytest.raises(RefusedError, match="trained on other data of the same name"):
