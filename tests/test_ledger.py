@@ -158,7 +158,7 @@ def test_a_claim_that_lacks_what_it_needs_is_untestable(tmp_path):
     words = [(effect["is_need"], effect["verdict"]) for effect in rows[0]["effects"]]
     assert words == [(True, "not reproduced"), (False, "reproduced")]
     page = write(tmp_path, rows, ABOUT).read_text()
-    assert "<td class=text>a larger model" in page and "needed first: two" in page
+    assert "data-name='scale needed'>a larger model" in page and "needed first: two" in page
     assert with_need(low=1.5)[0]["verdict"] == "reproduced"
     assert with_need(high=2.001)[0]["verdict"] == "mixed or underpowered"
 
@@ -178,7 +178,7 @@ def test_bounds_near_0_are_told_from_0(tmp_path):
     near = dataclasses.replace(LESS, of=lambda a: Seeds({0: 2e-6, 1: 3e-6}), high=1e-5)
     rows = ledger_of((dataclasses.replace(CLAIM, effects=(near,)),), {})
     page = write(tmp_path, rows, ABOUT).read_text()
-    assert "<td>< 1.0e-05" in page and "2.5e-06 ±" in page
+    assert "data-name=predicted>&lt; 1.0e-05<td" in page and "2.5e-06 ±" in page
 
 
 def test_two_results_of_a_seed_are_refused():
