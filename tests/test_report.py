@@ -2,13 +2,13 @@
 
 import csv
 import dataclasses
-import html
 import io
 import itertools
 import json
 import math
 from pathlib import Path
 
+import markupsafe
 import pytest
 from rich.console import Console
 
@@ -221,7 +221,7 @@ def test_the_page_stands_alone(tmp_path):
     assert "http" not in page
     assert "<script" not in page and "@import" not in page and " src=" not in page
     assert page.count("<svg") == 3
-    assert page.count(html.escape(RULES)) == 1
+    assert page.count(str(markupsafe.escape(RULES))) == 1
     ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
     assert len(ids) == len(set(ids))
     assert "a &amp; b" in page and "sha256:12ab" in page
