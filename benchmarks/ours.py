@@ -11,7 +11,6 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from experiments.command import count
-from experiments.training.host import compiler_options
 from experiments.training.parameters import parameter_count
 from experiments.training.precision import PRODUCTS
 from experiments.training.recipe import Recipe
@@ -73,8 +72,7 @@ def jax_step(
     recipe = Recipe(**sizes, products=args.precision)
     spec = FrozenConfigDict({"encoding": {"name": name}, "model": model_sizes(args)})
     state, function = start(Text(recipe, None, spec))
-    options = compiler_options(jax.local_devices())
-    function = jax.jit(function, donate_argnames="state", compiler_options=options)
+    function = jax.jit(function, donate_argnames="state")
     holder, key = {"state": state}, jax.random.key(1)
 
     def step():

@@ -1,9 +1,9 @@
-"""Times training steps with products in float32 and in bfloat16, with and without oneDNN.
+"""Times training steps with products in float32 and in bfloat16.
 
     python -m benchmarks.precision --shapes=8x256,2x1024
 
-Each round times one step of each kind; figures are medians over rounds, and the ratio is the median
-over rounds of a kind's time over that of float32 without oneDNN. Below 1 it is faster.
+Each round times one step of each; figures are medians over rounds, and the ratio is the median over
+rounds of bfloat16's time over float32's. Below 1 bfloat16 is faster.
 """
 
 import argparse
@@ -17,25 +17,19 @@ keep_freed_memory()
 
 from benchmarks import ours  # noqa: E402
 from experiments.command import count, exit_status  # noqa: E402
-from experiments.training import host  # noqa: E402
+from experiments.training.precision import PRODUCTS  # noqa: E402
 
 
 def steps_of(scheme: str, shape: str) -> dict[str, Callable[[], float]]:
-    """Returns a function that runs a training step, by its kind."""
+    """Returns a function that runs a training step, by its precision."""
     batch, length = map(int, shape.split("x"))
     parser = ours.shape_parser(__doc__, batch=batch, length=length)
-    steps, options = {}, host.compiler_options
-    for name, precision, is_on in (
-        ("float32", "float32", False),
-        ("float32, oneDNN", "float32", True),
-        ("bfloat16", "bfloat16", False),
-        ("bfloat16, oneDNN", "bfloat16", True),
-    ):
+    steps = {}
+    for precision in PRODUCTS:
         args = parser.parse_args([f"--precision={precision}"])
-        ours.compiler_options = options if is_on else lambda devices: {}
-        steps[name], _ = ours.jax_step(args, scheme, ours.random_tokens(args))
+        steps[precision], _ = ours.jax_step(args, scheme, ours.random_tokens(args))
         for _ in range(3):
-            steps[name]()
+            steps[precision]()
     return steps
 
 

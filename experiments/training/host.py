@@ -1,12 +1,9 @@
 """Prepares a CPU host, before any work starts, and says how much memory the work has taken."""
 
 import ctypes
-import functools
 import os
 import resource
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 # Parameters of glibc's mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -38,38 +35,6 @@ def keep_compiled(folder) -> None:
     # Faster compilations are not worth a file: reading it would take as long. With this bound a
     # second sweep of small models spends 2.5 % of its time compiling; with 0.5 seconds, 14 %.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def compiler_options(devices: Sequence[Any]) -> dict[str, Any]:
-    """Returns options under which XLA:CPU runs the products of a training step faster.
-
-    They hand each product of matrices to oneDNN. They are not for the generation of text, because
-    the products of a single token take longer so.
-
-    Args:
-      devices: the devices of this process that run the step. Where they are no CPU, or several
-        virtual ones, there are no options; nor are there where jaxlib does not know these.
-    """
-    is_cpu = len(devices) == 1 and devices[0].platform == "cpu"
-    return _ONEDNN if is_cpu and _knows_onednn() else {}
-
-
-# With LIBRARY_FUSION_TYPE_DOT, which also fuses neighbours of products, the process aborts.
-_ONEDNN = {
-    "xla_cpu_use_onednn": True,
-    "xla_cpu_experimental_onednn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
-}
-
-
-@functools.cache
-def _knows_onednn() -> bool:
-    import jax
-
-    try:
-        jax.jit(lambda x: x + 1, compiler_options=_ONEDNN).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
 
 
 def memory_of_host() -> int:

@@ -22,7 +22,6 @@ from rich.console import Console
 from experiments import preemption
 from experiments.progress import stage
 from experiments.training.cost import peak_flops, step_flops
-from experiments.training.host import compiler_options
 from experiments.training.mesh import batch_sharding, own_part, placed, replicated, state_shardings
 from experiments.training.parameters import parameter_count
 from experiments.training.precision import gain
@@ -141,9 +140,7 @@ def lower_step(task: Task, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:
 
 
 def _jitted(step, places, mesh):
-    places = places, replicated(mesh)
-    options = compiler_options(mesh.local_devices)
-    return jax.jit(step, donate_argnums=0, out_shardings=places, compiler_options=options)
+    return jax.jit(step, donate_argnums=0, out_shardings=(places, replicated(mesh)))
 
 
 class _Loop:

@@ -1,4 +1,4 @@
-"""Tests of training with products in bfloat16, and of the options of XLA:CPU for a step."""
+"""Tests of training with products in bfloat16."""
 
 import functools
 import io
@@ -13,7 +13,7 @@ from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from experiments.running.sweep import recipe_fields
-from experiments.training import host, loop
+from experiments.training import loop
 from experiments.training.mesh import make_mesh
 from experiments.training.recipe import Recipe
 from experiments.training.step import initial_state, train_step
@@ -83,19 +83,6 @@ def test_products_are_refused_where_they_mean_nothing():
 def test_runs_that_are_older_than_the_field_are_found_again():
     assert "products" not in recipe_fields(task().recipe)
     assert recipe_fields(task(products="bfloat16").recipe)["products"] == "bfloat16"
-
-
-def test_a_jaxlib_without_the_options_goes_without(monkeypatch):
-    monkeypatch.setattr(host, "_ONEDNN", {"xla_cpu_unheard_of": True})
-    host._knows_onednn.cache_clear()
-    assert host.compiler_options(jax.devices("cpu")[:1]) == {}
-    host._knows_onednn.cache_clear()
-
-
-def test_options_are_for_one_device_of_a_cpu(monkeypatch):
-    one, several = jax.devices("cpu")[:1], jax.devices("cpu")[:2]
-    assert "xla_cpu_use_onednn" in host.compiler_options(one)
-    assert len(several) == 1 or host.compiler_options(several) == {}
 
 
 def test_a_device_that_gains_nothing_is_named(tmp_path, monkeypatch):
