@@ -104,7 +104,7 @@ def test_every_need_asks_what_was_measured(kept):
 def test_the_guide_is_one_screen(kept):
     text = guide(*kept, {"rope": 1.04, "t5": 3.3})
     assert len(text.splitlines()) <= 120 and "longer under `t5`" in text
-    assert re.findall(r"^### (.*?):", text, re.M) == [need.title for need in NEEDS]
+    assert re.findall(r"^## (.*?):", text, re.M) == [need.title for need in NEEDS]
     assert len((DOCS / "choosing.md").read_text().splitlines()) <= 120
 
 

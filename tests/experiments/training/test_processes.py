@@ -179,7 +179,6 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(
 @pytest.mark.parametrize(
     ("flag", "words", "wrong"),
     [
-        ("--config.corpus=files:nowhere/*.txt", "nowhere/*.txt", (1,)),
         ("--config.corpus=files:nowhere/*.txt", "nowhere/*.txt", (0, 1)),
         ("--config.train.steps=many", "--config.train.steps", (1,)),
         ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0,)),
