@@ -15,16 +15,17 @@ from absl import logging
 from experiments.results.record import RefusedError, agreed, read_json, read_run, write_json
 
 _FILE, _SEAL = "evaluation.json", "seal"
+# What is wrong where a part of the seal is not the expected one.
+_REASONS = {
+    "content": "evaluation.json was changed after it was written",
+    "run": "evaluation.json belongs to another run than run.json beside it",
+    "metrics": "metrics.jsonl is not the file that the evaluation knows",
+}
 
 
 def write_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
     """Writes the ``evaluation.json`` of the run in ``folder``, with its seal."""
-    seal = {
-        "content": _digest(evaluation),
-        "run": _run(folder),
-        "metrics": _metrics(folder),
-    }
-    write_json(folder / _FILE, {**evaluation, _SEAL: seal})
+    write_json(folder / _FILE, {**evaluation, _SEAL: _seal_of(folder, evaluation)})
 
 
 def read_evaluation(folder: Path, fields: Mapping[str, type]) -> dict[str, Any] | None:
@@ -42,12 +43,10 @@ def read_evaluation(folder: Path, fields: Mapping[str, type]) -> dict[str, Any] 
     if seal is None:
         _say_once("results of an earlier version have no checksum that would show a change")
         return found
-    if seal["content"] != _digest(found):
-        raise ValueError(f"{folder / _FILE} was changed after it was written")
-    if seal["run"] != _run(folder):
-        raise ValueError(f"{folder / _FILE} belongs to another run than run.json beside it")
-    if seal["metrics"] != _metrics(folder):
-        raise ValueError(f"{folder / 'metrics.jsonl'} is not the file that the evaluation knows")
+    expected = _seal_of(folder, found)
+    for name, reason in _REASONS.items():
+        if not isinstance(seal, dict) or seal.get(name) != expected[name]:
+            raise ValueError(f"{folder}/{reason}")
     return found
 
 
@@ -69,7 +68,7 @@ def check_metrics(folder: Path) -> None:
         seal = (read_json(folder / _FILE, {_SEAL: dict}) or {}).get(_SEAL)
     except ValueError:  # damaged, or without a seal
         return
-    if seal and seal["metrics"] != _metrics(folder):
+    if seal and seal.get("metrics") != _metrics(folder):
         raise RefusedError(
             f"{folder / 'metrics.jsonl'} is not the file that this run wrote: put it back, or "
             "delete the folder to train again"
@@ -81,8 +80,13 @@ def _say_once(sentence: str) -> None:
     logging.warning(sentence)
 
 
-def _run(folder: Path) -> str:
-    return _digest((read_run(folder) or {}).get("config"))
+def _seal_of(folder: Path, evaluation: Mapping[str, Any]) -> dict[str, str | None]:
+    run = read_run(folder) or {}
+    return {
+        "content": _digest(evaluation),
+        "run": _digest(run.get("config")),
+        "metrics": _metrics(folder),
+    }
 
 
 def _metrics(folder: Path) -> str | None:

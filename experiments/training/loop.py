@@ -165,7 +165,8 @@ class _Loop:
         first = self.runs[0].first
         steps = self.recipe.steps if self._going() else first
         state, keys = self._first_state(start), self._of_all(jax.random.key)
-        if self.recipe.products == "bfloat16" and (times := 1 / gain()) > 1:
+        is_rounded = self.recipe.products == "bfloat16" and first < steps
+        if is_rounded and (times := 1 / gain()) > 1:
             console.print(
                 f"train.products=bfloat16: on this device products take {times:.1f} times as long "
                 "as in float32"

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from calls import INF, NAN, X_BTD, B, H, T, attend, read, sides
 from common import refuses
 from flax import nnx
 
@@ -14,30 +15,6 @@ import posenc_jax
 from posenc_jax import HeadShard, Tokens
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.positions import Text, packed, qwen2_vl, segments_of, text, videorope
-
-B, T, H, C = 2, 6, common.HEADS, common.HEAD_DIM
-X_BTD = jnp.ones((B, T, common.WIDTH))
-INF, NAN = float("inf"), float("nan")
-
-
-def sides(num_heads=H, keys=T, num_kv_heads=None, channels=C):
-    """Returns queries, keys and values."""
-    shapes = (T, num_heads), (keys, num_kv_heads or num_heads), (keys, num_kv_heads or num_heads)
-    return [jnp.asarray(common.normal(i, B, *s, channels)) for i, s in enumerate(shapes)]
-
-
-def read(encoding, positions=None, x_BTD=X_BTD, **options):
-    """Returns the tokens of a layer with the input ``x_BTD``."""
-    positions = text(T) if positions is None else positions
-    return encoding.tokens(positions, **options).observed(encoding, x_BTD)
-
-
-def attend(encoding="rope", *qkv, tokens=None, **options):
-    """Attends to six tokens under a scheme, or the scheme called so."""
-    encoding = common.build(encoding) if isinstance(encoding, str) else encoding
-    tokens = read(encoding) if tokens is None else tokens
-    return posenc_jax.attend(encoding, *(qkv or sides()), tokens, **options)
-
 
 # Tokens
 

@@ -51,6 +51,14 @@ def test_records_that_are_gone_are_noticed(folder):
         seal.read_evaluation(folder, FIELDS)
 
 
+@pytest.mark.parametrize("damaged", [{}, "a seal", {"content": "0"}])
+def test_a_seal_that_is_damaged_is_refused(folder, damaged):
+    found = json.loads((folder / "evaluation.json").read_text())
+    write_json(folder / "evaluation.json", found | {"seal": damaged})
+    with pytest.raises(ValueError, match=r"evaluation\.json was changed"):
+        seal.read_evaluation(folder, FIELDS)
+
+
 def test_an_evaluation_of_another_run_is_refused(folder, tmp_path):
     other = sealed_in(tmp_path / "alibi", "alibi")
     (other / "evaluation.json").replace(folder / "evaluation.json")
