@@ -1,13 +1,19 @@
 """Checks what users pass, once, where it enters: errors that people make, each with its fix."""
 
-import math
-import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+from posenc_jax.fields import (
+    check_choice,
+    check_divides,
+    check_range,
+    count_of,
+    is_real,
+)
 
 # float64 positions may lose this much when they become float32: a thousandth of a token.
 MOST_ROUNDING = 2.0**-10
@@ -27,45 +33,44 @@ def check_positions(positions: Any) -> jax.Array:
         count (bfloat16 reads 257 as 256), or a value is not finite or would be changed by the cast.
     """
     positions = as_array("positions", positions)
-    if positions.ndim not in (2, 3) or 0 in positions.shape:
+    dtype, shape = positions.dtype, positions.shape
+    counts = jnp.issubdtype(dtype, jnp.integer) or dtype in (jnp.float32, jnp.float64)
+    if not counts or len(shape) not in (2, 3) or 0 in shape:
         raise ValueError(
-            f"positions have shape {positions.shape}, but must be [B, T], or [B, T, A] for tokens "
-            "on several axes, with at least one token; add a batch axis with [None]"
+            f"positions are {dtype} of shape {shape}, but must be whole numbers or float32, other "
+            "types cannot count, and [B, T], or [B, T, A] for tokens on several axes, with at "
+            "least one token: cast them, or add a batch axis with [None]"
         )
-    dtype, is_known = positions.dtype, not isinstance(positions, jax.core.Tracer)
-    if jnp.issubdtype(dtype, jnp.integer):
-        origin = "subtract an origin that all tokens share (posenc_jax.positions.since)"
-        whole = _as_int32("positions", positions, origin)
+    origin = "subtract an origin that all tokens share (posenc_jax.positions.since)"
+    exact = in_32_bits("positions", positions, origin)
+    if exact.dtype == jnp.int32:
         check_span("positions", positions)
-        return whole
-    if dtype not in (jnp.float32, jnp.float64):
-        raise ValueError(
-            f"positions must be whole numbers or float32, not {dtype}, which cannot count; cast "
-            "them to int32 or float32"
-        )
-    if is_known:
-        _check_floats(np.asarray(positions))
-    elif dtype == jnp.float64:
-        raise ValueError(
-            "positions are float64 under jax.jit, where their values cannot be checked; subtract "
-            "an origin outside (posenc_jax.positions.since) or cast them to float32"
-        )
-    return jnp.asarray(positions, jnp.float32)
+    return jnp.asarray(exact)
 
 
-def _as_int32(name, numbers, instead) -> jax.Array:
-    """Returns whole numbers of any type as int32; known values must fit."""
-    if numbers.dtype.itemsize >= 4 and numbers.dtype != jnp.int32:
-        if isinstance(numbers, jax.core.Tracer):
+def in_32_bits(name: str, numbers: Any, fix: str) -> Any:
+    """Returns whole numbers as int32 and others as float32; no known value may change.
+
+    Errors call the numbers ``name`` and propose ``fix``.
+    """
+    is_whole = numbers.dtype.kind in "iuO"
+    dtype = np.dtype("int32" if is_whole else "float32")
+    if isinstance(numbers, jax.core.Tracer):
+        if numbers.dtype.itemsize >= 4 and numbers.dtype != dtype:
             raise ValueError(
                 f"{name} are {numbers.dtype} under jax.jit, where their values cannot be checked; "
-                "cast them to int32"
+                f"cast them to {dtype}, or {fix} outside"
             )
-        values, limits = np.asarray(numbers), np.iinfo(np.int32)
-        outside = values[(values < limits.min) | (values > limits.max)]
-        if outside.size:
-            raise ValueError(f"{name}: {outside.flat[0]} does not fit into int32; {instead}")
-    return jnp.asarray(numbers, jnp.int32)
+        return jnp.asarray(numbers, dtype)
+    values = np.asarray(numbers)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if is_whole:
+            is_lost = (values < -(2**31)) | (values >= 2**31)
+        else:
+            is_lost = ~(abs(values.astype(dtype).astype(np.float64) - values) <= MOST_ROUNDING)
+    if is_lost.any():
+        raise ValueError(f"{name}: {values[is_lost][0]} does not fit into {dtype}; {fix}")
+    return numbers.astype(dtype)
 
 
 def check_span(name: str, *numbers: Any) -> bool:
@@ -73,9 +78,9 @@ def check_span(name: str, *numbers: Any) -> bool:
 
     The result says whether their values are known.
     """
-    if any(isinstance(each, jax.core.Tracer) for each in numbers):
+    if any(isinstance(array, jax.core.Tracer) for array in numbers):
         return False
-    ends = [int(end) for each in map(np.asarray, numbers) for end in (each.min(), each.max())]
+    ends = [int(end) for array in map(np.asarray, numbers) for end in (array.min(), array.max())]
     if max(ends) - min(ends) > np.iinfo(np.int32).max:
         raise ValueError(
             f"{name} from {min(ends)} to {max(ends)} are too far apart for a distance in "
@@ -84,17 +89,14 @@ def check_span(name: str, *numbers: Any) -> bool:
     return True
 
 
-def _check_floats(values):
-    bad = values[~np.isfinite(values)]
-    if bad.size:
-        raise ValueError(f"position {bad.flat[0]} is not a finite number")
-    rounding = abs(values.astype(np.float32).astype(np.float64) - values)
-    if rounding.max() > MOST_ROUNDING:
-        moved = values.flat[rounding.argmax()].item()
-        raise ValueError(
-            f"position {moved} would be moved by {rounding.max():.3g} in float32; subtract an "
-            "origin that all tokens share (posenc_jax.positions.since)"
-        )
+def check_rows(positions: Any, count: int, fix: str) -> None:
+    """Checks that known positions are whole numbers below ``count``; errors propose ``fix``."""
+    if isinstance(positions, jax.core.Tracer):
+        return
+    positions = np.asarray(positions)
+    outside = positions[(positions < 0) | (positions >= count) | (positions % 1 != 0)]
+    if outside.size:
+        raise ValueError(f"position {outside.flat[0]} is not among 0..{count - 1}; {fix}")
 
 
 def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | None:
@@ -116,10 +118,10 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
         )
     # Differences of unsigned numbers are never negative, so no token would be hidden.
     instead = f"renumber them, {name} = np.unique({name}, return_inverse=True)[1]"
-    whole = _as_int32(name, numbers, instead)
+    whole = in_32_bits(name, numbers, instead)
     if name == "index":
         check_span(name, numbers)
-    return whole
+    return jnp.asarray(whole)
 
 
 def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
@@ -152,55 +154,6 @@ def check_tokens(name: str, tokens: Any, encoding: Any = None) -> None:
             f"{name} were not prepared for {type(encoding).__name__}: make them by "
             "encoding.tokens(positions)"
         )
-
-
-def count_of(name: str, value: Any, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
-    """Returns ``value``, a size, a count or an index of any integer type, as an int.
-
-    By default it must fit into int32, in which attention counts.
-
-    Raises:
-      ValueError: ``value`` is no whole number, or not within ``minimum`` and ``maximum``. The error
-        calls it ``name``.
-    """
-    try:
-        count = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        count = None
-    if count is None or not minimum <= count <= maximum:
-        allowed = f"at least {minimum}, and a whole number below 2**31"
-        if maximum < 2**31 - 1:
-            allowed = f"within {minimum}..{maximum}, and a whole number"
-        raise ValueError(f"{name}={value!r} must be {allowed}")
-    return count
-
-
-def is_real(value: Any) -> bool:
-    """Returns whether ``value`` is one real number, of Python, NumPy or JAX, perhaps traced."""
-    is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
-    # Neither a bool nor a complex number.
-    return is_number and jnp.ndim(value) == 0 and jnp.result_type(value).kind not in "bc"
-
-
-def is_whole(value: Any) -> bool:
-    """Returns whether ``value`` is one whole number, of Python, NumPy or JAX, perhaps traced."""
-    return is_real(value) and jnp.issubdtype(jnp.result_type(value), jnp.integer)
-
-
-def check_positive(**numbers: Any) -> None:
-    """Checks that numbers are positive and finite."""
-    for name, number in numbers.items():
-        if not is_real(number) or not 0 < number < math.inf:
-            raise ValueError(f"{name}={number!r} must be a positive number, finite")
-
-
-def check_flags(**flags: Any) -> None:
-    """Checks that flags are True or False, and not traced."""
-    for name, flag in flags.items():
-        if not isinstance(flag, bool | np.bool_):
-            raise ValueError(
-                f"{name}={flag!r} must be True or False, known while the program is traced"
-            )
 
 
 def checked_length(length, positions):
@@ -250,14 +203,14 @@ def check_key(key: Any) -> None:
 # Encodings
 
 
-def check_encoding(encoding: Any) -> None:
-    """Checks that ``encoding`` is the encoding of one layer."""
+def check_encoding(encoding: Any, name: str = "encoding") -> None:
+    """Checks that ``encoding`` is the encoding of one layer; errors call it ``name``."""
     if hasattr(encoding, "hooks") and not isinstance(encoding, type):
         return
     is_class = isinstance(encoding, type)
     kind = f"the class {encoding.__name__}" if is_class else type(encoding).__name__
     raise ValueError(
-        f"encoding must be an Encoding, as posenc_jax.make gives it, not {kind}; of Layers take "
+        f"{name} must be an Encoding, as posenc_jax.make gives it, not {kind}; of Layers take "
         "one layer's, layers.at(i)[0], and within a HeadShard its .encoding"
     )
 
@@ -302,27 +255,25 @@ def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
     """Checks that ``heads`` are the numbers of H query heads that read whole kv heads."""
     is_known = not isinstance(heads, jax.core.Tracer)
     is_array = isinstance(heads, jax.Array | np.ndarray)
-    is_whole = is_array and jnp.issubdtype(heads.dtype, jnp.integer)
-    numbers = set(np.ravel(heads).tolist()) if is_whole and is_known else {*range(H)}
-    is_right = is_whole and heads.shape == (H,) and len(numbers) == H
-    if not is_right or not numbers <= {*range(num_heads)}:
+    group = H // K
+    is_right = is_array and jnp.issubdtype(heads.dtype, jnp.integer) and heads.shape == (H,)
+    if is_right and is_known:
+        numbers = np.asarray(heads)
+        of_kv_heads = numbers.reshape(K, group) // group
+        is_right = len(set(numbers.tolist())) == H and {*numbers.tolist()} <= {*range(num_heads)}
+        is_right &= bool((of_kv_heads == of_kv_heads[:, :1]).all())
+    if not is_right or num_heads % group:
         raise ValueError(
             f"heads={heads} of HeadShard must be an array of {H} numbers of query heads within "
-            f"0..{num_heads - 1}, one for each head of the given queries, all different"
-        )
-    group = H // K
-    of_kv_heads = np.asarray(heads).reshape(K, group) // group if is_known else np.zeros((K, 1))
-    if num_heads % group or (of_kv_heads != of_kv_heads[:, :1]).any():
-        raise ValueError(
-            f"heads={heads} of HeadShard, of num_heads={num_heads}, cut a group: {group} heads in "
-            f"a row read one of the {K} kv heads given, so they must be the {group} of one kv head "
-            "of the model; give all of them, or each head a kv head of its own (jnp.repeat)"
+            f"0..{num_heads - 1}, one for each head of the given queries, all different; {group} "
+            f"heads in a row read one of the {K} kv heads given, so they must be the {group} of "
+            "one kv head of the model: give all of them, or repeat keys and values (jnp.repeat)"
         )
 
 
 def check_arrays(q_BTHC, k_BSKC, v_BSKC, is_rotated: bool) -> None:
     """Checks that the shapes and types of queries, keys and values fit."""
-    shapes = _check_axes("queries, keys and values", {"q": q_BTHC, "k": k_BSKC, "v": v_BSKC})
+    shapes = _check_axes(q=q_BTHC, k=k_BSKC, v=v_BSKC)
     (B, _, H, C), (_, S, K, width) = q_BTHC.shape, k_BSKC.shape
     is_as_wide = width == C or is_rotated
     if len(k_BSKC) != B or not is_as_wide or v_BSKC.shape[:3] != (B, S, K) or H % K:
@@ -334,32 +285,23 @@ def check_arrays(q_BTHC, k_BSKC, v_BSKC, is_rotated: bool) -> None:
 
 def check_keys(k_BSKC, v_BSKC, num_heads: Any) -> None:
     """Checks that keys and values fit each other and the number of query heads."""
-    shapes = _check_axes("keys and values", {"k": k_BSKC, "v": v_BSKC})
+    shapes = _check_axes(k=k_BSKC, v=v_BSKC)
     if k_BSKC.shape[:3] != v_BSKC.shape[:3]:
         raise ValueError(f"{shapes} do not fit: both must be [B, S, K, C]")
-    K = k_BSKC.shape[2]
-    if count_of("num_heads", num_heads) % K:
-        raise ValueError(
-            f"num_heads={num_heads!r} must be the number of query heads, a multiple of the {K} kv "
-            "heads of k and v"
-        )
+    check_divides(num_kv_heads=k_BSKC.shape[2], num_heads=count_of("num_heads", num_heads))
 
 
-def _check_axes(what, arrays) -> str:
+def _check_axes(**arrays: Any) -> str:
     """Returns the shapes of arrays that must have four axes and floating-point elements."""
-    for name, x in arrays.items():
-        if not hasattr(x, "dtype"):
-            raise ValueError(
-                f"{name} must be an array, such as jnp.asarray gives, not {type(x).__name__}"
-            )
     shapes = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
-    if any(jnp.ndim(x) != 4 for x in arrays.values()):
-        raise ValueError(f"{what} must be [B, T, H, C], not {shapes}")
     for name, x in arrays.items():
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(f"{name} must be floating-point numbers, not {x.dtype}")
-        if 0 in x.shape:
-            raise ValueError(f"attention needs at least one query and one key, not {shapes}")
+        is_float = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
+        if not is_float or x.ndim != 4 or 0 in x.shape:
+            kind = x.dtype if hasattr(x, "dtype") else type(x).__name__
+            raise ValueError(
+                f"{shapes}: {name} must be a floating-point array [B, T, H, C] with at least one "
+                f"token, and is {kind}"
+            )
     return shapes
 
 
@@ -377,19 +319,16 @@ def check_side(encoding, name, tokens, x):
     B, length = x.shape[:2]
     for what in ("positions", "segment_ids", "index"):
         numbers = getattr(tokens, what)
-        if numbers is not None and numbers.shape[:2] not in ((B, length), (1, length)):
-            side = "queries" if name == "q_tokens" else "keys"
+        if numbers is None:
+            continue
+        # Differences of unsigned or short numbers wrap, and short floats cannot count.
+        types = ("int32", "float32") if what == "positions" else ("int32",)
+        if numbers.shape[:2] not in ((B, length), (1, length)) or numbers.dtype not in types:
             shapes = " or ".join(f"[{batch}, {length}]" for batch in sorted({B, 1}, reverse=True))
             raise ValueError(
-                f"{name} has {what} of shape {numbers.shape}, but {side} of shape {x.shape}, which "
-                f"is [B, T, H, C], have {length} tokens in a batch of {B}: give {shapes}"
-            )
-        # Differences of unsigned or short numbers wrap, and short floats cannot count.
-        kinds = "if" if what == "positions" else "i"
-        if numbers is not None and (numbers.dtype.kind not in kinds or numbers.dtype.itemsize < 4):
-            raise ValueError(
-                f"{name} has {what} of type {numbers.dtype}, but they must be int32"
-                f"{' or float32' if what == 'positions' else ''}, as encoding.tokens makes them"
+                f"{name} has {what} of shape {numbers.shape}, {numbers.dtype}, but q or k of shape "
+                f"{x.shape}, which is [B, T, H, C], has {length} tokens in a batch of {B}: give "
+                f"{shapes}, {' or '.join(types)}, as encoding.tokens makes them"
             )
     tokens.check_made_by(encoding, name)
     if tokens.stage == "rotated":
@@ -403,32 +342,27 @@ def check_side(encoding, name, tokens, x):
 
 
 def check_scale(scale: Any) -> None:
-    """Checks that ``scale`` is one real number."""
-    largest = float(np.finfo(np.float32).max)
-    is_finite = not isinstance(scale, int | float) or abs(scale) <= largest
-    if not is_real(scale) or not is_finite:
-        raise ValueError(
-            f"scale={scale!r} must be one real number, a float or an array [], finite, which "
-            "multiplies the products of all queries and keys"
-        )
+    """Checks that ``scale``, the factor of all products, is one real number of float32."""
+    if isinstance(scale, int | float):
+        largest = float(np.finfo(np.float32).max)
+        check_range(-largest, largest, scale=scale)
+    elif not is_real(scale):
+        raise ValueError(f"scale={scale!r} must be one real number, a float or an array []")
 
 
 # Models
 
 
-def check_sizes(**sizes: int | None) -> None:
-    """Checks that sizes are whole numbers, 1 or more; None is allowed."""
-    for name, size in sizes.items():
-        if size is not None:
-            count_of(name, size)
+def check_rngs(rngs: Any) -> None:
+    """Checks that ``rngs`` are Flax's."""
+    if not isinstance(rngs, nnx.Rngs):
+        raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
 
 
 def check_types(rngs, norm_epsilon, **types) -> None:
     """Checks that ``rngs`` are Flax's, and that ``types`` are floating-point types."""
-    if not is_real(norm_epsilon) or not 0 <= norm_epsilon < math.inf:
-        raise ValueError(f"norm_epsilon={norm_epsilon!r} must be a number, 0 or more")
-    if not isinstance(rngs, nnx.Rngs):
-        raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
+    check_range(0, norm_epsilon=norm_epsilon)
+    check_rngs(rngs)
     for name, given in types.items():
         try:
             is_floating = jnp.issubdtype(jnp.dtype(given), jnp.floating)
@@ -440,31 +374,16 @@ def check_types(rngs, norm_epsilon, **types) -> None:
 
 def sinks_of_layers(sinks, num_layers: int) -> list[str | None]:
     """Returns the sinks of each layer, given one for all or a sequence that layers repeat."""
-    each = [sinks] if isinstance(sinks, str) or not hasattr(sinks, "__iter__") else list(sinks)
-    if not each or num_layers % len(each):
-        raise ValueError(
-            f"sinks={sinks!r} must be one for all layers, or a sequence that repeats evenly over "
-            f"num_layers={num_layers}"
-        )
-    for kind in each:
-        if kind not in (None, "head", "token"):
-            raise ValueError(
-                f"sinks={kind!r} must be 'head' (one a head, learned), 'token' (computed for each "
-                "query) or None"
-            )
-    return each * (num_layers // len(each))
+    kinds = [sinks] if isinstance(sinks, str) or not hasattr(sinks, "__iter__") else list(sinks)
+    check_divides(sinks=len(kinds), num_layers=num_layers)
+    for kind in kinds:
+        check_choice(("head", "token", None), sinks=kind)
+    return kinds * (num_layers // len(kinds))
 
 
 def check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm) -> None:
     """Checks that numbers of heads divide each other, and that ``qk_norm`` is known."""
-    if num_heads % num_kv_heads:
-        raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
-    if head_dim is None and model_dim % num_heads:
-        raise ValueError(
-            f"num_heads={num_heads} must divide model_dim={model_dim}, or head_dim be given"
-        )
-    if qk_norm not in (None, "head", "all"):
-        raise ValueError(
-            f"qk_norm={qk_norm!r} must be 'head' (each head by itself), 'all' (all heads "
-            "together) or None"
-        )
+    check_divides(num_kv_heads=num_kv_heads, num_heads=num_heads)
+    if head_dim is None:
+        check_divides(num_heads=num_heads, model_dim=model_dim)
+    check_choice(("head", "all", None), qk_norm=qk_norm)

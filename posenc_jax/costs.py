@@ -11,8 +11,9 @@ from flax import nnx
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from posenc_jax.attention import attend
-from posenc_jax.checks import count_of
+from posenc_jax.checks import check_encoding
 from posenc_jax.encoding import HOOKS, Encoding
+from posenc_jax.fields import count_of
 from posenc_jax.positions import text
 
 
@@ -68,11 +69,7 @@ def describe(
     optimises: a cosine counts as one. They say what must be computed, not how long it takes;
     ``benchmarks/cost.py`` measures that.
     """
-    if not isinstance(encoding, Encoding):
-        raise ValueError(
-            f"encoding must be one encoding, not {type(encoding).__name__}; pass each "
-            "encoding of its pattern by itself, such as encoding.distinct[0]"
-        )
+    check_encoding(encoding)
     num_heads, head_dim = count_of("num_heads", num_heads), count_of("head_dim", head_dim)
     length = count_of("length", length)
     model_dim = num_heads * head_dim if model_dim is None else count_of("model_dim", model_dim)
@@ -113,7 +110,7 @@ def _count(program: ClosedJaxpr) -> float:
             summed: Any = step.invars[0].aval
             total -= summed.size * (summed.shape[step.params["axis"]] - 2)
         elif step.primitive.name == "triangular_solve":
-            solved: list[Any] = [each.aval for each in step.invars]
+            solved: list[Any] = [operand.aval for operand in step.invars]
             alone = functools.partial(step.primitive.bind, **step.params)
             total += solved[0].shape[-1] * solved[1].size - _of_xla(alone, solved)
     return total
@@ -133,6 +130,6 @@ def _steps(program: Jaxpr) -> Iterator[JaxprEqn]:
         within: Any = tuple(step.params.values())
         if step.primitive.name == "custom_linear_solve":
             within = step.params["jaxprs"].solve  # The others belong to its derivative.
-        for each in jax.tree.leaves(within):
-            if isinstance(each, ClosedJaxpr | Jaxpr):
-                yield from _steps(each.jaxpr if isinstance(each, ClosedJaxpr) else each)
+        for inner in jax.tree.leaves(within):
+            if isinstance(inner, ClosedJaxpr | Jaxpr):
+                yield from _steps(inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner)

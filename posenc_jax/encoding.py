@@ -13,14 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import (
-    check_key,
-    check_made,
-    check_numbers,
-    check_positions,
-    checked_length,
-    count_of,
-)
+from posenc_jax.checks import check_key, check_made, check_numbers, check_positions, checked_length
+from posenc_jax.fields import count_of
 from posenc_jax.lookup import GATHER, Lookup
 from posenc_jax.tokens import Stamp, Tokens, is_consecutive, structure
 

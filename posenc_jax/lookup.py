@@ -49,7 +49,7 @@ GATHER = Lookup(rows, pick)
 
 def row_products(x_BTHC, table) -> jax.Array:
     """Multiplies every vector with every row of ``[R, C]`` or ``[H, R, C]``: ``[B, H, T, R]``."""
-    check_width(x_BTHC, table.shape[-1])
+    check_width(x_BTHC, head_dim=table.shape[-1])
     # The product is in float32, because XLA:CPU cannot run it in bfloat16.
     x_BTHC, table = x_BTHC.astype(jnp.float32), table.astype(jnp.float32)
     if table.ndim == 2:
@@ -57,12 +57,13 @@ def row_products(x_BTHC, table) -> jax.Array:
     return jnp.einsum("bthc,hrc->bhtr", x_BTHC, lying_as_heads(table, x_BTHC))
 
 
-def check_width(x_BTHC: jax.Array, head_dim: int) -> None:
-    """Checks that heads have the number of channels that the encoding was made for."""
-    if x_BTHC.shape[-1] != head_dim:
+def check_width(x: jax.Array, **width: int) -> None:
+    """Checks that heads, or inputs, have the ``head_dim=`` or ``model_dim=`` of the encoding."""
+    ((name, size),) = width.items()
+    if x.shape[-1] != size:
         raise ValueError(
-            f"heads have {x_BTHC.shape[-1]} channels, but the encoding was made for "
-            f"head_dim={head_dim}; pass head_dim={x_BTHC.shape[-1]} to make"
+            f"an array of shape {x.shape} has {x.shape[-1]} channels, but the encoding was made "
+            f"for {name}={size}; pass {name}={x.shape[-1]} to make"
         )
 
 

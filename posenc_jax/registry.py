@@ -13,10 +13,11 @@ import jax
 import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import count_of
+from posenc_jax.checks import check_encoding, check_rngs
 from posenc_jax.encoding import HOOKS, Encoding
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.fields import count_of
 from posenc_jax.model.layers import Layers
 
 # Patterns differ from layer to layer: ``make`` returns Layers for these names, else an Encoding.
@@ -155,7 +156,7 @@ def make(
     train_length: int | None = None,
     num_layers: int | None = None,
     rngs: nnx.Rngs | None = None,
-    **own,
+    **settings,
 ) -> Encoding | Layers:
     """Builds the encoding called ``name``, or the pattern of layers.
 
@@ -171,7 +172,7 @@ def make(
         encoding already built, ``over=``, which all layers share. Some patterns need it to know
         which layer is the last.
       rngs: source of the initial values of a scheme with parameters.
-      **own: the scheme's own keywords. A scheme that wraps another takes ``over``: an encoding
+      **settings: the scheme's own keywords. A scheme that wraps another takes ``over``: an encoding
         already built, the name of one, or a mapping of its name and its own keywords, such as
         ``{"name": "yarn", "factor": 4.0}``.
 
@@ -182,29 +183,29 @@ def make(
     """
     kv_heads = num_heads if num_kv_heads is None else num_kv_heads
     sizes = Sizes(num_heads, kv_heads, head_dim, model_dim, num_layers, train_length)
-    if not isinstance(rngs, nnx.Rngs | None):
-        raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
-    if rngs is None or sizes.num_layers is None or not _is_per_layer(lookup(name), own):
-        return _built(name, sizes, rngs, own)
+    if rngs is not None:
+        check_rngs(rngs)
+    if rngs is None or sizes.num_layers is None or not _is_per_layer(lookup(name), settings):
+        return _built(name, sizes, rngs, settings)
     keys = jax.random.split(rngs.params(), sizes.num_layers)
-    encoding: Any = jax.vmap(lambda key: _built(name, sizes, nnx.Rngs(key), own))(keys)
+    encoding: Any = jax.vmap(lambda key: _built(name, sizes, nnx.Rngs(key), settings))(keys)
     encoding.stack_of(sizes.num_layers)
-    return _over_shared(name, encoding, own.get("over"))
+    return _over_shared(name, encoding, settings.get("over"))
 
 
-def _built(name: str, sizes: Sizes, rngs, own) -> Encoding | Layers:
+def _built(name: str, sizes: Sizes, rngs, settings) -> Encoding | Layers:
     """Builds one layer's encoding; that beneath a wrapper comes first."""
     build: Any = lookup(name)
     accepted = keywords(build)
-    own = _checked_keywords(name, own, accepted)
+    settings = _checked_keywords(name, settings, accepted)
     if "over" in accepted:
-        over = own.get("over", accepted["over"].default)
-        own["over"] = _beneath(over, build.sizes_beneath(sizes, **own), rngs)
+        over = settings.get("over", accepted["over"].default)
+        settings["over"] = _beneath(over, build.sizes_beneath(sizes, **settings), rngs)
     given: dict[str, Any] = sizes.among(accepted)
     if rngs is not None and "rngs" in accepted:
         given["rngs"] = rngs
     _check_given(name, given, accepted)
-    encoding = _called(build, given | own)
+    encoding = _called(build, given | settings)
     _check_overrides(name, encoding)
     return encoding
 
@@ -227,31 +228,15 @@ def _beneath(over: Encoding | str | Mapping, sizes: Sizes, rngs) -> Encoding:
         return over
     inner = inner_keywords(over)
     given = {key: inner.pop(key) for key in _OFFERED if key in inner}
-    twice = sorted(given.keys() & sizes.among(_OFFERED).keys())
-    if twice or "rngs" in given:
-        raise ValueError(
-            f"over={over!r} has {', '.join(twice or ['rngs'])}, which make gives it too; leave it "
-            "out there"
-        )
-    name = inner.pop("name")
-    if name in PATTERNS:
-        raise ValueError(f"over={over!r} must be an encoding, not a pattern of layers")
-    built = _built(name, dataclasses.replace(sizes, **given), rngs, inner)
-    assert isinstance(built, Encoding)
+    built: Any = _built(inner.pop("name"), dataclasses.replace(sizes, **given), rngs, inner)
     return built
 
 
 def lookup(name: str) -> Callable[..., Any]:
     """Returns the class or function that is registered under ``name``."""
-    if not isinstance(name, str):
-        raise ValueError(f"name={name!r} must be a key of REGISTRY, such as 'rope'")
-    if name not in REGISTRY:
-        raise ValueError(f"unknown encoding {name!r}{suggest(name, REGISTRY)}")
-    module, colon, attribute = REGISTRY[name].partition(":")
-    if not colon:
-        raise ValueError(
-            f'REGISTRY[{name!r}]={module!r} must be "module:class", with a colon between them'
-        )
+    if not isinstance(name, str) or name not in REGISTRY:
+        raise ValueError(f"unknown encoding name={name!r}{suggest(str(name), REGISTRY)}")
+    module, _, attribute = REGISTRY[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -261,44 +246,32 @@ def own_keywords(name: str) -> tuple[str, ...]:
 
 
 def keywords(build: Callable) -> dict[str, inspect.Parameter]:
-    """Returns the parameters of a scheme's constructor, which are all keyword-only.
+    """Returns the parameters of a scheme's constructor, which ``make`` passes by their names.
 
     A rule of frequencies has those of RoPE besides its own.
     """
     if _is_rule(build):
         of_rope = keywords(RoPE)
         del of_rope["frequencies"]
-        return of_rope | {
-            name: parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for name, parameter in inspect.signature(build).parameters.items()
-        }
+        return of_rope | dict(inspect.signature(build).parameters)
     # The metaclass of nnx.Module hides the constructor's own signature.
     constructor = build.__init__ if isinstance(build, type) else build  # type: ignore[misc]
-    signature = inspect.signature(constructor)
-    named = {}
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            named[name] = parameter
-        elif name != "self" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            raise ValueError(
-                f"{build.__name__} takes {name} by position, but make passes arguments by name: "
-                f"put * before it in the constructor, (self, *, {name}, ...)"
-            )
-    return named
+    parameters = inspect.signature(constructor).parameters
+    many = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    return {
+        name: parameter
+        for name, parameter in parameters.items()
+        if name != "self" and parameter.kind not in many
+    }
 
 
-def _is_per_layer(build, own) -> bool:
+def _is_per_layer(build, settings) -> bool:
     """Returns whether a scheme, or one that it wraps by name, has parameters for each layer."""
     per_layer = getattr(build, "per_layer", False)
     if "over" not in keywords(build):
         return per_layer
-    over = own.get("over", keywords(build)["over"].default)
+    over = settings.get("over", keywords(build)["over"].default)
     if isinstance(over, Encoding):
-        if per_layer and over.per_layer:
-            raise ValueError(
-                f"over={type(over).__name__}(...) has parameters for each layer: give its name, or "
-                "a mapping of its name and keywords, to build both for each layer"
-            )
         return per_layer
     inner = inner_keywords(over)
     return per_layer or _is_per_layer(lookup(inner["name"]), inner)
@@ -313,13 +286,11 @@ def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(over, str):
         return {"name": over}
     # A ConfigDict is a mapping, but not an instance of Mapping.
-    if not hasattr(over, "keys"):
+    if not hasattr(over, "keys") or "name" not in over:
         raise ValueError(
             f"over={over!r} must be an encoding, the name of one, or a mapping of its name and "
-            "keywords"
+            'keywords, {"name": ..., ...}'
         )
-    if "name" not in over:
-        raise ValueError(f'over={over!r} has no name; give {{"name": ..., keywords}}')
     return dict(over)
 
 
@@ -342,15 +313,13 @@ def _over_shared(name, encoding, over):
 
 def _check_overrides(name, encoding):
     """Checks that ``make`` built an encoding that overrides a hook, and so does something."""
-    if not isinstance(encoding, Encoding | Layers):
+    if isinstance(encoding, Layers):
+        return
+    check_encoding(encoding)
+    if type(encoding) is not Encoding and not encoding.hooks():
         raise ValueError(
-            f"make({name!r}, ...) must build an Encoding, or Layers of them, not "
-            f"{type(encoding).__name__}: is it a subclass of posenc_jax.Encoding?"
-        )
-    if isinstance(encoding, Encoding) and type(encoding) is not Encoding and not encoding.hooks():
-        raise ValueError(
-            f"{type(encoding).__name__} overrides no hook, so it would be no positional encoding: "
-            f"is one misspelt? They are {', '.join(HOOKS)}"
+            f"{name!r}, {type(encoding).__name__}, overrides no hook, so it would be no positional "
+            f"encoding: is one misspelt? They are {', '.join(HOOKS)}"
         )
 
 
@@ -380,20 +349,16 @@ def _check_given(name, given, accepted):
         raise ValueError(f"make({name!r}, ...) needs {', '.join(missing)}")
 
 
-def _checked_keywords(name, own, accepted):
+def _checked_keywords(name, settings, accepted):
     """Returns the scheme's own keywords, numbers of NumPy as Python's."""
     # A NumPy number is no int or float, and with one of 32 bits a rule would compute in 32 bits.
-    own = {key: x.item() if isinstance(x, np.generic) else x for key, x in own.items()}
+    settings = {key: x.item() if isinstance(x, np.generic) else x for key, x in settings.items()}
     allowed = [key for key in accepted if key not in _OFFERED]
-    for key, value in own.items():
+    for key, value in settings.items():
         if key not in allowed:
-            raise TypeError(
-                f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}"
-                if accepted
-                else f"encoding {name!r} has no keyword {key!r}; it has none of its own"
-            )
+            raise TypeError(f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}")
         _check_kind(key, value, accepted[key])
-    return own
+    return settings
 
 
 def _check_kind(key, value, parameter):

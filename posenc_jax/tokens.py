@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import check_made, check_tokens, count_of, is_whole, several_layers
+from posenc_jax.checks import check_made, check_tokens, several_layers
+from posenc_jax.fields import count_of, is_whole
 
 if TYPE_CHECKING:
     from posenc_jax.encoding import Encoding

@@ -100,8 +100,7 @@ def test_a_solve_with_a_transpose_counts_once():
 
 def test_a_pattern_of_encodings_is_refused():
     pattern = posenc_jax.make("irope", head_dim=common.HEAD_DIM)
-    with pytest.raises(ValueError, match=r"one encoding, not Layers; .*distinct\[0\]"):
-        posenc_jax.describe(pattern, **SIZES)
+    common.refuses("encoding", lambda: posenc_jax.describe(pattern, **SIZES))
 
 
 def test_logits_are_what_softmax_sees():

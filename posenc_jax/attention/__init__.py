@@ -26,7 +26,6 @@ from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Rule, check_window
 from posenc_jax.checks import (
     check_arrays,
-    check_flags,
     check_keys,
     check_one_layer,
     check_scale,
@@ -34,9 +33,9 @@ from posenc_jax.checks import (
     check_side,
     check_sides,
     check_tokens,
-    count_of,
 )
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
+from posenc_jax.fields import check_flags, count_of
 from posenc_jax.tokens import Tokens
 
 __all__ = [

@@ -33,8 +33,8 @@ from posenc_jax.attention.blockwise import (
 )
 from posenc_jax.attention.dense import FLOOR
 from posenc_jax.attention.rule import Rule
-from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.fields import count_of
 
 AXIS = "context"
 

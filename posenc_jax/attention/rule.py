@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from posenc_jax.checks import count_of, is_whole
+from posenc_jax.fields import count_of, is_whole
 
 
 @dataclasses.dataclass(frozen=True)

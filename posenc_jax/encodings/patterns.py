@@ -6,12 +6,12 @@ the pattern. An irregular pattern, such as Granite-Swash's, in which each layer 
 written as a list: ``Layers([RoPE(...), Encoding(), ...], [128, None, ...])``.
 """
 
-from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.rotary.frequencies import PositionInterpolation, YaRN, check_factor
+from posenc_jax.encodings.rotary.frequencies import PositionInterpolation, YaRN
 from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature
+from posenc_jax.fields import check_range, count_of
 from posenc_jax.model.layers import Layers
 
 
@@ -99,7 +99,7 @@ def dual_base(
       window: number of keys that a query sees in the other layers, itself included; 1024 in those
         larger models, 512 in the smaller ones.
     """
-    check_factor(global_factor, "global_factor")
+    check_range(1, global_factor=global_factor)
     near = RoPE(head_dim=head_dim, base=check_base(local_base, "local_base"))
     far = RoPE(
         head_dim=head_dim,
@@ -241,8 +241,8 @@ def flint(*, head_dim: int, num_layers: int, base: float = 10000.0, window: int 
 def _windowed(near: Encoding, far: Encoding, sees_all: list[bool], window: int) -> Layers:
     """Builds layers with ``far`` and no window where ``sees_all``, else ``near`` in a window."""
     return Layers(
-        [far if each else near for each in sees_all],
-        [None if each else window for each in sees_all],
+        [far if is_far else near for is_far in sees_all],
+        [None if is_far else window for is_far in sees_all],
     )
 
 

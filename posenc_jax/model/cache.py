@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention import cpu, rotate_keys
-from posenc_jax.checks import check_flags, check_numbers, check_positions, count_of
+from posenc_jax.checks import check_numbers, check_positions
 from posenc_jax.encoding import Encoding
+from posenc_jax.fields import check_flags, count_of
 from posenc_jax.positions import text
 from posenc_jax.tokens import Tokens
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import MOST_ROUNDING, as_array, check_key, check_positions, count_of, is_real
+from posenc_jax.checks import MOST_ROUNDING, as_array, check_key, check_positions
+from posenc_jax.fields import count_of, is_real
 from posenc_jax.model.cache import Cache, check_model
 
 

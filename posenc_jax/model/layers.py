@@ -16,8 +16,9 @@ from flax import nnx
 
 from posenc_jax.attention import Chunks
 from posenc_jax.attention.rule import check_window
-from posenc_jax.checks import check_encoding, check_flags, count_of
+from posenc_jax.checks import check_encoding
 from posenc_jax.encoding import Encoding
+from posenc_jax.fields import check_flags, count_of
 
 if TYPE_CHECKING:
     from posenc_jax.model.block import Block

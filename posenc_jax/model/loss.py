@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.ring import context_size
-from posenc_jax.checks import count_of
+from posenc_jax.fields import count_of
 
 # _ROWS is the fastest of 256 to 2048 on a CPU. Up to _FEW_LOGITS the vocabulary is one piece.
 _ROWS = 512

@@ -18,17 +18,9 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import Implementation, check_implementation
-from posenc_jax.checks import (
-    as_array,
-    check_flags,
-    check_heads,
-    check_key,
-    check_sizes,
-    check_types,
-    count_of,
-    sinks_of_layers,
-)
+from posenc_jax.checks import as_array, check_heads, check_key, check_types, sinks_of_layers
 from posenc_jax.encoding import Encoding
+from posenc_jax.fields import check_flags, check_sizes, count_of
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.checks import check_positions
+from posenc_jax.fields import check_divides
 
 # How many numbers a projection has: the upper three rows of [[A, t], [0, 1]].
 PROJECTION = 12
@@ -40,12 +41,12 @@ def cameras(
         )
     if (intrinsics is None) != (image_size is None):
         raise ValueError(f"image_size={image_size} and intrinsics go together: pass both or none")
-    T, F = positions.shape[1], _check_matrices("viewmats", viewmats, "F", 4)
-    if not F or T % F:
-        raise ValueError(f"viewmats has {F} cameras, which must divide the number of tokens, {T}")
+    _check_matrices("viewmats", viewmats, 4)
+    T, F = positions.shape[1], viewmats.shape[1]
+    check_divides(viewmats=F, tokens=T)
     projections = jnp.asarray(viewmats, jnp.float32)[..., :3, :]
     if image_size is not None:
-        _check_matrices("intrinsics", intrinsics, F, 3)
+        _check_matrices("intrinsics", intrinsics, 3)
         projections = product(_in_shares(intrinsics, *image_size), projections)
     projections = jnp.repeat(projections.reshape(-1, F, PROJECTION), T // F, axis=1)
     parts = positions.astype(jnp.float32), projections
@@ -65,14 +66,13 @@ def _in_shares(intrinsics, height, width):
     return product(to_shares[None, None], jnp.asarray(intrinsics, jnp.float32))
 
 
-def _check_matrices(name, matrices, count, size):
-    """Returns how many cameras there are."""
-    shape = np.shape(matrices)
-    if len(shape) != 4 or shape[2:] != (size, size) or count not in ("F", shape[1]):
-        raise ValueError(f"{name} must be [B, {count}, {size}, {size}], not {shape}")
-    last = np.eye(size)[-1]
-    if isinstance(matrices, jax.core.Tracer):
-        return shape[1]
-    if (np.asarray(matrices)[..., -1, :] != last).any():
-        raise ValueError(f"each matrix of {name} must end in the row {tuple(map(int, last))}")
-    return shape[1]
+def _check_matrices(name, matrices, size):
+    """Checks the shape of matrices, and the last row of those whose values are known."""
+    shape, last = np.shape(matrices), np.eye(size)[-1]
+    is_known = not isinstance(matrices, jax.core.Tracer)
+    is_shape = len(shape) == 4 and shape[2:] == (size, size)
+    if not is_shape or (is_known and (np.asarray(matrices)[..., -1, :] != last).any()):
+        raise ValueError(
+            f"{name} must be [B, F, {size}, {size}], not {shape}, and each matrix end in the row "
+            f"{tuple(map(int, last))}"
+        )

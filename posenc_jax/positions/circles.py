@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from posenc_jax.positions.segments import Placed, Segment, cells, place
+from posenc_jax.fields import check_positive, check_range
+from posenc_jax.positions.segments import Placed, Segment, cells, check_one_frame, place
 
 # Two directions at right angles to each other and to (1, 1, 1), as (time, row, column).
 _ALONG_COLUMNS = np.array([0.0, 1.0, -1.0]) / math.sqrt(2)
@@ -42,20 +43,12 @@ def circle_rope(
     Raises:
       ValueError: a block has several frames, or a share is not within 0..1.
     """
-    for name, share in (("angle_share", angle_share), ("grid_share", grid_share)):
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name}={share!r} must be within 0..1")
-    for name, value in (("radius", radius), ("radius_scale", radius_scale)):
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"{name}={value!r} must be a number above 0")
+    check_range(0, 1, angle_share=angle_share, grid_share=grid_share)
+    check_positive(radius=radius, radius_scale=radius_scale)
 
     def block(vision, start):
         _, row, column = cells(vision)
-        if vision.frames > 1:
-            raise ValueError(
-                f"circle_rope has no place for the time of {vision.frames} frames: give each frame "
-                "a Vision(1, rows, columns) of its own"
-            )
+        check_one_frame(vision)
         y, x = row - (vision.rows - 1) / 2, column - (vision.columns - 1) / 2
         angle = angle_share * _full_turn(np.arctan2(y, x))
         angle += (1 - angle_share) * 2 * math.pi * np.arange(x.size).reshape(x.shape) / x.size

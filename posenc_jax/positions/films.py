@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from posenc_jax.fields import count_of
 from posenc_jax.positions.grids import ticks, whole_ticks
 from posenc_jax.positions.segments import Placed, Segment, Vision, place
 
@@ -29,18 +30,14 @@ def qwen25_omni(
       ValueError: a chunk is shorter than one position, or a video has no times.
     """
     size = int(tokens_per_second * seconds_per_chunk)
-    if size < 1:
-        raise ValueError(
-            f"tokens_per_second={tokens_per_second!r} and seconds_per_chunk={seconds_per_chunk!r} "
-            "must make a chunk of one position or more"
-        )
+    count_of("tokens_per_second * seconds_per_chunk", size)
 
     def block(segment, start):
         if isinstance(segment, Vision):
             return whole_ticks(segment, start, tokens_per_second)
         video = whole_ticks(segment.video, 0, tokens_per_second).reshape(-1, 3)
-        turns = [_chunks(times, size) for times in (video[:, 0], range(segment.audio))]
-        film = _interleaved(video, segment.audio, turns, start + 1)
+        order = [_chunks(times, size) for times in (video[:, 0], range(segment.audio))]
+        film = _interleaved(video, segment.audio, order, start + 1)
         last = film.max() + 1
         return _marked([start, start], film, [last, last])
 
@@ -69,8 +66,8 @@ def qwen3_omni(segments: Sequence[Segment], *, tokens_per_second: float) -> Plac
         if isinstance(segment, Vision):
             return ticks(segment, start, scaled)
         video = ticks(segment.video, 0, scaled).reshape(-1, 3)
-        turns = [video[:, 0], range(segment.audio)]
-        film = _interleaved(video, segment.audio, turns, start + 2)
+        order = [video[:, 0], range(segment.audio)]
+        film = _interleaved(video, segment.audio, order, start + 2)
         last = film.max() + 1
         return _marked([start, start + 1], film, [last, last + 1])
 
@@ -90,14 +87,14 @@ def _chunks(times, size):
     return numbers
 
 
-def _interleaved(video_T3, audio: int, turns, start):
-    """Returns the positions of video and audio in the order of ``turns``, ``[T, 3]``."""
+def _interleaved(video_T3, audio: int, order, start):
+    """Returns the positions of video and audio, sorted by ``order``, ``[T, 3]``."""
     audio_T3 = np.repeat(np.arange(audio)[:, None], 3, axis=1)
-    order = np.argsort(np.concatenate(turns), kind="stable")
-    return start + np.concatenate([video_T3, audio_T3])[order]
+    by_order = np.argsort(np.concatenate(order), kind="stable")
+    return start + np.concatenate([video_T3, audio_T3])[by_order]
 
 
 def _marked(before, film_T3, after):
     """Returns a film between its marks, in the form of a block, ``[1, 1, T, 3]``."""
-    first, last = (np.repeat(np.asarray(each)[:, None], 3, axis=1) for each in (before, after))
+    first, last = (np.repeat(np.asarray(marks)[:, None], 3, axis=1) for marks in (before, after))
     return np.concatenate([first, film_T3, last])[None, None]

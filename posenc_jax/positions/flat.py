@@ -4,7 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import MOST_ROUNDING, as_array, is_real
+from posenc_jax.checks import as_array, in_32_bits
+from posenc_jax.fields import is_real
+
+NEARER = "subtract an origin that is nearer to the times"
 
 
 def text(length: int, start: int = 0) -> np.ndarray:
@@ -55,20 +58,17 @@ def since(times, origin) -> np.ndarray:
       ValueError: a difference does not fit into the result, or is not finite, or the numbers were
         rounded before they came here.
     """
-    if isinstance(times, jax.core.Tracer) or isinstance(origin, jax.core.Tracer):
-        raise ValueError(
-            "since subtracts on the host, before times are rounded to 32 bits: call it outside of "
-            "jax.jit"
-        )
     times, origin = np.asarray(times), np.asarray(origin)
     if times.dtype.kind in "iu" and origin.dtype.kind in "iu":
-        return _whole(np.asarray(np.subtract(times, origin, dtype=object)))
+        differences = np.asarray(np.subtract(times, origin, dtype=object))
+        return in_32_bits("times since their origin", differences, NEARER)
     if times.dtype.kind in "iu" or times.dtype not in (np.float32, np.float64):
         raise ValueError(
             f"times of type {times.dtype} and an origin of type {origin.dtype} do not go together: "
             "give whole numbers for both, or float64 times"
         )
-    return to_float32(times.astype(np.float64) - origin.astype(np.float64))
+    differences = times.astype(np.float64) - origin.astype(np.float64)
+    return in_32_bits("times since their origin", differences, NEARER)
 
 
 def on_axes(positions, num_axes: int):
@@ -94,29 +94,3 @@ def one_axis(positions):
             "pass one axis of them, [B, T]"
         )
     return positions
-
-
-def _whole(differences) -> np.ndarray:
-    limits = np.iinfo(np.int32)
-    outside = differences[(differences < limits.min) | (differences > limits.max)]
-    if outside.size:
-        raise ValueError(
-            f"{outside.flat[0]}, a time since its origin, does not fit into int32: subtract an "
-            "origin that is nearer to the times"
-        )
-    return differences.astype(np.int32)
-
-
-def to_float32(times) -> np.ndarray:
-    """Returns float64 ``times`` as float32; the cast must not move them."""
-    bad = times[~np.isfinite(times)]
-    if bad.size:
-        raise ValueError(f"times, and their origin, must be finite numbers, not {bad.flat[0]}")
-    rounded = times.astype(np.float32)
-    moved = abs(rounded.astype(np.float64) - times)
-    if moved.max(initial=0) > MOST_ROUNDING:
-        raise ValueError(
-            f"{times.flat[moved.argmax()]}, a time since its origin, would be moved by "
-            f"{moved.max():.3g} in float32: subtract an origin that is nearer to the times"
-        )
-    return rounded

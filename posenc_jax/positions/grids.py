@@ -4,7 +4,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from posenc_jax.positions.segments import Placed, Segment, Vision, cells, place
+from posenc_jax.fields import check_sizes, count_of
+from posenc_jax.positions.segments import (
+    Placed,
+    Segment,
+    Vision,
+    cells,
+    check_one_frame,
+    place,
+)
 
 
 def qwen2_vl(segments: Sequence[Segment]) -> Placed:
@@ -57,11 +65,8 @@ def qwen3_vl(segments: Sequence[Segment]) -> Placed:
     ``[Text(5), Vision(1, 8, 8), Text(5), ...]``.
     """
     for segment in segments:
-        if isinstance(segment, Vision) and segment.frames > 1:
-            raise ValueError(
-                f"qwen3_vl has a video's {segment.frames} frames in blocks of one, each after a "
-                "time stamp in text: give a Text and a Vision(1, rows, columns) for each"
-            )
+        if isinstance(segment, Vision):
+            check_one_frame(segment)
     return qwen2_vl(segments)
 
 
@@ -81,8 +86,8 @@ def centred_grid(rows: int, columns: int, *, others: int = 0) -> np.ndarray:
     Raises:
       ValueError: a number is too small.
     """
-    for name, value, least in (("rows", rows, 1), ("columns", columns, 1), ("others", others, 0)):
-        _check_whole(name, value, least)
+    check_sizes(rows=rows, columns=columns)
+    count_of("others", others, 0)
     centres = [(2 * np.arange(n) + 1) / n - 1 for n in (rows, columns)]
     grid = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2)
     grid[(grid == 0).all(axis=-1)] = 1e-30
@@ -99,7 +104,7 @@ def spatial_reset(segments: Sequence[Segment], *, stride: int = 1) -> Placed:
       segments: the parts of the sequence.
       stride: how far apart frames are in time, a whole number.
     """
-    _check_whole("stride", stride, 1)
+    check_sizes(stride=stride)
 
     def block(vision, start):
         frame, row, column = cells(vision)
@@ -109,8 +114,3 @@ def spatial_reset(segments: Sequence[Segment], *, stride: int = 1) -> Placed:
         return max(grid[..., 0].max(), start + grid[..., 1:].max()) + 1
 
     return place(segments, block, after)
-
-
-def _check_whole(name, value, least):
-    if not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}={value!r} must be a whole number, {least} or more")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from posenc_jax.checks import as_array, count_of
+from posenc_jax.fields import check_divides, check_sizes, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Text:
     tokens: int
 
     def __post_init__(self):
-        _check_counts(self, "tokens")
+        check_sizes(tokens=self.tokens)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Vision:
     ruler: int | None = None
 
     def __post_init__(self):
-        _check_counts(self, "frames", "rows", "columns", *["ruler"] * (self.ruler is not None))
+        check_sizes(frames=self.frames, rows=self.rows, columns=self.columns, ruler=self.ruler)
         if self.times is not None:
-            _check_times(self)
+            _check_times(self.times, self.frames)
 
     @property
     def marks(self) -> range:
@@ -81,7 +81,7 @@ class Film:
     audio: int
 
     def __post_init__(self):
-        _check_counts(self, "audio")
+        check_sizes(audio=self.audio)
         if self.video.times is None or self.video.ruler is not None:
             raise ValueError(f"video={self.video} of Film must have times, and no ruler")
 
@@ -160,6 +160,15 @@ def cells(vision: Vision) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return frame, row, column
 
 
+def check_one_frame(vision: Vision) -> None:
+    """Checks that a block is an image, for builders that place no time within a block."""
+    if vision.frames > 1:
+        raise ValueError(
+            f"this builder has a block for each frame, not one for the frames={vision.frames} of a "
+            "video: give a Vision(1, rows, columns) for each, after the text between them"
+        )
+
+
 def segments_of(
     ids,
     *,
@@ -187,7 +196,7 @@ def segments_of(
     Raises:
       ValueError: ids and grids disagree.
     """
-    seconds = [] if seconds_per_frame is None else [float(each) for each in seconds_per_frame]
+    seconds = [] if seconds_per_frame is None else [*map(float, seconds_per_frame)]
     if len(seconds) != len(video_grids) and seconds_per_frame is not None:
         raise ValueError(
             f"seconds_per_frame={seconds} must have a number for each of the {len(video_grids)} "
@@ -203,34 +212,25 @@ def segments_of(
     image_token = count_of("image_token", image_token, 0)
     video_token = count_of("video_token", video_token, 0)
     merge = count_of("merge", merge)
-    ids, at = _token_ids(ids), 0
-    found: list[Segment] = []
+    ids, at = np.asarray(ids), 0
+    if ids.ndim != 1:
+        raise ValueError(f"ids must be those of one sequence, [T], not of shape {ids.shape}")
+    segments: list[Segment] = []
     while at < len(ids):
         token = int(ids[at])
         if token in waiting:
-            found.append(waiting[token].take(ids, at, merge))
+            segments.append(waiting[token].take(ids, at, merge))
         else:
             run = next((i for i, t in enumerate(ids[at:]) if int(t) in waiting), len(ids) - at)
-            found.append(Text(run))
-        at += found[-1].tokens
+            segments.append(Text(run))
+        at += segments[-1].tokens
     for pictures in waiting.values():
         if pictures.grids:
             raise ValueError(
                 f"{pictures.name}_grids have {len(pictures.grids)} more than ids have "
                 f"{pictures.name}s"
             )
-    return found
-
-
-def _token_ids(ids) -> np.ndarray:
-    """Returns the checked token ids of one sequence."""
-    ids = as_array("ids", ids)
-    if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise ValueError(
-            f"ids must be token ids of one sequence, whole numbers [T], not {ids.dtype} of shape "
-            f"{ids.shape}"
-        )
-    return ids
+    return segments
 
 
 @dataclasses.dataclass
@@ -243,53 +243,33 @@ class _Pictures:
 
     def take(self, ids, at, merge) -> Vision:
         """Returns the next image or video, whose tokens begin at index ``at``."""
-        if not self.grids:
-            raise ValueError(
-                f"there are more {self.name} tokens than {self.name}_grids say: the one at index "
-                f"{at} belongs to none of them"
-            )
-        vision = _of_grid(self.grids.pop(0), merge)
-        if self.seconds:
-            each = self.seconds.pop(0)
-            times = tuple(frame * each for frame in range(vision.frames))
-            vision = dataclasses.replace(vision, times=times)
+        is_listed = bool(self.grids)
+        vision = _of_grid(self.grids.pop(0), merge) if is_listed else Vision(1, 1, 1)
+        count = vision.tokens if is_listed else 0
         run = int((ids[at : at + vision.tokens] == ids[at]).sum())
-        if run != vision.tokens:
+        if run != count:
             raise ValueError(
-                f"a {self.name} of {vision.frames} x {vision.rows} x {vision.columns} patches, "
-                f"merged, needs {vision.tokens} tokens, but ids have {run} from index {at} on"
+                f"{self.name}_grids give the {self.name} at index {at} {count} tokens, merged, but "
+                f"ids have {run} there"
             )
+        if self.seconds:
+            of_frame = self.seconds.pop(0)
+            times = tuple(frame * of_frame for frame in range(vision.frames))
+            vision = dataclasses.replace(vision, times=times)
         return vision
 
 
 def _of_grid(grid, merge):
     frames, rows, columns = (int(n) for n in grid)
-    if rows % merge or columns % merge:
-        raise ValueError(
-            f"a grid of {frames} x {rows} x {columns} patches does not divide by merge={merge}"
-        )
+    check_divides(merge=merge, rows=rows)
+    check_divides(merge=merge, columns=columns)
     return Vision(frames, rows // merge, columns // merge)
 
 
-def _check_counts(segment, *names):
-    for name in names:
-        value = getattr(segment, name)
-        is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not is_whole or value < 1:
-            raise ValueError(
-                f"{name}={value!r} of {type(segment).__name__} must be a whole number, 1 or more"
-            )
-
-
-def _check_times(vision):
-    times = vision.times
-    if len(times) != vision.frames or not all(map(math.isfinite, times)):
+def _check_times(times, frames):
+    is_finite = len(times) == frames and all(map(math.isfinite, times))
+    if not is_finite or any(later < earlier for earlier, later in itertools.pairwise(times)):
         raise ValueError(
-            f"times={times} must be {vision.frames} finite numbers of seconds, one for each frame"
+            f"times={times} must be {frames} finite numbers of seconds, one for each frame, that "
+            "do not decrease; for story time, which may, there is story_time"
         )
-    for earlier, later in itertools.pairwise(times):
-        if later < earlier:
-            raise ValueError(
-                f"times={times} must not decrease, but {later} comes after {earlier}; for story "
-                "time, which may, there is story_time"
-            )

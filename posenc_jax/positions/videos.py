@@ -1,12 +1,12 @@
 """Builds the positions of VideoRoPE, of the methods it is compared with, and of story time."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from posenc_jax.checks import is_real
-from posenc_jax.positions.flat import to_float32
+from posenc_jax.checks import in_32_bits
+from posenc_jax.fields import check_positive
+from posenc_jax.positions.flat import NEARER
 from posenc_jax.positions.segments import Placed, Segment, Vision, cells, place
 
 
@@ -19,9 +19,9 @@ def videorope(segments: Sequence[Segment], *, delta: float = 2.0) -> Placed:
 
     Args:
       segments: the parts of the sequence.
-      delta: how far apart frames are; 1 turns the spacing (ATS) off.
+      delta: how far apart frames are; 1 leaves the spacing (ATS) out.
     """
-    _check_delta(delta)
+    check_positive(delta=delta)
 
     def block(vision, start):
         frame, row, column = cells(vision)
@@ -38,7 +38,7 @@ def spaced_frames(segments: Sequence[Segment], *, delta: float = 2.0) -> Placed:
 
     This is VideoRoPE's spacing (ATS) without its diagonal.
     """
-    _check_delta(delta)
+    check_positive(delta=delta)
 
     def block(vision, start):
         frame, row, column = cells(vision)
@@ -87,16 +87,7 @@ def story_time(
       columns: columns of patches in a frame.
       frames_per_second: factor of the times; the usual bases are for time in frames.
     """
-    if len(times) == 0 or not all(map(math.isfinite, times)):
-        raise ValueError(
-            f"times={list(times)} must be finite numbers, the world's time of each frame"
-        )
     frame, row, column = cells(Vision(len(times), rows, columns))
     time = np.asarray(times, np.float64)[frame] * frames_per_second
-    positions = np.stack([to_float32(time), row, column], axis=-1)
+    positions = np.stack([in_32_bits("times", time, NEARER), row, column], axis=-1)
     return positions.reshape(1, -1, 3).astype(np.float32)
-
-
-def _check_delta(delta):
-    if not is_real(delta) or not 0 < delta < math.inf:
-        raise ValueError(f"delta={delta!r} must be a number above 0: how far apart frames are")

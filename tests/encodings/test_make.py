@@ -1,43 +1,12 @@
-"""Tests ``make``: the types of its arguments, and parameters for each layer."""
-
-import inspect
+"""Tests parameters for each layer, which ``make`` stacks."""
 
 import common
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 import posenc_jax
-from posenc_jax.encodings.rotary.videorope import videorope_pp
-
-SIZES = dict(num_heads=4, head_dim=8, model_dim=32, train_length=32)
-
-
-@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
-def test_sizes_are_whole_numbers_of_any_type(kind):
-    encoding = posenc_jax.make("rope", head_dim=kind(64))
-    assert encoding.head_dim == 64 and type(encoding.head_dim) is int
-    for bad in (True, 64.0, np.float32(64), "64", kind(0)):
-        with pytest.raises(ValueError, match=r"head_dim=.* must be at least 1, and a whole number"):
-            posenc_jax.make("rope", head_dim=bad)
-    with pytest.raises(ValueError, match="num_layers=0 must be at least 1"):
-        posenc_jax.make("fope", rngs=nnx.Rngs(0), num_layers=0, **SIZES)
-
-
-def test_builders_of_rope_say_which_of_its_keywords_they_take():
-    keywords = ["head_dim", "train_length", "factor", "sections", "base", "rotary_dim", "layout"]
-    assert list(inspect.signature(videorope_pp).parameters) == keywords
-    for other in ("axes", "frequencies", "bass"):
-        with pytest.raises(TypeError, match=other):
-            videorope_pp(head_dim=8, train_length=32, **{other: None})
-
-
-@pytest.mark.parametrize("name", ["t5", "rope"])
-def test_what_is_no_rngs_is_refused(name):
-    with pytest.raises(ValueError, match=r"rngs=0 .*pass nnx.Rngs\(0\)"):
-        posenc_jax.make(name, rngs=0, **SIZES)
 
 
 def test_stacked_encodings_say_for_how_many_layers():
@@ -49,22 +18,19 @@ def test_stacked_encodings_say_for_how_many_layers():
 
 @pytest.mark.parametrize(
     "over",
-    ["seqpe", "learned", {"name": "randomized", "over": "learned"}],
-    ids=["seqpe", "learned", "randomized"],
+    ["seqpe", "learned", "lerope", {"name": "randomized", "over": "learned"}],
+    ids=["seqpe", "learned", "lerope", "randomized"],
 )
 def test_what_cannot_be_stacked_is_refused(over):
     """Layers have no parameters of their own where these are read once for all layers."""
-    match = "needed before the first layer .*build that first, .*all layers then share it"
-    with pytest.raises(ValueError, match=match):
-        common.build("ssmax", over=over, num_layers=2)
+    common.refuses("over=", lambda: common.build("ssmax", over=over, num_layers=2))
     assert common.build("ssmax", over=over).stacked is None
 
 
 def test_what_is_built_is_not_copied_to_each_layer():
     t5 = common.build("t5")
     over = {"name": "soft_cap", "over": {"name": "soft_cap", "over": t5}}
-    with pytest.raises(ValueError, match=r"would copy the parameters of the T5 .* give over= what"):
-        common.build("ssmax", over=over, num_layers=2)
+    common.refuses("over=", lambda: common.build("ssmax", over=over, num_layers=2))
     shared = common.build("ssmax", over=posenc_jax.make(**over), num_layers=2, trained=False)
     assert shared.inner.inner.inner is t5 and t5.stacked is None
     assert common.build("ssmax", over=over | {"over": common.build("rope")}, num_layers=2).stacked
@@ -85,5 +51,4 @@ def test_layers_share_what_is_built(over):
         np.testing.assert_array_equal(scale.s[...], stacked.s[layer + 1])
         same = jax.tree.map(np.array_equal, leaves, inner)
         assert all(jax.tree.leaves(same))
-    with pytest.raises(ValueError, match=r"layer=3 must be within 0..2"):
-        stacked.of_layer(3)
+    common.refuses("layer=3", lambda: stacked.of_layer(3))

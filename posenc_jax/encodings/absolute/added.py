@@ -1,5 +1,7 @@
 """Defines the base class of absolute schemes, which adds vectors to token embeddings."""
 
+import abc
+
 import jax
 import jax.numpy as jnp
 
@@ -17,22 +19,22 @@ class Added(Encoding):
 
     token_scale: float | None = None
 
+    @abc.abstractmethod
     def vectors(self, tokens: Tokens) -> jax.Array:
         """Returns the vectors of the tokens' positions, ``[B, T, D]``; ``B`` may be 1."""
-        raise NotImplementedError
 
     def embed(self, x_BTD, tokens: Tokens):
         check_tokens("tokens", tokens, self)
         of_positions = self.vectors(tokens)
         rows, (B, T, D) = jnp.shape(x_BTD), of_positions.shape
+        is_float = jnp.issubdtype(x_BTD.dtype, jnp.floating)
         # Otherwise one token would be broadcast to the places of all.
-        if rows[1:] != (T, D) or B not in (1, rows[0]):
+        if not is_float or rows[1:] != (T, D) or B not in (1, rows[0]):
             raise ValueError(
-                f"x has shape {rows}, but this encoding adds vectors of {D} channels to {T} tokens "
-                f"of {B} sequences: pass token embeddings [B, {T}, {D}], or the tokens of these "
-                "alone (tokens.part); the width is model_dim= of make"
+                f"x has shape {rows} and type {x_BTD.dtype}, but this encoding adds vectors of {D} "
+                f"channels to {T} tokens of {B} sequences: pass floating-point token embeddings "
+                f"[B, {T}, {D}], or the tokens of these alone (tokens.part); the width is "
+                "model_dim= of make"
             )
-        if not jnp.issubdtype(x_BTD.dtype, jnp.floating):
-            raise ValueError(f"x must be token embeddings, floating-point, not {x_BTD.dtype}")
         x_BTD = x_BTD if self.token_scale is None else x_BTD * self.token_scale
         return x_BTD + of_positions.astype(x_BTD.dtype)

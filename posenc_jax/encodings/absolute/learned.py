@@ -9,16 +9,15 @@ P is a trained table, and p_t the position of token t. Overrides ``embed``.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
+from posenc_jax.checks import check_rows
 from posenc_jax.encodings.absolute.added import Added
 from posenc_jax.encodings.initial_values import normal
+from posenc_jax.fields import check_choice
 from posenc_jax.lookup import rows
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
-
-OUT_OF_RANGE = ("error", "clamp", "interpolate")
 
 
 class Learned(Added):
@@ -38,8 +37,7 @@ class Learned(Added):
     def __init__(
         self, *, model_dim: int, train_length: int, rngs: nnx.Rngs, out_of_range: str = "error"
     ):
-        if out_of_range not in OUT_OF_RANGE:
-            raise ValueError(f"out_of_range={out_of_range!r} must be one of {OUT_OF_RANGE}")
+        check_choice(("error", "clamp", "interpolate"), out_of_range=out_of_range)
         self.out_of_range = out_of_range
         self.table = normal(rngs, train_length, model_dim)
 
@@ -73,8 +71,9 @@ def row_of(positions, size: int, out_of_range: str) -> jax.Array:
     """Returns the row of each position in a table of ``size``, or ``size`` where it has none."""
     if out_of_range == "clamp":
         positions = jnp.round(jnp.clip(positions, 0, size - 1))
-    elif not isinstance(positions, jax.core.Tracer):
-        _check_range(np.asarray(positions), size)
+    else:
+        fix = "use out_of_range='clamp' or 'interpolate', or a larger train_length"
+        check_rows(positions, size, fix)
     # A negative number would count from the end, and a fraction would be cut off.
     is_row = (positions >= 0) & (positions < size) & (positions % 1 == 0)
     return jnp.where(is_row, positions, size).astype(jnp.int32)
@@ -89,12 +88,3 @@ def rows_between(positions, longest, size: int) -> tuple[jax.Array, jax.Array, j
     place = jnp.clip(positions * jnp.minimum(1.0, last / jnp.maximum(longest, 1)), 0, last)
     below = jnp.floor(place).astype(jnp.int32)
     return below, jnp.minimum(below + 1, last), place - below
-
-
-def _check_range(positions, size):
-    outside = positions[(positions < 0) | (positions >= size) | (positions % 1 != 0)]
-    if outside.size:
-        raise ValueError(
-            f"position {outside.flat[0]} is not a row of the learned table of {size} positions; "
-            "use out_of_range='clamp' or 'interpolate', or a larger train_length"
-        )

@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encodings.absolute.learned import Learned, row_of, rows_between
+from posenc_jax.fields import count_of
 from posenc_jax.lookup import rows
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
@@ -49,11 +50,8 @@ class Learned2D(Learned):
         out_of_range: str = "error",
     ):
         if grid is None:
-            if train_length is None:
-                raise ValueError("a learned grid needs grid= or train_length=")
-            grid = (int(train_length**0.5 + 1e-9),) * 2
-        if not grid or not all(isinstance(side, int) and side > 0 for side in grid):
-            raise ValueError(f"grid={grid!r} must name one or more positive numbers of cells")
+            grid = (math.isqrt(count_of("train_length", train_length)),) * 2
+        grid = tuple(count_of("grid", side) for side in grid)
         cells = math.prod(grid)
         super().__init__(
             model_dim=model_dim, train_length=cells, rngs=rngs, out_of_range=out_of_range

@@ -4,7 +4,7 @@ https://arxiv.org/abs/2506.13277
 
 $$ z_{mn} = \frac{q_m \cdot k_n + s\, (W_q e(m)) \cdot (W_k e(n))}{\sqrt d} $$
 
-A small Transformer turns the decimal digits of a position p into a vector e(p), once for all
+A small Transformer makes a vector e(p) of the decimal digits of a position p, once for all
 layers, and two linear maps make one vector of it for queries and one for keys. The logit is the
 ordinary product of ``[q ; s W_q e]`` and ``[k ; W_k e]``. Overrides ``prepare``, ``embed``,
  ``rotate`` and ``aux_loss``.
@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.checks import check_positive
 from posenc_jax.encodings.absolute.added import Added
 from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder, linear
 from posenc_jax.encodings.absolute.seqpe_losses import (
@@ -24,9 +23,15 @@ from posenc_jax.encodings.absolute.seqpe_losses import (
     nearest,
     transfer_loss,
 )
+from posenc_jax.fields import (
+    check_choice,
+    check_divides,
+    check_positive,
+    check_range,
+    check_sizes,
+    count_of,
+)
 from posenc_jax.tokens import Tokens
-
-USES = ("attn_scalar", "attn_mul", "attn_add", "input_add")
 
 
 class SeqPE(Added):
@@ -111,15 +116,20 @@ class SeqPE(Added):
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         encoder_heads = max(1, model_dim // 64) if encoder_heads is None else encoder_heads
-        _check_choices(hook, pe_qk, scalar_scale, temperature, shift_probability)
-        _check_at_least(1, num_axes=num_axes, encoder_layers=encoder_layers)
-        _check_at_least(
+        check_choice(("attn_scalar", "attn_mul", "attn_add", "input_add"), hook=hook)
+        check_choice(("single", "none"), pe_qk=pe_qk)
+        check_positive(temperature=temperature)
+        check_range(0, 1, shift_probability=shift_probability)
+        check_sizes(num_axes=num_axes, encoder_layers=encoder_layers)
+        check_range(
             2, num_pivots=num_pivots, num_candidates=num_candidates, num_offsets=num_offsets
         )
-        _check_at_least(0, contrastive_weight=contrastive_weight, transfer_weight=transfer_weight)
+        check_range(0, contrastive_weight=contrastive_weight, transfer_weight=transfer_weight)
+        check_divides(encoder_heads=encoder_heads, model_dim=model_dim)
         # The side of the largest cube within train_length; a float cube root of 125 is below 5.
         self.block_side = int(train_length ** (1 / num_axes) + 1e-9)
-        _check_sizes(model_dim, encoder_heads, max_position, self.block_side)
+        # The training block must fit in twice for the transfer loss.
+        count_of("max_position", max_position, 2 * self.block_side, 10**8)
         if pe_qk == "none" and not num_heads * head_dim == num_kv_heads * head_dim == model_dim:
             raise ValueError(
                 f"pe_qk='none' cuts model_dim={model_dim} channels into heads, but queries have "
@@ -138,8 +148,8 @@ class SeqPE(Added):
         self.num_offsets = num_offsets
         self.encoder_heads = encoder_heads
         sizes = model_dim, encoder_heads, encoder_layers, len(str(max_position - 1)), num_axes
-        seen = dict(bidirectional=bidirectional, mask_padding=mask_padding)
-        self.encoder = DigitEncoder(*sizes, **seen, temperature=temperature, rngs=rngs)
+        order = dict(bidirectional=bidirectional, mask_padding=mask_padding)
+        self.encoder = DigitEncoder(*sizes, **order, temperature=temperature, rngs=rngs)
         is_projected = pe_qk == "single" and hook != "input_add"
         width = sum(self.heads) * head_dim
         self.pe_qk = linear(model_dim, width, model_dim, rngs) if is_projected else None
@@ -235,34 +245,3 @@ class SeqPE(Added):
         return self.encoder(
             positions_APN[0] if self.num_axes == 1 else jnp.moveaxis(positions_APN, 0, -1)
         )
-
-
-def _check_choices(hook, pe_qk, scalar_scale, temperature, shift_probability):
-    if hook not in USES:
-        raise ValueError(f"hook={hook!r} must be one of {USES}")
-    if hook != "attn_scalar" and scalar_scale != 1.0:
-        raise ValueError(
-            f"scalar_scale={scalar_scale} is for hook='attn_scalar' and changes nothing under "
-            f"hook={hook!r}: leave it out"
-        )
-    if pe_qk not in ("single", "none"):
-        raise ValueError(f"pe_qk={pe_qk!r} must be 'single' or 'none'")
-    check_positive(temperature=temperature)
-    if not 0 <= shift_probability <= 1:
-        raise ValueError(f"shift_probability={shift_probability!r} must be within 0..1")
-
-
-def _check_sizes(model_dim, encoder_heads, max_position, block_side):
-    if encoder_heads < 1 or model_dim % encoder_heads:
-        raise ValueError(f"encoder_heads={encoder_heads} must divide model_dim={model_dim}")
-    if not 2 * block_side <= max_position <= 10**8:
-        raise ValueError(
-            f"max_position={max_position} must be within {2 * block_side}..10^8: the training "
-            "block must fit into it twice for the transfer loss"
-        )
-
-
-def _check_at_least(smallest, **values):
-    for name, value in values.items():
-        if not value >= smallest:
-            raise ValueError(f"{name}={value} must be at least {smallest}")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.checks import check_rows
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.lookup import rows
 from posenc_jax.positions import on_axes
@@ -33,10 +34,10 @@ def visible(is_written_BTN, *, bidirectional: bool, mask_padding: bool) -> jax.A
     With ``mask_padding`` nothing attends to leading zeros, and these may attend to nothing.
     """
     N = is_written_BTN.shape[-1]
-    seen = jnp.ones_like(is_written_BTN) if not mask_padding else is_written_BTN
-    seen = jnp.concatenate([seen, jnp.ones_like(seen[..., :1])], axis=-1)[:, :, None]
+    shown = jnp.ones_like(is_written_BTN) if not mask_padding else is_written_BTN
+    shown = jnp.concatenate([shown, jnp.ones_like(shown[..., :1])], axis=-1)[:, :, None]
     earlier = np.ones((N + 1, N + 1), bool) if bidirectional else np.tri(N + 1, dtype=bool)
-    return seen & earlier[None, None]
+    return shown & earlier[None, None]
 
 
 class DigitBlock(nnx.Module):
@@ -101,9 +102,8 @@ class DigitEncoder(nnx.Module):
     def __call__(self, positions) -> jax.Array:
         """Returns float32 ``[B, T, E]``; NaN for a position without ``max_digits`` digits."""
         positions_ABT = jnp.moveaxis(on_axes(positions, self.num_axes), -1, 0)
-        if not isinstance(positions, jax.core.Tracer):
-            _check_range(np.asarray(positions), self.max_digits)
         limit = BASE**self.max_digits
+        check_rows(positions, limit, "use a larger max_position")
         is_number = (positions_ABT >= 0) & (positions_ABT < limit) & (positions_ABT % 1 == 0)
         number = jnp.where(is_number, positions_ABT, 0).astype(jnp.int32)
         if number.shape[-1] <= PIECE:
@@ -118,10 +118,10 @@ class DigitEncoder(nnx.Module):
         return jnp.where(is_number.all(axis=0)[..., None], vectors_BTE, jnp.nan)
 
     def _encode(self, number_ABT):
-        def string(each):
+        def string(of_digits):
             """Returns ``[A, B, T, max_digits]`` as one string of all axes, ``[B, T, N]``."""
-            each = jnp.moveaxis(each(number_ABT, self.max_digits), 0, 2)
-            return each.reshape(*each.shape[:2], -1)
+            by_axis = jnp.moveaxis(of_digits(number_ABT, self.max_digits), 0, 2)
+            return by_axis.reshape(*by_axis.shape[:2], -1)
 
         x_BTNE = rows(self.digit_table[...], string(digits)) + self.slot_table[...][None, None]
         if self.axis_table is not None:
@@ -145,13 +145,3 @@ def linear(d_in: int, d_out: int, width: int, rngs: nnx.Rngs) -> nnx.Linear:
 
 def layer_norm(width: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
-
-
-def _check_range(positions, max_digits):
-    limit = BASE**max_digits
-    outside = positions[(positions < 0) | (positions >= limit) | (positions % 1 != 0)]
-    if outside.size:
-        raise ValueError(
-            f"position {outside.flat[0]} is not a whole number of {max_digits} digits, "
-            f"0..{limit - 1}; use a larger max_position"
-        )

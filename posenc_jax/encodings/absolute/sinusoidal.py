@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from posenc_jax.encodings.absolute.added import Added
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies.base import Base, check_base, geometric
+from posenc_jax.fields import check_choice, check_multiple
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -56,10 +57,8 @@ class Sinusoidal(Added):
         layout: str = "interleaved",
         token_scale: float | None = None,
     ):
-        if model_dim % 2:
-            raise ValueError(f"model_dim={model_dim} must be even: sines and cosines come in pairs")
-        if layout not in ("half", "interleaved"):
-            raise ValueError(f"layout={layout!r} must be 'half' or 'interleaved'")
+        check_multiple(2, model_dim=model_dim)  # sines and cosines come in pairs
+        check_choice(("half", "interleaved"), layout=layout)
         self.model_dim = model_dim
         self.base = check_base(base)
         self.layout = layout

@@ -14,6 +14,7 @@ first; each part has the sines and then the cosines of its axis. Overrides ``emb
 from posenc_jax.encodings.absolute.added import Added
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
 from posenc_jax.encodings.rotary.frequencies.base import check_base
+from posenc_jax.fields import check_divides, check_multiple
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
 
@@ -40,11 +41,9 @@ class Sinusoidal2D(Added):
         base: float = 10000.0,
         token_scale: float = 1.0,
     ):
-        if num_axes < 1 or model_dim % (2 * num_axes):
-            raise ValueError(
-                f"model_dim={model_dim} must be a multiple of 2 * num_axes, with num_axes="
-                f"{num_axes}: every axis has as many sines as cosines"
-            )
+        # Every axis has as many sines as cosines.
+        check_multiple(2, model_dim=model_dim)
+        check_divides(num_axes=num_axes, **{"model_dim / 2": model_dim // 2})
         self.model_dim = model_dim
         self.num_axes = num_axes
         self.base = check_base(base)

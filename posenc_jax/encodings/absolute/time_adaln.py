@@ -11,10 +11,9 @@ two times are, and Time-AdaLN tells every token its own time.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import check_positive, count_of
+from posenc_jax.fields import check_divides, check_positive, count_of
 
 
 class Network(nnx.Module):
@@ -73,8 +72,7 @@ class TimeAdaLN(nnx.Module):
             time for every token, F = T, is fine.
 
         Raises:
-          ValueError: a time is not finite, or the shapes do not fit. Under ``jax.jit``, where
-            values are not known, the tokens of a NaN become NaN.
+          ValueError: the shapes do not fit. The tokens of a time that is NaN become NaN.
         """
         gamma, beta = self.modulation(times, x_BTD.shape[1])
         x = self.norm(x_BTD.astype(jnp.float32))
@@ -83,15 +81,9 @@ class TimeAdaLN(nnx.Module):
     def modulation(self, times, length: int) -> tuple[jax.Array, jax.Array]:
         """Returns gamma and beta, float32 ``[B, T, D]``, for a norm other than LayerNorm."""
         B, source = times.shape
+        check_divides(source_frames=self.source_frames, times=source)
         frames = source // self.source_frames
-        if source % self.source_frames or not 0 < frames <= length or length % frames:
-            raise ValueError(
-                f"times of shape {times.shape} with source_frames={self.source_frames} are "
-                f"{source / self.source_frames:g} frames, which cannot share {length} tokens: each "
-                "must have the same number"
-            )
-        if not isinstance(times, jax.core.Tracer) and not np.isfinite(times).all():
-            raise ValueError(f"times must be finite, not {np.asarray(times).tolist()}")
+        check_divides(frames=frames, tokens=length)
         times = times.astype(jnp.float32) / self.time_scale
         e_BFE = self.convolution(times.reshape(B, -1, self.source_frames))
         gamma, beta = (

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import check_positive
 from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.fields import check_positive
 
 
 def alibi_slopes(num_heads: int) -> np.ndarray:

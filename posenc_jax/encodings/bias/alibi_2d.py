@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encoding import Tile
 from posenc_jax.encodings.bias.alibi import ALiBi
+from posenc_jax.positions import on_axes
 
 
 class ALiBi2D(ALiBi):
@@ -29,14 +30,11 @@ class ALiBi2D(ALiBi):
         q_positions, k_positions = tile.q_tokens.positions, tile.k_tokens.positions
         if q_positions.ndim == 2 == k_positions.ndim:
             return super().distance(tile)
-        if q_positions.ndim != k_positions.ndim or q_positions.shape[2] != k_positions.shape[2]:
-            raise ValueError(
-                "queries and keys must have the same position axes, [B, T, A], not positions of "
-                f"shape {q_positions.shape} and {k_positions.shape}"
-            )
+        num_axes = max(p.shape[2] for p in (q_positions, k_positions) if p.ndim == 3)
+        q_positions, k_positions = on_axes(q_positions, num_axes), on_axes(k_positions, num_axes)
         # A loop over axes, because an innermost array axis of two or three elements is slow.
         squares = jnp.zeros(())
-        for axis in range(q_positions.shape[2]):
+        for axis in range(num_axes):
             apart = q_positions[:, None, :, None, axis] - k_positions[:, None, None, :, axis]
             squares = squares + apart.astype(jnp.float32) ** 2
         # The gradient of a root is infinite at 0, and times 0 it would be NaN.

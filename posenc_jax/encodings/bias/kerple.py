@@ -8,6 +8,8 @@ Each kind has its own function f, with two trained numbers p and a for each head
 layers. Both override ``score``.
 """
 
+import abc
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -41,16 +43,16 @@ class Kerple(Encoding):
         bias = bias_by_distance(lambda x_N: -self.penalty(abs(x_N)[None], p_H1, a_H1), tile)
         return add_bias(logits_BHTS, bias)
 
+    @abc.abstractmethod
     def penalty(self, distance_1N, p_H1, a_H1) -> jax.Array:
         """Returns the penalty of distances that are not negative, ``[H, N]``."""
-        raise NotImplementedError
 
     def p_of(self, raw) -> jax.Array:
         """Returns p as a function of its trained parameter."""
         return positive(raw)
 
     def inverse_p(self, p) -> jax.Array:
-        """Returns the trained parameter that ``p_of`` turns into ``p``."""
+        """Returns the trained parameter of which ``p_of`` makes ``p``."""
         return inverse_positive(p)
 
 
@@ -93,7 +95,7 @@ def positive(raw) -> jax.Array:
 
 
 def inverse_positive(value) -> jax.Array:
-    """Returns the parameters that ``positive`` turns into the published ``value``."""
+    """Returns the parameters for which ``positive`` gives the published ``value``."""
     value = value - 0.01
     return value + jnp.log(-jnp.expm1(-value))
 
@@ -104,6 +106,6 @@ def exponent(raw) -> jax.Array:
 
 
 def inverse_exponent(value) -> jax.Array:
-    """Returns the parameters that ``exponent`` turns into the published ``value``."""
+    """Returns the parameters for which ``exponent`` gives the published ``value``."""
     share = (value - 0.01) / 1.99
     return jnp.log(share) - jnp.log1p(-share)

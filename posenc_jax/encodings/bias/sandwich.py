@@ -21,6 +21,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
 from posenc_jax.encodings.bias.by_distance import add_bias, along_diagonals
 from posenc_jax.encodings.rotary.frequencies.base import check_base
+from posenc_jax.fields import check_multiple, count_of
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -39,11 +40,7 @@ class Sandwich(Encoding):
     """
 
     def __init__(self, *, num_heads: int, channels: int = 128, base: float = 10000.0):
-        if channels % 2 or channels < 2:
-            raise ValueError(
-                f"channels={channels} must be a positive even number: sines and cosines come in "
-                "pairs"
-            )
+        check_multiple(2, channels=count_of("channels", channels))
         self.num_heads = num_heads
         self.channels = channels
         self.base = check_base(base)

@@ -23,6 +23,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.encodings.one_by_one import sum_one_by_one
+from posenc_jax.fields import count_of
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
 
@@ -46,11 +47,9 @@ class SwinV2(Encoding):
     def __init__(
         self, *, num_heads: int, rngs: nnx.Rngs, grid: tuple[int, int] = (8, 8), hidden: int = 512
     ):
-        if len(grid) != 2 or min(*grid, hidden) < 1:
-            raise ValueError(
-                f"grid={grid!r} must be two positive numbers, and hidden={hidden!r} one"
-            )
-        self.grid = tuple(grid)
+        rows, columns = grid
+        self.grid = count_of("grid", rows), count_of("grid", columns)
+        count_of("hidden", hidden)
 
         self.inner_kernel = normal(rngs, 2, hidden)
         self.inner_bias = nnx.Param(jnp.zeros(hidden))

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import check_positive, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.by_distance import add_bias, bias_by_distance
+from posenc_jax.fields import check_multiple, check_positive, count_of
 
 
 def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
@@ -68,15 +68,9 @@ class T5(Encoding):
         table_scale: float = 1.0,
     ):
         directions = 2 if bidirectional else 1
-        if num_buckets % (2 * directions) or num_buckets < 2 * directions:
-            raise ValueError(
-                f"num_buckets={num_buckets} must be a positive multiple of {2 * directions}"
-            )
-        if count_of("max_distance", max_distance) <= num_buckets // directions // 2:
-            raise ValueError(
-                f"max_distance={max_distance} must exceed the {num_buckets // directions // 2} "
-                "distances that have a bucket each"
-            )
+        check_multiple(2 * directions, num_buckets=count_of("num_buckets", num_buckets))
+        # Half of the buckets hold one distance each.
+        count_of("max_distance", max_distance, num_buckets // directions // 2 + 1)
         check_positive(table_scale=table_scale)
         self.max_distance = max_distance
         self.bidirectional = bidirectional

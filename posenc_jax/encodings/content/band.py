@@ -53,8 +53,8 @@ def _of_pairs(logits_BHTS, x_BHTR, table_RE, tile):
     last = table_RE.shape[1] - 1
     is_inside = (distance_B1TS >= 0) & (distance_B1TS <= last)
     products_BHTE = jnp.einsum("bhtr,re->bhte", x_BHTR, table_RE)
-    found = tile.lookup.pick(products_BHTE, jnp.clip(distance_B1TS, 0, last))
-    return logits_BHTS + jnp.where(is_inside, found, 0)
+    picked = tile.lookup.pick(products_BHTE, jnp.clip(distance_B1TS, 0, last))
+    return logits_BHTS + jnp.where(is_inside, picked, 0)
 
 
 def _along_diagonals(logits_BHTS, x_BHTR, table_RE, tile):

@@ -12,13 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.kerple import KerpleLog
 from posenc_jax.encodings.initial_values import uniform
-
-BIASES = ("kerple_log", "alibi")
+from posenc_jax.fields import check_choice, count_of
 
 
 class DAPE(Encoding):
@@ -40,8 +38,7 @@ class DAPE(Encoding):
     def __init__(
         self, *, num_heads: int, rngs: nnx.Rngs, bias: str = "kerple_log", hidden: int = 32
     ):
-        if bias not in BIASES:
-            raise ValueError(f"bias={bias!r} must be one of {BIASES}")
+        check_choice(("kerple_log", "alibi"), bias=bias)
         count_of("hidden", hidden)
         kerple = bias == "kerple_log"
         self.bias = (

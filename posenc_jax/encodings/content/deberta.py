@@ -16,12 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.initial_values import normal
+from posenc_jax.fields import check_choice, check_multiple, count_of
 from posenc_jax.lookup import GATHER, Lookup, lying_as_heads, row_products
-
-P2C_ROWS = ("released", "paper")
 
 
 def deberta_buckets(num_buckets: int, max_distance: int) -> np.ndarray:
@@ -77,17 +75,12 @@ class DeBERTa(Encoding):
         num_buckets: int | None = None,
         p2c_row: str = "released",
     ):
-        count_of("max_distance", max_distance)
+        exact = 0
         if num_buckets is not None:
-            if num_buckets % 2 or num_buckets < 2:
-                raise ValueError(f"num_buckets={num_buckets} must be a positive even number")
-            if max_distance - 1 <= num_buckets // 2:
-                raise ValueError(
-                    f"max_distance={max_distance} must exceed {num_buckets // 2 + 1}, or the "
-                    f"num_buckets={num_buckets} have nothing to group"
-                )
-        if p2c_row not in P2C_ROWS:
-            raise ValueError(f"p2c_row={p2c_row!r} must be one of {P2C_ROWS}")
+            check_multiple(2, num_buckets=count_of("num_buckets", num_buckets))
+            exact = num_buckets // 2 + 1  # distances with a bucket each
+        count_of("max_distance", max_distance, exact + 1)
+        check_choice(("released", "paper"), p2c_row=p2c_row)
         self.max_distance = max_distance
         self.num_buckets = num_buckets
         self.p2c_row = p2c_row

@@ -19,9 +19,8 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.bias.alibi import alibi_slopes
+from posenc_jax.fields import check_choice
 from posenc_jax.lookup import check_width, lying_as_heads
-
-GATES = ("both", "key", "query")
 
 
 class GrapeA(Encoding):
@@ -41,8 +40,7 @@ class GrapeA(Encoding):
     per_layer = True
 
     def __init__(self, *, num_heads: int, head_dim: int, rngs: nnx.Rngs, gate: str = "both"):
-        if gate not in GATES:
-            raise ValueError(f"gate={gate!r} must be one of {GATES}")
+        check_choice(("both", "key", "query"), gate=gate)
         self.num_heads = num_heads
 
         def directions():
@@ -81,7 +79,7 @@ def _of_queries(tile, vectors_HC):
 
 def _unit(vectors_HC, q_BTHC):
     """Returns the vectors scaled to length ``1 / sqrt(d)``."""
-    check_width(q_BTHC, vectors_HC.shape[-1])
+    check_width(q_BTHC, head_dim=vectors_HC.shape[-1])
     squares = (vectors_HC.astype(jnp.float32) ** 2).sum(-1, keepdims=True)
     length = jnp.maximum(jnp.sqrt(jnp.maximum(squares, 1e-30)), 1e-6)
     return vectors_HC / (length * math.sqrt(vectors_HC.shape[-1]))

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.bias.alibi import alibi_slopes
 from posenc_jax.encodings.content.cope import sums_up_to_queries
 from posenc_jax.encodings.gated.sequence import project
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.encodings.rotary.angles import cos_sin, rotated
+from posenc_jax.fields import check_multiple, count_of
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -46,8 +46,7 @@ class GrapeAP(Encoding):
     whole_rows = True
 
     def __init__(self, *, num_heads: int, model_dim: int, rngs: nnx.Rngs, width: int = 8):
-        if count_of("width", width) % 2:
-            raise ValueError(f"width={width!r} must be an even number: channels rotate in pairs")
+        check_multiple(2, width=count_of("width", width))  # channels rotate in pairs
         self.num_heads = num_heads
         self.width = width
         self.kernel = normal(rngs, model_dim, num_heads * width)
@@ -69,12 +68,12 @@ class GrapeAP(Encoding):
         return made if made is None else (None, made[1])
 
     def score(self, logits_BHTS, tile: Tile):
-        p_HBTP, turned_HBSP = (
+        p_HBTP, rotated_HBSP = (
             tile.of_heads(jnp.moveaxis(x_BTHP, 2, 0))
             for x_BTHP in (tile.q_tokens.made[0], tile.k_tokens.made[1])
         )
-        products_BHTS = jnp.einsum("hbtp,hbsp->bhts", p_HBTP, turned_HBSP) / self.width
+        products_BHTS = jnp.einsum("hbtp,hbsp->bhts", p_HBTP, rotated_HBSP) / self.width
         slopes_1H11 = tile.per_head(jnp.asarray(alibi_slopes(self.num_heads), jnp.float32))
         gates = slopes_1H11 * jax.nn.log_sigmoid(products_BHTS)
-        sums, own = sums_up_to_queries(gates, tile)
-        return logits_BHTS + (sums - own)
+        sums, of_keys = sums_up_to_queries(gates, tile)
+        return logits_BHTS + (sums - of_keys)

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.content.band import add_band
 from posenc_jax.encodings.gated.sequence import project
 from posenc_jax.encodings.initial_values import normal
+from posenc_jax.fields import check_positive, check_sizes
 from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -64,9 +64,7 @@ class Inkling(Encoding):
         log_floor: int | None = None,
         log_scale: float = 0.1,
     ):
-        for name, value in (("rank", rank), ("extent", extent), ("log_floor", log_floor)):
-            if value is not None:
-                count_of(name, value)
+        check_sizes(rank=rank, extent=extent, log_floor=log_floor)
         self.num_heads = num_heads
         self.rank = rank
         self.extent = extent
@@ -106,8 +104,8 @@ class Inkling(Encoding):
         if tile.in_kernel:
             # A kernel's tile has one head, but its vectors are those of all heads in one matrix:
             # profiles of zeros for the other heads leave only its own.
-            is_own_H = (jnp.arange(self.num_heads) == tile.heads).astype(jnp.float32)
-            table_HRE = jnp.einsum("h,re->hre", is_own_H, table_RE, precision="highest")
+            is_tiles_H = (jnp.arange(self.num_heads) == tile.heads).astype(jnp.float32)
+            table_HRE = jnp.einsum("h,re->hre", is_tiles_H, table_RE, precision="highest")
             return vectors_BTN[:, None], table_HRE.reshape(-1, self.extent)
         vectors_BTHR = vectors_BTN.reshape(*vectors_BTN.shape[:2], self.num_heads, -1)
         vectors_HBTR = tile.of_heads(jnp.moveaxis(vectors_BTHR, 2, 0))
@@ -164,9 +162,7 @@ class Inkling2(Inkling):
             log_scale=log_scale,
             rngs=rngs,
         )
-        for name, value in (("clip", clip), ("vector_clip", vector_clip)):
-            if not value > 0:
-                raise ValueError(f"{name}={value!r} must be a positive length")
+        check_positive(clip=clip, vector_clip=vector_clip)
         self.head_dim = head_dim
         self.clip = clip
         self.vector_clip = vector_clip
@@ -183,7 +179,7 @@ class Inkling2(Inkling):
         return clipped(scaled, self.vector_clip).reshape(vectors_BTN.shape)
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
-        check_width(x_BTHC, self.head_dim)
+        check_width(x_BTHC, head_dim=self.head_dim)
         x = x_BTHC.astype(jnp.float32)
         if side.is_query:
             x = x * side.of_heads(self.query_scale[...]).astype(jnp.float32)[None, None]

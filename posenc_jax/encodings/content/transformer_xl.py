@@ -15,8 +15,9 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.initial_values import normal
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.angles import tables_of_text
 from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
+from posenc_jax.fields import check_multiple
 from posenc_jax.lookup import check_width, lying_as_heads
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -47,8 +48,7 @@ class TransformerXL(Encoding):
         rngs: nnx.Rngs,
         base: float = 10000.0,
     ):
-        if model_dim % 2:
-            raise ValueError(f"model_dim={model_dim} must be even: sines and cosines come in pairs")
+        check_multiple(2, model_dim=model_dim)  # sines and cosines come in pairs
         self.model_dim = model_dim
         self.base = check_base(base)
 
@@ -59,9 +59,8 @@ class TransformerXL(Encoding):
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes float32 cos and sin, each ``[B, T, 1, model_dim / 2]``."""
         del length, key
-        positions = one_axis(tokens.positions)[..., None]
-        cos, sin = cos_sin(positions, geometric(self.model_dim, self.base))
-        return tokens.having((cos[:, :, None, :], sin[:, :, None, :]))
+        inv_freq = geometric(self.model_dim, self.base)
+        return tokens.having(tables_of_text(one_axis(tokens.positions), inv_freq))
 
     def rotate(self, x_BTHC, tokens, side):
         cos, sin = tokens.made
@@ -74,7 +73,7 @@ class TransformerXL(Encoding):
             lying_as_heads(side.of_heads(p[...]).astype(jnp.float32), x_BTHC)
             for p in (self.u, self.v, self.w_r)
         )
-        check_width(x_BTHC, u_HC.shape[-1])
+        check_width(x_BTHC, head_dim=u_HC.shape[-1])
         with_u = x_BTHC + u_HC.astype(dtype)[None, None]
         # The product is in float32, because XLA:CPU cannot run it in bfloat16.
         with_v = x_BTHC.astype(jnp.float32) + v_HC[None, None]

@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.gated.fox import ForgetGate, decay
 from posenc_jax.encodings.gated.sequence import (
@@ -34,6 +33,7 @@ from posenc_jax.encodings.gated.sequence import (
     project,
 )
 from posenc_jax.encodings.initial_values import uniform
+from posenc_jax.fields import check_divides, count_of
 from posenc_jax.lookup import check_width
 
 BLOCK = 64  # keys of one triangular system
@@ -80,8 +80,7 @@ class PaTH(Encoding):
         width: int = 3,
         forget_gate: bool = False,
     ):
-        if num_heads % num_kv_heads:
-            raise ValueError(f"num_kv_heads={num_kv_heads} must divide num_heads={num_heads}")
+        check_divides(num_kv_heads=num_kv_heads, num_heads=num_heads)
         count_of("width", width)
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
@@ -126,7 +125,7 @@ class PaTH(Encoding):
         k = jnp.broadcast_to(k[:, :, :, None], (B, S, K, q.shape[2] // K, C)).reshape(B, S, -1, C)
 
         made = tile.k_tokens.made
-        check_width(q, made["w"].shape[-1])
+        check_width(q, head_dim=made["w"].shape[-1])
         k_index = for_each_row(tile.k_tokens.order(), made["beta"])
         group = self.num_heads // self.num_kv_heads
         kv_heads = tile.of_heads(jnp.arange(self.num_heads) // group)
@@ -200,12 +199,12 @@ def _change_of_block(queries, taken_BTHC, keys):
         overlaps &= keys.segment_ids[:, None, :, None] == segment
     beta_w = keys.beta[..., None] * keys.w
     overlap = jnp.where(overlaps, _einsum("bshc,bthc->bhst", beta_w, keys.w), 0)
-    seen = _einsum("bthc,bshc->bhts", queries.x_BTHC - taken_BTHC, keys.w)
-    own = _times_inverse(jnp.where(of_query, seen, 0), overlap)
+    products = _einsum("bthc,bshc->bhts", queries.x_BTHC - taken_BTHC, keys.w)
+    removed = _times_inverse(jnp.where(of_query, products, 0), overlap)
     taken = jnp.where(earlier, _einsum("bshc,bnhc->bhsn", beta_w, keys.x_BTHC), 0)
     change = _einsum("bthc,bnhc->bhtn", taken_BTHC, keys.x_BTHC)
-    change = change + _einsum("bhts,bhsn->bhtn", own, taken)
-    return change, taken_BTHC + _einsum("bhts,bshc->bthc", own, beta_w)
+    change = change + _einsum("bhts,bhsn->bhtn", removed, taken)
+    return change, taken_BTHC + _einsum("bhts,bshc->bthc", removed, beta_w)
 
 
 def _times_inverse(rows, lower):

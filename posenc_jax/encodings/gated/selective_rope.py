@@ -17,19 +17,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.checks import check_positive, count_of
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.gated.sequence import (
-    check_input,
-    convolved,
-    project,
-    sums_up_to,
-)
+from posenc_jax.encodings.gated.sequence import convolved, project, sums_up_to
 from posenc_jax.encodings.initial_values import uniform
 from posenc_jax.encodings.rotary.angles import cos_sin, rotated
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.fields import check_divides, check_positive, count_of
+from posenc_jax.lookup import check_width
 
 
 class SelectiveRoPE(RoPE):
@@ -78,11 +74,8 @@ class SelectiveRoPE(RoPE):
         bias: bool = False,
     ):
         super().__init__(head_dim=head_dim, base=base)
-        if model_dim % num_heads:
-            raise ValueError(
-                f"num_heads={num_heads} must divide model_dim={model_dim}: each head normalises "
-                "its share of the input"
-            )
+        # Each head normalises its share of the input.
+        check_divides(num_heads=num_heads, model_dim=model_dim)
         rank, width = count_of("rank", rank), count_of("width", width)
         check_positive(temperature=temperature)
         self.num_heads = num_heads
@@ -116,7 +109,7 @@ class SelectiveRoPE(RoPE):
 
     def _shares(self, x_BTD):
         """Returns the input with each head's share of it scaled to length 1."""
-        check_input(x_BTD, self.down_kernel.shape[0])
+        check_width(x_BTD, model_dim=self.down_kernel.shape[0])
         B, T, D = x_BTD.shape
         shares = x_BTD.astype(jnp.float32).reshape(B, T, self.num_heads, -1)
         shares = shares * jax.lax.rsqrt((shares**2).sum(-1, keepdims=True) + 1e-6)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.lookup import pick
+from posenc_jax.lookup import check_width, pick
 
 
 def by_segment(function, x_BTD, tokens):
@@ -119,19 +119,10 @@ def short_convolution(x_BTN, kernel_WN, segment_ids=None):
     return total
 
 
-def check_input(x_BTD, model_dim: int) -> None:
-    """Checks that an input has the width that the encoding was made for."""
-    if x_BTD.shape[-1] != model_dim:
-        raise ValueError(
-            f"x has {x_BTD.shape[-1]} channels, but the encoding was made for "
-            f"model_dim={model_dim}; pass model_dim={x_BTD.shape[-1]} to make"
-        )
-
-
 def project(x_BTD, kernel_DN) -> jax.Array:
     """Returns ``x`` times the kernel, float32 ``[B, T, N]``.
 
     It is not rounded to fewer digits, because sums over many tokens follow.
     """
-    check_input(x_BTD, kernel_DN.shape[0])
+    check_width(x_BTD, model_dim=kernel_DN.shape[0])
     return jnp.einsum("btd,dn->btn", x_BTD.astype(jnp.float32), kernel_DN, precision="highest")

@@ -80,7 +80,7 @@ class Wall(Encoding):
                 'implementation="pallas" cannot run Wall, which computes the products of queries '
                 'and keys channel by channel; use "blockwise" or "dense"'
             )
-        check_width(tile.q, self.head_dim)
+        check_width(tile.q, head_dim=self.head_dim)
         q_sums, q_gate = tile.q_tokens.made
         k_sums, k_gate = tile.k_tokens.made
         logits_BHTS = tile.scale * self._products(tile, q_sums, k_sums)

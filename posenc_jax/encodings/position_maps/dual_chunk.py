@@ -18,13 +18,10 @@ tokens, and c is ``chunk_size``. Overrides ``prepare``, ``rotate`` and ``score``
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.checks import count_of
 from posenc_jax.encoding import Tile
-from posenc_jax.encodings.position_maps.position_map import (
-    PositionMap,
-    products_of_parts,
-)
+from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
 from posenc_jax.encodings.rotary.rope import check_length
+from posenc_jax.fields import count_of
 from posenc_jax.positions import one_axis
 
 
@@ -67,19 +64,12 @@ class DualChunk(PositionMap):
         chunk_size = train_length * 3 // 4 if chunk_size is None else chunk_size
         local_window = train_length // 8 if local_window is None else local_window
         self.chunk_size = count_of("chunk_size", chunk_size)
-        self.local_window = count_of("local_window", local_window, minimum=0)
-        if self.local_window >= self.chunk_size:
-            raise ValueError(
-                f"local_window={local_window} must be less than chunk_size={chunk_size}"
-            )
+        self.local_window = count_of("local_window", local_window, 0, self.chunk_size - 1)
         self.stride = self.chunk_size - self.local_window
         if original_length is not None:
             original_length = count_of("original_length", original_length)
-            if self.rotary_dim != head_dim:
-                raise ValueError(
-                    f"original_length={original_length} needs heads that rotate as a whole, not "
-                    f"rotary_dim={self.rotary_dim} of head_dim={head_dim}: leave one of them out"
-                )
+            # The temperature multiplies what rotates, which must be all of a head.
+            count_of("rotary_dim", self.rotary_dim, head_dim)
         self.original_length = original_length
 
     def tables(self, positions, length):
@@ -93,19 +83,19 @@ class DualChunk(PositionMap):
             jnp.minimum(place + self.stride, self.chunk_size),
             jnp.full_like(place, min(2 * self.stride - 1, self.chunk_size)),
         )
-        own, before, older = (super(DualChunk, self).tables(each, length) for each in places)
-        of_queries = own, before, older
+        same, before, older = (super(DualChunk, self).tables(place, length) for place in places)
+        of_queries = same, before, older
         if self.original_length is not None:
             check_length(positions, length)
             growth = jnp.maximum(jnp.asarray(length, jnp.float32) / self.original_length, 1.0)
             temperature = (1 + 0.1 * jnp.log(growth))[..., None, None]
             of_queries = jax.tree.map(lambda table: temperature * table, of_queries)
-        return of_queries, (own, own, own)
+        return of_queries, (same, same, same)
 
     def score(self, logits_BHTS, tile: Tile):
-        own, before, older = products_of_parts(tile, 3)
+        same, before, older = products_of_parts(tile, 3)
         q_chunk, k_chunk = (
             tokens.positions // self.stride for tokens in (tile.q_tokens, tile.k_tokens)
         )
         chunks_back = q_chunk[:, None, :, None] - k_chunk[:, None, None, :]
-        return jnp.where(chunks_back > 1, older, jnp.where(chunks_back == 1, before, own))
+        return jnp.where(chunks_back > 1, older, jnp.where(chunks_back == 1, before, same))

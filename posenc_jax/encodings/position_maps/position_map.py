@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.dense import products
-from posenc_jax.checks import count_of
 from posenc_jax.encoding import Side, Tile
-from posenc_jax.encodings.rotary.angles import cos_sin, rotated
+from posenc_jax.encodings.rotary.angles import cos_sin, rotated, tables_of_text
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.fields import count_of
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -58,16 +58,16 @@ class NearFar(PositionMap):
         """
         near = super().tables(one_axis(positions), length)
         inv_freq, _ = self.frequencies(self.rotary_dim, self.base, length)
-        cos, sin = (table[:, :, None, :] for table in self.far_tables(positions, inv_freq))
+        cos, sin = self.far_tables(positions, inv_freq)
         # The offset is a separate rotation: added to large float32 positions it would be rounded.
         offset = cos_sin(jnp.ones((1, 1, 1, 1), jnp.int32), inv_freq * self.offset)
         far_query = rotated(cos, sin, *offset)
         return (near, far_query), (near, (cos, sin))
 
     def far_tables(self, positions, inv_freq) -> tuple[jax.Array, jax.Array]:
-        """Returns cosines and sines of compressed positions, each ``[B, T, rotary_dim / 2]``."""
+        """Returns cosines and sines of compressed positions, ``[B, T, 1, rotary_dim / 2]``."""
         # For the same reason the frequency is divided, and not the position.
-        return cos_sin(positions[..., None], inv_freq / self.compression)
+        return tables_of_text(positions, inv_freq / self.compression)
 
     def score(self, logits_BHTS, tile: Tile):
         near, far = products_of_parts(tile, 2)

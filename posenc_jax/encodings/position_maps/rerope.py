@@ -9,6 +9,7 @@ are. They override ``prepare``, ``rotate`` and ``score``.
 import math
 
 from posenc_jax.encodings.position_maps.position_map import NearFar
+from posenc_jax.fields import check_range
 
 
 class ReRoPE(NearFar):
@@ -70,7 +71,6 @@ class LeakyReRoPE(NearFar):
         window: int = 512,
         factor: float = 16.0,
     ):
-        if not 1 <= factor < math.inf:
-            raise ValueError(f"factor={factor!r} must be a finite number, 1 or more")
+        check_range(1, factor=factor)
         rope = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
         super().__init__(window=window, compression=factor, **rope)

@@ -15,9 +15,9 @@ RoPE rotates by these distances; w is the window and G the size of a group. Over
 
 import jax
 
-from posenc_jax.checks import count_of
 from posenc_jax.encodings.position_maps.position_map import NearFar
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.rotary.angles import tables_of_text
+from posenc_jax.fields import count_of
 
 
 class SelfExtend(NearFar):
@@ -55,4 +55,4 @@ class SelfExtend(NearFar):
             self.offset = self.window - self.window // group_size
 
     def far_tables(self, positions, inv_freq) -> tuple[jax.Array, jax.Array]:
-        return cos_sin((positions // self.group_size)[..., None], inv_freq)
+        return tables_of_text(positions // self.group_size, inv_freq)

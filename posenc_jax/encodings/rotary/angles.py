@@ -65,6 +65,14 @@ def cos_sin(
     return _cos_sin_of_turns(angle)
 
 
+def tables_of_text(
+    positions_BT: jax.Array, inv_freq: np.ndarray | jax.Array | Double
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the cosines and sines of positions on one axis, for all heads, ``[B, T, 1, P]``."""
+    cos, sin = cos_sin(positions_BT[..., None], inv_freq)
+    return cos[:, :, None, :], sin[:, :, None, :]
+
+
 def cos_sin_of_sum(positions: jax.Array, rates: Sequence) -> tuple[jax.Array, jax.Array]:
     """Returns the float32 cosine and sine of ``sum_a positions_a * rates_a`` radians.
 
@@ -76,15 +84,15 @@ def cos_sin_of_sum(positions: jax.Array, rates: Sequence) -> tuple[jax.Array, ja
         ``[B or 1, T or 1, K or 1, P]``.
     """
     places = on_axes(positions, len(rates))
-    turns = [cos_sin(places[:, :, a, None, None], rate) for a, rate in enumerate(rates)]
-    cos, sin = turns[0]
-    for more_cos, more_sin in turns[1:]:
+    tables = [cos_sin(places[:, :, a, None, None], rate) for a, rate in enumerate(rates)]
+    cos, sin = tables[0]
+    for more_cos, more_sin in tables[1:]:
         cos, sin = rotated(cos, sin, more_cos, more_sin)
     return cos, sin
 
 
 def rotated(a, b, cos, sin) -> tuple[jax.Array, jax.Array]:
-    """Returns the channels ``a`` and ``b`` of pairs that are turned by an angle.
+    """Returns the channels ``a`` and ``b`` of pairs, rotated by an angle.
 
     The cosine and sine of another angle in their place become those of the sum of both angles.
     """

@@ -16,6 +16,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from posenc_jax.fields import check_choice, count_of
+
 STILL = -1
 
 Allocation = tuple[int, ...] | tuple[tuple[int, ...], ...]
@@ -54,8 +56,7 @@ def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None)
     """
     num_pairs, num_axes = sum(sections), len(sections)
     first, *others = range(num_axes) if order is None else order
-    if sorted([first, *others]) != list(range(num_axes)):
-        raise ValueError(f"order={order} must be the axes 0..{num_axes - 1}, each of them once")
+    check_choice((list(range(num_axes)),), order=sorted([first, *others]))
     allocation = [first] * num_pairs
     for place, axis in enumerate(others, 1):
         for step in range(sections[axis]):
@@ -84,14 +85,8 @@ def by_head(axis_heads: tuple[int, ...], num_kv_heads: int, pairs: int) -> Alloc
 
     The first heads are those of axis 0, and heads that are left over do not rotate.
     """
-    if not all(isinstance(n, int | np.integer) and n >= 0 for n in axis_heads):
-        raise ValueError(f"axis_heads={axis_heads} must be whole numbers of heads, 0 or more")
-    if sum(axis_heads) > num_kv_heads:
-        raise ValueError(
-            f"axis_heads={axis_heads} are {sum(axis_heads)} heads, but there are "
-            f"num_kv_heads={num_kv_heads}"
-        )
-    still = (STILL,) * (num_kv_heads - sum(axis_heads))
+    count = sum(count_of("axis_heads", n, 0, num_kv_heads) for n in axis_heads)
+    still = (STILL,) * (num_kv_heads - count_of("sum of axis_heads", count, 0, num_kv_heads))
     return tuple((axis,) * pairs for axis in chunked(axis_heads) + still)
 
 
@@ -111,11 +106,7 @@ def shares(pairs: int, published: tuple[int, ...], first: int = 0) -> tuple[int,
 
     Axis ``first`` has the pairs that are left over.
     """
-    if pairs < len(published):
-        raise ValueError(
-            f"{pairs} channel pairs are too few for {len(published)} axes: use a larger head_dim "
-            "or rotary_dim, or give sections="
-        )
+    count_of("head_dim / 2, or rotary_dim / 2,", pairs, len(published))
     sections = [max(1, pairs * share // sum(published)) for share in published]
     sections[first] += pairs - sum(sections)
     return tuple(sections)

@@ -16,6 +16,7 @@ import jax
 
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
+from posenc_jax.fields import check_divides
 
 
 def axial_rope(
@@ -38,11 +39,7 @@ def axial_rope(
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
     pairs = pairs_of(head_dim, rotary_dim)
-    if num_axes < 1 or pairs % num_axes:
-        raise ValueError(
-            f"num_axes={num_axes} must divide the {pairs} channel pairs; set rotary_dim to a "
-            f"multiple of {2 * max(num_axes, 1)} within head_dim={head_dim}"
-        )
+    check_divides(num_axes=num_axes, pairs=pairs)
     alternating = tuple(pair % num_axes for pair in range(pairs))
     return RoPE(
         head_dim=head_dim,

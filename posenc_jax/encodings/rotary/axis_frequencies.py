@@ -6,15 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.rotary.axes import Allocation
+from posenc_jax.encodings.rotary.axes import STILL, Allocation
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
-from posenc_jax.encodings.rotary.frequencies.base import (
-    Base,
-    InvFreq,
-    Length,
-    Rates,
-)
+from posenc_jax.encodings.rotary.frequencies.base import Base, InvFreq, Length, Rates
+from posenc_jax.fields import count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +29,8 @@ class ByAxis(Frequencies):
     frequencies: tuple[Frequencies, ...]
 
     def __post_init__(self):
-        last, most = len(self.frequencies) - 1, np.max(self.axes)
-        if most > last:
-            raise ValueError(
-                f"axes={self.axes} names axis {most}, but frequencies has rules for axes 0..{last} "
-                "only; give a rule for each axis"
-            )
+        # Each axis has a rule.
+        count_of("the last of axes", int(np.max(self.axes)), STILL, len(self.frequencies) - 1)
 
     @property
     def adapts(self) -> bool:
@@ -46,14 +38,14 @@ class ByAxis(Frequencies):
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         rules = [rule(channels, base, length) for rule in self.frequencies]
-        each = [inv_freq for inv_freq, _ in rules]
+        by_axis = [inv_freq for inv_freq, _ in rules]
         if isinstance(self.axes[0], tuple):
-            each = list(map(shared_by_heads, each))
-        chosen = each[0]
-        for axis, inv_freq in enumerate(each):
-            is_own = np.array(self.axes) == axis
+            by_axis = list(map(shared_by_heads, by_axis))
+        chosen = by_axis[0]
+        for axis, inv_freq in enumerate(by_axis):
+            is_chosen = np.array(self.axes) == axis
             # A product with 0 or 1 is exact, for numbers and for Doubles.
-            chosen = inv_freq * is_own.astype(float) + chosen * (~is_own).astype(float)
+            chosen = inv_freq * is_chosen.astype(float) + chosen * (~is_chosen).astype(float)
         return chosen, _agreed([factor for _, factor in rules])
 
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.axis_frequencies import Spectra
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.fields import check_multiple, check_range
 from posenc_jax.tokens import Tokens
 
 
@@ -35,10 +36,10 @@ class DINOv3(RoPE):
       head_dim: number of channels in one head, a multiple of 4.
       base: see ``RoPE``.
       layout: see ``RoPE``.
-      shift: largest random shift of coordinates in training, drawn for each axis. None or 0 turns
-        it off.
+      shift: largest random shift of coordinates in training, drawn for each axis. None or 0
+        leaves it out.
       jitter: largest random factor (or divisor) of coordinates in training, drawn for each axis.
-        None or 1 turns it off.
+        None or 1 leaves it out.
       rescale: the same with one factor for both axes; 2 as released.
     """
 
@@ -52,8 +53,7 @@ class DINOv3(RoPE):
         jitter: float | None = None,
         rescale: float | None = 2.0,
     ):
-        if head_dim % 4:
-            raise ValueError(f"head_dim={head_dim} must be a multiple of 4: an axis has half of it")
+        check_multiple(4, head_dim=head_dim)  # An axis has half of it.
         sections = (head_dim // 4,) * 2
         super().__init__(
             head_dim=head_dim,
@@ -62,11 +62,8 @@ class DINOv3(RoPE):
             axes=axes.chunked(sections),
             layout=layout,
         )
-        if shift is not None and not shift >= 0:
-            raise ValueError(f"shift={shift!r} must be 0 or more, or None")
-        for name, value in (("jitter", jitter), ("rescale", rescale)):
-            if value is not None and not value >= 1:
-                raise ValueError(f"{name}={value!r} must be 1 or more, or None")
+        check_range(0, shift=shift)
+        check_range(1, jitter=jitter, rescale=rescale)
         self.shift = shift or 0.0
         self.jitter = jitter or 1.0
         self.rescale = rescale or 1.0

@@ -25,6 +25,7 @@ from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies import geometric, turns_in
 from posenc_jax.encodings.rotary.frequencies.base import Length, known_base
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.fields import check_choice, check_range, count_of
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -75,21 +76,14 @@ class FoPE(RoPE):
         learned: bool = False,
     ):
         super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
-        if padding not in ("zero_frequency", "ones"):
-            raise ValueError(f"padding={padding!r} must be 'zero_frequency' or 'ones'")
-        if not 0 <= gain < math.inf:
-            raise ValueError(f"gain={gain!r} must be a number, 0 or more")
-        if self.rotary_dim < 4:
-            raise ValueError(f"FoPE needs at least 4 rotary channels, not {self.rotary_dim}")
+        check_choice(("zero_frequency", "ones"), padding=padding)
+        check_range(0, gain=gain)
+        count_of("rotary_dim", self.rotary_dim, 4)
+        count_of("train_length", train_length, 7)  # No frequency turns once in fewer tokens.
         self.train_length = train_length
         self.padding = padding
         self.learned = learned
-        count = len(self._kept())
-        if not count:
-            raise ValueError(
-                f"train_length={train_length} leaves no frequency: none turns once within it; "
-                "FoPE needs 7 tokens or more"
-            )
+        count = len(self._frequencies())
         pairs = min(count, self.rotary_dim // 4)
         step = math.ceil(count / pairs)
         identity = (np.arange(count)[:, None] == step * np.arange(pairs)[None]).astype(np.float32)
@@ -103,13 +97,13 @@ class FoPE(RoPE):
         self.cos_coef = near_identity()
         self.sin_coef = near_identity()
 
-    def _kept(self) -> np.ndarray:
+    def _frequencies(self) -> np.ndarray:
         inv_freq = geometric(self.rotary_dim, known_base(self.base, type(self).__name__))
         return inv_freq[turns_in(self.train_length, inv_freq) >= 1]
 
     def tables(self, positions: jax.Array, length: Length) -> tuple[jax.Array, jax.Array]:
         """Returns float32 cosines and sines, each ``[B, T, frequencies]``."""
-        return cos_sin(one_axis(positions)[..., None], self._kept())
+        return cos_sin(one_axis(positions)[..., None], self._frequencies())
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         cos, sin = tokens.made

@@ -18,6 +18,7 @@ import numpy as np
 from posenc_jax.encodings.rotary.axes import Matrix
 from posenc_jax.encodings.rotary.frequencies.base import Base, Frequencies, Length, Rates
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
+from posenc_jax.fields import check_ascending, check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,23 +35,15 @@ class Ascending(Frequencies):
     zero_share: float = 0.0
 
     def __post_init__(self):
-        if not 0 < self.slowest <= self.fastest < math.inf or not 0 <= self.zero_share < 1:
-            raise ValueError(
-                f"slowest={self.slowest!r} must be above 0 and not above fastest={self.fastest!r}, "
-                f"a finite number, and zero_share={self.zero_share!r} within 0..1, 1 excluded"
-            )
+        check_ascending(slowest=self.slowest, fastest=self.fastest)
+        check_range(0, 1, zero_share=self.zero_share)
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         pairs = channels // 2
         still = round(self.zero_share * pairs)
-        if still == pairs:
-            raise ValueError(
-                f"zero_share={self.zero_share!r} leaves none of {pairs} pairs to rotate; give at "
-                f"most {1 - 1 / pairs:.3g}"
-            )
         steps = np.arange(pairs - still) / max(pairs - still - 1, 1)
-        turning = self.slowest * (self.fastest / self.slowest) ** steps
-        return np.concatenate([np.zeros(still), turning]), 1.0
+        ascending = self.slowest * (self.fastest / self.slowest) ** steps
+        return np.concatenate([np.zeros(still), ascending]), 1.0
 
 
 def golden_gate(
@@ -75,8 +68,7 @@ def golden_gate(
       num_kv_heads: number of kv heads in one layer.
       head_dim, rotary_dim, layout: keywords of ``RoPE``.
     """
-    if num_axes < 2:
-        raise ValueError(f"num_axes={num_axes} must be at least 2: one axis has one direction")
+    count_of("num_axes", num_axes, 2)
     return RoPE(
         head_dim=head_dim,
         frequencies=Ascending(slowest, fastest, zero_share),

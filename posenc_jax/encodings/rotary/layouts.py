@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.encodings.rotary.rope import pairs_of
+
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
 
@@ -38,17 +40,10 @@ def to_half(x: Array, *, rotary_dim: int | None = None, axis: int = -1) -> Array
 
 
 def _transposed(x, rotary_dim, axis, matrix_of):
-    channels = x.shape[axis]
-    rotary_dim = channels if rotary_dim is None else rotary_dim
-    if rotary_dim % 2 or not 2 <= rotary_dim <= channels:
-        raise ValueError(
-            f"rotary_dim={rotary_dim} must be even and within 2..{channels}, the channels along "
-            f"axis {axis} of {x.shape}: give the rotary_dim of the encoding and the axis of one "
-            "head's channels"
-        )
+    pairs = pairs_of(x.shape[axis], rotary_dim)
     xp: Any = jnp if isinstance(x, jax.Array) else np
     x = xp.moveaxis(x, axis, -1)
-    turning, still = x[..., :rotary_dim], x[..., rotary_dim:]
-    matrix = turning.reshape(*turning.shape[:-1], *matrix_of(rotary_dim // 2))
-    turning = matrix.swapaxes(-1, -2).reshape(turning.shape)
-    return xp.moveaxis(xp.concatenate([turning, still], axis=-1), -1, axis)
+    moving, still = x[..., : 2 * pairs], x[..., 2 * pairs :]
+    matrix = moving.reshape(*moving.shape[:-1], *matrix_of(pairs))
+    moving = matrix.swapaxes(-1, -2).reshape(moving.shape)
+    return xp.moveaxis(xp.concatenate([moving, still], axis=-1), -1, axis)

@@ -18,7 +18,7 @@ from posenc_jax.encodings.rotary.rope import RoPE
 
 
 class LeRoPE(RoPE):
-    """Learns how fast each pair turns, starting from a frequency rule.
+    """Learns how fast each pair rotates, starting from a frequency rule.
 
     All layers share alpha, which is not bounded: a pair may come to rotate by more than a radian
     per token. A checkpoint has alpha among its weights; a config does not have it.

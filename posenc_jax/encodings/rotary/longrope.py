@@ -12,6 +12,7 @@ together, so keys that were rotated before the switch are useless after it. Cosi
 multiplied by ``sqrt(1 + ln(factor) / ln(L))``. Overrides RoPE's ``tables``.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -20,16 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import count_of
 from posenc_jax.encodings.rotary.axes import Allocation
-from posenc_jax.encodings.rotary.frequencies import check_factor
-from posenc_jax.encodings.rotary.frequencies.base import (
-    Length,
-    check_attention_factor,
-    check_base,
-    known_base,
-)
+from posenc_jax.encodings.rotary.frequencies.base import Length, check_base, known_base
 from posenc_jax.encodings.rotary.rope import RoPE, check_length
+from posenc_jax.fields import check_positive, check_range, count_of
 
 Factors = Sequence[float] | float
 
@@ -77,9 +72,10 @@ class LongRoPE(RoPE):
         super().__init__(
             head_dim=head_dim, base=base, axes=axes, rotary_dim=rotary_dim, layout=layout
         )
-        check_factor(factor)
-        check_attention_factor("attention_factor", attention_factor)
-        check_attention_factor("short_attention_factor", short_attention_factor)
+        check_range(1, factor=factor)
+        check_positive(
+            attention_factor=attention_factor, short_attention_factor=short_attention_factor
+        )
         if attention_factor is None:
             attention_factor = _attention_factor(factor, train_length)
         if short_attention_factor is None:
@@ -167,16 +163,11 @@ def longrope2(
     if critical_pair is None:
         critical_pair = math.ceil(pairs * math.log(train_length / (2 * math.pi)) / math.log(base))
         critical_pair = min(max(critical_pair, 0), pairs - 1)
-    if not 0 <= critical_pair < pairs:
-        raise ValueError(
-            f"critical_pair={critical_pair} must be within 0..{pairs - 1}: there are {pairs} pairs"
-        )
+    count_of("critical_pair", critical_pair, 0, pairs - 1)
     tail = factor if tail_factors is None else tail_factors
     tail = _of_pairs("tail_factors", tail, pairs - critical_pair)
-    if tail[0] < factor or any(np.diff(tail) < 0):
-        raise ValueError(
-            f"tail_factors={tail_factors!r} must not decrease, and be at least factor={factor}"
-        )
+    for least, next_one in itertools.pairwise((factor, *tail)):
+        check_range(least, tail_factors=next_one)
     head = tuple(tail[0] ** (i / critical_pair) for i in range(critical_pair))
     return LongRoPE(
         train_length=train_length,
@@ -190,21 +181,17 @@ def longrope2(
 
 def _of_pairs(name: str, factors: Factors, pairs: int) -> tuple[float, ...]:
     """Returns a checked factor for each of ``pairs`` pairs, as a tuple, which jit can compare."""
-    each = (factors,) * pairs if isinstance(factors, (int, float)) else tuple(factors)
-    if len(each) != pairs or not all(math.isfinite(factor) and factor > 0 for factor in each):
+    of_pairs = (factors,) * pairs if isinstance(factors, (int, float)) else tuple(factors)
+    if len(of_pairs) != pairs or not all(0 < factor < math.inf for factor in of_pairs):
         raise ValueError(
             f"{name}={factors!r} must be {pairs} finite numbers above 0, one for each of its "
             "channel pairs, the fastest first, or one number for all of them"
         )
-    return tuple(float(factor) for factor in each)
+    return tuple(float(factor) for factor in of_pairs)
 
 
 def _attention_factor(factor, train_length):
-    if train_length < 2:
-        raise ValueError(
-            f"train_length={train_length} must be at least 2: the attention factor divides by its "
-            "logarithm; or give attention_factor"
-        )
+    count_of("train_length", train_length, 2)  # Its logarithm divides.
     return math.sqrt(1 + math.log(factor) / math.log(train_length))
 
 

@@ -15,6 +15,7 @@ import jax
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
+from posenc_jax.fields import count_of
 
 
 def mrope(
@@ -117,10 +118,7 @@ def mhrope(
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
     if axis_heads is None:
-        if num_kv_heads < 3:
-            raise ValueError(
-                f"num_kv_heads={num_kv_heads} are too few for three axes: give axis_heads="
-            )
+        count_of("num_kv_heads", num_kv_heads, 3)  # an axis each
         time, space = max(1, num_kv_heads // 4), max(1, num_kv_heads * 3 // 8)
         axis_heads = time, space, space
     pairs = pairs_of(head_dim, rotary_dim)

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.rotary.angles import cos_sin, rotated
+from posenc_jax.encodings.rotary.angles import rotated, tables_of_text
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.frequencies.base import check_base
+from posenc_jax.fields import check_choice
 from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -52,8 +53,7 @@ class PoPE(Encoding):
         base: float | jax.Array = 10000.0,
         phase_init: str = "zero",
     ):
-        if phase_init not in ("zero", "uniform"):
-            raise ValueError(f"phase_init={phase_init!r} must be 'zero' or 'uniform'")
+        check_choice(("zero", "uniform"), phase_init=phase_init)
         self.head_dim = head_dim
         self.base = check_base(base)
         turns = jax.random.uniform(rngs.params(), (num_kv_heads, head_dim))
@@ -63,11 +63,10 @@ class PoPE(Encoding):
         """Makes float32 cosines and sines, each ``[B, T, 1, head_dim]``."""
         del length, key
         inv_freq = geometric(2 * self.head_dim, self.base)
-        cos, sin = cos_sin(one_axis(tokens.positions)[..., None], inv_freq)
-        return tokens.having((cos[:, :, None, :], sin[:, :, None, :]))
+        return tokens.having(tables_of_text(one_axis(tokens.positions), inv_freq))
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        check_width(x_BTHC, self.head_dim)
+        check_width(x_BTHC, head_dim=self.head_dim)
         cos, sin = tokens.made
         magnitude = jax.nn.softplus(x_BTHC.astype(jnp.float32))
         if not side.is_query:

@@ -21,9 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.rotary.angles import cos_sin, rotated
+from posenc_jax.encodings.rotary.angles import rotated, tables_of_text
 from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
+from posenc_jax.fields import check_multiple, count_of
 from posenc_jax.lookup import check_width
+from posenc_jax.positions import on_axes
 from posenc_jax.positions.cameras import PROJECTION, product
 from posenc_jax.tokens import Tokens
 
@@ -73,12 +75,9 @@ class PRoPE(Encoding):
         base: float | jax.Array = 100.0,
         time_base: float | jax.Array = 10000.0,
     ):
-        rest = head_dim - time_channels
-        if time_channels % 2 or time_channels < 0 or rest < 8 or rest % 8:
-            raise ValueError(
-                f"time_channels={time_channels} must be even, and leave a multiple of 8 of "
-                f"head_dim={head_dim}"
-            )
+        check_multiple(2, time_channels=time_channels)
+        left = count_of("head_dim - time_channels", head_dim - time_channels)
+        check_multiple(8, **{"head_dim - time_channels": left})
         self.head_dim = head_dim
         self.time_channels = time_channels
         self.base = check_base(base)
@@ -114,14 +113,7 @@ class PRoPE(Encoding):
             # Added to zeros, so that on a mesh with Explicit axes it is sharded as positions are.
             zeros = jnp.zeros_like(positions, jnp.float32)[..., None, None]
             return positions, positions, positions, zeros + jnp.eye(4)[None, None]
-        num_axes = (3 if self.time_channels else 2) + PROJECTION
-        if positions.shape[-1] != num_axes:
-            names = "times, rows and columns" if self.time_channels else "rows and columns"
-            raise ValueError(
-                f"positions have shape {positions.shape}, but time_channels={self.time_channels} "
-                f"needs [B, T, {num_axes}], posenc_jax.positions.cameras of {names}, or [B, T] for "
-                "text"
-            )
+        positions = on_axes(positions, (3 if self.time_channels else 2) + PROJECTION)
         *places, rows, columns = jnp.moveaxis(positions[..., :-PROJECTION], -1, 0)
         top = positions[..., -PROJECTION:].reshape(*positions.shape[:2], 3, 4)
         bottom = jnp.zeros_like(top[..., :1, :]).at[..., 3].set(1.0)
@@ -129,14 +121,14 @@ class PRoPE(Encoding):
         return places[0] if places else rows, rows, columns, projection
 
     def _applied(self, x_BTHC, matrix_BT44, rotations):
-        check_width(x_BTHC, self.head_dim)
+        check_width(x_BTHC, head_dim=self.head_dim)
         time, quarter = self.time_channels, (self.head_dim - self.time_channels) // 4
         ends = np.array([time, time + 2 * quarter, time + 3 * quarter])
         times, camera, columns, rows = jnp.split(x_BTHC.astype(jnp.float32), ends, axis=-1)
         vectors = camera.reshape(*camera.shape[:-1], -1, 4).swapaxes(-1, -2)
-        seen = product(matrix_BT44[:, :, None], vectors).swapaxes(-1, -2).reshape(camera.shape)
+        moved = product(matrix_BT44[:, :, None], vectors).swapaxes(-1, -2).reshape(camera.shape)
         times, columns, rows = map(_halves_rotated, (times, columns, rows), rotations)
-        return jnp.concatenate([times, seen, columns, rows], axis=-1).astype(x_BTHC.dtype)
+        return jnp.concatenate([times, moved, columns, rows], axis=-1).astype(x_BTHC.dtype)
 
 
 def _inverse(projection):
@@ -153,9 +145,9 @@ def _inverse(projection):
 
 
 def _rotation_of(positions_BT, channels, base) -> CosSin:
-    cos, sin = cos_sin(positions_BT[..., None], geometric(channels, base))
+    cos, sin = tables_of_text(positions_BT, geometric(channels, base))
     # Angles are negative, as in the released code: the direction matters for values and outputs.
-    return cos[:, :, None], -sin[:, :, None]
+    return cos, -sin
 
 
 def _halves_rotated(x_BTHC, rotation: CosSin):

@@ -14,7 +14,6 @@ import math
 
 import numpy as np
 
-from posenc_jax.encodings.rotary.axes import is_matrix
 from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     Frequencies,
@@ -23,6 +22,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     known_base,
 )
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.fields import check_positive, check_range
 
 # Share of a turn within the video, in the released code; the paper's equation has a whole turn.
 _MARGIN = 0.9
@@ -45,25 +45,15 @@ class RIFLEx(Frequencies):
     length: int
 
     def __post_init__(self):
-        if not 0 < self.first_repeat < math.inf:
-            raise ValueError(f"first_repeat={self.first_repeat!r} must be a number of frames")
-        if self.frequencies.adapts:
-            raise ValueError(
-                f"{self.frequencies} adapts to the length, and RIFLEx changes frequencies that do "
-                "not: give the rule of the trained model"
-            )
+        check_positive(first_repeat=self.first_repeat)
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
-        turns, attention_factor = self.frequencies(channels, known_base(base, "RIFLEx"), length)
-        inv_freq = np.array(turns)
+        unchanged, attention_factor = self.frequencies(channels, known_base(base, "RIFLEx"), length)
+        inv_freq = np.array(unchanged)
         wavelengths = [round(2 * math.pi / f) if f else math.inf for f in inv_freq[[*self.pairs]]]
         nearest = np.argmin([abs(frames - self.first_repeat) for frames in wavelengths])
-        if not self.length > wavelengths[nearest]:
-            raise ValueError(
-                f"length={self.length!r} must be above the {wavelengths[nearest]} frames of the "
-                f"wavelength of time that is nearest to first_repeat={self.first_repeat!r}: a "
-                "shorter video does not repeat itself, and needs no RIFLEx"
-            )
+        # A video no longer than this wavelength does not repeat itself, and needs no RIFLEx.
+        check_range(wavelengths[nearest] + 1, length=self.length)
         inv_freq[self.pairs[nearest]] = _MARGIN * 2 * math.pi / self.length
         return inv_freq, attention_factor
 
@@ -83,15 +73,14 @@ def riflex(encoding: RoPE, *, first_repeat: float, length: int, axis: int = 0) -
       ValueError: ``encoding`` is not such a RoPE, or no pair rotates by ``axis``. A ``length`` that
         is too short is refused when the frequencies are first computed.
     """
-    if type(encoding) is not RoPE or np.ndim(encoding.axes or 0) > 1 or is_matrix(encoding.axes):
-        raise ValueError(
-            f"riflex cannot change {type(encoding).__name__} with these axes: it is for RoPE whose "
-            "axes are one number for each pair, alike in all heads"
-        )
     axes = encoding.axes or (axis,) * (encoding.rotary_dim // 2)
-    pairs = tuple(pair for pair, turned_by in enumerate(axes) if turned_by == axis)
-    if not pairs:
-        raise ValueError(f"axis={axis} rotates no pair of axes={axes}")
+    pairs = tuple(pair for pair, axis_of_pair in enumerate(axes) if axis_of_pair == axis)
+    if type(encoding) is not RoPE or not pairs or encoding.frequencies.adapts:
+        raise ValueError(
+            f"riflex cannot change this {type(encoding).__name__}: it is for RoPE with frequencies "
+            "that do not adapt to the length, and axes that are one number for each pair, alike in "
+            f"all heads, some of them axis={axis}"
+        )
     return RoPE(
         head_dim=encoding.head_dim,
         base=encoding.base,

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import is_whole
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
 from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum, rotated
@@ -29,7 +28,9 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Length,
     check_base,
 )
+from posenc_jax.fields import check_choice, check_multiple, count_of
 from posenc_jax.lookup import check_width
+from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
 
@@ -69,11 +70,10 @@ class RoPE(Encoding):
         layout: str = "half",
     ):
         rotary_dim = 2 * pairs_of(head_dim, rotary_dim)
-        if layout not in ("half", "interleaved"):
-            raise ValueError(f"layout={layout!r} must be 'half' or 'interleaved'")
+        check_choice(("half", "interleaved"), layout=layout)
         _check_frequencies(frequencies, axes)
         if axes is not None:
-            _check_axes(axes, rotary_dim)
+            _check_axes(axes, rotary_dim // 2)
         self.head_dim = head_dim
         self.base = check_base(base)
         self.frequencies = frequencies or Default()
@@ -89,9 +89,7 @@ class RoPE(Encoding):
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
         if self.frequencies.adapts:
             check_length(positions, length)
-        rates = self.frequencies(self.rotary_dim, self.base, length)
-        _check_rates(self.frequencies, rates, self.rotary_dim // 2)
-        return self._tables(positions, *rates)
+        return self._tables(positions, *self.frequencies(self.rotary_dim, self.base, length))
 
     def _tables(self, positions, inv_freq, attention_factor):
         inv_freq = shared_by_heads(inv_freq)
@@ -106,15 +104,12 @@ class RoPE(Encoding):
 
     def _positions_of_pairs(self, positions):
         """Returns the position that rotates each pair, ``[B, T, K or 1, pairs or 1]``."""
-        if self.axes is None and positions.ndim != 2:
-            raise ValueError(
-                f"positions have shape {positions.shape}, but this RoPE has one axis; say "
-                "which axis rotates which pair with axes="
-            )
-        axes_KP = np.atleast_2d(0 if self.axes is None else self.axes)[None, None]
+        if self.axes is None:
+            return one_axis(positions)[:, :, None, None]
+        axes_KP = np.atleast_2d(self.axes)[None, None]
         if positions.ndim == 2:
-            turning, positions = axes_KP != axis_dial.STILL, positions[:, :, None, None]
-            return positions if turning.all() else jnp.where(turning, positions, 0)
+            is_rotated, positions = axes_KP != axis_dial.STILL, positions[:, :, None, None]
+            return positions if is_rotated.all() else jnp.where(is_rotated, positions, 0)
         if positions.shape[2] <= axes_KP.max():
             raise ValueError(
                 f"axes={self.axes} needs positions [B, T, A] with A > {axes_KP.max()}, or [B, T] "
@@ -131,32 +126,28 @@ class RoPE(Encoding):
 
     def rotate_by(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
         """Rotates queries or keys by angles with cosines and sines ``[B, T, H or 1, pairs]``."""
-        check_width(x_BTHC, self.head_dim)
+        check_width(x_BTHC, head_dim=self.head_dim)
         end = self.head_dim - self.rotary_dim if self.rotates_last else self.rotary_dim
         first, last = jnp.split(x_BTHC, [end], axis=-1)
-        turning, still = (last, first) if self.rotates_last else (first, last)
-        turning = turning.astype(jnp.float32)
+        moving, still = (last, first) if self.rotates_last else (first, last)
+        moving = moving.astype(jnp.float32)
         if self.layout == "half":
-            a, b = jnp.split(turning, 2, axis=-1)
-            turning = jnp.concatenate(rotated(a, b, cos, sin), axis=-1)
+            a, b = jnp.split(moving, 2, axis=-1)
+            moving = jnp.concatenate(rotated(a, b, cos, sin), axis=-1)
         else:
-            a, b = turning[..., 0::2], turning[..., 1::2]
-            turning = jnp.stack(rotated(a, b, cos, sin), axis=-1).reshape(turning.shape)
-        turning = turning.astype(x_BTHC.dtype)
+            a, b = moving[..., 0::2], moving[..., 1::2]
+            moving = jnp.stack(rotated(a, b, cos, sin), axis=-1).reshape(moving.shape)
+        moving = moving.astype(x_BTHC.dtype)
         if not still.shape[-1]:
-            return turning
-        parts = (still, turning) if self.rotates_last else (turning, still)
+            return moving
+        parts = (still, moving) if self.rotates_last else (moving, still)
         return jnp.concatenate(parts, axis=-1)
 
 
 def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
     """Returns the number of channel pairs that rotate."""
-    width = head_dim if rotary_dim is None else rotary_dim
-    if not is_whole(width) or width % 2 or not 2 <= width <= head_dim:
-        raise ValueError(
-            f"the rotary width must be a whole number, even and within 2..head_dim={head_dim}, not "
-            f"{width}: channels rotate in pairs; change head_dim or set rotary_dim"
-        )
+    name, width = ("head_dim", head_dim) if rotary_dim is None else ("rotary_dim", rotary_dim)
+    check_multiple(2, **{name: count_of(name, width, 2, head_dim)})  # channels rotate in pairs
     return width // 2
 
 
@@ -180,51 +171,26 @@ def _of_heads(table_BTKP, side: Side) -> jax.Array:
 
 
 def _check_frequencies(frequencies, axes):
-    if not isinstance(frequencies, Frequencies | None):
-        raise ValueError(
-            f"frequencies={frequencies!r} must be a rule of posenc_jax.encodings.rotary."
-            "frequencies, with its arguments, such as NTK(factor=4.0)"
-        )
     inner: Any = frequencies
     while isinstance(getattr(inner, "frequencies", None), Frequencies):
         inner = inner.frequencies
     # Text needs no axes: its position is the same on all of them.
-    if isinstance(inner, ByAxis) and axes not in (None, inner.axes):
+    fits = not isinstance(inner, ByAxis) or axes in (None, inner.axes)
+    if not isinstance(frequencies, Frequencies | None) or not fits:
         raise ValueError(
-            f"frequencies=ByAxis has axes={inner.axes}, but the encoding's are {axes}; give "
-            "both the same, pair by pair"
+            f"frequencies={frequencies!r} must be a rule of posenc_jax.encodings.rotary."
+            "frequencies, with its arguments, such as NTK(factor=4.0); ByAxis must have the axes "
+            f"of the encoding, pair by pair: {axes}"
         )
 
 
-def _check_rates(rule, rates, pairs):
-    """Checks that a rule returns frequencies, one for each pair, and an attention factor."""
-    is_two = isinstance(rates, tuple) and len(rates) == 2
-    shape = np.shape(getattr(rates[0], "high", rates[0])) if is_two else ()
-    if shape[-1:] != (pairs,):
-        what = f"frequencies of shape {shape}" if is_two else type(rates).__name__
+def _check_axes(axes, pairs):
+    """Checks that each pair has an axis, or its shares of the axes, in all heads alike."""
+    heads = axes if isinstance(axes[0], tuple) and isinstance(axes[0][0], tuple | int) else (axes,)
+    is_axis = all(isinstance(axis, tuple) or axis >= axis_dial.STILL for of in heads for axis in of)
+    if not is_axis or any(len(of_head) != pairs for of_head in heads):
         raise ValueError(
-            f"{type(rule).__name__} returned {what}, but must return two things: the frequencies "
-            f"of {pairs} pairs, and the attention factor (1.0 changes nothing)"
+            f"axes={axes} must have a number of a position axis, 0 or more, for each of the "
+            f"{pairs} pairs, or {axis_dial.STILL} for one that does not rotate; a matrix has its "
+            "shares of all axes instead; heads that differ have one such tuple each"
         )
-
-
-def _check_axes(axes, rotary_dim):
-    if axis_dial.is_matrix(axes):
-        shape = np.shape(axes)
-        if len(shape) not in (2, 3) or shape[-2] != rotary_dim // 2:
-            raise ValueError(
-                f"axes is a matrix of shape {shape}, but must be [pairs, axes], or [num_kv_heads, "
-                f"pairs, axes], and rotary_dim={rotary_dim} has {rotary_dim // 2} pairs"
-            )
-        return
-    for of_head in axes if isinstance(axes[0], tuple) else (axes,):
-        if len(of_head) != rotary_dim // 2:
-            raise ValueError(
-                f"axes names {len(of_head)} channel pairs, but rotary_dim={rotary_dim} has "
-                f"{rotary_dim // 2}"
-            )
-        if not all(isinstance(axis, int) and axis >= axis_dial.STILL for axis in of_head):
-            raise ValueError(
-                f"axes={of_head} must be numbers of position axes, 0 or more, or "
-                f"{axis_dial.STILL} for a pair that does not rotate"
-            )

@@ -20,6 +20,7 @@ from posenc_jax.encodings.rotary.angles import cos_sin_of_sum
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies.base import Base, power
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.fields import check_multiple
 from posenc_jax.tokens import Tokens
 
 
@@ -28,7 +29,7 @@ class RoPEMixed(RoPE):
 
     Every layer and every kv head, with its queries, has its own vectors f. Positions are
     ``[B, T, 2]``, row and column; the released code has the column first, in positions and in
-    vectors. A class token is at (0, 0), where nothing turns.
+    vectors. A class token is at (0, 0), where nothing rotates.
 
     Args:
       num_kv_heads: number of kv heads in one layer.
@@ -51,8 +52,7 @@ class RoPEMixed(RoPE):
         base: Base = 10.0,
         layout: str = "interleaved",
     ):
-        if head_dim % 4:
-            raise ValueError(f"head_dim={head_dim} must be a multiple of 4: pairs come in twos")
+        check_multiple(4, head_dim=head_dim)  # pairs come in twos
         super().__init__(head_dim=head_dim, base=base, layout=layout)
         angle_K1 = jax.random.uniform(rngs.params(), (num_kv_heads, 1), maxval=2 * math.pi)
         rate = power(self.base, -4 * np.arange(head_dim // 4) / head_dim)

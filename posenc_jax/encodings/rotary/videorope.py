@@ -20,8 +20,9 @@ import jax
 
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
-from posenc_jax.encodings.rotary.frequencies import NTK, Default, Frequencies, check_factor
+from posenc_jax.encodings.rotary.frequencies import NTK, Default, Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
+from posenc_jax.fields import check_range, count_of
 
 
 def videorope(
@@ -78,9 +79,8 @@ def videorope_pp(
       factor: target length divided by training length; 4 as published.
       head_dim, sections, base, rotary_dim, layout: keywords of ``videorope``.
     """
-    check_factor(factor)
-    if train_length < 2:
-        raise ValueError(f"train_length={train_length} must be at least 2: NTK divides by L - 1")
+    check_range(1, factor=factor)
+    count_of("train_length", train_length, 2)  # NTK divides by L - 1.
     allocation = _allocation(sections, pairs_of(head_dim, rotary_dim))
     slower = NTK((factor * train_length - 1) / (train_length - 1))
     frequencies = ByAxis(allocation, (slower, Default(), Default()))
@@ -117,10 +117,10 @@ def hope_hybrid(
       head_dim, sections, base, frequencies, rotary_dim, layout: keywords of ``videorope``.
     """
     allocation = _allocation(sections, pairs_of(head_dim, rotary_dim))
-    turning = tuple(axes.STILL if axis == 0 else axis for axis in allocation)
+    without_time = tuple(axes.STILL if axis == 0 else axis for axis in allocation)
     return RoPE(
         head_dim=head_dim,
-        axes=turning,
+        axes=without_time,
         base=base,
         frequencies=frequencies,
         rotary_dim=rotary_dim,

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import check_positive
 from posenc_jax.encoding import Side
 from posenc_jax.encodings.rotary.frequencies.base import Length
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.fields import check_positive
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 

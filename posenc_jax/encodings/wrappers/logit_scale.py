@@ -7,15 +7,16 @@ So products of queries and keys grow, and a bias that the other scheme adds to t
 m is the position of the query; a negative position counts as 0. Overrides ``rotate``.
 """
 
+import abc
 import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.checks import check_positive, count_of
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.fields import check_positive, check_range, count_of
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -23,12 +24,12 @@ from posenc_jax.tokens import Tokens
 class LogitScale(Wrapper):
     """Multiplies the queries of another encoding by the ``factor`` of a subclass."""
 
+    @abc.abstractmethod
     def factor(self, count, side: Side) -> jax.Array:
         """Returns the factors of queries, float32 ``[B, T, 1]`` or ``[B, T, H]``.
 
         ``count`` is ``m + 1``, int or float32 ``[B, T, 1]`` and 1 or more.
         """
-        raise NotImplementedError
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         x_BTHC = super().rotate(x_BTHC, tokens, side)
@@ -150,8 +151,7 @@ class Llama4Temperature(LogitScale):
         attn_scale: float = 0.1,
     ):
         floor_scale = count_of("floor_scale", floor_scale)
-        if not 0 <= attn_scale < math.inf:
-            raise ValueError(f"attn_scale={attn_scale!r} must be a number, 0 or more, and finite")
+        check_range(0, attn_scale=attn_scale)
         super().__init__(over)
         self.floor_scale = floor_scale
         self.attn_scale = attn_scale

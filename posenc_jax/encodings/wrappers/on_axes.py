@@ -8,9 +8,9 @@ own axes. Overrides ``prepare``.
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.checks import is_whole
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens
 
 
@@ -24,14 +24,12 @@ class OnAxes(Wrapper):
       axes: the axes that ``over`` reads, counted from 0, in the order in which it reads them.
 
     Raises:
-      ValueError: ``axes`` is empty, has a negative number, or names an axis that positions lack.
+      ValueError: ``axes`` has a negative number, or names an axis that positions lack.
     """
 
     def __init__(self, over: Encoding | str, *, axes: tuple[int, ...]):
-        if not isinstance(axes, tuple | list) or not axes or not all(map(_is_axis, axes)):
-            raise ValueError(f"axes={axes} must be a tuple of numbers of axes, from 0")
         super().__init__(over)
-        self.axes = tuple(axes)
+        self.axes = tuple(count_of("axes", axis, 0) for axis in axes)
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         return super().prepare(tokens.at(self.chosen(tokens.positions)), length=length, key=key)
@@ -47,7 +45,3 @@ class OnAxes(Wrapper):
             chosen = [positions[..., axis] for axis in self.axes]
             positions = chosen[0] if len(chosen) == 1 else jnp.stack(chosen, axis=-1)
         return positions
-
-
-def _is_axis(axis) -> bool:
-    return is_whole(axis) and axis >= 0

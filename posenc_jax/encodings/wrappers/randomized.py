@@ -13,11 +13,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from posenc_jax.checks import count_of
+from posenc_jax.checks import check_rows
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.fields import count_of
 from posenc_jax.lookup import rows
 from posenc_jax.tokens import Tokens
 
@@ -60,8 +60,8 @@ class Randomized(Wrapper):
         self.evaluation_seed = evaluation_seed
 
     @classmethod
-    def sizes_beneath(cls, sizes, *, max_length: int = 2048, **own):
-        del own
+    def sizes_beneath(cls, sizes, *, max_length: int = 2048, **settings):
+        del settings
         return dataclasses.replace(sizes, train_length=_checked(max_length))
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
@@ -75,8 +75,9 @@ class Randomized(Wrapper):
         """Returns what is drawn for each position, float32; NaN where nothing is."""
         positions = jnp.asarray(positions)
         count = jnp.max(positions if length is None else jnp.asarray(length) - 1) + 1
-        if not isinstance(positions, jax.core.Tracer) and not isinstance(count, jax.core.Tracer):
-            _check_range(np.asarray(positions), int(count), self.max_length)
+        if not isinstance(count, jax.core.Tracer):
+            count_of("length", int(count), 1, self.max_length)
+            check_rows(positions, int(count), "use whole positions below length=")
         key = jax.random.key(self.evaluation_seed) if key is None else key
         is_drawable = (positions >= 0) & (positions % 1 == 0)
         index = jnp.where(is_drawable, positions, self.max_length).astype(jnp.int32)
@@ -93,17 +94,3 @@ class Randomized(Wrapper):
 def _checked(max_length) -> int:
     # Drawn positions are float32, which counts to 2^24, because only a float can be NaN.
     return count_of("max_length", max_length, 1, 2**24)
-
-
-def _check_range(positions, count, max_length):
-    if count > max_length:
-        raise ValueError(
-            f"{count} positions cannot be drawn from max_length={max_length}; build the encoding "
-            "with a larger one"
-        )
-    outside = positions[(positions < 0) | (positions >= count) | (positions % 1 != 0)]
-    if outside.size:
-        raise ValueError(
-            f"position {outside.flat[0]} is not among the {count} drawn, 0..{count - 1}; use whole "
-            "positions below length="
-        )

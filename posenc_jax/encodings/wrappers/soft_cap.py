@@ -7,12 +7,11 @@ $$ z_{mn} \gets c\, \tanh(z_{mn} / c) $$
 The logits z are those of another scheme, and c is the cap. Overrides ``score``.
 """
 
-import math
-
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.fields import check_positive
 
 
 class SoftCap(Wrapper):
@@ -24,10 +23,7 @@ class SoftCap(Wrapper):
     """
 
     def __init__(self, *, over: Encoding | str = "rope", cap: float = 50.0):
-        if not 0 < cap < math.inf:
-            raise ValueError(
-                f"cap={cap!r} must be a positive number, finite; without a cap take over={over!r}"
-            )
+        check_positive(cap=cap)
         super().__init__(over)
         self.cap = cap
 

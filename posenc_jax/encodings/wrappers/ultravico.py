@@ -11,9 +11,9 @@ that is left out. Overrides ``score``.
 
 import jax.numpy as jnp
 
-from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.fields import check_range, count_of
 
 
 class UltraViCo(Wrapper):
@@ -32,8 +32,7 @@ class UltraViCo(Wrapper):
 
     def __init__(self, over: Encoding | str, *, window: int, alpha: float = 0.9):
         window = count_of("window", window)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha={alpha!r} must be within 0..1")
+        check_range(0, 1, alpha=alpha)
         super().__init__(over)
         self.window = window
         self.alpha = alpha

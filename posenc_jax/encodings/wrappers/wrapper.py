@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from posenc_jax.checks import check_encoding
 from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
 from posenc_jax.tokens import Tokens
 
@@ -16,38 +17,28 @@ class Wrapper(Encoding):
     """
 
     def __init__(self, over: Encoding | str):
-        if not isinstance(over, Encoding):
-            raise ValueError(
-                f"over={over!r} must be an encoding, as posenc_jax.make gives it; make takes names"
-            )
-        inner = over
-        if self.per_layer and inner.stacked is not None:
+        check_encoding(over, "over")
+        assert isinstance(over, Encoding)
+        if self.per_layer and over.stacked is not None:
             raise ValueError(
                 f"{type(self).__name__} has parameters for each layer, and over= is an encoding "
-                f"that holds those of {inner.stacked} layers already: give its name, and "
+                f"that holds those of {over.stacked} layers already: give its name, and "
                 "num_layers= to make"
             )
-        self.inner = inner
-        self.per_layer = self.per_layer or inner.per_layer
-        self.whole_rows = self.whole_rows or inner.whole_rows
-        self.stacked = inner.stacked
+        self.inner = over
+        self.per_layer = self.per_layer or over.per_layer
+        self.whole_rows = self.whole_rows or over.whole_rows
+        self.stacked = over.stacked
 
     @classmethod
-    def sizes_beneath(cls, sizes: Any, **own: Any) -> Any:
+    def sizes_beneath(cls, sizes: Any, **settings: Any) -> Any:
         """Returns the sizes that ``make`` builds the scheme beneath with, given these keywords."""
-        del own
+        del settings
         return sizes
 
     def hooks(self) -> frozenset[str]:
-        if "stacked" not in vars(self):
-            raise ValueError(
-                f"{type(self).__name__} does not say which scheme it wraps: its __init__ must call "
-                "super().__init__(over)"
-            )
-        return self.inner.hooks() | self._own_hooks()
-
-    def _own_hooks(self) -> set[str]:
-        return {name for name in HOOKS if getattr(type(self), name) is not getattr(Wrapper, name)}
+        changed = (n for n in HOOKS if getattr(type(self), n) is not getattr(Wrapper, n))
+        return self.inner.hooks().union(changed)
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         return self.inner.prepare(tokens, length=length, key=key)

@@ -1,4 +1,4 @@
-"""Frequency rules of the rotary family say how fast each channel pair turns.
+"""Frequency rules of the rotary family say how fast each channel pair rotates.
 
 A new rule is one file here, with a subclass of ``Frequencies``, and one line in the registry that
 names the class; ``make`` then builds ``RoPE`` with it.
@@ -7,7 +7,6 @@ names the class; ``make`` then builds ``RoPE`` with it.
 from posenc_jax.encodings.rotary.frequencies.base import (
     Default,
     Frequencies,
-    check_factor,
     geometric,
     turns_in,
 )
@@ -36,7 +35,6 @@ __all__ = [
     "Proportional",
     "Resonance",
     "YaRN",
-    "check_factor",
     "geometric",
     "turns_in",
 ]

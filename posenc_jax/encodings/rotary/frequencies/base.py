@@ -1,5 +1,6 @@
 """Defines the base class of frequency rules, and the arithmetic that they share."""
 
+import abc
 import dataclasses
 import math
 import numbers
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.rotary.double import Double, exp, log
+from posenc_jax.fields import is_real
 
 # Scalars: Python numbers, which are computed with in float64, or arrays, as Doubles.
 Base = float | jax.Array
@@ -21,8 +23,8 @@ Rates = tuple[InvFreq, float | jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Frequencies:
-    """Says how fast each channel pair turns.
+class Frequencies(abc.ABC):
+    """Says how fast each channel pair rotates.
 
     A subclass is a frozen dataclass too, so that two rules with the same attributes are equal and
     ``jax.jit`` compiles once for both.
@@ -33,6 +35,7 @@ class Frequencies:
         """Returns whether the frequencies depend on the length."""
         return False
 
+    @abc.abstractmethod
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         """Returns the frequencies of ``channels // 2`` pairs and the attention factor.
 
@@ -46,7 +49,6 @@ class Frequencies:
             as a ``Double`` ``[B, T, channels // 2]``, and an attention factor that depends on it
             as ``[B, T, 1]``.
         """
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,38 +99,17 @@ def growth(length: Length, train_length: int) -> float | Double:
     return times.where(~(times.high < 1), 1.0)
 
 
-def interpolated(inv_freq: InvFreq, kept: np.ndarray, factor: float | Double) -> InvFreq:
-    """Divides the frequencies by ``factor``, but for the share ``kept`` of each."""
-    return inv_freq * (kept + (1.0 - kept) / factor)
-
-
-def check_factor(factor: float, name: str = "factor") -> None:
-    """Checks that ``factor`` is finite and at least 1; errors call it ``name``."""
-    if not (isinstance(factor, int | float) and math.isfinite(factor) and factor >= 1):
-        raise ValueError(
-            f"{name}={factor!r} must be a finite number >= 1: target length / train length"
-        )
-
-
-def check_attention_factor(name: str, value: float | None) -> None:
-    """Checks that an attention factor is positive and finite, or None."""
-    if value is not None and not 0 < value < math.inf:
-        raise ValueError(
-            f"{name}={value!r} must be a positive number, finite: it multiplies cosine and sine; "
-            "1.0 changes nothing"
-        )
+def interpolated(inv_freq: InvFreq, unscaled: np.ndarray, factor: float | Double) -> InvFreq:
+    """Divides the frequencies by ``factor``, but for the share ``unscaled`` of each."""
+    return inv_freq * (unscaled + (1.0 - unscaled) / factor)
 
 
 def check_base(base: Base, name: str = "base") -> Base:
     """Returns ``base`` as a float, or as it is if traced; ``name`` is its name in errors."""
-    if isinstance(base, jax.core.Tracer):
-        if base.shape:
-            raise ValueError(f"{name} must be a scalar, not an array of shape {base.shape}")
-        return base
-    is_number = isinstance(base, numbers.Real | jax.Array | np.ndarray) and np.ndim(base) == 0
-    if not is_number or not 1 < float(base) < math.inf:
-        raise ValueError(f"{name}={base!r} must be a number above 1, and finite")
-    return float(base)
+    is_traced = isinstance(base, jax.core.Tracer)
+    if not is_real(base) or (not is_traced and not 1 < base < math.inf):
+        raise ValueError(f"{name}={base!r} must be one number above 1, and finite")
+    return base if is_traced else float(base)
 
 
 def known_base(base: Base, scheme: str) -> float:

@@ -19,12 +19,12 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
     Length,
     Rates,
-    check_factor,
     geometric,
     interpolated,
     known_base,
     turns_in,
 )
+from posenc_jax.fields import check_ascending, check_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +48,14 @@ class NTKByParts(Frequencies):
     beta: float = 32.0
 
     def __post_init__(self):
-        check_factor(self.factor)
-        check_rates(beta=self.beta, alpha=self.alpha)
+        check_range(1, factor=self.factor)
+        check_ascending(alpha=self.alpha, beta=self.beta)
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         inv_freq = geometric(channels, known_base(base, type(self).__name__))
         turns = turns_in(self.train_length, inv_freq)
-        kept = kept_by_turns(turns, self.alpha, self.beta)
-        return interpolated(inv_freq, kept, self.factor), 1.0
+        unscaled = unscaled_by_turns(turns, self.alpha, self.beta)
+        return interpolated(inv_freq, unscaled, self.factor), 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +78,10 @@ class Llama3(Frequencies):
     high_freq_factor: float = 4.0
 
     def __post_init__(self):
-        check_factor(self.factor)
-        check_rates(high_freq_factor=self.high_freq_factor, low_freq_factor=self.low_freq_factor)
+        check_range(1, factor=self.factor)
+        check_ascending(
+            low_freq_factor=self.low_freq_factor, high_freq_factor=self.high_freq_factor
+        )
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         by_parts = NTKByParts(
@@ -88,18 +90,8 @@ class Llama3(Frequencies):
         return by_parts(channels, base, length)
 
 
-def kept_by_turns(turns: np.ndarray, slow: float, fast: float) -> np.ndarray:
+def unscaled_by_turns(turns: np.ndarray, slow: float, fast: float) -> np.ndarray:
     """Returns the share of each pair that is kept: from 0 at ``slow`` turns to 1 at ``fast``."""
     if slow == fast:
         return (turns >= fast).astype(np.float64)
     return np.clip((turns - slow) / (fast - slow), 0, 1)
-
-
-def check_rates(**bounds: float) -> None:
-    """Checks that the two bounds of a ramp, the faster one first, are in order."""
-    (fast, fast_turns), (slow, slow_turns) = bounds.items()
-    if not fast_turns >= slow_turns > 0:
-        raise ValueError(
-            f"{fast}={fast_turns} must be larger than {slow}={slow_turns}, "
-            "and both positive: they are numbers of turns, and equal ones make a step"
-        )

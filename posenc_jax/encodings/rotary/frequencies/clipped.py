@@ -15,7 +15,6 @@ import math
 
 import numpy as np
 
-from posenc_jax.checks import count_of
 from posenc_jax.encodings.rotary.frequencies.base import (
     Base,
     Frequencies,
@@ -23,6 +22,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Rates,
     geometric,
 )
+from posenc_jax.fields import check_choice, check_sizes, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,19 +42,13 @@ class Clipped(Frequencies):
     taper: str = "cosine"
 
     def __post_init__(self):
-        if self.clipped_pairs is not None:
-            count_of("clipped_pairs", self.clipped_pairs)
-        if self.taper not in ("cosine", "hard"):
-            raise ValueError(f"taper={self.taper!r} must be 'cosine' or 'hard'")
+        check_sizes(clipped_pairs=self.clipped_pairs)
+        check_choice(("cosine", "hard"), taper=self.taper)
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         pairs = channels // 2
         count = round(pairs * 20 / 64) if self.clipped_pairs is None else self.clipped_pairs
-        if count > pairs:
-            raise ValueError(
-                f"clipped_pairs={count} must be at most {pairs}, the pairs of {channels} rotary "
-                "channels"
-            )
+        count_of("clipped_pairs", count, 0, pairs)
         left = np.ones(pairs)
         cosine = 0.5 * (1 + np.cos(np.linspace(0, math.pi, count)))
         left[pairs - count :] = cosine if self.taper == "cosine" else 0.0

@@ -10,7 +10,6 @@ L is the training length, and c the number of cycles of the cut.
 """
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     known_base,
     turns_in,
 )
+from posenc_jax.fields import check_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class HoPE(Frequencies):
 
     A pair is fast if it makes more than ``cut_cycles`` turns within the training length. No
     official code is known; the cut follows two independent readings of the paper. The fastest pair
-    always turns, which is our choice for very short lengths.
+    always rotates, which is our choice for very short lengths.
 
     Attributes:
       train_length: L, number of tokens in a training sequence.
@@ -42,11 +42,10 @@ class HoPE(Frequencies):
     cut_cycles: float = 1.0
 
     def __post_init__(self):
-        if not 0 <= self.cut_cycles < math.inf:
-            raise ValueError(f"cut_cycles={self.cut_cycles!r} must be a number of turns, 0 or more")
+        check_range(0, cut_cycles=self.cut_cycles)
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         inv_freq = geometric(channels, known_base(base, type(self).__name__))
-        kept = turns_in(self.train_length, inv_freq) > self.cut_cycles
-        kept[0] = True
-        return np.where(kept, inv_freq, 0.0), 1.0
+        is_fast = turns_in(self.train_length, inv_freq) > self.cut_cycles
+        is_fast[0] = True
+        return np.where(is_fast, inv_freq, 0.0), 1.0

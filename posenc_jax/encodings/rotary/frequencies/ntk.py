@@ -19,11 +19,11 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     InvFreq,
     Length,
     Rates,
-    check_factor,
     geometric,
     growth,
     power,
 )
+from posenc_jax.fields import check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class NTK(Frequencies):
     factor: float = 4.0
 
     def __post_init__(self):
-        check_factor(self.factor)
+        check_range(1, factor=self.factor)
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         return _with_slowest(channels, base, self.factor), 1.0
@@ -66,7 +66,7 @@ class DynamicNTK(Frequencies):
     factor: float = 1.0
 
     def __post_init__(self):
-        check_factor(self.factor)
+        check_range(1, factor=self.factor)
 
     @property
     def adapts(self) -> bool:
@@ -97,12 +97,9 @@ class NTKCritical(Frequencies):
     factor: float = 4.0
 
     def __post_init__(self):
-        check_factor(self.factor)
-        if self.train_length < 7:
-            raise ValueError(
-                f"train_length={self.train_length} must be at least 7: the fastest pair needs "
-                "2 pi tokens for one turn, and no pair is critical without a turn"
-            )
+        check_range(1, factor=self.factor)
+        # The fastest pair needs 2 pi tokens for one turn, and no pair is critical without a turn.
+        count_of("train_length", self.train_length, 7)
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         train = math.log(self.train_length / (2 * math.pi))
@@ -115,10 +112,6 @@ def _with_slowest(channels: int, base: Base, scale: float | Double) -> InvFreq:
 
     They are those of the base ``base * scale ** (channels / (channels - 2))``.
     """
-    if channels < 4:
-        raise ValueError(
-            f"NTK scaling needs at least 4 rotary channels, not {channels}: it spreads the factor "
-            "between the fastest and the slowest pair"
-        )
+    count_of("rotary_dim", channels, 4)  # The factor is spread between two pairs or more.
     slowed = power(scale, -np.arange(0, channels, 2) / (channels - 2))
     return geometric(channels, base) * slowed

@@ -15,10 +15,10 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
     Length,
     Rates,
-    check_factor,
     geometric,
     growth,
 )
+from posenc_jax.fields import check_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PositionInterpolation(Frequencies):
     factor: float = 4.0
 
     def __post_init__(self):
-        check_factor(self.factor)
+        check_range(1, factor=self.factor)
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         return geometric(channels, base) / self.factor, 1.0

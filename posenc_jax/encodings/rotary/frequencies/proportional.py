@@ -19,9 +19,9 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
     Length,
     Rates,
-    check_factor,
     geometric,
 )
+from posenc_jax.fields import check_positive, check_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +39,12 @@ class Proportional(Frequencies):
     factor: float = 1.0
 
     def __post_init__(self):
-        check_factor(self.factor)
-        if not 0 < self.fraction <= 1:
-            raise ValueError(f"fraction={self.fraction!r} must be in (0, 1]")
+        check_range(1, factor=self.factor)
+        check_positive(fraction=self.fraction)
+        check_range(0, 1, fraction=self.fraction)
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         pairs = channels // 2
-        turning = np.arange(pairs) < int(self.fraction * channels // 2)
-        if not turning.any():
-            raise ValueError(
-                f"fraction={self.fraction!r} rotates none of {pairs} pairs; give a little "
-                f"more than 1 / {pairs}, or take 'nope', in which none rotates"
-            )
-        return geometric(channels, base) * turning.astype(np.float64) / self.factor, 1.0
+        check_range(1 / pairs, fraction=self.fraction)  # Otherwise no pair would rotate.
+        is_rotated = np.arange(pairs) < int(self.fraction * channels // 2)
+        return geometric(channels, base) * is_rotated.astype(np.float64) / self.factor, 1.0

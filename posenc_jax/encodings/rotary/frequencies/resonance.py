@@ -47,9 +47,9 @@ class Resonance(Frequencies):
 def _resonant(inv_freq: InvFreq) -> InvFreq:
     # A pair that does not rotate has no wavelength, and stays as it is.
     if isinstance(inv_freq, Double):
-        is_turning = inv_freq.high != 0
-        wavelength = rounded(2 * math.pi / inv_freq.where(is_turning, 1.0))
-        return (2 * math.pi / wavelength).where(is_turning, 0.0)
-    turning = inv_freq != 0
-    wavelengths = np.round(2 * math.pi / np.where(turning, inv_freq, 1.0))
-    return np.where(turning, 2 * math.pi / wavelengths, 0.0)
+        is_rotated = inv_freq.high != 0
+        wavelength = rounded(2 * math.pi / inv_freq.where(is_rotated, 1.0))
+        return (2 * math.pi / wavelength).where(is_rotated, 0.0)
+    is_rotated = inv_freq != 0
+    wavelengths = np.round(2 * math.pi / np.where(is_rotated, inv_freq, 1.0))
+    return np.where(is_rotated, 2 * math.pi / wavelengths, 0.0)

@@ -25,15 +25,14 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
     Length,
     Rates,
-    check_attention_factor,
-    check_factor,
     geometric,
     growth,
     interpolated,
     known_base,
     turns_in,
 )
-from posenc_jax.encodings.rotary.frequencies.by_parts import check_rates, kept_by_turns
+from posenc_jax.encodings.rotary.frequencies.by_parts import unscaled_by_turns
+from posenc_jax.fields import check_ascending, check_choice, check_positive, check_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,29 +69,29 @@ class YaRN(Frequencies):
     mscale_all_dim: float | None = None
 
     def __post_init__(self):
-        check_factor(self.factor)
-        if self.ramp not in ("index", "turns"):
-            raise ValueError(f"ramp={self.ramp!r} must be 'index' or 'turns'")
-        check_rates(beta_fast=self.beta_fast, beta_slow=self.beta_slow)
-        check_attention_factor("attention_factor", self.attention_factor)
-        both = self.mscale, self.mscale_all_dim
-        if both != (None, None) and not all(m is not None and 0 < m < math.inf for m in both):
+        check_range(1, factor=self.factor)
+        check_choice(("index", "turns"), ramp=self.ramp)
+        check_ascending(beta_slow=self.beta_slow, beta_fast=self.beta_fast)
+        check_positive(attention_factor=self.attention_factor)
+        check_positive(mscale=self.mscale, mscale_all_dim=self.mscale_all_dim)
+        if (self.mscale is None) != (self.mscale_all_dim is None):
             raise ValueError(
                 f"mscale={self.mscale!r} and mscale_all_dim={self.mscale_all_dim!r} must both be "
-                "positive numbers, or both None: one alone would change nothing"
+                "given, or none: one alone would change nothing"
             )
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
-        kept = self.kept(channels, base)
-        return interpolated(geometric(channels, base), kept, self.factor), self._attention_factor()
+        unscaled = self.unscaled(channels, base)
+        inv_freq = interpolated(geometric(channels, base), unscaled, self.factor)
+        return inv_freq, self._attention_factor()
 
-    def kept(self, channels: int, base: Base) -> np.ndarray:
+    def unscaled(self, channels: int, base: Base) -> np.ndarray:
         """Returns the share of each pair that is not interpolated, whatever ``factor`` is."""
         base = known_base(base, type(self).__name__)
         if self.ramp == "index":
             return 1 - self._index_ramp(channels, base)
         turns = turns_in(self.train_length, geometric(channels, base))
-        return kept_by_turns(turns, self.beta_slow, self.beta_fast)
+        return unscaled_by_turns(turns, self.beta_slow, self.beta_fast)
 
     def _index_ramp(self, channels, base):
         def pair_that_turns(times):
@@ -147,8 +146,8 @@ class DynamicYaRN(Frequencies):
 
     def __call__(self, channels: int, base: Base, length: Length) -> Rates:
         factor = growth(length, self.train_length)
-        kept = self._yarn().kept(channels, base)
-        inv_freq = interpolated(geometric(channels, base), kept, factor)
+        unscaled = self._yarn().unscaled(channels, base)
+        inv_freq = interpolated(geometric(channels, base), unscaled, factor)
         return inv_freq, self._attention_factor(factor)
 
     def _attention_factor(self, factor: float | Double) -> float | jax.Array:
