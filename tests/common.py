@@ -153,6 +153,17 @@ def moved(module, seed: int, by: float = 0.3):
     return jax.tree.map(move, module)
 
 
+def close(actual, expected, rtol=1e-5, atol=1e-5):
+    """Checks that two arrays agree to float32 rounding."""
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+def far(actual, expected) -> bool:
+    """Says whether two arrays, or trees of arrays, differ by more than rounding."""
+    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
+    return any(float(np.abs(np.asarray(a) - np.asarray(b)).max()) > 1e-3 for a, b in pairs)
+
+
 def largest(tree) -> float:
     """Returns the largest number of all, or 1 if they are smaller."""
     return max(1.0, *(float(np.abs(np.asarray(x)).max()) for x in jax.tree.leaves(tree)))

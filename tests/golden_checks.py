@@ -6,6 +6,7 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from posenc_jax import Side
 
@@ -24,6 +25,16 @@ def as_published(golden, **actual):
     of_key = given.pop("per_key", {})
     for key, x in actual.items():
         close(x, arrays[key], **({"atol": 0} | of_key[key] if key in of_key else given))
+
+
+# A length is a Python int, or an array.
+each_kind_of_length = pytest.mark.parametrize("as_array", [False, True])
+
+
+def length_arguments(length, as_array):
+    """Returns the length as an argument of ``turn``, of either kind."""
+    array = jnp.full((1, 1), length) if as_array else None
+    return dict(length=None if as_array else length, array_length=array)
 
 
 @functools.partial(jax.jit, static_argnames="length")

@@ -81,19 +81,6 @@ def test_path_in_blocks(monkeypatch, is_written):
             np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_buckets", [None, 8])
-def test_deberta_rows_of_its_two_terms(num_buckets):
-    """A distance and its opposite have rows that mirror each other, but for the last."""
-    encoding = common.build("deberta", max_distance=20, num_buckets=num_buckets)
-    distance = jnp.arange(-19.0, 20.0)
-    rows = np.asarray(encoding.row(distance))
-    assert rows[19] == len(encoding.table) // 2
-    np.testing.assert_array_equal(rows + rows[::-1], 2 * rows[19])
-    beyond = encoding.row(jnp.array([-1e6, -21.0, 20.0, 1e6]))
-    nearest = 0 if num_buckets is None else 1
-    np.testing.assert_array_equal(beyond, [nearest, nearest, *[len(encoding.table) - 1] * 2])
-
-
 def test_schemes_start_as_published():
     """CoPE starts at zero, which is NoPE; Shaw within Xavier's bound; DAPE within PyTorch's."""
     cope = common.build("cope", trained=False)

@@ -22,12 +22,20 @@ def inputs(scheme, setting):
     positions = positions.astype(np.int32)
     if setting and not scheme.whole_positions_only:
         positions = positions.astype(np.float32) * np.float32(0.75) - 9
-    if setting and scheme.num_axes > 1:
-        axes = [rng.permuted(positions, axis=1) for _ in range(scheme.num_axes)]
-        positions = np.stack(axes, axis=-1) + np.arange(scheme.num_axes, dtype=np.float32)
+    num_axes = axes_of(scheme, setting)
+    if num_axes > 1:
+        axes = [rng.permuted(positions, axis=1) for _ in range(num_axes)]
+        positions = np.stack(axes, axis=-1) + np.arange(num_axes, dtype=positions.dtype)
     x_BTD = 0.5 * common.normal(setting, BATCH, TOKENS, common.WIDTH)
     num_heads = scheme.settings[setting].get("num_heads", common.HEADS)
     return x_BTD, positions, common.projections(num_heads, HEAD_DIM)
+
+
+def axes_of(scheme, setting):
+    """Returns the number of position axes: one for text, in the first comparison."""
+    own = scheme.settings[setting]
+    of_setting = len(own["grid"]) if "grid" in own else own.get("num_axes", scheme.num_axes)
+    return of_setting if setting else 1
 
 
 @functools.cache

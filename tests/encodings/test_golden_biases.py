@@ -1,7 +1,6 @@
 """Compares biases by distance with other people's code."""
 
 import common
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ from flax import nnx
 from golden_checks import by_token, close
 
 import posenc_jax
-from posenc_jax.attention import logits
 from posenc_jax.encodings.bias.kerple import inverse_exponent, inverse_positive
 from posenc_jax.positions import text
 
@@ -174,32 +172,3 @@ def test_fire(name):
     encoding.outer.bias[...] = jnp.asarray(arrays["b2"], jnp.float32)
     actual = common.bias(encoding, np.arange(T), np.arange(T), num_heads)
     close(np.tril(actual), np.tril(arrays["bias_lower"]), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("far, largest", [(0, 0.4), (0, 0.0), (40, 0.4)])
-def test_gradient_of_fire(far, largest):
-    """Gradients are those of two matrix products; at 40 all shares are past the units' bends."""
-    encoding = posenc_jax.make("fire", num_heads=3, hidden=5, init_length=6.0, rngs=nnx.Rngs(0))
-    encoding.inner.bias[...] = largest * jnp.linspace(-1, 0.75, 5)
-    keys = jax.random.split(jax.random.key(0), 3)
-    q, k, weights = (
-        jax.random.normal(key, (2, 9, 3, n)) for key, n in zip(keys, (4, 4, 9), strict=True)
-    )
-    m, n = far + jnp.arange(9)[None], jnp.stack([jnp.arange(9), 2 * jnp.arange(9)])
-
-    def ours(encoding):
-        sides = (encoding.tokens(positions) for positions in (m, n))
-        return (logits(encoding, q, k, *sides) * jnp.swapaxes(weights, 1, 2)).sum()
-
-    def plain(encoding):
-        def psi(x):
-            return jnp.log(jnp.abs(encoding.c[...] * x) + 1)
-
-        reach = jnp.maximum(m, jnp.abs(encoding.length_multiplier[...] * 6.0))[..., None]
-        share = psi(m[:, :, None] - n[:, None]) / (psi(reach) + 1e-6)
-        bias = encoding.outer(jax.nn.relu(encoding.inner(share[..., None])))
-        return (jnp.moveaxis(bias, -1, 1) * jnp.swapaxes(weights, 1, 2)).sum()
-
-    gradients = (jax.tree.leaves(jax.jit(jax.grad(f))(encoding)) for f in (ours, plain))
-    for own, expected in zip(*gradients, strict=True):
-        close(own, expected, rtol=1e-4, atol=1e-5)

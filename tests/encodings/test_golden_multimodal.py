@@ -3,11 +3,10 @@
 import dataclasses
 
 import common
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_checks import assert_frequencies, by_token, close, rotated, turn
+from golden_checks import assert_frequencies, by_token, close, rotated
 
 import posenc_jax
 from posenc_jax import positions as builders
@@ -269,14 +268,6 @@ def test_positions_of_qwen25(case):
         assert_placed(arrays, case, row, q25(arrays, params, case, row), delta="rope_deltas")
 
 
-def test_seconds_are_not_truncated():
-    """transformers 4.57 truncates seconds, which puts frames half a second apart in one place."""
-    arrays, params = common.golden("mm_positions_q25")
-    assert arrays["video_long_s1/second_per_grid"] == 0.5
-    times = np.unique(q25(arrays, params, "video_long_s1", 0).positions[0, 4:24, 0])
-    assert len(times) == 5
-
-
 @pytest.mark.parametrize(
     ("name", "build"),
     [
@@ -347,27 +338,6 @@ def test_positions_of_videorope_and_its_baselines(case):
             assert_placed(arrays, case, row, build(segments), key)
 
 
-def test_a_paused_frame_turns_as_the_one_before():
-    arrays, params = common.golden("time_rope")
-    tau = arrays["pause/tau"]
-    same = np.flatnonzero(np.diff(tau) == 0)
-    assert same.size
-    encoding = posenc_jax.make("time_rope", head_dim=params["head_dim"])
-    positions = builders.story_time(tau, *params["grid"])
-    for table in jax.jit(encoding.tokens)(positions).made:
-        frames = np.asarray(table).reshape(len(tau), -1)
-        np.testing.assert_array_equal(frames[same], frames[same + 1])
-
-
-def test_frequencies_of_time_rope_restart():
-    """Every axis has a fastest pair of one radian."""
-    encoding = posenc_jax.make("time_rope", head_dim=64)
-    cos, sin = turn(encoding, np.array([1]), 1)
-    rate = np.arctan2(sin, cos)[0]
-    np.testing.assert_allclose(rate[[0, 8, 20]], 1, rtol=1e-6)
-    np.testing.assert_allclose(rate[8:20], rate[20:], rtol=1e-6)
-
-
 def segments_as_listed(params):
     """Returns the segments of a TMRoPE case, with the marks of borders as text."""
     merge, audio_tokens = params["spatial_merge_size"], iter(params["audio_tokens"])
@@ -399,18 +369,6 @@ def test_positions_of_tmrope(golden, build):
     np.testing.assert_array_equal(placed.positions[0].T, arrays["positions"])
     count = sum(segment.tokens for segment in segments)
     assert placed.next - count == arrays["rope_delta"]
-
-
-def test_tmrope_rounds_down_or_keeps_fractions():
-    """At 25 positions a second, frames 0.3 seconds apart are 7.5 positions apart."""
-    video = Vision(3, 1, 1, times=(0.0, 0.3, 0.6))
-    for build, times, following in (
-        (builders.qwen25_omni, [1, 8, 16, 17], 18),
-        (builders.qwen3_omni, [1, 8.5, 16, 17], 18),
-    ):
-        placed = build([Text(1), video, Text(1)], tokens_per_second=25)
-        np.testing.assert_allclose(placed.positions[0, 1:, 0], times, rtol=1e-6)
-        assert placed.next == pytest.approx(following)
 
 
 @pytest.mark.parametrize("golden", ["circle_rope", "circle_rope_auto"])

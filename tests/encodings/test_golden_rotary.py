@@ -7,16 +7,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_checks import assert_frequencies, by_token, close, rotated, turn
+from golden_checks import (
+    assert_frequencies,
+    by_token,
+    close,
+    each_kind_of_length,
+    rotated,
+    turn,
+)
 
 import posenc_jax
-from posenc_jax.encodings.rotary.axes import chunked, interleaved
 from posenc_jax.positions import text
 
 # What conftest.py turns off.
 XLA_TRIES_HARD = {"xla_backend_optimization_level": 3}
 if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
     XLA_TRIES_HARD["xla_cpu_use_fusion_emitters"] = True
+
+
+def of_rope(params, scheme="rope", **own):
+    """Makes a scheme with the width and the base of a golden file."""
+    width = params.get("head_dim", params.get("dim"))
+    section = params.get("rope_parameters", params)
+    base = section.get("rope_theta", params.get("base", params.get("theta", 1e4)))
+    return posenc_jax.make(scheme, head_dim=width, base=base, **own)
 
 
 @pytest.mark.parametrize("name", ["rope_default_d64_b10000", "rope_default_d128_b500000"])
@@ -33,90 +47,69 @@ def test_rope_angles_to_two_million(name, options):
         close(sin[0, :, 0], arrays["sin_f64_independent"], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["rope_default_d64_b10000", "rope_default_d128_b500000"])
-def test_rope_frequencies(name):
-    arrays, params = common.golden(name)
-    encoding = posenc_jax.make("rope", head_dim=params["head_dim"], base=params["base"])
-    assert_frequencies(encoding, arrays["inv_freq_f32"])
+# Frequencies: scheme, keywords, and what they are called, in its golden file or in its section
 
 
-# Rotary: applied
+def extended(*keys, **own):
+    """Returns a function from a file's section to keywords, those that are in the section too."""
+
+    def keywords(section):
+        train_length = section["original_max_position_embeddings"]
+        return {key: section[key] for key in keys} | {"train_length": train_length} | own
+
+    return keywords
 
 
-def test_rope_half():
-    arrays, params = common.golden("rope_apply_half_d64")
-    encoding = posenc_jax.make("rope", head_dim=params["head_dim"], base=params["base"])
-    q, k = by_token(arrays["q"]), by_token(arrays["k"])
-    positions = arrays["positions"].astype(np.int32)[None]
-    close(rotated(encoding, q, positions), by_token(arrays["q_rot"]), atol=1e-5)
-    close(rotated(encoding, k, positions), by_token(arrays["k_rot"]), atol=1e-5)
+FREQUENCIES = {
+    "rope_default_d64_b10000": ("rope", {}, "inv_freq_f32"),
+    "rope_default_d128_b500000": ("rope", {}, "inv_freq_f32"),
+    "rope_linear_d64_s4": ("pi", {"factor": 4.0}),
+    "ntk_static_d128_a8": ("ntk", {"factor": 8.0}),
+    "rope_yarn_d64_s4_L512": ("yarn", extended("factor")),
+    "rope_yarn_llama2_s16": ("yarn", extended("factor")),
+    "rope_yarn_d64_s8_attnfactor": ("yarn", extended("factor", attention_factor=1.0)),
+    "rope_yarn_dsv3_s40_mscale": ("yarn", extended("factor", mscale=1.0, mscale_all_dim=1.0)),
+    "rope_yarn_d64_s32_notrunc_gptoss": ("yarn", extended("factor", truncate=False)),
+    "rope_yarn_d32_b500_L16384_highclamp": ("yarn", extended("factor")),
+    "rope_llama3_8b": ("llama3", extended("factor", "low_freq_factor", "high_freq_factor")),
+    "rope_proportional_d128_p25": ("p_rope", {"fraction": 0.25}),
+    "rope_proportional_d64_p75": ("p_rope", {"fraction": 0.75}),
+    "yarn_repo_d64_s8_L256": ("yarn", {"train_length": 256, "factor": 8.0}),
+    "yarn_repo_d128_s16_L4096": ("yarn", {"train_length": 4096, "factor": 16.0}),
+}
 
-    logits = arrays["logits_unscaled"] / 8
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    tokens = encoding.tokens(positions)
-    q, k = q.astype(np.float32), k.astype(np.float32)
-    actual = common.probabilities(encoding, q, k, tokens, causal=False)
-    close(actual, weights / weights.sum(-1, keepdims=True), rtol=1e-4)
+
+@pytest.mark.parametrize("golden", FREQUENCIES)
+def test_frequencies(golden):
+    arrays, params = common.golden(golden)
+    scheme, own, key = (*FREQUENCIES[golden], "inv_freq")[:3]
+    own = own(params["rope_parameters"]) if callable(own) else own
+    encoding = of_rope(params, scheme, **own)
+    factor = arrays.get("attention_factor", arrays.get("mscale", np.ones(1)))
+    assert_frequencies(encoding, arrays[key], float(np.ravel(factor)[0]))
+    if "cos" in arrays:
+        pairs = encoding.rotary_dim // 2
+        for table, kind in zip(turn(encoding, np.arange(64), 64), ("cos", "sin"), strict=True):
+            close(table, arrays[kind][:, :pairs], atol=1e-5)
+
+
+NUMBERED = {"yarn_qwen3": ("yarn", 6), "p_rope": ("p_rope", 3)}
+OTHER_NAMES = {"D": "head_dim", "orig": "train_length", "p": "fraction"}
 
 
 @pytest.mark.parametrize(
-    "name", ["rope_apply_interleaved_gptj_d64_r64", "rope_apply_complex_llama4_d32"]
+    ("golden", "case"), [(golden, i) for golden in NUMBERED for i in range(NUMBERED[golden][1])]
 )
-def test_rope_interleaved(name):
-    arrays, params = common.golden(name)
-    encoding = posenc_jax.make(
-        "rope", head_dim=params["head_dim"], base=params["base"], layout="interleaved"
-    )
-    positions = text(arrays["q"].shape[1])
-    close(rotated(encoding, arrays["q"], positions), arrays["q_rot"], atol=1e-5)
-    close(rotated(encoding, arrays["k"], positions), arrays["k_rot"], atol=1e-5)
-
-
-def test_rope_partial():
-    arrays, params = common.golden("rope_apply_partial_neox_pct25")
-    encoding = posenc_jax.make(
-        "rope", head_dim=params["head_dim"], base=params["base"], rotary_dim=params["rotary_dim"]
-    )
-    positions = arrays["positions"].astype(np.int32)[None]
-    for key in ("q", "k"):
-        actual = rotated(encoding, by_token(arrays[key]), positions)
-        close(actual, by_token(arrays[f"{key}_rot"]), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "scheme", "own"),
-    [
-        ("rope_ret_plain_d32", "rope", {}),
-        ("rope_ret_pi4_d32", "pi", {"factor": 4.0}),
-        ("rope_ret_ntk8_d64", "ntk", {"factor": 8.0}),
-    ],
-)
-def test_rotary_embedding_torch(name, scheme, own):
-    arrays, params = common.golden(name)
-    encoding = posenc_jax.make(
-        scheme, head_dim=params["dim"], base=params["theta"], layout="interleaved", **own
-    )
-    q = by_token(arrays["q"])
-    close(rotated(encoding, q, text(params["T"])), by_token(arrays["q_rot"]), atol=1e-5)
-
-
-# Rotary: the frequency dial
-
-
-def test_pi_frequencies():
-    arrays, params = common.golden("rope_linear_d64_s4")
-    encoding = posenc_jax.make("pi", head_dim=params["head_dim"], factor=4.0)
-    assert_frequencies(encoding, arrays["inv_freq"])
-
-
-def test_ntk_frequencies():
-    arrays, params = common.golden("ntk_static_d128_a8")
-    encoding = posenc_jax.make("ntk", head_dim=params["dim"], factor=float(params["alpha"]))
-    assert_frequencies(encoding, arrays["inv_freq"])
+def test_numbered_frequencies(golden, case):
+    arrays, every = common.golden(golden)
+    own = {OTHER_NAMES.get(key, key): value for key, value in every[case].items()}
+    encoding = posenc_jax.make(NUMBERED[golden][0], **own)
+    factor = float(arrays.get(f"attention_factor_{case}", 1.0))
+    assert_frequencies(encoding, arrays[f"inv_freq_{case}"], factor)
 
 
 @pytest.mark.parametrize("name", ["rope_dynamic_d64_s2", "rope_dynamic_d128_s1"])
-@pytest.mark.parametrize("as_array", [False, True])
+@each_kind_of_length
 def test_dynamic_ntk_of_hugging_face(name, as_array):
     arrays, params = common.golden(name)
     encoding = posenc_jax.make(
@@ -149,59 +142,6 @@ def test_dynamic_ntk_of_the_yarn_repository():
         ]
         close(last[: dim // 2], arrays[f"cos_last_len{length}"][: dim // 2], atol=1e-4)
         close(last[dim // 2 :], arrays[f"sin_last_len{length}"][: dim // 2], atol=1e-4)
-
-
-YARN = {
-    "rope_yarn_d64_s4_L512": {},
-    "rope_yarn_llama2_s16": {},
-    "rope_yarn_d64_s8_attnfactor": {"attention_factor": 1.0},
-    "rope_yarn_dsv3_s40_mscale": {"mscale": 1.0, "mscale_all_dim": 1.0},
-    "rope_yarn_d64_s32_notrunc_gptoss": {"truncate": False},
-    "rope_yarn_d32_b500_L16384_highclamp": {},
-}
-
-
-@pytest.mark.parametrize("name", YARN)
-def test_yarn_frequencies(name):
-    arrays, params = common.golden(name)
-    rope = params["rope_parameters"]
-    encoding = posenc_jax.make(
-        "yarn",
-        head_dim=params["head_dim"],
-        base=rope["rope_theta"],
-        train_length=rope["original_max_position_embeddings"],
-        factor=rope["factor"],
-        **YARN[name],
-    )
-    factor = float(arrays["attention_factor"][0])
-    assert_frequencies(encoding, arrays["inv_freq"], factor)
-
-
-@pytest.mark.parametrize("case", range(6))
-def test_yarn_of_qwen3(case):
-    arrays, every = common.golden("yarn_qwen3")
-    params = dict(every[case])
-    channels, base, train_length = (params.pop(key) for key in ("D", "base", "orig"))
-    encoding = posenc_jax.make(
-        "yarn", head_dim=channels, base=base, train_length=train_length, **params
-    )
-    factor = float(arrays[f"attention_factor_{case}"])
-    assert_frequencies(encoding, arrays[f"inv_freq_{case}"], factor)
-
-
-@pytest.mark.parametrize("name", ["yarn_repo_d64_s8_L256", "yarn_repo_d128_s16_L4096"])
-def test_yarn_of_its_repository(name):
-    arrays, params = common.golden(name)
-    encoding = posenc_jax.make(
-        "yarn",
-        head_dim=params["dim"],
-        train_length=params["original"],
-        factor=float(params["scale"]),
-    )
-    assert_frequencies(encoding, arrays["inv_freq"], float(arrays["mscale"]))
-    cos, sin = turn(encoding, np.arange(64), 64)
-    close(cos, arrays["cos"][:, : params["dim"] // 2], atol=1e-5)
-    close(sin, arrays["sin"][:, : params["dim"] // 2], atol=1e-5)
 
 
 def test_yarn_tables():
@@ -250,61 +190,48 @@ def test_hope_applied():
     close(logits, arrays["logits"], atol=1e-3)
 
 
-@pytest.mark.parametrize("case", range(3))
-def test_p_rope_frequencies(case):
-    arrays, every = common.golden("p_rope")
-    params = every[case]
-    encoding = posenc_jax.make(
-        "p_rope",
-        head_dim=params["head_dim"],
-        base=params["base"],
-        fraction=params["p"],
-        factor=params["factor"],
-    )
-    assert_frequencies(encoding, arrays[f"inv_freq_{case}"])
+# Rotations
 
 
-@pytest.mark.parametrize("name", ["rope_proportional_d128_p25", "rope_proportional_d64_p75"])
-def test_p_rope_of_hugging_face(name):
-    arrays, params = common.golden(name)
-    rope = params["rope_parameters"]
-    encoding = posenc_jax.make(
-        "p_rope",
-        head_dim=params["head_dim"],
-        base=rope["rope_theta"],
-        fraction=rope["partial_rotary_factor"],
-    )
-    assert_frequencies(encoding, arrays["inv_freq"])
+def test_rope_half():
+    arrays, params = common.golden("rope_apply_half_d64")
+    encoding = posenc_jax.make("rope", head_dim=params["head_dim"], base=params["base"])
+    q, k = by_token(arrays["q"]), by_token(arrays["k"])
+    positions = arrays["positions"].astype(np.int32)[None]
+    close(rotated(encoding, q, positions), by_token(arrays["q_rot"]), atol=1e-5)
+    close(rotated(encoding, k, positions), by_token(arrays["k_rot"]), atol=1e-5)
+
+    logits = arrays["logits_unscaled"] / 8
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    tokens = encoding.tokens(positions)
+    q, k = q.astype(np.float32), k.astype(np.float32)
+    actual = common.probabilities(encoding, q, k, tokens, causal=False)
+    close(actual, weights / weights.sum(-1, keepdims=True), rtol=1e-4)
 
 
-# Rotary: the axes dial
+ROTATED = {
+    "rope_apply_interleaved_gptj_d64_r64": ("rope", {"layout": "interleaved"}),
+    "rope_apply_complex_llama4_d32": ("rope", {"layout": "interleaved"}),
+    "rope_apply_partial_neox_pct25": ("rope", {"rotary_dim": None}),
+    "rope_ret_plain_d32": ("rope", {"layout": "interleaved"}),
+    "rope_ret_pi4_d32": ("pi", {"layout": "interleaved", "factor": 4.0}),
+    "rope_ret_ntk8_d64": ("ntk", {"layout": "interleaved", "factor": 8.0}),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "allocate"),
-    [
-        ("mrope_chunked_small", chunked),
-        ("mrope_interleaved_small", interleaved),
-        ("mrope_interleaved_partial", interleaved),
-        ("mrope_interleaved_yarn", interleaved),
-    ],
-)
-def test_mrope(name, allocate):
-    arrays, params = common.golden(name)
-    own = {}
-    if "partial_rotary_factor" in params:
-        own["rotary_dim"] = int(params["partial_rotary_factor"] * params["head_dim"])
-    if "factor" in params:
-        own["train_length"] = params["original_max_position_embeddings"]
-        own["factor"] = params["factor"]
-    encoding = posenc_jax.make(
-        params.get("rope_type", "rope"),
-        head_dim=params["head_dim"],
-        base=params["rope_theta"],
-        axes=allocate(tuple(params["mrope_section"])),
-        **own,
-    )
-    positions = np.moveaxis(arrays["position_ids"], 0, -1).astype(np.int32)
-    for key in ("q", "k"):
-        actual = rotated(encoding, by_token(arrays[key]), positions)
-        close(actual, by_token(arrays[f"{key}_rot"]), atol=3e-4)
+@pytest.mark.parametrize("golden", ROTATED)
+def test_rotations(golden):
+    arrays, params = common.golden(golden)
+    scheme, own = ROTATED[golden]
+    if "rotary_dim" in own:
+        own = {"rotary_dim": params["rotary_dim"]}
+    encoding = of_rope(params, scheme, **own)
+    heads_second = "interleaved_gptj" not in golden and "llama4" not in golden
+    for key in {"q", "k"} & set(arrays):
+        x, expected = arrays[key], arrays[f"{key}_rot"]
+        if heads_second:
+            x, expected = by_token(x), by_token(expected)
+        places = text(x.shape[1])
+        if "positions" in arrays:
+            places = arrays["positions"].astype(np.int32)[None]
+        close(rotated(encoding, x, places), expected, atol=1e-5)

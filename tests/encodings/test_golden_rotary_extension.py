@@ -1,36 +1,11 @@
 """Compares rotary frequencies for longer sequences with other people's code."""
 
 import common
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_checks import assert_frequencies, close, turn
+from golden_checks import assert_frequencies, close, each_kind_of_length, length_arguments, turn
 
 import posenc_jax
-
-# The length is a Python int, or an array.
-each_kind_of_length = pytest.mark.parametrize("as_array", [False, True])
-
-
-def length_arguments(length, as_array):
-    return dict(
-        length=None if as_array else length,
-        array_length=jnp.full((1, 1), length) if as_array else None,
-    )
-
-
-def test_llama3_frequencies():
-    arrays, params = common.golden("rope_llama3_8b")
-    rope = params["rope_parameters"]
-    encoding = posenc_jax.make(
-        "llama3",
-        head_dim=params["head_dim"],
-        base=rope["rope_theta"],
-        train_length=rope["original_max_position_embeddings"],
-        **{key: rope[key] for key in ("factor", "low_freq_factor", "high_freq_factor")},
-    )
-    assert_frequencies(encoding, arrays["inv_freq"], float(arrays["attention_factor"][0]))
-
 
 # What transformers 5.24 computes where a ramp has no width, pairs below the step divided.
 KIMI_K2 = [1.0, 0.25860014, 0.06687403, 0.017293633, 0.0044721360, 3.6140467e-5]

@@ -5,17 +5,13 @@ import jax
 import numpy as np
 import pytest
 import schemes
+from common import far
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from posenc_jax.positions import text
 from posenc_jax.registry import own_keywords
 
 B, T = 2, 24
-
-
-def far(actual, expected) -> bool:
-    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
-    return any(float(np.abs(np.asarray(a) - np.asarray(b)).max()) > 1e-3 for a, b in pairs)
 
 
 @pytest.mark.parametrize("name", schemes.ALL)

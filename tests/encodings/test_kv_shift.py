@@ -4,7 +4,6 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from golden_checks import close
 
 import posenc_jax
@@ -39,9 +38,3 @@ def test_a_key_that_follows_one_not_given_is_no_number():
     logits = posenc_jax.logits(encoding, Q, K[:, 4:], tokens.part(0, T), part)
     assert np.isnan(logits[..., 0]).all()
     close(logits[..., 1:], whole[..., 5:])
-
-
-def test_tokens_that_have_read_nothing():
-    encoding = common.build("kv_shift")
-    with pytest.raises(ValueError, match=r"pass .*x=x_BTD"):
-        posenc_jax.attend(encoding, Q, K, V, encoding.tokens(text(T)))

@@ -6,18 +6,11 @@ import jax
 import numpy as np
 import pytest
 import schemes
+from common import close, far
 from probe import FIRST, QUERY, SECOND, SHARDS, probe
 
 each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
 each_program = pytest.mark.parametrize("name", common.one_of_each_program())
-
-
-def close(actual, expected, rtol=1e-5, atol=1e-5):
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
-
-
-def far(actual, expected) -> bool:
-    return float(np.abs(np.asarray(actual) - np.asarray(expected)).max()) > 1e-3
 
 
 @each_scheme

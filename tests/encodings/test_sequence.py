@@ -5,14 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from common import close
 
 import posenc_jax
 from posenc_jax.encodings.gated.sequence import by_segment, running_sum, short_convolution
 from posenc_jax.positions import text
-
-
-def close(actual, expected, rtol=1e-5, atol=1e-5):
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("mean", [1e-3, 1.0, 50.0])
@@ -38,21 +35,6 @@ def test_gradient_of_a_running_sum():
 
     expected = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1]
     close(jax.grad(loss)(common.normal(1, 1, 9, 2)), expected)
-
-
-@pytest.mark.slow
-def test_a_token_far_into_a_sequence_forgets_as_much_as_an_early_one():
-    encoding = common.build("fox", num_heads=1, bias_init=0.0)
-    length, near = 1 << 17, 8
-    x_BTD = 0.5 * common.normal(0, 1, length, common.WIDTH)
-    x_BTD[:, -near:] = x_BTD[:, :near]
-    tokens = encoding.tokens(text(length)).observed(encoding, jnp.asarray(x_BTD))
-    q, k, v = (jnp.asarray(common.normal(seed, 1, near, 1, common.HEAD_DIM)) for seed in range(3))
-    early, late = (
-        posenc_jax.attend(encoding, q, k, v, tokens.part(start, near))
-        for start in (0, length - near)
-    )
-    close(late, early, rtol=1e-5, atol=1e-6)
 
 
 def test_short_convolution_is_numpys():

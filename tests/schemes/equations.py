@@ -50,7 +50,8 @@ class Scheme:
       mixes_heads: whether all heads must be computed in one place.
       mixes_keys: whether each key is mixed with others, so that none can be rotated alone.
       distant: a shift of all positions, as far as floating point takes the scheme.
-      num_axes: of positions, in every comparison with the equations but the first; text is in it.
+      num_axes: of positions, in every comparison with the equations but the first, which is of
+        text; a setting may have its own, ``num_axes`` or ``grid``.
     """
 
     equations: "NoPE"

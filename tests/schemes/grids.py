@@ -132,10 +132,15 @@ NUM_AXES = {"num_axes": Alternative(4, num_axes=4, baseline_axes=2)}
 SCHEMES = {
     "axial_rope": Scheme(
         AxialRoPE(),
-        [{}, {"num_axes": 3, "base": 1e4, "layout": "interleaved", "rotary_dim": 12}],
+        [
+            {},
+            {"num_axes": 3, "base": 1e4, "layout": "interleaved", "rotary_dim": 12},
+            {"base": 9.0},
+        ],
         {key: ROPE[key] for key in ("rotary_dim", "layout")}
         | NUM_AXES
         | {"base": Alternative(10.0), "frequencies": SLOWER},
+        num_axes=2,
     ),
     "rope_mixed": Scheme(
         RoPEMixed(),
@@ -184,6 +189,7 @@ SCHEMES = {
         [{}, {"num_axes": 4, "base": 300.0, "token_scale": 1.5}],
         NUM_AXES | {"base": Alternative(100.0), "token_scale": Alternative(2.0)},
         shift_invariant=False,
+        num_axes=2,
     ),
     "learned_2d": Scheme(
         Learned2D(),
@@ -204,5 +210,6 @@ SCHEMES = {
         ALiBi2D(),
         [{}, {"num_heads": 6, "slope_scale": 0.25}],
         {"slope_scale": Alternative(0.25)},
+        num_axes=2,
     ),
 }

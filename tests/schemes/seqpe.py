@@ -102,6 +102,8 @@ SCHEMES = {
             {"hook": "attn_add", "mask_padding": True, "temperature": 2.0},
             {"hook": "input_add", "mask_padding": True, "bidirectional": True, "encoder_layers": 2},
             {"hook": "attn_mul", **NONE, **WHOLE_HEADS},
+            {"num_axes": 2, "max_position": 200},
+            {"num_axes": 3, "hook": "attn_mul", "mask_padding": True, "max_position": 200},
         ],
         {
             "hook": Alternative("attn_mul"),
