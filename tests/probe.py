@@ -105,10 +105,10 @@ def probe(name: str) -> SimpleNamespace:
       grouped, repeated: outputs of grouped queries, and of kv heads repeated for them.
     """
     plain, grouped = common.build(name), common.build(name, num_kv_heads=2)
-    found = jax.device_get(_run(name, plain, grouped, placings(name), *arguments()))
-    for key in {"documents", "embedded", "by_input"} & {*found}:
-        found[key] = dict(zip(packed_rows(), found[key], strict=True))
-    return SimpleNamespace(encoding=plain, **found)
+    results = jax.device_get(_run(name, plain, grouped, placings(name), *arguments()))
+    for key in {"documents", "embedded", "by_input"} & {*results}:
+        results[key] = dict(zip(packed_rows(), results[key], strict=True))
+    return SimpleNamespace(encoding=plain, **results)
 
 
 def documents(name, encoding, rows, weights_BTHC, projections=None):
@@ -127,20 +127,20 @@ def documents(name, encoding, rows, weights_BTHC, projections=None):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _run(name, plain, grouped, placed, rows, weights_BTHC):
-    found, count = {}, len(placed)
+    results, count = {}, len(placed)
     positions = jnp.concatenate([*placed.values()])
     out = common.attention(plain, np.tile(RESIDUAL, (count, 1, 1)), positions, length=LENGTH)
-    found["placed"] = dict(zip(placed, jnp.split(out, count), strict=True))
+    results["placed"] = dict(zip(placed, jnp.split(out, count), strict=True))
     far = jnp.concatenate([placed["shuffled"], placed["shuffled"] + FAR])
     twice = np.tile(RESIDUAL, (2, 1, 1))
     for key, kind in (("far", jnp.float32), ("rounded", jnp.bfloat16)):
-        found[key] = common.attention(plain, twice.astype(kind), far, length=FAR_LENGTH)
+        results[key] = common.attention(plain, twice.astype(kind), far, length=FAR_LENGTH)
     if name not in WHOLE:
-        return found
-    found["text"] = common.attention(plain, RESIDUAL, text(T), length=LENGTH)
-    found["shared"] = common.attention(plain, RESIDUAL, placed["shared"][:1], length=LENGTH)
-    found |= documents(name, plain, rows, weights_BTHC) | _parts(name, plain, placed["shuffled"])
-    return found | _groups(grouped, placed["shuffled"])
+        return results
+    results["text"] = common.attention(plain, RESIDUAL, text(T), length=LENGTH)
+    results["shared"] = common.attention(plain, RESIDUAL, placed["shared"][:1], length=LENGTH)
+    results |= documents(name, plain, rows, weights_BTHC) | _parts(name, plain, placed["shuffled"])
+    return results | _groups(grouped, placed["shuffled"])
 
 
 def _parts(name, encoding, positions):
@@ -149,10 +149,10 @@ def _parts(name, encoding, positions):
     _, embedded, (q, k, v) = common.layer(encoding, jnp.asarray(RESIDUAL), tokens)
     tokens = tokens.observed(encoding, embedded)
     attend = functools.partial(posenc_jax.attend, encoding)
-    found = {"last": attend(q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)}
+    results = {"last": attend(q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)}
     if not schemes.ALL[name].mixes_heads:
         shards = (jnp.array(heads) for heads in SHARDS)
-        found["shards"] = [
+        results["shards"] = [
             posenc_jax.attend(
                 HeadShard(encoding, h, common.HEADS), *(x[:, :, h] for x in (q, k, v)), tokens
             )
@@ -169,8 +169,8 @@ def _parts(name, encoding, positions):
             for start in (0, HALF)
         ]
         k, v = (jnp.concatenate([piece[i] for piece in pieces], axis=1) for i in (0, 1))
-        found["in_pieces"] = attend(q, k, v, tokens, tokens.rotated())
-    return found
+        results["in_pieces"] = attend(q, k, v, tokens, tokens.rotated())
+    return results
 
 
 def _groups(encoding, positions):

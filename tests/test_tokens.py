@@ -180,12 +180,12 @@ def test_compressed_keys_beside_those_of_a_window(implementation):
         pieces.append(posenc_jax.attend(encoding, *sides, *own_and_seen, **rule))
 
     t, s, w = np.arange(count)[:, None], np.arange(count), np.arange(count // m)
-    seen = np.concatenate([(s <= t) & (t - s < window), w < (t + 1) // m], axis=1)
+    looked_at = np.concatenate([(s <= t) & (t - s < window), w < (t + 1) // m], axis=1)
     places = np.concatenate([s, m * w])[:, None, None] * 1e4 ** (-2 * np.arange(C // 2) / C)
     q, k = (x[..., 0::2] + 1j * x[..., 1::2] for x in (q, keys))
     q, k = q * np.exp(1j * places[:count]), (k * np.exp(1j * places))[:, :, 0]
     logits = np.einsum("bthp,bsp->bhts", q, k.conj()).real / np.sqrt(C)
-    weights = np.where(seen, np.exp(logits), 0)
+    weights = np.where(looked_at, np.exp(logits), 0)
     weights /= weights.sum(-1, keepdims=True) + np.exp(sinks)[:, None, None]
     out = np.einsum("bhts,bsp->bthp", weights, k) * np.exp(-1j * places[:count])
     expected = np.stack([out.real, out.imag], axis=-1).reshape(B, count, 4, C)
@@ -265,12 +265,12 @@ def test_consecutive_positions_give_the_numbers_of_any_positions(name):
         return sum((out**2).sum() for out in outputs), outputs
 
     arguments = encoding, q, k, v
-    known, unknown = (functools.partial(losses, is_known=each) for each in (True, False))
+    known, unknown = (functools.partial(losses, is_known=item) for item in (True, False))
     if str(jax.make_jaxpr(known)(*arguments)) == str(jax.make_jaxpr(unknown)(*arguments)):
         return  # it takes no notice
     actual, expected = (
-        jax.jit(jax.grad(each, argnums=(0, 1, 2, 3), has_aux=True))(*arguments)
-        for each in (known, unknown)
+        jax.jit(jax.grad(item, argnums=(0, 1, 2, 3), has_aux=True))(*arguments)
+        for item in (known, unknown)
     )
     chex.assert_trees_all_close(actual, expected, rtol=0, atol=2e-5 * common.largest(expected))
 

@@ -110,11 +110,11 @@ def test_bad_values_of_keywords(name):
         refuses(word, lambda bad=bad: build(name, **bad).tokens(np.zeros((1, T), int)))
 
 
-def build(name, **own):
+def build(name, **settings):
     """Builds a scheme at small sizes, with random numbers unless they are given."""
     given = dict(num_heads=H, head_dim=C, model_dim=common.WIDTH, train_length=common.TRAIN_LENGTH)
     given |= {"rngs": nnx.Rngs(0)} | schemes.ALL[name].overrides
-    return posenc_jax.make(name, **given | own)
+    return posenc_jax.make(name, **given | settings)
 
 
 def test_unknown_names_and_keywords_are_answered_with_the_nearest():

@@ -38,9 +38,9 @@ def test_cope_counts_within_documents_that_take_turns():
     segment_ids = np.array([[0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0, 0]])
     together = common.attention(encoding, x_BTD, text(T), segment_ids)
     for document in (0, 1):
-        own = np.flatnonzero(segment_ids[0] == document)
-        alone = common.attention(encoding, x_BTD[:, own], text(len(own)))
-        np.testing.assert_allclose(together[:, own], alone, rtol=1e-5, atol=1e-5)
+        given = np.flatnonzero(segment_ids[0] == document)
+        alone = common.attention(encoding, x_BTD[:, given], text(len(given)))
+        np.testing.assert_allclose(together[:, given], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_cope_under_a_window_counts_what_the_window_shows():
@@ -110,7 +110,7 @@ def test_transformer_xl_on_a_mesh_of_explicit_axes(spec):
     expected = gradient((encoding, heads))
     with jax.set_mesh(mesh):
         placed = [
-            NamedSharding(mesh, PartitionSpec(*each)) for each in (spec, (None, None, "model"))
+            NamedSharding(mesh, PartitionSpec(*item)) for item in (spec, (None, None, "model"))
         ]
         actual = gradient(tuple(map(jax.device_put, (encoding, heads), placed)))
     for one, other in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):

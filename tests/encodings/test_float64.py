@@ -33,8 +33,8 @@ def inputs(scheme, setting):
 
 def axes_of(scheme, setting):
     """Returns the number of position axes: one for text, in the first comparison."""
-    own = scheme.settings[setting]
-    of_setting = len(own["grid"]) if "grid" in own else own.get("num_axes", scheme.num_axes)
+    given = scheme.settings[setting]
+    of_setting = len(given["grid"]) if "grid" in given else given.get("num_axes", scheme.num_axes)
     return of_setting if setting else 1
 
 
@@ -45,19 +45,19 @@ def computed(name):
     One program computes all settings, which takes half as long as one for each.
     """
     scheme = schemes.ALL[name]
-    encodings = [common.build(name, head_dim=HEAD_DIM, **own) for own in scheme.settings]
+    encodings = [common.build(name, head_dim=HEAD_DIM, **given) for given in scheme.settings]
 
     @jax.jit
     def outputs(encodings):
-        found = []
+        results = []
         for setting, encoding in enumerate(encodings):
             x_BTD, positions, projections = inputs(scheme, setting)
             both = np.concatenate([positions, np.roll(positions, 1, axis=1)])
             twice = np.concatenate([x_BTD, x_BTD])
             # As an argument is, positions are not known while the program is traced.
             both = jax.lax.optimization_barrier(jax.numpy.asarray(both))
-            found.append(common.attention(encoding, twice, both, weights=projections))
-        return found
+            results.append(common.attention(encoding, twice, both, weights=projections))
+        return results
 
     split = [np.split(out, 2) for out in jax.device_get(outputs(encodings))]
     return list(zip(encodings, *zip(*split, strict=True), strict=True))
@@ -68,10 +68,10 @@ def test_attention_is_the_equation(name, setting):
     scheme = schemes.ALL[name]
     encoding, actual, elsewhere = computed(name)[setting]
     x_BTD, positions, projections = (
-        jax.tree.map(np.float64, each) for each in inputs(scheme, setting)
+        jax.tree.map(np.float64, item) for item in inputs(scheme, setting)
     )
-    own, weights = scheme.settings[setting], common.parameters_float64(encoding)
-    expected = reference_attention(scheme.equations, x_BTD, positions, own, weights, projections)
+    given, weights = scheme.settings[setting], common.parameters_float64(encoding)
+    expected = reference_attention(scheme.equations, x_BTD, positions, given, weights, projections)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=2e-5)
     # The comparison is worth something only if the order of positions shows in it.
     assert not scheme.reads_positions or np.abs(elsewhere - expected).max() > 1e-2

@@ -116,8 +116,8 @@ def test_dinov3_moves_the_patch_in_the_centre_but_no_class_token():
 
 def test_dinov3_moves_coordinates_in_training():
     """Each draw is a shift, then a factor; both lie where they may, and axes differ."""
-    own = dict(shift=0.3, jitter=1.5, rescale=2.0)
-    encoding = posenc_jax.make("dinov3", head_dim=8, **own)
+    given = dict(shift=0.3, jitter=1.5, rescale=2.0)
+    encoding = posenc_jax.make("dinov3", head_dim=8, **given)
     grid = jnp.asarray([[[-1.0, -1.0], [1.0, 1.0]]])
     keys = jax.random.split(jax.random.key(0), 400)
     placed = np.asarray(jax.vmap(lambda key: encoding.moved(grid, key))(keys))[:, 0]
@@ -138,8 +138,8 @@ def test_swin_v2(golden):
     arrays = {key: jnp.asarray(x, jnp.float32) for key, x in arrays.items()}
     trained = params["pretrained_window"] if params["pretrained_window"][0] else params["window"]
     H, hidden = params["num_heads"], params["hidden"]
-    own = dict(num_heads=H, grid=tuple(trained), hidden=hidden)
-    encoding = posenc_jax.make("swin_v2", **own, rngs=nnx.Rngs(0))
+    given = dict(num_heads=H, grid=tuple(trained), hidden=hidden)
+    encoding = posenc_jax.make("swin_v2", **given, rngs=nnx.Rngs(0))
     names = {"inner_kernel": "w1", "inner_bias": "b1", "outer_kernel": "w2"}
     for name, key in (names | {"log_scale": "logit_scale"}).items():
         getattr(encoding, name)[...] = arrays[key]

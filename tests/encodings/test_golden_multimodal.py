@@ -46,15 +46,15 @@ def axes_last(positions_ABT):
 def test_mrope(name, scheme):
     """Sections are given, or the default, which is in the same proportions."""
     arrays, params = common.golden(name)
-    own = dict(head_dim=params["head_dim"], base=params["rope_theta"])
+    settings = dict(head_dim=params["head_dim"], base=params["rope_theta"])
     if "partial_rotary_factor" in params:
-        own["rotary_dim"] = int(params["partial_rotary_factor"] * params["head_dim"])
+        settings["rotary_dim"] = int(params["partial_rotary_factor"] * params["head_dim"])
     if "factor" in params:
         train_length = params["original_max_position_embeddings"]
-        own["frequencies"] = YaRN(train_length, params["factor"])
+        settings["frequencies"] = YaRN(train_length, params["factor"])
     positions = axes_last(arrays["position_ids"]).astype(np.int32)
     for sections in (tuple(params["mrope_section"]), None):
-        encoding = posenc_jax.make(scheme, sections=sections, **own)
+        encoding = posenc_jax.make(scheme, sections=sections, **settings)
         for key in ("q", "k"):
             actual = rotated(encoding, by_token(arrays[key]), positions)
             close(actual, by_token(arrays[f"{key}_rot"]), atol=3e-4)
@@ -132,14 +132,14 @@ def test_yarn_v_and_its_baselines(case):
     sections = tuple(params["mrope_section"])
     mrope_pp = ByAxis(chunked(sections), (Default(), Between(factor, scale), NTK(scale)))
     stretch = dict(train_length=train_length, factor=factor)
-    for key, scheme, own in (
+    for key, scheme, settings in (
         ("default", "videorope", {}),
         ("ntk", "ntk", {"factor": factor}),
         ("yarn", "yarn", {"attention_factor": 1.0, **stretch}),
         ("videoropepp_v1", "videorope_pp", stretch),
         ("mropepp", "mrope", {"frequencies": mrope_pp}),
     ):
-        encoding = posenc_jax.make(scheme, **rope, **own)
+        encoding = posenc_jax.make(scheme, **rope, **settings)
         assert_frequencies(encoding, arrays[f"{case}/{key}"])
 
 
@@ -153,10 +153,10 @@ def test_riflex(golden):
     assert_frequencies(riflex(encoding, **longer), arrays["inv_freq"])
     pairs = D // 2
     three = posenc_jax.make("time_rope", head_dim=4 * D, base=base)
-    own, _ = three.frequencies(4 * D, base, 1)
+    unchanged, _ = three.frequencies(4 * D, base, 1)
     slowed, _ = riflex(three, **longer).frequencies(4 * D, base, 1)
     close(slowed[:pairs], arrays["inv_freq"])
-    np.testing.assert_array_equal(slowed[pairs:], own[pairs:])
+    np.testing.assert_array_equal(slowed[pairs:], unchanged[pairs:])
     # Where axes share a spectrum, a pair of another axis may be nearer and is let be.
     shared = posenc_jax.make("i_mrope", head_dim=32)
     changed = riflex(shared, first_repeat=35, length=128).frequencies(32, 1e4, 1)[0]
@@ -167,8 +167,8 @@ def test_riflex(golden):
 def test_ultravico():
     arrays, params = common.golden("ultravico")
     q, k, v = (jnp.asarray(arrays[key], jnp.float32) for key in ("q", "k", "v"))
-    own = dict(window=params["window"], alpha=params["alpha"])
-    encoding = UltraViCo(over=posenc_jax.Encoding(), **own)
+    settings = dict(window=params["window"], alpha=params["alpha"])
+    encoding = UltraViCo(over=posenc_jax.Encoding(), **settings)
     # Tokens are apart by their index, whatever their positions.
     tokens = encoding.tokens(jnp.zeros((1, q.shape[1], 3)))
     close(posenc_jax.logits(encoding, q, k, tokens), arrays["logits"], atol=1e-5)
@@ -216,7 +216,7 @@ def segments_of(arrays, params, case, row=0, **options):
             options["seconds_per_frame"] = options["seconds_per_frame"][: len(grids["video"])]
     ids = ids[row][arrays[f"{case}/attention_mask"][row].astype(bool)]
     options |= {f"{kind}_token": token for kind, token in tokens.items()}
-    options |= {f"{kind}_grids": each for kind, each in grids.items()}
+    options |= {f"{kind}_grids": item for kind, item in grids.items()}
     merge = params["spatial_merge_size"]
     return builders.segments_of(ids, merge=merge, **options)
 
@@ -294,12 +294,12 @@ def test_we_are_not_transformers_5(name, build):
         mask = arrays[f"{case}/attention_mask"].astype(bool)
         placed = [build(arrays, params, case, row) for row in rows_of(arrays, case)]
         if kind == "rope_deltas":
-            ours = np.array([[each.next - mask.shape[1]] for each in placed])
+            ours = np.array([[item.next - mask.shape[1]] for item in placed])
             assert (ours != wrong[key]).any()
             continue
         differ = [
-            not np.array_equal(each.positions[0].T, wrong[key][:, row][:, mask[row]])
-            for row, each in enumerate(placed)
+            not np.array_equal(item.positions[0].T, wrong[key][:, row][:, mask[row]])
+            for row, item in enumerate(placed)
         ]
         # In a batch the row of the image agrees, but for its padding.
         assert any(differ)
@@ -375,9 +375,11 @@ def test_positions_of_tmrope(golden, build):
 def test_positions_of_circle_rope(golden):
     arrays, params = common.golden(golden)
     image = Vision(1, *params["grid_hw"])
-    own = dict(angle_share=params["alpha"], grid_share=params.get("dff_rate", 0))
-    own |= {"radius_scale": 2} if params["radius"] == "auto-2" else {"radius": params["radius"]}
-    placed = builders.circle_rope([Text(7), image, Text(2)], **own)
+    settings = dict(angle_share=params["alpha"], grid_share=params.get("dff_rate", 0))
+    settings |= (
+        {"radius_scale": 2} if params["radius"] == "auto-2" else {"radius": params["radius"]}
+    )
+    placed = builders.circle_rope([Text(7), image, Text(2)], **settings)
     patches = placed.positions[0, 7:-2]
     close(patches.T - 7, arrays["positions"], atol=1e-5)
     following = 7 + arrays["positions"].max() + 1

@@ -10,10 +10,10 @@ import posenc_jax
 from posenc_jax.positions import text
 
 
-def attention(name, scheme, logn=False, **own):
+def attention(name, scheme, logn=False, **given):
     """Returns the golden arrays, and our attention's weights and output on their inputs."""
     arrays, params = common.golden(name)
-    encoding = posenc_jax.make(scheme, head_dim=params["head_dim"], base=params["base"], **own)
+    encoding = posenc_jax.make(scheme, head_dim=params["head_dim"], base=params["base"], **given)
     q, k, v = (by_token(arrays[key]).astype(np.float32) for key in ("q", "k", "v"))
     if logn:
         growth = np.log(np.arange(params["T"]) + 1) / np.log(params["training_length"])
@@ -33,8 +33,8 @@ def attention(name, scheme, logn=False, **own):
         ("self_extend_G4_w10_T33_nondiv", "self_extend", {"window": 10, "group_size": 4}),
     ],
 )
-def test_near_and_far(name, scheme, own):
-    arrays, weights, out = attention(name, scheme, **own)
+def test_near_and_far(name, scheme, given):
+    arrays, weights, out = attention(name, scheme, **given)
     close(weights, arrays["probs"], rtol=1e-4, atol=1e-6)
     close(out, arrays["out"], rtol=1e-4, atol=1e-5)
 

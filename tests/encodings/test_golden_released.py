@@ -170,8 +170,8 @@ def test_which_layers_of_mistral_large_4_turn(golden):
     arrays, params = common.golden(golden)
     layers = posenc_jax.layers_from_hf(mistral(params), rngs=nnx.Rngs(0))
     turning = [layers.at(n)[0].inner for n in range(params["num_layers"])]
-    assert [hasattr(each, "alpha") for each in turning] == arrays["no_rope_layers"].tolist()
-    assert len({id(each) for each in turning}) == 2  # One alpha for all.
+    assert [hasattr(item, "alpha") for item in turning] == arrays["no_rope_layers"].tolist()
+    assert len({id(item) for item in turning}) == 2  # One alpha for all.
     assert layers.at(0)[0].s.shape == (6, params["num_heads"])
 
 

@@ -25,12 +25,12 @@ if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
     XLA_TRIES_HARD["xla_cpu_use_fusion_emitters"] = True
 
 
-def of_rope(params, scheme="rope", **own):
+def of_rope(params, scheme="rope", **given):
     """Makes a scheme with the width and the base of a golden file."""
     width = params.get("head_dim", params.get("dim"))
     section = params.get("rope_parameters", params)
     base = section.get("rope_theta", params.get("base", params.get("theta", 1e4)))
-    return posenc_jax.make(scheme, head_dim=width, base=base, **own)
+    return posenc_jax.make(scheme, head_dim=width, base=base, **given)
 
 
 @pytest.mark.parametrize("name", ["rope_default_d64_b10000", "rope_default_d128_b500000"])
@@ -50,12 +50,12 @@ def test_rope_angles_to_two_million(name, options):
 # Frequencies: scheme, keywords, and what they are called, in its golden file or in its section
 
 
-def extended(*keys, **own):
+def extended(*keys, **given):
     """Returns a function from a file's section to keywords, those that are in the section too."""
 
     def keywords(section):
         train_length = section["original_max_position_embeddings"]
-        return {key: section[key] for key in keys} | {"train_length": train_length} | own
+        return {key: section[key] for key in keys} | {"train_length": train_length} | given
 
     return keywords
 
@@ -82,9 +82,9 @@ FREQUENCIES = {
 @pytest.mark.parametrize("golden", FREQUENCIES)
 def test_frequencies(golden):
     arrays, params = common.golden(golden)
-    scheme, own, key = (*FREQUENCIES[golden], "inv_freq")[:3]
-    own = own(params["rope_parameters"]) if callable(own) else own
-    encoding = of_rope(params, scheme, **own)
+    scheme, given, key = (*FREQUENCIES[golden], "inv_freq")[:3]
+    given = given(params["rope_parameters"]) if callable(given) else given
+    encoding = of_rope(params, scheme, **given)
     factor = arrays.get("attention_factor", arrays.get("mscale", np.ones(1)))
     assert_frequencies(encoding, arrays[key], float(np.ravel(factor)[0]))
     if "cos" in arrays:
@@ -102,8 +102,8 @@ OTHER_NAMES = {"D": "head_dim", "orig": "train_length", "p": "fraction"}
 )
 def test_numbered_frequencies(golden, case):
     arrays, every = common.golden(golden)
-    own = {OTHER_NAMES.get(key, key): value for key, value in every[case].items()}
-    encoding = posenc_jax.make(NUMBERED[golden][0], **own)
+    given = {OTHER_NAMES.get(key, key): value for key, value in every[case].items()}
+    encoding = posenc_jax.make(NUMBERED[golden][0], **given)
     factor = float(arrays.get(f"attention_factor_{case}", 1.0))
     assert_frequencies(encoding, arrays[f"inv_freq_{case}"], factor)
 
@@ -222,10 +222,10 @@ ROTATED = {
 @pytest.mark.parametrize("golden", ROTATED)
 def test_rotations(golden):
     arrays, params = common.golden(golden)
-    scheme, own = ROTATED[golden]
-    if "rotary_dim" in own:
-        own = {"rotary_dim": params["rotary_dim"]}
-    encoding = of_rope(params, scheme, **own)
+    scheme, given = ROTATED[golden]
+    if "rotary_dim" in given:
+        given = {"rotary_dim": params["rotary_dim"]}
+    encoding = of_rope(params, scheme, **given)
     heads_second = "interleaved_gptj" not in golden and "llama4" not in golden
     for key in {"q", "k"} & set(arrays):
         x, expected = arrays[key], arrays[f"{key}_rot"]

@@ -30,8 +30,8 @@ LLAMA_4_SCOUT += [3.3239348e-6, 6.4458657e-7]
         ),
     ],
 )
-def test_a_ramp_without_width_is_a_step(name, inv_freq, own):
-    encoding = posenc_jax.make(name, head_dim=16, **own)
+def test_a_ramp_without_width_is_a_step(name, inv_freq, given):
+    encoding = posenc_jax.make(name, head_dim=16, **given)
     attention_factor = 0.1 * np.log(32) + 1 if name == "yarn" else 1.0
     assert_frequencies(encoding, np.array(inv_freq), attention_factor)
 
@@ -184,10 +184,10 @@ def test_longrope2(case, as_array):
         ("inv_freq_none", {"clipped_pairs": 1}),
     ],
 )
-def test_clipped_rope(key, own):
+def test_clipped_rope(key, given):
     arrays, params = common.golden("cope_clipped")
     encoding = posenc_jax.make(
-        "clipped_rope", head_dim=params["head_dim"], base=params["base"], **own
+        "clipped_rope", head_dim=params["head_dim"], base=params["base"], **given
     )
     assert_frequencies(encoding, arrays[key])
     assert params["clip_low_n"] == 20

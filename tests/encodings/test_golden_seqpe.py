@@ -108,7 +108,8 @@ def test_digits():
     for axes, max_digits in (("1d", params["max_digits_1d"]), ("2d", params["max_digits_2d"])):
         positions = jnp.asarray(arrays[f"pos_{axes}"].astype(np.int32))
         strings, written = (
-            each(positions, max_digits).reshape(len(positions), -1) for each in (digits, is_written)
+            string(positions, max_digits).reshape(len(positions), -1)
+            for string in (digits, is_written)
         )
         np.testing.assert_array_equal(strings, arrays[f"digits_{axes}_left"])
         np.testing.assert_array_equal(written, arrays[f"real_{axes}_left"])

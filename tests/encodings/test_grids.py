@@ -41,8 +41,8 @@ def test_biases_of_a_grid_in_tiles(name):
         return (output**2).sum(), output
 
     def run(implementation):
-        each = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
-        return jax.jit(lambda *sides: each(*sides, implementation))(q, k, v)
+        gradient = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+        return jax.jit(lambda *sides: gradient(*sides, implementation))(q, k, v)
 
     expected = run("dense")
     actual = run(IMPLEMENTATIONS[name])

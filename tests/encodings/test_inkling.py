@@ -33,7 +33,7 @@ def test_text_in_tiles_and_at_once():
     @functools.partial(jax.jit, static_argnums=0)
     def gradients(implementation, *arguments):
         ways = text(T), jnp.asarray(text(T))  # known to be consecutive, and not
-        runs = [functools.partial(attention, implementation, each) for each in ways]
+        runs = [functools.partial(attention, implementation, item) for item in ways]
         return [jax.grad(run, argnums=range(4), has_aux=True)(*arguments) for run in runs]
 
     band, expected = gradients("dense", encoding, *sides(2, T, T))
@@ -60,5 +60,5 @@ def test_tiles_beyond_the_extent_are_those_of_no_positions():
 def test_the_cache_keeps_no_vectors():
     """Only a query's own are read, so that none follow the keys."""
     model = common.build_model("inkling")
-    kept = Cache.empty(model, 1, 8).layers[0]
-    assert kept.state is not None and kept.made is None and kept.x is None
+    layer = Cache.empty(model, 1, 8).layers[0]
+    assert layer.state is not None and layer.made is None and layer.x is None

@@ -41,16 +41,16 @@ def settings(keyword, other):
 def assert_every_one_matters(name, others, look):
     """Compares what ``look`` sees under both values of each keyword, in one program for all."""
     pairs = {key: settings(key, other) for key, other in others.items()}
-    distinct = {repr(each): each for pair in pairs.values() for each in pair}
-    encodings = {key: common.build(name, **own) for key, (own, _) in distinct.items()}
+    distinct = {repr(item): item for pair in pairs.values() for item in pair}
+    encodings = {key: common.build(name, **given) for key, (given, _) in distinct.items()}
 
     @jax.jit
     def looks(encodings):
-        return {key: look(encodings[key], *each) for key, each in distinct.items()}
+        return {key: look(encodings[key], *item) for key, item in distinct.items()}
 
-    seen = looks(encodings)
+    outputs = looks(encodings)
     assert not [
-        key for key, (one, two) in pairs.items() if not far(seen[repr(one)], seen[repr(two)])
+        key for key, (one, two) in pairs.items() if not far(outputs[repr(one)], outputs[repr(two)])
     ]
 
 
@@ -61,8 +61,8 @@ TRAINED = [n for n in schemes.ALL if alternatives(n, trains=True)]
 
 @pytest.mark.parametrize("name", MATTER)
 def test_every_keyword_matters(name):
-    def output(encoding, own, num_axes):
-        weights = common.projections(head_dim=own.get("head_dim", common.HEAD_DIM))
+    def output(encoding, given, num_axes):
+        weights = common.projections(head_dim=given.get("head_dim", common.HEAD_DIM))
         return common.attention(encoding, residual(), on_axes(num_axes), weights=weights)
 
     others = alternatives(name, trains=False, training_only=False)
@@ -76,12 +76,12 @@ def test_every_keyword_of_training_matters(name):
     def in_training(encoding, key):
         return encoding.tokens(text(T), key=key).positions, encoding.aux_loss(key)
 
-    def program(own):
-        jaxpr = jax.make_jaxpr(in_training)(common.build(name, **own), jax.random.key(0)).jaxpr
+    def program(given):
+        jaxpr = jax.make_jaxpr(in_training)(common.build(name, **given), jax.random.key(0)).jaxpr
         return str(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
     for key, other in alternatives(name, training_only=True).items():
-        one, two = (program(own) for own, _ in settings(key, other))
+        one, two = (program(given) for given, _ in settings(key, other))
         assert one != two, key
 
 
@@ -94,7 +94,7 @@ def test_a_keyword_that_says_what_is_trained(name):
         return (out**2).sum(), out
 
     for keyword, other in alternatives(name, trains=True).items():
-        one, two = (common.build(name, **own) for own, _ in settings(keyword, other))
+        one, two = (common.build(name, **given) for given, _ in settings(keyword, other))
         (_, output), gradients = jax.value_and_grad(loss, has_aux=True)(one)
         (_, same), others = jax.value_and_grad(loss, has_aux=True)(two)
         np.testing.assert_allclose(output, same, rtol=1e-5, atol=1e-5)

@@ -137,8 +137,8 @@ def in_a_scan(name, bases):
 def test_attention_in_a_scan_over_bases(name):
     bases = [100.0, 1e6]
     expected = jax.jit(lambda: [layer_of_base(name, base) for base in bases])()
-    found = in_a_scan(name, jnp.array(bases))
-    np.testing.assert_allclose(found, np.stack(expected), atol=1e-5)
+    results = in_a_scan(name, jnp.array(bases))
+    np.testing.assert_allclose(results, np.stack(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MUST_KNOW_THE_BASE)

@@ -16,9 +16,9 @@ each_program = pytest.mark.parametrize("name", common.one_of_each_program())
 @each_scheme
 def test_every_number_is_finite(name):
     """Also past eight times the training length, where tokens still differ."""
-    seen = vars(probe(name)) | {"rounded": np.float32(probe(name).rounded)}
-    chex.assert_tree_all_finite(seen)
-    assert np.ptp(seen["far"], axis=1).min() > 0
+    outputs = vars(probe(name)) | {"rounded": np.float32(probe(name).rounded)}
+    chex.assert_tree_all_finite(outputs)
+    assert np.ptp(outputs["far"], axis=1).min() > 0
 
 
 # Positions
@@ -69,13 +69,13 @@ def test_packed_documents_are_separate_documents(name):
 @each_program
 def test_one_token(name):
     """All of the weight is on the token's own value, to which a scheme may add a position's."""
-    seen, scheme = probe(name), schemes.ALL[name]
-    x_1D = np.asarray(seen.embedded["packed"][-1:], np.float64)
-    weights = common.parameters_float64(seen.encoding)
+    outputs, scheme = probe(name), schemes.ALL[name]
+    x_1D = np.asarray(outputs.embedded["packed"][-1:], np.float64)
+    weights = common.parameters_float64(outputs.encoding)
     scheme.equations.observe(x_1D, scheme.overrides, weights)
     value = np.einsum("td,dhc->thc", x_1D, common.projections()[2])
     others = np.ones((common.HEADS, 1, 1)), np.zeros(1), scheme.overrides, weights
-    close(seen.documents["packed"][-1:], scheme.equations.values(value, *others))
+    close(outputs.documents["packed"][-1:], scheme.equations.values(value, *others))
 
 
 # Precision, parts and parameters
@@ -93,12 +93,12 @@ def test_bfloat16(name):
 @each_program
 def test_a_query_alone_and_some_heads_alone(name):
     """A step of decoding, and a shard of the heads, give what they give among all others."""
-    seen = probe(name)
-    whole = seen.placed["shuffled"]
-    close(seen.last, whole[:, -1:])
-    assert hasattr(seen, "shards") != schemes.ALL[name].mixes_heads
-    for heads, some in zip(SHARDS, getattr(seen, "shards", SHARDS), strict=True):
-        if hasattr(seen, "shards"):
+    outputs = probe(name)
+    whole = outputs.placed["shuffled"]
+    close(outputs.last, whole[:, -1:])
+    assert hasattr(outputs, "shards") != schemes.ALL[name].mixes_heads
+    for heads, some in zip(SHARDS, getattr(outputs, "shards", SHARDS), strict=True):
+        if hasattr(outputs, "shards"):
             close(some, whole[:, :, heads])
 
 
@@ -123,8 +123,8 @@ def test_every_parameter_has_a_gradient(name):
 def assert_every_parameter_is_seen(name, gradients):
     for path, gradient in common.parameter_paths(gradients):
         invisible = schemes.ALL[name].invisible
-        seen = not any(path[-len(names) :] == names for names in invisible)
-        assert (np.abs(gradient).max() > 1e-3) == seen, path
+        is_visible = not any(path[-len(names) :] == names for names in invisible)
+        assert (np.abs(gradient).max() > 1e-3) == is_visible, path
 
 
 @each_scheme

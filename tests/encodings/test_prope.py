@@ -35,7 +35,7 @@ def make(**keywords):
     return posenc_jax.make("prope", **{"head_dim": C, "time_channels": TIMES} | keywords)
 
 
-def seen(patches=PATCHES, viewmats=VIEWMATS, intrinsics=INTRINSICS, image_size=SIZE):
+def positions_of(patches=PATCHES, viewmats=VIEWMATS, intrinsics=INTRINSICS, image_size=SIZE):
     return cameras(patches, viewmats, intrinsics, image_size=image_size)
 
 
@@ -85,24 +85,26 @@ def test_attention_is_that_of_matrices_of_pairs():
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         expected[b] = np.einsum("hts,tsij,shj->thi", weights, pairs, v[b])
-    np.testing.assert_allclose(attended(make(), seen(), *heads()), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        attended(make(), positions_of(), *heads()), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_no_choice_of_world_axes_or_of_time_zero_shows():
     encoding = make()
-    expected = attended(encoding, seen(), *heads())
+    expected = attended(encoding, positions_of(), *heads())
     for moved in (
-        seen(viewmats=VIEWMATS @ rigid()),
-        seen(PATCHES + np.array([7.25, 3, 5], np.float32)),
+        positions_of(viewmats=VIEWMATS @ rigid()),
+        positions_of(PATCHES + np.array([7.25, 3, 5], np.float32)),
     ):
         actual = attended(encoding, moved, *heads())
         np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
     for other, positions in (
-        (encoding, seen(viewmats=VIEWMATS @ rigid(B, CAMERAS))),
-        (encoding, seen(PATCHES * np.array([2, 1, 1], np.float32))),
-        (encoding, seen(intrinsics=None, image_size=None)),
-        (make(base=4.0), seen()),
-        (make(time_base=10.0), seen()),
+        (encoding, positions_of(viewmats=VIEWMATS @ rigid(B, CAMERAS))),
+        (encoding, positions_of(PATCHES * np.array([2, 1, 1], np.float32))),
+        (encoding, positions_of(intrinsics=None, image_size=None)),
+        (make(base=4.0), positions_of()),
+        (make(time_base=10.0), positions_of()),
     ):
         assert np.abs(attended(other, positions, *heads()) - expected).max() > 1e-2
 
@@ -112,13 +114,13 @@ def test_in_tiles():
     encoding, weights = make(), common.normal(3, B, T, H, C)
 
     def loss(implementation, viewmats, *sides):
-        tokens = encoding.tokens(seen(viewmats=viewmats))
+        tokens = encoding.tokens(positions_of(viewmats=viewmats))
         run = dict(causal=False, implementation=implementation)
         return (posenc_jax.attend(encoding, *sides, tokens, **run) * weights).sum()
 
     def run(implementation):
-        each = jax.value_and_grad(loss, argnums=(1, 2, 3, 4))
-        return jax.jit(each, static_argnums=0)(implementation, jnp.float32(VIEWMATS), *heads())
+        gradient = jax.value_and_grad(loss, argnums=(1, 2, 3, 4))
+        return jax.jit(gradient, static_argnums=0)(implementation, jnp.float32(VIEWMATS), *heads())
 
     expected = run("dense")
     actual = run("blockwise")
@@ -132,7 +134,7 @@ def test_gradient_by_a_camera():
     direction[..., 3, :] = 0
 
     def total(viewmats):
-        return (attended(encoding, seen(viewmats=viewmats), *heads()) ** 2).sum()
+        return (attended(encoding, positions_of(viewmats=viewmats), *heads()) ** 2).sum()
 
     viewmats = jnp.float32(VIEWMATS)
     step = 1e-2 * direction
@@ -154,4 +156,4 @@ BAD = {
 
 @pytest.mark.parametrize("word", BAD)
 def test_cameras_that_do_not_fit(word):
-    common.refuses(word, lambda: seen(**BAD[word]))
+    common.refuses(word, lambda: positions_of(**BAD[word]))

@@ -83,13 +83,13 @@ FIXED = [
 def test_fixed_frequencies_to_two_million(name, as_array):
     """The angle between two tokens, too, is that of their distance."""
     scheme, train_length, head_dim = schemes.ALL[name], 32, 16
-    own = scheme.settings[0]
-    encoding = common.build(name, head_dim=head_dim, train_length=train_length, **own)
+    keywords_given = scheme.settings[0]
+    encoding = common.build(name, head_dim=head_dim, train_length=train_length, **keywords_given)
     equations = scheme.equations
-    rate, temperature = equations.frequencies(head_dim, 1e4, own, None)
+    rate, temperature = equations.frequencies(head_dim, 1e4, keywords_given, None)
     attention = np.sqrt(temperature)
     if hasattr(equations, "factors"):
-        slower, attention = equations.factors(head_dim, 1e4, own)[1]
+        slower, attention = equations.factors(head_dim, 1e4, keywords_given)[1]
         rate = rate / np.array(slower)
 
     starts = np.array([0, 1, 4097, 131_072, 1_000_003, 2_097_051])
@@ -130,7 +130,7 @@ def test_a_model_in_the_other_layout(rotary_dim, layout, convert):
     """Converted projections of queries and keys, or converted activations, give the same model."""
     other = {"half": "interleaved", "interleaved": "half"}[layout]
     new, old = (
-        common.build("rope", layout=each, rotary_dim=rotary_dim) for each in (layout, other)
+        common.build("rope", layout=item, rotary_dim=rotary_dim) for item in (layout, other)
     )
     x_BTD = 0.5 * common.normal(0, 2, 9, common.WIDTH)
     q, k, v = common.projections()
@@ -155,8 +155,8 @@ def test_heads_with_axes_of_their_own():
     q = jnp.asarray(common.normal(0, 1, 5, 4, 8))
     turned = encoding.rotate(q, tokens, Side(None, 4, 2, is_query=True))
     for head in range(4):
-        own = Side(jnp.array([head]), 4, 2, is_query=True)
-        one = encoding.rotate(q[:, :, head : head + 1], tokens, own)
+        keywords_given = Side(jnp.array([head]), 4, 2, is_query=True)
+        one = encoding.rotate(q[:, :, head : head + 1], tokens, keywords_given)
         np.testing.assert_array_equal(one[:, :, 0], turned[:, :, head])
         alone = posenc_jax.make("rope", head_dim=8)
         of_axis = alone.tokens(tokens.positions[..., head // 2])
@@ -192,8 +192,8 @@ def test_a_matrix_whose_rows_name_one_axis_is_an_allocation():
     positions = np.random.default_rng(0).integers(-9, 9, (2, 5, 2)).astype(np.int32)
     for places in (positions, positions[..., 0]):
         turned = []
-        for each in (axes, tuple(rows[axis] for axis in axes)):
-            encoding = RoPE(head_dim=8, axes=each)
+        for item in (axes, tuple(rows[axis] for axis in axes)):
+            encoding = RoPE(head_dim=8, axes=item)
             tokens = encoding.tokens(places)
             turned.append(encoding.rotate(x_BTHC, tokens, ONE_HEAD))
         np.testing.assert_allclose(*turned, atol=1e-6)

@@ -139,7 +139,7 @@ def test_hard_candidates_are_not_the_nearest():
     pivots = jax.random.randint(KEYS[0], (1, 200), 0, 10**6)
     candidates = candidates_of(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))
     plain = candidates_of(KEYS[1], pivots, 8, 10**6, (1.0, 0.0, 0.0))
-    far, of_plain = (squared_distances(pivots, each) for each in (candidates, plain))
+    far, of_plain = (squared_distances(pivots, item) for item in (candidates, plain))
     is_edited = np.asarray(candidates != plain)[0]
     nearest_plain = np.broadcast_to(of_plain[:, 2:].min(-1, keepdims=True), is_edited.shape)
     assert (np.asarray(far)[is_edited] > nearest_plain[is_edited]).all()
@@ -147,30 +147,30 @@ def test_hard_candidates_are_not_the_nearest():
 
 def neighbours(number: str) -> set[str]:
     """Returns every number one edit away, found by a loop over strings."""
-    found, ten = set(), [str(d) for d in range(10)]
+    outcome, ten = set(), [str(d) for d in range(10)]
     for i in range(len(number) + 1):
-        found |= {number[:i] + d + number[i:] for d in ten}
+        outcome |= {number[:i] + d + number[i:] for d in ten}
     for i in range(len(number)):
-        found |= {number[:i] + d + number[i + 1 :] for d in ten}
-        found.add(number[:i] + number[i + 1 :])
+        outcome |= {number[:i] + d + number[i + 1 :] for d in ten}
+        outcome.add(number[:i] + number[i + 1 :])
         for j in range(i):
             swapped = list(number)
             swapped[i], swapped[j] = swapped[j], swapped[i]
-            found.add("".join(swapped))
-    return {str(int(each or "0")) for each in found}
+            outcome.add("".join(swapped))
+    return {str(int(item or "0")) for item in outcome}
 
 
 @pytest.mark.parametrize("pivot", [7, 40, 385])
 def test_edits_are_one_to_three_edits_of_the_digits(pivot):
     edits = edits_of(KEYS[0], jnp.array([[pivot]]), 4000, 5000)
-    found = {str(n) for n in np.unique(edits)}
+    outcome = {str(n) for n in np.unique(edits)}
     allowed, reached = {str(pivot)}, []
     for _ in range(3):
         allowed = {b for a in allowed for b in neighbours(a) if int(b) < 5000} | allowed
-        reached.append(len(found & allowed) / len(found))
+        reached.append(len(outcome & allowed) / len(outcome))
     assert reached[2] == 1.0 and reached[0] < 1.0
     once = {n for n in neighbours(str(pivot)) if int(n) < 5000}
-    assert len(once & found) > 0.9 * len(once), "every kind of edit happens"
+    assert len(once & outcome) > 0.9 * len(once), "every kind of edit happens"
 
 
 @pytest.mark.parametrize("num_axes", [1, 2])
@@ -237,18 +237,18 @@ def test_each_objective_has_its_weight():
         for a, b in ((0.3, 0.2), (1.0, 0.0), (0.0, 1.0))
     )
     aux_loss = jax.jit(lambda encoding: encoding.aux_loss(KEYS[0]))
-    contrastive, transfer = (aux_loss(each) for each in one)
+    contrastive, transfer = (aux_loss(item) for item in one)
     assert contrastive > 0 and transfer > 0
     np.testing.assert_allclose(aux_loss(both), 0.3 * contrastive + 0.2 * transfer, 1e-5)
 
 
 def test_teacher_is_the_training_block_and_student_lies_outside(monkeypatch):
     encoding = common.build("seqpe", num_axes=2, train_length=100, max_position=50, num_pivots=200)
-    seen = []
+    outputs = []
     # Modules do not take functions for attributes: spy on the class.
-    monkeypatch.setattr(type(encoding), "_encode", lambda self, p: seen.append(p) or zeros(p))
+    monkeypatch.setattr(type(encoding), "_encode", lambda self, p: outputs.append(p) or zeros(p))
     encoding._transfer(KEYS[0])
-    teacher, student = (np.asarray(positions) for positions in seen)
+    teacher, student = (np.asarray(positions) for positions in outputs)
     assert teacher.min() == 0 and teacher.max() == 9, "a square of 100 places"
     start = student - teacher
     assert (start == start[:, :, :1]).all()

@@ -52,15 +52,15 @@ def test_by_segment_puts_everything_back():
     index = np.array([[4, 0, 3, 2, 1], [0, 1, 2, 3, 4]])
     tokens = posenc_jax.Encoding().tokens(text(5), segment_ids, index=index)
     x = jnp.asarray(index, jnp.float32)[..., None]
-    seen = []
+    outputs = []
 
     def look(x, segment_ids):
-        seen.extend([x[..., 0], segment_ids])
+        outputs.extend([x[..., 0], segment_ids])
         return x + 10 * segment_ids[..., None]
 
     close(by_segment(look, x, tokens)[..., 0], index + 10 * segment_ids)
-    close(seen[1], np.sort(segment_ids))
-    close(seen[0], [[0, 1, 2, 3, 4], [3, 4, 0, 1, 2]])
+    close(outputs[1], np.sort(segment_ids))
+    close(outputs[0], [[0, 1, 2, 3, 4], [3, 4, 0, 1, 2]])
 
 
 @pytest.mark.parametrize("name", ["fox", "path", "selective_rope"])
@@ -82,8 +82,8 @@ def test_documents_interleaved_in_any_layout_are_separate_documents(name):
     actual = np.empty((length, common.HEADS, common.HEAD_DIM))
     actual[layout] = attend(x_BTD[:, layout], segment_ids[:, layout], layout[None])[0]
     for document in (0, 1):
-        own = np.flatnonzero(segment_ids[0] == document)
-        close(actual[own], attend(x_BTD[:, own], None, None)[0])
+        given = np.flatnonzero(segment_ids[0] == document)
+        close(actual[given], attend(x_BTD[:, given], None, None)[0])
 
 
 def test_gradients_of_path_are_those_of_its_product():

@@ -41,8 +41,8 @@ def test_with_the_flags_that_users_have(name):
 @few_kinds
 def test_without_jit(name):
     encoding, x_BTD = common.build(name), jnp.asarray(probe.RESIDUAL[:, :T])
-    found = common.attention.__wrapped__(encoding, x_BTD, POSITIONS, SEGMENT_IDS)
-    close_trees(found, common.attention(encoding, x_BTD, POSITIONS, SEGMENT_IDS), 1e-5, 1e-5)
+    results = common.attention.__wrapped__(encoding, x_BTD, POSITIONS, SEGMENT_IDS)
+    close_trees(results, common.attention(encoding, x_BTD, POSITIONS, SEGMENT_IDS), 1e-5, 1e-5)
 
 
 @each_kind

@@ -49,11 +49,11 @@ def test_over_a_scheme_already_built():
     named = common.build("logn", over={"name": "pi", "factor": 2.0}, train_length=8)
     built = LogN(over=common.build("pi", factor=2.0), train_length=8)
     x_BTD = common.normal(0, B, T, common.WIDTH)
-    close(*(common.attention(each, x_BTD, text(T)) for each in (named, built)))
+    close(*(common.attention(item, x_BTD, text(T)) for item in (named, built)))
     stacked = common.build("fox", num_layers=3)
     assert LogN(over=stacked, train_length=8).per_layer
-    own = dict(num_heads=4, num_layers=3, over=stacked)
-    common.refuses("over=", lambda: posenc_jax.make("ssmax", **own, **sizes))
+    given = dict(num_heads=4, num_layers=3, over=stacked)
+    common.refuses("over=", lambda: posenc_jax.make("ssmax", **given, **sizes))
 
 
 def test_what_layers_share_is_in_one_encoding():
@@ -76,9 +76,9 @@ def test_what_layers_share_is_in_one_encoding():
 @pytest.mark.parametrize("name", ["logn", "ssmax", "llama4_temperature", "soft_cap", "randomized"])
 def test_the_hooks_of_a_wrapper(name, over):
     """A wrapper has its hooks and those beneath; only what reads the layer's input asks for it."""
-    own = {"soft_cap": "score", "randomized": "prepare"}.get(name, "rotate")
+    given = {"soft_cap": "score", "randomized": "prepare"}.get(name, "rotate")
     encoding, inner = common.build(name, over=over), common.build(over)
-    assert encoding.hooks() == inner.hooks() | {own}
+    assert encoding.hooks() == inner.hooks() | {given}
     assert ("observe" in encoding.hooks()) == (over == "fox")
 
 
@@ -88,7 +88,7 @@ def test_a_soft_cap_over_a_logit_scale():
     encoding = common.build("soft_cap", over=inner, cap=3.0)
     q, k = (common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
     capped, free = (
-        posenc_jax.logits(each, q, k, each.tokens(text(T))) for each in (encoding, inner)
+        posenc_jax.logits(item, q, k, item.tokens(text(T))) for item in (encoding, inner)
     )
     close(capped, 3 * np.tanh(free / 3))
 

@@ -164,11 +164,11 @@ def test_generating_after_a_video(build):
     """Text goes on after the video, in rows of unequal length, as in one forward pass."""
     model, count = common.build_model("videorope"), 4
     rows = [build([*SEQUENCE[:-1], Text(n)]) for n in (4, 1)]
-    lengths = [each.positions.shape[1] for each in rows]
+    lengths = [item.positions.shape[1] for item in rows]
     positions = np.zeros((B, T + count, 3), rows[0].positions.dtype)
-    for row, each in enumerate(rows):
-        after = each.next + np.arange(count)
-        positions[row, : lengths[row]] = each.positions[0]
+    for row, item in enumerate(rows):
+        after = item.next + np.arange(count)
+        positions[row, : lengths[row]] = item.positions[0]
         positions[row, lengths[row] : lengths[row] + count] = after[:, None]
     output = posenc_jax.generate(
         model,
@@ -307,8 +307,8 @@ def test_segments_of_ids():
     ids = [9, 5, 7, 7, 6, 8, 8, 8, 8, 8, 8, 9]
     read = functools.partial(builders.segments_of, ids, image_token=7, video_token=8)
     video = dict(image_grids=[(1, 2, 4)], video_grids=[(3, 4, 2)])
-    found = read(**video, seconds_per_frame=[0.5])
-    assert found == [Text(2), Vision(1, 1, 2), Text(1), Vision(3, 2, 1, (0.0, 0.5, 1.0)), Text(1)]
+    results = read(**video, seconds_per_frame=[0.5])
+    assert results == [Text(2), Vision(1, 1, 2), Text(1), Vision(3, 2, 1, (0.0, 0.5, 1.0)), Text(1)]
     assert read(**video, frame_by_frame=True)[3:6] == [Vision(1, 2, 1)] * 3
     assert read(image_grids=[(1, 1, 2)], video_grids=[(6, 1, 1)], merge=1)[1] == Vision(1, 1, 2)
 

@@ -8,23 +8,23 @@ from schemes.equations import Alternative, NoPE, Scheme
 
 
 class Sinusoidal(NoPE):
-    def embed(self, x, positions, own, weights):
+    def embed(self, x, positions, given, weights):
         D = x.shape[-1]
-        rate = own.get("base", 10000.0) ** -(np.arange(0, D, 2) / D)
+        rate = given.get("base", 10000.0) ** -(np.arange(0, D, 2) / D)
         table = np.empty_like(x)
         sin, cos = (slice(0, None, 2), slice(1, None, 2))
-        if own.get("layout") == "half":
+        if given.get("layout") == "half":
             sin, cos = (slice(0, D // 2), slice(D // 2, None))
         table[:, sin] = np.sin(positions[:, None] * rate)
         table[:, cos] = np.cos(positions[:, None] * rate)
-        return x * own.get("token_scale", math.sqrt(D)) + table
+        return x * given.get("token_scale", math.sqrt(D)) + table
 
 
 class Learned(NoPE):
-    def embed(self, x, positions, own, weights):
+    def embed(self, x, positions, given, weights):
         table = weights["table"]
         last = len(table) - 1
-        if own.get("out_of_range") == "interpolate" and positions.max() > last:
+        if given.get("out_of_range") == "interpolate" and positions.max() > last:
             positions = positions * last / positions.max()
         # Linear between rows, and the nearest row outside.
         columns = [np.interp(positions, np.arange(last + 1), column) for column in table.T]

@@ -15,8 +15,8 @@ class ALiBi(NoPE):
             slopes += self.slopes(2 * power)[0::2][: num_heads - power]
         return slopes
 
-    def logits(self, q, k, positions, own, weights):
-        slopes = own.get("slope_scale", 1.0) * np.array(self.slopes(q.shape[1]))
+    def logits(self, q, k, positions, given, weights):
+        slopes = given.get("slope_scale", 1.0) * np.array(self.slopes(q.shape[1]))
         return content(q, k) - slopes[:, None, None] * abs(distances(positions))
 
 
@@ -34,48 +34,48 @@ class T5(NoPE):
         steps = [j for j in range(far) if distance**far * exact**j >= max_distance**j * exact**far]
         return exact + max(steps)
 
-    def logits(self, q, k, positions, own, weights):
-        num_buckets, max_distance = own.get("num_buckets", 32), own.get("max_distance", 128)
+    def logits(self, q, k, positions, given, weights):
+        num_buckets, max_distance = given.get("num_buckets", 32), given.get("max_distance", 128)
         bias = np.empty((q.shape[1], len(positions), len(positions)))
         for (m, n), distance in np.ndenumerate(distances(positions)):
             distance = int(distance)
-            if own.get("bidirectional"):
+            if given.get("bidirectional"):
                 half = num_buckets // 2
                 bucket = self.bucket(abs(distance), half, max_distance) + half * (distance < 0)
             else:
                 bucket = self.bucket(max(distance, 0), num_buckets, max_distance)
             bias[:, m, n] = weights["table"][bucket]
-        return content(q, k) + own.get("table_scale", 1) * bias
+        return content(q, k) + given.get("table_scale", 1) * bias
 
 
 class KerpleLog(NoPE):
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         p, a = (0.01 + np.log1p(np.exp(weights[key])) for key in ("raw_p", "raw_a"))
         p, a = p[:, None, None], a[:, None, None]
         return content(q, k) - p * np.log(1 + a * abs(distances(positions)))
 
 
 class KerplePower(NoPE):
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         a = 0.01 + np.log1p(np.exp(weights["raw_a"]))[:, None, None]
         p = 0.01 + 1.99 / (1 + np.exp(-weights["raw_p"]))[:, None, None]
         return content(q, k) - a * abs(distances(positions)) ** p
 
 
 class Sandwich(NoPE):
-    def logits(self, q, k, positions, own, weights):
-        H, channels = q.shape[1], own.get("channels", 128)
-        rate = own.get("base", 1e4) ** (-2 * np.arange(channels // 2) / channels)
+    def logits(self, q, k, positions, given, weights):
+        H, channels = q.shape[1], given.get("channels", 128)
+        rate = given.get("base", 1e4) ** (-2 * np.arange(channels // 2) / channels)
         inner = np.cos(distances(positions)[..., None] * rate).sum(-1)
         return content(q, k) + np.stack([inner / (8 * h / H) for h in range(1, H + 1)])
 
 
 class FIRE(NoPE):
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         def psi(x):
             return np.log(abs(weights["c"] * x) + 1)
 
-        threshold = abs(weights["length_multiplier"] * own["init_length"])
+        threshold = abs(weights["length_multiplier"] * given["init_length"])
         reach = np.maximum(positions, threshold)[:, None]
         share = psi(distances(positions)) / (psi(reach) + 1e-6)
         hidden = share[..., None] * weights["inner.kernel"][0] + weights["inner.bias"]

@@ -9,10 +9,12 @@ from schemes.equations import Alternative, NoPE, Scheme, content, distances
 
 
 class TransformerXL(NoPE):
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         u, v, w_r = weights["u"], weights["v"], weights["w_r"]
         D = w_r.shape[-1]
-        angle = distances(positions)[..., None] * own.get("base", 1e4) ** (-np.arange(0, D, 2) / D)
+        angle = distances(positions)[..., None] * given.get("base", 1e4) ** (
+            -np.arange(0, D, 2) / D
+        )
         r = np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
         place = np.einsum("hcd,tsd->htsc", w_r, r)
         of_content = np.einsum("thc,shc->hts", q + u, k)
@@ -21,24 +23,24 @@ class TransformerXL(NoPE):
 
 
 class Shaw(NoPE):
-    def rows(self, positions, own):
-        k = own.get("max_distance", 16)
+    def rows(self, positions, given):
+        k = given.get("max_distance", 16)
         return np.clip(np.rint(-distances(positions)).astype(int), -k, k) + k
 
-    def logits(self, q, k, positions, own, weights):
-        keys = k[None] + weights["keys"][self.rows(positions, own)][:, :, None]
+    def logits(self, q, k, positions, given, weights):
+        keys = k[None] + weights["keys"][self.rows(positions, given)][:, :, None]
         return np.einsum("thc,tshc->hts", q, keys) / math.sqrt(q.shape[-1])
 
-    def values(self, out, attention, positions, own, weights):
-        if not own.get("values", True):
+    def values(self, out, attention, positions, given, weights):
+        if not given.get("values", True):
             return out
-        rows = self.rows(positions, own)
+        rows = self.rows(positions, given)
         return out + np.einsum("hts,tsc->thc", attention, weights["values"][rows])
 
 
 class DeBERTa(NoPE):
-    def row(self, distance, own):
-        num_buckets, max_distance = own.get("num_buckets"), own.get("max_distance", 512)
+    def row(self, distance, given):
+        num_buckets, max_distance = given.get("num_buckets"), given.get("max_distance", 512)
         if num_buckets is None:
             return min(max(distance + max_distance, 0), 2 * max_distance - 1)
         mid, size = num_buckets // 2, min(abs(distance), max_distance - 1)
@@ -49,13 +51,13 @@ class DeBERTa(NoPE):
         bucket = size if distance > 0 else -size
         return min(max(bucket + num_buckets, 0), 2 * num_buckets - 1)
 
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         keys = np.einsum("rd,hcd->rhc", weights["table"], weights["w_kr"])
         queries = np.einsum("rd,hcd->rhc", weights["table"], weights["w_qr"]) + weights["b_qr"]
         logits = np.einsum("thc,shc->hts", q, k)
         for (m, n), distance in np.ndenumerate(np.rint(distances(positions)).astype(int)):
-            to_place = self.row(distance, own)
-            to_content = self.row(-distance, own) if own.get("p2c_row") == "paper" else to_place
+            to_place = self.row(distance, given)
+            to_content = self.row(-distance, given) if given.get("p2c_row") == "paper" else to_place
             logits[:, m, n] += (q[m] * keys[to_place]).sum(-1) + (k[n] * queries[to_content]).sum(
                 -1
             )
@@ -63,9 +65,9 @@ class DeBERTa(NoPE):
 
 
 class DAPE(NoPE):
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         H, distance = q.shape[1], abs(distances(positions))
-        if own.get("bias") == "alibi":
+        if given.get("bias") == "alibi":
             bias = (
                 -np.array([2.0 ** (-8 * (h + 1) / H) for h in range(H)])[:, None, None] * distance
             )
@@ -81,18 +83,18 @@ class DAPE(NoPE):
 
 
 class Inkling(NoPE):
-    def observe(self, x, own, weights):
-        self.vectors = (x @ weights["kernel"]).reshape(len(x), own.get("num_heads", 4), -1)
+    def observe(self, x, given, weights):
+        self.vectors = (x @ weights["kernel"]).reshape(len(x), given.get("num_heads", 4), -1)
 
-    def tau(self, positions, own):
-        floor = own.get("log_floor")
+    def tau(self, positions, given):
+        floor = given.get("log_floor")
         if floor is None:
             return np.ones(len(positions))
         count = np.maximum(positions, 0) + 1
-        return 1 + own.get("log_scale", 0.1) * np.log(np.maximum(count / floor, 1))
+        return 1 + given.get("log_scale", 0.1) * np.log(np.maximum(count / floor, 1))
 
-    def logits(self, q, k, positions, own, weights):
-        tau, products = self.tau(positions, own), content(q, k)
+    def logits(self, q, k, positions, given, weights):
+        tau, products = self.tau(positions, given), content(q, k)
         bias = np.zeros(products.shape)
         for (m, n), distance in np.ndenumerate(np.floor(distances(positions) + 0.5).astype(int)):
             if 0 <= distance < weights["profiles"].shape[1]:
@@ -104,19 +106,19 @@ class Inkling2(Inkling):
     def clipped(self, y, longest):
         return y * np.minimum(1, longest / (np.sqrt((y**2).sum(-1, keepdims=True)) + 1e-6))
 
-    def observe(self, x, own, weights):
-        super().observe(x, own, weights)
+    def observe(self, x, given, weights):
+        super().observe(x, given, weights)
         scaled = self.vectors * weights["vector_scale"]
-        self.vectors = self.clipped(scaled, own["vector_clip"])
+        self.vectors = self.clipped(scaled, given["vector_clip"])
 
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         q = q * weights["query_scale"]
-        q, k = (self.clipped(y, own["clip"]) for y in (q, k))
-        return super().logits(q, k, positions, own, weights)
+        q, k = (self.clipped(y, given["clip"]) for y in (q, k))
+        return super().logits(q, k, positions, given, weights)
 
 
 class GrapeA(NoPE):
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         def softplus(x):
             return np.log1p(np.exp(x))
 
@@ -124,7 +126,7 @@ class GrapeA(NoPE):
             unit = weights[name] / np.sqrt((weights[name] ** 2).sum(-1, keepdims=True))
             return softplus(np.einsum("thc,hc->ht", x, unit) / math.sqrt(q.shape[-1]))
 
-        of = {"both": ("key", "query")}.get(own.get("gate", "both"), (own.get("gate"),))
+        of = {"both": ("key", "query")}.get(given.get("gate", "both"), (given.get("gate"),))
         gates = gate("of_key", k)[:, None, :] if "key" in of else 0.0
         gates = gates + (gate("of_query", q)[..., None] if "query" in of else 0.0)
         rate = np.array(ALiBi().slopes(q.shape[1])) * softplus(weights["omega"])
@@ -132,7 +134,7 @@ class GrapeA(NoPE):
 
 
 class CoPE(NoPE):
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         T, H, C = q.shape
         table, z = weights["table"], content(q, k)
         logits = z.copy()
@@ -141,7 +143,7 @@ class CoPE(NoPE):
             place = min(place, len(table) - 1)
             below, above = math.floor(place), math.ceil(place)
             e = table[below] + (place - below) * (table[above] - table[below])
-            logits[h, m, n] += q[m, h] @ e / (1 if own.get("nodiv") else math.sqrt(C))
+            logits[h, m, n] += q[m, h] @ e / (1 if given.get("nodiv") else math.sqrt(C))
         return logits
 
 

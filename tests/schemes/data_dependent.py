@@ -30,16 +30,16 @@ def convolved(x, kernel):
 
 
 class FoX(NoPE):
-    def observe(self, x, own, weights):
+    def observe(self, x, given, weights):
         self.log_gate = np.log(sigmoid(x @ weights["gate.kernel"] + weights["gate.bias"]))
 
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         return content(q, k) + between(self.log_gate)
 
 
 class PaTH(FoX):
-    def observe(self, x, own, weights):
-        w = x if own.get("rank", 32) is None else x @ weights["down_kernel"]
+    def observe(self, x, given, weights):
+        w = x if given.get("rank", 32) is None else x @ weights["down_kernel"]
         w = convolved(w @ weights["up_kernel"], weights["convolution"])
         w = w * sigmoid(w)
         w = w.reshape(len(x), weights["beta_bias"].size, -1)
@@ -47,10 +47,10 @@ class PaTH(FoX):
         beta = 2 * sigmoid(x @ weights["beta_kernel"] + weights["beta_bias"])
         outer = w[..., :, None] * w[..., None, :]
         self.transition = np.eye(w.shape[-1]) - beta[..., None, None] * outer
-        if own.get("forget_gate"):
-            super().observe(x, own, weights)
+        if given.get("forget_gate"):
+            super().observe(x, given, weights)
 
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         T, H, C = q.shape
         group = H // self.transition.shape[1]
         logits = np.zeros((H, T, T))
@@ -61,27 +61,27 @@ class PaTH(FoX):
                     if m > n:
                         key = self.transition[m, h // group] @ key
                     logits[h, m, n] = q[m, h] @ key
-        if own.get("forget_gate"):
+        if given.get("forget_gate"):
             logits = logits + between(self.log_gate)
         return logits / math.sqrt(C)
 
 
 class SelectiveRoPE(NoPE):
-    def observe(self, x, own, weights):
-        shares = x.reshape(len(x), own.get("num_heads", 4), -1)
+    def observe(self, x, given, weights):
+        shares = x.reshape(len(x), given.get("num_heads", 4), -1)
         x = (shares / np.sqrt((shares**2).sum(-1, keepdims=True) + 1e-6)).reshape(x.shape)
         phi = convolved(x @ weights["down_kernel"] @ weights["up_kernel"], weights["convolution"])
-        phi = phi.reshape(len(x), own.get("num_kv_heads", own.get("num_heads", 4)), -1)
-        if own.get("bias"):
+        phi = phi.reshape(len(x), given.get("num_kv_heads", given.get("num_heads", 4)), -1)
+        if given.get("bias"):
             phi = phi + np.exp(weights["bias"])
-        if own.get("gate"):
+        if given.get("gate"):
             phi = phi * sigmoid(x @ weights["gate_kernel"] + weights["gate_bias"])[..., None]
         self.phi = phi
 
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         T, H, C = q.shape
         pairs = C // 2
-        rate = own.get("temperature", 1.0) * own.get("base", 5e5) ** (-np.arange(pairs) / pairs)
+        rate = given.get("temperature", 1.0) * given.get("base", 5e5) ** (-np.arange(pairs) / pairs)
         turn = between(self.phi.reshape(T, -1)).reshape(*self.phi.shape[1:], T, T)
         turn = np.repeat(turn * rate[None, :, None, None], H // len(turn), axis=0)
         q, k = (x[..., :pairs] + 1j * x[..., pairs:] for x in (q, k))
@@ -90,29 +90,29 @@ class SelectiveRoPE(NoPE):
 
 
 class CABLE(FoX):
-    def observe(self, x, own, weights):
+    def observe(self, x, given, weights):
         self.log_gate = -np.log1p(np.exp(x @ weights["gate.kernel"] + weights["gate.bias"]))
 
 
 class Wall(FoX):
-    def observe(self, x, own, weights):
+    def observe(self, x, given, weights):
         gates = np.einsum("td,dhc->thc", x, weights["kernel"]) + weights["bias"]
         self.by_channel = np.log(sigmoid(gates))
-        if own.get("forget_gate"):
-            super().observe(x, own, weights)
+        if given.get("forget_gate"):
+            super().observe(x, given, weights)
 
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         T, H, C = q.shape
         left = np.exp(between(self.by_channel.reshape(T, H * C)).reshape(H, C, T, T))
         logits = np.einsum("thc,shc,hcts->hts", q, k, left) / math.sqrt(C)
-        return logits + between(self.log_gate) if own.get("forget_gate") else logits
+        return logits + between(self.log_gate) if given.get("forget_gate") else logits
 
 
 class GrapeAP(NoPE):
-    def observe(self, x, own, weights):
-        self.p = (x @ weights["kernel"]).reshape(len(x), own.get("num_heads", 4), -1)
+    def observe(self, x, given, weights):
+        self.p = (x @ weights["kernel"]).reshape(len(x), given.get("num_heads", 4), -1)
 
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         p, P = self.p, self.p.shape[-1]
         scaled = p / np.sqrt((p**2).mean(-1, keepdims=True) + np.finfo(np.float32).eps)
         pairs = scaled[..., : P // 2] + 1j * scaled[..., P // 2 :]
@@ -128,13 +128,13 @@ class GrapeAP(NoPE):
 
 
 class GrapeMContextual(NoPE):
-    def observe(self, x, own, weights):
+    def observe(self, x, given, weights):
         gates = sigmoid((x @ weights["kernel"] + weights["bias"]) / 16)
         self.phase = np.concatenate([np.zeros_like(gates[:1]), np.cumsum(gates, axis=0)[:-1]])
 
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         _, H, C = q.shape
-        if own.get("layout") == "interleaved":
+        if given.get("layout") == "interleaved":
             q, k = (x[..., 0::2] + 1j * x[..., 1::2] for x in (q, k))
         else:
             q, k = (x[..., : C // 2] + 1j * x[..., C // 2 :] for x in (q, k))

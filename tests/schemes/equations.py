@@ -80,24 +80,24 @@ def distances(positions):
 class NoPE:
     """Has the equations of a scheme; the classes below override what they change.
 
-    ``own`` are the keywords it was made with, ``weights`` its parameters by their dotted paths.
+    ``given`` are the keywords it was made with, ``weights`` its parameters by their dotted paths.
     Arrays are ``x [T, D]``, ``q``, ``k`` and ``v [T, H, C]``, ``logits`` and softmax ``weights``
     of attention ``[H, T, T]``, ``out [T, H, C]``; only ``place`` sees all rows, ``[B, T]``.
     """
 
-    def place(self, positions, own):
+    def place(self, positions, given):
         return positions
 
-    def embed(self, x, positions, own, weights):
+    def embed(self, x, positions, given, weights):
         return x
 
-    def observe(self, x, own, weights):
+    def observe(self, x, given, weights):
         """Comes before ``logits``, with what queries and keys are projected from."""
 
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         return content(q, k)
 
-    def values(self, out, attention, positions, own, weights):
+    def values(self, out, attention, positions, given, weights):
         """Takes ``attention`` times the values, and returns it with values of positions added."""
         return out
 
@@ -107,21 +107,21 @@ def softmax(logits):
     return weights / weights.sum(-1, keepdims=True)
 
 
-def reference_attention(equations, x_BTD, positions_BT, own, weights, projections):
+def reference_attention(equations, x_BTD, positions_BT, given, weights, projections):
     """Returns causal attention ``[B, T, H, C]`` by the equations of a scheme."""
     outputs = []
-    positions_BT = equations.place(positions_BT, own)
+    positions_BT = equations.place(positions_BT, given)
     # The equations have the axes of positions first.
     for x_TD, positions_T in zip(x_BTD, [row.T for row in positions_BT], strict=True):
-        x_TD = equations.embed(x_TD, positions_T, own, weights)
+        x_TD = equations.embed(x_TD, positions_T, given, weights)
         q, k, v = (np.einsum("td,dhc->thc", x_TD, w) for w in projections)
-        equations.observe(x_TD, own, weights)
-        logits_HTS = equations.logits(q, k, positions_T, own, weights)
+        equations.observe(x_TD, given, weights)
+        logits_HTS = equations.logits(q, k, positions_T, given, weights)
         # A query sees the tokens written before it, wherever their positions lie.
         logits_HTS = np.where(np.tri(len(x_TD), dtype=bool), logits_HTS, -np.inf)
         attention_HTS = softmax(logits_HTS)
         out_THC = np.einsum("hts,shc->thc", attention_HTS, v)
-        outputs.append(equations.values(out_THC, attention_HTS, positions_T, own, weights))
+        outputs.append(equations.values(out_THC, attention_HTS, positions_T, given, weights))
     return np.stack(outputs)
 
 

@@ -15,35 +15,35 @@ def on_axes(positions, num_axes):
 
 
 class AxialRoPE(Rotary):
-    def turns(self, positions, rate, own):
-        positions = on_axes(positions, own.get("num_axes", 2))
+    def turns(self, positions, rate, given):
+        positions = on_axes(positions, given.get("num_axes", 2))
         axes = np.arange(len(rate)) % len(positions)
         angles = (positions[axes] * rate[:, None]).T
         return np.exp(1j * angles)[:, None] / np.exp(1j * angles)[None]
 
-    def frequencies(self, d, base, own, longest):
-        return super().frequencies(d, own.get("base", 100.0), own, longest)
+    def frequencies(self, d, base, given, longest):
+        return super().frequencies(d, given.get("base", 100.0), given, longest)
 
 
 class Directions(Rotary):
     """Turns each pair of each head by a product of a vector and the position."""
 
-    def vectors(self, num_heads, pairs, own, weights):
+    def vectors(self, num_heads, pairs, given, weights):
         """Returns ``[heads, pairs, axes]``, for as many heads as have vectors of their own."""
         raise NotImplementedError
 
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         every = []
-        d = own.get("rotary_dim", q.shape[-1])
-        vectors = self.vectors(own.get("num_kv_heads", q.shape[1]), d // 2, own, weights)
+        d = given.get("rotary_dim", q.shape[-1])
+        vectors = self.vectors(given.get("num_kv_heads", q.shape[1]), d // 2, given, weights)
         group = q.shape[1] // len(vectors)
         for head in range(q.shape[1]):
             self.of_head = vectors[head // group]
             one = (x[:, head : head + 1] for x in (q, k))
-            every.append(super().logits(*one, positions, own, weights)[0])
+            every.append(super().logits(*one, positions, given, weights)[0])
         return np.stack(every)
 
-    def turns(self, positions, rate, own):
+    def turns(self, positions, rate, given):
         places = on_axes(positions, self.of_head.shape[-1])
         apart = places[:, :, None] - places[:, None, :]
         return np.exp(1j * np.einsum("ats,pa->tsp", apart, self.of_head))
@@ -52,36 +52,36 @@ class Directions(Rotary):
 class RoPEMixed(Directions):
     layout = "interleaved"
 
-    def vectors(self, num_heads, pairs, own, weights):
+    def vectors(self, num_heads, pairs, given, weights):
         return weights["vectors"]
 
 
 class GoldenGate(Directions):
-    def vectors(self, num_heads, pairs, own, weights):
+    def vectors(self, num_heads, pairs, given, weights):
         # On two axes; the golden arrays have three.
         turn = np.exp(1j * np.pi * (5**0.5 - 1) / 2 * np.arange(num_heads * pairs))
         unit = np.stack([turn.real, turn.imag], axis=-1)
-        low, high = own.get("slowest", 0.2), own.get("fastest", 20.0)
-        still = round(own.get("zero_share", 0.0) * pairs)
+        low, high = given.get("slowest", 0.2), given.get("fastest", 20.0)
+        still = round(given.get("zero_share", 0.0) * pairs)
         rate = np.zeros(pairs)
         rate[still:] = np.geomspace(low, high, pairs - still)
         return unit.reshape(num_heads, pairs, 2) * rate[:, None]
 
 
 class DINOv3(Rotary):
-    def turns(self, positions, rate, own):
+    def turns(self, positions, rate, given):
         axis = np.arange(len(rate)) // (len(rate) // 2)
         places = on_axes(positions, 2)[axis].T
         return np.exp(1j * (places[:, None] - places[None]) * rate)
 
-    def frequencies(self, d, base, own, longest):
-        one_axis = own.get("base", 100.0) ** (-4 * np.arange(d // 4) / d)
+    def frequencies(self, d, base, given, longest):
+        one_axis = given.get("base", 100.0) ** (-4 * np.arange(d // 4) / d)
         return 2 * np.pi * np.tile(one_axis, 2), 1.0
 
 
 class SwinV2(NoPE):
-    def logits(self, q, k, positions, own, weights):
-        places, grid = on_axes(positions, 2), own.get("grid", (8, 8))
+    def logits(self, q, k, positions, given, weights):
+        places, grid = on_axes(positions, 2), given.get("grid", (8, 8))
         units = [8 * distances(x) / max(side - 1, 1) for x, side in zip(places, grid, strict=True)]
         spaced = np.stack([np.sign(u) * np.log2(1 + abs(u)) / 3 for u in units], axis=-1)
         hidden = np.maximum(spaced @ weights["inner_kernel"] + weights["inner_bias"], 0)
@@ -92,10 +92,10 @@ class SwinV2(NoPE):
 
 
 class Sinusoidal2D(NoPE):
-    def embed(self, x, positions, own, weights):
-        num_axes, scale = own.get("num_axes", 2), own.get("token_scale", 1.0)
+    def embed(self, x, positions, given, weights):
+        num_axes, scale = given.get("num_axes", 2), given.get("token_scale", 1.0)
         parts = np.split(np.zeros_like(x), num_axes, axis=-1)
-        one_axis = own | {"layout": "half"}
+        one_axis = given | {"layout": "half"}
         tables = [
             Sinusoidal().embed(part, axis, one_axis, weights)
             for part, axis in zip(parts, on_axes(positions, num_axes), strict=True)
@@ -104,10 +104,10 @@ class Sinusoidal2D(NoPE):
 
 
 class Learned2D(NoPE):
-    def embed(self, x, positions, own, weights):
+    def embed(self, x, positions, given, weights):
         table = weights["table"]
         places = on_axes(positions, table.ndim - 1)
-        if own.get("out_of_range") == "interpolate":
+        if given.get("out_of_range") == "interpolate":
             last = np.array(table.shape[:-1])[:, None] - 1
             longest = places.max(axis=-1, keepdims=True)
             places = np.where(longest > last, places * (last / longest), places)
@@ -119,10 +119,10 @@ class Learned2D(NoPE):
 
 
 class ALiBi2D(ALiBi):
-    def logits(self, q, k, positions, own, weights):
+    def logits(self, q, k, positions, given, weights):
         positions = np.atleast_2d(positions)
         apart = np.linalg.norm(positions[:, :, None] - positions[:, None, :], axis=0)
-        slopes = own.get("slope_scale", 1.0) * np.array(self.slopes(q.shape[1]))
+        slopes = given.get("slope_scale", 1.0) * np.array(self.slopes(q.shape[1]))
         return content(q, k) - slopes[:, None, None] * apart
 
 

@@ -8,8 +8,8 @@ from schemes.logit_scale import LogitScale
 
 
 class KVShift(LogitScale):
-    def observe(self, x, own, weights):
-        super().observe(x, own, weights)
+    def observe(self, x, given, weights):
+        super().observe(x, given, weights)
         self.of_keys, self.of_values = np.split(sigmoid(x @ weights["kernel"]), 2, axis=1)
 
     def mixed(self, x, gates):
@@ -20,11 +20,11 @@ class KVShift(LogitScale):
             rows.append(gates[t][:, None] * x[t - 1] + (1 - gates[t])[:, None] * x[t])
         return np.stack(rows)
 
-    def logits(self, q, k, positions, own, weights):
-        scheme, own, weights = self.beneath(own, weights)
-        return scheme.logits(q, self.mixed(k, self.of_keys), positions, own, weights)
+    def logits(self, q, k, positions, given, weights):
+        scheme, given, weights = self.beneath(given, weights)
+        return scheme.logits(q, self.mixed(k, self.of_keys), positions, given, weights)
 
-    def values(self, out, attention, positions, own, weights):
+    def values(self, out, attention, positions, given, weights):
         # The sums are of values not yet mixed, which causal weights let one read off.
         v = np.linalg.solve(attention, out.swapaxes(0, 1)).swapaxes(0, 1)
         return np.einsum("hts,shc->thc", attention, self.mixed(v, self.of_values))

@@ -18,73 +18,73 @@ class LogitScale(NoPE):
 
     over = "rope"
 
-    def factor(self, count, own, weights):
+    def factor(self, count, given, weights):
         """Returns the factor, ``[H, T]`` or ``[1, T]``."""
         raise NotImplementedError
 
-    def beneath(self, own, weights):
-        over = own.get("over", self.over)
+    def beneath(self, given, weights):
+        over = given.get("over", self.over)
         name, rest = (over, {}) if isinstance(over, str) else (over["name"], dict(over))
         inside = {key.removeprefix("inner."): value for key, value in weights.items()}
-        return BENEATH[name], own | rest, inside
+        return BENEATH[name], given | rest, inside
 
-    def observe(self, x, own, weights):
-        scheme, own, weights = self.beneath(own, weights)
-        scheme.observe(x, own, weights)
+    def observe(self, x, given, weights):
+        scheme, given, weights = self.beneath(given, weights)
+        scheme.observe(x, given, weights)
 
-    def logits(self, q, k, positions, own, weights):
-        scheme, of_scheme, inside = self.beneath(own, weights)
+    def logits(self, q, k, positions, given, weights):
+        scheme, of_scheme, inside = self.beneath(given, weights)
         unscaled = scheme.logits(q, k, positions, of_scheme, inside)
         bias = scheme.logits(0 * q, k, positions, of_scheme, inside)
-        factor = self.factor(np.maximum(positions, 0) + 1, own, weights)
+        factor = self.factor(np.maximum(positions, 0) + 1, given, weights)
         return (unscaled - bias) * factor[..., None] + bias
 
 
 class SoftCap(LogitScale):
     """Caps the sum of products and biases."""
 
-    def logits(self, q, k, positions, own, weights):
-        scheme, of_scheme, inside = self.beneath(own, weights)
-        cap = own.get("cap", 50.0)
+    def logits(self, q, k, positions, given, weights):
+        scheme, of_scheme, inside = self.beneath(given, weights)
+        cap = given.get("cap", 50.0)
         return cap * np.tanh(scheme.logits(q, k, positions, of_scheme, inside) / cap)
 
 
 class LogN(LogitScale):
-    def factor(self, count, own, weights):
-        return np.maximum(1, np.log(count) / math.log(own.get("train_length", 32)))[None]
+    def factor(self, count, given, weights):
+        return np.maximum(1, np.log(count) / math.log(given.get("train_length", 32)))[None]
 
 
 class SSMax(LogitScale):
-    def factor(self, count, own, weights):
+    def factor(self, count, given, weights):
         return weights["s"][:, None] * np.log(count)
 
 
 class Llama4Temperature(LogitScale):
     over = "nope"
 
-    def factor(self, count, own, weights):
-        steps = np.floor(count / own.get("floor_scale", 8192))
-        return 1 + own.get("attn_scale", 0.1) * np.log(1 + steps)[None]
+    def factor(self, count, given, weights):
+        steps = np.floor(count / given.get("floor_scale", 8192))
+        return 1 + given.get("attn_scale", 0.1) * np.log(1 + steps)[None]
 
 
 class LogScale(LogitScale):
-    def factor(self, count, own, weights):
+    def factor(self, count, given, weights):
         return weights["s"][:, None] * np.log(count) + weights["b"][:, None]
 
 
 class MinistralScale(Llama4Temperature):
     over = "rope"
 
-    def factor(self, count, own, weights):
-        own = own | {"floor_scale": own["train_length"]}
-        return super().factor(count - 1, own, weights)
+    def factor(self, count, given, weights):
+        given = given | {"floor_scale": given["train_length"]}
+        return super().factor(count - 1, given, weights)
 
 
 class BeamScale(LogitScale):
     over = "nope"
 
-    def factor(self, count, own, weights):
-        return (1 + count / own.get("scale", 2048))[None] ** own.get("exponent", 0.1)
+    def factor(self, count, given, weights):
+        return (1 + count / given.get("scale", 2048))[None] ** given.get("exponent", 0.1)
 
 
 SCHEMES = {

@@ -10,41 +10,41 @@ from schemes.rotary import ROPE, TRAIN_LENGTH, Rotary, YaRN
 class MultiAxis(Rotary):
     """Counts each pair's distance along its axis; a text token is at one place on all."""
 
-    def axis_of(self, pair, pairs, own):
+    def axis_of(self, pair, pairs, given):
         """Returns the axis that turns a pair, or None."""
         raise NotImplementedError
 
-    def frequencies(self, d, base, own, longest):
-        if "frequencies" in own:
-            rule = {"factor": own["frequencies"].factor}
+    def frequencies(self, d, base, given, longest):
+        if "frequencies" in given:
+            rule = {"factor": given["frequencies"].factor}
             return YaRN().frequencies(d, base, rule, longest)
-        return super().frequencies(d, base, own, longest)
+        return super().frequencies(d, base, given, longest)
 
-    def turns(self, positions, rate, own):
+    def turns(self, positions, rate, given):
         positions = np.broadcast_to(positions, (3, positions.shape[-1]))
         turns = []
         for pair, theta in enumerate(rate):
-            axis = self.axis_of(pair, len(rate), own)
+            axis = self.axis_of(pair, len(rate), given)
             distance = 0 * distances(positions[0]) if axis is None else distances(positions[axis])
             turns.append(np.exp(1j * distance * theta))
         return np.stack(turns, axis=-1)
 
 
 class Chunked(MultiAxis):
-    def sections(self, pairs, own):
+    def sections(self, pairs, given):
         space = pairs * 3 // 8
-        return own.get("sections") or (pairs - 2 * space, space, space)
+        return given.get("sections") or (pairs - 2 * space, space, space)
 
-    def axis_of(self, pair, pairs, own):
-        time, row, _ = self.sections(pairs, own)
+    def axis_of(self, pair, pairs, given):
+        time, row, _ = self.sections(pairs, given)
         return 0 if pair < time else 1 if pair < time + row else 2
 
 
 class Interleaved(MultiAxis):
-    def axis_of(self, pair, pairs, own):
-        order = own.get("order", (0, 1, 2))
+    def axis_of(self, pair, pairs, given):
+        order = given.get("order", (0, 1, 2))
         small = pairs * 5 // 16
-        sections = own.get("sections") or tuple(
+        sections = given.get("sections") or tuple(
             pairs - 2 * small if axis == order[0] else small for axis in range(3)
         )
         turn, place = divmod(pair, 3)
@@ -52,53 +52,53 @@ class Interleaved(MultiAxis):
 
 
 class Heads(MultiAxis):
-    def logits(self, q, k, positions, own, weights):
-        time, row, column = own["axis_heads"] or (1, 1, 1)
+    def logits(self, q, k, positions, given, weights):
+        time, row, column = given["axis_heads"] or (1, 1, 1)
         axes = [0] * time + [1] * row + [2] * column
-        axes += [None] * (own.get("num_kv_heads", 4) - len(axes))
+        axes += [None] * (given.get("num_kv_heads", 4) - len(axes))
         group = q.shape[1] // len(axes)
         every = []
         for head in range(q.shape[1]):
             self.axis = axes[head // group]
             one = (x[:, head : head + 1] for x in (q, k))
-            every.append(super().logits(*one, positions, own, weights)[0])
+            every.append(super().logits(*one, positions, given, weights)[0])
         return np.stack(every)
 
-    def axis_of(self, pair, pairs, own):
+    def axis_of(self, pair, pairs, given):
         return self.axis
 
 
 class VideoRoPE(Chunked):
-    def axis_of(self, pair, pairs, own):
-        time = self.sections(pairs, own)[0]
+    def axis_of(self, pair, pairs, given):
+        time = self.sections(pairs, given)[0]
         return 0 if pair >= pairs - time else 1 + pair % 2
 
 
 class VideoRoPEPP(VideoRoPE):
-    def frequencies(self, d, base, own, longest):
-        rate, temperature = super().frequencies(d, base, own, longest)
-        scale = (TRAIN_LENGTH * own.get("factor", 4.0) - 1) / (TRAIN_LENGTH - 1)
+    def frequencies(self, d, base, given, longest):
+        rate, temperature = super().frequencies(d, base, given, longest)
+        scale = (TRAIN_LENGTH * given.get("factor", 4.0) - 1) / (TRAIN_LENGTH - 1)
         for pair in range(d // 2):
-            if self.axis_of(pair, d // 2, own) == 0:
+            if self.axis_of(pair, d // 2, given) == 0:
                 rate[pair] = (base * scale ** (d / (d - 2))) ** (-2 * pair / d)
         return rate, temperature
 
 
 class HopeHybrid(VideoRoPE):
-    def axis_of(self, pair, pairs, own):
-        return super().axis_of(pair, pairs, own) or None
+    def axis_of(self, pair, pairs, given):
+        return super().axis_of(pair, pairs, given) or None
 
 
 class TimeRoPE(Chunked):
-    def frequencies(self, d, base, own, longest):
+    def frequencies(self, d, base, given, longest):
         spectra = [
-            super(TimeRoPE, self).frequencies(2 * pairs, base, own, longest)
-            for pairs in self.sections(d // 2, own)
+            super(TimeRoPE, self).frequencies(2 * pairs, base, given, longest)
+            for pairs in self.sections(d // 2, given)
         ]
         return np.concatenate([rate for rate, _ in spectra]), spectra[0][1]
 
-    def logits(self, q, k, positions, own, weights):
-        return super().logits(q, k, positions, {"layout": "interleaved"} | own, weights)
+    def logits(self, q, k, positions, given, weights):
+        return super().logits(q, k, positions, {"layout": "interleaved"} | given, weights)
 
 
 class PRoPE(NoPE):
@@ -107,13 +107,13 @@ class PRoPE(NoPE):
     ``test_prope`` has the equation with cameras.
     """
 
-    def turned(self, x, positions, own, sign):
+    def turned(self, x, positions, given, sign):
         """Turns the channels ``[time | camera | column | row]`` of ``x [T, H, C]``."""
-        time = own.get("time_channels", 0)
+        time = given.get("time_channels", 0)
         quarter = (x.shape[-1] - time) // 4
         times, camera, column, row = np.split(x, time + quarter * np.array([0, 2, 3]), axis=-1)
-        base = own.get("base", 100.0)
-        times = self.turned_block(times, sign * positions, own.get("time_base", 1e4))
+        base = given.get("base", 100.0)
+        times = self.turned_block(times, sign * positions, given.get("time_base", 1e4))
         column, row = (self.turned_block(x, sign * positions, base) for x in (column, row))
         return np.concatenate([times, camera, column, row], axis=-1)
 
@@ -123,14 +123,14 @@ class PRoPE(NoPE):
         turned = (x[..., :pairs] + 1j * x[..., pairs:]) * turns[:, None]
         return np.concatenate([turned.real, turned.imag], axis=-1)
 
-    def logits(self, q, k, positions, own, weights):
-        return content(*(self.turned(x, positions, own, -1) for x in (q, k)))
+    def logits(self, q, k, positions, given, weights):
+        return content(*(self.turned(x, positions, given, -1) for x in (q, k)))
 
-    def values(self, out, attention, positions, own, weights):
+    def values(self, out, attention, positions, given, weights):
         # The sums are of values not yet turned, which causal weights let one read off.
         v = np.linalg.solve(attention, out.swapaxes(0, 1)).swapaxes(0, 1)
-        sums = np.einsum("hts,shc->thc", attention, self.turned(v, positions, own, -1))
-        return self.turned(sums, positions, own, 1)
+        sums = np.einsum("hts,shc->thc", attention, self.turned(v, positions, given, -1))
+        return self.turned(sums, positions, given, 1)
 
 
 def axes(**alternatives):

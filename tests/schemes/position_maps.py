@@ -9,38 +9,38 @@ from schemes.rotary import TRAIN_LENGTH, Rotary
 
 
 class PositionMap(Rotary):
-    def relative(self, m, n, own) -> float:
+    def relative(self, m, n, given) -> float:
         raise NotImplementedError
 
-    def turns(self, positions, rate, own):
-        relative = [[self.relative(m, n, own) for n in positions] for m in positions]
+    def turns(self, positions, rate, given):
+        relative = [[self.relative(m, n, given) for n in positions] for m in positions]
         return np.exp(1j * np.array(relative)[..., None] * rate)
 
 
 class ReRoPE(PositionMap):
-    def relative(self, m, n, own):
-        return min(m - n, own["window"])
+    def relative(self, m, n, given):
+        return min(m - n, given["window"])
 
 
 class LeakyReRoPE(PositionMap):
-    def relative(self, m, n, own):
-        w = own["window"]
-        return m - n if m - n < w else w + (m - n - w) / own.get("factor", 16)
+    def relative(self, m, n, given):
+        w = given["window"]
+        return m - n if m - n < w else w + (m - n - w) / given.get("factor", 16)
 
 
 class SelfExtend(PositionMap):
-    def relative(self, m, n, own):
-        w, group = own["window"], own["group_size"]
+    def relative(self, m, n, given):
+        w, group = given["window"], given["group_size"]
         if m - n < w:
             return m - n
-        shift = w - (w // group if own.get("floor") else w / group)
+        shift = w - (w // group if given.get("floor") else w / group)
         return math.floor(m / group) - math.floor(n / group) + shift
 
 
 class DualChunk(PositionMap):
-    def relative(self, m, n, own):
-        chunk = own.get("chunk_size", 3 * TRAIN_LENGTH // 4)
-        stride = chunk - own.get("local_window", TRAIN_LENGTH // 8)
+    def relative(self, m, n, given):
+        chunk = given.get("chunk_size", 3 * TRAIN_LENGTH // 4)
+        stride = chunk - given.get("local_window", TRAIN_LENGTH // 8)
         (q_chunk, q_place), (k_chunk, k_place) = divmod(m, stride), divmod(n, stride)
         if q_chunk <= k_chunk:
             return q_place - k_place
@@ -48,9 +48,9 @@ class DualChunk(PositionMap):
             return min(q_place + stride, chunk) - k_place
         return min(2 * stride - 1, chunk) - k_place
 
-    def frequencies(self, d, base, own, longest):
-        rate, _ = super().frequencies(d, base, own, longest)
-        growth = max(1.0, longest / own.get("original_length", math.inf))
+    def frequencies(self, d, base, given, longest):
+        rate, _ = super().frequencies(d, base, given, longest)
+        growth = max(1.0, longest / given.get("original_length", math.inf))
         return rate, 1 + 0.1 * math.log(growth)
 
 

@@ -9,27 +9,27 @@ from schemes.rotary import Rotary
 
 
 class Randomized(NoPE):
-    def inner(self, own):
+    def inner(self, given):
         """Returns the wrapped scheme's equations, and its own keywords."""
-        over = own["over"]
+        over = given["over"]
         inner = over if isinstance(over, dict) else {"name": over}
         return {"rope": Rotary(), "sinusoidal": Sinusoidal()}[inner["name"]], inner
 
-    def place(self, positions, own):
-        count, limit = int(positions.max()) + 1, own["max_length"]
+    def place(self, positions, given):
+        count, limit = int(positions.max()) + 1, given["max_length"]
         # The library's own random order of 0 .. limit - 1: the numbers in its first places.
         order = np.asarray(
-            jax.random.permutation(jax.random.key(own.get("evaluation_seed", 0)), limit)
+            jax.random.permutation(jax.random.key(given.get("evaluation_seed", 0)), limit)
         )
         drawn = sorted(number for number in range(limit) if order[number] < count)
         return np.vectorize(lambda position: float(drawn[int(position)]))(positions)
 
-    def embed(self, x, positions, own, weights):
-        equations, inner = self.inner(own)
+    def embed(self, x, positions, given, weights):
+        equations, inner = self.inner(given)
         return equations.embed(x, positions, inner, weights)
 
-    def logits(self, q, k, positions, own, weights):
-        equations, inner = self.inner(own)
+    def logits(self, q, k, positions, given, weights):
+        equations, inner = self.inner(given)
         return equations.logits(q, k, positions, inner, weights)
 
 

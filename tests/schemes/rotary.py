@@ -13,57 +13,57 @@ TRAIN_LENGTH = 32  # what common.build gives
 class Rotary(NoPE):
     layout, turns_last = "half", False
 
-    def frequencies(self, d, base, own, longest):
+    def frequencies(self, d, base, given, longest):
         """Returns the radians a token of each pair, and the factor on the logits."""
         return base ** (-2 * np.arange(d // 2) / d), 1.0
 
-    def turns(self, positions, rate, own):
+    def turns(self, positions, rate, given):
         """Returns complex ``[T, T, pairs]``: the turn between each two positions."""
         return np.exp(1j * distances(positions)[..., None] * rate)
 
-    def logits(self, q, k, positions, own, weights):
-        d = own.get("rotary_dim", q.shape[-1])
-        rate, temperature = self.frequencies(d, own.get("base", 1e4), own, positions.max() + 1)
+    def logits(self, q, k, positions, given, weights):
+        d = given.get("rotary_dim", q.shape[-1])
+        rate, temperature = self.frequencies(d, given.get("base", 1e4), given, positions.max() + 1)
         if self.turns_last:
             # The channels that turn come first from here on.
             q, k = (np.roll(x, d, axis=-1) for x in (q, k))
-        if own.get("layout", self.layout) == "interleaved":
+        if given.get("layout", self.layout) == "interleaved":
             first, second = slice(0, d, 2), slice(1, d, 2)
         else:
             first, second = slice(0, d // 2), slice(d // 2, d)
         q_complex = q[..., first] + 1j * q[..., second]
         k_complex = k[..., first] + 1j * k[..., second]
-        turn = self.turns(positions, rate, own)
+        turn = self.turns(positions, rate, given)
         turned = np.einsum("thp,shp,tsp->hts", q_complex, k_complex.conj(), turn).real
         still = np.einsum("thc,shc->hts", q[..., d:], k[..., d:])
         return (temperature * turned + still) / math.sqrt(q.shape[-1])
 
 
 class PositionInterpolation(Rotary):
-    def frequencies(self, d, base, own, longest):
-        rate, _ = super().frequencies(d, base, own, longest)
-        return rate / own["factor"], 1.0
+    def frequencies(self, d, base, given, longest):
+        rate, _ = super().frequencies(d, base, given, longest)
+        return rate / given["factor"], 1.0
 
 
 class NTK(Rotary):
-    def frequencies(self, d, base, own, longest):
-        return super().frequencies(d, base * own["factor"] ** (d / (d - 2)), own, longest)
+    def frequencies(self, d, base, given, longest):
+        return super().frequencies(d, base * given["factor"] ** (d / (d - 2)), given, longest)
 
 
 class DynamicNTK(Rotary):
-    def frequencies(self, d, base, own, longest):
+    def frequencies(self, d, base, given, longest):
         if longest > TRAIN_LENGTH:
-            factor = own.get("factor", 1.0)
+            factor = given.get("factor", 1.0)
             bracket = factor * longest / TRAIN_LENGTH - (factor - 1)
             base = base * bracket ** (d / (d - 2))
-        return super().frequencies(d, base, own, longest)
+        return super().frequencies(d, base, given, longest)
 
 
 class YaRN(Rotary):
-    def frequencies(self, d, base, own, longest):
-        rate, _ = super().frequencies(d, base, own, longest)
-        factor, fast, slow = own["factor"], own.get("beta_fast", 32), own.get("beta_slow", 1)
-        if own.get("ramp") == "turns":
+    def frequencies(self, d, base, given, longest):
+        rate, _ = super().frequencies(d, base, given, longest)
+        factor, fast, slow = given["factor"], given.get("beta_fast", 32), given.get("beta_slow", 1)
+        if given.get("ramp") == "turns":
             # The paper's gamma of r = L / wavelength: 1 keeps a pair, 0 divides it.
             turns = TRAIN_LENGTH / (2 * np.pi / rate)
             gamma = np.where(turns < slow, 0.0, 1.0)
@@ -75,7 +75,7 @@ class YaRN(Rotary):
                 d / 2 * math.log(TRAIN_LENGTH / (2 * math.pi * turns), base)
                 for turns in (fast, slow)
             )
-            if own.get("truncate", True):
+            if given.get("truncate", True):
                 low, high = math.floor(low), math.ceil(high)
             low, high = max(low, 0), min(high, d - 1)
             gamma = 1 - np.clip((np.arange(d // 2) - low) / (high - low), 0, 1)
@@ -84,23 +84,23 @@ class YaRN(Rotary):
             return 0.1 * mscale * math.log(factor) + 1
 
         temperature = mu(1)
-        if "mscale" in own:
-            temperature = mu(own["mscale"]) / mu(own["mscale_all_dim"])
+        if "mscale" in given:
+            temperature = mu(given["mscale"]) / mu(given["mscale_all_dim"])
         return (1 - gamma) * rate / factor + gamma * rate, temperature**2
 
 
 class HoPE(Rotary):
-    def frequencies(self, d, base, own, longest):
-        rate, _ = super().frequencies(d, base, own, longest)
+    def frequencies(self, d, base, given, longest):
+        rate, _ = super().frequencies(d, base, given, longest)
         wavelength = 2 * np.pi / rate
-        return rate * (own.get("cut_cycles", 1) * wavelength < TRAIN_LENGTH), 1.0
+        return rate * (given.get("cut_cycles", 1) * wavelength < TRAIN_LENGTH), 1.0
 
 
 class Proportional(Rotary):
-    def frequencies(self, d, base, own, longest):
-        rate, _ = super().frequencies(d, base, own, longest)
-        rate[math.floor(own["fraction"] * d / 2) :] = 0
-        return rate / own.get("factor", 1.0), 1.0
+    def frequencies(self, d, base, given, longest):
+        rate, _ = super().frequencies(d, base, given, longest)
+        rate[math.floor(given["fraction"] * d / 2) :] = 0
+        return rate / given.get("factor", 1.0), 1.0
 
 
 ROPE = {

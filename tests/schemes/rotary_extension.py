@@ -10,28 +10,28 @@ from schemes.rotary import FACTOR, ROPE, TRAIN_LENGTH, Rotary, YaRN
 
 
 class DynamicPI(Rotary):
-    def frequencies(self, d, base, own, longest):
-        rate, _ = super().frequencies(d, base, own, longest)
+    def frequencies(self, d, base, given, longest):
+        rate, _ = super().frequencies(d, base, given, longest)
         return rate / max(1, longest / TRAIN_LENGTH), 1.0
 
 
 class NTKCritical(Rotary):
-    def frequencies(self, d, base, own, longest):
-        target = own.get("factor", 4.0) * TRAIN_LENGTH
+    def frequencies(self, d, base, given, longest):
+        target = given.get("factor", 4.0) * TRAIN_LENGTH
         exponent = math.log(target / (2 * math.pi)) / math.log(TRAIN_LENGTH / (2 * math.pi))
-        return super().frequencies(d, base**exponent, own, longest)
+        return super().frequencies(d, base**exponent, given, longest)
 
 
 class NTKByParts(Rotary):
     names = ("alpha", "beta")
     published = (4.0, 1.0, 32.0)
 
-    def frequencies(self, d, base, own, longest):
-        rate, _ = super().frequencies(d, base, own, longest)
+    def frequencies(self, d, base, given, longest):
+        rate, _ = super().frequencies(d, base, given, longest)
         new = []
         for theta in rate:
             factor, low, high = (
-                own.get(name, value)
+                given.get(name, value)
                 for name, value in zip(("factor", *self.names), self.published, strict=True)
             )
             r = TRAIN_LENGTH / (2 * math.pi / theta)
@@ -46,32 +46,32 @@ class Llama3(NTKByParts):
 
 
 class DynamicYaRN(YaRN):
-    def frequencies(self, d, base, own, longest):
+    def frequencies(self, d, base, given, longest):
         factor = max(1, longest / TRAIN_LENGTH)
-        rate, temperature = super().frequencies(d, base, own | {"factor": factor}, longest)
-        if "attention_factor" in own:
-            temperature = own["attention_factor"] ** 2
+        rate, temperature = super().frequencies(d, base, given | {"factor": factor}, longest)
+        if "attention_factor" in given:
+            temperature = given["attention_factor"] ** 2
         return rate, temperature
 
 
 class LongRoPE(Rotary):
-    def factors(self, d, base, own):
+    def factors(self, d, base, given):
         """Returns the factors of the pairs and of attention, of the short side and the long one."""
-        scale = own.get("factor", 4.0)
-        attention = own.get(
+        scale = given.get("factor", 4.0)
+        attention = given.get(
             "attention_factor", math.sqrt(1 + math.log(scale) / math.log(TRAIN_LENGTH))
         )
-        short = own.get("short_factor", 1.0), own.get("short_attention_factor", attention)
-        return short, (own.get("long_factor", scale), attention)
+        short = given.get("short_factor", 1.0), given.get("short_attention_factor", attention)
+        return short, (given.get("long_factor", scale), attention)
 
-    def logits(self, q, k, positions, own, weights):
-        d, base = own.get("rotary_dim", q.shape[-1]), own.get("base", 1e4)
-        rate, _ = self.frequencies(d, base, own, None)
-        short, long = self.factors(d, base, own)
+    def logits(self, q, k, positions, given, weights):
+        d, base = given.get("rotary_dim", q.shape[-1]), given.get("base", 1e4)
+        rate, _ = self.frequencies(d, base, given, None)
+        short, long = self.factors(d, base, given)
         slower, attention = long if positions.max() + 1 > TRAIN_LENGTH else short
         unit = []
         for n in positions:
-            if own.get("start_tokens") and n < own["start_tokens"]:
+            if given.get("start_tokens") and n < given["start_tokens"]:
                 unit.append(np.exp(1j * n * rate))
             else:
                 unit.append(attention * np.exp(1j * n * rate / np.array(slower)))
@@ -85,35 +85,35 @@ class LongRoPE(Rotary):
 
 
 class LongRoPE2(LongRoPE):
-    def factors(self, d, base, own):
-        scale = own.get("factor", 4.0)
+    def factors(self, d, base, given):
+        scale = given.get("factor", 4.0)
         wavelength = 2 * np.pi * base ** (2 * np.arange(d // 2) / d)
-        critical = own.get("critical_pair", int(np.argmax(wavelength > TRAIN_LENGTH)))
-        tail = np.broadcast_to(own.get("tail_factors", scale), d // 2 - critical)
+        critical = given.get("critical_pair", int(np.argmax(wavelength > TRAIN_LENGTH)))
+        tail = np.broadcast_to(given.get("tail_factors", scale), d // 2 - critical)
         # The base at which RoPE's own rule slows the critical pair down by its factor.
         larger = base * tail[0] ** (d / (2 * critical))
         ntk = (larger / base) ** (2 * np.arange(critical) / d)
         long = np.concatenate([ntk, tail])
-        return (1.0, 1.0), (long, super().factors(d, base, own)[1][1])
+        return (1.0, 1.0), (long, super().factors(d, base, given)[1][1])
 
 
 class Clipped(Rotary):
-    def frequencies(self, d, base, own, longest):
-        rate, _ = super().frequencies(d, base, own, longest)
-        n = own.get("clipped_pairs", round(d // 2 * 20 / 64))
+    def frequencies(self, d, base, given, longest):
+        rate, _ = super().frequencies(d, base, given, longest)
+        n = given.get("clipped_pairs", round(d // 2 * 20 / 64))
         for j in range(n):
             left = 0.0
-            if own.get("taper") != "hard":
+            if given.get("taper") != "hard":
                 left = 0.5 * (1 + math.cos(math.pi * j / (n - 1)))
             rate[d // 2 - n + j] *= left
         return rate, 1.0
 
 
 class Resonance(Rotary):
-    def frequencies(self, d, base, own, longest):
-        rate, temperature = super().frequencies(d, base, own, longest)
-        if "frequencies" in own:
-            inner = {"factor": own["frequencies"].factor}
+    def frequencies(self, d, base, given, longest):
+        rate, temperature = super().frequencies(d, base, given, longest)
+        if "frequencies" in given:
+            inner = {"factor": given["frequencies"].factor}
             rate, temperature = YaRN().frequencies(d, base, inner, longest)
         return 2 * np.pi / np.round(2 * np.pi / rate), temperature
 

@@ -22,10 +22,10 @@ def gelu(x):
 
 
 class SeqPE(NoPE):
-    def vector(self, position, own, weights):
+    def vector(self, position, given, weights):
         """Returns ``pe [E]`` of one position, ``[]`` or ``[A]``, from its string of digits."""
-        size = len(str(own.get("max_position", 20000) - 1))
-        numbers = [str(int(each)) for each in np.ravel(position)]
+        size = len(str(given.get("max_position", 20000) - 1))
+        numbers = [str(int(item)) for item in np.ravel(position)]
         string = "".join(number.rjust(size, "0") for number in numbers)
         x = [
             weights["encoder.digit_table"][int(digit)] + weights["encoder.slot_table"][slot]
@@ -38,14 +38,14 @@ class SeqPE(NoPE):
         size = len(string)
         x = np.stack([*x, weights["encoder.summary"]])
         may_see = np.ones((size + 1, size + 1), bool)
-        if not own.get("bidirectional"):
+        if not given.get("bidirectional"):
             may_see = np.tri(size + 1, dtype=bool)
-        if own.get("mask_padding"):
+        if given.get("mask_padding"):
             may_see[:, :-1] &= ~np.array(padding)
             # Rows without anything to see are never seen either.
             may_see[~may_see.any(-1)] = True
-        num_heads = own.get("encoder_heads", 1)
-        for layer in range(own.get("encoder_layers", 1)):
+        num_heads = given.get("encoder_heads", 1)
+        for layer in range(given.get("encoder_layers", 1)):
             block = f"encoder.digit_blocks.[{layer}]"
             inner = normed(x, weights, f"{block}.attention_norm")
             qkv = affine(inner, weights, f"{block}.attention_in")
@@ -61,24 +61,24 @@ class SeqPE(NoPE):
             hidden = gelu(affine(inner, weights, f"{block}.mlp_in"))
             x = x + affine(hidden, weights, f"{block}.mlp_out")
         pe = affine(normed(x[-1], weights, "encoder.last_norm"), weights, "encoder.out")
-        return pe / own.get("temperature", 1.0)
+        return pe / given.get("temperature", 1.0)
 
-    def vectors(self, positions, own, weights):
-        return np.stack([self.vector(p, own, weights) for p in positions.T])
+    def vectors(self, positions, given, weights):
+        return np.stack([self.vector(p, given, weights) for p in positions.T])
 
-    def embed(self, x, positions, own, weights):
-        if own.get("hook") != "input_add":
+    def embed(self, x, positions, given, weights):
+        if given.get("hook") != "input_add":
             return x
-        return x + self.vectors(positions, own, weights)
+        return x + self.vectors(positions, given, weights)
 
-    def logits(self, q, k, positions, own, weights):
-        hook, (T, H, C) = own.get("hook", "attn_scalar"), q.shape
+    def logits(self, q, k, positions, given, weights):
+        hook, (T, H, C) = given.get("hook", "attn_scalar"), q.shape
         scale = 0.0
         if hook != "input_add":
-            pe = self.vectors(positions, own, weights)
-            both = np.tile(pe, 2) if own.get("pe_qk") == "none" else affine(pe, weights, "pe_qk")
+            pe = self.vectors(positions, given, weights)
+            both = np.tile(pe, 2) if given.get("pe_qk") == "none" else affine(pe, weights, "pe_qk")
             pe_q, pe_k = both.reshape(T, 2, H, C).swapaxes(0, 1)
-            scale = own.get("scalar_scale", 1.0) if hook == "attn_scalar" else 0.0
+            scale = given.get("scalar_scale", 1.0) if hook == "attn_scalar" else 0.0
             if hook == "attn_mul":
                 q, k = q * pe_q, k * pe_k
             elif hook == "attn_add":
