@@ -65,8 +65,8 @@ def describe(
       length: number of tokens in the sequence.
       model_dim: width of the residual stream. Default: ``num_heads * head_dim``.
 
-    The operations are those that XLA counts in the traced program of dense attention, before it
-    optimises: a cosine counts as one. They say what must be computed, not how long it takes;
+    XLA counts the operations in the traced program of dense attention, before it optimises: a
+    cosine counts as one. The numbers say what must be computed, not how long it takes;
     ``benchmarks/cost.py`` measures that.
     """
     check_encoding(encoding)

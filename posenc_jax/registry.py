@@ -115,7 +115,7 @@ REGISTRY = {
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Holds the sizes of a model, of which a scheme's constructor takes those that it names."""
+    """Holds the sizes of a model; a scheme's constructor takes the sizes that it names."""
 
     num_heads: int | None = None
     num_kv_heads: int | None = None
@@ -168,9 +168,9 @@ def make(
       model_dim: width of the residual stream.
       train_length: number of tokens in one training sequence.
       num_layers: gives a scheme with per-layer parameters independent initial values for each
-        layer, stacked along a leading axis, as ``Transformer`` needs them, but not those of an
-        encoding already built, ``over=``, which all layers share. Some patterns need it to know
-        which layer is the last.
+        layer, stacked along a leading axis, as ``Transformer`` needs them. All layers share an
+        encoding that is already built, ``over=``. Some patterns need it to
+        know which layer is the last.
       rngs: source of the initial values of a scheme with parameters.
       **settings: the scheme's own keywords. A scheme that wraps another takes ``over``: an encoding
         already built, the name of one, or a mapping of its name and its own keywords, such as

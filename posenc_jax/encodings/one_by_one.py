@@ -1,4 +1,4 @@
-"""Sums many large arrays of which only one exists at a time."""
+"""Sums many large arrays, and holds only one of them at a time."""
 
 import functools
 from collections.abc import Callable

@@ -67,7 +67,7 @@ def _in_shares(intrinsics, height, width):
 
 
 def _check_matrices(name, matrices, size):
-    """Checks the shape of matrices, and the last row of those whose values are known."""
+    """Checks the shape of matrices and, where values are known, their last row."""
     shape, last = np.shape(matrices), np.eye(size)[-1]
     is_known = not isinstance(matrices, jax.core.Tracer)
     is_shape = len(shape) == 4 and shape[2:] == (size, size)

@@ -61,7 +61,7 @@ class Vision:
 
     @property
     def tokens(self) -> int:
-        """Returns the number of tokens, those of the ruler included."""
+        """Returns the number of tokens, with the ruler's."""
         return len(self.marks) + self.frames * self.rows * self.columns
 
 

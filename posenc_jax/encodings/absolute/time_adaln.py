@@ -17,7 +17,7 @@ from posenc_jax.fields import check_divides, check_positive, count_of
 
 
 class Network(nnx.Module):
-    """Applies a network of two layers, of which the last starts at zero."""
+    """Applies a network of two layers; the second starts at zero."""
 
     def __init__(self, hidden: int, model_dim: int, rngs: nnx.Rngs):
         self.inner = nnx.Linear(hidden, hidden, rngs=rngs)

@@ -52,7 +52,7 @@ class Kerple(Encoding):
         return positive(raw)
 
     def inverse_p(self, p) -> jax.Array:
-        """Returns the trained parameter of which ``p_of`` makes ``p``."""
+        """Returns the trained parameter for which ``p_of`` gives ``p``."""
         return inverse_positive(p)
 
 

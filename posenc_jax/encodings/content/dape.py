@@ -22,8 +22,8 @@ from posenc_jax.fields import check_choice, count_of
 class DAPE(Encoding):
     """Corrects a bias by distance with a network over all heads' logits of the same pair.
 
-    The network mixes heads, so attention cannot be sharded over heads. All parameters are per
-    layer, those of KERPLE included, as in the released code.
+    The network mixes heads, so attention cannot be sharded over heads. All parameters,
+    KERPLE's too, are per layer, as in the released code.
 
     Args:
       num_heads: number of query heads in one layer.

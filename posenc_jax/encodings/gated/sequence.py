@@ -29,7 +29,7 @@ def by_segment(function, x_BTD, tokens):
 def sums_up_to(x_BTN, tokens, state=None):
     """Returns ``running_sum`` of a sequence's, or segment's, tokens, and the state after the last.
 
-    ``state`` is that of the tokens before, as a scheme's ``observe`` has it.
+    ``state`` comes from the tokens before, as in a scheme's ``observe``.
     """
     if state is None:
         sums = by_segment(lambda x_BTN, _: running_sum(x_BTN), x_BTN, tokens)

@@ -59,8 +59,8 @@ class PRoPE(Encoding):
     the order and the shares of the channels here could not be verified.
 
     Args:
-      head_dim: number of channels in one head. Of those that time leaves, half go to the camera
-        and a quarter each to column and row, so they must be a multiple of 8.
+      head_dim: number of channels in one head. Half of the channels that time leaves go to
+        the camera, and a quarter each to column and row, so they must be a multiple of 8.
       time_channels: number of channels that rotate with time, even. If there are any, positions
         begin with the time.
       base: base of the frequencies of columns and rows.
