@@ -6,7 +6,6 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from posenc_jax import Side
 
@@ -27,24 +26,13 @@ def as_published(golden, **actual):
         close(x, arrays[key], **({"atol": 0} | of_key[key] if key in of_key else given))
 
 
-# A length is a Python int, or an array.
-each_kind_of_length = pytest.mark.parametrize("as_array", [False, True])
-
-
-def length_arguments(length, as_array):
-    """Returns the length as an argument of ``turn``, of either kind."""
-    array = jnp.full((1, 1), length) if as_array else None
-    return dict(length=None if as_array else length, array_length=array)
-
-
 @functools.partial(jax.jit, static_argnames="length")
-def turn(encoding, positions, length, array_length=None):
-    """Returns the cosine and sine, ``[T, channels / 2]``, by which every pair turns.
+def turn(encoding, positions, length):
+    """Returns the cosine and sine, ``[T, channels / 2]``, by which every pair rotates.
 
-    They are read off by rotating pairs (1, 0); any attention factor is still in them. The length is
-    given as a Python int, or as an array in its place.
+    They are read off by rotating pairs (1, 0); any attention factor is still in them.
+    ``test_lengths`` shows that an array says what a length of Python says.
     """
-    length = length if array_length is None else array_length
     pairs, half = encoding.rotary_dim // 2, encoding.layout == "half"
     unit_C = np.repeat([1.0, 0.0], pairs) if half else np.tile([1.0, 0.0], pairs)
     unit_C = np.pad(unit_C, (0, encoding.head_dim - 2 * pairs))
@@ -54,10 +42,10 @@ def turn(encoding, positions, length, array_length=None):
     return jnp.split(turned, 2, axis=-1) if half else (turned[:, 0::2], turned[:, 1::2])
 
 
-def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1, array_length=None):
+def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1):
     """Checks that the encoding turns by ``inv_freq`` a token, at position 1 and at many."""
     positions = np.array([1, 0, 3, 64, 200])
-    turned = turn(encoding, positions, length, array_length)
+    turned = turn(encoding, positions, length)
     cos, sin = (np.asarray(table, np.float64) for table in turned)
     close(np.arctan2(sin, cos)[0], inv_freq, rtol=1e-5, atol=1e-12)
     close(np.hypot(sin, cos), np.full(cos.shape, attention_factor), rtol=1e-6)

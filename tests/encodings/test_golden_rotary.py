@@ -11,7 +11,6 @@ from golden_checks import (
     assert_frequencies,
     by_token,
     close,
-    each_kind_of_length,
     rotated,
     turn,
 )
@@ -109,8 +108,7 @@ def test_numbered_frequencies(golden, case):
 
 
 @pytest.mark.parametrize("name", ["rope_dynamic_d64_s2", "rope_dynamic_d128_s1"])
-@each_kind_of_length
-def test_dynamic_ntk_of_hugging_face(name, as_array):
+def test_dynamic_ntk_of_hugging_face(name):
     arrays, params = common.golden(name)
     encoding = posenc_jax.make(
         "dynamic_ntk",
@@ -121,9 +119,7 @@ def test_dynamic_ntk_of_hugging_face(name, as_array):
     for length in params["seq_lens"]:
         key = "inv_freq" if length is None else f"inv_freq_seq{length}"
         length = 1 if length is None else length
-        array = jnp.full((1, 1), length) if as_array else None
-        static = None if as_array else length
-        assert_frequencies(encoding, arrays[key], length=static, array_length=array)
+        assert_frequencies(encoding, arrays[key], length=length)
 
 
 @pytest.mark.slow

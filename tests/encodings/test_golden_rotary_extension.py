@@ -3,7 +3,7 @@
 import common
 import numpy as np
 import pytest
-from golden_checks import assert_frequencies, close, each_kind_of_length, length_arguments, turn
+from golden_checks import assert_frequencies, close, turn
 
 import posenc_jax
 
@@ -36,8 +36,7 @@ def test_a_ramp_without_width_is_a_step(name, inv_freq, given):
     assert_frequencies(encoding, np.array(inv_freq), attention_factor)
 
 
-@each_kind_of_length
-def test_dynamic_pi(as_array):
+def test_dynamic_pi():
     """The other code divides the positions, and leaves the frequencies as they are."""
     arrays, params = common.golden("dynamic_pi_d64")
     pairs = params["dim"] // 2
@@ -45,28 +44,25 @@ def test_dynamic_pi(as_array):
         "dynamic_pi", head_dim=params["dim"], train_length=params["max_position"]
     )
     for length in params["lens"]:
-        cos, sin = turn(encoding, np.array([length - 1]), **length_arguments(length, as_array))
+        cos, sin = turn(encoding, np.array([length - 1]), length=length)
         close(cos[0], arrays[f"cos_last_len{length}"][:pairs], atol=1e-4)
         close(sin[0], arrays[f"sin_last_len{length}"][:pairs], atol=1e-4)
 
 
-@each_kind_of_length
-def test_dynamic_yarn(as_array):
+def test_dynamic_yarn():
     """The lengths grow, so that it does not matter that the released code remembers them."""
     arrays, params = common.golden("yarn_repo_dynamic_d64")
     encoding = posenc_jax.make(
         "dynamic_yarn", head_dim=params["dim"], train_length=params["original"]
     )
     for length, temperature in zip(params["lens"], arrays["mscale"][1:], strict=True):
-        arguments = length_arguments(length, as_array)
-        assert_frequencies(encoding, arrays[f"inv_freq_len{length}"], temperature, **arguments)
-        cos, _ = turn(encoding, np.array([length - 1]), **arguments)
+        assert_frequencies(encoding, arrays[f"inv_freq_len{length}"], temperature, length)
+        cos, _ = turn(encoding, np.array([length - 1]), length)
         close(cos[0], arrays[f"cos_last_len{length}"][: params["dim"] // 2], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["rope_longrope_d64_factor8", "rope_longrope_d96_phi3like"])
-@each_kind_of_length
-def test_longrope_of_hugging_face(name, as_array):
+def test_longrope_of_hugging_face(name):
     arrays, params = common.golden(name)
     rope = params["rope_parameters"]
     train_length = rope["original_max_position_embeddings"]
@@ -81,8 +77,7 @@ def test_longrope_of_hugging_face(name, as_array):
     )
     for length, factor in zip(params["seq_lens"], arrays["attention_factor"], strict=True):
         key = "inv_freq" if length is None else f"inv_freq_seq{length}"
-        arguments = length_arguments(length or 1, as_array)
-        assert_frequencies(encoding, arrays[key], factor, **arguments)
+        assert_frequencies(encoding, arrays[key], factor, length or 1)
 
 
 def test_longrope_switches_for_all_positions():
@@ -107,8 +102,7 @@ def test_longrope_switches_for_all_positions():
 
 
 @pytest.mark.parametrize("start_tokens", [0, 4])
-@each_kind_of_length
-def test_longrope_of_its_repository(start_tokens, as_array):
+def test_longrope_of_its_repository(start_tokens):
     arrays, params = common.golden("longrope_repo_d64_s8_su")
     pairs = params["dim"] // 2
     encoding = posenc_jax.make(
@@ -123,15 +117,14 @@ def test_longrope_of_its_repository(start_tokens, as_array):
     kind = "mixed_" if start_tokens else ""
     assert start_tokens in (0, params["start_tokens"])
     positions = arrays[f"{kind}positions"].astype(np.int32)
-    cos, sin = turn(encoding, positions, **length_arguments(params["max_position"], as_array))
+    cos, sin = turn(encoding, positions, length=params["max_position"])
     # The arrays' own float32 products grow with the position.
     close(cos, arrays[f"{kind}cos"][:, :pairs], rtol=0, atol=4e-4)
     close(sin, arrays[f"{kind}sin"][:, :pairs], rtol=0, atol=4e-4)
 
 
 @pytest.mark.parametrize("case", [0, 1])
-@each_kind_of_length
-def test_longrope2(case, as_array):
+def test_longrope2(case):
     arrays, every = common.golden("longrope2")
     params = every[case]
     settings = dict(
@@ -148,12 +141,11 @@ def test_longrope2(case, as_array):
     )
     close(encoding.long_factor, arrays[f"rescale_factors_{case}"])
     temperature = float(arrays[f"mscale_{case}"])
-    arguments = length_arguments(params["target"], as_array)
     inv_freq = arrays[f"inv_freq_{case}"]
-    assert_frequencies(encoding, inv_freq, temperature, **arguments)
+    assert_frequencies(encoding, inv_freq, temperature, params["target"])
 
     positions = arrays[f"positions_{case}"].astype(np.int32)
-    cos, sin = turn(encoding, positions, **arguments)
+    cos, sin = turn(encoding, positions, params["target"])
     pairs = params["head_dim"] // 2
     # Farther, the arrays' own float32 products are off by more.
     near = positions < 10_000
@@ -163,10 +155,8 @@ def test_longrope2(case, as_array):
 
     # Up to the training length it is RoPE.
     plain = posenc_jax.make("rope", head_dim=params["head_dim"], base=params["base"])
-    arguments = length_arguments(params["original"], as_array)
-    for one, other in zip(
-        turn(encoding, positions, **arguments), turn(plain, positions, 1), strict=True
-    ):
+    short = turn(encoding, positions, params["original"])
+    for one, other in zip(short, turn(plain, positions, 1), strict=True):
         np.testing.assert_array_equal(one, other)
 
     # The first pair that does not turn once within training; the repository counts one less.
