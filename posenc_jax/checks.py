@@ -322,13 +322,14 @@ def check_side(encoding, name, tokens, x):
         if numbers is None:
             continue
         # Differences of unsigned or short numbers wrap, and short floats cannot count.
-        types = ("int32", "float32") if what == "positions" else ("int32",)
-        if numbers.shape[:2] not in ((B, length), (1, length)) or numbers.dtype not in types:
+        kinds, types = ("if", "int32 or float32") if what == "positions" else ("i", "int32")
+        counts = numbers.dtype.kind in kinds and numbers.dtype.itemsize >= 4
+        if numbers.shape[:2] not in ((B, length), (1, length)) or not counts:
             shapes = " or ".join(f"[{batch}, {length}]" for batch in sorted({B, 1}, reverse=True))
             raise ValueError(
                 f"{name} has {what} of shape {numbers.shape}, {numbers.dtype}, but q or k of shape "
                 f"{x.shape}, which is [B, T, H, C], has {length} tokens in a batch of {B}: give "
-                f"{shapes}, {' or '.join(types)}, as encoding.tokens makes them"
+                f"{shapes}, {types}, as encoding.tokens makes them"
             )
     tokens.check_made_by(encoding, name)
     if tokens.stage == "rotated":
