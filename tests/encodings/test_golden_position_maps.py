@@ -25,7 +25,7 @@ def attention(name, scheme, logn=False, **given):
 
 
 @pytest.mark.parametrize(
-    ("name", "scheme", "own"),
+    ("name", "scheme", "given"),
     [
         ("rerope_w4_T12", "rerope", {"window": 4, "logn": True}),
         ("leaky_rerope_w4_s4_T12", "leaky_rerope", {"window": 4, "factor": 4.0, "logn": True}),

@@ -15,7 +15,7 @@ LLAMA_4_SCOUT += [3.3239348e-6, 6.4458657e-7]
 
 
 @pytest.mark.parametrize(
-    ("name", "inv_freq", "own"),
+    ("name", "inv_freq", "given"),
     [
         ("yarn", KIMI_K2, dict(base=5e4, factor=32.0, train_length=4096, beta_fast=1.0)),
         (
@@ -166,7 +166,7 @@ def test_longrope2(case):
 
 
 @pytest.mark.parametrize(
-    ("key", "own"),
+    ("key", "given"),
     [
         ("inv_freq_soft", {}),
         ("inv_freq_soft", {"clipped_pairs": 20}),
