@@ -293,7 +293,7 @@ def check_keys(k_BSKC, v_BSKC, num_heads: Any) -> None:
 
 def _check_axes(**arrays: Any) -> str:
     """Returns the shapes of arrays that must have four axes and floating-point elements."""
-    shapes = ", ".join(f"{name} {jnp.shape(x)}" for name, x in arrays.items())
+    shapes = ", ".join(f"{name} {np.shape(x)}" for name, x in arrays.items())
     for name, x in arrays.items():
         is_float = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
         if not is_float or x.ndim != 4 or 0 in x.shape:
