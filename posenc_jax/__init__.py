@@ -16,7 +16,7 @@ from posenc_jax.registry import REGISTRY, make
 from posenc_jax.tokens import Tokens
 
 if TYPE_CHECKING:
-    from posenc_jax import positions
+    from posenc_jax import functional, positions
     from posenc_jax.costs import describe
     from posenc_jax.flax import linen
     from posenc_jax.flax.attention_fn import attention_fn
@@ -44,6 +44,7 @@ __all__ = [
     "cross_entropy",
     "describe",
     "from_hf",
+    "functional",
     "generate",
     "layers_from_hf",
     "linen",
@@ -70,7 +71,7 @@ _LATER = {
     "linen": "posenc_jax.flax",
     "sinks_from_hf": "posenc_jax.hf.pattern",
 }
-_MODULES = ("attention", "encodings", "flax", "hf", "model", "positions")
+_MODULES = ("attention", "encodings", "flax", "functional", "hf", "model", "positions")
 
 
 def __getattr__(name: str) -> Any:
