@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from posenc_jax.attention import Chunks, attend, logits, rotate_keys, zigzag
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
-from posenc_jax.registry import REGISTRY, make
+from posenc_jax.registry import REGISTRY, make, signature
 from posenc_jax.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ __all__ = [
     "make",
     "positions",
     "rotate_keys",
+    "signature",
     "sinks_from_hf",
     "zigzag",
 ]

@@ -135,6 +135,18 @@ class Sizes:
         return {name: sizes[name] for name in names if sizes.get(name) is not None}
 
 
+# What other projects call the arguments of make().
+_ELSEWHERE = {
+    "theta": "base",
+    "rope_theta": "base",
+    "dim": "head_dim",
+    "hidden_size": "model_dim",
+    "num_attention_heads": "num_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "original_max_position_embeddings": "train_length",
+    "max_position_embeddings": "train_length",
+}
+
 # What make() offers to every scheme.
 _OFFERED = (*(field.name for field in dataclasses.fields(Sizes)), "rngs")
 
@@ -171,9 +183,9 @@ def make(
         encoding already built, ``over=``, which all layers share. Some patterns need it to know
         which layer is the last.
       rngs: source of the initial values of a scheme with parameters.
-      **own: the scheme's own keywords. A scheme that wraps another takes ``over``: an encoding
-        already built, the name of one, or a mapping of its name and its own keywords, such as
-        ``{"name": "yarn", "factor": 4.0}``.
+      **own: the scheme's own keywords, which ``posenc_jax.signature(name)`` lists. A scheme that
+        wraps another takes ``over``: an encoding already built, the name of one, or a mapping of
+        its name and its own keywords, such as ``{"name": "yarn", "factor": 4.0}``.
 
     Raises:
       ValueError: the name is unknown, the scheme needs an argument that was not given, a value is
@@ -253,6 +265,14 @@ def lookup(name: str) -> Callable[..., Any]:
             f'REGISTRY[{name!r}]={module!r} must be "module:class", with a colon between them'
         )
     return getattr(importlib.import_module(module), attribute)
+
+
+def signature(name: str) -> inspect.Signature:
+    """Returns what ``make(name, ...)`` takes: sizes first, and then the scheme's own keywords."""
+    named = sorted(
+        keywords(lookup(name)).values(), key=lambda parameter: parameter.name not in _OFFERED
+    )
+    return inspect.Signature(named)
 
 
 def own_keywords(name: str) -> tuple[str, ...]:
@@ -386,6 +406,12 @@ def _checked_keywords(name, own, accepted):
     own = {key: x.item() if isinstance(x, np.generic) else x for key, x in own.items()}
     allowed = [key for key in accepted if key not in _OFFERED]
     for key, value in own.items():
+        if _ELSEWHERE.get(key) in (*allowed, *_OFFERED):
+            raise TypeError(
+                f"encoding {name!r} has no keyword {key!r}, did you mean {_ELSEWHERE[key]!r}? "
+                "The length of training is what configs with rope scaling call "
+                "original_max_position_embeddings"
+            )
         if key not in allowed:
             raise TypeError(
                 f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}"
