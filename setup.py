@@ -10,7 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "posenc_jax/__init__.py").r
 
 REQUIRED = [
     "jax>=0.10",
-    "flax>=0.12",
+    "flax>=0.12.4",
     "optax",
     "orbax-checkpoint",
     "chex",
