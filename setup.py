@@ -10,7 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "posenc_jax/__init__.py").r
 
 REQUIRED = [
     "jax>=0.10",
-    "flax>=0.12",
+    "flax>=0.12.4",
     "optax",
     "orbax-checkpoint",
     "chex",
@@ -53,7 +53,7 @@ setup(
     ],
     entry_points={"console_scripts": ["posenc = posenc_jax.cli:main"]},
     packages=find_packages(include=["posenc_jax", "posenc_jax.*"]),
-    package_data={"posenc_jax": ["py.typed"]},
+    package_data={"posenc_jax": ["py.typed", "*.pyi"]},
     python_requires=">=3.11,<3.14",
     install_requires=REQUIRED,
     extras_require={
@@ -61,7 +61,7 @@ setup(
         "pretrained": [*EXPERIMENTS, *PRETRAINED],
         # With pytest 9.2, pytest-xdist 3.8 does not see which tests must share a worker.
         "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "pytest<9.2"]
-        + ["pytest-xdist", "ruff", "mypy", "types-PyYAML", "pybtex"],
+        + ["pytest-xdist", "ruff", "mypy", "types-PyYAML", "pybtex", "equinox", "dm-haiku"],
         "site": [*EXPERIMENTS, "sphinx", "myst-parser", "furo", "sphinx-copybutton"]
         + ["sphinx-mathjax-offline", "pybtex"],
         "data": ["datasets"],

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from posenc_jax.attention import Chunks, attend, logits, rotate_keys, zigzag
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
-from posenc_jax.registry import REGISTRY, make
+from posenc_jax.registry import REGISTRY, make, signature
 from posenc_jax.tokens import Tokens
 
 if TYPE_CHECKING:
-    from posenc_jax import positions
+    from posenc_jax import functional, positions
     from posenc_jax.costs import describe
     from posenc_jax.flax import linen
     from posenc_jax.flax.attention_fn import attention_fn
@@ -44,6 +44,7 @@ __all__ = [
     "cross_entropy",
     "describe",
     "from_hf",
+    "functional",
     "generate",
     "layers_from_hf",
     "linen",
@@ -51,6 +52,7 @@ __all__ = [
     "make",
     "positions",
     "rotate_keys",
+    "signature",
     "sinks_from_hf",
     "zigzag",
 ]
@@ -70,7 +72,7 @@ _LATER = {
     "linen": "posenc_jax.flax",
     "sinks_from_hf": "posenc_jax.hf.pattern",
 }
-_MODULES = ("attention", "encodings", "flax", "hf", "model", "positions")
+_MODULES = ("attention", "encodings", "flax", "functional", "hf", "model", "positions")
 
 
 def __getattr__(name: str) -> Any:

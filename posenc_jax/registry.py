@@ -136,6 +136,18 @@ class Sizes:
         return {name: sizes[name] for name in names if sizes.get(name) is not None}
 
 
+# What other projects call the arguments of make().
+_ELSEWHERE = {
+    "theta": "base",
+    "rope_theta": "base",
+    "dim": "head_dim",
+    "hidden_size": "model_dim",
+    "num_attention_heads": "num_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "original_max_position_embeddings": "train_length",
+    "max_position_embeddings": "train_length",
+}
+
 # What make() offers to every scheme.
 _OFFERED = (*(field.name for field in dataclasses.fields(Sizes)), "rngs")
 
@@ -172,9 +184,9 @@ def make(
         encoding that is already built, ``over=``. Some patterns need it to
         know which layer is the last.
       rngs: source of the initial values of a scheme with parameters.
-      **settings: the scheme's own keywords. A scheme that wraps another takes ``over``: an encoding
-        already built, the name of one, or a mapping of its name and its own keywords, such as
-        ``{"name": "yarn", "factor": 4.0}``.
+      **settings: the scheme's own keywords, which ``posenc_jax.signature(name)`` lists. A scheme that
+        wraps another takes ``over``: an encoding already built, the name of one, or a mapping of
+        its name and its own keywords, such as ``{"name": "yarn", "factor": 4.0}``.
 
     Raises:
       ValueError: the name is unknown, the scheme needs an argument that was not given, a value is
@@ -238,6 +250,14 @@ def lookup(name: str) -> Callable[..., Any]:
         raise ValueError(f"unknown encoding name={name!r}{suggest(str(name), REGISTRY)}")
     module, _, attribute = REGISTRY[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def signature(name: str) -> inspect.Signature:
+    """Returns what ``make(name, ...)`` takes: sizes first, and then the scheme's own keywords."""
+    named = sorted(
+        keywords(lookup(name)).values(), key=lambda parameter: parameter.name not in _OFFERED
+    )
+    return inspect.Signature(named)
 
 
 def own_keywords(name: str) -> tuple[str, ...]:
@@ -355,6 +375,12 @@ def _checked_keywords(name, settings, accepted):
     settings = {key: x.item() if isinstance(x, np.generic) else x for key, x in settings.items()}
     allowed = [key for key in accepted if key not in _OFFERED]
     for key, value in settings.items():
+        if _ELSEWHERE.get(key) in (*allowed, *_OFFERED):
+            raise TypeError(
+                f"encoding {name!r} has no keyword {key!r}, did you mean {_ELSEWHERE[key]!r}? "
+                "The length of training is what configs with rope scaling call "
+                "original_max_position_embeddings"
+            )
         if key not in allowed:
             raise TypeError(f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}")
         _check_kind(key, value, accepted[key])

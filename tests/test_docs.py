@@ -65,6 +65,7 @@ GUIDE = "own-model", "positions", "published-models", "decoding", "attention", "
 # What a reader of each piece of code already has, by a word that only this piece has.
 GIVEN = {
     "x is the layer's input": lambda: dict(
+        i=3,
         positions=text(T),
         x_BTD=normal(B, T, H * C),
         q_BTHC=normal(B, T, H, C),

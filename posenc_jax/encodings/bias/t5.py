@@ -35,6 +35,17 @@ def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
     return np.searchsorted(bucket, np.arange(num_buckets))
 
 
+def t5_bucket(
+    distance: jax.Array, num_buckets: int, max_distance: int, bidirectional: bool
+) -> jax.Array:
+    """Returns the int32 bucket of each float32 distance, query position minus key position."""
+    if not bidirectional:
+        return _last_start_reached(t5_bucket_starts(num_buckets, max_distance), distance)
+    starts = t5_bucket_starts(num_buckets // 2, max_distance)
+    ahead = jnp.where(distance < 0, num_buckets // 2, 0)
+    return ahead + _last_start_reached(starts, abs(distance))
+
+
 class T5(Encoding):
     """Adds a trained bias for each head and bucket of distances, from one table for all layers.
 
@@ -79,21 +90,13 @@ class T5(Encoding):
             jax.random.normal(rngs.params(), (num_buckets, num_heads)) * model_dim**-0.5
         )
 
-    def bucket(self, distance) -> jax.Array:
-        """Returns the int32 bucket of each float32 distance, query position minus key position."""
-        num_buckets = self.table.shape[0]
-        if not self.bidirectional:
-            starts = t5_bucket_starts(num_buckets, self.max_distance)
-            return _last_start_reached(starts, distance)
-        starts = t5_bucket_starts(num_buckets // 2, self.max_distance)
-        ahead = jnp.where(distance < 0, num_buckets // 2, 0)
-        return ahead + _last_start_reached(starts, abs(distance))
-
     def score(self, logits_BHTS, tile):
         table_HR = self.table_scale * tile.of_heads(self.table[...].astype(jnp.float32).T)
 
         def bias(distance_N):
-            bucket_N = self.bucket(distance_N)
+            bucket_N = t5_bucket(
+                distance_N, len(self.table[...]), self.max_distance, self.bidirectional
+            )
             return jax.vmap(lambda table_R: tile.lookup.rows(table_R, bucket_N))(table_HR)
 
         return add_bias(logits_BHTS, bias_by_distance(bias, tile))

@@ -1,0 +1,212 @@
+"""Offers encodings as pure functions of arrays, for plain JAX, Equinox, Haiku and other hosts.
+
+The parts that most models need are single functions,
+
+.. code-block:: python
+
+    cos, sin = functional.rope_tables(positions_BT, head_dim=64, base=500000.0)
+    q_BTHC, k_BSKC = (functional.apply_rope(x, cos, sin) for x in (q_BTHC, k_BSKC))
+    bias_BHTS = functional.alibi_bias(positions_BT, positions_BS, num_heads=8)
+
+and every scheme of the registry is a pair of functions, parameters apart:
+
+.. code-block:: python
+
+    fox = functional.scheme("fox", num_heads=8, model_dim=512)
+    params = fox.init(jax.random.key(0))
+    out_BTHC = fox.attend(params, q_BTHC, k_BSKC, v_BSKC, positions_BT, x=x_BTD)
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.attention import attend
+from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encodings.bias.alibi import alibi_slopes
+from posenc_jax.encodings.bias.t5 import t5_bucket
+from posenc_jax.encodings.rotary.frequencies import Frequencies
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.registry import make
+
+Params = dict[str, Any]
+
+
+def rope_tables(
+    positions: jax.Array,
+    head_dim: int,
+    *,
+    base: float = 10000.0,
+    frequencies: Frequencies | None = None,
+    length: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns RoPE's cosines and sines, each float32 ``[B, T, head_dim / 2]``.
+
+    They are exact to 5e-7 at every int32 position, as a float32 product of position and frequency
+    is not, and include the attention factor of rules that have one, such as YaRN.
+
+    Args:
+      positions: int or float32, ``[B, T]``.
+      head_dim: how many channels of a head rotate.
+      base: base of the frequencies.
+      frequencies: a rule of ``posenc_jax.encodings.rotary.frequencies``, such as
+        ``YaRN(train_length=4096, factor=4.0)``; by default the frequencies of RoPE.
+      length: the length that a rule such as DynamicNTK adapts to; by default one more than the
+        largest position of the row.
+    """
+    rope = RoPE(head_dim=head_dim, base=base, frequencies=frequencies)
+    tokens = rope.tokens(positions, length=length)
+    return tuple(table_BT1P[:, :, 0] for table_BT1P in tokens.made)
+
+
+def apply_rope(
+    x_BTHC: jax.Array, cos_BTP: jax.Array, sin_BTP: jax.Array, *, layout: str = "half"
+) -> jax.Array:
+    """Rotates the first ``2 P`` channels of queries or keys, and returns the others unchanged.
+
+    Args:
+      x_BTHC: queries or keys.
+      cos_BTP: cosines of ``rope_tables``, or those that your model computes; B may be 1.
+      sin_BTP: sines.
+      layout: which channels form a pair. "half" pairs i with i + P (GPT-NeoX, Llama in Hugging
+        Face), "interleaved" pairs 2 i with 2 i + 1 (the paper, GPT-J, Llama as released by Meta).
+    """
+    rope = RoPE(head_dim=x_BTHC.shape[-1], rotary_dim=2 * cos_BTP.shape[-1], layout=layout)
+    return rope.rotate_by(x_BTHC, cos_BTP[:, :, None], sin_BTP[:, :, None])
+
+
+def alibi_bias(q_positions: jax.Array, k_positions: jax.Array, *, num_heads: int) -> jax.Array:
+    """Returns ALiBi's bias, float32 ``[B, H, T, S]``, of positions ``[B, T]`` and ``[B, S]``."""
+    slopes_1H11 = jnp.asarray(alibi_slopes(num_heads), jnp.float32)[None, :, None, None]
+    return -slopes_1H11 * abs(_distance(q_positions, k_positions))
+
+
+def t5_bias(
+    table_RH: jax.Array,
+    q_positions: jax.Array,
+    k_positions: jax.Array,
+    *,
+    bidirectional: bool = False,
+    max_distance: int = 128,
+) -> jax.Array:
+    """Returns T5's bias, float32 ``[B, H, T, S]``.
+
+    Args:
+      table_RH: the trained table, a row for each bucket and a column for each head, as in T5's
+        ``relative_attention_bias``.
+      q_positions: ``[B, T]``.
+      k_positions: ``[B, S]``.
+      bidirectional: whether half of the buckets are for keys ahead of the query, as in an encoder.
+      max_distance: distance from which on all share the last bucket.
+    """
+    bucket_B1TS = t5_bucket(
+        _distance(q_positions, k_positions), len(table_RH), max_distance, bidirectional
+    )
+    return jnp.moveaxis(table_RH.astype(jnp.float32)[bucket_B1TS[:, 0]], -1, 1)
+
+
+def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]:
+    """Returns a scheme as a function of one logit, the form that FlexAttention has made known.
+
+    Args:
+      encoding: a scheme that changes a logit by the positions of its query and key, and by nothing
+        else: ALiBi, T5, KERPLE, FIRE, Sandwich.
+      num_heads: number of query heads in one layer.
+
+    Returns:
+      A function ``(logit, head, q_position, k_position) -> logit`` of scalars, for ``jax.vmap`` or
+      a kernel of your own.
+
+    Raises:
+      ValueError: the scheme needs more than that, such as queries, keys or other logits.
+    """
+
+    def modified(logit, head, q_position, k_position):
+        positions = (jnp.reshape(position, (1, 1)) for position in (q_position, k_position))
+        q_tokens, k_tokens = (encoding.tokens(position) for position in positions)
+        heads = jnp.reshape(head, (1,))
+        # Without queries and keys, so that a scheme that reads them fails.
+        tile: Any = Tile(None, None, q_tokens, k_tokens, 1.0, heads, num_heads)  # type: ignore
+        return encoding.score(jnp.reshape(logit, (1, 1, 1, 1)), tile).reshape(())
+
+    try:
+        if not encoding.hooks() <= {"prepare", "score"} or encoding.whole_rows:
+            raise TypeError("the scheme has other hooks")
+        jax.eval_shape(modified, 0.0, 0, 0, 0)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{type(encoding).__name__} needs more than a logit and two positions: use "
+            "posenc_jax.attend, or functional.scheme(...).attend"
+        ) from error
+    return modified
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """Holds a scheme of the registry as pure functions, the parameters apart.
+
+    Parameters are nested dictionaries of arrays, for optax and for your own modules. Constants that
+    a scheme draws once (FoPE's) are among them, and get a gradient of 0.
+
+    Attributes:
+      name: a key of ``posenc_jax.REGISTRY``.
+      keywords: keyword arguments of ``posenc_jax.make`` for this scheme.
+    """
+
+    name: str
+    keywords: Mapping[str, Any]
+
+    def init(self, key: jax.Array) -> Params:
+        """Returns the initial parameters; an empty dictionary where the scheme has none."""
+        return nnx.to_pure_dict(nnx.split(self._made(key))[1])
+
+    def encoding(self, params: Params) -> Encoding:
+        """Returns the module with these parameters, for the functions that take an encoding."""
+        structure, state = nnx.split(jax.eval_shape(self._made, jax.random.key(0)))
+        nnx.replace_by_pure_dict(state, params)
+        return jax.tree.map(
+            lambda leaf: leaf if isinstance(leaf, nnx.Param) else jax.lax.stop_gradient(leaf),
+            nnx.merge(structure, state),
+            is_leaf=lambda node: isinstance(node, nnx.Variable),
+        )
+
+    def embed(self, params: Params, x_BTD: jax.Array, positions: jax.Array) -> jax.Array:
+        """Takes token embeddings and returns them with positions added, where the scheme does."""
+        encoding = self.encoding(params)
+        return encoding.embed(x_BTD, encoding.tokens(positions))
+
+    def attend(
+        self,
+        params: Params,
+        q_BTHC: jax.Array,
+        k_BSKC: jax.Array,
+        v_BSKC: jax.Array,
+        positions: jax.Array,
+        *,
+        segment_ids: jax.Array | None = None,
+        **options: Any,
+    ) -> jax.Array:
+        """Runs self-attention at ``positions`` ``[B, T]``, and returns ``[B, T, H, C]``.
+
+        The options are those of :func:`posenc_jax.attend`: ``x``, ``causal``, ``window`` and so on.
+        """
+        encoding = self.encoding(params)
+        tokens = encoding.tokens(positions, segment_ids)
+        return attend(encoding, q_BTHC, k_BSKC, v_BSKC, tokens, **options)
+
+    def _made(self, key):
+        return make(self.name, rngs=nnx.Rngs(key), **self.keywords)
+
+
+def scheme(name: str, **keywords: Any) -> Scheme:
+    """Returns the scheme called ``name`` as pure functions; the keywords are those of ``make``."""
+    return Scheme(name, keywords)
+
+
+def _distance(q_positions, k_positions):
+    """Returns query position minus key position, float32 ``[B, 1, T, S]``."""
+    return (q_positions[:, None, :, None] - k_positions[:, None, None, :]).astype(jnp.float32)

@@ -1,0 +1,105 @@
+"""Tests the pure functions against the modules, over every scheme and in plain JAX."""
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import schemes
+from flax import nnx
+
+import posenc_jax
+from posenc_jax import functional
+from posenc_jax.encodings.rotary.frequencies import YaRN
+
+POSITIONS = jnp.arange(7)[None]
+Q, K, V = jax.random.normal(jax.random.key(0), (3, 1, 7, 2, 8))
+SIZES = dict(num_heads=2, head_dim=8, model_dim=4, train_length=8)
+
+
+def initialized(name):
+    """Returns a scheme as functions, and its parameters."""
+    scheme = functional.scheme(name, **SIZES)
+    return scheme, scheme.init(jax.random.key(0))
+
+
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_tables_and_rotation_are_those_of_attention(layout):
+    rule = YaRN(train_length=4, factor=2.0)
+    rope = posenc_jax.make("yarn", head_dim=8, train_length=4, factor=2.0, layout=layout)
+    cos, sin = functional.rope_tables(POSITIONS, 8, frequencies=rule)
+    q, k = (functional.apply_rope(x, cos, sin, layout=layout) for x in (Q, K))
+    expected = posenc_jax.attend(rope, Q, K, V, rope.tokens(POSITIONS))
+    out = jax.nn.dot_product_attention(q, k, V, is_causal=True)
+    np.testing.assert_allclose(out, expected, atol=2e-6)
+
+
+def test_a_partial_rotation_leaves_the_other_channels():
+    cos, sin = functional.rope_tables(POSITIONS, 4)
+    rotated = functional.apply_rope(Q, cos, sin)
+    np.testing.assert_array_equal(rotated[..., 4:], Q[..., 4:])
+    assert (rotated[:, 1:, :, :4] != Q[:, 1:, :, :4]).all()
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_biases_are_those_of_attention(bidirectional):
+    t5 = functional.scheme("t5", num_heads=2, model_dim=4, bidirectional=bidirectional)
+    table = t5.init(jax.random.key(1))["table"]
+    bias = functional.t5_bias(table, POSITIONS, POSITIONS, bidirectional=bidirectional)
+    alibi = functional.alibi_bias(POSITIONS, POSITIONS, num_heads=2)
+    encodings = (t5.encoding({"table": table}), posenc_jax.make("alibi", num_heads=2))
+    for encoding, added in zip(encodings, (bias, alibi), strict=True):
+        expected = posenc_jax.logits(encoding, 0 * Q, K, encoding.tokens(POSITIONS))
+        np.testing.assert_allclose(added, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["alibi", "t5", "kerple_log", "fire", "sandwich"])
+def test_score_mod_is_the_score_of_attention(name):
+    scheme, params = initialized(name)
+    encoding = scheme.encoding(params)
+    mod = functional.score_mod(encoding, num_heads=2)
+    plain = jnp.einsum("bthc,bshc->bhts", Q, K, precision="highest")[0] / 8**0.5
+    positions = POSITIONS[0]
+    over_heads = jax.vmap(mod, (0, 0, None, None))
+    over_keys = jax.vmap(over_heads, (1, None, None, 0), out_axes=1)
+    over_queries = jax.vmap(over_keys, (1, None, 0, None), out_axes=1)
+    logits = over_queries(plain, jnp.arange(2), positions, positions)
+    expected = posenc_jax.logits(encoding, Q, K, encoding.tokens(POSITIONS))[0]
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rope", "shaw", "fox", "dape", "cope"])
+def test_score_mod_refuses_schemes_that_need_more(name):
+    scheme, params = initialized(name)
+    encoding = scheme.encoding(params)
+    with pytest.raises(ValueError, match="attend"):
+        functional.score_mod(encoding, num_heads=2)
+
+
+@pytest.mark.parametrize("name", common.one_of_each_set_of_hooks())
+def test_every_scheme_is_init_and_attend(name):
+    overrides = schemes.ALL[name].overrides if name in schemes.ALL else {}
+    keywords = SIZES | overrides
+    scheme, key = functional.scheme(name, **keywords), jax.random.key(3)
+    params = scheme.init(key)
+    encoding = posenc_jax.make(name, rngs=nnx.Rngs(key), **keywords)
+    x_BTD = jnp.asarray(common.normal(0, 1, 7, 4))
+    tokens = encoding.tokens(POSITIONS)
+    expected = posenc_jax.attend(encoding, Q, K, V, tokens, x=x_BTD)
+    out = jax.jit(lambda params: scheme.attend(params, Q, K, V, POSITIONS, x=x_BTD))(params)
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+    embedded = scheme.embed(params, x_BTD, POSITIONS)
+    np.testing.assert_array_equal(embedded, encoding.embed(x_BTD, tokens))
+
+
+@pytest.mark.parametrize(("name", "is_trained"), [("fire", True), ("fope", False)])
+def test_optax_trains_parameters_and_leaves_constants(name, is_trained):
+    scheme, params = initialized(name)
+
+    def loss(params):
+        return (scheme.attend(params, Q, K, V, POSITIONS) ** 2).sum()
+
+    optimizer = optax.adam(0.1)
+    updates, _ = optimizer.update(jax.grad(loss)(params), optimizer.init(params))
+    assert any(update.any() for update in jax.tree.leaves(updates)) == is_trained
