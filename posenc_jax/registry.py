@@ -184,9 +184,9 @@ def make(
         encoding that is already built, ``over=``. Some patterns need it to
         know which layer is the last.
       rngs: source of the initial values of a scheme with parameters.
-      **settings: the scheme's own keywords, which ``posenc_jax.signature(name)`` lists. A scheme that
-        wraps another takes ``over``: an encoding already built, the name of one, or a mapping of
-        its name and its own keywords, such as ``{"name": "yarn", "factor": 4.0}``.
+      **settings: the scheme's own keywords, which ``posenc_jax.signature(name)`` lists. A scheme
+        that wraps another takes ``over``: an encoding already built, the name of one, or a mapping
+        of its name and its own keywords, such as ``{"name": "yarn", "factor": 4.0}``.
 
     Raises:
       ValueError: the name is unknown, the scheme needs an argument that was not given, a value is
@@ -254,10 +254,11 @@ def lookup(name: str) -> Callable[..., Any]:
 
 def signature(name: str) -> inspect.Signature:
     """Returns what ``make(name, ...)`` takes: sizes first, and then the scheme's own keywords."""
-    named = sorted(
-        keywords(lookup(name)).values(), key=lambda parameter: parameter.name not in _OFFERED
-    )
-    return inspect.Signature(named)
+    accepted = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in keywords(lookup(name)).values()
+    ]
+    return inspect.Signature(sorted(accepted, key=lambda parameter: parameter.name not in _OFFERED))
 
 
 def own_keywords(name: str) -> tuple[str, ...]:

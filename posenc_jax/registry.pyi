@@ -12,10 +12,11 @@ from typing import Any, Literal, Union, get_args, get_origin, overload
 import jax
 import numpy as np
 from flax import nnx
-from posenc_jax.checks import count_of
+from posenc_jax.checks import check_encoding, check_rngs
 from posenc_jax.encoding import HOOKS, Encoding
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.fields import count_of
 from posenc_jax.model.layers import Layers
 Pattern = Literal['irope', 'rnope_swa', 'dual_base', 'global_nope', 'global_yarn', 'beam', 'flint']
 PATTERNS: tuple[str, ...]
