@@ -196,7 +196,7 @@ def _forward(plan, queries, keys, shared):
             shrink = jnp.exp(largest - highest)
             weights = jnp.exp(logits - highest[..., None])
             total = total * shrink + weights.sum(-1)
-            weights = _dropped(weights, shared, tile)
+            weights = _dropped(plan, shared, q.rows, k.rows, weights)
             added = _dot("bkgts,bksc->bkgtc", weights.astype(k.rows.v.dtype), k.rows.v)
             added = _mix(shared.encoding, added, weights, tile)
             return highest, total, values * shrink[..., None] + added
@@ -279,9 +279,7 @@ def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
         encoding, tile = scheme_and_tile(*floats)
         return _mix(encoding, jnp.zeros_like(d_out, jnp.float32), weights, tile)
 
-    def drop(weights):
-        return _dropped(weights, shared, _tile(plan, shared, q.rows, k.rows))
-
+    drop = functools.partial(_dropped, plan, shared, q.rows, k.rows)
     logits, pull_score = jax.vjp(score, _products(q.rows, k.rows), *floats)
     logits = jnp.where(_seen(shared, q, k), logits, -jnp.inf)
     weights = jnp.exp(logits.reshape(*d_out.shape[:-1], -1) - lse[..., None])
@@ -377,11 +375,12 @@ def _heads(x_BKGTS):
     return x_BKGTS.reshape(B, K * G, T, S)
 
 
-def _dropped(weights_BKGTS, shared, tile):
+def _dropped(plan, shared, q: Rows, k: Rows, weights_BKGTS):
     dropout = shared.rule.dropout
     if dropout is None:
         return weights_BKGTS
-    return weights_BKGTS * dropout.factors(tile).reshape(weights_BKGTS.shape)
+    factors_BHTS = dropout.factors(_tile(plan, shared, q, k))
+    return weights_BKGTS * factors_BHTS.reshape(weights_BKGTS.shape)
 
 
 def _seen(shared, q: _Block, k: _Block):
