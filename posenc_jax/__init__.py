@@ -10,7 +10,7 @@ Array names end in their shape, one letter per axis:
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from posenc_jax.attention import Chunks, attend, logits, rotate_keys, zigzag
+from posenc_jax.attention import Chunks, attend, combine, logits, rotate_keys, zigzag
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.registry import REGISTRY, make, signature
 from posenc_jax.tokens import Tokens
@@ -41,6 +41,7 @@ __all__ = [
     "Transformer",
     "attend",
     "attention_fn",
+    "combine",
     "cross_entropy",
     "describe",
     "from_hf",

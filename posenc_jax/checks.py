@@ -231,7 +231,7 @@ def check_made(encoding: Any, hook: str, made: Any, B: int, T: int) -> Any:
     """
     shapes = [jnp.shape(x) for x in jax.tree.leaves(made)]
     # Sequences that share positions may still differ in length.
-    bad = [s for s in shapes if s[1:2] != (T,) or (B > 1 and s[0] not in (1, B))]
+    bad = [s for s in shapes if s[1:2] != (T,) or (B != 1 and s[0] not in (1, B))]
     if not bad:
         return made
     what = f"an array of shape {bad[0]}"
@@ -276,7 +276,7 @@ def check_arrays(q_BTHC, k_BSKC, v_BSKC, is_rotated: bool) -> None:
     shapes = _check_axes(q=q_BTHC, k=k_BSKC, v=v_BSKC)
     (B, _, H, C), (_, S, K, width) = q_BTHC.shape, k_BSKC.shape
     is_as_wide = width == C or is_rotated
-    if len(k_BSKC) != B or not is_as_wide or v_BSKC.shape[:3] != (B, S, K) or H % K:
+    if k_BSKC.shape[0] != B or not is_as_wide or v_BSKC.shape[:3] != (B, S, K) or H % K:
         raise ValueError(
             f"{shapes} do not fit: q must be [B, T, H, C], and k and v [B, S, K, C] with H a "
             "multiple of K"
@@ -303,6 +303,17 @@ def _check_axes(**arrays: Any) -> str:
                 f"token, and is {kind}"
             )
     return shapes
+
+
+def check_weights(weights_BHTS, v_BSKC) -> None:
+    """Checks that weights are ``[B, H, T, S]`` for values ``[B, S, K, C]``."""
+    shapes = _check_axes(weights=weights_BHTS, v=v_BSKC)
+    (B, H, _, S), (rows, keys, K, _) = weights_BHTS.shape, v_BSKC.shape
+    if (rows, keys) != (B, S) or H % K:
+        raise ValueError(
+            f"{shapes} do not fit: weights must be [B, H, T, S], as logits returns them, and v "
+            "[B, S, K, C] with H a multiple of K"
+        )
 
 
 def check_sides(encoding, q_BTHC, k_BSKC, q_tokens: Any, k_tokens: Any) -> None:

@@ -87,6 +87,8 @@ class Tile:
         :meth:`of_heads`, or its results are wrong where heads are sharded.
       num_heads: how many query heads the whole model has (static).
       lookup: how to look up rows of tables here (static).
+      causal: whether later keys are hidden from queries (static). None means that it is not known,
+        because the caller of ``logits`` masks them.
     """
 
     q: jax.Array
@@ -97,6 +99,7 @@ class Tile:
     heads: jax.Array | None
     num_heads: int = dataclasses.field(metadata={"static": True})
     lookup: Lookup = dataclasses.field(default=GATHER, metadata={"static": True})
+    causal: bool | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def in_kernel(self) -> bool:
@@ -347,7 +350,8 @@ class Encoding(nnx.Module):
     def mix(self, out_BTHC: jax.Array, weights_BHTS: jax.Array, tile: Tile) -> jax.Array:
         """Takes a tile's weighted sum of values and returns it with a positional term added.
 
-        ``weights_BHTS`` are float32 and not normalised; the term must be linear in them.
+        ``weights_BHTS`` are float32 and not normalised; the term must be linear in them, and may
+        depend on the tile's tokens, but not on its queries and keys.
         """
         del weights_BHTS, tile
         return out_BTHC

@@ -113,7 +113,7 @@ class Tokens:
         Returns the tokens, and the state after them.
         """
         made, state = encoding.observe(x_BTD, self, state)
-        made = check_made(encoding, "observe", made, len(x_BTD), self.count)
+        made = check_made(encoding, "observe", made, x_BTD.shape[0], self.count)
         fixed = self.stamp is None or self.stamp.fixed
         stamp = Stamp(structure(encoding), "observed", fixed, state is not None)
         return dataclasses.replace(self, made=made, stamp=stamp), state

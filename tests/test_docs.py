@@ -4,6 +4,7 @@
 (``experiments.pretrained.published``) is left out.
 """
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -104,6 +105,39 @@ GIVEN = {
         S=T,
         start=4,
         q_B1HC=normal(B, 1, H, C),
+        k_BSKC=normal(B, T, K, C),
+        v_BSKC=normal(B, T, K, C),
+    ),
+    "prompt_lengths_B[:": lambda: dict(
+        encoding=posenc_jax.make("rope", head_dim=C),
+        tokens=posenc_jax.make("rope", head_dim=C).tokens(text(T)),
+        prompt_lengths_B=jnp.array([3, 7]),
+        q_BTHC=normal(B, T, H, C),
+        k_BSKC=normal(B, T, K, C),
+        v_BSKC=normal(B, T, K, C),
+    ),
+    "word_seconds": lambda: dict(
+        encoding=posenc_jax.make("rope", head_dim=C),
+        word_seconds=np.float32([[0.5, 1.5, 4]]),
+        frame_seconds=np.arange(T, dtype=np.float32)[None] / 4,
+        q_words=normal(B, 3, H, C),
+        k_frames=normal(B, T, K, C),
+        v_frames=normal(B, T, K, C),
+    ),
+    "posenc_jax.combine": lambda: dict(
+        encoding=posenc_jax.make("shaw", head_dim=C, rngs=nnx.Rngs(0)),
+        tokens=posenc_jax.make("shaw", head_dim=C, rngs=nnx.Rngs(0)).tokens(text(T)),
+        T=T,
+        q_BTHC=normal(B, T, H, C),
+        k_BSKC=normal(B, T, K, C),
+        v_BSKC=normal(B, T, K, C),
+    ),
+    "def empty_cache": lambda: dict(
+        functools=functools,
+        rotate_keys=posenc_jax.rotate_keys,
+        fox=posenc_jax.make("fox", num_heads=H, model_dim=H * C, rngs=nnx.Rngs(0)),
+        x_BSD=normal(B, T, H * C),
+        q_BSHC=normal(B, T, H, C),
         k_BSKC=normal(B, T, K, C),
         v_BSKC=normal(B, T, K, C),
     ),

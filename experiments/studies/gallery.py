@@ -129,7 +129,8 @@ def drawings(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -
     count = len(places)
     drawn = []
     for encoding, window in dict.fromkeys(places):
-        assert encoding is not None and not isinstance(window, Chunks)  # true of all in REGISTRY
+        # True of all in REGISTRY.
+        assert encoding is not None and not isinstance(window, Chunks | tuple)
         which = [str(i) for i, place in enumerate(places, 1) if place == (encoding, window)]
         layer = "Layer" if len(which) == 1 else "Layers"
         title = f"{layer} {', '.join(which)} of {count}" if count > 1 else ""

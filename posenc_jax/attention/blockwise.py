@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.cpu import has_one_core, tokens_last
 from posenc_jax.attention.dense import FLOOR, TINY
+from posenc_jax.attention.gradients import add_gradients, cotangents, join, split, zero_gradients
 from posenc_jax.attention.rule import Rule
+from posenc_jax.attention.visits import visits
 from posenc_jax.encoding import Encoding, Tile
 
 # The most logits of a tile with whole rows: 64 MiB, and a few times as much for intermediates.
@@ -49,15 +50,13 @@ class Shared(NamedTuple):
     encoding: Encoding
     scale: Any  # None where it is a number of the plan
     heads: Any
-    window: Any
+    rule: Rule  # without sinks, which belong to rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """Holds what is known while a program is traced."""
 
-    causal: bool
-    chunk: int | None
     scale: float | None
     num_heads: int
     q_block: int
@@ -97,8 +96,6 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
         one_core = 512 < max(T, S) <= 1024 and has_one_core()
     is_number = isinstance(tile.scale, int | float)
     plan = Plan(
-        causal=rule.causal,
-        chunk=rule.chunk,
         scale=tile.scale if is_number else None,
         num_heads=tile.num_heads,
         q_block=min(block, T),
@@ -110,13 +107,11 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     # With whole rows an index of None stays None: it tells hooks the order during tracing.
     k_tokens = tile.k_tokens if encoding.whole_rows else _with_order(tile.k_tokens)
     keys = Rows(tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2), k_tokens)
-    window = None if rule.window is None else jnp.asarray(rule.window, jnp.int32)
-    return (
-        plan,
-        queries,
-        keys,
-        Shared(encoding, None if is_number else tile.scale, tile.heads, window),
-    )
+    limits = (None if x is None else jnp.asarray(x, jnp.int32) for x in (rule.window, rule.after))
+    window, after = limits
+    rule = dataclasses.replace(rule, window=window, after=after, in_order=False, sinks=None)
+    shared = Shared(encoding, None if is_number else tile.scale, tile.heads, rule)
+    return plan, queries, keys, shared
 
 
 def sinks_of(tile, v_BSKC, rule):
@@ -194,13 +189,14 @@ def _forward(plan, queries, keys, shared):
             tile = _tile(plan, shared, q.rows, k.rows)
             logits = shared.encoding.score(_products(q.rows, k.rows) * tile.scale, tile)
             # Queries that two blocks share are computed twice, to the same numbers.
-            seen = _seen(plan, shared, q._replace(is_new=None), k)
+            seen = _seen(shared, q._replace(is_new=None), k)
             logits = jnp.where(seen, logits, -jnp.inf)
             logits = logits.reshape(*largest.shape, -1)
             highest = jnp.maximum(largest, logits.max(-1))
             shrink = jnp.exp(largest - highest)
             weights = jnp.exp(logits - highest[..., None])
             total = total * shrink + weights.sum(-1)
+            weights = _dropped(plan, shared, q.rows, k.rows, weights)
             added = _dot("bkgts,bksc->bkgtc", weights.astype(k.rows.v.dtype), k.rows.v)
             added = _mix(shared.encoding, added, weights, tile)
             return highest, total, values * shrink[..., None] + added
@@ -264,8 +260,9 @@ def _backward(plan, queries, keys, shared, d_out, lse, delta):
 def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
     """Computes one tile again, and returns its weights and the gradient by its products.
 
-    Both are ``[B, K, G, T, S]``, in the types of the values and of the keys. The third result is
-    the gradients by what the scheme's hooks read of ``shared``, queries and keys.
+    The weights are those after dropout, which sum the values. Both are ``[B, K, G, T, S]``, in the
+    types of the values and of the keys. The third result is the gradients by what the scheme's
+    hooks read of ``shared``, queries and keys.
     """
     trees = shared, q.rows, k.rows
     floats, rest = zip(*(split(tree) for tree in trees), strict=True)
@@ -282,64 +279,24 @@ def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
         encoding, tile = scheme_and_tile(*floats)
         return _mix(encoding, jnp.zeros_like(d_out, jnp.float32), weights, tile)
 
+    drop = functools.partial(_dropped, plan, shared, q.rows, k.rows)
     logits, pull_score = jax.vjp(score, _products(q.rows, k.rows), *floats)
-    logits = jnp.where(_seen(plan, shared, q, k), logits, -jnp.inf)
+    logits = jnp.where(_seen(shared, q, k), logits, -jnp.inf)
     weights = jnp.exp(logits.reshape(*d_out.shape[:-1], -1) - lse[..., None])
-    _, pull_mix = jax.vjp(mix, weights, *floats)
-    d_weights, *by_mix = pull_mix(d_out.astype(jnp.float32))
-    d_weights = d_weights + _dot("bkgtc,bksc->bkgts", d_out, k.rows.v)
+    dropped, pull_dropped = jax.vjp(drop, weights)
+    _, pull_mix = jax.vjp(mix, dropped, *floats)
+    d_dropped, *by_mix = pull_mix(d_out.astype(jnp.float32))
+    (d_weights,) = pull_dropped(d_dropped + _dot("bkgtc,bksc->bkgts", d_out, k.rows.v))
     d_products, *by_score = pull_score(_heads(weights * (d_weights - delta[..., None])))
     d_products = d_products.reshape(weights.shape).astype(k.rows.x.dtype)
-    return weights.astype(k.rows.v.dtype), d_products, add_gradients(tuple(by_score), tuple(by_mix))
-
-
-_dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    return dropped.astype(k.rows.v.dtype), d_products, add_gradients(tuple(by_score), tuple(by_mix))
 
 
 def _visits(plan, queries, keys, shared):
-    """Returns the range of key blocks that each query block visits, and the other way round.
-
-    The four arrays are first and end for each block of queries, then first and end for each block
-    of keys.
-    """
-    queries, keys = queries.tokens, keys.tokens
-    q_lowest, q_highest = _bounds(queries.order(), plan.q_block)
-    k_lowest, k_highest = _bounds(keys.order(), plan.k_block, of_new=True)
-    visit = jnp.ones((q_lowest.shape[0], k_lowest.shape[0]), bool)
-    if plan.causal:
-        visit &= q_highest[:, None] >= k_lowest[None]
-    if shared.window is not None:
-        visit &= q_lowest[:, None] - k_highest[None] < shared.window
-    if plan.chunk is not None:
-        visit &= q_lowest[:, None] // plan.chunk <= k_highest[None] // plan.chunk
-        visit &= q_highest[:, None] // plan.chunk >= k_lowest[None] // plan.chunk
-    if queries.segment_ids is not None:
-        q_lowest, q_highest = _bounds(queries.segment_ids, plan.q_block)
-        k_lowest, k_highest = _bounds(keys.segment_ids, plan.k_block, of_new=True)
-        visit &= (q_highest[:, None] >= k_lowest[None]) & (q_lowest[:, None] <= k_highest[None])
-    return *_first_and_end(visit), *_first_and_end(visit.T)
+    return visits(shared.rule, queries.tokens, keys.tokens, plan.q_block, plan.k_block)
 
 
-def _bounds(numbers_BT, size, *, of_new=False):
-    """Returns the smallest and the largest number in each block of tokens, see ``_block``.
-
-    ``of_new`` leaves out the tokens of the last block that belong to the one before it. They are
-    masked among keys, but computed again among queries.
-    """
-    B, T = numbers_BT.shape
-    blocks = [numbers_BT[:, : T // size * size].reshape(B, -1, size)]
-    if T % size:
-        blocks.append(numbers_BT[:, None, -(T % size if of_new else size) :])
-    extremes = [(x.min(axis=(0, 2)), x.max(axis=(0, 2))) for x in blocks]
-    lowest, highest = zip(*extremes, strict=True)
-    return jnp.concatenate(lowest), jnp.concatenate(highest)
-
-
-def _first_and_end(visit):
-    """Returns where the trues of each row begin and end; a row without any has an empty range."""
-    count = visit.shape[1]
-    end = count - jnp.argmax(visit[:, ::-1], axis=1)
-    return jnp.argmax(visit, axis=1), jnp.where(visit.any(axis=1), end, 0)
+_dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def map_rows(function: Callable, *rows: Rows) -> Rows:
@@ -384,6 +341,7 @@ def _tile(plan: Plan, shared: Shared, q: Rows, k: Rows) -> Tile:
         scale=shared.scale if plan.scale is None else plan.scale,
         heads=shared.heads,
         num_heads=plan.num_heads,
+        causal=shared.rule.causal,
     )
 
 
@@ -417,9 +375,23 @@ def _heads(x_BKGTS):
     return x_BKGTS.reshape(B, K * G, T, S)
 
 
-def _seen(plan, shared, q: _Block, k: _Block):
+def _dropped(plan, shared, q: Rows, k: Rows, weights_BKGTS):
+    dropout = shared.rule.dropout
+    if dropout is None:
+        return weights_BKGTS
+    factors_BHTS = dropout.factors(_tile(plan, shared, q, k))
+    return weights_BKGTS * factors_BHTS.reshape(weights_BKGTS.shape)
+
+
+def _seen(shared, q: _Block, k: _Block):
     """Returns which pairs are visible and not counted twice; broadcasts to ``[B, H, T, S]``."""
-    rule = Rule(shared.window, plan.causal, in_order=False, chunk=plan.chunk)
+    rule = shared.rule
+    if rule.mask is not None and not callable(rule.mask):
+        mask_BHTS = rule.mask
+        for axis, block in ((2, q), (3, k)):
+            if mask_BHTS.shape[axis] > 1:
+                mask_BHTS = _take(mask_BHTS, block, axis)
+        rule = dataclasses.replace(rule, mask=mask_BHTS)
     seen = rule.visible(q.rows.tokens, k.rows.tokens)
     seen = True if seen is None else seen
     if q.is_new is not None:
@@ -433,44 +405,3 @@ def _zero_rows(queries: Rows, keys: Rows):
     """Returns float32 zeros ``[B, K, G, T, C]``, C of the values, sharded as queries are."""
     zeros = jnp.zeros_like(queries.x[..., :1], jnp.float32)
     return jnp.broadcast_to(zeros, (*zeros.shape[:-1], keys.v.shape[-1]))
-
-
-# Gradients are trees of float32 arrays, with None for arrays that have no gradient.
-
-
-def split(tree):
-    """Returns the floating-point arrays of ``tree``, and the others, with None for the rest."""
-    leaves, structure = jax.tree.flatten(tree)
-    floats = [x if jnp.issubdtype(x.dtype, jnp.floating) else None for x in leaves]
-    rest = [x if number is None else None for x, number in zip(leaves, floats, strict=True)]
-    return jax.tree.unflatten(structure, floats), jax.tree.unflatten(structure, rest)
-
-
-def join(tree, rest):
-    """Returns the tree that ``split`` cut in two."""
-    return jax.tree.map(
-        lambda x, other: other if x is None else x, tree, rest, is_leaf=lambda x: x is None
-    )
-
-
-def zero_gradients(tree):
-    """Returns float32 zeros for the floating-point arrays of ``tree``, and None for the others."""
-    return jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), split(tree)[0])
-
-
-def add_gradients(tree, other):
-    """Adds two trees of gradients."""
-    return jax.tree.map(jnp.add, tree, other)
-
-
-def cotangents(operands, gradients):
-    """Returns gradients in the types that JAX wants: those of ``operands``, float0 for integers."""
-
-    def cotangent(operand, gradient):
-        if operand is None:
-            return None
-        if gradient is None:
-            return np.zeros(operand.shape, jax.dtypes.float0)
-        return gradient.astype(operand.dtype)
-
-    return jax.tree.map(cotangent, tuple(operands), tuple(gradients), is_leaf=lambda x: x is None)

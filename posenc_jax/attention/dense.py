@@ -57,7 +57,10 @@ def dense(
         largest = jnp.maximum(largest, sinks_BHT1)
     largest = jnp.maximum(jax.lax.stop_gradient(largest), FLOOR)
     weights_BHTS = jnp.exp(logits_BHTS - largest)
-    out_BTHC = encoding.mix(weighted_sums(weights_BHTS, v_BSKC), weights_BHTS, tile)
+    dropped_BHTS = weights_BHTS
+    if rule.dropout is not None:
+        dropped_BHTS = weights_BHTS * rule.dropout.factors(tile)
+    out_BTHC = encoding.mix(weighted_sums(dropped_BHTS, v_BSKC), dropped_BHTS, tile)
     # Dividing after the sum touches [T, C] numbers instead of [T, S].
     totals_BHT1 = weights_BHTS.sum(-1, keepdims=True)
     if rule.sinks is not None:

@@ -19,7 +19,7 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
     """Attends in one kernel over all queries and keys; see ``attend``.
 
     Raises:
-      ValueError: the encoding overrides ``score`` or ``mix``, or there are sinks.
+      ValueError: the encoding overrides ``score`` or ``mix``, or there are sinks or dropout.
     """
     if not is_fusable(encoding):
         raise ValueError(
@@ -30,6 +30,11 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
         raise ValueError(
             'implementation="fused" has no sinks: the library gives no gradient of the sums that '
             'they are added to; use "blockwise"'
+        )
+    if rule.dropout is not None:
+        raise ValueError(
+            'implementation="fused" has no dropout, because the library\'s kernel has none; use '
+            '"blockwise"'
         )
     library: Literal["xla", "cudnn"] = (
         "cudnn" if is_for_gpu() and cudnn_takes(tile, v_BSKC, rule) else "xla"
@@ -63,7 +68,7 @@ def is_for_gpu() -> bool:
 def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule) -> jax.Array:
     """Calls ``jax.nn.dot_product_attention`` on a tile, ``implementation`` "xla" or "cudnn"."""
     by_order = rule.causal and rule.in_order and not isinstance(rule.window, jax.Array)
-    by_order &= rule.chunk is None
+    by_order &= rule.chunk is None and rule.mask is None
     seen: Any
     before: Any
     if by_order:
@@ -79,7 +84,7 @@ def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule
     q, k, v = [_widened(x.astype(dtype), width) for x in (tile.q, tile.k, v_BSKC)]
     (B, T), S = q.shape[:2], k.shape[1]
     if seen is not None:
-        seen = jnp.broadcast_to(seen, (B, 1, T, S))
+        seen = jnp.broadcast_to(seen, (B, seen.shape[1], T, S))
     out_BTHC = jax.nn.dot_product_attention(
         q,
         k,

@@ -20,18 +20,15 @@ from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.blockwise import (
-    add_gradients,
     backward,
-    cotangents,
     forward,
     map_rows,
     put_together,
     sinks_of,
-    split,
     take_apart,
-    zero_gradients,
 )
 from posenc_jax.attention.dense import FLOOR
+from posenc_jax.attention.gradients import add_gradients, cotangents, split, zero_gradients
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.fields import count_of
@@ -72,7 +69,7 @@ def ring(
     the axis. ``block`` is that of ``blockwise``.
 
     Raises:
-      ValueError: there is no such axis, or it does not divide a length.
+      ValueError: there is no such axis, or it does not divide a length; or the mask is an array.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if AXIS not in mesh.axis_names:
@@ -86,6 +83,12 @@ def ring(
                 f"{x.shape[1]} {name} do not divide over the {mesh.shape[AXIS]} devices of the "
                 f'mesh axis "{AXIS}"; pad them'
             )
+    if rule.mask is not None and not callable(rule.mask):
+        raise ValueError(
+            'implementation="ring" passes keys from device to device, where no device has the '
+            "columns of a mask array: give the mask as a function of indices, mask(q_index, "
+            "k_index)"
+        )
     plan, *operands = take_apart(encoding, tile, v_BSKC, rule, block)
     devices = context_size()
     plan = dataclasses.replace(plan, q_block=min(plan.q_block, tile.q.shape[1] // devices))

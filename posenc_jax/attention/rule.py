@@ -1,11 +1,19 @@
-"""Says which keys a query may see, and holds the sinks that it may attend to instead."""
+"""Says which keys a query may see, and what else decides the weights of the keys that it sees."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from posenc_jax.attention.dropout import Dropout
+from posenc_jax.checks import as_array
 from posenc_jax.fields import count_of, is_whole
+
+# A pair counts the keys before and after the query, a number those up to the query itself.
+Window = int | jax.Array | tuple[int | None, int | None]
+Mask = jax.Array | Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,18 +45,26 @@ class Rule:
         they were written in (static).
       chunk: the number of tokens in a chunk; a query sees only keys of its own chunk. None means
         no chunks (static).
+      after: a query sees only keys whose index is larger than its own by at most this, an int, an
+        int array ``[]``, or None to see all.
+      mask: bool ``[B, H, T, S]``, any of which may be 1, or a function of the indices of queries
+        and keys, as :func:`attend` takes it; None hides nothing.
       sinks: one more logit for each query, with no key and no value: float32 ``[B, T, H]``, whose
         B and T may be 1, or None (``sinks.py``).
+      dropout: which weights are dropped, or None (``dropout.py``).
     """
 
     window: int | jax.Array | None
     causal: bool = dataclasses.field(metadata={"static": True})
     in_order: bool = dataclasses.field(metadata={"static": True})
     chunk: int | None = dataclasses.field(default=None, metadata={"static": True})
+    after: int | jax.Array | None = None
+    mask: Any = None
     sinks: jax.Array | None = None
+    dropout: Dropout | None = None
 
     def visible(self, q_tokens, k_tokens):
-        """Returns bool ``[B, 1, T, S]``, or None where every query sees every key."""
+        """Returns bool ``[B, H, T, S]``, H mostly 1, or None where every query sees every key."""
         q_order, k_order = q_tokens.order()[:, None, :, None], k_tokens.order()[:, None, None, :]
         ahead = q_order - k_order
         conditions = []
@@ -56,11 +72,15 @@ class Rule:
             conditions.append(ahead >= 0)
         if self.window is not None:
             conditions.append(ahead < self.window)
+        if self.after is not None:
+            conditions.append(ahead >= -self.after)
         if self.chunk is not None:
             conditions.append(q_order // self.chunk == k_order // self.chunk)
         if q_tokens.segment_ids is not None:
             q_segments, k_segments = q_tokens.segment_ids, k_tokens.segment_ids
             conditions.append(q_segments[:, None, :, None] == k_segments[:, None, None, :])
+        if self.mask is not None:
+            conditions.append(self.mask(q_order, k_order) if callable(self.mask) else self.mask)
         if not conditions:
             return None
         seen = conditions[0]
@@ -70,12 +90,66 @@ class Rule:
 
 
 def check_window(window: Any) -> None:
-    """Checks that ``window`` is a number of keys, Chunks or None."""
+    """Checks that ``window`` is a number of keys, a pair of such numbers, Chunks or None."""
     if isinstance(window, Chunks | None):
         return
-    is_known = not isinstance(window, jax.core.Tracer)
-    if not is_whole(window) or (is_known and not 1 <= int(window) < 2**31):
+    is_pair = isinstance(window, tuple) and len(window) == 2
+    is_right = all(side is None or _is_count(side, 0) for side in window) if is_pair else False
+    if not is_right and not _is_count(window, 1):
         raise ValueError(
-            f"window={window!r} must be a whole number of keys, 1 or more and below 2**31, or "
-            "None, or Chunks(size)"
+            f"window={window!r} must be a whole number of keys, 1 or more and below 2**31, the "
+            "query's own included; or (left, right), how many keys a query sees before and after "
+            "its own place, None for all; or None, or Chunks(size)"
         )
+
+
+def _is_count(number, minimum: int) -> bool:
+    """Returns whether ``number`` is whole, and within ``minimum`` and int32 where it is known."""
+    is_known = not isinstance(number, jax.core.Tracer)
+    return is_whole(number) and (not is_known or minimum <= int(number) < 2**31)
+
+
+def sides_of(window: Window | None, causal: bool) -> tuple[Any, Any]:
+    """Returns ``window`` and ``after`` of a rule.
+
+    Raises:
+      ValueError: the window reaches to later keys, which ``causal`` hides.
+    """
+    if not isinstance(window, tuple):
+        return window, None
+    left, right = window
+    if causal and (isinstance(right, jax.core.Tracer) or right != 0):
+        raise ValueError(
+            f"window={window!r} reaches to keys after the query, which causal=True hides: pass "
+            f"causal=False, or window=({left}, 0)"
+        )
+    return None if left is None else left + 1, None if causal else right
+
+
+def checked_mask(mask: Any, B, H, T, S) -> Any:
+    """Returns ``mask`` with four axes, or as a function that may go through ``jax.jit``.
+
+    Raises:
+      ValueError: it is not bool, or does not broadcast to ``[B, H, T, S]``.
+    """
+    if mask is None:
+        return None
+    if callable(mask):
+        mask = mask if isinstance(mask, jax.tree_util.Partial) else jax.tree_util.Partial(mask)
+        sides = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((B, 1, T, 1), (B, 1, 1, S)))
+        result = jax.eval_shape(mask, *sides)
+        given, what = result, "mask(q_index, k_index) returns"
+    else:
+        given = mask = jnp.asarray(as_array("mask", mask))
+        what = "mask is"
+    shape = (1,) * (4 - given.ndim) + given.shape
+    fits = len(shape) == 4 and all(
+        n in (1, full) for n, full in zip(shape, (B, H, T, S), strict=True)
+    )
+    if given.dtype != bool or not fits:
+        raise ValueError(
+            f"{what} {given.dtype} of shape {given.shape}, but must be bool and broadcast to "
+            f"[B, H, T, S], here [{B}, {H}, {T}, {S}]; True is a key that the query sees, and a "
+            "mask of keys alone, [B, S], is mask[:, None, None]"
+        )
+    return mask if callable(mask) else mask.reshape(shape)

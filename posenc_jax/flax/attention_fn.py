@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.attention import attend
+from posenc_jax.attention import Chunks, attend
+from posenc_jax.attention.rule import Window
 from posenc_jax.checks import check_encoding
 from posenc_jax.encoding import Encoding
 from posenc_jax.tokens import Tokens
@@ -49,17 +50,14 @@ class AttentionFn(nnx.Module):
         attn_weights_value_einsum=None,
     ):
         # Every argument is named, because Linen drops those that a signature does not have.
-        del dropout_rng, broadcast_dropout, force_fp32_for_softmax
+        # Logits are float32 here anyway, and each weight is dropped by itself.
+        del broadcast_dropout, force_fp32_for_softmax
         _refuse("bias", bias, "a bias comes from the encoding")
         _refuse("precision", precision, "use jax.default_matmul_precision around the model")
         _refuse("sow_weights", module, "attention weights are never formed as a whole")
         _refuse("qk_attn_weights_einsum", qk_attn_weights_einsum, "pass none")
         _refuse("attn_weights_value_einsum", attn_weights_value_einsum, "pass none")
-        if dropout_rate > 0 and not deterministic:
-            raise ValueError(
-                f"dropout_rate={dropout_rate} of attention weights is not supported: set it to 0 "
-                "and drop out the layer's output, or pass deterministic=True"
-            )
+        dropout = None if deterministic else _dropout(dropout_rate, dropout_rng)
         if is_causal and not self.options["causal"]:
             raise ValueError("is_causal=True contradicts attention_fn(..., causal=False)")
         if dtype is not None:
@@ -69,8 +67,8 @@ class AttentionFn(nnx.Module):
         if mask is not None and q.shape[1] == 1 < k.shape[1]:
             out_BTHC = self._decode(q, k, v, tokens, mask)
         else:
-            _refuse("mask", mask, "say causal= and segment_ids= to attention_fn, and pass no mask")
-            out_BTHC = attend(self.encoding, q, k, v, tokens, x=self.content(), **self.options)
+            options = self.options | dict(mask=_flat(mask, query.shape[:-3]), dropout=dropout)
+            out_BTHC = attend(self.encoding, q, k, v, tokens, x=self.content(), **options)
         return out_BTHC.reshape(*query.shape[:-1], out_BTHC.shape[-1])
 
     def _decode(self, q, k, v, tokens, mask):
@@ -102,7 +100,7 @@ def attention_fn(
     x=None,
     length=None,
     causal: bool = True,
-    window: int | None = None,
+    window: Window | Chunks | None = None,
     scale: float | None = None,
 ) -> AttentionFn:
     """Returns ``attend`` as the ``attention_fn`` of a Flax layer.
@@ -121,14 +119,19 @@ def attention_fn(
       x: the layer's input ``[B, T, D]``, which data-dependent schemes need.
       length: the length that a scheme adapts to, see ``encoding.tokens``. With ``decode=True`` it
         is by default that of a full cache.
-      causal: hide later tokens, whatever the layer's own ``is_causal`` is. With ``decode=True``
-        there are none: slots that are not filled are always hidden.
+      causal: hide later tokens, whatever the layer's own ``is_causal`` is; an encoder passes False.
+        The layer's ``mask`` hides further tokens. With ``decode=True`` there are no later ones:
+        slots that are not filled are always hidden.
       window, scale: as in ``attend``.
 
     Raises:
       ValueError: the encoding adds to the token embeddings, which the layer does not have. Or, when
-        the layer calls it: a mask, a bias, dropout, a precision or ``sow_weights``; attention here
-        has none of them, and ignoring one would be wrong.
+        the layer calls it: a bias, a precision or ``sow_weights``; attention here has none of them,
+        and ignoring one would be wrong.
+
+    Dropout of attention weights is the layer's own: its rate, its random stream and its
+    ``deterministic``. Each weight is dropped by itself, also where the layer has
+    ``broadcast_dropout=True``, which only spares random numbers.
     """
     check_encoding(encoding)
     if "embed" in encoding.hooks():
@@ -147,6 +150,25 @@ def attention_fn(
 
     options = dict(causal=causal, window=window, scale=scale)
     return AttentionFn(encoding, tokens, content, nnx.static(options))
+
+
+def _dropout(rate, key):
+    """Returns ``dropout=`` of ``attend``, of what a layer passes in training."""
+    if rate > 0 and key is None:
+        raise ValueError(
+            f"dropout_rate={rate} needs random numbers: give the layer rngs with a dropout stream, "
+            "or pass deterministic=True"
+        )
+    return (rate, key) if rate > 0 else None
+
+
+def _flat(mask, batch):
+    """Returns a layer's mask, ``[..., H, T, S]`` of any type, as bool with one batch axis."""
+    if mask is None:
+        return None
+    if len(batch) > 1 and mask.ndim > 3:
+        mask = jnp.broadcast_to(mask, (*batch, *mask.shape[-3:]))
+    return mask.astype(bool).reshape(-1, *mask.shape[-3:])
 
 
 def _refuse(name, value, instead):

@@ -23,7 +23,7 @@ from posenc_jax.fields import check_flags, count_of
 if TYPE_CHECKING:
     from posenc_jax.model.block import Block
 
-Window = int | Chunks | None
+Window = int | tuple[int | None, int | None] | Chunks | None
 
 
 class Layers(nnx.Module):
@@ -33,8 +33,8 @@ class Layers(nnx.Module):
       encodings: one for each place of the pattern. An instance that occurs twice shares one set of
         parameters; a per-layer scheme is stacked over all layers that use it. None means a
         layer without attention, as some published models have; ``Transformer`` refuses it.
-      windows: number of keys that a query sees in each place, itself included; ``Chunks`` for those
-        of its own chunk, None for all of them.
+      windows: number of keys that a query sees in each place, itself included; a pair for those
+        before and after it, ``Chunks`` for those of its own chunk, None for all of them.
     """
 
     def __init__(
@@ -150,6 +150,9 @@ def has_own(encoding: Encoding) -> bool:
 def _known(window: Window) -> Window:
     """Returns a window as attention takes it; it must not be traced."""
     check_window(window)
+    if isinstance(window, tuple):
+        left, right = (None if side is None else count_of("window", side, 0) for side in window)
+        return left, right
     return window if isinstance(window, Chunks | None) else count_of("window", window)
 
 

@@ -25,6 +25,7 @@ from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, by_token
 from posenc_jax.model.cache import Cache, Past
 from posenc_jax.model.layers import Layer, Layers, Window, by_layer, by_place, has_own, unstack
+from posenc_jax.positions import text
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
 ROWS = ("data", "fsdp")
@@ -160,7 +161,7 @@ class Transformer(nnx.Module):
             ]
         )
 
-    def __call__(self, inputs, positions, segment_ids=None, **options):
+    def __call__(self, inputs, positions=None, segment_ids=None, **options):
         """Returns float32 logits ``[B, T, vocab_size]``; see ``hidden`` for the arguments."""
         return self.unembed(self.hidden(inputs, positions, segment_ids, **options))
 
@@ -194,7 +195,7 @@ class Transformer(nnx.Module):
         )
 
     def hidden(
-        self, inputs, positions, segment_ids=None, *, index=None, length=None, key=None
+        self, inputs, positions=None, segment_ids=None, *, index=None, length=None, key=None
     ) -> jax.Array:
         """Returns what the output layer reads, ``[B, T, model_dim]`` in ``dtype``.
 
@@ -203,7 +204,8 @@ class Transformer(nnx.Module):
 
         Args:
           inputs: what ``embed`` takes, int token ids ``[B, T]``.
-          positions: whole numbers or float32 ``[B, T]`` or ``[B, T, A]``; ``B`` may be 1.
+          positions: whole numbers or float32 ``[B, T]`` or ``[B, T, A]``; ``B`` may be 1. Where
+            there are neither segments nor an index, they are by default ``0 .. T - 1``, as of text.
           segment_ids: int ``[B, T]``: tokens see only their own segment.
           index: int32 ``[B, T]``, the order in which the tokens were written, if they are laid out
             in another order (``zigzag``).
@@ -213,6 +215,13 @@ class Transformer(nnx.Module):
         if key is not None:
             check_key(key)
         x_BTD, sides = self.embed(inputs), []
+        if positions is None:
+            if segment_ids is not None or index is not None:
+                raise ValueError(
+                    "positions=None is for plain text, but segment_ids or index are given: pass "
+                    "positions too, such as posenc_jax.positions.packed(segment_ids)"
+                )
+            positions = text(x_BTD.shape[1])
         for i, encoding in enumerate(self.distinct()):
             own_key = None if key is None else jax.random.fold_in(key, i)
             tokens = encoding.tokens(

@@ -237,10 +237,10 @@ def test_what_cannot_be_honoured_is_refused():
     q = jnp.zeros((B, T, H, C))
     mask = nnx.make_causal_mask(jnp.ones((B, T)))
     for bad, message in [
-        (dict(mask=mask), "mask is not supported.*causal= and segment_ids="),
         (dict(bias=jnp.zeros((1, H, T, T))), "bias is not supported"),
         (dict(precision="highest"), "precision is not supported"),
         (dict(dropout_rate=0.1), r"dropout_rate=0.1 .*deterministic=True"),
+        (dict(mask=mask[..., :5]), "mask"),
         (dict(module=object()), "sow_weights is not supported"),
         (dict(qk_attn_weights_einsum=jnp.einsum), "qk_attn_weights_einsum is not supported"),
     ]:
@@ -250,17 +250,90 @@ def test_what_cannot_be_honoured_is_refused():
 
     # Through the layers, which decide what they pass on.
     linen = nn.MultiHeadDotProductAttention(H, qkv_features=H * C, attention_fn=fn)
-    with pytest.raises(ValueError, match="mask is not supported"):
-        linen.init(jax.random.key(0), residual(), mask=mask)
     with pytest.raises(ValueError, match="sow_weights is not supported"):
         linen.init(jax.random.key(0), residual(), sow_weights=True)
-    with pytest.raises(ValueError, match="mask is not supported"):
-        nnx_layer(fn)(residual(), mask=mask)
-    with pytest.raises(ValueError, match=r"dropout_rate=0\.5"):
-        nnx_layer(fn, dropout_rate=0.5)(residual(), deterministic=False, rngs=nnx.Rngs(1))
     both_ways = posenc_jax.attention_fn(common.build("rope"), text(T), causal=False)
     with pytest.raises(ValueError, match="is_causal=True contradicts"):
         nnx_layer(both_ways)(residual(), is_causal=True)
+
+
+PADDING = np.arange(T) < np.array([[T], [7]])
+# As Flax makes them: float32, with one head for all.
+MASK = nn.combine_masks(
+    nn.make_causal_mask(jnp.ones((B, T))), nn.make_attention_mask(PADDING, PADDING)
+)
+
+
+@pytest.mark.parametrize("name", ["nope", "fox"])
+def test_the_layers_own_mask(name):
+    """Without positions the layer is Flax's own, except for queries that see nothing."""
+    encoding, x = common.build(name), residual()
+    for causal in (True, False):
+        layer = nnx_layer(posenc_jax.attention_fn(encoding, text(T), x=x, causal=causal))
+        expected = by_hand(layer, encoding, x, text(T), mask=MASK.astype(bool))
+        close(layer(x, mask=MASK), expected)
+    if name == "nope":
+        flax = nnx_layer(nnx.dot_product_attention)(x, mask=MASK)
+        close(np.where(PADDING[..., None], flax, expected), expected)
+
+
+@pytest.mark.slow
+def test_a_mask_for_more_batch_axes():
+    x, encoding = residual(3, B), common.build("rope")
+    layer = nnx_layer(posenc_jax.attention_fn(encoding, text(T)))
+    masks = jnp.stack([MASK, jnp.ones_like(MASK), MASK])
+    close(layer(x, mask=masks)[1], layer(x[1], mask=jnp.ones_like(MASK)))
+    close(layer(x, mask=masks)[2], layer(x[2], mask=MASK))
+
+
+class LM1B(nn.Module):
+    """Is the self-attention of flax's lm1b example with its defaults, causal and padded."""
+
+    attention_fn: object
+    deterministic: bool = False
+
+    @nn.compact
+    def __call__(self, x_BTD, mask):
+        return nn.MultiHeadDotProductAttention(
+            num_heads=H,
+            dtype=jnp.float32,
+            qkv_features=H * C,
+            kernel_init=nn.initializers.xavier_uniform(),
+            bias_init=nn.initializers.normal(1e-6),
+            use_bias=False,
+            broadcast_dropout=False,
+            dropout_rate=0.1,
+            deterministic=self.deterministic,
+            attention_fn=self.attention_fn,
+        )(x_BTD, mask=mask)
+
+
+def test_the_layer_of_flax_lm1b_with_its_defaults():
+    """It has a mask and drops attention weights."""
+    fn = posenc_jax.attention_fn(common.build("rope"), text(T))
+    model, rngs = LM1B(fn), dict(params=jax.random.key(0), dropout=jax.random.key(1))
+    variables = model.init(rngs, residual(), MASK)
+
+    @jax.jit
+    def run(key):
+        return model.apply(variables, residual(), MASK, rngs=dict(dropout=key))
+
+    first, again, other = (run(jax.random.key(seed)) for seed in (1, 1, 2))
+    assert (first == again).all() and abs(first - other).max() > 1e-2
+    calm = LM1B(fn, deterministic=True).apply(variables, residual(), MASK)
+    mean = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(3), 4000)).mean(axis=0)
+    np.testing.assert_allclose(mean, calm, atol=0.05)
+
+
+def test_dropout_in_the_layer_of_nnx():
+    fn = posenc_jax.attention_fn(common.build("alibi"), text(T))
+    layer = nnx_layer(fn, dropout_rate=0.5)
+    calm = layer(residual(), deterministic=True)
+    first, again, other = (
+        layer(residual(), deterministic=False, rngs=nnx.Rngs(seed)) for seed in (1, 1, 2)
+    )
+    close(first, again)
+    assert abs(first - other).max() > 1e-2 and abs(first - calm).max() > 1e-2
 
 
 def test_other_keys_than_queries_are_refused():

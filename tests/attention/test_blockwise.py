@@ -91,10 +91,10 @@ def test_bfloat16(name):
         assert error < 2e-2
 
 
-@pytest.mark.parametrize("name", ["t5", "shaw"])
-def test_queries_and_keys_of_different_lengths(name):
+@pytest.mark.parametrize(("name", "keywords"), [("t5", {"bidirectional": True}), ("shaw", {})])
+def test_queries_and_keys_of_different_lengths(name, keywords):
     """Some of the heads attend, not causally, under a scale that is an array with a gradient."""
-    encoding, heads = common.build(name), jnp.array([3, 1])
+    encoding, heads = common.build(name, **keywords), jnp.array([3, 1])
     q, k, v = sides(num_kv_heads=4, q_length=21)
 
     @functools.partial(jax.jit, static_argnums=0)

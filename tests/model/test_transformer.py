@@ -102,6 +102,14 @@ def dialled(scan=False, **dials):
     return scanned
 
 
+def test_positions_of_text_may_be_left_out():
+    """They are refused where segments or an order make it more than plain text."""
+    model, ids = common.build_model("learned"), token_ids()
+    np.testing.assert_array_equal(model(ids), model(ids, text(T)))
+    for other in (dict(segment_ids=np.zeros((B, T), int)), dict(index=np.arange(T)[None])):
+        common.refuses("positions", lambda other=other: model(ids, **other))
+
+
 def token_ids(length=T):
     return np.random.default_rng(0).integers(0, common.VOCAB, (B, length)).astype(np.int32)
 

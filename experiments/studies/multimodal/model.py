@@ -49,7 +49,7 @@ class ViT(Transformer):
     def embed(self, inputs):
         return self.from_patch(inputs)
 
-    def __call__(self, inputs, positions, segment_ids=None, **options):
+    def __call__(self, inputs, positions=None, segment_ids=None, **options):
         """Returns float32 logits ``[B, num_classes]``; see ``hidden`` for the arguments."""
         x_BTD = self.hidden(inputs, positions, segment_ids, **options)
         return self.unembed(x_BTD.max(axis=1, keepdims=True))[:, 0]

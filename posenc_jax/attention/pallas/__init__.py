@@ -42,7 +42,7 @@ def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax
 
     Raises:
       ValueError: ``score`` needs whole rows, all heads in one tile, a large table or thousands of
-        operations; or the window is traced or ``Chunks``.
+        operations; or the window is traced, ``Chunks`` or a pair; or there is a mask or dropout.
     """
     if encoding.whole_rows:
         raise ValueError(
@@ -56,6 +56,11 @@ def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax
         )
     if rule.chunk is not None:
         raise ValueError('implementation="pallas" has no window of Chunks; use "blockwise"')
+    if rule.after is not None or rule.mask is not None or rule.dropout is not None:
+        raise ValueError(
+            'implementation="pallas" has no mask, no dropout and no window to both sides; use '
+            '"blockwise"'
+        )
     sinks_BHT = sink.by_row(rule.sinks, tile.q)
     # Kernels are made for the rest of the rule, which is known while a program is traced.
     rule = dataclasses.replace(rule, sinks=None)

@@ -73,6 +73,7 @@ class Hooks:
                     heads=heads,
                     num_heads=tile.num_heads,
                     lookup=COMPARISON,
+                    causal=tile.causal,
                 )
                 return getattr(jax.tree.unflatten(build, parameters), name)(*first, one_head)
 

@@ -1,6 +1,7 @@
 """Defines the base class of absolute schemes, which adds vectors to token embeddings."""
 
 import abc
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,9 @@ import jax.numpy as jnp
 from posenc_jax.checks import check_tokens
 from posenc_jax.encoding import Encoding
 from posenc_jax.tokens import Tokens
+
+# Classes that this process has added to embeddings, or warned about.
+_NAMED: set[type] = set()
 
 
 class Added(Encoding):
@@ -25,6 +29,7 @@ class Added(Encoding):
 
     def embed(self, x_BTD, tokens: Tokens):
         check_tokens("tokens", tokens, self)
+        _NAMED.add(type(self))
         of_positions = self.vectors(tokens)
         rows, (B, T, D) = jnp.shape(x_BTD), of_positions.shape
         is_float = jnp.issubdtype(x_BTD.dtype, jnp.floating)
@@ -38,3 +43,15 @@ class Added(Encoding):
             )
         x_BTD = x_BTD if self.token_scale is None else x_BTD * self.token_scale
         return x_BTD + of_positions.astype(x_BTD.dtype)
+
+    def of_keys(self, made):
+        """Returns ``made``, and warns once if attention runs and no embeddings have positions."""
+        if "embed" in self.hooks() and type(self) not in _NAMED:
+            _NAMED.add(type(self))
+            warnings.warn(
+                f"{type(self).__name__} adds positions to token embeddings, which attend never "
+                "sees: call x = encoding.embed(x, tokens) once after the token embedding, or "
+                "attention has no positions",
+                stacklevel=4,
+            )
+        return super().of_keys(made)

@@ -59,8 +59,9 @@ class T5(Encoding):
         sqrt(model_dim)).
       num_buckets: number of rows of the table; 32 in T5.
       max_distance: distance from which on all share the last bucket; 128 in T5.
-      bidirectional: whether half of the buckets are for keys ahead of the query. Otherwise all such
-        keys count as distance 0.
+      bidirectional: whether half of the buckets are for keys ahead of the query, as an encoder
+        needs. Otherwise all such keys count as distance 0, and attention with ``causal=False`` is
+        refused.
       table_scale: factor between the table and the bias. GPT-NeoX and x-transformers have
         ``sqrt(head_dim)``, which lets Adam move the bias faster by this factor. With a factor of 1
         the bias stays too small to matter for the first few hundred steps.
@@ -91,6 +92,12 @@ class T5(Encoding):
         )
 
     def score(self, logits_BHTS, tile):
+        sees_ahead = tile.causal is not None and not tile.causal
+        if sees_ahead and not self.bidirectional:
+            raise ValueError(
+                "causal=False lets queries see later keys, and T5 with bidirectional=False gives "
+                "all of those one bias: make it with bidirectional=True"
+            )
         table_HR = self.table_scale * tile.of_heads(self.table[...].astype(jnp.float32).T)
 
         def bias(distance_N):

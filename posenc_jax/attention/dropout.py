@@ -1,0 +1,82 @@
+"""Drops attention weights at random in training, the same ones in every implementation.
+
+The key, the row of the batch, the head and the indices of query and key decide whether a weight is
+dropped. So tiles of any size draw the same numbers, forwards and backwards and on every device of a
+ring, and no implementation stores them.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.checks import check_key, is_real
+from posenc_jax.encoding import Tile
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """Sets a share of the weights to 0, and scales up the others.
+
+    Attributes:
+      key: a typed random key.
+      rate: the share of weights that are dropped, above 0 and below 1 (static).
+    """
+
+    key: jax.Array
+    rate: float = dataclasses.field(metadata={"static": True})
+
+    def factors(self, tile: Tile) -> jax.Array:
+        """Returns the factor of each weight, 0 or ``1 / (1 - rate)``: float32 ``[B, H, T, S]``."""
+        B, _, H, _ = tile.q.shape
+        heads_H = jnp.arange(H) if tile.heads is None else tile.heads
+        q_index_BT, k_index_BS = (
+            jnp.broadcast_to(tokens.order(), (B, tokens.count))
+            for tokens in (tile.q_tokens, tile.k_tokens)
+        )
+
+        def of_row(row, q_index_T, k_index_S):
+            key = jax.random.fold_in(self.key, row)
+            keys_HTS = _folded(_folded(_folded(key, heads_H), q_index_T), k_index_S)
+            return jax.random.key_data(keys_HTS)[..., 0]
+
+        bits_BHTS = jax.vmap(of_row)(jnp.arange(B), q_index_BT, k_index_BS)
+        first = np.uint32(min(round(self.rate * 2**32), 2**32 - 1))
+        return jnp.where(bits_BHTS < first, 0.0, 1 / (1 - self.rate)).astype(jnp.float32)
+
+
+def checked_dropout(dropout: Any) -> Dropout | None:
+    """Returns ``dropout``, a rate and a random key, or None where nothing is dropped.
+
+    Raises:
+      ValueError: it is no such pair, or the rate is not a number from 0 to below 1.
+    """
+    if dropout is None:
+        return None
+    if not isinstance(dropout, tuple | list) or len(dropout) != 2:
+        raise ValueError(
+            f"dropout={dropout!r} must be a pair, the rate and a random key: (0.1, key), with a "
+            "fresh key in each layer and step"
+        )
+    rate, key = dropout
+    if not is_real(rate) or isinstance(rate, jax.core.Tracer) or not 0 <= rate < 1:
+        raise ValueError(
+            f"dropout={rate!r} must be the share of weights that are dropped, a number from 0 to "
+            "below 1 that is known while the program is traced"
+        )
+    if rate == 0:
+        return None
+    check_key(key)
+    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return Dropout(key if is_typed else jax.random.wrap_key_data(key), float(rate))
+
+
+def _folded(keys, numbers_N):
+    """Returns a key for each of ``keys`` and each number, ``[..., N]``."""
+    with_all = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+    return jax.vmap(with_all, in_axes=(0, None))(keys.reshape(-1), numbers_N).reshape(
+        *keys.shape, -1
+    )

@@ -1,0 +1,145 @@
+"""Checks what attention was given, and makes of it one tile, its values and a rule."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from posenc_jax.attention import sinks as sink
+from posenc_jax.attention.dropout import checked_dropout
+from posenc_jax.attention.rule import Chunks, Rule, check_window, checked_mask, sides_of
+from posenc_jax.checks import (
+    check_arrays,
+    check_one_layer,
+    check_scale,
+    check_shard,
+    check_sides,
+    check_tokens,
+)
+from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
+from posenc_jax.fields import check_flags, count_of
+from posenc_jax.tokens import Tokens
+
+
+def with_input(encoding, q_tokens, k_tokens, x_BTD) -> Tokens:
+    """Returns the tokens of self-attention with what the encoding observes in its input."""
+    scheme = encoding.encoding if isinstance(encoding, HeadShard) else encoding
+    check_one_layer(scheme)
+    if x_BTD is None or "observe" not in scheme.hooks():
+        return q_tokens
+    check_tokens("q_tokens", q_tokens)
+    if k_tokens is not None:
+        raise ValueError(
+            "x= is the input of self-attention; where k_tokens are given, observe all tokens once, "
+            "tokens.observed(encoding, x), and pass a part of them as q_tokens"
+        )
+    return q_tokens.observed(scheme, x_BTD)
+
+
+def whole_tile(
+    encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale, causal=None
+) -> tuple[Encoding, Tile, jax.Array, Side]:
+    """Returns the encoding, one tile with every query and key, the values, and the query side."""
+    k_tokens = q_tokens if k_tokens is None else k_tokens
+    is_rotated = getattr(k_tokens, "stage", None) == "rotated"
+    check_arrays(q_BTHC, k_BSKC, v_BSKC, is_rotated)
+    scheme, q_side, k_side = sides_of_heads(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
+    check_sides(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)
+    scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
+    scale = jnp.asarray(scale) if isinstance(scale, nnx.Variable) else scale
+    check_scale(scale)
+    q = scheme.rotate(q_BTHC, q_tokens, q_side)
+    if not is_rotated:
+        k_BSKC, v_BSKC = rotated(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
+    if k_BSKC.shape[-1] != q.shape[-1]:
+        raise ValueError(
+            f"rotated queries have {q.shape[-1]} channels and rotated keys {k_BSKC.shape[-1]}: "
+            "where tokens say that keys are rotated already, pass keys that rotate_keys returned"
+        )
+    tile = Tile(
+        q=q,
+        k=k_BSKC,
+        q_tokens=q_tokens,
+        k_tokens=k_tokens.having(scheme.of_keys(k_tokens.made)),
+        scale=scale,
+        heads=q_side.heads,
+        num_heads=q_side.num_heads,
+        causal=causal,
+    )
+    return scheme, tile, v_BSKC, q_side
+
+
+def rotated(scheme, k_BSKC, v_BSKC, tokens, side):
+    """Returns keys and values rotated, possibly with more channels."""
+    k_BSKC = scheme.rotate(k_BSKC, tokens, side)
+    return k_BSKC, scheme.rotate_values(v_BSKC, tokens, side)
+
+
+def rule_of(scheme, tile, q_BTHC, causal, window, mask, sinks, dropout) -> tuple[Tile, Rule]:
+    """Returns the tile, and the rule that says which keys each query sees."""
+    check_window(window)
+    check_flags(causal=causal)
+    sinks_BTH = None if sinks is None else sink.checked(sinks, q_BTHC)
+    (B, T, H, _), S = q_BTHC.shape, tile.k.shape[1]
+    mask, dropout = checked_mask(mask, B, H, T, S), checked_dropout(dropout)
+    is_in_order = in_order(scheme, tile, causal, window is not None or callable(mask))
+    chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
+    if chunk is not None and tile.k_tokens.segment_ids is not None:
+        tile, is_in_order = _counted_by_segment(tile), False
+    before, after = sides_of(window, causal)
+    return tile, Rule(before, causal, is_in_order, chunk, after, mask, sinks_BTH, dropout)
+
+
+def in_order(scheme, tile, causal, by_index) -> bool:
+    """Returns whether queries and keys are the same tokens, in the order they were written in.
+
+    ``by_index`` says whether a window, or a mask that is a function, reads the order too.
+    """
+    T, S = tile.q.shape[1], tile.k.shape[1]
+    q_index, k_index = tile.q_tokens.index, tile.k_tokens.index
+    if q_index is not None or (k_index is None and T == S):
+        return q_index is None
+    reads = scheme.whole_rows or "observe" in scheme.hooks()
+    if reads or causal or by_index:
+        who = type(scheme).__name__ if reads else "a causal mask, a window and a mask by function"
+        instead = ", or set causal=False where every query sees every key"
+        raise ValueError(
+            f"{T} queries and {S} keys do not say in which order they were written, which {who} "
+            f"must know: pass tokens.part(start, {T}) as q_tokens and tokens as k_tokens, where "
+            "tokens are those of all keys" + ("" if reads or by_index else instead)
+        )
+    return False
+
+
+def sides_of_heads(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
+    """Returns the scheme, and the sides of H query heads and of their K kv heads."""
+    heads, k_heads, num_heads = None, None, H
+    if isinstance(encoding, HeadShard):
+        encoding, heads, num_heads = encoding.encoding, encoding.heads, encoding.num_heads
+        num_heads = count_of("num_heads", num_heads)
+        check_shard(heads, H, K, num_heads)
+    check_one_layer(encoding)
+    num_kv_heads = num_heads * K // H
+    if heads is not None:
+        k_heads = heads[:: H // K] // (num_heads // num_kv_heads)
+    q_side = Side(heads, num_heads, num_kv_heads, is_query=True)
+    return encoding, q_side, Side(k_heads, num_heads, num_kv_heads, is_query=False)
+
+
+def _counted_by_segment(tile: Tile) -> Tile:
+    """Returns the tile with the order of tokens counted from the first token of each segment."""
+    q_tokens, k_tokens = tile.q_tokens, tile.k_tokens
+
+    def first(q_segments_T, segments_S, order_S):
+        by_segment = jnp.lexsort((order_S, segments_S))
+        place_T = jnp.searchsorted(segments_S[by_segment], q_segments_T)
+        return order_S[by_segment][place_T]
+
+    def counted(tokens):
+        arrays: tuple = (tokens.segment_ids, k_tokens.segment_ids, k_tokens.order())
+        rows = (jnp.broadcast_to(x, (tile.q.shape[0], x.shape[1])) for x in arrays)
+        starts = jax.vmap(first)(*rows)
+        return dataclasses.replace(tokens, index=tokens.order() - starts)
+
+    return dataclasses.replace(tile, q_tokens=counted(q_tokens), k_tokens=counted(k_tokens))

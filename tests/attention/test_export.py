@@ -1,0 +1,50 @@
+"""Attention can be exported for a batch of any size, and then run with several."""
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import posenc_jax
+from posenc_jax.positions import text
+
+T, H, C = 12, common.HEADS, common.HEAD_DIM
+(B,) = export.symbolic_shape("b")
+
+
+def exported(name, implementation=None):
+    """Returns attention under a scheme as a function of q, k, v, x and a mask, and its export."""
+    encoding = common.build(name)
+
+    def attend(q, k, v, x, mask):
+        tokens, options = encoding.tokens(text(T)), dict(implementation=implementation)
+        return posenc_jax.attend(encoding, q, k, v, tokens, x=x, mask=mask, **options)
+
+    heads, width, mask = (B, T, H, C), (B, T, common.WIDTH), (B, 1, 1, T)
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (heads, heads, heads, width)]
+    arrays.append(jax.ShapeDtypeStruct(mask, jnp.bool_))
+    return attend, export.export(jax.jit(attend))(*arrays)
+
+
+@pytest.mark.parametrize("name", common.one_of_each_kind())
+def test_every_kind_of_scheme_takes_a_symbolic_batch(name):
+    _, program = exported(name)
+    assert program.out_avals[0].shape[0] == B
+
+
+@pytest.mark.parametrize(("name", "implementation"), [("fox", None), ("t5", "blockwise")])
+def test_an_exported_program_runs_with_several_batches(name, implementation):
+    attend, program = exported(name, implementation)
+    for batch in (1, 3):
+        numbers = [common.normal(i, batch, T, H, C) for i in range(3)]
+        numbers += [common.normal(3, batch, T, common.WIDTH), np.ones((batch, 1, 1, T), bool)]
+        np.testing.assert_allclose(program.call(*numbers), attend(*numbers), atol=1e-5)
+
+
+def test_a_model_with_a_symbolic_batch():
+    model = common.build_model("rope")
+    program = export.export(jax.jit(lambda ids: model(ids)))(jax.ShapeDtypeStruct((B, T), "int32"))
+    ids = np.arange(2 * T, dtype=np.int32).reshape(2, T)
+    np.testing.assert_allclose(program.call(ids), model(ids, text(T)), rtol=1e-4, atol=1e-4)

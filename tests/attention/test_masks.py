@@ -1,0 +1,347 @@
+"""Masks, windows to both sides and dropout hide the same weights in every implementation."""
+
+import functools
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from attention_cases import B, close, mesh_of, sides, tokens_of
+from common import refuses
+
+import posenc_jax
+from posenc_jax.attention.blockwise import blockwise
+from posenc_jax.attention.dense import dense
+from posenc_jax.positions import text
+
+T, H, PREFIX = 40, common.HEADS, 13
+# The last of three blocks begins within the second.
+TILED = functools.partial(blockwise, block=16)
+DRAWN = np.random.default_rng(5).random((B, H, T, T)) < 0.6
+DRAWN[:, :, 3] = False  # a query that sees nothing
+KEY = jax.random.key(7)
+
+
+def of_prefix(q_index, k_index):
+    """Shows each query the prefix, and what was written before it."""
+    return (k_index <= q_index) | (k_index < PREFIX)
+
+
+def in_blocks(table, q_index, k_index):
+    """Shows a query the blocks of eight keys that a table says."""
+    return table[q_index // 8, k_index // 8]
+
+
+BLOCKS = jnp.asarray(np.random.default_rng(6).random((5, 5)) < 0.5)
+PREFIX_TABLE = np.tri(T, dtype=bool) | (np.arange(T) < PREFIX)
+# A mask, and what it says of every pair, [T, S] or more axes.
+MASKS = {
+    "every head": (DRAWN, DRAWN),
+    "one for all heads": (DRAWN[:, :1], DRAWN[:, :1]),
+    "keys alone": (DRAWN[:, :1, :1], DRAWN[:, :1, :1]),
+    "rows alone": (DRAWN[0, 0], DRAWN[0, 0]),
+    "prefix": (of_prefix, PREFIX_TABLE),
+    "blocks": (
+        jax.tree_util.Partial(in_blocks, BLOCKS),
+        np.repeat(np.repeat(BLOCKS, 8, axis=0), 8, axis=1),
+    ),
+}
+SCHEMES = ["rope", "t5_both", "shaw", "fox", "value_rope"]
+
+
+@functools.cache
+def operands(name):
+    if name == "t5_both":
+        return common.build("t5", bidirectional=True), *sides(2, T, T)
+    return common.build(name, num_kv_heads=2), *sides(2, T, T)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run(attention, static, encoding, q, k, v, traced):
+    def loss(encoding, q, k, v):
+        tokens = tokens_of(encoding, text(T))
+        options = dict(static) | traced
+        out = attention(encoding, q, k, v, tokens, **options)
+        return (out**2).sum() + out[:, 3].sum(), out
+
+    return jax.value_and_grad(loss, argnums=range(4), has_aux=True)(encoding, q, k, v)
+
+
+def run(attention, name, mask=None, **options):
+    """Returns attention and its gradients; functions are static, and arrays traced."""
+    is_static = callable(mask) and not isinstance(mask, jax.tree_util.Partial)
+    traced = {} if mask is None or is_static else {"mask": mask}
+    if is_static:
+        options["mask"] = mask
+    if "dropout" in options:
+        options["dropout"] = Pair(*options["dropout"])
+    return _run(attention, tuple(options.items()), *operands(name), traced)
+
+
+class Pair(tuple):
+    """Is a rate and a key that can be compared, because ``jax.jit`` must."""
+
+    def __new__(cls, rate, key):
+        return super().__new__(cls, (rate, key))
+
+    def __hash__(self):
+        return hash((self[0], jax.random.key_data(self[1]).tobytes()))
+
+    def __eq__(self, other):
+        return hash(self) == hash(other)
+
+
+def by(implementation):
+    return functools.partial(posenc_jax.attend, implementation=implementation)
+
+
+by_dense, by_cpu, by_tiles = by(dense), by("dense"), by(TILED)
+
+
+def of_every_pair(table):
+    return np.broadcast_to(table, (B, H, T, T))
+
+
+def written_out(encoding, q, k, v, tokens, *, mask):
+    """Attends as a textbook has it, with a mask of all pairs."""
+    logits = posenc_jax.logits(encoding, q, k, tokens)
+    weights = jnp.where(mask, jax.nn.softmax(jnp.where(mask, logits, -1e9)), 0)
+    return posenc_jax.combine(encoding, weights, v, tokens)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_mask_is_that_of_a_textbook(name):
+    expected = run(written_out, name, DRAWN)
+    for attention in (by_dense, by_tiles):
+        close(run(attention, name, DRAWN, causal=False), expected)
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_a_mask_of_any_kind_in_tiles(kind):
+    given, table = MASKS[kind]
+    expected = run(by_dense, "shaw", of_every_pair(table), causal=False)
+    close(run(by_tiles, "shaw", given, causal=False), expected)
+
+
+@pytest.mark.parametrize("implementation", ["dense", "fused"])
+def test_a_mask_in_other_implementations(implementation):
+    for given, table in (MASKS["every head"], MASKS["prefix"]):
+        expected = run(by_dense, "rope", of_every_pair(table), causal=False)
+        close(run(by(implementation), "rope", given, causal=False), expected)
+
+
+def test_a_mask_stands_beside_causality_and_a_window():
+    table = DRAWN & np.tri(T, dtype=bool) & ~np.tri(T, k=-6, dtype=bool)
+    expected = run(by_dense, "fox", table, causal=False)
+    for attention in (by_dense, by_tiles):
+        close(run(attention, "fox", DRAWN, window=6), expected)
+
+
+def test_a_query_that_the_mask_shows_nothing_gives_zeros():
+    for attention in (by_dense, by_tiles, by("fused")):
+        (_, out), gradients = run(attention, "rope", DRAWN, causal=False)
+        assert (out[:, 3] == 0).all() and (abs(out[:, 4:]).max(axis=(0, 2, 3)) > 0.1).all()
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
+
+
+def test_a_function_reads_traced_arrays_and_the_order_of_a_part():
+    encoding, q, k, v = operands("rope")
+    tokens, lengths = encoding.tokens(text(T)), jnp.array([5, 20])
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def last(attention, q, k, v, lengths):
+        def shown(lengths, q_index, k_index):
+            return (k_index <= q_index) & (k_index >= lengths[:, None, None, None])
+
+        mask = jax.tree_util.Partial(shown, lengths)
+        part = tokens.part(T - 7, 7)
+        return attention(encoding, q[:, -7:], k, v, part, tokens, mask=mask, causal=False)
+
+    table = np.tri(T, dtype=bool) & (np.arange(T) >= np.array(lengths)[:, None, None, None])
+    (_, expected), _ = run(by_dense, "rope", of_every_pair(table), causal=False)
+    for attention in (by_dense, by_tiles):
+        np.testing.assert_allclose(last(attention, q, k, v, lengths), expected[:, -7:], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rope", "fox"])
+def test_a_ring_takes_a_mask_by_function_and_drops_the_same(name):
+    options = dict(causal=False, dropout=(0.3, KEY))
+    expected = run(by_dense, name, of_prefix, **options)
+    with jax.set_mesh(mesh_of(context=4)):
+        close(run(by("ring"), name, of_prefix, **options), expected)
+        refuses("mask", lambda: run(by("ring"), name, DRAWN, causal=False))
+
+
+# A window to both sides
+
+
+@pytest.mark.parametrize("window", [(3, 5), (None, 2), (4, None), (0, 0)])
+def test_a_window_to_both_sides(window):
+    left, right = (T if side is None else side for side in window)
+    ahead = np.arange(T)[:, None] - np.arange(T)
+    table = (ahead <= left) & (ahead >= -right)
+    expected = run(by_dense, "t5_both", of_every_pair(table), causal=False)
+    for attention in (by_dense, by_tiles):
+        close(run(attention, "t5_both", window=window, causal=False), expected)
+
+
+def test_a_window_to_both_sides_may_be_traced():
+    encoding, *qkv = operands("rope")
+    tokens = encoding.tokens(text(T))
+    attend = functools.partial(posenc_jax.attend, encoding, *qkv, tokens, causal=False)
+    traced = jax.jit(lambda n: attend(window=(n, n + 1), implementation=TILED))(4)
+    np.testing.assert_allclose(traced, attend(window=(4, 5)), atol=1e-5)
+
+
+def test_one_sided_windows_are_pairs_too():
+    close(run(by_tiles, "rope", window=(5, 0)), run(by_dense, "rope", window=6))
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_dropout_in_tiles_and_in_its_gradients(name):
+    options = dict(dropout=(0.4, KEY), causal=False, window=(20, 30))
+    expected = run(by_dense, name, **options)
+    for attention in (by_cpu, by_tiles) if name == "rope" else (by_tiles,):
+        close(run(attention, name, **options), expected)
+    (_, whole), _ = run(by_dense, name, **options | dict(dropout=(0.0, KEY)))
+    assert abs(expected[0][1] - whole).max() > 0.1
+
+
+def test_gradients_of_dropout_are_those_of_finite_differences():
+    encoding, q, k, v = operands("shaw")
+    direction = jnp.asarray(common.normal(9, *q.shape))
+
+    @jax.jit
+    def loss(by):
+        tokens = tokens_of(encoding, text(T))
+        return (by_tiles(encoding, q + by * direction, k, v, tokens, dropout=(0.4, KEY)) ** 2).sum()
+
+    step = 1e-2
+    expected = (loss(step) - loss(-step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(loss)(0.0), expected, rtol=2e-2)
+
+
+def test_weights_are_dropped_at_the_rate_and_independently():
+    """Rows, heads, queries and keys all differ, and so does another key."""
+    encoding, (q, k, _) = operands("nope")[0], sides(4, T, T)
+    one_hot = jnp.broadcast_to(jnp.eye(T)[None, :, None], (B, T, H, T))
+
+    def weights(**options):
+        tokens = encoding.tokens(text(T))
+        return posenc_jax.attend(encoding, q, k, one_hot, tokens, causal=False, **options)
+
+    whole = weights()
+    ratio = np.asarray(weights(dropout=(0.25, KEY)) / whole)
+    kept = ratio > 0
+    np.testing.assert_allclose(ratio[kept], 1 / 0.75, rtol=1e-5)
+    assert abs(kept.mean() - 0.75) < 4 * (0.25 * 0.75 / kept.size) ** 0.5
+    again, other = (weights(dropout=(0.25, key)) > 0 for key in (KEY, jax.random.key(8)))
+    assert (kept == again).all() and abs((kept == other).mean() - 0.625) < 0.02
+    for axis in range(4):
+        shifted = np.roll(kept, 1, axis=axis)
+        assert abs((kept == shifted).mean() - 0.625) < 0.03
+    old = weights(dropout=(0.25, jax.random.PRNGKey(7))) > 0
+    assert (kept == old).all()
+
+
+def test_a_shard_of_the_heads_drops_what_the_whole_model_drops():
+    encoding, (q, k, v) = operands("nope")[0], sides(4, T, T)
+    tokens = encoding.tokens(text(T))
+    whole = posenc_jax.attend(encoding, q, k, v, tokens, dropout=(0.3, KEY))
+    shard = posenc_jax.HeadShard(encoding, jnp.array([2, 3]), H)
+    half = (x[:, :, 2:] for x in (q, k, v))
+    out = posenc_jax.attend(shard, *half, tokens, dropout=(0.3, KEY))
+    np.testing.assert_allclose(out, whole[:, :, 2:], atol=1e-5)
+
+
+def test_dropout_with_sinks():
+    """The sink takes its share before weights are dropped."""
+    sinks = jnp.asarray(common.normal(3, H))
+    options = dict(dropout=(0.4, KEY))
+    encoding, *qkv = operands("rope")
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def gradients(attention, sinks, *qkv):
+        def loss(sinks, *qkv):
+            tokens = encoding.tokens(text(T))
+            out = attention(encoding, *qkv, tokens, sinks=sinks, **options)
+            return (out**2).sum(), out
+
+        return jax.value_and_grad(loss, argnums=range(4), has_aux=True)(sinks, *qkv)
+
+    close(gradients(by_tiles, sinks, *qkv), gradients(by_dense, sinks, *qkv))
+
+
+# Mistakes
+
+MISTAKES = {
+    "mask": [
+        dict(mask=np.ones((T, T))),
+        dict(mask=np.ones((B, T), bool)),
+        dict(mask=np.ones((1, B, H, T, T), bool)),
+        dict(mask=lambda q_index, k_index: q_index - k_index),
+        dict(mask=of_prefix, implementation="pallas"),
+    ],
+    "window": [
+        dict(window=(3, 3)),
+        dict(window=(3, None)),
+        *(dict(window=bad, causal=False) for bad in ((3,), (-1, 3), (1.5, 2), (True, 2), "32")),
+        dict(window=(3, 3), causal=False, implementation="pallas"),
+    ],
+    "dropout": [
+        *(dict(dropout=bad) for bad in (0.1, (0.1,), (1.0, KEY), (-0.1, KEY), ("0.1", KEY))),
+        dict(dropout=(0.1, KEY), implementation="fused"),
+        dict(dropout=(0.1, KEY), implementation="pallas"),
+    ],
+    "key": [dict(dropout=(0.1, 0))],
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(name):
+    encoding, *qkv = operands("rope")
+    tokens = encoding.tokens(text(T))
+    for bad in MISTAKES[name]:
+        refuses(name, lambda bad=bad: posenc_jax.attend(encoding, *qkv, tokens, **bad))
+
+
+def test_a_mask_by_function_needs_an_order():
+    encoding, q, k, v = operands("rope")
+    attend = functools.partial(posenc_jax.attend, encoding, q[:, :7], k, v, causal=False)
+    tokens = encoding.tokens(text(T))
+    refuses("order", lambda: attend(encoding.tokens(text(7)), tokens, mask=of_prefix))
+
+
+def test_one_sided_t5_refuses_later_keys():
+    encoding, *qkv = operands("t5_both")
+    one_sided = common.build("t5")
+    tokens = one_sided.tokens(text(T))
+    for implementation in ("dense", "blockwise", "pallas"):
+        options = dict(causal=False, implementation=implementation)
+        attend = functools.partial(posenc_jax.attend, **options)
+        refuses("bidirectional=True", lambda a=attend: a(one_sided, *qkv, tokens))
+        attend(encoding, *qkv, encoding.tokens(text(T)))
+    wrapped = posenc_jax.make("soft_cap", over=one_sided, cap=5.0)
+    refuses("bidirectional", lambda: attend(wrapped, *qkv, wrapped.tokens(text(T))))
+
+
+def test_absolute_schemes_without_embed_are_named_once():
+    import warnings
+
+    from posenc_jax.encodings.absolute import added
+
+    encoding, (q, k, v) = common.build("learned", train_length=T), sides(4, T, T)
+    tokens = encoding.tokens(text(T))
+    added._NAMED.clear()
+    with pytest.warns(UserWarning, match=r"encoding\.embed"):
+        posenc_jax.attend(encoding, q, k, v, tokens)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        posenc_jax.attend(encoding, q, k, v, tokens)
+        added._NAMED.clear()
+        encoding.embed(jnp.ones((B, T, common.WIDTH)), tokens)
+        posenc_jax.attend(encoding, q, k, v, tokens)
