@@ -130,15 +130,23 @@ def checked_mask(mask: Any, B, H, T, S) -> Any:
     """Returns ``mask`` with four axes, or as a function that may go through ``jax.jit``.
 
     Raises:
-      ValueError: it is not bool, or does not broadcast to ``[B, H, T, S]``.
+      ValueError: it is not bool, does not broadcast to ``[B, H, T, S]``, or is a function that
+        reads traced arrays from outside.
     """
     if mask is None:
         return None
     if callable(mask):
         mask = mask if isinstance(mask, jax.tree_util.Partial) else jax.tree_util.Partial(mask)
         sides = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((B, 1, T, 1), (B, 1, 1, S)))
-        result = jax.eval_shape(mask, *sides)
-        given, what = result, "mask(q_index, k_index) returns"
+        program, given = jax.make_jaxpr(_called, return_shape=True)(mask, *sides)
+        what = "mask(q_index, k_index) returns"
+        # Tiles are programs of their own, which cannot read what is traced around them.
+        if any(isinstance(x, jax.core.Tracer) for x in program.consts):
+            raise ValueError(
+                "mask reads arrays that are traced, from outside of the function: pass them with "
+                "it, mask=jax.tree_util.Partial(function, *arrays), to a function that takes them "
+                "before q_index and k_index"
+            )
     else:
         given = mask = jnp.asarray(as_array("mask", mask))
         what = "mask is"
@@ -153,3 +161,7 @@ def checked_mask(mask: Any, B, H, T, S) -> Any:
             "mask of keys alone, [B, S], is mask[:, None, None]"
         )
     return mask if callable(mask) else mask.reshape(shape)
+
+
+def _called(mask, *indices):
+    return mask(*indices)

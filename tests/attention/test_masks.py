@@ -309,6 +309,18 @@ def test_mistakes(name):
         refuses(name, lambda bad=bad: posenc_jax.attend(encoding, *qkv, tokens, **bad))
 
 
+def test_a_function_that_reads_traced_arrays_from_outside_is_refused():
+    """JAX would say that a tracer escaped, and only where there are tiles."""
+    encoding, *qkv = operands("rope")
+
+    def run(start):
+        mask = lambda q_index, k_index: k_index >= start  # noqa: E731
+        return posenc_jax.attend(encoding, *qkv, encoding.tokens(text(T)), mask=mask)
+
+    assert np.isfinite(run(3)).all()
+    refuses("Partial", lambda: jax.jit(run)(3))
+
+
 def test_a_mask_by_function_needs_an_order():
     encoding, q, k, v = operands("rope")
     attend = functools.partial(posenc_jax.attend, encoding, q[:, :7], k, v, causal=False)
