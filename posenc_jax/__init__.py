@@ -16,7 +16,7 @@ from posenc_jax.registry import REGISTRY, make
 from posenc_jax.tokens import Tokens
 
 if TYPE_CHECKING:
-    from posenc_jax import positions
+    from posenc_jax import positions, pretrained
     from posenc_jax.costs import describe
     from posenc_jax.flax import linen
     from posenc_jax.flax.attention_fn import attention_fn
@@ -50,6 +50,7 @@ __all__ = [
     "logits",
     "make",
     "positions",
+    "pretrained",
     "rotate_keys",
     "sinks_from_hf",
     "zigzag",
@@ -70,7 +71,7 @@ _LATER = {
     "linen": "posenc_jax.flax",
     "sinks_from_hf": "posenc_jax.hf.pattern",
 }
-_MODULES = ("attention", "encodings", "flax", "hf", "model", "positions")
+_MODULES = ("attention", "encodings", "flax", "hf", "model", "positions", "pretrained")
 
 
 def __getattr__(name: str) -> Any:
