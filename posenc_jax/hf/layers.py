@@ -170,8 +170,11 @@ def _asked(config, layer_type, layer) -> list[At]:
         if not kinds or kinds[number] not in WITHOUT_ATTENTION
         if layer_type is None or not kinds or kinds[number] == layer_type
     ]
-    known = {*(kinds or row_of(config).kinds), *_only_section(config)[1]}
-    known |= {FULL, SLIDING} if not config.keys().isdisjoint(_LOCAL_BASES) else set()
+    row, section = row_of(config), _only_section(config)[1]
+    known = {*(kinds or row.kinds)}
+    known |= {key for key, value in section.items() if isinstance(value, Mapping | None)}
+    if row.local or not config.keys().isdisjoint(_LOCAL_BASES):
+        known |= {FULL, SLIDING}
     if layer_type is not None and layer_type not in known:
         raise ValueError(
             f"layer_type={layer_type!r} must be left out, or one of {', '.join(sorted(known))}"
