@@ -1,8 +1,10 @@
 """Loads published models from their files, extends them, and writes them for transformers to open.
 
-smollm2 = load("smollm2")
-yarn = smollm2.under("yarn", factor=4.0)
-save("smollm2-32k", yarn, smollm2.config, smollm2.tokenizer)
+In a program:
+
+    smollm2 = load("smollm2")
+    yarn = smollm2.under("yarn", factor=4.0)
+    save("smollm2-32k", yarn, smollm2.config, smollm2.tokenizer)
 """
 
 import dataclasses

@@ -161,8 +161,8 @@ def test_published_config(name):
         stack = {} if model == "bloom" else {"layer_type": "encoder", "rngs": nnx.Rngs(0)}
         heads = config.get("n_head", config.get("num_attention_heads", config.get("num_heads")))
         encoding = from_hf(whole, **stack)
-        assert type(encoding).__name__ == ("ALiBi" if model == "bloom" else "T5")
-        assert encoding.num_heads == heads
+        found = encoding.num_heads if model == "bloom" else encoding.table.shape[1]
+        assert found == heads
         return
     count = config.get("num_hidden_layers", config.get("n_layer"))
     for number in {0, 1, 2, count // 2, count - 1} if count else {None}:
