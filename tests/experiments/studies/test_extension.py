@@ -451,8 +451,9 @@ def published(finished, monkeypatch):
     def load(path, shardings, scan, **kinds):
         state, _ = load_run(finished[0] / f"runs/{path}")
         assert scan is state.model.scan is True and kinds["dtype"] == "float32"
-        found = _as_llama(state.model, 32)
-        return types.SimpleNamespace(model=state.model, config=found, tokenizer=Bytes())
+        model = jax.device_put(state.model, shardings(state.model))
+        found = _as_llama(model, 32)
+        return types.SimpleNamespace(model=model, config=found, tokenizer=Bytes())
 
     def save(path, model, config, tokenizer, max_length):
         config = extended(config, model, max_length)
