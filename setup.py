@@ -58,7 +58,7 @@ setup(
     install_requires=REQUIRED,
     extras_require={
         "experiments": EXPERIMENTS,
-        "pretrained": [*EXPERIMENTS, *PRETRAINED],
+        "pretrained": PRETRAINED,
         # With pytest 9.2, pytest-xdist 3.8 does not see which tests must share a worker.
         "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "pytest<9.2"]
         + ["pytest-xdist", "ruff", "mypy", "types-PyYAML", "pybtex", "equinox", "dm-haiku"],

@@ -24,9 +24,9 @@ import transformers  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from experiments.command import count, counts, exit_status  # noqa: E402
-from experiments.pretrained.published import load  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax import generate  # noqa: E402
+from posenc_jax.pretrained import load  # noqa: E402
 
 VOCAB = 49152
 SIZES = dict(

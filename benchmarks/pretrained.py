@@ -32,9 +32,9 @@ import transformers  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from experiments.command import count, counts, exit_status  # noqa: E402
-from experiments.pretrained.published import load, save  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from posenc_jax import Cache  # noqa: E402
+from posenc_jax.pretrained import load, save  # noqa: E402
 
 SIDES = ("ours", "transformers")
 
@@ -121,9 +121,7 @@ def time_rounds(readers, ids_1T, rounds, advance) -> list[list[float]]:
 @exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--model", default="smollm2", help="as experiments.pretrained.published takes it"
-    )
+    parser.add_argument("--model", default="smollm2", help="as posenc_jax.pretrained takes it")
     parser.add_argument("--lengths", type=counts, default="1024,4096,8192")
     parser.add_argument("--rounds", type=count, default=5)
     parser.add_argument("--chunk", type=count, default=2048, help="tokens ours reads at a time")

@@ -14,13 +14,13 @@ from transformers import CONFIG_MAPPING
 
 from parity.turning import TOKENS, Turning, as_published, small_config
 from posenc_jax import Chunks, Side, from_hf, layers_from_hf, sinks_from_hf
-from posenc_jax.hf import models
-from posenc_jax.hf.kinds import number_of_layers
+from posenc_jax.hf.layers import number_of_layers
 from posenc_jax.hf.pattern import same
+from posenc_jax.hf.table import ROWS, having
 
 torch.set_num_threads(1)
 
-KNOWN = sorted(models.LAYOUTS.keys() | models.NO_POSITIONS)
+KNOWN = sorted(having(scheme="rope") + having(scheme="nope"))
 # Published models whose code is not in transformers.
 ELSEWHERE = {"internlm2", "kimi_k2"}
 # Models without the usual attention, or with parts that need other inputs: their rotary classes and
@@ -61,8 +61,9 @@ _OTHERS = {"linear_attention", "conv", "mamba", "mamba2", "recurrent", "moe", "m
 def positions_of(model_type, config):
     """Returns positions ``[A, B, T]`` as in transformers, and ``[B, T, A]`` as here."""
     has_sections = "mrope_section" in json.dumps(config.get("rope_parameters"))
-    axes = 3 if model_type in models.SECTIONS or has_sections else 1
-    axes = 2 if model_type in models.ROW_AND_COLUMN else axes
+    row = ROWS[model_type]
+    axes = 3 if row.sections or has_sections else 1
+    axes = 2 if row.axes == "rows_and_columns" else axes
     positions = np.random.default_rng(0).integers(0, 60, (axes, 1, TOKENS))
     return (positions[0], positions[0]) if axes == 1 else (positions, np.moveaxis(positions, 0, -1))
 
@@ -156,7 +157,7 @@ def answer(config, **arguments):
 
 
 # Models for which no pattern of layers is right, because of the windows of their small config.
-NO_PATTERN = models.WINDOW_BOTH_SIDES | {"unlimited_ocr_text"}
+NO_PATTERN = {*having(both_sides=True), "unlimited_ocr_text"}
 
 
 def assert_sees_alike(window, mask):
@@ -242,7 +243,7 @@ def check_learned(model_type):
 
 def check_model(model_type):
     """Checks how each layer rotates queries and keys, and which keys it sees."""
-    if model_type in models.LEARNED:
+    if ROWS[model_type].learned:
         check_learned(model_type)
         return
     config = small_config(model_type)

@@ -30,13 +30,13 @@ from parity.checks import (
     windows_of,
 )
 from parity.turning import Turning, as_published, small_config
-from posenc_jax.hf import models
-from posenc_jax.hf.positions import READ, about_positions
+from posenc_jax.hf.config import READ, about_positions
+from posenc_jax.hf.table import having, words
 
 PATH = pathlib.Path(__file__).parent.parent / "tests" / "golden" / "hf_model_types.json"
 POSITION = (7, 3, 2)  # time or text, row and column
 
-_SIZES = models.words("""
+_SIZES = words("""
     model_type head_dim hidden_size num_attention_heads decoder_num_attention_heads
     num_hidden_layers num_layers layer_types layers_block_type max_position_embeddings
     original_max_position_embeddings sliding_window per_layer_config position_embedding_type
@@ -150,7 +150,7 @@ def _pairs(x, layout):
 
 def main():
     tables: list = []
-    run = [name for name in KNOWN if name not in NOT_RUN | models.LEARNED]
+    run = [name for name in KNOWN if name not in NOT_RUN | {*having(learned=True)}]
     records = {name: record(name, tables) for name in run}
     records |= {name: record_of_parts(name, tables) for name in BY_PARTS}
     write(records, tables)

@@ -27,8 +27,9 @@ from parity.checks import (
 )
 from parity.turning import as_published
 from posenc_jax import layers_from_hf
-from posenc_jax.hf import models
 from posenc_jax.hf.config import flattened
+from posenc_jax.hf.table import REFUSED as NOT_OFFERED
+from posenc_jax.hf.table import having
 
 PATH = pathlib.Path(__file__).parent.parent / "docs" / "how-to" / "model_types.md"
 RUN, PARTS = "right: a small model was run", "right: its rotary code was run"
@@ -42,7 +43,7 @@ def by_layer(model_type: str) -> str:
         return _checked(check_model, RUN, model_type)
     if model_type in BY_PARTS:
         return _checked(check_parts, PARTS, model_type)
-    if model_type in models.REFUSED:
+    if model_type in NOT_OFFERED:
         return REFUSED
     try:
         config = as_published(CONFIG_MAPPING[model_type]())
@@ -60,7 +61,7 @@ def as_pattern(model_type: str, one: str) -> str:
     if one in (REFUSED, WRONG, NO_DEFAULT):
         return one
     config = as_published(CONFIG_MAPPING[model_type](**GIVEN.get(model_type, {})))
-    stack = "decoder" if model_type in models.T5 else None
+    stack = "decoder" if model_type in having(scheme="t5") else None
     try:
         layers_from_hf(config, layer_type=stack, rngs=nnx.Rngs(0))
     except ValueError:

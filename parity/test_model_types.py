@@ -14,12 +14,12 @@ from transformers.models.auto.configuration_auto import (
 
 from parity.checks import BY_PARTS, KNOWN, NOT_RUN, answers_of, check_model, check_parts
 from parity.turning import as_published
-from posenc_jax.hf import models
 from posenc_jax.hf.config import flattened
-from posenc_jax.hf.kinds import kinds_of as own_kinds
+from posenc_jax.hf.layers import kinds_of as own_kinds
+from posenc_jax.hf.table import REFUSED, ROWS, TEXT_PARTS, words
 
 # Directories of speech, images and sequences of other things, whose types are refused as unknown.
-REFUSED_UNREAD = models.words("""
+REFUSED_UNREAD = words("""
     clvp dia esmfold2 glmasr gradium_phonon_tts idefics kyutai_speech_to_text lasr mimi
     muse_glimmer_assistant musicflamingo nemotron3_5_transcribe nemotron3_diarization
     nemotron_asr_streaming neucodec parakeet pe_audio pe_audio_video pe_video pocket_tts
@@ -38,7 +38,7 @@ def test_rotary_parts_turn_as_in_transformers(model_type):
     check_parts(model_type)
 
 
-COUNTED = [*models.FULL_EVERY, "jamba", "kimi_linear", "llama4_text", "recurrent_gemma"]
+COUNTED = sorted(name for name, row in ROWS.items() if row.kind_rule)
 
 
 @pytest.mark.parametrize("model_type", COUNTED)
@@ -61,7 +61,7 @@ def test_every_directory_with_rotation_is_sorted():
     types = collections.defaultdict(set)
     for name in CONFIG_MAPPING_NAMES:
         types[model_type_to_module_name(name)].add(name)
-    sorted_types = {*KNOWN, *models.T5, *models.ALIBI, *models.REFUSED, *models.TEXT_PARTS}
+    sorted_types = {*ROWS, *REFUSED, *TEXT_PARTS}
     found = set()
     for folder in sorted(pathlib.Path(transformers.models.__file__).parent.iterdir()):
         code = "".join(path.read_text() for path in folder.glob("modeling_*.py"))
@@ -82,4 +82,4 @@ def test_the_default_of_every_class_is_known_or_refused(model_type):
         pytest.skip(f"{type(error).__name__}: the class has no default that works")
     if answers_of(config):
         inner = flattened(config, {})["model_type"]
-        assert inner in KNOWN or inner in models.T5 | models.ALIBI
+        assert inner in ROWS

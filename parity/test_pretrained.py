@@ -10,11 +10,10 @@ import torch
 import transformers
 from hf_models import relative_error
 
-from experiments.pretrained.published import load, save
 from experiments.training.text import token_losses
 from parity import models
-from posenc_jax.hf import decoder
 from posenc_jax.positions import text
+from posenc_jax.pretrained import decoder, load, save
 
 CASES = [name for name, case in models.CASES.items() if case[1]["model_type"] in decoder.DECODERS]
 TRAINED = 16

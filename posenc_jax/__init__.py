@@ -16,7 +16,7 @@ from posenc_jax.registry import REGISTRY, make, signature
 from posenc_jax.tokens import Tokens
 
 if TYPE_CHECKING:
-    from posenc_jax import functional, positions
+    from posenc_jax import functional, positions, pretrained
     from posenc_jax.costs import describe
     from posenc_jax.flax import linen
     from posenc_jax.flax.attention_fn import attention_fn
@@ -52,6 +52,7 @@ __all__ = [
     "logits",
     "make",
     "positions",
+    "pretrained",
     "rotate_keys",
     "signature",
     "sinks_from_hf",
@@ -73,7 +74,16 @@ _LATER = {
     "linen": "posenc_jax.flax",
     "sinks_from_hf": "posenc_jax.hf.pattern",
 }
-_MODULES = ("attention", "encodings", "flax", "functional", "hf", "model", "positions")
+_MODULES = (
+    "attention",
+    "encodings",
+    "flax",
+    "functional",
+    "hf",
+    "model",
+    "positions",
+    "pretrained",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ COMMANDS = {
     "report": (["launch.py", "--report"], "Writes the report of finished runs: same flags."),
     "export": (["-m", "experiments.pretrained.export"], "Saves a run for transformers."),
     "convert": (
-        ["-m", "experiments.pretrained.published"],
+        ["-m", "posenc_jax.pretrained.__main__"],
         "Saves published weights under another encoding.",
     ),
     "probe": (["-m", "experiments.evaluation.probes"], "Shows what the heads of a run look at."),

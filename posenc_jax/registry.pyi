@@ -100,7 +100,7 @@ def make(name: Literal['sinusoidal'], *, model_dim: int, base: float=..., layout
     ...
 
 @overload
-def make(name: Literal['learned'], *, model_dim: int, train_length: int, rngs: nnx.Rngs, out_of_range: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=...) -> Learned:
+def make(name: Literal['learned'], *, model_dim: int, train_length: int, rngs: nnx.Rngs | None, out_of_range: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=...) -> Learned:
     ...
 
 @overload
@@ -108,11 +108,11 @@ def make(name: Literal['sinusoidal_2d'], *, model_dim: int, num_axes: int=..., b
     ...
 
 @overload
-def make(name: Literal['learned_2d'], *, model_dim: int, rngs: nnx.Rngs, train_length: int | None=..., grid: tuple[int, ...] | None=..., out_of_range: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=...) -> Learned2D:
+def make(name: Literal['learned_2d'], *, model_dim: int, rngs: nnx.Rngs | None, train_length: int | None=..., grid: tuple[int, ...] | None=..., out_of_range: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=...) -> Learned2D:
     ...
 
 @overload
-def make(name: Literal['seqpe'], *, num_heads: int, head_dim: int, model_dim: int, train_length: int, rngs: nnx.Rngs, num_kv_heads: int | None=..., hook: str=..., pe_qk: str=..., scalar_scale: float=..., num_axes: int=..., max_position: int=..., encoder_layers: int=..., encoder_heads: int | None=..., bidirectional: bool=..., mask_padding: bool=..., temperature: float=..., shift_probability: float=..., contrastive_weight: float=..., transfer_weight: float=..., num_pivots: int=..., num_candidates: int=..., num_offsets: int=..., num_layers: int | None=...) -> SeqPE:
+def make(name: Literal['seqpe'], *, num_heads: int, head_dim: int, model_dim: int, train_length: int, rngs: nnx.Rngs | None, num_kv_heads: int | None=..., hook: str=..., pe_qk: str=..., scalar_scale: float=..., num_axes: int=..., max_position: int=..., encoder_layers: int=..., encoder_heads: int | None=..., bidirectional: bool=..., mask_padding: bool=..., temperature: float=..., shift_probability: float=..., contrastive_weight: float=..., transfer_weight: float=..., num_pivots: int=..., num_candidates: int=..., num_offsets: int=..., num_layers: int | None=...) -> SeqPE:
     ...
 
 @overload
@@ -124,7 +124,7 @@ def make(name: Literal['rope'], *, head_dim: int, base: float | jax.Array=..., f
     ...
 
 @overload
-def make(name: Literal['rope_mixed'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs, base: float | jax.Array=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> RoPEMixed:
+def make(name: Literal['rope_mixed'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> RoPEMixed:
     ...
 
 @overload
@@ -240,7 +240,7 @@ def make(name: Literal['value_rope'], *, head_dim: int, base: float | jax.Array=
     ...
 
 @overload
-def make(name: Literal['grape_m'], *, head_dim: int, num_kv_heads: int, rngs: nnx.Rngs, base: float | jax.Array=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> GrapeM:
+def make(name: Literal['grape_m'], *, head_dim: int, num_kv_heads: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> GrapeM:
     ...
 
 @overload
@@ -248,11 +248,11 @@ def make(name: Literal['xpos'], *, head_dim: int, base: float | jax.Array=..., r
     ...
 
 @overload
-def make(name: Literal['fope'], *, num_kv_heads: int, head_dim: int, train_length: int, rngs: nnx.Rngs, base: float=..., rotary_dim: int | None=..., layout: str=..., gain: float=..., padding: str=..., learned: bool=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=...) -> FoPE:
+def make(name: Literal['fope'], *, num_kv_heads: int, head_dim: int, train_length: int, rngs: nnx.Rngs | None, base: float=..., rotary_dim: int | None=..., layout: str=..., gain: float=..., padding: str=..., learned: bool=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=...) -> FoPE:
     ...
 
 @overload
-def make(name: Literal['pope'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs, base: float | jax.Array=..., phase_init: str=..., num_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> PoPE:
+def make(name: Literal['pope'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., phase_init: str=..., num_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> PoPE:
     ...
 
 @overload
@@ -280,19 +280,19 @@ def make(name: Literal['alibi_2d'], *, num_heads: int, slope_scale: float=..., n
     ...
 
 @overload
-def make(name: Literal['swin_v2'], *, num_heads: int, rngs: nnx.Rngs, grid: tuple[int, int]=..., hidden: int=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> SwinV2:
+def make(name: Literal['swin_v2'], *, num_heads: int, rngs: nnx.Rngs | None, grid: tuple[int, int]=..., hidden: int=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> SwinV2:
     ...
 
 @overload
-def make(name: Literal['t5'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs, num_buckets: int=..., max_distance: int=..., bidirectional: bool=..., table_scale: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> T5:
+def make(name: Literal['t5'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, num_buckets: int=..., max_distance: int=..., bidirectional: bool=..., table_scale: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> T5:
     ...
 
 @overload
-def make(name: Literal['kerple_log'], *, num_heads: int, rngs: nnx.Rngs, num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> KerpleLog:
+def make(name: Literal['kerple_log'], *, num_heads: int, rngs: nnx.Rngs | None, num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> KerpleLog:
     ...
 
 @overload
-def make(name: Literal['kerple_power'], *, num_heads: int, rngs: nnx.Rngs, num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> KerplePower:
+def make(name: Literal['kerple_power'], *, num_heads: int, rngs: nnx.Rngs | None, num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> KerplePower:
     ...
 
 @overload
@@ -300,67 +300,67 @@ def make(name: Literal['sandwich'], *, num_heads: int, channels: int=..., base: 
     ...
 
 @overload
-def make(name: Literal['fire'], *, num_heads: int, rngs: nnx.Rngs, hidden: int=..., init_length: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> FIRE:
+def make(name: Literal['fire'], *, num_heads: int, rngs: nnx.Rngs | None, hidden: int=..., init_length: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> FIRE:
     ...
 
 @overload
-def make(name: Literal['shaw'], *, head_dim: int, rngs: nnx.Rngs, max_distance: int=..., values: bool=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> Shaw:
+def make(name: Literal['shaw'], *, head_dim: int, rngs: nnx.Rngs | None, max_distance: int=..., values: bool=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> Shaw:
     ...
 
 @overload
-def make(name: Literal['transformer_xl'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs, base: float=..., num_kv_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> TransformerXL:
+def make(name: Literal['transformer_xl'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, base: float=..., num_kv_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> TransformerXL:
     ...
 
 @overload
-def make(name: Literal['deberta'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs, max_distance: int=..., num_buckets: int | None=..., p2c_row: str=..., num_kv_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> DeBERTa:
+def make(name: Literal['deberta'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, max_distance: int=..., num_buckets: int | None=..., p2c_row: str=..., num_kv_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> DeBERTa:
     ...
 
 @overload
-def make(name: Literal['inkling'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs, rank: int=..., extent: int=..., log_floor: int | None=..., log_scale: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> Inkling:
+def make(name: Literal['inkling'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, rank: int=..., extent: int=..., log_floor: int | None=..., log_scale: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> Inkling:
     ...
 
 @overload
-def make(name: Literal['inkling2'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs, rank: int=..., extent: int=..., log_floor: int | None=..., log_scale: float=..., clip: float=..., vector_clip: float=..., num_kv_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> Inkling2:
+def make(name: Literal['inkling2'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, rank: int=..., extent: int=..., log_floor: int | None=..., log_scale: float=..., clip: float=..., vector_clip: float=..., num_kv_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> Inkling2:
     ...
 
 @overload
-def make(name: Literal['grape_a'], *, num_heads: int, head_dim: int, rngs: nnx.Rngs, gate: str=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> GrapeA:
+def make(name: Literal['grape_a'], *, num_heads: int, head_dim: int, rngs: nnx.Rngs | None, gate: str=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> GrapeA:
     ...
 
 @overload
-def make(name: Literal['grape_ap'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs, width: int=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> GrapeAP:
+def make(name: Literal['grape_ap'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, width: int=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> GrapeAP:
     ...
 
 @overload
-def make(name: Literal['dape'], *, num_heads: int, rngs: nnx.Rngs, bias: str=..., hidden: int=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> DAPE:
+def make(name: Literal['dape'], *, num_heads: int, rngs: nnx.Rngs | None, bias: str=..., hidden: int=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> DAPE:
     ...
 
 @overload
-def make(name: Literal['cope'], *, head_dim: int, rngs: nnx.Rngs, num_positions: int=..., nodiv: bool=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> CoPE:
+def make(name: Literal['cope'], *, head_dim: int, rngs: nnx.Rngs | None, num_positions: int=..., nodiv: bool=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> CoPE:
     ...
 
 @overload
-def make(name: Literal['fox'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs, bias_init: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> FoX:
+def make(name: Literal['fox'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, bias_init: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> FoX:
     ...
 
 @overload
-def make(name: Literal['cable'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs, bias_init: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> CABLE:
+def make(name: Literal['cable'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, bias_init: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> CABLE:
     ...
 
 @overload
-def make(name: Literal['grape_m_contextual'], *, head_dim: int, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs, base: float | jax.Array=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> GrapeMContextual:
+def make(name: Literal['grape_m_contextual'], *, head_dim: int, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> GrapeMContextual:
     ...
 
 @overload
-def make(name: Literal['wall'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs, bias_init: float=..., forget_gate: bool=..., num_kv_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> Wall:
+def make(name: Literal['wall'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, bias_init: float=..., forget_gate: bool=..., num_kv_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> Wall:
     ...
 
 @overload
-def make(name: Literal['path'], *, num_heads: int, num_kv_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs, rank: int | None=..., width: int=..., forget_gate: bool=..., train_length: int | None=..., num_layers: int | None=...) -> PaTH:
+def make(name: Literal['path'], *, num_heads: int, num_kv_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, rank: int | None=..., width: int=..., forget_gate: bool=..., train_length: int | None=..., num_layers: int | None=...) -> PaTH:
     ...
 
 @overload
-def make(name: Literal['selective_rope'], *, num_heads: int, num_kv_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs, base: float=..., temperature: float=..., rank: int=..., width: int=..., gate: bool=..., bias: bool=..., train_length: int | None=..., num_layers: int | None=...) -> SelectiveRoPE:
+def make(name: Literal['selective_rope'], *, num_heads: int, num_kv_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, base: float=..., temperature: float=..., rank: int=..., width: int=..., gate: bool=..., bias: bool=..., train_length: int | None=..., num_layers: int | None=...) -> SelectiveRoPE:
     ...
 
 @overload
@@ -392,7 +392,7 @@ def make(name: Literal['soft_cap'], *, over: Encoding | str | Mapping[str, Any]=
     ...
 
 @overload
-def make(name: Literal['kv_shift'], *, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs, over: Encoding | str | Mapping[str, Any]=..., num_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> KVShift:
+def make(name: Literal['kv_shift'], *, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, over: Encoding | str | Mapping[str, Any]=..., num_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> KVShift:
     ...
 
 @overload

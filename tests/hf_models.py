@@ -10,9 +10,9 @@ import numpy as np
 from flax import nnx
 
 import posenc_jax
-from posenc_jax.hf import decoder
-from posenc_jax.hf import weights as hf_weights
 from posenc_jax.positions import text
+from posenc_jax.pretrained import decoder
+from posenc_jax.pretrained import weights as hf_weights
 
 
 class Weights(dict):
@@ -50,7 +50,7 @@ def _joined(x_BTHC):
 
 
 def our_decoder(config, weights) -> posenc_jax.Transformer:
-    """Returns our decoder with the weights of a model that ``posenc_jax.hf.decoder`` knows."""
+    """Returns our decoder with the weights of a model that ``posenc_jax.pretrained`` knows."""
     layers, sizes = decoder.layers(config), decoder.sizes(config)
     model = posenc_jax.Transformer(layers, **sizes, rngs=nnx.Rngs(0))
     origins = hf_weights.of_config(model, config)

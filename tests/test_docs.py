@@ -1,7 +1,7 @@
 """Runs the Python of README.md and of the guides as it is written there, and follows all links.
 
 ``test_new_scheme`` runs the scheme of the README. What reads the models of another package
-(``experiments.pretrained.published``) is left out.
+(``posenc_jax.pretrained``) is left out.
 """
 
 import functools
@@ -164,7 +164,7 @@ PAGES = [
     if path.parent.name != "schemes" or path.name == "index.md"
 ]
 GUIDES = [f"docs/how-to/{page}.md" for page in GUIDE]
-ELSEWHERE = "class Root(Encoding)", '"root": "posenc_jax', "from experiments.pretrained.published"
+ELSEWHERE = "class Root(Encoding)", '"root": "posenc_jax', "from posenc_jax.pretrained import load"
 # The page leaves out what a model is made of, and models of its size take long to run.
 SMALLER = {
     "Transformer(pattern, ...)": "Transformer(pattern, vocab_size=64, model_dim=64, num_layers=2, "

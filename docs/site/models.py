@@ -13,22 +13,13 @@ from posenc_jax import REGISTRY, Encoding, layers_from_hf
 from posenc_jax.encodings.rotary import axes as allocations
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
-from posenc_jax.hf import models, types
+from posenc_jax.hf.sections import TYPES
+from posenc_jax.hf.table import REFUSED, having
 
 # A config of each model type, as its class has it by default.
 CONFIGS = Path(__file__).parents[2] / "tests/golden/hf_model_types.json"
 # What a rotary section says, and the scheme that it means.
-SECTIONS = {
-    "default": "rope",
-    "linear": "pi",
-    "dynamic": "dynamic_ntk",
-    "yarn": "yarn",
-    "longrope": "longrope",
-    "llama3": "llama3",
-    "proportional": "p_rope",
-    "ntk_alpha": "ntk",
-}
-assert SECTIONS.keys() == types.TYPES.keys()
+SECTIONS = {name: kind.scheme for name, kind in TYPES.items()}
 _CLASSES = {place.partition(":")[2]: name for name, place in reversed(REGISTRY.items())}
 
 
@@ -40,11 +31,11 @@ def model_types() -> dict[str, list[str]]:
         for encoding in _encodings(model["config"]):
             for name in _names(encoding):
                 found[name].add(model_type)
-    found["alibi"] |= models.READS_ALIBI
-    found["t5"] |= models.T5
+    found["alibi"].update(having(reads_alibi=True))
+    found["t5"].update(having(scheme="t5"))
     for name in ("lerope", "log_scale"):
-        found[name] |= models.LEARNED
-    for model_type, reason in models.REFUSED.items():
+        found[name].update(having(learned=True))
+    for model_type, reason in REFUSED.items():
         for name in re.findall(r"make\('(\w+)'", reason):
             found[name].add(model_type)
     return {name: sorted(which) for name, which in found.items()}

@@ -77,7 +77,7 @@ def _argument(parameter: inspect.Parameter) -> str:
     kind = parameter.annotation
     text = kind.__name__ if isinstance(kind, type) else str(kind)
     text = re.sub(r"\b[\w.]+\.(?=\w)", "", text).replace("Array", "jax.Array")
-    text = text.replace("Rngs", "nnx.Rngs")
+    text = text.replace("Rngs", "nnx.Rngs | None")
     if parameter.name == "over":
         text = "Encoding | str | Mapping[str, Any]"
     is_needed = parameter.default is inspect.Parameter.empty

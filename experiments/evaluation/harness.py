@@ -21,14 +21,14 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from experiments.command import encoding, exit_status
-from experiments.pretrained.trained import load_run, run_at
+from experiments.pretrained.trained import load_run, on_mesh, run_at
 from experiments.progress import stage
 from experiments.results.bucket import folder_at
 from experiments.results.record import write_json
 from experiments.training.batches import in_batches, rows_of_pass
 from experiments.training.mesh import make_mesh
 from experiments.training.text import token_losses_and_hits
-from posenc_jax import Transformer, generate
+from posenc_jax import Transformer, generate, pretrained
 
 # Widths are this times a power of 2, so that few programs are compiled.
 _SHORTEST = 32
@@ -239,7 +239,7 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
     """Returns a model, its conversion of text to tokens, and the length it was trained for.
 
     Args:
-      path: the folder of a run, or what ``experiments.pretrained.published.load`` takes.
+      path: the folder of a run, or what ``posenc_jax.pretrained.load`` takes.
       encoding: a name and keywords, which replace the rotation of a published model.
       mesh: the devices.
 
@@ -257,9 +257,7 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
             )
         # The length of the last training: a model tuned at a greater length reads that many tokens.
         return state.model, Coder(), config["train"]["length"]
-    from experiments.pretrained import published
-
-    loaded = published.load(path, mesh=mesh, scan=True)
+    loaded = pretrained.load(path, shardings=on_mesh(mesh), scan=True)
     if loaded.tokenizer is None:
         raise ValueError(f"{path} has no tokenizer; add its tokenizer.json to the folder")
     model = loaded.under(**encoding) if encoding else loaded.model

@@ -12,25 +12,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from experiments.command import exit_status
 from experiments.pretrained.trained import Source, load_run, run_at, sizes_of, train_length
 from experiments.results.bucket import folder_at
 from experiments.results.record import read_run
 from experiments.training.mesh import make_mesh
 from posenc_jax import Transformer
-from posenc_jax.hf.write import extended
+from posenc_jax.pretrained import save
+from posenc_jax.pretrained.write import extended
 
 
-def export(folder: Path, out: Path, checkpoint: str | None, console: Console) -> None:
+def export(folder: Path, out: Path, checkpoint: str | None) -> None:
     """Writes the model of a run as the folder ``out``.
 
     Args:
       folder: the folder of a run, as for ``load_run``.
       out: the folder to make.
       checkpoint: the published weights that the run was tuned from, or None.
-      console: the console that shows progress.
 
     Raises:
       ValueError: there is no run, it was not tuned from the checkpoint, or transformers does not
@@ -45,10 +43,8 @@ def export(folder: Path, out: Path, checkpoint: str | None, console: Console) ->
         known, tokenizer = _as_llama(state.model, train_length(config)), None
     else:
         known, tokenizer = source.config, source.tokenizer
-    from experiments.pretrained import published  # only published formats need what it imports
-
     longest = _longest(state.model, known, config["train"]["length"])
-    published.save(out, state.model, known, tokenizer, max_length=longest, console=console)
+    save(out, state.model, known, tokenizer, max_length=longest)
 
 
 def _longest(model: Transformer, known: Mapping[str, Any], tuned: int) -> int | None:
@@ -104,9 +100,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--checkpoint", help="published weights that the run was tuned from")
     args = parser.parse_args()
-    console = Console()
-    export(folder_at(args.run), args.out, args.checkpoint, console)
-    console.print(f"wrote {args.out}", highlight=False, soft_wrap=True)
+    export(folder_at(args.run), args.out, args.checkpoint)
+    print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,12 @@ from experiments.training.text import make_model
 from posenc_jax import Encoding, Layers, Transformer
 from posenc_jax.encodings.rotary.frequencies import Default
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.pretrained import load
+
+
+def on_mesh(mesh: Mesh) -> Callable[[Transformer], Any]:
+    """Returns the function from a model to its shardings on a mesh, by the rules of training."""
+    return lambda model: state_shardings({"model": model}, mesh)["model"]
 
 
 def run_at(folder: Path) -> tuple[Path, bool]:
@@ -129,12 +135,12 @@ class Source:
 
     @classmethod
     def of(cls, path: str, mesh: Mesh, loading: Mapping[str, Any] | None = None) -> "Source":
-        """Loads the folder of a finished run, or a model that ``published.load`` accepts.
+        """Loads the folder of a finished run, or what ``posenc_jax.pretrained.load`` takes.
 
         Args:
           path: the folder, as for ``load_run``, or the file or name.
           mesh: the devices.
-          loading: keywords of ``published.load``, such as ``scan``, for published weights.
+          loading: keywords of ``posenc_jax.pretrained.load``, such as ``scan``.
 
         Raises:
           ValueError: there is no such model, its run is not finished, or it has no plain RoPE.
@@ -151,11 +157,7 @@ class Source:
             found = (adam_state(state) if is_adam else None, None)
             model = state.model
         else:
-            from experiments.pretrained import (
-                published,  # only published weights need what it imports
-            )
-
-            loaded = published.load(path, mesh=mesh, **(loading or {}))
+            loaded = load(path, shardings=on_mesh(mesh), **(loading or {}))
             model, config = loaded.model, loaded.config
             length, found = config["max_position_embeddings"], (None, loaded.tokenizer)
         rope_of(model, path)

@@ -5,24 +5,23 @@ The spellings of transformers 4 and 5 are read: ``rope_scaling`` with ``rope_the
 that is not understood is an error, because a number read past it would be wrong.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.hf import bias, models
-from posenc_jax.hf.config import flattened
-from posenc_jax.hf.layers import select
-from posenc_jax.hf.learned import with_parameters
-from posenc_jax.hf.positions import check_keys, has_no_positions
-from posenc_jax.hf.rotary import rotary
-from posenc_jax.hf.temperature import of_all_layers, of_nope_layers
+from posenc_jax.hf import bias
+from posenc_jax.hf.config import check_keys, check_known, flattened, has_no_positions
+from posenc_jax.hf.layers import Layer, select
+from posenc_jax.hf.rotary import rotary, with_parameters
+from posenc_jax.hf.table import row_of
 from posenc_jax.registry import make
 
 
 def from_hf(
-    config: Mapping[str, Any],
+    config: Mapping[str, Any] | str | os.PathLike[str] | Any,
     *,
     layer_type: str | None = None,
     layer: int | None = None,
@@ -30,21 +29,23 @@ def from_hf(
     rngs: nnx.Rngs | None = None,
     **keys: Any,
 ) -> Encoding:
-    """Returns the encoding in ``config``: RoPE of any ``rope_type``, ALiBi, T5's bias or NoPE.
+    """Returns the encoding in ``config``: RoPE of any type, ALiBi, T5's bias, a table or NoPE.
 
     Args:
       config: what ``config.json`` holds, or only its ``rope_parameters`` or ``rope_scaling``; then
-        the sizes that it needs come as ``keys``.
+        the sizes that it needs come as ``keys``. It may also be the path of the file or of its
+        folder, or a config object of transformers.
       layer_type: the kind of layer that is meant, where kinds differ: "full_attention" or
         "sliding_attention" of Gemma 3, "encoder" or "decoder" of T5.
       layer: the number of the layer that is meant, counted from 0, for models in which layers of
         one kind differ (SmolLM3, Muse Spark). It can replace ``layer_type`` where ``config`` lists
         the kinds of all layers.
       layout: the channels that form a pair, as in ``RoPE``. Default: as the code of the config's
-        ``model_type`` has it; a ``model_type`` that is not in ``posenc_jax.hf.models`` needs it. A
+        ``model_type`` has it; a ``model_type`` that is not in ``posenc_jax.hf.table`` needs it. A
         section without ``model_type`` has "half", as ``make`` does.
-      rngs: initial values, for T5 and Mistral Large 4 only; the checkpoint then replaces ``table``
-        of T5, and ``s``, ``b`` and ``inner.alpha`` of Mistral Large 4.
+      rngs: initial values, for T5, Mistral Large 4 and tables of positions (GPT-2, BERT) only. The
+        checkpoint then replaces ``table``, or ``s``, ``b`` and ``inner.alpha`` of Mistral Large 4;
+        ``posenc_jax.pretrained.load_encoding`` does it for tables of positions.
       **keys: keys of the config to add or to replace, ``head_dim=64`` for instance; None removes a
         key. Keys of the rotary section (``factor``) must be changed in that section instead. A
         section alone, without ``rope_theta``, has a base of 10000.
@@ -63,7 +64,7 @@ def from_hf(
         contradicts another; the message names it.
     """
     config = flattened(config, keys)
-    models.check_known(config, layout)
+    check_known(config, layout)
     check_keys(config)
     if bias.has_t5(config):
         _check_left_out("T5's bias", layout=layout, layer=layer)
@@ -71,15 +72,19 @@ def from_hf(
     if bias.has_alibi(config):
         _check_left_out("ALiBi", layout=layout, layer_type=layer_type, layer=layer)
         return bias.alibi(config)
+    if row_of(config).scheme == "learned":
+        _check_left_out("a table", layout=layout, layer_type=layer_type)
+        return bias.learned(config, rngs)
     if has_no_positions(config):
         return make("nope")
-    chosen = select(config, layer_type, layer)
-    if chosen.section is None:
-        encoding = of_nope_layers(chosen.config)
-    else:
-        turning = rotary(chosen.config, chosen.where, chosen.section, layout)
-        encoding = of_all_layers(chosen, turning)
-    return with_parameters(chosen.config, encoding, rngs)
+    return of_layer(select(config, layer_type, layer), layout, rngs)
+
+
+def of_layer(layer: Layer, layout: str | None, rngs: nnx.Rngs | None) -> Encoding:
+    """Returns the encoding of one layer, of a model without a bias."""
+    row = row_of(layer.config)
+    encoding = row.still(layer.config) if layer.section is None else rotary(layer, layout)
+    return with_parameters(layer.config, encoding, rngs) if row.learned else encoding
 
 
 def _check_left_out(scheme, **arguments):

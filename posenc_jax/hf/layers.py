@@ -1,38 +1,64 @@
-"""Selects the requested layer of a model, and the part of the config that applies to it."""
+"""Selects a layer of a model: the part of the config that applies to it, and what it sees."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from posenc_jax.hf import models
-from posenc_jax.hf.kinds import (
-    FULL,
-    SLIDING,
-    WITHOUT_ATTENTION,
-    has_only_full,
-    kinds_of,
-    number_of_layers,
-    turns_rule,
-)
-from posenc_jax.hf.positions import about_positions
+from posenc_jax.attention import Chunks
+from posenc_jax.hf import rules
+from posenc_jax.hf.config import about_positions
+from posenc_jax.hf.rules import At, has_sections
+from posenc_jax.hf.table import ROWS, row_of
 from posenc_jax.hf.values import (
+    CHUNKED,
+    FULL,
     LAYERS,
+    LINEAR,
+    SLIDING,
     agreed,
-    by_number_of_layer,
+    entries,
+    flag,
     is_number,
-    numbers_of_layers,
+    is_text,
+    is_whole,
+    mapping,
     whole,
 )
+from posenc_jax.model.layers import Window
 
-# Keys for the base of sliding layers. ModernBERT also has its own key for that of full layers.
+# Kinds of layers in which the text does not attend to itself.
+WITHOUT_ATTENTION = {
+    LINEAR,
+    "conv",
+    "cross_attention",
+    "mamba",
+    "mamba2",
+    "recurrent",
+    "moe",
+    "mlp",
+}
+_SLIDING = {SLIDING, "hybrid_sliding"}
+# Sparse attention ("indexed") may choose among all keys.
+_FULL = {FULL, "attention", "hybrid", "indexed_attention"}
+
+# Lists of the layers of one kind, and the kind of the others.
+_LISTS = {
+    "attn_layer_indices": (FULL, LINEAR),
+    "full_attn_idxs": (FULL, "conv"),
+    "cross_attention_layers": ("cross_attention", FULL),
+    "hybrid_layer_ids": ("hybrid", "mamba"),
+}
+# The letters of a pattern of Nemotron-H.
+_LETTERS = {"M": "mamba", "-": "mlp", "E": "moe", "*": FULL}
+# Keys for the base of sliding layers.
 _LOCAL_BASES = ("rope_local_base_freq", "local_rope_theta", "swa_rope_theta")
 _OWN_SIZES = {"head_dim", "qk_rope_head_dim", "qk_nope_head_dim"}
-_HEAD_DIMS = {FULL: "global_head_dim", SLIDING: "swa_head_dim"}
+_PLAIN = ("rope_theta", "partial_rotary_factor")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """Holds what a config says about one layer, or about all layers if they are alike.
+    """Holds what a config says about the rotation of one layer.
 
     Attributes:
       config: every key, with this layer's own values in place of the common ones.
@@ -45,144 +71,178 @@ class Layer:
     section: dict[str, Any] | None
 
 
-def select(config: dict[str, Any], layer_type: str | None, layer: int | None) -> Layer:
+def kinds_of(config: Mapping[str, Any]) -> list[str]:
+    """Returns the kind of each layer, or an empty list if the config does not distinguish them."""
+    row = row_of(config)
+    for key in ("layer_types", "layers_block_type"):
+        if config.get(key):
+            kinds = entries(config, key, is_text)
+            # Dory lists each of its layers as attention and MLP.
+            return kinds[:: row.per_layer] if "mlp" in kinds else kinds
+    if pattern := config.get("hybrid_override_pattern"):
+        return [_LETTERS.get(letter, letter) for letter in pattern]
+    if "attn_type_list" in config:
+        return [FULL if kind else LINEAR for kind in entries(config, "attn_type_list", is_whole)]
+    count = whole(config, *LAYERS, default=0)
+    if not count:
+        return []
+    if row.kind_rule and (by_rule := row.kind_rule(config, count)):
+        return by_rule
+    for key, (kind, other) in _LISTS.items():
+        if key in config:
+            listed = entries(config, key, is_whole)
+            return [kind if number in listed else other for number in range(count)]
+    return []
+
+
+def number_of_layers(config: Mapping[str, Any]) -> int:
+    """Returns how many layers the model has, by the list of their kinds if there is one."""
+    kinds, listed = kinds_of(config), config.get("layer_types")
+    count = whole(config, *LAYERS, default=len(listed or kinds) or None)
+    if listed and len(listed) != count:
+        raise ValueError(f"layer_types has {len(listed)} entries for {count} layers")
+    return len(kinds) or count
+
+
+def select(config: Mapping[str, Any], layer_type: str | None, layer: int | None) -> Layer:
     """Returns the layer of this kind or number; None means both where layers are alike."""
-    asked = _Asked(config, layer_type, layer)
-    config = dict(config) | _own_sizes(config, asked)
-    where, section = _section(config, asked)
+    found = [at_layer(config, at) for at in _asked(config, layer_type, layer)]
+    if any(one != found[0] for one in found):
+        raise ValueError(
+            "layers of this config differ: pass layer=, the number of the layer that is meant, or "
+            f"layer_type=, one of {', '.join(sorted(set(kinds_of(config))))}"
+        )
+    return found[0]
+
+
+def at_layer(config: Mapping[str, Any], at: At) -> Layer:
+    """Returns what a config says about one layer."""
+    own = {**config, **_own_sizes(config, at)}
+    where, section = _section(own, at)
     if section is not None:
         section = {key: value for key, value in section.items() if value is not None}
-        section = _own_section(config, section, asked)
-    return Layer(config, where, section)
+        section = _own_section(own, section, at)
+    return Layer(own, where, section)
 
 
-class _Asked:
-    """Holds which layers were asked for, by number and by kind."""
+def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Window:
+    """Returns which keys a query sees in a layer, as an entry of ``Layers``.
 
-    def __init__(self, config, layer_type, layer):
-        self.model = config.get("model_type")
-        self.kinds = kinds_of(config)
-        given = [key for key in LAYERS if key in config]
-        count = len(self.kinds) or (whole(config, *given) if given else None)
-        self.kind, self.layer = layer_type, layer
-        if layer is None:
-            self.numbers = [
-                number
-                for number in range(count or 0)
-                if not self.kinds or self.kinds[number] not in WITHOUT_ATTENTION
-                if layer_type is None or not self.kinds or self.kinds[number] == layer_type
-            ]
-            return
-        if type(layer) is not int or layer < 0 or (count is not None and layer >= count):
-            last = "" if count is None else f" below {count}"
-            raise ValueError(f"layer={layer!r} must be a whole number of 0 or more{last}")
-        self.numbers = [layer]
-        if self.kinds:
-            self.kind = self.kinds[layer]
-        if layer_type not in (None, self.kind):
-            raise ValueError(
-                f"layer_type={layer_type!r} contradicts layer={layer}, which is of kind "
-                f"{self.kind!r}: pass one of them"
-            )
-        if self.kind in WITHOUT_ATTENTION:
-            raise ValueError(f"layer={layer} is of kind {self.kind!r}, which has no attention")
-
-    def kind_of(self, allowed):
-        """Returns the kind that was asked for, which must be one of ``allowed``."""
-        kind = self.kind
-        if kind is None and self.kinds and len({self.kinds[n] for n in self.numbers}) == 1:
-            kind = self.kinds[self.numbers[0]]
-        if kind is None and self.layer is not None:
-            raise ValueError(
-                f"layer={self.layer}: the config has no layer_types, which would say of what kind "
-                f"this layer is; pass layer_type=, one of {', '.join(map(repr, allowed))}"
-            )
-        if kind not in allowed:
-            raise ValueError(
-                f"layer_type={kind!r} must be one of {', '.join(map(repr, allowed))}: they differ "
-                "in this config"
-            )
-        return kind
-
-    def agreed(self, key, value_of):
-        """Returns the one value that ``value_of`` gives for all layers that were asked for."""
-        if not self.numbers:
-            raise ValueError(
-                f"{key} differs between layers: pass layer=, the number of the layer that is meant"
-            )
-        try:
-            values = {number: value_of(number) for number in self.numbers}
-        except IndexError:
-            raise ValueError(f"{key} must have one entry for each layer") from None
-        if any(value != values[self.numbers[0]] for value in values.values()):
-            raise ValueError(
-                f"{key} differs between layers {self.numbers[0]}..{self.numbers[-1]}: pass layer=, "
-                "the number of the layer that is meant"
-            )
-        return values[self.numbers[0]]
+    Raises:
+      ValueError: the layer has a window that ``Layers`` cannot express, or it is not known whether
+        it has one.
+    """
+    if kind == CHUNKED:
+        return Chunks(whole(config, "attention_chunk_size", default=8192))
+    if kind is not None and kind not in _SLIDING | _FULL:
+        raise ValueError(
+            f"layer_types[{number}]={kind!r}: which keys such a layer sees is not known; those "
+            f" known are {', '.join(sorted(_SLIDING | _FULL | {CHUNKED}))}"
+        )
+    if not _slides(config, number, kind):
+        return None
+    both_sides = row_of(config).both_sides
+    if both_sides or config.get("use_bidirectional_attention") not in (None, False, "vision"):
+        raise ValueError(
+            f"layer {number} has a window that reaches to both sides of a query; windows here "
+            "reach back"
+        )
+    own = _by_number(config).get(number, {}).get("sliding_window")
+    return whole({**config, **({} if own is None else {"sliding_window": own})}, "sliding_window")
 
 
-def _own_sizes(config, asked) -> dict[str, Any]:
-    """Returns the sizes in which these layers differ from the common ones."""
-    own = config.get("per_layer_config") or {}
-    if not isinstance(own, Mapping) or not all(map(_is_mapping, own.values())):
-        raise ValueError(f"per_layer_config={own!r} must be a dict of dicts")
-    if own:
-        by_number = by_number_of_layer("per_layer_config", own)
-        keys = {key for sizes in by_number.values() for key in sizes}
-        for key in sorted(filter(about_positions, keys - _OWN_SIZES)):
-            raise ValueError(f"{key} in per_layer_config is not read")
-        sizes = {
-            key: asked.agreed(
-                f"{key} in per_layer_config",
-                lambda number, key=key: by_number.get(number, {}).get(key, config.get(key)),
-            )
-            for key in sorted(keys & _OWN_SIZES)
-        }
-        return {key: value for key, value in sizes.items() if value is not None}
-    for kind, key in _HEAD_DIMS.items():
-        default = models.GLOBAL_HEAD_DIM.get(asked.model) if kind == FULL else None
+def _asked(config, layer_type, layer) -> list[At]:
+    """Returns the layers of this number or kind; one without a number where none is listed."""
+    kinds = kinds_of(config)
+    count = len(kinds) or whole(config, *LAYERS, default=0)
+    if layer is not None:
+        if type(layer) is not int or layer < 0 or layer >= (count or layer + 1):
+            raise ValueError(f"layer={layer!r} must be a whole number of 0 or more below {count}")
+        kind = kinds[layer] if kinds else layer_type
+        if layer_type not in (None, kind):
+            raise ValueError(f"layer_type={layer_type!r} contradicts layer={layer}, a {kind!r}")
+        if kind in WITHOUT_ATTENTION:
+            raise ValueError(f"layer={layer} is of kind {kind!r}, which has no attention")
+        return [At(layer, kind)]
+    numbers = [
+        number
+        for number in range(count)
+        if not kinds or kinds[number] not in WITHOUT_ATTENTION
+        if layer_type is None or not kinds or kinds[number] == layer_type
+    ]
+    row, section = row_of(config), _only_section(config)[1]
+    known = {*(kinds or row.kinds)}
+    known |= {key for key, value in section.items() if isinstance(value, Mapping | None)}
+    if row.local or not config.keys().isdisjoint(_LOCAL_BASES):
+        known |= {FULL, SLIDING}
+    if layer_type is not None and layer_type not in known:
+        raise ValueError(
+            f"layer_type={layer_type!r} must be left out, or one of {', '.join(sorted(known))}"
+        )
+    return [At(n, kinds[n] if kinds else layer_type) for n in numbers] or [At(None, layer_type)]
+
+
+def _by_number(config) -> dict[int, Mapping[str, Any]]:
+    """Returns the keys in which single layers differ, by their number."""
+    own = mapping(config, "per_layer_config")
+    if not all(name.isdigit() and isinstance(keys, Mapping) for name, keys in own.items()):
+        raise ValueError(f"per_layer_config={own!r} must be a dict of dicts, by number of layer")
+    return {int(name): keys for name, keys in own.items()}
+
+
+def _own_sizes(config, at) -> dict[str, Any]:
+    """Returns the sizes in which a layer differs from the common ones."""
+    row, by_number = row_of(config), _by_number(config)
+    if by_number:
+        keys = {key for own in by_number.values() for key in own}
+        if unread := sorted(filter(about_positions, keys - _OWN_SIZES)):
+            raise ValueError(f"{unread[0]} in per_layer_config is not read")
+        if keys & _OWN_SIZES and at.number is None:
+            at.of("per_layer_config", ())
+        own = by_number.get(at.number, {})
+        return {key: own[key] for key in keys & _OWN_SIZES if own.get(key) is not None}
+    for kind, key, default in (
+        (FULL, "global_head_dim", row.full_head_dim),
+        (SLIDING, "swa_head_dim", None),
+    ):
         value = config.get(key, default)
         differs = value is not None and value != config.get("head_dim")
-        if differs and asked.kind_of((FULL, SLIDING)) == kind:
+        if differs and at.one_of(FULL, SLIDING) == kind:
             return {"head_dim": value}
     return {}
 
 
-def _section(config, asked) -> tuple[str, dict[str, Any] | None]:
-    """Returns the section of these layers and its name; removes the bases of other layers."""
+def _section(config, at) -> tuple[str, Mapping[str, Any] | None]:
+    """Returns the section of a layer and its name; removes the bases of other layers."""
+    row = row_of(config)
     where, section = _only_section(config)
     if "global_rope_theta" in config:
         config.setdefault("rope_theta", config.pop("global_rope_theta"))
-    local_bases = {key: config.pop(key) for key in _LOCAL_BASES if key in config}
-    dangling = asked.model in models.DANGLING_KEYS
-    if dangling and any(isinstance(value, Mapping) for value in section.values()):
+    local = {key: config.pop(key) for key in _LOCAL_BASES if key in config}
+    if row.dangling and has_sections(config):
         section = {k: v for k, v in section.items() if k not in ("rope_type", "rope_theta")}
     if section.keys() & {FULL, SLIDING} or any(map(_is_mapping, section.values())):
-        _check_sections(config, where, section, local_bases)
-        kind = asked.kind_of(list(section))
-        section = section[kind]
-        if section is not None:
-            local = {"rope_theta": agreed(local_bases)} if local_bases and kind == SLIDING else {}
-            section = local | {key: value for key, value in section.items() if value is not None}
-            if "rope_theta" in section:
-                config.pop("rope_theta", None)  # The base of the other layers.
-        return f"{where}[{kind!r}]", section
-    if local_bases:
-        if asked.kind_of((FULL, SLIDING)) == FULL:
+        _check_bases(config, where, section, local)
+        kind = at.one_of(*section)
+        own = section[kind]
+        if own is None:
+            return f"{where}[{kind!r}]", None
+        base = {"rope_theta": agreed(local)} if local and kind == SLIDING else {}
+        own = base | {key: value for key, value in own.items() if value is not None}
+        if "rope_theta" in own:
+            config.pop("rope_theta", None)  # The base of the other layers.
+        return f"{where}[{kind!r}]", own
+    if local:
+        if at.one_of(FULL, SLIDING) == FULL:
             return where, section
         config.pop("rope_theta", None)
         partial = {k: v for k, v in section.items() if k == "partial_rotary_factor"}
-        return where, {"rope_type": "default", "rope_theta": agreed(local_bases), **partial}
-    if asked.model in models.BASES:
+        return where, {"rope_type": "default", "rope_theta": agreed(local), **partial}
+    if row.local:
         raise ValueError(
-            f"{where} of {asked.model!r} must have a section for each kind of layer, "
-            "'full_attention' and 'sliding_attention', or rope_local_base_freq beside it"
+            f"{where} must have a section for each kind of layer, 'full_attention' and "
+            "'sliding_attention', or rope_local_base_freq beside it"
         )
-    if asked.layer is None and asked.kind is not None:
-        known = asked.kinds or models.KINDS.get(asked.model, ())
-        if asked.kind not in known:
-            raise ValueError(f"layer_type={asked.kind!r} must be left out in this config")
     return where, section
 
 
@@ -190,95 +250,75 @@ def _is_mapping(value):
     return isinstance(value, Mapping)
 
 
-def _only_section(config):
-    given = {name: config[name] for name in ("rope_parameters", "rope_scaling") if name in config}
-    for name, section in given.items():
-        if not isinstance(section, Mapping):
-            raise ValueError(f"{name}={section!r} must be a dict")
-    if len(given) == 2 and config["rope_parameters"] != config["rope_scaling"]:
+def _only_section(config) -> tuple[str, Mapping[str, Any]]:
+    given = [name for name in ("rope_parameters", "rope_scaling") if name in config]
+    if len(given) == 2 and config[given[0]] != config[given[1]]:
         raise ValueError("rope_parameters contradicts rope_scaling: one of them is not the model's")
-    return next(iter(given.items()), ("config", {}))
+    return (given[0], mapping(config, given[0])) if given else ("config", {})
 
 
-def _check_sections(config, where, section, local_bases):
-    for kind, value in section.items():
-        if not isinstance(value, Mapping | None):
-            raise ValueError(f"{kind}={value!r} in {where} must be a dict, or null for no RoPE")
-    bases = [value.get("rope_theta") for value in section.values() if value is not None]
-    outside = {"rope_theta": config.get("rope_theta"), **local_bases}
-    for key, base in outside.items():
+def _check_bases(config, where, section, local):
+    """Checks that bases beside the sections are bases of some of them."""
+    if wrong := [kind for kind, own in section.items() if not isinstance(own, Mapping | None)]:
+        raise ValueError(f"{wrong[0]} in {where} must be a dict, or null for no RoPE")
+    bases = [own.get("rope_theta") for own in section.values() if own is not None]
+    for key, base in {"rope_theta": config.get("rope_theta"), **local}.items():
         if base is not None and None not in bases and base not in bases:
             raise ValueError(
                 f"{key}={base!r} contradicts rope_theta in {where}: one of them is not the model's"
             )
 
 
-def _own_section(config, section, asked):
-    """Returns the section as it applies to these layers, or None if they have no RoPE."""
-    if not _turns(config, asked):
+def _own_section(config, section, at) -> dict[str, Any] | None:
+    """Returns the section as it applies to a layer, or None if the layer has no RoPE."""
+    row = row_of(config)
+    by_list = config.get("no_rope_layers") and row.rotates is not rules.listed_or_chunked
+    rotates = rules.listed if by_list else row.rotates
+    if rotates is not None and not rotates(config, at):
         return None
-    plain = {k: v for k, v in section.items() if k in ("rope_theta", "partial_rotary_factor")}
+    plain = {key: value for key, value in section.items() if key in _PLAIN}
     if "rope_scaling_layers" in config:
-        scaled = numbers_of_layers("rope_scaling_layers", config["rope_scaling_layers"])
-        turned = asked.agreed("rope_scaling_layers", lambda number: number in scaled)
-        return section if turned else plain
-    if asked.model in models.PLAIN_SLIDING and section.keys() - plain.keys() - {"rope_type"}:
-        is_full = asked.kind_of((FULL, SLIDING)) == FULL
-        # A section for each kind is read unchanged.
-        return section if is_full or _has_sections(config) else plain
-    if "layer_rope_theta" in config:
-        return _with_own_base(config, section, asked)
-    return section
-
-
-def _has_sections(config):
-    _, section = _only_section(config)
-    return any(map(_is_mapping, section.values()))
-
-
-def _with_own_base(config, section, asked):
-    bases = config["layer_rope_theta"]
-    if not isinstance(bases, (list, tuple)) or not all(map(is_number, bases)):
-        raise ValueError(
-            f"layer_rope_theta={bases!r} must be a list of numbers, one for each layer"
-        )
-    base = asked.agreed("layer_rope_theta", lambda number: bases[number])
-    if base == 0:
-        return None
+        scaled = entries(config, "rope_scaling_layers", is_whole)
+        if at.number is None:
+            at.of("rope_scaling_layers", ())
+        return section if at.number in scaled else plain
+    if row.plain_sliding and section.keys() - {*plain, "rope_type"} and not has_sections(config):
+        return section if at.one_of(FULL, SLIDING) == FULL else plain
+    if "layer_rope_theta" not in config:
+        return section
+    base = at.of("layer_rope_theta", entries(config, "layer_rope_theta", is_number))
     shared = section.get("rope_theta", config.get("rope_theta"))
-    if asked.model not in models.BASE_BY_LAYER and shared not in (None, base):
+    if base and not row.base_by_layer and shared not in (None, base):
         raise ValueError(
-            f"layer_rope_theta={base!r} contradicts rope_theta={shared!r}: the code of "
-            f"{asked.model!r} only asks whether the former is 0"
+            f"layer_rope_theta={base!r} contradicts rope_theta={shared!r}: the model's code only "
+            "asks whether the former is 0"
         )
     config.pop("rope_theta", None)
-    return section | {"rope_theta": base}
+    return section | {"rope_theta": base} if base else None
 
 
-def _turns(config, asked) -> bool:
-    """Returns whether these layers have RoPE."""
-    if config.get("no_rope_layers") or asked.model in models.NO_ROPE_LAYERS:
-        if asked.model == "llama4_text" and not asked.numbers and asked.kind is not None:
-            return asked.kind_of(("chunked_attention", FULL)) == "chunked_attention"
-        return asked.agreed("no_rope_layers", turns_rule(config))
-    if asked.model in models.NOPE_FROM_LAST and "layer_rope_theta" not in config:
-        last = number_of_layers(config) - 1
-        return asked.agreed("layer_rope_theta", lambda number: (last - number) % 4 != 0)
-    if asked.model not in models.NOPE_ON_FULL or has_only_full(config):
+def _slides(config, number: int, kind: str | None) -> bool:
+    """Returns whether a layer has the window of the config."""
+    row = row_of(config)
+    if row.window == "unused":
+        return False
+    if row.switched and not flag(config, "use_sliding_window", default=False):
+        return False
+    if kind in _SLIDING:
         return True
-    if asked.model == "beam" and _has_sections(config):  # A null among them has been read.
-        return True
-    if asked.model == "cohere2_moe" and config.get("prefix_dense_sliding_window_pattern") == 1:
-        kinds = config.get("mlp_layer_types") or []
-        if "dense" in kinds:  # Dense layers turn, whatever their window.
-            return asked.agreed(
-                "rotation", lambda n: kinds[n] == "dense" or asked.kinds[n] == SLIDING
-            )
-    is_sliding = asked.kind_of((FULL, SLIDING)) == SLIDING
-    is_null = "sliding_window" in config and config["sliding_window"] is None
-    if is_sliding and is_null and asked.model in models.TURNS_BY_WINDOW:
-        raise ValueError(
-            f"sliding_window=null: the code of {asked.model!r} turns nothing without a window, and "
-            "that of transformers does not run without one: give the window that the model has"
-        )
-    return is_sliding
+    window = config.get("sliding_window")
+    if row.window == "every":
+        return window is not None
+    if kind is not None or window is None:
+        return False
+    if row.window == "late":
+        return number >= whole(config, "max_window_layers", minimum=0)
+    if row.window == "still":
+        return not rules.listed(config, At(number, kind))
+    is_known = config.get("model_type") in ROWS and row.scheme == "rope"
+    if is_known and not row.kinds_needed and not row.switched:
+        return False
+    raise ValueError(
+        f"sliding_window={window!r}: which layers have it is not known without layer_types, the "
+        "kind of each layer"
+    )

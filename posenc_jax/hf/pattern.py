@@ -4,6 +4,7 @@ It is separate from ``from_hf``, which returns one encoding for ``attend`` and a
 section of a config; a pattern needs the number of layers.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,16 +13,17 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.logit_scale import LogScale
-from posenc_jax.hf import bias, from_hf, models
-from posenc_jax.hf.config import flattened
-from posenc_jax.hf.kinds import FULL, SLIDING, WITHOUT_ATTENTION, kinds_of, number_of_layers
-from posenc_jax.hf.learned import scale_of_each_layer
-from posenc_jax.hf.windows import window_of
+from posenc_jax.hf import bias, from_hf
+from posenc_jax.hf.config import check_known, flattened
+from posenc_jax.hf.layers import WITHOUT_ATTENTION, kinds_of, number_of_layers, window_of
+from posenc_jax.hf.rotary import scale_of_each_layer
+from posenc_jax.hf.table import row_of
+from posenc_jax.hf.values import FULL, LAYERS, SLIDING, whole
 from posenc_jax.model.layers import Layers
 
 
 def layers_from_hf(
-    config: Mapping[str, Any],
+    config: Mapping[str, Any] | str | os.PathLike[str] | Any,
     *,
     layer_type: str | None = None,
     layout: str | None = None,
@@ -36,7 +38,7 @@ def layers_from_hf(
     use it, if each has its own (Mistral Large 4).
 
     Args:
-      config: what ``config.json`` holds, of any model that ``from_hf`` knows.
+      config: as in ``from_hf``, of any model that it knows.
       layer_type: "encoder" or "decoder" of T5, and left out for all others.
       layout, rngs, keys: as in ``from_hf``.
 
@@ -49,28 +51,27 @@ def layers_from_hf(
         which kind, or a window reaches to both sides; the message names the reason.
     """
     config = flattened(config, keys)
-    models.check_known(config, layout)
+    check_known(config, layout)
     if bias.has_t5(config):
         return _of_t5(config, layer_type, layout, rngs)
     if layer_type is not None:
         raise ValueError(f"layer_type={layer_type!r} must be left out: the result has all layers")
     if bias.has_alibi(config):
         return Layers([from_hf(config, layout=layout)])
-    _check_kinds(config)
-    kinds = kinds_of(config)
+    kinds = _kinds(config)
+    if row_of(config).scheme == "learned":  # Added once, at the input.
+        return Layers([from_hf(config, layout=layout, rngs=rngs)])
     distinct: list[Encoding] = []
-
-    def shared(encoding):
-        found = next((other for other in distinct if same(other, encoding)), None)
-        if found is None:
-            distinct.append(encoding)
-        return encoding if found is None else found
 
     def layer(number):
         if kinds and kinds[number] in WITHOUT_ATTENTION:
             return None, None
         encoding = from_hf(config, layer=number, layout=layout, rngs=rngs)
-        return shared(encoding), window_of(config, number)
+        equal = next((other for other in distinct if same(other, encoding)), None)
+        if equal is None:
+            distinct.append(encoding)
+        window = window_of(config, number, kinds[number] if kinds else None)
+        return encoding if equal is None else equal, window
 
     each = [layer(number) for number in range(number_of_layers(config))]
     for encoding in distinct:
@@ -81,14 +82,16 @@ def layers_from_hf(
     return _shortest(each)
 
 
-def sinks_from_hf(config: Mapping[str, Any], **keys: Any) -> list[str | None]:
+def sinks_from_hf(
+    config: Mapping[str, Any] | str | os.PathLike[str] | Any, **keys: Any
+) -> list[str | None]:
     """Returns the sinks of every layer, as ``Transformer(sinks=...)`` takes them.
 
     "head" means one learned sink per head, and None a layer without sinks, or without
     attention to the text. The values are in the checkpoint.
 
     Args:
-      config: what ``config.json`` holds, of any model that ``from_hf`` knows.
+      config: as in ``from_hf``, of any model that it knows.
       **keys: as in ``from_hf``.
 
     In MiMo-V2-Flash the layers with sinks also have twice as many kv heads as the others, which
@@ -99,15 +102,12 @@ def sinks_from_hf(config: Mapping[str, Any], **keys: Any) -> list[str | None]:
         of which kind.
     """
     config = flattened(config, keys)
-    models.check_known(config, None)
-    _check_kinds(config)
-    model, kinds = config.get("model_type"), kinds_of(config)
-    if model in models.SINKS_IN_WINDOWS:
-        return ["head" if kind == SLIDING else None for kind in kinds]
-    if model not in models.SINKS:
-        return [None] * number_of_layers(config)
-    kinds = kinds or [FULL] * number_of_layers(config)
-    return [None if kind in WITHOUT_ATTENTION else "head" for kind in kinds]
+    check_known(config, None)
+    kinds, sinks = _kinds(config), row_of(config).sinks
+    count = number_of_layers(config)
+    kinds = kinds or [FULL] * count
+    having = {SLIDING} if sinks == "windows" else {*kinds} - WITHOUT_ATTENTION if sinks else set()
+    return ["head" if kind in having else None for kind in kinds]
 
 
 def same(encoding: Encoding | None, other: Encoding | None) -> bool:
@@ -117,21 +117,22 @@ def same(encoding: Encoding | None, other: Encoding | None) -> bool:
 
 
 def _of_t5(config, layer_type, layout, rngs):
-    if config.get("model_type") == "umt5":
-        raise ValueError(
-            "model_type='umt5' has a table in each layer: give each an encoding of its own, "
-            "Layers([from_hf(config, layer_type=..., rngs=rngs) for _ in range(num_layers)])"
-        )
-    return Layers([from_hf(config, layer_type=layer_type, layout=layout, rngs=rngs)])
+    spellings = ["num_decoder_layers"] if "num_decoder_layers" in config else []
+    spellings = spellings if layer_type == "decoder" and spellings else list(LAYERS)
+    count = whole(config, *spellings) if row_of(config).own_tables else 1
+    arguments: dict[str, Any] = dict(layer_type=layer_type, layout=layout, rngs=rngs)
+    return Layers([from_hf(config, **arguments) for _ in range(count)])
 
 
-def _check_kinds(config):
-    """Checks that a config lists the kinds of its layers if they differ."""
-    if config.get("model_type") in models.KINDS_NEEDED and not kinds_of(config):
+def _kinds(config) -> list[str]:
+    """Returns the kind of each layer; the config must say it if layers differ."""
+    kinds = kinds_of(config)
+    if row_of(config).kinds_needed and not kinds:
         raise ValueError(
             f"layer_types is missing: layers of model_type={config['model_type']!r} differ, and it "
             "says of which kind each is; add the list that the model's code makes"
         )
+    return kinds
 
 
 def _shortest(each) -> Layers:

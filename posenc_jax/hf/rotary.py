@@ -1,16 +1,33 @@
 """Builds RoPE from one section of a config: ``rope_parameters``, ``rope_scaling``, or none."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
+
+from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
-from posenc_jax.hf import models
-from posenc_jax.hf.positions import position_kind
-from posenc_jax.hf.types import kind_of, own_keywords
-from posenc_jax.hf.values import ORIGINAL, agreed, flag, head_dim_of, is_number, whole
+from posenc_jax.encodings.rotary.lerope import LeRoPE
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.wrappers.logit_scale import LogScale, MinistralScale
+from posenc_jax.hf.config import position_kind
+from posenc_jax.hf.layers import Layer
+from posenc_jax.hf.sections import TYPES, Section, keywords, kind_of, train_length
+from posenc_jax.hf.table import ROWS, Row, having, row_of
+from posenc_jax.hf.values import (
+    HEADS,
+    ORIGINAL,
+    WIDTH,
+    agreed,
+    entries,
+    flag,
+    is_number,
+    is_whole,
+    mapping,
+    number,
+    whole,
+)
 from posenc_jax.registry import make
 
 _FRACTIONS = ("partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_emb_fraction")
@@ -26,150 +43,186 @@ class Backwards(Frequencies):
         return inv_freq * -1.0, attention_factor
 
 
-def rotary(
-    config: dict[str, Any], where: str, section: dict[str, Any], layout: str | None
-) -> Encoding:
-    """Returns the encoding of ``section``, which ``where`` names in errors."""
-    model = config.get("model_type")
-    kind = kind_of(where, section, model)
+def rotary(layer: Layer, layout: str | None) -> Encoding:
+    """Returns the encoding of a layer with RoPE, with the scale of its queries if it has one."""
+    config, row = layer.config, row_of(layer.config)
+    section = Section(layer.section or {}, layer.where, config)
+    kind = kind_of(section, row.ntk_alpha)
+    width = head_dim_of(config)
+    fractions = _fractions(section)
+    rotary_dim = _rotary_dim(section, fractions, width, kind)
     rope: dict[str, Any] = dict(
-        head_dim=head_dim_of(config),
-        base=_base(config, where, section),
-        layout=layout or _layout(config),
+        head_dim=width,
+        base=_base(section),
+        layout=layout or _layout(config, row),
+        rotary_dim=rotary_dim,
+        axes=_axes(section, row, rotary_dim // 2),
     )
-    is_whole = kind == "proportional"
-    fractions = _fractions(config, section)
-    width = _rotary_dim(config, fractions, rope["head_dim"], is_whole)
-    rope["rotary_dim"] = rope["head_dim"] if is_whole else width
-    rope["axes"] = _axes(config, where, section, rope["rotary_dim"] // 2)
-    name, own = own_keywords(config, where, section, kind, rope["rotary_dim"] // 2)
-    if is_whole:
-        own["fraction"] = _share(config, fractions)
     if config.get("dual_chunk_attention_config"):
-        return _dual_chunk(config, where, kind, rope)
-    if model in models.BACKWARDS:
-        if kind != "default":
-            raise ValueError(f"rope_type={kind!r} in {where} is not offered for {model!r}")
+        return _dual_chunk(section, kind, rope)
+    own = keywords(section, kind, rotary_dim // 2)
+    if kind == "proportional":
+        own["fraction"] = _share(config, fractions, row)
+    if row.backwards:
         own["frequencies"] = Backwards()
-    return make(name, **rope, **own)
+        _check(kind == "default", f"rope_type={kind!r} in {layer.where} is not offered here")
+    encoding = make(TYPES[kind].scheme, **rope, **own)
+    return _scaled(section, encoding)
 
 
-def _dual_chunk(config, where, kind, rope):
-    """Returns the encoding of Qwen2.5-1M; transformers ignores the key and has plain RoPE."""
-    section = config["dual_chunk_attention_config"]
-    name = "dual_chunk_attention_config"
-    if not isinstance(section, Mapping):
-        raise ValueError(f"{name}={section!r} must be a dict")
+def with_parameters(config: dict[str, Any], encoding: Encoding, rngs: nnx.Rngs | None) -> Encoding:
+    """Returns the encoding of a layer of Mistral Large 4, whose rates and scales are learned.
+
+    All layers with rotation share the learned rates (LeRoPE), and each layer, with or without
+    rotation, has a learned scale of its queries (LogScale).
+
+    Args:
+      config: the config of the layer.
+      encoding: what the config says: RoPE for the ``qk_rope_head_dim`` channels, or NoPE.
+      rngs: as in ``from_hf``.
+    """
     model = config.get("model_type")
-    if model is not None and model not in models.DUAL_CHUNKS:
-        raise ValueError(
-            f"{name}={section!r}: the code of {model!r} is not known to read it; those known to "
-            f"are {', '.join(sorted(models.DUAL_CHUNKS))}. If it does not, remove the key"
+    _check(
+        rngs is not None,
+        f"model_type={model!r} needs rngs=nnx.Rngs(0): the rates at which its pairs turn, and the "
+        "scale of its queries, are parameters; fill them from the checkpoint",
+    )
+    over = encoding
+    if "rotate" in encoding.hooks():
+        _check(
+            type(encoding) is RoPE and encoding.axes is None,
+            f"the rotary section of {model!r} gives {type(encoding).__name__}, but rates are "
+            "learned over RoPE of one axis alone",
         )
-    read = {"chunk_size": "chunk_size", "local_size": "local_window", ORIGINAL: "original_length"}
-    others = {key: value for key, value in section.items() if key not in read}
-    unknown = {key: value for key, value in others.items() if value not in (None, False)}
-    if unknown:
-        raise ValueError(
-            f"{', '.join(unknown)} in {name}: sparse attention is not offered; remove these for "
-            "attention to all keys"
+        assert isinstance(encoding, RoPE)
+        over = LeRoPE(
+            head_dim=whole(config, "qk_nope_head_dim", minimum=0) + encoding.head_dim,
+            base=encoding.base,
+            frequencies=encoding.frequencies,
+            rotary_dim=encoding.rotary_dim,
+            layout=encoding.layout,
         )
-    if kind != "default" or rope["axes"] is not None:
-        raise ValueError(f"{where} of type {kind!r} is not offered together with {name}")
-    own = {read[key]: whole(section, key) for key in read if section.get(key)}
-    del rope["axes"]
-    # Chunks have the defaults of SGLang and vLLM.
-    own = {"chunk_size": 8192, "local_window": 1024} | own
-    return make("dual_chunk", train_length=own["chunk_size"], **rope, **own)
+    return make("log_scale", num_heads=whole(config, *HEADS), over=over, rngs=rngs)
 
 
-def _base(config, where, section):
-    bases = {f"rope_theta in {where}": section["rope_theta"]} if "rope_theta" in section else {}
+def scale_of_each_layer(scaled: LogScale, num_layers: int, rngs: nnx.Rngs) -> Encoding:
+    """Returns ``scaled`` with a scale for each of several layers, over what they share."""
+    heads = scaled.s.shape[0]
+    return make("log_scale", num_heads=heads, over=scaled.inner, num_layers=num_layers, rngs=rngs)
+
+
+def head_dim_of(config) -> int:
+    """Returns how many channels of a head the encoding is for.
+
+    In heads of two parts these are the channels that turn.
+    """
+    row = row_of(config)
+    if row.latent or "qk_rope_head_dim" in config:
+        return whole(config, "qk_rope_head_dim")
+    if callable(row.head_dim):
+        return row.head_dim(config)
+    if row.head_dim is not None or not config.keys().isdisjoint(("head_dim", "kv_channels")):
+        return whole(config, "head_dim", "kv_channels", default=row.head_dim)
+    if row.bare_head_dim and config.keys().isdisjoint((*WIDTH, *HEADS)):
+        return row.bare_head_dim
+    width, heads = whole(config, *WIDTH, "head_dim"), whole(config, *HEADS)
+    _check(
+        width % heads == 0, f"head_dim is missing, and {width} channels are not {heads} equal heads"
+    )
+    return width // heads
+
+
+def _check(is_right: bool, message: str) -> None:
+    if not is_right:
+        raise ValueError(message)
+
+
+def _base(section) -> float:
+    keys, where, config = section
+    bases = {f"rope_theta in {where}": keys["rope_theta"]} if "rope_theta" in keys else {}
     bases |= {key: config[key] for key in ("rope_theta", "rotary_emb_base") if key in config}
     if not bases:
         model = config.get("model_type")
-        if where == "config" and model not in models.BASE_10000:
+        base = 1e4 if model is None and where != "config" else row_of(config).base
+        if base is None:
             raise ValueError(
-                "config has none of the keys rope_parameters, rope_scaling, rope_theta, alibi, "
-                "relative_attention_num_buckets: its positions are not understood"
+                f"rope_theta is missing, and no default is known for model_type={model!r}: its "
+                "positions are not understood"
             )
-        if model is not None and model not in models.BASE_10000:
-            raise ValueError(f"rope_theta is missing, and no default is known for {model!r}")
-        return 10000.0
+        return base
     for key, base in bases.items():
-        if not is_number(base) or base <= 1:
-            raise ValueError(f"{key} must be a number above 1, not {base!r}")
+        _check(is_number(base) and base > 1, f"{key} must be a number above 1, not {base!r}")
     return float(agreed(bases))
 
 
-def _layout(config):
+def _layout(config, row: Row) -> str:
     """Returns the layout of the model's code, or the one that a key of its config gives."""
-    model = config.get("model_type")
-    known = models.LAYOUTS.get(model, "half")
+    layout = row.layout
     for key in ("rope_interleave", "rotary_emb_interleaved"):
         if key in config:
-            known = "interleaved" if flag(config, key, default=False) else "half"
-    if position_kind(config) == "rope_gptj" and known != "interleaved":
-        if model in models.LAYOUTS:
-            raise ValueError(
-                f"position_embedding_type='rope_gptj' means pairs of neighbours, but the code of "
-                f"{model!r} has halves"
-            )
-        return "interleaved"
-    return known
+            layout = "interleaved" if flag(config, key, default=False) else "half"
+    if position_kind(config) != "rope_gptj":
+        return layout
+    _check(
+        layout == "interleaved" or config.get("model_type") not in ROWS,
+        "position_embedding_type='rope_gptj' means pairs of neighbours, but the model's code has "
+        "halves",
+    )
+    return "interleaved"
 
 
-def _fractions(config, section):
+def _fractions(section) -> dict[str, float]:
     """Returns the share of a head that turns, by each key that gives it."""
     fractions = {
         f"{key}={place[key]!r}": place[key]
-        for place in (section, config)
+        for place in (section.keys, section.config)
         for key in _FRACTIONS
         if key in place
     }
     for key, fraction in fractions.items():
-        if not is_number(fraction) or not 0 < fraction <= 1:
-            raise ValueError(f"{key} must be a number in (0, 1]")
+        _check(is_number(fraction) and 0 < fraction <= 1, f"{key} must be a number in (0, 1]")
     return fractions
 
 
-def _share(config, fractions):
+def _share(config, fractions, row: Row) -> float:
     """Returns the share of pairs that turn, each at the frequency it has in a whole head."""
     widths = [key for key in _WIDTHS if key in config]
-    if widths and not fractions:
-        raise ValueError(
-            f"{widths[0]}={config[widths[0]]!r} is not read with rope_type='proportional': its key "
-            "is partial_rotary_factor, which is missing"
-        )
-    return agreed(fractions) if fractions else models.FRACTIONS.get(config.get("model_type"), 1.0)
+    _check(
+        bool(fractions) or not widths,
+        f"{' and '.join(widths)} is not read with rope_type='proportional': its key is "
+        "partial_rotary_factor, which is missing",
+    )
+    return agreed(fractions) if fractions else row.fraction or 1.0
 
 
-def _rotary_dim(config, fractions, head_dim, is_whole):
-    """Returns how many channels of a head turn."""
+def _rotary_dim(section, fractions, width, kind) -> int:
+    """Returns how many channels of a head turn; all, where the rest has rates of 0."""
+    config, row = section.config, row_of(section.config)
     if "qk_rope_head_dim" in config:
-        _check_shares(config, fractions, head_dim)
-        return head_dim
-    widths = {key: int(head_dim * fraction) for key, fraction in fractions.items()}
-    model = config.get("model_type")
-    if not widths and "rotary_dim" in config and model in models.IGNORE_ROTARY_DIM:
+        _check_shares(config, fractions, width)
+        return width
+    widths = {key: int(width * fraction) for key, fraction in fractions.items()}
+    if "rotary_dim" in config and not widths and row.rotary_dim == "unread":
         raise ValueError(
-            f"rotary_dim={config['rotary_dim']!r}: the code of {model!r} reads only "
+            f"rotary_dim={config['rotary_dim']!r}: the model's code reads only "
             "partial_rotary_factor, which is missing"
         )
-    for key in _WIDTHS:
-        if key in config:
-            widths[key] = whole(config, key)
-    if not widths and model in models.ROTARY_DIM_NEEDED:
-        raise ValueError(f"rotary_dim is missing: in {model!r} a part of each head turns; add it")
-    if not widths and model in models.FRACTIONS:
-        widths["partial_rotary_factor"] = int(head_dim * models.FRACTIONS[model])
-    width = agreed(widths) if widths else head_dim
-    if not is_whole and widths and (width % 2 or not 2 <= width <= head_dim):
-        raise ValueError(
-            f"{' and '.join(widths)} must turn an even number of the head_dim={head_dim} channels, "
-            f"not {width}"
-        )
-    return width
+    widths |= {key: whole(config, key) for key in _WIDTHS if key in config}
+    _check(
+        bool(widths) or row.rotary_dim != "needed",
+        "rotary_dim is missing: in this model a part of each head turns; add it",
+    )
+    if not widths and row.fraction is not None:
+        widths["partial_rotary_factor"] = int(width * row.fraction)
+    turning = agreed(widths) if widths else width
+    if kind == "proportional":
+        return width
+    _check(
+        not widths or (turning % 2 == 0 and 2 <= turning <= width),
+        f"{' and '.join(widths)} must turn an even number of the head_dim={width} channels, not "
+        f"{turning}",
+    )
+    return turning
 
 
 def _check_shares(config, fractions, turning):
@@ -178,33 +231,81 @@ def _check_shares(config, fractions, turning):
     if "qk_nope_head_dim" in config:
         heads.add(whole(config, "qk_nope_head_dim") + turning)
     for key, fraction in fractions.items():
-        if fraction != 1 and not any(int(head * fraction) == turning for head in heads):
-            raise ValueError(
-                f"{key} contradicts qk_rope_head_dim={turning}: it must be the share of these "
-                "channels in a whole head"
-            )
-
-
-def _axes(config, where, section, pairs):
-    model = config.get("model_type")
-    if model in models.ROW_AND_COLUMN:
-        return axes.interleaved((pairs - pairs // 2, pairs // 2))
-    counts = section.get("mrope_section", models.SECTIONS.get(model))
-    is_interleaved = flag(section, "mrope_interleaved", where, default=False)
-    if "mrope_section" not in section and (counts is None or sum(counts) != pairs):
-        if is_interleaved:
-            raise ValueError(f"mrope_interleaved in {where} needs mrope_section")
-        return None
-    is_list = isinstance(counts, (list, tuple)) and all(type(n) is int and n >= 0 for n in counts)
-    if not is_list or sum(counts) != pairs:
-        raise ValueError(
-            f"mrope_section={counts!r} in {where} must be a list of numbers of channel pairs, "
-            f"{pairs} in all"
+        _check(
+            fraction == 1 or any(int(head * fraction) == turning for head in heads),
+            f"{key} contradicts qk_rope_head_dim={turning}: it must be the share of these channels "
+            "in a whole head",
         )
-    if model in models.SECTIONS_NOT_OFFERED:
-        raise ValueError(f"mrope_section={counts!r} in {where}: that of {model!r} is not offered")
-    if model in models.TIME_LAST:
+
+
+def _axes(section, row: Row, pairs: int) -> Any:
+    keys, where, _ = section
+    if row.axes == "rows_and_columns":
+        return axes.interleaved((pairs - pairs // 2, pairs // 2))
+    is_interleaved = flag(keys, "mrope_interleaved", default=False)
+    if "mrope_section" not in keys and sum(row.sections or ()) != pairs:
+        _check(not is_interleaved, f"mrope_interleaved in {where} needs mrope_section")
+        return None
+    counts = tuple(entries(keys, "mrope_section", is_whole, row.sections))
+    _check(
+        sum(counts) == pairs and row.axes is not None,
+        f"mrope_section={counts} in {where} must be numbers of channel pairs, {pairs} in all, of a "
+        "model whose two channels of a pair turn by one axis",
+    )
+    if row.axes == "time_last":
         return axes.temporal_last((*counts[2:], *counts[:2]))
-    if is_interleaved or model in models.AXES_INTERLEAVED:
-        return axes.interleaved(tuple(counts))
-    return axes.chunked(tuple(counts))
+    if is_interleaved or row.axes == "interleaved":
+        return axes.interleaved(counts)
+    return axes.chunked(counts)
+
+
+def _dual_chunk(section, kind, rope) -> Encoding:
+    """Returns the encoding of Qwen2.5-1M; transformers ignores the key and has plain RoPE."""
+    config, name = section.config, "dual_chunk_attention_config"
+    own = mapping(config, name)
+    _check(
+        row_of(config).dual_chunks or "model_type" not in config,
+        f"{name}={own!r}: the model's code is not known to read it; those known to are "
+        f"{', '.join(having(dual_chunks=True))}. If it does not, remove the key",
+    )
+    read = {"chunk_size": "chunk_size", "local_size": "local_window", ORIGINAL: "original_length"}
+    unknown = [key for key, value in own.items() if key not in read and value]
+    _check(
+        not unknown,
+        f"{', '.join(unknown)} in {name}: sparse attention is not offered; remove these for "
+        "attention to all keys",
+    )
+    _check(
+        kind == "default" and rope.pop("axes") is None,
+        f"{section.where} of type {kind!r} is not offered together with {name}",
+    )
+    # Chunks have the defaults of SGLang and vLLM.
+    given: dict[str, Any] = {"chunk_size": 8192, "local_window": 1024}
+    given |= {read[key]: whole(own, key) for key in read if own.get(key)}
+    return make("dual_chunk", train_length=given["chunk_size"], **rope, **given)
+
+
+def _scaled(section, encoding: Encoding) -> Encoding:
+    """Returns ``encoding`` with the scale of queries that its section gives, if it gives one."""
+    keys, where, config = section
+    beta = keys.get("llama_4_scaling_beta")
+    if not beta:
+        return encoding
+    _check(
+        row_of(config).scaled_queries,
+        f"llama_4_scaling_beta={beta!r} in {where}: the code of {config.get('model_type')!r} is "
+        f"not known to read it; those known to are {', '.join(having(scaled_queries=True))}. If "
+        "it does not, remove the key. If it does, remove it too, and wrap the encoding: "
+        "posenc_jax.make('ministral_scale', over=encoding, train_length=..., "
+        f"attn_scale={beta!r})",
+    )
+    _check(
+        "qk_rope_head_dim" not in config,
+        f"llama_4_scaling_beta={beta!r} in {where} multiplies whole queries, but the encoding is "
+        "for their qk_rope_head_dim channels: it is not offered for heads of two parts",
+    )
+    return MinistralScale(
+        over=encoding,
+        train_length=train_length(section),
+        attn_scale=number(keys, "llama_4_scaling_beta", where=where),
+    )

@@ -11,7 +11,7 @@ import pytest
 from hf_models import FORWARD, relative_error
 
 import posenc_jax
-from posenc_jax.hf.kinds import number_of_layers
+from posenc_jax.hf.layers import number_of_layers
 from posenc_jax.hf.pattern import same
 
 MODELS = [

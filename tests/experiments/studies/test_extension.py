@@ -5,7 +5,6 @@ import dataclasses
 import io
 import json
 import math
-import sys
 import types
 
 import common
@@ -16,7 +15,6 @@ import pytest
 from rich.console import Console
 from runs import finish, start
 
-import experiments.pretrained
 import experiments.running.sweep as sweep
 import experiments.studies.extension.study as extension
 from configs.extension import METHODS, PRESETS, get_config
@@ -39,7 +37,7 @@ from experiments.training.recipe import RULES, Recipe
 from experiments.training.step import adam_state, further_state
 from experiments.training.text import token_losses, token_losses_and_hits
 from posenc_jax import REGISTRY, make
-from posenc_jax.hf.write import extended
+from posenc_jax.pretrained.write import extended
 
 
 def config(files, preset="tiny", **changes):
@@ -450,20 +448,19 @@ def published(finished, monkeypatch):
     """Fakes a published model called "a-model", and returns what is saved, by folder."""
     saved = {}
 
-    def load(path, mesh, scan, **kinds):
-        state, _ = load_run(finished[0] / f"runs/{path}", mesh)
+    def load(path, shardings, scan, **kinds):
+        state, _ = load_run(finished[0] / f"runs/{path}")
         assert scan is state.model.scan is True and kinds["dtype"] == "float32"
-        found = _as_llama(state.model, 32)
-        return types.SimpleNamespace(model=state.model, config=found, tokenizer=Bytes())
+        model = jax.device_put(state.model, shardings(state.model))
+        found = _as_llama(model, 32)
+        return types.SimpleNamespace(model=model, config=found, tokenizer=Bytes())
 
-    def save(path, model, config, tokenizer, max_length, console):
+    def save(path, model, config, tokenizer, max_length):
         config = extended(config, model, max_length)
         saved[path.name] = model, config, tokenizer
 
-    module = types.SimpleNamespace(load=load, save=save)
-    # The import takes the attribute of the package if another test has imported the real module.
-    monkeypatch.setitem(sys.modules, "experiments.pretrained.published", module)
-    monkeypatch.setattr(experiments.pretrained, "published", module, raising=False)
+    monkeypatch.setattr("experiments.pretrained.trained.load", load)
+    monkeypatch.setattr("experiments.pretrained.export.save", save)
     return saved
 
 
@@ -488,14 +485,14 @@ def test_a_published_model_is_read_tuned_and_exported(corpus, tmp_path, publishe
         record["loss"] / math.log(2) / one.corpus.bytes_per_token
     )
     assert [p.parent.name for p in tmp_path.glob("runs/**/checkpoints")] == ["seed0"]
-    folder, console = tmp_path / "runs/yarn/steps1/seed0", Console(file=io.StringIO())
-    export(folder, tmp_path / "out", "rope/seed0", console)
+    folder = tmp_path / "runs/yarn/steps1/seed0"
+    export(folder, tmp_path / "out", "rope/seed0")
     model, found, tokenizer = published["out"]
     assert found["max_position_embeddings"] == 64 and isinstance(tokenizer, Bytes)
     assert model.distinct()[0].frequencies.factor == 2.0
     for checkpoint, message in ((None, "none was given; only"), ("nowhere", "nowhere")):
         with pytest.raises((ValueError, OSError), match=message):
-            export(folder, tmp_path / "other", checkpoint, console)
+            export(folder, tmp_path / "other", checkpoint)
     assert list(published) == ["out"]
 
 
@@ -507,7 +504,7 @@ def test_what_is_not_trained_on_may_all_be_read(corpus, tmp_path, published):
 
 
 def test_a_run_of_ours_is_exported_as_llama(finished, tmp_path, published):
-    export(finished[0] / "runs/yarn/steps2/seed0", tmp_path / "out", None, Console(quiet=True))
+    export(finished[0] / "runs/yarn/steps2/seed0", tmp_path / "out", None)
     model, found, tokenizer = published["out"]
     assert model.distinct()[0].frequencies.factor == 2.0 and tokenizer is None
     assert (found["hidden_size"], found["intermediate_size"]) == (32, 128)

@@ -20,11 +20,11 @@ from posenc_jax.encodings.rotary.frequencies import (
 )
 from posenc_jax.encodings.rotary.longrope import LongRoPE
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.hf import decoder
 from posenc_jax.hf.config import part_of_text
 from posenc_jax.hf.pattern import same
 from posenc_jax.hf.values import ORIGINAL
 from posenc_jax.model.transformer import Transformer
+from posenc_jax.pretrained import decoder
 
 # Phi-3 has only "longrope" and "default"; it reads "yarn" as if it were "longrope".
 _ONLY_LONGROPE = ("phi3",)
@@ -46,38 +46,61 @@ def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, 
         length than dynamic NTK.
     """
     section = _section(encoding, config)
-    if section["rope_type"] == "dynamic":
-        _check_train_length(encoding, config)
-    return section
-
-
-def _section(encoding, config) -> dict[str, Any]:
-    if type(encoding) not in (RoPE, LongRoPE):
-        name = type(encoding).__name__
-        raise ValueError(
-            f"{name} cannot be expressed in transformers' rope_parameters, which have RoPE, PI, "
-            "NTK, dynamic NTK, NTK-by-parts, YaRN, LongRoPE and Llama 3's rule"
-        )
-    _check_turning(encoding)
-    found = {"rope_theta": encoding.base}
-    if encoding.rotary_dim != encoding.head_dim:
-        found["partial_rotary_factor"] = _fraction(encoding.rotary_dim, encoding.head_dim)
-    if isinstance(encoding, LongRoPE):
-        return found | _longrope(encoding)
-    named = _named(encoding)
-    is_read = named and config.get("model_type") not in _ONLY_LONGROPE
-    if named and (is_read or named["rope_type"] == "default"):
-        return found | named
-    return found | _by_factors(encoding, config)
-
-
-def _check_train_length(encoding, config):
-    length, said = encoding.frequencies.train_length, config.get("max_position_embeddings")
+    said = config.get("max_position_embeddings")
+    length = said if section["rope_type"] != "dynamic" else _longest(encoding, config)
     if said != length:
         raise ValueError(
             f"max_position_embeddings={said} must be {length}, the train_length of dynamic NTK: "
             "transformers reads it there; extended() writes both"
         )
+    return section
+
+
+def _section(encoding, config) -> dict[str, Any]:
+    if reason := _obstacle(encoding, config):
+        raise ValueError(
+            f"{_name(encoding)} cannot be expressed in transformers' rope_parameters: {reason}"
+        )
+    section = {"rope_theta": encoding.base}
+    if encoding.rotary_dim != encoding.head_dim:
+        section["partial_rotary_factor"] = _fraction(encoding.rotary_dim, encoding.head_dim)
+    if isinstance(encoding, LongRoPE):
+        return section | _longrope(encoding)
+    return section | (_named(encoding, config) or _by_factors(encoding, config))
+
+
+def _obstacle(encoding, config) -> str | None:
+    """Returns why transformers cannot express an encoding, or None."""
+    if type(encoding) not in (RoPE, LongRoPE):
+        return (
+            "they have RoPE, PI, NTK, dynamic NTK, NTK-by-parts, YaRN, LongRoPE and Llama 3's rule"
+        )
+    if encoding.axes is not None:
+        return "axes= must be None, for text"
+    if encoding.layout != "half":
+        return (
+            f"layout={encoding.layout!r} must be 'half': models written for transformers pair "
+            "channel i with channel i + rotary_dim / 2"
+        )
+    if isinstance(encoding, LongRoPE):
+        if encoding.start_tokens:
+            return f"start_tokens={encoding.start_tokens} must be 0"
+        short, long = encoding.short_attention_factor, encoding.attention_factor
+        equal = f"short_attention_factor={short} and attention_factor={long} must be equal"
+        return None if short == long else equal
+    if _named(encoding, config):
+        return None
+    if encoding.frequencies.adapts:
+        return "the only rule that adapts to the length is dynamic NTK, and Phi-3 does not have it"
+    inv_freq, _ = encoding.frequencies(encoding.rotary_dim, encoding.base, 1)
+    if np.all(inv_freq > 0):
+        return None
+    return f"pair {int(np.argmin(inv_freq > 0))} does not turn, and a factor of longrope is finite"
+
+
+def _name(encoding) -> str:
+    rule = type(encoding.frequencies).__name__ if type(encoding) is RoPE else ""
+    return rule or type(encoding).__name__
 
 
 def _fraction(part: int, whole: int) -> float:
@@ -191,18 +214,14 @@ def _of_rule(rule, name, default):
     return getattr(rule, name, getattr(inner, name, default))
 
 
-def _check_turning(encoding):
-    if encoding.axes is not None:
-        raise ValueError("axes= cannot be expressed in rope_parameters: it must be None, for text")
-    if encoding.layout != "half":
-        raise ValueError(
-            f"layout={encoding.layout!r} must be 'half': models written for transformers pair "
-            "channel i with channel i + rotary_dim / 2"
-        )
+def _named(encoding, config) -> dict[str, Any] | None:
+    """Returns the type and the keys of the rule, or None if the model's code has no type for it."""
+    named = _of_type(encoding)
+    is_read = config.get("model_type") not in _ONLY_LONGROPE
+    return named if named and (is_read or named["rope_type"] == "default") else None
 
 
-def _named(encoding) -> dict[str, Any] | None:
-    """Returns the type and the keys of the rule, or None if transformers has no type for it."""
+def _of_type(encoding) -> dict[str, Any] | None:
     rule, channels, base = encoding.frequencies, encoding.rotary_dim, encoding.base
     match rule:
         case Default():
@@ -239,17 +258,6 @@ def _stretch(rule):
 
 
 def _longrope(encoding: LongRoPE) -> dict[str, Any]:
-    if encoding.start_tokens:
-        raise ValueError(
-            f"start_tokens={encoding.start_tokens} must be 0: the longrope of transformers has no "
-            "start tokens"
-        )
-    if encoding.short_attention_factor != encoding.attention_factor:
-        raise ValueError(
-            f"short_attention_factor={encoding.short_attention_factor} and attention_factor="
-            f"{encoding.attention_factor} must be equal: the longrope of transformers has one "
-            "factor for all lengths"
-        )
     return {
         "rope_type": "longrope",
         "short_factor": list(encoding.short_factor),
@@ -263,19 +271,7 @@ def _longrope(encoding: LongRoPE) -> dict[str, Any]:
 def _by_factors(encoding, config) -> dict[str, Any]:
     """Returns fixed frequencies as factors of longrope, the same for short and long sequences."""
     rule, channels = encoding.frequencies, encoding.rotary_dim
-    if rule.adapts:
-        raise ValueError(
-            f"{type(rule).__name__} cannot be expressed in rope_parameters for "
-            f"model_type={config.get('model_type')!r}: the only rule that adapts to the length in "
-            "transformers is dynamic NTK, and Phi-3 does not have it"
-        )
     inv_freq, attention_factor = rule(channels, encoding.base, 1)
-    if not np.all(inv_freq > 0):
-        still = int(np.argmin(inv_freq > 0))
-        raise ValueError(
-            f"{type(rule).__name__} does not turn pair {still}, which cannot be expressed in "
-            "rope_parameters: a factor of longrope is a finite number"
-        )
     factors = (geometric(channels, encoding.base) / inv_freq).tolist()
     return {
         "rope_type": "longrope",

@@ -8,11 +8,11 @@ computes.
 from collections.abc import Mapping
 from typing import Any
 
-from posenc_jax.hf import models
-from posenc_jax.hf.config import flattened
+from posenc_jax.hf.config import READ, about_positions, flattened
 from posenc_jax.hf.pattern import layers_from_hf
-from posenc_jax.hf.positions import READ, about_positions
-from posenc_jax.hf.values import flag, head_dim_of, number, whole
+from posenc_jax.hf.rotary import head_dim_of
+from posenc_jax.hf.table import row_of, words
+from posenc_jax.hf.values import flag, number, whole
 from posenc_jax.model.layers import Layers
 
 # Each model's differences from Llama, in keywords of Transformer.
@@ -27,20 +27,18 @@ DECODERS: dict[str, dict[str, Any]] = {
 }
 
 # Models whose config may leave out the number of kv heads (all heads), or the tying (tied).
-_ALL_KV_HEADS = models.words("llama olmo2 phi3")
-_TIED = models.words("smollm3")
+_ALL_KV_HEADS = words("llama olmo2 phi3")
+_TIED = words("smollm3")
 
-_SIZES = models.words("""
+_SIZES = words("""
     model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
     num_key_value_heads head_dim rms_norm_eps hidden_act tie_word_embeddings
 """)
-_LENGTHS = models.words("max_position_embeddings original_max_position_embeddings")
-_WINDOWS = dict.fromkeys(models.WINDOW_EVERYWHERE, models.words("sliding_window")) | dict.fromkeys(
-    models.WINDOW_SWITCHED,
-    models.words("sliding_window use_sliding_window max_window_layers layer_types"),
-)
+_LENGTHS = words("max_position_embeddings original_max_position_embeddings")
+_WINDOWS = words("sliding_window")
+_SWITCHED_WINDOWS = words("sliding_window use_sliding_window max_window_layers layer_types")
 # Keys about training, tokens, files and generation.
-_WITHOUT_EFFECT = models.words("""
+_WITHOUT_EFFECT = words("""
     _attn_implementation _attn_implementation_autoset _name_or_path architectures attention_dropout
     auto_map bos_token_id dtype embd_pdrop eos_token_id initializer_range is_llama_config
     max_sequence_length pad_token_id pretraining_tp resid_pdrop tokenizer_class torch_dtype
@@ -73,7 +71,7 @@ def sizes(config: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
         ),
         head_dim=head_dim_of(config),
         mlp_dim=whole(config, "intermediate_size"),
-        norm_epsilon=number("config", config, "rms_norm_eps", 0),
+        norm_epsilon=number(config, "rms_norm_eps"),
         tied=flag(config, "tie_word_embeddings", default=model in _TIED),
     )
 
@@ -97,7 +95,7 @@ def _checked(config, keys):
         )
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
         raise ValueError(f"hidden_act={config['hidden_act']!r} must be 'silu': no other is offered")
-    known = _SIZES | _LENGTHS | READ | _WINDOWS.get(model, frozenset()) | _WITHOUT_EFFECT
+    known = _SIZES | _LENGTHS | READ | _window_keys(row_of(config)) | _WITHOUT_EFFECT
     unknown = [
         f"{key}={value!r}"
         for key, value in config.items()
@@ -109,3 +107,10 @@ def _checked(config, keys):
             f"it. If it does not, remove the key: {unknown[0].partition('=')[0]}=None"
         )
     return config
+
+
+def _window_keys(row) -> frozenset[str]:
+    """Returns the keys about windows that the model's code reads."""
+    if row.switched:
+        return _SWITCHED_WINDOWS
+    return _WINDOWS if row.window == "every" else frozenset()

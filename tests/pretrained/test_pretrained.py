@@ -12,17 +12,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tokenizers
+from flax import nnx
 from hf_models import our_decoder, relative_error
 from safetensors.numpy import load_file, save_file
 
-import experiments.pretrained.published
-from experiments.pretrained.published import find, load, main, save
-from experiments.pretrained.weight_files import INDEX, SafetensorsFiles
+from experiments.pretrained.trained import on_mesh
 from experiments.training.mesh import make_mesh
-from posenc_jax import make
-from posenc_jax.hf import decoder, weights
+from posenc_jax import from_hf, make
 from posenc_jax.hf.pattern import same
 from posenc_jax.positions import text
+from posenc_jax.pretrained import decoder, load, load_encoding, models, save, weights
+from posenc_jax.pretrained.__main__ import main
+from posenc_jax.pretrained.files import INDEX, SafetensorsFiles, find
 
 MODELS = {
     "llama": "hf_llama",
@@ -114,7 +115,7 @@ def test_several_files_in_another_type(tmp_path):
 
 def test_a_large_model_is_several_files(tmp_path, monkeypatch):
     config, tensors = published("phi3")
-    monkeypatch.setattr(experiments.pretrained.published, "_SHARD_BYTES", 10_000)
+    monkeypatch.setattr(models, "_SHARD_BYTES", 10_000)
     save(tmp_path / "out", our_decoder(config, tensors), config)
     files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
     assert files[0] == f"model-00001-of-{len(files):05d}.safetensors" and len(files) > 3
@@ -133,7 +134,7 @@ def test_each_device_reads_its_own_part(name, tmp_path, monkeypatch):
 
     monkeypatch.setattr(SafetensorsFiles, "read", counted)
     path = folder(tmp_path / "in", config, tensors)
-    model = load(path, mesh=make_mesh(fsdp=2, model=4)).model
+    model = load(path, shardings=on_mesh(make_mesh(fsdp=2, model=4))).model
     same_numbers(model, our_decoder(config, tensors))
     block = model.layers[0].block
     kernels = block.attention.q.kernel, block.attention.out.kernel, block.mlp.down.kernel
@@ -237,9 +238,51 @@ def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
 def test_a_scheme_that_transformers_does_not_have(tmp_path):
     config, tensors = published("llama")
     model = our_decoder(config, tensors).under(make("rerope", head_dim=8, window=8))
-    with pytest.raises(ValueError, match="ReRoPE cannot be expressed in transformers"):
+    with pytest.raises(ValueError, match="ReRoPE"):
         save(tmp_path / "out", model, config | {"max_position_embeddings": 16})
     assert not os.listdir(tmp_path)
+
+
+# Positions alone
+
+
+GPT2 = dict(model_type="gpt2", n_positions=6, n_embd=8, n_head=2, n_layer=2)
+ROBERTA = dict(model_type="roberta", max_position_embeddings=8, hidden_size=8)
+OPT = dict(model_type="opt", max_position_embeddings=6, hidden_size=8)
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "reserved"),
+    [
+        (GPT2, "wpe.weight", 0),
+        (GPT2, "transformer.wpe.weight", 0),
+        (ROBERTA, "roberta.embeddings.position_embeddings.weight", 2),
+        (OPT, "model.decoder.embed_positions.weight", 2),
+    ],
+)
+def test_learned_positions_are_those_of_the_checkpoint(config, name, reserved, tmp_path):
+    table = np.random.default_rng(0).standard_normal((6 + reserved, 8)).astype(np.float32)
+    path = folder(tmp_path / "in", config, {name: table, "wte.weight": np.zeros((3, 8))})
+    encoding = load_encoding(path)
+    x_BTD = np.zeros((1, 6, 8), np.float32)
+    moved = encoding.embed(x_BTD, encoding.tokens(text(6)))
+    np.testing.assert_array_equal(moved[0], table[reserved:])
+    assert from_hf(path, rngs=nnx.Rngs(0)).table.shape == (6, 8)
+
+
+@pytest.mark.parametrize(
+    ("config", "tensors", "name"),
+    [
+        (GPT2, {"wte.weight": (6, 8)}, "wpe.weight"),
+        (GPT2, {"wpe.weight": (5, 8)}, "wpe.weight"),
+        (dict(model_type="llama", head_dim=8), {"wpe.weight": (6, 8)}, "RoPE"),
+        (GPT2 | {"position_embedding_type": "relative_key"}, {}, "position_embedding_type"),
+    ],
+)
+def test_positions_that_are_not_in_a_checkpoint(config, tensors, name, tmp_path):
+    arrays = {key: np.zeros(shape, np.float32) for key, shape in tensors.items()}
+    with pytest.raises(ValueError, match=name):
+        load_encoding(folder(tmp_path / "in", config, arrays))
 
 
 # GGUF
@@ -300,8 +343,9 @@ def test_a_gguf_file(tmp_path):
     arrays, _ = common.golden("hf_llama")
     logits = common.forward(loaded.model, arrays["ids"], text(24))
     assert relative_error(logits, arrays["logits_T24"]) < 1e-4
-    on_mesh = load(tmp_path / "llama.gguf", mesh=make_mesh(data=4, model=2), scan=True)
-    save(tmp_path / "out", on_mesh.model, on_mesh.config, on_mesh.tokenizer)
+    shardings = on_mesh(make_mesh(data=4, model=2))
+    spread = load(tmp_path / "llama.gguf", shardings=shardings, scan=True)
+    save(tmp_path / "out", spread.model, spread.config, spread.tokenizer)
     again = load(tmp_path / "out")
     same_numbers(again.model, loaded.model)
     assert again.tokenizer.encode(TEXT).ids == loaded.tokenizer.encode(TEXT).ids
@@ -312,7 +356,7 @@ def test_a_gguf_file(tmp_path):
 @pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_1"])
 def test_a_gguf_file_in_few_bits(kind, tmp_path, monkeypatch):
     """The file's numbers are what gguf makes of it, in pieces as at once."""
-    monkeypatch.setattr("experiments.pretrained.weight_files._CHUNK", 5 * 32)
+    monkeypatch.setattr("posenc_jax.pretrained.files._CHUNK", 5 * 32)
     kind = gguf.GGMLQuantizationType[kind]
     model = load(write_gguf(tmp_path / "llama.gguf", kind=kind)).model
     _, tensors = published("llama")
@@ -408,7 +452,7 @@ def test_a_package_that_is_missing(package, tmp_path, monkeypatch):
     (path / "tokenizer.json").write_text("{}")
     path = write_gguf(tmp_path / "llama.gguf") if package == "gguf" else path
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=rf"need {package}, .*pip install -e ...pretrained"):
+    with pytest.raises(ValueError, match=rf"need {package}, .*pip install"):
         load(path)
 
 
@@ -427,4 +471,4 @@ def test_the_program(tmp_path, monkeypatch, capsys):
     assert run(f"--out={out}") == 2
     assert capsys.readouterr().err.startswith(f"error: {out} exists and is not overwritten")
     assert run(f"--out={tmp_path / 'other'}", '--encoding={"name": "hope"}') == 2
-    assert "HoPE does not turn pair" in capsys.readouterr().err
+    assert "HoPE" in capsys.readouterr().err

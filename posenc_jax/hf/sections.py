@@ -1,0 +1,179 @@
+"""Lists the types of rotary sections, with their keys and the keywords of ``make`` for them."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from posenc_jax.hf.values import LENGTH, ORIGINAL, agreed, entries, flag, is_number, number, whole
+
+
+class Type(NamedTuple):
+    """Holds the scheme that a ``rope_type`` means, and its keys besides those of every type."""
+
+    scheme: str
+    needed: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
+
+
+_MSCALES = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
+TYPES = {
+    "default": Type("rope"),
+    "linear": Type("pi", ("factor",)),
+    "dynamic": Type("dynamic_ntk", ("factor",)),
+    "yarn": Type("yarn", (), ("factor", ORIGINAL, "attention_factor", *_MSCALES, "truncate")),
+    "longrope": Type(
+        "longrope",
+        ("short_factor", "long_factor"),
+        ("factor", ORIGINAL, "attention_factor", "short_mscale", "long_mscale"),
+    ),
+    "llama3": Type("llama3", ("factor", "low_freq_factor", "high_freq_factor"), (ORIGINAL,)),
+    "proportional": Type("p_rope", (), ("factor",)),
+    # HunYuan's "dynamic" with a fixed alpha; its code reads none of the others.
+    "ntk_alpha": Type("ntk", ("alpha",), ("factor", *_MSCALES)),
+}
+_OLD_NAMES = {"su": "longrope", "mrope": "default"}
+_EVERY_TYPE = (
+    *("rope_type", "type", "rope_theta", "partial_rotary_factor", "mrope_section"),
+    *("mrope_interleaved", "llama_4_scaling_beta", "finetuned"),
+)
+# Keys that belong into a section, and not next to it.
+SECTION_ONLY = {key for kind in TYPES.values() for key in kind.needed + kind.allowed} - {ORIGINAL}
+SECTION_ONLY |= {"mrope_section", "mrope_interleaved", "llama_4_scaling_beta"}
+
+
+class Section(NamedTuple):
+    """Holds a rotary section, the name it has in errors, and the config that it is from."""
+
+    keys: Mapping[str, Any]
+    where: str
+    config: Mapping[str, Any]
+
+
+def kind_of(section: Section, ntk_alpha: bool) -> str:
+    """Returns the type of a section, a key of ``TYPES``.
+
+    Args:
+      section: the section.
+      ntk_alpha: whether the model's code takes "dynamic" for a fixed alpha.
+
+    Raises:
+      ValueError: the type is not known, or a key is unknown or missing.
+    """
+    keys, where, _ = section
+    names = {str(keys[key]) for key in ("rope_type", "type") if key in keys}
+    kinds = {_OLD_NAMES.get(name, name) for name in names} or {"default"}
+    if len(kinds) > 1 or not kinds <= TYPES.keys() - {"ntk_alpha"}:
+        valid = (*(name for name in TYPES if name != "ntk_alpha"), *_OLD_NAMES)
+        raise ValueError(
+            f"rope_type={' and '.join(sorted(names))} in {where} must be one of "
+            f"{', '.join(valid)}. A model with another has code of its own: read it, then use "
+            "posenc_jax.make(...), 'axial_rope' for instance"
+        )
+    (kind,) = kinds
+    kind = "ntk_alpha" if kind == "dynamic" and ntk_alpha and "alpha" in keys else kind
+    needed, allowed = TYPES[kind][1:]
+    needed = (*needed, "mrope_section") if "mrope" in names else needed
+    # llama_4_scaling_beta needs the training length; transformers also writes the longest length,
+    # and never reads it.
+    written = (ORIGINAL, LENGTH[0]) if "llama_4_scaling_beta" in keys else ()
+    valid = (*needed, *allowed, *_EVERY_TYPE, *written)
+    for key in keys:
+        if key not in valid:
+            close = difflib.get_close_matches(key, valid, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it may have {', '.join(valid)}"
+            raise ValueError(f"{where} of type {kind!r} has an unknown key {key!r}; {hint}")
+    if missing := [key for key in needed if key not in keys]:
+        raise ValueError(f"{where} of type {kind!r} lacks {missing[0]!r}")
+    return kind
+
+
+def keywords(section: Section, kind: str, pairs: int) -> dict[str, Any]:
+    """Returns the keywords of the type's scheme besides RoPE's own."""
+    keys, where, config = section
+    match kind:
+        case "default":
+            return {}
+        case "linear":
+            return {"factor": number(keys, "factor", 1, where=where)}
+        case "dynamic":
+            factor = number(keys, "factor", 1, where=where)
+            return {"factor": factor, "train_length": whole(config, *LENGTH)}
+        case "ntk_alpha":
+            return {"factor": number(keys, "alpha", 1, where=where)}
+        case "proportional":
+            return {"factor": number(keys, "factor", 1, where=where, default=1.0)}
+        case "llama3":
+            bounds = {key: number(keys, key, where=where) for key in TYPES[kind].needed[1:]}
+            own = {"factor": number(keys, "factor", 1, where=where), **bounds}
+            return own | {"train_length": train_length(section)}
+        case "yarn":
+            return _yarn(section)
+    return _longrope(section, pairs)
+
+
+def train_length(section: Section, *others: str) -> int:
+    """Returns the length before the extension, which ``others`` give where it is missing."""
+    keys, where, config = section
+    places = {f"{ORIGINAL} in {where}": keys, f"{ORIGINAL} in config": config}
+    lengths = {name: whole(place, ORIGINAL) for name, place in places.items() if ORIGINAL in place}
+    # Not the longest length in general, which may be that after the extension.
+    length = agreed(lengths) if lengths else whole(config, ORIGINAL, *others)
+    longest = whole(config, *LENGTH, default=length)
+    if longest < length:
+        raise ValueError(
+            f"{LENGTH[0]}={longest} must not be below {ORIGINAL}={length}: it is the length after "
+            "the extension"
+        )
+    return length
+
+
+def _yarn(section):
+    keys, where, _ = section
+    own = {key: number(keys, key, where=where) for key in _MSCALES if key in keys}
+    if not (own.get("mscale") and own.get("mscale_all_dim")):
+        # The code of transformers reads neither, where one is missing or 0.
+        own = {key: value for key, value in own.items() if not key.startswith("mscale")}
+    if "attention_factor" in keys:
+        own["attention_factor"] = _attention_factor(section, "attention_factor")
+    length = train_length(section, *LENGTH)
+    own |= {"train_length": length, "factor": _stretch(section, length)}
+    return own | {"truncate": flag(keys, "truncate", default=True)}
+
+
+def _longrope(section, pairs):
+    keys, where, config = section
+    length = train_length(section)
+    own: dict[str, Any] = {"train_length": length, "factor": _stretch(section, length)}
+    # Where it does not give its attention factor, transformers 4 computes it from the ratio of
+    # lengths and transformers 5 from the factor.
+    ratio = whole(config, *LENGTH, default=length) / length
+    if "attention_factor" not in keys and ratio != 1:
+        agreed({f"factor in {where}": own["factor"], f"{LENGTH[0]} / {ORIGINAL}": ratio})
+    for key in ("short_factor", "long_factor"):
+        own[key] = tuple(map(float, entries(keys, key, lambda x: is_number(x) and x > 0)))
+        if len(own[key]) != pairs:
+            raise ValueError(f"{key} in {where} must have {pairs} numbers, one for each pair")
+    given = {key: _attention_factor(section, key) for key in keys if "mscale" in key}
+    if "attention_factor" in keys:
+        given["attention_factor"] = _attention_factor(section, "attention_factor")
+    # The two spellings are of different models.
+    longest = {key: given[key] for key in ("attention_factor", "long_mscale") if key in given}
+    if longest:
+        own["attention_factor"] = agreed(longest)
+    if "short_mscale" in given:
+        own["short_attention_factor"] = given["short_mscale"]
+    return own
+
+
+def _stretch(section, length):
+    keys, where, config = section
+    if "factor" in keys:
+        return number(keys, "factor", 1, where=where)
+    return whole(config, *LENGTH) / length
+
+
+def _attention_factor(section, key):
+    factor = number(section.keys, key, where=section.where)
+    if factor == 0:
+        raise ValueError(f"{key}=0 in {section.where} makes every logit 0")
+    return factor

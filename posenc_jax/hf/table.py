@@ -1,0 +1,435 @@
+"""Lists what the code of each published model does with the positions in its config.
+
+A name is a value of ``model_type``, and a row has a column for each way in which models differ.
+``parity/test_model_types.py`` runs every model listed here that transformers has, and compares how
+its queries and keys turn with what ``from_hf`` returns.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from posenc_jax.encoding import Encoding
+from posenc_jax.hf import rules
+from posenc_jax.hf.rules import At, Config, Kinds, every
+from posenc_jax.hf.values import CHUNKED, FULL, LINEAR, SLIDING
+
+BOTH = (FULL, SLIDING)
+
+
+def words(text: str) -> frozenset[str]:
+    """Returns the words of a text."""
+    return frozenset(text.split())
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Says what the code of one model does; the default is that of Llama.
+
+    Attributes:
+      scheme: "rope", "alibi", "t5" (a bias by distance), "learned" (a table that is added to the
+        embeddings), or "nope" for attention that has no positions whatever else the config says.
+      layout: pair i is the channels i and i + rotary_dim / 2 ("half"), or 2 i and 2 i + 1
+        ("interleaved").
+      base: the base where the config has none; None if it must have one.
+      fraction: the share of a head that turns where the config does not say.
+      rotary_dim: "read"; "unread" where the code reads only ``partial_rotary_factor``; "needed"
+        where only this key says how much of a head turns.
+      head_dim: the width of a head where it is not the model's width over the number of heads, or
+        a function that reads it.
+      full_head_dim: the same for layers with full attention, where they are wider.
+      bare_head_dim: the width where the config has no sizes at all, as a part of a model may be
+        published that has those of its class.
+      latent: whether a head has a part that turns, of ``qk_rope_head_dim`` channels, and one that
+        does not.
+      learned: whether frequencies and the scale of queries are parameters of the checkpoint.
+      backwards: whether every pair turns the other way.
+      sections: channel pairs of each position axis, where the config leaves them out.
+      axes: how pairs are dealt out to position axes: "chunked", "interleaved" (whether
+        ``mrope_interleaved`` is set or not), "time_last" (row, column and time, as in VideoRoPE) or
+        "rows_and_columns". None: two channels of a pair turn by different axes.
+      rotates: which layers have RoPE; None for all.
+      still: the encoding of the others.
+      plain_sliding: whether a flat section is that of full layers alone, and the others have RoPE
+        of the same base.
+      base_by_layer: whether ``layer_rope_theta`` is the base of a layer; in other models it only
+        says which layers turn.
+      local: whether layers with a window have a base of their own.
+      dangling: whether published sections for each kind have an unread key next to them.
+      kinds: the kinds of layers that differ where no section says so.
+      kind_rule: the kind of each layer where the config does not list them.
+      kinds_needed: whether layers differ and only the config says which.
+      per_layer: how often a layer occurs in ``layer_types``.
+      window: the layers that have ``sliding_window`` where their kinds are not listed: "every",
+        "late" (from ``max_window_layers`` on), "still" (those without rotation); None: it is not
+        read. "unused": it hides no text.
+      switched: whether windows count only if ``use_sliding_window`` is true.
+      both_sides: whether queries see keys on both sides of them within the window.
+      sinks: layers in which each head has a learned sink: "every", or those with "windows".
+      position_type: ``position_embedding_type`` where the config lacks it; "unread" if the code
+        does not ask for it.
+      table: how the name of the tensor ends that has the learned positions.
+      reserved: rows at the start of this table that no token reads.
+      counts_reserved: whether the length in the config includes those.
+      reads_alibi: whether the code reads ``alibi``.
+      alibi_divided: whether the bias is added before the logits are divided by sqrt(head_dim).
+      own_tables: whether each layer has a bias table of its own.
+      dual_chunks: whether SGLang and vLLM read ``dual_chunk_attention_config``.
+      scaled_queries: whether ``llama_4_scaling_beta`` is read, and multiplies queries.
+      ntk_alpha: whether the type "dynamic" has a fixed alpha.
+      defaults: what the class has where the config lacks a key.
+      renamed: keys that have another name in most models.
+      fixed: values that a key must have if it is there.
+      unread: keys about positions that change nothing.
+    """
+
+    scheme: str = "rope"
+    layout: str = "half"
+    base: float | None = None
+    fraction: float | None = None
+    rotary_dim: str = "read"
+    head_dim: int | Callable[[Config], int] | None = None
+    full_head_dim: int | None = None
+    bare_head_dim: int | None = None
+    latent: bool = False
+    learned: bool = False
+    backwards: bool = False
+    sections: tuple[int, ...] | None = None
+    axes: str | None = "chunked"
+    rotates: Callable[[Config, At], bool] | None = None
+    still: Callable[[Config], Encoding] = rules.nope
+    plain_sliding: bool = False
+    base_by_layer: bool = False
+    local: bool = False
+    dangling: bool = False
+    kinds: tuple[str, ...] = ()
+    kind_rule: Kinds | None = None
+    kinds_needed: bool = False
+    per_layer: int = 1
+    window: str | None = None
+    switched: bool = False
+    both_sides: bool = False
+    sinks: str | None = None
+    position_type: str = "rope"
+    table: str = ""
+    reserved: int = 0
+    counts_reserved: bool = True
+    reads_alibi: bool = False
+    alibi_divided: bool = False
+    own_tables: bool = False
+    dual_chunks: bool = False
+    scaled_queries: bool = False
+    ntk_alpha: bool = False
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
+
+
+def alike(names: str, row: Row) -> dict[str, Row]:
+    """Returns the same row for several models."""
+    return dict.fromkeys(names.split(), row)
+
+
+def _learned(table: str, **columns: Any) -> Row:
+    return Row(scheme="learned", position_type="absolute", table=table, **columns)
+
+
+_BERT = "position_embeddings.weight"
+_GEMMA3 = {"rope_theta": 1e6, "rope_local_base_freq": 1e4}
+_ALIBI = {"alibi": True}
+
+ROWS: dict[str, Row] = {
+    **alike(
+        """
+        apertus apertus1p5_text arcee aria_text bitnet chameleon csm dbrx diffllama
+        emu3_text_model esmc eurobert evolla exaone falcon_h1 flex_olmo
+        gpt_neox_japanese granite granite4_vision_text granite_docling_text granitemoe
+        granitemoeshared gte hy_v3 hyperclovax internlm2 jais2 jetmoe jina_embeddings_v3
+        lfm2 lfm2_moe minimax_m2 nomic_bert olmo olmo2 olmoe solar_open step3p5
+        """,
+        Row(),
+    ),
+    **alike(
+        """
+        axk1 axk2 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa kimi_k2
+        longcat_flash sarvam_mla youtu
+        """,
+        Row(layout="interleaved", latent=True),
+    ),
+    **alike(
+        "higgs_audio_v2 hrm_text internlm3 iquestcoder laguna mellum molmo2_text seed_oss",
+        Row(head_dim=128),
+    ),
+    **alike("doge mixtral phi3 phi4_multimodal phimoe starcoder2", Row(window="every")),
+    **alike("mt5 pix2struct_text_model pop2piano switch_transformers t5", Row(scheme="t5")),
+    **alike("cohere ernie4_5 ernie4_5_moe moonshine_streaming", Row(layout="interleaved")),
+    **alike("ministral mllama_text_model unlimited_ocr_text", Row(kinds_needed=True)),
+    **alike(
+        "blt_global_transformer blt_local_decoder blt_local_encoder",
+        Row(layout="interleaved", window="every"),
+    ),
+    **alike("glm4_moe nemotron persimmon", Row(fraction=0.5)),
+    **alike(
+        "qwen2_5_omni_text qwen2_5_vl_text qwen2_vl_text",
+        Row(sections=(16, 24, 24), window="late", switched=True),
+    ),
+    **alike(
+        "bailing_hybrid dots3_note_text", Row(layout="interleaved", latent=True, kinds_needed=True)
+    ),
+    **alike("codegen gptj", Row(layout="interleaved", rotary_dim="needed", base=1e4)),
+    **alike(
+        "cosmos3_edge_text qwen3_vl_text",
+        Row(axes="interleaved", sections=(24, 20, 20), head_dim=128),
+    ),
+    **alike("cwm lfm3", Row(kinds_needed=True, head_dim=128)),
+    **alike("deepseek_ocr2_text moshi", Row(window="unused")),
+    **alike(
+        "diffusion_gemma_text embedding_gemma2_text",
+        Row(kinds_needed=True, both_sides=True, head_dim=256, full_head_dim=512),
+    ),
+    **alike(
+        "exaone4 exaone_moe",
+        Row(rotates=rules.in_windows_if_any, kinds=BOTH, kind_rule=every(4, all_full=True)),
+    ),
+    **alike("gemma2 vaultgemma", Row(kind_rule=every(2), head_dim=256)),
+    **alike(
+        "gemma4_text gemma4_unified_text",
+        Row(kind_rule=every(6, last=True), head_dim=256, full_head_dim=512),
+    ),
+    **alike("glm glm4", Row(layout="interleaved", fraction=0.5, head_dim=128)),
+    **alike("glm4v_text glm_ocr_text", Row(layout="interleaved", sections=(8, 12, 12))),
+    **alike(
+        "granite_swa granitemoe_swa", Row(base_by_layer=True, kinds_needed=True, sinks="every")
+    ),
+    **alike("hunyuan_v1_dense hunyuan_v1_moe", Row(ntk_alpha=True)),
+    "modernbert": Row(
+        kind_rule=every(3, first=True), both_sides=True, position_type="unread", kinds=BOTH
+    ),
+    "modernbert-decoder": Row(kind_rule=every(3, first=True), position_type="unread", kinds=BOTH),
+    "ultrabert": Row(kinds_needed=True, both_sides=True),
+    "nemotron_h": Row(scheme="nope", kinds_needed=True),
+    "zamba": Row(scheme="nope", kind_rule=rules.zamba_kinds),
+    **alike("minimax_m1 minimax_text_01", Row(kinds_needed=True)),
+    **alike(
+        "qwen3_omni_moe_text qwen3_vl_moe_text", Row(axes="interleaved", sections=(24, 20, 20))
+    ),
+    "afmoe": Row(rotates=rules.in_windows, kinds=BOTH, kind_rule=every(4), head_dim=128),
+    "bamba": Row(kinds_needed=True, fraction=0.5),
+    "beam": Row(
+        rotates=rules.in_windows_or_by_section,
+        still=rules.beam_scale,
+        kinds=BOTH,
+        kind_rule=every(6, last=True),
+        head_dim=128,
+    ),
+    "bloom": Row(scheme="alibi", reads_alibi=True, unread=words("offset_alibi"), fixed=_ALIBI),
+    "blt_patcher": Row(layout="interleaved", window="every", defaults={"sliding_window": 512}),
+    "cohere2": Row(layout="interleaved", rotates=rules.by_window, kinds=BOTH, kind_rule=every(4)),
+    "cohere2_moe": Row(
+        layout="interleaved",
+        rotates=rules.dense_or_by_window,
+        kinds=BOTH,
+        kind_rule=every(4),
+        head_dim=128,
+    ),
+    "cohere_compass_text": Row(axes="interleaved", sections=(24, 20, 20), dangling=True),
+    "dory": Row(kinds_needed=True, head_dim=256, per_layer=2),
+    "dots1": Row(window="late"),
+    "ernie4_5_vl_moe_text": Row(layout="interleaved", axes="time_last", sections=(22, 22, 20)),
+    "esm": Row(position_type="absolute", base=1e4),
+    "falcon": Row(reads_alibi=True, base=1e4, alibi_divided=True),
+    "flint": Row(rotates=rules.in_windows, kinds=BOTH, kinds_needed=True, sinks="every"),
+    "gemma": Row(head_dim=256),
+    "gemma3_text": Row(kind_rule=every(6), head_dim=256, local=True, defaults=_GEMMA3),
+    "gemma3n_text": Row(kind_rule=every(5), head_dim=256, local=True, defaults=_GEMMA3),
+    "glm4v_moe_text": Row(sections=(8, 12, 12), fraction=0.5),
+    "glm5_next_text": Row(scheme="nope", fixed={"qk_rope_head_dim": 0}, kinds_needed=True),
+    "glm_image_text": Row(sections=(8, 12, 12)),
+    "gpt_neox": Row(base=1e4, fraction=0.25),
+    "gpt_oss": Row(kind_rule=every(2), sinks="every", head_dim=64),
+    "granitemoehybrid": Row(kinds_needed=True, position_type="nope"),
+    "helium": Row(layout="interleaved", head_dim=128),
+    "hunyuan_vl_text": Row(axes=None, ntk_alpha=True),
+    "hy_v4": Row(latent=True, sinks="every"),
+    "hy_v4_vl_text": Row(layout="interleaved", latent=True, axes="interleaved", sinks="every"),
+    "jamba": Row(scheme="nope", kind_rule=rules.jamba_kinds),
+    "kimi_linear": Row(scheme="nope", kind_rule=rules.kimi_linear_kinds),
+    "kolibri1": Row(
+        rotates=rules.in_windows_if_any, kinds=BOTH, kind_rule=every(5, all_full=True), head_dim=128
+    ),
+    "lara_mini": Row(rotates=rules.in_windows, kinds=BOTH, kinds_needed=True),
+    "llama": Row(base=1e4, bare_head_dim=128),
+    "llama4_text": Row(
+        layout="interleaved",
+        rotates=rules.listed_or_chunked,
+        still=rules.llama4_temperature,
+        kinds=(CHUNKED, FULL),
+        kind_rule=rules.llama4_kinds,
+        head_dim=128,
+    ),
+    "mimo_v2_flash": Row(kinds_needed=True, sinks="windows", head_dim=192),
+    "minicpm3": Row(latent=True, base=1e4),
+    "minimax": Row(kinds_needed=True, window="every", rotary_dim="unread"),
+    "minimax_m3_vl_text": Row(rotary_dim="unread", head_dim=128),
+    "ministral3": Row(window="every", scaled_queries=True, head_dim=128),
+    "mistral": Row(window="every", base=1e4, bare_head_dim=128, defaults={"sliding_window": 4096}),
+    "mistral4": Row(layout="interleaved", latent=True, scaled_queries=True),
+    "mistral_large4_text": Row(
+        layout="interleaved", latent=True, learned=True, rotates=rules.listed
+    ),
+    "moonshine": Row(layout="interleaved", fraction=0.9),
+    "mpt": Row(
+        scheme="alibi",
+        reads_alibi=True,
+        unread=words("rope rope_dail_config rope_hf_config rope_impl"),
+        fixed=_ALIBI,
+    ),
+    "muse_glimmer_text": Row(rotates=rules.not_from_last, kinds_needed=True, head_dim=128),
+    "muse_spark_text": Row(rotates=rules.not_from_last, kinds_needed=True, head_dim=64),
+    "nanochat": Row(backwards=True),
+    "neomme": Row(axes="rows_and_columns", kinds_needed=True, both_sides=True, head_dim=64),
+    "olmo3": Row(plain_sliding=True, kinds=BOTH, kind_rule=every(4)),
+    "olmo_hybrid": Row(kind_rule=every(4, LINEAR)),
+    "openai_privacy_filter": Row(
+        layout="interleaved", window="every", both_sides=True, sinks="every", head_dim=64
+    ),
+    "paddleocr_vl_text": Row(sections=(16, 24, 24), window="unused"),
+    "phi": Row(base=1e4, fraction=0.5),
+    "qwen2": Row(window="late", switched=True, dual_chunks=True, bare_head_dim=128),
+    "qwen2_moe": Row(switched=True, dual_chunks=True),
+    "qwen3": Row(window="late", switched=True, dual_chunks=True, head_dim=128),
+    "qwen3_5_moe_text": Row(
+        axes="interleaved", sections=(11, 11, 10), kind_rule=every(4, LINEAR), fraction=0.25
+    ),
+    "qwen3_5_text": Row(
+        axes="interleaved",
+        sections=(11, 11, 10),
+        kind_rule=every(4, LINEAR),
+        fraction=0.25,
+        head_dim=256,
+    ),
+    "qwen3_moe": Row(window="every", switched=True, dual_chunks=True),
+    "qwen3_next": Row(kind_rule=every(4, LINEAR), dual_chunks=True, fraction=0.25),
+    "qwen4_exp_text": Row(axes="interleaved", sections=(11, 11, 10), kinds_needed=True),
+    "recurrent_gemma": Row(
+        kind_rule=rules.recurrent_gemma_kinds,
+        window="every",
+        renamed={"attention_window_size": "sliding_window"},
+        fraction=0.5,
+        defaults={"sliding_window": 2048},
+    ),
+    "roformer": Row(layout="interleaved", base=1e4),
+    "sarvam_moe": Row(head_dim=64),
+    "smollm3": Row(rotates=rules.listed, window="still", switched=True),
+    "stablelm": Row(fraction=0.25),
+    "t5gemma2_text": Row(kinds_needed=True, both_sides=True, head_dim=256),
+    "umt5": Row(scheme="t5", own_tables=True),
+    "zamba2": Row(
+        kinds_needed=True,
+        kind_rule=rules.zamba2_kinds,
+        head_dim=rules.zamba2_head_dim,
+        defaults={"use_mem_rope": False},
+    ),
+    "zaya": Row(dangling=True, head_dim=128),
+    # Tables of positions
+    **alike("gpt2 gpt_bigcode", _learned("wpe.weight")),
+    "gpt_neo": _learned("wpe.weight", kinds_needed=True),
+    "openai-gpt": _learned("positions_embed.weight"),
+    **alike("albert bert electra", _learned(_BERT)),
+    "distilbert": _learned(_BERT, renamed={"dim": "hidden_size"}),
+    **alike("camembert roberta xlm-roberta", _learned(_BERT, reserved=2)),
+    "opt": _learned("decoder.embed_positions.weight", reserved=2, counts_reserved=False),
+}
+
+# Models of several parts, and the part that reads text: some config.json files are flat, and some
+# have a part without model_type.
+TEXT_PARTS = {
+    "glm46v": "glm4v_text",
+    "kimi_k25": "kimi_k2",
+    "mllama": "mllama_text_model",
+    "qwen2_5_omni_thinker": "qwen2_5_omni_text",
+    "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",
+} | {name.removesuffix("_text"): name for name in ROWS if name.endswith("_text")}
+
+_TWO_AXES = "its pairs turn by the rows and columns of an image, in an order of its own"
+_INKLING = (
+    "num_heads=..., model_dim=..., rank=d_rel, extent=..., log_floor=..., "
+    "log_scale=log_scaling_alpha, rngs=...); in layers with a window extent is the window and "
+    "log_floor None, in the others they are rel_extent and log_scaling_n_floor. The docstring of "
+    "Inkling says what else attention has: scale="
+)
+_INKLING_2 = (
+    "its checkpoint has a bias of relative positions. Build it: posenc_jax.make('inkling2', "
+    "head_dim=..., clip=qk_l2_clip_threshold, vector_clip=rel_l2_clip_threshold, "
+    f"{_INKLING}1 / sqrt(head_dim), sinks and more (Inkling2)"
+)
+_DINO_V3 = (
+    "its pairs turn by the rows and columns of an image. Build that: posenc_jax.make('dinov3', "
+    "head_dim=..., base=rope_theta), at posenc_jax.positions.centred_grid(rows, columns, "
+    "others=...); shift=, jitter= and rescale= are what training draws"
+)
+# Models that are known, and not offered by from_hf. Where an encoding exists, the reason names it.
+REFUSED = dict.fromkeys(
+    words("""
+    cohere_compass_vision dots3_note_vision_encoder edgetam_video efficientloftr
+    ernie4_5_vl_moe_vision exaone4_5_vision gemma4_vision glm4v_moe_vision
+    glm4v_vision glm5_next_vision glm_ocr_vision inkling2_vision kimi_k25_vision lfm3_vl_vision
+    lightglue llama4_vision_model minimax_m3_vl_vision mlcd mlcd_vision_model muse_glimmer_vision
+    muse_spark_vision paddleocr_vl_vision pixtral qwen2_5_omni_vision_encoder qwen2_5_vl_vision
+    qwen2_vl_vision qwen3_5_moe_vision qwen3_5_vision qwen3_omni_moe_vision_encoder
+    qwen3_vl_moe_vision qwen3_vl_vision qwen4_exp_vision sam2_video sam3_tracker_video
+    sam3_vit_model sapiens2 step3p5_vision video_llama_3_vision vjepa2
+    """),
+    _TWO_AXES,
+)
+REFUSED |= dict.fromkeys(
+    words("bart big_bird bigbird_pegasus blenderbot flaubert led longformer mbart xlm xmod"),
+    "its positions are absolute: a learned table is added to the embeddings. Build it: "
+    "posenc_jax.make('learned', model_dim=..., train_length=..., rngs=...)",
+)
+REFUSED |= dict.fromkeys(
+    words("ctrl m2m_100 marian pegasus transfo-xl xglm"),
+    "its positions are sinusoids, which posenc_jax.make('sinusoidal', model_dim=...) or, where "
+    "they are relative, 'transformer_xl' has; the order of their channels differs between models",
+)
+REFUSED |= dict.fromkeys(
+    words("deberta deberta-v2"),
+    "queries and keys meet learned vectors of their distance. Build it: posenc_jax.make('deberta', "
+    "num_heads=..., head_dim=..., rngs=...)",
+)
+REFUSED |= dict.fromkeys(words("inkling2_text inkling2_loop_text"), _INKLING_2)
+REFUSED |= dict.fromkeys(words("dinov3_vit eomt_dinov3"), _DINO_V3)
+REFUSED |= {
+    "chatglm": "its releases differ in their own code, in which channels turn and what rope_ratio "
+    "does",
+    "deepseek_v4": "values turn with the keys, and outputs turn back. Build that: "
+    "posenc_jax.make('value_rope', head_dim=..., rotary_dim=qk_rope_head_dim, base=...), with "
+    "base=rope_theta in layers of sliding_attention, and in the others with base="
+    "compress_rope_theta and frequencies=YaRN(..., attention_factor=1.0); attend with its sinks",
+    "ernie4_5_moe_vl": "its own code has axes that its config does not describe",
+    "inkling_text": "its checkpoint has a bias of relative positions. Build it: "
+    f"posenc_jax.make('inkling', {_INKLING}1 / head_dim, and more",
+    "longt5": "its encoder has a bias for blocks of tokens besides T5's",
+    "mpnet": "it has learned absolute positions besides T5's bias",
+    "pix2struct_vision_model": "it has learned rows and columns",
+    "qwen2_5_omni_dit": "only its first head turns",
+    "udop": "it has a bias by row and column besides T5's",
+}
+
+KNOWN = ROWS.keys()
+UNKNOWN = Row(reads_alibi=True, scaled_queries=True)
+
+
+def row_of(config: Config) -> Row:
+    """Returns the row of a model; of one that is not listed, the caller vouches for the layout."""
+    return ROWS.get(config.get("model_type") or "", UNKNOWN)
+
+
+def having(**columns: Any) -> list[str]:
+    """Returns the names of models that have these values in their rows, in order."""
+    return sorted(
+        name
+        for name, row in ROWS.items()
+        if all(getattr(row, key) == value for key, value in columns.items())
+    )

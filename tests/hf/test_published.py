@@ -1,0 +1,195 @@
+"""Reads published configs: each is right by a small formula, or refused for a true reason."""
+
+import json
+
+import common
+import numpy as np
+import pytest
+from flax import nnx
+
+from posenc_jax import from_hf
+
+CONFIGS = json.loads((common.ROOT / "parity" / "published.json").read_text())
+POSITIONS = np.array([[0, 1, 7, 100]])
+PARTS = ("text_config", "thinker_config", "llm_config")
+# What is said in the refusal of a model type: the code of most is in no release of transformers.
+NOT_KNOWN = """baichuan deepseek falcon_mamba internlm mamba2 minicpm orion phi-msft phi3_v qwen
+    rwkv5"""
+REFUSED = dict.fromkeys(NOT_KNOWN.split(), "is not known") | {
+    "chatglm": "rope_ratio",
+    "deepseek_v4": "value_rope",
+    "deberta-v2": "deberta",
+}
+INTERLEAVED = {"cohere", "deepseek_v2", "deepseek_v3", "deepseek_v32", "gptj", "llama4"}
+# Models whose class has a base of 10000 where the config has none.
+BASE_10000 = {"gpt_neox", "gptj", "llama", "minicpm3", "mistral", "phi"}
+TABLES = {"gpt2", "gpt_bigcode", "gpt_neo", "bert", "roberta", "opt"}
+
+
+def text_of(config):
+    """Returns the config of the text model, with the type of the whole where it has none."""
+    for part in PARTS:
+        if isinstance(config.get(part), dict):
+            return text_of({"model_type": config["model_type"]} | config[part])
+    return config
+
+
+def section_of(config):
+    return config.get("rope_parameters") or config.get("rope_scaling") or {}
+
+
+def rates(dim, base, section, longest):
+    """Returns radians per position of each pair, and the factor of cosines, in float64."""
+    inv_freq = float(base) ** -(np.arange(0, dim, 2) / dim)
+    kind = section.get("rope_type") or section.get("type") or "default"
+    factor = section.get("factor", 1.0)
+    trained = section.get("original_max_position_embeddings", longest)
+    if kind in ("default", "mrope", "dynamic"):  # Dynamic NTK changes nothing at short lengths.
+        return inv_freq, 1.0
+    if kind == "linear":
+        return inv_freq / factor, 1.0
+    if kind in ("longrope", "su"):
+        stretch = longest / trained
+        return inv_freq / np.array(section["short_factor"]), np.sqrt(
+            1 + np.log(stretch) / np.log(trained)
+        )
+    turns = trained * inv_freq / (2 * np.pi)
+    if kind == "llama3":
+        low, high = section["low_freq_factor"], section["high_freq_factor"]
+        keep = np.clip((turns - low) / (high - low), 0, 1)
+        return inv_freq * (keep + (1 - keep) / factor), 1.0
+    assert kind == "yarn"
+    fast, slow = section.get("beta_fast", 32), section.get("beta_slow", 1)
+    first, last = (
+        dim * np.log(trained / (beta * 2 * np.pi)) / (2 * np.log(base)) for beta in (fast, slow)
+    )
+    if section.get("truncate", True):
+        first, last = np.floor(first), np.ceil(last)
+    first, last = max(first, 0), min(last, dim - 1)
+    ramp = np.clip((np.arange(dim // 2) - first) / max(last - first, 0.001), 0, 1)
+    one, every = section.get("mscale"), section.get("mscale_all_dim")
+    scale = [1 + 0.1 * (m or 0) * np.log(factor) for m in (one, every)]
+    usual = scale[0] / scale[1] if one and every else 1 + 0.1 * np.log(factor)
+    return inv_freq * (1 - ramp + ramp / factor), section.get("attention_factor", usual)
+
+
+def layer(config, number):
+    """Returns what a layer is: "rope" with its base and section, "nope", or None."""
+    model, section = config["model_type"], section_of(config)
+    base = section.get("rope_theta", config.get("rope_theta", config.get("rotary_emb_base")))
+    kinds = config.get("layer_types") or config.get("layers_block_type")
+    kind = kinds[number] if kinds else "full_attention"
+    if model.startswith("gemma3"):
+        kind = "full_attention" if number % 6 == 5 else "sliding_attention"
+        local = kind == "sliding_attention"
+        return "rope", *((1e4, {}) if local else (base or 1e6, section))
+    if model == "modernbert":
+        kind = "full_attention" if number % 3 == 0 else "sliding_attention"
+        key = "global_rope_theta" if number % 3 == 0 else "local_rope_theta"
+        return "rope", section[kind]["rope_theta"] if section else config[key], {}
+    if model in ("qwen3_next", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text") and not kinds:
+        kind = "full_attention" if number % 4 == 3 else "linear_attention"
+    if "attn_type_list" in config:
+        kind = "full_attention" if config["attn_type_list"][number] else "linear_attention"
+    if model in ("granitemoehybrid", "nemotron_h") or (model == "smollm3" and number % 4 == 3):
+        return ("nope",)
+    if model == "llama4" and number % 4 == 3:
+        return ("llama4_temperature",)
+    if kind in ("linear_attention", "conv", "mamba") or number in config.get(
+        "cross_attention_layers", ()
+    ):
+        return None
+    if model == "exaone4" and kind == "full_attention":
+        return ("nope",)
+    if model == "olmo3" and kind == "sliding_attention":
+        section = {}
+    return "rope", base, section
+
+
+def width_of(config):
+    """Returns the width of a head, and how many of its channels turn."""
+    heads = config.get("num_attention_heads", config.get("n_head", 32))
+    width = config.get("hidden_size", config.get("n_embd", 4096))
+    head = config.get("qk_rope_head_dim") or config.get("head_dim")
+    if config["model_type"] == "zamba2":
+        head = config.get("attention_head_dim", 2 * width // heads)
+    head = head or {"gemma": 256, "gemma2": 256}.get(config["model_type"]) or width // heads
+    if "qk_rope_head_dim" in config:
+        return head, head
+    share = section_of(config).get(
+        "partial_rotary_factor", config.get("partial_rotary_factor", config.get("rotary_pct"))
+    )
+    return head, int(head * share) if share else config.get("rotary_dim", head)
+
+
+def assert_rotates(encoding, config, base, section):
+    while hasattr(encoding, "inner"):
+        encoding = encoding.inner
+    head, turning = width_of(config)
+    model = config["model_type"]
+    assert (encoding.head_dim, encoding.rotary_dim) == (head, turning)
+    assert encoding.layout == ("interleaved" if model in INTERLEAVED else "half")
+    longest = config.get("max_position_embeddings", 1)
+    section = (
+        {"original_max_position_embeddings": longest}
+        | {key: config[key] for key in ("original_max_position_embeddings",) if key in config}
+        | section
+    )
+    inv_freq, factor = rates(turning, base, section, longest)
+    angles = POSITIONS[0][:, None] * inv_freq
+    cos, sin = (np.asarray(table)[0, :, 0] for table in encoding.tokens(POSITIONS).made)
+    np.testing.assert_allclose(cos, factor * np.cos(angles), atol=3e-5)
+    np.testing.assert_allclose(sin, factor * np.sin(angles), atol=3e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_published_config(name):
+    whole = CONFIGS[name]["config"]
+    config = text_of(whole)
+    model = config["model_type"]
+    if model in REFUSED:
+        with pytest.raises(ValueError, match=REFUSED[model]):
+            from_hf(whole)
+        return
+    if model in TABLES:
+        table = from_hf(whole, rngs=nnx.Rngs(0)).table
+        rows = config.get("n_positions", config.get("max_position_embeddings"))
+        width = config.get("hidden_size", config.get("n_embd"))
+        assert table.shape == (rows - 2 * (model == "roberta"), width)
+        return
+    if model in ("bloom", "umt5", "t5"):
+        stack = {} if model == "bloom" else {"layer_type": "encoder", "rngs": nnx.Rngs(0)}
+        heads = config.get("n_head", config.get("num_attention_heads", config.get("num_heads")))
+        encoding = from_hf(whole, **stack)
+        found = encoding.num_heads if model == "bloom" else encoding.table.shape[1]
+        assert found == heads
+        return
+    count = config.get("num_hidden_layers", config.get("n_layer"))
+    for number in {0, 1, 2, count // 2, count - 1} if count else {None}:
+        expected = layer(config, number or 0)
+        if expected is None:
+            with pytest.raises(ValueError, match="no attention"):
+                from_hf(whole, layer=number)
+        elif expected[0] != "rope":
+            assert "rotate" not in from_hf(whole, layer=number).hooks() or model == "llama4"
+        elif expected[1] is None and model not in BASE_10000:
+            with pytest.raises(ValueError, match="rope_theta"):
+                from_hf(whole, layer=number)
+        else:
+            assert_rotates(from_hf(whole, layer=number), config, expected[1] or 1e4, expected[2])
+
+
+@pytest.mark.parametrize("model", ["gpt2", "roberta", "deberta", "deberta-v2", "bert", "bart"])
+def test_absolute_positions_never_become_rotation(model):
+    """Keywords that a hint of another error names do not help."""
+    config = dict(model_type=model, hidden_size=64, num_attention_heads=4, rope_theta=1e4)
+    config |= dict(max_position_embeddings=32)
+    try:
+        encoding = from_hf(config, layout="half", rngs=nnx.Rngs(0))
+    except ValueError:
+        encoding = from_hf(config, rngs=nnx.Rngs(0)) if model in TABLES else None
+    assert encoding is None or encoding.hooks() == {"embed"}
+
+
+def test_every_config_has_a_source():
+    assert len(CONFIGS) >= 150 and all(case["source"] for case in CONFIGS.values())
