@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
         _refuse(str(error))
     try:
         if not (DRY_RUN.value or STATUS.value or BACKEND.value is not None):
-            keep_compiled(absolute(workdir / "compiled"))
+            keep_compiled()
         _choose_devices()
         _check_cores()
         # Only the first process of a job prints.

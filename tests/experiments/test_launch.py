@@ -23,15 +23,20 @@ from experiments.registry import EXPERIMENTS
 
 
 def test_a_command_runs_one_point_and_reports(corpus, tmp_path):
-    """The number of the point comes from the queue, and programs are kept for the next start."""
+    """The number of the point comes from the queue.
+
+    Programs are kept in the user's cache: those in a workdir could come from a stranger.
+    """
     little = ["--config.schemes=alibi,nope", "--config.train.steps=2"]
     little += ["--config.eval.multiples=(1,)", "--config.eval.strides=()"]
     where = f"--workdir={tmp_path}", f"--config.corpus={corpus}"
-    done = runs.program("launch.py", TINY, *where, *little, SLURM_ARRAY_TASK_ID="1")
+    cache = {"JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = runs.program("launch.py", TINY, *where, *little, SLURM_ARRAY_TASK_ID="1", **cache)
     assert done.status == 0, done.errors
     assert "nope" in done.output and "report.html" in done.output
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["nope"]
-    assert [*(tmp_path / "compiled").iterdir()]
+    assert [*(tmp_path / "cache/posenc_jax/compiled").iterdir()]
+    assert not (tmp_path / "compiled").exists()
 
 
 @pytest.mark.parametrize("stage", ["train", pytest.param("evaluate", marks=pytest.mark.slow)])

@@ -143,23 +143,14 @@ def test_sigterm_to_one_process_stops_all_and_the_run_goes_on_as_if_undisturbed(
     assert numbers(tmp_path) == numbers(in_two[0])
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Returns a folder for the compiled programs of runs that are the same."""
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("lost", "how"),
     [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)],
     ids=["the first", "another", "one that hangs"],
 )
-def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(
-    corpus, compiled, tmp_path, lost, how
-):
+def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_path, lost, how):
     """What is killed or stopped is the program itself, not what watches over it."""
-    (tmp_path / "compiled").symlink_to(compiled)
     processes = start(2, tmp_path, corpus, *ENDLESS["train"], "--peer_timeout=10")
     wait_for(tmp_path / "runs/rope/seed0/metrics.jsonl")
     watcher, other = processes[lost], processes[1 - lost]
