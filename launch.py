@@ -95,11 +95,15 @@ PEER_TIMEOUT = flags.DEFINE_integer(
     "peer_timeout", 300, "Seconds of silence after which a process of the job counts as lost."
 )
 
+START_TIMEOUT = flags.DEFINE_integer(
+    "start_timeout", 300, "Seconds that all processes of the job have to start."
+)
+
 
 def main(arguments: list[str]) -> int:
     """Runs the experiment, prints what failed, and returns the exit status."""
     from experiments.registry import make_experiment
-    from experiments.results.bucket import UNLOCKED, absolute, folder_at, is_in_bucket
+    from experiments.results.bucket import UNLOCKED, folder_at, is_in_bucket
     from experiments.running import topology
     from experiments.training.mesh import meshes_of
 
@@ -196,7 +200,7 @@ def _choose_devices() -> None:
 
     if not (STATUS.value or REPORT.value or BACKEND.value is not None):
         by_hand = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
-        preemption.listen(*by_hand, PEER_TIMEOUT.value)
+        preemption.listen(*by_hand, PEER_TIMEOUT.value, START_TIMEOUT.value)
         # Once they are connected, processes notice at once when one of them ends.
         multihost_utils.sync_global_devices("all have joined")
         if jax.process_count() > 1:
@@ -272,8 +276,9 @@ def _check(arguments: list[str]) -> None:
     _check_together()
     if WORKERS.value < 1:
         raise ValueError(f"--workers={WORKERS.value} must be at least 1")
-    if PEER_TIMEOUT.value < 1:
-        raise ValueError(f"--peer_timeout={PEER_TIMEOUT.value} must be at least 1, in seconds")
+    for flag in (PEER_TIMEOUT, START_TIMEOUT):
+        if flag.value < 1:
+            raise ValueError(f"--{flag.name}={flag.value} must be at least 1, in seconds")
     if not hasattr(CONFIG.value, "experiment"):
         raise ValueError(f"--config gave {CONFIG.value!r}, which is no config of an experiment")
 

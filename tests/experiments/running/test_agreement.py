@@ -5,7 +5,7 @@ import pytest
 from runs import by_hand, ended, start
 
 from configs import extrapolation
-from experiments import preemption
+from experiments import preemption, rendezvous
 from experiments.running import agreement
 
 
@@ -44,5 +44,6 @@ def test_two_commands_that_differ_end_in_seconds(corpus, tmp_path):
 def test_an_address_is_bound_as_it_was_given(coordinator, bound, monkeypatch):
     told = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **given: told.append(given))
+    monkeypatch.setattr(rendezvous, "meet", lambda *_: None)
     preemption.listen(coordinator, 2, 0)
     assert told[0]["coordinator_bind_address"] == bound
