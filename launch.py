@@ -281,13 +281,16 @@ def _check(arguments: list[str]) -> None:
             raise ValueError(f"--{flag.name}={flag.value} must be at least 1, in seconds")
     if not hasattr(CONFIG.value, "experiment"):
         raise ValueError(f"--config gave {CONFIG.value!r}, which is no config of an experiment")
+    for name in config_flags.get_override_values(flags.FLAGS["config"]):
+        if name.rpartition(".")[2] == "experiment":
+            raise ValueError(f"--config.{name} is what the file of the config says; give another")
 
 
 def _check_together() -> None:
     """Raises a ValueError for a flag that another flag would make the program ignore."""
-    modes = [each for each in (BACKEND, DRY_RUN, STATUS, REPORT) if each.present and each.value]
+    modes = [flag for flag in (BACKEND, DRY_RUN, STATUS, REPORT) if flag.present and flag.value]
     if len(modes) > 1:
-        first, second = (f"--{each.name}" for each in modes[:2])
+        first, second = (f"--{flag.name}" for flag in modes[:2])
         raise ValueError(f"{first} and {second} ask for different things; give one of them")
     if BACKEND.value is None and (SUBMIT.value or AGAIN.value or RESOURCE.value):
         raise ValueError("--submit, --again and --resource are for --backend=...; give one")
@@ -346,7 +349,7 @@ def _parse(arguments: list[str]) -> list[str]:
         message = sentence.replace("\\n", " ")
         missing = re.fullmatch(r'\W*(\w+)\W*(?:(Did you mean "\w+").*)?', message)
         if missing:
-            flag = next((each for each in arguments if missing[1] in each), "--config")
+            flag = next((argument for argument in arguments if missing[1] in argument), "--config")
             hint = f". {missing[2]}?" if missing[2] else ""
             sentence = f"{flag}: the config has no field {missing[1]!r}{hint}"
         _refuse(sentence)

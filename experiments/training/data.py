@@ -313,12 +313,15 @@ def _from_files(name: str, root: Path, relatives: list[str], manual: str = "") -
     relatives = sorted(relatives)
     documents = []
     for relative in relatives:
+        path = root / relative
+        if path.exists() and not path.is_file():  # a device may have no end
+            raise ValueError(f"corpus {name!r}: {path} is no file; name files alone")
         try:
-            documents.append((root / relative).read_bytes())
+            documents.append(path.read_bytes())
         except OSError as error:
             raise ValueError(
-                f"corpus {name!r}: cannot read {root / relative} ({error.strerror}); make it "
-                "readable or remove it"
+                f"corpus {name!r}: cannot read {path} ({error.strerror}); make it readable "
+                "or remove it"
             ) from error
     splits = _splits(np.array([_word(os.fsencode(path)) for path in relatives], np.uint64))
     splits[[relative == manual for relative in relatives]] = SPLITS.index("manual")
@@ -411,10 +414,10 @@ def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:
     is_of_split = in_split(corpus, split)
     if not is_of_split.any():
         counts = ((name, (corpus.splits == n).sum()) for n, name in enumerate(SPLITS))
-        found = ", ".join(f"{count} into {name}" for name, count in counts if count)
+        there = ", ".join(f"{count} into {name}" for name, count in counts if count)
         raise ValueError(
             f"the {split} split of {corpus.name!r} has no document: a hash of its path or number "
-            f"puts each document into one split, here {found}. Give more documents, such as a long "
+            f"puts each document into one split, here {there}. Give more documents, such as a long "
             "one in several parts"
         )
     sizes = np.where(is_of_split, np.diff(corpus.offsets), 0)

@@ -53,6 +53,7 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
 
 
+ATLAS = "--config=configs/atlas.py:tiny"
 IMPORTS = """
 import signal
 from experiments import job_processes
@@ -136,7 +137,12 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
         ([TINY, where, "--task_id=-5"], "--task_id=-5"),
         ([TINY.replace("tiny", "tin"), where], "unknown preset 'tin'"),
         (["--config=configs/nothing.py:small", where], "--config=configs/nothing.py is no file"),
-        ([TINY, where, "--config.experiment=image"], "experiment='image'"),
+        ([TINY, where, "--config.experiment=tasks"], "--config.experiment"),
+        ([TINY, where, "--config.seeds=1000000000"], "seeds=1000000000"),
+        ([TINY, where, "--config.model.dtype=float64"], "model.dtype='float64'"),
+        ([TINY, where, "--config.extend.yarn.of=alibi"], "extend.yarn.of='alibi'"),
+        ([TINY, where, "--config.corpus=files:/dev/zero"], "/dev/zero"),
+        ([ATLAS, where, "--config.studies={}"], "studies has no study"),
         ([TINY, where, "--config.train.stepz=3"], '--config.train.stepz=3.*Did you mean "steps"'),
         ([TINY, where, "--config.train.steps=many"], "--config.train.steps"),
         ([TINY, where, "steps=3"], "'steps=3' is no flag"),
