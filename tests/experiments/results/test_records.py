@@ -7,6 +7,7 @@ import sys
 import pytest
 from runs import comparison, config
 
+from experiments.results.record import open_run
 from experiments.running.status import print_status
 
 
@@ -91,3 +92,12 @@ def test_what_is_not_installed_is_said_before_training(
     with pytest.raises(ValueError, match=f"{module}: pip install"):
         one.run()
     assert not (tmp_path / "runs").exists()
+
+
+def test_changed_config_is_refused_with_the_fields_that_differ(tmp_path):
+    config = {"train": {"steps": 5, "length": 8}, "seed": 0}
+    open_run(tmp_path, config)
+    open_run(tmp_path, config)
+    with pytest.raises(ValueError, match=r"train\.steps was 5 and is now 9.*--workdir") as error:
+        open_run(tmp_path, {"train": {"steps": 9, "length": 8}, "seed": 0})
+    assert "length" not in str(error.value)
