@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+from markupsafe import Markup
 from rich.console import Console
 
 from experiments.results.record import write_files
 from experiments.results.reports.drawing import drawing_style, svg
 from experiments.results.reports.page import (
+    GridCell,
     grid,
     markdown_table,
     mean_cell,
@@ -16,9 +18,8 @@ from experiments.results.reports.page import (
     print_failures,
     result_files,
     terminal_table,
-    text,
 )
-from experiments.results.reports.templates import figure
+from experiments.results.reports.templates import figure, section
 from experiments.results.statistics import (
     Cells,
     Record,
@@ -222,57 +223,57 @@ FIGURES = {
 
 
 def _page(study: SearchStudy, drawn: dict[str, str]) -> str:
-    about = {key: text(value) for key, value in study.about.items()}
-    trials, scored = study.about["trials"], study.about["scored"]
-    counts = " and ".join(f"{count} of {length} tokens" for length, count in scored.items())
+    about = study.about
+    trials = about["trials"]
+    counts = " and ".join(
+        f"{count} of {length} tokens" for length, count in about["scored"].items()
+    )
     intro = (
         f"A model trained under RoPE at {about['train_length']} tokens, extended by searched "
         f"factors. Seeds: {study.seeds}. The searches read documents of the "
-        f"{text(trials['search_split'])} split; every score below is of documents of the "
-        f"{text(trials['split'])} split, {counts}. Corpus: "
-        f"{about['corpus']}, digest <code>{about['corpus_digest']}</code>. Model: "
-        f"{about['source']}."
+        f"{trials['search_split']} split; every score below is of documents of the "
+        f"{trials['split']} split, {counts}."
     )
-    parts = [*_verdicts(study), *_tables(study)]
+    parts = [_verdicts(study), *_tables(study)]
     parts += [figure(name, *FIGURES[name], drawing) for name, drawing in drawn.items()]
     parts += _costs(study)
-    return page("LongRoPE: searched factors", intro, study, parts)
+    data = {"Corpus": about["corpus"], "digest": about["corpus_digest"], "model": about["source"]}
+    return page("LongRoPE: searched factors", intro, study, parts, data)
 
 
-def _verdicts(study: SearchStudy) -> Iterator[str]:
-    items = "".join(f"<li>{text(verdict)}" for verdict in verdicts(study))
-    yield (
-        f"<h2>Does a search beat what it started from?</h2><ul>{items}</ul><figcaption>On held-out "
-        "documents, in the loss that the search has minimised on others. It beats its rivals if it "
-        "is better than the best of them under every seed.</figcaption>"
+def _verdicts(study: SearchStudy) -> Markup:
+    caption = (
+        "On held-out documents, in the loss that the search has minimised on others. It beats its "
+        "rivals if it is better than the best of them under every seed."
     )
+    title = "Does a search beat what it started from?"
+    return section(title, caption=caption, items=map(str, verdicts(study)))
 
 
-def _tables(study: SearchStudy) -> Iterator[str]:
+def _tables(study: SearchStudy) -> Iterator[Markup]:
     for group, title in study.groups.items():
         cells = _cells(study, group)
         best = {m: min(row[m][0] for row in cells.values()) for m in study.columns()}
-        rows: dict[str, list[str]] = {}
-        for scheme, row in cells.items():
-            for metric in study.columns():
-                mean, extra = words(cells, scheme, metric)
-                mean = f"<b>{mean}</b>" if row[metric][0] == best[metric] else mean
-                rows.setdefault(scheme, []).append(f"<td>{mean}<small>{extra}</small>")
-        heads = [f"<th>{text(column)}" for column in study.columns().values()]
-        yield (
-            f"<h2>{text(title)}</h2>{grid(heads, rows)}<figcaption>Nats a token, lower is better: "
-            "mean ± standard error over seeds, best of a column in bold. (start): where a search "
-            "began, under LongRoPE's attention factor; pi, ntk and yarn have their own."
-            "</figcaption>"
+        rows = {
+            scheme: [
+                GridCell(*words(cells, scheme, metric), is_best=row[metric][0] == best[metric])
+                for metric in study.columns()
+            ]
+            for scheme, row in cells.items()
+        }
+        caption = (
+            "Nats a token, lower is better: mean ± standard error over seeds, best of a column in "
+            "bold. (start): where a search began, under LongRoPE's attention factor; pi, ntk and "
+            "yarn have their own."
         )
+        yield section(title, grid(study.columns().values(), rows), caption)
 
 
-def _costs(study: SearchStudy) -> Iterator[str]:
-    rows: dict[str, list[str]] = {}
-    for name in dict.fromkeys(each["name"] for each in study.tuning):
-        own = [each for each in study.tuning if each["name"] == name]
+def _costs(study: SearchStudy) -> Iterator[Markup]:
+    rows: dict[str, list[GridCell]] = {}
+    for name in dict.fromkeys(run["name"] for run in study.tuning):
+        runs = [run for run in study.tuning if run["name"] == name]
         for key, digits in (("steps", 0), ("tokens", 0), ("seconds", 1), ("final_loss", 3)):
-            rows.setdefault(name, []).append(mean_cell((each[key] for each in own), digits))
+            rows.setdefault(name, []).append(mean_cell((run[key] for run in runs), digits))
     if rows:
-        heads = ["<th>steps", "<th>tokens", "<th>seconds", "<th>final loss"]
-        yield f"<h2>Fine-tuning</h2>{grid(heads, rows)}"
+        yield section("Fine-tuning", grid(["steps", "tokens", "seconds", "final loss"], rows))
