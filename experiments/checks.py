@@ -8,6 +8,8 @@ meaning.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 # The most that a whole number of a config may be, by the last part of its name.
 _MOST = {
     "seeds": 1000,
@@ -16,6 +18,8 @@ _MOST = {
     "model_dim": 2**17,
     "mlp_dim": 2**20,
     "documents": 10**6,
+    "batch_size": 2**20,
+    "length": 2**24,
 }
 _MOST_OF_ALL = 2**31 - 1  # JAX counts in int32
 _TYPES = ("float32", "bfloat16", "float16")
@@ -32,15 +36,25 @@ def fields_of(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{name}", value
 
 
-def check_config(config: Mapping[str, Any]) -> None:
-    """Raises a ValueError for the first field of an experiment's config that has no meaning."""
-    if "studies" in config and not config["studies"]:
-        raise ValueError("studies has no study; leave it out to run those of the config")
-    for name, value in fields_of(config):
+def check_config(config: ConfigDict) -> None:
+    """Raises a ValueError for the first field of an experiment's config that has no meaning.
+
+    Of a config of several studies, each is checked when it is made.
+    """
+    if "studies" in config:
+        if not config.studies:
+            raise ValueError("studies has no study; leave it out to run those of the config")
+        return
+    # Other fields are computed by dividing by the number of heads, so it is first.
+    heads = config.get("model", {}).get("num_heads")
+    if heads is not None and heads < 1:
+        raise ValueError(f"model.num_heads={heads} must be at least 1")
+    fields = config.to_dict()
+    for name, value in fields_of(fields):
         if why := _wrong(name, name.rpartition(".")[2], value):
             raise ValueError(f"{name}={value!r} {why}")
-    encodings = config.get("encodings", {})
-    for name, extension in config.get("extend", {}).items():
+    encodings = fields.get("encodings", {})
+    for name, extension in fields.get("extend", {}).items():
         trained = extension["of"]
         if encodings.get(trained, {}).get("name", trained) != "rope":
             raise ValueError(

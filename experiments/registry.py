@@ -45,5 +45,5 @@ def make_experiment(config: ConfigDict, workdir: Path, console: Console):
         raise ValueError(
             f"config.experiment={config.experiment!r} must be one of {', '.join(EXPERIMENTS)}"
         )
-    check_config(config.to_dict())
+    check_config(config)
     return pkgutil.resolve_name(EXPERIMENTS[config.experiment])(config, workdir, console)

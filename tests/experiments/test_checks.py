@@ -16,6 +16,7 @@ from experiments.config import PRESETS
         ("extrapolation", "train.steps", 10**20),
         ("extrapolation", "model.model_dim", 10**8),
         ("extrapolation", "model.num_layers", 10**5),
+        ("extrapolation", "model.num_heads", 0),
         ("extrapolation", "model.param_dtype", "float64"),
         ("extrapolation", "eval.documents", 10**8),
         ("extrapolation", "eval.splits", ("test", "test")),
@@ -30,8 +31,8 @@ from experiments.config import PRESETS
 def test_a_field_without_a_meaning_is_refused_by_its_name(config, field, value):
     preset = "smollm2" if field.startswith("loading") else "tiny"
     config = importlib.import_module(f"configs.{config}").get_config(preset)
-    check_config(config.to_dict())
-    changed = common.changed(config, **{field.replace(".", "__"): value}).to_dict()
+    check_config(config)
+    changed = common.changed(config, **{field.replace(".", "__"): value})
     with pytest.raises(ValueError, match=field):
         check_config(changed)
 
@@ -42,4 +43,4 @@ def test_every_preset_passes():
         for preset in getattr(module, "PRESETS", PRESETS):
             config = module.get_config(preset)
             for study in config.get("studies", {"": config}).values():
-                check_config(study.to_dict())
+                check_config(study)
