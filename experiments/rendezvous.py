@@ -9,6 +9,7 @@ sentence}`` is the reason why the job cannot start, or empty when all have come.
 
 import asyncio
 import contextlib
+import itertools
 import json
 import sys
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 LATE = 30.0
 # Seconds between two attempts to connect, and within which a process that is there answers.
 _AGAIN, _ANSWER = 0.2, 5.0
+_NAMED = 10  # missing processes that are named
 _STRANGE = (
     "{} answers, but not as a job that starts: the job runs already, or another program has the "
     "port; this process waits for it to end"
@@ -111,12 +113,12 @@ class _Guests:
         self._refused: list[asyncio.StreamWriter] = []
 
     def late(self, coordinator: str) -> str:
-        """Returns a sentence that names the processes that have not come."""
-        numbers = ", ".join(f"--process_id={number}" for number in self._missing())
-        return f"{_late(f'process 0 of {self._count}', coordinator)}; missing: {numbers}"
-
-    def _missing(self) -> list[int]:
-        return [number for number in range(1, self._count) if number not in self._writers]
+        """Returns a sentence that names the first processes that have not come."""
+        missing = (n for n in range(1, self._count) if n not in self._writers)
+        first = ", ".join(f"--process_id={n}" for n in itertools.islice(missing, _NAMED))
+        more = self._count - 1 - len(self._writers) - _NAMED
+        late = _late(f"process 0 of {self._count}", coordinator)
+        return f"{late}; missing: {first}" + (f" and {more} more" if more > 0 else "")
 
     async def tell(self, message: dict[str, str]) -> None:
         """Sends a message to all who have come."""
@@ -141,9 +143,10 @@ class _Guests:
                 self._writers[process] = writer
             if self.end.done():
                 writer.write(_line({"end": self.end.result()}))
-            elif wrong or not self._missing():
+            elif wrong or len(self._writers) == self._count - 1:
                 self.end.set_result(wrong)
-            await reader.read()
+            while await reader.read(1024):  # until it goes
+                pass
             if self._writers.get(process) is writer:
                 del self._writers[process]
 

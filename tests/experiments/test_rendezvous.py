@@ -74,7 +74,7 @@ def test_a_process_that_was_started_again_is_no_second_one():
         with pytest.raises(TimeoutError):
             rendezvous.meet(address, None, 3, 1, 0.5)
         others = [pool.submit(rendezvous.meet, address, None, 3, number, 10.0) for number in (1, 2)]
-        assert [each.result() for each in (first, *others)] == [None] * 3
+        assert [process.result() for process in (first, *others)] == [None] * 3
 
 
 def test_a_stranger_neither_joins_nor_ends_the_job():
@@ -88,6 +88,8 @@ def test_a_stranger_neither_joins_nor_ends_the_job():
             ) as stranger:
                 stranger.sendall(words)
         assert not first.done()
+        with pytest.raises(OSError):  # of another interface: only the given address listens
+            socket.create_connection(("127.0.0.2", int(address.rpartition(":")[2])), timeout=1)
         rendezvous.meet(address, None, 2, 1, 10.0)
         first.result()
 

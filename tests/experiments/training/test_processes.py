@@ -32,9 +32,9 @@ def by_slurm(count):
     """Returns the environment of each process of a job, as ``srun`` sets it, all on one node."""
     last = range(2**16 - 2**12, 2**16)  # JAX derives the port from the number of the job
     job = free_port(random.sample(last, 20)) - last.start
-    own = {"JOB_ID": job, "NTASKS": count, "STEP_NODELIST": "localhost", "STEP_NUM_NODES": 1}
-    each = [own | {"PROCID": number, "LOCALID": number} for number in range(count)]
-    return [([], {f"SLURM_{name}": str(n) for name, n in one.items()}) for one in each]
+    shared = {"JOB_ID": job, "NTASKS": count, "STEP_NODELIST": "localhost", "STEP_NUM_NODES": 1}
+    tasks = [shared | {"PROCID": number, "LOCALID": number} for number in range(count)]
+    return [([], {f"SLURM_{name}": str(n) for name, n in one.items()}) for one in tasks]
 
 
 def by_kubernetes(count):
@@ -174,6 +174,7 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_pa
         ("--config.train.steps=many", "--config.train.steps", (1,)),
         ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0,)),
         ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0, 1)),
+        ("--process_id=0", "two processes have --process_id=0", (0, 1)),
     ],
 )
 def test_a_command_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, flag, words, wrong):
