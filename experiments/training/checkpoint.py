@@ -70,14 +70,15 @@ def _silence_orbax() -> None:
     event loop of all reads; threads of TensorStore that end later print an error each.
     """
     logging.get_absl_logger().addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
-    hook = sys.excepthook
+    hook = sys.unraisablehook
 
-    def without_late_reads(kind, error, trace):
+    def without_late_reads(error):
         # Only a thread that is not Python's calls this without a caller.
+        trace = error.exc_traceback
         if trace is None or trace.tb_frame.f_code.co_name != "call_soon_threadsafe":
-            hook(kind, error, trace)
+            hook(error)
 
-    sys.excepthook = without_late_reads
+    sys.unraisablehook = without_late_reads
 
 
 class Checkpoints:
