@@ -9,7 +9,7 @@ from jax.sharding import AxisType
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
-from experiments.results.record import Metrics
+from experiments.results.metrics import Metrics
 from experiments.training.data import Corpus, window_index
 from experiments.training.loop import train
 from experiments.training.mesh import AXES, make_mesh

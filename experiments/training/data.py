@@ -150,18 +150,8 @@ def train_batch(
     another number of hosts trains on the same batches.
 
     Raises:
-      ValueError: ``parts`` does not divide ``batch_size``, the split is smaller than one
-        batch, an argument is negative, or a token is outside the vocabulary.
+      ValueError: a token is outside the vocabulary.
     """
-    _check_integer("batch_size", batch_size, 1)
-    _check_integer("seed", seed, 0)
-    _check_integer("step", step, 0)
-    _check_integer("parts", parts, 1)
-    if part not in range(parts):
-        raise ValueError(f"part={part} must be in 0 .. {parts - 1}")
-    if batch_size % parts:
-        raise ValueError(f"batch_size={batch_size} must be a multiple of parts={parts}")
-    check_batch(index, batch_size)
     # Raw words: NumPy promises that a bit generator's stream stays the same in later versions, but
     # not what Generator.integers makes of it. The modulo's bias is below windows / 2^64.
     words = np.random.Philox(key=np.array([seed, step], np.uint64)).random_raw(batch_size)

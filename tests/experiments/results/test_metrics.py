@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from experiments.results.record import Metrics
+from experiments.results.metrics import Metrics
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
@@ -62,7 +62,10 @@ def test_wandb_has_a_run_for_each_of_the_seeds_that_are_trained_together(tmp_pat
     assert len(active) == 3
 
 
-def test_tensorboard_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(ValueError, match=r"pip install -e '.\[tensorboard\]'"):
-        Metrics(tmp_path / "metrics.jsonl", 0, tensorboard=True)
+@pytest.mark.parametrize(
+    ("module", "given"), [("tensorboardX", {"tensorboard": True}), ("wandb", {"wandb": "mine"})]
+)
+def test_a_package_that_is_missing_is_named_by_its_extra(tmp_path, monkeypatch, module, given):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=module.removesuffix("X")):
+        Metrics(tmp_path / "metrics.jsonl", 0, **given)
