@@ -63,9 +63,9 @@ def listen(
         _listen_by_hand(**given, peer_timeout=peer_timeout, start_timeout=start_timeout)
         return
     if cluster := _cluster():
-        found, to_be_alone = cluster
+        sign, to_be_alone = cluster
         waiting = (
-            f"{found} says that this process is one of several, and it still waits for the others "
+            f"{sign} says that this process is one of several, and it still waits for the others "
             f"to start; check that the command runs on every host, or {to_be_alone} to run alone"
         )
         try:
@@ -76,7 +76,7 @@ def listen(
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise ValueError(
-                f"{found} says that this process is one of several, but JAX could not join the "
+                f"{sign} says that this process is one of several, but JAX could not join the "
                 f"others: {reason}. Start all of them with what JAX needs (srun does), or "
                 f"{to_be_alone} to run alone"
             ) from None

@@ -100,7 +100,7 @@ def test_the_hosts_of_a_slice_are_joined_where_jax_finds_tpus(
         preemption.listen()
     finally:
         jax.config.update("jax_platforms", before)
-    assert ["num_processes" not in each for each in told] == [joins]
+    assert ["num_processes" not in keywords for keywords in told] == [joins]
 
 
 @pytest.mark.slow
@@ -116,8 +116,8 @@ jax.distributed.initialize = lambda **_: jax.config.update("jax_cuda_visible_dev
 preemption.listen()
 print(jax.config.read("jax_cuda_visible_devices"))
 """
-    found = runs.program("-c", program, **{f"SLURM_{n}": str(v) for n, v in variables.items()})
-    assert found.output == f"{expected}\n", found.errors
+    done = runs.program("-c", program, **{f"SLURM_{n}": str(v) for n, v in variables.items()})
+    assert done.output == f"{expected}\n", done.errors
 
 
 def test_a_process_of_a_cluster_that_waits_long_says_what_for(monkeypatch, capsys):

@@ -24,8 +24,8 @@ def test_a_damaged_evaluation_is_made_again(workdir, corpus, torn, monkeypatch):
     path.write_bytes(torn)
     one, _ = comparison(config(corpus), workdir)
     assert len(one.results()[0]) == 1, "the report is made of the others"
-    kept = {key: whole[key] for key in ("records", "curves")}
-    monkeypatch.setattr(one, "evaluate", lambda *_: kept)
+    again = {key: whole[key] for key in ("records", "curves")}
+    monkeypatch.setattr(one, "evaluate", lambda *_: again)
     assert one.run() == [] and len(one.results()[0]) == 2
     assert json.loads(path.read_text())["records"] == whole["records"]
 
@@ -39,8 +39,11 @@ def test_an_evaluation_of_more_extensions_is_not_made_again(workdir, corpus, mon
     assert one.run() == [] and path.read_bytes() == before
     evaluations, training, _ = one.results()
     for key in ("records", "curves"):
-        assert {each["scheme"] for found in evaluations for each in found[key]} == {"rope", "alibi"}
-    assert {each["scheme"] for each in training} == {"rope", "alibi"}
+        assert {record["scheme"] for evaluation in evaluations for record in evaluation[key]} == {
+            "rope",
+            "alibi",
+        }
+    assert {record["scheme"] for record in training} == {"rope", "alibi"}
 
 
 def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, workdir, corpus):

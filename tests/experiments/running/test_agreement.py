@@ -13,7 +13,7 @@ def test_the_first_difference_is_named():
     config = extrapolation.get_config("tiny")
     other = extrapolation.get_config("tiny")
     other.train.learning_rate = 1e-3
-    both = [agreement.facts_of(each, {"workdir": "runs"}) for each in (config, other)]
+    both = [agreement.facts_of(one, {"workdir": "runs"}) for one in (config, other)]
     sentence = agreement.difference(both)
     assert "--config.train.learning_rate is 0.003 in process 0 and 0.001 in process 1" in sentence
     path = "the file experiments/training/step.py"

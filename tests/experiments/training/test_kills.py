@@ -91,8 +91,8 @@ def test_a_run_that_is_killed_twenty_times_ends_as_one_that_is_not(tmp_path):
         process = start(folder)
         process.join(300)
         assert process.exitcode == 0
-        found = lines(folder)
-        return [(each["step"], each["loss"]) for each in found], (folder / "digest").read_text()
+        written = lines(folder)
+        return [(line["step"], line["loss"]) for line in written], (folder / "digest").read_text()
 
     expected = finish(tmp_path / "undisturbed")
     seconds = lines(tmp_path / "undisturbed")[-1]["seconds"] / RECIPE.steps

@@ -32,8 +32,8 @@ def decayed(model, name="adamw") -> set[str]:
     return {path_name(path) for path, update in moved if jnp.abs(update).max() > 0}
 
 
-MATRICES = {f"attention/{each}/kernel" for each in ("q", "k", "v", "out")}
-MATRICES |= {f"mlp/{each}/kernel" for each in ("gate", "up", "down")}
+MATRICES = {f"attention/{matrix}/kernel" for matrix in ("q", "k", "v", "out")}
+MATRICES |= {f"mlp/{matrix}/kernel" for matrix in ("gate", "up", "down")}
 
 
 @pytest.mark.parametrize("name", common.one_of_each_kind())
@@ -41,7 +41,7 @@ def test_weight_decay_is_the_same_for_every_scheme(name):
     """The matrices of the blocks decay, and no parameter of any encoding does."""
     says = jax.tree_util.tree_flatten_with_path(decays(common.build_model(name)))[0]
     assert {path_name(path) for path, it_decays in says if it_decays} == {
-        f"layers/{layer}/block/{each}" for layer in range(common.LAYERS) for each in MATRICES
+        f"layers/{layer}/block/{matrix}" for layer in range(common.LAYERS) for matrix in MATRICES
     }
 
 
@@ -49,13 +49,13 @@ def test_weight_decay_is_the_same_for_every_scheme(name):
 def test_the_optimizer_follows_the_rule_of_decay(optimizer):
     model = common.moved(common.build_model("transformer_xl", trained=False), seed=0)
     assert decayed(model, optimizer) == {
-        f"layers/{layer}/block/{each}" for layer in range(common.LAYERS) for each in MATRICES
+        f"layers/{layer}/block/{matrix}" for layer in range(common.LAYERS) for matrix in MATRICES
     }
 
 
 def test_weight_decay_is_the_same_where_layers_are_stacked():
     model = common.moved(common.build_model("shaw", trained=False, scan=True), seed=0)
-    assert decayed(model) == {f"layers/0/block/{each}" for each in MATRICES}
+    assert decayed(model) == {f"layers/0/block/{matrix}" for matrix in MATRICES}
 
 
 @pytest.mark.parametrize("scan", [False, True])
@@ -74,9 +74,9 @@ def test_muon_learns_the_matrices_by_orthogonal_steps_as_large_as_those_of_adamw
         return {path_name(p): u for p, u in jax.tree_util.tree_flatten_with_path(updates)[0]}
 
     expected = updates_of(adam)
-    matrices = {f"layers/{n}/block/{each}" for n in range(common.LAYERS) for each in MATRICES}
+    matrices = {f"layers/{n}/block/{matrix}" for n in range(common.LAYERS) for matrix in MATRICES}
     for name, update in updates_of(recipe.transformation()).items():
-        if name in ({f"layers/0/block/{each}" for each in MATRICES} if scan else matrices):
+        if name in ({f"layers/0/block/{matrix}" for matrix in MATRICES} if scan else matrices):
             values = jnp.linalg.svd(update, compute_uv=False)
             # Five Newton-Schulz iterations bring singular values near 1, not to it.
             assert (values.max(axis=-1) < 2 * jnp.median(values, axis=-1)).all(), name
@@ -91,7 +91,7 @@ def test_patches_and_norms_that_know_the_time_do_not_decay(kind):
     sizes = dict(model_dim=16, num_layers=1, num_heads=2, patch_dim=5)
     sizes["vocab_size" if kind is Decoder else "num_classes"] = 3
     model = common.moved(kind(common.build("nope"), rngs=nnx.Rngs(0), **sizes), seed=0)
-    assert decayed(model) == {f"layers/0/block/{each}" for each in MATRICES}
+    assert decayed(model) == {f"layers/0/block/{matrix}" for matrix in MATRICES}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -106,7 +106,7 @@ def test_constants_are_neither_trained_nor_counted(optimizer):
     step = jax.jit(functools.partial(train_step, loss=TASK.loss, recipe=recipe))
     tokens = jax.random.randint(jax.random.key(1), (8, 9), 0, 16)
     after, _ = step(state, tokens, jax.random.key(2))
-    before, after = (nnx.split(each, nnx.Param, ...)[1:] for each in (model, after.model))
+    before, after = (nnx.split(one, nnx.Param, ...)[1:] for one in (model, after.model))
     assert jax.tree.leaves(before[1]), "this test can tell"
     chex.assert_trees_all_equal(before[1], after[1])
     assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, before[0], after[0])))

@@ -44,23 +44,23 @@ def test_a_step_is_the_same_with_and_without_jit():
 class Knowing(Encoding):
     """Notes whether positions are known to be consecutive while the model is traced."""
 
-    def __init__(self, found):
-        self.found = found
+    def __init__(self, notes):
+        self.notes = notes
 
     def score(self, logits_BHTS, tile):
-        self.found.append(tile.q_tokens.consecutive)
+        self.notes.append(tile.q_tokens.consecutive)
         return logits_BHTS
 
 
 @pytest.mark.parametrize("shape,known", [({"data": 8}, True), ({"context": 4}, False)])
 def test_a_step_knows_that_positions_are_those_of_text(shape, known):
     """Biases by distance take their fast form then. On a ring, tokens are in another order."""
-    found = []
-    model = common.build_model(Knowing(found), implementation="dense")
+    notes = []
+    model = common.build_model(Knowing(notes), implementation="dense")
     tokens = np.zeros((2, 9), np.int32)
     with jax.set_mesh(make_mesh(**shape)):
         jax.eval_shape(lambda: TASK.loss(model, tokens, jax.random.key(0)))
-    assert found and set(found) == {known}
+    assert notes and set(notes) == {known}
 
 
 def test_gradient_accumulation_is_the_whole_batch():

@@ -76,7 +76,7 @@ def test_a_trace_and_the_share_of_the_peak(tmp_path, windows, monkeypatch):
 def test_memory_is_that_of_the_device_that_held_most(monkeypatch):
     """A CPU says nothing of its memory; these stand in for devices that do."""
     held = [{"peak_bytes_in_use": 7}, {"peak_bytes_in_use": 9}, None]
-    devices = [types.SimpleNamespace(memory_stats=lambda each=each: each) for each in held]
+    devices = [types.SimpleNamespace(memory_stats=lambda stats=stats: stats) for stats in held]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
     assert peak_memory() == 9
 
@@ -106,8 +106,8 @@ SEEDS = (0, 1, 2)
 
 def run_together(folder, windows, recipe=RECIPE, task=Text, **shape):
     folders = {seed: folder / f"seed{seed}" for seed in SEEDS}
-    for each in folders.values():
-        each.mkdir(parents=True, exist_ok=True)
+    for one in folders.values():
+        one.mkdir(parents=True, exist_ok=True)
     console = Console(file=io.StringIO())
     task = task(recipe, windows, SPEC)
     return train_together(task, recipe, mesh_of(**shape), folders=folders, console=console)
@@ -124,11 +124,11 @@ def test_seeds_that_train_together_are_those_that_train_alone(tmp_path, windows,
     seed = SEEDS[-1]
     alone, summary = run(tmp_path, windows, seed=seed)
     folder = together / f"seed{seed}"
-    model, found = run(folder, windows, seed=seed)  # trained before: this only reads it
+    model, again = run(folder, windows, seed=seed)  # trained before: this only reads it
     assert len(losses(folder)) == RECIPE.steps
     np.testing.assert_allclose(losses(folder), losses(tmp_path), rtol=1e-4)
     chex.assert_trees_all_close(*jax.device_get((model, alone)), rtol=2e-3, atol=2e-5)
-    assert found.keys() == summary.keys() and found["tokens"] == summary["tokens"]
+    assert again.keys() == summary.keys() and again["tokens"] == summary["tokens"]
 
 
 @pytest.mark.slow
