@@ -95,11 +95,15 @@ PEER_TIMEOUT = flags.DEFINE_integer(
     "peer_timeout", 300, "Seconds of silence after which a process of the job counts as lost."
 )
 
+START_TIMEOUT = flags.DEFINE_integer(
+    "start_timeout", 300, "Seconds that all processes of the job have to start."
+)
+
 
 def main(arguments: list[str]) -> int:
     """Runs the experiment, prints what failed, and returns the exit status."""
     from experiments.registry import make_experiment
-    from experiments.results.bucket import UNLOCKED, absolute, folder_at, is_in_bucket
+    from experiments.results.bucket import UNLOCKED, folder_at, is_in_bucket
     from experiments.running import topology
     from experiments.training.mesh import meshes_of
 
@@ -111,7 +115,7 @@ def main(arguments: list[str]) -> int:
         _refuse(str(error))
     try:
         if not (DRY_RUN.value or STATUS.value or BACKEND.value is not None):
-            keep_compiled(absolute(workdir / "compiled"))
+            keep_compiled()
         _choose_devices()
         _check_cores()
         # Only the first process of a job prints.
@@ -196,7 +200,7 @@ def _choose_devices() -> None:
 
     if not (STATUS.value or REPORT.value or BACKEND.value is not None):
         by_hand = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
-        preemption.listen(*by_hand, PEER_TIMEOUT.value)
+        preemption.listen(*by_hand, PEER_TIMEOUT.value, START_TIMEOUT.value)
         # Once they are connected, processes notice at once when one of them ends.
         multihost_utils.sync_global_devices("all have joined")
         if jax.process_count() > 1:
@@ -272,17 +276,21 @@ def _check(arguments: list[str]) -> None:
     _check_together()
     if WORKERS.value < 1:
         raise ValueError(f"--workers={WORKERS.value} must be at least 1")
-    if PEER_TIMEOUT.value < 1:
-        raise ValueError(f"--peer_timeout={PEER_TIMEOUT.value} must be at least 1, in seconds")
+    for flag in (PEER_TIMEOUT, START_TIMEOUT):
+        if flag.value < 1:
+            raise ValueError(f"--{flag.name}={flag.value} must be at least 1, in seconds")
     if not hasattr(CONFIG.value, "experiment"):
         raise ValueError(f"--config gave {CONFIG.value!r}, which is no config of an experiment")
+    for name in config_flags.get_override_values(flags.FLAGS["config"]):
+        if name.rpartition(".")[2] == "experiment":
+            raise ValueError(f"--config.{name} is what the file of the config says; give another")
 
 
 def _check_together() -> None:
     """Raises a ValueError for a flag that another flag would make the program ignore."""
-    modes = [each for each in (BACKEND, DRY_RUN, STATUS, REPORT) if each.present and each.value]
+    modes = [flag for flag in (BACKEND, DRY_RUN, STATUS, REPORT) if flag.present and flag.value]
     if len(modes) > 1:
-        first, second = (f"--{each.name}" for each in modes[:2])
+        first, second = (f"--{flag.name}" for flag in modes[:2])
         raise ValueError(f"{first} and {second} ask for different things; give one of them")
     if BACKEND.value is None and (SUBMIT.value or AGAIN.value or RESOURCE.value):
         raise ValueError("--submit, --again and --resource are for --backend=...; give one")
@@ -341,7 +349,7 @@ def _parse(arguments: list[str]) -> list[str]:
         message = sentence.replace("\\n", " ")
         missing = re.fullmatch(r'\W*(\w+)\W*(?:(Did you mean "\w+").*)?', message)
         if missing:
-            flag = next((each for each in arguments if missing[1] in each), "--config")
+            flag = next((argument for argument in arguments if missing[1] in argument), "--config")
             hint = f". {missing[2]}?" if missing[2] else ""
             sentence = f"{flag}: the config has no field {missing[1]!r}{hint}"
         _refuse(sentence)

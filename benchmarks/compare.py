@@ -124,7 +124,7 @@ def main() -> None:
     start = time.monotonic()
     listen()
     with tempfile.TemporaryDirectory() as folder:
-        # As in launch.py.
+        # As in launch.py, but nothing is compiled yet.
         keep_compiled(Path(folder) / "compiled")
         with watch.of("data", "all"):
             comparison = Timed(config, Path(folder), console)

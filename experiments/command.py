@@ -43,7 +43,7 @@ def count(text: str) -> int:
 
 def counts(text: str) -> list[int]:
     """Reads whole numbers of at least 1, separated by commas, as a ``type`` of argparse."""
-    return [count(each) for each in text.split(",")]
+    return [count(part) for part in text.split(",")]
 
 
 def schemes(text: str) -> list[str]:
@@ -59,11 +59,11 @@ def schemes(text: str) -> list[str]:
 def encoding(text: str) -> dict[str, Any]:
     """Reads an encoding, a JSON object with a name and keywords, as a ``type`` of argparse."""
     try:
-        found = json.loads(text)
+        given = json.loads(text)
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or "name" not in found:
+        given = None
+    if not isinstance(given, dict) or "name" not in given:
         raise argparse.ArgumentTypeError(
             f'{text} must be JSON with a name, such as {{"name": "yarn", "factor": 4.0}}'
         )
-    return found
+    return given

@@ -57,8 +57,8 @@ def are_expected(arguments: Sequence[str]) -> bool:
 
 def flag(arguments: Sequence[str], name: str) -> str | None:
     """Returns the value of a flag of a command line, of which all else may be wrong, or None."""
-    found = re.search(rf"\0--?{name}[=\0]([^\0]*)", "\0".join(["", *arguments]))
-    return found[1] if found else None
+    match = re.search(rf"\0--?{name}[=\0]([^\0]*)", "\0".join(["", *arguments]))
+    return match[1] if match else None
 
 
 def by_hand(arguments: Sequence[str]) -> tuple[str | None, int | None, int | None]:

@@ -12,20 +12,21 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from experiments import rendezvous
 from experiments.job_processes import CLUSTERS, free_port
 
 # Variables in which Kubernetes names the hosts of a TPU slice, and the variable that keeps a Cloud
 # TPU VM from asking its metadata for them.
 _HOSTS, _NO_METADATA = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"), "TPU_SKIP_MDS_QUERY"
 
-# Seconds of waiting for other processes to start, after which a process says what it waits for.
-_LATE = 30.0
-
 _moments = itertools.count(1)
 
 
 class PreemptedError(Exception):
-    """Says that the scheduler asked the job to stop; everything up to now is saved."""
+    """Says that the job ends before its work is done, and that the same command goes on with it.
+
+    The scheduler asked it to stop, or a process has not started; everything up to now is saved.
+    """
 
 
 def listen(
@@ -33,6 +34,7 @@ def listen(
     num_processes: int | None = None,
     process_id: int | None = None,
     peer_timeout: int = 300,
+    start_timeout: int = 300,
 ) -> None:
     """Joins the job's processes; called once, before JAX has used any device.
 
@@ -41,6 +43,7 @@ def listen(
       num_processes: how many processes such a job has.
       process_id: the number of this process, from 0.
       peer_timeout: seconds of silence after which JAX takes a process for lost, and ends the rest.
+      start_timeout: seconds that the processes have to start.
 
     A lone process becomes a job of one, because JAX tells ``requested`` of the scheduler's SIGTERM
     only if there is a coordinator. JAX itself recognises processes that ``srun`` has started, and
@@ -48,51 +51,64 @@ def listen(
 
     Raises:
       ValueError: the environment says that there are other processes, but JAX cannot find them; or
-        only some of the first three arguments are given.
+        only some of the first three arguments are given, or do not fit those of the others.
+      PreemptedError: not all processes of a job by hand have started in time.
     """
     by_hand = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
-    given = {name: value for name, value in by_hand.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in by_hand.items() if value is not None}
     if given:
         if len(given) < len(by_hand):
             missing = " and ".join(f"--{name}" for name in by_hand if name not in given)
             raise ValueError(f"a job started by hand needs {missing} too")
-        _check_by_hand(coordinator, num_processes, process_id)
-        waiting = (
-            f"process {process_id} of {num_processes} still waits at {coordinator} for the others "
-            f"to start; check that all {num_processes} run with the same --coordinator and "
-            "--num_processes, each with its own --process_id from 0 on, and that each reaches the "
-            "port of process 0"
-        )
-        with _said_if_late(waiting):
-            jax.distributed.initialize(
-                coordinator,
-                num_processes,
-                process_id,
-                # Within a step of SLURM, JAX would leave each process one GPU.
-                cluster_detection_method="deactivate",
-                coordinator_bind_address=_bound(coordinator),
-                heartbeat_timeout_seconds=peer_timeout,
-            )
+        _listen_by_hand(**given, peer_timeout=peer_timeout, start_timeout=start_timeout)
         return
     if cluster := _cluster():
-        found, to_be_alone = cluster
+        sign, to_be_alone = cluster
         waiting = (
-            f"{found} says that this process is one of several, and it still waits for the others "
+            f"{sign} says that this process is one of several, and it still waits for the others "
             f"to start; check that the command runs on every host, or {to_be_alone} to run alone"
         )
         try:
             with _said_if_late(waiting):
-                jax.distributed.initialize(heartbeat_timeout_seconds=peer_timeout)
+                jax.distributed.initialize(
+                    heartbeat_timeout_seconds=peer_timeout, initialization_timeout=start_timeout
+                )
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise ValueError(
-                f"{found} says that this process is one of several, but JAX could not join the "
+                f"{sign} says that this process is one of several, but JAX could not join the "
                 f"others: {reason}. Start all of them with what JAX needs (srun does), or "
                 f"{to_be_alone} to run alone"
             ) from None
         _take_all_gpus()
         return
     _listen_alone()
+
+
+def _listen_by_hand(
+    coordinator: str, num_processes: int, process_id: int, *, peer_timeout: int, start_timeout: int
+) -> None:
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ValueError(
+            f"--coordinator={coordinator} must be HOST:PORT of the first process, with a port in "
+            "1..65535"
+        )
+    bound = _bound(coordinator)
+    if (num_processes, process_id) != (1, 0):
+        try:
+            rendezvous.meet(coordinator, bound, num_processes, process_id, start_timeout)
+        except TimeoutError as error:
+            raise PreemptedError(f"{error}; run again") from None
+    jax.distributed.initialize(
+        coordinator,
+        num_processes,
+        process_id,
+        # Within a step of SLURM, JAX would leave each process one GPU.
+        cluster_detection_method="deactivate",
+        coordinator_bind_address=bound,
+        heartbeat_timeout_seconds=peer_timeout,
+    )
 
 
 def _bound(coordinator) -> str | None:
@@ -112,7 +128,7 @@ def _bound(coordinator) -> str | None:
 @contextlib.contextmanager
 def _said_if_late(sentence: str) -> Iterator[None]:
     """Prints a sentence if the context takes long."""
-    timer = threading.Timer(_LATE, print, [sentence], {"file": sys.stderr, "flush": True})
+    timer = threading.Timer(rendezvous.LATE, print, [sentence], {"file": sys.stderr, "flush": True})
     timer.daemon = True
     timer.start()
     try:
@@ -159,17 +175,6 @@ def _take_all_gpus() -> None:
     if tasks is not None and tasks == nodes and "JAX_LOCAL_DEVICE_IDS" not in os.environ:
         for name in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
             jax.config.update(name, os.environ.get(name.upper(), "all"))
-
-
-def _check_by_hand(coordinator, num_processes, process_id):
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"--coordinator={coordinator} must be HOST:PORT of the first process")
-    if num_processes < 1 or not 0 <= process_id < num_processes:
-        raise ValueError(
-            f"--process_id={process_id} must be in 0..{num_processes - 1}, as there are "
-            f"--num_processes={num_processes}"
-        )
 
 
 def requested() -> bool:

@@ -68,6 +68,6 @@ class TimeLeft:
         """Returns a phrase on the time that ``left`` more will take; empty until one was done."""
         if not (self._done and left and self._programs):
             return ""
-        own = -(-left // self._programs)
-        seconds = self._seconds / self._done * own
+        share = -(-left // self._programs)
+        seconds = self._seconds / self._done * share
         return f", about {datetime.timedelta(seconds=round(seconds))} left"

@@ -6,6 +6,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from experiments.checks import check_config
+
 # "module:class" by the ``experiment`` of a config. A module is imported when it is needed.
 EXPERIMENTS = {
     "extrapolation": "experiments.studies.text:Comparison",
@@ -43,4 +45,5 @@ def make_experiment(config: ConfigDict, workdir: Path, console: Console):
         raise ValueError(
             f"config.experiment={config.experiment!r} must be one of {', '.join(EXPERIMENTS)}"
         )
+    check_config(config)
     return pkgutil.resolve_name(EXPERIMENTS[config.experiment])(config, workdir, console)

@@ -52,13 +52,13 @@ def pack(workdir: Path) -> bytes:
 
 def _contents(folder: Path) -> dict[str, bytes]:
     """Returns the files of a finished point by name, all of them checked."""
-    found = {}
+    contents = {}
     training = read_json(folder / FILES[-1], {"training": dict})["training"]
     for name in FILES:
         if name != _OF_TRAINING or training.get("steps") != 0:
-            found[name] = (folder / name).read_bytes()
-            _check(folder / name, found[name])
-    return found
+            contents[name] = (folder / name).read_bytes()
+            _check(folder / name, contents[name])
+    return contents
 
 
 def _finished(folder: Path) -> Iterator[Path]:
@@ -66,8 +66,8 @@ def _finished(folder: Path) -> Iterator[Path]:
     if (folder / FILES[-1]).exists():
         yield folder
     elif folder.is_dir():
-        for each in folder.iterdir():
-            yield from _finished(each)
+        for path in folder.iterdir():
+            yield from _finished(path)
 
 
 def restore(packed: Path, workdir: Path) -> tuple[int, int]:
@@ -129,13 +129,13 @@ def read(packed: Path) -> dict[str, dict[str, bytes]]:
 def records(packed: Path) -> list[dict[str, Any]]:
     """Returns what was measured at all points of an archive, one record for each number."""
     evaluations = (json.loads(files[FILES[-1]]) for files in read(packed).values())
-    return [each for evaluation in evaluations for each in evaluation["records"]]
+    return [record for evaluation in evaluations for record in evaluation["records"]]
 
 
 def measured(workdir: Path) -> list[dict[str, Any]]:
     """Returns what was measured at all finished points of a workdir, as ``records`` does."""
     paths = (folder / FILES[-1] for folder in sorted(_finished(workdir)))
-    return [each for path in paths for each in read_json(path, {"records": list})["records"]]
+    return [record for path in paths for record in read_json(path, {"records": list})["records"]]
 
 
 def _check(path, content):

@@ -61,9 +61,9 @@ def load(folder: Path) -> Atlas:
     shared = read_json(folder / JSON)
     if shared is None:
         raise ValueError(f"{folder} has no {JSON}; give the folder of an atlas")
-    kept = {key: shared[key] for key in ("unanswered", "controls", "trained", "failures", "about")}
+    rest = {key: shared[key] for key in ("unanswered", "controls", "trained", "failures", "about")}
     families = pd.DataFrame(shared["families"])
-    return Atlas(read_values(folder), read(folder), families, **kept)
+    return Atlas(read_values(folder), read(folder), families, **rest)
 
 
 def read(folder: Path) -> pd.DataFrame:

@@ -90,6 +90,6 @@ def _retention(group, plain) -> Retention:
     def over_plain(key):
         return [quotient(or_nan(r[key]), or_nan(plain[r["seed"]][key])) for r in group]
 
-    kept = mean_and_stderr(over_plain("accuracy"))
+    accuracy = mean_and_stderr(over_plain("accuracy"))
     change = mean_and_stderr([ratio - 1 for ratio in over_plain("loss")])
-    return Retention(change, kept, margin_of(kept))
+    return Retention(change, accuracy, margin_of(accuracy))

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import interpolate, stats
 
 from experiments.results.answers import GAIN, table
 from experiments.results.comparisons import over_texts
@@ -201,21 +201,11 @@ def speed_ups(records: pd.DataFrame, rungs: Iterable[str], protocol: str) -> pd.
     line = line.sort_values("compute")
     if len(line) < 2:
         return pd.DataFrame(columns=columns)
-    needed = np.exp(
-        _interpolated(np.log(table["bits"]), *np.log(line[["bits", "compute"]]).T.values)
-    )
+    known = np.log(line[["bits", "compute"]]).T.to_numpy()
+    needed = np.exp(interpolate.interp1d(*known, fill_value="extrapolate")(np.log(table["bits"])))
     table["speed_up"] = needed / table["compute"]
     table["is_beyond"] = ~table["bits"].between(line["bits"].min(), line["bits"].max())
     return table[columns]
-
-
-def _interpolated(x: pd.Series, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
-    """Returns the piecewise linear function through points, continued at its ends."""
-    order = np.argsort(xs)
-    xs, ys = xs[order], ys[order]
-    segment = np.clip(np.searchsorted(xs, x) - 1, 0, len(xs) - 2)
-    slope = (ys[segment + 1] - ys[segment]) / (xs[segment + 1] - xs[segment])
-    return ys[segment] + slope * (np.asarray(x) - xs[segment])
 
 
 def oracle(records: pd.DataFrame, rung: str, longer: str) -> pd.DataFrame:
@@ -269,7 +259,7 @@ def crossings(
     Returns:
       The scheme, the tokens and the loss of each crossing; a scheme that never crosses is left out.
     """
-    found = []
+    rows = []
     line = curves[baseline]
     for scheme, curve in curves.items():
         pairs = list(zip(curve, line, strict=False))
@@ -279,5 +269,5 @@ def crossings(
         ]
         if signs and scheme != baseline:
             tokens, loss = curve[signs[-1] + 1]
-            found.append((scheme, tokens, loss))
-    return found
+            rows.append((scheme, tokens, loss))
+    return rows

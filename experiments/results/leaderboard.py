@@ -45,15 +45,15 @@ def record_of(
             f"{scheme} has {len(seeds)} of the {SEEDS} seeds of the track: run the same command "
             "until all are finished"
         )
-    found = {}
+    numbers = {}
     for protocol in _PROTOCOLS:
         table = losses(chosen, rung, protocol)
         wide = table[table["scheme"] == scheme].pivot(index="seed", columns="text", values="value")
-        found[protocol] = {text: wide[text].round(5).tolist() for text in wide}
+        numbers[protocol] = {text: wide[text].round(5).tolist() for text in wide}
     run = chosen.iloc[0]
     sizes = {key: int(run[key]) for key in ("parameters", "tokens", "length")}
     head = {"track": TRACK, "rung": rung, "scheme": scheme, "seeds": seeds}
-    return {**head, **sizes, **about, "losses": found}
+    return {**head, **sizes, **about, "losses": numbers}
 
 
 def write(folder: Path, record: dict[str, Any]) -> Path:
@@ -124,8 +124,8 @@ def table(records: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:
     rows = rows.set_index("scheme").assign(seeds=[len(record["seeds"]) for record in records])
     for name, values in losses_of.items():
         rows[name] = values.groupby("scheme")["value"].mean()
-    for name, found in verdicts.items():
-        rows[f"vs_{name}"] = found.set_index("scheme")["verdict"]
+    for name, verdict in verdicts.items():
+        rows[f"vs_{name}"] = verdict.set_index("scheme")["verdict"]
     judged = verdicts["beyond"].set_index("scheme")
     rows["over"], rows["margin"] = -judged["difference"], judged["margin"]
     rows["p"] = judged["p_corrected"]

@@ -51,24 +51,24 @@ class Seeds(dict[int, float]):
         return Seeds({s: function(self[s], values[s]) for s in self if s in values})
 
 
-def mean(*each: Seeds) -> Seeds:
+def mean(*answers: Seeds) -> Seeds:
     """Returns the mean of several numbers, seed by seed."""
-    return _over(statistics.fmean, each)
+    return _over(statistics.fmean, answers)
 
 
-def least(*each: Seeds) -> Seeds:
+def least(*answers: Seeds) -> Seeds:
     """Returns the least of several numbers, seed by seed."""
-    return _over(min, each)
+    return _over(min, answers)
 
 
-def most(*each: Seeds) -> Seeds:
+def most(*answers: Seeds) -> Seeds:
     """Returns the largest of several numbers, seed by seed."""
-    return _over(max, each)
+    return _over(max, answers)
 
 
-def _over(function, each) -> Seeds:
-    shared = set.intersection(*map(set, each))
-    return Seeds({s: function([one[s] for one in each]) for s in sorted(shared)})
+def _over(function, answers) -> Seeds:
+    shared = set.intersection(*map(set, answers))
+    return Seeds({s: function([one[s] for one in answers]) for s in sorted(shared)})
 
 
 def spread(of: Seeds) -> Seeds:
@@ -111,8 +111,8 @@ class Answers:
           protocol: the evaluation, by default that of ``bits``.
         """
         where = dict(scheme=scheme, protocol=protocol or self.protocol, multiple=multiple)
-        found = self.studies[study].records if study in self.studies else []
-        splits = sorted({r["split"] for r in found if "split" in r}) or ["code"]
+        records = self.studies[study].records if study in self.studies else []
+        splits = sorted({r["split"] for r in records if "split" in r}) or ["code"]
         return mean(*(self.read(study, "bits_per_byte", split=s, **where) for s in splits))
 
     def recent_bits(self, study: str, scheme: str) -> Seeds:
@@ -149,8 +149,8 @@ class Answers:
 
     def _panels(self, study) -> dict[tuple[str, str], Panel]:
         """Returns the panels of a study of tasks, by task and metric."""
-        found = self.studies.get(study)
-        panels = found.panels if isinstance(found, PanelStudy) else ()
+        part = self.studies.get(study)
+        panels = part.panels if isinstance(part, PanelStudy) else ()
         return {(panel.condition, panel.metric): panel for panel in panels}
 
     def turning_pairs(self, study: str, scheme: str) -> Seeds:

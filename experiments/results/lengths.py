@@ -57,8 +57,8 @@ def summarise(
       ValueError: the records have several strides and ``stride`` does not choose one, or two
         records claim the same measurement.
     """
-    found = cells_of(_by_seed(records, (split, protocol, stride), metric))
-    return {scheme: dict(sorted(found[scheme].items())) for scheme in sorted(found)}
+    cells = cells_of(_by_seed(records, (split, protocol, stride), metric))
+    return {scheme: dict(sorted(cells[scheme].items())) for scheme in sorted(cells)}
 
 
 def _by_seed(records: Iterable[Record], evaluation: Evaluation, metric: str) -> BySeed:
@@ -133,16 +133,16 @@ class View:
         shuffled = _by_seed(records, (split, "shuffled", None), "bits_per_byte")
         cells = summarise(records, split=split, protocol=protocol, stride=stride, metric=metric)
         columns = sorted({column for row in cells.values() for column in row})
-        own = study.about["train_length"]
+        usual = study.about["train_length"]
         counts = {r["length"]: r.get("documents") for r in records if r["protocol"] == protocol}
-        same = {WINDOWED_COLUMN, *(c for c in counts if counts[c] == counts.get(own, counts[c]))}
+        same = {WINDOWED_COLUMN, *(c for c in counts if counts[c] == counts.get(usual, counts[c]))}
         comparable = [column for column in columns if column in same]
-        at = max((c for c in columns if c < WINDOWED_COLUMN), default=own)
-        judged = study.about.get("judged_at", 4) * own
+        at = max((c for c in columns if c < WINDOWED_COLUMN), default=usual)
+        judged = study.about.get("judged_at", 4) * usual
         at = judged if judged in columns else at
         order = sorted(bits, key=lambda s: (mean_and_stderr(bits[s].get(at, {}).values())[0], s))
-        compared = _compared(bits, [c for c in comparable if own < c < WINDOWED_COLUMN])
-        return cls(own, bits, shuffled, cells, columns, comparable, order, *compared)
+        compared = _compared(bits, [c for c in comparable if usual < c < WINDOWED_COLUMN])
+        return cls(usual, bits, shuffled, cells, columns, comparable, order, *compared)
 
     def is_best(self, scheme: str, column) -> bool:
         """Returns whether no scheme has a smaller mean in this column."""
@@ -155,8 +155,8 @@ class View:
         is_known = column in row and self.train_length in row
         if not is_known or column == WINDOWED_COLUMN or column not in self.comparable:
             return 0.0
-        loss, own = (mean_and_stderr(row[c].values())[0] for c in (column, self.train_length))
-        return loss / own - 1
+        loss, usual = (mean_and_stderr(row[c].values())[0] for c in (column, self.train_length))
+        return loss / usual - 1
 
     def effective(self, scheme: str) -> int:
         """Returns the longest context that the scheme makes use of, in tokens.
@@ -231,9 +231,9 @@ def heading(study: LengthStudy, column) -> tuple[str, str]:
 
 def evaluations(study: LengthStudy) -> list[Evaluation]:
     """Returns all evaluations of the study, the main one first."""
-    found = {(r["split"], r["protocol"], r["stride"]) for r in study.records}
-    key = {e: (e[0] != "test", e[0], e[1] != "last", e[1], -(e[2] or 0)) for e in found}
-    shown = (e for e in found if e[1] not in ("windowed", "shuffled"))
+    names = {(r["split"], r["protocol"], r["stride"]) for r in study.records}
+    key = {e: (e[0] != "test", e[0], e[1] != "last", e[1], -(e[2] or 0)) for e in names}
+    shown = (e for e in names if e[1] not in ("windowed", "shuffled"))
     return sorted(shown, key=key.__getitem__)
 
 

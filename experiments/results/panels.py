@@ -98,19 +98,19 @@ def cells(study: PanelStudy, panel: Panel) -> Cells:
     """
     records = [r for r in study.records if panel.has(r)]
     values = cells_of(by_seed(records, "x", "value", panel.condition))
-    found = {scheme: {x: row[x] for x in panel.xs if x in row} for scheme, row in values.items()}
+    rows = {scheme: {x: row[x] for x in panel.xs if x in row} for scheme, row in values.items()}
 
     def place(scheme):
-        mean = found[scheme].get(panel.xs[-1], (math.inf, None, 0))[0]
+        mean = rows[scheme].get(panel.xs[-1], (math.inf, None, 0))[0]
         return (mean if panel.is_error or mean == math.inf else -mean), scheme
 
-    return {scheme: found[scheme] for scheme in sorted(found, key=place)}
+    return {scheme: rows[scheme] for scheme in sorted(rows, key=place)}
 
 
-def best_means(found: Cells, panel: Panel) -> dict[X, float]:
+def best_means(rows: Cells, panel: Panel) -> dict[X, float]:
     """Returns the best mean of each column of a panel; a column without a finite one has none."""
     best = min if panel.is_error else max
-    means = {x: [row[x][0] for row in found.values() if x in row] for x in panel.xs}
+    means = {x: [row[x][0] for row in rows.values() if x in row] for x in panel.xs}
     finite = {x: [mean for mean in column if mean < math.inf] for x, column in means.items()}
     return {x: best(column) for x, column in finite.items() if column}
 

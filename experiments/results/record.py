@@ -6,8 +6,6 @@ Only the first process of a job reads and writes files; it tells the others what
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
-import importlib
 import importlib.metadata
 import json
 import os
@@ -50,13 +48,13 @@ def agreed(compute: Callable[[], Any]) -> Any:
     """
     if jax.process_count() == 1:
         return compute()
-    found: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
     if jax.process_index() == 0:
         try:
-            found = {"value": compute()}
+            outcome = {"value": compute()}
         except (ValueError, OSError) as error:
-            found = {"error": str(error), "is_os": isinstance(error, OSError)}
-    told = json.loads(_told(json.dumps(found).encode()))
+            outcome = {"error": str(error), "is_os": isinstance(error, OSError)}
+    told = json.loads(_told(json.dumps(outcome).encode()))
     if "error" in told:
         raise (OSError if told["is_os"] else RefusedError)(told["error"])
     return told["value"]
@@ -66,8 +64,8 @@ def _told(message: bytes) -> bytes:
     """Returns the message of the first process, to every process."""
     tell = multihost_utils.broadcast_one_to_all
     size = int(tell(np.int32(len(message))))
-    own = np.frombuffer(message[:size].ljust(size), np.uint8)
-    return np.asarray(tell(own)).astype(np.uint8).tobytes()
+    padded = np.frombuffer(message[:size].ljust(size), np.uint8)
+    return np.asarray(tell(padded)).astype(np.uint8).tobytes()
 
 
 def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
@@ -313,8 +311,8 @@ class Kept:
         if whole[:1] != [head]:
             whole = [head]
         self._values = {record["name"]: record["value"] for record in whole[1:]}
-        write_files(path.parent, {path.name: _as_lines(whole)})
-        self._file = _appended(path)
+        write_files(path.parent, {path.name: as_lines(whole)})
+        self._file = appended(path)
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -331,91 +329,16 @@ class Kept:
         self._file.close()
 
 
-class Metrics:
-    """Writes ``metrics.jsonl``: one JSON object a line, in the order of steps.
-
-    Lines of steps after ``resume_step`` are dropped on opening: their work was not saved and is
-    about to be done again. With ``tensorboard`` the same numbers also go into event files next to
-    the file, with ``wandb`` to that project. ``last`` is the newest line, or empty.
-    """
-
-    def __init__(self, path: Path, resume_step: int, tensorboard: bool = False, wandb: str = ""):
-        if jax.process_index() > 0:
-            tensorboard, wandb = False, ""
-        events = str(path.parent / "tensorboard")
-        self._events = _tensorboard().SummaryWriter(events) if tensorboard else None
-        self._project = _wandb_run(wandb, path.parent) if wandb else None
-        lines = (line for line in read_lines(path) if isinstance(line, dict) and line.get("step"))
-        kept = [line for line in lines if line["step"] <= resume_step]
-        write_files(path.parent, {path.name: _as_lines(kept)})
-        self.last: dict[str, float] = kept[-1] if kept else {}
-        self._file = _appended(path)
-
-    def write(self, *, step: int, **values: float) -> None:
-        """Writes one line."""
-        self.last = {"step": step} | values
-        self._file.write(json.dumps(self.last) + "\n")
-        if self._events:
-            for name, value in values.items():
-                self._events.add_scalar(name, value, step)
-        if self._project:
-            self._project.log(values, step=step)
-
-    def flush(self) -> None:
-        """Writes all lines to disk or to the bucket, if that is not done yet."""
-        self._file.flush()
-
-    def close(self) -> None:
-        """Closes the files."""
-        self._file.close()
-        if self._events:
-            self._events.close()
-        if self._project:
-            self._project.finish()
-
-
-def _appended(path: Path):
+def appended(path: Path):
     """Opens a file for new lines at its end, in the first process; others write to nowhere."""
     if jax.process_index() > 0:
         return Path(os.devnull).open("a")
     return bucket.Lines(path) if bucket.is_in_bucket(path) else path.open("a", buffering=1)
 
 
-def check_sinks(tensorboard: bool, wandb: str) -> None:
-    """Checks that the packages that ``Metrics`` is to write with are installed."""
-    if tensorboard:
-        agreed(lambda: _tensorboard() and None)
-    if wandb:
-        agreed(lambda: _wandb(wandb) and None)
-
-
-def _tensorboard():
-    return _imported("tensorboardX", "train.tensorboard=True", "tensorboard")
-
-
-def _wandb(project):
-    return _imported("wandb", f"train.wandb={project!r}", "wandb")
-
-
-def _imported(module: str, asked: str, extra: str):
-    """Imports an optional package, which was asked for by a flag and comes with an extra."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ValueError(f"{asked} needs {module}: pip install -e '.[{extra}]'") from None
-
-
-def _wandb_run(project: str, folder: Path):
-    # The same folder is the same run, however often it is started.
-    name = "/".join(folder.parts[-2:])
-    identity = hashlib.sha256(str(bucket.absolute(folder)).encode()).hexdigest()[:16]
-    own = {"name": name, "id": identity, "resume": "allow"}
-    # Seeds that are trained together have a run each; by default wandb would return the first.
-    return _wandb(project).init(project=project, reinit="create_new", **own)
-
-
-def _as_lines(values: Iterable[Any]) -> str:
-    return "".join(json.dumps(each) + "\n" for each in values)
+def as_lines(values: Iterable[Any]) -> str:
+    """Returns values of JSON, one a line."""
+    return "".join(json.dumps(value) + "\n" for value in values)
 
 
 def _parsed(line: str) -> Any:

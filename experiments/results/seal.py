@@ -36,18 +36,18 @@ def read_evaluation(folder: Path, fields: Mapping[str, type]) -> dict[str, Any] 
     Raises:
       ValueError: the file is damaged, was changed, or belongs to another run or other metrics.
     """
-    found = read_json(folder / _FILE, fields)
-    if found is None:
+    evaluation = read_json(folder / _FILE, fields)
+    if evaluation is None:
         return None
-    seal = found.pop(_SEAL, None)
+    seal = evaluation.pop(_SEAL, None)
     if seal is None:
         _say_once("results of an earlier version have no checksum that would show a change")
-        return found
-    expected = _seal_of(folder, found)
+        return evaluation
+    expected = _seal_of(folder, evaluation)
     for name, reason in _REASONS.items():
         if not isinstance(seal, dict) or seal.get(name) != expected[name]:
             raise ValueError(f"{folder}/{reason}")
-    return found
+    return evaluation
 
 
 def read_whole_evaluation(folder: Path, fields: Mapping[str, type]) -> dict[str, Any] | None:

@@ -31,18 +31,18 @@ def with_speedups(
       curves: the losses of each run, by scheme and seed.
     """
     baselines = {r["seed"]: r for r in training if r["scheme"] == BASELINE}
-    found = []
+    runs = []
     for run in training:
         baseline, seed = baselines.get(run["seed"]), run["seed"]
-        theirs, own = (smoothed(curves.get((s, seed), ())) for s in (BASELINE, run["trained"]))
-        if baseline is None or not theirs or not own:
-            found.append(run)
+        theirs, ours = (smoothed(curves.get((s, seed), ())) for s in (BASELINE, run["trained"]))
+        if baseline is None or not theirs or not ours:
+            runs.append(run)
             continue
-        (last, _), (_, loss) = theirs[-1], own[-1]
+        (last, _), (_, loss) = theirs[-1], ours[-1]
         share, step = _compute(baseline) / _compute(run), reached(theirs, loss)
         speedup = None if step is None else step / last * share
-        found.append(run | {"speedup": speedup, "speedup_above": share})
-    return found
+        runs.append(run | {"speedup": speedup, "speedup_above": share})
+    return runs
 
 
 def _compute(run: Record) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from experiments.checks import fields_of
 from experiments.results import source
 from experiments.results.record import PACKAGES
 
@@ -43,7 +44,8 @@ def check_agreement(config: ConfigDict, flags: Mapping[str, Any]) -> None:
 def facts_of(config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, str]:
     """Returns what decides on a run, as text by name."""
     facts = {f"--{name}": str(value) for name, value in flags.items()}
-    facts |= {f"--config.{name}": value for name, value in _fields(config.to_dict())}
+    # As text, and by name: the order of fields has no meaning.
+    facts |= {f"--config.{name}": repr(value) for name, value in fields_of(config.to_dict())}
     for path, digest in source.digests().items():
         facts[f"the file {path}"] = f"SHA-256 {digest[:12]}"
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -62,15 +64,6 @@ def difference(everywhere: list[dict[str, str]]) -> str:
                 "the same revision"
             )
     raise AssertionError("the processes are the same")
-
-
-def _fields(config: Mapping[str, Any], prefix: str = ""):
-    """Yields the name of each field and its value as text; the order of fields has no meaning."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _fields(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", repr(value)
 
 
 def _bytes(data: bytes) -> np.ndarray:

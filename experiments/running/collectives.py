@@ -55,7 +55,7 @@ def collectives(text: str, mesh: Mesh) -> list[Collective]:
     """
     computations, entry = _computations(text)
     turns = _turns(computations, entry)
-    found: dict[tuple, tuple[int, int]] = {}  # the largest of each channel
+    largest: dict[tuple, tuple[int, int]] = {}  # by channel
     for name, lines in computations.items():
         for number, line in enumerate(lines):
             if not (match := _COLLECTIVE.search(line)) or not turns[name]:
@@ -65,13 +65,13 @@ def collectives(text: str, mesh: Mesh) -> list[Collective]:
             channel = re.search(r"channel_id=(\d+)", line)
             key = kind, _axes(ids, mesh), channel[1] if channel else (name, number)
             size = turns[name] * _sent(kind, bool(is_start), _arrays(shapes), len(ids))
-            found[key] = max(found.get(key, (0, 0)), (turns[name], size))
+            largest[key] = max(largest.get(key, (0, 0)), (turns[name], size))
     sums: dict[tuple, list[int]] = collections.defaultdict(lambda: [0, 0])
-    for (kind, axes, _), (count, size) in found.items():
+    for (kind, axes, _), (count, size) in largest.items():
         sums[kind, axes][0] += count
         sums[kind, axes][1] += size
     every = [Collective(*key, *numbers) for key, numbers in sums.items()]
-    return sorted(every, key=lambda each: -each.bytes)
+    return sorted(every, key=lambda one: -one.bytes)
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
@@ -95,8 +95,8 @@ def _turns(computations, entry: str) -> dict[str, int]:
 
     def run(name, times):
         turns[name] += times
-        for called, each in calls[name]:
-            run(called, times * each)
+        for called, times_inside in calls[name]:
+            run(called, times * times_inside)
 
     run(entry, 1)
     return turns
@@ -104,7 +104,7 @@ def _turns(computations, entry: str) -> dict[str, int]:
 
 def _calls(lines, computations) -> list[tuple[str, int]]:
     """Returns the computations that one computation calls, and how often in each of its runs."""
-    found = []
+    pairs = []
     for line in lines:
         called = {kind: re.findall(r"[\w.-]+", names) for kind, names in _CALLED.findall(line)}
         times = 1
@@ -113,14 +113,14 @@ def _calls(lines, computations) -> list[tuple[str, int]]:
             trips = _TRIPS.search(line)
             times = int(trips[1]) if trips else _bound(condition, body)
         for names in called.values():
-            found += [(name, times) for name in names if name in computations]
-    return found
+            pairs += [(name, times) for name in names if name in computations]
+    return pairs
 
 
 def _bound(condition: list[str], body: list[str]) -> int:
     """Returns the iterations of a loop that counts from 0, or 1 if its condition has no bound."""
     root = next(line for line in condition if "ROOT" in line)
-    bounds = [int(each) for line in condition for each in _CONSTANT.findall(line)]
+    bounds = [int(digits) for line in condition for digits in _CONSTANT.findall(line)]
     if len(bounds) != 1 or not bounds[0] or "direction=LT" not in root:
         return 1
     counter = re.search(r"get-tuple-element\(.*index=(\d+)", "\n".join(condition))
@@ -139,7 +139,7 @@ def _step(body: list[str], counter: int) -> int:
     constants = [
         _CONSTANT.search(values.get(name, "")) for name in (added.groups() if added else ())
     ]
-    return next((int(each[1]) for each in constants if each), 1)
+    return next((int(match[1]) for match in constants if match), 1)
 
 
 def _arrays(shapes: str) -> list[int]:

@@ -82,7 +82,7 @@ def _config_lines(config: dict[str, Any], schemes: set[str], name="config") -> I
     scheme = config.get("name", config.get("scheme", name.rpartition(".")[2]))
     usual = ConfigDict(own_defaults(scheme)).to_dict() if scheme in REGISTRY else {}
     parts = {key: value for key, value in config.items() if isinstance(value, dict)}
-    own = [
+    changed = [
         f"{key}={value!r}"
         for key, value in config.items()
         if key not in parts
@@ -90,8 +90,8 @@ def _config_lines(config: dict[str, Any], schemes: set[str], name="config") -> I
         # The name of a scheme need not be said twice.
         and not (key in ("name", "scheme") and value in name.split("."))
     ]
-    if own:
-        yield f"{name}: {', '.join(own)}"
+    if changed:
+        yield f"{name}: {', '.join(changed)}"
     for key, part in parts.items():
         if key in schemes or not name.endswith(_OF_SCHEMES):
             yield from _config_lines(part, schemes, f"{name}.{key}")
@@ -130,7 +130,7 @@ def _times(flops: float, count: int, device: str, mfu: float) -> str:
     here = peak_flops(device)
     peaks = {device: here} if here else {name: 1e12 * peak for name, peak in PEAK.items()}
     hours = {name: flops / (mfu * peak * count * _HOUR) for name, peak in peaks.items()}
-    times = ", ".join(f"{each:.3g} h on {count} x {name}" for name, each in hours.items())
+    times = ", ".join(f"{spent:.3g} h on {count} x {name}" for name, spent in hours.items())
     why = "" if here else f" ({device} has no peak in experiments/training/cost.py)"
     return f"{flops:.3g} flops of training: at {100 * mfu:g} % MFU {times}{why}"
 
@@ -158,31 +158,31 @@ def _placed(arrays, scheme: str) -> Table:
 def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
     """Returns a sentence about the memory of the compiled step, and a line for each collective."""
     task, recipe = sweep.task(point), sweep.recipe_of(point)
-    found = needs(lower_step(task, recipe, sweep.mesh), sweep.mesh)
-    if found is None:
+    needed = needs(lower_step(task, recipe, sweep.mesh), sweep.mesh)
+    if needed is None:
         return f"step of {scheme}, compiled: this backend does not say what memory it needs"
     room = ""
-    if found.available is not None:
-        fits = "fits into" if found.fits else "does NOT fit into"
-        room = f"; it {fits} the {_size(found.available)} of a {_kind(sweep.mesh)}"
-    if found.arguments is None or found.temporaries is None:
-        return f"step of {scheme}: the compiler wants {_size(found.memory)} a device{room}"
-    sent = [_words(each) for each in found.collectives or ()]
-    if found.collectives is None:
+    if needed.available is not None:
+        fits = "fits into" if needed.fits else "does NOT fit into"
+        room = f"; it {fits} the {_size(needed.available)} of a {_kind(sweep.mesh)}"
+    if needed.arguments is None or needed.temporaries is None:
+        return f"step of {scheme}: the compiler wants {_size(needed.memory)} a device{room}"
+    sent = [_words(collective) for collective in needed.collectives or ()]
+    if needed.collectives is None:
         sent = [f"jax {jax.__version__} cannot read what devices send; try a newer one"]
     return "\n  ".join(
         [
-            f"step of {scheme}, compiled: {_size(found.memory)} a device, "
-            f"{_size(found.arguments)} of state and batch and {_size(found.temporaries)} of "
+            f"step of {scheme}, compiled: {_size(needed.memory)} a device, "
+            f"{_size(needed.arguments)} of state and batch and {_size(needed.temporaries)} of "
             f"temporaries{room}",
             *sent,
         ]
     )
 
 
-def _words(each: Collective) -> str:
-    axes = " and ".join(each.axes) or "no axis"
-    return f"{each.kind} over {axes}: {each.count} a step, {_size(each.bytes)} sent by a device"
+def _words(sent: Collective) -> str:
+    axes = " and ".join(sent.axes) or "no axis"
+    return f"{sent.kind} over {axes}: {sent.count} a step, {_size(sent.bytes)} sent by a device"
 
 
 def _kind(mesh) -> str:

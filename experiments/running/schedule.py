@@ -17,11 +17,11 @@ import jax
 from experiments import preemption
 from experiments.preemption import PreemptedError
 from experiments.progress import TimeLeft
+from experiments.results.metrics import check_sinks
 from experiments.results.record import (
     OtherConfigError,
     RefusedError,
     as_json,
-    check_sinks,
     claimed,
     holder,
     open_run,
@@ -93,7 +93,7 @@ class Schedule:
 
     def _are_held(self, points) -> bool:
         """Says whether another program works on one of some points."""
-        folders = [folder(each) for each in points for folder in (self._shared, self.sweep.folder)]
+        folders = [folder(one) for one in points for folder in (self._shared, self.sweep.folder)]
         return any(holder(folder) is not None for folder in folders)
 
     def _shared(self, point) -> Path:

@@ -24,27 +24,27 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
     recipe, line = sweep.recipe_of(point), _last_line(folder / "metrics.jsonl")
     # A published model that is only read has no recipe.
     steps, step = recipe.steps if recipe else 0, line.get("step", 0)
-    found = {"point": point.name, "step": step, "steps": steps, "speed": "", "note": ""}
+    row = {"point": point.name, "step": step, "steps": steps, "speed": "", "note": ""}
     if finished := sweep.finished(point):
         note = best_note(finished["training"], folder)
         step = finished["training"].get("steps", steps)
-        return found | {"state": DONE, "step": step, "note": note}
+        return row | {"state": DONE, "step": step, "note": note}
     if by := holder(folder):
         # Each of the points that are trained as one program counts its share of the seconds.
-        held = [holder(sweep.folder(each)) for each in sweep.group_of(point)]
-        count = sum(each is not None and each.program == by.program for each in held)
+        held = [holder(sweep.folder(other)) for other in sweep.group_of(point)]
+        count = sum(by_other is not None and by_other.program == by.program for by_other in held)
         left = count * (steps - step) * line["seconds"] / step if step else 0.0
         ready = f"; trained in {datetime.timedelta(seconds=round(left))}" if left else ""
         speed = f"{line['tokens_per_second']:.0f}" if "tokens_per_second" in line else ""
-        return found | {"state": RUNNING, "speed": speed, "note": f"by {by}{ready}"}
+        return row | {"state": RUNNING, "speed": speed, "note": f"by {by}{ready}"}
     if (folder / "run.json").exists():
         try:
             check_run(folder, sweep.describe(point))
         except ValueError as error:  # a run of another config
-            return found | {"state": FAILED, "note": str(error)}
+            return row | {"state": FAILED, "note": str(error)}
     if failure := sweep.failure(point):
-        return found | {"state": FAILED, "note": failure["reason"]}
-    return found | {"state": STOPPED if line else MISSING}
+        return row | {"state": FAILED, "note": failure["reason"]}
+    return row | {"state": STOPPED if line else MISSING}
 
 
 def print_status(sweep: Sweep, console: Console) -> None:

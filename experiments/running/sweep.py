@@ -242,7 +242,7 @@ class Sweep:
                 by_rate = losses.setdefault(point.label, {})
                 by_rate.setdefault(point.rate, []).append(self._last_loss(point))
         return {
-            label: {rate: sum(each) / len(each) for rate, each in by_rate.items()}
+            label: {rate: sum(of_seeds) / len(of_seeds) for rate, of_seeds in by_rate.items()}
             for label, by_rate in losses.items()
         }
 
@@ -288,23 +288,23 @@ class Sweep:
         """
         folder = self.folder(point)
         try:
-            found, run = read_whole_evaluation(folder, EVALUATION), read_run(folder)
-            if found is None or run is None:
+            evaluation, run = read_whole_evaluation(folder, EVALUATION), read_run(folder)
+            if evaluation is None or run is None:
                 return None
-            found = _of_schemes(found, point.schemes)
-            configs = (found, self.describe_evaluation(point)), (run, self.describe(point))
+            evaluation = _of_schemes(evaluation, point.schemes)
+            configs = (evaluation, self.describe_evaluation(point)), (run, self.describe(point))
             same = all(_but_for_data(old["config"]) == _but_for_data(new) for old, new in configs)
-            return found if same else None
+            return evaluation if same else None
         except ValueError:  # a damaged file, or the point that this one starts from is missing
             return None
 
     def failure(self, point: Point) -> dict[str, Any] | None:
         """Returns the scheme and the seed of a point that failed and the reason, or None."""
         try:
-            found = read_json(self.folder(point) / "failure.json", {"reason": str})
+            record = read_json(self.folder(point) / "failure.json", {"reason": str})
         except ValueError as error:  # it is damaged, and says that there was a failure
-            found = {"reason": str(error)}
-        return found and {"scheme": point.label, "seed": point.seed, "reason": found["reason"]}
+            record = {"reason": str(error)}
+        return record and {"scheme": point.label, "seed": point.seed, "reason": record["reason"]}
 
     def _check_data(self, points) -> None:
         """Raises a ValueError if a finished run was trained on other data of the same name."""
@@ -325,21 +325,21 @@ class Sweep:
 
         The digests are those of the data of all finished runs, or that of the data here for none.
         """
-        found = [run["config"].get(DATA) for run in self.finished_runs()]
-        return corpus.described | {DATA: each_once(filter(None, found)) or corpus.digest}
+        digests = [run["config"].get(DATA) for run in self.finished_runs()]
+        return corpus.described | {DATA: each_once(filter(None, digests)) or corpus.digest}
 
 
-def _of_schemes(found: dict[str, Any], schemes: tuple[str, ...]) -> dict[str, Any]:
+def _of_schemes(evaluation: dict[str, Any], schemes: tuple[str, ...]) -> dict[str, Any]:
     """Returns an evaluation without the extensions that are not asked for, if it has such."""
-    if "extend" not in found["config"]:
-        return found
-    extend = {name: each for name, each in found["config"]["extend"].items() if name in schemes}
+    if "extend" not in evaluation["config"]:
+        return evaluation
+    extend = {name: how for name, how in evaluation["config"]["extend"].items() if name in schemes}
     lists = {
-        key: [each for each in value if each["scheme"] in schemes]
-        for key, value in found.items()
+        key: [record for record in value if record["scheme"] in schemes]
+        for key, value in evaluation.items()
         if isinstance(value, list)
     }
-    return found | lists | {"config": found["config"] | {"extend": extend}}
+    return evaluation | lists | {"config": evaluation["config"] | {"extend": extend}}
 
 
 def _but_for_data(config: dict[str, Any]) -> dict[str, Any]:

@@ -55,12 +55,12 @@ def devices(name: str) -> list[Any]:
     for variable, value in (_SETTINGS | {"TPU_LIBRARY_PATH": library}).items():
         os.environ.setdefault(variable, value)
     try:
-        found = get_topology_desc(platform="tpu", topology_name=name).devices
+        chips = get_topology_desc(platform="tpu", topology_name=name).devices
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"topology={name!r} is none that libtpu knows: {reason}") from None
-    _hide_flags(found[0])
-    return list(found)
+    _hide_flags(chips[0])
+    return list(chips)
 
 
 def _hide_flags(device) -> None:
@@ -113,15 +113,15 @@ def needs(lowered: jax.stages.Lowered, mesh: Mesh) -> Needs | None:
         if wanted is None:
             raise
         return Needs(wanted, None, None, available, [])
-    found = compiled.memory_analysis()
-    if found is None:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
         return None
-    new = found.output_size_in_bytes - found.alias_size_in_bytes
-    held = found.argument_size_in_bytes, new, found.temp_size_in_bytes
+    new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    held = analysis.argument_size_in_bytes, new, analysis.temp_size_in_bytes
     return Needs(
-        sum(held) + found.generated_code_size_in_bytes,
-        found.argument_size_in_bytes,
-        found.temp_size_in_bytes,
+        sum(held) + analysis.generated_code_size_in_bytes,
+        analysis.argument_size_in_bytes,
+        analysis.temp_size_in_bytes,
         available,
         _sent(compiled, mesh),
     )
@@ -146,5 +146,5 @@ def too_much(message: str) -> int | None:
     """
     if not (match := _TOO_MUCH.search(message)):
         return None
-    number, unit = [each for each in match.groups() if each]
+    number, unit = [part for part in match.groups() if part]
     return int(float(number) * 1024 ** (1 + "KMGTP".index(unit)))

@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> None:
         )
     # Workers join no cluster, even if this process could: within a step of SLURM all of them would
     # open the same port.
-    environment = {name: each for name, each in os.environ.items() if name not in CLUSTERS}
+    environment = {name: value for name, value in os.environ.items() if name not in CLUSTERS}
     # Workers show no progress bars, because several cannot share a terminal. They end when this
     # process does.
     environment |= {"TTY_COMPATIBLE": "0", WATCHED: str(os.getpid()), _COUNT: str(count)}
@@ -95,7 +95,7 @@ def count() -> int:
 def without_workers(arguments: Sequence[str]) -> tuple[int, list[str]]:
     """Returns the number of workers, and the command line without it."""
     line = "\0".join(arguments)
-    found = re.search(r"\0--?workers[=\0](\d+)(?=\0|$)", line)
-    if found is None:
+    match = re.search(r"\0--?workers[=\0](\d+)(?=\0|$)", line)
+    if match is None:
         return 1, list(arguments)
-    return int(found[1]), (line[: found.start()] + line[found.end() :]).split("\0")
+    return int(match[1]), (line[: match.start()] + line[match.end() :]).split("\0")

@@ -1,6 +1,7 @@
 """Saves and restores a train state with Orbax, and computes fingerprints of states."""
 
 import contextlib
+import functools
 import gc
 import hashlib
 import json
@@ -61,6 +62,25 @@ class _Manager(ocp.CheckpointManager):
             return super().metrics(step)
 
 
+@functools.cache
+def _silence_orbax() -> None:
+    """Leaves out what Orbax prints of errors that it raises too, and that are told in a sentence.
+
+    It logs them with their tracebacks. And after the first array that cannot be read it closes the
+    event loop of all reads; threads of TensorStore that end later print an error each.
+    """
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
+    hook = sys.unraisablehook
+
+    def without_late_reads(error):
+        # Only a thread that is not Python's calls this without a caller.
+        trace = error.exc_traceback
+        if trace is None or trace.tb_frame.f_code.co_name != "call_soon_threadsafe":
+            hook(error)
+
+    sys.unraisablehook = without_late_reads
+
+
 class Checkpoints:
     """Saves the checkpoints of one run in the background; keeps the newest two and the best.
 
@@ -76,12 +96,13 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path):
+        _silence_orbax()
         self._folder = absolute(folder)
         run = read_run(folder.parent)
         self._run = None if run is None else _digest(run["config"])
         try:
             self._manager = self._open()
-        except ValueError as error:
+        except _UNREADABLE as error:
             # Orbax does not say which step's file this is. Without it arrays still have their sums.
             agreed(self._put_metadata_aside)
             logging.warning("metadata of a checkpoint in %s is damaged (%s)", folder, error)
@@ -214,7 +235,7 @@ class Checkpoints:
                 f"the checkpoint of step {step} in {self._folder} has no sums to check it by, as "
                 "those of earlier versions; train again in another --workdir"
             )
-        places = {getattr(each, "sharding", None) for each in expected.values()}
+        places = {getattr(array, "sharding", None) for array in expected.values()}
         place = _everywhere(places.pop())
         wanted = jax.ShapeDtypeStruct(sums.shape, sums.dtype, sharding=place)
         arguments = ocp.args.StandardRestore(expected | {_SUMS: wanted})

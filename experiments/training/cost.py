@@ -29,7 +29,7 @@ PEAK = {
 def peak_flops(device_kind: str) -> float | None:
     """Returns a device's peak flops a second of bfloat16 products, or None if it is not known."""
     # The longest name that fits, because one name may begin another.
-    known = max((each for each in PEAK if device_kind.startswith(each)), key=len, default=None)
+    known = max((name for name in PEAK if device_kind.startswith(name)), key=len, default=None)
     return None if known is None else 1e12 * PEAK[known]
 
 
@@ -59,7 +59,7 @@ def products(jaxpr: Any) -> int:
             sizes = [equation.invars[0].aval.shape[axis] for axis in contracted]
             total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(sizes)
             continue
-        inner = [products(each) for each in _programs(equation.params)]
+        inner = [products(program) for program in _programs(equation.params)]
         together = max if equation.primitive.name == "cond" else sum
         total += equation.params.get("length", 1) * together(inner) if inner else 0
     return total
@@ -67,8 +67,8 @@ def products(jaxpr: Any) -> int:
 
 def _programs(params) -> list[Any]:
     leaves = jax.tree.leaves(list(params.values()), is_leaf=_is_program)
-    return [each for each in leaves if _is_program(each)]
+    return [leaf for leaf in leaves if _is_program(leaf)]
 
 
-def _is_program(each) -> bool:
-    return isinstance(each, ClosedJaxpr | Jaxpr)
+def _is_program(value) -> bool:
+    return isinstance(value, ClosedJaxpr | Jaxpr)

@@ -150,18 +150,8 @@ def train_batch(
     another number of hosts trains on the same batches.
 
     Raises:
-      ValueError: ``parts`` does not divide ``batch_size``, the split is smaller than one
-        batch, an argument is negative, or a token is outside the vocabulary.
+      ValueError: a token is outside the vocabulary.
     """
-    _check_integer("batch_size", batch_size, 1)
-    _check_integer("seed", seed, 0)
-    _check_integer("step", step, 0)
-    _check_integer("parts", parts, 1)
-    if part not in range(parts):
-        raise ValueError(f"part={part} must be in 0 .. {parts - 1}")
-    if batch_size % parts:
-        raise ValueError(f"batch_size={batch_size} must be a multiple of parts={parts}")
-    check_batch(index, batch_size)
     # Raw words: NumPy promises that a bit generator's stream stays the same in later versions, but
     # not what Generator.integers makes of it. The modulo's bias is below windows / 2^64.
     words = np.random.Philox(key=np.array([seed, step], np.uint64)).random_raw(batch_size)
@@ -313,12 +303,15 @@ def _from_files(name: str, root: Path, relatives: list[str], manual: str = "") -
     relatives = sorted(relatives)
     documents = []
     for relative in relatives:
+        path = root / relative
+        if path.exists() and not path.is_file():  # a device may have no end
+            raise ValueError(f"corpus {name!r}: {path} is no file; name files alone")
         try:
-            documents.append((root / relative).read_bytes())
+            documents.append(path.read_bytes())
         except OSError as error:
             raise ValueError(
-                f"corpus {name!r}: cannot read {root / relative} ({error.strerror}); make it "
-                "readable or remove it"
+                f"corpus {name!r}: cannot read {path} ({error.strerror}); make it readable "
+                "or remove it"
             ) from error
     splits = _splits(np.array([_word(os.fsencode(path)) for path in relatives], np.uint64))
     splits[[relative == manual for relative in relatives]] = SPLITS.index("manual")
@@ -411,10 +404,10 @@ def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:
     is_of_split = in_split(corpus, split)
     if not is_of_split.any():
         counts = ((name, (corpus.splits == n).sum()) for n, name in enumerate(SPLITS))
-        found = ", ".join(f"{count} into {name}" for name, count in counts if count)
+        there = ", ".join(f"{count} into {name}" for name, count in counts if count)
         raise ValueError(
             f"the {split} split of {corpus.name!r} has no document: a hash of its path or number "
-            f"puts each document into one split, here {found}. Give more documents, such as a long "
+            f"puts each document into one split, here {there}. Give more documents, such as a long "
             "one in several parts"
         )
     sizes = np.where(is_of_split, np.diff(corpus.offsets), 0)

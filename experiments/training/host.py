@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import sys
+from pathlib import Path
 
 # Parameters of glibc's mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -27,11 +28,20 @@ def keep_freed_memory() -> None:
     mallopt(_TOP_PAD, 2**26)
 
 
-def keep_compiled(folder) -> None:
-    """Keeps compiled programs in ``folder``, where this program and later ones find them again."""
+def keep_compiled(folder: Path | None = None) -> None:
+    """Keeps compiled programs where this program and later ones find them again.
+
+    By default that is the folder in the variable JAX_COMPILATION_CACHE_DIR, or else one in the
+    user's cache. It is never in a workdir of ``launch.py``, because programs are executed as they
+    are found, and a workdir may come from somebody else.
+    """
     import jax  # not before ``keep_freed_memory``, because jax starts threads
 
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if folder is None and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = cache / "posenc_jax" / "compiled"
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
     # Faster compilations are not worth a file: reading it would take as long. With this bound a
     # second sweep of small models spends 2.5 % of its time compiling; with 0.5 seconds, 14 %.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -50,7 +60,7 @@ def peak_memory() -> int:
     import jax
 
     told = [device.memory_stats() or {} for device in jax.local_devices()]
-    peaks = [each["peak_bytes_in_use"] for each in told if "peak_bytes_in_use" in each]
+    peaks = [stats["peak_bytes_in_use"] for stats in told if "peak_bytes_in_use" in stats]
     if peaks:
         return max(peaks)
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -241,8 +241,8 @@ class _Loop:
 
     def _of_all(self, of_seed, stack=jnp.stack):
         """Returns ``of_seed`` of each run's seed, stacked along a leading axis if several run."""
-        each = [of_seed(run.seed) for run in self.runs]
-        return each[0] if len(each) == 1 else jax.tree.map(lambda *parts: stack(parts), *each)
+        values = [of_seed(run.seed) for run in self.runs]
+        return values[0] if len(values) == 1 else jax.tree.map(lambda *parts: stack(parts), *values)
 
     def _scores(self, step, states) -> dict[int, float]:
         """Returns the score of each model, by the number of its run, if it is due at this step."""
@@ -256,12 +256,12 @@ class _Loop:
 
     def _record(self, step, numbers, advance, is_saved=False, scores=None):
         scores = scores or {}
-        each = {name: np.atleast_1d(value) for name, value in numbers.items()}
+        of_runs = {name: np.atleast_1d(value) for name, value in numbers.items()}
         notes = []
         for number, run in self._going():
-            own = {name: values[number] for name, values in each.items()}
+            of_run = {name: values[number] for name, values in of_runs.items()}
             try:
-                notes.append(run.record(step, own, is_saved, scores.get(number)))
+                notes.append(run.record(step, of_run, is_saved, scores.get(number)))
             except FloatingPointError as failure:
                 run.failure = failure
         advance(notes[0] if notes else "")

@@ -91,8 +91,8 @@ def own_part(mesh: Mesh) -> tuple[int, int]:
     places: dict[Any, Any] = dict(batch_sharding(mesh).devices_indices_map((count,)))
     for device, (rows,) in places.items():
         shards.setdefault(device.process_index, set()).add(rows.start or 0)
-    parts = sorted({tuple(sorted(each)) for each in shards.values()})
-    if sum(map(len, parts)) != count or len({len(each) for each in parts}) > 1:
+    parts = sorted({tuple(sorted(shard)) for shard in shards.values()})
+    if sum(map(len, parts)) != count or len({len(shard) for shard in parts}) > 1:
         raise ValueError(
             f"mesh={_words(mesh.shape)} gives {jax.process_count()} processes rows that overlap; "
             "let the devices of a process divide the product of model and context, or be a "

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.results.record import Metrics, RefusedError
+from experiments.results.metrics import Metrics
+from experiments.results.record import RefusedError
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.host import peak_memory
 from experiments.training.mesh import path_name
@@ -38,9 +39,9 @@ class Run:
         self.seed, self.folder, self.goal = seed, folder, goal
         self.checkpoints = Checkpoints(folder / "checkpoints")
         try:
-            found = self.checkpoints.newest(abstract)
-            self.first = found[0] if found else 0
-            self.saved: State | None = found[1] if found else None
+            newest = self.checkpoints.newest(abstract)
+            self.first = newest[0] if newest else 0
+            self.saved: State | None = newest[1] if newest else None
             self.metrics = Metrics(
                 folder / "metrics.jsonl", self.first, recipe.tensorboard, recipe.wandb
             )

@@ -130,13 +130,13 @@ def token_losses_and_hits(model: Transformer, tokens_BL) -> jax.Array:
     The result is float32 ``[B, L - 1, 2]``; a hit is 1.
     """
 
-    def is_hit(each):
-        x_D, target = each
+    def is_hit(pair):
+        x_D, target = pair
         return jnp.argmax(model.unembed(x_D[None, None])[0, 0]) == target
 
     def both(x_BTD, targets_BT):
-        each = x_BTD.reshape(-1, x_BTD.shape[-1]), targets_BT.reshape(-1)
-        hits_BT = jax.lax.map(is_hit, each, batch_size=_TOKENS).reshape(targets_BT.shape)
+        pairs = x_BTD.reshape(-1, x_BTD.shape[-1]), targets_BT.reshape(-1)
+        hits_BT = jax.lax.map(is_hit, pairs, batch_size=_TOKENS).reshape(targets_BT.shape)
         losses_BT = cross_entropy(x_BTD, model.output_table, targets_BT)
         return jnp.stack([losses_BT, hits_BT.astype(jnp.float32)], axis=-1)
 
@@ -155,5 +155,5 @@ def _by_token(function, model, tokens_BL, key=None):
         inputs_BT, targets_BT, places_1T = (x[:, order] for x in (inputs_BT, targets_BT, places_1T))
         inputs_BT = jax.lax.with_sharding_constraint(inputs_BT, PartitionSpec(ROWS, "context"))
     x_BTD = model.hidden(inputs_BT, places_1T, key=key, index=index)
-    found = function(x_BTD, targets_BT)
-    return found if written is None else found[:, written]
+    by_token = function(x_BTD, targets_BT)
+    return by_token if written is None else by_token[:, written]

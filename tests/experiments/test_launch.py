@@ -23,15 +23,20 @@ from experiments.registry import EXPERIMENTS
 
 
 def test_a_command_runs_one_point_and_reports(corpus, tmp_path):
-    """The number of the point comes from the queue, and programs are kept for the next start."""
+    """The number of the point comes from the queue.
+
+    Programs are kept in the user's cache: those in a workdir could come from a stranger.
+    """
     little = ["--config.schemes=alibi,nope", "--config.train.steps=2"]
     little += ["--config.eval.multiples=(1,)", "--config.eval.strides=()"]
     where = f"--workdir={tmp_path}", f"--config.corpus={corpus}"
-    done = runs.program("launch.py", TINY, *where, *little, SLURM_ARRAY_TASK_ID="1")
+    cache = {"JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = runs.program("launch.py", TINY, *where, *little, SLURM_ARRAY_TASK_ID="1", **cache)
     assert done.status == 0, done.errors
     assert "nope" in done.output and "report.html" in done.output
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["nope"]
-    assert [*(tmp_path / "compiled").iterdir()]
+    assert [*(tmp_path / "cache/posenc_jax/compiled").iterdir()]
+    assert not (tmp_path / "compiled").exists()
 
 
 @pytest.mark.parametrize("stage", ["train", pytest.param("evaluate", marks=pytest.mark.slow)])
@@ -48,6 +53,7 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
 
 
+ATLAS = "--config=configs/atlas.py:tiny"
 IMPORTS = """
 import signal
 from experiments import job_processes
@@ -131,7 +137,12 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
         ([TINY, where, "--task_id=-5"], "--task_id=-5"),
         ([TINY.replace("tiny", "tin"), where], "unknown preset 'tin'"),
         (["--config=configs/nothing.py:small", where], "--config=configs/nothing.py is no file"),
-        ([TINY, where, "--config.experiment=image"], "experiment='image'"),
+        ([TINY, where, "--config.experiment=tasks"], "--config.experiment"),
+        ([TINY, where, "--config.seeds=1000000000"], "seeds=1000000000"),
+        ([TINY, where, "--config.model.dtype=float64"], "model.dtype='float64'"),
+        ([TINY, where, "--config.extend.yarn.of=alibi"], "extend.yarn.of='alibi'"),
+        ([TINY, where, "--config.corpus=files:/dev/zero"], "/dev/zero"),
+        ([ATLAS, where, "--config.studies={}"], "studies has no study"),
         ([TINY, where, "--config.train.stepz=3"], '--config.train.stepz=3.*Did you mean "steps"'),
         ([TINY, where, "--config.train.steps=many"], "--config.train.steps"),
         ([TINY, where, "steps=3"], "'steps=3' is no flag"),

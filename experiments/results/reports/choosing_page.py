@@ -115,17 +115,22 @@ def decide(need: Need, rungs: Sequence[Rung]) -> Decision | None:
     able = [rung for rung in rungs if any(map(_is_judged, rung.rows(need.asked[-1]).values()))]
     if not able:
         return None
-    own = {scheme: rung for rung in able for scheme in rung.rows(need.asked[-1])}
+    rung_of = {scheme: rung for rung in able for scheme in rung.rows(need.asked[-1])}
     wins: dict[str, list[float]] = {}
-    for scheme, rung in own.items():
+    for scheme, rung in rung_of.items():
         shares = [_wins(rung.rows(question).get(scheme)) for question in need.asked]
         if scheme not in AGAINST and all(shares):
             wins[scheme] = shares
     # A scheme that wins in most seeds is chosen only if none wins in all.
     best = [scheme for scheme, shares in wins.items() if min(shares) == 1]
     better = best or list(wins)
-    rung = max((own[scheme] for scheme in better or own), key=_tokens)
-    better.sort(key=lambda name: (-own[name].tokens, _rank(own[name].rows(need.asked[-1])[name])))
+    rung = max((rung_of[scheme] for scheme in better or rung_of), key=_tokens)
+
+    def place(scheme):
+        rung = rung_of[scheme]
+        return -rung.tokens, _rank(rung.rows(need.asked[-1])[scheme])
+
+    better.sort(key=place)
     return Decision(rung, better, *_lasting(need, rung, rungs))
 
 
@@ -314,7 +319,7 @@ def read_rungs(results: Path, data: Path) -> tuple[list[Rung], str]:
     values["topic"] = values["topic"].str.removesuffix(f", {LONGER}")
     for points in [archive.read(packed)] if packed.exists() else []:
         training = [json.loads(files["evaluation.json"])["training"] for files in points.values()]
-        tokens, schemes = training[0]["tokens"], sorted({each["scheme"] for each in training})
+        tokens, schemes = training[0]["tokens"], sorted({run["scheme"] for run in training})
         says = f"{_names(schemes)} after {tokens / 1e6:.1f}M tokens, without RoPE."
         rungs.append(Rung("longer training", says, tokens, summary(values, verdicts(values))))
     ladder, missing = _ladder(results)
@@ -329,11 +334,11 @@ def _ladder(folder: Path) -> tuple[list[LadderRung], str]:
     answers = pd.read_csv(folder / ladder_page.CSV)
     rungs = []
     for name, about in data["rungs"].items():
-        own = answers[answers["rung"] == name]
-        if "rope" in set(own["scheme"]):
+        of_rung = answers[answers["rung"] == name]
+        if "rope" in set(of_rung["scheme"]):
             says = f"{about['tokens'] / 1e6:.1f}M tokens, {about['schemes']} schemes, seeds: "
             says += f"{about['seeds']}."
-            rungs.append(LadderRung(f"`{name}` of the ladder", says, about["tokens"], own))
+            rungs.append(LadderRung(f"`{name}` of the ladder", says, about["tokens"], of_rung))
     finished, points = (
         sum(rung[key] for rung in data["rungs"].values()) for key in ("finished", "points")
     )

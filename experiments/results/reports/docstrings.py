@@ -58,13 +58,13 @@ def of_scheme(name: str) -> list[Docstring]:
     """
     build: Any = lookup(name)
     where = REGISTRY[name].partition(":")[0]
-    own = parse(inspect.getdoc(build) or "")
+    parts = parse(inspect.getdoc(build) or "")
     if build is Encoding:
-        return [own]
+        return [parts]
     of_module = parse(inspect.getdoc(sys.modules[where]) or "")
     if shares_module(name):
         of_module = dataclasses.replace(of_module, sentence="")
-    return [of_module, own]
+    return [of_module, parts]
 
 
 def shares_module(name: str) -> bool:
@@ -83,8 +83,8 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
     entries: dict[str, list[str]] = {}
     section = names = ""
     for line in text.splitlines():
-        if found := _SECTION.match(line):
-            section = found[1]
+        if match := _SECTION.match(line):
+            section = match[1]
             continue
         if section and line and not line.startswith(" "):
             section = ""

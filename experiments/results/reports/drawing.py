@@ -71,7 +71,7 @@ def svg(figure: Figure) -> str:
     # Numbers below 1 keep their digits, because some are scales. Labels of axes are not changed.
     places = re.compile(r"\b([1-9]\d*\.\d\d)\d+")
     attribute = re.compile(r'\b(?:d|x|y|transform)="[^"]*"')
-    return attribute.sub(lambda found: places.sub(r"\1", found[0]), re.sub(r"\n +", "\n", text))
+    return attribute.sub(lambda match: places.sub(r"\1", match[0]), re.sub(r"\n +", "\n", text))
 
 
 def tiles(frames: np.ndarray, columns: int) -> np.ndarray:

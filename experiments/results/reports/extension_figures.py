@@ -16,10 +16,10 @@ _GREY: dict[str, Any] = {"color": "#777777", "linestyle": "-", "linewidth": 2.4}
 
 def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
     """Returns title, caption and SVG of each figure by its name; one without data is left out."""
-    found = {"zero-shot" if n == 0 else f"{n} steps": _by_length(study, n) for n in study.steps}
-    found = {name: cells for name, cells in found.items() if cells}
+    tables = {"zero-shot" if n == 0 else f"{n} steps": _by_length(study, n) for n in study.steps}
+    tables = {name: cells for name, cells in tables.items() if cells}
     drawn = {}
-    styles = styles_of(scheme for cells in found.values() for scheme in cells) | {NAME: _GREY}
+    styles = styles_of(scheme for cells in tables.values() for scheme in cells) | {NAME: _GREY}
     with drawing_style():
         labels = "context length in tokens", "bits per byte"
         caption = (
@@ -27,18 +27,18 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
             "last value beside the name. Grey: the plain model that sees no more than its train "
             "length."
         )
-        for name, cells in found.items():
+        for name, cells in tables.items():
             both = cells | _level(study, cells)
             lines = length_figures.lines(study, both, styles, *labels)
             title = f"Loss by context length, {name}"
             drawn[f"loss_vs_length_{name.replace(' ', '_')}"] = (title, caption, svg(lines))
-        counts = [scheme for cells in found.values() for scheme in cells]
+        counts = [scheme for cells in tables.values() for scheme in cells]
         tuned = [scheme for scheme in dict.fromkeys(counts) if counts.count(scheme) > 1]
         if tuned:
-            panels = length_figures.panels(study, found, tuned)
+            panels = length_figures.panels(study, tables, tuned)
             caption = "One plot for each method that was tuned. Bits per byte by context length."
             drawn["before_and_after"] = ("Before and after fine-tuning", caption, svg(panels))
-        if len(found) > 2:
+        if len(tables) > 2:
             title = f"Loss at {study.about['target']}x by steps of fine-tuning"
             caption = "Grey: the plain model that sees no more than its train length."
             drawn["loss_vs_steps"] = (title, caption, svg(_by_steps(study, styles)))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from markupsafe import Markup
 from rich.console import Console
 
 from experiments.results.extensions import KEPT, ExtensionStudy, Retention, retention, windowed
@@ -11,15 +12,15 @@ from experiments.results.record import write_files
 from experiments.results.reports.extension_figures import NAME, draw
 from experiments.results.reports.length_report import mark, print_lengths, table
 from experiments.results.reports.page import (
+    GridCell,
     grid,
     markdown_table,
     page,
     print_failures,
     result_files,
     terminal_table,
-    text,
 )
-from experiments.results.reports.templates import figure
+from experiments.results.reports.templates import figure, folded, section
 from experiments.results.statistics import Cells, by_seed, mean_and_stderr, words
 
 TABLE = "table.md"
@@ -34,7 +35,7 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
     study.check()
     drawn = draw(study)
     files = result_files(study) | {TABLE: markdown(study), "report.html": _page(study, drawn)}
-    write_files(folder, files | {f"{name}.svg": each for name, (*_, each) in drawn.items()})
+    write_files(folder, files | {f"{name}.svg": picture for name, (*_, picture) in drawn.items()})
     return folder / "report.html"
 
 
@@ -46,17 +47,17 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
         title = f"{_after(steps)}: bits per byte, mean ± standard error over seeds"
         print_lengths(study.at(steps), title, console)
     columns = ["steps", "loss", "accuracy kept", f"above {KEPT:.0%}"]
-    kept = terminal_table(f"short context, under the encoding for {_target(study)}", columns)
-    for (scheme, steps), each in retention(study).items():
-        kept.add_row(scheme, str(steps), _change(each), _kept(each), each.verdict)
-    if kept.row_count:
-        console.print(kept)
+    table = terminal_table(f"short context, under the encoding for {_target(study)}", columns)
+    for (scheme, steps), retained in retention(study).items():
+        table.add_row(scheme, str(steps), _change(retained), _kept(retained), retained.verdict)
+    if table.row_count:
+        console.print(table)
     console.print(study.about["rules"], highlight=False)
 
 
 def markdown(study: ExtensionStudy) -> str:
     """Returns one table of all results, with a row for each method and number of steps."""
-    kept, costs = retention(study), _costs(study)
+    retained, costs = retention(study), _costs(study)
     columns = sorted({c for steps in study.steps for c in View.of(study.at(steps), MAIN).columns})
     columns = [column for column in columns if column < WINDOWED_COLUMN]
     lengths = [f"{name} ({tokens})" for name, tokens in (heading(study, c) for c in columns)]
@@ -66,8 +67,8 @@ def markdown(study: ExtensionStudy) -> str:
         view = View.of(study.at(steps), MAIN)
         for scheme in view.order:
             losses = [_cell(view.cells, scheme, column) for column in columns]
-            each = kept.get((scheme, steps))
-            short = ["-", "-"] if each is None else [_change(each), _kept(each)]
+            left = retained.get((scheme, steps))
+            short = ["-", "-"] if left is None else [_change(left), _kept(left)]
             rows.append([f"`{scheme}`", str(steps), *losses, *short, *costs(scheme, steps)])
     level = windowed(study)
     first = _cell({NAME: {1: level} if level else {}}, NAME, 1)
@@ -81,10 +82,10 @@ def _costs(study):
 
     def costs(scheme, steps):
         label = f"{scheme}, {steps} steps"
-        found = [by_label[key].get(label, {}).get(steps, {}) for key in ("tokens", "seconds")]
-        if not all(found):
+        values = [by_label[key].get(label, {}).get(steps, {}) for key in ("tokens", "seconds")]
+        if not all(values):
             return ["0", "0"]
-        tokens, seconds = (mean_and_stderr(each.values())[0] for each in found)
+        tokens, seconds = (mean_and_stderr(seeds.values())[0] for seeds in values)
         return [f"{tokens:,.0f}", f"{seconds:,.0f}"]
 
     return costs
@@ -96,38 +97,35 @@ def _cell(cells: Cells, scheme: str, column) -> str:
 
 
 def _page(study: ExtensionStudy, drawn) -> str:
-    about = {key: text(value) for key, value in study.about.items()}
+    about = study.about
     intro = (
         f"One model with rotary positions, trained at {about['train_length']} tokens, read at "
         f"longer lengths under every method, before and after fine-tuning at {_target(study)}; "
         f"seeds: {study.seeds}. The same last {about['last_tokens']} tokens are scored at every "
-        "length: only the context before them grows. <i>Windowed</i> is the plain model that sees "
-        f"no more than its training length. Model: {about['source']}. Corpus: {about['corpus']}, "
-        f"digest <code>{about['corpus_digest']}</code>."
+        "length: only the context before them grows. Windowed is the plain model that sees no more "
+        "than its training length."
     )
-    parts = [*_tables(study), *(figure(name, *each) for name, each in drawn.items())]
+    parts = [*_tables(study), *(figure(name, *drawing) for name, drawing in drawn.items())]
     parts += _retained(study)
-    parts.append(
-        f"<details><summary>The same as Markdown, also in {TABLE}</summary>"
-        f"<pre>{text(markdown(study))}</pre></details>"
-    )
-    return page("A trained model made longer", intro, study, parts)
+    parts.append(folded(f"The same as Markdown, also in {TABLE}", code=markdown(study)))
+    data = {"Model": about["source"], "corpus": about["corpus"], "digest": about["corpus_digest"]}
+    return page("A trained model made longer", intro, study, parts, data)
 
 
-def _tables(study) -> Iterator[str]:
+def _tables(study) -> Iterator[Markup]:
     for steps in study.steps:
         rule = (
             f"Each encoding is the one for {_target(study)}, at every length."
             if steps
             else "At each length, each encoding is the one for that length."
         )
-        found = study.at(steps)
-        yield (
-            f"<h2>{_after(steps)}: bits per byte</h2>{table(found, MAIN)}"
-            f"<figcaption>{rule} Lower is better: mean ± standard error over seeds, best of a "
-            f"column in bold, rows in order of the target length. {mark(found)}. Shading: worse "
-            f"than the method's own 1x.{_documents(study)}</figcaption>"
+        at = study.at(steps)
+        caption = (
+            f"{rule} Lower is better: mean ± standard error over seeds, best of a column in bold, "
+            f"rows in order of the target length. {mark(at)}. Shading: worse than the method's own "
+            f"1x.{_documents(study)}"
         )
+        yield section(f"{_after(steps)}: bits per byte", table(at, MAIN), caption)
 
 
 def _documents(study) -> str:
@@ -135,49 +133,47 @@ def _documents(study) -> str:
     counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == "last"}
     if len(set(counts.values())) < 2:
         return ""
-    each = ", ".join(f"{counts[multiple]} at {multiple}x" for multiple in sorted(counts))
-    return f" Documents: {each}; columns of different documents do not compare."
+    words = ", ".join(f"{counts[multiple]} at {multiple}x" for multiple in sorted(counts))
+    return f" Documents: {words}; columns of different documents do not compare."
 
 
-def _retained(study) -> Iterator[str]:
-    found = retention(study)
-    if not found:
+def _retained(study) -> Iterator[Markup]:
+    retained = retention(study)
+    if not retained:
         return
-    steps = list(study.steps)
     heads = [
-        f"<th>{head}<small>{'zero-shot' if n == 0 else f'{n} steps'}</small>"
-        for n in steps
+        GridCell(head, "zero-shot" if steps == 0 else f"{steps} steps")
+        for steps in study.steps
         for head in ("loss", "accuracy kept", f"above {KEPT:.0%}")
     ]
     rows: dict[str, list[str]] = {}
-    for scheme in dict.fromkeys(scheme for scheme, _ in found):
-        cells = [found.get((scheme, n)) for n in steps]
-        rows[scheme] = [
-            f"<td>{word}"
-            for each in cells
-            for word in (("-",) * 3 if each is None else (_change(each), _kept(each), each.verdict))
-        ]
-    yield (
-        f"<h2>What is kept at {study.about['train_length']} tokens</h2>{grid(heads, rows)}"
-        f"<figcaption>Windows of the training length, every token scored, under the encoding for "
+    for scheme in dict.fromkeys(scheme for scheme, _ in retained):
+        for steps in study.steps:
+            cell = retained.get((scheme, steps))
+            shown = ["-"] * 3 if cell is None else [_change(cell), _kept(cell), cell.verdict]
+            rows.setdefault(scheme, []).extend(shown)
+    caption = (
+        f"Windows of the training length, every token scored, under the encoding for "
         f"{_target(study)}, against the plain model before: how much the loss grew, ± standard "
         "error over seeds, and the share of the next-token accuracy that is left, ± half of its "
-        f"95 % interval. Yes and no: the interval lies above or below {KEPT:.0%}.</figcaption>"
+        f"95 % interval. Yes and no: the interval lies above or below {KEPT:.0%}."
     )
+    title = f"What is kept at {study.about['train_length']} tokens"
+    yield section(title, grid(heads, rows), caption)
 
 
-def _change(each: Retention) -> str:
-    mean, stderr, _ = each.change
+def _change(retained: Retention) -> str:
+    mean, stderr, _ = retained.change
     if mean == float("inf"):
         return "not finite"
     return f"{mean:+.1%}" + ("" if stderr is None else f" ± {stderr:.1%}")
 
 
-def _kept(each: Retention) -> str:
-    mean = each.kept[0]
+def _kept(retained: Retention) -> str:
+    mean = retained.kept[0]
     if mean == float("inf"):
         return "not finite"
-    return f"{mean:.1%}" + ("" if each.margin is None else f" ± {each.margin:.1%}")
+    return f"{mean:.1%}" + ("" if retained.margin is None else f" ± {retained.margin:.1%}")
 
 
 def _after(steps: int) -> str:
@@ -185,5 +181,5 @@ def _after(steps: int) -> str:
 
 
 def _target(study) -> str:
-    target, own = study.about["target"], study.about["train_length"]
-    return f"{target}x ({target * own} tokens)"
+    target, trained = study.about["target"], study.about["train_length"]
+    return f"{target}x ({target * trained} tokens)"

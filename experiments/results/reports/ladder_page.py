@@ -57,7 +57,7 @@ def write(
         ``oracle``, a rung and the one that was trained on longer texts, or nothing.
     """
     present = [rung for rung in rungs if (records["rung"] == rung).any()]
-    rungs = {rung: dict(each, **_made(records, rung)) for rung, each in rungs.items()}
+    rungs = {rung: dict(of_rung, **_made(records, rung)) for rung, of_rung in rungs.items()}
     tables = []
     for rung in present:
         numbers = values(records, rung)
@@ -88,24 +88,24 @@ def write(
 
 def _made(records: pd.DataFrame, rung: str) -> dict[str, Any]:
     """Returns how many schemes and seeds of a rung are there, and the parameters of its RoPE."""
-    own = records[records["rung"] == rung]
-    rope = own.loc[own["scheme"] == ROPE, "parameters"]
-    parameters = rope if len(rope) else own["parameters"]
-    seeds = own.groupby("scheme")["seed"].nunique().max()
+    of_rung = records[records["rung"] == rung]
+    rope = of_rung.loc[of_rung["scheme"] == ROPE, "parameters"]
+    parameters = rope if len(rope) else of_rung["parameters"]
+    seeds = of_rung.groupby("scheme")["seed"].nunique().max()
     return {
-        "schemes": int(own["scheme"].nunique()),
-        "seeds": 0 if own.empty else int(seeds),
-        "parameters": None if own.empty else int(parameters.iloc[0]),
+        "schemes": int(of_rung["scheme"].nunique()),
+        "seeds": 0 if of_rung.empty else int(seeds),
+        "parameters": None if of_rung.empty else int(parameters.iloc[0]),
     }
 
 
 def _correlations(records: pd.DataFrame, pairs: Iterable[tuple[str, str]]):
     """Yields the correlations of pairs of rungs under both losses, as plain data."""
     for one, other in pairs:
-        found = {
+        by_loss = {
             name: correlation(records, one, other, protocol) for name, protocol in _LOSSES.items()
         }
-        told = {name: each and dataclasses.asdict(each) for name, each in found.items()}
+        told = {name: pair and dataclasses.asdict(pair) for name, pair in by_loss.items()}
         if any(told.values()):
             yield {"one": one, "other": other} | told
 
@@ -147,17 +147,17 @@ def body(folder: Path) -> str:
     data = read_json(folder / JSON)
     answers = pd.read_csv(folder / CSV).to_dict("records")
     rungs: dict[str, Any] = data["rungs"]
-    for rung, each in rungs.items():
-        each["title"] = _title(each)
-        each["rows"] = _rows([row for row in answers if row["rung"] == rung])
+    for rung, about in rungs.items():
+        about["title"] = _title(about)
+        about["rows"] = _rows([row for row in answers if row["rung"] == rung])
     for pair in data["correlations"]:
         pair["differs"] = _differs(rungs[pair["one"]], rungs[pair["other"]])
     return fill(
         "ladder.html",
         **data,
         finding=finding(data),
-        missing=[each["title"] for each in rungs.values() if not each["finished"]],
-        partial=[each for each in rungs.values() if 0 < each["finished"] < each["points"]],
+        missing=[about["title"] for about in rungs.values() if not about["finished"]],
+        partial=[about for about in rungs.values() if 0 < about["finished"] < about["points"]],
         figures={
             name: (folder / f"{name}.svg").read_text()
             for name in ("window", "by_tokens")
@@ -181,12 +181,12 @@ def _title(rung: Mapping[str, Any]) -> str:
 def _differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Returns in what two rungs differ, and what they share, in words."""
     texts = f"texts of {one['length']} tokens"
-    sizes = [f"{each['parameters'] / 1e6:.2f}M" for each in (one, other)]
+    sizes = [f"{rung['parameters'] / 1e6:.2f}M" for rung in (one, other)]
     if one["width"] != other["width"]:
         return f"from {sizes[0]} to {sizes[1]} parameters, {texts}"
     if one["length"] != other["length"]:
         return f"from {texts} to {other['length']}, {sizes[0]} parameters"
-    rates = [f"{each['tokens'] / each['parameters']:.2g}" for each in (one, other)]
+    rates = [f"{rung['tokens'] / rung['parameters']:.2g}" for rung in (one, other)]
     return f"from {rates[0]} to {rates[1]} tokens a parameter, {texts}"
 
 
@@ -202,11 +202,11 @@ def _rows(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _by_scheme(ups: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
     """Returns speed-ups as words, by scheme, and by loss and rung."""
-    found: dict[str, dict[str, str]] = {}
+    rows: dict[str, dict[str, str]] = {}
     for up in ups:
         words = f"{up['speed_up']:.2f}" + " (continued)" * bool(up["is_beyond"])
-        found.setdefault(up["scheme"], {})[f"{up['loss']} {up['rung']}"] = words
-    return found
+        rows.setdefault(up["scheme"], {})[f"{up['loss']} {up['rung']}"] = words
+    return rows
 
 
 def finding(data: Mapping[str, Any]) -> list[str]:

@@ -46,8 +46,8 @@ def print_ledger(rows: list[Row], console: Console) -> None:
 
 def counts(rows: list[Row], column: str = "verdict") -> str:
     """Says how many claims have a verdict, by the verdicts that there are."""
-    found = {word: sum(row[column] == word for row in rows) for word in WORDS}
-    return ", ".join(f"{count} {word}" for word, count in found.items() if count)
+    numbers = {word: sum(row[column] == word for row in rows) for word in WORDS}
+    return ", ".join(f"{count} {word}" for word, count in numbers.items() if count)
 
 
 def body(ledger: dict[str, Any]) -> str:
@@ -90,13 +90,13 @@ def _effect(effect: Row) -> Row:
         if math.isfinite(values[bound])
     )
     if effect["verdict"] == "missing":
-        found, picture = effect["why"], None
+        words, picture = effect["why"], None
     else:
         margin = None if math.isnan(values["margin"]) else values["margin"]
         seeds = "1 seed" if values["seeds"] == 1 else f"{values['seeds']:.0f} seeds"
-        found, picture = f"{with_margin(values['mean'], margin)} ({seeds})", _picture(values)
+        words, picture = f"{with_margin(values['mean'], margin)} ({seeds})", _picture(values)
     p = "" if math.isnan(values["p_corrected"]) else number(values["p_corrected"])
-    return effect | {"predicted": predicted, "found": found, "picture": picture, "p": p}
+    return effect | {"predicted": predicted, "found": words, "picture": picture, "p": p}
 
 
 def _picture(effect: dict[str, float]) -> dict[str, float] | None:
@@ -122,9 +122,9 @@ def _picture(effect: dict[str, float]) -> dict[str, float] | None:
 def _plain(value):
     """Returns ``value`` for JSON, with numbers that are not finite as words."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_plain(part) for part in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

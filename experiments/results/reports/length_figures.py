@@ -93,15 +93,16 @@ def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
                 axes.plot(x, high, "^", color=colour, markersize=6, clip_on=False)
             elif y < next_y == math.inf:
                 axes.plot(x, y, "x", color=colour, markersize=7)
-    own, ticks = study.about["train_length"], sorted({x for line in summary.values() for x in line})
+    usual = study.about["train_length"]
+    ticks = sorted({x for line in summary.values() for x in line})
     first, last = ticks[0], ticks[-1]
     if len(ticks) > 8:
-        doublings = (own * 2.0**k for k in range(-20, 20))
+        doublings = (usual * 2.0**k for k in range(-20, 20))
         ticks = [int(x) for x in doublings if x.is_integer() and first <= x <= last]
-    axes.axvline(own, color="#444444", linewidth=0.9, linestyle=":")
+    axes.axvline(usual, color="#444444", linewidth=0.9, linestyle=":")
     axes.set_xscale("log", base=2)
     axes.set(xlim=(first * 0.97, last * 1.0001), ylim=(low, high))
-    axes.set_xticks(ticks, [f"{x}\n{x / own:g}x" if x >= own else f"{x}" for x in ticks])
+    axes.set_xticks(ticks, [f"{x}\n{x / usual:g}x" if x >= usual else f"{x}" for x in ticks])
     axes.minorticks_off()
     finish(axes)
 
@@ -123,22 +124,22 @@ def _spread(wanted: list[float], gap: float) -> list[float]:
 def _panels(study: LengthStudy) -> Figure | None:
     """Draws the protocols side by side, for a few schemes from the best to the worst."""
     tests = [e for e in evaluations(study) if e[0] == "test"]
-    found = {
+    tables = {
         evaluation_name(study, (split, protocol, stride)): summarise(
             study.records, split=split, protocol=protocol, stride=stride
         )
         for split, protocol, stride in tests
     }
     order = View.of(study, MAIN).order
-    names = [s for s in order if all(s in summary for summary in found.values())]
-    if len(found) < 2 or not names:
+    names = [s for s in order if all(s in summary for summary in tables.values())]
+    if len(tables) < 2 or not names:
         return None
-    return panels(study, found, names[:: -(-len(names) // 6)])
+    return panels(study, tables, names[:: -(-len(names) // 6)])
 
 
-def panels(study: LengthStudy, found: dict[str, Cells], names: list[str]) -> Figure:
+def panels(study: LengthStudy, tables: dict[str, Cells], names: list[str]) -> Figure:
     """Draws a plot for each scheme of ``names``, and in it a line for each name of ``found``."""
-    styles = styles_of(found)
+    styles = styles_of(tables)
     rows = -(-len(names) // 3)
     figure = Figure(figsize=(8.8, 2.4 * rows + 0.4), layout="constrained")
     for i, name in enumerate(names):
@@ -146,11 +147,11 @@ def panels(study: LengthStudy, found: dict[str, Cells], names: list[str]) -> Fig
         _draw(
             axes,
             study,
-            {p: summary[name] for p, summary in found.items() if name in summary},
+            {p: summary[name] for p, summary in tables.items() if name in summary},
             styles,
         )
         axes.set_title(name, loc="left", fontsize=10, parse_math=False)
         axes.tick_params(labelsize=7.5)
-    handles = [axes.plot([], [], **styles[p], label=p)[0] for p in found]
+    handles = [axes.plot([], [], **styles[p], label=p)[0] for p in tables]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), frameon=False)
     return figure

@@ -1,9 +1,9 @@
 """Reports a length study: ``report.html`` to read, ``results.csv`` and ``results.json``."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from markupsafe import Markup
 from rich.console import Console
 from rich.text import Text
 
@@ -21,14 +21,14 @@ from experiments.results.lengths import (
 from experiments.results.record import write_files
 from experiments.results.reports import length_figures
 from experiments.results.reports.page import (
+    GridCell,
     grid,
     page,
     print_failures,
     result_files,
     terminal_table,
-    text,
 )
-from experiments.results.reports.templates import figure
+from experiments.results.reports.templates import figure, fill, folded, section
 from experiments.results.statistics import BASELINE
 
 
@@ -105,65 +105,57 @@ FIGURES = {
 
 
 def _page(study: LengthStudy, drawn: dict[str, str]) -> str:
-    about = {key: text(value) for key, value in study.about.items()}
-    count = len({r["scheme"] for r in study.records})
+    about, count = study.about, len({r["scheme"] for r in study.records})
     intro = (
         f"{count} encodings, trained at {about['train_length']} tokens and tested at longer "
         f"lengths; seeds: {study.seeds}. The main test scores the same last {about['last_tokens']} "
-        "tokens at every length: only the context before them grows. Corpus: "
-        f"{about['corpus']}, digest <code>{about['corpus_digest']}</code>."
+        "tokens at every length: only the context before them grows."
     )
-    sections = ["".join(_section(study, e)) for e in evaluations(study)]
+    sections = [part for evaluation in evaluations(study) for part in _section(study, evaluation)]
     figure_parts = [figure(name, *FIGURES[name], svg) for name, svg in drawn.items()]
-    parts = [*sections[:1], *figure_parts, *sections[1:]]
-    return page("Length extrapolation of positional encodings", intro, study, parts)
+    parts = [*sections[:2], *figure_parts, *sections[2:]]
+    data = {"Corpus": about["corpus"], "digest": about["corpus_digest"]}
+    return page("Length extrapolation of positional encodings", intro, study, parts, data)
 
 
-def _section(study: LengthStudy, evaluation: Evaluation) -> Iterator[str]:
+def _section(study: LengthStudy, evaluation: Evaluation) -> Iterator[Markup]:
     split, name = evaluation[0], f"{evaluation[0]} split, {evaluation_name(study, evaluation)}"
     if evaluation[1] != "last":
-        yield f"<details><summary>Bits per byte: {text(name)}</summary>"
-        yield table(study, evaluation) + "</details>"
+        yield folded(f"Bits per byte: {name}", table(study, evaluation))
         return
     domain = "" if split == "test" else " across domains"
-    yield f"<h2>Bits per byte{domain}: {text(name)}</h2>{table(study, evaluation)}"
-    keys = " ".join(f"<span class=key{_shade(w)}>{w:.0%}</span>" for w in (0, 0.05, 0.2, 0.5))
-    yield (
-        "<figcaption>Lower is better: mean ± standard error over seeds, best of a column in bold, "
-        "rows in order of 4x (or of the longest). Shading: worse than the scheme's own 1x by "
-        f"{keys} or more. {mark(study)}. {View.of(study, evaluation).statement} Ruled off: "
-        f"{BASELINE}, the baseline without positional encoding. Trained as: the scheme whose "
-        "checkpoint is read, where a scheme has no training of its own. Effective context: "
-        f"{EFFECTIVE}, in tokens.</figcaption>"
-        "<details open><summary>Perplexity per token</summary>"
+    shades = {worse: _depth(worse) for worse in (0.0, 0.05, 0.2, 0.5)}
+    caption = Markup("{}{} {}").format(
+        "Lower is better: mean ± standard error over seeds, best of a column in bold, rows in "
+        "order of 4x (or of the longest). Shading: worse than the scheme's own 1x by ",
+        Markup(fill("shades.html", shades=shades)),
+        f"or more. {mark(study)}. {View.of(study, evaluation).statement} Ruled off: {BASELINE}, "
+        "the baseline without positional encoding. Trained as: the scheme whose checkpoint is "
+        "read, where a scheme has no training of its own. Effective context: "
+        f"{EFFECTIVE}, in tokens.",
     )
-    yield table(study, evaluation, "perplexity") + "</details>"
+    yield section(f"Bits per byte{domain}: {name}", table(study, evaluation), caption)
+    yield folded("Perplexity per token", table(study, evaluation, "perplexity"), is_open=True)
 
 
-def table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_byte") -> str:
+def table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_byte") -> Markup:
     """Returns the table of one evaluation, shaded where a scheme is worse than at its own 1x."""
     view = View.of(study, evaluation, metric)
     trained = {r["scheme"]: r["trained"] for r in study.training if r["trained"] != r["scheme"]}
-    is_swapped = bool(trained.keys() & view.order)
-    heads = ["{}<small>{}</small>".format(*heading(study, column)) for column in view.columns]
-    rows = {}
+    is_swapped, is_last = bool(trained.keys() & view.order), evaluation[1] == "last"
+    rows: dict[str, list[GridCell]] = {}
     for scheme in view.order:
-        rows[scheme] = [f"<td class=text>{text(trained.get(scheme, ''))}"] * is_swapped
+        rows[scheme] = [GridCell(trained.get(scheme, ""), is_words=True)] * is_swapped
         for column in view.columns:
-            mean, extra, mark = view.words(scheme, column)
-            mean = f"<b>{mean}</b>" if view.is_best(scheme, column) else mean
-            shade = _shade(view.worse(scheme, column))
-            rows[scheme].append(f"<td{shade}>{mean}<small>{extra}</small><i>{mark}</i>")
-        if evaluation[1] == "last":
-            rows[scheme].append(f"<td>{view.effective(scheme)}")
-    heads = [f"<th>{head}" for head in heads]
-    heads += ["<th>effective<small>context</small>"] * (evaluation[1] == "last")
-    return grid(["<th class=text>trained as"] * is_swapped + heads, rows)
+            is_best, depth = view.is_best(scheme, column), _depth(view.worse(scheme, column))
+            rows[scheme].append(GridCell(*view.words(scheme, column), is_best, depth))
+        if is_last:
+            rows[scheme].append(GridCell(str(view.effective(scheme))))
+    heads = [GridCell("trained as", is_words=True)] * is_swapped
+    heads += [GridCell(*heading(study, column)) for column in view.columns]
+    return grid(heads + [GridCell("effective", "context")] * is_last, rows)
 
 
-def _shade(worse: float) -> str:
-    """Colours a cell, darker where worse: white at the scheme's own 1x, full at 50 % or inf."""
-    if worse <= 0:
-        return ""
-    depth = min(worse / 0.5, 1) ** 0.5 if math.isfinite(worse) else 1
-    return f" style='background:color-mix(in srgb, var(--far) {depth:.0%}, transparent)'"
+def _depth(worse: float) -> float:
+    """Returns how dark a cell is: 0 at the scheme's own 1x, 1 where it is worse by half or inf."""
+    return min(max(worse, 0.0) / 0.5, 1.0) ** 0.5

@@ -55,7 +55,7 @@ class Table:
             return None
         measured = archive.records(path)
         panel = Panel(self.heading, self.metric, "", tuple(self.columns), (), self.is_error)
-        found = []
+        records = []
         for name, (condition, x) in self.columns.items():
             place = condition, self.metric, x
             column = [r for r in measured if (r["condition"], r["metric"], r["x"]) == place]
@@ -64,8 +64,8 @@ class Table:
                     f"{path} has no {self.metric} of {condition} at {x}; make it of a run of "
                     f"configs/{self.experiment}.py:small, or correct TABLES in multimodal_tables.py"
                 )
-            found += [r | {"condition": self.heading, "x": name} for r in column]
-        return PanelStudy(found, [], [], {}, [], (panel,))
+            records += [r | {"condition": self.heading, "x": name} for r in column]
+        return PanelStudy(records, [], [], {}, [], (panel,))
 
 
 TABLES = (
@@ -130,13 +130,13 @@ TABLES = (
 def markdown(study: PanelStudy) -> str:
     """Returns the panel of a study as a table in Markdown, the best of each column in bold."""
     (panel,) = study.panels
-    found = cells(study, panel)
-    best = best_means(found, panel)
-    rows = [[f"`{scheme}`"] for scheme in found]
-    for row, scheme in zip(rows, found, strict=True):
+    by_scheme = cells(study, panel)
+    best = best_means(by_scheme, panel)
+    rows = [[f"`{scheme}`"] for scheme in by_scheme]
+    for row, scheme in zip(rows, by_scheme, strict=True):
         for x in panel.xs:
-            mean, stderr = words(found, scheme, x)
-            is_best = x in found[scheme] and found[scheme][x][0] == best.get(x)
+            mean, stderr = words(by_scheme, scheme, x)
+            is_best = x in by_scheme[scheme] and by_scheme[scheme][x][0] == best.get(x)
             row.append((f"**{mean}**" if is_best else mean) + stderr.replace("±", "± "))
     return markdown_table(["scheme", *map(str, panel.xs)], rows)
 
@@ -151,7 +151,7 @@ def rewritten(page: str, heading: str, table: str) -> str:
     # compared in a table is said below it.
     table_and_families = r"(?:\|.*\n)+(?:\nFamilies of comparisons(?:.+\n)+)?"
     place = re.compile(rf"(\n##+ {re.escape(heading)}\n(?:(?![|#]).*\n)*){table_and_families}")
-    text, count = place.subn(lambda found: found[1] + table, page, count=1)
+    text, count = place.subn(lambda match: match[1] + table, page, count=1)
     if not count:
         raise ValueError(
             f"the page has no table below {heading!r}; add one, of any content, or correct the "

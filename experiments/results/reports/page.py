@@ -1,17 +1,18 @@
 """Makes the HTML page and the terminal table that the reports of all experiments share."""
 
 import dataclasses
-import html
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from markupsafe import Markup
 from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.results.reports.templates import document, fill
+from experiments.results.reports.templates import document, fill, section
 from experiments.results.statistics import (
     BASELINE,
     Record,
@@ -24,17 +25,40 @@ from experiments.results.statistics import (
 )
 
 
-def page(title: str, intro: str, study: Study, parts: Iterable[str]) -> str:
+class GridCell(NamedTuple):
+    """Holds a cell of a table in a page.
+
+    Attributes:
+      words: the number, or a word.
+      small: what follows it in small letters.
+      mark: a sign after it; empty keeps its place free, and None has no place.
+      is_best: whether it is in bold.
+      depth: how dark it is shaded, from 0 to 1.
+      is_words: whether it is aligned as a text.
+    """
+
+    words: str
+    small: str = ""
+    mark: str | None = None
+    is_best: bool = False
+    depth: float = 0.0
+    is_words: bool = False
+
+
+def page(
+    title: str, intro: str, study: Study, parts: Iterable[Markup], data: Mapping[str, Any]
+) -> str:
     """Returns one self-contained HTML page.
 
-    The page has the command, the runs that failed, ``parts``, the cost of training, and the config.
-    ``intro`` and ``parts`` are HTML.
+    The page has ``intro``, a text; what the data are, by name; the command, the runs that failed,
+    ``parts``, the cost of training, and the config.
     """
     setup = {key: study.about[key] for key in ("config", "versions")}
     body = fill(
         "report.html",
         title=title,
         intro=intro,
+        data=data,
         about=study.about,
         failures=study.failures,
         parts=parts,
@@ -74,23 +98,21 @@ def print_failures(failures: Iterable[Record], console: Console) -> None:
         console.print(Text(failure_words(failure), "red"))
 
 
-def grid(heads: Iterable[str], rows: Mapping[str, Iterable[str]]) -> str:
-    """Returns a table with a row for each scheme; heads and cells begin with their tags."""
-    body = "".join(
-        f"<tr{' class=baseline' * (name == BASELINE)}><th class=text>{text(name)}{''.join(cells)}"
-        for name, cells in rows.items()
-    )
-    return (
-        f"<div class=wide><table><thead><tr><th class=text>scheme{''.join(heads)}"
-        f"<tbody>{body}</table></div>"
-    )
+def grid(heads: Iterable[GridCell | str], rows: Mapping[str, Iterable[GridCell | str]]) -> Markup:
+    """Returns a table with a row for each scheme."""
+
+    def cells(row):
+        return [cell if isinstance(cell, GridCell) else GridCell(cell) for cell in row]
+
+    rows = {name: cells(row) for name, row in rows.items()}
+    return Markup(fill("grid.html", heads=cells(heads), rows=rows, baseline=BASELINE))
 
 
-def mean_cell(values: Iterable[float | None], digits: int) -> str:
-    """Returns a cell of ``grid`` with the mean over seeds and its standard error."""
+def mean_cell(values: Iterable[float | None], digits: int) -> GridCell:
+    """Returns a cell with the mean over seeds and its standard error."""
     mean, stderr, _ = mean_and_stderr(map(or_nan, values))
     shown = f"{mean:,.{digits}f}" if mean < math.inf else "not finite"
-    return f"<td>{shown}" + (f"<small> ± {stderr:,.{digits}f}</small>" if stderr else "")
+    return GridCell(shown, f" ± {stderr:,.{digits}f}" if stderr else "")
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -99,32 +121,29 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"{head}|{'---|' * len(heads)}\n{''.join(lines)}"
 
 
-def text(value: object) -> str:
-    """Returns ``value`` as text, escaped for HTML."""
-    return html.escape(str(value))
-
-
 def _training(study: Study) -> str:
-    rows: dict[str, list[str]] = {}
-    own = [r for r in study.training if r["trained"] == r["scheme"]]
-    own = [r | {"tokens per second": r["tokens"] / r["seconds"]} for r in own]
+    rows: dict[str, list[GridCell]] = {}
+    runs = [r for r in study.training if r["trained"] == r["scheme"]]
+    runs = [r | {"tokens per second": r["tokens"] / r["seconds"]} for r in runs]
     digits = {"parameters": 0, "steps": 0, "tokens": 0, "seconds": 1, "final_loss": 3}
     digits["tokens per second"] = 0
-    for scheme in sorted({r["scheme"] for r in own}):
+    for scheme in sorted({r["scheme"] for r in runs}):
         for key, places in digits.items():
-            values = (r[key] for r in own if r["scheme"] == scheme)
+            values = (r[key] for r in runs if r["scheme"] == scheme)
             rows.setdefault(scheme, []).append(mean_cell(values, places))
-    heads = [f"<th>{key.replace('_', ' ')}" for key in digits]
-    if not any("speedup" in r for r in own):
-        return f"<h2>Training cost</h2>{grid(heads, rows)}" if rows else ""
-    for scheme, cells in rows.items():
-        cells.append(f"<td>{_speedup([r for r in own if r['scheme'] == scheme])}")
-    return (
-        f"<h2>Training cost</h2>{grid([*heads, '<th>effective speed-up'], rows)}<figcaption>"
-        f"Effective speed-up: the compute at which {BASELINE} comes to the scheme's final training "
-        "loss, over the scheme's own, 6 x parameters x tokens; &gt; where it does not come to it."
-        "</figcaption>"
-    )
+    if not rows:
+        return ""
+    heads, caption = [key.replace("_", " ") for key in digits], ""
+    if any("speedup" in r for r in runs):
+        heads.append("effective speed-up")
+        for scheme, cells in rows.items():
+            cells.append(_speedup([r for r in runs if r["scheme"] == scheme]))
+        caption = (
+            f"Effective speed-up: the compute at which {BASELINE} comes to the scheme's final "
+            "training loss, over the scheme's own, 6 x parameters x tokens; > where it does not "
+            "come to it."
+        )
+    return section("Training cost", grid(heads, rows), caption)
 
 
 def learning_rates(tried: Mapping[str, Mapping[float, float]]) -> str:
@@ -132,33 +151,32 @@ def learning_rates(tried: Mapping[str, Mapping[float, float]]) -> str:
     rates = sorted({rate for losses in tried.values() for rate in losses})
     rows = {
         scheme: [
-            f"<td>{'<b>' * (losses[rate] == min(losses.values()))}{number(losses[rate])}"
+            GridCell(number(losses[rate]), is_best=losses[rate] == min(losses.values()))
             if losses[rate] < math.inf
-            else "<td>no result"
+            else "no result"
             for rate in rates
         ]
         for scheme, losses in sorted(tried.items())
     }
     if not rows:
         return ""
-    return (
-        f"<h2>Learning rates</h2>{grid([f'<th>{rate:g}' for rate in rates], rows)}<figcaption>"
+    caption = (
         "Training loss over the last tenth of the steps, mean over seeds. Every scheme was trained "
         "at all of these rates; its results are those of its best one, in bold. No result: a seed "
-        "has failed, or is not finished.</figcaption>"
+        "has failed, or is not finished."
     )
+    return section("Learning rates", grid([f"{rate:g}" for rate in rates], rows), caption)
 
 
-def _speedup(runs: list[Record]) -> str:
+def _speedup(runs: list[Record]) -> GridCell:
     """Returns the mean speed-up of a scheme over its seeds, or a lower bound of it."""
     known = [r for r in runs if "speedup" in r]
     if not known:
-        return "-"
+        return GridCell("-")
     if any(r["speedup"] is None for r in known):
         least = min(r["speedup_above" if r["speedup"] is None else "speedup"] for r in known)
-        return f"&gt; {least:.2f}"
-    mean, stderr, _ = mean_and_stderr(r["speedup"] for r in known)
-    return f"{mean:.2f}" + (f"<small> ± {stderr:.2f}</small>" if stderr else "")
+        return GridCell(f"> {least:.2f}")
+    return mean_cell((r["speedup"] for r in known), 2)
 
 
 def _native(value):

@@ -51,8 +51,8 @@ def lines(study: PanelStudy, panels: list[Panel]) -> Figure:
 
 def maps(study: PanelStudy) -> Figure:
     """Draws the attention of one query: a row for each scheme, a column for each caption."""
-    schemes = list(dict.fromkeys(each["scheme"] for each in study.maps))
-    captions = list(dict.fromkeys(each["caption"] for each in study.maps))
+    schemes = list(dict.fromkeys(record["scheme"] for record in study.maps))
+    captions = list(dict.fromkeys(record["caption"] for record in study.maps))
     side = min(1.5, 7.6 / len(captions))
     drawing = Figure(figsize=(8.8, side * len(schemes) + 0.5), layout="constrained")
     panels = drawing.subplots(len(schemes), len(captions), squeeze=False)
@@ -62,11 +62,11 @@ def maps(study: PanelStudy) -> Figure:
         axes.set_title(caption, fontsize=8, parse_math=False)
     for axes in panels.flat:
         axes.set(xticks=[], yticks=[])
-    for each in study.maps:
-        axes = panels[schemes.index(each["scheme"])][captions.index(each["caption"])]
-        axes.imshow(each["weights"], vmin=0, cmap="Blues", interpolation="nearest")
-        if each["query"]:
-            row, column = each["query"]
+    for record in study.maps:
+        axes = panels[schemes.index(record["scheme"])][captions.index(record["caption"])]
+        axes.imshow(record["weights"], vmin=0, cmap="Blues", interpolation="nearest")
+        if record["query"]:
+            row, column = record["query"]
             axes.plot(column, row, "s", markerfacecolor="none", color=COLOURS[1], markersize=5)
     return drawing
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib import image
 from rich.console import Console
 from rich.text import Text
@@ -16,14 +17,14 @@ from experiments.results.record import write_files
 from experiments.results.reports import panel_figures
 from experiments.results.reports.drawing import drawing_style, svg
 from experiments.results.reports.page import (
+    GridCell,
     grid,
     page,
     print_failures,
     result_files,
     terminal_table,
-    text,
 )
-from experiments.results.reports.templates import figure
+from experiments.results.reports.templates import figure, fill, section
 from experiments.results.statistics import number, words
 from posenc_jax.encodings.rotary.axes import is_matrix
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -51,11 +52,10 @@ def write(
     with drawing_style():
         drawn = {"results.svg": svg(panel_figures.lines(study, measured))} if measured else {}
         parts = [*(_panel(study, panel) for panel in measured), *map(_results, drawn.values())]
-        parts += [_pictures(pictures), *_maps(study), *_frequencies(study, encodings)]
+        parts += [*_pictures(pictures), *_maps(study), *_frequencies(study, encodings)]
     about = study.about
-    data = "; ".join(f"{key}: <code>{text(value)}</code>" for key, value in about["data"].items())
-    intro = f"{text(about['summary'])} Seeds: {study.seeds}. Data: {data}."
-    html = page(about["title"], intro, study, parts)
+    intro = f"{about['summary']} Seeds: {study.seeds}. Data:"
+    html = page(about["title"], intro, study, parts, about["data"])
     write_files(folder, result_files(study) | drawn | {"report.html": html})
     return folder / "report.html"
 
@@ -64,13 +64,13 @@ def print_tables(study: PanelStudy, console: Console) -> None:
     """Prints a table for each panel, best scheme first, and what failed."""
     print_failures(study.failures, console)
     for panel in study.panels:
-        found, chance = cells(study, panel), chances(study, panel)
-        if not found:
+        by_scheme, chance = cells(study, panel), chances(study, panel)
+        if not by_scheme:
             continue
         title = f"{panel.title}, by {panel.xlabel}, mean ± standard error over seeds"
         table = terminal_table(title, panel.xs)
-        for scheme in found:
-            table.add_row(Text(scheme), *("".join(words(found, scheme, x)) for x in panel.xs))
+        for scheme in by_scheme:
+            table.add_row(Text(scheme), *("".join(words(by_scheme, scheme, x)) for x in panel.xs))
         if chance:
             table.add_row(*["chance", *(_chance(chance, x) for x in panel.xs)], style="italic")
         console.print(table)
@@ -81,54 +81,49 @@ def _chance(chance, x) -> str:
     return number(chance[x]) if x in chance else "-"
 
 
-def _panel(study: PanelStudy, panel: Panel) -> str:
+def _panel(study: PanelStudy, panel: Panel) -> Markup:
     better = "Lower" if panel.is_error else "Higher"
     trained = f"; trained at {', '.join(map(str, panel.trained))}" if panel.trained else ""
-    return (
-        f"<h2>{text(panel.title)}</h2>{_table(study, panel)}<figcaption>By "
-        f"{text(panel.xlabel)}{text(trained)}. {better} is better: mean ± standard error over "
-        "seeds, best of a column in bold, best scheme of the last column first.</figcaption>"
+    caption = (
+        f"By {panel.xlabel}{trained}. {better} is better: mean ± standard error over seeds, best "
+        "of a column in bold, best scheme of the last column first."
     )
+    return section(panel.title, _table(study, panel), caption)
 
 
-def _results(drawn: str) -> str:
+def _results(drawn: str) -> Markup:
     caption = "Bands: standard error. Dotted across: chance; dotted upright: as trained."
     return figure("results", "All schemes", caption, drawn)
 
 
-def _table(study: PanelStudy, panel: Panel) -> str:
-    found, chance = cells(study, panel), chances(study, panel)
-    best = best_means(found, panel)
-    rows: dict[str, list[str]] = {scheme: [] for scheme in found}
-    for x in panel.xs:
-        for scheme, row in found.items():
-            mean, extra = words(found, scheme, x)
-            if x in row and row[x][0] == best.get(x):
-                mean = f"<b>{mean}</b>"
-            rows[scheme].append(f"<td>{mean}<small>{extra}</small>")
+def _table(study: PanelStudy, panel: Panel) -> Markup:
+    by_scheme, chance = cells(study, panel), chances(study, panel)
+    best = best_means(by_scheme, panel)
+    rows: dict[str, list[GridCell | str]] = {
+        scheme: [
+            GridCell(*words(by_scheme, scheme, x), is_best=x in row and row[x][0] == best.get(x))
+            for x in panel.xs
+        ]
+        for scheme, row in by_scheme.items()
+    }
     if chance:
-        rows["chance"] = [f"<td>{_chance(chance, x)}" for x in panel.xs]
-    return grid([f"<th>{text(x)}" for x in panel.xs], rows)
+        rows["chance"] = [_chance(chance, x) for x in panel.xs]
+    return grid(map(str, panel.xs), rows)
 
 
-def _pictures(pictures: Mapping[str, np.ndarray]) -> str:
-    """Returns the pictures as PNG inside the page, all of one height."""
-    shown = []
+def _pictures(pictures: Mapping[str, np.ndarray]) -> Iterator[Markup]:
+    """Yields the pictures as PNG inside the page, all of one height."""
+    sources = {}
     for caption, pixels in pictures.items():
         data = io.BytesIO()
         colour = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
         image.imsave(data, np.clip(colour, 0, 1), format="png")
-        source = base64.b64encode(data.getvalue()).decode()
-        shown.append(
-            "<figure style='display:inline-block;margin:.4rem .8rem .4rem 0'>"
-            f"<img alt='{text(caption)}' style='height:170px;image-rendering:pixelated;"
-            f"border:1px solid #ddd' src='data:image/png;base64,{source}'>"
-            f"<figcaption>{text(caption)}</figcaption></figure>"
-        )
-    return f"<h2>Inputs</h2>{''.join(shown)}" if shown else ""
+        sources[caption] = base64.b64encode(data.getvalue()).decode()
+    if sources:
+        yield Markup(fill("pictures.html", pictures=sources))
 
 
-def _maps(study: PanelStudy) -> Iterator[str]:
+def _maps(study: PanelStudy) -> Iterator[Markup]:
     if not study.maps:
         return
     caption = (
@@ -139,9 +134,9 @@ def _maps(study: PanelStudy) -> Iterator[str]:
     yield figure("attention", "Attention over the grid", caption, drawn)
 
 
-def _frequencies(study: PanelStudy, encodings: Mapping[str, Any]) -> Iterator[str]:
+def _frequencies(study: PanelStudy, encodings: Mapping[str, Any]) -> Iterator[Markup]:
     count = len(study.about["axes"])
-    spectra = {name: each for name, each in encodings.items() if _turns_by(each, count)}
+    spectra = {name: encoding for name, encoding in encodings.items() if _turns_by(encoding, count)}
     if not spectra:
         return
     caption = (

@@ -76,21 +76,21 @@ def shown(drawn: dict[str, str]) -> list[Markup]:
     return [figure(name, *FIGURES[name], drawing) for name, drawing in drawn.items()]
 
 
-def _attention(found: dict[str, Any], train_length: int) -> Figure:
-    keys = np.array(found["keys"])
-    figure, panels = _by_layer(found["weight"], "tokens back", "attention to one key")
+def _attention(numbers: dict[str, Any], train_length: int) -> Figure:
+    keys = np.array(numbers["keys"])
+    figure, panels = _by_layer(numbers["weight"], "tokens back", "attention to one key")
     for axes, weights in panels:
-        _heads(axes, found["distance"], _numbers(weights) / keys[None])
+        _heads(axes, numbers["distance"], _numbers(weights) / keys[None])
         axes.axhline(1 / train_length, color="#444444", linewidth=0.9, linestyle=":")
         axes.set(yscale="log", xlim=(0, train_length - 1))
         axes.set_ylim(bottom=max(axes.get_ylim()[0], _LEAST / train_length))
     return figure
 
 
-def _pairs(found: dict[str, Any], train_length: int) -> Figure:
-    figure, panels = _by_layer(found["share"], "period of the pair", "share")
-    periods = [each for each in found["period"] if each is not None]
-    turning = [period for each in periods for period in each if period is not None]
+def _pairs(numbers: dict[str, Any], train_length: int) -> Figure:
+    figure, panels = _by_layer(numbers["share"], "period of the pair", "share")
+    periods = [layer for layer in numbers["period"] if layer is not None]
+    turning = [period for layer in periods for period in layer if period is not None]
     # The axis covers the marked periods even if no pair has one of them.
     low = min([*turning, train_length / _NEAR]) / train_length / 1.5
     high = max([*turning, train_length * _NEAR]) / train_length * 1.5
@@ -117,9 +117,9 @@ def _pairs(found: dict[str, Any], train_length: int) -> Figure:
     return figure
 
 
-def _offsets(found: dict[str, Any], train_length: int) -> Figure:
-    offsets, change = found["offset"], _numbers(found["change"])
-    errors = _numbers(found["stderr"])
+def _offsets(numbers: dict[str, Any], train_length: int) -> Figure:
+    offsets, change = numbers["offset"], _numbers(numbers["change"])
+    errors = _numbers(numbers["stderr"])
     figure = Figure(figsize=(4.6, 2.7), layout="constrained")
     axes = figure.add_subplot()
     # Evenly spaced, because random offsets may be close to multiples of the length.
@@ -134,16 +134,16 @@ def _offsets(found: dict[str, Any], train_length: int) -> Figure:
     axes.set(xlabel="position of the first token", ylabel="nats per token")
     _limit(axes, np.nanmin(change - errors), np.nanmax(change + errors), least=0.1)
     finish(axes)
-    axes.set_title(f"change from a loss of {found['loss'][0]:.3g}", loc="left", fontsize=9)
+    axes.set_title(f"change from a loss of {numbers['loss'][0]:.3g}", loc="left", fontsize=9)
     return figure
 
 
-def _kernel(found: dict[str, Any], train_length: int) -> Figure:
-    distance = np.array(found["distance"])
-    figure, panels = _by_layer(found["logit"], "distance", "logit")
+def _kernel(numbers: dict[str, Any], train_length: int) -> Figure:
+    distance = np.array(numbers["distance"])
+    figure, panels = _by_layer(numbers["logit"], "distance", "logit")
     windows = [
         window
-        for window, logits in zip(found["window"], found["logit"], strict=True)
+        for window, logits in zip(numbers["window"], numbers["logit"], strict=True)
         if logits is not None
     ]
     for (axes, logits), window in zip(panels, windows, strict=True):
@@ -156,8 +156,8 @@ def _kernel(found: dict[str, Any], train_length: int) -> Figure:
         powers = (2**k for k in range(0, 40, 2))
         _ticks(axes, [(power, str(power)) for power in powers if power <= distance[-1]])
         axes.set(xlim=(1, distance[-1]))
-        seen = logits_HD[:, shown]
-        _limit(axes, max(np.nanmin(seen), -_LOWEST), np.nanmax(seen), least=1.0)
+        visible_HD = logits_HD[:, shown]
+        _limit(axes, max(np.nanmin(visible_HD), -_LOWEST), np.nanmax(visible_HD), least=1.0)
     return figure
 
 

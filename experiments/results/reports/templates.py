@@ -8,6 +8,7 @@ its own from it, which needs no other file.
 import functools
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ def figure(name: str, title: str, caption: str, svg: str) -> Markup:
     # An id may occur once in a page, but matplotlib uses the same ids in every figure.
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     return Markup(fill("figure.html", name=name, title=title, caption=caption, svg=svg))
+
+
+def section(title: str, body: str = "", caption: str = "", items: Iterable[str] = ()) -> Markup:
+    """Returns a section of a page: a heading, a list, what ``body`` has as HTML, and a caption."""
+    return Markup(fill("section.html", title=title, body=body, caption=caption, items=items))
+
+
+def folded(title: str, body: str = "", code: str = "", *, is_open: bool = False) -> Markup:
+    """Returns a part of a page that readers unfold: HTML, or code."""
+    return Markup(fill("folded.html", title=title, body=body, code=code, is_open=is_open))
 
 
 def _with_margin(mean: float, margin: float) -> str:

@@ -139,7 +139,7 @@ def make_backend(name: str, settings: Sequence[str]) -> Backend:
     fields = dataclasses.fields(kind)
     needed = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in values]
     if needed:
-        missing = " ".join(f"--resource={each}=..." for each in needed)
+        missing = " ".join(f"--resource={need}=..." for need in needed)
         raise ValueError(f"--backend={name} needs {missing}")
     return kind(**values)
 
@@ -207,13 +207,13 @@ def run(command: list[str], text: str | None = None) -> None:
 
 def command_without_own_flags(arguments: Sequence[str]) -> tuple[str, ...]:
     """Returns a command line without the flags that say how to submit."""
-    own = re.compile(rf"--?(?P<no>no)?(?P<flag>{'|'.join(OWN_FLAGS)})(?P<value>=.*)?", re.DOTALL)
-    kept, left = [], list(arguments)
+    flags = re.compile(rf"--?(?P<no>no)?(?P<flag>{'|'.join(OWN_FLAGS)})(?P<value>=.*)?", re.DOTALL)
+    rest, left = [], list(arguments)
     while left:
         argument = left.pop(0)
-        found = own.fullmatch(argument)
-        if found is None:
-            kept.append(argument)
-        elif not (found["no"] or found["value"] or found["flag"] in SWITCHES):
+        match = flags.fullmatch(argument)
+        if match is None:
+            rest.append(argument)
+        elif not (match["no"] or match["value"] or match["flag"] in SWITCHES):
             del left[:1]  # the value is the next argument
-    return tuple(kept)
+    return tuple(rest)

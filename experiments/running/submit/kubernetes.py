@@ -120,7 +120,7 @@ class GKE:
             "name": "point",
             "image": self.image,
             "command": [
-                *(each.replace("$", "$$") for each in job.command),
+                *(word.replace("$", "$$") for word in job.command),
                 *(f"--task_id={point}", *self._peers(job, point)),
             ],
             "env": [{"name": "HOST", "valueFrom": {"fieldRef": number}}],

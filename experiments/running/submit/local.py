@@ -35,7 +35,7 @@ class Local:
         """
         commands = [[*job.here, *flags] for flags in self._flags(free_port())]
         starts = [functools.partial(subprocess.Popen, command) for command in commands]
-        ended = {each.pid: each.returncode for each in run_all(starts)[0]}
+        ended = {process.pid: process.returncode for process in run_all(starts)[0]}
         # SIGTERM may come before a process listens.
         failed = [pid for pid in ended if ended[pid] not in (0, PREEMPTED, -signal.SIGTERM)]
         if failed:

@@ -74,7 +74,7 @@ class Slurm:
         points = [Resumable((*job.here, f"--task_id={point}")) for point in range(job.points)]
         with executor.batch():
             jobs = [executor.submit(point) for point in points]
-        return [each.job_id for each in jobs]
+        return [submitted.job_id for submitted in jobs]
 
     def _logs(self, job) -> Path:
         if is_in_bucket(job.workdir):

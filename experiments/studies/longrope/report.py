@@ -4,11 +4,14 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+from markupsafe import Markup
 from rich.console import Console
 
 from experiments.results.record import write_files
 from experiments.results.reports.drawing import drawing_style, svg
 from experiments.results.reports.page import (
+    GridCell,
     grid,
     markdown_table,
     mean_cell,
@@ -16,11 +19,9 @@ from experiments.results.reports.page import (
     print_failures,
     result_files,
     terminal_table,
-    text,
 )
-from experiments.results.reports.templates import figure
+from experiments.results.reports.templates import figure, section
 from experiments.results.statistics import (
-    Cells,
     Record,
     Study,
     by_seed,
@@ -65,7 +66,7 @@ class SearchStudy(Study):
     def of(cls, evaluations, training, failures, about) -> "SearchStudy":
         """Returns the study of the evaluations of all seeds."""
         records, searches, tuning = (
-            [{"seed": each["training"]["seed"]} | one for each in evaluations for one in each[key]]
+            [{"seed": run["training"]["seed"]} | one for run in evaluations for one in run[key]]
             for key in ("records", "searches", "tuning")
         )
         return cls(records, training, failures, about, searches, tuning)
@@ -76,8 +77,8 @@ class SearchStudy(Study):
         length = {"train": self.about["train_length"], "factor": self.about["factor"]}
         near = length["train"] * length["factor"]
         length |= {"near": near, "far": near * length["factor"]}
-        found = {record["group"] for record in self.records}
-        return {group: title.format(**length) for group, title in GROUPS.items() if group in found}
+        scored = {record["group"] for record in self.records}
+        return {group: title.format(**length) for group, title in GROUPS.items() if group in scored}
 
     def columns(self) -> dict[str, str]:
         """Returns the titles of the columns of every table, by the metric that was measured."""
@@ -121,34 +122,29 @@ class Verdict:
 
 def verdicts(study: SearchStudy) -> list[Verdict]:
     """Returns the verdicts on every search, against its starting points and known methods."""
-    found = []
+    table, judged = pd.DataFrame(study.records), []
     for search, (group, metric) in _OBJECTIVES.items():
-        rows = [record for record in study.records if record["group"] == group]
-        own = {r["seed"]: r[metric] for r in rows if r["scheme"] == search}
+        rows = table[table["group"] == group]
+        losses = rows[rows["scheme"] == search].set_index("seed")
         for kind in ("start", "method"):
-            rivals = _rivals(study, search, rows, kind)
-            if own and rivals:
-                differences = [
-                    value - min(r[metric] for r in rivals if r["seed"] == seed)
-                    for seed, value in own.items()
-                ]
-                found.append(Verdict(search, kind, metric, differences))
-    return found
+            rivals = rows[rows["kind"] == kind]
+            if kind == "start":
+                rivals = rivals[rivals["scheme"].isin(_starts(study, search))]
+            if len(losses) and len(rivals):
+                best = rivals.groupby("seed")[metric].min()
+                judged.append(
+                    Verdict(search, kind, metric, (losses[metric] - best).dropna().tolist())
+                )
+    return judged
 
 
-def _rivals(study, search, rows, kind):
-    """Returns the records of a search's rivals: known methods, or its own starting points."""
-    found = [row for row in rows if row["kind"] == kind]
-    if kind == "method":
-        return found
+def _starts(study: SearchStudy, search: str) -> set[str]:
+    """Returns the names that the starting points of a search have in the table."""
     prefix = "tuned, " if search.startswith("tuned, ") else ""
-    own = {
-        f"{prefix}{start} (start)"
-        for each in study.searches
-        if each["search"] == search.removeprefix(prefix)
-        for start in each["seeds"]
+    name = search.removeprefix(prefix)
+    return {
+        f"{prefix}{s} (start)" for r in study.searches if r["search"] == name for s in r["seeds"]
     }
-    return [row for row in found if row["scheme"] in own]
 
 
 def write(folder: Path, study: SearchStudy) -> Path:
@@ -171,8 +167,8 @@ def print_tables(study: SearchStudy, console: Console) -> None:
     print_failures(study.failures, console)
     for group, title in study.groups.items():
         table = terminal_table(f"{title}: nats a token", study.columns().values())
-        for row in _rows(study, group):
-            table.add_row(*row)
+        for scheme, row in _cells(study, group).items():
+            table.add_row(scheme, *(mean + extra for mean, extra, _ in row))
         console.print(table)
     for verdict in verdicts(study):
         console.print(str(verdict), highlight=False)
@@ -180,29 +176,32 @@ def print_tables(study: SearchStudy, console: Console) -> None:
 
 def markdown(study: SearchStudy) -> str:
     """Returns the tables and the verdicts in Markdown."""
-    parts = []
+    parts, heads = [], ["scheme", *study.columns().values()]
     for group, title in study.groups.items():
-        heads = ["scheme", *study.columns().values()]
-        table = markdown_table(heads, _rows(study, group))
-        parts.append(f"{title}, nats a token:\n\n{table}")
+        rows = [
+            [scheme, *(mean + extra for mean, extra, _ in row)]
+            for scheme, row in _cells(study, group).items()
+        ]
+        parts.append(f"{title}, nats a token:\n\n{markdown_table(heads, rows)}")
     parts.append("".join(f"- {verdict}\n" for verdict in verdicts(study)))
     return "\n".join(parts)
 
 
-def _rows(study: SearchStudy, group: str) -> list[list[str]]:
-    """Returns the words of a table, a row for each scheme."""
-    cells = _cells(study, group)
-    return [[s, *("".join(words(cells, s, metric)) for metric in study.columns())] for s in cells]
+def _cells(study: SearchStudy, group: str) -> dict[str, list[tuple[str, str, bool]]]:
+    """Returns the cells of a table by scheme, the smallest loss first.
 
-
-def _cells(study: SearchStudy, group: str) -> Cells:
-    """Returns the cells of a table by scheme and metric, the smallest loss first."""
-    records = [r for r in study.records if r["group"] == group]
-    cells: Cells = {}
-    for metric in study.columns():
-        for scheme, row in cells_of(by_seed(records, "group", metric, group)).items():
-            cells.setdefault(scheme, {})[metric] = row[group]
-    return dict(sorted(cells.items(), key=lambda each: each[1]["loss"][0]))
+    A cell has the mean and its error, in words, and whether the mean is the best of the column.
+    """
+    records, metrics = [r for r in study.records if r["group"] == group], study.columns()
+    columns = {m: cells_of(by_seed(records, "group", m, group)) for m in metrics}
+    best = {m: min(row[group][0] for row in column.values()) for m, column in columns.items()}
+    return {
+        scheme: [
+            (*words(columns[m], scheme, group), columns[m][scheme][group][0] == best[m])
+            for m in metrics
+        ]
+        for scheme in sorted(columns["loss"], key=lambda s: columns["loss"][s][group][0])
+    }
 
 
 FIGURES = {
@@ -222,57 +221,52 @@ FIGURES = {
 
 
 def _page(study: SearchStudy, drawn: dict[str, str]) -> str:
-    about = {key: text(value) for key, value in study.about.items()}
-    trials, scored = study.about["trials"], study.about["scored"]
-    counts = " and ".join(f"{count} of {length} tokens" for length, count in scored.items())
+    about = study.about
+    trials = about["trials"]
+    counts = " and ".join(
+        f"{count} of {length} tokens" for length, count in about["scored"].items()
+    )
     intro = (
         f"A model trained under RoPE at {about['train_length']} tokens, extended by searched "
         f"factors. Seeds: {study.seeds}. The searches read documents of the "
-        f"{text(trials['search_split'])} split; every score below is of documents of the "
-        f"{text(trials['split'])} split, {counts}. Corpus: "
-        f"{about['corpus']}, digest <code>{about['corpus_digest']}</code>. Model: "
-        f"{about['source']}."
+        f"{trials['search_split']} split; every score below is of documents of the "
+        f"{trials['split']} split, {counts}."
     )
-    parts = [*_verdicts(study), *_tables(study)]
+    parts = [_verdicts(study), *_tables(study)]
     parts += [figure(name, *FIGURES[name], drawing) for name, drawing in drawn.items()]
     parts += _costs(study)
-    return page("LongRoPE: searched factors", intro, study, parts)
+    data = {"Corpus": about["corpus"], "digest": about["corpus_digest"], "model": about["source"]}
+    return page("LongRoPE: searched factors", intro, study, parts, data)
 
 
-def _verdicts(study: SearchStudy) -> Iterator[str]:
-    items = "".join(f"<li>{text(verdict)}" for verdict in verdicts(study))
-    yield (
-        f"<h2>Does a search beat what it started from?</h2><ul>{items}</ul><figcaption>On held-out "
-        "documents, in the loss that the search has minimised on others. It beats its rivals if it "
-        "is better than the best of them under every seed.</figcaption>"
+def _verdicts(study: SearchStudy) -> Markup:
+    caption = (
+        "On held-out documents, in the loss that the search has minimised on others. It beats its "
+        "rivals if it is better than the best of them under every seed."
     )
+    title = "Does a search beat what it started from?"
+    return section(title, caption=caption, items=map(str, verdicts(study)))
 
 
-def _tables(study: SearchStudy) -> Iterator[str]:
+def _tables(study: SearchStudy) -> Iterator[Markup]:
+    caption = (
+        "Nats a token, lower is better: mean ± standard error over seeds, best of a column in "
+        "bold. (start): where a search began, under LongRoPE's attention factor; pi, ntk and "
+        "yarn have their own."
+    )
     for group, title in study.groups.items():
-        cells = _cells(study, group)
-        best = {m: min(row[m][0] for row in cells.values()) for m in study.columns()}
-        rows: dict[str, list[str]] = {}
-        for scheme, row in cells.items():
-            for metric in study.columns():
-                mean, extra = words(cells, scheme, metric)
-                mean = f"<b>{mean}</b>" if row[metric][0] == best[metric] else mean
-                rows.setdefault(scheme, []).append(f"<td>{mean}<small>{extra}</small>")
-        heads = [f"<th>{text(column)}" for column in study.columns().values()]
-        yield (
-            f"<h2>{text(title)}</h2>{grid(heads, rows)}<figcaption>Nats a token, lower is better: "
-            "mean ± standard error over seeds, best of a column in bold. (start): where a search "
-            "began, under LongRoPE's attention factor; pi, ntk and yarn have their own."
-            "</figcaption>"
-        )
+        rows = {
+            scheme: [GridCell(mean, extra, is_best=is_best) for mean, extra, is_best in row]
+            for scheme, row in _cells(study, group).items()
+        }
+        yield section(title, grid(study.columns().values(), rows), caption)
 
 
-def _costs(study: SearchStudy) -> Iterator[str]:
-    rows: dict[str, list[str]] = {}
-    for name in dict.fromkeys(each["name"] for each in study.tuning):
-        own = [each for each in study.tuning if each["name"] == name]
-        for key, digits in (("steps", 0), ("tokens", 0), ("seconds", 1), ("final_loss", 3)):
-            rows.setdefault(name, []).append(mean_cell((each[key] for each in own), digits))
-    if rows:
-        heads = ["<th>steps", "<th>tokens", "<th>seconds", "<th>final loss"]
-        yield f"<h2>Fine-tuning</h2>{grid(heads, rows)}"
+def _costs(study: SearchStudy) -> Iterator[Markup]:
+    if study.tuning:
+        digits = {"steps": 0, "tokens": 0, "seconds": 1, "final_loss": 3}
+        rows = {
+            str(name): [mean_cell(costs[key].tolist(), n) for key, n in digits.items()]
+            for name, costs in pd.DataFrame(study.tuning).groupby("name", sort=False)
+        }
+        yield section("Fine-tuning", grid([key.replace("_", " ") for key in digits], rows))

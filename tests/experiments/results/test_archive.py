@@ -72,8 +72,8 @@ def test_a_point_that_the_workdir_has_begun_is_left_alone(packed, tmp_path):
 
 
 def test_a_workdir_is_read_as_its_archive(finished, packed, tmp_path):
-    found = archive.measured(finished)
-    assert found == archive.records(packed) and len(found) > 1
+    measured = archive.measured(finished)
+    assert measured == archive.records(packed) and len(measured) > 1
     assert archive.measured(tmp_path / "none") == []
 
 

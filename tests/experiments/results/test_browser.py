@@ -143,10 +143,10 @@ def look(tmp_path_factory, answers):
         assert "@media print" in text
         # A frame has the style of a screen, so the style of paper becomes that of everything.
         texts = {PHONE: text, DESK: text, PAPER: text.replace("@media print", "@media all")}
-        for width, each in texts.items():
+        for width, shown in texts.items():
             acts = READ + (FILTERS + CLICKS) * (width != PAPER) if page == ATLAS else []
             script = SCRIPT.replace("ACTS", json.dumps(acts))
-            (folder / f"{width}.html").write_text(each + script, encoding="utf-8")
+            (folder / f"{width}.html").write_text(shown + script, encoding="utf-8")
         frames = folder / "frames.html"
         frames.write_text(FRAMES, encoding="utf-8")
         profile = f"--user-data-dir={folder / 'profile'}"
@@ -155,9 +155,9 @@ def look(tmp_path_factory, answers):
         assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
         lines = re.search('<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
         assert lines, done.stderr
-        found = [json.loads(line) for line in html.unescape(lines[1]).splitlines()]
-        assert [each["requests"] for each in found] == [[], [], []]
-        return {each["width"]: each for each in found}
+        pages = [json.loads(line) for line in html.unescape(lines[1]).splitlines()]
+        assert [shown["requests"] for shown in pages] == [[], [], []]
+        return {shown["width"]: shown for shown in pages}
 
     return look
 
@@ -169,30 +169,30 @@ def test_a_page_is_no_wider_than_the_screen_or_paper(page, width, look):
 
 
 def test_on_paper_each_cell_says_its_question(look):
-    (seen,) = look(ATLAS)[PAPER]["seen"]
+    (shown,) = look(ATLAS)[PAPER]["seen"]
     _, _, *questions = look(ATLAS)[DESK]["seen"][0]["heads"]
-    assert seen["heads"] == []
-    assert seen["above"] == ["none", "none", *map(json.dumps, questions)]
-    assert seen["rows"] == look(ATLAS)[DESK]["seen"][0]["rows"]
+    assert shown["heads"] == []
+    assert shown["above"] == ["none", "none", *map(json.dumps, questions)]
+    assert shown["rows"] == look(ATLAS)[DESK]["seen"][0]["rows"]
 
 
 @on_screens
 def test_filters_leave_what_is_asked_for(width, look):
-    seen = look(ATLAS)[width]["seen"][: 1 + len(FILTERS)]
-    every, yarns, both, patterns, cleared, group, end = seen
+    states = look(ATLAS)[width]["seen"][: 1 + len(FILTERS)]
+    every, yarns, both, patterns, cleared, group, end = states
     rows = every["rows"]
     assert yarns["rows"] == [row for row in rows if "yarn" in row[0]]
     assert both["rows"] == [row for row in yarns["rows"] if row[1] == "patterns"]
     assert patterns["rows"] == [row for row in rows if row[1] == "patterns"]
     assert 0 < len(both["rows"]) < len(yarns["rows"]) < len(rows)
     assert cleared == end == every
-    for each in seen:
-        assert each["status"] == f"{len(each['rows'])} of {len(rows)} schemes"
+    for state in states:
+        assert state["status"] == f"{len(state['rows'])} of {len(rows)} schemes"
     # The question "text, all 2x" is of another group.
     is_kept = [i < 2 or bool(re.match(r"text \d", head)) for i, head in enumerate(every["heads"])]
     assert 2 < sum(is_kept) < len(is_kept)
     for whole, part in zip([every["heads"], *rows], [group["heads"], *group["rows"]], strict=True):
-        assert part == [cell for cell, kept in zip(whole, is_kept, strict=True) if kept]
+        assert part == [cell for cell, is_left in zip(whole, is_kept, strict=True) if is_left]
 
 
 # What a cell says that has no answer, or none that counts.
@@ -201,8 +201,8 @@ EMPTY = {"-", ""}
 
 @on_screens
 def test_a_head_sorts_from_the_best_and_then_from_the_worst(width, look):
-    seen = look(ATLAS)[width]["seen"]
-    every, clicked = seen[0], seen[1 + len(FILTERS) :]
+    states = look(ATLAS)[width]["seen"]
+    every, clicked = states[0], states[1 + len(FILTERS) :]
     turned = {"ascending": "descending", "descending": "ascending"}
     for i, (_, name) in enumerate(CLICKS):
         order = turned[SORTS[name]] if i % 2 else SORTS[name]

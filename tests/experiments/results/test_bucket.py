@@ -23,8 +23,8 @@ from experiments.running.submit import Job, make_backend
 
 @pytest.fixture(scope="module")
 def objects():
-    with pytest.MonkeyPatch.context() as patch, fake_bucket.in_memory(patch) as found:
-        yield found
+    with pytest.MonkeyPatch.context() as patch, fake_bucket.in_memory(patch) as made:
+        yield made
 
 
 def metrics(one):
@@ -126,10 +126,10 @@ def test_a_mark_that_another_program_has_taken_is_left_to_it(objects, monkeypatc
 
 def test_lines_reach_the_bucket_late_but_all_of_them(objects):
     folder = folder_at("gs://mine/kept")
-    kept = Kept(folder / "kept.jsonl", {})
-    kept.get("a", lambda: 1)
+    results = Kept(folder / "kept.jsonl", {})
+    results.get("a", lambda: 1)
     assert b'"a"' not in objects.store["/mine/kept/kept.jsonl"].getvalue()
-    kept.close()
+    results.close()
     assert "a" in Kept(folder / "kept.jsonl", {})
 
 

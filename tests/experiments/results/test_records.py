@@ -7,6 +7,7 @@ import sys
 import pytest
 from runs import comparison, config
 
+from experiments.results.record import open_run
 from experiments.running.status import print_status
 
 
@@ -23,8 +24,8 @@ def test_a_damaged_evaluation_is_made_again(workdir, corpus, torn, monkeypatch):
     path.write_bytes(torn)
     one, _ = comparison(config(corpus), workdir)
     assert len(one.results()[0]) == 1, "the report is made of the others"
-    kept = {key: whole[key] for key in ("records", "curves")}
-    monkeypatch.setattr(one, "evaluate", lambda *_: kept)
+    again = {key: whole[key] for key in ("records", "curves")}
+    monkeypatch.setattr(one, "evaluate", lambda *_: again)
     assert one.run() == [] and len(one.results()[0]) == 2
     assert json.loads(path.read_text())["records"] == whole["records"]
 
@@ -38,8 +39,11 @@ def test_an_evaluation_of_more_extensions_is_not_made_again(workdir, corpus, mon
     assert one.run() == [] and path.read_bytes() == before
     evaluations, training, _ = one.results()
     for key in ("records", "curves"):
-        assert {each["scheme"] for found in evaluations for each in found[key]} == {"rope", "alibi"}
-    assert {each["scheme"] for each in training} == {"rope", "alibi"}
+        assert {record["scheme"] for evaluation in evaluations for record in evaluation[key]} == {
+            "rope",
+            "alibi",
+        }
+    assert {record["scheme"] for record in training} == {"rope", "alibi"}
 
 
 def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, workdir, corpus):
@@ -91,3 +95,12 @@ def test_what_is_not_installed_is_said_before_training(
     with pytest.raises(ValueError, match=f"{module}: pip install"):
         one.run()
     assert not (tmp_path / "runs").exists()
+
+
+def test_changed_config_is_refused_with_the_fields_that_differ(tmp_path):
+    config = {"train": {"steps": 5, "length": 8}, "seed": 0}
+    open_run(tmp_path, config)
+    open_run(tmp_path, config)
+    with pytest.raises(ValueError, match=r"train\.steps was 5 and is now 9.*--workdir") as error:
+        open_run(tmp_path, {"train": {"steps": 9, "length": 8}, "seed": 0})
+    assert "length" not in str(error.value)

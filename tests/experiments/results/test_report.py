@@ -270,7 +270,7 @@ def test_what_is_missing_is_left_out(tmp_path):
     page = page_of(bare, tmp_path)
     assert page.count("<svg") == 1 and "out of memory" in page
     # The only ± is the caption's; the only length of rope is the train length.
-    assert page.count("±") == 1 and "<td>-<small>" in page
+    assert page.count("±") == 1 and "<td>-<i>" in page
     assert "out of memory" in printed(bare)
 
 
@@ -348,5 +348,5 @@ def test_the_page_has_effective_speedups_where_there_is_a_baseline(tmp_path):
     training = [
         run | {"speedup": values[run["scheme"]], "speedup_above": 1.04} for run in study.training
     ]
-    found = page_of(dataclasses.replace(study, training=training), tmp_path)
-    assert "<th>effective speed-up" in found and "<td>&gt; 1.04" in found and "<td>1.25" in found
+    page = page_of(dataclasses.replace(study, training=training), tmp_path)
+    assert "<th>effective speed-up" in page and "<td>&gt; 1.04" in page and "<td>1.25" in page

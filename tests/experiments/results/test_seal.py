@@ -45,16 +45,16 @@ def test_a_changed_evaluation_is_refused_by_its_path(folder, old, new):
 
 
 def test_records_that_are_gone_are_noticed(folder):
-    found = json.loads((folder / "evaluation.json").read_text())
-    write_json(folder / "evaluation.json", found | {"records": []})
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    write_json(folder / "evaluation.json", evaluation | {"records": []})
     with pytest.raises(ValueError, match=r"evaluation\.json was changed"):
         seal.read_evaluation(folder, FIELDS)
 
 
 @pytest.mark.parametrize("damaged", [{}, "a seal", {"content": "0"}])
 def test_a_seal_that_is_damaged_is_refused(folder, damaged):
-    found = json.loads((folder / "evaluation.json").read_text())
-    write_json(folder / "evaluation.json", found | {"seal": damaged})
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    write_json(folder / "evaluation.json", evaluation | {"seal": damaged})
     with pytest.raises(ValueError, match=r"evaluation\.json was changed"):
         seal.read_evaluation(folder, FIELDS)
 
@@ -84,4 +84,4 @@ def test_files_of_earlier_versions_are_read_and_named_once(folder, caplog):
     for _ in range(2):
         assert seal.read_evaluation(folder, FIELDS) == EVALUATION
         seal.check_metrics(folder)
-    assert len([each for each in caplog.records if "earlier version" in each.message]) == 1
+    assert len([record for record in caplog.records if "earlier version" in record.message]) == 1

@@ -5,7 +5,7 @@ import pytest
 from runs import by_hand, ended, start
 
 from configs import extrapolation
-from experiments import preemption
+from experiments import preemption, rendezvous
 from experiments.running import agreement
 
 
@@ -13,7 +13,7 @@ def test_the_first_difference_is_named():
     config = extrapolation.get_config("tiny")
     other = extrapolation.get_config("tiny")
     other.train.learning_rate = 1e-3
-    both = [agreement.facts_of(each, {"workdir": "runs"}) for each in (config, other)]
+    both = [agreement.facts_of(one, {"workdir": "runs"}) for one in (config, other)]
     sentence = agreement.difference(both)
     assert "--config.train.learning_rate is 0.003 in process 0 and 0.001 in process 1" in sentence
     path = "the file experiments/training/step.py"
@@ -44,5 +44,6 @@ def test_two_commands_that_differ_end_in_seconds(corpus, tmp_path):
 def test_an_address_is_bound_as_it_was_given(coordinator, bound, monkeypatch):
     told = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **given: told.append(given))
+    monkeypatch.setattr(rendezvous, "meet", lambda *_: None)
     preemption.listen(coordinator, 2, 0)
     assert told[0]["coordinator_bind_address"] == bound

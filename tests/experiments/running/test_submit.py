@@ -47,10 +47,10 @@ def test_names_are_short_enough_for_xpk_and_of_one_workdir_and_submission():
 
 
 def test_flags_of_submission_are_no_part_of_the_job():
-    own = ["--backend=slurm", "--submit", "--resource=nodes=2", "--noagain", "-submit"]
-    assert command_without_own_flags([*COMMAND, *own]) == COMMAND
-    own = ["--backend", "slurm", "--resource", "nodes=2", "--submit"]
-    assert command_without_own_flags([*own, *COMMAND]) == COMMAND
+    flags = ["--backend=slurm", "--submit", "--resource=nodes=2", "--noagain", "-submit"]
+    assert command_without_own_flags([*COMMAND, *flags]) == COMMAND
+    flags = ["--backend", "slurm", "--resource", "nodes=2", "--submit"]
+    assert command_without_own_flags([*flags, *COMMAND]) == COMMAND
 
 
 def test_slurm(job):
@@ -75,7 +75,7 @@ def test_slurm(job):
 def test_gke_on_gpus(job):
     settings = ["image=hub/posenc:1", "accelerator=nvidia-h100-80gb", "chips=8", "claim=disk"]
     first, second = yaml.safe_load_all(make_backend("gke", settings).text(job))
-    assert [each["metadata"]["name"] for each in (first, second)] == [
+    assert [manifest["metadata"]["name"] for manifest in (first, second)] == [
         f"{job.name}-{n}" for n in (0, 1)
     ]
     pod = second["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
@@ -178,12 +178,12 @@ def faults(value, schema, where="JobSet"):
         return [fault for place, one in places for fault in faults(one, schema[0], place)]
     fields = {name.removesuffix("!"): kind for name, kind in schema.items()}
     needed = {name.removesuffix("!") for name in schema if name.endswith("!")}
-    found = [f"{where} must have {name}" for name in sorted(needed - value.keys())]
+    sentences = [f"{where} must have {name}" for name in sorted(needed - value.keys())]
     for name, one in value.items():
         kind = fields.get(name, fields.get("*"))
         here = f"{where}.{name}"
-        found += [f"{here} is not known"] if kind is None else faults(one, kind, here)
-    return found
+        sentences += [f"{here} is not known"] if kind is None else faults(one, kind, here)
+    return sentences
 
 
 TPU = ("image=i", "accelerator=tpu-v5-lite-podslice", "topology=4x4", "hosts=4", "queue=mine")
@@ -363,9 +363,9 @@ def test_processes_of_one_run_are_told_of_each_other(tmp_path):
     keeps = "import sys; open(sys.argv[1] + sys.argv[-1], 'w').write(' '.join(sys.argv[2:]))"
     job = Job((sys.executable, "-c", keeps, f"{tmp_path}/"), 1, tmp_path / "work")
     submitted(make_backend("local", ["processes=2"]), job)
-    found = [(tmp_path / f"--process_id={number}").read_text().split() for number in (0, 1)]
-    assert found[0][:2] == found[1][:2] and found[0][1] == "--num_processes=2"
-    assert found[0][0].startswith("--coordinator=127.0.0.1:")
+    words = [(tmp_path / f"--process_id={number}").read_text().split() for number in (0, 1)]
+    assert words[0][:2] == words[1][:2] and words[0][1] == "--num_processes=2"
+    assert words[0][0].startswith("--coordinator=127.0.0.1:")
 
 
 def test_a_tool_that_is_missing_is_named(job, monkeypatch):

@@ -131,8 +131,8 @@ TWO_SEEDS = LITTLE | dict(schemes="alibi", seeds=2, together=2)
 
 def test_a_seed_that_failed_leaves_those_it_was_trained_with(corpus, tmp_path, monkeypatch):
     def failing(*args, folders, **kwargs):
-        found = train_together(*args, folders=folders, **kwargs)
-        return found | {1: FloatingPointError("loss nan at step 3")}
+        errors = train_together(*args, folders=folders, **kwargs)
+        return errors | {1: FloatingPointError("loss nan at step 3")}
 
     common.set_cores(monkeypatch, 2)
     monkeypatch.setattr(sweep, "train_together", failing)
@@ -176,7 +176,7 @@ def test_status_says_what_has_become_of_every_point(workdir, corpus):
     with claimed(folder["nope/seed0"]):
         print_status(one, one.console)
     text = output.getvalue()
-    lines = {words[0]: words[1:] for each in text.splitlines() if (words := each.split())}
+    lines = {words[0]: words[1:] for row in text.splitlines() if (words := row.split())}
     assert lines["rope/seed0"] == ["done", "6/6"]
     assert lines["rope/seed1"][:2] == ["missing", "0/6"]
     assert lines["nope/seed0"][:3] == ["running", "2/6", "1234"]

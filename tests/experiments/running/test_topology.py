@@ -112,9 +112,9 @@ def test_collectives_of_a_program():
         jax.ShapeDtypeStruct(shape, "float32", sharding=NamedSharding(mesh, spec))
         for shape, spec in (((8, 16), P("data")), ((16, 64), P(None, "model")))
     ]
-    (found,) = needs(jax.jit(loop).lower(*arguments), mesh).collectives
+    (collectives,) = needs(jax.jit(loop).lower(*arguments), mesh).collectives
     # Four rows of 16 numbers, of four bytes.
-    assert found == Collective("all-reduce", ("model",), 5, 5 * 2 * 256 * 3 // 4)
+    assert collectives == Collective("all-reduce", ("model",), 5, 5 * 2 * 256 * 3 // 4)
 
 
 def test_a_failure_is_told_from_a_refusal(monkeypatch):
@@ -145,9 +145,9 @@ def test_what_a_table_knows_is_kept_and_a_failure_is_not(tmp_path):
     told = [line.format("rope", "compiled"), line.format("gone", "compiled")]
     new.write_text("\n".join([columns, *told, line.format("nope", "compiled")]))
     assert len(read_known([old])) == 1
-    found = _in_order([*read_known([old, new]).values()])
-    assert [each["what"] for each in found] == ["nope", "rope", "gone"]
-    assert {each["outcome"] for each in found} == {"compiled"}
+    rows = _in_order([*read_known([old, new]).values()])
+    assert [row["what"] for row in rows] == ["nope", "rope", "gone"]
+    assert {row["outcome"] for row in rows} == {"compiled"}
 
 
 def test_schemes_under_which_everything_compiles_share_a_row():
@@ -157,8 +157,8 @@ def test_schemes_under_which_everything_compiles_share_a_row():
 
     told = [("rope", "forward", "compiled"), ("rope", "backward", "compiled")]
     told += [("nope", "forward", "compiled"), ("wall", "forward", "refused")]
-    found = tables([line(*each) for each in told]).splitlines()
-    assert found[2:] == ["| `wall` | refused |", "| 2 more | compiled |"]
+    rows = tables([line(*parts) for parts in told]).splitlines()
+    assert rows[2:] == ["| `wall` | refused |", "| 2 more | compiled |"]
 
 
 def test_a_program_that_cannot_be_read_has_numbers_but_no_collectives(monkeypatch):
@@ -170,10 +170,10 @@ def test_a_program_that_cannot_be_read_has_numbers_but_no_collectives(monkeypatc
     monkeypatch.setattr(jax.stages.Compiled, "as_text", unreadable)
     one, two = (jax.make_mesh((n,), ("data",), devices=jax.devices()[:n]) for n in (1, 2))
     lowered = jax.jit(jnp.sin).lower(jnp.ones(4))
-    found = needs(lowered, one)
-    assert found.collectives == [] and found.arguments == 16
-    found = needs(lowered, two)
-    assert found.collectives is None and found.arguments == 16
+    needed = needs(lowered, one)
+    assert needed.collectives == [] and needed.arguments == 16
+    needed = needs(lowered, two)
+    assert needed.collectives is None and needed.arguments == 16
 
 
 @needs_libtpu
@@ -181,8 +181,8 @@ def test_one_scheme_of_each_kind_compiles():
     mesh = jax.make_mesh((4,), ("context",), (AxisType.Auto,), devices=topology.devices("v5e:2x2"))
     for name in tpu_programs.one_of_each_kind():
         lowered, flops = tpu_programs.attention(name, "ring", True, 256, mesh)
-        found = needs(lowered, mesh)
-        assert found.fits and found.collectives and flops > 0, name
+        needed = needs(lowered, mesh)
+        assert needed.fits and needed.collectives and flops > 0, name
 
 
 @needs_libtpu

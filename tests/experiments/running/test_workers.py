@@ -107,12 +107,12 @@ def test_sigterm_while_workers_are_started_ends_all_of_them(monkeypatch):
         with pytest.raises(SystemExit) as stop:
             workers.run(["launch.py", "--workers=2"])
         assert stop.value.code == 75
-        assert [each.poll() for each in started] == [-signal.SIGTERM] * 2
+        assert [worker.poll() for worker in started] == [-signal.SIGTERM] * 2
         assert signal.getsignal(signal.SIGTERM) is asking_again, "JAX does not listen yet"
     finally:
         signal.signal(signal.SIGTERM, before)
-        for each in started:
-            each.kill()
+        for worker in started:
+            worker.kill()
 
 
 @pytest.mark.usefixtures("two_cores")
@@ -276,9 +276,9 @@ def workers_of(process) -> list[int]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with open(children) as file:
-            found = [int(each) for each in file.read().split()]
-        if len(found) == 2:
-            return found
+            numbers = [int(number) for number in file.read().split()]
+        if len(numbers) == 2:
+            return numbers
         time.sleep(0.05)
     raise TimeoutError("there are no workers")
 
@@ -308,11 +308,11 @@ def test_two_workers_divide_the_points_and_one_that_is_killed_costs_none(corpus,
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and cores are Linux's")
 def test_workers_end_with_the_program_that_started_them(corpus, tmp_path):
     (process,) = start(1, tmp_path, corpus, "--config.train.steps=100000", "--workers=2")
-    found = workers_of(process)
+    numbers = workers_of(process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 75
     deadline = time.monotonic() + 30
-    while any(os.path.exists(f"/proc/{each}") for each in found):
+    while any(os.path.exists(f"/proc/{number}") for number in numbers):
         assert time.monotonic() < deadline, "a worker goes on alone"
         time.sleep(0.05)

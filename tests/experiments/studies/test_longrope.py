@@ -236,7 +236,7 @@ def test_the_report_has_every_table_and_a_verdict_on_every_search(finished):
         lines = [line for line in output.splitlines() if line.startswith(f"{search} ")]
         verdict = [line for line in lines if "beat" in line]
         assert len(verdict) == 2 and "what it started from" in verdict[0]
-        assert verdict[0].replace("'", "&#x27;") in page
+        assert verdict[0].replace("'", "&#39;") in page
     records = json.loads((workdir / "results.json").read_text())["records"]
     near = {r["scheme"] for r in records if r["group"] == "near"}
     assert {"rope", "pi", "ntk", "yarn", "pi (start)", "longrope", "longrope, tuned"} <= near

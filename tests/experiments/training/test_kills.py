@@ -15,7 +15,6 @@ from jax.sharding import AxisType
 from rich.console import Console
 
 from experiments.training.checkpoint import fingerprint
-from experiments.training.host import keep_compiled
 from experiments.training.loop import train
 from experiments.training.mesh import AXES
 from experiments.training.recipe import Recipe
@@ -61,7 +60,7 @@ class Fit:
 
 def fit(folder, compiled, begun):
     """Trains in a process of its own, and writes a digest of the model in the end."""
-    keep_compiled(compiled)
+    jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     kinds = (AxisType.Auto,) * len(AXES)
     mesh = jax.make_mesh((1,) * len(AXES), AXES, axis_types=kinds, devices=jax.devices()[:1])
@@ -92,8 +91,8 @@ def test_a_run_that_is_killed_twenty_times_ends_as_one_that_is_not(tmp_path):
         process = start(folder)
         process.join(300)
         assert process.exitcode == 0
-        found = lines(folder)
-        return [(each["step"], each["loss"]) for each in found], (folder / "digest").read_text()
+        written = lines(folder)
+        return [(line["step"], line["loss"]) for line in written], (folder / "digest").read_text()
 
     expected = finish(tmp_path / "undisturbed")
     seconds = lines(tmp_path / "undisturbed")[-1]["seconds"] / RECIPE.steps

@@ -102,8 +102,8 @@ def test_the_schemes_that_are_trained_have_every_hook():
     "shape", [pytest.param(s, marks=[pytest.mark.slow] * (s != SHAPES[1])) for s in SHAPES]
 )
 def test_losses_are_those_of_one_device(shape, tmp_path, on_one_device):
-    found = losses(tmp_path, make_mesh(**dict(zip(AXES, shape, strict=True))))
-    np.testing.assert_allclose(found, on_one_device, rtol=1e-5)
+    on_mesh = losses(tmp_path, make_mesh(**dict(zip(AXES, shape, strict=True))))
+    np.testing.assert_allclose(on_mesh, on_one_device, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -119,9 +119,9 @@ def test_a_run_that_goes_on_upon_other_meshes_has_the_losses_of_one_device(
         for shape in SHAPES:
             with pytest.raises(preemption.PreemptedError):
                 losses(tmp_path, make_mesh(**dict(zip(AXES, shape, strict=True))))
-    found = losses(tmp_path, make_mesh())
-    assert len(found) == RECIPE.steps
-    np.testing.assert_allclose(found, on_one_device, rtol=1e-5)
+    on_meshes = losses(tmp_path, make_mesh())
+    assert len(on_meshes) == RECIPE.steps
+    np.testing.assert_allclose(on_meshes, on_one_device, rtol=1e-5)
 
 
 class Device(NamedTuple):

@@ -38,8 +38,8 @@ def losses(task, steps=15):
     step, state = step_and_state(task)
     step, numbers = jax.jit(step), []
     for _ in range(steps):
-        state, each = step(state, IDS_BL, jax.random.key(0))
-        numbers.append(float(each["loss"]))
+        state, last = step(state, IDS_BL, jax.random.key(0))
+        numbers.append(float(last["loss"]))
     return np.array(numbers), state
 
 
@@ -60,7 +60,7 @@ def test_all_products_have_factors_in_bfloat16_and_sums_in_float32(model):
     assert len(products) > 20
     for product in products:
         # The sum of squares of RMSNorm and the like are no products of matrices.
-        assert {each.aval.dtype for each in product.invars} == {jnp.dtype("bfloat16")}, product
+        assert {factor.aval.dtype for factor in product.invars} == {jnp.dtype("bfloat16")}, product
         assert product.outvars[0].aval.dtype == jnp.float32, product
 
 

@@ -32,9 +32,9 @@ def by_slurm(count):
     """Returns the environment of each process of a job, as ``srun`` sets it, all on one node."""
     last = range(2**16 - 2**12, 2**16)  # JAX derives the port from the number of the job
     job = free_port(random.sample(last, 20)) - last.start
-    own = {"JOB_ID": job, "NTASKS": count, "STEP_NODELIST": "localhost", "STEP_NUM_NODES": 1}
-    each = [own | {"PROCID": number, "LOCALID": number} for number in range(count)]
-    return [([], {f"SLURM_{name}": str(n) for name, n in one.items()}) for one in each]
+    shared = {"JOB_ID": job, "NTASKS": count, "STEP_NODELIST": "localhost", "STEP_NUM_NODES": 1}
+    tasks = [shared | {"PROCID": number, "LOCALID": number} for number in range(count)]
+    return [([], {f"SLURM_{name}": str(n) for name, n in one.items()}) for one in tasks]
 
 
 def by_kubernetes(count):
@@ -143,23 +143,14 @@ def test_sigterm_to_one_process_stops_all_and_the_run_goes_on_as_if_undisturbed(
     assert numbers(tmp_path) == numbers(in_two[0])
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Returns a folder for the compiled programs of runs that are the same."""
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("lost", "how"),
     [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)],
     ids=["the first", "another", "one that hangs"],
 )
-def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(
-    corpus, compiled, tmp_path, lost, how
-):
+def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_path, lost, how):
     """What is killed or stopped is the program itself, not what watches over it."""
-    (tmp_path / "compiled").symlink_to(compiled)
     processes = start(2, tmp_path, corpus, *ENDLESS["train"], "--peer_timeout=10")
     wait_for(tmp_path / "runs/rope/seed0/metrics.jsonl")
     watcher, other = processes[lost], processes[1 - lost]
@@ -183,6 +174,7 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(
         ("--config.train.steps=many", "--config.train.steps", (1,)),
         ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0,)),
         ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0, 1)),
+        ("--process_id=0", "two processes have --process_id=0", (0, 1)),
     ],
 )
 def test_a_command_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, flag, words, wrong):

@@ -6,8 +6,8 @@ import io
 import re
 import tarfile
 import zipfile
-from pathlib import Path
 
+import common
 import numpy as np
 import pytest
 
@@ -17,7 +17,6 @@ from experiments.training.packages import corpus as packages
 from experiments.training.packages.__main__ import main
 from experiments.training.packages.documents import Document, distinct, fault, is_skipped
 
-ROOT = Path(__file__).parents[1]
 PROSE = (
     "The road to the village of {0} was so long that we had to rest before it was dark, and when "
     "the sun went down over the hills of {0} there was no one with us but the old man.\n"
@@ -307,7 +306,7 @@ def test_line_ends_and_the_mark_of_byte_order_are_no_text():
 
 
 def test_the_page_is_about_the_corpus_of_this_version():
-    page = (ROOT / "docs/data/packages.md").read_text()
+    page = (common.ROOT / "docs/data/packages.md").read_text()
     assert f"Digest: `{packages.DIGEST}`" in page
     for package in packages.read_list(packages.LIST):
         assert f"| {package.package} {package.version} | {package.licence} |" in page

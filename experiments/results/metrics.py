@@ -1,0 +1,87 @@
+"""Writes the numbers of a run, and sends them to TensorBoard and Weights & Biases."""
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+
+import jax
+
+from experiments.results import bucket
+from experiments.results.record import agreed, appended, as_lines, read_lines, write_files
+
+
+class Metrics:
+    """Writes ``metrics.jsonl``: one JSON object a line, in the order of steps.
+
+    Lines of steps after ``resume_step`` are dropped on opening: their work was not saved and is
+    about to be done again. With ``tensorboard`` the same numbers also go into event files next to
+    the file, with ``wandb`` to that project. ``last`` is the newest line, or empty.
+    """
+
+    def __init__(self, path: Path, resume_step: int, tensorboard: bool = False, wandb: str = ""):
+        if jax.process_index() > 0:
+            tensorboard, wandb = False, ""
+        events = str(path.parent / "tensorboard")
+        self._events = _tensorboard().SummaryWriter(events) if tensorboard else None
+        self._project = _wandb_run(wandb, path.parent) if wandb else None
+        lines = (line for line in read_lines(path) if isinstance(line, dict) and line.get("step"))
+        saved = [line for line in lines if line["step"] <= resume_step]
+        write_files(path.parent, {path.name: as_lines(saved)})
+        self.last: dict[str, float] = saved[-1] if saved else {}
+        self._file = appended(path)
+
+    def write(self, *, step: int, **values: float) -> None:
+        """Writes one line."""
+        self.last = {"step": step} | values
+        self._file.write(json.dumps(self.last) + "\n")
+        if self._events:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, step)
+        if self._project:
+            self._project.log(values, step=step)
+
+    def flush(self) -> None:
+        """Writes all lines to disk or to the bucket, if that is not done yet."""
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        if self._events:
+            self._events.close()
+        if self._project:
+            self._project.finish()
+
+
+def check_sinks(tensorboard: bool, wandb: str) -> None:
+    """Checks that the packages that ``Metrics`` is to write with are installed."""
+    if tensorboard:
+        agreed(lambda: _tensorboard() and None)
+    if wandb:
+        agreed(lambda: _wandb(wandb) and None)
+
+
+def _tensorboard():
+    return _imported("tensorboardX", "train.tensorboard=True", "tensorboard")
+
+
+def _wandb(project):
+    return _imported("wandb", f"train.wandb={project!r}", "wandb")
+
+
+def _imported(module: str, asked: str, extra: str):
+    """Imports an optional package, which was asked for by a flag and comes with an extra."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ValueError(f"{asked} needs {module}: pip install -e '.[{extra}]'") from None
+
+
+def _wandb_run(project: str, folder: Path):
+    # The same folder is the same run, however often it is started.
+    name = "/".join(folder.parts[-2:])
+    identity = hashlib.sha256(str(bucket.absolute(folder)).encode()).hexdigest()[:16]
+    names = {"name": name, "id": identity, "resume": "allow"}
+    # Seeds that are trained together have a run each; by default wandb would return the first.
+    return _wandb(project).init(project=project, reinit="create_new", **names)

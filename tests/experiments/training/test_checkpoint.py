@@ -1,0 +1,308 @@
+"""Tests checkpoints that are damaged, half written, exchanged, or of another version or model."""
+
+import asyncio
+import dataclasses
+import errno
+import functools
+import gc
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+import chex
+import common
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from ml_collections import FrozenConfigDict
+from rich.console import Console
+from runs import cut_off, flipped
+from toy import RECIPE, SPEC, StopError, interrupt_at, losses, mesh_of, run, toy_windows
+
+from experiments import preemption
+from experiments.pretrained.trained import load_run
+from experiments.results.record import open_run
+from experiments.training import checkpoint
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.loop import train
+from experiments.training.text import Text
+
+SMALL = {"vocab_size": 16, "model_dim": 8, "mlp_dim": 8, "num_layers": 1, "num_heads": 2}
+SMALL_SPEC = FrozenConfigDict({"encoding": {"name": "alibi"}, "model": SMALL})
+KEPT = "checkpoint_jax_{}"
+
+
+@pytest.fixture(scope="module")
+def windows():
+    return toy_windows()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, windows):
+    """Returns the folder of a run with checkpoints of steps 4 and 6, and its model."""
+    folder = tmp_path_factory.mktemp("saved")
+    return folder, run(folder, windows)[0]
+
+
+def newest(folder):
+    """Returns the step of the newest whole checkpoint in a folder, and its state."""
+    make = functools.partial(common.text_state, spec=SPEC, recipe=RECIPE)
+    return Checkpoints(folder / "checkpoints").newest(jax.eval_shape(make, jax.random.key(0)))
+
+
+def keep_checkpoint():
+    """Keeps the checkpoint of step 4 of a run, and all its losses, for the next test.
+
+    It was called under each version of JAX, by ``PYTHONPATH=tests:tests/experiments/training
+    python -c "import test_checkpoint; test_checkpoint.keep_checkpoint()"``.
+    """
+    version = ".".join(jax.__version__.split(".")[:2])
+    with tempfile.TemporaryDirectory() as name:
+        run(Path(name), toy_windows(), spec=SMALL_SPEC)
+        shutil.rmtree(Path(name, "checkpoints/6"))
+        for path in Path(name).rglob("commit_success.txt"):  # which has the name of this folder
+            path.unlink()
+        shutil.make_archive(str(common.GOLDEN / KEPT.format(version)), "zip", name)
+
+
+@pytest.mark.parametrize("version", ["0.10", "0.12"])
+def test_a_checkpoint_of_another_version_of_jax_goes_on(tmp_path, windows, version):
+    shutil.unpack_archive(common.GOLDEN / f"{KEPT.format(version)}.zip", tmp_path)
+    metrics, expected = tmp_path / "metrics.jsonl", losses(tmp_path)
+    before = metrics.read_text().splitlines()[:4]
+    run(tmp_path, windows, spec=SMALL_SPEC)
+    assert metrics.read_text().splitlines()[:4] == before, "trained again from the start"
+    np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-6)
+
+
+def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, saved, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(5, patch)
+        with pytest.raises(StopError):
+            run(tmp_path, windows)
+    half = tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp-1"
+    half.mkdir()
+    (half / "default").write_text("cut off")
+    model, _ = run(tmp_path, windows)
+    chex.assert_trees_all_equal(model, saved[1])
+
+
+@pytest.mark.parametrize("is_found_later", [False, True])
+def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(
+    tmp_path, windows, saved, monkeypatch, is_found_later, caplog
+):
+    """Orbax writes in the background, so that a failure shows when the next checkpoint is due.
+
+    A limit on the size of files stands in for the full disk then: TensorStore fails in earnest.
+    """
+    save, (usual, most) = Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def failing(self, step, state, loss):
+        if step == 4 and is_found_later:
+            self._manager.wait_until_finished()  # that of step 2 is whole
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
+        elif step == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(self, step, state, loss)
+
+    reason = "File too large" if is_found_later else "No space left on device"
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", failing)
+        try:
+            with pytest.raises(OSError, match=rf"{reason}.*last good checkpoint is of step 2"):
+                run(tmp_path, windows)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (usual, most))
+    assert not [record for record in caplog.records if record.exc_info], "a traceback is printed"
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 2
+    model, _ = run(tmp_path, windows)
+    chex.assert_trees_all_equal(model, saved[1])
+    assert losses(tmp_path) == losses(saved[0])
+
+
+def renamed(path):
+    """Alters one bit of the name of an array, which then has the name of another."""
+    before, after = (b'"key": "model/layers/%d' % number for number in (0, 1))
+    assert before in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(before, after, 1))
+
+
+def emptied(folder):
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def of_step_4(folder):
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("4"), folder)
+
+
+def of_another_run(path):
+    path.write_text(re.sub(r'"run": \w+', '"run": "0123"', path.read_text()))
+
+
+DAMAGE = {
+    "a name": ("default/_METADATA", renamed),
+    "everything": ("", emptied),
+    "numbers": ("default/**/d/*", flipped),
+    "half of the numbers": ("default/**/d/*", cut_off),
+    "no numbers": ("default/**/d/*", Path.unlink),
+    "manifest": ("default/manifest.ocdbt", flipped),
+    "no manifest": ("default/manifest.ocdbt", Path.unlink),
+    "metadata": ("default/_METADATA", cut_off),
+    "metadata of arrays": ("default/array_metadatas/process_0", cut_off),
+    "nothing": ("default", shutil.rmtree),
+    "a loss": ("metrics/metrics", lambda path: path.write_text('{"loss": 0.5}')),
+    "half of a loss": ("metrics/metrics", cut_off),
+    "no loss": ("metrics", shutil.rmtree),
+    "another step": ("", of_step_4),
+    "another run": ("_CHECKPOINT_METADATA", of_another_run),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(tmp_path, saved, kind):
+    shutil.copytree(saved[0] / "checkpoints", tmp_path / "checkpoints")
+    pattern, damage = DAMAGE[kind]
+    step = tmp_path / "checkpoints/6"
+    for path in sorted(step.glob(pattern)) if pattern else [step]:
+        damage(path)
+    step, state = newest(tmp_path)
+    assert step == 4 and int(state.step) == 4
+    assert (tmp_path / "damaged_step_6").exists()
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
+
+
+def test_metadata_that_orbax_refuses_do_not_end_the_run(tmp_path, saved):
+    """The arrays have their own checksums, so the newest checkpoint is still whole."""
+    shutil.copytree(saved[0] / "checkpoints", tmp_path / "checkpoints")
+    path = tmp_path / "checkpoints/6/_CHECKPOINT_METADATA"
+    whole = path.read_text()
+    for name in ("item_handlers", "performance_metrics", "init_timestamp_nsecs", "custom_metadata"):
+        path.write_text(whole.replace(name, name[:-1] + "r"))
+        assert newest(tmp_path)[0] == 6, name
+
+
+def test_a_damaged_checkpoint_prints_nothing_of_what_orbax_leaves_behind(
+    tmp_path, saved, monkeypatch
+):
+    """Reads that had not ended would each print a traceback when they are collected."""
+
+    class Read:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            raise RuntimeError("a read has not ended")
+
+    restore = ocp.CheckpointManager.restore
+
+    def damaged(manager, step, **rest):
+        if step == 6:
+            Read()
+            raise ValueError("damaged")
+        return restore(manager, step, **rest)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", damaged)
+    shutil.copytree(saved[0] / "checkpoints", tmp_path / "checkpoints")
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda error: printed.append(str(error.exc_value)))
+    assert newest(tmp_path)[0] == 4
+    gc.collect()
+    assert "a read has not ended" not in printed
+
+
+def test_a_read_that_ends_late_prints_nothing(tmp_path, monkeypatch):
+    """A thread of TensorStore calls the event loop, which Orbax has closed; it has no caller."""
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    checkpoint._silence_orbax.cache_clear()
+    Checkpoints(tmp_path)
+    loop = asyncio.new_event_loop()
+    loop.close()
+    with pytest.raises(RuntimeError) as raised:
+        loop.call_soon_threadsafe(print)
+    late = types.SimpleNamespace(exc_traceback=raised.tb.tb_next)
+    other = types.SimpleNamespace(exc_traceback=raised.tb)
+    sys.unraisablehook(late)
+    sys.unraisablehook(other)
+    assert printed == [other]
+
+
+def test_where_every_checkpoint_is_damaged_it_is_said(tmp_path, windows, saved):
+    shutil.copytree(saved[0], tmp_path, dirs_exist_ok=True)
+    for step in (4, 6):
+        shutil.rmtree(tmp_path / f"checkpoints/{step}/default")
+    with pytest.raises(ValueError, match=r"every checkpoint in .* was damaged.*\[6, 4\]"):
+        run(tmp_path, windows)
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"num_layers": 1}, "layers/1/.* and 6 more.*--workdir"),
+        ({"mlp_dim": 32}, r"mlp/down/kernel was 'float32 \(64, 16\)' and is now 'float32 \(32, 16"),
+        ({"param_dtype": "bfloat16"}, "was 'float32 .*' and is now 'bfloat16 "),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, changes, message):
+    """Other types are refused too, which Orbax would cast without a word."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, common.text_state(jax.random.key(0), SPEC, RECIPE).model)
+    checkpoints.close()
+    spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | changes})
+    other = jax.eval_shape(lambda: common.text_state(jax.random.key(0), spec, RECIPE).model)
+    with pytest.raises(ValueError, match=message):
+        Checkpoints(tmp_path).newest(other)
+
+
+class Turning(Text):
+    """Draws what repeats, and from step 9 on other tokens at random, so that the loss rises."""
+
+    def batch(self, seed, step, part, parts):
+        rows = np.random.default_rng(step).integers(0, 16, (8, 9))
+        if step < 9:
+            rows = (rows[:, :1] + np.arange(9)) % 16
+        return np.split(rows.astype(np.uint8), parts)[part]
+
+
+@pytest.mark.parametrize("stop", [None, 5], ids=["undisturbed", "preempted"])
+def test_the_checkpoint_with_the_lowest_loss_is_kept_beside_the_last(tmp_path, monkeypatch, stop):
+    """A preempted run has the same best checkpoint, and goes on from its last one."""
+    recipe = dataclasses.replace(RECIPE, steps=16, checkpoint_every=4, learning_rate=1e-2)
+    folder, task, mesh = tmp_path / "run", Turning(recipe, None, SPEC), mesh_of()
+    config = SPEC.to_dict() | {"train": dataclasses.asdict(recipe)}
+    open_run(folder, config)
+
+    def go_on():
+        console = Console(file=io.StringIO())
+        return train(task, recipe, mesh, seed=0, folder=folder, console=console)
+
+    if stop:
+        with monkeypatch.context() as patch:
+            answers = iter([False] * (stop - 1) + [True])
+            patch.setattr(preemption, "requested", lambda: next(answers))
+            with pytest.raises(preemption.PreemptedError, match=f"step {stop}"):
+                go_on()
+    model, summary = go_on()
+    assert summary["best_step"] == 8
+    saved = {int(path.name) for path in (folder / "checkpoints").iterdir()}
+    assert saved == {8, 12, 16}
+    means = np.mean(np.reshape(losses(folder), (4, 4)), 1)
+    metrics = json.loads((folder / "checkpoints/8/metrics/metrics").read_text())
+    assert means.argmin() == 1 and metrics["loss"] == pytest.approx(means[1], rel=1e-12)
+    assert int(load_run(folder / "best")[0].step) == 8
+    state, _ = load_run(folder)
+    assert int(state.step) == 16
+    chex.assert_trees_all_equal(state.model, jax.device_put(model, jax.devices()[0]))
+    flipped(next((folder / "checkpoints/8").glob("default/d/*")))
+    with pytest.raises(ValueError, match=r"best checkpoint in .*, of step 8, is damaged"):
+        load_run(folder / "best")

@@ -1,0 +1,138 @@
+"""Tests a training step: its loss, its gradient, and how its arrays lie on a mesh."""
+
+import functools
+
+import chex
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import FrozenConfigDict
+from toy import RECIPE, SPEC, TASK
+
+from experiments.training.mesh import batch_sharding, make_mesh, state_shardings
+from experiments.training.recipe import Recipe
+from experiments.training.step import initial_state, train_step
+from experiments.training.text import token_losses
+from posenc_jax import Encoding
+
+
+def test_losses_are_cross_entropies():
+    model = common.text_state(jax.random.key(0), SPEC, RECIPE).model
+    tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 16)
+    logits = model(tokens[:, :-1], jnp.arange(8)[None])
+    expected = optax.losses.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
+    np.testing.assert_allclose(token_losses(model, tokens), expected, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_step_is_the_same_with_and_without_jit():
+    one_layer = SPEC.model.to_dict() | {"num_layers": 1}
+    spec = FrozenConfigDict({"encoding": {"name": "t5"}, "model": one_layer})
+    state = common.text_state(jax.random.key(0), spec, RECIPE)
+    tokens = jax.random.randint(jax.random.key(1), (8, 9), 0, 16)
+    step = functools.partial(train_step, loss=TASK.loss, recipe=RECIPE)
+    compiled = jax.jit(step)(state, tokens, jax.random.key(2))
+    with chex.fake_jit():
+        interpreted = jax.jit(step)(state, tokens, jax.random.key(2))
+    chex.assert_trees_all_close(compiled, interpreted, rtol=1e-4, atol=1e-6)
+    chex.assert_tree_all_finite(compiled)
+
+
+class Knowing(Encoding):
+    """Notes whether positions are known to be consecutive while the model is traced."""
+
+    def __init__(self, notes):
+        self.notes = notes
+
+    def score(self, logits_BHTS, tile):
+        self.notes.append(tile.q_tokens.consecutive)
+        return logits_BHTS
+
+
+@pytest.mark.parametrize("shape,known", [({"data": 8}, True), ({"context": 4}, False)])
+def test_a_step_knows_that_positions_are_those_of_text(shape, known):
+    """Biases by distance take their fast form then. On a ring, tokens are in another order."""
+    notes = []
+    model = common.build_model(Knowing(notes), implementation="dense")
+    tokens = np.zeros((2, 9), np.int32)
+    with jax.set_mesh(make_mesh(**shape)):
+        jax.eval_shape(lambda: TASK.loss(model, tokens, jax.random.key(0)))
+    assert notes and set(notes) == {known}
+
+
+def test_gradient_accumulation_is_the_whole_batch():
+    state = common.text_state(jax.random.key(0), SPEC, RECIPE)
+    tokens = jax.random.randint(jax.random.key(1), (8, 9), 0, 16)
+    step = jax.jit(functools.partial(train_step, loss=TASK.loss), static_argnames="recipe")
+    whole, numbers = step(state, tokens, jax.random.key(2), recipe=RECIPE)
+    parts = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, accumulate=4)
+    accumulated, same_numbers = step(state, tokens, jax.random.key(2), recipe=parts)
+    np.testing.assert_allclose(numbers["loss"], same_numbers["loss"], rtol=1e-6)
+    # The first update is Adam's sign of the gradient: compare moments, which keep its size.
+    moments = [state.opt_state[1][0].mu for state in (whole, accumulated)]
+    chex.assert_trees_all_close(*moments, rtol=1e-4, atol=1e-7)
+
+
+def test_micro_batches_of_bfloat16_parameters_are_summed_in_float32():
+    """Beside the first gradient, each of the others is too small for a sum in bfloat16."""
+    model = common.build_model("nope", param_dtype="bfloat16")
+
+    def loss(model, batch, key):
+        return (batch * model.final_norm.scale[0]).sum()
+
+    recipe = Recipe(length=8, batch_size=64, steps=6, accumulate=64)
+    batch = jnp.ones(64).at[0].set(256)
+    step = jax.jit(functools.partial(train_step, loss=loss, recipe=recipe))
+    state, numbers = step(initial_state(None, lambda _: model, recipe), batch, jax.random.key(0))
+    np.testing.assert_allclose(numbers["gradient_norm"], batch.mean(), rtol=2**-8)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.model)} == {jnp.bfloat16.dtype}
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_parameters_and_optimizer_moments_are_cut_over_model_and_fsdp(scan):
+    """One rule serves blocks that are written out and blocks that are stacked."""
+    mesh = make_mesh(fsdp=2, model=4)
+    spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | {"scan": scan}})
+    init = functools.partial(common.text_state, spec=spec, recipe=RECIPE)
+    shardings = state_shardings(jax.eval_shape(init, jax.random.key(0)), mesh)
+    state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
+    moments = state.opt_state[1][0]
+    stack = (2,) * scan
+    for model in (state.model, moments.mu, moments.nu):
+        block = model.layers[0].block
+        for kernel, whole, part in (
+            (block.attention.q.kernel, (16, 16), (8, 4)),
+            (block.attention.out.kernel, (16, 16), (4, 8)),
+            (block.mlp.up.kernel, (16, 64), (8, 16)),
+            (block.mlp.down.kernel, (64, 16), (16, 8)),
+        ):
+            assert kernel.shape == (*stack, *whole)
+            assert kernel[...].addressable_shards[0].data.shape == (*stack, *part)
+        assert model.embedding[...].addressable_shards[0].data.shape == (4, 8)
+        norm = block.attention_norm.scale[...]
+        assert norm.addressable_shards[0].data.shape == norm.shape
+
+
+def test_a_model_the_mesh_does_not_divide_is_refused():
+    spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | {"vocab_size": 15}})
+    init = functools.partial(common.text_state, spec=spec, recipe=RECIPE)
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"model=8 does not divide axis 0 of model/embedding"):
+        state_shardings(abstract, make_mesh(model=8))
+
+
+@pytest.mark.parametrize(
+    "shape", [{"data": 3}, {"fsdp": 3}, {"fsdp": -1}, {"data": 0}, {"data": -2}, {"fsdp": 16}]
+)
+def test_a_mesh_that_does_not_match_the_devices_is_refused(shape):
+    with pytest.raises(ValueError, match=r"mesh=.*data="):
+        make_mesh(**shape)
+
+
+def test_rows_lie_on_the_axes_data_and_fsdp():
+    mesh = make_mesh(fsdp=2, model=2)
+    batch = jax.device_put(np.zeros((8, 9), np.int32), batch_sharding(mesh))
+    assert batch.addressable_shards[0].data.shape == (2, 9)

@@ -1,0 +1,70 @@
+"""Trains tiny models on a made-up corpus, for tests of training."""
+
+import io
+import json
+
+import jax
+import numpy as np
+from jax.sharding import AxisType
+from ml_collections import FrozenConfigDict
+from rich.console import Console
+
+from experiments.results.metrics import Metrics
+from experiments.training.data import Corpus, window_index
+from experiments.training.loop import train
+from experiments.training.mesh import AXES, make_mesh
+from experiments.training.recipe import Recipe
+from experiments.training.text import Text
+
+SPEC = FrozenConfigDict(
+    {
+        "encoding": {"name": "alibi"},
+        "model": {"vocab_size": 16, "model_dim": 16, "num_layers": 2, "num_heads": 4},
+    }
+)
+RECIPE = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, log_every=1, checkpoint_every=2)
+TASK = Text(RECIPE, None, SPEC)  # with no windows it draws no batches
+
+
+def toy_windows():
+    tokens = np.random.default_rng(0).integers(0, 16, 4000).astype(np.uint8)
+    offsets, splits = np.array([0, 1500, 4000]), np.zeros(2, np.int8)
+    corpus = Corpus("toy", tokens, offsets, splits, 16, 1.0, "digest")
+    return window_index(corpus, "train", RECIPE.length)
+
+
+def mesh_of(**shape):
+    """Returns a mesh of all devices, or of one where no shape is given."""
+    if shape:
+        return make_mesh(**shape)
+    kinds = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh((1,) * len(AXES), AXES, axis_types=kinds, devices=jax.devices()[:1])
+
+
+def run(folder, windows, recipe=RECIPE, seed=0, spec=SPEC, **shape):
+    folder.mkdir(parents=True, exist_ok=True)
+    console, mesh = Console(file=io.StringIO()), mesh_of(**shape)
+    task = Text(recipe, windows, spec)
+    return train(task, recipe, mesh, seed=seed, folder=folder, console=console)
+
+
+def losses(folder):
+    return [
+        json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+class StopError(Exception):
+    pass
+
+
+def interrupt_at(step, monkeypatch):
+    """Makes training die while it records ``step``, as a kill would: nothing is cleaned up."""
+    write = Metrics.write
+
+    def failing(self, **values):
+        if values["step"] == step:
+            raise StopError
+        write(self, **values)
+
+    monkeypatch.setattr(Metrics, "write", failing)
