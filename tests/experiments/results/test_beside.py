@@ -1,7 +1,7 @@
 """Tests that answers of experiments beside the atlas are read as tables of values."""
 
 import pytest
-from test_tables import pack, results
+from study_records import pack, results
 
 from experiments.results.answers import OWN_WINDOW, summary, verdicts
 from experiments.results.lengths import WINDOWED

@@ -7,9 +7,9 @@ import re
 import common
 import pytest
 from rich.console import Console
-from test_answers import panel_study, text_records
+from study_records import HIGH, LOW, panel_study, text_records
 
-from configs.atlas import PRESETS, get_config
+from configs.atlas import get_config
 from experiments.results import atlas_data
 from experiments.results.answers import AGAINST, OWN_WINDOW, of_tasks
 from experiments.results.atlas import (
@@ -30,7 +30,6 @@ from posenc_jax.registry import PATTERNS
 
 ABOUT = {"command": "python launch.py --config=x", "rules": "No decay.", "device": "a CPU"}
 ABOUT |= {"git": "abc", "date": "today", "train_length": 64, "tasks": {"copy": "Copies."}}
-LOW, HIGH = (0.2, 0.1, 0.3), (0.99, 0.95, 1.0)
 
 
 def language(**losses):
@@ -133,12 +132,6 @@ def test_what_no_run_has_answered_yet_is_said_once(tmp_path):
     assert "data-group='copy'" not in page
 
 
-def test_an_atlas_of_nothing_is_refused(tmp_path):
-    empty = atlas_of({"language": language(), "tasks": panel_study()}, ABOUT)
-    with pytest.raises(ValueError, match="no study has any result yet"):
-        write(tmp_path, empty, {}, {}, [])
-
-
 def test_every_scheme_has_a_family():
     assert family("nope") == "none" and family("yarn") == "rotary" and family("t5") == "bias"
     assert family(WINDOWED) == "rotary"
@@ -186,10 +179,10 @@ def test_every_pattern_has_a_card(corpus, tmp_path):
 
 
 def test_a_bad_config_names_its_study(corpus, tmp_path):
-    with pytest.raises(ValueError, match=r"studies\.tasks: .*unknown task 'cpy'"):
+    with pytest.raises(ValueError, match=r"studies\.tasks: .*'cpy'"):
         atlas(corpus, tmp_path, studies__tasks__task__tasks="cpy")
     one, _ = atlas(corpus, tmp_path, schemes="rope,alibi")
-    with pytest.raises(ValueError, match=r"task_id=4 must be in 0..3, the number of a point"):
+    with pytest.raises(ValueError, match="task_id=4"):
         one.run(4)
 
 
@@ -198,8 +191,3 @@ def test_a_setup_names_the_rates_that_were_tried_or_a_model_that_was_given(corpu
     assert "at the best rate of 0.001, 0.003 for each scheme for " in one.setup("language")
     one.parts["language"].recipe_of = lambda point: None
     assert one.setup("language") == "a model that was trained before"
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_exist(preset):
-    assert get_config(preset).experiment == "atlas"
