@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from experiments.results.record import write_files
@@ -20,7 +21,6 @@ from experiments.results.reports.page import (
 )
 from experiments.results.reports.templates import figure
 from experiments.results.statistics import (
-    Cells,
     Record,
     Study,
     by_seed,
@@ -65,7 +65,7 @@ class SearchStudy(Study):
     def of(cls, evaluations, training, failures, about) -> "SearchStudy":
         """Returns the study of the evaluations of all seeds."""
         records, searches, tuning = (
-            [{"seed": each["training"]["seed"]} | one for each in evaluations for one in each[key]]
+            [{"seed": run["training"]["seed"]} | one for run in evaluations for one in run[key]]
             for key in ("records", "searches", "tuning")
         )
         return cls(records, training, failures, about, searches, tuning)
@@ -76,8 +76,8 @@ class SearchStudy(Study):
         length = {"train": self.about["train_length"], "factor": self.about["factor"]}
         near = length["train"] * length["factor"]
         length |= {"near": near, "far": near * length["factor"]}
-        found = {record["group"] for record in self.records}
-        return {group: title.format(**length) for group, title in GROUPS.items() if group in found}
+        scored = {record["group"] for record in self.records}
+        return {group: title.format(**length) for group, title in GROUPS.items() if group in scored}
 
     def columns(self) -> dict[str, str]:
         """Returns the titles of the columns of every table, by the metric that was measured."""
@@ -121,34 +121,29 @@ class Verdict:
 
 def verdicts(study: SearchStudy) -> list[Verdict]:
     """Returns the verdicts on every search, against its starting points and known methods."""
-    found = []
+    table, judged = pd.DataFrame(study.records), []
     for search, (group, metric) in _OBJECTIVES.items():
-        rows = [record for record in study.records if record["group"] == group]
-        own = {r["seed"]: r[metric] for r in rows if r["scheme"] == search}
+        rows = table[table["group"] == group]
+        losses = rows[rows["scheme"] == search].set_index("seed")
         for kind in ("start", "method"):
-            rivals = _rivals(study, search, rows, kind)
-            if own and rivals:
-                differences = [
-                    value - min(r[metric] for r in rivals if r["seed"] == seed)
-                    for seed, value in own.items()
-                ]
-                found.append(Verdict(search, kind, metric, differences))
-    return found
+            rivals = rows[rows["kind"] == kind]
+            if kind == "start":
+                rivals = rivals[rivals["scheme"].isin(_starts(study, search))]
+            if len(losses) and len(rivals):
+                best = rivals.groupby("seed")[metric].min()
+                judged.append(
+                    Verdict(search, kind, metric, (losses[metric] - best).dropna().tolist())
+                )
+    return judged
 
 
-def _rivals(study, search, rows, kind):
-    """Returns the records of a search's rivals: known methods, or its own starting points."""
-    found = [row for row in rows if row["kind"] == kind]
-    if kind == "method":
-        return found
+def _starts(study: SearchStudy, search: str) -> set[str]:
+    """Returns the names that the starting points of a search have in the table."""
     prefix = "tuned, " if search.startswith("tuned, ") else ""
-    own = {
-        f"{prefix}{start} (start)"
-        for each in study.searches
-        if each["search"] == search.removeprefix(prefix)
-        for start in each["seeds"]
+    name = search.removeprefix(prefix)
+    return {
+        f"{prefix}{s} (start)" for r in study.searches if r["search"] == name for s in r["seeds"]
     }
-    return [row for row in found if row["scheme"] in own]
 
 
 def write(folder: Path, study: SearchStudy) -> Path:
@@ -171,8 +166,8 @@ def print_tables(study: SearchStudy, console: Console) -> None:
     print_failures(study.failures, console)
     for group, title in study.groups.items():
         table = terminal_table(f"{title}: nats a token", study.columns().values())
-        for row in _rows(study, group):
-            table.add_row(*row)
+        for scheme, row in _cells(study, group).items():
+            table.add_row(scheme, *(mean + extra for mean, extra, _ in row))
         console.print(table)
     for verdict in verdicts(study):
         console.print(str(verdict), highlight=False)
@@ -180,29 +175,32 @@ def print_tables(study: SearchStudy, console: Console) -> None:
 
 def markdown(study: SearchStudy) -> str:
     """Returns the tables and the verdicts in Markdown."""
-    parts = []
+    parts, heads = [], ["scheme", *study.columns().values()]
     for group, title in study.groups.items():
-        heads = ["scheme", *study.columns().values()]
-        table = markdown_table(heads, _rows(study, group))
-        parts.append(f"{title}, nats a token:\n\n{table}")
+        rows = [
+            [scheme, *(mean + extra for mean, extra, _ in row)]
+            for scheme, row in _cells(study, group).items()
+        ]
+        parts.append(f"{title}, nats a token:\n\n{markdown_table(heads, rows)}")
     parts.append("".join(f"- {verdict}\n" for verdict in verdicts(study)))
     return "\n".join(parts)
 
 
-def _rows(study: SearchStudy, group: str) -> list[list[str]]:
-    """Returns the words of a table, a row for each scheme."""
-    cells = _cells(study, group)
-    return [[s, *("".join(words(cells, s, metric)) for metric in study.columns())] for s in cells]
+def _cells(study: SearchStudy, group: str) -> dict[str, list[tuple[str, str, bool]]]:
+    """Returns the cells of a table by scheme, the smallest loss first.
 
-
-def _cells(study: SearchStudy, group: str) -> Cells:
-    """Returns the cells of a table by scheme and metric, the smallest loss first."""
-    records = [r for r in study.records if r["group"] == group]
-    cells: Cells = {}
-    for metric in study.columns():
-        for scheme, row in cells_of(by_seed(records, "group", metric, group)).items():
-            cells.setdefault(scheme, {})[metric] = row[group]
-    return dict(sorted(cells.items(), key=lambda each: each[1]["loss"][0]))
+    A cell has the mean and its error, in words, and whether the mean is the best of the column.
+    """
+    records, metrics = [r for r in study.records if r["group"] == group], study.columns()
+    columns = {m: cells_of(by_seed(records, "group", m, group)) for m in metrics}
+    best = {m: min(row[group][0] for row in column.values()) for m, column in columns.items()}
+    return {
+        scheme: [
+            (*words(columns[m], scheme, group), columns[m][scheme][group][0] == best[m])
+            for m in metrics
+        ]
+        for scheme in sorted(columns["loss"], key=lambda s: columns["loss"][s][group][0])
+    }
 
 
 FIGURES = {
@@ -249,16 +247,15 @@ def _verdicts(study: SearchStudy) -> Iterator[str]:
 
 
 def _tables(study: SearchStudy) -> Iterator[str]:
+    heads = [f"<th>{text(column)}" for column in study.columns().values()]
     for group, title in study.groups.items():
-        cells = _cells(study, group)
-        best = {m: min(row[m][0] for row in cells.values()) for m in study.columns()}
-        rows: dict[str, list[str]] = {}
-        for scheme, row in cells.items():
-            for metric in study.columns():
-                mean, extra = words(cells, scheme, metric)
-                mean = f"<b>{mean}</b>" if row[metric][0] == best[metric] else mean
-                rows.setdefault(scheme, []).append(f"<td>{mean}<small>{extra}</small>")
-        heads = [f"<th>{text(column)}" for column in study.columns().values()]
+        rows = {
+            scheme: [
+                f"<td>{f'<b>{mean}</b>' if is_best else mean}<small>{extra}</small>"
+                for mean, extra, is_best in row
+            ]
+            for scheme, row in _cells(study, group).items()
+        }
         yield (
             f"<h2>{text(title)}</h2>{grid(heads, rows)}<figcaption>Nats a token, lower is better: "
             "mean ± standard error over seeds, best of a column in bold. (start): where a search "
@@ -268,11 +265,15 @@ def _tables(study: SearchStudy) -> Iterator[str]:
 
 
 def _costs(study: SearchStudy) -> Iterator[str]:
-    rows: dict[str, list[str]] = {}
-    for name in dict.fromkeys(each["name"] for each in study.tuning):
-        own = [each for each in study.tuning if each["name"] == name]
-        for key, digits in (("steps", 0), ("tokens", 0), ("seconds", 1), ("final_loss", 3)):
-            rows.setdefault(name, []).append(mean_cell((each[key] for each in own), digits))
+    digits = {"steps": 0, "tokens": 0, "seconds": 1, "final_loss": 3}
+    rows = (
+        {
+            str(name): [mean_cell(costs[key].tolist(), n) for key, n in digits.items()]
+            for name, costs in pd.DataFrame(study.tuning).groupby("name", sort=False)
+        }
+        if study.tuning
+        else {}
+    )
     if rows:
         heads = ["<th>steps", "<th>tokens", "<th>seconds", "<th>final loss"]
         yield f"<h2>Fine-tuning</h2>{grid(heads, rows)}"
