@@ -12,10 +12,10 @@ from experiments.results.lengths import WINDOWED
 
 def row(values, question, scheme):
     table = summary(values, verdicts(values))
-    (found,) = table[(table["question"] == question) & (table["scheme"] == scheme)].to_dict(
+    (actual,) = table[(table["question"] == question) & (table["scheme"] == scheme)].to_dict(
         "records"
     )
-    return found
+    return actual
 
 
 def test_rope_through_a_window_is_what_the_others_are_compared_with():

@@ -74,18 +74,18 @@ def test_the_atlas_has_every_answer_once(small):
 
 def test_the_data_are_read_as_they_were_written(small, tmp_path):
     write_files(tmp_path, atlas_data.files(small))
-    found = atlas_data.read(tmp_path)
-    assert len(found) == len(small.answers)
+    actual = atlas_data.read(tmp_path)
+    assert len(actual) == len(small.answers)
     for key in ("question", "scheme", "learned", "unit", "is_error", "vs_rope", f"vs_{WINDOWED}"):
-        one, other = (table[key].astype(object) for table in (found, small.answers))
+        one, other = (table[key].astype(object) for table in (actual, small.answers))
         assert one.where(one.notna(), None).tolist() == other.where(other.notna(), None).tolist()
     for key in ("mean", "margin", f"vs_{OWN_WINDOW}_p", "chance", "solved"):
-        assert found[key].tolist() == pytest.approx(small.answers[key].tolist(), nan_ok=True)
+        assert actual[key].tolist() == pytest.approx(small.answers[key].tolist(), nan_ok=True)
     values = atlas_data.read_values(tmp_path)
     assert values["value"].tolist() == pytest.approx(small.values["value"].tolist())
     saved = json.loads((tmp_path / "atlas.json").read_text())
     assert [q["question"] for q in saved["questions"]] == QUESTIONS
-    assert {each["against"] for each in saved["families"]} == {*AGAINST, OWN_WINDOW}
+    assert {item["against"] for item in saved["families"]} == {*AGAINST, OWN_WINDOW}
     (tmp_path / "atlas.csv").write_text(
         (tmp_path / "atlas.csv").read_text().replace("learned", "x")
     )
@@ -126,8 +126,8 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
 
 def test_what_no_run_has_answered_yet_is_said_once(tmp_path):
     nothing = {"tasks": panel_study(), "tasks_copy": panel_study()}
-    found = atlas_of({"language": language(nope=3.0, rope=2.0)} | nothing, ABOUT)
-    page = write(tmp_path, found, {}, {}, []).read_text()
+    actual = atlas_of({"language": language(nope=3.0, rope=2.0)} | nothing, ABOUT)
+    page = write(tmp_path, actual, {}, {}, []).read_text()
     assert "No run has answered yet: text, all; copy; copy learned alone." in page
     assert "data-group='copy'" not in page
 
@@ -163,8 +163,8 @@ def test_one_program_runs_all_studies_and_goes_on_where_it_was(corpus, tmp_path)
     # Cells at the floor are hidden in the page, and a tiny run has many.
     table = (tmp_path / "atlas/atlas.csv").read_text()
     assert all(question in table for question in ("text 2x", "copy 1x", COST))
-    own = (tmp_path / "atlas/schemes/rope.html").read_text()
-    assert "Which rotary pairs decide" in own and "RoPE: 0 parameters" in own
+    single = (tmp_path / "atlas/schemes/rope.html").read_text()
+    assert "Which rotary pairs decide" in single and "RoPE: 0 parameters" in single
     again, output = atlas(corpus, tmp_path, schemes="rope,alibi")
     assert again.run() == [] and output.getvalue().count("2 of 2 were done before") == 2
 

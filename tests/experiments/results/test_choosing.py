@@ -50,12 +50,12 @@ def test_an_order_that_longer_training_reverses_chooses_nothing():
     falling = {"fox": (1.5, 1.51, 1.52), "t5": (1.6, 1.61, 1.62), "alibi": (1.7, 1.71, 1.72)}
     rising = dict(zip(falling, reversed(falling.values()), strict=True))
     short = rung(1.0, **BASELINES, **falling)
-    found = told(NEED, [short, rung(2.0, **rising)])  # without a baseline it tells the order only
-    assert found["choice"] == NEED.remains and "does not last in rung 2" in found["evidence"]
-    assert "rank reverses: rho -1.00 over 3 schemes" in found["badges"]
-    found = told(NEED, [short, rung(2.0, **falling)])
+    actual = told(NEED, [short, rung(2.0, **rising)])  # without a baseline it tells the order only
+    assert actual["choice"] == NEED.remains and "does not last in rung 2" in actual["evidence"]
+    assert "rank reverses: rho -1.00 over 3 schemes" in actual["badges"]
+    actual = told(NEED, [short, rung(2.0, **falling)])
     assert (
-        found["choice"] == "`fox`, `t5`, `alibi`" and "rank lasts: rho 1.00" in found["badges"][2]
+        actual["choice"] == "`fox`, `t5`, `alibi`" and "rank lasts: rho 1.00" in actual["badges"][2]
     )
 
 
@@ -84,9 +84,9 @@ def kept(tmp_path_factory):
 def test_every_need_asks_what_was_measured(kept):
     rungs, missing = kept
     assert missing == "the ladder, which trains longer"
-    named = set(REGISTRY) | set(pd.concat([each.answers["scheme"] for each in rungs]))
+    named = set(REGISTRY) | set(pd.concat([one.answers["scheme"] for one in rungs]))
     for need in NEEDS:
-        assert all(any(each.rows(question) for each in rungs) for question in need.asked)
+        assert all(any(one.rows(question) for one in rungs) for question in need.asked)
         assert set(need.recommended) <= named
 
 
@@ -98,8 +98,10 @@ def test_the_guide_is_one_screen(kept):
 
 
 def test_a_rung_of_the_ladder_answers_for_its_length(tmp_path, kept):
-    own = rung(**BASELINES, fox=LOW).answers.assign(topic="text, beyond", multiple=16.0, rung="c")
-    own.to_csv(tmp_path / "ladder.csv", index=False)
+    single = rung(**BASELINES, fox=LOW).answers.assign(
+        topic="text, beyond", multiple=16.0, rung="c"
+    )
+    single.to_csv(tmp_path / "ladder.csv", index=False)
     about = {"tokens": 9e6, "schemes": 3, "seeds": 3, "finished": 9, "points": 12}
     (tmp_path / "ladder.json").write_text(json.dumps({"rungs": {"c": about, "d": about}}))
     (tmp_path / "atlas").symlink_to(DOCS / "atlas")

@@ -210,8 +210,8 @@ def test_claims_ask_for_what_is_stored_of_images_and_videos():
     for study in STORED:
         records = archive.records(DOCS / f"data/{study}.tar.xz")
         for where in (where for name, where in asked() if name == study):
-            found = [r for r in records if where.items() <= r.items()]
-            assert len({r["seed"] for r in found}) == len(found) == 3, (study, where)
+            actual = [r for r in records if where.items() <= r.items()]
+            assert len({r["seed"] for r in actual}) == len(actual) == 3, (study, where)
 
 
 def rung(**losses):

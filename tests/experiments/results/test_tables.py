@@ -91,9 +91,12 @@ def test_the_pages_have_what_the_atlas_and_the_archive_give():
 
 
 def shown(values, *rows):
-    found = verdicts(values)
+    actual = verdicts(values)
     return atlas_tables.of_atlas(
-        atlas_tables.Rows("A toy", *rows), summary(values, found), families(found), {"fox": "rope"}
+        atlas_tables.Rows("A toy", *rows),
+        summary(values, actual),
+        families(actual),
+        {"fox": "rope"},
     )
 
 
