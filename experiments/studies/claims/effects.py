@@ -215,7 +215,7 @@ def in_layer(name: str, says: str, scheme: str, layer: int, **range_: float) -> 
 
 
 def at_length(name: str, says: str, scheme: str, length: int, **range_: float) -> Effect:
-    """Says in which range such a number lies in texts of a length."""
+    """Says in which range a number of ``evaluation/mechanisms.py`` lies in texts of a length."""
     return Effect(
         f"{says}, {scheme}, in texts of {length} tokens",
         lambda a: probe(a, name, scheme, length=length),
@@ -224,7 +224,7 @@ def at_length(name: str, says: str, scheme: str, length: int, **range_: float) -
 
 
 def more_at_length(name: str, says: str, one: tuple[str, int], other: tuple[str, int]) -> Effect:
-    """Says that such a number is larger for one scheme and length than for another."""
+    """Says that a number of ``mechanisms.py`` is larger for one scheme and length than another."""
     (scheme, length), (than, of) = one, other
     return Effect(
         f"{says}, {scheme} in texts of {length} tokens minus {than} in texts of {of}",

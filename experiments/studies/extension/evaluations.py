@@ -63,7 +63,7 @@ class Reading:
 
     Attributes:
       scheme: the name of the method.
-      protocol: one of those at the top of this file.
+      protocol: a protocol that is listed at the top of this file.
       multiple: the length, as a multiple of the training length.
       ratio: the multiple that the encoding is made for.
       windows_NL: int token ids; each window ends with a token that is only a target.
@@ -115,8 +115,8 @@ class Readings:
           scheme: the method.
           target: the multiple of the training length that the model is made for. Short windows are
             always read under the encoding for ``target``.
-          is_fixed: whether documents of every length are read under it too, as with a model that
-            was tuned; otherwise each length is read under the encoding for that length.
+          is_fixed: whether that encoding also reads documents of every length, as in a model that
+            was tuned; otherwise each length has an encoding of its own.
         """
         scored = self.trials.last_tokens
         for multiple, count in self.trials.lengths:

@@ -27,7 +27,7 @@ class Methods:
     Attributes:
       variants: the methods by name.
       model: the trained model, or one with shapes instead of its arrays.
-      train_length: tokens of a sequence that it was trained on.
+      train_length: tokens of a training sequence.
     """
 
     variants: Mapping[str, Mapping[str, Any]]

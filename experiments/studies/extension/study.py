@@ -104,7 +104,7 @@ class Extension(Sweep):
         if self.training is not None and not config["checkpoint"]:
             self.check_recipe(self.training)
         if config["tuned"]:
-            # A method tuned at the trained length needs no check: its batch is a multiple of this.
+            # A batch at the trained length needs no check: it is a multiple of the target's batch.
             self.check_recipe(self.recipe, "tuning")
         for recipe in {self.recipe_of(point) for point in self.points if self._is_trained(point)}:
             check_batch(self.windows[recipe.length], recipe.batch_size)

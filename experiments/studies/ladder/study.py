@@ -44,9 +44,9 @@ class Rung(Comparison):
     """Compares schemes at equally many parameters, each at its own learning rate, with controls.
 
     Attributes:
-      rung_of_rates: the rung that has tried several learning rates for each scheme, of which this
-        one takes the best; None trains every scheme at ``config.train.learning_rate``. A scheme
-        that the other rung does not have is trained at that rate, too.
+      rung_of_rates: the rung that tries several learning rates for each scheme; the best of them is
+        used here. Without such a rung, and for a scheme that it lacks, the rate is
+        ``config.train.learning_rate``.
     """
 
     rung_of_rates: "Rung | None" = None
@@ -63,7 +63,7 @@ class Rung(Comparison):
         return super().recipe_of(point)
 
     def best_rate(self, scheme: str) -> float | None:
-        """Returns the best learning rate of a scheme, or None while runs that tell it are missing.
+        """Returns the best learning rate of a scheme, or None until the runs that decide are there.
 
         The best rate has the lowest training loss at the end; a rate that failed has none.
         """
@@ -85,7 +85,7 @@ class Rung(Comparison):
         return all(self.finished(point) or self.failure(point) for point in points)
 
     def waits_for(self, scheme: str) -> bool:
-        """Returns whether runs are missing that tell the learning rate of a scheme."""
+        """Returns whether runs that decide the learning rate of a scheme are missing."""
         if self.rung_of_rates is None:
             return False
         is_there = any(point.scheme == scheme for point in self.rung_of_rates.points)

@@ -62,9 +62,9 @@ class Plan:
       stages: some of ``STAGES``.
       train_length: the tokens that the model was trained at.
       factor: the factor by which each extension multiplies the length.
-      budget: that of searches on the model; searches on the fine-tuned model have it ``halved``.
+      budget: the budget of searches on the model; on the fine-tuned model it is ``halved``.
       trials: the documents.
-      yarn: keywords of ``YaRN``, but for its length and factor.
+      yarn: keywords of ``YaRN`` without its length and its factor.
       tune: the recipe of all fine-tuning.
       corpus: the documents, in the tokens of the model.
       mesh: the devices.

@@ -42,8 +42,8 @@ class Candidate:
 
     Attributes:
       genome: the genome.
-      loss: its loss; infinite if the model's was not finite.
-      origin: the name of the seed that it is, or how it was made.
+      loss: the loss; infinity stands for a loss that is not finite.
+      origin: the name of the seed, or how the genome was made.
     """
 
     genome: Genome
@@ -152,7 +152,7 @@ class Space:
         return dataclasses.replace(genome, factors=tuple(factors), start_tokens=start)
 
     def drawn(self, low: float, high: float, rng: np.random.Generator, current: float) -> float:
-        """Returns a number of the grid from ``low`` to ``high``, or ``current`` if it has none."""
+        """Returns a number of the grid from ``low`` to ``high``, or else ``current``."""
         step = self.budget.step
         # A millionth of a step, because a bound that is on the grid may be rounded off it.
         first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
@@ -212,7 +212,7 @@ class LongRoPE2Space(Space):
 
     The factors are from ``factor`` to twice as large. Lower pairs have NTK's factors, with the base
     that joins them to the critical pair's. The critical pair of a candidate is drawn in
-    the first generation and kept by its children; one that crosses keeps the better parent's.
+    the first generation, and its children keep it; a crossover keeps the better parent's.
 
     Args:
       pairs: the number of channel pairs.
