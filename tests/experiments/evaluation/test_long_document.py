@@ -2,11 +2,7 @@
 
 import io
 import json
-import signal
-import subprocess
 import sys
-import time
-import types
 
 import common
 import jax
@@ -24,7 +20,6 @@ from experiments.training.encodings import make_encoding
 from experiments.training.recipe import Recipe
 from experiments.training.text import token_losses
 
-ROOT = common.ROOT
 TOKENS = np.random.default_rng(0).integers(0, common.VOCAB, 39)
 
 
@@ -43,13 +38,6 @@ def test_all_losses_of_a_forward_pass(tmp_path, name):
     np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-4)
     assert not (tmp_path / "chunks").exists()
     np.testing.assert_array_equal(score(model, tmp_path), losses)
-
-
-def test_under_another_encoding(tmp_path):
-    model, other = common.build_model("rope"), common.build("yarn")
-    expected = jax.jit(token_losses)(model.under(other), TOKENS[None])[0]
-    losses = score(model, tmp_path, encoding=other)
-    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-4)
 
 
 class KilledError(Exception):
@@ -160,34 +148,6 @@ def test_command(tmp_path, trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["long_document", f"--run={tmp_path}", *arguments[1:]])
     assert long_document.main() == 2
     assert "is not the folder of a trained run" in capsys.readouterr().err
-
-
-def test_a_text_for_a_model_of_other_tokens_is_refused(tmp_path, monkeypatch, capsys):
-    (tmp_path / "text").write_bytes(b"What has it got in its pockets?")
-    model = types.SimpleNamespace(embedding=np.zeros((300, 1)))
-    state = types.SimpleNamespace(model=model)
-    monkeypatch.setattr(long_document, "load_run", lambda _: (state, {}))
-    monkeypatch.setattr(preemption, "listen", lambda: None)
-    arguments = ["--run=r", f"--document={tmp_path / 'text'}", f"--out={tmp_path / 'out'}"]
-    monkeypatch.setattr(sys, "argv", ["long_document", *arguments])
-    assert long_document.main() == 2
-    assert "give token ids, as a file .npy" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_sigterm_ends_the_command_between_two_chunks(tmp_path, trained):
-    (tmp_path / "text").write_bytes(bytes(100_000))
-    command = [sys.executable, "-m", "experiments.evaluation.long_document", f"--run={trained[0]}"]
-    command += [f"--document={tmp_path / 'text'}", f"--out={tmp_path / 'out'}", "--chunk=16"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("out/chunks/*.npz")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 75, errors
-    assert "run again" in errors
-    assert not (tmp_path / "out" / "losses.npy").exists()
 
 
 def test_a_document_that_cannot_be_read_is_refused(tmp_path):

@@ -162,3 +162,29 @@ def test_a_bad_value_is_refused_by_its_name_before_anything_is_trained(study, tm
         with pytest.raises((ValueError, TypeError, OSError), match=argument):
             study(name, **changes)
     assert not (tmp_path / "runs").exists()
+
+
+# One variant of each study, and what its report has besides pictures and maps of attention.
+REPORTS = {
+    "images": ("axial_rope", ("rescaled: accuracy", "pasted: accuracy", "0.250", "Frequencies")),
+    "video": ("videorope", ("length: accuracy", "gap, 8 frames: accuracy", "0.250", "noise")),
+    "pointing": ("i_mrope_ruler", ("1 left: accuracy", "place: accuracy", "8 x 16")),
+    "story": (
+        "time_rope_adaln",
+        ("pace: error", "bullet time: spread", "at 4x, seed 0: true path"),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["images", *(pytest.param(n, marks=pytest.mark.slow) for n in ("video", "pointing", "story"))],
+)
+def test_a_tiny_run_has_a_report(study, name):
+    scheme, words = REPORTS[name]
+    one = study(name, schemes=scheme, train__steps=2)
+    assert one.run() == []
+    page = one.write_report("the command").read_text()
+    assert page.count("data:image/png;base64,") >= 2 and "Attention over" in page
+    for word in (scheme, *words):
+        assert word in page

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
 from rich.console import Console
 
 import experiments.studies.multimodal.images as module
@@ -39,23 +38,6 @@ def experiment(data, workdir, scheme="axial_rope", **changes):
     config.task.update(data=data, test_images=20)
     common.changed(config, **changes)
     return Images(config, workdir, Console(file=io.StringIO()))
-
-
-def test_from_the_command_line_to_the_report(data, tmp_path):
-    done = runs.command(
-        "--config=configs/images.py:tiny",
-        f"--workdir={tmp_path}",
-        f"--config.task.data={data}",
-        "--config.task.test_images=20",
-        "--config.schemes=axial_rope",
-        "--config.train.steps=2",
-    )
-    assert done.status == 0, done.errors
-    page = (tmp_path / "report.html").read_text()
-    assert str(tmp_path / "report.html") in done.output
-    for words in ("axial_rope", "rescaled: accuracy", "pasted: accuracy", "0.250", "Frequencies"):
-        assert words in page
-    assert page.count("data:image/png;base64,") >= 3
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import dataclasses
 import html
 import io
 import json
-import shutil
 
 import chex
 import common
@@ -244,28 +243,6 @@ def test_a_page_has_everything_and_escapes_it(finished):
     assert page.count("<svg") == 3 and "data:image/png;base64," in page
     assert "<th class=text>chance<td>0.500<td>0.500" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
-
-
-def test_another_variant_in_the_same_place_is_refused(finished):
-    variants = config().variants
-    variants.nope.encoding.name = "alibi"
-    other, _ = experiment(finished[0], variants=variants)
-    (failure,) = other.run()
-    assert "variant.encoding.name was 'nope' and is now 'alibi'" in failure["reason"]
-
-
-def test_one_scheme_failing_leaves_the_others(finished, tmp_path, monkeypatch):
-    def measure(self, scheme, model):
-        if scheme == "nope":
-            raise FloatingPointError("not today")
-        yield Result("sums", 4, "accuracy", 1.0)
-
-    shutil.copytree(finished[0], tmp_path / "copy")
-    monkeypatch.setattr(Toy, "measure", measure)
-    toy, _ = experiment(tmp_path / "copy", eval={"batch": 2})  # evaluated anew, not trained
-    assert [f["scheme"] for f in toy.run()] == ["nope"]
-    page = toy.write_report("command").read_text()
-    assert "not today" in page and "<b>1.000</b>" in page
 
 
 # The report

@@ -27,18 +27,6 @@ def experiment(workdir, **changes):
     return Pointing(config, workdir, Console(file=io.StringIO()))
 
 
-@pytest.mark.slow
-def test_from_a_config_to_the_report(tmp_path):
-    one = experiment(
-        tmp_path, schemes="i_mrope_ruler", train__steps=2, eval__screens=((8, 8), (8, 9))
-    )
-    assert one.run() == []
-    page = one.write_report("the command").read_text()
-    for words in ("i_mrope_ruler", "1 left: accuracy", "place: accuracy", "8 x 9", "Attention"):
-        assert words in page
-    assert page.count("data:image/png;base64,") >= 2
-
-
 def test_answers_are_what_stands_there():
     icons = np.random.default_rng(0).integers(0, 9, (2, 4, 5))
     corner = np.array([3, 6])

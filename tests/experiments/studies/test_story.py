@@ -35,17 +35,6 @@ def clips(tiny):
     return tiny.clips(np.random.default_rng(0), times)
 
 
-@pytest.mark.slow
-def test_from_a_config_to_the_report(tmp_path):
-    one = experiment(tmp_path, schemes="time_rope_adaln", train__steps=2)
-    assert one.run() == []
-    page = one.write_report("the command").read_text()
-    for words in ("pace: error", "later in the story: error", "bullet time: spread", "random, at"):
-        assert words in page
-    assert "at 4x, seed 0: true path" in page and "Attention over the grid" in page
-    assert page.count("data:image/png;base64,") >= 6
-
-
 # Clips
 
 
@@ -203,16 +192,6 @@ def test_time_adaln_is_in_front_of_attention(tiny, clips):
     np.testing.assert_allclose(hidden(model, inputs, positions), expected, rtol=1e-4, atol=1e-5)
     model.remat = True
     np.testing.assert_allclose(hidden(model, inputs, positions), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_time_adaln_starts_as_nothing(tiny, clips):
-    plain, timed = (tiny.model(name, jax.random.key(0)) for name in TRAINED[2:])
-    for name in ("embedding", "from_patch", "final_norm"):
-        setattr(plain, name, getattr(timed, name))
-    for name in ("attention_norm", "attention", "mlp_norm", "mlp"):
-        setattr(plain.layers[0].block, name, getattr(timed.layers[0].block, name))
-    rows = tiny.rows("time_rope", clips)
-    np.testing.assert_allclose(answers(plain, rows), answers(timed, rows), rtol=1e-4, atol=1e-6)
 
 
 # Tests of a model

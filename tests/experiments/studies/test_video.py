@@ -43,16 +43,6 @@ def experiment(data, workdir, scheme="videorope", **changes):
 
 
 @pytest.mark.slow
-def test_from_a_config_to_the_report(data, tmp_path):
-    one = experiment(data, tmp_path, train__steps=2)
-    assert one.run() == []
-    page = one.write_report("the command").read_text()
-    for words in ("videorope", "length: accuracy", "gap, 8 frames: accuracy", "0.250", "noise"):
-        assert words in page
-    assert page.count("data:image/png;base64,") >= 3 and "Attention over" in page
-
-
-@pytest.mark.slow
 def test_learns_which_card_is_later(data, tmp_path):
     training = dict(train__steps=300, train__learning_rate=0.005, train__batch_size=32)
     trials = dict(eval__frames=(4,), eval__gaps=(1, 3), eval__videos=64, eval__batch=64)
