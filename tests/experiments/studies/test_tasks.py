@@ -88,12 +88,12 @@ def told_values(rows):
     return rows.tokens_NL[is_told_NL].reshape(len(rows.tokens_NL), -1)
 
 
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("name", [*TOLD, "pairs"])
 def test_any_value_that_a_row_tells_is_right_by_chance(name):
-    rows = TASKS[name].draw(rng(3), COUNT, 60)
+    rows = ALONE[name].draw(rng(3), COUNT, 60)
     answers_NA = rows.tokens_NL[rows.is_answer_NL].reshape(COUNT, -1)
     guesses_NA = rng(4).permuted(told_values(rows), axis=1)[:, :1]
-    for item, chance in zip(answers_NA.T, TASKS[name].chances(60), strict=True):
+    for item, chance in zip(answers_NA.T, ALONE[name].chances(60), strict=True):
         actual = (guesses_NA[:, 0] == item).mean()
         assert actual == pytest.approx(chance, abs=4 * np.sqrt(chance * (1 - chance) / COUNT))
 
