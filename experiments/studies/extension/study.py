@@ -97,7 +97,7 @@ class Extension(Sweep):
     def check(self):
         config = self.config
         one_of("optimizer", config["optimizer"], OPTIMIZERS)
-        names = {name for point in self.points for name in point.schemes}
+        names = dict.fromkeys(name for point in self.points for name in point.schemes)
         self.methods.check(names, self.readings.trials.multiples)
         state_shardings({"model": self.methods.model}, self.mesh)
         check_length(self.methods.train_length, self.mesh)
