@@ -48,8 +48,6 @@ def test_any_key_that_is_told_is_right_by_chance():
     assert is_by_chance((keys_N4 == tokens_NL[:, -4:]).all(axis=1).mean(), task.chance(length))
 
 
-
-
 @pytest.mark.parametrize("length", [24, 48, 96, 160])
 def test_longer_rows_have_more_to_remember(length):
     tokens_NL, _ = ALONE["passkeys"].draw(rng(), 20, length)
