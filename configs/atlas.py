@@ -20,6 +20,7 @@ controls. ``configs/claims.py`` reads the same studies: give it the same workdir
 from ml_collections import ConfigDict
 
 from configs import extrapolation, tasks
+from experiments.settings import one_of
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 
@@ -32,8 +33,7 @@ CONTROLLED = "nope,sinusoidal,rope,alibi,t5,transformer_xl,fox,cope"
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
+    one_of("preset", preset, PRESETS)
     config = ConfigDict({"experiment": "atlas"})
     config.seeds = 1 if preset == "tiny" else 3
     config.schemes = "nope,rope,yarn,alibi" if preset == "tiny" else ",".join(REGISTRY)
@@ -46,10 +46,10 @@ def studies(preset: str, shared: ConfigDict) -> ConfigDict:
     """Returns the studies of the atlas; seeds, schemes and learning rates follow ``shared``."""
     # The tasks have no preset for an accelerator, because their models are small.
     of_tasks = "small" if preset == "paper" else preset
-    found = {"language": extrapolation.get_config(preset), "tasks": tasks.get_config(of_tasks)}
-    found |= {f"tasks_{task}": tasks.get_config(of_tasks) for task in CONTROLS}
-    found["language"].experiment = "language"
-    for name, study in found.items():
+    made = {"language": extrapolation.get_config(preset), "tasks": tasks.get_config(of_tasks)}
+    made |= {f"tasks_{task}": tasks.get_config(of_tasks) for task in CONTROLS}
+    made["language"].experiment = "language"
+    for name, study in made.items():
         study.seeds = shared.get_ref("seeds")
         study.sweep.learning_rate = shared.sweep.get_ref("learning_rate")
         encodings = study.encodings if name == "language" else tasks.encodings_of(study)
@@ -60,15 +60,15 @@ def studies(preset: str, shared: ConfigDict) -> ConfigDict:
             study.together = 3
             (_language if name == "language" else _tasks)(study)
     for name in ("language", "tasks"):
-        found[name].schemes = shared.get_ref("schemes")
+        made[name].schemes = shared.get_ref("schemes")
     for task in CONTROLS:
-        control = found[f"tasks_{task}"]
+        control = made[f"tasks_{task}"]
         control.task.tasks = task
         if preset == "tiny":
             control.schemes = shared.get_ref("schemes")
         else:
             control.schemes = CONTROLLED
-    return ConfigDict(found)
+    return ConfigDict(made)
 
 
 def _language(study):

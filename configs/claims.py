@@ -61,15 +61,15 @@ def _follow(study, language, *parts):
 
     A field that is set after this call no longer follows.
     """
-    for own, other, keys in (
+    for follower, leader, keys in (
         (study, language, ("corpus", "seeds", "together")),
         *((study[part], language[part], list(language[part])) for part in parts),
     ):
         for key in keys:
-            if own[key] is None:  # no other field is derived from it
-                own[key] = other.get_oneway_ref(key)
+            if follower[key] is None:  # no other field is derived from it
+                follower[key] = leader.get_oneway_ref(key)
             else:
-                own.get_ref(key).set(other.get_oneway_ref(key))
+                follower.get_ref(key).set(leader.get_oneway_ref(key))
 
 
 def _far(preset, language):

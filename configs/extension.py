@@ -22,11 +22,11 @@ from ml_collections import ConfigDict
 
 from configs.extrapolation import DYNAMIC_NTK, EXTENSIONS, WINDOWS
 from experiments.config import defaults, loading, own_defaults, start
+from experiments.settings import one_of
 from experiments.studies.extension.evaluations import Trials
 from experiments.training.encodings import PART, RATIO
 from experiments.training.recipe import Recipe
 
-PRESETS = ("tiny", "small", "yarn", "own", "smollm2", "paper")
 METHODS = (
     "rope,pi,ntk,ntk_by_parts,yarn,yarn_untempered,dynamic_ntk,dynamic_yarn,longrope,longrope2,"
     "hope,clipped_rope,resonance_yarn,rerope,leaky_rerope,self_extend,dual_chunk,drope"
@@ -37,7 +37,7 @@ _OF_ROPE = ("base", "rotary_dim", "layout", "axes", "frequencies")
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
-    config = start("extension", preset, presets=PRESETS, trials=Trials)
+    config = start("extension", trials=Trials)
     # A finished run or published weights ("{seed}" becomes the seed); empty: train a model here.
     config.checkpoint = ""
     config.corpus = "stdlib"
@@ -51,16 +51,16 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.tuning = defaults(Recipe, leave_out=("length", "steps"))
     # The optimizer's moments at the start: "fresh", or "continued" from the checkpoint's.
     config.optimizer = "fresh"
-    globals()[f"_{preset}"](config)
+    PRESETS[one_of("preset", preset, PRESETS)](config)
     return config
 
 
 def _variants() -> ConfigDict:
     """Returns the methods, each with the keywords of its scheme in full."""
     windows = {name: {"window": f"{PART}{part}"} for name, part in WINDOWS.items()}
-    extensions = {name: own | windows.get(name, {}) for name, own in EXTENSIONS.items()}
+    extensions = {name: changed | windows.get(name, {}) for name, changed in EXTENSIONS.items()}
     extensions["dynamic_ntk"] = {"factor": DYNAMIC_NTK}
-    variants = {name: _variant(name, **own) for name, own in extensions.items()}
+    variants = {name: _variant(name, **changed) for name, changed in extensions.items()}
     variants["yarn_untempered"] = _variant("yarn", factor=RATIO, attention_factor=1.0)
     yarn = {"name": "yarn", "factor": RATIO}
     variants["resonance_yarn"] = _variant("resonance", frequencies=yarn)
@@ -73,9 +73,9 @@ def _variants() -> ConfigDict:
     return ConfigDict(variants)
 
 
-def _variant(scheme: str, tuned_at: str = "target", **own: Any) -> dict[str, Any]:
+def _variant(scheme: str, tuned_at: str = "target", **changed: Any) -> dict[str, Any]:
     rest = {key: v for key, v in own_defaults(scheme).items() if key not in _OF_ROPE}
-    return {"scheme": scheme, "tuned_at": tuned_at} | rest | own
+    return {"scheme": scheme, "tuned_at": tuned_at} | rest | changed
 
 
 def _small_model(config, steps):
@@ -172,3 +172,13 @@ def _paper(config):
         short_windows=256,
         batch_tokens=2**19,
     )
+
+
+PRESETS = {
+    "tiny": _tiny,
+    "small": _small,
+    "yarn": _yarn,
+    "own": _own,
+    "smollm2": _smollm2,
+    "paper": _paper,
+}

@@ -21,11 +21,11 @@ from ml_collections import ConfigDict, FieldReference
 
 from experiments.config import encoding_defaults, short_keywords, start
 from experiments.evaluation.lengths import Protocols
+from experiments.settings import one_of
 from experiments.training.encodings import RATIO
 
-PRESETS = ("tiny", "demo", "small", "long", "paper")
-# Schemes of every kind, which two CPU cores compare in a quarter of an hour. Those that take
-# longest come first, so that two workers end at about the same time.
+# Schemes of every kind, which two CPU cores compare in a quarter of an hour. The slowest schemes
+# come first, so that two workers end at about the same time.
 SMALL = (
     "rope,pi,ntk,dynamic_ntk,yarn,transformer_xl,kerple_log,fire,t5,sinusoidal,learned,alibi,nope,"
     "p_rope,hope"
@@ -57,7 +57,7 @@ DYNAMIC_NTK = 2.0
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
-    config = start("extrapolation", preset, presets=PRESETS, trials=Protocols)
+    config = start("extrapolation", trials=Protocols)
     # Names of the registry, comma-separated; "all" leaves out patterns that do not fit the layers.
     config.schemes = "all"
     config.corpus = "stdlib"
@@ -70,10 +70,12 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.encodings = encoding_defaults()
     # These are evaluated on the checkpoint of ``of`` instead of being trained. Keywords that are
     # not given here come from ``encodings``.
-    config.extend = ConfigDict({name: {"of": "rope"} | own for name, own in ON_ROPE.items()})
+    config.extend = ConfigDict(
+        {name: {"of": "rope"} | changed for name, changed in ON_ROPE.items()}
+    )
     config.encodings.dynamic_ntk.factor = DYNAMIC_NTK
     follow_length(config.encodings, config.train.get_ref("length"))
-    globals()[f"_{preset}"](config)
+    PRESETS[one_of("preset", preset, PRESETS)](config)
     return config
 
 
@@ -81,8 +83,8 @@ def follow_length(encodings: Mapping[str, ConfigDict], length: FieldReference) -
     """Makes keywords of encodings follow the training length, also when it is overridden."""
     for name, part in WINDOWS.items():
         encodings[name].window = length // part
-    for name, own in short_keywords(length).items():
-        for key, value in own.items():
+    for name, changed in short_keywords(length).items():
+        for key, value in changed.items():
             encodings[name][key] = value
 
 
@@ -176,3 +178,6 @@ def _paper(config):
     )
     # Four times the longest evaluated sequence, as in the paper: positions are drawn below it.
     config.encodings.randomized.max_length = 4 * 32 * 512
+
+
+PRESETS = {"tiny": _tiny, "demo": _demo, "small": _small, "long": _long, "paper": _paper}

@@ -15,23 +15,27 @@ A variant names its ``positions`` beside its encoding, unless they are row and c
 ``dinov3_still`` is ``dinov3`` without its random rescaling of positions in training.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from experiments.config import start, variant
+from experiments.settings import one_of
 from experiments.studies.multimodal.images import Setting, Trials
 
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
-    config = start("images", preset, setting=Setting, trials=Trials)
+    config = start("images", setting=Setting, trials=Trials)
     config.schemes = (
         "nope,sinusoidal_2d,learned_2d,axial_rope,alibi_2d,seqpe,seqpe_input_add,"
         "dinov3,dinov3_still,circle_rope"
     )
     # 100 positions an axis, as in the published image model. Its regularisers compare far more
     # positions; here they compare few, because they take most of the time of a step.
-    seqpe = dict(num_axes=2, max_position=100, encoder_layers=1)
+    seqpe: dict[str, Any] = dict(num_axes=2, max_position=100, encoder_layers=1)
     seqpe |= dict(num_pivots=4, num_candidates=8, num_offsets=8)
+    centred = {"positions": "centred_grid"}
     config.variants = ConfigDict(
         {
             "nope": variant("nope"),
@@ -42,19 +46,13 @@ def get_config(preset: str = "small") -> ConfigDict:
             "alibi_2d": variant("alibi_2d"),
             "seqpe": variant("seqpe", **seqpe),
             "seqpe_input_add": variant("seqpe", hook="input_add", **seqpe),
-            "dinov3": _placed("dinov3", "centred_grid"),
-            "dinov3_still": _placed("dinov3", "centred_grid", rescale=None),
-            "circle_rope": _placed("mrope", "circle_rope", base=100.0),
+            "dinov3": variant("dinov3", centred),
+            "dinov3_still": variant("dinov3", centred, rescale=None),
+            "circle_rope": variant("mrope", {"positions": "circle_rope"}, base=100.0),
         }
     )
-    globals()[f"_{preset}"](config)
+    PRESETS[one_of("preset", preset, PRESETS)](config)
     return config
-
-
-def _placed(encoding, places, **own):
-    placed = variant(encoding, **own)
-    placed.positions = places
-    return placed
 
 
 def _tiny(config):
@@ -68,3 +66,6 @@ def _tiny(config):
 def _small(config):
     config.model.update(model_dim=64, num_layers=2, num_heads=4)
     config.train.update(batch_size=64, steps=600, warmup_steps=50)
+
+
+PRESETS = {"tiny": _tiny, "small": _small}

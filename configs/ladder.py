@@ -17,8 +17,8 @@ Presets, after the colon:
 ``h100`` and ``v5e`` need --config.corpus=tokens:FOLDER, see ``experiments/training/data.py``. Their
 hours are what ``--dry_run`` prints for a vocabulary of 50,257 tokens.
 
-The rungs, of which A is ``configs/atlas.py:small``; a name begins with its rung, and studies run in
-the order of their names:
+Rung A is ``configs/atlas.py:small``, and the others are here. A name begins with its rung, and
+studies run in the order of their names:
 
     b1_bases_64, b2_bases_256   RoPE under several bases, at two lengths; ``BASE`` is their result.
     b3_rates                    Every scheme of the ladder under three learning rates, one seed. All
@@ -42,8 +42,8 @@ from ml_collections import ConfigDict
 from configs import extrapolation
 from configs.extrapolation import ON_ROPE
 from experiments.config import own_defaults
+from experiments.settings import one_of
 
-PRESETS = ("tiny", "rates", "small", "track", "h100", "v5e")
 # The base of every rotary scheme, over the trained length: the best of the study ``bases`` at both
 # of its lengths.
 BASE = 16
@@ -109,20 +109,19 @@ _WIDTH = 128
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(PRESETS)}")
+    one_of("preset", preset, PRESETS)
     config = ConfigDict({"experiment": "ladder", "corpus": "packages"})
     # The folder of the leaderboard's records, or none where no record is written.
     config.records = "records" if preset == "track" else ""
-    config.studies = ConfigDict(_STUDIES[preset]())
+    config.studies = ConfigDict(PRESETS[preset]())
     # What the report compares: the rung whose training curves are drawn, the rungs whose orders are
     # compared, the rungs that differ in size alone, those of short and of long training, and one
     # whose models read texts as long as those that the other was trained on.
     config.update(_REPORTS.get(preset, _REPORT))
     if preset == "track":
         config.schemes = "rope"
-        for each in config.studies.values():
-            each.schemes = config.get_ref("schemes")
+        for rung in config.studies.values():
+            rung.schemes = config.get_ref("schemes")
     for study in config.studies.values():
         study.corpus = config.get_ref("corpus")
     return config
@@ -156,11 +155,11 @@ def _rates() -> dict[str, ConfigDict]:
 
 def _tiny() -> dict[str, ConfigDict]:
     short, longer = study(32, "rope,alibi,nope"), study(32, "rope,alibi,nope")
-    for each, steps in ((short, 6), (longer, 12)):
-        each.seeds = 2
-        each.model.update(model_dim=32, num_layers=2, num_heads=4)
-        each.train.update(length=32, batch_size=4, steps=steps, warmup_steps=2)
-        each.eval.update(multiples=(1, 2, 4), last_tokens=16, documents=4, batch_tokens=512)
+    for rung, steps in ((short, 6), (longer, 12)):
+        rung.seeds = 2
+        rung.model.update(model_dim=32, num_layers=2, num_heads=4)
+        rung.train.update(length=32, batch_size=4, steps=steps, warmup_steps=2)
+        rung.eval.update(multiples=(1, 2, 4), last_tokens=16, documents=4, batch_tokens=512)
     short.sweep.learning_rate = (3e-3, 6e-3)
     longer.rates_of = "b_l32_t2"
     return {"b_l32_t2": short, "c_l32_t20": longer}
@@ -232,7 +231,7 @@ def _kerple_table3() -> ConfigDict:
     return config
 
 
-_STUDIES = {
+PRESETS = {
     "tiny": _tiny,
     "rates": _rates,
     "small": _small,

@@ -5,7 +5,7 @@
 Presets, after the colon:
 
     tiny   two tasks, one seed, a minute: checks that everything runs, shows nothing
-    small  eleven studies and three seeds, in about 16 hours of one CPU core, 11 of which PaTH takes
+    small  eleven studies and three seeds, in about 16 hours of one CPU core; PaTH takes 11
     NAME   the study NAME of ``small`` alone; in the same workdir ``small`` does not run it again
 
 A model is done when it has had 95 % of the held-out rows of the trained length right and has been
@@ -33,11 +33,11 @@ from ml_collections import ConfigDict
 
 from configs.extrapolation import short_t5
 from configs.tasks import add_variants, encodings_of
-from experiments.config import PRESETS, start
+from experiments.config import start
+from experiments.settings import one_of
 from experiments.studies.tasks.one_task import Setting, TrialsOfOne
 
-__all__ = ["PRESETS", "get_config"]
-
+PRESETS = ("tiny", "small")
 # One scheme of each kind, because all schemes would take days. The first five are the ones of
 # 2305.19466: no positions, absolute positions, rotation, a fixed bias and a learned one. The others
 # are a forget gate, accumulated transformations, and positions that are drawn at random.
@@ -49,9 +49,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     config = ConfigDict({"experiment": "learned"})
     config.seeds = 1 if preset == "tiny" else 3
     studies = _tiny() if preset == "tiny" else _small()
-    if preset not in (*PRESETS, *studies):
-        valid = ", ".join((*PRESETS, *studies))
-        raise ValueError(f"unknown preset {preset!r}; valid: {valid}")
+    one_of("preset", preset, (*PRESETS, *studies))
     config.studies = ConfigDict({preset: studies[preset]} if preset in studies else studies)
     for study in config.studies.values():
         study.seeds = config.get_ref("seeds")
@@ -112,7 +110,7 @@ def _flip_flops(length: int) -> ConfigDict:
 
 def _one(task: str, length: int, schemes: str = KINDS) -> ConfigDict:
     """Returns the study of a task in rows of up to ``length`` tokens."""
-    config = start("one_task", "small", setting=Setting, trials=TrialsOfOne)
+    config = start("one_task", setting=Setting, trials=TrialsOfOne)
     add_variants(config)
     config.schemes = schemes
     config.together = 1  # seeds of a scheme that are trained as one program

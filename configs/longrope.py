@@ -17,17 +17,16 @@ in it becomes the seed, as in ``--config.checkpoint=runs/small/runs/rope/seed{se
 from ml_collections import ConfigDict
 
 from experiments.config import defaults, loading, own_defaults, start
+from experiments.settings import one_of
 from experiments.studies.longrope.plan import STAGES, Trials
 from experiments.studies.longrope.search import Budget
 from experiments.training.recipe import Recipe
 from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
 
-PRESETS = ("tiny", "small", "smollm2")
-
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
-    config = start("longrope", preset, presets=PRESETS, trials=Trials)
+    config = start("longrope", trials=Trials)
     # A finished run or published weights ("{seed}" becomes the seed); empty: train a model here.
     config.checkpoint = ""
     config.loading = loading()
@@ -39,7 +38,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.yarn = defaults(YaRN, leave_out=("train_length", "factor"))
     config.search = defaults(Budget)
     config.tune = defaults(Recipe, leave_out=("length",))
-    globals()[f"_{preset}"](config)
+    PRESETS[one_of("preset", preset, PRESETS)](config)
     return config
 
 
@@ -74,3 +73,6 @@ def _smollm2(config):
     config.tune.update(batch_size=1, steps=400, learning_rate=2e-5)
     config.search.update(population=20, generations=5, parents=10, mutations=4, crossovers=4)
     config.eval.update(search_documents=1, documents=4, batch_tokens=16384)
+
+
+PRESETS = {"tiny": _tiny, "small": _small, "smollm2": _smollm2}

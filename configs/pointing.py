@@ -18,12 +18,13 @@ ruler tokens: one for every row or column (published: for every 8th, on far larg
 from ml_collections import ConfigDict, config_dict
 
 from experiments.config import start, variant
+from experiments.settings import one_of
 from experiments.studies.multimodal.pointing import Setting, Trials
 
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
-    config = start("pointing", preset, setting=Setting, trials=Trials)
+    config = start("pointing", setting=Setting, trials=Trials)
     # The base of the axial RoPE of images (2403.13298). The published bases, 1e6 and more, are for
     # long contexts: on a grid of 16 x 16 half of the pairs would hardly rotate.
     base = dict(base=100.0)
@@ -33,7 +34,7 @@ def get_config(preset: str = "small") -> ConfigDict:
         config.variants[name] = _placed(name, positions, **base)
         config.variants[f"{name}_ruler"] = _placed(name, positions, ruler=1, **base)
     config.schemes = ",".join(config.variants)
-    globals()[f"_{preset}"](config)
+    PRESETS[one_of("preset", preset, PRESETS)](config)
     return config
 
 
@@ -45,9 +46,8 @@ LAYOUTS = {
 }
 
 
-def _placed(name, positions, ruler=None, **own):
-    config = variant(name, **own)
-    config.positions = positions
+def _placed(name, positions, ruler=None, **changed):
+    config = variant(name, {"positions": positions}, **changed)
     config.ruler = config_dict.placeholder(int)
     config.ruler = ruler
     return config
@@ -64,3 +64,6 @@ def _tiny(config):
 def _small(config):
     config.model.update(model_dim=64, num_layers=1, num_heads=8, head_dim=32, mlp_dim=64)
     config.train.update(batch_size=16, steps=1500, learning_rate=0.01)
+
+
+PRESETS = {"tiny": _tiny, "small": _small}

@@ -15,12 +15,13 @@ To train also on clips that run backwards and pause, give
 from ml_collections import ConfigDict
 
 from experiments.config import start, variant
+from experiments.settings import one_of
 from experiments.studies.multimodal.story import Setting, Trials
 
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
-    config = start("story", preset, setting=Setting, trials=Trials)
+    config = start("story", setting=Setting, trials=Trials)
     config.schemes = "frame_index,frame_index_told,time_rope,time_rope_halved,time_rope_adaln"
     config.variants = ConfigDict(
         {
@@ -32,15 +33,14 @@ def get_config(preset: str = "small") -> ConfigDict:
             "time_rope_adaln": _variant("story", adaln=True),
         }
     )
-    globals()[f"_{preset}"](config)
+    PRESETS[one_of("preset", preset, PRESETS)](config)
     return config
 
 
-def _variant(clock: str, **own) -> ConfigDict:
+def _variant(clock: str, **changed) -> ConfigDict:
+    settings = dict(clock=clock, rate=1.0, told=False, adaln=False) | changed
     # Frames of four patches need few pairs for space, and clips of tens of frames a small base.
-    config = variant("time_rope", sections=(6, 1, 1), base=100.0)
-    config.update(dict(clock=clock, rate=1.0, told=False, adaln=False) | own)
-    return config
+    return variant("time_rope", settings, sections=(6, 1, 1), base=100.0)
 
 
 def _tiny(config):
@@ -54,3 +54,6 @@ def _tiny(config):
 def _small(config):
     config.model.update(model_dim=64, num_layers=2, num_heads=4)
     config.train.update(batch_size=32, steps=1000, warmup_steps=50)
+
+
+PRESETS = {"tiny": _tiny, "small": _small}

@@ -15,23 +15,22 @@ Schemes that extend a trained RoPE are evaluated on its checkpoint.
 from ml_collections import ConfigDict
 
 from configs.extrapolation import DYNAMIC_NTK, ON_ROPE, follow_length, short_t5, short_yarn
-from experiments.config import PRESETS, own_defaults, start
+from experiments.config import own_defaults, start
+from experiments.settings import one_of
 from experiments.studies.tasks.study import Setting, Trials
 from posenc_jax import REGISTRY
-
-__all__ = ["PRESETS", "get_config"]
 
 SMALL = "nope,sinusoidal,learned,rope,dynamic_yarn,alibi,t5,transformer_xl,fox"
 
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
-    config = start("tasks", preset, setting=Setting, trials=Trials)
+    config = start("tasks", setting=Setting, trials=Trials)
     add_variants(config)
     config.schemes = SMALL
     config.together = 1  # seeds of a scheme that are trained as one program
     config.sweep = ConfigDict({"learning_rate": ()})  # as in ``configs/extrapolation.py``
-    globals()[f"_{preset}"](config)
+    PRESETS[one_of("preset", preset, PRESETS)](config)
     return config
 
 
@@ -77,3 +76,6 @@ def _small(config):
     encodings = encodings_of(config)
     short_t5(encodings["t5"], config.task.get_ref("length"), config.model, num_buckets=16)
     short_yarn(encodings)
+
+
+PRESETS = {"tiny": _tiny, "small": _small}

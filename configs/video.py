@@ -22,12 +22,13 @@ checkpoint, for the longest videos. Variants that run only if ``--config.schemes
 from ml_collections import ConfigDict
 
 from experiments.config import start, variant
+from experiments.settings import one_of
 from experiments.studies.multimodal.video import Setting, Trials
 
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
-    config = start("video", preset, setting=Setting, trials=Trials)
+    config = start("video", setting=Setting, trials=Trials)
     config.schemes = (
         "nope,vanilla,mrope,i_mrope,videorope,videorope_pp,no_lta,no_dl,no_ats,"
         "tmrope,mrope_riflex,mrope_ultravico"
@@ -60,14 +61,12 @@ def get_config(preset: str = "small") -> ConfigDict:
     # do not decay.
     config.variants.mrope_ultravico.of = "mrope"
     config.variants.mrope_ultravico.ultravico = dict(window=256, alpha=0.9)
-    globals()[f"_{preset}"](config)
+    PRESETS[one_of("preset", preset, PRESETS)](config)
     return config
 
 
 def _placed(encoding, builder, **keywords):
-    placed = variant(encoding)
-    placed.positions = {"name": builder} | keywords
-    return placed
+    return variant(encoding, {"positions": {"name": builder} | keywords})
 
 
 def _tiny(config):
@@ -85,3 +84,6 @@ def _small(config):
     # ``experiments/studies/multimodal/video.py``.
     config.model.update(model_dim=64, num_layers=1, num_heads=2)
     config.train.update(batch_size=64, steps=2000, warmup_steps=50)
+
+
+PRESETS = {"tiny": _tiny, "small": _small}

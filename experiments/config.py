@@ -7,8 +7,8 @@ overridden on the command line.
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict, FieldReference, config_dict
 
@@ -17,32 +17,16 @@ from experiments.training.recipe import Recipe
 from posenc_jax import REGISTRY, Transformer
 from posenc_jax.registry import keywords, lookup, own_keywords
 
-# The presets of experiments that have variants; every config lists its own in its docstring.
-PRESETS = ("tiny", "small")
 
-T = TypeVar("T")
-
-
-def start(
-    experiment: str,
-    preset: str,
-    *,
-    trials: type,
-    setting: type | None = None,
-    presets: Sequence[str] = PRESETS,
-) -> ConfigDict:
+def start(experiment: str, *, trials: type, setting: type | None = None) -> ConfigDict:
     """Returns a config with the fields that all experiments share, for presets to change.
 
     Args:
-      experiment: its name in ``experiments/registry.py``.
-      preset: one of ``presets``.
+      experiment: the name in ``experiments/registry.py``.
       trials: the dataclass whose fields become ``eval``.
       setting: the dataclass whose fields become ``task``. An experiment that has one fixes the
         training length and whether the model is causal; without one, the config says both.
-      presets: the names of all presets.
     """
-    if preset not in presets:
-        raise ValueError(f"unknown preset {preset!r}; valid: {', '.join(presets)}")
     config = ConfigDict()
     config.experiment = experiment
     config.seeds = 3
@@ -56,10 +40,11 @@ def start(
     return config
 
 
-def variant(name: str, **own) -> ConfigDict:
-    """Returns a variant: the scheme ``name`` with its own keywords in full."""
+def variant(name: str, settings: Mapping[str, Any] | None = None, **changed) -> ConfigDict:
+    """Returns a variant: the scheme ``name`` with its keywords in full, and other settings."""
     config = ConfigDict({"encoding": {"name": name} | own_defaults(name)})
-    config.encoding.update(own)
+    config.encoding.update(changed)
+    config.update(settings or {})
     return config
 
 
@@ -79,36 +64,6 @@ def defaults(function: Callable, leave_out: tuple[str, ...] = ()) -> ConfigDict:
             and (dataclasses.is_dataclass(function) or parameter.kind is parameter.KEYWORD_ONLY)
         }
     )
-
-
-def filled(kind: type[T], name: str, config: Mapping[str, Any]) -> T:
-    """Returns the dataclass ``kind`` with the fields of the part ``name`` of a config.
-
-    The command line checks the types of all values but not those of the elements of a tuple, which
-    are checked here.
-
-    Raises:
-      ValueError: a tuple has elements of another type than its field's; or as ``kind`` raises.
-    """
-    for field, hint in typing.get_type_hints(kind).items():
-        is_tuple = typing.get_origin(hint) is tuple
-        if is_tuple and field in config and not _fits(config[field], hint):
-            raise ValueError(
-                f"{name}.{field}={config[field]!r} must have the form of its default, "
-                f"{getattr(kind, field)}"
-            )
-    return kind(**config)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Returns whether a value, or each element of a tuple, is of the type that a hint says."""
-    if typing.get_origin(hint) is not tuple:
-        return isinstance(value, int | float if hint is float else hint)
-    if not isinstance(value, tuple):
-        return False
-    hints = typing.get_args(hint)
-    hints = hints[:1] * len(value) if hints[-1] is Ellipsis else hints
-    return len(value) == len(hints) and all(map(_fits, value, hints))
 
 
 def loading() -> ConfigDict:

@@ -18,13 +18,13 @@ SIZES = dict(num_heads=common.HEADS, head_dim=common.HEAD_DIM, length=64)
 @pytest.mark.parametrize("name", common.one_of_each_program())
 def test_every_scheme_is_described(name):
     encoding = common.build(name)
-    found = posenc_jax.describe(encoding, **SIZES)
+    result = posenc_jax.describe(encoding, **SIZES)
     # FoPE's coefficients are drawn and not trained.
     drawn = 0 if name == "fope" else sum(p.size for p in jax.tree.leaves(encoding))
-    assert found.parameters == drawn
-    assert (found.flops > found.flops_nope) == (name != "nope")
-    assert {*found.hooks} == encoding.hooks()
-    assert type(encoding).__name__ in str(found)
+    assert result.parameters == drawn
+    assert (result.flops > result.flops_nope) == (name != "nope")
+    assert {*result.hooks} == encoding.hooks()
+    assert type(encoding).__name__ in str(result)
 
 
 def test_what_a_wrapper_overrides_is_its_own_and_its_inners():
@@ -34,11 +34,11 @@ def test_what_a_wrapper_overrides_is_its_own_and_its_inners():
 
 def test_operations_of_alibi_by_hand():
     """Attention has two products of 64 tokens and 8 channels; ALiBi adds to each logit."""
-    found = posenc_jax.describe(common.build("alibi"), **SIZES)
+    result = posenc_jax.describe(common.build("alibi"), **SIZES)
     pairs = 64 * 64
-    assert found.flops_nope > 4 * 2 * 2 * pairs * 8
+    assert result.flops_nope > 4 * 2 * 2 * pairs * 8
     # A product and a difference a head; a distance, its cast and its absolute value for them all.
-    assert found.flops - found.flops_nope == pytest.approx(pairs * (4 * 2 + 3), rel=0.01)
+    assert result.flops - result.flops_nope == pytest.approx(pairs * (4 * 2 + 3), rel=0.01)
 
 
 @pytest.mark.parametrize(("name", "most"), [("alibi", 0.1), ("cope", 1), ("path", 7)])
@@ -107,9 +107,9 @@ def test_logits_are_what_softmax_sees():
     encoding = common.build("t5")
     q, k, v = (common.normal(seed, 2, 9, common.HEADS, common.HEAD_DIM) for seed in range(3))
     tokens = encoding.tokens(text(9))
-    seen = posenc_jax.logits(encoding, q, k, tokens)
-    assert seen.shape == (2, common.HEADS, 9, 9) and seen.dtype == jnp.float32
-    weights = jax.nn.softmax(jnp.where(np.tri(9, dtype=bool), seen, -jnp.inf))
+    observed = posenc_jax.logits(encoding, q, k, tokens)
+    assert observed.shape == (2, common.HEADS, 9, 9) and observed.dtype == jnp.float32
+    weights = jax.nn.softmax(jnp.where(np.tri(9, dtype=bool), observed, -jnp.inf))
     expected = jnp.einsum("bhts,bshc->bthc", weights, v)
     actual = posenc_jax.attend(encoding, q, k, v, tokens)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)

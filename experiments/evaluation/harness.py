@@ -20,11 +20,12 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments.command import encoding, exit_status
+from experiments.command import count, encoding, exit_status
 from experiments.pretrained.trained import load_run, on_mesh, run_at
 from experiments.progress import stage
 from experiments.results.bucket import folder_at
 from experiments.results.record import write_json
+from experiments.settings import folder_of
 from experiments.training.batches import in_batches, rows_of_pass
 from experiments.training.mesh import make_mesh
 from experiments.training.text import token_losses_and_hits
@@ -124,9 +125,9 @@ class Harness:
                 counts.append(last - end + 1)
                 texts.append(number)
         sums = [0.0] * len(requests)
-        found = zip(self._scored(rows, "texts"), counts, texts, strict=True)
-        for row, count, number in found:
-            sums[number] -= float(row[-count:, 0].sum())
+        scored = zip(self._scored(rows, "texts"), counts, texts, strict=True)
+        for row, last, number in scored:
+            sums[number] -= float(row[-last:, 0].sum())
         return sums
 
     def generate_until(self, requests) -> list[str]:
@@ -147,8 +148,8 @@ class Harness:
                 for some in (numbers[i : i + size] for i in range(0, len(numbers), size)):
                     # Padded with its first prompt, a short batch runs through the same program.
                     full = some + some[:1] * (size - len(some))
-                    found = self._continued([asked[number][0] for number in full], width, most)
-                    for number, tokens in zip(some, found, strict=False):
+                    new = self._continued([asked[number][0] for number in full], width, most)
+                    for number, tokens in zip(some, new, strict=False):
                         answers[number] = self._until(tokens.tolist(), asked[number][2])
                     advance("", steps=len(some))
         return [answers[number] for number in range(len(asked))]
@@ -167,7 +168,7 @@ class Harness:
 
     def _continued(self, prompts: list[list[int]], width: int, most: int) -> np.ndarray:
         """Returns the greedy continuations of prompts, ``[B, most]``."""
-        found = generate(
+        tokens = generate(
             self.model,
             _table(prompts, width),
             jax.random.key(0),
@@ -175,7 +176,7 @@ class Harness:
             lengths=list(map(len, prompts)),
             stop_token=self.coder.end,
         )
-        return np.asarray(found)
+        return np.asarray(tokens)
 
     def _until(self, tokens: list[int], stops: list[str]) -> str:
         """Returns the text of tokens up to the end of text, or to the first stop text."""
@@ -204,7 +205,7 @@ class Harness:
         by_width: dict[int, list[int]] = {}
         for number, row in enumerate(rows):
             by_width.setdefault(self._width(len(row) - 1), []).append(number)
-        found: dict[int, np.ndarray] = {}
+        scores: dict[int, np.ndarray] = {}
         compute = functools.partial(self._measure, self.model)
         with stage(what, len(rows), self._console) as advance:
             for width, numbers in sorted(by_width.items(), reverse=True):
@@ -214,9 +215,9 @@ class Harness:
                 left = iter(numbers)
                 for batch in in_batches(compute, tokens, size, self._mesh):
                     for measured, number in zip(batch, left, strict=False):
-                        found[number] = measured[: len(rows[number]) - 1]
+                        scores[number] = measured[: len(rows[number]) - 1]
                     advance("", steps=len(batch))
-        return (found[number] for number in range(len(rows)))
+        return (scores[number] for number in range(len(rows)))
 
 
 def _padded(count: int) -> int:
@@ -273,15 +274,10 @@ def evaluate(harness: Harness, tasks: list[str], include: str | None, **options:
     Raises:
       ValueError: the harness is not installed.
     """
-    try:
-        import lm_eval
-        from lm_eval.api.model import LM
-        from lm_eval.tasks import TaskManager
-    except ImportError:
-        raise ValueError(
-            "experiments.evaluation.harness needs lm-evaluation-harness: "
-            "pip install -e '.[harness]'"
-        ) from None
+    folder_of("lm_eval", "harness", "experiments.evaluation.harness")
+    import lm_eval
+    from lm_eval.api.model import LM
+    from lm_eval.tasks import TaskManager
 
     class Adapter(LM):
         loglikelihood: Callable = staticmethod(harness.loglikelihood)
@@ -300,8 +296,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", required=True, help="tasks of the harness, with commas")
     parser.add_argument("--include", help="folder with tasks of your own")
     parser.add_argument("--encoding", type=encoding, help="JSON: a name and its keywords")
-    parser.add_argument("--length", type=int, help="most tokens of context (default: as trained)")
-    parser.add_argument("--batch_tokens", type=int, default=8192, help="tokens of a forward pass")
+    parser.add_argument("--length", type=count, help="most tokens of context (default: as trained)")
+    parser.add_argument("--batch_tokens", type=count, default=8192, help="tokens of a forward pass")
     parser.add_argument("--num_fewshot", type=int, help="examples before each question")
     parser.add_argument("--limit", type=int, help="questions of each task")
     parser.add_argument("--out", type=Path, help="file for the results, as JSON")
@@ -312,13 +308,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = {"length": args.length or trained, "batch_tokens": args.batch_tokens}
     harness = Harness(model, text, **options, mesh=mesh, console=console)
     limits = {"num_fewshot": args.num_fewshot, "limit": args.limit}
-    found = evaluate(harness, args.tasks.split(","), args.include, **limits)
+    answers = evaluate(harness, args.tasks.split(","), args.include, **limits)
     from lm_eval.utils import make_table
 
-    console.print(make_table(found), markup=False, highlight=False)
+    console.print(make_table(answers), markup=False, highlight=False)
     if args.out:
         how = {"model": args.model, "encoding": args.encoding} | options | limits
-        write_json(args.out, {"results": found["results"]} | how)
+        write_json(args.out, {"results": answers["results"]} | how)
 
 
 if __name__ == "__main__":

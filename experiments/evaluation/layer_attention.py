@@ -28,16 +28,16 @@ def watch(
         rule that says which keys are seen.
       inputs, positions, **options: the arguments of ``Transformer.hidden``.
     """
-    found: list[Any] = []
+    results: list[Any] = []
 
     def watched(encoding, tile, v_BSKC, rule):
-        found.append(look(encoding, tile, rule))
+        results.append(look(encoding, tile, rule))
         return dense(encoding, tile, v_BSKC, rule)
 
     plain = _written_out(model)
     plain.implementation = watched
     plain.hidden(inputs, positions, **options)
-    return found
+    return results
 
 
 def weights(encoding: Encoding, tile: Tile, rule: Rule) -> jax.Array:
@@ -71,6 +71,6 @@ def _written_out(model):
 
 def _of_repeat(layer, repeat):
     """Returns one of the layers that are stacked in a layer under ``scan``."""
-    own = jax.tree.map(lambda p: p[repeat], layer)
-    own.rows = (layer.rows[repeat],)
-    return own
+    single = jax.tree.map(lambda p: p[repeat], layer)
+    single.rows = (layer.rows[repeat],)
+    return single

@@ -23,7 +23,7 @@ lengths. A window that is the beginning of a longer one is then not scored again
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -31,6 +31,8 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
+from experiments.results.record import Kept
+from experiments.settings import bounded, one_of
 from experiments.training.batches import in_batches, rows_of_pass
 from experiments.training.data import SPLITS
 from experiments.training.mesh import replicated, row_shards
@@ -56,7 +58,7 @@ class Protocols:
       batch_tokens: the most tokens of one forward pass, over all devices; CPUs get fewer.
     """
 
-    multiples: tuple[int, ...] = (1, 2, 4, 8, 16)
+    multiples: tuple[int, ...] = bounded((1, 2, 4, 8, 16), ascends=True, first=1)
     last_tokens: int = 256
     documents: int = 64
     splits: tuple[str, ...] = ("test", "manual")
@@ -65,43 +67,34 @@ class Protocols:
     batch_tokens: int = 16384
 
     def __post_init__(self):
-        if self.multiples[:1] != (1,) or sorted(set(self.multiples)) != list(self.multiples):
-            raise ValueError(f"eval.multiples={self.multiples} must ascend from 1")
-        for name in ("last_tokens", "documents", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"eval.{name}={getattr(self, name)} must be at least 1")
-        strides = [("window_stride", self.window_stride)]
-        for pair in self.strides:
-            if not isinstance(pair, tuple) or len(pair) != 2 or pair[1] < 1:
-                raise ValueError(
-                    f"eval.strides={self.strides} must be pairs (stride, documents), such as "
-                    "((8, 2),)"
-                )
-            strides.append(("strides", pair[0]))
-        if len({pair[0] for pair in self.strides}) < len(self.strides):
-            raise ValueError(f"eval.strides={self.strides} must name each stride once")
-        for name, stride in strides:
-            if stride < 1 or self.last_tokens % stride:
-                raise ValueError(
-                    f"eval.{name}: {stride} must divide eval.last_tokens={self.last_tokens}"
-                )
+        check_strides(self.last_tokens, self.window_stride, *(stride for stride, _ in self.strides))
         if any(self.multiples[-1] % multiple for multiple in self.multiples):
             raise ValueError(f"eval.multiples={self.multiples} must all divide the largest")
-        unknown = set(self.splits) - set(SPLITS)
-        if unknown or not self.splits:
-            raise ValueError(f"eval.splits={self.splits} must be some of {SPLITS}")
-
-    def check(self, train_length: int) -> None:
-        """Raises a ValueError if there are more targets than a training sequence has tokens."""
-        if self.last_tokens > train_length:
-            raise ValueError(
-                f"eval.last_tokens={self.last_tokens} must be at most the training length "
-                f"{train_length}, or the shortest context could not hold the targets"
-            )
+        for split in self.splits:
+            one_of("eval.splits", split, SPLITS)
 
     def document_length(self, train_length: int) -> int:
         """Returns the tokens of a document, which has the longest context before each target."""
         return self.multiples[-1] * train_length + self.last_tokens + 1
+
+
+def check_strides(last_tokens: int, *strides: int) -> None:
+    """Raises a ValueError for a stride by which windows cannot cover the targets."""
+    for stride in strides:
+        if last_tokens % stride:
+            raise ValueError(
+                f"eval.last_tokens={last_tokens} must be a multiple of every stride, and {stride} "
+                "is one: change eval.window_stride or eval.strides"
+            )
+
+
+def check_targets(last_tokens: int, train_length: int) -> None:
+    """Raises a ValueError if there are more targets than a training sequence has tokens."""
+    if last_tokens > train_length:
+        raise ValueError(
+            f"eval.last_tokens={last_tokens} must be at most the training length {train_length}, "
+            "or the shortest context could not hold the targets"
+        )
 
 
 class Scorer:
@@ -136,6 +129,19 @@ class Scorer:
         if self._mesh.devices.flat[0].platform == "cpu":
             tokens = min(tokens, _CPU_TOKENS * row_shards(self._mesh))
         return rows_of_pass(tokens, windows_NL.shape[1] - 1, self._mesh)
+
+    def batches(
+        self, windows_NL, stored: Kept, name: str, measure: Callable[[np.ndarray], Any]
+    ) -> Iterator[tuple[Any, int]]:
+        """Yields ``measure`` of each batch, kept under a name that begins so, and its tokens."""
+        rows = self.rows(windows_NL)
+        for start in range(0, len(windows_NL), rows):
+            batch = windows_NL[start : start + rows]
+            # The name has the batch's rows, because their number depends on that of the devices.
+            measured = stored.get(
+                f"{name}, {start} to {start + len(batch)}", functools.partial(measure, batch)
+            )
+            yield measured, batch[:, 1:].size
 
     def __call__(self, windows_NL, encoding: Encoding | Layers | None) -> np.ndarray:
         """Returns the losses of ``windows_NL`` in nats, float64 ``[N, L - 1]``.
@@ -246,7 +252,7 @@ def scored(losses: np.ndarray) -> dict[str, Any]:
 
 
 class _Windows:
-    """Scores windows of documents, except those that are the beginning of a scored window.
+    """Scores windows of documents; a window that begins a scored window is not scored again.
 
     Args:
       score: takes windows and an encoding and returns losses, see ``Scorer``.
@@ -267,16 +273,16 @@ class _Windows:
         """
         documents_NL = self._documents_NL[:count]
         new = [start for start in starts if start not in self.known]
-        found = {}
+        scored_now = {}
         if new:
             cut = [documents_NL[:, start : start + length + 1] for start in new]
             scored = self._score(np.stack(cut, axis=1).reshape(-1, length + 1), encoding)
             by_start = scored.reshape(len(documents_NL), len(new), length).swapaxes(0, 1)
-            found = dict(zip(new, by_start, strict=True))
+            scored_now = dict(zip(new, by_start, strict=True))
         if count is None:
-            self.known |= found
+            self.known |= scored_now
         known = {start: losses[:count, :length] for start, losses in self.known.items()}
-        return np.stack([(known | found)[start] for start in starts], axis=1)
+        return np.stack([(known | scored_now)[start] for start in starts], axis=1)
 
 
 def in_other_units(loss: float, bytes_per_token: float) -> dict[str, float]:

@@ -71,7 +71,7 @@ def score_document(
       PreemptedError: the scheduler asked to stop; finished chunks are saved.
     """
     tokens_N = np.asarray(tokens_N)
-    _check(tokens_N, model.embedding.shape[0], chunk)
+    _check(tokens_N, model.embedding.shape[0])
     tokens_N, length = tokens_N.astype(np.int32), len(tokens_N) - 1
     model = model if encoding is None else model.under(encoding)
     check_reach(model, length, length)
@@ -94,9 +94,9 @@ def _all_chunks(model, tokens_N, folder, console, chunk):
         for start in range(0, length, chunk):
             path = folder / f"{start:012d}.npz"
             tokens_1T = tokens_N[None, start : start + chunk + 1]
-            found = _load(path, (cache.layers, cache.made))
-            if found is not None:
-                losses_T, newest = found
+            read = _load(path, (cache.layers, cache.made))
+            if read is not None:
+                losses_T, newest = read
                 cache = _put(cache, newest, count=len(losses_T))
             else:
                 losses_T, cache = read_chunk(model, tokens_1T, cache)
@@ -156,16 +156,13 @@ def _digest(tree) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check(tokens_N, vocab_size, chunk):
-    if chunk < 1:
-        raise ValueError(f"chunk={chunk} must be at least 1 token")
-    if tokens_N.ndim != 1 or len(tokens_N) < 2:
+def _check(tokens_N, vocab_size):
+    # A cast to integers would change the tokens.
+    if tokens_N.ndim != 1 or len(tokens_N) < 2 or tokens_N.dtype.kind not in "iu":
         raise ValueError(
-            f"the document has shape {tokens_N.shape}, but must be [N] with two tokens or more: "
-            "one to read, one to score"
+            f"the document is {tokens_N.dtype} {tokens_N.shape}, but must be integers [N], two "
+            "tokens or more: one to read, one to score"
         )
-    if tokens_N.dtype.kind not in "iu":  # a cast to integers would change the tokens
-        raise ValueError(f"the document is of {tokens_N.dtype}, but token ids are integers")
     outside = tokens_N[(tokens_N < 0) | (tokens_N >= vocab_size)]
     if outside.size:
         raise ValueError(
@@ -204,7 +201,7 @@ def main() -> None:
         "--document", type=Path, required=True, help=".npy of token ids, or a file read as bytes"
     )
     parser.add_argument("--out", required=True, help="folder of the result")
-    parser.add_argument("--chunk", type=int, default=512, help="tokens of one step")
+    parser.add_argument("--chunk", type=command.count, default=512, help="tokens of one step")
     parser.add_argument(
         "--encoding",
         type=command.encoding,

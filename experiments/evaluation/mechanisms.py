@@ -31,13 +31,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.command import exit_status
+from experiments.command import count, exit_status
 from experiments.evaluation.layer_attention import watch, weights
-from experiments.evaluation.probes import last_weights, periods_of, variance_by_pair
-from experiments.pretrained.trained import load_run
-from experiments.results.bucket import folder_at
+from experiments.evaluation.probes import (
+    last_weights,
+    periods_of,
+    run_and_windows,
+    variance_by_pair,
+)
 from experiments.results.statistics import number
-from experiments.training.data import eval_windows, load_corpus
 from posenc_jax import Transformer, positions
 from posenc_jax.encodings.rotary.rope import RoPE
 
@@ -55,14 +57,14 @@ def measured(model: Transformer, windows_NL: np.ndarray) -> list[dict[str, Any]]
     Returns:
       Records of ``probe, value``, and ``layer`` or ``length`` where there are several.
     """
-    found = (*near(model, windows_NL), *ends(model, windows_NL))
-    return [*found, sink(model, windows_NL), *interpolation(model, windows_NL)]
+    attention = (*near(model, windows_NL), *ends(model, windows_NL), sink(model, windows_NL))
+    return [*attention, *interpolation(model, windows_NL)]
 
 
 def near(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]:
     """Yields "near" for each rotary layer."""
-    found, length = variance_by_pair(model, windows_NL), windows_NL.shape[1] - 1
-    layers = () if found is None else zip(found["period"], found["share"], strict=True)
+    pairs, length = variance_by_pair(model, windows_NL), windows_NL.shape[1] - 1
+    layers = () if pairs is None else zip(pairs["period"], pairs["share"], strict=True)
     for layer, (periods, share_HP) in enumerate(layers):
         if periods is not None:
             is_near = [is_near_to(length, period) for period in periods]
@@ -105,9 +107,9 @@ def interpolation(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[s
     """Yields "reach", "excess" and "bound" for each layer with RoPE."""
     length = windows_NL.shape[1] - 1
     whole, further = np.arange(length), np.arange(length, EXTENDED * length)
-    for layer, h_XP, turns_P in contributions(model, windows_NL):
+    for layer, h_XP, speed_P in contributions(model, windows_NL):
         trained, between, beyond = (
-            logits_at(h_XP, turns_P, distances) for distances in (whole, whole[:-1] + 0.5, further)
+            logits_at(h_XP, speed_P, distances) for distances in (whole, whole[:-1] + 0.5, further)
         )
         error = abs(between - (trained[:, 1:] + trained[:, :-1]) / 2).max(axis=1)
         reach = abs(beyond).max(axis=1) / abs(trained).max(axis=1)
@@ -117,22 +119,22 @@ def interpolation(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[s
         for name, value in (
             ("reach", reach.mean()),
             ("excess", excess),
-            ("bound", (error / published_bound(h_XP, turns_P)).max()),
+            ("bound", (error / published_bound(h_XP, speed_P)).max()),
         ):
             yield {"probe": name, "layer": layer, "value": float(value)}
 
 
-def published_bound(h_XP: np.ndarray, turns_P: np.ndarray) -> np.ndarray:
+def published_bound(h_XP: np.ndarray, speed_P: np.ndarray) -> np.ndarray:
     """Returns what theorem 2.1 of 2306.15595 allows half way between whole distances, ``[X]``.
 
     For d channels and a base c, this is ``d / (32 ln c)`` times the largest contribution.
     """
-    return abs(h_XP).max(axis=1) / (16 * np.log(turns_P[0] / turns_P[1]))
+    return abs(h_XP).max(axis=1) / (16 * np.log(speed_P[0] / speed_P[1]))
 
 
-def logits_at(h_XP: np.ndarray, turns_P: np.ndarray, distances_D: np.ndarray) -> np.ndarray:
+def logits_at(h_XP: np.ndarray, speed_P: np.ndarray, distances_D: np.ndarray) -> np.ndarray:
     """Returns the logits at distances, ``[X, D]``; the arguments are as in ``contributions``."""
-    return (h_XP @ np.exp(1j * turns_P[:, None] * distances_D)).real
+    return (h_XP @ np.exp(1j * speed_P[:, None] * distances_D)).real
 
 
 def contributions(
@@ -142,20 +144,20 @@ def contributions(
 
     Yields:
       The number of a layer; complex ``[X, P]``, for X pairs of a query and a key (all texts, heads
-      and keys) and P channel pairs; and by how many radians a channel pair turns in a token. At a
-      distance, a channel pair adds the real part of its number, turned by that many radians times
+      and keys) and P channel pairs; and the speed of each channel pair, in radians a token. At a
+      distance, a channel pair adds the real part of its number, rotated by the speed times
       the distance.
     """
     length = windows_NL.shape[1] - 1
-    for layer, turned_NHSP in enumerate(_last_products(model, windows_NL[:, :-1])):
-        if turned_NHSP is None:
+    for layer, rotated_NHSP in enumerate(_last_products(model, windows_NL[:, :-1])):
+        if rotated_NHSP is None:
             continue
         rope: Any = model.layer_at(layer)[0]
         periods = periods_of(rope, length)
-        turns_P = np.array([2 * math.pi / period if period else 0.0 for period in periods])
+        speed_P = np.array([2 * math.pi / period if period else 0.0 for period in periods])
         distance_S1 = np.arange(length)[::-1, None]
-        h_NHSP = np.asarray(turned_NHSP) * np.exp(-1j * turns_P * distance_S1)
-        yield layer, h_NHSP.reshape(-1, len(turns_P)), turns_P
+        h_NHSP = np.asarray(rotated_NHSP) * np.exp(-1j * speed_P * distance_S1)
+        yield layer, h_NHSP.reshape(-1, len(speed_P)), speed_P
 
 
 @jax.jit
@@ -183,12 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the numbers of the model of a finished run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="the folder of a run on text")
-    parser.add_argument("--windows", type=int, default=32, help="texts of the test split")
+    parser.add_argument("--windows", type=count, default=32, help="texts of the test split")
     args = parser.parse_args(arguments)
-    state, config = load_run(folder_at(args.run))
-    length, corpus = config["train"]["length"], load_corpus(config["corpus"])
-    windows_NL = eval_windows(corpus, "test", length=length + 1, count=args.windows)
-    for row in measured(state.model, windows_NL):
+    for row in measured(*run_and_windows(args.run, args.windows)):
         where = [f"{key} {row[key]}" for key in ("layer", "length") if key in row]
         print(row["probe"], *where, number(row["value"]))
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.command import exit_status
+from experiments.command import count, exit_status
 from experiments.evaluation.layer_attention import watch, weights
 from experiments.pretrained.trained import load_run
 from experiments.results.bucket import folder_at
@@ -54,10 +54,8 @@ def probe(model: Transformer, windows_NL: np.ndarray, *, seed: int) -> dict[str,
       seed: the seed of the random offsets.
 
     Raises:
-      ValueError: the model is not a decoder or has no finite loss, or the windows are too few or
-        too short.
+      ValueError: the model has no finite loss.
     """
-    _check(model, windows_NL)
     train_length = windows_NL.shape[1] - 1
     by_offset = loss_by_offset(model, windows_NL, offsets(train_length, seed))
     if not math.isfinite(by_offset["loss"][0]):
@@ -65,14 +63,14 @@ def probe(model: Transformer, windows_NL: np.ndarray, *, seed: int) -> dict[str,
             f"the loss of the model is {by_offset['loss'][0]} on these texts: a model that has "
             "diverged cannot be probed; train it again"
         )
-    found = {
+    measured = {
         "attention_by_distance": attention_by_distance(model, windows_NL),
         "variance_by_pair": variance_by_pair(model, windows_NL),
         "loss_by_offset": by_offset,
         "kernel": kernel(model, windows_NL, distances(train_length)),
     }
     sizes = {"train_length": train_length, "windows": len(windows_NL)}
-    return sizes | {name: _plain(each) for name, each in found.items() if each is not None}
+    return sizes | {name: _plain(value) for name, value in measured.items() if value is not None}
 
 
 def attention_by_distance(model: Transformer, windows_NL) -> dict[str, Any]:
@@ -178,8 +176,6 @@ def _shares(encoding, tile, rule):
 
 def offsets(train_length: int, seed: int) -> np.ndarray:
     """Returns the offsets that are tried, int32 ascending: 0, multiples of L, and random ones."""
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed={seed} must be 0 or more, and less than 2^64")
     rng = np.random.Generator(np.random.Philox(key=np.uint64(seed)))
     drawn = rng.integers(1, TIMES * train_length, RANDOM_OFFSETS)
     chosen = [0, train_length // 4, train_length, 4 * train_length, TIMES * train_length]
@@ -222,7 +218,7 @@ def distances(train_length: int) -> np.ndarray:
     last = TIMES * train_length
     # Fast rotary pairs turn in a few tokens: with fewer distances their curves would be aliased.
     every = np.arange(1, min(64, last) + 1, dtype=np.int32)
-    return np.union1d(every, [each for each in _spaced(last, 8) if each > 64])
+    return np.union1d(every, [distance for distance in _spaced(last, 8) if distance > 64])
 
 
 def kernel(model: Transformer, windows_NL, distances_D) -> dict[str, Any] | None:
@@ -299,24 +295,21 @@ def _spaced(last: int, per_octave: int) -> np.ndarray:
 def _plain(value: Any) -> Any:
     """Returns arrays as lists of numbers with 4 digits; a number that is not finite is None."""
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, jax.Array | np.ndarray):
         return _plain(value.tolist())
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_plain(part) for part in value]
     if isinstance(value, float):
         return float(f"{value:.4g}") if math.isfinite(value) else None
     return value
 
 
-def _check(model, windows_NL):
-    if not model.causal:
-        raise ValueError("the probes are for decoders, and this model has causal=False")
-    if np.ndim(windows_NL) != 2 or len(windows_NL) < 2 or windows_NL.shape[1] < 5:
-        raise ValueError(
-            f"windows_NL has shape {np.shape(windows_NL)}: give two texts or more, each of the "
-            "training length (4 tokens or more) and one token"
-        )
+def run_and_windows(folder: str, count: int) -> tuple[Transformer, np.ndarray]:
+    """Returns the model of a finished run on text, and texts of its test split for ``probe``."""
+    state, config = load_run(folder_at(folder))
+    length, corpus = config["train"]["length"], load_corpus(config["corpus"])
+    return state.model, eval_windows(corpus, "test", length=length + 1, count=count)
 
 
 @exit_status
@@ -325,13 +318,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="the folder of a run on text")
     parser.add_argument("--out", type=Path, default=Path("probes.html"))
-    parser.add_argument("--windows", type=int, default=64, help="texts of the test split")
+    parser.add_argument("--windows", type=count, default=64, help="texts of the test split")
     parser.add_argument("--seed", type=int, default=0, help="of the random offsets")
     args = parser.parse_args(arguments)
-    state, config = load_run(folder_at(args.run))
-    length, corpus = config["train"]["length"], load_corpus(config["corpus"])
-    windows_NL = eval_windows(corpus, "test", length=length + 1, count=args.windows)
-    drawn = probe_figures.draw(probe(state.model, windows_NL, seed=args.seed), length)
+    model, windows_NL = run_and_windows(args.run, args.windows)
+    probed = probe(model, windows_NL, seed=args.seed)
+    drawn = probe_figures.draw(probed, probed["train_length"])
     body = fill("probes.html", run=args.run, probes=probe_figures.shown(drawn))
     write_files(args.out.parent, {args.out.name: document(f"Probes of {args.run}", body)})
     print(f"probes: {args.out}")

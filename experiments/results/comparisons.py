@@ -30,7 +30,7 @@ with ``d`` degrees of freedom, times an error of estimation; the spread of their
 
 In simulations without any effect, with three seeds, 0 to 7 % of the families of 80 schemes have a
 verdict, and 0 to 10 % of those of 2 to 24 schemes, depending on how much the true variances differ;
-see ``tests/test_comparisons.py``.
+see ``tests/experiments/results/test_comparisons.py``.
 """
 
 import functools

@@ -35,19 +35,19 @@ class Language(Comparison):
             )
 
     def evaluate(self, point, model):
-        found = super().evaluate(point, model)
+        evaluation = super().evaluate(point, model)
         # A model that diverged cannot be probed.
-        if point.seed == 0 and math.isfinite(found["records"][0]["loss"]):
+        if point.seed == 0 and math.isfinite(evaluation["records"][0]["loss"]):
             split = next(iter(self.documents))
             windows_NL = self.documents[split][:, : self.recipe.length + 1]
-            found["probes"] = {"scheme": point.scheme} | probe(model, windows_NL, seed=0)
-        return found
+            evaluation["probes"] = {"scheme": point.scheme} | probe(model, windows_NL, seed=0)
+        return evaluation
 
     def probes(self) -> dict[str, dict]:
         """Returns the results of the probes of the first seed's models, by scheme."""
         evaluations, _, _ = self.results()
-        each = [found["probes"] for found in evaluations if "probes" in found]
-        return {one["scheme"]: one for one in each}
+        probed = [run["probes"] for run in evaluations if "probes" in run]
+        return {probes["scheme"]: probes for probes in probed}
 
 
 class Atlas(Studies):
@@ -65,12 +65,12 @@ class Atlas(Studies):
             f"{self.setup('tasks')}. Extensions of RoPE have the factor of the length that is read."
         )
         about["tasks"] = ASKED
-        found = atlas.atlas_of(studies, about)
-        atlas.print_summary(found, self.console)
+        answers = atlas.atlas_of(studies, about)
+        atlas.print_summary(answers, self.console)
         ledger = read_json(self.workdir / "claims" / "claims.json") or {"claims": []}
-        cards = self.cards([name for name in found.schemes if name != WINDOWED])
+        cards = self.cards([name for name in answers.schemes if name != WINDOWED])
         folder = self.workdir / "atlas"
-        return atlas_page.write(folder, found, cards, language.probes(), ledger["claims"])
+        return atlas_page.write(folder, answers, cards, language.probes(), ledger["claims"])
 
     def cards(self, schemes: list[str]) -> dict[str, str]:
         """Returns what each scheme does to attention, with the keywords that it has on text."""
@@ -83,10 +83,10 @@ class Atlas(Studies):
         with stage("atlas  pages", len(schemes), self.console) as advance, page_style():
             cards = {}
             for name in schemes:
-                own = language.keywords(name, gallery.TIMES)
+                keywords = language.keywords(name, gallery.TIMES)
                 if name in PATTERNS:
-                    own |= {"num_layers": model["num_layers"]}
+                    keywords |= {"num_layers": model["num_layers"]}
                 curves = f"<figcaption>{gallery.CURVES}</figcaption>"
-                cards[name] = gallery.card(name, sizes, own) + curves
+                cards[name] = gallery.card(name, sizes, keywords) + curves
                 advance(name)
         return cards

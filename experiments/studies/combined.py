@@ -1,5 +1,6 @@
 """Runs several experiments as one, each in its own folder, with one report on all of them."""
 
+import abc
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from experiments.results.record import environment_of
 from experiments.running.points import point_of
 
 
-class Studies:
+class Studies(abc.ABC):
     """Runs the experiments in ``config.studies``; see ``make_experiment`` for the arguments.
 
     Each runs in a folder of its own in the workdir, one after the other. A study that several
@@ -53,6 +54,7 @@ class Studies:
 
     def wait_for_others(self, name: str) -> None:
         """Waits for runs of other programs that a study needs; a subclass may have such studies."""
+        del name
 
     def environment(self) -> dict[str, Any]:
         """Returns versions, devices and revisions of the finished runs of all studies."""
@@ -67,13 +69,13 @@ class Studies:
         rates = sorted({point.rate for point in part.points if point.rate is not None})
         rate = f"a rate of {recipe.learning_rate:g}"
         if rates:
-            rate = f"the best rate of {', '.join(f'{each:g}' for each in rates)} for each scheme"
+            rate = f"the best rate of {', '.join(f'{one:g}' for one in rates)} for each scheme"
         return (
             f"models of depth {model['num_layers']} and width {model['model_dim']}, trained by "
             f"{recipe.optimizer} at {rate} for {recipe.steps} steps of {recipe.batch_size} rows of "
             f"at most {recipe.length} tokens"
         )
 
+    @abc.abstractmethod
     def write_report(self, command: str) -> Path:
         """Writes the report of all finished points and returns its path."""
-        raise NotImplementedError

@@ -7,8 +7,8 @@ An experiment is one module with a subclass of ``Experiment``, one config, and o
 ``experiments/registry.py``. The subclass says
 
     title, summary, axes     for the report; the names of the position axes
-    load()                   reads and checks ``self.config`` ("task", "eval", "model"), and sets
-                             ``length``, ``panels`` and ``data``
+    kinds                    the dataclasses of the settings in ``config.task`` and ``config.eval``
+    load()                   reads the data, and sets ``length``, ``panels`` and ``data``
     task(point)              a ``Drawn``: the model, batches and the loss
     measure(scheme, model)   one ``Result`` for every x of every panel
     pictures()               example inputs by caption, for the report
@@ -20,11 +20,12 @@ positions, or whether there are ruler tokens. A variant with ``of`` is not train
 the checkpoint of the variant that ``of`` names, with its own encoding instead of the trained one.
 """
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -39,18 +40,23 @@ from experiments.results.panels import Map, Panel, PanelStudy, Result
 from experiments.results.reports import panel_report
 from experiments.running.points import trained_points
 from experiments.running.sweep import Sweep
+from experiments.settings import filled, names_in, one_of
 from experiments.training.batches import in_batches
 from experiments.training.encodings import as_trained, check_heads, make_encoding
 from experiments.training.host import memory_of_host
 from experiments.training.mesh import make_mesh, own_part, replicated, row_shards
 from experiments.training.recipe import Recipe
 from posenc_jax import Encoding, Layers, Transformer
-from posenc_jax.registry import suggest
 
 Model = TypeVar("Model", bound=Transformer)
 
 
-class Drawn:
+def generator(*key: int) -> np.random.Generator:
+    """Returns the generator of a key of two numbers: the same key draws the same anywhere."""
+    return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
+
+
+class Drawn(abc.ABC):
     """Draws batches at random, as a ``Task``; a subclass has ``init``, ``draw`` and ``loss``.
 
     Each process of a job draws the whole batch and keeps its own rows, because a generator for each
@@ -65,9 +71,9 @@ class Drawn:
         self.experiment, self.scheme = experiment, scheme
         self.batch_size: int = experiment.recipe.batch_size
 
+    @abc.abstractmethod
     def draw(self, rng: np.random.Generator, count: int) -> Any:
         """Returns ``count`` examples, a pytree of arrays with the examples along axis 0."""
-        raise NotImplementedError
 
     def draw_at(self, step: int, rng: np.random.Generator, count: int) -> Any:
         """Returns the examples of a training step; a subclass may make them harder with time."""
@@ -75,17 +81,17 @@ class Drawn:
         return self.draw(rng, count)
 
     def batch(self, seed, step, part, parts):
-        words = np.random.Philox(key=np.array([seed, step], np.uint64))
-        whole = self.draw_at(step, np.random.Generator(words), self.batch_size)
+        whole = self.draw_at(step, generator(seed, step), self.batch_size)
         size = self.batch_size // parts
         return jax.tree.map(lambda x: x[part * size : (part + 1) * size], whole)
 
 
-class Experiment(Sweep):
+class Experiment(Sweep, abc.ABC):
     """Runs a config such as ``configs/images.py``; see ``make_experiment`` for the arguments.
 
     Attributes:
       schemes: the variants that are compared.
+      setting, trials: the settings in ``config.task`` and ``config.eval``.
       title, summary: for the report.
       axes: names of the position axes.
       length: tokens of a training sequence, set by ``load``.
@@ -93,6 +99,9 @@ class Experiment(Sweep):
       data: the fields that comparable runs must share, such as a digest, set by ``load``.
     """
 
+    kinds: tuple[type, type]
+    setting: Any
+    trials: Any
     title: str
     summary: str
     axes: tuple[str, ...]
@@ -102,12 +111,14 @@ class Experiment(Sweep):
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         check_heads(config.model)
-        if config.eval.batch < 1:
-            raise ValueError(f"eval.batch={config.eval.batch} must be at least 1")
         self.config = config.to_dict()  # which the methods called below read
-        named = [name.strip() for name in config.schemes.split(",")]
-        self.schemes = [*config.variants] if named == ["all"] else named
-        extend = {n: v["of"] for n in self.schemes if (v := self.variant(n)).get("of")}
+        variants, is_all = self.config["variants"], config.schemes.strip() == "all"
+        self.schemes = [*variants] if is_all else names_in("schemes", config.schemes, variants)
+        extend = {name: of for name in self.schemes if (of := variants[name].get("of"))}
+        self.setting, self.trials = (
+            filled(kind, name, self.config[name])
+            for kind, name in zip(self.kinds, ("task", "eval"), strict=True)
+        )
         rates = config.get("sweep", {}).get("learning_rate", ())
         points = trained_points(self.schemes, extend, config.seeds, rates)
         self.load()
@@ -119,16 +130,12 @@ class Experiment(Sweep):
             self.encoding(name, None)
 
     def check(self):
+        """Raises a ValueError as ``Sweep`` does, and for a batch that takes too much memory."""
         super().check()
-        self._check_memory()
-
-    def _check_memory(self):
-        """Raises a ValueError for a batch that this machine's memory cannot hold."""
-        task, recipe, model = self.task(self.points[0]), self.recipe, self.config["model"]
-        needed = 0
-        if isinstance(task, Drawn):
-            example = jax.tree.leaves(task.draw(np.random.default_rng(0), 1))
-            needed += recipe.batch_size * sum(np.asarray(x).nbytes for x in example)
+        recipe, model = self.recipe, self.config["model"]
+        task = cast(Drawn, self.task(self.points[0]))
+        example = jax.tree.leaves(task.draw(np.random.default_rng(0), 1))
+        needed = recipe.batch_size * sum(np.asarray(x).nbytes for x in example)
         if self.mesh.devices.flat[0].platform == "cpu":
             # A step holds at least what each layer makes of each token.
             rows = recipe.batch_size // recipe.accumulate // own_part(self.mesh)[1]
@@ -140,13 +147,13 @@ class Experiment(Sweep):
                 f"and this machine has {memory / 2**30:,.0f}; give a smaller batch"
             )
 
+    @abc.abstractmethod
     def load(self) -> None:
-        """Reads the config, and sets ``length``, ``panels``, ``data`` and ``summary``."""
-        raise NotImplementedError
+        """Reads the data, and sets ``length``, ``panels``, ``data`` and ``summary``."""
 
+    @abc.abstractmethod
     def measure(self, scheme: str, model: Transformer) -> Iterator[Result]:
         """Yields one result for every x of every panel."""
-        raise NotImplementedError
 
     def pictures(self) -> dict[str, np.ndarray]:
         """Returns pictures by caption, ``[height, width]`` or ``[height, width, 3]``, 0 to 1."""
@@ -159,25 +166,27 @@ class Experiment(Sweep):
 
     def variant(self, scheme: str) -> dict[str, Any]:
         """Returns the variant called ``scheme``."""
-        variants = self.config["variants"]
-        if scheme not in variants:
-            known = suggest(scheme, variants, "config.variants has")
-            raise ValueError(f"unknown scheme {scheme!r}{known}")
-        return variants[scheme]
+        return self.config["variants"][scheme]
+
+    def placed_by(self, scheme: str, builders: Iterable[str]) -> str:
+        """Returns the name of the builder of a variant's positions, one of ``builders``."""
+        places = self.variant(scheme).get("positions", "grid")
+        name = places["name"] if isinstance(places, dict) else places
+        return one_of(f"variants.{scheme}.positions", name, builders)
 
     def keywords(self, scheme: str) -> dict[str, Any]:
         """Returns the name and the keywords of a variant's encoding.
 
-        A variant with ``of`` takes the keywords of the trained variant, except those that it sets
-        to another value than the scheme's default.
+        A variant with ``of`` takes the keywords of the trained variant, unless it sets a keyword to
+        another value than the scheme's default.
         """
         variant = self.variant(scheme)
-        own, of = variant["encoding"], variant.get("of")
+        encoding, of = variant["encoding"], variant.get("of")
         if not of:
-            return own
-        usual = own_defaults(own["name"])
-        trained = as_trained(own["name"], self.variant(of)["encoding"])
-        return own | {key: v for key, v in trained.items() if own.get(key) == usual[key]}
+            return encoding
+        usual = own_defaults(encoding["name"])
+        trained = as_trained(encoding["name"], self.variant(of)["encoding"])
+        return encoding | {key: v for key, v in trained.items() if encoding.get(key) == usual[key]}
 
     def encoding(self, scheme: str, rngs: nnx.Rngs | None) -> Encoding | Layers:
         """Builds the encoding of a variant."""
@@ -220,9 +229,8 @@ class Experiment(Sweep):
                 for result in self.measure(scheme, model):
                     records.append(where | dataclasses.asdict(result))
                     advance(f"{result.condition} {result.x}")
-                if point.seed == 0:
-                    found = self.maps(scheme, model)
-                    maps += [{"scheme": scheme} | dataclasses.asdict(each) for each in found]
+                for drawn in self.maps(scheme, model) if point.seed == 0 else ():
+                    maps.append({"scheme": scheme} | dataclasses.asdict(drawn))
         return {"records": records, "maps": maps}
 
     def print_point(self, point, evaluation):
@@ -241,7 +249,8 @@ class Experiment(Sweep):
     def study(self, command):
         evaluations, training, failures = self.results()
         records, maps = (
-            [each for found in evaluations for each in found[key]] for key in ("records", "maps")
+            [one for evaluation in evaluations for one in evaluation[key]]
+            for key in ("records", "maps")
         )
         about = self.about(command)
         about |= {key: getattr(self, key) for key in ("title", "summary", "axes", "data")}

@@ -164,8 +164,8 @@ def _cost_and_curves(encoding: Encoding, window: int | None, args):
 def _summary(name) -> str:
     """Returns the first sentence of a scheme's docstring and what follows its equation, as HTML."""
     documented = docstrings.of_scheme(name)
-    sentences = [each.sentence for each in documented if each.sentence]
-    prose = [re.sub(r"\s+", " ", part) for each in documented for part in each.prose]
+    sentences = [doc.sentence for doc in documented if doc.sentence]
+    prose = [re.sub(r"\s+", " ", part) for doc in documented for part in doc.prose]
     paragraphs = (html.escape(part) for part in [*sentences[:1], *prose[:1]])
     return re.sub("``(.+?)``", r"<code>\1</code>", "".join(f"<p>{p}</p>" for p in paragraphs))
 

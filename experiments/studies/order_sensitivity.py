@@ -54,13 +54,13 @@ def distances(scheme: str, causal: bool, seed: int) -> dict[str, float]:
     encoding = _with_noise(make_encoding(keywords, _MODEL, _TRAIN_LENGTH, rngs), rngs)
     model = Transformer(encoding, vocab_size=3, **_MODEL, causal=causal, rngs=rngs)
     first_TD, *others = _outputs(model, jnp.array([(0, 1, 2), *ORDERS.values()]))
-    found = {}
+    by_pair = {}
     for (pair, order), other_TD in zip(ORDERS.items(), others, strict=True):
         same_TD = other_TD[np.argsort(order)]  # the outputs of the tokens in their first order
         changes_T = jnp.linalg.norm(first_TD - same_TD, axis=-1)
         distance = float((changes_T / jnp.linalg.norm(first_TD, axis=-1)).max())
-        found[pair] = float(f"{distance:.1e}") if distance > BLIND else 0.0
-    return found
+        by_pair[pair] = float(f"{distance:.1e}") if distance > BLIND else 0.0
+    return by_pair
 
 
 @jax.jit

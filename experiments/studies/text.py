@@ -12,10 +12,10 @@ from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from experiments.config import filled
 from experiments.evaluation.lengths import (
     Protocols,
     Scorer,
+    check_targets,
     evaluate,
     in_other_units,
     print_losses,
@@ -26,6 +26,7 @@ from experiments.results.lengths import LengthStudy, with_window
 from experiments.results.reports import length_report
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep
+from experiments.settings import filled
 from experiments.training.data import (
     SPLITS,
     Corpus,
@@ -51,16 +52,16 @@ class Comparison(Sweep):
         recipe, mesh = Recipe(**config.train), make_mesh(**config.mesh)
         super().__init__(config.to_dict(), points(config), recipe, mesh, workdir, console)
         self.protocols = filled(Protocols, "eval", config.eval)
-        self.protocols.check(self.recipe.length)
+        check_targets(self.protocols.last_tokens, self.recipe.length)
         self.corpus = load_corpus(config.corpus)
         self.windows = window_index(self.corpus, "train", self.recipe.length)
         self.documents = _documents(self.corpus, self.protocols, self.recipe.length)
         self.check()
-        for split, found in self.documents.items():
-            if len(found) < self.protocols.documents:
+        for split, windows_NL in self.documents.items():
+            if len(windows_NL) < self.protocols.documents:
                 console.print(
-                    f"eval.documents={self.protocols.documents}, but {split} has only {len(found)} "
-                    f"windows of {found.shape[1]} tokens: these are scored",
+                    f"eval.documents={self.protocols.documents}, but {split} has only "
+                    f"{len(windows_NL)} windows of {windows_NL.shape[1]} tokens: these are scored",
                     highlight=False,
                 )
         if config.schemes.strip() == "all":
@@ -111,7 +112,7 @@ class Comparison(Sweep):
         length, protocols = self.recipe.length, self.protocols
         # Extensions are built for each length separately.
         adapts = {scheme: scheme != point.scheme or _adapts(model) for scheme in point.schemes}
-        total = len(splits) * sum(work(protocols, length, each) for each in adapts.values())
+        total = len(splits) * sum(work(protocols, length, adapt) for adapt in adapts.values())
         records, curves = [], []
         with stage(f"{point.name}  evaluate", total, self.console) as advance:
             score = Scorer(model, self.mesh, protocols.batch_tokens, advance)
@@ -119,10 +120,11 @@ class Comparison(Sweep):
                 extended = scheme != point.scheme
                 at = functools.partial(self._extension, scheme) if extended else lambda _: None
                 for split in splits:
-                    documents = self.documents[split]
-                    found, curve = evaluate(score, documents, protocols, length, at, adapts[scheme])
+                    scored, curve = evaluate(
+                        score, self.documents[split], protocols, length, at, adapts[scheme]
+                    )
                     where = {"scheme": scheme, "seed": point.seed, "split": split}
-                    for record in found:
+                    for record in scored:
                         units = in_other_units(record["loss"], self.corpus.bytes_per_token)
                         records.append(where | record | units)
                     curves.append(where | curve)
@@ -143,8 +145,9 @@ class Comparison(Sweep):
     def keywords(self, scheme: str, multiple: int) -> dict[str, Any]:
         """Returns the keywords of a scheme at ``multiple`` times the training length."""
         is_trained = any(point.scheme == scheme for point in self.points)
-        own = self.config["encodings"][scheme] if is_trained else self._extension_config(scheme)
-        return at_ratio(own, multiple, self.recipe.length)
+        trained = self.config["encodings"].get(scheme)
+        keywords = trained if is_trained else self._extension_config(scheme)
+        return at_ratio(keywords, multiple, self.recipe.length)
 
     def _extension(self, name, multiple):
         """Builds the encoding that extends a trained one to ``multiple`` times its length."""
@@ -162,7 +165,8 @@ class Comparison(Sweep):
     def study(self, command):
         evaluations, training, failures = self.results()
         records, curves = (
-            [each for found in evaluations for each in found[key]] for key in ("records", "curves")
+            [one for evaluation in evaluations for one in evaluation[key]]
+            for key in ("records", "curves")
         )
         about = self.about(command) | {
             "train_length": self.recipe.length,

@@ -135,7 +135,7 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
         ([TINY, where, "--config.schemes=nopee"], "'nopee', did you mean 'nope'"),
         ([TINY, where, "--task_id=99"], "task_id=99"),
         ([TINY, where, "--task_id=-5"], "--task_id=-5"),
-        ([TINY.replace("tiny", "tin"), where], "unknown preset 'tin'"),
+        ([TINY.replace("tiny", "tin"), where], "preset='tin'"),
         (["--config=configs/nothing.py:small", where], "--config=configs/nothing.py is no file"),
         ([TINY, where, "--config.experiment=tasks"], "--config.experiment"),
         ([TINY, where, "--config.seeds=1000000000"], "seeds=1000000000"),

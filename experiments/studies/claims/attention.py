@@ -6,7 +6,6 @@ from experiments.studies.claims.effects import (
     in_layer,
     more_at_length,
     sinks,
-    sinks_somewhere,
 )
 
 _LAYERS = (0, 1)
@@ -103,8 +102,8 @@ CLAIMS: tuple[Claim, ...] = (
         "models of about 60M parameters: a sink appears without positions, and with ALiBi, learned "
         "positions and RoPE, after enough training on enough data",
         _OF_SINKS,
-        tuple(sinks(scheme, _SINK) for scheme in _OF_SINKS),
-        needs=(sinks_somewhere(_OF_SINKS, _SINK),),
+        tuple(sinks(scheme, low=_SINK) for scheme in _OF_SINKS),
+        needs=(sinks(*_OF_SINKS, low=_SINK),),
         scale_needed="training until a sink appears; the paper's models have 60M parameters",
         is_of_text=False,
     ),

@@ -2,6 +2,8 @@
 
 import math
 import statistics
+from collections.abc import Callable
+from typing import Any
 
 from scipy import stats
 
@@ -20,7 +22,12 @@ PROBED = "probed"
 _FLAT = 0.05
 
 
-def grows_less(one: str, other: str, multiple: int, **range_) -> Effect:
+def _below_0(says: str, of: Callable[[Answers], Seeds], **range_: float) -> Effect:
+    """Says that a number is below 0, or within another range."""
+    return Effect(says, of, **({"high": 0.0} | range_))
+
+
+def grows_less(one: str, other: str, multiple: int, **range_: float) -> Effect:
     """Says that the loss of ``one`` grows less from the trained length than that of ``other``.
 
     What one scheme is ahead at the trained length says nothing about longer texts.
@@ -29,25 +36,30 @@ def grows_less(one: str, other: str, multiple: int, **range_) -> Effect:
     def growth(answers: Answers, scheme: str) -> Seeds:
         return answers.bits("language", scheme, multiple) - answers.bits("language", scheme, 1)
 
-    return Effect(
+    return _below_0(
         f"growth of bits per byte from 1x to {multiple}x, {one} minus {other}",
         lambda a: growth(a, one) - growth(a, other),
-        **({"high": 0.0} | range_),
+        **range_,
     )
 
 
 def less(
-    one: str, other: str, multiple: int, of: str = "language", than: str = "language", **range_
+    one: str,
+    other: str,
+    multiple: int,
+    of: str = "language",
+    than: str = "language",
+    **range_: float,
 ) -> Effect:
     """Says that ``one`` in the study ``of`` has a lower loss than ``other`` in ``than``."""
-    return Effect(
+    return _below_0(
         f"bits per byte at {multiple}x, {one} minus {other}" + ", trained at 2L" * (of == "double"),
         lambda a: a.bits(of, one, multiple) - a.bits(than, other, multiple),
-        **({"high": 0.0} | range_),
+        **range_,
     )
 
 
-def change(scheme: str, multiple: int, *, study: str = "language", **range_):
+def change(scheme: str, multiple: int, *, study: str = "language", **range_: float) -> Effect:
     """Says in which range the loss lies, relative to the loss with only the most recent tokens."""
     return Effect(
         f"loss of {scheme} at {multiple}x over that of the most recent 1x tokens alone, minus 1",
@@ -59,7 +71,7 @@ def change(scheme: str, multiple: int, *, study: str = "language", **range_):
 def more(one: str, other: str, tasks: tuple[str, ...], multiple: int) -> Effect:
     """Says that ``one`` has more answers right than ``other``, on average over ``tasks``."""
 
-    def share(answers: Answers, scheme: str):
+    def share(answers: Answers, scheme: str) -> Seeds:
         return mean(*(answers.hits("tasks", scheme, task, multiple) for task in tasks))
 
     return Effect(
@@ -79,6 +91,7 @@ def learned(schemes: tuple[str, ...], tasks: tuple[str, ...]) -> Effect:
 
 
 def errors(scheme: str, multiple: int, **range_: float) -> Effect:
+    """Says in which range the share of wrong rows of the task flip_flop lies."""
     return Effect(
         f"share of rows of flip_flop wrong at {multiple}x, {scheme}",
         lambda a: (a.hits("tasks", scheme, "flip_flop", multiple) - 1.0) / -1.0,
@@ -86,20 +99,34 @@ def errors(scheme: str, multiple: int, **range_: float) -> Effect:
     )
 
 
-def tuned(one: str, steps: int, other: str, other_steps: int) -> Effect:
-    def loss(answers: Answers, scheme: str, steps: int):
-        where = dict(scheme=scheme, protocol="last", multiple=8, steps=steps)
-        return answers.read("extension", "bits_per_byte", **where)
+def _tuned_bits(answers: Answers, scheme: str, steps: int, **where: Any) -> Seeds:
+    """Returns bits per byte in the study extension, by default with texts of 8x."""
+    where = {"protocol": "last", "multiple": 8} | where
+    return answers.read("extension", "bits_per_byte", scheme=scheme, steps=steps, **where)
 
-    return Effect(
+
+def tuned(one: str, steps: int, other: str, other_steps: int) -> Effect:
+    """Says that a model tuned for some steps has a lower loss than another one."""
+    return _below_0(
         f"bits per byte at 8x, {one} after {steps} steps minus {other} after {other_steps}",
-        lambda a: loss(a, one, steps) - loss(a, other, other_steps),
-        high=0.0,
+        lambda a: _tuned_bits(a, one, steps) - _tuned_bits(a, other, other_steps),
+    )
+
+
+def beats_plain_window(scheme: str, steps: int) -> Effect:
+    """Says that a tuned model makes use of more context than plain RoPE was trained with."""
+    window = {"protocol": "windowed", "multiple": 1}
+    return _below_0(
+        f"bits per byte, {scheme} at 8x after {steps} steps minus rope with the most recent 1x "
+        "tokens",
+        lambda a: _tuned_bits(a, scheme, steps) - _tuned_bits(a, "rope", 0, **window),
     )
 
 
 def keeps(scheme: str, steps: int) -> Effect:
-    def accuracy(answers: Answers, scheme: str, steps: int):
+    """Says that a tuned model keeps the accuracy at short context."""
+
+    def accuracy(answers: Answers, scheme: str, steps: int) -> Seeds:
         where = dict(scheme=scheme, protocol="short", steps=steps)
         return answers.read("extension", "accuracy", **where)
 
@@ -111,15 +138,15 @@ def keeps(scheme: str, steps: int) -> Effect:
 
 
 def searched(one: str, other: str, group: str = "near") -> Effect:
+    """Says that factors of one method have a lower loss than those of another."""
     multiple = {"near": "8x", "far": "64x, tuned at 8x"}[group]
 
-    def loss(answers: Answers, scheme: str):
+    def loss(answers: Answers, scheme: str) -> Seeds:
         return answers.read("longrope", "last_loss", group=group, scheme=scheme)
 
-    return Effect(
+    return _below_0(
         f"nats per token at {multiple}, {one} minus {other}, on documents that no search read",
         lambda a: loss(a, one) - loss(a, other),
-        high=0.0,
     )
 
 
@@ -140,17 +167,18 @@ def sees_order(scheme: str, pair: str) -> Effect:
     return Effect(says, power, low=math.log10(BLIND))
 
 
-def at_stride_1(answers: Answers, multiple: int):
+def at_stride_1(answers: Answers, multiple: int) -> Seeds:
+    """Returns bits per byte of ALiBi where every token has the same context."""
     where = dict(scheme="alibi", split="test", protocol="sliding", stride=1, multiple=multiple)
     return answers.read("far", "bits_per_byte", **where)
 
 
 def rung_less(one: str, other: str, multiple: int, study: str = RUNG, **range_: float) -> Effect:
     """Says that ``one`` has a lower loss than ``other`` on a rung of the ladder."""
-    return Effect(
+    return _below_0(
         f"bits per byte at {multiple}x, {one} minus {other}, in {study}",
         lambda a: a.rung_bits(study, one, multiple) - a.rung_bits(study, other, multiple),
-        **({"high": 0.0} | range_),
+        **range_,
     )
 
 
@@ -165,11 +193,10 @@ def rung_change(scheme: str, multiple: int, study: str = RUNG, **range_: float) 
 
 def beats_window(scheme: str, of: str) -> Effect:
     """Says that a scheme with the whole of texts of 16x is better than another in its window."""
-    return Effect(
+    return _below_0(
         f"bits per byte after the first 1x tokens, {scheme} with texts of 16x minus {of} with the "
         f"most recent 1x tokens, in {RUNG}",
         lambda a: a.rung_bits(RUNG, scheme, 16, "beyond") - a.rung_bits(RUNG, of, 16, "cut"),
-        high=0.0,
     )
 
 
@@ -188,7 +215,7 @@ def in_layer(name: str, says: str, scheme: str, layer: int, **range_: float) -> 
 
 
 def at_length(name: str, says: str, scheme: str, length: int, **range_: float) -> Effect:
-    """Says in which range such a number lies in texts of a length."""
+    """Says in which range a number of ``evaluation/mechanisms.py`` lies in texts of a length."""
     return Effect(
         f"{says}, {scheme}, in texts of {length} tokens",
         lambda a: probe(a, name, scheme, length=length),
@@ -197,7 +224,7 @@ def at_length(name: str, says: str, scheme: str, length: int, **range_: float) -
 
 
 def more_at_length(name: str, says: str, one: tuple[str, int], other: tuple[str, int]) -> Effect:
-    """Says that such a number is larger for one scheme and length than for another."""
+    """Says that a number of ``mechanisms.py`` is larger for one scheme and length than another."""
     (scheme, length), (than, of) = one, other
     return Effect(
         f"{says}, {scheme} in texts of {length} tokens minus {than} in texts of {of}",
@@ -206,38 +233,13 @@ def more_at_length(name: str, says: str, one: tuple[str, int], other: tuple[str,
     )
 
 
-def sinks(scheme: str, low: float) -> Effect:
-    """Says how much attention to the first token some head has."""
+def sinks(*schemes: str, low: float) -> Effect:
+    """Says how much attention to the first token some head has, under some of the schemes."""
+    which = f"any of {', '.join(schemes)}" if len(schemes) > 1 else schemes[0]
     return Effect(
-        f"largest mean attention of a head to the first token, {scheme}",
-        lambda a: probe(a, "sink", scheme),
-        low=low,
-    )
-
-
-def sinks_somewhere(schemes: tuple[str, ...], low: float) -> Effect:
-    """Says how much attention to the first token some head has under some scheme."""
-    return Effect(
-        f"largest mean attention of a head to the first token, any of {', '.join(schemes)}",
+        f"largest mean attention of a head to the first token, {which}",
         lambda a: most(*(probe(a, "sink", scheme) for scheme in schemes)),
         low=low,
-    )
-
-
-def beats_plain_window(scheme: str, steps: int) -> Effect:
-    """Says that a tuned model makes use of more context than plain RoPE was trained with."""
-
-    def difference(answers: Answers) -> Seeds:
-        where = dict(multiple=8, steps=steps, protocol="last", scheme=scheme)
-        loss = answers.read("extension", "bits_per_byte", **where)
-        where = dict(protocol="windowed", scheme="rope", steps=0)
-        return loss - answers.read("extension", "bits_per_byte", **where)
-
-    return Effect(
-        f"bits per byte, {scheme} at 8x after {steps} steps minus rope with the most recent 1x "
-        "tokens",
-        difference,
-        high=0.0,
     )
 
 
@@ -247,15 +249,12 @@ def loss_ranks_recall(answers: Answers) -> Seeds:
     A scheme is flat here if its loss at 16x is above that of the most recent tokens by less than
     ``_FLAT`` of it, on average over seeds.
     """
-    if not {"language", "tasks"} <= answers.studies.keys():
-        raise MissingRunError("no data yet: there is no study language, or none of tasks")
     losses, shares = {}, {}
-    for scheme in {r["scheme"]: None for r in answers.studies["tasks"].records}:
+    records = answers.studies["tasks"].records if "tasks" in answers.studies else []
+    for scheme in {r["scheme"]: None for r in records}:
         try:
-            loss, recent = (
-                answers.bits("language", scheme, 16),
-                answers.recent_bits("language", scheme),
-            )
+            loss = answers.bits("language", scheme, 16)
+            recent = answers.recent_bits("language", scheme)
             share = answers.hits("tasks", scheme, "recall", 4)
         except MissingRunError:
             continue
@@ -263,7 +262,7 @@ def loss_ranks_recall(answers: Answers) -> Seeds:
             losses[scheme], shares[scheme] = loss, share
     if len(losses) < 3:
         raise MissingRunError("no data yet of recall under three schemes with a flat loss")
-    seeds = sorted(set.intersection(*(set(each) for each in (*losses.values(), *shares.values()))))
+    seeds = sorted(set.intersection(*map(set, (*losses.values(), *shares.values()))))
     return Seeds(
         {
             seed: stats.spearmanr(*([v[seed] for v in by.values()] for by in (losses, shares)))[0]
@@ -272,7 +271,9 @@ def loss_ranks_recall(answers: Answers) -> Seeds:
     )
 
 
-def differs(study: str, one: str, other: str, metric: str, condition: str, x, **range_) -> Effect:
+def differs(
+    study: str, one: str, other: str, metric: str, condition: str, x: Any, **range_: float
+) -> Effect:
     """Says how two schemes differ in a column of an experiment on images, screens or videos."""
 
     def value(answers: Answers, scheme: str) -> Seeds:

@@ -12,11 +12,11 @@ class Probed(Rung):
     """Is a rung whose records have those of ``mechanisms.measured`` too, for each seed."""
 
     def evaluate(self, point, model):
-        found = super().evaluate(point, model)
+        evaluation = super().evaluate(point, model)
         length = self.recipe.length
         windows_NL = np.concatenate([texts[:, : length + 1] for texts in self.documents.values()])
         who = {"scheme": point.scheme, "seed": point.seed}
-        return found | {"probes": [who | row for row in measured(model, windows_NL)]}
+        return evaluation | {"probes": [who | row for row in measured(model, windows_NL)]}
 
     def study(self, command):
         study = super().study(command)

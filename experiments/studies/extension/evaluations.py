@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.evaluation.lengths import Scorer, in_other_units
+from experiments.evaluation.lengths import Scorer, check_strides, check_targets, in_other_units
 from experiments.results.extensions import LAST, SHORT, WINDOWED
 from experiments.results.record import Kept
 from experiments.training.data import Corpus, eval_windows
@@ -43,22 +43,13 @@ class Trials:
 
     def __post_init__(self):
         multiples, counts = self.multiples, [count for _, count in self.lengths]
-        if multiples[:1] != [1] or len(multiples) < 2 or sorted(set(multiples)) != multiples:
+        falls = sorted(counts, reverse=True) == counts
+        if multiples[:1] != [1] or sorted(set(multiples)) != multiples or not falls:
             raise ValueError(
-                f"eval.lengths={self.lengths} must ascend from 1 to multiples of the trained length"
+                f"eval.lengths={self.lengths} must ascend from 1, in multiples of the trained "
+                "length, and not read more documents at a greater length"
             )
-        if sorted(counts, reverse=True) != counts or counts[-1] < 1:
-            raise ValueError(
-                f"eval.lengths={self.lengths} must not read more documents at a greater length"
-            )
-        for name in ("last_tokens", "short_windows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"eval.{name}={getattr(self, name)} must be at least 1")
-        if self.window_stride < 1 or self.last_tokens % self.window_stride:
-            raise ValueError(
-                f"eval.window_stride={self.window_stride} must divide "
-                f"eval.last_tokens={self.last_tokens}"
-            )
+        check_strides(self.last_tokens, self.window_stride)
 
     @property
     def multiples(self) -> list[int]:
@@ -72,7 +63,7 @@ class Reading:
 
     Attributes:
       scheme: the name of the method.
-      protocol: one of those at the top of this file.
+      protocol: a protocol that is listed at the top of this file.
       multiple: the length, as a multiple of the training length.
       ratio: the multiple that the encoding is made for.
       windows_NL: int token ids; each window ends with a token that is only a target.
@@ -106,17 +97,16 @@ class Readings:
     """
 
     def __init__(self, corpus: Corpus, trials: Trials, train_length: int):
-        if trials.last_tokens > train_length:
-            raise ValueError(
-                f"eval.last_tokens={trials.last_tokens} must be at most the trained length "
-                f"{train_length}, or the shortest context could not hold the targets"
-            )
+        check_targets(trials.last_tokens, train_length)
         self.trials, self.train_length = trials, train_length
         longest = trials.multiples[-1] * train_length
-        count = trials.lengths[0][1]
-        self._documents_NL = eval_windows(corpus, "test", length=longest + 1, count=count)
-        count = trials.short_windows
-        self._short_NL = eval_windows(corpus, "test", length=train_length + 1, count=count)
+        self._documents_NL, self._short_NL = (
+            eval_windows(corpus, "test", length=length + 1, count=count)
+            for length, count in (
+                (longest, trials.lengths[0][1]),
+                (train_length, trials.short_windows),
+            )
+        )
 
     def of_method(self, scheme: str, target: int, is_fixed: bool) -> Iterator[Reading]:
         """Yields the readings of a method: every length, and short windows.
@@ -125,8 +115,8 @@ class Readings:
           scheme: the method.
           target: the multiple of the training length that the model is made for. Short windows are
             always read under the encoding for ``target``.
-          is_fixed: whether documents of every length are read under it too, as with a model that
-            was tuned; otherwise each length is read under the encoding for that length.
+          is_fixed: whether that encoding also reads documents of every length, as in a model that
+            was tuned; otherwise each length has an encoding of its own.
         """
         scored = self.trials.last_tokens
         for multiple, count in self.trials.lengths:
@@ -149,7 +139,7 @@ class Reader:
       model: the model.
       mesh: the devices.
       trials: the evaluations.
-      kept: where the results of each batch are kept.
+      stored: where the results of each batch are kept.
       advance: called after each batch with a note and the number of its tokens.
     """
 
@@ -158,38 +148,33 @@ class Reader:
         model: Transformer,
         mesh: Mesh,
         trials: Trials,
-        kept: Kept,
+        stored: Kept,
         advance: Callable[..., None],
     ):
         # ``read`` advances, because batches that were kept count too.
         score = Scorer(model, mesh, trials.batch_tokens)
         both = Scorer(model, mesh, trials.batch_tokens, measure=token_losses_and_hits)
         self._scorers = {LAST: score, WINDOWED: score, SHORT: both}
-        self._kept, self._advance, self._stride = kept, advance, trials.window_stride
+        self._kept, self._advance, self._stride = stored, advance, trials.window_stride
 
     def read(
         self, reading: Reading, layers: Layers | None, bytes_per_token: float
     ) -> dict[str, Any]:
         """Returns the record of a reading under ``layers``, by default the model's own."""
         scorer, windows_NL = self._scorers[reading.protocol], reading.windows_NL
-        rows = scorer.rows(windows_NL)
         # Results under the model's own encoding are the same for every method.
         scheme = "own" if layers is None else f"{reading.scheme} for {reading.ratio}x"
+        name = f"{scheme}, {reading.protocol} at {reading.multiple}x"
+
+        def measure(batch):
+            return scorer(batch, layers)[:, -reading.scored :].mean(axis=1).tolist()
+
         means: list = []
-        for start in range(0, len(windows_NL), rows):
-            batch = windows_NL[start : start + rows]
-
-            def compute(batch=batch):
-                return scorer(batch, layers)[:, -reading.scored :].mean(axis=1).tolist()
-
-            # The name has the batch's rows, because their number depends on that of the devices.
-            rows_of = f"{start} to {start + len(batch)}"
-            name = f"{scheme}, {reading.protocol} at {reading.multiple}x, {rows_of}"
-            means += self._kept.get(name, compute)
-            tokens = len(batch) * (batch.shape[1] - 1)
+        for of_batch, tokens in scorer.batches(windows_NL, self._kept, name, measure):
+            means += of_batch
             self._advance(f"{reading.scheme} at {reading.multiple}x", steps=tokens)
-        found = np.mean(means, axis=0)
-        loss, accuracy = found if reading.protocol == SHORT else (found, None)
+        mean = np.mean(means, axis=0)
+        loss, accuracy = mean if reading.protocol == SHORT else (mean, None)
         record = {
             "scheme": reading.scheme,
             "split": "test",

@@ -13,9 +13,9 @@ import jax
 
 from experiments.pretrained.trained import in_place_of_rope, rope_of, sizes_of
 from experiments.results.extensions import PLAIN
+from experiments.settings import one_of
 from experiments.training.encodings import RATIO, as_trained, at_ratio, make_encoding
 from posenc_jax import Encoding, Layers, Transformer, positions
-from posenc_jax.registry import suggest
 
 TUNED_AT = ("target", "train_length")
 
@@ -27,7 +27,7 @@ class Methods:
     Attributes:
       variants: the methods by name.
       model: the trained model, or one with shapes instead of its arrays.
-      train_length: tokens of a sequence that it was trained on.
+      train_length: tokens of a training sequence.
     """
 
     variants: Mapping[str, Mapping[str, Any]]
@@ -52,8 +52,8 @@ class Methods:
         scheme = variant.pop("scheme")
         rope = rope_of(self.model, "the model")
         trained = {key: getattr(rope, key) for key in ("base", "rotary_dim", "layout")}
-        own = at_ratio(variant, ratio, self.train_length)
-        return {"name": scheme} | own | as_trained(scheme, trained)
+        changed = at_ratio(variant, ratio, self.train_length)
+        return {"name": scheme} | changed | as_trained(scheme, trained)
 
     def layers(self, name: str, ratio: int) -> Layers | None:
         """Returns the argument of ``Transformer.under``, or None for the model as it is."""
@@ -63,23 +63,9 @@ class Methods:
     def check(self, names: Iterable[str], ratios: Iterable[int]) -> None:
         """Raises an error if a method cannot be built, or cannot prepare the positions it needs."""
         for name in names:
-            if self.variants[name]["tuned_at"] not in TUNED_AT:
-                raise ValueError(
-                    f"variants.{name}.tuned_at={self.variants[name]['tuned_at']!r} must be one of "
-                    f"{TUNED_AT}"
-                )
+            one_of(f"variants.{name}.tuned_at", self.variants[name]["tuned_at"], TUNED_AT)
             for ratio in ratios:
                 encoding, length = self.encoding(name, ratio), ratio * self.train_length
                 if encoding is not None:
                     places = positions.text(length)
                     jax.eval_shape(lambda e=encoding, p=places: e.tokens(p).made)
-
-
-def names_in(chosen: str, variants: Mapping[str, Any]) -> list[str]:
-    """Returns the names of a comma-separated choice, in its order, each of them a variant."""
-    names = [name.strip() for name in chosen.split(",") if name.strip()]
-    for name in names:
-        if name not in variants:
-            known = suggest(name, variants, "config.variants has")
-            raise ValueError(f"unknown method {name!r}{known}")
-    return list(dict.fromkeys(names))

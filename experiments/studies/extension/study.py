@@ -17,7 +17,6 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from experiments.config import filled
 from experiments.evaluation.lengths import print_losses
 from experiments.pretrained.trained import Loader, Source, in_tokens_of
 from experiments.progress import stage
@@ -25,10 +24,11 @@ from experiments.results.extensions import PLAIN, ExtensionStudy
 from experiments.results.record import Kept, RefusedError, as_json, differences, read_run
 from experiments.results.reports import extension_report
 from experiments.results.seal import read_evaluation
-from experiments.running.points import Point
+from experiments.running.points import Point, trained_points
 from experiments.running.sweep import EVALUATION, Sweep, recipe_fields
+from experiments.settings import filled, names_in, one_of
 from experiments.studies.extension.evaluations import Reader, Readings, Trials
-from experiments.studies.extension.methods import Methods, names_in
+from experiments.studies.extension.methods import Methods
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import SPLITS, Corpus, check_batch, load_corpus, window_index
 from experiments.training.loop import train
@@ -64,7 +64,7 @@ class Extension(Sweep):
     """Runs a config of ``configs/extension.py``; see ``make_experiment`` for the arguments."""
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        mesh, found = make_mesh(**config.mesh), points(config)
+        mesh, chosen = make_mesh(**config.mesh), points(config)
         trials = filled(Trials, "eval", config.eval)
         self.training = Recipe(**config.train) if config.get("train") else None
         self.corpus = load_corpus(config.corpus)
@@ -89,25 +89,24 @@ class Extension(Sweep):
         self._check_target(trials.multiples[1:])
         self.readings = Readings(self.corpus, trials, length)
         tuning = self._tuning(config.target, max(config.tuning_steps))
-        super().__init__(self.config, found, tuning, mesh, workdir, console)
-        lengths = {self.recipe_of(point).length for point in found if self._is_trained(point)}
-        self.windows = {each: window_index(self.corpus, "train", each) for each in lengths}
+        super().__init__(self.config, chosen, tuning, mesh, workdir, console)
+        lengths = {self.recipe_of(point).length for point in chosen if self._is_trained(point)}
+        self.windows = {length: window_index(self.corpus, "train", length) for length in lengths}
         self.check()
 
     def check(self):
         config = self.config
-        if config["optimizer"] not in OPTIMIZERS:
-            raise ValueError(f"optimizer={config['optimizer']!r} must be one of {OPTIMIZERS}")
-        names = names_in(f"{config['methods']},{config['tuned']}", config["variants"])
+        one_of("optimizer", config["optimizer"], OPTIMIZERS)
+        names = dict.fromkeys(name for point in self.points for name in point.schemes)
         self.methods.check(names, self.readings.trials.multiples)
         state_shardings({"model": self.methods.model}, self.mesh)
         check_length(self.methods.train_length, self.mesh)
         if self.training is not None and not config["checkpoint"]:
             self.check_recipe(self.training)
         if config["tuned"]:
-            # A method tuned at the trained length needs no check: its batch is a multiple of this.
+            # A batch at the trained length needs no check: it is a multiple of the target's batch.
             self.check_recipe(self.recipe, "tuning")
-        for recipe in {self.recipe_of(each) for each in self.points if self._is_trained(each)}:
+        for recipe in {self.recipe_of(point) for point in self.points if self._is_trained(point)}:
             check_batch(self.windows[recipe.length], recipe.batch_size)
 
     def _check_target(self, longer):
@@ -188,7 +187,7 @@ class Extension(Sweep):
         if not isinstance(point, Tuned):
             return None
         name = _source_point(point.seed).name
-        return next(each for each in self.points if each.name == name)
+        return next(point for point in self.points if point.name == name)
 
     def _describe_tuned(self, point) -> dict[str, Any]:
         """Returns the start of a fine-tuning run and its encoding, without loading the model."""
@@ -241,18 +240,21 @@ class Extension(Sweep):
 
     def evaluate(self, point, model):
         target, is_tuned = self.config["target"], isinstance(point, Tuned)
-        each = (self.readings.of_method(s, target, is_tuned) for s in point.schemes)
-        readings = [reading for of_method in each for reading in of_method]
+        by_method = (self.readings.of_method(s, target, is_tuned) for s in point.schemes)
+        readings = [reading for of_method in by_method for reading in of_method]
         if not is_tuned:
             readings.append(self.readings.windowed(PLAIN))
         records, where = [], {"steps": getattr(point, "steps", 0), "seed": point.seed}
         # The names of methods are left out, so that adding one does not evaluate the others again.
         fixed = {key: self.config[key] for key in ("eval", "variants")}
         fixed |= {"corpus_digest": self.corpus.digest}
-        kept = Kept(self.folder(point) / "evaluation.jsonl", fixed)
+        stored = Kept(self.folder(point) / "evaluation.jsonl", fixed)
         total = sum(reading.tokens for reading in readings)
-        with contextlib.closing(kept), stage(f"{point.name}  read", total, self.console) as advance:
-            reader = Reader(model, self.mesh, self.readings.trials, kept, advance)
+        with (
+            contextlib.closing(stored),
+            stage(f"{point.name}  read", total, self.console) as advance,
+        ):
+            reader = Reader(model, self.mesh, self.readings.trials, stored, advance)
             for reading in readings:
                 # A tuned model has its encoding already.
                 layers = None if is_tuned else self.methods.layers(reading.scheme, reading.ratio)
@@ -264,7 +266,7 @@ class Extension(Sweep):
 
     def study(self, command):
         evaluations, training, failures = self.results()
-        records = [record for found in evaluations for record in found["records"]]
+        records = [record for run in evaluations for record in run["records"]]
         training = [r for r in training if r["scheme"] == r["trained"] and r["tokens"]]
         about = self.about(command) | {
             "train_length": self.methods.train_length,
@@ -286,27 +288,31 @@ def points(config: ConfigDict) -> list[Point]:
 
     The loop over seeds is the outer one, so that a run that is cut short has complete seeds.
     """
-    if config.seeds < 1:
-        raise ValueError(f"seeds={config.seeds} must be at least 1")
     if config.checkpoint and config.seeds > 1 and "{seed}" not in config.checkpoint:
         raise ValueError(
             f"checkpoint={config.checkpoint} is one model, and seeds={config.seeds} would count it "
             'several times; give --config.seeds=1, or a path with "{seed}" in it'
         )
     steps = config.tuning_steps
-    is_counts = all(isinstance(each, int) and each >= 1 for each in steps)
-    if not steps or not is_counts or len({*steps}) < len(steps):
+    if (
+        not steps
+        or not all(isinstance(n, int) and n > 0 for n in steps)
+        or len({*steps}) < len(steps)
+    ):
         raise ValueError(
             f"tuning_steps={config.tuning_steps} must be numbers of steps, each at least 1 and "
             "each once; models without tuning are always evaluated too"
         )
-    zero_shot, tuned = (names_in(each, config.variants) for each in (config.methods, config.tuned))
+    zero_shot, tuned = (
+        dict.fromkeys(names_in(field, config[field], config.variants))
+        for field in ("methods", "tuned")
+    )
     extensions = tuple(name for name in zero_shot if name != PLAIN)
-    found: list[Point] = []
-    for seed in range(config.seeds):
-        found.append(Point(PLAIN, seed, extensions))
-        found += [Tuned(name, seed, (), n) for n in config.tuning_steps for name in tuned]
-    return found
+    chosen: list[Point] = []
+    for source in trained_points([PLAIN], {}, config.seeds):
+        chosen.append(dataclasses.replace(source, extensions=extensions))
+        chosen += [Tuned(name, source.seed, (), n) for n in config.tuning_steps for name in tuned]
+    return chosen
 
 
 def _source_point(seed) -> Point:

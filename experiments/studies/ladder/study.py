@@ -36,17 +36,17 @@ from experiments.training.parameters import parameter_count
 # A scheme whose own parameters exceed this share of the model's gets a narrower feed-forward
 # network, but not less than half of it.
 _SHARE = 0.02
-_KEPT = ("scheme", "seed", "split", "protocol", "multiple")
-_COLUMNS = ["rung", "length", "width", "tokens", "parameters", *_KEPT, "bits", "texts"]
+_WHERE = ("scheme", "seed", "split", "protocol", "multiple")
+_COLUMNS = ["rung", "length", "width", "tokens", "parameters", *_WHERE, "bits", "texts"]
 
 
 class Rung(Comparison):
     """Compares schemes at equally many parameters, each at its own learning rate, with controls.
 
     Attributes:
-      rung_of_rates: the rung that has tried several learning rates for each scheme, of which this
-        one takes the best; None trains every scheme at ``config.train.learning_rate``. A scheme
-        that the other rung does not have is trained at that rate, too.
+      rung_of_rates: the rung that tries several learning rates for each scheme; the best of them is
+        used here. Without such a rung, and for a scheme that it lacks, the rate is
+        ``config.train.learning_rate``.
     """
 
     rung_of_rates: "Rung | None" = None
@@ -63,7 +63,7 @@ class Rung(Comparison):
         return super().recipe_of(point)
 
     def best_rate(self, scheme: str) -> float | None:
-        """Returns the best learning rate of a scheme, or None while runs that tell it are missing.
+        """Returns the best learning rate of a scheme, or None until the runs that decide are there.
 
         The best rate has the lowest training loss at the end; a rate that failed has none.
         """
@@ -85,7 +85,7 @@ class Rung(Comparison):
         return all(self.finished(point) or self.failure(point) for point in points)
 
     def waits_for(self, scheme: str) -> bool:
-        """Returns whether runs are missing that tell the learning rate of a scheme."""
+        """Returns whether runs that decide the learning rate of a scheme are missing."""
         if self.rung_of_rates is None:
             return False
         is_there = any(point.scheme == scheme for point in self.rung_of_rates.points)
@@ -103,9 +103,9 @@ class Rung(Comparison):
         return narrowed(super()._spec(scheme), self.recipe.length)
 
     def evaluate(self, point, model):
-        found = super().evaluate(point, model)
-        found["records"] += self._controls(point, model)
-        return found
+        evaluation = super().evaluate(point, model)
+        evaluation["records"] += self._controls(point, model)
+        return evaluation
 
     def _controls(self, point, model):
         records = []
@@ -116,8 +116,8 @@ class Rung(Comparison):
         total = count * passes * protocols.multiples[-1] * length
         with stage(f"{point.name}  controls", total, self.console) as advance:
             score, score_within = (
-                Scorer(each, self.mesh, protocols.batch_tokens, advance)
-                for each in (model, within(model, length))
+                Scorer(reader, self.mesh, protocols.batch_tokens, advance)
+                for reader in (model, within(model, length))
             )
             for split, scheme in itertools.product(splits, point.schemes):
                 texts = self.documents[split]
@@ -143,13 +143,13 @@ def narrowed(spec: FrozenConfigDict, length: int) -> FrozenConfigDict:
     model = spec.model.to_dict()
     make = functools.partial(make_encoding, spec.encoding, model, length)
     encoding = jax.eval_shape(lambda: make(nnx.Rngs(0)))
-    own = parameter_count(encoding)
+    count = parameter_count(encoding)
     dim, layers = model["model_dim"], model["num_layers"]
     width = model["mlp_dim"] or -(-dim * 8 // (3 * 64)) * 64
     whole = layers * (4 * dim**2 + 3 * dim * width)
-    if own <= _SHARE * whole:
+    if count <= _SHARE * whole:
         return spec
-    fewer = round(own / (3 * dim * layers) / 8) * 8
+    fewer = round(count / (3 * dim * layers) / 8) * 8
     model["mlp_dim"] = max(width - fewer, width // 2)
     return FrozenConfigDict({"encoding": spec.encoding, "model": model})
 
@@ -199,8 +199,8 @@ class Ladder(Studies):
                 per_bit = math.log(2) * part.corpus.bytes_per_token
                 for record in evaluation["records"]:
                     texts = np.asarray(record["by_text"]) / per_bit
-                    kept = {key: record[key] for key in _KEPT}
-                    rows.append(run | kept | {"bits": record["bits_per_byte"], "texts": texts})
+                    where = {key: record[key] for key in _WHERE}
+                    rows.append(run | where | {"bits": record["bits_per_byte"], "texts": texts})
         return pd.DataFrame(rows, columns=_COLUMNS)
 
     def curves(self, rung: str) -> dict[str, list[tuple[int, float]]]:

@@ -15,16 +15,16 @@ from posenc_jax.encodings.rotary.rope import RoPE
 
 
 class Searched(RoPE):
-    """Turns pairs slower by factors that are arrays: LongRoPE at one length.
+    """Rotates pairs slower by factors that are arrays: LongRoPE at one length.
 
     One compiled program takes any factors. Past the training length, ``LongRoPE`` with the same
     factors is the same encoding.
 
     Args:
       rope: the RoPE that the model was trained under.
-      factors: how many times slower each pair turns, ``[pairs]``: a float64 NumPy array, or a
+      factors: how many times slower each pair rotates, ``[pairs]``: a float64 NumPy array, or a
         ``Double`` where it is traced.
-      start_tokens: int; tokens at positions below it turn as in RoPE.
+      start_tokens: int; tokens at positions below it are rotated as in RoPE.
       attention_factor: multiplies cosine and sine of all other tokens.
     """
 
@@ -47,12 +47,12 @@ class Searched(RoPE):
 
     def tables(self, positions, length):
         inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)
-        kept = self._tables(positions, inv_freq, no_factor)
+        unchanged = self._tables(positions, inv_freq, no_factor)
         slowed = self._tables(positions, inv_freq / self.factors, 1.0)
         starts = self._positions_of_pairs(positions) < self.start_tokens
         return tuple(
             jnp.where(starts, as_in_rope, self.attention_factor * table)
-            for as_in_rope, table in zip(kept, slowed, strict=True)
+            for as_in_rope, table in zip(unchanged, slowed, strict=True)
         )
 
 
@@ -68,12 +68,7 @@ def under_rule(rope: RoPE, rule: Frequencies) -> Searched:
 
 
 def factors_of(rope: RoPE, rule: Frequencies) -> np.ndarray:
-    """Returns how many times slower than in RoPE each pair turns under ``rule``, float64."""
-    if rule.adapts:
-        raise ValueError(
-            f"{type(rule).__name__} adapts to the length and has no factors of its own: give a "
-            "rule with a fixed factor"
-        )
+    """Returns how many times slower than in RoPE each pair rotates under ``rule``, float64."""
     inv_freq, _ = rule(rope.rotary_dim, rope.base, 1)
     factors = np.asarray(geometric(rope.rotary_dim, rope.base)) / np.asarray(inv_freq)
     return factors.round(12)  # so that rounding errors do not make equal factors differ

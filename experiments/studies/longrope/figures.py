@@ -26,8 +26,8 @@ def draw(study: SearchStudy) -> dict[str, Figure]:
 
 def _searches(study: SearchStudy) -> Figure:
     """Draws a plot for each search of the first seed."""
-    first = min(each["seed"] for each in study.searches)
-    searches = [each for each in study.searches if each["seed"] == first]
+    first = min(search["seed"] for search in study.searches)
+    searches = [search for search in study.searches if search["seed"] == first]
     columns = min(2, len(searches))
     rows = -(-len(searches) // columns)
     drawing = Figure(figsize=(8.8, 3.2 * rows + 0.2), layout="constrained")
@@ -65,7 +65,7 @@ def _factors(study: SearchStudy) -> Figure:
     """Draws a plot of factors by pair for each length that searches were made for."""
     by_length = {"near": ("longrope", "released", "longrope2"), "far": ("progressive",)}
     shown = {
-        title: [each for each in study.searches if each["search"] in by_length.get(group, ())]
+        title: [search for search in study.searches if search["search"] in by_length.get(group, ())]
         for group, title in study.groups.items()
     }
     shown = {title: searches for title, searches in shown.items() if searches}
@@ -83,20 +83,20 @@ def _factors(study: SearchStudy) -> Figure:
 
 
 def _curves(axes: Axes, searches: list[dict[str, Any]]) -> None:
-    """Draws the factors of known methods in grey, and those that searches found in colours."""
-    known = {name: line for each in searches for name, line in each["factors"].items()}
+    """Draws the factors of known methods in grey, and the results of searches in colours."""
+    known = {name: line for search in searches for name, line in search["factors"].items()}
     for name, dash in zip(("pi", "ntk", "yarn"), ("--", ":", "-."), strict=True):
         if name in known:
             axes.plot(known[name], dash, color="#777777", linewidth=1.4, label=name)
-    names = list(dict.fromkeys(each["search"] for each in searches))
-    for each in searches:
-        genome, is_first = each["found"]["genome"], each["seed"] == searches[0]["seed"]
-        label = each["search"]
+    names = list(dict.fromkeys(search["search"] for search in searches))
+    for search in searches:
+        genome, is_first = search["found"]["genome"], search["seed"] == searches[0]["seed"]
+        label = search["search"]
         if genome["start_tokens"]:
             label += f" (first {genome['start_tokens']} tokens as in RoPE)"
         axes.plot(
             genome["factors"],
-            color=COLOURS[names.index(each["search"])],
+            color=COLOURS[names.index(search["search"])],
             linewidth=1.8 if is_first else 0.9,
             label=label if is_first else None,
         )

@@ -110,18 +110,13 @@ def with_needles(tokens_NL: np.ndarray) -> np.ndarray:
     needle needs no words, so it works for bytes and for any vocabulary.
     """
     N, L = tokens_NL.shape
-    if L <= 2 * NEEDLE:
-        raise ValueError(
-            f"documents of {L} tokens are too short for needles of {NEEDLE} tokens; give a longer "
-            "target"
-        )
     rng = np.random.Generator(np.random.Philox(0))
     needles = rng.choice(tokens_NL.reshape(-1), (N, NEEDLE))
     return np.concatenate([needles, tokens_NL[:, : L - 2 * NEEDLE], needles], axis=1)
 
 
 def remembered(
-    fitness: Callable[[list[Genome]], Iterator[float]], kept: Kept, advance: Callable[[str], None]
+    fitness: Callable[[list[Genome]], Iterator[float]], stored: Kept, advance: Callable[[str], None]
 ) -> Callable[[list[Genome]], Iterator[float]]:
     """Returns ``fitness`` with each loss written to disk as soon as it is known.
 
@@ -130,7 +125,7 @@ def remembered(
 
     Args:
       fitness: takes genomes and yields their losses in order, as they are computed.
-      kept: where losses are kept.
+      stored: where losses are kept.
       advance: called after each loss with a note of the best so far.
     """
     best = float("inf")
@@ -138,10 +133,12 @@ def remembered(
     def losses(genomes):
         nonlocal best
         names = [json.dumps(dataclasses.asdict(genome)) for genome in genomes]
-        unknown = [each for each, name in zip(genomes, names, strict=True) if name not in kept]
+        unknown = [
+            genome for genome, name in zip(genomes, names, strict=True) if name not in stored
+        ]
         computed = fitness(unknown) if unknown else iter(())
         for name in names:
-            loss = kept.get(name, lambda: next(computed))
+            loss = stored.get(name, lambda: next(computed))
             best = loss if loss < best else best
             advance(f"best {best:.4f}")
             yield loss

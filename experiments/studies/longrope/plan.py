@@ -7,6 +7,9 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
+from experiments.evaluation.lengths import check_targets
+from experiments.settings import one_of
+from experiments.studies.longrope.fitness import NEEDLE
 from experiments.studies.longrope.search import Budget
 from experiments.training.data import Corpus, eval_windows, window_index
 from experiments.training.recipe import Recipe
@@ -44,9 +47,6 @@ class Trials:
     batch_tokens: int = 65536
 
     def __post_init__(self):
-        for name in ("search_documents", "far_documents", "documents", "last_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"eval.{name}={getattr(self, name)} must be at least 1")
         if self.search_split == self.split:
             raise ValueError(
                 f"eval.search_split={self.search_split!r} must be another split than eval.split: a "
@@ -62,9 +62,9 @@ class Plan:
       stages: some of ``STAGES``.
       train_length: the tokens that the model was trained at.
       factor: the factor by which each extension multiplies the length.
-      budget: that of searches on the model; searches on the fine-tuned model have it ``halved``.
+      budget: the budget of searches on the model; on the fine-tuned model it is ``halved``.
       trials: the documents.
-      yarn: keywords of ``YaRN``, but for its length and factor.
+      yarn: keywords of ``YaRN`` without its length and its factor.
       tune: the recipe of all fine-tuning.
       corpus: the documents, in the tokens of the model.
       mesh: the devices.
@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def most_start_tokens(self) -> int:
-        """Returns the most start tokens, which turn as in RoPE: a 16th of the train length."""
+        """Returns the most tokens at the start that stay as in RoPE: a 16th of the train length."""
         return self.train_length // 16
 
     @property
@@ -107,12 +107,11 @@ class Plan:
 
         Raises:
           ValueError: a stage is unknown or lacks the one that it needs, the target is not longer
-            than the train length, ``last_tokens`` is longer than it, YaRN has no such keywords, or
-            the mesh spreads tokens over devices.
+            than the train length, needles or ``last_tokens`` are longer than that, YaRN has no such
+            keywords, or the mesh spreads tokens over devices.
         """
         for name in self.stages:
-            if name not in STAGES:
-                raise ValueError(f"stages has {name!r}, which is none of {', '.join(STAGES)}")
+            one_of("stages", name, STAGES)
             if _NEEDS.get(name, name) not in self.stages:
                 raise ValueError(
                     f"the stage {name} begins with the result of {_NEEDS[name]}: add that to stages"
@@ -122,11 +121,12 @@ class Plan:
                 f"factor={self.factor} makes the target {self.near} tokens, and it must be longer "
                 f"than the train length of {self.train_length}: give a factor of 2 or more"
             )
-        if self.trials.last_tokens > self.train_length:
+        if "longrope2" in self.stages and self.train_length < 2 * NEEDLE:
             raise ValueError(
-                f"eval.last_tokens={self.trials.last_tokens} must be at most the train length "
-                f"of {self.train_length}"
+                f"the stage longrope2 hides needles of {NEEDLE} tokens, too long for the train "
+                f"length of {self.train_length}: give a longer one, or leave the stage out"
             )
+        check_targets(self.trials.last_tokens, self.train_length)
         self.rules(self.train_length)
         if self.mesh.shape["context"] > 1:
             raise ValueError(
@@ -135,7 +135,7 @@ class Plan:
             )
 
     def check_documents(self) -> None:
-        """Checks that the corpus has documents as long as those that are read.
+        """Checks that the corpus has documents of all lengths that are read.
 
         Raises:
           ValueError: a split that is read has none.
@@ -155,7 +155,7 @@ class Plan:
         The split may have fewer documents than ``trials`` asks for.
         """
         lengths, trials = sorted({self.near, self.longest}), self.trials
-        return {each: len(self.documents(trials.split, each, trials.documents)) for each in lengths}
+        return {n: len(self.documents(trials.split, n, trials.documents)) for n in lengths}
 
     def rules(self, length: int) -> dict[str, Frequencies]:
         """Returns the known methods by name, for an extension of ``length`` by ``factor``."""

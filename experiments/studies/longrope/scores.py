@@ -44,7 +44,7 @@ class Row:
 
 
 def score(
-    rows: list[Row], documents: Mapping[str, np.ndarray], plan: Plan, kept: Kept, name: str
+    rows: list[Row], documents: Mapping[str, np.ndarray], plan: Plan, stored: Kept, name: str
 ) -> list[dict[str, Any]]:
     """Returns a record for each row: losses in nats a token, means over documents.
 
@@ -56,7 +56,7 @@ def score(
       rows: the encodings to measure.
       documents: by group, int ``[N, L + 1]``.
       plan: the plan of all stages.
-      kept: where each batch is kept as soon as it is known.
+      stored: where each batch is kept as soon as it is known.
       name: the title of the progress bar.
     """
     last = {"loss": 0, "last_loss": -plan.trials.last_tokens}
@@ -66,32 +66,29 @@ def score(
         for group, tokens_NL in documents.items()
         if "longrope2" in plan.stages
     }
-    kinds = [each for each in (windows, needles) if each]
-    total = sum(each[row.group][0][:, 1:].size for row in rows for each in kinds)
+    kinds = [kind for kind in (windows, needles) if kind]
+    total = sum(kind[row.group][0][:, 1:].size for row in rows for kind in kinds)
     records = []
     with stage(name, total, plan.console) as advance:
         for row in rows:
             scorer = Scorer(row.model, plan.mesh, plan.trials.batch_tokens)
             record: dict[str, Any] = {"group": row.group, "scheme": row.scheme, "kind": row.kind}
-            for each in kinds:
-                record |= _losses(row, scorer, *each[row.group], kept, advance)
+            for kind in kinds:
+                record |= _losses(row, scorer, *kind[row.group], stored, advance)
             records.append(record)
     return records
 
 
-def _losses(row, scorer, tokens_NL, firsts, kept, advance) -> dict[str, float]:
+def _losses(row, scorer, tokens_NL, firsts, stored, advance) -> dict[str, float]:
     """Returns the mean losses from each of ``firsts`` to the end, batch by batch."""
-    layers = in_place_of_rope(row.model, row.encoding)
-    size, means = scorer.rows(tokens_NL), []
-    for start in range(0, len(tokens_NL), size):
-        batch = tokens_NL[start : start + size]
+    layers, means = in_place_of_rope(row.model, row.encoding), []
 
-        def compute(batch=batch):
-            losses_NL = scorer(batch, layers)
-            return [losses_NL[:, first:].mean(axis=1).tolist() for first in firsts.values()]
+    def measure(batch):
+        losses_NL = scorer(batch, layers)
+        return [losses_NL[:, first:].mean(axis=1).tolist() for first in firsts.values()]
 
-        # The name has the batch's rows, because their number depends on that of the devices.
-        name = f"{row.group}, {row.scheme}, {', '.join(firsts)}, {start} to {start + len(batch)}"
-        means.append(kept.get(name, compute))
-        advance(row.scheme, steps=batch[:, 1:].size)
+    name = f"{row.group}, {row.scheme}, {', '.join(firsts)}"
+    for of_batch, tokens in scorer.batches(tokens_NL, stored, name, measure):
+        means.append(of_batch)
+        advance(row.scheme, steps=tokens)
     return dict(zip(firsts, np.concatenate(means, axis=1).mean(axis=1).tolist(), strict=True))

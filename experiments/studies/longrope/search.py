@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
+from experiments.settings import bounded
+
 # How many times a space is asked for a genome that was not tried yet.
 _TRIES = 1000
 _CROSSOVER_TRIES = 20
@@ -24,9 +26,9 @@ class Genome:
     """Holds the genes of one candidate.
 
     Attributes:
-      factors: how many times slower each channel pair turns, the fastest first.
-      start_tokens: how many tokens at the start turn as in RoPE (n-hat in the paper).
-      critical_pair: the first pair whose factor is searched for; those below follow from it.
+      factors: how many times slower each channel pair is rotated, the fastest first.
+      start_tokens: how many tokens at the start are rotated as in RoPE (n-hat in the paper).
+      critical_pair: the first pair whose factor is searched for; lower pairs follow from it.
     """
 
     factors: tuple[float, ...]
@@ -40,8 +42,8 @@ class Candidate:
 
     Attributes:
       genome: the genome.
-      loss: its loss; infinite if the model's was not finite.
-      origin: the name of the seed that it is, or how it was made.
+      loss: the loss; infinity stands for a loss that is not finite.
+      origin: the name of the seed, or how the genome was made.
     """
 
     genome: Genome
@@ -64,26 +66,18 @@ class Budget:
     """
 
     population: int = 64
-    generations: int = 40
-    parents: int = 32
-    mutations: int = 16
-    crossovers: int = 16
-    probability: float = 0.3
-    step: float = 0.01
+    generations: int = bounded(40, least=0)
+    parents: int = bounded(32, least=2)
+    mutations: int = bounded(16, least=0)
+    crossovers: int = bounded(16, least=0)
+    probability: float = bounded(0.3, above=0, most=1)
+    step: float = bounded(0.01, above=0)
 
     def __post_init__(self):
-        for field in ("generations", "mutations", "crossovers"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"search.{field}={getattr(self, field)} must be at least 0")
-        if not 2 <= self.parents <= self.population:
+        if self.parents > self.population:
             raise ValueError(
-                f"search.parents={self.parents} must be at least 2 and at most "
-                f"search.population={self.population}"
+                f"search.parents={self.parents} must be at most search.population={self.population}"
             )
-        if not 0 < self.probability <= 1:
-            raise ValueError(f"search.probability={self.probability} must be in (0, 1]")
-        if not self.step > 0:
-            raise ValueError(f"search.step={self.step} must be above 0")
 
     @property
     def candidates(self) -> int:
@@ -125,29 +119,13 @@ class Space:
         start_tokens: int = 0,
         most_start_tokens: int = 256,
     ):
-        self.starts = tuple(each for each in self.starts if each <= most_start_tokens)
+        self.starts = tuple(start for start in self.starts if start <= most_start_tokens)
         self.largest = largest
         self.budget = budget
         self.seeds = {
-            name: self._seed(name, Genome(tuple(map(float, factors)), start_tokens))
+            name: Genome(tuple(map(float, factors)), start_tokens)
             for name, factors in seeds.items()
         }
-
-    def _seed(self, name: str, genome: Genome) -> Genome:
-        """Returns a checked seed."""
-        for pair, (faster, slower) in enumerate(itertools.pairwise(genome.factors)):
-            if not slower >= faster:
-                raise ValueError(
-                    f"the factors of {name} fall from {faster:g} at pair {pair} to {slower:g} at "
-                    f"pair {pair + 1}: a search needs factors that never decrease, the fastest "
-                    "pair first"
-                )
-        if not self.is_valid(genome):
-            raise ValueError(
-                f"the factors of {name} go from {genome.factors[0]:g} to {genome.factors[-1]:g}, "
-                f"but the search allows {self.smallest:g} to {self.largest:g}"
-            )
-        return genome
 
     def is_valid(self, genome: Genome) -> bool:
         """Returns whether the searched factors ascend within the bounds."""
@@ -174,7 +152,7 @@ class Space:
         return dataclasses.replace(genome, factors=tuple(factors), start_tokens=start)
 
     def drawn(self, low: float, high: float, rng: np.random.Generator, current: float) -> float:
-        """Returns a number of the grid from ``low`` to ``high``, or ``current`` if it has none."""
+        """Returns a number of the grid from ``low`` to ``high``, or else ``current``."""
         step = self.budget.step
         # A millionth of a step, because a bound that is on the grid may be rounded off it.
         first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
@@ -232,9 +210,9 @@ class ReleasedSpace(Space):
 class LongRoPE2Space(Space):
     """Makes the genomes of LongRoPE2: the critical pair, and a factor for each pair from there on.
 
-    The factors are from ``factor`` to twice as large. Those below the critical pair are NTK's, with
-    the base that joins them to the critical pair's. The critical pair of a candidate is drawn in
-    the first generation and kept by its children; one that crosses keeps the better parent's.
+    The factors are from ``factor`` to twice as large. Lower pairs have NTK's factors, with the base
+    that joins them to the critical pair's. The critical pair of a candidate is drawn in
+    the first generation, and its children keep it; a crossover keeps the better parent's.
 
     Args:
       pairs: the number of channel pairs.
@@ -300,17 +278,17 @@ def evolve(
     rng = np.random.Generator(np.random.Philox(seed))
     best: list[Candidate] = []
     brood = _first(space, budget, rng)
-    seen = {genome for genome, _ in brood}
+    tried = {genome for genome, _ in brood}
     for generation in range(budget.generations + 1):
         if generation:
-            brood = _next(space, budget, rng, [each.genome for each in best], seen)
+            brood = _next(space, budget, rng, [parent.genome for parent in best], tried)
         losses = np.fromiter(fitness([genome for genome, _ in brood]), np.float64)
         losses = np.where(np.isfinite(losses), losses, np.inf)
         scored = [
             Candidate(genome, float(loss), origin)
             for (genome, origin), loss in zip(brood, losses, strict=True)
         ]
-        best = sorted([*best, *scored], key=lambda each: each.loss)[: budget.parents]
+        best = sorted([*best, *scored], key=lambda one: one.loss)[: budget.parents]
         if best[0].loss == math.inf:
             raise ValueError(
                 f"none of the {len(scored)} candidates of the first generation has a finite loss: "
@@ -322,17 +300,17 @@ def evolve(
 def _first(space, budget, rng) -> list[tuple[Genome, str]]:
     """Returns the seeds, and drawn genomes that fill up the population, each with its origin."""
     brood = [(genome, name) for name, genome in space.seeds.items()][: budget.population]
-    seen = {genome for genome, _ in brood}
+    tried = {genome for genome, _ in brood}
     while len(brood) < budget.population:
-        brood.append((_unseen(lambda _: space.another(rng), None, seen), "drawn"))
+        brood.append((_untried(lambda _: space.another(rng), None, tried), "drawn"))
     return brood
 
 
-def _next(space, budget, rng, parents, seen) -> list[tuple[Genome, str]]:
-    """Returns the children of a generation, each with its origin, and adds them to ``seen``."""
+def _next(space, budget, rng, parents, tried) -> list[tuple[Genome, str]]:
+    """Returns the children of a generation, each with its origin, and adds them to ``tried``."""
 
     def mutant(parent):
-        return _unseen(lambda genome: space.mutated(genome, rng), parent, seen)
+        return _untried(lambda genome: space.mutated(genome, rng), parent, tried)
 
     brood = []
     for _ in range(budget.mutations):
@@ -340,23 +318,23 @@ def _next(space, budget, rng, parents, seen) -> list[tuple[Genome, str]]:
     for _ in range(budget.crossovers):
         better, worse = sorted(rng.choice(len(parents), 2, replace=False))
         children = space.crossings(parents[better], parents[worse], rng)
-        child = next((genome for genome in children if genome not in seen), None)
+        child = next((genome for genome in children if genome not in tried), None)
         if child is None:
             brood.append((mutant(parents[better]), "mutation"))
         else:
-            seen.add(child)
+            tried.add(child)
             brood.append((child, "crossover"))
     return brood
 
 
-def _unseen(change: Callable, genome: Genome | None, seen: set[Genome]) -> Genome:
-    """Changes ``genome`` until it is one that was not tried, and adds it to ``seen``."""
+def _untried(change: Callable, genome: Genome | None, tried: set[Genome]) -> Genome:
+    """Changes ``genome`` until it is one that was not tried, and adds it to ``tried``."""
     for _ in range(_TRIES):
         genome = change(genome)
-        if genome is not None and genome not in seen:
-            seen.add(genome)
+        if genome is not None and genome not in tried:
+            tried.add(genome)
             return genome
     raise ValueError(
-        f"the search found no further candidate in {_TRIES} mutations, after {len(seen)}: give "
+        f"the search found no further candidate in {_TRIES} mutations, after {len(tried)}: give "
         "a smaller search.step, population or number of generations"
     )

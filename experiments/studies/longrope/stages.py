@@ -8,7 +8,7 @@
     short        a search on the fine-tuned model, at the train length
     mixed        the model is fine-tuned in LongRoPE2's mixed windows, under LongRoPE2's factors
 
-Stages that are finished in the folder are not run again, and those that were begun continue.
+A stage that is finished in the folder is not run again, and one that was begun continues.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ class Stages:
         self.rows: list[Row] = []
         self.searches: list[dict[str, Any]] = []
         self.tuning: list[dict[str, Any]] = []
-        self._found: dict[str, Genome] = {}
+        self._best: dict[str, Genome] = {}
         self._tuned = model
 
     def run(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Stages:
         self._extend(name, "near", fitness, space, plan.budget, read, plan.factor)
 
     def _progressive(self):
-        plan, first = self.plan, self._found["longrope"]
+        plan, first = self.plan, self._best["longrope"]
         self._tuned = self._tune("tuned", Tuning, first)
         self._row("near", "longrope, tuned", "tuned", self._tuned, self._under(first))
         # The known methods and the search extend the tuned model, whose pairs are slower already.
@@ -129,7 +129,7 @@ class Stages:
         self._extend("progressive", "far", fitness, space, budget, read, times)
 
     def _short(self):
-        plan, factors = self.plan, np.array(self._found["longrope"].factors)
+        plan, factors = self.plan, np.array(self._best["longrope"].factors)
         shares = {f"1/{part} of long": 1 + (factors - 1) / part for part in (4, 2)}
         seeds = {"rope": np.ones_like(factors)} | shares
         # Smaller bounds than for long contexts, as in the paper: there is less to interpolate.
@@ -138,13 +138,13 @@ class Stages:
         count = plan.trials.search_documents * plan.factor
         read = {"length": plan.train_length, "count": count}
         fitness = self._fitness(text_loss, self._tuned, read, plan.factor)
-        long = self._under(self._found["longrope"])
+        long = self._under(self._best["longrope"])
         self._row("short", "tuned, long factors", "method", self._tuned, long)
         budget, prefix = plan.budget.halved(), "tuned, "
         self._extend("short", "short", fitness, space, budget, read, plan.factor, prefix)
 
     def _mixed(self):
-        genome = self._found["longrope2"]
+        genome = self._best["longrope2"]
         model = self._tune("mixed", MixedWindows, genome)
         self._row("near", "longrope2, mixed", "tuned", model, self._under(genome))
         rope = under_rule(self.rope, Default())
@@ -184,8 +184,8 @@ class Stages:
         for seed, genome in space.seeds.items():
             under = self._under(genome, times)
             self._row(group, f"{prefix}{seed} (start)", "start", fitness.model, under)
-        found = self._under(self._found[name], times)
-        self._row(group, f"{prefix}{name}", "found", fitness.model, found)
+        result = self._under(self._best[name], times)
+        self._row(group, f"{prefix}{name}", "found", fitness.model, result)
 
     def _search(self, name, space, fitness, budget, documents):
         """Searches, or continues a search that was stopped, and keeps the best genome."""
@@ -193,19 +193,19 @@ class Stages:
         config = self._search_config(space, fitness, budget, documents)
         open_run(folder, config)
         with (
-            contextlib.closing(Kept(folder / "losses.jsonl", config)) as kept,
+            contextlib.closing(Kept(folder / "losses.jsonl", config)) as stored,
             stage(f"{self.name}  {name}", budget.candidates, self.plan.console) as advance,
         ):
-            losses = remembered(fitness, kept, advance)
+            losses = remembered(fitness, stored, advance)
             generations = list(evolve(space, budget, losses, self.seed))
-        best = min(itertools.chain(*generations), key=lambda each: each.loss)
-        self._found[name] = best.genome
-        seeds = {each.origin: each.loss for each in generations[0] if each.origin in space.seeds}
+        best = min(itertools.chain(*generations), key=lambda one: one.loss)
+        self._best[name] = best.genome
+        seeds = {one.origin: one.loss for one in generations[0] if one.origin in space.seeds}
         self.searches.append(
             {
                 "search": name,
                 "seeds": seeds,
-                "losses": [[each.loss for each in generation] for generation in generations],
+                "losses": [[one.loss for one in generation] for generation in generations],
                 "found": dataclasses.asdict(best),
                 "factors": {seed: genome.factors for seed, genome in space.seeds.items()},
             }
@@ -276,10 +276,10 @@ class Stages:
             "trials": dataclasses.asdict(trials),
             "lengths": lengths,
             "corpus_digest": plan.corpus.digest,
-            "found": {name: dataclasses.asdict(genome) for name, genome in self._found.items()},
+            "found": {name: dataclasses.asdict(genome) for name, genome in self._best.items()},
             "rows": [[row.group, row.scheme, fingerprint(row.encoding)] for row in self.rows],
             "models": [fingerprint(row.model) for row in self.rows],
         }
-        kept = Kept(self.folder / "scores.jsonl", config)
-        with contextlib.closing(kept):
-            return score(self.rows, documents, plan, kept, f"{self.name}  score")
+        stored = Kept(self.folder / "scores.jsonl", config)
+        with contextlib.closing(stored):
+            return score(self.rows, documents, plan, stored, f"{self.name}  score")

@@ -9,6 +9,7 @@ from rich.console import Console
 from experiments.pretrained.trained import Loader, Source, in_tokens_of
 from experiments.running.points import trained_points
 from experiments.running.sweep import Sweep, recipe_fields
+from experiments.settings import filled
 from experiments.studies.longrope import report
 from experiments.studies.longrope.plan import Plan, Trials
 from experiments.studies.longrope.search import Budget
@@ -39,8 +40,8 @@ class LongRoPESearch(Sweep):
             stages=tuple(name.strip() for name in config.stages.split(",")),
             train_length=train_length,
             factor=config.factor,
-            budget=Budget(**config.search),
-            trials=Trials(**config.eval),
+            budget=filled(Budget, "search", config.search),
+            trials=filled(Trials, "eval", config.eval),
             yarn=config.yarn.to_dict(),
             tune=Recipe(length=max(config.factor, 1) * train_length, **config.tune),
             corpus=corpus,
@@ -128,7 +129,7 @@ class LongRoPESearch(Sweep):
             "source": self.config["checkpoint"] or "trained here",
         }
         about |= self.about_corpus(self.plan.corpus)
-        training = [each for each in training if each["tokens"]]
+        training = [run for run in training if run["tokens"]]
         return report.SearchStudy.of(evaluations, training, failures, about)
 
     def write_report(self, command):

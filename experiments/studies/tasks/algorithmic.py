@@ -1,5 +1,6 @@
 """Asks for the result of an algorithm, whose steps grow with the length (2305.19466)."""
 
+import abc
 import math
 
 import numpy as np
@@ -23,8 +24,9 @@ class _Mapped(Task):
     def _given(self, rng, count, size):
         return rng.choice(SYMBOLS, (count, size))
 
+    @abc.abstractmethod
     def _result(self, given_NS):
-        raise NotImplementedError
+        """Returns the symbols that are asked for, ``[N, S]``."""
 
     def solve(self, tokens_L, is_answer_L):
         size = int(is_answer_L.sum())
@@ -111,7 +113,7 @@ class Addition(Task):
         size = int(is_answer_L.sum()) - 1
         end = len(tokens_L) - size - 2
         numbers = (tokens_L[at - size : at] - DIGITS[0] for at in (end - size - 1, end))
-        return DIGITS[_sum(*(each[None] for each in numbers))][0].tolist()
+        return DIGITS[_sum(*(number[None] for number in numbers))][0].tolist()
 
     def chances(self, length):
         return [1 / 10] * ((length - 4) // 3) + [1 / 2]  # the last carry is 0 or 1

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import filled
 from experiments.results.learning import SHARES
 from experiments.results.record import read_lines
-from experiments.studies.drawn_examples import Drawn
+from experiments.settings import bounded, names_in, one_of
+from experiments.studies.drawn_examples import Drawn, generator
 from experiments.studies.tasks import ALONE
-from experiments.studies.tasks.study import Questions, Trials, check_trials, loss_of_answers
-from experiments.studies.tasks.task import PAD, Task
+from experiments.studies.tasks.study import Questions, Trials, loss_of_answers
+from experiments.studies.tasks.task import PAD
 from experiments.training.recipe import Goal
 from posenc_jax import Transformer
 
@@ -40,9 +40,9 @@ class Setting:
 
     task: str = "copy"
     length: int = 32
-    shortest: int = 0
-    growing: int = 0
-    enough: float = 0.95
+    shortest: int = bounded(0, least=0)
+    growing: int = bounded(0, least=0)
+    enough: float = bounded(0.95, above=0, most=1)
     every: int = 50
     held_out: int = 256
 
@@ -55,7 +55,7 @@ class TrialsOfOne(Trials):
       beside: other tasks that the model is tested on too, comma-separated names of ``ALONE``.
     """
 
-    multiples: tuple[int, ...] = (1, 2, 4)
+    multiples: tuple[int, ...] = bounded((1, 2, 4), ascends=True, first=1)
     depths: tuple[float, ...] = dataclasses.field(default=(), init=False)
     beside: str = ""
 
@@ -63,13 +63,13 @@ class TrialsOfOne(Trials):
 class OneTask(Questions):
     """Compares how soon models learn a task, and how many longer rows they then have right."""
 
+    kinds = (Setting, TrialsOfOne)
     title = "A task that is learned"
 
     def load(self):
-        self.setting: Any = filled(Setting, "task", self.config["task"])
-        self.trials = filled(TrialsOfOne, "eval", self.config["eval"])
-        beside = [name.strip() for name in self.trials.beside.split(",") if name.strip()]
-        self.tasks = tuple(_task(name) for name in (self.setting.task, *beside))
+        beside = names_in("eval.beside", self.trials.beside, ALONE)
+        names = one_of("task.task", self.setting.task, ALONE), *beside
+        self.tasks = tuple(ALONE[name] for name in names)
         self.learned, self.length = self.tasks[0], self.setting.length
         self.places = self.learned.places or self.length
         self.shortest = self.setting.shortest or self.learned.shortest
@@ -87,18 +87,11 @@ class OneTask(Questions):
         )
 
     def _check(self):
-        setting = self.setting
         if not self.learned.shortest <= self.shortest <= self.length:
             raise ValueError(
                 f"task.shortest={self.shortest} must be at least {self.learned.shortest}, which "
                 f"{self.learned.name} needs, and at most task.length={self.length}"
             )
-        if not 0 < setting.enough <= 1:
-            raise ValueError(f"task.enough={setting.enough} must be above 0 and at most 1")
-        for field, least in (("growing", 0), ("every", 1), ("held_out", 1)):
-            if getattr(setting, field) < least:
-                raise ValueError(f"task.{field}={getattr(setting, field)} must be at least {least}")
-        check_trials(self.trials)
         # This raises where the longest rows are too long for a task, before anything is trained.
         for task in self.tasks:
             _drawn(task, np.random.default_rng(0), 1, self.trials.multiples[-1] * self.length)
@@ -109,8 +102,7 @@ class OneTask(Questions):
     def goal(self, point):
         del point
         # The rows are the same for every model, and others than in training and in the tests.
-        words = np.random.Philox(key=np.array([self.learned.number, 2**63 + 1], np.uint64))
-        rng, setting = np.random.Generator(words), self.setting
+        rng, setting = generator(self.learned.number, 2**63 + 1), self.setting
         rows = _drawn(self.learned, rng, setting.held_out, self.length)
         return Goal(lambda model: float(_share(model, rows)), setting.enough, setting.every)
 
@@ -153,12 +145,6 @@ class Growing(Drawn):
 
     def loss(self, model, batch, key):
         return loss_of_answers(_logits(model, batch, key), batch)
-
-
-def _task(name: str) -> Task:
-    if name not in ALONE:
-        raise ValueError(f"task.task: unknown task {name!r}; there are {', '.join(ALONE)}")
-    return ALONE[name]
 
 
 def _drawn(task, rng, count, length) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from experiments.studies.tasks.task import (
     Task,
     at_end,
     distinct,
-    places,
+    scatter,
 )
 
 # The symbols of names and keys, and those of values.
@@ -29,16 +29,15 @@ class Passkey(Task):
         key = rng.choice(DIGITS, (count, self._DIGITS))
         tokens = rng.choice(NOISE, (count, length))
         told = self._DIGITS + 1
-        first = places(rng, count, length - 2 * told, depth)
-        np.put_along_axis(tokens, first, STORE, axis=1)
-        np.put_along_axis(tokens, first + 1 + np.arange(self._DIGITS), key, axis=1)
+        hidden = np.pad(key, ((0, 0), (1, 0)), constant_values=STORE)
+        scatter(rng, tokens, hidden[:, None], length - 2 * told, depth)
         tokens[:, -told] = ASK
         tokens[:, -self._DIGITS :] = key
         return tokens, at_end(count, length, self._DIGITS)
 
     def solve(self, tokens_L, is_answer_L):
         first = list(tokens_L).index(STORE) + 1
-        return [int(each) for each in tokens_L[first : first + self._DIGITS]]
+        return tokens_L[first : first + self._DIGITS].tolist()
 
     def chances(self, length):
         return [1 / 10] * self._DIGITS
@@ -54,12 +53,8 @@ class Needles(Task):
         names = distinct(rng, count, _NAMES, self._COUNT)
         values = rng.choice(_VALUES, (count, self._COUNT))
         tokens = rng.choice(NOISE, (count, length))
-        # Each needle takes three places: they are drawn as one, and then moved apart.
-        first = places(rng, count, length - 3 - 3 * self._COUNT, None, self._COUNT)
-        first = first + 2 * np.arange(self._COUNT)
         needles = np.stack([np.full_like(names, STORE), names, values], axis=-1)
-        at = first[..., None] + np.arange(3)
-        np.put_along_axis(tokens, at.reshape(count, -1), needles.reshape(count, -1), axis=1)
+        scatter(rng, tokens, needles, length - 3 - 3 * self._COUNT)
         asked = rng.integers(0, self._COUNT, (count, 1))
         tokens[:, -3] = ASK
         tokens[:, -2:-1] = np.take_along_axis(names, asked, axis=1)
@@ -94,12 +89,9 @@ class Recall(Task):
         values = rng.choice(_VALUES, (count, pairs))
         tokens = rng.choice(NOISE, (count, length))
         room = length - 2 * self._ASKED - 1 - 2 * pairs
-        first = places(rng, count, room + pairs - 1, None, pairs)
-        at = first + np.arange(pairs)
-        np.put_along_axis(tokens, at, keys, axis=1)
-        np.put_along_axis(tokens, at + 1, values, axis=1)
+        scatter(rng, tokens, np.stack([keys, values], axis=-1), room + pairs - 1)
         asked = rng.random((count, pairs)).argsort(axis=1)[:, : self._ASKED]
-        end = np.stack([np.take_along_axis(each, asked, axis=1) for each in (keys, values)], -1)
+        end = np.stack([np.take_along_axis(part, asked, axis=1) for part in (keys, values)], -1)
         tokens[:, -2 * self._ASKED - 1] = ASK
         tokens[:, -2 * self._ASKED :] = end.reshape(count, -1)
         is_answer = np.zeros((count, length), bool)
@@ -122,12 +114,7 @@ class Pairs(Recall):
     _KEYS = SYMBOLS[:21]
 
     def _pairs(self, length):
-        if length // 8 > len(self._KEYS):
-            raise ValueError(
-                f"length={length} is too long for {self.name}: {length // 8} pairs need as many "
-                f"different keys, and there are {len(self._KEYS)}"
-            )
-        return length // 8
+        return _at_most(length // 8, len(self._KEYS), "keys")
 
 
 class Passkeys(Task):
@@ -138,24 +125,16 @@ class Passkeys(Task):
 
     def _keys(self, length: int) -> int:
         """Returns how many keys a row of ``length`` tokens hides."""
-        if length // 16 > len(self._NAMES):
-            raise ValueError(
-                f"length={length} is too long for {self.name}: {length // 16} keys need as many "
-                f"different names, and there are {len(self._NAMES)}"
-            )
-        return length // 16
+        return _at_most(length // 16, len(self._NAMES), "names")
 
     def _draw(self, rng, count, length, depth):
         number, told = self._keys(length + 1), self._DIGITS + 2
         names = distinct(rng, count, self._NAMES, number)[..., None]
         keys = rng.choice(DIGITS, (count, number, self._DIGITS))
         tokens = rng.choice(NOISE, (count, length))
-        # Each key is drawn as a place of one token, and then the places are moved apart.
         room = length - told - told * number
-        first = places(rng, count, room + number - 1, None, number)
-        at = (first + (told - 1) * np.arange(number))[..., None] + np.arange(told)
         hidden = np.concatenate([np.full_like(names, STORE), names, keys], axis=-1)
-        np.put_along_axis(tokens, at.reshape(count, -1), hidden.reshape(count, -1), axis=1)
+        scatter(rng, tokens, hidden, room + number - 1)
         asked = rng.integers(0, number, (count, 1, 1))
         tokens[:, -told:] = np.take_along_axis(hidden, asked, axis=1)[:, 0]
         tokens[:, -told] = ASK
@@ -187,7 +166,7 @@ class Induction(Task):
 
     def solve(self, tokens_L, is_answer_L):
         half = int(is_answer_L.sum()) + 1
-        return [int(each) for each in tokens_L[-2 * half : -half][1:]]
+        return tokens_L[-2 * half : -half][1:].tolist()
 
     def chances(self, length):
         return [1 / len(SYMBOLS)] * ((length - 2) // 2 - 1)
@@ -212,10 +191,7 @@ class VariableTracking(Task):
         order = rng.random(targets.shape).argsort(axis=2)
         told = np.take_along_axis(told, order[..., None], axis=2)
         tokens = rng.choice(NOISE, (count, length))
-        # Each assignment takes three places: they are drawn as one, and then moved apart.
-        first = places(rng, count, length - 3 - 3 * total, None, total)
-        at = (first + 2 * np.arange(total))[..., None] + np.arange(3)
-        np.put_along_axis(tokens, at.reshape(count, -1), told.reshape(count, -1), axis=1)
+        scatter(rng, tokens, told.reshape(count, total, 3), length - 3 - 3 * total)
         tokens[:, -3] = ASK
         tokens[:, -2] = targets[:, -1, 0]
         tokens[:, -1] = values[:, 0]
@@ -224,13 +200,22 @@ class VariableTracking(Task):
     def solve(self, tokens_L, is_answer_L):
         told = np.flatnonzero(tokens_L == STORE)
         assigned = {int(tokens_L[at + 1]): int(tokens_L[at + 2]) for at in told}
-        found = int(tokens_L[-2])
-        while found in assigned:
-            found = assigned[found]
-        return [found]
+        answer = int(tokens_L[-2])
+        while answer in assigned:
+            answer = assigned[answer]
+        return [answer]
 
     def chances(self, length):
         return [1 / self._CHAINS]
+
+
+def _at_most(needed: int, there_are: int, what: str) -> int:
+    if needed > there_are:
+        raise ValueError(
+            f"the longest rows need {needed} {what}, and there are only {there_are}; give a "
+            "smaller task.length or eval.multiples"
+        )
+    return needed
 
 
 def _guess(told: int) -> float:

@@ -46,7 +46,7 @@ class FlipFlop(Task):
 
 
 class FlipFlops(Task):
-    """Writes, ignores and reads one bit in turn, as in the flip-flop language (2306.00946).
+    """Writes, ignores and reads one bit again and again, as in the flip-flop language (2306.00946).
 
     The first instruction is a write and the last one a read. Each of the others is to be ignored
     with a probability of 0.8, and otherwise as often a write as a read.

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import filled
 from experiments.results.panels import ANSWERS, EXACT, Panel, Result
-from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.settings import bounded, names_in
+from experiments.studies.drawn_examples import Drawn, Experiment, generator
 from experiments.studies.tasks import TASKS, VOCAB_SIZE
 from experiments.studies.tasks.task import PAD
 from experiments.training.encodings import at_ratio, make_encoding
@@ -44,8 +44,8 @@ class Trials:
       batch: rows in one forward pass.
     """
 
-    multiples: tuple[int, ...] = (1, 2, 4, 8)
-    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    multiples: tuple[int, ...] = bounded((1, 2, 4, 8), ascends=True, first=1)
+    depths: tuple[float, ...] = bounded((0.0, 0.25, 0.5, 0.75, 1.0), least=0, most=1)
     rows: int = 256
     batch: int = 32
 
@@ -58,16 +58,17 @@ class Questions(Experiment):
     answers that are right is shown too, because it tells schemes apart before any row is right.
     """
 
+    kinds: tuple[type, type] = (Setting, Trials)
     title = "Questions past the trained length"
     axes = ("token",)
 
     def load(self):
-        self.setting = filled(Setting, "task", self.config["task"])
-        self.trials = filled(Trials, "eval", self.config["eval"])
-        self.tasks = _named(self.setting.tasks)
+        is_all = self.setting.tasks.strip() == "all"
+        names = TASKS if is_all else names_in("task.tasks", self.setting.tasks, TASKS)
+        self.tasks = tuple(TASKS[name] for name in dict.fromkeys(names))
         self.length = self.places = self.setting.length
-        _check(self.tasks, self.setting)
-        check_trials(self.trials)
+        for task in self.tasks:
+            task.draw(np.random.default_rng(0), 1, self.length)  # which may be too short
         self.panels = self.by_length() + tuple(
             Panel(self._by_depth(task), EXACT, _DEPTH, self.trials.depths)
             for task in self.tasks
@@ -127,7 +128,7 @@ class Questions(Experiment):
     def _results(self, task, model, length, depth=None) -> list[Result]:
         """Returns the shares of rows and of answers that are right, in rows of ``length``."""
         # The same rows for every scheme and seed, and others than in training.
-        rng = np.random.Generator(np.random.Philox(key=np.array([task.number, 2**63], np.uint64)))
+        rng = generator(task.number, 2**63)
         rows = task.draw(rng, self.trials.rows, length, depth)
         likeliest_NL = self.likeliest(task, rng, model, rows.tokens_NL)
         is_right_NL = likeliest_NL == rows.tokens_NL[:, 1:]
@@ -191,34 +192,3 @@ def _logits(model, tokens_NL, key=None):
 
 def _likeliest(model, tokens_NL):
     return jnp.argmax(_logits(model, tokens_NL), axis=-1)
-
-
-def _named(names: str) -> tuple:
-    if names.strip() == "all":
-        return tuple(TASKS.values())
-    chosen = [name.strip() for name in names.split(",")]
-    for name in chosen:
-        if name not in TASKS:
-            raise ValueError(f"task.tasks: unknown task {name!r}; there are {', '.join(TASKS)}")
-    return tuple(TASKS[name] for name in dict.fromkeys(chosen))
-
-
-def _check(tasks, setting):
-    longest = max(tasks, key=lambda task: task.shortest)
-    if setting.length < longest.shortest:
-        raise ValueError(
-            f"task.length={setting.length} is too short for {longest.name}, which needs "
-            f"{longest.shortest} tokens"
-        )
-
-
-def check_trials(trials: Trials) -> None:
-    """Raises a ValueError for evaluation data that cannot be drawn."""
-    multiples = trials.multiples
-    if multiples[:1] != (1,) or sorted(set(multiples)) != list(multiples):
-        raise ValueError(f"eval.multiples={multiples} must ascend from 1")
-    depths = trials.depths
-    if not all(0 <= depth <= 1 for depth in depths) or len({*depths}) < len(depths):
-        raise ValueError(f"eval.depths={depths} must be within 0 and 1, each once")
-    if trials.rows < 1:
-        raise ValueError(f"eval.rows={trials.rows} must be at least 1")

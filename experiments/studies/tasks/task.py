@@ -1,9 +1,10 @@
-"""Defines what a task is: rows of tokens, some of which are answers, from a pure function.
+"""Defines what a task is: a pure function that draws rows of tokens with answers among them.
 
 All tasks share one vocabulary, so one model can learn them together. A row begins with the marker
 of its task, and is filled up to its width with ``PAD``, which is never an answer.
 """
 
+import abc
 import math
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 PAD, ASK, SEPARATE, STORE, IGNORE = range(5)
 _MARKERS = 5
 NUM_TASKS = 16
-# 32 symbols that things are made of, the first ten of which are digits, and 8 that mean nothing.
+# 32 symbols that things are made of, the first ten are digits; and 8 symbols that mean nothing.
 SYMBOLS = np.arange(32) + _MARKERS + NUM_TASKS
 DIGITS = SYMBOLS[:10]
 NOISE = np.arange(8) + SYMBOLS[-1] + 1
@@ -31,7 +32,7 @@ class Rows(NamedTuple):
     is_answer_NL: np.ndarray
 
 
-class Task:
+class Task(abc.ABC):
     """Draws rows, and solves them, by the ``_draw``, ``solve`` and ``chances`` of a subclass.
 
     Attributes:
@@ -60,19 +61,15 @@ class Task:
           count: how many rows.
           length: tokens of each, the marker and the answers included.
           depth: the place of the answer in the row, from 0, the beginning, to 1, the end. By
-            default it is anywhere.
+            default it is anywhere. Only a task that ``has_depth`` takes one.
 
         Raises:
-          ValueError: the rows are too short for the task, or it has no depth.
+          ValueError: the rows are too short for the task.
         """
         if length < self.shortest:
             raise ValueError(
                 f"length={length} is too short for {self.name}, which needs {self.shortest} tokens"
             )
-        if depth is not None and not self.has_depth:
-            raise ValueError(f"depth={depth} is given, but nothing in {self.name} has a depth")
-        if depth is not None and not 0 <= depth <= 1:
-            raise ValueError(f"depth={depth} must be within 0 (the beginning) and 1 (the end)")
         body, is_answer = self._draw(rng, count, length - 1, depth)
         marker = np.full((count, 1), _MARKERS + self.number)
         return Rows(
@@ -80,26 +77,26 @@ class Task:
             np.pad(is_answer, ((0, 0), (1, 0))),
         )
 
+    @abc.abstractmethod
     def _draw(self, rng, count, length, depth) -> tuple[np.ndarray, np.ndarray]:
         """Returns the tokens after the marker, and which are answers, both ``[count, length]``."""
-        raise NotImplementedError
 
     def positions(self, rng: np.random.Generator, tokens_NL: np.ndarray) -> np.ndarray:
         """Returns the position of each token, int32 ``[N, L]``; by default its index in the row."""
         del rng
         return np.broadcast_to(np.arange(tokens_NL.shape[1], dtype=np.int32), tokens_NL.shape)
 
+    @abc.abstractmethod
     def solve(self, tokens_L: np.ndarray, is_answer_L: np.ndarray) -> list[int]:
         """Returns the answers of one row, read off the tokens before each."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def chances(self, length: int) -> list[float]:
         """Returns how often a guess is right, for each answer of a row.
 
         The guess is one of the values that the row tells, or of all symbols where it tells none
         apart from the others.
         """
-        raise NotImplementedError
 
     def chance(self, length: int) -> float:
         """Returns how often all answers of a row are guessed right."""
@@ -126,3 +123,20 @@ def places(
     if depth is not None:
         return np.full((count, 1), round(depth * room))
     return np.sort(rng.random((count, room + 1)).argsort(axis=1)[:, :size], axis=1)
+
+
+def scatter(
+    rng: np.random.Generator,
+    tokens_NL: np.ndarray,
+    groups_NGS: np.ndarray,
+    last: int,
+    depth: float | None = None,
+) -> None:
+    """Writes groups of S tokens into each row, in their order and at random places, as ``places``.
+
+    Each group is drawn as one place of 0 to ``last``; then the places are moved apart.
+    """
+    count, groups, size = groups_NGS.shape
+    first_NG = places(rng, count, last, depth, groups) + (size - 1) * np.arange(groups)
+    at_NGS = first_NG[..., None] + np.arange(size)
+    np.put_along_axis(tokens_NL, at_NGS.reshape(count, -1), groups_NGS.reshape(count, -1), axis=1)

@@ -1,13 +1,23 @@
 """Tests all protocols, on losses that say which token was scored with what context."""
 
+import contextlib
 import itertools
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from experiments import preemption
-from experiments.evaluation.lengths import Protocols, Scorer, evaluate, in_other_units, work
+from experiments.evaluation.lengths import (
+    Protocols,
+    Scorer,
+    check_targets,
+    evaluate,
+    in_other_units,
+    work,
+)
+from experiments.results.record import Kept
 from experiments.training.mesh import make_mesh, row_shards
 from posenc_jax import Encoding
 
@@ -92,37 +102,28 @@ def test_sliding_windows_cover_the_targets_with_full_context(stride, documents):
 
 def test_windows_that_begin_alike_are_scored_once():
     """A sum of all tokens so far stands for a loss, which depends on all of them."""
-    each, expected, expected_curve = run(Recorder(lambda windows: windows[:, :-1].cumsum(axis=1)))
+    item, expected, expected_curve = run(Recorder(lambda windows: windows[:, :-1].cumsum(axis=1)))
     once, records, curve = run(Recorder(lambda windows: windows[:, :-1].cumsum(axis=1)), False)
     assert (records, curve) == (expected, expected_curve)
     # Of pieces of 8, 16 and 32 tokens, one of two begins a longer one, and needs no pass.
-    assert tokens_of(each) - tokens_of(once) == 3 * (2 * 8 + 16)
+    assert tokens_of(item) - tokens_of(once) == 3 * (2 * 8 + 16)
 
 
 def test_a_window_is_scored_once_under_an_encoding():
-    recorder, _, _ = run()
+    recorder, records, _ = run()
+    assert all(encoding == f"x{(w.shape[1] - 1) // T}" for w, encoding in recorder.calls)
+    assert records["windowed", 2, 1]["loss"] == T - 0.5  # sliding at the trained length
+    assert records["windowed", 2, 1]["tokens"] == 12
     for multiple in PROTOCOLS.multiples:
         first, *others = (w for w, encoding in recorder.calls if encoding == f"x{multiple}")
-        seen = {window.tobytes() for window in first}
-        assert not any(window.tobytes() in seen for other in others for window in other)
-
-
-def test_windowed_is_sliding_at_the_training_length():
-    _, records, _ = run()
-    assert records["windowed", 2, 1]["loss"] == T - 0.5
-    assert records["windowed", 2, 1]["tokens"] == 12
+        observed = {window.tobytes() for window in first}
+        assert not any(window.tobytes() in observed for other in others for window in other)
 
 
 def test_curve_is_the_loss_by_position():
     _, _, curve = run()
     assert curve["positions"] == list(range(1, 4 * T + 1))
     assert curve["loss"] == list(range(1, 4 * T + 1))
-
-
-def test_the_encoding_of_a_length_is_used_at_that_length():
-    recorder, _, _ = run()
-    for windows, encoding in recorder.calls:
-        assert encoding == f"x{(windows.shape[1] - 1) // T}"
 
 
 @pytest.mark.parametrize("adapts", [True, False])
@@ -183,21 +184,40 @@ def test_a_pass_has_as_many_tokens_as_it_may(monkeypatch, tokens, rows):
     assert sizes == [rows]
 
 
-@pytest.mark.parametrize(
-    "change,message",
-    [
-        ({"multiples": (2, 4)}, "must ascend from 1"),
-        ({"multiples": (1, 3, 4)}, "must all divide the largest"),
-        ({"strides": ((3, 1),)}, "must divide eval.last_tokens"),
-        ({"strides": ((2, 1), (2, 2))}, r"eval.strides=.* must name each stride once"),
-        ({"window_stride": 0}, "must divide eval.last_tokens"),
-    ],
-)
-def test_bad_protocols_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        Protocols(**({"last_tokens": 4, "strides": (), "window_stride": 2} | change))
+@pytest.mark.parametrize("sizes", [(4, 6), (6, 4)])
+def test_batches_of_another_size_are_read_once_each(sizes, tmp_path):
+    """A mesh of another number of devices has other rows in a batch."""
+    windows_NL = np.arange(8)[:, None] * np.ones((1, 3))
+
+    def read(size, batches):
+        stored, left = Kept(tmp_path / "kept.jsonl", {}), iter(range(batches))
+
+        def measure(batch):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return batch[:, 0].tolist()
+
+        scorer = types.SimpleNamespace(rows=lambda windows_NL: size)
+        with contextlib.closing(stored):
+            return [
+                v
+                for row, _ in Scorer.batches(scorer, windows_NL, stored, "a", measure)
+                for v in row
+            ]
+
+    with pytest.raises(KeyboardInterrupt):
+        read(sizes[0], batches=1)
+    assert read(sizes[1], batches=9) == list(range(8))
 
 
-def test_targets_must_fit_the_shortest_context():
-    with pytest.raises(ValueError, match="at most the training length 3"):
-        PROTOCOLS.check(3)
+def test_bad_protocols_are_refused_by_their_names():
+    for change, name in (
+        ({"multiples": (1, 3, 4)}, "eval.multiples"),
+        ({"strides": ((3, 1),)}, "eval.last_tokens=4"),
+        ({"window_stride": 3}, "eval.last_tokens=4"),
+        ({"splits": ("tset",)}, "eval.splits='tset'"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            Protocols(**({"last_tokens": 4, "strides": (), "window_stride": 2} | change))
+    with pytest.raises(ValueError, match=r"eval\.last_tokens=4"):
+        check_targets(4, train_length=3)

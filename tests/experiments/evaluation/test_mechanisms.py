@@ -23,9 +23,9 @@ def rope_model(**keywords):
     return common.build_model(rope)
 
 
-def numbers(found):
+def numbers(actual):
     """Returns values by the name of the probe, and by layer or length where there are several."""
-    return {(row["probe"], row.get("layer", row.get("length", 0))): row["value"] for row in found}
+    return {(row["probe"], row.get("layer", row.get("length", 0))): row["value"] for row in actual}
 
 
 def even(model):
@@ -45,11 +45,11 @@ def test_logits_at_other_distances_are_those_of_moved_queries(windows):
         (x @ np.asarray(p.kernel[...])).reshape(4, LENGTH, common.HEADS, -1)
         for p in (block.attention.q, block.attention.k)
     )
-    _, h_XP, turns_P = next(mechanisms.contributions(model, windows))
+    _, h_XP, speed_P = next(mechanisms.contributions(model, windows))
     h_NHSP = h_XP.reshape(4, common.HEADS, LENGTH, -1)
     pairs = common.HEAD_DIM // 2
     angle_P = BASE ** (-np.arange(pairs) / pairs)
-    np.testing.assert_allclose(turns_P, angle_P, rtol=1e-5)
+    np.testing.assert_allclose(speed_P, angle_P, rtol=1e-5)
     key, moved = 5, 7
     angles_P = angle_P * (LENGTH - 1 - key + moved)
     a, b = q[:, -1, :, :pairs], q[:, -1, :, pairs:]
@@ -59,30 +59,30 @@ def test_logits_at_other_distances_are_those_of_moved_queries(windows):
     )
     expected = (turned * k[:, key]).sum(axis=-1) / math.sqrt(common.HEAD_DIM)
     distance = np.array([LENGTH - 1 - key + moved])
-    found = mechanisms.logits_at(h_NHSP[:, :, key].reshape(-1, pairs), turns_P, distance)
-    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-3, atol=1e-3)
+    actual = mechanisms.logits_at(h_NHSP[:, :, key].reshape(-1, pairs), speed_P, distance)
+    np.testing.assert_allclose(actual.reshape(expected.shape), expected, rtol=1e-3, atol=1e-3)
 
 
-def errors(h_XP, turns_P):
+def errors(h_XP, speed_P):
     whole = np.arange(LENGTH)
-    trained, between = (mechanisms.logits_at(h_XP, turns_P, x) for x in (whole, whole[:-1] + 0.5))
+    trained, between = (mechanisms.logits_at(h_XP, speed_P, x) for x in (whole, whole[:-1] + 0.5))
     return abs(between - (trained[:, 1:] + trained[:, :-1]) / 2).max(axis=1)
 
 
 def test_interpolation_errs_by_the_second_derivative_at_most(windows):
-    for _, h_XP, turns_P in mechanisms.contributions(rope_model(), windows):
-        bound = (abs(h_XP) * turns_P**2).sum(axis=1) / 8
-        error = errors(h_XP, turns_P)
+    for _, h_XP, speed_P in mechanisms.contributions(rope_model(), windows):
+        bound = (abs(h_XP) * speed_P**2).sum(axis=1) / 8
+        error = errors(h_XP, speed_P)
         assert (error <= bound * (1 + 1e-4)).all() and error.max() > 0.5 * bound.max()
 
 
 def test_the_published_bound_of_interpolation_does_not_hold():
     """All pairs of a head of 128 channels add 1 in phase, half way between two distances."""
-    turns_P = 1e4 ** (-np.arange(64) / 64)
-    h_XP = np.exp(-7.5j * turns_P)[None]
-    bound = mechanisms.published_bound(h_XP, turns_P)
+    speed_P = 1e4 ** (-np.arange(64) / 64)
+    h_XP = np.exp(-7.5j * speed_P)[None]
+    bound = mechanisms.published_bound(h_XP, speed_P)
     assert bound == pytest.approx(128 / (32 * math.log(1e4)), rel=1e-6)
-    assert errors(h_XP, turns_P) > 1.1 * bound
+    assert errors(h_XP, speed_P) > 1.1 * bound
 
 
 def test_pairs_that_stand_still_carry_nothing_near_the_trained_length(windows):
@@ -97,14 +97,14 @@ def test_pairs_that_stand_still_carry_nothing_near_the_trained_length(windows):
 
 
 def test_even_attention_has_no_bump_and_no_sink(windows):
-    found = numbers(mechanisms.measured(even(common.build_model("nope")), windows))
+    actual = numbers(mechanisms.measured(even(common.build_model("nope")), windows))
     uniform = sum(1 / t for t in range(1, LENGTH + 1)) / LENGTH
-    assert found.pop(("sink", 0)) == pytest.approx(uniform, rel=1e-5)
+    assert actual.pop(("sink", 0)) == pytest.approx(uniform, rel=1e-5)
     lengths = (LENGTH // 2, 3 * LENGTH // 4, LENGTH)
-    assert found.keys() == {(name, length) for name in ("far", "first") for length in lengths}
-    np.testing.assert_allclose(list(found.values()), 1.0, rtol=1e-5)
+    assert actual.keys() == {(name, length) for name in ("far", "first") for length in lengths}
+    np.testing.assert_allclose(list(actual.values()), 1.0, rtol=1e-5)
 
 
 def test_attention_that_falls_with_the_distance_has_no_bump(windows):
-    found = numbers(mechanisms.ends(even(common.build_model("alibi")), windows))
-    assert all(value < 1.0 for value in found.values())
+    actual = numbers(mechanisms.ends(even(common.build_model("alibi")), windows))
+    assert all(value < 1.0 for value in actual.values())

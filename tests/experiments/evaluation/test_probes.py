@@ -53,8 +53,8 @@ def turned(x, places):
 def test_the_kernel_has_the_same_contents_at_every_distance(model, windows):
     """ALiBi's falls by its slopes whatever the contents are, and RoPE's is that of NumPy."""
     distances = np.array([1, 7, LENGTH, 20 * LENGTH], np.int32)
-    found = probes.kernel(model, windows, distances)
-    of_rope, of_alibi = found["logit"]
+    actual = probes.kernel(model, windows, distances)
+    of_rope, of_alibi = actual["logit"]
     slopes = 2.0 ** (-2 * np.arange(1, common.HEADS + 1))
     fall = (of_alibi[:, :1] - of_alibi[:, 1:]) / (distances[1:] - distances[0])
     np.testing.assert_allclose(fall, np.tile(slopes[:, None], 3), rtol=1e-4)
@@ -65,7 +65,7 @@ def test_the_kernel_has_the_same_contents_at_every_distance(model, windows):
         products = turned(q, distance + np.arange(LENGTH // 4)) * k
         expected = products.sum(axis=-1).mean(axis=(0, 1)) / math.sqrt(common.HEAD_DIM)
         np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
-    assert found["window"] == [None, WINDOW]
+    assert actual["window"] == [None, WINDOW]
 
 
 def test_what_content_places_has_no_kernel(windows):
@@ -75,8 +75,8 @@ def test_what_content_places_has_no_kernel(windows):
 
 
 def test_shares_of_pairs_are_their_covariances_with_the_logit(model, windows):
-    found = probes.variance_by_pair(model, windows)
-    (periods, others), (shares, none) = found["period"], found["share"]
+    actual = probes.variance_by_pair(model, windows)
+    (periods, others), (shares, none) = actual["period"], actual["share"]
     assert others is None and none is None
     # The last is what passes by.
     assert periods.pop() is None
@@ -95,12 +95,12 @@ def test_shares_of_pairs_are_their_covariances_with_the_logit(model, windows):
 
 
 def test_attention_by_distance_is_all_of_attention(model, windows):
-    found = probes.attention_by_distance(model, windows)
-    np.testing.assert_allclose(found["weight"].sum(axis=-1), np.ones((2, common.HEADS)), rtol=1e-5)
-    assert found["keys"].sum() == LENGTH
-    assert found["distance"][0] == 0 and found["distance"][-1] == LENGTH - 1
-    far = found["distance"] >= WINDOW
-    wide, near = found["weight"]
+    actual = probes.attention_by_distance(model, windows)
+    np.testing.assert_allclose(actual["weight"].sum(axis=-1), np.ones((2, common.HEADS)), rtol=1e-5)
+    assert actual["keys"].sum() == LENGTH
+    assert actual["distance"][0] == 0 and actual["distance"][-1] == LENGTH - 1
+    far = actual["distance"] >= WINDOW
+    wide, near = actual["weight"]
     assert (near[:, far] == 0).all() and (near[:, ~far] > 0).all() and (wide > 0).all()
 
 
@@ -130,25 +130,14 @@ def test_a_page_of_a_run(corpus, tmp_path, monkeypatch, capsys):
     assert all(probe_figures.FIGURES[name][0] in written for name in names)
 
     texts = eval_windows(load_corpus(corpus), "test", length=LENGTH + 1, count=TEXTS)
-    found = probes.probe(model, texts, seed=0)
-    assert [*found] == ["train_length", "windows", *names]
-    assert found == json.loads(json.dumps(found, allow_nan=False))
-    losses = found["loss_by_offset"]["loss"]
+    actual = probes.probe(model, texts, seed=0)
+    assert [*actual] == ["train_length", "windows", *names]
+    assert actual == json.loads(json.dumps(actual, allow_nan=False))
+    losses = actual["loss_by_offset"]["loss"]
     assert losses[0] is not None and set(losses[1:]) == {None}
-    of_head = found["kernel"]["logit"][0][0]
-    inside = [d <= LENGTH - LENGTH // 4 for d in found["kernel"]["distance"]]
+    of_head = actual["kernel"]["logit"][0][0]
+    inside = [d <= LENGTH - LENGTH // 4 for d in actual["kernel"]["distance"]]
     assert inside == [logit is not None for logit in of_head]
-
-
-def test_refusals(model, windows, tmp_path, capsys):
-    with pytest.raises(ValueError, match="seed=-1 must be 0 or more"):
-        probes.probe(model, windows, seed=-1)
-    with pytest.raises(ValueError, match="two texts or more"):
-        probes.probe(model, windows[:1], seed=0)
-    with pytest.raises(ValueError, match="causal=False"):
-        probes.probe(common.build_model("rope", causal=False), windows, seed=0)
-    assert probes.main([f"--run={tmp_path}"]) == 2
-    assert "not the folder of a trained run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("lacks", ["train", "encoding"])

@@ -1,7 +1,7 @@
 """Tests that answers of experiments beside the atlas are read as tables of values."""
 
 import pytest
-from test_tables import pack, results
+from study_records import pack, results
 
 from experiments.results.answers import OWN_WINDOW, summary, verdicts
 from experiments.results.lengths import WINDOWED
@@ -16,8 +16,8 @@ from experiments.results.reports.other_answers import (
 
 def rows(values):
     """Returns the answers by topic, multiple and scheme."""
-    found = summary(values, verdicts(values)).to_dict("records")
-    return {(row["topic"], row["multiple"], row["scheme"]): row for row in found}
+    actual = summary(values, verdicts(values)).to_dict("records")
+    return {(row["topic"], row["multiple"], row["scheme"]): row for row in actual}
 
 
 def test_the_columns_of_the_tables_are_answers(tmp_path):
@@ -27,19 +27,19 @@ def test_the_columns_of_the_tables_are_answers(tmp_path):
     pack(tmp_path / "images.tar.xz", results(images, **seeds))
     pack(tmp_path / "video.tar.xz", results(video, vanilla=seeds["nope"], good=seeds["good"]))
     pack(tmp_path / "story.tar.xz", results(story, frame_index=seeds["nope"], good=(None,) * 3))
-    found = rows(read_tables(tmp_path))
-    good = found["images, pasted 84", 0, "good"]
+    actual = rows(read_tables(tmp_path))
+    good = actual["images, pasted 84", 0, "good"]
     assert good["mean"] == pytest.approx(0.65033, rel=1e-4)
     assert good["margin"] == pytest.approx(4.303 * 0.11547, rel=1e-3)  # Student's t
     assert good["vs_nope"] == "better" and not good["is_error"]
-    assert found["images, 28", 0, "even"]["vs_nope"] == "no difference"
+    assert actual["images, 28", 0, "even"]["vs_nope"] == "no difference"
     assert good["chance"] == 0.1 and good["unit"] == "accuracy"
-    assert found["video, 32 frames", 0, "good"]["vs_rope"] == "better"
-    assert ("video, 32 frames", 0, "vanilla") not in found
+    assert actual["video, 32 frames", 0, "good"]["vs_rope"] == "better"
+    assert ("video, 32 frames", 0, "vanilla") not in actual
     # Lower is better in story time, and chance is the greatest error.
-    lost = found["story time, from time 64", 0, "good"]
+    lost = actual["story time, from time 64", 0, "good"]
     assert lost["vs_rope"] == "diverged" and lost["chance"] != lost["chance"]
-    assert not any(topic.startswith("pointing") for topic, *_ in found)
+    assert not any(topic.startswith("pointing") for topic, *_ in actual)
     assert read_tables(tmp_path / "none").empty
 
 
@@ -58,13 +58,15 @@ def test_a_model_made_longer_is_compared_with_the_plain_one_through_a_window(tmp
     ]
     path = tmp_path / "records.csv"
     path.write_text(head + "".join(lines))
-    found = rows(read_extension(path))
+    actual = rows(read_extension(path))
     topic = "made longer, 0 steps"
-    assert {scheme for _, _, scheme in found} == {"rope", "yarn", "pi", WINDOWED}
+    assert {scheme for _, _, scheme in actual} == {"rope", "yarn", "pi", WINDOWED}
     assert (
-        found[topic, 2, "yarn"]["vs_rope"] == found[topic, 2, "yarn"][f"vs_{WINDOWED}"] == "better"
+        actual[topic, 2, "yarn"]["vs_rope"]
+        == actual[topic, 2, "yarn"][f"vs_{WINDOWED}"]
+        == "better"
     )
-    assert found[topic, 2, "pi"]["vs_rope"] == "diverged"
+    assert actual[topic, 2, "pi"]["vs_rope"] == "diverged"
     assert read_extension(tmp_path / "none.csv").empty
 
 
@@ -77,9 +79,9 @@ def test_longer_training_has_losses_and_gains_over_the_window_of_the_trained_len
         for (protocol, multiple), value in bits.items()
     ]
     pack(tmp_path / "long.tar.xz", records)
-    found = rows(read_longer(tmp_path / "long.tar.xz"))
-    assert found[f"text, {LONGER}", 1, "fox"]["mean"] == pytest.approx(2.5)
-    assert found[f"text, {LONGER}", 4, "fox"]["mean"] == pytest.approx(2.2)
-    gain = found[f"gain, {LONGER}", 4, "fox"]
+    actual = rows(read_longer(tmp_path / "long.tar.xz"))
+    assert actual[f"text, {LONGER}", 1, "fox"]["mean"] == pytest.approx(2.5)
+    assert actual[f"text, {LONGER}", 4, "fox"]["mean"] == pytest.approx(2.2)
+    gain = actual[f"gain, {LONGER}", 4, "fox"]
     assert gain["mean"] == pytest.approx(0.1) and gain[f"vs_{OWN_WINDOW}"] == "better"
-    assert len(found) == 3 and read_longer(tmp_path / "none.tar.xz").empty
+    assert len(actual) == 3 and read_longer(tmp_path / "none.tar.xz").empty

@@ -34,16 +34,16 @@ def test_the_released_search_is_as_good_as_the_golden_runs():
     for seed in range(6):
         space = ReleasedSpace({"yarn": ARRAYS["init"]}, 1.0 + PARAMS["scale"], BUDGET)
         generations = list(
-            evolve(space, BUDGET, lambda brood: [loss(each.factors) for each in brood], seed)
+            evolve(space, BUDGET, lambda brood: [loss(one.factors) for one in brood], seed)
         )
         assert sum(map(len, generations)) == BUDGET.candidates == 704
-        for candidate in (each for generation in generations for each in generation):
+        for candidate in (one for generation in generations for one in generation):
             assert space.is_valid(candidate.genome) and candidate.genome.start_tokens == 0
-        best = [min(each.loss for each in generation) for generation in generations]
+        best = [min(one.loss for one in generation) for generation in generations]
         curves.append(np.minimum.accumulate(best))
     golden = np.stack([ARRAYS["best_ppl_curve_seed1"], ARRAYS["best_ppl_curve_seed2"]])
     # What is above the smallest loss there is, e: within a factor of two of the golden mean at the
     # start, in the middle and at the end. A mutation that moves less ends six times above it.
-    found, expected = (np.mean(each, axis=0) - np.e for each in (curves, golden))
-    np.testing.assert_array_less(found[[0, 10, 20]], 2 * expected[[0, 10, 20]])
-    np.testing.assert_array_less(expected[[0, 10, 20]], 2 * found[[0, 10, 20]])
+    actual, expected = (np.mean(one, axis=0) - np.e for one in (curves, golden))
+    np.testing.assert_array_less(actual[[0, 10, 20]], 2 * expected[[0, 10, 20]])
+    np.testing.assert_array_less(expected[[0, 10, 20]], 2 * actual[[0, 10, 20]])

@@ -1,9 +1,9 @@
 """Tests what multimodal experiments share: models, batches, points, records and report."""
 
+import dataclasses
 import html
 import io
 import json
-import shutil
 
 import chex
 import common
@@ -15,17 +15,13 @@ from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments import preemption
 from experiments.config import defaults
 from experiments.evaluation.layer_attention import attention_weights
 from experiments.results.panels import Map, Panel, PanelStudy, Result, cells
 from experiments.results.record import environment
 from experiments.results.reports import panel_report as report
-from experiments.running import sweep
 from experiments.studies.drawn_examples import Drawn, Experiment
 from experiments.studies.multimodal.model import Decoder, ViT, grid, patches
-from experiments.training.loop import train
-from experiments.training.mesh import make_mesh
 from experiments.training.recipe import RULES, Recipe
 from posenc_jax import Layers
 from posenc_jax.positions import text
@@ -48,12 +44,6 @@ def test_patches_are_cut_row_by_row():
     for number, (row, column) in enumerate(2 * grid(2, 3)[0]):
         one = images[:, row : row + 2, column : column + 2]
         np.testing.assert_array_equal(cut[:, number], one.reshape(2, -1))
-
-
-@pytest.mark.parametrize("shape", [(1, 28, 30), (1, 30, 28), (1, 2, 2), (1, 0, 4)])
-def test_images_that_are_no_whole_patches_are_refused(shape):
-    with pytest.raises(ValueError, match=rf"{shape[1]} x {shape[2]} pixels.* 4 x 4"):
-        patches(np.zeros(shape), 4)
 
 
 def test_the_decoder_mixes_tokens_and_patches():
@@ -135,46 +125,21 @@ class Sums(Drawn):
         return -jnp.take_along_axis(logits, batch["label"][:, None], axis=-1).mean()
 
 
-def test_batches_are_a_function_of_seed_and_step():
-    task = Sums(None)
-    whole = task.batch(1, 2, 0, 1)
-    parts = [task.batch(1, 2, part, 2) for part in range(2)]
-    for key in ("patches", "label"):
-        together = np.concatenate([part[key] for part in parts])
-        np.testing.assert_array_equal(together, whole[key])
-    for seed, step in ((1, 3), (2, 2)):
-        assert (task.batch(seed, step, 0, 1)["patches"] != whole["patches"]).any()
-
-
-def vit(key):
-    sizes = SIZES | {"num_layers": 1, "patch_dim": PATCH_DIM, "num_classes": 2}
-    return ViT(common.build("nope"), rngs=nnx.Rngs(key), **sizes)
-
-
-@pytest.mark.slow
-def test_training_on_a_pytree_resumes_exactly(tmp_path, monkeypatch):
-    recipe = Recipe(length=4, batch_size=16, steps=3, accumulate=2, warmup_steps=1, log_every=1)
-    task, mesh = Sums(vit, 16), make_mesh()
-
-    def run(name):
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        console = Console(file=io.StringIO())
-        return train(task, recipe, mesh, seed=0, folder=folder, console=console)[0]
-
-    whole = run("whole")
-    with monkeypatch.context() as patch:
-        answers = iter([False, True])
-        patch.setattr(preemption, "requested", lambda: next(answers))
-        with pytest.raises(preemption.PreemptedError, match="step 2"):
-            run("stopped")
-    chex.assert_trees_all_equal(run("stopped"), whole)
-
-
 # Experiments
 
 
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """Has no settings."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    batch: int = 3
+
+
 class Toy(Experiment):
+    kinds = (Nothing, Batches)
     title = "Sums <&>"
     summary = "Is the sum positive?"
     axes = ("row", "column")
@@ -280,49 +245,6 @@ def test_a_page_has_everything_and_escapes_it(finished):
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_a_second_run_does_nothing_again(finished, monkeypatch):
-    monkeypatch.setattr(sweep, "train", lambda *a, **k: pytest.fail("trained again"))
-    again, output = experiment(finished[0])
-    assert again.run() == [] and "2 of 2 were done before" in output.getvalue()
-
-
-def test_another_variant_in_the_same_place_is_refused(finished):
-    variants = config().variants
-    variants.nope.encoding.name = "alibi"
-    other, _ = experiment(finished[0], variants=variants)
-    (failure,) = other.run()
-    assert "variant.encoding.name was 'nope' and is now 'alibi'" in failure["reason"]
-
-
-def test_one_scheme_failing_leaves_the_others(finished, tmp_path, monkeypatch):
-    def measure(self, scheme, model):
-        if scheme == "nope":
-            raise FloatingPointError("not today")
-        yield Result("sums", 4, "accuracy", 1.0)
-
-    shutil.copytree(finished[0], tmp_path / "copy")
-    monkeypatch.setattr(Toy, "measure", measure)
-    toy, _ = experiment(tmp_path / "copy", eval={"batch": 2})  # evaluated anew, not trained
-    assert [f["scheme"] for f in toy.run()] == ["nope"]
-    page = toy.write_report("command").read_text()
-    assert "not today" in page and "<b>1.000</b>" in page
-
-
-@pytest.mark.parametrize(
-    "changes,message",
-    [
-        ({"schemes": "turnin"}, "unknown scheme 'turnin', did you mean 'turning'"),
-        ({"schemes": "slower"}, "slower is evaluated on a trained turning; add turning"),
-        ({"seeds": 0}, "seeds=0"),
-        ({"train": {"batch_size": 12}}, "train.batch_size=12 must be a multiple of 8"),
-        ({"model": {"head_dim": 6}}, "axes names 4 channel pairs, but rotary_dim=6 has 3"),
-    ],
-)
-def test_bad_configs_are_refused(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        experiment(tmp_path, **changes)
-
-
 # The report
 
 
@@ -344,9 +266,9 @@ def study(values, panel=ACCURACY, failures=()):
 
 
 def test_cells_are_means_with_their_errors_the_best_first():
-    found = cells(study({"a": {4: [0.5, 0.7], 9: [0.1]}, "b": {4: [1.0], 9: [0.2]}}), ACCURACY)
-    assert list(found) == ["b", "a"]
-    mean, stderr, seeds = found["a"][4]
+    result = cells(study({"a": {4: [0.5, 0.7], 9: [0.1]}, "b": {4: [1.0], 9: [0.2]}}), ACCURACY)
+    assert list(result) == ["b", "a"]
+    mean, stderr, seeds = result["a"][4]
     assert (mean, seeds) == (pytest.approx(0.6), 2) and stderr == pytest.approx(0.1)
     error = Panel("sums", "error", "patches", (4, 9), is_error=True)
     assert list(cells(study({"a": {9: [0.1]}, "b": {9: [0.2]}}, error), error)) == ["a", "b"]
@@ -367,12 +289,3 @@ def test_a_table_says_what_the_records_say(tmp_path):
     output = io.StringIO()
     report.print_tables(results, Console(file=output, width=100))
     assert "0.600 ±0.100" in output.getvalue() and "out of memory" in output.getvalue()
-
-
-def test_a_study_that_says_nothing_or_the_same_twice_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="nothing to report"):
-        report.write(tmp_path, study({}), {}, {})
-    twice = study({"a": {4: [0.5]}})
-    twice.records.append(twice.records[0])
-    with pytest.raises(ValueError, match="two records of a, seed 0, sums, x 4"):
-        report.write(tmp_path, twice, {}, {})

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from configs.learned import PRESETS, get_config
+from configs.learned import get_config
 from experiments.results.learning import rows_of, summary
 from experiments.results.panels import ANSWERS, EXACT
 from experiments.results.record import read_lines
@@ -61,29 +61,6 @@ def test_the_goal_is_read_from_rows_of_the_trained_length(tmp_path, monkeypatch)
     jax.tree.map(np.testing.assert_array_equal, *read)
     assert read[0]["tokens"].shape == (40, 20) and (read[0]["tokens"] != PAD).all()
     assert (goals[0].enough, goals[0].every) == (0.95, 2)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"task__task": "copi"}, "task.task: unknown task 'copi'; there are passkey, "),
-        ({"task__shortest": 3}, "task.shortest=3 must be at least 6, which copy needs, and at mos"),
-        ({"task__shortest": 30}, "and at most task.length=20"),
-        ({"task__enough": 0.0}, "task.enough=0.0 must be above 0 and at most 1"),
-        ({"task__every": 0}, "task.every=0 must be at least 1"),
-        ({"eval__multiples": (2,)}, "eval.multiples=.* must ascend from 1"),
-        ({"eval__beside": "sorted"}, "unknown task 'sorted'"),
-        ({"task__task": "pairs", "task__length": 48, "eval__multiples": (1, 4)}, "24 pairs need"),
-    ],
-)
-def test_bad_configs_are_refused(changes, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        one_task(tmp_path, **changes)
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_exist(preset, tmp_path):
-    Learned(get_config(preset), tmp_path, Console(file=io.StringIO()))
 
 
 def test_a_study_of_small_is_a_preset():

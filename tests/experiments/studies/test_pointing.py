@@ -3,13 +3,13 @@
 import importlib.util
 import io
 
+import common
 import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
 from configs.pointing import get_config
-from experiments.config import PRESETS
 from experiments.running.points import Point
 from experiments.studies.multimodal.pointing import (
     NEIGHBOURS,
@@ -22,28 +22,9 @@ from experiments.studies.multimodal.pointing import (
 SMALL = dict(model_dim=32, num_layers=1, num_heads=4, head_dim=8, mlp_dim=32)
 
 
-def experiment(workdir, preset="tiny", **changes):
-    config = get_config(preset)
-    config.task.data = "dejavu"
-    for name, value in changes.items():
-        *parents, leaf = name.split("__")
-        parent = config
-        for each in parents:
-            parent = parent[each]
-        parent[leaf] = value
+def experiment(workdir, **changes):
+    config = common.changed(get_config("tiny"), task__data="dejavu", **changes)
     return Pointing(config, workdir, Console(file=io.StringIO()))
-
-
-@pytest.mark.slow
-def test_from_a_config_to_the_report(tmp_path):
-    one = experiment(
-        tmp_path, schemes="i_mrope_ruler", train__steps=2, eval__screens=((8, 8), (8, 9))
-    )
-    assert one.run() == []
-    page = one.write_report("the command").read_text()
-    for words in ("i_mrope_ruler", "1 left: accuracy", "place: accuracy", "8 x 9", "Attention"):
-        assert words in page
-    assert page.count("data:image/png;base64,") >= 2
 
 
 def test_answers_are_what_stands_there():
@@ -55,8 +36,8 @@ def test_answers_are_what_stands_there():
             assert right[name].shape == (2, 4 - down, 5 - across)
             for row in range(down, 4):
                 for column in range(across, 5):
-                    found = right[name][b, row - down, column - across]
-                    assert found == icons[b, row - down, column - across]
+                    actual = right[name][b, row - down, column - across]
+                    assert actual == icons[b, row - down, column - across]
         for row in range(4):
             for column in range(5):
                 assert right["row"][b, row, column] == corner[b] + row
@@ -143,7 +124,7 @@ def test_learns_places_from_rulers(tmp_path):
     assert at["place", "3 x 4"]["value"] > 0.8
     chances = [at[name, "3 x 4"]["chance"] for name in ("2 up", "row", "column", "place")]
     np.testing.assert_allclose(chances, [1 / 16, 1 / 3, 1 / 4, 1 / 12])
-    assert {each["caption"] for each in evaluation["maps"]} == {"3 x 4, layer 1"}
+    assert {item["caption"] for item in evaluation["maps"]} == {"3 x 4, layer 1"}
 
 
 def test_icons_fill_their_place_and_differ():
@@ -165,55 +146,3 @@ def test_icons_fill_their_place_and_differ():
 def test_material_design_icons():
     icons = load_icons(Setting(icons=200))
     assert icons.shape == (200, 12, 12) and (icons.max(axis=(1, 2)) > 100).all()
-
-
-def test_missing_icons_say_what_to_install(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"fonticon-materialdesignicons7.*\[icons\]"):
-        load_icons(Setting())
-
-
-def test_pictures_box_a_cell_and_its_neighbours(tmp_path):
-    pointing = experiment(tmp_path, task__icon=6, task__cell=10)
-    assert set(pointing.pictures()) == {f"8 x {n}: a cell, and its neighbours" for n in (8, 16)}
-    picture = pointing.picture((8, 8))
-    grey = (picture == picture[..., :1]).all(axis=-1)
-    cells = {(i // 10, j // 10) for i, j in np.argwhere(~grey)}
-    assert picture.shape == (80, 80, 3)
-    assert cells == {(4, 4)} | {(4 - down, 4 - across) for down, across in NEIGHBOURS.values()}
-    assert (~grey).sum() == 5 * 36
-
-
-@pytest.mark.parametrize(
-    "changes,message",
-    [
-        ({"task__icon": 13}, "task.icon=13 pixels does not fit into a cell of task.cell=12"),
-        ({"task__data": "mdl"}, "task.data='mdl' must be 'mdi' or 'dejavu'"),
-        ({"task__icons": 5000}, "task.icons=5000 are more than the 1... different ones"),
-        ({"task__rows": 6}, r"eval.screens=.*\(8, 8\).* task.rows=6 and task.columns=8"),
-        ({"eval__screens": ((8, 8), (8, 2))}, r"\(8, 2\) of eval.screens .* 3 or more of each"),
-        ({"eval__screens": ((8, 8), (8, 8))}, "have none twice"),
-        ({"eval__count": 0}, "eval.count=0 must be at least 1"),
-        ({"eval__batch": 0}, "eval.batch=0 must be at least 1"),
-        ({"variants__mrope__positions": "qwen"}, "positions='qwen' of mrope .* qwen2_vl"),
-        ({"variants__i_mrope_ruler__ruler": 0}, "ruler=0 of Vision must be a whole number"),
-        ({"variants__mrope__encoding__sections": (2, 2, 2)}, r"sections=\(2, 2, 2\).* 4 in all"),
-    ],
-)
-def test_bad_configs_are_refused(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        experiment(tmp_path, **changes)
-
-
-def test_grids_and_tokens_that_disagree_are_refused(tmp_path):
-    pointing = experiment(tmp_path)
-    task = pointing.task(Point("i_mrope", 0, ()))
-    inputs, _ = pointing.sequence("i_mrope", pointing.tests((8, 8)))
-    _, wider = pointing.sequence("i_mrope", pointing.tests((8, 16)))
-    with pytest.raises(ValueError, match="129"):
-        jax.eval_shape(lambda key: task.init(key)(inputs, wider), jax.random.key(0))
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_describe_models_that_exist(tmp_path, preset):
-    assert len(experiment(tmp_path, preset).points) in (3, 30)

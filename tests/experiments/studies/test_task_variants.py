@@ -5,29 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from experiments.studies.tasks import ALONE, TASKS
-from experiments.studies.tasks.task import ASK, DIGITS, IGNORE, PAD, SEPARATE, STORE, SYMBOLS
+from experiments.studies.tasks import ALONE
+from experiments.studies.tasks.task import ASK, DIGITS, IGNORE, SEPARATE, STORE, SYMBOLS
 
 COUNT = 4000
 VALUES = SYMBOLS[21:]
-VARIANTS = [name for name in ALONE if name not in TASKS]
 
 
 def rng(seed=0):
     return np.random.default_rng(seed)
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_the_solver_has_every_answer_right_and_reads_none(name):
-    task = ALONE[name]
-    for length in (task.shortest, task.shortest + 1, task.shortest + 2, 130):
-        rows = task.draw(rng(), 30, length)
-        assert rows.tokens_NL.shape == rows.is_answer_NL.shape == (30, length)
-        assert rows.tokens_NL.min() > PAD and rows.tokens_NL.max() < task.vocab_size
-        assert rows.is_answer_NL.any(axis=1).all() and not rows.is_answer_NL[:, 0].any()
-        for tokens_L, is_answer_L in zip(*rows, strict=True):
-            hidden = np.where(is_answer_L, PAD, tokens_L)
-            assert task.solve(hidden, is_answer_L) == list(tokens_L[is_answer_L])
 
 
 def is_by_chance(share, chance):
@@ -62,19 +48,6 @@ def test_any_key_that_is_told_is_right_by_chance():
     assert is_by_chance((keys_N4 == tokens_NL[:, -4:]).all(axis=1).mean(), task.chance(length))
 
 
-def test_any_value_that_is_told_is_right_by_chance():
-    """The guess is the value of the second pair that the row tells."""
-    task, length = ALONE["pairs"], 40
-    tokens_NL, is_answer_NL = task.draw(rng(1), COUNT, length)
-    guesses = [
-        row[np.flatnonzero(np.isin(row, VALUES))[1]]
-        for row in np.where(is_answer_NL, PAD, tokens_NL)
-    ]
-    answers_NA = tokens_NL[is_answer_NL].reshape(COUNT, -1)
-    for answers_N, chance in zip(answers_NA.T, task.chances(length), strict=True):
-        assert is_by_chance((answers_N == guesses).mean(), chance)
-
-
 @pytest.mark.parametrize("length", [24, 48, 96, 160])
 def test_longer_rows_have_more_to_remember(length):
     tokens_NL, _ = ALONE["passkeys"].draw(rng(), 20, length)
@@ -84,14 +57,6 @@ def test_longer_rows_have_more_to_remember(length):
     is_told_NL = np.isin(tokens_NL, VALUES) & ~is_answer_NL
     assert (is_told_NL.sum(axis=1) == length // 8).all()
     assert (is_answer_NL.sum(axis=1) == 3).all()
-
-
-def test_recall_has_five_pairs_in_rows_of_any_length():
-    task = ALONE["recall"]
-    for length in (24, 96):
-        tokens_NL, is_answer_NL = task.draw(rng(), 20, length)
-        is_told_NL = np.isin(tokens_NL, VALUES) & ~is_answer_NL
-        assert (is_told_NL.sum(axis=1) == 5).all()
 
 
 def numbers(row_L, values_L):
@@ -129,12 +94,6 @@ def test_positions_begin_anywhere():
     assert {*positions_NL[:, 0]} == {*range(task.places - 34)}
 
 
-@pytest.mark.parametrize("name", ["addition", "addition_hinted", "copy"])
-def test_other_positions_are_those_of_text(name):
-    positions_NL = ALONE[name].positions(rng(), ALONE[name].draw(rng(), 2, 40).tokens_NL)
-    np.testing.assert_array_equal(positions_NL, [np.arange(40)] * 2)
-
-
 def test_a_hint_says_the_place_of_the_digit_after_it():
     tokens_NL, is_answer_NL = ALONE["addition_hinted"].draw(rng(), 200, 65)
     firsts = set()
@@ -150,13 +109,8 @@ def test_a_hint_says_the_place_of_the_digit_after_it():
 
 
 @pytest.mark.parametrize(
-    ("name", "length", "message"),
-    [
-        ("pairs", 176, "22 pairs need as many different keys, and there are 21"),
-        ("passkeys", 368, "23 keys need as many different names, and there are 22"),
-        ("addition_hinted", 197, "need 33 positions or hints, and there are only 32"),
-    ],
+    "name,length", [("pairs", 176), ("passkeys", 368), ("addition_hinted", 197)]
 )
-def test_rows_that_are_too_long_are_refused(name, length, message):
-    with pytest.raises(ValueError, match=message):
+def test_rows_that_are_too_long_are_refused(name, length):
+    with pytest.raises(ValueError, match=r"task\.length"):
         ALONE[name].draw(rng(), 2, length)

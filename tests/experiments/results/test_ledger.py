@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs import ladder
-from configs.claims import PRESETS, get_config
+from configs.claims import get_config
 from experiments.results import archive
 from experiments.results.ledger import (
     Answers,
@@ -26,12 +26,12 @@ from experiments.results.ledger import (
 from experiments.results.lengths import LengthStudy
 from experiments.results.panels import Panel, PanelStudy
 from experiments.results.reports.ledger_page import write
-from experiments.results.statistics import Study, margin_of, mean_and_stderr
+from experiments.results.statistics import Study, mean_and_stderr
 from experiments.studies.claims import CLAIMS, effects, tasks
 from experiments.studies.order_sensitivity import ORDERS
 from posenc_jax import REGISTRY
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 # Studies whose results are stored, and which claims read.
 STORED = ("images", "pointing", "video", "story")
 ABOUT = {"command": "c", "rules": "d", "device": "e", "git": "f", "date": "g"}
@@ -39,34 +39,21 @@ ABOUT |= {"setup": {"language": "models of 2 layers"}}
 
 
 @pytest.mark.parametrize(
-    ("cell", "word"),
+    ("low", "cell", "word"),
     [
-        ((-1.0, 0.1, 3), "reproduced"),  # 4.3 standard errors are 0.43
-        ((-0.3, 0.1, 3), "mixed or underpowered"),
-        ((0.3, 0.1, 3), "mixed or underpowered"),
-        ((1.0, 0.1, 3), "not reproduced"),
-        ((-1.0, None, 1), "mixed or underpowered"),
-        ((math.inf, None, 3), "mixed or underpowered"),
+        (-math.inf, (-1.0, 0.1, 3), "reproduced"),  # 4.3 standard errors are 0.43
+        (-math.inf, (-0.3, 0.1, 3), "mixed or underpowered"),
+        (-math.inf, (0.3, 0.1, 3), "mixed or underpowered"),
+        (-math.inf, (1.0, 0.1, 3), "not reproduced"),
+        (-math.inf, (-1.0, None, 1), "mixed or underpowered"),
+        (-math.inf, (math.inf, None, 3), "mixed or underpowered"),
+        (-1.0, (-0.5, 0.1, 3), "reproduced"),
+        (-1.0, (-0.5, 0.2, 3), "mixed or underpowered"),
+        (-1.0, (-2.0, 0.1, 3), "not reproduced"),
     ],
 )
-def test_an_interval_decides(cell, word):
-    assert decide(Effect("less than 0", lambda a: a, high=0.0), cell) == word
-
-
-@pytest.mark.parametrize("value", [-0.44, -0.42, 0.42, 0.44])
-def test_the_p_value_is_that_of_the_interval(value):
-    effect, cell = Effect("less than 0", lambda a: a, high=0.0), (value, 0.1, 3)
-    assert (p_value(effect, cell) < 0.05) == (decide(effect, cell) != "mixed or underpowered")
-    assert math.isnan(p_value(effect, (1.0, 0.0, 3))) and math.isnan(
-        p_value(effect, (1.0, None, 1))
-    )
-
-
-def test_an_interval_must_lie_within_both_ends():
-    effect = Effect("about 0", lambda a: a, low=-0.5, high=0.5)
-    assert decide(effect, (0.0, 0.1, 3)) == "reproduced"
-    assert decide(effect, (0.0, 0.2, 3)) == "mixed or underpowered"
-    assert decide(effect, (2.0, 0.1, 3)) == "not reproduced"
+def test_an_interval_decides(low, cell, word):
+    assert decide(Effect("a range", lambda a: a, low=low, high=0.0), cell) == word
 
 
 def test_arithmetic_is_seed_by_seed():
@@ -104,6 +91,7 @@ def test_the_ledger_says_what_other_tokens_would_say(tmp_path):
     page = write(tmp_path, rows, ABOUT).read_text()
     assert "the verdict is not reproduced" in page and "1 reproduced" in page
     assert "<li><b>language</b>: models of 2 layers." in page
+    assert "Source: <a href='https://arxiv.org/abs/2108.12409'>2108.12409</a>, table 3." in page
     assert "<a href='#one_wins'>" in page and "id=one_wins>" in page
     table = (tmp_path / "claims.csv").read_text().splitlines()
     assert table[1].startswith("one_wins,reproduced,reproduced,False,one minus two,-inf,0,-1.0,")
@@ -127,11 +115,6 @@ def test_the_numbers_of_all_claims_are_corrected_together(tmp_path):
     assert after == ["reproduced"] + ["mixed or underpowered"] * 5
     page = write(tmp_path, rows, ABOUT).read_text()
     assert "2 reproduced, 4 mixed or underpowered. After correction: 1 reproduced, 5" in page
-
-
-def test_a_claim_leads_to_its_paper(tmp_path):
-    page = write(tmp_path, ledger_of((CLAIM,), {}), ABOUT).read_text()
-    assert "Source: <a href='https://arxiv.org/abs/2108.12409'>2108.12409</a>, table 3." in page
 
 
 def test_a_run_that_is_missing_is_a_hole_that_says_so(tmp_path):
@@ -172,20 +155,6 @@ def test_flat_is_over_the_most_recent_tokens_alone():
     effect = effects.change("rope", 4)
     assert effect.of(Answers({"language": study}))[0] == pytest.approx(0.5)
     assert effect.of(Answers({"language": study}, "non_overlapping"))[0] == pytest.approx(0.0)
-
-
-def test_bounds_near_0_are_told_from_0(tmp_path):
-    near = dataclasses.replace(LESS, of=lambda a: Seeds({0: 2e-6, 1: 3e-6}), high=1e-5)
-    rows = ledger_of((dataclasses.replace(CLAIM, effects=(near,)),), {})
-    page = write(tmp_path, rows, ABOUT).read_text()
-    assert "data-name=predicted>&lt; 1.0e-05<td" in page and "2.5e-06 ±" in page
-
-
-def test_two_results_of_a_seed_are_refused():
-    study = text_study(one={"last": 1.0})
-    study.records.append(study.records[0])
-    with pytest.raises(ValueError, match="several results of one seed"):
-        Answers({"text": study}).bits("text", "one", 1)
 
 
 class Asked(Answers):
@@ -241,8 +210,8 @@ def test_claims_ask_for_what_is_stored_of_images_and_videos():
     for study in STORED:
         records = archive.records(DOCS / f"data/{study}.tar.xz")
         for where in (where for name, where in asked() if name == study):
-            found = [r for r in records if where.items() <= r.items()]
-            assert len({r["seed"] for r in found}) == len(found) == 3, (study, where)
+            actual = [r for r in records if where.items() <= r.items()]
+            assert len({r["seed"] for r in actual}) == len(actual) == 3, (study, where)
 
 
 def rung(**losses):
@@ -327,11 +296,6 @@ def test_pairs_that_turn_within_the_trained_length_are_counted():
     assert Answers({"text": study}).turning_pairs("text", "rope_eighth") == {0: 1, 1: 1, 2: 1}
 
 
-def test_an_interval_is_student_s_for_any_number_of_seeds():
-    assert margin_of((0.0, 1.0, 11)) == pytest.approx(2.228, abs=1e-3)
-    assert margin_of((0.0, 1.0, 3)) == pytest.approx(4.303, abs=1e-3)
-
-
 def test_studies_on_text_follow_what_is_overridden_in_the_atlas():
     """A difference of two studies means nothing where one of them was trained in another way."""
     config = get_config("small")
@@ -354,13 +318,3 @@ def test_studies_on_text_follow_what_is_overridden_in_the_atlas():
     assert config.studies.variants.encodings.rope_eighth.rotary_dim == 4
     config.studies.double.train.steps = 7
     assert config.studies.language.train.steps == 2000
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_exist(preset):
-    assert get_config(preset).experiment == "claims"
-
-
-def test_a_missing_study_is_named():
-    with pytest.raises(MissingRunError, match="no study tasks of the task copy"):
-        Answers({}).hits("tasks", "rope", "copy", 1)

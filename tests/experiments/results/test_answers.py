@@ -2,54 +2,20 @@
 
 import math
 
-import pandas as pd
 import pytest
+from study_records import panel_study, text_records
 
 from experiments.results import answers
 from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, summary, verdicts
 from experiments.results.lengths import WINDOWED
-from experiments.results.panels import Panel, PanelStudy
-
-
-def text_records(by_text=False, **losses):
-    """Returns records of texts as long as in training and twice as long, and of the window.
-
-    The loss of seed n grows by n / 100 from one length to the other; the window costs 0.5.
-    """
-    found = []
-    for scheme, loss in losses.items():
-        for seed in range(3):
-            places = (("last", 1, 0.0), ("last", 2, 0.0), ("windowed", 1, 0.5))
-            for split in ("test", "manual"):
-                for protocol, multiple, more in places:
-                    bits = loss + 0.01 * seed * multiple + more
-                    where = dict(scheme=scheme, seed=seed, split=split, protocol=protocol)
-                    where |= dict(multiple=multiple, length=64 * multiple, stride=None)
-                    texts = dict(by_text=[0.7 * bits - 0.1, 0.7 * bits + 0.1]) if by_text else {}
-                    found.append(where | dict(bits_per_byte=bits, loss=0.7 * bits) | texts)
-    return found
-
-
-def panel_study(**shares):
-    """Returns a study of the task copy in rows of 32 and 64 tokens; shares are those of seeds."""
-    panel = Panel("copy", "exact match", "tokens of a row", (32, 64), (32,))
-    records = [
-        dict(scheme=scheme, seed=seed, condition="copy", metric="exact match", x=x, value=value)
-        | dict(chance=0.1)
-        for scheme, by_length in shares.items()
-        for x, seeds in zip(panel.xs, by_length, strict=True)
-        for seed, value in enumerate(seeds)
-    ]
-    failures = [{"scheme": "fire", "seed": 1, "reason": "no number"}]
-    return PanelStudy(records, [], failures, {}, [], (panel,))
 
 
 def row(values, question, scheme):
     table = summary(values, verdicts(values))
-    (found,) = table[(table["question"] == question) & (table["scheme"] == scheme)].to_dict(
+    (actual,) = table[(table["question"] == question) & (table["scheme"] == scheme)].to_dict(
         "records"
     )
-    return found
+    return actual
 
 
 def test_rope_through_a_window_is_what_the_others_are_compared_with():
@@ -115,4 +81,3 @@ def test_a_table_of_nothing_is_empty():
     values = answers.of_text([], 64)
     assert values.empty and verdicts(values).empty
     assert summary(values, verdicts(values)).empty
-    assert isinstance(values, pd.DataFrame)

@@ -99,8 +99,8 @@ def rate_of_false_discoveries(families):
     shares = []
     for values, null in families:
         table = compared(values, "scheme0")
-        found = table["verdict"].isin(["better", "worse"])
-        shares.append((found & table["scheme"].isin(null)).sum() / max(found.sum(), 1))
+        actual = table["verdict"].isin(["better", "worse"])
+        shares.append((actual & table["scheme"].isin(null)).sum() / max(actual.sum(), 1))
     return np.mean(shares)
 
 

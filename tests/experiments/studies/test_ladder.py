@@ -48,14 +48,14 @@ def _losses_of_places(windows_NL, encoding):
 def test_beyond_and_cut_score_the_same_tokens():
     documents = np.random.default_rng(0).integers(0, 99, (3, PROTOCOLS.document_length(LENGTH)))
     whole = beyond(_losses_of_places, documents, PROTOCOLS, LENGTH, None)
-    found = {
-        each["protocol"]: each
-        for each in controls(_losses_of_places, _losses_of_places, documents, PROTOCOLS, LENGTH)
+    actual = {
+        item["protocol"]: item
+        for item in controls(_losses_of_places, _losses_of_places, documents, PROTOCOLS, LENGTH)
     }
-    np.testing.assert_allclose(found["cut"]["by_text"], whole["by_text"])
-    np.testing.assert_allclose(found["window"]["by_text"], whole["by_text"])
+    np.testing.assert_allclose(actual["cut"]["by_text"], whole["by_text"])
+    np.testing.assert_allclose(actual["window"]["by_text"], whole["by_text"])
     targets = documents[:, -PROTOCOLS.last_tokens :].mean(axis=1)
-    np.testing.assert_allclose(found["shuffled"]["by_text"], targets, atol=1e-5)
+    np.testing.assert_allclose(actual["shuffled"]["by_text"], targets, atol=1e-5)
 
 
 def test_shuffling_keeps_the_near_context_and_all_far_tokens():
@@ -129,9 +129,9 @@ def _records(bits, *, rung="c", protocol=TRAINED, seeds=3, texts=8, tokens=1000,
 def test_rank_correlation_counts_only_schemes_of_both_rungs():
     one = _records({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}, rung="one")
     other = _records({"a": 3.0, "b": 2.0, "c": 1.0}, rung="other")
-    found = correlation(pd.concat([one, other]), "one", "other", TRAINED)
-    assert (found.schemes, found.rho) == (3, -1.0)
-    assert found.low == found.high == -1.0  # the noise is far below the differences
+    actual = correlation(pd.concat([one, other]), "one", "other", TRAINED)
+    assert (actual.schemes, actual.rho) == (3, -1.0)
+    assert actual.low == actual.high == -1.0  # the noise is far below the differences
     assert correlation(pd.concat([one, other]), "one", "none", TRAINED) is None
 
 
@@ -140,12 +140,12 @@ def test_speed_up_is_the_compute_of_rope_at_the_same_loss():
         _records({"rope": loss, "x": other}, rung=rung, tokens=tokens)
         for rung, tokens, loss, other in (("s", 1000, 4.0, 2.0), ("l", 4000, 2.0, 1.5))
     ]
-    found = speed_ups(pd.concat(sizes), ["s", "l"], TRAINED).set_index(["rung", "scheme"])
-    assert found.loc[("s", "x"), "speed_up"] == pytest.approx(4.0, rel=1e-2)
-    assert found.loc[("l", "rope"), "speed_up"] == pytest.approx(1.0, rel=1e-2)
+    actual = speed_ups(pd.concat(sizes), ["s", "l"], TRAINED).set_index(["rung", "scheme"])
+    assert actual.loc[("s", "x"), "speed_up"] == pytest.approx(4.0, rel=1e-2)
+    assert actual.loc[("l", "rope"), "speed_up"] == pytest.approx(1.0, rel=1e-2)
     # Half the loss costs four times the compute, so 3/4 of it costs (4/3) ** 2 times.
-    assert found.loc[("l", "x"), "speed_up"] == pytest.approx((4 / 3) ** 2, rel=1e-2)
-    assert found.loc[("l", "x"), "is_beyond"] and not found.loc[("s", "x"), "is_beyond"]
+    assert actual.loc[("l", "x"), "speed_up"] == pytest.approx((4 / 3) ** 2, rel=1e-2)
+    assert actual.loc[("l", "x"), "is_beyond"] and not actual.loc[("s", "x"), "is_beyond"]
 
 
 def test_a_crossing_is_the_last_one():
@@ -164,8 +164,8 @@ def folder(tmp_path):
     losses = {"rope": (1.0, 3.0, 1.1), "good": (1.0, 1.0, 1.0), "bad": (1.5, 1.4, 1.3)}
     tables = [
         _records({scheme: bits}, protocol=protocol)
-        for scheme, each in losses.items()
-        for protocol, bits in zip((TRAINED, BEYOND, CUT), each, strict=True)
+        for scheme, item in losses.items()
+        for protocol, bits in zip((TRAINED, BEYOND, CUT), item, strict=True)
     ]
     for scheme in losses:
         about = {"corpus_digest": "abc"}

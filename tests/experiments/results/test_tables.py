@@ -1,19 +1,17 @@
 """Tests that tables of docs/multimodal.md and docs/results.md are what the kept results give."""
 
-import json
 from pathlib import Path
 
 import pytest
-from test_answers import panel_study, text_records
+from study_records import HIGH, LOW, pack, panel_study, results, text_records
 
-from experiments.results import archive
 from experiments.results.answers import of_tasks, of_text, summary, verdicts
 from experiments.results.comparisons import families
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import atlas_tables, multimodal_tables
 from experiments.results.reports.multimodal_tables import TABLES, Table, markdown, rewritten
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 TOY = Table("toy", "A toy", "accuracy", {"small": ("size", 1), "large": ("size", 2)})
 PAGE = """# Title
 
@@ -41,28 +39,6 @@ The table has shares:
 """
 
 
-def results(table, **values):
-    """Returns records of every column of a table, from the numbers of each scheme's seeds."""
-    return [
-        dict(scheme=scheme, seed=seed, condition=condition, x=x, metric=table.metric)
-        | dict(value=value, chance=0.1)
-        for scheme, seeds in values.items()
-        for seed, value in enumerate(seeds)
-        for condition, x in table.columns.values()
-    ]
-
-
-def pack(path, records):
-    """Writes an archive of one point with all the records."""
-    folder = path.with_suffix("") / "runs/point/seed0"
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text("{}")
-    (folder / "metrics.jsonl").write_text("{}\n")
-    found = {"training": {"steps": 1}, "records": records}
-    (folder / "evaluation.json").write_text(json.dumps(found))
-    path.write_bytes(archive.pack(path.with_suffix("")))
-
-
 def test_a_table_is_written_anew_and_the_text_stays(tmp_path):
     records = results(TOY, good=(0.8, 0.9, 1.0), even=(0.5, 0.5), lost=(0.5, None, 0.5))
     for r in records:
@@ -80,13 +56,6 @@ def test_a_table_is_written_anew_and_the_text_stays(tmp_path):
     old = "\n| scheme | any |\n|---|---|\n| `old` | 0.1 |\n"
     assert old in PAGE and text == PAGE.replace(old, expected)
     assert rewritten(text, TOY.heading, markdown(TOY.read(tmp_path))) == text
-
-
-def test_a_page_without_the_table_is_refused(tmp_path):
-    pack(tmp_path / "toy.tar.xz", results(TOY, good=(0.8,)))
-    page = "# Title\n\n## A toy\n\nNone.\n\n## Another\n\n| scheme | kept |\n|---|---|\n"
-    with pytest.raises(ValueError, match="no table below 'A toy'"):
-        rewritten(page, TOY.heading, "")
 
 
 def test_an_archive_without_a_column_is_refused(tmp_path):
@@ -121,13 +90,13 @@ def test_the_pages_have_what_the_atlas_and_the_archive_give():
         atlas_tables.written(pages, DOCS / "data", packed)
 
 
-LOW, HIGH = (0.2, 0.1, 0.3), (0.99, 0.95, 1.0)
-
-
 def shown(values, *rows):
-    found = verdicts(values)
+    actual = verdicts(values)
     return atlas_tables.of_atlas(
-        atlas_tables.Rows("A toy", *rows), summary(values, found), families(found), {"fox": "rope"}
+        atlas_tables.Rows("A toy", *rows),
+        summary(values, actual),
+        families(actual),
+        {"fox": "rope"},
     )
 
 

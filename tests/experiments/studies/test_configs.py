@@ -1,0 +1,190 @@
+"""Tests the configs of all studies: every preset is a study, and a bad value is refused at once."""
+
+import importlib
+import io
+
+import common
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments.registry import make_experiment
+
+# The pieces of a config that make a study small enough, or free of data that is not installed.
+HERE = {
+    "images": {"task__test_images": 20, "eval__images": 16},
+    "video": {"task__test_digits": 10, "task__background": "noise"},
+    "pointing": {"task__data": "dejavu"},
+    "longrope": {"model__num_layers": 1, "search__population": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    images = np.random.default_rng(0).integers(0, 255, (40, 28, 28)).astype(np.uint8)
+    np.savez(path, images=images, labels=np.arange(40) % 4)
+    return f"npz:{path}"
+
+
+@pytest.fixture
+def study(digits, corpus, tmp_path):
+    """Returns a function that makes the study of a config, with changes."""
+
+    def make(name, preset="tiny", **changes):
+        config = importlib.import_module(f"configs.{name.split('.')[0]}").get_config(preset)
+        for part in name.split(".")[1:]:
+            config = config.studies[part]
+        here = HERE.get(name, {})
+        if name in ("images", "video"):
+            here = here | {"task__data": digits}
+        if "corpus" in config and preset == "tiny":
+            here = here | {"corpus": corpus}
+        common.changed(config, **(here | changes))
+        return make_experiment(config, tmp_path, Console(file=io.StringIO()))
+
+    return make
+
+
+PRESETS = {
+    "images": ("tiny", 6, "small", 30),
+    "video": ("tiny", 4, "small", 27),
+    "pointing": ("tiny", 3, "small", 30),
+    "story": ("tiny", 4, "small", 12),
+    "tasks": ("tiny", 2, "small", 24),
+    "learned": ("tiny", 9, "small", 186),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_studies_of_as_many_points(study, name):
+    presets = PRESETS[name]
+    for preset, count in zip(presets[::2], presets[1::2], strict=True):
+        assert len(study(name, preset).points) == count
+
+
+BAD = {
+    "images": [
+        ({"task__patch": 8}, "task.patch=8"),
+        ({"eval__sides": (42, 56)}, "eval.sides"),
+        ({"eval__images": 30}, "task.test_images=20"),
+        ({"task__test_images": 40}, "task.test_images=40"),
+        ({"variants__dinov3": {"positions": "gird"}}, "variants.dinov3.positions='gird'"),
+        ({"task__data": "mnits"}, "task.data='mnits'"),
+        ({"task__data": "npz:nowhere"}, "'npz:nowhere'"),
+        ({"train__batch_size": 8 * 10**9}, "train.batch_size=8000000000"),
+    ],
+    "video": [
+        ({"task__cells": 1}, "task.cells=1"),
+        ({"task__patch": 5}, "task.patch=5"),
+        ({"task__test_digits": 40}, "task.test_digits=40"),
+        ({"task__background": "clisp"}, "task.background='clisp'"),
+        ({"eval__frames": (8, 16)}, "eval.frames"),
+        ({"eval__gaps": (1, 8)}, "eval.gaps"),
+        ({"eval__gaps": (5,)}, "eval.gaps"),
+        ({"variants__mrope__positions__name": "qwen"}, "variants.mrope.positions='qwen'"),
+    ],
+    "pointing": [
+        ({"task__icon": 13}, "task.icon=13"),
+        ({"task__data": "mdl"}, "task.data='mdl'"),
+        ({"task__icons": 5000}, "task.icons=5000"),
+        ({"task__rows": 6}, "task.rows=6"),
+        ({"eval__screens": ((8, 8), (8, 2))}, "eval.screens"),
+        ({"variants__mrope__positions": "qwen"}, "variants.mrope.positions='qwen'"),
+        ({"variants__i_mrope_ruler__ruler": 0}, "ruler=0"),
+        ({"variants__mrope__encoding__sections": (2, 2, 2)}, "sections"),
+    ],
+    "story": [
+        ({"task__patch": 7}, "task.patch=7"),
+        ({"task__warps": ("steady", "revers")}, "task.warps='revers'"),
+        ({"task__view": 0.3}, "task.view=0.3"),
+        ({"eval__cameras": 1}, "eval.cameras=1"),
+        ({"variants__frame_index__clock": "world"}, "variants.frame_index.clock='world'"),
+        ({"variants__frame_index__adaln": True}, "frame_index.adaln"),
+    ],
+    "tasks": [
+        ({"task__tasks": "copy,pass_key"}, "task.tasks='pass_key'"),
+        ({"task__length": 20}, "length=20"),
+        ({"eval__depths": (0.0, 2.0)}, "eval.depths"),
+        ({"model__num_heads": 0}, "model.num_heads=0"),
+        ({"sweep__learning_rate": (1e-3, -1.0)}, "sweep.learning_rate"),
+        ({"schemes": "rope,alibbi"}, "schemes='alibbi'"),
+        ({"schemes": "dynamic_ntk"}, "add rope"),
+        ({"seeds": 0}, "seeds=0"),
+    ],
+    "learned.copy": [
+        ({"task__task": "copi"}, "task.task='copi'"),
+        ({"task__shortest": 3}, "task.shortest=3"),
+        ({"task__shortest": 30}, "task.shortest=30"),
+        ({"eval__beside": "sorted"}, "eval.beside='sorted'"),
+        ({"task__task": "pairs", "task__length": 48, "eval__multiples": (1, 4)}, "task.length"),
+    ],
+    "extension": [
+        ({"target": 1}, "target=1"),
+        ({"target": 8}, "target=8"),
+        ({"train__batch_size": 3}, "train.batch_size=3"),
+        ({"eval__lengths": ((1, 2), (64, 2)), "target": 64}, "2049 tokens"),
+        ({"eval__lengths": ((2, 2), (4, 2))}, "eval.lengths"),
+        ({"eval__lengths": ((1, 2), (2, 3))}, "eval.lengths"),
+        ({"eval__window_stride": 5}, "eval.window_stride"),
+        ({"eval__last_tokens": 64, "eval__window_stride": 64}, "eval.last_tokens=64"),
+        ({"methods": "rope,yarm"}, "methods='yarm'"),
+        ({"tuned": "learned"}, "tuned='learned'"),
+        ({"variants__pi__factor": "0.5"}, "factor=0.5"),
+        ({"variants__pi__factor": "length/0"}, "'length/0'"),
+        ({"variants__drope__tuned_at": "L"}, "variants.drope.tuned_at='L'"),
+        ({"optimizer": "new"}, "optimizer='new'"),
+        ({"tuning_steps": (2, 2)}, "tuning_steps"),
+        ({"tuning__batch_size": 3}, "tuning.batch_size=3"),
+        ({"seeds": 0}, "seeds=0"),
+        ({"checkpoint": "a/folder", "seeds": 3}, "checkpoint=a/folder"),
+    ],
+    "longrope": [
+        ({"factor": 1}, "factor=1"),
+        ({"factor": 200}, "no document"),
+        ({"stages": "longrope,longrop"}, "stages='longrop'"),
+        ({"stages": "longrope,short"}, "stage short"),
+        ({"eval__split": "validation"}, "eval.search_split='validation'"),
+        ({"yarn__beta_fast": 0.5}, "beta_fast=0.5"),
+        ({"eval__last_tokens": 33}, "eval.last_tokens=33"),
+        ({"train__length": 16, "eval__last_tokens": 8}, "stage longrope2"),
+        ({"mesh__context": 2}, "mesh.context=2"),
+        ({"tune__batch_size": 4}, "tune.batch_size=4"),
+        ({"search__parents": 9}, "search.parents=9"),
+        ({"search__step": 0.0}, "search.step=0.0"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_value_is_refused_by_its_name_before_anything_is_trained(study, tmp_path, name):
+    for changes, argument in BAD[name]:
+        with pytest.raises((ValueError, TypeError, OSError), match=argument):
+            study(name, **changes)
+    assert not (tmp_path / "runs").exists()
+
+
+# One variant of each study, and what its report has besides pictures and maps of attention.
+REPORTS = {
+    "images": ("axial_rope", ("rescaled: accuracy", "pasted: accuracy", "0.250", "Frequencies")),
+    "video": ("videorope", ("length: accuracy", "gap, 8 frames: accuracy", "0.250", "noise")),
+    "pointing": ("i_mrope_ruler", ("1 left: accuracy", "place: accuracy", "8 x 16")),
+    "story": (
+        "time_rope_adaln",
+        ("pace: error", "bullet time: spread", "at 4x, seed 0: true path"),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["images", *(pytest.param(n, marks=pytest.mark.slow) for n in ("video", "pointing", "story"))],
+)
+def test_a_tiny_run_has_a_report(study, name):
+    scheme, words = REPORTS[name]
+    one = study(name, schemes=scheme, train__steps=2)
+    assert one.run() == []
+    page = one.write_report("the command").read_text()
+    assert page.count("data:image/png;base64,") >= 2 and "Attention over" in page
+    for word in (scheme, *words):
+        assert word in page

@@ -1,0 +1,57 @@
+"""Tests the door of all studies: bounds of numbers, forms of tuples, known names."""
+
+import dataclasses
+import math
+import sys
+
+import pytest
+
+from experiments.settings import bounded, filled, folder_of, names_in, one_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    count: int = 3
+    share: float = bounded(0.5, above=0, most=1)
+    steps: int = bounded(0, least=0)
+    lengths: tuple[int, ...] = bounded((1, 2), ascends=True, first=1)
+    pairs: tuple[tuple[int, int], ...] = ((8, 2), (1, 1))
+    pace: tuple[float, float] = (0.5, 2.0)
+    name: str = "any"
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("count", (0, -1)),
+        ("share", (0.0, 1.5, math.nan)),
+        ("steps", (-1,)),
+        ("lengths", ((2, 4), (1, 4, 2), (1, 1), (1, 1.5), (1, "b"), [1, 2], (1, 0))),
+        ("pairs", ((1, 2), ((1, 2, 3),), ((0, 1),), ((8, 2), (8, 2)))),
+        ("pace", ((0.5,), (0.5, 1.0, 2.0), (0.5, math.inf))),
+    ],
+)
+def test_what_a_field_cannot_be_is_refused_by_its_name(field, values):
+    for value in values:
+        with pytest.raises(ValueError, match=rf"eval\.{field}="):
+            filled(Sizes, "eval", {field: value})
+
+
+def test_what_a_field_can_be_is_taken():
+    config = {"share": 1.0, "steps": 0, "lengths": (1, 5), "pairs": (), "pace": (2, 0.5)}
+    assert dataclasses.asdict(filled(Sizes, "eval", config)) == {"count": 3, "name": "any"} | config
+
+
+def test_an_unknown_name_is_refused_with_the_one_that_was_meant():
+    assert one_of("data", "mnist", {"mnist": 1}) == "mnist"
+    assert names_in("schemes", " rope, alibi ,", ["alibi", "rope"]) == ["rope", "alibi"]
+    with pytest.raises(ValueError, match=r"schemes='alibbi' .*'alibi'"):
+        names_in("schemes", "rope,alibbi", ["alibi", "rope"])
+
+
+def test_a_package_that_is_missing_is_named_with_what_brings_it(monkeypatch):
+    assert folder_of("numpy", "any", "data").name == "numpy"
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    for name in ("numpy", "no_such_package"):
+        with pytest.raises(ValueError, match=rf"data needs the package {name}.*\[any\]"):
+            folder_of(name, "any", "data")
