@@ -79,6 +79,7 @@ results: $(VENV)/experiments
 	$(BIN)/python -m experiments.results.reports.leaderboard_page
 	$(BIN)/python -m experiments.results.reports.choosing_page
 	$(BIN)/python -m experiments.results.reports.atlas_tables
+	$(BIN)/python -m experiments.results.reports.findings
 	$(BIN)/python -m experiments.results.reports.multimodal_tables \
 		--archives=docs/data --page=docs/multimodal.md
 
