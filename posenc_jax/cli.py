@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    command = [sys.executable, *(_in(root, each) for each in COMMANDS[name][0]), *rest]
+    command = [sys.executable, *(_in(root, word) for word in COMMANDS[name][0]), *rest]
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     sys.stdout.flush()
     os.execve(sys.executable, command, os.environ | {"PYTHONPATH": path})

@@ -25,15 +25,15 @@ def imports(root: Path, order: Sequence[str]) -> dict[tuple[str, str], list[str]
 
     Only imports at the top of a file count.
     """
-    found = defaultdict(list)
+    files = defaultdict(list)
     for package in _PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
             name = ".".join(path.relative_to(root).with_suffix("").parts)
             importer = _room(name.removesuffix(".__init__"), order)
             for imported in _imported(ast.parse(path.read_text()), root):
                 if (room := _room(imported, order)) != importer:
-                    found[importer, room].append(str(path.relative_to(root)))
-    return dict(found)
+                    files[importer, room].append(str(path.relative_to(root)))
+    return dict(files)
 
 
 def _imported(module: ast.Module, root: Path) -> Iterator[str]:
@@ -57,20 +57,20 @@ def _room(name: str, order: Sequence[str]) -> str:
     return max(around, key=len, default=name)
 
 
-def direct(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def direct(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Returns the imports that do not follow from others, because a room between does both."""
     below = defaultdict(set)
-    for importer, imported in found:
+    for importer, imported in pairs:
         below[importer].add(imported)
 
     def reached(room):
-        return below[room].union(*(reached(each) for each in below[room]))
+        return below[room].union(*(reached(lower) for lower in below[room]))
 
     return [
         (importer, imported)
         for importer in list(below)
         for imported in sorted(below[importer])
-        if not any(imported in reached(each) for each in below[importer] - {imported})
+        if not any(imported in reached(lower) for lower in below[importer] - {imported})
     ]
 
 

@@ -39,15 +39,15 @@ def draw(name: str) -> Drawn:
         drawings = gallery.drawings(name, SIZES, keywords)
     costs = [
         (
-            each.layers,
-            f"{each.cost.parameters:,} parameters, and {each.cost.overhead:+.1%} operations in "
-            "attention"
-            + ("" if each.window is None else f"; the last {each.window} keys are seen"),
+            drawing.layers,
+            f"{drawing.cost.parameters:,} parameters, and {drawing.cost.overhead:+.1%} operations "
+            "in attention"
+            + ("" if drawing.window is None else f"; the last {drawing.window} keys are seen"),
         )
-        for each in drawings
+        for drawing in drawings
     ]
-    hooks = dict.fromkeys(hook for each in drawings for hook in each.cost.hooks)
-    return Drawn([(each.layers, each.curves) for each in drawings], costs, tuple(hooks))
+    hooks = dict.fromkeys(hook for drawing in drawings for hook in drawing.cost.hooks)
+    return Drawn([(drawing.layers, drawing.curves) for drawing in drawings], costs, tuple(hooks))
 
 
 def draw_all(names: list[str]) -> dict[str, Drawn]:

@@ -27,9 +27,9 @@ def _link_schemes(app: Sphinx, page: str, source: list[str]) -> None:
     if page != "schemes/index":
         return
 
-    def link(found: re.Match) -> str:
-        name = found[1]
-        return f"[`{name}`]({name}.md)" if name in REGISTRY else found[0]
+    def link(match: re.Match) -> str:
+        name = match[1]
+        return f"[`{name}`]({name}.md)" if name in REGISTRY else match[0]
 
     lines = source[0].split("\n")
     for number, line in enumerate(lines):
@@ -55,7 +55,7 @@ def _docstring(app, what, name, obj, options, lines: list[str]) -> None:
     """Turns equations between two ``$$`` into those of reStructuredText."""
     text = re.sub(
         r"(?ms)^\$\$\s*(.*?)\s*\$\$$",
-        lambda found: ".. math::\n\n" + re.sub(r"(?m)^", "    ", found[1]),
+        lambda match: ".. math::\n\n" + re.sub(r"(?m)^", "    ", match[1]),
         "\n".join(lines),
     )
     lines[:] = text.split("\n")

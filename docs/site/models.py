@@ -26,19 +26,19 @@ _CLASSES = {place.partition(":")[2]: name for name, place in reversed(REGISTRY.i
 @cache
 def model_types() -> dict[str, list[str]]:
     """Returns the model types of transformers that have each scheme in some of their layers."""
-    found = collections.defaultdict(set)
+    types = collections.defaultdict(set)
     for model_type, model in json.loads(CONFIGS.read_text())["models"].items():
         for encoding in _encodings(model["config"]):
             for name in _names(encoding):
-                found[name].add(model_type)
-    found["alibi"].update(having(reads_alibi=True))
-    found["t5"].update(having(scheme="t5"))
+                types[name].add(model_type)
+    types["alibi"].update(having(reads_alibi=True))
+    types["t5"].update(having(scheme="t5"))
     for name in ("lerope", "log_scale"):
-        found[name].update(having(learned=True))
+        types[name].update(having(learned=True))
     for model_type, reason in REFUSED.items():
         for name in re.findall(r"make\('(\w+)'", reason):
-            found[name].add(model_type)
-    return {name: sorted(which) for name, which in found.items()}
+            types[name].add(model_type)
+    return {name: sorted(which) for name, which in types.items()}
 
 
 def _encodings(config: dict[str, Any]) -> list[Encoding]:

@@ -104,7 +104,7 @@ def page(name: str, drawn: Drawn, figures: list[tuple[str, str]]) -> str:
 
 def _where_from(documented: list[Docstring]) -> str:
     """Returns the source of a scheme: its own docstring's, or else its module's."""
-    return next((each.source for each in reversed(documented) if each.source), "")
+    return next((part.source for part in reversed(documented) if part.source), "")
 
 
 def _cited(documented: list[Docstring]) -> list[str]:

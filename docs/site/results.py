@@ -18,16 +18,16 @@ NOT_LEARNED = "not learned"
 @cache
 def answers() -> pd.DataFrame:
     """Returns the answers of the atlas, with a column ``cell`` of what a table shows."""
-    found = atlas_data.read(DOCS / "atlas")
-    return found.assign(cell=[_cell(row) for row in found.to_dict("records")])
+    rows = atlas_data.read(DOCS / "atlas")
+    return rows.assign(cell=[_cell(row) for row in rows.to_dict("records")])
 
 
 def of_scheme(name: str) -> pd.DataFrame:
     """Returns a row for each topic and unit, and a column for each multiple of the length."""
-    own = answers()[answers()["scheme"] == name].astype({"multiple": int})
-    return own.pivot_table(
+    rows = answers()[answers()["scheme"] == name].astype({"multiple": int})
+    return rows.pivot_table(
         index=["topic", "unit"], columns="multiple", values="cell", aggfunc="first", sort=False
-    )[sorted(own["multiple"].unique())].fillna("-")
+    )[sorted(rows["multiple"].unique())].fillna("-")
 
 
 def _cell(row: dict[str, Any]) -> str:

@@ -71,10 +71,10 @@ def _as_llama(model: Transformer, length: int) -> dict[str, Any]:
         "post_norm": block.post_norm,
         "causal=False": not model.causal,
     }
-    if found := [name for name, is_other in others.items() if is_other]:
+    if unlike := [name for name, is_other in others.items() if is_other]:
         raise ValueError(
-            f"the run was trained with model.{found[0]}, which a Llama does not have, so it cannot "
-            "be written as one: train a model without it"
+            f"the run was trained with model.{unlike[0]}, which a Llama does not have, so it "
+            "cannot be written as one: train a model without it"
         )
     return {
         "architectures": ["LlamaForCausalLM"],

@@ -78,11 +78,11 @@ def load_run(
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
         read = checkpoints.best if is_best else checkpoints.newest
-        found = read(placed(abstract, places))
-        if found is None:
+        restored = read(placed(abstract, places))
+        if restored is None:
             kind = "checkpoint with a loss" if is_best else "finished checkpoint"
             raise ValueError(f"{folder} has no {kind} yet; train it for longer")
-        return found[1], config
+        return restored[1], config
     finally:
         checkpoints.close()
 
@@ -154,14 +154,14 @@ class Source:
             # Plain RoPE has no length of its own, so the length is that of the last training.
             is_adam = config["train"].get("optimizer", "adamw") == "adamw"
             length = config["train"]["length"]
-            found = (adam_state(state) if is_adam else None, None)
+            extras = (adam_state(state) if is_adam else None, None)
             model = state.model
         else:
             loaded = load(path, shardings=on_mesh(mesh), **(loading or {}))
             model, config = loaded.model, loaded.config
-            length, found = config["max_position_embeddings"], (None, loaded.tokenizer)
+            length, extras = config["max_position_embeddings"], (None, loaded.tokenizer)
         rope_of(model, path)
-        return cls(model, length, config, fingerprint(model), *found)
+        return cls(model, length, config, fingerprint(model), *extras)
 
 
 class Loader:
@@ -211,12 +211,12 @@ def rope_of(model: Transformer, name: str) -> RoPE:
     Raises:
       ValueError: the model, called ``name``, has another encoding, or several.
     """
-    found = [each for each in model.distinct() if type(each) is not Encoding]
-    rope = found[0] if len(found) == 1 else None
+    encodings = [encoding for encoding in model.distinct() if type(encoding) is not Encoding]
+    rope = encodings[0] if len(encodings) == 1 else None
     is_plain = type(rope) is RoPE and rope.axes is None and rope.frequencies == Default()
     if isinstance(rope, RoPE) and is_plain:
         return rope
-    kinds = ", ".join(_kind(each) for each in found) or "no positions"
+    kinds = ", ".join(_kind(encoding) for encoding in encodings) or "no positions"
     raise ValueError(
         f"{name} was trained with {kinds}, and only a model with one plain RoPE can be extended"
     )
@@ -229,7 +229,7 @@ def _kind(encoding) -> str:
 
 def in_place_of_rope(model: Transformer, encoding: Encoding) -> Layers:
     """Returns the layers of a RoPE model with ``encoding`` in every layer that has RoPE."""
-    distinct = [encoding if type(each) is RoPE else each for each in model.distinct()]
+    distinct = [encoding if type(before) is RoPE else before for before in model.distinct()]
     layers = model.layers
     return Layers([distinct[x.source] for x in layers], [x.window for x in layers])
 

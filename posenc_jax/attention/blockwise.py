@@ -171,7 +171,7 @@ def _in_tiles(run, plan, *operands):
         return run(plan, *operands)
     q_block, k_block = (min(_OF_SHORT, size) for size in (plan.q_block, plan.k_block))
     small = dataclasses.replace(plan, q_block=q_block, k_block=k_block)
-    on_cpu, elsewhere = (functools.partial(run, each) for each in (small, plan))
+    on_cpu, elsewhere = (functools.partial(run, piece) for piece in (small, plan))
     return lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
 
 
@@ -189,8 +189,8 @@ def _forward(plan, queries, keys, shared):
             tile = _tile(plan, shared, q.rows, k.rows)
             logits = shared.encoding.score(_products(q.rows, k.rows) * tile.scale, tile)
             # Queries that two blocks share are computed twice, to the same numbers.
-            seen = _seen(shared, q._replace(is_new=None), k)
-            logits = jnp.where(seen, logits, -jnp.inf)
+            visible = _seen(shared, q._replace(is_new=None), k)
+            logits = jnp.where(visible, logits, -jnp.inf)
             logits = logits.reshape(*largest.shape, -1)
             highest = jnp.maximum(largest, logits.max(-1))
             shrink = jnp.exp(largest - highest)
@@ -392,13 +392,13 @@ def _seen(shared, q: _Block, k: _Block):
             if mask_BHTS.shape[axis] > 1:
                 mask_BHTS = _take(mask_BHTS, block, axis)
         rule = dataclasses.replace(rule, mask=mask_BHTS)
-    seen = rule.visible(q.rows.tokens, k.rows.tokens)
-    seen = True if seen is None else seen
+    visible = rule.visible(q.rows.tokens, k.rows.tokens)
+    visible = True if visible is None else visible
     if q.is_new is not None:
-        seen &= q.is_new[None, None, :, None]
+        visible &= q.is_new[None, None, :, None]
     if k.is_new is not None:
-        seen &= k.is_new[None, None, None]
-    return seen
+        visible &= k.is_new[None, None, None]
+    return visible
 
 
 def _zero_rows(queries: Rows, keys: Rows):

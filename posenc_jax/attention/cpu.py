@@ -92,7 +92,7 @@ def written(slots, tokens, at) -> jax.Array:
     def branch(slots, tokens, *at):
         return jax.lax.cond(sum(at) >= 0, plain, lambda slots, *_: slots, slots, tokens, *at)
 
-    at = [jnp.asarray(each, jnp.int32) for each in at]
+    at = [jnp.asarray(index, jnp.int32) for index in at]
     return jax.lax.platform_dependent(slots, tokens, *at, cpu=branch, default=plain)
 
 

@@ -48,9 +48,9 @@ def dense(
     ``attention/cpu.py`` has other forms of the two products, with the same values.
     """
     logits_BHTS = encoding.score(products(tile.q, tile.k) * tile.scale, tile)
-    seen = rule.visible(tile.q_tokens, tile.k_tokens)
-    if seen is not None:
-        logits_BHTS = jnp.where(seen, logits_BHTS, -jnp.inf)
+    visible = rule.visible(tile.q_tokens, tile.k_tokens)
+    if visible is not None:
+        logits_BHTS = jnp.where(visible, logits_BHTS, -jnp.inf)
     largest = logits_BHTS.max(-1, keepdims=True)
     if rule.sinks is not None:
         sinks_BHT1 = rule.sinks.swapaxes(1, 2)[..., None]

@@ -69,37 +69,37 @@ def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule
     """Calls ``jax.nn.dot_product_attention`` on a tile, ``implementation`` "xla" or "cudnn"."""
     by_order = rule.causal and rule.in_order and not isinstance(rule.window, jax.Array)
     by_order &= rule.chunk is None and rule.mask is None
-    seen: Any
+    visible: Any
     before: Any
     if by_order:
         # In written order the library's row numbers are the index, and every query sees itself.
-        seen = Rule(None, causal=False, in_order=True).visible(tile.q_tokens, tile.k_tokens)
+        visible = Rule(None, causal=False, in_order=True).visible(tile.q_tokens, tile.k_tokens)
         before = None if rule.window is None else (rule.window - 1, 0)
     else:
-        seen, before = rule.visible(tile.q_tokens, tile.k_tokens), None
+        visible, before = rule.visible(tile.q_tokens, tile.k_tokens), None
 
     # The library needs one type and one width, and cuDNN a multiple of 8; zeros add nothing.
     dtype = jnp.result_type(tile.q, tile.k, v_BSKC)
     width = _width(tile, v_BSKC)
     q, k, v = [_widened(x.astype(dtype), width) for x in (tile.q, tile.k, v_BSKC)]
     (B, T), S = q.shape[:2], k.shape[1]
-    if seen is not None:
-        seen = jnp.broadcast_to(seen, (B, seen.shape[1], T, S))
+    if visible is not None:
+        visible = jnp.broadcast_to(visible, (B, visible.shape[1], T, S))
     out_BTHC = jax.nn.dot_product_attention(
         q,
         k,
         v,
-        mask=seen,
+        mask=visible,
         scale=tile.scale,
         is_causal=by_order,
         local_window_size=before,
         implementation=implementation,
     )
     out_BTHC = out_BTHC[..., : v_BSKC.shape[-1]].astype(v_BSKC.dtype)
-    if seen is None or by_order:
+    if visible is None or by_order:
         return out_BTHC
     # The library gives a row that sees nothing the mean of all values.
-    return jnp.where(seen.any(-1).swapaxes(1, 2)[..., None], out_BTHC, 0)
+    return jnp.where(visible.any(-1).swapaxes(1, 2)[..., None], out_BTHC, 0)
 
 
 def _width(tile, v_BSKC):

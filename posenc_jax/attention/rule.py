@@ -83,10 +83,10 @@ class Rule:
             conditions.append(self.mask(q_order, k_order) if callable(self.mask) else self.mask)
         if not conditions:
             return None
-        seen = conditions[0]
+        visible = conditions[0]
         for condition in conditions[1:]:
-            seen = seen & condition
-        return seen
+            visible = visible & condition
+        return visible
 
 
 def check_window(window: Any) -> None:

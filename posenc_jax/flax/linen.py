@@ -48,12 +48,12 @@ class Encoding(nn.Module):
         cls.__init__ = Encoding.__init__  # type: ignore[method-assign]
         super().__init_subclass__(**options)
 
-    def __init__(self, scheme, keywords=None, *, name=None, **own):
+    def __init__(self, scheme, keywords=None, *, name=None, **settings):
         # The default of Linen's own field means the module in whose code this one is made.
         (parent,) = (field for field in dataclasses.fields(self) if field.name == "parent")
-        self.parent = own.pop("parent", parent.default)
+        self.parent = settings.pop("parent", parent.default)
         self.scheme = scheme
-        self.keywords = FrozenDict({**(keywords or {}), **own})
+        self.keywords = FrozenDict({**(keywords or {}), **settings})
         self.name = name
         self.__post_init__()
 

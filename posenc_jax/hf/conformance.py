@@ -87,7 +87,7 @@ def vectors(case: Case) -> dict[str, Any]:
     rope = _rope(encoding)
     inv_freq, factor = rope.frequencies(rope.rotary_dim, rope.base, float(POSITIONS[-1] + 1))
     places_1T = np.array([POSITIONS], np.int32)
-    own, plain = (_logits(each, rope.head_dim, places_1T) for each in (encoding, rope))
+    scored, plain = (_logits(scheme, rope.head_dim, places_1T) for scheme in (encoding, rope))
     cos, sin = (np.asarray(table)[0, :, 0] for table in rope.tokens(places_1T).made)
     return {
         "config": dict(case.config),
@@ -105,8 +105,8 @@ def vectors(case: Case) -> dict[str, Any]:
         "query": _numbers(_query(rope.head_dim)),
         "key": _numbers(_key(rope.head_dim)),
         # At distance 0 the two differ only by the scale.
-        "query_scale": _numbers(np.diagonal(own) / np.diagonal(plain)),
-        "logits": _numbers(own),
+        "query_scale": _numbers(np.diagonal(scored) / np.diagonal(plain)),
+        "logits": _numbers(scored),
     }
 
 
@@ -142,7 +142,7 @@ def _numbers(values) -> Any:
     """Returns nested lists of numbers, with enough digits to distinguish float32 numbers."""
     values = np.asarray(values, np.float64)
     if values.ndim:
-        return [_numbers(each) for each in values]
+        return [_numbers(value) for value in values]
     return float(f"{float(values):.9g}")
 
 

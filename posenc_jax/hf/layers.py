@@ -106,23 +106,23 @@ def number_of_layers(config: Mapping[str, Any]) -> int:
 
 def select(config: Mapping[str, Any], layer_type: str | None, layer: int | None) -> Layer:
     """Returns the layer of this kind or number; None means both where layers are alike."""
-    found = [at_layer(config, at) for at in _asked(config, layer_type, layer)]
-    if any(one != found[0] for one in found):
+    layers = [at_layer(config, at) for at in _asked(config, layer_type, layer)]
+    if any(one != layers[0] for one in layers):
         raise ValueError(
             "layers of this config differ: pass layer=, the number of the layer that is meant, or "
             f"layer_type=, one of {', '.join(sorted(set(kinds_of(config))))}"
         )
-    return found[0]
+    return layers[0]
 
 
 def at_layer(config: Mapping[str, Any], at: At) -> Layer:
     """Returns what a config says about one layer."""
-    own = {**config, **_own_sizes(config, at)}
-    where, section = _section(own, at)
+    of_layer = {**config, **_own_sizes(config, at)}
+    where, section = _section(of_layer, at)
     if section is not None:
         section = {key: value for key, value in section.items() if value is not None}
-        section = _own_section(own, section, at)
-    return Layer(own, where, section)
+        section = _own_section(of_layer, section, at)
+    return Layer(of_layer, where, section)
 
 
 def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Window:
@@ -147,8 +147,10 @@ def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Windo
             f"layer {number} has a window that reaches to both sides of a query; windows here "
             "reach back"
         )
-    own = _by_number(config).get(number, {}).get("sliding_window")
-    return whole({**config, **({} if own is None else {"sliding_window": own})}, "sliding_window")
+    window = _by_number(config).get(number, {}).get("sliding_window")
+    return whole(
+        {**config, **({} if window is None else {"sliding_window": window})}, "sliding_window"
+    )
 
 
 def _asked(config, layer_type, layer) -> list[At]:
@@ -184,23 +186,25 @@ def _asked(config, layer_type, layer) -> list[At]:
 
 def _by_number(config) -> dict[int, Mapping[str, Any]]:
     """Returns the keys in which single layers differ, by their number."""
-    own = mapping(config, "per_layer_config")
-    if not all(name.isdigit() and isinstance(keys, Mapping) for name, keys in own.items()):
-        raise ValueError(f"per_layer_config={own!r} must be a dict of dicts, by number of layer")
-    return {int(name): keys for name, keys in own.items()}
+    by_name = mapping(config, "per_layer_config")
+    if not all(name.isdigit() and isinstance(keys, Mapping) for name, keys in by_name.items()):
+        raise ValueError(
+            f"per_layer_config={by_name!r} must be a dict of dicts, by number of layer"
+        )
+    return {int(name): keys for name, keys in by_name.items()}
 
 
 def _own_sizes(config, at) -> dict[str, Any]:
     """Returns the sizes in which a layer differs from the common ones."""
     row, by_number = row_of(config), _by_number(config)
     if by_number:
-        keys = {key for own in by_number.values() for key in own}
+        keys = {key for of_layer in by_number.values() for key in of_layer}
         if unread := sorted(filter(about_positions, keys - _OWN_SIZES)):
             raise ValueError(f"{unread[0]} in per_layer_config is not read")
         if keys & _OWN_SIZES and at.number is None:
             at.of("per_layer_config", ())
-        own = by_number.get(at.number, {})
-        return {key: own[key] for key in keys & _OWN_SIZES if own.get(key) is not None}
+        of_layer = by_number.get(at.number, {})
+        return {key: of_layer[key] for key in keys & _OWN_SIZES if of_layer.get(key) is not None}
     for kind, key, default in (
         (FULL, "global_head_dim", row.full_head_dim),
         (SLIDING, "swa_head_dim", None),
@@ -224,14 +228,14 @@ def _section(config, at) -> tuple[str, Mapping[str, Any] | None]:
     if section.keys() & {FULL, SLIDING} or any(map(_is_mapping, section.values())):
         _check_bases(config, where, section, local)
         kind = at.one_of(*section)
-        own = section[kind]
-        if own is None:
+        keys = section[kind]
+        if keys is None:
             return f"{where}[{kind!r}]", None
         base = {"rope_theta": agreed(local)} if local and kind == SLIDING else {}
-        own = base | {key: value for key, value in own.items() if value is not None}
-        if "rope_theta" in own:
+        keys = base | {key: value for key, value in keys.items() if value is not None}
+        if "rope_theta" in keys:
             config.pop("rope_theta", None)  # The base of the other layers.
-        return f"{where}[{kind!r}]", own
+        return f"{where}[{kind!r}]", keys
     if local:
         if at.one_of(FULL, SLIDING) == FULL:
             return where, section
@@ -259,9 +263,9 @@ def _only_section(config) -> tuple[str, Mapping[str, Any]]:
 
 def _check_bases(config, where, section, local):
     """Checks that bases beside the sections are bases of some of them."""
-    if wrong := [kind for kind, own in section.items() if not isinstance(own, Mapping | None)]:
+    if wrong := [kind for kind, keys in section.items() if not isinstance(keys, Mapping | None)]:
         raise ValueError(f"{wrong[0]} in {where} must be a dict, or null for no RoPE")
-    bases = [own.get("rope_theta") for own in section.values() if own is not None]
+    bases = [keys.get("rope_theta") for keys in section.values() if keys is not None]
     for key, base in {"rope_theta": config.get("rope_theta"), **local}.items():
         if base is not None and None not in bases and base not in bases:
             raise ValueError(

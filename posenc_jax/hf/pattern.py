@@ -73,13 +73,13 @@ def layers_from_hf(
         window = window_of(config, number, kinds[number] if kinds else None)
         return encoding if equal is None else equal, window
 
-    each = [layer(number) for number in range(number_of_layers(config))]
+    layers = [layer(number) for number in range(number_of_layers(config))]
     for encoding in distinct:
         if isinstance(encoding, LogScale) and rngs is not None:
-            count = sum(other is encoding for other, _ in each)
+            count = sum(other is encoding for other, _ in layers)
             stacked = scale_of_each_layer(encoding, count, rngs)
-            each = [(stacked if e is encoding else e, window) for e, window in each]
-    return _shortest(each)
+            layers = [(stacked if e is encoding else e, window) for e, window in layers]
+    return _shortest(layers)
 
 
 def sinks_from_hf(
@@ -135,13 +135,13 @@ def _kinds(config) -> list[str]:
     return kinds
 
 
-def _shortest(each) -> Layers:
-    names = [(id(encoding), window) for encoding, window in each]
-    count = len(each)
+def _shortest(layers) -> Layers:
+    names = [(id(encoding), window) for encoding, window in layers]
+    count = len(layers)
     period = next(
         period
         for period in range(1, count + 1)
         if count % period == 0 and names == names[:period] * (count // period)
     )
-    encodings, windows = zip(*each[:period], strict=True)
+    encodings, windows = zip(*layers[:period], strict=True)
     return Layers(encodings, windows)

@@ -60,13 +60,13 @@ def rotary(layer: Layer, layout: str | None) -> Encoding:
     )
     if config.get("dual_chunk_attention_config"):
         return _dual_chunk(section, kind, rope)
-    own = keywords(section, kind, rotary_dim // 2)
+    settings = keywords(section, kind, rotary_dim // 2)
     if kind == "proportional":
-        own["fraction"] = _share(config, fractions, row)
+        settings["fraction"] = _share(config, fractions, row)
     if row.backwards:
-        own["frequencies"] = Backwards()
+        settings["frequencies"] = Backwards()
         _check(kind == "default", f"rope_type={kind!r} in {layer.where} is not offered here")
-    encoding = make(TYPES[kind].scheme, **rope, **own)
+    encoding = make(TYPES[kind].scheme, **rope, **settings)
     return _scaled(section, encoding)
 
 
@@ -262,14 +262,14 @@ def _axes(section, row: Row, pairs: int) -> Any:
 def _dual_chunk(section, kind, rope) -> Encoding:
     """Returns the encoding of Qwen2.5-1M; transformers ignores the key and has plain RoPE."""
     config, name = section.config, "dual_chunk_attention_config"
-    own = mapping(config, name)
+    settings = mapping(config, name)
     _check(
         row_of(config).dual_chunks or "model_type" not in config,
-        f"{name}={own!r}: the model's code is not known to read it; those known to are "
+        f"{name}={settings!r}: the model's code is not known to read it; those known to are "
         f"{', '.join(having(dual_chunks=True))}. If it does not, remove the key",
     )
     read = {"chunk_size": "chunk_size", "local_size": "local_window", ORIGINAL: "original_length"}
-    unknown = [key for key, value in own.items() if key not in read and value]
+    unknown = [key for key, value in settings.items() if key not in read and value]
     _check(
         not unknown,
         f"{', '.join(unknown)} in {name}: sparse attention is not offered; remove these for "
@@ -281,7 +281,7 @@ def _dual_chunk(section, kind, rope) -> Encoding:
     )
     # Chunks have the defaults of SGLang and vLLM.
     given: dict[str, Any] = {"chunk_size": 8192, "local_window": 1024}
-    given |= {read[key]: whole(own, key) for key in read if own.get(key)}
+    given |= {read[key]: whole(settings, key) for key in read if settings.get(key)}
     return make("dual_chunk", train_length=given["chunk_size"], **rope, **given)
 
 

@@ -104,8 +104,8 @@ def keywords(section: Section, kind: str, pairs: int) -> dict[str, Any]:
             return {"factor": number(keys, "factor", 1, where=where, default=1.0)}
         case "llama3":
             bounds = {key: number(keys, key, where=where) for key in TYPES[kind].needed[1:]}
-            own = {"factor": number(keys, "factor", 1, where=where), **bounds}
-            return own | {"train_length": train_length(section)}
+            settings = {"factor": number(keys, "factor", 1, where=where), **bounds}
+            return settings | {"train_length": train_length(section)}
         case "yarn":
             return _yarn(section)
     return _longrope(section, pairs)
@@ -129,29 +129,29 @@ def train_length(section: Section, *others: str) -> int:
 
 def _yarn(section):
     keys, where, _ = section
-    own = {key: number(keys, key, where=where) for key in _MSCALES if key in keys}
-    if not (own.get("mscale") and own.get("mscale_all_dim")):
+    settings = {key: number(keys, key, where=where) for key in _MSCALES if key in keys}
+    if not (settings.get("mscale") and settings.get("mscale_all_dim")):
         # The code of transformers reads neither, where one is missing or 0.
-        own = {key: value for key, value in own.items() if not key.startswith("mscale")}
+        settings = {key: value for key, value in settings.items() if not key.startswith("mscale")}
     if "attention_factor" in keys:
-        own["attention_factor"] = _attention_factor(section, "attention_factor")
+        settings["attention_factor"] = _attention_factor(section, "attention_factor")
     length = train_length(section, *LENGTH)
-    own |= {"train_length": length, "factor": _stretch(section, length)}
-    return own | {"truncate": flag(keys, "truncate", default=True)}
+    settings |= {"train_length": length, "factor": _stretch(section, length)}
+    return settings | {"truncate": flag(keys, "truncate", default=True)}
 
 
 def _longrope(section, pairs):
     keys, where, config = section
     length = train_length(section)
-    own: dict[str, Any] = {"train_length": length, "factor": _stretch(section, length)}
+    settings: dict[str, Any] = {"train_length": length, "factor": _stretch(section, length)}
     # Where it does not give its attention factor, transformers 4 computes it from the ratio of
     # lengths and transformers 5 from the factor.
     ratio = whole(config, *LENGTH, default=length) / length
     if "attention_factor" not in keys and ratio != 1:
-        agreed({f"factor in {where}": own["factor"], f"{LENGTH[0]} / {ORIGINAL}": ratio})
+        agreed({f"factor in {where}": settings["factor"], f"{LENGTH[0]} / {ORIGINAL}": ratio})
     for key in ("short_factor", "long_factor"):
-        own[key] = tuple(map(float, entries(keys, key, lambda x: is_number(x) and x > 0)))
-        if len(own[key]) != pairs:
+        settings[key] = tuple(map(float, entries(keys, key, lambda x: is_number(x) and x > 0)))
+        if len(settings[key]) != pairs:
             raise ValueError(f"{key} in {where} must have {pairs} numbers, one for each pair")
     given = {key: _attention_factor(section, key) for key in keys if "mscale" in key}
     if "attention_factor" in keys:
@@ -159,10 +159,10 @@ def _longrope(section, pairs):
     # The two spellings are of different models.
     longest = {key: given[key] for key in ("attention_factor", "long_mscale") if key in given}
     if longest:
-        own["attention_factor"] = agreed(longest)
+        settings["attention_factor"] = agreed(longest)
     if "short_mscale" in given:
-        own["short_attention_factor"] = given["short_mscale"]
-    return own
+        settings["short_attention_factor"] = given["short_mscale"]
+    return settings
 
 
 def _stretch(section, length):

@@ -148,9 +148,11 @@ class Block(nnx.Module):
     ):
         types = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
         norms = types | dict(epsilon=norm_epsilon)
-        own = attention | types | dict(norm_epsilon=norm_epsilon)
+        settings = attention | types | dict(norm_epsilon=norm_epsilon)
         self.attention_norm = nnx.RMSNorm(model_dim, **norms)
-        self.attention = Attention(model_dim, num_heads, num_kv_heads, head_dim, out_std, **own)
+        self.attention = Attention(
+            model_dim, num_heads, num_kv_heads, head_dim, out_std, **settings
+        )
         self.mlp_norm = nnx.RMSNorm(model_dim, **norms)
         self.mlp = SwiGLU(model_dim, mlp_dim, out_std, **types)
         self.post_norm = post_norm

@@ -164,8 +164,8 @@ class Cache:
         width = model.embedding.shape[-1]
         rotated = [_is_rotated(encoding, width, segments, length) for encoding in distinct]
         made = [
-            jax.eval_shape(functools.partial(_slots, model, length, *each), places)
-            for each in zip(distinct, rotated, strict=True)
+            jax.eval_shape(functools.partial(_slots, model, length, *both), places)
+            for both in zip(distinct, rotated, strict=True)
         ]
         repeats = model.num_layers // len(model.layers) if model.scan else 1
 

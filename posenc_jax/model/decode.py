@@ -125,8 +125,8 @@ class _Prompts(NamedTuple):
         if self.is_text:
             return None
         B, _, *axes = self.positions.shape
-        own = self.next.reshape(B, 1, -1) if axes else self.next.reshape(B, 1)
-        return np.broadcast_to(own, (B, 1, *axes))
+        last = self.next.reshape(B, 1, -1) if axes else self.next.reshape(B, 1)
+        return np.broadcast_to(last, (B, 1, *axes))
 
 
 def check_reach(

@@ -47,16 +47,16 @@ class Layers(nnx.Module):
                 f"{type(encodings).__name__}"
             )
         distinct: list[Encoding] = []
-        for each in encodings:
-            if each is not None:
-                check_encoding(each)
-            if each is not None and not any(each is other for other in distinct):
-                distinct.append(each)
+        for encoding in encodings:
+            if encoding is not None:
+                check_encoding(encoding)
+            if encoding is not None and not any(encoding is other for other in distinct):
+                distinct.append(encoding)
         _check_shared_once(distinct)
         self.distinct = nnx.List(distinct)
         self.pattern = tuple(
-            None if each is None else next(i for i, x in enumerate(distinct) if x is each)
-            for each in encodings
+            None if encoding is None else next(i for i, x in enumerate(distinct) if x is encoding)
+            for encoding in encodings
         )
         if windows is not None and not hasattr(windows, "__iter__"):
             raise ValueError(f"windows={windows!r} must be a list of them, such as [{windows!r}]")
@@ -107,13 +107,13 @@ class Layers(nnx.Module):
                 f"place {self.pattern.index(None)} of the pattern does not attend, and every layer "
                 "of this model does: make Layers of the other places alone, or give it an encoding"
             )
-        for i, each in enumerate(self.distinct):
+        for i, encoding in enumerate(self.distinct):
             layers = self.pattern.count(i) * num_layers // len(self.pattern)
-            has_parameters = bool(jax.tree.leaves(each))
-            if each.per_layer and has_parameters and each.stacked != layers:
+            has_parameters = bool(jax.tree.leaves(encoding))
+            if encoding.per_layer and has_parameters and encoding.stacked != layers:
                 raise ValueError(
-                    f"{type(each).__name__} has parameters for each layer and is used by {layers}: "
-                    f"build it with make(..., num_layers={layers})"
+                    f"{type(encoding).__name__} has parameters for each layer and is used by "
+                    f"{layers}: build it with make(..., num_layers={layers})"
                 )
 
     def at(self, number: int) -> tuple[Encoding | None, Window]:
@@ -131,7 +131,7 @@ class Layers(nnx.Module):
 
 def _check_shared_once(distinct):
     """Checks that no encoding is part of two others, where it would be duplicated."""
-    parts = [part for each in distinct for part in each.parts() if jax.tree.leaves(part)]
+    parts = [part for encoding in distinct for part in encoding.parts() if jax.tree.leaves(part)]
     for part in parts:
         if sum(other is part for other in parts) > 1:
             raise ValueError(

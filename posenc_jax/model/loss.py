@@ -97,8 +97,8 @@ def _forward(count, x_ND, table_GED, targets_N):
     return losses_N, (x_ND, table_GED, targets_N, largest_N, sum_N)
 
 
-def _backward(count, kept, d_N):
-    x_ND, table_GED, targets_N, largest_N, sum_N = kept
+def _backward(count, residuals, d_N):
+    x_ND, table_GED, targets_N, largest_N, sum_N = residuals
     d_sum_N = d_N / sum_N
 
     def add(gradients, number):

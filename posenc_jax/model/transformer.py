@@ -153,7 +153,9 @@ class Transformer(nnx.Module):
 
     def _arrange(self, pattern: Layers, blocks: list) -> None:
         """Gives each block, under ``scan`` those of one place, its encoding and its window."""
-        self.encodings = nnx.List([None if has_own(each) else each for each in pattern.distinct])
+        self.encodings = nnx.List(
+            [None if has_own(encoding) else encoding for encoding in pattern.distinct]
+        )
         self.layers = nnx.List(
             [
                 Layer(pattern, block, range(place, self.num_layers, len(blocks)), self.scan)
@@ -191,7 +193,8 @@ class Transformer(nnx.Module):
         """Returns the sum of the encodings' own training objectives."""
         check_key(key)
         return sum(
-            each.aux_loss(jax.random.fold_in(key, i)) for i, each in enumerate(self.distinct())
+            encoding.aux_loss(jax.random.fold_in(key, i))
+            for i, encoding in enumerate(self.distinct())
         )
 
     def hidden(
@@ -288,8 +291,8 @@ class Transformer(nnx.Module):
         encodings: list[Any] = [shared and shared.of_layer(0) for shared in self.encodings]
         for layer in self.layers:
             if encodings[layer.source] is None:
-                own = jax.tree.map(lambda p: p[0], layer.own) if self.scan else layer.own
-                encodings[layer.source] = own
+                first = jax.tree.map(lambda p: p[0], layer.own) if self.scan else layer.own
+                encodings[layer.source] = first
         return encodings
 
     def layer_at(self, number: int) -> tuple[Encoding, Window]:
@@ -324,7 +327,7 @@ class Transformer(nnx.Module):
         if self.scan:
             repeats = jnp.arange(self.num_layers // len(self.layers))
             state, _ = jax.lax.scan(
-                lambda state, each: (run_layers(state, *each), None), state, (self.layers, repeats)
+                lambda state, step: (run_layers(state, *step), None), state, (self.layers, repeats)
             )
         else:
             state = run_layers(state, self.layers, 0)

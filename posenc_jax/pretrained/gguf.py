@@ -57,13 +57,15 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
             f"general.architecture={architecture!r} must be 'llama': GGUF files of no other model "
             "are read; give the folder of its Hugging Face checkpoint"
         )
-    own = {
+    keys = {
         key.removeprefix("llama."): _shortest(value)
         for key, value in metadata.items()
         if key.startswith("llama.")
     }
     known = {*_SIZES, *_SCALING, *_SCALING_OF_ITS_OWN, *_CHECKED, *_UNREAD}
-    unknown = [f"llama.{key}={value!r}" for key, value in own.items() if key not in known and value]
+    unknown = [
+        f"llama.{key}={value!r}" for key, value in keys.items() if key not in known and value
+    ]
     if unknown:
         raise ValueError(
             f"{' and '.join(unknown)}: not understood, and what the model computes may depend on it"
@@ -75,23 +77,23 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
         "tie_word_embeddings": tied,
         "rope_theta": 10000.0,
     }
-    config |= {_SIZES[key]: value for key, value in own.items() if key in _SIZES}
+    config |= {_SIZES[key]: value for key, value in keys.items() if key in _SIZES}
     for name in ("bos", "eos", "padding"):
         if (number := metadata.get(f"tokenizer.ggml.{name}_token_id")) is not None:
             config[f"{name.replace('padding', 'pad')}_token_id"] = number
-    _check_head(config, own)
-    scaling = _scaling(own)
+    _check_head(config, keys)
+    scaling = _scaling(keys)
     return config | ({"rope_scaling": scaling} if scaling else {})
 
 
-def _scaling(own) -> dict[str, Any]:
+def _scaling(keys) -> dict[str, Any]:
     """Returns the rotary section, empty for plain RoPE, as llama.cpp reads these keys."""
-    kind = own.get("rope.scaling.type", "linear")
+    kind = keys.get("rope.scaling.type", "linear")
     if kind not in _SCALING_TYPES:
         raise ValueError(
             f"llama.rope.scaling.type={kind!r} must be one of {', '.join(_SCALING_TYPES)}"
         )
-    attn_factor = own.get("rope.scaling.attn_factor", 1.0)
+    attn_factor = keys.get("rope.scaling.attn_factor", 1.0)
     if kind != "yarn" and attn_factor != 1:
         raise ValueError(
             f"llama.rope.scaling.attn_factor={attn_factor!r} must be 1 where "
@@ -100,17 +102,17 @@ def _scaling(own) -> dict[str, Any]:
         )
     # The share to which llama.cpp keeps the trained frequencies of fast pairs; below 0 is unset.
     usual = int(kind == "yarn")
-    blend = own.get(_BLEND, usual)
+    blend = keys.get(_BLEND, usual)
     if blend >= 0 and blend != usual:
         raise ValueError(
             f"llama.{_BLEND}={blend!r} must be {usual} or missing where llama.rope.scaling.type is "
             f"{kind!r}: no other blend of slow and fast pairs is offered"
         )
-    section = {_SCALING[key]: value for key, value in own.items() if key in _SCALING}
+    section = {_SCALING[key]: value for key, value in keys.items() if key in _SCALING}
     if kind == "linear":  # Only YaRN reads the length before the extension.
         section.pop(ORIGINAL, None)
     # llama.cpp takes 0 for a factor that is missing.
-    factor = own.get("rope.scaling.factor") or 1.0
+    factor = keys.get("rope.scaling.factor") or 1.0
     if kind == "none" or (kind == "linear" and factor == 1 and not section):
         return {}
     if attn_factor != 1:  # It multiplies YaRN's own factor.
@@ -118,14 +120,14 @@ def _scaling(own) -> dict[str, Any]:
     return {"rope_type": kind, "factor": factor, **section}
 
 
-def _check_head(config, own):
+def _check_head(config, keys):
     head_dim = config.get("head_dim")
     if head_dim is None:
         head_dim = config["hidden_size"] // config["num_attention_heads"]
     for key in _CHECKED:
-        if own.get(key, head_dim) != head_dim:
+        if keys.get(key, head_dim) != head_dim:
             raise ValueError(
-                f"llama.{key}={own[key]} must be {head_dim}, the channels of a head: no other is "
+                f"llama.{key}={keys[key]} must be {head_dim}, the channels of a head: no other is "
                 "offered"
             )
 

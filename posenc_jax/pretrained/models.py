@@ -53,18 +53,18 @@ class Pretrained:
         """Returns the length of the longest sequence that the model is for."""
         return self.config["max_position_embeddings"]
 
-    def under(self, name: str, **own: Any) -> Transformer:
+    def under(self, name: str, **settings: Any) -> Transformer:
         """Returns the model with another encoding in the layers that have RoPE.
 
         Args:
           name: the encoding's name in ``make``.
-          **own: its keywords. The sizes of the model, and RoPE's base and width, are filled in;
-            ``train_length`` is the longest sequence that the model is for, and a scheme that goes
-            over another goes over the model's own.
+          **settings: the encoding's keywords. The sizes of the model, and RoPE's base and
+            width, are filled in; ``train_length`` is the longest sequence that the model is for,
+            and a scheme that goes over another goes over that of the model.
         """
-        return self.model.under(self.layers(name, **own))
+        return self.model.under(self.layers(name, **settings))
 
-    def layers(self, name: str, **own: Any) -> Layers:
+    def layers(self, name: str, **settings: Any) -> Layers:
         """Returns the pattern of encodings of ``under``."""
         before = decoder.layers(self.config)
         turning = [each for each in before.distinct if isinstance(each, RoPE)]
@@ -79,7 +79,7 @@ class Pretrained:
         of_rope = {"base": rope.base, "rotary_dim": rope.rotary_dim, "over": rope}
         accepted = keywords(lookup(name))
         given |= {key: value for key, value in of_rope.items() if key in accepted}
-        encoding = make(name, **given | own)
+        encoding = make(name, **given | settings)
         places = [before.at(place) for place in range(len(before.pattern))]
         return Layers(
             [encoding if each is rope else each for each, _ in places],

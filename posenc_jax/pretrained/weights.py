@@ -108,14 +108,14 @@ class Origin:
           index: a slice for each axis of the parameter.
           dtype: the type of the result.
         """
-        spans = [slice(*each.indices(size)) for each, size in zip(index, self.shape, strict=True)]
+        spans = [slice(*along.indices(size)) for along, size in zip(index, self.shape, strict=True)]
         # One layer at a time, so that no more than one is in memory twice.
         part = _empty([span.stop - span.start for span in spans], np.dtype(dtype))
         if not self.is_stacked:
             part[...] = self._of_one(read, self.names[0], spans)
             return part
-        for own, name in zip(part, self.names[spans[0]], strict=True):
-            own[...] = self._of_one(read, name, spans[1:])
+        for target, name in zip(part, self.names[spans[0]], strict=True):
+            target[...] = self._of_one(read, name, spans[1:])
         return part
 
     def rows(self) -> int:
@@ -173,16 +173,16 @@ def tensors(origins: Mapping[str, Origin]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def check(found: Mapping[str, Sequence[int]], origins: Mapping[str, Origin]) -> None:
+def check(shapes: Mapping[str, Sequence[int]], origins: Mapping[str, Origin]) -> None:
     """Checks that no tensor is missing, left over or of another shape; the error names them all."""
     expected = tensors(origins)
-    found = {name: tuple(shape) for name, shape in found.items() if not UNREAD.search(name)}
-    faults = [f"{name} {expected[name]} is missing" for name in expected if name not in found]
-    faults += [f"{name} {found[name]} is left over" for name in found if name not in expected]
+    shapes = {name: tuple(shape) for name, shape in shapes.items() if not UNREAD.search(name)}
+    faults = [f"{name} {expected[name]} is missing" for name in expected if name not in shapes]
+    faults += [f"{name} {shapes[name]} is left over" for name in shapes if name not in expected]
     faults += [
-        f"{name} is {found[name]} and must be {shape}"
+        f"{name} is {shapes[name]} and must be {shape}"
         for name, shape in expected.items()
-        if name in found and found[name] != shape
+        if name in shapes and shapes[name] != shape
     ]
     if faults:
         raise ValueError(

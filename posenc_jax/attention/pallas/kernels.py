@@ -149,13 +149,13 @@ class Kernels:
         def kernel(*refs):
             tile = pl.program_id(2)
             of_ahead, of_here, of_there = jax.tree.unflatten(structure, refs[: len(operands)])
-            own = [
+            blocks = [
                 map_operands(Operand.read, x, y) for x, y in ((ahead, of_ahead), (here, of_here))
             ]
 
             def body(other, carry):
                 read = functools.partial(Operand.read, start=other * size, size=size)
-                return step(carry, *own, map_operands(read, there, of_there), tile, other)
+                return step(carry, *blocks, map_operands(read, there, of_there), tile, other)
 
             first, end = reach(tile)
             final = finish(lax.fori_loop(first, end, body, start()))

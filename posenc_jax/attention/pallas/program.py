@@ -89,12 +89,12 @@ def _outputs(closed, arguments, rules):
 def _needed(eqns, outputs):
     """Returns those of ``eqns`` that ``outputs`` depend on, and every variable that is needed."""
     needed = {v for v in outputs if not isinstance(v, Literal)}
-    kept = []
+    needing = []
     for eqn in reversed(eqns):
         if needed.intersection(eqn.outvars):
-            kept.append(eqn)
+            needing.append(eqn)
             needed.update(_variables(eqn))
-    return kept[::-1], needed
+    return needing[::-1], needed
 
 
 def _run(eqns, values, rules):
