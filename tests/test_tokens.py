@@ -8,6 +8,7 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 import pytest
 import schemes
 from flax import nnx
@@ -153,18 +154,10 @@ def test_a_part_may_begin_where_a_program_says():
 # Consecutive positions
 
 
-def both(encoding, count, m, start, stop):
-    """Returns the tokens of queries start..stop, and those of all keys: tokens, then blocks."""
-    w = np.arange(count // m)
-    positions = np.concatenate([np.arange(count), w * m])
-    index = np.concatenate([np.arange(count), np.maximum(w * m + m - 1, start)])
-    tokens = encoding.tokens(positions[None], index=index[None])
-    return tokens.part(start, stop - start), tokens
-
-
 @pytest.mark.parametrize("implementation", ["dense", "blockwise"])
 def test_compressed_keys_beside_those_of_a_window(implementation):
     """The recipe of docs/how-to/decoding.md: a query sees all blocks that have ended."""
+    both = pages.run("docs/how-to/decoding.md")["both"]
     count, m, window, C = 14, 4, 5, common.HEAD_DIM
     encoding = posenc_jax.make("value_rope", head_dim=C)
     q, keys = (

@@ -4,29 +4,25 @@ flax's Gemma keeps in each layer a dictionary of keys, values and the number of 
 """
 
 import functools
-import re
 
 import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 import pytest
 from flax import nnx
 
-from posenc_jax import attend, rotate_keys
+from posenc_jax import attend
 from posenc_jax.positions import text
 
 B, SIZE, H, K, C, D = 2, 11, common.HEADS, 2, common.HEAD_DIM, common.WIDTH
-PAGE = (common.ROOT / "docs/how-to/decoding.md").read_text()
 
 
 @functools.cache
 def of_the_page():
     """Returns the two functions of the page."""
-    (code,) = re.findall(r"```python\n(def empty_cache.*?)\n\n\ncache =", PAGE, re.DOTALL)
-    names = dict(jax=jax, jnp=jnp, functools=functools, text=text)
-    names |= dict(attend=attend, rotate_keys=rotate_keys)
-    exec(code, names)
+    names = pages.run("docs/how-to/decoding.md")
     return names["empty_cache"], names["attend_to_past"]
 
 

@@ -28,7 +28,7 @@ FILES = [
 def example() -> tuple[str, str, str]:
     """Returns the scheme's name, its line in the registry and its file, as the README has them."""
     text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```python.*?\n(.*?)```", text, re.DOTALL)
     (file,) = (block for block in blocks if re.search(r"^class \w+\(Encoding\)", block, re.M))
     (line,) = (block for block in blocks if re.fullmatch(r' *"\w+": "[\w.]+:\w+",\n', block))
     name, where = re.findall(r'"([^"]+)"', line)
