@@ -1,6 +1,7 @@
 """Configures Sphinx, which builds the site from the pages of this folder: ``make site``."""
 
 import importlib.util
+import logging
 import os
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 180
 nb_merge_streams = True
 os.environ["PYTHONPATH"] = str(ROOT)
+logging.getLogger("traitlets").setLevel(logging.WARNING)  # says nothing of each page that runs
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
