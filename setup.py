@@ -62,7 +62,7 @@ setup(
         # With pytest 9.2, pytest-xdist 3.8 does not see which tests must share a worker.
         "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "pytest<9.2"]
         + ["pytest-xdist", "ruff", "mypy", "types-PyYAML", "pybtex", "equinox", "dm-haiku"],
-        "site": [*EXPERIMENTS, "sphinx", "myst-parser", "furo", "sphinx-copybutton"]
+        "site": [*EXPERIMENTS, "sphinx", "myst-nb", "furo", "sphinx-copybutton"]
         + ["sphinx-mathjax-offline", "pybtex"],
         "data": ["datasets"],
         "images": ["mlxtend"],

@@ -1,6 +1,8 @@
 """Configures Sphinx, which builds the site from the pages of this folder: ``make site``."""
 
 import importlib.util
+import logging
+import os
 import sys
 from pathlib import Path
 
@@ -15,7 +17,7 @@ version = release = posenc_jax.__version__
 copyright = f"{author}, Apache 2.0"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
@@ -26,6 +28,15 @@ exclude_patterns = ["site"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
+
+# Tutorials run, and a cell that fails stops the build; a page that has not changed runs once. Their
+# kernels import from this checkout, and keep to the CPU.
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 180
+nb_merge_streams = True
+os.environ["PYTHONPATH"] = str(ROOT)
+logging.getLogger("traitlets").setLevel(logging.WARNING)  # says nothing of each page that runs
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
