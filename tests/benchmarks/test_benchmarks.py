@@ -6,7 +6,7 @@ import sys
 import pytest
 
 ROUNDS = "--rounds=0", "argument --rounds: '0' must be a whole number of at least 1"
-UNKNOWN = "--schemes=rope,ropee", "unknown encoding 'ropee', did you mean 'rope'"
+UNKNOWN = "--schemes=rope,ropee", "unknown encoding name='ropee', did you mean 'rope'"
 
 
 @pytest.mark.parametrize(

@@ -638,7 +638,7 @@ def test_every_kind_of_layer_without_rope():
         ({"head_dim": 0}, "head_dim=0"),
         ({"head_dim": True}, "head_dim=True"),
         ({"head_dim": 8, "layer_type": "full_attention"}, "layer_type='full_attention' must be"),
-        ({"head_dim": 8, "layout": "neox"}, "layout='neox' must be 'half' or 'interleaved'"),
+        ({"head_dim": 8, "layout": "neox"}, "layout='neox'"),
     ],
 )
 def test_sizes_are_checked(sizes, message):

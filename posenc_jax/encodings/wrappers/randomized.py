@@ -76,7 +76,11 @@ class Randomized(Wrapper):
         positions = jnp.asarray(positions)
         count = jnp.max(positions if length is None else jnp.asarray(length) - 1) + 1
         if not isinstance(count, jax.core.Tracer):
-            count_of("length", int(count), 1, self.max_length)
+            if count_of("length", int(count)) > self.max_length:
+                raise ValueError(
+                    f"length={count} exceeds max_length={self.max_length}, the count of numbers "
+                    "that positions are drawn from: give make a larger max_length"
+                )
             check_rows(positions, int(count), "use whole positions below length=")
         key = jax.random.key(self.evaluation_seed) if key is None else key
         is_drawable = (positions >= 0) & (positions % 1 == 0)

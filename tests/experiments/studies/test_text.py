@@ -213,7 +213,7 @@ BAD_CONFIGS = {
     "dtype": {"model__dtype": "int8"},
     "length/": {"extend__yarn__factor": "length/0"},
     "pattern": {"schemes": "irope"},
-    "even": {"model__model_dim": 36, "model__head_dim": 9},
+    "head_dim": {"model__model_dim": 36, "model__head_dim": 9},
 }
 
 
