@@ -27,6 +27,7 @@ class Description:
       flops: floating-point operations of the layer under this encoding, without projections.
       flops_nope: operations of the same layer without an encoding.
       hooks: names of the hooks that the encoding overrides.
+      per_layer: whether each layer has such parameters of its own; else all layers share them.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Description:
     flops: float
     flops_nope: float
     hooks: tuple[str, ...]
+    per_layer: bool
 
     @property
     def overhead(self) -> float:
@@ -41,9 +43,10 @@ class Description:
         return self.flops / self.flops_nope - 1
 
     def __str__(self) -> str:
+        whose = " in each layer" if self.per_layer else ""
         return (
-            f"{self.name}: {self.parameters:,} parameters, {self.overhead:+.1%} operations in "
-            f"attention; overrides {', '.join(self.hooks) or 'nothing'}"
+            f"{self.name}: {self.parameters:,} parameters{whose}, {self.overhead:+.1%} operations "
+            f"in attention; overrides {', '.join(self.hooks) or 'nothing'}"
         )
 
 
@@ -90,7 +93,12 @@ def describe(
 
     hooks = tuple(name for name in HOOKS if name in encoding.hooks())
     return Description(
-        type(encoding).__name__, parameters, flops(encoding), flops(Encoding()), hooks
+        name=type(encoding).__name__,
+        parameters=parameters,
+        flops=flops(encoding),
+        flops_nope=flops(Encoding()),
+        hooks=hooks,
+        per_layer=encoding.per_layer,
     )
 
 

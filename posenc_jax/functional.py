@@ -27,11 +27,12 @@ from flax import nnx
 
 from posenc_jax.attention import attend
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.encodings.bias.alibi import alibi_slopes
+from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.t5 import t5_bucket
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.registry import make
+from posenc_jax.tokens import Tokens
 
 Params = dict[str, Any]
 
@@ -81,8 +82,8 @@ def apply_rope(
 
 def alibi_bias(q_positions: jax.Array, k_positions: jax.Array, *, num_heads: int) -> jax.Array:
     """Returns ALiBi's bias, float32 ``[B, H, T, S]``, of positions ``[B, T]`` and ``[B, S]``."""
-    slopes_1H11 = jnp.asarray(alibi_slopes(num_heads), jnp.float32)[None, :, None, None]
-    return -slopes_1H11 * abs(_distance(q_positions, k_positions))
+    tile = _tile(Tokens(q_positions), Tokens(k_positions), None, num_heads)
+    return ALiBi(num_heads=num_heads).score(jnp.zeros(()), tile)
 
 
 def t5_bias(
@@ -103,9 +104,8 @@ def t5_bias(
       bidirectional: whether half of the buckets are for keys ahead of the query, as in an encoder.
       max_distance: distance from which on all share the last bucket.
     """
-    bucket_B1TS = t5_bucket(
-        _distance(q_positions, k_positions), len(table_RH), max_distance, bidirectional
-    )
+    distance_B1TS = _tile(Tokens(q_positions), Tokens(k_positions), None, 1).distance()
+    bucket_B1TS = t5_bucket(distance_B1TS, len(table_RH), max_distance, bidirectional)
     return jnp.moveaxis(table_RH.astype(jnp.float32)[bucket_B1TS[:, 0]], -1, 1)
 
 
@@ -128,9 +128,7 @@ def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]
     def modified(logit, head, q_position, k_position):
         positions = (jnp.reshape(position, (1, 1)) for position in (q_position, k_position))
         q_tokens, k_tokens = (encoding.tokens(position) for position in positions)
-        heads = jnp.reshape(head, (1,))
-        # Without queries and keys, so that a scheme that reads them fails.
-        tile: Any = Tile(None, None, q_tokens, k_tokens, 1.0, heads, num_heads)  # type: ignore
+        tile = _tile(q_tokens, k_tokens, jnp.reshape(head, (1,)), num_heads)
         return encoding.score(jnp.reshape(logit, (1, 1, 1, 1)), tile).reshape(())
 
     try:
@@ -207,6 +205,7 @@ def scheme(name: str, **keywords: Any) -> Scheme:
     return Scheme(name, keywords)
 
 
-def _distance(q_positions, k_positions):
-    """Returns query position minus key position, float32 ``[B, 1, T, S]``."""
-    return (q_positions[:, None, :, None] - k_positions[:, None, None, :]).astype(jnp.float32)
+def _tile(q_tokens: Tokens, k_tokens: Tokens, heads, num_heads: int) -> Tile:
+    """Returns a tile without queries and keys, so that a scheme that reads them fails."""
+    none: Any = None
+    return Tile(none, none, q_tokens, k_tokens, 1.0, heads, num_heads)

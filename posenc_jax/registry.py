@@ -147,6 +147,8 @@ _ELSEWHERE = {
     "original_max_position_embeddings": "train_length",
     "max_position_embeddings": "train_length",
 }
+# With rope scaling, max_position_embeddings is the longer length, for which it would be wrong.
+_LENGTHS = " Where a config has rope scaling, that is its original_max_position_embeddings."
 
 # What make() offers to every scheme.
 _OFFERED = (*(field.name for field in dataclasses.fields(Sizes)), "rngs")
@@ -378,9 +380,8 @@ def _checked_keywords(name, settings, accepted):
     for key, value in settings.items():
         if _ELSEWHERE.get(key) in (*allowed, *_OFFERED):
             raise TypeError(
-                f"encoding {name!r} has no keyword {key!r}, did you mean {_ELSEWHERE[key]!r}? "
-                "The length of training is what configs with rope scaling call "
-                "original_max_position_embeddings"
+                f"encoding {name!r} has no keyword {key!r}, did you mean {_ELSEWHERE[key]!r}?"
+                + _LENGTHS * (_ELSEWHERE[key] == "train_length")
             )
         if key not in allowed:
             raise TypeError(f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}")

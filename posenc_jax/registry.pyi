@@ -92,11 +92,11 @@ from posenc_jax.encodings.wrappers.soft_cap import SoftCap
 from posenc_jax.model.layers import Layers
 
 @overload
-def make(name: Literal['nope'], *, num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> Encoding:
+def make(name: Literal['nope'], *, num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> Encoding:
     ...
 
 @overload
-def make(name: Literal['sinusoidal'], *, model_dim: int, base: float=..., layout: str=..., token_scale: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> Sinusoidal:
+def make(name: Literal['sinusoidal'], *, model_dim: int, base: float=..., layout: str=..., token_scale: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> Sinusoidal:
     ...
 
 @overload
@@ -104,7 +104,7 @@ def make(name: Literal['learned'], *, model_dim: int, train_length: int, rngs: n
     ...
 
 @overload
-def make(name: Literal['sinusoidal_2d'], *, model_dim: int, num_axes: int=..., base: float=..., token_scale: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> Sinusoidal2D:
+def make(name: Literal['sinusoidal_2d'], *, model_dim: int, num_axes: int=..., base: float=..., token_scale: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> Sinusoidal2D:
     ...
 
 @overload
@@ -116,31 +116,31 @@ def make(name: Literal['seqpe'], *, num_heads: int, head_dim: int, model_dim: in
     ...
 
 @overload
-def make(name: Literal['randomized'], *, over: Encoding | str | Mapping[str, Any]=..., max_length: int=..., evaluation_seed: int=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> Randomized:
+def make(name: Literal['randomized'], *, over: Encoding | str | Mapping[str, Any]=..., max_length: int=..., evaluation_seed: int=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> Randomized:
     ...
 
 @overload
-def make(name: Literal['rope'], *, head_dim: int, base: float | jax.Array=..., frequencies: Frequencies | None=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['rope'], *, head_dim: int, base: float | jax.Array=..., frequencies: Frequencies | None=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['rope_mixed'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> RoPEMixed:
+def make(name: Literal['rope_mixed'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> RoPEMixed:
     ...
 
 @overload
-def make(name: Literal['golden_gate'], *, num_kv_heads: int, head_dim: int, num_axes: int=..., slowest: float=..., fastest: float=..., zero_share: float=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['golden_gate'], *, num_kv_heads: int, head_dim: int, num_axes: int=..., slowest: float=..., fastest: float=..., zero_share: float=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['dinov3'], *, head_dim: int, base: float | jax.Array=..., layout: str=..., shift: float | None=..., jitter: float | None=..., rescale: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> DINOv3:
+def make(name: Literal['dinov3'], *, head_dim: int, base: float | jax.Array=..., layout: str=..., shift: float | None=..., jitter: float | None=..., rescale: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> DINOv3:
     ...
 
 @overload
-def make(name: Literal['axial_rope'], *, head_dim: int, num_axes: int=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['axial_rope'], *, head_dim: int, num_axes: int=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['pi'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['pi'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
@@ -148,7 +148,7 @@ def make(name: Literal['dynamic_pi'], *, head_dim: int, train_length: int, base:
     ...
 
 @overload
-def make(name: Literal['ntk'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['ntk'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
@@ -188,31 +188,31 @@ def make(name: Literal['hope'], *, head_dim: int, train_length: int, base: float
     ...
 
 @overload
-def make(name: Literal['p_rope'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., fraction: float=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['p_rope'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., fraction: float=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['clipped_rope'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., clipped_pairs: int | None=..., taper: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['clipped_rope'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., clipped_pairs: int | None=..., taper: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['resonance'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., frequencies: Frequencies | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['resonance'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., frequencies: Frequencies | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['mrope'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['mrope'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['i_mrope'], *, head_dim: int, sections: tuple[int, ...] | None=..., order: tuple[int, ...]=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['i_mrope'], *, head_dim: int, sections: tuple[int, ...] | None=..., order: tuple[int, ...]=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['mhrope'], *, num_kv_heads: int, head_dim: int, axis_heads: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['mhrope'], *, num_kv_heads: int, head_dim: int, axis_heads: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['videorope'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['videorope'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
@@ -220,31 +220,31 @@ def make(name: Literal['videorope_pp'], *, head_dim: int, train_length: int, fac
     ...
 
 @overload
-def make(name: Literal['hope_hybrid'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['hope_hybrid'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['time_rope'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['time_rope'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['prope'], *, head_dim: int, time_channels: int=..., base: float | jax.Array=..., time_base: float | jax.Array=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> PRoPE:
+def make(name: Literal['prope'], *, head_dim: int, time_channels: int=..., base: float | jax.Array=..., time_base: float | jax.Array=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> PRoPE:
     ...
 
 @overload
-def make(name: Literal['lerope'], *, head_dim: int, base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> LeRoPE:
+def make(name: Literal['lerope'], *, head_dim: int, base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> LeRoPE:
     ...
 
 @overload
-def make(name: Literal['value_rope'], *, head_dim: int, base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> ValueRoPE:
+def make(name: Literal['value_rope'], *, head_dim: int, base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> ValueRoPE:
     ...
 
 @overload
-def make(name: Literal['grape_m'], *, head_dim: int, num_kv_heads: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> GrapeM:
+def make(name: Literal['grape_m'], *, head_dim: int, num_kv_heads: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> GrapeM:
     ...
 
 @overload
-def make(name: Literal['xpos'], *, head_dim: int, base: float | jax.Array=..., rotary_dim: int | None=..., layout: str=..., scale_base: float=..., gamma: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> XPos:
+def make(name: Literal['xpos'], *, head_dim: int, base: float | jax.Array=..., rotary_dim: int | None=..., layout: str=..., scale_base: float=..., gamma: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> XPos:
     ...
 
 @overload
@@ -252,19 +252,19 @@ def make(name: Literal['fope'], *, num_kv_heads: int, head_dim: int, train_lengt
     ...
 
 @overload
-def make(name: Literal['pope'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., phase_init: str=..., num_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> PoPE:
+def make(name: Literal['pope'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., phase_init: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> PoPE:
     ...
 
 @overload
-def make(name: Literal['rerope'], *, head_dim: int, base: float=..., rotary_dim: int | None=..., layout: str=..., window: int=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> ReRoPE:
+def make(name: Literal['rerope'], *, head_dim: int, base: float=..., rotary_dim: int | None=..., layout: str=..., window: int=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> ReRoPE:
     ...
 
 @overload
-def make(name: Literal['leaky_rerope'], *, head_dim: int, base: float=..., rotary_dim: int | None=..., layout: str=..., window: int=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> LeakyReRoPE:
+def make(name: Literal['leaky_rerope'], *, head_dim: int, base: float=..., rotary_dim: int | None=..., layout: str=..., window: int=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> LeakyReRoPE:
     ...
 
 @overload
-def make(name: Literal['self_extend'], *, head_dim: int, base: float=..., rotary_dim: int | None=..., layout: str=..., window: int=..., group_size: int=..., floor: bool=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> SelfExtend:
+def make(name: Literal['self_extend'], *, head_dim: int, base: float=..., rotary_dim: int | None=..., layout: str=..., window: int=..., group_size: int=..., floor: bool=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> SelfExtend:
     ...
 
 @overload
@@ -272,95 +272,95 @@ def make(name: Literal['dual_chunk'], *, head_dim: int, train_length: int, base:
     ...
 
 @overload
-def make(name: Literal['alibi'], *, num_heads: int, slope_scale: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> ALiBi:
+def make(name: Literal['alibi'], *, num_heads: int, slope_scale: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> ALiBi:
     ...
 
 @overload
-def make(name: Literal['alibi_2d'], *, num_heads: int, slope_scale: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> ALiBi2D:
+def make(name: Literal['alibi_2d'], *, num_heads: int, slope_scale: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> ALiBi2D:
     ...
 
 @overload
-def make(name: Literal['swin_v2'], *, num_heads: int, rngs: nnx.Rngs | None, grid: tuple[int, int]=..., hidden: int=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> SwinV2:
+def make(name: Literal['swin_v2'], *, num_heads: int, rngs: nnx.Rngs | None, grid: tuple[int, int]=..., hidden: int=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> SwinV2:
     ...
 
 @overload
-def make(name: Literal['t5'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, num_buckets: int=..., max_distance: int=..., bidirectional: bool=..., table_scale: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> T5:
+def make(name: Literal['t5'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, num_buckets: int=..., max_distance: int=..., bidirectional: bool=..., table_scale: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> T5:
     ...
 
 @overload
-def make(name: Literal['kerple_log'], *, num_heads: int, rngs: nnx.Rngs | None, num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> KerpleLog:
+def make(name: Literal['kerple_log'], *, num_heads: int, rngs: nnx.Rngs | None, num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> KerpleLog:
     ...
 
 @overload
-def make(name: Literal['kerple_power'], *, num_heads: int, rngs: nnx.Rngs | None, num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> KerplePower:
+def make(name: Literal['kerple_power'], *, num_heads: int, rngs: nnx.Rngs | None, num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> KerplePower:
     ...
 
 @overload
-def make(name: Literal['sandwich'], *, num_heads: int, channels: int=..., base: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> Sandwich:
+def make(name: Literal['sandwich'], *, num_heads: int, channels: int=..., base: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> Sandwich:
     ...
 
 @overload
-def make(name: Literal['fire'], *, num_heads: int, rngs: nnx.Rngs | None, hidden: int=..., init_length: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> FIRE:
+def make(name: Literal['fire'], *, num_heads: int, rngs: nnx.Rngs | None, hidden: int=..., init_length: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> FIRE:
     ...
 
 @overload
-def make(name: Literal['shaw'], *, head_dim: int, rngs: nnx.Rngs | None, max_distance: int=..., values: bool=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> Shaw:
+def make(name: Literal['shaw'], *, head_dim: int, rngs: nnx.Rngs | None, max_distance: int=..., values: bool=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> Shaw:
     ...
 
 @overload
-def make(name: Literal['transformer_xl'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, base: float=..., num_kv_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> TransformerXL:
+def make(name: Literal['transformer_xl'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, base: float=..., num_kv_heads: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> TransformerXL:
     ...
 
 @overload
-def make(name: Literal['deberta'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, max_distance: int=..., num_buckets: int | None=..., p2c_row: str=..., num_kv_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> DeBERTa:
+def make(name: Literal['deberta'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, max_distance: int=..., num_buckets: int | None=..., p2c_row: str=..., num_kv_heads: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> DeBERTa:
     ...
 
 @overload
-def make(name: Literal['inkling'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, rank: int=..., extent: int=..., log_floor: int | None=..., log_scale: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> Inkling:
+def make(name: Literal['inkling'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, rank: int=..., extent: int=..., log_floor: int | None=..., log_scale: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> Inkling:
     ...
 
 @overload
-def make(name: Literal['inkling2'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, rank: int=..., extent: int=..., log_floor: int | None=..., log_scale: float=..., clip: float=..., vector_clip: float=..., num_kv_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> Inkling2:
+def make(name: Literal['inkling2'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, rank: int=..., extent: int=..., log_floor: int | None=..., log_scale: float=..., clip: float=..., vector_clip: float=..., num_kv_heads: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> Inkling2:
     ...
 
 @overload
-def make(name: Literal['grape_a'], *, num_heads: int, head_dim: int, rngs: nnx.Rngs | None, gate: str=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> GrapeA:
+def make(name: Literal['grape_a'], *, num_heads: int, head_dim: int, rngs: nnx.Rngs | None, gate: str=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> GrapeA:
     ...
 
 @overload
-def make(name: Literal['grape_ap'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, width: int=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> GrapeAP:
+def make(name: Literal['grape_ap'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, width: int=..., num_kv_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> GrapeAP:
     ...
 
 @overload
-def make(name: Literal['dape'], *, num_heads: int, rngs: nnx.Rngs | None, bias: str=..., hidden: int=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> DAPE:
+def make(name: Literal['dape'], *, num_heads: int, rngs: nnx.Rngs | None, bias: str=..., hidden: int=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> DAPE:
     ...
 
 @overload
-def make(name: Literal['cope'], *, head_dim: int, rngs: nnx.Rngs | None, num_positions: int=..., nodiv: bool=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> CoPE:
+def make(name: Literal['cope'], *, head_dim: int, rngs: nnx.Rngs | None, num_positions: int=..., nodiv: bool=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> CoPE:
     ...
 
 @overload
-def make(name: Literal['fox'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, bias_init: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> FoX:
+def make(name: Literal['fox'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, bias_init: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> FoX:
     ...
 
 @overload
-def make(name: Literal['cable'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, bias_init: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> CABLE:
+def make(name: Literal['cable'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, bias_init: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> CABLE:
     ...
 
 @overload
-def make(name: Literal['grape_m_contextual'], *, head_dim: int, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> GrapeMContextual:
+def make(name: Literal['grape_m_contextual'], *, head_dim: int, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> GrapeMContextual:
     ...
 
 @overload
-def make(name: Literal['wall'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, bias_init: float=..., forget_gate: bool=..., num_kv_heads: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> Wall:
+def make(name: Literal['wall'], *, num_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, bias_init: float=..., forget_gate: bool=..., num_kv_heads: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> Wall:
     ...
 
 @overload
-def make(name: Literal['path'], *, num_heads: int, num_kv_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, rank: int | None=..., width: int=..., forget_gate: bool=..., train_length: int | None=..., num_layers: int | None=...) -> PaTH:
+def make(name: Literal['path'], *, num_heads: int, num_kv_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, rank: int | None=..., width: int=..., forget_gate: bool=..., num_layers: int | None=..., train_length: int | None=...) -> PaTH:
     ...
 
 @overload
-def make(name: Literal['selective_rope'], *, num_heads: int, num_kv_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, base: float=..., temperature: float=..., rank: int=..., width: int=..., gate: bool=..., bias: bool=..., train_length: int | None=..., num_layers: int | None=...) -> SelectiveRoPE:
+def make(name: Literal['selective_rope'], *, num_heads: int, num_kv_heads: int, head_dim: int, model_dim: int, rngs: nnx.Rngs | None, base: float=..., temperature: float=..., rank: int=..., width: int=..., gate: bool=..., bias: bool=..., num_layers: int | None=..., train_length: int | None=...) -> SelectiveRoPE:
     ...
 
 @overload
@@ -372,7 +372,7 @@ def make(name: Literal['ssmax'], *, num_heads: int, train_length: int, over: Enc
     ...
 
 @overload
-def make(name: Literal['log_scale'], *, num_heads: int, over: Encoding | str | Mapping[str, Any]=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> LogScale:
+def make(name: Literal['log_scale'], *, num_heads: int, over: Encoding | str | Mapping[str, Any]=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> LogScale:
     ...
 
 @overload
@@ -380,31 +380,31 @@ def make(name: Literal['ministral_scale'], *, train_length: int, over: Encoding 
     ...
 
 @overload
-def make(name: Literal['beam_scale'], *, over: Encoding | str | Mapping[str, Any]=..., scale: float=..., exponent: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> BeamScale:
+def make(name: Literal['beam_scale'], *, over: Encoding | str | Mapping[str, Any]=..., scale: float=..., exponent: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> BeamScale:
     ...
 
 @overload
-def make(name: Literal['llama4_temperature'], *, over: Encoding | str | Mapping[str, Any]=..., floor_scale: int=..., attn_scale: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> Llama4Temperature:
+def make(name: Literal['llama4_temperature'], *, over: Encoding | str | Mapping[str, Any]=..., floor_scale: int=..., attn_scale: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> Llama4Temperature:
     ...
 
 @overload
-def make(name: Literal['soft_cap'], *, over: Encoding | str | Mapping[str, Any]=..., cap: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> SoftCap:
+def make(name: Literal['soft_cap'], *, over: Encoding | str | Mapping[str, Any]=..., cap: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> SoftCap:
     ...
 
 @overload
-def make(name: Literal['kv_shift'], *, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, over: Encoding | str | Mapping[str, Any]=..., num_heads: int | None=..., head_dim: int | None=..., train_length: int | None=..., num_layers: int | None=...) -> KVShift:
+def make(name: Literal['kv_shift'], *, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, over: Encoding | str | Mapping[str, Any]=..., num_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> KVShift:
     ...
 
 @overload
-def make(name: Literal['irope'], *, head_dim: int, base: float=..., interval: int=..., floor_scale: int=..., attn_scale: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> Layers:
+def make(name: Literal['irope'], *, head_dim: int, base: float=..., interval: int=..., floor_scale: int=..., attn_scale: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> Layers:
     ...
 
 @overload
-def make(name: Literal['rnope_swa'], *, head_dim: int, base: float=..., interval: int=..., window: int=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> Layers:
+def make(name: Literal['rnope_swa'], *, head_dim: int, base: float=..., interval: int=..., window: int=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> Layers:
     ...
 
 @overload
-def make(name: Literal['dual_base'], *, head_dim: int, local_base: float=..., global_base: float=..., global_factor: float=..., interval: int=..., window: int=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> Layers:
+def make(name: Literal['dual_base'], *, head_dim: int, local_base: float=..., global_base: float=..., global_factor: float=..., interval: int=..., window: int=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> Layers:
     ...
 
 @overload
@@ -424,7 +424,7 @@ def make(name: Literal['flint'], *, head_dim: int, num_layers: int, base: float=
     ...
 
 @overload
-def make(name: str, *, num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., train_length: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> Any:
+def make(name: str, *, num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> Any:
     ...
 
 def lookup(name: str) -> Callable[..., Any]:

@@ -25,6 +25,7 @@ def test_every_scheme_is_described(name):
     assert (result.flops > result.flops_nope) == (name != "nope")
     assert {*result.hooks} == encoding.hooks()
     assert type(encoding).__name__ in str(result)
+    assert ("in each layer" in str(result)) == encoding.per_layer
 
 
 def test_what_a_wrapper_overrides_is_its_own_and_its_inners():

@@ -6,6 +6,7 @@ writes posenc_jax/registry.pyi anew. A test compares that file with the registry
 """
 
 import ast
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -19,7 +20,7 @@ _HEAD = """# Written by `python -m docs.site.stub`.
 from collections.abc import Sequence
 import jax
 """
-_SIZES = ["num_heads", "num_kv_heads", "head_dim", "model_dim", "train_length", "num_layers"]
+_SIZES = [field.name for field in dataclasses.fields(registry.Sizes)]
 
 
 def stub() -> str:

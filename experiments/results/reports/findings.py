@@ -17,17 +17,11 @@ import pandas as pd
 from experiments.command import exit_status
 from experiments.results import atlas_data
 from experiments.results.answers import TASKS
+from experiments.results.ledger import WORDS
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 
 _MARKED = re.compile(r"(<!-- findings -->\n).*(<!-- end of findings -->)", re.DOTALL)
-_VERDICTS = {
-    "reproduced": "reproduced",
-    "not reproduced": "not reproduced",
-    "mixed or underpowered": "mixed or underpowered",
-    "untestable at this scale": "untestable at this scale",
-    "missing": "still without runs",
-}
 
 
 def rewritten(page: str, answers: pd.DataFrame, ledger: dict[str, Any]) -> str:
@@ -58,7 +52,9 @@ def _flat(answers):
     far = loss["multiple"].max()
     verdicts = loss[loss["multiple"] == far].set_index("scheme")[f"vs_{WINDOWED}"]
     better = [f"`{scheme}`" for scheme in verdicts.index[verdicts == "better"]]
-    alibi = {"worse": "is worse", "better": "is better"}.get(verdicts["alibi"], "is as good")
+    alibi = {"worse": "is worse", "better": "is better"}.get(
+        verdicts["alibi"], "cannot be told from it"
+    )
     return (
         f"**Flat is not yet good.** At {far:.0f} times the trained length, {len(better)} schemes "
         f"are better than RoPE through a window of the trained length: {', '.join(better)}. "
@@ -93,7 +89,7 @@ def _learned(answers):
 def _claims(ledger):
     """Says how many claims have which verdict."""
     counts = pd.Series([claim["verdict"] for claim in ledger["claims"]]).value_counts()
-    parts = [f"{counts.get(verdict, 0)} are {words}" for verdict, words in _VERDICTS.items()]
+    parts = [f"{counts.get(verdict, 0)} are {verdict}" for verdict in WORDS]
     return f"**Of {counts.sum()} published claims**, {', '.join(parts)}."
 
 
