@@ -16,8 +16,8 @@ PAGE = common.ROOT / "docs" / "how-to" / "conformance.md"
 def test_the_reader_of_the_page_finds_the_vectors_right(tmp_path, monkeypatch, capsys):
     """It computes in Python's float64 what the library computes in float32."""
     reader = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[1]
-    found = conformance()
-    (tmp_path / "conformance.json").write_text(json.dumps(found))
+    results = conformance()
+    (tmp_path / "conformance.json").write_text(json.dumps(results))
     monkeypatch.chdir(tmp_path)
     exec(reader, {})
     printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
@@ -25,8 +25,8 @@ def test_the_reader_of_the_page_finds_the_vectors_right(tmp_path, monkeypatch, c
     assert max(map(float, printed.values())) < 2e-6
 
     # A reader of another layout is told apart.
-    found["cases"] = {"interleaved": found["cases"]["interleaved"] | {"layout": "half"}}
-    (tmp_path / "conformance.json").write_text(json.dumps(found))
+    results["cases"] = {"interleaved": results["cases"]["interleaved"] | {"layout": "half"}}
+    (tmp_path / "conformance.json").write_text(json.dumps(results))
     exec(reader, {})
     assert float(capsys.readouterr().out.split()[1]) > 0.1
 

@@ -161,8 +161,7 @@ def test_published_config(name):
         stack = {} if model == "bloom" else {"layer_type": "encoder", "rngs": nnx.Rngs(0)}
         heads = config.get("n_head", config.get("num_attention_heads", config.get("num_heads")))
         encoding = from_hf(whole, **stack)
-        found = encoding.num_heads if model == "bloom" else encoding.table.shape[1]
-        assert found == heads
+        assert heads == (encoding.num_heads if model == "bloom" else encoding.table.shape[1])
         return
     count = config.get("num_hidden_layers", config.get("n_layer"))
     for number in {0, 1, 2, count // 2, count - 1} if count else {None}:

@@ -1,0 +1,244 @@
+"""Reads encodings out of Hugging Face configs: spellings, single models, layers and faults.
+
+``test_golden_hf`` and ``test_published`` compare each model type with transformers and with a small
+formula. Here are what configs of the same type may say in other words, and faults.
+"""
+
+import json
+import re
+
+import common
+import hf_cases
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from golden_checks import assert_frequencies, by_token, close, rotated
+
+import posenc_jax
+from posenc_jax import from_hf, layers_from_hf, sinks_from_hf
+from posenc_jax.hf.table import KNOWN, REFUSED, TEXT_PARTS
+from posenc_jax.pretrained import weights
+from posenc_jax.registry import keywords, lookup
+
+RELEASED = json.loads((common.GOLDEN / "hf_configs.json").read_text())["cases"]
+
+
+def assert_same(encoding, name, **keywords):
+    expected = posenc_jax.make(name, **keywords)
+    assert nnx.split(encoding)[0] == nnx.split(expected)[0]
+
+
+@pytest.mark.parametrize("case", RELEASED, ids=lambda case: case["name"])
+def test_released_configs(case):
+    """The cases say themselves what is right, and where a refusal is right as well."""
+    if case["expect"].startswith("refuse"):
+        with pytest.raises(ValueError):
+            from_hf(case["config"], **case["call"])
+        if "accepts" in case:
+            from_hf(case["config"], **case["call"], **case["accepts"])
+        return
+    try:
+        encoding = from_hf(case["config"], **case["call"])
+    except ValueError:
+        assert case.get("refusal_is_fine")
+        return
+    if case["expect"] == "nope":
+        assert_same(encoding, "nope")
+        return
+    assert (encoding.layout, encoding.rotary_dim) == (case["layout"], case["rotary_dim"])
+    assert encoding.head_dim == case["head_channels"] and case["rotated"] in ("all", "first")
+    assert encoding.axes == (case["axes"] and tuple(case["axes"]))
+    assert_frequencies(encoding, np.array(case["inv_freq"]), case["attention_factor"])
+
+
+def test_every_model_is_known_or_refused():
+    assert not KNOWN & REFUSED.keys()
+    assert set(TEXT_PARTS.values()) <= KNOWN
+
+
+# Against the frequencies and factors of transformers itself, in both spellings
+
+SCALED = ["rope_linear_d64_s4", "rope_dynamic_d64_s2", "rope_dynamic_d128_s1"]
+SCALED += ["rope_yarn_llama2_s16", "rope_yarn_dsv3_s40_mscale", "rope_yarn_d64_s8_attnfactor"]
+SCALED += ["rope_yarn_d32_b500_L16384_highclamp", "rope_yarn_d64_s32_notrunc_gptoss"]
+SCALED += ["rope_yarn_d64_s4_L512", "rope_llama3_8b", "rope_longrope_d64_factor8"]
+SCALED += ["rope_longrope_d96_phi3like", "rope_proportional_d64_p75", "rope_proportional_d128_p25"]
+
+
+def old_spelling(params):
+    """Returns the config that transformers 4 would have written for ``params``."""
+    section = {"type": params["kind"], **params["rope_parameters"]}
+    config = {
+        "rope_scaling": section,
+        "rope_theta": section.pop("rope_theta"),
+        "hidden_size": 4 * params["head_dim"],
+        "num_attention_heads": 4,
+        "max_position_embeddings": params["max_position_embeddings"],
+    }
+    for key in ("original_max_position_embeddings", "partial_rotary_factor"):
+        if key in section:
+            config[key] = section.pop(key)
+    return config
+
+
+def new_spelling(params):
+    section = {"rope_type": params["kind"], **params["rope_parameters"]}
+    sizes = {key: params[key] for key in ("head_dim", "max_position_embeddings")}
+    return {"rope_parameters": section} | sizes
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_golden_frequencies(name):
+    arrays, params = common.golden(name)
+    encoding = from_hf(new_spelling(params))
+    assert nnx.split(from_hf(old_spelling(params)))[0] == nnx.split(encoding)[0]
+    (factor,) = set(arrays["attention_factor"].ravel().tolist())  # One for each length.
+    assert_frequencies(encoding, arrays["inv_freq"], factor)
+    for length in filter(None, params["seq_lens"]):
+        assert_frequencies(encoding, arrays[f"inv_freq_seq{length}"], factor, length=length)
+
+
+@pytest.mark.parametrize(
+    "name", ["chunked_small", "interleaved_small", "interleaved_partial", "interleaved_yarn"]
+)
+def test_golden_sections(name):
+    arrays, section = common.golden(f"mrope_{name}")
+    section = {"rope_type": "default"} | section
+    head_dim = section.pop("head_dim")
+    if "interleaved" in name:
+        section["mrope_interleaved"] = True
+    encoding = from_hf(section, head_dim=head_dim)
+    positions = np.moveaxis(arrays["position_ids"], 0, -1).astype(np.int32)
+    actual = rotated(encoding, by_token(arrays["q"]), positions)
+    close(actual, by_token(arrays["q_rot"]), atol=3e-4)
+
+
+@pytest.mark.parametrize(("config", "told", "name", "keywords"), hf_cases.READ)
+def test_read(config, told, name, keywords):
+    before = repr(config)
+    assert_same(from_hf(config, **told), name, **keywords)
+    assert repr(config) == before
+
+
+def test_mscales_of_phi_moe():
+    scaling = hf_cases.PHI3["rope_scaling"] | {"short_mscale": 1.1, "long_mscale": 1.3}
+    encoding = from_hf(hf_cases.PHI3 | {"rope_scaling": scaling})
+    assert (encoding.short_attention_factor, encoding.attention_factor) == (1.1, 1.3)
+
+
+def test_t5():
+    sizes = dict(num_heads=4, model_dim=64, num_buckets=16)
+    for layer_type in ("encoder", "decoder"):
+        encoding = from_hf(hf_cases.T5, layer_type=layer_type, rngs=nnx.Rngs(0))
+        of_stack = dict(bidirectional=layer_type == "encoder", rngs=nnx.Rngs(0))
+        assert_same(encoding, "t5", **sizes, **of_stack)
+    far = from_hf(
+        hf_cases.T5 | {"relative_attention_max_distance": 50}, **hf_cases.DECODER, rngs=nnx.Rngs(0)
+    )
+    assert (encoding.max_distance, far.max_distance) == (128, 50)
+
+
+def test_ramps_without_width():
+    """Published, and valid: a ramp that begins and ends at one pair is a step."""
+    section = hf_cases.LLAMA3 | dict(factor=16.0, high_freq_factor=1.0)
+    config = hf_cases.LLAMA4 | dict(head_dim=128, rope_scaling=section, num_hidden_layers=48)
+    encoding = from_hf({"model_type": "llama4", "text_config": config}, layer=0)
+    inv_freq = 5e5 ** -(np.arange(64) / 64)
+    assert_frequencies(encoding, np.where(2 * np.pi / inv_freq > 8192, inv_freq / 16, inv_freq))
+
+
+def test_ministral_scales_queries_from_the_start_of_each_step():
+    encoding = from_hf(
+        dict(model_type="ministral3", head_dim=8, rope_parameters=hf_cases.SCALED_QUERIES)
+    )
+    assert_same(encoding.inner, "yarn", head_dim=8, base=1e6, factor=16.0, train_length=4)
+    ones = np.ones((1, 12, 1, 8), np.float32)
+    tokens = encoding.tokens(np.arange(12)[None])
+    sides = [posenc_jax.Side(None, 1, 1, is_query) for is_query in (True, False)]
+    query, key = (np.asarray(encoding.rotate(ones, tokens, side)) for side in sides)
+    steps = 1 + 0.1 * np.log(1 + np.arange(12) // 4)
+    np.testing.assert_allclose(query / key, np.broadcast_to(steps[None, :, None, None], key.shape))
+
+
+@pytest.mark.parametrize(("config", "told", "word"), hf_cases.REFUSED)
+def test_refused(config, told, word):
+    """No error advises to leave a key of the config out."""
+    with pytest.raises(ValueError, match=f"(?s){word}") as error:
+        from_hf(config, **told)
+    said = str(error.value).replace("layer_type=None", "").replace("model_type=None", "")
+    assert "=None" not in said and "drop" not in said
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [("inkling_text", "inkling"), ("inkling2_text", "inkling2"), ("inkling2_loop_text", "inkling2")]
+    + [("dinov3_vit", "dinov3"), ("deepseek_v4", "value_rope")],
+)
+def test_a_refusal_names_the_encoding_that_the_model_has(model_type, name):
+    """And keywords of it, which exist."""
+    with pytest.raises(ValueError, match=rf"posenc_jax.make\('{name}'") as error:
+        from_hf(hf_cases.LLAMA | {"model_type": model_type})
+    make = str(error.value).partition("make('")[2]
+    given = {*re.findall(r"(\w+)=", make), *re.findall(r"'(\w+)':", make)}
+    known = {*keywords(lookup(name))}
+    others = {"name", "scale", "attention_factor", "others"}  # Of attend, YaRN and the grid.
+    assert given <= known | others and len(given & known) >= 2
+
+
+# All layers
+
+
+def test_layers_with_learned_rates_are_ready_for_the_decoder():
+    def model():
+        layers = layers_from_hf(hf_cases.MISTRAL_LARGE_4, rngs=nnx.Rngs(0))
+        sizes = dict(vocab_size=8, model_dim=32, num_layers=8, num_heads=4, head_dim=8, scan=True)
+        return posenc_jax.Transformer(layers, **sizes, rngs=nnx.Rngs(0))
+
+    ids = np.arange(6)[None]
+    assert jax.eval_shape(lambda: model()(ids)).shape == (1, 6, 8)
+    paths = weights.parameters(jax.eval_shape(model))
+    assert [path for path in paths if "alpha" in path] == ["encodings/0/inner/alpha"]
+
+
+EVERY = {"layer_types": ["full_attention"] * 4}
+MIXED = {"layer_types": ["full_attention", *["sliding_attention"] * 3]}
+MIMO = {"model_type": "mimo_v2_flash"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"model_type": "gpt_oss"}, ["head"] * 4),
+        ({"model_type": "granite_swa"} | EVERY, ["head"] * 4),
+        ({"model_type": "llama"}, [None] * 4),
+        (
+            MIMO | {"layer_types": ["full_attention", *["sliding_attention"] * 3]},
+            [None] + ["head"] * 3,
+        ),
+        ({"model_type": "zebra9"}, "'zebra9' is not known"),
+        (MIMO, "layer_types is missing"),
+        ({"model_type": "gpt_oss", "num_hidden_layers": None}, "config lacks num_hidden_layers"),
+    ],
+)
+def test_sinks_by_layer(keys, expected):
+    config = {"num_hidden_layers": 4} | keys
+    if isinstance(expected, str):
+        common.refuses(expected, lambda: sinks_from_hf(config))
+    else:
+        assert sinks_from_hf(config) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        ({"model_type": "jamba", "attn_layer_period": 0}, "attn_layer_period=0"),
+        ({"model_type": "recurrent_gemma", "block_types": []}, "block_types="),
+        ({"model_type": "kimi_linear", "linear_attn_config": [1]}, "linear_attn_config="),
+        ({"model_type": "lfm2", "full_attn_idxs": 2}, "full_attn_idxs=2"),
+        ({"model_type": "llama", "per_layer_config": {"a": {}}}, "per_layer_config="),
+    ],
+)
+def test_a_value_of_another_form_is_named(config, word):
+    sizes = dict(num_hidden_layers=4, num_attention_heads=4, hidden_size=32, rope_theta=1e4)
+    common.refuses(word, lambda: layers_from_hf(sizes | config))

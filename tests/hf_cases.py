@@ -1,0 +1,276 @@
+"""Holds configs of Hugging Face as models are published with them, at small sizes.
+
+``READ`` has configs with the encoding that they have, and ``REFUSED`` those that are refused.
+"""
+
+from flax import nnx
+
+HEAD = dict(head_dim=8)
+INTERLEAVED = HEAD | dict(layout="interleaved")
+FULL, SLIDING = dict(layer_type="full_attention"), dict(layer_type="sliding_attention")
+CHUNKED, DECODER = dict(layer_type="chunked_attention"), dict(layer_type="decoder")
+LENGTH = dict(max_position_embeddings=2048)
+SIZES = dict(hidden_size=4096, num_attention_heads=32, max_position_embeddings=4096)
+LLAMA = dict(model_type="llama", head_dim=8, rope_theta=1e4)
+
+LINEAR = dict(rope_type="linear", factor=8.0)
+DYNAMIC = dict(type="dynamic", factor=2.0)
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=512)
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
+LLAMA3 |= dict(original_max_position_embeddings=8192)
+SCALED_QUERIES = dict(rope_type="yarn", rope_theta=1e6, factor=16.0, llama_4_scaling_beta=0.1)
+SCALED_QUERIES |= dict(original_max_position_embeddings=4)
+QUERIES = dict(rope_theta=1e6, rope_parameters=SCALED_QUERIES)
+
+FACTORS = dict(short_factor=[1.0] * 24 + [1.25] * 24, long_factor=[1.0] * 24 + [32.0] * 24)
+PHI3 = dict(model_type="phi3", hidden_size=192, num_attention_heads=2, rope_theta=1e4)
+PHI3 |= dict(max_position_embeddings=131072, original_max_position_embeddings=4096)
+PHI3 |= dict(rope_scaling=dict(type="longrope", **FACTORS))
+QWEN2_VL = dict(model_type="qwen2_vl", hidden_size=1536, num_attention_heads=12, rope_theta=1e6)
+QWEN2_VL |= dict(rope_scaling=dict(type="mrope", mrope_section=[16, 24, 24]))
+QWEN3_VL = dict(head_dim=128, base=5e6, sections=(24, 20, 20))
+AXES = dict(sections=(1, 2, 1))
+ERNIE = dict(model_type="ernie4_5_vl_moe_text", head_dim=8)  # row, column, time
+ERNIE |= dict(rope_parameters=dict(rope_theta=5e5, mrope_section=[1, 1, 2]))
+ERNIE_AXES = INTERLEAVED | dict(base=5e5, sections=(2, 1, 1))
+OMNI = dict(model_type="qwen2_5_omni_text", head_dim=128, rope_theta=1e6)
+OF_OMNI = dict(head_dim=128, base=1e6, sections=(16, 24, 24))
+NEOX = dict(model_type="gpt_neox", n_head=8, hidden_size=512, rotary_pct=0.25)
+NEOX |= dict(rotary_emb_base=10000)
+NOMIC = dict(model_type="nomic_bert", head_dim=8, rotary_emb_base=1000)
+NOMIC |= dict(rotary_emb_interleaved=False)
+GPTJ = INTERLEAVED | dict(rotary_dim=4)
+PHI = dict(head_dim=64, rotary_dim=32)
+# Its attn_config is not MPT's.
+DBRX = dict(model_type="dbrx", d_model=64, n_heads=8, max_seq_len=32)
+DBRX |= dict(attn_config={"model_type": "", "rope_theta": 500000, "kv_n_heads": 2})
+DEEPSEEK = dict(model_type="deepseek_v3", qk_rope_head_dim=16, qk_nope_head_dim=24)
+DEEPSEEK |= dict(hidden_size=64, num_attention_heads=4, rope_theta=1e4)
+MISTRAL4 = dict(model_type="mistral4", partial_rotary_factor=0.4)
+ZAMBA2 = dict(model_type="zamba2", hidden_size=3584, num_attention_heads=32, rope_theta=1e4)
+BAMBA = dict(model_type="bamba", hidden_size=512, num_attention_heads=4, rope_theta=1e4)
+HALVES = {}, {"attn_rotary_emb": 64}, {"partial_rotary_factor": 0.5}
+PART = dict(head_dim=16, rope_theta=1e4, rope_scaling={"type": "proportional"})
+QUARTER = dict(head_dim=16, fraction=0.25)
+SHARES = "partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_emb_fraction"
+HUNYUAN = dict(model_type="hunyuan_v1_dense", head_dim=8, rope_theta=1e4)
+HUNYUAN |= dict(rope_scaling={"type": "dynamic", "alpha": 1000.0, "factor": 1.0, "mscale": 1.0})
+MINIMAX = dict(model_type="minimax_m3_vl_text", head_dim=128, rope_theta=5e6, rotary_dim=64)
+DAIL = {"alibi": True, "rope": False, "rope_theta": 10000, "rope_impl": "dail"}
+DAIL |= {"rope_dail_config": {"type": "original"}, "rope_hf_config": {"type": "no_scaling"}}
+MPT = dict(model_type="mpt", n_heads=4, d_model=8, attn_config=DAIL)
+FALCON = dict(model_type="falcon", num_attention_heads=4, hidden_size=64)
+T5 = dict(model_type="t5", d_model=64, d_kv=8, num_heads=4, relative_attention_num_buckets=16)
+COHERE = dict(model_type="cohere")
+SWITCHES = "use_rope", "use_rotary_pos_emb", "rotary"
+OFF = {"rope_ratio": 1, "use_logn_attn": False, "indexer_rope_interleave": True}
+UNKNOWN = "rope_ratio", "attn_rotary_scale", "use_dynamic_ntk", "ntk_alpha_rope"
+NO_ROPE = "pixtral", "qwen2_vl_vision", "dinov3_vit", "inkling2_text", "deepseek_v4"
+
+# Two spellings of the same, and bases beside the sections
+GEMMA3 = dict(model_type="gemma3_text", head_dim=256)
+OF_KINDS = {"full_attention": LINEAR, "sliding_attention": {}}
+WHOLE = {"full_attention": LINEAR | {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}
+BESIDE = dict(rope_theta=1e6, rope_local_base_freq=1e4)
+GEMMAS = [GEMMA3 | {"rope_parameters": WHOLE}, GEMMA3 | BESIDE | {"rope_scaling": LINEAR}]
+GEMMAS += [GEMMA3 | BESIDE | {"rope_parameters": OF_KINDS}]
+PI, NEAR = ("pi", dict(head_dim=256, base=1e6, factor=8.0)), ("rope", dict(head_dim=256))
+OLMO3 = dict(model_type="olmo3", head_dim=8, rope_theta=5e5, rope_scaling=YARN)
+OLMO3 |= {"layer_types": ["sliding_attention"] * 3 + ["full_attention"]}
+OLMO3_FULL = dict(head_dim=8, base=5e5, factor=4.0, train_length=512)
+COHERE2 = dict(model_type="cohere2", head_dim=8, rope_theta=5e4, sliding_window=4096)
+EXAONE4 = dict(model_type="exaone4", head_dim=8, rope_theta=1e6)
+SMOLLM3 = dict(model_type="smollm3", head_dim=8, rope_theta=2e6, num_hidden_layers=8)
+LISTED = {"no_rope_layers": [1, 1, 1, 0] * 2, "layer_types": ["full_attention"] * 8}
+SMOLLM3S = SMOLLM3, SMOLLM3 | {"no_rope_layer_interval": 4}, SMOLLM3 | LISTED
+LLAMA4 = dict(model_type="llama4_text", head_dim=8, rope_theta=5e5, num_hidden_layers=8)
+OF_WARM = dict(floor_scale=16, attn_scale=0.2)
+WARM = LLAMA4 | OF_WARM | dict(attn_temperature_tuning=4)
+QUARTERS = dict(rope_type="proportional", rope_theta=1e6, partial_rotary_factor=0.25)
+GEMMA4 = dict(model_type="gemma4_text", head_dim=256, rope_parameters=dict(WHOLE))
+GEMMA4["rope_parameters"]["full_attention"] = QUARTERS
+AS_WRITTEN = {"layer_types": ["sliding_attention", "full_attention"]}
+AS_WRITTEN |= {"per_layer_config": {"01": {"head_dim": 512}}}
+WIDER = {}, {"global_head_dim": 512}, AS_WRITTEN
+OF_GEMMA4 = dict(head_dim=512, base=1e6, fraction=0.25)
+BASES = dict(model_type="granite_swa", head_dim=8, layer_rope_theta=[1e4, 0, 5e5, 1e4])
+BASES |= {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}, "num_hidden_layers": 4}
+MOLMO2 = dict(model_type="molmo2_text", head_dim=8, num_hidden_layers=2, rope_theta=1e6)
+MOLMO2 |= {"rope_scaling": LINEAR, "rope_scaling_layers": [0]}
+MODERNBERT = dict(model_type="modernbert", head_dim=8)
+MODERNBERT |= dict(global_rope_theta=160000.0, local_rope_theta=10000.0)
+BEAM = dict(model_type="beam", head_dim=8, num_hidden_layers=12, rope_theta=1e4)
+TURNING = {"sliding_attention": {"rope_theta": 1e4}, "full_attention": {"rope_theta": 1e6}}
+QWEN3_NEXT = LLAMA | {"model_type": "qwen3_next"}
+QWEN3_NEXT |= {"layer_types": ["linear_attention", "linear_attention", "full_attention"]}
+MISTRAL_LARGE_4 = dict(model_type="mistral_large4_text", num_attention_heads=4, rope_theta=1e4)
+MISTRAL_LARGE_4 |= dict(num_hidden_layers=8, qk_nope_head_dim=2, qk_rope_head_dim=6)
+
+# Configs, what ``from_hf`` is told beside them, and the scheme and its keywords
+
+READ = [
+    (dict(model_type="llama", **SIZES), {}, "rope", dict(head_dim=128)),
+    # A head need not be an equal share of the width.
+    (dict(rope_theta=1e6, head_dim=256, **SIZES), {}, "rope", dict(head_dim=256, base=1e6)),
+    # Sections alone, with sizes beside them
+    ({"rope_theta": 1e4}, INTERLEAVED, "rope", INTERLEAVED),
+    (LINEAR, HEAD, "pi", HEAD | dict(factor=8.0)),
+    ({"rope_parameters": YARN}, HEAD, "yarn", HEAD | dict(train_length=512, factor=4.0)),
+    # So it is in transformers: one mscale is not read.
+    (YARN | {"mscale": 0.7}, HEAD, "yarn", HEAD | dict(train_length=512, factor=4.0)),
+    (DYNAMIC, HEAD | LENGTH, "dynamic_ntk", HEAD | dict(train_length=2048, factor=2.0)),
+    ({"mrope_section": [1, 2, 1], "rope_theta": 1e4}, HEAD, "mrope", HEAD | AXES),
+    # Keys of single models
+    (PHI3, {}, "longrope", dict(head_dim=96, train_length=4096, factor=32.0, **FACTORS)),
+    (QWEN2_VL, {}, "mrope", dict(head_dim=128, base=1e6)),
+    (dict(model_type="qwen3_vl_text", head_dim=128, rope_theta=5e6), {}, "i_mrope", QWEN3_VL),
+    (ERNIE, {}, "videorope", ERNIE_AXES),
+    (NEOX, {}, "rope", dict(head_dim=64, rotary_dim=16)),
+    (dict(model_type="gptj", n_embd=128, n_head=16, rotary_dim=4), {}, "rope", GPTJ),
+    (NOMIC, {}, "rope", dict(head_dim=8, base=1000.0)),
+    (DBRX, {}, "rope", dict(head_dim=8, base=5e5)),
+    (DEEPSEEK, {}, "rope", dict(head_dim=16, layout="interleaved")),
+    (DEEPSEEK | {"rope_interleave": False}, {}, "rope", dict(head_dim=16)),
+    (DEEPSEEK | MISTRAL4, {}, "rope", dict(head_dim=16, layout="interleaved")),
+    (ZAMBA2 | {"use_mem_rope": True}, {}, "rope", dict(head_dim=224)),
+    (ZAMBA2, {}, "nope", {}),
+    *((BAMBA | keys, {}, "rope", dict(head_dim=128, rotary_dim=64)) for keys in HALVES),
+    *((PART | {key: 0.25}, {}, "p_rope", QUARTER) for key in SHARES),
+    (PART, {}, "p_rope", QUARTER | {"fraction": 1.0}),
+    (PART | {"model_type": "phi"}, {}, "p_rope", QUARTER | {"fraction": 0.5}),
+    (HUNYUAN, {}, "ntk", dict(head_dim=8, factor=1000.0)),
+    (dict(model_type="phi", hidden_size=256, num_attention_heads=4), {}, "rope", PHI),
+    (dict(model_type="bloom", n_head=16, hidden_size=64), {}, "alibi", dict(num_heads=16)),
+    (MPT, {}, "alibi", dict(num_heads=4)),
+    (FALCON | {"alibi": True}, {}, "alibi", dict(num_heads=4, slope_scale=0.25)),
+    (FALCON | {"alibi": False}, {}, "rope", dict(head_dim=16)),
+    # Switches, and other words for the same
+    *((LLAMA | {key: True}, {}, "rope", HEAD) for key in SWITCHES),
+    *((LLAMA | {key: False}, {}, "nope", {}) for key in SWITCHES),
+    (LLAMA | {"mla_use_nope": True}, {}, "nope", {}),
+    (LLAMA | {"position_embedding_type": "nope"}, {}, "nope", {}),
+    (LLAMA | COHERE | {"position_embedding_type": "rope_gptj"}, {}, "rope", INTERLEAVED),
+    (LLAMA | {"model_type": "granitemoehybrid"}, {}, "nope", {}),
+    (LLAMA | OFF, {}, "rope", HEAD),
+    (LLAMA | {"rope_ratio": 50}, {"rope_ratio": None}, "rope", HEAD),
+    (LLAMA | {"num_hidden_layers": 4, "no_rope_layers": []}, {}, "rope", HEAD),
+    # Parts of models
+    ({"rope_theta": None, "text_config": LLAMA}, {}, "rope", HEAD),
+    ({"thinker_config": {"text_config": OMNI, "audio_config": {"rope": 1}}}, {}, "mrope", OF_OMNI),
+    ({"model_type": "internvl_chat", "llm_config": LLAMA}, {}, "rope", HEAD),
+    # Layers that differ
+    *(row for config in GEMMAS for row in ((config, FULL, *PI), (config, SLIDING, *NEAR))),
+    ({"rope_parameters": {"full_attention": None}}, FULL | HEAD, "nope", {}),
+    *((OLMO3, told, "yarn", OLMO3_FULL) for told in (FULL, {"layer": 3})),
+    *((OLMO3, told, "rope", HEAD | {"base": 5e5}) for told in (SLIDING, {"layer": 0})),
+    (COHERE2, FULL, "nope", {}),
+    (COHERE2, SLIDING, "rope", INTERLEAVED | {"base": 5e4}),
+    (COHERE2 | {"layer_types": ["full_attention"] * 2}, {}, "nope", {}),
+    (EXAONE4 | {"sliding_window": None}, {}, "rope", HEAD | {"base": 1e6}),
+    (EXAONE4 | {"sliding_window": 4096}, FULL, "nope", {}),
+    *((config, {"layer": 6}, "rope", HEAD | {"base": 2e6}) for config in SMOLLM3S),
+    *((config, {"layer": 7}, "nope", {}) for config in SMOLLM3S),
+    *((WARM, told, "llama4_temperature", OF_WARM) for told in (FULL, {"layer": 3})),
+    *((LLAMA4, told, "llama4_temperature", {}) for told in (FULL, {"layer": 3})),
+    (LLAMA4 | {"attn_temperature_tuning": False}, FULL, "nope", {}),
+    *((WARM, told, "rope", INTERLEAVED | {"base": 5e5}) for told in (CHUNKED, {"layer": 0})),
+    *((GEMMA4 | keys, FULL, "p_rope", OF_GEMMA4) for keys in WIDER),
+    (GEMMA4 | {"global_head_dim": 512}, SLIDING, "rope", dict(head_dim=256)),
+    (BASES, {"layer": 2}, "rope", HEAD | {"base": 5e5}),
+    (BASES, {"layer": 1}, "nope", {}),
+    (MOLMO2, {"layer": 0}, "pi", HEAD | dict(base=1e6, factor=8.0)),
+    (MOLMO2, {"layer": 1}, "rope", HEAD | {"base": 1e6}),
+    (MODERNBERT, FULL, "rope", HEAD | {"base": 160000.0}),
+    (MODERNBERT, SLIDING, "rope", HEAD),
+    (BEAM, {"layer": 5}, "beam_scale", {}),
+    (BEAM, {"layer": 6}, "rope", HEAD),
+    (BEAM | {"rope_parameters": TURNING}, FULL, "rope", HEAD | {"base": 1e6}),
+    (QWEN3_NEXT, {"layer": 2}, "rope", HEAD | {"rotary_dim": 2}),
+]
+
+# Configs that are refused, what ``from_hf`` is told beside them, and a word of the error
+
+REFUSED = [
+    ("config.json", {}, "config="),
+    ({}, HEAD, "rope_theta"),
+    # Models that are not known, or have no rotation to read
+    ({"model_type": "zebra9"}, {}, "'zebra9' is not known.*layout='half'"),
+    ({"model_type": "zebra9", "rope_interleave": True}, {}, "is not known"),
+    ({"model_type": "zebra9", "alibi": True, "n_head": 4}, {}, "is not known"),
+    ({"model_type": "zebra9", "text_config": HEAD | {"rope_theta": 1e4}}, {}, "zebra9"),
+    *((LLAMA | {"model_type": name}, {"layout": "half"}, "is not offered") for name in NO_ROPE),
+    (T5 | {"model_type": "longt5"}, DECODER | {"rngs": nnx.Rngs(0)}, "is not offered"),
+    (dict(model_type="t5gemma", encoder=LLAMA, decoder=LLAMA), {}, "has several parts"),
+    # Types of sections
+    ({"rope_type": "yarm"}, HEAD, "rope_type=yarm"),
+    ({"rope_scaling": [4.0]}, HEAD, "rope_scaling="),
+    (YARN | {"type": "linear"}, HEAD, "linear and yarn"),
+    ({"type": "mrope"}, HEAD, "mrope_section"),
+    (LLAMA | {"rope_scaling": {"type": "ntk", "factor": 2.0}}, {}, "rope_type=ntk"),
+    (LLAMA | {"rope_parameters": {"rope_type": "axial"}}, {}, "rope_type=axial"),
+    # Keys that are unknown to a type, or missing
+    (YARN | {"beta_fats": 32}, HEAD, "beta_fats.*'beta_fast'"),
+    ({"factor": 4.0, "rope_theta": 1e4}, HEAD, "'default' has an unknown key 'factor'"),
+    (LLAMA | {"rope_scaling": HUNYUAN["rope_scaling"]} | LENGTH, {}, "unknown key 'alpha'"),
+    ({"rope_type": "linear"}, HEAD, "type 'linear' lacks 'factor'"),
+    ({"type": "dynamic", "factor": 2.0}, HEAD, "config lacks max_position_embeddings"),
+    # Not max_position_embeddings, which may be the length after it.
+    ({"rope_type": "yarn", "factor": 4.0}, HEAD, "original_max_position_embeddings"),
+    ({"model_type": "qwen2", "rope_scaling": YARN}, HEAD, "rope_theta is missing.*'qwen2'"),
+    ({"rope_theta": 1e4}, {}, "head_dim"),
+    ({"rope_theta": 1e4, "hidden_size": 64, "num_attention_heads": 7}, {}, "7 equal heads"),
+    (dict(model_type="axk2", rope_theta=1e4), {}, "config lacks qk_rope_head_dim"),
+    # Values
+    ({"rope_type": "linear", "factor": 0.5}, HEAD, "factor=0.5"),
+    (YARN | {"attention_factor": 0}, HEAD, "attention_factor=0"),
+    (YARN | {"beta_fast": 0.5}, HEAD, "beta_fast=0.5"),
+    (YARN | {"partial_rotary_factor": 0.7}, HEAD, "partial_rotary_factor=0.7"),
+    (YARN | {"rope_theta": "1e4"}, HEAD, "rope_theta"),
+    ({"type": "default", "mrope_section": [2, 1]}, HEAD, "mrope_section="),
+    (ERNIE | {"rope_parameters": {"rope_theta": 5e5, "mrope_section": [2, 1, 1]}}, {}, "sections="),
+    (PHI3 | {"rope_scaling": PHI3["rope_scaling"] | {"short_factor": [1.0]}}, {}, "short_factor"),
+    (LLAMA | {"rope_interleave": "no"}, {}, "rope_interleave='no'"),
+    # Contradictions
+    ({"rope_parameters": YARN, "rope_scaling": LINEAR}, HEAD, "contradicts rope_scaling"),
+    ({"rope_parameters": YARN | {"rope_theta": 1e6}, "rope_theta": 1e4}, HEAD, "rope_theta"),
+    ({"rope_theta": 1e4, "rotary_pct": 0.5, "rotary_dim": 2}, HEAD, "rotary_pct=0.5 .*rotary_dim"),
+    ({"rope_scaling": YARN, "max_position_embeddings": 256}, HEAD, "max_position_embeddings=256"),
+    ({"rope_theta": 1e4, "text_config": {"rope_theta": 1e6}}, HEAD, "contradicts text_config"),
+    ({"head_dim": 8, "kv_channels": 16, "rope_theta": 1e4}, {}, "head_dim .* kv_channels"),
+    ({"alibi": True, "n_head": 4, "rope_scaling": YARN}, {}, "rope_scaling"),
+    (DEEPSEEK | MISTRAL4 | {"partial_rotary_factor": 0.5}, {}, "contradicts qk_rope"),
+    (PART | {"rotary_pct": 0.25, "rotary_dim": 8}, {}, "contradiction between .*rotary_dim"),
+    # Positions of another kind
+    (LLAMA | {"rope_3d": True, "my_rope": 0}, {}, "rope_3d=True and my_rope=0: not understood"),
+    *((LLAMA | {key: True}, {}, f"{key}=True: not understood.*posenc_jax.make") for key in UNKNOWN),
+    (LLAMA | {"position_embedding_type": "absolute"}, {}, "position_embedding_type='absolute'"),
+    (LLAMA | {"alibi": True, "num_attention_heads": 4}, {}, "alibi=true"),
+    (MPT | {"attn_config": {"alibi_bias_max": 16}}, {}, "alibi_bias_max=16"),
+    (MPT | {"attn_config": {"alibi": False}}, {}, "alibi=False"),
+    (dict(model_type="esm", head_dim=8), {}, "position_embedding_type='absolute'"),
+    (dict(model_type="kimi_linear", mla_use_nope=False, qk_rope_head_dim=8), {}, "mla_use_nope"),
+    (HEAD | dict(rope_theta=1e4, attn_temperature_tuning=True), {}, "temperature.*not understood"),
+    (HEAD | dict(rope_theta=1e4, no_rope_layers=[]), {}, "no_rope_layers=.*not understood"),
+    (MINIMAX, {}, "rotary_dim=64"),
+    # A scale of queries that a model's code does not read
+    (LLAMA | QUERIES, {}, "llama_4_scaling_beta=0.1 .* ministral3"),
+    (DEEPSEEK | MISTRAL4 | QUERIES, {}, "multiplies whole queries"),
+    # Which layer is meant
+    *((config, {}, "layer_type") for config in (OLMO3, COHERE2)),
+    *((config, {}, "layer=") for config in (SMOLLM3S[0], MOLMO2, BASES)),
+    (COHERE2, {"layer": 2}, "layer=2"),
+    (OLMO3, {"layer": 3} | SLIDING, "layer=3"),
+    (OLMO3, {"layer": 4}, "layer=4"),
+    (LLAMA, FULL, "layer_type='full_attention'"),
+    (GEMMAS[0], CHUNKED, "layer_type="),
+    (GEMMAS[0] | {"rope_theta": 5e5}, FULL, "rope_theta=500000.0 contradicts"),
+    (QWEN3_NEXT, {"layer": 0}, "layer=0"),
+    (BASES | {"model_type": "muse_spark_text"}, {"layer": 2}, "contradicts rope_theta"),
+    (SMOLLM3S[0] | {"no_rope_layers": [1, 1]}, {"layer": 2}, "no_rope_layers"),
+    ({"alibi": True, "n_head": 4}, {"layout": "half"}, "layout="),
+    (T5, {"rngs": nnx.Rngs(0)}, "layer_type"),
+    (T5, DECODER, "rngs"),
+    (MISTRAL_LARGE_4, {"layer": 0}, "rngs=nnx.Rngs"),
+    # Keywords of a section
+    *((YARN, HEAD | {key: 8}, f"{key}=8") for key in ("factor", "beta_fast", "rope_type")),
+]
