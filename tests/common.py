@@ -158,6 +158,14 @@ def close(actual, expected, rtol=1e-5, atol=1e-5):
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
+def close_trees(actual, expected, rtol=2e-4, atol=1e-4):
+    """Compares leaf by leaf, to ``atol`` of the largest number in the leaf."""
+    for (path, a), (_, b) in zip(*map(parameter_paths, (actual, expected)), strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        scale = max(1.0, np.abs(b).max())
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol * scale, err_msg=".".join(path))
+
+
 def far(actual, expected) -> bool:
     """Says whether two arrays, or trees of arrays, differ by more than rounding."""
     pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
@@ -167,16 +175,6 @@ def far(actual, expected) -> bool:
 def largest(tree) -> float:
     """Returns the largest number of all, or 1 if they are smaller."""
     return max(1.0, *(float(np.abs(np.asarray(x)).max()) for x in jax.tree.leaves(tree)))
-
-
-def moved_at(module, path: tuple[str, ...], index, by: float):
-    """Returns ``module`` with one number of one parameter moved."""
-
-    def move(names, p):
-        names = tuple(str(getattr(n, "key", getattr(n, "name", n))) for n in names)[:-1]
-        return p.at[index].add(by) if names == path else p
-
-    return jax.tree_util.tree_map_with_path(move, module)
 
 
 def build_model(encoding, *, seed: int = 0, trained: bool = True, **keywords):

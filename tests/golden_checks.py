@@ -1,4 +1,4 @@
-"""Compares a scheme with a golden array, through what users call."""
+"""Compares a scheme with golden arrays, through what users call."""
 
 import functools
 
@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import posenc_jax
 from posenc_jax import Side
+from posenc_jax.positions import text
 
 ONE_HEAD = Side(None, num_heads=1, num_kv_heads=1, is_query=True)
 
@@ -17,13 +19,54 @@ def close(actual, expected, rtol=1e-5, atol=1e-6):
     np.testing.assert_allclose(np.asarray(actual, np.float64), expected, rtol=rtol, atol=atol)
 
 
+# Where the index has none.
+TOLERANCES = {"weights": dict(rtol=1e-4), "out": dict(rtol=1e-4, atol=1e-5)}
+TOLERANCES |= {"logits": dict(rtol=1e-4, atol=1e-5)}
+
+
+def tolerance(golden, key, name=None):
+    """Returns the tolerance that the index has for a key, or the usual one of such arrays."""
+    given = dict(common.INDEX[golden].get("tolerance") or TOLERANCES.get(name or key, {}))
+    of_key = given.pop("per_key", {})
+    return {"atol": 0} | of_key[key] if key in of_key else given
+
+
 def as_published(golden, **actual):
     """Compares with keys of a golden file, each within the tolerance that its index has for it."""
     arrays, _ = common.golden(golden)
-    given = dict(common.INDEX[golden]["tolerance"])
-    of_key = given.pop("per_key", {})
     for key, x in actual.items():
-        close(x, arrays[key], **({"atol": 0} | of_key[key] if key in of_key else given))
+        close(x, arrays[key], **tolerance(golden, key))
+
+
+def load(encoding, weights):
+    """Puts arrays into the parameters at their dotted paths, and returns the encoding."""
+    for path, value in weights.items():
+        parent = functools.reduce(getattr, path.split(".")[:-1], encoding)
+        getattr(parent, path.split(".")[-1])[...] = jnp.asarray(value, jnp.float32)
+    return encoding
+
+
+@functools.partial(jax.jit, static_argnames=("causal", "with_weights"))
+def layer(encoding, q, k, v, x=None, positions=None, *, causal=True, with_weights=False, **rule):
+    """Returns a layer's rotated queries and keys, logits, weights and outputs, by these names."""
+    S, (H, K) = k.shape[1], (x.shape[2] for x in (q, k))
+    tokens = encoding.tokens(text(S) if positions is None else positions)
+    if "observe" in encoding.hooks():
+        tokens = tokens.observed(encoding, x)
+    of_query, of_key = (Side(None, H, K, is_query) for is_query in (True, False))
+    attend = functools.partial(
+        posenc_jax.attend, encoding, q, k, q_tokens=tokens, causal=causal, **rule
+    )
+    results = {
+        "q_rot": encoding.rotate(q, tokens, of_query),
+        "k_rot": encoding.rotate(k, tokens, of_key),
+        "logits": posenc_jax.logits(encoding, q, k, tokens, scale=rule.get("scale")),
+        "out": attend(v_BSKC=v),
+    }
+    if with_weights:
+        one_hot = jnp.broadcast_to(jnp.eye(S)[None, :, None], (*k.shape[:3], S))
+        results["weights"] = attend(v_BSKC=one_hot).swapaxes(1, 2)
+    return results
 
 
 @functools.partial(jax.jit, static_argnames="length")

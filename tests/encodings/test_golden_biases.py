@@ -5,11 +5,87 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import by_token, close
+from golden_checks import close, load
 
 import posenc_jax
 from posenc_jax.encodings.bias.kerple import inverse_exponent, inverse_positive
-from posenc_jax.positions import text
+
+
+def nothing(arrays, params):
+    return {}
+
+
+def table(a, p):
+    return {"table": a["table"]}
+
+
+def t5_of_x(a, p):
+    return dict(max_distance=p["max_distance"], bidirectional=not p["causal"])
+
+
+def sandwich(a, p):
+    return dict(channels=p["bar_d"], base=p["base"])
+
+
+def fire(a, p):
+    return dict(hidden=p["mlp_width"], init_length=p["init_L"])
+
+
+def of_fire(a, p):
+    weights = {"inner.kernel": a["w1"].T, "inner.bias": a["b1"]}
+    return weights | {"outer.kernel": a["w2"].T, "outer.bias": a["b2"]}
+
+
+def kerple(kind, inverse_p):
+    def weights(a, p):
+        p, a = (jnp.float32(np.maximum(a[f"{kind}_{key}"], p["eps"] + 1e-7)) for key in "pa")
+        return dict(raw_p=inverse_p(p), raw_a=inverse_positive(a))
+
+    return weights
+
+
+LOG, POWER = kerple("log", inverse_positive), kerple("power", inverse_exponent)
+# Golden file, scheme, keywords, parameters, the array, and whether it has no keys ahead of queries.
+BIASES = [
+    ("alibi_bias_h4_T12", "alibi", nothing, nothing, "mpt_bias_row", False),
+    ("alibi_bias_h12_T9", "alibi", nothing, nothing, "mpt_bias_row", False),
+    ("xt_alibi_h12", "alibi", nothing, nothing, "bias", False),
+    ("t5_bias_h4_T40", "t5", nothing, table, "bias", False),
+    ("xt_t5_bias_bidir", "t5", t5_of_x, table, "bias", False),
+    ("xt_t5_bias_causal_cache", "t5", t5_of_x, table, "bias", False),
+    ("kerple_h4_T12", "kerple_log", nothing, LOG, "log_bias", True),
+    ("kerple_h4_T12", "kerple_power", nothing, POWER, "power_bias", True),
+    ("sandwich_T20_d32_h4", "sandwich", sandwich, nothing, "bias_paper", False),
+    ("fire_h2_T16_L512", "fire", fire, of_fire, "bias_lower", True),
+    ("fire_h4_T20_L8", "fire", fire, of_fire, "bias_lower", True),
+]
+
+
+@pytest.mark.parametrize(("golden", "scheme", "keywords", "weights", "key", "lower"), BIASES)
+def test_bias(golden, scheme, keywords, weights, key, lower):
+    """Queries are the last of the keys; x-transformers multiplies T5's bias by sqrt(d)."""
+    arrays, params = common.golden(golden)
+    H, S = params["heads"], arrays[key].shape[-1]
+    sizes = dict(num_heads=H, model_dim=1, rngs=nnx.Rngs(0))
+    encoding = posenc_jax.make(scheme, **sizes, **keywords(arrays, params))
+    if scheme == "fire":
+        close(encoding.c[...], params["c"])
+        close(encoding.length_multiplier[...], params["L_multiplier"])
+    load(encoding, weights(arrays, params))
+    expected, keys = arrays[key].reshape(H, -1, S), np.arange(S)
+    actual = common.bias(encoding, keys[-expected.shape[1] :], keys, H)
+    actual = params.get("scale", 1.0) * np.asarray(actual)
+    if lower:
+        close(
+            np.tril(actual), np.tril(expected), rtol=1e-4, atol=1e-5 if "fire" in golden else 1e-6
+        )
+    else:
+        close(actual, expected)
+    if "bias_shifted" in arrays:
+        close(actual - actual[:, :1, :1], arrays["bias_shifted"], atol=1e-5)
+    if "bias_custom" in arrays:
+        custom = common.bias(encoding, arrays["pos_i"], arrays["pos_j"], H)
+        close(custom, arrays["bias_custom"])
 
 
 @pytest.mark.parametrize("num_heads", [1, 2, 4, 8, 12, 16, 20, 32])
@@ -21,154 +97,35 @@ def test_alibi_slopes(num_heads):
     close(slopes, arrays[f"mpt_H{num_heads}"], rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("name", ["alibi_bias_h4_T12", "alibi_bias_h12_T9"])
-def test_alibi_probabilities(name):
-    arrays, params = common.golden(name)
-    T, num_heads = params["T"], params["heads"]
-    encoding = posenc_jax.make("alibi", num_heads=num_heads)
-    last_row = common.bias(encoding, np.array([T - 1]), np.arange(T), num_heads)[:, 0]
-    close(last_row, arrays["mpt_bias_row"])
-    tokens = encoding.tokens(text(T))
-    q, k = (by_token(arrays[key]).astype(np.float32) for key in ("q", "k"))
-    actual = common.probabilities(encoding, q, k, tokens)
-    close(actual, arrays["causal_probs"], rtol=1e-4)
-
-
-def test_alibi_between_any_positions():
-    arrays, params = common.golden("xt_alibi_h12")
-    encoding = posenc_jax.make("alibi", num_heads=12)
-    queries = np.arange(params["k_len"] - params["q_len"], params["k_len"])
-    close(common.bias(encoding, queries, np.arange(params["k_len"]), 12), arrays["bias"])
-    actual = common.bias(encoding, arrays["pos_i"], arrays["pos_j"], 12)
-    close(actual, arrays["bias_custom"])
-
-
 def test_alibi_is_not_rounded_to_bfloat16():
     arrays, params = common.golden("alibi_falcon_bf16_trap")
     T, num_heads = params["T"], params["heads"]
     encoding = posenc_jax.make("alibi", num_heads=num_heads)
-    bias = common.bias(encoding, np.array([T - 1]), np.arange(T), num_heads)
-    last_row = np.asarray(bias)[:, 0]
+    last_row = np.asarray(common.bias(encoding, np.array([T - 1]), np.arange(T), num_heads))[:, 0]
     wrong = arrays["falcon_bias_row"]
-    wrong = wrong - wrong[:, -1:]
     # What Falcon has is wrong by whole units of a logit.
-    assert np.abs(last_row - wrong).max() > 1
+    assert np.abs(last_row - (wrong - wrong[:, -1:])).max() > 1
     exact = last_row[:, -2:-1].astype(np.float64) * np.arange(T - 1, -1, -1)
     close(last_row, exact, rtol=1e-6)
 
 
-# T5
-
-
-@pytest.mark.parametrize(
-    ("name", "bidirectional"),
-    [("t5_bucket_causal_32_128", False), ("t5_bucket_bidir_32_128", True)],
-)
-def test_t5_buckets(name, bidirectional):
+@pytest.mark.parametrize("name", ["t5_bucket_causal_32_128", "t5_bucket_bidir_32_128"])
+def test_t5_buckets(name):
     arrays, params = common.golden(name)
-    encoding = posenc_jax.make(
-        "t5", num_heads=1, model_dim=1, bidirectional=bidirectional, rngs=nnx.Rngs(0)
-    )
-    encoding.table[...] = jnp.arange(params["num_buckets"], dtype=jnp.float32)[:, None]
+    sizes = dict(num_heads=1, model_dim=1, rngs=nnx.Rngs(0))
+    encoding = posenc_jax.make("t5", bidirectional=params["bidirectional"], **sizes)
+    load(encoding, {"table": np.arange(params["num_buckets"])[:, None]})
     buckets = common.bias(encoding, np.array([0]), arrays["relative_position"], 1)[0, 0]
     np.testing.assert_array_equal(buckets, arrays["bucket"])
-
-
-def test_t5_bias_and_probabilities():
-    arrays, params = common.golden("t5_bias_h4_T40")
-    T, num_heads = params["T"], params["heads"]
-    encoding = posenc_jax.make("t5", num_heads=num_heads, model_dim=1, rngs=nnx.Rngs(0))
-    encoding.table[...] = jnp.asarray(arrays["table"], jnp.float32)
-    close(common.bias(encoding, np.arange(T), np.arange(T), num_heads), arrays["bias"])
-    tokens = encoding.tokens(text(T))
-    q, k = (by_token(arrays[key]).astype(np.float32) for key in ("q", "k"))
-    causal = np.allclose(np.triu(arrays["probs"], 1), 0)
-    actual = common.probabilities(encoding, q, k, tokens, scale=1.0, causal=causal)
-    close(actual, arrays["probs"], rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["xt_t5_bias_bidir", "xt_t5_bias_causal_cache"])
-def test_t5_of_x_transformers(name):
-    """In x-transformers queries are the last of the keys, and the bias is multiplied by sqrt(d)."""
-    arrays, params = common.golden(name)
-    encoding = posenc_jax.make(
-        "t5",
-        num_heads=params["heads"],
-        model_dim=1,
-        max_distance=params["max_distance"],
-        bidirectional=not params["causal"],
-        rngs=nnx.Rngs(0),
-    )
-    encoding.table[...] = jnp.asarray(arrays["table"], jnp.float32)
-    keys = np.arange(params["k_len"])
-    actual = common.bias(encoding, keys[-params["q_len"] :], keys, params["heads"])
-    close(params["scale"] * actual, arrays["bias"])
-
-
-# KERPLE
-
-
-@pytest.mark.parametrize("kind", ["log", "power"])
-def test_kerple(kind):
-    arrays, params = common.golden("kerple_h4_T12")
-    T, num_heads = params["T"], params["heads"]
-    encoding = posenc_jax.make(f"kerple_{kind}", num_heads=num_heads, rngs=nnx.Rngs(0))
-    inverse_p = inverse_positive if kind == "log" else inverse_exponent
-    for raw, key, inverse in (
-        (encoding.raw_p, "p", inverse_p),
-        (encoding.raw_a, "a", inverse_positive),
-    ):
-        clamped = np.maximum(arrays[f"{kind}_{key}"], params["eps"] + 1e-7)
-        raw[...] = inverse(jnp.asarray(clamped, jnp.float32))
-    actual = common.bias(encoding, np.arange(T), np.arange(T), num_heads)
-    close(np.tril(actual), np.tril(arrays[f"{kind}_bias"][0]), rtol=1e-4)
 
 
 def test_kerple_parameters_stay_in_range():
     """Training takes no parameter out of range; published ones survive the way there and back."""
     raw, distance = jnp.array([-50.0, -1.0, 2.0, 50.0]), np.arange(3)
     encoding = posenc_jax.make("kerple_power", num_heads=4, rngs=nnx.Rngs(0))
-    encoding.raw_p[...], encoding.raw_a[...] = raw, inverse_positive(jnp.ones(4))
+    load(encoding, dict(raw_p=raw, raw_a=inverse_positive(jnp.ones(4))))
     at_two = -np.asarray(common.bias(encoding, distance[2:], distance[:1], 4))[:, 0, 0]
     assert (at_two >= 2**0.01 - 1e-6).all() and (at_two <= 2**2 + 1e-6).all()
     close(at_two[[0, 3]], [2**0.01, 4.0])
     published = jnp.array([0.011, 0.5, 1.0, 1.99])
     close(encoding.p_of(inverse_exponent(published)), published, rtol=1e-4)
-
-
-# Sandwich
-
-
-def test_sandwich():
-    arrays, params = common.golden("sandwich_T20_d32_h4")
-    T, num_heads = params["T"], params["heads"]
-    encoding = posenc_jax.make(
-        "sandwich", num_heads=num_heads, channels=params["bar_d"], base=params["base"]
-    )
-    actual = np.asarray(common.bias(encoding, np.arange(T), np.arange(T), num_heads))
-    close(actual, arrays["bias_paper"])
-    close(actual - actual[:, :1, :1], arrays["bias_shifted"], atol=1e-5)
-
-
-# FIRE
-
-
-@pytest.mark.parametrize("name", ["fire_h2_T16_L512", "fire_h4_T20_L8"])
-def test_fire(name):
-    arrays, params = common.golden(name)
-    T, num_heads = params["T"], params["heads"]
-    encoding = posenc_jax.make(
-        "fire",
-        num_heads=num_heads,
-        hidden=params["mlp_width"],
-        init_length=params["init_L"],
-        rngs=nnx.Rngs(0),
-    )
-    close(encoding.c[...], params["c"])
-    close(encoding.length_multiplier[...], params["L_multiplier"])
-    encoding.inner.kernel[...] = jnp.asarray(arrays["w1"].T, jnp.float32)
-    encoding.inner.bias[...] = jnp.asarray(arrays["b1"], jnp.float32)
-    encoding.outer.kernel[...] = jnp.asarray(arrays["w2"].T, jnp.float32)
-    encoding.outer.bias[...] = jnp.asarray(arrays["b2"], jnp.float32)
-    actual = common.bias(encoding, np.arange(T), np.arange(T), num_heads)
-    close(np.tril(actual), np.tril(arrays["bias_lower"]), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,9 @@
-"""Compares schemes in which content and distance meet with other people's code."""
+"""Compares parts of schemes that read content with other people's code.
+
+``test_golden_attention`` compares whole layers.
+"""
+
+import dataclasses
 
 import common
 import jax
@@ -6,11 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import by_token, close
+from golden_checks import as_published, close, load
 
 import posenc_jax
 from posenc_jax.encodings.bias.kerple import inverse_positive
+from posenc_jax.encodings.gated.sequence import running_sum
 from posenc_jax.positions import text
+
+
+def float32(name):
+    arrays, params = common.golden(name)
+    return {key: jnp.asarray(x, jnp.float32) for key, x in arrays.items()}, params
 
 
 @pytest.mark.parametrize(
@@ -22,15 +33,14 @@ from posenc_jax.positions import text
     ],
 )
 def test_transformer_xl(name, u, v):
-    arrays, params = common.golden(name)
-    arrays = {key: value.astype(np.float32) for key, value in arrays.items()}
+    arrays, params = float32(name)
     H, C, T, M = (params[key] for key in ("heads", "head_dim", "q_len", "mem_len"))
     D, S = H * C, M + T
     encoding = posenc_jax.make(
         "transformer_xl", num_heads=H, head_dim=C, model_dim=D, rngs=nnx.Rngs(0)
     )
-    encoding.u[...], encoding.v[...] = jnp.asarray(arrays[u]), jnp.asarray(arrays[v])
-    encoding.w_r[...] = jnp.asarray(arrays["r_weight"]).reshape(H, C, D)
+    w_r = arrays["r_weight"].reshape(H, C, D)
+    load(encoding, {"u": arrays[u], "v": arrays[v], "w_r": w_r})
 
     heads = np.concatenate([arrays["mems"], arrays["w"]]) @ arrays["qkv_weight"].T
     q, k, v = (part.reshape(1, S, H, C) for part in np.split(heads, 3, axis=-1))
@@ -54,136 +64,6 @@ def attend_with_memory(encoding, q, k, v):
     return q_tokens, k_tokens, out, posenc_jax.logits(encoding, q, k, q_tokens, k_tokens)[0]
 
 
-def heads(arrays, *names):
-    """Yields arrays as attention wants them, which have heads first ``[B, H, T, C]`` or none."""
-    for name in names:
-        x = arrays[name].astype(np.float32)
-        yield by_token(x) if x.ndim == 4 else x[:, :, None]
-
-
-def load(encoding, **values):
-    for name, value in values.items():
-        getattr(encoding, name)[...] = jnp.asarray(value, jnp.float32)
-    return encoding
-
-
-def flat(out_BTHC):
-    return out_BTHC.reshape(*out_BTHC.shape[:2], -1)
-
-
-def softmax(logits):
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True)
-
-
-# Shaw
-
-
-def shaw(keys, values=None):
-    """Makes Shaw's encoding with these tables."""
-    encoding = posenc_jax.make(
-        "shaw",
-        head_dim=keys.shape[1],
-        max_distance=len(keys) // 2,
-        values=values is not None,
-        rngs=nnx.Rngs(0),
-    )
-    return load(encoding, keys=keys, **({} if values is None else {"values": values}))
-
-
-def test_shaw_keys():
-    arrays, params = common.golden("shaw_key_h2_T12_k4")
-    encoding = shaw(arrays["table"])
-    tokens = encoding.tokens(text(params["T"]))
-    actual = common.probabilities(encoding, *heads(arrays, "q", "k"), tokens, causal=False)
-    close(actual, softmax(arrays["logits"]), rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["shaw_kv_h2_T8_w7", "shaw_kv_clip_h2_T11_k3"])
-def test_shaw_keys_and_values(name):
-    arrays, params = common.golden(name)
-    encoding = shaw(arrays["table_k"], arrays["table_v"])
-    tokens = encoding.tokens(text(params["T"]))
-    q, k, v = heads(arrays, "q", "k", "v")
-    # Weights are read off without the values' table, which would add to the one-hot values.
-    no_values = shaw(arrays["table_k"])
-    close(common.probabilities(no_values, q, k, tokens), arrays["probs"], rtol=1e-4)
-    out = posenc_jax.attend(encoding, q, k, v, tokens)
-    expected = by_token(arrays["out"]) if arrays["out"].ndim == 4 else arrays["out"]
-    close(flat(out), expected.reshape(*out.shape[:2], -1), rtol=1e-4, atol=1e-5)
-
-
-def test_shaw_of_bert_counts_the_other_way():
-    """BERT's table begins with the keys furthest ahead, and reaches further than its tokens."""
-    arrays, params = common.golden("bert_relative_key_h2_T8")
-    encoding = shaw(arrays["table"][::-1])
-    tokens = encoding.tokens(text(params["T"]))
-    q, k, v = heads(arrays, "q", "k", "v")
-    actual = common.probabilities(encoding, q, k, tokens, causal=False)
-    close(actual, arrays["probs"], rtol=1e-4)
-    out = posenc_jax.attend(encoding, q, k, v, tokens, causal=False)
-    close(flat(out), arrays["out"], rtol=1e-4, atol=1e-5)
-
-
-# DeBERTa
-
-
-def assert_deberta(arrays, encoding, scale=None):
-    T = arrays["probs"].shape[-1]
-    tokens = encoding.tokens(text(T))
-    q, k, v = (
-        np.moveaxis(arrays[name].reshape(-1, T, arrays[name].shape[-1]), 0, 1)[None]
-        for name in "qkv"
-    )
-    q, k, v = (x.astype(np.float32) for x in (q, k, v))
-    actual = common.probabilities(encoding, q, k, tokens, scale=scale, causal=False)
-    close(actual, arrays["probs"], rtol=1e-4)
-    out = posenc_jax.attend(encoding, q, k, v, tokens, scale=scale, causal=False)
-    expected = arrays.get("context", arrays.get("out"))
-    close(flat(out), expected, rtol=1e-4, atol=1e-5)
-
-
-def deberta(arrays, params, key, query, bias, **keywords):
-    """Makes DeBERTa's encoding with the table and the projections of these names."""
-    H, C = params["heads"], params["head_dim"]
-    D = H * C
-    encoding = posenc_jax.make(
-        "deberta",
-        num_heads=H,
-        head_dim=C,
-        model_dim=D,
-        max_distance=params["max_relative_positions"],
-        rngs=nnx.Rngs(0),
-        **keywords,
-    )
-    return load(
-        encoding,
-        table=arrays["rel_embeddings"],
-        w_kr=arrays[key].reshape(H, C, D),
-        w_qr=arrays[query].reshape(H, C, D),
-        b_qr=arrays[bias].reshape(H, C),
-    )
-
-
-V1 = ("pos_key_proj_weight", "pos_query_proj_weight", "pos_query_proj_bias")
-
-
-@pytest.mark.parametrize("name", ["deberta_v1_h2_T10", "deberta_v1_clip_T14_k4"])
-def test_deberta_v1(name):
-    arrays, params = common.golden(name)
-    assert_deberta(arrays, deberta(arrays, params, *V1))
-    with pytest.raises(AssertionError):
-        assert_deberta(arrays, deberta(arrays, params, *V1, p2c_row="paper"))
-
-
-def test_deberta_v2():
-    """Positions share the projections of the tokens; the bias of keys does not show."""
-    arrays, params = common.golden("deberta_v2_h2_T20")
-    names = ("w.key_proj.weight", "w.query_proj.weight", "w.query_proj.bias")
-    num_buckets = params["position_buckets"]
-    assert_deberta(arrays, deberta(arrays, params, *names, num_buckets=num_buckets))
-
-
 @pytest.mark.parametrize("name", ["deberta_v2_bucket_256_512", "deberta_repo_bucket_256_512"])
 def test_deberta_buckets(name):
     arrays, params = common.golden(name)
@@ -202,21 +82,6 @@ def test_deberta_buckets(name):
     np.testing.assert_array_equal(rows, expected)
 
 
-def test_relative_key_query_of_bert_is_deberta_without_projections():
-    """BERT has no sqrt(3) either, and its table no row for the key furthest ahead."""
-    arrays, params = common.golden("bert_relative_key_query_h2_T8")
-    H, C, half = params["heads"], params["head_dim"], params["max_position"]
-    encoding = posenc_jax.make(
-        "deberta", num_heads=H, head_dim=C, model_dim=C, max_distance=half, rngs=nnx.Rngs(0)
-    )
-    unit = np.tile(np.eye(C), (H, 1, 1))
-    load(encoding, table=np.pad(arrays["table"], ((1, 0), (0, 0))), w_kr=unit, w_qr=unit)
-    assert_deberta(arrays, encoding, scale=float(np.sqrt(3 / C)))
-
-
-# DAPE
-
-
 @pytest.mark.parametrize("bias", ["alibi", "kerple"])
 def test_dape(bias):
     arrays, params = common.golden("dape_h3_T8")
@@ -229,17 +94,12 @@ def test_dape(bias):
         rngs=nnx.Rngs(0),
     )
     inner, outer = arrays[f"{bias}.0.weight"].T, arrays[f"{bias}.2.weight"]
-    load(
-        encoding,
-        of_logit=inner[:H],
-        of_bias=inner[H:],
-        hidden_bias=arrays[f"{bias}.0.bias"],
-        out=outer,
-        out_bias=arrays[f"{bias}.2.bias"],
-    )
+    weights = dict(of_logit=inner[:H], of_bias=inner[H:], out=outer)
+    biases = dict(hidden_bias=arrays[f"{bias}.0.bias"], out_bias=arrays[f"{bias}.2.bias"])
+    load(encoding, weights | biases)
     if bias == "kerple":
         p, a = (jnp.maximum(arrays[f"kerple_{key}"], 0.01 + 1e-7) for key in "pa")
-        load(encoding.bias, raw_p=inverse_positive(p), raw_a=inverse_positive(a))
+        load(encoding.bias, dict(raw_p=inverse_positive(p), raw_a=inverse_positive(a)))
     actual = score(encoding, arrays["logits_in"].astype(np.float32), text(T))
     close(np.tril(actual), np.tril(arrays[f"{bias}_out_lower"]), rtol=1e-4, atol=1e-5)
 
@@ -252,33 +112,140 @@ def score(encoding, logits_BHTS, positions):
     return jax.jit(type(encoding).score)(encoding, logits_BHTS, tile)
 
 
-# CoPE
+def test_fox_bias():
+    arrays, params = float32("fox_bias_h2_T9")
+    x_BTD = arrays["x"]
+    B, T, D = x_BTD.shape
+    encoding = posenc_jax.make("fox", num_heads=2, model_dim=D, rngs=nnx.Rngs(0))
+    close(encoding.gate.bias, np.full(2, params["bias_init"]), rtol=0, atol=0)
+    load(encoding, {"gate.kernel": arrays["weight"].T, "gate.bias": arrays["bias_param"]})
+    tokens, zeros = encoding.tokens(text(T)).observed(encoding, x_BTD), jnp.zeros((B, T, 2, 1))
+    actual = posenc_jax.logits(encoding, zeros, zeros, tokens)
+    close(np.tril(actual), np.tril(arrays["bias"]), rtol=1e-5, atol=1e-6)
 
 
-def cope(table, **keywords):
-    num_positions, C = table.shape
+@pytest.mark.parametrize(
+    ("golden", "shuffled"),
+    [("path_T19", False), ("path_fox_gqa_T12", False), ("path_fox_gqa_T12", True)],
+)
+def test_path(golden, shuffled):
+    arrays, params = common.golden(golden)
+    T, H, K, C = (params[key] for key in ("T", "q_heads", "kv_heads", "head_dim"))
+    gated = params["forget_gate"]
+    sizes = dict(num_heads=H, num_kv_heads=K, head_dim=C, model_dim=H * C, forget_gate=gated)
+    encoding = posenc_jax.make("path", rngs=nnx.Rngs(0), **sizes)
+    tokens = encoding.tokens(text(T)).observed(encoding, jnp.zeros((1, T, H * C)))
+    made = {"w": arrays["w"], "beta": arrays["beta"]}
+    if gated:
+        made["gate"] = running_sum(jnp.asarray(arrays["g"]))
+    tokens = tokens.having(tokens.made | made)
+
+    q, k, v = (jnp.asarray(arrays[key]) for key in "qkv")
+    order = np.random.default_rng(0).permutation(T) if shuffled else np.arange(T)
+    if shuffled:
+        cut = jax.tree.map(lambda x: x[:, order], tokens)
+        tokens = dataclasses.replace(cut, index=tokens.order()[:, order])
+    out = jax.jit(posenc_jax.attend)(encoding, q[:, order], k[:, order], v[:, order], tokens)
+    close(out, arrays["out"][:, order], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_selective_rope():
+    arrays, params = float32("selective_rope_h2_T9")
+    H, C = params["heads"], params["head_dim"]
     encoding = posenc_jax.make(
-        "cope", head_dim=C, num_positions=num_positions, rngs=nnx.Rngs(0), **keywords
+        "selective_rope",
+        num_heads=H,
+        head_dim=C,
+        model_dim=H * C,
+        rank=params["rank"],
+        base=float(params["temp_theta"]),
+        temperature=params["temp_max"],
+        rngs=nnx.Rngs(0),
     )
-    return load(encoding, table=table)
+    encoding.down_kernel[...] = arrays["w.phi_proj.0.weight"].T
+    encoding.up_kernel[...] = arrays["w.phi_proj.1.weight"].T
+    encoding.convolution[...] = jnp.zeros_like(encoding.convolution).at[0].set(1)
+
+    tokens = encoding.tokens(text(params["T"])).observed(encoding, arrays["x"])
+    for name, is_query in (("q", True), ("k", False)):
+        side = posenc_jax.Side(None, H, H, is_query=is_query)
+        turned = encoding.rotate(arrays[name], tokens, side)
+        close(turned, arrays[f"{name}_rot"], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cope_h2_T7_p16", "cope_h2_T10_p6"])
-def test_cope_of_x_transformers(name):
-    arrays, params = common.golden(name)
-    encoding = cope(arrays["pos_emb"])
-    tokens = encoding.tokens(text(params["T"]))
-    q, k = heads(arrays, "q_scaled", "k")
-    actual = common.probabilities(encoding, q, k, tokens, scale=1.0)
-    close(actual, arrays["final_probs"], rtol=1e-4)
+@pytest.mark.parametrize("golden", ["wall", "wall_is_fox", "wall_scalar_sink_window"])
+def test_gates_of_wall(golden):
+    arrays, params = float32(golden)
+    H, C, D = params["num_heads"], params["head_dim"], arrays["x"].shape[-1]
+    sizes = dict(num_heads=H, head_dim=C, model_dim=D, rngs=nnx.Rngs(0))
+    encoding = posenc_jax.make("wall", forget_gate="w_s" in arrays, **sizes)
+    paths = {"w_g": "kernel", "b_g": "bias", "w_s": "gate.kernel", "b_s": "gate.bias"}
+    load(encoding, {path: arrays[key] for key, path in paths.items() if key in arrays})
+    tokens = encoding.tokens(text(len(arrays["x"][0]))).observed(encoding, arrays["x"])
+    for key, sums in zip(("g", "g_scalar"), tokens.made, strict=True):
+        if key in arrays:  # A sum less the sum before it is a token's own gate.
+            sums = np.asarray(sums, np.float64).sum(0)
+            as_published(golden, **{key: np.diff(sums, axis=1, prepend=0)})
 
 
-@pytest.mark.parametrize("name", ["cope_official_L9_n6", "cope_official_nodiv_L8"])
-def test_cope(name):
-    arrays, params = common.golden(name)
-    encoding = cope(arrays["pos_emb"].T, nodiv=params["nodiv"])
-    tokens = encoding.tokens(text(params["L"]))
-    q, k, v = heads(arrays, "q", "k", "v")
-    close(common.probabilities(encoding, q, k, tokens)[:, 0], arrays["probs"], rtol=1e-4)
-    out = posenc_jax.attend(encoding, q, k, v, tokens)
-    close(flat(out), arrays["out"], rtol=1e-4, atol=1e-5)
+def test_grape_starts_at_alibi_and_has_vectors():
+    encoding = posenc_jax.make("grape_a", num_heads=4, head_dim=8, rngs=nnx.Rngs(0))
+    close(jax.nn.softplus(encoding.omega[...]), np.ones(4))
+    arrays, params = float32("grape_ap")
+    x_BTD, sizes = arrays["x"], dict(num_heads=params["num_heads"], width=params["p_head_dim"])
+    D = x_BTD.shape[-1]
+    encoding = posenc_jax.make("grape_ap", model_dim=D, rngs=nnx.Rngs(0), **sizes)
+    load(encoding, {"kernel": arrays["w_p"].reshape(D, -1)})
+    p, _ = encoding.tokens(text(x_BTD.shape[1])).observed(encoding, x_BTD).made
+    as_published("grape_ap", p=p)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("golden", "name"),
+    [("grape_m_learned", "grape_m"), ("grape_m_contextual", "grape_m_contextual")],
+)
+def test_grape_m(golden, name):
+    """The learned norm of the authors' code comes after the rotation."""
+    arrays, params = float32(golden)
+    H, C, T = params["num_heads"], params["head_dim"], arrays["q_raw"].shape[1]
+    x_BTD = arrays.get("x", jnp.zeros((len(arrays["q_raw"]), T, 1)))
+    sizes = dict(num_heads=H, head_dim=C, model_dim=x_BTD.shape[-1], base=params["base"])
+    encoding = posenc_jax.make(name, rngs=nnx.Rngs(0), **sizes)
+    close(encoding.logs[...].reshape(-1), arrays["log_freq_init"], rtol=1e-5, atol=1e-5)
+    encoding.logs[...] = arrays["log_freq"].reshape(encoding.logs.shape)
+    if "x" in arrays:
+        close(encoding.bias[...], arrays["b_omega_init"], rtol=1e-5)
+        encoding.kernel[...], encoding.bias[...] = arrays["w_omega"], arrays["b_omega"]
+
+    tokens = encoding.tokens(text(T)).observed(encoding, x_BTD)
+    sides = []
+    for key, is_query in (("q", True), ("k", False)):
+        side = posenc_jax.Side(None, H, H, is_query=is_query)
+        turned = encoding.rotate(arrays[f"{key}_raw"], tokens, side)
+        mean = (turned**2).mean(-1, keepdims=True)
+        sides.append(turned * jax.lax.rsqrt(mean + 1e-6) * arrays[f"{key}_norm"][None, None, None])
+    q, k = sides
+    scale = params["scale"]
+    nope = posenc_jax.Encoding()
+    out = posenc_jax.attend(nope, q, k, arrays["v"], nope.tokens(text(T)), scale=scale)
+    as_published(golden, q=q, k=k, out=out)
+    logits = scale * np.einsum("bthc,bshc->bhts", q, k)
+    close(np.tril(logits), np.tril(arrays["logits"]), rtol=1e-5, atol=5e-5)
+    if "phase" in arrays:
+        # The slowest pair turns by less than half a turn in all, clockwise.
+        cos, sin = (table[..., -1] for table in tokens.made)
+        as_published(golden, phase=np.arctan2(-sin, cos) / arrays["freq"][0, -1])
+
+
+def test_kv_shift():
+    """The oracle is of keys; values are mixed by the same code."""
+    arrays, params = float32("kv_shift")
+    K, D = params["num_heads"], arrays["x"].shape[-1]
+    encoding = posenc_jax.make("kv_shift", num_heads=K, model_dim=D, over="nope", rngs=nnx.Rngs(0))
+    encoding.kernel[...] = jnp.concatenate([arrays["w_shift"]] * 2, axis=1)
+    tokens = encoding.tokens(text(arrays["x"].shape[1])).observed(encoding, arrays["x"])
+    side = posenc_jax.Side(None, K, K, is_query=False)
+    for turn in (encoding.rotate, encoding.rotate_values):
+        close(turn(arrays["k_raw"], tokens, side), arrays["k"], rtol=1e-5, atol=1e-6)

@@ -32,17 +32,12 @@ def axes_last(positions_ABT):
 # Encodings
 
 
-@pytest.mark.parametrize(
-    ("name", "scheme"),
-    [
-        ("mrope_chunked_small", "mrope"),
-        ("mrope_chunked_128", "mrope"),
-        ("mrope_interleaved_small", "i_mrope"),
-        ("mrope_interleaved_128", "i_mrope"),
-        ("mrope_interleaved_partial", "i_mrope"),
-        ("mrope_interleaved_yarn", "i_mrope"),
-    ],
-)
+MROPE = [(name, "mrope") for name in ("mrope_chunked_small", "mrope_chunked_128")]
+MROPE += [(n, "i_mrope") for n in ("mrope_interleaved_small", "mrope_interleaved_128")]
+MROPE += [(n, "i_mrope") for n in ("mrope_interleaved_partial", "mrope_interleaved_yarn")]
+
+
+@pytest.mark.parametrize(("name", "scheme"), MROPE)
 def test_mrope(name, scheme):
     """Sections are given, or the default, which is in the same proportions."""
     arrays, params = common.golden(name)
@@ -78,8 +73,8 @@ def test_mhrope():
 
 
 @pytest.mark.parametrize("size", ["small", "full"])
-@pytest.mark.parametrize(("scheme", "name"), [("videorope", "videorope"), ("mrope", "mrope")])
-def test_videorope_applied(size, scheme, name):
+@pytest.mark.parametrize("scheme", ["videorope", "mrope"])
+def test_videorope_applied(size, scheme):
     """Positions are fractional."""
     arrays, every = common.golden("videorope_apply")
     params = every[size]
@@ -92,7 +87,7 @@ def test_videorope_applied(size, scheme, name):
         )
         for key in ("q", "k"):
             actual = rotated(encoding, by_token(arrays[f"{size}/{key}"]), positions)
-            close(actual, by_token(arrays[f"{size}/{name}_{key}"]), atol=5e-4)
+            close(actual, by_token(arrays[f"{size}/{scheme}_{key}"]), atol=5e-4)
 
 
 def test_hope_hybrid_is_videorope_without_time():
@@ -237,72 +232,42 @@ def rows_of(arrays, case):
     return range(len(arrays[f"{case}/input_ids"]))
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(
-    ("name", "build", "options"),
-    [
-        ("mm_positions_q2", builders.qwen2_vl, {}),
-        ("mm_positions_q3", builders.qwen3_vl, {"frame_by_frame": True}),
-    ],
-)
-def test_positions_of_qwen(name, build, options, case):
-    arrays, params = common.golden(name)
-    for row in rows_of(arrays, case):
-        placed = build(segments_of(arrays, params, case, row, **options))
-        assert_placed(arrays, case, row, placed, delta="rope_deltas")
-
-
-def q25(arrays, params, case, row):
-    seconds = arrays.get(f"{case}/second_per_grid")
-    segments = segments_of(arrays, params, case, row, seconds_per_frame=seconds)
+def q25(segments, params):
     return builders.qwen25_vl(segments, tokens_per_second=params["tokens_per_second"])
 
 
 Q25_CASES = [*CASES[:3], *(f"{case}_s{i}" for case in CASES[3:] for i in range(3))]
+QWEN = [("mm_positions_q2", lambda segments, _: builders.qwen2_vl(segments), c) for c in CASES]
+QWEN += [("mm_positions_q3", lambda segments, _: builders.qwen3_vl(segments), c) for c in CASES]
+QWEN += [("mm_positions_q25", q25, case) for case in Q25_CASES]
 
 
-@pytest.mark.parametrize("case", Q25_CASES)
-def test_positions_of_qwen25(case):
-    arrays, params = common.golden("mm_positions_q25")
+@pytest.mark.parametrize(("name", "build", "case"), QWEN)
+def test_positions_of_qwen(name, build, case):
+    arrays, params = common.golden(name)
+    options = {"frame_by_frame": True} if name == "mm_positions_q3" else {}
+    if name == "mm_positions_q25":
+        options = {"seconds_per_frame": arrays.get(f"{case}/second_per_grid")}
     for row in rows_of(arrays, case):
-        assert_placed(arrays, case, row, q25(arrays, params, case, row), delta="rope_deltas")
+        placed = build(segments_of(arrays, params, case, row, **options), params)
+        assert_placed(arrays, case, row, placed, delta="rope_deltas")
 
 
 @pytest.mark.parametrize(
-    ("name", "build"),
+    ("name", "other"),
     [
-        ("mm_positions_q2", lambda *case: builders.qwen2_vl(segments_of(*case))),
-        ("mm_positions_q25", q25),
-        (
-            "mm_positions_q3",
-            lambda *case: builders.qwen3_vl(segments_of(*case, frame_by_frame=True)),
-        ),
+        ("mm_positions_q2", "mm_positions_q2_tf5_divergence"),
+        ("mm_positions_q25", "mm_positions_q25_tf5_divergence"),
+        ("mm_positions_q3", "mm_positions_q3_tf5_divergence"),
     ],
 )
-def test_we_are_not_transformers_5(name, build):
+def test_we_are_not_transformers_5(name, other):
     """In transformers 5 text goes on within the video, and padding does not count."""
-    arrays, params = common.golden(name)
-    wrong, _ = common.golden(
-        {
-            "mm_positions_q2": "mm_positions_q2_tf5_divergence",
-            "mm_positions_q25": "mm_positions_q25_tf5_divergence",
-            "mm_positions_q3": "mm_positions_q3_tf5_divergence",
-        }[name]
-    )
+    arrays, wrong = common.golden(name)[0], common.golden(other)[0]
     for key in wrong:
-        case, kind = key.split("/")
-        mask = arrays[f"{case}/attention_mask"].astype(bool)
-        placed = [build(arrays, params, case, row) for row in rows_of(arrays, case)]
-        if kind == "rope_deltas":
-            ours = np.array([[item.next - mask.shape[1]] for item in placed])
-            assert (ours != wrong[key]).any()
-            continue
-        differ = [
-            not np.array_equal(item.positions[0].T, wrong[key][:, row][:, mask[row]])
-            for row, item in enumerate(placed)
-        ]
-        # In a batch the row of the image agrees, but for its padding.
-        assert any(differ)
+        mask = arrays[f"{key.split('/')[0]}/attention_mask"].astype(bool)
+        differs = arrays[key] != wrong[key]
+        assert differs.any() if key.endswith("rope_deltas") else differs[:, mask].any()
 
 
 @pytest.mark.parametrize("case", ["image", "two", "video", "late_image"])

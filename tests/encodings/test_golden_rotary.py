@@ -1,27 +1,15 @@
 """Compares the rotary family with other people's code."""
 
-import os
-
 import common
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_checks import (
-    assert_frequencies,
-    by_token,
-    close,
-    rotated,
-    turn,
-)
+from flax import nnx
+from golden_checks import assert_frequencies, by_token, close, layer, load, rotated, turn
 
 import posenc_jax
 from posenc_jax.positions import text
-
-# What conftest.py turns off.
-XLA_TRIES_HARD = {"xla_backend_optimization_level": 3}
-if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
-    XLA_TRIES_HARD["xla_cpu_use_fusion_emitters"] = True
 
 
 def of_rope(params, scheme="rope", **given):
@@ -33,11 +21,11 @@ def of_rope(params, scheme="rope", **given):
 
 
 @pytest.mark.parametrize("name", ["rope_default_d64_b10000", "rope_default_d128_b500000"])
-@pytest.mark.parametrize("options", [{}, XLA_TRIES_HARD], ids=["quick", "hard"])
+@pytest.mark.parametrize("options", [{}, common.USUAL_FLAGS], ids=["quick", "hard"])
 def test_rope_angles_to_two_million(name, options):
     """The compiler may try hard: the method lives on sums that it must not rearrange."""
     arrays, params = common.golden(name)
-    encoding = posenc_jax.make("rope", head_dim=params["head_dim"], base=params["base"])
+    encoding = of_rope(params)
     positions = jnp.asarray(arrays["positions"], jnp.int32)[None]
     prepare = jax.jit(lambda p, n: encoding.tokens(p, length=n).made, compiler_options=options)
     for dtype in (jnp.int32, jnp.float32):
@@ -46,24 +34,42 @@ def test_rope_angles_to_two_million(name, options):
         close(sin[0, :, 0], arrays["sin_f64_independent"], rtol=0, atol=1e-6)
 
 
-# Frequencies: scheme, keywords, and what they are called, in its golden file or in its section
+# Frequencies: scheme and keywords, those of a section too
 
 
 def extended(*keys, **given):
     """Returns a function from a file's section to keywords, those that are in the section too."""
 
-    def keywords(section):
+    def keywords(params):
+        section = params["rope_parameters"]
         train_length = section["original_max_position_embeddings"]
         return {key: section[key] for key in keys} | {"train_length": train_length} | given
 
     return keywords
 
 
+def dynamic(params):
+    factor = params["rope_parameters"]["factor"]
+    return dict(train_length=params["max_position_embeddings"], factor=factor)
+
+
+def longrope(params):
+    section = params["rope_parameters"]
+    train_length = section["original_max_position_embeddings"]
+    factor = section.get("factor", params["max_position_embeddings"] / train_length)
+    factors = {key: section[key] for key in ("long_factor", "short_factor")}
+    return dict(train_length=train_length, factor=factor, **factors)
+
+
+def given(**keywords):
+    return lambda params: keywords
+
+
 FREQUENCIES = {
-    "rope_default_d64_b10000": ("rope", {}, "inv_freq_f32"),
-    "rope_default_d128_b500000": ("rope", {}, "inv_freq_f32"),
-    "rope_linear_d64_s4": ("pi", {"factor": 4.0}),
-    "ntk_static_d128_a8": ("ntk", {"factor": 8.0}),
+    "rope_default_d64_b10000": ("rope", given()),
+    "rope_default_d128_b500000": ("rope", given()),
+    "rope_linear_d64_s4": ("pi", given(factor=4.0)),
+    "ntk_static_d128_a8": ("ntk", given(factor=8.0)),
     "rope_yarn_d64_s4_L512": ("yarn", extended("factor")),
     "rope_yarn_llama2_s16": ("yarn", extended("factor")),
     "rope_yarn_d64_s8_attnfactor": ("yarn", extended("factor", attention_factor=1.0)),
@@ -71,28 +77,35 @@ FREQUENCIES = {
     "rope_yarn_d64_s32_notrunc_gptoss": ("yarn", extended("factor", truncate=False)),
     "rope_yarn_d32_b500_L16384_highclamp": ("yarn", extended("factor")),
     "rope_llama3_8b": ("llama3", extended("factor", "low_freq_factor", "high_freq_factor")),
-    "rope_proportional_d128_p25": ("p_rope", {"fraction": 0.25}),
-    "rope_proportional_d64_p75": ("p_rope", {"fraction": 0.75}),
-    "yarn_repo_d64_s8_L256": ("yarn", {"train_length": 256, "factor": 8.0}),
-    "yarn_repo_d128_s16_L4096": ("yarn", {"train_length": 4096, "factor": 16.0}),
+    "rope_proportional_d128_p25": ("p_rope", given(fraction=0.25)),
+    "rope_proportional_d64_p75": ("p_rope", given(fraction=0.75)),
+    "yarn_repo_d64_s8_L256": ("yarn", given(train_length=256, factor=8.0)),
+    "yarn_repo_d128_s16_L4096": ("yarn", given(train_length=4096, factor=16.0)),
+    "rope_dynamic_d64_s2": ("dynamic_ntk", dynamic),
+    "rope_dynamic_d128_s1": ("dynamic_ntk", dynamic),
+    "rope_longrope_d64_factor8": ("longrope", longrope),
+    "rope_longrope_d96_phi3like": ("longrope", longrope),
 }
 
 
 @pytest.mark.parametrize("golden", FREQUENCIES)
 def test_frequencies(golden):
     arrays, params = common.golden(golden)
-    scheme, given, key = (*FREQUENCIES[golden], "inv_freq")[:3]
-    given = given(params["rope_parameters"]) if callable(given) else given
-    encoding = of_rope(params, scheme, **given)
-    factor = arrays.get("attention_factor", arrays.get("mscale", np.ones(1)))
-    assert_frequencies(encoding, arrays[key], float(np.ravel(factor)[0]))
+    scheme, keywords = FREQUENCIES[golden]
+    encoding = of_rope(params, scheme, **keywords(params))
+    lengths = params.get("seq_lens", [None])
+    factors = np.ravel(arrays.get("attention_factor", arrays.get("mscale", 1.0)))
+    for length, factor in zip(lengths, np.resize(factors, len(lengths)), strict=True):
+        key = f"inv_freq_seq{length}" if length else "inv_freq"
+        expected = arrays[key] if key in arrays else arrays["inv_freq_f32"]
+        assert_frequencies(encoding, expected, float(factor), length or 1)
     if "cos" in arrays:
         pairs = encoding.rotary_dim // 2
         for table, kind in zip(turn(encoding, np.arange(64), 64), ("cos", "sin"), strict=True):
             close(table, arrays[kind][:, :pairs], atol=1e-5)
 
 
-NUMBERED = {"yarn_qwen3": ("yarn", 6), "p_rope": ("p_rope", 3)}
+NUMBERED = {"yarn_qwen3": ("yarn", 6), "p_rope": ("p_rope", 3), "hope_highfreq": ("hope", 8)}
 OTHER_NAMES = {"D": "head_dim", "orig": "train_length", "p": "fraction"}
 
 
@@ -101,128 +114,172 @@ OTHER_NAMES = {"D": "head_dim", "orig": "train_length", "p": "fraction"}
 )
 def test_numbered_frequencies(golden, case):
     arrays, every = common.golden(golden)
-    given = {OTHER_NAMES.get(key, key): value for key, value in every[case].items()}
-    encoding = posenc_jax.make(NUMBERED[golden][0], **given)
+    if golden == "hope_highfreq":
+        channels, base, train_length = arrays["combos_D_base_L"][case].tolist()
+        keywords = dict(head_dim=int(channels), base=base, train_length=int(train_length))
+    else:
+        keywords = {OTHER_NAMES.get(key, key): value for key, value in every[case].items()}
+    encoding = posenc_jax.make(NUMBERED[golden][0], **keywords)
     factor = float(arrays.get(f"attention_factor_{case}", 1.0))
     assert_frequencies(encoding, arrays[f"inv_freq_{case}"], factor)
+    if golden == "hope_highfreq":
+        _, sin = turn(encoding, np.array([1]), 1)
+        assert np.count_nonzero(sin) == arrays["kept_pairs"][case]
 
 
-@pytest.mark.parametrize("name", ["rope_dynamic_d64_s2", "rope_dynamic_d128_s1"])
-def test_dynamic_ntk_of_hugging_face(name):
-    arrays, params = common.golden(name)
-    encoding = posenc_jax.make(
-        "dynamic_ntk",
-        head_dim=params["head_dim"],
-        train_length=params["max_position_embeddings"],
-        factor=params["rope_parameters"]["factor"],
-    )
-    for length in params["seq_lens"]:
-        key = "inv_freq" if length is None else f"inv_freq_seq{length}"
-        length = 1 if length is None else length
-        assert_frequencies(encoding, arrays[key], length=length)
+# What transformers 5.24 computes where a ramp has no width, pairs below the step divided.
+KIMI_K2 = [1.0, 0.25860014, 0.06687403, 0.017293633, 0.0044721360, 3.6140467e-5]
+KIMI_K2 += [9.3459302e-6, 2.4168587e-6]
+LLAMA_4_SCOUT = [1.0, 0.19392275, 0.037606030, 0.0072926650, 0.0014142134, 1.7140511e-5]
+LLAMA_4_SCOUT += [3.3239348e-6, 6.4458657e-7]
+STEP = dict(base=5e4, factor=32.0, train_length=4096, beta_fast=1.0)
+SCOUT = dict(base=5e5, factor=16.0, train_length=8192, high_freq_factor=1.0)
 
 
-@pytest.mark.slow
-def test_dynamic_ntk_of_the_yarn_repository():
-    """The length is not given, but found from the positions."""
-    arrays, params = common.golden("dynamic_ntk_repo_d64_a1")
-    dim = params["dim"]
-    encoding = posenc_jax.make(
-        "dynamic_ntk", head_dim=dim, train_length=params["max_position"], factor=1.0
-    )
-    for length in params["lens"]:
-        assert_frequencies(encoding, arrays[f"inv_freq_len{length}"], length=length)
-        ahead = jnp.float32(np.repeat([1.0, 0.0], dim // 2))
-        last = rotated(encoding, jnp.broadcast_to(ahead, (1, length, 1, dim)), text(length))[
-            0, -1, 0
-        ]
-        close(last[: dim // 2], arrays[f"cos_last_len{length}"][: dim // 2], atol=1e-4)
-        close(last[dim // 2 :], arrays[f"sin_last_len{length}"][: dim // 2], atol=1e-4)
+@pytest.mark.parametrize(
+    ("name", "inv_freq", "keywords"),
+    [("yarn", KIMI_K2, STEP), ("yarn", KIMI_K2, STEP | {"truncate": False})]
+    + [("llama3", LLAMA_4_SCOUT, SCOUT)],
+)
+def test_a_ramp_without_width_is_a_step(name, inv_freq, keywords):
+    encoding = posenc_jax.make(name, head_dim=16, **keywords)
+    attention_factor = 0.1 * np.log(32) + 1 if name == "yarn" else 1.0
+    assert_frequencies(encoding, np.array(inv_freq), attention_factor)
+
+
+@pytest.mark.parametrize(
+    ("key", "keywords"),
+    [
+        ("inv_freq_soft", {}),
+        ("inv_freq_hard", {"taper": "hard"}),
+        ("inv_freq_none", {"clipped_pairs": 1}),
+    ],
+)
+def test_clipped_rope(key, keywords):
+    arrays, params = common.golden("cope_clipped")
+    assert_frequencies(of_rope(params, "clipped_rope", **keywords), arrays[key])
+
+
+# Tables at the last position of each length
+
+AT_THE_END = {
+    "dynamic_pi_d64": ("dynamic_pi", dict(train_length=128)),
+    "dynamic_ntk_repo_d64_a1": ("dynamic_ntk", dict(train_length=128, factor=1.0)),
+    "yarn_repo_dynamic_d64": ("dynamic_yarn", dict(train_length=128)),
+}
+
+
+@pytest.mark.parametrize("golden", AT_THE_END)
+def test_lengths_that_grow(golden):
+    arrays, params = common.golden(golden)
+    scheme, keywords = AT_THE_END[golden]
+    encoding, pairs = of_rope(params, scheme, **keywords), params["dim"] // 2
+    factors = arrays.get("mscale", np.ones(1 + len(params["lens"])))[1:]
+    for length, factor in zip(params["lens"], factors, strict=True):
+        # The other code of dynamic PI divides positions instead.
+        if scheme != "dynamic_pi":
+            assert_frequencies(encoding, arrays[f"inv_freq_len{length}"], factor, length)
+        tables = turn(encoding, np.array([length - 1]), length)
+        for kind, table in zip(("cos", "sin"), tables, strict=True):
+            if (key := f"{kind}_last_len{length}") in arrays:
+                close(table[0], arrays[key][:pairs], atol=1e-4)
 
 
 def test_yarn_tables():
     arrays, params = common.golden("rope_yarn_tables_d32_s4")
     encoding = posenc_jax.make("yarn", head_dim=params["head_dim"], train_length=512, factor=4.0)
-    cos, sin = turn(encoding, arrays["positions"].astype(np.int32), 1)
     near = arrays["positions"] < 4096
-    close(cos[near], arrays["cos"][near, :16], rtol=0, atol=3e-4)
-    close(sin[near], arrays["sin"][near, :16], rtol=0, atol=3e-4)
+    tables = turn(encoding, arrays["positions"].astype(np.int32), 1)
+    for table, kind in zip(tables, ("cos", "sin"), strict=True):
+        close(table[near], arrays[kind][near, :16], rtol=0, atol=3e-4)
 
 
-def test_yarn_logits_carry_the_temperature_squared():
-    arrays, params = common.golden("rope_logits_yarn_d32_s8")
-    encoding = posenc_jax.make("yarn", head_dim=32, train_length=256, factor=8.0)
-    positions = text(params["T"])
-    q = rotated(encoding, by_token(arrays["q"]), positions)
-    k = rotated(encoding, by_token(arrays["k"]), positions)
-    close(q, by_token(arrays["q_rot"]), atol=1e-5)
-    logits = jnp.einsum("bthc,bshc->bhts", q, k) / jnp.sqrt(params["head_dim"])
-    close(logits, arrays["logits_scaled"], rtol=1e-4, atol=1e-5)
+def test_longrope_switches_for_all_positions():
+    """The length is found from the positions."""
+    arrays, params = common.golden("longrope_phi3_switch_d32")
+    section, train_length = params["rope_parameters"], params["original"]
+    factors = {key: section[key] for key in ("long_factor", "short_factor")}
+    factors |= dict(factor=params["max_position"] / train_length, train_length=train_length)
+    encoding = of_rope(params, "longrope", **factors)
+    for length in (32, 64, 65, 128):
+        positions = arrays[f"idx_T{length}"].astype(np.int32)
+        assert positions.max() == length - 1
+        tokens = encoding.tokens(positions[None])
+        for table, kind in zip(tokens.made, ("cos", "sin"), strict=True):
+            close(table[0, :, 0], arrays[f"{kind}_T{length}"][:, :16], atol=3e-5)
 
 
-@pytest.mark.parametrize("case", range(8))
-def test_hope_frequencies(case):
-    arrays, _ = common.golden("hope_highfreq")
-    channels, base, train_length = arrays["combos_D_base_L"][case]
-    encoding = posenc_jax.make(
-        "hope", head_dim=int(channels), base=float(base), train_length=int(train_length)
+@pytest.mark.parametrize("start_tokens", [0, 4])
+def test_longrope_of_its_repository(start_tokens):
+    arrays, params = common.golden("longrope_repo_d64_s8_su")
+    train_length, target = params["original"], params["max_position"]
+    settings = dict(train_length=train_length, factor=target / train_length)
+    settings |= dict(long_factor=arrays["rescale_factors"], start_tokens=start_tokens)
+    encoding = of_rope(params, "longrope", **settings)
+    close(encoding.attention_factor, arrays["mscale"], rtol=1e-9)
+    kind = "mixed_" if start_tokens else ""
+    positions = arrays[f"{kind}positions"].astype(np.int32)
+    tables = turn(encoding, positions, target)
+    for table, name in zip(tables, ("cos", "sin"), strict=True):
+        # The arrays' own float32 products grow with the position.
+        close(table, arrays[f"{kind}{name}"][:, :32], rtol=0, atol=4e-4)
+
+
+@pytest.mark.parametrize("case", [0, 1])
+def test_longrope2(case):
+    arrays, every = common.golden("longrope2")
+    params = every[case]
+    train_length, target = params["original"], params["target"]
+    settings = dict(train_length=train_length, factor=target / train_length)
+    tail = dict(critical_pair=params["critical_pair"], tail_factors=arrays[f"tail_factors_{case}"])
+    encoding = of_rope(params, "longrope2", **tail, **settings)
+    close(encoding.long_factor, arrays[f"rescale_factors_{case}"])
+    assert_frequencies(
+        encoding, arrays[f"inv_freq_{case}"], float(arrays[f"mscale_{case}"]), target
     )
-    assert_frequencies(encoding, arrays[f"inv_freq_{case}"])
-    _, sin = turn(encoding, np.array([1]), 1)
-    assert np.count_nonzero(sin) == arrays["kept_pairs"][case]
+
+    # Farther, the arrays' own float32 products are off by more.
+    positions, pairs = arrays[f"positions_{case}"].astype(np.int32), params["head_dim"] // 2
+    near = positions < 10_000
+    assert near.sum() > 3
+    for table, kind in zip(turn(encoding, positions, target), ("cos", "sin"), strict=True):
+        close(table[near], arrays[f"{kind}_{case}"][near, :pairs], rtol=0, atol=1e-3)
+
+    # Up to the training length it is RoPE.
+    for one, other in zip(
+        turn(encoding, positions, train_length), turn(of_rope(params), positions, 1), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+    # The first pair that does not turn once within training; the repository counts one less.
+    default = of_rope(params, "longrope2", **settings)
+    full = np.flatnonzero(np.array(default.long_factor) == settings["factor"])
+    assert full[0] == params["theoretical_critical_pair_repo_formula"] + 1
 
 
-def test_hope_applied():
-    arrays, _ = common.golden("hope_highfreq")
-    channels, base, train_length = arrays["combos_D_base_L"][int(arrays["example_index"])]
-    encoding = posenc_jax.make(
-        "hope", head_dim=int(channels), base=float(base), train_length=int(train_length)
-    )
-    positions = arrays["positions"].astype(np.int32)[None]
-    q, k = (rotated(encoding, arrays[key][None, :, None], positions) for key in ("q", "k"))
-    close(q[0, :, 0], arrays["q_rot"], atol=1e-3)
-    close(k[0, :, 0], arrays["k_rot"], atol=1e-3)
-    logits = jnp.einsum("bthc,bshc->ts", q, k) / np.sqrt(channels)
-    close(logits, arrays["logits"], atol=1e-3)
+# Rotations: scheme and keywords
 
-
-# Rotations
-
-
-def test_rope_half():
-    arrays, params = common.golden("rope_apply_half_d64")
-    encoding = posenc_jax.make("rope", head_dim=params["head_dim"], base=params["base"])
-    q, k = by_token(arrays["q"]), by_token(arrays["k"])
-    positions = arrays["positions"].astype(np.int32)[None]
-    close(rotated(encoding, q, positions), by_token(arrays["q_rot"]), atol=1e-5)
-    close(rotated(encoding, k, positions), by_token(arrays["k_rot"]), atol=1e-5)
-
-    logits = arrays["logits_unscaled"] / 8
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    tokens = encoding.tokens(positions)
-    q, k = q.astype(np.float32), k.astype(np.float32)
-    actual = common.probabilities(encoding, q, k, tokens, causal=False)
-    close(actual, weights / weights.sum(-1, keepdims=True), rtol=1e-4)
-
-
+INTERLEAVED = dict(layout="interleaved")
 ROTATED = {
-    "rope_apply_interleaved_gptj_d64_r64": ("rope", {"layout": "interleaved"}),
-    "rope_apply_complex_llama4_d32": ("rope", {"layout": "interleaved"}),
-    "rope_apply_partial_neox_pct25": ("rope", {"rotary_dim": None}),
-    "rope_ret_plain_d32": ("rope", {"layout": "interleaved"}),
-    "rope_ret_pi4_d32": ("pi", {"layout": "interleaved", "factor": 4.0}),
-    "rope_ret_ntk8_d64": ("ntk", {"layout": "interleaved", "factor": 8.0}),
+    "rope_apply_half_d64": ("rope", {}),
+    "rope_apply_interleaved_gptj_d64_r64": ("rope", INTERLEAVED),
+    "rope_apply_complex_llama4_d32": ("rope", INTERLEAVED),
+    "rope_apply_partial_neox_pct25": ("rope", dict(rotary_dim=16)),
+    "rope_ret_plain_d32": ("rope", INTERLEAVED),
+    "rope_ret_pi4_d32": ("pi", INTERLEAVED | dict(factor=4.0)),
+    "rope_ret_ntk8_d64": ("ntk", INTERLEAVED | dict(factor=8.0)),
+    "rope_logits_yarn_d32_s8": ("yarn", dict(train_length=256, factor=8.0)),
 }
 
 
 @pytest.mark.parametrize("golden", ROTATED)
 def test_rotations(golden):
+    """YaRN's logits carry its temperature squared."""
     arrays, params = common.golden(golden)
-    scheme, given = ROTATED[golden]
-    if "rotary_dim" in given:
-        given = {"rotary_dim": params["rotary_dim"]}
-    encoding = of_rope(params, scheme, **given)
+    scheme, keywords = ROTATED[golden]
+    encoding = of_rope(params, scheme, **keywords)
     heads_second = "interleaved_gptj" not in golden and "llama4" not in golden
+    turned = {}
     for key in {"q", "k"} & set(arrays):
         x, expected = arrays[key], arrays[f"{key}_rot"]
         if heads_second:
@@ -230,4 +287,107 @@ def test_rotations(golden):
         places = text(x.shape[1])
         if "positions" in arrays:
             places = arrays["positions"].astype(np.int32)[None]
-        close(rotated(encoding, x, places), expected, atol=1e-5)
+        turned[key] = rotated(encoding, x, places)
+        close(turned[key], expected, atol=1e-5)
+    scales = {"logits_unscaled": 1.0, "logits_scaled": params.get("head_dim", 1) ** -0.5}
+    for key in scales.keys() & arrays.keys():
+        logits = scales[key] * jnp.einsum("bthc,bshc->bhts", turned["q"], turned["k"])
+        close(logits, arrays[key], rtol=1e-4, atol=1e-5)
+
+
+def test_hope_applied():
+    arrays, _ = common.golden("hope_highfreq")
+    channels, base, train_length = arrays["combos_D_base_L"][int(arrays["example_index"])].tolist()
+    sizes = dict(head_dim=int(channels), base=base, train_length=int(train_length))
+    encoding = posenc_jax.make("hope", **sizes)
+    positions = arrays["positions"].astype(np.int32)[None]
+    q, k = (rotated(encoding, arrays[key][None, :, None], positions) for key in ("q", "k"))
+    close(q[0, :, 0], arrays["q_rot"], atol=1e-3)
+    close(k[0, :, 0], arrays["k_rot"], atol=1e-3)
+    close(jnp.einsum("bthc,bshc->ts", q, k) / np.sqrt(channels), arrays["logits"], atol=1e-3)
+
+
+# Near relatives
+
+
+def by_head(x):
+    """Returns ``[B, T, H, C]`` of an array that has heads second, or none."""
+    return np.float32(x[:, :, None] if x.ndim == 3 else by_token(x))
+
+
+def relative(golden, encoding, factors=(1.0, 1.0), names=("q_rot", "k_rot"), atol=1e-4):
+    """Compares rotated queries and keys, which the code multiplies by factors, and products."""
+    arrays, _ = common.golden(golden)
+    q, k = (jnp.asarray(by_head(arrays[key])) for key in "qk")
+    results = layer(encoding, q, k, k, scale=1.0)
+    for key, name, factor in zip(("q_rot", "k_rot"), names, factors, strict=True):
+        close(results[key], by_head(arrays[name]) * factor, rtol=1e-4, atol=1e-5)
+    expected = arrays["logits_unscaled"]
+    close(results["logits"].reshape(expected.shape), expected, rtol=1e-4, atol=atol)
+
+
+@pytest.mark.parametrize("name", ["xpos_torchscale_d32_T20", "xpos_xt_d32_T16", "xpos_ret_d16_T12"])
+def test_xpos(name):
+    """Three codes agree; they move both sides' exponents by half the length, for the range."""
+    arrays, params = common.golden(name)
+    C, T, scale_base = params["head_dim"], params["T"], params["scale_base"]
+    zeta = (np.arange(0, C, 2) + 0.4 * C) / (1.4 * C)
+    if "zeta" in arrays:
+        close(zeta, arrays["zeta"])
+    moved = np.repeat(zeta ** (T // 2 / scale_base), 2)
+    encoding = posenc_jax.make("xpos", head_dim=C, scale_base=scale_base)
+    relative(name, encoding, factors=(moved, 1 / moved), atol=2e-5)
+
+
+def test_fope():
+    arrays, params = common.golden("fope_h2_d32_L64")
+    sizes = dict(num_heads=params["heads"], train_length=params["train_length"])
+    encoding = of_rope(params, "fope", padding="ones", rngs=nnx.Rngs(0), **sizes)
+    cos, _ = encoding.tokens(jnp.ones((1, 1), jnp.int32), length=1).made
+    close(np.arccos(cos[0, 0]), arrays["inv_freq_kept"])
+    load(encoding, {key: arrays[key] for key in ("cos_coef", "sin_coef")})
+    relative("fope_h2_d32_L64", encoding)
+
+
+def test_fope_matrices_are_drawn_as_released():
+    """Matrices lie near the identity, or every n-th row of it if frequencies outnumber pairs."""
+    arrays, params = common.golden("fope_h2_d32_L64")
+    gain = params["gain"]
+
+    def draw(head_dim, train_length):
+        sizes = dict(num_heads=2, head_dim=head_dim, train_length=train_length)
+        encoding = posenc_jax.make("fope", rngs=nnx.Rngs(0), **sizes)
+        assert type(encoding.cos_coef) is nnx.Variable  # no parameter
+        return np.asarray([encoding.cos_coef[...], encoding.sin_coef[...]])
+
+    theirs = np.asarray([arrays["cos_coef"], arrays["sin_coef"]]) - np.eye(5)
+    ours = draw(params["head_dim"], params["train_length"]) - np.eye(5)
+    for noise in (theirs, ours):
+        close(noise.std(), gain * np.sqrt(2 / (5 * (5 + 2))), rtol=0.15)
+        close(noise.mean(), 0, atol=0.02)
+
+    many = draw(head_dim=64, train_length=100_000)  # 32 of 32 pairs kept, 16 may turn
+    assert many.shape == (2, 2, 32, 16)
+    identity = np.zeros((32, 16))
+    identity[np.arange(0, 32, 2), np.arange(16)] = 1
+    close((many - identity).std(), gain * np.sqrt(2 / (16 * (32 + 2))), rtol=0.1)
+
+
+def test_pope():
+    """A phase past either end of a turn is at the end; both ends are the same."""
+    arrays, params = common.golden("pope_h2_T8_d8")
+    sizes = dict(num_heads=params["heads"], head_dim=params["head_dim"], rngs=nnx.Rngs(0))
+    encoding = posenc_jax.make("pope", **sizes)
+    assert not encoding.phase[...].any()
+    load(encoding, {"phase": arrays["learned_bias"][:, 0]})
+    relative("pope_h2_T8_d8", encoding, names=("q_polar", "k_polar"))
+
+    drawn = common.build("pope", trained=False).phase[...]
+    assert (drawn <= 0).all() and (drawn >= -2 * np.pi).all() and np.ptp(drawn) > 5
+    x = jnp.asarray(common.normal(0, 1, 3, params["heads"], params["head_dim"]))
+    at_ends = []
+    for phase in (1.0, 0.0, -7.0, -2 * np.pi):
+        load(encoding, {"phase": np.full(encoding.phase.shape, phase)})
+        at_ends.append(layer(encoding, x, x, x)["k_rot"])
+    for keys in at_ends[1:]:
+        close(keys, at_ends[0], rtol=1e-4, atol=1e-5)

@@ -66,12 +66,7 @@ def load(encoder, weights):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "seqpe_encoder_1d",
-        "seqpe_encoder_1d_bi",
-        "seqpe_encoder_1d_masked",
-        "seqpe_encoder_2d",
-    ],
+    ["seqpe_encoder_1d", "seqpe_encoder_1d_bi", "seqpe_encoder_1d_masked", "seqpe_encoder_2d"],
 )
 def test_encoder(name):
     """The vectors are read off as what is added to token embeddings of zero."""
@@ -116,9 +111,7 @@ def test_digits():
         for direction in ("causal", "bi"):
             for padding in ("pad", "nopad"):
                 mask = visible(
-                    written[None],
-                    bidirectional=direction == "bi",
-                    mask_padding=padding == "pad",
+                    written[None], bidirectional=direction == "bi", mask_padding=padding == "pad"
                 )[0]
                 expected = arrays[f"mask_{axes}_{direction}_{padding}mask"]
                 np.testing.assert_array_equal(np.broadcast_to(mask, expected.shape), expected)
