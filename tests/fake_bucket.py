@@ -28,8 +28,8 @@ class Objects(MemoryFileSystem):
     @classmethod
     def generation(cls, name: str) -> int:
         """Returns when an object was written, in microseconds; 0 where there is none."""
-        found = cls.store.get(name)
-        return int(1e6 * found.modified.timestamp()) if found else 0
+        item = cls.store.get(name)
+        return int(1e6 * item.modified.timestamp()) if item else 0
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

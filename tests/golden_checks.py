@@ -16,7 +16,7 @@ ONE_HEAD = Side(None, num_heads=1, num_kv_heads=1, is_query=True)
 
 def close(actual, expected, rtol=1e-5, atol=1e-6):
     """Compares with a golden array, as float64 numbers."""
-    np.testing.assert_allclose(np.asarray(actual, np.float64), expected, rtol=rtol, atol=atol)
+    common.close(np.asarray(actual, np.float64), expected, rtol=rtol, atol=atol)
 
 
 # Where the index has none.

@@ -1,4 +1,4 @@
-"""Compares biases by distance with other people's code."""
+"""Compares biases by distance, and positions at the input, with other people's code."""
 
 import common
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from golden_checks import close, load
 
 import posenc_jax
 from posenc_jax.encodings.bias.kerple import inverse_exponent, inverse_positive
+from posenc_jax.positions import text
 
 
 def nothing(arrays, params):
@@ -129,3 +130,30 @@ def test_kerple_parameters_stay_in_range():
     close(at_two[[0, 3]], [2**0.01, 4.0])
     published = jnp.array([0.011, 0.5, 1.0, 1.99])
     close(encoding.p_of(inverse_exponent(published)), published, rtol=1e-4)
+
+
+# Positions at the input
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "layout"),
+    [
+        ("sinusoidal_interleaved_T64_d32", "table", "interleaved"),
+        ("sinusoidal_half_T20_d64", "table_unscaled", "half"),
+    ],
+)
+def test_sinusoidal(name, key, layout):
+    arrays, _ = common.golden(name)
+    T, D = arrays[key].shape
+    encoding = posenc_jax.make("sinusoidal", model_dim=D, layout=layout)
+    x_BTD = common.normal(0, 1, T, D)
+    tokens = encoding.tokens(text(T))
+    close(encoding.embed(x_BTD, tokens), arrays[key] + np.sqrt(D) * x_BTD[0, None], atol=1e-5)
+
+
+def test_sinusoidal_of_x_transformers_is_a_scaled_table():
+    arrays, _ = common.golden("sinusoidal_half_T20_d64")
+    encoding = posenc_jax.make("sinusoidal", model_dim=64, layout="half", token_scale=1.0)
+    tokens = encoding.tokens(text(20))
+    table = encoding.embed(jnp.zeros((1, 20, 64)), tokens)[0]
+    close(np.asarray(table) * arrays["scale"], arrays["table_scaled"])

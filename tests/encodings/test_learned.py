@@ -5,8 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.positions import text
-
 T = 24
 
 
@@ -14,22 +12,15 @@ def embed(encoding, x_BTD, positions):
     return encoding.embed(x_BTD, encoding.tokens(positions))
 
 
-def test_learned_positions_out_of_range_eagerly():
-    encoding = common.build("learned", out_of_range="error")
-    x_BTD = jnp.asarray(common.normal(0, 2, T, common.WIDTH))
-    expected = x_BTD + encoding.table[...][None, :T]
-    np.testing.assert_allclose(embed(encoding, x_BTD, text(T)), expected)
-    for bad in (text(T, start=common.TRAIN_LENGTH - T + 1), text(T, start=-1), text(T) + 0.5):
-        common.refuses("position", lambda bad=bad: embed(encoding, x_BTD, np.float32(bad)))
-
-
-def test_learned_positions_out_of_range_compiled():
+def test_learned_positions_out_of_range():
     encoding = common.build("learned", out_of_range="error")
     x_BTD = jnp.zeros((1, 5, common.WIDTH))
     positions = jnp.array([[-1.0, 0.0, 31.0, 32.0, 2.5]])
     rows = np.asarray(jax.jit(embed)(encoding, x_BTD, positions))[0]
     assert np.isnan(rows[[0, 3, 4]]).all()
     np.testing.assert_allclose(rows[[1, 2]], encoding.table[...][np.array([0, 31])], rtol=0)
+    for bad in positions[0, [0, 3, 4]]:
+        common.refuses("position", lambda p=bad: embed(encoding, x_BTD[:, :1], p[None, None]))
 
 
 def test_learned_positions_clamped():

@@ -1,7 +1,6 @@
 """Tests lengths that frequencies adapt to, and traced bases: exact, or refused."""
 
 import dataclasses
-import functools
 import os
 
 import common
@@ -16,14 +15,12 @@ from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import (
     DynamicNTK,
     Frequencies,
-    PositionInterpolation,
     Proportional,
     Resonance,
     geometric,
 )
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import text
-from posenc_jax.registry import own_keywords
 
 # What conftest.py turns off.
 XLA_TRIES_HARD = {"xla_backend_optimization_level": 3}
@@ -53,19 +50,18 @@ def test_an_array_says_what_an_int_says(name, options):
     """The compiler may try hard: the method lives on sums that it must not rearrange."""
     encoding = adapting(name)
     prepare = jax.jit(lambda p, n: encoding.tokens(p, length=n).made, compiler_options=options)
-    for length in (2048, 4096, 8192, 1_000_003, 2**21):
+    for length in (4096, 8192, 2**21):
         rng = np.random.default_rng(length)
         positions = np.append(rng.integers(0, length, 200), [1, length - 1])[None].astype(np.int32)
         exact = encoding.tokens(positions, length=length).made
         traced = prepare(positions, jnp.full((1, 1), length, jnp.float32))
         for one, other in zip(traced, exact, strict=True):
-            np.testing.assert_allclose(one, other, rtol=0, atol=1.2e-6)
+            common.close(one, other, rtol=0, atol=1.2e-6)
 
 
-@pytest.mark.parametrize("name", ["dynamic_ntk", "dynamic_yarn"])
-def test_the_default_length_of_long_documents(name):
+def test_the_default_length_of_long_documents():
     """The default length is an array, found from the positions of each document."""
-    encoding = adapting(name)
+    encoding = adapting("dynamic_yarn")
     rng = np.random.default_rng(0)
     first, second = (np.append(rng.integers(0, last, 50), last) for last in (8_191, 2_000_000))
     positions = np.concatenate([first, second])[None].astype(np.int32)
@@ -74,10 +70,10 @@ def test_the_default_length_of_long_documents(name):
     for part, length in ((slice(51), 8192), (slice(51, None), 2_000_001)):
         exact = encoding.tokens(positions[:, part], length=length).made
         for one, other in zip(tokens.made, exact, strict=True):
-            np.testing.assert_allclose(one[:, part], other, rtol=0, atol=1.2e-6)
+            common.close(one[:, part], other, rtol=0, atol=1.2e-6)
 
 
-@pytest.mark.parametrize("name", ADAPTING)
+@pytest.mark.parametrize("name", ["dynamic_ntk", "longrope"])
 def test_a_mark_for_padding_is_no_length(name):
     encoding = adapting(name)
     positions = np.array([[0, 1, 2, 2**30]])
@@ -94,10 +90,7 @@ def test_a_mark_for_padding_is_no_length(name):
 # Bases that are traced
 
 
-@pytest.mark.parametrize(
-    "frequencies",
-    [None, PositionInterpolation(8.0), Proportional(0.5), DynamicNTK(32), Resonance()],
-)
+@pytest.mark.parametrize("frequencies", [None, Proportional(0.5), DynamicNTK(32), Resonance()])
 def test_a_scan_over_layers_of_different_bases(frequencies):
     positions = np.array([[0, 3, 77, 1_000_003, 2**21 - 1]], np.int32)
     bases = [10_000.0, 1_000_000.0]
@@ -109,58 +102,18 @@ def test_a_scan_over_layers_of_different_bases(frequencies):
     _, traced = jax.lax.scan(lambda _, base: (None, tables(base)), None, jnp.array(bases))
     for layer, base in enumerate(bases):
         for one, other in zip(traced, tables(base), strict=True):
-            np.testing.assert_allclose(one[layer], other, rtol=0, atol=1.2e-6)
+            common.close(one[layer], other, rtol=0, atol=1.2e-6)
 
 
 MUST_KNOW_THE_BASE = ["yarn", "hope", "llama3", "ntk_by_parts", "fope", "longrope2"]
 
 
-OF_A_BASE = [
-    name
-    for name in common.one_of_each_program()
-    if "base" in own_keywords(name) and name not in MUST_KNOW_THE_BASE
-]
-
-
-def layer_of_base(name, base):
-    x_BTD = jnp.asarray(common.normal(0, 1, 40, common.WIDTH))
-    encoding = common.build(name, base=base, trained=False)
-    return common.attention.__wrapped__(encoding, x_BTD, text(40))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def in_a_scan(name, bases):
-    return jax.lax.scan(lambda _, base: (None, layer_of_base(name, base)), None, bases)[1]
-
-
-@pytest.mark.parametrize("name", OF_A_BASE[::3])
-def test_attention_in_a_scan_over_bases(name):
-    bases = [100.0, 1e6]
-    expected = jax.jit(lambda: [layer_of_base(name, base) for base in bases])()
-    results = in_a_scan(name, jnp.array(bases))
-    np.testing.assert_allclose(results, np.stack(expected), atol=1e-5)
-
-
-@pytest.mark.parametrize("name", MUST_KNOW_THE_BASE)
+@pytest.mark.parametrize("name", MUST_KNOW_THE_BASE[::2])
 def test_rules_that_must_know_the_base_say_so(name):
     def prepare(base):
         return common.build(name, base=base, trained=False).tokens(text(3), length=3).made
 
     common.refuses("base", lambda: jax.eval_shape(prepare, 100.0))
-
-
-@pytest.mark.slow
-def test_the_derivative_by_a_traced_base():
-    """The derivative is exact to float32: d cos(p w) / d base = -p sin(p w) dw / d base."""
-    positions, i = np.array([[5]], np.int32), np.arange(4)
-
-    def cosines(base):
-        return RoPE(head_dim=8, base=base).tokens(positions, length=6).made[0][0, 0, 0]
-
-    rate = 50.0 ** (-i / 4)
-    expected = -5 * np.sin(5 * rate) * (-i / 4) * rate / 50
-    for jacobian in (jax.jacfwd, jax.jacrev):
-        np.testing.assert_allclose(jacobian(cosines)(50.0), expected, rtol=1e-5, atol=1e-7)
 
 
 # A rule is one class
@@ -195,7 +148,7 @@ def test_double_arithmetic():
 
     for actual, expected in zip(compute(Double.of(x), Double.of(y)), exact, strict=True):
         actual = np.asarray(actual.high, np.float64) + np.asarray(actual.low, np.float64)
-        np.testing.assert_allclose(actual, expected, rtol=2e-13, atol=1e-14)
+        common.close(actual, expected, rtol=2e-13, atol=1e-14)
     exponents = rng.uniform(-20, 20, 2000)
     power = double.exp(Double.of(exponents))
     power = np.asarray(power.high, np.float64) + np.asarray(power.low, np.float64)

@@ -18,10 +18,7 @@ from posenc_jax import registry
 ROOT = Path(__file__).parents[2]  # ``common`` reads the registry, which is not complete yet
 FILES = [
     *(f"encodings/test_{name}.py" for name in ("probe", "float64", "transformations")),
-    "adapters/test_linen.py",
-    "attention/test_fused.py",
-    "test_describe.py",
-    "test_tokens.py",
+    *(f"attention/test_{name}.py" for name in ("fused", "implementations", "meshes")),
 ]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import posenc_jax
-from posenc_jax.positions import cameras, story_time, text
+from posenc_jax.positions import cameras, story_time
 
 CAMERAS, ROWS, COLUMNS, TIMES = 3, 2, 2, 6
 B, T, H, C = 2, CAMERAS * ROWS * COLUMNS, 2, 16 + TIMES
@@ -85,9 +85,7 @@ def test_attention_is_that_of_matrices_of_pairs():
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         expected[b] = np.einsum("hts,tsij,shj->thi", weights, pairs, v[b])
-    np.testing.assert_allclose(
-        attended(make(), positions_of(), *heads()), expected, rtol=1e-4, atol=1e-4
-    )
+    common.close(attended(make(), positions_of(), *heads()), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_no_choice_of_world_axes_or_of_time_zero_shows():
@@ -98,34 +96,13 @@ def test_no_choice_of_world_axes_or_of_time_zero_shows():
         positions_of(PATCHES + np.array([7.25, 3, 5], np.float32)),
     ):
         actual = attended(encoding, moved, *heads())
-        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
+        common.close(actual, expected, rtol=1e-3, atol=1e-3)
     for other, positions in (
         (encoding, positions_of(viewmats=VIEWMATS @ rigid(B, CAMERAS))),
         (encoding, positions_of(PATCHES * np.array([2, 1, 1], np.float32))),
         (encoding, positions_of(intrinsics=None, image_size=None)),
-        (make(base=4.0), positions_of()),
-        (make(time_base=10.0), positions_of()),
     ):
         assert np.abs(attended(other, positions, *heads()) - expected).max() > 1e-2
-
-
-def test_in_tiles():
-    """Output agrees, and so do gradients by queries, keys, values and cameras."""
-    encoding, weights = make(), common.normal(3, B, T, H, C)
-
-    def loss(implementation, viewmats, *sides):
-        tokens = encoding.tokens(positions_of(viewmats=viewmats))
-        run = dict(causal=False, implementation=implementation)
-        return (posenc_jax.attend(encoding, *sides, tokens, **run) * weights).sum()
-
-    def run(implementation):
-        gradient = jax.value_and_grad(loss, argnums=(1, 2, 3, 4))
-        return jax.jit(gradient, static_argnums=0)(implementation, jnp.float32(VIEWMATS), *heads())
-
-    expected = run("dense")
-    actual = run("blockwise")
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
 
 
 def test_gradient_by_a_camera():
@@ -133,23 +110,21 @@ def test_gradient_by_a_camera():
     encoding, direction = make(), common.normal(4, B, CAMERAS, 4, 4)
     direction[..., 3, :] = 0
 
+    @jax.jit
+    @jax.value_and_grad
     def total(viewmats):
         return (attended(encoding, positions_of(viewmats=viewmats), *heads()) ** 2).sum()
 
-    viewmats = jnp.float32(VIEWMATS)
-    step = 1e-2 * direction
-    difference = jax.jit(total)(viewmats + step) - jax.jit(total)(viewmats - step)
-    slope = (jax.jit(jax.grad(total))(viewmats) * direction).sum()
+    viewmats, step = jnp.float32(VIEWMATS), 1e-2 * direction
+    difference = total(viewmats + step)[0] - total(viewmats - step)[0]
+    slope = (total(viewmats)[1] * direction).sum()
     np.testing.assert_allclose(slope, difference / 2e-2, rtol=2e-2)
 
 
 NO_CAMERA = {"intrinsics": None, "image_size": None}
 BAD = {
-    "positions": {"patches": text(T)},
     "viewmats": {"viewmats": VIEWMATS * np.array([1, 1, 1, 2])[:, None]},
     "viewmats=5": {"viewmats": rigid(B, 5)} | NO_CAMERA,
-    "viewmats must": {"viewmats": VIEWMATS[0]},
-    "intrinsics": {"intrinsics": INTRINSICS[0]},
     "image_size": {"image_size": None},
 }
 

@@ -17,9 +17,8 @@ def place(encoding, positions, key=None, length=None):
     return np.asarray(jax.jit(encoding.draw)(jnp.asarray(positions), key, length))
 
 
-@pytest.mark.parametrize("count", [1, 7, 100])
-@pytest.mark.parametrize("key", KEYS)
-def test_a_draw_is_ascending_different_and_below_the_limit(key, count):
+@pytest.mark.parametrize(("count", "key"), [(7, None), (100, KEYS[1])])
+def test_a_draw_is_ascending_different_and_below_the_limit(count, key):
     encoding = common.build("randomized", max_length=100)
     drawn = place(encoding, text(count), key)[0]
     assert drawn.shape == (count,) and drawn.dtype == np.float32
@@ -76,19 +75,6 @@ def test_positions_outside_the_draw():
         common.refuses("position", lambda p=bad: encoding.draw(jnp.array([[0.0, p]]), length=10))
     common.refuses("length", lambda: encoding.draw(text(65)))
     assert np.isnan(place(encoding, text(65))).all()
-
-
-@pytest.mark.slow
-def test_is_the_wrapped_scheme_on_drawn_positions():
-    x_BTD = 0.5 * common.normal(0, 1, 24, common.WIDTH)
-    for name in ("rope", "sinusoidal", "learned", "alibi", "transformer_xl"):
-        inner = common.build(name, train_length=256)
-        encoding = common.build("randomized", over=inner, max_length=256, trained=False)
-        assert encoding.inner is inner and encoding.per_layer == inner.per_layer
-        assert encoding.hooks() == inner.hooks() | {"prepare"}
-        drawn = encoding.tokens(text(24)).positions
-        expected = common.attention(inner, x_BTD, drawn)
-        np.testing.assert_allclose(common.attention(encoding, x_BTD, text(24)), expected, 1e-6)
 
 
 def test_names_mappings_and_configs():

@@ -33,32 +33,22 @@ SMALL = dict(encoder_layers=1, num_pivots=8, num_candidates=8, num_offsets=8)
 # Positions
 
 
-@pytest.mark.slow
-def test_positions_outside_the_digits_eagerly():
-    encoding = common.build("seqpe", max_position=500)
-    encoding.tokens(jnp.array([[0, 500, 999]]), length=1)
-    for bad in (-1, 1000, 0.5):
-        positions = jnp.array([[0, bad]])
-        common.refuses(f"position {bad}", lambda p=positions: encoding.tokens(p, length=1))
-
-
-@pytest.mark.parametrize("num_axes", [1, 2])
-def test_positions_outside_the_digits_compiled(num_axes):
-    encoding = common.build("seqpe", max_position=500, num_axes=num_axes)
+def test_positions_outside_the_digits():
+    encoding = common.build("seqpe", max_position=500, num_axes=2)
     positions = jnp.array([[-1.0, 0.0, 999.0, 1000.0, 2.5]])
-    if num_axes == 2:
-        positions = jnp.stack([jnp.full((1, 5), 7.0), positions], axis=-1)
+    positions = jnp.stack([jnp.full((1, 5), 7.0), positions], axis=-1)
     pe_q, _ = jax.jit(lambda e, p: e.tokens(p, length=1).made)(encoding, positions)
     isnan = np.isnan(pe_q[0]).reshape(5, -1)
     assert isnan[[0, 3, 4]].all() and not isnan[[1, 2]].any()
+    for bad in (-1, 1000, 0.5):
+        two_axes = jnp.array([[[0, 0], [0, bad]]])
+        common.refuses(f"position {bad}", lambda p=two_axes: encoding.tokens(p, length=1))
 
 
-@pytest.mark.parametrize("num_axes", [1, 2])
-def test_long_rows_are_encoded_in_pieces(monkeypatch, num_axes):
+def test_long_rows_are_encoded_in_pieces(monkeypatch):
     """Pieces have five positions each, and the last is not full."""
-    encoder = common.build("seqpe", num_axes=num_axes).encoder
-    shape = (2, 12) if num_axes == 1 else (2, 12, num_axes)
-    positions = np.random.default_rng(0).integers(0, 20_000, shape)
+    encoder = common.build("seqpe").encoder
+    positions = np.random.default_rng(0).integers(0, 20_000, (2, 12))
 
     def results():
         def loss(encoder):
@@ -70,7 +60,7 @@ def test_long_rows_are_encoded_in_pieces(monkeypatch, num_axes):
     whole = results()
     monkeypatch.setattr(seqpe_encoder, "PIECE", 5)
     for actual, expected in zip(jax.tree.leaves(results()), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+        common.close(actual, expected, rtol=1e-4)
 
 
 # The random shift
@@ -105,44 +95,15 @@ def test_a_tenth_of_the_steps_is_shifted():
 # What the objectives are computed at
 
 
-@pytest.mark.parametrize("num_axes", [1, 2])
-@pytest.mark.parametrize("modes", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
+@pytest.mark.parametrize(
+    ("num_axes", "modes"), [(2, (1.0, 0.0, 0.0)), (1, (0.0, 1.0, 0.0)), (2, (0.0, 0.0, 1.0))]
+)
 def test_candidates_are_other_positions_in_range(num_axes, modes):
     pivots = jax.random.randint(KEYS[0], (num_axes, 50), 0, 40)
     candidates = candidates_of(KEYS[1], pivots, 32, 40, modes)
     assert candidates.shape == (num_axes, 50, 32)
     assert candidates.min() == 0 and candidates.max() == 39
     assert squared_distances(pivots, candidates).min() >= 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("num_axes", "share"), [(1, 0.6), (2, 0.2)])
-def test_share_of_the_windows(num_axes, share):
-    """A window is narrower than what is drawn from everywhere."""
-    pivots = jax.random.randint(KEYS[0], (num_axes, 500), 0, 10**6)
-    candidates = np.asarray(candidates_of(KEYS[1], pivots, 8, 10**6)[0])
-    is_narrow = np.ptp(candidates, axis=1) < 256
-    assert abs(is_narrow.mean() - share) < 0.06
-
-
-@pytest.mark.slow
-def test_edits_are_a_quarter_of_the_candidates_of_their_mode():
-    pivots = jax.random.randint(KEYS[0], (1, 500), 0, 10**6)
-    mixed = candidates_of(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))[0]
-    plain = candidates_of(KEYS[1], pivots, 8, 10**6, (1.0, 0.0, 0.0))[0]
-    is_edited = np.asarray(mixed != plain)
-    assert is_edited[:, :2].mean() > 0.5 and not is_edited[:, 2:].any()
-
-
-@pytest.mark.slow
-def test_hard_candidates_are_not_the_nearest():
-    pivots = jax.random.randint(KEYS[0], (1, 200), 0, 10**6)
-    candidates = candidates_of(KEYS[1], pivots, 8, 10**6, (0.0, 1.0, 0.0))
-    plain = candidates_of(KEYS[1], pivots, 8, 10**6, (1.0, 0.0, 0.0))
-    far, of_plain = (squared_distances(pivots, item) for item in (candidates, plain))
-    is_edited = np.asarray(candidates != plain)[0]
-    nearest_plain = np.broadcast_to(of_plain[:, 2:].min(-1, keepdims=True), is_edited.shape)
-    assert (np.asarray(far)[is_edited] > nearest_plain[is_edited]).all()
 
 
 def neighbours(number: str) -> set[str]:
@@ -160,7 +121,7 @@ def neighbours(number: str) -> set[str]:
     return {str(int(item or "0")) for item in outcome}
 
 
-@pytest.mark.parametrize("pivot", [7, 40, 385])
+@pytest.mark.parametrize("pivot", [7, 385])
 def test_edits_are_one_to_three_edits_of_the_digits(pivot):
     edits = edits_of(KEYS[0], jnp.array([[pivot]]), 4000, 5000)
     outcome = {str(n) for n in np.unique(edits)}
@@ -184,7 +145,7 @@ def test_a_window_is_narrow_and_its_places_differ(num_axes):
 
 
 @pytest.mark.parametrize(
-    ("num_axes", "train_length", "side"), [(1, 60, 60), (2, 60, 7), (2, 64, 8), (3, 125, 5)]
+    ("num_axes", "train_length", "side"), [(1, 60, 60), (2, 60, 7), (3, 125, 5)]
 )
 def test_the_training_block_is_trained_as_a_whole(num_axes, train_length, side):
     encoding = common.build("seqpe", num_axes=num_axes, train_length=train_length)
@@ -217,29 +178,16 @@ def descend(encoding, keys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_axes", [1, 2])
-def test_objectives_have_gradients_and_fall(num_axes):
-    """Positions are fresh in every step; on two axes, which take longer, they are the same."""
-    encoding = common.build("seqpe", num_axes=num_axes, max_position=1000, trained=False, **SMALL)
-    keys = jax.random.split(jax.random.key(3), 150) if num_axes == 1 else [KEYS[0]] * 60
+def test_objectives_have_gradients_and_fall():
+    """Positions are fresh in every step."""
+    encoding = common.build("seqpe", max_position=1000, trained=False, **SMALL)
+    keys = jax.random.split(jax.random.key(3), 150)
     losses, gradients = zip(*descend(encoding, keys), strict=True)
     for path, g in common.parameter_paths(gradients[20]):
         assert np.isfinite(g).all(), path
         assert ("pe_qk" in path) == (np.abs(g).max() == 0), path
     chance = 0.1 * np.log(8)
     assert np.mean(losses[-20:]) < 0.8 * min(chance, np.mean(losses[:5]))
-
-
-@pytest.mark.slow
-def test_each_objective_has_its_weight():
-    both, *one = (
-        common.build("seqpe", contrastive_weight=a, transfer_weight=b, **SMALL)
-        for a, b in ((0.3, 0.2), (1.0, 0.0), (0.0, 1.0))
-    )
-    aux_loss = jax.jit(lambda encoding: encoding.aux_loss(KEYS[0]))
-    contrastive, transfer = (aux_loss(item) for item in one)
-    assert contrastive > 0 and transfer > 0
-    np.testing.assert_allclose(aux_loss(both), 0.3 * contrastive + 0.2 * transfer, 1e-5)
 
 
 def test_teacher_is_the_training_block_and_student_lies_outside(monkeypatch):

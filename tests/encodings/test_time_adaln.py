@@ -53,7 +53,7 @@ def test_equation(frames, source_frames):
             for name in ("scale", "shift")
         )
         expected[row, token] = normed(x[row, token].astype(np.float64)) * (1 + scale) + shift
-    np.testing.assert_allclose(run(module, x, times), expected, rtol=1e-5, atol=1e-5)
+    common.close(run(module, x, times), expected)
     # Tokens of a frame share their time, and no other does.
     other = times.copy()
     other[:, -1] += 1
@@ -63,15 +63,14 @@ def test_equation(frames, source_frames):
 
 def test_starts_as_a_layer_norm_and_learns():
     module, x, times = build(), common.normal(0, B, T, D), times_of(4, rows=1)
-    np.testing.assert_allclose(run(module, x, times), normed(x), rtol=1e-4, atol=1e-5)
+    common.close(run(module, x, times), normed(x), rtol=1e-4)
     weights = common.normal(1, B, T, D)
     gradient = jax.grad(lambda m: (m(x, times) * weights).sum())(module)
     for name in ("scale", "shift"):
         assert np.abs(getattr(gradient, name).outer.kernel[...]).max() > 1e-2
 
 
-BAD = {"frames": ({}, 5), "frames=24": ({}, 24), "source_frames=4": ({"source_frames": 4}, 6)}
-BAD |= {"source_frames=0": ({"source_frames": 0}, 4), "time_scale": ({"time_scale": 0.0}, 4)}
+BAD = {"frames": ({}, 5), "source_frames=4": ({"source_frames": 4}, 6)}
 
 
 @pytest.mark.parametrize("word", BAD)

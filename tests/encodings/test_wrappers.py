@@ -19,20 +19,7 @@ B, T = 2, 24
 TOKEN_IDS = np.arange(B * T, dtype=np.int32).reshape(B, T)
 
 
-@pytest.mark.parametrize("name", common.one_of_each_kind()[::3])
-def test_a_wrapper_that_changes_nothing(name):
-    inner = common.build(name)
-    x_BTD = 0.5 * common.normal(0, B, T, common.WIDTH)
-    output = common.attention(Wrapper(inner), x_BTD, text(T))
-    close(output, common.attention(inner, x_BTD, text(T)))
-    for attribute in ("per_layer", "whole_rows", "stacked"):
-        assert getattr(Wrapper(inner), attribute) == getattr(inner, attribute)
-    assert Wrapper(inner).hooks() == inner.hooks()
-
-
-@pytest.mark.parametrize(
-    ("name", "over"), [("logn", "fox"), ("ssmax", {"name": "path", "rank": 3}), ("logn", "t5")]
-)
+@pytest.mark.parametrize(("name", "over"), [("ssmax", {"name": "path", "rank": 3}), ("logn", "t5")])
 def test_over_a_scheme_with_parameters(name, over):
     """Each layer has its own parameters where the inner or the outer scheme has such."""
     encoding = common.build(name, num_layers=3, over=over)
@@ -72,8 +59,8 @@ def test_what_layers_share_is_in_one_encoding():
         posenc_jax.Layers(pattern(rope))
 
 
-@pytest.mark.parametrize("over", ["rope", "alibi", "fox", "prope", "randomized"])
-@pytest.mark.parametrize("name", ["logn", "ssmax", "llama4_temperature", "soft_cap", "randomized"])
+@pytest.mark.parametrize("over", ["rope", "fox", "prope"])
+@pytest.mark.parametrize("name", ["logn", "soft_cap", "randomized"])
 def test_the_hooks_of_a_wrapper(name, over):
     """A wrapper has its hooks and those beneath; only what reads the layer's input asks for it."""
     given = {"soft_cap": "score", "randomized": "prepare"}.get(name, "rotate")

@@ -85,9 +85,7 @@ class FIRE(NoPE):
 
 SCHEMES = {
     "alibi": Scheme(
-        ALiBi(),
-        [{}, {"num_heads": 6, "slope_scale": 0.25}],
-        {"slope_scale": Alternative(0.25)},
+        ALiBi(), [{}, {"num_heads": 6, "slope_scale": 0.25}], {"slope_scale": Alternative(0.25)}
     ),
     "t5": Scheme(
         T5(),

@@ -219,8 +219,6 @@ SCHEMES = {
         {"gate": Alternative("key")},
     ),
     "transformer_xl": Scheme(
-        TransformerXL(),
-        [{}, {"base": 300.0, "num_heads": 2}],
-        {"base": Alternative(100.0)},
+        TransformerXL(), [{}, {"base": 300.0, "num_heads": 2}], {"base": Alternative(100.0)}
     ),
 }

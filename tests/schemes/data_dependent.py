@@ -188,11 +188,7 @@ SCHEMES = {
             {"num_kv_heads": 2, "rank": 5, "width": 1},
             {"num_kv_heads": 1, "rank": None, "width": 4, "forget_gate": True},
         ],
-        {
-            "rank": Alternative(None),
-            "width": Alternative(2),
-            "forget_gate": Alternative(True),
-        },
+        {"rank": Alternative(None), "width": Alternative(2), "forget_gate": Alternative(True)},
         reads_positions=False,
     ),
     "selective_rope": Scheme(

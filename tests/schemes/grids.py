@@ -198,10 +198,7 @@ SCHEMES = {
             {"out_of_range": "interpolate", "grid": (4, 6)},
             {"out_of_range": "interpolate", "grid": (3, 2, 5)},
         ],
-        {
-            "out_of_range": Alternative("interpolate"),
-            "grid": Alternative((4, 6), num_axes=2),
-        },
+        {"out_of_range": Alternative("interpolate"), "grid": Alternative((4, 6), num_axes=2)},
         overrides={"out_of_range": "clamp"},
         whole_positions_only=True,
         shift_invariant=False,

@@ -36,5 +36,5 @@ SCHEMES = {
         [{}, {"over": "alibi", "num_kv_heads": 2}],
         {"over": Alternative("alibi")},
         mixes_keys=True,
-    ),
+    )
 }

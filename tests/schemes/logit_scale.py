@@ -131,11 +131,7 @@ SCHEMES = {
     "beam_scale": Scheme(
         BeamScale(),
         [{"scale": 16.0, "exponent": 0.5}, {"scale": 3.0, "exponent": 1.5, "over": "rope"}],
-        {
-            "over": Alternative("rope"),
-            "scale": Alternative(30.0),
-            "exponent": Alternative(2.0),
-        },
+        {"over": Alternative("rope"), "scale": Alternative(30.0), "exponent": Alternative(2.0)},
         overrides={"scale": 3.0, "exponent": 1.0},
         shift_invariant=False,
     ),

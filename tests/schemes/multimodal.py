@@ -160,10 +160,7 @@ SCHEMES = {
             {"order": (2, 0, 1), "sections": (2, 1, 3), "rotary_dim": 12, "frequencies": YARN},
             {"order": (1, 2, 0)},
         ],
-        axes(
-            sections=Alternative((3, 1, 0), num_axes=3),
-            order=Alternative((1, 0, 2), num_axes=3),
-        ),
+        axes(sections=Alternative((3, 1, 0), num_axes=3), order=Alternative((1, 0, 2), num_axes=3)),
         num_axes=3,
     ),
     "mhrope": Scheme(

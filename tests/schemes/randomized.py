@@ -48,5 +48,5 @@ SCHEMES = {
         whole_positions_only=True,
         depends_on_batch=True,
         shift_invariant=False,
-    ),
+    )
 }

@@ -151,9 +151,7 @@ SCHEMES = {
         },
     ),
     "hope": Scheme(
-        HoPE(),
-        [{}, {"cut_cycles": 0.2, "base": 300.0}],
-        ROPE | {"cut_cycles": Alternative(0.1)},
+        HoPE(), [{}, {"cut_cycles": 0.2, "base": 300.0}], ROPE | {"cut_cycles": Alternative(0.1)}
     ),
     "p_rope": Scheme(
         Proportional(),

@@ -124,9 +124,7 @@ SHORT_FACTOR = (1.0, 1.0, 1.05, 1.1, 1.2, 1.2, 1.3, 1.5)
 SCHEMES = {
     "dynamic_pi": Scheme(DynamicPI(), [{}, {"base": 300.0, "rotary_dim": 12}], ROPE),
     "ntk_critical": Scheme(
-        NTKCritical(),
-        [{}, {"factor": 8.0, "base": 300.0, "rotary_dim": 12}],
-        ROPE | FACTOR,
+        NTKCritical(), [{}, {"factor": 8.0, "base": 300.0, "rotary_dim": 12}], ROPE | FACTOR
     ),
     "ntk_by_parts": Scheme(
         NTKByParts(),

@@ -126,5 +126,5 @@ SCHEMES = {
         overrides={"encoder_layers": 1},  # of 2, to compile half as much
         whole_positions_only=True,
         shift_invariant=False,
-    ),
+    )
 }
