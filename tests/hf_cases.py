@@ -28,6 +28,8 @@ PHI3 |= dict(max_position_embeddings=131072, original_max_position_embeddings=40
 PHI3 |= dict(rope_scaling=dict(type="longrope", **FACTORS))
 QWEN2_VL = dict(model_type="qwen2_vl", hidden_size=1536, num_attention_heads=12, rope_theta=1e6)
 QWEN2_VL |= dict(rope_scaling=dict(type="mrope", mrope_section=[16, 24, 24]))
+REWRITTEN = {"rope_scaling": QWEN2_VL["rope_scaling"] | {"rope_type": "default"}}
+QWEN3 = ("rope", dict(head_dim=128))  # as its class fills in
 QWEN3_VL = dict(head_dim=128, base=5e6, sections=(24, 20, 20))
 AXES = dict(sections=(1, 2, 1))
 ERNIE = dict(model_type="ernie4_5_vl_moe_text", head_dim=8)  # row, column, time
@@ -72,11 +74,15 @@ GEMMA3 = dict(model_type="gemma3_text", head_dim=256)
 OF_KINDS = {"full_attention": LINEAR, "sliding_attention": {}}
 WHOLE = {"full_attention": LINEAR | {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}
 BESIDE = dict(rope_theta=1e6, rope_local_base_freq=1e4)
+OF_TEXT = dict(model_type="gemma3_text", hidden_size=2560, num_hidden_layers=34)
+OF_TEXT |= dict(rope_scaling=LINEAR, sliding_window=1024)  # the rest is filled in by its class
 GEMMAS = [GEMMA3 | {"rope_parameters": WHOLE}, GEMMA3 | BESIDE | {"rope_scaling": LINEAR}]
 GEMMAS += [GEMMA3 | BESIDE | {"rope_parameters": OF_KINDS}]
+GEMMAS += [{"model_type": "gemma3", "text_config": OF_TEXT}]
 PI, NEAR = ("pi", dict(head_dim=256, base=1e6, factor=8.0)), ("rope", dict(head_dim=256))
 OLMO3 = dict(model_type="olmo3", head_dim=8, rope_theta=5e5, rope_scaling=YARN)
 OLMO3 |= {"layer_types": ["sliding_attention"] * 3 + ["full_attention"]}
+BY_KIND = {"full_attention": YARN, "sliding_attention": LINEAR}
 OLMO3_FULL = dict(head_dim=8, base=5e5, factor=4.0, train_length=512)
 COHERE2 = dict(model_type="cohere2", head_dim=8, rope_theta=5e4, sliding_window=4096)
 EXAONE4 = dict(model_type="exaone4", head_dim=8, rope_theta=1e6)
@@ -123,6 +129,9 @@ READ = [
     # Keys of single models
     (PHI3, {}, "longrope", dict(head_dim=96, train_length=4096, factor=32.0, **FACTORS)),
     (QWEN2_VL, {}, "mrope", dict(head_dim=128, base=1e6)),
+    # As transformers itself rewrites it.
+    (QWEN2_VL | REWRITTEN, {}, "mrope", dict(head_dim=128, base=1e6)),
+    (dict(model_type="qwen3", hidden_size=64, num_attention_heads=2, rope_theta=1e4), {}, *QWEN3),
     (dict(model_type="qwen3_vl_text", head_dim=128, rope_theta=5e6), {}, "i_mrope", QWEN3_VL),
     (ERNIE, {}, "videorope", ERNIE_AXES),
     (NEOX, {}, "rope", dict(head_dim=64, rotary_dim=16)),
@@ -163,6 +172,7 @@ READ = [
     ({"rope_parameters": {"full_attention": None}}, FULL | HEAD, "nope", {}),
     *((OLMO3, told, "yarn", OLMO3_FULL) for told in (FULL, {"layer": 3})),
     *((OLMO3, told, "rope", HEAD | {"base": 5e5}) for told in (SLIDING, {"layer": 0})),
+    (OLMO3 | {"rope_scaling": BY_KIND}, SLIDING, "pi", HEAD | dict(base=5e5, factor=8.0)),
     (COHERE2, FULL, "nope", {}),
     (COHERE2, SLIDING, "rope", INTERLEAVED | {"base": 5e4}),
     (COHERE2 | {"layer_types": ["full_attention"] * 2}, {}, "nope", {}),
@@ -170,6 +180,8 @@ READ = [
     (EXAONE4 | {"sliding_window": 4096}, FULL, "nope", {}),
     *((config, {"layer": 6}, "rope", HEAD | {"base": 2e6}) for config in SMOLLM3S),
     *((config, {"layer": 7}, "nope", {}) for config in SMOLLM3S),
+    (SMOLLM3 | {"no_rope_layers": [1] * 8}, {}, "rope", HEAD | {"base": 2e6}),
+    (SMOLLM3 | {"no_rope_layers": []}, {"layer": 3}, "nope", {}),
     *((WARM, told, "llama4_temperature", OF_WARM) for told in (FULL, {"layer": 3})),
     *((LLAMA4, told, "llama4_temperature", {}) for told in (FULL, {"layer": 3})),
     (LLAMA4 | {"attn_temperature_tuning": False}, FULL, "nope", {}),

@@ -141,7 +141,7 @@ def mpt(config, weights, ids):
     for i in range(config["n_layers"]):
         layer = f"transformer.blocks.{i}"
         qkv = w.linear(f"{layer}.attn.Wqkv", w.layer_norm(f"{layer}.norm_1", x, epsilon))
-        q, k, v = (_heads(each, config["n_heads"]) for each in jnp.split(qkv, 3, axis=-1))
+        q, k, v = (_heads(part, config["n_heads"]) for part in jnp.split(qkv, 3, axis=-1))
         out = posenc_jax.attend(encoding, q, k, v, tokens)
         x = x + w.linear(f"{layer}.attn.out_proj", _joined(out))
         h = w.linear(f"{layer}.ffn.up_proj", w.layer_norm(f"{layer}.norm_2", x, epsilon))

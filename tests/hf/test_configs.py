@@ -153,6 +153,8 @@ def test_ministral_scales_queries_from_the_start_of_each_step():
         dict(model_type="ministral3", head_dim=8, rope_parameters=hf_cases.SCALED_QUERIES)
     )
     assert_same(encoding.inner, "yarn", head_dim=8, base=1e6, factor=16.0, train_length=4)
+    vouched = from_hf(dict(head_dim=8, rope_parameters=hf_cases.SCALED_QUERIES), layout="half")
+    assert nnx.split(vouched)[0] == nnx.split(encoding)[0]
     ones = np.ones((1, 12, 1, 8), np.float32)
     tokens = encoding.tokens(np.arange(12)[None])
     sides = [posenc_jax.Side(None, 1, 1, is_query) for is_query in (True, False)]

@@ -61,5 +61,4 @@ def test_what_has_no_frequencies_of_its_own_is_refused(name, keys):
         config |= {"use_rope": False}
     else:
         config |= {"rope_scaling": keys | {"original_max_position_embeddings": 512, "factor": 4.0}}
-    with pytest.raises(ValueError, match=name):
-        vectors(Case(config))
+    common.refuses(name, lambda: vectors(Case(config)))

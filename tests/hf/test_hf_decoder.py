@@ -14,104 +14,42 @@ from posenc_jax.positions import text
 from posenc_jax.pretrained import decoder, gguf, weights
 from posenc_jax.pretrained.write import extended, rope_parameters
 
-
-def sized(model_type, vocab, width, mlp, layers, heads, kv_heads, epsilon, theta, length, **more):
-    return {
-        "model_type": model_type,
-        "vocab_size": vocab,
-        "hidden_size": width,
-        "intermediate_size": mlp,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "rms_norm_eps": epsilon,
-        "rope_theta": theta,
-        "max_position_embeddings": length,
-        "hidden_act": "silu",
-    } | more
+SIZES = "model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads"
+SIZES += " num_key_value_heads rms_norm_eps rope_theta max_position_embeddings hidden_act"
 
 
-SMOLLM2 = sized(
-    *("llama", 49152, 576, 1536, 30, 9, 3, 1e-5, 100000, 8192),
-    architectures=["LlamaForCausalLM"],
-    attention_bias=False,
-    initializer_range=0.041666666666666664,
-    mlp_bias=False,
-    rope_interleaved=False,
-    rope_scaling=None,
-    tie_word_embeddings=True,
-    torch_dtype="bfloat16",
-)
-LLAMA3_SCALING = {
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-    "rope_type": "llama3",
-}
-LLAMA31_8B = sized(
-    *("llama", 128256, 4096, 14336, 32, 32, 8, 1e-5, 5e5, 131072),
-    rope_scaling=LLAMA3_SCALING,
-    tie_word_embeddings=False,
-)
-MISTRAL_7B = sized(
-    *("mistral", 32000, 4096, 14336, 32, 32, 8, 1e-5, 1e4, 32768),
-    sliding_window=4096,
-    tie_word_embeddings=False,
-)
-QWEN25_7B = sized(
-    *("qwen2", 152064, 3584, 18944, 28, 28, 4, 1e-6, 1e6, 32768),
-    sliding_window=131072,
-    use_sliding_window=False,
-    max_window_layers=28,
-    tie_word_embeddings=False,
-)
-QWEN3_8B = sized(
-    *("qwen3", 151936, 4096, 12288, 36, 32, 8, 1e-6, 1e6, 40960),
-    head_dim=128,
-    attention_bias=False,
-    sliding_window=None,
-    use_sliding_window=False,
-    max_window_layers=36,
-    tie_word_embeddings=False,
-)
-OLMO2_7B = sized(
-    *("olmo2", 100352, 4096, 11008, 32, 32, 32, 1e-6, 5e5, 4096),
-    attention_bias=False,
-    rope_scaling=None,
-    tie_word_embeddings=False,
-)
-PHI3_MINI = sized(
-    *("phi3", 32064, 3072, 8192, 32, 32, 32, 1e-5, 1e4, 4096),
-    auto_map={"AutoConfig": "configuration_phi3.Phi3Config"},
-    embd_pdrop=0.0,
-    original_max_position_embeddings=4096,
-    rope_scaling=None,
-    sliding_window=2047,
-    tie_word_embeddings=False,
-)
-PHI4_MINI = sized(
-    *("phi3", 200064, 3072, 8192, 32, 24, 8, 1e-5, 1e4, 131072),
-    full_attn_mod=1,
-    interpolate_factor=1,
-    lm_head_bias=False,
-    original_max_position_embeddings=4096,
-    partial_rotary_factor=0.75,
-    rope_scaling={"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [32.0] * 48},
-    sliding_window=262144,
-    tie_word_embeddings=True,
-)
-SMOLLM3_3B = sized(
-    *("smollm3", 128256, 2048, 11008, 36, 16, 4, 1e-6, 5e6, 65536),
-    bos_token_id=None,
-    layer_types=["full_attention"] * 36,
-    max_window_layers=28,
-    no_rope_layer_interval=4,
-    no_rope_layers=[1, 1, 1, 0] * 9,
-    sliding_window=None,
-    use_sliding_window=False,
-)
-# As many parameters as each is published with.
+def sized(*sizes, **more):
+    return dict(zip(SIZES.split(), (*sizes, "silu"), strict=True)) | more
+
+
+UNTIED = dict(tie_word_embeddings=False)
+NO_BIAS = dict(attention_bias=False, rope_scaling=None)
+NO_WINDOW = dict(use_sliding_window=False, sliding_window=None)
+SMOLLM2 = sized(*("llama", 49152, 576, 1536, 30, 9, 3, 1e-5, 100000, 8192), **NO_BIAS)
+SMOLLM2 |= dict(architectures=["LlamaForCausalLM"], mlp_bias=False, rope_interleaved=False)
+SMOLLM2 |= dict(initializer_range=0.04, tie_word_embeddings=True, torch_dtype="bfloat16")
+LLAMA31_8B = sized(*("llama", 128256, 4096, 14336, 32, 32, 8, 1e-5, 5e5, 131072), **UNTIED)
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
+LLAMA31_8B |= {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 8192}}
+MISTRAL_7B = sized(*("mistral", 32000, 4096, 14336, 32, 32, 8, 1e-5, 1e4, 32768), **UNTIED)
+MISTRAL_7B |= dict(sliding_window=4096)
+QWEN25_7B = sized(*("qwen2", 152064, 3584, 18944, 28, 28, 4, 1e-6, 1e6, 32768), **UNTIED)
+QWEN25_7B |= dict(sliding_window=131072, use_sliding_window=False, max_window_layers=28)
+QWEN3_8B = sized(*("qwen3", 151936, 4096, 12288, 36, 32, 8, 1e-6, 1e6, 40960), **UNTIED)
+QWEN3_8B |= dict(head_dim=128, attention_bias=False, max_window_layers=36) | NO_WINDOW
+OLMO2_7B = sized(*("olmo2", 100352, 4096, 11008, 32, 32, 32, 1e-6, 5e5, 4096), **UNTIED, **NO_BIAS)
+PHI3_MINI = sized(*("phi3", 32064, 3072, 8192, 32, 32, 32, 1e-5, 1e4, 4096), **UNTIED)
+PHI3_MINI |= dict(auto_map={"AutoConfig": "configuration_phi3.Phi3Config"}, embd_pdrop=0.0)
+PHI3_MINI |= dict(original_max_position_embeddings=4096, rope_scaling=None, sliding_window=2047)
+PHI4_MINI = sized(*("phi3", 200064, 3072, 8192, 32, 24, 8, 1e-5, 1e4, 131072))
+PHI4_MINI |= dict(full_attn_mod=1, interpolate_factor=1, lm_head_bias=False)
+PHI4_MINI |= dict(original_max_position_embeddings=4096, partial_rotary_factor=0.75)
+LONGROPE = {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [32.0] * 48}
+PHI4_MINI |= dict(sliding_window=262144, tie_word_embeddings=True, rope_scaling=LONGROPE)
+SMOLLM3_3B = sized(*("smollm3", 128256, 2048, 11008, 36, 16, 4, 1e-6, 5e6, 65536), **NO_WINDOW)
+SMOLLM3_3B |= dict(bos_token_id=None, layer_types=["full_attention"] * 36, max_window_layers=28)
+SMOLLM3_3B |= dict(no_rope_layer_interval=4, no_rope_layers=[1, 1, 1, 0] * 9)
+# The numbers of parameters that they are published with.
 PUBLISHED = [
     (SMOLLM2, 134_515_008),
     (LLAMA31_8B, 8_030_261_248),
