@@ -43,8 +43,8 @@ _SIZES = words("""
     attention_head_dim kv_channels mlp_layer_types prefix_dense_sliding_window_pattern floor_scale
     attn_scale n_embd n_head d_model n_heads num_heads max_seq_len n_positions n_layer n_layers
     attention_chunk_size attn_layer_indices attn_layer_offset attn_layer_period block_types
-    local_attention cross_attention_layers full_attn_idxs global_attn_every_n_layers max_window_layers
-    sliding_window_pattern use_bidirectional_attention use_sliding_window
+    cross_attention_layers full_attn_idxs global_attn_every_n_layers max_window_layers
+    local_attention sliding_window_pattern use_bidirectional_attention use_sliding_window
 """)
 
 
