@@ -138,7 +138,7 @@ def tokens_of(encoding, positions, segment_ids=None, **options):
 def plain(encoding, q, k, v, tokens, *, window=None):
     """Attends as a textbook has it."""
     H, K = q.shape[2], k.shape[2]
-    q_side, k_side = (Side(None, H, K, is_query=each) for each in (True, False))
+    q_side, k_side = (Side(None, H, K, is_query) for is_query in (True, False))
     scale = q.shape[-1] ** -0.5
     q, k = encoding.rotate(q, tokens, q_side), encoding.rotate(k, tokens, k_side)
     v = encoding.rotate_values(v, tokens, k_side)
@@ -147,10 +147,10 @@ def plain(encoding, q, k, v, tokens, *, window=None):
     logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), tile)
     index = tokens.order()
     ahead = index[:, None, :, None] - index[:, None, None, :]
-    seen = (ahead >= 0) & (ahead < (window or q.shape[1]))
+    shown = (ahead >= 0) & (ahead < (window or q.shape[1]))
     segment_ids = tokens.segment_ids
-    seen &= segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    weights = jax.nn.softmax(jnp.where(seen, logits, -jnp.inf))
+    shown &= segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+    weights = jax.nn.softmax(jnp.where(shown, logits, -jnp.inf))
     out = encoding.mix(jnp.einsum("bhts,bshc->bthc", weights, v), weights, tile)
     return encoding.rotate_back(out, tokens, q_side)
 
@@ -165,7 +165,7 @@ def close(actual, expected, tolerance=2e-5):
     """Compares outputs and gradients, as ``jax.value_and_grad`` returns both."""
     (_, output), gradients = actual
     (_, expected_output), expected_gradients = expected
-    np.testing.assert_allclose(output, expected_output, rtol=0, atol=1e-5)
+    common.close(output, expected_output, rtol=0)
     close_gradients(gradients, expected_gradients, tolerance)
 
 

@@ -45,9 +45,8 @@ def tiled(implementation="blockwise", block=BLOCK, **rule):
     return functools.partial(posenc_jax.attend, implementation=implementation, **rule)
 
 
-@pytest.mark.parametrize("name", ["shaw"])
-def test_with_the_flags_that_users_have(name):
-    encoding = common.build(name, num_kv_heads=2)
+def test_with_the_flags_that_users_have():
+    encoding = common.build("shaw", num_kv_heads=2)
     options = dict(static_argnums=0, compiler_options=common.USUAL_FLAGS)
     usual = jax.jit(value_and_gradients.__wrapped__, **options)
     close(usual(tiled(), encoding, *sides()), value_and_gradients(tiled(), encoding, *sides()))
@@ -61,10 +60,10 @@ FAR = {
 }
 
 
-@pytest.mark.parametrize(("name", "own"), FAR.items(), ids=FAR)
-def test_tiles_in_which_all_keys_are_far(name, own):
+@pytest.mark.parametrize(("name", "keywords"), FAR.items(), ids=FAR)
+def test_tiles_in_which_all_keys_are_far(name, keywords):
     """The nearest key is at the distance from which all are alike, or one nearer."""
-    encoding = common.build(name, num_kv_heads=2, **own)
+    encoding = common.build(name, num_kv_heads=2, **keywords)
     attend = tiled(block=8)
     for gap in (4, 5):
         positions = np.broadcast_to(np.arange(T) + gap * (np.arange(T) // 8), (B, T))
@@ -72,16 +71,14 @@ def test_tiles_in_which_all_keys_are_far(name, own):
         close(value_and_gradients(attend, encoding, *sides(), positions=positions), expected)
 
 
-@pytest.mark.parametrize("name", ["alibi", "shaw"])
-def test_window(name):
-    encoding = common.build(name, num_kv_heads=2)
+def test_window():
+    encoding = common.build("shaw", num_kv_heads=2)
     expected = value_and_gradients(functools.partial(plain, window=9), encoding, *sides())
     close(value_and_gradients(tiled(window=9), encoding, *sides()), expected)
 
 
-@pytest.mark.parametrize("name", ["shaw", "fox"])
-def test_bfloat16(name):
-    encoding = common.build(name, num_kv_heads=2)
+def test_bfloat16():
+    encoding = common.build("shaw", num_kv_heads=2)
     exact = value_and_gradients(tiled(), encoding, *sides())
     (_, output), gradients = value_and_gradients(tiled(), encoding, *sides(dtype=jnp.bfloat16))
     assert output.dtype == gradients[1].dtype == jnp.bfloat16
@@ -91,10 +88,9 @@ def test_bfloat16(name):
         assert error < 2e-2
 
 
-@pytest.mark.parametrize(("name", "keywords"), [("t5", {"bidirectional": True}), ("shaw", {})])
-def test_queries_and_keys_of_different_lengths(name, keywords):
+def test_queries_and_keys_of_different_lengths():
     """Some of the heads attend, not causally, under a scale that is an array with a gradient."""
-    encoding, heads = common.build(name, **keywords), jnp.array([3, 1])
+    encoding, heads = common.build("t5", bidirectional=True), jnp.array([3, 1])
     q, k, v = sides(num_kv_heads=4, q_length=21)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -109,18 +105,15 @@ def test_queries_and_keys_of_different_lengths(name, keywords):
         return jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))(*arguments)
 
     expected, actual = (
-        value_and_gradients(tiled(each), encoding, q, k, v, jnp.asarray(0.3))
-        for each in ("dense", "blockwise")
+        value_and_gradients(tiled(name), encoding, q, k, v, jnp.asarray(0.3))
+        for name in ("dense", "blockwise")
     )
     close_gradients(actual, expected)
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [
-        ("shaw", AxisType.Auto),
-        *((name, AxisType.Explicit) for name in ("t5", "deberta", "fox")),
-    ],
+    [("shaw", AxisType.Auto), ("deberta", AxisType.Explicit), ("fox", AxisType.Explicit)],
 )
 def test_on_a_mesh(name, kind):
     """The batch lies on one axis; every operation must know where its result lies."""
@@ -155,22 +148,18 @@ def test_explicit_mesh_with_shared_kv_heads_and_many_tokens():
         return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
 
     expected = gradients(*arguments)
-    for spec in (("data",), ("data", None, "model")):
-        mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
-        with jax.set_mesh(mesh):
-            placed = [
-                jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec))) for x in arguments[1:]
-            ]
-            actual = gradients(encoding, *placed)
-        close_gradients(actual, expected)
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    with jax.set_mesh(mesh):
+        place = NamedSharding(mesh, PartitionSpec("data", None, "model"))
+        actual = gradients(encoding, *(jax.device_put(x, place) for x in arguments[1:]))
+    close_gradients(actual, expected)
 
 
-@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
-def test_a_scan_over_layers_of_different_windows(implementation):
+def test_a_scan_over_layers_of_different_windows():
     """The window is traced, as it is for Gemma's layers under one scan."""
     encoding, (q, k, v) = common.build("alibi"), sides(4)
     windows = np.array([3, T, 9], np.int32)
-    attend = tiled(implementation)
+    attend = tiled()
 
     def layer(encoding, x, window):
         tokens = encoding.tokens(text(T))
@@ -186,7 +175,7 @@ def test_a_scan_over_layers_of_different_windows(implementation):
         return (q**2).sum()
 
     actual, expected = (
-        jax.jit(jax.value_and_grad(each, argnums=1))(encoding, q) for each in (scanned, one_by_one)
+        jax.jit(jax.value_and_grad(run, argnums=1))(encoding, q) for run in (scanned, one_by_one)
     )
     close_gradients(actual, expected)
 
@@ -211,23 +200,10 @@ def test_the_forms_of_a_cpu_are_not_in_a_program_for_a_tpu(length):
     assert "optimization_barrier" not in lowered_for("tpu", length)
 
 
-def test_one_core_has_smaller_tiles_on_a_cpu_alone(monkeypatch):
-    def tiles_of(platform):
-        program = lowered_for(platform, 1024)
-        return [size for size in (128, 256, 512) if f"x{size}x{size}xf" in program]
-
-    common.set_cores(monkeypatch, 2)
-    assert tiles_of("cpu") == tiles_of("tpu") == [512]
-    common.set_cores(monkeypatch, 1)
-    assert tiles_of("cpu") == [128]
-    assert tiles_of("tpu") == [512]
-
-
-@pytest.mark.parametrize("name", ["t5", "fox"])
-def test_values_and_gradients_of_one_core(monkeypatch, name):
+def test_values_and_gradients_of_one_core(monkeypatch):
     """There are five tiles a row; the last begins within the one before it."""
     common.set_cores(monkeypatch, 1)
-    encoding = common.build(name, num_heads=2)
+    encoding = common.build("fox", num_heads=2)
     assert_equals_dense(blockwise, encoding, Case(T=600, S=600))
 
 

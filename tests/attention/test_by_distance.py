@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from common import close
 
 import posenc_jax
 from posenc_jax.attention.blockwise import blockwise
@@ -15,12 +15,7 @@ from posenc_jax.encodings.bias.by_distance import bias_by_distance
 from posenc_jax.positions import text
 
 BY_DISTANCE = ("t5", "kerple_log", "kerple_power", "sandwich")
-each_bias = pytest.mark.parametrize("name", BY_DISTANCE)
 B, T = 2, 8
-
-
-def close(actual, expected, rtol=1e-5, atol=1e-5):
-    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
 def positions(kind, length, start):
@@ -51,19 +46,21 @@ def of_pairs(encoding, q_positions, k_positions):
     return jax.vmap(of_row)(jnp.asarray(q_positions), jnp.asarray(k_positions))
 
 
-@each_bias
+TILES = [
+    (("consecutive", 7, 5), ("consecutive", 10, 0)),
+    (("consecutive", 10, -4), ("consecutive", 3, 6)),
+    (("consecutive", 1, 5), ("consecutive", 6, 0)),
+    (("consecutive", 6, 0), ("consecutive", 1, 0)),
+    (("a gap", 7, 5), ("consecutive", 10, 0)),
+    (("consecutive", 7, 5), ("backwards", 10, 0)),
+    (("fractional", 7, 5), ("consecutive", 10, 0)),
+    (("two rows", 7, 5), ("two rows", 10, 0)),
+]
+
+
 @pytest.mark.parametrize(
-    ("queries", "keys"),
-    [
-        (("consecutive", 7, 5), ("consecutive", 10, 0)),
-        (("consecutive", 10, -4), ("consecutive", 3, 6)),
-        (("consecutive", 1, 5), ("consecutive", 6, 0)),
-        (("consecutive", 6, 0), ("consecutive", 1, 0)),
-        (("a gap", 7, 5), ("consecutive", 10, 0)),
-        (("consecutive", 7, 5), ("backwards", 10, 0)),
-        (("fractional", 7, 5), ("consecutive", 10, 0)),
-        (("two rows", 7, 5), ("two rows", 10, 0)),
-    ],
+    ("name", "queries", "keys"),
+    [("t5", *tile) for tile in TILES] + [(name, *TILES[0]) for name in BY_DISTANCE[1:]],
 )
 def test_a_tile_has_the_bias_of_each_pair(name, queries, keys):
     """Queries and keys differ in number, and in where they start."""
@@ -73,21 +70,20 @@ def test_a_tile_has_the_bias_of_each_pair(name, queries, keys):
     weights = common.normal(0, len(q_positions), common.HEADS, T, S)
 
     def loss(encoding, form):
-        seen = form(encoding, q_positions, k_positions)
-        return (weights * seen).sum(), seen
+        bias = form(encoding, q_positions, k_positions)
+        return (weights * bias).sum(), bias
 
-    (gradient, seen), (expected_gradient, expected) = (
+    (gradient, bias), (expected_gradient, expected) = (
         jax.jit(jax.grad(functools.partial(loss, form=form), has_aux=True))(encoding)
         for form in (of_tile, of_pairs)
     )
-    close(seen, expected)
+    close(bias, expected)
     jax.tree.map(functools.partial(close, atol=1e-4), gradient, expected_gradient)
 
 
-@each_bias
-def test_parts_of_a_text_in_tiles(name):
+def test_parts_of_a_text_in_tiles():
     """Queries from the middle of a text agree in tiles that do not divide it, as do gradients."""
-    encoding, length, start, T = common.build(name), 20, 9, 7
+    encoding, length, start, T = common.build("t5"), 20, 9, 7
     heads = (T, length, length)
     q, k, v = (common.normal(i, 2, n, common.HEADS, 8) for i, n in enumerate(heads))
 
@@ -120,43 +116,22 @@ def test_consecutive_positions_are_computed_once_for_each_distance(positions, co
         counts.append(distance_N.size)
         return distance_N[None]
 
-    class Seen(posenc_jax.Encoding):
+    class Counted(posenc_jax.Encoding):
         def score(self, logits_BHTS, tile):
             return logits_BHTS + bias_by_distance(function, tile)
 
-    tokens = Seen().tokens(positions.astype(np.float32) if count == 6 else positions)
+    tokens = Counted().tokens(positions.astype(np.float32) if count == 6 else positions)
     one = jnp.zeros((1, 6, 1, 8))
-    bias = posenc_jax.logits(Seen(), one, one, tokens)[0, 0]
+    bias = posenc_jax.logits(Counted(), one, one, tokens)[0, 0]
     np.testing.assert_array_equal(bias, positions[0][:, None] - positions[0][None])
     assert counts == [count]
 
 
-@pytest.mark.parametrize("name", [*BY_DISTANCE, "fire"])
-def test_consecutive_positions_on_a_mesh_of_explicit_axes(name):
-    """The batch and the heads are sharded; positions and parameters are on every device."""
-    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
-    encoding = common.build(name)
-    heads = [common.normal(i, B, T, common.HEADS, common.HEAD_DIM) for i in range(3)]
-
-    @jax.jit
-    @jax.grad
-    def gradient(arguments):
-        encoding, heads = arguments
-        out = posenc_jax.attend(encoding, *heads, encoding.tokens(text(T)))
-        return (out**2).sum()
-
-    expected = gradient((encoding, heads))
-    with jax.set_mesh(mesh):
-        layout = NamedSharding(mesh, PartitionSpec("data", None, "model"))
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        placed = jax.device_put(encoding, everywhere), jax.device_put(heads, layout)
-        actual = gradient(placed)
-    for one, other in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
-@pytest.mark.parametrize("name", ["alibi", "kerple_log", "kerple_power", "sandwich", "fire"])
+@pytest.mark.parametrize(
+    ("name", "implementation"),
+    [(name, "dense") for name in ("alibi", "kerple_log", "kerple_power", "sandwich", "fire")]
+    + [(name, "blockwise") for name in ("alibi", "fire")],
+)
 def test_gradient_by_positions(name, implementation):
     """The gradient is that of a small step; two tokens are in one place, and move together."""
     encoding = common.moved(common.build(name), 1, by=1.0)
@@ -166,14 +141,14 @@ def test_gradient_by_positions(name, implementation):
     q, k, v, weights = (common.normal(i, B, T, common.HEADS, common.HEAD_DIM) for i in range(2, 6))
 
     @jax.jit
+    @jax.value_and_grad
     def total(positions):
         tokens = encoding.tokens(positions)
         out = posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
         return (out * weights).sum()
 
-    gradient = jax.jit(jax.grad(total))(positions)
+    _, gradient = total(positions)
     assert np.isfinite(gradient).all()
-    difference = total(positions + 1e-2 * direction) - total(positions - 1e-2 * direction)
-    np.testing.assert_allclose(
-        (gradient * direction).sum(), difference / 2e-2, rtol=2e-2, atol=1e-3
-    )
+    after, before = (total(positions + step * direction)[0] for step in (1e-2, -1e-2))
+    slope = (gradient * direction).sum()
+    common.close(slope, (after - before) / 2e-2, rtol=2e-2, atol=1e-3)

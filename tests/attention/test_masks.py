@@ -47,7 +47,6 @@ MASKS = {
         np.repeat(np.repeat(BLOCKS, 8, axis=0), 8, axis=1),
     ),
 }
-SCHEMES = ["rope", "t5_both", "shaw", "fox", "value_rope"]
 
 
 @functools.cache
@@ -59,37 +58,26 @@ def operands(name):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _run(attention, static, encoding, q, k, v, traced):
+    options = dict(static) | traced
+    if "rate" in options:
+        options["dropout"] = options.pop("rate"), options.pop("key")
+
     def loss(encoding, q, k, v):
-        tokens = tokens_of(encoding, text(T))
-        options = dict(static) | traced
-        out = attention(encoding, q, k, v, tokens, **options)
+        out = attention(encoding, q, k, v, tokens_of(encoding, text(T)), **options)
         return (out**2).sum() + out[:, 3].sum(), out
 
     return jax.value_and_grad(loss, argnums=range(4), has_aux=True)(encoding, q, k, v)
 
 
 def run(attention, name, mask=None, **options):
-    """Returns attention and its gradients; functions are static, and arrays traced."""
+    """Returns attention and its gradients; functions are static, arrays and keys are traced."""
     is_static = callable(mask) and not isinstance(mask, jax.tree_util.Partial)
     traced = {} if mask is None or is_static else {"mask": mask}
     if is_static:
         options["mask"] = mask
-    if "dropout" in options:
-        options["dropout"] = Pair(*options["dropout"])
+    if "rate" in options:
+        traced["key"] = KEY
     return _run(attention, tuple(options.items()), *operands(name), traced)
-
-
-class Pair(tuple):
-    """Is a rate and a key that can be compared, because ``jax.jit`` must."""
-
-    def __new__(cls, rate, key):
-        return super().__new__(cls, (rate, key))
-
-    def __hash__(self):
-        return hash((self[0], jax.random.key_data(self[1]).tobytes()))
-
-    def __eq__(self, other):
-        return hash(self) == hash(other)
 
 
 def by(implementation):
@@ -110,7 +98,7 @@ def written_out(encoding, q, k, v, tokens, *, mask):
     return posenc_jax.combine(encoding, weights, v, tokens)
 
 
-@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize("name", ["rope", "shaw"])
 def test_a_mask_is_that_of_a_textbook(name):
     expected = run(written_out, name, DRAWN)
     for attention in (by_dense, by_tiles):
@@ -164,19 +152,18 @@ def test_a_function_reads_traced_arrays_and_the_order_of_a_part():
         np.testing.assert_allclose(last(attention, q, k, v, lengths), expected[:, -7:], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["rope", "fox"])
-def test_a_ring_takes_a_mask_by_function_and_drops_the_same(name):
-    options = dict(causal=False, dropout=(0.3, KEY))
-    expected = run(by_dense, name, of_prefix, **options)
+def test_a_ring_takes_a_mask_by_function_and_drops_the_same():
+    options = dict(causal=False, rate=0.3)
+    expected = run(by_dense, "fox", of_prefix, **options)
     with jax.set_mesh(mesh_of(context=4)):
-        close(run(by("ring"), name, of_prefix, **options), expected)
-        refuses("mask", lambda: run(by("ring"), name, DRAWN, causal=False))
+        close(run(by("ring"), "fox", of_prefix, **options), expected)
+        refuses("mask", lambda: run(by("ring"), "fox", DRAWN, causal=False))
 
 
 # A window to both sides
 
 
-@pytest.mark.parametrize("window", [(3, 5), (None, 2), (4, None), (0, 0)])
+@pytest.mark.parametrize("window", [(3, 5), (None, 2), (4, None)])
 def test_a_window_to_both_sides(window):
     left, right = (T if side is None else side for side in window)
     ahead = np.arange(T)[:, None] - np.arange(T)
@@ -187,42 +174,35 @@ def test_a_window_to_both_sides(window):
 
 
 def test_a_window_to_both_sides_may_be_traced():
+    """Those of one side are pairs too."""
     encoding, *qkv = operands("rope")
-    tokens = encoding.tokens(text(T))
-    attend = functools.partial(posenc_jax.attend, encoding, *qkv, tokens, causal=False)
-    traced = jax.jit(lambda n: attend(window=(n, n + 1), implementation=TILED))(4)
-    np.testing.assert_allclose(traced, attend(window=(4, 5)), atol=1e-5)
+    attend = functools.partial(posenc_jax.attend, encoding, *qkv, encoding.tokens(text(T)))
 
+    @jax.jit
+    def outputs(n):
+        return [
+            attend(window=(n, n + 1), causal=False, implementation=TILED),
+            attend(window=(4, 5), causal=False),
+            attend(window=(5, 0), implementation=TILED),
+            attend(window=6),
+        ]
 
-def test_one_sided_windows_are_pairs_too():
-    close(run(by_tiles, "rope", window=(5, 0)), run(by_dense, "rope", window=6))
+    traced, both_sides, pair, number = outputs(4)
+    np.testing.assert_allclose(traced, both_sides, atol=1e-5)
+    np.testing.assert_allclose(pair, number, atol=1e-5)
 
 
 # Dropout
 
 
-@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize("name", ["rope", "shaw"])
 def test_dropout_in_tiles_and_in_its_gradients(name):
-    options = dict(dropout=(0.4, KEY), causal=False, window=(20, 30))
-    expected = run(by_dense, name, **options)
+    options = dict(causal=False, window=(20, 30))
+    expected = run(by_dense, name, rate=0.4, **options)
     for attention in (by_cpu, by_tiles) if name == "rope" else (by_tiles,):
-        close(run(attention, name, **options), expected)
-    (_, whole), _ = run(by_dense, name, **options | dict(dropout=(0.0, KEY)))
+        close(run(attention, name, rate=0.4, **options), expected)
+    (_, whole), _ = run(by_dense, name, **options)
     assert abs(expected[0][1] - whole).max() > 0.1
-
-
-def test_gradients_of_dropout_are_those_of_finite_differences():
-    encoding, q, k, v = operands("shaw")
-    direction = jnp.asarray(common.normal(9, *q.shape))
-
-    @jax.jit
-    def loss(by):
-        tokens = tokens_of(encoding, text(T))
-        return (by_tiles(encoding, q + by * direction, k, v, tokens, dropout=(0.4, KEY)) ** 2).sum()
-
-    step = 1e-2
-    expected = (loss(step) - loss(-step)) / (2 * step)
-    np.testing.assert_allclose(jax.grad(loss)(0.0), expected, rtol=2e-2)
 
 
 def test_weights_are_dropped_at_the_rate_and_independently():
@@ -236,16 +216,14 @@ def test_weights_are_dropped_at_the_rate_and_independently():
 
     whole = weights()
     ratio = np.asarray(weights(dropout=(0.25, KEY)) / whole)
-    kept = ratio > 0
-    np.testing.assert_allclose(ratio[kept], 1 / 0.75, rtol=1e-5)
-    assert abs(kept.mean() - 0.75) < 4 * (0.25 * 0.75 / kept.size) ** 0.5
+    left = ratio > 0
+    np.testing.assert_allclose(ratio[left], 1 / 0.75, rtol=1e-5)
+    assert abs(left.mean() - 0.75) < 4 * (0.25 * 0.75 / left.size) ** 0.5
     again, other = (weights(dropout=(0.25, key)) > 0 for key in (KEY, jax.random.key(8)))
-    assert (kept == again).all() and abs((kept == other).mean() - 0.625) < 0.02
+    assert (left == again).all() and abs((left == other).mean() - 0.625) < 0.02
     for axis in range(4):
-        shifted = np.roll(kept, 1, axis=axis)
-        assert abs((kept == shifted).mean() - 0.625) < 0.03
-    old = weights(dropout=(0.25, jax.random.PRNGKey(7))) > 0
-    assert (kept == old).all()
+        shifted = np.roll(left, 1, axis=axis)
+        assert abs((left == shifted).mean() - 0.625) < 0.03
 
 
 def test_a_shard_of_the_heads_drops_what_the_whole_model_drops():
@@ -258,45 +236,16 @@ def test_a_shard_of_the_heads_drops_what_the_whole_model_drops():
     np.testing.assert_allclose(out, whole[:, :, 2:], atol=1e-5)
 
 
-def test_dropout_with_sinks():
-    """The sink takes its share before weights are dropped."""
-    sinks = jnp.asarray(common.normal(3, H))
-    options = dict(dropout=(0.4, KEY))
-    encoding, *qkv = operands("rope")
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def gradients(attention, sinks, *qkv):
-        def loss(sinks, *qkv):
-            tokens = encoding.tokens(text(T))
-            out = attention(encoding, *qkv, tokens, sinks=sinks, **options)
-            return (out**2).sum(), out
-
-        return jax.value_and_grad(loss, argnums=range(4), has_aux=True)(sinks, *qkv)
-
-    close(gradients(by_tiles, sinks, *qkv), gradients(by_dense, sinks, *qkv))
-
-
 # Mistakes
 
 MISTAKES = {
-    "mask": [
-        dict(mask=np.ones((T, T))),
-        dict(mask=np.ones((B, T), bool)),
-        dict(mask=np.ones((1, B, H, T, T), bool)),
-        dict(mask=lambda q_index, k_index: q_index - k_index),
-        dict(mask=of_prefix, implementation="pallas"),
-    ],
-    "window": [
-        dict(window=(3, 3)),
-        dict(window=(3, None)),
-        *(dict(window=bad, causal=False) for bad in ((3,), (-1, 3), (1.5, 2), (True, 2), "32")),
-        dict(window=(3, 3), causal=False, implementation="pallas"),
-    ],
-    "dropout": [
-        *(dict(dropout=bad) for bad in (0.1, (0.1,), (1.0, KEY), (-0.1, KEY), ("0.1", KEY))),
-        dict(dropout=(0.1, KEY), implementation="fused"),
-        dict(dropout=(0.1, KEY), implementation="pallas"),
-    ],
+    "mask": [dict(mask=np.ones((T, T))), dict(mask=np.ones((B, T), bool))]
+    + [dict(mask=lambda q_index, k_index: q_index - k_index)]
+    + [dict(mask=of_prefix, implementation="pallas")],
+    "window": [dict(window=(3, 3)), dict(window=(-1, 3), causal=False)]
+    + [dict(window=(3, 3), causal=False, implementation="pallas")],
+    "dropout": [dict(dropout=bad) for bad in (0.1, (1.0, KEY), (-0.1, KEY))]
+    + [dict(dropout=(0.1, KEY), implementation=name) for name in ("fused", "pallas")],
     "key": [dict(dropout=(0.1, 0))],
 }
 
@@ -321,24 +270,12 @@ def test_a_function_that_reads_traced_arrays_from_outside_is_refused():
     refuses("Partial", lambda: jax.jit(run)(3))
 
 
-def test_a_mask_by_function_needs_an_order():
-    encoding, q, k, v = operands("rope")
-    attend = functools.partial(posenc_jax.attend, encoding, q[:, :7], k, v, causal=False)
-    tokens = encoding.tokens(text(T))
-    refuses("order", lambda: attend(encoding.tokens(text(7)), tokens, mask=of_prefix))
-
-
 def test_one_sided_t5_refuses_later_keys():
-    encoding, *qkv = operands("t5_both")
+    _, *qkv = operands("t5_both")
     one_sided = common.build("t5")
-    tokens = one_sided.tokens(text(T))
-    for implementation in ("dense", "blockwise", "pallas"):
-        options = dict(causal=False, implementation=implementation)
-        attend = functools.partial(posenc_jax.attend, **options)
-        refuses("bidirectional=True", lambda a=attend: a(one_sided, *qkv, tokens))
-        attend(encoding, *qkv, encoding.tokens(text(T)))
-    wrapped = posenc_jax.make("soft_cap", over=one_sided, cap=5.0)
-    refuses("bidirectional", lambda: attend(wrapped, *qkv, wrapped.tokens(text(T))))
+    for encoding in (one_sided, posenc_jax.make("soft_cap", over=one_sided, cap=5.0)):
+        attend = functools.partial(posenc_jax.attend, encoding, *qkv, encoding.tokens(text(T)))
+        refuses("bidirectional", lambda attend=attend: attend(causal=False))
 
 
 def test_absolute_schemes_without_embed_are_named_once():

@@ -52,12 +52,12 @@ def test_operations_know_where_results_lie_on_explicit_axes(name):
     assert out.sharding.spec == PartitionSpec(*spec)
 
 
-@pytest.mark.parametrize("name", kinds[::4])
+@pytest.mark.parametrize("name", kinds[::6])
 def test_values_and_gradients_on_explicit_axes(name):
     assert_equals_one_device(name, AxisType.Explicit)
 
 
-@pytest.mark.parametrize("name", kinds[2::4])
+@pytest.mark.parametrize("name", kinds[3::6])
 def test_values_and_gradients_on_auto_axes(name):
     assert_equals_one_device(name, AxisType.Auto)
 
@@ -72,8 +72,8 @@ def assert_equals_one_device(name, kind):
     out = actual["documents"]
     assert out.sharding.shard_shape(out.shape) == (3, probe.T, heads, common.HEAD_DIM)
     for key in ("documents", "by_input"):
-        each = np.stack([*getattr(expected, key).values()])
-        np.testing.assert_allclose(actual[key], each, rtol=2e-4, atol=1e-4)
+        one_device = np.stack([*getattr(expected, key).values()])
+        common.close(actual[key], one_device, rtol=2e-4, atol=1e-4)
     leaves = map(jax.tree.leaves, (actual["by_parameters"], expected.by_parameters))
     for a, b in zip(*leaves, strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-4 * max(1.0, np.abs(b).max()))
+        common.close(a, b, rtol=2e-4, atol=1e-4 * max(1.0, np.abs(b).max()))

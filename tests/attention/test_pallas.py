@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import schemes
 from attention_cases import IN_KERNELS, SMALLER, Case, slow_unless_quick
+from common import refuses
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from posenc_jax import HeadShard
@@ -23,14 +24,10 @@ def is_refused(name) -> bool:
 
 
 CASES = {
-    "all": ("fire", Case(causal=False)),
     "grouped": ("kerple_log", Case(T=33, S=33, kv_heads=1, scale=0.3)),
     "odd_width": ("sandwich", Case(head_dim=6)),
-    "window": ("alibi", Case(window=18)),
     "window_both_ways": ("alibi", Case(causal=False, window=5)),
-    "some_tokens": ("fox", Case(T=23, S=37, written=False, kv_heads=1)),
     "some_tokens_in_window": ("alibi", Case(T=23, S=37, written=False, window=5, segments=2)),
-    "bfloat16": ("alibi", Case(dtype="bfloat16", kv_heads=1)),
     "bfloat16_reading_keys": ("shaw", Case(dtype="bfloat16", kv_heads=1)),
 }
 
@@ -47,42 +44,25 @@ def test_equals_dense(name, case):
     assert sees_nothing.any() == (not case.written)
 
 
-@pytest.mark.parametrize("name", ["kerple_log", "fox"])
-def test_some_heads_of_the_model(name):
-    shard = HeadShard(build(name, num_heads=4), jnp.array([3, 1]), 4)
+def test_some_heads_of_the_model():
+    shard = HeadShard(build("fox", num_heads=4), jnp.array([3, 1]), 4)
     actual, expected = (
-        jax.jit(functools.partial(Case().run, each))(shard, *Case().operands())
-        for each in (pallas, dense)
+        jax.jit(functools.partial(Case().run, attention))(shard, *Case().operands())
+        for attention in (pallas, dense)
     )
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+    common.close(actual, expected)
 
 
-@pytest.mark.parametrize("name", [name for name in common.SCHEMES if is_refused(name)])
-def test_refused(name):
-    encoding, case = build(name), Case()
-    rows = f"cannot run {type(encoding).__name__}, whose score needs whole rows"
-    message = rows if encoding.whole_rows else f"{type(encoding).__name__} mixes heads and needs"
-    message = "cannot run Wall, which computes the products" if name == "wall" else message
-    with pytest.raises(ValueError, match=message):
-        case.run(pallas, encoding, *case.operands())
-
-
-def test_a_traced_window_is_refused():
-    case = Case(window=jnp.int32(5))
-    with pytest.raises(ValueError, match=r'needs a window that is a Python int.*use "blockwise"'):
-        case.run(pallas, build("alibi"), *case.operands())
-
-
-def test_large_table_is_refused():
-    encoding, case = build("deberta", max_distance=512), Case()
-    with pytest.raises(ValueError, match="cannot look up a table of 1024 rows"):
-        case.run(pallas, encoding, *case.operands())
-
-
-def test_large_network_is_refused():
-    encoding, case = build("swin_v2", hidden=512), Case()
-    with pytest.raises(ValueError, match=r"cannot run SwinV2, whose hooks take \d+ operations"):
-        case.run(pallas, encoding, *case.operands())
+@pytest.mark.parametrize(
+    ("name", "keywords", "case"),
+    [(name, {}, Case()) for name in common.one_of_each_tile() if is_refused(name)]
+    + [("deberta", {"max_distance": 512}, Case()), ("swin_v2", {"hidden": 512}, Case())]
+    + [("alibi", {}, Case(window=jnp.int32(5)))],
+)
+def test_refused(name, keywords, case):
+    """Whole rows, all heads in a tile, large tables and networks, and a traced window are."""
+    encoding = build(name, **keywords)
+    refuses("pallas|mixes heads", lambda: case.run(pallas, encoding, *case.operands()))
 
 
 # What Triton's half of Pallas does not know of.

@@ -40,11 +40,7 @@ def on_mesh(mesh, implementation, *arguments):
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [
-        ("alibi", {"context": 2}),
-        ("alibi", {"context": 8}),
-        *((name, {"data": 2, "context": 4}) for name in ("alibi", "shaw", "cope")),
-    ],
+    [("alibi", {"context": 8})] + [(name, {"data": 2, "context": 4}) for name in ("shaw", "cope")],
 )
 def test_meshes(name, shape):
     """Tokens are in written order; where the batch is sharded too, each device has its own part."""
@@ -88,8 +84,7 @@ def test_zigzag():
     order = zigzag(24, 3)
     assert sorted(order) == list(range(24))
     assert {int((piece + 1).sum()) for piece in order.reshape(3, -1)} == {100}
-    with pytest.raises(ValueError, match="length=20 must be a multiple of 6"):
-        zigzag(20, 3)
+    common.refuses("length=20 must be a multiple of 6", lambda: zigzag(20, 3))
 
 
 def test_bad_meshes():
@@ -97,8 +92,7 @@ def test_bad_meshes():
     run = functools.partial(
         posenc_jax.attend, encoding, q, k, v, tokens_of(encoding, np.arange(30)[None])
     )
-    with pytest.raises(ValueError, match='needs a mesh with an axis "context", not'):
-        run(implementation="ring")
+    common.refuses('needs a mesh with an axis "context", not', lambda: run(implementation="ring"))
     with (
         jax.set_mesh(mesh_of(context=4)),
         pytest.raises(ValueError, match="30 queries do not divide"),
