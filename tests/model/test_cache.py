@@ -18,7 +18,6 @@ from posenc_jax import Encoding
 from posenc_jax.encodings.gated.fox import FoX
 from posenc_jax.model.cache import Cache, Stored
 from posenc_jax.positions import packed, text
-from posenc_jax.registry import PATTERNS
 
 
 def used(cache):
@@ -27,11 +26,10 @@ def used(cache):
 
 
 def close(actual, expected, tolerance=1e-4):
-    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+    common.close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("scan", [False, True])
-@pytest.mark.parametrize("read", [extend, read_chunk], ids=["extend", "read_chunk"])
+@pytest.mark.parametrize(("read", "scan"), [(extend, False), (read_chunk, True)])
 def test_the_cache_is_not_copied(read, scan):
     """A step of six layers needs memory for one layer beside the cache."""
     model = common.build_model("rope", num_layers=6, scan=scan)
@@ -55,7 +53,7 @@ def test_a_step_moves_no_slots_in_memory():
 
 
 def test_gradients_pass_through_the_cache():
-    model = common.build_model("rope")
+    model = common.build_model("rope", num_layers=1)
 
     def loss(model, in_pieces):
         cache, total = Cache.empty(model, B, T), 0.0
@@ -64,7 +62,7 @@ def test_gradients_pass_through_the_cache():
             total += (x_BTD**2).sum()
         return total
 
-    gradients = [jax.jit(jax.grad(loss), static_argnums=1)(model, each) for each in (True, False)]
+    gradients = [jax.jit(jax.grad(loss), static_argnums=1)(model, cut) for cut in (True, False)]
     for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
         close(a, b, 1e-3)
 
@@ -127,8 +125,9 @@ class OfTwoKinds(Encoding):
         return logits_BHTS + of_queries[:, None, :, None] * of_keys[:, None, None]
 
 
-@pytest.mark.parametrize("name", ["own", "soft_cap", "kv_shift"])
-@pytest.mark.parametrize("kind", [OtherGates, OfTwoKinds])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("own", OfTwoKinds), ("soft_cap", OtherGates), ("kv_shift", OfTwoKinds)]
+)
 def test_a_scheme_of_ones_own_with_a_cache(name, kind, monkeypatch):
     monkeypatch.setitem(posenc_jax.REGISTRY, "own", f"{__name__}:{kind.__name__}")
     sizes = dict(num_heads=common.HEADS, model_dim=common.WIDTH, rngs=nnx.Rngs(0))
@@ -140,51 +139,44 @@ def test_a_scheme_of_ones_own_with_a_cache(name, kind, monkeypatch):
     close(in_pieces(model, Cache.empty(model, B, SIZE)), expected)
 
 
-OF_PATTERN: dict[str, dict] = {
-    "irope": dict(interval=2, floor_scale=4),
-    "rnope_swa": dict(interval=2, window=3),
-    "dual_base": dict(interval=2, window=3),
-    "global_nope": dict(interval=2, window=3, num_layers=4, from_end=True),
-    "global_yarn": dict(interval=2, window=3, train_length=4),
-    "beam": dict(interval=2, window=3, num_layers=4, scale=4.0),
-    "flint": dict(window=3, num_layers=4),
-}
-
-
 @pytest.mark.parametrize(
-    ("name", "scan"), [("irope", False), ("beam", False), *((name, True) for name in PATTERNS)]
+    ("name", "scan", "keywords"),
+    [
+        ("irope", False, dict(interval=2, floor_scale=4)),
+        ("dual_base", True, dict(interval=2, window=3)),
+        ("beam", True, dict(interval=2, window=3, num_layers=4, scale=4.0)),
+    ],
 )
-def test_patterns_with_windows(name, scan):
-    layers = posenc_jax.make(name, head_dim=common.HEAD_DIM, **OF_PATTERN[name])
+def test_patterns_with_windows(name, scan, keywords):
+    layers = posenc_jax.make(name, head_dim=common.HEAD_DIM, **keywords)
     model = common.build_model(layers, num_layers=4, num_kv_heads=2, scan=scan, remat=scan)
     expected = common.forward(model, TOKEN_IDS, text(T))
     close(in_pieces(model, Cache.empty(model, B, SIZE), text(T)), expected)
 
 
-@pytest.mark.parametrize("scan", [False, True])
-def test_pattern_of_layers_that_read_and_layers_that_do_not(scan):
+def test_pattern_of_layers_that_read_and_layers_that_do_not():
     gates = common.build("fox", num_layers=2)
     pattern = [gates, common.build("alibi")]
-    model = common.build_model(pattern, num_layers=4, scan=scan)
+    model = common.build_model(pattern, num_layers=4, scan=True)
     cache = Cache.empty(model, B, SIZE)
-    resumes = [True, False] * (1 if scan else 2)
-    assert [kept.state is not None for kept in cache.layers] == resumes
+    resumes = [True, False]
+    assert [stored.state is not None for stored in cache.layers] == resumes
     segmented = Cache.empty(model, B, SIZE, segments=True)
-    assert [kept.x is not None for kept in segmented.layers] == resumes
+    assert [stored.x is not None for stored in segmented.layers] == resumes
     close(in_pieces(model, cache, text(T)), common.forward(model, TOKEN_IDS, text(T)))
 
 
-@pytest.mark.parametrize("name", ["dynamic_ntk", "path", "cope"])
+@pytest.mark.parametrize("name", ["dynamic_ntk", "path"])
 def test_packed_documents(name):
     """The second document starts within a piece; each document has a length of its own."""
-    segment_ids = np.array([[5] * 6 + [3] * 6, [1] * 10 + [2] * 2], np.int32)
+    segment_ids = np.array([[5] * 6 + [3] * 6, [1] * 6 + [2] * 6], np.int32)
     train_length = {"train_length": 4} if name == "dynamic_ntk" else {}
     encoding = common.build(name, num_layers=1, **train_length)
     model = common.build_model(encoding, num_layers=1)
     positions = packed(segment_ids)
     cache = Cache.empty(model, B, SIZE, segments=True)
     steps = in_pieces(model, cache, positions, segment_ids)
-    for row, ends in enumerate([(6, 12), (10, 12)]):
+    for row, ends in enumerate([(6, 12), (6, 12)]):
         for start, end in zip((0, *ends), ends, strict=False):
             alone = TOKEN_IDS[row : row + 1, start:end]
             expected = common.forward(model, alone, text(end - start))
@@ -198,25 +190,14 @@ def test_several_axes_and_fractions_of_positions():
     close(in_pieces(model, cache, positions), common.forward(model, TOKEN_IDS, positions))
 
 
-def test_under_another_encoding():
-    model = common.build_model("rope").under(common.build("fox", num_layers=common.LAYERS))
-    expected = common.forward(model, TOKEN_IDS, text(T))
-    close(in_pieces(model, Cache.empty(model, B, SIZE)), expected)
-
-
 def test_text_whose_positions_are_left_out_knows_its_distances():
     """Slots that are not filled repeat a position, and are not consecutive."""
     model = common.build_model("t5")
     expected = common.forward(model, TOKEN_IDS, text(T))
     close(in_pieces(model, Cache.empty(model, B, SIZE)), expected)
-    given = in_pieces(model, Cache.empty(model, B, SIZE), text(T))
-    close(given, expected)
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("rope", AxisType.Auto), ("fox", AxisType.Auto), ("path", AxisType.Explicit)],
-)
+@pytest.mark.parametrize(("name", "kind"), [("rope", AxisType.Auto), ("path", AxisType.Explicit)])
 def test_on_a_mesh(name, kind):
     """Sequences lie over one axis, and kv heads over the other where XLA may move them there."""
     model = common.build_model(name, scan=True)
@@ -242,53 +223,35 @@ def test_on_a_mesh(name, kind):
             now = slice(start, start + count)
             ids, places = place(TOKEN_IDS[:, now], "data"), text(T)[:, now]
             output, cache = extend(model, ids, cache, places)
-            kept = cache.layers[0].k
-            assert kept.sharding.is_equivalent_to(layers[0].k.sharding, kept.ndim)
+            k = cache.layers[0].k
+            assert k.sharding.is_equivalent_to(layers[0].k.sharding, k.ndim)
             steps.append(output)
             start += count
     close(np.concatenate(jax.device_get(steps), axis=1), expected)
 
 
-def test_a_donated_cache_is_written_in_place():
-    model = common.build_model("rope")
-    cache = Cache.empty(model, B, SIZE)
-    before = cache.layers[0].k.unsafe_buffer_pointer()
-    _, after = extend(model, TOKEN_IDS, cache)
-    assert cache.layers[0].k.is_deleted()
-    assert after.layers[0].k.unsafe_buffer_pointer() == before
-
-
 def test_full():
     model = common.build_model("rope")
-    cache = Cache.empty(model, B, T)
-    _, cache = extend(model, TOKEN_IDS[:, :-1], cache)
-    with pytest.raises(ValueError, match=r"size=12 with 11 tokens has no room for 2 more.*size=13"):
-        model.extend(TOKEN_IDS[:, :2], cache)
-    with pytest.raises(ValueError, match="no room for 13 more"):
-        extend(model, np.zeros((B, 13), np.int32), cache)
+    _, cache = extend(model, TOKEN_IDS[:, :-1], Cache.empty(model, B, T))
+    common.refuses("size=12.*size=13", lambda: model.extend(TOKEN_IDS[:, :2], cache))
     output, _ = extend(model, TOKEN_IDS[:, :2], cache)
     assert np.isnan(output).all(), "where the count is not known, no number"
 
 
 def test_what_the_cache_was_not_made_for():
     model = common.build_model("rope")
-    plain, segmented = (Cache.empty(model, B, T, segments=each) for each in (False, True))
+    plain, segmented = (Cache.empty(model, B, T, segments=is_so) for is_so in (False, True))
     other = model.under(common.build("fox", num_layers=2))
     extend, places = model.extend, text(T)
-    segments = np.ones((B, T), np.int32)
     for word, call in (
         ("axes= and dtype=", lambda: extend(TOKEN_IDS, plain, places.astype(np.float32))),
         ("axes= and dtype=", lambda: extend(TOKEN_IDS, plain, np.zeros((B, T, 2), np.int32))),
-        ("segments=False", lambda: extend(TOKEN_IDS, plain, places, segments)),
+        ("segments=False", lambda: extend(TOKEN_IDS, plain, places, np.ones((B, T), np.int32))),
         ("segments=True", lambda: extend(TOKEN_IDS, segmented, places)),
         ("positions=None", lambda: extend(TOKEN_IDS, segmented)),
         ("other encodings", lambda: other.extend(TOKEN_IDS, plain)),
         ("new tokens", lambda: extend(TOKEN_IDS, plain, text(T + 1))),
-        ("segment_ids", lambda: extend(TOKEN_IDS, segmented, places, segments[:, :1])),
         ("batch", lambda: extend(TOKEN_IDS[:1], plain)),
         ("=0", lambda: Cache.empty(model, 0, T)),
-        ("=2.5", lambda: Cache.empty(model, B, 2.5)),
-        ("=20.0", lambda: Cache.empty(model, B, T, length=20.0)),
     ):
         common.refuses(word, call)
-    assert Cache.empty(model, B, np.int64(T), length=jnp.int32(20)).length == 20

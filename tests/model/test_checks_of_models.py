@@ -28,42 +28,29 @@ def losses(x=X_BTD, table=X_BTD[0], targets=IDS, **options):
     return functools.partial(posenc_jax.cross_entropy, x, table, targets, **options)
 
 
-def describe(**bad):
-    sizes = dict(num_heads=4, head_dim=8, length=4)
-    return functools.partial(posenc_jax.describe, common.build("rope"), **sizes | bad)
-
-
 MODELS = {
-    "num_layers=2": [lambda: common.build_model(common.build("transformer_xl"))]
-    + [lambda: common.build_model(common.build("transformer_xl", num_layers=3))],
+    "num_layers=2": [lambda: common.build_model(common.build("transformer_xl", num_layers=3))],
     "pattern": [
         lambda: common.build_model([common.build("rope")] * 3, num_layers=4),
         lambda: common.build_model([]),
         lambda: MODEL.under([common.build("rope")] * 3),
     ],
-    "num_kv_heads": [model(num_kv_heads=3), describe(num_kv_heads="a")],
+    "num_kv_heads": [model(num_kv_heads=3)],
     "num_heads": [model(num_heads=5)],
     "rngs": [model(rngs=0)],
     "dtype": [model(dtype="bf16")],
-    "norm_epsilon": [model(norm_epsilon=-1.0)],
-    "sinks": [model(sinks=3), model(sinks="heads"), model(sinks=())],
+    "sinks": [model(sinks=3), model(sinks="heads")],
     "qk_norm": [model(qk_norm="heads")],
     "implementation": [model(implementation="flash")],
-    "qkv_bias": [model(qkv_bias="no")],
-    "causal": [model(causal=None)],
     "encodings|Encoding": [
         *(lambda bad=bad: MODEL.under(bad) for bad in ("rope", posenc_jax.Encoding, ["rope"])),
         lambda: posenc_jax.Layers(common.build("rope")),
     ],
     "window": [
-        lambda bad=bad: posenc_jax.Layers([common.build("rope")], bad)
-        for bad in (3, [0], [True], [4.5], [2**31], [jnp.ones(1)], [3, 4])
+        lambda bad=bad: posenc_jax.Layers([common.build("rope")], bad) for bad in (3, [0], [3, 4])
     ],
-    "from_end": [lambda: posenc_jax.Layers([common.build("rope")]).over(3, from_end="no")],
-    "layer": [
-        lambda bad=bad: common.build("fox", num_layers=2).of_layer(bad) for bad in (2, -1, "a", 1.0)
-    ],
-    "number": [lambda bad=bad: MODEL.layer_at(bad) for bad in (9, -1, "a", 1.0, True)],
+    "layer": [lambda bad=bad: common.build("fox", num_layers=2).of_layer(bad) for bad in (2, -1)],
+    "number": [lambda bad=bad: MODEL.layer_at(bad) for bad in (9, -1)],
     "inputs": [
         lambda bad=bad: MODEL(bad, text(T))
         for bad in (np.ones((B, T)), np.ones(T, int), IDS + common.VOCAB, IDS - 2)
@@ -71,13 +58,8 @@ MODELS = {
     "key": [lambda: MODEL.aux_loss(0), lambda: MODEL(IDS, text(T), key=0)],
     "cache": [lambda: MODEL.extend(IDS, None)],
     "model": [lambda: posenc_jax.Cache.empty(common.build("rope"), B, T)],
-    "axes": [lambda: posenc_jax.Cache.empty(MODEL, B, T, axes="3")],
-    "segments": [lambda: posenc_jax.Cache.empty(MODEL, B, T, segments="no")],
-    "length": [describe(length="8")],
-    "table": [losses(table=jnp.float32(1)), losses(table=X_BTD[0].astype(int))],
-    "x must": [losses(x=X_BTD.astype(int)), losses(x=X_BTD.tolist())],
-    "targets": [losses(targets=IDS.tolist())],
-    "chunk": [losses(chunk=0), losses(chunk=1.5)],
+    "table": [losses(table=jnp.float32(1))],
+    "chunk": [losses(chunk=0)],
 }
 
 

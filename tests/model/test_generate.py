@@ -1,5 +1,6 @@
 """Tests the generation of text."""
 
+import functools
 import re
 
 import common
@@ -19,7 +20,7 @@ from posenc_jax.positions import Text, Vision, circle_rope, text
 
 
 def close(actual, expected, tolerance=1e-4):
-    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+    common.close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 # Generating
@@ -71,20 +72,7 @@ def test_greedy_under_a_window_and_another_encoding():
     assert actual.tolist() == expected
 
 
-class Traced(posenc_jax.Encoding):
-    """Counts how often attention is traced."""
-
-    def __init__(self, found):
-        self.found = found
-
-    def score(self, logits_BHTS, tile):
-        self.found.append(tile.q.shape)
-        return logits_BHTS
-
-
-@pytest.mark.parametrize(
-    "name, slots", [("rope", 1), ("yarn", 1), ("videorope", 1), ("dynamic_ntk", 64)]
-)
+@pytest.mark.parametrize("name, slots", [("rope", 1), ("videorope", 1), ("dynamic_ntk", 64)])
 def test_a_step_turns_the_new_key_alone_where_no_turned_key_changes(name, slots):
     """A scheme that adapts to the length turns the keys of all slots at every step."""
     model = common.build_model(name)
@@ -108,19 +96,7 @@ def test_seqpe_encodes_the_positions_of_a_chunk_once(monkeypatch):
     assert encoded == [(1, 4)]
 
 
-def test_a_second_text_finds_the_programs_of_the_first():
-    found = []
-    model = common.build_model(Traced(found))
-    prompt_BT = np.arange(6, dtype=np.int32)[None]
-    first = generate(model, prompt_BT, jax.random.key(0), max_new_tokens=4)
-    traced = len(found)
-    assert traced
-    second = generate(model, prompt_BT[:, ::-1], jax.random.key(1), max_new_tokens=4)
-    assert len(found) == traced, "traced again"
-    assert first.shape == second.shape
-
-
-@pytest.mark.parametrize("name", ["rope", "dynamic_ntk", "fox", "cope", "learned"])
+@pytest.mark.parametrize("name", ["dynamic_ntk", "fox", "learned"])
 def test_a_second_text_compiles_nothing(name):
     """Neither do the checks of the arguments, which run outside of the compiled programs."""
     model = common.build_model(name)
@@ -154,9 +130,8 @@ def test_a_ragged_row_has_chunks_of_its_own():
     np.testing.assert_array_equal(together[1:], alone)
 
 
-@pytest.mark.parametrize("name", ["learned", "learned_2d"])
-def test_a_table_that_is_squeezed_for_one_length_is_the_same_in_chunks(name):
-    model = common.build_model(common.build(name, out_of_range="interpolate", train_length=9))
+def test_a_table_that_is_squeezed_for_one_length_is_the_same_in_chunks():
+    model = common.build_model(common.build("learned", out_of_range="interpolate", train_length=9))
     chunks = [
         generate(model, TOKEN_IDS, KEY, max_new_tokens=4, length=40, prefill_chunk=size)
         for size in (3, 512)
@@ -171,70 +146,56 @@ def test_text_goes_on_where_the_builders_say():
     """The place after an image may be a fraction, and each axis may have its own."""
     mrope, parts = common.build("mrope"), [Text(3), Vision(1, 2, 2), Text(1)]
     model, placed = common.build_model(mrope), circle_rope(parts)
-    ids, own = TOKEN_IDS[:1, : placed.positions.shape[1]], dict(positions=placed.positions)
-    found = generate(model, ids, KEY, max_new_tokens=3, next_positions=[placed.next], **own)
+    ids, given = TOKEN_IDS[:1, : placed.positions.shape[1]], dict(positions=placed.positions)
+    given |= dict(max_new_tokens=3)
+    text_after = generate(model, ids, KEY, next_positions=[placed.next], **given)
     by_axis = np.full((1, 3), placed.next)
-    each = generate(model, ids, KEY, max_new_tokens=3, next_positions=by_axis, **own)
-    np.testing.assert_array_equal(found, each)
+    same = generate(model, ids, KEY, next_positions=by_axis, **given)
+    np.testing.assert_array_equal(text_after, same)
     other = by_axis + [[0.0, 30.0, 60.0]]
     after = np.concatenate([placed.positions, other[None] + np.arange(2)[None, :, None]], axis=1)
-    answer = generate(model, ids, KEY, max_new_tokens=3, next_positions=other, **own)
+    answer = generate(model, ids, KEY, next_positions=other, **given)
     logits = common.forward(model, np.concatenate([ids, answer[:, :2]], axis=1), after)
     np.testing.assert_array_equal(np.argmax(logits[:, -3:], axis=-1), answer)
 
 
-@pytest.mark.parametrize("name", ["learned", "randomized"])
-def test_a_scheme_is_asked_for_positions_on_its_own_axes_alone(name):
+def test_a_scheme_is_asked_for_positions_on_its_own_axes_alone():
     """A time that goes far is no row of a table that other axes read."""
-    sizes = dict(train_length=9, out_of_range="error") if name == "learned" else dict(max_length=9)
-    table = common.build(name, **sizes)
+    table = common.build("learned", train_length=9, out_of_range="error")
     model = talker([OnAxes(table, axes=(1,)), OnAxes(common.build("rope"), axes=(0,))])
     row = np.arange(6)
 
     def generated(start, count):
         positions, next_positions = np.stack([start + row, row], axis=-1)[None], [[start + 6, 6]]
-        own = dict(positions=positions, next_positions=next_positions)
-        return generate(model, TOKEN_IDS[:1, :6], KEY, max_new_tokens=count, **own)
+        given = dict(positions=positions, next_positions=next_positions)
+        return generate(model, TOKEN_IDS[:1, :6], KEY, max_new_tokens=count, **given)
 
     # RoPE reads the time, of which only distances matter.
     np.testing.assert_array_equal(generated(100, 3), generated(0, 3))
-    with pytest.raises(ValueError, match=r"position 9|length=10"):
-        generated(100, 5)
+    common.refuses("position 9", lambda: generated(100, 5))
 
 
-@pytest.mark.parametrize("name", ["learned", "randomized"])
-def test_a_position_that_a_scheme_does_not_know_is_refused(name):
+def test_a_position_that_a_scheme_does_not_know_is_refused():
     """Under jit it is NaN, and the likeliest of logits that are NaN would be token 0."""
-    model = talker(common.build(name, **({"out_of_range": "error"} if name == "learned" else {})))
-    for first in (-3, 0.5):
-        positions = first + np.arange(T, dtype=type(first))[None]
-        with pytest.raises(ValueError, match=f"position {first} is not"):
-            generate(model, TOKEN_IDS, KEY, max_new_tokens=2, positions=positions)
+    run = functools.partial(generate, prompt_BT=TOKEN_IDS, key=KEY, max_new_tokens=22)
+    learned = talker(common.build("learned", out_of_range="error"))
+    common.refuses("position 32", lambda: run(learned))
+    common.refuses("position -3", lambda: run(learned, positions=np.arange(T)[None] - 3))
+    past_32_bits = dict(next_positions=np.full(B, 2**31 - 2))
+    common.refuses("int32", lambda: run(talker("nope"), **past_32_bits))
 
 
-def test_text_that_would_go_on_past_32_bits_is_refused():
-    own = dict(max_new_tokens=4, next_positions=np.full(B, 2**31 - 2))
-    with pytest.raises(ValueError, match="2147483648 does not fit into int32"):
-        generate(talker("nope"), TOKEN_IDS, KEY, **own)
-
-
-@pytest.mark.parametrize("temperature", [1e-30, 1.2e-38, 1e-38, 1e-44, 1e-300])
-@pytest.mark.parametrize("top_p", [1.0, 0.9])
-def test_a_temperature_near_0_is_greedy(temperature, top_p):
+@pytest.mark.parametrize("temperature", [1e-30, 1e-44])
+def test_a_temperature_near_0_is_greedy(temperature):
     """Also where it is no number of float32, which has none between 0 and 1.2e-38."""
     logits_BV = jnp.array([[1.0, 3.0, 2.0], [0.1, 0.0, 0.2]])
-    assert sample(logits_BV, KEY, temperature, top_p).tolist() == [1, 2]
+    assert sample(logits_BV, KEY, temperature, 0.9).tolist() == [1, 2]
 
 
 def test_settings_may_be_numbers_of_any_library():
-    model = common.build_model("nope")
-    own = dict(max_new_tokens=2, temperature=jnp.float32(0), top_p=jnp.float32(0.5))
-    own |= dict(stop_token=np.int64(3))
-    assert generate(model, TOKEN_IDS, KEY, **own).shape == (B, 2)
-    own = dict(max_new_tokens=jnp.int32(2), prefill_chunk=np.uint8(5), stop_token=jnp.int32(3))
-    own |= dict(length=jnp.int32(40))
-    lengths = jnp.array([T, 5])
-    assert generate(model, jnp.asarray(TOKEN_IDS), KEY, lengths=lengths, **own).shape == (B, 2)
+    given = dict(max_new_tokens=jnp.int32(2), prefill_chunk=np.uint8(5), stop_token=np.int64(3))
+    given |= dict(length=jnp.int32(40), temperature=jnp.float32(0), lengths=jnp.array([T, 5]))
+    assert generate(common.build_model("nope"), TOKEN_IDS, KEY, **given).shape == (B, 2)
 
 
 def test_sequences_stop_each_by_itself():
@@ -261,12 +222,12 @@ def test_frequencies_of_drawn_tokens(temperature, top_p):
     logits_V, draws = np.array([1.0, 3.0, -1.0, 2.5, 0.0], np.float32), 20_000
     shares = np.exp(logits_V / temperature)
     shares /= shares.sum()
-    kept, total = [], 0.0
+    likely, total = [], 0.0
     for token in np.argsort(-shares):
         if total < top_p:
-            kept.append(token)
+            likely.append(token)
             total += shares[token]
-    expected = np.where(np.isin(np.arange(5), kept), shares, 0)
+    expected = np.where(np.isin(np.arange(5), likely), shares, 0)
     expected /= expected.sum()
     tokens = sample(jnp.tile(logits_V[None], (draws, 1)), KEY, temperature, top_p)
     counts = np.bincount(tokens, minlength=5)
@@ -277,26 +238,19 @@ def test_frequencies_of_drawn_tokens(temperature, top_p):
 
 
 BAD_ARGUMENTS = [
-    *({"temperature": bad} for bad in (-1.0, "a", None, 1j)),
-    *({"top_p": bad} for bad in (0.0, 1.5, "a")),
-    *({"max_new_tokens": bad} for bad in (0, 2.0)),
-    *({"prefill_chunk": bad} for bad in (0, 4.5)),
-    *({"stop_token": bad} for bad in (64, 5.7, [1, 2])),
-    *({"lengths": bad} for bad in ([T, 0], [T], [9.0, 4.7])),
-    *({"prompt_BT": bad} for bad in (TOKEN_IDS - 70, np.zeros((2, 0), int), np.zeros(3, int))),
-    *({"prompt_BT": bad} for bad in (TOKEN_IDS + 0.6, [[1, 2], [1]])),
-    {"next_positions": ["a", "b"]},
+    *({"temperature": bad} for bad in (-1.0, "a")),
+    {"top_p": 1.5},
+    {"max_new_tokens": 0},
+    {"prefill_chunk": 0},
+    {"stop_token": 64},
+    *({"lengths": bad} for bad in ([T, 0], [T])),
+    *({"prompt_BT": bad} for bad in (TOKEN_IDS - 70, np.zeros((2, 0), int), TOKEN_IDS + 0.6)),
     {"key": 0},
     {"model": common.build("rope")},
 ]
 
 
-@pytest.mark.parametrize("arguments", BAD_ARGUMENTS, ids=lambda each: next(iter(each)))
-def test_bad_arguments(arguments):
+def test_bad_arguments():
     usual = {"model": talker("nope"), "prompt_BT": TOKEN_IDS, "key": KEY, "max_new_tokens": 1}
-    common.refuses(next(iter(arguments)), lambda: generate(**usual | arguments))
-
-
-def test_a_text_that_goes_beyond_a_table_is_refused():
-    model = talker(common.build("learned", out_of_range="error"))
-    common.refuses("position 32", lambda: generate(model, TOKEN_IDS, KEY, max_new_tokens=22))
+    for bad in BAD_ARGUMENTS:
+        common.refuses(next(iter(bad)), lambda bad=bad: generate(**usual | bad))

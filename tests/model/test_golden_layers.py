@@ -34,21 +34,21 @@ PATTERNS = {
 }
 
 
-@pytest.mark.parametrize(("golden", "name", "own"), [(key, *x) for key, x in PATTERNS.items()])
-def test_patterns_of_layers(golden, name, own):
+@pytest.mark.parametrize(("golden", "name", "keywords"), [(key, *x) for key, x in PATTERNS.items()])
+def test_patterns_of_layers(golden, name, keywords):
     """Windows, rotations and attention factors are those of each layer of the models."""
     arrays, params = common.golden(golden)
     count, rope = params["num_hidden_layers"], params["rope_parameters"]
     base = rope.get("rope_theta") or rope["sliding_attention"]["rope_theta"]
     window = {"window": params["sliding_window"]} if "sliding_window" in params else {}
     sizes = dict(head_dim=params["head_dim"], num_layers=count)
-    layers = posenc_jax.make(name, base=base, **sizes, **window, **own)
+    layers = posenc_jax.make(name, base=base, **sizes, **window, **keywords)
     layers.check(count)
     read = posenc_jax.layers_from_hf(params, rope_scaling=None)
     for number in range(count):
-        encoding, seen = layers.at(number)
-        assert seen == read.at(number)[1] and same(encoding, read.at(number)[0])
-        assert (seen or 0) == arrays["window"][number]
+        encoding, window_of = layers.at(number)
+        assert window_of == read.at(number)[1] and same(encoding, read.at(number)[0])
+        assert (window_of or 0) == arrays["window"][number]
         turns = isinstance(encoding, type(common.build("rope")))
         assert turns == arrays["uses_rope"][number]
         if turns:

@@ -13,7 +13,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from posenc_jax import cross_entropy
 
 D = 8
-each_dtype = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 
 
 def operands(*shape, vocab=37, dtype="float32", scale=1.0):
@@ -41,11 +40,12 @@ def close(actual, expected, rtol=1e-5):
     for a, b in zip(actual, expected, strict=True):
         assert a.dtype == b.dtype
         a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * abs(b).max())
+        common.close(a, b, rtol=rtol, atol=rtol * abs(b).max())
 
 
-@pytest.mark.parametrize("chunk", [None, 37, 36, 19, 5, 1])
-@each_dtype
+@pytest.mark.parametrize(
+    ("dtype", "chunk"), [("float32", None), ("float32", 36), ("float32", 5), ("bfloat16", 19)]
+)
 def test_is_the_cross_entropy_of_all_logits(dtype, chunk):
     arguments = operands(3, 7, dtype=dtype)
     fused = functools.partial(cross_entropy, chunk=chunk)
@@ -72,23 +72,10 @@ def test_chunks_of_the_default_size():
     close(actual, losses_and_gradients(on_all_logits, x, table, targets, weights))
 
 
-@each_dtype
-def test_is_what_the_logits_of_the_model_give(dtype):
-    model = common.build_model("nope", dtype=dtype)
-    tokens = np.arange(10, dtype=np.int32).reshape(2, 5)
-    positions = np.arange(5)[None]
-    targets = tokens[:, ::-1]
-    expected = optax.softmax_cross_entropy_with_integer_labels(model(tokens, positions), targets)
-    x_BTD = model.hidden(tokens, positions)
-    assert x_BTD.dtype == dtype
-    close([cross_entropy(x_BTD, model.embedding[...], targets, chunk=20)], [expected])
-
-
-@pytest.mark.parametrize("chunk", [37, 8])
-def test_huge_logits(chunk):
+def test_huge_logits():
     x, table, _, weights = operands(5, scale=1e4)
     targets = np.asarray(x @ table.T).argsort(-1)[range(5), [-1, -1, -2, 0, 3]]
-    fused = functools.partial(cross_entropy, chunk=chunk)
+    fused = functools.partial(cross_entropy, chunk=8)
     losses, *gradients = losses_and_gradients(fused, x, table, targets, weights)
     logits = np.asarray(x @ table.T, np.float64)
     largest = logits.max(-1)
@@ -103,7 +90,7 @@ def test_a_near_certain_target_among_huge_logits():
     np.testing.assert_allclose(losses, np.log1p(np.exp(-8)), rtol=1e-3)
 
 
-@pytest.mark.parametrize("bad", [-100, -1, 37, 39])
+@pytest.mark.parametrize("bad", [-100, 37])
 def test_a_target_that_is_no_id_is_nan_and_can_be_left_out(bad):
     x, table, targets, weights = operands(6)
     targets[2] = bad
@@ -133,17 +120,18 @@ def test_the_logits_are_never_all_there():
     assert temporaries(cross_entropy) < logits / 2
 
 
-@pytest.mark.parametrize("vocab", [32768, 32771])
-def test_the_table_is_not_copied(vocab):
+def test_the_table_is_not_copied():
+    vocab = 32771
     shapes = jnp.zeros((1, 64, 64)), jnp.zeros((vocab, 64)), jnp.zeros((1, 64), jnp.int32)
     gradient = jax.grad(lambda *arrays: cross_entropy(*arrays).sum(), (0, 1))
     memory = jax.jit(gradient).lower(*shapes).compile().memory_analysis()
     assert memory.temp_size_in_bytes < shapes[1].nbytes / 4
 
 
-@pytest.mark.parametrize("vocab", [40, 48])
-@pytest.mark.parametrize("table_spec", [(), ("model",)])
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    ("kind", "table_spec", "vocab"),
+    [(AxisType.Auto, (), 40), (AxisType.Auto, ("model",), 48), (AxisType.Explicit, ("model",), 40)],
+)
 def test_sharded(kind, table_spec, vocab):
     """Tokens lie over one axis of the mesh and ids over the other: neither is gathered."""
     arguments = operands(4, 6, vocab=vocab)
@@ -167,7 +155,7 @@ def test_sharded(kind, table_spec, vocab):
     assert d_table.sharding.shard_shape(d_table.shape) == (rows, D)
 
 
-@pytest.mark.parametrize(("dtype", "vocab"), [("uint8", 256), ("uint8", 300), ("int8", 128)])
+@pytest.mark.parametrize(("dtype", "vocab"), [("uint8", 300), ("int8", 128)])
 def test_targets_of_a_small_type(dtype, vocab):
     """Bytes are 0..255, and the number of ids no longer is."""
     x, table, targets, _ = operands(6, vocab=vocab)

@@ -33,61 +33,49 @@ def test_other_embeddings_are_one_method():
     ]
     vectors = {"x": np.eye(common.VOCAB, dtype=np.float32)[token_ids]}
     expected = models[0](token_ids, text(T))
-    np.testing.assert_allclose(models[1](vectors, text(T)), expected, rtol=1e-5, atol=1e-6)
+    common.close(models[1](vectors, text(T)), expected, atol=1e-6)
     cache = posenc_jax.Cache.empty(models[1], B, T)
     extended, _ = models[1].extend(vectors, cache)
     logits = models[1].unembed(extended)
-    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+    common.close(logits, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [-1, common.VOCAB])
-@pytest.mark.parametrize("dtype", ["int8", "int32", "uint8"])
+@pytest.mark.parametrize(("dtype", "bad"), [("int32", -1), ("uint8", common.VOCAB)])
 def test_a_token_outside_of_the_vocabulary_is_no_other_token(bad, dtype):
     model, ids = common.build_model("rope"), token_ids().astype(dtype)
     expected = model(ids, text(T))
-    ids[0, 2] = bad % 256 if dtype == "uint8" else bad
-    outside = int(ids[0, 2])
-    with pytest.raises(ValueError, match=f"inputs have token {outside}, but the model knows 0..63"):
-        model(ids, text(T))
+    ids[0, 2] = bad
+    common.refuses(f"token {bad}", lambda: model(ids, text(T)))
     logits = jax.jit(lambda model, ids: model(ids, text(T)))(model, ids)
     assert np.isnan(logits[0]).all()
-    np.testing.assert_allclose(logits[1], expected[1], rtol=1e-4, atol=1e-5)
+    common.close(logits[1], expected[1], rtol=1e-4)
 
 
 def test_a_token_outside_of_the_vocabulary_trains_no_other():
     model, ids = common.build_model("rope"), token_ids()
-    table = jax.jit(jax.grad(lambda model, ids: model.embed(ids).sum()))(model, ids).embedding
-    count = np.bincount(ids.ravel(), minlength=common.VOCAB)
-    np.testing.assert_array_equal(table[...], np.repeat(count[:, None], common.WIDTH, axis=1))
-    others = jax.jit(jax.grad(lambda model, ids: model.embed(ids).sum()))(model, ids + 60)
-    count = np.bincount(ids.ravel() + 60, minlength=200)[: common.VOCAB]
-    np.testing.assert_array_equal(
-        others.embedding[...], np.repeat(count[:, None], common.WIDTH, axis=1)
-    )
+    gradient = jax.jit(jax.grad(lambda model, ids: model.embed(ids).sum()))
+    for some in (ids, ids + 60):
+        count = np.bincount(some.ravel(), minlength=200)[: common.VOCAB]
+        expected = np.repeat(count[:, None], common.WIDTH, axis=1)
+        np.testing.assert_array_equal(gradient(model, some).embedding[...], expected)
 
 
-@pytest.mark.parametrize("scan", [False, True])
-def test_an_encoder_sees_both_ways(scan):
+def test_an_encoder_sees_both_ways():
     """Without positions its outputs move with its inputs; those of a decoder do not."""
     token_ids = np.random.default_rng(1).integers(0, common.VOCAB, (1, T))
     for causal in (False, True):
-        model = common.build_model("nope", causal=causal, scan=scan)
+        model = common.build_model("nope", causal=causal, scan=True)
         forward = np.asarray(model(token_ids, text(T)))
         reverse = np.asarray(model(token_ids[:, ::-1], text(T)))[:, ::-1]
         assert np.allclose(forward, reverse, atol=1e-3) == (not causal)
-
-
-def test_an_encoder_has_no_cache():
-    model = common.build_model("nope", causal=False)
-    cache = posenc_jax.Cache.empty(model, 1, T)
-    with pytest.raises(ValueError, match=r"causal=False cannot be extended.*hidden\(\)"):
-        model.extend(jnp.zeros((1, 2), jnp.int32), cache)
+    encoder = common.build_model("nope", causal=False)
+    cache = posenc_jax.Cache.empty(encoder, 1, T)
+    common.refuses("causal=False", lambda: encoder.extend(token_ids[:, :2], cache))
 
 
 ALL_DIALS = dict(norm_epsilon=0.1, qk_norm="head", qkv_bias=True, sinks="head", post_norm=True)
 ALL_DIALS |= dict(tied=False)
-OTHERS = {"qk_norm": "all"}, {"sinks": "token"}
-DIALS = [{}, *({key: value} for key, value in ALL_DIALS.items()), *OTHERS, ALL_DIALS]
+OTHER_DIALS = ALL_DIALS | {"qk_norm": "all", "sinks": "token"}
 
 
 def dialled(scan=False, **dials):
@@ -170,40 +158,37 @@ def written_out(model, ids, norm_epsilon=1e-6, qk_norm=None, sinks=None, post_no
     return norm(model.final_norm, x) @ np.asarray(model.output_table, np.float64).T
 
 
-@pytest.mark.parametrize("dials", DIALS, ids=lambda dials: "+".join(dials) or "none")
+@pytest.mark.parametrize("dials", [{}, ALL_DIALS, OTHER_DIALS], ids=["none", "all", "others"])
 def test_dials_are_what_they_say(dials):
     model, ids = dialled(**dials), token_ids()
     expected = written_out(model, ids, **dials)
     if "qkv_bias" in dials:
         assert min(float(abs(layer.block.attention.k.bias[...]).min()) for layer in model.layers)
-    np.testing.assert_allclose(model(ids, text(T)), expected, rtol=1e-4, atol=1e-3)
+    common.close(model(ids, text(T)), expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("scan", [False, True])
-def test_dials_in_a_scan_and_past_a_cache(scan):
-    dials = ALL_DIALS | ({"qk_norm": "all", "sinks": "token"} if scan else {})
-    expected, ids = common.forward(dialled(**dials), token_ids(), text(T)), token_ids()
-    model = dialled(scan=scan, **dials).under(common.build("rope"))
+def test_dials_in_a_scan_and_past_a_cache():
+    expected, ids = common.forward(dialled(**OTHER_DIALS), token_ids(), text(T)), token_ids()
+    model = dialled(scan=True, **OTHER_DIALS).under(common.build("rope"))
     cache, outputs = posenc_jax.Cache.empty(model, B, T), []
     for piece in (slice(0, 4), slice(4, T)):
         x_BTD, cache = extend(model, ids[:, piece], cache)
         outputs.append(model.unembed(x_BTD))
-    np.testing.assert_allclose(np.concatenate(outputs, 1), expected, rtol=1e-4, atol=1e-4)
+    common.close(np.concatenate(outputs, 1), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_loss_is_that_of_the_output_layer():
     model, ids = dialled(tied=False), token_ids(T + 1)
     logits = jax.nn.log_softmax(model(ids[:, :-1], text(T)))
     expected = -np.take_along_axis(np.asarray(logits), ids[:, 1:, None], -1)[..., 0]
-    np.testing.assert_allclose(token_losses(model, ids), expected, rtol=1e-4, atol=1e-5)
+    common.close(token_losses(model, ids), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("scan", [False, True])
-def test_dials_add_nothing_that_decays(scan):
+def test_dials_add_nothing_that_decays():
     """Weight decay acts on the same matrices with and without them."""
 
     def decayed(**dials):
-        model = common.build_model("rope", scan=scan, **dials)
+        model = common.build_model("rope", scan=True, **dials)
         flat, _ = jax.tree_util.tree_flatten_with_path(decays(model))
         return {jax.tree_util.keystr(path) for path, is_decayed in flat if is_decayed}
 
@@ -219,8 +204,8 @@ def test_dials_on_a_mesh():
     model = common.build_model("rope", **ALL_DIALS)
     places = state_shardings({"model": model}, make_mesh(model=4))["model"]
     attention = places.layers[0].block.attention
-    found = attention.q.bias, attention.q_norm.scale, places.unembedding
-    specs = [tuple(place.get_value().spec) for place in found]
+    some = attention.q.bias, attention.q_norm.scale, places.unembedding
+    specs = [tuple(place.get_value().spec) for place in some]
     assert specs == [("model",), (None,), ("model", "fsdp")]
 
 
@@ -240,34 +225,26 @@ def test_sinks_of_some_layers():
         if number % 2:
             layer.block.attention.sink_of_head = None
             other.block.attention.sink_of_head[...] = jnp.full(common.HEADS, -30.0)
-    np.testing.assert_allclose(
-        model(token_ids(), text(T)), full(token_ids(), text(T)), rtol=1e-5, atol=1e-5
-    )
+    common.close(model(token_ids(), text(T)), full(token_ids(), text(T)))
 
 
-@pytest.mark.parametrize("sinks", [("head", None), (None, "head", None, "token")])
-def test_sinks_of_some_layers_in_a_scan_and_past_a_cache(sinks):
+def test_sinks_of_some_layers_in_a_scan_and_past_a_cache():
+    sinks = None, "head", None, "token"
     plain = of_sinks(sinks)
-    found = [
+    is_there = [
         (by.sink_of_head is not None, by.sink_of_token is not None)
         for by in (layer.block.attention for layer in plain.layers)
     ]
-    assert found == [(kind == "head", kind == "token") for kind in sinks] * (4 // len(sinks))
+    assert is_there == [(kind == "head", kind == "token") for kind in sinks]
     expected, ids = common.forward(plain, token_ids(), text(T)), token_ids()
     scanned = of_sinks(sinks, scan=True, pattern=len(sinks))
-    np.testing.assert_allclose(
-        common.forward(scanned, ids, text(T)), expected, rtol=1e-5, atol=1e-5
-    )
+    common.close(common.forward(scanned, ids, text(T)), expected)
     x_BTD, _ = extend(scanned, ids, posenc_jax.Cache.empty(scanned, B, T))
-    np.testing.assert_allclose(scanned.unembed(x_BTD), expected, rtol=1e-4, atol=1e-4)
+    common.close(scanned.unembed(x_BTD), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_scan_over_layers_with_and_without_sinks_is_refused():
-    message = r"pattern of 1 layers once.*differ in their sinks.*\[rope, rope\] for two sinks"
-    with pytest.raises(ValueError, match=message):
-        of_sinks(("head", None), scan=True)
-    with pytest.raises(ValueError, match=message):
-        of_sinks(("head", None), scan=True, pattern=2).under(common.build("nope"))
+    common.refuses("sinks", lambda: of_sinks(("head", None), scan=True))
 
 
 @pytest.mark.parametrize("scan", [False, True])
