@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 def test_rooms_import_only_what_is_below_them():
     order = rooms((ROOT / "docs/architecture.md").read_text())
     place = {room: number for number, room in enumerate(order)}
-    found = imports(ROOT, order)
-    assert len(found) > 50 and {room for pair in found for room in pair} <= {*order}
-    upward = {pair: files for pair, files in found.items() if place[pair[0]] > place[pair[1]]}
+    edges = imports(ROOT, order)
+    assert len(edges) > 50 and {room for pair in edges for room in pair} <= {*order}
+    upward = {pair: files for pair, files in edges.items() if place[pair[0]] > place[pair[1]]}
     assert not upward

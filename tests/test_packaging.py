@@ -43,9 +43,7 @@ def without(hidden, program, *arguments):
     ("hidden", "program"),
     [
         (["ml_collections"], "runpy.run_path('launch.py', run_name='__main__')"),
-        (["rich"], "runpy.run_module('experiments.studies.gallery', run_name='__main__')"),
         (["matplotlib", "PIL"], "import experiments.results.reports.page"),
-        (["matplotlib", "PIL"], "import experiments.studies.multimodal.story"),
         (["matplotlib"], "runpy.run_module('experiments.studies.gallery', run_name='__main__')"),
     ],
 )
@@ -59,19 +57,24 @@ def test_an_experiment_says_which_extra_is_missing(hidden, program):
     assert not done.stdout
 
 
-def test_the_library_needs_none_of_them():
-    everything = """
+EVERYTHING = """
 import pkgutil, posenc_jax
-for each in pkgutil.walk_packages(posenc_jax.__path__, "posenc_jax."):
-    __import__(each.name)
+for module in pkgutil.walk_packages(posenc_jax.__path__, "posenc_jax."):
+    __import__(module.name)
 """
-    # rich comes with flax, which imports it.
-    done = without(["ml_collections", "matplotlib", "PIL"], everything)
-    assert done.returncode == 0, done.stderr
 
 
-def test_accelerators_are_measured_without_what_draws():
-    done = without(["matplotlib", "PIL"], "import benchmarks.accelerator.__main__")
+@pytest.mark.parametrize(
+    ("hidden", "program"),
+    [
+        # rich comes with flax, which imports it.
+        (["ml_collections", "matplotlib", "PIL"], EVERYTHING),
+        (["matplotlib", "PIL"], "import benchmarks.accelerator.__main__"),
+    ],
+    ids=["library", "accelerator"],
+)
+def test_what_needs_none_of_them(hidden, program):
+    done = without(hidden, program)
     assert done.returncode == 0, done.stderr
 
 
@@ -87,16 +90,16 @@ def requirements() -> dict[str, list[str]]:
 
 def imported(*paths) -> set[str]:
     """Returns the packages that modules import when imported, by their names in a registry."""
-    found = set()
+    modules = set()
     files = [file for path in paths for file in ROOT.glob(path)]
     assert files
     for file in files:
         for node in ast.parse(file.read_text()).body:
             if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
+                modules |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                found.add(node.module)
-    names = {name.partition(".")[0] for name in found} - OWN - sys.stdlib_module_names
+                modules.add(node.module)
+    names = {name.partition(".")[0] for name in modules} - OWN - sys.stdlib_module_names
     return {PACKAGES.get(name, name) for name in names}
 
 
@@ -129,10 +132,10 @@ def private_names(file):
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             modules |= {
-                each.asname or each.name: f"{node.module}.{each.name}" for each in node.names
+                alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names
             }
         elif isinstance(node, ast.Import):
-            modules |= {each.asname or each.name: each.name for each in node.names}
+            modules |= {alias.asname or alias.name: alias.name for alias in node.names}
     used = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     parts = [path.partition(".") for path in used]
     paths = [modules[name] + dot + rest for name, dot, rest in parts if name in modules]
@@ -148,9 +151,9 @@ def test_private_names_of_other_packages_are_listed():
     folders = [*LIBRARY, *PROGRAMS, "benchmarks/**/*.py", "parity/**/*.py", "tests/**/*.py"]
     files = [file for pattern in folders for file in ROOT.glob(pattern)]
     names = set().union(*map(private_names, files))
-    listed = {name: [each for each in PRIVATE if name.startswith(each)] for name in names}
+    listed = {name: [prefix for prefix in PRIVATE if name.startswith(prefix)] for name in names}
     assert not [name for name, prefixes in listed.items() if not prefixes]
-    assert {each for prefixes in listed.values() for each in prefixes} == set(PRIVATE)
+    assert {prefix for prefixes in listed.values() for prefix in prefixes} == set(PRIVATE)
 
 
 def test_changelog_and_citation_are_of_this_version():

@@ -10,17 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pages
 import pytest
-import schemes
-from flax import nnx
 
 import posenc_jax
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.encodings.wrappers.soft_cap import SoftCap
 from posenc_jax.encodings.wrappers.ultravico import UltraViCo
 from posenc_jax.positions import text
-
-each_program = pytest.mark.parametrize("name", common.one_of_each_program())
-each_kind = pytest.mark.parametrize("name", common.one_of_each_kind())
 
 B, T = 2, 12
 
@@ -49,7 +44,7 @@ def test_whole_numbers_of_any_type_are_exact(dtype):
         chex.assert_trees_all_equal(actual, jnp.asarray(positions, jnp.int32))
 
 
-@each_kind
+@pytest.mark.parametrize("name", common.one_of_each_kind()[::5])
 def test_no_scheme_computes_in_a_small_type(name):
     """Positions fit into 8 bits; their angles and differences do not."""
     encoding, positions = common.build(name), np.array([[0, 3, 1, 127, 31, 30]])
@@ -66,35 +61,15 @@ def test_types_that_cannot_count_are_refused(dtype):
         common.refuses(f"positions.*{dtype}", lambda run=run: run(jnp.ones((1, T), dtype)))
 
 
-@pytest.mark.parametrize("name", ["inkling", "inkling2"])
-def test_a_position_that_is_nan_hides_no_bias_from_the_others_of_its_tile(name):
-    encoding, (q, k, v) = common.build(name), sides()
-    positions = np.arange(T, dtype=np.float32)[None].repeat(B, axis=0)
-    positions[0, 5] = np.nan
-
-    @functools.partial(jax.jit, static_argnums=1)
-    def attend(positions, implementation):
-        tokens = encoding.tokens(positions).observed(encoding, residual())
-        return posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
-
-    tiles = attend(positions, functools.partial(blockwise, block=4))
-    np.testing.assert_allclose(tiles, attend(positions, "dense"), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["rope", "t5", "dynamic_pi", "longrope", "randomized"])
-def test_a_mark_for_padding_is_no_length(name):
-    """Padding at 2**30 changes no number before it; what adapts to a length gives none at all."""
-    encoding, x_BTD = common.build(name), residual()
+def test_a_mark_for_padding_is_no_length():
+    """Padding at 2**30 changes no number before it, as a document of its own or not."""
+    encoding, x_BTD = common.build("t5"), residual()
     padded = text(T).repeat(B, axis=0)
     padded[:, -3:] = 2**30
-    expected = np.asarray(common.attention(encoding, x_BTD[:, :-3], text(T - 3)))
-    output = np.asarray(common.attention(encoding, x_BTD, padded))[:, :-3]
-    if not np.isnan(output).all():
-        np.testing.assert_allclose(output, expected, rtol=1e-4, atol=1e-5)
-    if not schemes.ALL[name].depends_on_batch:
-        segment_ids = (padded == 2**30).astype(np.int32)
-        apart = common.attention(encoding, x_BTD, padded, segment_ids)[:, :-3]
-        np.testing.assert_allclose(apart, expected, rtol=1e-4, atol=1e-5)
+    expected = common.attention(encoding, x_BTD[:, :-3], text(T - 3))
+    for segment_ids in (None, (padded == 2**30).astype(np.int32)):
+        output = common.attention(encoding, x_BTD, padded, segment_ids)[:, :-3]
+        common.close(output, expected, rtol=1e-4)
 
 
 # Order
@@ -106,11 +81,11 @@ def test_the_last_query_of_a_cache_sees_every_key():
     tokens = encoding.tokens(text(T))
     alone = encoding.tokens(text(1, start=T - 1))
     for rule in ({}, {"window": 3}, {"window": 3, "causal": False}):
-        with pytest.raises(ValueError, match=r"1 queries and 12 keys do not say.*tokens.part"):
-            posenc_jax.attend(encoding, q[:, -1:], k, v, alone, tokens, **rule)
+        attend = functools.partial(posenc_jax.attend, encoding, q[:, -1:], k, v, alone, tokens)
+        common.refuses("tokens.part", functools.partial(attend, **rule))
         expected = posenc_jax.attend(encoding, q, k, v, tokens, **rule)[:, -1:]
         last = posenc_jax.attend(encoding, q[:, -1:], k, v, tokens.part(T - 1, 1), tokens, **rule)
-        np.testing.assert_allclose(last, expected, rtol=1e-5, atol=1e-6)
+        common.close(last, expected, atol=1e-6)
     both_ways = functools.partial(posenc_jax.attend, encoding, causal=False)
     expected = both_ways(q, k, v, tokens)[:, -1:]
     np.testing.assert_allclose(both_ways(q[:, -1:], k, v, alone, tokens), expected, rtol=1e-5)
@@ -118,9 +93,9 @@ def test_the_last_query_of_a_cache_sees_every_key():
 
 ORDERED = {
     "fox": lambda: common.build("fox"),
-    "cope": lambda: common.build("cope"),
-    "ultravico": lambda: UltraViCo(common.build("rope"), window=8),
-    "soft_cap over ultravico": lambda: SoftCap(over=ORDERED["ultravico"](), cap=50.0),
+    "soft_cap over ultravico": lambda: SoftCap(
+        over=UltraViCo(common.build("rope"), window=8), cap=50.0
+    ),
 }
 
 
@@ -129,10 +104,9 @@ def test_what_depends_on_the_tokens_between_must_know_the_order(make):
     encoding, (q, k, v) = make(), sides()
     tokens = encoding.tokens(text(T)).observed(encoding, residual())
     last = encoding.tokens(text(1, start=T - 1)).observed(encoding, residual(1))
-    with pytest.raises(ValueError, match=r"1 queries and 12 keys do not say .* which \w+ must"):
-        posenc_jax.attend(encoding, q[:, -1:], k, v, last, tokens, causal=False)
-    with pytest.raises(ValueError, match=r"1 queries and 12 keys do not say .* which \w+ must"):
-        posenc_jax.logits(encoding, q[:, -1:], k, last, tokens)
+    attend = functools.partial(posenc_jax.attend, encoding, q[:, -1:], k, v, last, tokens)
+    common.refuses("order", lambda: attend(causal=False))
+    common.refuses("order", lambda: posenc_jax.logits(encoding, q[:, -1:], k, last, tokens))
 
 
 def test_a_part_may_begin_where_a_program_says():
@@ -146,16 +120,13 @@ def test_a_part_may_begin_where_a_program_says():
 
     whole = posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(T)))
     for start in (0, 5, T - 4):
-        np.testing.assert_allclose(
-            part_of(start), whole[:, start : start + 4], rtol=2e-5, atol=1e-5
-        )
+        common.close(part_of(start), whole[:, start : start + 4], rtol=2e-5)
 
 
 # Consecutive positions
 
 
-@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
-def test_compressed_keys_beside_those_of_a_window(implementation):
+def test_compressed_keys_beside_those_of_a_window():
     """The recipe of docs/how-to/decoding.md: a query sees all blocks that have ended."""
     both = pages.run("docs/how-to/decoding.md")["both"]
     count, m, window, C = 14, 4, 5, common.HEAD_DIM
@@ -168,9 +139,9 @@ def test_compressed_keys_beside_those_of_a_window(implementation):
     for start in range(0, count, window):
         stop = min(start + window, count)
         sides = jnp.asarray(q[:, start:stop]), *(jnp.asarray(keys),) * 2
-        rule = dict(window=window, sinks=jnp.asarray(sinks), implementation=implementation)
-        own_and_seen = both(encoding, count, m, start, stop)
-        pieces.append(posenc_jax.attend(encoding, *sides, *own_and_seen, **rule))
+        rule = dict(window=window, sinks=jnp.asarray(sinks), implementation="blockwise")
+        tokens = both(encoding, count, m, start, stop)
+        pieces.append(posenc_jax.attend(encoding, *sides, *tokens, **rule))
 
     t, s, w = np.arange(count)[:, None], np.arange(count), np.arange(count // m)
     looked_at = np.concatenate([(s <= t) & (t - s < window), w < (t + 1) // m], axis=1)
@@ -182,24 +153,7 @@ def test_compressed_keys_beside_those_of_a_window(implementation):
     weights /= weights.sum(-1, keepdims=True) + np.exp(sinks)[:, None, None]
     out = np.einsum("bhts,bsp->bthp", weights, k) * np.exp(-1j * places[:count])
     expected = np.stack([out.real, out.imag], axis=-1).reshape(B, count, 4, C)
-    np.testing.assert_allclose(np.concatenate(pieces, axis=1), expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(B, 1, common.WIDTH), (B, common.WIDTH), (3, T, common.WIDTH)])
-def test_what_is_observed_must_have_a_vector_for_each_token(shape):
-    encoding = common.build("fox")
-    tokens = encoding.tokens(np.tile(np.arange(T), (B, 1)))
-    common.refuses("one vector", lambda: tokens.observed(encoding, jnp.zeros(shape)))
-
-
-@pytest.mark.parametrize("name", ["fox", "path", "selective_rope"])
-def test_what_was_observed_in_one_layer_is_not_observed_again_in_the_next(name):
-    """What a layer observes takes the place of what was prepared of the positions."""
-    encoding = common.build(name)
-    tokens = encoding.tokens(text(T))
-    observed = tokens.observed(encoding, residual())
-    for of_this_layer in (observed, observed.part(0, T)):
-        common.refuses("observed", lambda of=of_this_layer: of.observed(encoding, residual()))
+    common.close(np.concatenate(pieces, axis=1), expected)
 
 
 def test_chunks_are_counted_from_the_first_token_of_a_segment():
@@ -215,9 +169,9 @@ def test_chunks_are_counted_from_the_first_token_of_a_segment():
         tokens = encoding.tokens(packed, segment_ids)
         together = attend(q, k, v, tokens)
         alone = attend(*(x[:, cut:] for x in (q, k, v)), encoding.tokens(text(T - cut)))
-        np.testing.assert_allclose(together[:, cut:], alone, rtol=1e-5, atol=1e-5)
+        common.close(together[:, cut:], alone)
         step = attend(q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)
-        np.testing.assert_allclose(step, together[:, -1:], rtol=1e-5, atol=1e-5)
+        common.close(step, together[:, -1:])
 
 
 def test_text_is_known_to_be_consecutive_while_it_is_traced():
@@ -237,7 +191,7 @@ def test_text_is_known_to_be_consecutive_while_it_is_traced():
     assert not is_known(text(T), "randomized")
 
 
-@pytest.mark.parametrize("name", common.one_of_each_tile()[::2])
+@pytest.mark.parametrize("name", common.one_of_each_tile()[1::6])
 def test_consecutive_positions_give_the_numbers_of_any_positions(name):
     """Values and gradients agree, of all tokens and of a part of them, at once and in tiles."""
     encoding, x_BTD = common.build(name), jnp.asarray(residual(20))
@@ -283,7 +237,7 @@ class Turned(posenc_jax.Encoding):
         return out_BTHC / (1 + tokens.positions[..., None, None])
 
 
-@pytest.mark.parametrize("implementation", [n for n in posenc_jax.attention.IMPLEMENTATIONS])
+@pytest.mark.parametrize("implementation", posenc_jax.attention.IMPLEMENTATIONS)
 def test_every_implementation_turns_values_and_turns_outputs_back(implementation):
     length, (q, k, v) = 16, sides(16)
     factors = 1 + np.arange(length, dtype=np.float32)[None, :, None, None]
@@ -293,14 +247,7 @@ def test_every_implementation_turns_values_and_turns_outputs_back(implementation
     mesh = jax.make_mesh((4,), ("context",), axis_types=(jax.sharding.AxisType.Auto,))
     with jax.set_mesh(mesh):
         actual = attend(Turned(), q, k, v, Turned().tokens(text(length)))
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_positions_may_be_a_variable_of_flax():
-    """Under ``jax.jit`` it holds a traced array, which NumPy cannot take."""
-    encoding = common.build("rope")
-    place = jax.jit(lambda positions: encoding.tokens(positions).positions)
-    assert place(nnx.Variable(jnp.arange(3)[None])).tolist() == [[0, 1, 2]]
+    common.close(actual, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["int64", "float64"])

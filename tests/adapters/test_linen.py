@@ -68,7 +68,7 @@ def trained(variables):
 
 
 def assert_close(actual, expected, atol=1e-5):
-    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=atol)
+    common.close(actual, expected, rtol=1e-4, atol=atol)
 
 
 @pytest.mark.parametrize("name", HOOKS[::3])

@@ -1,5 +1,7 @@
 """Compares SeqPE with its authors' code."""
 
+import functools
+
 import common
 import jax
 import jax.numpy as jnp
@@ -123,22 +125,31 @@ def test_number_of_digits():
         assert seqpe(8, max_position=int(max_position)).encoder.max_digits == expected
 
 
+@functools.partial(jax.jit, static_argnames="causal")
+def out_and_weights(encoding, q, k, v, pe, causal):
+    """Attends with the vectors ``pe`` given; the encoder's own are not computed."""
+    tokens = encoding.tokens(text(q.shape[1])).having(encoding.by_head(pe))
+    one_hot = jnp.broadcast_to(jnp.eye(k.shape[1])[None, :, None], (*k.shape[:3], k.shape[1]))
+    both = jnp.concatenate([v, one_hot], axis=-1)
+    both = posenc_jax.attend(encoding, q, k, both, tokens, causal=causal)
+    out, weights = jnp.split(both, [v.shape[-1]], axis=-1)
+    return out, weights.swapaxes(1, 2)
+
+
 def attended(hook, projection, arrays, prefix, num_heads, causal):
-    """Returns output and probabilities of one attention layer, with the vectors ``pe`` given."""
+    """Returns output and weights of one attention layer of the released code."""
     x, pe = jnp.asarray(arrays["x"]), jnp.asarray(arrays["pe"])
     B, T, D = x.shape
-    encoding = seqpe(D, num_heads, hook=hook, pe_qk="none" if projection is None else "single")
+    pe_qk = "none" if projection is None else "single"
+    encoding = seqpe(D, num_heads, hook=hook, pe_qk=pe_qk, encoder_layers=1)
     if projection is not None:
         weight, bias = projection
         encoding.pe_qk.kernel[...], encoding.pe_qk.bias[...] = jnp.asarray(weight.T), bias
     in_weight, in_bias, out_weight, out_bias = (arrays[f"w/{name}"] for name in prefix)
-    q, k, v = (
-        part.reshape(B, T, num_heads, -1) for part in jnp.split(x @ in_weight + in_bias, 3, -1)
-    )
-    tokens = encoding.tokens(text(T)).having(encoding.by_head(pe))
-    out = posenc_jax.attend(encoding, q, k, v, tokens, causal=causal).reshape(B, T, D)
-    probabilities = common.probabilities(encoding, q, k, tokens, causal=causal)
-    return out @ out_weight + out_bias, probabilities
+    parts = jnp.split(x @ in_weight + in_bias, 3, -1)
+    q, k, v = (part.reshape(B, T, num_heads, -1) for part in parts)
+    out, weights = out_and_weights(encoding, q, k, v, pe, causal)
+    return out.reshape(B, T, D) @ out_weight + out_bias, weights
 
 
 @pytest.mark.parametrize("hook", ["attn_scalar", "attn_add", "attn_mul"])

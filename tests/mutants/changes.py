@@ -69,7 +69,7 @@ def changes_in(path: str, source: bytes) -> list[Change]:
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    found = []
+    changes = []
     for top in ast.parse(source).body:
         scope = getattr(top, "name", "")
         for node in _expressions(top):
@@ -78,8 +78,8 @@ def changes_in(path: str, source: bytes) -> list[Change]:
             end = starts[node.end_lineno - 1] + node.end_col_offset
             for other in _others(node):
                 words = ast.unparse(node), ast.unparse(other)
-                found.append(Change(path, scope, node.lineno, begin, end, *words))
-    return found
+                changes.append(Change(path, scope, node.lineno, begin, end, *words))
+    return changes
 
 
 def _expressions(node: ast.AST) -> Iterator[ast.expr]:

@@ -30,8 +30,8 @@ def chosen(seed: int) -> list[Change]:
         rng = random.Random(f"{seed} {path}")  # no file changes what is chosen in another
         left = changes_in(path, (ROOT / path).read_bytes())
         for scope in scopes(path):
-            own = [change for change in left if change.scope == scope]
-            few = rng.sample(own, min(EACH, len(own)))
+            inside = [change for change in left if change.scope == scope]
+            few = rng.sample(inside, min(EACH, len(inside)))
             picked += few
             left = [change for change in left if change not in few]
         lines = (ROOT / path).read_text().count("\n")
@@ -64,14 +64,14 @@ def scopes(path: str) -> list[str]:
 
 def schemes_of(change: Change) -> list[str]:
     """Returns the schemes that an error is in, or one of each file that imports it."""
-    own = [name for name, path, attribute in _registered() if path == change.path]
+    in_file = [name for name, path, attribute in _registered() if path == change.path]
     same = [
         name
         for name, path, attribute in _registered()
         if (path, attribute) == (change.path, change.scope)
     ]
-    if same or own:
-        return same or own
+    if same or in_file:
+        return same or in_file
     first: dict[str, str] = {}
     for name, path, _ in _registered():
         if name not in PATTERNS and change.path in _imports(path):
@@ -84,8 +84,8 @@ def words_of(change: Change) -> list[str]:
     stem = pathlib.PurePath(change.path).with_suffix("")
     module = str(stem).replace("/", ".").removesuffix(".__init__")
     parent, _, last = module.rpartition(".")
-    own = [name for name, path, _ in _registered() if path == change.path]
-    names = [rf"[\"']{re.escape(name)}[\"']" for name in own]
+    in_file = [name for name, path, _ in _registered() if path == change.path]
+    names = [rf"[\"']{re.escape(name)}[\"']" for name in in_file]
     imported = [rf"\b{re.escape(module)}\b", rf"from {re.escape(parent)} import .*\b{last}\b"]
     return [*imported, *names, *([rf"\b{change.scope}\b"] if change.scope.istitle() else [])]
 
@@ -116,19 +116,19 @@ def _registered() -> list[tuple[str, str, str]]:
 
 
 def _path_of(name: str) -> str:
-    return next(path for each, path, _ in _registered() if each == name)
+    return next(path for registered_name, path, _ in _registered() if registered_name == name)
 
 
 @functools.cache
 def _imports(path: str) -> frozenset[str]:
     """Returns the files of the library that a file imports, and those that these import."""
-    found: set[str] = set()
+    reached: set[str] = set()
     todo = [path]
     while todo:
-        for other in _imported_by(todo.pop()) - found:
-            found.add(other)
+        for other in _imported_by(todo.pop()) - reached:
+            reached.add(other)
             todo.append(other)
-    return frozenset(found)
+    return frozenset(reached)
 
 
 @functools.cache
