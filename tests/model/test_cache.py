@@ -190,13 +190,6 @@ def test_several_axes_and_fractions_of_positions():
     close(in_pieces(model, cache, positions), common.forward(model, TOKEN_IDS, positions))
 
 
-def test_text_whose_positions_are_left_out_knows_its_distances():
-    """Slots that are not filled repeat a position, and are not consecutive."""
-    model = common.build_model("t5")
-    expected = common.forward(model, TOKEN_IDS, text(T))
-    close(in_pieces(model, Cache.empty(model, B, SIZE)), expected)
-
-
 @pytest.mark.parametrize(("name", "kind"), [("rope", AxisType.Auto), ("path", AxisType.Explicit)])
 def test_on_a_mesh(name, kind):
     """Sequences lie over one axis, and kv heads over the other where XLA may move them there."""

@@ -64,14 +64,6 @@ def test_greedy(name):
     assert all(len({*row}) > 1 for row in expected)
 
 
-def test_greedy_under_a_window_and_another_encoding():
-    other = posenc_jax.make("rnope_swa", head_dim=common.HEAD_DIM, interval=2, window=3)
-    model = talker("nope").under(other)
-    actual = generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW, lengths=[T, 5])
-    expected = [greedy(model, row[:n]) for row, n in zip(TOKEN_IDS, (T, 5), strict=True)]
-    assert actual.tolist() == expected
-
-
 @pytest.mark.parametrize("name, slots", [("rope", 1), ("videorope", 1), ("dynamic_ntk", 64)])
 def test_a_step_turns_the_new_key_alone_where_no_turned_key_changes(name, slots):
     """A scheme that adapts to the length turns the keys of all slots at every step."""

@@ -2,7 +2,6 @@
 
 import common
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -214,18 +213,6 @@ def of_sinks(sinks, num_layers=4, scan=False, pattern=1):
     sizes = dict(vocab_size=common.VOCAB, model_dim=common.WIDTH, num_heads=common.HEADS)
     sizes |= dict(num_layers=num_layers, sinks=sinks, scan=scan)
     return posenc_jax.Transformer(encodings, rngs=nnx.Rngs(0), **sizes)
-
-
-def test_sinks_of_some_layers():
-    """A sink of -30 takes nothing, so that layers without sinks are layers with such."""
-    model, full = of_sinks(("head", None)), of_sinks("head")
-    for number, (layer, other) in enumerate(zip(model.layers, full.layers, strict=True)):
-        other.block = common.moved(other.block, seed=number)
-        layer.block = jax.tree.map(lambda p: p, other.block)
-        if number % 2:
-            layer.block.attention.sink_of_head = None
-            other.block.attention.sink_of_head[...] = jnp.full(common.HEADS, -30.0)
-    common.close(model(token_ids(), text(T)), full(token_ids(), text(T)))
 
 
 def test_sinks_of_some_layers_in_a_scan_and_past_a_cache():
