@@ -31,6 +31,7 @@ QWEN2_VL |= dict(rope_scaling=dict(type="mrope", mrope_section=[16, 24, 24]))
 REWRITTEN = {"rope_scaling": QWEN2_VL["rope_scaling"] | {"rope_type": "default"}}
 QWEN3 = ("rope", dict(head_dim=128))  # as its class fills in
 QWEN3_VL = dict(head_dim=128, base=5e6, sections=(24, 20, 20))
+GLM4V = dict(head_dim=128, rotary_dim=64, sections=(8, 12, 12))
 AXES = dict(sections=(1, 2, 1))
 ERNIE = dict(model_type="ernie4_5_vl_moe_text", head_dim=8)  # row, column, time
 ERNIE |= dict(rope_parameters=dict(rope_theta=5e5, mrope_section=[1, 1, 2]))
@@ -101,6 +102,7 @@ WIDER = {}, {"global_head_dim": 512}, AS_WRITTEN
 OF_GEMMA4 = dict(head_dim=512, base=1e6, fraction=0.25)
 BASES = dict(model_type="granite_swa", head_dim=8, layer_rope_theta=[1e4, 0, 5e5, 1e4])
 BASES |= {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}, "num_hidden_layers": 4}
+MUSE = dict(model_type="muse_spark_text", head_dim=8, rope_theta=5e5, num_hidden_layers=8)
 MOLMO2 = dict(model_type="molmo2_text", head_dim=8, num_hidden_layers=2, rope_theta=1e6)
 MOLMO2 |= {"rope_scaling": LINEAR, "rope_scaling_layers": [0]}
 MODERNBERT = dict(model_type="modernbert", head_dim=8)
@@ -133,7 +135,9 @@ READ = [
     (QWEN2_VL | REWRITTEN, {}, "mrope", dict(head_dim=128, base=1e6)),
     (dict(model_type="qwen3", hidden_size=64, num_attention_heads=2, rope_theta=1e4), {}, *QWEN3),
     (dict(model_type="qwen3_vl_text", head_dim=128, rope_theta=5e6), {}, "i_mrope", QWEN3_VL),
+    (dict(model_type="glm4v_moe_text", head_dim=128, rope_theta=1e4), {}, "mrope", GLM4V),
     (ERNIE, {}, "videorope", ERNIE_AXES),
+    (dict(model_type="roformer", head_dim=8), {}, "rope", INTERLEAVED),
     (NEOX, {}, "rope", dict(head_dim=64, rotary_dim=16)),
     (dict(model_type="gptj", n_embd=128, n_head=16, rotary_dim=4), {}, "rope", GPTJ),
     (NOMIC, {}, "rope", dict(head_dim=8, base=1000.0)),
@@ -190,6 +194,8 @@ READ = [
     (GEMMA4 | {"global_head_dim": 512}, SLIDING, "rope", dict(head_dim=256)),
     (BASES, {"layer": 2}, "rope", HEAD | {"base": 5e5}),
     (BASES, {"layer": 1}, "nope", {}),
+    (MUSE, {"layer": 6}, "rope", HEAD | {"base": 5e5}),
+    (MUSE, {"layer": 7}, "nope", {}),
     (MOLMO2, {"layer": 0}, "pi", HEAD | dict(base=1e6, factor=8.0)),
     (MOLMO2, {"layer": 1}, "rope", HEAD | {"base": 1e6}),
     (MODERNBERT, FULL, "rope", HEAD | {"base": 160000.0}),

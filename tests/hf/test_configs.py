@@ -239,8 +239,9 @@ def test_sinks_by_layer(keys, expected):
         ({"model_type": "kimi_linear", "linear_attn_config": [1]}, "linear_attn_config="),
         ({"model_type": "lfm2", "full_attn_idxs": 2}, "full_attn_idxs=2"),
         ({"model_type": "llama", "per_layer_config": {"a": {}}}, "per_layer_config="),
+        *(({"model_type": name}, "layer_types") for name in ("granitemoehybrid", "bailing_hybrid")),
     ],
 )
-def test_a_value_of_another_form_is_named(config, word):
+def test_a_value_that_is_missing_or_of_another_form_is_named(config, word):
     sizes = dict(num_hidden_layers=4, num_attention_heads=4, hidden_size=32, rope_theta=1e4)
     common.refuses(word, lambda: layers_from_hf(sizes | config))

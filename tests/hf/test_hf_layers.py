@@ -56,6 +56,7 @@ def test_layers_without_attention_or_positions():
         ("qwen3_next", {}, [3, 7]),
         ("qwen3_next", {"full_attention_interval": 2}, [1, 3, 5, 7]),
         ("bamba", {"attn_layer_indices": [2, 5]}, [2, 5]),
+        ("kimi_linear", {"mla_use_nope": True}, [4]),
         ("lfm2", {"full_attn_idxs": [2, 5]}, [2, 5]),
         ("jamba", {"attn_layer_period": 4, "attn_layer_offset": 1}, [1, 5]),
         ("mllama_text_model", {"cross_attention_layers": [0, 2, 3]}, [1, 4, 5, 6, 7]),
