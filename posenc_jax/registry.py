@@ -48,6 +48,8 @@ REGISTRY = {
     "llama3": "posenc_jax.encodings.rotary.frequencies.by_parts:Llama3",
     "yarn": "posenc_jax.encodings.rotary.frequencies.yarn:YaRN",
     "dynamic_yarn": "posenc_jax.encodings.rotary.frequencies.yarn:DynamicYaRN",
+    "mrrope_uni": "posenc_jax.encodings.rotary.frequencies.mrrope:MrRoPEUni",
+    "mrrope_pro": "posenc_jax.encodings.rotary.frequencies.mrrope:MrRoPEPro",
     "longrope": "posenc_jax.encodings.rotary.longrope:LongRoPE",
     "longrope2": "posenc_jax.encodings.rotary.longrope:longrope2",
     "hope": "posenc_jax.encodings.rotary.frequencies.hope:HoPE",
