@@ -262,10 +262,6 @@ def make(name: Literal['grape_m'], *, head_dim: int, num_kv_heads: int, rngs: nn
     ...
 
 @overload
-def make(name: Literal['key_offset'], *, head_dim: int, base: float | jax.Array=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> KeyOffset:
-    ...
-
-@overload
 def make(name: Literal['xpos'], *, head_dim: int, base: float | jax.Array=..., rotary_dim: int | None=..., layout: str=..., scale_base: float=..., gamma: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> XPos:
     ...
 
@@ -427,6 +423,10 @@ def make(name: Literal['soft_cap'], *, over: Encoding | str | Mapping[str, Any]=
 
 @overload
 def make(name: Literal['kv_shift'], *, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, over: Encoding | str | Mapping[str, Any]=..., num_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> KVShift:
+    ...
+
+@overload
+def make(name: Literal['key_offset'], *, head_dim: int, base: float | jax.Array=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> KeyOffset:
     ...
 
 @overload
