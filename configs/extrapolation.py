@@ -52,8 +52,8 @@ ON_ROPE: dict[str, dict[str, Any]] = EXTENSIONS | {
     "videorope_pp": {"factor": RATIO},
 }
 # Windows are the training length over these numbers: ReRoPE keeps distances up to half of it, and
-# an eighth leaves Self-Extend room for its groups. Jet-Long has the same eighth.
-WINDOWS = {"rerope": 2, "leaky_rerope": 2, "self_extend": 8, "jet_long": 8}
+# an eighth leaves Self-Extend room for its groups.
+WINDOWS = {"rerope": 2, "leaky_rerope": 2, "self_extend": 8}
 # With a factor of 1 dynamic NTK would equal NTK, because all sequences have the evaluated length.
 DYNAMIC_NTK = 2.0
 

@@ -34,6 +34,7 @@ REGISTRY = {
     "learned_2d": "posenc_jax.encodings.absolute.learned_2d:Learned2D",
     "seqpe": "posenc_jax.encodings.absolute.seqpe:SeqPE",
     "randomized": "posenc_jax.encodings.wrappers.randomized:Randomized",
+    "random_float": "posenc_jax.encodings.wrappers.randomized:RandomFloat",
     "rope": "posenc_jax.encodings.rotary.rope:RoPE",
     "rope_mixed": "posenc_jax.encodings.rotary.rope_mixed:RoPEMixed",
     "string": "posenc_jax.encodings.rotary.string:STRING",

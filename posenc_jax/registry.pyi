@@ -92,6 +92,7 @@ from posenc_jax.encodings.wrappers.logit_scale import LogN
 from posenc_jax.encodings.wrappers.logit_scale import LogScale
 from posenc_jax.encodings.wrappers.logit_scale import MinistralScale
 from posenc_jax.encodings.wrappers.logit_scale import SSMax
+from posenc_jax.encodings.wrappers.randomized import RandomFloat
 from posenc_jax.encodings.wrappers.randomized import Randomized
 from posenc_jax.encodings.wrappers.short_conv import ShortConv
 from posenc_jax.encodings.wrappers.soft_cap import SoftCap
@@ -123,6 +124,10 @@ def make(name: Literal['seqpe'], *, num_heads: int, head_dim: int, model_dim: in
 
 @overload
 def make(name: Literal['randomized'], *, over: Encoding | str | Mapping[str, Any]=..., max_length: int=..., evaluation_seed: int=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> Randomized:
+    ...
+
+@overload
+def make(name: Literal['random_float'], *, train_length: int, over: Encoding | str | Mapping[str, Any]=..., max_length: int=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RandomFloat:
     ...
 
 @overload
@@ -286,7 +291,7 @@ def make(name: Literal['self_extend'], *, head_dim: int, base: float=..., rotary
     ...
 
 @overload
-def make(name: Literal['jet_long'], *, head_dim: int, train_length: int, base: float=..., rotary_dim: int | None=..., layout: str=..., window: int=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> JetLong:
+def make(name: Literal['jet_long'], *, head_dim: int, train_length: int, base: float=..., rotary_dim: int | None=..., layout: str=..., window: int | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> JetLong:
     ...
 
 @overload

@@ -43,7 +43,7 @@ class JetLong(PositionMap):
         return super().frequencies(d, base, given, longest)
 
     def relative(self, m, n, given):
-        if m - n <= given["window"]:
+        if m - n <= given.get("window", TRAIN_LENGTH // 16):
             return m - n
         return math.floor(m / self.group) - math.floor(n / self.group)
 
@@ -103,9 +103,8 @@ SCHEMES = {
     ),
     "jet_long": Scheme(
         JetLong(),
-        [{"window": 8}, {"window": 21} | OTHER_ROPE],
+        [{}, {"window": 21} | OTHER_ROPE],
         ROPE | {"window": Alternative(12)},
-        overrides={"window": 8},
         shift_invariant=False,
     ),
     "dual_chunk": Scheme(

@@ -35,7 +35,7 @@ class JetLong(PositionMap):
       head_dim: number of channels in one head.
       train_length: L, number of tokens in a sequence that the model was trained on.
       base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
-      window: w, the largest exact distance; 2048 in the authors' code, for L = 32768.
+      window: w, the largest exact distance; by default ``L / 16``, as in the authors' code.
     """
 
     def __init__(
@@ -46,11 +46,12 @@ class JetLong(PositionMap):
         base: float = 10000.0,
         rotary_dim: int | None = None,
         layout: str = "half",
-        window: int = 2048,
+        window: int | None = None,
     ):
         super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
         self.train_length = count_of("train_length", train_length)
-        self.window = count_of("window", window)
+        window = max(1, train_length // 16) if window is None else window
+        self.window = count_of("window", window, 1, train_length)
 
     def tables(self, positions, length):
         """Returns cosines and sines, near and far, for queries and for keys.
