@@ -62,6 +62,6 @@ class KeyOffset(RoPE):
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         tables, back = tokens.made
         if not side.is_query:
-            is_still = jnp.arange(self.head_dim) >= self.rotary_dim
-            x_BTHC = jnp.where(is_still, earlier(x_BTHC, tokens, back, 1), x_BTHC)
+            moving, still = jnp.split(x_BTHC, [self.rotary_dim], axis=-1)
+            x_BTHC = jnp.concatenate([moving, earlier(still, tokens, back, 1)], axis=-1)
         return super().rotate(x_BTHC, tokens.having(tables), side)

@@ -8,9 +8,10 @@ P = (I - S)(I + S)^{-1}, \quad S^\top = -S
 $$
 
 R is RoPE's rotation by the positions r on all axes, at trained rates, and S is trained. Every
-encoding by matrices that depends on differences of positions alone has the form ``P' R P`` with
-orthogonal P, where P' cancels. This is the paper's Cayley-STRING; Circulant-STRING, where the
-Fourier transform takes the place of P, is not offered. Overrides ``rotate``.
+encoding by matrices that depends on differences of positions alone is such a rotation, followed by
+the transpose of P, which cancels between a query and a key. This is the paper's Cayley-STRING.
+Circulant-STRING, where the Fourier transform takes the place of P, is not offered. Overrides
+``rotate``.
 """
 
 import jax
@@ -60,7 +61,7 @@ class STRING(RoPE):
         super().__init__(head_dim=head_dim, base=base, layout=layout)
         shape = num_kv_heads, head_dim // 2, count_of("num_axes", num_axes)
         direction_KPA = jax.random.normal(rngs.params(), shape)
-        # A direction and its opposite rotate alike, so the first axis can count forwards.
+        # A pair may turn either way: it turns forwards along the first axis, as in RoPE.
         direction_KPA *= jnp.sign(direction_KPA[..., :1])
         direction_KPA /= jnp.linalg.norm(direction_KPA, axis=-1, keepdims=True)
         rate_1P1 = Double.of(geometric(head_dim, self.base)).high[None, :, None]

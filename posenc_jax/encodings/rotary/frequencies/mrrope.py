@@ -34,7 +34,7 @@ from posenc_jax.fields import check_ascending, check_positive, check_range
 
 @dataclasses.dataclass(frozen=True)
 class MrRoPEUni(Frequencies):
-    """MrRoPE-Uni (2601.22181) slows each middle pair down by the same factor more than the last.
+    """MrRoPE-Uni (2601.22181) slows middle pairs down by the same factor from pair to pair.
 
     The frequencies of the middle pairs are those of a larger base.
 
@@ -72,7 +72,7 @@ class MrRoPEUni(Frequencies):
 
 @dataclasses.dataclass(frozen=True)
 class MrRoPEPro(MrRoPEUni):
-    """MrRoPE-Pro (2601.22181), progressive, slows slow middle pairs down by larger factors.
+    """MrRoPE-Pro (2601.22181) slows middle pairs down by factors that grow from pair to pair.
 
     The attributes are those of ``MrRoPEUni``. The class of the authors' code that computes these
     frequencies is ``LlamaYaRNRadix``.
