@@ -86,6 +86,9 @@ def test_stick_breaking():
     close(posenc_jax.attend(encoding, q, k, v, tokens), out + remainder * v, atol=1e-5)
     weights = np.asarray(common.probabilities(encoding, q, k, tokens))
     close(np.einsum("bhtt->bht", weights), arrays["remainder"], rtol=1e-4)
+    # A softmax would hide a number that is added to all logits of a row, and sinks would not.
+    logits = posenc_jax.logits(encoding, q, k, tokens)
+    close(np.tril(np.exp(logits)), weights, rtol=1e-4)
 
 
 # Shaw
