@@ -128,7 +128,8 @@ def _manual(sources: Sources) -> str:
     better = rows.index[rows[f"vs_{WINDOWED}"] == "better"]
     return (
         "**On the manual**, which is prose and not source code as in training, the schemes that "
-        f"are better than that at {multiple:.0f} times the trained length are {_names(better)}."
+        f"are better than RoPE through a window at {multiple:.0f} times the trained length are "
+        f"{_names(better)}."
     )
 
 
