@@ -82,6 +82,7 @@ results: $(VENV)/experiments
 	$(BIN)/python -m experiments.results.reports.findings
 	$(BIN)/python -m experiments.results.reports.multimodal_tables \
 		--archives=docs/data --page=docs/multimodal.md
+	$(BIN)/python -m experiments.results.reports.extension_tables
 	$(BIN)/python -m experiments.results.reports.croissant
 
 # Writes the technical report, a PDF, from the same results: build/report.pdf.

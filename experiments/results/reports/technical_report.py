@@ -16,24 +16,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.command import exit_status
-from experiments.results.answers import SOLVED, summary, verdicts
+from experiments.results.answers import SOLVED
 from experiments.results.atlas import family
 from experiments.results.comparisons import Q
 from experiments.results.ledger import UNTESTABLE
 from experiments.results.record import write_files
-from experiments.results.reports import atlas_tables, findings, ladder_page, ledger_page, maps
+from experiments.results.reports import (
+    atlas_tables,
+    extension_tables,
+    findings,
+    ladder_page,
+    ledger_page,
+    maps,
+)
 from experiments.results.reports.choosing_page import read_decoding
 from experiments.results.reports.multimodal_tables import TABLES, markdown
-from experiments.results.reports.other_answers import read_extension
 from experiments.results.reports.page import markdown_table
 from experiments.results.reports.templates import fill
 from experiments.results.reports.typst_words import blocks, inline
-from experiments.results.statistics import with_margin
 from posenc_jax import REGISTRY, __version__
 
 Rows = list[list[Any]]
-# What the tables on longer contexts show: the multiples, before and after so many steps.
-_LONGER, _STEPS = (2, 8, 32), (0, 100)
 _PADDING = 6  # around a figure, in its units
 _BOUND = 1.3  # how much longer than without positions decoding may take
 _CAPTIONS = {
@@ -148,31 +151,11 @@ class Report:
             for name, (source, rows) in tables.items()
         }
         listed = re.findall(r"(?:^\|.*\n)+", (self.docs / "schemes/index.md").read_text(), re.M)
-        return made | {"schemes": "\n".join(listed), "extension": self._extension()}
-
-    def _extension(self) -> str:
-        """Returns the losses of the methods that make a model longer, as Markdown."""
-        values = read_extension(self.docs / "data/extension_small.csv")
-        answers = summary(values, verdicts(values)).set_index(["topic", "multiple", "scheme"])
-        columns = {
-            f"{multiple}x, {f'{steps} steps' if steps else 'untuned'}": (
-                f"made longer, {steps} steps",
-                float(multiple),
-            )
-            for steps in _STEPS
-            for multiple in _LONGER
-        }
-
-        def cell(column: tuple[str, float], scheme: str) -> str:
-            if (*column, scheme) not in answers.index:
-                return "-"
-            row = answers.loc[(*column, scheme)]
-            return with_margin(row["mean"], row["margin"])
-
-        last = f"made longer, {_STEPS[-1]} steps", float(_LONGER[1])
-        order = answers.loc[last]["mean"].sort_values().index
-        rows = [[f"`{scheme}`", *(cell(c, scheme) for c in columns.values())] for scheme in order]
-        return markdown_table(["method", *columns], rows)
+        longer = extension_tables.TABLES[0]
+        extension = extension_tables.markdown(
+            longer, extension_tables.read(self.docs / "data" / longer.file)
+        )
+        return made | {"schemes": "\n".join(listed), "extension": extension}
 
     def _ladder(self) -> dict[str, Any]:
         """Returns what the ladder found, its rungs, correlations and figures.
