@@ -274,8 +274,8 @@ def _longer_gains(sources: Sources) -> str:
         parts.append(f"on {where} by {', '.join(named) or 'no scheme'}")
     multiple = a["multiple"].max()
     return (
-        f"**After more training**, schemes gain at {multiple:.0f} times the trained length, in bits "
-        f"per byte, {'; '.join(parts)}."
+        f"**After more training**, schemes gain at {multiple:.0f} times the trained length, in "
+        f"bits per byte, {'; '.join(parts)}."
     )
 
 
