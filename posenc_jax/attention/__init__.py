@@ -119,8 +119,8 @@ def attend(
         Every implementation that has dropout drops the same weights.
       implementation: a name or a function, as the module describes them. By default it is ring
         where the mesh has an axis "context" that divides the tokens; else fused, where cuDNN takes
-        bfloat16 or float16 in written order; else dense for few tokens, with gradients that suit a
-        CPU, and blockwise for many.
+        bfloat16 or float16 in written order; else dense for few tokens, in the forms of ``cpu.py``,
+        and blockwise for many.
 
     Logits are float32 whatever the inputs are. The output of a query that may see no key is 0.
     Absolute schemes (``learned``, ``sinusoidal``) act in ``encoding.embed`` and not here: where it
@@ -265,4 +265,7 @@ def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Imp
     is_plain &= is_fusable(encoding) and cudnn_takes(tile, v_BSKC, rule)
     if is_plain and is_for_gpu():
         return fused
-    return cpu.dense if T * S <= _FEW_LOGITS or T < _FEW_QUERIES else blockwise
+    is_few = T * S <= _FEW_LOGITS or T < _FEW_QUERIES
+    usual = cpu.dense if is_few else blockwise
+    in_rows = cpu.takes_rows(encoding, tile, rule) and (is_few or cpu.prefers_rows(tile))
+    return cpu.in_rows_or(usual) if in_rows else usual

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import as_published, close, load
+from golden_checks import as_published, by_token, close, load
 
 import posenc_jax
 from posenc_jax.encodings.bias.kerple import inverse_positive
@@ -110,6 +110,21 @@ def score(encoding, logits_BHTS, positions):
     tokens, nothing = encoding.tokens(positions), jnp.zeros((B, T, H, 1))
     tile = posenc_jax.Tile(nothing, nothing, tokens, tokens, 1.0, None, H)
     return jax.jit(type(encoding).score)(encoding, logits_BHTS, tile)
+
+
+def test_stick_breaking():
+    """The code returns the remainder, which the authors' model gives to the query's own value."""
+    arrays, params = float32("stickbreaking_h2_T9")
+    encoding = posenc_jax.make("stick_breaking")
+    q, k, v, out = (by_token(arrays[key]) for key in ("q", "k", "v", "out"))
+    tokens = encoding.tokens(text(params["T"]))
+    remainder = arrays["remainder"].swapaxes(1, 2)[..., None]
+    close(posenc_jax.attend(encoding, q, k, v, tokens), out + remainder * v, atol=1e-5)
+    weights = np.asarray(common.probabilities(encoding, q, k, tokens))
+    close(np.einsum("bhtt->bht", weights), arrays["remainder"], rtol=1e-4)
+    # A softmax would hide a number that is added to all logits of a row, and sinks would not.
+    logits = posenc_jax.logits(encoding, q, k, tokens)
+    close(np.tril(np.exp(logits)), weights, rtol=1e-4)
 
 
 def test_fox_bias():

@@ -106,6 +106,7 @@ def test_frequencies(golden):
 
 
 NUMBERED = {"yarn_qwen3": ("yarn", 6), "p_rope": ("p_rope", 3), "hope_highfreq": ("hope", 8)}
+NUMBERED |= {"mrrope_uni": ("mrrope_uni", 2), "mrrope_pro": ("mrrope_pro", 2)}
 OTHER_NAMES = {"D": "head_dim", "orig": "train_length", "p": "fraction"}
 
 

@@ -167,22 +167,38 @@ def written(pages: dict[str, str], folder: Path, packed: Path) -> dict[str, str]
     Raises:
       ValueError: a page has no such table, or the atlas or an answer is missing.
     """
+    compared, trained = sources(folder, packed)
+    tables = [("results.md", "atlas", rows) for rows in (TEXT, GAINS, LEARNED)]
+    tables += [("results.md", "longer", TRAINED_LONGER), ("README.md", "atlas", README)]
+    pages = dict(pages)
+    for page, source, rows in tables:
+        shown = of_atlas(rows, *compared[source], trained)
+        pages[page] = rewritten(pages[page], rows.heading, shown)
+    return pages
+
+
+def sources(
+    folder: Path, packed: Path
+) -> tuple[dict[str, tuple[pd.DataFrame, pd.DataFrame]], dict[str, str]]:
+    """Returns answers and their families of comparisons, and on whose model a scheme is evaluated.
+
+    Args:
+      folder: the folder of an atlas.
+      packed: the archive of longer training.
+
+    Raises:
+      ValueError: there is no atlas.
+    """
     atlas = read_json(folder / atlas_data.JSON)
     if atlas is None:
         raise ValueError(f"{folder} has no {atlas_data.JSON}; give the folder of an atlas")
     longer = read_longer(packed)
     compared = verdicts(longer)
-    sources = {
+    answers = {
         "atlas": (atlas_data.read(folder), pd.DataFrame(atlas["families"])),
         "longer": (summary(longer, compared), families(compared)),
     }
-    tables = [("results.md", "atlas", rows) for rows in (TEXT, GAINS, LEARNED)]
-    tables += [("results.md", "longer", TRAINED_LONGER), ("README.md", "atlas", README)]
-    pages = dict(pages)
-    for page, source, rows in tables:
-        shown = of_atlas(rows, *sources[source], atlas["trained"])
-        pages[page] = rewritten(pages[page], rows.heading, shown)
-    return pages
+    return answers, atlas["trained"]
 
 
 @exit_status
