@@ -14,9 +14,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from experiments.checks import fields_of
 from experiments.results import source
 from experiments.results.record import PACKAGES
+from experiments.settings import fields_of
 
 
 def check_agreement(config: ConfigDict, flags: Mapping[str, Any]) -> None:
