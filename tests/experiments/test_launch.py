@@ -1,7 +1,6 @@
 """Tests the command line: in this process, and where a process is the subject in one of its own."""
 
 import importlib
-import io
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import pytest
 import runs
 from absl import flags
 from absl.testing import flagsaver
-from rich.console import Console
 from runs import TINY
 
 import launch
@@ -158,12 +156,6 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
         assert "Traceback" not in done.errors
 
 
-def test_a_function_that_returns_no_config_is_refused(tmp_path):
-    (tmp_path / "three.py").write_text("def get_config():\n    return 3\n")
-    done = runs.command(f"--config={tmp_path / 'three.py'}", f"--workdir={tmp_path}")
-    assert done.status == 2 and "--config gave 3, which is no config" in done.errors
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -184,14 +176,6 @@ def test_a_flag_that_another_would_make_the_program_ignore_is_refused(given, mes
         launch._check_together()
 
 
-def test_a_report_says_how_many_points_it_does_not_have():
-    points = types.SimpleNamespace(points=[1, 2, 3], finished=lambda point: point == 2)
-    told = io.StringIO()
-    experiment = types.SimpleNamespace(parts={"": points})
-    launch._print_missing(experiment, Console(file=told, width=200))
-    assert "2 of 3 points have no result yet" in told.getvalue() and "--status" in told.getvalue()
-
-
 def test_every_config_names_an_experiment_that_launch_knows():
     named = set()
     for path in (common.ROOT / "configs").glob("[!_]*.py"):
@@ -205,16 +189,6 @@ def test_every_config_names_an_experiment_that_launch_knows():
 
 
 # Numbers that queues give
-
-
-def test_a_queue_that_gives_no_number_is_refused(monkeypatch):
-    monkeypatch.setattr(launch, "TASK_ID", types.SimpleNamespace(value=None))
-    for variable in ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID"):
-        monkeypatch.setenv(variable, "abc")
-        with pytest.raises(ValueError, match=f"{variable}=abc must be the number of a point"):
-            launch._task_id()
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
-    assert launch._task_id() == 7
 
 
 def test_a_number_that_kubernetes_gives_to_a_process_is_not_that_of_a_point(monkeypatch):

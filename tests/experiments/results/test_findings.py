@@ -27,8 +27,3 @@ def test_other_results_change_the_findings(sources):
     none_better = answers.assign(vs_rope_windowed=answers["vs_rope_windowed"].mask(far, "worse"))
     text = " ".join(findings.rewritten(README, none_better, ledger).split())
     assert "0 schemes are better" in text and f"{far.sum()} are worse" in text
-
-
-def test_a_page_without_a_place_for_findings_is_refused(sources):
-    with pytest.raises(ValueError, match="0 places"):
-        findings.rewritten("# A page\n", *sources)

@@ -58,13 +58,6 @@ def test_a_table_is_written_anew_and_the_text_stays(tmp_path):
     assert rewritten(text, TOY.heading, markdown(TOY.read(tmp_path))) == text
 
 
-def test_an_archive_without_a_column_is_refused(tmp_path):
-    records = [r for r in results(TOY, good=(0.8,)) if r["x"] == 1]
-    pack(tmp_path / "toy.tar.xz", records)
-    with pytest.raises(ValueError, match=r"toy\.tar\.xz has no accuracy of size at 2"):
-        TOY.read(tmp_path)
-
-
 def test_without_an_archive_the_table_stays(tmp_path, monkeypatch, capsys):
     (tmp_path / "page.md").write_text(PAGE.replace("A toy", "Images"))
     pack(tmp_path / "images.tar.xz", results(TABLES[0], nope=(0.5, 0.6)))

@@ -115,29 +115,3 @@ def test_fashion_is_read_past_the_heads_of_its_files(tmp_path, monkeypatch):
     actual, labels = load_images("fashion")
     np.testing.assert_array_equal(actual, images)
     assert labels.tolist() == [5, 0, 2]
-
-
-def test_files_of_another_form_are_refused(tmp_path):
-    images, labels = np.zeros((3, 4, 4), np.uint8), np.arange(3)
-    files = {
-        "wide": (np.zeros((3, 4, 5), np.uint8), labels),
-        "float": (images.astype(float), labels),
-        "fractions": (images, labels / 2),
-        "negative": (images, labels - 1),
-        "huge": (images, labels + 2**40),
-        "fewer": (images, labels[1:]),
-    }
-    for name, (pixels, classes) in files.items():
-        np.savez(tmp_path / f"{name}.npz", images=pixels, labels=classes)
-    np.savez(tmp_path / "whole.npz", images=images, labels=labels)
-    (tmp_path / "half.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:200])
-    assert len(load_images(f"npz:{tmp_path / 'whole.npz'}")[1]) == 3
-    for name in (*files, "half"):
-        with pytest.raises(ValueError, match=rf"{name}.npz'.* The file must be as np.savez"):
-            load_images(f"npz:{tmp_path / name}.npz")
-
-
-def test_data_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "FASHION", tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"task\.data="):
-        load_images("fashion")

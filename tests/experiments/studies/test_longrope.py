@@ -125,12 +125,6 @@ def test_the_loss_does_not_depend_on_how_many_run_at_a_time(model, mesh, fitness
         np.testing.assert_allclose(list(other(genomes)), expected, rtol=1e-6)
 
 
-def test_a_candidate_that_gives_no_number_says_so_and_no_other(fitness):
-    bad = Genome((float("nan"),) * 4)
-    losses = list(fitness([GENOMES[0], bad, GENOMES[1]]))
-    np.testing.assert_array_equal(np.isfinite(losses), [True, False, True])
-
-
 def test_needles_stand_at_the_start_and_are_asked_for_at_the_end(model, mesh):
     tokens = with_needles(DOCUMENTS)
     assert tokens.shape == DOCUMENTS.shape
@@ -280,17 +274,6 @@ def test_a_search_is_not_resumed_with_another_config(finished, corpus):
         (failure,) = experiment(config(corpus, **changes), workdir)[0].run()
         assert re.search(f"{message}.*--workdir", failure["reason"])
     assert scores.read_text() == before
-
-
-@pytest.mark.slow
-def test_other_scores_are_made_of_the_searches_that_there_are(finished, corpus, monkeypatch):
-    workdir, _, _ = finished
-    searches = workdir / "runs/rope/seed0/search"
-    before = {path: path.read_text() for path in searches.glob("*/losses.jsonl")}
-    other, _ = experiment(config(corpus, eval__documents=1), workdir)
-    assert other.run() == []
-    assert len(before) == 5 and before == {path: path.read_text() for path in before}
-    experiment(config(corpus), workdir)[0].run()
 
 
 def test_a_finished_run_is_searched_without_training(finished, corpus, tmp_path):

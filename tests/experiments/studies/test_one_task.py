@@ -63,11 +63,6 @@ def test_the_goal_is_read_from_rows_of_the_trained_length(tmp_path, monkeypatch)
     assert (goals[0].enough, goals[0].every) == (0.95, 2)
 
 
-def test_a_study_of_small_is_a_preset():
-    one, small = get_config("reverse"), get_config("small")
-    assert {*one.studies} == {"reverse"} and one.studies.reverse == small.studies.reverse
-
-
 def evaluation(scheme, seed, shares, steps):
     whose = {"scheme": scheme, "seed": seed}
     records = [

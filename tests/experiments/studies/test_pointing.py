@@ -1,6 +1,5 @@
 """Tests the experiment on pointing, with the icons of a font that is always there."""
 
-import importlib.util
 import io
 
 import common
@@ -138,11 +137,3 @@ def test_icons_fill_their_place_and_differ():
         assert max(height, width) == 9 and min(rows[0], columns[0]) >= 2
         assert abs(rows[0] + rows[-1] - 12) <= 2 and abs(columns[0] + columns[-1] - 12) <= 2
     np.testing.assert_array_equal(load_icons(setting), icons)
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("fonticon_mdi7") is None, reason="fonticon-materialdesignicons7"
-)
-def test_material_design_icons():
-    icons = load_icons(Setting(icons=200))
-    assert icons.shape == (200, 12, 12) and (icons.max(axis=(1, 2)) > 100).all()

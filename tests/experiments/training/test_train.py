@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import types
 
 import chex
 import jax
@@ -18,7 +17,6 @@ from experiments import preemption
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.cost import PEAK
 from experiments.training.data import Corpus, window_index
-from experiments.training.host import peak_memory
 from experiments.training.loop import train_together
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, token_losses
@@ -71,14 +69,6 @@ def test_a_trace_and_the_share_of_the_peak(tmp_path, windows, monkeypatch):
         # Eight devices, and two layers of width 16 over 64 tokens.
         products = 2 * (4 * 16**2 + 3 * 16 * 64 + 2 * 8 * 16) + 16 * 16
         assert step == pytest.approx(8 * 1e9 / (3 * 2 * 64 * products))
-
-
-def test_memory_is_that_of_the_device_that_held_most(monkeypatch):
-    """A CPU says nothing of its memory; these stand in for devices that do."""
-    held = [{"peak_bytes_in_use": 7}, {"peak_bytes_in_use": 9}, None]
-    devices = [types.SimpleNamespace(memory_stats=lambda stats=stats: stats) for stats in held]
-    monkeypatch.setattr(jax, "local_devices", lambda: devices)
-    assert peak_memory() == 9
 
 
 @pytest.mark.parametrize("step", [1, 5])
