@@ -4,7 +4,7 @@
 of longer contexts (``extension_``) and of drawn examples (``panel_``) each have their figures. The
 pages of the atlas, of the ledger, of the ladder and of the leaderboard, and the page about choosing
 a scheme, have the results of several studies, and are filled into ``templates``.
-``atlas_tables.py`` and ``multimodal_tables.py`` write tables into docs/.
+``readme.py`` and ``multimodal_tables.py`` write tables into README.md and docs/.
 """
 
 from experiments import require

@@ -1,15 +1,15 @@
-"""Writes the tables of ``docs/results.md`` and ``README.md`` that show answers of the atlas.
+"""Writes what README.md and docs/results.md show of the atlas: tables, and what was found.
 
-    python -m experiments.results.reports.atlas_tables --atlas=docs/atlas
+    python -m experiments.results.reports.readme
 
-Each is the first table below its heading, with the families of comparisons that its marks belong
-to. The text around it stays as it is. The table of models that were trained longer has the results
-of ``configs/extrapolation.py:long`` in an archive.
+A table is the first one below its heading, with the families of comparisons that its marks belong
+to. The findings of README.md lie between the marks ``<!-- findings -->`` and
+``<!-- end of findings -->``. All other text stays as it is. The table of models that were trained
+longer has the results of ``configs/extrapolation.py:long`` in an archive.
 """
 
-import argparse
 import dataclasses
-import math
+import re
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -20,17 +20,24 @@ import pandas as pd
 
 from experiments.command import exit_status
 from experiments.results import atlas_data
-from experiments.results.answers import OWN_WINDOW, TASKS, summary, verdicts
+from experiments.results.answers import (
+    MARKS,
+    OWN_WINDOW,
+    TASKS,
+    Answer,
+    shown,
+    summary,
+    verdicts,
+)
 from experiments.results.comparisons import families, statement
+from experiments.results.ledger import WORDS
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 from experiments.results.reports.multimodal_tables import rewritten
 from experiments.results.reports.other_answers import LONGER, read_longer
 from experiments.results.reports.page import markdown_table
-from experiments.results.statistics import with_margin
 
-Answer = dict[str, Any]
-_MARKS = {"better": " ▲", "worse": " ▼"}
+_MARKED = re.compile(r"(<!-- findings -->\n).*(<!-- end of findings -->)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,58 +152,115 @@ def of_atlas(
 
 def _cell(answer: Answer) -> str:
     """Writes an answer; what is better than the own window is bold."""
-    if answer["family"] == TASKS:
-        if not answer["learned"] and answer["multiple"] > 1:
-            return "not learned"
-        return f"{answer['solved']:.0f} of {answer['seeds']}"
-    margin = answer["margin"]
-    cell = with_margin(answer["mean"], None if math.isnan(margin) else margin)
-    if answer[f"vs_{OWN_WINDOW}"] == "better":
-        return f"**{cell}**"
-    return cell + _MARKS.get(answer[f"vs_{WINDOWED}"], "")
+    if answer["family"] != TASKS and answer[f"vs_{OWN_WINDOW}"] == "better":
+        return f"**{shown(answer)}**"
+    mark = "" if answer["family"] == TASKS else MARKS.get(answer[f"vs_{WINDOWED}"], "")
+    return f"{shown(answer)} {mark}".rstrip()
 
 
-def written(pages: dict[str, str], folder: Path, packed: Path) -> dict[str, str]:
-    """Returns the pages README.md and results.md with their tables.
+def written(pages: dict[str, str], docs: Path) -> dict[str, str]:
+    """Returns the pages README.md and results.md with their tables and findings.
 
     Args:
       pages: the texts by name.
-      folder: the folder of an atlas.
-      packed: the archive of longer training.
+      docs: the folder that has ``atlas``, ``claims`` and ``data``.
 
     Raises:
-      ValueError: a page has no such table, or the atlas or an answer is missing.
+      ValueError: a page has no such table or marks, or the atlas or an answer is missing.
     """
-    atlas = read_json(folder / atlas_data.JSON)
-    if atlas is None:
-        raise ValueError(f"{folder} has no {atlas_data.JSON}; give the folder of an atlas")
-    longer = read_longer(packed)
+    atlas = atlas_data.load(docs / "atlas")
+    longer = read_longer(docs / "data/extrapolation_long.tar.xz")
     compared = verdicts(longer)
     sources = {
-        "atlas": (atlas_data.read(folder), pd.DataFrame(atlas["families"])),
+        "atlas": (atlas.answers, atlas.families),
         "longer": (summary(longer, compared), families(compared)),
     }
     tables = [("results.md", "atlas", rows) for rows in (TEXT, GAINS, LEARNED)]
     tables += [("results.md", "longer", TRAINED_LONGER), ("README.md", "atlas", README)]
     pages = dict(pages)
     for page, source, rows in tables:
-        shown = of_atlas(rows, *sources[source], atlas["trained"])
-        pages[page] = rewritten(pages[page], rows.heading, shown)
+        table = of_atlas(rows, *sources[source], atlas.trained)
+        pages[page] = rewritten(pages[page], rows.heading, table)
+    ledger = read_json(docs / "claims/claims.json", {"claims": list})
+    pages["README.md"] = with_findings(pages["README.md"], atlas.answers, ledger)
     return pages
+
+
+def with_findings(page: str, answers: pd.DataFrame, ledger: dict[str, Any]) -> str:
+    """Returns the page with its findings anew.
+
+    Args:
+      page: the text of the page.
+      answers: the answers of the atlas, see ``answers.summary``.
+      ledger: the ledger of claims as ``docs/claims/claims.json`` has it.
+
+    Raises:
+      ValueError: the page lacks the two marks.
+    """
+    lines = [_flat(answers), _recall(answers), _learned(answers), _claims(ledger)]
+    text = "".join(textwrap.fill(f"- {line}", 115, subsequent_indent="  ") + "\n" for line in lines)
+    page, count = _MARKED.subn(lambda marks: marks[1] + text + marks[2], page)
+    if count != 1:
+        raise ValueError(
+            f"the page has {count} places for findings, but must have one: put <!-- findings --> "
+            "and <!-- end of findings --> on lines of their own"
+        )
+    return page
+
+
+def _flat(answers):
+    """Says which schemes are better than windowed RoPE far beyond the trained length."""
+    loss = answers[answers["topic"] == "text"]
+    far = loss["multiple"].max()
+    verdicts = loss[loss["multiple"] == far].set_index("scheme")[f"vs_{WINDOWED}"]
+    better = [f"`{scheme}`" for scheme in verdicts.index[verdicts == "better"]]
+    alibi = {"worse": "is worse", "better": "is better"}.get(
+        verdicts["alibi"], "cannot be told from it"
+    )
+    return (
+        f"**Flat is not yet good.** At {far:.0f} times the trained length, {len(better)} schemes "
+        f"are better than RoPE through a window of the trained length: {', '.join(better)}. "
+        f"{(verdicts == 'worse').sum()} are worse. ALiBi, which is flat too, {alibi}."
+    )
+
+
+def _recall(answers):
+    """Says which schemes solve recall and flip-flop past the trained length in every seed."""
+    solved = {}
+    for topic in ("recall", "flip_flop"):
+        rows = answers[(answers["topic"] == topic) & (answers["multiple"] == 4)]
+        every = rows[rows["learned"] & (rows["solved"] == rows["seeds"])]["scheme"]
+        solved[topic] = ", ".join(f"`{scheme}`" for scheme in every)
+    return (
+        f"**Recall at 4 times the trained length** is solved in every seed by {solved['recall']}; "
+        f"the last value written (flip-flop) by {solved['flip_flop']}."
+    )
+
+
+def _learned(answers):
+    """Says how many tasks some scheme solves in every seed at the trained length."""
+    tasks = answers[(answers["family"] == TASKS) & (answers["multiple"] == 1)]
+    tasks = tasks.dropna(subset="solved")  # shares of right answers solve nothing
+    by_task = (tasks["solved"] == tasks["seeds"]).groupby(tasks["topic"]).any()
+    return (
+        f"**{(~by_task).sum()} of the {len(by_task)} tasks** are learned by no scheme in every "
+        "seed: of longer rows they say nothing."
+    )
+
+
+def _claims(ledger):
+    """Says how many claims have which verdict."""
+    counts = pd.Series([claim["verdict"] for claim in ledger["claims"]]).value_counts()
+    parts = [f"{counts.get(verdict, 0)} are {verdict}" for verdict in WORDS]
+    return f"**Of {counts.sum()} published claims**, {', '.join(parts)}."
 
 
 @exit_status
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--atlas", type=Path, default=Path("docs/atlas"))
-    parser.add_argument("--longer", type=Path, default=Path("docs/data/extrapolation_long.tar.xz"))
-    parser.add_argument("--results", type=Path, default=Path("docs/results.md"))
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
-    args = parser.parse_args()
-    paths = {"results.md": args.results, "README.md": args.readme}
-    texts = written({name: p.read_text() for name, p in paths.items()}, args.atlas, args.longer)
-    for name, path in paths.items():
-        write_files(path.parent, {path.name: texts[name]})
+    paths = [Path("README.md"), Path("docs/results.md")]
+    texts = written({path.name: path.read_text() for path in paths}, Path("docs"))
+    for path in paths:
+        write_files(path.parent, {path.name: texts[path.name]})
         print(f"tables: {path}")
 
 

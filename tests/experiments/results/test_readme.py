@@ -1,14 +1,16 @@
-"""Tests that tables of docs/multimodal.md and docs/results.md are what the kept results give."""
+"""Tests that tables and findings of README.md and docs are what the kept results give."""
 
+import json
 from pathlib import Path
 
 import pytest
 from study_records import HIGH, LOW, pack, panel_study, results, text_records
 
+from experiments.results import atlas_data
 from experiments.results.answers import of_tasks, of_text, summary, verdicts
 from experiments.results.comparisons import families
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports import atlas_tables, multimodal_tables
+from experiments.results.reports import readme
 from experiments.results.reports.multimodal_tables import TABLES, Table, markdown, rewritten
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -58,16 +60,6 @@ def test_a_table_is_written_anew_and_the_text_stays(tmp_path):
     assert rewritten(text, TOY.heading, markdown(TOY.read(tmp_path))) == text
 
 
-def test_without_an_archive_the_table_stays(tmp_path, monkeypatch, capsys):
-    (tmp_path / "page.md").write_text(PAGE.replace("A toy", "Images"))
-    pack(tmp_path / "images.tar.xz", results(TABLES[0], nope=(0.5, 0.6)))
-    arguments = ["tables", f"--archives={tmp_path}", f"--page={tmp_path}/page.md"]
-    monkeypatch.setattr("sys.argv", arguments)
-    assert multimodal_tables.main() == 0
-    assert "Video: " in capsys.readouterr().out
-    assert "| `nope` | **0.550** ± 0.050 |" in (tmp_path / "page.md").read_text()
-
-
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.experiment)
 def test_the_page_has_what_the_archives_give(table):
     page, study = (DOCS / "multimodal.md").read_text(), table.read(DOCS / "data")
@@ -75,18 +67,25 @@ def test_the_page_has_what_the_archives_give(table):
 
 
 def test_the_pages_have_what_the_atlas_and_the_archive_give():
-    packed = DOCS / "data/extrapolation_long.tar.xz"
     paths = {"results.md": DOCS / "results.md", "README.md": DOCS.parent / "README.md"}
     pages = {name: path.read_text() for name, path in paths.items()}
-    assert atlas_tables.written(pages, DOCS / "atlas", packed) == pages
-    with pytest.raises(ValueError, match=r"data has no atlas\.json; give the folder of an atlas"):
-        atlas_tables.written(pages, DOCS / "data", packed)
+    assert readme.written(pages, DOCS) == pages, "run make results"
+
+
+def test_other_results_change_the_findings():
+    answers = atlas_data.read(DOCS / "atlas")
+    ledger = json.loads((DOCS / "claims/claims.json").read_text())
+    page = (DOCS.parent / "README.md").read_text()
+    far = (answers["topic"] == "text") & (answers["multiple"] == 16)
+    none_better = answers.assign(vs_rope_windowed=answers["vs_rope_windowed"].mask(far, "worse"))
+    text = " ".join(readme.with_findings(page, none_better, ledger).split())
+    assert "0 schemes are better" in text and f"{far.sum()} are worse" in text
 
 
 def shown(values, *rows):
     actual = verdicts(values)
-    return atlas_tables.of_atlas(
-        atlas_tables.Rows("A toy", *rows),
+    return readme.of_atlas(
+        readme.Rows("A toy", *rows),
         summary(values, actual),
         families(actual),
         {"fox": "rope"},
