@@ -8,7 +8,6 @@ from rich.console import Console
 
 from experiments.results.extensions import KEPT, ExtensionStudy, Retention, retention, windowed
 from experiments.results.lengths import MAIN, WINDOWED_COLUMN, View, heading
-from experiments.results.record import write_files
 from experiments.results.reports.extension_figures import NAME, draw
 from experiments.results.reports.length_report import mark, print_lengths, table
 from experiments.results.reports.page import (
@@ -17,13 +16,11 @@ from experiments.results.reports.page import (
     markdown_table,
     page,
     print_failures,
-    result_files,
     terminal_table,
+    write_report,
 )
 from experiments.results.reports.templates import figure, folded, section
 from experiments.results.statistics import Cells, by_seed, mean_and_stderr, words
-
-TABLE = "table.md"
 
 
 def write(folder: Path, study: ExtensionStudy) -> Path:
@@ -34,9 +31,8 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
     """
     study.check()
     drawn = draw(study)
-    files = result_files(study) | {TABLE: markdown(study), "report.html": _page(study, drawn)}
-    write_files(folder, files | {f"{name}.svg": picture for name, (*_, picture) in drawn.items()})
-    return folder / "report.html"
+    pictures = {name: picture for name, (*_, picture) in drawn.items()}
+    return write_report(folder, study, _page(study, drawn), pictures, table=markdown(study))
 
 
 def print_tables(study: ExtensionStudy, console: Console) -> None:
@@ -107,7 +103,7 @@ def _page(study: ExtensionStudy, drawn) -> str:
     )
     parts = [*_tables(study), *(figure(name, *drawing) for name, drawing in drawn.items())]
     parts += _retained(study)
-    parts.append(folded(f"The same as Markdown, also in {TABLE}", code=markdown(study)))
+    parts.append(folded("The same as Markdown, also in table.md", code=markdown(study)))
     data = {"Model": about["source"], "corpus": about["corpus"], "digest": about["corpus_digest"]}
     return page("A trained model made longer", intro, study, parts, data)
 
@@ -163,17 +159,17 @@ def _retained(study) -> Iterator[Markup]:
 
 
 def _change(retained: Retention) -> str:
-    mean, stderr, _ = retained.change
-    if mean == float("inf"):
-        return "not finite"
-    return f"{mean:+.1%}" + ("" if stderr is None else f" ± {stderr:.1%}")
+    return _percent(*retained.change[:2], "+")
 
 
 def _kept(retained: Retention) -> str:
-    mean = retained.kept[0]
+    return _percent(retained.kept[0], retained.margin)
+
+
+def _percent(mean: float, margin: float | None, sign: str = "") -> str:
     if mean == float("inf"):
         return "not finite"
-    return f"{mean:.1%}" + ("" if retained.margin is None else f" ± {retained.margin:.1%}")
+    return f"{mean:{sign}.1%}" + ("" if margin is None else f" ± {margin:.1%}")
 
 
 def _after(steps: int) -> str:

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.text import Text
 
 from experiments.results.panels import Panel, PanelStudy, best_means, cells, chances
-from experiments.results.record import write_files
 from experiments.results.reports import panel_figures
 from experiments.results.reports.drawing import drawing_style, svg
 from experiments.results.reports.page import (
@@ -21,8 +20,8 @@ from experiments.results.reports.page import (
     grid,
     page,
     print_failures,
-    result_files,
     terminal_table,
+    write_report,
 )
 from experiments.results.reports.templates import figure, fill, section
 from experiments.results.statistics import number, words
@@ -50,14 +49,13 @@ def write(
     study.check()
     measured = [panel for panel in study.panels if cells(study, panel)]
     with drawing_style():
-        drawn = {"results.svg": svg(panel_figures.lines(study, measured))} if measured else {}
+        drawn = {"results": svg(panel_figures.lines(study, measured))} if measured else {}
         parts = [*(_panel(study, panel) for panel in measured), *map(_results, drawn.values())]
         parts += [*_pictures(pictures), *_maps(study), *_frequencies(study, encodings)]
     about = study.about
     intro = f"{about['summary']} Seeds: {study.seeds}. Data:"
     html = page(about["title"], intro, study, parts, about["data"])
-    write_files(folder, result_files(study) | drawn | {"report.html": html})
-    return folder / "report.html"
+    return write_report(folder, study, html, drawn)
 
 
 def print_tables(study: PanelStudy, console: Console) -> None:

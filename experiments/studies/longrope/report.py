@@ -8,7 +8,6 @@ import pandas as pd
 from markupsafe import Markup
 from rich.console import Console
 
-from experiments.results.record import write_files
 from experiments.results.reports.drawing import drawing_style, svg
 from experiments.results.reports.page import (
     GridCell,
@@ -17,8 +16,8 @@ from experiments.results.reports.page import (
     mean_cell,
     page,
     print_failures,
-    result_files,
     terminal_table,
+    write_report,
 )
 from experiments.results.reports.templates import figure, section
 from experiments.results.statistics import (
@@ -156,10 +155,7 @@ def write(folder: Path, study: SearchStudy) -> Path:
     study.check()
     with drawing_style():
         drawn = {name: svg(drawing) for name, drawing in figures.draw(study).items()}
-    named = {f"{name}.svg": drawing for name, drawing in drawn.items()}
-    html = {"report.html": _page(study, drawn), "results.md": markdown(study)}
-    write_files(folder, result_files(study) | html | named)
-    return folder / "report.html"
+    return write_report(folder, study, _page(study, drawn), drawn, results=markdown(study))
 
 
 def print_tables(study: SearchStudy, console: Console) -> None:

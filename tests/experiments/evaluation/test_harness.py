@@ -144,13 +144,3 @@ def test_results_say_what_they_are_of(monkeypatch, harness, tmp_path):
     assert main(["--model=any", "--tasks=any", *flags]) == 0
     actual = json.loads((tmp_path / "found").read_text())
     assert actual["encoding"] == encoding and actual["limit"] == 3 and actual["length"] == LENGTH
-
-
-def test_what_is_missing_is_named(monkeypatch, capsys, harness):
-    monkeypatch.setitem(harness_module.sys.modules, "lm_eval", None)
-    monkeypatch.setattr(harness_module, "load", lambda *_: (harness.model, harness.coder, LENGTH))
-    assert main(["--model=any", "--tasks=any"]) == 2
-    assert "pip install -e '.[harness]'" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["--model=any", "--tasks=any", '--encoding={"factor": 4.0}'])
-    assert '{"factor": 4.0} must be JSON with a name' in capsys.readouterr().err

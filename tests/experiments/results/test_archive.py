@@ -69,12 +69,6 @@ def test_a_workdir_is_read_as_its_archive(finished, packed, tmp_path):
     assert archive.measured(tmp_path / "none") == []
 
 
-def test_a_folder_without_results_is_refused(tmp_path, capfd, monkeypatch):
-    assert main(monkeypatch, "--workdir", tmp_path, "--out", tmp_path / "a.tar.xz") == 2
-    assert "has no finished point" in capfd.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
 def test_what_is_damaged_is_not_packed(workdir):
     (workdir / "runs/rope/seed0/evaluation.json").write_text('{"records": [')
     with pytest.raises(ValueError, match=r"evaluation\.json is damaged"):

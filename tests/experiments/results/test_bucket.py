@@ -10,8 +10,7 @@ from runs import comparison, config
 
 from experiments import preemption
 from experiments.results import archive, bucket
-from experiments.results.bucket import folder_at
-from experiments.results.lock import Holder
+from experiments.results.bucket import Holder, folder_at
 from experiments.results.record import claimed, holder
 from experiments.running.submit import Job, make_backend
 

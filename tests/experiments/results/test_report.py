@@ -139,21 +139,6 @@ def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
     assert lengths.with_window(study.records) == study.records
 
 
-def test_strides_are_not_mixed():
-    records = make_study(strides=(64, 1)).records
-    with pytest.raises(ValueError, match=r"strides \[1, 64\]"):
-        lengths.summarise(records, split="test", protocol="sliding")
-    assert (
-        lengths.summarise(records, split="test", protocol="sliding", stride=1)["rope"][64][2] == 3
-    )
-
-
-def test_a_measurement_counts_once():
-    records = [record("a", 0, 64, 1.0), record("a", 0, 64, 1.0)]
-    with pytest.raises(ValueError, match="two records of a, seed 0"):
-        lengths.summarise(records, split="test", protocol="last")
-
-
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None])
 def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
     study = replace_bits(make_study(), "alibi", 1, 256, bad)
@@ -163,18 +148,6 @@ def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
     assert "not finite" in printed(study)
     assert "not finite" in page_of(study, tmp_path)
     json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
-
-
-def test_rows_are_sorted_by_loss_at_four_times_the_train_length():
-    study = make_study()
-    assert printed_order(study) == ["alibi", "yarn", "nope", "rope"]
-    study = replace_bits(make_study(seeds=(0,)), "alibi", 0, 256, 9.0)
-    assert printed_order(study)[-1] == "alibi"
-
-
-def printed_order(study):
-    lines = printed(study).splitlines()
-    return [line.split()[0] for line in lines if line.strip().startswith(tuple(SLOPES))]
 
 
 def test_marks_who_beats_the_windowed_baseline(tmp_path):
@@ -215,20 +188,6 @@ def test_round_trip(tmp_path):
     assert [float(row["bits_per_byte"]) for row in rows] == [
         r["bits_per_byte"] for r in study.records
     ]
-
-
-def test_what_is_missing_is_left_out(tmp_path):
-    study = make_study(seeds=(0,))
-    records = [r for r in study.records if r["protocol"] == "last"]
-    records = [r for r in records if r["scheme"] != "rope" or r["length"] == TRAIN_LENGTH]
-    failures = [{"scheme": "cope", "seed": 0, "reason": "out of memory"}]
-    study = dataclasses.replace(study, curves=[], training=[])
-    bare = dataclasses.replace(study, records=records, failures=failures)
-    page = page_of(bare, tmp_path)
-    assert page.count("<svg") == 1 and "out of memory" in page
-    # The only ± is the caption's; the only length of rope is the train length.
-    assert page.count("±") == 1 and "<td>-<i>" in page
-    assert "out of memory" in printed(bare)
 
 
 def test_an_empty_study_is_refused(tmp_path):

@@ -1,6 +1,5 @@
 """Tests what is handed to queues: the texts, and real jobs of submitit and of processes here."""
 
-import dataclasses
 import io
 import json
 import sys
@@ -31,15 +30,6 @@ def test_names_and_commands(job):
     assert job.name == "posenc-my-run"
     expected = "python launch.py --config=configs/extrapolation.py:paper '--workdir=/mnt/My Run'"
     assert job.of_point(1) == f"{expected} --task_id=1"
-
-
-def test_names_are_short_enough_for_xpk_and_of_one_workdir_and_submission():
-    """xpk takes less than 40 letters, with the number of a point, which may have four digits."""
-    first, second = (Job(COMMAND, 9999, Path("/w", "Ablation of rope " * 4 + end)) for end in "ab")
-    again = dataclasses.replace(first, number=12)
-    names = [first.name, second.name, again.name]
-    assert len(set(names)) == 3 and all(len(f"{name}-9998") < 40 for name in names)
-    assert Job(COMMAND, 1, Path("/mnt/My Run"), number=2).name == "posenc-my-run-r2"
 
 
 def test_flags_of_submission_are_no_part_of_the_job():
@@ -106,12 +96,6 @@ def test_gke_on_several_hosts_of_a_tpu_slice(job):
     assert variable["name"] == "HOST" and "job-completion-index" in str(variable)
 
 
-def test_gke_takes_no_argument_for_a_variable_of_its_own(job):
-    job = dataclasses.replace(job, command=("python", "launch.py", "--config.corpus=files:$(HOST)"))
-    backend = make_backend("gke", ["image=i", "accelerator=a", "claim=disk"])
-    assert "--config.corpus=files:$$(HOST)" in backend.text(job)
-
-
 @pytest.mark.parametrize(
     ("workdir", "claim", "message"),
     [
@@ -123,18 +107,6 @@ def test_gke_refuses_a_workdir_that_is_lost_with_its_pod(workdir, claim, message
     backend = make_backend("gke", ["image=i", "accelerator=a", *filter(None, [claim])])
     with pytest.raises(ValueError, match=message):
         backend.text(Job(COMMAND, 1, Path(workdir)))
-
-
-@pytest.mark.parametrize(
-    ("backend", "settings"),
-    [
-        ("xpk", ["cluster=c", "tpu_type=t", "docker_image=i"]),
-        ("tpu_vm", ["zone=z", "type=t", "runtime=r", "setup=s"]),
-    ],
-)
-def test_a_workdir_that_is_lost_with_its_machine_is_refused(backend, settings):
-    with pytest.raises(ValueError, match="--workdir=runs/paper must be absolute"):
-        make_backend(backend, settings).text(Job(COMMAND, 1, Path("runs/paper")))
 
 
 def test_xpk(job):
@@ -202,20 +174,6 @@ def test_nothing_is_submitted_without_being_asked_or_twice(tmp_path):
         submitted(backend, job)
     submitted(backend, job, again=True)
     assert mark.read_text() == "xx"
-
-
-def test_what_is_submitted_again_has_names_that_the_queue_has_not_seen(job, monkeypatch):
-    given = []
-    monkeypatch.setattr(
-        "experiments.running.submit.kubernetes.run",
-        lambda command, text: given.append((command, text)),
-    )
-    backend = make_backend("gke", ["image=i", "accelerator=a", "claim=disk"])
-    assert "submitted: posenc-my-run-0, " in submitted(backend, job)
-    assert "submitted: posenc-my-run-r2-0, " in submitted(backend, job, again=True)
-    assert "submitted: posenc-my-run-r3-0, " in submitted(backend, job, again=True)
-    # "apply" would end well where a JobSet of that name has failed, and start nothing.
-    assert all(command[:2] == ["kubectl", "create"] for command, _ in given)
 
 
 def test_sigterm_reaches_the_processes_of_this_machine(tmp_path):

@@ -40,15 +40,6 @@ def test_another_config_in_the_same_place_is_refused(workdir, corpus):
     assert [again.failure(point) for point in again.points] == [None, None]
 
 
-def test_results_of_another_config_are_not_those_of_this_one(finished, corpus):
-    """Nothing is found done, and nothing is reported, that was trained in another way."""
-    other, output = comparison(config(corpus, train__steps=400), finished)
-    assert other.results()[0] == [] and other.finished_runs() == []
-    print_status(other, other.console)
-    assert "2 failed" in output.getvalue()
-    assert "train.steps was 6 and is now 400" in " ".join(output.getvalue().split())
-
-
 def test_results_of_other_data_are_shown_and_not_gone_on_with(workdir, corpus):
     """Another Python has other sources under the same name."""
     for path in workdir.rglob("run.json"):
@@ -138,17 +129,6 @@ def test_a_seed_that_failed_leaves_those_it_was_trained_with(corpus, tmp_path, m
     one, _ = comparison(config(corpus, **TWO_SEEDS), tmp_path)
     assert [(f["scheme"], f["seed"]) for f in one.run()] == [("alibi", 1)]
     assert len(one.results()[0]) == 1
-
-
-def test_seeds_that_cannot_be_one_program_train_apart(corpus, tmp_path, monkeypatch):
-    def failing(*args, **kwargs):
-        raise MemoryError("too much for one program")
-
-    common.set_cores(monkeypatch, 2)
-    monkeypatch.setattr(sweep, "train_together", failing)
-    one, output = comparison(config(corpus, **TWO_SEEDS), tmp_path)
-    assert one.run() == []
-    assert "2 seeds apart" in output.getvalue() and "too much for one" in output.getvalue()
 
 
 # Status

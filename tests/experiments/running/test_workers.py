@@ -98,21 +98,6 @@ def test_sigterm_while_workers_are_started_ends_all_of_them(monkeypatch):
             worker.kill()
 
 
-@pytest.mark.usefixtures("two_cores")
-def test_workers_are_alone_in_a_step_of_slurm_and_know_that_they_are_workers(tmp_path, monkeypatch):
-    """All would open the port of the job, and be lost to each other."""
-    monkeypatch.setenv("SLURM_STEP_NODELIST", "n0")
-    program = tmp_path / "launch.py"
-    program.write_text(
-        "import os\nfrom experiments.running import workers\n"
-        "alone = 'SLURM_STEP_NODELIST' not in os.environ and workers.count()\n"
-        f"open({str(tmp_path / 'found')!r}, 'a').write(f'{{alone}} ')\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(common.ROOT))
-    workers.run([str(program), "--workers=2"])
-    assert (tmp_path / "found").read_text() == "2 2 "
-
-
 def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
     one, output = comparison(config(corpus, **LITTLE), tmp_path)
     with claimed(tmp_path / "shared/rope/seed0"):
@@ -136,16 +121,6 @@ def test_on_one_core_the_seeds_of_the_last_scheme_are_shared_one_by_one(
     assert one.run(share=True) == [] and begun == [first, *last]
     begun.clear()
     assert one.run() == [] and begun == [first, whole]
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_seeds_are_left_alone_while_another_program_has_one_of_them(
-    seed, corpus, tmp_path, monkeypatch
-):
-    one, begun = as_begun(corpus, tmp_path, monkeypatch, cores=2)
-    with claimed(tmp_path / f"shared/rope/seed{seed}"):
-        assert one.run(share=True) == []
-    assert begun == [["alibi/seed0", "alibi/seed1"]]
 
 
 def as_begun(corpus, tmp_path, monkeypatch, cores):

@@ -14,7 +14,6 @@ import pytest
 from rich.console import Console
 from runs import finish, start
 
-import experiments.running.sweep as sweep
 from configs.extension import METHODS, get_config
 from experiments.evaluation import harness
 from experiments.pretrained.export import _as_llama, _longest, export
@@ -28,7 +27,7 @@ from experiments.studies.extension import evaluations
 from experiments.studies.extension.methods import Methods
 from experiments.studies.extension.study import Extension, points
 from experiments.training.checkpoint import fingerprint
-from experiments.training.data import eval_windows, load_corpus, write_tokens
+from experiments.training.data import eval_windows, load_corpus
 from experiments.training.mesh import make_mesh
 from experiments.training.recipe import RULES
 from experiments.training.text import token_losses
@@ -236,28 +235,6 @@ def test_a_checkpoint_must_fit(finished, corpus, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_another_config_in_the_same_folder_is_refused(finished, corpus):
-    workdir, _, _ = finished
-    before = {p: p.read_bytes() for p in workdir.glob("runs/**/run.json")}
-    other, _ = experiment(config(corpus, tuning__learning_rate=0.5), workdir)
-    failures = other.run()
-    assert [f["scheme"] for f in failures] == ["yarn, 2 steps", "drope, 2 steps"]
-    assert "train.learning_rate was 0.0003 and is now 0.5" in failures[0]["reason"]
-    assert before == {p: p.read_bytes() for p in workdir.glob("runs/**/run.json")}
-    assert experiment(config(corpus), workdir)[0].run() == []
-
-
-def test_what_is_tuned_needs_its_source(corpus, tmp_path, monkeypatch):
-    def failing(*_, **__):
-        raise FloatingPointError("loss nan")
-
-    one, _ = experiment(config(corpus), tmp_path)
-    monkeypatch.setattr(sweep, "train", failing)
-    first, second = one.run(task_id=1)
-    assert "loss nan" in first["reason"]
-    assert "runs/rope/seed0, which is not finished; run that point first" in second["reason"]
-
-
 @pytest.mark.slow
 def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, monkeypatch):
     """The one that has it ends without it, and the job of the start is no failure."""
@@ -377,28 +354,6 @@ def test_points_have_the_source_first():
     assert len(actual) == 3 * (1 + 3 * 4)
     assert [p.name for p in actual[:3]] == ["rope/seed0", "rope/steps25/seed0", "pi/steps25/seed0"]
     assert actual[0].extensions == ("pi", "ntk", "yarn")
-
-
-@pytest.mark.parametrize("preset", ["tiny", "small", "yarn"])
-def test_presets_describe_studies_that_exist(preset, tmp_path):
-    config = get_config(preset)
-    config.mesh.update(data=1, model=-1)  # fewer sequences than the tests have devices
-    experiment(config, tmp_path)
-
-
-def test_a_pod_s_preset_describes_a_study_that_exists(tmp_path):
-    write_tokens(
-        tmp_path / "corpus",
-        (np.arange(140_000) % 500 for _ in range(60)),
-        vocab_size=512,
-        bytes_per_token=4.0,
-    )
-    paper = get_config("paper")
-    paper.corpus = f"tokens:{tmp_path / 'corpus'}"
-    paper.mesh.update(fsdp=2, context=2)
-    paper.train.batch_size = 16
-    one, _ = experiment(paper, tmp_path)
-    assert 6e9 < sum(math.prod(p.shape) for p in jax.tree.leaves(one.methods.model)) < 7e9
 
 
 def test_every_method_is_made_of_the_trained_rope(corpus, tmp_path):

@@ -1,6 +1,5 @@
 """Tests the experiment on images, on a few made up."""
 
-import gzip
 import io
 
 import common
@@ -10,10 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import experiments.studies.multimodal.images as module
 from configs.images import get_config
 from experiments.running.points import Point
-from experiments.studies.multimodal.images import Images, load_images, paste, rescale
+from experiments.studies.multimodal.images import Images, paste, rescale
 
 SIDE, COUNT = 28, 60
 
@@ -104,14 +102,3 @@ def test_rescaling_is_bilinear():
     # Pixels are areas: the middles of four lie at -1/4, 1/4, 3/4, 5/4 between those of two.
     weights = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
     np.testing.assert_array_equal(rescale(images, 4, 1)[0], weights @ images[0] @ weights.T)
-
-
-def test_fashion_is_read_past_the_heads_of_its_files(tmp_path, monkeypatch):
-    images = np.random.default_rng(0).integers(0, 255, (3, 28, 28)).astype(np.uint8)
-    contents = {"images-idx3": bytes(16) + images.tobytes(), "labels-idx1": bytes(8) + b"\5\0\2"}
-    for name, content in contents.items():
-        (tmp_path / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(content))
-    monkeypatch.setattr(module, "FASHION", tmp_path)
-    actual, labels = load_images("fashion")
-    np.testing.assert_array_equal(actual, images)
-    assert labels.tolist() == [5, 0, 2]

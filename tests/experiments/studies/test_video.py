@@ -10,9 +10,8 @@ import pytest
 from rich.console import Console
 
 from configs.video import get_config
-from experiments.results.reports.drawing import tiles
 from experiments.running.points import Point
-from experiments.studies.multimodal.needles import Source, draw, shrink
+from experiments.studies.multimodal.needles import Source, draw
 from experiments.studies.multimodal.video import Videos
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
@@ -112,17 +111,6 @@ def test_a_digit_wanders_over_a_clip_that_goes_back_and_forth():
                 assert abs(int(then) - int(played)) == 1, "the next frame, or the one before"
                 assert np.abs(np.subtract(there, place)).max() <= 2
         assert {played for _, played, *_ in places} == set(range(5))
-
-
-def test_digits_are_shrunk_to_means_and_frames_laid_out_in_rows():
-    images = np.array([[[0, 2, 4, 4], [4, 2, 4, 4], [9, 9, 0, 0], [9, 9, 0, 4]]], np.uint8)
-    with pytest.raises(ValueError, match=r"4 x 4 .* shrunk to task\.patch=2"):
-        shrink(images, 2)
-    larger = images.repeat(3, axis=1).repeat(3, axis=2)
-    np.testing.assert_array_equal(shrink(larger, 4), images)
-    sheet = tiles(np.arange(3)[:, None, None] * np.ones((3, 2, 2)), 2)
-    assert sheet.shape == (8, 8) and sheet[1:3, 5:7].tolist() == [[1, 1], [1, 1]]
-    assert sheet[5:7, 1:3].tolist() == [[2, 2], [2, 2]] and (sheet[0] == 1).all()
 
 
 def test_training_and_tested_digits_and_frames_are_apart(data, tmp_path):

@@ -322,7 +322,7 @@ def test_a_large_corpus_is_sampled_for_its_digest(tmp_path, monkeypatch):
         ("tokens", None, r"FileNotFoundError.*tokens\.npy.*write_tokens"),
         ("tokens", b"junk", r"tokens:.*ValueError.*write_tokens"),
         ("tokens", np.zeros((2, 2), np.uint16), r"not uint16 of shape \(2, 2\)"),
-        ("offsets", np.array([0, 4], np.int32), r"1-D int64, not int32"),
+        ("offsets", np.array([0, 4], np.int32), "1-D int64 .* it is int32"),
         ("offsets", np.array([0, 3, 2, 4]), "number of tokens, 4, never falling"),
         ("meta", b"{", "JSONDecodeError"),
         ("meta", b'{"vocab_size": 9}', "KeyError: 'bytes_per_token'"),
@@ -348,7 +348,6 @@ def test_a_malformed_folder_is_refused(tmp_path, file, content, message):
         ({"documents": ([1], [300])}, r"documents\[1\]=\[300\]"),
         ({"documents": ([0.5],)}, r"documents\[0\]=\[0.5\]"),
         ({"documents": ([], [])}, r"no tokens \(2 documents\)"),
-        ({"vocab_size": 0}, "vocab_size=0"),
         ({"bytes_per_token": float("nan")}, "bytes_per_token=nan"),
     ],
 )
@@ -390,13 +389,3 @@ def test_hugging_face_rows_are_documents(monkeypatch):
     # The split belongs to the row, so an empty row that gets text moves no other.
     stand_in(monkeypatch, text=["naïve", "now text", None, *map(str, range(500))])
     np.testing.assert_array_equal(load_corpus("hf:x").splits[2:], corpus.splits[1:])
-
-
-def test_hugging_face_without_the_column_or_the_package(monkeypatch):
-    stand_in(monkeypatch, content=["a"], label=[0])
-    with pytest.raises(ValueError, match=r"has columns \['content', 'label'\] but no 'text'"):
-        load_corpus("hf:owner/name")
-    monkeypatch.setitem(sys.modules, "datasets", None)  # import then fails, installed or not
-    with pytest.raises(ValueError, match=r"run: pip install -e '.\[data\]'") as caught:
-        load_corpus("hf:owner/name")
-    assert "'hf:owner/name'" in str(caught.value)

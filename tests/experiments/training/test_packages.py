@@ -14,7 +14,7 @@ from experiments.training import data
 from experiments.training.packages import archives
 from experiments.training.packages import corpus as packages
 from experiments.training.packages.__main__ import main
-from experiments.training.packages.documents import Document, distinct, fault, is_skipped
+from experiments.training.packages.documents import Document, distinct, fault
 
 PROSE = (
     "The road to the village of {0} was so long that we had to rest before it was dark, and when "
@@ -125,25 +125,11 @@ def test_the_command_makes_what_a_config_names(command, tmp_path):
     assert packages.DIGEST in (tmp_path / "page").read_text()
 
 
-def test_a_corpus_in_the_cache_needs_no_folder(command, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert command([]) == 0
-    assert data.load_corpus("packages").digest == packages.DIGEST
-
-
 def test_an_archive_with_another_digest_is_refused(command, two, tmp_path, capsys):
     with (two.folder / "trained-1.0.tar.gz").open("ab") as file:
         file.write(b"\0")
     assert command(["--out", str(tmp_path / "corpus")]) == 2
     assert "trained-1.0.tar.gz has SHA-256" in capsys.readouterr().err
-    assert not (tmp_path / "corpus").exists()
-
-
-def test_a_list_that_makes_another_corpus_is_refused(command, tmp_path, capsys, monkeypatch):
-    digest = packages.DIGEST
-    monkeypatch.setattr(packages, "DIGEST", "0" * 64)
-    assert command(["--out", str(tmp_path / "corpus")]) == 2
-    assert digest in capsys.readouterr().err
     assert not (tmp_path / "corpus").exists()
 
 
@@ -223,27 +209,6 @@ GERMAN = "Die Straße zum Dorf war so lang, dass wir vor der Nacht nicht ankamen
 )
 def test_what_is_a_document(kind, text, reason):
     assert fault(kind, text) == reason
-
-
-@pytest.mark.parametrize(
-    "path, is_left_out",
-    [
-        ("db/models.py", False),
-        ("topics/migrations.txt", False),
-        ("configuration/changesources.rst", False),
-        ("contest/testimony.rst", False),
-        ("db/tests/models.py", True),
-        ("db/test_models.py", True),
-        ("_vendor/six.py", True),
-        ("apps/migrations/0001.py", True),
-        ("locale/de/README.rst", True),
-        ("releases/6.1.txt", True),
-        ("CHANGES.rst", True),
-        ("api-version-history.rst", True),
-    ],
-)
-def test_what_a_path_says(path, is_left_out):
-    assert is_skipped(path) == is_left_out
 
 
 # --- the list

@@ -15,7 +15,6 @@ from toy import RECIPE, SPEC, StopError, interrupt_at, losses, mesh_of, run, toy
 
 from experiments import preemption
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.cost import PEAK
 from experiments.training.data import Corpus, window_index
 from experiments.training.loop import train_together
 from experiments.training.recipe import Recipe
@@ -56,19 +55,6 @@ def test_learns_what_repeats(tmp_path):
     recipe = Recipe(length=8, batch_size=8, steps=60, learning_rate=1e-2, warmup_steps=5)
     _, summary = run(tmp_path, window_index(corpus, "train", 8), recipe)
     assert summary["final_loss"] < np.log(16) / 4
-
-
-def test_a_trace_and_the_share_of_the_peak(tmp_path, windows, monkeypatch):
-    """A made-up peak stands in for that of a device that has one."""
-    monkeypatch.setitem(PEAK, "cpu", 1e-3)
-    run(tmp_path, windows, dataclasses.replace(RECIPE, steps=3, profile_steps="1:2"), data=8)
-    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
-        numbers = json.loads(line)
-        step = (numbers["step"] / numbers["seconds"]) / numbers["mfu"]
-        # Eight devices, and two layers of width 16 over 64 tokens.
-        products = 2 * (4 * 16**2 + 3 * 16 * 64 + 2 * 8 * 16) + 16 * 16
-        assert step == pytest.approx(8 * 1e9 / (3 * 2 * 64 * products))
 
 
 @pytest.mark.parametrize("step", [1, 5])
