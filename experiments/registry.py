@@ -23,7 +23,7 @@ EXPERIMENTS = {
     "language": "experiments.studies.atlas:Language",
     "atlas": "experiments.studies.atlas:Atlas",
     "claims": "experiments.studies.claims.study:Claims",
-    "probed": "experiments.studies.claims.probed:Probed",
+    "probed": "experiments.studies.claims.study:Probed",
     "rung": "experiments.studies.ladder.study:Rung",
     "ladder": "experiments.studies.ladder.study:Ladder",
 }

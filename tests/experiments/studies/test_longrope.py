@@ -21,8 +21,8 @@ from experiments.studies.longrope.encoding import Searched, critical_pairs, fact
 from experiments.studies.longrope.fitness import NEEDLE, needle_loss, text_loss, with_needles
 from experiments.studies.longrope.report import SearchStudy, Verdict, verdicts
 from experiments.studies.longrope.search import Budget, Genome, Space
+from experiments.studies.longrope.stages import MixedWindows
 from experiments.studies.longrope.study import LongRoPESearch
-from experiments.studies.longrope.tuning import MixedWindows
 from experiments.training.data import load_corpus, window_index
 from experiments.training.mesh import make_mesh, state_shardings
 from experiments.training.recipe import Recipe
