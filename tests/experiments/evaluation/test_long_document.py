@@ -1,6 +1,5 @@
 """A document read in chunks is the document read at once, however often the run was killed."""
 
-import io
 import json
 import sys
 
@@ -24,9 +23,7 @@ TOKENS = np.random.default_rng(0).integers(0, common.VOCAB, 39)
 
 
 def score(model, folder, tokens=TOKENS, **options):
-    return score_document(
-        model, tokens, folder, Console(file=io.StringIO()), **{"chunk": 16} | options
-    )
+    return score_document(model, tokens, folder, Console(quiet=True), **{"chunk": 16} | options)
 
 
 @pytest.mark.parametrize("name", ["alibi", "dynamic_ntk", "path", "randomized"])

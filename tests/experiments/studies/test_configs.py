@@ -1,7 +1,6 @@
 """Tests the configs of all studies: every preset is a study, and a bad value is refused at once."""
 
 import importlib
-import io
 import math
 
 import common
@@ -42,7 +41,7 @@ def study(digits, corpus, tmp_path):
         if "corpus" in config and preset == "tiny":
             here = here | {"corpus": corpus}
         common.changed(config, **(here | changes))
-        return make_experiment(config, tmp_path, Console(file=io.StringIO()))
+        return make_experiment(config, tmp_path, Console(quiet=True))
 
     return make
 

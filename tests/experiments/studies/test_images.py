@@ -1,7 +1,5 @@
 """Tests the experiment on images, on a few made up."""
 
-import io
-
 import common
 import jax
 import jax.numpy as jnp
@@ -35,7 +33,7 @@ def experiment(data, workdir, scheme="axial_rope", **changes):
     config.schemes = scheme
     config.task.update(data=data, test_images=20)
     common.changed(config, **changes)
-    return Images(config, workdir, Console(file=io.StringIO()))
+    return Images(config, workdir, Console(quiet=True))
 
 
 @pytest.mark.slow

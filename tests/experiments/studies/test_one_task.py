@@ -1,7 +1,5 @@
 """Tests models that learn one task each: curriculum, goal, and what is reported of them."""
 
-import io
-
 import common
 import jax
 import numpy as np
@@ -21,7 +19,7 @@ from experiments.studies.tasks.task import PAD
 
 def one_task(workdir, study="copy", **changes):
     config = common.changed(get_config("tiny").studies[study], **changes)
-    return OneTask(config, workdir, Console(file=io.StringIO()))
+    return OneTask(config, workdir, Console(quiet=True))
 
 
 def test_short_rows_come_first(tmp_path):
@@ -106,7 +104,7 @@ def test_a_scheme_counts_where_most_of_its_models_have_learned():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     config = common.changed(get_config("tiny"), studies__copy__schemes="nope")
-    one = Learned(config, tmp_path_factory.mktemp("learned"), Console(file=io.StringIO()))
+    one = Learned(config, tmp_path_factory.mktemp("learned"), Console(quiet=True))
     assert one.run() == []
     return one, one.write_report("the command").read_text()
 

@@ -1,7 +1,5 @@
 """Tests the experiment on pointing, with the icons of a font that is always there."""
 
-import io
-
 import common
 import jax
 import numpy as np
@@ -23,7 +21,7 @@ SMALL = dict(model_dim=32, num_layers=1, num_heads=4, head_dim=8, mlp_dim=32)
 
 def experiment(workdir, **changes):
     config = common.changed(get_config("tiny"), task__data="dejavu", **changes)
-    return Pointing(config, workdir, Console(file=io.StringIO()))
+    return Pointing(config, workdir, Console(quiet=True))
 
 
 def test_answers_are_what_stands_there():

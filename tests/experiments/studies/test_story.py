@@ -1,7 +1,5 @@
 """Tests the experiment on story time, with small clips."""
 
-import io
-
 import common
 import jax
 import numpy as np
@@ -20,7 +18,7 @@ TRAINED = ("frame_index", "frame_index_told", "time_rope", "time_rope_adaln")
 
 def experiment(workdir, **changes):
     config = common.changed(get_config("tiny"), **changes)
-    return Story(config, workdir, Console(file=io.StringIO()))
+    return Story(config, workdir, Console(quiet=True))
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Tests the tasks: solvable from what is before the answers, balanced, and at chance otherwise."""
 
 import collections
-import io
 import math
 import zlib
 
@@ -149,7 +148,7 @@ def test_depth_is_where_the_needle_lies(name):
 
 def questions(workdir, **changes):
     config = common.changed(get_config("tiny"), **changes)
-    return Questions(config, workdir, Console(file=io.StringIO()))
+    return Questions(config, workdir, Console(quiet=True))
 
 
 @pytest.fixture(scope="module")

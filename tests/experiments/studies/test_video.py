@@ -1,6 +1,5 @@
 """Tests the experiment on video, on a few digits made up."""
 
-import io
 import itertools
 
 import common
@@ -37,7 +36,7 @@ def experiment(data, workdir, scheme="videorope", **changes):
     config.schemes = scheme
     config.task.update(data=data, background="noise", patch=SIDE, test_digits=10)
     common.changed(config, **changes)
-    return Videos(config, workdir, Console(file=io.StringIO()))
+    return Videos(config, workdir, Console(quiet=True))
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import functools
-import io
 import json
 import os
 import re
@@ -231,7 +230,7 @@ def test_the_checkpoint_with_the_lowest_loss_is_kept_beside_the_last(tmp_path, m
     open_run(folder, config)
 
     def go_on():
-        console = Console(file=io.StringIO())
+        console = Console(quiet=True)
         return train(task, recipe, mesh, seed=0, folder=folder, console=console)
 
     if stop:

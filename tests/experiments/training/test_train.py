@@ -1,7 +1,6 @@
 """Tests training: what is recorded, and runs that stop, resume, fail, or train together."""
 
 import dataclasses
-import io
 import json
 
 import chex
@@ -84,7 +83,7 @@ def run_together(folder, windows, recipe=RECIPE, task=Text, **shape):
     folders = {seed: folder / f"seed{seed}" for seed in SEEDS}
     for one in folders.values():
         one.mkdir(parents=True, exist_ok=True)
-    console = Console(file=io.StringIO())
+    console = Console(quiet=True)
     task = task(recipe, windows, SPEC)
     return train_together(task, recipe, mesh_of(**shape), folders=folders, console=console)
 
