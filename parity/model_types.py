@@ -44,7 +44,7 @@ _SIZES = words("""
     attn_scale n_embd n_head d_model n_heads num_heads max_seq_len n_positions n_layer n_layers
     attention_chunk_size attn_layer_indices attn_layer_offset attn_layer_period block_types
     cross_attention_layers full_attn_idxs global_attn_every_n_layers max_window_layers
-    sliding_window_pattern use_bidirectional_attention use_sliding_window
+    local_attention sliding_window_pattern use_bidirectional_attention use_sliding_window
 """)
 
 
@@ -112,7 +112,10 @@ def _kept(published):
 
 
 def _window(mask):
-    """Returns the window of ``mask``: its number of keys, ``[tokens of a chunk]``, or None."""
+    """Returns the window of ``mask``.
+
+    It is a number of keys, ``[tokens of a chunk]``, ``[keys before, keys after]``, or None.
+    """
     if mask is None or mask.all():
         return None
     q, k = np.indices(mask.shape)
@@ -123,6 +126,8 @@ def _window(mask):
             return size
         if (mask == ((q >= k) & (q // size == k // size))).all():
             return [size]
+        if (mask == (abs(q - k) <= size)).all():
+            return [size, size]
     raise ValueError(f"no window hides as {mask}")
 
 

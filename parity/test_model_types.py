@@ -12,8 +12,16 @@ from transformers.models.auto.configuration_auto import (
     model_type_to_module_name,
 )
 
-from parity.checks import BY_PARTS, KNOWN, NOT_RUN, answers_of, check_model, check_parts
-from parity.turning import as_published
+from parity.checks import (
+    BY_PARTS,
+    KNOWN,
+    NOT_RUN,
+    answers_of,
+    assert_layers_alike,
+    check_model,
+    check_parts,
+)
+from parity.turning import Turning, as_published, small_config
 from posenc_jax.hf.config import flattened
 from posenc_jax.hf.layers import kinds_of as own_kinds
 from posenc_jax.hf.table import REFUSED, ROWS, TEXT_PARTS, words
@@ -36,6 +44,11 @@ def test_layers_are_as_in_transformers(model_type):
 @pytest.mark.parametrize("model_type", BY_PARTS)
 def test_rotary_parts_turn_as_in_transformers(model_type):
     check_parts(model_type)
+
+
+def test_embedding_gemma_sees_both_sides():
+    config = small_config("gemma3_text", use_bidirectional_attention=True)
+    assert_layers_alike(Turning(config), as_published(config))
 
 
 COUNTED = sorted(name for name, row in ROWS.items() if row.kind_rule)

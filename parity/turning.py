@@ -40,7 +40,11 @@ _SMALL = dict(
 )
 # Windows shorter than the text, for classes that have any.
 _WINDOWS = dict(
-    sliding_window=4, attention_chunk_size=3, use_sliding_window=True, max_window_layers=2
+    sliding_window=4,
+    local_attention=4,
+    attention_chunk_size=3,
+    use_sliding_window=True,
+    max_window_layers=2,
 )
 _SECTIONS = dict(rope_theta=1e4, rope_type="default", partial_rotary_factor=0.5)
 _GLM4V = dict(
@@ -121,6 +125,13 @@ _OWN: dict[str, dict] = {
     ),
     "minimax_m3_vl_text": dict(rope_parameters={**_SECTIONS, "rope_theta": 5e6}),
     "nemotron": dict(num_key_value_heads=2),
+    "neomme": dict(
+        per_layer_config={
+            1: dict(sliding_window=2),
+            3: dict(sliding_window=2),
+            5: dict(sliding_window=None),
+        }
+    ),
     "zamba2": dict(
         num_hidden_layers=3,
         layers_block_type=["linear_attention", "hybrid", "linear_attention"],
@@ -136,7 +147,7 @@ _OWN: dict[str, dict] = {
 }
 
 
-def small_config(model_type: str):
+def small_config(model_type: str, **keys):
     """Returns the config of a small model, with heads as wide as those of the class's default."""
     config_class = CONFIG_MAPPING[model_type]
     default = config_class().to_dict()
@@ -153,7 +164,7 @@ def small_config(model_type: str):
         given["hidden_size"] = 4 * (default.get("head_dim") or width // heads)
         if type(kv_heads) is int:
             given["num_key_value_heads"] = 4 if kv_heads == heads else min(kv_heads, 2)
-    return config_class(**given | _OWN.get(model_type, {}))
+    return config_class(**given | _OWN.get(model_type, {}) | keys)
 
 
 def as_published(config) -> dict:

@@ -13,10 +13,15 @@ from posenc_jax.fields import (
     check_range,
     count_of,
     is_real,
+    is_whole,
 )
 
 # float64 positions may lose this much when they become float32: a thousandth of a token.
 MOST_ROUNDING = 2.0**-10
+
+
+# The largest length that a scheme may adapt to: angles are exact up to here (rotary/angles.py).
+LONGEST = 2**22
 
 
 # Numbers
@@ -68,6 +73,7 @@ def in_32_bits(name: str, numbers: Any, fix: str) -> Any:
             is_lost = (values < -(2**31)) | (values >= 2**31)
         else:
             is_lost = ~(abs(values.astype(dtype).astype(np.float64) - values) <= MOST_ROUNDING)
+            is_lost |= abs(values) >= 2**31
     if is_lost.any():
         raise ValueError(f"{name}: {values[is_lost][0]} does not fit into {dtype}; {fix}")
     return numbers.astype(dtype)
@@ -128,12 +134,14 @@ def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
     """Returns an array of JAX as it is, and anything else as one of NumPy; errors call it ``name``.
 
     Raises:
-      ValueError: rows differ in length.
+      ValueError: rows differ in length, or the array is one of ``numpy.ma``.
     """
     if isinstance(numbers, jax.Array):
         return numbers
     if hasattr(numbers, "__jax_array__"):  # nnx.Variable has one, perhaps traced.
         return jnp.asarray(numbers)
+    if isinstance(numbers, np.ma.MaskedArray):
+        raise ValueError(f"{name} is a masked array, whose mask would be lost: pass {name}.filled")
     try:
         return np.asarray(numbers)
     except ValueError:
@@ -161,16 +169,14 @@ def checked_length(length, positions):
     if length is None:
         return None
     is_array = isinstance(length, jax.Array | np.ndarray)
-    is_real = is_array and length.dtype.kind in "iuf"
-    if not is_array and not isinstance(length, bool):
-        is_real = isinstance(length, int | float | np.number) and not np.iscomplexobj(length)
+    is_real = length.dtype.kind in "iuf" if is_array else is_whole(length)
     fits = not is_array or _broadcasts(length.shape, positions.shape[:2])
     is_known = not isinstance(length, jax.core.Tracer)
     if not is_real or not fits or (is_known and not _are_lengths(length)):
         B, T = positions.shape[:2]
         raise ValueError(
             f"length={length!r} must be a positive number of tokens, or an array of such numbers "
-            f"that broadcasts against [{B}, {T}], below 2**31"
+            f"that broadcasts against [{B}, {T}], at most 2**22: angles are exact up to there"
         )
     if not is_array:
         return length
@@ -178,7 +184,7 @@ def checked_length(length, positions):
 
 
 def _are_lengths(numbers) -> bool:
-    return bool(((np.asarray(numbers) >= 1) & (np.asarray(numbers) < 2**31)).all())
+    return bool(((np.asarray(numbers) >= 1) & (np.asarray(numbers) <= LONGEST)).all())
 
 
 def _broadcasts(shape, of_tokens) -> bool:

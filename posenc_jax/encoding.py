@@ -179,9 +179,10 @@ class Encoding(nnx.Module):
           positions: whole numbers or float32, ``[B, T]`` or ``[B, T, A]``; ``B`` may be 1.
           segment_ids: int ``[B, T]``. Padding is a segment of its own.
           index: int ``[B, T]``, for tokens that are not laid out in the order they were written in.
-          length: the length that a scheme such as dynamic NTK adapts to, a Python int or an array
-            that broadcasts against ``[B, T]``. By default it is one more than the largest position
-            in the token's own sequence or segment, so that no document depends on its neighbours.
+          length: the length that a scheme such as dynamic NTK adapts to, at most 2**22, a Python
+            int or an array that broadcasts against ``[B, T]``. By default it is one more than the
+            largest position in the token's own sequence or segment, so that no document depends on
+            its neighbours.
           key: fresh randomness in a training step, for schemes that move positions.
 
         Raises:

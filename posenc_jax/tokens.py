@@ -11,14 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import check_made, check_tokens, several_layers
+from posenc_jax.checks import LONGEST, check_made, check_tokens, several_layers
 from posenc_jax.fields import count_of, is_whole
 
 if TYPE_CHECKING:
     from posenc_jax.encoding import Encoding
-
-# The largest length that a scheme may adapt to: angles are exact up to here (rotary/angles.py).
-LONGEST = 2**22
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ from posenc_jax.hf.table import ROWS, row_of
 from posenc_jax.hf.values import (
     CHUNKED,
     FULL,
-    LAYERS,
     LINEAR,
     SLIDING,
     agreed,
@@ -21,6 +20,7 @@ from posenc_jax.hf.values import (
     is_number,
     is_text,
     is_whole,
+    layer_count,
     mapping,
     whole,
 )
@@ -83,7 +83,7 @@ def kinds_of(config: Mapping[str, Any]) -> list[str]:
         return [_LETTERS.get(letter, letter) for letter in pattern]
     if "attn_type_list" in config:
         return [FULL if kind else LINEAR for kind in entries(config, "attn_type_list", is_whole)]
-    count = whole(config, *LAYERS, default=0)
+    count = layer_count(config, default=0)
     if not count:
         return []
     if row.kind_rule and (by_rule := row.kind_rule(config, count)):
@@ -98,7 +98,7 @@ def kinds_of(config: Mapping[str, Any]) -> list[str]:
 def number_of_layers(config: Mapping[str, Any]) -> int:
     """Returns how many layers the model has, by the list of their kinds if there is one."""
     kinds, listed = kinds_of(config), config.get("layer_types")
-    count = whole(config, *LAYERS, default=len(listed or kinds) or None)
+    count = layer_count(config, default=len(listed or kinds) or None)
     if listed and len(listed) != count:
         raise ValueError(f"layer_types has {len(listed)} entries for {count} layers")
     return len(kinds) or count
@@ -129,8 +129,7 @@ def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Windo
     """Returns which keys a query sees in a layer, as an entry of ``Layers``.
 
     Raises:
-      ValueError: the layer has a window that ``Layers`` cannot express, or it is not known whether
-        it has one.
+      ValueError: it is not known whether the layer has a window, or how far this reaches.
     """
     if kind == CHUNKED:
         return Chunks(whole(config, "attention_chunk_size", default=8192))
@@ -141,22 +140,15 @@ def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Windo
         )
     if not _slides(config, number, kind):
         return None
-    both_sides = row_of(config).both_sides
-    if both_sides or config.get("use_bidirectional_attention") not in (None, False, "vision"):
-        raise ValueError(
-            f"layer {number} has a window that reaches to both sides of a query; windows here "
-            "reach back"
-        )
     window = _by_number(config).get(number, {}).get("sliding_window")
-    return whole(
-        {**config, **({} if window is None else {"sliding_window": window})}, "sliding_window"
-    )
+    of_layer = {**config, **({} if window is None else {"sliding_window": window})}
+    return row_of(config).sees(config, whole(of_layer, "sliding_window"))
 
 
 def _asked(config, layer_type, layer) -> list[At]:
     """Returns the layers of this number or kind; one without a number where none is listed."""
     kinds = kinds_of(config)
-    count = len(kinds) or whole(config, *LAYERS, default=0)
+    count = len(kinds) or layer_count(config, default=0)
     if layer is not None:
         if type(layer) is not int or layer < 0 or layer >= (count or layer + 1):
             raise ValueError(f"layer={layer!r} must be a whole number of 0 or more below {count}")

@@ -18,7 +18,7 @@ from posenc_jax.hf.config import check_known, flattened
 from posenc_jax.hf.layers import WITHOUT_ATTENTION, kinds_of, number_of_layers, window_of
 from posenc_jax.hf.rotary import scale_of_each_layer
 from posenc_jax.hf.table import row_of
-from posenc_jax.hf.values import FULL, LAYERS, SLIDING, whole
+from posenc_jax.hf.values import FULL, LAYERS, SLIDING, layer_count
 from posenc_jax.model.layers import Layers
 
 
@@ -35,7 +35,8 @@ def layers_from_hf(
     Layers that are equal share one instance. A layer without attention to the text (Mamba, linear
     attention, convolution, attention to images) is None; ``Transformer`` accepts no pattern that
     has one. ``Layers.at(n)`` is layer n; the encoding there holds the parameters of all layers that
-    use it, if each has its own (Mistral Large 4).
+    use it, if each has its own (Mistral Large 4). The window of an encoder (ModernBERT,
+    EmbeddingGemma) is a pair, for ``attend(..., causal=False, window=window)``.
 
     Args:
       config: as in ``from_hf``, of any model that it knows.
@@ -48,7 +49,7 @@ def layers_from_hf(
 
     Raises:
       ValueError: the model is not known or not offered, the config does not say which layers are of
-        which kind, or a window reaches to both sides; the message names the reason.
+        which kind, or how far a window reaches is not known; the message names the reason.
     """
     config = flattened(config, keys)
     check_known(config, layout)
@@ -119,7 +120,7 @@ def same(encoding: Encoding | None, other: Encoding | None) -> bool:
 def _of_t5(config, layer_type, layout, rngs):
     spellings = ["num_decoder_layers"] if "num_decoder_layers" in config else []
     spellings = spellings if layer_type == "decoder" and spellings else list(LAYERS)
-    count = whole(config, *spellings) if row_of(config).own_tables else 1
+    count = layer_count(config, *spellings) if row_of(config).own_tables else 1
     arguments: dict[str, Any] = dict(layer_type=layer_type, layout=layout, rngs=rngs)
     return Layers([from_hf(config, **arguments) for _ in range(count)])
 

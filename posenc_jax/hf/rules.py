@@ -1,7 +1,8 @@
 """Has the rules of single models that a number in the table cannot say.
 
 A rule of kinds returns the kind of every layer, or None where the config leaves it open. A rule of
-rotation says whether one layer has RoPE.
+rotation says whether one layer has RoPE. A rule of reach returns the window of ``attend`` for the
+size that the config has.
 """
 
 import dataclasses
@@ -13,13 +14,13 @@ from posenc_jax.hf.values import (
     CHUNKED,
     FULL,
     HEADS,
-    LAYERS,
     LINEAR,
     SLIDING,
     WIDTH,
     entries,
     is_text,
     is_whole,
+    layer_count,
     mapping,
     number,
     whole,
@@ -28,6 +29,7 @@ from posenc_jax.registry import make
 
 Config = Mapping[str, Any]
 Kinds = Callable[[Config, int], list[str] | None]
+Reach = Callable[[Config, int], int | tuple[int, int]]
 
 _INTERVALS = ("sliding_window_pattern", "global_attn_every_n_layers", "full_attention_interval")
 
@@ -164,7 +166,7 @@ def not_from_last(config: Config, at: At) -> bool:
     """Says that every fourth layer, counted back from the last, has no RoPE."""
     if "layer_rope_theta" in config:  # It says so itself.
         return True
-    kinds, count = config.get("layer_types"), whole(config, *LAYERS, default=0)
+    kinds, count = config.get("layer_types"), layer_count(config, default=0)
     last = (len(kinds) if kinds else count) - 1
     return at.of("layer_rope_theta", [(last - n) % 4 != 0 for n in range(last + 1)])
 
@@ -210,6 +212,37 @@ def has_sections(config: Config) -> bool:
 
 def has_null_window(config: Config) -> bool:
     return "sliding_window" in config and config["sliding_window"] is None
+
+
+# Windows
+
+
+def back(config: Config, size: int) -> int:
+    sides = config.get("use_bidirectional_attention")
+    return not_known(config, size) if sides not in (None, False, "vision") else size
+
+
+def radius(config: Config, size: int) -> tuple[int, int]:
+    return size, size
+
+
+def halves(config: Config, size: int) -> tuple[int, int]:
+    return size // 2, size // 2
+
+
+def gemma3(config: Config, size: int) -> int | tuple[int, int]:
+    return halves(config, size) if config.get("use_bidirectional_attention") else size
+
+
+def t5gemma2(config: Config, size: int) -> tuple[int, int]:
+    return (size + 1) // 2 - 1, size // 2
+
+
+def not_known(config: Config, size: int) -> Any:
+    raise ValueError(
+        f"model_type={config.get('model_type')!r}: how far its windows reach to both sides of a "
+        "query is not known"
+    )
 
 
 # Layers without rotation

@@ -11,7 +11,7 @@ from typing import Any
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.hf import rules
-from posenc_jax.hf.rules import At, Config, Kinds, every
+from posenc_jax.hf.rules import At, Config, Kinds, Reach, every
 from posenc_jax.hf.values import CHUNKED, FULL, LINEAR, SLIDING
 
 BOTH = (FULL, SLIDING)
@@ -64,7 +64,7 @@ class Row:
         "late" (from ``max_window_layers`` on), "still" (those without rotation); None: it is not
         read. "unused": it hides no text.
       switched: whether windows count only if ``use_sliding_window`` is true.
-      both_sides: whether queries see keys on both sides of them within the window.
+      sees: the keys that a query sees, from the config and its window.
       sinks: layers in which each head has a learned sink: "every", or those with "windows".
       position_type: ``position_embedding_type`` where the config lacks it; "unread" if the code
         does not ask for it.
@@ -108,7 +108,7 @@ class Row:
     per_layer: int = 1
     window: str | None = None
     switched: bool = False
-    both_sides: bool = False
+    sees: Reach = rules.back
     sinks: str | None = None
     position_type: str = "rope"
     table: str = ""
@@ -185,8 +185,11 @@ ROWS: dict[str, Row] = {
     **alike("cwm lfm3", Row(kinds_needed=True, head_dim=128)),
     **alike("deepseek_ocr2_text moshi", Row(window="unused")),
     **alike(
-        "diffusion_gemma_text embedding_gemma2_text",
-        Row(kinds_needed=True, both_sides=True, head_dim=256, full_head_dim=512),
+        "diffusion_gemma_text",
+        Row(kinds_needed=True, sees=rules.not_known, head_dim=256, full_head_dim=512),
+    ),
+    "embedding_gemma2_text": Row(
+        kinds_needed=True, sees=rules.radius, head_dim=256, full_head_dim=512
     ),
     **alike(
         "exaone4 exaone_moe",
@@ -204,10 +207,15 @@ ROWS: dict[str, Row] = {
     ),
     **alike("hunyuan_v1_dense hunyuan_v1_moe", Row(ntk_alpha=True)),
     "modernbert": Row(
-        kind_rule=every(3, first=True), both_sides=True, position_type="unread", kinds=BOTH
+        kind_rule=every(3, first=True),
+        sees=rules.halves,
+        renamed={"local_attention": "sliding_window"},
+        defaults={"sliding_window": 128},
+        position_type="unread",
+        kinds=BOTH,
     ),
     "modernbert-decoder": Row(kind_rule=every(3, first=True), position_type="unread", kinds=BOTH),
-    "ultrabert": Row(kinds_needed=True, both_sides=True),
+    "ultrabert": Row(kinds_needed=True, sees=rules.radius),
     "nemotron_h": Row(scheme="nope", kinds_needed=True),
     "zamba": Row(scheme="nope", kind_rule=rules.zamba_kinds),
     **alike("minimax_m1 minimax_text_01", Row(kinds_needed=True)),
@@ -241,7 +249,9 @@ ROWS: dict[str, Row] = {
     "falcon": Row(reads_alibi=True, base=1e4, alibi_divided=True),
     "flint": Row(rotates=rules.in_windows, kinds=BOTH, kinds_needed=True, sinks="every"),
     "gemma": Row(head_dim=256),
-    "gemma3_text": Row(kind_rule=every(6), head_dim=256, local=True, defaults=_GEMMA3),
+    "gemma3_text": Row(
+        kind_rule=every(6), sees=rules.gemma3, head_dim=256, local=True, defaults=_GEMMA3
+    ),
     "gemma3n_text": Row(kind_rule=every(5), head_dim=256, local=True, defaults=_GEMMA3),
     "glm4v_moe_text": Row(sections=(8, 12, 12), fraction=0.5),
     "glm5_next_text": Row(scheme="nope", fixed={"qk_rope_head_dim": 0}, kinds_needed=True),
@@ -288,11 +298,11 @@ ROWS: dict[str, Row] = {
     "muse_glimmer_text": Row(rotates=rules.not_from_last, kinds_needed=True, head_dim=128),
     "muse_spark_text": Row(rotates=rules.not_from_last, kinds_needed=True, head_dim=64),
     "nanochat": Row(backwards=True),
-    "neomme": Row(axes="rows_and_columns", kinds_needed=True, both_sides=True, head_dim=64),
+    "neomme": Row(axes="rows_and_columns", kinds_needed=True, sees=rules.radius, head_dim=64),
     "olmo3": Row(plain_sliding=True, kinds=BOTH, kind_rule=every(4)),
     "olmo_hybrid": Row(kind_rule=every(4, LINEAR)),
     "openai_privacy_filter": Row(
-        layout="interleaved", window="every", both_sides=True, sinks="every", head_dim=64
+        layout="interleaved", window="every", sees=rules.radius, sinks="every", head_dim=64
     ),
     "paddleocr_vl_text": Row(sections=(16, 24, 24), window="unused"),
     "phi": Row(base=1e4, fraction=0.5),
@@ -323,7 +333,7 @@ ROWS: dict[str, Row] = {
     "sarvam_moe": Row(head_dim=64),
     "smollm3": Row(rotates=rules.listed, window="still", switched=True),
     "stablelm": Row(fraction=0.25),
-    "t5gemma2_text": Row(kinds_needed=True, both_sides=True, head_dim=256),
+    "t5gemma2_text": Row(kinds_needed=True, sees=rules.t5gemma2, head_dim=256),
     "umt5": Row(scheme="t5", own_tables=True),
     "zamba2": Row(
         kinds_needed=True,

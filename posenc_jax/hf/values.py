@@ -10,6 +10,8 @@ WIDTH = ("hidden_size", "n_embd", "d_model")
 LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 LENGTH = ("max_position_embeddings", "n_positions", "max_seq_len")
 ORIGINAL = "original_max_position_embeddings"
+# The deepest published models have about 200 layers.
+_MOST_LAYERS = 10_000
 # The kinds of layers that most configs name.
 FULL, SLIDING, CHUNKED, LINEAR = (
     f"{kind}_attention" for kind in ("full", "sliding", "chunked", "linear")
@@ -37,6 +39,15 @@ def whole(
         if type(value) is not int or value < minimum:
             raise ValueError(f"{key}={value!r} must be a whole number of {minimum} or more")
     return agreed(given)
+
+
+def layer_count(config: Mapping[str, Any], *spellings: str, default: int | None = None) -> int:
+    """Returns the number of layers under one of ``spellings``, by default all of ``LAYERS``."""
+    spellings = spellings or LAYERS
+    count = whole(config, *spellings, default=default)
+    if count > _MOST_LAYERS:
+        raise ValueError(f"{spellings[0]}={count} must be at most {_MOST_LAYERS}")
+    return count
 
 
 def number(

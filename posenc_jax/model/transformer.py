@@ -357,10 +357,11 @@ def _rows_apart(x_BTD: jax.Array) -> jax.Array:
 def _ids(inputs, vocab_size) -> jax.Array:
     """Returns token ids as int32, with ``vocab_size`` instead of invalid ids."""
     ids_BT = as_array("inputs", inputs)
-    if ids_BT.ndim != 2 or not jnp.issubdtype(ids_BT.dtype, jnp.integer):
+    is_whole = jnp.issubdtype(ids_BT.dtype, jnp.integer)
+    if ids_BT.ndim != 2 or 0 in ids_BT.shape or not is_whole:
         raise ValueError(
-            f"inputs must be token ids, whole numbers [B, T], not {ids_BT.dtype} of shape "
-            f"{ids_BT.shape}"
+            "inputs must be token ids, whole numbers [B, T] of at least one row and one token, not "
+            f"{ids_BT.dtype} of shape {ids_BT.shape}"
         )
     if not isinstance(ids_BT, jax.core.Tracer):
         outside = np.asarray(ids_BT)

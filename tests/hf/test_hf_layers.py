@@ -171,7 +171,7 @@ def test_dual_chunks():
         (LLAMA4_SCOUT | {"attention_chunk_size": None}, "attention_chunk_size=None"),
         (KIMI_LINEAR | {"layer_types": ["full_attention"] * 3}, "3 entries for 27 layers"),
         (GEMMA3_4B | {"sliding_window": None}, "sliding_window"),
-        (GEMMA3_4B | {"use_bidirectional_attention": True}, "to both sides of a query"),
+        (GEMMA3_4B | {"model_type": "gemma3n_text", "use_bidirectional_attention": True}, "both s"),
         (GEMMA3_4B | {"layer_types": ["full_attention", "strided"] * 17}, "'strided'"),
         (MINISTRAL3 | {"num_hidden_layers": None}, "config lacks num_hidden_layers"),
         (MINISTRAL3 | {"model_type": "flint"}, "layer_types is missing: layers of model_type='f"),
