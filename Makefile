@@ -78,7 +78,8 @@ results: $(VENV)/experiments
 	cd build/results/claims && cp claims.csv claims.json $(CURDIR)/docs/claims
 	$(BIN)/python -m experiments.results.reports.leaderboard_page
 	$(BIN)/python -m experiments.results.reports.choosing_page
-	$(BIN)/python -m experiments.results.reports.readme
+	$(BIN)/python -m experiments.results.reports.atlas_tables
+	$(BIN)/python -m experiments.results.reports.findings
 	$(BIN)/python -m experiments.results.reports.multimodal_tables
 
 # Builds the site, which needs no network to be read: open build/site/index.html in a browser.

@@ -4,7 +4,7 @@
 contexts (``extension_``) and of drawn examples (``panel_``) each have a report. The pages of the
 atlas, of the ledger, of the ladder and of the leaderboard, and the page about choosing a scheme,
 have the results of several studies, and are filled into ``templates``.
-``readme.py`` and ``multimodal_tables.py`` write tables into README.md and docs/.
+``atlas_tables.py`` and ``multimodal_tables.py`` write tables into docs/.
 """
 
 from experiments import require

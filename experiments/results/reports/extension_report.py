@@ -51,7 +51,9 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
     columns = ["steps", "loss", "accuracy kept", f"above {KEPT:.0%}"]
     table = terminal_table(f"short context, under the encoding for {_target(study)}", columns)
     for (scheme, steps), retained in retention(study).items():
-        table.add_row(scheme, str(steps), _change(retained), _kept(retained), retained.verdict)
+        table.add_row(
+            scheme, str(steps), change_words(retained), kept_words(retained), retained.verdict
+        )
     if table.row_count:
         console.print(table)
     console.print(study.about["rules"], highlight=False)
@@ -70,7 +72,7 @@ def markdown(study: ExtensionStudy) -> str:
         for scheme in view.order:
             losses = [_cell(view.cells, scheme, column) for column in columns]
             left = retained.get((scheme, steps))
-            short = ["-", "-"] if left is None else [_change(left), _kept(left)]
+            short = ["-", "-"] if left is None else [change_words(left), kept_words(left)]
             rows.append([f"`{scheme}`", str(steps), *losses, *short, *costs(scheme, steps)])
     level = windowed(study)
     first = _cell({NAME: {1: level} if level else {}}, NAME, 1)
@@ -152,7 +154,9 @@ def _retained(study) -> Iterator[Markup]:
     for scheme in dict.fromkeys(scheme for scheme, _ in retained):
         for steps in study.steps:
             cell = retained.get((scheme, steps))
-            shown = ["-"] * 3 if cell is None else [_change(cell), _kept(cell), cell.verdict]
+            shown = (
+                ["-"] * 3 if cell is None else [change_words(cell), kept_words(cell), cell.verdict]
+            )
             rows.setdefault(scheme, []).extend(shown)
     caption = (
         f"Windows of the training length, every token scored, under the encoding for "
@@ -164,11 +168,13 @@ def _retained(study) -> Iterator[Markup]:
     yield section(title, grid(heads, rows), caption)
 
 
-def _change(retained: Retention) -> str:
+def change_words(retained: Retention) -> str:
+    """Returns by which share the loss at short context grew, ± standard error."""
     return _percent(*retained.change[:2], "+")
 
 
-def _kept(retained: Retention) -> str:
+def kept_words(retained: Retention) -> str:
+    """Returns the share of the accuracy at short context that is kept, ± half of the interval."""
     return _percent(retained.kept[0], retained.margin)
 
 

@@ -1,20 +1,17 @@
-"""Writes what README.md and docs/results.md show of the atlas: tables, and what was found.
+"""Writes the tables of ``docs/results.md`` and ``README.md`` that show answers of the atlas.
 
-    python -m experiments.results.reports.readme
+    python -m experiments.results.reports.atlas_tables
 
-A table is the first one below its heading, with the families of comparisons that its marks belong
-to. The findings of README.md lie between the marks ``<!-- findings -->`` and
-``<!-- end of findings -->``. All other text stays as it is. The table of models that were trained
-longer has the results of ``configs/extrapolation.py:long`` in an archive.
+Each is the first table below its heading, with the families of comparisons that its marks belong
+to. The text around it stays as it is. The table of models that were trained longer has the results
+of ``configs/extrapolation.py:long`` in an archive.
 """
 
 import dataclasses
-import re
 import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -30,14 +27,11 @@ from experiments.results.answers import (
     verdicts,
 )
 from experiments.results.comparisons import families, statement
-from experiments.results.ledger import WORDS
 from experiments.results.lengths import WINDOWED
-from experiments.results.record import read_json, write_files
+from experiments.results.record import write_files
 from experiments.results.reports.multimodal_tables import rewritten
 from experiments.results.reports.other_answers import LONGER, read_longer
 from experiments.results.reports.page import markdown_table
-
-_MARKED = re.compile(r"(<!-- findings -->\n).*(<!-- end of findings -->)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,107 +152,54 @@ def _cell(answer: Answer) -> str:
     return f"{shown(answer)} {mark}".rstrip()
 
 
-def written(pages: dict[str, str], docs: Path) -> dict[str, str]:
-    """Returns the pages README.md and results.md with their tables and findings.
+def written(pages: dict[str, str], folder: Path, packed: Path) -> dict[str, str]:
+    """Returns the pages README.md and results.md with their tables.
 
     Args:
       pages: the texts by name.
-      docs: the folder that has ``atlas``, ``claims`` and ``data``.
+      folder: the folder of an atlas.
+      packed: the archive of longer training.
 
     Raises:
-      ValueError: a page has no such table or marks, or the atlas or an answer is missing.
+      ValueError: a page has no such table, or the atlas or an answer is missing.
     """
-    atlas = atlas_data.load(docs / "atlas")
-    longer = read_longer(docs / "data/extrapolation_long.tar.xz")
-    compared = verdicts(longer)
-    sources = {
-        "atlas": (atlas.answers, atlas.families),
-        "longer": (summary(longer, compared), families(compared)),
-    }
+    compared, trained = sources(folder, packed)
     tables = [("results.md", "atlas", rows) for rows in (TEXT, GAINS, LEARNED)]
     tables += [("results.md", "longer", TRAINED_LONGER), ("README.md", "atlas", README)]
     pages = dict(pages)
     for page, source, rows in tables:
-        table = of_atlas(rows, *sources[source], atlas.trained)
+        table = of_atlas(rows, *compared[source], trained)
         pages[page] = rewritten(pages[page], rows.heading, table)
-    ledger = read_json(docs / "claims/claims.json", {"claims": list})
-    pages["README.md"] = with_findings(pages["README.md"], atlas.answers, ledger)
     return pages
 
 
-def with_findings(page: str, answers: pd.DataFrame, ledger: dict[str, Any]) -> str:
-    """Returns the page with its findings anew.
+def sources(
+    folder: Path, packed: Path
+) -> tuple[dict[str, tuple[pd.DataFrame, pd.DataFrame]], dict[str, str]]:
+    """Returns answers and their families of comparisons, and on whose model a scheme is evaluated.
 
     Args:
-      page: the text of the page.
-      answers: the answers of the atlas, see ``answers.summary``.
-      ledger: the ledger of claims as ``docs/claims/claims.json`` has it.
+      folder: the folder of an atlas.
+      packed: the archive of longer training.
 
     Raises:
-      ValueError: the page lacks the two marks.
+      ValueError: there is no atlas.
     """
-    lines = [_flat(answers), _recall(answers), _learned(answers), _claims(ledger)]
-    text = "".join(textwrap.fill(f"- {line}", 115, subsequent_indent="  ") + "\n" for line in lines)
-    page, count = _MARKED.subn(lambda marks: marks[1] + text + marks[2], page)
-    if count != 1:
-        raise ValueError(
-            f"the page has {count} places for findings, but must have one: put <!-- findings --> "
-            "and <!-- end of findings --> on lines of their own"
-        )
-    return page
-
-
-def _flat(answers):
-    """Says which schemes are better than windowed RoPE far beyond the trained length."""
-    loss = answers[answers["topic"] == "text"]
-    far = loss["multiple"].max()
-    verdicts = loss[loss["multiple"] == far].set_index("scheme")[f"vs_{WINDOWED}"]
-    better = [f"`{scheme}`" for scheme in verdicts.index[verdicts == "better"]]
-    alibi = {"worse": "is worse", "better": "is better"}.get(
-        verdicts["alibi"], "cannot be told from it"
-    )
-    return (
-        f"**Flat is not yet good.** At {far:.0f} times the trained length, {len(better)} schemes "
-        f"are better than RoPE through a window of the trained length: {', '.join(better)}. "
-        f"{(verdicts == 'worse').sum()} are worse. ALiBi, which is flat too, {alibi}."
-    )
-
-
-def _recall(answers):
-    """Says which schemes solve recall and flip-flop past the trained length in every seed."""
-    solved = {}
-    for topic in ("recall", "flip_flop"):
-        rows = answers[(answers["topic"] == topic) & (answers["multiple"] == 4)]
-        every = rows[rows["learned"] & (rows["solved"] == rows["seeds"])]["scheme"]
-        solved[topic] = ", ".join(f"`{scheme}`" for scheme in every)
-    return (
-        f"**Recall at 4 times the trained length** is solved in every seed by {solved['recall']}; "
-        f"the last value written (flip-flop) by {solved['flip_flop']}."
-    )
-
-
-def _learned(answers):
-    """Says how many tasks some scheme solves in every seed at the trained length."""
-    tasks = answers[(answers["family"] == TASKS) & (answers["multiple"] == 1)]
-    tasks = tasks.dropna(subset="solved")  # shares of right answers solve nothing
-    by_task = (tasks["solved"] == tasks["seeds"]).groupby(tasks["topic"]).any()
-    return (
-        f"**{(~by_task).sum()} of the {len(by_task)} tasks** are learned by no scheme in every "
-        "seed: of longer rows they say nothing."
-    )
-
-
-def _claims(ledger):
-    """Says how many claims have which verdict."""
-    counts = pd.Series([claim["verdict"] for claim in ledger["claims"]]).value_counts()
-    parts = [f"{counts.get(verdict, 0)} are {verdict}" for verdict in WORDS]
-    return f"**Of {counts.sum()} published claims**, {', '.join(parts)}."
+    atlas = atlas_data.load(folder)
+    longer = read_longer(packed)
+    compared = verdicts(longer)
+    answers = {
+        "atlas": (atlas.answers, atlas.families),
+        "longer": (summary(longer, compared), families(compared)),
+    }
+    return answers, atlas.trained
 
 
 @exit_status
 def main() -> None:
     paths = [Path("README.md"), Path("docs/results.md")]
-    texts = written({path.name: path.read_text() for path in paths}, Path("docs"))
+    packed = Path("docs/data/extrapolation_long.tar.xz")
+    texts = written({path.name: path.read_text() for path in paths}, Path("docs/atlas"), packed)
     for path in paths:
         write_files(path.parent, {path.name: texts[path.name]})
         print(f"tables: {path}")
