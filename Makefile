@@ -11,7 +11,7 @@ ARGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: compare demo test test-slow lint parity benchmark cost tpu-test tpu-check gallery results \
-	site clean
+	report site clean
 
 # Trains and evaluates fifteen schemes, then prints the table and the report's path.
 compare: $(VENV)/experiments
@@ -81,6 +81,13 @@ results: $(VENV)/experiments
 	$(BIN)/python -m experiments.results.reports.atlas_tables
 	$(BIN)/python -m experiments.results.reports.findings
 	$(BIN)/python -m experiments.results.reports.multimodal_tables
+	$(BIN)/python -m experiments.results.reports.extension_tables
+	$(BIN)/python -m experiments.results.reports.croissant
+
+# Writes the technical report, a PDF, from the same results: build/report.pdf.
+report: results
+	$(INSTALL) -e ".[report]"
+	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.results.reports.technical_report
 
 # Builds the site, which needs no network to be read: open build/site/index.html in a browser.
 site: $(VENV)/site

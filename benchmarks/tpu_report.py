@@ -1,6 +1,6 @@
-"""Makes tables in Markdown from the results of ``benchmarks/tpu_check.py``.
+"""Makes a page in Markdown of the results of ``benchmarks/tpu_check.py``.
 
-python -m benchmarks.tpu_report docs/data/tpu_check.csv
+python -m benchmarks.tpu_report docs/data/tpu_check.csv > docs/data/tpu_check.md
 """
 
 import argparse
@@ -11,6 +11,29 @@ from typing import Any
 
 from benchmarks.accelerator.report import table
 from experiments.command import exit_status
+
+_PAGE = """# Programs compiled for TPUs
+
+`python -m benchmarks.tpu_report docs/data/tpu_check.csv` made this page of the {count:,} programs
+in [tpu_check.csv](tpu_check.csv), which `make tpu-check` compiled without a TPU
+([how](../launching.md#compiled-for-a-tpu-pod-without-a-tpu)). What is not in the tables has not
+been compiled yet.
+
+- A program is *compiled*, *too large* for the compiler, or *refused* by this library with a reason.
+  `pallas` refuses [some schemes](../how-to/attention.md), and is too large where the keys and
+  values of a head do not fit into VMEM.
+- A step of 7B uses `rope` and sequences of 4,096 tokens, one row on each part of `data` and `fsdp`.
+  Training and evaluation have float32 parameters; decoding has bfloat16 parameters and a cache of
+  4,096 slots.
+- Operations are those of matrix products, with dense attention.
+- *Not known* means that this jaxlib cannot read the program that libtpu has written.
+
+"""
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """Returns the tables below a heading and the explanation of their words."""
+    return _PAGE.format(count=len(rows)) + tables(rows)
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
@@ -91,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", type=Path, help="a tpu_check.csv")
     with parser.parse_args().table.open() as file:
-        print(tables(list(csv.DictReader(file))), end="")
+        print(page(list(csv.DictReader(file))), end="")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,12 @@ def test_links_lead_somewhere(name):
         assert not anchor or anchor in anchors(page), link
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_has_at_most_300_lines_beside_its_tables(name):
+    lines = (ROOT / name).read_text().splitlines()
+    assert sum(not line.startswith("|") for line in lines) <= 300
+
+
 def test_the_page_of_schemes_has_all_of_them():
     text = (ROOT / "docs/schemes/index.md").read_text()
     assert [name for name in posenc_jax.REGISTRY if f"`{name}`" not in text] == []

@@ -3,10 +3,11 @@
 import common
 import pytest
 
-from docs.site import models, pages, papers, snippets
+import posenc_jax
+from docs.site import concepts, models, pages, papers, snippets
 from docs.site.drawings import Drawn
 from experiments.results.reports import docstrings
-from posenc_jax import REGISTRY
+from posenc_jax import REGISTRY, Encoding
 from posenc_jax.registry import PATTERNS
 
 NOTHING_DRAWN = Drawn([], [], ())
@@ -75,3 +76,17 @@ def test_the_code_of_a_page_fails_loudly(monkeypatch):
 
 def test_a_pattern_has_no_equation_in_float64():
     assert all(bool(pages.oracle(name)) is (name not in PATTERNS) for name in REGISTRY)
+
+
+@pytest.mark.parametrize("name", ["of_positions", "of_tokens", "of_hooks", "of_attention"])
+def test_a_concept_has_its_picture(name):
+    picture = getattr(concepts, name)()._repr_svg_()
+    assert picture.count("<path") > 20 and picture.rstrip().endswith("</svg>")
+    assert f"concepts.{name}()" in (common.ROOT / "docs/concepts.md").read_text()
+
+
+def test_the_picture_of_tokens_shows_what_attention_does():
+    made = posenc_jax.positions.packed(concepts.SEGMENTS)
+    weights = concepts._weights(Encoding(), made, segment_ids=concepts.SEGMENTS, window=3)
+    assert (weights[7] > 0).tolist() == [False] * 5 + [True] * 3
+    assert (weights[4] > 0).tolist() == [False, False, True, True, True, False, False, False]

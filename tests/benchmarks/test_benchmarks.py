@@ -1,9 +1,13 @@
 """Tests that benchmarks answer wrong arguments in words, before they compile anything."""
 
+import csv
 import importlib
 import sys
 
+import common
 import pytest
+
+from benchmarks import tpu_report
 
 ROUNDS = "--rounds=0", "argument --rounds: '0' must be a whole number of at least 1"
 UNKNOWN = "--schemes=rope,ropee", "unknown encoding name='ropee', did you mean 'rope'"
@@ -68,3 +72,10 @@ def test_wrong_arguments_are_one_sentence(name, flag, message, monkeypatch, caps
     except SystemExit as stop:  # of argparse
         status = stop.code
     assert status == 2 and message in capsys.readouterr().err
+
+
+def test_the_page_of_programs_has_what_the_table_has():
+    folder = common.ROOT / "docs/data"
+    with (folder / "tpu_check.csv").open() as file:
+        text = tpu_report.page(list(csv.DictReader(file)))
+    assert text == (folder / "tpu_check.md").read_text(), f"run {tpu_report.__doc__}"

@@ -142,9 +142,15 @@ def _thinned(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return [curve[place] for place in np.unique(places)]
 
 
-def body(folder: Path) -> str:
-    """Returns the page as HTML for a page of its own or of the site, from the files of a folder."""
+def told(folder: Path) -> dict[str, Any]:
+    """Returns what ``ladder.json`` has, with titles, rows and findings in words.
+
+    Raises:
+      ValueError: the folder has no ladder.
+    """
     data = read_json(folder / JSON)
+    if data is None:
+        raise ValueError(f"{folder} has no {JSON}; run make results, or configs/ladder.py")
     answers = pd.read_csv(folder / CSV).to_dict("records")
     rungs: dict[str, Any] = data["rungs"]
     for rung, about in rungs.items():
@@ -152,12 +158,18 @@ def body(folder: Path) -> str:
         about["rows"] = _rows([row for row in answers if row["rung"] == rung])
     for pair in data["correlations"]:
         pair["differs"] = _differs(rungs[pair["one"]], rungs[pair["other"]])
+    return data | {"finding": finding(data)}
+
+
+def body(folder: Path) -> str:
+    """Returns the page as HTML for a page of its own or of the site, from the files of a folder."""
+    data = told(folder)
+    rungs = data["rungs"].values()
     return fill(
         "ladder.html",
         **data,
-        finding=finding(data),
-        missing=[about["title"] for about in rungs.values() if not about["finished"]],
-        partial=[about for about in rungs.values() if 0 < about["finished"] < about["points"]],
+        missing=[about["title"] for about in rungs if not about["finished"]],
+        partial=[about for about in rungs if 0 < about["finished"] < about["points"]],
         figures={
             name: (folder / f"{name}.svg").read_text()
             for name in ("window", "by_tokens")

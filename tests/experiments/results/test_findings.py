@@ -1,34 +1,59 @@
-"""Tests that README.md says what the kept results say."""
+"""Tests that README.md and docs/results.md say what the kept results say."""
 
-import json
+import dataclasses
 
 import common
 import pytest
 
-from experiments.results import atlas_data
 from experiments.results.reports import findings
 
+PAGES = ("README.md", "docs/results.md")
 README = (common.ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
 def sources():
-    answers = atlas_data.read(common.ROOT / "docs/atlas")
-    return answers, json.loads((common.ROOT / "docs/claims/claims.json").read_text())
+    return findings.read(common.ROOT / "docs")
 
 
-def test_the_findings_are_those_of_the_kept_results(sources):
-    assert findings.rewritten(README, *sources) == README, "run make results"
+@pytest.mark.parametrize("page", PAGES)
+def test_the_findings_are_those_of_the_kept_results(page, sources):
+    text = (common.ROOT / page).read_text()
+    assert findings.rewritten(text, sources) == text, "run make results"
+
+
+def test_every_finding_stands_on_a_page():
+    text = "".join((common.ROOT / page).read_text() for page in PAGES)
+    assert [name for name in findings.WRITERS if f"<!-- findings: {name} -->" not in text] == []
 
 
 def test_other_results_change_the_findings(sources):
-    answers, ledger = sources
+    answers = sources.answers
     far = (answers["topic"] == "text") & (answers["multiple"] == 16)
     none_better = answers.assign(vs_rope_windowed=answers["vs_rope_windowed"].mask(far, "worse"))
-    text = " ".join(findings.rewritten(README, none_better, ledger).split())
+    other = dataclasses.replace(sources, answers=none_better)
+    text = " ".join(findings.rewritten(README, other).split())
     assert "0 schemes are better" in text and f"{far.sum()} are worse" in text
+
+
+def test_a_gain_that_vanishes_is_no_longer_reported(sources):
+    assert "`alibi`" in findings.sentences("gains", sources)[0]
+    answers = sources.answers
+    of_alibi = answers["scheme"] == "alibi"
+    none = answers.assign(vs_own_window=answers["vs_own_window"].mask(of_alibi, "worse"))
+    gains = findings.sentences("gains", dataclasses.replace(sources, answers=none))
+    assert "`alibi`" not in gains[0] + gains[1]
+
+
+def test_an_order_that_stays_is_said_to_stay(sources):
+    losses = sources.answers.query("topic == 'text' and multiple == 1").set_index("scheme")["mean"]
+    same = sources.longer.assign(mean=sources.longer["scheme"].map(losses))
+    (order,) = findings.sentences("longer", dataclasses.replace(sources, longer=same))[1:]
+    assert "keeps the order" in order
 
 
 def test_a_page_without_a_place_for_findings_is_refused(sources):
     with pytest.raises(ValueError, match="0 places"):
-        findings.rewritten("# A page\n", *sources)
+        findings.rewritten("# A page\n", sources)
+    with pytest.raises(ValueError, match="'other'"):
+        findings.rewritten("<!-- findings: other -->\n<!-- end of findings -->\n", sources)

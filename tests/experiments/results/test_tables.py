@@ -1,5 +1,6 @@
 """Tests that tables of docs/multimodal.md and docs/results.md are what the kept results give."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from study_records import HIGH, LOW, pack, panel_study, results, text_records
 from experiments.results.answers import of_tasks, of_text, summary, verdicts
 from experiments.results.comparisons import families
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports import atlas_tables
+from experiments.results.reports import atlas_tables, extension_tables
 from experiments.results.reports.multimodal_tables import TABLES, Table, markdown, rewritten
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -62,6 +63,18 @@ def test_a_table_is_written_anew_and_the_text_stays(tmp_path):
 def test_the_page_has_what_the_archives_give(table):
     page, study = (DOCS / "multimodal.md").read_text(), table.read(DOCS / "data")
     assert study is not None and rewritten(page, table.heading, markdown(study)) == page
+
+
+@pytest.mark.parametrize("table", extension_tables.TABLES, ids=lambda table: table.file)
+def test_the_page_has_what_the_records_of_longer_models_give(table):
+    page, study = (
+        (DOCS / "extension.md").read_text(),
+        extension_tables.read(DOCS / "data" / table.file),
+    )
+    made = extension_tables.markdown(table, study)
+    assert rewritten(page, table.heading, made) == page, f"run {extension_tables.__name__}"
+    worse = [r | {"bits_per_byte": r["bits_per_byte"] + 1} for r in study.records]
+    assert extension_tables.markdown(table, dataclasses.replace(study, records=worse)) != made
 
 
 def test_the_pages_have_what_the_atlas_and_the_archive_give():

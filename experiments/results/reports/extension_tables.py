@@ -1,0 +1,140 @@
+"""Writes the tables of docs/extension.md that show the records of configs/extension.py.
+
+    python -m experiments.results.reports.extension_tables
+
+Each is the first table below its heading. The text around it stays as it is.
+"""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiments.command import exit_status
+from experiments.results.extensions import LAST, ExtensionStudy, retention, windowed
+from experiments.results.lengths import summarise
+from experiments.results.record import write_files
+from experiments.results.reports.extension_report import change_words, kept_words
+from experiments.results.reports.multimodal_tables import rewritten
+from experiments.results.reports.page import markdown_table
+from experiments.results.statistics import Cell, words
+
+# What a column shows: a loss in bits per byte, or what is kept of the short context.
+LOSS, GROWTH, KEPT = "loss", "growth of the short loss", "short accuracy kept"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Describes a table of the methods in one file of records.
+
+    Attributes:
+      file: the file in docs/data.
+      heading: the heading above the table.
+      columns: by name, what a column shows, after how many steps, and at which multiple of the
+        trained length (0 for the short context).
+      by: the column whose least loss comes first.
+    """
+
+    file: str
+    heading: str
+    columns: dict[str, tuple[str, int, int]]
+    by: str
+
+
+TABLES = (
+    Table(
+        "extension_small.csv",
+        "Eighteen methods, on a small model",
+        {f"{n}x": (LOSS, 0, n) for n in (2, 8, 32)}
+        | {KEPT: (KEPT, 0, 0)}
+        | {f"tuned: {n}x": (LOSS, 100, n) for n in (2, 8, 32)}
+        | {f"tuned: {KEPT}": (KEPT, 100, 0)},
+        "tuned: 8x",
+    ),
+    Table(
+        "extension_yarn.csv",
+        "YaRN's claim",
+        {f"{n} steps" if n else "untuned": (LOSS, n, 8) for n in (0, 25, 100, 400)}
+        | {f"kept: {n} steps" if n else "kept: untuned": (KEPT, n, 0) for n in (0, 25, 100, 400)},
+        "400 steps",
+    ),
+    Table(
+        "extension_smollm2.csv",
+        "SmolLM2, as published",
+        {f"{n}x ({8192 * n:,})": (LOSS, 0, n) for n in (1, 2, 4)}
+        | {GROWTH: (GROWTH, 0, 0), KEPT: (KEPT, 0, 0)},
+        "2x (16,384)",
+    ),
+)
+
+
+def read(path: Path) -> ExtensionStudy:
+    """Returns the records in a file of docs/data, without training and settings.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    table = pd.read_csv(path).astype(object)
+    records: list[dict[str, Any]] = table.where(table.notna(), None).to_dict("records")
+    return ExtensionStudy(records, [], [], {}, [])
+
+
+def markdown(table: Table, study: ExtensionStudy) -> str:
+    """Returns a table as Markdown, with a last row for the plain model read through a window."""
+    lengths = {r["multiple"]: r["length"] for r in study.records if r["protocol"] == LAST}
+    cells = {
+        steps: summarise(
+            [r for r in study.records if r["steps"] == steps], split="test", protocol=LAST
+        )
+        for steps in study.steps
+    }
+    kept = retention(study)
+
+    def loss(scheme: str, steps: int, multiple: int) -> Cell | None:
+        return cells[steps].get(scheme, {}).get(lengths[multiple])
+
+    def cell(scheme: str, column: tuple[str, int, int]) -> str:
+        kind, steps, multiple = column
+        if kind == LOSS:
+            if loss(scheme, steps, multiple) is None:
+                return ""
+            return "".join(words(cells[steps], scheme, lengths[multiple])).replace("±", "± ")
+        left = kept.get((scheme, steps))
+        if left is None:
+            return ""
+        return kept_words(left) if kind == KEPT else change_words(left)
+
+    def place(scheme: str) -> tuple[float, str]:
+        judged = loss(scheme, *table.columns[table.by][1:])
+        return (judged[0] if judged else float("inf")), scheme
+
+    schemes = dict.fromkeys(r["scheme"] for r in study.records if r["protocol"] == LAST)
+    rows = [
+        [f"`{scheme}`", *(cell(scheme, column) for column in table.columns.values())]
+        for scheme in sorted(schemes, key=place)
+    ]
+    level = windowed(study)
+    if level:
+        mean = "".join(words({"windowed": {0: level}}, "windowed", 0)).replace("±", "± ")
+        rows.append(["*windowed*", mean, *[""] * (len(table.columns) - 1)])
+    return markdown_table(["method", *table.columns], rows)
+
+
+@exit_status
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("docs/data"))
+    parser.add_argument("--page", type=Path, default=Path("docs/extension.md"))
+    args = parser.parse_args()
+    text = args.page.read_text()
+    for table in TABLES:
+        text = rewritten(text, table.heading, markdown(table, read(args.data / table.file)))
+    write_files(args.page.parent, {args.page.name: text})
+    print(f"tables: {args.page}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
