@@ -17,7 +17,7 @@ import jax
 from posenc_jax.attention import cpu
 from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
 from posenc_jax.attention.dense import dense, products, weighted_sums
-from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
+from posenc_jax.attention.fused import cudnn_takes, fused, is_fusable, platform
 from posenc_jax.attention.operands import (
     in_order,
     rotated,
@@ -119,8 +119,8 @@ def attend(
         Every implementation that has dropout drops the same weights.
       implementation: a name or a function, as the module describes them. By default it is ring
         where the mesh has an axis "context" that divides the tokens; else fused, where cuDNN takes
-        bfloat16 or float16 in written order; else dense for few tokens, with gradients that suit a
-        CPU, and blockwise for many.
+        bfloat16 or float16 in written order; else dense for few tokens, in the forms of ``cpu.py``,
+        and blockwise for many.
 
     Logits are float32 whatever the inputs are. The output of a query that may see no key is 0.
     Absolute schemes (``learned``, ``sinusoidal``) act in ``encoding.embed`` and not here: where it
@@ -263,6 +263,9 @@ def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Imp
     is_plain &= rule.sinks is None and rule.chunk is None
     is_plain &= rule.mask is None and rule.dropout is None
     is_plain &= is_fusable(encoding) and cudnn_takes(tile, v_BSKC, rule)
-    if is_plain and is_for_gpu():
+    if is_plain and platform() == "gpu":
         return fused
-    return cpu.dense if T * S <= _FEW_LOGITS or T < _FEW_QUERIES else blockwise
+    if T * S > _FEW_LOGITS and T >= _FEW_QUERIES:
+        return blockwise
+    is_faster = platform() == "cpu" and cpu.takes_rows(encoding, tile, rule)
+    return cpu.in_rows if is_faster else cpu.dense

@@ -274,7 +274,7 @@ def _longer_gains(sources: Sources) -> str:
         parts.append(f"on {where} by {', '.join(named) or 'no scheme'}")
     multiple = a["multiple"].max()
     return (
-        f"**More is gained after more training**: at {multiple:.0f} times the trained length, in "
+        f"**After more training**, schemes gain at {multiple:.0f} times the trained length, in "
         f"bits per byte, {'; '.join(parts)}."
     )
 

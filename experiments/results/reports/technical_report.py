@@ -20,6 +20,7 @@ from experiments.results.answers import SOLVED
 from experiments.results.atlas import family
 from experiments.results.comparisons import Q
 from experiments.results.ledger import UNTESTABLE
+from experiments.results.lengths import WINDOWED
 from experiments.results.record import write_files
 from experiments.results.reports import (
     atlas_tables,
@@ -116,7 +117,7 @@ class Report:
         commands = [about["command"], self.sources.ledger["about"]["command"], ladder["command"]]
         return {
             "version": __version__,
-            "schemes": len(REGISTRY),
+            "schemes": len(self.sources.of("text").index.drop(WINDOWED)),
             "seeds": int(answers["seeds"].max()),
             "multiple": f"{max(q['multiple'] for q in text):.0f}",
             "question": max(text, key=lambda q: q["multiple"])["says"],
