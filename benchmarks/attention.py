@@ -3,6 +3,8 @@
     python -m benchmarks.attention --schemes=rope,alibi --lengths=512,1024
     python -m benchmarks.attention --implementations=blockwise --lengths=2048,4096,8192
 
+The implementation ``usual`` is the one that ``attend`` chooses by itself.
+
 Each round times one gradient (by queries, keys, values and the encoding's parameters) under every
 scheme and implementation. A ratio is the median over rounds of the ratio of two times of the same
 round, so that a busy machine slows both. Memory is what XLA plans for temporaries. With several
@@ -45,7 +47,7 @@ def gradient(args, name: str, implementation: str, length: int):
 
     @functools.partial(jax.grad, argnums=(0, 1, 2, 3))
     def gradients(encoding, q, k, v):
-        out = run(encoding, q, k, v, x_BTD, implementation)
+        out = run(encoding, q, k, v, x_BTD, None if implementation == "usual" else implementation)
         return (out * weight).sum().astype(jnp.float32)
 
     return jax.jit(gradients).lower(encoding, q, k, v).compile(), (encoding, q, k, v)

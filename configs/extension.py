@@ -79,12 +79,12 @@ def _variant(scheme: str, tuned_at: str = "target", **changed: Any) -> dict[str,
 
 
 def _small_model(config, steps):
-    """Sets up the RoPE model of ``make compare``, with YaRN's bounds for 64 tokens."""
+    """Sets up the RoPE model of ``make compare``, with bounds of YaRN and MrRoPE for 64 tokens."""
     config.model.update(model_dim=128, num_layers=2, num_heads=4)
     config.train.update(length=64, batch_size=32, steps=steps, warmup_steps=50)
     # Tuning begins at the learning rate that training ended with.
     config.tuning.update(batch_size=8, learning_rate=3e-4, warmup_steps=10)
-    for name in ("yarn", "yarn_untempered", "dynamic_yarn"):
+    for name in ("yarn", "yarn_untempered", "dynamic_yarn", "mrrope_uni", "mrrope_pro"):
         config.variants[name].beta_fast = 2.0
     config.variants.ntk_by_parts.beta = 2.0
     config.variants.resonance_yarn.frequencies.beta_fast = 2.0

@@ -33,8 +33,11 @@ SMALL = (
 
 # The schemes that extend a trained RoPE. "ratio" means the evaluated length over the training
 # length; those without it follow the length by themselves.
-_BY_RATIO = "pi ntk ntk_critical ntk_by_parts llama3 yarn longrope longrope2 leaky_rerope"
-_BY_LENGTH = "dynamic_pi dynamic_ntk dynamic_yarn rerope dual_chunk"
+_BY_RATIO = (
+    "pi ntk ntk_critical ntk_by_parts llama3 yarn mrrope_uni mrrope_pro longrope longrope2 "
+    "leaky_rerope"
+)
+_BY_LENGTH = "dynamic_pi dynamic_ntk dynamic_yarn rerope jet_long dual_chunk"
 EXTENSIONS: dict[str, dict[str, Any]] = {
     **{name: {"factor": RATIO} for name in _BY_RATIO.split()},
     **{name: {} for name in _BY_LENGTH.split()},
@@ -101,13 +104,13 @@ def short_t5(t5: ConfigDict, length: FieldReference, model: ConfigDict, num_buck
 
 
 def short_yarn(encodings: Mapping[str, ConfigDict]) -> None:
-    """Sets the bounds of YaRN for training lengths of tens of tokens.
+    """Sets the bounds of YaRN and MrRoPE for training lengths of tens of tokens.
 
     Over 64 tokens no pair turns 32 times, the published bound, so all pairs would be slowed down.
-    2 and 1 were the best of 13 pairs of bounds on the validation split, in one seed.
+    For YaRN, 2 and 1 were the best of 13 pairs of bounds on the validation split, in one seed.
     """
-    encodings["yarn"].beta_fast = 2.0
-    encodings["dynamic_yarn"].beta_fast = 2.0
+    for name in ("yarn", "dynamic_yarn", "mrrope_uni", "mrrope_pro"):
+        encodings[name].beta_fast = 2.0
     encodings["ntk_by_parts"].beta = 2.0
 
 

@@ -58,26 +58,31 @@ from posenc_jax.encodings.content.grape_ap import GrapeAP
 from posenc_jax.encodings.content.inkling import Inkling
 from posenc_jax.encodings.content.inkling import Inkling2
 from posenc_jax.encodings.content.shaw import Shaw
+from posenc_jax.encodings.content.stick_breaking import StickBreaking
 from posenc_jax.encodings.content.transformer_xl import TransformerXL
 from posenc_jax.encodings.gated.cable import CABLE
 from posenc_jax.encodings.gated.fox import FoX
 from posenc_jax.encodings.gated.grape_m_contextual import GrapeMContextual
 from posenc_jax.encodings.gated.path import PaTH
+from posenc_jax.encodings.gated.repo import RePo
 from posenc_jax.encodings.gated.selective_rope import SelectiveRoPE
 from posenc_jax.encodings.gated.wall import Wall
 from posenc_jax.encodings.position_maps.dual_chunk import DualChunk
+from posenc_jax.encodings.position_maps.jet_long import JetLong
 from posenc_jax.encodings.position_maps.rerope import LeakyReRoPE
 from posenc_jax.encodings.position_maps.rerope import ReRoPE
 from posenc_jax.encodings.position_maps.self_extend import SelfExtend
 from posenc_jax.encodings.rotary.dinov3 import DINOv3
 from posenc_jax.encodings.rotary.fope import FoPE
 from posenc_jax.encodings.rotary.grape_m import GrapeM
+from posenc_jax.encodings.rotary.key_offset import KeyOffset
 from posenc_jax.encodings.rotary.lerope import LeRoPE
 from posenc_jax.encodings.rotary.longrope import LongRoPE
 from posenc_jax.encodings.rotary.pope import PoPE
 from posenc_jax.encodings.rotary.prope import PRoPE
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.rotary.rope_mixed import RoPEMixed
+from posenc_jax.encodings.rotary.string import STRING
 from posenc_jax.encodings.rotary.value_rope import ValueRoPE
 from posenc_jax.encodings.rotary.xpos import XPos
 from posenc_jax.encodings.wrappers.kv_shift import KVShift
@@ -87,7 +92,9 @@ from posenc_jax.encodings.wrappers.logit_scale import LogN
 from posenc_jax.encodings.wrappers.logit_scale import LogScale
 from posenc_jax.encodings.wrappers.logit_scale import MinistralScale
 from posenc_jax.encodings.wrappers.logit_scale import SSMax
+from posenc_jax.encodings.wrappers.randomized import RandomFloat
 from posenc_jax.encodings.wrappers.randomized import Randomized
+from posenc_jax.encodings.wrappers.short_conv import ShortConv
 from posenc_jax.encodings.wrappers.soft_cap import SoftCap
 from posenc_jax.model.layers import Layers
 
@@ -120,11 +127,19 @@ def make(name: Literal['randomized'], *, over: Encoding | str | Mapping[str, Any
     ...
 
 @overload
+def make(name: Literal['random_float'], *, train_length: int, over: Encoding | str | Mapping[str, Any]=..., max_length: int=..., num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RandomFloat:
+    ...
+
+@overload
 def make(name: Literal['rope'], *, head_dim: int, base: float | jax.Array=..., frequencies: Frequencies | None=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
 def make(name: Literal['rope_mixed'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> RoPEMixed:
+    ...
+
+@overload
+def make(name: Literal['string'], *, head_dim: int, num_kv_heads: int, rngs: nnx.Rngs | None, num_axes: int=..., base: float | jax.Array=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> STRING:
     ...
 
 @overload
@@ -173,6 +188,14 @@ def make(name: Literal['yarn'], *, head_dim: int, train_length: int, base: float
 
 @overload
 def make(name: Literal['dynamic_yarn'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., beta_fast: float=..., beta_slow: float=..., ramp: str=..., truncate: bool=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+    ...
+
+@overload
+def make(name: Literal['mrrope_uni'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+    ...
+
+@overload
+def make(name: Literal['mrrope_pro'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
@@ -268,6 +291,10 @@ def make(name: Literal['self_extend'], *, head_dim: int, base: float=..., rotary
     ...
 
 @overload
+def make(name: Literal['jet_long'], *, head_dim: int, train_length: int, base: float=..., rotary_dim: int | None=..., layout: str=..., window: int | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> JetLong:
+    ...
+
+@overload
 def make(name: Literal['dual_chunk'], *, head_dim: int, train_length: int, base: float=..., rotary_dim: int | None=..., layout: str=..., chunk_size: int | None=..., local_window: int | None=..., original_length: int | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> DualChunk:
     ...
 
@@ -340,6 +367,10 @@ def make(name: Literal['cope'], *, head_dim: int, rngs: nnx.Rngs | None, num_pos
     ...
 
 @overload
+def make(name: Literal['stick_breaking'], *, num_heads: int | None=..., num_kv_heads: int | None=..., head_dim: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> StickBreaking:
+    ...
+
+@overload
 def make(name: Literal['fox'], *, num_heads: int, model_dim: int, rngs: nnx.Rngs | None, bias_init: float=..., num_kv_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> FoX:
     ...
 
@@ -349,6 +380,10 @@ def make(name: Literal['cable'], *, num_heads: int, model_dim: int, rngs: nnx.Rn
 
 @overload
 def make(name: Literal['grape_m_contextual'], *, head_dim: int, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> GrapeMContextual:
+    ...
+
+@overload
+def make(name: Literal['repo'], *, head_dim: int, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., hidden: int | None=..., num_heads: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> RePo:
     ...
 
 @overload
@@ -393,6 +428,14 @@ def make(name: Literal['soft_cap'], *, over: Encoding | str | Mapping[str, Any]=
 
 @overload
 def make(name: Literal['kv_shift'], *, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, over: Encoding | str | Mapping[str, Any]=..., num_heads: int | None=..., head_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> KVShift:
+    ...
+
+@overload
+def make(name: Literal['key_offset'], *, head_dim: int, base: float | jax.Array=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> KeyOffset:
+    ...
+
+@overload
+def make(name: Literal['short_conv'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs | None, width: int=..., over: Encoding | str | Mapping[str, Any]=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> ShortConv:
     ...
 
 @overload

@@ -17,7 +17,7 @@ import jax
 from posenc_jax.attention import cpu
 from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
 from posenc_jax.attention.dense import dense, products, weighted_sums
-from posenc_jax.attention.fused import cudnn_takes, fused, is_fusable, platform
+from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
 from posenc_jax.attention.operands import (
     in_order,
     rotated,
@@ -263,9 +263,9 @@ def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Imp
     is_plain &= rule.sinks is None and rule.chunk is None
     is_plain &= rule.mask is None and rule.dropout is None
     is_plain &= is_fusable(encoding) and cudnn_takes(tile, v_BSKC, rule)
-    if is_plain and platform() == "gpu":
+    if is_plain and is_for_gpu():
         return fused
-    if T * S > _FEW_LOGITS and T >= _FEW_QUERIES:
-        return blockwise
-    is_faster = platform() == "cpu" and cpu.takes_rows(encoding, tile, rule)
-    return cpu.in_rows if is_faster else cpu.dense
+    is_few = T * S <= _FEW_LOGITS or T < _FEW_QUERIES
+    usual = cpu.dense if is_few else blockwise
+    in_rows = cpu.takes_rows(encoding, tile, rule) and (is_few or cpu.prefers_rows(tile))
+    return cpu.in_rows_or(usual) if in_rows else usual

@@ -10,6 +10,7 @@ exports for an accelerator has the plain form.
 import dataclasses
 import functools
 import os
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,9 @@ from posenc_jax.encoding import Encoding, Tile
 # The most queries of a kv head, its whole group counted, for which transposing keys would be slow.
 _FEW = 64
 
-# In how many parts queries attend, and the fewest queries for which several parts are faster.
-_QUARTERS, _LEAST_ROWS = 4, 256
+# In how many parts queries attend, the fewest queries for which several parts are faster, and the
+# most for which they are faster than tiles, if all logits are no more than these (32 MiB).
+_QUARTERS, _LEAST_ROWS, _MOST_ROWS, _MOST_LOGITS = 4, 256, 1024, 2**23
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
@@ -41,6 +43,11 @@ def dense(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
     )
 
 
+def in_rows_or(usual: Callable) -> Callable:
+    """Returns an implementation that is ``in_rows`` on a CPU, and ``usual`` elsewhere."""
+    return functools.partial(jax.lax.platform_dependent, cpu=in_rows, default=usual)
+
+
 def in_rows(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
     """Attends as ``dense`` does, a quarter of the queries at a time, each to the keys before it.
 
@@ -57,6 +64,17 @@ def takes_rows(encoding: Encoding, tile: Tile, rule: Rule) -> bool:
     is_array = rule.mask is not None and not callable(rule.mask)
     is_long = isinstance(tile.q.shape[1], int) and tile.q.shape[1] >= _LEAST_ROWS
     return is_long and rule.causal and rule.in_order and not is_array and not encoding.whole_rows
+
+
+def prefers_rows(tile: Tile) -> bool:
+    """Returns whether ``in_rows`` is faster than tiles too, in memory that is still small.
+
+    One core is faster with tiles, which stay in its cache.
+    """
+    B, T, H, _ = tile.q.shape
+    is_known = isinstance(B, int)  # and not a symbol of jax.export
+    is_small = is_known and T <= _MOST_ROWS and B * H * T * tile.k.shape[1] <= _MOST_LOGITS
+    return is_small and not has_one_core()
 
 
 def _rows(tile, v_BSKC, rule, start, count) -> tuple[Tile, jax.Array, Rule]:

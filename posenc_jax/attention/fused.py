@@ -37,7 +37,7 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
             '"blockwise"'
         )
     library: Literal["xla", "cudnn"] = (
-        "cudnn" if platform() == "gpu" and cudnn_takes(tile, v_BSKC, rule) else "xla"
+        "cudnn" if is_for_gpu() and cudnn_takes(tile, v_BSKC, rule) else "xla"
     )
     return by_library(library, tile, v_BSKC, rule)
 
@@ -55,14 +55,14 @@ def cudnn_takes(tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
     return half and even and known and rule.chunk is None and _width(tile, v_BSKC) <= _WIDEST_HEAD
 
 
-def platform() -> str:
-    """Returns the platform that the program is for that is being traced: "cpu", "gpu" or "tpu".
+def is_for_gpu() -> bool:
+    """Returns whether the program that is being traced is for a GPU.
 
     The mesh comes first, because a machine may compile for devices that it does not have. The
     choice cannot wait for lowering, because JAX looks for cuDNN while it traces.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
+    return (jax.default_backend() if device is None else device.platform) == "gpu"
 
 
 def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule) -> jax.Array:

@@ -203,7 +203,10 @@ def test_what_depends_on_the_input_must_read_it(name):
     encoding = common.build(name)
     tokens = encoding.tokens(text(T))
     refuses("input", lambda: attend(encoding, tokens=tokens))
-    refuses("model_dim", lambda: tokens.observed(encoding, jnp.ones((B, T, common.WIDTH + 2))))
+    # The others look for the token before, and not at what it contains.
+    if "model_dim" in posenc_jax.signature(name).parameters:
+        wider = jnp.ones((B, T, common.WIDTH + 2))
+        refuses("model_dim", lambda: tokens.observed(encoding, wider))
     refuses("floating-point", lambda: tokens.observed(encoding, X_BTD.astype(int)))
     refuses("already", lambda: read(encoding).observed(encoding, X_BTD))
 

@@ -93,6 +93,7 @@ NOT_ON_CUDA = {
     "swin_v2": "a table of which one unit after the other is taken",
     "dual_chunk": "three rotations side by side, whose width is no power of 2",
     "rerope": "the gradient of rotations side by side, a concatenation",
+    "jet_long": "the gradient of rotations side by side, a concatenation",
 }
 TARGETS = {
     "cuda": ("gpu", "__gpu$xla.gpu.triton", "NVIDIA H100 80GB HBM3"),

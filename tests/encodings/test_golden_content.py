@@ -76,6 +76,21 @@ def softmax(logits):
     return weights / weights.sum(-1, keepdims=True)
 
 
+def test_stick_breaking():
+    """The code returns the remainder, which the authors' model gives to the query's own value."""
+    arrays, params = common.golden("stickbreaking_h2_T9")
+    encoding = posenc_jax.make("stick_breaking")
+    q, k, v, out = heads(arrays, "q", "k", "v", "out")
+    tokens = encoding.tokens(text(params["T"]))
+    remainder = arrays["remainder"].swapaxes(1, 2)[..., None]
+    close(posenc_jax.attend(encoding, q, k, v, tokens), out + remainder * v, atol=1e-5)
+    weights = np.asarray(common.probabilities(encoding, q, k, tokens))
+    close(np.einsum("bhtt->bht", weights), arrays["remainder"], rtol=1e-4)
+    # A softmax would hide a number that is added to all logits of a row, and sinks would not.
+    logits = posenc_jax.logits(encoding, q, k, tokens)
+    close(np.tril(np.exp(logits)), weights, rtol=1e-4)
+
+
 # Shaw
 
 

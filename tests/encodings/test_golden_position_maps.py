@@ -48,7 +48,7 @@ def test_dual_chunk():
 def test_within_the_window_they_are_rope():
     q, k, v = (common.normal(seed, 1, 8, 2, 16) for seed in range(3))
     outputs = []
-    for name in ("rope", "rerope", "leaky_rerope", "self_extend", "dual_chunk"):
+    for name in ("rope", "rerope", "leaky_rerope", "self_extend", "dual_chunk", "jet_long"):
         encoding = posenc_jax.make(name, head_dim=16, train_length=64)
         tokens = encoding.tokens(text(8))
         outputs.append(jax.jit(posenc_jax.attend)(encoding, q, k, v, tokens))

@@ -92,7 +92,12 @@ def test_frequencies(golden):
             close(table, arrays[kind][:, :pairs], atol=1e-5)
 
 
-NUMBERED = {"yarn_qwen3": ("yarn", 6), "p_rope": ("p_rope", 3)}
+NUMBERED = {
+    "yarn_qwen3": ("yarn", 6),
+    "p_rope": ("p_rope", 3),
+    "mrrope_uni": ("mrrope_uni", 2),
+    "mrrope_pro": ("mrrope_pro", 2),
+}
 OTHER_NAMES = {"D": "head_dim", "orig": "train_length", "p": "fraction"}
 
 

@@ -28,6 +28,17 @@ def test_a_draw_is_ascending_different_and_below_the_limit(key, count):
     np.testing.assert_array_equal(drawn, encoding.tokens(text(count), key=key).positions[0])
 
 
+def test_real_positions_are_uniform_ascending_and_stay_in_their_range():
+    encoding = common.build("random_float", max_length=100)
+    draws = np.stack([place(encoding, text(90), key)[0] for key in KEYS[1:]])
+    assert (np.diff(draws) >= 0).all() and draws.min() >= 0 and draws.max() < 100
+    assert (draws % 1 != 0).all() and abs(draws.mean() - 50) < 6
+    assert not np.isclose(draws[0], draws[1]).all()
+    even = place(encoding, text(1000))[0]
+    np.testing.assert_allclose(np.diff(even), 0.1, rtol=1e-3)
+    assert even[0] > 0 and even[-1] < 100
+
+
 def test_every_subset_is_as_likely():
     encoding = common.build("randomized", max_length=5)
     keys = jax.random.split(jax.random.key(0), 5000)

@@ -92,7 +92,11 @@ ADAPTIVE = ["dynamic_ntk", "longrope"]
 
 @pytest.mark.parametrize(
     ("name", "keywords", "other"),
-    [("randomized", {}, 2 * T), *((name, {"train_length": 8}, 8) for name in ADAPTIVE)],
+    [
+        ("randomized", {}, 2 * T),
+        ("jet_long", {"train_length": 8, "window": 3}, 8),
+        *((name, {"train_length": 8}, 8) for name in ADAPTIVE),
+    ],
 )
 def test_every_step_turns_all_keys_by_the_length_it_has(name, keywords, other):
     """The steps begin below the training length and end past it."""

@@ -147,6 +147,19 @@ class CoPE(NoPE):
         return logits
 
 
+class StickBreaking(NoPE):
+    def logits(self, q, k, positions, given, weights):
+        logits = np.zeros((q.shape[1], len(q), len(q)))
+        for h, m in np.ndindex(logits.shape[:2]):
+            left = 1.0
+            for n in reversed(range(m)):
+                share = 1 / (1 + math.exp(-q[m, h] @ k[n, h] / math.sqrt(q.shape[-1])))
+                logits[h, m, n] = math.log(share * left)
+                left *= 1 - share
+            logits[h, m, m] = math.log(left)
+        return logits
+
+
 SCHEMES = {
     "shaw": Scheme(
         Shaw(),
@@ -181,6 +194,9 @@ SCHEMES = {
         [{"num_positions": 6}, {"num_heads": 2, "nodiv": True}],
         {"num_positions": Alternative(4), "nodiv": Alternative(True)},
         reads_positions=False,
+    ),
+    "stick_breaking": Scheme(
+        StickBreaking(), [{}, {"num_heads": 2, "num_kv_heads": 1}], reads_positions=False
     ),
     "inkling": Scheme(
         Inkling(),

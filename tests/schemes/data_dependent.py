@@ -89,6 +89,23 @@ class SelectiveRoPE(NoPE):
         return product.real / math.sqrt(C)
 
 
+class RePo(NoPE):
+    def observe(self, x, given, weights):
+        gates, content = x @ weights["gate_kernel"], x @ weights["content_kernel"]
+        self.positions = (gates * sigmoid(gates) * content) @ weights["position_kernel"]
+
+    def logits(self, q, k, positions, given, weights):
+        (_, H, C), pairs = q.shape, q.shape[-1] // 2
+        place = np.repeat(self.positions, H // self.positions.shape[1], axis=1)
+        rate = given.get("base", 1e4) ** (-np.arange(pairs) / pairs)
+        turn = np.exp(1j * place[..., None] * rate)
+        if given.get("layout") == "interleaved":
+            q, k = (x[..., 0::2] + 1j * x[..., 1::2] for x in (q, k))
+        else:
+            q, k = (x[..., :pairs] + 1j * x[..., pairs:] for x in (q, k))
+        return np.einsum("thp,shp->hts", q * turn, (k * turn).conj()).real / math.sqrt(C)
+
+
 class CABLE(FoX):
     def observe(self, x, given, weights):
         self.log_gate = -np.log1p(np.exp(x @ weights["gate.kernel"] + weights["gate.bias"]))
@@ -179,6 +196,16 @@ SCHEMES = {
         [{"bias_init": 0.0}, {"bias_init": -1.0, "num_heads": 6}],
         {"bias_init": Alternative(-1.0)},
         overrides={"bias_init": 1.0},
+        reads_positions=False,
+    ),
+    "repo": Scheme(
+        RePo(),
+        [{}, {"base": 30.0, "layout": "interleaved", "hidden": 6}],
+        {
+            "base": Alternative(100.0),
+            "layout": Alternative("interleaved"),
+            "hidden": Alternative(8),
+        },
         reads_positions=False,
     ),
     "path": Scheme(

@@ -1,6 +1,7 @@
 """Writes out schemes on a grid, with positions ``[T]``, the same on every axis, or ``[A, T]``."""
 
 import numpy as np
+from scipy.linalg import expm
 from scipy.ndimage import map_coordinates
 
 from posenc_jax.encodings.rotary import frequencies
@@ -54,6 +55,32 @@ class RoPEMixed(Directions):
 
     def vectors(self, num_heads, pairs, given, weights):
         return weights["vectors"]
+
+
+class STRING(NoPE):
+    """Exponentiates generators that commute: turns by pairs, seen from the learned basis."""
+
+    def turned(self, x, places, given, weights):
+        T, H, C = x.shape
+        first, second = np.arange(C // 2), np.arange(C // 2) + C // 2
+        if given.get("layout") == "interleaved":
+            first, second = np.arange(0, C, 2), np.arange(1, C, 2)
+        turned = np.zeros(x.shape)
+        for t, h in np.ndindex(T, H):
+            head = h * len(weights["skew"]) // H
+            skew, generator = np.zeros((2, C, C))
+            skew[np.tril_indices(C, -1)] = weights["skew"][head]
+            skew -= skew.T
+            basis = (np.eye(C) - skew) @ np.linalg.inv(np.eye(C) + skew)
+            generator[second, first] = weights["rates"][head] @ places[:, t]
+            generator[first, second] = -generator[second, first]
+            turned[t, h] = expm(basis.T @ generator @ basis) @ x[t, h]
+        return turned
+
+    def logits(self, q, k, positions, given, weights):
+        places = on_axes(positions, given.get("num_axes", 1))
+        q, k = (self.turned(x, places, given, weights) for x in (q, k))
+        return content(q, k)
 
 
 class GoldenGate(Directions):
@@ -147,6 +174,19 @@ SCHEMES = {
         [{}, {"layout": "half", "num_heads": 2}, {"base": 3.0}],
         {"base": Alternative(100.0), "layout": Alternative("half")},
         num_axes=2,
+    ),
+    "string": Scheme(
+        STRING(),
+        [
+            {},
+            {"base": 30.0, "layout": "interleaved", "num_kv_heads": 2},
+            {"num_axes": 3, "num_heads": 2},
+        ],
+        {
+            "num_axes": Alternative(2),
+            "base": Alternative(100.0),
+            "layout": Alternative("interleaved"),
+        },
     ),
     "golden_gate": Scheme(
         GoldenGate(),

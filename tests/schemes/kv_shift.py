@@ -1,10 +1,11 @@
-"""Mixes keys and values with those of the token before, over another scheme."""
+"""Mixes keys and values with those of the tokens before."""
 
 import numpy as np
 
-from schemes.data_dependent import sigmoid
+from schemes.data_dependent import convolved, sigmoid
 from schemes.equations import Alternative, Scheme
 from schemes.logit_scale import LogitScale
+from schemes.rotary import ROPE, Rotary
 
 
 class KVShift(LogitScale):
@@ -30,7 +31,41 @@ class KVShift(LogitScale):
         return np.einsum("hts,shc->thc", attention, self.mixed(v, self.of_values))
 
 
+class ShortConv(KVShift):
+    def observe(self, x, given, weights):
+        LogitScale.observe(self, x, given, weights)
+        self.of_keys, self.of_values = weights["of_keys_kernel"], weights["of_values_kernel"]
+
+    def mixed(self, x, kernel):
+        """Convolves ``x [T, H, C]`` with ``kernel [K, W, C]``, place 0 first."""
+        kernel = np.repeat(kernel, x.shape[1] // len(kernel), axis=0)
+        return x + convolved(
+            x.reshape(len(x), -1), kernel.swapaxes(0, 1).reshape(len(kernel[0]), -1)
+        ).reshape(x.shape)
+
+
+class KeyOffset(Rotary):
+    def logits(self, q, k, positions, given, weights):
+        rotary_dim = given.get("rotary_dim", q.shape[-1] // 2)
+        k = k.copy()
+        k[1:, :, rotary_dim:] = k[:-1, :, rotary_dim:]
+        k[0, :, rotary_dim:] = 0
+        return super().logits(q, k, positions, given | {"rotary_dim": rotary_dim}, weights)
+
+
 SCHEMES = {
+    "key_offset": Scheme(
+        KeyOffset(),
+        [{}, {"base": 300.0, "rotary_dim": 10, "layout": "interleaved", "num_kv_heads": 2}],
+        {"base": ROPE["base"], "layout": ROPE["layout"], "rotary_dim": Alternative(2)},
+        mixes_keys=True,
+    ),
+    "short_conv": Scheme(
+        ShortConv(),
+        [{}, {"over": "alibi", "num_kv_heads": 2, "width": 3}],
+        {"over": Alternative("alibi"), "width": Alternative(2)},
+        mixes_keys=True,
+    ),
     "kv_shift": Scheme(
         KVShift(),
         [{}, {"over": "alibi", "num_kv_heads": 2}],

@@ -37,6 +37,17 @@ class SelfExtend(PositionMap):
         return math.floor(m / group) - math.floor(n / group) + shift
 
 
+class JetLong(PositionMap):
+    def frequencies(self, d, base, given, longest):
+        self.group = max(1, math.ceil(longest / TRAIN_LENGTH))
+        return super().frequencies(d, base, given, longest)
+
+    def relative(self, m, n, given):
+        if m - n <= given.get("window", TRAIN_LENGTH // 16):
+            return m - n
+        return math.floor(m / self.group) - math.floor(n / self.group)
+
+
 class DualChunk(PositionMap):
     def relative(self, m, n, given):
         chunk = given.get("chunk_size", 3 * TRAIN_LENGTH // 4)
@@ -88,6 +99,12 @@ SCHEMES = {
             "floor": Alternative(True, beside={"window": 10}),
         },
         overrides={"window": 8, "group_size": 4},
+        shift_invariant=False,
+    ),
+    "jet_long": Scheme(
+        JetLong(),
+        [{}, {"window": 21} | OTHER_ROPE],
+        ROPE | {"window": Alternative(12)},
         shift_invariant=False,
     ),
     "dual_chunk": Scheme(

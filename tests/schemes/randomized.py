@@ -5,7 +5,7 @@ import numpy as np
 
 from schemes.absolute import Sinusoidal
 from schemes.equations import Alternative, NoPE, Scheme
-from schemes.rotary import Rotary
+from schemes.rotary import TRAIN_LENGTH, Rotary
 
 
 class Randomized(NoPE):
@@ -33,7 +33,24 @@ class Randomized(NoPE):
         return equations.logits(q, k, positions, inner, weights)
 
 
+class RandomFloat(Randomized):
+    def place(self, positions, given):
+        longest = max(TRAIN_LENGTH, positions.max() + 1)
+        return (2 * positions + 1) / (2 * longest) * given["max_length"]
+
+
 SCHEMES = {
+    "random_float": Scheme(
+        RandomFloat(),
+        [
+            {"over": {"name": "rope", "base": 300.0}, "max_length": 500},
+            {"over": "sinusoidal", "max_length": 50},
+        ],
+        {"over": Alternative("sinusoidal"), "max_length": Alternative(1000)},
+        overrides={"max_length": 64},
+        depends_on_batch=True,
+        distant=0,  # float32 rounds real positions that are far away
+    ),
     "randomized": Scheme(
         Randomized(),
         [

@@ -54,6 +54,30 @@ class DynamicYaRN(YaRN):
         return rate, temperature
 
 
+class MrRoPEUni(Rotary):
+    def radix(self, j, count):
+        """Returns the exponent of s in the factor of digit j of the middle, counted from 1."""
+        return 1 / count
+
+    def frequencies(self, d, base, given, longest):
+        rate, _ = super().frequencies(d, base, given, longest)
+        turns = TRAIN_LENGTH * rate / (2 * math.pi)
+        fast, slow = given.get("beta_fast", 32), given.get("beta_slow", 1)
+        first = max(0, int((turns >= fast).sum()) - 1)
+        last = int((turns > slow).sum())
+        factor, slower = given.get("factor", 4.0), 1.0
+        for i in range(d // 2):
+            if first < i <= last:
+                slower *= factor ** self.radix(i - first, last - first)
+            rate[i] /= slower
+        return rate, given.get("attention_factor", 0.1 * math.log(factor) + 1) ** 2
+
+
+class MrRoPEPro(MrRoPEUni):
+    def radix(self, j, count):
+        return 2 * j / (count * (count + 1))
+
+
 class LongRoPE(Rotary):
     def factors(self, d, base, given):
         """Returns the factors of the pairs and of attention, of the short side and the long one."""
@@ -164,6 +188,24 @@ SCHEMES = {
             "attention_factor": Alternative(1.0),
         },
     ),
+    **{
+        name: Scheme(
+            equations,
+            [
+                {},
+                {"factor": 6.0, "base": 300.0, "rotary_dim": 12, "beta_fast": 4.0},
+                {"beta_slow": 0.05, "layout": "interleaved", "attention_factor": 1.0},
+            ],
+            ROPE
+            | FACTOR
+            | {
+                "beta_fast": Alternative(1.2, beside={"base": 20.0}),
+                "beta_slow": Alternative(0.05),
+                "attention_factor": Alternative(1.0),
+            },
+        )
+        for name, equations in (("mrrope_uni", MrRoPEUni()), ("mrrope_pro", MrRoPEPro()))
+    },
     "longrope": Scheme(
         LongRoPE(),
         [

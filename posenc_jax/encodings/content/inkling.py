@@ -37,7 +37,7 @@ class Inkling(Encoding):
     numbers are rounded. Inkling normalises queries and keys
     (``Transformer(..., qk_norm="head")``) and attends with ``scale = 1 / head_dim``. In its layers
     with a window the extent is the window, and there is no tau. Its causal convolutions over keys
-    and values, before the norm, are not offered.
+    and values are ``short_conv``, which puts them after the norm and not before it.
 
     Args:
       num_heads: number of query heads in one layer.

@@ -1,4 +1,4 @@
-"""Sums and convolves over the tokens of a sequence, for schemes that depend on content."""
+"""Sums and convolves over the tokens of a sequence, and finds the tokens before each one."""
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,48 @@ def convolved(x_BTN, kernel_WN, tokens, state=None):
         longer = jnp.concatenate([state, x_BTN], axis=1)
         out = short_convolution(longer, kernel_WN)[:, before:]
     return out, longer[:, T:]
+
+
+def places_back(tokens, x_BTD, reach):
+    """Returns where the ``reach`` tokens before each one in its segment lie, counted backwards.
+
+    The result is int32 ``[B, T, reach]``, the token written just before first, and 0 where there is
+    none. It has the rows of ``x`` and is sharded as they are.
+    """
+
+    def before(number_BT, segment_ids):
+        return jnp.stack([_before(number_BT, segment_ids, n + 1) for n in range(reach)], axis=-1)
+
+    number_BT = for_each_row(jnp.arange(tokens.count, dtype=jnp.int32)[None], x_BTD)
+    before_BTN = by_segment(before, number_BT, tokens)
+    return jnp.where(before_BTN < 0, 0, number_BT[..., None] - before_BTN)
+
+
+def _before(number_BT, segment_ids, count):
+    """Returns the number of the token ``count`` before in the same segment, or -1."""
+    T = number_BT.shape[1]
+    before = jnp.pad(number_BT, ((0, 0), (count, 0)), constant_values=-1)[:, :T]
+    if segment_ids is None:
+        return before
+    is_same = jnp.pad(segment_ids, ((0, 0), (count, 0)))[:, :T] == segment_ids
+    return jnp.where(is_same, before, -1)
+
+
+def earlier(x_BSKC, tokens, back_BSN, count):
+    """Returns the key, or value, ``count`` before each one: 0 for none, NaN if it is not given.
+
+    ``back_BSN`` is that of ``places_back``.
+    """
+    S = x_BSKC.shape[1]
+    if tokens.index is None and tokens.segment_ids is None:
+        return jnp.pad(x_BSKC, ((0, 0), (count, 0), (0, 0), (0, 0)))[:, :S]
+    back_BS = back_BSN[..., count - 1]
+    number = jnp.arange(S, dtype=jnp.int32)[None] - back_BS
+    is_given = (number >= 0) & (number < S)
+    index = jnp.clip(number, 0, S - 1)
+    before = pick(x_BSKC.transpose(0, 2, 3, 1), index[:, None, None]).transpose(0, 3, 1, 2)
+    before = jnp.where(is_given[..., None, None], before, jnp.nan)
+    return jnp.where(back_BS[..., None, None] == 0, 0, before)
 
 
 def for_each_row(numbers_BT, x_BTD):

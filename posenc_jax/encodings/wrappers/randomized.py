@@ -1,12 +1,6 @@
-r"""Gives another scheme randomized positions.
+"""Gives another scheme randomized positions, so that training meets positions of longer texts.
 
-https://arxiv.org/abs/2305.16843
-
-$$ p_t \gets u_{p_t}, \qquad 0 \le u_0 < u_1 < \dots < u_{T-1} < L_{\max} $$
-
-The T numbers u are drawn from ``0 .. max_length - 1``, all different, and sorted, so that training
-meets positions far beyond the training length. Overrides ``prepare``; everything else is the
-wrapped scheme's.
+Overrides ``prepare``; everything else is the wrapped scheme's.
 """
 
 import dataclasses
@@ -23,7 +17,11 @@ from posenc_jax.tokens import Tokens
 
 
 class Randomized(Wrapper):
-    """Gives another scheme randomly drawn, ordered positions.
+    r"""Gives another scheme randomly drawn, ordered positions.
+
+    https://arxiv.org/abs/2305.16843
+
+    $$ p_t \gets u_{p_t}, \qquad 0 \le u_0 < u_1 < \dots < u_{T-1} < L_{\max} $$
 
     A token at position p gets number p, counted from 0, of T different integers drawn from
     ``0 .. max_length - 1`` and sorted. T is ``length`` where it is given and else the largest
@@ -92,6 +90,45 @@ class Randomized(Wrapper):
         numbers = jnp.arange(self.max_length, dtype=jnp.float32)
         is_drawn = jax.random.permutation(key, self.max_length) < count
         drawn = jnp.sort(jnp.where(is_drawn, numbers, jnp.nan))
+        return jnp.where(count <= self.max_length, drawn, jnp.nan)
+
+
+class RandomFloat(Randomized):
+    r"""Gives another scheme random real positions in training, and even ones in evaluation.
+
+    https://arxiv.org/abs/2602.14050
+
+    $$
+    p_t \gets u_{p_t} \ \text{(training)}, \quad 0 \le u_0 \le \dots \le u_{T-1} < L_{\max}, \qquad
+    p_t \gets \frac{(p_t + 1/2)\, L_{\max}}{\max(T, L)} \ \text{(evaluation)}
+    $$
+
+    The T numbers u are uniform and independent, and sorted; T is as in ``Randomized``, and L the
+    training length. So evaluation at any length stays in the range of training. The paper could not
+    be read. This follows a summary of it that has the range ``0 .. 1``, and does not say how RoPE,
+    which would hardly turn there, and ALiBi use it: here the range is a keyword.
+
+    Args:
+      train_length: L, number of tokens in a training sequence.
+      over: keyword of ``Randomized``.
+      max_length: end of the range of positions, and length of the longest sequence in training.
+    """
+
+    def __init__(self, *, train_length: int, over: Encoding | str = "rope", max_length: int = 2048):
+        super().__init__(over=over, max_length=max_length)
+        self.train_length = count_of("train_length", train_length)
+
+    def draw(self, positions, key=None, length=None) -> jax.Array:
+        """Returns a draw with a key, and else the even positions, float32."""
+        if key is not None:
+            return super().draw(positions, key, length)
+        longest = jnp.max(positions) + 1 if length is None else jnp.max(jnp.asarray(length))
+        step = self.max_length / jnp.maximum(longest, self.train_length)
+        return (positions + 0.5) * step
+
+    def _numbers(self, key, count):
+        drawn = jax.random.uniform(key, (self.max_length,), maxval=self.max_length)
+        drawn = jnp.sort(jnp.where(jnp.arange(self.max_length) < count, drawn, jnp.nan))
         return jnp.where(count <= self.max_length, drawn, jnp.nan)
 
 

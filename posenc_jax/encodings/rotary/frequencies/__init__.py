@@ -13,6 +13,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
 from posenc_jax.encodings.rotary.frequencies.by_parts import Llama3, NTKByParts
 from posenc_jax.encodings.rotary.frequencies.clipped import Clipped
 from posenc_jax.encodings.rotary.frequencies.hope import HoPE
+from posenc_jax.encodings.rotary.frequencies.mrrope import MrRoPEPro, MrRoPEUni
 from posenc_jax.encodings.rotary.frequencies.ntk import NTK, DynamicNTK, NTKCritical
 from posenc_jax.encodings.rotary.frequencies.pi import DynamicPI, PositionInterpolation
 from posenc_jax.encodings.rotary.frequencies.proportional import Proportional
@@ -29,6 +30,8 @@ __all__ = [
     "Frequencies",
     "HoPE",
     "Llama3",
+    "MrRoPEPro",
+    "MrRoPEUni",
     "NTKByParts",
     "NTKCritical",
     "PositionInterpolation",

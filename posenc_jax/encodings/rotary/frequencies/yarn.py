@@ -94,17 +94,8 @@ class YaRN(Frequencies):
         return unscaled_by_turns(turns, self.beta_slow, self.beta_fast)
 
     def _index_ramp(self, channels, base):
-        def pair_that_turns(times):
-            wavelength_ratio = self.train_length / (times * 2 * math.pi)
-            return channels * math.log(wavelength_ratio) / (2 * math.log(base))
-
-        low, high = pair_that_turns(self.beta_fast), pair_that_turns(self.beta_slow)
-        if self.truncate:
-            low, high = math.floor(low), math.ceil(high)
-        # The released code clamps to channels - 1, though there are only channels / 2 pairs.
-        low, high = max(low, 0), min(high, channels - 1)
-        if low == high:
-            high += 0.001
+        turns = self.beta_fast, self.beta_slow
+        low, high = ramp_ends(channels, base, self.train_length, turns, self.truncate)
         return np.clip((np.arange(channels // 2) - low) / (high - low), 0, 1)
 
     def _attention_factor(self):
@@ -166,3 +157,27 @@ class DynamicYaRN(Frequencies):
             truncate=self.truncate,
             attention_factor=self.attention_factor,
         )
+
+
+def ramp_ends(
+    channels: int,
+    base: float,
+    train_length: int,
+    turns: tuple[float, float],
+    truncate: bool = True,
+) -> tuple[float, float]:
+    """Returns the indices of the pairs that turn so many times within the training length.
+
+    The larger number of turns comes first. ``truncate`` rounds its pair down and the other up.
+    """
+
+    def pair_that_turns(times):
+        wavelength_ratio = train_length / (times * 2 * math.pi)
+        return channels * math.log(wavelength_ratio) / (2 * math.log(base))
+
+    low, high = (pair_that_turns(times) for times in turns)
+    if truncate:
+        low, high = math.floor(low), math.ceil(high)
+    # The released code clamps to channels - 1, though there are only channels / 2 pairs.
+    low, high = max(low, 0), min(high, channels - 1)
+    return low, high + 0.001 * (low == high)

@@ -1,0 +1,39 @@
+r"""Stick-breaking attention gives each key a share of what the keys after it have left.
+
+https://arxiv.org/abs/2410.17980
+
+$$
+a_{mn} = \sigma(z_{mn}) \prod_{n < t < m} \big(1 - \sigma(z_{mt})\big) \quad \text{for } n < m,
+\qquad a_{mm} = \prod_{t < m} \big(1 - \sigma(z_{mt})\big)
+$$
+
+z are the logits and a the weights of attention, which add up to 1: what no key takes goes to the
+query's own value. So the logarithms of these weights are logits whose softmax changes nothing.
+Overrides ``score``.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encodings.content.cope import sums_up_to_queries
+
+
+class StickBreaking(Encoding):
+    """Lets each query break off weight from the nearest key backwards; positions are not read.
+
+    Queries are those of causal attention, and keys count in the order of their ``index``. The
+    product of a query and its own key is not used. The equation of the paper leaves what no key
+    takes, the remainder, unused; the authors' model adds the query's own value times the remainder
+    by default (``sb_remainder``), and so does this class. A window or a mask hides weights, and
+    those that it leaves are scaled to a sum of 1.
+    """
+
+    whole_rows = True
+
+    def score(self, logits_BHTS, tile: Tile):
+        is_own = tile.q_tokens.order()[:, None, :, None] == tile.k_tokens.order()[:, None, None, :]
+        left = jnp.where(is_own, 0.0, jax.nn.log_sigmoid(-logits_BHTS))
+        sums_BHTS, left = sums_up_to_queries(left, tile)
+        of_others = jax.nn.log_sigmoid(logits_BHTS) + (sums_BHTS - left)
+        return jnp.where(is_own, left.sum(-1, keepdims=True), of_others)

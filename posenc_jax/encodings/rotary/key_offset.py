@@ -1,0 +1,67 @@
+r"""Partial key offset takes the channels of a key that do not rotate from the token before.
+
+https://github.com/KellerJordan/modded-nanogpt (record 49, 2025; no paper)
+
+$$
+k_t \gets \big[\, R_t\, k_t^{\text{rotary}} ;\ k_{t-1}^{\text{still}} \,\big]
+$$
+
+R is RoPE's rotation. A query that looks for the content of a token by the still channels finds the
+token after it, which takes two layers otherwise. The first token of a sequence, or of a segment,
+has zeros. Overrides ``observe`` (where the token before lies) and, with RoPE, ``prepare`` and
+``rotate``.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.encoding import Side
+from posenc_jax.encodings.gated.sequence import earlier, places_back
+from posenc_jax.encodings.rotary.frequencies.base import Base
+from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.fields import count_of
+from posenc_jax.tokens import Tokens
+
+
+class KeyOffset(RoPE):
+    """Rotates half of the channels as RoPE, and offsets the other half of each key by one token.
+
+    The zeros at the start of a segment are those of Marin's models. In modded-nanogpt the first
+    token keeps its own channels, and the offset crosses from one document into the next. Published
+    models have the offset in the layers with long windows, or without one, and RoPE in the others.
+
+    If attention is given only a part of the keys, the first one becomes NaN where the key before it
+    is missing.
+
+    Args:
+      head_dim: number of channels in one head.
+      base: keyword of ``RoPE``; 1024 in modded-nanogpt.
+      rotary_dim: number of channels that rotate, the first ones; by default half of ``head_dim``.
+      layout: order of the channels of a pair, as in ``RoPE``.
+    """
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        base: Base = 10000.0,
+        rotary_dim: int | None = None,
+        layout: str = "half",
+    ):
+        rotary_dim = head_dim // 4 * 2 if rotary_dim is None else rotary_dim
+        count_of("rotary_dim", rotary_dim, 2, head_dim - 1)
+        super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+
+    def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Any, None]:
+        """Adds where the token before lies; without a state, because ``rotate`` needs its key."""
+        del state
+        return (tokens.made, places_back(tokens, x_BTD, reach=1)), None
+
+    def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
+        tables, back = tokens.made
+        if not side.is_query:
+            moving, still = jnp.split(x_BTHC, [self.rotary_dim], axis=-1)
+            x_BTHC = jnp.concatenate([moving, earlier(still, tokens, back, 1)], axis=-1)
+        return super().rotate(x_BTHC, tokens.having(tables), side)

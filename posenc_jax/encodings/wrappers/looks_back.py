@@ -1,0 +1,98 @@
+"""Defines the base class of wrappers that mix keys and values with earlier ones."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+
+from posenc_jax.encoding import Encoding, Side, Tile
+from posenc_jax.encodings.gated.sequence import earlier, places_back
+from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.tokens import Tokens
+
+
+class Made(NamedTuple):
+    """Holds what ``observe`` makes of a layer's input.
+
+    Attributes:
+      gates: what the wrapper makes of it, arrays with the tokens along axis 1.
+      back: where the tokens before each one lie; see ``places_back``.
+      inner: what the other scheme has made.
+    """
+
+    gates: Any
+    back: jax.Array
+    inner: Any
+
+
+class LooksBack(Wrapper):
+    """Mixes keys and values by ``mixed_keys`` and ``mixed_values``, before another scheme's hooks.
+
+    If attention is given only a part of the keys, the first ones become NaN where those before them
+    are missing.
+
+    Args:
+      over: the encoding beneath.
+      reach: how many tokens before each one are looked at.
+    """
+
+    def __init__(self, over: Encoding | str, reach: int):
+        super().__init__(over)
+        self.reach = reach
+
+    def gates(self, x_BTD) -> Any:
+        """Returns what the keys and values of each token are mixed by, if it depends on content."""
+        del x_BTD
+
+    def mixed_keys(self, k_BSKC, tokens: Tokens, side: Side) -> jax.Array:
+        """Returns the keys mixed with earlier ones."""
+        raise NotImplementedError
+
+    def mixed_values(self, v_BSKC, tokens: Tokens, side: Side) -> jax.Array:
+        """Returns the values mixed with earlier ones."""
+        raise NotImplementedError
+
+    def before(self, x_BSKC, tokens: Tokens, count: int = 1) -> jax.Array:
+        """Returns the key, or value, of the token ``count`` before each one in its segment."""
+        return earlier(x_BSKC, tokens, tokens.made.back, count)
+
+    def hooks(self):
+        return self.inner.hooks() | {"observe", "rotate", "rotate_values"}
+
+    def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Made, None]:
+        """Makes the gates; without a state, because ``rotate`` needs the keys before."""
+        del state
+        back = places_back(tokens, x_BTD, self.reach)
+        inner, _ = super().observe(x_BTD, tokens)
+        return Made(self.gates(x_BTD), back, inner), None
+
+    def of_keys(self, made: Made):
+        return self.inner.of_keys(made.inner)
+
+    def rotate(self, x_BTHC, tokens: Tokens, side: Side):
+        if not side.is_query:
+            x_BTHC = self.mixed_keys(x_BTHC, tokens, side)
+        return super().rotate(x_BTHC, _beneath(tokens), side)
+
+    def rotate_values(self, v_BSKC, tokens: Tokens, side: Side):
+        v_BSKC = self.mixed_values(v_BSKC, tokens, side)
+        return super().rotate_values(v_BSKC, _beneath(tokens), side)
+
+    def rotate_back(self, out_BTHC, tokens: Tokens, side: Side):
+        return super().rotate_back(out_BTHC, _beneath(tokens), side)
+
+    def score(self, logits_BHTS, tile: Tile):
+        return super().score(logits_BHTS, _tile_beneath(tile))
+
+    def mix(self, out_BTHC, weights_BHTS, tile: Tile):
+        return super().mix(out_BTHC, weights_BHTS, _tile_beneath(tile))
+
+
+def _beneath(tokens: Tokens) -> Tokens:
+    """Returns the tokens with what the other scheme has prepared."""
+    return tokens.having(tokens.made.inner)
+
+
+def _tile_beneath(tile: Tile) -> Tile:
+    """Returns the tile for the other scheme; ``of_keys`` has done it for the keys already."""
+    return dataclasses.replace(tile, q_tokens=_beneath(tile.q_tokens))
