@@ -52,7 +52,7 @@ cost: $(VENV)/experiments
 
 # The tests that compile for TPUs without a TPU; they are skipped where the wheel libtpu is missing.
 tpu-test: $(VENV)/installed $(VENV)/libtpu
-	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m pytest tests/experiments/running/test_topology.py -rs $(ARGS)
+	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m pytest tests/benchmarks/test_topology.py -rs $(ARGS)
 
 # Compiles for TPU pods, without a TPU. The whole takes hours; ARGS=--schemes=kinds takes less.
 tpu-check: $(VENV)/experiments $(VENV)/libtpu
@@ -80,8 +80,7 @@ results: $(VENV)/experiments
 	$(BIN)/python -m experiments.results.reports.choosing_page
 	$(BIN)/python -m experiments.results.reports.atlas_tables
 	$(BIN)/python -m experiments.results.reports.findings
-	$(BIN)/python -m experiments.results.reports.multimodal_tables \
-		--archives=docs/data --page=docs/multimodal.md
+	$(BIN)/python -m experiments.results.reports.multimodal_tables
 	$(BIN)/python -m experiments.results.reports.extension_tables
 	$(BIN)/python -m experiments.results.reports.croissant
 

@@ -102,9 +102,9 @@ START_TIMEOUT = flags.DEFINE_integer(
 
 def main(arguments: list[str]) -> int:
     """Runs the experiment, prints what failed, and returns the exit status."""
+    from benchmarks import topology
     from experiments.registry import make_experiment
     from experiments.results.bucket import UNLOCKED, folder_at, is_in_bucket
-    from experiments.running import topology
     from experiments.training.mesh import meshes_of
 
     logging.set_verbosity(logging.WARNING)  # Orbax logs thirty lines for each checkpoint
@@ -171,7 +171,7 @@ def _tell(experiment, workdir: Path, console: Console) -> None:
 
 
 def _print_dry_runs(experiment, console: Console) -> None:
-    from experiments.running.dry_run import print_dry_run
+    from benchmarks.dry_run import print_dry_run
 
     for name, part in experiment.parts.items():
         _print_name(name, console)

@@ -38,6 +38,7 @@ import jax
 from jax.sharding import AxisType
 from rich.console import Console
 
+from benchmarks import topology
 from benchmarks import tpu_programs as programs
 from benchmarks.tpu_report import tables
 from configs import atlas, extrapolation
@@ -46,7 +47,6 @@ from experiments.progress import stage
 from experiments.registry import make_experiment
 from experiments.results.record import Kept, write_files
 from experiments.results.statistics import csv_of
-from experiments.running import topology
 from experiments.training.batches import rows_of_pass
 from experiments.training.mesh import make_mesh, meshes_of, row_shards
 

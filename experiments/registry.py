@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments.checks import check_config
+from experiments.settings import check_config
 
 # "module:class" by the ``experiment`` of a config. A module is imported when it is needed.
 EXPERIMENTS = {
@@ -23,7 +23,7 @@ EXPERIMENTS = {
     "language": "experiments.studies.atlas:Language",
     "atlas": "experiments.studies.atlas:Atlas",
     "claims": "experiments.studies.claims.study:Claims",
-    "probed": "experiments.studies.claims.probed:Probed",
+    "probed": "experiments.studies.claims.study:Probed",
     "rung": "experiments.studies.ladder.study:Rung",
     "ladder": "experiments.studies.ladder.study:Ladder",
 }

@@ -1,20 +1,111 @@
 """Checks what a config gives, once, where it enters a study.
 
-The bounds of a number are told beside its default, by ``bounded``; names are looked up by
-``one_of``. What depends on several settings or on the data is checked by the study.
+``check_config`` refuses configs that no run could follow, before anything is read or built:
+numbers that would keep the program busy until time or memory ends, and values that would be taken
+without a meaning. The bounds of a study's own settings are told beside their defaults, by
+``bounded``; names are looked up by ``one_of``. What depends on several settings or on the data is
+checked by the study, and what a constructor can judge by its own arguments by the constructor.
 """
 
 import dataclasses
 import importlib.util
 import math
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from ml_collections import ConfigDict
 
 from posenc_jax.registry import suggest
 
 T = TypeVar("T")
+
+# The most that a whole number of a config may be, by the last part of its name.
+_MOST = {
+    "seeds": 1000,
+    "num_layers": 1000,
+    "num_heads": 2**12,
+    "model_dim": 2**17,
+    "mlp_dim": 2**20,
+    "documents": 10**6,
+    "batch_size": 2**20,
+    "length": 2**24,
+}
+_MOST_OF_ALL = 2**31 - 1  # JAX counts in int32
+_COUNTS = ("seeds", "together", "model.num_heads")  # at least 1
+_TYPES = ("float32", "bfloat16", "float16")
+# Names separated by commas, of which there must be at least one.
+_LISTS = ("schemes", "methods", "task.tasks")
+
+
+def fields_of(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the name and the value of each field, such as ``train.steps`` and 100."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from fields_of(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises a ValueError for the first field of an experiment's config that has no meaning.
+
+    Of a config of several studies, each is checked when it is made.
+    """
+    if "studies" in config:
+        if not config.studies:
+            raise ValueError("studies has no study; leave it out to run those of the config")
+        return
+    # Other fields are computed by dividing by the number of heads, so the counts are first.
+    for name in _COUNTS:
+        part, _, field = name.rpartition(".")
+        count = (config.get(part, {}) if part else config).get(field)
+        if count is not None and count < 1:
+            raise ValueError(f"{name}={count} must be at least 1")
+    fields = config.to_dict()
+    for name, value in fields_of(fields):
+        if why := _wrong(name, name.rpartition(".")[2], value):
+            raise ValueError(f"{name}={value!r} {why}")
+    encodings = fields.get("encodings", {})
+    for name, extension in fields.get("extend", {}).items():
+        trained = extension["of"]
+        if encodings.get(trained, {}).get("name", trained) != "rope":
+            raise ValueError(
+                f"extend.{name}.of={trained!r} must be 'rope' or a variant of it: these schemes "
+                "make a trained RoPE longer"
+            )
+
+
+def _wrong(name: str, field: str, value: Any) -> str:
+    """Returns what is wrong with a field, or an empty string."""
+    if isinstance(value, int):
+        most = _MOST.get(field, _MOST_OF_ALL)
+        return f"must be at most {most}" if value > most else ""
+    if field in ("dtype", "param_dtype") and value is not None and str(value) not in _TYPES:
+        return f"must be one of {', '.join(_TYPES)}"
+    if name == "sweep.learning_rate" and value != () and not _are_rates(value):
+        return (
+            "must be several finite numbers above 0 that differ in their first six digits, such "
+            "as (1e-3, 3e-3); a single one is train.learning_rate"
+        )
+    if name in _LISTS:
+        names = [part.strip() for part in value.split(",")]
+        return "must be names separated by commas, each once" if _repeats(names) else ""
+    if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
+        return "must name each once" if _repeats(value) else ""
+    return "must be above 0: cameras would stand still" if name == "task.view" and not value else ""
+
+
+def _are_rates(value: tuple) -> bool:
+    """Says whether runs at these learning rates can be told apart, also by their folders' names."""
+    if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in value):
+        return False
+    return len({f"{rate:g}" for rate in value}) == len(value) > 1
+
+
+def _repeats(names) -> bool:
+    return "" in names or len({*names}) < len(names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +114,7 @@ class Bounds:
 
     Attributes:
       least: the least number that is allowed; by default 1 for whole numbers.
-      above: a number that all must exceed.
+      above, below: numbers between which all must lie.
       most: the largest number that is allowed.
       ascends: whether the numbers of a tuple must ascend.
       first: the number that a tuple must begin with.
@@ -31,6 +122,7 @@ class Bounds:
 
     least: float | None = None
     above: float = -math.inf
+    below: float = math.inf
     most: float = math.inf
     ascends: bool = False
     first: float | None = None
@@ -53,9 +145,10 @@ class Bounds:
             return None
         usual = 1 if kind is int else -math.inf
         least = usual if self.least is None else self.least
-        if all(least <= n <= self.most and self.above < n < math.inf for n in numbers):
+        if all(least <= n <= self.most and self.above < n < self.below for n in numbers):
             return None
-        bounds = {"at least": least, "above": self.above, "at most": self.most}
+        bounds = {"at least": least, "above": self.above}
+        bounds |= {"at most": self.most, "below": self.below}
         words = [f"{word} {bound}" for word, bound in bounds.items() if math.isfinite(bound)]
         return " and ".join(["be finite", *words])
 
@@ -68,14 +161,26 @@ def bounded(default: T, **bounds: Any) -> T:
 def filled(kind: type[T], name: str, config: Mapping[str, Any]) -> T:
     """Returns the dataclass ``kind`` with the fields of the part ``name`` of a config.
 
+    Raises:
+      ValueError: a value is refused, see ``check_fields``; or as ``kind`` raises.
+    """
+    check_fields(kind, name, config)
+    return kind(**config)
+
+
+def check_fields(kind: type, name: str, config: Mapping[str, Any]) -> None:
+    """Raises a ValueError for a field of the part ``name`` of a config that ``kind`` refuses.
+
     The command line checks the types of all values but not those of the elements of a tuple, which
     are checked here, as are the bounds of every field. A tuple has no element twice.
 
-    Raises:
-      ValueError: a value is refused; or as ``kind`` raises.
+    Args:
+      kind: a dataclass.
+      name: the name of the part, for the error.
+      config: values of fields; None is not checked.
     """
     hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for field in dataclasses.fields(kind):
         value, hint = config.get(field.name), hints[field.name]
         if value is None:
             continue
@@ -85,7 +190,6 @@ def filled(kind: type[T], name: str, config: Mapping[str, Any]) -> T:
             refusal = field.metadata.get("bounds", Bounds()).refusal(value, hint)
         if refusal:
             raise ValueError(f"{name}.{field.name}={value!r} must {refusal}")
-    return kind(**config)
 
 
 def _leaves(value: Any) -> Iterable[Any]:

@@ -33,8 +33,7 @@ def of_scheme(name: str) -> pd.DataFrame:
 def _cell(row: dict[str, Any]) -> str:
     if not row["learned"]:
         return NOT_LEARNED
-    margin = None if math.isnan(row["margin"]) else row["margin"]
-    return "-" if math.isnan(row["mean"]) else with_margin(row["mean"], margin)
+    return "-" if math.isnan(row["mean"]) else with_margin(row["mean"], row["margin"])
 
 
 def setup() -> str:

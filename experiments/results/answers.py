@@ -29,7 +29,7 @@ from scipy import special
 from experiments.results.comparisons import compared
 from experiments.results.lengths import WINDOWED, with_window
 from experiments.results.panels import EXACT, Panel, PanelStudy
-from experiments.results.statistics import BASELINE, Record
+from experiments.results.statistics import BASELINE, Record, with_margin
 
 OF_QUESTION = ["topic", "multiple", "question", "family", "says", "unit", "is_error", "chance"]
 COLUMNS = [*OF_QUESTION, "scheme", "seed", "value"]
@@ -48,6 +48,17 @@ SOLVED = 0.9
 _ANSWERS = ", answers"  # the end of a topic about single answers
 
 Answer = dict[str, Any]  # a row of ``summary``
+# The signs of verdicts in tables.
+MARKS = {"better": "▲", "worse": "▼"}
+
+
+def shown(answer: Answer) -> str:
+    """Returns an answer: how many seeds solve a task, or a mean and half of its 95 % interval."""
+    if answer["family"] == TASKS and not answer["learned"] and answer["multiple"] > 1:
+        return "not learned"
+    if np.isfinite(answer["solved"]):
+        return f"{answer['solved']:.0f} of {answer['seeds']}"
+    return with_margin(answer["mean"], answer["margin"])
 
 
 def table(rows: Iterable[dict[str, Any]] | pd.DataFrame) -> pd.DataFrame:

@@ -4,13 +4,17 @@ Paths in a bucket are those of etils, with the methods of ``pathlib`` that are u
 writes the arrays of a checkpoint to a bucket by itself. Three things cannot be done in a bucket. An
 object cannot be renamed, but it becomes visible only when it is complete. An object cannot grow, so
 a file that is written line by line is rewritten with all its lines. And a folder cannot be locked,
-so a program that works on it leaves a mark there, and renews the mark for as long as it runs.
+so a program that works on it leaves a mark there, and renews the mark for as long as it runs. The
+mark names the program as the lock of a folder does, see ``record.claimed``.
 """
 
 import contextlib
 import dataclasses
+import datetime
 import json
+import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,8 +25,6 @@ import fsspec
 from absl import logging
 from etils import epath
 
-from experiments.results.lock import Holder, in_use
-
 # Seconds between two renewals of a mark, and seconds after which a mark without renewal is void.
 RENEWED, FORGOTTEN = 15.0, 60.0
 # A new line is written to the bucket if the last write is more seconds ago than this.
@@ -31,6 +33,53 @@ UNLOCKED = (
     "{folder} is in a bucket, which has no locks: the mark of a program on its point keeps another "
     "away, but not one that begins within the same second"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """Names a program that holds a folder.
+
+    Attributes:
+      host: the name of its machine.
+      process: its process id there.
+      since: the local time at which it took the folder.
+    """
+
+    host: str = ""
+    process: int = 0
+    since: str = ""
+
+    @classmethod
+    def here(cls) -> "Holder":
+        """Returns this program, which takes a folder now."""
+        since = datetime.datetime.now().isoformat(" ", "seconds")
+        return cls(socket.gethostname(), os.getpid(), since)
+
+    @classmethod
+    def of(cls, fields: Any) -> "Holder":
+        """Returns the program with these fields, or one without a name if they are no such fields.
+
+        Locks of earlier versions hold a sentence, and a lock that was just taken holds nothing yet.
+        """
+        try:
+            return cls(**fields)
+        except TypeError:
+            return cls()
+
+    @property
+    def program(self) -> tuple[str, int]:
+        """Returns what the holders of two folders have in common if they are one program."""
+        return self.host, self.process
+
+    def __str__(self):
+        if not self.host:
+            return "another program"
+        return f"process {self.process} on {self.host} since {self.since}"
+
+
+def in_use(folder: Path, by: Holder) -> ValueError:
+    """Returns the error that says who holds a folder that is wanted."""
+    return ValueError(f"{folder} is in use by {by}; wait until it is done, or stop it")
 
 
 def folder_at(name: str) -> Path:

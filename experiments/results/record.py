@@ -6,6 +6,8 @@ Only the first process of a job reads and writes files; it tells the others what
 import contextlib
 import dataclasses
 import fcntl
+import functools
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -20,8 +22,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.results import bucket, source
-from experiments.results.lock import Holder, in_use
+from experiments.results import bucket
+from experiments.results.bucket import Holder, in_use
 
 # The fields that ``run.json`` must have, see ``environment``.
 _RUN = {"config": dict, "versions": dict, "device": str, "git": str}
@@ -152,7 +154,18 @@ def environment() -> dict[str, Any]:
         | {"python": platform.python_version()},
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "git": _git_revision(),
-        "source": source.digest(),
+        "source": hashlib.sha256(repr(source_digests()).encode()).hexdigest()[:16],
+    }
+
+
+@functools.cache
+def source_digests() -> dict[str, str]:
+    """Returns the SHA-256 of each file of source, committed or not, by its path in the checkout."""
+    root = Path(__file__).resolve().parents[2]
+    patterns = "launch.py", "posenc_jax/**/*.py", "experiments/**/*.py", "configs/**/*.py"
+    paths = sorted(path for pattern in patterns for path in root.glob(pattern))
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
     }
 
 

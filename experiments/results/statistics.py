@@ -135,10 +135,12 @@ def number(value: float, like: float | None = None) -> str:
     return f"{value:z,.{digits}f}" if size < 1e5 else f"{value:.1e}"
 
 
-def with_margin(mean: float, margin: float | None) -> str:
-    """Returns a mean and its margin, where there is one, with as many decimals as suit both."""
-    size = max(abs(mean), margin or 0.0)
-    return number(mean, size) + ("" if margin is None else f" ± {number(margin, size)}")
+def with_margin(mean: float, margin: float) -> str:
+    """Returns a mean and its margin, NaN for none, with as many decimals as suit both."""
+    if math.isnan(margin):
+        return number(mean)
+    size = max(abs(mean), margin)
+    return f"{number(mean, size)} ± {number(margin, size)}"
 
 
 def csv_of(records: Iterable[Record], columns: Iterable[str]) -> str:

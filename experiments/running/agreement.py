@@ -14,9 +14,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from experiments.checks import fields_of
-from experiments.results import source
-from experiments.results.record import PACKAGES
+from experiments.results.record import PACKAGES, source_digests
+from experiments.settings import fields_of
 
 
 def check_agreement(config: ConfigDict, flags: Mapping[str, Any]) -> None:
@@ -46,7 +45,7 @@ def facts_of(config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, str]:
     facts = {f"--{name}": str(value) for name, value in flags.items()}
     # As text, and by name: the order of fields has no meaning.
     facts |= {f"--config.{name}": repr(value) for name, value in fields_of(config.to_dict())}
-    for path, digest in source.digests().items():
+    for path, digest in source_digests().items():
         facts[f"the file {path}"] = f"SHA-256 {digest[:12]}"
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return facts | {f"the package {name}": version for name, version in versions.items()}

@@ -4,7 +4,6 @@ Schemes that extend a trained one are evaluated on its checkpoint.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -63,23 +62,6 @@ def trained_points(
       seeds: how many seeds.
       rates: the learning rates that are tried for every scheme; empty: the recipe's alone.
     """
-    if seeds < 1:
-        raise ValueError(f"seeds={seeds} must be at least 1")
-    if not isinstance(rates, tuple) or len({*rates}) < len(rates) or len(rates) == 1:
-        raise ValueError(
-            f"sweep.learning_rate={rates} must be several rates, each once, such as (1e-3, 3e-3); "
-            "a single one is train.learning_rate"
-        )
-    if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in rates):
-        raise ValueError(f"sweep.learning_rate={rates} must be numbers above 0, and finite")
-    if len({f"{rate:g}" for rate in rates}) < len(rates):
-        raise ValueError(
-            f"sweep.learning_rate={rates} must differ in their first six digits: the folders of "
-            "runs are named by these"
-        )
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"schemes has {', '.join(twice)} more than once; name each once")
     extensions: dict[str, list[str]] = {}
     for name in names:
         if name in extend:

@@ -73,8 +73,6 @@ class Sweep:
         self.workdir = workdir
         self.console = console
         self.together = config.get("together", 1)
-        if self.together < 1:
-            raise ValueError(f"together={self.together} must be at least 1: seeds in one program")
 
     @property
     def parts(self) -> dict[str, "Sweep"]:

@@ -42,7 +42,7 @@ from experiments.running.points import trained_points
 from experiments.running.sweep import Sweep
 from experiments.settings import filled, names_in, one_of
 from experiments.training.batches import in_batches
-from experiments.training.encodings import as_trained, check_heads, make_encoding
+from experiments.training.encodings import as_trained, make_encoding
 from experiments.training.host import memory_of_host
 from experiments.training.mesh import make_mesh, own_part, replicated, row_shards
 from experiments.training.recipe import Recipe
@@ -110,7 +110,6 @@ class Experiment(Sweep, abc.ABC):
     data: dict[str, Any]
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        check_heads(config.model)
         self.config = config.to_dict()  # which the methods called below read
         variants, is_all = self.config["variants"], config.schemes.strip() == "all"
         self.schemes = [*variants] if is_all else names_in("schemes", config.schemes, variants)

@@ -36,7 +36,7 @@ from experiments.training.data import (
     load_corpus,
     window_index,
 )
-from experiments.training.encodings import as_trained, at_ratio, check_heads, make_encoding
+from experiments.training.encodings import as_trained, at_ratio, make_encoding
 from experiments.training.mesh import check_length, make_mesh
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, spec_of
@@ -48,7 +48,6 @@ class Comparison(Sweep):
     """Runs a config of ``configs/extrapolation.py``; see ``make_experiment`` for the arguments."""
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        check_heads(config.model)
         recipe, mesh = Recipe(**config.train), make_mesh(**config.mesh)
         super().__init__(config.to_dict(), points(config), recipe, mesh, workdir, console)
         self.protocols = filled(Protocols, "eval", config.eval)

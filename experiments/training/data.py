@@ -18,19 +18,19 @@ and step: there is no state to save.
 """
 
 import dataclasses
-import difflib
 import glob
 import hashlib
 import itertools
 import json
 import math
-import numbers
 import os
 import sysconfig
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from posenc_jax.registry import suggest
 
 # Corpora store the index of a split: add names at the end alone.
 SPLITS = ("train", "validation", "test", "manual", "code", "prose")
@@ -111,10 +111,9 @@ def load_corpus(name: str) -> Corpus:
     loaders = {"files": _load_files, "tokens": _load_tokens, "hf": _load_hugging_face}
     if kind in loaders and rest:
         return loaders[kind](name, rest)
-    near = [k for k in KINDS if difflib.get_close_matches(kind.lower(), [k.partition(":")[0]])]
+    kinds = [known.partition(":")[0] for known in KINDS]
     raise ValueError(
-        f"corpus {name!r} must be one of {', '.join(KINDS)}"
-        + (f"; did you mean {near[0]!r}?" if near else "")
+        f"corpus {name!r} is unknown{suggest(kind, kinds)}; the forms are {', '.join(KINDS)}"
     )
 
 
@@ -128,9 +127,8 @@ def window_index(corpus: Corpus, split: str, length: int) -> WindowIndex:
     """Numbers the windows that :func:`train_batch` draws; it costs a pass over the offsets.
 
     Raises:
-      ValueError: unknown split, ``length`` below 1, or no document of ``length + 1`` tokens.
+      ValueError: unknown split, or no document of ``length + 1`` tokens.
     """
-    _check_integer("length", length, 1)
     documents = _long_documents(corpus, split, length + 1)
     sizes = np.diff(corpus.offsets)
     counts = sizes[documents] - length
@@ -180,11 +178,8 @@ def eval_windows(corpus: Corpus, split: str, *, length: int, count: int) -> np.n
     overlaps none before it. A smaller ``count`` gives the first rows of a larger one.
 
     Raises:
-      ValueError: unknown split, ``length`` or ``count`` below 1, no document is long enough, or a
-        token is outside the vocabulary.
+      ValueError: unknown split, no document is long enough, or a token is outside the vocabulary.
     """
-    _check_integer("length", length, 1)
-    _check_integer("count", count, 1)
     documents = _long_documents(corpus, split, length)
     order = _words_by_number(len(corpus.splits), "order of evaluation")[documents].argsort()
     places = _words_by_number(len(corpus.splits), "place of evaluation")
@@ -254,26 +249,25 @@ def write_tokens(
     Raises:
       ValueError: no tokens, or an id that is no integer or is outside the vocabulary.
     """
-    _check_meta(vocab_size, bytes_per_token)
-    dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-    arrays = []
-    for number, document in enumerate(documents):
-        array = np.asarray(document)
-        ids = array if array.size else np.zeros(1, int)  # an empty list has no integer type
-        is_known = ids.dtype.kind in "iu" and ids.min() >= 0 and ids.max() < vocab_size
-        if array.ndim != 1 or not is_known:
+    arrays = [np.asarray(document) for document in documents]
+    for number, array in enumerate(arrays):
+        is_known = not array.size or (array.dtype.kind in "iu" and array.min() >= 0)
+        if array.ndim != 1 or not is_known or array.max(initial=0) >= vocab_size:
             raise ValueError(
-                f"documents[{number}]={document!r:.60} must be a 1-D sequence of integers in "
+                f"documents[{number}]={array.tolist()!r:.60} must be a 1-D sequence of integers in "
                 f"0 .. {vocab_size - 1}"
             )
-        arrays.append(array.astype(dtype))
     if not any(map(len, arrays)):
         raise ValueError(f"documents hold no tokens ({len(arrays)} documents); give at least one")
+    dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
+    tokens = np.concatenate([array.astype(dtype) for array in arrays])
+    offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
+    meta = {"vocab_size": int(vocab_size), "bytes_per_token": float(bytes_per_token)}
+    _check_folder(tokens, offsets, **meta)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "tokens.npy", np.concatenate(arrays))
-    np.save(folder / "offsets.npy", np.cumsum([0, *map(len, arrays)], dtype=np.int64))
-    meta = {"vocab_size": int(vocab_size), "bytes_per_token": float(bytes_per_token)}
+    np.save(folder / "tokens.npy", tokens)
+    np.save(folder / "offsets.npy", offsets)
     (folder / "meta.json").write_text(json.dumps(meta) + "\n")
 
 
@@ -352,8 +346,7 @@ def _load_tokens(name: str, path: str) -> Corpus:
         offsets = np.load(folder / "offsets.npy")
         meta = json.loads((folder / "meta.json").read_text())
         vocab_size, bytes_per_token = meta["vocab_size"], meta["bytes_per_token"]
-        _check_meta(vocab_size, bytes_per_token)
-        _check_layout(tokens, offsets)
+        _check_folder(tokens, offsets, vocab_size, bytes_per_token)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"corpus {name!r}: {type(error).__name__}: {error}. The folder must hold tokens.npy, "
@@ -368,33 +361,23 @@ def _load_tokens(name: str, path: str) -> Corpus:
     return Corpus(name, tokens, offsets, splits, vocab_size, float(bytes_per_token), digest)
 
 
-def _check_layout(tokens, offsets):
+def _check_folder(tokens, offsets, vocab_size, bytes_per_token):
+    """Raises a ValueError for what ``write_tokens`` would not have written."""
     if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32):
         raise ValueError(
             f"tokens.npy must be 1-D uint16 or uint32, not {tokens.dtype} of shape {tokens.shape}"
         )
-    if offsets.ndim != 1 or offsets.dtype != np.int64 or not offsets.size:
+    ends = offsets[[0, -1]].tolist() if offsets.ndim == 1 and offsets.size else []
+    if offsets.dtype != np.int64 or ends != [0, len(tokens)] or (np.diff(offsets) < 0).any():
         raise ValueError(
-            f"offsets.npy must be 1-D int64, not {offsets.dtype} of shape {offsets.shape}"
+            f"offsets.npy must be 1-D int64 that rise from 0 to the number of tokens, "
+            f"{len(tokens)}, never falling; it is {offsets.dtype} of shape {offsets.shape}, from "
+            f"and to {ends}"
         )
-    if offsets[0] != 0 or offsets[-1] != len(tokens) or (np.diff(offsets) < 0).any():
-        raise ValueError(
-            f"offsets.npy must rise from 0 to the number of tokens, {len(tokens)}, never falling; "
-            f"it begins with {offsets[0]} and ends with {offsets[-1]}"
-        )
-
-
-def _check_meta(vocab_size, bytes_per_token):
-    _check_integer("vocab_size", vocab_size, 1)
-    if vocab_size > 1 << 31:
-        raise ValueError(f"vocab_size={vocab_size} must be at most 2^31: batches are int32")
-    if not isinstance(bytes_per_token, numbers.Real) or not 0 < float(bytes_per_token) < math.inf:
+    if not isinstance(vocab_size, int) or not 1 <= vocab_size <= 1 << 31:
+        raise ValueError(f"vocab_size={vocab_size!r} must be an integer from 1 to 2^31")
+    if not isinstance(bytes_per_token, int | float) or not 0 < bytes_per_token < math.inf:
         raise ValueError(f"bytes_per_token={bytes_per_token!r} must be a finite number above 0")
-
-
-def _check_integer(argument, value, least):
-    if not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{argument}={value!r} must be an integer of at least {least}")
 
 
 def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:

@@ -25,7 +25,6 @@ def make_encoding(
     if isinstance(frequencies, Mapping):
         rotary: Any = make_encoding(frequencies, model, train_length, rngs)
         encoding = {**encoding, "frequencies": rotary.frequencies}
-    check_heads(model)
     head_dim = model.get("head_dim") or model["model_dim"] // model["num_heads"]
     return make(
         **encoding,
@@ -37,12 +36,6 @@ def make_encoding(
         train_length=train_length,
         rngs=rngs,
     )
-
-
-def check_heads(model: Mapping[str, Any]) -> None:
-    """Raises a ValueError for a model without heads, before anything is divided by their number."""
-    if model["num_heads"] < 1:
-        raise ValueError(f"model.num_heads={model['num_heads']} must be at least 1")
 
 
 def as_trained(name: str, trained: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Says how a model is trained: the optimizer, its schedule, and what weight decay acts on."""
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import jax
 import optax
 
+from experiments.settings import bounded, check_fields, one_of
 from experiments.training.mesh import path_name
 from experiments.training.precision import PRODUCTS
 from posenc_jax import Transformer
@@ -86,11 +86,11 @@ class Recipe:
     batch_size: int
     steps: int
     optimizer: str = "adamw"
-    learning_rate: float = 3e-3
-    warmup_steps: int = 50
-    weight_decay: float = 0.1
-    beta2: float = 0.95
-    clip_norm: float = 1.0
+    learning_rate: float = bounded(3e-3, least=0)
+    warmup_steps: int = bounded(50, least=0)
+    weight_decay: float = bounded(0.1, least=0)
+    beta2: float = bounded(0.95, least=0, below=1)
+    clip_norm: float = bounded(1.0, above=0)
     accumulate: int = 1
     products: str = "float32"
     log_every: int = 10
@@ -100,22 +100,9 @@ class Recipe:
     profile_steps: str = ""
 
     def __post_init__(self):
-        counts = "length", "batch_size", "steps", "accumulate", "log_every", "checkpoint_every"
-        for field in counts:
-            self._check(field, "at least 1", lambda value: value >= 1)
-        for field in ("learning_rate", "weight_decay"):
-            self._check(field, "finite and at least 0", lambda value: 0 <= value < math.inf)
-        self._check("clip_norm", "finite and above 0", lambda value: 0 < value < math.inf)
-        self._check("warmup_steps", "at least 0", lambda value: value >= 0)
-        self._check("beta2", "at least 0 and below 1", lambda value: 0 <= value < 1)
-        if self.optimizer not in _OPTIMIZERS:
-            raise ValueError(
-                f"train.optimizer={self.optimizer!r} must be one of {', '.join(_OPTIMIZERS)}"
-            )
-        if self.products not in PRODUCTS:
-            raise ValueError(
-                f"train.products={self.products!r} must be one of {', '.join(PRODUCTS)}"
-            )
+        check_fields(Recipe, "train", vars(self))
+        one_of("train.optimizer", self.optimizer, _OPTIMIZERS)
+        one_of("train.products", self.products, PRODUCTS)
         if self.profile_steps and self.profiled is None:
             raise ValueError(
                 f"train.profile_steps={self.profile_steps!r} must be FIRST:LAST, such as '10:13', "
@@ -130,11 +117,6 @@ class Recipe:
             raise ValueError(
                 f"train.accumulate={self.accumulate} must divide train.batch_size={self.batch_size}"
             )
-
-    def _check(self, field, allowed, is_allowed):
-        value = getattr(self, field)
-        if not is_allowed(value):  # NaN is never allowed
-            raise ValueError(f"train.{field}={value} must be {allowed}")
 
     @property
     def profiled(self) -> tuple[int, int] | None:

@@ -60,13 +60,6 @@ def test_a_process_that_is_missing_is_named_and_the_others_end(monkeypatch, caps
     assert capsys.readouterr().err.count("missing: --process_id=1, --process_id=3") == 2
 
 
-def test_a_process_says_where_it_looks_for_process_0(monkeypatch, capsys):
-    monkeypatch.setattr(rendezvous, "LATE", 0.1)
-    (error,), _ = outcomes((1, 2), timeout=0.5)
-    assert isinstance(error, TimeoutError)
-    assert "process 1 of 2 still waits at 127.0.0.1:" in capsys.readouterr().err
-
-
 def test_a_process_that_was_started_again_is_no_second_one():
     address = f"127.0.0.1:{runs.free_port()}"
     with ThreadPoolExecutor() as pool:

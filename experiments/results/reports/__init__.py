@@ -1,9 +1,9 @@
 """Makes tables, figures and pages from results.
 
-``drawing.py`` and ``page.py`` are for every report. The reports of studies on text (``length_``),
-of longer contexts (``extension_``) and of drawn examples (``panel_``) each have their figures. The
-pages of the atlas, of the ledger, of the ladder and of the leaderboard, and the page about choosing
-a scheme, have the results of several studies, and are filled into ``templates``.
+``drawing.py`` and ``page.py`` are for every report. Studies on text (``length_``), of longer
+contexts (``extension_``) and of drawn examples (``panel_``) each have a report. The pages of the
+atlas, of the ledger, of the ladder and of the leaderboard, and the page about choosing a scheme,
+have the results of several studies, and are filled into ``templates``.
 ``atlas_tables.py`` and ``multimodal_tables.py`` write tables into docs/.
 """
 

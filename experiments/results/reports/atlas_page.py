@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from experiments.results import atlas_data
-from experiments.results.answers import OWN_WINDOW, SOLVED, TASKS, Answer
+from experiments.results.answers import MARKS, OWN_WINDOW, SOLVED, TASKS, Answer
 from experiments.results.atlas import Atlas, family, unanswered_words
 from experiments.results.comparisons import statement
 from experiments.results.lengths import WINDOWED
@@ -21,7 +21,6 @@ from experiments.results.statistics import failure_words, number
 
 # With whom an answer is compared in the table: with the first one that has an answer.
 _DECISIVE = (OWN_WINDOW, WINDOWED, "rope", "nope")
-MARKS = {"better": "▲", "worse": "▼"}
 # A scheme is flat if all context costs at most so many bits per byte more than its own window, and
 # is named in the map if it costs at most half of that.
 _FLAT = 0.2
@@ -114,8 +113,8 @@ def _cell(row: Answer | None) -> dict[str, Any]:
     """Returns what a cell of the table shows, by what it sorts, and its verdict."""
     if row is None or not (row["learned"] or row["solved"]):
         return {"value": "", "mean": "-" if row is None else "", "small": "", "word": ""}
-    words = [row[f"vs_{name}"] for name in _DECISIVE if isinstance(row[f"vs_{name}"], str)]
-    word = words[0] if words and row["scheme"] != WINDOWED else ""
+    told = [row[f"vs_{name}"] for name in _DECISIVE if isinstance(row[f"vs_{name}"], str)]
+    word = told[0] if told and row["scheme"] != WINDOWED else ""
     if row["family"] == TASKS:
         mean, small = f"{row['solved']:.0f} of {row['seeds']}", ""
         value = row["solved"] + row["mean"]

@@ -1,36 +1,37 @@
 """Writes the tables of ``docs/results.md`` and ``README.md`` that show answers of the atlas.
 
-    python -m experiments.results.reports.atlas_tables --atlas=docs/atlas
+    python -m experiments.results.reports.atlas_tables
 
 Each is the first table below its heading, with the families of comparisons that its marks belong
 to. The text around it stays as it is. The table of models that were trained longer has the results
 of ``configs/extrapolation.py:long`` in an archive.
 """
 
-import argparse
 import dataclasses
-import math
 import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from experiments.command import exit_status
 from experiments.results import atlas_data
-from experiments.results.answers import OWN_WINDOW, TASKS, summary, verdicts
+from experiments.results.answers import (
+    MARKS,
+    OWN_WINDOW,
+    TASKS,
+    Answer,
+    shown,
+    summary,
+    verdicts,
+)
 from experiments.results.comparisons import families, statement
 from experiments.results.lengths import WINDOWED
-from experiments.results.record import read_json, write_files
+from experiments.results.record import write_files
 from experiments.results.reports.multimodal_tables import rewritten
 from experiments.results.reports.other_answers import LONGER, read_longer
 from experiments.results.reports.page import markdown_table
-from experiments.results.statistics import with_margin
-
-Answer = dict[str, Any]
-_MARKS = {"better": " ▲", "worse": " ▼"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,15 +146,10 @@ def of_atlas(
 
 def _cell(answer: Answer) -> str:
     """Writes an answer; what is better than the own window is bold."""
-    if answer["family"] == TASKS:
-        if not answer["learned"] and answer["multiple"] > 1:
-            return "not learned"
-        return f"{answer['solved']:.0f} of {answer['seeds']}"
-    margin = answer["margin"]
-    cell = with_margin(answer["mean"], None if math.isnan(margin) else margin)
-    if answer[f"vs_{OWN_WINDOW}"] == "better":
-        return f"**{cell}**"
-    return cell + _MARKS.get(answer[f"vs_{WINDOWED}"], "")
+    if answer["family"] != TASKS and answer[f"vs_{OWN_WINDOW}"] == "better":
+        return f"**{shown(answer)}**"
+    mark = "" if answer["family"] == TASKS else MARKS.get(answer[f"vs_{WINDOWED}"], "")
+    return f"{shown(answer)} {mark}".rstrip()
 
 
 def written(pages: dict[str, str], folder: Path, packed: Path) -> dict[str, str]:
@@ -172,8 +168,8 @@ def written(pages: dict[str, str], folder: Path, packed: Path) -> dict[str, str]
     tables += [("results.md", "longer", TRAINED_LONGER), ("README.md", "atlas", README)]
     pages = dict(pages)
     for page, source, rows in tables:
-        shown = of_atlas(rows, *compared[source], trained)
-        pages[page] = rewritten(pages[page], rows.heading, shown)
+        table = of_atlas(rows, *compared[source], trained)
+        pages[page] = rewritten(pages[page], rows.heading, table)
     return pages
 
 
@@ -189,30 +185,23 @@ def sources(
     Raises:
       ValueError: there is no atlas.
     """
-    atlas = read_json(folder / atlas_data.JSON)
-    if atlas is None:
-        raise ValueError(f"{folder} has no {atlas_data.JSON}; give the folder of an atlas")
+    atlas = atlas_data.load(folder)
     longer = read_longer(packed)
     compared = verdicts(longer)
     answers = {
-        "atlas": (atlas_data.read(folder), pd.DataFrame(atlas["families"])),
+        "atlas": (atlas.answers, atlas.families),
         "longer": (summary(longer, compared), families(compared)),
     }
-    return answers, atlas["trained"]
+    return answers, atlas.trained
 
 
 @exit_status
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--atlas", type=Path, default=Path("docs/atlas"))
-    parser.add_argument("--longer", type=Path, default=Path("docs/data/extrapolation_long.tar.xz"))
-    parser.add_argument("--results", type=Path, default=Path("docs/results.md"))
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
-    args = parser.parse_args()
-    paths = {"results.md": args.results, "README.md": args.readme}
-    texts = written({name: p.read_text() for name, p in paths.items()}, args.atlas, args.longer)
-    for name, path in paths.items():
-        write_files(path.parent, {path.name: texts[name]})
+    paths = [Path("README.md"), Path("docs/results.md")]
+    packed = Path("docs/data/extrapolation_long.tar.xz")
+    texts = written({path.name: path.read_text() for path in paths}, Path("docs/atlas"), packed)
+    for path in paths:
+        write_files(path.parent, {path.name: texts[path.name]})
         print(f"tables: {path}")
 
 

@@ -1,17 +1,16 @@
 """Writes the guide to choosing a scheme: for each need a decision, its evidence and its trust.
 
-python -m experiments.results.reports.choosing_page --results=build/results --out=docs/choosing.md
+    python -m experiments.results.reports.choosing_page
 
 ``make results`` runs this. The guide takes everything from results: the atlas, models that were
 trained longer, the ladder, the table of ``benchmarks/decode.py``, and the experiments that
 ``other_answers.py`` reads. ``needs.py`` has the needs and ``templates/choosing.md`` the rules.
 """
 
-import argparse
-import csv
 import dataclasses
 import json
 import math
+import operator
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +21,15 @@ from scipy import stats
 
 from experiments.command import exit_status
 from experiments.results import archive, atlas_data
-from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, summary, verdicts
+from experiments.results.answers import (
+    AGAINST,
+    OWN_WINDOW,
+    TASKS,
+    Answer,
+    shown,
+    summary,
+    verdicts,
+)
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
@@ -35,7 +42,6 @@ from experiments.results.reports.other_answers import (
     read_tables,
 )
 from experiments.results.reports.templates import fill
-from experiments.results.statistics import with_margin
 
 Question = tuple[str, float]
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
@@ -64,22 +70,18 @@ class Rung:
     answers: pd.DataFrame
 
     def rows(self, question: Question) -> dict[str, Answer]:
-        """Returns the answers to a question by scheme."""
+        """Returns the answers to a question by scheme.
+
+        A rung of the ladder has one length beyond the trained one, and "text, beyond" answers for
+        all of them.
+        """
         topic, multiple = question
-        a = self.answers
-        asked = a[(a["topic"] == topic) & (a["multiple"] == multiple)]
-        return {row["scheme"]: row for row in asked.to_dict("records")}
-
-
-class LadderRung(Rung):
-    """Holds the answers of a rung of the ladder, which has one length beyond the trained one."""
-
-    def rows(self, question):
-        topic, multiple = question
-        if topic == "text" and multiple > 1:
-            topic = "text, beyond"
-        asked = self.answers[self.answers["topic"] == topic]
-        return {row["scheme"]: row for row in asked.to_dict("records")}
+        if "text, beyond" in set(self.answers["topic"]):
+            topic = "text, beyond" if topic == "text" and multiple > 1 else topic
+            asked = self.answers["topic"] == topic
+        else:
+            asked = (self.answers["topic"] == topic) & (self.answers["multiple"] == multiple)
+        return {row["scheme"]: row for row in self.answers[asked].to_dict("records")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +126,7 @@ def decide(need: Need, rungs: Sequence[Rung]) -> Decision | None:
     # A scheme that wins in most seeds is chosen only if none wins in all.
     best = [scheme for scheme, shares in wins.items() if min(shares) == 1]
     better = best or list(wins)
-    rung = max((rung_of[scheme] for scheme in better or rung_of), key=_tokens)
+    rung = max((rung_of[scheme] for scheme in better or rung_of), key=operator.attrgetter("tokens"))
 
     def place(scheme):
         rung = rung_of[scheme]
@@ -132,10 +134,6 @@ def decide(need: Need, rungs: Sequence[Rung]) -> Decision | None:
 
     better.sort(key=place)
     return Decision(rung, better, *_lasting(need, rung, rungs))
-
-
-def _tokens(rung: Rung) -> float:
-    return rung.tokens
 
 
 def _is_judged(answer: Answer) -> bool:
@@ -213,12 +211,12 @@ def _of_loss(need: Need, decision: Decision) -> str:
     """Returns the best answers and those of the baselines."""
     rows = decision.rung.rows(need.asked[-1])
     others = sorted(set(rows).difference(AGAINST), key=lambda name: _rank(rows[name]))
-    shown = [f"`{name}` {_spread(rows[name])}" for name in (decision.better or others)[:3]]
-    shown += [f"{called} {_spread(rows[n])}" for n, called in _CALLED.items() if n in rows]
+    told = [f"`{name}` {shown(rows[name])}" for name in (decision.better or others)[:3]]
+    told += [f"{called} {shown(rows[n])}" for n, called in _CALLED.items() if n in rows]
     multiple, unit = need.asked[-1][1], next(iter(rows.values()))["unit"]
     where = f" at {multiple:g}x" * bool(multiple) + f" in {decision.rung.name}"
     head = f"{len(decision.better)} of {len(others)} schemes are better than every baseline"
-    return f"{head}{where} ({unit}): {', '.join(shown)}."
+    return f"{head}{where} ({unit}): {', '.join(told)}."
 
 
 def _badges(need: Need, decision: Decision, rows: dict[str, Answer], is_task: bool) -> list[str]:
@@ -256,13 +254,9 @@ def _chapter(need: Need, rows: dict[str, Answer]) -> str:
         if name in rows:
             others = [n for n in AGAINST if isinstance(rows[name][f"vs_{n}"], str) and n != name]
             compared = [f", {_THAN[rows[name][f'vs_{n}']]} {_CALLED[n]}" for n in others[-1:]]
-            said = _spread(rows[name]) + "".join(compared)
+            said = shown(rows[name]) + "".join(compared)
         words.append(f"`{name}` {said}")
     return f"{need.chapter} ({'; '.join(words)})."
-
-
-def _spread(answer: Answer) -> str:
-    return with_margin(answer["mean"], None if pd.isna(answer["margin"]) else answer["margin"])
 
 
 def _names(schemes: Iterable[str]) -> str:
@@ -279,7 +273,7 @@ def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> st
       missing: which training is still missing, in words.
       decoding: the time of decoding one more token under each scheme, over that under NoPE.
     """
-    ordered = sorted(rungs, key=_tokens)
+    ordered = sorted(rungs, key=operator.attrgetter("tokens"))
     slow = sorted(name for name, times in decoding.items() if times > _SLOW)
     return fill(
         "choosing.md",
@@ -295,10 +289,7 @@ def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> st
 
 def read_decoding(path: Path) -> dict[str, float]:
     """Returns the table of ``benchmarks/decode.py`` by scheme, or nothing if there is none."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        return {row["scheme"]: float(row["times_nope"]) for row in csv.DictReader(file)}
+    return pd.read_csv(path, index_col="scheme")["times_nope"].to_dict() if path.exists() else {}
 
 
 def read_rungs(results: Path, data: Path) -> tuple[list[Rung], str]:
@@ -326,7 +317,7 @@ def read_rungs(results: Path, data: Path) -> tuple[list[Rung], str]:
     return [*rungs, *ladder], missing
 
 
-def _ladder(folder: Path) -> tuple[list[LadderRung], str]:
+def _ladder(folder: Path) -> tuple[list[Rung], str]:
     """Returns the rungs of the ladder that have results, and what is missing, in words."""
     data = read_json(folder / ladder_page.JSON)
     if data is None:
@@ -338,7 +329,7 @@ def _ladder(folder: Path) -> tuple[list[LadderRung], str]:
         if "rope" in set(of_rung["scheme"]):
             says = f"{about['tokens'] / 1e6:.1f}M tokens, {about['schemes']} schemes, seeds: "
             says += f"{about['seeds']}."
-            rungs.append(LadderRung(f"`{name}` of the ladder", says, about["tokens"], of_rung))
+            rungs.append(Rung(f"`{name}` of the ladder", says, about["tokens"], of_rung))
     finished, points = (
         sum(rung[key] for rung in data["rungs"].values()) for key in ("finished", "points")
     )
@@ -348,14 +339,10 @@ def _ladder(folder: Path) -> tuple[list[LadderRung], str]:
 
 @exit_status
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=Path("build/results"))
-    parser.add_argument("--data", type=Path, default=Path("docs/data"), help="the archives")
-    parser.add_argument("--out", type=Path, default=Path("docs/choosing.md"))
-    args = parser.parse_args()
-    text = guide(*read_rungs(args.results, args.data), read_decoding(args.data / "decode.csv"))
-    write_files(args.out.parent, {args.out.name: text})
-    print(f"guide: {args.out}")
+    data, page = Path("docs/data"), Path("docs/choosing.md")
+    text = guide(*read_rungs(Path("build/results"), data), read_decoding(data / "decode.csv"))
+    write_files(page.parent, {page.name: text})
+    print(f"guide: {page}")
 
 
 if __name__ == "__main__":

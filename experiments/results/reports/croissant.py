@@ -6,7 +6,6 @@ writes ``croissant.json`` and ``index.md`` in docs/data. A digest, a size and a 
 files themselves; a file or a column without a description here is refused.
 """
 
-import argparse
 import hashlib
 import json
 import sys
@@ -278,12 +277,10 @@ def datasheet(data: Path) -> str:
 
 @exit_status
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("docs/data"))
-    args = parser.parse_args()
-    text = json.dumps(described(args.data), indent=1) + "\n"
-    write_files(args.data, {"croissant.json": text, "index.md": datasheet(args.data)})
-    print(f"data: {args.data / 'croissant.json'} and {args.data / 'index.md'}")
+    data = Path("docs/data")
+    text = json.dumps(described(data), indent=1) + "\n"
+    write_files(data, {"croissant.json": text, "index.md": datasheet(data)})
+    print(f"data: {data / 'croissant.json'} and {data / 'index.md'}")
 
 
 if __name__ == "__main__":

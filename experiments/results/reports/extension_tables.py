@@ -5,7 +5,6 @@
 Each is the first table below its heading. The text around it stays as it is.
 """
 
-import argparse
 import dataclasses
 import sys
 from pathlib import Path
@@ -125,15 +124,12 @@ def markdown(table: Table, study: ExtensionStudy) -> str:
 
 @exit_status
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("docs/data"))
-    parser.add_argument("--page", type=Path, default=Path("docs/extension.md"))
-    args = parser.parse_args()
-    text = args.page.read_text()
+    page = Path("docs/extension.md")
+    text = page.read_text()
     for table in TABLES:
-        text = rewritten(text, table.heading, markdown(table, read(args.data / table.file)))
-    write_files(args.page.parent, {args.page.name: text})
-    print(f"tables: {args.page}")
+        text = rewritten(text, table.heading, markdown(table, read(Path("docs/data", table.file))))
+    write_files(page.parent, {page.name: text})
+    print(f"tables: {page}")
 
 
 if __name__ == "__main__":

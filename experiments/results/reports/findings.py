@@ -7,7 +7,6 @@ NAME is one of ``WRITERS``. The sentences come from the atlas, from models that 
 and from the ledger; the technical report has them too.
 """
 
-import argparse
 import dataclasses
 import re
 import sys
@@ -326,13 +325,8 @@ WRITERS: dict[str, tuple[Callable[[Sources], str], ...]] = {
 
 @exit_status
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--docs", type=Path, default=Path("docs"))
-    pages = [Path("README.md"), Path("docs/results.md")]
-    parser.add_argument("--pages", type=Path, nargs="+", default=pages)
-    args = parser.parse_args()
-    sources = read(args.docs)
-    for page in args.pages:
+    sources = read(Path("docs"))
+    for page in (Path("README.md"), Path("docs/results.md")):
         write_files(page.parent, {page.name: rewritten(page.read_text(), sources)})
         print(f"findings: {page}")
 

@@ -92,9 +92,11 @@ def _effect(effect: Row) -> Row:
     if effect["verdict"] == "missing":
         words, picture = effect["why"], None
     else:
-        margin = None if math.isnan(values["margin"]) else values["margin"]
         seeds = "1 seed" if values["seeds"] == 1 else f"{values['seeds']:.0f} seeds"
-        words, picture = f"{with_margin(values['mean'], margin)} ({seeds})", _picture(values)
+        words, picture = (
+            f"{with_margin(values['mean'], values['margin'])} ({seeds})",
+            _picture(values),
+        )
     p = "" if math.isnan(values["p_corrected"]) else number(values["p_corrected"])
     return effect | {"predicted": predicted, "found": words, "picture": picture, "p": p}
 

@@ -4,8 +4,10 @@ import math
 import statistics
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import optimize
 
 from experiments.results.lengths import (
     MAIN,
@@ -107,18 +109,11 @@ def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
     finish(axes)
 
 
-def _spread(wanted: list[float], gap: float) -> list[float]:
+def _spread(wanted: list[float], gap: float) -> np.ndarray:
     """Returns heights in [0, 1], ``gap`` apart, closest to ``wanted`` by least squares."""
-    blocks: list[tuple[float, int]] = []
-    for i, y in enumerate(wanted):
-        value, count = min(y, 2.0) - i * gap, 1
-        while blocks and blocks[-1][0] > value:  # isotonic regression: pool what would overlap
-            other, size = blocks.pop()
-            value, count = (value * count + other * size) / (count + size), count + size
-        blocks.append((value, count))
-    top = 1 - gap * (len(wanted) - 1)
-    lowest = [min(max(value, 0), top) for value, count in blocks for _ in range(count)]
-    return [y + i * gap for i, y in enumerate(lowest)]
+    gaps = gap * np.arange(len(wanted))
+    lowest = optimize.isotonic_regression(np.minimum(wanted, 2.0) - gaps).x
+    return lowest.clip(0, 1 - gaps[-1]) + gaps
 
 
 def _panels(study: LengthStudy) -> Figure | None:

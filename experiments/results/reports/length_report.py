@@ -18,15 +18,14 @@ from experiments.results.lengths import (
     evaluations,
     heading,
 )
-from experiments.results.record import write_files
 from experiments.results.reports import length_figures
 from experiments.results.reports.page import (
     GridCell,
     grid,
     page,
     print_failures,
-    result_files,
     terminal_table,
+    write_report,
 )
 from experiments.results.reports.templates import figure, fill, folded, section
 from experiments.results.statistics import BASELINE
@@ -55,10 +54,8 @@ def write(folder: Path, study: LengthStudy) -> Path:
     """
     study.check()
     drawn = length_figures.draw(study)
-    files = result_files(study) | {"report.html": _page(study, drawn)}
-    named = {f"{name}.svg": svg for name, svg in drawn.items() if name != "protocols"}
-    write_files(folder, files | named)
-    return folder / "report.html"
+    main = {name: svg for name, svg in drawn.items() if name != "protocols"}
+    return write_report(folder, study, _page(study, drawn), main)
 
 
 def print_table(study: LengthStudy, console: Console) -> None:

@@ -1,13 +1,11 @@
-r"""Writes the tables of ``docs/multimodal.md`` anew, from archives of the results.
+"""Writes the tables of ``docs/multimodal.md`` anew, from archives of the results.
 
-    python -m experiments.results.reports.multimodal_tables \
-        --archives=docs/data --page=docs/multimodal.md
+    python -m experiments.results.reports.multimodal_tables
 
 The tables are the first ones below their headings. The text around them stays as it is, and so does
 a table whose archive is missing. ``experiments.results.archive`` makes the archives.
 """
 
-import argparse
 import dataclasses
 import re
 import sys
@@ -162,19 +160,13 @@ def rewritten(page: str, heading: str, table: str) -> str:
 
 @exit_status
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--archives", type=Path, default=Path("docs/data"))
-    parser.add_argument("--page", type=Path, default=Path("docs/multimodal.md"))
-    args = parser.parse_args()
-    text = args.page.read_text()
+    page = Path("docs/multimodal.md")
+    text = page.read_text()
     for table in TABLES:
-        study = table.read(args.archives)
-        if study is None:
-            print(f"{table.heading}: {args.archives} has no results; the table stays as it is")
-        else:
+        if study := table.read(Path("docs/data")):
             text = rewritten(text, table.heading, markdown(study))
-    write_files(args.page.parent, {args.page.name: text})
-    print(f"tables: {args.page}")
+    write_files(page.parent, {page.name: text})
+    print(f"tables: {page}")
 
 
 if __name__ == "__main__":

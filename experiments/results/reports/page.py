@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.results.record import write_files
 from experiments.results.reports.templates import document, fill, section
 from experiments.results.statistics import (
     BASELINE,
@@ -69,11 +71,26 @@ def page(
     return document(title, body)
 
 
-def result_files(study: Study) -> dict[str, str]:
-    """Returns ``results.csv``, which has the records, and ``results.json``, which has everything.
+def write_report(folder: Path, study: Study, html: str, drawn: Mapping[str, str], **more) -> Path:
+    """Writes a report and its data into ``folder``; returns ``report.html``'s path.
 
-    ``results.json`` has null for a number that is not finite; ``results.csv`` tells nan from inf.
+    ``results.csv`` has the records, and tells nan from inf; ``results.json`` has everything, with
+    null for a number that is not finite.
+
+    Args:
+      folder: the folder of the report.
+      study: all results.
+      html: the page.
+      drawn: figures as SVG, by name.
+      **more: the texts of Markdown files, by name.
     """
+    files = {"report.html": html} | _result_files(study)
+    files |= {f"{name}.svg": drawing for name, drawing in drawn.items()}
+    write_files(folder, files | {f"{name}.md": text for name, text in more.items()})
+    return folder / "report.html"
+
+
+def _result_files(study: Study) -> dict[str, str]:
     columns = dict.fromkeys(key for record in study.records for key in record)
     python_json = json.dumps(dataclasses.asdict(study), default=_native)
     everything = json.loads(python_json, parse_constant=lambda _: None)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,19 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib import image
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.text import Text
 
 from experiments.results.panels import Panel, PanelStudy, best_means, cells, chances
-from experiments.results.record import write_files
-from experiments.results.reports import panel_figures
-from experiments.results.reports.drawing import drawing_style, svg
+from experiments.results.reports.drawing import COLOURS, drawing_style, finish, styles_of, svg
 from experiments.results.reports.page import (
     GridCell,
     grid,
     page,
     print_failures,
-    result_files,
     terminal_table,
+    write_report,
 )
 from experiments.results.reports.templates import figure, fill, section
 from experiments.results.statistics import number, words
@@ -50,14 +50,13 @@ def write(
     study.check()
     measured = [panel for panel in study.panels if cells(study, panel)]
     with drawing_style():
-        drawn = {"results.svg": svg(panel_figures.lines(study, measured))} if measured else {}
+        drawn = {"results": svg(_lines(study, measured))} if measured else {}
         parts = [*(_panel(study, panel) for panel in measured), *map(_results, drawn.values())]
         parts += [*_pictures(pictures), *_maps(study), *_frequencies(study, encodings)]
     about = study.about
     intro = f"{about['summary']} Seeds: {study.seeds}. Data:"
     html = page(about["title"], intro, study, parts, about["data"])
-    write_files(folder, result_files(study) | drawn | {"report.html": html})
-    return folder / "report.html"
+    return write_report(folder, study, html, drawn)
 
 
 def print_tables(study: PanelStudy, console: Console) -> None:
@@ -130,7 +129,7 @@ def _maps(study: PanelStudy) -> Iterator[Markup]:
         "What one query reads of the grid, mean of all heads, seed 0; darker is more, on its own "
         "scale in each map. Orange: the query, where it is one of the grid."
     )
-    drawn = svg(panel_figures.maps(study))
+    drawn = svg(_attention(study))
     yield figure("attention", "Attention over the grid", caption, drawn)
 
 
@@ -143,7 +142,7 @@ def _frequencies(study: PanelStudy, encodings: Mapping[str, Any]) -> Iterator[Ma
         "Each dot is a pair of channels: how far it needs to turn once, and along which axis. "
         "Schemes whose pairs turn by other numbers than these are left out."
     )
-    drawn = svg(panel_figures.frequencies(study, spectra))
+    drawn = svg(_spectra(study, spectra))
     yield figure("frequencies", "Frequencies by axis", caption, drawn)
 
 
@@ -152,3 +151,87 @@ def _turns_by(encoding, count: int) -> bool:
     if type(encoding) is not RoPE or is_matrix(encoding.axes):
         return False
     return encoding.axes is None or int(np.max(encoding.axes)) < count
+
+
+def _lines(study: PanelStudy, panels: list[Panel]) -> Figure:
+    """Draws a plot for each panel, its columns evenly spaced."""
+    styles = styles_of({r["scheme"] for r in study.records})
+    columns = min(2 if len(panels) < 5 else 3, len(panels))
+    rows = -(-len(panels) // columns)
+    drawing = Figure(figsize=(8.8, 3.3 * rows + 0.5), layout="constrained")
+    drawn = {}
+    for count, panel in enumerate(panels, 1):
+        axes = drawing.add_subplot(rows, columns, count)
+        place = {x: i for i, x in enumerate(panel.xs)}
+        for scheme, row in cells(study, panel).items():
+            finite = {place[x]: cell for x, cell in row.items() if cell[0] < math.inf}
+            xs, means = list(finite), np.array([mean for mean, _, _ in finite.values()])
+            errors = np.array([stderr or 0 for _, stderr, _ in finite.values()])
+            (drawn[scheme],) = axes.plot(xs, means, **styles[scheme], marker="o", markersize=3)
+            colour = styles[scheme]["color"]
+            band = means - errors, means + errors
+            axes.fill_between(xs, *band, color=colour, alpha=0.18, linewidth=0)
+        chance = {place[x]: value for x, value in chances(study, panel).items()}
+        axes.plot(*zip(*sorted(chance.items()), strict=True) if chance else ((), ()), ":k")
+        for x in panel.trained:
+            axes.axvline(place[x], color="#444444", linewidth=0.9, linestyle=":")
+        axes.set_xticks(range(len(panel.xs)), [str(x) for x in panel.xs])
+        axes.set(xlabel=panel.xlabel, ylabel=panel.metric)
+        axes.set_title(panel.condition, loc="left", fontsize=10, parse_math=False)
+        finish(axes)
+    names = sorted(drawn)
+    drawing.legend(
+        [drawn[name] for name in names],
+        names,
+        loc="outside upper left",
+        ncols=4,
+        handlelength=3.4,  # long enough for every dash
+        frameon=False,
+    )
+    return drawing
+
+
+def _attention(study: PanelStudy) -> Figure:
+    """Draws the attention of one query: a row for each scheme, a column for each caption."""
+    schemes = list(dict.fromkeys(record["scheme"] for record in study.maps))
+    captions = list(dict.fromkeys(record["caption"] for record in study.maps))
+    side = min(1.5, 7.6 / len(captions))
+    drawing = Figure(figsize=(8.8, side * len(schemes) + 0.5), layout="constrained")
+    panels = drawing.subplots(len(schemes), len(captions), squeeze=False)
+    for row, scheme in zip(panels, schemes, strict=True):
+        row[0].set_ylabel(scheme, parse_math=False)
+    for axes, caption in zip(panels[0], captions, strict=True):
+        axes.set_title(caption, fontsize=8, parse_math=False)
+    for axes in panels.flat:
+        axes.set(xticks=[], yticks=[])
+    for record in study.maps:
+        axes = panels[schemes.index(record["scheme"])][captions.index(record["caption"])]
+        axes.imshow(record["weights"], vmin=0, cmap="Blues", interpolation="nearest")
+        if record["query"]:
+            row, column = record["query"]
+            axes.plot(column, row, "s", markerfacecolor="none", color=COLOURS[1], markersize=5)
+    return drawing
+
+
+def _spectra(study: PanelStudy, spectra: Mapping[str, RoPE]) -> Figure:
+    """Draws the wavelength of every rotary pair, by the axis that rotates it."""
+    names = study.about["axes"]
+    drawing = Figure(figsize=(8.8, 0.55 * len(spectra) + 1.3), layout="constrained")
+    axes = drawing.add_subplot()
+    for place, encoding in enumerate(spectra.values()):
+        inv_freq, _ = encoding.frequencies(encoding.rotary_dim, encoding.base, 1)
+        inv_freq = np.asarray(inv_freq).reshape(-1)
+        allocation = np.atleast_2d(0 if encoding.axes is None else encoding.axes)
+        for axis in range(len(names)):
+            # If heads have axes of their own, each head has the whole spectrum.
+            turns = (allocation == axis).any(axis=0) & (inv_freq > 0)
+            wavelengths = 2 * math.pi / inv_freq[turns]
+            height = np.full(len(wavelengths), place + 0.22 * (axis - (len(names) - 1) / 2))
+            axes.plot(wavelengths, height, "o", color=COLOURS[axis], markersize=4)
+    for axis, name in enumerate(names):
+        axes.plot([], [], "o", color=COLOURS[axis], label=name)
+    axes.set_yticks(range(len(spectra)), list(spectra))
+    axes.set(xlabel="positions in one turn", xscale="log", ylim=(len(spectra) - 0.5, -0.5))
+    finish(axes, axis="x")
+    drawing.legend(loc="outside upper left", ncols=len(names), frameon=False)
+    return drawing

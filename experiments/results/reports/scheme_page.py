@@ -5,14 +5,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer
+from experiments.results.answers import AGAINST, OWN_WINDOW, Answer, shown
 from experiments.results.atlas import EFFECTIVE, Atlas, counts
 from experiments.results.comparisons import statement
 from experiments.results.lengths import GAIN, WINDOWED
 from experiments.results.reports import probe_figures
 from experiments.results.reports.drawing import finish, styles_of, svg
 from experiments.results.reports.templates import fill
-from experiments.results.statistics import number, with_margin
+from experiments.results.statistics import number
 
 _WHOM = {**{name: name for name in AGAINST}, OWN_WINDOW: "its own window"}
 
@@ -41,29 +41,13 @@ def body(atlas: Atlas, scheme: str, card: str, probes, claims: list[dict[str, An
         gain=GAIN,
         probes=probe_figures.shown(drawn),
         whom=list(_WHOM.values()),
-        rows=[_row(row) for row in answers.to_dict("records")],
+        rows=[
+            row | {"shown": shown(row), "against": [_against(row, name) for name in _WHOM]}
+            for row in answers.to_dict("records")
+        ],
         statement=statement(atlas.families),
         claims=[claim for claim in claims if scheme in claim["schemes"]],
     )
-
-
-def _row(answer: Answer) -> dict[str, Any]:
-    """Returns a row of the table of answers."""
-    if answer["family"] != TASKS:
-        margin = None if math.isnan(answer["margin"]) else answer["margin"]
-        shown = with_margin(answer["mean"], margin)
-    elif not answer["learned"] and answer["multiple"] > 1:
-        shown = "not learned"
-    elif math.isnan(answer["solved"]):
-        shown = number(answer["mean"])
-    else:
-        shown = f"{answer['solved']:.0f} of {answer['seeds']} seeds"
-    return {
-        "question": answer["question"],
-        "says": answer["says"],
-        "shown": shown,
-        "against": [_against(answer, name) for name in _WHOM],
-    }
 
 
 def _against(answer: Answer, other: str) -> dict[str, str]:

@@ -6,7 +6,6 @@ its own from it, which needs no other file.
 """
 
 import functools
-import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,7 +28,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(figure=figure, with_margin=_with_margin)
+    environment.globals.update(figure=figure, with_margin=with_margin)
     environment.filters.update(number=number, options=_options, arxiv=_arxiv, breakable=_breakable)
     return environment
 
@@ -65,11 +64,6 @@ def section(title: str, body: str = "", caption: str = "", items: Iterable[str] 
 def folded(title: str, body: str = "", code: str = "", *, is_open: bool = False) -> Markup:
     """Returns a part of a page that readers unfold: HTML, or code."""
     return Markup(fill("folded.html", title=title, body=body, code=code, is_open=is_open))
-
-
-def _with_margin(mean: float, margin: float) -> str:
-    """Returns a mean and its margin, which may be NaN."""
-    return with_margin(mean, None if math.isnan(margin) else margin)
 
 
 def _options(command: str) -> str:

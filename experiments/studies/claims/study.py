@@ -3,12 +3,18 @@
 python launch.py --config=configs/claims.py:small --workdir=runs/answers
 """
 
+import dataclasses
+
+import numpy as np
+
+from experiments.evaluation.mechanisms import measured
 from experiments.results import archive, ledger
 from experiments.results.reports import ledger_page
 from experiments.results.statistics import Study
 from experiments.studies.claims import CLAIMS
 from experiments.studies.claims.tasks import SEEING
 from experiments.studies.combined import Studies
+from experiments.studies.ladder.study import Rung
 from experiments.studies.order_sensitivity import order_study
 
 
@@ -32,3 +38,20 @@ class Claims(Studies):
         rows = ledger.ledger_of(CLAIMS, studies)
         ledger_page.print_ledger(rows, self.console)
         return ledger_page.write(self.workdir / "claims", rows, about)
+
+
+class Probed(Rung):
+    """Is a rung whose records have those of ``mechanisms.measured`` too, for each seed."""
+
+    def evaluate(self, point, model):
+        evaluation = super().evaluate(point, model)
+        length = self.recipe.length
+        windows_NL = np.concatenate([texts[:, : length + 1] for texts in self.documents.values()])
+        who = {"scheme": point.scheme, "seed": point.seed}
+        return evaluation | {"probes": [who | row for row in measured(model, windows_NL)]}
+
+    def study(self, command):
+        study = super().study(command)
+        evaluations, _, _ = self.results()
+        probes = [row for evaluation in evaluations for row in evaluation["probes"]]
+        return dataclasses.replace(study, records=study.records + probes)

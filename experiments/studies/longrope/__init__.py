@@ -3,9 +3,8 @@
 search.py      candidates, and the three published ways to make new ones; pure NumPy
 encoding.py    the encoding whose factors are arrays
 fitness.py     the losses of candidates, which are inputs of one compiled program
-tuning.py      mixed-window training
 stages.py      searches, fine-tuning and further searches of one model
 scores.py      the losses that are measured under the factors that were found
 study.py       all of it for each seed, for ``launch.py``
-report.py      the tables and the verdicts; figures.py draws
+report.py      the tables, the verdicts and the figures
 """

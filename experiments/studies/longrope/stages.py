@@ -18,6 +18,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.pretrained.trained import in_place_of_rope, rope_of
@@ -36,12 +37,11 @@ from experiments.studies.longrope.fitness import Fitness, needle_loss, remembere
 from experiments.studies.longrope.plan import STAGES, Plan
 from experiments.studies.longrope.scores import Row, score
 from experiments.studies.longrope.search import Genome, LongRoPE2Space, ReleasedSpace, Space, evolve
-from experiments.studies.longrope.tuning import MixedWindows
 from experiments.training.checkpoint import fingerprint
-from experiments.training.data import window_index
+from experiments.training.data import WindowIndex, train_batch, window_index
 from experiments.training.loop import train
 from experiments.training.step import further_state
-from experiments.training.text import Tuning
+from experiments.training.text import Tuning, token_losses
 from posenc_jax import Transformer
 from posenc_jax.encodings.rotary.frequencies.base import Default
 from posenc_jax.encodings.rotary.longrope import LongRoPE
@@ -283,3 +283,32 @@ class Stages:
         stored = Kept(self.folder / "scores.jsonl", config)
         with contextlib.closing(stored):
             return score(self.rows, documents, plan, stored, f"{self.name}  score")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MixedWindows(Tuning):
+    """Trains a model further on long and on short windows, with half of all tokens in each.
+
+    The model's encoding chooses by length: it is RoPE in short windows, and has LongRoPE2's factors
+    in long ones. The paper packs short documents into one long sequence under a mask; here they are
+    rows of their own, which is the same. Each long window comes with as many short ones as together
+    have its number of tokens.
+
+    Attributes:
+      short: the windows of the training length.
+    """
+
+    short: WindowIndex
+
+    def batch(self, seed, step, part, parts):
+        place = {"seed": seed, "step": step, "part": part, "parts": parts}
+        rows = self.recipe.batch_size
+        times = self.recipe.length // self.short.length
+        return {
+            "long": train_batch(self.windows, batch_size=rows, **place),
+            "short": train_batch(self.short, batch_size=rows * times, **place),
+        }
+
+    def loss(self, model, batch, key):
+        sides = [token_losses(model, batch[name], key=key).mean() for name in ("long", "short")]
+        return jnp.mean(jnp.stack(sides))

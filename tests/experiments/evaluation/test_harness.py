@@ -1,7 +1,6 @@
 """Tests what lm-evaluation-harness is told of a model, by the logits of whole texts."""
 
 import functools
-import io
 import json
 import types
 
@@ -19,13 +18,14 @@ from posenc_jax import generate
 LENGTH = 40
 
 
+def harness_of(model, length, batch_tokens=128):
+    settings = dict(length=length, batch_tokens=batch_tokens, mesh=make_mesh())
+    return Harness(model, Coder(), **settings, console=Console(quiet=True))
+
+
 @pytest.fixture(scope="module")
 def harness():
-    model = common.build_model("rope", vocab_size=256)
-    console = Console(file=io.StringIO())
-    return Harness(
-        model, Coder(), length=LENGTH, batch_tokens=128, mesh=make_mesh(), console=console
-    )
+    return harness_of(common.build_model("rope", vocab_size=256), LENGTH)
 
 
 def requests(*args):
@@ -54,9 +54,7 @@ def test_continuations(harness):
 
 
 def test_a_scheme_that_adapts_sees_the_length_of_each_row(harness):
-    model = harness.model.under(common.build("dynamic_ntk"))
-    console = Console(file=io.StringIO())
-    other = Harness(model, Coder(), length=80, batch_tokens=128, mesh=make_mesh(), console=console)
+    other = harness_of(harness.model.under(common.build("dynamic_ntk")), 80)
     text = "y" * 70
     ((actual, _),) = other.loglikelihood(requests((text, "zz")))
     one, _ = log_probabilities(other, [*(text + "zz").encode()])
@@ -103,8 +101,7 @@ def test_prompts_of_many_lengths_share_their_programs(harness):
 @pytest.mark.parametrize("name", ["alibi", "fox", "dynamic_ntk", "randomized"])
 def test_an_answer_does_not_depend_on_other_requests(harness, name):
     model = harness.model.under(common.build(name, num_layers=common.LAYERS))
-    console = Console(file=io.StringIO())
-    single = Harness(model, Coder(), length=80, batch_tokens=200, mesh=make_mesh(), console=console)
+    single = harness_of(model, 80, batch_tokens=200)
     counts = (50, 20, 33, 50, 50, 3)  # one batch has padding and one is short
     texts = ("".join(chr(97 + place * count % 26) for place in range(count)) for count in counts)
     every = requests(*((text, {"max_gen_toks": 4, "until": []}) for text in texts))
@@ -144,13 +141,3 @@ def test_results_say_what_they_are_of(monkeypatch, harness, tmp_path):
     assert main(["--model=any", "--tasks=any", *flags]) == 0
     actual = json.loads((tmp_path / "found").read_text())
     assert actual["encoding"] == encoding and actual["limit"] == 3 and actual["length"] == LENGTH
-
-
-def test_what_is_missing_is_named(monkeypatch, capsys, harness):
-    monkeypatch.setitem(harness_module.sys.modules, "lm_eval", None)
-    monkeypatch.setattr(harness_module, "load", lambda *_: (harness.model, harness.coder, LENGTH))
-    assert main(["--model=any", "--tasks=any"]) == 2
-    assert "pip install -e '.[harness]'" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["--model=any", "--tasks=any", '--encoding={"factor": 4.0}'])
-    assert '{"factor": 4.0} must be JSON with a name' in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """A document read in chunks is the document read at once, however often the run was killed."""
 
-import io
 import json
 import sys
 
@@ -13,7 +12,7 @@ from rich.console import Console
 
 from experiments import preemption
 from experiments.evaluation import long_document
-from experiments.evaluation.long_document import score_document, summary
+from experiments.evaluation.long_document import score_document
 from experiments.results.record import open_run
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.encodings import make_encoding
@@ -24,9 +23,7 @@ TOKENS = np.random.default_rng(0).integers(0, common.VOCAB, 39)
 
 
 def score(model, folder, tokens=TOKENS, **options):
-    return score_document(
-        model, tokens, folder, Console(file=io.StringIO()), **{"chunk": 16} | options
-    )
+    return score_document(model, tokens, folder, Console(quiet=True), **{"chunk": 16} | options)
 
 
 @pytest.mark.parametrize("name", ["alibi", "dynamic_ntk", "path", "randomized"])
@@ -97,18 +94,6 @@ def test_a_folder_is_of_one_document_and_model(tmp_path):
     for other in others:
         with pytest.raises(ValueError, match="holds a run with another config"):
             score(folder=tmp_path, **other)
-
-
-def test_summary():
-    losses = np.arange(11.0)
-    assert summary(losses, last_tokens=4) == {
-        "tokens": 11,
-        "loss": 5.0,
-        "last_tokens": 4,
-        "last_loss": 8.5,
-        "first_position": [0, 1, 2, 4, 8],
-        "loss_by_position": [0.0, 1.0, 2.5, 5.5, 9.0],
-    }
 
 
 ENCODING = {"name": "rope", "base": 20.0}

@@ -37,14 +37,6 @@ def test_restored_results_are_those_of_the_models(corpus, finished, packed, tmp_
         load_run(tmp_path / "there/runs/rope/seed0")
 
 
-def test_a_restored_workdir_goes_on_with_what_is_missing(corpus, packed, tmp_path):
-    archive.restore(packed, tmp_path)
-    shutil.rmtree(tmp_path / "runs/alibi")
-    one, _ = comparison(config(corpus), tmp_path)
-    assert one.run() == []
-    assert sorted(path.parents[1].name for path in tmp_path.rglob("checkpoints")) == ["alibi"]
-
-
 def test_a_report_says_where_its_results_were_made(corpus, packed, tmp_path):
     archive.restore(packed, tmp_path)
     path = tmp_path / "runs/rope/seed0/run.json"
@@ -77,12 +69,6 @@ def test_a_workdir_is_read_as_its_archive(finished, packed, tmp_path):
     assert archive.measured(tmp_path / "none") == []
 
 
-def test_a_folder_without_results_is_refused(tmp_path, capfd, monkeypatch):
-    assert main(monkeypatch, "--workdir", tmp_path, "--out", tmp_path / "a.tar.xz") == 2
-    assert "has no finished point" in capfd.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
 def test_what_is_damaged_is_not_packed(workdir):
     (workdir / "runs/rope/seed0/evaluation.json").write_text('{"records": [')
     with pytest.raises(ValueError, match=r"evaluation\.json is damaged"):
@@ -110,14 +96,7 @@ def test_an_archive_of_something_else_is_refused(files, message, tmp_path):
     assert not (tmp_path / "workdir").exists()
 
 
-def altered_at_the_end(path):
-    """Alters what follows the last entry, which is as far as a reader of entries comes."""
-    content = bytearray(path.read_bytes())
-    content[-40] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("damage", [cut_off, flipped, altered_at_the_end])
+@pytest.mark.parametrize("damage", [cut_off, flipped])
 def test_a_damaged_archive_is_refused(damage, packed, tmp_path):
     copy = tmp_path / "copy.tar.xz"
     shutil.copy(packed, copy)

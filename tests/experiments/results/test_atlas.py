@@ -184,10 +184,3 @@ def test_a_bad_config_names_its_study(corpus, tmp_path):
     one, _ = atlas(corpus, tmp_path, schemes="rope,alibi")
     with pytest.raises(ValueError, match="task_id=4"):
         one.run(4)
-
-
-def test_a_setup_names_the_rates_that_were_tried_or_a_model_that_was_given(corpus, tmp_path):
-    one, _ = atlas(corpus, tmp_path, sweep__learning_rate=(1e-3, 3e-3))
-    assert "at the best rate of 0.001, 0.003 for each scheme for " in one.setup("language")
-    one.parts["language"].recipe_of = lambda point: None
-    assert one.setup("language") == "a model that was trained before"

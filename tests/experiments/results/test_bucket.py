@@ -1,23 +1,17 @@
 """Tests a workdir in a bucket: a run that is stopped and damaged there, and what guards it."""
 
 import dataclasses
-import io
 import json
 import time
 
-import common
 import fake_bucket
-import numpy as np
 import pytest
-from rich.console import Console
 from runs import comparison, config
 
 from experiments import preemption
-from experiments.evaluation.long_document import score_document
 from experiments.results import archive, bucket
-from experiments.results.bucket import folder_at
-from experiments.results.lock import Holder
-from experiments.results.record import Kept, claimed, holder
+from experiments.results.bucket import Holder, folder_at
+from experiments.results.record import claimed, holder
 from experiments.running.submit import Job, make_backend
 
 
@@ -80,20 +74,6 @@ def test_results_travel_to_a_bucket_and_back(objects, tmp_path, monkeypatch):
     assert not (tmp_path / "gs:").exists()
 
 
-def test_a_document_goes_on_in_a_bucket(objects, tmp_path, monkeypatch):
-    model, tokens = common.build_model("rope", scan=True), np.arange(39) % common.VOCAB
-    console, folder = Console(file=io.StringIO()), folder_at("gs://mine/document")
-    whole = score_document(model, tokens, tmp_path, console, chunk=16)
-    with monkeypatch.context() as patch:
-        answers = iter([False, True])
-        patch.setattr(preemption, "requested", lambda: next(answers))
-        with pytest.raises(preemption.PreemptedError):
-            score_document(model, tokens, folder, console, chunk=16)
-    assert len([name for name in objects.store if "/document/chunks/" in name]) == 2
-    np.testing.assert_array_equal(score_document(model, tokens, folder, console, chunk=16), whole)
-    assert not [name for name in objects.store if "/document/chunks/" in name]
-
-
 def test_a_mark_keeps_others_away_for_as_long_as_it_is_renewed(objects, monkeypatch):
     monkeypatch.setattr(bucket, "RENEWED", 0.02)
     monkeypatch.setattr(bucket, "FORGOTTEN", 1.0)
@@ -122,15 +102,6 @@ def test_a_mark_that_another_program_has_taken_is_left_to_it(objects, monkeypatc
         assert (folder / "lock").read_text() == other
         assert str(holder(folder)) == "another program"
     assert (folder / "lock").read_text() == other
-
-
-def test_lines_reach_the_bucket_late_but_all_of_them(objects):
-    folder = folder_at("gs://mine/kept")
-    results = Kept(folder / "kept.jsonl", {})
-    results.get("a", lambda: 1)
-    assert b'"a"' not in objects.store["/mine/kept/kept.jsonl"].getvalue()
-    results.close()
-    assert "a" in Kept(folder / "kept.jsonl", {})
 
 
 @pytest.mark.parametrize("name", ["s3://mine/runs", "memory://runs", "gs://mine", "gs://mine/"])

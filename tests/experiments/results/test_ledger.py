@@ -29,7 +29,6 @@ from experiments.results.reports.ledger_page import write
 from experiments.results.statistics import Study, mean_and_stderr
 from experiments.studies.claims import CLAIMS, effects, tasks
 from experiments.studies.order_sensitivity import ORDERS
-from posenc_jax import REGISTRY
 
 DOCS = Path(__file__).parents[3] / "docs"
 # Studies whose results are stored, and which claims read.
@@ -264,12 +263,6 @@ def test_loss_and_recall_are_ranked_over_schemes_with_a_flat_loss():
         effects.loss_ranks_recall(Answers(studies))
 
 
-def test_claims_have_names_of_their_own_and_schemes_of_the_registry():
-    names = [claim.name for claim in CLAIMS]
-    assert len(set(names)) == len(names)
-    assert {scheme for claim in CLAIMS for scheme in claim.schemes} <= REGISTRY.keys()
-
-
 @pytest.mark.parametrize(
     ("distances", "word"),
     [
@@ -285,15 +278,6 @@ def test_order_is_seen_where_outputs_differ_by_more_than_rounding(distances, wor
     answers = Answers({"order": Study(records, [], [], {})})
     cell = mean_and_stderr(claim.effects[0].of(answers).values())
     assert decide(claim.effects[0], cell) == word
-
-
-def test_pairs_that_turn_within_the_trained_length_are_counted():
-    """An eighth of 32 channels is two pairs, with periods of 6 and 628 tokens."""
-    study = text_study(rope_eighth={"last": 1.0})
-    about = {"train_length": 64, "config": {"encodings": {}}}
-    about["config"]["encodings"]["rope_eighth"] = {"rotary_dim": 4, "base": 10_000.0}
-    study = dataclasses.replace(study, about=about)
-    assert Answers({"text": study}).turning_pairs("text", "rope_eighth") == {0: 1, 1: 1, 2: 1}
 
 
 def test_studies_on_text_follow_what_is_overridden_in_the_atlas():

@@ -4,8 +4,6 @@ import json
 import sys
 import types
 
-import pytest
-
 from experiments.results.metrics import Metrics
 
 
@@ -43,29 +41,3 @@ def test_wandb_has_the_same_numbers_and_one_run_a_folder(tmp_path, monkeypatch):
         metrics.close()
     assert logged == [(3, {"loss": 1.5}), "finished", (4, {"loss": 1.5}), "finished"]
     assert started[0] == started[1] and started[0]["project"] == "mine"
-
-
-def test_wandb_has_a_run_for_each_of_the_seeds_that_are_trained_together(tmp_path, monkeypatch):
-    """The stand-in gives back the run that is active, as wandb does unless it is told otherwise."""
-    active = []
-
-    def init(reinit="return_previous", **_):
-        if not active or reinit != "create_new":
-            active[:] = active or [types.SimpleNamespace(lines=[])]
-            return active[0]
-        active.append(types.SimpleNamespace(lines=[]))
-        return active[-1]
-
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
-    for seed in range(3):
-        Metrics(tmp_path / str(seed) / "metrics.jsonl", 0, wandb="mine")
-    assert len(active) == 3
-
-
-@pytest.mark.parametrize(
-    ("module", "given"), [("tensorboardX", {"tensorboard": True}), ("wandb", {"wandb": "mine"})]
-)
-def test_a_package_that_is_missing_is_named_by_its_extra(tmp_path, monkeypatch, module, given):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=module.removesuffix("X")):
-        Metrics(tmp_path / "metrics.jsonl", 0, **given)

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import itertools
 import json
 import math
 from pathlib import Path
@@ -13,10 +12,8 @@ import pytest
 from rich.console import Console
 
 from experiments.results import lengths
-from experiments.results.reports import length_figures
 from experiments.results.reports import length_report as report
 from experiments.results.speedup import reached, smoothed, with_speedups
-from experiments.results.statistics import number
 from experiments.training.recipe import RULES
 
 TRAIN_LENGTH = 64
@@ -106,10 +103,6 @@ def test_mean_and_standard_error():
     assert loss["a"][64] == (pytest.approx(2.2), None, 1)
 
 
-def test_no_zero_has_a_sign():
-    assert number(-4e-4, like=0.5) == "0.000" and number(-0.5) == "-0.500"
-
-
 def test_effective_context_is_the_longest_that_lowers_the_loss():
     study = make_study()
     view = lengths.View.of(study, lengths.MAIN)
@@ -146,35 +139,6 @@ def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
     assert lengths.with_window(study.records) == study.records
 
 
-def test_a_model_that_is_blind_to_what_lies_far_back_gains_nothing():
-    """It does worse in texts of the trained length, where the first tokens have little context."""
-    of_text = [record("a", seed, length, 1.9) for seed in range(3) for length in (128, 256)]
-    first = [record("a", seed, 64, 2.0) for seed in range(3)]
-    alone = [record("a", seed, 64, 1.9) | {"protocol": "windowed"} for seed in range(3)]
-    study = dataclasses.replace(make_study(), records=[*of_text, *first, *alone])
-    assert lengths.View.of(study, lengths.MAIN).effective("a") == 64
-
-
-def test_effective_context_is_in_both_tables(tmp_path):
-    assert "gains to" in printed(make_study())
-    assert "<td>1024" in page_of(make_study(), tmp_path)
-
-
-def test_strides_are_not_mixed():
-    records = make_study(strides=(64, 1)).records
-    with pytest.raises(ValueError, match=r"strides \[1, 64\]"):
-        lengths.summarise(records, split="test", protocol="sliding")
-    assert (
-        lengths.summarise(records, split="test", protocol="sliding", stride=1)["rope"][64][2] == 3
-    )
-
-
-def test_a_measurement_counts_once():
-    records = [record("a", 0, 64, 1.0), record("a", 0, 64, 1.0)]
-    with pytest.raises(ValueError, match="two records of a, seed 0"):
-        lengths.summarise(records, split="test", protocol="last")
-
-
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None])
 def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
     study = replace_bits(make_study(), "alibi", 1, 256, bad)
@@ -184,28 +148,6 @@ def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
     assert "not finite" in printed(study)
     assert "not finite" in page_of(study, tmp_path)
     json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
-
-
-def test_rows_are_sorted_by_loss_at_four_times_the_train_length():
-    study = make_study()
-    assert printed_order(study) == ["alibi", "yarn", "nope", "rope"]
-    study = replace_bits(make_study(seeds=(0,)), "alibi", 0, 256, 9.0)
-    assert printed_order(study)[-1] == "alibi"
-
-
-def printed_order(study):
-    lines = printed(study).splitlines()
-    return [line.split()[0] for line in lines if line.strip().startswith(tuple(SLOPES))]
-
-
-def test_the_printed_table_states_the_decay_rule():
-    assert RULES in " ".join(printed(make_study(seeds=(0,))).split())
-
-
-def test_a_narrow_terminal_loses_nothing_of_a_table():
-    wide, narrow = printed(make_study(), width=200), printed(make_study(), width=80)
-    assert max(map(len, narrow.splitlines())) <= 80
-    assert narrow.count("±") == wide.count("±") > 20 and "…" not in narrow
 
 
 def test_marks_who_beats_the_windowed_baseline(tmp_path):
@@ -248,45 +190,6 @@ def test_round_trip(tmp_path):
     ]
 
 
-def test_writing_twice_gives_the_same_bytes(tmp_path):
-    report.write(tmp_path / "a", make_study())
-    report.write(tmp_path / "b", make_study())
-    names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == [
-        "loss_vs_length.svg", "loss_vs_position.svg",
-        "report.html", "results.csv", "results.json",
-    ]  # fmt: skip
-    for name in names:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-def test_what_is_missing_is_left_out(tmp_path):
-    study = make_study(seeds=(0,))
-    records = [r for r in study.records if r["protocol"] == "last"]
-    records = [r for r in records if r["scheme"] != "rope" or r["length"] == TRAIN_LENGTH]
-    failures = [{"scheme": "cope", "seed": 0, "reason": "out of memory"}]
-    study = dataclasses.replace(study, curves=[], training=[])
-    bare = dataclasses.replace(study, records=records, failures=failures)
-    page = page_of(bare, tmp_path)
-    assert page.count("<svg") == 1 and "out of memory" in page
-    # The only ± is the caption's; the only length of rope is the train length.
-    assert page.count("±") == 1 and "<td>-<i>" in page
-    assert "out of memory" in printed(bare)
-
-
-def test_every_run_failed(tmp_path):
-    failures = [{"scheme": "rope", "seed": 0, "reason": "out of memory"}]
-    study = dataclasses.replace(make_study(), records=[], curves=[], training=[], failures=failures)
-    assert "out of memory" in page_of(study, tmp_path)
-    assert "out of memory" in printed(study)
-
-
-def test_no_test_split_and_no_finite_loss(tmp_path):
-    page_of(make_study(splits=("manual",)), tmp_path)
-    study = make_study({"rope": math.nan}, seeds=(0,))
-    assert "not finite" in page_of(study, tmp_path)
-
-
 def test_an_empty_study_is_refused(tmp_path):
     study, console = dataclasses.replace(make_study(), records=[]), Console()
     calls = lambda: report.write(tmp_path, study), lambda: report.print_table(study, console)
@@ -313,13 +216,6 @@ def test_a_failed_write_changes_nothing(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_labels_keep_their_distance_and_their_order():
-    heights = length_figures._spread([0.1, 0.1, 0.11, 0.5, 7.0, math.inf], gap=0.1)
-    assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(heights))
-    assert heights[0] >= 0 and heights[-1] <= 1 + 1e-9
-    assert heights[3] == pytest.approx(0.5)
-
-
 def test_effective_speedup_is_the_baselines_compute_at_the_same_loss_over_ones_own():
     """The baseline falls by 0.1 in ten steps, and its mean over a tenth is 4 at step 115."""
     steps = range(10, 201, 10)
@@ -339,14 +235,3 @@ def test_effective_speedup_is_the_baselines_compute_at_the_same_loss_over_ones_o
     # A dip on the way does not count: it is no worse from step 3 on.
     assert reached([(1, 5.0), (2, 3.0), (3, 4.0), (4, 3.0)], 3.5) == 3.5
     assert reached([(1, 3.0), (2, 4.0)], 3.5) is None
-
-
-def test_the_page_has_effective_speedups_where_there_is_a_baseline(tmp_path):
-    study = make_study()
-    assert "speed-up" not in page_of(study, tmp_path)
-    values = {"nope": 1.0, "alibi": None, "rope": 1.25, "yarn": 1.25}
-    training = [
-        run | {"speedup": values[run["scheme"]], "speedup_above": 1.04} for run in study.training
-    ]
-    page = page_of(dataclasses.replace(study, training=training), tmp_path)
-    assert "<th>effective speed-up" in page and "<td>&gt; 1.04" in page and "<td>1.25" in page

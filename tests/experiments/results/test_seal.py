@@ -1,7 +1,5 @@
 """Tests that files which do not fit a run are noticed."""
 
-import json
-
 import pytest
 
 from experiments.results import seal
@@ -36,25 +34,10 @@ def test_a_file_is_read_as_it_was_written(folder):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("2.5", "2.6"), ("2.5", "NaN"), ("2.5", '"<b>"'), ('"a": 1', '"a": 2')],
+    [("2.5", "2.6"), ('"a": 1', '"a": 2'), ('"content": "', '"content": "0')],
 )
 def test_a_changed_evaluation_is_refused_by_its_path(folder, old, new):
     changed(folder / "evaluation.json", old, new)
-    with pytest.raises(ValueError, match=r"evaluation\.json was changed"):
-        seal.read_evaluation(folder, FIELDS)
-
-
-def test_records_that_are_gone_are_noticed(folder):
-    evaluation = json.loads((folder / "evaluation.json").read_text())
-    write_json(folder / "evaluation.json", evaluation | {"records": []})
-    with pytest.raises(ValueError, match=r"evaluation\.json was changed"):
-        seal.read_evaluation(folder, FIELDS)
-
-
-@pytest.mark.parametrize("damaged", [{}, "a seal", {"content": "0"}])
-def test_a_seal_that_is_damaged_is_refused(folder, damaged):
-    evaluation = json.loads((folder / "evaluation.json").read_text())
-    write_json(folder / "evaluation.json", evaluation | {"seal": damaged})
     with pytest.raises(ValueError, match=r"evaluation\.json was changed"):
         seal.read_evaluation(folder, FIELDS)
 

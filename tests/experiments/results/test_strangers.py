@@ -3,14 +3,12 @@
 import io
 import json
 import lzma
-import shlex
 import tarfile
 
 import pytest
 
 from experiments.results import archive
 from experiments.results.record import claimed
-from experiments.running.submit import Job, make_backend
 from posenc_jax.pretrained.files import SafetensorsFiles
 
 
@@ -53,11 +51,3 @@ def test_weights_are_read_from_their_folder_only(tmp_path, name):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="no file of this folder"):
         SafetensorsFiles(tmp_path)
-
-
-def test_the_script_of_a_job_quotes_the_workdir(tmp_path):
-    workdir = tmp_path / "a folder; rm x"
-    job = Job(("python", "launch.py"), 1, workdir)
-    text = make_backend("slurm", []).text(job)
-    (command,) = (line for line in text.splitlines() if "submitit.core._submit" in line)
-    assert str(workdir / "slurm") in shlex.split(command)

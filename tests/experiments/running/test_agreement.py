@@ -1,11 +1,9 @@
 """Tests that processes of one job that differ are told so before anything is trained."""
 
-import jax
 import pytest
 from runs import by_hand, ended, start
 
 from configs import extrapolation
-from experiments import preemption, rendezvous
 from experiments.running import agreement
 
 
@@ -35,15 +33,3 @@ def test_two_commands_that_differ_end_in_seconds(corpus, tmp_path):
         assert process.returncode == 2, errors
         assert "--config.train.learning_rate is 0.003 in process 0 and 0.001" in error
     assert not list(tmp_path.glob("runs/**/checkpoints"))
-
-
-@pytest.mark.parametrize(
-    ("coordinator", "bound"),
-    [("127.0.0.1:80", "127.0.0.1:80"), ("[::1]:80", "[::1]:80"), ("node0:80", None)],
-)
-def test_an_address_is_bound_as_it_was_given(coordinator, bound, monkeypatch):
-    told = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **given: told.append(given))
-    monkeypatch.setattr(rendezvous, "meet", lambda *_: None)
-    preemption.listen(coordinator, 2, 0)
-    assert told[0]["coordinator_bind_address"] == bound

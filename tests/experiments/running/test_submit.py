@@ -1,11 +1,7 @@
 """Tests what is handed to queues: the texts, and real jobs of submitit and of processes here."""
 
-import contextlib
-import dataclasses
 import io
 import json
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,7 +11,6 @@ import yaml
 from rich.console import Console
 
 from experiments.preemption import PreemptedError
-from experiments.results.record import write_json
 from experiments.running.submit import Job, command_without_own_flags, hand_over, make_backend
 
 COMMAND = (
@@ -35,15 +30,6 @@ def test_names_and_commands(job):
     assert job.name == "posenc-my-run"
     expected = "python launch.py --config=configs/extrapolation.py:paper '--workdir=/mnt/My Run'"
     assert job.of_point(1) == f"{expected} --task_id=1"
-
-
-def test_names_are_short_enough_for_xpk_and_of_one_workdir_and_submission():
-    """xpk takes less than 40 letters, with the number of a point, which may have four digits."""
-    first, second = (Job(COMMAND, 9999, Path("/w", "Ablation of rope " * 4 + end)) for end in "ab")
-    again = dataclasses.replace(first, number=12)
-    names = [first.name, second.name, again.name]
-    assert len(set(names)) == 3 and all(len(f"{name}-9998") < 40 for name in names)
-    assert Job(COMMAND, 1, Path("/mnt/My Run"), number=2).name == "posenc-my-run-r2"
 
 
 def test_flags_of_submission_are_no_part_of_the_job():
@@ -110,114 +96,6 @@ def test_gke_on_several_hosts_of_a_tpu_slice(job):
     assert variable["name"] == "HOST" and "job-completion-index" in str(variable)
 
 
-# What the custom resource definition of JobSet v1alpha2 (kubernetes-sigs/jobset, config/components/
-# crd/bases) says of the fields that a manifest may have here: "!" marks those that must be there, a
-# set has the values that are allowed, and "*" stands for any name.
-NAMED = {"name!": str}
-POD = {
-    "restartPolicy": {"Always", "OnFailure", "Never"},
-    "terminationGracePeriodSeconds": int,
-    "nodeSelector": {"*": str},
-    "containers!": [
-        NAMED
-        | {
-            "image": str,
-            "command": [str],
-            "env": [NAMED | {"valueFrom": {"fieldRef": {"fieldPath!": str}}}],
-            "resources": {"limits": {"*": int}},
-            "volumeMounts": [NAMED | {"mountPath!": str}],
-        }
-    ],
-    "volumes": [NAMED | {"persistentVolumeClaim": {"claimName!": str}}],
-}
-JOB = {
-    "parallelism": int,
-    "completions": int,
-    "completionMode": {"NonIndexed", "Indexed"},
-    "backoffLimit": int,
-    "podFailurePolicy": {
-        "rules!": [
-            {
-                "action!": {"FailJob", "FailIndex", "Ignore", "Count"},
-                "onExitCodes": {"operator!": {"In", "NotIn"}, "values!": [int]},
-            }
-        ]
-    },
-    "template!": {"spec": POD},
-}
-JOBSET = {
-    "apiVersion": {"jobset.x-k8s.io/v1alpha2"},
-    "kind": {"JobSet"},
-    "metadata": {"name": str, "namespace": str, "labels": {"*": str}},
-    "spec": {
-        "failurePolicy": {
-            "maxRestarts": int,
-            "rules": [
-                NAMED
-                | {
-                    "action!": {"FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"},
-                    "onJobFailureReasons": [str],
-                }
-            ],
-        },
-        "replicatedJobs": [NAMED | {"replicas": int, "template!": {"spec": JOB}}],
-    },
-}
-
-
-def faults(value, schema, where="JobSet"):
-    """Returns a sentence for each place where a value is not as its schema says."""
-    if isinstance(schema, set):
-        return [] if value in schema else [f"{where} must be one of {sorted(schema)}"]
-    if isinstance(schema, type):
-        return [] if type(value) is schema else [f"{where} must be {schema.__name__}"]
-    if not isinstance(value, type(schema)):
-        return [f"{where} must be a {type(schema).__name__}"]
-    if isinstance(schema, list):
-        places = ((f"{where}[{number}]", one) for number, one in enumerate(value))
-        return [fault for place, one in places for fault in faults(one, schema[0], place)]
-    fields = {name.removesuffix("!"): kind for name, kind in schema.items()}
-    needed = {name.removesuffix("!") for name in schema if name.endswith("!")}
-    sentences = [f"{where} must have {name}" for name in sorted(needed - value.keys())]
-    for name, one in value.items():
-        kind = fields.get(name, fields.get("*"))
-        here = f"{where}.{name}"
-        sentences += [f"{here} is not known"] if kind is None else faults(one, kind, here)
-    return sentences
-
-
-TPU = ("image=i", "accelerator=tpu-v5-lite-podslice", "topology=4x4", "hosts=4", "queue=mine")
-GPU = ("image=i", "accelerator=nvidia-h100-80gb", "chips=8")
-
-
-@pytest.mark.parametrize("settings", [GPU, TPU])
-def test_gke_has_the_fields_of_the_jobset_api(job, settings):
-    for manifest in yaml.safe_load_all(make_backend("gke", [*settings, "claim=disk"]).text(job)):
-        assert faults(manifest, JOBSET) == []
-
-
-def test_what_the_jobset_api_does_not_know_is_found(job):
-    (manifest, _) = make_backend("gke", [*TPU, "claim=disk"]).manifests(job)
-    spec = manifest["spec"]
-    spec["suspended"] = True
-    del spec["failurePolicy"]["rules"][0]["name"]
-    spec["replicatedJobs"][0]["replicas"] = "1"
-    spec["replicatedJobs"][0]["template"]["spec"]["completionMode"] = "indexed"
-    assert faults(manifest, JOBSET) == [
-        "JobSet.spec.failurePolicy.rules[0] must have name",
-        "JobSet.spec.replicatedJobs[0].replicas must be int",
-        "JobSet.spec.replicatedJobs[0].template.spec.completionMode must be one of "
-        "['Indexed', 'NonIndexed']",
-        "JobSet.spec.suspended is not known",
-    ]
-
-
-def test_gke_takes_no_argument_for_a_variable_of_its_own(job):
-    job = dataclasses.replace(job, command=("python", "launch.py", "--config.corpus=files:$(HOST)"))
-    backend = make_backend("gke", ["image=i", "accelerator=a", "claim=disk"])
-    assert "--config.corpus=files:$$(HOST)" in backend.text(job)
-
-
 @pytest.mark.parametrize(
     ("workdir", "claim", "message"),
     [
@@ -229,18 +107,6 @@ def test_gke_refuses_a_workdir_that_is_lost_with_its_pod(workdir, claim, message
     backend = make_backend("gke", ["image=i", "accelerator=a", *filter(None, [claim])])
     with pytest.raises(ValueError, match=message):
         backend.text(Job(COMMAND, 1, Path(workdir)))
-
-
-@pytest.mark.parametrize(
-    ("backend", "settings"),
-    [
-        ("xpk", ["cluster=c", "tpu_type=t", "docker_image=i"]),
-        ("tpu_vm", ["zone=z", "type=t", "runtime=r", "setup=s"]),
-    ],
-)
-def test_a_workdir_that_is_lost_with_its_machine_is_refused(backend, settings):
-    with pytest.raises(ValueError, match="--workdir=runs/paper must be absolute"):
-        make_backend(backend, settings).text(Job(COMMAND, 1, Path("runs/paper")))
 
 
 def test_xpk(job):
@@ -310,28 +176,6 @@ def test_nothing_is_submitted_without_being_asked_or_twice(tmp_path):
     assert mark.read_text() == "xx"
 
 
-def test_what_is_submitted_again_has_names_that_the_queue_has_not_seen(job, monkeypatch):
-    given = []
-    monkeypatch.setattr(
-        "experiments.running.submit.kubernetes.run",
-        lambda command, text: given.append((command, text)),
-    )
-    backend = make_backend("gke", ["image=i", "accelerator=a", "claim=disk"])
-    assert "submitted: posenc-my-run-0, " in submitted(backend, job)
-    assert "submitted: posenc-my-run-r2-0, " in submitted(backend, job, again=True)
-    assert "submitted: posenc-my-run-r3-0, " in submitted(backend, job, again=True)
-    # "apply" would end well where a JobSet of that name has failed, and start nothing.
-    assert all(command[:2] == ["kubectl", "create"] for command, _ in given)
-
-
-def test_jobs_on_this_machine_have_the_python_of_the_program(tmp_path, monkeypatch):
-    """Whoever has not activated the environment has another ``python``, or none."""
-    monkeypatch.setenv("PATH", "")
-    mark = f"import sys; open({str(tmp_path / 'mark')!r}, 'w').write(sys.executable)"
-    submitted(make_backend("local", []), Job(("python", "-c", mark), 1, tmp_path / "work"))
-    assert (tmp_path / "mark").read_text() == sys.executable
-
-
 def test_sigterm_reaches_the_processes_of_this_machine(tmp_path):
     program = (
         "import os, signal, sys, time\n"
@@ -351,14 +195,6 @@ def test_a_submission_that_failed_is_not_forgotten(tmp_path):
         submitted(make_backend("local", []), job)
 
 
-def test_a_process_that_failed_is_named_where_the_others_have_lost_it(tmp_path):
-    """They end as if they were asked to stop, which must not be taken for the reason."""
-    program = "import sys; sys.exit(1 if sys.argv[-1] == '--process_id=1' else 75)"
-    job = Job((sys.executable, "-c", program), 1, tmp_path)
-    with pytest.raises(ValueError, match="ended with status 1, and has said why"):
-        submitted(make_backend("local", ["processes=2"]), job)
-
-
 def test_processes_of_one_run_are_told_of_each_other(tmp_path):
     keeps = "import sys; open(sys.argv[1] + sys.argv[-1], 'w').write(' '.join(sys.argv[2:]))"
     job = Job((sys.executable, "-c", keeps, f"{tmp_path}/"), 1, tmp_path / "work")
@@ -366,17 +202,6 @@ def test_processes_of_one_run_are_told_of_each_other(tmp_path):
     words = [(tmp_path / f"--process_id={number}").read_text().split() for number in (0, 1)]
     assert words[0][:2] == words[1][:2] and words[0][1] == "--num_processes=2"
     assert words[0][0].startswith("--coordinator=127.0.0.1:")
-
-
-def test_a_tool_that_is_missing_is_named(job, monkeypatch):
-    settings = ["cluster=c", "tpu_type=t", "docker_image=i"]
-    with pytest.raises(ValueError, match="xpk is not installed on this machine"):
-        submitted(make_backend("xpk", settings), job)
-    with pytest.raises(ValueError, match="SLURM is not on this machine"):
-        submitted(make_backend("slurm", []), job, again=True)
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ValueError, match=r"needs submitit: pip install -e '.\[slurm\]'"):
-        make_backend("slurm", []).text(job)
 
 
 PREEMPTIBLE = """
@@ -416,30 +241,3 @@ def test_jobs_of_an_array_run_their_points(tmp_path):
         time.sleep(0.05)
     assert all(path.exists() for path in expected)
     assert len(json.loads((job.workdir / "submitted.json").read_text())["jobs"]) == 2
-
-
-def test_a_point_that_the_queue_ends_while_python_starts_goes_on():
-    """There is nothing yet that listens to SIGTERM, and nothing to save."""
-    from experiments.running.submit.slurm import Resumable
-
-    point = Resumable(("sleep", "60"))
-    point._process = subprocess.Popen(point.command)
-    assert point.checkpoint().function.command == point.command
-    assert point._process.wait() == -signal.SIGTERM
-
-
-def test_the_number_of_a_submission_is_given_under_the_lock(job, monkeypatch):
-    """Another program submits while this one waits for the lock."""
-    backend = make_backend("xpk", ["cluster=c", "tpu_type=t", "docker_image=i"])
-    monkeypatch.setattr("experiments.running.submit.kubernetes.run", lambda command: None)
-
-    @contextlib.contextmanager
-    def claimed(folder):
-        write_json(folder / "submitted.json", {"date": "2026", "jobs": ["a"], "number": 7})
-        yield
-
-    monkeypatch.setattr("experiments.running.submit.claimed", claimed)
-    assert "submitted: posenc-my-run-r8-0" in submitted(backend, job, again=True)
-    (job.workdir / "submitted.json").write_text('{"number": 1}')
-    with pytest.raises(ValueError, match="must be an object with date, jobs"):
-        submitted(backend, job, submit=False)

@@ -11,7 +11,6 @@ from runs import comparison, config, of_other_data
 from experiments import preemption
 from experiments.results.record import claimed
 from experiments.running import sweep
-from experiments.running.schedule import Schedule
 from experiments.running.status import print_status
 from experiments.training.loop import train, train_together
 
@@ -39,15 +38,6 @@ def test_another_config_in_the_same_place_is_refused(workdir, corpus):
     assert (workdir / "results.csv").read_text() == before
     again, _ = comparison(config(corpus, eval__documents=1), workdir)
     assert [again.failure(point) for point in again.points] == [None, None]
-
-
-def test_results_of_another_config_are_not_those_of_this_one(finished, corpus):
-    """Nothing is found done, and nothing is reported, that was trained in another way."""
-    other, output = comparison(config(corpus, train__steps=400), finished)
-    assert other.results()[0] == [] and other.finished_runs() == []
-    print_status(other, other.console)
-    assert "2 failed" in output.getvalue()
-    assert "train.steps was 6 and is now 400" in " ".join(output.getvalue().split())
 
 
 def test_results_of_other_data_are_shown_and_not_gone_on_with(workdir, corpus):
@@ -141,25 +131,6 @@ def test_a_seed_that_failed_leaves_those_it_was_trained_with(corpus, tmp_path, m
     assert len(one.results()[0]) == 1
 
 
-def test_seeds_that_cannot_be_one_program_train_apart(corpus, tmp_path, monkeypatch):
-    def failing(*args, **kwargs):
-        raise MemoryError("too much for one program")
-
-    common.set_cores(monkeypatch, 2)
-    monkeypatch.setattr(sweep, "train_together", failing)
-    one, output = comparison(config(corpus, **TWO_SEEDS), tmp_path)
-    assert one.run() == []
-    assert "2 seeds apart" in output.getvalue() and "too much for one" in output.getvalue()
-
-
-def test_on_one_core_each_seed_is_trained_alone(corpus, tmp_path, monkeypatch):
-    common.set_cores(monkeypatch, 1)
-    monkeypatch.setattr(sweep, "train_together", pytest.fail)
-    one, output = comparison(config(corpus, **TWO_SEEDS), tmp_path)
-    monkeypatch.setattr(Schedule, "_try_point", lambda *_: None)
-    assert one.run() == [] and "seeds apart" not in output.getvalue()
-
-
 # Status
 
 
@@ -184,31 +155,3 @@ def test_status_says_what_has_become_of_every_point(workdir, corpus):
     assert lines["t5/seed0"] == ["stopped", "2/6"]
     assert lines["t5/seed1"][0] == "failed" and "loss nan at step 3" in text
     assert "2 done, 1 running, 1 failed, 1 stopped, 3 missing" in text
-
-
-def test_seeds_that_are_trained_as_one_have_its_time_left(corpus, tmp_path):
-    """The seconds of each are its share of those that have passed, unless it is trained alone."""
-    one, output = comparison(config(corpus, schemes="nope", seeds=3, together=2), tmp_path)
-    folder, other, _ = map(one.folder, one.points)
-    folder.mkdir(parents=True)
-    (folder / "metrics.jsonl").write_text(json.dumps({"step": 2, "seconds": 30.0}) + "\n")
-    with claimed(folder), claimed(other):
-        print_status(one, one.console)
-        assert "trained in 0:02:00" in output.getvalue()
-        pid = {"process": os.getpid(), "since": "today"}
-        for others in (json.dumps({"host": "another"} | pid), "a sentence of an earlier version"):
-            (other / "lock").write_text(others)
-            output.truncate(0)
-            print_status(one, one.console)
-            assert "trained in 0:01:00" in output.getvalue()
-        assert "by another program" in output.getvalue()
-
-
-def test_a_line_that_is_no_record_of_a_step_is_passed_over(corpus, tmp_path):
-    one, output = comparison(config(corpus, schemes="nope"), tmp_path)
-    folder = one.folder(one.points[0])
-    folder.mkdir(parents=True)
-    line = json.dumps({"step": 2, "seconds": 30.0})
-    (folder / "metrics.jsonl").write_text(f'{line}\n3\n{{"step": 4}}\n')
-    print_status(one, one.console)
-    assert "stopped" in output.getvalue() and "2/6" in output.getvalue()

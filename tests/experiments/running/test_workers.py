@@ -1,22 +1,18 @@
 """Tests points that are divided among programs: each is run once, whatever happens to a program."""
 
 import contextlib
-import fcntl
-import io
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-import types
 
 import common
 import pytest
 from runs import TINY, comparison, config, start
 
-from experiments import job_processes, progress
+from experiments import job_processes
 from experiments.results.record import claimed
 from experiments.running import schedule, workers
 from experiments.running.schedule import Schedule
@@ -32,19 +28,6 @@ def two_cores(monkeypatch):
     """Makes the core of a machine that has one count twice."""
     core = workers._cores()[0]
     monkeypatch.setattr(workers, "_cores", lambda: [core, core])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["launch.py", "--workdir=w"], (1, ["launch.py", "--workdir=w"])),
-        (["launch.py", "--workers=2", "--workdir=w"], (2, ["launch.py", "--workdir=w"])),
-        (["launch.py", "-workers", "12"], (12, ["launch.py"])),
-        (["launch.py", "--workers=two"], (1, ["launch.py", "--workers=two"])),  # absl refuses it
-    ],
-)
-def test_the_flag_is_taken_off_the_command_line(arguments, expected):
-    assert workers.without_workers(arguments) == expected
 
 
 @pytest.mark.parametrize(
@@ -115,52 +98,6 @@ def test_sigterm_while_workers_are_started_ends_all_of_them(monkeypatch):
             worker.kill()
 
 
-@pytest.mark.usefixtures("two_cores")
-def test_workers_are_alone_in_a_step_of_slurm_and_know_that_they_are_workers(tmp_path, monkeypatch):
-    """All would open the port of the job, and be lost to each other."""
-    monkeypatch.setenv("SLURM_STEP_NODELIST", "n0")
-    program = tmp_path / "launch.py"
-    program.write_text(
-        "import os\nfrom experiments.running import workers\n"
-        "alone = 'SLURM_STEP_NODELIST' not in os.environ and workers.count()\n"
-        f"open({str(tmp_path / 'found')!r}, 'a').write(f'{{alone}} ')\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(common.ROOT))
-    workers.run([str(program), "--workers=2"])
-    assert (tmp_path / "found").read_text() == "2 2 "
-
-
-def test_workers_start_where_processes_cannot_be_kept_on_cores(tmp_path, monkeypatch):
-    """macOS cannot, and ``make demo`` asks for workers there too."""
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    program = tmp_path / "launch.py"
-    program.write_text(f"open({str(tmp_path / 'found')!r}, 'a').write('x')\n")
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        workers.run([str(program), "--workers=2"])
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert (tmp_path / "found").read_text() == "xx"
-
-
-def test_a_process_of_a_job_that_shares_its_points_is_no_worker(monkeypatch):
-    monkeypatch.setenv("POSENC_JAX_WATCHED", str(os.getppid()))  # as a process of several is
-    assert not workers.count()
-
-
-def test_who_looks_at_a_folder_does_not_take_it(tmp_path):
-    """A status that is asked for at the wrong moment must not fail a point."""
-    with claimed(tmp_path):
-        pass
-    file = (tmp_path / "lock").open()
-    fcntl.flock(file, fcntl.LOCK_SH)
-    threading.Timer(0.05, file.close).start()
-    with claimed(tmp_path):
-        pass
-
-
 def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
     one, output = comparison(config(corpus, **LITTLE), tmp_path)
     with claimed(tmp_path / "shared/rope/seed0"):
@@ -184,45 +121,6 @@ def test_on_one_core_the_seeds_of_the_last_scheme_are_shared_one_by_one(
     assert one.run(share=True) == [] and begun == [first, *last]
     begun.clear()
     assert one.run() == [] and begun == [first, whole]
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_seeds_are_left_alone_while_another_program_has_one_of_them(
-    seed, corpus, tmp_path, monkeypatch
-):
-    one, begun = as_begun(corpus, tmp_path, monkeypatch, cores=2)
-    with claimed(tmp_path / f"shared/rope/seed{seed}"):
-        assert one.run(share=True) == []
-    assert begun == [["alibi/seed0", "alibi/seed1"]]
-
-
-def test_the_time_left_is_estimated_from_points_that_this_program_has_run(
-    corpus, tmp_path, monkeypatch
-):
-    """Those that another worker holds are passed over at once, and workers divide what is left."""
-    one, _ = as_begun(corpus, tmp_path, monkeypatch, cores=1)
-    clock = types.SimpleNamespace(now=0.0)
-
-    def one_minute(*_):
-        clock.now += 60.0
-
-    monkeypatch.setattr(progress, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(Schedule, "_try_point", one_minute)
-
-    def lines(workers):
-        monkeypatch.setenv("POSENC_JAX_WORKERS", workers)
-        one.console.file = io.StringIO()
-        assert one.run(share=True) == []
-        return one.console.file.getvalue().splitlines()
-
-    with claimed(tmp_path / "shared/rope/seed0"):
-        assert lines("2") == ["[3/4] alibi/seed0", "[4/4, about 0:01:00 left] alibi/seed1"]
-    assert lines("2")[2:] == [
-        "[3/4, about 0:01:00 left] alibi/seed0",
-        "[4/4, about 0:01:00 left] alibi/seed1",
-    ]
-    # Who knows how many machines share the points?
-    assert not [line for line in lines("0") if "left" in line]
 
 
 def as_begun(corpus, tmp_path, monkeypatch, cores):

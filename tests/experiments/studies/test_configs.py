@@ -1,7 +1,7 @@
 """Tests the configs of all studies: every preset is a study, and a bad value is refused at once."""
 
 import importlib
-import io
+import math
 
 import common
 import numpy as np
@@ -41,7 +41,7 @@ def study(digits, corpus, tmp_path):
         if "corpus" in config and preset == "tiny":
             here = here | {"corpus": corpus}
         common.changed(config, **(here | changes))
-        return make_experiment(config, tmp_path, Console(file=io.StringIO()))
+        return make_experiment(config, tmp_path, Console(quiet=True))
 
     return make
 
@@ -64,10 +64,27 @@ def test_presets_are_studies_of_as_many_points(study, name):
 
 
 BAD = {
+    "extrapolation": [
+        ({"schemes": "rope,alibbi"}, "alibbi"),
+        ({"schemes": "yarn"}, "add rope"),
+        ({"schemes": "irope"}, "pattern"),
+        ({"schemes": "randomized", "encodings__randomized__max_length": 40}, "max_length"),
+        ({"model__causal": False}, "model.causal"),
+        ({"model__num_heads": 5}, "num_heads"),
+        ({"model__num_layers": 0}, "num_layers"),
+        ({"train__learning_rate": math.nan}, "train.learning_rate"),
+        ({"train__batch_size": 12}, "train.batch_size"),
+        ({"train__length": 5000, "eval__last_tokens": 16}, "5001 tokens"),
+        ({"eval__splits": ("foo",)}, "eval.splits"),
+        ({"eval__multiples": (1, 1.5, 3)}, "eval.multiples"),
+        ({"eval__last_tokens": 64}, "training length"),
+        ({"extend__yarn__factor": "length/0"}, "length/"),
+        ({"corpus": "files:nowhere/*.txt"}, "files:nowhere"),
+        ({"mesh__data": 3}, "mesh"),
+    ],
     "images": [
         ({"task__patch": 8}, "task.patch=8"),
         ({"eval__sides": (42, 56)}, "eval.sides"),
-        ({"eval__images": 30}, "task.test_images=20"),
         ({"task__test_images": 40}, "task.test_images=40"),
         ({"variants__dinov3": {"positions": "gird"}}, "variants.dinov3.positions='gird'"),
         ({"task__data": "mnits"}, "task.data='mnits'"),
@@ -75,30 +92,22 @@ BAD = {
         ({"train__batch_size": 8 * 10**9}, "train.batch_size=8000000000"),
     ],
     "video": [
-        ({"task__cells": 1}, "task.cells=1"),
         ({"task__patch": 5}, "task.patch=5"),
-        ({"task__test_digits": 40}, "task.test_digits=40"),
         ({"task__background": "clisp"}, "task.background='clisp'"),
         ({"eval__frames": (8, 16)}, "eval.frames"),
         ({"eval__gaps": (1, 8)}, "eval.gaps"),
-        ({"eval__gaps": (5,)}, "eval.gaps"),
         ({"variants__mrope__positions__name": "qwen"}, "variants.mrope.positions='qwen'"),
     ],
     "pointing": [
         ({"task__icon": 13}, "task.icon=13"),
-        ({"task__data": "mdl"}, "task.data='mdl'"),
-        ({"task__icons": 5000}, "task.icons=5000"),
-        ({"task__rows": 6}, "task.rows=6"),
         ({"eval__screens": ((8, 8), (8, 2))}, "eval.screens"),
         ({"variants__mrope__positions": "qwen"}, "variants.mrope.positions='qwen'"),
         ({"variants__i_mrope_ruler__ruler": 0}, "ruler=0"),
         ({"variants__mrope__encoding__sections": (2, 2, 2)}, "sections"),
     ],
     "story": [
-        ({"task__patch": 7}, "task.patch=7"),
         ({"task__warps": ("steady", "revers")}, "task.warps='revers'"),
         ({"task__view": 0.3}, "task.view=0.3"),
-        ({"eval__cameras": 1}, "eval.cameras=1"),
         ({"variants__frame_index__clock": "world"}, "variants.frame_index.clock='world'"),
         ({"variants__frame_index__adaln": True}, "frame_index.adaln"),
     ],
@@ -106,37 +115,25 @@ BAD = {
         ({"task__tasks": "copy,pass_key"}, "task.tasks='pass_key'"),
         ({"task__length": 20}, "length=20"),
         ({"eval__depths": (0.0, 2.0)}, "eval.depths"),
-        ({"model__num_heads": 0}, "model.num_heads=0"),
-        ({"sweep__learning_rate": (1e-3, -1.0)}, "sweep.learning_rate"),
-        ({"schemes": "rope,alibbi"}, "schemes='alibbi'"),
         ({"schemes": "dynamic_ntk"}, "add rope"),
-        ({"seeds": 0}, "seeds=0"),
     ],
     "learned.copy": [
         ({"task__task": "copi"}, "task.task='copi'"),
-        ({"task__shortest": 3}, "task.shortest=3"),
         ({"task__shortest": 30}, "task.shortest=30"),
-        ({"eval__beside": "sorted"}, "eval.beside='sorted'"),
         ({"task__task": "pairs", "task__length": 48, "eval__multiples": (1, 4)}, "task.length"),
     ],
     "extension": [
-        ({"target": 1}, "target=1"),
         ({"target": 8}, "target=8"),
         ({"train__batch_size": 3}, "train.batch_size=3"),
-        ({"eval__lengths": ((1, 2), (64, 2)), "target": 64}, "2049 tokens"),
         ({"eval__lengths": ((2, 2), (4, 2))}, "eval.lengths"),
-        ({"eval__lengths": ((1, 2), (2, 3))}, "eval.lengths"),
         ({"eval__window_stride": 5}, "eval.window_stride"),
-        ({"eval__last_tokens": 64, "eval__window_stride": 64}, "eval.last_tokens=64"),
         ({"methods": "rope,yarm"}, "methods='yarm'"),
         ({"tuned": "learned"}, "tuned='learned'"),
         ({"variants__pi__factor": "0.5"}, "factor=0.5"),
-        ({"variants__pi__factor": "length/0"}, "'length/0'"),
         ({"variants__drope__tuned_at": "L"}, "variants.drope.tuned_at='L'"),
         ({"optimizer": "new"}, "optimizer='new'"),
         ({"tuning_steps": (2, 2)}, "tuning_steps"),
         ({"tuning__batch_size": 3}, "tuning.batch_size=3"),
-        ({"seeds": 0}, "seeds=0"),
         ({"checkpoint": "a/folder", "seeds": 3}, "checkpoint=a/folder"),
     ],
     "longrope": [
@@ -146,12 +143,9 @@ BAD = {
         ({"stages": "longrope,short"}, "stage short"),
         ({"eval__split": "validation"}, "eval.search_split='validation'"),
         ({"yarn__beta_fast": 0.5}, "beta_fast=0.5"),
-        ({"eval__last_tokens": 33}, "eval.last_tokens=33"),
         ({"train__length": 16, "eval__last_tokens": 8}, "stage longrope2"),
         ({"mesh__context": 2}, "mesh.context=2"),
-        ({"tune__batch_size": 4}, "tune.batch_size=4"),
         ({"search__parents": 9}, "search.parents=9"),
-        ({"search__step": 0.0}, "search.step=0.0"),
     ],
 }
 

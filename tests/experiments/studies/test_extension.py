@@ -10,12 +10,10 @@ import types
 import common
 import jax
 import numpy as np
-import optax
 import pytest
 from rich.console import Console
 from runs import finish, start
 
-import experiments.running.sweep as sweep
 from configs.extension import METHODS, get_config
 from experiments.evaluation import harness
 from experiments.pretrained.export import _as_llama, _longest, export
@@ -25,15 +23,13 @@ from experiments.results.lengths import MAIN, View
 from experiments.results.record import Kept, claimed
 from experiments.results.reports.extension_report import markdown, print_tables, write
 from experiments.running import schedule
-from experiments.running.dry_run import print_dry_run
 from experiments.studies.extension import evaluations
 from experiments.studies.extension.methods import Methods
 from experiments.studies.extension.study import Extension, points
 from experiments.training.checkpoint import fingerprint
-from experiments.training.data import eval_windows, load_corpus, write_tokens
+from experiments.training.data import eval_windows, load_corpus
 from experiments.training.mesh import make_mesh
-from experiments.training.recipe import RULES, Recipe
-from experiments.training.step import adam_state, further_state
+from experiments.training.recipe import RULES
 from experiments.training.text import token_losses
 from posenc_jax import REGISTRY, make
 from posenc_jax.pretrained.write import extended
@@ -206,30 +202,6 @@ def test_kept_results_forget_half_a_line_and_another_config(tmp_path):
     other.close()
 
 
-def test_an_optimizer_goes_on_or_starts_fresh(finished):
-    mesh = make_mesh()
-    state, _ = load_run(finished[0] / "runs/rope/seed0", mesh)
-    recipe = Recipe(length=64, batch_size=8, steps=3)
-    model = state.model.under(make("yarn", head_dim=8, train_length=32))
-    fresh = further_state(model, recipe, mesh)
-    going = further_state(model, recipe, mesh, adam_state(state))
-    assert jax.tree.structure(fresh) == jax.tree.structure(going)
-    assert int(adam_state(fresh).count) == 0 and int(adam_state(going).count) == 6
-    largest = [max(abs(m).max() for m in jax.tree.leaves(adam_state(s).mu)) for s in (fresh, going)]
-    assert largest[0] == 0 < largest[1]
-    schedule = [
-        s for s in jax.tree.leaves(going.opt_state, is_leaf=_is_schedule) if _is_schedule(s)
-    ]
-    assert [int(item.count) for item in schedule] == [0] and int(going.step) == 0
-    # A step may take the memory of what it starts from, and not that of the source.
-    jax.tree.map(lambda x: x.delete(), going)
-    assert fingerprint(state.model) == fingerprint(model)
-
-
-def _is_schedule(part):
-    return isinstance(part, optax.ScaleByScheduleState)
-
-
 def test_a_fingerprint_knows_every_number_and_every_bit():
     tree = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.int32)}
     prints = {fingerprint(tree), fingerprint(tree | {"a": tree["a"][::-1].copy()})}
@@ -263,39 +235,6 @@ def test_a_checkpoint_must_fit(finished, corpus, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_another_config_in_the_same_folder_is_refused(finished, corpus):
-    workdir, _, _ = finished
-    before = {p: p.read_bytes() for p in workdir.glob("runs/**/run.json")}
-    other, _ = experiment(config(corpus, tuning__learning_rate=0.5), workdir)
-    failures = other.run()
-    assert [f["scheme"] for f in failures] == ["yarn, 2 steps", "drope, 2 steps"]
-    assert "train.learning_rate was 0.0003 and is now 0.5" in failures[0]["reason"]
-    assert before == {p: p.read_bytes() for p in workdir.glob("runs/**/run.json")}
-    assert experiment(config(corpus), workdir)[0].run() == []
-
-
-@pytest.mark.slow
-def test_a_job_of_an_array_trains_what_its_point_starts_from_if_nobody_does(corpus, tmp_path):
-    """The queue may start it before the job that would."""
-    one, output = experiment(config(corpus), tmp_path)
-    source, tuned, _ = one.points
-    assert one.run(task_id=1) == []
-    assert one.finished(source) and one.finished(tuned)
-    other, output = experiment(config(corpus), tmp_path)
-    assert other.run(task_id=0) == [] and "1 of 1 were done before" in output.getvalue()
-
-
-def test_what_is_tuned_needs_its_source(corpus, tmp_path, monkeypatch):
-    def failing(*_, **__):
-        raise FloatingPointError("loss nan")
-
-    one, _ = experiment(config(corpus), tmp_path)
-    monkeypatch.setattr(sweep, "train", failing)
-    first, second = one.run(task_id=1)
-    assert "loss nan" in first["reason"]
-    assert "runs/rope/seed0, which is not finished; run that point first" in second["reason"]
-
-
 @pytest.mark.slow
 def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, monkeypatch):
     """The one that has it ends without it, and the job of the start is no failure."""
@@ -306,27 +245,6 @@ def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, 
         monkeypatch.setattr(schedule.time, "sleep", lambda _: stack.close())
         assert one.run(task_id=1) == []
     assert not list(tmp_path.rglob("failure.json")) and all(map(one.finished, one.points[:2]))
-
-
-@pytest.mark.slow
-def test_a_dry_run_counts_the_tokens_of_every_tuning(finished, corpus, tmp_path):
-    one, output = experiment(config(corpus, tuning_steps=(2, 4)), tmp_path)
-    print_dry_run(one, 0.4, one.console)
-    lines = [line for line in output.getvalue().splitlines() if line.strip()]
-    rows = {line[:16].strip(): line.split()[-1] for line in lines}
-    # 8 sequences of 64 tokens a step, and 8 of 32 in training.
-    assert [rows[name] for name in ("rope", "yarn, 2 steps", "yarn, 4 steps")] == [
-        "1.54e+03",
-        "1.02e+03",
-        "2.05e+03",
-    ]
-    assert "5 points, 5 of them trained, on 7.68e+03 tokens" in output.getvalue()
-    given = config(corpus, "own", checkpoint=f"{finished[0]}/runs/rope/seed0", target=2)
-    given.eval.update(lengths=((1, 2), (2, 1)), last_tokens=16, window_stride=8, short_windows=8)
-    given.tuning.batch_size, given.tuned = 8, "yarn"
-    one, output = experiment(given, tmp_path)
-    print_dry_run(one, 0.4, one.console)
-    assert "2 points, 1 of them trained" in output.getvalue()
 
 
 # Published models
@@ -393,13 +311,6 @@ def test_a_published_model_is_read_tuned_and_exported(corpus, tmp_path, publishe
     assert list(published) == ["out"]
 
 
-def test_what_is_not_trained_on_may_all_be_read(corpus, tmp_path, published):
-    one, _ = experiment(own_config(corpus, tuned=""), tmp_path)
-    assert (one.corpus.splits == 2).all()
-    with pytest.raises(ValueError, match="without the state of its optimizer"):
-        experiment(own_config(corpus, optimizer="continued"), tmp_path)
-
-
 def test_a_run_of_ours_is_exported_as_llama(finished, tmp_path, published):
     export(finished[0] / "runs/yarn/steps2/seed0", tmp_path / "out", None)
     model, actual, tokenizer = published["out"]
@@ -443,28 +354,6 @@ def test_points_have_the_source_first():
     assert len(actual) == 3 * (1 + 3 * 4)
     assert [p.name for p in actual[:3]] == ["rope/seed0", "rope/steps25/seed0", "pi/steps25/seed0"]
     assert actual[0].extensions == ("pi", "ntk", "yarn")
-
-
-@pytest.mark.parametrize("preset", ["tiny", "small", "yarn"])
-def test_presets_describe_studies_that_exist(preset, tmp_path):
-    config = get_config(preset)
-    config.mesh.update(data=1, model=-1)  # fewer sequences than the tests have devices
-    experiment(config, tmp_path)
-
-
-def test_a_pod_s_preset_describes_a_study_that_exists(tmp_path):
-    write_tokens(
-        tmp_path / "corpus",
-        (np.arange(140_000) % 500 for _ in range(60)),
-        vocab_size=512,
-        bytes_per_token=4.0,
-    )
-    paper = get_config("paper")
-    paper.corpus = f"tokens:{tmp_path / 'corpus'}"
-    paper.mesh.update(fsdp=2, context=2)
-    paper.train.batch_size = 16
-    one, _ = experiment(paper, tmp_path)
-    assert 6e9 < sum(math.prod(p.shape) for p in jax.tree.leaves(one.methods.model)) < 7e9
 
 
 def test_every_method_is_made_of_the_trained_rope(corpus, tmp_path):

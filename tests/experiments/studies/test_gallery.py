@@ -29,12 +29,6 @@ def test_a_page_with_a_figure_for_each_scheme(tmp_path, monkeypatch):
     assert page.count("<svg") == 2 and "id=rope" in page and "128 parameters" in page
 
 
-def test_an_unknown_scheme_is_one_sentence(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["gallery", "--schemes=ropee"])
-    assert gallery.main() == 2
-    assert "error: unknown encoding name='ropee', did you mean 'rope'?" in capsys.readouterr().err
-
-
 def test_a_figure_for_each_kind_of_layer(tmp_path, monkeypatch):
     page = page_of("rnope_swa", tmp_path, monkeypatch)
     assert page.count("<svg") == 2

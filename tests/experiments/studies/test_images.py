@@ -1,8 +1,5 @@
 """Tests the experiment on images, on a few made up."""
 
-import gzip
-import io
-
 import common
 import jax
 import jax.numpy as jnp
@@ -10,10 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import experiments.studies.multimodal.images as module
 from configs.images import get_config
 from experiments.running.points import Point
-from experiments.studies.multimodal.images import Images, load_images, paste, rescale
+from experiments.studies.multimodal.images import Images, paste, rescale
 
 SIDE, COUNT = 28, 60
 
@@ -37,7 +33,7 @@ def experiment(data, workdir, scheme="axial_rope", **changes):
     config.schemes = scheme
     config.task.update(data=data, test_images=20)
     common.changed(config, **changes)
-    return Images(config, workdir, Console(file=io.StringIO()))
+    return Images(config, workdir, Console(quiet=True))
 
 
 @pytest.mark.slow
@@ -104,40 +100,3 @@ def test_rescaling_is_bilinear():
     # Pixels are areas: the middles of four lie at -1/4, 1/4, 3/4, 5/4 between those of two.
     weights = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
     np.testing.assert_array_equal(rescale(images, 4, 1)[0], weights @ images[0] @ weights.T)
-
-
-def test_fashion_is_read_past_the_heads_of_its_files(tmp_path, monkeypatch):
-    images = np.random.default_rng(0).integers(0, 255, (3, 28, 28)).astype(np.uint8)
-    contents = {"images-idx3": bytes(16) + images.tobytes(), "labels-idx1": bytes(8) + b"\5\0\2"}
-    for name, content in contents.items():
-        (tmp_path / f"train-{name}-ubyte.gz").write_bytes(gzip.compress(content))
-    monkeypatch.setattr(module, "FASHION", tmp_path)
-    actual, labels = load_images("fashion")
-    np.testing.assert_array_equal(actual, images)
-    assert labels.tolist() == [5, 0, 2]
-
-
-def test_files_of_another_form_are_refused(tmp_path):
-    images, labels = np.zeros((3, 4, 4), np.uint8), np.arange(3)
-    files = {
-        "wide": (np.zeros((3, 4, 5), np.uint8), labels),
-        "float": (images.astype(float), labels),
-        "fractions": (images, labels / 2),
-        "negative": (images, labels - 1),
-        "huge": (images, labels + 2**40),
-        "fewer": (images, labels[1:]),
-    }
-    for name, (pixels, classes) in files.items():
-        np.savez(tmp_path / f"{name}.npz", images=pixels, labels=classes)
-    np.savez(tmp_path / "whole.npz", images=images, labels=labels)
-    (tmp_path / "half.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:200])
-    assert len(load_images(f"npz:{tmp_path / 'whole.npz'}")[1]) == 3
-    for name in (*files, "half"):
-        with pytest.raises(ValueError, match=rf"{name}.npz'.* The file must be as np.savez"):
-            load_images(f"npz:{tmp_path / name}.npz")
-
-
-def test_data_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "FASHION", tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"task\.data="):
-        load_images("fashion")

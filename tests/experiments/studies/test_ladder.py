@@ -196,11 +196,6 @@ def test_a_record_that_cannot_be_compared_is_left_out_and_told(folder, field, va
     assert len(refused) == 1 and "bad" in refused[0]
 
 
-def test_a_scheme_with_a_missing_seed_has_no_record():
-    with pytest.raises(ValueError, match="seeds"):
-        leaderboard.record_of(_records({"x": 1.0}, seeds=2), "c", "x", {})
-
-
 def test_a_scheme_of_a_file_is_registered(tmp_path, monkeypatch):
     monkeypatch.setitem(REGISTRY, "rooted", "")
     del REGISTRY["rooted"]

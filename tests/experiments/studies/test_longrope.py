@@ -11,19 +11,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import experiments.running.sweep as sweep
-from configs.longrope import PRESETS, get_config
+from benchmarks.dry_run import print_dry_run
+from configs.longrope import get_config
 from experiments import preemption
 from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.trained import rope_of
-from experiments.running.dry_run import print_dry_run
 from experiments.running.status import status
 from experiments.studies.longrope.encoding import Searched, critical_pairs, factors_of, under_rule
 from experiments.studies.longrope.fitness import NEEDLE, needle_loss, text_loss, with_needles
 from experiments.studies.longrope.report import SearchStudy, Verdict, verdicts
 from experiments.studies.longrope.search import Budget, Genome, Space
+from experiments.studies.longrope.stages import MixedWindows
 from experiments.studies.longrope.study import LongRoPESearch
-from experiments.studies.longrope.tuning import MixedWindows
 from experiments.training.data import load_corpus, window_index
 from experiments.training.mesh import make_mesh, state_shardings
 from experiments.training.recipe import Recipe
@@ -123,12 +122,6 @@ def test_the_loss_does_not_depend_on_how_many_run_at_a_time(model, mesh, fitness
     expected = list(fitness(genomes))
     for other in (few, many):
         np.testing.assert_allclose(list(other(genomes)), expected, rtol=1e-6)
-
-
-def test_a_candidate_that_gives_no_number_says_so_and_no_other(fitness):
-    bad = Genome((float("nan"),) * 4)
-    losses = list(fitness([GENOMES[0], bad, GENOMES[1]]))
-    np.testing.assert_array_equal(np.isfinite(losses), [True, False, True])
 
 
 def test_needles_stand_at_the_start_and_are_asked_for_at_the_end(model, mesh):
@@ -239,13 +232,6 @@ def test_the_report_has_every_table_and_a_verdict_on_every_search(finished):
     assert "| longrope, tuned | " in table and "- longrope " in table
 
 
-def test_a_second_run_does_nothing_again(finished, corpus, monkeypatch):
-    workdir, _, _ = finished
-    monkeypatch.setattr(sweep, "train", lambda *a, **k: pytest.fail("trained again"))
-    again, output = experiment(config(corpus), workdir)
-    assert again.run() == [] and "were done before" in output.getvalue()
-
-
 def test_a_search_that_is_preempted_keeps_its_losses_and_ends_the_same(
     finished, corpus, monkeypatch
 ):
@@ -282,17 +268,6 @@ def test_a_search_is_not_resumed_with_another_config(finished, corpus):
     assert scores.read_text() == before
 
 
-@pytest.mark.slow
-def test_other_scores_are_made_of_the_searches_that_there_are(finished, corpus, monkeypatch):
-    workdir, _, _ = finished
-    searches = workdir / "runs/rope/seed0/search"
-    before = {path: path.read_text() for path in searches.glob("*/losses.jsonl")}
-    other, _ = experiment(config(corpus, eval__documents=1), workdir)
-    assert other.run() == []
-    assert len(before) == 5 and before == {path: path.read_text() for path in before}
-    experiment(config(corpus), workdir)[0].run()
-
-
 def test_a_finished_run_is_searched_without_training(finished, corpus, tmp_path):
     checkpoint = f"{finished[0]}/runs/rope/seed{{seed}}"
     given = config(corpus, checkpoint=checkpoint, stages="released")
@@ -310,18 +285,6 @@ def test_a_finished_run_is_searched_without_training(finished, corpus, tmp_path)
     assert "released" in one.write_report("command").read_text()
     run = json.loads((tmp_path / "runs/rope/seed0/run.json").read_text())
     assert len(run["config"]["checkpoint"]) == 16 and "train" not in run["config"]
-
-
-@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset != "smollm2"])
-def test_presets_describe_what_can_be_run(preset, tmp_path):
-    one, _ = experiment(get_config(preset), tmp_path)
-    assert one.plan.far == one.plan.factor**2 * one.plan.train_length
-    # Searches and scores share no document.
-    splits = one.plan.trials.search_split, one.plan.trials.split
-    searched, scored = (
-        {row.tobytes() for row in one.plan.documents(split, 64, 500)} for split in splits
-    )
-    assert not searched & scored
 
 
 def study_of(*losses):

@@ -121,15 +121,6 @@ def test_a_candidate_without_a_loss_is_the_worst():
     assert all(item.loss < math.inf for item in generations[-1] if item.origin == "crossover")
 
 
-def test_a_space_without_further_candidates_is_refused():
-    class Small(ReleasedSpace):
-        def drawn(self, low, high, rng, current):
-            return float(rng.integers(1, 3))
-
-    with pytest.raises(ValueError, match="no further candidate in 1000 mutations"):
-        search(Small({"pi": [2.0, 2.0]}, 2.0, BUDGET))
-
-
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_search_that_was_killed_goes_on_and_ends_the_same(tmp_path, batch):
     """The search is killed after every few batches, until it comes to its end."""

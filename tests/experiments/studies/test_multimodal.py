@@ -21,7 +21,7 @@ from experiments.results.panels import Map, Panel, PanelStudy, Result, cells
 from experiments.results.record import environment
 from experiments.results.reports import panel_report as report
 from experiments.studies.drawn_examples import Drawn, Experiment
-from experiments.studies.multimodal.model import Decoder, ViT, grid, patches
+from experiments.studies.multimodal.model import Decoder, ViT, grid
 from experiments.training.recipe import RULES, Recipe
 from posenc_jax import Layers
 from posenc_jax.positions import text
@@ -35,15 +35,6 @@ def close(actual, expected):
 
 
 # Models
-
-
-def test_patches_are_cut_row_by_row():
-    images = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
-    cut = patches(images, 2)
-    assert cut.shape == (2, 6, 12)
-    for number, (row, column) in enumerate(2 * grid(2, 3)[0]):
-        one = images[:, row : row + 2, column : column + 2]
-        np.testing.assert_array_equal(cut[:, number], one.reshape(2, -1))
 
 
 def test_the_decoder_mixes_tokens_and_patches():

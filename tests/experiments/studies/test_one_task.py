@@ -1,7 +1,5 @@
 """Tests models that learn one task each: curriculum, goal, and what is reported of them."""
 
-import io
-
 import common
 import jax
 import numpy as np
@@ -21,7 +19,7 @@ from experiments.studies.tasks.task import PAD
 
 def one_task(workdir, study="copy", **changes):
     config = common.changed(get_config("tiny").studies[study], **changes)
-    return OneTask(config, workdir, Console(file=io.StringIO()))
+    return OneTask(config, workdir, Console(quiet=True))
 
 
 def test_short_rows_come_first(tmp_path):
@@ -61,11 +59,6 @@ def test_the_goal_is_read_from_rows_of_the_trained_length(tmp_path, monkeypatch)
     jax.tree.map(np.testing.assert_array_equal, *read)
     assert read[0]["tokens"].shape == (40, 20) and (read[0]["tokens"] != PAD).all()
     assert (goals[0].enough, goals[0].every) == (0.95, 2)
-
-
-def test_a_study_of_small_is_a_preset():
-    one, small = get_config("reverse"), get_config("small")
-    assert {*one.studies} == {"reverse"} and one.studies.reverse == small.studies.reverse
 
 
 def evaluation(scheme, seed, shares, steps):
@@ -111,7 +104,7 @@ def test_a_scheme_counts_where_most_of_its_models_have_learned():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     config = common.changed(get_config("tiny"), studies__copy__schemes="nope")
-    one = Learned(config, tmp_path_factory.mktemp("learned"), Console(file=io.StringIO()))
+    one = Learned(config, tmp_path_factory.mktemp("learned"), Console(quiet=True))
     assert one.run() == []
     return one, one.write_report("the command").read_text()
 

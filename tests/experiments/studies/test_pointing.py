@@ -1,8 +1,5 @@
 """Tests the experiment on pointing, with the icons of a font that is always there."""
 
-import importlib.util
-import io
-
 import common
 import jax
 import numpy as np
@@ -24,7 +21,7 @@ SMALL = dict(model_dim=32, num_layers=1, num_heads=4, head_dim=8, mlp_dim=32)
 
 def experiment(workdir, **changes):
     config = common.changed(get_config("tiny"), task__data="dejavu", **changes)
-    return Pointing(config, workdir, Console(file=io.StringIO()))
+    return Pointing(config, workdir, Console(quiet=True))
 
 
 def test_answers_are_what_stands_there():
@@ -138,11 +135,3 @@ def test_icons_fill_their_place_and_differ():
         assert max(height, width) == 9 and min(rows[0], columns[0]) >= 2
         assert abs(rows[0] + rows[-1] - 12) <= 2 and abs(columns[0] + columns[-1] - 12) <= 2
     np.testing.assert_array_equal(load_icons(setting), icons)
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("fonticon_mdi7") is None, reason="fonticon-materialdesignicons7"
-)
-def test_material_design_icons():
-    icons = load_icons(Setting(icons=200))
-    assert icons.shape == (200, 12, 12) and (icons.max(axis=(1, 2)) > 100).all()

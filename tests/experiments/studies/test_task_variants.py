@@ -106,11 +106,3 @@ def test_a_hint_says_the_place_of_the_digit_after_it():
         np.testing.assert_array_equal(row_L[is_answer_L], total[1::2])
         firsts.add(int(one[0]))
     assert len(firsts) == 32 - 10, "the first hint is any that leaves room for the others"
-
-
-@pytest.mark.parametrize(
-    "name,length", [("pairs", 176), ("passkeys", 368), ("addition_hinted", 197)]
-)
-def test_rows_that_are_too_long_are_refused(name, length):
-    with pytest.raises(ValueError, match=r"task\.length"):
-        ALONE[name].draw(rng(), 2, length)

@@ -8,7 +8,6 @@ import pytest
 from runs import comparison, config
 
 from configs.extrapolation import PRESETS, SMALL, get_config
-from experiments.running.points import trained_points
 from experiments.studies.text import points
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
@@ -79,13 +78,6 @@ def test_windows_that_begin_alike_have_the_losses_of_those_scored_alone(
             assert once == {name: pytest.approx(value) for name, value in item.items()}
 
 
-def test_fewer_windows_than_asked_for_are_said(corpus, tmp_path):
-    one, output = comparison(config(corpus, schemes="rope", eval__documents=500), tmp_path)
-    count = len(one.documents["test"])
-    assert 0 < count < 500
-    assert f"eval.documents=500, but test has only {count} windows of" in output.getvalue()
-
-
 def test_derived_settings_follow_an_overridden_length():
     config = get_config("small")
     config.train.length = 256
@@ -131,21 +123,6 @@ def test_points_have_the_patterns_that_fit_the_layers(num_layers, fit):
     assert [point.scheme for point in points(config)] == ["irope"]
 
 
-@pytest.mark.slow
-def test_patterns_that_do_not_fit_are_named(corpus, tmp_path):
-    _, output = comparison(config(corpus, schemes="all"), tmp_path)
-    for name in PATTERNS:
-        message = f"{name} is left out: it does not divide model.num_layers=2"
-        assert (message in output.getvalue()) == (name not in WRITTEN_OUT)
-
-
-@pytest.mark.slow
-def test_a_pattern_is_trained_and_evaluated(corpus, tmp_path):
-    one, _ = comparison(config(corpus, schemes="rnope_swa", model__num_layers=4), tmp_path)
-    assert one.config["encodings"]["rnope_swa"]["window"] == one.recipe.length // 2
-    assert one.run() == []
-
-
 @pytest.mark.parametrize(
     "preset", [pytest.param(p, marks=[pytest.mark.slow] * (p == "paper")) for p in PRESETS]
 )
@@ -154,14 +131,6 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
     config.corpus = "stdlib"
     one, _ = comparison(config, tmp_path)
     assert one.protocols.document_length(one.recipe.length) == one.documents["test"].shape[1]
-
-
-@pytest.mark.parametrize(
-    "rates", [(1e-3,), (1e-3, 1e-3), 1e-3, (1.00001e-3, 1.000012e-3), (1e-3, math.nan), (1, "fast")]
-)
-def test_rates_that_are_no_sweep_are_refused(rates):
-    with pytest.raises(ValueError, match=r"sweep\.learning_rate=|must differ|must be numbers"):
-        trained_points(["rope"], {}, 1, rates)
 
 
 def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, tmp_path):
@@ -189,39 +158,6 @@ def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, t
     assert one.rates()["rope"][1e-3] == math.inf
     page = one.write_report("the command").read_text()
     assert "<td>no result" in page and "not finite" not in page
-
-
-BAD_CONFIGS = {
-    "alibbi": {"schemes": "rope,alibbi"},
-    "rope to schemes": {"schemes": "yarn"},
-    "seeds": {"seeds": 0},
-    "together": {"together": 0},
-    "model.causal": {"model__causal": False},
-    "schemes": {"schemes": "rope,alibi,rope"},
-    "train.learning_rate": {"train__learning_rate": math.nan},
-    "eval.splits": {"eval__splits": ("foo",)},
-    "eval.multiples": {"eval__multiples": (1, 1.5, 3)},
-    "files:nowhere": {"corpus": "files:nowhere/*.txt"},
-    "5001 tokens": {"train__length": 5000, "eval__last_tokens": 16},
-    "batch_size": {"train__batch_size": 8 * 10**7},
-    "max_length": {"schemes": "randomized", "encodings__randomized__max_length": 40},
-    "train.batch_size": {"train__batch_size": 12},
-    "mesh": {"mesh__data": 3},
-    "training length": {"eval__last_tokens": 64},
-    "num_heads": {"model__num_heads": 5},
-    "num_layers": {"model__num_layers": 0},
-    "dtype": {"model__dtype": "int8"},
-    "length/": {"extend__yarn__factor": "length/0"},
-    "pattern": {"schemes": "irope"},
-    "head_dim": {"model__model_dim": 36, "model__head_dim": 9},
-}
-
-
-@pytest.mark.parametrize("name", BAD_CONFIGS)
-def test_bad_configs_are_refused_before_anything_is_trained(corpus, tmp_path, name):
-    with pytest.raises((ValueError, TypeError), match=name):
-        comparison(config(corpus, **BAD_CONFIGS[name]), tmp_path)
-    assert not (tmp_path / "runs").exists()
 
 
 def test_another_evaluation_uses_the_trained_checkpoint(workdir, corpus):

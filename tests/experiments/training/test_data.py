@@ -2,6 +2,7 @@
 
 import os
 import pydoc_data.topics
+import re
 import sys
 import types
 
@@ -129,19 +130,6 @@ def test_a_split_that_is_smaller_than_a_batch_is_refused():
         check_batch(index, 12)
 
 
-def test_a_length_beyond_every_document_is_refused():
-    corpus = counting([30, 41, 90], ["train", "train", "test"])
-    window_index(corpus, "train", 40)
-    with pytest.raises(ValueError, match=r"train split of 'synthetic' has the 42 .*longest has 41"):
-        window_index(corpus, "train", 41)
-    with pytest.raises(ValueError, match=r"validation split .* here 2 into train, 1 into test"):
-        window_index(corpus, "validation", 41)
-    with pytest.raises(ValueError, match="length=0 must be an integer of at least 1"):
-        window_index(corpus, "train", 0)
-    with pytest.raises(ValueError, match=r"split='dev' must be one of \('train', 'validation'"):
-        window_index(corpus, "dev", 8)
-
-
 def test_a_token_outside_the_vocabulary_is_refused():
     corpus = from_documents([np.full(500, 7)] * 2, ["train", "test"], vocab_size=7)
     with pytest.raises(ValueError, match="has token 7, but vocab_size=7"):
@@ -177,36 +165,23 @@ def test_fewer_eval_windows_are_the_first_of_more():
         )
 
 
-def test_eval_windows_are_a_fair_sample():
-    corpus = counting([200] * 400, ["test"] * 400)
-    rows = eval_windows(corpus, "test", length=LENGTH, count=100)
-    documents, places = rows[:, 0] // 1000, rows[:, 0] % 1000
-    assert len(set(documents)) == 100
-    assert abs(documents.mean() - 200) < 60 and abs(places.mean() - 92) < 30
-    assert places.max() <= 184 and abs(np.corrcoef(documents, places)[0, 1]) < 0.4
-
-
 def test_eval_windows_are_the_same_in_every_version():
     rows = eval_windows(counting([900] * 5, ["test"] * 5), "test", length=LENGTH, count=3)
     assert rows[:, 0].tolist() == GOLDEN_EVAL
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"length": 41}, "test split of 'synthetic' has the 41 tokens .* longest has 40"),
-        ({"split": "manual"}, "manual split of 'synthetic' has no document"),
-        ({"split": "dev"}, "split='dev' must be one of"),
-        ({"length": 0}, "length=0 must be an integer of at least 1"),
-        ({"count": 0}, "count=0 must be an integer of at least 1"),
-    ],
-)
-def test_eval_windows_refuses(changes, message):
-    arguments = {"split": "test", "length": 40, "count": 3} | changes
+def test_windows_that_cannot_be_cut_are_refused():
     corpus = counting([40, 90], ["test", "train"])
     assert eval_windows(corpus, "test", length=40, count=3).shape == (1, 40)
-    with pytest.raises(ValueError, match=message):
-        eval_windows(corpus, **arguments)
+    for split, length, message in (
+        ("test", 41, "test split of 'synthetic' has the 41 tokens .* longest has 40"),
+        ("manual", 40, "manual split of 'synthetic' has no document"),
+        ("dev", 40, "split='dev' must be one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            eval_windows(corpus, split, length=length, count=3)
+        with pytest.raises(ValueError, match=message):
+            window_index(corpus, split, length - 1)
 
 
 # --- corpora of bytes
@@ -222,21 +197,6 @@ def test_stdlib_splits(stdlib):
     (manual,) = np.flatnonzero(stdlib.splits == SPLITS.index("manual"))
     with open(pydoc_data.topics.__file__, "rb") as topics:
         assert document(stdlib, manual).tobytes() == topics.read()
-
-
-def test_stdlib_is_every_source_but_the_installed_packages(tmp_path, monkeypatch):
-    for path in ("a.py", "a.txt", "b/c.py", "site-packages/d.py", "b/dist-packages/e.py"):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text(path)
-    (tmp_path / "__pycache__").mkdir()
-    (tmp_path / "__pycache__/f.py").write_text("f")
-    (tmp_path / "empty.py").touch()
-    monkeypatch.setattr(data.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
-    corpus = load_corpus("stdlib")
-    assert [document(corpus, n).tobytes() for n in range(len(corpus.splits))] == [
-        b"a.py",
-        b"b/c.py",
-    ]
 
 
 def test_files_are_documents(folder):
@@ -269,38 +229,6 @@ def test_digest_and_splits_survive_a_move_but_not_a_change(folder, monkeypatch):
     assert shifted.tokens.tobytes() == before.tokens.tobytes() and shifted.digest != before.digest
 
 
-def test_digest_changes_with_a_split(folder, monkeypatch):
-    before = load_corpus(f"files:{folder}/**/*.txt")
-    split = data._splits
-
-    def move_one(words):
-        splits = split(words)
-        splits[0] = (splits[0] + 1) % 3
-        return splits
-
-    monkeypatch.setattr(data, "_splits", move_one)
-    after = load_corpus(f"files:{folder}/**/*.txt")
-    assert after.tokens.tobytes() == before.tokens.tobytes() and after.digest != before.digest
-
-
-def test_a_new_file_leaves_the_others_where_they_are(folder):
-    def splits():
-        corpus = load_corpus(f"files:{folder}/**/*.txt")
-        return {document(corpus, n).tobytes(): split for n, split in enumerate(corpus.splits)}
-
-    before = splits()
-    (folder / "00.txt").write_bytes(b"a new one")
-    after = splits()
-    assert len(after) == 61 and before.items() <= after.items()
-
-
-def test_a_path_may_begin_with_the_home_folder(folder, monkeypatch):
-    monkeypatch.setenv("HOME", str(folder.parent))
-    assert load_corpus("files:~/texts/*.txt").digest == load_corpus(f"files:{folder}/*.txt").digest
-    data.write_tokens(folder.parent / "ids", [[0, 1]] * 3, vocab_size=2, bytes_per_token=1.0)
-    assert len(load_corpus("tokens:~/ids").splits) == 3
-
-
 def test_bad_files_are_named(folder):
     with pytest.raises(ValueError, match=r"is a folder; give its files, such as"):
         load_corpus(f"files:{folder}")
@@ -308,44 +236,16 @@ def test_bad_files_are_named(folder):
         load_corpus(f"files:{folder}/*.md")
     with pytest.raises(ValueError, match=r"empty\.txt': all 1 documents are empty"):
         load_corpus(f"files:{folder}/empty.txt")
-    os.mkfifo(folder / "endless.txt")
-    with pytest.raises(ValueError, match=r"endless\.txt is no file"):
-        load_corpus(f"files:{folder}/*.txt")
-    (folder / "endless.txt").unlink()
     os.symlink(folder / "nowhere", folder / "broken.txt")
     with pytest.raises(ValueError, match=r"cannot read .*broken\.txt \(No such file"):
         load_corpus(f"files:{folder}/*.txt")
 
 
-def test_a_standard_library_that_cannot_be_read_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(data.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
-    with pytest.raises(ValueError, match="'stdlib': no files found"):
-        load_corpus("stdlib")
-    os.symlink(tmp_path / "nowhere", tmp_path / "broken.py")
-    with pytest.raises(ValueError, match=r"'stdlib': cannot read .*broken\.py"):
-        load_corpus("stdlib")
-
-
-@pytest.mark.parametrize(
-    "name, near",
-    [
-        ("stdlb", "stdlib"),
-        ("stdlib:all", "stdlib"),
-        ("package", "packages"),
-        ("packages:", "packages"),
-        ("file:*.txt", "files:GLOB"),
-        ("files:", "files:GLOB"),
-        ("token:x", "tokens:PATH"),
-        ("HF:x", "hf:NAME[:SPLIT]"),
-        ("wikitext", None),
-    ],
-)
-def test_an_unknown_name_lists_the_kinds(name, near):
-    with pytest.raises(ValueError) as caught:
+@pytest.mark.parametrize("name", ["stdlb", "packages:", "file:*.txt", "files:", "wikitext"])
+def test_an_unknown_name_lists_the_kinds(name):
+    with pytest.raises(ValueError, match=f"corpus '{re.escape(name)}'.*hf:NAME") as caught:
         load_corpus(name)
-    suggestion = f"; did you mean {near!r}?" if near else ""
-    kinds = ", ".join(data.KINDS)
-    assert str(caught.value) == f"corpus {name!r} must be one of {kinds}{suggestion}"
+    assert ("did you mean" in str(caught.value)) == (name != "wikitext")
 
 
 # --- tokens:PATH
@@ -366,22 +266,6 @@ def test_tokens_round_trip(tmp_path, vocab_size, dtype):
     assert [document(corpus, n).tolist() for n in range(3)] == [[1, 2, 3], [], [largest]]
     assert (corpus.vocab_size, corpus.bytes_per_token) == (vocab_size, 4.5)
     assert len(corpus.digest) == 64
-
-
-def test_tokens_split_by_number(tmp_path):
-    few = load_corpus(write(tmp_path / "few", [[n] for n in range(100)]))
-    many = load_corpus(write(tmp_path / "many", [[n % 300] for n in range(4000)]))
-    np.testing.assert_array_equal(many.splits[:100], few.splits)
-    share = np.bincount(many.splits) / 4000
-    np.testing.assert_allclose(share, [0.8, 0.1, 0.1], atol=0.02)
-
-
-def test_windows_of_tokens_are_ordinary_arrays(tmp_path):
-    corpus = load_corpus(write(tmp_path, [np.arange(n, n + 100) for n in range(100)]))
-    batch = train_batch(window_index(corpus, "train", 50), batch_size=4, seed=0, step=0)
-    rows = eval_windows(corpus, "test", length=50, count=4)
-    assert type(batch) is type(rows) is np.ndarray and batch.dtype == rows.dtype == np.int32
-    assert (np.diff(batch) == 1).all() and (np.diff(rows) == 1).all()
 
 
 def test_a_corpus_of_bytes_in_the_tokens_of_a_model(tmp_path):
@@ -429,55 +313,20 @@ def test_a_large_corpus_is_sampled_for_its_digest(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"documents": ([1], [300])}, r"documents\[1\]=\[300\] must be .* integers in 0 \.\. 299"),
-        ({"documents": ([1], [-1])}, r"documents\[1\]=\[-1\] must be"),
-        ({"documents": ([0.5],)}, r"documents\[0\]=\[0.5\] must be a 1-D sequence of integers"),
-        ({"documents": ([[1]],)}, r"documents\[0\]=\[\[1\]\] must be a 1-D sequence"),
-        ({"documents": ("text",)}, r"documents\[0\]='text' must be a 1-D sequence"),
-        ({"documents": ()}, r"no tokens \(0 documents\)"),
-        ({"documents": ([], [])}, r"no tokens \(2 documents\)"),
-        ({"vocab_size": 0}, "vocab_size=0 must be an integer of at least 1"),
-        ({"vocab_size": 1 << 32}, r"vocab_size=4294967296 must be at most 2\^31"),
-        ({"bytes_per_token": 0.0}, "bytes_per_token=0.0 must be a finite number above 0"),
-        ({"bytes_per_token": float("nan")}, "bytes_per_token=nan must be a finite number"),
-    ],
-)
-def test_write_tokens_refuses(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        write(tmp_path, **changes)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
     "file, content, message",
     [
         ("tokens", None, r"FileNotFoundError.*tokens\.npy.*write_tokens"),
-        ("tokens", b"", r"tokens:.*Error.*write_tokens"),
         ("tokens", b"junk", r"tokens:.*ValueError.*write_tokens"),
-        ("tokens", np.zeros(4, np.int32), "1-D uint16 or uint32, not int32 of shape"),
-        ("tokens", np.zeros(4, ">u2"), "1-D uint16 or uint32, not >u2"),
         ("tokens", np.zeros((2, 2), np.uint16), r"not uint16 of shape \(2, 2\)"),
-        ("offsets", None, r"FileNotFoundError.*offsets\.npy"),
-        ("offsets", np.array([0, 4], np.int32), r"1-D int64, not int32 of shape \(2,\)"),
-        ("offsets", np.zeros((2, 2), int), r"1-D int64, not int64 of shape \(2, 2\)"),
-        ("offsets", np.zeros(0, int), r"1-D int64, not int64 of shape \(0,\)"),
+        ("offsets", np.array([0, 4], np.int32), "1-D int64 .* it is int32"),
         ("offsets", np.array([0, 3, 2, 4]), "number of tokens, 4, never falling"),
-        ("offsets", np.array([0, 3, 5]), "begins with 0 and ends with 5"),
-        ("offsets", np.array([1, 3, 4]), "begins with 1 and ends with 4"),
-        ("meta", None, r"FileNotFoundError.*meta\.json"),
         ("meta", b"{", "JSONDecodeError"),
-        ("meta", b"[]", "TypeError"),
-        ("meta", b'{"bytes_per_token": 1}', "KeyError: 'vocab_size'"),
         ("meta", b'{"vocab_size": 9}', "KeyError: 'bytes_per_token'"),
-        ("meta", b'{"vocab_size": 9.5, "bytes_per_token": 1}', "vocab_size=9.5 must be an integer"),
-        ("meta", b'{"vocab_size": 9, "bytes_per_token": "1"}', "bytes_per_token='1' must be"),
+        ("meta", b'{"vocab_size": 9.5, "bytes_per_token": 1}', "vocab_size=9.5"),
     ],
 )
 def test_a_malformed_folder_is_refused(tmp_path, file, content, message):
     name = write(tmp_path)
-    load_corpus(name)
     path = tmp_path / (file + (".json" if file == "meta" else ".npy"))
     if content is None:
         path.unlink()
@@ -489,12 +338,19 @@ def test_a_malformed_folder_is_refused(tmp_path, file, content, message):
         load_corpus(name)
 
 
-def test_a_truncated_file_is_refused(tmp_path):
-    name = write(tmp_path)
-    path = tmp_path / "tokens.npy"
-    path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(ValueError, match=r"tokens:.*write_tokens"):
-        load_corpus(name)
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"documents": ([1], [300])}, r"documents\[1\]=\[300\]"),
+        ({"documents": ([0.5],)}, r"documents\[0\]=\[0.5\]"),
+        ({"documents": ([], [])}, r"no tokens \(2 documents\)"),
+        ({"bytes_per_token": float("nan")}, "bytes_per_token=nan"),
+    ],
+)
+def test_tokens_that_are_none_are_not_written(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path, **changes)
+    assert not list(tmp_path.iterdir())
 
 
 # --- hf:NAME, with a stand-in for the package: the tests reach no network
@@ -529,13 +385,3 @@ def test_hugging_face_rows_are_documents(monkeypatch):
     # The split belongs to the row, so an empty row that gets text moves no other.
     stand_in(monkeypatch, text=["naïve", "now text", None, *map(str, range(500))])
     np.testing.assert_array_equal(load_corpus("hf:x").splits[2:], corpus.splits[1:])
-
-
-def test_hugging_face_without_the_column_or_the_package(monkeypatch):
-    stand_in(monkeypatch, content=["a"], label=[0])
-    with pytest.raises(ValueError, match=r"has columns \['content', 'label'\] but no 'text'"):
-        load_corpus("hf:owner/name")
-    monkeypatch.setitem(sys.modules, "datasets", None)  # import then fails, installed or not
-    with pytest.raises(ValueError, match=r"run: pip install -e '.\[data\]'") as caught:
-        load_corpus("hf:owner/name")
-    assert "'hf:owner/name'" in str(caught.value)

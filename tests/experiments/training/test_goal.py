@@ -1,6 +1,5 @@
 """Tests runs that end when their model is good enough, also if they were interrupted."""
 
-import io
 import json
 
 import chex
@@ -8,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from rich.console import Console
+from toy import Line, StopError
 
 from experiments import preemption
 from experiments.training.checkpoint import Checkpoints
@@ -21,19 +20,6 @@ RECIPE = Recipe(
     length=1, batch_size=8, steps=200, learning_rate=0.1, log_every=7, checkpoint_every=11
 )
 EVERY = 4
-
-
-class Line(nnx.Module):
-    """Stands in for a Transformer, as the least model that can be trained."""
-
-    scan = False
-
-    def __init__(self, key):
-        self.slope = nnx.Param(jax.random.normal(key, 3))
-
-    def aux_loss(self, key):
-        del key
-        return 0.0
 
 
 class Fit:
@@ -55,7 +41,7 @@ GOAL = Goal(lambda model: float(1 - jnp.abs(model.slope[...] - 1).max()), enough
 
 def run(folder, goal=GOAL, seed=0):
     folder.mkdir(parents=True, exist_ok=True)
-    console = Console(file=io.StringIO())
+    console = Console(quiet=True)
     return train(Fit(), RECIPE, make_mesh(), seed=seed, folder=folder, console=console, goal=goal)
 
 
@@ -113,10 +99,6 @@ def test_a_preempted_run_ends_as_one_that_was_not(tmp_path, undisturbed, monkeyp
     assert told(tmp_path) == told(undisturbed[0]) and summary["steps"] == 2 * at
 
 
-class KilledError(Exception):
-    """Stands in for a kill."""
-
-
 @pytest.mark.parametrize("when", ["scored", "learned", "last"])
 def test_a_run_that_is_killed_before_a_checkpoint_ends_as_one_that_was_not(
     tmp_path, undisturbed, monkeypatch, when
@@ -126,38 +108,22 @@ def test_a_run_that_is_killed_before_a_checkpoint_ends_as_one_that_was_not(
 
     def failing(self, step, state, loss):
         if step == killed:
-            raise KilledError
+            raise StopError
         save(self, step, state, loss)
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", failing)
-        with pytest.raises(KilledError):
+        with pytest.raises(StopError):
             run(tmp_path)
     chex.assert_trees_all_equal(run(tmp_path)[0], undisturbed[1])
     assert told(tmp_path) == told(undisturbed[0])
-
-
-def test_a_run_that_has_ended_is_not_trained_again(undisturbed, monkeypatch):
-    folder, model, summary = undisturbed
-    before = lines(folder)
-    monkeypatch.setattr(Fit, "batch", lambda *_: pytest.fail("trained again"))
-    again, same_summary = run(folder)
-    chex.assert_trees_all_equal(again, model)
-    assert lines(folder) == before and same_summary == summary
-
-
-def test_a_run_without_its_lines_does_not_know_whether_it_has_ended(tmp_path):
-    run(tmp_path)
-    (tmp_path / "metrics.jsonl").unlink()
-    with pytest.raises(ValueError, match="has lost the line of step"):
-        run(tmp_path)
 
 
 def test_seeds_that_train_together_end_when_each_has_learned(tmp_path):
     folders = {seed: tmp_path / f"together{seed}" for seed in range(3)}
     for folder in folders.values():
         folder.mkdir()
-    console = Console(file=io.StringIO())
+    console = Console(quiet=True)
     arguments = dict(folders=folders, console=console, goal=GOAL)
     assert train_together(Fit(), RECIPE, make_mesh(), **arguments) == {}
     steps = []

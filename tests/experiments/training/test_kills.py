@@ -1,6 +1,5 @@
 """Tests that a run which is killed at random moments ends as one that nothing disturbs."""
 
-import io
 import json
 import multiprocessing
 import signal
@@ -10,13 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
-from jax.sharding import AxisType
 from rich.console import Console
+from toy import Line, mesh_of
 
 from experiments.training.checkpoint import fingerprint
 from experiments.training.loop import train
-from experiments.training.mesh import AXES
 from experiments.training.recipe import Recipe
 
 KILLS = 20
@@ -24,28 +21,13 @@ KILLS = 20
 RECIPE = Recipe(length=1, batch_size=4, steps=120, warmup_steps=2, log_every=1, checkpoint_every=2)
 
 
-class Line(nnx.Module):
-    """Stands in for a Transformer, as the least model that can be trained."""
-
-    scan = False
-
-    def __init__(self):
-        self.slope = nnx.Param(jnp.zeros(3))
-
-    def aux_loss(self, key):
-        del key
-        return 0.0
-
-
 class Fit:
     """Fits a line, as a ``Task``, and says when its first step is compiled and under way."""
 
+    init = Line
+
     def __init__(self, begun):
         self.begun, self.first = begun, None
-
-    def init(self, key):
-        del key
-        return Line()
 
     def batch(self, seed, step, part, parts):
         self.first = self.first or step
@@ -62,10 +44,8 @@ def fit(folder, compiled, begun):
     """Trains in a process of its own, and writes a digest of the model in the end."""
     jax.config.update("jax_compilation_cache_dir", str(compiled))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    kinds = (AxisType.Auto,) * len(AXES)
-    mesh = jax.make_mesh((1,) * len(AXES), AXES, axis_types=kinds, devices=jax.devices()[:1])
-    console = Console(file=io.StringIO())
-    model, _ = train(Fit(begun), RECIPE, mesh, seed=0, folder=folder, console=console)
+    console = Console(quiet=True)
+    model, _ = train(Fit(begun), RECIPE, mesh_of(), seed=0, folder=folder, console=console)
     (folder / "digest").write_text(fingerprint(model))
 
 

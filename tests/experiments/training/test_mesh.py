@@ -1,20 +1,18 @@
 """Tests that a mesh of any shape gives the numbers of one device, and that parameters are cut."""
 
 import dataclasses
-import io
 import json
 import re
 import types
 from typing import NamedTuple
 
 import common
-import jax
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import AxisType
 from ml_collections import FrozenConfigDict
 from rich.console import Console
+from toy import mesh_of
 
 from experiments import preemption
 from experiments.training import mesh
@@ -77,7 +75,7 @@ def windows():
 
 
 def losses(folder, on):
-    task, console = Mixed(RECIPE, windows()), Console(file=io.StringIO())
+    task, console = Mixed(RECIPE, windows()), Console(quiet=True)
     train(task, RECIPE, on, seed=0, folder=folder, console=console)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
@@ -85,9 +83,7 @@ def losses(folder, on):
 
 @pytest.fixture(scope="module")
 def on_one_device(tmp_path_factory):
-    kinds = (AxisType.Auto,) * len(AXES)
-    one = jax.make_mesh((1,) * len(AXES), AXES, axis_types=kinds, devices=jax.devices()[:1])
-    return losses(tmp_path_factory.mktemp("one"), one)
+    return losses(tmp_path_factory.mktemp("one"), mesh_of())
 
 
 # In the order of AXES.

@@ -1,7 +1,6 @@
 """Tests of training with products in bfloat16."""
 
 import functools
-import io
 
 import chex
 import jax
@@ -10,11 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
-from rich.console import Console
 
 from experiments.running.sweep import recipe_fields
-from experiments.training import loop
-from experiments.training.mesh import make_mesh
 from experiments.training.recipe import Recipe
 from experiments.training.step import initial_state, train_step
 from experiments.training.text import Text
@@ -72,24 +68,6 @@ def dot_generals(jaxpr):
             yield from dot_generals(inner)
 
 
-def test_products_are_refused_where_they_mean_nothing():
-    with pytest.raises(ValueError, match=r"train\.products='float16'"):
-        task(products="float16")
-    step, state = step_and_state(task(products="bfloat16", dtype="bfloat16"))
-    with pytest.raises(ValueError, match=r"model\.dtype"):
-        step(state, IDS_BL, jax.random.key(0))
-
-
 def test_runs_that_are_older_than_the_field_are_found_again():
     assert "products" not in recipe_fields(task().recipe)
     assert recipe_fields(task(products="bfloat16").recipe)["products"] == "bfloat16"
-
-
-def test_a_device_that_gains_nothing_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "gain", lambda: 0.25)
-    console = Console(file=io.StringIO())
-    recipe = Recipe(length=16, batch_size=8, steps=1, products="bfloat16")
-    monkeypatch.setattr(Text, "batch", lambda self, *_: IDS_BL)
-    trained = Text(recipe, None, task().spec)
-    loop.train(trained, recipe, make_mesh(), seed=0, folder=tmp_path, console=console)
-    assert "4.0 times as long" in console.file.getvalue()

@@ -173,7 +173,6 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_pa
         ("--config.corpus=files:nowhere/*.txt", "nowhere/*.txt", (0, 1)),
         ("--config.train.steps=many", "--config.train.steps", (1,)),
         ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0,)),
-        ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0, 1)),
         ("--process_id=0", "two processes have --process_id=0", (0, 1)),
     ],
 )
@@ -206,7 +205,7 @@ if "POSENC_JAX_WATCHED" in os.environ and "--process_id=1" in sys.argv:
 
     def failing(index, *, step, **rest):
         if step == 3:
-            raise {error}("a token of this process alone")
+            raise TypeError("a token of this process alone")
         return train_batch(index, step=step, **rest)
 
     text.train_batch = failing
@@ -215,11 +214,10 @@ exec(compile(open("launch.py").read(), "launch.py", "exec"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("error", ["ValueError", "TypeError"])
-def test_a_process_that_fails_alone_ends_the_job(corpus, tmp_path, error):
+def test_a_process_that_fails_alone_ends_the_job(corpus, tmp_path):
     """It must not go on to the next point, for the others wait for it in this one."""
     program = tmp_path / "program.py"
-    program.write_text(FAILS_ALONE.format(error=error))
+    program.write_text(FAILS_ALONE)
     both = "--config.schemes=rope,nope"
     first, second = start(2, tmp_path / "runs", corpus, both, path=str(program))
     try:

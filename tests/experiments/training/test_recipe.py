@@ -53,11 +53,6 @@ def test_the_optimizer_follows_the_rule_of_decay(optimizer):
     }
 
 
-def test_weight_decay_is_the_same_where_layers_are_stacked():
-    model = common.moved(common.build_model("shaw", trained=False, scan=True), seed=0)
-    assert decayed(model) == {f"layers/0/block/{matrix}" for matrix in MATRICES}
-
-
 @pytest.mark.parametrize("scan", [False, True])
 def test_muon_learns_the_matrices_by_orthogonal_steps_as_large_as_those_of_adamw(scan):
     """Every layer's own matrix is orthogonalised, stacked or not, and nothing else is."""

@@ -12,7 +12,7 @@ import pytest
 from ml_collections import FrozenConfigDict
 from toy import RECIPE, SPEC, TASK
 
-from experiments.training.mesh import batch_sharding, make_mesh, state_shardings
+from experiments.training.mesh import make_mesh, state_shardings
 from experiments.training.recipe import Recipe
 from experiments.training.step import initial_state, train_step
 from experiments.training.text import token_losses
@@ -25,20 +25,6 @@ def test_losses_are_cross_entropies():
     logits = model(tokens[:, :-1], jnp.arange(8)[None])
     expected = optax.losses.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
     np.testing.assert_allclose(token_losses(model, tokens), expected, rtol=1e-6)
-
-
-@pytest.mark.slow
-def test_a_step_is_the_same_with_and_without_jit():
-    one_layer = SPEC.model.to_dict() | {"num_layers": 1}
-    spec = FrozenConfigDict({"encoding": {"name": "t5"}, "model": one_layer})
-    state = common.text_state(jax.random.key(0), spec, RECIPE)
-    tokens = jax.random.randint(jax.random.key(1), (8, 9), 0, 16)
-    step = functools.partial(train_step, loss=TASK.loss, recipe=RECIPE)
-    compiled = jax.jit(step)(state, tokens, jax.random.key(2))
-    with chex.fake_jit():
-        interpreted = jax.jit(step)(state, tokens, jax.random.key(2))
-    chex.assert_trees_all_close(compiled, interpreted, rtol=1e-4, atol=1e-6)
-    chex.assert_tree_all_finite(compiled)
 
 
 class Knowing(Encoding):
@@ -130,9 +116,3 @@ def test_a_model_the_mesh_does_not_divide_is_refused():
 def test_a_mesh_that_does_not_match_the_devices_is_refused(shape):
     with pytest.raises(ValueError, match=r"mesh=.*data="):
         make_mesh(**shape)
-
-
-def test_rows_lie_on_the_axes_data_and_fsdp():
-    mesh = make_mesh(fsdp=2, model=2)
-    batch = jax.device_put(np.zeros((8, 9), np.int32), batch_sharding(mesh))
-    assert batch.addressable_shards[0].data.shape == (2, 9)

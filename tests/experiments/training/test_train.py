@@ -1,9 +1,7 @@
 """Tests training: what is recorded, and runs that stop, resume, fail, or train together."""
 
 import dataclasses
-import io
 import json
-import types
 
 import chex
 import jax
@@ -16,9 +14,7 @@ from toy import RECIPE, SPEC, StopError, interrupt_at, losses, mesh_of, run, toy
 
 from experiments import preemption
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.cost import PEAK
 from experiments.training.data import Corpus, window_index
-from experiments.training.host import peak_memory
 from experiments.training.loop import train_together
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, token_losses
@@ -60,27 +56,6 @@ def test_learns_what_repeats(tmp_path):
     assert summary["final_loss"] < np.log(16) / 4
 
 
-def test_a_trace_and_the_share_of_the_peak(tmp_path, windows, monkeypatch):
-    """A made-up peak stands in for that of a device that has one."""
-    monkeypatch.setitem(PEAK, "cpu", 1e-3)
-    run(tmp_path, windows, dataclasses.replace(RECIPE, steps=3, profile_steps="1:2"), data=8)
-    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
-        numbers = json.loads(line)
-        step = (numbers["step"] / numbers["seconds"]) / numbers["mfu"]
-        # Eight devices, and two layers of width 16 over 64 tokens.
-        products = 2 * (4 * 16**2 + 3 * 16 * 64 + 2 * 8 * 16) + 16 * 16
-        assert step == pytest.approx(8 * 1e9 / (3 * 2 * 64 * products))
-
-
-def test_memory_is_that_of_the_device_that_held_most(monkeypatch):
-    """A CPU says nothing of its memory; these stand in for devices that do."""
-    held = [{"peak_bytes_in_use": 7}, {"peak_bytes_in_use": 9}, None]
-    devices = [types.SimpleNamespace(memory_stats=lambda stats=stats: stats) for stats in held]
-    monkeypatch.setattr(jax, "local_devices", lambda: devices)
-    assert peak_memory() == 9
-
-
 @pytest.mark.parametrize("step", [1, 5])
 def test_resumes_exactly_where_it_stopped(tmp_path, windows, uninterrupted, monkeypatch, step):
     with monkeypatch.context() as patch:
@@ -108,7 +83,7 @@ def run_together(folder, windows, recipe=RECIPE, task=Text, **shape):
     folders = {seed: folder / f"seed{seed}" for seed in SEEDS}
     for one in folders.values():
         one.mkdir(parents=True, exist_ok=True)
-    console = Console(file=io.StringIO())
+    console = Console(quiet=True)
     task = task(recipe, windows, SPEC)
     return train_together(task, recipe, mesh_of(**shape), folders=folders, console=console)
 

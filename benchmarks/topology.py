@@ -15,7 +15,7 @@ import jax
 from jax.experimental.topologies import get_topology_desc
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from experiments.running.collectives import Collective, collectives
+from benchmarks.collectives import Collective, collectives
 
 # GiB that libtpu 0.0.52 lets a program use of a chip's memory, by the device's name. TPU v4 is not
 # here: the devices of its topologies are cores, two to a chip.

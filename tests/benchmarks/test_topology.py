@@ -10,14 +10,13 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from rich.console import Console
 
-from benchmarks import tpu_programs
-from benchmarks.tpu_check import Item, _in_order, outcome, read_known, row
+from benchmarks import topology, tpu_programs
+from benchmarks.collectives import Collective, collectives
+from benchmarks.dry_run import print_dry_run
+from benchmarks.topology import needs, too_much
+from benchmarks.tpu_check import Item, _in_order, read_known, row
 from benchmarks.tpu_report import tables
 from configs.extrapolation import get_config
-from experiments.running import topology
-from experiments.running.collectives import Collective, collectives
-from experiments.running.dry_run import print_dry_run
-from experiments.running.topology import Needs, needs, too_much
 from experiments.studies.text import Comparison
 from experiments.training.mesh import make_mesh, meshes_of
 
@@ -25,12 +24,6 @@ needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason="XLA's compiler for TPUs is not installed: pip install -e '.[tpu_check]'",
 )
-
-
-@pytest.mark.parametrize("name", ["", "v5e", "v5e:", "v5e:16", "v9:2x2", "v5e:2x2x", "h100:2x2"])
-def test_a_name_of_no_topology_is_refused(name):
-    with pytest.raises(ValueError, match="must be one of v5e, v5p, v6e and how many chips"):
-        topology.devices(name)
 
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):
@@ -44,13 +37,6 @@ def test_what_the_compiler_found_too_much():
     new = "total memory required for HLO temporaries (1.50T) exceeds available HBM (15.75G)"
     assert too_much(old) == 20.5 * 2**30 and too_much(new) == 1.5 * 2**40
     assert too_much("INTERNAL: something else") is None
-
-
-@pytest.mark.parametrize(
-    ("memory", "available", "fits"), [(8, 8, True), (9, 8, False), (9, 0, None)]
-)
-def test_fits(memory, available, fits):
-    assert Needs(memory, 1, 1, available or None, []).fits is fits
 
 
 # Two chips along data, four along model: chips 0 to 3 are in the first row.
@@ -117,25 +103,6 @@ def test_collectives_of_a_program():
     assert collectives == Collective("all-reduce", ("model",), 5, 5 * 2 * 256 * 3 // 4)
 
 
-def test_a_failure_is_told_from_a_refusal(monkeypatch):
-    """What we refuse has a reason, what fails is a defect, and neither has numbers."""
-    monkeypatch.setattr(topology, "devices", lambda name: [])
-
-    def line(error):
-        def lower(devices):
-            raise error
-
-        item = Item("attention", "rope", "dense forward", "v5e", 1, {"context": 1}, lower)
-        return row(item, outcome(item))
-
-    refused, failed = line(ValueError("use dense")), line(RuntimeError("oh"))
-    large = line(jax.errors.JaxRuntimeError("Ran out of memory in memory space vmem"))
-    assert (large["outcome"], large["memory_gib"]) == ("too large", None)
-    assert (refused["outcome"], refused["reason"]) == ("refused", "use dense")
-    assert (failed["outcome"], failed["reason"]) == ("FAILED", "RuntimeError: oh")
-    assert failed["memory_gib"] is None and not failed["sent_mib_a_chip"]
-
-
 def test_what_a_table_knows_is_kept_and_a_failure_is_not(tmp_path):
     columns = "part,what,program,chip,chips,mesh,outcome"
     old, new = tmp_path / "old.csv", tmp_path / "new.csv"
@@ -159,21 +126,6 @@ def test_schemes_under_which_everything_compiles_share_a_row():
     told += [("nope", "forward", "compiled"), ("wall", "forward", "refused")]
     rows = tables([line(*parts) for parts in told]).splitlines()
     assert rows[2:] == ["| `wall` | refused |", "| 2 more | compiled |"]
-
-
-def test_a_program_that_cannot_be_read_has_numbers_but_no_collectives(monkeypatch):
-    """The program of one device is not read at all."""
-
-    def unreadable(self):
-        raise jax.errors.JaxRuntimeError("RET_CHECK failure")
-
-    monkeypatch.setattr(jax.stages.Compiled, "as_text", unreadable)
-    one, two = (jax.make_mesh((n,), ("data",), devices=jax.devices()[:n]) for n in (1, 2))
-    lowered = jax.jit(jnp.sin).lower(jnp.ones(4))
-    needed = needs(lowered, one)
-    assert needed.collectives == [] and needed.arguments == 16
-    needed = needs(lowered, two)
-    assert needed.collectives is None and needed.arguments == 16
 
 
 @needs_libtpu

@@ -9,12 +9,12 @@ import pytest
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
+from benchmarks.dry_run import _config_lines, _takes, print_dry_run
 from configs import tasks
 from configs.extrapolation import get_config
 from experiments.config import own_defaults
-from experiments.running.dry_run import _config_lines, _takes, print_dry_run
 from experiments.studies.text import Comparison
-from experiments.training.cost import PEAK, peak_flops, products, step_flops
+from experiments.training.cost import products, step_flops
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text
 from posenc_jax import REGISTRY
@@ -51,12 +51,6 @@ def test_flops_of_loops_and_branches():
     assert products(jax.make_jaxpr(branch)(matrix)) == 2 * one
 
 
-def test_the_peak_is_that_of_the_longest_name():
-    assert peak_flops("TPU v5 lite") == 197e12 and peak_flops("TPU v5p") == 459e12
-    assert peak_flops("NVIDIA H100 80GB HBM3") == 1e12 * PEAK["NVIDIA H100"]
-    assert peak_flops("cpu") is None
-
-
 @pytest.fixture
 def config(corpus):
     tiny = get_config("tiny")
@@ -88,12 +82,6 @@ def test_nothing_is_written_and_everything_is_said(config, tmp_path):
     kernel = next(line for line in text.splitlines() if "mlp/up/kernel" in line)
     # The parameter and two moments of 2 x 32 x 128 numbers, on each device an eighth of them.
     assert kernel.split()[1:] == ["float32[2,32,128]", "-,", "fsdp,", "model", "3", "12.0", "KiB"]
-
-
-@pytest.mark.parametrize("mfu", [0.0, -1.0, 1.5, float("nan")])
-def test_a_share_that_is_none_is_refused(config, tmp_path, mfu):
-    with pytest.raises(ValueError, match=r"--mfu=.* must be above 0 and at most 1"):
-        dry_run(config, tmp_path, mfu)
 
 
 def test_a_config_has_a_line_for_each_scheme_that_runs_with_keywords_of_its_own():
