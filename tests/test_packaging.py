@@ -139,7 +139,7 @@ def private_names(file):
     used = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     parts = [path.partition(".") for path in used]
     paths = [modules[name] + dot + rest for name, dot, rest in parts if name in modules]
-    ours = OWN | {"benchmarks"} | sys.stdlib_module_names
+    ours = OWN | {"benchmarks", "docs"} | sys.stdlib_module_names
     return {
         path
         for path in [*modules.values(), *paths]
