@@ -244,7 +244,8 @@ class Encoding(nnx.Module):
     def stack_of(self, count: int) -> "Encoding":
         """Says of arrays that have a leading axis of ``count`` layers that they do."""
         for part in self.parts():
-            part.stacked = count
+            if jax.tree.leaves(part):
+                part.stacked = count
         return self
 
     def of_layer(self, layer: int | jax.Array) -> "Encoding":

@@ -14,6 +14,8 @@ def test_stacked_encodings_say_for_how_many_layers():
     assert stacked.stacked == 3 and stacked.of_layer(1).stacked is None
     assert common.build("rope", num_layers=3).stacked is None
     assert common.build("ssmax", num_layers=3, over="t5").stacked == 3
+    one = common.build("ssmax", num_layers=3, over="nope").of_layer(0)
+    assert jax.tree.structure(one.inner) == jax.tree.structure(common.build("nope"))
 
 
 @pytest.mark.parametrize(

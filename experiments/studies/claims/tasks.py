@@ -13,8 +13,14 @@ from experiments.studies.claims.effects import (
 from experiments.studies.order_sensitivity import ORDERS
 from posenc_jax import REGISTRY
 
-# Every scheme but the one without positions, which no order can change, as test_order.py shows.
-SEEING = tuple(name for name in REGISTRY if name != BASELINE)
+# Schemes that came after the rules were written and the kept runs were made.
+_LATER = {
+    *("mrrope_uni", "mrrope_pro", "jet_long", "string", "repo", "stick_breaking"),
+    *("random_float", "key_offset", "short_conv"),
+}
+# Every other scheme but the one without positions, which no order can change, as test_order.py
+# shows.
+SEEING = tuple(name for name in REGISTRY if name not in {BASELINE, *_LATER})
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
