@@ -57,7 +57,8 @@ COUNTED = sorted(name for name, row in ROWS.items() if row.kind_rule)
 @pytest.mark.parametrize("model_type", COUNTED)
 def test_kinds_that_a_config_leaves_out(model_type):
     """A config without the list has the layers that its class gives it, of any number."""
-    for count in (13, 16):
+    # Only one size of Zamba2 leaves its list out.
+    for count in (54,) if model_type == "zamba2" else (13, 16):
         config = CONFIG_MAPPING[model_type](num_hidden_layers=count)
         theirs = getattr(config, "layer_types", None) or config.layers_block_type
         published = as_published(config) | {"layer_types": None, "layers_block_type": None}
@@ -66,6 +67,8 @@ def test_kinds_that_a_config_leaves_out(model_type):
             ours = [
                 "sliding_attention" if kind == "attention" else "linear_attention" for kind in ours
             ]
+        if model_type.startswith("zamba"):  # transformers has another name for Mamba's layers
+            ours = [kind.replace("mamba", "linear_attention") for kind in ours]
         assert list(theirs) == ours
 
 
