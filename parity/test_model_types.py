@@ -4,6 +4,7 @@ import collections
 import pathlib
 import re
 
+import numpy as np
 import pytest
 import transformers
 from transformers import CONFIG_MAPPING
@@ -11,6 +12,7 @@ from transformers.models.auto.configuration_auto import (
     CONFIG_MAPPING_NAMES,
     model_type_to_module_name,
 )
+from transformers.models.t5gemma2.modeling_t5gemma2 import sliding_window_mask_function
 
 from parity.checks import (
     BY_PARTS,
@@ -24,6 +26,7 @@ from parity.checks import (
 from parity.turning import Turning, as_published, small_config
 from posenc_jax.hf.config import flattened
 from posenc_jax.hf.layers import kinds_of as own_kinds
+from posenc_jax.hf.rules import t5gemma2
 from posenc_jax.hf.table import REFUSED, ROWS, TEXT_PARTS, words
 
 # Directories of speech, images and sequences of other things, whose types are refused as unknown.
@@ -49,6 +52,16 @@ def test_rotary_parts_turn_as_in_transformers(model_type):
 def test_embedding_gemma_sees_both_sides():
     config = small_config("gemma3_text", use_bidirectional_attention=True)
     assert_layers_alike(Turning(config), as_published(config))
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_t5gemma2_sees_both_sides(size):
+    """Its encoder is not run, so its mask is asked for each distance."""
+    sees = sliding_window_mask_function(size, is_causal=False)
+    before, after = t5gemma2({}, size)
+    q, k = np.indices((20, 20))
+    expected = (q - k <= before) & (k - q <= after)
+    np.testing.assert_array_equal(sees(0, 0, q, k), expected)
 
 
 COUNTED = sorted(name for name, row in ROWS.items() if row.kind_rule)

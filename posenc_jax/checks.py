@@ -141,7 +141,7 @@ def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
     if hasattr(numbers, "__jax_array__"):  # nnx.Variable has one, perhaps traced.
         return jnp.asarray(numbers)
     if isinstance(numbers, np.ma.MaskedArray):
-        raise ValueError(f"{name} is a masked array, whose mask would be lost: pass {name}.filled")
+        raise ValueError(f"{name} is a masked array, whose mask would be lost: fill it first")
     try:
         return np.asarray(numbers)
     except ValueError:

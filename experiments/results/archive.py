@@ -71,7 +71,7 @@ def _finished(folder: Path) -> Iterator[Path]:
 
 
 def restore(packed: Path, workdir: Path) -> tuple[int, int]:
-    """Writes the points of an archive into a workdir, except those that it already has.
+    """Writes the points of an archive into a workdir, except points that it already has.
 
     Returns:
       How many points were written, and how many the workdir had.

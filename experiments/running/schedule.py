@@ -1,4 +1,4 @@
-"""Runs points in turn, those that are one program together, beside other programs.
+"""Runs points, batching those that share a compiled program; safe beside other runners.
 
 Other programs may run the same points in the same workdir, on this machine or on others: see
 ``Sweep.run``.

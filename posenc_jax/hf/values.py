@@ -46,7 +46,8 @@ def layer_count(config: Mapping[str, Any], *spellings: str, default: int | None 
     spellings = spellings or LAYERS
     count = whole(config, *spellings, default=default)
     if count > _MOST_LAYERS:
-        raise ValueError(f"{spellings[0]}={count} must be at most {_MOST_LAYERS}")
+        key = next(key for key in spellings if key in config)
+        raise ValueError(f"{key}={count} must be at most {_MOST_LAYERS}")
     return count
 
 

@@ -113,6 +113,13 @@ def test_dual_chunks():
     assert same(empty, make("rope", head_dim=128, base=1e7))
 
 
+@pytest.mark.parametrize(("size", "window"), [(8, (3, 4)), (7, (3, 3))])
+def test_an_even_window_of_t5gemma2_has_a_longer_right_side(size, window):
+    sizes = dict(num_hidden_layers=1, num_attention_heads=2, hidden_size=64, head_dim=32)
+    kinds = dict(layer_types=["sliding_attention"], sliding_window=size, rope_theta=1e4)
+    assert layers_from_hf(dict(model_type="t5gemma2_text", **sizes, **kinds)).at(0)[1] == window
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -26,7 +26,7 @@ class StickBreaking(Encoding):
     product of a query and its own key is not used. The equation of the paper leaves what no key
     takes, the remainder, unused; the authors' model adds the query's own value times the remainder
     by default (``sb_remainder``), and so does this class. A window or a mask hides weights, and
-    those that it leaves are scaled to a sum of 1.
+    the others are scaled to a sum of 1.
     """
 
     whole_rows = True
