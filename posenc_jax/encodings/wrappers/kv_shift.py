@@ -9,8 +9,8 @@ a_t = \sigma(w_a \cdot x_t), \quad c_t = \sigma(w_c \cdot x_t)
 $$
 
 Each kv head has the two gates a and c, of the layer's input x. The first token of a sequence, or of
-a segment, has zeros before it. The other scheme gets the mixed keys. Overrides ``observe`` (the
-gates), ``rotate`` and ``rotate_values``.
+a segment, has zeros before it. The other scheme gets the mixed keys. Overrides ``prepare`` (where
+the token before lies), ``observe`` (the gates), ``rotate`` and ``rotate_values``.
 """
 
 import jax
