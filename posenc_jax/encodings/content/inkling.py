@@ -102,8 +102,8 @@ class Inkling(Encoding):
         """Returns the queries' vectors, ``[B, H, T, R]``, and the profiles, ``[R, extent]``."""
         vectors_BTN, table_RE = tile.q_tokens.made, self.profiles[...].astype(jnp.float32)
         if tile.in_kernel:
-            # A kernel's tile has one head, but its vectors are those of all heads in one matrix:
-            # profiles of zeros for the other heads leave only its own.
+            # A kernel's tile has one head, but the vectors of all heads in one matrix: profiles
+            # of zeros for the other heads leave only the tile's head.
             is_tiles_H = (jnp.arange(self.num_heads) == tile.heads).astype(jnp.float32)
             table_HRE = jnp.einsum("h,re->hre", is_tiles_H, table_RE, precision="highest")
             return vectors_BTN[:, None], table_HRE.reshape(-1, self.extent)

@@ -12,6 +12,8 @@ has an equal share of fast and slow pairs and a logit depends on the distance al
 ``RoPE`` with an allocation of axes.
 """
 
+from typing import Any
+
 import jax
 
 from posenc_jax.encodings.rotary.frequencies import Frequencies
@@ -41,11 +43,5 @@ def axial_rope(
     pairs = pairs_of(head_dim, rotary_dim)
     check_divides(num_axes=num_axes, pairs=pairs)
     alternating = tuple(pair % num_axes for pair in range(pairs))
-    return RoPE(
-        head_dim=head_dim,
-        base=base,
-        axes=alternating,
-        frequencies=frequencies,
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=alternating, frequencies=frequencies, **rope)

@@ -86,15 +86,11 @@ def _joined(spectra: list) -> InvFreq:
 
 
 def _agreed(attention_factors):
-    first = attention_factors[0]
-    if any(factor is not first and not _equal(factor, first) for factor in attention_factors):
+    first, *others = attention_factors
+    has_array = any(isinstance(factor, jax.Array) for factor in attention_factors)
+    if any(other is not first and (has_array or other != first) for other in others):
         raise ValueError(
             f"the attention factors of the axes differ: {attention_factors}; give each rule the "
             "same attention_factor="
         )
     return first
-
-
-def _equal(factor, other) -> bool:
-    are_numbers = not isinstance(factor, jax.Array) and not isinstance(other, jax.Array)
-    return are_numbers and factor == other

@@ -90,7 +90,7 @@ class Double:
         return Double.of(other) / self
 
     def where(self, condition: jax.Array, other: Any) -> "Double":
-        """Returns these numbers where ``condition`` holds, and those of ``other`` elsewhere."""
+        """Returns these numbers where ``condition`` holds, and ``other`` elsewhere."""
         x, y = _aligned(self, other)
         return Double(jnp.where(condition, x.high, y.high), jnp.where(condition, x.low, y.low))
 

@@ -8,6 +8,8 @@ theta are the frequencies of a rule. alpha is trained, starts at 0, and is share
 changes what RoPE's ``prepare`` returns.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -44,13 +46,8 @@ class LeRoPE(RoPE):
         rotary_dim: int | None = None,
         layout: str = "interleaved",
     ):
-        super().__init__(
-            head_dim=head_dim,
-            base=base,
-            frequencies=frequencies,
-            rotary_dim=rotary_dim,
-            layout=layout,
-        )
+        rope: Any = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+        super().__init__(frequencies=frequencies, **rope)
         self.alpha = nnx.Param(jnp.zeros(self.rotary_dim // 2))
 
     def _tables(self, positions, inv_freq, attention_factor):

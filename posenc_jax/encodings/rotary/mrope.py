@@ -10,6 +10,8 @@ Positions are ``[B, T, 3]``, from the builders in ``posenc_jax.positions``; text
 the same position on every axis.
 """
 
+from typing import Any
+
 import jax
 
 from posenc_jax.encodings.rotary import axes
@@ -43,14 +45,8 @@ def mrope(
     pairs = pairs_of(head_dim, rotary_dim)
     sections = axes.shares(pairs, (16, 24, 24)) if sections is None else sections
     allocation = axes.chunked(axes.check_sections(sections, pairs))
-    return RoPE(
-        head_dim=head_dim,
-        axes=allocation,
-        base=base,
-        frequencies=frequencies,
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=allocation, frequencies=frequencies, **rope)
 
 
 def i_mrope(
@@ -85,14 +81,8 @@ def i_mrope(
         published = tuple(24 if axis == order[0] else 20 for axis in range(3))
         sections = axes.shares(pairs, published, first=order[0])
     allocation = axes.interleaved(axes.check_sections(sections, pairs), tuple(order))
-    return RoPE(
-        head_dim=head_dim,
-        axes=allocation,
-        base=base,
-        frequencies=frequencies,
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=allocation, frequencies=frequencies, **rope)
 
 
 def mhrope(
@@ -123,11 +113,5 @@ def mhrope(
         axis_heads = time, space, space
     pairs = pairs_of(head_dim, rotary_dim)
     allocation = axes.by_head(tuple(axis_heads), num_kv_heads, pairs)
-    return RoPE(
-        head_dim=head_dim,
-        axes=allocation,
-        base=base,
-        frequencies=frequencies,
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=allocation, frequencies=frequencies, **rope)

@@ -13,6 +13,8 @@ repeats a time, and reverse motion is falling time. Logits depend on differences
 ``RoPE`` with an allocation of axes and a frequency rule.
 """
 
+from typing import Any
+
 import jax
 
 from posenc_jax.encodings.rotary import axes
@@ -45,11 +47,6 @@ def time_rope(
     pairs = pairs_of(head_dim, rotary_dim)
     sections = axes.shares(pairs, (8, 12, 12)) if sections is None else sections
     sections = axes.check_sections(sections, pairs)
-    return RoPE(
-        head_dim=head_dim,
-        base=base,
-        frequencies=Spectra(sections, frequencies),
-        axes=axes.chunked(sections),
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    spectra = Spectra(sections, frequencies)
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=axes.chunked(sections), frequencies=spectra, **rope)

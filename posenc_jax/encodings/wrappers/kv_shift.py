@@ -54,7 +54,7 @@ class KVShift(LooksBack):
         self.kernel = nnx.Param(0.5 * model_dim**-0.5 * draw)
 
     def gates(self, x_BTD):
-        """Returns the gates of keys, and then those of values, float32 ``[B, T, 2 K]``."""
+        """Returns the gates of keys, then the gates of values, float32 ``[B, T, 2 K]``."""
         return jax.nn.sigmoid(project(x_BTD, self.kernel[...]))
 
     def mixed_keys(self, k_BSKC, tokens: Tokens, side: Side):

@@ -110,7 +110,7 @@ class NTKCritical(Frequencies):
 def _with_slowest(channels: int, base: Base, scale: float | Double) -> InvFreq:
     """Returns RoPE's frequencies with the slowest pair slowed down by ``scale``, the fastest not.
 
-    They are those of the base ``base * scale ** (channels / (channels - 2))``.
+    It is RoPE at the base ``base * scale ** (channels / (channels - 2))``.
     """
     count_of("rotary_dim", channels, 4)  # The factor is spread between two pairs or more.
     slowed = power(scale, -np.arange(0, channels, 2) / (channels - 2))
