@@ -38,8 +38,8 @@ class Row:
       head_dim: the width of a head where it is not the model's width over the number of heads, or
         a function that reads it.
       full_head_dim: the same for layers with full attention, where they are wider.
-      bare_head_dim: the width where the config has no sizes at all, as a part of a model may be
-        published that has those of its class.
+      bare_head_dim: the width where the config has no sizes at all: a part of a model may be
+        published without them, with the sizes of its class.
       latent: whether a head has a part that turns, of ``qk_rope_head_dim`` channels, and one that
         does not.
       learned: whether frequencies and the scale of queries are parameters of the checkpoint.

@@ -12,7 +12,7 @@ from posenc_jax.hf.config import READ, about_positions, flattened
 from posenc_jax.hf.pattern import layers_from_hf
 from posenc_jax.hf.rotary import head_dim_of
 from posenc_jax.hf.table import row_of, words
-from posenc_jax.hf.values import flag, layer_count, number, whole
+from posenc_jax.hf.values import flag, number, whole
 from posenc_jax.model.layers import Layers
 
 # Each model's differences from Llama, in keywords of Transformer.
@@ -64,7 +64,7 @@ def sizes(config: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
     return DECODERS[model] | dict(
         vocab_size=whole(config, "vocab_size"),
         model_dim=whole(config, "hidden_size"),
-        num_layers=layer_count(config, "num_hidden_layers"),
+        num_layers=whole(config, "num_hidden_layers"),
         num_heads=heads,
         num_kv_heads=whole(
             config, "num_key_value_heads", default=heads if model in _ALL_KV_HEADS else None

@@ -67,7 +67,7 @@ class Pretrained:
     def layers(self, name: str, **settings: Any) -> Layers:
         """Returns the pattern of encodings of ``under``."""
         before = decoder.layers(self.config)
-        turning = [each for each in before.distinct if isinstance(each, RoPE)]
+        turning = [x for x in before.distinct if isinstance(x, RoPE)]
         if len(turning) != 1:
             raise ValueError(
                 f"the model has {len(turning)} different rotary encodings, and only a single one "
@@ -82,7 +82,7 @@ class Pretrained:
         encoding = make(name, **given | settings)
         places = [before.at(place) for place in range(len(before.pattern))]
         return Layers(
-            [encoding if each is rope else each for each, _ in places],
+            [encoding if x is rope else x for x, _ in places],
             [window for _, window in places],
         )
 

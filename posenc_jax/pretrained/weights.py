@@ -103,7 +103,7 @@ class Origin:
         """Returns the part of the parameter at ``index``, and reads no more than that.
 
         Args:
-          read: ``read(name, rows, columns)`` gives those of a tensor; rows are a slice, or numbers
+          read: ``read(name, rows, columns)`` gives a part of a tensor; rows are a slice, or numbers
             where pairs are in another order. A vector has no columns.
           index: a slice for each axis of the parameter.
           dtype: the type of the result.
@@ -124,7 +124,7 @@ class Origin:
         return shape[-1] if self.is_transposed else shape[0]
 
     def write(self, parameter: np.ndarray, tensors: Mapping[str, np.ndarray]) -> None:
-        """Writes the parameter to its place in those of its tensors that are given."""
+        """Writes the parameter to its place in its tensors, as far as ``tensors`` has them."""
         stack = parameter if self.is_stacked else parameter[None]
         rows = self._rows(slice(0, self.rows()))
         for name, one in zip(self.names, stack, strict=True):

@@ -144,14 +144,15 @@ def extended(
         return dict(config) | spelled | longest
     encoding = turning[0]
     section = _section(encoding, config)
-    own = {"max_position_embeddings": _longest(encoding, config)}
-    if section["rope_type"] == "dynamic" and longest and longest != own:
+    length = _longest(encoding, config)
+    if section["rope_type"] == "dynamic" and max_length not in (None, length):
         raise ValueError(
             f"max_length={max_length} must be left out: under dynamic NTK it is the training "
-            f"length, {own['max_position_embeddings']}"
+            f"length, {length}"
         )
     originals = {ORIGINAL: section[ORIGINAL]} if ORIGINAL in section else {}
-    return dict(config) | _spelled(section) | own | longest | originals
+    of_scheme = {"max_position_embeddings": length} | originals
+    return dict(config) | _spelled(section) | of_scheme | longest
 
 
 def _check_layers(before, now):
