@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import check_key, check_made, check_numbers, check_positions, checked_length
+from posenc_jax.checks import check_numbers, check_positions, checked_length
 from posenc_jax.fields import count_of
 from posenc_jax.lookup import GATHER, Lookup
 from posenc_jax.tokens import Stamp, Tokens, is_consecutive, structure
@@ -41,7 +41,7 @@ class Side:
         None means all of them.
       num_heads: how many query heads the whole model has (static).
       num_kv_heads: how many kv heads the whole model has (static).
-      is_query: whether the heads are those of queries (static).
+      is_query: whether this is the side of queries (static).
     """
 
     heads: jax.Array | None
@@ -150,7 +150,7 @@ class Encoding(nnx.Module):
 
     Attributes:
       stacked: the number of layers whose parameters this instance holds along a leading axis, or
-        None if it holds those of one layer, or one set that all layers share. ``of_layer`` returns
+        None if it holds one layer's, or one set that all layers share. ``of_layer`` returns
         one layer's encoding. An encoding beneath may be shared where the one above it is stacked.
     """
 
@@ -197,9 +197,7 @@ class Encoding(nnx.Module):
             positions = last + jnp.arange(1 - count, 1, dtype=jnp.int32)[None]
         segment_ids = check_numbers("segment_ids", segment_ids, positions)
         index = check_numbers("index", index, positions)
-        length = checked_length(length, positions)
-        if key is not None:
-            check_key(key)
+        length = checked_length(length)
         tokens = Tokens(positions, segment_ids, index, consecutive=consecutive)
         if "prepare" not in self.hooks():
             return tokens
@@ -207,12 +205,6 @@ class Encoding(nnx.Module):
         if length is None and consecutive and segment_ids is None:
             length = last + 1
         prepared = self.prepare(tokens, length=length, key=key)
-        if not isinstance(prepared, Tokens):
-            raise ValueError(
-                f"{type(self).__name__}.prepare returned {type(prepared).__name__}, but must "
-                "return the tokens, with what it made of them: tokens.having(made)"
-            )
-        check_made(self, "prepare", prepared.made, *positions.shape[:2])
         return dataclasses.replace(prepared, stamp=Stamp(structure(self), "prepared", fixed))
 
     def reads_length(self) -> bool:
@@ -372,8 +364,7 @@ class HeadShard:
     Attributes:
       encoding: the scheme, with the parameters of every head.
       heads: int32 ``[H]``, the global numbers of the query heads that attention is given, all
-        different. Heads that share a kv head must be those of one kv head of the model. Where
-        numbers are traced, those that cannot be so give NaN.
+        different. Heads that share a kv head here must share one in the model.
       num_heads: how many query heads the whole model has (static).
     """
 

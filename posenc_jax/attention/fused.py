@@ -21,19 +21,10 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
     Raises:
       ValueError: the encoding overrides ``score`` or ``mix``, or there are sinks or dropout.
     """
-    if not is_fusable(encoding):
+    if not is_fusable(encoding) or rule.sinks is not None or rule.dropout is not None:
         raise ValueError(
-            f'implementation="fused" cannot run {type(encoding).__name__}, which changes the '
-            'logits or the output; use "dense"'
-        )
-    if rule.sinks is not None:
-        raise ValueError(
-            'implementation="fused" has no sinks: the library gives no gradient of the sums that '
-            'they are added to; use "blockwise"'
-        )
-    if rule.dropout is not None:
-        raise ValueError(
-            'implementation="fused" has no dropout, because the library\'s kernel has none; use '
+            'implementation="fused" runs a kernel that leaves logits and outputs alone and has no '
+            f"sinks and no dropout, so it cannot run this {type(encoding).__name__}; use "
             '"blockwise"'
         )
     library: Literal["xla", "cudnn"] = (

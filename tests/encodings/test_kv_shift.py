@@ -46,7 +46,8 @@ def test_the_tokens_before_are_found_once_for_all_layers(name):
     ids, segment_ids = np.ones((B, T), np.int32), np.repeat([[0, 1, 1]], 3, axis=1)
 
     def sorts(num_layers):
-        model = common.build_model(name, num_layers=num_layers)
+        encoding = common.build(name, num_layers=num_layers)
+        model = common.build_model(encoding, num_layers=num_layers)
         program = jax.make_jaxpr(lambda model: model(ids, text(T), segment_ids))(model)
         return str(program).count("name=argsort")
 
