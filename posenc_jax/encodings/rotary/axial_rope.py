@@ -14,8 +14,6 @@ has an equal share of fast and slow pairs and a logit depends on the distance al
 
 from typing import Any
 
-import jax
-
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 from posenc_jax.fields import check_divides
@@ -25,7 +23,7 @@ def axial_rope(
     *,
     head_dim: int,
     num_axes: int = 2,
-    base: float | jax.Array = 100.0,
+    base: float = 100.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 
 from posenc_jax.encoding import Side
 from posenc_jax.encodings.gated.sequence import earlier, for_each_row, places_back
-from posenc_jax.encodings.rotary.frequencies.base import Base
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens
@@ -45,7 +44,7 @@ class KeyOffset(RoPE):
         self,
         *,
         head_dim: int,
-        base: Base = 10000.0,
+        base: float = 10000.0,
         rotary_dim: int | None = None,
         layout: str = "half",
     ):

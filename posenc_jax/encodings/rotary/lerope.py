@@ -10,7 +10,6 @@ changes what RoPE's ``prepare`` returns.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -41,7 +40,7 @@ class LeRoPE(RoPE):
         self,
         *,
         head_dim: int,
-        base: float | jax.Array = 10000.0,
+        base: float = 10000.0,
         frequencies: Frequencies | None = None,
         rotary_dim: int | None = None,
         layout: str = "interleaved",

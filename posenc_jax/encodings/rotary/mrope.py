@@ -12,8 +12,6 @@ the same position on every axis.
 
 from typing import Any
 
-import jax
-
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
@@ -24,7 +22,7 @@ def mrope(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
@@ -54,7 +52,7 @@ def i_mrope(
     head_dim: int,
     sections: tuple[int, ...] | None = None,
     order: tuple[int, ...] = (0, 1, 2),
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
@@ -90,7 +88,7 @@ def mhrope(
     num_kv_heads: int,
     head_dim: int,
     axis_heads: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",

@@ -50,7 +50,7 @@ class PoPE(Encoding):
         num_kv_heads: int,
         head_dim: int,
         rngs: nnx.Rngs,
-        base: float | jax.Array = 10000.0,
+        base: float = 10000.0,
         phase_init: str = "zero",
     ):
         check_choice(("zero", "uniform"), phase_init=phase_init)

@@ -15,8 +15,6 @@ repeats a time, and reverse motion is falling time. Logits depend on differences
 
 from typing import Any
 
-import jax
-
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.axis_frequencies import Spectra
 from posenc_jax.encodings.rotary.frequencies import Frequencies
@@ -27,7 +25,7 @@ def time_rope(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "interleaved",

@@ -40,7 +40,7 @@ class ValueRoPE(RoPE):
         self,
         *,
         head_dim: int,
-        base: float | jax.Array = 10000.0,
+        base: float = 10000.0,
         frequencies: Frequencies | None = None,
         rotary_dim: int | None = None,
         layout: str = "interleaved",

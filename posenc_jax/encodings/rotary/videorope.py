@@ -18,8 +18,6 @@ position on every axis. The published base is 1e6.
 
 from typing import Any
 
-import jax
-
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
 from posenc_jax.encodings.rotary.frequencies import NTK, Default, Frequencies
@@ -31,7 +29,7 @@ def videorope(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
@@ -54,7 +52,7 @@ def videorope_pp(
     train_length: int,
     factor: float = 4.0,
     sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
@@ -88,7 +86,7 @@ def hope_hybrid(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
