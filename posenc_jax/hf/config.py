@@ -19,7 +19,7 @@ _ABOUT_POSITIONS = re.compile(
 )
 # A null here means that there is no window.
 _WINDOWS = ("sliding_window", "attention_chunk_size")
-# Switches that turn rotation on where they are true; where they are false, nothing turns.
+# Switches of the rotation: where one is false, nothing rotates.
 _SWITCHES = words("rotary use_rope use_mem_rope use_rotary use_rotary_embedding use_rotary_pos_emb")
 # Values at which these keys change nothing.
 _HARMLESS: dict[str, tuple[Any, ...]] = {
@@ -98,7 +98,7 @@ def check_known(config: Mapping[str, Any], layout: str | None) -> None:
         )
     raise ValueError(
         f"model_type={model!r} is not known. If its code rotates queries and keys, read there "
-        "which two channels of a head turn together, and what of the config it reads; then pass "
+        "which two channels of a head rotate together, and what of the config it reads; then pass "
         "layout='half' or layout='interleaved'. If its positions are absolute or a bias, use "
         "posenc_jax.make(...)"
     )
@@ -121,7 +121,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
             f"{' and '.join(unknown)}: not understood, and the positions may depend on it. Find "
             "out what the model's code does with it, then build that with posenc_jax.make(...)"
         )
-    # With mla_use_nope=false it would not be known which channels turn.
+    # With mla_use_nope=false it would not be known which channels rotate.
     for key, value in {"mla_use_nope": True, **row.fixed}.items():
         if config.get(key, value) is not value:
             raise ValueError(f"{key}={config[key]!r} must be {value!r}: no other is offered")

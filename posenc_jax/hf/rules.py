@@ -190,7 +190,7 @@ def by_window(config: Config, at: At) -> bool:
         return False
     if has_null_window(config):
         raise ValueError(
-            "sliding_window=null: the model's code turns nothing without a window, and that of "
+            "sliding_window=null: the model's code rotates nothing without a window, and that of "
             "transformers does not run without one: give the window that the model has"
         )
     return True
@@ -199,7 +199,7 @@ def by_window(config: Config, at: At) -> bool:
 def dense_or_by_window(config: Config, at: At) -> bool:
     kinds = config.get("mlp_layer_types") or ()
     if config.get("prefix_dense_sliding_window_pattern") == 1 and "dense" in kinds:
-        # Dense layers turn, whatever their window.
+        # Dense layers rotate, whatever their window.
         return at.of("mlp_layer_types", kinds) == "dense" or at.kind == SLIDING
     return by_window(config, at)
 

@@ -79,7 +79,7 @@ def sizes(config: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
 def layers(config: Mapping[str, Any], **keys: Any) -> Layers:
     """Returns the encoding and the window of each layer, as the shortest pattern that repeats.
 
-    Layers that are equal share one instance. The arguments are those of ``sizes``.
+    Layers that are equal share one instance. The arguments are as in ``sizes``.
     """
     return layers_from_hf(_checked(config, keys))
 

@@ -64,13 +64,13 @@ class Pretrained:
     def layers(self, name: str, **settings: Any) -> Layers:
         """Returns the pattern of encodings of ``under``."""
         before = decoder.layers(self.config)
-        turning = [x for x in before.distinct if isinstance(x, RoPE)]
-        if len(turning) != 1:
+        rotary = [x for x in before.distinct if isinstance(x, RoPE)]
+        if len(rotary) != 1:
             raise ValueError(
-                f"the model has {len(turning)} different rotary encodings, and only a single one "
+                f"the model has {len(rotary)} different rotary encodings, and only a single one "
                 "can be replaced: build the pattern with posenc_jax.Layers and use model.under"
             )
-        (rope,), sizes = turning, decoder.sizes(self.config)
+        (rope,), sizes = rotary, decoder.sizes(self.config)
         given = {key: sizes[key] for key in ("num_heads", "num_kv_heads", "head_dim", "model_dim")}
         given["train_length"] = self.length
         of_rope = {"base": rope.base, "rotary_dim": rope.rotary_dim, "over": rope}
@@ -79,8 +79,7 @@ class Pretrained:
         encoding = make(name, **given | settings)
         places = [before.at(place) for place in range(len(before.pattern))]
         return Layers(
-            [encoding if x is rope else x for x, _ in places],
-            [window for _, window in places],
+            [encoding if x is rope else x for x, _ in places], [window for _, window in places]
         )
 
 

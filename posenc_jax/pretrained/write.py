@@ -95,7 +95,7 @@ def _obstacle(encoding, config) -> str | None:
     inv_freq, _ = encoding.frequencies(encoding.rotary_dim, encoding.base, 1)
     if np.all(inv_freq > 0):
         return None
-    return f"pair {int(np.argmin(inv_freq > 0))} does not turn, and a factor of longrope is finite"
+    return f"pair {int(np.argmin(inv_freq > 0))} stands still, and a factor of longrope is finite"
 
 
 def _name(encoding) -> str:
@@ -120,7 +120,7 @@ def extended(
 
     Args:
       config: what the ``config.json`` of the model held before.
-      model: the model, under one encoding in all layers that turn.
+      model: the model, under one encoding in all layers that rotate.
       max_length: length of the longest sequence, ``max_position_embeddings``. Default: the training
         length times the factor of the encoding; dynamic NTK follows the length and has no factor.
 
@@ -136,13 +136,13 @@ def extended(
     before = [layers.at(number) for number in range(model.num_layers)]
     now = [model.layer_at(number) for number in range(model.num_layers)]
     _check_layers(before, now)
-    turning = [encoding for encoding, _ in now if _turns(encoding)]
+    rotating = [encoding for encoding, _ in now if _rotates(encoding)]
     longest = {} if max_length is None else {"max_position_embeddings": max_length}
     if all(same(was, encoding) for (was, _), (encoding, _) in zip(before, now, strict=True)):
         section = config.get("rope_parameters") or {}
         spelled = _spelled(section) if "rope_theta" in section else {}
         return dict(config) | spelled | longest
-    encoding = turning[0]
+    encoding = rotating[0]
     section = _section(encoding, config)
     length = _longest(encoding, config)
     if section["rope_type"] == "dynamic" and max_length not in (None, length):
@@ -158,14 +158,14 @@ def extended(
 def _check_layers(before, now):
     """Checks that ``rope_parameters`` of a whole model can express its layers."""
     for number, ((was, old_window), (encoding, window)) in enumerate(zip(before, now, strict=True)):
-        still = not _turns(was) and not _turns(encoding) and same(was, encoding)
-        if old_window != window or not (still or (_turns(was) and _turns(encoding))):
+        still = not _rotates(was) and not _rotates(encoding) and same(was, encoding)
+        if old_window != window or not (still or (_rotates(was) and _rotates(encoding))):
             raise ValueError(
                 f"layer {number} of the model has {_said(encoding, window)}, and of the config "
                 f"{_said(was, old_window)}: only the rotation can be changed for transformers"
             )
-    turning = [encoding for encoding, _ in now if _turns(encoding)]
-    if not all(same(encoding, turning[0]) for encoding in turning):
+    rotating = [encoding for encoding, _ in now if _rotates(encoding)]
+    if not all(same(encoding, rotating[0]) for encoding in rotating):
         raise ValueError("all layers with rotation must share one encoding to be written")
 
 
@@ -182,7 +182,7 @@ def _spelled(section):
     }
 
 
-def _turns(encoding):
+def _rotates(encoding):
     return "rotate" in encoding.hooks()
 
 

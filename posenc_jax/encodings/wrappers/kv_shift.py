@@ -42,12 +42,7 @@ class KVShift(LooksBack):
     per_layer = True
 
     def __init__(
-        self,
-        *,
-        num_kv_heads: int,
-        model_dim: int,
-        rngs: nnx.Rngs,
-        over: Encoding | str = "rope",
+        self, *, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs, over: Encoding | str = "rope"
     ):
         super().__init__(over, reach=1)
         draw = jax.random.normal(rngs.params(), (model_dim, 2 * num_kv_heads))

@@ -66,7 +66,7 @@ class MrRoPEUni(Frequencies):
 class MrRoPEPro(MrRoPEUni):
     """MrRoPE-Pro (2601.22181) slows middle pairs down by factors that grow from pair to pair.
 
-    The attributes are those of ``MrRoPEUni``. The class of the authors' code that computes these
+    The attributes are as in ``MrRoPEUni``. The class of the authors' code that computes these
     frequencies is ``LlamaYaRNRadix``.
     """
 

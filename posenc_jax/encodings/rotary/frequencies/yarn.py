@@ -157,11 +157,7 @@ class DynamicYaRN(Frequencies):
 
 
 def ramp_ends(
-    channels: int,
-    base: float,
-    train_length: int,
-    turns: tuple[float, float],
-    truncate: bool = True,
+    channels: int, base: float, train_length: int, turns: tuple[float, float], truncate: bool = True
 ) -> tuple[float, float]:
     """Returns the indices of the pairs that turn so many times within the training length.
 
