@@ -282,12 +282,10 @@ class Encoding(nnx.Module):
             ``tokens.length(length)`` is never None.
           key: a fresh one in every training step, None elsewhere.
         """
-        del length, key
         return tokens
 
     def embed(self, x_BTD: jax.Array, tokens: Tokens) -> jax.Array:
         """Takes token embeddings and returns them with positions added."""
-        del tokens
         return x_BTD
 
     def observe(self, x_BTD: jax.Array, tokens: Tokens, state: Any = None) -> tuple[Any, Any]:
@@ -310,7 +308,6 @@ class Encoding(nnx.Module):
           must see all tokens at once. A cache then keeps the layer's input and calls ``observe``
           and ``rotate`` with all tokens so far for every new token.
         """
-        del x_BTD, state
         return tokens.made, ()
 
     def of_keys(self, made: Any) -> Any:
@@ -323,22 +320,18 @@ class Encoding(nnx.Module):
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         """Takes queries or keys and returns them rotated, possibly with more channels."""
-        del tokens, side
         return x_BTHC
 
     def rotate_values(self, v_BSKC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         """Takes the values of the keys and returns them rotated, before they are summed."""
-        del tokens, side
         return v_BSKC
 
     def rotate_back(self, out_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         """Takes the attended sums of the queries and returns them rotated back."""
-        del tokens, side
         return out_BTHC
 
     def score(self, logits_BHTS: jax.Array, tile: Tile) -> jax.Array:
         """Takes the scaled float32 logits of one tile and returns logits."""
-        del tile
         return logits_BHTS
 
     def mix(self, out_BTHC: jax.Array, weights_BHTS: jax.Array, tile: Tile) -> jax.Array:
@@ -347,12 +340,10 @@ class Encoding(nnx.Module):
         ``weights_BHTS`` are float32 and not normalised; the term must be linear in them, and may
         depend on the tile's tokens, but not on its queries and keys.
         """
-        del weights_BHTS, tile
         return out_BTHC
 
     def aux_loss(self, key: jax.Array) -> float | jax.Array:
         """Returns a training objective of the scheme's own, a scalar that is added to the loss."""
-        del key
         return 0.0
 
 

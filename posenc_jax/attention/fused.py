@@ -72,7 +72,10 @@ def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule
     # The library needs one type and one width, and cuDNN a multiple of 8; zeros add nothing.
     dtype = jnp.result_type(tile.q, tile.k, v_BSKC)
     width = _width(tile, v_BSKC)
-    q, k, v = [_widened(x.astype(dtype), width) for x in (tile.q, tile.k, v_BSKC)]
+    q, k, v = (
+        jnp.pad(x.astype(dtype), ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])))
+        for x in (tile.q, tile.k, v_BSKC)
+    )
     (B, T), S = q.shape[:2], k.shape[1]
     if visible is not None:
         visible = jnp.broadcast_to(visible, (B, visible.shape[1], T, S))
@@ -95,7 +98,3 @@ def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule
 
 def _width(tile, v_BSKC):
     return -(-max(tile.q.shape[-1], v_BSKC.shape[-1]) // 8) * 8
-
-
-def _widened(x_BTHC, width):
-    return jnp.pad(x_BTHC, ((0, 0), (0, 0), (0, 0), (0, width - x_BTHC.shape[-1])))

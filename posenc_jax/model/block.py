@@ -152,7 +152,6 @@ class Block(nnx.Module):
 
     def normalise(self, x_BTD, tokens: Tokens):
         """Normalises for attention; a subclass whose norm depends on positions overrides it."""
-        del tokens
         return self.attention_norm(x_BTD)
 
     def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):

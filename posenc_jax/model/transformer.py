@@ -310,6 +310,7 @@ class Transformer(nnx.Module):
         ``sides`` has a pair for each distinct encoding: the tokens, and the tokens of all slots of
         the cache.
         """
+        rule: Any = dict(causal=self.causal, implementation=self.implementation)
 
         # The cache is written in place: a copy would take longer than one token.
         def run_layers(state, layers, repeat):
@@ -319,7 +320,8 @@ class Transformer(nnx.Module):
                 tokens, every = sides[layer.source]
                 encoding = layer.encoding(self.encodings, repeat)
                 past = None if cache is None else Past(stored, repeat, start, every)
-                run = self._run_block(layer.window)
+                run = functools.partial(self.block.__call__, **rule, window=layer.window)
+                run = jax.checkpoint(run) if self.remat else run
                 x_BTD, stored = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
                 updated.append(stored)
             return x_BTD, tuple(updated)
@@ -334,11 +336,6 @@ class Transformer(nnx.Module):
             state = run_layers(state, self.layers, 0)
         x_BTD, slots = state
         return self.final_norm(_rows_apart(x_BTD)), slots
-
-    def _run_block(self, window):
-        rule = dict(causal=self.causal, window=window, implementation=self.implementation)
-        run = functools.partial(self.block.__call__, **rule)
-        return jax.checkpoint(run) if self.remat else run
 
 
 def _rows_apart(x_BTD: jax.Array) -> jax.Array:

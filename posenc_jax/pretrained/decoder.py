@@ -35,7 +35,6 @@ _SIZES = words("""
     num_key_value_heads head_dim rms_norm_eps hidden_act tie_word_embeddings
 """)
 _LENGTHS = words("max_position_embeddings original_max_position_embeddings")
-_WINDOWS = words("sliding_window")
 _SWITCHED_WINDOWS = words("sliding_window use_sliding_window max_window_layers layer_types")
 # Keys about training, tokens, files and generation.
 _WITHOUT_EFFECT = words("""
@@ -95,7 +94,11 @@ def _checked(config, keys):
         )
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
         raise ValueError(f"hidden_act={config['hidden_act']!r} must be 'silu': no other is offered")
-    known = _SIZES | _LENGTHS | READ | _window_keys(row_of(config)) | _WITHOUT_EFFECT
+    row, known = row_of(config), _SIZES | _LENGTHS | READ | _WITHOUT_EFFECT
+    if row.switched:
+        known |= _SWITCHED_WINDOWS
+    elif row.window == "every":
+        known |= {"sliding_window"}
     unknown = [
         f"{key}={value!r}"
         for key, value in config.items()
@@ -107,10 +110,3 @@ def _checked(config, keys):
             f"it. If it does not, remove the key: {unknown[0].partition('=')[0]}=None"
         )
     return config
-
-
-def _window_keys(row) -> frozenset[str]:
-    """Returns the keys about windows that the model's code reads."""
-    if row.switched:
-        return _SWITCHED_WINDOWS
-    return _WINDOWS if row.window == "every" else frozenset()

@@ -150,7 +150,6 @@ class GgufFile:
         return gguf.config_of(metadata, vocab_size, tied="output.weight" not in self.shapes)
 
     def origins(self, model, config):
-        del config
         return weights.of_gguf(model)
 
     def read(self, name, rows, columns=None):

@@ -58,8 +58,9 @@ def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, 
 
 def _section(encoding, config) -> dict[str, Any]:
     if reason := _obstacle(encoding, config):
+        scheme = type(encoding.frequencies if type(encoding) is RoPE else encoding)
         raise ValueError(
-            f"{_name(encoding)} cannot be expressed in transformers' rope_parameters: {reason}"
+            f"{scheme.__name__} cannot be expressed in transformers' rope_parameters: {reason}"
         )
     section = {"rope_theta": encoding.base}
     if encoding.rotary_dim != encoding.head_dim:
@@ -96,11 +97,6 @@ def _obstacle(encoding, config) -> str | None:
     if np.all(inv_freq > 0):
         return None
     return f"pair {int(np.argmin(inv_freq > 0))} stands still, and a factor of longrope is finite"
-
-
-def _name(encoding) -> str:
-    rule = type(encoding.frequencies).__name__ if type(encoding) is RoPE else ""
-    return rule or type(encoding).__name__
 
 
 def _fraction(part: int, whole: int) -> float:

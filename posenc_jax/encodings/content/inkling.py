@@ -79,7 +79,6 @@ class Inkling(Encoding):
 
     def observe(self, x_BTD, tokens: Tokens, state=None):
         """Makes the vectors of all heads, times tau, float32 ``[B, T, H * rank]``."""
-        del state
         return self.vectors(x_BTD) * self._tau(tokens), ()  # no token looks at another
 
     def vectors(self, x_BTD) -> jax.Array:
@@ -87,7 +86,7 @@ class Inkling(Encoding):
         return project(x_BTD, self.kernel[...])
 
     def of_keys(self, made):
-        del made  # a bias comes from the query alone
+        return None  # a bias comes from the query alone
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         if not side.is_query or self.log_floor is None:

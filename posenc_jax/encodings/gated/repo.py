@@ -64,7 +64,6 @@ class RePo(RoPE):
 
     def observe(self, x_BTD, tokens: Tokens, state=None):
         """Makes float32 cosines and sines, each ``[B, T, K, head_dim / 2]``."""
-        del tokens, state
         gates, content = (
             project(x_BTD, self.gate_kernel[...]),
             project(x_BTD, self.content_kernel[...]),

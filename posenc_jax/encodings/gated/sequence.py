@@ -35,7 +35,7 @@ def sums_up_to(x_BTN, tokens, state=None):
         sums = by_segment(lambda x_BTN, _: running_sum(x_BTN), x_BTN, tokens)
     else:
         sums = running_sum(x_BTN, state)
-    return sums, last(sums)
+    return sums, tuple(x[:, -1] for x in sums)
 
 
 def convolved(x_BTN, kernel_WN, tokens, state=None):
@@ -142,11 +142,6 @@ def running_sum(x_BTN, before=None):
     if before is not None:
         high, low = high[:, 1:], low[:, 1:]
     return high, jax.lax.stop_gradient(low)  # what rounding loses has no derivative
-
-
-def last(sums):
-    """Returns the last of the sums of ``running_sum``, to continue from."""
-    return tuple(x[:, -1] for x in sums)
 
 
 def short_convolution(x_BTN, kernel_WN, segment_ids=None):

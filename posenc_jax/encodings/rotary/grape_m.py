@@ -51,7 +51,6 @@ class GrapeM(RoPE):
         layout: str = "half",
         by_head: bool = False,
     ):
-        del rngs
         super().__init__(head_dim=head_dim, base=base, layout=layout)
         logs_P = logs_of_rates(head_dim, self.base)
         self.logs = nnx.Param(_SCALE * jnp.stack([logs_P] * (num_kv_heads if by_head else 1)))

@@ -59,7 +59,6 @@ class KeyOffset(RoPE):
 
     def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Any, None]:
         """Leaves out a state, because ``rotate`` needs the key of the token before."""
-        del state
         tables, back = tokens.made
         return (tables, for_each_row(back, x_BTD)), None
 

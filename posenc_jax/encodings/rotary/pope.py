@@ -61,7 +61,6 @@ class PoPE(Encoding):
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes float32 cosines and sines, each ``[B, T, 1, head_dim]``."""
-        del length, key
         inv_freq = geometric(2 * self.head_dim, self.base)
         return tokens.having(tables_of_text(one_axis(tokens.positions), inv_freq))
 

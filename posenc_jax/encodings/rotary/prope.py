@@ -85,7 +85,6 @@ class PRoPE(Encoding):
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes the ``Transforms`` of each token."""
-        del length, key
         times, rows, columns, projection = self._parts(tokens.positions)
         quarter = (self.head_dim - self.time_channels) // 4
         rotations = (

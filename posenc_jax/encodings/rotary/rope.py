@@ -76,7 +76,6 @@ class RoPE(Encoding):
         self.layout = layout
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
-        del key
         return tokens.having(self.tables(tokens.positions, tokens.length(length)))
 
     def tables(self, positions: jax.Array, length: Any) -> Any:

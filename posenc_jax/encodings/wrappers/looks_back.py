@@ -42,7 +42,6 @@ class LooksBack(Wrapper):
 
     def gates(self, x_BTD) -> Any:
         """Returns what the keys and values of each token are mixed by, if it depends on content."""
-        del x_BTD
 
     def mixed_keys(self, k_BSKC, tokens: Tokens, side: Side) -> jax.Array:
         """Returns the keys mixed with earlier ones."""
@@ -66,7 +65,6 @@ class LooksBack(Wrapper):
 
     def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Made, None]:
         """Makes the gates; without a state, because ``rotate`` needs the keys before."""
-        del state
         back = for_each_row(tokens.made.back, x_BTD)
         inner, _ = super().observe(x_BTD, _beneath(tokens))
         return Made(back, inner, self.gates(x_BTD)), None

@@ -55,7 +55,6 @@ class Randomized(Wrapper):
 
     @classmethod
     def sizes_beneath(cls, sizes, *, max_length: int = 2048, **settings):
-        del settings
         return dataclasses.replace(sizes, train_length=_checked(max_length))
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:

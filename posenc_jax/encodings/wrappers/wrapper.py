@@ -32,7 +32,6 @@ class Wrapper(Encoding):
     @classmethod
     def sizes_beneath(cls, sizes: Any, **settings: Any) -> Any:
         """Returns the sizes that ``make`` builds the scheme beneath with, given these keywords."""
-        del settings
         return sizes
 
     def hooks(self) -> frozenset[str]:
