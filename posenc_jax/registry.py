@@ -244,7 +244,7 @@ def _is_rule(build: Any) -> bool:
 
 
 def _beneath(over: Encoding | str | Mapping, sizes: Sizes, rngs) -> Encoding:
-    """Returns ``over``, or builds what it names."""
+    """Returns ``over``, or builds the encoding that it names."""
     if isinstance(over, Encoding):
         return over
     inner = inner_keywords(over)
@@ -262,7 +262,7 @@ def lookup(name: str) -> Callable[..., Any]:
 
 
 def signature(name: str) -> inspect.Signature:
-    """Returns what ``make(name, ...)`` takes: sizes first, and then the scheme's own keywords."""
+    """Returns the signature of ``make(name, ...)``: sizes first, then the scheme's keywords."""
     accepted = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in keywords(lookup(name)).values()
@@ -396,7 +396,7 @@ def _checked_keywords(name, settings, accepted):
 
 
 def suggest(word: str, valid: Iterable[str], where: str = "valid") -> str:
-    """Returns the end of an error about ``word``: what was probably meant, and all valid words.
+    """Returns the end of an error about ``word``: the nearest valid word, and all of them.
 
     Args:
       word: the unknown word.

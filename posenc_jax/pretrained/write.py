@@ -1,4 +1,4 @@
-"""Writes an encoding as transformers reads it: ``rope_parameters``, and what goes with them."""
+"""Writes an encoding as transformers reads it: ``rope_parameters`` and the keys beside them."""
 
 import math
 from collections.abc import Mapping
