@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 import numbers
-from typing import overload
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,6 @@ class Frequencies(abc.ABC):
     ``jax.jit`` compiles once for both.
     """
 
-    @property
-    def adapts(self) -> bool:
-        """Returns whether the frequencies depend on the length."""
-        return False
-
     @abc.abstractmethod
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         """Returns the frequencies of ``channels // 2`` pairs and the attention factor.
@@ -48,6 +43,12 @@ class Frequencies(abc.ABC):
             as a ``Double`` ``[B, T, channels // 2]``, and an attention factor that depends on it
             as ``[B, T, 1]``.
         """
+
+    def adapts(self, channels: int, base: float) -> bool:
+        """Returns whether the frequencies or the attention factor depend on the length."""
+        rates: Any = [self(channels, base, length) for length in (1.0, 2.0**22)]
+        (inv_freq, factor), (other, other_factor) = rates
+        return factor != other_factor or not np.array_equal(inv_freq, other)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,10 +67,6 @@ class DynamicNTK(Frequencies):
     def __post_init__(self):
         check_range(1, factor=self.factor)
 
-    @property
-    def adapts(self) -> bool:
-        return True
-
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         excess = growth(length, self.train_length) - 1.0
         return _with_slowest(channels, base, 1.0 + excess * self.factor), 1.0
