@@ -232,15 +232,19 @@ def print_summary(atlas: Atlas, console: Console) -> None:
         shown.add_row(scheme, *map(str, cells))
     console.print(shown)
     console.print(statement(atlas.families), highlight=False)
-    if atlas.unanswered:
-        console.print(unanswered_words(atlas), highlight=False)
+    if words := unanswered_words(atlas):
+        console.print(words, highlight=False)
     for words in atlas.controls:
         console.print(f"control: {words}", highlight=False)
 
 
 def unanswered_words(atlas: Atlas) -> str:
-    """Returns a sentence about the topics without any result yet, or an empty one."""
-    return f"No run has answered yet: {'; '.join(atlas.unanswered)}." if atlas.unanswered else ""
+    """Returns sentences about the topics and the schemes without any result yet, or none."""
+    missing = {
+        "No run has answered yet": atlas.unanswered,
+        "No run has these schemes yet": [name for name in REGISTRY if name not in atlas.schemes],
+    }
+    return " ".join(f"{words}: {'; '.join(names)}." for words, names in missing.items() if names)
 
 
 def control_words(controls: pd.DataFrame) -> list[str]:

@@ -318,7 +318,7 @@ def verdict(effects: pd.DataFrame, column: str = "verdict") -> Word:
     """
     needs = set(effects.loc[effects["is_need"], column])
     words = set(effects.loc[~effects["is_need"], column])
-    if MISSING in words | needs:
+    if MISSING in words | needs or not words:
         return MISSING
     if NOT_REPRODUCED in needs:
         return UNTESTABLE

@@ -29,7 +29,7 @@ class Study:
         ``speedup_above`` too, see ``results/speedup.py``.
       failures: ``scheme, seed, reason`` of the runs that failed.
       about: ``command, versions, device, git, config, date, rules, rates``, and the other fields
-        that the report of this kind of experiment needs.
+        that the report of this kind of experiment needs; ``holes``, what finished runs lack.
     """
 
     records: list[Record]

@@ -53,7 +53,7 @@ class Schedule:
         self.sweep, self.points, self.share, self.is_job = sweep, points, share, is_job
         self.failures: list[dict] = []
         self._tried: set[Point] = set()
-        self._waiting = {point for point in points if not sweep.finished(point)}
+        self._waiting = {point for point in points if not sweep.is_done(point)}
         self._left = TimeLeft(programs=workers.count() if share else 1)
 
     def run(self) -> None:
@@ -114,9 +114,9 @@ class Schedule:
                 yield not any(holder(self.sweep.folder(point)) for point in group)
 
     def _run(self, group) -> None:
-        """Runs a group, of which this program keeps the others away."""
-        unfinished = [point for point in group if not self.sweep.finished(point)]
-        errors = self._train_together(unfinished)
+        """Runs a group that no other program works on."""
+        unfinished = [point for point in group if not self.sweep.is_done(point)]
+        errors = self._train_together([p for p in unfinished if not self.sweep.finished(p)])
         for point in group:
             if point in unfinished:
                 count = len(self.points) - len(self._waiting) + 1
@@ -173,14 +173,14 @@ class Schedule:
     def _run_point(self, point) -> None:
         sweep, folder = self.sweep, self.sweep.folder(point)
         open_run(folder, sweep.describe(point))
-        if sweep.finished(point):
+        if sweep.is_done(point):
             return
         check_metrics(folder)
         self._forget_failure(point)
-        model, summary = sweep.train(point)
+        model, summary = sweep.train(point)  # reads the model of a point that is finished
         evaluation = {
+            **sweep.evaluate_missing(point, model),
             "config": as_json(sweep.describe_evaluation(point)),
-            **sweep.evaluate(point, model),
             "training": {"scheme": point.label, "seed": point.seed} | summary,
         }
         write_evaluation(folder, evaluation)

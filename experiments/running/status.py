@@ -26,7 +26,9 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
     steps, step = recipe.steps if recipe else 0, line.get("step", 0)
     row = {"point": point.name, "step": step, "steps": steps, "speed": "", "note": ""}
     if finished := sweep.finished(point):
-        note = best_note(finished["training"], folder)
+        lacks = ", ".join(sweep.missing(point))
+        notes = best_note(finished["training"], folder), lacks and f"lacks {lacks}"
+        note = "; ".join(filter(None, notes))
         step = finished["training"].get("steps", steps)
         return row | {"state": DONE, "step": step, "note": note}
     if by := holder(folder):

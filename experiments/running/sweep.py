@@ -16,6 +16,7 @@ from rich.console import Console
 from experiments.results.bucket import is_in_bucket
 from experiments.results.record import (
     RefusedError,
+    agreed,
     as_json,
     each_once,
     environment_of,
@@ -139,6 +140,19 @@ class Sweep:
         """Returns the results of evaluating a trained model, as values of JSON."""
         raise NotImplementedError
 
+    def evaluate_missing(self, point: Point, model: Transformer) -> dict[str, Any]:
+        """Returns the results of a point: those that it has, and those of ``evaluate`` it lacks."""
+        before, missing = self.finished(point), self.missing(point)
+        evaluation = self.evaluate(dataclasses.replace(point, extensions=missing), model)
+        if before is None:
+            return evaluation
+        added = {
+            key: before[key] + [record for record in value if record["scheme"] in missing]
+            for key, value in evaluation.items()
+            if isinstance(value, list)
+        }
+        return before | added
+
     def print_point(self, point: Point, evaluation: dict[str, Any]) -> None:
         """Prints the results of a point."""
         raise NotImplementedError
@@ -221,7 +235,7 @@ class Sweep:
                 if has_baseline:
                     lines = read_lines(folder / "metrics.jsonl")
                     curves[point.label, point.seed] = [(li["step"], li["loss"]) for li in lines]
-                for scheme in (point.label, *point.extensions):
+                for scheme in (point.label, *extensions_in(finished, point)):
                     trained = {"scheme": scheme, "trained": point.label}
                     training.append(finished["training"] | trained)
             elif failure := self.failure(point):
@@ -261,6 +275,7 @@ class Sweep:
     def about(self, command: str) -> dict[str, Any]:
         """Returns what every report says about how its results were made."""
         return environment_of(self.finished_runs()) | {
+            "holes": self.holes(),
             "rates": self.rates(),
             "command": command,
             "config": as_json(self.config),
@@ -281,7 +296,8 @@ class Sweep:
     def finished(self, point: Point) -> dict[str, Any] | None:
         """Returns the results of a point, or None if it has none under this config.
 
-        Results may be of other data with the same name, such as the sources of another Python.
+        The results may lack extensions that the config asks for by now, see ``missing``. They may
+        be of other data with the same name, such as the sources of another Python;
         ``corpus_digest`` shows that, and ``run`` refuses to add to them.
         """
         folder = self.folder(point)
@@ -289,12 +305,33 @@ class Sweep:
             evaluation, run = read_whole_evaluation(folder, EVALUATION), read_run(folder)
             if evaluation is None or run is None:
                 return None
-            evaluation = _of_schemes(evaluation, point.schemes)
-            configs = (evaluation, self.describe_evaluation(point)), (run, self.describe(point))
+            asked = dataclasses.replace(point, extensions=extensions_in(evaluation, point))
+            evaluation = _of_schemes(evaluation, asked.schemes)
+            configs = (evaluation, self.describe_evaluation(asked)), (run, self.describe(point))
             same = all(_but_for_data(old["config"]) == _but_for_data(new) for old, new in configs)
             return evaluation if same else None
         except ValueError:  # a damaged file, or the point that this one starts from is missing
             return None
+
+    def missing(self, point: Point) -> tuple[str, ...]:
+        """Returns the extensions without results: all of them where the point is not finished."""
+        finished = self.finished(point)
+        has = extensions_in(finished, point) if finished else ()
+        return tuple(name for name in point.extensions if name not in has)
+
+    def is_done(self, point: Point) -> bool:
+        """Returns whether nothing is left to run: missing extensions need the point's checkpoint.
+
+        Results that were restored from an archive have no checkpoints, and stay as they are.
+        """
+        if not self.finished(point):
+            return False
+        return not self.missing(point) or not agreed((self.folder(point) / "checkpoints").exists)
+
+    def holes(self) -> list[str]:
+        """Returns a line for each finished point that lacks extensions of the config."""
+        lacks = {point.name: self.missing(point) for point in self.points if self.finished(point)}
+        return [f"{name} lacks {', '.join(missing)}" for name, missing in lacks.items() if missing]
 
     def failure(self, point: Point) -> dict[str, Any] | None:
         """Returns the scheme and the seed of a point that failed and the reason, or None."""
@@ -325,6 +362,12 @@ class Sweep:
         """
         digests = [run["config"].get(DATA) for run in self.finished_runs()]
         return corpus.described | {DATA: each_once(filter(None, digests)) or corpus.digest}
+
+
+def extensions_in(evaluation: dict[str, Any], point: Point) -> tuple[str, ...]:
+    """Returns those extensions of a point that an evaluation has been made for."""
+    made = evaluation["config"].get("extend", point.extensions)
+    return tuple(name for name in point.extensions if name in made)
 
 
 def _of_schemes(evaluation: dict[str, Any], schemes: tuple[str, ...]) -> dict[str, Any]:

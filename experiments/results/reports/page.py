@@ -63,6 +63,7 @@ def page(
         data=data,
         about=study.about,
         failures=study.failures,
+        holes=study.about.get("holes", ()),
         parts=parts,
         training=_training(study),
         rates=learning_rates(study.about.get("rates", {})),
