@@ -1,4 +1,4 @@
-"""Reads the docstrings of schemes, all of which have one form.
+"""Reads the docstrings of schemes, which have one form.
 
 A docstring begins with a sentence. Its source may follow, a line of addresses or the name of the
 code that has the scheme, then equations in TeX, each a paragraph between two ``$$``, then prose,
@@ -53,7 +53,7 @@ def parse(text: str) -> Docstring:
 def of_scheme(name: str) -> list[Docstring]:
     """Returns the docstrings of a scheme, from the general to the special.
 
-    They are those of its module, of its frequency rule and of its class or function. A module that
+    They belong to its module and to its class or function. A module that
     has several schemes describes what they share, so its sentence is left out.
     """
     build: Any = lookup(name)
