@@ -33,7 +33,8 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
         return row | {"state": DONE, "step": step, "note": note}
     if by := holder(folder):
         # Each of the points that are trained as one program counts its share of the seconds.
-        held = [holder(sweep.folder(other)) for other in sweep.group_of(point)]
+        together = next(group for group in sweep.groups(sweep.points) if point in group)
+        held = [holder(sweep.folder(other)) for other in together]
         count = sum(by_other is not None and by_other.program == by.program for by_other in held)
         left = count * (steps - step) * line["seconds"] / step if step else 0.0
         ready = f"; trained in {datetime.timedelta(seconds=round(left))}" if left else ""
