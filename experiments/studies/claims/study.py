@@ -42,7 +42,7 @@ class Claims(Studies):
 
 
 class Probed(Rung):
-    """Is a rung whose records have those of ``mechanisms.measured`` too, for each seed."""
+    """Is a rung that also records ``mechanisms.measured``, for each seed."""
 
     def evaluate(self, point, model):
         evaluation = super().evaluate(point, model)

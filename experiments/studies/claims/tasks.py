@@ -103,7 +103,7 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def order_is_seen(schemes: Iterable[str]) -> Claim:
-    """Returns the claim that models of these schemes, none of which is NoPE, tell orders apart."""
+    """Returns the claim that models of these schemes tell orders apart."""
     return Claim(
         "order_is_seen",
         "Without a causal mask every scheme with positions tells 我爱你 from 你爱我, and 不怕辣 "
