@@ -55,18 +55,18 @@ class Retention:
 
     Attributes:
       change: by which share the loss grew.
-      kept: the share of the accuracy that is left.
-      margin: half the 95 % interval of ``kept`` over seeds; None with one seed.
+      accuracy: the share of the accuracy that is left.
+      margin: half the 95 % interval of ``accuracy`` over seeds; None with one seed.
     """
 
     change: Cell
-    kept: Cell
+    accuracy: Cell
     margin: float | None
 
     @property
     def verdict(self) -> str:
         """Returns whether more than ``KEPT`` of the accuracy is left."""
-        mean, margin = self.kept[0], self.margin or 0.0
+        mean, margin = self.accuracy[0], self.margin or 0.0
         if not math.isfinite(mean):
             return "no"
         if abs(mean - KEPT) <= margin:

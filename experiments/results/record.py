@@ -298,7 +298,7 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
     return [] if old == new else [f"{name} was {old!r} and is now {new!r}"]
 
 
-class Kept:
+class Stored:
     """Keeps results by name in a file, each as soon as it is known, one JSON object a line.
 
     A run that was killed reads them back. A file of another config is replaced.

@@ -62,15 +62,10 @@ def of_scheme(name: str) -> list[Docstring]:
     if build is Encoding:
         return [parts]
     of_module = parse(inspect.getdoc(sys.modules[where]) or "")
-    if shares_module(name):
+    modules = Counter(place.partition(":")[0] for place in REGISTRY.values())
+    if modules[where] > 1:
         of_module = dataclasses.replace(of_module, sentence="")
     return [of_module, parts]
-
-
-def shares_module(name: str) -> bool:
-    """Returns whether the registry has other schemes of the same module."""
-    modules = Counter(place.partition(":")[0] for place in REGISTRY.values())
-    return modules[REGISTRY[name].partition(":")[0]] > 1
 
 
 def _is_equation(paragraph: str) -> bool:

@@ -167,7 +167,7 @@ def change_words(retained: Retention) -> str:
 
 def kept_words(retained: Retention) -> str:
     """Returns the share of the accuracy at short context that is kept, ± half of the interval."""
-    return _percent(retained.kept[0], retained.margin)
+    return _percent(retained.accuracy[0], retained.margin)
 
 
 def _percent(mean: float, margin: float | None, sign: str = "") -> str:
