@@ -66,7 +66,7 @@ def write(
         rope = of_rung.loc[of_rung["scheme"] == ROPE, "parameters"]
         rungs[rung] |= {
             "schemes": int(of_rung["scheme"].nunique()),
-            "seeds": int(of_rung.groupby("scheme")["seed"].nunique().max()),
+            "seeds": int(of_rung.groupby("scheme")["seed"].nunique().median()),
             "parameters": int((rope if len(rope) else of_rung["parameters"]).iloc[0]),
         }
         numbers = values(records, rung)
@@ -211,30 +211,41 @@ def finding(data: Mapping[str, Any]) -> list[str]:
     longest = data["rungs"].get(data["longest"])
     if longest is None:
         return ["No rung has a result yet."]
-    if longest["seeds"] == 1:
-        return [
-            f"The longest rung that has results ({longest['title']}) has one seed of "
-            f"{longest['schemes']} schemes, which tells no verdict."
-        ]
     rows = longest["rows"]
-    sentences = [
-        f"On the longest rung that has results ({longest['title']}), "
-        + "; ".join(
-            f"{_some(rows, topic, against)} {words}"
-            for topic, against, words in (
-                ("text", ROPE, "are better than RoPE at the trained length"),
-                ("text, beyond", WINDOWED, "are better beyond it than RoPE through a window"),
-                ("gain", OWN_WINDOW, "gain from the context beyond their own windows"),
-            )
+    if longest["seeds"] == 1:
+        sentences = [_of_one_seed(longest)]
+    else:
+        told_by = (
+            ("text", ROPE, "are better than RoPE at the trained length"),
+            ("text, beyond", WINDOWED, "are better beyond it than RoPE through a window"),
+            ("gain", OWN_WINDOW, "gain from the context beyond their own windows"),
         )
-        + "."
-    ]
+        told = "; ".join(f"{_some(rows, topic, other)} {words}" for topic, other, words in told_by)
+        sentences = [f"On the longest rung that has results ({longest['title']}), {told}."]
     for pair in data["correlations"]:
         if data["longest"] in (pair["one"], pair["other"]):
             rhos = " and ".join(f"{_rho(pair[name])} {name}" for name in _LOSSES if pair[name])
             sentences.append(f"Rank correlation of schemes {pair['differs']}: {rhos}.")
             break
     return sentences
+
+
+def _of_one_seed(rung: Mapping[str, Any]) -> str:
+    """Says which losses are lowest on a rung of one seed, which tells no verdict."""
+    told = []
+    for topic, against, words in (
+        ("text", ROPE, "than RoPE at the trained length"),
+        ("text, beyond", WINDOWED, "beyond it than RoPE through a window"),
+    ):
+        means = {row["scheme"]: row[topic]["mean"] for row in rung["rows"] if row[topic]}
+        if against in means:
+            lower = sorted((mean, name) for name, mean in means.items() if mean < means[against])
+            names = ", ".join(name for _, name in lower) or "no scheme"
+            told.append(f"{names} {'has' if len(lower) < 2 else 'have'} a lower loss {words}")
+    return (
+        f"The longest rung that has results ({rung['title']}) has one seed of {rung['schemes']} "
+        f"schemes, which tells no verdict: {'; '.join(told)}."
+    )
 
 
 def _rho(pair: Mapping[str, Any]) -> str:
