@@ -29,7 +29,7 @@ def check_positions(positions: Any) -> jax.Array:
       ValueError: the shape is not ``[B, T]`` or ``[B, T, A]``, there is no token, the type cannot
         count (bfloat16 reads 257 as 256), or a value is not finite or would be changed by the cast.
     """
-    positions = as_array(positions)
+    positions = as_array("positions", positions)
     dtype, shape = positions.dtype, positions.shape
     counts = jnp.issubdtype(dtype, jnp.integer) or dtype in (jnp.float32, jnp.float64)
     if not counts or len(shape) not in (2, 3) or 0 in shape:
@@ -82,7 +82,7 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
     """
     if numbers is None:
         return None
-    numbers = as_array(numbers)
+    numbers = as_array(name, numbers)
     B, T = positions.shape[:2]
     fits = numbers.ndim == 2 and numbers.shape[1] == T and (B == 1 or len(numbers) in (1, B))
     if not jnp.issubdtype(numbers.dtype, jnp.integer) or not fits:
@@ -95,12 +95,22 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
     return jnp.asarray(in_32_bits(name, numbers, instead))
 
 
-def as_array(numbers: Any) -> np.ndarray | jax.Array:
-    """Returns an array of JAX as it is, and anything else as one of NumPy."""
+def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
+    """Returns an array of JAX as it is, and anything else as one of NumPy.
+
+    Raises:
+      ValueError: the array is masked, or rows of a list differ in length.
+    """
     if isinstance(numbers, jax.Array):
         return numbers
-    # An nnx.Variable may be traced.
-    return jnp.asarray(numbers) if hasattr(numbers, "__jax_array__") else np.asarray(numbers)
+    if hasattr(numbers, "__jax_array__"):  # nnx.Variable has one, perhaps traced.
+        return jnp.asarray(numbers)
+    if isinstance(numbers, np.ma.MaskedArray):
+        raise ValueError(f"{name} is a masked array, whose mask would be lost: fill it first")
+    try:
+        return np.asarray(numbers)
+    except ValueError:
+        raise ValueError(f"{name} must be one array, but rows differ in length: pad them") from None
 
 
 def check_tokens(name: str, tokens: Any, encoding: Any = None) -> None:

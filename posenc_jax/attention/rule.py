@@ -148,7 +148,7 @@ def checked_mask(mask: Any, B, H, T, S) -> Any:
                 "before q_index and k_index"
             )
     else:
-        given = mask = jnp.asarray(as_array(mask))
+        given = mask = jnp.asarray(as_array("mask", mask))
         what = "mask is"
     shape = (1,) * (4 - given.ndim) + given.shape
     fits = len(shape) == 4 and all(

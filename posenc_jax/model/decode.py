@@ -91,7 +91,7 @@ class _Prompts(NamedTuple):
 
     @classmethod
     def of(cls, model, prompt_BT, lengths, positions, next_positions) -> "_Prompts":
-        prompt_BT = np.asarray(as_array(prompt_BT))
+        prompt_BT = np.asarray(as_array("prompt_BT", prompt_BT))
         check_ids("prompt_BT", prompt_BT, model.embedding.shape[0])
         B, T = prompt_BT.shape
         padding_B1 = T - _lengths(lengths, B, T)[:, None]
@@ -248,7 +248,7 @@ def _next_positions(next_positions, positions) -> np.ndarray:
                 "a number for each axis"
             )
         return last_BA[:, 0] + 1
-    given = np.asarray(as_array(next_positions))
+    given = np.asarray(as_array("next_positions", next_positions))
     cast = given.astype(positions.dtype)
     fits = given.shape in (last_BA.shape[:1], last_BA.shape)
     if not fits or not (abs(given - cast) <= MOST_ROUNDING).all():

@@ -354,7 +354,7 @@ def _rows_apart(x_BTD: jax.Array) -> jax.Array:
 
 def _ids(inputs, vocab_size) -> jax.Array:
     """Returns token ids as int32, with ``vocab_size`` instead of invalid ids."""
-    ids_BT = as_array(inputs)
+    ids_BT = as_array("inputs", inputs)
     check_ids("inputs", ids_BT, vocab_size)
     # In 32 bits at least, because vocab_size itself may be too large for their type.
     ids_BT = ids_BT if ids_BT.dtype.itemsize >= 4 else ids_BT.astype(jnp.int32)

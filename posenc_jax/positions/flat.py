@@ -33,7 +33,7 @@ def packed(segment_ids) -> jax.Array:
 
     They are computed on the device, under ``jax.jit`` too.
     """
-    segment_ids = jnp.asarray(as_array(segment_ids))
+    segment_ids = jnp.asarray(as_array("segment_ids", segment_ids))
     if segment_ids.ndim != 2:
         raise ValueError(f"segment_ids have shape {segment_ids.shape}, but must be [B, T]")
     index = jnp.arange(segment_ids.shape[-1], dtype=jnp.int32)
