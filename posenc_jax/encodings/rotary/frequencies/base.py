@@ -4,13 +4,13 @@ import abc
 import dataclasses
 import math
 import numbers
-from typing import Any, overload
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.rotary.double import Double, exp, log
+from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.fields import is_real
 
 # A Python number is computed with in float64, and an array as a Double.
@@ -61,18 +61,7 @@ class Default(Frequencies):
 
 def geometric(channels: int, base: float) -> np.ndarray:
     """Returns RoPE's frequencies, ``base ** (-2 i / channels)``, pair i = 0 first."""
-    return power(base, -np.arange(0, channels, 2, dtype=np.float64) / channels)
-
-
-@overload
-def power(base: float, exponents: np.ndarray) -> np.ndarray: ...
-@overload
-def power(base: Double, exponents: np.ndarray) -> Double: ...
-
-
-def power(base, exponents):
-    """Raises a positive number, or each number of a Double ``[..., 1]``, to every exponent."""
-    return exp(log(base) * exponents) if isinstance(base, Double) else float(base) ** exponents
+    return float(base) ** (-np.arange(0, channels, 2, dtype=np.float64) / channels)
 
 
 def turns_in(length: float, inv_freq: np.ndarray) -> np.ndarray:
