@@ -20,7 +20,7 @@ from experiments.evaluation.layer_attention import attention_weights
 from experiments.results.panels import Map, Panel, PanelStudy, Result, cells
 from experiments.results.record import environment
 from experiments.results.reports import panel_report as report
-from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.studies.drawn_examples import Experiment
 from experiments.studies.multimodal.model import Decoder, ViT, grid
 from experiments.training.recipe import RULES, Recipe
 from posenc_jax import Layers
@@ -98,24 +98,6 @@ def test_attention_weights_know_windows_and_patterns():
     assert (far[:, :, np.tri(T, dtype=bool)] > 0).all()
 
 
-# Batches and training
-
-
-class Sums(Drawn):
-    """Asks which of two classes a vector belongs to: whether its sum is positive."""
-
-    def __init__(self, init, batch_size=8):
-        self.init, self.batch_size = init, batch_size
-
-    def draw(self, rng, count):
-        values = rng.standard_normal((count, 4, PATCH_DIM)).astype(np.float32)
-        return {"patches": values, "label": (values.sum(axis=(1, 2)) > 0).astype(np.int32)}
-
-    def loss(self, model, batch, key):
-        logits = jax.nn.log_softmax(model(batch["patches"], grid(2, 2), key=key))
-        return -jnp.take_along_axis(logits, batch["label"][:, None], axis=-1).mean()
-
-
 # Experiments
 
 
@@ -130,10 +112,11 @@ class Batches:
 
 
 class Toy(Experiment):
+    """Asks which of two classes a vector belongs to: whether its sum is positive."""
+
     kinds = (Nothing, Batches)
     title = "Sums <&>"
     summary = "Is the sum positive?"
-    axes = ("row", "column")
 
     def load(self):
         self.length = 4
@@ -143,9 +126,16 @@ class Toy(Experiment):
         )
         self.data = {"digest": "abc"}
 
-    def task(self, point):
-        sizes = {"patch_dim": PATCH_DIM, "num_classes": 2}
-        return Sums(lambda key: self.make_model(ViT, point.scheme, key, **sizes))
+    def new_model(self, scheme, key):
+        return self.make_model(ViT, scheme, key, patch_dim=PATCH_DIM, num_classes=2)
+
+    def draw(self, scheme, rng, count, step):
+        values = rng.standard_normal((count, 4, PATCH_DIM)).astype(np.float32)
+        return {"patches": values, "label": (values.sum(axis=(1, 2)) > 0).astype(np.int32)}
+
+    def loss(self, scheme, model, batch, key):
+        logits = jax.nn.log_softmax(model(batch["patches"], grid(2, 2), key=key))
+        return -jnp.take_along_axis(logits, batch["label"][:, None], axis=-1).mean()
 
     def measure(self, scheme, model):
         for count in (4, 9):
