@@ -87,6 +87,6 @@ def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:
             ratios.setdefault((r["scheme"], r["steps"]), []).append((loss - 1, accuracy))
     retained = {}
     for key, pairs in ratios.items():
-        change, accuracy = (mean_and_stderr(values) for values in zip(*pairs, strict=True))
-        retained[key] = Retention(change, accuracy, margin_of(accuracy))
+        change, left = (mean_and_stderr(values) for values in zip(*pairs, strict=True))
+        retained[key] = Retention(change, left, margin_of(left))
     return retained

@@ -209,7 +209,7 @@ class Checkpoints:
                 "those of earlier versions; train again in another --workdir"
             )
         places = {getattr(array, "sharding", None) for array in expected.values()}
-        place = places.pop()
+        place: Any = places.pop()
         if isinstance(place, jax.sharding.NamedSharding):
             place = replicated(place.mesh)
         wanted = jax.ShapeDtypeStruct(sums.shape, sums.dtype, sharding=place)

@@ -236,17 +236,11 @@ def write_tokens(
     vocabulary.
     """
     arrays = [np.asarray(document) for document in documents]
-    for number, array in enumerate(arrays):
-        is_known = not array.size or (array.dtype.kind in "iu" and array.min() >= 0)
-        if array.ndim != 1 or not is_known or array.max(initial=0) >= vocab_size:
-            raise ValueError(
-                f"documents[{number}]={array.tolist()!r:.60} must be a 1-D sequence of integers in "
-                f"0 .. {vocab_size - 1}"
-            )
-    if not any(map(len, arrays)):
-        raise ValueError(f"documents hold no tokens ({len(arrays)} documents); give at least one")
-    dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-    tokens = np.concatenate([array.astype(dtype) for array in arrays])
+    whole = np.concatenate([array for array in arrays if array.size] or [np.zeros(0, int)])
+    is_known = whole.size and whole.dtype.kind in "iu" and whole.min() >= 0
+    if not is_known or whole.max() >= vocab_size:
+        raise ValueError(f"documents must hold integers in 0 .. {vocab_size - 1}, at least one")
+    tokens = whole.astype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
     offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
     meta = {"vocab_size": int(vocab_size), "bytes_per_token": float(bytes_per_token)}
     _check_folder(tokens, offsets, **meta)

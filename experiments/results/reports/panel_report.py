@@ -11,7 +11,6 @@ from markupsafe import Markup
 from matplotlib import image
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.text import Text
 
 from experiments.results.panels import Panel, PanelStudy, best_means, cells, chances
 from experiments.results.reports.drawing import COLOURS, drawing_style, finish, styles_of, svg
@@ -60,21 +59,32 @@ def print_tables(study: PanelStudy, console: Console) -> None:
     """Prints a table for each panel, best scheme first, and what failed."""
     print_failures(study.failures, console)
     for panel in study.panels:
-        by_scheme, chance = cells(study, panel), chances(study, panel)
-        if not by_scheme:
-            continue
-        title = f"{panel.title}, by {panel.xlabel}, mean ± standard error over seeds"
-        table = terminal_table(title, panel.xs)
-        for scheme in by_scheme:
-            table.add_row(Text(scheme), *("".join(words(by_scheme, scheme, x)) for x in panel.xs))
-        if chance:
-            table.add_row(*["chance", *(_chance(chance, x) for x in panel.xs)], style="italic")
-        console.print(table)
+        if by_scheme := rows(study, panel):
+            title = f"{panel.title}, by {panel.xlabel}, mean ± standard error over seeds"
+            table = terminal_table(title, panel.xs, by_scheme)
+            if chance := _chances(study, panel):
+                table.add_row("chance", *(cell.plain for cell in chance), style="italic")
+            console.print(table)
     console.print(study.about["rules"], highlight=False)
 
 
-def _chance(chance, x) -> str:
-    return number(chance[x]) if x in chance else "-"
+def rows(study: PanelStudy, panel: Panel) -> dict[str, list[GridCell]]:
+    """Returns the cells of a panel by scheme, the best scheme of the last column first."""
+    by_scheme = cells(study, panel)
+    best = best_means(by_scheme, panel)
+    return {
+        scheme: [
+            GridCell(*words(by_scheme, scheme, x), is_best=x in row and row[x][0] == best.get(x))
+            for x in panel.xs
+        ]
+        for scheme, row in by_scheme.items()
+    }
+
+
+def _chances(study: PanelStudy, panel: Panel) -> list[GridCell]:
+    """Returns the value of a blind guess in each column, or nothing if none is known."""
+    known = chances(study, panel)
+    return [GridCell(number(known[x]) if x in known else "-") for x in panel.xs] if known else []
 
 
 def _panel(study: PanelStudy, panel: Panel) -> Markup:
@@ -84,22 +94,10 @@ def _panel(study: PanelStudy, panel: Panel) -> Markup:
         f"By {panel.xlabel}{trained}. {better} is better: mean ± standard error over seeds, best "
         "of a column in bold, best scheme of the last column first."
     )
-    return section(panel.title, _table(study, panel), caption)
-
-
-def _table(study: PanelStudy, panel: Panel) -> Markup:
-    by_scheme, chance = cells(study, panel), chances(study, panel)
-    best = best_means(by_scheme, panel)
-    rows: dict[str, list[GridCell | str]] = {
-        scheme: [
-            GridCell(*words(by_scheme, scheme, x), is_best=x in row and row[x][0] == best.get(x))
-            for x in panel.xs
-        ]
-        for scheme, row in by_scheme.items()
-    }
-    if chance:
-        rows["chance"] = [_chance(chance, x) for x in panel.xs]
-    return grid(map(str, panel.xs), rows)
+    table = rows(study, panel)
+    if chance := _chances(study, panel):
+        table["chance"] = chance
+    return section(panel.title, grid(map(str, panel.xs), table), caption)
 
 
 def _pictures(pictures: Mapping[str, np.ndarray]) -> Iterator[Markup]:
