@@ -122,11 +122,11 @@ class Run:
         return f"loss {loss:.3f}  {tokens / seconds:,.0f} tokens/s"
 
     def save(self, step: int, state: State) -> None:
-        """Saves the state after ``step``, which is checked: the step's loss is from before the
-        update.
+        """Saves the state after ``step``.
 
-        Raises a FloatingPointError if the state is not finite, and was not saved; and an OSError if
-        this state could not be written, or the one before it.
+        The state is checked here, because the step's loss is from before the update. Raises a
+        FloatingPointError if it is not finite, and was not saved; and an OSError if this state
+        could not be written, or the one before it.
         """
         largest = jax.tree.map(np.asarray, _largest(state))
         try:

@@ -158,10 +158,10 @@ def rescale(images, side: int, patch: int) -> np.ndarray:
 
 
 def paste(images, side: int, patch: int) -> np.ndarray:
-    """Puts each image at a random place of a black canvas, by whole patches, uint8 ``[N, side,
-    side]``.
+    """Puts each image at a random place of a black canvas, by whole patches.
 
-    The place depends only on the image's number and on the sizes.
+    The place depends only on the image's number and on the sizes. The result is uint8
+    ``[N, side, side]``.
     """
     count, size = images.shape[:2]
     corners = patch * generator(side, 0).integers(0, (side - size) // patch + 1, (count, 2))
