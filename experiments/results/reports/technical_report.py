@@ -155,7 +155,7 @@ class Report:
         return made | {"schemes": "\n".join(listed), "extension": extension}
 
     def _ladder(self) -> dict[str, Any]:
-        """Returns what the ladder existing, its rungs, correlations and figures.
+        """Returns what the ladder found, its rungs, correlations and figures.
 
         Raises:
           ValueError: there is no ladder in the results.
