@@ -95,9 +95,9 @@ class TimedBlock(Block):
     cannot be used with a cache.
     """
 
-    def __init__(self, model_dim, *widths, rngs, **types):
-        super().__init__(model_dim, *widths, **types, rngs=rngs)
-        self.time = TimeAdaLN(model_dim=model_dim, time_scale=TIME_SCALE, rngs=rngs)
+    def __init__(self, settings, sinks, rngs):
+        super().__init__(settings, sinks, rngs)
+        self.time = TimeAdaLN(model_dim=settings.model_dim, time_scale=TIME_SCALE, rngs=rngs)
 
     def normalise(self, x_BTD, tokens):
         gamma, beta = self.time.modulation(tokens.positions[..., 0], x_BTD.shape[1])
