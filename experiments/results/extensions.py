@@ -4,13 +4,7 @@ import dataclasses
 import math
 
 from experiments.results.lengths import LengthStudy
-from experiments.results.statistics import (
-    Cell,
-    margin_of,
-    mean_and_stderr,
-    or_nan,
-    quotient,
-)
+from experiments.results.statistics import Cell, margin_of, mean_and_stderr, or_nan, quotient
 
 PLAIN = "rope"  # the scheme of the trained model as it is
 # The protocols of records, see ``studies/extension/evaluations.py``.

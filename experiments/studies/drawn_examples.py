@@ -149,7 +149,6 @@ class Experiment(Sweep, abc.ABC):
 
     def maps(self, scheme: str, model: Transformer) -> Iterable[Map]:
         """Returns maps of attention over a grid."""
-        del scheme, model
         return []
 
     def variant(self, scheme: str) -> dict[str, Any]:

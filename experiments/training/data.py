@@ -34,14 +34,7 @@ from posenc_jax.registry import suggest
 
 # Corpora store the index of a split: add names at the end alone.
 SPLITS = ("train", "validation", "test", "manual", "code", "prose")
-KINDS = (
-    "stdlib",
-    "packages",
-    "packages:FOLDER",
-    "files:GLOB",
-    "tokens:PATH",
-    "hf:NAME[:SPLIT]",
-)
+KINDS = ("stdlib", "packages", "packages:FOLDER", "files:GLOB", "tokens:PATH", "hf:NAME[:SPLIT]")
 
 SAMPLE_BLOCKS, SAMPLE_BLOCK = 64, 1 << 14
 

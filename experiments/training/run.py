@@ -74,11 +74,7 @@ class Run:
         self._line = self.first, 0.0  # the step and the seconds of the newest line
 
     def record(
-        self,
-        step: int,
-        numbers: dict[str, np.ndarray],
-        is_saved: bool,
-        score: float | None = None,
+        self, step: int, numbers: dict[str, np.ndarray], is_saved: bool, score: float | None = None
     ) -> str:
         """Writes the numbers of a step if they are due, and returns a note for the progress bar.
 

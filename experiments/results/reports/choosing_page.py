@@ -19,15 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from experiments.command import exit_status
-from experiments.results.answers import (
-    AGAINST,
-    OWN_WINDOW,
-    TASKS,
-    Answer,
-    shown,
-    summary,
-    verdicts,
-)
+from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files

@@ -186,8 +186,7 @@ def _cells(study: SearchStudy, group: str) -> dict[str, list[GridCell]]:
     return {
         scheme: [
             GridCell(
-                *words(columns[m], scheme, group),
-                is_best=columns[m][scheme][group][0] == best[m],
+                *words(columns[m], scheme, group), is_best=columns[m][scheme][group][0] == best[m]
             )
             for m in metrics
         ]

@@ -97,7 +97,6 @@ class Images(Experiment):
 
     def draw(self, scheme, rng, count, step):
         """Draws images and their classes, with replacement."""
-        del scheme, step
         chosen = rng.integers(0, len(self.train_images), count)
         return {"patches": self.cut(self.train_images[chosen]), "label": self.train_labels[chosen]}
 
@@ -151,7 +150,6 @@ class Images(Experiment):
 
 def rescale(images, side: int, patch: int) -> np.ndarray:
     """Returns the images at another size, uint8 ``[N, side, side]``, bilinear."""
-    del patch
     pixels = jnp.asarray(images, jnp.float32)
     larger = jax.image.resize(pixels, (len(images), side, side), "bilinear")
     return np.asarray(larger.round()).astype(np.uint8)

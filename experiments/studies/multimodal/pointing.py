@@ -123,7 +123,6 @@ class Pointing(Experiment):
         return self.make_model(Decoder, scheme, key, **sizes)
 
     def draw(self, scheme, rng, count, step):
-        del scheme, step
         return self.drawn(rng, count, self.trained)
 
     def loss(self, scheme, model, batch, key):

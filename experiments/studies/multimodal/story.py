@@ -173,7 +173,6 @@ class Story(Experiment):
 
     def draw(self, scheme, rng, count, step):
         """Draws new clips and questions for every batch."""
-        del step
         setting = self.setting
         ways = [WARPS[name](rng, setting.paces, count, setting.frames) for name in setting.warps]
         chosen = np.stack(ways)[rng.integers(0, len(ways), count), np.arange(count)]
@@ -182,7 +181,6 @@ class Story(Experiment):
         )
 
     def loss(self, scheme, model, batch, key):
-        del scheme
         return ((_answers(model, batch, key) - batch["answers"]) ** 2).mean()
 
     def measure(self, scheme, model):

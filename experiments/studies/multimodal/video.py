@@ -159,7 +159,6 @@ class Videos(Experiment):
         return self.make_model(Decoder, scheme, key, **sizes)
 
     def draw(self, scheme, rng, count, step):
-        del scheme, step
         frames = self.setting.frames
         videos = draw(self.trained, rng, count, frames, rng.integers(1, frames, count))
         return {key: videos[key] for key in ("video", "label")}

@@ -104,7 +104,6 @@ class OneTask(Questions):
         return self.length if step >= growing else first + (self.length - first) * step // growing
 
     def draw(self, scheme, rng, count, step):
-        del scheme
         whole: dict[str, np.ndarray] = {}
         for some in np.array_split(np.arange(count), min(count, _LENGTHS)):
             length = int(rng.integers(self.shortest, self.longest(step) + 1))
@@ -116,11 +115,9 @@ class OneTask(Questions):
         return whole
 
     def loss(self, scheme, model, batch, key):
-        del scheme
         return loss_of_answers(_logits(model, batch, key), batch)
 
     def goal(self, point):
-        del point
         # The rows are the same for every model, and others than in training and in the tests.
         rng, setting = generator(self.learned.number, 2**63 + 1), self.setting
         rows = _drawn(self.learned, rng, setting.held_out, self.length)

@@ -113,7 +113,6 @@ class Questions(Experiment):
 
     def draw(self, scheme, rng, count, step):
         """Draws rows of all tasks, of any length up to that of training."""
-        del scheme, step
         tokens_NL = np.full((count, self.length), PAD, np.int32)
         is_answer_NL = np.zeros((count, self.length), bool)
         chosen = rng.integers(len(self.tasks), size=count)
@@ -128,7 +127,6 @@ class Questions(Experiment):
         return {"tokens": tokens_NL, "is_answer": is_answer_NL}
 
     def loss(self, scheme, model, batch, key):
-        del scheme
         return loss_of_answers(_logits(model, batch["tokens"], key), batch)
 
     def measure(self, scheme, model):
@@ -161,7 +159,6 @@ class Questions(Experiment):
 
     def likeliest(self, task, rng, model, tokens_NL):
         """Returns the likeliest token after every token but the last one, ``[N, L - 1]``."""
-        del task, rng
         return self.predict(_likeliest, model, tokens_NL)
 
 
