@@ -257,7 +257,6 @@ class Sweep:
     def about(self, command: str) -> dict[str, Any]:
         """Returns what every report says about how its results were made."""
         return environment_of(self.finished_runs()) | {
-            "holes": self.holes(),
             "rates": self.rates(),
             "command": command,
             "config": as_json(self.config),

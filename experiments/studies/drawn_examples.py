@@ -239,7 +239,7 @@ class Experiment(Sweep, abc.ABC):
             [one for evaluation in evaluations for one in evaluation[key]]
             for key in ("records", "maps")
         )
-        about = self.about(command)
+        about = self.about(command) | {"holes": self.holes()}
         about |= {key: getattr(self, key) for key in ("title", "summary", "data")}
         return PanelStudy(records, training, failures, about, maps, self.panels)
 
