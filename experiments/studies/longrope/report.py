@@ -35,8 +35,13 @@ from experiments.results.statistics import (
     number,
     words,
 )
-from experiments.studies.longrope.scores import GROUPS
 
+# The report's titles of the groups of rows; {near}, {train} and {far} are lengths in tokens.
+GROUPS = {
+    "near": "At {near} tokens, {factor}x the train length",
+    "short": "At the train length, {train} tokens",
+    "far": "At {far} tokens, fine-tuned at {near} only",
+}
 METRICS = {
     "loss": "all tokens",
     "last_loss": "last {last_tokens} tokens",
@@ -56,7 +61,7 @@ _OBJECTIVES = {
 class SearchStudy(Study):
     """Holds the results of all seeds.
 
-    A record has ``scheme``, ``seed`` and the fields of ``scores.score``. ``about`` has
+    A record has ``scheme``, ``seed`` and the fields of ``stages.score``. ``about`` has
     ``train_length, factor, last_tokens, corpus, corpus_digest`` besides every study's fields.
 
     Attributes:
