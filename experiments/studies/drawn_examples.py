@@ -4,20 +4,12 @@ Experiments on images, screens, videos and stories are in ``studies/multimodal``
 ``studies/tasks``.
 
 An experiment is one module with a subclass of ``Experiment``, one config, and one line in
-``experiments/registry.py``. The subclass says
-
-    title, summary           for the report
-    kinds                    the dataclasses of the settings in ``config.task`` and ``config.eval``
-    load()                   reads the data, and sets ``length``, ``panels`` and ``data``
-    new_model(), draw(), loss()    what is trained: the model, examples and their loss
-    measure(scheme, model)   one ``Result`` for every x of every panel
-    pictures()               example inputs by caption, for the report
-    maps(scheme, model)      ``Map``s of attention over a grid, for the report
-
-and the config has ``schemes``, a comma-separated choice of ``variants``, or "all". A variant has
-the keywords of ``make`` in ``encoding``, and other settings of the experiment, such as its
-positions, or whether there are ruler tokens. A variant with ``of`` is not trained, but evaluated on
-the checkpoint of the variant that ``of`` names, with its own encoding instead of the trained one.
+``experiments/registry.py``. The subclass has a ``title``, the abstract methods, and the dataclasses
+of the settings in ``config.task`` and ``config.eval``, ``kinds``. The config has ``schemes``, a
+comma-separated choice of ``variants``, or "all". A variant has the keywords of ``make`` in
+``encoding``, and other settings of the experiment, such as its positions, or whether there are
+ruler tokens. A variant with ``of`` is not trained, but evaluated on the checkpoint of the variant
+that ``of`` names, with its own encoding instead of the trained one.
 """
 
 import abc
