@@ -19,15 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from experiments.command import exit_status
-from experiments.results.answers import (
-    AGAINST,
-    OWN_WINDOW,
-    TASKS,
-    Answer,
-    shown,
-    summary,
-    verdicts,
-)
+from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
@@ -42,8 +34,8 @@ _THAN = {"better": "better than", "worse": "worse than", "the same": "the same a
 _THAN |= {"no difference": "not told from", "diverged": "not compared with"}
 # The rank correlation from which an order lasts, and how many schemes it needs.
 _LASTS, _SCHEMES = 0.5, 3
-# How many schemes are named, and how much longer than without positions decoding may take.
-_NAMED, _SLOW = 6, 1.3
+_NAMED = 6  # how many schemes are named
+SLOW = 1.3  # how much longer than without positions decoding may take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +257,7 @@ def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> st
     more token under each scheme, over that under NoPE.
     """
     ordered = sorted(rungs, key=operator.attrgetter("tokens"))
-    slow = sorted(name for name, times in decoding.items() if times > _SLOW)
+    slow = sorted(name for name, times in decoding.items() if times > SLOW)
     return fill(
         "choosing.md",
         rungs=ordered,
@@ -274,7 +266,7 @@ def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> st
         lasts=_LASTS,
         q=Q,
         slow=", ".join(f"`{name}`" for name in slow),
-        bound=_SLOW,
+        bound=SLOW,
     )
 
 

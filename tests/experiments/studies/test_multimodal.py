@@ -20,7 +20,7 @@ from experiments.evaluation.layer_attention import attention_weights
 from experiments.results.panels import Map, Panel, PanelStudy, Result, cells
 from experiments.results.record import environment
 from experiments.results.reports import panel_report as report
-from experiments.studies.drawn_examples import Drawn, Experiment
+from experiments.studies.drawn_examples import Experiment
 from experiments.studies.multimodal.model import Decoder, ViT, grid
 from experiments.training.recipe import RULES, Recipe
 from posenc_jax import Layers
@@ -98,24 +98,6 @@ def test_attention_weights_know_windows_and_patterns():
     assert (far[:, :, np.tri(T, dtype=bool)] > 0).all()
 
 
-# Batches and training
-
-
-class Sums(Drawn):
-    """Asks which of two classes a vector belongs to: whether its sum is positive."""
-
-    def __init__(self, init, batch_size=8):
-        self.init, self.batch_size = init, batch_size
-
-    def draw(self, rng, count):
-        values = rng.standard_normal((count, 4, PATCH_DIM)).astype(np.float32)
-        return {"patches": values, "label": (values.sum(axis=(1, 2)) > 0).astype(np.int32)}
-
-    def loss(self, model, batch, key):
-        logits = jax.nn.log_softmax(model(batch["patches"], grid(2, 2), key=key))
-        return -jnp.take_along_axis(logits, batch["label"][:, None], axis=-1).mean()
-
-
 # Experiments
 
 
@@ -130,10 +112,11 @@ class Batches:
 
 
 class Toy(Experiment):
+    """Asks which of two classes a vector belongs to: whether its sum is positive."""
+
     kinds = (Nothing, Batches)
     title = "Sums <&>"
     summary = "Is the sum positive?"
-    axes = ("row", "column")
 
     def load(self):
         self.length = 4
@@ -143,9 +126,16 @@ class Toy(Experiment):
         )
         self.data = {"digest": "abc"}
 
-    def task(self, point):
-        sizes = {"patch_dim": PATCH_DIM, "num_classes": 2}
-        return Sums(lambda key: self.make_model(ViT, point.scheme, key, **sizes))
+    def new_model(self, scheme, key):
+        return self.make_model(ViT, scheme, key, patch_dim=PATCH_DIM, num_classes=2)
+
+    def draw(self, scheme, rng, count, step):
+        values = rng.standard_normal((count, 4, PATCH_DIM)).astype(np.float32)
+        return {"patches": values, "label": (values.sum(axis=(1, 2)) > 0).astype(np.int32)}
+
+    def loss(self, scheme, model, batch, key):
+        logits = jax.nn.log_softmax(model(batch["patches"], grid(2, 2), key=key))
+        return -jnp.take_along_axis(logits, batch["label"][:, None], axis=-1).mean()
 
     def measure(self, scheme, model):
         for count in (4, 9):
@@ -228,10 +218,10 @@ def test_records_and_files(finished):
 def test_a_page_has_everything_and_escapes_it(finished):
     _, page, _ = finished
     assert "Sums &lt;&amp;&gt;" in page and "an &lt;input&gt;" in page and "the command" in page
-    for heading in ("sums: accuracy", "first logit: error", "Attention over", "Frequencies by"):
+    for heading in ("sums: accuracy", "first logit: error", "Attention over"):
         assert heading in page
     assert html.unescape(page).count(RULES) == 1
-    assert page.count("<svg") == 3 and "data:image/png;base64," in page
+    assert page.count("<svg") == 2 and "data:image/png;base64," in page
     assert "<th class=text>chance<td>0.500<td>0.500" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 
@@ -251,7 +241,7 @@ def study(values, panel=ACCURACY, failures=()):
         for x, seeds in row.items()
         for seed, value in enumerate(seeds)
     ]
-    about = environment() | {"title": "t", "summary": "s", "axes": ("row",), "data": {}}
+    about = environment() | {"title": "t", "summary": "s", "data": {}}
     about |= {"command": "c", "config": {}, "date": "2026-01-01", "rules": RULES}
     return PanelStudy(records, [], list(failures), about, [], (panel,))
 
@@ -270,13 +260,13 @@ def test_a_table_says_what_the_records_say(tmp_path):
     values = {"a": {4: [0.5, 0.7], 9: [0.1, 0.3]}, "b": {4: [0.25], 9: [float("nan")]}}
     failure = {"scheme": "b", "seed": 1, "reason": "out of memory"}
     results = study(values, failures=[failure])
-    page = report.write(tmp_path, results, {}, {}).read_text()
+    page = report.write(tmp_path, results, {}).read_text()
     assert "<b>0.600</b><small> ±0.100</small>" in page
     assert "<td>0.250<small> (1 of 2 seeds)</small>" in page and "not finite" in page
     assert "out of memory" in page and "<th class=text>chance<td>0.125<td>0.125" in page
     assert page.count("<svg") == 1 and "Attention" not in page
     first = (tmp_path / "report.html").read_bytes()
-    assert report.write(tmp_path, results, {}, {}).read_bytes() == first
+    assert report.write(tmp_path, results, {}).read_bytes() == first
     output = io.StringIO()
     report.print_tables(results, Console(file=output, width=100))
     assert "0.600 ±0.100" in output.getvalue() and "out of memory" in output.getvalue()

@@ -175,11 +175,13 @@ def test_results_hold_every_task_length_and_depth(finished):
 
 
 def test_a_batch_has_rows_of_every_task_and_length(finished):
-    task = finished[0].task(Point("rope", 0, ()))
-    rows = task.draw(rng(), 300)
+    def drawn(generator, count):
+        return finished[0].draw("rope", generator, count, step=0)
+
+    rows = drawn(rng(), 300)
     assert rows["tokens"].shape == rows["is_answer"].shape == (300, 32)
     assert len(np.unique(rows["tokens"][:, 0])) == len(TASKS)
-    others = [task.draw(rng(seed), 100)["tokens"] for seed in range(20)]
+    others = [drawn(rng(seed), 100)["tokens"] for seed in range(20)]
     ends = (np.concatenate(others) != PAD).sum(axis=1)
     assert ends.min() < 8 and ends.max() == 32 and len(np.unique(ends)) > 20
     assert not (rows["is_answer"] & (rows["tokens"] == PAD)).any()
@@ -187,7 +189,8 @@ def test_a_batch_has_rows_of_every_task_and_length(finished):
 
 def test_the_loss_is_of_answers_alone(finished):
     task = finished[0].task(Point("rope", 0, ()))
-    model, batch = task.init(jax.random.key(0)), task.draw(rng(), 4)
+    model = task.init(jax.random.key(0))
+    batch = finished[0].draw("rope", rng(), 4, step=0)
     loss = task.loss(model, batch, jax.random.key(1))
     assert np.isfinite(loss)
     other = dict(batch, tokens=np.where(batch["tokens"] == PAD, 1, batch["tokens"]))

@@ -194,7 +194,7 @@ def test_released_settings_are_over_the_encodings_of_their_variants(data, tmp_pa
 
 def test_hope_hybrid_draws_the_spacing_of_every_video(data, tmp_path):
     videos = experiment(data, tmp_path, "hope_hybrid")
-    drawn = np.asarray(videos.task(Point("hope_hybrid", 0, ())).positions(50, jax.random.key(0)))
+    drawn = np.asarray(videos.trained_positions("hope_hybrid", 50, jax.random.key(0)))
     assert drawn.shape == (50, 17, 3)
     spacing = drawn[:, 4, 0] - drawn[:, 0, 0]
     assert set(spacing) == {0.5, 0.75, 1.0, 1.25, 1.5}
