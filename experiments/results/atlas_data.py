@@ -27,9 +27,12 @@ def files(atlas: Atlas) -> dict[str, str]:
     if atlas.values.empty:
         raise ValueError("no study has any result yet: there is no atlas to draw")
     shared = {
-        "about": {key: value for key, value in atlas.about.items() if key != "config"},
+        "about": {key: v for key, v in atlas.about.items() if key not in ("config", "holes")},
         "families": atlas.families.to_dict("records"),
-        "questions": _plain(atlas.questions),
+        "questions": [
+            {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+            for row in atlas.questions.to_dict("records")
+        ],
         "unanswered": atlas.unanswered,
         "controls": atlas.controls,
         "trained": atlas.trained,
@@ -42,14 +45,6 @@ def files(atlas: Atlas) -> dict[str, str]:
         VALUES: by_seed.reset_index().to_csv(index=False, float_format=_DIGITS),
         JSON: json.dumps(shared, indent=1, default=str) + "\n",
     }
-
-
-def _plain(questions: pd.DataFrame) -> list[dict]:
-    rows = questions.to_dict("records")
-    return [
-        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-        for row in rows
-    ]
 
 
 def load(folder: Path) -> Atlas:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from calls import INF, NAN, X_BTD, B, H, T, attend, read, sides
+from calls import NAN, X_BTD, B, H, T, attend, read, sides
 from common import refuses
 from flax import nnx
 
@@ -24,11 +24,11 @@ def of(positions, encoding="nope", **options):
 
 TWO_AXES = np.zeros((1, T, 2), np.int32)
 TOKENS = {
-    "positions": [of(text(0)), of(text(T)[0]), of(TWO_AXES, "i_mrope"), of(TWO_AXES, "rope")],
+    "positions": [of(text(0)), of(text(T)[0]), of(TWO_AXES, "i_mrope"), of(TWO_AXES, "rope")]
+    + [of([[0, 1], [0]]), of(np.ma.masked_array(text(T), mask=text(T) == 1))],
     "position": [of([[0.0, NAN]]), of([[0, 2**31]]), of(np.float64([[2.0**30 + 0.3]]))],
     "segment_ids": [of(text(T), segment_ids=np.zeros((1, T + 1), int))],
     "length": [of(text(T), "dynamic_ntk", length=n) for n in (0, "9")],
-    "key": [of(text(T), "randomized", key=key) for key in (0, nnx.Rngs(0))],
     "one position axis": [lambda: attend("alibi", tokens=read(common.build("alibi"), TWO_AXES))],
 }
 
@@ -89,7 +89,7 @@ ATTENTION = {
         lambda: posenc_jax.attend(NOPE, *sides(keys=T + 2), read(NOPE), read(NOPE, text(T + 2)))
     ],
     "window": [*wrong("window", 2.5, 0, (3, 3))],
-    "scale": wrong("scale", jnp.ones(H), INF),
+    "scale": wrong("scale", jnp.ones(H), "0.5"),
     "sinks": wrong("sinks", "head", jnp.zeros(3)),
     "mask": wrong("mask", np.ones((T, T)), np.ones((B, T), bool)),
     "dropout": wrong("dropout", 0.1),

@@ -21,7 +21,7 @@ BAD_KEYWORDS = {
     "pi": [{"factor": 0.5}],
     "yarn": [{"ramp": "linear"}, {"beta_fast": 0.5}],
     "longrope": [{"long_factor": (1.0, 2.0)}],
-    "t5": [{"num_buckets": 7}, {"bidirectional": "false"}],
+    "t5": [{"num_buckets": 7}, {"max_distance": 16}],
     "learned_2d": [{"out_of_range": "wrap"}],
     "fox": [{"rngs": 0}, {"num_layers": 0}],
     "seqpe": [{"hook": "rotary"}, {"max_position": 63}],

@@ -7,7 +7,7 @@ import common
 import numpy as np
 import pytest
 
-from posenc_jax.hf.conformance import CASES, conformance
+from parity.conformance import CASES, conformance
 
 PAGE = common.ROOT / "docs" / "how-to" / "conformance.md"
 

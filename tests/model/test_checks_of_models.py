@@ -31,7 +31,6 @@ MODELS = {
     ],
     "num_kv_heads": [model(num_kv_heads=3)],
     "num_heads": [model(num_heads=5)],
-    "dtype": [model(dtype="bf16")],
     "qk_norm": [model(qk_norm="heads")],
     "implementation": [model(implementation="flash")],
     "encodings|Encoding": [lambda: MODEL.under("rope")],
@@ -41,7 +40,6 @@ MODELS = {
         lambda bad=bad: MODEL(bad, text(T))
         for bad in (np.ones((B, T)), np.ones(T, int), IDS + common.VOCAB)
     ],
-    "key": [lambda: MODEL(IDS, text(T), key=0)],
 }
 
 

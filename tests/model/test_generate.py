@@ -196,8 +196,6 @@ BAD_ARGUMENTS = [
     {"max_new_tokens": 0},
     {"lengths": [T]},
     {"prompt_BT": TOKEN_IDS + 0.6},
-    {"key": 0},
-    {"model": common.build("rope")},
 ]
 
 

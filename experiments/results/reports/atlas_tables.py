@@ -16,22 +16,13 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.command import exit_status
-from experiments.results import atlas_data
-from experiments.results.answers import (
-    MARKS,
-    OWN_WINDOW,
-    TASKS,
-    Answer,
-    shown,
-    summary,
-    verdicts,
-)
-from experiments.results.comparisons import families, statement
+from experiments.results.answers import MARKS, OWN_WINDOW, TASKS, Answer, shown
+from experiments.results.comparisons import statement
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import write_files
 from experiments.results.reports.multimodal_tables import rewritten
-from experiments.results.reports.other_answers import LONGER, read_longer
 from experiments.results.reports.page import markdown_table
+from experiments.results.reports.sources import LONGER, Sources, read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,14 +102,8 @@ def of_atlas(
 ) -> str:
     """Returns a table of the atlas in Markdown, and what its marks are about.
 
-    Args:
-      rows: the schemes and questions of the table.
-      answers: the answers, see ``answers.summary``.
-      compared: the families that the answers were compared in.
-      trained: the scheme whose model a scheme is evaluated on, by the scheme's name.
-
-    Raises:
-      ValueError: an answer is missing.
+    ``compared`` has the families that the answers were compared in, and ``trained`` the scheme
+    whose model a scheme is evaluated on. Raises a ValueError if an answer is missing.
     """
     by_place = {(a["scheme"], a["topic"], a["multiple"]): a for a in answers.to_dict("records")}
     lines, asked = [], set()
@@ -152,56 +137,37 @@ def _cell(answer: Answer) -> str:
     return f"{shown(answer)} {mark}".rstrip()
 
 
-def written(pages: dict[str, str], folder: Path, packed: Path) -> dict[str, str]:
-    """Returns the pages README.md and results.md with their tables.
-
-    Args:
-      pages: the texts by name.
-      folder: the folder of an atlas.
-      packed: the archive of longer training.
-
-    Raises:
-      ValueError: a page has no such table, or the atlas or an answer is missing.
-    """
-    compared, trained = sources(folder, packed)
-    tables = [("results.md", "atlas", rows) for rows in (TEXT, GAINS, LEARNED)]
-    tables += [("results.md", "longer", TRAINED_LONGER), ("README.md", "atlas", README)]
-    pages = dict(pages)
-    for page, source, rows in tables:
-        table = of_atlas(rows, *compared[source], trained)
-        pages[page] = rewritten(pages[page], rows.heading, table)
-    return pages
-
-
-def sources(
-    folder: Path, packed: Path
-) -> tuple[dict[str, tuple[pd.DataFrame, pd.DataFrame]], dict[str, str]]:
-    """Returns answers and their families of comparisons, and on whose model a scheme is evaluated.
-
-    Args:
-      folder: the folder of an atlas.
-      packed: the archive of longer training.
-
-    Raises:
-      ValueError: there is no atlas.
-    """
-    atlas = atlas_data.load(folder)
-    longer = read_longer(packed)
-    compared = verdicts(longer)
-    answers = {
-        "atlas": (atlas.answers, atlas.families),
-        "longer": (summary(longer, compared), families(compared)),
+def tables(sources: Sources) -> dict[str, str]:
+    """Returns all tables in Markdown, by their headings."""
+    atlas = sources.atlas
+    of = {
+        rows.heading: of_atlas(rows, atlas.answers, atlas.families, atlas.trained)
+        for rows in (TEXT, GAINS, LEARNED, README)
     }
-    return answers, atlas.trained
+    longer = of_atlas(TRAINED_LONGER, sources.longer, sources.longer_families, atlas.trained)
+    return of | {TRAINED_LONGER.heading: longer}
+
+
+PAGES = {"README.md": (README,), "docs/results.md": (TEXT, GAINS, LEARNED, TRAINED_LONGER)}
+
+
+def written(name: str, text: str, tables: Mapping[str, str]) -> str:
+    """Returns the text of the page ``name`` of ``PAGES`` with its tables.
+
+    Raises:
+      ValueError: the page has no such table.
+    """
+    for rows in PAGES[name]:
+        text = rewritten(text, rows.heading, tables[rows.heading])
+    return text
 
 
 @exit_status
 def main() -> None:
-    paths = [Path("README.md"), Path("docs/results.md")]
-    packed = Path("docs/data/extrapolation_long.tar.xz")
-    texts = written({path.name: path.read_text() for path in paths}, Path("docs/atlas"), packed)
-    for path in paths:
-        write_files(path.parent, {path.name: texts[path.name]})
+    made = tables(read(Path("docs")))
+    for name in PAGES:
+        path = Path(name)
+        write_files(path.parent, {path.name: written(name, path.read_text(), made)})
         print(f"tables: {path}")
 
 

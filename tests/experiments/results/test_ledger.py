@@ -24,7 +24,7 @@ from experiments.results.ledger import (
 from experiments.results.lengths import LengthStudy
 from experiments.results.reports.ledger_page import write
 from experiments.results.statistics import mean_and_stderr
-from experiments.studies.claims import CLAIMS, effects
+from experiments.studies.claims import claims_of, effects
 
 DOCS = Path(__file__).parents[3] / "docs"
 # Studies whose results are stored, and which claims read.
@@ -163,7 +163,7 @@ class Asked(Answers):
 @functools.cache
 def asked():
     answers = Asked()
-    for claim in CLAIMS:
+    for claim in claims_of(["rope"]):
         # Which schemes are flat is only known from results.
         for effect in (
             (*claim.needs, *claim.effects) if claim.name != "flat_is_not_retrieval" else ()

@@ -11,6 +11,7 @@ from experiments.results.comparisons import families
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import atlas_tables, extension_tables
 from experiments.results.reports.multimodal_tables import TABLES, Table, markdown, rewritten
+from experiments.results.reports.sources import read
 
 DOCS = Path(__file__).parents[3] / "docs"
 TOY = Table("toy", "A toy", "accuracy", {"small": ("size", 1), "large": ("size", 2)})
@@ -78,10 +79,10 @@ def test_the_page_has_what_the_records_of_longer_models_give(table):
 
 
 def test_the_pages_have_what_the_atlas_and_the_archive_give():
-    packed = DOCS / "data/extrapolation_long.tar.xz"
-    paths = {"results.md": DOCS / "results.md", "README.md": DOCS.parent / "README.md"}
-    pages = {name: path.read_text() for name, path in paths.items()}
-    assert atlas_tables.written(pages, DOCS / "atlas", packed) == pages, "run make results"
+    tables = atlas_tables.tables(read(DOCS))
+    for name in atlas_tables.PAGES:
+        text = (DOCS.parent / name).read_text()
+        assert atlas_tables.written(name, text, tables) == text, "run make results"
 
 
 def shown(values, *rows):

@@ -312,7 +312,7 @@ def study(stored, seeds=3):
 def test_what_is_kept_is_judged_with_its_interval():
     shares = {0: (0.90, 0.92, 0.91), 25: (0.99, 0.98, 0.985), 100: (0.99, 0.90, 0.96)}
     actual = retention(study(shares))
-    assert actual["rope", 0].kept == (1.0, 0.0, 3) and actual["rope", 0].change[0] == 0.0
+    assert actual["rope", 0].accuracy == (1.0, 0.0, 3) and actual["rope", 0].change[0] == 0.0
     assert [actual["yarn", n].verdict for n in shares] == ["no", "yes", "undecided"]
     # A standard error of 0.01 / sqrt(3), times 4.303.
     assert actual["yarn", 0].margin == pytest.approx(0.02484, abs=1e-4)
