@@ -9,7 +9,7 @@ import common
 import pytest
 
 from experiments.results.reports import technical_report
-from experiments.results.reports.typst_words import blocks, inline
+from experiments.results.reports.typst_words import inline
 
 DOCS = common.ROOT / "docs"
 TEMPLATE = Path(technical_report.__file__).parent / "templates/report.typ"
@@ -35,19 +35,6 @@ def test_the_template_has_words_and_no_numbers():
 )
 def test_words_keep_their_meaning_in_typst(markdown, typst):
     assert typst in inline(markdown, {"1234.56789"})
-
-
-def test_a_table_has_wide_columns_for_words_and_right_ones_for_numbers():
-    table = f"| name | says | loss |\n|---|---|---|\n| `a1` | {'word ' * 10}| 0.5 |\n"
-    made = blocks(f"# Title\n\n{table}\n- one\n  more\n- two\n\n![no](a.svg)", set(), depth=1)
-    assert made.startswith("== Title\n\n#results((auto, 49fr, auto), (left, left, right), [name]")
-    assert made.endswith("- one more\n- two")
-
-
-def test_without_a_ladder_the_command_says_what_to_do(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["report", f"--docs={DOCS}", f"--results={tmp_path}"])
-    assert technical_report.main() == 2
-    assert "run make results" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -110,6 +110,7 @@ def finished(tmp_path_factory):
     return one, one.write_report("the command").read_text()
 
 
+@pytest.mark.slow
 def test_the_report_says_what_is_learned(finished):
     one, page = finished
     part = one.parts["copy"]

@@ -39,21 +39,6 @@ def experiment(data, workdir, scheme="videorope", **changes):
     return Videos(config, workdir, Console(quiet=True))
 
 
-@pytest.mark.slow
-def test_learns_which_card_is_later(data, tmp_path):
-    training = dict(train__steps=300, train__learning_rate=0.005, train__batch_size=32)
-    trials = dict(eval__frames=(4,), eval__gaps=(1, 3), eval__videos=64, eval__batch=64)
-    videos = experiment(data, tmp_path, **training, **trials)
-    assert videos.run() == []
-    (evaluation,), _, _ = videos.results()
-    at = {(r["condition"], r["x"]): r["value"] for r in evaluation["records"]}
-    assert at["length", 4] > 0.8 and at["gap, 4 frames", 3] > 0.8
-    for gap in (1, 3):
-        assert at["gap, 4 frames", gap] + at["distractor answered, 4 frames", gap] <= 1
-    (actual,) = evaluation["maps"]
-    assert 0.5 < np.sum(actual["weights"]) < 1, "the rest is what the question reads of itself"
-
-
 # Videos
 
 
@@ -121,13 +106,6 @@ def test_training_and_tested_digits_and_frames_are_apart(data, tmp_path):
         assert [len(part.digits), *map(len, part.clips)] == [digits, frames, frames, frames]
         assert not {item.tobytes() for item in part.digits} & {d.tobytes() for d in other.digits}
         assert not (part.clips[0][:, None] == other.clips[0]).all(axis=(2, 3)).any()
-
-
-def test_tested_needles_are_as_late_whatever_the_gap(data, tmp_path):
-    videos = experiment(data, tmp_path, eval__gaps=(1, 3, 5), eval__videos=50)
-    for gap in (1, 3, 5):
-        assert set(videos.draw_tested(8, gap)["earlier"] + gap) == {5, 6, 7}
-    assert set(videos.draw_tested(8)["earlier"]) == set(range(7)), "by length, anywhere"
 
 
 # What the model reads
@@ -201,6 +179,3 @@ def test_hope_hybrid_draws_the_spacing_of_every_video(data, tmp_path):
     for i in range(50):
         expected = videos.positions("hope_hybrid", 4, delta=float(spacing[i]))
         np.testing.assert_array_equal(drawn[i], expected[0])
-
-
-# Data and configs
