@@ -1,4 +1,4 @@
-"""Writes the tables of ``docs/results.md`` and ``README.md`` that show answers of the atlas.
+"""Writes the tables of ``docs/results.md`` that show answers of the atlas.
 
     python -m experiments.results.reports.atlas_tables
 
@@ -29,6 +29,7 @@ from experiments.results.answers import (
 from experiments.results.comparisons import families, statement
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import write_files
+from experiments.results.reports import trust
 from experiments.results.reports.multimodal_tables import rewritten
 from experiments.results.reports.other_answers import LONGER, read_longer
 from experiments.results.reports.page import markdown_table
@@ -50,14 +51,14 @@ class Rows:
 
 
 TEXT = Rows(
-    "What every scheme does",
+    "Loss on text",
     "rope_windowed transformer_xl cable kerple_power fox dape grape_a swin_v2 kerple_log sandwich "
     "alibi rnope_swa dual_base t5 rerope fire nope yarn ntk pi rope sinusoidal learned",
     {f"{n}x ({64 * n})": ("text", n) for n in (1, 2, 4, 8, 16)}
     | {"windowed": ("text, windowed", 1)},
 )
 LEARNED = Rows(
-    "What every scheme learns",
+    "Tasks solved",
     "kerple_log kerple_power dape grape_a swin_v2 alibi path sandwich fox cable t5 transformer_xl "
     "cope kv_shift randomized rope nope sinusoidal",
     {
@@ -72,7 +73,7 @@ LEARNED = Rows(
     },
 )
 GAINS = Rows(
-    "Which schemes gain from more context",
+    "Gain from more context",
     "rnope_swa beam transformer_xl t5 alibi grape_a path kerple_log kerple_power dape cable fox",
     {
         "sources 2x": ("gain", 2),
@@ -83,7 +84,7 @@ GAINS = Rows(
     },
 )
 TRAINED_LONGER = Rows(
-    "With more training",
+    "After more training",
     "alibi fox kerple_log transformer_xl",
     {
         "loss 1x (256)": (f"text, {LONGER}", 1),
@@ -96,18 +97,14 @@ TRAINED_LONGER = Rows(
         "manual, gain 16x": (f"gain, manual, {LONGER}", 16),
     },
 )
-README = Rows(
-    "What the experiments found",
-    "rope_windowed transformer_xl kerple_power dape cable fox path alibi t5 yarn rope nope "
-    "sinusoidal",
-    {f"text {n}x": ("text", n) for n in (1, 4, 16)}
-    | {"recall 4x": ("recall", 4), "flip-flop 4x": ("flip_flop", 4)}
-    | {"variables 1x": ("variable_tracking", 1)},
-)
 
 
 def of_atlas(
-    rows: Rows, answers: pd.DataFrame, compared: pd.DataFrame, trained: dict[str, str]
+    rows: Rows,
+    answers: pd.DataFrame,
+    compared: pd.DataFrame,
+    trained: dict[str, str],
+    trusted: Mapping[trust.Question, list[str]],
 ) -> str:
     """Returns a table of the atlas in Markdown, and what its marks are about.
 
@@ -116,6 +113,7 @@ def of_atlas(
       answers: the answers, see ``answers.summary``.
       compared: the families that the answers were compared in.
       trained: the scheme whose model a scheme is evaluated on, by the scheme's name.
+      trusted: the badges of questions, which are in the last row.
 
     Raises:
       ValueError: an answer is missing.
@@ -139,6 +137,9 @@ def of_atlas(
             against = OWN_WINDOW if isinstance(answer[f"vs_{OWN_WINDOW}"], str) else WINDOWED
             asked.add((answer["family"], against))
         lines.append(line)
+    told = [trust.words(trusted.get(question, [])) for question in rows.columns.values()]
+    if any(told):
+        lines.append(["*trust*", *told])
     is_asked = [pair in asked for pair in zip(compared["family"], compared["against"], strict=True)]
     said = textwrap.fill(statement(compared[is_asked]), 115) if any(is_asked) else ""
     return markdown_table(["scheme", *rows.columns], lines) + f"\n{said}\n" * bool(said)
@@ -152,25 +153,28 @@ def _cell(answer: Answer) -> str:
     return f"{shown(answer)} {mark}".rstrip()
 
 
-def written(pages: dict[str, str], folder: Path, packed: Path) -> dict[str, str]:
-    """Returns the pages README.md and results.md with their tables.
+def written(page: str, folder: Path, packed: Path) -> str:
+    """Returns the page results.md with its tables.
 
     Args:
-      pages: the texts by name.
+      page: the text.
       folder: the folder of an atlas.
       packed: the archive of longer training.
 
     Raises:
-      ValueError: a page has no such table, or the atlas or an answer is missing.
+      ValueError: the page has no such table, or the atlas or an answer is missing.
     """
     compared, trained = sources(folder, packed)
-    tables = [("results.md", "atlas", rows) for rows in (TEXT, GAINS, LEARNED)]
-    tables += [("results.md", "longer", TRAINED_LONGER), ("README.md", "atlas", README)]
-    pages = dict(pages)
-    for page, source, rows in tables:
-        table = of_atlas(rows, *compared[source], trained)
-        pages[page] = rewritten(pages[page], rows.heading, table)
-    return pages
+    trusted = trust.read(folder / trust.JSON)
+    for source, rows in (
+        ("atlas", TEXT),
+        ("atlas", GAINS),
+        ("atlas", LEARNED),
+        ("longer", TRAINED_LONGER),
+    ):
+        table = of_atlas(rows, *compared[source], trained, trusted)
+        page = rewritten(page, rows.heading, table)
+    return page
 
 
 def sources(
@@ -197,12 +201,11 @@ def sources(
 
 @exit_status
 def main() -> None:
-    paths = [Path("README.md"), Path("docs/results.md")]
+    page = Path("docs/results.md")
     packed = Path("docs/data/extrapolation_long.tar.xz")
-    texts = written({path.name: path.read_text() for path in paths}, Path("docs/atlas"), packed)
-    for path in paths:
-        write_files(path.parent, {path.name: texts[path.name]})
-        print(f"tables: {path}")
+    text = written(page.read_text(), Path("docs/atlas"), packed)
+    write_files(page.parent, {page.name: text})
+    print(f"tables: {page}")
 
 
 if __name__ == "__main__":

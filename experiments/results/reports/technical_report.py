@@ -148,7 +148,7 @@ class Report:
             "longer": ("longer", atlas_tables.TRAINED_LONGER),
         }
         made = {
-            name: atlas_tables.of_atlas(rows, *kept[source], trained)
+            name: atlas_tables.of_atlas(rows, *kept[source], trained, {})
             for name, (source, rows) in tables.items()
         }
         listed = re.findall(r"(?:^\|.*\n)+", (self.docs / "schemes/index.md").read_text(), re.M)

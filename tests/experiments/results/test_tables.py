@@ -13,6 +13,7 @@ from experiments.results.reports import atlas_tables, extension_tables
 from experiments.results.reports.multimodal_tables import TABLES, Table, markdown, rewritten
 
 DOCS = Path(__file__).parents[3] / "docs"
+TRUSTED = {("text", 2.0): ["3 seeds", "corrected"]}
 TOY = Table("toy", "A toy", "accuracy", {"small": ("size", 1), "large": ("size", 2)})
 PAGE = """# Title
 
@@ -77,11 +78,14 @@ def test_the_page_has_what_the_records_of_longer_models_give(table):
     assert extension_tables.markdown(table, dataclasses.replace(study, records=worse)) != made
 
 
-def test_the_pages_have_what_the_atlas_and_the_archive_give():
-    packed = DOCS / "data/extrapolation_long.tar.xz"
-    paths = {"results.md": DOCS / "results.md", "README.md": DOCS.parent / "README.md"}
-    pages = {name: path.read_text() for name, path in paths.items()}
-    assert atlas_tables.written(pages, DOCS / "atlas", packed) == pages, "run make results"
+def test_the_page_has_what_the_records_of_searches_give():
+    page = (DOCS / "extension.md").read_text()
+    assert extension_tables.written(page, DOCS / "data") == page, f"run {extension_tables.__name__}"
+
+
+def test_the_page_has_what_the_atlas_and_the_archive_give():
+    packed, page = DOCS / "data/extrapolation_long.tar.xz", (DOCS / "results.md").read_text()
+    assert atlas_tables.written(page, DOCS / "atlas", packed) == page, "run make results"
 
 
 def shown(values, *rows):
@@ -91,6 +95,7 @@ def shown(values, *rows):
         summary(values, actual),
         families(actual),
         {"fox": "rope"},
+        TRUSTED,
     )
 
 
@@ -101,7 +106,8 @@ def test_a_table_of_losses_has_marks_and_says_what_was_compared():
     assert lines[2] == f"| `{WINDOWED}` (on `rope`) | 2.510 ± 0.025 | - |"
     assert lines[3].startswith("| `fox` (on `rope`) | 1.020 ± 0.050 ▲ | **0.490 ± 0.0")
     assert lines[4].startswith("| `t5` | 3.020 ± 0.050 ▼ | **")
-    said = " ".join(lines[6:])
+    assert lines[5] == "| *trust* | `3 seeds` `corrected` |  |"
+    said = " ".join(lines[7:])
     assert "loss on text against rope_windowed" in said and "gain against own_window" in said
     assert "against nope" not in said and "tasks" not in said
     page = rewritten(PAGE, "A toy", text)
