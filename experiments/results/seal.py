@@ -39,7 +39,8 @@ def sealed(
       metrics: the content of ``metrics.jsonl``, or None for a model that was not trained here.
     """
     content = {key: value for key, value in evaluation.items() if key != _SEAL}
-    return content | {_SEAL: _seal(content, run, metrics and hashlib.sha256(metrics).hexdigest())}
+    digest = None if metrics is None else hashlib.sha256(metrics).hexdigest()
+    return content | {_SEAL: _seal(content, run, digest)}
 
 
 def read_evaluation(folder: Path, fields: Mapping[str, type]) -> dict[str, Any] | None:
