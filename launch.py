@@ -179,7 +179,7 @@ def _print_dry_runs(experiment, console: Console) -> None:
 
 
 def _print_missing(experiment, console: Console) -> None:
-    """Prints how many points have no result yet."""
+    """Prints how many points have no result yet, and what finished ones lack."""
     points = [(part, point) for part in experiment.parts.values() for point in part.points]
     count = sum(not part.finished(point) for part, point in points)
     if count:
@@ -188,6 +188,9 @@ def _print_missing(experiment, console: Console) -> None:
             "says why",
             highlight=False,
         )
+    for part in experiment.parts.values():
+        for hole in part.holes():
+            console.print(f"{part.workdir.name}: {hole}", highlight=False, markup=False)
 
 
 def _choose_devices() -> None:

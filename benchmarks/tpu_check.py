@@ -45,7 +45,7 @@ from configs import atlas, extrapolation
 from experiments.command import exit_status
 from experiments.progress import stage
 from experiments.registry import make_experiment
-from experiments.results.record import Kept, write_files
+from experiments.results.record import Stored, write_files
 from experiments.results.statistics import csv_of
 from experiments.training.batches import rows_of_pass
 from experiments.training.mesh import make_mesh, meshes_of, row_shards
@@ -204,7 +204,7 @@ def outcome(item: Item) -> dict[str, Any]:
     }
 
 
-def _found(item: Item, kept: Kept) -> dict[str, Any]:
+def _found(item: Item, kept: Stored) -> dict[str, Any]:
     """Returns the outcome of an item, and keeps it unless it failed, so that it is tried again."""
     if item.name in kept:
         return kept.get(item.name, dict)
@@ -312,7 +312,7 @@ def main() -> None:
     items = [item for item in _choose(args) if _about(row(item, {})) not in known]
     topology.devices("v5e:1x1")  # raises an error without libtpu
     versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
-    kept, rows = Kept(args.workdir / "programs.jsonl", versions), []
+    kept, rows = Stored(args.workdir / "programs.jsonl", versions), []
     with stage("tpu-check", len(items), console) as advance:
         for item in items:
             rows.append(row(item, _found(item, kept)))

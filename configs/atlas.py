@@ -30,18 +30,13 @@ CONTROLS = ("copy", "recall", "flip_flop")
 # Schemes of every family, which the controls compare.
 CONTROLLED = "nope,sinusoidal,rope,alibi,t5,transformer_xl,fox,cope"
 
-# Methods that extend a trained RoPE and came after the runs that the repository keeps: with them
-# every model of ``rope`` would have to be evaluated again.
-_LATER = {"mrrope_uni", "mrrope_pro", "jet_long"}
-_ASKED = [name for name in REGISTRY if name not in _LATER]
-
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     one_of("preset", preset, PRESETS)
     config = ConfigDict({"experiment": "atlas"})
     config.seeds = 1 if preset == "tiny" else 3
-    config.schemes = "nope,rope,yarn,alibi" if preset == "tiny" else ",".join(_ASKED)
+    config.schemes = "nope,rope,yarn,alibi" if preset == "tiny" else ",".join(REGISTRY)
     config.sweep = ConfigDict({"learning_rate": ()})
     config.studies = studies(preset, config)
     return config

@@ -1,7 +1,7 @@
 """Trains models and compares encodings, in programs that use the library.
 
-``launch.py`` runs the experiment that a config names; ``registry.py`` lists them. The rooms, each
-of which imports only those below it:
+``launch.py`` runs the experiment that a config names; ``registry.py`` lists them. A room
+imports only rooms below it:
 
     studies/     asks: on text, tasks, images and longer contexts, and of all answers together
     running/     runs the points of a study, here or in a queue of machines
@@ -40,7 +40,7 @@ def _is_missing(module: str) -> bool:
         return True
 
 
-# The packages that experiments import beyond those that posenc_jax requires. ``results.reports``
+# The packages that experiments import and posenc_jax does not require. ``results.reports``
 # requires the packages that draw, because machines that only time steps do not need them.
 require({"ml_collections": "ml_collections", "rich": "rich", "yaml": "pyyaml", "scipy": "scipy"})
 require({"etils": "etils", "fsspec": "fsspec"})

@@ -21,11 +21,9 @@ from posenc_jax.registry import keywords, lookup, own_keywords
 def start(experiment: str, *, trials: type, setting: type | None = None) -> ConfigDict:
     """Returns a config with the fields that all experiments share, for presets to change.
 
-    Args:
-      experiment: the name in ``experiments/registry.py``.
-      trials: the dataclass whose fields become ``eval``.
-      setting: the dataclass whose fields become ``task``. An experiment that has one fixes the
-        training length and whether the model is causal; without one, the config says both.
+    ``experiment`` is the name in ``experiments/registry.py``. The fields of the dataclass
+    ``trials`` become ``eval``, and of ``setting`` ``task``. An experiment with a ``setting`` fixes
+    the training length and whether the model is causal; without one, the config says both.
     """
     config = ConfigDict()
     config.experiment = experiment

@@ -24,7 +24,7 @@ _SIGNS = re.compile("Gloo|NCCL|UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|[Cc]onnecti
 PREEMPTED = 75  # EX_TEMPFAIL, the exit status that asks a queue to run the job again
 WATCHED = "POSENC_JAX_WATCHED"
 _PR_SET_PDEATHSIG = 1
-# Environment variables, each of which says that JAX has a cluster to join.
+# Environment variables that say that JAX has a cluster to join.
 CLUSTERS = ("SLURM_STEP_NODELIST", "JAX_COORDINATOR_ADDRESS")
 # How many processes a queue has started for the job.
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
@@ -56,7 +56,7 @@ def are_expected(arguments: Sequence[str]) -> bool:
 
 
 def flag(arguments: Sequence[str], name: str) -> str | None:
-    """Returns the value of a flag of a command line, of which all else may be wrong, or None."""
+    """Returns the value of a flag, or None; the rest of the command line may be wrong."""
     match = re.search(rf"\0--?{name}[=\0]([^\0]*)", "\0".join(["", *arguments]))
     return match[1] if match else None
 

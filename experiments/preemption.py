@@ -51,7 +51,7 @@ def listen(
 
     Raises:
       ValueError: the environment says that there are other processes, but JAX cannot find them; or
-        only some of the first three arguments are given, or do not fit those of the others.
+        only some of the first three arguments are given, or differ from another process.
       PreemptedError: not all processes of a job by hand have started in time.
     """
     by_hand = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}

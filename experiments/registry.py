@@ -30,16 +30,10 @@ EXPERIMENTS = {
 
 
 def make_experiment(config: ConfigDict, workdir: Path, console: Console):
-    """Returns the experiment of ``config``; nothing is run.
+    """Returns the experiment of ``config``, a file of ``configs`` has made it; nothing is run.
 
-    Args:
-      config: its ``experiment`` is one of ``EXPERIMENTS``; a file of ``configs`` has made it.
-      workdir: the folder of all results; points that are finished there are not run again.
-      console: the console that shows progress and tables.
-
-    Raises:
-      ValueError: the config names no experiment, or cannot work. This is checked before any
-        training.
+    All results go into ``workdir``; points that are finished there are not run again. Raises a
+    ValueError if the config names no experiment, or cannot work.
     """
     if config.experiment not in EXPERIMENTS:
         raise ValueError(

@@ -48,7 +48,7 @@ def meet(coordinator: str, bound: str | None, count: int, process: int, timeout:
     elif process == 0:
         wrong = asyncio.run(_host(coordinator, bound, count, timeout))
     else:
-        # Longer than process 0 does, which would else miss those that have just given up.
+        # Longer than process 0 does, which would else miss processes that have just given up.
         longer = timeout + _ANSWER
         try:
             wrong = asyncio.run(asyncio.wait_for(_join(coordinator, count, process), longer))

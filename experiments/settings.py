@@ -1,10 +1,9 @@
 """Checks what a config gives, once, where it enters a study.
 
-``check_config`` refuses configs that no run could follow, before anything is read or built:
-numbers that would keep the program busy until time or memory ends, and values that would be taken
-without a meaning. The bounds of a study's own settings are told beside their defaults, by
-``bounded``; names are looked up by ``one_of``. What depends on several settings or on the data is
-checked by the study, and what a constructor can judge by its own arguments by the constructor.
+``check_config`` refuses values without a meaning, before anything is read or built. The bounds of
+a study's own settings are told beside their defaults, by ``bounded``; names are looked up by
+``one_of``. What depends on several settings or on the data is checked by the study, and what a
+constructor can judge by its own arguments by the constructor.
 """
 
 import dataclasses
@@ -21,7 +20,8 @@ from posenc_jax.registry import suggest
 
 T = TypeVar("T")
 
-# The most that a whole number of a config may be, by the last part of its name.
+# The most that a whole number of a config may be, by the last part of its name: more would keep the
+# program busy until time or memory ends.
 _MOST = {
     "seeds": 1000,
     "num_layers": 1000,
@@ -35,7 +35,7 @@ _MOST = {
 _MOST_OF_ALL = 2**31 - 1  # JAX counts in int32
 _COUNTS = ("seeds", "together", "model.num_heads")  # at least 1
 _TYPES = ("float32", "bfloat16", "float16")
-# Names separated by commas, of which there must be at least one.
+# Names separated by commas, at least one.
 _LISTS = ("schemes", "methods", "task.tasks")
 
 
@@ -65,7 +65,7 @@ def check_config(config: ConfigDict) -> None:
             raise ValueError(f"{name}={count} must be at least 1")
     fields = config.to_dict()
     for name, value in fields_of(fields):
-        if why := _wrong(name, name.rpartition(".")[2], value):
+        if why := _wrong(name, value):
             raise ValueError(f"{name}={value!r} {why}")
     encodings = fields.get("encodings", {})
     for name, extension in fields.get("extend", {}).items():
@@ -77,31 +77,27 @@ def check_config(config: ConfigDict) -> None:
             )
 
 
-def _wrong(name: str, field: str, value: Any) -> str:
+def _wrong(name: str, value: Any) -> str:
     """Returns what is wrong with a field, or an empty string."""
     if isinstance(value, int):
-        most = _MOST.get(field, _MOST_OF_ALL)
+        most = _MOST.get(name.rpartition(".")[2], _MOST_OF_ALL)
         return f"must be at most {most}" if value > most else ""
-    if field in ("dtype", "param_dtype") and value is not None and str(value) not in _TYPES:
+    if name.endswith("dtype") and value is not None and str(value) not in _TYPES:
         return f"must be one of {', '.join(_TYPES)}"
-    if name == "sweep.learning_rate" and value != () and not _are_rates(value):
-        return (
-            "must be several finite numbers above 0 that differ in their first six digits, such "
-            "as (1e-3, 3e-3); a single one is train.learning_rate"
-        )
+    if name == "sweep.learning_rate" and value != ():
+        are_rates = all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in value)
+        # Folders are named by six digits of the rate.
+        if not are_rates or not len({f"{rate:g}" for rate in value}) == len(value) > 1:
+            return (
+                "must be several finite numbers above 0 that differ in their first six digits, "
+                "such as (1e-3, 3e-3); a single one is train.learning_rate"
+            )
     if name in _LISTS:
-        names = [part.strip() for part in value.split(",")]
+        names = tuple(part.strip() for part in value.split(","))
         return "must be names separated by commas, each once" if _repeats(names) else ""
     if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
         return "must name each once" if _repeats(value) else ""
     return "must be above 0: cameras would stand still" if name == "task.view" and not value else ""
-
-
-def _are_rates(value: tuple) -> bool:
-    """Says whether runs at these learning rates can be told apart, also by their folders' names."""
-    if not all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in value):
-        return False
-    return len({f"{rate:g}" for rate in value}) == len(value) > 1
 
 
 def _repeats(names) -> bool:
@@ -171,13 +167,9 @@ def filled(kind: type[T], name: str, config: Mapping[str, Any]) -> T:
 def check_fields(kind: type, name: str, config: Mapping[str, Any]) -> None:
     """Raises a ValueError for a field of the part ``name`` of a config that ``kind`` refuses.
 
-    The command line checks the types of all values but not those of the elements of a tuple, which
-    are checked here, as are the bounds of every field. A tuple has no element twice.
-
-    Args:
-      kind: a dataclass.
-      name: the name of the part, for the error.
-      config: values of fields; None is not checked.
+    The command line checks the types of all values but not of a tuple's elements, which are checked
+    here, as are the bounds of every field of the dataclass ``kind``. A tuple has no element twice,
+    and None is not checked.
     """
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):

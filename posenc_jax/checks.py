@@ -7,18 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.fields import (
-    check_choice,
-    check_divides,
-    check_range,
-    count_of,
-    is_real,
-    is_whole,
-)
+from posenc_jax.fields import check_choice, check_divides, count_of, is_real, is_whole
 
 # float64 positions may lose this much when they become float32: a thousandth of a token.
 MOST_ROUNDING = 2.0**-10
-
 
 # The largest length that a scheme may adapt to: angles are exact up to here (rotary/angles.py).
 LONGEST = 2**22
@@ -47,10 +39,7 @@ def check_positions(positions: Any) -> jax.Array:
             "least one token: cast them, or add a batch axis with [None]"
         )
     origin = "subtract an origin that all tokens share (posenc_jax.positions.since)"
-    exact = in_32_bits("positions", positions, origin)
-    if exact.dtype == jnp.int32:
-        check_span("positions", positions)
-    return jnp.asarray(exact)
+    return jnp.asarray(in_32_bits("positions", positions, origin))
 
 
 def in_32_bits(name: str, numbers: Any, fix: str) -> Any:
@@ -61,11 +50,6 @@ def in_32_bits(name: str, numbers: Any, fix: str) -> Any:
     is_whole = numbers.dtype.kind in "iuO"
     dtype = np.dtype("int32" if is_whole else "float32")
     if isinstance(numbers, jax.core.Tracer):
-        if numbers.dtype.itemsize >= 4 and numbers.dtype != dtype:
-            raise ValueError(
-                f"{name} are {numbers.dtype} under jax.jit, where their values cannot be checked; "
-                f"cast them to {dtype}, or {fix} outside"
-            )
         return jnp.asarray(numbers, dtype)
     values = np.asarray(numbers)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -77,22 +61,6 @@ def in_32_bits(name: str, numbers: Any, fix: str) -> Any:
     if is_lost.any():
         raise ValueError(f"{name}: {values[is_lost][0]} does not fit into {dtype}; {fix}")
     return numbers.astype(dtype)
-
-
-def check_span(name: str, *numbers: Any) -> bool:
-    """Checks that differences of whole numbers fit into int32; errors call them ``name``.
-
-    The result says whether their values are known.
-    """
-    if any(isinstance(array, jax.core.Tracer) for array in numbers):
-        return False
-    ends = [int(end) for array in map(np.asarray, numbers) for end in (array.min(), array.max())]
-    if max(ends) - min(ends) > np.iinfo(np.int32).max:
-        raise ValueError(
-            f"{name} from {min(ends)} to {max(ends)} are too far apart for a distance in "
-            f"int32; give {name} that are closer"
-        )
-    return True
 
 
 def check_rows(positions: Any, count: int, fix: str) -> None:
@@ -124,17 +92,14 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
         )
     # Differences of unsigned numbers are never negative, so no token would be hidden.
     instead = f"renumber them, {name} = np.unique({name}, return_inverse=True)[1]"
-    whole = in_32_bits(name, numbers, instead)
-    if name == "index":
-        check_span(name, numbers)
-    return jnp.asarray(whole)
+    return jnp.asarray(in_32_bits(name, numbers, instead))
 
 
 def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
-    """Returns an array of JAX as it is, and anything else as one of NumPy; errors call it ``name``.
+    """Returns an array of JAX as it is, and anything else as one of NumPy.
 
     Raises:
-      ValueError: rows differ in length, or the array is one of ``numpy.ma``.
+      ValueError: the array is masked, or rows of a list differ in length.
     """
     if isinstance(numbers, jax.Array):
         return numbers
@@ -164,46 +129,18 @@ def check_tokens(name: str, tokens: Any, encoding: Any = None) -> None:
         )
 
 
-def checked_length(length, positions):
+def checked_length(length):
     """Returns a Python number as it is, and an array as float32."""
-    if length is None:
-        return None
     is_array = isinstance(length, jax.Array | np.ndarray)
-    is_real = length.dtype.kind in "iuf" if is_array else is_whole(length)
-    fits = not is_array or _broadcasts(length.shape, positions.shape[:2])
-    is_known = not isinstance(length, jax.core.Tracer)
-    if not is_real or not fits or (is_known and not _are_lengths(length)):
-        B, T = positions.shape[:2]
+    is_right = length is None or is_array or is_whole(length)
+    if is_right and length is not None and not isinstance(length, jax.core.Tracer):
+        is_right = bool(((np.asarray(length) >= 1) & (np.asarray(length) <= LONGEST)).all())
+    if not is_right:
         raise ValueError(
-            f"length={length!r} must be a positive number of tokens, or an array of such numbers "
-            f"that broadcasts against [{B}, {T}], at most 2**22: angles are exact up to there"
+            f"length={length!r} must be a positive number of tokens, or an array of such numbers, "
+            "at most 2**22: angles are exact up to there"
         )
-    if not is_array:
-        return length
-    return jnp.asarray(length, jnp.float32)
-
-
-def _are_lengths(numbers) -> bool:
-    return bool(((np.asarray(numbers) >= 1) & (np.asarray(numbers) <= LONGEST)).all())
-
-
-def _broadcasts(shape, of_tokens) -> bool:
-    """Returns whether an array broadcasts against tokens ``[B, T]``, whose B may be 1."""
-    B, T = of_tokens
-    rows, columns = (1, 1, *shape)[-2:]
-    return len(shape) <= 2 and (rows in (1, B) or B == 1) and columns in (1, T)
-
-
-def check_key(key: Any) -> None:
-    """Checks that ``key`` is a random key of JAX and not, for instance, a seed."""
-    is_array = isinstance(key, jax.Array | np.ndarray)
-    is_old = is_array and key.dtype == np.uint32 and key.ndim == 1
-    if not is_old and not (is_array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise ValueError(
-            f"key is {type(key).__name__}, but must be a random key, a fresh one in each step of "
-            "training: jax.random.key(seed), folded with the step, or rngs.params() of nnx.Rngs; "
-            "elsewhere None"
-        )
+    return jnp.asarray(length, jnp.float32) if is_array else length
 
 
 # Encodings
@@ -211,40 +148,11 @@ def check_key(key: Any) -> None:
 
 def check_encoding(encoding: Any, name: str = "encoding") -> None:
     """Checks that ``encoding`` is the encoding of one layer; errors call it ``name``."""
-    if hasattr(encoding, "hooks") and not isinstance(encoding, type):
-        return
-    is_class = isinstance(encoding, type)
-    kind = f"the class {encoding.__name__}" if is_class else type(encoding).__name__
-    raise ValueError(
-        f"{name} must be an Encoding, as posenc_jax.make gives it, not {kind}; of Layers take "
-        "one layer's, layers.at(i)[0], and within a HeadShard its .encoding"
-    )
-
-
-def several_layers(encoding: Any) -> str:
-    """Returns the message of the error that one layer's encoding is needed and this has several."""
-    return (
-        f"this {type(encoding).__name__} holds the parameters of {encoding.stacked} layers; "
-        "give attention one layer's own, encoding.of_layer(i), or make it without num_layers="
-    )
-
-
-def check_made(encoding: Any, hook: str, made: Any, B: int, T: int) -> Any:
-    """Returns what ``hook`` made of ``B`` sequences of ``T`` tokens, so that it can be cut.
-
-    Raises:
-      ValueError: it has an array without the tokens along axis 1.
-    """
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(made)]
-    # Sequences that share positions may still differ in length.
-    bad = [s for s in shapes if s[1:2] != (T,) or (B != 1 and s[0] not in (1, B))]
-    if not bad:
-        return made
-    what = f"an array of shape {bad[0]}"
-    raise ValueError(
-        f"{type(encoding).__name__}.{hook} returned {what}, but must return arrays with the "
-        f"{T} tokens along axis 1, [{B}, {T}, ...], so that attention can take parts of them"
-    )
+    if not hasattr(encoding, "hooks") or isinstance(encoding, type):
+        raise ValueError(
+            f"{name}={encoding!r} must be an Encoding, as posenc_jax.make gives it; of Layers take "
+            "one layer's, layers.at(i)[0]"
+        )
 
 
 # Attention
@@ -254,21 +162,22 @@ def check_one_layer(encoding: Any) -> None:
     """Checks that ``encoding`` is an encoding with the parameters of one layer."""
     check_encoding(encoding)
     if encoding.stacked is not None:
-        raise ValueError(several_layers(encoding))
+        raise ValueError(
+            f"this {type(encoding).__name__} holds the parameters of {encoding.stacked} layers; "
+            "give attention one layer's, encoding.of_layer(i), or make it without num_layers="
+        )
 
 
 def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
     """Checks that ``heads`` are the numbers of H query heads that read whole kv heads."""
-    is_known = not isinstance(heads, jax.core.Tracer)
-    is_array = isinstance(heads, jax.Array | np.ndarray)
     group = H // K
-    is_right = is_array and jnp.issubdtype(heads.dtype, jnp.integer) and heads.shape == (H,)
-    if is_right and is_known:
-        numbers = np.asarray(heads)
-        of_kv_heads = numbers.reshape(K, group) // group
-        is_right = len(set(numbers.tolist())) == H and {*numbers.tolist()} <= {*range(num_heads)}
-        is_right &= bool((of_kv_heads == of_kv_heads[:, :1]).all())
-    if not is_right or num_heads % group:
+    is_right = np.shape(heads) == (H,) and num_heads % group == 0
+    if is_right and not isinstance(heads, jax.core.Tracer):
+        kv_heads = np.asarray(heads).reshape(K, group) // group
+        is_right = {*np.asarray(heads).tolist()} <= {*range(num_heads)}
+        is_right &= len(set(np.asarray(heads).tolist())) == H
+        is_right &= bool((kv_heads == kv_heads[:, :1]).all())
+    if not is_right:
         raise ValueError(
             f"heads={heads} of HeadShard must be an array of {H} numbers of query heads within "
             f"0..{num_heads - 1}, one for each head of the given queries, all different; {group} "
@@ -323,7 +232,7 @@ def check_weights(weights_BHTS, v_BSKC) -> None:
 
 
 def check_sides(encoding, q_BTHC, k_BSKC, q_tokens: Any, k_tokens: Any) -> None:
-    """Checks that the tokens are those of the queries and keys."""
+    """Checks that the tokens belong to the queries and keys."""
     check_side(encoding, "q_tokens", q_tokens, q_BTHC)
     check_side(encoding, "k_tokens", k_tokens, k_BSKC)
     if (q_tokens.segment_ids is None) != (k_tokens.segment_ids is None):
@@ -331,23 +240,15 @@ def check_sides(encoding, q_BTHC, k_BSKC, q_tokens: Any, k_tokens: Any) -> None:
 
 
 def check_side(encoding, name, tokens, x):
-    """Checks that ``tokens`` are those of queries or keys ``x``, and ready to rotate them."""
+    """Checks that ``tokens`` belong to queries or keys ``x``, and can rotate them."""
     check_tokens(name, tokens)
     B, length = x.shape[:2]
-    for what in ("positions", "segment_ids", "index"):
-        numbers = getattr(tokens, what)
-        if numbers is None:
-            continue
-        # Differences of unsigned or short numbers wrap, and short floats cannot count.
-        kinds, types = ("if", "int32 or float32") if what == "positions" else ("i", "int32")
-        counts = numbers.dtype.kind in kinds and numbers.dtype.itemsize >= 4
-        if numbers.shape[:2] not in ((B, length), (1, length)) or not counts:
-            shapes = " or ".join(f"[{batch}, {length}]" for batch in sorted({B, 1}, reverse=True))
-            raise ValueError(
-                f"{name} has {what} of shape {numbers.shape}, {numbers.dtype}, but q or k of shape "
-                f"{x.shape}, which is [B, T, H, C], has {length} tokens in a batch of {B}: give "
-                f"{shapes}, {types}, as encoding.tokens makes them"
-            )
+    if tokens.positions.shape[:2] not in ((B, length), (1, length)):
+        raise ValueError(
+            f"{name} has positions of shape {tokens.positions.shape}, but q or k [B, T, H, C] of "
+            f"shape {x.shape} has {length} tokens in a batch of {B}: make tokens of all of them, "
+            "encoding.tokens(positions)"
+        )
     tokens.check_made_by(encoding, name)
     if tokens.stage == "rotated":
         return
@@ -360,34 +261,34 @@ def check_side(encoding, name, tokens, x):
 
 
 def check_scale(scale: Any) -> None:
-    """Checks that ``scale``, the factor of all products, is one real number of float32."""
-    if isinstance(scale, int | float):
-        largest = float(np.finfo(np.float32).max)
-        check_range(-largest, largest, scale=scale)
-    elif not is_real(scale):
+    """Checks that ``scale``, the factor of all products, is one real number."""
+    if not is_real(scale):
         raise ValueError(f"scale={scale!r} must be one real number, a float or an array []")
 
 
 # Models
 
 
+def check_ids(name: str, ids_BT: Any, vocab_size: int) -> None:
+    """Checks that token ids are whole numbers ``[B, T]``, and below ``vocab_size`` if known."""
+    if ids_BT.ndim != 2 or 0 in ids_BT.shape or not jnp.issubdtype(ids_BT.dtype, jnp.integer):
+        raise ValueError(
+            f"{name} must be token ids, whole numbers [B, T] of at least one row and one token, "
+            f"not {ids_BT.dtype} of shape {ids_BT.shape}"
+        )
+    if isinstance(ids_BT, jax.core.Tracer):
+        return
+    outside = np.asarray(ids_BT)[(np.asarray(ids_BT) < 0) | (np.asarray(ids_BT) >= vocab_size)]
+    if outside.size:
+        raise ValueError(
+            f"{name} has token {outside.flat[0]}, but the model knows 0..{vocab_size - 1}"
+        )
+
+
 def check_rngs(rngs: Any) -> None:
     """Checks that ``rngs`` are Flax's."""
     if not isinstance(rngs, nnx.Rngs):
         raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
-
-
-def check_types(rngs, norm_epsilon, **types) -> None:
-    """Checks that ``rngs`` are Flax's, and that ``types`` are floating-point types."""
-    check_range(0, norm_epsilon=norm_epsilon)
-    check_rngs(rngs)
-    for name, given in types.items():
-        try:
-            is_floating = jnp.issubdtype(jnp.dtype(given), jnp.floating)
-        except TypeError:  # there is no such type
-            is_floating = False
-        if not is_floating:
-            raise ValueError(f"{name}={given!r} must be a floating-point type, such as 'bfloat16'")
 
 
 def sinks_of_layers(sinks, num_layers: int) -> list[str | None]:

@@ -13,7 +13,6 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 from posenc_jax.attention import attend
 from posenc_jax.checks import check_encoding
 from posenc_jax.encoding import HOOKS, Encoding
-from posenc_jax.fields import count_of
 from posenc_jax.positions import text
 
 
@@ -73,10 +72,8 @@ def describe(
     ``benchmarks/cost.py`` measures that.
     """
     check_encoding(encoding)
-    num_heads, head_dim = count_of("num_heads", num_heads), count_of("head_dim", head_dim)
-    length = count_of("length", length)
-    model_dim = num_heads * head_dim if model_dim is None else count_of("model_dim", model_dim)
-    num_kv_heads = num_heads if num_kv_heads is None else count_of("num_kv_heads", num_kv_heads)
+    model_dim = num_heads * head_dim if model_dim is None else model_dim
+    num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
     parameters = sum(p.size for p in jax.tree.leaves(nnx.state(encoding, nnx.Param)))
 
     def layer(encoding, x_BTD, q, k, v):

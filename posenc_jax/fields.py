@@ -81,15 +81,6 @@ def check_choice(options: Collection[Any], **values: Any) -> None:
             raise ValueError(f"{name}={value!r} must be one of {tuple(options)}")
 
 
-def check_flags(**flags: Any) -> None:
-    """Checks that flags are True or False, and not traced."""
-    for name, flag in flags.items():
-        if not isinstance(flag, bool | np.bool_):
-            raise ValueError(
-                f"{name}={flag!r} must be True or False, known while the program is traced"
-            )
-
-
 def check_multiple(of: int, **sizes: int) -> None:
     """Checks that sizes are multiples of a number, 0 included."""
     for name, size in sizes.items():

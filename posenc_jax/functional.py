@@ -190,7 +190,7 @@ class Scheme:
     ) -> jax.Array:
         """Runs self-attention at ``positions`` ``[B, T]``, and returns ``[B, T, H, C]``.
 
-        The options are those of :func:`posenc_jax.attend`: ``x``, ``causal``, ``window`` and so on.
+        The options are as in :func:`posenc_jax.attend`: ``x``, ``causal``, ``window`` and so on.
         """
         encoding = self.encoding(params)
         tokens = encoding.tokens(positions, segment_ids)
@@ -201,7 +201,7 @@ class Scheme:
 
 
 def scheme(name: str, **keywords: Any) -> Scheme:
-    """Returns the scheme called ``name`` as pure functions; the keywords are those of ``make``."""
+    """Returns the scheme called ``name`` as pure functions; the keywords are as in ``make``."""
     return Scheme(name, keywords)
 
 

@@ -4,10 +4,8 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-import numbers
 from collections.abc import Callable, Iterable, Mapping
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, overload
+from typing import Any, Literal, get_args, overload
 
 import jax
 import numpy as np
@@ -280,7 +278,7 @@ def own_keywords(name: str) -> tuple[str, ...]:
 def keywords(build: Callable) -> dict[str, inspect.Parameter]:
     """Returns the parameters of a scheme's constructor, which ``make`` passes by their names.
 
-    A rule of frequencies has those of RoPE besides its own.
+    A rule of frequencies takes the parameters of RoPE too.
     """
     if _is_rule(build):
         of_rope = keywords(RoPE)
@@ -386,7 +384,7 @@ def _checked_keywords(name, settings, accepted):
     # A NumPy number is no int or float, and with one of 32 bits a rule would compute in 32 bits.
     settings = {key: x.item() if isinstance(x, np.generic) else x for key, x in settings.items()}
     allowed = [key for key in accepted if key not in _OFFERED]
-    for key, value in settings.items():
+    for key in settings:
         if _ELSEWHERE.get(key) in (*allowed, *_OFFERED):
             raise TypeError(
                 f"encoding {name!r} has no keyword {key!r}, did you mean {_ELSEWHERE[key]!r}?"
@@ -394,39 +392,7 @@ def _checked_keywords(name, settings, accepted):
             )
         if key not in allowed:
             raise TypeError(f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}")
-        _check_kind(key, value, accepted[key])
     return settings
-
-
-def _check_kind(key, value, parameter):
-    """Checks that a value is of the kind that the constructor's annotation, or default, names."""
-    default, named = parameter.default, parameter.annotation
-    if isinstance(named, str) or named is inspect.Parameter.empty:
-        named = type(default)
-    kinds = {*get_args(named)} if get_origin(named) in (Union, UnionType) else {named}
-    if value is None and (default is None or type(None) in kinds):
-        return
-    kinds -= {type(None)}
-    # An array that is kept would be trained, so only where one is meant is it a number. What is
-    # traced is left to the constructor, which knows whether it can be.
-    arrays = jax.Array | np.ndarray if jax.Array in kinds else jax.core.Tracer
-    numbers_are = numbers.Real | arrays
-    if kinds == {bool}:
-        _check_is(isinstance(value, int) and value in (0, 1), key, value, "True or False")
-    elif kinds <= {int, float, jax.Array}:
-        is_number = isinstance(value, numbers_are) and not isinstance(value, bool)
-        _check_is(is_number, key, value, "a number")
-        is_whole = kinds != {int} or not isinstance(value, float)
-        _check_is(is_whole, key, value, "a whole number, without a decimal point")
-    elif kinds == {str}:
-        _check_is(isinstance(value, str), key, value, "a name")
-    elif all(get_origin(kind) is tuple for kind in kinds):
-        _check_is(isinstance(value, tuple | list), key, value, "a tuple")
-
-
-def _check_is(is_right, key, value, what):
-    if not is_right:
-        raise ValueError(f"{key}={value!r} must be {what}")
 
 
 def suggest(word: str, valid: Iterable[str], where: str = "valid") -> str:

@@ -5,10 +5,8 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-import numbers
 from collections.abc import Callable, Iterable, Mapping
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, overload
+from typing import Any, Literal, get_args, overload
 import jax
 import numpy as np
 from flax import nnx
@@ -131,15 +129,15 @@ def make(name: Literal['random_float'], *, train_length: int, over: Encoding | s
     ...
 
 @overload
-def make(name: Literal['rope'], *, head_dim: int, base: float | jax.Array=..., frequencies: Frequencies | None=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['rope'], *, head_dim: int, base: float=..., frequencies: Frequencies | None=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['rope_mixed'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> RoPEMixed:
+def make(name: Literal['rope_mixed'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs | None, base: float=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> RoPEMixed:
     ...
 
 @overload
-def make(name: Literal['string'], *, head_dim: int, num_kv_heads: int, rngs: nnx.Rngs | None, num_axes: int=..., base: float | jax.Array=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> STRING:
+def make(name: Literal['string'], *, head_dim: int, num_kv_heads: int, rngs: nnx.Rngs | None, num_axes: int=..., base: float=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> STRING:
     ...
 
 @overload
@@ -147,59 +145,59 @@ def make(name: Literal['golden_gate'], *, num_kv_heads: int, head_dim: int, num_
     ...
 
 @overload
-def make(name: Literal['dinov3'], *, head_dim: int, base: float | jax.Array=..., layout: str=..., shift: float | None=..., jitter: float | None=..., rescale: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> DINOv3:
+def make(name: Literal['dinov3'], *, head_dim: int, base: float=..., layout: str=..., shift: float | None=..., jitter: float | None=..., rescale: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> DINOv3:
     ...
 
 @overload
-def make(name: Literal['axial_rope'], *, head_dim: int, num_axes: int=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['axial_rope'], *, head_dim: int, num_axes: int=..., base: float=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['pi'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['pi'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['dynamic_pi'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['dynamic_pi'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['ntk'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['ntk'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['ntk_critical'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['ntk_critical'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['dynamic_ntk'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['dynamic_ntk'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['ntk_by_parts'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., alpha: float=..., beta: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['ntk_by_parts'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., alpha: float=..., beta: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['llama3'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., low_freq_factor: float=..., high_freq_factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['llama3'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., low_freq_factor: float=..., high_freq_factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['yarn'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., ramp: str=..., truncate: bool=..., attention_factor: float | None=..., mscale: float | None=..., mscale_all_dim: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['yarn'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., ramp: str=..., truncate: bool=..., attention_factor: float | None=..., mscale: float | None=..., mscale_all_dim: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['dynamic_yarn'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., beta_fast: float=..., beta_slow: float=..., ramp: str=..., truncate: bool=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['dynamic_yarn'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., beta_fast: float=..., beta_slow: float=..., ramp: str=..., truncate: bool=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['mrrope_uni'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['mrrope_uni'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['mrrope_pro'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['mrrope_pro'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['longrope'], *, head_dim: int, train_length: int, factor: float=..., long_factor: Sequence[float] | float | None=..., short_factor: Sequence[float] | float | None=..., attention_factor: float | None=..., short_attention_factor: float | None=..., start_tokens: int=..., base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> LongRoPE:
+def make(name: Literal['longrope'], *, head_dim: int, train_length: int, factor: float=..., long_factor: Sequence[float] | float | None=..., short_factor: Sequence[float] | float | None=..., attention_factor: float | None=..., short_attention_factor: float | None=..., start_tokens: int=..., base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> LongRoPE:
     ...
 
 @overload
@@ -207,67 +205,67 @@ def make(name: Literal['longrope2'], *, head_dim: int, train_length: int, factor
     ...
 
 @overload
-def make(name: Literal['hope'], *, head_dim: int, train_length: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., cut_cycles: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['hope'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., cut_cycles: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['p_rope'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., fraction: float=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['p_rope'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., fraction: float=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['clipped_rope'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., clipped_pairs: int | None=..., taper: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['clipped_rope'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., clipped_pairs: int | None=..., taper: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['resonance'], *, head_dim: int, base: float | jax.Array=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., frequencies: Frequencies | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['resonance'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., frequencies: Frequencies | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['mrope'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['mrope'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['i_mrope'], *, head_dim: int, sections: tuple[int, ...] | None=..., order: tuple[int, ...]=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['i_mrope'], *, head_dim: int, sections: tuple[int, ...] | None=..., order: tuple[int, ...]=..., base: float=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['mhrope'], *, num_kv_heads: int, head_dim: int, axis_heads: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['mhrope'], *, num_kv_heads: int, head_dim: int, axis_heads: tuple[int, ...] | None=..., base: float=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['videorope'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['videorope'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['videorope_pp'], *, head_dim: int, train_length: int, factor: float=..., sections: tuple[int, ...] | None=..., base: float | jax.Array=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['videorope_pp'], *, head_dim: int, train_length: int, factor: float=..., sections: tuple[int, ...] | None=..., base: float=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['hope_hybrid'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['hope_hybrid'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['time_rope'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['time_rope'], *, head_dim: int, sections: tuple[int, ...] | None=..., base: float=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['prope'], *, head_dim: int, time_channels: int=..., base: float | jax.Array=..., time_base: float | jax.Array=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> PRoPE:
+def make(name: Literal['prope'], *, head_dim: int, time_channels: int=..., base: float=..., time_base: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> PRoPE:
     ...
 
 @overload
-def make(name: Literal['lerope'], *, head_dim: int, base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> LeRoPE:
+def make(name: Literal['lerope'], *, head_dim: int, base: float=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> LeRoPE:
     ...
 
 @overload
-def make(name: Literal['value_rope'], *, head_dim: int, base: float | jax.Array=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> ValueRoPE:
+def make(name: Literal['value_rope'], *, head_dim: int, base: float=..., frequencies: Frequencies | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> ValueRoPE:
     ...
 
 @overload
-def make(name: Literal['grape_m'], *, head_dim: int, num_kv_heads: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> GrapeM:
+def make(name: Literal['grape_m'], *, head_dim: int, num_kv_heads: int, rngs: nnx.Rngs | None, base: float=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> GrapeM:
     ...
 
 @overload
-def make(name: Literal['xpos'], *, head_dim: int, base: float | jax.Array=..., rotary_dim: int | None=..., layout: str=..., scale_base: float=..., gamma: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> XPos:
+def make(name: Literal['xpos'], *, head_dim: int, base: float=..., rotary_dim: int | None=..., layout: str=..., scale_base: float=..., gamma: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> XPos:
     ...
 
 @overload
@@ -275,7 +273,7 @@ def make(name: Literal['fope'], *, num_kv_heads: int, head_dim: int, train_lengt
     ...
 
 @overload
-def make(name: Literal['pope'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., phase_init: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> PoPE:
+def make(name: Literal['pope'], *, num_kv_heads: int, head_dim: int, rngs: nnx.Rngs | None, base: float=..., phase_init: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> PoPE:
     ...
 
 @overload
@@ -379,11 +377,11 @@ def make(name: Literal['cable'], *, num_heads: int, model_dim: int, rngs: nnx.Rn
     ...
 
 @overload
-def make(name: Literal['grape_m_contextual'], *, head_dim: int, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> GrapeMContextual:
+def make(name: Literal['grape_m_contextual'], *, head_dim: int, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, base: float=..., layout: str=..., by_head: bool=..., num_heads: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> GrapeMContextual:
     ...
 
 @overload
-def make(name: Literal['repo'], *, head_dim: int, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, base: float | jax.Array=..., layout: str=..., hidden: int | None=..., num_heads: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> RePo:
+def make(name: Literal['repo'], *, head_dim: int, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs | None, base: float=..., layout: str=..., hidden: int | None=..., num_heads: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> RePo:
     ...
 
 @overload
@@ -431,7 +429,7 @@ def make(name: Literal['kv_shift'], *, num_kv_heads: int, model_dim: int, rngs: 
     ...
 
 @overload
-def make(name: Literal['key_offset'], *, head_dim: int, base: float | jax.Array=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> KeyOffset:
+def make(name: Literal['key_offset'], *, head_dim: int, base: float=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> KeyOffset:
     ...
 
 @overload

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import LONGEST, check_made, check_tokens, several_layers
+from posenc_jax.checks import LONGEST, check_one_layer, check_tokens
 from posenc_jax.fields import count_of, is_whole
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Stamp:
       stage: "prepared" once per forward pass, "observed" in a layer whose input the encoding read,
         or "rotated" for keys and values that are rotated already.
       fixed: whether the length that the encoding adapts to stays the same when more tokens follow.
-      resumes: whether the encoding observed tokens so that it can go on with those that follow.
+      resumes: whether the encoding left a state, from which it observes the tokens that follow.
     """
 
     made_by: Any
@@ -85,7 +85,7 @@ class Tokens:
         The latter is float32 ``[B, 1]``, or ``[B, T]`` where there are segments: one more than the
         largest position, or NaN from ``LONGEST`` on.
         """
-        return own_length(self.positions, self.segment_ids) if given is None else given
+        return sequence_lengths(self.positions, self.segment_ids) if given is None else given
 
     def observed(self, encoding: "Encoding", x_BTD: jax.Array) -> "Tokens":
         """Returns these tokens with what ``encoding`` observes in a layer's input ``x_BTD``.
@@ -101,16 +101,29 @@ class Tokens:
         """
         if "observe" not in encoding.hooks():
             return self
-        self._check_input(encoding, x_BTD)
+        name = type(encoding).__name__
+        if self.stage == "observed":
+            raise ValueError(
+                f"{name} observes a layer's input for tokens that have observed one already: in "
+                "each layer pass x= with the tokens that encoding.tokens gave"
+            )
+        B, T = self.positions.shape[:2]
+        if x_BTD.ndim != 3 or x_BTD.shape[1] != T or B not in (1, x_BTD.shape[0]):
+            raise ValueError(
+                f"{name} observes a layer's input x, [B, T, D], one vector for each of the {T} "
+                f"tokens of {B} sequences, not an array of shape {x_BTD.shape}"
+            )
+        check_tokens("tokens", self, encoding)
+        check_one_layer(encoding)
+        self.check_made_by(encoding, "tokens")
         return self.resumed(encoding, x_BTD, None)[0]
 
     def resumed(self, encoding: "Encoding", x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
-        """Does what ``observed`` does, for tokens that follow those of ``state``.
+        """Returns ``observed`` tokens, and the state after them.
 
-        Returns the tokens, and the state after them.
+        ``state`` is the encoding's state after the tokens before these, or None.
         """
         made, state = encoding.observe(x_BTD, self, state)
-        made = check_made(encoding, "observe", made, x_BTD.shape[0], self.count)
         fixed = self.stamp is None or self.stamp.fixed
         stamp = Stamp(structure(encoding), "observed", fixed, state is not None)
         return dataclasses.replace(self, made=made, stamp=stamp), state
@@ -130,27 +143,6 @@ class Tokens:
     def stage(self) -> str:
         """Returns the stage of ``stamp``."""
         return "prepared" if self.stamp is None else self.stamp.stage
-
-    def _check_input(self, encoding, x_BTD):
-        name = type(encoding).__name__
-        shape: tuple[int, ...] = getattr(x_BTD, "shape", ())
-        if self.stage == "observed":
-            raise ValueError(
-                f"{name} observes a layer's input for tokens that have observed one already: in "
-                "each layer pass x= with the tokens that encoding.tokens gave"
-            )
-        B, T = self.positions.shape[:2]
-        dtype = getattr(x_BTD, "dtype", type(x_BTD).__name__)
-        is_float = not isinstance(dtype, str) and jnp.issubdtype(dtype, jnp.floating)
-        if not is_float or len(shape) != 3 or shape[1] != T or B not in (1, shape[0]):
-            raise ValueError(
-                f"{name} observes a layer's input x, [B, T, D], floating-point, one vector for "
-                f"each of the {T} tokens of {B} sequences, not {dtype} of shape {shape}"
-            )
-        check_tokens("tokens", self, encoding)
-        self.check_made_by(encoding, "tokens")
-        if encoding.stacked is not None:
-            raise ValueError(several_layers(encoding))
 
     def check_made_by(self, encoding: "Encoding", name: str) -> None:
         """Checks that ``encoding`` may read ``made``; errors call these tokens ``name``."""
@@ -214,7 +206,7 @@ def is_consecutive(positions: Any) -> bool:
     return positions.dtype.kind in "iu" and bool((np.diff(positions.astype(np.int64)) == 1).all())
 
 
-def own_length(positions: jax.Array, segment_ids: jax.Array | None = None) -> jax.Array:
+def sequence_lengths(positions: jax.Array, segment_ids: jax.Array | None = None) -> jax.Array:
     """Returns one more than the largest position of each token's sequence, or segment.
 
     The result is float32 ``[B, 1]`` or ``[B, T]``, exact up to ``LONGEST``. A larger one is NaN,

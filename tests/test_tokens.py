@@ -248,11 +248,3 @@ def test_every_implementation_turns_values_and_turns_outputs_back(implementation
     with jax.set_mesh(mesh):
         actual = attend(Turned(), q, k, v, Turned().tokens(text(length)))
     common.close(actual, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", ["int64", "float64"])
-def test_types_whose_values_are_unknown_are_refused(dtype):
-    """Nothing can look at the values under jit and 64-bit types."""
-    with jax.enable_x64(True):
-        place = functools.partial(jax.eval_shape, lambda p: posenc_jax.Encoding().tokens(p))
-        common.refuses(dtype, lambda: place(jax.ShapeDtypeStruct((1, T), dtype)))

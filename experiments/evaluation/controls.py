@@ -32,16 +32,13 @@ def beyond(
 ) -> dict[str, Any]:
     """Returns the record of all tokens after the first ``train_length`` of the longest texts.
 
-    Args:
-      score: takes windows and an encoding, and returns losses; see ``lengths.Scorer``.
-      documents_NL: int ``[N, protocols.document_length(train_length)]``.
-      protocols: says how long the longest texts are.
-      train_length: tokens of a training sequence.
-      encoding: replaces the model's encoding; None keeps it.
+    ``score`` takes windows and an encoding, and returns losses, see ``lengths.Scorer``. Documents
+    are int ``[N, protocols.document_length(train_length)]``. ``encoding`` replaces the model's,
+    unless it is None.
     """
     texts_NL = _longest(documents_NL, protocols, train_length)
     losses_NL = score(texts_NL, encoding)[:, train_length:]
-    return _where("beyond", protocols, train_length) | scored(losses_NL)
+    return _record("beyond", protocols, train_length, losses_NL)
 
 
 def controls(
@@ -51,38 +48,29 @@ def controls(
     protocols: Protocols,
     train_length: int,
 ) -> Iterator[dict[str, Any]]:
-    """Yields a record for each of the controls; arguments are as in ``beyond``.
-
-    Args:
-      score_within: the same as ``score`` for the model under ``within``.
-    """
+    """Yields a record for each of the controls; ``score_within`` is of the model under
+    ``within``."""
     texts_NL = _longest(documents_NL, protocols, train_length)
     hidden_NL = score_within(texts_NL, None)[:, train_length:]
-    yield _where("window", protocols, train_length) | scored(hidden_NL)
+    yield _record("window", protocols, train_length, hidden_NL)
 
-    yield _where("cut", protocols, train_length) | scored(_cut(score, texts_NL, train_length))
+    yield _record("cut", protocols, train_length, _cut(score, texts_NL, train_length))
 
     last = protocols.last_tokens
     far = texts_NL.shape[1] - train_length - last
     shuffled_NL = texts_NL.copy()
     shuffled_NL[:, :far] = np.random.default_rng(0).permuted(texts_NL[:, :far], axis=1)
     losses_NL = score(shuffled_NL, None)[:, -last:]
-    yield _where("shuffled", protocols, train_length) | scored(losses_NL)
+    yield _record("shuffled", protocols, train_length, losses_NL)
 
 
 def within(model: Transformer, window: int) -> Transformer:
     """Returns a model whose queries see at most the last ``window`` keys, in every layer."""
     other = jax.tree.unflatten(jax.tree.structure(model), jax.tree.leaves(model))
     for layer in other.layers:
-        layer.window = _narrower(layer.window, window)
+        if layer.window is None or isinstance(layer.window, int):  # chunks stay as they are
+            layer.window = min(layer.window or window, window)
     return other
-
-
-def _narrower(window: Any, limit: int) -> Any:
-    """Returns the narrower of a layer's window and ``limit``; chunks stay as they are."""
-    if window is None:
-        return limit
-    return min(window, limit) if isinstance(window, int) else window
 
 
 def _longest(documents_NL, protocols, train_length) -> np.ndarray:
@@ -91,14 +79,10 @@ def _longest(documents_NL, protocols, train_length) -> np.ndarray:
     return documents_NL[:, documents_NL.shape[1] - 1 - length :]
 
 
-def _where(protocol, protocols, train_length) -> dict[str, Any]:
+def _record(protocol, protocols, train_length, losses_NL) -> dict[str, Any]:
     multiple = protocols.multiples[-1]
-    return {
-        "protocol": protocol,
-        "stride": None,
-        "multiple": multiple,
-        "length": multiple * train_length,
-    }
+    where = {"stride": None, "multiple": multiple, "length": multiple * train_length}
+    return {"protocol": protocol} | where | scored(losses_NL)
 
 
 def _cut(score, texts_NL, length) -> np.ndarray:

@@ -55,7 +55,9 @@ class Coder:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Returns the text of token ids."""
+        """Returns the text of token ids up to the end of text."""
+        if self.end in tokens:
+            tokens = tokens[: tokens.index(self.end)]
         if self._tokenizer is None:
             return bytes(tokens).decode(errors="replace")
         return self._tokenizer.decode(list(tokens))
@@ -103,7 +105,7 @@ class Harness:
             self._check(after, "a continuation")
             rows.append(((before or [self.coder.start]) + after)[-self.length - 1 :])
             counts.append(len(after))
-        # Scores are those of the tokens after the first, so a row has one fewer.
+        # The first token of a row has no score.
         ends = (
             row[len(row) - count :]
             for row, count in zip(self._scored(rows, "continuations"), counts, strict=True)
@@ -150,7 +152,10 @@ class Harness:
                     full = some + some[:1] * (size - len(some))
                     new = self._continued([asked[number][0] for number in full], width, most)
                     for number, tokens in zip(some, new, strict=False):
-                        answers[number] = self._until(tokens.tolist(), asked[number][2])
+                        answer = self.coder.decode(tokens.tolist())
+                        for stop in asked[number][2]:
+                            answer = answer.split(stop)[0]
+                        answers[number] = answer
                     advance("", steps=len(some))
         return [answers[number] for number in range(len(asked))]
 
@@ -178,15 +183,6 @@ class Harness:
         )
         return np.asarray(tokens)
 
-    def _until(self, tokens: list[int], stops: list[str]) -> str:
-        """Returns the text of tokens up to the end of text, or to the first stop text."""
-        if self.coder.end in tokens:
-            tokens = tokens[: tokens.index(self.coder.end)]
-        answer = self.coder.decode(tokens)
-        for stop in stops:
-            answer = answer.split(stop)[0]
-        return answer
-
     def _check(self, tokens, what):
         if len(tokens) > self.length:
             raise ValueError(
@@ -194,17 +190,13 @@ class Harness:
                 "longer --length, under an encoding that reaches as far"
             )
 
-    def _width(self, count: int) -> int:
-        """Returns the width that a row of ``count`` tokens is padded to."""
-        if self._adapts:
-            return count
-        return min(_padded(count), self.length)
-
     def _scored(self, rows: list[list[int]], what: str) -> Iterator[np.ndarray]:
         """Yields the losses and hits of each row's tokens but the first, ``[L - 1, 2]``."""
         by_width: dict[int, list[int]] = {}
         for number, row in enumerate(rows):
-            by_width.setdefault(self._width(len(row) - 1), []).append(number)
+            count = len(row) - 1
+            width = count if self._adapts else min(_padded(count), self.length)
+            by_width.setdefault(width, []).append(number)
         scores: dict[int, np.ndarray] = {}
         compute = functools.partial(self._measure, self.model)
         with stage(what, len(rows), self._console) as advance:
@@ -239,13 +231,9 @@ def _table(rows: list[list[int]], width: int) -> np.ndarray:
 def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transformer, Coder, int]:
     """Returns a model, its conversion of text to tokens, and the length it was trained for.
 
-    Args:
-      path: the folder of a run, or what ``posenc_jax.pretrained.load`` takes.
-      encoding: a name and keywords, which replace the rotation of a published model.
-      mesh: the devices.
-
-    Raises:
-      ValueError: there is no such model, or it cannot tokenize text.
+    ``path`` is the folder of a run, or what ``posenc_jax.pretrained.load`` takes. ``encoding``, a
+    name and keywords, replaces the rotation of a published model. Raises a ValueError if there is
+    no such model, or it cannot tokenize text.
     """
     if (run_at(folder_at(path))[0] / "run.json").exists():
         if encoding:

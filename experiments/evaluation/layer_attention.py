@@ -22,11 +22,9 @@ def watch(
 ) -> list[Any]:
     """Returns the results of ``look`` for the attention of each layer, the first layer first.
 
-    Args:
-      model: any ``Transformer``, a decoder or an encoder.
-      look: takes the layer's own encoding, the tile of all its rotated queries and keys, and the
-        rule that says which keys are seen.
-      inputs, positions, **options: the arguments of ``Transformer.hidden``.
+    ``look`` takes the layer's own encoding, the tile of all its rotated queries and keys, and the
+    rule that says which keys a query sees. The other arguments are as in ``Transformer.hidden``, of
+    a decoder or an encoder.
     """
     results: list[Any] = []
 

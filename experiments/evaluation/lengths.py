@@ -31,7 +31,7 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from experiments.results.record import Kept
+from experiments.results.record import Stored
 from experiments.settings import bounded, one_of
 from experiments.training.batches import in_batches, rows_of_pass
 from experiments.training.data import SPLITS
@@ -131,7 +131,7 @@ class Scorer:
         return rows_of_pass(tokens, windows_NL.shape[1] - 1, self._mesh)
 
     def batches(
-        self, windows_NL, stored: Kept, name: str, measure: Callable[[np.ndarray], Any]
+        self, windows_NL, stored: Stored, name: str, measure: Callable[[np.ndarray], Any]
     ) -> Iterator[tuple[Any, int]]:
         """Yields ``measure`` of each batch, kept under a name that begins so, and its tokens."""
         rows = self.rows(windows_NL)
@@ -198,14 +198,14 @@ def evaluate(
       documents_NL: int ``[N, protocols.document_length(train_length)]``.
       protocols: the evaluations to make.
       train_length: tokens of a training sequence.
-      encoding_at: takes a multiple of the training length and returns the encoding to use there,
-        or None for the model's own.
+      encoding_at: returns the encoding at a multiple of the training length, None for the model's
+        own.
       adapts: whether encodings differ between lengths, or one of them adapts to the length.
 
     Returns:
-      Records (protocol, stride, length, multiple, loss in nats, its mean in each document, tokens
-      scored) and a curve: the loss at each position of the longest context, averaged over buckets
-      of positions.
+      Records (see ``scored``), and a curve: the loss at each position of the longest context,
+        averaged
+      over buckets of positions.
     """
     longest, last = protocols.multiples[-1] * train_length, protocols.last_tokens
     end = documents_NL.shape[1] - 1
@@ -216,7 +216,7 @@ def evaluate(
         where = {"protocol": protocol, "stride": stride, "multiple": multiple, "length": length}
         records.append(where | scored(losses))
 
-    # The longest length comes first, because its windows begin with those of shorter lengths.
+    # The longest length comes first, because its windows begin with windows of shorter lengths.
     for multiple in reversed(protocols.multiples):
         length, encoding = multiple * train_length, encoding_at(multiple)
         if adapts:
@@ -237,11 +237,8 @@ def evaluate(
 
 
 def scored(losses: np.ndarray) -> dict[str, Any]:
-    """Returns the mean of some losses, the mean in each document, and how many there are.
-
-    Args:
-      losses: float ``[documents, ...]``, in nats.
-    """
+    """Returns the mean of losses ``[documents, ...]`` in nats, of each document, and their
+    number."""
     by_text = losses.reshape(len(losses), -1).mean(axis=1)
     # Five decimals are less than rounding changes, and a third of the file.
     return {

@@ -50,9 +50,8 @@ def score_document(
     chunk: int = 512,
     encoding: Encoding | Layers | None = None,
 ) -> np.ndarray:
-    """Returns the loss of each token but the first, given all before it.
-
-    The result is in nats, float32 ``[N - 1]``.
+    """Returns the loss of each token but the first, given all before it, in nats, float32 ``[N -
+    1]``.
 
     Schemes that adapt to the length take the length of the whole document from the first token on,
     as if it were read at once.
@@ -187,12 +186,6 @@ def summary(losses_N, last_tokens: int = 256) -> dict:
     }
 
 
-def _in_place_of(config, encoding) -> Encoding | Layers:
-    """Builds an encoding for a trained run; keywords that it does not give are as trained."""
-    trained = as_trained(encoding["name"], config["encoding"])
-    return make_encoding(trained | encoding, config["model"], train_length(config), rngs=None)
-
-
 @command.exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -206,7 +199,7 @@ def main() -> None:
         "--encoding",
         type=command.encoding,
         help='an encoding to replace the trained one, such as {"name": "yarn"}; keywords that it '
-        "does not give are those of the trained one",
+        "does not give are as trained",
     )
     args = parser.parse_args()
     console = Console()
@@ -214,7 +207,10 @@ def main() -> None:
     folder, out = folder_at(args.run), folder_at(args.out)
     state, config = load_run(folder)
     model = state.model
-    encoding = args.encoding and _in_place_of(config, args.encoding)
+    encoding = None
+    if args.encoding:  # keywords that it does not give are as trained
+        keywords = as_trained(args.encoding["name"], config["encoding"]) | args.encoding
+        encoding = make_encoding(keywords, config["model"], train_length(config), rngs=None)
     is_ids = args.document.suffix == ".npy"
     if not is_ids and len(model.embedding) != 256:
         raise ValueError(

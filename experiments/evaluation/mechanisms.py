@@ -50,12 +50,8 @@ EXTENDED = 4
 def measured(model: Transformer, windows_NL: np.ndarray) -> list[dict[str, Any]]:
     """Returns the numbers of all mechanisms that apply to a scheme.
 
-    Args:
-      model: as for ``probes.probe``, in which each head has its own keys.
-      windows_NL: as for ``probes.probe``; a text has 16 tokens or more.
-
-    Returns:
-      Records of ``probe, value``, and ``layer`` or ``length`` where there are several.
+    Arguments are as for ``probes.probe``; each head has its own keys, and a text has 16 tokens or
+    more. Records have ``probe, value``, and ``layer`` or ``length`` where there are several.
     """
     attention = (*near(model, windows_NL), *ends(model, windows_NL), sink(model, windows_NL))
     return [*attention, *interpolation(model, windows_NL)]
@@ -142,11 +138,10 @@ def contributions(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yields what each pair of RoPE adds to the logits of the last query, without its rotation.
 
-    Yields:
-      The number of a layer; complex ``[X, P]``, for X pairs of a query and a key (all texts, heads
-      and keys) and P channel pairs; and the speed of each channel pair, in radians a token. At a
-      distance, a channel pair adds the real part of its number, rotated by the speed times
-      the distance.
+    This is the number of a layer; complex ``[X, P]``, for X pairs of a query and a key (all texts,
+    heads and keys) and P channel pairs; and the speed of each channel pair, in radians a token. At
+    a distance, a channel pair adds the real part of its number, rotated by the speed times the
+    distance.
     """
     length = windows_NL.shape[1] - 1
     for layer, rotated_NHSP in enumerate(_last_products(model, windows_NL[:, :-1])):

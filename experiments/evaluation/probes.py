@@ -224,10 +224,10 @@ def distances(train_length: int) -> np.ndarray:
 def kernel(model: Transformer, windows_NL, distances_D) -> dict[str, Any] | None:
     """Measures the logit by distance, with content averaged out.
 
-    Queries are those of one text and keys those of another, token t of the one against token t of
-    the other. All positions of the queries' text are moved by the distance. So every distance has
+    Queries are from one text and keys from another: token t of the one against token t of the
+    other. All positions of the queries' text are moved by the distance. So every distance has
     the same contents, which are independent of each other, and schemes that add positions to the
-    embeddings are measured like those that rotate or add a bias. Each text is a quarter of a
+    embeddings are measured like schemes that rotate or add a bias. Each text is a quarter of a
     training sequence, so that distances up to three quarters of it are within trained positions.
 
     The kernel does not show what a model learns from a causal mask alone (NoPE). Schemes whose

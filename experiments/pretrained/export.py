@@ -25,14 +25,9 @@ from posenc_jax.pretrained.write import extended
 def export(folder: Path, out: Path, checkpoint: str | None) -> None:
     """Writes the model of a run as the folder ``out``.
 
-    Args:
-      folder: the folder of a run, as for ``load_run``.
-      out: the folder to make.
-      checkpoint: the published weights that the run was tuned from, or None.
-
-    Raises:
-      ValueError: there is no run, it was not tuned from the checkpoint, or transformers does not
-        know its model; or ``out`` is not empty.
+    ``checkpoint`` names the published weights that the run was tuned from, if any. Raises a
+    ValueError if there is no run, it was not tuned from the checkpoint, transformers does not know
+    its model, or ``out`` is not empty.
     """
     mesh = make_mesh()
     run = read_run(run_at(folder)[0]) or {"config": {}}  # load_run raises if there is no run

@@ -44,13 +44,12 @@ def load_run(
 
     Args:
       folder: the folder of a run, such as WORKDIR/runs/rope/seed0; with ``/best`` appended, the
-        checkpoint with the lowest training loss is read instead of the newest.
+        checkpoint with the lowest training loss is read instead.
       mesh: the devices that the state is spread over. Default: one device.
       source: the published model that the run was tuned from, for sizes that its config lacks.
 
     Raises:
-      ValueError: there is no run on text in the folder, no checkpoint, or one that does not fit the
-        config.
+      ValueError: the folder has no run on text, no checkpoint, or one that does not fit the config.
     """
     folder, is_best = run_at(folder)
     run = read_run(folder)
@@ -123,7 +122,7 @@ class Source:
       config: the config of its run, or the published one.
       digest: a digest of its parameters.
       adam: Adam's moments of gradients; None for a published model, or after another optimizer.
-      tokenizer: the tokenizer of a published model; None if tokens are those of the run's corpus.
+      tokenizer: the tokenizer of a published model; None if the run's corpus has the tokens.
     """
 
     model: Transformer
@@ -137,13 +136,8 @@ class Source:
     def of(cls, path: str, mesh: Mesh, loading: Mapping[str, Any] | None = None) -> "Source":
         """Loads the folder of a finished run, or what ``posenc_jax.pretrained.load`` takes.
 
-        Args:
-          path: the folder, as for ``load_run``, or the file or name.
-          mesh: the devices.
-          loading: keywords of ``posenc_jax.pretrained.load``, such as ``scan``.
-
-        Raises:
-          ValueError: there is no such model, its run is not finished, or it has no plain RoPE.
+        ``loading`` has keywords of that function, such as ``scan``. Raises a ValueError if there is
+        no such model, its run is not finished, or it has no plain RoPE.
         """
         folder, is_best = run_at(folder_at(path))
         if (folder / "run.json").exists():

@@ -89,11 +89,8 @@ def losses(
 ) -> pd.DataFrame:
     """Returns the losses of one evaluation of texts by length, in bits per byte.
 
-    Args:
-      records: see ``LengthStudy``; those of ``WINDOWED`` are made of RoPE's.
-      split, protocol: the evaluation.
-      topic, family: those of the questions.
-      says: the question in words, with {length} and {multiple} of the texts.
+    Records are those of a ``LengthStudy``; ``WINDOWED`` is made of RoPE's. ``says`` is the question
+    in words, with {length} and {multiple} of the texts.
     """
     asked = {"topic": topic, "family": family, "unit": "bits per byte", "is_error": True}
 
@@ -115,9 +112,7 @@ def losses(
 def of_text(records: list[Record], last: int) -> pd.DataFrame:
     """Returns the losses of all evaluations of texts, and the gains, by length.
 
-    Args:
-      records: see ``LengthStudy``.
-      last: the number of last tokens that are scored.
+    The ``last`` tokens of a text are scored; records are those of a ``LengthStudy``.
     """
     where = " in texts of {length} tokens, {multiple} times the trained length."
     of_last = f"Bits per byte of the last {last} tokens"
@@ -146,8 +141,8 @@ def of_text(records: list[Record], last: int) -> pd.DataFrame:
 def gains(records: list[Record]) -> pd.DataFrame:
     """Returns by how much contexts beyond the trained length lower the loss of the same model.
 
-    The other loss is that of the model fed only the most recent tokens. There are gains for texts
-    like those of training and, as another topic, for the manual.
+    The other loss is that of the model fed only its most recent tokens. The manual is another
+    topic.
     """
     tables = []
     for split, topic, of in (("test", "gain", ""), ("manual", "gain, manual", " of the manual")):
@@ -210,10 +205,7 @@ def verdicts(values: pd.DataFrame) -> pd.DataFrame:
     """Compares every scheme with each of ``AGAINST``, and gains with the model's own window.
 
     A task counts only where it is learned, and its order only beyond the trained length, for all
-    who have learned it are right there.
-
-    Returns:
-      The table of ``comparisons.compared``.
+    who have learned it are right there. The result is a table of ``comparisons.compared``.
     """
     is_gain, is_task = values["family"].str.startswith(GAIN), values["family"] == TASKS
     is_ranked = ~is_gain & (values["family"] != UNCOMPARED) & is_learned(values)
@@ -226,7 +218,7 @@ def verdicts(values: pd.DataFrame) -> pd.DataFrame:
 def summary(values: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     """Returns a row for each scheme at each question.
 
-    Its columns are those of the question, ``scheme``, and
+    Its columns are ``OF_QUESTION``, ``scheme``, and
 
     mean, margin, seeds   the mean over seeds, half of its 95 % interval, NaN for one seed, and the
                           number of seeds; the interval is Student's or, for a gain, that of

@@ -179,36 +179,23 @@ def controls_of(together: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
     """
     from scipy import stats
 
+    sides = {"alone": alone, "together": together}
+    sides = {how: t.assign(learned=answers.is_learned(t)) for how, t in sides.items()}
     rows = []
-    for question, asked in alone.groupby("question", sort=False):
-        both = [
-            values[(values["question"] == question) & values["scheme"].isin(asked["scheme"])]
-            for values in (alone, together)
-        ]
-        means = pd.concat(
-            [values.groupby("scheme")["value"].mean() for values in both], axis=1
-        ).dropna()
+    for question in alone["question"].unique():
+        of = {how: t[t["question"] == question].groupby("scheme") for how, t in sides.items()}
+        means = pd.DataFrame({how: group["value"].mean() for how, group in of.items()}).dropna()
         if len(means) < 3:
             continue
-        learned = [_learned(values, asked["topic"].iloc[0]) for values in (alone, together)]
+        learned = {
+            f"learned_{how}": int(group["learned"].first()[means.index].sum())
+            for how, group in of.items()
+        }
         varies = (means.nunique() > 1).all()
-        rows.append(
-            {"question": question, "schemes": len(means)}
-            | {
-                f"learned_{how}": len(who & {*means.index})
-                for how, who in zip(_HOW, learned, strict=True)
-            }
-            | {"correlation": stats.spearmanr(means)[0] if varies else math.nan}
-        )
+        correlation = stats.spearmanr(means)[0] if varies else math.nan
+        row = {"question": question, "schemes": len(means)}
+        rows.append(row | learned | {"correlation": correlation})
     return pd.DataFrame(rows)
-
-
-_HOW = ("alone", "together")
-
-
-def _learned(values: pd.DataFrame, topic: str) -> set[str]:
-    """Returns the schemes that have learned the task of a topic."""
-    return set(values[(values["topic"] == topic) & answers.is_learned(values)]["scheme"])
 
 
 def counts(rows: pd.DataFrame, against: str) -> dict[str, int]:
@@ -232,15 +219,19 @@ def print_summary(atlas: Atlas, console: Console) -> None:
         shown.add_row(scheme, *map(str, cells))
     console.print(shown)
     console.print(statement(atlas.families), highlight=False)
-    if atlas.unanswered:
-        console.print(unanswered_words(atlas), highlight=False)
+    if words := unanswered_words(atlas):
+        console.print(words, highlight=False)
     for words in atlas.controls:
         console.print(f"control: {words}", highlight=False)
 
 
 def unanswered_words(atlas: Atlas) -> str:
-    """Returns a sentence about the topics without any result yet, or an empty one."""
-    return f"No run has answered yet: {'; '.join(atlas.unanswered)}." if atlas.unanswered else ""
+    """Returns sentences about the topics and the schemes without any result yet, or none."""
+    missing = {
+        "No run has answered yet": atlas.unanswered,
+        "No run has these schemes yet": [name for name in REGISTRY if name not in atlas.schemes],
+    }
+    return " ".join(f"{words}: {'; '.join(names)}." for words, names in missing.items() if names)
 
 
 def control_words(controls: pd.DataFrame) -> list[str]:

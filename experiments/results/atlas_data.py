@@ -28,9 +28,12 @@ def files(atlas: Atlas) -> dict[str, str | bytes]:
     if atlas.values.empty:
         raise ValueError("no study has any result yet: there is no atlas to draw")
     shared = {
-        "about": {key: value for key, value in atlas.about.items() if key != "config"},
+        "about": {key: v for key, v in atlas.about.items() if key not in ("config", "holes")},
         "families": atlas.families.to_dict("records"),
-        "questions": _plain(atlas.questions),
+        "questions": [
+            {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+            for row in atlas.questions.to_dict("records")
+        ],
         "unanswered": atlas.unanswered,
         "controls": atlas.controls,
         "trained": atlas.trained,
@@ -49,14 +52,6 @@ def _packed(table: pd.DataFrame) -> bytes:
     """Returns a table as compressed CSV; the same table gives the same bytes."""
     text = table.to_csv(index=False, float_format=_DIGITS)
     return gzip.compress(text.encode(), mtime=0)
-
-
-def _plain(questions: pd.DataFrame) -> list[dict]:
-    rows = questions.to_dict("records")
-    return [
-        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-        for row in rows
-    ]
 
 
 def load(folder: Path) -> Atlas:

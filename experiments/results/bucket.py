@@ -1,6 +1,6 @@
 """Keeps the files of runs in a bucket, where a workdir is ``gs://BUCKET/FOLDER``.
 
-Paths in a bucket are those of etils, with the methods of ``pathlib`` that are used here. Orbax
+Paths in a bucket come from etils, with the methods of ``pathlib`` that are used here. Orbax
 writes the arrays of a checkpoint to a bucket by itself. Three things cannot be done in a bucket. An
 object cannot be renamed, but it becomes visible only when it is complete. An object cannot grow, so
 a file that is written line by line is rewritten with all its lines. And a folder cannot be locked,
@@ -169,18 +169,12 @@ class Lines:
 
 @contextlib.contextmanager
 def marked(path: Path, by: Holder) -> Iterator[None]:
-    """Holds the mark ``path``, and renews it until the end.
+    """Holds the mark ``path`` for the program ``by``, and renews it until the end.
 
     A mark of another program is first watched for ``FORGOTTEN`` seconds: if it is not renewed in
     that time it is void. So the clocks of two machines are never compared. A program that was
-    stopped for longer may have lost its mark to another one, and then leaves it alone.
-
-    Args:
-      path: the mark.
-      by: this program.
-
-    Raises:
-      ValueError: another program holds the mark.
+    stopped for longer may have lost its mark to another one, and then leaves it alone. Raises a
+    ValueError if another program holds the mark.
     """
     _watch(path)
     _renew(path, by)

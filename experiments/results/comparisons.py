@@ -52,21 +52,15 @@ _DRAWS = 10_000
 
 
 def compared(values: pd.DataFrame, against: str | None, q: float = Q) -> pd.DataFrame:
-    """Compares every scheme with one of them, at each question that both have answered.
+    """Compares every scheme with ``against``, at each question that both have answered.
 
-    Args:
-      values: the table that the docstring of this module describes. A value that is not finite says
-        that training diverged.
-      against: the scheme with which the others are compared. None compares the values with 0, for
-        values that are differences already.
-      q: the false discovery rate.
-
-    Returns:
-      A row for each comparison, with ``COLUMNS``. ``difference`` is the mean over seeds, positive
-      in the scheme's favour; ``margin`` is half of its 95 % interval; ``p_corrected`` is corrected
-      within the family; ``verdict`` is one of ``WORDS``. "The same" is said of schemes with equal
-      values, as two have that read one checkpoint in the same way; they are not part of a family,
-      because nothing is compared.
+    None compares the values with 0, for values that are differences already. A value that is not
+    finite says that training diverged. Returns a row for each comparison, with ``COLUMNS``:
+    ``difference`` is the mean over seeds, positive in the scheme's favour; ``margin`` is half of
+    its 95 % interval; ``p_corrected`` is corrected within the family to the false discovery rate
+    ``q``; ``verdict`` is one of ``WORDS``. "The same" is said of equal values, as of two schemes
+    that read one checkpoint in the same way; they are not part of a family, because nothing is
+    compared.
     """
     tables = [
         _question(group, against).assign(family=family, question=question)
@@ -218,14 +212,9 @@ def over_texts(
 
     This is a two-way bootstrap. Texts are drawn again with replacement, the same ones for all
     seeds. The seeds are too few for that: drawn from three, they have two thirds of the variance
-    and no tails. So the error over seeds is drawn from Student's distribution, with the degrees of
-    freedom of its estimate. With 3 seeds and 96 texts, 0 to 4 % of differences without any effect
-    have p < 0.05, depending on whether seeds or texts vary more.
-
-    Args:
-      difference_NT: differences of two schemes, ``[seeds, texts]``.
-      stderr, freedom: the standard error over seeds and its degrees of freedom, by default those of
-        these differences.
+    and no tails. So the error over seeds is drawn from Student's distribution, with ``stderr`` and
+    the degrees of ``freedom`` of its estimate, by default from the differences ``[seeds, texts]``
+    themselves. With 3 seeds and 96 texts, 0 to 4 % of differences without any effect have p < 0.05.
     """
     mean_N, mean_T = difference_NT.mean(axis=1), difference_NT.mean(axis=0)
     mean, (seeds, texts) = float(mean_N.mean()), difference_NT.shape

@@ -6,7 +6,6 @@ import math
 from experiments.results.lengths import LengthStudy
 from experiments.results.statistics import (
     Cell,
-    Record,
     margin_of,
     mean_and_stderr,
     or_nan,
@@ -24,8 +23,8 @@ class ExtensionStudy(LengthStudy):
     """Holds the results of one trained model under every method, before and after tuning.
 
     A record has the fields of a ``LengthStudy``'s and ``steps``, for how many steps the model was
-    tuned (0 if it was not). ``loss`` and ``accuracy`` of protocol "short" are those of windows of
-    the training length under the encoding for the target length. Protocol "windowed" is of the
+    tuned (0 if it was not). ``loss`` and ``accuracy`` of protocol "short" are of windows of the
+    training length under the encoding for the target length. Protocol "windowed" is of the
     plain model. ``about`` has ``target``, the target length over the training length.
     """
 
@@ -35,7 +34,7 @@ class ExtensionStudy(LengthStudy):
         return sorted({r["steps"] for r in self.records})
 
     def at(self, steps: int) -> LengthStudy:
-        """Returns the results after ``steps`` steps, with those of the windowed plain model."""
+        """Returns the results after ``steps`` steps, and the windowed plain model's."""
         records = [r for r in self.records if r["steps"] == steps and r["protocol"] == LAST]
         windowed = [r for r in self.records if r["protocol"] == WINDOWED]
         for scheme in dict.fromkeys(r["scheme"] for r in records):
@@ -56,18 +55,18 @@ class Retention:
 
     Attributes:
       change: by which share the loss grew.
-      kept: the share of the accuracy that is left.
-      margin: half the 95 % interval of ``kept`` over seeds; None with one seed.
+      accuracy: the share of the accuracy that is left.
+      margin: half the 95 % interval of ``accuracy`` over seeds; None with one seed.
     """
 
     change: Cell
-    kept: Cell
+    accuracy: Cell
     margin: float | None
 
     @property
     def verdict(self) -> str:
         """Returns whether more than ``KEPT`` of the accuracy is left."""
-        mean, margin = self.kept[0], self.margin or 0.0
+        mean, margin = self.accuracy[0], self.margin or 0.0
         if not math.isfinite(mean):
             return "no"
         if abs(mean - KEPT) <= margin:
@@ -79,17 +78,15 @@ def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:
     """Returns the accuracy that is kept, by scheme and steps, in the order of the records."""
     shorts = [r for r in study.records if r["protocol"] == SHORT]
     plain = {r["seed"]: r for r in shorts if (r["scheme"], r["steps"]) == (PLAIN, 0)}
-    groups: dict[tuple[str, int], list[Record]] = {}
+    ratios: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for r in shorts:
-        if r["seed"] in plain:
-            groups.setdefault((r["scheme"], r["steps"]), []).append(r)
-    return {key: _retention(group, plain) for key, group in groups.items()}
-
-
-def _retention(group, plain) -> Retention:
-    def over_plain(key):
-        return [quotient(or_nan(r[key]), or_nan(plain[r["seed"]][key])) for r in group]
-
-    accuracy = mean_and_stderr(over_plain("accuracy"))
-    change = mean_and_stderr([ratio - 1 for ratio in over_plain("loss")])
-    return Retention(change, accuracy, margin_of(accuracy))
+        if base := plain.get(r["seed"]):
+            loss, accuracy = (
+                quotient(or_nan(r[key]), or_nan(base[key])) for key in ("loss", "accuracy")
+            )
+            ratios.setdefault((r["scheme"], r["steps"]), []).append((loss - 1, accuracy))
+    retained = {}
+    for key, pairs in ratios.items():
+        change, accuracy = (mean_and_stderr(values) for values in zip(*pairs, strict=True))
+        retained[key] = Retention(change, accuracy, margin_of(accuracy))
+    return retained

@@ -5,7 +5,7 @@ All functions read one tidy table, a row for each loss that was measured, with t
     rung        the name of the study, as in ``configs/ladder.py``
     length      tokens of a training sequence
     tokens      tokens of training
-    parameters  parameters of the model, with those of its encoding
+    parameters  parameters of the model, its encoding's included
     width       width of the model
     scheme, seed, split, protocol, multiple
     bits        bits per byte
@@ -38,7 +38,7 @@ _DRAWS = 2000
 def losses(records: pd.DataFrame, rung: str, protocol: str) -> pd.DataFrame:
     """Returns the losses of one rung: ``scheme, seed, text, value``, a row for each text.
 
-    Texts of all splits count; those of "trained" have the trained length. For "beyond" RoPE through
+    Texts of all splits count; for "trained" they have the trained length. For "beyond" RoPE through
     a window is one of the schemes, named ``WINDOWED``.
     """
     chosen = _of(records, rung, protocol)
@@ -147,7 +147,8 @@ def correlation(
     weights_DT = rng.multinomial(len(texts), np.full(len(texts), 1 / len(texts)), size=draws)
     drawn = [_drawn_means(array_CNT, rng, weights_DT / len(texts)) for array_CNT in arrays]
     rhos = [stats.spearmanr(*pair).statistic for pair in zip(*drawn, strict=True)]
-    rho = stats.spearmanr(*(_mean(array_CNT) for array_CNT in arrays)).statistic
+    means = [np.nanmean(array_CNT.mean(axis=2), axis=1) for array_CNT in arrays]
+    rho = stats.spearmanr(*means).statistic
     low, high = np.nanquantile(rhos, [0.025, 0.975])
     return Correlation(one, other, protocol, len(shared), float(rho), float(low), float(high))
 
@@ -158,10 +159,6 @@ def _array(table: pd.DataFrame, schemes: list[str], texts: list[str]) -> np.ndar
     seeds = sorted(table["seed"].unique())
     rows = pd.MultiIndex.from_product([schemes, seeds])
     return wide.reindex(rows).to_numpy().reshape(len(schemes), len(seeds), -1)
-
-
-def _mean(array_CNT: np.ndarray) -> np.ndarray:
-    return np.nanmean(array_CNT.mean(axis=2), axis=1)
 
 
 def _drawn_means(array_CNT, rng: np.random.Generator, weights_DT: np.ndarray) -> list[np.ndarray]:
@@ -211,16 +208,10 @@ def speed_ups(records: pd.DataFrame, rungs: Iterable[str], protocol: str) -> pd.
 def oracle(records: pd.DataFrame, rung: str, longer: str) -> pd.DataFrame:
     """Compares schemes in long texts with the same schemes trained on texts of that length.
 
-    Both read the same tokens, and are scored on the same last ones, after as many steps.
-
-    Args:
-      records: the table.
-      rung: the rung whose models read texts longer than those of training.
-      longer: the rung whose models were trained on texts of that length, the oracle.
-
-    Returns:
-      By scheme, the losses ``window``, through the window of ``rung``, ``extrapolated`` and
-      ``oracle``, and by how much the oracle is lower, ``lost``, with ``margin`` and ``p``.
+    Both read the same tokens, and are scored on the same last ones, after as many steps. ``longer``
+    is the rung that was trained on long texts, the oracle. By scheme, the columns are the losses
+    ``window``, through the window of ``rung``, ``extrapolated`` and ``oracle``, and by how much the
+    oracle is lower, ``lost``, with ``margin`` and ``p``.
     """
     length = records.loc[records["rung"] == longer, "length"].max()
     multiple = length / records.loc[records["rung"] == rung, "length"].max()
@@ -252,12 +243,8 @@ def crossings(
 ) -> list[tuple[str, int, float]]:
     """Returns where the training losses of schemes cross the baseline's for the last time.
 
-    Args:
-      curves: smoothed losses by scheme, as pairs of tokens and loss, at the same tokens for all.
-      baseline: the scheme that the others are compared with.
-
-    Returns:
-      The scheme, the tokens and the loss of each crossing; a scheme that never crosses is left out.
+    Curves are smoothed losses by scheme, pairs of tokens and loss at the same tokens. A crossing is
+    a scheme, tokens and a loss; a scheme that never crosses is left out.
     """
     rows = []
     line = curves[baseline]

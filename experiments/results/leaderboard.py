@@ -29,14 +29,8 @@ def record_of(
 ) -> dict[str, Any]:
     """Returns the record of a scheme on the rung that is the track.
 
-    Args:
-      records: the table of ``results/ladder.py``.
-      rung: the name of the rung.
-      scheme: the scheme.
-      about: what else the record says, with ``corpus_digest``.
-
-    Raises:
-      ValueError: a seed is missing.
+    ``about`` is what else the record says, with ``corpus_digest``. Raises a ValueError if a seed is
+    missing.
     """
     chosen = records[(records["rung"] == rung) & (records["scheme"] == scheme)]
     seeds = sorted(int(seed) for seed in chosen["seed"].unique())

@@ -50,12 +50,8 @@ def summary(values: pd.DataFrame, metric: str = EXACT) -> pd.DataFrame:
 
     The index is the scheme. The columns are ``learned``, which counts the models that have learned
     the task; for each of ``SHARES`` the steps that each model took to it; and for each task and
-    length the percentages of the models that have learned the task. A scheme of which no more than
-    half have learned it has no percentages. The last row has the percentages of a blind guess.
-
-    Args:
-      values: the rows of the study.
-      metric: the metric of the percentages.
+    length the percentages, by ``metric``, of the models that have learned the task, if most have.
+    The last row has the percentages of a blind guess.
     """
     is_trained = values["is_trained"] & (values["metric"] == EXACT)
     models = values[is_trained].set_index(["scheme", "seed"])

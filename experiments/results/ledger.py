@@ -90,37 +90,25 @@ class Answers:
     protocol: str = "last"
 
     def bits(self, study: str, scheme: str, multiple: float) -> Seeds:
-        """Returns bits per byte at ``multiple`` times the training length.
+        """Returns bits per byte of a scheme at ``multiple`` times the training length.
 
-        Args:
-          study: the name of a study on text.
-          scheme: the scheme.
-          multiple: length of the context over the training length.
-
-        Raises:
-          MissingRunError: there is no such record yet.
+        Raises a MissingRunError if there is no such record yet.
         """
         where = dict(scheme=scheme, split="test", protocol=self.protocol, multiple=multiple)
         return self.read(study, "bits_per_byte", **where)
 
     def rung_bits(self, study: str, scheme: str, multiple: float, protocol: str = "") -> Seeds:
-        """Returns bits per byte on a rung of the ladder, the mean over its kinds of text.
-
-        Args:
-          study, scheme, multiple: as in ``bits``.
-          protocol: the evaluation, by default that of ``bits``.
-        """
+        """Returns bits per byte on a rung of the ladder, the mean over its kinds of text."""
         where = dict(scheme=scheme, protocol=protocol or self.protocol, multiple=multiple)
         records = self.studies[study].records if study in self.studies else []
         splits = sorted({r["split"] for r in records if "split" in r}) or ["code"]
         return mean(*(self.read(study, "bits_per_byte", split=s, **where) for s in splits))
 
     def recent_bits(self, study: str, scheme: str) -> Seeds:
-        """Returns bits per byte of a model that is fed only its most recent tokens.
+        """Returns bits per byte of a model that is fed only its most recent tokens, as in training.
 
-        The model is fed at most as many tokens as in training. The same scored tokens in texts of
-        the trained length are no substitute, because the first of them have almost no context. If
-        all tokens of a text count, texts of the trained length are used nevertheless.
+        The same tokens in texts of the trained length are no substitute, because the first of them
+        have almost no context. If all tokens of a text count, such texts are used nevertheless.
         """
         if self.protocol != "last":
             return self.bits(study, scheme, 1)
@@ -310,15 +298,10 @@ def _measured(effect: Effect, answers: Answers) -> dict[str, Any]:
 
 
 def verdict(effects: pd.DataFrame, column: str = "verdict") -> Word:
-    """Returns the verdict on one claim from the verdicts on its numbers, by ``RULE``.
-
-    Args:
-      effects: the rows of ``effects_of`` of one claim and one choice of tokens.
-      column: "verdict" or "after_correction".
-    """
+    """Returns the verdict on one claim from its rows of ``effects_of``, by ``RULE``."""
     needs = set(effects.loc[effects["is_need"], column])
     words = set(effects.loc[~effects["is_need"], column])
-    if MISSING in words | needs:
+    if MISSING in words | needs or not words:
         return MISSING
     if NOT_REPRODUCED in needs:
         return UNTESTABLE
@@ -330,9 +313,9 @@ def verdict(effects: pd.DataFrame, column: str = "verdict") -> Word:
 def ledger_of(claims: tuple[Claim, ...], studies: Mapping[str, Study]) -> list[dict[str, Any]]:
     """Returns the verdicts on all claims, as plain data.
 
-    A claim has ``verdict, after_correction``; the fields of a ``Claim`` that are words;
-    ``effects``, its rows of ``effects_of``; and, where it is about text, ``all_tokens``, the
-    verdict if all tokens of a text count and not the last alone.
+    A claim has ``verdict, after_correction``; its fields that are words; ``effects``, its rows of
+    ``effects_of``; and, if it is about text, ``all_tokens``, the verdict if all tokens of a text
+    count.
     """
     table = effects_of(claims, studies)
     about = ("name", "says", "source", "made_at", "schemes", "scale_needed", "note")

@@ -71,9 +71,9 @@ def _by_seed(records: Iterable[Record], evaluation: Evaluation, metric: str) -> 
 
 
 def with_window(records: Iterable[Record]) -> list[Record]:
-    """Returns records with those of the scheme ``WINDOWED``, if RoPE was read through a window.
+    """Returns records with the scheme ``WINDOWED`` added, if RoPE was read through a window.
 
-    Longer texts than those of training are read through a window of the trained length, so the loss
+    Longer texts than in training are read through a window of the trained length, so the loss
     is the same at each of these lengths. In texts of the trained length a window changes nothing.
     """
     records = [r for r in records if r["scheme"] != WINDOWED]
@@ -162,10 +162,10 @@ class View:
         """Returns the longest context that the scheme makes use of, in tokens.
 
         At that length and at every longer one the loss must be lower by ``GAIN`` than with the
-        context that was effective so far, on average over seeds. Several seeds must show a gain at
-        that length, and, where it is known, the loss with a shuffled far context must be higher by
-        ``GAIN``. The first context is that of the windowed baseline, if there is one, because in
-        texts of the training length the first scored tokens have almost no context.
+        context that was effective so far, on average over seeds; several seeds must show a gain;
+        and, where it is known, the loss with a shuffled far context must be higher by ``GAIN``. The
+        first context is that of the windowed baseline, if there is one: in texts of the training
+        length the first scored tokens have almost no context.
         """
         row, shuffled = self.bits[scheme], self.shuffled.get(scheme, {})
         best, *longer = (c for c in self.comparable if c in row and c < WINDOWED_COLUMN)

@@ -23,7 +23,7 @@ class Metrics:
         if jax.process_index() > 0:
             tensorboard, wandb = False, ""
         events = str(path.parent / "tensorboard")
-        self._events = _tensorboard().SummaryWriter(events) if tensorboard else None
+        self._events = _imported("tensorboardX").SummaryWriter(events) if tensorboard else None
         self._project = _wandb_run(wandb, path.parent) if wandb else None
         lines = (line for line in read_lines(path) if isinstance(line, dict) and line.get("step"))
         saved = [line for line in lines if line["step"] <= resume_step]
@@ -56,26 +56,17 @@ class Metrics:
 
 def check_sinks(tensorboard: bool, wandb: str) -> None:
     """Checks that the packages that ``Metrics`` is to write with are installed."""
-    if tensorboard:
-        agreed(lambda: _tensorboard() and None)
-    if wandb:
-        agreed(lambda: _wandb(wandb) and None)
+    for package in ["tensorboardX"] * tensorboard + ["wandb"] * bool(wandb):
+        agreed(lambda package=package: _imported(package) and None)
 
 
-def _tensorboard():
-    return _imported("tensorboardX", "train.tensorboard=True", "tensorboard")
-
-
-def _wandb(project):
-    return _imported("wandb", f"train.wandb={project!r}", "wandb")
-
-
-def _imported(module: str, asked: str, extra: str):
-    """Imports an optional package, which was asked for by a flag and comes with an extra."""
+def _imported(package: str):
+    """Imports an optional package, which comes with an extra of almost the same name."""
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(package)
     except ImportError:
-        raise ValueError(f"{asked} needs {module}: pip install -e '.[{extra}]'") from None
+        extra = package.removesuffix("X")
+        raise ValueError(f"train.{extra} needs {package}: pip install -e '.[{extra}]'") from None
 
 
 def _wandb_run(project: str, folder: Path):
@@ -84,4 +75,4 @@ def _wandb_run(project: str, folder: Path):
     identity = hashlib.sha256(str(bucket.absolute(folder)).encode()).hexdigest()[:16]
     names = {"name": name, "id": identity, "resume": "allow"}
     # Seeds that are trained together have a run each; by default wandb would return the first.
-    return _wandb(project).init(project=project, reinit="create_new", **names)
+    return _imported("wandb").init(project=project, reinit="create_new", **names)

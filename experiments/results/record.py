@@ -31,22 +31,18 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy
 
 
 class RefusedError(ValueError):
-    """Reports an error that every process of a job finds, so that all of them can continue."""
+    """Is raised identically on every process, so that none waits in a collective."""
 
 
 class OtherConfigError(RefusedError):
-    """Reports that a folder holds a run of another config, which is left unchanged."""
+    """Says that a folder holds a run of another config, which is left unchanged."""
 
 
 def agreed(compute: Callable[[], Any]) -> Any:
-    """Returns the result of ``compute`` in the first process to every process of the job.
+    """Returns the result of ``compute`` in the first process, as JSON, to every process of the job.
 
-    All processes must call this function, in the same order. If there are several, the result must
-    be a value of JSON.
-
-    Raises:
-      ValueError, OSError: ``compute`` raised it in the first process; every process raises it. If
-        there are several processes, the ValueError is a RefusedError.
+    All processes must call this function, in the same order, and all raise the ValueError (as a
+    RefusedError, if there are several) or the OSError of the first one.
     """
     if jax.process_count() == 1:
         return compute()
@@ -101,12 +97,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
     """Returns the value in ``path``, or None if there is no such file.
 
-    Args:
-      path: the file.
-      fields: the fields that the value must have, with their types. Default: any value.
-
-    Raises:
-      ValueError: the file is damaged, or lacks a field.
+    Raises a ValueError if the file is damaged, or lacks one of ``fields`` of its type.
     """
 
     def read():
@@ -119,7 +110,9 @@ def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
                 f"{path} is damaged, and cannot be read as JSON ({error}); move it away, and "
                 "its content is made again"
             ) from None
-        if fields is not None and not _has(value, fields):
+        is_object = isinstance(value, dict)
+        kinds = (fields or {}).items()
+        if kinds and not (is_object and all(isinstance(value.get(k), t) for k, t in kinds)):
             raise ValueError(
                 f"{path} is damaged: it must be an object with {', '.join(fields)}; move it away, "
                 "and its content is made again"
@@ -127,12 +120,6 @@ def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
         return value
 
     return agreed(read)
-
-
-def _has(value: Any, fields: Mapping[str, type]) -> bool:
-    """Returns whether a value is an object with these fields of these types."""
-    is_object = isinstance(value, dict)
-    return is_object and all(isinstance(value.get(name), kind) for name, kind in fields.items())
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
@@ -203,10 +190,8 @@ def claimed(folder: Path) -> Iterator[None]:
     """Locks a folder for this program, so that no second program works in it.
 
     The operating system releases the lock when the program ends, however it ends. A bucket has a
-    mark instead of the lock, which is void when it is no longer renewed.
-
-    Raises:
-      ValueError: another program has the folder; the message says which, and since when.
+    mark instead, which is void when it is no longer renewed. Raises a ValueError if another program
+    has the folder; the message says which, and since when.
     """
     with contextlib.ExitStack() as stack:
         # The lock lasts as long as the file is open, in the first process of a job.
@@ -313,7 +298,7 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
     return [] if old == new else [f"{name} was {old!r} and is now {new!r}"]
 
 
-class Kept:
+class Stored:
     """Keeps results by name in a file, each as soon as it is known, one JSON object a line.
 
     A run that was killed reads them back. A file of another config is replaced.

@@ -24,11 +24,7 @@ def with_speedups(
     """Returns ``training`` with ``speedup`` and ``speedup_above`` added where they are known.
 
     ``speedup`` is None if the baseline did not reach the scheme's loss. Then the speed-up is above
-    ``speedup_above``, which is computed from the whole run of the baseline.
-
-    Args:
-      training: ``scheme, seed, tokens, parameters, trained`` of each run.
-      curves: the losses of each run, by scheme and seed.
+    ``speedup_above``, from the whole run of the baseline. ``curves`` has losses by scheme and seed.
     """
     baselines = {r["seed"]: r for r in training if r["scheme"] == BASELINE}
     runs = []

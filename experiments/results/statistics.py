@@ -29,7 +29,7 @@ class Study:
         ``speedup_above`` too, see ``results/speedup.py``.
       failures: ``scheme, seed, reason`` of the runs that failed.
       about: ``command, versions, device, git, config, date, rules, rates``, and the other fields
-        that the report of this kind of experiment needs.
+        that the report of this kind of experiment needs; ``holes``, what finished runs lack.
     """
 
     records: list[Record]
@@ -52,16 +52,9 @@ class Study:
 
 
 def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> BySeed:
-    """Returns the values of ``metric`` by scheme, by ``column`` and by seed.
+    """Returns the values of ``metric``, None being NaN, by scheme, by ``column`` and by seed.
 
-    Args:
-      records: the records of one table.
-      column: the key of the table's columns.
-      metric: the key of the values; None counts as NaN.
-      what: the table's name, for the error.
-
-    Raises:
-      ValueError: two records claim the same measurement.
+    Raises a ValueError, which names the table by ``what``, if two records claim one measurement.
     """
     values: BySeed = {}
     for r in records:

@@ -21,12 +21,7 @@ from experiments.settings import fields_of
 def check_agreement(config: ConfigDict, flags: Mapping[str, Any]) -> None:
     """Compares config, flags, source and versions of packages over all processes of the job.
 
-    Args:
-      config: the config of this process.
-      flags: the flags that must be the same in all processes, by name.
-
-    Raises:
-      ValueError: two processes differ; every process raises it, and names the first difference.
+    Every process raises a ValueError that names the first difference.
     """
     facts = facts_of(config, flags)
     text = json.dumps(facts, sort_keys=True).encode()

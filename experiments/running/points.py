@@ -55,12 +55,8 @@ def trained_points(
     """Returns every trained scheme of ``names`` under every seed, seeds outermost.
 
     A comparison that is cut short thus has all schemes under fewer seeds, not fewer schemes.
-
-    Args:
-      names: the schemes to evaluate.
-      extend: the trained scheme of each scheme that extends another.
-      seeds: how many seeds.
-      rates: the learning rates that are tried for every scheme; empty: the recipe's alone.
+    ``extend`` has the trained scheme of each scheme that extends another, and ``rates`` the
+    learning rates that are tried for every scheme; empty, it means the recipe's alone.
     """
     extensions: dict[str, list[str]] = {}
     for name in names:

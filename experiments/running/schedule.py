@@ -1,4 +1,4 @@
-"""Runs points, batching those that share a compiled program; safe beside other runners.
+"""Runs points, seeds of one scheme as one program; safe beside other runners.
 
 Other programs may run the same points in the same workdir, on this machine or on others: see
 ``Sweep.run``.
@@ -53,7 +53,7 @@ class Schedule:
         self.sweep, self.points, self.share, self.is_job = sweep, points, share, is_job
         self.failures: list[dict] = []
         self._tried: set[Point] = set()
-        self._waiting = {point for point in points if not sweep.finished(point)}
+        self._waiting = {point for point in points if not sweep.is_done(point)}
         self._left = TimeLeft(programs=workers.count() if share else 1)
 
     def run(self) -> None:
@@ -68,7 +68,9 @@ class Schedule:
         while groups:
             group = groups.popleft()
             starts = self._unfinished_starts(group)
-            if self._are_held(starts):
+            folders = [self._shared(start) for start in starts]
+            folders += [self.sweep.folder(start) for start in starts]
+            if any(holder(folder) is not None for folder in folders):  # another program trains it
                 if preemption.requested():
                     raise PreemptedError("asked to stop while another program trains: run again")
                 groups.append(group)
@@ -76,7 +78,9 @@ class Schedule:
             elif self.is_job and not self._tried.issuperset(starts):
                 groups.extendleft([group, starts])
             else:
-                is_shared = self.share or (self.is_job and self._is_start(group))
+                # Jobs of an array may train a point that others start from.
+                is_start = any(self.sweep.start_of(point) in group for point in self.sweep.points)
+                is_shared = self.share or (self.is_job and is_start)
                 with self._taken(group) if is_shared else contextlib.nullcontext(True) as is_ours:
                     if is_ours:
                         self._run(group)
@@ -86,15 +90,6 @@ class Schedule:
         """Returns the unfinished points whose models the points of a group start from."""
         starts = [start for point in group if (start := self.sweep.start_of(point)) is not None]
         return [start for start in starts if not self.sweep.finished(start)]
-
-    def _is_start(self, group) -> bool:
-        """Says whether another point starts from one of a group."""
-        return any(self.sweep.start_of(point) in group for point in self.sweep.points)
-
-    def _are_held(self, points) -> bool:
-        """Says whether another program works on one of some points."""
-        folders = [folder(one) for one in points for folder in (self._shared, self.sweep.folder)]
-        return any(holder(folder) is not None for folder in folders)
 
     def _shared(self, point) -> Path:
         """Returns the folder of the lock that keeps a point for one of several programs."""
@@ -114,9 +109,9 @@ class Schedule:
                 yield not any(holder(self.sweep.folder(point)) for point in group)
 
     def _run(self, group) -> None:
-        """Runs a group, of which this program keeps the others away."""
-        unfinished = [point for point in group if not self.sweep.finished(point)]
-        errors = self._train_together(unfinished)
+        """Runs a group that no other program works on."""
+        unfinished = [point for point in group if not self.sweep.is_done(point)]
+        errors = self._train_together([p for p in unfinished if not self.sweep.finished(p)])
         for point in group:
             if point in unfinished:
                 count = len(self.points) - len(self._waiting) + 1
@@ -173,14 +168,14 @@ class Schedule:
     def _run_point(self, point) -> None:
         sweep, folder = self.sweep, self.sweep.folder(point)
         open_run(folder, sweep.describe(point))
-        if sweep.finished(point):
+        if sweep.is_done(point):
             return
         check_metrics(folder)
         self._forget_failure(point)
-        model, summary = sweep.train(point)
+        model, summary = sweep.train(point)  # reads the model of a point that is finished
         evaluation = {
+            **sweep.evaluate_missing(point, model),
             "config": as_json(sweep.describe_evaluation(point)),
-            **sweep.evaluate(point, model),
             "training": {"scheme": point.label, "seed": point.seed} | summary,
         }
         write_evaluation(folder, evaluation)

@@ -26,12 +26,15 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
     steps, step = recipe.steps if recipe else 0, line.get("step", 0)
     row = {"point": point.name, "step": step, "steps": steps, "speed": "", "note": ""}
     if finished := sweep.finished(point):
-        note = best_note(finished["training"], folder)
+        lacks = ", ".join(sweep.missing(point))
+        notes = best_note(finished["training"], folder), lacks and f"lacks {lacks}"
+        note = "; ".join(filter(None, notes))
         step = finished["training"].get("steps", steps)
         return row | {"state": DONE, "step": step, "note": note}
     if by := holder(folder):
         # Each of the points that are trained as one program counts its share of the seconds.
-        held = [holder(sweep.folder(other)) for other in sweep.group_of(point)]
+        together = next(group for group in sweep.groups(sweep.points) if point in group)
+        held = [holder(sweep.folder(other)) for other in together]
         count = sum(by_other is not None and by_other.program == by.program for by_other in held)
         left = count * (steps - step) * line["seconds"] / step if step else 0.0
         ready = f"; trained in {datetime.timedelta(seconds=round(left))}" if left else ""

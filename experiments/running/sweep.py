@@ -16,6 +16,7 @@ from rich.console import Console
 from experiments.results.bucket import is_in_bucket
 from experiments.results.record import (
     RefusedError,
+    agreed,
     as_json,
     each_once,
     environment_of,
@@ -139,6 +140,16 @@ class Sweep:
         """Returns the results of evaluating a trained model, as values of JSON."""
         raise NotImplementedError
 
+    def evaluate_missing(self, point: Point, model: Transformer) -> dict[str, Any]:
+        """Returns the results of a point, and evaluates only what it lacks."""
+        before = self.finished(point)
+        missing = _missing_in(before, point)
+        evaluation = self.evaluate(dataclasses.replace(point, extensions=missing), model)
+        if before is None:
+            return evaluation
+        added = _of_schemes(evaluation, missing)
+        return before | {key: before[key] + records for key, records in added.items()}
+
     def print_point(self, point: Point, evaluation: dict[str, Any]) -> None:
         """Prints the results of a point."""
         raise NotImplementedError
@@ -200,19 +211,17 @@ class Sweep:
         del point
         return None
 
-    def group_of(self, point: Point) -> list[Point]:
-        """Returns the points that are trained as one program with this one, itself among them."""
-        return next(group for group in self.groups(self.points) if point in group)
-
     def results(self) -> tuple[list[dict], list[dict], list[dict]]:
         """Returns evaluations of all finished points, the costs of training, and the failures.
 
         Each cost has ``scheme``, and ``trained``, the scheme of its checkpoint; and the speed-up of
         the scheme, if the baseline was trained too. If several learning rates were tried, the
-        results of a scheme are those of its best one.
+        results of a scheme are from its best one.
         """
         evaluations, training, failures, curves = [], [], [], {}
-        chosen = self._at_best_rates()
+        rates = self.rates()
+        best = {label: min(losses, key=losses.__getitem__) for label, losses in rates.items()}
+        chosen = [point for point in self.points if point.rate == best.get(point.label)]
         has_baseline = any(point.label == BASELINE for point in chosen)
         for point in chosen:
             folder = self.folder(point)
@@ -221,7 +230,7 @@ class Sweep:
                 if has_baseline:
                     lines = read_lines(folder / "metrics.jsonl")
                     curves[point.label, point.seed] = [(li["step"], li["loss"]) for li in lines]
-                for scheme in (point.label, *point.extensions):
+                for scheme in (point.label, *extensions_in(finished, point)):
                     trained = {"scheme": scheme, "trained": point.label}
                     training.append(finished["training"] | trained)
             elif failure := self.failure(point):
@@ -237,30 +246,20 @@ class Sweep:
         losses: dict[str, dict[float, list[float]]] = {}
         for point in self.points:
             if point.rate is not None:
-                by_rate = losses.setdefault(point.label, {})
-                by_rate.setdefault(point.rate, []).append(self._last_loss(point))
+                is_there = self.finished(point) is not None
+                lines = read_lines(self.folder(point) / "metrics.jsonl") if is_there else []
+                last = [line["loss"] for line in lines][-max(1, len(lines) // 10) :]
+                loss = sum(last) / len(last) if last else math.inf
+                losses.setdefault(point.label, {}).setdefault(point.rate, []).append(loss)
         return {
             label: {rate: sum(of_seeds) / len(of_seeds) for rate, of_seeds in by_rate.items()}
             for label, by_rate in losses.items()
         }
 
-    def _last_loss(self, point) -> float:
-        if not self.finished(point):
-            return math.inf
-        losses = [line["loss"] for line in read_lines(self.folder(point) / "metrics.jsonl")]
-        last = losses[-max(1, len(losses) // 10) :]
-        return sum(last) / len(last) if last else math.inf
-
-    def _at_best_rates(self) -> list[Point]:
-        """Returns the points; of a scheme with several learning rates, those at the best one."""
-        best = {
-            label: min(losses, key=losses.__getitem__) for label, losses in self.rates().items()
-        }
-        return [point for point in self.points if point.rate == best.get(point.label)]
-
     def about(self, command: str) -> dict[str, Any]:
         """Returns what every report says about how its results were made."""
         return environment_of(self.finished_runs()) | {
+            "holes": self.holes(),
             "rates": self.rates(),
             "command": command,
             "config": as_json(self.config),
@@ -281,7 +280,8 @@ class Sweep:
     def finished(self, point: Point) -> dict[str, Any] | None:
         """Returns the results of a point, or None if it has none under this config.
 
-        Results may be of other data with the same name, such as the sources of another Python.
+        The results may lack extensions that the config asks for by now, see ``missing``. They may
+        be of other data with the same name, such as the sources of another Python;
         ``corpus_digest`` shows that, and ``run`` refuses to add to them.
         """
         folder = self.folder(point)
@@ -289,12 +289,40 @@ class Sweep:
             evaluation, run = read_whole_evaluation(folder, EVALUATION), read_run(folder)
             if evaluation is None or run is None:
                 return None
-            evaluation = _of_schemes(evaluation, point.schemes)
-            configs = (evaluation, self.describe_evaluation(point)), (run, self.describe(point))
+            asked = dataclasses.replace(point, extensions=extensions_in(evaluation, point))
+            if "extend" in evaluation["config"]:  # without extensions that are not asked for
+                old = evaluation["config"]["extend"]
+                extend = {name: old[name] for name in asked.extensions}
+                evaluation |= _of_schemes(evaluation, asked.schemes)
+                evaluation["config"] = evaluation["config"] | {"extend": extend}
+            configs = (evaluation, self.describe_evaluation(asked)), (run, self.describe(point))
             same = all(_but_for_data(old["config"]) == _but_for_data(new) for old, new in configs)
             return evaluation if same else None
         except ValueError:  # a damaged file, or the point that this one starts from is missing
             return None
+
+    def missing(self, point: Point) -> tuple[str, ...]:
+        """Returns the extensions without results: all of them where the point is not finished."""
+        return _missing_in(self.finished(point), point)
+
+    def is_done(self, point: Point) -> bool:
+        """Returns whether nothing is left to run: missing extensions need the point's checkpoint.
+
+        Results that were restored from an archive have no checkpoints, and stay as they are.
+        """
+        if not (finished := self.finished(point)):
+            return False
+        has_checkpoint = agreed((self.folder(point) / "checkpoints").exists)
+        return not (has_checkpoint and _missing_in(finished, point))
+
+    def holes(self) -> list[str]:
+        """Returns a line for each finished point that lacks extensions of the config."""
+        lines = []
+        for point in self.points:
+            finished = self.finished(point)
+            if finished and (missing := _missing_in(finished, point)):
+                lines.append(f"{point.name} lacks {', '.join(missing)}")
+        return lines
 
     def failure(self, point: Point) -> dict[str, Any] | None:
         """Returns the scheme and the seed of a point that failed and the reason, or None."""
@@ -321,23 +349,27 @@ class Sweep:
     def about_corpus(self, corpus: Corpus) -> dict[str, str]:
         """Returns what reports say about the corpus.
 
-        The digests are those of the data of all finished runs, or that of the data here for none.
+        The digests are of the data of all finished runs; without any, of the data here.
         """
         digests = [run["config"].get(DATA) for run in self.finished_runs()]
         return corpus.described | {DATA: each_once(filter(None, digests)) or corpus.digest}
 
 
+def extensions_in(evaluation: dict[str, Any], point: Point) -> tuple[str, ...]:
+    """Returns those extensions of a point that an evaluation has been made for."""
+    made = evaluation["config"].get("extend", point.extensions)
+    return tuple(name for name in point.extensions if name in made)
+
+
+def _missing_in(finished: dict[str, Any] | None, point: Point) -> tuple[str, ...]:
+    has = extensions_in(finished, point) if finished else ()
+    return tuple(name for name in point.extensions if name not in has)
+
+
 def _of_schemes(evaluation: dict[str, Any], schemes: tuple[str, ...]) -> dict[str, Any]:
-    """Returns an evaluation without the extensions that are not asked for, if it has such."""
-    if "extend" not in evaluation["config"]:
-        return evaluation
-    extend = {name: how for name, how in evaluation["config"]["extend"].items() if name in schemes}
-    lists = {
-        key: [record for record in value if record["scheme"] in schemes]
-        for key, value in evaluation.items()
-        if isinstance(value, list)
-    }
-    return evaluation | lists | {"config": evaluation["config"] | {"extend": extend}}
+    """Returns the lists of an evaluation with the records of some schemes alone."""
+    lists = {key: value for key, value in evaluation.items() if isinstance(value, list)}
+    return {key: [r for r in records if r["scheme"] in schemes] for key, records in lists.items()}
 
 
 def _but_for_data(config: dict[str, Any]) -> dict[str, Any]:

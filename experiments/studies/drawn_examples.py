@@ -25,10 +25,9 @@ import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
@@ -43,8 +42,7 @@ from experiments.running.sweep import Sweep
 from experiments.settings import filled, names_in, one_of
 from experiments.training.batches import in_batches
 from experiments.training.encodings import as_trained, make_encoding
-from experiments.training.host import memory_of_host
-from experiments.training.mesh import make_mesh, own_part, replicated, row_shards
+from experiments.training.mesh import make_mesh, replicated, row_shards
 from experiments.training.recipe import Recipe
 from posenc_jax import Encoding, Layers, Transformer
 
@@ -128,24 +126,6 @@ class Experiment(Sweep, abc.ABC):
         for name in extend:
             self.encoding(name, None)
 
-    def check(self):
-        """Raises a ValueError as ``Sweep`` does, and for a batch that takes too much memory."""
-        super().check()
-        recipe, model = self.recipe, self.config["model"]
-        task = cast(Drawn, self.task(self.points[0]))
-        example = jax.tree.leaves(task.draw(np.random.default_rng(0), 1))
-        needed = recipe.batch_size * sum(np.asarray(x).nbytes for x in example)
-        if self.mesh.devices.flat[0].platform == "cpu":
-            # A step holds at least what each layer makes of each token.
-            rows = recipe.batch_size // recipe.accumulate // own_part(self.mesh)[1]
-            numbers = rows * self.length * model["num_layers"] * model["model_dim"]
-            needed += numbers * jnp.dtype(model.get("dtype", "float32")).itemsize
-        if needed > (memory := memory_of_host()):
-            raise ValueError(
-                f"train.batch_size={recipe.batch_size} takes {needed / 2**30:,.0f} GiB or more, "
-                f"and this machine has {memory / 2**30:,.0f}; give a smaller batch"
-            )
-
     @abc.abstractmethod
     def load(self) -> None:
         """Reads the data, and sets ``length``, ``panels``, ``data`` and ``summary``."""
@@ -200,7 +180,7 @@ class Experiment(Sweep, abc.ABC):
     def predict(self, function, model, rows: Any) -> Any:
         """Returns ``function(model, batch)`` for all ``rows``, ``config.eval.batch`` at a time.
 
-        ``function`` returns a pytree with a result for each row, and is compiled once for each
+        The result is a pytree with a result for each row. ``function`` is compiled once for each
         shape if it is the same object every time.
         """
         shards = row_shards(self.mesh)

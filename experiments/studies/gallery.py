@@ -114,27 +114,26 @@ class Drawing:
 
 def drawings(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> list[Drawing]:
     """Draws each encoding of the scheme ``name``; there are several where layers differ."""
-    layers = Layers.of(
-        make(
-            name,
-            num_heads=args.heads,
-            head_dim=args.head_dim,
-            model_dim=args.heads * args.head_dim,
-            train_length=args.train_length,
-            rngs=nnx.Rngs(0),
-            **keywords,
-        )
-    )
+    width = args.heads * args.head_dim
+    sizes = dict(num_heads=args.heads, head_dim=args.head_dim)
+    made = {"model_dim": width, "train_length": args.train_length, "rngs": nnx.Rngs(0)} | keywords
+    layers = Layers.of(make(name, **sizes, **made))
     places = [layers.at(place) for place in range(len(layers.pattern))]
-    count = len(places)
+    lengths = (args.train_length, TIMES * args.train_length)
     drawn = []
     for encoding, window in dict.fromkeys(places):
         # True of all in REGISTRY.
         assert encoding is not None and not isinstance(window, Chunks | tuple)
         which = [str(i) for i, place in enumerate(places, 1) if place == (encoding, window)]
         layer = "Layer" if len(which) == 1 else "Layers"
-        title = f"{layer} {', '.join(which)} of {count}" if count > 1 else ""
-        drawn.append(Drawing(title, *_cost_and_curves(encoding, window, args)))
+        title = f"{layer} {', '.join(which)} of {len(places)}" if len(places) > 1 else ""
+        # A scheme that needs whole rows may take memory quadratic in the length for each content.
+        shape = (2 if encoding.whole_rows else CONTENTS, 1, args.head_dim)
+        # All heads have the same content, so that only the encoding makes them differ.
+        contents_BHC = jnp.repeat(jax.random.normal(jax.random.key(0), shape), args.heads, axis=1)
+        curves = {length: np.asarray(curve(encoding, contents_BHC, length)) for length in lengths}
+        cost = describe(encoding, **sizes, length=args.train_length)
+        drawn.append(Drawing(title, cost, window, draw(curves, args.train_length, window)))
     return drawn
 
 
@@ -146,28 +145,12 @@ def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> st
         window = "" if drawing.window is None else f"; the last {drawing.window} keys are seen"
         cost = html.escape(str(drawing.cost))
         figures += f"{title}<p class=cost>{cost}{window}</p>{drawing.curves}"
-    return _summary(name) + figures
-
-
-def _cost_and_curves(encoding: Encoding, window: int | None, args):
-    """Returns the cost of one layer, its window, and its curves as SVG."""
-    # A scheme that needs whole rows may take memory quadratic in the length for each content.
-    shape = (2 if encoding.whole_rows else CONTENTS, 1, args.head_dim)
-    # All heads have the same content, so that only the encoding makes them differ.
-    contents_BHC = jnp.repeat(jax.random.normal(jax.random.key(0), shape), args.heads, axis=1)
-    lengths = (args.train_length, TIMES * args.train_length)
-    curves = {length: np.asarray(curve(encoding, contents_BHC, length)) for length in lengths}
-    sizes = dict(num_heads=args.heads, head_dim=args.head_dim, length=args.train_length)
-    return describe(encoding, **sizes), window, draw(curves, args.train_length, window)
-
-
-def _summary(name) -> str:
-    """Returns the first sentence of a scheme's docstring and what follows its equation, as HTML."""
+    # The first sentence of the docstring, and what follows its equation.
     documented = docstrings.of_scheme(name)
     sentences = [doc.sentence for doc in documented if doc.sentence]
     prose = [re.sub(r"\s+", " ", part) for doc in documented for part in doc.prose]
-    paragraphs = (html.escape(part) for part in [*sentences[:1], *prose[:1]])
-    return re.sub("``(.+?)``", r"<code>\1</code>", "".join(f"<p>{p}</p>" for p in paragraphs))
+    told = "".join(f"<p>{html.escape(part)}</p>" for part in [*sentences[:1], *prose[:1]])
+    return re.sub("``(.+?)``", r"<code>\1</code>", told) + figures
 
 
 @exit_status

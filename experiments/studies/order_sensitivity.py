@@ -51,7 +51,10 @@ def distances(scheme: str, causal: bool, seed: int) -> dict[str, float]:
     rngs = nnx.Rngs(seed)
     keywords = {key: value for key, value in _KEYWORDS.items() if key in own_keywords(scheme)}
     keywords |= {"name": scheme} | short_keywords(_TRAIN_LENGTH).get(scheme, {})
-    encoding = _with_noise(make_encoding(keywords, _MODEL, _TRAIN_LENGTH, rngs), rngs)
+    encoding = jax.tree.map(
+        lambda p: p + _NOISE * jax.random.normal(rngs(), p.shape, p.dtype),
+        make_encoding(keywords, _MODEL, _TRAIN_LENGTH, rngs),
+    )
     model = Transformer(encoding, vocab_size=3, **_MODEL, causal=causal, rngs=rngs)
     first_TD, *others = _outputs(model, jnp.array([(0, 1, 2), *ORDERS.values()]))
     by_pair = {}
@@ -66,12 +69,3 @@ def distances(scheme: str, causal: bool, seed: int) -> dict[str, float]:
 @jax.jit
 def _outputs(model, said_BT):
     return model.hidden(said_BT, positions.text(said_BT.shape[1]))
-
-
-def _with_noise(encoding, rngs):
-    """Returns an encoding with normal noise added to its parameters."""
-
-    def moved(p):
-        return p + _NOISE * jax.random.normal(rngs(), p.shape, p.dtype)
-
-    return jax.tree.map(moved, encoding)

@@ -29,7 +29,6 @@ from experiments.running.sweep import Sweep
 from experiments.settings import filled
 from experiments.training.data import (
     SPLITS,
-    Corpus,
     check_batch,
     eval_windows,
     in_split,
@@ -40,7 +39,7 @@ from experiments.training.encodings import as_trained, at_ratio, make_encoding
 from experiments.training.mesh import check_length, make_mesh
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, spec_of
-from posenc_jax import REGISTRY, Layers, Transformer, positions
+from posenc_jax import REGISTRY, Layers, positions
 from posenc_jax.registry import PATTERNS, lookup
 
 
@@ -54,7 +53,17 @@ class Comparison(Sweep):
         check_targets(self.protocols.last_tokens, self.recipe.length)
         self.corpus = load_corpus(config.corpus)
         self.windows = window_index(self.corpus, "train", self.recipe.length)
-        self.documents = _documents(self.corpus, self.protocols, self.recipe.length)
+        length, count = self.protocols.document_length(self.recipe.length), self.protocols.documents
+        self.documents = {
+            split: eval_windows(self.corpus, split, length=length, count=count)
+            for split in self.protocols.splits
+            if in_split(self.corpus, split).any()
+        }
+        if not self.documents:
+            raise ValueError(
+                f"corpus {self.corpus.name} has no documents in {self.protocols.splits}; give "
+                "eval.splits others"
+            )
         self.check()
         for split, windows_NL in self.documents.items():
             if len(windows_NL) < self.protocols.documents:
@@ -110,7 +119,8 @@ class Comparison(Sweep):
         splits = [split for split in SPLITS if split in self.documents]
         length, protocols = self.recipe.length, self.protocols
         # Extensions are built for each length separately.
-        adapts = {scheme: scheme != point.scheme or _adapts(model) for scheme in point.schemes}
+        reads_length = any(encoding.reads_length() for encoding in model.distinct())
+        adapts = {scheme: scheme != point.scheme or reads_length for scheme in point.schemes}
         total = len(splits) * sum(work(protocols, length, adapt) for adapt in adapts.values())
         records, curves = [], []
         with stage(f"{point.name}  evaluate", total, self.console) as advance:
@@ -154,7 +164,7 @@ class Comparison(Sweep):
         return make_encoding(encoding, self.config["model"], self.recipe.length, rngs=None)
 
     def _extension_config(self, name) -> dict[str, Any]:
-        """Returns an extension's keywords; those of the trained scheme keep trained values."""
+        """Returns an extension's keywords; keywords of the trained scheme keep trained values."""
         encodings, extend = self.config["encodings"], self.config["extend"][name]
         trained = encodings[extend["of"]]
         shared = as_trained(encodings[name].get("name", name), trained)
@@ -177,35 +187,18 @@ class Comparison(Sweep):
 
 def points(config: ConfigDict) -> list[Point]:
     """Returns the runs of ``config``, a point for each."""
-    named = [name.strip() for name in config.schemes.split(",")]
-    names = _all(config) if named == ["all"] else named
+
+    def fits(name):
+        """Says whether a pattern of layers fits the model, as any other scheme does."""
+        if name not in PATTERNS:
+            return True
+        encoding = {"name": name} | config.encodings[name].to_dict()
+        made = make_encoding(encoding, config.model, config.train.length, rngs=None)
+        return config.model.num_layers % len(Layers.of(made).pattern) == 0
+
+    names = [name.strip() for name in config.schemes.split(",")]
+    names = list(filter(fits, REGISTRY)) if names == ["all"] else names
     for name in {*names, *config.encodings, *config.extend}:
         lookup(config.encodings.get(name, {}).get("name", name))  # a variant names its scheme
     extend = {name: extension.of for name, extension in config.extend.items()}
     return trained_points(names, extend, config.seeds, config.sweep.learning_rate)
-
-
-def _all(config) -> list[str]:
-    """Returns every registered scheme, and the patterns of layers that fit the model."""
-
-    def fits(pattern):
-        encoding = {"name": pattern} | config.encodings[pattern].to_dict()
-        made = make_encoding(encoding, config.model, config.train.length, rngs=None)
-        return config.model.num_layers % len(Layers.of(made).pattern) == 0
-
-    return [name for name in REGISTRY if name not in PATTERNS or fits(name)]
-
-
-def _adapts(model: Transformer) -> bool:
-    return any(encoding.reads_length() for encoding in model.distinct())
-
-
-def _documents(corpus: Corpus, protocols: Protocols, train_length: int):
-    """Returns the documents of each split that this corpus has, int ``[N, L]``."""
-    length = protocols.document_length(train_length)
-    present = [split for split in protocols.splits if in_split(corpus, split).any()]
-    if not present:
-        raise ValueError(
-            f"corpus {corpus.name} has no documents in {protocols.splits}; give eval.splits others"
-        )
-    return {s: eval_windows(corpus, s, length=length, count=protocols.documents) for s in present}

@@ -12,12 +12,10 @@ from experiments.training.mesh import batch_sharding, row_shards
 
 
 def rows_of_pass(batch_tokens: int, tokens: int, mesh: Mesh) -> int:
-    """Returns how many rows are in one forward pass, at least one for each part of a batch.
+    """Returns how many rows of ``tokens`` are in one forward pass, at least one for each part of a
+    batch.
 
-    Args:
-      batch_tokens: the most tokens of a pass, over all devices.
-      tokens: tokens of a row that pass through the model, without the last target.
-      mesh: the devices.
+    ``batch_tokens`` is the most tokens of a pass, over all devices.
     """
     shards = row_shards(mesh)
     return max(1, batch_tokens // (tokens * shards)) * shards
@@ -27,15 +25,9 @@ def in_batches(compute: Callable, rows: Any, size: int, mesh: Mesh) -> Iterator[
     """Yields the results of ``compute`` for ``size`` rows at a time, as NumPy.
 
     A short last batch is padded for the computation; the results of the padding are left out.
-
-    Args:
-      compute: takes a batch and returns a pytree with a result for each of its rows.
-      rows: a pytree of NumPy arrays with the rows along axis 0.
-      size: rows of a batch, a multiple of ``row_shards``.
-      mesh: the devices that the batches lie on.
-
-    Raises:
-      PreemptedError: the scheduler asked to stop.
+    ``compute`` takes a batch and returns a pytree with a result for each of its rows; ``rows`` is a
+    pytree of NumPy arrays with the rows along axis 0; ``size`` is a multiple of ``row_shards``.
+    Raises a PreemptedError if the scheduler asked to stop.
     """
     count = len(jax.tree.leaves(rows)[0])
     for start in range(0, count, size):

@@ -2,11 +2,9 @@
 
 import contextlib
 import functools
-import gc
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,21 +62,8 @@ class _Manager(ocp.CheckpointManager):
 
 @functools.cache
 def _silence_orbax() -> None:
-    """Leaves out what Orbax prints of errors that it raises too, and that are told in a sentence.
-
-    It logs them with their tracebacks. And after the first array that cannot be read it closes the
-    event loop of all reads; threads of TensorStore that end later print an error each.
-    """
+    """Leaves out what Orbax logs of errors that it raises too, and that are told in a sentence."""
     logging.get_absl_logger().addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
-    hook = sys.unraisablehook
-
-    def without_late_reads(error):
-        # Only a thread that is not Python's calls this without a caller.
-        trace = error.exc_traceback
-        if trace is None or trace.tb_frame.f_code.co_name != "call_soon_threadsafe":
-            hook(error)
-
-    sys.unraisablehook = without_late_reads
 
 
 class Checkpoints:
@@ -132,10 +117,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, loss: float | None = None) -> None:
         """Starts saving; returns when the arrays are copied, not when they are on disk.
 
-        Args:
-          step: how many steps are done.
-          state: the state after them.
-          loss: the loss by which the best checkpoint is chosen. Default: it is never the best.
+        The best checkpoint is chosen by ``loss``; without one the checkpoint is never the best.
         """
         arrays = _flat(state) | {_SUMS: _sums(state)}
         metrics = {} if loss is None else {"loss": loss}
@@ -153,14 +135,10 @@ class Checkpoints:
     def newest(self, abstract_state: Any) -> tuple[int, Any] | None:
         """Returns the newest undamaged state and its step, or None if nothing was saved.
 
-        A damaged checkpoint is moved out of the way, and the one before it is restored.
-
-        Args:
-          abstract_state: the expected state; its shardings say where arrays are placed.
-
-        Raises:
-          RefusedError: the saved arrays are not the expected ones, or have other shapes or types,
-            which Orbax alone would cast silently; or every checkpoint is damaged.
+        A damaged checkpoint is moved out of the way, and the one before it is restored. The
+        shardings of ``abstract_state``, the expected state, say where arrays are placed. Raises a
+        RefusedError if the saved arrays have other names, shapes or types, which Orbax alone would
+        cast silently; or if every checkpoint is damaged.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
@@ -175,7 +153,6 @@ class Checkpoints:
                     damage,
                     aside,
                 )
-            _collect_quietly()
         if steps:
             raise RefusedError(
                 f"every checkpoint in {self._folder} was damaged, of the steps {steps}: restore "
@@ -186,11 +163,7 @@ class Checkpoints:
     def best(self, abstract_state: Any) -> tuple[int, Any] | None:
         """Returns the state with the lowest loss and its step, or None if none has a loss.
 
-        Args:
-          abstract_state: as for ``newest``.
-
-        Raises:
-          RefusedError: as ``newest``; or this checkpoint is damaged.
+        See ``newest``. Raises a RefusedError if this checkpoint is damaged.
         """
         step = self.best_step()
         if step is None:
@@ -211,7 +184,7 @@ class Checkpoints:
             digest = _digest(_kinds(saved) | dict(about.metrics or {}))
         except _UNREADABLE as error:
             raise _DamagedError(_first_line(error)) from None
-        known = about.custom_metadata or {}  # those of earlier versions have less
+        known = about.custom_metadata or {}  # earlier versions have less
         # Otherwise a name that was altered on disk would look like a state of another config.
         if known.get(_KINDS, digest) != digest:
             raise _DamagedError("its loss or the names, shapes or types of its arrays changed")
@@ -236,7 +209,9 @@ class Checkpoints:
                 "those of earlier versions; train again in another --workdir"
             )
         places = {getattr(array, "sharding", None) for array in expected.values()}
-        place = _everywhere(places.pop())
+        place = places.pop()
+        if isinstance(place, jax.sharding.NamedSharding):
+            place = replicated(place.mesh)
         wanted = jax.ShapeDtypeStruct(sums.shape, sums.dtype, sharding=place)
         arguments = ocp.args.StandardRestore(expected | {_SUMS: wanted})
         try:
@@ -285,28 +260,13 @@ def _tell_the_others() -> None:
         multihost_utils.sync_global_devices("a part of the checkpoint is damaged")
 
 
-def _collect_quietly() -> None:
-    """Collects reads that Orbax leaves behind at an error, which would print a traceback each."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        gc.collect()
-    finally:
-        sys.unraisablehook = hook
-
-
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
-def _everywhere(place):
-    """Returns the sharding of an array that is whole on every device of ``place``."""
-    is_named = isinstance(place, jax.sharding.NamedSharding)
-    return replicated(place.mesh) if is_named else place
-
-
 @jax.jit
 def _sums(tree) -> jax.Array:
-    """Returns a checksum of each array, uint32, which changes if any one bit of the array does.
+    """Returns a checksum of each array, uint32, which changes with every bit of the array.
 
     Sums of integers do not depend on their order, so checksums are the same on any mesh.
     """

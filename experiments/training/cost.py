@@ -1,8 +1,8 @@
 """Counts the operations of a training step, and knows the peak speed of devices, for MFU.
 
-Only products are counted, as in PaLM (2204.02311, appendix B): those of the forward pass, and twice
-as many for the backward pass. The products of attention count for all pairs of tokens, also those
-that a causal mask removes; what ``remat`` computes a second time is not counted.
+Only products are counted, as in PaLM (2204.02311, appendix B): the backward pass has twice as many
+as the forward pass. The products of attention count for all pairs of tokens, masked ones included;
+what ``remat`` computes a second time is not counted.
 """
 
 import math

@@ -146,9 +146,6 @@ def train_batch(
     The whole batch is drawn uniformly over all windows, with replacement, and depends on ``seed``
     and ``step`` alone; its parts, concatenated, are the whole batch. So a run that resumes on
     another number of hosts trains on the same batches.
-
-    Raises:
-      ValueError: a token is outside the vocabulary.
     """
     # Raw words: NumPy promises that a bit generator's stream stays the same in later versions, but
     # not what Generator.integers makes of it. The modulo's bias is below windows / 2^64.
@@ -176,9 +173,6 @@ def eval_windows(corpus: Corpus, split: str, *, length: int, count: int) -> np.n
     Documents of at least ``length`` tokens give one window each, at a pseudo-random place, in a
     pseudo-random order; then, while ``count`` is not reached, each in turn gives another that
     overlaps none before it. A smaller ``count`` gives the first rows of a larger one.
-
-    Raises:
-      ValueError: unknown split, no document is long enough, or a token is outside the vocabulary.
     """
     documents = _long_documents(corpus, split, length)
     order = _words_by_number(len(corpus.splits), "order of evaluation")[documents].argsort()
@@ -197,17 +191,11 @@ def eval_windows(corpus: Corpus, split: str, *, length: int, count: int) -> np.n
 def tokenised(
     corpus: Corpus, encode: Callable[[str], Sequence[int]], vocab_size: int, least: int = 1
 ) -> Corpus:
-    """Returns a corpus of bytes in the tokens of a model.
+    """Returns a corpus of bytes in the tokens of a model, of ``vocab_size`` token ids.
 
-    Args:
-      corpus: a corpus whose tokens are bytes; bytes that are no UTF-8 are replaced.
-      encode: takes a text and returns its token ids.
-      vocab_size: how many token ids the model knows.
-      least: documents of fewer bytes are left out. As a token is at least one byte, they could not
-        hold a window of ``least`` tokens.
-
-    Raises:
-      ValueError: the corpus has its own tokens already, or no document of ``least`` bytes.
+    Bytes that are no UTF-8 are replaced. Documents of fewer than ``least`` bytes are left out: as a
+    token is at least one byte, they could not hold a window of ``least`` tokens. Raises a
+    ValueError if the corpus has its own tokens already, or no document of ``least`` bytes.
     """
     if corpus.tokens.dtype != np.uint8:
         raise ValueError(
@@ -244,10 +232,8 @@ def write_tokens(
 
     Ids are ``0 .. vocab_size - 1``; ``bytes_per_token`` is the UTF-8 bytes of the text divided by
     its tokens. The folder gets ``tokens.npy`` (uint16 if the ids fit, else uint32), ``offsets.npy``
-    and ``meta.json``. All tokens are held in memory while they are written.
-
-    Raises:
-      ValueError: no tokens, or an id that is no integer or is outside the vocabulary.
+    and ``meta.json``. Raises a ValueError for no tokens, or an id that is no integer or outside the
+    vocabulary.
     """
     arrays = [np.asarray(document) for document in documents]
     for number, array in enumerate(arrays):
@@ -369,11 +355,7 @@ def _check_folder(tokens, offsets, vocab_size, bytes_per_token):
         )
     ends = offsets[[0, -1]].tolist() if offsets.ndim == 1 and offsets.size else []
     if offsets.dtype != np.int64 or ends != [0, len(tokens)] or (np.diff(offsets) < 0).any():
-        raise ValueError(
-            f"offsets.npy must be 1-D int64 that rise from 0 to the number of tokens, "
-            f"{len(tokens)}, never falling; it is {offsets.dtype} of shape {offsets.shape}, from "
-            f"and to {ends}"
-        )
+        raise ValueError(f"offsets.npy must be 1-D int64 that rise from 0 to {len(tokens)} tokens")
     if not isinstance(vocab_size, int) or not 1 <= vocab_size <= 1 << 31:
         raise ValueError(f"vocab_size={vocab_size!r} must be an integer from 1 to 2^31")
     if not isinstance(bytes_per_token, int | float) or not 0 < bytes_per_token < math.inf:

@@ -57,12 +57,7 @@ def at_ratio(keywords: Any, ratio: float, train_length: int) -> Any:
         if not part.isdecimal() or int(part) < 1:
             raise ValueError(f"{keywords!r} must be {PART}N, the trained length over N, 1 or more")
         return train_length // int(part)
-    return _number(keywords) if isinstance(keywords, str) else keywords
-
-
-def _number(text: str) -> int | float | str:
-    """Returns the number that is written in ``text``, as the command line gives it."""
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
+    for kind in (int, float) if isinstance(keywords, str) else ():
+        with contextlib.suppress(ValueError):  # the command line gives numbers as strings
+            return kind(keywords)
+    return keywords

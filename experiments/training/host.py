@@ -47,11 +47,6 @@ def keep_compiled(folder: Path | None = None) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def memory_of_host() -> int:
-    """Returns the bytes of memory that this machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def peak_memory() -> int:
     """Returns the most bytes that a device of this process has held at once.
 

@@ -94,18 +94,10 @@ def train_together(
     """Trains a task under several seeds as one program, each in a folder of its own.
 
     Afterwards each folder is as ``train`` would have left it, so that ``train`` returns the model
-    at once. The numbers equal those of a run alone but for rounding: products of several runs at
-    once are summed in another order. A run whose numbers are not finite ends; the others go on.
-
-    Args:
-      task, recipe, mesh, console, name, goal: as for ``train``.
-      folders: the folder of each seed. Only runs that were stopped at the same step go on together.
-
-    Returns:
-      The errors of runs that ended before their last step, by seed.
-
-    Raises:
-      PreemptedError, ValueError: as for ``train``.
+    at once. The numbers equal a lone run's but for rounding: products of several runs at once are
+    summed in another order. A run whose numbers are not finite ends, and its error is returned by
+    its seed; the others go on. Only runs that were stopped at the same step go on together.
+    Arguments and errors are as for ``train``, but for the ``folders`` by seed.
     """
     abstract = abstract_state(task, recipe, mesh)
     with contextlib.ExitStack() as stack:
@@ -146,8 +138,8 @@ def _jitted(step, places, mesh):
 class _Loop:
     """Runs the steps of one run, or of several that are at the same step, as one program.
 
-    The arrays of several runs have a leading axis for the run, which is not sharded; those of one
-    run alone have no such axis.
+    The arrays of several runs have a leading axis for the run, which is not sharded; the
+    arrays of one run alone have no such axis.
     """
 
     def __init__(self, task: Task, recipe: Recipe, mesh: Mesh, runs: list[Run], abstract: Any):
@@ -174,7 +166,9 @@ class _Loop:
         with contextlib.ExitStack() as stack:
             advance = stack.enter_context(stage(name, steps - first, console))
             stack.enter_context(jax.set_mesh(self.mesh))
-            step_function = self._step_function()
+            one_step = functools.partial(train_step, loss=self.task.loss, recipe=self.recipe)
+            all_steps = one_step if len(self.runs) == 1 else jax.vmap(one_step)
+            step_function = _jitted(all_steps, self._places, self.mesh)
             at_peak = self._steps_a_second_at_peak()
             for run in self.runs:
                 run.begin(len(self.runs), at_peak)
@@ -224,13 +218,8 @@ class _Loop:
             states = [of_key(jax.random.key(run.seed)) for run in self.runs]
         if len(states) == 1:
             return states[0]
-        return jax.jit(_stacked, out_shardings=self._places)(states)
-
-    def _step_function(self):
-        step = functools.partial(train_step, loss=self.task.loss, recipe=self.recipe)
-        if len(self.runs) > 1:
-            step = jax.vmap(step)
-        return _jitted(step, self._places, self.mesh)
+        stack = jax.jit(_stacked, out_shardings=self._places)
+        return stack(*states)
 
     def _batch(self, step):
         def rows(seed):
@@ -283,9 +272,9 @@ def _after_runs(sharding: NamedSharding) -> NamedSharding:
     return NamedSharding(sharding.mesh, P(None, *sharding.spec))
 
 
+def _stacked(*states):
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *states)
+
+
 def _one_of(states, number):
     return jax.tree.map(lambda array: array[number], states)
-
-
-def _stacked(states):
-    return jax.tree.map(lambda *parts: jnp.stack(parts), *states)

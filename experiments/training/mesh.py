@@ -38,7 +38,7 @@ _STAND_INS = contextvars.ContextVar("stand_ins", default=None)
 
 @contextlib.contextmanager
 def meshes_of(devices: Sequence[Any] | None) -> Iterator[None]:
-    """Makes ``make_mesh`` use these devices, such as those of a topology; None means JAX's."""
+    """Makes ``make_mesh`` use these devices, such as a topology's; None means JAX's."""
     before = _STAND_INS.set(devices)
     try:
         yield
@@ -49,7 +49,7 @@ def meshes_of(devices: Sequence[Any] | None) -> Iterator[None]:
 def make_mesh(*, data: int = -1, fsdp: int = 1, model: int = 1, context: int = 1) -> Mesh:
     """Makes a mesh of all devices; one axis may be -1, and takes the remaining devices.
 
-    The devices are JAX's, or those of ``meshes_of``.
+    The devices are JAX's, unless ``meshes_of`` gives others.
 
     Raises:
       ValueError: a size is no number of devices, or their product is not the number of devices.

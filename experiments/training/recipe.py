@@ -146,12 +146,16 @@ def _adamw(recipe: Recipe) -> optax.GradientTransformation:
 
 
 def _muon(recipe: Recipe) -> optax.GradientTransformation:
+    axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
     return optax.contrib.muon(
         recipe.schedule(),
         weight_decay=recipe.weight_decay,
         weight_decay_mask=decays,
         adam_b2=recipe.beta2,
-        muon_weight_dimension_numbers=_orthogonal,
+        # Muon learns the matrices that weight decay acts on.
+        muon_weight_dimension_numbers=lambda model: jax.tree.map(
+            lambda is_matrix: axes if is_matrix else None, decays(model)
+        ),
         consistent_rms=0.2,  # the size of AdamW's steps, as measured in the paper
     )
 
@@ -167,9 +171,3 @@ def decays(model: Transformer) -> Any:
         return bool(_PROJECTIONS.match(path_name(path))) and parameter.ndim == axes
 
     return jax.tree_util.tree_map_with_path(decays_one, model)
-
-
-def _orthogonal(model: Transformer) -> Any:
-    """Returns the axes of each matrix that Muon learns: those that weight decay acts on."""
-    axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
-    return jax.tree.map(lambda is_matrix: axes if is_matrix else None, decays(model))

@@ -68,9 +68,7 @@ class Run:
     def begin(self, runs: int, at_peak: float | None) -> None:
         """Starts the clock; a run that is trained with others counts its share of the time.
 
-        Args:
-          runs: how many runs are trained together.
-          at_peak: steps a second at the devices' peak, or None if it is not known.
+        ``at_peak`` is steps a second at the devices' peak, or None if it is not known.
         """
         self._start, self._runs, self._at_peak = time.monotonic(), runs, at_peak
         self._line = self.first, 0.0  # the step and the seconds of the newest line
@@ -84,14 +82,9 @@ class Run:
     ) -> str:
         """Writes the numbers of a step if they are due, and returns a note for the progress bar.
 
-        Args:
-          step: how many steps are done.
-          numbers: what the step returned.
-          is_saved: whether the state is about to be saved.
-          score: the score of the model after the step, if the run has a goal and a score is due.
-
-        Raises:
-          FloatingPointError: the numbers are not finite.
+        ``is_saved`` says whether the state is about to be saved, and ``score`` is the model's, if
+        the run has a goal and a score is due. Raises a FloatingPointError if the numbers are not
+        finite.
         """
         loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
@@ -129,13 +122,11 @@ class Run:
         return f"loss {loss:.3f}  {tokens / seconds:,.0f} tokens/s"
 
     def save(self, step: int, state: State) -> None:
-        """Saves the state after ``step``.
+        """Saves the state after ``step``, which is checked: the step's loss is from before the
+        update.
 
-        The state is checked here, because the step's loss is of the parameters before the update.
-
-        Raises:
-          FloatingPointError: the state is not finite, and was not saved.
-          OSError: this state could not be written, or the one before it.
+        Raises a FloatingPointError if the state is not finite, and was not saved; and an OSError if
+        this state could not be written, or the one before it.
         """
         largest = jax.tree.map(np.asarray, _largest(state))
         try:

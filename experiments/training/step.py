@@ -64,12 +64,9 @@ def further_state(
 ) -> State:
     """Returns the first state of training a trained model further, with copies of its arrays.
 
-    Args:
-      model: the model on these devices, under the encoding that it is trained under from now on.
-      recipe: how it is trained from now on; its schedule starts from the beginning.
-      mesh: the devices.
-      adam: the moments to continue with, from ``adam_state``; used only if the recipe has AdamW.
-        Default: a fresh optimizer.
+    The model is under the encoding that it is trained under from now on, and the recipe's schedule
+    starts from the beginning. ``adam`` has the moments to continue with, from ``adam_state``, used
+    only if the recipe has AdamW. Default: a fresh optimizer.
     """
 
     def build(model, adam):

@@ -198,7 +198,7 @@ def logits(
     """Returns the logits that ``attend`` applies mask and softmax to, float32 ``[B, H, T, S]``.
 
     Use it for a softmax of your own, or to look at a scheme. ``combine`` sums the values by the
-    weights that you make of the logits. The arguments are those of ``attend``.
+    weights that you make of the logits. The arguments are as in ``attend``.
     """
     q_tokens = with_input(encoding, q_tokens, k_tokens, x)
     scheme, tile, _, _ = whole_tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
@@ -219,7 +219,7 @@ def combine(
 
     Some schemes rotate or mix values (PRoPE, ValueRoPE, KV shift) or add to their sum (Shaw), so a
     plain product of weights and values is wrong for them. The weights are what your softmax makes
-    of ``logits``; the other arguments are those of ``attend``.
+    of ``logits``; the other arguments are as in ``attend``.
 
     Raises:
       ValueError: an argument does not fit the others.

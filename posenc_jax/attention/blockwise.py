@@ -189,7 +189,7 @@ def _forward(plan, queries, keys, shared):
             tile = _tile(plan, shared, q.rows, k.rows)
             logits = shared.encoding.score(_products(q.rows, k.rows) * tile.scale, tile)
             # Queries that two blocks share are computed twice, to the same numbers.
-            visible = _seen(shared, q._replace(is_new=None), k)
+            visible = _visible_pairs(shared, q._replace(is_new=None), k)
             logits = jnp.where(visible, logits, -jnp.inf)
             logits = logits.reshape(*largest.shape, -1)
             highest = jnp.maximum(largest, logits.max(-1))
@@ -281,7 +281,7 @@ def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
 
     drop = functools.partial(_dropped, plan, shared, q.rows, k.rows)
     logits, pull_score = jax.vjp(score, _products(q.rows, k.rows), *floats)
-    logits = jnp.where(_seen(shared, q, k), logits, -jnp.inf)
+    logits = jnp.where(_visible_pairs(shared, q, k), logits, -jnp.inf)
     weights = jnp.exp(logits.reshape(*d_out.shape[:-1], -1) - lse[..., None])
     dropped, pull_dropped = jax.vjp(drop, weights)
     _, pull_mix = jax.vjp(mix, dropped, *floats)
@@ -383,7 +383,7 @@ def _dropped(plan, shared, q: Rows, k: Rows, weights_BKGTS):
     return weights_BKGTS * factors_BHTS.reshape(weights_BKGTS.shape)
 
 
-def _seen(shared, q: _Block, k: _Block):
+def _visible_pairs(shared, q: _Block, k: _Block):
     """Returns which pairs are visible and not counted twice; broadcasts to ``[B, H, T, S]``."""
     rule = shared.rule
     if rule.mask is not None and not callable(rule.mask):

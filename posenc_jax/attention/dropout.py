@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import check_key, is_real
 from posenc_jax.encoding import Tile
+from posenc_jax.fields import is_real
 
 
 @jax.tree_util.register_dataclass
@@ -56,20 +56,15 @@ def checked_dropout(dropout: Any) -> Dropout | None:
     """
     if dropout is None:
         return None
-    if not isinstance(dropout, tuple | list) or len(dropout) != 2:
+    rate, key = dropout if isinstance(dropout, tuple | list) else (dropout, None)
+    is_share = is_real(rate) and not isinstance(rate, jax.core.Tracer) and 0 <= rate < 1
+    if key is None or not is_share:
         raise ValueError(
-            f"dropout={dropout!r} must be a pair, the rate and a random key: (0.1, key), with a "
-            "fresh key in each layer and step"
-        )
-    rate, key = dropout
-    if not is_real(rate) or isinstance(rate, jax.core.Tracer) or not 0 <= rate < 1:
-        raise ValueError(
-            f"dropout={rate!r} must be the share of weights that are dropped, a number from 0 to "
-            "below 1 that is known while the program is traced"
+            f"dropout={dropout!r} must be the share of weights that are dropped, a number from 0 "
+            "to below 1, and a random key, fresh in each layer and step: (0.1, key)"
         )
     if rate == 0:
         return None
-    check_key(key)
     is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return Dropout(key if is_typed else jax.random.wrap_key_data(key), float(rate))
 

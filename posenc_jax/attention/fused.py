@@ -21,19 +21,10 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
     Raises:
       ValueError: the encoding overrides ``score`` or ``mix``, or there are sinks or dropout.
     """
-    if not is_fusable(encoding):
+    if not is_fusable(encoding) or rule.sinks is not None or rule.dropout is not None:
         raise ValueError(
-            f'implementation="fused" cannot run {type(encoding).__name__}, which changes the '
-            'logits or the output; use "dense"'
-        )
-    if rule.sinks is not None:
-        raise ValueError(
-            'implementation="fused" has no sinks: the library gives no gradient of the sums that '
-            'they are added to; use "blockwise"'
-        )
-    if rule.dropout is not None:
-        raise ValueError(
-            'implementation="fused" has no dropout, because the library\'s kernel has none; use '
+            'implementation="fused" runs a kernel that leaves logits and outputs alone and has no '
+            f"sinks and no dropout, so it cannot run this {type(encoding).__name__}; use "
             '"blockwise"'
         )
     library: Literal["xla", "cudnn"] = (
@@ -81,7 +72,10 @@ def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule
     # The library needs one type and one width, and cuDNN a multiple of 8; zeros add nothing.
     dtype = jnp.result_type(tile.q, tile.k, v_BSKC)
     width = _width(tile, v_BSKC)
-    q, k, v = [_widened(x.astype(dtype), width) for x in (tile.q, tile.k, v_BSKC)]
+    q, k, v = (
+        jnp.pad(x.astype(dtype), ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])))
+        for x in (tile.q, tile.k, v_BSKC)
+    )
     (B, T), S = q.shape[:2], k.shape[1]
     if visible is not None:
         visible = jnp.broadcast_to(visible, (B, visible.shape[1], T, S))
@@ -104,7 +98,3 @@ def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule
 
 def _width(tile, v_BSKC):
     return -(-max(tile.q.shape[-1], v_BSKC.shape[-1]) // 8) * 8
-
-
-def _widened(x_BTHC, width):
-    return jnp.pad(x_BTHC, ((0, 0), (0, 0), (0, 0), (0, width - x_BTHC.shape[-1])))

@@ -31,7 +31,7 @@ def add_gradients(tree, other):
 
 
 def cotangents(operands, gradients):
-    """Returns gradients in the types that JAX wants: those of ``operands``, float0 for integers."""
+    """Returns gradients in the types of ``operands``, and float0 for integers, as JAX wants."""
 
     def cotangent(operand, gradient):
         if operand is None:

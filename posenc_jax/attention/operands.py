@@ -18,7 +18,7 @@ from posenc_jax.checks import (
     check_tokens,
 )
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
-from posenc_jax.fields import check_flags, count_of
+from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens
 
 
@@ -79,7 +79,6 @@ def rotated(scheme, k_BSKC, v_BSKC, tokens, side):
 def rule_of(scheme, tile, q_BTHC, causal, window, mask, sinks, dropout) -> tuple[Tile, Rule]:
     """Returns the tile, and the rule that says which keys each query sees."""
     check_window(window)
-    check_flags(causal=causal)
     sinks_BTH = None if sinks is None else sink.checked(sinks, q_BTHC)
     (B, T, H, _), S = q_BTHC.shape, tile.k.shape[1]
     mask, dropout = checked_mask(mask, B, H, T, S), checked_dropout(dropout)
@@ -106,8 +105,8 @@ def in_order(scheme, tile, causal, by_index) -> bool:
         instead = ", or set causal=False where every query sees every key"
         raise ValueError(
             f"{T} queries and {S} keys do not say in which order they were written, which {who} "
-            f"must know: pass tokens.part(start, {T}) as q_tokens and tokens as k_tokens, where "
-            "tokens are those of all keys" + ("" if reads or by_index else instead)
+            f"must know: make tokens of all keys, and pass tokens.part(start, {T}) as q_tokens and "
+            "tokens as k_tokens" + ("" if reads or by_index else instead)
         )
     return False
 

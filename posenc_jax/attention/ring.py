@@ -140,7 +140,7 @@ def _attend_backward(plan, saved, d_out):
     def at_once(queries, keys, shared, *of_rows):
         gradients = backward(plan, queries, _all_keys(keys), shared, *of_rows)
         d_queries, d_keys, d_shared = gradients
-        return d_queries, _own_part(d_keys), lax.psum(d_shared, AXIS)
+        return d_queries, _local_part(d_keys), lax.psum(d_shared, AXIS)
 
     def in_steps(queries, keys, shared, d_out, lse, delta):
         def step(_, running):
@@ -183,7 +183,7 @@ def _all_keys(keys):
     return map_rows(lambda axis, x: lax.all_gather(x, AXIS, axis=axis, tiled=True), keys)
 
 
-def _own_part(d_keys):
+def _local_part(d_keys):
     """Returns the gradients by the keys that lie on this device, summed over all devices."""
     return map_rows(
         lambda axis, x: lax.psum_scatter(x, AXIS, scatter_dimension=axis, tiled=True), d_keys
@@ -191,7 +191,7 @@ def _own_part(d_keys):
 
 
 def _pass_on(tree):
-    """Passes arrays to the next device, and returns those of the previous device."""
+    """Passes arrays to the next device, and returns the previous device's arrays."""
     devices = lax.axis_size(AXIS)
     to_next = [(i, (i + 1) % devices) for i in range(devices)]
     return jax.tree.map(lambda x: lax.ppermute(x, AXIS, to_next), tree)

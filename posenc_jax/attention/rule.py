@@ -47,7 +47,7 @@ class Rule:
         no chunks (static).
       after: a query sees only keys whose index is larger than its own by at most this, an int, an
         int array ``[]``, or None to see all.
-      mask: bool ``[B, H, T, S]``, any of which may be 1, or a function of the indices of queries
+      mask: bool ``[B, H, T, S]``, where any axis may be 1, or a function of the indices of queries
         and keys, as :func:`attend` takes it; None hides nothing.
       sinks: one more logit for each query, with no key and no value: float32 ``[B, T, H]``, whose
         B and T may be 1, or None (``sinks.py``).

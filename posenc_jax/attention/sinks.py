@@ -41,8 +41,7 @@ def by_row(sinks_BTH, q_BTHC) -> jax.Array | None:
 def put_in(rows, sinks):
     """Returns attention ``[..., T, C]`` and log-sum-exps ``[..., T]`` with sinks included.
 
-    ``rows`` holds both without sinks. With them they are those of the whole softmax, which a
-    backward pass needs.
+    ``rows`` holds both without sinks. A backward pass needs the log-sum-exps with the sinks in.
     """
     out, lse = rows
     if sinks is None:

@@ -41,7 +41,7 @@ def irope(
     Args:
       head_dim: number of channels in one head.
       base: base of RoPE; 500000 in Llama 4.
-      interval: length of the pattern in layers, the last of which has no positions.
+      interval: length of the pattern in layers; its last layer has no positions.
       floor_scale, attn_scale: keywords of ``Llama4Temperature``.
     """
     near = RoPE(head_dim=head_dim, base=base, layout="interleaved")
@@ -64,7 +64,7 @@ def rnope_swa(
     Args:
       head_dim: number of channels in one head.
       base: base of RoPE. The paper's value could not be verified.
-      interval: length of the pattern in layers, the last of which has no positions.
+      interval: length of the pattern in layers; its last layer has no positions.
       window: number of keys that a query sees in RoPE's layers, itself included; 4096 in Command
         R7B, which has this pattern with interleaved pairs (``global_nope`` has ``layout=``).
     """
@@ -95,7 +95,7 @@ def dual_base(
       global_base: base of the layer without a window.
       global_factor: factor of position interpolation in the layer without a window; 8 in the
         released models of 4, 12 and 27 billion parameters, 1 in the smaller ones.
-      interval: length of the pattern in layers, the last of which has no window.
+      interval: length of the pattern in layers; its last layer has no window.
       window: number of keys that a query sees in the other layers, itself included; 1024 in those
         larger models, 512 in the smaller ones.
     """
@@ -173,7 +173,7 @@ def global_yarn(
       train_length: number of tokens in a training sequence before the extension.
       base: base of all layers.
       factor: factor of YaRN, by which the context grows.
-      interval: length of the pattern in layers, the last of which has no window.
+      interval: length of the pattern in layers; its last layer has no window.
       window: number of keys that a query sees in the other layers, itself included.
     """
     near = RoPE(head_dim=head_dim, base=base)

@@ -49,9 +49,8 @@ class AttentionFn(nnx.Module):
         qk_attn_weights_einsum=None,
         attn_weights_value_einsum=None,
     ):
-        # Every argument is named, because Linen drops those that a signature does not have.
-        # Logits are float32 here anyway, and each weight is dropped by itself.
-        del broadcast_dropout, force_fp32_for_softmax
+        # Linen passes only arguments that a signature names. Two have no effect: logits are float32
+        # anyway, and each weight is dropped by itself.
         _refuse("bias", bias, "a bias comes from the encoding")
         _refuse("precision", precision, "use jax.default_matmul_precision around the model")
         _refuse("sow_weights", module, "attention weights are never formed as a whole")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from posenc_jax.hf.sections import SECTION_ONLY
-from posenc_jax.hf.table import REFUSED, ROWS, TEXT_PARTS, row_of
+from posenc_jax.hf.table import REFUSED, ROWS, TEXT_PARTS, row_of, words
 from posenc_jax.hf.values import flag, mapping
 
 # The keys under which models of several parts keep their text model.
@@ -19,59 +19,34 @@ _ABOUT_POSITIONS = re.compile(
 )
 # A null here means that there is no window.
 _WINDOWS = ("sliding_window", "attention_chunk_size")
-# Switches that turn rotation on where they are true; where they are false, nothing turns.
-_SWITCHES = [
-    "rotary",
-    "use_rope",
-    "use_mem_rope",
-    "use_rotary",
-    "use_rotary_embedding",
-    "use_rotary_pos_emb",
-]
+# Switches of the rotation: where one is false, nothing rotates.
+_SWITCHES = words("rotary use_rope use_mem_rope use_rotary use_rotary_embedding use_rotary_pos_emb")
 # Values at which these keys change nothing.
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "rope_ratio": (1, 1.0),
-    "rotary_value": (False,),
-    "use_dynamic_ntk": (False,),
-    "use_logn_attn": (False,),
-    "use_mrope": (False,),
-    "attn_temperature_tuning": (False,),
-    "rope_3d": (False,),
-    "rope_interleaved": (False,),
     "alibi_bias_max": (8,),
     # The indexer of sparse attention only chooses keys.
     "indexer_rope_interleave": (True, False),
 }
+_HARMLESS |= dict.fromkeys(
+    words("""
+    rotary_value use_dynamic_ntk use_logn_attn use_mrope attn_temperature_tuning rope_3d
+    rope_interleaved
+    """),
+    (False,),
+)
 # The effect of these depends on the model: in most they have none.
-_OF_KNOWN_MODELS = {"no_rope_layer_interval", "attn_temperature_tuning"}
-READ = _OF_KNOWN_MODELS.union(
-    _SWITCHES,
-    [
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "rope_local_base_freq",
-        "rotary_emb_base",
-        "swa_rope_theta",
-        "global_rope_theta",
-        "local_rope_theta",
-        "layer_rope_theta",
-        "rotary_dim",
-        "attn_rotary_emb",
-        "rotary_emb_fraction",
-        "partial_rotary_factor",
-        "rotary_pct",
-        "rope_pct",
-        "qk_rope_head_dim",
-        "qk_nope_head_dim",
-        "rope_interleave",
-        "rotary_emb_interleaved",
-        "alibi",
-        "mla_use_nope",
-        "no_rope_layers",
-        "rope_scaling_layers",
-        "dual_chunk_attention_config",
-    ],
+_OF_KNOWN_MODELS = words("no_rope_layer_interval attn_temperature_tuning")
+READ = (
+    _OF_KNOWN_MODELS
+    | _SWITCHES
+    | words("""
+    rope_parameters rope_scaling rope_theta rope_local_base_freq rotary_emb_base swa_rope_theta
+    global_rope_theta local_rope_theta layer_rope_theta rotary_dim attn_rotary_emb
+    rotary_emb_fraction partial_rotary_factor rotary_pct rope_pct qk_rope_head_dim qk_nope_head_dim
+    rope_interleave rotary_emb_interleaved alibi mla_use_nope no_rope_layers rope_scaling_layers
+    dual_chunk_attention_config
+    """)
 )
 
 
@@ -123,7 +98,7 @@ def check_known(config: Mapping[str, Any], layout: str | None) -> None:
         )
     raise ValueError(
         f"model_type={model!r} is not known. If its code rotates queries and keys, read there "
-        "which two channels of a head turn together, and what of the config it reads; then pass "
+        "which two channels of a head rotate together, and what of the config it reads; then pass "
         "layout='half' or layout='interleaved'. If its positions are absolute or a bias, use "
         "posenc_jax.make(...)"
     )
@@ -146,7 +121,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
             f"{' and '.join(unknown)}: not understood, and the positions may depend on it. Find "
             "out what the model's code does with it, then build that with posenc_jax.make(...)"
         )
-    # With mla_use_nope=false it would not be known which channels turn.
+    # With mla_use_nope=false it would not be known which channels rotate.
     for key, value in {"mla_use_nope": True, **row.fixed}.items():
         if config.get(key, value) is not value:
             raise ValueError(f"{key}={config[key]!r} must be {value!r}: no other is offered")

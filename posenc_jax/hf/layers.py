@@ -8,10 +8,11 @@ from posenc_jax.attention import Chunks
 from posenc_jax.hf import rules
 from posenc_jax.hf.config import about_positions
 from posenc_jax.hf.rules import At, has_sections
-from posenc_jax.hf.table import ROWS, row_of
+from posenc_jax.hf.table import ROWS, row_of, words
 from posenc_jax.hf.values import (
     CHUNKED,
     FULL,
+    LAYERS,
     LINEAR,
     SLIDING,
     agreed,
@@ -20,23 +21,13 @@ from posenc_jax.hf.values import (
     is_number,
     is_text,
     is_whole,
-    layer_count,
     mapping,
     whole,
 )
 from posenc_jax.model.layers import Window
 
 # Kinds of layers in which the text does not attend to itself.
-WITHOUT_ATTENTION = {
-    LINEAR,
-    "conv",
-    "cross_attention",
-    "mamba",
-    "mamba2",
-    "recurrent",
-    "moe",
-    "mlp",
-}
+WITHOUT_ATTENTION = {LINEAR} | words("conv cross_attention mamba mamba2 recurrent moe mlp")
 _SLIDING = {SLIDING, "hybrid_sliding"}
 # Sparse attention ("indexed") may choose among all keys.
 _FULL = {FULL, "attention", "hybrid", "indexed_attention"}
@@ -52,7 +43,7 @@ _LISTS = {
 _LETTERS = {"M": "mamba", "-": "mlp", "E": "moe", "*": FULL}
 # Keys for the base of sliding layers.
 _LOCAL_BASES = ("rope_local_base_freq", "local_rope_theta", "swa_rope_theta")
-_OWN_SIZES = {"head_dim", "qk_rope_head_dim", "qk_nope_head_dim"}
+_LAYER_SIZES = {"head_dim", "qk_rope_head_dim", "qk_nope_head_dim"}
 _PLAIN = ("rope_theta", "partial_rotary_factor")
 
 
@@ -83,7 +74,7 @@ def kinds_of(config: Mapping[str, Any]) -> list[str]:
         return [_LETTERS.get(letter, letter) for letter in pattern]
     if "attn_type_list" in config:
         return [FULL if kind else LINEAR for kind in entries(config, "attn_type_list", is_whole)]
-    count = layer_count(config, default=0)
+    count = whole(config, *LAYERS, default=0)
     if not count:
         return []
     if row.kind_rule and (by_rule := row.kind_rule(config, count)):
@@ -98,7 +89,7 @@ def kinds_of(config: Mapping[str, Any]) -> list[str]:
 def number_of_layers(config: Mapping[str, Any]) -> int:
     """Returns how many layers the model has, by the list of their kinds if there is one."""
     kinds, listed = kinds_of(config), config.get("layer_types")
-    count = layer_count(config, default=len(listed or kinds) or None)
+    count = whole(config, *LAYERS, default=len(listed or kinds) or None)
     if listed and len(listed) != count:
         raise ValueError(f"layer_types has {len(listed)} entries for {count} layers")
     return len(kinds) or count
@@ -117,11 +108,11 @@ def select(config: Mapping[str, Any], layer_type: str | None, layer: int | None)
 
 def at_layer(config: Mapping[str, Any], at: At) -> Layer:
     """Returns what a config says about one layer."""
-    of_layer = {**config, **_own_sizes(config, at)}
+    of_layer = {**config, **_sizes_of_layer(config, at)}
     where, section = _section(of_layer, at)
     if section is not None:
         section = {key: value for key, value in section.items() if value is not None}
-        section = _own_section(of_layer, section, at)
+        section = _section_of_layer(of_layer, section, at)
     return Layer(of_layer, where, section)
 
 
@@ -148,7 +139,7 @@ def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Windo
 def _asked(config, layer_type, layer) -> list[At]:
     """Returns the layers of this number or kind; one without a number where none is listed."""
     kinds = kinds_of(config)
-    count = len(kinds) or layer_count(config, default=0)
+    count = len(kinds) or whole(config, *LAYERS, default=0)
     if layer is not None:
         if type(layer) is not int or layer < 0 or layer >= (count or layer + 1):
             raise ValueError(f"layer={layer!r} must be a whole number of 0 or more below {count}")
@@ -186,17 +177,17 @@ def _by_number(config) -> dict[int, Mapping[str, Any]]:
     return {int(name): keys for name, keys in by_name.items()}
 
 
-def _own_sizes(config, at) -> dict[str, Any]:
+def _sizes_of_layer(config, at) -> dict[str, Any]:
     """Returns the sizes in which a layer differs from the common ones."""
     row, by_number = row_of(config), _by_number(config)
     if by_number:
         keys = {key for of_layer in by_number.values() for key in of_layer}
-        if unread := sorted(filter(about_positions, keys - _OWN_SIZES)):
+        if unread := sorted(filter(about_positions, keys - _LAYER_SIZES)):
             raise ValueError(f"{unread[0]} in per_layer_config is not read")
-        if keys & _OWN_SIZES and at.number is None:
+        if keys & _LAYER_SIZES and at.number is None:
             at.of("per_layer_config", ())
         of_layer = by_number.get(at.number, {})
-        return {key: of_layer[key] for key in keys & _OWN_SIZES if of_layer.get(key) is not None}
+        return {key: of_layer[key] for key in keys & _LAYER_SIZES if of_layer.get(key) is not None}
     for kind, key, default in (
         (FULL, "global_head_dim", row.full_head_dim),
         (SLIDING, "swa_head_dim", None),
@@ -217,7 +208,9 @@ def _section(config, at) -> tuple[str, Mapping[str, Any] | None]:
     local = {key: config.pop(key) for key in _LOCAL_BASES if key in config}
     if row.dangling and has_sections(config):
         section = {k: v for k, v in section.items() if k not in ("rope_type", "rope_theta")}
-    if section.keys() & {FULL, SLIDING} or any(map(_is_mapping, section.values())):
+    if section.keys() & {FULL, SLIDING} or any(
+        isinstance(value, Mapping) for value in section.values()
+    ):
         _check_bases(config, where, section, local)
         kind = at.one_of(*section)
         keys = section[kind]
@@ -242,10 +235,6 @@ def _section(config, at) -> tuple[str, Mapping[str, Any] | None]:
     return where, section
 
 
-def _is_mapping(value):
-    return isinstance(value, Mapping)
-
-
 def _only_section(config) -> tuple[str, Mapping[str, Any]]:
     given = [name for name in ("rope_parameters", "rope_scaling") if name in config]
     if len(given) == 2 and config[given[0]] != config[given[1]]:
@@ -265,7 +254,7 @@ def _check_bases(config, where, section, local):
             )
 
 
-def _own_section(config, section, at) -> dict[str, Any] | None:
+def _section_of_layer(config, section, at) -> dict[str, Any] | None:
     """Returns the section as it applies to a layer, or None if the layer has no RoPE."""
     row = row_of(config)
     by_list = config.get("no_rope_layers") and row.rotates is not rules.listed_or_chunked

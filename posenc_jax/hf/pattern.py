@@ -18,7 +18,7 @@ from posenc_jax.hf.config import check_known, flattened
 from posenc_jax.hf.layers import WITHOUT_ATTENTION, kinds_of, number_of_layers, window_of
 from posenc_jax.hf.rotary import scale_of_each_layer
 from posenc_jax.hf.table import row_of
-from posenc_jax.hf.values import FULL, LAYERS, SLIDING, layer_count
+from posenc_jax.hf.values import FULL, LAYERS, SLIDING, whole
 from posenc_jax.model.layers import Layers
 
 
@@ -48,8 +48,8 @@ def layers_from_hf(
     sparse attention.
 
     Raises:
-      ValueError: the model is not known or not offered, the config does not say which layers are of
-        which kind, or how far a window reaches is not known; the message names the reason.
+      ValueError: the model is not known or not offered, the config does not give the kind of each
+        layer, or the reach of a window is not known; the message names the reason.
     """
     config = flattened(config, keys)
     check_known(config, layout)
@@ -99,8 +99,8 @@ def sinks_from_hf(
     ``Transformer`` cannot have.
 
     Raises:
-      ValueError: the model is not known or not offered, or the config does not say which layers are
-        of which kind.
+      ValueError: the model is not known or not offered, or the config does not give the kind of
+        each layer.
     """
     config = flattened(config, keys)
     check_known(config, None)
@@ -118,9 +118,9 @@ def same(encoding: Encoding | None, other: Encoding | None) -> bool:
 
 
 def _of_t5(config, layer_type, layout, rngs):
-    spellings = ["num_decoder_layers"] if "num_decoder_layers" in config else []
-    spellings = spellings if layer_type == "decoder" and spellings else list(LAYERS)
-    count = layer_count(config, *spellings) if row_of(config).own_tables else 1
+    of_decoder = layer_type == "decoder" and "num_decoder_layers" in config
+    spellings = ("num_decoder_layers",) if of_decoder else LAYERS
+    count = whole(config, *spellings) if row_of(config).own_tables else 1
     arguments: dict[str, Any] = dict(layer_type=layer_type, layout=layout, rngs=rngs)
     return Layers([from_hf(config, **arguments) for _ in range(count)])
 
@@ -131,7 +131,7 @@ def _kinds(config) -> list[str]:
     if row_of(config).kinds_needed and not kinds:
         raise ValueError(
             f"layer_types is missing: layers of model_type={config['model_type']!r} differ, and it "
-            "says of which kind each is; add the list that the model's code makes"
+            "gives the kind of each; add the list that the model's code makes"
         )
     return kinds
 

@@ -84,8 +84,8 @@ def with_parameters(config: dict[str, Any], encoding: Encoding, rngs: nnx.Rngs |
     model = config.get("model_type")
     _check(
         rngs is not None,
-        f"model_type={model!r} needs rngs=nnx.Rngs(0): the rates at which its pairs turn, and the "
-        "scale of its queries, are parameters; fill them from the checkpoint",
+        f"model_type={model!r} needs rngs=nnx.Rngs(0): the rates of its pairs, and the scale "
+        "of its queries, are parameters; fill them from the checkpoint",
     )
     over = encoding
     if "rotate" in encoding.hooks():
@@ -114,7 +114,7 @@ def scale_of_each_layer(scaled: LogScale, num_layers: int, rngs: nnx.Rngs) -> En
 def head_dim_of(config) -> int:
     """Returns how many channels of a head the encoding is for.
 
-    In heads of two parts these are the channels that turn.
+    In heads of two parts these are the channels that rotate.
     """
     row = row_of(config)
     if row.latent or "qk_rope_head_dim" in config:
@@ -172,7 +172,7 @@ def _layout(config, row: Row) -> str:
 
 
 def _fractions(section) -> dict[str, float]:
-    """Returns the share of a head that turns, by each key that gives it."""
+    """Returns the share of a head that rotates, by each key that gives it."""
     fractions = {
         f"{key}={place[key]!r}": place[key]
         for place in (section.keys, section.config)
@@ -185,7 +185,7 @@ def _fractions(section) -> dict[str, float]:
 
 
 def _share(config, fractions, row: Row) -> float:
-    """Returns the share of pairs that turn, each at the frequency it has in a whole head."""
+    """Returns the share of pairs that rotate, each at the frequency it has in a whole head."""
     widths = [key for key in _WIDTHS if key in config]
     _check(
         bool(fractions) or not widths,
@@ -196,7 +196,7 @@ def _share(config, fractions, row: Row) -> float:
 
 
 def _rotary_dim(section, fractions, width, kind) -> int:
-    """Returns how many channels of a head turn; all, where the rest has rates of 0."""
+    """Returns how many channels of a head rotate; all, where the rest has rates of 0."""
     config, row = section.config, row_of(section.config)
     if "qk_rope_head_dim" in config:
         _check_shares(config, fractions, width)
@@ -210,31 +210,31 @@ def _rotary_dim(section, fractions, width, kind) -> int:
     widths |= {key: whole(config, key) for key in _WIDTHS if key in config}
     _check(
         bool(widths) or row.rotary_dim != "needed",
-        "rotary_dim is missing: in this model a part of each head turns; add it",
+        "rotary_dim is missing: in this model a part of each head rotates; add it",
     )
     if not widths and row.fraction is not None:
         widths["partial_rotary_factor"] = int(width * row.fraction)
-    turning = agreed(widths) if widths else width
+    rotating = agreed(widths) if widths else width
     if kind == "proportional":
         return width
     _check(
-        not widths or (turning % 2 == 0 and 2 <= turning <= width),
-        f"{' and '.join(widths)} must turn an even number of the head_dim={width} channels, not "
-        f"{turning}",
+        not widths or (rotating % 2 == 0 and 2 <= rotating <= width),
+        f"{' and '.join(widths)} must rotate an even number of the head_dim={width} channels, not "
+        f"{rotating}",
     )
-    return turning
+    return rotating
 
 
-def _check_shares(config, fractions, turning):
+def _check_shares(config, fractions, rotating):
     """Checks that no fraction contradicts ``qk_rope_head_dim`` in a head of two parts."""
     heads = {config["head_dim"]} if "head_dim" in config else set()
     if "qk_nope_head_dim" in config:
-        heads.add(whole(config, "qk_nope_head_dim") + turning)
+        heads.add(whole(config, "qk_nope_head_dim") + rotating)
     for key, fraction in fractions.items():
         _check(
-            fraction == 1 or any(int(head * fraction) == turning for head in heads),
-            f"{key} contradicts qk_rope_head_dim={turning}: it must be the share of these channels "
-            "in a whole head",
+            fraction == 1 or any(int(head * fraction) == rotating for head in heads),
+            f"{key} contradicts qk_rope_head_dim={rotating}: it must be the share of these "
+            "channels in a whole head",
         )
 
 
@@ -250,7 +250,7 @@ def _axes(section, row: Row, pairs: int) -> Any:
     _check(
         sum(counts) == pairs and row.axes is not None,
         f"mrope_section={counts} in {where} must be numbers of channel pairs, {pairs} in all, of a "
-        "model whose two channels of a pair turn by one axis",
+        "model whose two channels of a pair rotate by one axis",
     )
     if row.axes == "time_last":
         return axes.temporal_last((*counts[2:], *counts[:2]))

@@ -14,13 +14,13 @@ from posenc_jax.hf.values import (
     CHUNKED,
     FULL,
     HEADS,
+    LAYERS,
     LINEAR,
     SLIDING,
     WIDTH,
     entries,
     is_text,
     is_whole,
-    layer_count,
     mapping,
     number,
     whole,
@@ -166,7 +166,7 @@ def not_from_last(config: Config, at: At) -> bool:
     """Says that every fourth layer, counted back from the last, has no RoPE."""
     if "layer_rope_theta" in config:  # It says so itself.
         return True
-    kinds, count = config.get("layer_types"), layer_count(config, default=0)
+    kinds, count = config.get("layer_types"), whole(config, *LAYERS, default=0)
     last = (len(kinds) if kinds else count) - 1
     return at.of("layer_rope_theta", [(last - n) % 4 != 0 for n in range(last + 1)])
 
@@ -185,12 +185,12 @@ def in_windows_or_by_section(config: Config, at: At) -> bool:
 
 
 def by_window(config: Config, at: At) -> bool:
-    """Asks whether the layer has a window, as the code of Cohere does, and not of which kind."""
+    """Asks for the window of the layer and not for its kind, as the code of Cohere does."""
     if not in_windows(config, at):
         return False
     if has_null_window(config):
         raise ValueError(
-            "sliding_window=null: the model's code turns nothing without a window, and that of "
+            "sliding_window=null: the model's code rotates nothing without a window, and that of "
             "transformers does not run without one: give the window that the model has"
         )
     return True
@@ -199,7 +199,7 @@ def by_window(config: Config, at: At) -> bool:
 def dense_or_by_window(config: Config, at: At) -> bool:
     kinds = config.get("mlp_layer_types") or ()
     if config.get("prefix_dense_sliding_window_pattern") == 1 and "dense" in kinds:
-        # Dense layers turn, whatever their window.
+        # Dense layers rotate, whatever their window.
         return at.of("mlp_layer_types", kinds) == "dense" or at.kind == SLIDING
     return by_window(config, at)
 

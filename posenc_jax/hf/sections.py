@@ -8,7 +8,7 @@ from posenc_jax.hf.values import LENGTH, ORIGINAL, agreed, entries, flag, is_num
 
 
 class Type(NamedTuple):
-    """Holds the scheme that a ``rope_type`` means, and its keys besides those of every type."""
+    """Holds the scheme that a ``rope_type`` means, and the keys that not every type has."""
 
     scheme: str
     needed: tuple[str, ...] = ()

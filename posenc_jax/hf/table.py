@@ -2,7 +2,7 @@
 
 A name is a value of ``model_type``, and a row has a column for each way in which models differ.
 ``parity/test_model_types.py`` runs every model listed here that transformers has, and compares how
-its queries and keys turn with what ``from_hf`` returns.
+its queries and keys rotate with what ``from_hf`` returns.
 """
 
 import dataclasses
@@ -32,28 +32,27 @@ class Row:
       layout: pair i is the channels i and i + rotary_dim / 2 ("half"), or 2 i and 2 i + 1
         ("interleaved").
       base: the base where the config has none; None if it must have one.
-      fraction: the share of a head that turns where the config does not say.
+      fraction: the share of a head that rotates where the config does not say.
       rotary_dim: "read"; "unread" where the code reads only ``partial_rotary_factor``; "needed"
-        where only this key says how much of a head turns.
+        where only this key says how much of a head rotates.
       head_dim: the width of a head where it is not the model's width over the number of heads, or
         a function that reads it.
       full_head_dim: the same for layers with full attention, where they are wider.
-      bare_head_dim: the width where the config has no sizes at all, as a part of a model may be
-        published that has those of its class.
-      latent: whether a head has a part that turns, of ``qk_rope_head_dim`` channels, and one that
-        does not.
+      bare_head_dim: the width where the config has no sizes at all: a part of a model may be
+        published without them, with the sizes of its class.
+      latent: whether only a part of a head rotates, its ``qk_rope_head_dim`` channels.
       learned: whether frequencies and the scale of queries are parameters of the checkpoint.
-      backwards: whether every pair turns the other way.
+      backwards: whether every pair rotates the other way.
       sections: channel pairs of each position axis, where the config leaves them out.
       axes: how pairs are dealt out to position axes: "chunked", "interleaved" (whether
         ``mrope_interleaved`` is set or not), "time_last" (row, column and time, as in VideoRoPE) or
-        "rows_and_columns". None: two channels of a pair turn by different axes.
+        "rows_and_columns". None: two channels of a pair rotate by different axes.
       rotates: which layers have RoPE; None for all.
       still: the encoding of the others.
       plain_sliding: whether a flat section is that of full layers alone, and the others have RoPE
         of the same base.
       base_by_layer: whether ``layer_rope_theta`` is the base of a layer; in other models it only
-        says which layers turn.
+        says which layers rotate.
       local: whether layers with a window have a base of their own.
       dangling: whether published sections for each kind have an unread key next to them.
       kinds: the kinds of layers that differ where no section says so.
@@ -362,7 +361,7 @@ TEXT_PARTS = {
     "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",
 } | {name.removesuffix("_text"): name for name in ROWS if name.endswith("_text")}
 
-_TWO_AXES = "its pairs turn by the rows and columns of an image, in an order of its own"
+_TWO_AXES = "its pairs rotate by the rows and columns of an image, in an order of its own"
 _INKLING = (
     "num_heads=..., model_dim=..., rank=d_rel, extent=..., log_floor=..., "
     "log_scale=log_scaling_alpha, rngs=...); in layers with a window extent is the window and "
@@ -375,7 +374,7 @@ _INKLING_2 = (
     f"{_INKLING}1 / sqrt(head_dim), sinks and more (Inkling2)"
 )
 _DINO_V3 = (
-    "its pairs turn by the rows and columns of an image. Build that: posenc_jax.make('dinov3', "
+    "its pairs rotate by the rows and columns of an image. Build that: posenc_jax.make('dinov3', "
     "head_dim=..., base=rope_theta), at posenc_jax.positions.centred_grid(rows, columns, "
     "others=...); shift=, jitter= and rescale= are what training draws"
 )
@@ -411,9 +410,9 @@ REFUSED |= dict.fromkeys(
 REFUSED |= dict.fromkeys(words("inkling2_text inkling2_loop_text"), _INKLING_2)
 REFUSED |= dict.fromkeys(words("dinov3_vit eomt_dinov3"), _DINO_V3)
 REFUSED |= {
-    "chatglm": "its releases differ in their own code, in which channels turn and what rope_ratio "
-    "does",
-    "deepseek_v4": "values turn with the keys, and outputs turn back. Build that: "
+    "chatglm": "its releases differ in their own code, in which channels rotate and what "
+    "rope_ratio does",
+    "deepseek_v4": "values rotate with the keys, and outputs back. Build that: "
     "posenc_jax.make('value_rope', head_dim=..., rotary_dim=qk_rope_head_dim, base=...), with "
     "base=rope_theta in layers of sliding_attention, and in the others with base="
     "compress_rope_theta and frequencies=YaRN(..., attention_factor=1.0); attend with its sinks",
@@ -423,7 +422,7 @@ REFUSED |= {
     "longt5": "its encoder has a bias for blocks of tokens besides T5's",
     "mpnet": "it has learned absolute positions besides T5's bias",
     "pix2struct_vision_model": "it has learned rows and columns",
-    "qwen2_5_omni_dit": "only its first head turns",
+    "qwen2_5_omni_dit": "only its first head rotates",
     "udop": "it has a bias by row and column besides T5's",
 }
 

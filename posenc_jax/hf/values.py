@@ -10,8 +10,6 @@ WIDTH = ("hidden_size", "n_embd", "d_model")
 LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 LENGTH = ("max_position_embeddings", "n_positions", "max_seq_len")
 ORIGINAL = "original_max_position_embeddings"
-# The deepest published models have about 200 layers.
-_MOST_LAYERS = 10_000
 # The kinds of layers that most configs name.
 FULL, SLIDING, CHUNKED, LINEAR = (
     f"{kind}_attention" for kind in ("full", "sliding", "chunked", "linear")
@@ -41,16 +39,6 @@ def whole(
     return agreed(given)
 
 
-def layer_count(config: Mapping[str, Any], *spellings: str, default: int | None = None) -> int:
-    """Returns the number of layers under one of ``spellings``, by default all of ``LAYERS``."""
-    spellings = spellings or LAYERS
-    count = whole(config, *spellings, default=default)
-    if count > _MOST_LAYERS:
-        key = next(key for key in spellings if key in config)
-        raise ValueError(f"{key}={count} must be at most {_MOST_LAYERS}")
-    return count
-
-
 def number(
     section: Mapping[str, Any],
     key: str,
@@ -77,7 +65,7 @@ def flag(section: Mapping[str, Any], key: str, *, default: bool) -> bool:
 def entries(
     section: Mapping[str, Any], key: str, is_entry: Callable[[Any], bool], default: Any = ()
 ) -> list[Any]:
-    """Returns the list under ``key``, each entry of which passes ``is_entry``."""
+    """Returns the list under ``key``; each entry passes ``is_entry``."""
     value = section.get(key, default)
     if not isinstance(value, list | tuple) or not all(map(is_entry, value)):
         raise ValueError(f"{key}={value!r} must be a list of entries of the right type")

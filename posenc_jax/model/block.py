@@ -1,6 +1,7 @@
 """Defines the decoder's block: attention and a feed-forward network, added to the residual."""
 
-import functools
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,42 +13,62 @@ from posenc_jax.model.cache import Past, Stored
 from posenc_jax.tokens import Tokens
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Holds the keywords of ``Transformer`` that all of its blocks have in common.
+
+    ``out_std`` is the standard deviation of the two projections into the residual stream.
+    """
+
+    model_dim: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_dim: int
+    out_std: float
+    norm_epsilon: float
+    qk_norm: str | None
+    qkv_bias: bool
+    post_norm: bool
+    dtype: Any
+    param_dtype: Any
+
+    def __post_init__(self):
+        for name in ("dtype", "param_dtype"):
+            kind = jnp.dtype(getattr(self, name))
+            if not jnp.issubdtype(kind, jnp.floating):
+                raise ValueError(f"{name}={kind} must be a floating-point type, such as bfloat16")
+
+    def linear(self, d_in, d_out, rngs, *, std=0.02, use_bias=False) -> nnx.Linear:
+        """Returns a linear layer with a kernel of N(0, std)."""
+        init = nnx.initializers.normal(std)
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        return nnx.Linear(d_in, d_out, use_bias=use_bias, kernel_init=init, **types, rngs=rngs)
+
+    def norm(self, width, rngs) -> nnx.RMSNorm:
+        """Returns a norm over ``width`` channels."""
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        return nnx.RMSNorm(width, epsilon=self.norm_epsilon, **types, rngs=rngs)
+
+
 class Attention(nnx.Module):
     """Projects to queries, keys and values, attends, and projects back."""
 
-    def __init__(
-        self,
-        model_dim,
-        num_heads,
-        num_kv_heads,
-        head_dim,
-        out_std,
-        *,
-        norm_epsilon,
-        qk_norm,
-        qkv_bias,
-        sinks,
-        dtype,
-        param_dtype,
-        rngs,
-    ):
-        types = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        linear = functools.partial(_linear, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.head_dim = head_dim
-        self.q = linear(model_dim, num_heads * head_dim, use_bias=qkv_bias)
-        self.k = linear(model_dim, num_kv_heads * head_dim, use_bias=qkv_bias)
-        self.v = linear(model_dim, num_kv_heads * head_dim, use_bias=qkv_bias)
-        self.out = linear(num_heads * head_dim, model_dim, out_std)
-        self.qk_norm = qk_norm
-
-        def norm(heads):
-            width = heads * head_dim if qk_norm == "all" else head_dim
-            return nnx.RMSNorm(width, epsilon=norm_epsilon, **types) if qk_norm else None
-
-        self.q_norm, self.k_norm = norm(num_heads), norm(num_kv_heads)
-        self.sink_of_token = linear(model_dim, num_heads) if sinks == "token" else None
+    def __init__(self, settings: Settings, sinks: str | None, rngs: nnx.Rngs):
+        D, C = settings.model_dim, settings.head_dim
+        H, K = settings.num_heads, settings.num_kv_heads
+        self.head_dim, self.qk_norm = C, settings.qk_norm
+        self.q, self.k, self.v = (
+            settings.linear(D, heads * C, rngs, use_bias=settings.qkv_bias) for heads in (H, K, K)
+        )
+        self.out = settings.linear(H * C, D, rngs, std=settings.out_std)
+        widths = (H * C, K * C) if settings.qk_norm == "all" else (C, C)
+        self.q_norm, self.k_norm = (
+            settings.norm(width, rngs) if settings.qk_norm else None for width in widths
+        )
+        self.sink_of_token = settings.linear(D, H, rngs) if sinks == "token" else None
         self.sink_of_head = (
-            nnx.Param(0.02 * jax.random.normal(rngs.params(), (num_heads,), param_dtype))
+            nnx.Param(0.02 * jax.random.normal(rngs.params(), (H,), settings.param_dtype))
             if sinks == "head"
             else None
         )
@@ -109,11 +130,10 @@ def _attend_to_past(encoding, q, k, v, x_BTD, tokens: Tokens, past: Past, **rule
 class SwiGLU(nnx.Module):
     """Computes ``down(silu(gate x) * up x)``."""
 
-    def __init__(self, model_dim, mlp_dim, out_std, *, dtype, param_dtype, rngs):
-        linear = functools.partial(_linear, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.gate = linear(model_dim, mlp_dim)
-        self.up = linear(model_dim, mlp_dim)
-        self.down = linear(mlp_dim, model_dim, out_std)
+    def __init__(self, settings: Settings, rngs: nnx.Rngs):
+        D, inner = settings.model_dim, settings.mlp_dim
+        self.gate, self.up = (settings.linear(D, inner, rngs) for _ in range(2))
+        self.down = settings.linear(inner, D, rngs, std=settings.out_std)
 
     def __call__(self, x_BTD):
         hidden = jax.nn.silu(by_token(self.gate, x_BTD)) * by_token(self.up, x_BTD)
@@ -124,42 +144,20 @@ class Block(nnx.Module):
     """Adds to the residual attention and then the feed-forward network, each with a norm before it.
 
     With ``post_norm`` each reads the residual as it is, and its output is normalised instead.
-    ``attention`` are the keywords that ``Attention`` alone takes.
 
     ``past`` is what the cache stores of earlier tokens in this layer. A call returns the residual,
     and what the cache stores with the new tokens in it, or None without a past.
     """
 
-    def __init__(
-        self,
-        model_dim,
-        num_heads,
-        num_kv_heads,
-        head_dim,
-        mlp_dim,
-        out_std,
-        *,
-        norm_epsilon,
-        post_norm,
-        dtype,
-        param_dtype,
-        rngs,
-        **attention,
-    ):
-        types = dict(dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        norms = types | dict(epsilon=norm_epsilon)
-        settings = attention | types | dict(norm_epsilon=norm_epsilon)
-        self.attention_norm = nnx.RMSNorm(model_dim, **norms)
-        self.attention = Attention(
-            model_dim, num_heads, num_kv_heads, head_dim, out_std, **settings
-        )
-        self.mlp_norm = nnx.RMSNorm(model_dim, **norms)
-        self.mlp = SwiGLU(model_dim, mlp_dim, out_std, **types)
-        self.post_norm = post_norm
+    def __init__(self, settings: Settings, sinks: str | None, rngs: nnx.Rngs):
+        self.attention_norm = settings.norm(settings.model_dim, rngs)
+        self.attention = Attention(settings, sinks, rngs)
+        self.mlp_norm = settings.norm(settings.model_dim, rngs)
+        self.mlp = SwiGLU(settings, rngs)
+        self.post_norm = settings.post_norm
 
     def normalise(self, x_BTD, tokens: Tokens):
         """Normalises for attention; a subclass whose norm depends on positions overrides it."""
-        del tokens
         return self.attention_norm(x_BTD)
 
     def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
@@ -169,12 +167,6 @@ class Block(nnx.Module):
         if self.post_norm:
             return x_BTD + self.mlp_norm(self.mlp(x_BTD)), stored
         return x_BTD + self.mlp(self.mlp_norm(x_BTD)), stored
-
-
-def _linear(d_in, d_out, std=0.02, *, use_bias=False, dtype, param_dtype, rngs):
-    init = nnx.initializers.normal(std)
-    types = dict(dtype=dtype, param_dtype=param_dtype)
-    return nnx.Linear(d_in, d_out, use_bias=use_bias, kernel_init=init, **types, rngs=rngs)
 
 
 def by_token(layer, x_BTD):

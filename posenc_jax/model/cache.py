@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from posenc_jax.attention import cpu, rotate_keys
 from posenc_jax.checks import check_numbers, check_positions
 from posenc_jax.encoding import Encoding
-from posenc_jax.fields import check_flags, count_of
+from posenc_jax.fields import count_of
 from posenc_jax.positions import text
 from posenc_jax.tokens import Tokens
 
@@ -99,7 +99,7 @@ class Past(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """Holds slots for tokens, of which the first ``count`` are filled; see ``Transformer.extend``.
+    """Holds slots for tokens; the first ``count`` slots are filled. See ``Transformer.extend``.
 
     It is a plain pytree of arrays: shard it like any other (``B`` over data, ``K`` over heads), and
     donate it to ``jax.jit``, or every step copies it.
@@ -152,8 +152,6 @@ class Cache:
           dtype: type of the positions, "int32" or "float32".
           length: the length that schemes adapt to at every step. Default: the length so far.
         """
-        check_model(model)
-        check_flags(segments=segments)
         batch, size = count_of("batch", batch), count_of("size", size)
         axes = None if axes is None else count_of("axes", axes)
         if dtype not in ("int32", "float32"):
@@ -280,7 +278,7 @@ class Cache:
     def with_newest(
         self, newest: tuple[tuple[Stored, ...], tuple[Any, ...]], count: int
     ) -> "Cache":
-        """Returns the cache with ``count`` more tokens of text, of which ``newest`` is stored."""
+        """Returns the cache with ``count`` more tokens of text, whose slots are ``newest``."""
 
         def write(axis, slots, tokens):
             return jax.lax.dynamic_update_slice_in_dim(slots, tokens, self.count, axis)
@@ -317,28 +315,18 @@ class Cache:
                 f"a cache of size={self.size} with {count} tokens has no room for {T} more; "
                 f"make it with size={count + T} or more"
             )
-        if positions.shape[:2] not in ((self.batch, T), (1, T)):
+        slots, is_row = self.positions, positions.shape[:2] in ((self.batch, T), (1, T))
+        if not is_row or positions.ndim != slots.ndim or positions.dtype != slots.dtype:
             raise ValueError(
-                f"positions have shape {positions.shape}, but there are {T} new tokens in a batch "
-                f"of {self.batch}: give [{self.batch}, {T}] or [1, {T}], those of new tokens alone"
-            )
-        if positions.ndim != self.positions.ndim or positions.dtype != self.positions.dtype:
-            raise ValueError(
-                f"positions are {positions.dtype} with {positions.ndim} axes, but the cache was "
-                f"made for {self.positions.dtype} with {self.positions.ndim}; pass axes= and "
-                "dtype= to Cache.empty"
+                f"positions are {positions.dtype} of shape {positions.shape}, but must be those of "
+                f"the {T} new tokens alone, in a batch of {self.batch} or 1, as axes= and dtype= "
+                f"of Cache.empty say: {slots.dtype} with {slots.ndim} axes"
             )
         if (segment_ids is None) != (self.segment_ids is None):
             raise ValueError(
                 f"segment_ids are {'not ' if segment_ids is None else ''}given, but the cache was "
                 f"made with segments={self.segment_ids is not None}; pass the other to Cache.empty"
             )
-
-
-def check_model(model: Any) -> None:
-    """Checks that ``model`` is a Transformer, and not, for instance, an encoding."""
-    if not hasattr(model, "extend"):
-        raise ValueError(f"model must be a posenc_jax.Transformer, not {type(model).__name__}")
 
 
 def _slots(

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import MOST_ROUNDING, as_array, check_key, check_positions
-from posenc_jax.fields import count_of, is_real
-from posenc_jax.model.cache import Cache, check_model
+from posenc_jax.checks import MOST_ROUNDING, as_array, check_ids, check_positions
+from posenc_jax.fields import check_positive, check_range, count_of
+from posenc_jax.model.cache import Cache
 
 
 def generate(
@@ -52,10 +52,12 @@ def generate(
     """
     max_new_tokens = count_of("max_new_tokens", max_new_tokens)
     prefill_chunk = count_of("prefill_chunk", prefill_chunk)
-    temperature, top_p, stop_token = _check_sampling(temperature, top_p, stop_token)
-    check_key(key)
-    check_model(model)
-    prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions, stop_token)
+    check_range(0, temperature=temperature)
+    check_positive(top_p=top_p)
+    check_range(0, 1, top_p=top_p)
+    if stop_token is not None:
+        stop_token = count_of("stop_token", stop_token, 0, model.embedding.shape[0] - 1)
+    prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions)
     check_reach(model, prompts.reach(max_new_tokens), length, prompts.positions)
     B, T = prompts.tokens.shape
     cache = Cache.empty(
@@ -70,7 +72,8 @@ def generate(
     for start in range(0, T, prefill_chunk):
         chunk = prompts.part(slice(start, start + prefill_chunk))
         logits_BV, cache = read(model, chunk, cache)
-    how = dict(count=max_new_tokens, temperature=temperature, top_p=top_p, stop_token=stop_token)
+    how = dict(temperature=float(temperature), top_p=float(top_p), stop_token=stop_token)
+    how |= dict(count=max_new_tokens)
     return _continue(model, logits_BV, cache, prompts.next_places(), key, **how)[0]
 
 
@@ -87,9 +90,9 @@ class _Prompts(NamedTuple):
     is_text: bool  # whether positions were left out, and are those of text
 
     @classmethod
-    def of(cls, model, prompt_BT, lengths, positions, next_positions, stop_token) -> "_Prompts":
+    def of(cls, model, prompt_BT, lengths, positions, next_positions) -> "_Prompts":
         prompt_BT = np.asarray(as_array("prompt_BT", prompt_BT))
-        _check_prompt(prompt_BT, model.embedding.shape[0], stop_token)
+        check_ids("prompt_BT", prompt_BT, model.embedding.shape[0])
         B, T = prompt_BT.shape
         padding_B1 = T - _lengths(lengths, B, T)[:, None]
         place_1T = np.arange(T, dtype=np.int32)[None]
@@ -208,42 +211,9 @@ def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
     return jnp.take_along_axis(order_BV, place_B[:, None], axis=-1)[:, 0]
 
 
-def _are_whole(numbers) -> bool:
-    return np.issubdtype(np.asarray(numbers).dtype, np.integer)
-
-
-def _check_sampling(temperature, top_p, stop_token):
-    """Returns temperature and ``top_p`` as floats, and the stop token as an int or None."""
-    if not is_real(temperature) or not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature!r} must be finite, and at least 0 for greedy")
-    if not is_real(top_p) or not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p!r} must be within (0, 1]; 1 draws from all tokens")
-    if stop_token is not None and (np.ndim(stop_token) or not _are_whole(stop_token)):
-        raise ValueError(
-            f"stop_token={stop_token} must be one token id, a whole number, or None for no end"
-        )
-    return float(temperature), float(top_p), None if stop_token is None else int(stop_token)
-
-
-def _check_prompt(prompt_BT, vocab_size, stop_token):
-    if prompt_BT.ndim != 2 or 0 in prompt_BT.shape:
-        raise ValueError(
-            f"prompt_BT has shape {prompt_BT.shape}, but must be [B, T] with at least one token; "
-            "a model without a prompt needs a token to start from"
-        )
-    if not _are_whole(prompt_BT):
-        raise ValueError(f"prompt_BT must be token ids, whole numbers, not {prompt_BT.dtype}")
-    for name, ids in (("prompt_BT", prompt_BT), ("stop_token", np.asarray(stop_token or 0))):
-        outside = ids[(ids < 0) | (ids >= vocab_size)]
-        if outside.size:
-            raise ValueError(
-                f"{name} has token {outside.flat[0]}, but the model knows 0..{vocab_size - 1}"
-            )
-
-
 def _lengths(lengths, B, T) -> np.ndarray:
     lengths_B = np.full(B, T) if lengths is None else np.asarray(lengths)
-    fits = lengths_B.shape == (B,) and _are_whole(lengths_B)
+    fits = lengths_B.shape == (B,) and lengths_B.dtype.kind in "iu"
     if not fits or lengths_B.min() < 1 or lengths_B.max() > T:
         raise ValueError(
             f"lengths={lengths_B.tolist()} must be {B} whole numbers within 1..{T}, the tokens of "
@@ -279,17 +249,13 @@ def _next_positions(next_positions, positions) -> np.ndarray:
             )
         return last_BA[:, 0] + 1
     given = np.asarray(as_array("next_positions", next_positions))
-    is_real = given.dtype.kind in "iuf"
-    if not is_real or given.shape not in (last_BA.shape[:1], last_BA.shape):
+    cast = given.astype(positions.dtype)
+    fits = given.shape in (last_BA.shape[:1], last_BA.shape)
+    if not fits or not (abs(given - cast) <= MOST_ROUNDING).all():
         B, A = last_BA.shape
         raise ValueError(
             f"next_positions={given.tolist()} must be {B} numbers, one for each row of prompt_BT, "
-            f"or {B} x {A}, one for each of its axes too"
-        )
-    cast = given.astype(positions.dtype)
-    if not (abs(given - cast) <= MOST_ROUNDING).all():
-        raise ValueError(
-            f"next_positions={given.tolist()} must be finite and fit the {positions.dtype} of "
-            "positions"
+            f"or {B} x {A}, one for each of its axes too, that the {positions.dtype} of positions "
+            "can hold"
         )
     return cast

@@ -18,7 +18,7 @@ from posenc_jax.attention import Chunks
 from posenc_jax.attention.rule import check_window
 from posenc_jax.checks import check_encoding
 from posenc_jax.encoding import Encoding
-from posenc_jax.fields import check_flags, count_of
+from posenc_jax.fields import count_of
 
 if TYPE_CHECKING:
     from posenc_jax.model.block import Block
@@ -40,31 +40,25 @@ class Layers(nnx.Module):
     def __init__(
         self, encodings: Sequence[Encoding | None], windows: Sequence[Window] | None = None
     ):
-        # A string is a sequence too, of letters.
-        if isinstance(encodings, str | Encoding) or not isinstance(encodings, Sequence):
-            raise ValueError(
-                f"encodings must be a list of them, such as [encoding], not a "
-                f"{type(encodings).__name__}"
-            )
+        if isinstance(encodings, str) or not isinstance(encodings, Sequence):
+            raise ValueError(f"encodings={encodings!r} must be a list of them: [encoding]")
         distinct: list[Encoding] = []
         for encoding in encodings:
             if encoding is not None:
                 check_encoding(encoding)
-            if encoding is not None and not any(encoding is other for other in distinct):
-                distinct.append(encoding)
+                if not any(encoding is other for other in distinct):
+                    distinct.append(encoding)
         _check_shared_once(distinct)
         self.distinct = nnx.List(distinct)
         self.pattern = tuple(
             None if encoding is None else next(i for i, x in enumerate(distinct) if x is encoding)
             for encoding in encodings
         )
-        if windows is not None and not hasattr(windows, "__iter__"):
-            raise ValueError(f"windows={windows!r} must be a list of them, such as [{windows!r}]")
-        windows = (None,) * len(self.pattern) if windows is None else tuple(windows)
-        if not self.pattern or len(windows) != len(self.pattern):
+        windows = (None,) * len(self.pattern) if windows is None else windows
+        if not self.pattern or not isinstance(windows, Sequence) or len(windows) != len(encodings):
             raise ValueError(
-                f"a pattern needs encodings, and a window (or None) for each: got "
-                f"{len(self.pattern)} encodings and {len(windows)} windows"
+                f"a pattern needs encodings, and a list of a window (or None) for each: got "
+                f"{len(self.pattern)} encodings and windows={windows!r}"
             )
         self.windows = tuple(map(_known, windows))
 
@@ -73,11 +67,7 @@ class Layers(nnx.Module):
         """Returns ``encoding`` as a pattern: one for all layers, a sequence, or one already."""
         if isinstance(encoding, Layers):
             return encoding
-        if isinstance(encoding, Encoding):
-            return cls([encoding])
-        if isinstance(encoding, str) or not isinstance(encoding, Sequence):
-            check_encoding(encoding)
-        return cls(encoding)
+        return cls([encoding] if isinstance(encoding, Encoding) else encoding)
 
     def over(self, num_layers: int, *, from_end: bool = False) -> "Layers":
         """Returns the layers of a model of ``num_layers``, which the pattern need not divide.
@@ -88,7 +78,6 @@ class Layers(nnx.Module):
             layer has the first place.
         """
         num_layers = count_of("num_layers", num_layers)
-        check_flags(from_end=from_end)
         size = len(self.pattern)
         first = -num_layers % size if from_end else 0
         places = [(first + number) % size for number in range(num_layers)]
@@ -141,7 +130,7 @@ def _check_shared_once(distinct):
             )
 
 
-def has_own(encoding: Encoding) -> bool:
+def is_by_layer(encoding: Encoding) -> bool:
     """Returns whether every parameter of the encoding belongs to one layer."""
     parts = [part for part in encoding.parts() if jax.tree.leaves(part)]
     return encoding.per_layer and all(part.stacked is not None for part in parts)
@@ -164,7 +153,7 @@ class Layer(nnx.Module):
 
     Attributes:
       block: the parameters of the layer.
-      own: the encoding that belongs to this layer alone, or None where layers share parameters.
+      own: the encoding of this layer alone, or None where layers share parameters.
       source: which of the model's distinct encodings the layer uses (static).
       window: which keys a query sees, as ``Layers`` has it (static).
       rows: for each repeat, which of an encoding's parameters for each layer it uses (static).
@@ -178,14 +167,11 @@ class Layer(nnx.Module):
         self.source = source
         self.block = block
         self.rows = tuple(map(pattern.row, numbers))
-        own = [encoding.of_layer(row) for row in self.rows] if has_own(encoding) else [None]
-        self.own = stack(own) if scan else own[0]
+        encodings = [encoding.of_layer(row) if is_by_layer(encoding) else None for row in self.rows]
+        self.own = stack(encodings) if scan else encodings[0]
 
     def encoding(self, encodings: Sequence[Encoding], repeat) -> Encoding:
-        """Returns the encoding of one repeat, which may be traced.
-
-        It is the layer's own, or among those of the model.
-        """
+        """Returns the encoding of this layer in one repeat of the pattern, which may be traced."""
         if self.own is not None:
             return self.own
         encoding = encodings[self.source]

@@ -30,11 +30,6 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
     The vocabulary is cut and not the tokens, so that tokens stay on their devices and each row of
     the table's gradient is summed over them once.
     """
-    for name, array in (("x", x_BTD), ("table", table_VD), ("targets", targets_BT)):
-        if not hasattr(array, "dtype"):
-            raise ValueError(f"{name} must be an array, not {type(array).__name__}")
-        if name != "targets" and not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(f"{name} must be floating-point numbers, not {array.dtype}")
     if not x_BTD.shape or table_VD.ndim != 2 or table_VD.shape[1] != x_BTD.shape[-1]:
         raise ValueError(
             f"table must be [V, D], a row for each token id as wide as the vectors x [..., D], not "

@@ -18,13 +18,13 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import Implementation, check_implementation
-from posenc_jax.checks import as_array, check_heads, check_key, check_types, sinks_of_layers
+from posenc_jax.checks import as_array, check_heads, check_ids, check_rngs, sinks_of_layers
 from posenc_jax.encoding import Encoding
-from posenc_jax.fields import check_flags, check_sizes, count_of
+from posenc_jax.fields import check_sizes, count_of
 from posenc_jax.lookup import rows
-from posenc_jax.model.block import Block, by_token
+from posenc_jax.model.block import Block, Settings, by_token
 from posenc_jax.model.cache import Cache, Past
-from posenc_jax.model.layers import Layer, Layers, Window, by_layer, by_place, has_own, unstack
+from posenc_jax.model.layers import Layer, Layers, Window, by_layer, by_place, is_by_layer, unstack
 from posenc_jax.positions import text
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
@@ -106,22 +106,29 @@ class Transformer(nnx.Module):
         sizes = dict(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
         sizes |= dict(num_heads=num_heads, num_kv_heads=num_kv_heads)
         check_sizes(**sizes, head_dim=head_dim, mlp_dim=mlp_dim)
-        check_types(rngs, norm_epsilon, dtype=dtype, param_dtype=param_dtype)
-        check_flags(tied=tied, causal=causal, scan=scan, remat=remat)
-        check_flags(qkv_bias=qkv_bias, post_norm=post_norm)
+        check_rngs(rngs)
         check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
         kinds_of_sinks = sinks_of_layers(sinks, num_layers)
         check_implementation(implementation)
         head_dim = model_dim // num_heads if head_dim is None else head_dim
         mlp_dim = -(-model_dim * 8 // (3 * 64)) * 64 if mlp_dim is None else mlp_dim
-        out_std = 0.02 * (2 * num_layers) ** -0.5
-        types: dict[str, Any] = dict(dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype))
-        dials: dict[str, Any] = dict(qk_norm=qk_norm, qkv_bias=qkv_bias, post_norm=post_norm)
-        options = dials | types | dict(norm_epsilon=norm_epsilon)
+        settings = Settings(
+            model_dim=model_dim,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            mlp_dim=mlp_dim,
+            out_std=0.02 * (2 * num_layers) ** -0.5,
+            norm_epsilon=norm_epsilon,
+            qk_norm=qk_norm,
+            qkv_bias=qkv_bias,
+            post_norm=post_norm,
+            dtype=jnp.dtype(dtype),
+            param_dtype=jnp.dtype(param_dtype),
+        )
 
         def block(key, sinks):
-            widths = model_dim, num_heads, num_kv_heads, head_dim, mlp_dim
-            return self.block(*widths, out_std, **options, sinks=sinks, rngs=nnx.Rngs(key))
+            return self.block(settings, sinks, nnx.Rngs(key))
 
         def table():
             table_VD = 0.02 * jax.random.normal(rngs.params(), (vocab_size, model_dim))
@@ -130,7 +137,7 @@ class Transformer(nnx.Module):
         self.embedding = table()
         # Drawn together, so that a model has the same numbers with and without scan.
         blocks = _drawn(block, jax.random.split(rngs.params(), num_layers), kinds_of_sinks)
-        self.final_norm = nnx.RMSNorm(model_dim, epsilon=norm_epsilon, **types, rngs=rngs)
+        self.final_norm = settings.norm(model_dim, rngs)
         self.unembedding = None if tied else table()
         self.num_layers, self.num_heads, self.num_kv_heads = num_layers, num_heads, num_kv_heads
         self.head_dim, self.causal, self.dtype = head_dim, causal, dtype
@@ -152,9 +159,9 @@ class Transformer(nnx.Module):
         return other
 
     def _arrange(self, pattern: Layers, blocks: list) -> None:
-        """Gives each block, under ``scan`` those of one place, its encoding and its window."""
+        """Gives each block its encoding and window; under ``scan`` a block is one place's stack."""
         self.encodings = nnx.List(
-            [None if has_own(encoding) else encoding for encoding in pattern.distinct]
+            [None if is_by_layer(encoding) else encoding for encoding in pattern.distinct]
         )
         self.layers = nnx.List(
             [
@@ -191,7 +198,6 @@ class Transformer(nnx.Module):
 
     def aux_loss(self, key):
         """Returns the sum of the encodings' own training objectives."""
-        check_key(key)
         return sum(
             encoding.aux_loss(jax.random.fold_in(key, i))
             for i, encoding in enumerate(self.distinct())
@@ -215,8 +221,6 @@ class Transformer(nnx.Module):
           length: the length that a scheme adapts to, see ``Encoding.tokens``.
           key: fresh randomness in training, for schemes that move positions.
         """
-        if key is not None:
-            check_key(key)
         x_BTD, sides = self.embed(inputs), []
         if positions is None:
             if segment_ids is not None or index is not None:
@@ -226,9 +230,9 @@ class Transformer(nnx.Module):
                 )
             positions = text(x_BTD.shape[1])
         for i, encoding in enumerate(self.distinct()):
-            own_key = None if key is None else jax.random.fold_in(key, i)
+            encoding_key = None if key is None else jax.random.fold_in(key, i)
             tokens = encoding.tokens(
-                positions, segment_ids, index=index, length=length, key=own_key
+                positions, segment_ids, index=index, length=length, key=encoding_key
             )
             x_BTD = encoding.embed(x_BTD, tokens)
             sides.append((tokens, None))
@@ -266,10 +270,6 @@ class Transformer(nnx.Module):
                 "a model with causal=False cannot be extended: tokens in the cache would have to "
                 "see those that follow; give hidden() the whole sequence"
             )
-        if not isinstance(cache, Cache):
-            raise ValueError(
-                f"cache must be a Cache, not {type(cache).__name__}: pass Cache.empty(model, ...)"
-            )
         x_BTD, sides = self.embed(inputs), []
         (B, T), start = x_BTD.shape[:2], cache.count
         cache.check_made_for(self, B)
@@ -285,7 +285,7 @@ class Transformer(nnx.Module):
     def distinct(self) -> list[Encoding]:
         """Returns the encodings that tokens are made for, one for each ``source`` of the layers.
 
-        The first layer's own encoding represents those of all layers, because the hooks that run
+        Where layers have an encoding each, the first layer's stands for all: the hooks that run
         before the layers read no parameters.
         """
         encodings: list[Any] = [shared and shared.of_layer(0) for shared in self.encodings]
@@ -298,7 +298,7 @@ class Transformer(nnx.Module):
     def layer_at(self, number: int) -> tuple[Encoding, Window]:
         """Returns the encoding and the window of layer ``number``.
 
-        Where layers have encodings of their own, the encoding is that of the first of them.
+        Where layers have an encoding each, the result has the first layer's.
         """
         number = count_of("number", number, 0, self.num_layers - 1)
         layer = self.layers[number % len(self.layers)]
@@ -307,8 +307,10 @@ class Transformer(nnx.Module):
     def _run(self, x_BTD, sides, cache: Cache | None = None, start=0):
         """Runs all layers.
 
-        For each distinct encoding ``sides`` has the tokens, and those of all slots of the cache.
+        ``sides`` has a pair for each distinct encoding: the tokens, and the tokens of all slots of
+        the cache.
         """
+        rule: Any = dict(causal=self.causal, implementation=self.implementation)
 
         # The cache is written in place: a copy would take longer than one token.
         def run_layers(state, layers, repeat):
@@ -318,7 +320,8 @@ class Transformer(nnx.Module):
                 tokens, every = sides[layer.source]
                 encoding = layer.encoding(self.encodings, repeat)
                 past = None if cache is None else Past(stored, repeat, start, every)
-                run = self._run_block(layer.window)
+                run = functools.partial(self.block.__call__, **rule, window=layer.window)
+                run = jax.checkpoint(run) if self.remat else run
                 x_BTD, stored = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
                 updated.append(stored)
             return x_BTD, tuple(updated)
@@ -333,11 +336,6 @@ class Transformer(nnx.Module):
             state = run_layers(state, self.layers, 0)
         x_BTD, slots = state
         return self.final_norm(_rows_apart(x_BTD)), slots
-
-    def _run_block(self, window):
-        rule = dict(causal=self.causal, window=window, implementation=self.implementation)
-        run = functools.partial(self.block.__call__, **rule)
-        return jax.checkpoint(run) if self.remat else run
 
 
 def _rows_apart(x_BTD: jax.Array) -> jax.Array:
@@ -357,19 +355,7 @@ def _rows_apart(x_BTD: jax.Array) -> jax.Array:
 def _ids(inputs, vocab_size) -> jax.Array:
     """Returns token ids as int32, with ``vocab_size`` instead of invalid ids."""
     ids_BT = as_array("inputs", inputs)
-    is_whole = jnp.issubdtype(ids_BT.dtype, jnp.integer)
-    if ids_BT.ndim != 2 or 0 in ids_BT.shape or not is_whole:
-        raise ValueError(
-            "inputs must be token ids, whole numbers [B, T] of at least one row and one token, not "
-            f"{ids_BT.dtype} of shape {ids_BT.shape}"
-        )
-    if not isinstance(ids_BT, jax.core.Tracer):
-        outside = np.asarray(ids_BT)
-        outside = outside[(outside < 0) | (outside >= vocab_size)]
-        if outside.size:
-            raise ValueError(
-                f"inputs have token {outside.flat[0]}, but the model knows 0..{vocab_size - 1}"
-            )
+    check_ids("inputs", ids_BT, vocab_size)
     # In 32 bits at least, because vocab_size itself may be too large for their type.
     ids_BT = ids_BT if ids_BT.dtype.itemsize >= 4 else ids_BT.astype(jnp.int32)
     # A negative number would count from the end.
@@ -378,7 +364,7 @@ def _ids(inputs, vocab_size) -> jax.Array:
 
 
 def _drawn(block, keys, kinds: list) -> list:
-    """Returns ``block(key, kind)`` of each layer, those of one kind drawn together."""
+    """Returns ``block(key, kind)`` of each layer, and draws all blocks of one kind together."""
     blocks: dict[int, Any] = {}
     for kind in dict.fromkeys(kinds):
         numbers = [number for number, other in enumerate(kinds) if other == kind]

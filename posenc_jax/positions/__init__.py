@@ -12,13 +12,7 @@ from posenc_jax.positions.cameras import cameras
 from posenc_jax.positions.circles import circle_rope
 from posenc_jax.positions.films import qwen3_omni, qwen25_omni
 from posenc_jax.positions.flat import on_axes, one_axis, packed, since, text
-from posenc_jax.positions.grids import (
-    centred_grid,
-    qwen2_vl,
-    qwen3_vl,
-    qwen25_vl,
-    spatial_reset,
-)
+from posenc_jax.positions.grids import centred_grid, qwen2_vl, qwen3_vl, qwen25_vl, spatial_reset
 from posenc_jax.positions.segments import Film, Placed, Segment, Text, Vision, segments_of
 from posenc_jax.positions.videos import (
     frame_time,

@@ -5,14 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from posenc_jax.fields import check_sizes, count_of
-from posenc_jax.positions.segments import (
-    Placed,
-    Segment,
-    Vision,
-    cells,
-    check_one_frame,
-    place,
-)
+from posenc_jax.positions.segments import Placed, Segment, Vision, cells, check_one_frame, place
 
 
 def qwen2_vl(segments: Sequence[Segment]) -> Placed:

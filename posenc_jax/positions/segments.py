@@ -196,70 +196,48 @@ def segments_of(
     Raises:
       ValueError: ids and grids disagree.
     """
-    seconds = [] if seconds_per_frame is None else [*map(float, seconds_per_frame)]
-    if len(seconds) != len(video_grids) and seconds_per_frame is not None:
+    if seconds_per_frame is not None and len(seconds_per_frame) != len(video_grids):
         raise ValueError(
-            f"seconds_per_frame={seconds} must have a number for each of the {len(video_grids)} "
-            "video_grids"
+            f"seconds_per_frame={seconds_per_frame} must have a number for each of the "
+            f"{len(video_grids)} video_grids"
         )
-    if frame_by_frame:  # the text between the frames has their times written out
-        seconds = []
-        video_grids = [(1, h, w) for frames, h, w in video_grids for _ in range(frames)]
-    waiting = {
-        image_token: _Pictures("image", list(image_grids), []),
-        video_token: _Pictures("video", list(video_grids), seconds),
-    }
-    image_token = count_of("image_token", image_token, 0)
-    video_token = count_of("video_token", video_token, 0)
-    merge = count_of("merge", merge)
-    ids, at = np.asarray(ids), 0
+    ids, merge = np.asarray(ids), count_of("merge", merge)
     if ids.ndim != 1:
-        raise ValueError(f"ids must be those of one sequence, [T], not of shape {ids.shape}")
+        raise ValueError(f"ids must be one sequence, [T], not of shape {ids.shape}")
+    images, videos = ([_merged(grid, merge) for grid in g] for g in (image_grids, video_grids))
+    if frame_by_frame:  # the text between the frames has their times written out
+        videos = [Vision(1, v.rows, v.columns) for v in videos for _ in range(v.frames)]
+    elif seconds_per_frame is not None:
+        videos = [
+            dataclasses.replace(video, times=tuple(n * float(step) for n in range(video.frames)))
+            for video, step in zip(videos, seconds_per_frame, strict=True)
+        ]
+    waiting = {image_token: ("image", images), video_token: ("video", videos)}
     segments: list[Segment] = []
+    at = 0
     while at < len(ids):
         token = int(ids[at])
         if token in waiting:
-            segments.append(waiting[token].take(ids, at, merge))
+            name, visions = waiting[token]
+            count = visions[0].tokens if visions else 0
+            run = int((ids[at : at + max(count, 1)] == token).sum())
+            if run != count:
+                raise ValueError(
+                    f"{name}_grids give the {name} at index {at} {count} tokens, merged, but ids "
+                    f"have {run} there"
+                )
+            segments.append(visions.pop(0))
         else:
             run = next((i for i, t in enumerate(ids[at:]) if int(t) in waiting), len(ids) - at)
             segments.append(Text(run))
         at += segments[-1].tokens
-    for pictures in waiting.values():
-        if pictures.grids:
-            raise ValueError(
-                f"{pictures.name}_grids have {len(pictures.grids)} more than ids have "
-                f"{pictures.name}s"
-            )
+    for name, visions in waiting.values():
+        if visions:
+            raise ValueError(f"{name}_grids have {len(visions)} more than ids have {name}s")
     return segments
 
 
-@dataclasses.dataclass
-class _Pictures:
-    """Holds the images, or videos, whose tokens have not been reached yet."""
-
-    name: str
-    grids: list[Sequence[int]]
-    seconds: list[float]
-
-    def take(self, ids, at, merge) -> Vision:
-        """Returns the next image or video, whose tokens begin at index ``at``."""
-        is_listed = bool(self.grids)
-        vision = _of_grid(self.grids.pop(0), merge) if is_listed else Vision(1, 1, 1)
-        count = vision.tokens if is_listed else 0
-        run = int((ids[at : at + vision.tokens] == ids[at]).sum())
-        if run != count:
-            raise ValueError(
-                f"{self.name}_grids give the {self.name} at index {at} {count} tokens, merged, but "
-                f"ids have {run} there"
-            )
-        if self.seconds:
-            of_frame = self.seconds.pop(0)
-            times = tuple(frame * of_frame for frame in range(vision.frames))
-            vision = dataclasses.replace(vision, times=times)
-        return vision
-
-
-def _of_grid(grid, merge):
+def _merged(grid, merge) -> Vision:
     frames, rows, columns = (int(n) for n in grid)
     check_divides(merge=merge, rows=rows)
     check_divides(merge=merge, columns=columns)

@@ -12,7 +12,7 @@ from posenc_jax.hf.config import READ, about_positions, flattened
 from posenc_jax.hf.pattern import layers_from_hf
 from posenc_jax.hf.rotary import head_dim_of
 from posenc_jax.hf.table import row_of, words
-from posenc_jax.hf.values import flag, layer_count, number, whole
+from posenc_jax.hf.values import flag, number, whole
 from posenc_jax.model.layers import Layers
 
 # Each model's differences from Llama, in keywords of Transformer.
@@ -35,7 +35,6 @@ _SIZES = words("""
     num_key_value_heads head_dim rms_norm_eps hidden_act tie_word_embeddings
 """)
 _LENGTHS = words("max_position_embeddings original_max_position_embeddings")
-_WINDOWS = words("sliding_window")
 _SWITCHED_WINDOWS = words("sliding_window use_sliding_window max_window_layers layer_types")
 # Keys about training, tokens, files and generation.
 _WITHOUT_EFFECT = words("""
@@ -64,7 +63,7 @@ def sizes(config: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
     return DECODERS[model] | dict(
         vocab_size=whole(config, "vocab_size"),
         model_dim=whole(config, "hidden_size"),
-        num_layers=layer_count(config, "num_hidden_layers"),
+        num_layers=whole(config, "num_hidden_layers"),
         num_heads=heads,
         num_kv_heads=whole(
             config, "num_key_value_heads", default=heads if model in _ALL_KV_HEADS else None
@@ -79,7 +78,7 @@ def sizes(config: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
 def layers(config: Mapping[str, Any], **keys: Any) -> Layers:
     """Returns the encoding and the window of each layer, as the shortest pattern that repeats.
 
-    Layers that are equal share one instance. The arguments are those of ``sizes``.
+    Layers that are equal share one instance. The arguments are as in ``sizes``.
     """
     return layers_from_hf(_checked(config, keys))
 
@@ -95,7 +94,11 @@ def _checked(config, keys):
         )
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
         raise ValueError(f"hidden_act={config['hidden_act']!r} must be 'silu': no other is offered")
-    known = _SIZES | _LENGTHS | READ | _window_keys(row_of(config)) | _WITHOUT_EFFECT
+    row, known = row_of(config), _SIZES | _LENGTHS | READ | _WITHOUT_EFFECT
+    if row.switched:
+        known |= _SWITCHED_WINDOWS
+    elif row.window == "every":
+        known |= {"sliding_window"}
     unknown = [
         f"{key}={value!r}"
         for key, value in config.items()
@@ -107,10 +110,3 @@ def _checked(config, keys):
             f"it. If it does not, remove the key: {unknown[0].partition('=')[0]}=None"
         )
     return config
-
-
-def _window_keys(row) -> frozenset[str]:
-    """Returns the keys about windows that the model's code reads."""
-    if row.switched:
-        return _SWITCHED_WINDOWS
-    return _WINDOWS if row.window == "every" else frozenset()

@@ -65,8 +65,8 @@ _GGUF = {
     "mlp/down/kernel": "blk.{n}.ffn_down.weight",
 }
 
-# Kernels of what RoPE turns, which have the channels of pairs in another order in GGUF files.
-_TURNED = ("attention/q/kernel", "attention/k/kernel")
+# Kernels of what RoPE rotates, which have the channels of pairs in another order in GGUF files.
+_ROTATED = ("attention/q/kernel", "attention/k/kernel")
 
 # Tensors of old checkpoints that nothing reads.
 UNREAD = re.compile(r"\.rotary_emb\.inv_freq$")
@@ -103,7 +103,7 @@ class Origin:
         """Returns the part of the parameter at ``index``, and reads no more than that.
 
         Args:
-          read: ``read(name, rows, columns)`` gives those of a tensor; rows are a slice, or numbers
+          read: ``read(name, rows, columns)`` gives a part of a tensor; rows are a slice, or numbers
             where pairs are in another order. A vector has no columns.
           index: a slice for each axis of the parameter.
           dtype: the type of the result.
@@ -124,7 +124,7 @@ class Origin:
         return shape[-1] if self.is_transposed else shape[0]
 
     def write(self, parameter: np.ndarray, tensors: Mapping[str, np.ndarray]) -> None:
-        """Writes the parameter to its place in those of its tensors that are given."""
+        """Writes the parameter to its place in its tensors, as far as ``tensors`` has them."""
         stack = parameter if self.is_stacked else parameter[None]
         rows = self._rows(slice(0, self.rows()))
         for name, one in zip(self.names, stack, strict=True):
@@ -213,10 +213,10 @@ def _origins(model, table, paired):
     for path in sorted(ours, key=lambda path: _order(path, table)):
         place, rest = _split(path)
         template = table[rest]
-        turns = ours[path].shape[0] if model.scan and place is not None else 1
+        repeats = ours[path].shape[0] if model.scan and place is not None else 1
         names = tuple(
-            template.format(n=place if place is None else turn * places + place)
-            for turn in range(turns)
+            template.format(n=place if place is None else repeat * places + place)
+            for repeat in range(repeats)
         )
         origin = Origin(
             shape=tuple(ours[path].shape),
@@ -224,7 +224,7 @@ def _origins(model, table, paired):
             first=first.get(names[0], 0),
             is_stacked=model.scan and place is not None,
             is_transposed=path.endswith("/kernel"),
-            pairs=model.head_dim if paired and rest in _TURNED else None,
+            pairs=model.head_dim if paired and rest in _ROTATED else None,
         )
         first[names[0]] = origin.first + origin.rows()
         origins[path] = origin

@@ -58,8 +58,9 @@ def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, 
 
 def _section(encoding, config) -> dict[str, Any]:
     if reason := _obstacle(encoding, config):
+        scheme = type(encoding.frequencies if type(encoding) is RoPE else encoding)
         raise ValueError(
-            f"{_name(encoding)} cannot be expressed in transformers' rope_parameters: {reason}"
+            f"{scheme.__name__} cannot be expressed in transformers' rope_parameters: {reason}"
         )
     section = {"rope_theta": encoding.base}
     if encoding.rotary_dim != encoding.head_dim:
@@ -95,12 +96,7 @@ def _obstacle(encoding, config) -> str | None:
     inv_freq, _ = encoding.frequencies(encoding.rotary_dim, encoding.base, 1)
     if np.all(inv_freq > 0):
         return None
-    return f"pair {int(np.argmin(inv_freq > 0))} does not turn, and a factor of longrope is finite"
-
-
-def _name(encoding) -> str:
-    rule = type(encoding.frequencies).__name__ if type(encoding) is RoPE else ""
-    return rule or type(encoding).__name__
+    return f"pair {int(np.argmin(inv_freq > 0))} stands still, and a factor of longrope is finite"
 
 
 def _fraction(part: int, whole: int) -> float:
@@ -120,7 +116,7 @@ def extended(
 
     Args:
       config: what the ``config.json`` of the model held before.
-      model: the model, under one encoding in all layers that turn.
+      model: the model, under one encoding in all layers that rotate.
       max_length: length of the longest sequence, ``max_position_embeddings``. Default: the training
         length times the factor of the encoding; dynamic NTK follows the length and has no factor.
 
@@ -136,35 +132,36 @@ def extended(
     before = [layers.at(number) for number in range(model.num_layers)]
     now = [model.layer_at(number) for number in range(model.num_layers)]
     _check_layers(before, now)
-    turning = [encoding for encoding, _ in now if _turns(encoding)]
+    rotating = [encoding for encoding, _ in now if _rotates(encoding)]
     longest = {} if max_length is None else {"max_position_embeddings": max_length}
     if all(same(was, encoding) for (was, _), (encoding, _) in zip(before, now, strict=True)):
         section = config.get("rope_parameters") or {}
         spelled = _spelled(section) if "rope_theta" in section else {}
         return dict(config) | spelled | longest
-    encoding = turning[0]
+    encoding = rotating[0]
     section = _section(encoding, config)
-    own = {"max_position_embeddings": _longest(encoding, config)}
-    if section["rope_type"] == "dynamic" and longest and longest != own:
+    length = _longest(encoding, config)
+    if section["rope_type"] == "dynamic" and max_length not in (None, length):
         raise ValueError(
             f"max_length={max_length} must be left out: under dynamic NTK it is the training "
-            f"length, {own['max_position_embeddings']}"
+            f"length, {length}"
         )
     originals = {ORIGINAL: section[ORIGINAL]} if ORIGINAL in section else {}
-    return dict(config) | _spelled(section) | own | longest | originals
+    of_scheme = {"max_position_embeddings": length} | originals
+    return dict(config) | _spelled(section) | of_scheme | longest
 
 
 def _check_layers(before, now):
     """Checks that ``rope_parameters`` of a whole model can express its layers."""
     for number, ((was, old_window), (encoding, window)) in enumerate(zip(before, now, strict=True)):
-        still = not _turns(was) and not _turns(encoding) and same(was, encoding)
-        if old_window != window or not (still or (_turns(was) and _turns(encoding))):
+        still = not _rotates(was) and not _rotates(encoding) and same(was, encoding)
+        if old_window != window or not (still or (_rotates(was) and _rotates(encoding))):
             raise ValueError(
                 f"layer {number} of the model has {_said(encoding, window)}, and of the config "
                 f"{_said(was, old_window)}: only the rotation can be changed for transformers"
             )
-    turning = [encoding for encoding, _ in now if _turns(encoding)]
-    if not all(same(encoding, turning[0]) for encoding in turning):
+    rotating = [encoding for encoding, _ in now if _rotates(encoding)]
+    if not all(same(encoding, rotating[0]) for encoding in rotating):
         raise ValueError("all layers with rotation must share one encoding to be written")
 
 
@@ -181,7 +178,7 @@ def _spelled(section):
     }
 
 
-def _turns(encoding):
+def _rotates(encoding):
     return "rotate" in encoding.hooks()
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from calls import INF, NAN, X_BTD, B, H, T, attend, read, sides
+from calls import NAN, X_BTD, B, H, T, attend, read, sides
 from common import refuses
 from flax import nnx
 
@@ -25,7 +25,7 @@ def of(positions, encoding="nope", **options):
 
 TWO_AXES = np.zeros((1, T, 2), np.int32)
 TOKENS = {
-    "positions": [of(text(0)), of(text(T)[0]), of([[0, 1], [0]]), of(TWO_AXES, "i_mrope")]
+    "positions": [of(text(0)), of(text(T)[0]), of(TWO_AXES, "i_mrope")]
     + [of(TWO_AXES, name) for name in ("rope", "fope", "rerope", "transformer_xl", "sandwich")],
     "position": [of([[0.0, NAN]]), of([[0, 2**31]]), of(np.float64([[2.0**30 + 0.3]]))],
     "segment_ids": [
@@ -34,7 +34,6 @@ TOKENS = {
     ],
     "index": [of(text(T), index=np.zeros(T, int)), of(text(T), index=np.zeros((1, T)))],
     "length": [of(text(T), "dynamic_ntk", length=n) for n in (0, -3.0, NAN, "9")],
-    "key": [of(text(T), "randomized", key=key) for key in (0, nnx.Rngs(0), jnp.zeros(2))],
     "start|count": [
         lambda start=start, count=count: of(text(T))().part(start, count)
         for start, count in ((-1, 2), (5, 2), (1, 0))
@@ -122,8 +121,7 @@ ATTENTION = {
         )
     ],
     "window": wrong("window", 2.5, 0, -1, "4"),
-    "scale": wrong("scale", jnp.ones(H), "0.5", INF),
-    "causal": wrong("causal", None, "no"),
+    "scale": wrong("scale", jnp.ones(H), "0.5"),
     "sinks": wrong("sinks", "head", jnp.zeros(3)),
     "implementation": wrong("implementation", "flash", ["dense"]),
     "encoding": [

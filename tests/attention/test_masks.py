@@ -246,7 +246,6 @@ MISTAKES = {
     + [dict(window=(3, 3), causal=False, implementation="pallas")],
     "dropout": [dict(dropout=bad) for bad in (0.1, (1.0, KEY), (-0.1, KEY))]
     + [dict(dropout=(0.1, KEY), implementation=name) for name in ("fused", "pallas")],
-    "key": [dict(dropout=(0.1, 0))],
 }
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import schemes
-from calls import INF, X_BTD, C, H, T
+from calls import INF, C, H, T
 from common import refuses
 from flax import nnx
 
@@ -13,7 +13,6 @@ import posenc_jax
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
 from posenc_jax.encodings.rotary.frequencies import Default, PositionInterpolation, YaRN
 from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
-from posenc_jax.positions import text
 
 BAD_KEYWORDS = {
     "rope": [{"head_dim": 7}, {"head_dim": 0}, {"head_dim": 8.0}, {"rotary_dim": 10}]
@@ -36,7 +35,7 @@ BAD_KEYWORDS = {
     "prope": [{"time_channels": 3}, {"head_dim": 14}],
     "rerope": [{"window": 0}],
     "dual_chunk": [{"local_window": 24}],
-    "t5": [{"num_buckets": 7}, {"max_distance": 16}, {"bidirectional": "false"}],
+    "t5": [{"num_buckets": 7}, {"max_distance": 16}],
     "fire": [{"init_length": 0.0}, {"hidden": 0}],
     "deberta": [{"p2c_row": "code"}, {"max_distance": 5, "num_buckets": 8}],
     "dape": [{"bias": "fire"}],
@@ -102,17 +101,6 @@ class Misspelt(posenc_jax.Encoding):
 def test_a_misspelt_hook_is_refused(monkeypatch):
     monkeypatch.setitem(posenc_jax.REGISTRY, "misspelt", f"{__name__}:Misspelt")
     refuses("misspelt", lambda: posenc_jax.make("misspelt"))
-
-
-def test_what_is_made_of_tokens_can_be_cut():
-    def refused(hook, change):
-        method = lambda self, x, *_, **__: change(x)  # noqa: E731
-        encoding = type("New", (posenc_jax.Encoding,), {hook: method})()
-        refuses(f"New.{hook}", lambda: encoding.tokens(text(T)).observed(encoding, X_BTD))
-
-    refused("prepare", lambda tokens: tokens.having(tokens.positions[0]))
-    refused("prepare", lambda tokens: None)
-    refused("observe", lambda x: (x[..., 0].T, ()))
 
 
 def test_a_layout_is_converted_along_channels():

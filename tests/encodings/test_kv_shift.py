@@ -4,6 +4,7 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from golden_checks import close
 
 import posenc_jax
@@ -38,3 +39,16 @@ def test_a_key_that_follows_one_not_given_is_no_number():
     logits = posenc_jax.logits(encoding, Q, K[:, 4:], tokens.part(0, T), part)
     assert np.isnan(logits[..., 0]).all()
     close(logits[..., 1:], whole[..., 5:])
+
+
+@pytest.mark.parametrize("name", ["kv_shift", "short_conv", "key_offset"])
+def test_the_tokens_before_are_found_once_for_all_layers(name):
+    ids, segment_ids = np.ones((B, T), np.int32), np.repeat([[0, 1, 1]], 3, axis=1)
+
+    def sorts(num_layers):
+        encoding = common.build(name, num_layers=num_layers)
+        model = common.build_model(encoding, num_layers=num_layers)
+        program = jax.make_jaxpr(lambda model: model(ids, text(T), segment_ids))(model)
+        return str(program).count("name=argsort")
+
+    assert sorts(1) == sorts(2) > 0

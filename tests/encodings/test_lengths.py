@@ -1,4 +1,4 @@
-"""Tests lengths that frequencies adapt to, and traced bases: exact, or refused."""
+"""Tests lengths that frequencies adapt to: exact, or refused."""
 
 import dataclasses
 import os
@@ -15,12 +15,9 @@ from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import (
     DynamicNTK,
     Frequencies,
-    Proportional,
-    Resonance,
     geometric,
 )
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.positions import text
 
 # What conftest.py turns off.
 XLA_TRIES_HARD = {"xla_backend_optimization_level": 3}
@@ -85,35 +82,6 @@ def test_a_mark_for_padding_is_no_length(name):
     given = encoding.tokens(positions[:, :3], length=3)
     for one, other in zip(padded.made, given.made, strict=True):
         np.testing.assert_array_equal(one[:, :3], other)
-
-
-# Bases that are traced
-
-
-@pytest.mark.parametrize("frequencies", [None, Proportional(0.5), DynamicNTK(32), Resonance()])
-def test_a_scan_over_layers_of_different_bases(frequencies):
-    positions = np.array([[0, 3, 77, 1_000_003, 2**21 - 1]], np.int32)
-    bases = [10_000.0, 1_000_000.0]
-
-    def tables(base):
-        encoding = RoPE(head_dim=64, base=base, frequencies=frequencies)
-        return encoding.tokens(positions, length=2**21).made
-
-    _, traced = jax.lax.scan(lambda _, base: (None, tables(base)), None, jnp.array(bases))
-    for layer, base in enumerate(bases):
-        for one, other in zip(traced, tables(base), strict=True):
-            common.close(one[layer], other, rtol=0, atol=1.2e-6)
-
-
-MUST_KNOW_THE_BASE = ["yarn", "hope", "llama3", "ntk_by_parts", "fope", "longrope2"]
-
-
-@pytest.mark.parametrize("name", MUST_KNOW_THE_BASE[::2])
-def test_rules_that_must_know_the_base_say_so(name):
-    def prepare(base):
-        return common.build(name, base=base, trained=False).tokens(text(3), length=3).made
-
-    common.refuses("base", lambda: jax.eval_shape(prepare, 100.0))
 
 
 # A rule is one class

@@ -7,7 +7,7 @@ import common
 import numpy as np
 import pytest
 
-from posenc_jax.hf.conformance import CASES, Case, conformance, vectors
+from parity.conformance import CASES, Case, conformance, vectors
 
 PAGE = common.ROOT / "docs" / "how-to" / "conformance.md"
 

@@ -38,7 +38,6 @@ MODELS = {
     "num_kv_heads": [model(num_kv_heads=3)],
     "num_heads": [model(num_heads=5)],
     "rngs": [model(rngs=0)],
-    "dtype": [model(dtype="bf16")],
     "sinks": [model(sinks=3), model(sinks="heads")],
     "qk_norm": [model(qk_norm="heads")],
     "implementation": [model(implementation="flash")],
@@ -55,9 +54,6 @@ MODELS = {
         lambda bad=bad: MODEL(bad, text(T))
         for bad in (np.ones((B, T)), np.ones(T, int), IDS + common.VOCAB, IDS - 2)
     ],
-    "key": [lambda: MODEL.aux_loss(0), lambda: MODEL(IDS, text(T), key=0)],
-    "cache": [lambda: MODEL.extend(IDS, None)],
-    "model": [lambda: posenc_jax.Cache.empty(common.build("rope"), B, T)],
     "table": [losses(table=jnp.float32(1))],
     "chunk": [losses(chunk=0)],
 }

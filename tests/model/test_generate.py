@@ -237,8 +237,6 @@ BAD_ARGUMENTS = [
     {"stop_token": 64},
     *({"lengths": bad} for bad in ([T, 0], [T])),
     *({"prompt_BT": bad} for bad in (TOKEN_IDS - 70, np.zeros((2, 0), int), TOKEN_IDS + 0.6)),
-    {"key": 0},
-    {"model": common.build("rope")},
 ]
 
 

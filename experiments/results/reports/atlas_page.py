@@ -33,18 +33,14 @@ def write(
     probes: Mapping[str, dict[str, Any]],
     claims: list[dict[str, Any]],
 ) -> Path:
-    """Writes the atlas into ``folder`` and returns the path of its index.
+    """Writes the atlas, its pages and its data, into ``folder`` and returns the path of its index.
 
     Args:
-      folder: the folder of the pages, and of the data, see ``atlas_data.py``.
+      folder: the folder, see ``atlas_data.py`` for the data.
       atlas: all answers.
       cards: what each scheme does to attention and what it costs, as HTML.
-      probes: the results of probes of the trained models, by scheme; see
-        ``experiments/evaluation/probes.py``.
-      claims: the ledger, see ``experiments/studies/claims``; empty if there is none yet.
-
-    Raises:
-      ValueError: no study has any result yet.
+      probes: the results of ``evaluation/probes.py`` by scheme.
+      claims: the ledger; empty if there is none yet.
     """
     files, drawn = atlas_data.files(atlas), figures(atlas)
     ledger = "../claims/claims.html" if claims else ""
@@ -66,13 +62,13 @@ def write(
 def body(atlas: Atlas, drawn: Mapping[str, str], scheme_url: str, ledger_url: str) -> str:
     """Returns the index as HTML for a page of its own or of the site.
 
-    Args:
-      atlas: all answers.
-      drawn: what ``figures`` returns.
-      scheme_url: where the page of a scheme is, with {} for its name.
-      ledger_url: where the ledger is; empty if there is none.
+    ``drawn`` is what ``figures`` returns. The page of a scheme is at ``scheme_url``, with {} for
+    its name, and the ledger, if there is one, at ``ledger_url``.
     """
-    questions = [q for q in atlas.questions.to_dict("records") if _is_shown(atlas, q)]
+    # Single answers have no column, nor have tasks that nobody learned.
+    is_shown = ~atlas.questions["topic"].str.endswith(", answers")
+    is_shown &= ~atlas.questions["topic"].isin(atlas.unlearned)
+    questions = atlas.questions[is_shown].to_dict("records")
     answers = atlas.rows()
     rows = [
         {"names": [name, *others], "family": family(name)}
@@ -101,12 +97,6 @@ def body(atlas: Atlas, drawn: Mapping[str, str], scheme_url: str, ledger_url: st
         controls=atlas.controls,
         rates={k: learning_rates(v) for k, v in atlas.about.get("rates", {}).items() if v},
     )
-
-
-def _is_shown(atlas: Atlas, question: dict[str, Any]) -> bool:
-    """Says whether a question has a column: not single answers, nor tasks that nobody learned."""
-    topic = question["topic"].removesuffix(", answers")
-    return topic == question["topic"] and topic not in atlas.unlearned
 
 
 def _cell(row: Answer | None) -> dict[str, Any]:

@@ -16,23 +16,14 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.command import exit_status
-from experiments.results import atlas_data
-from experiments.results.answers import (
-    MARKS,
-    OWN_WINDOW,
-    TASKS,
-    Answer,
-    shown,
-    summary,
-    verdicts,
-)
-from experiments.results.comparisons import families, statement
+from experiments.results.answers import MARKS, OWN_WINDOW, TASKS, Answer, shown
+from experiments.results.comparisons import statement
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import write_files
 from experiments.results.reports import trust
 from experiments.results.reports.multimodal_tables import rewritten
-from experiments.results.reports.other_answers import LONGER, read_longer
 from experiments.results.reports.page import markdown_table
+from experiments.results.reports.sources import LONGER, Sources, read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,15 +99,9 @@ def of_atlas(
 ) -> str:
     """Returns a table of the atlas in Markdown, and what its marks are about.
 
-    Args:
-      rows: the schemes and questions of the table.
-      answers: the answers, see ``answers.summary``.
-      compared: the families that the answers were compared in.
-      trained: the scheme whose model a scheme is evaluated on, by the scheme's name.
-      trusted: the badges of questions, which are in the last row.
-
-    Raises:
-      ValueError: an answer is missing.
+    ``compared`` has the families that the answers were compared in, and ``trained`` the scheme
+    whose model a scheme is evaluated on. The last row has the badges in ``trusted``. Raises a
+    ValueError if an answer is missing.
     """
     by_place = {(a["scheme"], a["topic"], a["multiple"]): a for a in answers.to_dict("records")}
     lines, asked = [], set()
@@ -153,57 +138,32 @@ def _cell(answer: Answer) -> str:
     return f"{shown(answer)} {mark}".rstrip()
 
 
-def written(page: str, folder: Path, packed: Path) -> str:
-    """Returns the page results.md with its tables.
-
-    Args:
-      page: the text.
-      folder: the folder of an atlas.
-      packed: the archive of longer training.
-
-    Raises:
-      ValueError: the page has no such table, or the atlas or an answer is missing.
-    """
-    compared, trained = sources(folder, packed)
-    trusted = trust.read(folder / trust.JSON)
-    for source, rows in (
-        ("atlas", TEXT),
-        ("atlas", GAINS),
-        ("atlas", LEARNED),
-        ("longer", TRAINED_LONGER),
-    ):
-        table = of_atlas(rows, *compared[source], trained, trusted)
-        page = rewritten(page, rows.heading, table)
-    return page
-
-
-def sources(
-    folder: Path, packed: Path
-) -> tuple[dict[str, tuple[pd.DataFrame, pd.DataFrame]], dict[str, str]]:
-    """Returns answers and their families of comparisons, and on whose model a scheme is evaluated.
-
-    Args:
-      folder: the folder of an atlas.
-      packed: the archive of longer training.
-
-    Raises:
-      ValueError: there is no atlas.
-    """
-    atlas = atlas_data.load(folder)
-    longer = read_longer(packed)
-    compared = verdicts(longer)
-    answers = {
-        "atlas": (atlas.answers, atlas.families),
-        "longer": (summary(longer, compared), families(compared)),
+def tables(sources: Sources) -> dict[str, str]:
+    """Returns all tables in Markdown, by their headings."""
+    atlas = sources.atlas
+    of = {
+        rows.heading: of_atlas(rows, atlas.answers, atlas.families, atlas.trained, sources.trust)
+        for rows in (TEXT, GAINS, LEARNED)
     }
-    return answers, atlas.trained
+    longer = of_atlas(TRAINED_LONGER, sources.longer, sources.longer_families, atlas.trained, {})
+    return of | {TRAINED_LONGER.heading: longer}
+
+
+def written(page: str, tables: Mapping[str, str]) -> str:
+    """Returns the text of results.md with its tables.
+
+    Raises:
+      ValueError: the page has no such table.
+    """
+    for heading, made in tables.items():
+        page = rewritten(page, heading, made)
+    return page
 
 
 @exit_status
 def main() -> None:
     page = Path("docs/results.md")
-    packed = Path("docs/data/extrapolation_long.tar.xz")
-    text = written(page.read_text(), Path("docs/atlas"), packed)
+    text = written(page.read_text(), tables(read(Path("docs"))))
     write_files(page.parent, {page.name: text})
     print(f"tables: {page}")
 

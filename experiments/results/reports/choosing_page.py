@@ -4,12 +4,11 @@
 
 ``make results`` runs this. The guide takes everything from results: the atlas, models that were
 trained longer, the ladder, the table of ``benchmarks/decode.py``, and the experiments that
-``other_answers.py`` reads. ``needs.py`` has the needs, ``templates/choosing.md`` the rules, and
+``sources.py`` reads. ``needs.py`` has the needs, ``templates/choosing.md`` the rules, and
 ``trust.py`` the badges, which are also written to docs/atlas for other pages.
 """
 
 import dataclasses
-import json
 import operator
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,6 @@ from typing import Any
 import pandas as pd
 
 from experiments.command import exit_status
-from experiments.results import archive, atlas_data
 from experiments.results.answers import (
     AGAINST,
     OWN_WINDOW,
@@ -34,12 +32,7 @@ from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 from experiments.results.reports import ladder_page, trust
 from experiments.results.reports.needs import NEEDS, Need
-from experiments.results.reports.other_answers import (
-    LONGER,
-    read_extension,
-    read_longer,
-    read_tables,
-)
+from experiments.results.reports.sources import LONGER, read, read_extension, read_tables
 from experiments.results.reports.templates import fill
 from experiments.results.reports.trust import LASTS, Order, Rung, badges, is_judged, order
 
@@ -146,7 +139,7 @@ def _of_task(need: Need, decision: Decision) -> str:
 
 
 def _of_loss(need: Need, decision: Decision) -> str:
-    """Returns the best answers and those of the baselines."""
+    """Returns the best answers and the baselines'."""
     rows = decision.rung.rows(need.asked[-1])
     others = sorted(set(rows).difference(AGAINST), key=lambda name: _rank(rows[name]))
     told = [f"`{name}` {shown(rows[name])}" for name in (decision.better or others)[:3]]
@@ -194,10 +187,8 @@ def _names(schemes: Iterable[str]) -> str:
 def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> str:
     """Returns the guide as Markdown.
 
-    Args:
-      rungs: the answers; and what was trained for them.
-      missing: which training is still missing, in words.
-      decoding: the time of decoding one more token under each scheme, over that under NoPE.
+    ``missing`` says which training is still missing, and ``decoding`` has the time of decoding one
+    more token under each scheme, over that under NoPE.
     """
     ordered = sorted(rungs, key=operator.attrgetter("tokens"))
     slow = sorted(name for name, times in decoding.items() if times > _SLOW)
@@ -218,27 +209,24 @@ def read_decoding(path: Path) -> dict[str, float]:
     return pd.read_csv(path, index_col="scheme")["times_nope"].to_dict() if path.exists() else {}
 
 
-def read_rungs(results: Path, data: Path) -> tuple[list[Rung], str]:
+def read_rungs(results: Path, docs: Path) -> tuple[list[Rung], str]:
     """Returns all answers, and which rungs of the ladder are missing, in words.
 
     Args:
-      results: the workdir of the atlas and, where it was run, of the ladder.
-      data: the folder of the archives.
+      results: the workdir of the ladder, where it was run.
+      docs: the folder of the kept results.
     """
-    atlas = atlas_data.load(results / "atlas")
-    rungs = [Rung("the atlas", atlas.about["setup"], 0.0, atlas.answers)]
+    sources, data = read(docs), docs / "data"
+    rungs = [Rung("the atlas", sources.atlas.about["setup"], 0.0, sources.atlas.answers)]
     extension, tables = read_extension(data / "extension_small.csv"), read_tables(data)
     for page, values in {"extension.md": extension, "multimodal.md": tables}.items():
         answers = summary(values, verdicts(values))
         rungs.append(Rung(f"[{page}]({page})", "", 0.0, answers))
-    packed = data / "extrapolation_long.tar.xz"
-    values = read_longer(packed)
-    values["topic"] = values["topic"].str.removesuffix(f", {LONGER}")
-    for points in [archive.read(packed)] if packed.exists() else []:
-        training = [json.loads(files["evaluation.json"])["training"] for files in points.values()]
-        tokens, schemes = training[0]["tokens"], sorted({run["scheme"] for run in training})
-        says = f"{_names(schemes)} after {tokens / 1e6:.1f}M tokens, without RoPE."
-        rungs.append(Rung("longer training", says, tokens, summary(values, verdicts(values))))
+    longer, tokens = sources.longer, sources.longer_tokens
+    schemes = _names(sorted(longer["scheme"].unique()))
+    says = f"{schemes} after {tokens / 1e6:.1f}M tokens, without RoPE."
+    topics = longer["topic"].str.removesuffix(f", {LONGER}")
+    rungs.append(Rung("longer training", says, tokens, longer.assign(topic=topics)))
     ladder, missing = _ladder(results)
     return [*rungs, *ladder], missing
 
@@ -265,12 +253,12 @@ def _ladder(folder: Path) -> tuple[list[Rung], str]:
 
 @exit_status
 def main() -> None:
-    data, page = Path("docs/data"), Path("docs/choosing.md")
-    rungs, missing = read_rungs(Path("build/results"), data)
-    text = guide(rungs, missing, read_decoding(data / "decode.csv"))
-    write_files(page.parent, {page.name: text})
-    trust.write(Path("docs/atlas") / trust.JSON, rungs)
-    print(f"guide: {page}")
+    docs = Path("docs")
+    rungs, missing = read_rungs(Path("build/results"), docs)
+    text = guide(rungs, missing, read_decoding(docs / "data/decode.csv"))
+    write_files(docs, {"choosing.md": text})
+    trust.write(docs / "atlas" / trust.JSON, rungs)
+    print("guide: docs/choosing.md")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reads the docstrings of schemes, all of which have one form.
+"""Reads the docstrings of schemes, which have one form.
 
 A docstring begins with a sentence. Its source may follow, a line of addresses or the name of the
 code that has the scheme, then equations in TeX, each a paragraph between two ``$$``, then prose,
@@ -53,7 +53,7 @@ def parse(text: str) -> Docstring:
 def of_scheme(name: str) -> list[Docstring]:
     """Returns the docstrings of a scheme, from the general to the special.
 
-    They are those of its module, of its frequency rule and of its class or function. A module that
+    They belong to its module and to its class or function. A module that
     has several schemes describes what they share, so its sentence is left out.
     """
     build: Any = lookup(name)
@@ -62,15 +62,10 @@ def of_scheme(name: str) -> list[Docstring]:
     if build is Encoding:
         return [parts]
     of_module = parse(inspect.getdoc(sys.modules[where]) or "")
-    if shares_module(name):
+    modules = Counter(place.partition(":")[0] for place in REGISTRY.values())
+    if modules[where] > 1:
         of_module = dataclasses.replace(of_module, sentence="")
     return [of_module, parts]
-
-
-def shares_module(name: str) -> bool:
-    """Returns whether the registry has other schemes of the same module."""
-    modules = Counter(place.partition(":")[0] for place in REGISTRY.values())
-    return modules[REGISTRY[name].partition(":")[0]] > 1
 
 
 def _is_equation(paragraph: str) -> bool:

@@ -110,13 +110,19 @@ def _page(study: ExtensionStudy, drawn) -> str:
         "than its training length."
     )
     parts = [*_tables(study), *(figure(name, *drawing) for name, drawing in drawn.items())]
-    parts += _retained(study)
+    if retained := retention(study):
+        parts.append(_short_section(study, retained))
     parts.append(folded("The same as Markdown, also in table.md", code=markdown(study)))
     data = {"Model": about["source"], "corpus": about["corpus"], "digest": about["corpus_digest"]}
     return page("A trained model made longer", intro, study, parts, data)
 
 
 def _tables(study) -> Iterator[Markup]:
+    counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == "last"}
+    documents = ""
+    if len(set(counts.values())) > 1:
+        words = ", ".join(f"{counts[multiple]} at {multiple}x" for multiple in sorted(counts))
+        documents = f" Documents: {words}; columns of different documents do not compare."
     for steps in study.steps:
         rule = (
             f"Each encoding is the one for {_target(study)}, at every length."
@@ -127,24 +133,12 @@ def _tables(study) -> Iterator[Markup]:
         caption = (
             f"{rule} Lower is better: mean ± standard error over seeds, best of a column in bold, "
             f"rows in order of the target length. {mark(at)}. Shading: worse than the method's own "
-            f"1x.{_documents(study)}"
+            f"1x.{documents}"
         )
         yield section(f"{_after(steps)}: bits per byte", table(at, MAIN), caption)
 
 
-def _documents(study) -> str:
-    """Says on how many documents each length is read, if their number differs."""
-    counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == "last"}
-    if len(set(counts.values())) < 2:
-        return ""
-    words = ", ".join(f"{counts[multiple]} at {multiple}x" for multiple in sorted(counts))
-    return f" Documents: {words}; columns of different documents do not compare."
-
-
-def _retained(study) -> Iterator[Markup]:
-    retained = retention(study)
-    if not retained:
-        return
+def _short_section(study: ExtensionStudy, retained: dict[tuple[str, int], Retention]) -> Markup:
     heads = [
         GridCell(head, "zero-shot" if steps == 0 else f"{steps} steps")
         for steps in study.steps
@@ -153,10 +147,8 @@ def _retained(study) -> Iterator[Markup]:
     rows: dict[str, list[str]] = {}
     for scheme in dict.fromkeys(scheme for scheme, _ in retained):
         for steps in study.steps:
-            cell = retained.get((scheme, steps))
-            shown = (
-                ["-"] * 3 if cell is None else [change_words(cell), kept_words(cell), cell.verdict]
-            )
+            left = retained.get((scheme, steps))
+            shown = [change_words(left), kept_words(left), left.verdict] if left else ["-"] * 3
             rows.setdefault(scheme, []).extend(shown)
     caption = (
         f"Windows of the training length, every token scored, under the encoding for "
@@ -165,7 +157,7 @@ def _retained(study) -> Iterator[Markup]:
         f"95 % interval. Yes and no: the interval lies above or below {KEPT:.0%}."
     )
     title = f"What is kept at {study.about['train_length']} tokens"
-    yield section(title, grid(heads, rows), caption)
+    return section(title, grid(heads, rows), caption)
 
 
 def change_words(retained: Retention) -> str:
@@ -175,7 +167,7 @@ def change_words(retained: Retention) -> str:
 
 def kept_words(retained: Retention) -> str:
     """Returns the share of the accuracy at short context that is kept, ± half of the interval."""
-    return _percent(retained.kept[0], retained.margin)
+    return _percent(retained.accuracy[0], retained.margin)
 
 
 def _percent(mean: float, margin: float | None, sign: str = "") -> str:
@@ -195,8 +187,12 @@ def _target(study) -> str:
 
 def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
     """Returns title, caption and SVG of each figure by its name; one without data is left out."""
-    tables = {"zero-shot" if n == 0 else f"{n} steps": _by_length(study, n) for n in study.steps}
-    tables = {name: cells for name, cells in tables.items() if cells}
+    tables = {
+        "zero-shot" if n == 0 else f"{n} steps": cells
+        for n in study.steps
+        if (cells := summarise(study.at(n).records, split="test", protocol="last"))
+    }
+    level = windowed(study)
     drawn = {}
     styles = styles_of(scheme for cells in tables.values() for scheme in cells) | {NAME: _GREY}
     with drawing_style():
@@ -207,7 +203,9 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
             "length."
         )
         for name, cells in tables.items():
-            both = cells | _level(study, cells)
+            lengths = {length for row in cells.values() for length in row}
+            plain = {NAME: dict.fromkeys(lengths, level)} if level else {}  # the same everywhere
+            both = cells | plain
             lines = length_figures.lines(study, both, styles, *labels)
             title = f"Loss by context length, {name}"
             drawn[f"loss_vs_length_{name.replace(' ', '_')}"] = (title, caption, svg(lines))
@@ -222,17 +220,6 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
             caption = "Grey: the plain model that sees no more than its train length."
             drawn["loss_vs_steps"] = (title, caption, svg(_by_steps(study, styles)))
     return drawn
-
-
-def _by_length(study, steps) -> Cells:
-    return summarise(study.at(steps).records, split="test", protocol="last")
-
-
-def _level(study, cells) -> Cells:
-    """Returns the windowed model as a line that is the same at every length."""
-    lengths = {length for row in cells.values() for length in row}
-    level = windowed(study)
-    return {NAME: dict.fromkeys(lengths, level)} if level else {}
 
 
 def _by_steps(study: ExtensionStudy, styles) -> Figure:

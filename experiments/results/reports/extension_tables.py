@@ -131,7 +131,7 @@ def markdown(table: Table, study: ExtensionStudy) -> str:
         )
         for steps in study.steps
     }
-    kept = retention(study)
+    retained = retention(study)
 
     def loss(scheme: str, steps: int, multiple: int) -> Cell | None:
         return cells[steps].get(scheme, {}).get(lengths[multiple])
@@ -142,7 +142,7 @@ def markdown(table: Table, study: ExtensionStudy) -> str:
             if loss(scheme, steps, multiple) is None:
                 return ""
             return "".join(words(cells[steps], scheme, lengths[multiple])).replace("±", "± ")
-        left = kept.get((scheme, steps))
+        left = retained.get((scheme, steps))
         if left is None:
             return ""
         return kept_words(left) if kind == KEPT else change_words(left)

@@ -7,65 +7,25 @@ NAME is one of ``WRITERS``. The sentences come from the atlas, from models that 
 and from the ledger; the technical report has them too.
 """
 
-import dataclasses
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from experiments.command import exit_status
-from experiments.results import atlas_data
-from experiments.results.answers import OWN_WINDOW, TASKS, summary, verdicts
+from experiments.results.answers import OWN_WINDOW, TASKS
 from experiments.results.ledger import WORDS
 from experiments.results.lengths import GAIN, WINDOWED
-from experiments.results.record import read_json, write_files
-from experiments.results.reports.other_answers import LONGER, read_longer
+from experiments.results.record import write_files
+from experiments.results.reports.sources import LONGER, Sources, read
 from experiments.results.statistics import with_margin
 
 _MARKED = re.compile(r"(<!-- findings: (\w+) -->\n).*?(<!-- end of findings -->)", re.DOTALL)
 # Schemes whose parameters exceed RoPE's by more are named, and others are not.
 _MORE_PARAMETERS = 1.05
-
-
-@dataclasses.dataclass(frozen=True)
-class Sources:
-    """Holds the results that sentences are made of.
-
-    Attributes:
-      answers: the answers of the atlas, see ``answers.summary``.
-      longer: the same of models that were trained longer.
-      atlas: what ``docs/atlas/atlas.json`` has.
-      ledger: what ``docs/claims/claims.json`` has.
-    """
-
-    answers: pd.DataFrame
-    longer: pd.DataFrame
-    atlas: dict[str, Any]
-    ledger: dict[str, Any]
-
-    def of(self, topic: str, multiple: float = 1) -> pd.DataFrame:
-        """Returns the answers of the atlas to a question, by scheme."""
-        a = self.answers
-        return a[(a["topic"] == topic) & (a["multiple"] == multiple)].set_index("scheme")
-
-
-def read(docs: Path) -> Sources:
-    """Returns the results that the folder ``docs`` keeps.
-
-    Raises:
-      ValueError: a file is missing or damaged.
-    """
-    values = read_longer(docs / "data/extrapolation_long.tar.xz")
-    atlas = read_json(docs / "atlas" / atlas_data.JSON, {"controls": list, "trained": dict})
-    ledger = read_json(docs / "claims/claims.json", {"claims": list})
-    if atlas is None or ledger is None:
-        raise ValueError(f"{docs} has no atlas or no ledger of claims: run make results")
-    longer = summary(values, verdicts(values))
-    return Sources(atlas_data.read(docs / "atlas"), longer, atlas, ledger)
 
 
 def rewritten(page: str, sources: Sources) -> str:
@@ -100,7 +60,7 @@ def sentences(name: str, sources: Sources) -> list[str]:
 
 def _flat(sources: Sources) -> str:
     """Says which schemes are better than windowed RoPE far beyond the trained length."""
-    multiple = sources.answers.query("topic == 'text'")["multiple"].max()
+    multiple = sources.atlas.answers.query("topic == 'text'")["multiple"].max()
     rows = sources.of("text", multiple)
     verdict, difference = rows[f"vs_{WINDOWED}"], rows[f"vs_{WINDOWED}_difference"]
     better = rows[verdict == "better"].sort_values("mean")
@@ -122,7 +82,7 @@ def _flat(sources: Sources) -> str:
 
 def _manual(sources: Sources) -> str:
     """Says which schemes are better than windowed RoPE on text that is no source code."""
-    multiple = sources.answers.query("topic == 'manual'")["multiple"].max()
+    multiple = sources.atlas.answers.query("topic == 'manual'")["multiple"].max()
     rows = sources.of("manual", multiple)
     better = rows.index[rows[f"vs_{WINDOWED}"] == "better"]
     return (
@@ -147,12 +107,12 @@ def _parameters(sources: Sources) -> str:
 
 def _extensions(sources: Sources) -> str:
     """Says which extensions of RoPE hold best without training, and whether one beats a window."""
-    others = [s for s, model in sources.atlas["trained"].items() if model == "rope" and s != "rope"]
+    others = [s for s, model in sources.atlas.trained.items() if model == "rope" and s != "rope"]
     best = []
     for multiple in (2, 4):
         means = sources.of("text", multiple)["mean"][others].sort_values()
         best.append(f"{_names(means.index[:4])} at {multiple}x")
-    a = sources.answers
+    a = sources.atlas.answers
     beyond = a[(a["topic"] == "text") & (a["multiple"] > 1) & a["scheme"].isin(others)]
     better = beyond[beyond[f"vs_{WINDOWED}"] == "better"]["scheme"].nunique()
     verdict = sources.of("text", 2).loc["rope", f"vs_{WINDOWED}"]
@@ -165,18 +125,19 @@ def _extensions(sources: Sources) -> str:
 
 def _gains_on_the_manual(sources: Sources) -> str:
     """Says which schemes gain from more context on the manual, and where."""
-    a = sources.answers
+    a = sources.atlas.answers
     gained = a[(a["topic"] == "gain, manual") & (a[f"vs_{OWN_WINDOW}"] == "better")]
     parts = []
     for scheme, rows in gained.groupby("scheme", sort=False):
         where = "x, ".join(f"{multiple:.0f}" for multiple in rows["multiple"])
-        parts.append(f"`{scheme}` {_range(rows['mean'])} ({where}x)")
+        ends = dict.fromkeys(f"{end:.3f}" for end in (rows["mean"].min(), rows["mean"].max()))
+        parts.append(f"`{scheme}` {' to '.join(ends)} ({where}x)")
     return f"**On the manual, {len(parts)} schemes gain**, in bits per byte: {', '.join(parts)}."
 
 
 def _gains_on_sources(sources: Sources) -> str:
     """Says how many schemes gain or lose by more context on source code."""
-    a = sources.answers
+    a = sources.atlas.answers
     rows = a[a["topic"] == "gain"]
     word = rows[f"vs_{OWN_WINDOW}"]
     gaining = rows[word == "better"]["scheme"].nunique()
@@ -249,7 +210,7 @@ def _which_are_learned(sources: Sources) -> str:
 
 def _solved_at_first(sources: Sources) -> pd.DataFrame:
     """Returns the share of seeds that solve a task at the trained length, by task and scheme."""
-    a = sources.answers
+    a = sources.atlas.answers
     tasks = a[(a["family"] == TASKS) & (a["multiple"] == 1)]
     tasks = tasks.dropna(subset="solved")  # shares of right answers solve nothing
     tasks = tasks.assign(share=tasks["solved"] / tasks["seeds"])
@@ -258,8 +219,10 @@ def _solved_at_first(sources: Sources) -> pd.DataFrame:
 
 def _alone(sources: Sources) -> str:
     """Says what the control found, in which models learn one task alone."""
-    at_first = [said for said in sources.atlas["controls"] if re.match(r"\w+ 1x:", said)]
-    return f"**A control** trained models on one task alone. {'. '.join(map(_capital, at_first))}."
+    at_first = [
+        said[0].upper() + said[1:] for said in sources.atlas.controls if re.match(r"\w+ 1x:", said)
+    ]
+    return f"**A control** trained models on one task alone. {'. '.join(at_first)}."
 
 
 def _longer_gains(sources: Sources) -> str:
@@ -302,15 +265,6 @@ def _claims(sources: Sources) -> str:
 
 def _names(schemes: Iterable[str]) -> str:
     return ", ".join(f"`{scheme}`" for scheme in schemes) or "none"
-
-
-def _range(numbers: pd.Series) -> str:
-    low, high = f"{numbers.min():.3f}", f"{numbers.max():.3f}"
-    return low if low == high else f"{low} to {high}"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 # What stands between the marks of each name.

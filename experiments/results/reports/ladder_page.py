@@ -50,30 +50,43 @@ def write(
       records: the table of ``results/ladder.py``.
       curves: training losses by scheme of the longest rung, for ``maps.by_tokens``.
       about: ``command, rules, device, git, date, corpus, corpus_digest``.
-      rungs: of each rung its ``length``, ``width`` and ``tokens``, ``says`` in a sentence how it
-        was trained, and how many ``points`` it has, and how many are ``finished``.
-      shape: ``longest``, the longest rung; ``pairs`` of rungs whose orders are compared; ``sizes``,
-        the rungs that differ in size alone; ``arrow``, those of short and of long training; and
+      rungs: for each rung ``length``, ``width``, ``tokens``, how it was trained (``says``), and how
+        many ``points`` it has and how many are ``finished``.
+      shape: ``longest``, the longest rung; ``pairs`` whose orders are compared; ``sizes``, the
+        rungs that differ in size alone; ``arrow``, a rung of short and one of long training;
         ``oracle``, a rung and the one that was trained on longer texts, or nothing.
     """
     present = [rung for rung in rungs if (records["rung"] == rung).any()]
-    rungs = {rung: dict(of_rung, **_made(records, rung)) for rung, of_rung in rungs.items()}
+    rungs = {
+        rung: dict(of_rung, schemes=0, seeds=0, parameters=None) for rung, of_rung in rungs.items()
+    }
     tables = []
     for rung in present:
+        of_rung = records[records["rung"] == rung]
+        rope = of_rung.loc[of_rung["scheme"] == ROPE, "parameters"]
+        rungs[rung] |= {
+            "schemes": int(of_rung["scheme"].nunique()),
+            "seeds": int(of_rung.groupby("scheme")["seed"].nunique().median()),
+            "parameters": int((rope if len(rope) else of_rung["parameters"]).iloc[0]),
+        }
         numbers = values(records, rung)
         compared = verdicts(numbers)
         tables.append(summary(numbers, compared).assign(rung=rung))
         rungs[rung]["statement"] = statement(families(compared))
     pairs = [pair for pair in shape["pairs"] if {*pair} <= {*present}]
-    of_oracle = [rung for rung in shape["oracle"] if rung in present]
+    sizes = [rung for rung in shape["sizes"] if rung in present]
+    ups = [speed_ups(records, sizes, loss).assign(loss=name) for name, loss in _LOSSES.items()]
+    lost = pd.DataFrame()
+    if {*shape["oracle"]} <= {*present} and shape["oracle"]:
+        lost = oracle(records, *shape["oracle"]).reset_index(names="scheme").astype(object)
     data = {
         "about": {key: value for key, value in about.items() if key != "config"},
         "rungs": rungs,
         "longest": next((r for r in [shape["longest"], *present[::-1]] if r in present), None),
         "correlations": list(_correlations(records, pairs)),
-        "speed_ups": _speed_ups(records, [rung for rung in shape["sizes"] if rung in present]),
+        "speed_ups": pd.concat(ups).to_dict("records"),
         "crossings": crossings(curves) if ROPE in curves else [],
-        "oracle": _oracle(records, *of_oracle) if len(of_oracle) == 2 else [],
+        "oracle": lost.where(lost.notna(), None).to_dict("records"),
         "oracle_of": list(shape["oracle"]),
     }
     drawn = _draw(records, curves, [rung for rung in shape["arrow"] if rung in present], present)
@@ -84,19 +97,6 @@ def write(
     write_files(folder, files | {f"{name}.svg": drawing for name, drawing in drawn.items()})
     write_files(folder, {"ladder.html": document("The ladder", body(folder))})
     return folder / "ladder.html"
-
-
-def _made(records: pd.DataFrame, rung: str) -> dict[str, Any]:
-    """Returns how many schemes and seeds of a rung are there, and the parameters of its RoPE."""
-    of_rung = records[records["rung"] == rung]
-    rope = of_rung.loc[of_rung["scheme"] == ROPE, "parameters"]
-    parameters = rope if len(rope) else of_rung["parameters"]
-    seeds = of_rung.groupby("scheme")["seed"].nunique().max()
-    return {
-        "schemes": int(of_rung["scheme"].nunique()),
-        "seeds": 0 if of_rung.empty else int(seeds),
-        "parameters": None if of_rung.empty else int(parameters.iloc[0]),
-    }
 
 
 def _correlations(records: pd.DataFrame, pairs: Iterable[tuple[str, str]]):
@@ -110,18 +110,6 @@ def _correlations(records: pd.DataFrame, pairs: Iterable[tuple[str, str]]):
             yield {"one": one, "other": other} | told
 
 
-def _speed_ups(records: pd.DataFrame, rungs: list[str]) -> list[dict[str, Any]]:
-    tables = [
-        speed_ups(records, rungs, protocol).assign(loss=name) for name, protocol in _LOSSES.items()
-    ]
-    return pd.concat(tables).to_dict("records")
-
-
-def _oracle(records: pd.DataFrame, rung: str, longer: str) -> list[dict[str, Any]]:
-    table = oracle(records, rung, longer).reset_index(names="scheme").astype(object)
-    return table.where(table.notna(), None).to_dict("records")
-
-
 def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, str]:
     """Returns the figures as SVG by name; one without data is left out."""
     drawn = {}
@@ -131,15 +119,12 @@ def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, st
             before = points[0] if len(points) > 1 else points[0].iloc[:0]
             drawn["window"] = maps.beyond_window(points[-1], before, points[-1].index)
         if len(curves) > 1 and ROPE in curves:
-            thin = {scheme: _thinned(curve) for scheme, curve in curves.items()}
+            # Points that are evenly spaced on a logarithmic axis.
+            count = len(curves[ROPE])
+            places = np.unique(np.geomspace(1, count, _POINTS).round().astype(int) - 1)
+            thin = {name: [curve[place] for place in places] for name, curve in curves.items()}
             drawn["by_tokens"] = maps.by_tokens(thin, crossings(curves))
     return drawn
-
-
-def _thinned(curve: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Returns points of a curve that are evenly spaced on a logarithmic axis."""
-    places = np.geomspace(1, len(curve), _POINTS).round().astype(int) - 1
-    return [curve[place] for place in np.unique(places)]
 
 
 def told(folder: Path) -> dict[str, Any]:
@@ -226,30 +211,41 @@ def finding(data: Mapping[str, Any]) -> list[str]:
     longest = data["rungs"].get(data["longest"])
     if longest is None:
         return ["No rung has a result yet."]
-    if longest["seeds"] == 1:
-        return [
-            f"The longest rung that has results ({longest['title']}) has one seed of "
-            f"{longest['schemes']} schemes, which tells no verdict."
-        ]
     rows = longest["rows"]
-    sentences = [
-        f"On the longest rung that has results ({longest['title']}), "
-        + "; ".join(
-            f"{_some(rows, topic, against)} {words}"
-            for topic, against, words in (
-                ("text", ROPE, "are better than RoPE at the trained length"),
-                ("text, beyond", WINDOWED, "are better beyond it than RoPE through a window"),
-                ("gain", OWN_WINDOW, "gain from the context beyond their own windows"),
-            )
+    if longest["seeds"] == 1:
+        sentences = [_of_one_seed(longest)]
+    else:
+        told_by = (
+            ("text", ROPE, "are better than RoPE at the trained length"),
+            ("text, beyond", WINDOWED, "are better beyond it than RoPE through a window"),
+            ("gain", OWN_WINDOW, "gain from the context beyond their own windows"),
         )
-        + "."
-    ]
+        told = "; ".join(f"{_some(rows, topic, other)} {words}" for topic, other, words in told_by)
+        sentences = [f"On the longest rung that has results ({longest['title']}), {told}."]
     for pair in data["correlations"]:
         if data["longest"] in (pair["one"], pair["other"]):
             rhos = " and ".join(f"{_rho(pair[name])} {name}" for name in _LOSSES if pair[name])
             sentences.append(f"Rank correlation of schemes {pair['differs']}: {rhos}.")
             break
     return sentences
+
+
+def _of_one_seed(rung: Mapping[str, Any]) -> str:
+    """Says which losses are lowest on a rung of one seed, which tells no verdict."""
+    told = []
+    for topic, against, words in (
+        ("text", ROPE, "than RoPE at the trained length"),
+        ("text, beyond", WINDOWED, "beyond it than RoPE through a window"),
+    ):
+        means = {row["scheme"]: row[topic]["mean"] for row in rung["rows"] if row[topic]}
+        if against in means:
+            lower = sorted((mean, name) for name, mean in means.items() if mean < means[against])
+            names = ", ".join(name for _, name in lower) or "no scheme"
+            told.append(f"{names} {'has' if len(lower) < 2 else 'have'} a lower loss {words}")
+    return (
+        f"The longest rung that has results ({rung['title']}) has one seed of {rung['schemes']} "
+        f"schemes, which tells no verdict: {'; '.join(told)}."
+    )
 
 
 def _rho(pair: Mapping[str, Any]) -> str:

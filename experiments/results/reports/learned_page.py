@@ -21,11 +21,8 @@ def write(
 ) -> Path:
     """Writes ``report.html`` and ``learned.csv`` into ``folder`` and returns the page's path.
 
-    Args:
-      folder: the folder of all studies.
-      values: the table of ``results/learning.py``.
-      summaries: says for each study, by its name, how its models were trained and tested.
-      about: ``command, rules, device, git, date``.
+    ``values`` is the table of ``results/learning.py``, and ``summaries`` says of each study how its
+    models were trained and tested. ``about`` has ``command, rules, device, git, date``.
     """
     studies = {name: rows for name, rows in values.groupby("study", sort=False)}
     body = fill(

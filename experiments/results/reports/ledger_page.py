@@ -27,7 +27,13 @@ def write(folder: Path, rows: list[Row], about: dict[str, Any]) -> Path:
     everything = {"rule": RULE, "correction": CORRECTION, "about": about, "claims": rows}
     data = json.dumps(_plain(everything), indent=1, default=str) + "\n"
     page = document("Published claims", body(json.loads(data)), "broad")
-    write_files(folder, {"claims.html": page, "claims.json": data, "claims.csv": _csv(rows)})
+    effects = [
+        {f"claim_{key}": row[key] for key in ("name", "verdict", "after_correction")} | effect
+        for row in rows
+        for effect in row["effects"]
+    ]
+    table = csv_of(effects, effects[0])
+    write_files(folder, {"claims.html": page, "claims.json": data, "claims.csv": table})
     return folder / "claims.html"
 
 
@@ -128,12 +134,3 @@ def _plain(value):
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _csv(rows: list[Row]) -> str:
-    effects = [
-        {f"claim_{key}": row[key] for key in ("name", "verdict", "after_correction")} | effect
-        for row in rows
-        for effect in row["effects"]
-    ]
-    return csv_of(effects, effects[0])

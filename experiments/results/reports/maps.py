@@ -47,11 +47,9 @@ TOKENS_CAPTION = (
 def beyond_window(points: pd.DataFrame, before: pd.DataFrame, named: Iterable[str]) -> str:
     """Draws the loss of each scheme above its own window against its loss through the window.
 
-    Args:
-      points: by scheme, the bits per byte through a ``window`` of the trained length, and of the
-        whole context ``above`` that; RoPE is one of the schemes.
-      before: the same after shorter training, from where arrows lead to ``points``; may be empty.
-      named: the schemes whose names are written.
+    ``points`` has by scheme, RoPE included, the bits per byte through a ``window`` of the trained
+    length, and of the whole context ``above`` that. Arrows lead there from ``before``, the same
+    after shorter training, which may be empty. The schemes ``named`` have their names written.
     """
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots()
@@ -85,7 +83,7 @@ def beyond_window(points: pd.DataFrame, before: pd.DataFrame, named: Iterable[st
 
 
 def _from_rope(points: pd.DataFrame) -> pd.DataFrame:
-    """Returns points whose losses through windows are those of RoPE less; none without RoPE."""
+    """Returns points with RoPE's loss through its window subtracted; none without RoPE."""
     if "rope" not in points.index:
         return points.iloc[:0]
     return points.assign(window=points["window"] - points.loc["rope", "window"])
@@ -122,9 +120,8 @@ def _draw(figure: Figure, axes: Axes, x: pd.Series, y: pd.Series, named: Iterabl
 def loss_and_recall(points: pd.DataFrame) -> str:
     """Draws the share of rows recalled against the loss of schemes, all of them named.
 
-    Args:
-      points: by scheme, the ``loss`` in bits per byte; ``recall``, a share; and ``learned``,
-        whether the task was learned, without which dots are hollow.
+    ``points`` has by scheme the ``loss`` in bits per byte; ``recall``, a share; and ``learned``,
+    whether the task was learned, without which dots are hollow.
     """
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots()
@@ -142,7 +139,7 @@ def loss_and_recall(points: pd.DataFrame) -> str:
 def by_tokens(
     curves: Mapping[str, list[tuple[int, float]]], crossings: Iterable[tuple[str, int, float]]
 ) -> str:
-    """Draws training losses less RoPE's, by tokens; crossings are those of ``ladder.crossings``."""
+    """Draws training losses less RoPE's, by tokens; see ``ladder.crossings`` for them."""
     figure = Figure(figsize=(4.8, 5.2), layout="constrained")
     axes = figure.subplots()
     styles, line = styles_of(curves), dict(curves["rope"])

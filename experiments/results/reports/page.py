@@ -63,6 +63,7 @@ def page(
         data=data,
         about=study.about,
         failures=study.failures,
+        holes=study.about.get("holes", ()),
         parts=parts,
         training=_training(study),
         rates=learning_rates(study.about.get("rates", {})),
@@ -75,29 +76,20 @@ def write_report(folder: Path, study: Study, html: str, drawn: Mapping[str, str]
     """Writes a report and its data into ``folder``; returns ``report.html``'s path.
 
     ``results.csv`` has the records, and tells nan from inf; ``results.json`` has everything, with
-    null for a number that is not finite.
-
-    Args:
-      folder: the folder of the report.
-      study: all results.
-      html: the page.
-      drawn: figures as SVG, by name.
-      **more: the texts of Markdown files, by name.
+    null for a number that is not finite. Figures are SVG by name, and ``more`` the texts of
+    Markdown files.
     """
-    files = {"report.html": html} | _result_files(study)
-    files |= {f"{name}.svg": drawing for name, drawing in drawn.items()}
-    write_files(folder, files | {f"{name}.md": text for name, text in more.items()})
-    return folder / "report.html"
-
-
-def _result_files(study: Study) -> dict[str, str]:
     columns = dict.fromkeys(key for record in study.records for key in record)
     python_json = json.dumps(dataclasses.asdict(study), default=_native)
     everything = json.loads(python_json, parse_constant=lambda _: None)
-    return {
+    files = {
+        "report.html": html,
         "results.csv": csv_of(study.records, columns),
         "results.json": json.dumps(everything, indent=1) + "\n",
     }
+    files |= {f"{name}.svg": drawing for name, drawing in drawn.items()}
+    write_files(folder, files | {f"{name}.md": text for name, text in more.items()})
+    return folder / "report.html"
 
 
 def terminal_table(title: str, columns: Iterable) -> Table:

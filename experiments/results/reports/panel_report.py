@@ -29,6 +29,16 @@ from experiments.results.statistics import number, words
 from posenc_jax.encodings.rotary.axes import is_matrix
 from posenc_jax.encodings.rotary.rope import RoPE
 
+_LINES = "Bands: standard error. Dotted across: chance; dotted upright: as trained."
+_MAPS = (
+    "What one query reads of the grid, mean of all heads, seed 0; darker is more, on its own "
+    "scale in each map. Orange: the query, where it is one of the grid."
+)
+_FREQUENCIES = (
+    "Each dot is a pair of channels: how far it needs to turn once, and along which axis. "
+    "Schemes whose pairs turn by other numbers than these are left out."
+)
+
 
 def write(
     folder: Path,
@@ -38,21 +48,24 @@ def write(
 ) -> Path:
     """Writes the report and its main figure into ``folder``; returns ``report.html``'s path.
 
-    Args:
-      folder: the folder of the report.
-      study: all results.
-      pictures: example inputs by caption, ``[height, width(, 3)]`` from 0 to 1.
-      encodings: encodings by scheme; those that are rotary have their frequencies drawn.
-
-    Raises:
-      ValueError: the study is empty, or two records claim the same measurement.
+    ``pictures`` are example inputs by caption, ``[height, width(, 3)]`` from 0 to 1. The
+    frequencies of rotary ``encodings`` are drawn. Raises a ValueError if the study is empty, or two
+    records claim the same measurement.
     """
     study.check()
     measured = [panel for panel in study.panels if cells(study, panel)]
     with drawing_style():
         drawn = {"results": svg(_lines(study, measured))} if measured else {}
-        parts = [*(_panel(study, panel) for panel in measured), *map(_results, drawn.values())]
-        parts += [*_pictures(pictures), *_maps(study), *_frequencies(study, encodings)]
+        parts = [_panel(study, panel) for panel in measured]
+        if drawn:
+            parts.append(figure("results", "All schemes", _LINES, drawn["results"]))
+        parts += _pictures(pictures)
+        if study.maps:
+            drawing = svg(_attention(study))
+            parts.append(figure("attention", "Attention over the grid", _MAPS, drawing))
+        if spectra := _rotary(encodings, len(study.about["axes"])):
+            drawing = svg(_spectra(study, spectra))
+            parts.append(figure("frequencies", "Frequencies by axis", _FREQUENCIES, drawing))
     about = study.about
     intro = f"{about['summary']} Seeds: {study.seeds}. Data:"
     html = page(about["title"], intro, study, parts, about["data"])
@@ -90,11 +103,6 @@ def _panel(study: PanelStudy, panel: Panel) -> Markup:
     return section(panel.title, _table(study, panel), caption)
 
 
-def _results(drawn: str) -> Markup:
-    caption = "Bands: standard error. Dotted across: chance; dotted upright: as trained."
-    return figure("results", "All schemes", caption, drawn)
-
-
 def _table(study: PanelStudy, panel: Panel) -> Markup:
     by_scheme, chance = cells(study, panel), chances(study, panel)
     best = best_means(by_scheme, panel)
@@ -122,35 +130,18 @@ def _pictures(pictures: Mapping[str, np.ndarray]) -> Iterator[Markup]:
         yield Markup(fill("pictures.html", pictures=sources))
 
 
-def _maps(study: PanelStudy) -> Iterator[Markup]:
-    if not study.maps:
-        return
-    caption = (
-        "What one query reads of the grid, mean of all heads, seed 0; darker is more, on its own "
-        "scale in each map. Orange: the query, where it is one of the grid."
-    )
-    drawn = svg(_attention(study))
-    yield figure("attention", "Attention over the grid", caption, drawn)
-
-
-def _frequencies(study: PanelStudy, encodings: Mapping[str, Any]) -> Iterator[Markup]:
-    count = len(study.about["axes"])
-    spectra = {name: encoding for name, encoding in encodings.items() if _turns_by(encoding, count)}
-    if not spectra:
-        return
-    caption = (
-        "Each dot is a pair of channels: how far it needs to turn once, and along which axis. "
-        "Schemes whose pairs turn by other numbers than these are left out."
-    )
-    drawn = svg(_spectra(study, spectra))
-    yield figure("frequencies", "Frequencies by axis", caption, drawn)
-
-
-def _turns_by(encoding, count: int) -> bool:
-    """Returns whether each pair rotates by one of the first ``count`` axes, positions unchanged."""
-    if type(encoding) is not RoPE or is_matrix(encoding.axes):
-        return False
-    return encoding.axes is None or int(np.max(encoding.axes)) < count
+def _rotary(encodings: Mapping[str, Any], count: int) -> dict[str, RoPE]:
+    """Returns the encodings whose pairs each rotate by one of the first ``count`` axes."""
+    ropes = {
+        name: rope
+        for name, rope in encodings.items()
+        if type(rope) is RoPE and not is_matrix(rope.axes)
+    }
+    return {
+        name: rope
+        for name, rope in ropes.items()
+        if rope.axes is None or int(np.max(rope.axes)) < count
+    }
 
 
 def _lines(study: PanelStudy, panels: list[Panel]) -> Figure:

@@ -51,11 +51,10 @@ FIGURES = {
 
 
 def draw(probes: dict[str, Any], train_length: int) -> dict[str, str]:
-    """Returns the figures as SVG by name; one whose probe is not in ``probes`` is left out.
+    """Returns the figures of what ``evaluation.probes.probe`` returns as SVG by name.
 
-    Args:
-      probes: what ``experiments.evaluation.probes.probe`` returns.
-      train_length: L, tokens of a training sequence.
+    A figure whose probe is missing is left out; ``train_length`` is L, tokens of a training
+    sequence.
     """
     drawers = {
         "attention_by_distance": _attention,
@@ -129,7 +128,12 @@ def _offsets(numbers: dict[str, Any], train_length: int) -> Figure:
     )
     lost = place[~np.isfinite(change)]
     axes.plot(lost, np.zeros(len(lost)), "x", color=COLOURS[1], markersize=7)
-    names = [_place_name(offset, train_length) for offset in offsets]
+    # A round position is shown as a part or a multiple of the training length.
+    times = [offset / train_length for offset in offsets]
+    names = [
+        _times(t) if t in (0.25, 1, 4, 16) else str(offset)
+        for t, offset in zip(times, offsets, strict=True)
+    ]
     axes.set_xticks(place, names, fontsize=8)
     axes.set(xlabel="position of the first token", ylabel="nats per token")
     _limit(axes, np.nanmin(change - errors), np.nanmax(change + errors), least=0.1)
@@ -201,12 +205,6 @@ def _limit(axes: Axes, low: float, high: float, least: float) -> None:
     """Shows ``low`` to ``high``, and a span of at least ``least``, so that flat lines look flat."""
     added = max(0.05 * (high - low), (least - (high - low)) / 2)
     axes.set_ylim(low - added, high + added)
-
-
-def _place_name(position: int, train_length: int) -> str:
-    """Returns a position as a part or a multiple of the training length, if it is a round one."""
-    times = position / train_length
-    return _times(times) if times in (0.25, 1, 4, 16) else str(position)
 
 
 def _times(times: float) -> str:

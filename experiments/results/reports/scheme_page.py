@@ -18,7 +18,7 @@ _WHOM = {**{name: name for name in AGAINST}, OWN_WINDOW: "its own window"}
 
 
 def body(atlas: Atlas, scheme: str, card: str, probes, claims: list[dict[str, Any]]) -> str:
-    """Returns the page of a scheme as HTML; other arguments are those of ``atlas_page.write``."""
+    """Returns the page of a scheme as HTML; see ``atlas_page.write`` for the other arguments."""
     answers = atlas.answers[atlas.answers["scheme"] == scheme]
     drawn = probe_figures.draw(probes, atlas.about["train_length"]) if probes else {}
     same = next(([one, *rest] for one, rest in atlas.distinct.items() if scheme in [one, *rest]))
@@ -37,7 +37,11 @@ def body(atlas: Atlas, scheme: str, card: str, probes, claims: list[dict[str, An
             if name != scheme and any((won := counts(answers, name)).values())
         ],
         length=_by_length(atlas, scheme),
-        contexts=_contexts(answers),
+        contexts=[
+            f"{row['mean']:.0f} on {'the manual' if 'manual' in row['topic'] else 'text'}"
+            for row in answers.to_dict("records")
+            if row["topic"].startswith(EFFECTIVE)
+        ],
         gain=GAIN,
         probes=probe_figures.shown(drawn),
         whom=list(_WHOM.values()),
@@ -58,15 +62,6 @@ def _against(answer: Answer, other: str) -> dict[str, str]:
     shown = "" if math.isnan(difference) else f"{difference:+.3f}"
     shown += "" if math.isnan(margin) else f" ± {number(margin)}"
     return {"word": word, "shown": shown if word in ("better", "worse") else f"{word} {shown}"}
-
-
-def _contexts(answers) -> list[str]:
-    """Returns the tokens of context that a scheme makes use of, and on what texts."""
-    of = answers[answers["topic"].str.startswith(EFFECTIVE)]
-    return [
-        f"{row['mean']:.0f} on {'the manual' if 'manual' in row['topic'] else 'text'}"
-        for row in of.to_dict("records")
-    ]
 
 
 def _by_length(atlas: Atlas, scheme: str) -> str:

@@ -7,6 +7,7 @@ The template is ``templates/report.typ``, which has words and no numbers. The pr
 """
 
 import argparse
+import dataclasses
 import re
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from experiments.results.reports import (
     ladder_page,
     ledger_page,
     maps,
+    sources,
 )
 from experiments.results.reports.choosing_page import read_decoding
 from experiments.results.reports.multimodal_tables import TABLES, markdown
@@ -60,7 +62,7 @@ class Report:
 
     def __init__(self, docs: Path, results: Path):
         self.docs, self.results = docs, results
-        self.sources = findings.read(docs)
+        self.sources = sources.read(docs)
         self.papers = set(re.findall(r"@\w+\{(\d{4}\.\d{5}),", self._bibliography()))
         self.pictures: dict[str, Path] = {}
 
@@ -87,8 +89,8 @@ class Report:
 
         def picture(name: str, caption: str, width: int) -> str:
             places = (self.docs / "atlas", self.docs / "figures", self.docs)
-            found = [folder / name for folder in places if (folder / name).exists()]
-            self.pictures.setdefault(name, next(iter(found), self.docs / name))
+            existing = [folder / name for folder in places if (folder / name).exists()]
+            self.pictures.setdefault(name, next(iter(existing), self.docs / name))
             return f'#drawing("{name}", [{inline(caption, self.papers)}], {width})'
 
         return {
@@ -102,15 +104,15 @@ class Report:
         }
 
     def _said(self, name: str) -> str:
-        """Returns findings as a list, without those that the first page has."""
+        """Returns findings as a list, without what the first page has."""
         first = [] if name == "all" else findings.sentences("all", self.sources)
         said = [s for s in findings.sentences(name, self.sources) if s not in first]
         return "\n".join(f"- {inline(s, self.papers)}" for s in said)
 
     def _values(self) -> dict[str, Any]:
-        answers, atlas = self.sources.answers, self.sources.atlas
-        text = [q for q in atlas["questions"] if q["topic"] == "text"]
-        ladder, about = self._ladder(), atlas["about"]
+        atlas = self.sources.atlas
+        text = [q for q in atlas.questions.to_dict("records") if q["topic"] == "text"]
+        ladder, about = self._ladder(), atlas.about
         by_family = defaultdict(list)
         for scheme in REGISTRY:
             by_family[family(scheme)].append(f"`{scheme}`")
@@ -118,7 +120,7 @@ class Report:
         return {
             "version": __version__,
             "schemes": len(self.sources.of("text").index.drop(WINDOWED)),
-            "seeds": int(answers["seeds"].max()),
+            "seeds": int(atlas.answers["seeds"].max()),
             "multiple": f"{max(q['multiple'] for q in text):.0f}",
             "question": max(text, key=lambda q: q["multiple"])["says"],
             "about": about,
@@ -139,17 +141,12 @@ class Report:
 
     def _tables(self) -> dict[str, str]:
         """Returns the tables of the pages as Markdown."""
-        packed = self.docs / "data/extrapolation_long.tar.xz"
-        kept, trained = atlas_tables.sources(self.docs / "atlas", packed)
-        tables = {
-            "text": ("atlas", atlas_tables.TEXT),
-            "gains": ("atlas", atlas_tables.GAINS),
-            "learned": ("atlas", atlas_tables.LEARNED),
-            "longer": ("longer", atlas_tables.TRAINED_LONGER),
-        }
+        tables = atlas_tables.tables(dataclasses.replace(self.sources, trust={}))
         made = {
-            name: atlas_tables.of_atlas(rows, *kept[source], trained, {})
-            for name, (source, rows) in tables.items()
+            "text": tables[atlas_tables.TEXT.heading],
+            "gains": tables[atlas_tables.GAINS.heading],
+            "learned": tables[atlas_tables.LEARNED.heading],
+            "longer": tables[atlas_tables.TRAINED_LONGER.heading],
         }
         listed = re.findall(r"(?:^\|.*\n)+", (self.docs / "schemes/index.md").read_text(), re.M)
         longer = extension_tables.TABLES[0]
@@ -159,7 +156,7 @@ class Report:
         return made | {"schemes": "\n".join(listed), "extension": extension}
 
     def _ladder(self) -> dict[str, Any]:
-        """Returns what the ladder found, its rungs, correlations and figures.
+        """Returns what the ladder existing, its rungs, correlations and figures.
 
         Raises:
           ValueError: there is no ladder in the results.

@@ -110,13 +110,8 @@ class Backend(Protocol):
 
 
 def peers(first: str, count: int | str, number: int | str) -> list[str]:
-    """Returns the flags by which a process of a job finds the others.
-
-    Args:
-      first: ``HOST:PORT`` of the first process.
-      count: how many processes there are.
-      number: which of them this is; a variable of the shell or the queue is possible.
-    """
+    """Returns the flags by which process ``number`` of a job finds the first one, at
+    ``HOST:PORT``."""
     return [f"--coordinator={first}", f"--num_processes={count}", f"--process_id={number}"]
 
 

@@ -121,7 +121,9 @@ class Resumable:
         """
         # SLURM sends submitit's signal to every process. The point ignores it, and ends by the
         # SIGTERM of ``checkpoint``.
-        self._process = subprocess.Popen(self.command, preexec_fn=_ignore_submitit)
+        self._process = subprocess.Popen(
+            self.command, preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        )
         status = self._process.wait()
         if status:
             raise RuntimeError(f"{shlex.join(self.command)} ended with status {status}")
@@ -138,10 +140,6 @@ class Resumable:
             if end is None or not (is_deaf or end.si_status in (0, PREEMPTED)):
                 raise RuntimeError(f"asked to stop, the point did not end well: {end}")
         return _submitit().helpers.DelayedSubmission(Resumable(self.command))
-
-
-def _ignore_submitit():
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def _submitit():

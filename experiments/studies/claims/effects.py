@@ -138,7 +138,7 @@ def keeps(scheme: str, steps: int) -> Effect:
 
 
 def searched(one: str, other: str, group: str = "near") -> Effect:
-    """Says that factors of one method have a lower loss than those of another."""
+    """Says that factors of one method have a lower loss than another's."""
     multiple = {"near": "8x", "far": "64x, tuned at 8x"}[group]
 
     def loss(answers: Answers, scheme: str) -> Seeds:

@@ -10,12 +10,12 @@ import numpy as np
 from experiments.evaluation.mechanisms import measured
 from experiments.results import archive, ledger
 from experiments.results.reports import ledger_page
-from experiments.results.statistics import Study
-from experiments.studies.claims import CLAIMS
-from experiments.studies.claims.tasks import SEEING
+from experiments.results.statistics import BASELINE, Study
+from experiments.studies.claims import claims_of
 from experiments.studies.combined import Studies
 from experiments.studies.ladder.study import Rung
 from experiments.studies.order_sensitivity import order_study
+from posenc_jax import REGISTRY
 
 
 class Claims(Studies):
@@ -28,20 +28,21 @@ class Claims(Studies):
         for name, fills in read.items():
             records = archive.measured(self.workdir / name)
             studies[name] = Study(records, [], [], {"command": fills})
-        chosen = [name.strip() for name in self.config["schemes"].split(",")]
-        seeing = [name for name in SEEING if name in chosen]
+        # The schemes of the atlas that were trained; any others wait until they are.
+        trained = {record["scheme"] for record in studies["language"].records}
+        seeing = [name for name in REGISTRY if name in trained and name != BASELINE]
         studies["order"] = order_study(seeing, seeds=self.config["seeds"])
         about = next(iter(self.parts.values())).about(command) | self.environment()
         setup = {name: self.setup(name) for name in self.parts}
         setup |= {name: f"results of {fills}" for name, fills in read.items()}
         about |= {"config": self.config, "setup": setup}
-        rows = ledger.ledger_of(CLAIMS, studies)
+        rows = ledger.ledger_of(claims_of(seeing), studies)
         ledger_page.print_ledger(rows, self.console)
         return ledger_page.write(self.workdir / "claims", rows, about)
 
 
 class Probed(Rung):
-    """Is a rung whose records have those of ``mechanisms.measured`` too, for each seed."""
+    """Is a rung that also records ``mechanisms.measured``, for each seed."""
 
     def evaluate(self, point, model):
         evaluation = super().evaluate(point, model)

@@ -1,7 +1,8 @@
 """Holds the claims about tasks, and about the order of tokens."""
 
+from collections.abc import Iterable
+
 from experiments.results.ledger import Claim, Effect, spread
-from experiments.results.statistics import BASELINE
 from experiments.studies.claims.effects import (
     ALGORITHMS,
     errors,
@@ -11,16 +12,6 @@ from experiments.studies.claims.effects import (
     sees_order,
 )
 from experiments.studies.order_sensitivity import ORDERS
-from posenc_jax import REGISTRY
-
-# Schemes that came after the rules were written and the kept runs were made.
-_LATER = {
-    *("mrrope_uni", "mrrope_pro", "jet_long", "string", "repo", "stick_breaking"),
-    *("random_float", "key_offset", "short_conv"),
-}
-# Every other scheme but the one without positions, which no order can change, as test_order.py
-# shows.
-SEEING = tuple(name for name in REGISTRY if name not in {BASELINE, *_LATER})
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -108,18 +99,22 @@ CLAIMS: tuple[Claim, ...] = (
         "encoders, and each learns one task",
         is_of_text=False,
     ),
-    Claim(
+)
+
+
+def order_is_seen(schemes: Iterable[str]) -> Claim:
+    """Returns the claim that models of these schemes tell orders apart."""
+    return Claim(
         "order_is_seen",
         "Without a causal mask every scheme with positions tells 我爱你 from 你爱我, and 不怕辣 "
         "from 怕不辣.",
         "the chapter that this project starts from, for the first pair",
         "any model",
         (),
-        tuple(sees_order(scheme, pair) for pair in ORDERS for scheme in SEEING),
+        tuple(sees_order(scheme, pair) for pair in ORDERS for scheme in schemes),
         is_of_text=False,
         note="我爱你 and 你爱我 are mirror images, in which every two tokens are as far apart. A "
         "scheme that reads the distance without its direction must take them for the same, at any "
         "scale. The second pair are no mirror images: whoever takes these for the same is blind to "
         "order.",
-    ),
-)
+    )

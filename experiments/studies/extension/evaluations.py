@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from experiments.evaluation.lengths import Scorer, check_strides, check_targets, in_other_units
 from experiments.results.extensions import LAST, SHORT, WINDOWED
-from experiments.results.record import Kept
+from experiments.results.record import Stored
 from experiments.training.data import Corpus, eval_windows
 from experiments.training.text import token_losses_and_hits
 from posenc_jax import Layers, Transformer
@@ -111,12 +111,9 @@ class Readings:
     def of_method(self, scheme: str, target: int, is_fixed: bool) -> Iterator[Reading]:
         """Yields the readings of a method: every length, and short windows.
 
-        Args:
-          scheme: the method.
-          target: the multiple of the training length that the model is made for. Short windows are
-            always read under the encoding for ``target``.
-          is_fixed: whether that encoding also reads documents of every length, as in a model that
-            was tuned; otherwise each length has an encoding of its own.
+        The model is made for ``target`` times the training length. Short windows are always read
+        under the encoding for ``target``; if it ``is_fixed``, as in a model that was tuned, so are
+        documents of every length, and otherwise each length has an encoding of its own.
         """
         scored = self.trials.last_tokens
         for multiple, count in self.trials.lengths:
@@ -128,8 +125,11 @@ class Readings:
     def windowed(self, scheme: str) -> Reading:
         """Returns the reading of the plain model that sees no more than its training length."""
         stride = self.trials.window_stride
-        windows_NL = _slide(self._documents_NL, self.train_length, stride, self.trials.last_tokens)
-        return Reading(scheme, WINDOWED, 1, 1, windows_NL, stride)
+        # The last ``stride`` tokens of all windows together cover the targets.
+        texts_NL, length = self._documents_NL, self.train_length
+        ends = texts_NL.shape[1] - np.arange(0, self.trials.last_tokens, stride)
+        windows = np.stack([texts_NL[:, end - length - 1 : end] for end in ends], axis=1)
+        return Reading(scheme, WINDOWED, 1, 1, windows.reshape(-1, length + 1), stride)
 
 
 class Reader:
@@ -148,14 +148,14 @@ class Reader:
         model: Transformer,
         mesh: Mesh,
         trials: Trials,
-        stored: Kept,
+        stored: Stored,
         advance: Callable[..., None],
     ):
         # ``read`` advances, because batches that were kept count too.
         score = Scorer(model, mesh, trials.batch_tokens)
         both = Scorer(model, mesh, trials.batch_tokens, measure=token_losses_and_hits)
         self._scorers = {LAST: score, WINDOWED: score, SHORT: both}
-        self._kept, self._advance, self._stride = stored, advance, trials.window_stride
+        self._stored, self._advance, self._stride = stored, advance, trials.window_stride
 
     def read(
         self, reading: Reading, layers: Layers | None, bytes_per_token: float
@@ -170,7 +170,7 @@ class Reader:
             return scorer(batch, layers)[:, -reading.scored :].mean(axis=1).tolist()
 
         means: list = []
-        for of_batch, tokens in scorer.batches(windows_NL, self._kept, name, measure):
+        for of_batch, tokens in scorer.batches(windows_NL, self._stored, name, measure):
             means += of_batch
             self._advance(f"{reading.scheme} at {reading.multiple}x", steps=tokens)
         mean = np.mean(means, axis=0)
@@ -190,10 +190,3 @@ class Reader:
         if accuracy is not None:
             record["accuracy"] = float(accuracy)
         return record | in_other_units(float(loss), bytes_per_token)
-
-
-def _slide(documents_NL: np.ndarray, length: int, stride: int, last_tokens: int) -> np.ndarray:
-    """Cuts windows of ``length + 1`` tokens whose last ``stride`` together cover the targets."""
-    ends = documents_NL.shape[1] - np.arange(0, last_tokens, stride)
-    windows = np.stack([documents_NL[:, end - length - 1 : end] for end in ends], axis=1)
-    return windows.reshape(-1, length + 1)

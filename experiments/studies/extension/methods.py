@@ -47,7 +47,7 @@ class Methods:
         return made
 
     def keywords(self, name: str, ratio: int) -> dict[str, Any]:
-        """Returns the keywords of ``make``; those of the trained RoPE keep their trained values."""
+        """Returns the keywords of ``make``; what the trained RoPE has keeps its trained values."""
         variant = {key: v for key, v in self.variants[name].items() if key != "tuned_at"}
         scheme = variant.pop("scheme")
         rope = rope_of(self.model, "the model")

@@ -21,7 +21,7 @@ from experiments.evaluation.lengths import print_losses
 from experiments.pretrained.trained import Loader, Source, in_tokens_of
 from experiments.progress import stage
 from experiments.results.extensions import PLAIN, ExtensionStudy
-from experiments.results.record import Kept, RefusedError, as_json, differences, read_run
+from experiments.results.record import RefusedError, Stored, as_json, differences, read_run
 from experiments.results.reports import extension_report
 from experiments.results.seal import read_evaluation
 from experiments.running.points import Point, trained_points
@@ -30,7 +30,7 @@ from experiments.settings import filled, names_in, one_of
 from experiments.studies.extension.evaluations import Reader, Readings, Trials
 from experiments.studies.extension.methods import Methods
 from experiments.training.checkpoint import fingerprint
-from experiments.training.data import SPLITS, Corpus, check_batch, load_corpus, window_index
+from experiments.training.data import SPLITS, check_batch, load_corpus, window_index
 from experiments.training.loop import train
 from experiments.training.mesh import check_length, make_mesh, state_shardings
 from experiments.training.parameters import parameter_count
@@ -73,7 +73,11 @@ class Extension(Sweep):
         if config.checkpoint:
             source = self.source(seed=0)
             self._check_source(source)
-            self.corpus = _read_by(source, self.corpus, trials, bool(config.tuned))
+            times = 1 if config.tuned else trials.multiples[-1]
+            self.corpus = in_tokens_of(source, self.corpus, source.train_length * times)
+            if source.tokenizer is not None and not config.tuned:  # all documents are for tests
+                splits = np.full_like(self.corpus.splits, SPLITS.index("test"))
+                self.corpus = dataclasses.replace(self.corpus, splits=splits)
             # Only the model's shapes are kept, because each seed may have a model of its own.
             model, length = jax.eval_shape(lambda x: x, source.model), source.train_length
         elif self.training is None:
@@ -86,7 +90,12 @@ class Extension(Sweep):
             build = functools.partial(make_model, spec=self._spec(), length=length)
             model = jax.eval_shape(build, jax.random.key(0))
         self.methods = Methods(self.config["variants"], model, length)
-        self._check_target(trials.multiples[1:])
+        if config.target not in trials.multiples[1:]:
+            raise ValueError(
+                f"target={config.target} means {config.target} x {length} tokens, but must be "
+                f"longer than the trained length {length}, and one of eval.lengths: "
+                f"{trials.multiples[1:]}"
+            )
         self.readings = Readings(self.corpus, trials, length)
         tuning = self._tuning(config.target, max(config.tuning_steps))
         super().__init__(self.config, chosen, tuning, mesh, workdir, console)
@@ -108,14 +117,6 @@ class Extension(Sweep):
             self.check_recipe(self.recipe, "tuning")
         for recipe in {self.recipe_of(point) for point in self.points if self._is_trained(point)}:
             check_batch(self.windows[recipe.length], recipe.batch_size)
-
-    def _check_target(self, longer):
-        target, length = self.config["target"], self.methods.train_length
-        if target not in longer:
-            raise ValueError(
-                f"target={target} means {target} x {length} tokens, but must be longer than the "
-                f"trained length {length}, and one of eval.lengths: {longer}"
-            )
 
     def source(self, seed: int) -> Source:
         """Returns the trained model of a seed, from the given checkpoint or the seed's run here."""
@@ -248,7 +249,7 @@ class Extension(Sweep):
         # The names of methods are left out, so that adding one does not evaluate the others again.
         fixed = {key: self.config[key] for key in ("eval", "variants")}
         fixed |= {"corpus_digest": self.corpus.digest}
-        stored = Kept(self.folder(point) / "evaluation.jsonl", fixed)
+        stored = Stored(self.folder(point) / "evaluation.jsonl", fixed)
         total = sum(reading.tokens for reading in readings)
         with (
             contextlib.closing(stored),
@@ -317,15 +318,3 @@ def points(config: ConfigDict) -> list[Point]:
 
 def _source_point(seed) -> Point:
     return Point(PLAIN, seed, ())
-
-
-def _read_by(source: Source, corpus: Corpus, trials: Trials, is_tuned: bool) -> Corpus:
-    """Returns the corpus in the tokens of the model.
-
-    If a published model is not tuned, every document becomes a test document.
-    """
-    least = source.train_length * (1 if is_tuned else trials.multiples[-1])
-    corpus = in_tokens_of(source, corpus, least)
-    if is_tuned or source.tokenizer is None:
-        return corpus
-    return dataclasses.replace(corpus, splits=np.full_like(corpus.splits, SPLITS.index("test")))

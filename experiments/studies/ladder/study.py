@@ -112,7 +112,7 @@ class Rung(Comparison):
         length, protocols = self.recipe.length, self.protocols
         splits = [split for split in SPLITS if split in self.documents]
         count = sum(len(self.documents[split]) for split in splits)
-        passes = len(point.schemes) + 3  # those of "beyond", and the controls
+        passes = len(point.schemes) + 3  # "beyond" for each scheme, and the controls
         total = count * passes * protocols.multiples[-1] * length
         with stage(f"{point.name}  controls", total, self.console) as advance:
             score, score_within = (
@@ -239,11 +239,12 @@ class Ladder(Studies):
         """Returns how large a rung is, how it is trained, and how much of it is finished."""
         part = self.parts[rung]
         recipe = part.recipe
+        says = self.setup(rung)
         return {
             "length": recipe.length,
             "width": part.config["model"]["model_dim"],
             "tokens": recipe.steps * recipe.batch_size * recipe.length,
-            "says": f"{_sentence(self.setup(rung))}.",
+            "says": f"{says[0].upper()}{says[1:]}.",
             "points": len(part.points),
             "finished": sum(part.finished(point) is not None for point in part.points),
         }
@@ -268,7 +269,3 @@ class Ladder(Studies):
             self.console.print(f"record: {path}", highlight=False)
         if begun:
             leaderboard_page.write(folder, self.workdir / "leaderboard.html", self.console)
-
-
-def _sentence(words: str) -> str:
-    return words[0].upper() + words[1:]

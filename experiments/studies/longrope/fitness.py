@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments.pretrained.trained import in_place_of_rope
-from experiments.results.record import Kept
+from experiments.results.record import Stored
 from experiments.studies.longrope.encoding import Searched
 from experiments.studies.longrope.search import Genome
 from experiments.training.batches import in_batches, rows_of_pass
@@ -116,17 +116,15 @@ def with_needles(tokens_NL: np.ndarray) -> np.ndarray:
 
 
 def remembered(
-    fitness: Callable[[list[Genome]], Iterator[float]], stored: Kept, advance: Callable[[str], None]
+    fitness: Callable[[list[Genome]], Iterator[float]],
+    stored: Stored,
+    advance: Callable[[str], None],
 ) -> Callable[[list[Genome]], Iterator[float]]:
-    """Returns ``fitness`` with each loss written to disk as soon as it is known.
+    """Returns ``fitness`` with each loss written to ``stored`` as soon as it is known.
 
     A search is a function of its seed and of the losses that it is told, so only the losses must be
     kept: a search that is started again takes the same steps, and computes no loss twice.
-
-    Args:
-      fitness: takes genomes and yields their losses in order, as they are computed.
-      stored: where losses are kept.
-      advance: called after each loss with a note of the best so far.
+    ``advance`` is called after each loss with a note of the best so far.
     """
     best = float("inf")
 

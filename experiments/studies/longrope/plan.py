@@ -103,13 +103,8 @@ class Plan:
         return self.far if "progressive" in self.stages else self.near
 
     def check_lengths(self) -> None:
-        """Checks stages and lengths, before any document is read.
-
-        Raises:
-          ValueError: a stage is unknown or lacks the one that it needs, the target is not longer
-            than the train length, needles or ``last_tokens`` are longer than that, YaRN has no such
-            keywords, or the mesh spreads tokens over devices.
-        """
+        """Raises a ValueError for stages and lengths that cannot be, before any document is
+        read."""
         for name in self.stages:
             one_of("stages", name, STAGES)
             if _NEEDS.get(name, name) not in self.stages:
@@ -135,11 +130,7 @@ class Plan:
             )
 
     def check_documents(self) -> None:
-        """Checks that the corpus has documents of all lengths that are read.
-
-        Raises:
-          ValueError: a split that is read has none.
-        """
+        """Raises a ValueError if the corpus lacks documents of the lengths that are read."""
         for split in (self.trials.search_split, self.trials.split):
             self.documents(split, self.longest, 1)
         if {"progressive", "mixed"} & set(self.stages):

@@ -131,25 +131,18 @@ def verdicts(study: SearchStudy) -> list[Verdict]:
     for search, (group, metric) in _OBJECTIVES.items():
         rows = table[table["group"] == group]
         losses = rows[rows["scheme"] == search].set_index("seed")
+        prefix = "tuned, " if search.startswith("tuned, ") else ""
+        of_search = (s for s in study.searches if prefix + s["search"] == search)
+        starts = {f"{prefix}{name} (start)" for s in of_search for name in s["seeds"]}
         for kind in ("start", "method"):
             rivals = rows[rows["kind"] == kind]
             if kind == "start":
-                rivals = rivals[rivals["scheme"].isin(_starts(study, search))]
+                rivals = rivals[rivals["scheme"].isin(starts)]
             if len(losses) and len(rivals):
                 best = rivals.groupby("seed")[metric].min()
-                judged.append(
-                    Verdict(search, kind, metric, (losses[metric] - best).dropna().tolist())
-                )
+                differences = (losses[metric] - best).dropna().tolist()
+                judged.append(Verdict(search, kind, metric, differences))
     return judged
-
-
-def _starts(study: SearchStudy, search: str) -> set[str]:
-    """Returns the names that the starting points of a search have in the table."""
-    prefix = "tuned, " if search.startswith("tuned, ") else ""
-    name = search.removeprefix(prefix)
-    return {
-        f"{prefix}{s} (start)" for r in study.searches if r["search"] == name for s in r["seeds"]
-    }
 
 
 def write(folder: Path, study: SearchStudy) -> Path:
@@ -234,20 +227,23 @@ def _page(study: SearchStudy, drawn: dict[str, str]) -> str:
         f"{trials['search_split']} split; every score below is of documents of the "
         f"{trials['split']} split, {counts}."
     )
-    parts = [_verdicts(study), *_tables(study)]
-    parts += [figure(name, *FIGURES[name], drawing) for name, drawing in drawn.items()]
-    parts += _costs(study)
-    data = {"Corpus": about["corpus"], "digest": about["corpus_digest"], "model": about["source"]}
-    return page("LongRoPE: searched factors", intro, study, parts, data)
-
-
-def _verdicts(study: SearchStudy) -> Markup:
-    caption = (
+    beats = (
         "On held-out documents, in the loss that the search has minimised on others. It beats its "
         "rivals if it is better than the best of them under every seed."
     )
     title = "Does a search beat what it started from?"
-    return section(title, caption=caption, items=map(str, verdicts(study)))
+    parts = [section(title, caption=beats, items=map(str, verdicts(study))), *_tables(study)]
+    parts += [figure(name, *FIGURES[name], drawing) for name, drawing in drawn.items()]
+    if study.tuning:
+        digits = {"steps": 0, "tokens": 0, "seconds": 1, "final_loss": 3}
+        rows = {
+            str(name): [mean_cell(costs[key].tolist(), n) for key, n in digits.items()]
+            for name, costs in pd.DataFrame(study.tuning).groupby("name", sort=False)
+        }
+        heads = [key.replace("_", " ") for key in digits]
+        parts.append(section("Fine-tuning", grid(heads, rows)))
+    data = {"Corpus": about["corpus"], "digest": about["corpus_digest"], "model": about["source"]}
+    return page("LongRoPE: searched factors", intro, study, parts, data)
 
 
 def _tables(study: SearchStudy) -> Iterator[Markup]:
@@ -264,25 +260,10 @@ def _tables(study: SearchStudy) -> Iterator[Markup]:
         yield section(title, grid(study.columns().values(), rows), caption)
 
 
-def _costs(study: SearchStudy) -> Iterator[Markup]:
-    if study.tuning:
-        digits = {"steps": 0, "tokens": 0, "seconds": 1, "final_loss": 3}
-        rows = {
-            str(name): [mean_cell(costs[key].tolist(), n) for key, n in digits.items()]
-            for name, costs in pd.DataFrame(study.tuning).groupby("name", sort=False)
-        }
-        yield section("Fine-tuning", grid([key.replace("_", " ") for key in digits], rows))
-
-
 def _draw(study: SearchStudy) -> dict[str, Figure]:
-    """Returns the figures by name; one without data is left out."""
+    """Returns the figures by name: the searches of the first seed, and factors; or none."""
     if not study.searches:
         return {}
-    return {"searches": _searches(study), "factors": _factors(study)}
-
-
-def _searches(study: SearchStudy) -> Figure:
-    """Draws a plot for each search of the first seed."""
     first = min(search["seed"] for search in study.searches)
     searches = [search for search in study.searches if search["seed"] == first]
     columns = min(2, len(searches))
@@ -290,7 +271,7 @@ def _searches(study: SearchStudy) -> Figure:
     drawing = Figure(figsize=(8.8, 3.2 * rows + 0.2), layout="constrained")
     for place, search in enumerate(searches, 1):
         _search(drawing.add_subplot(rows, columns, place), search)
-    return drawing
+    return {"searches": drawing, "factors": _factors(study)}
 
 
 def _search(axes: Axes, search: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.trained import in_place_of_rope
 from experiments.progress import stage
-from experiments.results.record import Kept
+from experiments.results.record import Stored
 from experiments.studies.longrope.encoding import Searched
 from experiments.studies.longrope.fitness import NEEDLE, with_needles
 from experiments.studies.longrope.plan import Plan
@@ -44,20 +44,14 @@ class Row:
 
 
 def score(
-    rows: list[Row], documents: Mapping[str, np.ndarray], plan: Plan, stored: Kept, name: str
+    rows: list[Row], documents: Mapping[str, np.ndarray], plan: Plan, stored: Stored, name: str
 ) -> list[dict[str, Any]]:
     """Returns a record for each row: losses in nats a token, means over documents.
 
     A record has ``loss`` of all tokens, ``last_loss`` of the last tokens, and ``needle_loss`` of
     the answers about needles that are put into the same documents (``with_needles``), if the plan
-    has the stage that searches by it.
-
-    Args:
-      rows: the encodings to measure.
-      documents: by group, int ``[N, L + 1]``.
-      plan: the plan of all stages.
-      stored: where each batch is kept as soon as it is known.
-      name: the title of the progress bar.
+    has the stage that searches by it. Documents are int ``[N, L + 1]`` by group; each batch is kept
+    in ``stored`` as soon as it is known.
     """
     last = {"loss": 0, "last_loss": -plan.trials.last_tokens}
     windows = {group: (tokens_NL, last) for group, tokens_NL in documents.items()}

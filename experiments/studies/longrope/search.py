@@ -101,7 +101,7 @@ class Space:
     how.
 
     Args:
-      seeds: the factors of known methods by name, such as those of PI, NTK and YaRN.
+      seeds: the factors of known methods by name, such as PI, NTK and YaRN.
       largest: the largest factor that a gene may have.
       budget: its ``probability`` and ``step`` are used here.
       start_tokens: the start tokens of all seeds.
@@ -277,8 +277,11 @@ def evolve(
     """
     rng = np.random.Generator(np.random.Philox(seed))
     best: list[Candidate] = []
-    brood = _first(space, budget, rng)
+    # The seeds, and drawn genomes that fill up the population.
+    brood = [(genome, name) for name, genome in space.seeds.items()][: budget.population]
     tried = {genome for genome, _ in brood}
+    while len(brood) < budget.population:
+        brood.append((_untried(lambda _: space.another(rng), None, tried), "drawn"))
     for generation in range(budget.generations + 1):
         if generation:
             brood = _next(space, budget, rng, [parent.genome for parent in best], tried)
@@ -295,15 +298,6 @@ def evolve(
                 "the model gives no numbers on these documents"
             )
         yield scored
-
-
-def _first(space, budget, rng) -> list[tuple[Genome, str]]:
-    """Returns the seeds, and drawn genomes that fill up the population, each with its origin."""
-    brood = [(genome, name) for name, genome in space.seeds.items()][: budget.population]
-    tried = {genome for genome, _ in brood}
-    while len(brood) < budget.population:
-        brood.append((_untried(lambda _: space.another(rng), None, tried), "drawn"))
-    return brood
 
 
 def _next(space, budget, rng, parents, tried) -> list[tuple[Genome, str]]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.pretrained.trained import in_place_of_rope, rope_of
 from experiments.progress import stage
-from experiments.results.record import Kept, open_run
+from experiments.results.record import Stored, open_run
 from experiments.running.sweep import recipe_fields
 from experiments.studies.longrope.encoding import (
     Searched,
@@ -71,18 +71,15 @@ class Stages:
 
     def run(self) -> dict[str, Any]:
         """Runs all stages of the plan and returns the results, as values of JSON."""
-        self._known()
-        for name in STAGES:
-            if name in self.plan.stages:
-                getattr(self, f"_{name}")()
-        return {"records": self._scores(), "searches": self.searches, "tuning": self.tuning}
-
-    def _known(self):
         rope = under_rule(self.rope, Default())
         self._row("short", "rope", "method", self.model, rope)
         self._row("near", "rope", "method", self.model, rope)
         for name, rule in self.plan.rules(self.plan.train_length).items():
             self._row("near", name, "method", self.model, under_rule(self.rope, rule))
+        for name in STAGES:
+            if name in self.plan.stages:
+                getattr(self, f"_{name}")()
+        return {"records": self._scores(), "searches": self.searches, "tuning": self.tuning}
 
     def _longrope(self):
         seeds = self._factors(self.plan.train_length)
@@ -193,7 +190,7 @@ class Stages:
         config = self._search_config(space, fitness, budget, documents)
         open_run(folder, config)
         with (
-            contextlib.closing(Kept(folder / "losses.jsonl", config)) as stored,
+            contextlib.closing(Stored(folder / "losses.jsonl", config)) as stored,
             stage(f"{self.name}  {name}", budget.candidates, self.plan.console) as advance,
         ):
             losses = remembered(fitness, stored, advance)
@@ -280,7 +277,7 @@ class Stages:
             "rows": [[row.group, row.scheme, fingerprint(row.encoding)] for row in self.rows],
             "models": [fingerprint(row.model) for row in self.rows],
         }
-        stored = Kept(self.folder / "scores.jsonl", config)
+        stored = Stored(self.folder / "scores.jsonl", config)
         with contextlib.closing(stored):
             return score(self.rows, documents, plan, stored, f"{self.name}  score")
 

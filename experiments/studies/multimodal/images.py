@@ -61,7 +61,7 @@ class Trials:
 
 
 class Images(Experiment):
-    """Classifies images larger than those of training."""
+    """Classifies images larger than in training."""
 
     kinds = (Setting, Trials)
     title = "Images larger than those trained on"
@@ -166,10 +166,10 @@ def rescale(images, side: int, patch: int) -> np.ndarray:
 
 
 def paste(images, side: int, patch: int) -> np.ndarray:
-    """Puts each image at a random place of a black canvas, by whole patches.
+    """Puts each image at a random place of a black canvas, by whole patches, uint8 ``[N, side,
+    side]``.
 
-    The place depends only on the image's number and on the sizes. The result is uint8
-    ``[N, side, side]``.
+    The place depends only on the image's number and on the sizes.
     """
     count, size = images.shape[:2]
     corners = patch * generator(side, 0).integers(0, (side - size) // patch + 1, (count, 2))

@@ -95,9 +95,9 @@ class TimedBlock(Block):
     cannot be used with a cache.
     """
 
-    def __init__(self, model_dim, *widths, rngs, **types):
-        super().__init__(model_dim, *widths, **types, rngs=rngs)
-        self.time = TimeAdaLN(model_dim=model_dim, time_scale=TIME_SCALE, rngs=rngs)
+    def __init__(self, settings, sinks, rngs):
+        super().__init__(settings, sinks, rngs)
+        self.time = TimeAdaLN(model_dim=settings.model_dim, time_scale=TIME_SCALE, rngs=rngs)
 
     def normalise(self, x_BTD, tokens):
         gamma, beta = self.time.modulation(tokens.positions[..., 0], x_BTD.shape[1])
@@ -123,7 +123,10 @@ class Story(Experiment):
         for warp in setting.warps:
             one_of("task.warps", warp, WARPS)
         for scheme in self.schemes:
-            _check_variant(scheme, self.variant(scheme))
+            variant = self.variant(scheme)
+            one_of(f"variants.{scheme}.clock", variant["clock"], ("frame", "story"))
+            if variant["adaln"] and variant["clock"] != "story":
+                raise ValueError(f"{scheme}.adaln=True needs clock='story': it reads positions")
         cells = (setting.side // setting.patch) ** 2
         self.length = setting.frames * cells + setting.questions
         self.panels = _panels(setting, trials)
@@ -349,11 +352,3 @@ def _panels(setting: Setting, trials: Trials) -> tuple[Panel, ...]:
 def _size(vectors) -> float:
     """Returns the root mean square length of vectors along the last axis."""
     return float((vectors**2).sum(axis=-1).mean() ** 0.5)
-
-
-def _check_variant(scheme: str, variant: dict):
-    clock = one_of(f"variants.{scheme}.clock", variant["clock"], ("frame", "story"))
-    if variant["adaln"] and clock != "story":
-        raise ValueError(
-            f"{scheme}.adaln=True needs clock='story', not {clock!r}: Time-AdaLN reads positions"
-        )

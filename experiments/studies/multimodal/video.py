@@ -254,8 +254,8 @@ class Videos(Experiment):
         if gap is None:
             gaps = rng.integers(1, self.setting.frames, count)
             return draw(self.tested, rng, count, frames, gaps)
-        # Needles are in the same last frames for every gap. Otherwise those of longer gaps would be
-        # later on average, and so easier to find.
+        # Needles are in the same last frames for every gap. Otherwise longer gaps would have later
+        # needles on average, which are easier to find.
         return draw(self.tested, rng, count, frames, [gap] * count, self.gaps(frames)[-1])
 
 

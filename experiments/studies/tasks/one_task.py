@@ -4,7 +4,6 @@ python launch.py --config=configs/learned.py:small --workdir=runs/learned
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +111,11 @@ class OneTask(Questions):
 
     def evaluate(self, point, model):
         lines = [li for li in read_lines(self.folder(point) / "metrics.jsonl") if "score" in li]
-        steps_to = {f"{share:g}": _steps_to(share, lines) for share in SHARES}
+        # The first step whose score is the share or more, if there is one.
+        steps_to = {
+            f"{share:g}": next((li["step"] for li in lines if li["score"] >= share), None)
+            for share in SHARES
+        }
         return super().evaluate(point, model) | {"steps_to": steps_to}
 
 
@@ -167,8 +170,3 @@ def _share(model, rows):
     """Returns the share of rows whose answers are all right."""
     is_right_NT = _likeliest(model, rows) == rows["tokens"][:, 1:]
     return (is_right_NT | ~rows["is_answer"][:, 1:]).all(axis=1).mean()
-
-
-def _steps_to(share: float, lines: list[dict[str, Any]]) -> int | None:
-    """Returns the first step whose score is ``share`` or more, or None if there is no such step."""
-    return next((line["step"] for line in lines if line["score"] >= share), None)

@@ -15,7 +15,7 @@ from experiments.studies.tasks.task import (
     scatter,
 )
 
-# The symbols of names and keys, and those of values.
+# The symbols of names and keys, and the symbols of values.
 _NAMES, _VALUES = SYMBOLS[10:21], SYMBOLS[21:]
 
 

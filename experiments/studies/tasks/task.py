@@ -54,17 +54,11 @@ class Task(abc.ABC):
     def draw(
         self, rng: np.random.Generator, count: int, length: int, depth: float | None = None
     ) -> Rows:
-        """Draws ``count`` rows of exactly ``length`` tokens.
+        """Draws ``count`` rows of exactly ``length`` tokens, with the marker and the answers.
 
-        Args:
-          rng: the randomness; the rows depend on nothing else.
-          count: how many rows.
-          length: tokens of each, the marker and the answers included.
-          depth: the place of the answer in the row, from 0, the beginning, to 1, the end. By
-            default it is anywhere. Only a task that ``has_depth`` takes one.
-
-        Raises:
-          ValueError: the rows are too short for the task.
+        The rows depend on ``rng`` alone. ``depth`` is the place of the answer in the row, from 0,
+        the beginning, to 1, the end; by default it is anywhere. Only a task that ``has_depth``
+        takes one. Raises a ValueError if the rows are too short for the task.
         """
         if length < self.shortest:
             raise ValueError(

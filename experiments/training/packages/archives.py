@@ -2,7 +2,7 @@
 
 No code of a package runs: ``pip download`` would run the setup of a source archive to learn its
 metadata, so only the parts of pip that find and fetch a file are used here, as pip-tools uses them.
-Index, proxy and certificates are therefore those of pip's configuration. These parts are private,
+Index, proxy and certificates therefore come from pip's configuration. These parts are private,
 as all of pip is to an importer; tests/test_packaging.py says which versions have them.
 """
 
@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
-from typing import Any
+from typing import IO, Any, cast
 
 MOST_FILE_BYTES = 16 << 20
 MOST_ARCHIVE_BYTES = 1 << 30
@@ -70,7 +70,12 @@ def downloads() -> Iterator[Callable[[Archive], bytes]]:
                     f"{pinned} cannot be downloaded ({error}); run the command again, or give pip "
                     "another index"
                 ) from error
-            _check_digest(archive, data)
+            digest = hashlib.sha256(data).hexdigest()
+            if digest != archive.sha256:
+                raise ValueError(
+                    f"{archive.file} has SHA-256 {digest}, but {archive.sha256} is pinned: the "
+                    "index has another file of this name; give pip another index"
+                )
             return data
 
         yield download
@@ -89,16 +94,10 @@ def _get(session: Any, url: str) -> bytes:
 def read_files(file: str, data: bytes, is_wanted: Callable[[str], bool]) -> Iterator[tuple]:
     """Yields name and content, ``(str, bytes)``, of the wanted files of an archive.
 
-    Names are relative to the folder ``NAME-VERSION`` that a source archive consists of. Links and
-    other special files are left out.
-
-    Args:
-      file: the name of the archive; ``.whl`` and ``.zip`` are zip files, others are tar files.
-      data: the whole archive.
-      is_wanted: takes a name.
-
-    Raises:
-      ValueError: the archive is damaged, has a file outside its folder, or is too large.
+    ``data`` is the whole archive; ``file`` is its name, a zip file for ``.whl`` and ``.zip`` and
+    else a tar file. Names are relative to the folder ``NAME-VERSION`` that a source archive
+    consists of. Links and other special files are left out. Raises a ValueError if the archive is
+    damaged, has a file outside its folder, or is too large.
     """
     total = 0
     try:
@@ -127,18 +126,5 @@ def _entries(file: str, data: bytes) -> Iterator[tuple[str, int, Callable[[], by
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             for member in tar:
                 if member.isreg():
-                    yield member.name, member.size, functools.partial(_read_member, tar, member)
-
-
-def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    stream = tar.extractfile(member)
-    return stream.read() if stream else b""
-
-
-def _check_digest(archive: Archive, data: bytes) -> None:
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != archive.sha256:
-        raise ValueError(
-            f"{archive.file} has SHA-256 {digest}, but {archive.sha256} is pinned: the index has "
-            "another file of this name; give pip another index"
-        )
+                    stream = cast(IO[bytes], tar.extractfile(member))
+                    yield member.name, member.size, stream.read

@@ -92,10 +92,12 @@ def collect(packages: Iterable[Package], download: Callable[[Archive], bytes]) -
     documents, duplicates = distinct(candidates)
     for document in duplicates:
         dropped[document.package, "duplicate"] += len(document.text)
-    splits = [
-        _part(document) if split_of[document.package] == "train" else document.kind
-        for document in documents
-    ]
+    splits = []
+    for document in documents:
+        word = hashlib.sha256(f"{document.package}/{document.path}".encode()).digest()
+        is_validation = int.from_bytes(word[:8], "little") % 20 == 0
+        part = "validation" if is_validation else "train"
+        splits.append(part if split_of[document.package] == "train" else document.kind)
     return Collection(documents, splits, dropped)
 
 
@@ -131,12 +133,8 @@ def write(collection: Collection, corpus: Corpus, folder: Path) -> None:
 def load(name: str, folder: str = "") -> Corpus:
     """Loads a corpus that the command wrote, as a memory map; it reads everything once.
 
-    Args:
-      name: what a config calls the corpus.
-      folder: where it lies; "" is the user's cache.
-
-    Raises:
-      ValueError: there is no corpus in the folder, or another one.
+    ``name`` is what a config calls the corpus, and "" for ``folder`` means the user's cache. Raises
+    a ValueError if there is no corpus in the folder, or another one.
     """
     path = Path(folder).expanduser() if folder else cache()
     command = "python -m experiments.training.packages" + (f" --out={folder}" if folder else "")
@@ -166,9 +164,3 @@ def _corpus(name: str, tokens: np.ndarray, offsets: np.ndarray, splits: np.ndarr
     for array in (offsets, splits, tokens):
         digest.update(np.ascontiguousarray(array).data)
     return Corpus(name, tokens, offsets, splits, 256, 1.0, digest.hexdigest())
-
-
-def _part(document: Document) -> str:
-    """Returns the part of training, "train" or "validation", that a document belongs to."""
-    word = hashlib.sha256(f"{document.package}/{document.path}".encode()).digest()
-    return "validation" if int.from_bytes(word[:8], "little") % 20 == 0 else "train"

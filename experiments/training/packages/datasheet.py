@@ -1,7 +1,7 @@
 """Writes the page about the corpus ``packages``: sizes, packages, and what was dropped."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from experiments.training.packages.documents import Document, long_lines, shared
 
@@ -23,6 +23,9 @@ TRAINING = ("train", "validation")
 def datasheet(packages: Iterable, collection, digest: str) -> str:
     """Returns a page of Markdown about a ``Collection`` of documents from ``packages``."""
     documents = list(zip(collection.splits, collection.documents, strict=True))
+    dropped = Counter[str]()
+    for (_, reason), size in collection.dropped.items():
+        dropped[reason] += size
     trained, evaluated = (
         set[bytes]().union(
             *(long_lines(d.text) for split, d in documents if (split in TRAINING) == is_training)
@@ -34,7 +37,7 @@ def datasheet(packages: Iterable, collection, digest: str) -> str:
             HEADER.format(digest=digest),
             *_split_table(documents),
             "Text that was dropped, by rule (see `experiments/training/packages/documents.py`):\n",
-            *_reason_table(collection.dropped),
+            *_table(["reason", "MB"], [[reason, _mb(n)] for reason, n in dropped.most_common()]),
             "Of the different lines of at least 20 characters in evaluated documents, "
             f"{shared(evaluated, trained):.1%} (by bytes) also stand in training documents.\n",
             *_package_table(packages, collection),
@@ -51,13 +54,6 @@ def _split_table(documents: list[tuple[str, Document]]) -> list[str]:
         counts = [len(sizes), *(sum(size >= least for size in sizes) for least in LEAST)]
         rows.append([split, kind, _mb(sum(sizes)), *(f"{count:,}" for count in counts)])
     return _table(["split", "kind", "MB", "documents", *(f"of {n:,} bytes" for n in LEAST)], rows)
-
-
-def _reason_table(dropped: Mapping[tuple[str, str], int]) -> list[str]:
-    by_reason = Counter[str]()
-    for (_, reason), size in dropped.items():
-        by_reason[reason] += size
-    return _table(["reason", "MB"], [[reason, _mb(n)] for reason, n in by_reason.most_common()])
 
 
 def _package_table(packages: Iterable, collection) -> list[str]:

@@ -44,22 +44,17 @@ def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax
       ValueError: ``score`` needs whole rows, all heads in one tile, a large table or thousands of
         operations; or the window is traced, ``Chunks`` or a pair; or there is a mask or dropout.
     """
-    if encoding.whole_rows:
+    unfit = {
+        f"{type(encoding).__name__}, which needs whole rows of logits": encoding.whole_rows,
+        "a window that is an array": isinstance(rule.window, jax.Array),
+        "a window to both sides": rule.after is not None,
+        "Chunks": rule.chunk is not None,
+        "a mask": rule.mask is not None,
+        "dropout": rule.dropout is not None,
+    }
+    if reasons := [reason for reason, is_given in unfit.items() if is_given]:
         raise ValueError(
-            f'implementation="pallas" cannot run {type(encoding).__name__}, whose score needs '
-            'whole rows of logits; use "blockwise" or "dense"'
-        )
-    if isinstance(rule.window, jax.Array):
-        raise ValueError(
-            'implementation="pallas" needs a window that is a Python int, not a traced array; use '
-            '"blockwise"'
-        )
-    if rule.chunk is not None:
-        raise ValueError('implementation="pallas" has no window of Chunks; use "blockwise"')
-    if rule.after is not None or rule.mask is not None or rule.dropout is not None:
-        raise ValueError(
-            'implementation="pallas" has no mask, no dropout and no window to both sides; use '
-            '"blockwise"'
+            f'implementation="pallas" cannot run {", ".join(reasons)}; use "blockwise"'
         )
     sinks_BHT = sink.by_row(rule.sinks, tile.q)
     # Kernels are made for the rest of the rule, which is known while a program is traced.

@@ -19,7 +19,7 @@ class Operand:
 
     Attributes:
       array: the whole array, or its shape and type.
-      axis: the axis of tokens, of which a kernel reads a tile at a time, or None.
+      axis: the axis of tokens, along which a kernel reads a tile at a time, or None.
       shape: the shape that hooks see, in a tile of one sequence and one head.
     """
 

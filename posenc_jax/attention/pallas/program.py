@@ -87,7 +87,7 @@ def _outputs(closed, arguments, rules):
 
 
 def _needed(eqns, outputs):
-    """Returns those of ``eqns`` that ``outputs`` depend on, and every variable that is needed."""
+    """Returns the equations that ``outputs`` depend on, and every variable that they need."""
     needed = {v for v in outputs if not isinstance(v, Literal)}
     needing = []
     for eqn in reversed(eqns):

@@ -51,7 +51,6 @@ class Learned(Added):
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes the last position of each token's sequence, ``[B, T]``, to scale by."""
-        del key
         if not self.interpolates:
             return tokens
         last = jnp.asarray(tokens.length(length), jnp.float32) - 1

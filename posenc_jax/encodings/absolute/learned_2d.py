@@ -60,7 +60,6 @@ class Learned2D(Learned):
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes the last position on each axis, ``[B, T, A]``, to scale by."""
-        del key
         if not self.interpolates:
             return tokens
         positions, length = tokens.positions, tokens.length(length)

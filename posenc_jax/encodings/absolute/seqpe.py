@@ -169,7 +169,6 @@ class SeqPE(Added):
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes float32 ``pe [B, T, D]``, or ``pe_q [B, T, H, C]`` and ``pe_k [B, T, K, C]``."""
-        del length
         if key is not None:
             tokens = tokens.at(self.shifted(tokens.positions, key))
         pe_BTE = self.encoder(tokens.positions)

@@ -67,7 +67,7 @@ class DigitBlock(nnx.Module):
 
 
 class DigitEncoder(nnx.Module):
-    """Encodes positions as vectors; the arguments are those of ``SeqPE``.
+    """Encodes positions as vectors; the arguments are as in ``SeqPE``.
 
     The input for a digit is the sum of the vectors of the digit, of its slot and, with several
     axes, of its axis. A trained summary vector follows the digits; its output is the position's.

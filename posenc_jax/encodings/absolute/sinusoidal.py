@@ -17,14 +17,14 @@ import jax.numpy as jnp
 
 from posenc_jax.encodings.absolute.added import Added
 from posenc_jax.encodings.rotary.angles import cos_sin
-from posenc_jax.encodings.rotary.frequencies.base import Base, check_base, geometric
+from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
 from posenc_jax.fields import check_choice, check_multiple
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
 
 def sinusoids(
-    positions, channels: int, base: Base = 10000.0, layout: str = "interleaved"
+    positions, channels: int, base: float = 10000.0, layout: str = "interleaved"
 ) -> jax.Array:
     """Returns the sinusoids of ``positions [...]``, float32 ``[..., channels]``.
 

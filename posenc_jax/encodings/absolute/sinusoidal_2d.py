@@ -34,12 +34,7 @@ class Sinusoidal2D(Added):
     """
 
     def __init__(
-        self,
-        *,
-        model_dim: int,
-        num_axes: int = 2,
-        base: float = 10000.0,
-        token_scale: float = 1.0,
+        self, *, model_dim: int, num_axes: int = 2, base: float = 10000.0, token_scale: float = 1.0
     ):
         # Every axis has as many sines as cosines.
         check_multiple(2, model_dim=model_dim)

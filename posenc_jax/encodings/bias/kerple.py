@@ -57,7 +57,7 @@ class Kerple(Encoding):
 
 
 class KerpleLog(Kerple):
-    r"""Penalises the logarithm of the distance; the arguments are those of ``Kerple``.
+    r"""Penalises the logarithm of the distance; the arguments are as in ``Kerple``.
 
     $$ f_h(x) = p_h \ln(1 + a_h\, x) $$
 
@@ -69,7 +69,7 @@ class KerpleLog(Kerple):
 
 
 class KerplePower(Kerple):
-    r"""Penalises a power of the distance; the arguments are those of ``Kerple``.
+    r"""Penalises a power of the distance; the arguments are as in ``Kerple``.
 
     $$ f_h(x) = a_h\, x^{p_h} $$
 

@@ -47,7 +47,6 @@ class Sandwich(Encoding):
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes the sinusoids of each position, float32 ``[B, T, channels]``."""
-        del length, key
         return tokens.having(sinusoids(one_axis(tokens.positions), self.channels, self.base))
 
     def score(self, logits_BHTS, tile):

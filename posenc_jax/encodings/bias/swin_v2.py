@@ -92,7 +92,7 @@ def _unit(kernel_2, bias, outer_H, rows_BTS, columns_BTS):
 
 
 def _along(tokens, axis):
-    """Returns positions on one axis, ``[B, T]``; those of text are the same on both."""
+    """Returns positions on one axis, ``[B, T]``; text has the same on both."""
     positions = tokens.positions
     return positions if positions.ndim == 2 else on_axes(positions, 2)[..., axis]
 

@@ -42,7 +42,6 @@ class CoPE(Encoding):
     def __init__(
         self, *, head_dim: int, rngs: nnx.Rngs, num_positions: int = 64, nodiv: bool = False
     ):
-        del rngs
         count_of("num_positions", num_positions, minimum=2)
         self.nodiv = nodiv
         self.table = nnx.Param(jnp.zeros((num_positions, head_dim)))

@@ -53,7 +53,6 @@ class GrapeAP(Encoding):
 
     def observe(self, x_BTD, tokens: Tokens, state=None):
         """Makes p and the rotated p', both float32 ``[B, T, H, P]``."""
-        del state
         p_BTN = project(x_BTD, self.kernel[...])
         p_BTHP = p_BTN.reshape(*p_BTN.shape[:2], self.num_heads, self.width)
         squares = (p_BTHP**2).mean(-1, keepdims=True)

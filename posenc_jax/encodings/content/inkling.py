@@ -79,7 +79,6 @@ class Inkling(Encoding):
 
     def observe(self, x_BTD, tokens: Tokens, state=None):
         """Makes the vectors of all heads, times tau, float32 ``[B, T, H * rank]``."""
-        del state
         return self.vectors(x_BTD) * self._tau(tokens), ()  # no token looks at another
 
     def vectors(self, x_BTD) -> jax.Array:
@@ -87,7 +86,7 @@ class Inkling(Encoding):
         return project(x_BTD, self.kernel[...])
 
     def of_keys(self, made):
-        del made  # a bias comes from the query alone
+        return None  # a bias comes from the query alone
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         if not side.is_query or self.log_floor is None:
@@ -102,8 +101,8 @@ class Inkling(Encoding):
         """Returns the queries' vectors, ``[B, H, T, R]``, and the profiles, ``[R, extent]``."""
         vectors_BTN, table_RE = tile.q_tokens.made, self.profiles[...].astype(jnp.float32)
         if tile.in_kernel:
-            # A kernel's tile has one head, but its vectors are those of all heads in one matrix:
-            # profiles of zeros for the other heads leave only its own.
+            # A kernel's tile has one head, but the vectors of all heads in one matrix: profiles
+            # of zeros for the other heads leave only the tile's head.
             is_tiles_H = (jnp.arange(self.num_heads) == tile.heads).astype(jnp.float32)
             table_HRE = jnp.einsum("h,re->hre", is_tiles_H, table_RE, precision="highest")
             return vectors_BTN[:, None], table_HRE.reshape(-1, self.extent)

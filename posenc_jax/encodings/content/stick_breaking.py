@@ -32,8 +32,8 @@ class StickBreaking(Encoding):
     whole_rows = True
 
     def score(self, logits_BHTS, tile: Tile):
-        is_own = tile.q_tokens.order()[:, None, :, None] == tile.k_tokens.order()[:, None, None, :]
-        left = jnp.where(is_own, 0.0, jax.nn.log_sigmoid(-logits_BHTS))
+        is_self = tile.q_tokens.order()[:, None, :, None] == tile.k_tokens.order()[:, None, None, :]
+        left = jnp.where(is_self, 0.0, jax.nn.log_sigmoid(-logits_BHTS))
         sums_BHTS, left = sums_up_to_queries(left, tile)
         of_others = jax.nn.log_sigmoid(logits_BHTS) + (sums_BHTS - left)
-        return jnp.where(is_own, left.sum(-1, keepdims=True), of_others)
+        return jnp.where(is_self, left.sum(-1, keepdims=True), of_others)

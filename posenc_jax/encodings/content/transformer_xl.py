@@ -58,7 +58,6 @@ class TransformerXL(Encoding):
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes float32 cos and sin, each ``[B, T, 1, model_dim / 2]``."""
-        del length, key
         inv_freq = geometric(self.model_dim, self.base)
         return tokens.having(tables_of_text(one_axis(tokens.positions), inv_freq))
 

@@ -21,7 +21,6 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.gated.sequence import project, sums_up_to
 from posenc_jax.encodings.rotary.angles import cos_sin, rotated
-from posenc_jax.encodings.rotary.frequencies.base import Base
 from posenc_jax.encodings.rotary.grape_m import logs_of_rates
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.tokens import Tokens
@@ -53,7 +52,7 @@ class GrapeMContextual(RoPE):
         num_kv_heads: int,
         model_dim: int,
         rngs: nnx.Rngs,
-        base: Base = 10000.0,
+        base: float = 10000.0,
         layout: str = "half",
         by_head: bool = False,
     ):

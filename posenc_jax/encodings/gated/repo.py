@@ -19,7 +19,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.gated.sequence import project
 from posenc_jax.encodings.initial_values import normal
 from posenc_jax.encodings.rotary.angles import cos_sin
-from posenc_jax.encodings.rotary.frequencies.base import Base, geometric
+from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens
@@ -52,7 +52,7 @@ class RePo(RoPE):
         num_kv_heads: int,
         model_dim: int,
         rngs: nnx.Rngs,
-        base: Base = 10000.0,
+        base: float = 10000.0,
         layout: str = "half",
         hidden: int | None = None,
     ):
@@ -64,7 +64,6 @@ class RePo(RoPE):
 
     def observe(self, x_BTD, tokens: Tokens, state=None):
         """Makes float32 cosines and sines, each ``[B, T, K, head_dim / 2]``."""
-        del tokens, state
         gates, content = (
             project(x_BTD, self.gate_kernel[...]),
             project(x_BTD, self.content_kernel[...]),

@@ -35,7 +35,7 @@ def sums_up_to(x_BTN, tokens, state=None):
         sums = by_segment(lambda x_BTN, _: running_sum(x_BTN), x_BTN, tokens)
     else:
         sums = running_sum(x_BTN, state)
-    return sums, last(sums)
+    return sums, tuple(x[:, -1] for x in sums)
 
 
 def convolved(x_BTN, kernel_WN, tokens, state=None):
@@ -53,17 +53,20 @@ def convolved(x_BTN, kernel_WN, tokens, state=None):
     return out, longer[:, T:]
 
 
-def places_back(tokens, x_BTD, reach):
+def places_back(tokens, reach):
     """Returns where the ``reach`` tokens before each one in its segment lie, counted backwards.
 
     The result is int32 ``[B, T, reach]``, the token written just before first, and 0 where there is
-    none. It has the rows of ``x`` and is sharded as they are.
+    none. Its ``B`` is 1 where the batch shares order and segments.
     """
 
     def before(number_BT, segment_ids):
         return jnp.stack([_before(number_BT, segment_ids, n + 1) for n in range(reach)], axis=-1)
 
-    number_BT = for_each_row(jnp.arange(tokens.count, dtype=jnp.int32)[None], x_BTD)
+    number_BT = jnp.arange(tokens.count, dtype=jnp.int32)[None]
+    for numbers_BT in (tokens.index, tokens.segment_ids):
+        if numbers_BT is not None:
+            number_BT = for_each_row(number_BT, numbers_BT)
     before_BTN = by_segment(before, number_BT, tokens)
     return jnp.where(before_BTN < 0, 0, number_BT[..., None] - before_BTN)
 
@@ -95,11 +98,11 @@ def earlier(x_BSKC, tokens, back_BSN, count):
     return jnp.where(back_BS[..., None, None] == 0, 0, before)
 
 
-def for_each_row(numbers_BT, x_BTD):
-    """Returns whole numbers, whose ``B`` may be 1, for every row of ``x``, sharded as ``x`` is."""
-    numbers_BT = jnp.asarray(numbers_BT)
-    zeros = jnp.zeros_like(x_BTD, dtype=numbers_BT.dtype)
-    return numbers_BT + zeros.reshape(*x_BTD.shape[:2], -1)[..., 0]
+def for_each_row(numbers, x_BTD):
+    """Returns whole numbers ``[B or 1, T, ...]`` for every row of ``x``, sharded as ``x`` is."""
+    numbers = jnp.asarray(numbers)
+    zeros_BTD = jnp.zeros_like(x_BTD, dtype=numbers.dtype).reshape(*x_BTD.shape[:2], -1)
+    return numbers + zeros_BTD[..., 0].reshape(*x_BTD.shape[:2], *[1] * (numbers.ndim - 2))
 
 
 def arrange(x, order_BT):
@@ -139,11 +142,6 @@ def running_sum(x_BTN, before=None):
     if before is not None:
         high, low = high[:, 1:], low[:, 1:]
     return high, jax.lax.stop_gradient(low)  # what rounding loses has no derivative
-
-
-def last(sums):
-    """Returns the last of the sums of ``running_sum``, to continue from."""
-    return tuple(x[:, -1] for x in sums)
 
 
 def short_convolution(x_BTN, kernel_WN, segment_ids=None):

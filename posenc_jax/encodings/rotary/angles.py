@@ -94,7 +94,7 @@ def cos_sin_of_sum(positions: jax.Array, rates: Sequence) -> tuple[jax.Array, ja
 def rotated(a, b, cos, sin) -> tuple[jax.Array, jax.Array]:
     """Returns the channels ``a`` and ``b`` of pairs, rotated by an angle.
 
-    The cosine and sine of another angle in their place become those of the sum of both angles.
+    Given the cosine and sine of another angle, it returns the cosine and sine of the sum.
     """
     return a * cos - b * sin, b * cos + a * sin
 

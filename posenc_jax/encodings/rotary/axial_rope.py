@@ -12,7 +12,7 @@ has an equal share of fast and slow pairs and a logit depends on the distance al
 ``RoPE`` with an allocation of axes.
 """
 
-import jax
+from typing import Any
 
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
@@ -23,7 +23,7 @@ def axial_rope(
     *,
     head_dim: int,
     num_axes: int = 2,
-    base: float | jax.Array = 100.0,
+    base: float = 100.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
@@ -41,11 +41,5 @@ def axial_rope(
     pairs = pairs_of(head_dim, rotary_dim)
     check_divides(num_axes=num_axes, pairs=pairs)
     alternating = tuple(pair % num_axes for pair in range(pairs))
-    return RoPE(
-        head_dim=head_dim,
-        base=base,
-        axes=alternating,
-        frequencies=frequencies,
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=alternating, frequencies=frequencies, **rope)

@@ -9,7 +9,7 @@ import numpy as np
 from posenc_jax.encodings.rotary.axes import STILL, Allocation
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
-from posenc_jax.encodings.rotary.frequencies.base import Base, InvFreq, Length, Rates
+from posenc_jax.encodings.rotary.frequencies.base import InvFreq, Length, Rates
 from posenc_jax.fields import count_of
 
 
@@ -36,7 +36,7 @@ class ByAxis(Frequencies):
     def adapts(self) -> bool:
         return any(rule.adapts for rule in self.frequencies)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         rules = [rule(channels, base, length) for rule in self.frequencies]
         by_axis = [inv_freq for inv_freq, _ in rules]
         if isinstance(self.axes[0], tuple):
@@ -65,7 +65,7 @@ class Spectra(Frequencies):
     def adapts(self) -> bool:
         return self.frequencies is not None and self.frequencies.adapts
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         rule = self.frequencies or Default()
         rules = [rule(2 * pairs, base, length) for pairs in self.sections if pairs]
         spectra = _joined([inv_freq for inv_freq, _ in rules])
@@ -86,15 +86,11 @@ def _joined(spectra: list) -> InvFreq:
 
 
 def _agreed(attention_factors):
-    first = attention_factors[0]
-    if any(factor is not first and not _equal(factor, first) for factor in attention_factors):
+    first, *others = attention_factors
+    has_array = any(isinstance(factor, jax.Array) for factor in attention_factors)
+    if any(other is not first and (has_array or other != first) for other in others):
         raise ValueError(
             f"the attention factors of the axes differ: {attention_factors}; give each rule the "
             "same attention_factor="
         )
     return first
-
-
-def _equal(factor, other) -> bool:
-    are_numbers = not isinstance(factor, jax.Array) and not isinstance(other, jax.Array)
-    return are_numbers and factor == other

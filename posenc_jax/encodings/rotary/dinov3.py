@@ -47,7 +47,7 @@ class DINOv3(RoPE):
         self,
         *,
         head_dim: int,
-        base: float | jax.Array = 100.0,
+        base: float = 100.0,
         layout: str = "half",
         shift: float | None = None,
         jitter: float | None = None,

@@ -1,7 +1,7 @@
 """Computes with numbers of 44 significant bits, each held as the sum of two float32 numbers.
 
 At two million tokens the rounding of a frequency to float32 moves a channel pair by up to 0.1
-radians, and traced lengths and bases cannot be computed with in float64. The methods are those of
+radians, and traced lengths cannot be computed with in float64. The methods are those of
 Dekker (1971) and Knuth.
 
 A compiler may fuse a product into a sum, without rounding it in between, and may do so in one
@@ -90,7 +90,7 @@ class Double:
         return Double.of(other) / self
 
     def where(self, condition: jax.Array, other: Any) -> "Double":
-        """Returns these numbers where ``condition`` holds, and those of ``other`` elsewhere."""
+        """Returns these numbers where ``condition`` holds, and ``other`` elsewhere."""
         x, y = _aligned(self, other)
         return Double(jnp.where(condition, x.high, y.high), jnp.where(condition, x.low, y.low))
 

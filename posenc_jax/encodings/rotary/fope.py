@@ -23,7 +23,7 @@ from flax import nnx
 from posenc_jax.encoding import Side
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies import geometric, turns_in
-from posenc_jax.encodings.rotary.frequencies.base import Length, known_base
+from posenc_jax.encodings.rotary.frequencies.base import Length
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_choice, check_range, count_of
 from posenc_jax.positions import one_axis
@@ -98,7 +98,7 @@ class FoPE(RoPE):
         self.sin_coef = near_identity()
 
     def _frequencies(self) -> np.ndarray:
-        inv_freq = geometric(self.rotary_dim, known_base(self.base, type(self).__name__))
+        inv_freq = geometric(self.rotary_dim, self.base)
         return inv_freq[turns_in(self.train_length, inv_freq) >= 1]
 
     def tables(self, positions: jax.Array, length: Length) -> tuple[jax.Array, jax.Array]:

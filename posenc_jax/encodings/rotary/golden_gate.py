@@ -16,7 +16,7 @@ import statistics
 import numpy as np
 
 from posenc_jax.encodings.rotary.axes import Matrix
-from posenc_jax.encodings.rotary.frequencies.base import Base, Frequencies, Length, Rates
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates
 from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
 from posenc_jax.fields import check_ascending, check_range, count_of
 
@@ -38,7 +38,7 @@ class Ascending(Frequencies):
         check_ascending(slowest=self.slowest, fastest=self.fastest)
         check_range(0, 1, zero_share=self.zero_share)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         pairs = channels // 2
         still = round(self.zero_share * pairs)
         steps = np.arange(pairs - still) / max(pairs - still - 1, 1)

@@ -14,7 +14,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary.angles import cos_sin
 from posenc_jax.encodings.rotary.double import Double
-from posenc_jax.encodings.rotary.frequencies.base import Base, geometric
+from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -47,11 +47,10 @@ class GrapeM(RoPE):
         head_dim: int,
         num_kv_heads: int,
         rngs: nnx.Rngs,
-        base: Base = 10000.0,
+        base: float = 10000.0,
         layout: str = "half",
         by_head: bool = False,
     ):
-        del rngs
         super().__init__(head_dim=head_dim, base=base, layout=layout)
         logs_P = logs_of_rates(head_dim, self.base)
         self.logs = nnx.Param(_SCALE * jnp.stack([logs_P] * (num_kv_heads if by_head else 1)))
@@ -64,6 +63,6 @@ class GrapeM(RoPE):
         return self.rotate_by(x_BTHC, cos, -sin)
 
 
-def logs_of_rates(head_dim: int, base: Base) -> jax.Array:
+def logs_of_rates(head_dim: int, base: float) -> jax.Array:
     """Returns the logarithms of RoPE's frequencies, float32 ``[head_dim / 2]``."""
     return jnp.log(Double.of(geometric(head_dim, base)).high)

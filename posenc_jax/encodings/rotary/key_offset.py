@@ -8,8 +8,7 @@ $$
 
 R is RoPE's rotation. A query that looks for the content of a token by the still channels finds the
 token after it, which takes two layers otherwise. The first token of a sequence, or of a segment,
-has zeros. Overrides ``observe`` (where the token before lies) and, with RoPE, ``prepare`` and
-``rotate``.
+has zeros. Overrides ``prepare`` (where the token before lies), ``observe`` and ``rotate``.
 """
 
 from typing import Any
@@ -18,8 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Side
-from posenc_jax.encodings.gated.sequence import earlier, places_back
-from posenc_jax.encodings.rotary.frequencies.base import Base
+from posenc_jax.encodings.gated.sequence import earlier, for_each_row, places_back
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens
@@ -46,7 +44,7 @@ class KeyOffset(RoPE):
         self,
         *,
         head_dim: int,
-        base: Base = 10000.0,
+        base: float = 10000.0,
         rotary_dim: int | None = None,
         layout: str = "half",
     ):
@@ -54,10 +52,15 @@ class KeyOffset(RoPE):
         count_of("rotary_dim", rotary_dim, 2, head_dim - 1)
         super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
 
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes RoPE's cosines and sines, and where the token before each one lies."""
+        prepared = super().prepare(tokens, length=length, key=key)
+        return prepared.having((prepared.made, places_back(tokens, reach=1)))
+
     def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Any, None]:
-        """Adds where the token before lies; without a state, because ``rotate`` needs its key."""
-        del state
-        return (tokens.made, places_back(tokens, x_BTD, reach=1)), None
+        """Leaves out a state, because ``rotate`` needs the key of the token before."""
+        tables, back = tokens.made
+        return (tables, for_each_row(back, x_BTD)), None
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         tables, back = tokens.made

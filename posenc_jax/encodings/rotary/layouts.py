@@ -34,7 +34,7 @@ def to_interleaved(x: Array, *, rotary_dim: int | None = None, axis: int = -1) -
 def to_half(x: Array, *, rotary_dim: int | None = None, axis: int = -1) -> Array:
     """Takes ``x`` in the "interleaved" layout and returns it in the "half" layout.
 
-    The arguments are those of ``to_interleaved``.
+    The arguments are as in ``to_interleaved``.
     """
     return _transposed(x, rotary_dim, axis, lambda pairs: (pairs, 2))
 

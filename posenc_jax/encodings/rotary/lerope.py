@@ -8,7 +8,8 @@ theta are the frequencies of a rule. alpha is trained, starts at 0, and is share
 changes what RoPE's ``prepare`` returns.
 """
 
-import jax
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -39,18 +40,13 @@ class LeRoPE(RoPE):
         self,
         *,
         head_dim: int,
-        base: float | jax.Array = 10000.0,
+        base: float = 10000.0,
         frequencies: Frequencies | None = None,
         rotary_dim: int | None = None,
         layout: str = "interleaved",
     ):
-        super().__init__(
-            head_dim=head_dim,
-            base=base,
-            frequencies=frequencies,
-            rotary_dim=rotary_dim,
-            layout=layout,
-        )
+        rope: Any = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+        super().__init__(frequencies=frequencies, **rope)
         self.alpha = nnx.Param(jnp.zeros(self.rotary_dim // 2))
 
     def _tables(self, positions, inv_freq, attention_factor):

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.rotary.axes import Allocation
-from posenc_jax.encodings.rotary.frequencies.base import Length, check_base, known_base
+from posenc_jax.encodings.rotary.frequencies.base import Length, check_base
 from posenc_jax.encodings.rotary.rope import RoPE, check_length
 from posenc_jax.fields import check_positive, check_range, count_of
 
@@ -64,7 +64,7 @@ class LongRoPE(RoPE):
         attention_factor: float | None = None,
         short_attention_factor: float | None = None,
         start_tokens: int = 0,
-        base: float | jax.Array = 10000.0,
+        base: float = 10000.0,
         axes: Allocation | None = None,
         rotary_dim: int | None = None,
         layout: str = "half",
@@ -155,7 +155,7 @@ def longrope2(
       head_dim, train_length, factor, attention_factor: as in LongRoPE.
       base, axes, rotary_dim, layout: as in RoPE.
     """
-    base = known_base(check_base(base), "longrope2")
+    base = check_base(base)
     rope: dict[str, Any] = dict(
         head_dim=head_dim, base=base, axes=axes, rotary_dim=rotary_dim, layout=layout
     )

@@ -10,7 +10,7 @@ Positions are ``[B, T, 3]``, from the builders in ``posenc_jax.positions``; text
 the same position on every axis.
 """
 
-import jax
+from typing import Any
 
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.frequencies import Frequencies
@@ -22,7 +22,7 @@ def mrope(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
@@ -43,14 +43,8 @@ def mrope(
     pairs = pairs_of(head_dim, rotary_dim)
     sections = axes.shares(pairs, (16, 24, 24)) if sections is None else sections
     allocation = axes.chunked(axes.check_sections(sections, pairs))
-    return RoPE(
-        head_dim=head_dim,
-        axes=allocation,
-        base=base,
-        frequencies=frequencies,
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=allocation, frequencies=frequencies, **rope)
 
 
 def i_mrope(
@@ -58,7 +52,7 @@ def i_mrope(
     head_dim: int,
     sections: tuple[int, ...] | None = None,
     order: tuple[int, ...] = (0, 1, 2),
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
@@ -85,14 +79,8 @@ def i_mrope(
         published = tuple(24 if axis == order[0] else 20 for axis in range(3))
         sections = axes.shares(pairs, published, first=order[0])
     allocation = axes.interleaved(axes.check_sections(sections, pairs), tuple(order))
-    return RoPE(
-        head_dim=head_dim,
-        axes=allocation,
-        base=base,
-        frequencies=frequencies,
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=allocation, frequencies=frequencies, **rope)
 
 
 def mhrope(
@@ -100,7 +88,7 @@ def mhrope(
     num_kv_heads: int,
     head_dim: int,
     axis_heads: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
@@ -123,11 +111,5 @@ def mhrope(
         axis_heads = time, space, space
     pairs = pairs_of(head_dim, rotary_dim)
     allocation = axes.by_head(tuple(axis_heads), num_kv_heads, pairs)
-    return RoPE(
-        head_dim=head_dim,
-        axes=allocation,
-        base=base,
-        frequencies=frequencies,
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=allocation, frequencies=frequencies, **rope)

@@ -50,7 +50,7 @@ class PoPE(Encoding):
         num_kv_heads: int,
         head_dim: int,
         rngs: nnx.Rngs,
-        base: float | jax.Array = 10000.0,
+        base: float = 10000.0,
         phase_init: str = "zero",
     ):
         check_choice(("zero", "uniform"), phase_init=phase_init)
@@ -61,7 +61,6 @@ class PoPE(Encoding):
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes float32 cosines and sines, each ``[B, T, 1, head_dim]``."""
-        del length, key
         inv_freq = geometric(2 * self.head_dim, self.base)
         return tokens.having(tables_of_text(one_axis(tokens.positions), inv_freq))
 

@@ -72,8 +72,8 @@ class PRoPE(Encoding):
         *,
         head_dim: int,
         time_channels: int = 0,
-        base: float | jax.Array = 100.0,
-        time_base: float | jax.Array = 10000.0,
+        base: float = 100.0,
+        time_base: float = 10000.0,
     ):
         check_multiple(2, time_channels=time_channels)
         left = count_of("head_dim - time_channels", head_dim - time_channels)
@@ -85,7 +85,6 @@ class PRoPE(Encoding):
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes the ``Transforms`` of each token."""
-        del length, key
         times, rows, columns, projection = self._parts(tokens.positions)
         quarter = (self.head_dim - self.time_channels) // 4
         rotations = (

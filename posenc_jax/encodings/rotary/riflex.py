@@ -14,13 +14,7 @@ import math
 
 import numpy as np
 
-from posenc_jax.encodings.rotary.frequencies.base import (
-    Base,
-    Frequencies,
-    Length,
-    Rates,
-    known_base,
-)
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_positive, check_range
 
@@ -47,8 +41,8 @@ class RIFLEx(Frequencies):
     def __post_init__(self):
         check_positive(first_repeat=self.first_repeat)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
-        unchanged, attention_factor = self.frequencies(channels, known_base(base, "RIFLEx"), length)
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
+        unchanged, attention_factor = self.frequencies(channels, base, length)
         inv_freq = np.array(unchanged)
         wavelengths = [round(2 * math.pi / f) if f else math.inf for f in inv_freq[[*self.pairs]]]
         nearest = np.argmin([abs(frames - self.first_repeat) for frames in wavelengths])

@@ -22,12 +22,7 @@ from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary import axes as axis_dial
 from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum, rotated
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis, shared_by_heads
-from posenc_jax.encodings.rotary.frequencies.base import (
-    Default,
-    Frequencies,
-    Length,
-    check_base,
-)
+from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, Length, check_base
 from posenc_jax.fields import check_choice, check_multiple, count_of
 from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
@@ -40,8 +35,7 @@ class RoPE(Encoding):
     Args:
       head_dim: number of channels in one head.
       base: base of the frequencies; the slowest pair has a wavelength of about ``2 pi base``
-        tokens. It may be traced, so that one ``scan`` runs over layers of different bases, unless
-        the frequency rule decides by its value which pairs it changes.
+        tokens.
       frequencies: a rule of ``posenc_jax.encodings.rotary.frequencies``. Default: RoPE's own.
       axes: the position axis that rotates each pair, or the share by which each axis rotates it
         (``posenc_jax.encodings.rotary.axes``); None for text. Positions ``[B, T]`` are text too:
@@ -63,7 +57,7 @@ class RoPE(Encoding):
         self,
         *,
         head_dim: int,
-        base: float | jax.Array = 10000.0,
+        base: float = 10000.0,
         frequencies: Frequencies | None = None,
         axes: axis_dial.Allocation | axis_dial.Matrix | None = None,
         rotary_dim: int | None = None,
@@ -82,7 +76,6 @@ class RoPE(Encoding):
         self.layout = layout
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
-        del key
         return tokens.having(self.tables(tokens.positions, tokens.length(length)))
 
     def tables(self, positions: jax.Array, length: Any) -> Any:

@@ -18,7 +18,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary.angles import cos_sin_of_sum
 from posenc_jax.encodings.rotary.double import Double
-from posenc_jax.encodings.rotary.frequencies.base import Base, power
+from posenc_jax.encodings.rotary.frequencies.base import power
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_multiple
 from posenc_jax.tokens import Tokens
@@ -49,7 +49,7 @@ class RoPEMixed(RoPE):
         num_kv_heads: int,
         head_dim: int,
         rngs: nnx.Rngs,
-        base: Base = 10.0,
+        base: float = 10.0,
         layout: str = "interleaved",
     ):
         check_multiple(4, head_dim=head_dim)  # pairs come in twos

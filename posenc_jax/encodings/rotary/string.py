@@ -22,7 +22,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary.angles import cos_sin_of_sum
 from posenc_jax.encodings.rotary.double import Double
-from posenc_jax.encodings.rotary.frequencies.base import Base, geometric
+from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.lookup import check_width, lying_as_heads
@@ -55,7 +55,7 @@ class STRING(RoPE):
         num_kv_heads: int,
         rngs: nnx.Rngs,
         num_axes: int = 1,
-        base: Base = 10000.0,
+        base: float = 10000.0,
         layout: str = "half",
     ):
         super().__init__(head_dim=head_dim, base=base, layout=layout)

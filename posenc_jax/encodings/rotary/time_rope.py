@@ -13,7 +13,7 @@ repeats a time, and reverse motion is falling time. Logits depend on differences
 ``RoPE`` with an allocation of axes and a frequency rule.
 """
 
-import jax
+from typing import Any
 
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.axis_frequencies import Spectra
@@ -25,7 +25,7 @@ def time_rope(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "interleaved",
@@ -45,11 +45,6 @@ def time_rope(
     pairs = pairs_of(head_dim, rotary_dim)
     sections = axes.shares(pairs, (8, 12, 12)) if sections is None else sections
     sections = axes.check_sections(sections, pairs)
-    return RoPE(
-        head_dim=head_dim,
-        base=base,
-        frequencies=Spectra(sections, frequencies),
-        axes=axes.chunked(sections),
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    spectra = Spectra(sections, frequencies)
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=axes.chunked(sections), frequencies=spectra, **rope)

@@ -9,6 +9,8 @@ as keys are, and their sum is rotated back by the angle of the query, so a value
 rotated by their distance. Overrides ``prepare``, ``rotate``, ``rotate_values`` and ``rotate_back``.
 """
 
+from typing import Any
+
 import jax
 
 from posenc_jax.encoding import Side
@@ -38,18 +40,13 @@ class ValueRoPE(RoPE):
         self,
         *,
         head_dim: int,
-        base: float | jax.Array = 10000.0,
+        base: float = 10000.0,
         frequencies: Frequencies | None = None,
         rotary_dim: int | None = None,
         layout: str = "interleaved",
     ):
-        super().__init__(
-            head_dim=head_dim,
-            base=base,
-            frequencies=frequencies,
-            rotary_dim=rotary_dim,
-            layout=layout,
-        )
+        rope: Any = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+        super().__init__(frequencies=frequencies, **rope)
 
     def _tables(self, positions, inv_freq, attention_factor):
         if isinstance(attention_factor, jax.Array) or attention_factor != 1:

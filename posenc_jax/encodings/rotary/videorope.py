@@ -16,7 +16,7 @@ Keys are rotated alike. All functions here build ``RoPE`` with an allocation of 
 position on every axis. The published base is 1e6.
 """
 
-import jax
+from typing import Any
 
 from posenc_jax.encodings.rotary import axes
 from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
@@ -29,7 +29,7 @@ def videorope(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
@@ -42,14 +42,8 @@ def videorope(
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
     allocation = _allocation(sections, pairs_of(head_dim, rotary_dim))
-    return RoPE(
-        head_dim=head_dim,
-        axes=allocation,
-        base=base,
-        frequencies=frequencies,
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=allocation, frequencies=frequencies, **rope)
 
 
 def videorope_pp(
@@ -58,7 +52,7 @@ def videorope_pp(
     train_length: int,
     factor: float = 4.0,
     sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     rotary_dim: int | None = None,
     layout: str = "half",
 ) -> RoPE:
@@ -84,21 +78,15 @@ def videorope_pp(
     allocation = _allocation(sections, pairs_of(head_dim, rotary_dim))
     slower = NTK((factor * train_length - 1) / (train_length - 1))
     frequencies = ByAxis(allocation, (slower, Default(), Default()))
-    return RoPE(
-        head_dim=head_dim,
-        frequencies=frequencies,
-        axes=allocation,
-        base=base,
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=allocation, frequencies=frequencies, **rope)
 
 
 def hope_hybrid(
     *,
     head_dim: int,
     sections: tuple[int, ...] | None = None,
-    base: float | jax.Array = 10000.0,
+    base: float = 10000.0,
     frequencies: Frequencies | None = None,
     rotary_dim: int | None = None,
     layout: str = "half",
@@ -118,14 +106,8 @@ def hope_hybrid(
     """
     allocation = _allocation(sections, pairs_of(head_dim, rotary_dim))
     without_time = tuple(axes.STILL if axis == 0 else axis for axis in allocation)
-    return RoPE(
-        head_dim=head_dim,
-        axes=without_time,
-        base=base,
-        frequencies=frequencies,
-        rotary_dim=rotary_dim,
-        layout=layout,
-    )
+    rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+    return RoPE(axes=without_time, frequencies=frequencies, **rope)
 
 
 def _allocation(sections, pairs) -> tuple[int, ...]:

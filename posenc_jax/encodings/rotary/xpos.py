@@ -51,7 +51,7 @@ class XPos(RoPE):
         self,
         *,
         head_dim: int,
-        base: float | jax.Array = 10000.0,
+        base: float = 10000.0,
         rotary_dim: int | None = None,
         layout: str = "interleaved",
         scale_base: float = 512.0,

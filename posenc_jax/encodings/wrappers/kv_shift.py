@@ -9,8 +9,8 @@ a_t = \sigma(w_a \cdot x_t), \quad c_t = \sigma(w_c \cdot x_t)
 $$
 
 Each kv head has the two gates a and c, of the layer's input x. The first token of a sequence, or of
-a segment, has zeros before it. The other scheme gets the mixed keys. Overrides ``observe`` (the
-gates), ``rotate`` and ``rotate_values``.
+a segment, has zeros before it. The other scheme gets the mixed keys. Overrides ``prepare`` (where
+the token before lies), ``observe`` (the gates), ``rotate`` and ``rotate_values``.
 """
 
 import jax
@@ -42,19 +42,14 @@ class KVShift(LooksBack):
     per_layer = True
 
     def __init__(
-        self,
-        *,
-        num_kv_heads: int,
-        model_dim: int,
-        rngs: nnx.Rngs,
-        over: Encoding | str = "rope",
+        self, *, num_kv_heads: int, model_dim: int, rngs: nnx.Rngs, over: Encoding | str = "rope"
     ):
         super().__init__(over, reach=1)
         draw = jax.random.normal(rngs.params(), (model_dim, 2 * num_kv_heads))
         self.kernel = nnx.Param(0.5 * model_dim**-0.5 * draw)
 
     def gates(self, x_BTD):
-        """Returns the gates of keys, and then those of values, float32 ``[B, T, 2 K]``."""
+        """Returns the gates of keys, then the gates of values, float32 ``[B, T, 2 K]``."""
         return jax.nn.sigmoid(project(x_BTD, self.kernel[...]))
 
     def mixed_keys(self, k_BSKC, tokens: Tokens, side: Side):

@@ -82,13 +82,7 @@ class SSMax(LogitScale):
 
     per_layer = True
 
-    def __init__(
-        self,
-        *,
-        num_heads: int,
-        train_length: int,
-        over: Encoding | str = "rope",
-    ):
+    def __init__(self, *, num_heads: int, train_length: int, over: Encoding | str = "rope"):
         count_of("train_length", train_length, minimum=2)  # its logarithm divides
         super().__init__(over)
         self.s = nnx.Param(jnp.full((num_heads,), 1 / math.log(train_length), jnp.float32))
@@ -115,12 +109,7 @@ class LogScale(LogitScale):
 
     per_layer = True
 
-    def __init__(
-        self,
-        *,
-        num_heads: int,
-        over: Encoding | str = "rope",
-    ):
+    def __init__(self, *, num_heads: int, over: Encoding | str = "rope"):
         super().__init__(over)
         self.s = nnx.Param(jnp.zeros(num_heads))
         self.b = nnx.Param(jnp.ones(num_heads))
@@ -144,11 +133,7 @@ class Llama4Temperature(LogitScale):
     """
 
     def __init__(
-        self,
-        *,
-        over: Encoding | str = "nope",
-        floor_scale: int = 8192,
-        attn_scale: float = 0.1,
+        self, *, over: Encoding | str = "nope", floor_scale: int = 8192, attn_scale: float = 0.1
     ):
         floor_scale = count_of("floor_scale", floor_scale)
         check_range(0, attn_scale=attn_scale)
@@ -177,11 +162,7 @@ class MinistralScale(Llama4Temperature):
     """
 
     def __init__(
-        self,
-        *,
-        train_length: int,
-        over: Encoding | str = "rope",
-        attn_scale: float = 0.1,
+        self, *, train_length: int, over: Encoding | str = "rope", attn_scale: float = 0.1
     ):
         super().__init__(over=over, floor_scale=train_length, attn_scale=attn_scale)
 
@@ -203,11 +184,7 @@ class BeamScale(LogitScale):
     """
 
     def __init__(
-        self,
-        *,
-        over: Encoding | str = "nope",
-        scale: float = 2048.0,
-        exponent: float = 0.1,
+        self, *, over: Encoding | str = "nope", scale: float = 2048.0, exponent: float = 0.1
     ):
         check_positive(scale=scale, exponent=exponent)
         super().__init__(over)

@@ -6,23 +6,23 @@ from typing import Any, NamedTuple
 import jax
 
 from posenc_jax.encoding import Encoding, Side, Tile
-from posenc_jax.encodings.gated.sequence import earlier, places_back
+from posenc_jax.encodings.gated.sequence import earlier, for_each_row, places_back
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.tokens import Tokens
 
 
 class Made(NamedTuple):
-    """Holds what ``observe`` makes of a layer's input.
+    """Holds what the hooks make of the tokens.
 
     Attributes:
-      gates: what the wrapper makes of it, arrays with the tokens along axis 1.
-      back: where the tokens before each one lie; see ``places_back``.
+      back: where the tokens before each one lie, the same in all layers; see ``places_back``.
       inner: what the other scheme has made.
+      gates: what a layer mixes keys and values by, arrays with the tokens along axis 1.
     """
 
-    gates: Any
     back: jax.Array
     inner: Any
+    gates: Any = None
 
 
 class LooksBack(Wrapper):
@@ -42,7 +42,6 @@ class LooksBack(Wrapper):
 
     def gates(self, x_BTD) -> Any:
         """Returns what the keys and values of each token are mixed by, if it depends on content."""
-        del x_BTD
 
     def mixed_keys(self, k_BSKC, tokens: Tokens, side: Side) -> jax.Array:
         """Returns the keys mixed with earlier ones."""
@@ -57,14 +56,18 @@ class LooksBack(Wrapper):
         return earlier(x_BSKC, tokens, tokens.made.back, count)
 
     def hooks(self):
-        return self.inner.hooks() | {"observe", "rotate", "rotate_values"}
+        return self.inner.hooks() | {"prepare", "observe", "rotate", "rotate_values"}
+
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes the places of the tokens before each one."""
+        prepared = super().prepare(tokens, length=length, key=key)
+        return prepared.having(Made(places_back(tokens, self.reach), prepared.made))
 
     def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Made, None]:
         """Makes the gates; without a state, because ``rotate`` needs the keys before."""
-        del state
-        back = places_back(tokens, x_BTD, self.reach)
-        inner, _ = super().observe(x_BTD, tokens)
-        return Made(self.gates(x_BTD), back, inner), None
+        back = for_each_row(tokens.made.back, x_BTD)
+        inner, _ = super().observe(x_BTD, _beneath(tokens))
+        return Made(back, inner, self.gates(x_BTD)), None
 
     def of_keys(self, made: Made):
         return self.inner.of_keys(made.inner)
@@ -89,7 +92,7 @@ class LooksBack(Wrapper):
 
 
 def _beneath(tokens: Tokens) -> Tokens:
-    """Returns the tokens with what the other scheme has prepared."""
+    """Returns the tokens with what the other scheme has made."""
     return tokens.having(tokens.made.inner)
 
 

@@ -47,11 +47,7 @@ class Randomized(Wrapper):
     """
 
     def __init__(
-        self,
-        *,
-        over: Encoding | str = "rope",
-        max_length: int = 2048,
-        evaluation_seed: int = 0,
+        self, *, over: Encoding | str = "rope", max_length: int = 2048, evaluation_seed: int = 0
     ):
         super().__init__(over)
         self.max_length = _checked(max_length)
@@ -59,7 +55,6 @@ class Randomized(Wrapper):
 
     @classmethod
     def sizes_beneath(cls, sizes, *, max_length: int = 2048, **settings):
-        del settings
         return dataclasses.replace(sizes, train_length=_checked(max_length))
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:

@@ -10,7 +10,7 @@ from posenc_jax.tokens import Tokens
 class Wrapper(Encoding):
     """Passes every hook on to ``inner``; a subclass overrides the hooks that it changes.
 
-    A subclass calls those of ``inner`` by ``super()``.
+    A subclass calls the hooks of ``inner`` by ``super()``.
 
     Args:
       over: the scheme beneath, ``inner``. ``make`` also takes its name.
@@ -21,9 +21,8 @@ class Wrapper(Encoding):
         assert isinstance(over, Encoding)
         if self.per_layer and over.stacked is not None:
             raise ValueError(
-                f"{type(self).__name__} has parameters for each layer, and over= is an encoding "
-                f"that holds those of {over.stacked} layers already: give its name, and "
-                "num_layers= to make"
+                f"{type(self).__name__} has parameters for each layer, and over= is a stack of "
+                f"{over.stacked} layers already: give its name, and num_layers= to make"
             )
         self.inner = over
         self.per_layer = self.per_layer or over.per_layer
@@ -33,7 +32,6 @@ class Wrapper(Encoding):
     @classmethod
     def sizes_beneath(cls, sizes: Any, **settings: Any) -> Any:
         """Returns the sizes that ``make`` builds the scheme beneath with, given these keywords."""
-        del settings
         return sizes
 
     def hooks(self) -> frozenset[str]:

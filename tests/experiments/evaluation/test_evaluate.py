@@ -17,7 +17,7 @@ from experiments.evaluation.lengths import (
     in_other_units,
     work,
 )
-from experiments.results.record import Kept
+from experiments.results.record import Stored
 from experiments.training.mesh import make_mesh, row_shards
 from posenc_jax import Encoding
 
@@ -190,7 +190,7 @@ def test_batches_of_another_size_are_read_once_each(sizes, tmp_path):
     windows_NL = np.arange(8)[:, None] * np.ones((1, 3))
 
     def read(size, batches):
-        stored, left = Kept(tmp_path / "kept.jsonl", {}), iter(range(batches))
+        stored, left = Stored(tmp_path / "kept.jsonl", {}), iter(range(batches))
 
         def measure(batch):
             if next(left, None) is None:

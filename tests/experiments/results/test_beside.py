@@ -6,7 +6,7 @@ from study_records import pack, results
 from experiments.results.answers import OWN_WINDOW, summary, verdicts
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports.multimodal_tables import TABLES
-from experiments.results.reports.other_answers import (
+from experiments.results.reports.sources import (
     LONGER,
     read_extension,
     read_longer,

@@ -76,9 +76,7 @@ def test_a_task_counts_where_it_is_learned():
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """Returns the rungs of the results that the repository keeps, without the ladder's."""
-    results = tmp_path_factory.mktemp("results")
-    (results / "atlas").symlink_to(DOCS / "atlas")
-    return read_rungs(results, DOCS / "data")
+    return read_rungs(tmp_path_factory.mktemp("results"), DOCS)
 
 
 def test_every_need_asks_what_was_measured(kept):
@@ -104,8 +102,7 @@ def test_a_rung_of_the_ladder_answers_for_its_length(tmp_path, kept):
     single.to_csv(tmp_path / "ladder.csv", index=False)
     about = {"tokens": 9e6, "schemes": 3, "seeds": 3, "finished": 9, "points": 12}
     (tmp_path / "ladder.json").write_text(json.dumps({"rungs": {"c": about, "d": about}}))
-    (tmp_path / "atlas").symlink_to(DOCS / "atlas")
-    rungs, missing = read_rungs(tmp_path, tmp_path / "no archives")
+    rungs, missing = read_rungs(tmp_path, DOCS)
     assert missing == "6 of 24 runs of the ladder" and rungs[-1].name == "`c` of the ladder"
     assert rungs[-1].rows(("text", 4))["fox"]["vs_rope"] == "better"
     assert rungs[-1].rows(("text", 1)) == {}

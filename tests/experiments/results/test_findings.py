@@ -6,6 +6,7 @@ import common
 import pytest
 
 from experiments.results.reports import findings
+from experiments.results.reports.sources import read
 
 PAGES = ("README.md", "docs/results.md")
 README = (common.ROOT / "README.md").read_text()
@@ -13,7 +14,7 @@ README = (common.ROOT / "README.md").read_text()
 
 @pytest.fixture(scope="module")
 def sources():
-    return findings.read(common.ROOT / "docs")
+    return read(common.ROOT / "docs")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -27,26 +28,30 @@ def test_every_finding_stands_on_a_page():
     assert [name for name in findings.WRITERS if f"<!-- findings: {name} -->" not in text] == []
 
 
+def with_answers(sources, answers):
+    return dataclasses.replace(sources, atlas=dataclasses.replace(sources.atlas, answers=answers))
+
+
 def test_other_results_change_the_findings(sources):
-    answers = sources.answers
+    answers = sources.atlas.answers
     far = (answers["topic"] == "text") & (answers["multiple"] == 16)
     none_better = answers.assign(vs_rope_windowed=answers["vs_rope_windowed"].mask(far, "worse"))
-    other = dataclasses.replace(sources, answers=none_better)
+    other = with_answers(sources, none_better)
     text = " ".join(findings.rewritten(README, other).split())
     assert "0 schemes are better" in text and f"{far.sum()} are worse" in text
 
 
 def test_a_gain_that_vanishes_is_no_longer_reported(sources):
     assert "`alibi`" in findings.sentences("gains", sources)[0]
-    answers = sources.answers
+    answers = sources.atlas.answers
     of_alibi = answers["scheme"] == "alibi"
     none = answers.assign(vs_own_window=answers["vs_own_window"].mask(of_alibi, "worse"))
-    gains = findings.sentences("gains", dataclasses.replace(sources, answers=none))
+    gains = findings.sentences("gains", with_answers(sources, none))
     assert "`alibi`" not in gains[0] + gains[1]
 
 
 def test_an_order_that_stays_is_said_to_stay(sources):
-    losses = sources.answers.query("topic == 'text' and multiple == 1").set_index("scheme")["mean"]
+    losses = sources.of("text")["mean"]
     same = sources.longer.assign(mean=sources.longer["scheme"].map(losses))
     (order,) = findings.sentences("longer", dataclasses.replace(sources, longer=same))[1:]
     assert "keeps the order" in order

@@ -27,7 +27,7 @@ from experiments.results.lengths import LengthStudy
 from experiments.results.panels import Panel, PanelStudy
 from experiments.results.reports.ledger_page import write
 from experiments.results.statistics import Study, mean_and_stderr
-from experiments.studies.claims import CLAIMS, effects, tasks
+from experiments.studies.claims import claims_of, effects, tasks
 from experiments.studies.order_sensitivity import ORDERS
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -177,7 +177,7 @@ class Asked(Answers):
 @functools.cache
 def asked():
     answers = Asked()
-    for claim in CLAIMS:
+    for claim in claims_of(["rope"]):
         # Which schemes are flat is only known from results.
         for effect in (
             (*claim.needs, *claim.effects) if claim.name != "flat_is_not_retrieval" else ()
@@ -272,8 +272,8 @@ def test_loss_and_recall_are_ranked_over_schemes_with_a_flat_loss():
     ],
 )
 def test_order_is_seen_where_outputs_differ_by_more_than_rounding(distances, word):
-    claim = next(claim for claim in CLAIMS if claim.name == "order_is_seen")
-    where = {"scheme": tasks.SEEING[0], "pair": next(iter(ORDERS))}
+    claim = tasks.order_is_seen(["rope"])
+    where = {"scheme": "rope", "pair": next(iter(ORDERS))}
     records = [where | {"seed": seed, "distance": far} for seed, far in enumerate(distances)]
     answers = Answers({"order": Study(records, [], [], {})})
     cell = mean_and_stderr(claim.effects[0].of(answers).values())

@@ -25,6 +25,30 @@ def test_a_second_run_does_nothing_again(workdir, corpus, monkeypatch):
     assert "2 of 2 were done before" in output.getvalue()
 
 
+def test_an_extension_that_is_added_later_is_evaluated_on_the_model_that_is_there(
+    corpus, tmp_path, monkeypatch
+):
+    first, _ = comparison(config(corpus, schemes="rope", **LITTLE), tmp_path)
+    assert first.run() == []
+    before = first.finished(first.points[0])["records"]
+    later, _ = comparison(config(corpus, schemes="rope,yarn", **LITTLE), tmp_path)
+    (point,) = later.points
+    assert later.finished(point)["records"] == before and later.missing(point) == ("yarn",)
+    assert later.holes() == ["rope/seed0 lacks yarn"]
+    assert "lacks yarn" in later.write_report("command").read_text()
+    # Without its checkpoint, as from an archive, the point stays as it is.
+    checkpoints = later.folder(point) / "checkpoints"
+    aside = checkpoints.rename(tmp_path / "aside")
+    assert later.is_done(point)
+    aside.rename(checkpoints)
+    assert later.run() == [] and later.holes() == []
+    records = later.finished(point)["records"]
+    assert [r for r in records if r["scheme"] == "rope"] == before
+    assert {r["scheme"] for r in records} == {"rope", "yarn"}
+    lines = (later.folder(point) / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2], "trained once"
+
+
 def test_another_config_in_the_same_place_is_refused(workdir, corpus):
     """The report and the runs stay as they are, and a later command does not show the reason."""
     before = (workdir / "results.csv").read_text()

@@ -20,7 +20,7 @@ from experiments.pretrained.export import _as_llama, _longest, export
 from experiments.pretrained.trained import Source, load_run
 from experiments.results.extensions import ExtensionStudy, retention
 from experiments.results.lengths import MAIN, View
-from experiments.results.record import Kept, claimed
+from experiments.results.record import Stored, claimed
 from experiments.results.reports.extension_report import markdown, print_tables, write
 from experiments.running import schedule
 from experiments.studies.extension import evaluations
@@ -190,14 +190,14 @@ def test_one_more_method_is_read_alone(finished, corpus, monkeypatch):
 
 def test_kept_results_forget_half_a_line_and_another_config(tmp_path):
     path = tmp_path / "kept.jsonl"
-    stored = Kept(path, {"a": (1,)})
+    stored = Stored(path, {"a": (1,)})
     assert stored.get("x", lambda: 0.1) == 0.1 and stored.get("x", lambda: 0.2) == 0.1
     stored.close()
     path.write_text(path.read_text() + '{"name": "y", "va')
-    again = Kept(path, {"a": [1]})
+    again = Stored(path, {"a": [1]})
     assert again.get("x", lambda: 0.2) == 0.1 and again.get("y", lambda: 0.3) == 0.3
     again.close()
-    other = Kept(path, {"a": [2]})
+    other = Stored(path, {"a": [2]})
     assert other.get("x", lambda: 0.2) == 0.2
     other.close()
 
@@ -416,7 +416,7 @@ def study(stored, seeds=3):
 def test_what_is_kept_is_judged_with_its_interval():
     shares = {0: (0.90, 0.92, 0.91), 25: (0.99, 0.98, 0.985), 100: (0.99, 0.90, 0.96)}
     actual = retention(study(shares))
-    assert actual["rope", 0].kept == (1.0, 0.0, 3) and actual["rope", 0].change[0] == 0.0
+    assert actual["rope", 0].accuracy == (1.0, 0.0, 3) and actual["rope", 0].change[0] == 0.0
     assert [actual["yarn", n].verdict for n in shares] == ["no", "yes", "undecided"]
     # A standard error of 0.01 / sqrt(3), times 4.303.
     assert actual["yarn", 0].margin == pytest.approx(0.02484, abs=1e-4)

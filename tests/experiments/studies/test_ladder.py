@@ -268,4 +268,4 @@ def test_the_page_of_the_ladder_says_what_lasts_and_what_is_missing(tmp_path):
     rungs["c"]["points"] = 24
     tables = records[records["rung"] == "b"]
     written = ladder_page.write(tmp_path, tables, {}, dict.fromkeys(keys, "x"), rungs, shape)
-    assert "has one seed of 4 schemes, which tells no verdict" in written.read_text()
+    assert "tells no verdict: fox has a lower loss than RoPE at" in written.read_text()

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.results.record import Kept
+from experiments.results.record import Stored
 from experiments.studies.longrope.fitness import remembered
 from experiments.studies.longrope.search import (
     Budget,
@@ -139,7 +139,7 @@ def test_a_search_that_was_killed_goes_on_and_ends_the_same(tmp_path, batch):
 
     kills = 0
     while True:
-        stored = Kept(path, {"seed": 0})
+        stored = Stored(path, {"seed": 0})
         try:
             actual = search(SPACES["paper"](), fitness=remembered(killed, stored, print))
             break

@@ -4,12 +4,7 @@ A new rule is one file here, with a subclass of ``Frequencies``, and one line in
 names the class; ``make`` then builds ``RoPE`` with it.
 """
 
-from posenc_jax.encodings.rotary.frequencies.base import (
-    Default,
-    Frequencies,
-    geometric,
-    turns_in,
-)
+from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, geometric, turns_in
 from posenc_jax.encodings.rotary.frequencies.by_parts import Llama3, NTKByParts
 from posenc_jax.encodings.rotary.frequencies.clipped import Clipped
 from posenc_jax.encodings.rotary.frequencies.hope import HoPE

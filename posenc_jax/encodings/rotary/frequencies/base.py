@@ -13,8 +13,7 @@ import numpy as np
 from posenc_jax.encodings.rotary.double import Double, exp, log
 from posenc_jax.fields import is_real
 
-# Scalars: Python numbers, which are computed with in float64, or arrays, as Doubles.
-Base = float | jax.Array
+# A Python number is computed with in float64, and an array as a Double.
 Length = float | jax.Array
 # Radians per token, the fastest pair first.
 InvFreq = np.ndarray | Double
@@ -36,14 +35,14 @@ class Frequencies(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         """Returns the frequencies of ``channels // 2`` pairs and the attention factor.
 
         The attention factor multiplies cosine and sine, so logits grow by its square.
 
         Args:
           channels: rotary channels of one head.
-          base: a number, or a traced scalar; the frequencies are then a ``Double``.
+          base: base of the frequencies.
           length: the length to adapt to: a number, or an array ``[B, T]`` with a length for each
             token, where either axis may be 1. A rule that adapts to an array gives the frequencies
             as a ``Double`` ``[B, T, channels // 2]``, and an attention factor that depends on it
@@ -55,17 +54,11 @@ class Frequencies(abc.ABC):
 class Default(Frequencies):
     """Gives RoPE's own frequencies (2104.09864), the same at every length."""
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         return geometric(channels, base), 1.0
 
 
-@overload
-def geometric(channels: int, base: float) -> np.ndarray: ...
-@overload
-def geometric(channels: int, base: jax.Array) -> Double: ...
-
-
-def geometric(channels, base):
+def geometric(channels: int, base: float) -> np.ndarray:
     """Returns RoPE's frequencies, ``base ** (-2 i / channels)``, pair i = 0 first."""
     return power(base, -np.arange(0, channels, 2, dtype=np.float64) / channels)
 
@@ -73,14 +66,12 @@ def geometric(channels, base):
 @overload
 def power(base: float, exponents: np.ndarray) -> np.ndarray: ...
 @overload
-def power(base: jax.Array | Double, exponents: np.ndarray) -> Double: ...
+def power(base: Double, exponents: np.ndarray) -> Double: ...
 
 
 def power(base, exponents):
-    """Raises a positive number, or each number of an array ``[..., 1]``, to every exponent."""
-    if isinstance(base, jax.Array | Double):
-        return exp(log(Double.of(base)) * exponents)
-    return float(base) ** exponents
+    """Raises a positive number, or each number of a Double ``[..., 1]``, to every exponent."""
+    return exp(log(base) * exponents) if isinstance(base, Double) else float(base) ** exponents
 
 
 def turns_in(length: float, inv_freq: np.ndarray) -> np.ndarray:
@@ -104,19 +95,9 @@ def interpolated(inv_freq: InvFreq, unscaled: np.ndarray, factor: float | Double
     return inv_freq * (unscaled + (1.0 - unscaled) / factor)
 
 
-def check_base(base: Base, name: str = "base") -> Base:
-    """Returns ``base`` as a float, or as it is if traced; ``name`` is its name in errors."""
-    is_traced = isinstance(base, jax.core.Tracer)
-    if not is_real(base) or (not is_traced and not 1 < base < math.inf):
+def check_base(base: float, name: str = "base") -> float:
+    """Returns ``base`` as a float; ``name`` is its name in errors."""
+    is_known = is_real(base) and not isinstance(base, jax.core.Tracer)
+    if not is_known or not 1 < base < math.inf:
         raise ValueError(f"{name}={base!r} must be one number above 1, and finite")
-    return base if is_traced else float(base)
-
-
-def known_base(base: Base, scheme: str) -> float:
-    """Returns ``base`` as a float; it must not be traced, since ``scheme`` chooses pairs by it."""
-    if isinstance(base, jax.core.Tracer):
-        raise ValueError(
-            f"{scheme} decides by the value of base which pairs it changes, and base is traced: "
-            "give it a number"
-        )
     return float(base)

@@ -15,13 +15,11 @@ import dataclasses
 import numpy as np
 
 from posenc_jax.encodings.rotary.frequencies.base import (
-    Base,
     Frequencies,
     Length,
     Rates,
     geometric,
     interpolated,
-    known_base,
     turns_in,
 )
 from posenc_jax.fields import check_ascending, check_range
@@ -51,8 +49,8 @@ class NTKByParts(Frequencies):
         check_range(1, factor=self.factor)
         check_ascending(alpha=self.alpha, beta=self.beta)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
-        inv_freq = geometric(channels, known_base(base, type(self).__name__))
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
+        inv_freq = geometric(channels, base)
         turns = turns_in(self.train_length, inv_freq)
         unscaled = unscaled_by_turns(turns, self.alpha, self.beta)
         return interpolated(inv_freq, unscaled, self.factor), 1.0
@@ -83,7 +81,7 @@ class Llama3(Frequencies):
             low_freq_factor=self.low_freq_factor, high_freq_factor=self.high_freq_factor
         )
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         by_parts = NTKByParts(
             self.train_length, self.factor, alpha=self.low_freq_factor, beta=self.high_freq_factor
         )

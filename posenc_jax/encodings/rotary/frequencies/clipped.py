@@ -15,13 +15,7 @@ import math
 
 import numpy as np
 
-from posenc_jax.encodings.rotary.frequencies.base import (
-    Base,
-    Frequencies,
-    Length,
-    Rates,
-    geometric,
-)
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates, geometric
 from posenc_jax.fields import check_choice, check_sizes, count_of
 
 
@@ -45,7 +39,7 @@ class Clipped(Frequencies):
         check_sizes(clipped_pairs=self.clipped_pairs)
         check_choice(("cosine", "hard"), taper=self.taper)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         pairs = channels // 2
         count = round(pairs * 20 / 64) if self.clipped_pairs is None else self.clipped_pairs
         count_of("clipped_pairs", count, 0, pairs)

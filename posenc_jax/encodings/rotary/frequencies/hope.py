@@ -14,12 +14,10 @@ import dataclasses
 import numpy as np
 
 from posenc_jax.encodings.rotary.frequencies.base import (
-    Base,
     Frequencies,
     Length,
     Rates,
     geometric,
-    known_base,
     turns_in,
 )
 from posenc_jax.fields import check_range
@@ -44,8 +42,8 @@ class HoPE(Frequencies):
     def __post_init__(self):
         check_range(0, cut_cycles=self.cut_cycles)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
-        inv_freq = geometric(channels, known_base(base, type(self).__name__))
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
+        inv_freq = geometric(channels, base)
         is_fast = turns_in(self.train_length, inv_freq) > self.cut_cycles
         is_fast[0] = True
         return np.where(is_fast, inv_freq, 0.0), 1.0

@@ -20,14 +20,7 @@ import math
 
 import numpy as np
 
-from posenc_jax.encodings.rotary.frequencies.base import (
-    Base,
-    Frequencies,
-    Length,
-    Rates,
-    geometric,
-    known_base,
-)
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates, geometric
 from posenc_jax.encodings.rotary.frequencies.yarn import ramp_ends
 from posenc_jax.fields import check_ascending, check_positive, check_range
 
@@ -56,8 +49,7 @@ class MrRoPEUni(Frequencies):
         check_ascending(beta_slow=self.beta_slow, beta_fast=self.beta_fast)
         check_positive(attention_factor=self.attention_factor)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
-        base = known_base(base, type(self).__name__)
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         low, high = ramp_ends(channels, base, self.train_length, (self.beta_fast, self.beta_slow))
         steps = np.clip(np.arange(channels // 2) - low, 0, high - low)
         inv_freq = geometric(channels, base) / self.factor ** self.exponents(steps, high - low)
@@ -74,7 +66,7 @@ class MrRoPEUni(Frequencies):
 class MrRoPEPro(MrRoPEUni):
     """MrRoPE-Pro (2601.22181) slows middle pairs down by factors that grow from pair to pair.
 
-    The attributes are those of ``MrRoPEUni``. The class of the authors' code that computes these
+    The attributes are as in ``MrRoPEUni``. The class of the authors' code that computes these
     frequencies is ``LlamaYaRNRadix``.
     """
 

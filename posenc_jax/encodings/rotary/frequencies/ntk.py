@@ -14,7 +14,6 @@ import numpy as np
 
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies.base import (
-    Base,
     Frequencies,
     InvFreq,
     Length,
@@ -44,7 +43,7 @@ class NTK(Frequencies):
     def __post_init__(self):
         check_range(1, factor=self.factor)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         return _with_slowest(channels, base, self.factor), 1.0
 
 
@@ -72,7 +71,7 @@ class DynamicNTK(Frequencies):
     def adapts(self) -> bool:
         return True
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         excess = growth(length, self.train_length) - 1.0
         return _with_slowest(channels, base, 1.0 + excess * self.factor), 1.0
 
@@ -101,16 +100,16 @@ class NTKCritical(Frequencies):
         # The fastest pair needs 2 pi tokens for one turn, and no pair is critical without a turn.
         count_of("train_length", self.train_length, 7)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         train = math.log(self.train_length / (2 * math.pi))
         exponents = np.arange(0, channels, 2) / channels * (1 + math.log(self.factor) / train)
         return power(base, -exponents), 1.0
 
 
-def _with_slowest(channels: int, base: Base, scale: float | Double) -> InvFreq:
+def _with_slowest(channels: int, base: float, scale: float | Double) -> InvFreq:
     """Returns RoPE's frequencies with the slowest pair slowed down by ``scale``, the fastest not.
 
-    They are those of the base ``base * scale ** (channels / (channels - 2))``.
+    It is RoPE at the base ``base * scale ** (channels / (channels - 2))``.
     """
     count_of("rotary_dim", channels, 4)  # The factor is spread between two pairs or more.
     slowed = power(scale, -np.arange(0, channels, 2) / (channels - 2))

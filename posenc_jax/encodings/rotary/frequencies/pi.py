@@ -11,7 +11,6 @@ is the current length and L the training length.
 import dataclasses
 
 from posenc_jax.encodings.rotary.frequencies.base import (
-    Base,
     Frequencies,
     Length,
     Rates,
@@ -34,7 +33,7 @@ class PositionInterpolation(Frequencies):
     def __post_init__(self):
         check_range(1, factor=self.factor)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         return geometric(channels, base) / self.factor, 1.0
 
 
@@ -54,6 +53,6 @@ class DynamicPI(Frequencies):
     def adapts(self) -> bool:
         return True
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         shrink = 1.0 / growth(length, self.train_length)
         return geometric(channels, base) * shrink, 1.0

@@ -14,13 +14,7 @@ import dataclasses
 
 import numpy as np
 
-from posenc_jax.encodings.rotary.frequencies.base import (
-    Base,
-    Frequencies,
-    Length,
-    Rates,
-    geometric,
-)
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates, geometric
 from posenc_jax.fields import check_positive, check_range
 
 
@@ -43,7 +37,7 @@ class Proportional(Frequencies):
         check_positive(fraction=self.fraction)
         check_range(0, 1, fraction=self.fraction)
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         pairs = channels // 2
         check_range(1 / pairs, fraction=self.fraction)  # Otherwise no pair would rotate.
         is_rotated = np.arange(pairs) < int(self.fraction * channels // 2)

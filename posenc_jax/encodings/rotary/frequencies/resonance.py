@@ -12,7 +12,6 @@ import numpy as np
 
 from posenc_jax.encodings.rotary.double import Double, rounded
 from posenc_jax.encodings.rotary.frequencies.base import (
-    Base,
     Default,
     Frequencies,
     InvFreq,
@@ -39,7 +38,7 @@ class Resonance(Frequencies):
     def adapts(self) -> bool:
         return self.frequencies is not None and self.frequencies.adapts
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         inv_freq, attention_factor = (self.frequencies or Default())(channels, base, length)
         return _resonant(inv_freq), attention_factor
 

@@ -21,14 +21,12 @@ import numpy as np
 
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies.base import (
-    Base,
     Frequencies,
     Length,
     Rates,
     geometric,
     growth,
     interpolated,
-    known_base,
     turns_in,
 )
 from posenc_jax.encodings.rotary.frequencies.by_parts import unscaled_by_turns
@@ -80,14 +78,13 @@ class YaRN(Frequencies):
                 "given, or none: one alone would change nothing"
             )
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         unscaled = self.unscaled(channels, base)
         inv_freq = interpolated(geometric(channels, base), unscaled, self.factor)
         return inv_freq, self._attention_factor()
 
-    def unscaled(self, channels: int, base: Base) -> np.ndarray:
+    def unscaled(self, channels: int, base: float) -> np.ndarray:
         """Returns the share of each pair that is not interpolated, whatever ``factor`` is."""
-        base = known_base(base, type(self).__name__)
         if self.ramp == "index":
             return 1 - self._index_ramp(channels, base)
         turns = turns_in(self.train_length, geometric(channels, base))
@@ -135,7 +132,7 @@ class DynamicYaRN(Frequencies):
     def adapts(self) -> bool:
         return True
 
-    def __call__(self, channels: int, base: Base, length: Length) -> Rates:
+    def __call__(self, channels: int, base: float, length: Length) -> Rates:
         factor = growth(length, self.train_length)
         unscaled = self._yarn().unscaled(channels, base)
         inv_freq = interpolated(geometric(channels, base), unscaled, factor)
@@ -160,11 +157,7 @@ class DynamicYaRN(Frequencies):
 
 
 def ramp_ends(
-    channels: int,
-    base: float,
-    train_length: int,
-    turns: tuple[float, float],
-    truncate: bool = True,
+    channels: int, base: float, train_length: int, turns: tuple[float, float], truncate: bool = True
 ) -> tuple[float, float]:
     """Returns the indices of the pairs that turn so many times within the training length.
 

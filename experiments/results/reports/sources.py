@@ -1,4 +1,4 @@
-"""Reads answers of experiments beside the atlas, as tables of values, for the guide.
+"""Reads the results that the repository keeps, for all pages, tables and sentences about them.
 
 The answers about trained models that are made longer come from the records of
 ``configs/extension.py``. Those about models that were trained longer than the atlas' come from an
@@ -7,19 +7,75 @@ from archives of the experiments in ``studies/multimodal``, as columns of the ta
 ``docs/multimodal.md``. See ``results/answers.py`` for the columns.
 """
 
+import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from experiments.results import archive
-from experiments.results.answers import MANUAL, TEXT, gains, losses, table
+from experiments.results import archive, atlas_data
+from experiments.results.answers import MANUAL, TEXT, gains, losses, summary, table, verdicts
+from experiments.results.atlas import Atlas
+from experiments.results.comparisons import families
 from experiments.results.panels import chances
+from experiments.results.record import read_json
+from experiments.results.reports import trust
 from experiments.results.reports.multimodal_tables import TABLES, Table
 
 # The end of a topic and of a family about models that were trained for longer than the atlas'.
 LONGER = "trained longer"
 # What stands for RoPE: tokens are counted in videos, and frames in stories.
 _ROPE = {"video": "vanilla", "story": "frame_index"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """Holds the results that tables and sentences are made of.
+
+    Attributes:
+      atlas: the atlas.
+      longer: the answers of models that were trained longer, see ``answers.summary``.
+      longer_families: the families that these were compared in.
+      longer_tokens: how many tokens these models have seen.
+      ledger: what ``docs/claims/claims.json`` has.
+      trust: the badges of the questions of the atlas.
+    """
+
+    atlas: Atlas
+    longer: pd.DataFrame
+    longer_families: pd.DataFrame
+    longer_tokens: int
+    ledger: dict[str, Any]
+    trust: dict[trust.Question, list[str]]
+
+    def of(self, topic: str, multiple: float = 1) -> pd.DataFrame:
+        """Returns the answers of the atlas to a question, by scheme."""
+        a = self.atlas.answers
+        return a[(a["topic"] == topic) & (a["multiple"] == multiple)].set_index("scheme")
+
+
+def read(docs: Path) -> Sources:
+    """Returns the results that the folder ``docs`` keeps.
+
+    Raises:
+      ValueError: a file is missing or damaged.
+    """
+    packed = docs / "data/extrapolation_long.tar.xz"
+    ledger = read_json(docs / "claims/claims.json", {"claims": list})
+    if ledger is None:
+        raise ValueError(f"{docs} has no ledger of claims: run make results")
+    longer = read_longer(packed)
+    compared = verdicts(longer)
+    run = json.loads(next(iter(archive.read(packed).values()))["evaluation.json"])
+    return Sources(
+        atlas_data.load(docs / "atlas"),
+        summary(longer, compared),
+        families(compared),
+        run["training"]["tokens"],
+        ledger,
+        trust.read(docs / "atlas" / trust.JSON),
+    )
 
 
 def read_extension(path: Path) -> pd.DataFrame:
@@ -42,7 +98,7 @@ def read_extension(path: Path) -> pd.DataFrame:
 def read_longer(path: Path) -> pd.DataFrame:
     """Returns the losses and gains in an archive of results on text; empty if there is none.
 
-    The topics are those of the atlas with an end, such as "text, trained longer".
+    A topic is a topic of the atlas with an end, such as "text, trained longer".
     """
     if not path.exists():
         return table([])

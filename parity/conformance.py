@@ -1,6 +1,6 @@
 """Writes test vectors of published configs, by which other projects can test their rotary code.
 
-    python -m posenc_jax.hf.conformance --out=conformance.json
+    python -m parity.conformance --out=conformance.json
 
 For each config it writes the inverse frequencies, the attention factor, cosines and sines at some
 positions, and the logits of two fixed vectors at every pair of these positions.
