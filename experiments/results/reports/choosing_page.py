@@ -201,13 +201,8 @@ def read_decoding(path: Path) -> dict[str, float]:
     return pd.read_csv(path, index_col="scheme")["times_nope"].to_dict() if path.exists() else {}
 
 
-def read_rungs(results: Path, docs: Path) -> tuple[list[Rung], str]:
-    """Returns all answers, and which rungs of the ladder are missing, in words.
-
-    Args:
-      results: the workdir of the ladder, where it was run.
-      docs: the folder of the kept results.
-    """
+def read_rungs(docs: Path) -> tuple[list[Rung], str]:
+    """Returns all answers that ``docs`` keeps, and what the ladder lacks, in words."""
     sources, data = read(docs), docs / "data"
     rungs = [Rung("the atlas", sources.atlas.about["setup"], 0.0, sources.atlas.answers)]
     extension, tables = read_extension(data / "extension_small.csv"), read_tables(data)
@@ -219,7 +214,7 @@ def read_rungs(results: Path, docs: Path) -> tuple[list[Rung], str]:
     says = f"{schemes} after {tokens / 1e6:.1f}M tokens, without RoPE."
     topics = longer["topic"].str.removesuffix(f", {LONGER}")
     rungs.append(Rung("longer training", says, tokens, longer.assign(topic=topics)))
-    ladder, missing = _ladder(results)
+    ladder, missing = _ladder(docs / "ladder")
     return [*rungs, *ladder], missing
 
 
@@ -246,7 +241,7 @@ def _ladder(folder: Path) -> tuple[list[Rung], str]:
 @exit_status
 def main() -> None:
     docs = Path("docs")
-    rungs, missing = read_rungs(Path("build/results"), docs)
+    rungs, missing = read_rungs(docs)
     text = guide(rungs, missing, read_decoding(docs / "data/decode.csv"))
     write_files(docs, {"choosing.md": text})
     trust.write(docs / "atlas" / trust.JSON, rungs)

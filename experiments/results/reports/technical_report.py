@@ -27,7 +27,6 @@ from experiments.results.reports import (
     atlas_tables,
     extension_tables,
     findings,
-    ladder_page,
     ledger_page,
     maps,
     sources,
@@ -54,13 +53,12 @@ class Report:
 
     Attributes:
       docs: the folder of the kept results.
-      results: the workdir that ``make results`` fills, which has the ladder.
       papers: the arXiv numbers of the bibliography.
       pictures: the files of figures that the text shows, by the names that it uses.
     """
 
-    def __init__(self, docs: Path, results: Path):
-        self.docs, self.results = docs, results
+    def __init__(self, docs: Path):
+        self.docs = docs
         self.sources = sources.read(docs)
         self.papers = set(re.findall(r"@\w+\{(\d{4}\.\d{5}),", self._bibliography()))
         self.pictures: dict[str, Path] = {}
@@ -155,16 +153,12 @@ class Report:
         return made | {"schemes": "\n".join(listed), "extension": extension}
 
     def _ladder(self) -> dict[str, Any]:
-        """Returns what the ladder found, its rungs, correlations and figures.
-
-        Raises:
-          ValueError: there is no ladder in the results.
-        """
-        told = ladder_page.told(self.results)
+        """Returns what the ladder found, its rungs, correlations and figures."""
+        told = self.sources.ladder
         captions = {"window": maps.WINDOW_CAPTION, "by_tokens": maps.TOKENS_CAPTION}
         figures = {}
         for name, (_, caption) in captions.items():
-            if (path := self.results / f"{name}.svg").exists():
+            if (path := self.docs / f"ladder/{name}.svg").exists():
                 self.pictures[f"ladder_{name}.svg"] = path
                 figures[f"ladder_{name}.svg"] = caption
         rungs = told["rungs"].values()
@@ -283,10 +277,9 @@ def compiled(files: Mapping[str, str], kind: Literal["pdf", "png"] = "pdf") -> A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="the kept results")
-    parser.add_argument("--results", type=Path, default=Path("build/results"))
     parser.add_argument("--out", type=Path, default=Path("build/report.pdf"))
     args = parser.parse_args()
-    text = compiled(Report(args.docs, args.results).files())
+    text = compiled(Report(args.docs).files())
     write_files(args.out.parent, {args.out.name: text})
     print(f"report: {args.out}")
 
