@@ -76,6 +76,7 @@ results: $(VENV)/experiments
 		--config=configs/$$name.py:small --workdir=build/results --report || exit; done
 	cd build/results/atlas && cp *.csv.gz atlas.json *.svg $(CURDIR)/docs/atlas
 	cd build/results/claims && cp claims.csv claims.json $(CURDIR)/docs/claims
+	cd build/results && cp ladder.csv ladder.json window.svg by_tokens.svg $(CURDIR)/docs/ladder
 	$(BIN)/python -m experiments.results.reports.leaderboard_page
 	$(BIN)/python -m experiments.results.reports.choosing_page
 	$(BIN)/python -m experiments.results.reports.atlas_tables

@@ -28,7 +28,7 @@ def files(atlas: Atlas) -> dict[str, str | bytes]:
     if atlas.values.empty:
         raise ValueError("no study has any result yet: there is no atlas to draw")
     shared = {
-        "about": {key: v for key, v in atlas.about.items() if key not in ("config", "holes")},
+        "about": {key: value for key, value in atlas.about.items() if key != "config"},
         "families": atlas.families.to_dict("records"),
         "questions": [
             {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}

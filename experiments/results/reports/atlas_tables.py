@@ -1,10 +1,10 @@
-"""Writes the tables of ``docs/results.md`` that show answers of the atlas.
+"""Writes the tables of ``docs/results.md`` that show answers.
 
     python -m experiments.results.reports.atlas_tables
 
 Each is the first table below its heading, with the families of comparisons that its marks belong
-to. The text around it stays as it is. The table of models that were trained longer has the results
-of ``configs/extrapolation.py:long`` in an archive.
+to. The text around it stays as it is. Most have answers of the atlas; one has those of models that
+``configs/extrapolation.py:long`` trained longer, and one the ladder's longest rung.
 """
 
 import dataclasses
@@ -12,12 +12,14 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from experiments.command import exit_status
 from experiments.results.answers import MARKS, OWN_WINDOW, TASKS, Answer, shown
 from experiments.results.comparisons import statement
+from experiments.results.ladder import ROPE
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import write_files
 from experiments.results.reports import trust
@@ -130,6 +132,31 @@ def of_atlas(
     return markdown_table(["scheme", *rows.columns], lines) + f"\n{said}\n" * bool(said)
 
 
+LADDER = "The ladder"
+
+
+def of_ladder(ladder: Mapping[str, Any]) -> str:
+    """Returns the longest rung of the ladder as a table in Markdown."""
+    rung = ladder["rungs"][ladder["longest"]]
+    columns = {
+        f"loss at {rung['length']}": ("text", f"vs_{ROPE}"),
+        "loss beyond": ("text, beyond", f"vs_{WINDOWED}"),
+        "gain beyond": ("gain", f"vs_{OWN_WINDOW}"),
+    }
+    lines = []
+    for row in rung["rows"]:
+        line = [f"`{row['scheme']}`"]
+        for topic, against in columns.values():
+            answer = row[topic]
+            line.append(
+                f"{shown(answer)} {MARKS.get(answer[against], '')}".rstrip() if answer else "-"
+            )
+        answers = [answer for answer in row.values() if isinstance(answer, dict)]
+        lines.append([*line, f"{max(answer['seeds'] for answer in answers):.0f}"])
+    said = textwrap.fill(rung["statement"], 115) if rung["seeds"] > 1 else ""
+    return markdown_table(["scheme", *columns, "seeds"], lines) + f"\n{said}\n" * bool(said)
+
+
 def _cell(answer: Answer) -> str:
     """Writes an answer; what is better than the own window is bold."""
     if answer["family"] != TASKS and answer[f"vs_{OWN_WINDOW}"] == "better":
@@ -146,7 +173,7 @@ def tables(sources: Sources) -> dict[str, str]:
         for rows in (TEXT, GAINS, LEARNED)
     }
     longer = of_atlas(TRAINED_LONGER, sources.longer, sources.longer_families, atlas.trained, {})
-    return of | {TRAINED_LONGER.heading: longer}
+    return of | {TRAINED_LONGER.heading: longer, LADDER: of_ladder(sources.ladder)}
 
 
 def written(page: str, tables: Mapping[str, str]) -> str:

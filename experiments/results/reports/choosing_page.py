@@ -18,15 +18,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.command import exit_status
-from experiments.results.answers import (
-    AGAINST,
-    OWN_WINDOW,
-    TASKS,
-    Answer,
-    shown,
-    summary,
-    verdicts,
-)
+from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
@@ -40,7 +32,7 @@ _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
 _THAN |= {"no difference": "not told from", "diverged": "not compared with"}
 # How many schemes are named, and how much longer than without positions decoding may take.
-_NAMED, _SLOW = 6, 1.3
+_NAMED, SLOW = 6, 1.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +183,7 @@ def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> st
     more token under each scheme, over that under NoPE.
     """
     ordered = sorted(rungs, key=operator.attrgetter("tokens"))
-    slow = sorted(name for name, times in decoding.items() if times > _SLOW)
+    slow = sorted(name for name, times in decoding.items() if times > SLOW)
     return fill(
         "choosing.md",
         rungs=ordered,
@@ -200,7 +192,7 @@ def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> st
         lasts=LASTS,
         q=Q,
         slow=", ".join(f"`{name}`" for name in slow),
-        bound=_SLOW,
+        bound=SLOW,
     )
 
 
@@ -209,13 +201,8 @@ def read_decoding(path: Path) -> dict[str, float]:
     return pd.read_csv(path, index_col="scheme")["times_nope"].to_dict() if path.exists() else {}
 
 
-def read_rungs(results: Path, docs: Path) -> tuple[list[Rung], str]:
-    """Returns all answers, and which rungs of the ladder are missing, in words.
-
-    Args:
-      results: the workdir of the ladder, where it was run.
-      docs: the folder of the kept results.
-    """
+def read_rungs(docs: Path) -> tuple[list[Rung], str]:
+    """Returns all answers that ``docs`` keeps, and what the ladder lacks, in words."""
     sources, data = read(docs), docs / "data"
     rungs = [Rung("the atlas", sources.atlas.about["setup"], 0.0, sources.atlas.answers)]
     extension, tables = read_extension(data / "extension_small.csv"), read_tables(data)
@@ -227,7 +214,7 @@ def read_rungs(results: Path, docs: Path) -> tuple[list[Rung], str]:
     says = f"{schemes} after {tokens / 1e6:.1f}M tokens, without RoPE."
     topics = longer["topic"].str.removesuffix(f", {LONGER}")
     rungs.append(Rung("longer training", says, tokens, longer.assign(topic=topics)))
-    ladder, missing = _ladder(results)
+    ladder, missing = _ladder(docs / "ladder")
     return [*rungs, *ladder], missing
 
 
@@ -254,7 +241,7 @@ def _ladder(folder: Path) -> tuple[list[Rung], str]:
 @exit_status
 def main() -> None:
     docs = Path("docs")
-    rungs, missing = read_rungs(Path("build/results"), docs)
+    rungs, missing = read_rungs(docs)
     text = guide(rungs, missing, read_decoding(docs / "data/decode.csv"))
     write_files(docs, {"choosing.md": text})
     trust.write(docs / "atlas" / trust.JSON, rungs)

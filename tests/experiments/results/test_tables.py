@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from study_records import HIGH, LOW, pack, panel_study, results, text_records
+from study_records import pack, results, text_records
 
-from experiments.results.answers import of_tasks, of_text, summary, verdicts
+from experiments.results.answers import of_text, summary, verdicts
 from experiments.results.comparisons import families
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import atlas_tables, extension_tables
@@ -115,9 +115,3 @@ def test_a_table_of_losses_has_marks_and_says_what_was_compared():
     assert rewritten(page, "A toy", text) == page and page.count("Families of comparisons") == 1
     with pytest.raises(ValueError, match="no result has t5 at recall 4x; run it"):
         shown(values, "t5", {"4x": ("recall", 4)})
-
-
-def test_a_table_of_tasks_counts_seeds_where_a_task_was_learned():
-    values = of_tasks(panel_study(rope=(LOW, HIGH), t5=(HIGH, LOW)))
-    text = shown(values, "rope t5", {"1x": ("copy", 1), "2x": ("copy", 2)})
-    assert "| `rope` | 0 of 3 | not learned |\n| `t5` | 3 of 3 | 0 of 3 |\n" in text
