@@ -106,7 +106,7 @@ IN_KERNELS = [
 
 def slow_unless_quick(name, *more):
     """Returns a case, for ``make test`` only if the scheme's hooks in kernels are of a new kind."""
-    is_quick = name in ("nope", "value_rope", "rerope", "alibi", "shaw", "fox")
+    is_quick = name in ("value_rope", "alibi", "shaw", "fox")
     return pytest.param(name, *more, marks=[] if is_quick else pytest.mark.slow)
 
 

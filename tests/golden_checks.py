@@ -9,6 +9,7 @@ import numpy as np
 
 import posenc_jax
 from posenc_jax import Side
+from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import text
 
 ONE_HEAD = Side(None, num_heads=1, num_kv_heads=1, is_query=True)
@@ -86,7 +87,16 @@ def turn(encoding, positions, length):
 
 
 def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1):
-    """Checks that the encoding turns by ``inv_freq`` a token, at position 1 and at many."""
+    """Checks by what angle a token each pair rotates, and the factor on cosines and sines.
+
+    Encodings with tables of their own are rotated; the float64 equations see that RoPE's tables
+    are those of its frequencies.
+    """
+    if type(encoding).tables is RoPE.tables:
+        actual, factor = encoding.frequencies(encoding.rotary_dim, encoding.base, length)
+        close(actual, inv_freq, rtol=1e-5, atol=1e-12)
+        close(factor, attention_factor, rtol=1e-6)
+        return
     positions = np.array([1, 0, 3, 64, 200])
     turned = turn(encoding, positions, length)
     cos, sin = (np.asarray(table, np.float64) for table in turned)

@@ -18,11 +18,12 @@ from posenc_jax import HeadShard
 from posenc_jax.positions import text
 
 WHOLE = frozenset(common.one_of_each_program())
+TILES = frozenset(common.one_of_each_tile())
 B, T = 2, 64  # twice the training length, so that a scheme may adapt to it
 FAR = 1001  # a position that bfloat16 cannot hold
 QUERY = 10  # the one whose causality is asked for
 FIRST, SECOND = 20, 43  # tokens of two packed documents; the last token is a third one
-SHARDS = ((2, 3), (3, 1))
+SHARD = (3, 1)
 HALF = T // 2
 
 
@@ -46,7 +47,6 @@ def placings(name: str) -> dict[str, np.ndarray]:
         "distant": SHUFFLED + np.int32(distant),
         "reversed": SHUFFLED[:, ::-1],
         "text": np.repeat(text(T), B, axis=0),
-        "shared": np.repeat(SHUFFLED[:1], B, axis=0),
     }
 
 
@@ -97,12 +97,13 @@ def probe(name: str) -> SimpleNamespace:
 
     There are no others where a scheme has the functions of one before it, with other constants:
 
-      text, shared: outputs at positions of text, and at one row of positions for the batch.
+      text: outputs at positions of text, one row for the batch.
       documents: outputs by the names of ``packed_rows``, each ``[T, H, C]``; embedded: the tokens.
       by_input, by_parameters: the gradients of a weighted sum of these.
-      last, shards, in_pieces: outputs of the last query, of some heads, and of keys rotated
+      last, shard, in_pieces: outputs of the last query, of some heads, and of keys rotated
         ahead, where the scheme can.
-      grouped, repeated: outputs of grouped queries, and of kv heads repeated for them.
+      grouped, repeated: outputs of grouped queries, and of kv heads repeated for them, under one
+        scheme of each tile.
     """
     plain, grouped = common.build(name), common.build(name, num_kv_heads=2)
     results = jax.device_get(_run(name, plain, grouped, placings(name), *arguments()))
@@ -138,9 +139,8 @@ def _run(name, plain, grouped, placed, rows, weights_BTHC):
     if name not in WHOLE:
         return results
     results["text"] = common.attention(plain, RESIDUAL, text(T), length=LENGTH)
-    results["shared"] = common.attention(plain, RESIDUAL, placed["shared"][:1], length=LENGTH)
     results |= documents(name, plain, rows, weights_BTHC) | _parts(name, plain, placed["shuffled"])
-    return results | _groups(grouped, placed["shuffled"])
+    return results | (_groups(grouped, placed["shuffled"]) if name in TILES else {})
 
 
 def _parts(name, encoding, positions):
@@ -151,13 +151,9 @@ def _parts(name, encoding, positions):
     attend = functools.partial(posenc_jax.attend, encoding)
     results = {"last": attend(q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)}
     if not schemes.ALL[name].mixes_heads:
-        shards = (jnp.array(heads) for heads in SHARDS)
-        results["shards"] = [
-            posenc_jax.attend(
-                HeadShard(encoding, h, common.HEADS), *(x[:, :, h] for x in (q, k, v)), tokens
-            )
-            for h in shards
-        ]
+        heads = jnp.array(SHARD)
+        shard = HeadShard(encoding, heads, common.HEADS)
+        results["shard"] = posenc_jax.attend(shard, *(x[:, :, heads] for x in (q, k, v)), tokens)
     if not schemes.ALL[name].mixes_keys:
         pieces = [
             posenc_jax.rotate_keys(

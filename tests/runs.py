@@ -51,6 +51,14 @@ def comparison(config, workdir):
     return Comparison(config, workdir, Console(file=output, width=200)), output
 
 
+def untrained(one):
+    """Makes a comparison end each of its points at once, without a model and without results."""
+    one.train = lambda point: (None, {"steps": 0, "tokens": 0})
+    one.evaluate = lambda point, model: {"records": [], "curves": []}
+    one.print_point = lambda point, evaluation: None
+    return one
+
+
 def of_other_data(folder, digest):
     """Makes a finished run one on other data of the same name, such as those of another Python."""
     evaluation = seal.read_evaluation(folder, {"config": dict})

@@ -10,7 +10,14 @@ import pytest
 EXAMPLES = sorted((common.ROOT / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+# Those of other libraries take as long, and break when these change.
+OTHERS = {"haiku_decoder", "equinox_decoder"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[pytest.mark.slow] * (p.stem in OTHERS), id=p.stem) for p in EXAMPLES],
+)
 def test_an_example_runs(path, capsys):
     with jax.numpy_rank_promotion("allow"):  # as users have it
         result = runpy.run_path(str(path))["main"]()

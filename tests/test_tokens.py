@@ -1,6 +1,5 @@
 """Tests which positions are exact, which are refused, and in which order tokens were written."""
 
-import dataclasses
 import functools
 
 import chex
@@ -12,9 +11,6 @@ import pages
 import pytest
 
 import posenc_jax
-from posenc_jax.attention.blockwise import blockwise
-from posenc_jax.encodings.wrappers.soft_cap import SoftCap
-from posenc_jax.encodings.wrappers.ultravico import UltraViCo
 from posenc_jax.positions import text
 
 B, T = 2, 12
@@ -89,24 +85,6 @@ def test_the_last_query_of_a_cache_sees_every_key():
     both_ways = functools.partial(posenc_jax.attend, encoding, causal=False)
     expected = both_ways(q, k, v, tokens)[:, -1:]
     np.testing.assert_allclose(both_ways(q[:, -1:], k, v, alone, tokens), expected, rtol=1e-5)
-
-
-ORDERED = {
-    "fox": lambda: common.build("fox"),
-    "soft_cap over ultravico": lambda: SoftCap(
-        over=UltraViCo(common.build("rope"), window=8), cap=50.0
-    ),
-}
-
-
-@pytest.mark.parametrize("make", ORDERED.values(), ids=ORDERED)
-def test_what_depends_on_the_tokens_between_must_know_the_order(make):
-    encoding, (q, k, v) = make(), sides()
-    tokens = encoding.tokens(text(T)).observed(encoding, residual())
-    last = encoding.tokens(text(1, start=T - 1)).observed(encoding, residual(1))
-    attend = functools.partial(posenc_jax.attend, encoding, q[:, -1:], k, v, last, tokens)
-    common.refuses("order", lambda: attend(causal=False))
-    common.refuses("order", lambda: posenc_jax.logits(encoding, q[:, -1:], k, last, tokens))
 
 
 def test_a_part_may_begin_where_a_program_says():
@@ -189,62 +167,3 @@ def test_text_is_known_to_be_consecutive_while_it_is_traced():
     assert not is_known(text(T).repeat(2, axis=0))
     assert not is_known(text(T)[..., None])
     assert not is_known(text(T), "randomized")
-
-
-@pytest.mark.parametrize("name", common.one_of_each_tile()[1::6])
-def test_consecutive_positions_give_the_numbers_of_any_positions(name):
-    """Values and gradients agree, of all tokens and of a part of them, at once and in tiles."""
-    encoding, x_BTD = common.build(name), jnp.asarray(residual(20))
-    q, k, v = sides(20)
-
-    def losses(encoding, q, k, v, is_known):
-        # Traced positions, of which nothing is known but what is said.
-        positions = jnp.asarray(text(20, start=3))
-        whole = encoding.tokens(positions, length=64).observed(encoding, x_BTD)
-        whole = dataclasses.replace(whole, consecutive=is_known)
-        part = whole.part(11, 7)
-        small = functools.partial(blockwise, block=8)
-        outputs = [
-            posenc_jax.attend(encoding, q, k, v, whole),
-            posenc_jax.attend(encoding, q[:, :7], k, v, part, whole),
-            posenc_jax.attend(encoding, q, k, v, whole, implementation=small),
-        ]
-        return sum((out**2).sum() for out in outputs), outputs
-
-    arguments = encoding, q, k, v
-    known, unknown = (functools.partial(losses, is_known=item) for item in (True, False))
-    if str(jax.make_jaxpr(known)(*arguments)) == str(jax.make_jaxpr(unknown)(*arguments)):
-        return  # it takes no notice
-    actual, expected = (
-        jax.jit(jax.grad(item, argnums=(0, 1, 2, 3), has_aux=True))(*arguments)
-        for item in (known, unknown)
-    )
-    chex.assert_trees_all_close(actual, expected, rtol=0, atol=2e-5 * common.largest(expected))
-
-
-# Values
-
-
-class Turned(posenc_jax.Encoding):
-    """Multiplies each value by a number of its position, and each output by one of the query's."""
-
-    def rotate_values(self, v_BSKC, tokens, side):
-        assert not side.is_query
-        return v_BSKC * (1 + tokens.positions[..., None, None])
-
-    def rotate_back(self, out_BTHC, tokens, side):
-        assert side.is_query
-        return out_BTHC / (1 + tokens.positions[..., None, None])
-
-
-@pytest.mark.parametrize("implementation", posenc_jax.attention.IMPLEMENTATIONS)
-def test_every_implementation_turns_values_and_turns_outputs_back(implementation):
-    length, (q, k, v) = 16, sides(16)
-    factors = 1 + np.arange(length, dtype=np.float32)[None, :, None, None]
-    plain = posenc_jax.Encoding().tokens(text(length))
-    expected = posenc_jax.attend(posenc_jax.Encoding(), q, k, v * factors, plain) / factors
-    attend = jax.jit(functools.partial(posenc_jax.attend, implementation=implementation))
-    mesh = jax.make_mesh((4,), ("context",), axis_types=(jax.sharding.AxisType.Auto,))
-    with jax.set_mesh(mesh):
-        actual = attend(Turned(), q, k, v, Turned().tokens(text(length)))
-    common.close(actual, expected, atol=1e-6)

@@ -1,7 +1,5 @@
 """Tests encodings in the attention layers of Flax itself."""
 
-import functools
-
 import common
 import jax
 import jax.numpy as jnp
@@ -151,29 +149,6 @@ def test_decoding_with_the_layers_own_cache(name, kind):
     close(np.concatenate(steps, axis=1), whole)
 
 
-@pytest.mark.parametrize("window", [None, 2])
-def test_slots_that_are_not_filled_are_never_seen(window):
-    """Flax's mask hides them, also from a layer that sees later tokens elsewhere."""
-    encoding, options = common.build("rope"), dict(causal=False, window=window)
-    q, k, v = (jnp.asarray(common.normal(seed, B, 5, H, C)) for seed in range(3))
-    fn = posenc_jax.attention_fn(encoding, text(5), **options)
-    for count in (1, 3, 5):
-        filled = (jnp.arange(5) < count)[None, None, None]
-        step = fn(q[:, count - 1 : count], k, v, mask=filled)
-        tokens = encoding.tokens(text(count))
-        so_far = (x[:, :count] for x in (q, k, v))
-        close(step, posenc_jax.attend(encoding, *so_far, tokens, **options)[:, -1:])
-
-
-def test_another_mask_than_the_caches_gives_nan():
-    """The mask is all that Flax tells of its cache, and it must be one of slots filled in order."""
-    fn = posenc_jax.attention_fn(common.build("rope"), text(T))
-    q, k = jnp.ones((B, 1, H, C)), jnp.ones((B, T, H, C))
-    filled = jnp.arange(T)[None, None, None] < 3
-    assert jnp.isfinite(fn(q, k, k, mask=filled)).all()
-    assert jnp.isnan(fn(q, k, k, mask=filled.at[..., 1].set(False))).all()
-
-
 def test_what_cannot_be_honoured_is_refused():
     fn = posenc_jax.attention_fn(common.build("rope"), text(T))
     q = jnp.zeros((B, T, H, C))
@@ -186,14 +161,6 @@ def test_what_cannot_be_honoured_is_refused():
     }.items():
         common.refuses(word, lambda word=word, bad=bad: fn(q, q, q, **{word: bad}))
     fn(q, q, q, dropout_rate=0.1, deterministic=True)
-
-    # Through the layers, which decide what they pass on.
-    linen = nn.MultiHeadDotProductAttention(H, qkv_features=H * C, attention_fn=fn)
-    run = functools.partial(linen.init, jax.random.key(0), residual(), sow_weights=True)
-    common.refuses("sow_weights", run)
-    common.refuses("k_tokens", lambda: nnx_layer(fn)(residual(), residual()[:, :5]))
-    both_ways = posenc_jax.attention_fn(common.build("rope"), text(T), causal=False)
-    common.refuses("is_causal", lambda: nnx_layer(both_ways)(residual(), is_causal=True))
 
 
 PADDING = np.arange(T) < np.array([[T], [7]])
@@ -214,25 +181,6 @@ def test_the_layers_own_mask(name):
     if name == "nope":
         flax = nnx_layer(nnx.dot_product_attention)(x, mask=MASK)
         close(np.where(PADDING[..., None], flax, expected), expected)
-
-
-def test_the_layer_of_flax_lm1b_with_its_defaults():
-    """It is causal and padded, and drops attention weights, differently for each key."""
-    fn = posenc_jax.attention_fn(common.build("rope"), text(T))
-    options = dict(use_bias=False, broadcast_dropout=False, dropout_rate=0.1, attention_fn=fn)
-    model = nn.MultiHeadDotProductAttention(num_heads=H, qkv_features=H * C, **options)
-    variables = model.init(jax.random.key(0), residual(), mask=MASK, deterministic=True)
-
-    @jax.jit
-    def run(key):
-        rngs = dict(dropout=key)
-        return model.apply(variables, residual(), mask=MASK, deterministic=False, rngs=rngs)
-
-    first, again, other = (run(jax.random.key(seed)) for seed in (1, 1, 2))
-    assert (first == again).all() and abs(first - other).max() > 1e-2
-    calm = model.apply(variables, residual(), mask=MASK, deterministic=True)
-    mean = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(3), 4000)).mean(axis=0)
-    np.testing.assert_allclose(mean, calm, atol=0.05)
 
 
 def test_dropout_in_the_layer_of_nnx():

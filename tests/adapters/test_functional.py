@@ -62,13 +62,6 @@ def test_score_mod_is_the_score_of_attention(name):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["rope", "fox"])
-def test_score_mod_refuses_schemes_that_need_more(name):
-    scheme, params = initialized(name)
-    encoding = scheme.encoding(params)
-    common.refuses("attend", lambda: functional.score_mod(encoding, num_heads=2))
-
-
 @pytest.mark.parametrize("name", common.one_of_each_set_of_hooks()[1::3])
 def test_every_scheme_is_init_and_attend(name):
     overrides = schemes.ALL[name].overrides if name in schemes.ALL else {}

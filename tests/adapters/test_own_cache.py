@@ -73,9 +73,3 @@ def test_what_would_be_wrong_is_refused():
     for name in ("kv_shift", "dynamic_ntk"):
         layer = Attention(common.build(name, num_kv_heads=K), nnx.Rngs(0))
         common.refuses("rotates all keys again", layer.init_cache)
-
-
-def test_the_cache_keeps_no_input():
-    layer = Attention(common.build("fox"), nnx.Rngs(0))
-    widths = {x.shape[-1] for x in jax.tree.leaves(layer.init_cache()["past"]) if x.ndim > 1}
-    assert D not in widths

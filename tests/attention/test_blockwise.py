@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from attention_cases import (
-    Case,
-    assert_equals_dense,
     close,
     close_gradients,
     plain,
@@ -71,12 +69,6 @@ def test_tiles_in_which_all_keys_are_far(name, keywords):
         close(value_and_gradients(attend, encoding, *sides(), positions=positions), expected)
 
 
-def test_window():
-    encoding = common.build("shaw", num_kv_heads=2)
-    expected = value_and_gradients(functools.partial(plain, window=9), encoding, *sides())
-    close(value_and_gradients(tiled(window=9), encoding, *sides()), expected)
-
-
 def test_bfloat16():
     encoding = common.build("shaw", num_kv_heads=2)
     exact = value_and_gradients(tiled(), encoding, *sides())
@@ -128,33 +120,6 @@ def test_on_a_mesh(name, kind):
     close(actual, expected)
 
 
-def test_explicit_mesh_with_shared_kv_heads_and_many_tokens():
-    """At 1024 tokens ``attend`` chooses tiles by itself; values and gradients agree."""
-    length, encoding = 1024, common.build("rope", num_kv_heads=2)
-    arguments = (
-        encoding,
-        *(
-            jnp.asarray(common.normal(seed, B, length, heads, common.HEAD_DIM))
-            for seed, heads in enumerate((4, 2, 2))
-        ),
-    )
-
-    @jax.jit
-    def gradients(encoding, q, k, v):
-        def loss(q, k, v):
-            out = posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(length)))
-            return (out**2).sum(), out
-
-        return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
-
-    expected = gradients(*arguments)
-    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
-    with jax.set_mesh(mesh):
-        place = NamedSharding(mesh, PartitionSpec("data", None, "model"))
-        actual = gradients(encoding, *(jax.device_put(x, place) for x in arguments[1:]))
-    close_gradients(actual, expected)
-
-
 def test_a_scan_over_layers_of_different_windows():
     """The window is traced, as it is for Gemma's layers under one scan."""
     encoding, (q, k, v) = common.build("alibi"), sides(4)
@@ -198,24 +163,6 @@ def test_the_forms_of_a_cpu_are_not_in_a_program_for_a_tpu(length):
     """A CPU host exports the program that a TPU host would."""
     assert "optimization_barrier" in lowered_for("cpu", length)
     assert "optimization_barrier" not in lowered_for("tpu", length)
-
-
-def test_values_and_gradients_of_one_core(monkeypatch):
-    """There are five tiles a row; the last begins within the one before it."""
-    common.set_cores(monkeypatch, 1)
-    encoding = common.build("fox", num_heads=2)
-    assert_equals_dense(blockwise, encoding, Case(T=600, S=600))
-
-
-def test_under_vmap():
-    encoding = common.build("t5", num_kv_heads=2)
-    ensemble = [sides(), [2 * x for x in sides()]]
-    together = jax.vmap(functools.partial(value_and_gradients, tiled(), encoding))(
-        *(jnp.stack(x) for x in zip(*ensemble, strict=True))
-    )
-    for i, member in enumerate(ensemble):
-        one = jax.tree.map(lambda x, i=i: x[i], together)
-        close(one, value_and_gradients(tiled(), encoding, *member))
 
 
 def visited(length, *, num_keys=None, window=None, segment_ids=None, block=64):

@@ -35,12 +35,12 @@ def test_equals_dense(case):
     assert sees_nothing.any() == (not case.written)
 
 
-@pytest.mark.parametrize("name", ["transformer_xl", "pope"])
+@pytest.mark.parametrize("name", ["transformer_xl", "pope", "value_rope"])
 def test_wider_and_wrapped(name):
     attention_cases.assert_equals_dense(fused, build(name), Case(segments=2))
 
 
-@pytest.mark.parametrize("name", common.one_of_each_program())
+@pytest.mark.parametrize("name", common.one_of_each_set_of_hooks())
 def test_a_scheme_may_be_fused_if_it_leaves_logits_and_output_alone(name):
     """The program that a scheme's hooks trace to says what they do to logits and output."""
     encoding, case = build(name), Case(T=4, S=4)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import close, mesh_of, sides, tokens_of
+from attention_cases import close, mesh_of, sides
 from jax.sharding import NamedSharding, PartitionSpec
 
 import posenc_jax
@@ -85,16 +85,3 @@ def test_zigzag():
     assert sorted(order) == list(range(24))
     assert {int((piece + 1).sum()) for piece in order.reshape(3, -1)} == {100}
     common.refuses("length=20 must be a multiple of 6", lambda: zigzag(20, 3))
-
-
-def test_bad_meshes():
-    encoding, (q, k, v) = common.build("nope"), sides(2, 30, 30)
-    run = functools.partial(
-        posenc_jax.attend, encoding, q, k, v, tokens_of(encoding, np.arange(30)[None])
-    )
-    common.refuses('needs a mesh with an axis "context", not', lambda: run(implementation="ring"))
-    with (
-        jax.set_mesh(mesh_of(context=4)),
-        pytest.raises(ValueError, match="30 queries do not divide"),
-    ):
-        run(implementation="ring")

@@ -66,21 +66,3 @@ def test_values_and_gradients(implementation):
         actual = value_and_gradients(attend, *operands())
     assert (np.asarray(actual[0][1])[:, :, :LATE] == 0).all()
     close(actual, value_and_gradients(plain, *operands()))
-
-
-def test_no_sink_is_minus_infinity():
-    encoding, q, k, v, *_ = operands()
-    tokens = tokens_of(encoding, text(T))
-    none = jnp.full(common.HEADS, -jnp.inf)
-    for implementation in (IMPLEMENTATIONS["dense"], IMPLEMENTATIONS["blockwise"]):
-        attend = functools.partial(
-            posenc_jax.attend, encoding, q, k, v, tokens, implementation=implementation
-        )
-        np.testing.assert_allclose(attend(sinks=none), attend(), atol=1e-6)
-
-
-def test_bad_sinks():
-    encoding, q, k, v, *_ = operands()
-    attend = functools.partial(posenc_jax.attend, encoding, q, k, v, tokens_of(encoding, text(T)))
-    for sinks in (jnp.zeros(3), jnp.zeros((T, common.HEADS)), jnp.zeros(common.HEADS, jnp.int32)):
-        common.refuses("sinks", lambda sinks=sinks: attend(sinks=sinks))

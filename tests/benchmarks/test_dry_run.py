@@ -9,15 +9,12 @@ import pytest
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
-from benchmarks.dry_run import _config_lines, _takes, print_dry_run
-from configs import tasks
+from benchmarks.dry_run import _takes, print_dry_run
 from configs.extrapolation import get_config
-from experiments.config import own_defaults
 from experiments.studies.text import Comparison
 from experiments.training.cost import products, step_flops
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text
-from posenc_jax import REGISTRY
 
 B, T, D, L, F, V = 4, 32, 16, 3, 48, 64
 
@@ -82,21 +79,3 @@ def test_nothing_is_written_and_everything_is_said(config, tmp_path):
     kernel = next(line for line in text.splitlines() if "mlp/up/kernel" in line)
     # The parameter and two moments of 2 x 32 x 128 numbers, on each device an eighth of them.
     assert kernel.split()[1:] == ["float32[2,32,128]", "-,", "fsdp,", "model", "3", "12.0", "KiB"]
-
-
-def test_a_config_has_a_line_for_each_scheme_that_runs_with_keywords_of_its_own():
-    config = get_config("tiny")
-    config.encodings.rope.base = 500.0
-    config.encodings.variant = {"name": "rope"} | own_defaults("rope")
-    lines = list(_config_lines(config.to_dict(), {"rope", "pi", "nope", "variant"}))
-    assert "config.mesh: context=1, data=-1, fsdp=1, model=1" in lines
-    of_schemes = ("config.encodings.", "config.extend.")
-    assert [line for line in lines if line.startswith(of_schemes)] == [
-        "config.encodings.rope: base=500.0",
-        "config.encodings.variant: name='rope'",
-        "config.extend.pi: factor='ratio', of='rope'",
-    ]
-    every = list(_config_lines(tasks.get_config("small").to_dict(), {*REGISTRY}))
-    assert len(every) < len(REGISTRY), "most schemes have the keywords that they have by default"
-    assert "config.variants.yarn: of='rope'" in every
-    assert "config.variants.yarn.encoding: beta_fast=2.0, factor='ratio'" in every

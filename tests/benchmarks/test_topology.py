@@ -14,8 +14,6 @@ from benchmarks import topology, tpu_programs
 from benchmarks.collectives import Collective, collectives
 from benchmarks.dry_run import print_dry_run
 from benchmarks.topology import needs, too_much
-from benchmarks.tpu_check import Item, _in_order, read_known, row
-from benchmarks.tpu_report import tables
 from configs.extrapolation import get_config
 from experiments.studies.text import Comparison
 from experiments.training.mesh import make_mesh, meshes_of
@@ -101,31 +99,6 @@ def test_collectives_of_a_program():
     (collectives,) = needs(jax.jit(loop).lower(*arguments), mesh).collectives
     # Four rows of 16 numbers, of four bytes.
     assert collectives == Collective("all-reduce", ("model",), 5, 5 * 2 * 256 * 3 // 4)
-
-
-def test_what_a_table_knows_is_kept_and_a_failure_is_not(tmp_path):
-    columns = "part,what,program,chip,chips,mesh,outcome"
-    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
-    line = "attention,{},dense forward 2048,v5e,1,,{}"
-    told = [line.format("rope", "refused"), line.format("nope", "FAILED")]
-    old.write_text("\n".join([columns, *told]))
-    told = [line.format("rope", "compiled"), line.format("gone", "compiled")]
-    new.write_text("\n".join([columns, *told, line.format("nope", "compiled")]))
-    assert len(read_known([old])) == 1
-    rows = _in_order([*read_known([old, new]).values()])
-    assert [row["what"] for row in rows] == ["nope", "rope", "gone"]
-    assert {row["outcome"] for row in rows} == {"compiled"}
-
-
-def test_schemes_under_which_everything_compiles_share_a_row():
-    def line(scheme, way, outcome):
-        item = Item("attention", scheme, f"dense {way} 2048", "v5e", 1, {"context": 1}, lower=None)
-        return row(item, {"outcome": outcome})
-
-    told = [("rope", "forward", "compiled"), ("rope", "backward", "compiled")]
-    told += [("nope", "forward", "compiled"), ("wall", "forward", "refused")]
-    rows = tables([line(*parts) for parts in told]).splitlines()
-    assert rows[2:] == ["| `wall` | refused |", "| 2 more | compiled |"]
 
 
 @needs_libtpu

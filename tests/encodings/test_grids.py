@@ -6,7 +6,6 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import posenc_jax
 from posenc_jax.attention.blockwise import blockwise
@@ -61,10 +60,3 @@ def test_cells_outside_the_grid():
     nearest = encoding.table[...][np.array([0, 2, 2, 0, 1]), np.array([3, 0, 3, 2, 0])]
     np.testing.assert_allclose(clamped[0], nearest, rtol=0)
     assert common.build("learned_2d", train_length=49).table.shape == (7, 7, common.WIDTH)
-
-
-@pytest.mark.parametrize("name", ["rope", "axial_rope", "sinusoidal_2d", "alibi", "prope"])
-def test_number_of_axes_must_fit(name):
-    encoding, x_BTD = common.build(name), jnp.zeros((1, 6, common.WIDTH))
-    run = functools.partial(common.attention.__wrapped__, encoding, x_BTD)
-    common.refuses("positions", lambda: run(np.zeros((1, 6, 1), np.float32)))

@@ -56,7 +56,7 @@ def test_layers_share_what_is_built(over):
     common.refuses("layer=3", lambda: stacked.of_layer(3))
 
 
-@pytest.mark.parametrize("name", common.SCHEMES)
+@pytest.mark.parametrize("name", common.one_of_each_kind())
 def test_the_recipe_of_readme_runs_every_scheme(name):
     """Each layer gets parameters of its own where the scheme has them for each layer."""
     x_BTD, q_BTHC = jnp.ones((2, 8, common.WIDTH)), jnp.ones((2, 8, common.HEADS, common.HEAD_DIM))

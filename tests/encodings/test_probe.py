@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import schemes
 from common import close, far
-from probe import FIRST, QUERY, SECOND, SHARDS, probe
+from probe import FIRST, QUERY, SECOND, SHARD, probe
 
 each_scheme = pytest.mark.parametrize("name", common.SCHEMES)
 each_program = pytest.mark.parametrize("name", common.one_of_each_program())
@@ -41,9 +41,8 @@ def test_order_shows(name):
 
 
 @each_program
-def test_positions_shared_by_the_batch(name):
-    """Those of text are known while the program is traced, and may take another path."""
-    close(probe(name).shared, probe(name).placed["shared"])
+def test_positions_of_text(name):
+    """They are known while the program is traced, and may take another path."""
     close(probe(name).text, probe(name).placed["text"])
 
 
@@ -96,10 +95,9 @@ def test_a_query_alone_and_some_heads_alone(name):
     outputs = probe(name)
     whole = outputs.placed["shuffled"]
     close(outputs.last, whole[:, -1:])
-    assert hasattr(outputs, "shards") != schemes.ALL[name].mixes_heads
-    for heads, some in zip(SHARDS, getattr(outputs, "shards", SHARDS), strict=True):
-        if hasattr(outputs, "shards"):
-            close(some, whole[:, :, heads])
+    assert hasattr(outputs, "shard") != schemes.ALL[name].mixes_heads
+    if hasattr(outputs, "shard"):
+        close(outputs.shard, whole[:, :, SHARD])
 
 
 @each_program
@@ -110,7 +108,7 @@ def test_keys_rotated_ahead(name):
     close(probe(name).in_pieces, probe(name).placed["shuffled"])
 
 
-@each_program
+@pytest.mark.parametrize("name", common.one_of_each_tile())
 def test_grouped_queries(name):
     close(probe(name).grouped, probe(name).repeated)
 

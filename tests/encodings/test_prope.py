@@ -4,7 +4,6 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import posenc_jax
 from posenc_jax.positions import cameras, story_time
@@ -119,16 +118,3 @@ def test_gradient_by_a_camera():
     difference = total(viewmats + step)[0] - total(viewmats - step)[0]
     slope = (total(viewmats)[1] * direction).sum()
     np.testing.assert_allclose(slope, difference / 2e-2, rtol=2e-2)
-
-
-NO_CAMERA = {"intrinsics": None, "image_size": None}
-BAD = {
-    "viewmats": {"viewmats": VIEWMATS * np.array([1, 1, 1, 2])[:, None]},
-    "viewmats=5": {"viewmats": rigid(B, 5)} | NO_CAMERA,
-    "image_size": {"image_size": None},
-}
-
-
-@pytest.mark.parametrize("word", BAD)
-def test_cameras_that_do_not_fit(word):
-    common.refuses(word, lambda: positions_of(**BAD[word]))

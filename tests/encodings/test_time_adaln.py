@@ -2,7 +2,6 @@
 
 import common
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -68,12 +67,3 @@ def test_starts_as_a_layer_norm_and_learns():
     gradient = jax.grad(lambda m: (m(x, times) * weights).sum())(module)
     for name in ("scale", "shift"):
         assert np.abs(getattr(gradient, name).outer.kernel[...]).max() > 1e-2
-
-
-BAD = {"frames": ({}, 5), "source_frames=4": ({"source_frames": 4}, 6)}
-
-
-@pytest.mark.parametrize("word", BAD)
-def test_what_does_not_fit(word):
-    keywords, frames = BAD[word]
-    common.refuses(word, lambda: build(**keywords)(jnp.zeros((B, T, D)), times_of(frames)))

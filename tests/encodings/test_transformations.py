@@ -14,9 +14,8 @@ from common import close_trees
 import posenc_jax
 
 # Those whose gradients by positions other tests compare with small steps, or that read none.
-OTHERS = {"sinusoidal", "learned_2d", "prope", "rerope", "dual_chunk", "logn", "ssmax", "soft_cap"}
-OTHERS |= {"alibi", "kerple_log", "sandwich", "fire"}
-PROGRAMS = [name for name in common.one_of_each_program() if schemes.ALL[name].reads_positions]
+OTHERS = {"sinusoidal", "prope", "alibi", "sandwich"}
+KINDS = [name for name in common.one_of_each_kind() if schemes.ALL[name].reads_positions]
 few_kinds = pytest.mark.parametrize("name", common.one_of_each_kind()[::5])
 
 B, T = 2, 5
@@ -93,7 +92,7 @@ def test_dense_attention_twice(name):
     close_trees(forward, reverse, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", [name for name in PROGRAMS if name not in OTHERS])
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in OTHERS])
 def test_gradient_by_positions_that_repeat(name):
     """The gradient is a number, also where a distance is 0, and forward mode gives the same."""
     encoding, given = common.build(name), inputs(10)

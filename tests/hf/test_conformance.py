@@ -7,7 +7,7 @@ import common
 import numpy as np
 import pytest
 
-from parity.conformance import CASES, Case, conformance, vectors
+from parity.conformance import CASES, conformance
 
 PAGE = common.ROOT / "docs" / "how-to" / "conformance.md"
 
@@ -45,20 +45,3 @@ def test_vectors_say_what_the_configs_do():
     np.testing.assert_allclose(cases["scaled_queries"]["query_scale"], scales, rtol=2e-6)
     assert set(cases["yarn"]["query_scale"]) == {1.0}
     assert cases["yarn"]["attention_factor"] == 1 + 0.1 * np.log(4)
-
-
-@pytest.mark.parametrize(
-    ("name", "keys"),
-    [
-        ("LongRoPE", dict(type="longrope", short_factor=[1.0] * 4, long_factor=[2.0] * 4)),
-        ("Encoding", None),
-    ],
-)
-def test_what_has_no_frequencies_of_its_own_is_refused(name, keys):
-    """The factors of LongRoPE are not in its rule, whose frequencies are RoPE's."""
-    config = dict(model_type="llama", head_dim=8, rope_theta=1e4)
-    if keys is None:
-        config |= {"use_rope": False}
-    else:
-        config |= {"rope_scaling": keys | {"original_max_position_embeddings": 512, "factor": 4.0}}
-    common.refuses(name, lambda: vectors(Case(config)))

@@ -103,23 +103,15 @@ def test_windows():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (dict(model_type="mixtral"), "model_type='mixtral' must be one of llama, mistral"),
-        (dict(num_local_experts=8), "num_local_experts=8: not understood.*num_local_experts=None"),
-        (dict(logit_scale=0.5, residual_multiplier=2), "logit_scale=0.5 and residual_multiplier"),
-        (dict(quantization_config={"bits": 4}), "quantization_config.*not understood"),
-        (dict(hidden_act="gelu"), "hidden_act='gelu' must be 'silu'"),
-        (dict(hidden_size=None), "config lacks hidden_size"),
+        (dict(model_type="mixtral"), "model_type='mixtral'"),
+        (dict(num_local_experts=8), "num_local_experts=8"),
+        (dict(hidden_act="gelu"), "hidden_act='gelu'"),
     ],
 )
 def test_a_config_that_is_not_understood(keys, message):
     config = SMOLLM2 | keys
     with pytest.raises(ValueError, match=message):
         (decoder.sizes(config), decoder.layers(config))
-
-
-def test_a_key_is_added_or_taken_away():
-    assert decoder.sizes(SMOLLM2 | {"num_local_experts": 8}, num_local_experts=None)
-    assert decoder.sizes(SMOLLM2, vocab_size=7)["vocab_size"] == 7
 
 
 # Encodings in the words of transformers
@@ -254,7 +246,6 @@ def test_every_part_of_a_head_is_read_back():
     ("encoding", "message"),
     [
         (make("rerope", window=8, **ROPE), "ReRoPE"),
-        (make("logn", over="rope", train_length=32, head_dim=16), "LogN"),
         (make("mrope", sections=(2, 3, 3), **ROPE), "axes="),
         (make("rope", layout="interleaved", **ROPE), "layout="),
         (make("longrope", train_length=32, start_tokens=4, **ROPE), "start_tokens=4"),
@@ -321,18 +312,3 @@ def test_scaling_that_gguf_leaves_out(scaling, factor):
     keys = {f"llama.rope.scaling.{key}": value for key, value in scaling.items()}
     encoding = posenc_jax.from_hf(gguf.config_of(METADATA | keys, 49152, tied=True))
     np.testing.assert_allclose(encoding.frequencies(64, 1e5, 1)[0][-1], 1e5 ** (-31 / 32) / factor)
-
-
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"llama.rope.scaling.attn_factor": 0.5}, "attn_factor=0.5 must be 1 where"),
-        ({"general.architecture": "qwen2"}, "general.architecture='qwen2' must be 'llama'"),
-        ({"llama.expert_count": 8}, "llama.expert_count=8: not understood"),
-        ({"llama.rope.scaling.type": "longrope"}, "rope.scaling.type='longrope' must be one of"),
-        ({"llama.rope.scaling.yarn_ext_factor": 0.5}, "yarn_ext_factor=0.5 must be 0 "),
-    ],
-)
-def test_metadata_that_is_not_understood(keys, message):
-    with pytest.raises(ValueError, match=message):
-        posenc_jax.from_hf(gguf.config_of(METADATA | keys, 49152, tied=True))

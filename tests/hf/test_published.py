@@ -6,11 +6,11 @@ import common
 import numpy as np
 import pytest
 from flax import nnx
+from golden_checks import assert_frequencies
 
 from posenc_jax import from_hf
 
 CONFIGS = json.loads((common.ROOT / "parity" / "published.json").read_text())
-POSITIONS = np.array([[0, 1, 7, 100]])
 PARTS = ("text_config", "thinker_config", "llm_config")
 # What is said in the refusal of a model type: the code of most is in no release of transformers.
 NOT_KNOWN = """baichuan deepseek falcon_mamba internlm mamba2 minicpm orion phi-msft phi3_v qwen
@@ -135,11 +135,7 @@ def assert_rotates(encoding, config, base, section):
         | {key: config[key] for key in ("original_max_position_embeddings",) if key in config}
         | section
     )
-    inv_freq, factor = rates(turning, base, section, longest)
-    angles = POSITIONS[0][:, None] * inv_freq
-    cos, sin = (np.asarray(table)[0, :, 0] for table in encoding.tokens(POSITIONS).made)
-    np.testing.assert_allclose(cos, factor * np.cos(angles), atol=3e-5)
-    np.testing.assert_allclose(sin, factor * np.sin(angles), atol=3e-5)
+    assert_frequencies(encoding, *rates(turning, base, section, longest))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -12,8 +12,6 @@ from pieces import SIZE, TOKEN_IDS, B, T, in_pieces
 
 import posenc_jax
 from posenc_jax import Layers, generate
-from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder
-from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.model.cache import Cache
 from posenc_jax.model.decode import sample
 from posenc_jax.positions import Text, Vision, circle_rope, text
@@ -72,20 +70,6 @@ def test_a_step_turns_the_new_key_alone_where_no_turned_key_changes(name, slots)
     program = str(jax.make_jaxpr(model.extend)(TOKEN_IDS[:1, :1], cache))
     turned = re.findall(r":f32\[1,(\d+),[\d,]*\] = cos ", program)
     assert turned and max(map(int, turned)) == slots
-
-
-def test_seqpe_encodes_the_positions_of_a_chunk_once(monkeypatch):
-    encoded, encode = [], DigitEncoder.__call__
-
-    def recorded(self, positions, *args):
-        encoded.append(positions.shape)
-        return encode(self, positions, *args)
-
-    model = common.build_model("seqpe")
-    cache = Cache.empty(model, 1, 64)
-    monkeypatch.setattr(DigitEncoder, "__call__", recorded)
-    jax.eval_shape(model.extend, TOKEN_IDS[:1, :4], cache)
-    assert encoded == [(1, 4)]
 
 
 @pytest.mark.parametrize("name", ["dynamic_ntk", "fox", "learned"])
@@ -151,22 +135,6 @@ def test_text_goes_on_where_the_builders_say():
     np.testing.assert_array_equal(np.argmax(logits[:, -3:], axis=-1), answer)
 
 
-def test_a_scheme_is_asked_for_positions_on_its_own_axes_alone():
-    """A time that goes far is no row of a table that other axes read."""
-    table = common.build("learned", train_length=9, out_of_range="error")
-    model = talker([OnAxes(table, axes=(1,)), OnAxes(common.build("rope"), axes=(0,))])
-    row = np.arange(6)
-
-    def generated(start, count):
-        positions, next_positions = np.stack([start + row, row], axis=-1)[None], [[start + 6, 6]]
-        given = dict(positions=positions, next_positions=next_positions)
-        return generate(model, TOKEN_IDS[:1, :6], KEY, max_new_tokens=count, **given)
-
-    # RoPE reads the time, of which only distances matter.
-    np.testing.assert_array_equal(generated(100, 3), generated(0, 3))
-    common.refuses("position 9", lambda: generated(100, 5))
-
-
 def test_a_position_that_a_scheme_does_not_know_is_refused():
     """Under jit it is NaN, and the likeliest of logits that are NaN would be token 0."""
     run = functools.partial(generate, prompt_BT=TOKEN_IDS, key=KEY, max_new_tokens=22)
@@ -182,12 +150,6 @@ def test_a_temperature_near_0_is_greedy(temperature):
     """Also where it is no number of float32, which has none between 0 and 1.2e-38."""
     logits_BV = jnp.array([[1.0, 3.0, 2.0], [0.1, 0.0, 0.2]])
     assert sample(logits_BV, KEY, temperature, 0.9).tolist() == [1, 2]
-
-
-def test_settings_may_be_numbers_of_any_library():
-    given = dict(max_new_tokens=jnp.int32(2), prefill_chunk=np.uint8(5), stop_token=np.int64(3))
-    given |= dict(length=jnp.int32(40), temperature=jnp.float32(0), lengths=jnp.array([T, 5]))
-    assert generate(common.build_model("nope"), TOKEN_IDS, KEY, **given).shape == (B, 2)
 
 
 def test_sequences_stop_each_by_itself():
@@ -230,13 +192,10 @@ def test_frequencies_of_drawn_tokens(temperature, top_p):
 
 
 BAD_ARGUMENTS = [
-    *({"temperature": bad} for bad in (-1.0, "a")),
-    {"top_p": 1.5},
+    {"temperature": -1.0},
     {"max_new_tokens": 0},
-    {"prefill_chunk": 0},
-    {"stop_token": 64},
-    *({"lengths": bad} for bad in ([T, 0], [T])),
-    *({"prompt_BT": bad} for bad in (TOKEN_IDS - 70, np.zeros((2, 0), int), TOKEN_IDS + 0.6)),
+    {"lengths": [T]},
+    {"prompt_BT": TOKEN_IDS + 0.6},
 ]
 
 

@@ -7,8 +7,6 @@ import pytest
 from flax import nnx
 
 import posenc_jax
-from experiments.training.mesh import make_mesh, state_shardings
-from experiments.training.recipe import decays
 from experiments.training.text import token_losses
 from posenc_jax.model.layers import stack
 from posenc_jax.positions import text
@@ -48,15 +46,6 @@ def test_a_token_outside_of_the_vocabulary_is_no_other_token(bad, dtype):
     logits = jax.jit(lambda model, ids: model(ids, text(T)))(model, ids)
     assert np.isnan(logits[0]).all()
     common.close(logits[1], expected[1], rtol=1e-4)
-
-
-def test_a_token_outside_of_the_vocabulary_trains_no_other():
-    model, ids = common.build_model("rope"), token_ids()
-    gradient = jax.jit(jax.grad(lambda model, ids: model.embed(ids).sum()))
-    for some in (ids, ids + 60):
-        count = np.bincount(some.ravel(), minlength=200)[: common.VOCAB]
-        expected = np.repeat(count[:, None], common.WIDTH, axis=1)
-        np.testing.assert_array_equal(gradient(model, some).embedding[...], expected)
 
 
 def test_an_encoder_sees_both_ways():
@@ -183,29 +172,9 @@ def test_the_loss_is_that_of_the_output_layer():
     common.close(token_losses(model, ids), expected, rtol=1e-4)
 
 
-def test_dials_add_nothing_that_decays():
-    """Weight decay acts on the same matrices with and without them."""
-
-    def decayed(**dials):
-        model = common.build_model("rope", scan=True, **dials)
-        flat, _ = jax.tree_util.tree_flatten_with_path(decays(model))
-        return {jax.tree_util.keystr(path) for path, is_decayed in flat if is_decayed}
-
-    assert decayed(**ALL_DIALS) == decayed()
-
-
 @jax.jit
 def extend(model, ids, cache):
     return model.extend(ids, cache)
-
-
-def test_dials_on_a_mesh():
-    model = common.build_model("rope", **ALL_DIALS)
-    places = state_shardings({"model": model}, make_mesh(model=4))["model"]
-    attention = places.layers[0].block.attention
-    some = attention.q.bias, attention.q_norm.scale, places.unembedding
-    specs = [tuple(place.get_value().spec) for place in some]
-    assert specs == [("model",), (None,), ("model", "fsdp")]
 
 
 def of_sinks(sinks, num_layers=4, scan=False, pattern=1):
@@ -228,24 +197,3 @@ def test_sinks_of_some_layers_in_a_scan_and_past_a_cache():
     common.close(common.forward(scanned, ids, text(T)), expected)
     x_BTD, _ = extend(scanned, ids, posenc_jax.Cache.empty(scanned, B, T))
     common.close(scanned.unembed(x_BTD), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_scan_over_layers_with_and_without_sinks_is_refused():
-    common.refuses("sinks", lambda: of_sinks(("head", None), scan=True))
-
-
-@pytest.mark.parametrize("scan", [False, True])
-def test_another_encoding_copies_no_matrix(scan):
-    model = common.build_model("rope", scan=scan, num_layers=4)
-    pattern = [common.build("rope"), common.build("nope")]
-    other = model.under(pattern)
-    for before, after in (
-        (model, model.under(common.build("alibi"))),
-        (other, other.under(pattern)),
-    ):
-        matrices = zip(before.layers, after.layers, strict=True)
-        assert all(a.block.mlp.up.kernel[...] is b.block.mlp.up.kernel[...] for a, b in matrices)
-    assert len(other.layers) == (2 if scan else 4)
-    np.testing.assert_array_equal(
-        jax.tree.leaves(other.under(common.build("rope")))[-1], jax.tree.leaves(model)[-1]
-    )

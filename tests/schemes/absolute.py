@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from schemes.equations import Alternative, NoPE, Scheme
+from schemes.equations import NoPE, Scheme
 
 
 class Sinusoidal(NoPE):
@@ -35,17 +35,11 @@ SCHEMES = {
     "sinusoidal": Scheme(
         Sinusoidal(),
         [{}, {"base": 300.0, "layout": "half", "token_scale": 1.5}],
-        {
-            "base": Alternative(100.0),
-            "layout": Alternative("half"),
-            "token_scale": Alternative(1.0),
-        },
         shift_invariant=False,
     ),
     "learned": Scheme(
         Learned(),
         [{"out_of_range": "clamp"}, {"out_of_range": "interpolate"}],
-        {"out_of_range": Alternative("interpolate")},
         overrides={"out_of_range": "clamp"},
         whole_positions_only=True,
         shift_invariant=False,

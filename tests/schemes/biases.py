@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from schemes.equations import Alternative, NoPE, Scheme, content, distances
+from schemes.equations import NoPE, Scheme, content, distances
 
 
 class ALiBi(NoPE):
@@ -84,18 +84,10 @@ class FIRE(NoPE):
 
 
 SCHEMES = {
-    "alibi": Scheme(
-        ALiBi(), [{}, {"num_heads": 6, "slope_scale": 0.25}], {"slope_scale": Alternative(0.25)}
-    ),
+    "alibi": Scheme(ALiBi(), [{}, {"num_heads": 6, "slope_scale": 0.25}]),
     "t5": Scheme(
         T5(),
         [{}, {"num_buckets": 8, "max_distance": 50, "bidirectional": True, "table_scale": 3.0}],
-        {
-            "num_buckets": Alternative(16),
-            "max_distance": Alternative(32),
-            "bidirectional": Alternative(True),
-            "table_scale": Alternative(2.0),
-        },
         whole_positions_only=True,
     ),
     "kerple_log": Scheme(KerpleLog(), [{}, {"num_heads": 6}]),
@@ -103,12 +95,10 @@ SCHEMES = {
     "sandwich": Scheme(
         Sandwich(),
         [{}, {"num_heads": 6, "channels": 20, "base": 300.0}],
-        {"channels": Alternative(16), "base": Alternative(100.0)},
     ),
     "fire": Scheme(
         FIRE(),
         [{"init_length": 64.0}, {"init_length": 16.0, "hidden": 8}],
-        {"hidden": Alternative(16), "init_length": Alternative(64.0)},
         overrides={"init_length": 8.0},
         # The last bias of its network is one constant a head, which softmax does not see.
         invisible=(("outer", "bias"),),

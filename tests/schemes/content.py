@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from schemes.biases import ALiBi
-from schemes.equations import Alternative, NoPE, Scheme, content, distances
+from schemes.equations import NoPE, Scheme, content, distances
 
 
 class TransformerXL(NoPE):
@@ -164,7 +164,6 @@ SCHEMES = {
     "shaw": Scheme(
         Shaw(),
         [{}, {"max_distance": 5, "num_heads": 2}, {"values": False}],
-        {"max_distance": Alternative(4), "values": Alternative(False)},
         whole_positions_only=True,
     ),
     "deberta": Scheme(
@@ -174,17 +173,11 @@ SCHEMES = {
             {"max_distance": 20, "num_heads": 2, "p2c_row": "paper"},
             {"max_distance": 100, "num_buckets": 8},
         ],
-        {
-            "max_distance": Alternative(8),
-            "num_buckets": Alternative(8),
-            "p2c_row": Alternative("paper"),
-        },
         whole_positions_only=True,
     ),
     "dape": Scheme(
         DAPE(),
         [{}, {"bias": "alibi", "num_heads": 2, "hidden": 6}],
-        {"bias": Alternative("alibi"), "hidden": Alternative(8)},
         # One constant a head, which softmax does not see.
         invisible=(("out_bias",),),
         mixes_heads=True,
@@ -192,7 +185,6 @@ SCHEMES = {
     "cope": Scheme(
         CoPE(),
         [{"num_positions": 6}, {"num_heads": 2, "nodiv": True}],
-        {"num_positions": Alternative(4), "nodiv": Alternative(True)},
         reads_positions=False,
     ),
     "stick_breaking": Scheme(
@@ -202,39 +194,22 @@ SCHEMES = {
         Inkling(),
         [
             {"extent": 10, "rank": 4},
-            {"extent": 40, "log_floor": 8, "log_scale": 0.4, "num_heads": 2},
+            {"extent": 40, "rank": 6, "log_floor": 8, "log_scale": 0.4, "num_heads": 2},
         ],
-        {
-            "rank": Alternative(8),
-            "extent": Alternative(5),
-            "log_floor": Alternative(4),
-            "log_scale": Alternative(0.8, beside={"log_floor": 4}),
-        },
         overrides={"extent": 8, "rank": 4},
     ),
     "inkling2": Scheme(
         Inkling2(),
         [
-            {"extent": 10, "log_floor": 4, "clip": 3.0, "vector_clip": 2.0},
+            {"extent": 10, "rank": 6, "log_floor": 4, "clip": 3.0, "vector_clip": 2.0},
             {"extent": 40, "log_floor": 8, "log_scale": 0.4, "clip": 1.5, "vector_clip": 0.8},
         ],
-        {
-            "rank": Alternative(8),
-            "extent": Alternative(5),
-            "log_floor": Alternative(16),
-            "log_scale": Alternative(0.8),
-            "clip": Alternative(2.0),
-            "vector_clip": Alternative(0.5),
-        },
         overrides={"extent": 8, "rank": 4, "log_floor": 4, "clip": 1.0, "vector_clip": 1.0},
         shift_invariant=False,
     ),
     "grape_a": Scheme(
         GrapeA(),
         [{}, {"gate": "key", "num_heads": 6}, {"gate": "query"}],
-        {"gate": Alternative("key")},
     ),
-    "transformer_xl": Scheme(
-        TransformerXL(), [{}, {"base": 300.0, "num_heads": 2}], {"base": Alternative(100.0)}
-    ),
+    "transformer_xl": Scheme(TransformerXL(), [{}, {"base": 300.0, "num_heads": 2}]),
 }

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from schemes.biases import ALiBi
-from schemes.equations import Alternative, NoPE, Scheme, content
+from schemes.equations import NoPE, Scheme, content
 
 
 def sigmoid(x):
@@ -164,48 +164,34 @@ SCHEMES = {
     "cable": Scheme(
         CABLE(),
         [{"bias_init": 0.0}, {"bias_init": 1.0, "num_heads": 6}],
-        {"bias_init": Alternative(1.0)},
         overrides={"bias_init": -1.0},
         reads_positions=False,
     ),
     "wall": Scheme(
         Wall(),
         [{"bias_init": 0.0}, {"bias_init": -2.0, "num_heads": 2, "forget_gate": True}],
-        {"bias_init": Alternative(-1.0), "forget_gate": Alternative(True)},
         overrides={"bias_init": 1.0},
         reads_positions=False,
     ),
     "grape_ap": Scheme(
         GrapeAP(),
         [{}, {"width": 4, "num_heads": 6}],
-        {"width": Alternative(2)},
         shift_invariant=False,
     ),
     "grape_m_contextual": Scheme(
         GrapeMContextual(),
         [{}, {"base": 30.0, "layout": "interleaved", "by_head": True}],
-        {
-            "base": Alternative(100.0),
-            "layout": Alternative("interleaved"),
-            "by_head": Alternative(True),
-        },
         reads_positions=False,
     ),
     "fox": Scheme(
         FoX(),
         [{"bias_init": 0.0}, {"bias_init": -1.0, "num_heads": 6}],
-        {"bias_init": Alternative(-1.0)},
         overrides={"bias_init": 1.0},
         reads_positions=False,
     ),
     "repo": Scheme(
         RePo(),
         [{}, {"base": 30.0, "layout": "interleaved", "hidden": 6}],
-        {
-            "base": Alternative(100.0),
-            "layout": Alternative("interleaved"),
-            "hidden": Alternative(8),
-        },
         reads_positions=False,
     ),
     "path": Scheme(
@@ -215,7 +201,6 @@ SCHEMES = {
             {"num_kv_heads": 2, "rank": 5, "width": 1},
             {"num_kv_heads": 1, "rank": None, "width": 4, "forget_gate": True},
         ],
-        {"rank": Alternative(None), "width": Alternative(2), "forget_gate": Alternative(True)},
         reads_positions=False,
     ),
     "selective_rope": Scheme(
@@ -226,14 +211,6 @@ SCHEMES = {
             {"bias": True, "base": 100.0, "rank": 3},
             {"bias": True, "gate": True},
         ],
-        {
-            "base": Alternative(100.0),
-            "temperature": Alternative(2.0),
-            "rank": Alternative(4),
-            "width": Alternative(2),
-            "gate": Alternative(True),
-            "bias": Alternative(True),
-        },
         reads_positions=False,
     ),
 }

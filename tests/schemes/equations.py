@@ -39,7 +39,7 @@ class Scheme:
       equations: an instance of a subclass of ``NoPE``.
       settings: its keywords in each comparison with them, two or more. Positions are whole numbers
         in the first, and fractional and negative in the others.
-      alternatives: for each of its own keywords.
+      alternatives: for each of its own keywords that the settings do not vary.
       overrides: keywords it needs to be used past its training length, and to show at short ones.
       invisible: endings of paths to parameters that cannot change the output.
       whole_positions_only: fractional and negative positions mean nothing to it.

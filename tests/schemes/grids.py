@@ -4,11 +4,10 @@ import numpy as np
 from scipy.linalg import expm
 from scipy.ndimage import map_coordinates
 
-from posenc_jax.encodings.rotary import frequencies
 from schemes.absolute import Sinusoidal
 from schemes.biases import ALiBi
 from schemes.equations import Alternative, NoPE, Scheme, content, distances
-from schemes.rotary import ROPE, Rotary
+from schemes.rotary import YARN, Rotary
 
 
 def on_axes(positions, num_axes):
@@ -153,26 +152,19 @@ class ALiBi2D(ALiBi):
         return content(q, k) - slopes[:, None, None] * apart
 
 
-SLOWER = Alternative(frequencies.PositionInterpolation(2.0))
-NUM_AXES = {"num_axes": Alternative(4, num_axes=4, baseline_axes=2)}
-
 SCHEMES = {
     "axial_rope": Scheme(
         AxialRoPE(),
         [
             {},
             {"num_axes": 3, "base": 1e4, "layout": "interleaved", "rotary_dim": 12},
-            {"base": 9.0},
+            {"base": 9.0, "frequencies": YARN},
         ],
-        {key: ROPE[key] for key in ("rotary_dim", "layout")}
-        | NUM_AXES
-        | {"base": Alternative(10.0), "frequencies": SLOWER},
         num_axes=2,
     ),
     "rope_mixed": Scheme(
         RoPEMixed(),
         [{}, {"layout": "half", "num_heads": 2}, {"base": 3.0}],
-        {"base": Alternative(100.0), "layout": Alternative("half")},
         num_axes=2,
     ),
     "string": Scheme(
@@ -182,11 +174,6 @@ SCHEMES = {
             {"base": 30.0, "layout": "interleaved", "num_kv_heads": 2},
             {"num_axes": 3, "num_heads": 2},
         ],
-        {
-            "num_axes": Alternative(2),
-            "base": Alternative(100.0),
-            "layout": Alternative("interleaved"),
-        },
     ),
     "golden_gate": Scheme(
         GoldenGate(),
@@ -195,22 +182,13 @@ SCHEMES = {
             {"slowest": 0.5, "fastest": 9.0, "rotary_dim": 10, "layout": "interleaved"},
             {"zero_share": 0.3, "num_heads": 2, "fastest": 3.0},
         ],
-        {
-            "num_axes": Alternative(3, num_axes=3, baseline_axes=2),
-            "slowest": Alternative(2.0),
-            "fastest": Alternative(3.0),
-            "zero_share": Alternative(0.5),
-            "rotary_dim": Alternative(4),
-            "layout": Alternative("interleaved"),
-        },
+        {"num_axes": Alternative(3, num_axes=3, baseline_axes=2)},
         num_axes=2,
     ),
     "dinov3": Scheme(
         DINOv3(),
         [{}, {"base": 30.0, "layout": "interleaved"}],
         {
-            "base": Alternative(10.0),
-            "layout": Alternative("interleaved"),
             "shift": Alternative(0.5, training_only=True),
             "jitter": Alternative(1.5, training_only=True),
             "rescale": Alternative(1.1, training_only=True),
@@ -220,14 +198,12 @@ SCHEMES = {
     "swin_v2": Scheme(
         SwinV2(),
         [{"hidden": 8}, {"hidden": 5, "grid": (1, 30)}],
-        {"hidden": Alternative(4), "grid": Alternative((3, 20))},
         overrides={"hidden": 8},
         num_axes=2,
     ),
     "sinusoidal_2d": Scheme(
         Sinusoidal2D(),
         [{}, {"num_axes": 4, "base": 300.0, "token_scale": 1.5}],
-        NUM_AXES | {"base": Alternative(100.0), "token_scale": Alternative(2.0)},
         shift_invariant=False,
         num_axes=2,
     ),
@@ -238,7 +214,6 @@ SCHEMES = {
             {"out_of_range": "interpolate", "grid": (4, 6)},
             {"out_of_range": "interpolate", "grid": (3, 2, 5)},
         ],
-        {"out_of_range": Alternative("interpolate"), "grid": Alternative((4, 6), num_axes=2)},
         overrides={"out_of_range": "clamp"},
         whole_positions_only=True,
         shift_invariant=False,
@@ -246,7 +221,6 @@ SCHEMES = {
     "alibi_2d": Scheme(
         ALiBi2D(),
         [{}, {"num_heads": 6, "slope_scale": 0.25}],
-        {"slope_scale": Alternative(0.25)},
         num_axes=2,
     ),
 }

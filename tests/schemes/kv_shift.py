@@ -3,9 +3,9 @@
 import numpy as np
 
 from schemes.data_dependent import convolved, sigmoid
-from schemes.equations import Alternative, Scheme
+from schemes.equations import Scheme
 from schemes.logit_scale import LogitScale
-from schemes.rotary import ROPE, Rotary
+from schemes.rotary import Rotary
 
 
 class KVShift(LogitScale):
@@ -57,19 +57,16 @@ SCHEMES = {
     "key_offset": Scheme(
         KeyOffset(),
         [{}, {"base": 300.0, "rotary_dim": 10, "layout": "interleaved", "num_kv_heads": 2}],
-        {"base": ROPE["base"], "layout": ROPE["layout"], "rotary_dim": Alternative(2)},
         mixes_keys=True,
     ),
     "short_conv": Scheme(
         ShortConv(),
         [{}, {"over": "alibi", "num_kv_heads": 2, "width": 3}],
-        {"over": Alternative("alibi"), "width": Alternative(2)},
         mixes_keys=True,
     ),
     "kv_shift": Scheme(
         KVShift(),
         [{}, {"over": "alibi", "num_kv_heads": 2}],
-        {"over": Alternative("alibi")},
         mixes_keys=True,
     ),
 }

@@ -6,7 +6,7 @@ import numpy as np
 
 from schemes.biases import ALiBi
 from schemes.data_dependent import FoX
-from schemes.equations import Alternative, NoPE, Scheme
+from schemes.equations import NoPE, Scheme
 from schemes.rotary import PositionInterpolation, Rotary
 
 BENEATH = {"nope": NoPE(), "rope": Rotary(), "pi": PositionInterpolation(), "alibi": ALiBi()}
@@ -95,27 +95,23 @@ SCHEMES = {
             {"over": "alibi", "cap": 5.0},
             {"over": {"name": "pi", "factor": 3.0}, "cap": 1.0},
         ],
-        {"over": Alternative("alibi"), "cap": Alternative(2.0)},
         overrides={"cap": 4.0},
     ),
     "logn": Scheme(
         LogN(),
         [{"train_length": 8}, {"over": "alibi", "train_length": 20}]
         + [{"over": {"name": "pi", "factor": 3.0}, "train_length": 30}],
-        {"over": Alternative("alibi")},
         overrides={"train_length": 8},
         shift_invariant=False,
     ),
     "ssmax": Scheme(
         SSMax(),
         [{}, {"over": "nope", "num_heads": 2}, {"over": "fox"}],
-        {"over": Alternative("nope")},
         shift_invariant=False,
     ),
     "log_scale": Scheme(
         LogScale(),
         [{}, {"over": "nope", "num_heads": 2}, {"over": "alibi"}],
-        {"over": Alternative("nope")},
         shift_invariant=False,
     ),
     "ministral_scale": Scheme(
@@ -124,14 +120,12 @@ SCHEMES = {
             {"train_length": 8, "attn_scale": 0.1},
             {"train_length": 3, "attn_scale": 0.7, "over": "nope"},
         ],
-        {"over": Alternative("alibi"), "attn_scale": Alternative(1.0)},
         overrides={"train_length": 3, "attn_scale": 0.5},
         shift_invariant=False,
     ),
     "beam_scale": Scheme(
         BeamScale(),
         [{"scale": 16.0, "exponent": 0.5}, {"scale": 3.0, "exponent": 1.5, "over": "rope"}],
-        {"over": Alternative("rope"), "scale": Alternative(30.0), "exponent": Alternative(2.0)},
         overrides={"scale": 3.0, "exponent": 1.0},
         shift_invariant=False,
     ),
@@ -141,11 +135,6 @@ SCHEMES = {
             {"floor_scale": 8, "attn_scale": 0.1},
             {"floor_scale": 3, "attn_scale": 0.7, "over": "rope"},
         ],
-        {
-            "over": Alternative("alibi"),
-            "floor_scale": Alternative(20),
-            "attn_scale": Alternative(1.0),
-        },
         overrides={"floor_scale": 3, "attn_scale": 0.5},
         shift_invariant=False,
     ),

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from posenc_jax.encodings.rotary import frequencies
-from schemes.equations import Alternative, NoPE, Scheme, content, distances
-from schemes.rotary import ROPE, TRAIN_LENGTH, Rotary, YaRN
+from schemes.equations import NoPE, Scheme, content, distances
+from schemes.rotary import TRAIN_LENGTH, YARN, Rotary
 
 
 class MultiAxis(Rotary):
@@ -13,12 +12,6 @@ class MultiAxis(Rotary):
     def axis_of(self, pair, pairs, given):
         """Returns the axis that turns a pair, or None."""
         raise NotImplementedError
-
-    def frequencies(self, d, base, given, longest):
-        if "frequencies" in given:
-            rule = {"factor": given["frequencies"].factor}
-            return YaRN().frequencies(d, base, rule, longest)
-        return super().frequencies(d, base, given, longest)
 
     def turns(self, positions, rate, given):
         positions = np.broadcast_to(positions, (3, positions.shape[-1]))
@@ -133,23 +126,14 @@ class PRoPE(NoPE):
         return self.turned(sums, positions, given, 1)
 
 
-def axes(**alternatives):
-    """Returns the keywords of all these schemes."""
-    rope = {key: value for key, value in ROPE.items() if key != "axes"}
-    rope["rotary_dim"] = Alternative(6)
-    rope["frequencies"] = Alternative(frequencies.PositionInterpolation(2.0))
-    return rope | alternatives
-
-
-SECTIONS = {"sections": Alternative((1, 2, 1), num_axes=3)}
-EVEN_SECTIONS = {"sections": Alternative((0, 2, 2), num_axes=3)}
-YARN = frequencies.YaRN(TRAIN_LENGTH, 3.0)
-
 SCHEMES = {
     "mrope": Scheme(
         Chunked(),
-        [{}, {"base": 300.0}, {"sections": (1, 2, 3), "rotary_dim": 12, "frequencies": YARN}],
-        axes(**SECTIONS),
+        [
+            {},
+            {"base": 300.0, "layout": "interleaved"},
+            {"sections": (1, 2, 3), "rotary_dim": 12, "frequencies": YARN},
+        ],
         num_axes=3,
     ),
     "i_mrope": Scheme(
@@ -160,52 +144,56 @@ SCHEMES = {
             {"order": (2, 0, 1), "sections": (2, 1, 3), "rotary_dim": 12, "frequencies": YARN},
             {"order": (1, 2, 0)},
         ],
-        axes(sections=Alternative((3, 1, 0), num_axes=3), order=Alternative((1, 0, 2), num_axes=3)),
         num_axes=3,
     ),
     "mhrope": Scheme(
         Heads(),
         [
             {"axis_heads": (1, 1, 1)},
-            {"axis_heads": None, "base": 300.0},
+            {"axis_heads": None, "base": 300.0, "layout": "interleaved"},
             {"axis_heads": (0, 2, 2), "rotary_dim": 12, "frequencies": YARN},
         ],
-        axes(axis_heads=Alternative((1, 0, 1), num_axes=3)),
         overrides={"axis_heads": (0, 1, 1)},  # Which two kv heads have too.
         num_axes=3,
     ),
     "videorope": Scheme(
         VideoRoPE(),
-        [{}, {"base": 300.0}, {"sections": (2, 2, 2), "rotary_dim": 12, "frequencies": YARN}],
-        axes(**EVEN_SECTIONS),
+        [
+            {},
+            {"base": 300.0, "layout": "interleaved"},
+            {"sections": (2, 2, 2), "rotary_dim": 12, "frequencies": YARN},
+        ],
         num_axes=3,
     ),
     "videorope_pp": Scheme(
         VideoRoPEPP(),
-        [{}, {"base": 300.0}, {"sections": (4, 2, 2), "factor": 7.0, "layout": "interleaved"}],
-        {key: value for key, value in axes(**EVEN_SECTIONS).items() if key != "frequencies"}
-        | {"factor": Alternative(16.0, beside={"base": 100.0})},
+        [
+            {},
+            {"base": 300.0, "rotary_dim": 12},
+            {"sections": (4, 2, 2), "factor": 7.0, "layout": "interleaved"},
+        ],
         num_axes=3,
     ),
     "hope_hybrid": Scheme(
         HopeHybrid(),
-        [{}, {"base": 300.0}, {"sections": (2, 2, 2), "rotary_dim": 12, "frequencies": YARN}],
-        axes(**EVEN_SECTIONS),
+        [
+            {},
+            {"base": 300.0, "layout": "interleaved"},
+            {"sections": (2, 2, 2), "rotary_dim": 12, "frequencies": YARN},
+        ],
         num_axes=3,
     ),
     "prope": Scheme(
         PRoPE(),
         [{}, {"base": 7.0}, {"time_channels": 8, "time_base": 50.0}],
-        {
-            "time_channels": Alternative(8, beside={"head_dim": 16}),
-            "base": Alternative(7.0, beside={"head_dim": 16}),
-            "time_base": Alternative(50.0, beside={"head_dim": 16, "time_channels": 8}),
-        },
     ),
     "time_rope": Scheme(
         TimeRoPE(),
-        [{}, {"base": 300.0}, {"sections": (1, 2, 3), "rotary_dim": 12, "frequencies": YARN}],
-        axes(**SECTIONS) | {"layout": Alternative("half")},
+        [
+            {},
+            {"base": 300.0, "layout": "half"},
+            {"sections": (1, 2, 3), "rotary_dim": 12, "frequencies": YARN},
+        ],
         num_axes=3,
     ),
 }

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from schemes.equations import Alternative, Scheme
+from schemes.equations import Scheme
 from schemes.rotary import TRAIN_LENGTH, Rotary
 
 
@@ -65,24 +65,17 @@ class DualChunk(PositionMap):
         return rate, 1 + 0.1 * math.log(growth)
 
 
-ROPE = {
-    "base": Alternative(100.0),
-    "rotary_dim": Alternative(4),
-    "layout": Alternative("interleaved"),
-}
 OTHER_ROPE = {"base": 300.0, "layout": "interleaved", "rotary_dim": 10}
 
 SCHEMES = {
     "rerope": Scheme(
         ReRoPE(),
         [{"window": 8}, {"window": 21} | OTHER_ROPE],
-        ROPE | {"window": Alternative(12)},
         overrides={"window": 8},
     ),
     "leaky_rerope": Scheme(
         LeakyReRoPE(),
         [{"window": 8}, {"window": 21, "factor": 2.5} | OTHER_ROPE],
-        ROPE | {"window": Alternative(12), "factor": Alternative(3.0)},
         overrides={"window": 8},
     ),
     "self_extend": Scheme(
@@ -92,19 +85,12 @@ SCHEMES = {
             {"window": 21, "group_size": 8} | OTHER_ROPE,
             {"window": 10, "group_size": 4, "floor": True},
         ],
-        ROPE
-        | {
-            "window": Alternative(12),
-            "group_size": Alternative(3),
-            "floor": Alternative(True, beside={"window": 10}),
-        },
         overrides={"window": 8, "group_size": 4},
         shift_invariant=False,
     ),
     "jet_long": Scheme(
         JetLong(),
         [{}, {"window": 21} | OTHER_ROPE],
-        ROPE | {"window": Alternative(12)},
         shift_invariant=False,
     ),
     "dual_chunk": Scheme(
@@ -115,9 +101,6 @@ SCHEMES = {
             {"chunk_size": 15, "local_window": 9},  # 2 s - 1 below the chunk size
             {"original_length": 7},
         ],
-        ROPE
-        | {"chunk_size": Alternative(15), "local_window": Alternative(9)}
-        | {"original_length": Alternative(5)},
         shift_invariant=False,
     ),
 }

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from schemes.absolute import Sinusoidal
-from schemes.equations import Alternative, NoPE, Scheme
+from schemes.equations import NoPE, Scheme
 from schemes.rotary import TRAIN_LENGTH, Rotary
 
 
@@ -46,7 +46,6 @@ SCHEMES = {
             {"over": {"name": "rope", "base": 300.0}, "max_length": 500},
             {"over": "sinusoidal", "max_length": 50},
         ],
-        {"over": Alternative("sinusoidal"), "max_length": Alternative(1000)},
         overrides={"max_length": 64},
         depends_on_batch=True,
         distant=0,  # float32 rounds real positions that are far away
@@ -57,11 +56,6 @@ SCHEMES = {
             {"over": {"name": "rope", "base": 300.0}, "max_length": 500},
             {"over": "sinusoidal", "max_length": 200, "evaluation_seed": 3},
         ],
-        {
-            "over": Alternative("sinusoidal"),
-            "max_length": Alternative(1000),
-            "evaluation_seed": Alternative(1),
-        },
         whole_positions_only=True,
         depends_on_batch=True,
         shift_invariant=False,

@@ -1,5 +1,6 @@
 """Computes the logits of the rotary family from a complex product with the distance."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -14,7 +15,14 @@ class Rotary(NoPE):
     layout, turns_last = "half", False
 
     def frequencies(self, d, base, given, longest):
-        """Returns the radians a token of each pair, and the factor on the logits."""
+        """Returns the radians a token of each pair, and the factor on the logits.
+
+        Wherever another rule is given, it is YaRN.
+        """
+        if "frequencies" in given:
+            rule = dataclasses.asdict(given["frequencies"])
+            rule = {key: rule[key] for key in ("factor", "attention_factor") if rule[key]}
+            return YaRN().frequencies(d, base, rule, longest)
         return base ** (-2 * np.arange(d // 2) / d), 1.0
 
     def turns(self, positions, rate, given):
@@ -86,6 +94,7 @@ class YaRN(Rotary):
         temperature = mu(1)
         if "mscale" in given:
             temperature = mu(given["mscale"]) / mu(given["mscale_all_dim"])
+        temperature = given.get("attention_factor", temperature)
         return (1 - gamma) * rate / factor + gamma * rate, temperature**2
 
 
@@ -103,30 +112,26 @@ class Proportional(Rotary):
         return rate / given.get("factor", 1.0), 1.0
 
 
-ROPE = {
-    "base": Alternative(100.0),
-    "axes": Alternative((1, 0, 1, 0), baseline=(0, 0, 1, 1), num_axes=2),
-    "rotary_dim": Alternative(4),
-    "layout": Alternative("interleaved"),
-}
-FACTOR = {"factor": Alternative(8.0)}
+YARN = frequencies.YaRN(TRAIN_LENGTH, 3.0)
+AXES = Alternative((1, 0, 1, 0), baseline=(0, 0, 1, 1), num_axes=2)
 
 SCHEMES = {
     "rope": Scheme(
         Rotary(),
-        [{}, {"base": 300.0, "layout": "interleaved", "rotary_dim": 10}],
-        ROPE | {"frequencies": Alternative(frequencies.PositionInterpolation(2.0))},
+        [
+            {},
+            {"base": 300.0, "layout": "interleaved", "rotary_dim": 10},
+            {"frequencies": YARN},
+        ],
+        {"axes": AXES},
     ),
     "pi": Scheme(
-        PositionInterpolation(), [{"factor": 4.0}, {"factor": 1.5, "rotary_dim": 8}], ROPE | FACTOR
+        PositionInterpolation(), [{"factor": 4.0}, {"factor": 1.5, "base": 300.0, "rotary_dim": 8}]
     ),
-    "ntk": Scheme(
-        NTK(), [{"factor": 4.0}, {"factor": 8.0, "base": 300.0, "rotary_dim": 12}], ROPE | FACTOR
-    ),
+    "ntk": Scheme(NTK(), [{"factor": 4.0}, {"factor": 8.0, "base": 300.0, "rotary_dim": 12}]),
     "dynamic_ntk": Scheme(
         DynamicNTK(),
-        [{}, {"factor": 3.0, "layout": "interleaved"}],
-        ROPE | {"factor": Alternative(2.0)},
+        [{}, {"factor": 3.0, "base": 300.0, "layout": "interleaved"}],
     ),
     "yarn": Scheme(
         YaRN(),
@@ -135,27 +140,13 @@ SCHEMES = {
             {"factor": 6.0, "ramp": "turns", "beta_fast": 4.0, "rotary_dim": 12},
             {"factor": 2.0, "truncate": False, "mscale": 1.0, "mscale_all_dim": 0.3},
             {"factor": 8.0, "base": 20.0, "beta_fast": 3.0, "beta_slow": 0.5},
-            {"factor": 8.0, "beta_fast": 1.0},
+            {"factor": 8.0, "beta_fast": 1.0, "attention_factor": 1.3},
             {"factor": 8.0, "beta_fast": 1.0, "ramp": "turns"},
         ],
-        ROPE
-        | FACTOR
-        | {
-            "beta_fast": Alternative(1.2, beside={"base": 20.0}),
-            "beta_slow": Alternative(0.5),
-            "ramp": Alternative("turns"),
-            "truncate": Alternative(False, beside={"base": 100.0}),
-            "attention_factor": Alternative(1.0),
-            "mscale": Alternative(0.5, beside={"mscale_all_dim": 1.0}, baseline=1.0),
-            "mscale_all_dim": Alternative(0.5, beside={"mscale": 1.0}, baseline=1.0),
-        },
     ),
-    "hope": Scheme(
-        HoPE(), [{}, {"cut_cycles": 0.2, "base": 300.0}], ROPE | {"cut_cycles": Alternative(0.1)}
-    ),
+    "hope": Scheme(HoPE(), [{}, {"cut_cycles": 0.2, "base": 300.0}]),
     "p_rope": Scheme(
         Proportional(),
-        [{"fraction": 0.75}, {"fraction": 0.4, "factor": 2.0}],
-        ROPE | {"fraction": Alternative(0.5), "factor": Alternative(2.0)},
+        [{"fraction": 0.75}, {"fraction": 0.4, "factor": 2.0, "base": 300.0}],
     ),
 }

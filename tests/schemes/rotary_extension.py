@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 
-from posenc_jax.encodings.rotary import frequencies
-from schemes.equations import Alternative, Scheme
-from schemes.rotary import FACTOR, ROPE, TRAIN_LENGTH, Rotary, YaRN
+from schemes.equations import Scheme
+from schemes.rotary import AXES, TRAIN_LENGTH, YARN, Rotary, YaRN
 
 
 class DynamicPI(Rotary):
@@ -48,10 +47,7 @@ class Llama3(NTKByParts):
 class DynamicYaRN(YaRN):
     def frequencies(self, d, base, given, longest):
         factor = max(1, longest / TRAIN_LENGTH)
-        rate, temperature = super().frequencies(d, base, given | {"factor": factor}, longest)
-        if "attention_factor" in given:
-            temperature = given["attention_factor"] ** 2
-        return rate, temperature
+        return super().frequencies(d, base, given | {"factor": factor}, longest)
 
 
 class MrRoPEUni(Rotary):
@@ -100,6 +96,8 @@ class LongRoPE(Rotary):
             else:
                 unit.append(attention * np.exp(1j * n * rate / np.array(slower)))
         first, second = slice(0, d // 2), slice(d // 2, d)
+        if given.get("layout") == "interleaved":
+            first, second = slice(0, d, 2), slice(1, d, 2)
         q_turned, k_turned = (
             (x[..., first] + 1j * x[..., second]) * np.array(unit)[:, None] for x in (q, k)
         )
@@ -136,9 +134,6 @@ class Clipped(Rotary):
 class Resonance(Rotary):
     def frequencies(self, d, base, given, longest):
         rate, temperature = super().frequencies(d, base, given, longest)
-        if "frequencies" in given:
-            inner = {"factor": given["frequencies"].factor}
-            rate, temperature = YaRN().frequencies(d, base, inner, longest)
         return 2 * np.pi / np.round(2 * np.pi / rate), temperature
 
 
@@ -146,14 +141,11 @@ LONG_FACTOR = (1.0, 1.5, 2.0, 2.25, 3.0, 4.0, 4.5, 5.0)
 SHORT_FACTOR = (1.0, 1.0, 1.05, 1.1, 1.2, 1.2, 1.3, 1.5)
 
 SCHEMES = {
-    "dynamic_pi": Scheme(DynamicPI(), [{}, {"base": 300.0, "rotary_dim": 12}], ROPE),
-    "ntk_critical": Scheme(
-        NTKCritical(), [{}, {"factor": 8.0, "base": 300.0, "rotary_dim": 12}], ROPE | FACTOR
-    ),
+    "dynamic_pi": Scheme(DynamicPI(), [{}, {"base": 300.0, "rotary_dim": 12}]),
+    "ntk_critical": Scheme(NTKCritical(), [{}, {"factor": 8.0, "base": 300.0, "rotary_dim": 12}]),
     "ntk_by_parts": Scheme(
         NTKByParts(),
-        [{}, {"factor": 6.0, "alpha": 0.5, "beta": 4.0, "layout": "interleaved"}],
-        ROPE | FACTOR | {"alpha": Alternative(0.5), "beta": Alternative(4.0)},
+        [{}, {"factor": 6.0, "alpha": 0.5, "beta": 4.0, "base": 300.0, "layout": "interleaved"}],
     ),
     "llama3": Scheme(
         Llama3(),
@@ -162,12 +154,6 @@ SCHEMES = {
             {"factor": 32.0, "low_freq_factor": 0.5, "high_freq_factor": 6.0, "base": 300.0},
             {"high_freq_factor": 1.0},
         ],
-        ROPE
-        | {
-            "factor": Alternative(2.0),
-            "low_freq_factor": Alternative(0.5),
-            "high_freq_factor": Alternative(8.0),
-        },
     ),
     "dynamic_yarn": Scheme(
         DynamicYaRN(),
@@ -177,14 +163,6 @@ SCHEMES = {
             {"truncate": False, "base": 100.0, "beta_fast": 8.0, "beta_slow": 0.5},
             {"attention_factor": 1.0},
         ],
-        ROPE
-        | {
-            "beta_fast": Alternative(1.2, beside={"base": 20.0}),
-            "beta_slow": Alternative(0.5),
-            "ramp": Alternative("turns"),
-            "truncate": Alternative(False, beside={"base": 100.0}),
-            "attention_factor": Alternative(1.0),
-        },
     ),
     **{
         name: Scheme(
@@ -194,13 +172,6 @@ SCHEMES = {
                 {"factor": 6.0, "base": 300.0, "rotary_dim": 12, "beta_fast": 4.0},
                 {"beta_slow": 0.05, "layout": "interleaved", "attention_factor": 1.0},
             ],
-            ROPE
-            | FACTOR
-            | {
-                "beta_fast": Alternative(1.2, beside={"base": 20.0}),
-                "beta_slow": Alternative(0.05),
-                "attention_factor": Alternative(1.0),
-            },
         )
         for name, equations in (("mrrope_uni", MrRoPEUni()), ("mrrope_pro", MrRoPEPro()))
     },
@@ -209,49 +180,40 @@ SCHEMES = {
         [
             {"factor": 4.0, "long_factor": LONG_FACTOR, "short_factor": SHORT_FACTOR},
             {"factor": 8.0, "start_tokens": 6, "long_factor": LONG_FACTOR[:6], "rotary_dim": 12},
-            {"attention_factor": 1.2, "short_attention_factor": 1.1, "base": 300.0},
+            {
+                "attention_factor": 1.2,
+                "short_attention_factor": 1.1,
+                "base": 300.0,
+                "layout": "interleaved",
+            },
         ],
-        ROPE
-        | FACTOR
-        | {
-            "long_factor": Alternative((1.0, 2.0, 3.0, 6.0)),
-            "short_factor": Alternative((1.0, 1.2, 2.0, 3.0), beside={"train_length": 128}),
-            "attention_factor": Alternative(1.0),
-            "short_attention_factor": Alternative(2.0, beside={"train_length": 128}),
-            "start_tokens": Alternative(12),
-        },
+        {"axes": AXES},
     ),
     "longrope2": Scheme(
         LongRoPE2(),
         [
             {},
             {"factor": 5.0, "critical_pair": 3, "tail_factors": (5.0, 5.5, 6.0, 6.0, 7.0)},
-            {"factor": 8.0, "rotary_dim": 12, "base": 100.0, "attention_factor": 1.0},
+            {
+                "factor": 8.0,
+                "rotary_dim": 12,
+                "base": 100.0,
+                "attention_factor": 1.0,
+                "layout": "interleaved",
+            },
         ],
-        ROPE
-        | FACTOR
-        | {
-            "critical_pair": Alternative(2),
-            "tail_factors": Alternative((4.0, 5.0, 9.0)),
-            "attention_factor": Alternative(1.0),
-        },
+        {"axes": AXES},
     ),
     "clipped_rope": Scheme(
         Clipped(),
         [{}, {"clipped_pairs": 5}, {"clipped_pairs": 3, "taper": "hard", "base": 300.0}],
-        ROPE
-        | {
-            "clipped_pairs": Alternative(4),
-            "taper": Alternative("hard", beside={"clipped_pairs": 3}),
-        },
     ),
     "resonance": Scheme(
         Resonance(),
         [
             {},
             {"base": 300.0, "layout": "interleaved", "rotary_dim": 10},
-            {"frequencies": frequencies.YaRN(TRAIN_LENGTH, 3.0)},
+            {"frequencies": YARN},
         ],
-        ROPE | {"frequencies": Alternative(frequencies.PositionInterpolation(2.0))},
     ),
 }

@@ -1,15 +1,12 @@
 """Near relatives of the rotary family add decay, mixed frequencies or polar coordinates."""
 
+import dataclasses
 import math
 
 import numpy as np
 
-from posenc_jax.encodings.rotary import frequencies
 from schemes.equations import Alternative, NoPE, Scheme, distances
-from schemes.rotary import TRAIN_LENGTH, Rotary, YaRN
-
-ROPE = {"base": Alternative(100.0), "rotary_dim": Alternative(4)}
-SLOWER = Alternative(frequencies.PositionInterpolation(2.0))
+from schemes.rotary import TRAIN_LENGTH, YARN, Rotary
 
 
 class XPos(Rotary):
@@ -52,15 +49,11 @@ class FoPE(NoPE):
         return super().logits(q, k, positions, given, weights)
 
 
-class LeRoPE(YaRN):
+class LeRoPE(Rotary):
     layout, turns_last = "interleaved", True
 
     def frequencies(self, d, base, given, longest):
-        rule = given.get("frequencies")
-        if rule is None:
-            rate, temperature = Rotary().frequencies(d, base, given, longest)
-        else:
-            rate, temperature = super().frequencies(d, base, {"factor": rule.factor}, longest)
+        rate, temperature = super().frequencies(d, base, given, longest)
         return rate * np.exp(self.alpha), temperature
 
     def logits(self, q, k, positions, given, weights):
@@ -121,12 +114,6 @@ SCHEMES = {
     "xpos": Scheme(
         XPos(),
         [{}, {"scale_base": 64.0, "gamma": 0.2, "layout": "half", "rotary_dim": 12, "base": 300.0}],
-        ROPE
-        | {
-            "layout": Alternative("half"),
-            "scale_base": Alternative(64.0),
-            "gamma": Alternative(0.01, beside={"scale_base": 64.0}),
-        },
         distant=10_003,  # zeta ** (distant / 512) must be a float32
     ),
     "fope": Scheme(
@@ -136,13 +123,7 @@ SCHEMES = {
             {"padding": "ones", "base": 30.0, "layout": "interleaved", "learned": True},
             {"base": 100.0, "rotary_dim": 12, "num_heads": 2},
         ],
-        ROPE
-        | {
-            "layout": Alternative("interleaved"),
-            "gain": Alternative(1.0),
-            "padding": Alternative("ones"),
-            "learned": Alternative(True, trains=True),
-        },
+        {"gain": Alternative(1.0), "learned": Alternative(True, trains=True)},
         invisible=(("cos_coef",), ("sin_coef",)),
         shift_invariant=False,
     ),
@@ -151,28 +132,24 @@ SCHEMES = {
         [
             {},
             {"rotary_dim": 10, "base": 300.0, "layout": "half"},
-            {"frequencies": frequencies.YaRN(TRAIN_LENGTH, 3.0)},
+            {"frequencies": YARN},
         ],
-        ROPE | {"layout": Alternative("half"), "frequencies": SLOWER},
     ),
     "value_rope": Scheme(
         ValueRoPE(),
-        [{}, {"rotary_dim": 10, "base": 300.0, "layout": "half"}],
-        ROPE | {"layout": Alternative("half"), "frequencies": SLOWER},
+        [
+            {},
+            {"rotary_dim": 10, "base": 300.0, "layout": "half"},
+            {"frequencies": dataclasses.replace(YARN, attention_factor=1.0)},
+        ],
     ),
     "grape_m": Scheme(
         GrapeM(),
         [{}, {"base": 300.0, "layout": "interleaved", "by_head": True}],
-        {
-            "base": Alternative(100.0),
-            "layout": Alternative("interleaved"),
-            "by_head": Alternative(True),
-        },
     ),
     "pope": Scheme(
         PoPE(),
         [{}, {"base": 300.0, "num_heads": 2, "phase_init": "zero"}],
-        {"base": Alternative(100.0), "phase_init": Alternative("zero")},
         # Zero is the same with every seed.
         overrides={"phase_init": "uniform"},
     ),

@@ -12,13 +12,12 @@ from experiments import preemption
 from experiments.evaluation.lengths import (
     Protocols,
     Scorer,
-    check_targets,
     evaluate,
     in_other_units,
     work,
 )
 from experiments.results.record import Stored
-from experiments.training.mesh import make_mesh, row_shards
+from experiments.training.mesh import make_mesh
 from posenc_jax import Encoding
 
 T = 8
@@ -168,22 +167,6 @@ def test_units():
     assert in_other_units(1e4, 1.0)["perplexity"] == np.inf
 
 
-# However many tokens a pass may have, each part of a batch on a CPU has 1024.
-@pytest.mark.parametrize(
-    "tokens,rows", [(16 * T, 16), (2**20, 1024 // T * row_shards(make_mesh()))]
-)
-def test_a_pass_has_as_many_tokens_as_it_may(monkeypatch, tokens, rows):
-    """Windows of L + 1 tokens pass L through the model: the last one is only a target."""
-    sizes = []
-    monkeypatch.setattr(
-        "experiments.evaluation.lengths.in_batches",
-        lambda score, windows, size, mesh: sizes.append(size) or [windows[:, 1:]],
-    )
-    score = Scorer(None, make_mesh(), batch_tokens=tokens, advance=lambda *_, **__: None)
-    score(DOCUMENTS[:, : T + 1], None)
-    assert sizes == [rows]
-
-
 @pytest.mark.parametrize("sizes", [(4, 6), (6, 4)])
 def test_batches_of_another_size_are_read_once_each(sizes, tmp_path):
     """A mesh of another number of devices has other rows in a batch."""
@@ -208,16 +191,3 @@ def test_batches_of_another_size_are_read_once_each(sizes, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         read(sizes[0], batches=1)
     assert read(sizes[1], batches=9) == list(range(8))
-
-
-def test_bad_protocols_are_refused_by_their_names():
-    for change, name in (
-        ({"multiples": (1, 3, 4)}, "eval.multiples"),
-        ({"strides": ((3, 1),)}, "eval.last_tokens=4"),
-        ({"window_stride": 3}, "eval.last_tokens=4"),
-        ({"splits": ("tset",)}, "eval.splits='tset'"),
-    ):
-        with pytest.raises(ValueError, match=name):
-            Protocols(**({"last_tokens": 4, "strides": (), "window_stride": 2} | change))
-    with pytest.raises(ValueError, match=r"eval\.last_tokens=4"):
-        check_targets(4, train_length=3)

@@ -68,20 +68,6 @@ def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path, monkeypatch, name,
     assert len(calls) == 1, "two of three chunks were done"
 
 
-def test_a_chunk_that_is_damaged_after_a_preemption_is_read_again(tmp_path, monkeypatch):
-    model = common.build_model("rope", scan=True)
-    uninterrupted = score(model, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        answers = iter([False, True])
-        patch.setattr(preemption, "requested", lambda: next(answers))
-        with pytest.raises(preemption.PreemptedError, match="at token 16"):
-            score(model, tmp_path / "damaged")
-    first, last = sorted((tmp_path / "damaged/chunks").iterdir())
-    first.write_bytes(b"")
-    last.write_bytes(b"PK half of it")
-    np.testing.assert_array_equal(score(model, tmp_path / "damaged"), uninterrupted)
-
-
 def test_a_folder_is_of_one_document_and_model(tmp_path):
     model = common.build_model("rope", scan=True)
     score(model, tmp_path)
@@ -133,13 +119,3 @@ def test_command(tmp_path, trained, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["long_document", f"--run={tmp_path}", *arguments[1:]])
     assert long_document.main() == 2
     assert "is not the folder of a trained run" in capsys.readouterr().err
-
-
-def test_a_document_that_cannot_be_read_is_refused(tmp_path):
-    model = common.build_model("rope")
-    for tokens in (TOKENS[:1], TOKENS[None], TOKENS + 60, TOKENS + 0.5):
-        with pytest.raises(ValueError, match="document"):
-            score(model, tmp_path, tokens)
-    with pytest.raises(ValueError, match="max_length=30"):
-        score(model, tmp_path, encoding=common.build("randomized", max_length=30))
-    assert not list(tmp_path.iterdir())

@@ -108,14 +108,3 @@ def test_even_attention_has_no_bump_and_no_sink(windows):
 def test_attention_that_falls_with_the_distance_has_no_bump(windows):
     actual = numbers(mechanisms.ends(even(common.build_model("alibi")), windows))
     assert all(value < 1.0 for value in actual.values())
-
-
-def test_the_command_prints_a_line_for_each_number(windows, monkeypatch, capsys):
-    model = rope_model()
-    monkeypatch.setattr(mechanisms, "run_and_windows", lambda run, count: (model, windows))
-    assert mechanisms.main(["--run=folder"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    measured = list(mechanisms.measured(model, windows))
-    assert [line.split()[0] for line in lines] == [row["probe"] for row in measured]
-    with pytest.raises(SystemExit, match="2"):
-        mechanisms.main(["--run=folder", "--windows=0"])

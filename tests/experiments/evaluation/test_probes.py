@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from experiments.evaluation import probes
-from experiments.results.record import open_run
 from experiments.results.reports import probe_figures
 from experiments.training.data import eval_windows, load_corpus
 from posenc_jax import Layers
@@ -138,14 +137,3 @@ def test_a_page_of_a_run(corpus, tmp_path, monkeypatch, capsys):
     of_head = actual["kernel"]["logit"][0][0]
     inside = [d <= LENGTH - LENGTH // 4 for d in actual["kernel"]["distance"]]
     assert inside == [logit is not None for logit in of_head]
-
-
-@pytest.mark.parametrize("lacks", ["train", "encoding"])
-def test_a_run_on_something_else_than_text_is_refused(tmp_path, lacks, capsys):
-    """A folder of LongRoPE's tuning has no recipe of training, a run on images no encoding."""
-    config = {"model": {}, "train": {}, "encoding": {}}
-    del config[lacks]
-    open_run(tmp_path, config)
-    (tmp_path / "checkpoints").mkdir()
-    assert probes.main([f"--run={tmp_path}"]) == 2
-    assert "but only runs on text can be read" in capsys.readouterr().err

@@ -75,9 +75,3 @@ def test_a_task_counts_only_where_it_is_learned():
     assert first["learned"] and first["solved"] == 2 and first["chance"] == 0.1
     assert not isinstance(row(values, "copy 1x", "fox")["vs_rope"], str)  # both are right
     assert answers.topics(study) == ["copy"]
-
-
-def test_a_table_of_nothing_is_empty():
-    values = answers.of_text([], 64)
-    assert values.empty and verdicts(values).empty
-    assert summary(values, verdicts(values)).empty

@@ -3,13 +3,11 @@
 import pytest
 from study_records import pack, results
 
-from experiments.results.answers import OWN_WINDOW, summary, verdicts
+from experiments.results.answers import summary, verdicts
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports.multimodal_tables import TABLES
 from experiments.results.reports.sources import (
-    LONGER,
     read_extension,
-    read_longer,
     read_tables,
 )
 
@@ -68,20 +66,3 @@ def test_a_model_made_longer_is_compared_with_the_plain_one_through_a_window(tmp
     )
     assert actual[topic, 2, "pi"]["vs_rope"] == "diverged"
     assert read_extension(tmp_path / "none.csv").empty
-
-
-def test_longer_training_has_losses_and_gains_over_the_window_of_the_trained_length(tmp_path):
-    bits = {("last", 1): 1.5, ("last", 4): 1.2, ("windowed", 1): 1.3}
-    records = [
-        dict(scheme="fox", seed=seed, split="test", protocol=protocol, multiple=multiple)
-        | dict(length=256 * multiple, bits_per_byte=value + seed)
-        for seed in range(3)
-        for (protocol, multiple), value in bits.items()
-    ]
-    pack(tmp_path / "long.tar.xz", records)
-    actual = rows(read_longer(tmp_path / "long.tar.xz"))
-    assert actual[f"text, {LONGER}", 1, "fox"]["mean"] == pytest.approx(2.5)
-    assert actual[f"text, {LONGER}", 4, "fox"]["mean"] == pytest.approx(2.2)
-    gain = actual[f"gain, {LONGER}", 4, "fox"]
-    assert gain["mean"] == pytest.approx(0.1) and gain[f"vs_{OWN_WINDOW}"] == "better"
-    assert len(actual) == 3 and read_longer(tmp_path / "none.tar.xz").empty

@@ -1,4 +1,4 @@
-"""Tests the pages in a browser: on a phone, on a desk and on paper, with clicks and with typing."""
+"""Tests the pages in a browser: on a phone, on a desk and on paper, and with typing."""
 
 import functools
 import html
@@ -45,20 +45,13 @@ const isSeen = element => element.getClientRects().length > 0;
 function see() {
   const [head, ...rows] = document.querySelectorAll("#matrix tr");
   const texts = row => [...row.cells].filter(isSeen).map(cell => cell.firstChild.textContent);
-  const sorts = [...head.cells].map(cell => [cell.textContent, cell.ariaSort]);
   return {
     heads: texts(head), rows: rows.filter(isSeen).map(texts),
-    sorts: Object.fromEntries(sorts.filter(([name, sort]) => sort !== "none")),
     status: document.querySelector("#shown").textContent,
-    above: [...rows[0].cells].map(cell => getComputedStyle(cell, "::before").content),
   };
 }
 const does = {
   read() {},
-  click(name) {
-    const buttons = [...document.querySelectorAll("#matrix th button")];
-    buttons.find(button => button.textContent === name).click();
-  },
   enter(id, value) {
     const control = document.getElementById(id);
     control.value = value;
@@ -82,10 +75,6 @@ FILTERS = [
     ("enter", "group", "text"),
     ("enter", "group", ""),
 ]
-# How the first click on a head sorts: from the best.
-SORTS = {"scheme": "ascending", "text 16x": "ascending", "recall 4x": "descending"}
-SORTS["training time"] = "ascending"  # schemes that read the checkpoints of others have none
-CLICKS = [("click", name) for name in SORTS for _ in range(2)]
 
 pytestmark = [
     pytest.mark.slow,
@@ -144,7 +133,7 @@ def look(tmp_path_factory, answers):
         # A frame has the style of a screen, so the style of paper becomes that of everything.
         texts = {PHONE: text, DESK: text, PAPER: text.replace("@media print", "@media all")}
         for width, shown in texts.items():
-            acts = READ + (FILTERS + CLICKS) * (width != PAPER) if page == ATLAS else []
+            acts = READ + FILTERS * (width != PAPER) if page == ATLAS else []
             script = SCRIPT.replace("ACTS", json.dumps(acts))
             (folder / f"{width}.html").write_text(shown + script, encoding="utf-8")
         frames = folder / "frames.html"
@@ -168,14 +157,6 @@ def test_a_page_is_no_wider_than_the_screen_or_paper(page, width, look):
     assert look(page)[width]["needs"] <= width
 
 
-def test_on_paper_each_cell_says_its_question(look):
-    (shown,) = look(ATLAS)[PAPER]["seen"]
-    _, _, *questions = look(ATLAS)[DESK]["seen"][0]["heads"]
-    assert shown["heads"] == []
-    assert shown["above"] == ["none", "none", *map(json.dumps, questions)]
-    assert shown["rows"] == look(ATLAS)[DESK]["seen"][0]["rows"]
-
-
 @on_screens
 def test_filters_leave_what_is_asked_for(width, look):
     states = look(ATLAS)[width]["seen"][: 1 + len(FILTERS)]
@@ -193,31 +174,3 @@ def test_filters_leave_what_is_asked_for(width, look):
     assert 2 < sum(is_kept) < len(is_kept)
     for whole, part in zip([every["heads"], *rows], [group["heads"], *group["rows"]], strict=True):
         assert part == [cell for cell, is_left in zip(whole, is_kept, strict=True) if is_left]
-
-
-# What a cell says that has no answer, or none that counts.
-EMPTY = {"-", ""}
-
-
-@on_screens
-def test_a_head_sorts_from_the_best_and_then_from_the_worst(width, look):
-    states = look(ATLAS)[width]["seen"]
-    every, clicked = states[0], states[1 + len(FILTERS) :]
-    turned = {"ascending": "descending", "descending": "ascending"}
-    for i, (_, name) in enumerate(CLICKS):
-        order = turned[SORTS[name]] if i % 2 else SORTS[name]
-        assert clicked[i]["sorts"] == {name: order}
-        column = [row[every["heads"].index(name)] for row in clicked[i]["rows"]]
-        values = [value_of(cell) for cell in column if cell not in EMPTY]
-        assert values == sorted(values, reverse=order == "descending")
-        assert values[0] != values[-1]
-        assert set(column[len(values) :]) <= EMPTY
-        assert sorted(clicked[i]["rows"]) == sorted(every["rows"])
-
-
-def value_of(cell: str) -> str | float:
-    """Returns the number that is read in a cell, or the text of a cell that has none."""
-    try:
-        return float(cell.replace(",", "").replace("not finite", "inf"))
-    except ValueError:
-        return cell

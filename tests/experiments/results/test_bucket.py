@@ -12,7 +12,6 @@ from experiments import preemption
 from experiments.results import archive, bucket
 from experiments.results.bucket import Holder, folder_at
 from experiments.results.record import claimed, holder
-from experiments.running.submit import Job, make_backend
 
 
 @pytest.fixture(scope="module")
@@ -89,35 +88,3 @@ def test_a_mark_keeps_others_away_for_as_long_as_it_is_renewed(objects, monkeypa
     assert holder(folder) is None
     with claimed(folder):
         assert holder(folder) not in (None, killed)
-
-
-def test_a_mark_that_another_program_has_taken_is_left_to_it(objects, monkeypatch):
-    """A program that was stopped for longer than a mark lasts goes on, and has lost its mark."""
-    monkeypatch.setattr(bucket, "RENEWED", 0.02)
-    folder = folder_at("gs://mine/taken")
-    with claimed(folder):
-        other = json.dumps({"by": "a sentence of an earlier version", "seen": time.time()})
-        (folder / "lock").write_text(other)
-        time.sleep(0.2)
-        assert (folder / "lock").read_text() == other
-        assert str(holder(folder)) == "another program"
-    assert (folder / "lock").read_text() == other
-
-
-@pytest.mark.parametrize("name", ["s3://mine/runs", "memory://runs", "gs://mine", "gs://mine/"])
-def test_a_place_where_checkpoints_cannot_be_is_refused(name):
-    with pytest.raises(ValueError, match=rf"{name} must be a folder of this machine or gs://"):
-        folder_at(name)
-
-
-def test_what_needs_a_folder_is_refused_in_a_bucket(objects, corpus):
-    workdir = folder_at("gs://mine/refused")
-    with pytest.raises(ValueError, match="gs://mine/refused is in a bucket"):
-        comparison(config(corpus, train__tensorboard=True), workdir)
-    job = Job(("python",), 1, workdir)
-    gke = ["image=i", "accelerator=a", "claim=disk"]
-    for backend, settings in (("slurm", []), ("gke", gke), ("sky", ["accelerators=a", "bucket=b"])):
-        with pytest.raises(ValueError, match="gs://mine/refused"):
-            make_backend(backend, settings).text(job)
-    assert "gcs]" in make_backend("sky", ["accelerators=a"]).text(job)
-    assert not [name for name in objects.store if "refused" in name]

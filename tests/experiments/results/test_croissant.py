@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -28,20 +27,6 @@ def test_the_metadata_are_those_of_the_files():
     words = f"run python -m {croissant.__name__}"
     assert json.loads((DATA / "croissant.json").read_text()) == croissant.described(DATA), words
     assert (DATA / "index.md").read_text() == croissant.datasheet(DATA), words
-
-
-def test_a_file_or_a_column_without_words_is_refused(tmp_path):
-    data = tmp_path / "docs/data"
-    shutil.copytree(DATA, data)
-    for name in ("atlas", "claims"):
-        shutil.copytree(common.ROOT / "docs" / name, tmp_path / "docs" / name)
-    shutil.copy(common.ROOT / "CITATION.cff", tmp_path)
-    (data / "decode.csv").write_text("scheme,hours\nrope,1\n")
-    with pytest.raises(ValueError, match="column 'hours'"):
-        croissant.described(data)
-    (data / "more.csv").touch()
-    with pytest.raises(ValueError, match=r"more\.csv"):
-        croissant.described(data)
 
 
 @pytest.mark.slow

@@ -39,26 +39,3 @@ def test_other_results_change_the_findings(sources):
     other = with_answers(sources, none_better)
     text = " ".join(findings.rewritten(README, other).split())
     assert "0 schemes are better" in text and f"{far.sum()} are worse" in text
-
-
-def test_a_gain_that_vanishes_is_no_longer_reported(sources):
-    assert "`alibi`" in findings.sentences("gains", sources)[0]
-    answers = sources.atlas.answers
-    of_alibi = answers["scheme"] == "alibi"
-    none = answers.assign(vs_own_window=answers["vs_own_window"].mask(of_alibi, "worse"))
-    gains = findings.sentences("gains", with_answers(sources, none))
-    assert "`alibi`" not in gains[0] + gains[1]
-
-
-def test_an_order_that_stays_is_said_to_stay(sources):
-    losses = sources.of("text")["mean"]
-    same = sources.longer.assign(mean=sources.longer["scheme"].map(losses))
-    (order,) = findings.sentences("longer", dataclasses.replace(sources, longer=same))[1:]
-    assert "keeps the order" in order
-
-
-def test_a_page_without_a_place_for_findings_is_refused(sources):
-    with pytest.raises(ValueError, match="0 places"):
-        findings.rewritten("# A page\n", sources)
-    with pytest.raises(ValueError, match="'other'"):
-        findings.rewritten("<!-- findings: other -->\n<!-- end of findings -->\n", sources)

@@ -14,21 +14,17 @@ from experiments.results.ledger import (
     Answers,
     Claim,
     Effect,
-    MissingRunError,
     Seeds,
     decide,
-    effects_of,
     ledger_of,
     mean,
     p_value,
     spread,
 )
 from experiments.results.lengths import LengthStudy
-from experiments.results.panels import Panel, PanelStudy
 from experiments.results.reports.ledger_page import write
-from experiments.results.statistics import Study, mean_and_stderr
-from experiments.studies.claims import claims_of, effects, tasks
-from experiments.studies.order_sensitivity import ORDERS
+from experiments.results.statistics import mean_and_stderr
+from experiments.studies.claims import claims_of, effects
 
 DOCS = Path(__file__).parents[3] / "docs"
 # Studies whose results are stored, and which claims read.
@@ -116,16 +112,6 @@ def test_the_numbers_of_all_claims_are_corrected_together(tmp_path):
     assert "2 reproduced, 4 mixed or underpowered. After correction: 1 reproduced, 5" in page
 
 
-def test_a_run_that_is_missing_is_a_hole_that_says_so(tmp_path):
-    study = dataclasses.replace(text_study(one={"last": 1.0}), about={"command": "c.py --report"})
-    rows = ledger_of((CLAIM,), {"text": study})
-    assert rows[0]["verdict"] == "missing"
-    why = rows[0]["effects"][0]["why"]
-    assert "no data yet" in why and "scheme two" in why and why.endswith("made by c.py")
-    assert why in write(tmp_path, rows, ABOUT).read_text()
-    assert all("no data yet" in why for why in effects_of((CLAIM,), {})["why"])
-
-
 def test_a_claim_that_lacks_what_it_needs_is_untestable(tmp_path):
     """Sums that no model adds at the trained length say nothing about longer ones."""
     study = text_study(one={"last": 1.0}, two={"last": 2.0})
@@ -211,94 +197,3 @@ def test_claims_ask_for_what_is_stored_of_images_and_videos():
         for where in (where for name, where in asked() if name == study):
             actual = [r for r in records if where.items() <= r.items()]
             assert len({r["seed"] for r in actual}) == len(actual) == 3, (study, where)
-
-
-def rung(**losses):
-    """Returns the study of a rung: losses on code by scheme and protocol, and 1 more on prose."""
-    records = [
-        {"scheme": scheme, "seed": seed, "protocol": protocol, "multiple": 16, "split": split}
-        | {"bits_per_byte": loss + (split == "prose") + 0.001 * seed}
-        for scheme, by_protocol in losses.items()
-        for protocol, loss in by_protocol.items()
-        for split in ("code", "prose")
-        for seed in range(3)
-    ]
-    return Study(records, [], [], {})
-
-
-def test_a_rung_counts_all_kinds_of_text():
-    study = rung(one={"beyond": 1.0}, rope={"cut": 2.0})
-    answers = Answers({effects.RUNG: study})
-    effect = effects.beats_window("one", "rope")
-    assert effect.of(answers) == pytest.approx({0: -1.0, 1: -1.0, 2: -1.0})
-    assert decide(effect, mean_and_stderr(effect.of(answers).values())) == "reproduced"
-    assert answers.rung_bits(effects.RUNG, "rope", 16, "cut")[0] == pytest.approx(2.5)
-    study.records[:] = [r for r in study.records if (r["scheme"], r["split"]) != ("one", "prose")]
-    with pytest.raises(MissingRunError, match="split prose, scheme one"):
-        effect.of(answers)
-
-
-def test_loss_and_recall_are_ranked_over_schemes_with_a_flat_loss():
-    """Recall is best where the loss is lowest, but for a scheme whose loss is not flat."""
-    losses = {"one": (2.0, 2.0), "two": (2.1, 2.1), "three": (2.2, 2.2), "steep": (3.0, 1.0)}
-    recall = {"one": 0.9, "two": 0.8, "three": 0.7, "steep": 1.0}
-    where = {"split": "test", "seed": 0}
-    text = [
-        where
-        | {"scheme": scheme, "protocol": protocol, "multiple": multiple}
-        | {"bits_per_byte": bits}
-        for scheme, pair in losses.items()
-        for protocol, multiple, bits in zip(("last", "windowed"), (16, 1), pair, strict=True)
-    ]
-    asked_of = {"condition": "recall", "metric": "answers right", "x": 128}
-    rows = [asked_of | {"scheme": s, "seed": 0, "value": value} for s, value in recall.items()]
-    panel = Panel("recall", "answers right", "tokens", (32, 128), trained=(32,))
-    studies = {
-        "language": LengthStudy(text, [], [], {}, []),
-        "tasks": PanelStudy(rows, [], [], {}, [], (panel,)),
-    }
-    assert effects.loss_ranks_recall(Answers(studies)) == pytest.approx({0: -1.0})
-    del rows[0]
-    with pytest.raises(MissingRunError):
-        effects.loss_ranks_recall(Answers(studies))
-
-
-@pytest.mark.parametrize(
-    ("distances", "word"),
-    [
-        ((2.9e-5, 4e-5, 9.1e-5), "reproduced"),  # small, and far from rounding
-        ((0.029, 0.05, 0.084), "reproduced"),  # far from 0, whatever an interval of numbers says
-        ((0.0, 0.0, 0.0), "not reproduced"),
-    ],
-)
-def test_order_is_seen_where_outputs_differ_by_more_than_rounding(distances, word):
-    claim = tasks.order_is_seen(["rope"])
-    where = {"scheme": "rope", "pair": next(iter(ORDERS))}
-    records = [where | {"seed": seed, "distance": far} for seed, far in enumerate(distances)]
-    answers = Answers({"order": Study(records, [], [], {})})
-    cell = mean_and_stderr(claim.effects[0].of(answers).values())
-    assert decide(claim.effects[0], cell) == word
-
-
-def test_studies_on_text_follow_what_is_overridden_in_the_atlas():
-    """A difference of two studies means nothing where one of them was trained in another way."""
-    config = get_config("small")
-    config.seeds = 5
-    config.sweep.learning_rate = (1e-3, 3e-3)
-    config.studies.language.train.steps = 2000
-    config.studies.language.train.length = 32
-    config.studies.language.model.model_dim = 256
-    config.studies.language.eval.documents = 64
-    for name in ("far", "double", "variants"):
-        study = config.studies[name]
-        assert study.seeds == 5 and study.sweep.learning_rate == (1e-3, 3e-3)
-        assert study.train.steps == 2000 and study.model.model_dim == 256
-        assert study.train.length == (64 if name == "double" else 32)
-        assert study.eval.documents == (4 if name == "far" else 64)
-    for name in ("extension", "longrope"):
-        assert config.studies[name].seeds == 5
-    assert config.studies.variants.encodings.rope_eighth.rotary_dim == 8
-    config.studies.language.model.num_heads = 8
-    assert config.studies.variants.encodings.rope_eighth.rotary_dim == 4
-    config.studies.double.train.steps = 7
-    assert config.studies.language.train.steps == 2000

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 
 import pytest
 from runs import comparison, config
@@ -69,32 +68,6 @@ def test_what_is_no_record_of_a_run_is_damaged(workdir, corpus, torn):
     assert "alibi/seed0/run.json is damaged" in printed_status(one, output)
     (failure,) = one.run()
     assert "run.json is damaged" in failure["reason"] and failure["scheme"] == "alibi"
-
-
-@pytest.mark.parametrize("torn", ['{"reason": ', '{"reason": null}'])
-def test_a_failure_that_cannot_be_read_says_so(workdir, corpus, torn):
-    (workdir / "runs/alibi/seed0/evaluation.json").unlink()
-    (workdir / "runs/alibi/seed0/failure.json").write_text(torn)
-    one, output = comparison(config(corpus), workdir)
-    evaluations, _, failures = one.results()
-    assert len(evaluations) == 1 and failures[0]["scheme"] == "alibi"
-    assert "alibi/seed0/failure.json is damaged" in failures[0]["reason"]
-    told = printed_status(one, output)
-    assert "1 done, 1 failed" in told and "failure.json is damaged" in told
-
-
-@pytest.mark.parametrize(
-    ("changes", "module"),
-    [({"train__tensorboard": True}, "tensorboardX"), ({"train__wandb": "mine"}, "wandb")],
-)
-def test_what_is_not_installed_is_said_before_training(
-    corpus, tmp_path, monkeypatch, changes, module
-):
-    monkeypatch.setitem(sys.modules, module, None)
-    one, _ = comparison(config(corpus, **changes), tmp_path)
-    with pytest.raises(ValueError, match=f"{module}: pip install"):
-        one.run()
-    assert not (tmp_path / "runs").exists()
 
 
 def test_changed_config_is_refused_with_the_fields_that_differ(tmp_path):

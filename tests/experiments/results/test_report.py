@@ -5,7 +5,6 @@ import dataclasses
 import io
 import json
 import math
-from pathlib import Path
 
 import markupsafe
 import pytest
@@ -118,15 +117,6 @@ def test_effective_context_is_the_longest_that_lowers_the_loss():
     assert lengths.View.of(small, lengths.MAIN).effective("alibi") == TRAIN_LENGTH
 
 
-def test_a_context_that_is_as_good_shuffled_is_not_made_use_of():
-    study, length = make_study(), 16 * TRAIN_LENGTH
-    shuffled = [
-        record("alibi", seed, length, 1.163 + seed / 1000, protocol="shuffled") for seed in range(3)
-    ]
-    study = dataclasses.replace(study, records=[*study.records, *shuffled])
-    assert lengths.View.of(study, lengths.MAIN).effective("alibi") == length // 2
-
-
 def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
     study = make_study()
     study = dataclasses.replace(study, records=lengths.with_window(study.records))
@@ -150,14 +140,6 @@ def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
     json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
 
 
-def test_marks_who_beats_the_windowed_baseline(tmp_path):
-    study = make_study()
-    # Better than its window at 2x, 4x, 8x, 16x; in two tables.
-    assert page_of(study, tmp_path).count("<i>✓</i>") == 2 * 4
-    study = replace_bits(study, "alibi", 2, 256, 1.3)
-    assert page_of(study, tmp_path).count("<i>✓</i>") == 2 * 3
-
-
 def test_the_page_stands_alone(tmp_path):
     page = page_of(make_study(splits=("test", "manual"), strides=(64, 1)), tmp_path)
     assert "http" not in page
@@ -169,16 +151,6 @@ def test_the_page_stands_alone(tmp_path):
     assert "a &amp; b" in page and "sha256:12ab" in page
 
 
-def test_text_is_escaped_and_names_are_not_markup(tmp_path):
-    names = ("<b>", "$x_{$", "[red]", "_a--b")
-    study = make_study(dict.fromkeys(names, 0.1))
-    failures = [{"scheme": "<i>", "seed": 0, "reason": "<script>"}]
-    page = page_of(dataclasses.replace(study, failures=failures), tmp_path)
-    assert "<th class=text><b>" not in page and "&lt;b&gt;" in page
-    assert "<script>" not in page and "&lt;script&gt;" in page
-    assert all(name in printed(study) for name in names)
-
-
 def test_round_trip(tmp_path):
     study = make_study()
     report.write(tmp_path, study)
@@ -188,32 +160,6 @@ def test_round_trip(tmp_path):
     assert [float(row["bits_per_byte"]) for row in rows] == [
         r["bits_per_byte"] for r in study.records
     ]
-
-
-def test_an_empty_study_is_refused(tmp_path):
-    study, console = dataclasses.replace(make_study(), records=[]), Console()
-    calls = lambda: report.write(tmp_path, study), lambda: report.print_table(study, console)
-    for call in calls:
-        with pytest.raises(ValueError, match=r"no point has a result or has failed.*--status"):
-            call()
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_failed_write_changes_nothing(tmp_path, monkeypatch):
-    report.write(tmp_path, make_study())
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    write_bytes = Path.write_bytes
-
-    def full_disk(path, content):
-        if "report.html" in path.name:
-            write_bytes(path, content[:10])
-            raise OSError("no space left")
-        return write_bytes(path, content)
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        report.write(tmp_path, make_study(seeds=(0,)))
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_effective_speedup_is_the_baselines_compute_at_the_same_loss_over_ones_own():

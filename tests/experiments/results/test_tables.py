@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from study_records import HIGH, LOW, pack, panel_study, results, text_records
+from study_records import pack, results, text_records
 
-from experiments.results.answers import of_tasks, of_text, summary, verdicts
+from experiments.results.answers import of_text, summary, verdicts
 from experiments.results.comparisons import families
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import atlas_tables, extension_tables
@@ -14,6 +14,7 @@ from experiments.results.reports.multimodal_tables import TABLES, Table, markdow
 from experiments.results.reports.sources import read
 
 DOCS = Path(__file__).parents[3] / "docs"
+TRUSTED = {("text", 2.0): ["3 seeds", "corrected"]}
 TOY = Table("toy", "A toy", "accuracy", {"small": ("size", 1), "large": ("size", 2)})
 PAGE = """# Title
 
@@ -78,11 +79,14 @@ def test_the_page_has_what_the_records_of_longer_models_give(table):
     assert extension_tables.markdown(table, dataclasses.replace(study, records=worse)) != made
 
 
-def test_the_pages_have_what_the_atlas_and_the_archive_give():
-    tables = atlas_tables.tables(read(DOCS))
-    for name in atlas_tables.PAGES:
-        text = (DOCS.parent / name).read_text()
-        assert atlas_tables.written(name, text, tables) == text, "run make results"
+def test_the_page_has_what_the_records_of_searches_give():
+    page = (DOCS / "extension.md").read_text()
+    assert extension_tables.written(page, DOCS / "data") == page, f"run {extension_tables.__name__}"
+
+
+def test_the_page_has_what_the_atlas_and_the_archive_give():
+    page, tables = (DOCS / "results.md").read_text(), atlas_tables.tables(read(DOCS))
+    assert atlas_tables.written(page, tables) == page, "run make results"
 
 
 def shown(values, *rows):
@@ -92,6 +96,7 @@ def shown(values, *rows):
         summary(values, actual),
         families(actual),
         {"fox": "rope"},
+        TRUSTED,
     )
 
 
@@ -102,16 +107,11 @@ def test_a_table_of_losses_has_marks_and_says_what_was_compared():
     assert lines[2] == f"| `{WINDOWED}` (on `rope`) | 2.510 ± 0.025 | - |"
     assert lines[3].startswith("| `fox` (on `rope`) | 1.020 ± 0.050 ▲ | **0.490 ± 0.0")
     assert lines[4].startswith("| `t5` | 3.020 ± 0.050 ▼ | **")
-    said = " ".join(lines[6:])
+    assert lines[5] == "| *trust* | `3 seeds` `corrected` |  |"
+    said = " ".join(lines[7:])
     assert "loss on text against rope_windowed" in said and "gain against own_window" in said
     assert "against nope" not in said and "tasks" not in said
     page = rewritten(PAGE, "A toy", text)
     assert rewritten(page, "A toy", text) == page and page.count("Families of comparisons") == 1
     with pytest.raises(ValueError, match="no result has t5 at recall 4x; run it"):
         shown(values, "t5", {"4x": ("recall", 4)})
-
-
-def test_a_table_of_tasks_counts_seeds_where_a_task_was_learned():
-    values = of_tasks(panel_study(rope=(LOW, HIGH), t5=(HIGH, LOW)))
-    text = shown(values, "rope t5", {"1x": ("copy", 1), "2x": ("copy", 2)})
-    assert "| `rope` | 0 of 3 | not learned |\n| `t5` | 3 of 3 | 0 of 3 |\n" in text

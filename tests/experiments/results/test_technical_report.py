@@ -1,15 +1,13 @@
 """Tests that the technical report has no typed number, and that it comes from the kept results."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import common
 import pytest
 
 from experiments.results.reports import technical_report
-from experiments.results.reports.typst_words import blocks, inline
+from experiments.results.reports.typst_words import inline
 
 DOCS = common.ROOT / "docs"
 TEMPLATE = Path(technical_report.__file__).parent / "templates/report.typ"
@@ -37,33 +35,12 @@ def test_words_keep_their_meaning_in_typst(markdown, typst):
     assert typst in inline(markdown, {"1234.56789"})
 
 
-def test_a_table_has_wide_columns_for_words_and_right_ones_for_numbers():
-    table = f"| name | says | loss |\n|---|---|---|\n| `a1` | {'word ' * 10}| 0.5 |\n"
-    made = blocks(f"# Title\n\n{table}\n- one\n  more\n- two\n\n![no](a.svg)", set(), depth=1)
-    assert made.startswith("== Title\n\n#results((auto, 49fr, auto), (left, left, right), [name]")
-    assert made.endswith("- one more\n- two")
-
-
-def test_without_a_ladder_the_command_says_what_to_do(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["report", f"--docs={DOCS}", f"--results={tmp_path}"])
-    assert technical_report.main() == 2
-    assert "run make results" in capsys.readouterr().err
-
-
 @pytest.mark.slow
-def test_the_report_is_built_from_what_is_kept(tmp_path):
+def test_the_report_is_built_from_what_is_kept():
     pytest.importorskip("typst")
-    results = tmp_path / "results"
-    for command in (
-        ["-m", "experiments.results.archive", f"--restore={DOCS}/data/ladder.tar.xz"],
-        ["launch.py", "--config=configs/ladder.py:small", "--report"],
-    ):
-        subprocess.run(
-            [sys.executable, *command, f"--workdir={results}"], check=True, cwd=common.ROOT
-        )
-    files = technical_report.Report(DOCS, results).files()
-    assert 12 <= len(technical_report.pages(files)) <= 20
-    assert technical_report.pdf(files).startswith(b"%PDF")
+    files = technical_report.Report(DOCS).files()
+    assert 12 <= len(technical_report.compiled(files, "png")) <= 20
+    assert technical_report.compiled(files).startswith(b"%PDF")
     # Another result is another sentence.
     text = files["report.typ"]
     assert all(f"`{name}`"[1:-1] in text for name in ("transformer_xl", "alibi_half_length"))

@@ -10,14 +10,13 @@ import time
 
 import common
 import pytest
-from runs import TINY, comparison, config, start
+from runs import TINY, comparison, config, start, untrained
 
 from experiments import job_processes
 from experiments.results.record import claimed
 from experiments.running import schedule, workers
 from experiments.running.schedule import Schedule
 
-LITTLE = dict(schemes="rope,alibi", train__steps=2, eval__multiples=(1,), eval__strides=())
 TWO_CORES = pytest.mark.skipif(
     len(workers._cores()) < 2, reason="two workers need two cores, and this process has one"
 )
@@ -30,28 +29,7 @@ def two_cores(monkeypatch):
     monkeypatch.setattr(workers, "_cores", lambda: [core, core])
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--workers=4096"], "must be at most"),
-        # Each would be the same process of the job.
-        (["--workers=2", "--num_processes=2"], "--num_processes makes one of several"),
-    ],
-)
-@pytest.mark.usefixtures("two_cores")
-def test_workers_that_cannot_be_are_refused(more, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        workers.run(["launch.py", *more])
-    assert stop.value.code == 2 and message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "flag",
-    [
-        *("--status", "--report", "-dry_run", "--backend=slurm", "--backend slurm"),
-        *("--task_id=3", "--task_id 3"),
-    ],
-)
+@pytest.mark.parametrize("flag", ["--status", "-dry_run", "--backend slurm", "--task_id=3"])
 def test_where_nothing_or_one_point_is_trained_nothing_is_divided(flag, monkeypatch):
     monkeypatch.setattr(workers.subprocess, "Popen", lambda *a, **k: pytest.fail("started"))
     workers.run(["launch.py", "--workers=2", *flag.split()])
@@ -99,7 +77,8 @@ def test_sigterm_while_workers_are_started_ends_all_of_them(monkeypatch):
 
 
 def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
-    one, output = comparison(config(corpus, **LITTLE), tmp_path)
+    one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    untrained(one)
     with claimed(tmp_path / "shared/rope/seed0"):
         assert one.run(share=True) == []
     assert [one.finished(point) is not None for point in one.points] == [False, True]
@@ -139,7 +118,7 @@ def as_begun(corpus, tmp_path, monkeypatch, cores):
 
 
 def test_a_point_that_a_program_without_share_holds_is_left_to_it(corpus, tmp_path):
-    one, _ = comparison(config(corpus, **LITTLE), tmp_path)
+    one = untrained(comparison(config(corpus, schemes="rope,alibi"), tmp_path)[0])
     folder = one.folder(one.points[0])
     with claimed(folder):
         assert one.run(share=True) == []
@@ -151,9 +130,10 @@ def test_a_point_that_a_program_without_share_holds_is_left_to_it(corpus, tmp_pa
 @pytest.mark.parametrize("share", [True, False])
 def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, monkeypatch):
     """The other program is a worker, or another job of an array."""
-    one, output = comparison(config(corpus, **LITTLE), tmp_path)
-    other, _ = comparison(config(corpus, **LITTLE), tmp_path)
-    rope, alibi = one.points
+    one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    other, _ = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    rope, alibi = untrained(one).points
+    untrained(other)
     monkeypatch.setattr(one, "start_of", {rope: None, alibi: rope}.get)
     with contextlib.ExitStack() as stack:
         stack.enter_context(claimed(tmp_path / ("shared" if share else "runs") / "rope/seed0"))

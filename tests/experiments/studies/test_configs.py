@@ -1,7 +1,6 @@
 """Tests the configs of all studies: every preset is a study, and a bad value is refused at once."""
 
 import importlib
-import math
 
 import common
 import numpy as np
@@ -52,7 +51,7 @@ PRESETS = {
     "pointing": ("tiny", 3, "small", 30),
     "story": ("tiny", 4, "small", 12),
     "tasks": ("tiny", 2, "small", 24),
-    "learned": ("tiny", 9, "small", 186),
+    "learned": ("tiny", 9),
 }
 
 
@@ -68,84 +67,38 @@ BAD = {
         ({"schemes": "rope,alibbi"}, "alibbi"),
         ({"schemes": "yarn"}, "add rope"),
         ({"schemes": "irope"}, "pattern"),
-        ({"schemes": "randomized", "encodings__randomized__max_length": 40}, "max_length"),
-        ({"model__causal": False}, "model.causal"),
         ({"model__num_heads": 5}, "num_heads"),
-        ({"model__num_layers": 0}, "num_layers"),
-        ({"train__learning_rate": math.nan}, "train.learning_rate"),
         ({"train__batch_size": 12}, "train.batch_size"),
         ({"train__length": 5000, "eval__last_tokens": 16}, "5001 tokens"),
-        ({"eval__splits": ("foo",)}, "eval.splits"),
         ({"eval__multiples": (1, 1.5, 3)}, "eval.multiples"),
-        ({"eval__last_tokens": 64}, "training length"),
-        ({"extend__yarn__factor": "length/0"}, "length/"),
         ({"corpus": "files:nowhere/*.txt"}, "files:nowhere"),
         ({"mesh__data": 3}, "mesh"),
     ],
     "images": [
-        ({"task__patch": 8}, "task.patch=8"),
-        ({"eval__sides": (42, 56)}, "eval.sides"),
-        ({"task__test_images": 40}, "task.test_images=40"),
-        ({"variants__dinov3": {"positions": "gird"}}, "variants.dinov3.positions='gird'"),
-        ({"task__data": "mnits"}, "task.data='mnits'"),
+        ({"task__patch": 8}, "task.patch"),
+        ({"variants__dinov3": {"positions": "gird"}}, "variants.dinov3.positions"),
         ({"task__data": "npz:nowhere"}, "'npz:nowhere'"),
-        ({"train__batch_size": 8 * 10**9}, "train.batch_size=8000000000"),
     ],
-    "video": [
-        ({"task__patch": 5}, "task.patch=5"),
-        ({"task__background": "clisp"}, "task.background='clisp'"),
-        ({"eval__frames": (8, 16)}, "eval.frames"),
-        ({"eval__gaps": (1, 8)}, "eval.gaps"),
-        ({"variants__mrope__positions__name": "qwen"}, "variants.mrope.positions='qwen'"),
-    ],
+    "video": [({"task__background": "clisp"}, "task.background"), ({"eval__gaps": (1, 8)}, "gaps")],
     "pointing": [
-        ({"task__icon": 13}, "task.icon=13"),
-        ({"eval__screens": ((8, 8), (8, 2))}, "eval.screens"),
-        ({"variants__mrope__positions": "qwen"}, "variants.mrope.positions='qwen'"),
-        ({"variants__i_mrope_ruler__ruler": 0}, "ruler=0"),
-        ({"variants__mrope__encoding__sections": (2, 2, 2)}, "sections"),
+        ({"task__icon": 13}, "task.icon"),
+        ({"variants__mrope__positions": "qwen"}, "mrope"),
     ],
-    "story": [
-        ({"task__warps": ("steady", "revers")}, "task.warps='revers'"),
-        ({"task__view": 0.3}, "task.view=0.3"),
-        ({"variants__frame_index__clock": "world"}, "variants.frame_index.clock='world'"),
-        ({"variants__frame_index__adaln": True}, "frame_index.adaln"),
-    ],
-    "tasks": [
-        ({"task__tasks": "copy,pass_key"}, "task.tasks='pass_key'"),
-        ({"task__length": 20}, "length=20"),
-        ({"eval__depths": (0.0, 2.0)}, "eval.depths"),
-        ({"schemes": "dynamic_ntk"}, "add rope"),
-    ],
-    "learned.copy": [
-        ({"task__task": "copi"}, "task.task='copi'"),
-        ({"task__shortest": 30}, "task.shortest=30"),
-        ({"task__task": "pairs", "task__length": 48, "eval__multiples": (1, 4)}, "task.length"),
-    ],
+    "story": [({"task__warps": ("steady", "revers")}, "task.warps"), ({"task__view": 0.3}, "view")],
+    "tasks": [({"task__tasks": "copy,pass_key"}, "task.tasks"), ({"task__length": 20}, "length")],
+    "learned.copy": [({"task__task": "copi"}, "task.task"), ({"task__shortest": 30}, "shortest")],
     "extension": [
-        ({"target": 8}, "target=8"),
-        ({"train__batch_size": 3}, "train.batch_size=3"),
+        ({"target": 8}, "target"),
         ({"eval__lengths": ((2, 2), (4, 2))}, "eval.lengths"),
-        ({"eval__window_stride": 5}, "eval.window_stride"),
-        ({"methods": "rope,yarm"}, "methods='yarm'"),
-        ({"tuned": "learned"}, "tuned='learned'"),
-        ({"variants__pi__factor": "0.5"}, "factor=0.5"),
-        ({"variants__drope__tuned_at": "L"}, "variants.drope.tuned_at='L'"),
-        ({"optimizer": "new"}, "optimizer='new'"),
-        ({"tuning_steps": (2, 2)}, "tuning_steps"),
-        ({"tuning__batch_size": 3}, "tuning.batch_size=3"),
-        ({"checkpoint": "a/folder", "seeds": 3}, "checkpoint=a/folder"),
+        ({"methods": "rope,yarm"}, "methods"),
+        ({"variants__drope__tuned_at": "L"}, "variants.drope.tuned_at"),
+        ({"checkpoint": "a/folder", "seeds": 3}, "checkpoint"),
     ],
     "longrope": [
-        ({"factor": 1}, "factor=1"),
         ({"factor": 200}, "no document"),
-        ({"stages": "longrope,longrop"}, "stages='longrop'"),
         ({"stages": "longrope,short"}, "stage short"),
-        ({"eval__split": "validation"}, "eval.search_split='validation'"),
-        ({"yarn__beta_fast": 0.5}, "beta_fast=0.5"),
-        ({"train__length": 16, "eval__last_tokens": 8}, "stage longrope2"),
-        ({"mesh__context": 2}, "mesh.context=2"),
-        ({"search__parents": 9}, "search.parents=9"),
+        ({"search__parents": 9}, "search.parents"),
+        ({"mesh__context": 2}, "mesh.context"),
     ],
 }
 

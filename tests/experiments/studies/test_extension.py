@@ -1,6 +1,5 @@
 """Tests the study of extension, at a size that runs in seconds."""
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -12,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
-from runs import finish, start
 
 from configs.extension import METHODS, get_config
 from experiments.evaluation import harness
@@ -20,9 +18,6 @@ from experiments.pretrained.export import _as_llama, _longest, export
 from experiments.pretrained.trained import Source, load_run
 from experiments.results.extensions import ExtensionStudy, retention
 from experiments.results.lengths import MAIN, View
-from experiments.results.record import Stored, claimed
-from experiments.results.reports.extension_report import markdown, print_tables, write
-from experiments.running import schedule
 from experiments.studies.extension import evaluations
 from experiments.studies.extension.methods import Methods
 from experiments.studies.extension.study import Extension, points
@@ -94,6 +89,7 @@ def test_results_hold_every_method_before_and_after(finished):
     assert f"pi              {bits[1]}  {bits[2]}  bits per byte" in output
 
 
+@pytest.mark.slow
 def test_a_method_is_read_as_it_would_be_by_hand(finished, corpus):
     workdir, _, _ = finished
     state, _ = load_run(workdir / "runs/rope/seed0")
@@ -129,51 +125,6 @@ def test_tuning_starts_from_the_trained_model_and_says_so(finished, corpus, tmp_
 
 
 @pytest.mark.slow
-def test_two_processes_find_what_one_finds(finished, corpus, tmp_path):
-    """Each holds half of every layer of the model that is read, tuned and read again."""
-    tiny = ("--config=configs/extension.py:tiny", "--config.mesh.fsdp=2")
-    methods = ("--config.methods=rope,pi", "--config.tuned=yarn")
-    first, second = finish(start(2, tmp_path, corpus, *methods, config=tiny))
-    assert "report.html" in first and "rope" not in second
-    for protocol, count in (("last", 6), ("short", 3), ("windowed", 1)):
-        actual, expected = (losses(results(item), protocol) for item in (tmp_path, finished[0]))
-        assert len(actual) == count
-        expected = [expected[key] for key in actual]
-        np.testing.assert_allclose(list(actual.values()), expected, rtol=1e-6)
-
-
-@pytest.mark.slow
-def test_a_run_that_was_stopped_reads_on_and_finds_the_same(
-    finished, corpus, tmp_path, monkeypatch
-):
-    """Stopped after every third batch, the run reads each batch once."""
-    observed, score = [], evaluations.Scorer.__call__
-
-    def stopping(self, windows_NL, layers):
-        if len(observed) % 3 == 2 and observed[-1] is not None:
-            observed.append(None)
-            raise KeyboardInterrupt
-        actual = score(self, windows_NL, layers)
-        observed.append(1)
-        return actual
-
-    monkeypatch.setattr(evaluations.Scorer, "__call__", stopping)
-    stops = 0
-    while True:
-        one, _ = experiment(config(corpus, tuned="drope"), tmp_path)
-        try:
-            assert one.run() == []
-            break
-        except KeyboardInterrupt:
-            stops += 1
-    one.write_report("command")
-    lines = [p.read_text().splitlines()[1:] for p in tmp_path.glob("runs/**/evaluation.jsonl")]
-    assert stops > 2 and observed.count(1) == sum(map(len, lines))
-    stored = [r for r in results(finished[0]) if r["scheme"] != "yarn"]
-    key = lambda r: (r["scheme"], r["steps"], r["protocol"], r["multiple"])  # noqa: E731
-    assert sorted(results(tmp_path), key=key) == sorted(stored, key=key)
-
-
 def test_one_more_method_is_read_alone(finished, corpus, monkeypatch):
     def count(self, windows_NL, layers, score=evaluations.Scorer.__call__):
         observed.append(layers)
@@ -186,20 +137,6 @@ def test_one_more_method_is_read_alone(finished, corpus, monkeypatch):
     assert len(observed) == 2 and all(item.distinct[0].frequencies.factor == 2 for item in observed)
     assert experiment(config(corpus), finished[0])[0].run(task_id=0) == []
     assert len(observed) == 2
-
-
-def test_kept_results_forget_half_a_line_and_another_config(tmp_path):
-    path = tmp_path / "kept.jsonl"
-    stored = Stored(path, {"a": (1,)})
-    assert stored.get("x", lambda: 0.1) == 0.1 and stored.get("x", lambda: 0.2) == 0.1
-    stored.close()
-    path.write_text(path.read_text() + '{"name": "y", "va')
-    again = Stored(path, {"a": [1]})
-    assert again.get("x", lambda: 0.2) == 0.1 and again.get("y", lambda: 0.3) == 0.3
-    again.close()
-    other = Stored(path, {"a": [2]})
-    assert other.get("x", lambda: 0.2) == 0.2
-    other.close()
 
 
 def test_a_fingerprint_knows_every_number_and_every_bit():
@@ -219,6 +156,7 @@ def test_a_fingerprint_knows_every_number_and_every_bit():
 # What is refused
 
 
+@pytest.mark.slow
 def test_a_checkpoint_must_fit(finished, corpus, tmp_path):
     workdir, _, _ = finished
     given = {"checkpoint": f"{workdir}/runs/rope/seed0"}
@@ -233,18 +171,6 @@ def test_a_checkpoint_must_fit(finished, corpus, tmp_path):
     with pytest.raises(ValueError, match="trains no model of its own: give --config"):
         experiment(config(corpus, "own"), tmp_path)
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.slow
-def test_two_jobs_of_an_array_leave_a_start_to_whoever_has_it(corpus, tmp_path, monkeypatch):
-    """The one that has it ends without it, and the job of the start is no failure."""
-    one, other = (experiment(config(corpus), tmp_path)[0] for _ in range(2))
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(claimed(one.folder(one.points[0])))
-        assert other.run(task_id=0) == []
-        monkeypatch.setattr(schedule.time, "sleep", lambda _: stack.close())
-        assert one.run(task_id=1) == []
-    assert not list(tmp_path.rglob("failure.json")) and all(map(one.finished, one.points[:2]))
 
 
 # Published models
@@ -279,38 +205,7 @@ def published(finished, monkeypatch):
     return saved
 
 
-def own_config(corpus, **changes):
-    actual = config(corpus, "own", checkpoint="rope/seed0", target=2, seeds=1, methods="pi")
-    actual.eval.update(
-        lengths=((1, 2), (2, 1)), last_tokens=16, window_stride=8, short_windows=4, batch_tokens=512
-    )
-    actual.tuning.batch_size = 8
-    actual.update(changes)
-    return actual
-
-
 @pytest.mark.slow
-def test_a_published_model_is_read_tuned_and_exported(corpus, tmp_path, published):
-    one, _ = experiment(own_config(corpus, tuned="yarn", tuning_steps=(1,)), tmp_path)
-    assert one.corpus.bytes_per_token == pytest.approx(2, 0.01)
-    assert one.run() == []
-    assert one.write_report("command").exists()
-    (record,) = (r for r in results(tmp_path) if r["protocol"] == "windowed")
-    assert record["bits_per_byte"] == pytest.approx(
-        record["loss"] / math.log(2) / one.corpus.bytes_per_token
-    )
-    assert [p.parent.name for p in tmp_path.glob("runs/**/checkpoints")] == ["seed0"]
-    folder = tmp_path / "runs/yarn/steps1/seed0"
-    export(folder, tmp_path / "out", "rope/seed0")
-    model, actual, tokenizer = published["out"]
-    assert actual["max_position_embeddings"] == 64 and isinstance(tokenizer, Bytes)
-    assert model.distinct()[0].frequencies.factor == 2.0
-    for checkpoint, message in ((None, "none was given; only"), ("nowhere", "nowhere")):
-        with pytest.raises((ValueError, OSError), match=message):
-            export(folder, tmp_path / "other", checkpoint)
-    assert list(published) == ["out"]
-
-
 def test_a_run_of_ours_is_exported_as_llama(finished, tmp_path, published):
     export(finished[0] / "runs/yarn/steps2/seed0", tmp_path / "out", None)
     model, actual, tokenizer = published["out"]
@@ -320,6 +215,7 @@ def test_a_run_of_ours_is_exported_as_llama(finished, tmp_path, published):
     assert actual["rms_norm_eps"] == 1e-6 and actual["max_position_embeddings"] == 64
 
 
+@pytest.mark.slow
 def test_a_model_that_was_tuned_longer_is_for_as_many_tokens(finished):
     """Plain RoPE has no factor that would say so."""
     run = finished[0] / "runs/yarn/steps2/seed0"
@@ -444,17 +340,3 @@ def test_other_documents_are_not_compared_with_those_of_the_trained_length():
         actual = View.of(dataclasses.replace(several, records=records).at(0), MAIN)
         assert actual.effective("yarn") == gains
         assert (("yarn", 512) in actual.gains) == (documents == 4)
-
-
-def test_the_report_of_several_numbers_of_steps(tmp_path):
-    shares = {0: (0.90, 0.92, 0.91), 25: (0.99, 0.98, 0.985), 100: (0.99, 0.90, 0.96)}
-    several = study(shares)
-    page = write(tmp_path, several).read_text()
-    assert page.count("<svg") == 5 and "undecided" in page and "by steps of fine-tuning" in page
-    table = markdown(several)
-    assert "| `yarn` | 25 | 3.046 ± 0.009 | 3.046 ± 0.009 | +1.5% ± 0.3% | 98.5% ± 1.2% |" in table
-    assert table.splitlines()[-1].startswith("| *windowed* | 0 | 2.000 ± 0.000 | - |")
-    assert (tmp_path / "table.md").read_text() == table
-    console = Console(file=io.StringIO(), width=160)
-    print_tables(several, console)
-    assert "above 95%" in console.file.getvalue()

@@ -1,7 +1,5 @@
 """Tests the ladder: its controls, its equal treatment, its statistics and the leaderboard."""
 
-import io
-import itertools
 import json
 import math
 
@@ -27,7 +25,6 @@ from experiments.results.ladder import (
     speed_ups,
 )
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports import ladder_page, leaderboard_page
 from experiments.studies.ladder.own_schemes import register
 from experiments.studies.ladder.study import narrowed
 from experiments.training.text import spec_of
@@ -209,13 +206,6 @@ def test_a_scheme_of_a_file_is_registered(tmp_path, monkeypatch):
     assert make("rooted").hooks() == {"score"}
 
 
-@pytest.mark.parametrize("text", ["import nothing_of_this_name", "x = 1", "class A: pass"])
-def test_a_file_without_a_scheme_is_refused(tmp_path, text):
-    (tmp_path / "broken.py").write_text(text)
-    with pytest.raises(ValueError, match="broken"):
-        register(["broken"], tmp_path)
-
-
 def test_a_rung_waits_for_the_rates_of_another(tmp_path):
     studies = config.get_config("tiny")
     studies.corpus = "stdlib"
@@ -229,43 +219,3 @@ def test_a_rung_waits_for_the_rates_of_another(tmp_path):
         rung.describe(rung.points[0])
     assert rung.finished(rung.points[0]) is None
     assert math.isclose(rung.recipe_of(rung.points[0]).learning_rate, 6e-3)
-
-
-def test_the_leaderboard_s_page_has_every_record_and_what_was_refused(folder, tmp_path):
-    path = folder / "bad" / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"track": "0.9"}))
-    output = io.StringIO()
-    leaderboard_page.write(folder, tmp_path / "out/board.html", Console(file=output, width=200))
-    page = (tmp_path / "out/board.html").read_text()
-    assert "1 of 2 schemes are better" in page and "<td class=text>c<td>" in page
-    assert "bad/result.json is of track 0.9" in page and "of track 0.9" in output.getvalue()
-    leaderboard_page.write(tmp_path / "none", tmp_path / "out/board.html", Console(file=output))
-    assert "has no record of rope" in (tmp_path / "out/board.html").read_text()
-
-
-def test_the_page_of_the_ladder_says_what_lasts_and_what_is_missing(tmp_path):
-    """The longer rung has every loss, the shorter one has one seed, and the third no run."""
-    bits = {"rope": 2.0, "fox": 1.8, "alibi": 2.2, "rope_variant": 2.1}
-    protocols = (TRAINED, BEYOND, CUT, "last", "shuffled", "window")
-    tables = [
-        _records(bits, rung=rung, protocol=protocol, seeds=1 if rung == "b" else 3).assign(
-            multiple=1 if protocol == TRAINED else 4
-        )
-        for rung, protocol in itertools.product("bc", protocols)
-    ]
-    shape = dict(longest="c", pairs=[("b", "c")], sizes=[], arrow=("b", "c"), oracle=())
-    about = dict(length=64, width=8, says="Models.", points=12, finished=12)
-    rungs = {name: about | {"tokens": 1000 * n} for n, name in enumerate("bcd", 1)}
-    rungs["d"]["finished"] = 0
-    keys = ("command", "rules", "device", "git", "date", "corpus", "corpus_digest")
-    records = pd.concat(tables, ignore_index=True)
-    page = ladder_page.write(
-        tmp_path, records, {}, dict.fromkeys(keys, "x"), rungs, shape
-    ).read_text()
-    assert "1 of 4 schemes (fox) are better beyond it than RoPE through a window" in page
-    assert "These rungs have no result yet: width 8" in page
-    assert "<td>1.00 <small>1.00 to 1.00" in page and "<svg" in page
-    rungs["c"]["points"] = 24
-    tables = records[records["rung"] == "b"]
-    written = ladder_page.write(tmp_path, tables, {}, dict.fromkeys(keys, "x"), rungs, shape)
-    assert "tells no verdict: fox has a lower loss than RoPE at" in written.read_text()

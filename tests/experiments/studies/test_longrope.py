@@ -1,9 +1,7 @@
 """Tests LongRoPE on small models: candidates as inputs of one program, tuning, the experiment."""
 
 import io
-import itertools
 import json
-import re
 
 import common
 import jax
@@ -13,7 +11,6 @@ from rich.console import Console
 
 from benchmarks.dry_run import print_dry_run
 from configs.longrope import get_config
-from experiments import preemption
 from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.trained import rope_of
 from experiments.running.status import status
@@ -106,12 +103,6 @@ def test_a_candidate_is_longrope_whatever_the_rope(keywords):
     expected = turned(longrope(genome, **keywords))
     actual = turned(Searched.of(rope, genome, 1.25))
     np.testing.assert_allclose(actual, expected, atol=1e-5)
-
-
-def test_nothing_is_compiled_from_candidate_to_candidate(fitness):
-    for scale in (1.0, 1.3, 2.0):
-        list(fitness([Genome(tuple(scale * np.array(g.factors)), 7) for g in GENOMES]))
-    assert fitness.compiled._cache_size() == 1
 
 
 def test_the_loss_does_not_depend_on_how_many_run_at_a_time(model, mesh, fitness):
@@ -209,65 +200,6 @@ def finished(corpus, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_report_has_every_table_and_a_verdict_on_every_search(finished):
-    workdir, path, output = finished
-    page = path.read_text()
-    for title in (
-        "At 64 tokens, 2x the train length",
-        "At the train length, 32 tokens",
-        "At 128 tokens, fine-tuned at 64 only",
-    ):
-        assert title in page and title in output
-    for search in ("longrope", "released", "longrope2", "progressive", "tuned, short"):
-        lines = [line for line in output.splitlines() if line.startswith(f"{search} ")]
-        verdict = [line for line in lines if "beat" in line]
-        assert len(verdict) == 2 and "what it started from" in verdict[0]
-        assert verdict[0].replace("'", "&#39;") in page
-    records = json.loads((workdir / "results.json").read_text())["records"]
-    near = {r["scheme"] for r in records if r["group"] == "near"}
-    assert {"rope", "pi", "ntk", "yarn", "pi (start)", "longrope", "longrope, tuned"} <= near
-    assert all(np.isfinite([r["loss"], r["last_loss"], r["needle_loss"]]).all() for r in records)
-    assert "searches.svg" in {p.name for p in workdir.iterdir()} and page.count("<svg") == 2
-    table = (workdir / "results.md").read_text()
-    assert "| longrope, tuned | " in table and "- longrope " in table
-
-
-def test_a_search_that_is_preempted_keeps_its_losses_and_ends_the_same(
-    finished, corpus, monkeypatch
-):
-    workdir, _, _ = finished
-    folder = workdir / "runs/rope/seed0"
-    before = (folder / "evaluation.json").read_text()
-    (folder / "evaluation.json").unlink()
-    scores = folder / "search/longrope2/losses.jsonl"
-    lines = scores.read_text().splitlines(keepends=True)
-    scores.write_text(lines[0])
-    answers = itertools.chain([False], itertools.repeat(True))
-    with monkeypatch.context() as patch:
-        patch.setattr(preemption, "requested", lambda: next(answers))
-        with pytest.raises(preemption.PreemptedError):
-            experiment(config(corpus), workdir)[0].run()
-    assert 1 < len(scores.read_text().splitlines()) < len(lines)
-    assert experiment(config(corpus), workdir)[0].run() == []
-    assert (folder / "evaluation.json").read_text() == before
-
-
-def test_a_search_is_not_resumed_with_another_config(finished, corpus):
-    workdir, _, _ = finished
-    scores = workdir / "runs/rope/seed0/search/longrope/losses.jsonl"
-    before = scores.read_text()
-    for changes, message in (
-        ({"search__generations": 2}, "search.generations was 1 and is now 2"),
-        ({"eval__search_documents": 1}, "eval.search_documents was 2 and is now 1"),
-        ({"yarn__beta_fast": 4.0}, "yarn.beta_fast was 32.0 and is now 4.0"),
-        ({"tune__steps": 9}, "tune.steps was 3 and is now 9"),
-        ({"train__steps": 9}, "train.steps was 6 and is now 9"),
-    ):
-        (failure,) = experiment(config(corpus, **changes), workdir)[0].run()
-        assert re.search(f"{message}.*--workdir", failure["reason"])
-    assert scores.read_text() == before
-
-
 def test_a_finished_run_is_searched_without_training(finished, corpus, tmp_path):
     checkpoint = f"{finished[0]}/runs/rope/seed{{seed}}"
     given = config(corpus, checkpoint=checkpoint, stages="released")

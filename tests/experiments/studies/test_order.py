@@ -7,11 +7,10 @@ from experiments.studies.order_sensitivity import ORDERS, distances, order_study
 MIRROR, OTHER = ORDERS
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_without_positions_and_mask_no_order_is_seen_and_a_mask_alone_shows_it(seed):
+def test_without_positions_and_mask_no_order_is_seen_and_a_mask_alone_shows_it():
     """Attention without positions is equivariant to permutations (1706.03762, section 3.5)."""
-    assert distances("nope", causal=False, seed=seed) == {MIRROR: 0.0, OTHER: 0.0}
-    assert min(distances("nope", causal=True, seed=seed).values()) > 1e-4
+    assert distances("nope", causal=False, seed=0) == {MIRROR: 0.0, OTHER: 0.0}
+    assert min(distances("nope", causal=True, seed=0).values()) > 1e-4
 
 
 @pytest.mark.slow

@@ -11,12 +11,8 @@ from experiments.running.points import Point
 from experiments.studies.multimodal.pointing import (
     NEIGHBOURS,
     Pointing,
-    Setting,
-    load_icons,
     targets,
 )
-
-SMALL = dict(model_dim=32, num_layers=1, num_heads=4, head_dim=8, mlp_dim=32)
 
 
 def experiment(workdir, **changes):
@@ -66,9 +62,9 @@ def test_cells_are_read_in_the_order_of_their_positions(tmp_path):
 
 def test_desktops_hold_their_screens(tmp_path):
     pointing = experiment(tmp_path, eval__screens=((8, 8), (8, 12), (12, 8)))
-    drawn = pointing.draw(np.random.default_rng(0), 300, (8, 8))
+    drawn = pointing.drawn(np.random.default_rng(0), 300, (8, 8))
     assert set(drawn["corner"]) == set(range(5)) and set(drawn["icons"].flat) == set(range(16))
-    assert set(pointing.draw(np.random.default_rng(0), 9, (8, 12))["corner"]) == {0}
+    assert set(pointing.drawn(np.random.default_rng(0), 9, (8, 12))["corner"]) == {0}
     first, again = pointing.tests((8, 12)), pointing.tests((8, 12))
     assert (first["icons"] == again["icons"]).all() and first["icons"].shape == (4, 8, 12)
 
@@ -99,39 +95,3 @@ def test_logits_and_loss_are_of_the_cells_with_answers(tmp_path):
 
     assert task.loss(knowing(None), batch, None) < 1e-6
     np.testing.assert_allclose(task.loss(knowing("2 up"), batch, None), np.log(5) / 6, rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_learns_places_from_rulers(tmp_path):
-    pointing = experiment(
-        tmp_path,
-        schemes="i_mrope_ruler",
-        model=SMALL,
-        task__rows=3,
-        task__columns=4,
-        eval__screens=((3, 4),),
-        eval__count=16,
-        train__steps=300,
-        train__learning_rate=0.02,
-        train__batch_size=16,
-    )
-    assert pointing.run() == []
-    (evaluation,), _, _ = pointing.results()
-    at = {(r["condition"], r["x"]): r for r in evaluation["records"]}
-    assert at["place", "3 x 4"]["value"] > 0.8
-    chances = [at[name, "3 x 4"]["chance"] for name in ("2 up", "row", "column", "place")]
-    np.testing.assert_allclose(chances, [1 / 16, 1 / 3, 1 / 4, 1 / 12])
-    assert {item["caption"] for item in evaluation["maps"]} == {"3 x 4, layer 1"}
-
-
-def test_icons_fill_their_place_and_differ():
-    setting = Setting(data="dejavu", icons=40, icon=9, cell=13)
-    icons = load_icons(setting)
-    assert icons.shape == (40, 13, 13) and icons.dtype == np.uint8
-    assert len({icon.tobytes() for icon in icons}) == 40
-    for icon in icons:
-        rows, columns = (np.flatnonzero(icon.any(axis=axis)) for axis in (1, 0))
-        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
-        assert max(height, width) == 9 and min(rows[0], columns[0]) >= 2
-        assert abs(rows[0] + rows[-1] - 12) <= 2 and abs(columns[0] + columns[-1] - 12) <= 2
-    np.testing.assert_array_equal(load_icons(setting), icons)

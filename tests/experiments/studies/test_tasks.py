@@ -151,51 +151,33 @@ def questions(workdir, **changes):
     return Questions(config, workdir, Console(quiet=True))
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    one = questions(tmp_path_factory.mktemp("questions"), schemes="rope,dynamic_ntk")
-    assert one.run() == []
-    return one, one.write_report("the command").read_text()
+def test_a_batch_has_rows_of_every_task_and_length(tmp_path):
+    one = questions(tmp_path, schemes="rope")
 
+    def drawn(generator, count):
+        return one.draw("rope", generator, count, step=0)
 
-@pytest.mark.slow
-def test_results_hold_every_task_length_and_depth(finished):
-    one, page = finished
-    evaluations, _, _ = one.results()
-    actual = {(r["scheme"], r["condition"], r["x"], r["metric"]) for r in evaluations[0]["records"]}
-    exact, item = "exact match", "answers right"
-    expected = {(name, length, exact) for name in TASKS for length in (32, 64)}
-    several = ("passkey", "recall", "induction", "copy", "reverse", "sort", "addition")
-    expected |= {(name, length, item) for name in several for length in (32, 64)}
-    expected |= {("passkey in 64 tokens", depth, exact) for depth in (0.0, 1.0)}
-    assert actual == {(s, *item) for s in ("rope", "dynamic_ntk") for item in expected}
-    assert all(0 <= r["value"] <= 1 and r["chance"] for r in evaluations[0]["records"])
-    for words in ("passkey in 64 tokens", "flip_flop: exact match", "trained on rows of up to 32"):
-        assert words in page
-
-
-def test_a_batch_has_rows_of_every_task_and_length(finished):
-    task = finished[0].task(Point("rope", 0, ()))
-    rows = task.draw(rng(), 300)
+    rows = drawn(rng(), 300)
     assert rows["tokens"].shape == rows["is_answer"].shape == (300, 32)
     assert len(np.unique(rows["tokens"][:, 0])) == len(TASKS)
-    others = [task.draw(rng(seed), 100)["tokens"] for seed in range(20)]
+    others = [drawn(rng(seed), 100)["tokens"] for seed in range(20)]
     ends = (np.concatenate(others) != PAD).sum(axis=1)
     assert ends.min() < 8 and ends.max() == 32 and len(np.unique(ends)) > 20
     assert not (rows["is_answer"] & (rows["tokens"] == PAD)).any()
 
 
-def test_the_loss_is_of_answers_alone(finished):
-    task = finished[0].task(Point("rope", 0, ()))
-    model, batch = task.init(jax.random.key(0)), task.draw(rng(), 4)
+def test_the_loss_is_of_answers_alone(tmp_path):
+    one = questions(tmp_path, schemes="rope")
+    task = one.task(Point("rope", 0, ()))
+    model, batch = task.init(jax.random.key(0)), one.draw("rope", rng(), 4, step=0)
     loss = task.loss(model, batch, jax.random.key(1))
     assert np.isfinite(loss)
     other = dict(batch, tokens=np.where(batch["tokens"] == PAD, 1, batch["tokens"]))
     np.testing.assert_allclose(task.loss(model, other, jax.random.key(1)), loss, rtol=1e-6)
 
 
-def test_a_model_that_knows_the_answers_has_all_of_them(finished, monkeypatch):
-    one, _ = finished
+def test_a_model_that_knows_the_answers_has_all_of_them(tmp_path, monkeypatch):
+    one = questions(tmp_path, schemes="rope")
 
     def solved(function, model, tokens_NL):
         likeliest_NL = np.zeros_like(tokens_NL[:, 1:])

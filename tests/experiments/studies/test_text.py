@@ -62,12 +62,11 @@ def test_an_extension_shares_the_settings_its_checkpoint_was_trained_with(corpus
     assert (yarn.frequencies.beta_fast, yarn.frequencies.factor) == (5.0, 2.0)
 
 
-@pytest.mark.parametrize("scheme", ["rope", "randomized"])
 def test_windows_that_begin_alike_have_the_losses_of_those_scored_alone(
-    corpus, tmp_path, monkeypatch, scheme
+    corpus, tmp_path, monkeypatch
 ):
     """Randomized positions depend on the length: their windows must not stand for others."""
-    one, _ = comparison(config(corpus, schemes=scheme), tmp_path)
+    one, _ = comparison(config(corpus, schemes="randomized"), tmp_path)
     model = jax.jit(one.task(one.points[0]).init)(jax.random.key(0))
     model = jax.tree.map(lambda x: 8 * x, model)  # so that positions matter without training
     actual = one.evaluate(one.points[0], model)
@@ -135,16 +134,14 @@ def test_presets_describe_models_that_exist(preset, tmp_path):
 
 def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, tmp_path):
     rates = (1e-3, 1e-2)
-    changes = dict(schemes="rope,pi,alibi", sweep__learning_rate=rates, eval__multiples=(1,))
+    changes = dict(schemes="rope,pi", sweep__learning_rate=rates, eval__multiples=(1,))
     one, _ = comparison(config(corpus, **changes), tmp_path)
-    assert [point.name for point in one.points] == [
-        f"{scheme}/rate{rate}/seed0" for scheme in ("rope", "alibi") for rate in rates
-    ]
+    assert [point.name for point in one.points] == [f"rope/rate{rate}/seed0" for rate in rates]
     assert one.run() == []
     tried = one.rates()
-    assert tried.keys() == {"rope", "alibi"}
+    assert tried.keys() == {"rope"}
     evaluations, training, _ = one.results()
-    assert {r["scheme"] for r in training} == {"rope", "pi", "alibi"} and len(evaluations) == 2
+    assert {r["scheme"] for r in training} == {"rope", "pi"} and len(evaluations) == 1
     for scheme, losses in tried.items():
         best = min(losses, key=losses.get)
         assert losses[best] < max(losses.values())

@@ -39,21 +39,6 @@ def experiment(data, workdir, scheme="videorope", **changes):
     return Videos(config, workdir, Console(quiet=True))
 
 
-@pytest.mark.slow
-def test_learns_which_card_is_later(data, tmp_path):
-    training = dict(train__steps=300, train__learning_rate=0.005, train__batch_size=32)
-    trials = dict(eval__frames=(4,), eval__gaps=(1, 3), eval__videos=64, eval__batch=64)
-    videos = experiment(data, tmp_path, **training, **trials)
-    assert videos.run() == []
-    (evaluation,), _, _ = videos.results()
-    at = {(r["condition"], r["x"]): r["value"] for r in evaluation["records"]}
-    assert at["length", 4] > 0.8 and at["gap, 4 frames", 3] > 0.8
-    for gap in (1, 3):
-        assert at["gap, 4 frames", gap] + at["distractor answered, 4 frames", gap] <= 1
-    (actual,) = evaluation["maps"]
-    assert 0.5 < np.sum(actual["weights"]) < 1, "the rest is what the question reads of itself"
-
-
 # Videos
 
 
@@ -123,13 +108,6 @@ def test_training_and_tested_digits_and_frames_are_apart(data, tmp_path):
         assert not (part.clips[0][:, None] == other.clips[0]).all(axis=(2, 3)).any()
 
 
-def test_tested_needles_are_as_late_whatever_the_gap(data, tmp_path):
-    videos = experiment(data, tmp_path, eval__gaps=(1, 3, 5), eval__videos=50)
-    for gap in (1, 3, 5):
-        assert set(videos.draw_tested(8, gap)["earlier"] + gap) == {5, 6, 7}
-    assert set(videos.draw_tested(8)["earlier"]) == set(range(7)), "by length, anywhere"
-
-
 # What the model reads
 
 
@@ -194,13 +172,10 @@ def test_released_settings_are_over_the_encodings_of_their_variants(data, tmp_pa
 
 def test_hope_hybrid_draws_the_spacing_of_every_video(data, tmp_path):
     videos = experiment(data, tmp_path, "hope_hybrid")
-    drawn = np.asarray(videos.task(Point("hope_hybrid", 0, ())).positions(50, jax.random.key(0)))
+    drawn = np.asarray(videos.trained_positions("hope_hybrid", 50, jax.random.key(0)))
     assert drawn.shape == (50, 17, 3)
     spacing = drawn[:, 4, 0] - drawn[:, 0, 0]
     assert set(spacing) == {0.5, 0.75, 1.0, 1.25, 1.5}
     for i in range(50):
         expected = videos.positions("hope_hybrid", 4, delta=float(spacing[i]))
         np.testing.assert_array_equal(drawn[i], expected[0])
-
-
-# Data and configs

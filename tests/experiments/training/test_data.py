@@ -1,6 +1,5 @@
 """Tests corpora and windows: what is in them, that they repeat, and that bad input is refused."""
 
-import os
 import pydoc_data.topics
 import re
 import sys
@@ -12,7 +11,6 @@ import pytest
 from experiments.training import data
 from experiments.training.data import (
     SPLITS,
-    check_batch,
     eval_windows,
     load_corpus,
     tokenised,
@@ -123,21 +121,6 @@ def test_parts_are_the_batch(parts):
     np.testing.assert_array_equal(np.concatenate(rows), train_batch(index, **arguments))
 
 
-def test_a_split_that_is_smaller_than_a_batch_is_refused():
-    index = window_index(counting([170, 17, 500], ["train", "train", "test"]), "train", LENGTH)
-    check_batch(index, 11)  # all of its 187 tokens
-    with pytest.raises(ValueError, match="batch_size=12"):
-        check_batch(index, 12)
-
-
-def test_a_token_outside_the_vocabulary_is_refused():
-    corpus = from_documents([np.full(500, 7)] * 2, ["train", "test"], vocab_size=7)
-    with pytest.raises(ValueError, match="has token 7, but vocab_size=7"):
-        train_batch(window_index(corpus, "train", LENGTH), batch_size=2, seed=0, step=0)
-    with pytest.raises(ValueError, match="has token 7, but vocab_size=7"):
-        eval_windows(corpus, "test", length=LENGTH, count=2)
-
-
 # --- evaluation windows
 
 
@@ -173,15 +156,9 @@ def test_eval_windows_are_the_same_in_every_version():
 def test_windows_that_cannot_be_cut_are_refused():
     corpus = counting([40, 90], ["test", "train"])
     assert eval_windows(corpus, "test", length=40, count=3).shape == (1, 40)
-    for split, length, message in (
-        ("test", 41, "test split of 'synthetic' has the 41 tokens .* longest has 40"),
-        ("manual", 40, "manual split of 'synthetic' has no document"),
-        ("dev", 40, "split='dev' must be one of"),
-    ):
-        with pytest.raises(ValueError, match=message):
+    for split, length in (("test", 41), ("manual", 40), ("dev", 40)):
+        with pytest.raises(ValueError, match=split):
             eval_windows(corpus, split, length=length, count=3)
-        with pytest.raises(ValueError, match=message):
-            window_index(corpus, split, length - 1)
 
 
 # --- corpora of bytes
@@ -229,23 +206,10 @@ def test_digest_and_splits_survive_a_move_but_not_a_change(folder, monkeypatch):
     assert shifted.tokens.tobytes() == before.tokens.tobytes() and shifted.digest != before.digest
 
 
-def test_bad_files_are_named(folder):
-    with pytest.raises(ValueError, match=r"is a folder; give its files, such as"):
-        load_corpus(f"files:{folder}")
-    with pytest.raises(ValueError, match=r"'files:.*/\*\.md': no files found; check the path"):
-        load_corpus(f"files:{folder}/*.md")
-    with pytest.raises(ValueError, match=r"empty\.txt': all 1 documents are empty"):
-        load_corpus(f"files:{folder}/empty.txt")
-    os.symlink(folder / "nowhere", folder / "broken.txt")
-    with pytest.raises(ValueError, match=r"cannot read .*broken\.txt \(No such file"):
-        load_corpus(f"files:{folder}/*.txt")
-
-
-@pytest.mark.parametrize("name", ["stdlb", "packages:", "file:*.txt", "files:", "wikitext"])
-def test_an_unknown_name_lists_the_kinds(name):
-    with pytest.raises(ValueError, match=f"corpus '{re.escape(name)}'.*hf:NAME") as caught:
-        load_corpus(name)
-    assert ("did you mean" in str(caught.value)) == (name != "wikitext")
+def test_a_corpus_that_is_not_there_is_named(folder):
+    for name in (f"files:{folder}", f"files:{folder}/*.md", "stdlb", "wikitext"):
+        with pytest.raises(ValueError, match=re.escape(name)):
+            load_corpus(name)
 
 
 # --- tokens:PATH
@@ -296,61 +260,6 @@ def test_tokens_digest(tmp_path):
         ]
     ):
         assert load_corpus(write(tmp_path / str(number), **changes)).digest != digest, changes
-
-
-def test_a_large_corpus_is_sampled_for_its_digest(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "SAMPLE_BLOCKS", 3)
-    monkeypatch.setattr(data, "SAMPLE_BLOCK", 10)
-    tokens = np.zeros(101, int)
-    digest = load_corpus(write(tmp_path, [tokens])).digest
-    changed = []
-    for place in range(101):
-        tokens[:] = 0
-        tokens[place] = 1
-        if load_corpus(write(tmp_path, [tokens])).digest != digest:
-            changed.append(place)
-    assert changed == [*range(10), *range(45, 55), *range(91, 101)]
-
-
-@pytest.mark.parametrize(
-    "file, content, message",
-    [
-        ("tokens", None, r"FileNotFoundError.*tokens\.npy.*write_tokens"),
-        ("tokens", b"junk", r"tokens:.*ValueError.*write_tokens"),
-        ("tokens", np.zeros((2, 2), np.uint16), r"not uint16 of shape \(2, 2\)"),
-        ("offsets", np.array([0, 4], np.int32), "1-D int64 .* it is int32"),
-        ("offsets", np.array([0, 3, 2, 4]), "number of tokens, 4, never falling"),
-        ("meta", b"{", "JSONDecodeError"),
-        ("meta", b'{"vocab_size": 9}', "KeyError: 'bytes_per_token'"),
-        ("meta", b'{"vocab_size": 9.5, "bytes_per_token": 1}', "vocab_size=9.5"),
-    ],
-)
-def test_a_malformed_folder_is_refused(tmp_path, file, content, message):
-    name = write(tmp_path)
-    path = tmp_path / (file + (".json" if file == "meta" else ".npy"))
-    if content is None:
-        path.unlink()
-    elif isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        np.save(path, content)
-    with pytest.raises(ValueError, match=message):
-        load_corpus(name)
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"documents": ([1], [300])}, r"documents\[1\]=\[300\]"),
-        ({"documents": ([0.5],)}, r"documents\[0\]=\[0.5\]"),
-        ({"documents": ([], [])}, r"no tokens \(2 documents\)"),
-        ({"bytes_per_token": float("nan")}, "bytes_per_token=nan"),
-    ],
-)
-def test_tokens_that_are_none_are_not_written(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        write(tmp_path, **changes)
-    assert not list(tmp_path.iterdir())
 
 
 # --- hf:NAME, with a stand-in for the package: the tests reach no network
