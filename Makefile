@@ -74,8 +74,9 @@ results: $(VENV)/experiments
 		--restore=docs/data/$$name.tar.xz --workdir=build/results/$$name || exit; done
 	for name in claims atlas ladder; do $(BIN)/python launch.py \
 		--config=configs/$$name.py:small --workdir=build/results --report || exit; done
-	cd build/results/atlas && cp atlas.csv atlas.json values.csv *.svg $(CURDIR)/docs/atlas
+	cd build/results/atlas && cp *.csv.gz atlas.json *.svg $(CURDIR)/docs/atlas
 	cd build/results/claims && cp claims.csv claims.json $(CURDIR)/docs/claims
+	cd build/results && cp ladder.csv ladder.json window.svg by_tokens.svg $(CURDIR)/docs/ladder
 	$(BIN)/python -m experiments.results.reports.leaderboard_page
 	$(BIN)/python -m experiments.results.reports.choosing_page
 	$(BIN)/python -m experiments.results.reports.atlas_tables

@@ -25,7 +25,7 @@ been compiled yet.
 - A step of 7B uses `rope` and sequences of 4,096 tokens, one row on each part of `data` and `fsdp`.
   Training and evaluation have float32 parameters; decoding has bfloat16 parameters and a cache of
   4,096 slots.
-- Operations are those of matrix products, with dense attention.
+- Operations are counted in matrix products, with dense attention.
 - *Not known* means that this jaxlib cannot read the program that libtpu has written.
 
 """

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from jupyter_client.manager import KernelManager
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -37,6 +39,8 @@ nb_execution_timeout = 180
 nb_merge_streams = True
 os.environ["PYTHONPATH"] = str(ROOT)
 logging.getLogger("traitlets").setLevel(logging.WARNING)  # says nothing of each page that runs
+# A kernel whose connection is not encrypted would warn of that at every page.
+KernelManager.transport_encryption.default_value = "auto"
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"

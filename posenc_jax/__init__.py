@@ -60,7 +60,7 @@ __all__ = [
 ]
 __version__ = "0.3.0"
 
-# What is imported when it is first asked for, by the module that has it.
+# Names that are imported when they are first asked for, and the module of each.
 _LATER = {
     "Cache": "posenc_jax.model.cache",
     "Layers": "posenc_jax.model.layers",
@@ -71,7 +71,6 @@ _LATER = {
     "from_hf": "posenc_jax.hf",
     "generate": "posenc_jax.model.decode",
     "layers_from_hf": "posenc_jax.hf.pattern",
-    "linen": "posenc_jax.flax",
     "sinks_from_hf": "posenc_jax.hf.pattern",
 }
 _MODULES = (
@@ -89,12 +88,11 @@ _MODULES = (
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"posenc_jax.{name}")
-    if name not in _LATER:
-        raise AttributeError(f"module 'posenc_jax' has no attribute {name!r}")
-    module = importlib.import_module(_LATER[name])
     if name == "linen":
         return importlib.import_module("posenc_jax.flax.linen")
-    globals()[name] = getattr(module, name)
+    if name not in _LATER:
+        raise AttributeError(f"module 'posenc_jax' has no attribute {name!r}")
+    globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
     return globals()[name]
 
 

@@ -1,4 +1,4 @@
-"""Checks what users pass, once, where it enters: errors that people make, each with its fix."""
+"""Checks the arguments of users, once, where they enter; each error names its fix."""
 
 from typing import Any
 
@@ -114,7 +114,7 @@ def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
 
 
 def check_tokens(name: str, tokens: Any, encoding: Any = None) -> None:
-    """Checks that ``tokens`` are Tokens, and that they have what ``encoding`` prepares.
+    """Checks that ``tokens`` are Tokens, and prepared by ``encoding`` if it is given.
 
     Errors call them ``name``.
     """

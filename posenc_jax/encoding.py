@@ -208,7 +208,7 @@ class Encoding(nnx.Module):
         return dataclasses.replace(prepared, stamp=Stamp(structure(self), "prepared", fixed))
 
     def reads_length(self) -> bool:
-        """Returns whether what ``prepare`` makes depends on the length of the sequence.
+        """Returns whether ``prepare`` depends on the length of the sequence.
 
         If so, a cache stores keys as they are before ``rotate`` and rotates all of them again for
         every new token, unless it is given one fixed length. Otherwise it rotates each key once.
@@ -234,7 +234,7 @@ class Encoding(nnx.Module):
                 yield from part.parts()
 
     def stack_of(self, count: int) -> "Encoding":
-        """Says of arrays that have a leading axis of ``count`` layers that they do."""
+        """Marks the arrays as stacks of ``count`` layers along their leading axis."""
         for part in self.parts():
             if jax.tree.leaves(part):
                 part.stacked = count
@@ -269,7 +269,7 @@ class Encoding(nnx.Module):
         length: float | jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> Tokens:
-        """Takes new tokens and returns them with what the other hooks need, once a forward pass.
+        """Takes new tokens and returns them prepared for the other hooks, once a forward pass.
 
         That is usually ``tokens.having(made)``, where ``made`` is any pytree of arrays with the
         tokens along axis 1, computed from ``tokens.positions``; hooks find it in ``tokens.made``. A

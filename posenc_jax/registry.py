@@ -225,18 +225,21 @@ def _built(name: str, sizes: Sizes, rngs, settings) -> Encoding | Layers:
     given: dict[str, Any] = sizes.among(accepted)
     if rngs is not None and "rngs" in accepted:
         given["rngs"] = rngs
-    _check_given(name, given, accepted)
-    encoding = _called(build, given | settings)
+    missing = [
+        f"{key}="
+        for key in _OFFERED
+        if key in accepted and key not in given and accepted[key].default is inspect.Parameter.empty
+    ]
+    if missing:
+        raise ValueError(f"make({name!r}, ...) needs {', '.join(missing)}")
+    arguments = given | settings
+    if _is_rule(build):  # RoPE with this rule of frequencies
+        of_rule = inspect.signature(build).parameters.keys() & arguments.keys()
+        rule = build(**{key: arguments.pop(key) for key in of_rule})
+        build, arguments = RoPE, arguments | {"frequencies": rule}
+    encoding = build(**arguments)
     _check_overrides(name, encoding)
     return encoding
-
-
-def _called(build: Any, arguments: dict[str, Any]) -> Any:
-    """Calls a constructor; a rule of frequencies means RoPE with this rule."""
-    if not _is_rule(build):
-        return build(**arguments)
-    names = [name for name in inspect.signature(build).parameters if name in arguments]
-    return RoPE(frequencies=build(**{name: arguments.pop(name) for name in names}), **arguments)
 
 
 def _is_rule(build: Any) -> bool:
@@ -244,7 +247,7 @@ def _is_rule(build: Any) -> bool:
 
 
 def _beneath(over: Encoding | str | Mapping, sizes: Sizes, rngs) -> Encoding:
-    """Returns ``over``, or builds what it names."""
+    """Returns ``over``, or builds the encoding that it names."""
     if isinstance(over, Encoding):
         return over
     inner = inner_keywords(over)
@@ -262,7 +265,7 @@ def lookup(name: str) -> Callable[..., Any]:
 
 
 def signature(name: str) -> inspect.Signature:
-    """Returns what ``make(name, ...)`` takes: sizes first, and then the scheme's own keywords."""
+    """Returns the signature of ``make(name, ...)``: sizes first, then the scheme's keywords."""
     accepted = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in keywords(lookup(name)).values()
@@ -357,7 +360,7 @@ def _check_stackable(name, encoding):
     """Checks that no stacked parameter is read before the first layer, once for all layers."""
     inner = [part for part in vars(encoding).values() if isinstance(part, Encoding)]
     count = len(jax.tree.leaves(encoding)) - sum(len(jax.tree.leaves(part)) for part in inner)
-    early = sorted(encoding.hooks() & {"place", "prepare", "embed", "aux_loss"})
+    early = sorted(encoding.hooks() & {"prepare", "embed", "aux_loss"})
     if count and early and not type(encoding).per_layer:
         raise ValueError(
             f"make({name!r}, num_layers=...) gives each layer its own parameters, but "
@@ -367,16 +370,6 @@ def _check_stackable(name, encoding):
         )
     for part in inner:
         _check_stackable(name, part)
-
-
-def _check_given(name, given, accepted):
-    missing = [
-        f"{key}="
-        for key in _OFFERED
-        if key in accepted and key not in given and accepted[key].default is inspect.Parameter.empty
-    ]
-    if missing:
-        raise ValueError(f"make({name!r}, ...) needs {', '.join(missing)}")
 
 
 def _checked_keywords(name, settings, accepted):
@@ -396,12 +389,9 @@ def _checked_keywords(name, settings, accepted):
 
 
 def suggest(word: str, valid: Iterable[str], where: str = "valid") -> str:
-    """Returns the end of an error about ``word``: what was probably meant, and all valid words.
+    """Returns the end of an error about ``word``: the nearest valid word, and all of them.
 
-    Args:
-      word: the unknown word.
-      valid: the known ones.
-      where: says where they are.
+    ``where`` says where the valid words are.
     """
     close = difflib.get_close_matches(word, valid, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ";"

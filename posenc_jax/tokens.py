@@ -70,7 +70,7 @@ class Tokens:
         return self.positions.shape[1]
 
     def having(self, made: Any) -> "Tokens":
-        """Returns these tokens with what an encoding made of them."""
+        """Returns these tokens with ``made``, the arrays that an encoding made of them."""
         return dataclasses.replace(self, made=made)
 
     def at(self, positions: jax.Array) -> "Tokens":
@@ -88,7 +88,7 @@ class Tokens:
         return sequence_lengths(self.positions, self.segment_ids) if given is None else given
 
     def observed(self, encoding: "Encoding", x_BTD: jax.Array) -> "Tokens":
-        """Returns these tokens with what ``encoding`` observes in a layer's input ``x_BTD``.
+        """Returns these tokens after ``encoding`` has observed a layer's input ``x_BTD``.
 
         ``attend(..., x=)`` does so for self-attention. Where queries are a part of the tokens,
         observe all tokens and take the part then. Under a scheme that does not depend on content

@@ -23,6 +23,14 @@ def test_a_page_has_its_parts(name):
         assert number in papers.papers()
 
 
+def test_the_results_of_a_page_say_how_far_to_trust_them():
+    page = pages.page("fox", NOTHING_DRAWN, [])
+    rows = {line.split(" | ")[0]: line for line in page.splitlines() if line.startswith("| ")}
+    assert "16x | trust |\n|---|" in page
+    assert "`3 seeds` `corrected` `rank" in rows["| text"] and "▲" in rows["| text"]
+    assert "3 of 3 seeds" in rows["| flip_flop"] and "learned by" in rows["| flip_flop"]
+
+
 @pytest.mark.parametrize("name", REGISTRY)
 def test_docstrings_explain_every_keyword(name):
     rows = pages.arguments(name, docstrings.of_scheme(name))

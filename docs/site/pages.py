@@ -94,7 +94,7 @@ def page(name: str, drawn: Drawn, figures: list[tuple[str, str]]) -> str:
         golden=golden(name),
         models=_models(name),
         setup=results.setup(),
-        multiples=list(answers.columns),
+        multiples=list(answers.columns[:-1]),
         answers=[row for row in rows if results.NOT_LEARNED not in row],
         not_learned=[row[0] for row in rows if results.NOT_LEARNED in row],
         claims=[each for each in results.claims() if name in each["schemes"]],

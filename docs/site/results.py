@@ -9,6 +9,9 @@ from typing import Any
 import pandas as pd
 
 from experiments.results import atlas_data
+from experiments.results.answers import MARKS, shown
+from experiments.results.lengths import WINDOWED
+from experiments.results.reports import trust
 from experiments.results.statistics import with_margin
 
 DOCS = Path(__file__).parents[1]
@@ -23,17 +26,31 @@ def answers() -> pd.DataFrame:
 
 
 def of_scheme(name: str) -> pd.DataFrame:
-    """Returns a row for each topic and unit, and a column for each multiple of the length."""
+    """Returns a row for each topic and unit, with the answers to it and how far to trust them.
+
+    The columns are the multiples of the trained length, and "trust": the badges at the largest one.
+    """
     rows = answers()[answers()["scheme"] == name].astype({"multiple": int})
-    return rows.pivot_table(
+    table = rows.pivot_table(
         index=["topic", "unit"], columns="multiple", values="cell", aggfunc="first", sort=False
     )[sorted(rows["multiple"].unique())].fillna("-")
+    longest = rows.groupby("topic")["multiple"].max()
+    trusted = trust.read(DOCS / "atlas" / trust.JSON)
+    table["trust"] = [
+        trust.words(trusted.get((topic, longest[topic]), [])) for topic, _ in table.index
+    ]
+    return table
 
 
 def _cell(row: dict[str, Any]) -> str:
     if not row["learned"]:
         return NOT_LEARNED
-    return "-" if math.isnan(row["mean"]) else with_margin(row["mean"], row["margin"])
+    if math.isnan(row["mean"]):
+        return "-"
+    told = with_margin(row["mean"], row["margin"])
+    if math.isfinite(row["solved"]):
+        return f"{told}, {shown(row)} seeds"
+    return f"{told} {MARKS.get(row[f'vs_{WINDOWED}'], '')}".rstrip()
 
 
 def setup() -> str:

@@ -48,8 +48,7 @@ def controls(
     protocols: Protocols,
     train_length: int,
 ) -> Iterator[dict[str, Any]]:
-    """Yields a record for each of the controls; ``score_within`` is of the model under
-    ``within``."""
+    """Yields a record for each control; ``score_within`` scores the model under ``within``."""
     texts_NL = _longest(documents_NL, protocols, train_length)
     hidden_NL = score_within(texts_NL, None)[:, train_length:]
     yield _record("window", protocols, train_length, hidden_NL)

@@ -237,7 +237,7 @@ def evaluate(
 
 
 def scored(losses: np.ndarray) -> dict[str, Any]:
-    """Returns the mean of losses ``[documents, ...]`` in nats, of each document, and their
+    """Returns the mean of losses ``[documents, ...]``, the mean of each document, and their
     number."""
     by_text = losses.reshape(len(losses), -1).mean(axis=1)
     # Five decimals are less than rounding changes, and a third of the file.

@@ -50,11 +50,10 @@ def score_document(
     chunk: int = 512,
     encoding: Encoding | Layers | None = None,
 ) -> np.ndarray:
-    """Returns the loss of each token but the first, given all before it, in nats, float32 ``[N -
-    1]``.
+    """Returns the loss of each token but the first, given all before it.
 
-    Schemes that adapt to the length take the length of the whole document from the first token on,
-    as if it were read at once.
+    The result is in nats, float32 ``[N - 1]``. Schemes that adapt to the length take the length of
+    the whole document from the first token on, as if it were read at once.
 
     Args:
       model: a Transformer.

@@ -160,7 +160,6 @@ def _last_products(model, inputs_NT):
     """Returns the products of the last query and every key, by channel pair; None without RoPE."""
 
     def look(encoding, tile, rule):
-        del rule
         if type(encoding) is not RoPE or encoding.rotary_dim < encoding.head_dim:
             return None
         q_NHP, k_NSHP = _as_complex(tile.q[:, -1], encoding), _as_complex(tile.k, encoding)

@@ -260,7 +260,6 @@ def _mean_logits(model, texts_NT, distances_D):
     N, T = texts_NT.shape
 
     def look(encoding, tile, rule):
-        del rule
         return encoding, tile
 
     def at(distance):

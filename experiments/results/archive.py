@@ -3,9 +3,10 @@
     python -m experiments.results.archive --workdir=runs/answers --out=docs/data/answers.tar.xz
     python -m experiments.results.archive --restore=docs/data/answers.tar.xz --workdir=runs/answers
 
-The file has the results and the training metrics of every finished point, and no checkpoints. After
-``--restore`` the command of the experiment trains only what is missing, on any machine;
-``launch.py --report`` writes the report without training.
+The file has what reports read of every finished point: the config, the training losses and the
+results, with seven digits a number and five in lists, and no checkpoints. After ``--restore`` the
+command of the experiment trains only what is missing, on any machine; ``launch.py --report`` writes
+the report without training.
 """
 
 import argparse
@@ -20,12 +21,17 @@ from typing import Any
 
 from experiments.command import exit_status
 from experiments.results.bucket import folder_at, is_in_bucket
-from experiments.results.record import claimed, read_json, write_files
+from experiments.results.record import as_lines, claimed, read_json, write_files
+from experiments.results.seal import read_evaluation, sealed
 
 # The files of a finished point. The last one is written last, and marks the point as finished.
 FILES = ("run.json", "metrics.jsonl", "evaluation.json")
 # A point whose model was given lacks this file, because it was not trained.
 _OF_TRAINING = "metrics.jsonl"
+# What is packed of a line of metrics. Speeds and norms are for whoever watches a training run.
+_COLUMNS = ("step", "loss", "score")
+# As many digits as a float32 has; lists are of losses that are averaged, or drawn.
+_DIGITS, _DIGITS_IN_LISTS = 7, 5
 # An archive of strangers may expand to more than the memory of this machine.
 _MOST_BYTES = 2**28
 
@@ -34,7 +40,7 @@ def pack(workdir: Path) -> bytes:
     """Returns the archive of all finished points; the same results give the same bytes.
 
     Raises:
-      ValueError: the workdir has no finished point, or a file of one is damaged.
+      ValueError: the workdir has no finished point, or a file of one is damaged or was changed.
       OSError: a file of one is lost.
     """
     packed = io.BytesIO()
@@ -51,14 +57,34 @@ def pack(workdir: Path) -> bytes:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """Returns the files of a finished point by name, all of them checked."""
-    contents = {}
-    training = read_json(folder / FILES[-1], {"training": dict})["training"]
-    for name in FILES:
-        if name != _OF_TRAINING or training.get("steps") != 0:
-            contents[name] = (folder / name).read_bytes()
-            _check(folder / name, contents[name])
-    return contents
+    """Returns the files of a finished point by name as they are packed, all of them checked."""
+    evaluation = read_evaluation(folder, {"training": dict}) or {}
+    names = FILES[:1] if evaluation["training"].get("steps") == 0 else FILES[:2]
+    contents = {name: (folder / name).read_bytes() for name in names}
+    for name, content in contents.items():
+        _check(folder / name, content)
+    if _OF_TRAINING in contents:
+        lines = map(json.loads, contents[_OF_TRAINING].splitlines())
+        rows = [{key: line[key] for key in _COLUMNS if key in line} for line in lines]
+        contents[_OF_TRAINING] = as_lines(map(_shortened, rows)).encode()
+    results = {k: v if k == "config" else _shortened(v) for k, v in evaluation.items()}
+    return contents | {FILES[-1]: _as_json(results)}
+
+
+def _as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _shortened(value: Any, digits: int = _DIGITS) -> Any:
+    """Returns a value of JSON whose numbers have fewer digits, and fewer still in lists."""
+    match value:
+        case float():
+            return float(f"{value:.{digits}g}")
+        case dict():
+            return {key: _shortened(inner) for key, inner in value.items()}
+        case list():
+            return [_shortened(inner, _DIGITS_IN_LISTS) for inner in value]
+    return value
 
 
 def _finished(folder: Path) -> Iterator[Path]:
@@ -87,8 +113,11 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
             raise ValueError(f"{folder} leads out of {workdir} by a link; remove the link")
         if (folder / FILES[0]).exists():  # finished or begun, and may have checkpoints: keep it
             continue
+        run, evaluation = json.loads(files[FILES[0]]), json.loads(files[FILES[-1]])
+        whole = _as_json(sealed(evaluation, run, files.get(_OF_TRAINING)))
         with claimed(folder):
-            write_files(folder, {name: files[name] for name in FILES if name in files})
+            contents = files | {FILES[-1]: whole}
+            write_files(folder, {name: contents[name] for name in FILES if name in contents})
         written += 1
     return written, len(points) - written
 
@@ -139,10 +168,11 @@ def measured(workdir: Path) -> list[dict[str, Any]]:
 
 
 def _check(path, content):
-    """Raises a ValueError unless a file is JSON, or has a value of JSON in each line (.jsonl)."""
+    """Raises a ValueError unless a file is an object of JSON, or has one in each line (.jsonl)."""
     try:
         for part in content.splitlines() if path.suffix == ".jsonl" else [content]:
-            json.loads(part)
+            if not isinstance(json.loads(part), dict):
+                raise ValueError("it is no object")
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged, and cannot be read as JSON: {error}. Delete its folder, and run "

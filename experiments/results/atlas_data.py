@@ -1,11 +1,12 @@
 """Keeps the atlas as data in three small files.
 
-``values.csv`` has a row for each number that was measured: question, scheme, seed, value.
-``atlas.csv`` has a row for each scheme at each question, with the columns of ``answers.summary``,
-such as the mean over seeds and the verdicts. ``atlas.json`` has, for each question, what all its
-answers share, such as its words and its unit, and how everything was made.
+``values.csv.gz`` has a row for each number that was measured: question, scheme, seed, value.
+``atlas.csv.gz`` has a row for each scheme at each question, with the columns of
+``answers.summary``, such as the mean over seeds and the verdicts. ``atlas.json`` has, for each
+question, what all its answers share, such as its words and its unit, and how everything was made.
 """
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -16,18 +17,18 @@ from experiments.results.answers import AGAINST, OF_QUESTION, OWN_WINDOW
 from experiments.results.atlas import Atlas
 from experiments.results.record import read_json
 
-CSV, VALUES, JSON = "atlas.csv", "values.csv", "atlas.json"
+CSV, VALUES, JSON = "atlas.csv.gz", "values.csv.gz", "atlas.json"
 # Pages show three decimals. Files have more digits, so that whatever reads them ranks the schemes
 # as the pages do.
 _DIGITS = "%.6g"
 
 
-def files(atlas: Atlas) -> dict[str, str]:
-    """Returns the texts of all files by name, or raises a ValueError if nothing has an answer."""
+def files(atlas: Atlas) -> dict[str, str | bytes]:
+    """Returns the content of all files by name, or raises a ValueError if nothing has an answer."""
     if atlas.values.empty:
         raise ValueError("no study has any result yet: there is no atlas to draw")
     shared = {
-        "about": {key: v for key, v in atlas.about.items() if key not in ("config", "holes")},
+        "about": {key: value for key, value in atlas.about.items() if key != "config"},
         "families": atlas.families.to_dict("records"),
         "questions": [
             {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
@@ -41,10 +42,16 @@ def files(atlas: Atlas) -> dict[str, str]:
     columns = [c for c in atlas.answers.columns if c not in OF_QUESTION or c == "question"]
     by_seed = atlas.values.groupby(["question", "scheme", "seed"], sort=False)["value"].mean()
     return {
-        CSV: atlas.answers[columns].to_csv(index=False, float_format=_DIGITS),
-        VALUES: by_seed.reset_index().to_csv(index=False, float_format=_DIGITS),
+        CSV: _packed(atlas.answers[columns]),
+        VALUES: _packed(by_seed.reset_index()),
         JSON: json.dumps(shared, indent=1, default=str) + "\n",
     }
+
+
+def _packed(table: pd.DataFrame) -> bytes:
+    """Returns a table as compressed CSV; the same table gives the same bytes."""
+    text = table.to_csv(index=False, float_format=_DIGITS)
+    return gzip.compress(text.encode(), mtime=0)
 
 
 def load(folder: Path) -> Atlas:

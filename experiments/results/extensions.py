@@ -4,13 +4,7 @@ import dataclasses
 import math
 
 from experiments.results.lengths import LengthStudy
-from experiments.results.statistics import (
-    Cell,
-    margin_of,
-    mean_and_stderr,
-    or_nan,
-    quotient,
-)
+from experiments.results.statistics import Cell, margin_of, mean_and_stderr, or_nan, quotient
 
 PLAIN = "rope"  # the scheme of the trained model as it is
 # The protocols of records, see ``studies/extension/evaluations.py``.
@@ -87,6 +81,6 @@ def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:
             ratios.setdefault((r["scheme"], r["steps"]), []).append((loss - 1, accuracy))
     retained = {}
     for key, pairs in ratios.items():
-        change, accuracy = (mean_and_stderr(values) for values in zip(*pairs, strict=True))
-        retained[key] = Retention(change, accuracy, margin_of(accuracy))
+        change, left = (mean_and_stderr(values) for values in zip(*pairs, strict=True))
+        retained[key] = Retention(change, left, margin_of(left))
     return retained

@@ -11,14 +11,7 @@ from scipy import special
 
 from experiments.results.comparisons import Q, corrected
 from experiments.results.panels import ANSWERS, EXACT, Panel, PanelStudy
-from experiments.results.statistics import (
-    Cell,
-    Study,
-    margin_of,
-    mean_and_stderr,
-    or_nan,
-    quotient,
-)
+from experiments.results.statistics import Cell, Study, margin_of, mean_and_stderr, or_nan, quotient
 
 Word = Literal[
     "reproduced", "not reproduced", "mixed or underpowered", "untestable at this scale", "missing"

@@ -56,8 +56,8 @@ class Metrics:
 
 def check_sinks(tensorboard: bool, wandb: str) -> None:
     """Checks that the packages that ``Metrics`` is to write with are installed."""
-    for package in ["tensorboardX"] * tensorboard + ["wandb"] * bool(wandb):
-        agreed(lambda package=package: _imported(package) and None)
+    packages = ["tensorboardX"] * tensorboard + ["wandb"] * bool(wandb)
+    agreed(lambda: [_imported(package) for package in packages] and None)
 
 
 def _imported(package: str):

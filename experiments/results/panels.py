@@ -79,7 +79,7 @@ class PanelStudy(Study):
     """Holds the results of every scheme under several conditions.
 
     A record has ``scheme, seed`` and the fields of a :class:`Result`. ``about`` has ``title,
-    summary, axes, data`` besides every study's fields.
+    summary, data`` besides every study's fields.
 
     Attributes:
       maps: ``scheme`` and the fields of a :class:`Map`, of seed 0.

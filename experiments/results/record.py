@@ -110,11 +110,11 @@ def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
                 f"{path} is damaged, and cannot be read as JSON ({error}); move it away, and "
                 "its content is made again"
             ) from None
-        is_object = isinstance(value, dict)
-        kinds = (fields or {}).items()
-        if kinds and not (is_object and all(isinstance(value.get(k), t) for k, t in kinds)):
+        needed = fields or {}
+        values = value if isinstance(value, dict) else {}
+        if not all(isinstance(values.get(name), kind) for name, kind in needed.items()):
             raise ValueError(
-                f"{path} is damaged: it must be an object with {', '.join(fields)}; move it away, "
+                f"{path} is damaged: it must be an object with {', '.join(needed)}; move it away, "
                 "and its content is made again"
             )
         return value

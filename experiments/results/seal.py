@@ -28,6 +28,21 @@ def write_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
     write_json(folder / _FILE, {**evaluation, _SEAL: _seal_of(folder, evaluation)})
 
 
+def sealed(
+    evaluation: Mapping[str, Any], run: Mapping[str, Any], metrics: bytes | None
+) -> dict[str, Any]:
+    """Returns an evaluation with a new seal.
+
+    Args:
+      evaluation: the content of ``evaluation.json``.
+      run: the content of ``run.json``.
+      metrics: the content of ``metrics.jsonl``, or None for a model that was not trained here.
+    """
+    content = {key: value for key, value in evaluation.items() if key != _SEAL}
+    digest = None if metrics is None else hashlib.sha256(metrics).hexdigest()
+    return content | {_SEAL: _seal(content, run, digest)}
+
+
 def read_evaluation(folder: Path, fields: Mapping[str, type]) -> dict[str, Any] | None:
     """Returns the ``evaluation.json`` in ``folder`` without its seal, or None if there is none.
 
@@ -81,11 +96,14 @@ def _say_once(sentence: str) -> None:
 
 
 def _seal_of(folder: Path, evaluation: Mapping[str, Any]) -> dict[str, str | None]:
-    run = read_run(folder) or {}
+    return _seal(evaluation, read_run(folder) or {}, _metrics(folder))
+
+
+def _seal(evaluation, run, metrics: str | None) -> dict[str, str | None]:
     return {
         "content": _digest(evaluation),
         "run": _digest(run.get("config")),
-        "metrics": _metrics(folder),
+        "metrics": metrics,
     }
 
 

@@ -86,7 +86,6 @@ class Sweep:
 
     def goal(self, point: Point) -> Goal | None:
         """Returns when the training of a point may end early, or None for never."""
-        del point
         return None
 
     def describe_training(self, scheme: str) -> dict[str, Any]:
@@ -208,7 +207,6 @@ class Sweep:
 
     def start_of(self, point: Point) -> Point | None:
         """Returns the point whose model this one starts from; a subclass may have such points."""
-        del point
         return None
 
     def results(self) -> tuple[list[dict], list[dict], list[dict]]:
@@ -259,7 +257,6 @@ class Sweep:
     def about(self, command: str) -> dict[str, Any]:
         """Returns what every report says about how its results were made."""
         return environment_of(self.finished_runs()) | {
-            "holes": self.holes(),
             "rates": self.rates(),
             "command": command,
             "config": as_json(self.config),

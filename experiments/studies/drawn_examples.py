@@ -4,20 +4,12 @@ Experiments on images, screens, videos and stories are in ``studies/multimodal``
 ``studies/tasks``.
 
 An experiment is one module with a subclass of ``Experiment``, one config, and one line in
-``experiments/registry.py``. The subclass says
-
-    title, summary, axes     for the report; the names of the position axes
-    kinds                    the dataclasses of the settings in ``config.task`` and ``config.eval``
-    load()                   reads the data, and sets ``length``, ``panels`` and ``data``
-    task(point)              a ``Drawn``: the model, batches and the loss
-    measure(scheme, model)   one ``Result`` for every x of every panel
-    pictures()               example inputs by caption, for the report
-    maps(scheme, model)      ``Map``s of attention over a grid, for the report
-
-and the config has ``schemes``, a comma-separated choice of ``variants``, or "all". A variant has
-the keywords of ``make`` in ``encoding``, and other settings of the experiment, such as its
-positions, or whether there are ruler tokens. A variant with ``of`` is not trained, but evaluated on
-the checkpoint of the variant that ``of`` names, with its own encoding instead of the trained one.
+``experiments/registry.py``. The subclass has a ``title``, the abstract methods, and the dataclasses
+of the settings in ``config.task`` and ``config.eval``, ``kinds``. The config has ``schemes``, a
+comma-separated choice of ``variants``, or "all". A variant has the keywords of ``make`` in
+``encoding``, and other settings of the experiment, such as its positions, or whether there are
+ruler tokens. A variant with ``of`` is not trained, but evaluated on the checkpoint of the variant
+that ``of`` names, with its own encoding instead of the trained one.
 """
 
 import abc
@@ -54,34 +46,27 @@ def generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
 
 
-class Drawn(abc.ABC):
-    """Draws batches at random, as a ``Task``; a subclass has ``init``, ``draw`` and ``loss``.
+class Drawn:
+    """Draws the batches of an experiment at random for one of its schemes, as a ``Task``.
 
     Each process of a job draws the whole batch and keeps its own rows, because a generator for each
     part would change the batches of all results that are published.
-
-    Args:
-      experiment: the experiment, whose recipe has the size of a batch.
-      scheme: the variant that is trained.
     """
 
-    def __init__(self, experiment: Any, scheme: str):
+    def __init__(self, experiment: "Experiment", scheme: str):
         self.experiment, self.scheme = experiment, scheme
-        self.batch_size: int = experiment.recipe.batch_size
 
-    @abc.abstractmethod
-    def draw(self, rng: np.random.Generator, count: int) -> Any:
-        """Returns ``count`` examples, a pytree of arrays with the examples along axis 0."""
-
-    def draw_at(self, step: int, rng: np.random.Generator, count: int) -> Any:
-        """Returns the examples of a training step; a subclass may make them harder with time."""
-        del step
-        return self.draw(rng, count)
+    def init(self, key):
+        return self.experiment.new_model(self.scheme, key)
 
     def batch(self, seed, step, part, parts):
-        whole = self.draw_at(step, generator(seed, step), self.batch_size)
-        size = self.batch_size // parts
+        count = self.experiment.recipe.batch_size
+        whole = self.experiment.draw(self.scheme, generator(seed, step), count, step)
+        size = count // parts
         return jax.tree.map(lambda x: x[part * size : (part + 1) * size], whole)
+
+    def loss(self, model, batch, key):
+        return self.experiment.loss(self.scheme, model, batch, key)
 
 
 class Experiment(Sweep, abc.ABC):
@@ -91,7 +76,6 @@ class Experiment(Sweep, abc.ABC):
       schemes: the variants that are compared.
       setting, trials: the settings in ``config.task`` and ``config.eval``.
       title, summary: for the report.
-      axes: names of the position axes.
       length: tokens of a training sequence, set by ``load``.
       panels: the measurements, set by ``load``.
       data: the fields that comparable runs must share, such as a digest, set by ``load``.
@@ -102,7 +86,6 @@ class Experiment(Sweep, abc.ABC):
     trials: Any
     title: str
     summary: str
-    axes: tuple[str, ...]
     length: int
     panels: tuple[Panel, ...]
     data: dict[str, Any]
@@ -131,6 +114,24 @@ class Experiment(Sweep, abc.ABC):
         """Reads the data, and sets ``length``, ``panels``, ``data`` and ``summary``."""
 
     @abc.abstractmethod
+    def new_model(self, scheme: str, key: jax.Array) -> Transformer:
+        """Returns the model of a scheme at the start, see ``make_model``."""
+
+    @abc.abstractmethod
+    def draw(self, scheme: str, rng: np.random.Generator, count: int, step: int) -> Any:
+        """Returns the examples of a training step, a pytree of arrays with examples along axis 0.
+
+        An experiment may make them harder with the number of the step.
+        """
+
+    @abc.abstractmethod
+    def loss(self, scheme: str, model: Transformer, batch: Any, key: jax.Array) -> jax.Array:
+        """Returns the mean loss of examples, as the ``loss`` of a ``Task``."""
+
+    def task(self, point):
+        return Drawn(self, point.scheme)
+
+    @abc.abstractmethod
     def measure(self, scheme: str, model: Transformer) -> Iterator[Result]:
         """Yields one result for every x of every panel."""
 
@@ -140,7 +141,6 @@ class Experiment(Sweep, abc.ABC):
 
     def maps(self, scheme: str, model: Transformer) -> Iterable[Map]:
         """Returns maps of attention over a grid."""
-        del scheme, model
         return []
 
     def variant(self, scheme: str) -> dict[str, Any]:
@@ -231,13 +231,11 @@ class Experiment(Sweep, abc.ABC):
             [one for evaluation in evaluations for one in evaluation[key]]
             for key in ("records", "maps")
         )
-        about = self.about(command)
-        about |= {key: getattr(self, key) for key in ("title", "summary", "axes", "data")}
+        about = self.about(command) | {"holes": self.holes()}
+        about |= {key: getattr(self, key) for key in ("title", "summary", "data")}
         return PanelStudy(records, training, failures, about, maps, self.panels)
 
     def write_report(self, command):
         study = self.study(command)
-        schemes = dict.fromkeys(r["scheme"] for r in study.records)
-        encodings = {name: self.encoding(name, nnx.Rngs(0)) for name in schemes}
         panel_report.print_tables(study, self.console)
-        return panel_report.write(self.workdir, study, self.pictures(), encodings)
+        return panel_report.write(self.workdir, study, self.pictures())

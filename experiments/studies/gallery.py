@@ -116,7 +116,7 @@ def drawings(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -
     """Draws each encoding of the scheme ``name``; there are several where layers differ."""
     width = args.heads * args.head_dim
     sizes = dict(num_heads=args.heads, head_dim=args.head_dim)
-    made = {"model_dim": width, "train_length": args.train_length, "rngs": nnx.Rngs(0)} | keywords
+    made = {"model_dim": width, "train_length": args.train_length, "rngs": nnx.Rngs(0), **keywords}
     layers = Layers.of(make(name, **sizes, **made))
     places = [layers.at(place) for place in range(len(layers.pattern))]
     lengths = (args.train_length, TIMES * args.train_length)

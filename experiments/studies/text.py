@@ -180,6 +180,7 @@ class Comparison(Sweep):
         about = self.about(command) | {
             "train_length": self.recipe.length,
             "last_tokens": self.protocols.last_tokens,
+            "holes": self.holes(),
         }
         about |= self.about_corpus(self.corpus)
         return LengthStudy(with_window(records), training, failures, about, curves)

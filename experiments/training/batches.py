@@ -12,10 +12,10 @@ from experiments.training.mesh import batch_sharding, row_shards
 
 
 def rows_of_pass(batch_tokens: int, tokens: int, mesh: Mesh) -> int:
-    """Returns how many rows of ``tokens`` are in one forward pass, at least one for each part of a
-    batch.
+    """Returns how many rows are in one forward pass, at least one for each part of a batch.
 
-    ``batch_tokens`` is the most tokens of a pass, over all devices.
+    A row has ``tokens`` that pass through the model; ``batch_tokens`` is the most of a pass, over
+    all devices.
     """
     shards = row_shards(mesh)
     return max(1, batch_tokens // (tokens * shards)) * shards

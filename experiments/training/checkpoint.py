@@ -16,10 +16,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.results.bucket import absolute
 from experiments.results.record import RefusedError, agreed, differences, read_run
-from experiments.training.mesh import path_name, replicated
+from experiments.training.mesh import path_name
 
 _SUMS, _KINDS, _STEP, _RUN = "sums", "kinds", "step", "run"
 # Orbax and TensorStore raise these if files are missing, cut off or altered. Other errors, such as
@@ -210,8 +211,8 @@ class Checkpoints:
             )
         places = {getattr(array, "sharding", None) for array in expected.values()}
         place = places.pop()
-        if isinstance(place, jax.sharding.NamedSharding):
-            place = replicated(place.mesh)
+        if isinstance(place, NamedSharding):
+            place = NamedSharding(place.mesh, PartitionSpec())
         wanted = jax.ShapeDtypeStruct(sums.shape, sums.dtype, sharding=place)
         arguments = ocp.args.StandardRestore(expected | {_SUMS: wanted})
         try:

@@ -34,14 +34,7 @@ from posenc_jax.registry import suggest
 
 # Corpora store the index of a split: add names at the end alone.
 SPLITS = ("train", "validation", "test", "manual", "code", "prose")
-KINDS = (
-    "stdlib",
-    "packages",
-    "packages:FOLDER",
-    "files:GLOB",
-    "tokens:PATH",
-    "hf:NAME[:SPLIT]",
-)
+KINDS = ("stdlib", "packages", "packages:FOLDER", "files:GLOB", "tokens:PATH", "hf:NAME[:SPLIT]")
 
 SAMPLE_BLOCKS, SAMPLE_BLOCK = 64, 1 << 14
 
@@ -236,17 +229,11 @@ def write_tokens(
     vocabulary.
     """
     arrays = [np.asarray(document) for document in documents]
-    for number, array in enumerate(arrays):
-        is_known = not array.size or (array.dtype.kind in "iu" and array.min() >= 0)
-        if array.ndim != 1 or not is_known or array.max(initial=0) >= vocab_size:
-            raise ValueError(
-                f"documents[{number}]={array.tolist()!r:.60} must be a 1-D sequence of integers in "
-                f"0 .. {vocab_size - 1}"
-            )
-    if not any(map(len, arrays)):
-        raise ValueError(f"documents hold no tokens ({len(arrays)} documents); give at least one")
-    dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-    tokens = np.concatenate([array.astype(dtype) for array in arrays])
+    whole = np.concatenate([array for array in arrays if array.size] or [np.zeros(0, int)])
+    is_known = whole.size and whole.dtype.kind in "iu" and whole.min() >= 0
+    if not is_known or whole.max() >= vocab_size:
+        raise ValueError(f"documents must hold integers in 0 .. {vocab_size - 1}, at least one")
+    tokens = whole.astype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
     offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
     meta = {"vocab_size": int(vocab_size), "bytes_per_token": float(bytes_per_token)}
     _check_folder(tokens, offsets, **meta)

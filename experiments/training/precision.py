@@ -67,7 +67,6 @@ def _with_factors_in_bfloat16(implementation: str | Implementation | None) -> Im
 
 def _dot_general(x, w_DF, dimensions, precision=None, out_sharding=None) -> jax.Array:
     """Multiplies as ``lax.dot_general`` does for a dense layer, see ``_product``."""
-    del dimensions, precision, out_sharding  # of a dense layer: the last axis with the first
     return _product(x, w_DF)
 
 

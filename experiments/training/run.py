@@ -74,11 +74,7 @@ class Run:
         self._line = self.first, 0.0  # the step and the seconds of the newest line
 
     def record(
-        self,
-        step: int,
-        numbers: dict[str, np.ndarray],
-        is_saved: bool,
-        score: float | None = None,
+        self, step: int, numbers: dict[str, np.ndarray], is_saved: bool, score: float | None = None
     ) -> str:
         """Writes the numbers of a step if they are due, and returns a note for the progress bar.
 
@@ -122,11 +118,11 @@ class Run:
         return f"loss {loss:.3f}  {tokens / seconds:,.0f} tokens/s"
 
     def save(self, step: int, state: State) -> None:
-        """Saves the state after ``step``, which is checked: the step's loss is from before the
-        update.
+        """Saves the state after ``step``.
 
-        Raises a FloatingPointError if the state is not finite, and was not saved; and an OSError if
-        this state could not be written, or the one before it.
+        The state is checked here, because the step's loss is from before the update. Raises a
+        FloatingPointError if it is not finite, and was not saved; and an OSError if this state
+        could not be written, or the one before it.
         """
         largest = jax.tree.map(np.asarray, _largest(state))
         try:

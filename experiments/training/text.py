@@ -87,7 +87,6 @@ class Tuning(NextToken):
 
     def init(self, key) -> Transformer:
         """Returns the model, with zeros where it has shapes alone."""
-        del key
 
         def with_values(array):
             is_shape = isinstance(array, jax.ShapeDtypeStruct)

@@ -89,15 +89,14 @@ def attend(
     Args:
       encoding: any scheme; a per-layer scheme must hold the parameters of this layer. For some of
         the model's heads, as inside ``shard_map``, pass ``HeadShard(encoding, heads, num_heads)``.
-      q_BTHC: queries, not yet rotated.
-      k_BSKC: keys, not yet rotated; query head h reads kv head ``h // (H / K)``.
+      q_BTHC, k_BSKC: queries and keys, not yet rotated; query head h reads kv head
+        ``h // (H / K)``.
       v_BSKC: values.
       q_tokens: the queries' tokens, from ``encoding.tokens(positions)``.
       k_tokens: the keys' tokens; by default those of the queries. For new queries of a longer text
         pass a part of its tokens: ``attend(e, q, k, v, tokens.part(start, T), tokens)``.
-      x: the layer's input ``[B, T, D]``, which queries and keys are projected from, for
-        self-attention. Schemes that depend on content (FoX, PaTH, Selective RoPE) read it, and all
-        others ignore it.
+      x: the input ``[B, T, D]`` of self-attention, which queries and keys are projected from.
+        Schemes that depend on content (FoX, PaTH, Selective RoPE) read it.
       causal: whether to hide keys whose index is larger than the query's. An encoder and
         cross-attention pass False.
       window: hides keys whose index is smaller than the query's by this much or more; it may be
@@ -114,9 +113,8 @@ def attend(
         was before ``rotate``.
       sinks: ``[H]`` or ``[B, T, H]``, one more logit for each query, without a key or a value, so
         that the query's weights add up to less than 1; -inf has no effect.
-      dropout: ``(rate, key)``, the share of the weights that are set to 0 in a step of training,
-        while the others are divided by ``1 - rate``; and a fresh random key in each layer and step.
-        Every implementation that has dropout drops the same weights.
+      dropout: ``(rate, key)``: the share of the weights that are set to 0 in training, while the
+        others are divided by ``1 - rate``, and a fresh random key in each layer and step.
       implementation: a name or a function, as the module describes them. By default it is ring
         where the mesh has an axis "context" that divides the tokens; else fused, where cuDNN takes
         bfloat16 or float16 in written order; else dense for few tokens, in the forms of ``cpu.py``,

@@ -55,7 +55,7 @@ class Shared(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Holds what is known while a program is traced."""
+    """Holds the sizes and numbers that are static while a program is traced."""
 
     scale: float | None
     num_heads: int

@@ -1,4 +1,4 @@
-"""Checks what attention was given, and makes of it one tile, its values and a rule."""
+"""Checks the arguments of attention, and makes one tile, its values and a rule."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ from posenc_jax.tokens import Tokens
 
 
 def with_input(encoding, q_tokens, k_tokens, x_BTD) -> Tokens:
-    """Returns the tokens of self-attention with what the encoding observes in its input."""
+    """Returns the tokens of self-attention, after the encoding has observed its input."""
     scheme = encoding.encoding if isinstance(encoding, HeadShard) else encoding
     check_one_layer(scheme)
     if x_BTD is None or "observe" not in scheme.hooks():

@@ -152,7 +152,7 @@ def attention_fn(
 
 
 def _dropout(rate, key):
-    """Returns ``dropout=`` of ``attend``, of what a layer passes in training."""
+    """Returns ``dropout=`` of ``attend``, given the arguments of a layer in training."""
     if rate > 0 and key is None:
         raise ValueError(
             f"dropout_rate={rate} needs random numbers: give the layer rngs with a dropout stream, "

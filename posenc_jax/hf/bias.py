@@ -1,4 +1,4 @@
-"""Builds what is no rotation from a config: ALiBi, T5's buckets and tables of positions."""
+"""Builds encodings without rotation from a config: ALiBi, T5's buckets, tables of positions."""
 
 from collections.abc import Mapping
 from typing import Any

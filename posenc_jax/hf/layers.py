@@ -1,4 +1,4 @@
-"""Selects a layer of a model: the part of the config that applies to it, and what it sees."""
+"""Selects a layer of a model: the part of the config that applies to it, and its window."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ _PLAIN = ("rope_theta", "partial_rotary_factor")
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """Holds what a config says about the rotation of one layer.
+    """Holds the keys of a config about the rotation of one layer.
 
     Attributes:
       config: every key, with this layer's own values in place of the common ones.
@@ -107,7 +107,7 @@ def select(config: Mapping[str, Any], layer_type: str | None, layer: int | None)
 
 
 def at_layer(config: Mapping[str, Any], at: At) -> Layer:
-    """Returns what a config says about one layer."""
+    """Returns the keys of a config about one layer."""
     of_layer = {**config, **_sizes_of_layer(config, at)}
     where, section = _section(of_layer, at)
     if section is not None:

@@ -106,7 +106,7 @@ def with_parameters(config: dict[str, Any], encoding: Encoding, rngs: nnx.Rngs |
 
 
 def scale_of_each_layer(scaled: LogScale, num_layers: int, rngs: nnx.Rngs) -> Encoding:
-    """Returns ``scaled`` with a scale for each of several layers, over what they share."""
+    """Returns ``scaled`` with a scale for each of several layers, over one shared encoding."""
     heads = scaled.s.shape[0]
     return make("log_scale", num_heads=heads, over=scaled.inner, num_layers=num_layers, rngs=rngs)
 

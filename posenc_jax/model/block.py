@@ -74,7 +74,7 @@ class Attention(nnx.Module):
         )
 
     def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
-        """Returns the layer's output, and what the cache stores, if there is one; see ``Block``.
+        """Returns the layer's output, and the slots of the cache, if there is one; see ``Block``.
 
         ``rule`` are keywords of ``attend``.
         """

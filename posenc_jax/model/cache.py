@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """Holds what is stored of tokens in a layer.
+    """Holds the arrays of tokens that a layer stores.
 
     In a cache arrays have a leading axis, ``repeats``, of the model's pattern under ``scan``; else
     it is 1. Heads come before tokens, as the products of attention read them; otherwise every step
@@ -56,16 +56,16 @@ class Stored:
 
     @classmethod
     def of(cls, k_BTKC, v_BTKC, x_BTD=None, made=None, state=None) -> "Stored":
-        """Returns what is stored of new tokens."""
+        """Returns the slots of new tokens."""
         return cls(k_BTKC.swapaxes(1, 2), v_BTKC.swapaxes(1, 2), x_BTD, made, state)
 
     def of_repeat(self, repeat) -> "Stored":
-        """Returns what is stored of one layer."""
+        """Returns the slots of one layer."""
         return jax.tree.map(lambda slots: slots[repeat], self)
 
 
 class Past(NamedTuple):
-    """Holds what a layer finds in the cache.
+    """Holds the part of the cache that a layer reads.
 
     Attributes:
       stored: the slots of all repeats.
@@ -266,7 +266,7 @@ class Cache:
         )
 
     def newest(self, count: int) -> tuple[tuple[Stored, ...], tuple[Any, ...]]:
-        """Returns what is stored of the last ``count`` tokens, for ``with_newest``."""
+        """Returns the slots of the last ``count`` tokens, for ``with_newest``."""
         start = self.count - count
 
         def cut(axis, slots):
@@ -332,7 +332,7 @@ class Cache:
 def _slots(
     model: "Transformer", length: int | None, encoding: Encoding, rotated: bool, positions
 ) -> tuple[Stored, Any]:
-    """Returns what is stored of tokens at these positions in a layer, and for all layers."""
+    """Returns the slots of one layer, and of all layers together, for tokens at these positions."""
     B, S = positions.shape[:2]
     k = v = jnp.zeros((B, S, model.num_kv_heads, model.head_dim), model.dtype)
     x_BSD = jnp.zeros((B, S, model.embedding.shape[-1]), model.dtype)
@@ -351,7 +351,7 @@ def _slots(
 
 
 def _is_rotated(encoding: Encoding, width: int, segments: bool, length: int | None) -> bool:
-    """Returns whether keys and values can be stored rotated, with what attention reads of them."""
+    """Returns whether keys and values can be stored rotated."""
     if length is None and encoding.reads_length():
         return False
     return "observe" not in encoding.hooks() or (not segments and _has_state(encoding, width))

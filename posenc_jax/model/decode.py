@@ -135,7 +135,7 @@ class _Prompts(NamedTuple):
 def check_reach(
     model, length: int | np.ndarray, adapted: int | None = None, positions=None
 ) -> None:
-    """Lets every encoding refuse a text of ``length`` tokens, which it cannot under ``jax.jit``.
+    """Raises if an encoding has no such positions; under ``jax.jit`` it could not raise.
 
     ``length`` is a number for each axis where positions have several axes, ``adapted`` is the
     length that schemes adapt to, if it is given, and ``positions`` are those of earlier tokens.

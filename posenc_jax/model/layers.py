@@ -1,4 +1,4 @@
-"""Describes what the layers of a model use, and stacks it for ``lax.scan``.
+"""Describes the layers of a model, and stacks them for ``lax.scan``.
 
 A scheme with parameters for each layer is stacked as the blocks are, and under ``scan`` the loop
 runs over both. An encoding that layers share belongs to the model, which passes it into the blocks:
@@ -146,7 +146,7 @@ def _known(window: Window) -> Window:
 
 
 class Layer(nnx.Module):
-    """Holds what one layer of the model uses: its block, its encoding and its window.
+    """Holds the block, the encoding and the window of one layer.
 
     Under ``scan`` it stands for all layers in one place of the pattern, and its arrays have a
     leading axis of repeats of the pattern.

@@ -320,7 +320,7 @@ class Transformer(nnx.Module):
                 tokens, every = sides[layer.source]
                 encoding = layer.encoding(self.encodings, repeat)
                 past = None if cache is None else Past(stored, repeat, start, every)
-                run = functools.partial(self.block.__call__, **rule, window=layer.window)
+                run: Any = functools.partial(self.block.__call__, **rule, window=layer.window)
                 run = jax.checkpoint(run) if self.remat else run
                 x_BTD, stored = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
                 updated.append(stored)

@@ -43,7 +43,7 @@ _CONTROL, _USER_DEFINED = 3, 4
 
 
 class WeightFiles(Protocol):
-    """Defines what loading a model needs of its files.
+    """Defines the methods of files that a model is loaded from.
 
     Attributes:
       shapes: the shape of each tensor, by its name.
@@ -52,7 +52,7 @@ class WeightFiles(Protocol):
     shapes: dict[str, tuple[int, ...]]
 
     def config(self) -> dict[str, Any]:
-        """Returns what ``config.json`` holds."""
+        """Returns the content of ``config.json``."""
 
     def origins(self, model: Transformer, config: Mapping[str, Any]) -> dict[str, weights.Origin]:
         """Returns where the parameters of ``model`` are in these files."""

@@ -1,4 +1,4 @@
-"""Translates the metadata of a GGUF file of Llama into what its ``config.json`` would hold."""
+"""Translates the metadata of a GGUF file of Llama into a ``config.json``."""
 
 import math
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ _UNREAD = ("rope.scaling.finetuned",)
 
 
 def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[str, Any]:
-    """Returns what ``config.json`` would hold.
+    """Returns the content of a ``config.json``.
 
     Args:
       metadata: the file's keys and values.

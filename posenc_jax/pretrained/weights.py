@@ -232,7 +232,7 @@ def _origins(model, table, paired):
 
 
 def _split(path):
-    """Returns the place of the layer and what follows, or None and the path."""
+    """Returns the place of the layer and the rest of the path, or None and the path."""
     match = re.fullmatch(r"layers/(\d+)/block/(.+)", path)
     return (None, path) if match is None else (int(match[1]), match[2])
 

@@ -1,4 +1,4 @@
-"""Writes an encoding as transformers reads it: ``rope_parameters``, and what goes with them."""
+"""Writes an encoding as transformers reads it: ``rope_parameters`` and the keys beside them."""
 
 import math
 from collections.abc import Mapping
@@ -91,7 +91,7 @@ def _obstacle(encoding, config) -> str | None:
         return None if short == long else equal
     if _named(encoding, config):
         return None
-    if encoding.frequencies.adapts:
+    if encoding.frequencies.adapts(encoding.rotary_dim, encoding.base):
         return "the only rule that adapts to the length is dynamic NTK, and Phi-3 does not have it"
     inv_freq, _ = encoding.frequencies(encoding.rotary_dim, encoding.base, 1)
     if np.all(inv_freq > 0):
@@ -191,9 +191,9 @@ def _longest(encoding, config) -> int:
     if isinstance(encoding, LongRoPE):
         return round(encoding.factor * encoding.train_length)
     length = _train_length(encoding.frequencies, config)
-    if encoding.frequencies.adapts:  # The code of transformers starts to adapt past this length.
-        return length
-    return round(_of_rule(encoding.frequencies, "factor", 1) * length)
+    # The code of transformers starts to adapt past this length.
+    adapts = encoding.frequencies.adapts(encoding.rotary_dim, encoding.base)
+    return length if adapts else round(_of_rule(encoding.frequencies, "factor", 1) * length)
 
 
 def _train_length(rule, config) -> int:

@@ -12,11 +12,7 @@ import pytest
 import posenc_jax
 from posenc_jax.encodings.rotary import double
 from posenc_jax.encodings.rotary.double import Double
-from posenc_jax.encodings.rotary.frequencies import (
-    DynamicNTK,
-    Frequencies,
-    geometric,
-)
+from posenc_jax.encodings.rotary.frequencies import DynamicNTK, Frequencies, geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 
 # What conftest.py turns off.
@@ -100,6 +96,15 @@ def test_a_class_of_frequencies_in_the_registry_is_an_encoding(monkeypatch):
     encoding = posenc_jax.make("halved", head_dim=8, base=100.0, times=4.0)
     assert isinstance(encoding, RoPE) and encoding.frequencies == Halved(4.0)
     common.refuses("'times'", lambda: posenc_jax.make("halved", head_dim=8, time=4.0), TypeError)
+
+
+def test_a_rule_need_not_say_that_it_adapts():
+    def adapts(rope):
+        return rope.frequencies.adapts(rope.rotary_dim, rope.base)
+
+    assert all(adapts(adapting(name)) for name in ADAPTING if name != "longrope")
+    fixed = ("rope", "yarn", "hope", "time_rope", "videorope_pp")
+    assert not any(adapts(common.build(name)) for name in fixed)
 
 
 # Numbers of twice the precision

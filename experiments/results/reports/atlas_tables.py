@@ -1,10 +1,10 @@
-"""Writes the tables of ``docs/results.md`` and ``README.md`` that show answers of the atlas.
+"""Writes the tables of ``docs/results.md`` that show answers.
 
     python -m experiments.results.reports.atlas_tables
 
 Each is the first table below its heading, with the families of comparisons that its marks belong
-to. The text around it stays as it is. The table of models that were trained longer has the results
-of ``configs/extrapolation.py:long`` in an archive.
+to. The text around it stays as it is. Most have answers of the atlas; one has those of models that
+``configs/extrapolation.py:long`` trained longer, and one the ladder's longest rung.
 """
 
 import dataclasses
@@ -12,14 +12,17 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from experiments.command import exit_status
 from experiments.results.answers import MARKS, OWN_WINDOW, TASKS, Answer, shown
 from experiments.results.comparisons import statement
+from experiments.results.ladder import ROPE
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import write_files
+from experiments.results.reports import trust
 from experiments.results.reports.multimodal_tables import rewritten
 from experiments.results.reports.page import markdown_table
 from experiments.results.reports.sources import LONGER, Sources, read
@@ -41,14 +44,14 @@ class Rows:
 
 
 TEXT = Rows(
-    "What every scheme does",
+    "Loss on text",
     "rope_windowed transformer_xl cable kerple_power fox dape grape_a swin_v2 kerple_log sandwich "
     "alibi rnope_swa dual_base t5 rerope fire nope yarn ntk pi rope sinusoidal learned",
     {f"{n}x ({64 * n})": ("text", n) for n in (1, 2, 4, 8, 16)}
     | {"windowed": ("text, windowed", 1)},
 )
 LEARNED = Rows(
-    "What every scheme learns",
+    "Tasks solved",
     "kerple_log kerple_power dape grape_a swin_v2 alibi path sandwich fox cable t5 transformer_xl "
     "cope kv_shift randomized rope nope sinusoidal",
     {
@@ -63,7 +66,7 @@ LEARNED = Rows(
     },
 )
 GAINS = Rows(
-    "Which schemes gain from more context",
+    "Gain from more context",
     "rnope_swa beam transformer_xl t5 alibi grape_a path kerple_log kerple_power dape cable fox",
     {
         "sources 2x": ("gain", 2),
@@ -74,7 +77,7 @@ GAINS = Rows(
     },
 )
 TRAINED_LONGER = Rows(
-    "With more training",
+    "After more training",
     "alibi fox kerple_log transformer_xl",
     {
         "loss 1x (256)": (f"text, {LONGER}", 1),
@@ -87,23 +90,20 @@ TRAINED_LONGER = Rows(
         "manual, gain 16x": (f"gain, manual, {LONGER}", 16),
     },
 )
-README = Rows(
-    "What the experiments found",
-    "rope_windowed transformer_xl kerple_power dape cable fox path alibi t5 yarn rope nope "
-    "sinusoidal",
-    {f"text {n}x": ("text", n) for n in (1, 4, 16)}
-    | {"recall 4x": ("recall", 4), "flip-flop 4x": ("flip_flop", 4)}
-    | {"variables 1x": ("variable_tracking", 1)},
-)
 
 
 def of_atlas(
-    rows: Rows, answers: pd.DataFrame, compared: pd.DataFrame, trained: dict[str, str]
+    rows: Rows,
+    answers: pd.DataFrame,
+    compared: pd.DataFrame,
+    trained: dict[str, str],
+    trusted: Mapping[trust.Question, list[str]],
 ) -> str:
     """Returns a table of the atlas in Markdown, and what its marks are about.
 
     ``compared`` has the families that the answers were compared in, and ``trained`` the scheme
-    whose model a scheme is evaluated on. Raises a ValueError if an answer is missing.
+    whose model a scheme is evaluated on. The last row has the badges in ``trusted``. Raises a
+    ValueError if an answer is missing.
     """
     by_place = {(a["scheme"], a["topic"], a["multiple"]): a for a in answers.to_dict("records")}
     lines, asked = [], set()
@@ -124,9 +124,37 @@ def of_atlas(
             against = OWN_WINDOW if isinstance(answer[f"vs_{OWN_WINDOW}"], str) else WINDOWED
             asked.add((answer["family"], against))
         lines.append(line)
+    told = [trust.words(trusted.get(question, [])) for question in rows.columns.values()]
+    if any(told):
+        lines.append(["*trust*", *told])
     is_asked = [pair in asked for pair in zip(compared["family"], compared["against"], strict=True)]
     said = textwrap.fill(statement(compared[is_asked]), 115) if any(is_asked) else ""
     return markdown_table(["scheme", *rows.columns], lines) + f"\n{said}\n" * bool(said)
+
+
+LADDER = "The ladder"
+
+
+def of_ladder(ladder: Mapping[str, Any]) -> str:
+    """Returns the longest rung of the ladder as a table in Markdown."""
+    rung = ladder["rungs"][ladder["longest"]]
+    columns = {
+        f"loss at {rung['length']}": ("text", f"vs_{ROPE}"),
+        "loss beyond": ("text, beyond", f"vs_{WINDOWED}"),
+        "gain beyond": ("gain", f"vs_{OWN_WINDOW}"),
+    }
+    lines = []
+    for row in rung["rows"]:
+        line = [f"`{row['scheme']}`"]
+        for topic, against in columns.values():
+            answer = row[topic]
+            line.append(
+                f"{shown(answer)} {MARKS.get(answer[against], '')}".rstrip() if answer else "-"
+            )
+        answers = [answer for answer in row.values() if isinstance(answer, dict)]
+        lines.append([*line, f"{max(answer['seeds'] for answer in answers):.0f}"])
+    said = textwrap.fill(rung["statement"], 115) if rung["seeds"] > 1 else ""
+    return markdown_table(["scheme", *columns, "seeds"], lines) + f"\n{said}\n" * bool(said)
 
 
 def _cell(answer: Answer) -> str:
@@ -141,34 +169,30 @@ def tables(sources: Sources) -> dict[str, str]:
     """Returns all tables in Markdown, by their headings."""
     atlas = sources.atlas
     of = {
-        rows.heading: of_atlas(rows, atlas.answers, atlas.families, atlas.trained)
-        for rows in (TEXT, GAINS, LEARNED, README)
+        rows.heading: of_atlas(rows, atlas.answers, atlas.families, atlas.trained, sources.trust)
+        for rows in (TEXT, GAINS, LEARNED)
     }
-    longer = of_atlas(TRAINED_LONGER, sources.longer, sources.longer_families, atlas.trained)
-    return of | {TRAINED_LONGER.heading: longer}
+    longer = of_atlas(TRAINED_LONGER, sources.longer, sources.longer_families, atlas.trained, {})
+    return of | {TRAINED_LONGER.heading: longer, LADDER: of_ladder(sources.ladder)}
 
 
-PAGES = {"README.md": (README,), "docs/results.md": (TEXT, GAINS, LEARNED, TRAINED_LONGER)}
-
-
-def written(name: str, text: str, tables: Mapping[str, str]) -> str:
-    """Returns the text of the page ``name`` of ``PAGES`` with its tables.
+def written(page: str, tables: Mapping[str, str]) -> str:
+    """Returns the text of results.md with its tables.
 
     Raises:
       ValueError: the page has no such table.
     """
-    for rows in PAGES[name]:
-        text = rewritten(text, rows.heading, tables[rows.heading])
-    return text
+    for heading, made in tables.items():
+        page = rewritten(page, heading, made)
+    return page
 
 
 @exit_status
 def main() -> None:
-    made = tables(read(Path("docs")))
-    for name in PAGES:
-        path = Path(name)
-        write_files(path.parent, {path.name: written(name, path.read_text(), made)})
-        print(f"tables: {path}")
+    page = Path("docs/results.md")
+    text = written(page.read_text(), tables(read(Path("docs"))))
+    write_files(page.parent, {page.name: text})
+    print(f"tables: {page}")
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@
 
 ``make results`` runs this. The guide takes everything from results: the atlas, models that were
 trained longer, the ladder, the table of ``benchmarks/decode.py``, and the experiments that
-``sources.py`` reads. ``needs.py`` has the needs and ``templates/choosing.md`` the rules.
+``sources.py`` reads. ``needs.py`` has the needs, ``templates/choosing.md`` the rules, and
+``trust.py`` the badges, which are also written to docs/atlas for other pages.
 """
 
 import dataclasses
-import math
 import operator
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,65 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from experiments.command import exit_status
-from experiments.results.answers import (
-    AGAINST,
-    OWN_WINDOW,
-    TASKS,
-    Answer,
-    shown,
-    summary,
-    verdicts,
-)
+from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
-from experiments.results.reports import ladder_page
+from experiments.results.reports import ladder_page, trust
 from experiments.results.reports.needs import NEEDS, Need
 from experiments.results.reports.sources import LONGER, read, read_extension, read_tables
 from experiments.results.reports.templates import fill
+from experiments.results.reports.trust import LASTS, Order, Rung, badges, is_judged, order
 
-Question = tuple[str, float]
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
 _THAN |= {"no difference": "not told from", "diverged": "not compared with"}
-# The rank correlation from which an order lasts, and how many schemes it needs.
-_LASTS, _SCHEMES = 0.5, 3
 # How many schemes are named, and how much longer than without positions decoding may take.
-_NAMED, _SLOW = 6, 1.3
-
-
-@dataclasses.dataclass(frozen=True)
-class Rung:
-    """Holds answers after equally long training.
-
-    Attributes:
-      name: the name in the guide.
-      says: what was trained, in words.
-      tokens: how many tokens a model has seen.
-      answers: the rows of ``answers.summary``.
-    """
-
-    name: str
-    says: str
-    tokens: float
-    answers: pd.DataFrame
-
-    def rows(self, question: Question) -> dict[str, Answer]:
-        """Returns the answers to a question by scheme.
-
-        A rung of the ladder has one length beyond the trained one, and "text, beyond" answers for
-        all of them.
-        """
-        topic, multiple = question
-        if "text, beyond" in set(self.answers["topic"]):
-            topic = "text, beyond" if topic == "text" and multiple > 1 else topic
-            asked = self.answers["topic"] == topic
-        else:
-            asked = (self.answers["topic"] == topic) & (self.answers["multiple"] == multiple)
-        return {row["scheme"]: row for row in self.answers[asked].to_dict("records")}
+_NAMED, SLOW = 6, 1.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,30 +42,22 @@ class Decision:
     Attributes:
       rung: the longest training that compares a scheme with the baselines.
       better: the schemes that are better than all baselines, on the longest training of each.
-      longer: the longest training that shares enough schemes with ``rung``, or None.
-      rho, shared: the rank correlation with it, and how many schemes both share.
+      order: how the order of the schemes on ``rung`` agrees with longer training.
     """
 
     rung: Rung
     better: list[str]
-    longer: Rung | None
-    rho: float
-    shared: int
-
-    @property
-    def lasts(self) -> bool:
-        """Returns whether no longer training gives another order."""
-        return self.longer is None or self.rho >= _LASTS
+    order: Order
 
     @property
     def chosen(self) -> list[str]:
         """Returns the schemes that are chosen."""
-        return self.better if self.lasts else []
+        return self.better if self.order.lasts else []
 
 
 def decide(need: Need, rungs: Sequence[Rung]) -> Decision | None:
     """Decides for a need, or returns None if nothing was run; ``rungs`` begin with the shortest."""
-    able = [rung for rung in rungs if any(map(_is_judged, rung.rows(need.asked[-1]).values()))]
+    able = [rung for rung in rungs if any(map(is_judged, rung.rows(need.asked[-1]).values()))]
     if not able:
         return None
     rung_of = {scheme: rung for rung in able for scheme in rung.rows(need.asked[-1])}
@@ -126,15 +76,7 @@ def decide(need: Need, rungs: Sequence[Rung]) -> Decision | None:
         return -rung.tokens, _rank(rung.rows(need.asked[-1])[scheme])
 
     better.sort(key=place)
-    return Decision(rung, better, *_lasting(need, rung, rungs))
-
-
-def _is_judged(answer: Answer) -> bool:
-    """Says whether an answer counts and has a verdict of several seeds."""
-    if answer["family"] == TASKS:
-        return True
-    words = [answer[f"vs_{name}"] for name in (*AGAINST, OWN_WINDOW)]
-    return any(isinstance(word, str) and word != "too few seeds" for word in words)
+    return Decision(rung, better, order(need.asked[-1], rung, rungs))
 
 
 def _wins(answer: Answer | None) -> float:
@@ -156,18 +98,6 @@ def _rank(answer: Answer) -> float:
     return answer["mean"] if answer["is_error"] else -answer["mean"]
 
 
-def _lasting(need: Need, rung: Rung, rungs: Sequence[Rung]) -> tuple[Rung | None, float, int]:
-    """Returns the last three fields of ``Decision``."""
-    rows = rung.rows(need.asked[-1])
-    for longer in reversed([other for other in rungs if other.tokens > rung.tokens]):
-        others = longer.rows(need.asked[-1])
-        shared = sorted((rows.keys() & others.keys()) - {WINDOWED})
-        if len(shared) >= _SCHEMES:
-            means = [[table[name]["mean"] for name in shared] for table in (rows, others)]
-            return longer, float(stats.spearmanr(*means).statistic), len(shared)
-    return None, math.nan, 0
-
-
 def told(need: Need, rungs: Sequence[Rung]) -> dict[str, Any]:
     """Returns what the template says of a need; ``rungs`` begin with the shortest training."""
     decision = decide(need, rungs)
@@ -177,13 +107,13 @@ def told(need: Need, rungs: Sequence[Rung]) -> dict[str, Any]:
     rows = decision.rung.rows(need.asked[-1])
     is_task = next(iter(rows.values()))["family"] == TASKS
     evidence = _of_task(need, decision) if is_task else _of_loss(need, decision)
-    if decision.longer and not decision.lasts:
-        evidence += f" But the order does not last in {decision.longer.name}."
+    if decision.order.longer and not decision.order.lasts:
+        evidence += f" But the order does not last in {decision.order.longer.name}."
     return {
         "title": need.title,
         "choice": _names(decision.chosen) or need.remains,
         "evidence": evidence,
-        "badges": _badges(need, decision, rows, is_task),
+        "badges": badges(need.asked, decision.rung, decision.order),
         "change": _change(decision, is_task),
         "chapter": _chapter(need, rows),
     }
@@ -212,21 +142,9 @@ def _of_loss(need: Need, decision: Decision) -> str:
     return f"{head}{where} ({unit}): {', '.join(told)}."
 
 
-def _badges(need: Need, decision: Decision, rows: dict[str, Answer], is_task: bool) -> list[str]:
-    badges = [f"{max(answer['seeds'] for answer in rows.values())} seeds", "corrected"]
-    if is_task:
-        tables = [decision.rung.rows(question) for question in need.asked]
-        learned = [name for name in rows if all(table[name]["learned"] for table in tables)]
-        badges[1] = f"learned by {len(learned)} of {len(rows)}"
-    if decision.longer is None:
-        return [*badges, "rank: no longer training"]
-    word = "lasts" if decision.lasts else "reverses" if decision.rho < 0 else "changes"
-    return [*badges, f"rank {word}: rho {decision.rho:.2f} over {decision.shared} schemes"]
-
-
 def _change(decision: Decision, is_task: bool) -> str:
     """Returns which result would lead to another choice."""
-    if decision.chosen and decision.longer is None:
+    if decision.chosen and decision.order.longer is None:
         return "longer training, in which the order may be another."
     if decision.chosen:
         return "longer training in which these schemes are not better."
@@ -265,16 +183,16 @@ def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> st
     more token under each scheme, over that under NoPE.
     """
     ordered = sorted(rungs, key=operator.attrgetter("tokens"))
-    slow = sorted(name for name, times in decoding.items() if times > _SLOW)
+    slow = sorted(name for name, times in decoding.items() if times > SLOW)
     return fill(
         "choosing.md",
         rungs=ordered,
         missing=missing,
         needs=[told(need, ordered) for need in NEEDS],
-        lasts=_LASTS,
+        lasts=LASTS,
         q=Q,
         slow=", ".join(f"`{name}`" for name in slow),
-        bound=_SLOW,
+        bound=SLOW,
     )
 
 
@@ -283,13 +201,8 @@ def read_decoding(path: Path) -> dict[str, float]:
     return pd.read_csv(path, index_col="scheme")["times_nope"].to_dict() if path.exists() else {}
 
 
-def read_rungs(results: Path, docs: Path) -> tuple[list[Rung], str]:
-    """Returns all answers, and which rungs of the ladder are missing, in words.
-
-    Args:
-      results: the workdir of the ladder, where it was run.
-      docs: the folder of the kept results.
-    """
+def read_rungs(docs: Path) -> tuple[list[Rung], str]:
+    """Returns all answers that ``docs`` keeps, and what the ladder lacks, in words."""
     sources, data = read(docs), docs / "data"
     rungs = [Rung("the atlas", sources.atlas.about["setup"], 0.0, sources.atlas.answers)]
     extension, tables = read_extension(data / "extension_small.csv"), read_tables(data)
@@ -301,7 +214,7 @@ def read_rungs(results: Path, docs: Path) -> tuple[list[Rung], str]:
     says = f"{schemes} after {tokens / 1e6:.1f}M tokens, without RoPE."
     topics = longer["topic"].str.removesuffix(f", {LONGER}")
     rungs.append(Rung("longer training", says, tokens, longer.assign(topic=topics)))
-    ladder, missing = _ladder(results)
+    ladder, missing = _ladder(docs / "ladder")
     return [*rungs, *ladder], missing
 
 
@@ -328,8 +241,10 @@ def _ladder(folder: Path) -> tuple[list[Rung], str]:
 @exit_status
 def main() -> None:
     docs = Path("docs")
-    rungs = read_rungs(Path("build/results"), docs)
-    write_files(docs, {"choosing.md": guide(*rungs, read_decoding(docs / "data/decode.csv"))})
+    rungs, missing = read_rungs(docs)
+    text = guide(rungs, missing, read_decoding(docs / "data/decode.csv"))
+    write_files(docs, {"choosing.md": text})
+    trust.write(docs / "atlas" / trust.JSON, rungs)
     print("guide: docs/choosing.md")
 
 

@@ -42,8 +42,8 @@ FILES = {
     "tpu_check.csv": "programs compiled for TPUs without a TPU (benchmarks.tpu_check)",
     "track.tar.xz": "runs of the leaderboard's track (configs/ladder.py:track)",
     "video.tar.xz": "needles in longer videos (configs/video.py:small)",
-    "../atlas/atlas.csv": "the atlas: each scheme at each question, with verdicts",
-    "../atlas/values.csv": "the atlas: each number that was measured",
+    "../atlas/atlas.csv.gz": "the atlas: each scheme at each question, with verdicts",
+    "../atlas/values.csv.gz": "the atlas: each number that was measured",
     "../claims/claims.csv": "the ledger: each number of each published claim, with verdicts",
 }
 _VERDICT = "whether the scheme is better or worse than {} by seed, after correction"
@@ -156,7 +156,7 @@ def described(data: Path) -> dict[str, Any]:
     Raises:
       ValueError: a file or a column has no description, or a file is missing.
     """
-    unknown = {p.name for p in data.iterdir() if p.suffix in (".csv", ".xz")} - FILES.keys()
+    unknown = {p.name for p in data.iterdir() if p.suffix in (".csv", ".gz", ".xz")} - FILES.keys()
     if unknown:
         raise ValueError(
             f"{data} has {', '.join(sorted(unknown))}: describe it in {__name__}.FILES"
@@ -165,9 +165,8 @@ def described(data: Path) -> dict[str, Any]:
     distribution: list[dict[str, Any]] = []
     records: list[dict[str, Any]] = []
     for name, says in FILES.items():
-        is_table = name.endswith(".csv")
-        distribution.append(_file(data, name, says, is_table))
-        if is_table:
+        distribution.append(_file(data, name, says))
+        if _is_table(name):
             records.append(_table(data / name, name, says))
         else:
             distribution.append(_points(name))
@@ -205,7 +204,11 @@ def _term(term: str) -> Any:
     return {"@id": f"cr:{term}", "@type": _TYPED[term]} if term in _TYPED else f"cr:{term}"
 
 
-def _file(data: Path, name: str, says: str, is_table: bool) -> dict[str, Any]:
+def _is_table(name: str) -> bool:
+    return name.endswith((".csv", ".csv.gz"))
+
+
+def _file(data: Path, name: str, says: str) -> dict[str, Any]:
     content = (data / name).read_bytes()
     return {
         "@type": "cr:FileObject",
@@ -214,7 +217,7 @@ def _file(data: Path, name: str, says: str, is_table: bool) -> dict[str, Any]:
         "description": says,
         "contentUrl": name,
         "contentSize": f"{len(content)} B",
-        "encodingFormat": "text/csv" if is_table else "application/x-xz",
+        "encodingFormat": "text/csv" if _is_table(name) else "application/x-xz",
         "sha256": hashlib.sha256(content).hexdigest(),
     }
 
@@ -233,7 +236,7 @@ def _points(name: str) -> dict[str, Any]:
 
 
 def _table(path: Path, name: str, says: str) -> dict[str, Any]:
-    stem = path.stem
+    stem = path.name.partition(".")[0]
     return {
         "@type": "cr:RecordSet",
         "@id": stem,
@@ -264,7 +267,7 @@ def datasheet(data: Path) -> str:
     rows = []
     for name, says in FILES.items():
         path = data / name
-        if name.endswith(".csv"):
+        if _is_table(name):
             count = f"{len(pd.read_csv(path)):,} rows"
         else:
             count = f"{len(archive.read(path)):,} runs"

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/extension.md that show the records of configs/extension.py.
+"""Writes the tables of docs/extension.md, from the records of configs/extension.py and longrope.py.
 
     python -m experiments.results.reports.extension_tables
 
@@ -6,6 +6,7 @@ Each is the first table below its heading. The text around it stays as it is.
 """
 
 import dataclasses
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from experiments.results.record import write_files
 from experiments.results.reports.extension_report import change_words, kept_words
 from experiments.results.reports.multimodal_tables import rewritten
 from experiments.results.reports.page import markdown_table
-from experiments.results.statistics import Cell, words
+from experiments.results.statistics import Cell, mean_and_stderr, number, words
 
 # What a column shows: a loss in bits per byte, or what is kept of the short context.
 LOSS, GROWTH, KEPT = "loss", "growth of the short loss", "short accuracy kept"
@@ -66,6 +67,46 @@ TABLES = (
         {f"{n}x ({8192 * n:,})": (LOSS, 0, n) for n in (1, 2, 4)}
         | {GROWTH: (GROWTH, 0, 0), KEPT: (KEPT, 0, 0)},
         "2x (16,384)",
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Searched:
+    """Describes a table of encodings whose factors a search has found, and of others.
+
+    Attributes:
+      file: the file in docs/data.
+      heading: the heading above the table.
+      columns: by name, the group of records and the loss that a column shows; the least loss of the
+        first column comes first.
+    """
+
+    file: str
+    heading: str
+    columns: dict[str, tuple[str, str]]
+
+
+SEARCHED = (
+    Searched(
+        "longrope_small.csv",
+        "All of LongRoPE, on a small model",
+        {
+            "512 tokens": ("near", "loss"),
+            "512, last 64": ("near", "last_loss"),
+            "4,096 tokens": ("far", "loss"),
+            "64 tokens": ("short", "loss"),
+        },
+    ),
+    Searched(
+        "longrope_smollm2.csv",
+        "LongRoPE's search, on SmolLM2",
+        {
+            "16,384 tokens": ("near", "loss"),
+            "16,384, last 256": ("near", "last_loss"),
+            "8,192 tokens": ("short", "loss"),
+            "8,192, last 256": ("short", "last_loss"),
+        },
     ),
 )
 
@@ -122,12 +163,39 @@ def markdown(table: Table, study: ExtensionStudy) -> str:
     return markdown_table(["method", *table.columns], rows)
 
 
+def searched(table: Searched, records: pd.DataFrame) -> str:
+    """Returns a table as Markdown: means over seeds, and standard errors if there are several."""
+
+    def cell(losses: pd.Series) -> str:
+        if losses.empty:
+            return "-"
+        mean, stderr, _ = mean_and_stderr(losses)
+        return number(mean) if stderr is None else f"{number(mean)} ± {number(stderr, mean)}"
+
+    rows = []
+    for scheme, of_scheme in records.groupby("scheme", sort=False):
+        losses = [of_scheme[of_scheme["group"] == g][key] for g, key in table.columns.values()]
+        rows.append(([of_column.mean() for of_column in losses], f"`{scheme}`", losses))
+    # NaN, where a group has no such encoding, sorts last.
+    rows.sort(key=lambda row: [(math.isnan(mean), mean) for mean in row[0]])
+    lines = [[name, *map(cell, losses)] for _, name, losses in rows]
+    return markdown_table(["encoding", *table.columns], lines)
+
+
+def written(page: str, data: Path) -> str:
+    """Returns a page with its tables anew, from the records in the folder ``data``."""
+    for table in TABLES:
+        page = rewritten(page, table.heading, markdown(table, read(data / table.file)))
+    for search in SEARCHED:
+        made = searched(search, pd.read_csv(data / search.file))
+        page = rewritten(page, search.heading, made)
+    return page
+
+
 @exit_status
 def main() -> None:
     page = Path("docs/extension.md")
-    text = page.read_text()
-    for table in TABLES:
-        text = rewritten(text, table.heading, markdown(table, read(Path("docs/data", table.file))))
+    text = written(page.read_text(), Path("docs/data"))
     write_files(page.parent, {page.name: text})
     print(f"tables: {page}")
 

@@ -4,7 +4,7 @@
 
 Only the lines between ``<!-- findings: NAME -->`` and ``<!-- end of findings -->`` change, where
 NAME is one of ``WRITERS``. The sentences come from the atlas, from models that were trained longer,
-and from the ledger; the technical report has them too.
+from the ladder and from the ledger; the technical report has them too.
 """
 
 import re
@@ -256,6 +256,11 @@ def _order(sources: Sources) -> str:
     )
 
 
+def _lasts(sources: Sources) -> str:
+    """Says what the ladder found on its longest rung that has results."""
+    return f"**The ladder.** {' '.join(sources.ladder['finding'])}"
+
+
 def _claims(sources: Sources) -> str:
     """Says how many claims have which verdict."""
     counts = pd.Series([c["verdict"] for c in sources.ledger["claims"]]).value_counts()
@@ -269,11 +274,12 @@ def _names(schemes: Iterable[str]) -> str:
 
 # What stands between the marks of each name.
 WRITERS: dict[str, tuple[Callable[[Sources], str], ...]] = {
-    "all": (_flat, _recall, _learned, _order, _claims),
+    "all": (_flat, _recall, _learned, _order, _lasts, _claims),
     "text": (_flat, _manual, _extensions, _parameters),
     "gains": (_gains_on_the_manual, _gains_on_sources, _effective),
     "tasks": (_learned, _which_are_learned, _recall, _alone),
     "longer": (_longer_gains, _order),
+    "ladder": (_lasts,),
 }
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 from rich.console import Console
-from rich.text import Text
 
 from experiments.results.lengths import (
     GAIN,
@@ -70,14 +69,8 @@ def print_lengths(study: LengthStudy, title: str, console: Console) -> None:
     """Prints the table of the main evaluation."""
     view = View.of(study, MAIN)
     columns = ["\n".join(heading(study, column)) for column in view.columns]
-    shown = terminal_table(title, [*columns, "gains\nto"])
+    shown = terminal_table(title, [*columns, "gains\nto"], _rows(view))
     shown.caption = f"{mark(study)}; gains to: {EFFECTIVE}"
-    for scheme in view.order:
-        row = [Text(scheme, "italic" if scheme == BASELINE else "")]
-        for column in view.columns:
-            mean, extra, marks = view.words(scheme, column)
-            row.append(Text(mean + marks + extra, "bold" if view.is_best(scheme, column) else ""))
-        shown.add_row(*row, str(view.effective(scheme)))
     if view.order:
         console.print(shown)
         console.print(view.statement, highlight=False)
@@ -140,17 +133,29 @@ def table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_by
     view = View.of(study, evaluation, metric)
     trained = {r["scheme"]: r["trained"] for r in study.training if r["trained"] != r["scheme"]}
     is_swapped, is_last = bool(trained.keys() & view.order), evaluation[1] == "last"
-    rows: dict[str, list[GridCell]] = {}
-    for scheme in view.order:
-        rows[scheme] = [GridCell(trained.get(scheme, ""), is_words=True)] * is_swapped
-        for column in view.columns:
-            is_best, depth = view.is_best(scheme, column), _depth(view.worse(scheme, column))
-            rows[scheme].append(GridCell(*view.words(scheme, column), is_best, depth))
-        if is_last:
-            rows[scheme].append(GridCell(str(view.effective(scheme))))
+    rows = {
+        scheme: [GridCell(trained.get(scheme, ""), is_words=True)] * is_swapped + cells
+        for scheme, cells in _rows(view, is_last).items()
+    }
     heads = [GridCell("trained as", is_words=True)] * is_swapped
     heads += [GridCell(*heading(study, column)) for column in view.columns]
     return grid(heads + [GridCell("effective", "context")] * is_last, rows)
+
+
+def _rows(view: View, is_last: bool = True) -> dict[str, list[GridCell]]:
+    """Returns the cells of a view by scheme, and the effective context if it ``is_last``."""
+    return {
+        scheme: [
+            GridCell(
+                *view.words(scheme, column),
+                view.is_best(scheme, column),
+                _depth(view.worse(scheme, column)),
+            )
+            for column in view.columns
+        ]
+        + [GridCell(str(view.effective(scheme)))] * is_last
+        for scheme in view.order
+    }
 
 
 def _depth(worse: float) -> float:

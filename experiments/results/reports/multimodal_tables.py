@@ -13,10 +13,10 @@ from pathlib import Path
 
 from experiments.command import exit_status
 from experiments.results import archive
-from experiments.results.panels import Panel, PanelStudy, X, best_means, cells
+from experiments.results.panels import Panel, PanelStudy, X
 from experiments.results.record import write_files
 from experiments.results.reports.page import markdown_table
-from experiments.results.statistics import words
+from experiments.results.reports.panel_report import rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,15 +128,9 @@ TABLES = (
 def markdown(study: PanelStudy) -> str:
     """Returns the panel of a study as a table in Markdown, the best of each column in bold."""
     (panel,) = study.panels
-    by_scheme = cells(study, panel)
-    best = best_means(by_scheme, panel)
-    rows = [[f"`{scheme}`"] for scheme in by_scheme]
-    for row, scheme in zip(rows, by_scheme, strict=True):
-        for x in panel.xs:
-            mean, stderr = words(by_scheme, scheme, x)
-            is_best = x in by_scheme[scheme] and by_scheme[scheme][x][0] == best.get(x)
-            row.append((f"**{mean}**" if is_best else mean) + stderr.replace("±", "± "))
-    return markdown_table(["scheme", *map(str, panel.xs)], rows)
+    by_scheme = rows(study, panel).items()
+    lines = [[f"`{scheme}`", *(cell.markdown for cell in row)] for scheme, row in by_scheme]
+    return markdown_table(["scheme", *map(str, panel.xs)], lines)
 
 
 def rewritten(page: str, heading: str, table: str) -> str:

@@ -63,10 +63,7 @@ NEEDS = (
     Need("A value that is told through other values", _each("variable_tracking", 1)),
     Need("Algorithms on longer rows", _each("copy; reverse; addition; sort; parity", 2)),
     Need(
-        "Images",
-        _each("images, 28", 0),
-        chapter="SeqPE for several media",
-        recommended=("seqpe",),
+        "Images", _each("images, 28", 0), chapter="SeqPE for several media", recommended=("seqpe",)
     ),
     Need("Images, rescaled to more pixels", _each("images, rescaled 84", 0)),
     Need(

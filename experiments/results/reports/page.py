@@ -46,6 +46,16 @@ class GridCell(NamedTuple):
     depth: float = 0.0
     is_words: bool = False
 
+    @property
+    def plain(self) -> str:
+        """Returns the cell as one line of text."""
+        return f"{self.words}{self.mark or ''}{self.small}"
+
+    @property
+    def markdown(self) -> str:
+        """Returns the cell in Markdown."""
+        return (f"**{self.words}**" if self.is_best else self.words) + self.small.replace("±", "± ")
+
 
 def page(
     title: str, intro: str, study: Study, parts: Iterable[Markup], data: Mapping[str, Any]
@@ -92,12 +102,17 @@ def write_report(folder: Path, study: Study, html: str, drawn: Mapping[str, str]
     return folder / "report.html"
 
 
-def terminal_table(title: str, columns: Iterable) -> Table:
+def terminal_table(
+    title: str, columns: Iterable, rows: Mapping[str, Iterable[GridCell]] | None = None
+) -> Table:
     """Makes a table by scheme; in a narrow terminal errors go below means."""
     table = Table(title=title, box=HORIZONTALS, collapse_padding=True, pad_edge=False)
     table.add_column("scheme", no_wrap=True)
     for column in columns:
         table.add_column(str(column), justify="right")
+    for scheme, cells in (rows or {}).items():
+        texts = (Text(c.plain, "bold" if c.is_best else "") for c in cells)
+        table.add_row(Text(scheme, "italic" if scheme == BASELINE else ""), *texts)
     return table
 
 

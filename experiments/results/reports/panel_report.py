@@ -5,14 +5,12 @@ import io
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib import image
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.text import Text
 
 from experiments.results.panels import Panel, PanelStudy, best_means, cells, chances
 from experiments.results.reports.drawing import COLOURS, drawing_style, finish, styles_of, svg
@@ -26,31 +24,19 @@ from experiments.results.reports.page import (
 )
 from experiments.results.reports.templates import figure, fill, section
 from experiments.results.statistics import number, words
-from posenc_jax.encodings.rotary.axes import is_matrix
-from posenc_jax.encodings.rotary.rope import RoPE
 
 _LINES = "Bands: standard error. Dotted across: chance; dotted upright: as trained."
 _MAPS = (
     "What one query reads of the grid, mean of all heads, seed 0; darker is more, on its own "
     "scale in each map. Orange: the query, where it is one of the grid."
 )
-_FREQUENCIES = (
-    "Each dot is a pair of channels: how far it needs to turn once, and along which axis. "
-    "Schemes whose pairs turn by other numbers than these are left out."
-)
 
 
-def write(
-    folder: Path,
-    study: PanelStudy,
-    pictures: Mapping[str, np.ndarray],
-    encodings: Mapping[str, Any],
-) -> Path:
+def write(folder: Path, study: PanelStudy, pictures: Mapping[str, np.ndarray]) -> Path:
     """Writes the report and its main figure into ``folder``; returns ``report.html``'s path.
 
-    ``pictures`` are example inputs by caption, ``[height, width(, 3)]`` from 0 to 1. The
-    frequencies of rotary ``encodings`` are drawn. Raises a ValueError if the study is empty, or two
-    records claim the same measurement.
+    ``pictures`` are example inputs by caption, ``[height, width(, 3)]`` from 0 to 1. Raises a
+    ValueError if the study is empty, or two records claim the same measurement.
     """
     study.check()
     measured = [panel for panel in study.panels if cells(study, panel)]
@@ -63,9 +49,6 @@ def write(
         if study.maps:
             drawing = svg(_attention(study))
             parts.append(figure("attention", "Attention over the grid", _MAPS, drawing))
-        if spectra := _rotary(encodings, len(study.about["axes"])):
-            drawing = svg(_spectra(study, spectra))
-            parts.append(figure("frequencies", "Frequencies by axis", _FREQUENCIES, drawing))
     about = study.about
     intro = f"{about['summary']} Seeds: {study.seeds}. Data:"
     html = page(about["title"], intro, study, parts, about["data"])
@@ -76,21 +59,32 @@ def print_tables(study: PanelStudy, console: Console) -> None:
     """Prints a table for each panel, best scheme first, and what failed."""
     print_failures(study.failures, console)
     for panel in study.panels:
-        by_scheme, chance = cells(study, panel), chances(study, panel)
-        if not by_scheme:
-            continue
-        title = f"{panel.title}, by {panel.xlabel}, mean ± standard error over seeds"
-        table = terminal_table(title, panel.xs)
-        for scheme in by_scheme:
-            table.add_row(Text(scheme), *("".join(words(by_scheme, scheme, x)) for x in panel.xs))
-        if chance:
-            table.add_row(*["chance", *(_chance(chance, x) for x in panel.xs)], style="italic")
-        console.print(table)
+        if by_scheme := rows(study, panel):
+            title = f"{panel.title}, by {panel.xlabel}, mean ± standard error over seeds"
+            table = terminal_table(title, panel.xs, by_scheme)
+            if chance := _chances(study, panel):
+                table.add_row("chance", *(cell.plain for cell in chance), style="italic")
+            console.print(table)
     console.print(study.about["rules"], highlight=False)
 
 
-def _chance(chance, x) -> str:
-    return number(chance[x]) if x in chance else "-"
+def rows(study: PanelStudy, panel: Panel) -> dict[str, list[GridCell]]:
+    """Returns the cells of a panel by scheme, the best scheme of the last column first."""
+    by_scheme = cells(study, panel)
+    best = best_means(by_scheme, panel)
+    return {
+        scheme: [
+            GridCell(*words(by_scheme, scheme, x), is_best=x in row and row[x][0] == best.get(x))
+            for x in panel.xs
+        ]
+        for scheme, row in by_scheme.items()
+    }
+
+
+def _chances(study: PanelStudy, panel: Panel) -> list[GridCell]:
+    """Returns the value of a blind guess in each column, or nothing if none is known."""
+    known = chances(study, panel)
+    return [GridCell(number(known[x]) if x in known else "-") for x in panel.xs] if known else []
 
 
 def _panel(study: PanelStudy, panel: Panel) -> Markup:
@@ -100,22 +94,10 @@ def _panel(study: PanelStudy, panel: Panel) -> Markup:
         f"By {panel.xlabel}{trained}. {better} is better: mean ± standard error over seeds, best "
         "of a column in bold, best scheme of the last column first."
     )
-    return section(panel.title, _table(study, panel), caption)
-
-
-def _table(study: PanelStudy, panel: Panel) -> Markup:
-    by_scheme, chance = cells(study, panel), chances(study, panel)
-    best = best_means(by_scheme, panel)
-    rows: dict[str, list[GridCell | str]] = {
-        scheme: [
-            GridCell(*words(by_scheme, scheme, x), is_best=x in row and row[x][0] == best.get(x))
-            for x in panel.xs
-        ]
-        for scheme, row in by_scheme.items()
-    }
-    if chance:
-        rows["chance"] = [_chance(chance, x) for x in panel.xs]
-    return grid(map(str, panel.xs), rows)
+    table = rows(study, panel)
+    if chance := _chances(study, panel):
+        table["chance"] = chance
+    return section(panel.title, grid(map(str, panel.xs), table), caption)
 
 
 def _pictures(pictures: Mapping[str, np.ndarray]) -> Iterator[Markup]:
@@ -128,20 +110,6 @@ def _pictures(pictures: Mapping[str, np.ndarray]) -> Iterator[Markup]:
         sources[caption] = base64.b64encode(data.getvalue()).decode()
     if sources:
         yield Markup(fill("pictures.html", pictures=sources))
-
-
-def _rotary(encodings: Mapping[str, Any], count: int) -> dict[str, RoPE]:
-    """Returns the encodings whose pairs each rotate by one of the first ``count`` axes."""
-    ropes = {
-        name: rope
-        for name, rope in encodings.items()
-        if type(rope) is RoPE and not is_matrix(rope.axes)
-    }
-    return {
-        name: rope
-        for name, rope in ropes.items()
-        if rope.axes is None or int(np.max(rope.axes)) < count
-    }
 
 
 def _lines(study: PanelStudy, panels: list[Panel]) -> Figure:
@@ -201,28 +169,4 @@ def _attention(study: PanelStudy) -> Figure:
         if record["query"]:
             row, column = record["query"]
             axes.plot(column, row, "s", markerfacecolor="none", color=COLOURS[1], markersize=5)
-    return drawing
-
-
-def _spectra(study: PanelStudy, spectra: Mapping[str, RoPE]) -> Figure:
-    """Draws the wavelength of every rotary pair, by the axis that rotates it."""
-    names = study.about["axes"]
-    drawing = Figure(figsize=(8.8, 0.55 * len(spectra) + 1.3), layout="constrained")
-    axes = drawing.add_subplot()
-    for place, encoding in enumerate(spectra.values()):
-        inv_freq, _ = encoding.frequencies(encoding.rotary_dim, encoding.base, 1)
-        inv_freq = np.asarray(inv_freq).reshape(-1)
-        allocation = np.atleast_2d(0 if encoding.axes is None else encoding.axes)
-        for axis in range(len(names)):
-            # If heads have axes of their own, each head has the whole spectrum.
-            turns = (allocation == axis).any(axis=0) & (inv_freq > 0)
-            wavelengths = 2 * math.pi / inv_freq[turns]
-            height = np.full(len(wavelengths), place + 0.22 * (axis - (len(names) - 1) / 2))
-            axes.plot(wavelengths, height, "o", color=COLOURS[axis], markersize=4)
-    for axis, name in enumerate(names):
-        axes.plot([], [], "o", color=COLOURS[axis], label=name)
-    axes.set_yticks(range(len(spectra)), list(spectra))
-    axes.set(xlabel="positions in one turn", xscale="log", ylim=(len(spectra) - 0.5, -0.5))
-    finish(axes, axis="x")
-    drawing.legend(loc="outside upper left", ncols=len(names), frameon=False)
     return drawing

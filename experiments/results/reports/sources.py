@@ -20,6 +20,7 @@ from experiments.results.atlas import Atlas
 from experiments.results.comparisons import families
 from experiments.results.panels import chances
 from experiments.results.record import read_json
+from experiments.results.reports import ladder_page, trust
 from experiments.results.reports.multimodal_tables import TABLES, Table
 
 # The end of a topic and of a family about models that were trained for longer than the atlas'.
@@ -38,6 +39,8 @@ class Sources:
       longer_families: the families that these were compared in.
       longer_tokens: how many tokens these models have seen.
       ledger: what ``docs/claims/claims.json`` has.
+      trust: the badges of the questions of the atlas.
+      ladder: what ``ladder_page.told`` returns of ``docs/ladder``.
     """
 
     atlas: Atlas
@@ -45,6 +48,8 @@ class Sources:
     longer_families: pd.DataFrame
     longer_tokens: int
     ledger: dict[str, Any]
+    trust: dict[trust.Question, list[str]]
+    ladder: dict[str, Any]
 
     def of(self, topic: str, multiple: float = 1) -> pd.DataFrame:
         """Returns the answers of the atlas to a question, by scheme."""
@@ -71,6 +76,8 @@ def read(docs: Path) -> Sources:
         families(compared),
         run["training"]["tokens"],
         ledger,
+        trust.read(docs / "atlas" / trust.JSON),
+        ladder_page.told(docs / "ladder"),
     )
 
 

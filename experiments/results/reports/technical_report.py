@@ -7,6 +7,7 @@ The template is ``templates/report.typ``, which has words and no numbers. The pr
 """
 
 import argparse
+import dataclasses
 import re
 import sys
 import tempfile
@@ -26,12 +27,11 @@ from experiments.results.reports import (
     atlas_tables,
     extension_tables,
     findings,
-    ladder_page,
     ledger_page,
     maps,
     sources,
 )
-from experiments.results.reports.choosing_page import read_decoding
+from experiments.results.reports.choosing_page import SLOW, read_decoding
 from experiments.results.reports.multimodal_tables import TABLES, markdown
 from experiments.results.reports.page import markdown_table
 from experiments.results.reports.templates import fill
@@ -40,7 +40,6 @@ from posenc_jax import REGISTRY, __version__
 
 Rows = list[list[Any]]
 _PADDING = 6  # around a figure, in its units
-_BOUND = 1.3  # how much longer than without positions decoding may take
 _CAPTIONS = {
     "images": "Accuracy by the side of the image, on rescaled and on pasted digits.",
     "pointing": "Accuracy on screens of several sizes, a plot for each question.",
@@ -54,13 +53,12 @@ class Report:
 
     Attributes:
       docs: the folder of the kept results.
-      results: the workdir that ``make results`` fills, which has the ladder.
       papers: the arXiv numbers of the bibliography.
       pictures: the files of figures that the text shows, by the names that it uses.
     """
 
-    def __init__(self, docs: Path, results: Path):
-        self.docs, self.results = docs, results
+    def __init__(self, docs: Path):
+        self.docs = docs
         self.sources = sources.read(docs)
         self.papers = set(re.findall(r"@\w+\{(\d{4}\.\d{5}),", self._bibliography()))
         self.pictures: dict[str, Path] = {}
@@ -140,7 +138,7 @@ class Report:
 
     def _tables(self) -> dict[str, str]:
         """Returns the tables of the pages as Markdown."""
-        tables = atlas_tables.tables(self.sources)
+        tables = atlas_tables.tables(dataclasses.replace(self.sources, trust={}))
         made = {
             "text": tables[atlas_tables.TEXT.heading],
             "gains": tables[atlas_tables.GAINS.heading],
@@ -155,16 +153,12 @@ class Report:
         return made | {"schemes": "\n".join(listed), "extension": extension}
 
     def _ladder(self) -> dict[str, Any]:
-        """Returns what the ladder existing, its rungs, correlations and figures.
-
-        Raises:
-          ValueError: there is no ladder in the results.
-        """
-        told = ladder_page.told(self.results)
+        """Returns what the ladder found, its rungs, correlations and figures."""
+        told = self.sources.ladder
         captions = {"window": maps.WINDOW_CAPTION, "by_tokens": maps.TOKENS_CAPTION}
         figures = {}
         for name, (_, caption) in captions.items():
-            if (path := self.results / f"{name}.svg").exists():
+            if (path := self.docs / f"ladder/{name}.svg").exists():
                 self.pictures[f"ladder_{name}.svg"] = path
                 figures[f"ladder_{name}.svg"] = caption
         rungs = told["rungs"].values()
@@ -228,11 +222,11 @@ class Report:
 
     def _decoding(self) -> dict[str, Any]:
         times = read_decoding(self.docs / "data/decode.csv")
-        slow = {name: by for name, by in times.items() if by > _BOUND}
+        slow = {name: by for name, by in times.items() if by > SLOW}
         return {
             "all": len(times),
             "cheap": len(times) - len(slow),
-            "bound": _BOUND,
+            "bound": SLOW,
             "slow": [
                 [f"`{name}`", f"{by:.2f}"] for name, by in sorted(slow.items(), key=lambda i: i[1])
             ],
@@ -261,21 +255,12 @@ def _padded(svg: str) -> str:
     return re.sub(r'viewBox="([^"]+)"', wider, svg, count=1)
 
 
-def pdf(files: Mapping[str, str]) -> bytes:
-    """Returns the report as a PDF.
+def compiled(files: Mapping[str, str], kind: Literal["pdf", "png"] = "pdf") -> Any:
+    """Returns the report as a PDF, or its pages as pictures (PNG), to look at.
 
     Raises:
       ValueError: typst is not installed.
     """
-    return _compiled(files, "pdf")
-
-
-def pages(files: Mapping[str, str]) -> list[bytes]:
-    """Returns the pages of the report as pictures (PNG), to look at."""
-    return _compiled(files, "png")
-
-
-def _compiled(files: Mapping[str, str], kind: Literal["pdf", "png"]) -> Any:
     try:
         import typst
     except ImportError:
@@ -292,10 +277,9 @@ def _compiled(files: Mapping[str, str], kind: Literal["pdf", "png"]) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="the kept results")
-    parser.add_argument("--results", type=Path, default=Path("build/results"))
     parser.add_argument("--out", type=Path, default=Path("build/report.pdf"))
     args = parser.parse_args()
-    text = pdf(Report(args.docs, args.results).files())
+    text = compiled(Report(args.docs).files())
     write_files(args.out.parent, {args.out.name: text})
     print(f"report: {args.out}")
 

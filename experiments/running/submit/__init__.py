@@ -110,8 +110,7 @@ class Backend(Protocol):
 
 
 def peers(first: str, count: int | str, number: int | str) -> list[str]:
-    """Returns the flags by which process ``number`` of a job finds the first one, at
-    ``HOST:PORT``."""
+    """Returns the flags of process ``number`` of a job whose first one is at ``HOST:PORT``."""
     return [f"--coordinator={first}", f"--num_processes={count}", f"--process_id={number}"]
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import shlex
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -96,7 +95,17 @@ class Sky:
         return [f"{job.name}-{point}" for point in range(job.points)]
 
     def task(self, job: Job) -> dict:
-        """Returns the task, in which the variable POINT has the number of the point."""
+        """Returns the task, in which the variable POINT has the number of the point.
+
+        Raises:
+          ValueError: nodes would write the results to disks of their own.
+        """
+        if bool(self.bucket) == is_in_bucket(job.workdir):
+            raise ValueError(
+                f"--backend=sky with --workdir={job.workdir} and --resource=bucket={self.bucket}: "
+                "give a folder and the bucket that it is, or gs://BUCKET/FOLDER and no bucket"
+            )
+        mount = {"source": self.bucket, "mode": "MOUNT"}
         first = f'"$(echo "$SKYPILOT_NODE_IPS" | head -n1)":{PORT}'
         others = peers(first, self.nodes, "$SKYPILOT_NODE_RANK") if self.nodes > 1 else []
         return {
@@ -112,19 +121,10 @@ class Sky:
                 },
             },
             "envs": {"POINT": "0"},
-            "file_mounts": self._mounts(job),
+            "file_mounts": {str(job.workdir): mount} if self.bucket else {},
             "setup": f'pip install -e ".[experiments{"" if self.bucket else ",gcs"}]"',
             "run": job.of_point("$POINT", *others),
         }
-
-    def _mounts(self, job) -> dict[str, Any]:
-        if bool(self.bucket) == is_in_bucket(job.workdir):
-            raise ValueError(
-                f"--backend=sky with --workdir={job.workdir} and --resource=bucket={self.bucket}: "
-                "give a folder and the bucket that it is, or gs://BUCKET/FOLDER and no bucket"
-            )
-        mount = {"source": self.bucket, "mode": "MOUNT"}
-        return {str(job.workdir): mount} if self.bucket else {}
 
     def command(self, job: Job, point: int, task: str) -> list[str]:
         """Returns the command that launches the file ``task`` for one point."""

@@ -57,11 +57,6 @@ class GKE:
         Raises:
           ValueError: a pod would write the results to a disk of its own.
         """
-        self._check(job)
-        return [self._manifest(job, point) for point in range(job.points)]
-
-    def _check(self, job):
-        """Raises a ValueError for a workdir that would be lost with its pod."""
         if bool(self.claim) == is_in_bucket(job.workdir):
             raise ValueError(
                 f"--backend=gke with --workdir={job.workdir} and --resource=claim={self.claim}: "
@@ -69,10 +64,20 @@ class GKE:
                 "claim"
             )
         job.check_absolute(f"--resource=claim={self.claim} is mounted there")
+        return [self._manifest(job, point) for point in range(job.points)]
 
     def _manifest(self, job, point):
         name = f"{job.name}-{point}"
         labels = {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
+        failed = {"operator": "In", "values": [1, 2]}
+        hosts = {
+            "parallelism": self.hosts,
+            "completions": self.hosts,
+            "completionMode": "Indexed",
+            "backoffLimit": 0,
+            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": failed}]},
+            "template": {"spec": self._pod(job, name, point)},
+        }
         return {
             "apiVersion": "jobset.x-k8s.io/v1alpha2",
             "kind": "JobSet",
@@ -88,24 +93,11 @@ class GKE:
                         }
                     ],
                 },
-                "replicatedJobs": [
-                    {"name": "host", "replicas": 1, "template": {"spec": self._job(job, point)}}
-                ],
+                "replicatedJobs": [{"name": "host", "replicas": 1, "template": {"spec": hosts}}],
             },
         }
 
-    def _job(self, job, point):
-        failed = {"operator": "In", "values": [1, 2]}
-        return {
-            "parallelism": self.hosts,
-            "completions": self.hosts,
-            "completionMode": "Indexed",
-            "backoffLimit": 0,
-            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": failed}]},
-            "template": {"spec": self._pod(job, point)},
-        }
-
-    def _pod(self, job, point):
+    def _pod(self, job, name, point):
         is_tpu = bool(self.topology)
         chips = {"google.com/tpu" if is_tpu else "nvidia.com/gpu": self.chips}
         kind = (
@@ -114,6 +106,8 @@ class GKE:
         selector = {kind: self.accelerator}
         if is_tpu:
             selector["cloud.google.com/gke-tpu-topology"] = self.topology
+        # The host name that JobSet gives to the first pod of a set.
+        first = f"{name}-host-0-0.{name}:{PORT}"
         # Kubernetes replaces $(HOST) by the value of the variable, and "$$" by "$".
         number = {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}
         container = {
@@ -121,7 +115,8 @@ class GKE:
             "image": self.image,
             "command": [
                 *(word.replace("$", "$$") for word in job.command),
-                *(f"--task_id={point}", *self._peers(job, point)),
+                f"--task_id={point}",
+                *(peers(first, self.hosts, "$(HOST)") if self.hosts > 1 else []),
             ],
             "env": [{"name": "HOST", "valueFrom": {"fieldRef": number}}],
             "resources": {"limits": chips},
@@ -137,13 +132,6 @@ class GKE:
             pod["volumes"] = [{"name": "workdir", "persistentVolumeClaim": volume}]
             container["volumeMounts"] = [{"name": "workdir", "mountPath": str(job.workdir)}]
         return pod
-
-    def _peers(self, job, point) -> list[str]:
-        if self.hosts == 1:
-            return []
-        # The host name that JobSet gives to the first pod of a set.
-        first = f"{job.name}-{point}-host-0-0.{job.name}-{point}"
-        return peers(f"{first}:{PORT}", self.hosts, "$(HOST)")
 
 
 @dataclasses.dataclass(frozen=True)

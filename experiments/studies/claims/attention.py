@@ -1,12 +1,7 @@
 """Holds the claims about the attention of trained models; see ``evaluation/mechanisms.py``."""
 
 from experiments.results.ledger import Claim
-from experiments.studies.claims.effects import (
-    at_length,
-    in_layer,
-    more_at_length,
-    sinks,
-)
+from experiments.studies.claims.effects import at_length, in_layer, more_at_length, sinks
 
 _LAYERS = (0, 1)
 _RISE = "attention to the tokens 1 to an eighth of a text over that to the middle quarter"

@@ -1,14 +1,7 @@
 """Holds the claims about the loss on text of RoPE, and of RoPE with other channel pairs."""
 
 from experiments.results.ledger import Claim, Effect
-from experiments.studies.claims.effects import (
-    EQUAL,
-    PROBED,
-    change,
-    less,
-    rung_change,
-    rung_less,
-)
+from experiments.studies.claims.effects import EQUAL, PROBED, change, less, rung_change, rung_less
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(

@@ -3,14 +3,7 @@
 from collections.abc import Iterable
 
 from experiments.results.ledger import Claim, Effect, spread
-from experiments.studies.claims.effects import (
-    ALGORITHMS,
-    errors,
-    learned,
-    less,
-    more,
-    sees_order,
-)
+from experiments.studies.claims.effects import ALGORITHMS, errors, learned, less, more, sees_order
 from experiments.studies.order_sensitivity import ORDERS
 
 CLAIMS: tuple[Claim, ...] = (

@@ -133,15 +133,7 @@ class Readings:
 
 
 class Reader:
-    """Evaluates readings with one model, and keeps the results of every batch.
-
-    Args:
-      model: the model.
-      mesh: the devices.
-      trials: the evaluations.
-      stored: where the results of each batch are kept.
-      advance: called after each batch with a note and the number of its tokens.
-    """
+    """Evaluates readings with one model, and stores the results of every batch."""
 
     def __init__(
         self,
@@ -151,7 +143,7 @@ class Reader:
         stored: Stored,
         advance: Callable[..., None],
     ):
-        # ``read`` advances, because batches that were kept count too.
+        # ``read`` advances, because batches that were stored count too.
         score = Scorer(model, mesh, trials.batch_tokens)
         both = Scorer(model, mesh, trials.batch_tokens, measure=token_losses_and_hits)
         self._scorers = {LAST: score, WINDOWED: score, SHORT: both}
@@ -174,7 +166,8 @@ class Reader:
             means += of_batch
             self._advance(f"{reading.scheme} at {reading.multiple}x", steps=tokens)
         mean = np.mean(means, axis=0)
-        loss, accuracy = mean if reading.protocol == SHORT else (mean, None)
+        is_short = reading.protocol == SHORT
+        loss = float(mean[0] if is_short else mean)
         record = {
             "scheme": reading.scheme,
             "split": "test",
@@ -184,9 +177,8 @@ class Reader:
             "length": windows_NL.shape[1] - 1,
             "ratio": reading.ratio,
             "documents": len(windows_NL),
-            "loss": float(loss),
+            "loss": loss,
             "tokens": len(windows_NL) * reading.scored,
         }
-        if accuracy is not None:
-            record["accuracy"] = float(accuracy)
-        return record | in_other_units(float(loss), bytes_per_token)
+        accuracy = {"accuracy": float(mean[1])} if is_short else {}
+        return record | accuracy | in_other_units(loss, bytes_per_token)

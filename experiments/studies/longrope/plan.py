@@ -103,8 +103,7 @@ class Plan:
         return self.far if "progressive" in self.stages else self.near
 
     def check_lengths(self) -> None:
-        """Raises a ValueError for stages and lengths that cannot be, before any document is
-        read."""
+        """Raises a ValueError for impossible stages or lengths, before any document is read."""
         for name in self.stages:
             one_of("stages", name, STAGES)
             if _NEEDS.get(name, name) not in self.stages:

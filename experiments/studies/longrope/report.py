@@ -35,8 +35,13 @@ from experiments.results.statistics import (
     number,
     words,
 )
-from experiments.studies.longrope.scores import GROUPS
 
+# The report's titles of the groups of rows; {near}, {train} and {far} are lengths in tokens.
+GROUPS = {
+    "near": "At {near} tokens, {factor}x the train length",
+    "short": "At the train length, {train} tokens",
+    "far": "At {far} tokens, fine-tuned at {near} only",
+}
 METRICS = {
     "loss": "all tokens",
     "last_loss": "last {last_tokens} tokens",
@@ -56,7 +61,7 @@ _OBJECTIVES = {
 class SearchStudy(Study):
     """Holds the results of all seeds.
 
-    A record has ``scheme``, ``seed`` and the fields of ``scores.score``. ``about`` has
+    A record has ``scheme``, ``seed`` and the fields of ``stages.score``. ``about`` has
     ``train_length, factor, last_tokens, corpus, corpus_digest`` besides every study's fields.
 
     Attributes:
@@ -161,10 +166,8 @@ def print_tables(study: SearchStudy, console: Console) -> None:
     """Prints a table for each length, the verdicts, and what failed."""
     print_failures(study.failures, console)
     for group, title in study.groups.items():
-        table = terminal_table(f"{title}: nats a token", study.columns().values())
-        for scheme, row in _cells(study, group).items():
-            table.add_row(scheme, *(mean + extra for mean, extra, _ in row))
-        console.print(table)
+        heads = study.columns().values()
+        console.print(terminal_table(f"{title}: nats a token", heads, _cells(study, group)))
     for verdict in verdicts(study):
         console.print(str(verdict), highlight=False)
 
@@ -173,26 +176,23 @@ def markdown(study: SearchStudy) -> str:
     """Returns the tables and the verdicts in Markdown."""
     parts, heads = [], ["scheme", *study.columns().values()]
     for group, title in study.groups.items():
-        rows = [
-            [scheme, *(mean + extra for mean, extra, _ in row)]
-            for scheme, row in _cells(study, group).items()
-        ]
+        by_scheme = _cells(study, group).items()
+        rows = [[scheme, *(cell.plain for cell in row)] for scheme, row in by_scheme]
         parts.append(f"{title}, nats a token:\n\n{markdown_table(heads, rows)}")
     parts.append("".join(f"- {verdict}\n" for verdict in verdicts(study)))
     return "\n".join(parts)
 
 
-def _cells(study: SearchStudy, group: str) -> dict[str, list[tuple[str, str, bool]]]:
-    """Returns the cells of a table by scheme, the smallest loss first.
-
-    A cell has the mean and its error, in words, and whether the mean is the best of the column.
-    """
+def _cells(study: SearchStudy, group: str) -> dict[str, list[GridCell]]:
+    """Returns the cells of a table by scheme, the smallest loss first."""
     records, metrics = [r for r in study.records if r["group"] == group], study.columns()
     columns = {m: cells_of(by_seed(records, "group", m, group)) for m in metrics}
     best = {m: min(row[group][0] for row in column.values()) for m, column in columns.items()}
     return {
         scheme: [
-            (*words(columns[m], scheme, group), columns[m][scheme][group][0] == best[m])
+            GridCell(
+                *words(columns[m], scheme, group), is_best=columns[m][scheme][group][0] == best[m]
+            )
             for m in metrics
         ]
         for scheme in sorted(columns["loss"], key=lambda s: columns["loss"][s][group][0])
@@ -253,11 +253,7 @@ def _tables(study: SearchStudy) -> Iterator[Markup]:
         "yarn have their own."
     )
     for group, title in study.groups.items():
-        rows = {
-            scheme: [GridCell(mean, extra, is_best=is_best) for mean, extra, is_best in row]
-            for scheme, row in _cells(study, group).items()
-        }
-        yield section(title, grid(study.columns().values(), rows), caption)
+        yield section(title, grid(study.columns().values(), _cells(study, group)), caption)
 
 
 def _draw(study: SearchStudy) -> dict[str, Figure]:

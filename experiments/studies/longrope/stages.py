@@ -15,12 +15,14 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.trained import in_place_of_rope, rope_of
 from experiments.progress import stage
 from experiments.results.record import Stored, open_run
@@ -33,9 +35,15 @@ from experiments.studies.longrope.encoding import (
     settings,
     under_rule,
 )
-from experiments.studies.longrope.fitness import Fitness, needle_loss, remembered, text_loss
+from experiments.studies.longrope.fitness import (
+    NEEDLE,
+    Fitness,
+    needle_loss,
+    remembered,
+    text_loss,
+    with_needles,
+)
 from experiments.studies.longrope.plan import STAGES, Plan
-from experiments.studies.longrope.scores import Row, score
 from experiments.studies.longrope.search import Genome, LongRoPE2Space, ReleasedSpace, Space, evolve
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import WindowIndex, train_batch, window_index
@@ -45,6 +53,26 @@ from experiments.training.text import Tuning, token_losses
 from posenc_jax import Transformer
 from posenc_jax.encodings.rotary.frequencies.base import Default
 from posenc_jax.encodings.rotary.longrope import LongRoPE
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """Holds one line of a table.
+
+    Attributes:
+      group: a key of ``report.GROUPS``.
+      scheme: its name.
+      kind: "method" for a known one, "start" for a starting point of a search, "found" for the
+        result of a search, "tuned" for a fine-tuned model under the encoding it was tuned with.
+      model: the model, under RoPE.
+      encoding: the encoding that it is measured under; one program serves all of them.
+    """
+
+    group: str
+    scheme: str
+    kind: str
+    model: Transformer
+    encoding: Searched
 
 
 class Stages:
@@ -309,3 +337,48 @@ class MixedWindows(Tuning):
     def loss(self, model, batch, key):
         sides = [token_losses(model, batch[name], key=key).mean() for name in ("long", "short")]
         return jnp.mean(jnp.stack(sides))
+
+
+def score(
+    rows: list[Row], documents: Mapping[str, np.ndarray], plan: Plan, stored: Stored, name: str
+) -> list[dict[str, Any]]:
+    """Returns a record for each row: losses in nats a token, means over documents.
+
+    A record has ``loss`` of all tokens, ``last_loss`` of the last tokens, and ``needle_loss`` of
+    the answers about needles that are put into the same documents (``with_needles``), if the plan
+    has the stage that searches by it. Documents are int ``[N, L + 1]`` by group; each batch is kept
+    in ``stored`` as soon as it is known.
+    """
+    last = {"loss": 0, "last_loss": -plan.trials.last_tokens}
+    windows = {group: (tokens_NL, last) for group, tokens_NL in documents.items()}
+    needles = {
+        group: (with_needles(tokens_NL), {"needle_loss": -NEEDLE // 2})
+        for group, tokens_NL in documents.items()
+        if "longrope2" in plan.stages
+    }
+    kinds = [kind for kind in (windows, needles) if kind]
+    total = sum(kind[row.group][0][:, 1:].size for row in rows for kind in kinds)
+    records = []
+    with stage(name, total, plan.console) as advance:
+        for row in rows:
+            scorer = Scorer(row.model, plan.mesh, plan.trials.batch_tokens)
+            record: dict[str, Any] = {"group": row.group, "scheme": row.scheme, "kind": row.kind}
+            for kind in kinds:
+                record |= _losses(row, scorer, *kind[row.group], stored, advance)
+            records.append(record)
+    return records
+
+
+def _losses(row, scorer, tokens_NL, firsts, stored, advance) -> dict[str, float]:
+    """Returns the mean losses from each of ``firsts`` to the end, batch by batch."""
+    layers, means = in_place_of_rope(row.model, row.encoding), []
+
+    def measure(batch):
+        losses_NL = scorer(batch, layers)
+        return [losses_NL[:, first:].mean(axis=1).tolist() for first in firsts.values()]
+
+    name = f"{row.group}, {row.scheme}, {', '.join(firsts)}"
+    for of_batch, tokens in scorer.batches(tokens_NL, stored, name, measure):
+        means.append(of_batch)
+        advance(row.scheme, steps=tokens)
+    return dict(zip(firsts, np.concatenate(means, axis=1).mean(axis=1).tolist(), strict=True))

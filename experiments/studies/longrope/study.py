@@ -103,7 +103,6 @@ class LongRoPESearch(Sweep):
         return self._spec().to_dict() | self.plan.corpus.described
 
     def describe_evaluation(self, point):
-        del point
         return {field: self.config[field] for field in ("stages", "eval")}
 
     def evaluate(self, point, model):

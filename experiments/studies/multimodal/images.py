@@ -20,7 +20,7 @@ import optax
 from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
 from experiments.settings import bounded, folder_of, one_of
-from experiments.studies.drawn_examples import Drawn, Experiment, generator
+from experiments.studies.drawn_examples import Experiment, generator
 from experiments.studies.multimodal.model import ViT, grid, patches
 from posenc_jax import positions
 from posenc_jax.positions import Vision
@@ -65,7 +65,6 @@ class Images(Experiment):
 
     kinds = (Setting, Trials)
     title = "Images larger than those trained on"
-    axes = ("row", "column")
 
     def load(self):
         images, labels = load_images(self.setting.data)
@@ -92,8 +91,18 @@ class Images(Experiment):
             f"place, by whole patches, on a larger canvas. There are {self.classes} classes."
         )
 
-    def task(self, point):
-        return Classification(self, point.scheme)
+    def new_model(self, scheme, key):
+        sizes = {"patch_dim": self.setting.patch**2, "num_classes": self.classes}
+        return self.make_model(ViT, scheme, key, **sizes)
+
+    def draw(self, scheme, rng, count, step):
+        """Draws images and their classes, with replacement."""
+        chosen = rng.integers(0, len(self.train_images), count)
+        return {"patches": self.cut(self.train_images[chosen]), "label": self.train_labels[chosen]}
+
+    def loss(self, scheme, model, batch, key):
+        logits = self.logits(scheme, model, batch["patches"], key)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
 
     def positions(self, scheme, cells: int) -> np.ndarray:
         """Returns the positions of patches in ``cells`` rows and columns, ``[1, T, A]``."""
@@ -139,37 +148,18 @@ class Images(Experiment):
         return patches(images.astype(np.float32) / 127.5 - 1, self.setting.patch)
 
 
-class Classification(Drawn):
-    """Draws images and their classes, with replacement."""
-
-    def init(self, key):
-        sizes = {"patch_dim": self.experiment.setting.patch**2}
-        sizes["num_classes"] = self.experiment.classes
-        return self.experiment.make_model(ViT, self.scheme, key, **sizes)
-
-    def draw(self, rng, count):
-        chosen = rng.integers(0, len(self.experiment.train_images), count)
-        images = self.experiment.cut(self.experiment.train_images[chosen])
-        return {"patches": images, "label": self.experiment.train_labels[chosen]}
-
-    def loss(self, model, batch, key):
-        logits = self.experiment.logits(self.scheme, model, batch["patches"], key)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
-
-
 def rescale(images, side: int, patch: int) -> np.ndarray:
     """Returns the images at another size, uint8 ``[N, side, side]``, bilinear."""
-    del patch
     pixels = jnp.asarray(images, jnp.float32)
     larger = jax.image.resize(pixels, (len(images), side, side), "bilinear")
     return np.asarray(larger.round()).astype(np.uint8)
 
 
 def paste(images, side: int, patch: int) -> np.ndarray:
-    """Puts each image at a random place of a black canvas, by whole patches, uint8 ``[N, side,
-    side]``.
+    """Puts each image at a random place of a black canvas, by whole patches.
 
-    The place depends only on the image's number and on the sizes.
+    The place depends only on the image's number and on the sizes. The result is uint8
+    ``[N, side, side]``.
     """
     count, size = images.shape[:2]
     corners = patch * generator(side, 0).integers(0, (side - size) // patch + 1, (count, 2))

@@ -29,7 +29,7 @@ from PIL import Image, ImageDraw, ImageFont
 from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
 from experiments.settings import bounded, folder_of, one_of
-from experiments.studies.drawn_examples import Drawn, Experiment, generator
+from experiments.studies.drawn_examples import Experiment, generator
 from experiments.studies.multimodal.model import Decoder, patches
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
@@ -84,7 +84,6 @@ class Pointing(Experiment):
 
     kinds = (Setting, Trials)
     title = "Pointing at icons on screens larger than those trained on"
-    axes = ("time", "row", "column")
 
     def load(self):
         self.trained = self.setting.rows, self.setting.columns
@@ -118,10 +117,22 @@ class Pointing(Experiment):
             "screen is told; ruler tokens also tell the numbers of its rows and columns."
         )
 
-    def task(self, point):
-        return Screens(self, point.scheme)
+    def new_model(self, scheme, key):
+        vocab_size = sum(self.answers().values())
+        sizes = {"patch_dim": self.setting.cell**2, "vocab_size": vocab_size}
+        return self.make_model(Decoder, scheme, key, **sizes)
 
-    def draw(self, rng, count: int, screen: tuple[int, int]) -> dict[str, np.ndarray]:
+    def draw(self, scheme, rng, count, step):
+        return self.drawn(rng, count, self.trained)
+
+    def loss(self, scheme, model, batch, key):
+        """Returns the cross-entropy, a mean over the questions."""
+        logits = self.logits(scheme, model, batch, key)
+        loss = optax.softmax_cross_entropy_with_integer_labels
+        right = targets(batch)
+        return sum(loss(logits[name], right[name]).mean() for name in right) / len(right)
+
+    def drawn(self, rng, count: int, screen: tuple[int, int]) -> dict[str, np.ndarray]:
         """Returns ``count`` screens, drawn at random.
 
         The result has the numbers of the ``icons``, int32 ``[B, rows, columns]``, and ``corner``,
@@ -133,7 +144,7 @@ class Pointing(Experiment):
 
     def tests(self, screen) -> dict[str, np.ndarray]:
         """Returns the tested screens of one size, the same every time."""
-        return self.draw(generator(*screen), self.trials.count, screen)
+        return self.drawn(generator(*screen), self.trials.count, screen)
 
     def measure(self, scheme, model):
         predict = functools.partial(self.predictions, scheme)
@@ -232,25 +243,6 @@ class Pointing(Experiment):
             for layer, read in enumerate(cells[:, query], 1):
                 rows = read.reshape(screen).round(4).tolist()
                 yield Map(f"{_name(screen)}, layer {layer}", rows, middle)
-
-
-class Screens(Drawn):
-    """Draws screens at random."""
-
-    def init(self, key):
-        sizes = {"patch_dim": self.experiment.setting.cell**2}
-        sizes["vocab_size"] = sum(self.experiment.answers().values())
-        return self.experiment.make_model(Decoder, self.scheme, key, **sizes)
-
-    def draw(self, rng, count):
-        return self.experiment.draw(rng, count, self.experiment.trained)
-
-    def loss(self, model, batch, key):
-        """Returns the cross-entropy, a mean over the questions."""
-        logits = self.experiment.logits(self.scheme, model, batch, key)
-        loss = optax.softmax_cross_entropy_with_integer_labels
-        right = targets(batch)
-        return sum(loss(logits[name], right[name]).mean() for name in right) / len(right)
 
 
 def targets(drawn) -> dict:

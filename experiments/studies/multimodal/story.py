@@ -27,7 +27,7 @@ from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
 from experiments.results.reports.drawing import COLOURS, drawing_style, tiles
 from experiments.settings import bounded, one_of
-from experiments.studies.drawn_examples import Drawn, Experiment, generator
+from experiments.studies.drawn_examples import Experiment, generator
 from experiments.studies.multimodal.ball import REACH, WARPS, Clips, film, steady
 from experiments.studies.multimodal.model import ViT, grid, patches
 from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
@@ -115,7 +115,6 @@ class Story(Experiment):
 
     kinds = (Setting, Trials)
     title = "Stories at another pace"
-    axes = ("time", "row", "column")
 
     def load(self):
         setting, trials = self.setting, self.trials
@@ -148,11 +147,7 @@ class Story(Experiment):
             "always to answer the middle is the same answer too."
         )
 
-    def task(self, point):
-        return Asking(self, point.scheme)
-
-    def model(self, scheme: str, key) -> ViT:
-        """Builds the model of a variant."""
+    def new_model(self, scheme, key):
         variant = self.variant(scheme)
         patch_dim = self.setting.patch**2 + 3 + 2 * len(WAVES) * variant["told"]
         kind = TimedViT if variant["adaln"] else ViT
@@ -175,6 +170,18 @@ class Story(Experiment):
             positions[..., 0] = np.minimum(number, setting.frames)
         answers = (clips.answers / REACH).astype(np.float32)
         return {"inputs": inputs.astype(np.float32), "positions": positions, "answers": answers}
+
+    def draw(self, scheme, rng, count, step):
+        """Draws new clips and questions for every batch."""
+        setting = self.setting
+        ways = [WARPS[name](rng, setting.paces, count, setting.frames) for name in setting.warps]
+        chosen = np.stack(ways)[rng.integers(0, len(ways), count), np.arange(count)]
+        return self.rows(
+            scheme, self.clips(rng, chosen + rng.uniform(0, setting.start, (count, 1)))
+        )
+
+    def loss(self, scheme, model, batch, key):
+        return ((_answers(model, batch, key) - batch["answers"]) ** 2).mean()
 
     def measure(self, scheme, model):
         of_paces, of_warps, later, bullet = self.panels
@@ -262,23 +269,6 @@ class Story(Experiment):
             of_frames = weights_T[: -self.setting.questions].reshape(self.setting.frames, -1).T
             caption = f"layer {layer}, asked about {clips.asked[0, 0]:.1f}: frames across"
             yield Map(caption, of_frames.round(4).tolist())
-
-
-class Asking(Drawn):
-    """Draws new clips and questions for every batch."""
-
-    def init(self, key):
-        return self.experiment.model(self.scheme, key)
-
-    def draw(self, rng, count):
-        setting = self.experiment.setting
-        ways = [WARPS[name](rng, setting.paces, count, setting.frames) for name in setting.warps]
-        chosen = np.stack(ways)[rng.integers(0, len(ways), count), np.arange(count)]
-        times = chosen + rng.uniform(0, setting.start, (count, 1))
-        return self.experiment.rows(self.scheme, self.experiment.clips(rng, times))
-
-    def loss(self, model, batch, key):
-        return ((_answers(model, batch, key) - batch["answers"]) ** 2).mean()
 
 
 def _answers(model, batch, key=None):

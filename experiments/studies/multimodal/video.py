@@ -27,7 +27,7 @@ from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
 from experiments.results.reports.drawing import tiles
 from experiments.settings import bounded
-from experiments.studies.drawn_examples import Drawn, Experiment, generator
+from experiments.studies.drawn_examples import Experiment, generator
 from experiments.studies.multimodal.images import load_images, shuffled
 from experiments.studies.multimodal.model import Decoder, patches
 from experiments.studies.multimodal.needles import BACKGROUNDS, Source, draw, load_clips, shrink
@@ -97,7 +97,6 @@ class Videos(Experiment):
 
     kinds = (Setting, Trials)
     title = "A needle frame among distractors"
-    axes = ("time", "row", "column")
 
     def load(self):
         _check(self.setting, self.trials)
@@ -155,8 +154,31 @@ class Videos(Experiment):
         """Returns the tested gaps that fit into a video."""
         return tuple(gap for gap in self.trials.gaps if gap < frames)
 
-    def task(self, point):
-        return Needles(self, point.scheme)
+    def new_model(self, scheme, key):
+        sizes = {"patch_dim": self.setting.patch**2, "vocab_size": self.classes + 1}
+        return self.make_model(Decoder, scheme, key, **sizes)
+
+    def draw(self, scheme, rng, count, step):
+        frames = self.setting.frames
+        videos = draw(self.trained, rng, count, frames, rng.integers(1, frames, count))
+        return {key: videos[key] for key in ("video", "label")}
+
+    def loss(self, scheme, model, batch, key):
+        """Returns the cross-entropy of the digit of the later card."""
+        place_key, model_key = jax.random.split(key)
+        positions = self.trained_positions(scheme, len(batch["label"]), place_key)
+        logits = self.logits(scheme, model, batch["video"], positions, key=model_key)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+
+    def trained_positions(self, scheme, count: int, key):
+        """Returns positions, with a spacing drawn for each video if the variant has ``deltas``."""
+        place = functools.partial(self.positions, scheme, self.setting.frames)
+        deltas = self.variant(scheme).get("deltas")
+        if deltas is None:
+            return place()
+        choices = [place(delta=delta) for delta in deltas]
+        chosen = jax.random.randint(key, (count,), 0, len(deltas))
+        return jnp.concatenate(choices, axis=0)[chosen]
 
     def measure(self, scheme, model):
         def answer(model, video):
@@ -257,41 +279,6 @@ class Videos(Experiment):
         # Needles are in the same last frames for every gap. Otherwise longer gaps would have later
         # needles on average, which are easier to find.
         return draw(self.tested, rng, count, frames, [gap] * count, self.gaps(frames)[-1])
-
-
-class Needles(Drawn):
-    """Draws videos and trains on the digit of the later card."""
-
-    def init(self, key):
-        sizes = {"patch_dim": self.experiment.setting.patch**2}
-        sizes["vocab_size"] = self.experiment.classes + 1
-        return self.experiment.make_model(Decoder, self.scheme, key, **sizes)
-
-    def draw(self, rng, count):
-        frames = self.experiment.setting.frames
-        gaps = rng.integers(1, frames, count)
-        videos = draw(self.experiment.trained, rng, count, frames, gaps)
-        return {key: videos[key] for key in ("video", "label")}
-
-    def loss(self, model, batch, key):
-        place_key, model_key = jax.random.split(key)
-        positions = self.positions(len(batch["label"]), place_key)
-        logits = self.experiment.logits(
-            self.scheme, model, batch["video"], positions, key=model_key
-        )
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
-
-    def positions(self, count: int, key):
-        """Returns positions, with a spacing drawn for each video if the variant has ``deltas``."""
-        place = functools.partial(
-            self.experiment.positions, self.scheme, self.experiment.setting.frames
-        )
-        deltas = self.experiment.variant(self.scheme).get("deltas")
-        if deltas is None:
-            return place()
-        choices = [place(delta=delta) for delta in deltas]
-        chosen = jax.random.randint(key, (count,), 0, len(deltas))
-        return jnp.concatenate(choices, axis=0)[chosen]
 
 
 def _columns(frames: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.results.learning import SHARES
 from experiments.results.record import read_lines
 from experiments.settings import bounded, names_in, one_of
-from experiments.studies.drawn_examples import Drawn, generator
+from experiments.studies.drawn_examples import generator
 from experiments.studies.tasks import ALONE
 from experiments.studies.tasks.study import Questions, Trials, loss_of_answers
 from experiments.studies.tasks.task import PAD
@@ -95,11 +95,29 @@ class OneTask(Questions):
         for task in self.tasks:
             _drawn(task, np.random.default_rng(0), 1, self.trials.multiples[-1] * self.length)
 
-    def task(self, point):
-        return Growing(self, point.scheme)
+    def new_model(self, scheme, key):
+        return self.make_model(Transformer, scheme, key, vocab_size=self.learned.vocab_size)
+
+    def longest(self, step: int) -> int:
+        """Returns the most tokens of a row of a step: rows are short at first."""
+        first, growing = self.shortest, self.setting.growing
+        return self.length if step >= growing else first + (self.length - first) * step // growing
+
+    def draw(self, scheme, rng, count, step):
+        whole: dict[str, np.ndarray] = {}
+        for some in np.array_split(np.arange(count), min(count, _LENGTHS)):
+            length = int(rng.integers(self.shortest, self.longest(step) + 1))
+            for name, rows_NL in _drawn(self.learned, rng, len(some), length).items():
+                empty = PAD if name == "tokens" else 0
+                shape = count, self.length
+                whole_NL = whole.setdefault(name, np.full(shape, empty, rows_NL.dtype))
+                whole_NL[some, :length] = rows_NL
+        return whole
+
+    def loss(self, scheme, model, batch, key):
+        return loss_of_answers(_logits(model, batch, key), batch)
 
     def goal(self, point):
-        del point
         # The rows are the same for every model, and others than in training and in the tests.
         rng, setting = generator(self.learned.number, 2**63 + 1), self.setting
         rows = _drawn(self.learned, rng, setting.held_out, self.length)
@@ -117,37 +135,6 @@ class OneTask(Questions):
             for share in SHARES
         }
         return super().evaluate(point, model) | {"steps_to": steps_to}
-
-
-class Growing(Drawn):
-    """Draws rows of the task, which are short at first."""
-
-    def init(self, key):
-        vocab_size = self.experiment.learned.vocab_size
-        return self.experiment.make_model(Transformer, self.scheme, key, vocab_size=vocab_size)
-
-    def longest(self, step: int) -> int:
-        """Returns the most tokens of a row of a step."""
-        first, last = self.experiment.shortest, self.experiment.length
-        growing = self.experiment.setting.growing
-        return last if step >= growing else first + (last - first) * step // growing
-
-    def draw(self, rng, count):
-        return self.draw_at(self.experiment.setting.growing, rng, count)
-
-    def draw_at(self, step, rng, count):
-        task, width = self.experiment.learned, self.experiment.length
-        whole: dict[str, np.ndarray] = {}
-        for some in np.array_split(np.arange(count), min(count, _LENGTHS)):
-            length = int(rng.integers(self.experiment.shortest, self.longest(step) + 1))
-            for name, rows_NL in _drawn(task, rng, len(some), length).items():
-                empty = PAD if name == "tokens" else 0
-                whole_NL = whole.setdefault(name, np.full((count, width), empty, rows_NL.dtype))
-                whole_NL[some, :length] = rows_NL
-        return whole
-
-    def loss(self, model, batch, key):
-        return loss_of_answers(_logits(model, batch, key), batch)
 
 
 def _drawn(task, rng, count, length) -> dict[str, np.ndarray]:

@@ -80,7 +80,6 @@ class Recall(Task):
 
     def _pairs(self, length: int) -> int:
         """Returns how many pairs a row of ``length`` tokens tells."""
-        del length
         return 5
 
     def _draw(self, rng, count, length, depth):

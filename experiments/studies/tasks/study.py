@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.results.panels import ANSWERS, EXACT, Panel, Result
 from experiments.settings import bounded, names_in
-from experiments.studies.drawn_examples import Drawn, Experiment, generator
+from experiments.studies.drawn_examples import Experiment, generator
 from experiments.studies.tasks import TASKS, VOCAB_SIZE
 from experiments.studies.tasks.task import PAD
 from experiments.training.encodings import at_ratio, make_encoding
@@ -60,7 +60,6 @@ class Questions(Experiment):
 
     kinds: tuple[type, type] = (Setting, Trials)
     title = "Questions past the trained length"
-    axes = ("token",)
 
     def load(self):
         is_all = self.setting.tasks.strip() == "all"
@@ -109,8 +108,26 @@ class Questions(Experiment):
     def _by_depth(self, task) -> str:
         return f"{task.name} in {self.trials.multiples[-1] * self.length} tokens"
 
-    def task(self, point):
-        return Mixed(self, point.scheme)
+    def new_model(self, scheme, key):
+        return self.make_model(Transformer, scheme, key, vocab_size=VOCAB_SIZE)
+
+    def draw(self, scheme, rng, count, step):
+        """Draws rows of all tasks, of any length up to that of training."""
+        tokens_NL = np.full((count, self.length), PAD, np.int32)
+        is_answer_NL = np.zeros((count, self.length), bool)
+        chosen = rng.integers(len(self.tasks), size=count)
+        for number, task in enumerate(self.tasks):
+            # One length for all rows of a task: drawing them together is ten times as fast.
+            length = int(rng.integers(task.shortest, self.length + 1))
+            is_of_task = chosen == number
+            if not is_of_task.any():
+                continue
+            rows = task.draw(rng, int(is_of_task.sum()), length)
+            tokens_NL[is_of_task, :length], is_answer_NL[is_of_task, :length] = rows
+        return {"tokens": tokens_NL, "is_answer": is_answer_NL}
+
+    def loss(self, scheme, model, batch, key):
+        return loss_of_answers(_logits(model, batch["tokens"], key), batch)
 
     def measure(self, scheme, model):
         models = {
@@ -142,38 +159,12 @@ class Questions(Experiment):
 
     def likeliest(self, task, rng, model, tokens_NL):
         """Returns the likeliest token after every token but the last one, ``[N, L - 1]``."""
-        del task, rng
         return self.predict(_likeliest, model, tokens_NL)
 
 
 def _metrics(task) -> tuple[str, ...]:
     """Returns the metrics of a task: of its rows and, if these have several, of its answers."""
     return (EXACT, ANSWERS) if len(task.chances(task.shortest)) > 1 else (EXACT,)
-
-
-class Mixed(Drawn):
-    """Draws rows of all tasks, of any length up to that of training."""
-
-    def init(self, key):
-        return self.experiment.make_model(Transformer, self.scheme, key, vocab_size=VOCAB_SIZE)
-
-    def draw(self, rng, count):
-        width = self.experiment.length
-        tokens_NL = np.full((count, width), PAD, np.int32)
-        is_answer_NL = np.zeros((count, width), bool)
-        chosen = rng.integers(len(self.experiment.tasks), size=count)
-        for number, task in enumerate(self.experiment.tasks):
-            # One length for all rows of a task: drawing them together is ten times as fast.
-            length = int(rng.integers(task.shortest, width + 1))
-            is_of_task = chosen == number
-            if not is_of_task.any():
-                continue
-            rows = task.draw(rng, int(is_of_task.sum()), length)
-            tokens_NL[is_of_task, :length], is_answer_NL[is_of_task, :length] = rows
-        return {"tokens": tokens_NL, "is_answer": is_answer_NL}
-
-    def loss(self, model, batch, key):
-        return loss_of_answers(_logits(model, batch["tokens"], key), batch)
 
 
 def loss_of_answers(logits_NTV, batch) -> jax.Array:

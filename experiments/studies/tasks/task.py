@@ -77,7 +77,6 @@ class Task(abc.ABC):
 
     def positions(self, rng: np.random.Generator, tokens_NL: np.ndarray) -> np.ndarray:
         """Returns the position of each token, int32 ``[N, L]``; by default its index in the row."""
-        del rng
         return np.broadcast_to(np.arange(tokens_NL.shape[1], dtype=np.int32), tokens_NL.shape)
 
     @abc.abstractmethod

@@ -84,7 +84,7 @@ def _attend(encoding, tile, v_BSKC, sinks_BHT, *, rule, size: int, platform: str
 
 
 def _side(tokens, used, size, **content):
-    """Returns what a kernel reads of queries or of keys, by name."""
+    """Returns the operands of queries, or of keys, by name."""
     segment_ids = tokens.segment_ids
     return {
         **{name: of_heads(x, size) for name, x in content.items()},

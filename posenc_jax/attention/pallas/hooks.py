@@ -16,7 +16,7 @@ _MOST_OPERATIONS = 2000
 
 
 def leaves_of(tokens):
-    """Returns what hooks may read of tokens, a list of arrays with the tokens along axis 1."""
+    """Returns the arrays of tokens that hooks may read, with the tokens along axis 1."""
     return jax.tree.leaves(_readable(tokens))
 
 
@@ -101,7 +101,7 @@ class Hooks:
         self.q_used, self.k_used = used[: len(q_leaves)], used[len(q_leaves) :]
 
     def ahead(self, encoding, tile):
-        """Returns what the hooks compute from parameters alone, for each head."""
+        """Returns the results of the hooks that need parameters alone, for each head."""
         scale = jnp.asarray(tile.scale, jnp.float32)
 
         def of_head(head):

@@ -72,7 +72,7 @@ class Operand:
         return parts, pl.BlockSpec(block, lambda b, h, i: (b, h, i, *[0] * len(rest)))
 
     def gradient(self, whole):
-        """Returns the gradient, made of what a kernel returned for ``result``."""
+        """Returns the gradient, given the array that a kernel returned for ``result``."""
         batch, heads = self.array.shape[:2]
         whole = whole.sum(2) if self.axis is None else whole
         whole = whole.sum(0, keepdims=True) if batch == 1 else whole

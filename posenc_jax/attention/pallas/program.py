@@ -1,4 +1,4 @@
-"""Cuts a hook's program in two: what can run ahead of a kernel, and what must run inside.
+"""Cuts a hook's program into a part that runs ahead of a kernel and a part that runs inside.
 
 Compilers of kernels support few operations and no captured arrays. So a hook is traced once. What
 it computes from parameters alone (slopes, the rows of a head, products of tables) runs ahead, as
@@ -61,7 +61,7 @@ class Program:
         return [jnp.asarray(values[v]) for v in self._carried]
 
     def inside(self, carried, given):
-        """Returns the outputs, from what ``ahead`` returned and the leaves of ``given``.
+        """Returns the outputs, from the arrays of ``ahead`` and the leaves of ``given``.
 
         A leaf that is not used may be None.
         """
@@ -122,7 +122,7 @@ def _variables(eqn):
 
 
 def _may_run_ahead(eqn):
-    """Returns whether an equation makes no array of a tile's size out of a number."""
+    """Returns False if the equation broadcasts a scalar to the size of a tile."""
     sizes = [math.prod(v.aval.shape) for v in (*eqn.outvars, *eqn.invars)]
     return eqn.primitive.name != "broadcast_in_dim" or sizes[0] == sizes[1]
 

@@ -106,7 +106,7 @@ class PaTH(Encoding):
         return self._made(x_BTD, w, gate), {"steps": steps, "gate": last_gate}
 
     def _steps(self, x_BTD):
-        """Returns what the convolution reads, ``[B, T, K * C]``."""
+        """Returns the input of the convolution, ``[B, T, K * C]``."""
         inner = x_BTD if self.down_kernel is None else project(x_BTD, self.down_kernel[...])
         return project(inner, self.up_kernel[...])
 

@@ -116,7 +116,7 @@ class SelectiveRoPE(RoPE):
         return shares.reshape(B, T, D)
 
     def _steps(self, shares_BTD):
-        """Returns what the convolution reads, ``[B, T, K * head_dim / 2]``."""
+        """Returns the input of the convolution, ``[B, T, K * head_dim / 2]``."""
         return project(project(shares_BTD, self.down_kernel[...]), self.up_kernel[...])
 
     def _phi(self, shares_BTD, steps_BTN):

@@ -32,10 +32,6 @@ class ByAxis(Frequencies):
         # Each axis has a rule.
         count_of("the last of axes", int(np.max(self.axes)), STILL, len(self.frequencies) - 1)
 
-    @property
-    def adapts(self) -> bool:
-        return any(rule.adapts for rule in self.frequencies)
-
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         rules = [rule(channels, base, length) for rule in self.frequencies]
         by_axis = [inv_freq for inv_freq, _ in rules]
@@ -60,10 +56,6 @@ class Spectra(Frequencies):
 
     sections: tuple[int, ...]
     frequencies: Frequencies | None = None
-
-    @property
-    def adapts(self) -> bool:
-        return self.frequencies is not None and self.frequencies.adapts
 
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         rule = self.frequencies or Default()

@@ -14,6 +14,7 @@ forward pass. Overrides ``prepare`` and ``rotate``.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,13 +56,8 @@ class DINOv3(RoPE):
     ):
         check_multiple(4, head_dim=head_dim)  # An axis has half of it.
         sections = (head_dim // 4,) * 2
-        super().__init__(
-            head_dim=head_dim,
-            base=base,
-            frequencies=Spectra(sections),
-            axes=axes.chunked(sections),
-            layout=layout,
-        )
+        halves: Any = dict(axes=axes.chunked(sections), frequencies=Spectra(sections))
+        super().__init__(head_dim=head_dim, base=base, layout=layout, **halves)
         check_range(0, shift=shift)
         check_range(1, jitter=jitter, rescale=rescale)
         self.shift = shift or 0.0

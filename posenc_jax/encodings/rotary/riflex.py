@@ -69,7 +69,8 @@ def riflex(encoding: RoPE, *, first_repeat: float, length: int, axis: int = 0) -
     """
     axes = encoding.axes or (axis,) * (encoding.rotary_dim // 2)
     pairs = tuple(pair for pair, axis_of_pair in enumerate(axes) if axis_of_pair == axis)
-    if type(encoding) is not RoPE or not pairs or encoding.frequencies.adapts:
+    is_fit = type(encoding) is RoPE and bool(pairs)
+    if not is_fit or encoding.frequencies.adapts(encoding.rotary_dim, encoding.base):
         raise ValueError(
             f"riflex cannot change this {type(encoding).__name__}: it is for RoPE with frequencies "
             "that do not adapt to the length, and axes that are one number for each pair, alike in "

@@ -80,7 +80,7 @@ class RoPE(Encoding):
 
     def tables(self, positions: jax.Array, length: Any) -> Any:
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
-        if self.frequencies.adapts:
+        if self.frequencies.adapts(self.rotary_dim, self.base):
             check_length(positions, length)
         return self._tables(positions, *self.frequencies(self.rotary_dim, self.base, length))
 

@@ -18,7 +18,6 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.rotary.angles import cos_sin_of_sum
 from posenc_jax.encodings.rotary.double import Double
-from posenc_jax.encodings.rotary.frequencies.base import power
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_multiple
 from posenc_jax.tokens import Tokens
@@ -55,7 +54,7 @@ class RoPEMixed(RoPE):
         check_multiple(4, head_dim=head_dim)  # pairs come in twos
         super().__init__(head_dim=head_dim, base=base, layout=layout)
         angle_K1 = jax.random.uniform(rngs.params(), (num_kv_heads, 1), maxval=2 * math.pi)
-        rate = power(self.base, -4 * np.arange(head_dim // 4) / head_dim)
+        rate = self.base ** (-4 * np.arange(head_dim // 4) / head_dim)
         rate_1P = Double.of(rate).high[None]
         # (row, column): a direction, and the one at a right angle to it.
         along = rate_1P * jnp.sin(angle_K1), rate_1P * jnp.cos(angle_K1)

@@ -12,7 +12,7 @@ from posenc_jax.tokens import Tokens
 
 
 class Made(NamedTuple):
-    """Holds what the hooks make of the tokens.
+    """Holds the arrays that the hooks make of the tokens.
 
     Attributes:
       back: where the tokens before each one lie, the same in all layers; see ``places_back``.
@@ -41,7 +41,7 @@ class LooksBack(Wrapper):
         self.reach = reach
 
     def gates(self, x_BTD) -> Any:
-        """Returns what the keys and values of each token are mixed by, if it depends on content."""
+        """Returns the gates that mix keys and values, if they depend on content."""
 
     def mixed_keys(self, k_BSKC, tokens: Tokens, side: Side) -> jax.Array:
         """Returns the keys mixed with earlier ones."""
@@ -92,7 +92,7 @@ class LooksBack(Wrapper):
 
 
 def _beneath(tokens: Tokens) -> Tokens:
-    """Returns the tokens with what the other scheme has made."""
+    """Returns the tokens as the other scheme has made them."""
     return tokens.having(tokens.made.inner)
 
 

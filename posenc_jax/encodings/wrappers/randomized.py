@@ -65,7 +65,7 @@ class Randomized(Wrapper):
         return super().prepare(drawn, length=length, key=inner_key)
 
     def draw(self, positions, key=None, length=None) -> jax.Array:
-        """Returns what is drawn for each position, float32; NaN where nothing is."""
+        """Returns the number drawn for each position, float32, or NaN for none."""
         positions = jnp.asarray(positions)
         count = jnp.max(positions if length is None else jnp.asarray(length) - 1) + 1
         if not isinstance(count, jax.core.Tracer):

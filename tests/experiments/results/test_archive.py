@@ -10,13 +10,26 @@ from runs import comparison, config, cut_off, flipped
 
 from experiments.pretrained.trained import load_run
 from experiments.results import archive
-from experiments.results.record import environment
+from experiments.results.record import environment, write_json
+from experiments.results.seal import read_evaluation
 
 
 def main(monkeypatch, *arguments) -> int:
     """Runs the command line, and returns its exit status."""
     monkeypatch.setattr("sys.argv", ["archive", *map(str, arguments)])
     return archive.main()
+
+
+def close(one, other) -> bool:
+    """Returns whether two values of JSON are equal but for the last digits of their numbers."""
+    match one:
+        case float():
+            return one == pytest.approx(other, rel=1e-4, nan_ok=True)
+        case dict():
+            return one.keys() == other.keys() and all(close(one[key], other[key]) for key in one)
+        case list() | tuple():
+            return len(one) == len(other) and all(map(close, one, other))
+    return one == other
 
 
 @pytest.fixture
@@ -30,7 +43,9 @@ def test_restored_results_are_those_of_the_models(corpus, finished, packed, tmp_
     assert archive.restore(packed, tmp_path / "there") == (2, 0)
     before, _ = comparison(config(corpus), finished)
     after, output = comparison(config(corpus), tmp_path / "there")
-    assert after.results() == before.results()
+    assert close(after.results(), before.results())
+    lines = (tmp_path / "there/runs/rope/seed0/metrics.jsonl").read_text().splitlines()
+    assert {*json.loads(lines[-1])} == {"step", "loss"}
     assert not list(tmp_path.rglob("checkpoints"))
     assert after.run() == [] and "2 of 2 were done before" in output.getvalue()
     with pytest.raises(ValueError, match="has no checkpoints"):
@@ -57,8 +72,23 @@ def test_the_same_results_give_the_same_bytes(packed, workdir, monkeypatch):
 
 def test_a_workdir_is_read_as_its_archive(finished, packed, tmp_path):
     measured = archive.measured(finished)
-    assert measured == archive.records(packed) and len(measured) > 1
+    assert close(measured, archive.records(packed)) and len(measured) > 1
     assert archive.measured(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: '{"records": [', r"evaluation\.json is damaged"),
+        (lambda text: text.replace('"records"', '"others"'), r"evaluation\.json was changed"),
+    ],
+    ids=["damaged", "changed"],
+)
+def test_what_is_damaged_or_was_changed_is_not_packed(change, message, workdir):
+    path = workdir / "runs/rope/seed0/evaluation.json"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ValueError, match=message):
+        archive.pack(workdir)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +119,19 @@ def test_a_damaged_archive_is_refused(damage, packed, tmp_path):
     with pytest.raises(ValueError, match="not a complete archive"):
         archive.restore(copy, tmp_path / "workdir")
     assert not (tmp_path / "workdir").exists()
+
+
+def test_a_point_whose_model_was_given_has_no_metrics(tmp_path):
+    folder = tmp_path / "here/runs/rope/seed0"
+    folder.mkdir(parents=True)
+    write_json(folder / "run.json", {"config": {}} | environment())
+    (folder / "evaluation.json").write_text('{"training": {"steps": 0, "loss": 0.123456789}}')
+    path = tmp_path / "results.tar.xz"
+    path.write_bytes(archive.pack(tmp_path / "here"))
+    assert archive.restore(path, tmp_path / "there") == (1, 0)
+    assert archive.pack(tmp_path / "there") == path.read_bytes()
+    sealed = read_evaluation(tmp_path / "there/runs/rope/seed0", {"training": dict})
+    assert sealed == {"training": {"steps": 0, "loss": 0.1234568}}
+    (folder / "evaluation.json").write_text('{"training": {"steps": 6}}')
+    with pytest.raises(FileNotFoundError, match="metrics"):
+        archive.pack(tmp_path / "here")

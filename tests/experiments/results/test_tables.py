@@ -14,6 +14,7 @@ from experiments.results.reports.multimodal_tables import TABLES, Table, markdow
 from experiments.results.reports.sources import read
 
 DOCS = Path(__file__).parents[3] / "docs"
+TRUSTED = {("text", 2.0): ["3 seeds", "corrected"]}
 TOY = Table("toy", "A toy", "accuracy", {"small": ("size", 1), "large": ("size", 2)})
 PAGE = """# Title
 
@@ -78,11 +79,14 @@ def test_the_page_has_what_the_records_of_longer_models_give(table):
     assert extension_tables.markdown(table, dataclasses.replace(study, records=worse)) != made
 
 
-def test_the_pages_have_what_the_atlas_and_the_archive_give():
-    tables = atlas_tables.tables(read(DOCS))
-    for name in atlas_tables.PAGES:
-        text = (DOCS.parent / name).read_text()
-        assert atlas_tables.written(name, text, tables) == text, "run make results"
+def test_the_page_has_what_the_records_of_searches_give():
+    page = (DOCS / "extension.md").read_text()
+    assert extension_tables.written(page, DOCS / "data") == page, f"run {extension_tables.__name__}"
+
+
+def test_the_page_has_what_the_atlas_and_the_archive_give():
+    page, tables = (DOCS / "results.md").read_text(), atlas_tables.tables(read(DOCS))
+    assert atlas_tables.written(page, tables) == page, "run make results"
 
 
 def shown(values, *rows):
@@ -92,6 +96,7 @@ def shown(values, *rows):
         summary(values, actual),
         families(actual),
         {"fox": "rope"},
+        TRUSTED,
     )
 
 
@@ -102,7 +107,8 @@ def test_a_table_of_losses_has_marks_and_says_what_was_compared():
     assert lines[2] == f"| `{WINDOWED}` (on `rope`) | 2.510 ± 0.025 | - |"
     assert lines[3].startswith("| `fox` (on `rope`) | 1.020 ± 0.050 ▲ | **0.490 ± 0.0")
     assert lines[4].startswith("| `t5` | 3.020 ± 0.050 ▼ | **")
-    said = " ".join(lines[6:])
+    assert lines[5] == "| *trust* | `3 seeds` `corrected` |  |"
+    said = " ".join(lines[7:])
     assert "loss on text against rope_windowed" in said and "gain against own_window" in said
     assert "against nope" not in said and "tasks" not in said
     page = rewritten(PAGE, "A toy", text)

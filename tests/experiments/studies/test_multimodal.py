@@ -93,7 +93,7 @@ def study(values, panel=ACCURACY, failures=()):
         for x, seeds in row.items()
         for seed, value in enumerate(seeds)
     ]
-    about = environment() | {"title": "t", "summary": "s", "axes": ("row",), "data": {}}
+    about = environment() | {"title": "t", "summary": "s", "data": {}}
     about |= {"command": "c", "config": {}, "date": "2026-01-01", "rules": RULES}
     return PanelStudy(records, [], list(failures), about, [], (panel,))
 
@@ -112,13 +112,13 @@ def test_a_table_says_what_the_records_say(tmp_path):
     values = {"a": {4: [0.5, 0.7], 9: [0.1, 0.3]}, "b": {4: [0.25], 9: [float("nan")]}}
     failure = {"scheme": "b", "seed": 1, "reason": "out of memory"}
     results = study(values, failures=[failure])
-    page = report.write(tmp_path, results, {}, {}).read_text()
+    page = report.write(tmp_path, results, {}).read_text()
     assert "<b>0.600</b><small> ±0.100</small>" in page
     assert "<td>0.250<small> (1 of 2 seeds)</small>" in page and "not finite" in page
     assert "out of memory" in page and "<th class=text>chance<td>0.125<td>0.125" in page
     assert page.count("<svg") == 1 and "Attention" not in page
     first = (tmp_path / "report.html").read_bytes()
-    assert report.write(tmp_path, results, {}, {}).read_bytes() == first
+    assert report.write(tmp_path, results, {}).read_bytes() == first
     output = io.StringIO()
     report.print_tables(results, Console(file=output, width=100))
     assert "0.600 ±0.100" in output.getvalue() and "out of memory" in output.getvalue()

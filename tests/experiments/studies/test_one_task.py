@@ -23,8 +23,9 @@ def one_task(workdir, study="copy", **changes):
 
 
 def test_short_rows_come_first(tmp_path):
-    task = one_task(tmp_path, task__growing=100).task(Point("rope", 0, ()))
-    lengths = [task.longest(step) for step in range(200)]
+    one = one_task(tmp_path, task__growing=100)
+    task = one.task(Point("rope", 0, ()))
+    lengths = [one.longest(step) for step in range(200)]
     assert lengths[0] == 6 and lengths[100:] == [20] * 100
     assert (np.diff(lengths) >= 0).all() and lengths[50] == 13
     for step in (1, 30, 60, 150):

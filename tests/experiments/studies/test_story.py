@@ -115,7 +115,7 @@ hidden = jax.jit(lambda model, inputs, positions: model.hidden(inputs, positions
 
 
 def trained(tiny, scheme):
-    return common.moved(tiny.model(scheme, jax.random.key(0)), 0)
+    return common.moved(tiny.new_model(scheme, jax.random.key(0)), 0)
 
 
 @pytest.mark.parametrize("scheme", TRAINED)

@@ -152,19 +152,24 @@ def questions(workdir, **changes):
 
 
 def test_a_batch_has_rows_of_every_task_and_length(tmp_path):
-    task = questions(tmp_path, schemes="rope").task(Point("rope", 0, ()))
-    rows = task.draw(rng(), 300)
+    one = questions(tmp_path, schemes="rope")
+
+    def drawn(generator, count):
+        return one.draw("rope", generator, count, step=0)
+
+    rows = drawn(rng(), 300)
     assert rows["tokens"].shape == rows["is_answer"].shape == (300, 32)
     assert len(np.unique(rows["tokens"][:, 0])) == len(TASKS)
-    others = [task.draw(rng(seed), 100)["tokens"] for seed in range(20)]
+    others = [drawn(rng(seed), 100)["tokens"] for seed in range(20)]
     ends = (np.concatenate(others) != PAD).sum(axis=1)
     assert ends.min() < 8 and ends.max() == 32 and len(np.unique(ends)) > 20
     assert not (rows["is_answer"] & (rows["tokens"] == PAD)).any()
 
 
 def test_the_loss_is_of_answers_alone(tmp_path):
-    task = questions(tmp_path, schemes="rope").task(Point("rope", 0, ()))
-    model, batch = task.init(jax.random.key(0)), task.draw(rng(), 4)
+    one = questions(tmp_path, schemes="rope")
+    task = one.task(Point("rope", 0, ()))
+    model, batch = task.init(jax.random.key(0)), one.draw("rope", rng(), 4, step=0)
     loss = task.loss(model, batch, jax.random.key(1))
     assert np.isfinite(loss)
     other = dict(batch, tokens=np.where(batch["tokens"] == PAD, 1, batch["tokens"]))

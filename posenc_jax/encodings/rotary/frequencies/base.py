@@ -4,13 +4,13 @@ import abc
 import dataclasses
 import math
 import numbers
-from typing import overload
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.rotary.double import Double, exp, log
+from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.fields import is_real
 
 # A Python number is computed with in float64, and an array as a Double.
@@ -29,11 +29,6 @@ class Frequencies(abc.ABC):
     ``jax.jit`` compiles once for both.
     """
 
-    @property
-    def adapts(self) -> bool:
-        """Returns whether the frequencies depend on the length."""
-        return False
-
     @abc.abstractmethod
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         """Returns the frequencies of ``channels // 2`` pairs and the attention factor.
@@ -49,6 +44,12 @@ class Frequencies(abc.ABC):
             as ``[B, T, 1]``.
         """
 
+    def adapts(self, channels: int, base: float) -> bool:
+        """Returns whether the frequencies or the attention factor depend on the length."""
+        rates: Any = [self(channels, base, length) for length in (1.0, 2.0**22)]
+        (inv_freq, factor), (other, other_factor) = rates
+        return factor != other_factor or not np.array_equal(inv_freq, other)
+
 
 @dataclasses.dataclass(frozen=True)
 class Default(Frequencies):
@@ -60,18 +61,7 @@ class Default(Frequencies):
 
 def geometric(channels: int, base: float) -> np.ndarray:
     """Returns RoPE's frequencies, ``base ** (-2 i / channels)``, pair i = 0 first."""
-    return power(base, -np.arange(0, channels, 2, dtype=np.float64) / channels)
-
-
-@overload
-def power(base: float, exponents: np.ndarray) -> np.ndarray: ...
-@overload
-def power(base: Double, exponents: np.ndarray) -> Double: ...
-
-
-def power(base, exponents):
-    """Raises a positive number, or each number of a Double ``[..., 1]``, to every exponent."""
-    return exp(log(base) * exponents) if isinstance(base, Double) else float(base) ** exponents
+    return float(base) ** (-np.arange(0, channels, 2, dtype=np.float64) / channels)
 
 
 def turns_in(length: float, inv_freq: np.ndarray) -> np.ndarray:

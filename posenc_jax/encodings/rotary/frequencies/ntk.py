@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.rotary.double import Double, exp, log
 from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
     InvFreq,
@@ -20,7 +20,6 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     Rates,
     geometric,
     growth,
-    power,
 )
 from posenc_jax.fields import check_range, count_of
 
@@ -67,10 +66,6 @@ class DynamicNTK(Frequencies):
     def __post_init__(self):
         check_range(1, factor=self.factor)
 
-    @property
-    def adapts(self) -> bool:
-        return True
-
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         excess = growth(length, self.train_length) - 1.0
         return _with_slowest(channels, base, 1.0 + excess * self.factor), 1.0
@@ -103,7 +98,7 @@ class NTKCritical(Frequencies):
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         train = math.log(self.train_length / (2 * math.pi))
         exponents = np.arange(0, channels, 2) / channels * (1 + math.log(self.factor) / train)
-        return power(base, -exponents), 1.0
+        return base**-exponents, 1.0
 
 
 def _with_slowest(channels: int, base: float, scale: float | Double) -> InvFreq:
@@ -112,5 +107,6 @@ def _with_slowest(channels: int, base: float, scale: float | Double) -> InvFreq:
     It is RoPE at the base ``base * scale ** (channels / (channels - 2))``.
     """
     count_of("rotary_dim", channels, 4)  # The factor is spread between two pairs or more.
-    slowed = power(scale, -np.arange(0, channels, 2) / (channels - 2))
+    exponents = -np.arange(0, channels, 2) / (channels - 2)
+    slowed = exp(log(scale) * exponents) if isinstance(scale, Double) else scale**exponents
     return geometric(channels, base) * slowed

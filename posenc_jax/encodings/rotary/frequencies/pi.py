@@ -49,10 +49,6 @@ class DynamicPI(Frequencies):
 
     train_length: int
 
-    @property
-    def adapts(self) -> bool:
-        return True
-
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         shrink = 1.0 / growth(length, self.train_length)
         return geometric(channels, base) * shrink, 1.0

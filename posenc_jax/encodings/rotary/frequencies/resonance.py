@@ -34,10 +34,6 @@ class Resonance(Frequencies):
 
     frequencies: Frequencies | None = None
 
-    @property
-    def adapts(self) -> bool:
-        return self.frequencies is not None and self.frequencies.adapts
-
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         inv_freq, attention_factor = (self.frequencies or Default())(channels, base, length)
         return _resonant(inv_freq), attention_factor

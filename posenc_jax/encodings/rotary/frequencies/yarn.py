@@ -128,10 +128,6 @@ class DynamicYaRN(Frequencies):
     def __post_init__(self):
         self._yarn()
 
-    @property
-    def adapts(self) -> bool:
-        return True
-
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         factor = growth(length, self.train_length)
         unscaled = self._yarn().unscaled(channels, base)

@@ -1,0 +1,147 @@
+"""Says how far an answer can be trusted, in badges: its seeds, and whether its order lasts.
+
+A badge says how many seeds there are, that comparisons are corrected for their number, which
+schemes learn a task, or whether longer training gives another order. ``docs/atlas/trust.json`` has
+the badges of every question of the atlas, for the pages that show answers.
+"""
+
+import dataclasses
+import json
+import math
+import operator
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer
+from experiments.results.lengths import WINDOWED
+from experiments.results.record import read_json, write_files
+
+Question = tuple[str, float]
+JSON = "trust.json"
+# The rank correlation from which an order lasts, and how many schemes it needs.
+LASTS, _SCHEMES = 0.5, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """Holds answers after equally long training.
+
+    Attributes:
+      name: the name in the guide.
+      says: what was trained, in words.
+      tokens: how many tokens a model has seen.
+      answers: the rows of ``answers.summary``.
+    """
+
+    name: str
+    says: str
+    tokens: float
+    answers: pd.DataFrame
+
+    def rows(self, question: Question) -> dict[str, Answer]:
+        """Returns the answers to a question by scheme.
+
+        A rung of the ladder has one length beyond the trained one, and "text, beyond" answers for
+        all of them.
+        """
+        topic, multiple = question
+        if "text, beyond" in set(self.answers["topic"]):
+            topic = "text, beyond" if topic == "text" and multiple > 1 else topic
+            asked = self.answers["topic"] == topic
+        else:
+            asked = (self.answers["topic"] == topic) & (self.answers["multiple"] == multiple)
+        return {row["scheme"]: row for row in self.answers[asked].to_dict("records")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """Holds how the order of the schemes on a rung agrees with longer training.
+
+    Attributes:
+      longer: the longest training that shares enough schemes with the rung, or None.
+      rho, shared: the rank correlation with it, and how many schemes both share.
+    """
+
+    longer: Rung | None
+    rho: float
+    shared: int
+
+    @property
+    def lasts(self) -> bool:
+        """Returns whether no longer training gives another order."""
+        return self.longer is None or self.rho >= LASTS
+
+
+def order(question: Question, rung: Rung, rungs: Sequence[Rung]) -> Order:
+    """Compares the order of the schemes on a rung with that on the longest of all rungs."""
+    rows = rung.rows(question)
+    longer_ones = [other for other in rungs if other.tokens > rung.tokens]
+    for longer in sorted(longer_ones, key=operator.attrgetter("tokens"), reverse=True):
+        others = longer.rows(question)
+        shared = sorted((rows.keys() & others.keys()) - {WINDOWED})
+        if len(shared) >= _SCHEMES:
+            means = [[table[name]["mean"] for name in shared] for table in (rows, others)]
+            return Order(longer, float(stats.spearmanr(*means).statistic), len(shared))
+    return Order(None, math.nan, 0)
+
+
+def is_judged(answer: Answer) -> bool:
+    """Says whether an answer counts and has a verdict of several seeds."""
+    if answer["family"] == TASKS:
+        return True
+    words = [answer[f"vs_{name}"] for name in (*AGAINST, OWN_WINDOW)]
+    return any(isinstance(word, str) and word != "too few seeds" for word in words)
+
+
+def badges(asked: Sequence[Question], rung: Rung, lasting: Order) -> list[str]:
+    """Returns the badges of the answers of a rung to questions of one kind."""
+    tables = [rung.rows(question) for question in asked]
+    rows = tables[-1]
+    learning = "corrected"
+    if next(iter(rows.values()))["family"] == TASKS:
+        learned = [name for name in rows if all(table[name]["learned"] for table in tables)]
+        learning = f"learned by {len(learned)} of {len(rows)}"
+    told = [f"{max(answer['seeds'] for answer in rows.values())} seeds", learning]
+    if lasting.longer is None:
+        return [*told, "rank: no longer training"]
+    word = "lasts" if lasting.lasts else "reverses" if lasting.rho < 0 else "changes"
+    return [*told, f"rank {word}: rho {lasting.rho:.2f} over {lasting.shared} schemes"]
+
+
+def of_questions(rungs: Sequence[Rung]) -> dict[str, dict[str, list[str]]]:
+    """Returns the badges of all questions of the first rung that have verdicts.
+
+    The result has the badges by topic and by multiple of the trained length, in words of JSON.
+    """
+    rung, told = rungs[0], dict[str, dict[str, list[str]]]()
+    for topic, multiple in (
+        rung.answers[["topic", "multiple"]].drop_duplicates().itertuples(index=False)
+    ):
+        question = topic, multiple
+        if any(map(is_judged, rung.rows(question).values())):
+            said = badges([question], rung, order(question, rung, rungs))
+            told.setdefault(topic, {})[f"{multiple:g}"] = said
+    return told
+
+
+def write(path: Path, rungs: Sequence[Rung]) -> None:
+    """Writes the badges of all questions into a file."""
+    write_files(path.parent, {path.name: json.dumps(of_questions(rungs), indent=0) + "\n"})
+
+
+def read(path: Path) -> dict[Question, list[str]]:
+    """Returns the badges in a file by question; none if there is no file."""
+    told = read_json(path) or {}
+    return {
+        (topic, float(multiple)): said
+        for topic, by_multiple in told.items()
+        for multiple, said in by_multiple.items()
+    }
+
+
+def words(told: Sequence[str]) -> str:
+    """Returns badges in Markdown."""
+    return " ".join(f"`{badge}`" for badge in told)
