@@ -7,6 +7,7 @@ and read a part of a tensor without the rest.
 import importlib
 import importlib.util
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,7 +44,7 @@ _CONTROL, _USER_DEFINED = 3, 4
 
 
 class WeightFiles(Protocol):
-    """Defines the methods of files that a model is loaded from.
+    """Defines what loading a model needs of its files.
 
     Attributes:
       shapes: the shape of each tensor, by its name.
@@ -52,7 +53,7 @@ class WeightFiles(Protocol):
     shapes: dict[str, tuple[int, ...]]
 
     def config(self) -> dict[str, Any]:
-        """Returns the content of ``config.json``."""
+        """Returns what ``config.json`` holds."""
 
     def origins(self, model: Transformer, config: Mapping[str, Any]) -> dict[str, weights.Origin]:
         """Returns where the parameters of ``model`` are in these files."""
@@ -114,7 +115,7 @@ class SafetensorsFiles:
                     f"{name} in {path} is {tensor.get_dtype()}, and weights must be one of "
                     f"{', '.join(_TYPES)}: load a checkpoint that is not quantised"
                 )
-            return tensor[(rows,) if columns is None else (rows, columns)]
+            return _finite(name, path, tensor[(rows,) if columns is None else (rows, columns)])
 
     def tokenizer(self):
         path = self._folder / "tokenizer.json"
@@ -126,9 +127,11 @@ class GgufFile:
 
     def __init__(self, path: Path):
         self._gguf = need("gguf")
+        self._path = path
         try:
+            gguf.check_counts(path)
             reader = self._gguf.GGUFReader(path)
-        except (ValueError, IndexError, KeyError) as error:
+        except (ValueError, IndexError, KeyError, struct.error) as error:
             raise ValueError(
                 f"{path} is not a complete GGUF file ({error}); download it again"
             ) from None
@@ -150,6 +153,7 @@ class GgufFile:
         return gguf.config_of(metadata, vocab_size, tied="output.weight" not in self.shapes)
 
     def origins(self, model, config):
+        del config
         return weights.of_gguf(model)
 
     def read(self, name, rows, columns=None):
@@ -160,6 +164,7 @@ class GgufFile:
         for start in range(0, len(packed), step):
             part = slice(start, start + step)
             whole[part] = self._gguf.dequantize(packed[part], tensor.tensor_type)
+        _finite(name, self._path, whole)
         return whole if columns is None else whole[:, columns]
 
     def tokenizer(self):
@@ -181,9 +186,9 @@ class GgufFile:
         made.pre_tokenizer = _splitter(tokenizers.pre_tokenizers, *_SPLITS[pre])
         made.decoder = tokenizers.decoders.ByteLevel()
         made.add_special_tokens(
-            [t for t, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
+            [t for t, own in zip(tokens, types, strict=True) if own == _CONTROL]
         )
-        made.add_tokens([t for t, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED])
+        made.add_tokens([t for t, own in zip(tokens, types, strict=True) if own == _USER_DEFINED])
         if self._of_tokenizer("add_bos_token", False):
             number = self._of_tokenizer("bos_token_id")
             first = tokens[number]
@@ -197,6 +202,12 @@ class GgufFile:
         if field is None and default is None:
             raise ValueError(f"the file has no tokenizer.ggml.{key}: it lacks a whole tokenizer")
         return default if field is None else field.contents()
+
+
+def _finite(name, path, numbers):
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{name} in {path} has weights that are no finite numbers")
+    return numbers
 
 
 def _splitter(pre_tokenizers, digits_alone, pattern):

@@ -28,6 +28,9 @@ from posenc_jax.pretrained.files import INDEX, GgufFile, SafetensorsFiles, Weigh
 from posenc_jax.pretrained.write import extended
 from posenc_jax.registry import keywords, lookup, make
 
+# Called with the name of a stage, and how many of its steps are done, of how many.
+Progress = Callable[[str, int, int], None]
+
 _SHARD_BYTES = 4 * 2**30
 
 
@@ -64,13 +67,13 @@ class Pretrained:
     def layers(self, name: str, **settings: Any) -> Layers:
         """Returns the pattern of encodings of ``under``."""
         before = decoder.layers(self.config)
-        rotary = [x for x in before.distinct if isinstance(x, RoPE)]
-        if len(rotary) != 1:
+        turning = [each for each in before.distinct if isinstance(each, RoPE)]
+        if len(turning) != 1:
             raise ValueError(
-                f"the model has {len(rotary)} different rotary encodings, and only a single one "
+                f"the model has {len(turning)} different rotary encodings, and only a single one "
                 "can be replaced: build the pattern with posenc_jax.Layers and use model.under"
             )
-        (rope,), sizes = rotary, decoder.sizes(self.config)
+        (rope,), sizes = turning, decoder.sizes(self.config)
         given = {key: sizes[key] for key in ("num_heads", "num_kv_heads", "head_dim", "model_dim")}
         given["train_length"] = self.length
         of_rope = {"base": rope.base, "rotary_dim": rope.rotary_dim, "over": rope}
@@ -79,7 +82,8 @@ class Pretrained:
         encoding = make(name, **given | settings)
         places = [before.at(place) for place in range(len(before.pattern))]
         return Layers(
-            [encoding if x is rope else x for x, _ in places], [window for _, window in places]
+            [encoding if each is rope else each for each, _ in places],
+            [window for _, window in places],
         )
 
 
@@ -91,6 +95,7 @@ def load(
     param_dtype: str = "float32",
     scan: bool = False,
     remat: bool = False,
+    progress: Progress | None = None,
     **keys: Any,
 ) -> Pretrained:
     """Loads a published model.
@@ -102,6 +107,7 @@ def load(
         parameter, in a model; each device reads its own part of a tensor. Default: one device
         holds the whole model.
       dtype, param_dtype, scan, remat: as in ``Transformer``.
+      progress: called after each step of a long stage.
       **keys: keys of the config to add or to replace; None removes a key.
 
     Raises:
@@ -117,7 +123,7 @@ def load(
     origins = files.origins(outline, config)
     weights.check(_shapes(files, origins), origins)
     tokenizer = files.tokenizer()  # Before the weights, which take longer.
-    return Pretrained(_filled(outline, origins, files, shardings), tokenizer, config)
+    return Pretrained(_filled(outline, origins, files, shardings, progress), tokenizer, config)
 
 
 def _shapes(files, origins) -> dict[str, tuple[int, ...]]:
@@ -137,7 +143,7 @@ def _shapes(files, origins) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _filled(outline, origins, files, shardings) -> Transformer:
+def _filled(outline, origins, files, shardings, progress) -> Transformer:
     """Returns the model of ``outline`` with the numbers of the files instead of shapes."""
     place = SingleDeviceSharding(jax.devices()[0])
     places = dict.fromkeys(origins, place)
@@ -150,6 +156,8 @@ def _filled(outline, origins, files, shardings) -> Transformer:
             return origin.part(files.read, index, kind)
 
         arrays[name] = jax.make_array_from_callback(leaf.shape, places[name], part)
+        if progress:
+            progress("load", len(arrays), len(origins))
     return jax.tree.unflatten(jax.tree.structure(outline), arrays.values())
 
 
@@ -160,6 +168,7 @@ def save(
     tokenizer: Any = None,
     *,
     max_length: int | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Writes a folder that ``transformers`` opens.
 
@@ -171,6 +180,7 @@ def save(
       config: ``Pretrained.config``.
       tokenizer: ``Pretrained.tokenizer``.
       max_length: the longest sequence of the model; see ``posenc_jax.pretrained.write.extended``.
+      progress: called after each step of a long stage.
 
     Raises:
       ValueError: the folder is not empty, or transformers cannot express the encoding.
@@ -184,7 +194,7 @@ def save(
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    _write_tensors(temporary, model, weights.of_config(model, written))
+    _write_tensors(temporary, model, weights.of_config(model, written), progress)
     (temporary / "config.json").write_text(json.dumps(written, indent=1) + "\n")
     if tokenizer is not None:
         tokenizer.save(str(temporary / "tokenizer.json"))
@@ -193,7 +203,7 @@ def save(
     os.replace(temporary, path)
 
 
-def _write_tensors(folder, model, origins):
+def _write_tensors(folder, model, origins, progress):
     """Writes one file, or several files and their index if one would be too large."""
     numpy_files, kind = need("safetensors.numpy"), model.embedding.dtype
     shapes, parameters = weights.tensors(origins), weights.parameters(model)
@@ -217,6 +227,8 @@ def _write_tensors(folder, model, origins):
         numpy_files.save_file(tensors, folder / file, metadata={"format": "pt"})
         (folder / file).chmod(0o644)  # safetensors lets only the owner read it
         weight_map |= dict.fromkeys(names, file)
+        if progress:
+            progress("save", number, len(shards))
     if len(shards) > 1:
         (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}) + "\n")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import types
 
 import common
 import gguf
@@ -20,7 +21,7 @@ from experiments.training.mesh import make_mesh
 from posenc_jax import from_hf, make
 from posenc_jax.hf.pattern import same
 from posenc_jax.positions import text
-from posenc_jax.pretrained import decoder, load, load_encoding, save, weights
+from posenc_jax.pretrained import decoder, load, load_encoding, models, save, weights
 from posenc_jax.pretrained.__main__ import main
 from posenc_jax.pretrained.files import INDEX, SafetensorsFiles, find
 
@@ -340,6 +341,41 @@ def test_a_package_with_a_model_is_not_imported(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     assert find("smollm2") == package / "small.gguf"
     assert load("smollm2").config["num_hidden_layers"] == 2
+
+
+def test_a_large_model_is_several_files(tmp_path, monkeypatch):
+    config, tensors = published("phi3")
+    monkeypatch.setattr(models, "_SHARD_BYTES", 10_000)
+    save(tmp_path / "out", our_decoder(config, tensors), config)
+    files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors" and len(files) > 3
+    same_numbers(load(tmp_path / "out").model, our_decoder(config, tensors))
+
+
+def test_a_model_on_the_hub(tmp_path, monkeypatch):
+    config, tensors = published("llama")
+    path = folder(tmp_path / "in", config, tensors)
+    asked = []
+
+    def snapshot_download(name, allow_patterns):
+        asked.append(name)
+        if name != "someone/llama":
+            raise OSError("404")
+        return str(path)
+
+    hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    same_numbers(load("someone/llama").model, our_decoder(config, tensors))
+    with pytest.raises(ValueError, match=r"'someone/else' is no folder here, and the hub .*: 404"):
+        load("someone/else")
+    assert asked == ["someone/llama", "someone/else"]
+
+
+def test_a_tokenizer_that_starts_every_text(tmp_path):
+    tokenizer = load(write_gguf(tmp_path / "llama.gguf", bos=True)).tokenizer
+    assert tokenizer.encode("cat").tokens == ["<s>", "cat"]
+    assert tokenizer.decode(tokenizer.encode(TEXT).ids) == TEXT
+    common.refuses("pre='viking'", lambda: load(write_gguf(tmp_path / "b.gguf", pre="viking")))
 
 
 def test_the_program(tmp_path, monkeypatch, capsys):
