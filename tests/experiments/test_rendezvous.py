@@ -85,3 +85,18 @@ def test_a_stranger_neither_joins_nor_ends_the_job():
             socket.create_connection(("127.0.0.2", int(address.rpartition(":")[2])), timeout=1)
         rendezvous.meet(address, None, 2, 1, 10.0)
         first.result()
+
+
+def test_a_port_of_another_program_is_said(capsys):
+    """A job that runs already answers in the words of JAX."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        other = pool.submit(rendezvous.meet, address, None, 2, 1, 1.0)
+        connection, _ = server.accept()
+        connection.sendall(b"\0\0\x12\x04\0\0\0\0\0\n")
+        connection.close()
+        with pytest.raises(TimeoutError):
+            other.result()
+        assert "the job runs already, or another program" in capsys.readouterr().err
+        with pytest.raises(ValueError, match=r"process 0 cannot listen there \(.* in use"):
+            rendezvous.meet(address, address, 2, 0, 1.0)

@@ -1,8 +1,10 @@
 """Tests checkpoints that are damaged, half written, exchanged, or of another version or model."""
 
 import dataclasses
+import errno
 import functools
 import json
+import os
 import re
 import resource
 import shutil
@@ -86,8 +88,9 @@ def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, saved, monkeypa
     chex.assert_trees_all_equal(model, saved[1])
 
 
+@pytest.mark.parametrize("is_found_later", [False, True])
 def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(
-    tmp_path, windows, saved, monkeypatch, caplog
+    tmp_path, windows, saved, monkeypatch, is_found_later, caplog
 ):
     """Orbax writes in the background, so that a failure shows when the next checkpoint is due.
 
@@ -96,15 +99,18 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(
     save, (usual, most) = Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def failing(self, step, state, loss):
-        if step == 4:
+        if step == 4 and is_found_later:
             self._manager.wait_until_finished()  # that of step 2 is whole
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
+        elif step == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         save(self, step, state, loss)
 
+    reason = "File too large" if is_found_later else "No space left on device"
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", failing)
         try:
-            with pytest.raises(OSError, match="last good checkpoint is of step 2"):
+            with pytest.raises(OSError, match=rf"{reason}.*last good checkpoint is of step 2"):
                 run(tmp_path, windows)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (usual, most))
@@ -143,8 +149,12 @@ DAMAGE = {
     "half of the numbers": ("default/**/d/*", cut_off),
     "no numbers": ("default/**/d/*", Path.unlink),
     "manifest": ("default/manifest.ocdbt", flipped),
+    "no manifest": ("default/manifest.ocdbt", Path.unlink),
     "metadata": ("default/_METADATA", cut_off),
+    "metadata of arrays": ("default/array_metadatas/process_0", cut_off),
+    "nothing": ("default", shutil.rmtree),
     "a loss": ("metrics/metrics", lambda path: path.write_text('{"loss": 0.5}')),
+    "half of a loss": ("metrics/metrics", cut_off),
     "no loss": ("metrics", shutil.rmtree),
     "another step": ("", of_step_4),
     "another run": ("_CHECKPOINT_METADATA", of_another_run),
@@ -164,6 +174,16 @@ def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(tmp_path, saved, k
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
 
 
+def test_metadata_that_orbax_refuses_do_not_end_the_run(tmp_path, saved):
+    """The arrays have their own checksums, so the newest checkpoint is still whole."""
+    shutil.copytree(saved[0] / "checkpoints", tmp_path / "checkpoints")
+    path = tmp_path / "checkpoints/6/_CHECKPOINT_METADATA"
+    whole = path.read_text()
+    for name in ("item_handlers", "performance_metrics", "init_timestamp_nsecs", "custom_metadata"):
+        path.write_text(whole.replace(name, name[:-1] + "r"))
+        assert newest(tmp_path)[0] == 6, name
+
+
 def test_where_every_checkpoint_is_damaged_it_is_said(tmp_path, windows, saved):
     shutil.copytree(saved[0], tmp_path, dirs_exist_ok=True)
     for step in (4, 6):
@@ -174,7 +194,11 @@ def test_where_every_checkpoint_is_damaged_it_is_said(tmp_path, windows, saved):
 
 @pytest.mark.parametrize(
     "changes,message",
-    [({"mlp_dim": 32}, "mlp/down/kernel"), ({"param_dtype": "bfloat16"}, "bfloat16")],
+    [
+        ({"num_layers": 1}, "layers/1/.* and 6 more.*--workdir"),
+        ({"mlp_dim": 32}, r"mlp/down/kernel was 'float32 \(64, 16\)' and is now 'float32 \(32, 16"),
+        ({"param_dtype": "bfloat16"}, "was 'float32 .*' and is now 'bfloat16 "),
+    ],
 )
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, changes, message):
     """Other types are refused too, which Orbax would cast without a word."""
@@ -197,8 +221,9 @@ class Turning(Text):
         return np.split(rows.astype(np.uint8), parts)[part]
 
 
-def test_the_checkpoint_with_the_lowest_loss_is_kept_beside_the_last(tmp_path, monkeypatch):
-    """Also where the run was preempted, and went on from its last one."""
+@pytest.mark.parametrize("stop", [None, 5], ids=["undisturbed", "preempted"])
+def test_the_checkpoint_with_the_lowest_loss_is_kept_beside_the_last(tmp_path, monkeypatch, stop):
+    """A preempted run has the same best checkpoint, and goes on from its last one."""
     recipe = dataclasses.replace(RECIPE, steps=16, checkpoint_every=4, learning_rate=1e-2)
     folder, task, mesh = tmp_path / "run", Turning(recipe, None, SPEC), mesh_of()
     config = SPEC.to_dict() | {"train": dataclasses.asdict(recipe)}
@@ -208,11 +233,12 @@ def test_the_checkpoint_with_the_lowest_loss_is_kept_beside_the_last(tmp_path, m
         console = Console(quiet=True)
         return train(task, recipe, mesh, seed=0, folder=folder, console=console)
 
-    with monkeypatch.context() as patch:
-        answers = iter([False] * 4 + [True])
-        patch.setattr(preemption, "requested", lambda: next(answers))
-        with pytest.raises(preemption.PreemptedError, match="step 5"):
-            go_on()
+    if stop:
+        with monkeypatch.context() as patch:
+            answers = iter([False] * (stop - 1) + [True])
+            patch.setattr(preemption, "requested", lambda: next(answers))
+            with pytest.raises(preemption.PreemptedError, match=f"step {stop}"):
+                go_on()
     model, summary = go_on()
     assert summary["best_step"] == 8
     saved = {int(path.name) for path in (folder / "checkpoints").iterdir()}

@@ -14,6 +14,7 @@ from ml_collections import FrozenConfigDict
 from rich.console import Console
 from toy import mesh_of
 
+from experiments import preemption
 from experiments.training import mesh
 from experiments.training.data import Corpus, window_index
 from experiments.training.loop import lower_step, train
@@ -99,6 +100,24 @@ def test_the_schemes_that_are_trained_have_every_hook():
 def test_losses_are_those_of_one_device(shape, tmp_path, on_one_device):
     on_mesh = losses(tmp_path, make_mesh(**dict(zip(AXES, shape, strict=True))))
     np.testing.assert_allclose(on_mesh, on_one_device, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_upon_other_meshes_has_the_losses_of_one_device(
+    tmp_path, on_one_device, monkeypatch
+):
+    """It is preempted after each step, and other devices go on with the same batches.
+
+    After one step on each mesh, the rest is trained on all devices along ``data``.
+    """
+    with monkeypatch.context() as patch:
+        patch.setattr(preemption, "requested", lambda: True)
+        for shape in SHAPES:
+            with pytest.raises(preemption.PreemptedError):
+                losses(tmp_path, make_mesh(**dict(zip(AXES, shape, strict=True))))
+    on_meshes = losses(tmp_path, make_mesh())
+    assert len(on_meshes) == RECIPE.steps
+    np.testing.assert_allclose(on_meshes, on_one_device, rtol=1e-5)
 
 
 class Device(NamedTuple):

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import re
 import tarfile
 
 import common
@@ -13,7 +14,7 @@ from experiments.training import data
 from experiments.training.packages import archives
 from experiments.training.packages import corpus as packages
 from experiments.training.packages.__main__ import main
-from experiments.training.packages.documents import Document, fault
+from experiments.training.packages.documents import Document, distinct, fault
 
 PROSE = (
     "The road to the village of {0} was so long that we had to rest before it was dark, and when "
@@ -132,6 +133,16 @@ def test_an_archive_with_another_digest_is_refused(command, two, tmp_path, capsy
     assert not (tmp_path / "corpus").exists()
 
 
+def test_loading_says_which_command_makes_the_corpus(command, tmp_path, monkeypatch):
+    folder = tmp_path / "corpus"
+    with pytest.raises(ValueError, match=re.escape(f"packages --out={folder}")):
+        data.load_corpus(f"packages:{folder}")
+    command(["--out", str(folder)])
+    monkeypatch.setattr(packages, "DIGEST", "0" * 64)
+    with pytest.raises(ValueError, match="has the digest"):
+        data.load_corpus(f"packages:{folder}")
+
+
 # --- archives
 
 
@@ -142,11 +153,33 @@ def test_a_path_outside_the_archive_is_refused(index, path):
         index.collect()
 
 
+def test_links_are_not_followed(index):
+    link = tarfile.TarInfo("links-1.0/src/b.py")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+    index.add("links", {"src/a.py": code("a")}, members=[(link, b"")])
+    assert set(paths(index.collect())) == {"links/src/a.py"}
+
+
+def test_an_archive_that_grows_too_large_is_refused(index, monkeypatch):
+    monkeypatch.setattr(archives, "MOST_ARCHIVE_BYTES", 10_000)
+    index.add("bomb", {f"data/{n}": bytes(9_000) for n in range(2)})
+    with pytest.raises(ValueError, match="unpacks to over"):
+        index.collect()
+
+
 # --- documents
 
 
 def document(name, text):
     return Document("package", name, "prose", text)
+
+
+def test_of_copies_the_first_remains():
+    first, copy, other = prose("a", "b", "c"), prose("b", "c", "d"), prose("c", "d", "e", "f")
+    texts = {"first": first, "same": first, "copy": copy, "other": other}
+    remaining, duplicates = distinct(document(*item) for item in texts.items())
+    assert [d.path for d in remaining] == ["first", "other"]
+    assert [d.path for d in duplicates] == ["same", "copy"]
 
 
 def test_a_training_document_that_copies_an_evaluated_one_is_dropped(index):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from runs import (
     ENDLESS,
+    by_hand,
     comparison,
     config,
     ended,
@@ -107,6 +108,23 @@ def test_a_run_goes_on_in_another_number_of_processes_with_the_numbers_of_one(
 
 
 @pytest.mark.slow
+def test_damage_that_one_process_meets_sends_all_to_the_checkpoint_before(corpus, tmp_path):
+    """The other processes can read their own parts, and must not go on with them alone."""
+    folder = tmp_path / "runs/rope/seed0"
+    shared = [*SHORT, "--config.mesh.fsdp=2"]
+    finish(start(2, tmp_path, corpus, *shared))
+    expected = numbers(tmp_path)
+    (folder / "evaluation.json").unlink()
+    parts = list((folder / "checkpoints/6/default/ocdbt.process_1/d").iterdir())
+    assert parts
+    for path in parts:
+        path.unlink()
+    finish(start(2, tmp_path, corpus, *shared))
+    assert (folder / "damaged_step_6").exists()
+    np.testing.assert_allclose(numbers(tmp_path), expected, rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_sigterm_to_one_process_stops_all_and_the_run_goes_on_as_if_undisturbed(
     corpus, in_two, tmp_path
 ):
@@ -146,3 +164,67 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_pa
     assert other.returncode == 75, errors
     assert "a process of the job was lost or no longer answers" in errors
     assert watcher.wait(timeout=300) == 128 + signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flag", "words", "wrong"),
+    [
+        ("--config.corpus=files:nowhere/*.txt", "nowhere/*.txt", (0, 1)),
+        ("--config.train.steps=many", "--config.train.steps", (1,)),
+        ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0,)),
+        ("--process_id=0", "two processes have --process_id=0", (0, 1)),
+    ],
+)
+def test_a_command_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, flag, words, wrong):
+    """The data of a host may be missing, or its command be another than that of the others."""
+
+    def how(count):
+        lacking = [flag]
+        jobs = enumerate(by_hand(count))
+        return [(flags + lacking * (number in wrong), given) for number, (flags, given) in jobs]
+
+    processes = start(2, tmp_path, corpus, how=how)
+    try:
+        errors = [printed[1] for printed in ended(processes, timeout=120)]
+    finally:
+        for process in processes:
+            process.kill()
+    for number, process in enumerate(processes):
+        sentence = words if number in wrong else "a process of the job was lost"
+        assert process.returncode == (2 if number in wrong else 75), errors
+        assert sentence in errors[number]
+
+
+FAILS_ALONE = """
+import os, sys
+sys.path.insert(0, "")
+if "POSENC_JAX_WATCHED" in os.environ and "--process_id=1" in sys.argv:
+    from experiments.training import text
+    train_batch = text.train_batch
+
+    def failing(index, *, step, **rest):
+        if step == 3:
+            raise TypeError("a token of this process alone")
+        return train_batch(index, step=step, **rest)
+
+    text.train_batch = failing
+exec(compile(open("launch.py").read(), "launch.py", "exec"))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_alone_ends_the_job(corpus, tmp_path):
+    """It must not go on to the next point, for the others wait for it in this one."""
+    program = tmp_path / "program.py"
+    program.write_text(FAILS_ALONE)
+    both = "--config.schemes=rope,nope"
+    first, second = start(2, tmp_path / "runs", corpus, both, path=str(program))
+    try:
+        errors = [printed[1] for printed in ended((first, second), timeout=240)]
+    finally:
+        first.kill()
+        second.kill()
+    assert second.returncode == 2, errors
+    assert "error: a token of this process alone" in errors[1]
+    assert first.returncode == 75 and "a process of the job was lost" in errors[0], errors

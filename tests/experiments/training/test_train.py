@@ -7,10 +7,12 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from rich.console import Console
 from toy import RECIPE, SPEC, StopError, interrupt_at, losses, mesh_of, run, toy_windows
 
+from experiments import preemption
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.data import Corpus, window_index
 from experiments.training.loop import train_together
@@ -54,9 +56,10 @@ def test_learns_what_repeats(tmp_path):
     assert summary["final_loss"] < np.log(16) / 4
 
 
-def test_resumes_exactly_where_it_stopped(tmp_path, windows, uninterrupted, monkeypatch):
+@pytest.mark.parametrize("step", [1, 5])
+def test_resumes_exactly_where_it_stopped(tmp_path, windows, uninterrupted, monkeypatch, step):
     with monkeypatch.context() as patch:
-        interrupt_at(5, patch)
+        interrupt_at(step, patch)
         with pytest.raises(StopError):
             run(tmp_path, windows)
     model, _ = run(tmp_path, windows)
@@ -170,6 +173,17 @@ def test_time_and_loss_are_those_of_all_starts(tmp_path, windows, monkeypatch):
     assert [json.loads(x)["step"] for x in metrics.read_text().splitlines()] == [2, 4, 6]
 
 
+def test_preemption_saves_the_step_it_stopped_at(tmp_path, windows, uninterrupted, monkeypatch):
+    with monkeypatch.context() as patch:
+        answers = iter([False, False, True])
+        patch.setattr(preemption, "requested", lambda: next(answers))
+        with pytest.raises(preemption.PreemptedError, match="step 3"):
+            run(tmp_path, windows)
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 3
+    model, _ = run(tmp_path, windows)
+    chex.assert_trees_all_equal(model, uninterrupted[1])
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     tmp_path, windows, monkeypatch
 ):
@@ -185,3 +199,20 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     with pytest.raises(FloatingPointError, match=r"step 5.*of step 4.*train\.learning_rate"):
         run(tmp_path, windows, longer)
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, windows, monkeypatch):
+    """The loss of a step is of the parameters before its update, and can be finite all the same."""
+    adamw = optax.adamw
+
+    def exploding(*arguments, **options):
+        to_infinity = optax.stateless(lambda updates, _: jax.tree.map(lambda x: x / 0, updates))
+        return optax.chain(adamw(*arguments, **options), to_infinity)
+
+    monkeypatch.setattr(optax, "adamw", exploding)
+    folder = tmp_path / "exploding"
+    with pytest.raises(
+        FloatingPointError, match=r"after step 1 model/.* is not finite .*not saved"
+    ):
+        run(folder, windows, dataclasses.replace(RECIPE, steps=1, warmup_steps=0))
+    assert Checkpoints(folder / "checkpoints").latest_step() is None
