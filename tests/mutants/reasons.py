@@ -3,7 +3,13 @@
 from tests.mutants.changes import Change
 
 # Part of the path, and of the expression before the error, with the reason.
-REASONS: list[tuple[str, str, str]] = []
+REASONS: list[tuple[str, str, str]] = [
+    (
+        "frequencies/hope.py",
+        "turns_in(self.train_length, inv_freq) > self.cut_cycles",
+        "no pair makes exactly that many turns, since 2 pi is irrational",
+    ),
+]
 
 
 def reason_of(change: Change) -> str:

@@ -145,7 +145,7 @@ SCHEMES = {
     ),
     "grape_m": Scheme(
         GrapeM(),
-        [{}, {"base": 300.0, "layout": "interleaved", "by_head": True}],
+        [{}, {"base": 300.0, "layout": "interleaved", "by_head": True, "num_kv_heads": 2}],
     ),
     "pope": Scheme(
         PoPE(),
