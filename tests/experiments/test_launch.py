@@ -1,6 +1,9 @@
 """Tests the command line: in this process, and where a process is the subject in one of its own."""
 
 import importlib
+import signal
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -47,6 +50,7 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
 
 
+ATLAS = "--config=configs/atlas.py:tiny"
 IMPORTS = """
 import signal
 from experiments import job_processes
@@ -65,6 +69,52 @@ def test_an_import_of_launch_changes_nothing_in_the_process():
     assert done.status == 0, done.errors
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["launch.py", TINY, "--workdir"],
+        ["-m", "experiments.evaluation.long_document", "--run=r", "--document=d", "--out"],
+    ],
+    ids=["launch", "long_document"],
+)
+def test_sigterm_at_the_start_asks_for_another(tmp_path, command):
+    """Before anything is done, there is nothing to save, but the queue must run it again."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", *command, str(tmp_path / "place")],
+        cwd=common.ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stderr:
+        if "numpy" in line:  # on the way to import jax
+            process.send_signal(signal.SIGTERM)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--status"], "1 missing"),
+        (
+            ["--backend=tpu_vm"]
+            + [f"--resource={name}=x" for name in ("zone", "type", "runtime", "setup")],
+            "gcloud compute tpus",
+        ),
+    ],
+)
+def test_a_machine_without_the_devices_of_the_mesh_submits_and_looks(corpus, tmp_path, flags, told):
+    """A laptop hands a job to a pod, and asks what has become of it."""
+    config = TINY, "--config.schemes=nope", f"--config.corpus={corpus}", "--config.mesh.fsdp=8"
+    done = runs.program("launch.py", *config, f"--workdir={tmp_path}", *flags)
+    assert done.status == 0 and told in done.output, done.errors
+    assert not list(tmp_path.iterdir()), "nothing is written where nothing runs"
+
+
 def test_a_report_of_what_is_done_trains_nothing(workdir, corpus):
     """``--share`` alone leaves the report to another program."""
     before = sorted(workdir.rglob("*"))
@@ -80,14 +130,20 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
     where = f"--workdir={tmp_path}"
     for arguments, word in (
         ([TINY, where, "--config.schemes=nopee"], "'nopee', did you mean 'nope'"),
+        ([TINY, where, "--task_id=99"], "task_id=99"),
         ([TINY.replace("tiny", "tin"), where], "preset='tin'"),
-        (["--config=configs/nothing.py:small", where], "--config=configs/nothing.py"),
+        (["--config=configs/nothing.py:small", where], "--config=configs/nothing.py is no file"),
+        ([TINY, where, "--config.experiment=tasks"], "--config.experiment"),
+        ([TINY, where, "--config.seeds=1000000000"], "seeds=1000000000"),
+        ([TINY, where, "--config.corpus=files:/dev/zero"], "/dev/zero"),
+        ([ATLAS, where, "--config.studies={}"], "studies has no study"),
         ([TINY, where, "--config.train.stepz=3"], '--config.train.stepz=3.*Did you mean "steps"'),
         ([TINY, where, "--config.train.steps=many"], "--config.train.steps"),
-        ([TINY, where, "steps=3"], "'steps=3'"),
-        ([TINY, where, "--topology=v5e:2x2"], "--topology"),
-        ([TINY], "--workdir"),
-        ([where], "--config"),
+        ([TINY, where, "steps=3"], "'steps=3' is no flag"),
+        ([TINY, where, "--topology=v5e:2x2"], "--topology is for --dry_run"),
+        ([TINY, "--workdir="], "--workdir is empty"),
+        ([TINY], "--workdir is missing"),
+        ([where], "--config is missing"),
     ):
         done = runs.command(*arguments)
         assert done.status == 2, arguments
@@ -99,9 +155,12 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"resource": ["nodes=2"]}, "--backend"),
-        ({"backend": "slurm", "again": "true"}, "--submit"),
-        ({"dry_run": "true", "report": "true"}, "--dry_run and --report"),
+        ({"topology": "v5e:2x2"}, "--topology is for --dry_run"),
+        ({"resource": ["nodes=2"]}, "--submit, --again and --resource are for --backend"),
+        ({"backend": "slurm", "again": "true"}, "--again is for --submit"),
+        ({"backend": "slurm", "status": "true"}, "--backend and --status ask for different things"),
+        ({"dry_run": "true", "report": "true"}, "--dry_run and --report ask for different things"),
+        ({"backend": "gke", "task_id": "1"}, "--task_id is for a job of its own, and --backend"),
     ],
 )
 def test_a_flag_that_another_would_make_the_program_ignore_is_refused(given, message):
