@@ -2,7 +2,7 @@
 
     python -m benchmarks.tpu_check --schemes=all
     python -m benchmarks.tpu_check --only=steps --chips=v5e
-    python -m benchmarks.tpu_check --schemes=fox,cable --known=docs/data/tpu_check.csv
+    python -m benchmarks.tpu_check --schemes=fox,cable --known=docs/data/tpu_check.csv.gz
 
 The program needs ``pip install -e '.[experiments,tpu_check]'``. Parts, for --only:
 
@@ -38,9 +38,8 @@ import jax
 from jax.sharding import AxisType
 from rich.console import Console
 
-from benchmarks import topology
+from benchmarks import topology, tpu_report
 from benchmarks import tpu_programs as programs
-from benchmarks.tpu_report import tables
 from configs import atlas, extrapolation
 from experiments.command import exit_status
 from experiments.progress import stage
@@ -245,8 +244,8 @@ def read_known(paths: list[Path]) -> dict[tuple[str, ...], dict[str, Any]]:
     """
     known = {}
     for path in paths:
-        lines = csv.DictReader(path.read_text().splitlines())
-        if not {*_COLUMNS[:7]} <= {*(lines.fieldnames or ())}:
+        lines = tpu_report.read(path)
+        if not lines or not {*_COLUMNS[:7]} <= lines[0].keys():
             raise ValueError(
                 f"--known={path} is no tpu_check.csv, which has {', '.join(_COLUMNS[:7])}"
             )
@@ -322,7 +321,7 @@ def main() -> None:
     kept.close()
     table = csv_of(_in_order([*known.values(), *rows]), _COLUMNS)
     read_back = list(csv.DictReader(table.splitlines()))
-    files = {"tpu_check.csv": table, "tpu_check.md": tables(read_back)}
+    files = {"tpu_check.csv": table, "tpu_check.md": tpu_report.tables(read_back)}
     write_files(args.workdir, files)
     counts = collections.Counter((each["part"], each["outcome"]) for each in rows)
     for (part, result), count in sorted(counts.items()):

@@ -1,21 +1,22 @@
 """Makes a page in Markdown of the results of ``benchmarks/tpu_check.py``.
 
-python -m benchmarks.tpu_report docs/data/tpu_check.csv > docs/data/tpu_check.md
+python -m benchmarks.tpu_report docs/data/tpu_check.csv.gz > docs/data/tpu_check.md
 """
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from benchmarks.accelerator.report import table
 from experiments.command import exit_status
 
 _PAGE = """# Programs compiled for TPUs
 
-`python -m benchmarks.tpu_report docs/data/tpu_check.csv` made this page of the {count:,} programs
-in [tpu_check.csv](tpu_check.csv), which `make tpu-check` compiled without a TPU
+`python -m benchmarks.tpu_report docs/data/tpu_check.csv.gz` made this page of the {count:,}
+programs in [tpu_check.csv.gz](tpu_check.csv.gz), which `make tpu-check` compiled without a TPU
 ([how](../launching.md#compiled-for-a-tpu-pod-without-a-tpu)). What is not in the tables has not
 been compiled yet.
 
@@ -109,12 +110,16 @@ def _lengths(rows) -> str:
     return table(("temporaries, MiB", *(f"{int(n) // 1024}k" for n in lengths)), lines)
 
 
+def read(path: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a table of programs, with all fields as texts."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+
+
 @exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", type=Path, help="a tpu_check.csv")
-    with parser.parse_args().table.open() as file:
-        print(page(list(csv.DictReader(file))), end="")
+    parser.add_argument("table", type=Path, help="a tpu_check.csv, which may be compressed")
+    print(page(read(parser.parse_args().table)), end="")
 
 
 if __name__ == "__main__":

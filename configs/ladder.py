@@ -5,8 +5,8 @@
 Presets, after the colon:
 
     tiny   three schemes, seconds: checks that everything runs, shows nothing
-    rates  rung B: each scheme under three learning rates, about 9 hours of one CPU core
-    small  rungs B to D, about 50 hours of one CPU core
+    rates  rung B: each scheme under three learning rates, about 11 hours of one CPU core
+    small  rungs B to D, about 52 hours of one CPU core
     track  the leaderboard's: three learning rates, then three seeds of rung C at the best one. Give
            --config.schemes=mine, the name of a scheme or of a file mine.py that defines one; it
            writes records/mine/result.json. About an hour of one CPU core.
@@ -53,10 +53,11 @@ BASE = 16
 SCHEMES = (
     "rope,rope_10000,alibi,nope,transformer_xl,fox,kerple_log,t5,sinusoidal,fire,cable,path,"
     "selective_rope,hope,p_rope,rnope_swa,kv_shift,nope_smear,xpos,sandwich,kerple_power,grape_a,"
-    "ssmax,randomized,inkling,cope,dape,deberta,seqpe"
+    "ssmax,randomized,inkling,cope,dape,stick_breaking,repo,string,key_offset,short_conv,"
+    "random_float,deberta,seqpe"
 )
 # These are evaluated on the models of ``rope`` and need no training.
-EXTENSIONS = "yarn,rerope,self_extend,dual_chunk"
+EXTENSIONS = "yarn,rerope,self_extend,dual_chunk,jet_long,mrrope_uni,mrrope_pro"
 LONG = (
     "rope,alibi,nope,sinusoidal,transformer_xl,fox,kerple_log,t5,path,kv_shift,rnope_swa,p_rope,"
     "cable,fire,selective_rope,hope"
@@ -302,15 +303,16 @@ def _follow_length(encodings: ConfigDict, length) -> None:
     ``extrapolation.follow_length`` has done so for windows, and for thresholds that are lengths.
     """
     base = length.to_float() * BASE
-    for name in ("rope", "hope", "p_rope", "xpos", "sinusoidal", "transformer_xl", "rnope_swa"):
+    at_base = "rope hope p_rope xpos sinusoidal transformer_xl rnope_swa string repo key_offset"
+    for name in at_base.split():
         encodings[name].base = base
     for name in ON_ROPE:
         if "base" in encodings[name]:
             encodings[name].base = base
     rope = _variant("rope", base=base)
-    for name in ("kv_shift", "randomized", "ssmax"):
+    for name in ("kv_shift", "randomized", "random_float", "short_conv", "ssmax"):
         encodings[name] = _variant(name, over=rope)
-    encodings.randomized.max_length = 4 * _LONGEST
+    encodings.randomized.max_length = encodings.random_float.max_length = 4 * _LONGEST
     encodings.nope_smear = _variant("kv_shift", over="nope")
     encodings.rope_10000 = _variant("rope", base=10_000.0)
     encodings.deberta.max_distance = length

@@ -86,11 +86,6 @@ class Film:
             raise ValueError(f"video={self.video} of Film must have times, and no ruler")
 
     @property
-    def marks(self) -> range:
-        """Returns no numbers: there is no ruler."""
-        return range(0)
-
-    @property
     def tokens(self) -> int:
         """Returns the number of tokens, marks of the borders included."""
         return self.video.tokens + self.audio + 4
@@ -142,8 +137,9 @@ def place(
             start = start + segment.tokens
         else:
             grid = block(segment, start)
-            marks = grid[0, 0, 0] + np.outer(segment.marks, (0, 1, 1))
-            parts += [marks, grid.reshape(-1, 3)]
+            if isinstance(segment, Vision):
+                parts.append(grid[0, 0, 0] + np.outer(segment.marks, (0, 1, 1)))
+            parts.append(grid.reshape(-1, 3))
             start = after(grid, start)
     positions = np.concatenate(parts).astype(dtype)[None]
     return Placed(positions, start.item() if isinstance(start, np.generic) else start)

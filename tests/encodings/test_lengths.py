@@ -113,11 +113,11 @@ def test_a_rule_need_not_say_that_it_adapts():
 def test_double_arithmetic():
     rng = np.random.default_rng(0)
     x, y = (np.exp(rng.uniform(-12, 12, 2000)) for _ in range(2))
-    exact = [x + y, x * y, x / y, 3.1 - x, x / 3.1, 3.1 / x, np.log(x), np.round(x)]
+    exact = [x + y, x * y, x / y, x - 3.1, x / 3.1, 3.1 / x, np.log(x), np.round(x)]
 
     @jax.jit
     def compute(x, y):
-        return [x + y, x * y, x / y, 3.1 - x, x / 3.1, 3.1 / x, double.log(x), double.rounded(x)]
+        return [x + y, x * y, x / y, x - 3.1, x / 3.1, 3.1 / x, double.log(x), double.rounded(x)]
 
     for actual, expected in zip(compute(Double.of(x), Double.of(y)), exact, strict=True):
         actual = np.asarray(actual.high, np.float64) + np.asarray(actual.low, np.float64)

@@ -39,7 +39,7 @@ FILES = {
     "longrope_smollm2.csv": "LongRoPE's search on SmolLM2 (configs/longrope.py:smollm2)",
     "pointing.tar.xz": "icons on larger screens (configs/pointing.py:small)",
     "story.tar.xz": "a ball at times that no frame shows (configs/story.py:small)",
-    "tpu_check.csv": "programs compiled for TPUs without a TPU (benchmarks.tpu_check)",
+    "tpu_check.csv.gz": "programs compiled for TPUs without a TPU (benchmarks.tpu_check)",
     "track.tar.xz": "runs of the leaderboard's track (configs/ladder.py:track)",
     "video.tar.xz": "needles in longer videos (configs/video.py:small)",
     "../atlas/atlas.csv.gz": "the atlas: each scheme at each question, with verdicts",

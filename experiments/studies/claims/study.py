@@ -35,7 +35,7 @@ class Claims(Studies):
         about = next(iter(self.parts.values())).about(command) | self.environment()
         setup = {name: self.setup(name) for name in self.parts}
         setup |= {name: f"results of {fills}" for name, fills in read.items()}
-        about |= {"config": self.config, "setup": setup}
+        about = {key: value for key, value in about.items() if key != "config"} | {"setup": setup}
         rows = ledger.ledger_of(claims_of(seeing), studies)
         ledger_page.print_ledger(rows, self.console)
         return ledger_page.write(self.workdir / "claims", rows, about)

@@ -83,9 +83,6 @@ class Double:
     def __sub__(self, other: Any) -> "Double":
         return self + (-Double.of(other))
 
-    def __rsub__(self, other: Any) -> "Double":
-        return -self + other
-
     def __rtruediv__(self, other: Any) -> "Double":
         return Double.of(other) / self
 

@@ -5,7 +5,6 @@ give the model positions with the axes of both, and ``Layers`` of two encodings 
 own axes. Overrides ``prepare``.
 """
 
-import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding
@@ -32,10 +31,7 @@ class OnAxes(Wrapper):
         self.axes = tuple(count_of("axes", axis, 0) for axis in axes)
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
-        return super().prepare(tokens.at(self.chosen(tokens.positions)), length=length, key=key)
-
-    def chosen(self, positions) -> jax.Array:
-        """Returns the positions on the chosen axes."""
+        positions = tokens.positions
         if positions.ndim == 3:
             if max(self.axes) >= positions.shape[-1]:
                 raise ValueError(
@@ -43,5 +39,5 @@ class OnAxes(Wrapper):
                     f"positions of shape {positions.shape}; count from 0"
                 )
             chosen = [positions[..., axis] for axis in self.axes]
-            positions = chosen[0] if len(chosen) == 1 else jnp.stack(chosen, axis=-1)
-        return positions
+            tokens = tokens.at(chosen[0] if len(chosen) == 1 else jnp.stack(chosen, axis=-1))
+        return super().prepare(tokens, length=length, key=key)
