@@ -204,8 +204,7 @@ def evaluate(
 
     Returns:
       Records (see ``scored``), and a curve: the loss at each position of the longest context,
-        averaged
-      over buckets of positions.
+      averaged over buckets of positions.
     """
     longest, last = protocols.multiples[-1] * train_length, protocols.last_tokens
     end = documents_NL.shape[1] - 1
