@@ -30,7 +30,7 @@ EXPERIMENTS = {
 
 
 def make_experiment(config: ConfigDict, workdir: Path, console: Console):
-    """Returns the experiment of ``config``, a file of ``configs`` has made it; nothing is run.
+    """Returns the experiment that ``config`` describes; nothing is run.
 
     All results go into ``workdir``; points that are finished there are not run again. Raises a
     ValueError if the config names no experiment, or cannot work.
