@@ -11,7 +11,7 @@ from runs import comparison, config
 from experiments import preemption
 from experiments.results import archive, bucket
 from experiments.results.bucket import Holder, folder_at
-from experiments.results.record import claimed, holder
+from experiments.results.record import claimed, environment, holder, write_json
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,11 @@ def test_a_run_goes_on_in_a_bucket_as_in_a_folder(objects, corpus, tmp_path, mon
 def test_results_travel_to_a_bucket_and_back(objects, tmp_path, monkeypatch):
     """And not into a folder of this machine that is called "gs:"."""
     monkeypatch.chdir(tmp_path)
-    for name in archive.FILES:
-        (tmp_path / "here/runs/nope/seed0").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "here/runs/nope/seed0" / name).write_text('{"training": {}}\n')
+    folder = tmp_path / "here/runs/nope/seed0"
+    folder.mkdir(parents=True)
+    write_json(folder / "run.json", {"config": {}} | environment())
+    for name in ("metrics.jsonl", "evaluation.json"):
+        (folder / name).write_text('{"training": {}}\n')
     there = "--workdir=gs://mine/restored"
     for arguments in (
         ["--workdir=here", "--out=results"],

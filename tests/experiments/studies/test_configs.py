@@ -113,7 +113,7 @@ def test_a_bad_value_is_refused_by_its_name_before_anything_is_trained(study, tm
 
 # One variant of each study, and what its report has besides pictures and maps of attention.
 REPORTS = {
-    "images": ("axial_rope", ("rescaled: accuracy", "pasted: accuracy", "0.250", "Frequencies")),
+    "images": ("axial_rope", ("rescaled: accuracy", "pasted: accuracy", "0.250")),
     "video": ("videorope", ("length: accuracy", "gap, 8 frames: accuracy", "0.250", "noise")),
     "pointing": ("i_mrope_ruler", ("1 left: accuracy", "place: accuracy", "8 x 16")),
     "story": (
