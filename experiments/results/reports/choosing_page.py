@@ -11,7 +11,7 @@ trained longer, the ladder, the table of ``benchmarks/decode.py``, and the exper
 import dataclasses
 import operator
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from experiments.command import exit_status
 from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
-from experiments.results.record import read_json, write_files
+from experiments.results.record import write_files
 from experiments.results.reports import ladder_page, trust
 from experiments.results.reports.needs import NEEDS, Need
 from experiments.results.reports.sources import LONGER, read, read_extension, read_tables
@@ -214,25 +214,22 @@ def read_rungs(docs: Path) -> tuple[list[Rung], str]:
     says = f"{schemes} after {tokens / 1e6:.1f}M tokens, without RoPE."
     topics = longer["topic"].str.removesuffix(f", {LONGER}")
     rungs.append(Rung("longer training", says, tokens, longer.assign(topic=topics)))
-    ladder, missing = _ladder(docs / "ladder")
+    answers = pd.read_csv(docs / "ladder" / ladder_page.CSV)
+    ladder, missing = _ladder(sources.ladder["rungs"], answers)
     return [*rungs, *ladder], missing
 
 
-def _ladder(folder: Path) -> tuple[list[Rung], str]:
-    """Returns the rungs of the ladder that have results, and what is missing, in words."""
-    data = read_json(folder / ladder_page.JSON)
-    if data is None:
-        return [], "the ladder, which trains longer"
-    answers = pd.read_csv(folder / ladder_page.CSV)
+def _ladder(described: Mapping[str, Any], answers: pd.DataFrame) -> tuple[list[Rung], str]:
+    """Returns the rungs of the ladder that have RoPE, and which runs are missing, in words."""
     rungs = []
-    for name, about in data["rungs"].items():
+    for name, about in described.items():
         of_rung = answers[answers["rung"] == name]
         if "rope" in set(of_rung["scheme"]):
             says = f"{about['tokens'] / 1e6:.1f}M tokens, {about['schemes']} schemes, seeds: "
             says += f"{about['seeds']}."
             rungs.append(Rung(f"`{name}` of the ladder", says, about["tokens"], of_rung))
     finished, points = (
-        sum(rung[key] for rung in data["rungs"].values()) for key in ("finished", "points")
+        sum(rung[key] for rung in described.values()) for key in ("finished", "points")
     )
     missing = f"{points - finished} of {points} runs of the ladder"
     return rungs, missing if finished < points else ""

@@ -167,7 +167,7 @@ def body(folder: Path) -> str:
 
 
 def _title(rung: Mapping[str, Any]) -> str:
-    """Returns the title of a rung for those who do not know its name."""
+    """Returns the title of a rung that says how it was trained."""
     texts, tokens = f"texts of {rung['length']} tokens", rung["tokens"]
     if not (parameters := rung["parameters"]):
         return f"width {rung['width']}, {texts}, {tokens / 1e6:.1f}M tokens of training"
