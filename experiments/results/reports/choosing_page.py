@@ -26,7 +26,16 @@ from experiments.results.reports import ladder_page, trust
 from experiments.results.reports.needs import NEEDS, Need
 from experiments.results.reports.sources import LONGER, read, read_extension, read_tables
 from experiments.results.reports.templates import fill
-from experiments.results.reports.trust import LASTS, Order, Rung, badges, is_judged, order
+from experiments.results.reports.trust import (
+    LASTS,
+    SHARED,
+    Order,
+    Rung,
+    ahead,
+    badges,
+    is_judged,
+    order,
+)
 
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
@@ -42,17 +51,21 @@ class Decision:
     Attributes:
       rung: the longest training that compares a scheme with the baselines.
       better: the schemes that are better than all baselines, on the longest training of each.
-      order: how the order of the schemes on ``rung`` agrees with longer training.
+      behind: the schemes of ``better`` that are behind a baseline after longer training.
+      order: how the order of the contenders on ``rung`` agrees with longer training.
     """
 
     rung: Rung
     better: list[str]
+    behind: list[str]
     order: Order
 
     @property
     def chosen(self) -> list[str]:
         """Returns the schemes that are chosen."""
-        return self.better if self.order.lasts else []
+        if not self.order.lasts:
+            return []
+        return [scheme for scheme in self.better if scheme not in self.behind]
 
 
 def decide(need: Need, rungs: Sequence[Rung]) -> Decision | None:
@@ -76,7 +89,19 @@ def decide(need: Need, rungs: Sequence[Rung]) -> Decision | None:
         return -rung.tokens, _rank(rung.rows(need.asked[-1])[scheme])
 
     better.sort(key=place)
-    return Decision(rung, better, order(need.asked[-1], rung, rungs))
+    behind = [name for name in better if _falls_behind(name, need, rung_of[name], rungs)]
+    return Decision(rung, better, behind, order(need.asked[-1], rung, rungs))
+
+
+def _falls_behind(scheme: str, need: Need, rung: Rung, rungs: Sequence[Rung]) -> bool:
+    """Says whether a scheme is behind a baseline on a rung that is longer than the given one."""
+    tables = [
+        other.rows(question)
+        for other in rungs
+        if other.tokens > rung.tokens
+        for question in need.asked
+    ]
+    return any(scheme in rows and scheme not in ahead(rows) for rows in tables)
 
 
 def _wins(answer: Answer | None) -> float:
@@ -109,6 +134,8 @@ def told(need: Need, rungs: Sequence[Rung]) -> dict[str, Any]:
     evidence = _of_task(need, decision) if is_task else _of_loss(need, decision)
     if decision.order.longer and not decision.order.lasts:
         evidence += f" But the order does not last in {decision.order.longer.name}."
+    if decision.behind:
+        evidence += f" Behind a baseline after longer training: {_names(decision.behind)}."
     return {
         "title": need.title,
         "choice": _names(decision.chosen) or need.remains,
@@ -190,6 +217,7 @@ def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> st
         missing=missing,
         needs=[told(need, ordered) for need in NEEDS],
         lasts=LASTS,
+        shared=SHARED,
         q=Q,
         slow=", ".join(f"`{name}`" for name in slow),
         bound=SLOW,

@@ -15,14 +15,14 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
-from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer
+from experiments.results.answers import AGAINST, GAIN, OWN_WINDOW, TASKS, Answer
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 
 Question = tuple[str, float]
 JSON = "trust.json"
 # The rank correlation from which an order lasts, and how many schemes it needs.
-LASTS, _SCHEMES = 0.5, 3
+LASTS, SHARED = 0.5, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Order:
     """Holds how the order of the schemes on a rung agrees with longer training.
 
     Attributes:
-      longer: the longest training that shares enough schemes with the rung, or None.
-      rho, shared: the rank correlation with it, and how many schemes both share.
+      longer: the longest training that shares enough contenders with the rung, or None.
+      rho, shared: the rank correlation with it, and how many contenders both share.
     """
 
     longer: Rung | None
@@ -76,16 +76,31 @@ class Order:
 
 
 def order(question: Question, rung: Rung, rungs: Sequence[Rung]) -> Order:
-    """Compares the order of the schemes on a rung with that on the longest of all rungs."""
+    """Compares the order of the contenders on a rung with that on the longest of all rungs.
+
+    The contenders are the schemes that are ahead of every baseline on one of both. Schemes that
+    are far behind on both would keep the rank correlation high whatever the others do.
+    """
     rows = rung.rows(question)
     longer_ones = [other for other in rungs if other.tokens > rung.tokens]
     for longer in sorted(longer_ones, key=operator.attrgetter("tokens"), reverse=True):
         others = longer.rows(question)
-        shared = sorted((rows.keys() & others.keys()) - {WINDOWED})
-        if len(shared) >= _SCHEMES:
+        contenders = (ahead(rows) | ahead(others)) - {WINDOWED}
+        shared = sorted(rows.keys() & others.keys() & contenders)
+        if len(shared) >= SHARED:
             means = [[table[name]["mean"] for name in shared] for table in (rows, others)]
             return Order(longer, float(stats.spearmanr(*means).statistic), len(shared))
     return Order(None, math.nan, 0)
+
+
+def ahead(rows: dict[str, Answer]) -> set[str]:
+    """Returns the schemes whose mean is ahead of every baseline's; a gain is compared with 0."""
+    sign = {name: -row["mean"] if row["is_error"] else row["mean"] for name, row in rows.items()}
+    is_gain = any(row["family"].startswith(GAIN) for row in rows.values())
+    line = (
+        0.0 if is_gain else max((sign[name] for name in AGAINST if name in sign), default=-math.inf)
+    )
+    return {name for name, value in sign.items() if value > line}
 
 
 def is_judged(answer: Answer) -> bool:
@@ -106,9 +121,9 @@ def badges(asked: Sequence[Question], rung: Rung, lasting: Order) -> list[str]:
         learning = f"learned by {len(learned)} of {len(rows)}"
     told = [f"{max(answer['seeds'] for answer in rows.values())} seeds", learning]
     if lasting.longer is None:
-        return [*told, "rank: no longer training"]
+        return [*told, "rank: untested"]
     word = "lasts" if lasting.lasts else "reverses" if lasting.rho < 0 else "changes"
-    return [*told, f"rank {word}: rho {lasting.rho:.2f} over {lasting.shared} schemes"]
+    return [*told, f"rank {word}: rho {lasting.rho:.2f} over {lasting.shared} contenders"]
 
 
 def of_questions(rungs: Sequence[Rung]) -> dict[str, dict[str, list[str]]]:

@@ -46,6 +46,29 @@ def test_what_longer_training_contradicts_is_not_chosen():
     assert decide(NEED, [short, longer]).chosen == ["fox"]
 
 
+def first_seeds(**losses):
+    """Returns a longer rung that has one seed of each scheme, and so no verdicts."""
+    return rung(2.0, **{scheme: seeds[:1] for scheme, seeds in (BASELINES | losses).items()})
+
+
+def test_the_order_must_last_among_schemes_that_are_ahead_of_the_baselines():
+    far = {"yarn": (4.0, 4.1, 4.2), "pi": (5.0, 5.1, 5.2), "sinusoidal": (6.0, 6.1, 6.2)}
+    near = {"t5": LOW, "alibi": (1.6, 1.61, 1.62), "fox": (1.7, 1.71, 1.72)}
+    short = rung(1.0, **BASELINES, **far, **near, cable=LOW)
+    longer = first_seeds(**far, **near | {"t5": near["fox"], "fox": near["t5"]})
+    decision = decide(NEED, [short, longer])
+    assert (decision.order.rho, decision.order.shared) == (pytest.approx(-1), 3)
+    assert decision.better and not decision.chosen
+    assert decide(NEED, [short, first_seeds(**far)]).order.longer is None
+
+
+def test_one_seed_of_longer_training_is_enough_to_fall_behind():
+    rungs = [rung(1.0, **BASELINES, alibi=LOW, fox=LOW), first_seeds(alibi=HIGH)]
+    decision = decide(NEED, rungs)
+    assert decision.better == ["alibi", "fox"] and decision.chosen == ["fox"]
+    assert "Behind a baseline after longer training: `alibi`." in told(NEED, rungs)["evidence"]
+
+
 def test_a_task_counts_where_it_is_learned():
     low, high = (0.2, 0.1, 0.3), (0.99, 0.95, 1.0)
     need = Need("Copies", (("copy", 2),))

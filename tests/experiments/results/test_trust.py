@@ -19,7 +19,7 @@ def test_badges_are_read_as_they_were_written(tmp_path):
     assert told["text", 2.0] == [
         "3 seeds",
         "corrected",
-        "rank reverses: rho -1.00 over 3 schemes",
+        "rank reverses: rho -1.00 over 3 contenders",
     ]
     assert trust.words(told["text", 2.0]).startswith("`3 seeds` `corrected` `rank reverses")
     assert trust.read(tmp_path / "none.json") == {}
@@ -37,4 +37,4 @@ def test_the_longest_training_says_whether_an_order_lasts():
 def test_a_task_says_how_many_schemes_have_learned_it():
     one = rung(of_tasks(panel_study(rope=(LOW, HIGH), t5=(HIGH, LOW))))
     said = trust.of_questions([one])["copy"]["2"]
-    assert said == ["3 seeds", "learned by 1 of 2", "rank: no longer training"]
+    assert said == ["3 seeds", "learned by 1 of 2", "rank: untested"]
