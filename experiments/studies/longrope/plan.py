@@ -1,7 +1,7 @@
 """Holds the plan that all seeds share: the stages, the lengths, the documents and the recipes."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -54,6 +54,21 @@ class Trials:
             )
 
 
+class Group(NamedTuple):
+    """Says what searches read whose results are in one table.
+
+    Attributes:
+      length, documents: the tokens and the number of the documents.
+      times: how many times longer than in training the model is made.
+      prefix: what the names of rows begin with, if the table has rows of other models too.
+    """
+
+    length: int
+    documents: int
+    times: int
+    prefix: str = ""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
     """Holds all that is the same for every seed.
@@ -91,6 +106,17 @@ class Plan:
     def far(self) -> int:
         """Returns the length of the second extension."""
         return self.factor * self.near
+
+    @property
+    def groups(self) -> dict[str, Group]:
+        """Returns the tables by their keys in ``report.GROUPS``."""
+        documents, factor = self.trials.search_documents, self.factor
+        return {
+            "near": Group(self.near, documents, factor),
+            "far": Group(self.far, self.trials.far_documents, factor**2),
+            # As many tokens as in longer documents.
+            "short": Group(self.train_length, documents * factor, factor, "tuned, "),
+        }
 
     @property
     def most_start_tokens(self) -> int:

@@ -37,7 +37,6 @@ from experiments.studies.longrope.encoding import (
 )
 from experiments.studies.longrope.fitness import (
     NEEDLE,
-    Fitness,
     needle_loss,
     remembered,
     text_loss,
@@ -60,8 +59,8 @@ class Row:
     """Holds one line of a table.
 
     Attributes:
-      group: a key of ``report.GROUPS``.
-      scheme: its name.
+      group: the table, a key of ``report.GROUPS``.
+      scheme: the name of the encoding.
       kind: "method" for a known one, "start" for a starting point of a search, "found" for the
         result of a search, "tuned" for a fine-tuned model under the encoding it was tuned with.
       model: the model, under RoPE.
@@ -79,9 +78,11 @@ class Stages:
     """Extends one model under one seed, and holds the results so far.
 
     Attributes:
-      rows: the encodings to score.
+      rows: the encodings to score, by group and name.
       searches: for each search its name, seeds, losses by generation, and the best candidate.
       tuning: for each fine-tuned model its name, and the summary of ``train``.
+      best: the best genome of each search.
+      tuned: the model after the fine-tuning of the stage ``progressive``.
     """
 
     def __init__(self, plan: Plan, model: Transformer, folder: Path, seed: int, name: str):
@@ -91,11 +92,11 @@ class Stages:
         self.folder = folder
         self.seed = seed
         self.name = name
-        self.rows: list[Row] = []
+        self.rows: dict[tuple[str, str], Row] = {}
         self.searches: list[dict[str, Any]] = []
         self.tuning: list[dict[str, Any]] = []
-        self._best: dict[str, Genome] = {}
-        self._tuned = model
+        self.best: dict[str, Genome] = {}
+        self.tuned = model
 
     def run(self) -> dict[str, Any]:
         """Runs all stages of the plan and returns the results, as values of JSON."""
@@ -113,29 +114,23 @@ class Stages:
         seeds = self._factors(self.plan.train_length)
         largest = 1.25 * self.plan.factor
         space = Space(seeds, largest, self.plan.budget, 0, self.plan.most_start_tokens)
-        self._extend_near("longrope", text_loss, space)
+        self._search("longrope", "near", self.model, space)
 
     def _released(self):
         seeds = {"yarn": self._factors(self.plan.train_length)["yarn"]}
         space = ReleasedSpace(seeds, 1.0 + self.plan.factor, self.plan.budget)
-        self._extend_near("released", text_loss, space)
+        self._search("released", "near", self.model, space)
 
     def _longrope2(self):
         critical = critical_pairs(self.rope, self.plan.train_length)
         pairs, factor = self.rope.rotary_dim // 2, float(self.plan.factor)
         space = LongRoPE2Space(pairs, critical, factor, self.plan.budget)
-        self._extend_near("longrope2", needle_loss, space)
-
-    def _extend_near(self, name, kind, space):
-        plan = self.plan
-        read = {"length": plan.near, "count": plan.trials.search_documents}
-        fitness = self._fitness(kind, self.model, read, plan.factor)
-        self._extend(name, "near", fitness, space, plan.budget, read, plan.factor)
+        self._search("longrope2", "near", self.model, space, needle_loss)
 
     def _progressive(self):
-        plan, first = self.plan, self._best["longrope"]
-        self._tuned = self._tune("tuned", Tuning, first)
-        self._row("near", "longrope, tuned", "tuned", self._tuned, self._under(first))
+        plan, first = self.plan, self.best["longrope"]
+        self.tuned = self._tune("tuned", Tuning, first)
+        self._row("near", "longrope, tuned", "tuned", self.tuned, self._under(first, plan.factor))
         # The known methods and the search extend the tuned model, whose pairs are slower already.
         seeds = {
             name: factors * np.array(first.factors)
@@ -143,41 +138,34 @@ class Stages:
         }
         largest = 1.25 * plan.factor * max(first.factors[-1], plan.factor)
         starts = first.start_tokens, plan.most_start_tokens
-        space = Space(seeds, largest, plan.budget, *starts)
-        read = {"length": plan.far, "count": plan.trials.far_documents}
-        fitness = self._fitness(text_loss, self._tuned, read, plan.factor**2)
+        space = Space(seeds, largest, plan.budget.halved(), *starts)
         for name, rule in plan.rules(plan.near).items():
             attention = attention_of(self.rope, rule) * self._attention(plan.factor)
             method = Searched.of(self.rope, space.seeds[name], attention)
-            self._row("far", name, "method", self._tuned, method)
-        budget, times = plan.budget.halved(), plan.factor**2
-        self._extend("progressive", "far", fitness, space, budget, read, times)
+            self._row("far", name, "method", self.tuned, method)
+        self._search("progressive", "far", self.tuned, space)
 
     def _short(self):
-        plan, factors = self.plan, np.array(self._best["longrope"].factors)
+        plan, factors = self.plan, np.array(self.best["longrope"].factors)
         shares = {f"1/{part} of long": 1 + (factors - 1) / part for part in (4, 2)}
         seeds = {"rope": np.ones_like(factors)} | shares
         # Smaller bounds than for long contexts, as in the paper: there is less to interpolate.
         largest = max(1 + (factors[-1] - 1) / 2, 1 + 10 * plan.budget.step)
-        space = Space(seeds, largest, plan.budget, 0, plan.most_start_tokens)
-        count = plan.trials.search_documents * plan.factor
-        read = {"length": plan.train_length, "count": count}
-        fitness = self._fitness(text_loss, self._tuned, read, plan.factor)
-        long = self._under(self._best["longrope"])
-        self._row("short", "tuned, long factors", "method", self._tuned, long)
-        budget, prefix = plan.budget.halved(), "tuned, "
-        self._extend("short", "short", fitness, space, budget, read, plan.factor, prefix)
+        space = Space(seeds, largest, plan.budget.halved(), 0, plan.most_start_tokens)
+        long = self._under(self.best["longrope"], plan.factor)
+        self._row("short", "tuned, long factors", "method", self.tuned, long)
+        self._search("short", "short", self.tuned, space)
 
     def _mixed(self):
-        genome = self._best["longrope2"]
+        genome = self.best["longrope2"]
         model = self._tune("mixed", MixedWindows, genome)
-        self._row("near", "longrope2, mixed", "tuned", model, self._under(genome))
+        under = self._under(genome, self.plan.factor)
+        self._row("near", "longrope2, mixed", "tuned", model, under)
         rope = under_rule(self.rope, Default())
         self._row("short", "longrope2, mixed", "tuned", model, rope)
 
     def _row(self, group, scheme, kind, model, encoding):
-        if not any((row.group, row.scheme) == (group, scheme) for row in self.rows):
-            self.rows.append(Row(group, scheme, kind, model, encoding))
+        self.rows.setdefault((group, scheme), Row(group, scheme, kind, model, encoding))
 
     def _factors(self, length) -> dict[str, np.ndarray]:
         rules = self.plan.rules(length)
@@ -189,68 +177,61 @@ class Stages:
             **settings(self.rope), train_length=self.plan.train_length, factor=float(times)
         ).attention_factor
 
-    def _under(self, genome: Genome, times: int | None = None) -> Searched:
+    def _under(self, genome: Genome, times: int) -> Searched:
         """Returns the encoding of a genome, with LongRoPE's attention factor."""
-        return Searched.of(self.rope, genome, self._attention(times or self.plan.factor))
+        return Searched.of(self.rope, genome, self._attention(times))
 
-    def _fitness(self, kind, model, read, times) -> Fitness:
-        return kind(
+    def _search(self, name: str, group: str, model: Transformer, space: Space, loss=text_loss):
+        """Searches, or continues a search that was stopped, and adds its rows and its result."""
+        plan, target, budget = self.plan, self.plan.groups[group], space.budget
+        read = {"length": target.length, "count": target.documents}
+        documents_NL = plan.documents(plan.trials.search_split, **read)
+        fitness = loss(
             model,
             self.rope,
-            self.plan.documents(self.plan.trials.search_split, **read),
-            attention_factor=self._attention(times),
-            mesh=self.plan.mesh,
-            batch_tokens=self.plan.trials.batch_tokens,
+            documents_NL,
+            attention_factor=self._attention(target.times),
+            mesh=plan.mesh,
+            batch_tokens=plan.trials.batch_tokens,
         )
-
-    def _extend(self, name, group, fitness, space, budget, read, times, prefix=""):
-        """Searches, and adds the rows of the starting points and of the result."""
-        self._search(name, space, fitness, budget, read)
-        for seed, genome in space.seeds.items():
-            under = self._under(genome, times)
-            self._row(group, f"{prefix}{seed} (start)", "start", fitness.model, under)
-        result = self._under(self._best[name], times)
-        self._row(group, f"{prefix}{name}", "found", fitness.model, result)
-
-    def _search(self, name, space, fitness, budget, documents):
-        """Searches, or continues a search that was stopped, and keeps the best genome."""
-        folder = self.folder / "search" / name
-        config = self._search_config(space, fitness, budget, documents)
-        open_run(folder, config)
-        with (
-            contextlib.closing(Stored(folder / "losses.jsonl", config)) as stored,
-            stage(f"{self.name}  {name}", budget.candidates, self.plan.console) as advance,
-        ):
-            losses = remembered(fitness, stored, advance)
-            generations = list(evolve(space, budget, losses, self.seed))
-        best = min(itertools.chain(*generations), key=lambda one: one.loss)
-        self._best[name] = best.genome
-        seeds = {one.origin: one.loss for one in generations[0] if one.origin in space.seeds}
-        self.searches.append(
-            {
-                "search": name,
-                "seeds": seeds,
-                "losses": [[one.loss for one in generation] for generation in generations],
-                "found": dataclasses.asdict(best),
-                "factors": {seed: genome.factors for seed, genome in space.seeds.items()},
-            }
-        )
-
-    def _search_config(self, space, fitness, budget, documents) -> dict[str, Any]:
-        """Returns all settings that decide what a search finds."""
-        return {
+        # All settings that decide what the search finds.
+        config: dict[str, Any] = {
             "search": dataclasses.asdict(budget),
             "seed": self.seed,
             "space": type(space).__name__,
-            "seeds": {name: genome.factors for name, genome in space.seeds.items()},
+            "seeds": {seed: genome.factors for seed, genome in space.seeds.items()},
             "bounds": [space.smallest, space.largest],
             "starts": space.starts,
             "rope": settings(self.rope),
             "attention_factor": fitness.attention_factor,
             "scored_tokens": fitness.last,
-            "documents": documents | {"corpus_digest": self.plan.corpus.digest},
-            "model": fingerprint(fitness.model),
+            "documents": read | {"corpus_digest": plan.corpus.digest},
+            "model": fingerprint(model),
         }
+        folder = self.folder / "search" / name
+        open_run(folder, config)
+        with (
+            contextlib.closing(Stored(folder / "losses.jsonl", config)) as stored,
+            stage(f"{self.name}  {name}", budget.candidates, plan.console) as advance,
+        ):
+            losses = remembered(fitness, stored, advance)
+            generations = list(evolve(space, budget, losses, self.seed))
+        best = min(itertools.chain(*generations), key=lambda one: one.loss)
+        self.best[name] = best.genome
+        self.searches.append(
+            {
+                "search": name,
+                "seeds": {o.origin: o.loss for o in generations[0] if o.origin in space.seeds},
+                "losses": [[one.loss for one in generation] for generation in generations],
+                "found": dataclasses.asdict(best),
+                "factors": config["seeds"],
+            }
+        )
+        for seed, genome in space.seeds.items():
+            under = self._under(genome, target.times)
+            self._row(group, f"{target.prefix}{seed} (start)", "start", model, under)
+        result = self._under(best.genome, target.times)
+        self._row(group, target.prefix + name, "found", model, result)
 
     def _tune(self, name, kind, genome) -> Transformer:
         """Fine-tunes the model under a genome's factors, or continues where that was stopped.
@@ -288,26 +269,26 @@ class Stages:
         return model.under(in_place_of_rope(self.model, self.rope))
 
     def _scores(self) -> list[dict[str, Any]]:
-        plan, trials = self.plan, self.plan.trials
-        lengths = {"near": plan.near, "far": plan.far}
+        plan, trials, rows = self.plan, self.plan.trials, [*self.rows.values()]
+        lengths = {group: plan.groups[group].length for group in ("near", "far")}
         documents = {
             group: plan.documents(trials.split, lengths[group], trials.documents)
-            for group in dict.fromkeys(row.group for row in self.rows)
+            for group in dict.fromkeys(row.group for row in rows)
             if group in lengths
         }
         # The last tokens of the longer documents, so that both groups score the same tokens.
         documents["short"] = documents["near"][:, -plan.train_length - 1 :]
-        config = {
+        config: dict[str, Any] = {
             "trials": dataclasses.asdict(trials),
             "lengths": lengths,
             "corpus_digest": plan.corpus.digest,
-            "found": {name: dataclasses.asdict(genome) for name, genome in self._best.items()},
-            "rows": [[row.group, row.scheme, fingerprint(row.encoding)] for row in self.rows],
-            "models": [fingerprint(row.model) for row in self.rows],
+            "found": {name: dataclasses.asdict(genome) for name, genome in self.best.items()},
+            "rows": [[row.group, row.scheme, fingerprint(row.encoding)] for row in rows],
+            "models": [fingerprint(row.model) for row in rows],
         }
         stored = Stored(self.folder / "scores.jsonl", config)
         with contextlib.closing(stored):
-            return score(self.rows, documents, plan, stored, f"{self.name}  score")
+            return score(rows, documents, plan, stored, f"{self.name}  score")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -350,13 +331,10 @@ def score(
     in ``stored`` as soon as it is known.
     """
     last = {"loss": 0, "last_loss": -plan.trials.last_tokens}
-    windows = {group: (tokens_NL, last) for group, tokens_NL in documents.items()}
-    needles = {
-        group: (with_needles(tokens_NL), {"needle_loss": -NEEDLE // 2})
-        for group, tokens_NL in documents.items()
-        if "longrope2" in plan.stages
-    }
-    kinds = [kind for kind in (windows, needles) if kind]
+    kinds = [{group: (tokens_NL, last) for group, tokens_NL in documents.items()}]
+    if "longrope2" in plan.stages:
+        answer = {"needle_loss": -NEEDLE // 2}
+        kinds.append({group: (with_needles(x_NL), answer) for group, x_NL in documents.items()})
     total = sum(kind[row.group][0][:, 1:].size for row in rows for kind in kinds)
     records = []
     with stage(name, total, plan.console) as advance:
