@@ -1,7 +1,7 @@
 """Holds the claims about the attention of trained models; see ``evaluation/mechanisms.py``."""
 
-from experiments.results.ledger import Claim
-from experiments.studies.claims.effects import at_length, in_layer, more_at_length, sinks
+from experiments.results.ledger import Answers, Claim, Effect, Seeds, most
+from experiments.studies.claims.effects import PROBED, difference
 
 _LAYERS = (0, 1)
 _RISE = "attention to the tokens 1 to an eighth of a text over that to the middle quarter"
@@ -9,6 +9,43 @@ _LENGTH = 64  # of training
 # The attention to the first token from which 2410.10781 speaks of a sink, and its schemes.
 _SINK = 0.3
 _OF_SINKS = ("nope", "alibi", "learned", "rope")
+
+
+def _probe(answers: Answers, name: str, scheme: str, **where: int) -> Seeds:
+    return answers.read(PROBED, "value", probe=name, scheme=scheme, **where)
+
+
+def _in_layer(name: str, says: str, scheme: str, layer: int, **range_: float) -> Effect:
+    """Says in which range a number lies in a layer."""
+    says = f"{says}, {scheme}, layer {layer + 1}"
+    return Effect(says, lambda a: _probe(a, name, scheme, layer=layer), **range_)
+
+
+def _at_length(name: str, says: str, scheme: str, length: int, **range_: float) -> Effect:
+    """Says in which range a number lies in texts of a length."""
+    says = f"{says}, {scheme}, in texts of {length} tokens"
+    return Effect(says, lambda a: _probe(a, name, scheme, length=length), **range_)
+
+
+def _more_at_length(name: str, says: str, one: tuple[str, int], other: tuple[str, int]) -> Effect:
+    """Says that a number is larger for one scheme and length of texts than for another."""
+
+    def number(answers: Answers, scheme: str, length: int) -> Seeds:
+        return _probe(answers, name, scheme, length=length)
+
+    says += f", {one[0]} in texts of {one[1]} tokens minus {other[0]} in texts of {other[1]}"
+    return difference(says, number, one, other, low=0.0)
+
+
+def _sinks(*schemes: str) -> Effect:
+    """Says that some head attends to the first token, under some of the schemes."""
+    which = f"any of {', '.join(schemes)}" if len(schemes) > 1 else schemes[0]
+    return Effect(
+        f"largest mean attention of a head to the first token, {which}",
+        lambda a: most(*(_probe(a, "sink", scheme) for scheme in schemes)),
+        low=_SINK,
+    )
+
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -20,7 +57,7 @@ CLAIMS: tuple[Claim, ...] = (
         "U-shape",
         ("rope",),
         tuple(
-            in_layer(
+            _in_layer(
                 "near",
                 "share of the logits' variance of 3 pairs of 16, with periods within an octave of "
                 "the trained length",
@@ -43,12 +80,12 @@ CLAIMS: tuple[Claim, ...] = (
         "by some learned components of RoPE",
         ("rope",),
         (
-            at_length("far", _RISE, "rope", _LENGTH, low=1.0),
+            _at_length("far", _RISE, "rope", _LENGTH, low=1.0),
             *(
-                more_at_length("far", _RISE, ("rope", _LENGTH), ("rope", length))
+                _more_at_length("far", _RISE, ("rope", _LENGTH), ("rope", length))
                 for length in (_LENGTH // 2, 3 * _LENGTH // 4)
             ),
-            at_length(
+            _at_length(
                 "first",
                 "attention to token 0 over that to the tokens 1 to an eighth of a text",
                 "rope",
@@ -56,7 +93,7 @@ CLAIMS: tuple[Claim, ...] = (
                 low=0.5,
                 high=2.0,
             ),
-            more_at_length("far", _RISE, ("rope", _LENGTH), ("rope_near_still", _LENGTH)),
+            _more_at_length("far", _RISE, ("rope", _LENGTH), ("rope_near_still", _LENGTH)),
         ),
         is_of_text=False,
         note="A bump that follows the first tokens is there in texts of any length, and one that "
@@ -73,7 +110,7 @@ CLAIMS: tuple[Claim, ...] = (
         "explode",
         ("rope", "pi"),
         tuple(
-            in_layer(name, says, "rope", layer, **range_)
+            _in_layer(name, says, "rope", layer, **range_)
             for name, range_, says in (
                 ("reach", {"low": 2.0}, "largest logit from 1x to 4x over that to 1x"),
                 (
@@ -97,8 +134,8 @@ CLAIMS: tuple[Claim, ...] = (
         "models of about 60M parameters: a sink appears without positions, and with ALiBi, learned "
         "positions and RoPE, after enough training on enough data",
         _OF_SINKS,
-        tuple(sinks(scheme, low=_SINK) for scheme in _OF_SINKS),
-        needs=(sinks(*_OF_SINKS, low=_SINK),),
+        tuple(map(_sinks, _OF_SINKS)),
+        needs=(_sinks(*_OF_SINKS),),
         scale_needed="training until a sink appears; the paper's models have 60M parameters",
         is_of_text=False,
     ),

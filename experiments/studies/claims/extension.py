@@ -1,7 +1,58 @@
 """Holds the claims about how a trained RoPE is extended, with tuning and without."""
 
-from experiments.results.ledger import Claim
-from experiments.studies.claims.effects import beats_plain_window, keeps, less, searched, tuned
+from typing import Any
+
+from experiments.results.ledger import Answers, Claim, Effect, Seeds
+from experiments.studies.claims.effects import difference, less
+
+
+def _bits(answers: Answers, scheme: str, steps: int, **where: Any) -> Seeds:
+    """Returns bits per byte of a model tuned for some steps, by default with texts of 8x."""
+    where = {"protocol": "last", "multiple": 8} | where
+    return answers.read("extension", "bits_per_byte", scheme=scheme, steps=steps, **where)
+
+
+def _tuned(one: str, steps: int, other: str, other_steps: int) -> Effect:
+    """Says that a model tuned for some steps has a lower loss than another one."""
+    says = f"bits per byte at 8x, {one} after {steps} steps minus {other} after {other_steps}"
+    return difference(says, _bits, (one, steps), (other, other_steps))
+
+
+def _beats_plain_window(scheme: str, steps: int) -> Effect:
+    """Says that a tuned model makes use of more context than plain RoPE was trained with."""
+    window = {"protocol": "windowed", "multiple": 1}
+    return Effect(
+        f"bits per byte, {scheme} at 8x after {steps} steps minus rope with the most recent 1x "
+        "tokens",
+        lambda a: _bits(a, scheme, steps) - _bits(a, "rope", 0, **window),
+        high=0.0,
+    )
+
+
+def _keeps(scheme: str, steps: int) -> Effect:
+    """Says that a tuned model keeps the accuracy at short context."""
+
+    def accuracy(answers: Answers, scheme: str, steps: int) -> Seeds:
+        where = dict(scheme=scheme, protocol="short", steps=steps)
+        return answers.read("extension", "accuracy", **where)
+
+    return Effect(
+        f"share of the accuracy at short context that {scheme} keeps after {steps} steps",
+        lambda a: accuracy(a, scheme, steps) / accuracy(a, "rope", 0),
+        low=0.95,
+    )
+
+
+def _searched(one: str, other: str, group: str = "near") -> Effect:
+    """Says that factors of one method have a lower loss than another's."""
+    multiple = {"near": "8x", "far": "64x, tuned at 8x"}[group]
+
+    def loss(answers: Answers, scheme: str) -> Seeds:
+        return answers.read("longrope", "last_loss", group=group, scheme=scheme)
+
+    says = f"nats per token at {multiple}, {one} minus {other}, on documents that no search read"
+    return difference(says, loss, (one,), (other,))
+
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -25,7 +76,7 @@ CLAIMS: tuple[Claim, ...] = (
         "LLaMA 2 of 7B and 13B parameters, 400 steps: a tenth of the tokens and 2.5 times fewer "
         "steps, by its abstract",
         ("yarn", "pi"),
-        (tuned("yarn", 40, "pi", 400), keeps("yarn", 400)),
+        (_tuned("yarn", 40, "pi", 400), _keeps("yarn", 400)),
         is_of_text=False,
     ),
     Claim(
@@ -35,7 +86,7 @@ CLAIMS: tuple[Claim, ...] = (
         "2512.12167",
         "models of 360M to 7B parameters (SmolLM, LLaMA 2), by the authors' code",
         ("nope", "yarn"),
-        (tuned("drope", 400, "yarn", 0), keeps("drope", 400)),
+        (_tuned("drope", 400, "yarn", 0), _keeps("drope", 400)),
         # Dropping the rotation can only work in a model that is deep enough to do without.
         needs=(less("nope", "rope", 1, high=0.1),),
         scale_needed="a model that does nearly as well without positions as with RoPE; the paper's "
@@ -50,7 +101,7 @@ CLAIMS: tuple[Claim, ...] = (
         "LLaMA 2 7B, PG19 at 2 and 4 times the length: perplexity 9.37 and 11.34, position "
         "interpolation 10.65 and 20.49, YaRN 32.64 and 87.89",
         ("longrope", "yarn", "pi"),
-        (searched("longrope", "yarn"), searched("longrope", "pi")),
+        (_searched("longrope", "yarn"), _searched("longrope", "pi")),
         is_of_text=False,
     ),
     Claim(
@@ -60,7 +111,7 @@ CLAIMS: tuple[Claim, ...] = (
         "2402.13753",
         "LLaMA 2 7B tuned at 256k tokens, Books3 at 2048k: perplexity 7.08, 8.27 and 20.17",
         ("longrope", "yarn", "pi"),
-        (searched("progressive", "yarn", "far"), searched("yarn", "pi", "far")),
+        (_searched("progressive", "yarn", "far"), _searched("yarn", "pi", "far")),
         is_of_text=False,
     ),
     Claim(
@@ -75,10 +126,10 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy of 7B at short context (tables 1, 3 and 5)",
         ("pi", "rope"),
         (
-            tuned("pi", 0, "rope", 0),
-            tuned("pi", 400, "rope", 400),
-            beats_plain_window("pi", 400),
-            keeps("pi", 400),
+            _tuned("pi", 0, "rope", 0),
+            _tuned("pi", 400, "rope", 400),
+            _beats_plain_window("pi", 400),
+            _keeps("pi", 400),
         ),
         is_of_text=False,
     ),

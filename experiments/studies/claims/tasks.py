@@ -1,10 +1,59 @@
 """Holds the claims about tasks, and about the order of tokens."""
 
+import math
 from collections.abc import Iterable
 
-from experiments.results.ledger import Claim, Effect, spread
-from experiments.studies.claims.effects import ALGORITHMS, errors, learned, less, more, sees_order
-from experiments.studies.order_sensitivity import ORDERS
+from experiments.results.ledger import Answers, Claim, Effect, Seeds, least, mean, spread
+from experiments.studies.claims.effects import difference, less
+from experiments.studies.order_sensitivity import BLIND, ORDERS
+
+_ALGORITHMS = ("copy", "reverse", "addition", "sort", "parity")
+
+
+def _more(one: str, other: str, tasks: tuple[str, ...], multiple: int) -> Effect:
+    """Says that ``one`` has more answers right than ``other``, on average over ``tasks``."""
+
+    def share(answers: Answers, scheme: str) -> Seeds:
+        return mean(*(answers.hits("tasks", scheme, task, multiple) for task in tasks))
+
+    says = f"share of answers right at {multiple}x in {', '.join(tasks)}, {one} minus {other}"
+    return difference(says, share, (one,), (other,), low=0.0)
+
+
+def _learned(schemes: tuple[str, ...], tasks: tuple[str, ...]) -> Effect:
+    """Says that schemes have learned tasks at the trained length, which other effects require."""
+    return Effect(
+        f"least share of answers right at 1x in {', '.join(tasks)}, {' and '.join(schemes)}",
+        lambda a: least(*(a.hits("tasks", one, task, 1) for one in schemes for task in tasks)),
+        low=0.5,
+    )
+
+
+def _errors(scheme: str, multiple: int, **range_: float) -> Effect:
+    """Says in which range the share of wrong rows of the task flip_flop lies."""
+    return Effect(
+        f"share of rows of flip_flop wrong at {multiple}x, {scheme}",
+        lambda a: (a.hits("tasks", scheme, "flip_flop", multiple) - 1.0) / -1.0,
+        **range_,
+    )
+
+
+def _sees_order(scheme: str, pair: str) -> Effect:
+    """Says that the outputs differ, under the seed with the least difference.
+
+    The models are not trained, so seeds are no sample of results: one number stands for all of
+    them. It is a power of 10, as distances range over many magnitudes.
+    """
+
+    def power(answers: Answers) -> Seeds:
+        distances = answers.read("order", "distance", scheme=scheme, pair=pair)
+        # The rounding of float32, about 1e-7, stands for a distance of 0.
+        exponent = math.ceil(math.log10(min(distances.values()) or 1e-7))
+        return Seeds(dict.fromkeys(distances, exponent))
+
+    says = f"how far the outputs of {pair} are apart as sets, as the next power of 10, {scheme}"
+    return Effect(says, power, low=math.log10(BLIND))
+
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -14,8 +63,8 @@ CLAIMS: tuple[Claim, ...] = (
         "models to 3B parameters, trained at 512 tokens: 60 % against 24 % copied, as third "
         "parties quote it",
         ("hope", "rope"),
-        (more("hope", "rope", ("copy",), 2),),
-        needs=(learned(("hope", "rope"), ("copy",)),),
+        (_more("hope", "rope", ("copy",), 2),),
+        needs=(_learned(("hope", "rope"), ("copy",)),),
         scale_needed="models that copy at the trained length under both schemes, such as of a task "
         "learned alone for longer",
         is_of_text=False,
@@ -51,8 +100,8 @@ CLAIMS: tuple[Claim, ...] = (
         "counting, selective copying and flip-flops, by its abstract; another reproduction found "
         "no gain at length",
         ("cope", "rope"),
-        (more("cope", "rope", ("counting",), 1), more("cope", "rope", ("counting",), 4)),
-        needs=(learned(("cope",), ("counting",)),),
+        (_more("cope", "rope", ("counting",), 1), _more("cope", "rope", ("counting",), 4)),
+        needs=(_learned(("cope",), ("counting",)),),
         scale_needed="models that count at the trained length",
         is_of_text=False,
     ),
@@ -64,7 +113,7 @@ CLAIMS: tuple[Claim, ...] = (
         "one layer, two heads, 64 channels, rows of the trained length with fewer writes: 0.0001 % "
         "against 40.3 %; rows 4 times as long stand for them here",
         ("path", "rope"),
-        (errors("path", 4, high=0.01), errors("rope", 4, low=0.1)),
+        (_errors("path", 4, high=0.01), _errors("rope", 4, low=0.1)),
         is_of_text=False,
     ),
     Claim(
@@ -74,8 +123,8 @@ CLAIMS: tuple[Claim, ...] = (
         "2305.19466",
         "107M parameters, ten tasks, rows to 20, tested to 40, as third parties quote it",
         ("nope", "rope"),
-        (more("nope", "rope", ALGORITHMS, 2), less("rope", "nope", 1)),
-        needs=(learned(("nope", "rope"), ALGORITHMS),),
+        (_more("nope", "rope", _ALGORITHMS, 2), less("rope", "nope", 1)),
+        needs=(_learned(("nope", "rope"), _ALGORITHMS),),
         scale_needed="models that learn the five tasks at the trained length; the paper's have "
         "107M parameters, and each learns one task",
     ),
@@ -86,8 +135,8 @@ CLAIMS: tuple[Claim, ...] = (
         "2305.16843",
         "encoders on 15 tasks, trained to 40 tokens, tested to 500: 12 % more",
         ("randomized", "rope"),
-        (more("randomized", "rope", ALGORITHMS, 4),),
-        needs=(learned(("randomized", "rope"), ALGORITHMS),),
+        (_more("randomized", "rope", _ALGORITHMS, 4),),
+        needs=(_learned(("randomized", "rope"), _ALGORITHMS),),
         scale_needed="models that learn the five tasks at the trained length; the paper's are "
         "encoders, and each learns one task",
         is_of_text=False,
@@ -104,7 +153,7 @@ def order_is_seen(schemes: Iterable[str]) -> Claim:
         "the chapter that this project starts from, for the first pair",
         "any model",
         (),
-        tuple(sees_order(scheme, pair) for pair in ORDERS for scheme in schemes),
+        tuple(_sees_order(scheme, pair) for pair in ORDERS for scheme in schemes),
         is_of_text=False,
         note="我爱你 and 你爱我 are mirror images, in which every two tokens are as far apart. A "
         "scheme that reads the distance without its direction must take them for the same, at any "
