@@ -11,7 +11,7 @@ two digits and a carry. The tasks differ in how a model can find the two digits:
 import numpy as np
 
 from experiments.studies.tasks.algorithmic import Addition
-from experiments.studies.tasks.task import DIGITS, SEPARATE, VOCAB_SIZE
+from experiments.studies.tasks.task import DIGITS, VOCAB_SIZE, separated
 
 
 class ShiftedAddition(Addition):
@@ -48,32 +48,25 @@ class HintedAddition(Addition):
     _HINTS = VOCAB_SIZE + np.arange(32)
     vocab_size = VOCAB_SIZE + len(_HINTS)
 
-    def _draw(self, rng, count, length, depth):
-        size = self._size(length)
+    def _draw(self, rng, count, room, depth):
+        size = self._size(room)
         # The row without hints begins with one separator, so that the first number is counted.
-        tokens, is_answer = super()._draw(rng, count, 3 * size + 4, depth)
+        tokens, is_answer = self._sums(rng, count, size, 3 * size + 4)
         place = _place(tokens)
         column = np.repeat(np.arange(3 * size + 4), 1 + (place[0] > 0))
         is_hint = np.append(column[1:], -1) == column
         hint = _from_anywhere(rng, place - 1, len(self._HINTS))[:, column]
         tokens = np.where(is_hint, self._HINTS[hint], tokens[:, column])
         is_answer = is_answer[:, column] & ~is_hint
-        rest = (0, 0), (length - tokens.shape[1] + 1, 0)
-        return (
-            np.pad(tokens[:, 1:], rest, constant_values=SEPARATE),
-            np.pad(is_answer[:, 1:], rest),
-        )
+        filler = (0, 0), (room - tokens.shape[1] + 1, 0)
+        return separated(room, tokens[:, 1:]), np.pad(is_answer[:, 1:], filler)
 
-    def _size(self, length: int) -> int:
-        """Returns how many digits a number has in a row of ``length`` tokens and the marker."""
-        return (length - 4) // 6
+    def _size(self, room):
+        return (room - 4) // 6
 
     def solve(self, tokens_L, is_answer_L):
         is_no_hint = tokens_L < VOCAB_SIZE
         return super().solve(tokens_L[is_no_hint], is_answer_L[is_no_hint])
-
-    def chances(self, length):
-        return [1 / 10] * self._size(length - 1) + [1 / 2]
 
 
 def _place(tokens_NL: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from experiments.studies.tasks.task import DIGITS, SEPARATE, SYMBOLS, Task, at_end
+from experiments.studies.tasks.task import DIGITS, SYMBOLS, Task, at_end, separated
 
 
 class _Mapped(Task):
@@ -13,16 +13,11 @@ class _Mapped(Task):
 
     shortest = 6
 
-    def _draw(self, rng, count, length, depth):
-        size = (length - 1) // 2
-        given = self._given(rng, count, size)
-        rest = np.full((count, length - 2 * size - 1), SEPARATE)
-        middle = np.full((count, 1), SEPARATE)
-        tokens = np.concatenate([rest, given, middle, self._result(given)], axis=1)
-        return tokens, at_end(count, length, size)
-
-    def _given(self, rng, count, size):
-        return rng.choice(SYMBOLS, (count, size))
+    def _draw(self, rng, count, room, depth):
+        size = (room - 1) // 2
+        given = rng.choice(SYMBOLS, (count, size))
+        tokens = separated(room, given, self._result(given))
+        return tokens, at_end(tokens, size)
 
     @abc.abstractmethod
     def _result(self, given_NS):
@@ -32,8 +27,8 @@ class _Mapped(Task):
         size = int(is_answer_L.sum())
         return self._result(tokens_L[None, -2 * size - 1 : -size - 1])[0].tolist()
 
-    def chances(self, length):
-        return [1 / len(SYMBOLS)] * ((length - 2) // 2)
+    def _chances(self, room):
+        return [1 / len(SYMBOLS)] * ((room - 1) // 2)
 
 
 class Copy(_Mapped):
@@ -62,13 +57,13 @@ class Sort(_Mapped):
     def _result(self, given_NS):
         return np.sort(given_NS, axis=1)
 
-    def chances(self, length):
+    def _chances(self, room):
         """Returns what the order alone gives away: each answer is at least the one before it.
 
         The best guess is the last answer again, or the symbol after it. Which is more likely
         depends on how many answers are left, and how often the last one has been read.
         """
-        size, kinds = (length - 2) // 2, len(SYMBOLS)
+        size, kinds = (room - 1) // 2, len(SYMBOLS)
         right = np.zeros(size)
         right[0] = _least_is_first(size, kinds)
         # How likely it is that n of the given symbols are none of those before ``first``.
@@ -100,14 +95,18 @@ class Addition(Task):
 
     name, number, shortest = "addition", 9, 9
 
-    def _draw(self, rng, count, length, depth):
-        size = (length - 3) // 3
+    def _draw(self, rng, count, room, depth):
+        return self._sums(rng, count, self._size(room), room)
+
+    def _size(self, room: int) -> int:
+        """Returns how many digits a number has."""
+        return (room - 3) // 3
+
+    def _sums(self, rng, count, size, room):
+        """Returns as ``_draw``, for numbers of ``size`` digits."""
         numbers = rng.integers(0, 10, (2, count, size))
-        rest = np.full((count, length - 3 * size - 3), SEPARATE)
-        middle = np.full((count, 1), SEPARATE)
-        parts = [rest, DIGITS[numbers[0]], middle, DIGITS[numbers[1]], middle]
-        tokens = np.concatenate([*parts, DIGITS[_sum(*numbers)]], axis=1)
-        return tokens, at_end(count, length, size + 1)
+        tokens = separated(room, *DIGITS[numbers], DIGITS[_sum(*numbers)])
+        return tokens, at_end(tokens, size + 1)
 
     def solve(self, tokens_L, is_answer_L):
         size = int(is_answer_L.sum()) - 1
@@ -115,8 +114,8 @@ class Addition(Task):
         numbers = (tokens_L[at - size : at] - DIGITS[0] for at in (end - size - 1, end))
         return DIGITS[_sum(*(number[None] for number in numbers))][0].tolist()
 
-    def chances(self, length):
-        return [1 / 10] * ((length - 4) // 3) + [1 / 2]  # the last carry is 0 or 1
+    def _chances(self, room):
+        return [1 / 10] * self._size(room) + [1 / 2]  # the last carry is 0 or 1
 
 
 def _sum(one_NS, two_NS):
@@ -133,14 +132,13 @@ class Parity(Task):
 
     name, number, shortest = "parity", 11, 5
 
-    def _draw(self, rng, count, length, depth):
-        bits = rng.integers(0, 2, (count, length - 2))
-        middle = np.full((count, 1), SEPARATE)
-        answer = DIGITS[bits.sum(axis=1, keepdims=True) % 2]
-        return np.concatenate([DIGITS[bits], middle, answer], axis=1), at_end(count, length, 1)
+    def _draw(self, rng, count, room, depth):
+        bits = rng.integers(0, 2, (count, room - 2))
+        tokens = separated(room, DIGITS[bits], DIGITS[bits.sum(axis=1, keepdims=True) % 2])
+        return tokens, at_end(tokens, 1)
 
     def solve(self, tokens_L, is_answer_L):
         return [int(DIGITS[(tokens_L[1:-2] == DIGITS[1]).sum() % 2])]
 
-    def chances(self, length):
+    def _chances(self, room):
         return [1 / 2]

@@ -5,14 +5,13 @@ import numpy as np
 from experiments.studies.tasks.task import (
     ASK,
     DIGITS,
-    NOISE,
-    SEPARATE,
     STORE,
     SYMBOLS,
     Task,
     at_end,
     distinct,
-    scatter,
+    in_noise,
+    separated,
 )
 
 # The symbols of names and keys, and the symbols of values.
@@ -25,21 +24,20 @@ class Passkey(Task):
     name, number, shortest, has_depth = "passkey", 0, 12, True
     _DIGITS = 4
 
-    def _draw(self, rng, count, length, depth):
+    def _draw(self, rng, count, room, depth):
         key = rng.choice(DIGITS, (count, self._DIGITS))
-        tokens = rng.choice(NOISE, (count, length))
         told = self._DIGITS + 1
         hidden = np.pad(key, ((0, 0), (1, 0)), constant_values=STORE)
-        scatter(rng, tokens, hidden[:, None], length - 2 * told, depth)
+        tokens = in_noise(rng, hidden[:, None], room, told, depth)
         tokens[:, -told] = ASK
         tokens[:, -self._DIGITS :] = key
-        return tokens, at_end(count, length, self._DIGITS)
+        return tokens, at_end(tokens, self._DIGITS)
 
     def solve(self, tokens_L, is_answer_L):
         first = list(tokens_L).index(STORE) + 1
         return tokens_L[first : first + self._DIGITS].tolist()
 
-    def chances(self, length):
+    def _chances(self, room):
         return [1 / 10] * self._DIGITS
 
 
@@ -49,23 +47,22 @@ class Needles(Task):
     name, number, shortest = "needles", 1, 24
     _COUNT = 4
 
-    def _draw(self, rng, count, length, depth):
+    def _draw(self, rng, count, room, depth):
         names = distinct(rng, count, _NAMES, self._COUNT)
         values = rng.choice(_VALUES, (count, self._COUNT))
-        tokens = rng.choice(NOISE, (count, length))
         needles = np.stack([np.full_like(names, STORE), names, values], axis=-1)
-        scatter(rng, tokens, needles, length - 3 - 3 * self._COUNT)
+        tokens = in_noise(rng, needles, room, 3 + self._COUNT - 1)
         asked = rng.integers(0, self._COUNT, (count, 1))
         tokens[:, -3] = ASK
         tokens[:, -2:-1] = np.take_along_axis(names, asked, axis=1)
         tokens[:, -1:] = np.take_along_axis(values, asked, axis=1)
-        return tokens, at_end(count, length, 1)
+        return tokens, at_end(tokens, 1)
 
     def solve(self, tokens_L, is_answer_L):
         told = np.flatnonzero(tokens_L == STORE)
         return [int(tokens_L[at + 2]) for at in told if tokens_L[at + 1] == tokens_L[-2]]
 
-    def chances(self, length):
+    def _chances(self, room):
         return [_guess(self._COUNT)]
 
 
@@ -78,22 +75,20 @@ class Recall(Task):
     name, number, shortest = "recall", 2, 24
     _KEYS, _ASKED = _NAMES, 3
 
-    def _pairs(self, length: int) -> int:
-        """Returns how many pairs a row of ``length`` tokens tells."""
+    def _pairs(self, room: int) -> int:
+        """Returns how many pairs a row tells."""
         return 5
 
-    def _draw(self, rng, count, length, depth):
-        pairs = self._pairs(length + 1)
+    def _draw(self, rng, count, room, depth):
+        pairs = self._pairs(room)
         keys = distinct(rng, count, self._KEYS, pairs)
         values = rng.choice(_VALUES, (count, pairs))
-        tokens = rng.choice(NOISE, (count, length))
-        room = length - 2 * self._ASKED - 1 - 2 * pairs
-        scatter(rng, tokens, np.stack([keys, values], axis=-1), room + pairs - 1)
+        tokens = in_noise(rng, np.stack([keys, values], axis=-1), room, 2 * self._ASKED + 1)
         asked = rng.random((count, pairs)).argsort(axis=1)[:, : self._ASKED]
         end = np.stack([np.take_along_axis(part, asked, axis=1) for part in (keys, values)], -1)
         tokens[:, -2 * self._ASKED - 1] = ASK
         tokens[:, -2 * self._ASKED :] = end.reshape(count, -1)
-        is_answer = np.zeros((count, length), bool)
+        is_answer = np.zeros((count, room), bool)
         is_answer[:, -2 * self._ASKED + 1 :: 2] = True
         return tokens, is_answer
 
@@ -102,8 +97,8 @@ class Recall(Task):
         asked = tokens_L[np.flatnonzero(is_answer_L) - 1]
         return [int(told[told.index(key) + 1]) for key in asked]
 
-    def chances(self, length):
-        return [_guess(self._pairs(length))] * self._ASKED
+    def _chances(self, room):
+        return [_guess(self._pairs(room))] * self._ASKED
 
 
 class Pairs(Recall):
@@ -112,8 +107,8 @@ class Pairs(Recall):
     name = "pairs"
     _KEYS = SYMBOLS[:21]
 
-    def _pairs(self, length):
-        return _at_most(length // 8, len(self._KEYS), "keys")
+    def _pairs(self, room):
+        return _at_most((room + 1) // 8, len(self._KEYS), "keys")
 
 
 class Passkeys(Task):
@@ -122,33 +117,31 @@ class Passkeys(Task):
     name, number, shortest = "passkeys", 0, 16
     _NAMES, _DIGITS = SYMBOLS[10:], 4
 
-    def _keys(self, length: int) -> int:
-        """Returns how many keys a row of ``length`` tokens hides."""
-        return _at_most(length // 16, len(self._NAMES), "names")
+    def _keys(self, room: int) -> int:
+        """Returns how many keys a row hides."""
+        return _at_most((room + 1) // 16, len(self._NAMES), "names")
 
-    def _draw(self, rng, count, length, depth):
-        number, told = self._keys(length + 1), self._DIGITS + 2
+    def _draw(self, rng, count, room, depth):
+        number, told = self._keys(room), self._DIGITS + 2
         names = distinct(rng, count, self._NAMES, number)[..., None]
         keys = rng.choice(DIGITS, (count, number, self._DIGITS))
-        tokens = rng.choice(NOISE, (count, length))
-        room = length - told - told * number
         hidden = np.concatenate([np.full_like(names, STORE), names, keys], axis=-1)
-        scatter(rng, tokens, hidden, room + number - 1)
+        tokens = in_noise(rng, hidden, room, told)
         asked = rng.integers(0, number, (count, 1, 1))
         tokens[:, -told:] = np.take_along_axis(hidden, asked, axis=1)[:, 0]
         tokens[:, -told] = ASK
-        return tokens, at_end(count, length, self._DIGITS)
+        return tokens, at_end(tokens, self._DIGITS)
 
     def solve(self, tokens_L, is_answer_L):
         asked = tokens_L[-self._DIGITS - 1]
         (at,) = (at for at in np.flatnonzero(tokens_L == STORE) if tokens_L[at + 1] == asked)
         return tokens_L[at + 2 : at + 2 + self._DIGITS].tolist()
 
-    def chances(self, length):
-        return [_one_of(self._keys(length), len(DIGITS))] * self._DIGITS
+    def _chances(self, room):
+        return [_one_of(self._keys(room), len(DIGITS))] * self._DIGITS
 
     def chance(self, length):
-        return _one_of(self._keys(length), len(DIGITS) ** self._DIGITS)
+        return _one_of(self._keys(length - 1), len(DIGITS) ** self._DIGITS)
 
 
 class Induction(Task):
@@ -156,19 +149,19 @@ class Induction(Task):
 
     name, number, shortest = "induction", 3, 8
 
-    def _draw(self, rng, count, length, depth):
-        half = (length - 1) // 2
+    def _draw(self, rng, count, room, depth):
+        half = (room - 1) // 2
         once = rng.choice(SYMBOLS, (count, half))
-        rest = np.full((count, length - 2 * half), SEPARATE)
+        tokens = separated(room, np.tile(once, 2))
         # The first of the repeated tokens says that it begins again, and is no answer.
-        return np.concatenate([rest, once, once], axis=1), at_end(count, length, half - 1)
+        return tokens, at_end(tokens, half - 1)
 
     def solve(self, tokens_L, is_answer_L):
         half = int(is_answer_L.sum()) + 1
         return tokens_L[-2 * half : -half][1:].tolist()
 
-    def chances(self, length):
-        return [1 / len(SYMBOLS)] * ((length - 2) // 2 - 1)
+    def _chances(self, room):
+        return [1 / len(SYMBOLS)] * ((room - 1) // 2 - 1)
 
 
 class VariableTracking(Task):
@@ -181,7 +174,7 @@ class VariableTracking(Task):
     name, number, shortest = "variable_tracking", 4, 28
     _CHAINS, _HOPS = 3, 2
 
-    def _draw(self, rng, count, length, depth):
+    def _draw(self, rng, count, room, depth):
         total = self._HOPS * self._CHAINS
         targets = distinct(rng, count, _NAMES, total).reshape(count, self._HOPS, self._CHAINS)
         values = distinct(rng, count, _VALUES, self._CHAINS)
@@ -189,12 +182,11 @@ class VariableTracking(Task):
         told = np.stack([np.full_like(targets, STORE), targets, sources], axis=-1)
         order = rng.random(targets.shape).argsort(axis=2)
         told = np.take_along_axis(told, order[..., None], axis=2)
-        tokens = rng.choice(NOISE, (count, length))
-        scatter(rng, tokens, told.reshape(count, total, 3), length - 3 - 3 * total)
+        tokens = in_noise(rng, told.reshape(count, total, 3), room, 3 + total - 1)
         tokens[:, -3] = ASK
         tokens[:, -2] = targets[:, -1, 0]
         tokens[:, -1] = values[:, 0]
-        return tokens, at_end(count, length, 1)
+        return tokens, at_end(tokens, 1)
 
     def solve(self, tokens_L, is_answer_L):
         told = np.flatnonzero(tokens_L == STORE)
@@ -204,7 +196,7 @@ class VariableTracking(Task):
             answer = assigned[answer]
         return [answer]
 
-    def chances(self, length):
+    def _chances(self, room):
         return [1 / self._CHAINS]
 
 

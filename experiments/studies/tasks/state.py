@@ -24,56 +24,25 @@ class FlipFlop(Task):
     name, number, shortest = "flip_flop", 5, 8
     _WRITES = 0.1
 
-    def _draw(self, rng, count, length, depth):
-        pairs = length // 2
-        writes = rng.random((count, pairs)) < self._WRITES
-        writes[:, 0] = True
-        bits = rng.integers(0, 2, (count, pairs))
-        last = np.where(writes, np.arange(pairs), -1)[:, :-1].max(axis=1)
-        bits[:, -1] = np.take_along_axis(bits, last[:, None], axis=1)[:, 0]
-        instructions = np.where(writes, STORE, IGNORE)
-        instructions[:, -1] = ASK
-        tokens = np.stack([instructions, DIGITS[bits]], axis=-1).reshape(count, -1)
-        # An odd token is left over, and filled with noise before everything.
-        odd = rng.choice(NOISE, (count, length - 2 * pairs))
-        return np.concatenate([odd, tokens], axis=1), at_end(count, length, 1)
-
-    def solve(self, tokens_L, is_answer_L):
-        return [int(tokens_L[np.flatnonzero(tokens_L == STORE)[-1] + 1])]
-
-    def chances(self, length):
-        return [1 / 2]
-
-
-class FlipFlops(Task):
-    """Writes, ignores and reads one bit again and again, as in the flip-flop language (2306.00946).
-
-    The first instruction is a write and the last one a read. Each of the others is to be ignored
-    with a probability of 0.8, and otherwise as often a write as a read.
-    """
-
-    name, number, shortest = "flip_flops", 5, 8
-    _IGNORED = 0.8
-
-    def _draw(self, rng, count, length, depth):
-        pairs = length // 2
-        kinds = rng.choice(
-            [STORE, ASK, IGNORE],
-            (count, pairs),
-            p=[(1 - self._IGNORED) / 2, (1 - self._IGNORED) / 2, self._IGNORED],
-        )
+    def _draw(self, rng, count, room, depth):
+        pairs = room // 2
+        kinds = self._kinds(rng, count, pairs)
         kinds[:, 0], kinds[:, -1] = STORE, ASK
         last = np.maximum.accumulate(np.where(kinds == STORE, np.arange(pairs), 0), axis=1)
         bits = rng.integers(0, 2, (count, pairs))
         bits = np.where(kinds == ASK, np.take_along_axis(bits, last, axis=1), bits)
         tokens = np.stack([kinds, DIGITS[bits]], axis=-1).reshape(count, -1)
         is_answer = np.stack([np.zeros_like(kinds, bool), kinds == ASK], axis=-1)
-        odd = length - 2 * pairs  # a token that is left over becomes noise at the beginning
+        odd = room - 2 * pairs  # a token that is left over becomes noise at the beginning
         noise = rng.choice(NOISE, (count, odd))
         return (
             np.concatenate([noise, tokens], axis=1),
             np.pad(is_answer.reshape(count, -1), ((0, 0), (odd, 0))),
         )
+
+    def _kinds(self, rng, count, pairs):
+        """Returns the instructions, of which the first becomes a write and the last a read."""
+        return np.where(rng.random((count, pairs)) < self._WRITES, STORE, IGNORE)
 
     def solve(self, tokens_L, is_answer_L):
         writes = np.flatnonzero(tokens_L == STORE)
@@ -81,8 +50,26 @@ class FlipFlops(Task):
             int(tokens_L[writes[writes < read][-1] + 1]) for read in np.flatnonzero(is_answer_L)
         ]
 
-    def chances(self, length):
-        return [1 / 2] * ((length - 1) // 2 - 1)  # all instructions but the first may be reads
+    def _chances(self, room):
+        return [1 / 2]
+
+
+class FlipFlops(FlipFlop):
+    """Writes, ignores and reads one bit again and again, as in the flip-flop language (2306.00946).
+
+    The first instruction is a write and the last one a read. Each of the others is to be ignored
+    with a probability of 0.8, and otherwise as often a write as a read.
+    """
+
+    name = "flip_flops"
+    _IGNORED = 0.8
+
+    def _kinds(self, rng, count, pairs):
+        share = (1 - self._IGNORED) / 2
+        return rng.choice([STORE, ASK, IGNORE], (count, pairs), p=[share, share, self._IGNORED])
+
+    def _chances(self, room):
+        return [1 / 2] * (room // 2 - 1)  # all instructions but the first may be reads
 
     def chance(self, length):
         # Every instruction but the first and the last may be a read, which halves the chance.
@@ -102,26 +89,24 @@ class Counting(Task):
     name, number, shortest = "counting", 6, 16
     _MOST = 9
 
-    def _draw(self, rng, count, length, depth):
+    def _draw(self, rng, count, room, depth):
         symbols, target = SYMBOLS[10:], rng.integers(10, len(SYMBOLS), (count, 1))
         times = rng.integers(0, self._MOST + 1, (count, 1))
-        room = length - 3
-        # Any symbol but the one that is counted: those from it on are moved up by one.
-        others = rng.integers(0, len(symbols) - 1, (count, room))
+        size = room - 3
+        # Any symbol but the one that is counted: the symbols from it on are moved up by one.
+        others = rng.integers(0, len(symbols) - 1, (count, size))
         tokens = symbols[others + (others >= target - 10)]
-        where = places(rng, count, room - 1, None, self._MOST)
+        where = places(rng, count, size - 1, None, self._MOST)
         where = np.take_along_axis(where, rng.random(where.shape).argsort(axis=1), axis=1)
         chosen = np.take_along_axis(tokens, where, axis=1)
         chosen = np.where(np.arange(self._MOST) < times, SYMBOLS[target], chosen)
         np.put_along_axis(tokens, where, chosen, axis=1)
         ask = np.full((count, 1), ASK)
-        return (
-            np.concatenate([SYMBOLS[target], tokens, ask, DIGITS[times]], axis=1),
-            at_end(count, length, 1),
-        )
+        row = np.concatenate([SYMBOLS[target], tokens, ask, DIGITS[times]], axis=1)
+        return row, at_end(row, 1)
 
     def solve(self, tokens_L, is_answer_L):
         return [int(DIGITS[(tokens_L[2:-2] == tokens_L[1]).sum()])]
 
-    def chances(self, length):
+    def _chances(self, room):
         return [1 / (self._MOST + 1)]

@@ -33,7 +33,10 @@ class Rows(NamedTuple):
 
 
 class Task(abc.ABC):
-    """Draws rows, and solves them, by the ``_draw``, ``solve`` and ``chances`` of a subclass.
+    """Draws rows, and solves them, by the ``_draw``, ``solve`` and ``_chances`` of a subclass.
+
+    A row of ``length`` tokens has a marker and room for ``length - 1`` others. Subclasses are given
+    this ``room``.
 
     Attributes:
       name: the name in configs and reports.
@@ -72,8 +75,8 @@ class Task(abc.ABC):
         )
 
     @abc.abstractmethod
-    def _draw(self, rng, count, length, depth) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the tokens after the marker, and which are answers, both ``[count, length]``."""
+    def _draw(self, rng, count, room, depth) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the tokens after the marker, and which are answers, both ``[count, room]``."""
 
     def positions(self, rng: np.random.Generator, tokens_NL: np.ndarray) -> np.ndarray:
         """Returns the position of each token, int32 ``[N, L]``; by default its index in the row."""
@@ -83,22 +86,37 @@ class Task(abc.ABC):
     def solve(self, tokens_L: np.ndarray, is_answer_L: np.ndarray) -> list[int]:
         """Returns the answers of one row, read off the tokens before each."""
 
-    @abc.abstractmethod
     def chances(self, length: int) -> list[float]:
         """Returns how often a guess is right, for each answer of a row.
 
         The guess is one of the values that the row tells, or of all symbols where it tells none
         apart from the others.
         """
+        return self._chances(length - 1)
+
+    @abc.abstractmethod
+    def _chances(self, room: int) -> list[float]:
+        """Returns how often a guess is right, for each answer of a row with this room."""
 
     def chance(self, length: int) -> float:
         """Returns how often all answers of a row are guessed right."""
         return math.prod(self.chances(length))
 
 
-def at_end(count: int, length: int, answers: int) -> np.ndarray:
-    """Returns that the last tokens of each row are its answers, bool ``[count, length]``."""
-    return np.broadcast_to(np.arange(length) >= length - answers, (count, length))
+def at_end(tokens_NL: np.ndarray, answers: int) -> np.ndarray:
+    """Returns that the last tokens of each row are its answers, bool ``[N, L]``."""
+    length = tokens_NL.shape[1]
+    return np.broadcast_to(np.arange(length) >= length - answers, tokens_NL.shape)
+
+
+def separated(room: int, *parts: np.ndarray) -> np.ndarray:
+    """Joins parts of rows with a separator between them, and fills up the beginning with others.
+
+    Each part is ``[N, any]``, and the result ``[N, room]``.
+    """
+    after_one = [np.pad(part, ((0, 0), (1, 0)), constant_values=SEPARATE) for part in parts]
+    rows = np.concatenate(after_one, axis=1)[:, 1:]
+    return np.pad(rows, ((0, 0), (room - rows.shape[1], 0)), constant_values=SEPARATE)
 
 
 def distinct(rng: np.random.Generator, count: int, of: np.ndarray, size: int) -> np.ndarray:
@@ -118,18 +136,22 @@ def places(
     return np.sort(rng.random((count, room + 1)).argsort(axis=1)[:, :size], axis=1)
 
 
-def scatter(
+def in_noise(
     rng: np.random.Generator,
-    tokens_NL: np.ndarray,
     groups_NGS: np.ndarray,
-    last: int,
+    room: int,
+    end: int,
     depth: float | None = None,
-) -> None:
-    """Writes groups of S tokens into each row, in their order and at random places, as ``places``.
+) -> np.ndarray:
+    """Returns rows of noise with groups of S tokens in their order at random places, ``[N, room]``.
 
-    Each group is drawn as one place of 0 to ``last``; then the places are moved apart.
+    The last ``end`` tokens of a row have no group. ``depth`` is as in ``places``.
     """
     count, groups, size = groups_NGS.shape
+    tokens = rng.choice(NOISE, (count, room))
+    # Each group is drawn as if it were one token; then the groups are moved apart.
+    last = room - end - groups * (size - 1) - 1
     first_NG = places(rng, count, last, depth, groups) + (size - 1) * np.arange(groups)
     at_NGS = first_NG[..., None] + np.arange(size)
-    np.put_along_axis(tokens_NL, at_NGS.reshape(count, -1), groups_NGS.reshape(count, -1), axis=1)
+    np.put_along_axis(tokens, at_NGS.reshape(count, -1), groups_NGS.reshape(count, -1), axis=1)
+    return tokens
