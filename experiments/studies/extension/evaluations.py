@@ -8,6 +8,7 @@ short      windows of the training length, every token scored, loss and accuracy
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,7 +59,7 @@ class Trials:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class Evaluation:
     """Describes one set of windows that is evaluated under one encoding.
 
     Attributes:
@@ -80,11 +81,11 @@ class Reading:
     @property
     def tokens(self) -> int:
         """Returns how many tokens pass through the model."""
-        return len(self.windows_NL) * (self.windows_NL.shape[1] - 1)
+        return self.windows_NL[:, 1:].size
 
 
-class Readings:
-    """Cuts the windows of an experiment from the test split of its corpus.
+class Documents:
+    """Cuts the windows of evaluations from the test split of a corpus.
 
     Args:
       corpus: the corpus.
@@ -98,42 +99,38 @@ class Readings:
 
     def __init__(self, corpus: Corpus, trials: Trials, train_length: int):
         check_targets(trials.last_tokens, train_length)
-        self.trials, self.train_length = trials, train_length
-        longest = trials.multiples[-1] * train_length
-        self._documents_NL, self._short_NL = (
-            eval_windows(corpus, "test", length=length + 1, count=count)
-            for length, count in (
-                (longest, trials.lengths[0][1]),
-                (train_length, trials.short_windows),
-            )
-        )
+        self._trials, self._train_length = trials, train_length
+        longest, most = trials.multiples[-1] * train_length, trials.lengths[0][1]
+        cut = functools.partial(eval_windows, corpus, "test")
+        self._documents_NL = cut(length=longest + 1, count=most)
+        self._short_NL = cut(length=train_length + 1, count=trials.short_windows)
 
-    def of_method(self, scheme: str, target: int, is_fixed: bool) -> Iterator[Reading]:
-        """Yields the readings of a method: every length, and short windows.
+    def of_method(self, scheme: str, target: int, is_fixed: bool) -> Iterator[Evaluation]:
+        """Yields the evaluations of a method: every length, and short windows.
 
         The model is made for ``target`` times the training length. Short windows are always read
         under the encoding for ``target``; if it ``is_fixed``, as in a model that was tuned, so are
         documents of every length, and otherwise each length has an encoding of its own.
         """
-        scored = self.trials.last_tokens
-        for multiple, count in self.trials.lengths:
-            windows_NL = self._documents_NL[:count, -multiple * self.train_length - 1 :]
+        scored, length = self._trials.last_tokens, self._train_length
+        for multiple, count in self._trials.lengths:
+            windows_NL = self._documents_NL[:count, -multiple * length - 1 :]
             ratio = target if is_fixed else multiple
-            yield Reading(scheme, LAST, multiple, ratio, windows_NL, scored)
-        yield Reading(scheme, SHORT, 1, target, self._short_NL, self.train_length)
+            yield Evaluation(scheme, LAST, multiple, ratio, windows_NL, scored)
+        yield Evaluation(scheme, SHORT, 1, target, self._short_NL, length)
 
-    def windowed(self, scheme: str) -> Reading:
-        """Returns the reading of the plain model that sees no more than its training length."""
-        stride = self.trials.window_stride
+    def windowed(self, scheme: str) -> Evaluation:
+        """Returns the evaluation of the plain model that sees no more than its training length."""
+        stride, length = self._trials.window_stride, self._train_length
         # The last ``stride`` tokens of all windows together cover the targets.
-        texts_NL, length = self._documents_NL, self.train_length
-        ends = texts_NL.shape[1] - np.arange(0, self.trials.last_tokens, stride)
-        windows = np.stack([texts_NL[:, end - length - 1 : end] for end in ends], axis=1)
-        return Reading(scheme, WINDOWED, 1, 1, windows.reshape(-1, length + 1), stride)
+        ends = self._documents_NL.shape[1] - np.arange(0, self._trials.last_tokens, stride)
+        windows = [self._documents_NL[:, end - length - 1 : end] for end in ends]
+        windows_NL = np.stack(windows, axis=1).reshape(-1, length + 1)
+        return Evaluation(scheme, WINDOWED, 1, 1, windows_NL, stride)
 
 
-class Reader:
-    """Evaluates readings with one model, and stores the results of every batch."""
+class Evaluator:
+    """Makes evaluations of one model, and stores the results of every batch."""
 
     def __init__(
         self,
@@ -143,42 +140,41 @@ class Reader:
         stored: Stored,
         advance: Callable[..., None],
     ):
-        # ``read`` advances, because batches that were stored count too.
+        # ``record`` advances, because batches that were stored count too.
         score = Scorer(model, mesh, trials.batch_tokens)
         both = Scorer(model, mesh, trials.batch_tokens, measure=token_losses_and_hits)
         self._scorers = {LAST: score, WINDOWED: score, SHORT: both}
         self._stored, self._advance, self._stride = stored, advance, trials.window_stride
 
-    def read(
-        self, reading: Reading, layers: Layers | None, bytes_per_token: float
+    def record(
+        self, one: Evaluation, layers: Layers | None, bytes_per_token: float
     ) -> dict[str, Any]:
-        """Returns the record of a reading under ``layers``, by default the model's own."""
-        scorer, windows_NL = self._scorers[reading.protocol], reading.windows_NL
+        """Returns the record of an evaluation under ``layers``, by default the model's own."""
+        scorer, windows_NL = self._scorers[one.protocol], one.windows_NL
         # Results under the model's own encoding are the same for every method.
-        scheme = "own" if layers is None else f"{reading.scheme} for {reading.ratio}x"
-        name = f"{scheme}, {reading.protocol} at {reading.multiple}x"
+        under = "own" if layers is None else f"{one.scheme} for {one.ratio}x"
+        name = f"{under}, {one.protocol} at {one.multiple}x"
 
         def measure(batch):
-            return scorer(batch, layers)[:, -reading.scored :].mean(axis=1).tolist()
+            return scorer(batch, layers)[:, -one.scored :].mean(axis=1).tolist()
 
         means: list = []
         for of_batch, tokens in scorer.batches(windows_NL, self._stored, name, measure):
             means += of_batch
-            self._advance(f"{reading.scheme} at {reading.multiple}x", steps=tokens)
-        mean = np.mean(means, axis=0)
-        is_short = reading.protocol == SHORT
-        loss = float(mean[0] if is_short else mean)
+            self._advance(f"{one.scheme} at {one.multiple}x", steps=tokens)
+        # One number, the loss, or also the accuracy.
+        loss, *accuracy = np.atleast_1d(np.mean(means, axis=0)).tolist()
         record = {
-            "scheme": reading.scheme,
+            "scheme": one.scheme,
             "split": "test",
-            "protocol": reading.protocol,
-            "stride": self._stride if reading.protocol == WINDOWED else None,
-            "multiple": reading.multiple,
+            "protocol": one.protocol,
+            "stride": self._stride if one.protocol == WINDOWED else None,
+            "multiple": one.multiple,
             "length": windows_NL.shape[1] - 1,
-            "ratio": reading.ratio,
+            "ratio": one.ratio,
             "documents": len(windows_NL),
             "loss": loss,
-            "tokens": len(windows_NL) * reading.scored,
+            "tokens": len(windows_NL) * one.scored,
         }
-        accuracy = {"accuracy": float(mean[1])} if is_short else {}
-        return record | accuracy | in_other_units(loss, bytes_per_token)
+        record |= {"accuracy": accuracy[0]} if accuracy else {}
+        return record | in_other_units(loss, bytes_per_token)

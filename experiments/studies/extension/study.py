@@ -27,7 +27,7 @@ from experiments.results.seal import read_evaluation
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import EVALUATION, Sweep, recipe_fields
 from experiments.settings import filled, names_in, one_of
-from experiments.studies.extension.evaluations import Reader, Readings, Trials
+from experiments.studies.extension.evaluations import Documents, Evaluator, Trials
 from experiments.studies.extension.methods import Methods
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import SPLITS, check_batch, load_corpus, window_index
@@ -96,7 +96,7 @@ class Extension(Sweep):
                 f"longer than the trained length {length}, and one of eval.lengths: "
                 f"{trials.multiples[1:]}"
             )
-        self.readings = Readings(self.corpus, trials, length)
+        self.trials, self.documents = trials, Documents(self.corpus, trials, length)
         tuning = self._tuning(config.target, max(config.tuning_steps))
         super().__init__(self.config, chosen, tuning, mesh, workdir, console)
         lengths = {self.recipe_of(point).length for point in chosen if self._is_trained(point)}
@@ -107,7 +107,7 @@ class Extension(Sweep):
         config = self.config
         one_of("optimizer", config["optimizer"], OPTIMIZERS)
         names = dict.fromkeys(name for point in self.points for name in point.schemes)
-        self.methods.check(names, self.readings.trials.multiples)
+        self.methods.check(names, self.trials.multiples)
         state_shardings({"model": self.methods.model}, self.mesh)
         check_length(self.methods.train_length, self.mesh)
         if self.training is not None and not config["checkpoint"]:
@@ -241,25 +241,27 @@ class Extension(Sweep):
 
     def evaluate(self, point, model):
         target, is_tuned = self.config["target"], isinstance(point, Tuned)
-        by_method = (self.readings.of_method(s, target, is_tuned) for s in point.schemes)
-        readings = [reading for of_method in by_method for reading in of_method]
+        evaluations = [
+            one for s in point.schemes for one in self.documents.of_method(s, target, is_tuned)
+        ]
         if not is_tuned:
-            readings.append(self.readings.windowed(PLAIN))
+            evaluations.append(self.documents.windowed(PLAIN))
         records, where = [], {"steps": getattr(point, "steps", 0), "seed": point.seed}
         # The names of methods are left out, so that adding one does not evaluate the others again.
         fixed = {key: self.config[key] for key in ("eval", "variants")}
         fixed |= {"corpus_digest": self.corpus.digest}
         stored = Stored(self.folder(point) / "evaluation.jsonl", fixed)
-        total = sum(reading.tokens for reading in readings)
+        total = sum(one.tokens for one in evaluations)
         with (
             contextlib.closing(stored),
             stage(f"{point.name}  read", total, self.console) as advance,
         ):
-            reader = Reader(model, self.mesh, self.readings.trials, stored, advance)
-            for reading in readings:
+            evaluator = Evaluator(model, self.mesh, self.trials, stored, advance)
+            for one in evaluations:
                 # A tuned model has its encoding already.
-                layers = None if is_tuned else self.methods.layers(reading.scheme, reading.ratio)
-                records.append(where | reader.read(reading, layers, self.corpus.bytes_per_token))
+                layers = None if is_tuned else self.methods.layers(one.scheme, one.ratio)
+                record = evaluator.record(one, layers, self.corpus.bytes_per_token)
+                records.append(where | record)
         return {"records": records}
 
     def print_point(self, point, evaluation):
@@ -272,7 +274,7 @@ class Extension(Sweep):
         about = self.about(command) | {
             "train_length": self.methods.train_length,
             "target": self.config["target"],
-            "last_tokens": self.readings.trials.last_tokens,
+            "last_tokens": self.trials.last_tokens,
             "source": self.config["checkpoint"] or "trained here",
         }
         about |= self.about_corpus(self.corpus)
