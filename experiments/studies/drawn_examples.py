@@ -3,7 +3,7 @@
 Experiments on images, screens, videos and stories are in ``studies/multimodal``, on questions in
 ``studies/tasks``.
 
-An experiment is one module with a subclass of ``Experiment``, one config, and one line in
+An experiment is one module with a subclass of ``DrawnExamples``, one config, and one line in
 ``experiments/registry.py``. The subclass has a ``title``, the abstract methods, and the dataclasses
 of the settings in ``config.task`` and ``config.eval``, ``kinds``. The config has ``schemes``, a
 comma-separated choice of ``variants``, or "all". A variant has the keywords of ``make`` in
@@ -15,7 +15,8 @@ that ``of`` names, with its own encoding instead of the trained one.
 import abc
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +47,11 @@ def generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
 
 
+def digest_of(*arrays: np.ndarray) -> str:
+    """Returns a digest of the bytes of arrays, which says whether runs had the same data."""
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+
+
 class Drawn:
     """Draws the batches of an experiment at random for one of its schemes, as a ``Task``.
 
@@ -53,7 +59,7 @@ class Drawn:
     part would change the batches of all results that are published.
     """
 
-    def __init__(self, experiment: "Experiment", scheme: str):
+    def __init__(self, experiment: "DrawnExamples", scheme: str):
         self.experiment, self.scheme = experiment, scheme
 
     def init(self, key):
@@ -69,23 +75,24 @@ class Drawn:
         return self.experiment.loss(self.scheme, model, batch, key)
 
 
-class Experiment(Sweep, abc.ABC):
+class DrawnExamples(Sweep, abc.ABC):
     """Runs a config such as ``configs/images.py``; see ``make_experiment`` for the arguments.
 
     Attributes:
       schemes: the variants that are compared.
       setting, trials: the settings in ``config.task`` and ``config.eval``.
-      title, summary: for the report.
+      builders: the functions that a variant's ``positions`` may name.
+      title: the title of the report.
       length: tokens of a training sequence, set by ``load``.
       panels: the measurements, set by ``load``.
       data: the fields that comparable runs must share, such as a digest, set by ``load``.
     """
 
     kinds: tuple[type, type]
+    builders: tuple[Callable[..., Any], ...] = ()
     setting: Any
     trials: Any
     title: str
-    summary: str
     length: int
     panels: tuple[Panel, ...]
     data: dict[str, Any]
@@ -111,7 +118,12 @@ class Experiment(Sweep, abc.ABC):
 
     @abc.abstractmethod
     def load(self) -> None:
-        """Reads the data, and sets ``length``, ``panels``, ``data`` and ``summary``."""
+        """Reads the data, and sets ``length``, ``panels`` and ``data``."""
+
+    @property
+    @abc.abstractmethod
+    def summary(self) -> str:
+        """Says in the report what is trained and tested, and on what."""
 
     @abc.abstractmethod
     def new_model(self, scheme: str, key: jax.Array) -> Transformer:
@@ -147,11 +159,12 @@ class Experiment(Sweep, abc.ABC):
         """Returns the variant called ``scheme``."""
         return self.config["variants"][scheme]
 
-    def placed_by(self, scheme: str, builders: Iterable[str]) -> str:
-        """Returns the name of the builder of a variant's positions, one of ``builders``."""
+    def builder(self, scheme: str) -> Callable[..., Any]:
+        """Returns the function that makes a variant's positions."""
         places = self.variant(scheme).get("positions", "grid")
         name = places["name"] if isinstance(places, dict) else places
-        return one_of(f"variants.{scheme}.positions", name, builders)
+        by_name = {builder.__name__: builder for builder in self.builders}
+        return by_name[one_of(f"variants.{scheme}.positions", name, by_name)]
 
     def keywords(self, scheme: str) -> dict[str, Any]:
         """Returns the name and the keywords of a variant's encoding.

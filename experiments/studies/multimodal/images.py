@@ -8,7 +8,6 @@ at a random place on a larger black canvas: only the positions of its patches ch
 
 import dataclasses
 import gzip
-import hashlib
 from pathlib import Path
 
 import chex
@@ -20,7 +19,7 @@ import optax
 from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
 from experiments.settings import bounded, folder_of, one_of
-from experiments.studies.drawn_examples import Experiment, generator
+from experiments.studies.drawn_examples import DrawnExamples, digest_of, generator
 from experiments.studies.multimodal.model import ViT, grid, patches
 from posenc_jax import positions
 from posenc_jax.positions import Vision
@@ -60,10 +59,16 @@ class Trials:
     batch: int = 100
 
 
-class Images(Experiment):
+def circle_rope(rows: int, columns: int) -> np.ndarray:
+    """Returns the positions of Circle-RoPE, ``[1, T, A]``."""
+    return positions.circle_rope([Vision(1, rows, columns)]).positions
+
+
+class Images(DrawnExamples):
     """Classifies images larger than in training."""
 
     kinds = (Setting, Trials)
+    builders = (grid, positions.centred_grid, circle_rope)
     title = "Images larger than those trained on"
 
     def load(self):
@@ -72,7 +77,6 @@ class Images(Experiment):
         _check(self.setting, self.trials, len(images), self.side)
         for scheme in self.config["variants"]:
             self.positions(scheme, 1)
-        images, labels = shuffled(images, labels)
         kept_out = self.setting.test_images
         self.train_images, self.train_labels = images[kept_out:], labels[kept_out:]
         self.test_images = images[: self.trials.images]
@@ -82,9 +86,12 @@ class Images(Experiment):
             Panel(name, "accuracy", "side of the image in pixels", self.trials.sides, (self.side,))
             for name in ENLARGED
         )
-        digest = hashlib.sha256(images.tobytes() + labels.astype(np.int64).tobytes())
-        self.data = {"name": self.setting.data, "digest": digest.hexdigest()[:16]}
-        self.summary = (
+        digest = digest_of(images, labels.astype(np.int64))
+        self.data = {"name": self.setting.data, "digest": digest}
+
+    @property
+    def summary(self):
+        return (
             f"A ViT trained on {len(self.train_images)} images of {self.side} x {self.side} pixels "
             f"in patches of {self.setting.patch} x {self.setting.patch}, tested on "
             f"{len(self.test_images)} others at larger sizes: rescaled, or pasted at a random "
@@ -106,7 +113,7 @@ class Images(Experiment):
 
     def positions(self, scheme, cells: int) -> np.ndarray:
         """Returns the positions of patches in ``cells`` rows and columns, ``[1, T, A]``."""
-        return PLACES[self.placed_by(scheme, PLACES)](cells, cells)
+        return self.builder(scheme)(cells, cells)
 
     def logits(self, scheme, model, patches_BTP, key=None):
         """Returns the logits of the classes."""
@@ -169,17 +176,13 @@ def paste(images, side: int, patch: int) -> np.ndarray:
     return canvas
 
 
-def _on_a_circle(rows: int, columns: int) -> np.ndarray:
-    return positions.circle_rope([Vision(1, rows, columns)]).positions
-
-
-# Functions that return the positions of patches, by the name in a variant's ``positions``.
-PLACES = {"grid": grid, "centred_grid": positions.centred_grid, "circle_rope": _on_a_circle}
 ENLARGED = {"rescaled": rescale, "pasted": paste}
 
 
 def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns uint8 ``[N, side, side]`` and int32 labels ``[N]``; see ``Setting``.
+
+    They are in a random order, which is always the same.
 
     Raises:
       ValueError: the data is unknown, not installed, or has another form.
@@ -188,14 +191,9 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
         images, labels = _load_npz(name)
     else:
         images, labels = _LOADERS[one_of("task.data", name, [*_LOADERS, "npz:FILE"])]()
-    return images, labels.astype(np.int32)
-
-
-def shuffled(images, labels) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images and their labels in a random order, which is always the same."""
     # The files may be sorted by class, which would leave classes out of a split.
     order = np.random.Philox(key=np.uint64(0)).random_raw(len(images)).argsort()
-    return images[order], labels[order]
+    return images[order], labels.astype(np.int32)[order]
 
 
 def _load_mnist():

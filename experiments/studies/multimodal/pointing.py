@@ -15,7 +15,6 @@ steps).
 
 import dataclasses
 import functools
-import hashlib
 from pathlib import Path
 
 import jax
@@ -29,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
 from experiments.settings import bounded, folder_of, one_of
-from experiments.studies.drawn_examples import Experiment, generator
+from experiments.studies.drawn_examples import DrawnExamples, digest_of, generator
 from experiments.studies.multimodal.model import Decoder, patches
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
@@ -37,7 +36,6 @@ from posenc_jax.positions import Text, Vision
 # Rows down and columns to the right from a neighbour to the cell that is asked about it.
 NEIGHBOURS = {"1 left": (0, 1), "2 left": (0, 2), "1 up": (1, 0), "2 up": (2, 0)}
 FARTHEST = 2
-BUILDERS = "qwen2_vl", "spatial_reset", "videorope", "vanilla"
 ORANGE, BLUE = (0.84, 0.37, 0.0), (0.0, 0.45, 0.7)
 
 
@@ -79,10 +77,16 @@ class Trials:
     batch: int = 16
 
 
-class Pointing(Experiment):
+class Pointing(DrawnExamples):
     """Asks every cell of a screen for its neighbours and its place."""
 
     kinds = (Setting, Trials)
+    builders = (
+        positions.qwen2_vl,
+        positions.spatial_reset,
+        positions.videorope,
+        positions.vanilla,
+    )
     title = "Pointing at icons on screens larger than those trained on"
 
     def load(self):
@@ -107,9 +111,11 @@ class Pointing(Experiment):
             Panel(condition, "accuracy", "rows x columns of the screen", xs, xs[:1])
             for condition in (*NEIGHBOURS, "row", "column", "place")
         )
-        digest = hashlib.sha256(self.icons.tobytes()).hexdigest()[:16]
-        self.data = {"icons": self.setting.data, "digest": digest}
-        self.summary = (
+        self.data = {"icons": self.setting.data, "digest": digest_of(self.icons)}
+
+    @property
+    def summary(self):
+        return (
             f"Screens of {_name(self.trained)} cells with one of {len(self.icons)} icons in each, "
             f"in a desktop of {self.desktop} x {self.desktop}; larger screens in the tests. Every "
             "cell is asked which icon stands 1 or 2 cells to its left and above it, and for its "
@@ -186,8 +192,7 @@ class Pointing(Experiment):
     def place(self, scheme, screen) -> tuple[Vision, np.ndarray]:
         """Returns a screen with the variant's rulers, and the positions of all tokens."""
         vision = Vision(1, screen[0], screen[1], ruler=self.variant(scheme)["ruler"])
-        build = getattr(positions, self.placed_by(scheme, BUILDERS))
-        return vision, build([Text(1), vision]).positions
+        return vision, self.builder(scheme)([Text(1), vision]).positions
 
     def sequence(self, scheme, batch):
         """Returns the decoder's inputs, first numbers and then cells, and their positions."""

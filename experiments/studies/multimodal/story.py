@@ -27,7 +27,7 @@ from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
 from experiments.results.reports.drawing import COLOURS, drawing_style, tiles
 from experiments.settings import bounded, one_of
-from experiments.studies.drawn_examples import Experiment, generator
+from experiments.studies.drawn_examples import DrawnExamples, generator
 from experiments.studies.multimodal.ball import REACH, WARPS, Clips, film, steady
 from experiments.studies.multimodal.model import ViT, grid, patches
 from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
@@ -110,7 +110,7 @@ class TimedViT(ViT):
     block = TimedBlock
 
 
-class Story(Experiment):
+class Story(DrawnExamples):
     """Asks where a ball is at times that no frame shows."""
 
     kinds = (Setting, Trials)
@@ -126,19 +126,23 @@ class Story(Experiment):
             one_of(f"variants.{scheme}.clock", variant["clock"], ("frame", "story"))
             if variant["adaln"] and variant["clock"] != "story":
                 raise ValueError(f"{scheme}.adaln=True needs clock='story': it reads positions")
-        cells = (setting.side // setting.patch) ** 2
-        self.length = setting.frames * cells + setting.questions
+        self.cells = (setting.side // setting.patch) ** 2  # patches of a frame
+        self.length = setting.frames * self.cells + setting.questions
         self.panels = _panels(setting, trials)
         self.data = {"name": "a ball on smooth random paths"}
+
+    @property
+    def summary(self):
+        setting, trials = self.setting, self.trials
         straight = ", ".join(
             f"{_size(clips.straight() - clips.answers):.3f} at {pace:g}x"
             for pace in trials.paces
             for clips in [self.clips_of("steady", (pace, pace))]
         )
-        self.summary = (
+        return (
             f"An encoder reads {setting.frames} frames of {setting.side} x {setting.side} pixels, "
-            f"{cells} patches each, and says where a ball is at times that no frame shows. World "
-            "times of frames are 1 apart at a pace of 1x; trained on clips that are "
+            f"{self.cells} patches each, and says where a ball is at times that no frame shows. "
+            "World times of frames are 1 apart at a pace of 1x; trained on clips that are "
             f"{', '.join(setting.warps)}, at {' to '.join(f'{p:g}x' for p in setting.paces)}. "
             "Errors are root mean square distances; chance is always to answer the middle. The "
             "straight line between the true places in the frames before and after errs by "
@@ -165,8 +169,7 @@ class Story(Experiment):
         if variant["clock"] == "story":
             positions[..., 0] *= variant["rate"]
         else:
-            cells = (inputs.shape[1] - clips.asked.shape[1]) // setting.frames
-            number = np.arange(inputs.shape[1]) // cells
+            number = np.arange(inputs.shape[1]) // self.cells
             positions[..., 0] = np.minimum(number, setting.frames)
         answers = (clips.answers / REACH).astype(np.float32)
         return {"inputs": inputs.astype(np.float32), "positions": positions, "answers": answers}

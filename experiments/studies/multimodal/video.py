@@ -13,7 +13,6 @@ sees a card before it.
 
 import dataclasses
 import functools
-import hashlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -27,8 +26,8 @@ from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
 from experiments.results.reports.drawing import tiles
 from experiments.settings import bounded
-from experiments.studies.drawn_examples import Experiment, generator
-from experiments.studies.multimodal.images import load_images, shuffled
+from experiments.studies.drawn_examples import DrawnExamples, digest_of, generator
+from experiments.studies.multimodal.images import load_images
 from experiments.studies.multimodal.model import Decoder, patches
 from experiments.studies.multimodal.needles import BACKGROUNDS, Source, draw, load_clips, shrink
 from posenc_jax import positions
@@ -38,18 +37,6 @@ from posenc_jax.positions import Text, Vision
 
 # Changes to a variant's encoding, by the field of the variant that has their keywords.
 SETTINGS: dict[str, Callable[..., Any]] = {"riflex": riflex, "ultravico": UltraViCo}
-BUILDERS = {
-    builder.__name__: builder
-    for builder in (
-        positions.vanilla,
-        positions.tad_rope,
-        positions.qwen2_vl,
-        positions.qwen25_omni,
-        positions.qwen3_omni,
-        positions.spaced_frames,
-        positions.videorope,
-    )
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +79,19 @@ class Trials:
     batch: int = 50
 
 
-class Videos(Experiment):
+class Videos(DrawnExamples):
     """Asks for the digit of the later of two cards in a video."""
 
     kinds = (Setting, Trials)
+    builders = (
+        positions.vanilla,
+        positions.tad_rope,
+        positions.qwen2_vl,
+        positions.qwen25_omni,
+        positions.qwen3_omni,
+        positions.spaced_frames,
+        positions.videorope,
+    )
     title = "A needle frame among distractors"
 
     def load(self):
@@ -111,7 +107,6 @@ class Videos(Experiment):
                 f"task.test_digits={kept_out} must be at least 1 and leave some of the "
                 f"{len(digits)} digits to train on"
             )
-        digits, labels = shuffled(digits, labels)
         earlier, later = zip(*(np.split(clip, [len(clip) * 3 // 4]) for clip in clips), strict=True)
         self.trained = Source(digits[kept_out:], labels[kept_out:], earlier)
         self.tested = Source(digits[:kept_out], labels[:kept_out], later)
@@ -127,15 +122,16 @@ class Videos(Experiment):
             ),
             Panel(_mistaken(longest), "share of answers", xlabel, self.gaps(longest), (), True),
         )
-        digest = hashlib.sha256(digits.tobytes() + labels.tobytes())
-        for clip in clips:
-            digest.update(clip.tobytes())
         self.data = {
             "digits": self.setting.data,
             "background": self.setting.background,
-            "digest": digest.hexdigest()[:16],
+            "digest": digest_of(digits, labels, *clips),
         }
-        self.summary = (
+
+    @property
+    def summary(self):
+        trained = self.setting.frames
+        return (
             "Two frames of a video show a digit on a card, and the digit of the later one is asked "
             f"for. A blind guess is right once in {self.classes}; a model that reads both but "
             f"cannot tell times apart, every second time. Trained on {trained} frames of "
@@ -258,9 +254,8 @@ class Videos(Experiment):
         seconds = keywords.pop("seconds_per_frame", None)
         times = None if seconds is None else tuple(seconds * n for n in range(frames))
         video = Vision(frames, self.setting.cells, self.setting.cells, times)
-        build = BUILDERS[self.placed_by(scheme, BUILDERS)]
         del keywords["name"]
-        placed = build([video, Text(1)], **keywords).positions
+        placed = self.builder(scheme)([video, Text(1)], **keywords).positions
         return placed[..., 0] if (placed == placed[..., :1]).all() else placed
 
     def logits(self, scheme, model, video, positions=None, key=None):

@@ -75,8 +75,11 @@ class OneTask(Questions):
         self._check()
         self.panels = self.by_length()
         self.data = {"task": self.learned.name}
+
+    @property
+    def summary(self):
         model, how = self.config["model"], self.config["train"]
-        self.summary = (
+        return (
             f"Models of depth {model['num_layers']} and width {model['model_dim']} learn "
             f"{self.learned.name} from batches of {how['batch_size']} rows of {self.shortest} to "
             f"{self.length} tokens, by {how['optimizer']} at a rate of {how['learning_rate']:g}. "

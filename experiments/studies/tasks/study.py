@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.results.panels import ANSWERS, EXACT, Panel, Result
 from experiments.settings import bounded, names_in
-from experiments.studies.drawn_examples import Experiment, generator
+from experiments.studies.drawn_examples import DrawnExamples, generator
 from experiments.studies.tasks import TASKS, VOCAB_SIZE
 from experiments.studies.tasks.task import PAD
 from experiments.training.encodings import at_ratio, make_encoding
@@ -50,7 +50,7 @@ class Trials:
     batch: int = 32
 
 
-class Questions(Experiment):
+class Questions(DrawnExamples):
     """Compares how well schemes answer in rows that are longer than any of training.
 
     Each answer is read after the right ones before it. A row is an exact match where all of its
@@ -74,7 +74,10 @@ class Questions(Experiment):
             if task.has_depth and self.trials.depths
         )
         self.data = {"tasks": ",".join(task.name for task in self.tasks)}
-        self.summary = (
+
+    @property
+    def summary(self):
+        return (
             f"One model of {len(self.tasks)} tasks, trained on rows of up to {self.length} tokens, "
             f"tested on {self.trials.rows} rows of each task at each length. A row counts where "
             "all of its answers are right. Every task is solved without error by a program that "
