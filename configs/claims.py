@@ -20,7 +20,7 @@ import math
 from ml_collections import ConfigDict
 
 from configs import atlas, extension, extrapolation, ladder, longrope, tasks
-from experiments.config import own_defaults
+from experiments.config import encoding
 from experiments.evaluation.mechanisms import is_near_to
 from posenc_jax.encodings.rotary.axes import STILL
 
@@ -103,14 +103,11 @@ def _variants(language):
     _follow(study, language, "model", "train", "eval", "sweep")
     # An eighth of a head's channels, and at least a pair, also if the model's width is overridden.
     sixteenths = (study.model.get_ref("model_dim") // study.model.get_ref("num_heads") + 15) // 16
-    seqpe, rope = own_defaults("seqpe"), own_defaults("rope")
     study.encodings.update(
-        {
-            "seqpe_no_contrast": {"name": "seqpe"} | seqpe | {"contrastive_weight": 0.0},
-            "seqpe_no_transfer": {"name": "seqpe"} | seqpe | {"transfer_weight": 0.0},
-            "rope_eighth": {"name": "rope"} | rope | {"rotary_dim": 2 * sixteenths},
-        }
-        | _of_bases()
+        seqpe_no_contrast=encoding("seqpe", contrastive_weight=0.0),
+        seqpe_no_transfer=encoding("seqpe", transfer_weight=0.0),
+        rope_eighth=encoding("rope", rotary_dim=2 * sixteenths),
+        **_of_bases(),
     )
     study.schemes = ",".join(("rope_eighth", *_BASES, "seqpe_no_contrast", "seqpe_no_transfer"))
     return study
@@ -118,8 +115,7 @@ def _variants(language):
 
 def _of_bases():
     """Returns RoPE with each of ``_BASES``, by name."""
-    rope = own_defaults("rope")
-    return {name: {"name": "rope"} | rope | {"base": base} for name, base in _BASES.items()}
+    return {name: encoding("rope", base=base) for name, base in _BASES.items()}
 
 
 def _addition(preset, shared):
@@ -171,8 +167,8 @@ def _probed(preset, shared):
     still = {"axes": _without_near(study)}
     study.encodings.update({"rope_near_still": rope | still, "rope_near_stopped": rope})
     study.extend.rope_near_stopped = ConfigDict({"of": "rope"} | still)
-    shaw = own_defaults("shaw") | {"max_distance": study.train.length, "values": False}
-    study.encodings.shaw_keys = ConfigDict({"name": "shaw"} | shaw)
+    shaw = encoding("shaw", max_distance=study.train.length, values=False)
+    study.encodings.shaw_keys = ConfigDict(shaw)
     return study
 
 

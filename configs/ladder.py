@@ -36,13 +36,11 @@ that their losses can be compared. Any field can be overridden on the command li
 ``--config.studies.c_l256_t20.schemes=rope,alibi``.
 """
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
 from configs import extrapolation
 from configs.extrapolation import ON_ROPE
-from experiments.config import own_defaults
+from experiments.config import encoding
 from experiments.settings import one_of
 
 # The base of every rotary scheme, over the trained length: the best of the study ``bases`` at both
@@ -250,7 +248,7 @@ def _bases(length: int) -> ConfigDict:
     bases = [1, 4, 16, 64]
     config = study(length, ",".join(f"rope_{base}l" for base in bases))
     for base in bases:
-        config.encodings[f"rope_{base}l"] = _variant("rope", base=float(base * length))
+        config.encodings[f"rope_{base}l"] = encoding("rope", base=float(base * length))
     config.seeds = 1
     config.train.steps = 1400
     config.eval.documents = 32
@@ -313,17 +311,12 @@ def _follow_length(encodings: ConfigDict, length) -> None:
     for name in ON_ROPE:
         if "base" in encodings[name]:
             encodings[name].base = base
-    rope = _variant("rope", base=base)
+    rope = ConfigDict(encoding("rope", base=base))
     for name in ("kv_shift", "randomized", "random_float", "short_conv", "ssmax"):
-        encodings[name] = _variant(name, over=rope)
+        encodings[name] = encoding(name, over=rope)
     encodings.randomized.max_length = encodings.random_float.max_length = 4 * _LONGEST
-    encodings.nope_smear = _variant("kv_shift", over="nope")
-    encodings.rope_10000 = _variant("rope", base=10_000.0)
+    encodings.nope_smear = encoding("kv_shift", over="nope")
+    encodings.rope_10000 = encoding("rope", base=10_000.0)
     encodings.deberta.max_distance = length
     encodings.xpos.scale_base = length.to_float() / 2
     encodings.rnope_swa.interval = 2
-
-
-def _variant(name: str, **changed: Any) -> ConfigDict:
-    """Returns the keywords of the scheme ``name`` in full, for a variant of another name."""
-    return ConfigDict({"name": name} | own_defaults(name) | changed)

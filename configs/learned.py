@@ -31,9 +31,9 @@ Any field can be overridden on the command line: ``--config.studies.copy.schemes
 
 from ml_collections import ConfigDict
 
+from configs import tasks
 from configs.extrapolation import short_t5
-from configs.tasks import add_variants, encodings_of
-from experiments.config import start
+from configs.tasks import encodings_of
 from experiments.settings import one_of
 from experiments.studies.tasks.one_task import Setting, TrialsOfOne
 
@@ -110,11 +110,7 @@ def _flip_flops(length: int) -> ConfigDict:
 
 def _one(task: str, length: int, schemes: str = KINDS) -> ConfigDict:
     """Returns the study of a task in rows of up to ``length`` tokens."""
-    config = start("one_task", setting=Setting, trials=TrialsOfOne)
-    add_variants(config)
-    config.schemes = schemes
-    config.together = 1  # seeds of a scheme that are trained as one program
-    config.sweep = ConfigDict({"learning_rate": ()})  # as in ``configs/extrapolation.py``
+    config = tasks.study("one_task", schemes, setting=Setting, trials=TrialsOfOne)
     config.task.update(task=task, length=length, growing=500)
     config.model.update(model_dim=64, num_layers=2, num_heads=4)
     config.train.update(

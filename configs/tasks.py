@@ -15,7 +15,7 @@ Schemes that extend a trained RoPE are evaluated on its checkpoint.
 from ml_collections import ConfigDict
 
 from configs.extrapolation import DYNAMIC_NTK, ON_ROPE, follow_length, short_t5, short_yarn
-from experiments.config import own_defaults, start
+from experiments.config import encoding, start
 from experiments.settings import one_of
 from experiments.studies.tasks.study import Setting, Trials
 from posenc_jax import REGISTRY
@@ -25,29 +25,30 @@ SMALL = "nope,sinusoidal,learned,rope,dynamic_yarn,alibi,t5,transformer_xl,fox"
 
 def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
-    config = start("tasks", setting=Setting, trials=Trials)
-    add_variants(config)
-    config.schemes = SMALL
-    config.together = 1  # seeds of a scheme that are trained as one program
-    config.sweep = ConfigDict({"learning_rate": ()})  # as in ``configs/extrapolation.py``
+    config = study("tasks", SMALL, setting=Setting, trials=Trials)
     PRESETS[one_of("preset", preset, PRESETS)](config)
     return config
 
 
-def add_variants(config: ConfigDict) -> None:
-    """Adds a variant for every scheme, with keywords that follow ``config.task.length``."""
+def study(experiment: str, schemes: str, *, setting: type, trials: type) -> ConfigDict:
+    """Returns the config of a study of rows of tokens, as ``start`` does.
+
+    Every scheme is a variant, with keywords that follow ``config.task.length``.
+    """
+    config = start(experiment, setting=setting, trials=trials)
+    config.schemes = schemes
+    config.together = 1  # seeds of a scheme that are trained as one program
+    config.sweep = ConfigDict({"learning_rate": ()})  # as in ``configs/extrapolation.py``
     # "ratio" in an extension means the length of the evaluated rows over the trained length.
     config.variants = ConfigDict(
-        {
-            name: {"encoding": {"name": name} | own_defaults(name) | ON_ROPE.get(name, {})}
-            for name in REGISTRY
-        }
+        {name: {"encoding": encoding(name, **ON_ROPE.get(name, {}))} for name in REGISTRY}
     )
     for name in ON_ROPE:
         config.variants[name].of = "rope"
     encodings = encodings_of(config)
     encodings["dynamic_ntk"].factor = DYNAMIC_NTK
     follow_length(encodings, config.task.get_ref("length"))
+    return config
 
 
 def encodings_of(config: ConfigDict) -> dict[str, ConfigDict]:

@@ -40,7 +40,7 @@ def start(experiment: str, *, trials: type, setting: type | None = None) -> Conf
 
 def variant(name: str, settings: Mapping[str, Any] | None = None, **changed) -> ConfigDict:
     """Returns a variant: the scheme ``name`` with its keywords in full, and other settings."""
-    config = ConfigDict({"encoding": {"name": name} | own_defaults(name)})
+    config = ConfigDict({"encoding": encoding(name)})
     config.encoding.update(changed)
     config.update(settings or {})
     return config
@@ -72,6 +72,11 @@ def loading() -> ConfigDict:
 def encoding_defaults() -> ConfigDict:
     """Returns the own keywords of every registered scheme with their defaults."""
     return ConfigDict({scheme: own_defaults(scheme) for scheme in REGISTRY})
+
+
+def encoding(name: str, **changed: Any) -> dict[str, Any]:
+    """Returns the name of a scheme and its own keywords in full, some of them changed."""
+    return {"name": name} | own_defaults(name) | changed
 
 
 def own_defaults(name: str) -> dict[str, Any]:
