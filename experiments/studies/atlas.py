@@ -3,7 +3,6 @@
 python launch.py --config=configs/atlas.py:small --workdir=runs/answers
 """
 
-import argparse
 import math
 
 from experiments.evaluation.probes import probe
@@ -75,11 +74,9 @@ class Atlas(Studies):
     def cards(self, schemes: list[str]) -> dict[str, str]:
         """Returns what each scheme does to attention, with the keywords that it has on text."""
         language, model = self.parts["language"], self.parts["language"].config["model"]
-        sizes = argparse.Namespace(
-            heads=model["num_heads"],
-            head_dim=model["head_dim"] or model["model_dim"] // model["num_heads"],
-            train_length=language.recipe.length,
-        )
+        heads, head_dim = model["num_heads"], model["head_dim"]
+        head_dim = head_dim or model["model_dim"] // heads
+        sizes = gallery.Sizes(language.recipe.length, heads, head_dim)
         with stage("atlas  pages", len(schemes), self.console) as advance, page_style():
             cards = {}
             for name in schemes:

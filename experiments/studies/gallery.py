@@ -95,6 +95,21 @@ def page(cards: Mapping[str, str], sizes: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Holds the sizes of the models whose attention is drawn.
+
+    Attributes:
+      train_length: tokens of a training sequence.
+      num_heads: heads of a layer.
+      head_dim: channels of a head.
+    """
+
+    train_length: int = 256
+    num_heads: int = 4
+    head_dim: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
 class Drawing:
     """Holds what one encoding of a scheme does, and costs.
 
@@ -112,14 +127,12 @@ class Drawing:
     curves: str
 
 
-def drawings(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> list[Drawing]:
+def drawings(name: str, sizes: Sizes, keywords: Mapping[str, Any]) -> list[Drawing]:
     """Draws each encoding of the scheme ``name``; there are several where layers differ."""
-    width = args.heads * args.head_dim
-    sizes = dict(num_heads=args.heads, head_dim=args.head_dim)
-    made = {"model_dim": width, "train_length": args.train_length, "rngs": nnx.Rngs(0), **keywords}
-    layers = Layers.of(make(name, **sizes, **made))
+    heads, length = sizes.num_heads, sizes.train_length
+    made = {"model_dim": heads * sizes.head_dim, "rngs": nnx.Rngs(0), **keywords}
+    layers = Layers.of(make(name, **dataclasses.asdict(sizes), **made))
     places = [layers.at(place) for place in range(len(layers.pattern))]
-    lengths = (args.train_length, TIMES * args.train_length)
     drawn = []
     for encoding, window in dict.fromkeys(places):
         # True of all in REGISTRY.
@@ -128,19 +141,19 @@ def drawings(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -
         layer = "Layer" if len(which) == 1 else "Layers"
         title = f"{layer} {', '.join(which)} of {len(places)}" if len(places) > 1 else ""
         # A scheme that needs whole rows may take memory quadratic in the length for each content.
-        shape = (2 if encoding.whole_rows else CONTENTS, 1, args.head_dim)
+        shape = (2 if encoding.whole_rows else CONTENTS, 1, sizes.head_dim)
         # All heads have the same content, so that only the encoding makes them differ.
-        contents_BHC = jnp.repeat(jax.random.normal(jax.random.key(0), shape), args.heads, axis=1)
-        curves = {length: np.asarray(curve(encoding, contents_BHC, length)) for length in lengths}
-        cost = describe(encoding, **sizes, length=args.train_length)
-        drawn.append(Drawing(title, cost, window, draw(curves, args.train_length, window)))
+        contents_BHC = jnp.repeat(jax.random.normal(jax.random.key(0), shape), heads, axis=1)
+        curves = {n: np.asarray(curve(encoding, contents_BHC, n)) for n in (length, TIMES * length)}
+        cost = describe(encoding, num_heads=heads, head_dim=sizes.head_dim, length=length)
+        drawn.append(Drawing(title, cost, window, draw(curves, length, window)))
     return drawn
 
 
-def card(name: str, args: argparse.Namespace, keywords: Mapping[str, Any]) -> str:
+def card(name: str, sizes: Sizes, keywords: Mapping[str, Any]) -> str:
     """Returns a description of the scheme ``name``, its curves and its cost, as HTML."""
     figures = ""
-    for drawing in drawings(name, args, keywords):
+    for drawing in drawings(name, sizes, keywords):
         title = f"<p>{drawing.layers}:</p>" if drawing.layers else ""
         window = "" if drawing.window is None else f"; the last {drawing.window} keys are seen"
         cost = html.escape(str(drawing.cost))
@@ -158,10 +171,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gallery.html"))
     parser.add_argument("--schemes", default="", help="comma-separated; default: all of them")
-    parser.add_argument("--train_length", type=int, default=256)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--head_dim", type=int, default=64)
+    parser.add_argument("--train_length", type=int, default=Sizes.train_length)
+    parser.add_argument("--heads", type=int, default=Sizes.num_heads)
+    parser.add_argument("--head_dim", type=int, default=Sizes.head_dim)
     args = parser.parse_args()
+    sizes = Sizes(args.train_length, args.heads, args.head_dim)
     names = [n.strip() for n in args.schemes.split(",")] if args.schemes else list(REGISTRY)
     for name in names:
         lookup(name)
@@ -170,12 +184,12 @@ def main() -> None:
     with stage("gallery", len(names), console) as advance, page_style():
         for name in names:
             layers = {"num_layers": LAYERS[name]} if name in LAYERS else {}
-            cards[name] = card(name, args, keywords.get(name, {}) | layers)
+            cards[name] = card(name, sizes, keywords.get(name, {}) | layers)
             advance(name)
-    sizes = (
+    model = (
         f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."
     )
-    write_files(args.out.parent, {args.out.name: page(cards, sizes)})
+    write_files(args.out.parent, {args.out.name: page(cards, model)})
     console.print(f"gallery: {args.out}", highlight=False)
 
 
