@@ -48,7 +48,7 @@ class HintedAddition(Addition):
     _HINTS = VOCAB_SIZE + np.arange(32)
     vocab_size = VOCAB_SIZE + len(_HINTS)
 
-    def _draw(self, rng, count, room, depth):
+    def _draw(self, rng, count, room):
         size = self._size(room)
         # The row without hints begins with one separator, so that the first number is counted.
         tokens, is_answer = self._sums(rng, count, size, 3 * size + 4)

@@ -13,7 +13,7 @@ class _Mapped(Task):
 
     shortest = 6
 
-    def _draw(self, rng, count, room, depth):
+    def _draw(self, rng, count, room):
         size = (room - 1) // 2
         given = rng.choice(SYMBOLS, (count, size))
         tokens = separated(room, given, self._result(given))
@@ -95,7 +95,7 @@ class Addition(Task):
 
     name, number, shortest = "addition", 9, 9
 
-    def _draw(self, rng, count, room, depth):
+    def _draw(self, rng, count, room):
         return self._sums(rng, count, self._size(room), room)
 
     def _size(self, room: int) -> int:
@@ -132,7 +132,7 @@ class Parity(Task):
 
     name, number, shortest = "parity", 11, 5
 
-    def _draw(self, rng, count, room, depth):
+    def _draw(self, rng, count, room):
         bits = rng.integers(0, 2, (count, room - 2))
         tokens = separated(room, DIGITS[bits], DIGITS[bits.sum(axis=1, keepdims=True) % 2])
         return tokens, at_end(tokens, 1)

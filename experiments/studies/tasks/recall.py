@@ -24,7 +24,7 @@ class Passkey(Task):
     name, number, shortest, has_depth = "passkey", 0, 12, True
     _DIGITS = 4
 
-    def _draw(self, rng, count, room, depth):
+    def _draw(self, rng, count, room, depth=None):
         key = rng.choice(DIGITS, (count, self._DIGITS))
         told = self._DIGITS + 1
         hidden = np.pad(key, ((0, 0), (1, 0)), constant_values=STORE)
@@ -45,25 +45,48 @@ class Needles(Task):
     """Hides a value under each of four names in noise, and asks for one (2404.06654)."""
 
     name, number, shortest = "needles", 1, 24
-    _COUNT = 4
+    _NAMES = _NAMES
+    # What a value is made of, and how many tokens it has.
+    _KINDS, _SIZE = _VALUES, 1
+    # Tokens before the question that always are noise.
+    _SPARE = 3
 
-    def _draw(self, rng, count, room, depth):
-        names = distinct(rng, count, _NAMES, self._COUNT)
-        values = rng.choice(_VALUES, (count, self._COUNT))
-        needles = np.stack([np.full_like(names, STORE), names, values], axis=-1)
-        tokens = in_noise(rng, needles, room, 3 + self._COUNT - 1)
-        asked = rng.integers(0, self._COUNT, (count, 1))
-        tokens[:, -3] = ASK
-        tokens[:, -2:-1] = np.take_along_axis(names, asked, axis=1)
-        tokens[:, -1:] = np.take_along_axis(values, asked, axis=1)
-        return tokens, at_end(tokens, 1)
+    def _count(self, room: int) -> int:
+        """Returns how many values a row hides."""
+        return 4
+
+    def _draw(self, rng, count, room):
+        number, told = self._count(room), self._SIZE + 2
+        names = distinct(rng, count, self._NAMES, number)[..., None]
+        values = rng.choice(self._KINDS, (count, number, self._SIZE))
+        hidden = np.concatenate([np.full_like(names, STORE), names, values], axis=-1)
+        tokens = in_noise(rng, hidden, room, told + self._SPARE)
+        asked = rng.integers(0, number, (count, 1, 1))
+        tokens[:, -told:] = np.take_along_axis(hidden, asked, axis=1)[:, 0]
+        tokens[:, -told] = ASK
+        return tokens, at_end(tokens, self._SIZE)
 
     def solve(self, tokens_L, is_answer_L):
-        told = np.flatnonzero(tokens_L == STORE)
-        return [int(tokens_L[at + 2]) for at in told if tokens_L[at + 1] == tokens_L[-2]]
+        asked = tokens_L[-self._SIZE - 1]
+        (at,) = (at for at in np.flatnonzero(tokens_L == STORE) if tokens_L[at + 1] == asked)
+        return tokens_L[at + 2 : at + 2 + self._SIZE].tolist()
 
     def _chances(self, room):
-        return [_guess(self._COUNT)]
+        return [_one_of(self._count(room), len(self._KINDS))] * self._SIZE
+
+    def chance(self, length):
+        return _one_of(self._count(length - 1), len(self._KINDS) ** self._SIZE)
+
+
+class Passkeys(Needles):
+    """Hides a key of four digits under a name for every 16 tokens, and asks for one of the keys."""
+
+    name, number, shortest = "passkeys", 0, 16
+    _NAMES = SYMBOLS[10:]
+    _KINDS, _SIZE, _SPARE = DIGITS, 4, 0
+
+    def _count(self, room):
+        return _at_most((room + 1) // 16, len(self._NAMES), "names")
 
 
 class Recall(Task):
@@ -79,7 +102,7 @@ class Recall(Task):
         """Returns how many pairs a row tells."""
         return 5
 
-    def _draw(self, rng, count, room, depth):
+    def _draw(self, rng, count, room):
         pairs = self._pairs(room)
         keys = distinct(rng, count, self._KEYS, pairs)
         values = rng.choice(_VALUES, (count, pairs))
@@ -98,7 +121,7 @@ class Recall(Task):
         return [int(told[told.index(key) + 1]) for key in asked]
 
     def _chances(self, room):
-        return [_guess(self._pairs(room))] * self._ASKED
+        return [_one_of(self._pairs(room), len(_VALUES))] * self._ASKED
 
 
 class Pairs(Recall):
@@ -111,45 +134,12 @@ class Pairs(Recall):
         return _at_most((room + 1) // 8, len(self._KEYS), "keys")
 
 
-class Passkeys(Task):
-    """Hides a key of four digits under a name for every 16 tokens, and asks for one of the keys."""
-
-    name, number, shortest = "passkeys", 0, 16
-    _NAMES, _DIGITS = SYMBOLS[10:], 4
-
-    def _keys(self, room: int) -> int:
-        """Returns how many keys a row hides."""
-        return _at_most((room + 1) // 16, len(self._NAMES), "names")
-
-    def _draw(self, rng, count, room, depth):
-        number, told = self._keys(room), self._DIGITS + 2
-        names = distinct(rng, count, self._NAMES, number)[..., None]
-        keys = rng.choice(DIGITS, (count, number, self._DIGITS))
-        hidden = np.concatenate([np.full_like(names, STORE), names, keys], axis=-1)
-        tokens = in_noise(rng, hidden, room, told)
-        asked = rng.integers(0, number, (count, 1, 1))
-        tokens[:, -told:] = np.take_along_axis(hidden, asked, axis=1)[:, 0]
-        tokens[:, -told] = ASK
-        return tokens, at_end(tokens, self._DIGITS)
-
-    def solve(self, tokens_L, is_answer_L):
-        asked = tokens_L[-self._DIGITS - 1]
-        (at,) = (at for at in np.flatnonzero(tokens_L == STORE) if tokens_L[at + 1] == asked)
-        return tokens_L[at + 2 : at + 2 + self._DIGITS].tolist()
-
-    def _chances(self, room):
-        return [_one_of(self._keys(room), len(DIGITS))] * self._DIGITS
-
-    def chance(self, length):
-        return _one_of(self._keys(length - 1), len(DIGITS) ** self._DIGITS)
-
-
 class Induction(Task):
     """Repeats a random sequence, whose second half is what followed before (2209.11895)."""
 
     name, number, shortest = "induction", 3, 8
 
-    def _draw(self, rng, count, room, depth):
+    def _draw(self, rng, count, room):
         half = (room - 1) // 2
         once = rng.choice(SYMBOLS, (count, half))
         tokens = separated(room, np.tile(once, 2))
@@ -174,7 +164,7 @@ class VariableTracking(Task):
     name, number, shortest = "variable_tracking", 4, 28
     _CHAINS, _HOPS = 3, 2
 
-    def _draw(self, rng, count, room, depth):
+    def _draw(self, rng, count, room):
         total = self._HOPS * self._CHAINS
         targets = distinct(rng, count, _NAMES, total).reshape(count, self._HOPS, self._CHAINS)
         values = distinct(rng, count, _VALUES, self._CHAINS)
@@ -207,10 +197,6 @@ def _at_most(needed: int, there_are: int, what: str) -> int:
             "smaller task.length or eval.multiples"
         )
     return needed
-
-
-def _guess(told: int) -> float:
-    return _one_of(told, len(_VALUES))
 
 
 def _one_of(told: int, kinds: int) -> float:

@@ -24,7 +24,7 @@ class FlipFlop(Task):
     name, number, shortest = "flip_flop", 5, 8
     _WRITES = 0.1
 
-    def _draw(self, rng, count, room, depth):
+    def _draw(self, rng, count, room):
         pairs = room // 2
         kinds = self._kinds(rng, count, pairs)
         kinds[:, 0], kinds[:, -1] = STORE, ASK
@@ -89,7 +89,7 @@ class Counting(Task):
     name, number, shortest = "counting", 6, 16
     _MOST = 9
 
-    def _draw(self, rng, count, room, depth):
+    def _draw(self, rng, count, room):
         symbols, target = SYMBOLS[10:], rng.integers(10, len(SYMBOLS), (count, 1))
         times = rng.integers(0, self._MOST + 1, (count, 1))
         size = room - 3

@@ -25,7 +25,7 @@ class Rows(NamedTuple):
 
     Attributes:
       tokens_NL: int32 token ids.
-      is_answer_NL: which tokens are to be predicted, each from those before it.
+      is_answer_NL: which tokens are to be predicted, each from the tokens before it.
     """
 
     tokens_NL: np.ndarray
@@ -67,7 +67,8 @@ class Task(abc.ABC):
             raise ValueError(
                 f"length={length} is too short for {self.name}, which needs {self.shortest} tokens"
             )
-        body, is_answer = self._draw(rng, count, length - 1, depth)
+        where = {"depth": depth} if self.has_depth else {}
+        body, is_answer = self._draw(rng, count, length - 1, **where)
         marker = np.full((count, 1), _MARKERS + self.number)
         return Rows(
             np.concatenate([marker, body], axis=1).astype(np.int32),
@@ -75,8 +76,11 @@ class Task(abc.ABC):
         )
 
     @abc.abstractmethod
-    def _draw(self, rng, count, room, depth) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the tokens after the marker, and which are answers, both ``[count, room]``."""
+    def _draw(self, rng, count, room) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the tokens after the marker, and which are answers, both ``[count, room]``.
+
+        A task that ``has_depth`` takes a ``depth`` too, see ``draw``.
+        """
 
     def positions(self, rng: np.random.Generator, tokens_NL: np.ndarray) -> np.ndarray:
         """Returns the position of each token, int32 ``[N, L]``; by default its index in the row."""
