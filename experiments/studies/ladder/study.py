@@ -71,25 +71,23 @@ class Rung(Comparison):
             return None
         if scheme not in self._best:
             other = self.rung_of_rates
-            points = [point for point in other.points if point.scheme == scheme]
-            if not points or not all(other.finished(p) or other.failure(p) for p in points):
+            is_there = any(point.scheme == scheme for point in other.points)
+            if not is_there or not other.has_tried(scheme):
                 return None
             losses = other.rates()[scheme]
             self._best[scheme] = min(losses, key=losses.__getitem__)
         return self._best[scheme]
 
-    def has_rates(self, evaluation: dict[str, Any]) -> bool:
+    def has_tried(self, scheme: str) -> bool:
         """Returns whether all learning rates of a scheme are finished, so the best is known."""
-        scheme = evaluation["training"]["scheme"]
         points = [point for point in self.points if point.scheme == scheme and point.rate]
         return all(self.finished(point) or self.failure(point) for point in points)
 
     def waits_for(self, scheme: str) -> bool:
         """Returns whether runs that decide the learning rate of a scheme are missing."""
-        if self.rung_of_rates is None:
+        if self.rung_of_rates is None or self.best_rate(scheme) is not None:
             return False
-        is_there = any(point.scheme == scheme for point in self.rung_of_rates.points)
-        return is_there and self.best_rate(scheme) is None
+        return any(point.scheme == scheme for point in self.rung_of_rates.points)
 
     def describe(self, point):
         if point.rate is None and self.waits_for(point.scheme):
@@ -187,8 +185,10 @@ class Ladder(Studies):
         rows = []
         for rung, part in self.parts.items():
             evaluations, _, _ = part.results()
-            for evaluation in filter(part.has_rates, evaluations):
+            for evaluation in evaluations:
                 training, model = evaluation["training"], part.config["model"]
+                if not part.has_tried(training["scheme"]):
+                    continue
                 run = {
                     "rung": rung,
                     "length": part.recipe.length,
