@@ -12,7 +12,7 @@ from experiments.results.learning import rows_of, summary
 from experiments.results.panels import ANSWERS, EXACT
 from experiments.results.record import read_lines
 from experiments.running.points import Point
-from experiments.studies.learned import Learned
+from experiments.studies.tasks.learned import Learned
 from experiments.studies.tasks.one_task import OneTask
 from experiments.studies.tasks.task import PAD
 
