@@ -9,7 +9,7 @@ Presets, after the colon:
     paper  the same for the models of ``configs/atlas.py:paper``, for a GPU or TPU
 
 The claims and the rule for verdicts are in ``experiments/studies/claims``. Two of the studies
-are those of the atlas and run only once if both have the same workdir. Results of ``read`` are only
+are the atlas' own and run only once if both have the same workdir. Results of ``read`` are only
 read: other commands train them, in the same workdir, or ``experiments.results.archive`` restores
 them there. Any field can be overridden on the command line, such as
 ``--config.studies.far.eval.documents=16``.
@@ -57,7 +57,7 @@ def get_config(preset: str = "small") -> ConfigDict:
 
 
 def _follow(study, language, *parts):
-    """Makes fields of a study on text follow those of the atlas' study, overrides included.
+    """Makes fields of a study on text follow the atlas' study, overrides included.
 
     A field that is set after this call no longer follows.
     """

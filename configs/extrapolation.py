@@ -32,7 +32,7 @@ SMALL = (
 )
 
 # The schemes that extend a trained RoPE. "ratio" means the evaluated length over the training
-# length; those without it follow the length by themselves.
+# length; schemes without it follow the length by themselves.
 _BY_RATIO = (
     "pi ntk ntk_critical ntk_by_parts llama3 yarn mrrope_uni mrrope_pro longrope longrope2 "
     "leaky_rerope"

@@ -64,8 +64,11 @@ LONG = (
 SIX = "rope,alibi,nope,transformer_xl,fox,path"
 FOUR = "rope,alibi,transformer_xl,fox"
 
+# What the report compares.
 _REPORT = {
+    # The rung whose training curves are drawn.
     "longest": "c_l256_t20",
+    # Rungs whose orders of schemes are compared.
     "pairs": (
         ("b3_rates", "c_l256_t20"),
         ("d1_l64_t2", "d3_l64_t6"),
@@ -79,8 +82,11 @@ _REPORT = {
         ("d6_w64_t20", "c_l256_t20"),
         ("c_l256_t20", "d8_w256_t20"),
     ),
+    # Rungs that differ in size alone.
     "sizes": ("d6_w64_t20", "c_l256_t20", "d8_w256_t20"),
+    # A rung of short training, and one of long training.
     "arrow": ("b3_rates", "c_l256_t20"),
+    # A rung whose models read texts as long as the other's were trained on, and that other one.
     "oracle": ("c_l256_t20", "d7_l1024_t20"),
 }
 _LARGE_REPORT = {
@@ -120,9 +126,6 @@ def get_config(preset: str = "small") -> ConfigDict:
     # The folder of the leaderboard's records, or none where no record is written.
     config.records = "records" if preset == "track" else ""
     config.studies = ConfigDict(PRESETS[preset]())
-    # What the report compares: the rung whose training curves are drawn, the rungs whose orders are
-    # compared, the rungs that differ in size alone, those of short and of long training, and one
-    # whose models read texts as long as those that the other was trained on.
     config.update(_REPORTS.get(preset, _REPORT))
     if preset == "track":
         config.schemes = "rope"

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from markupsafe import Markup
 from rich.console import Console
 
 from experiments.command import exit_status
@@ -152,18 +153,15 @@ def drawings(name: str, sizes: Sizes, keywords: Mapping[str, Any]) -> list[Drawi
 
 def card(name: str, sizes: Sizes, keywords: Mapping[str, Any]) -> str:
     """Returns a description of the scheme ``name``, its curves and its cost, as HTML."""
-    figures = ""
-    for drawing in drawings(name, sizes, keywords):
-        title = f"<p>{drawing.layers}:</p>" if drawing.layers else ""
-        window = "" if drawing.window is None else f"; the last {drawing.window} keys are seen"
-        cost = html.escape(str(drawing.cost))
-        figures += f"{title}<p class=cost>{cost}{window}</p>{drawing.curves}"
     # The first sentence of the docstring, and what follows its equation.
     documented = docstrings.of_scheme(name)
     sentences = [doc.sentence for doc in documented if doc.sentence]
     prose = [re.sub(r"\s+", " ", part) for doc in documented for part in doc.prose]
-    told = "".join(f"<p>{html.escape(part)}</p>" for part in [*sentences[:1], *prose[:1]])
-    return re.sub("``(.+?)``", r"<code>\1</code>", told) + figures
+    told = [
+        Markup(re.sub("``(.+?)``", r"<code>\1</code>", html.escape(part)))
+        for part in [*sentences[:1], *prose[:1]]
+    ]
+    return fill("card.html", told=told, drawings=drawings(name, sizes, keywords))
 
 
 @exit_status

@@ -66,13 +66,13 @@ class Sort(_Mapped):
         size, kinds = (room - 1) // 2, len(SYMBOLS)
         right = np.zeros(size)
         right[0] = _least_is_first(size, kinds)
-        # How likely it is that n of the given symbols are none of those before ``first``.
+        # The probability that n of the given symbols are ``first`` or later.
         likely_N = np.eye(size + 1)[size]
         n, k = np.indices((size + 1, size + 1))
         ways_NK = np.vectorize(math.comb, otypes=[float])(n, k)
         for first in range(kinds):
             share = 1 / (kinds - first)
-            # How likely it is that k of n symbols, none of them before ``first``, are the first.
+            # The probability that k of n such symbols are ``first``.
             share_NK = ways_NK * share**k * (1 - share) ** np.maximum(n - k, 0)
             for count in range(1, size + 1):
                 at_least_K = share_NK[count, ::-1].cumsum()[::-1]

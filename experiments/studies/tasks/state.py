@@ -41,7 +41,7 @@ class FlipFlop(Task):
         )
 
     def _kinds(self, rng, count, pairs):
-        """Returns the instructions, of which the first becomes a write and the last a read."""
+        """Returns the instructions; the first becomes a write, and the last a read."""
         return np.where(rng.random((count, pairs)) < self._WRITES, STORE, IGNORE)
 
     def solve(self, tokens_L, is_answer_L):
