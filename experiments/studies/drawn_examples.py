@@ -52,7 +52,7 @@ def digest_of(*arrays: np.ndarray) -> str:
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
 
-class Drawn:
+class DrawnTask:
     """Draws the batches of an experiment at random for one of its schemes, as a ``Task``.
 
     Each process of a job draws the whole batch and keeps its own rows, because a generator for each
@@ -141,7 +141,7 @@ class DrawnExamples(Sweep, abc.ABC):
         """Returns the mean loss of examples, as the ``loss`` of a ``Task``."""
 
     def task(self, point):
-        return Drawn(self, point.scheme)
+        return DrawnTask(self, point.scheme)
 
     @abc.abstractmethod
     def measure(self, scheme: str, model: Transformer) -> Iterator[Result]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import chex
+import jax
 import numpy as np
 
 REACH = 0.25  # how far the ball goes from the middle along an axis, in widths of a frame
@@ -44,6 +45,10 @@ class Clips:
         cameras = film(rng, view, count, frames)
         # mypy does not know the constructor that chex makes.
         return cls(waves=waves, times=times, asked=asked, cameras=cameras)  # type: ignore[call-arg]
+
+    def repeated(self, times: int) -> "Clips":
+        """Returns each clip in as many adjacent rows."""
+        return jax.tree.map(lambda x: np.repeat(x, times, axis=0), self)
 
     def places(self, times) -> np.ndarray:
         """Returns where the ball is at ``times`` ``[N, T]``, as ``[N, T, 2]``."""

@@ -18,7 +18,6 @@ pace back into the range of times that training had, as position interpolation d
 import dataclasses
 import io
 
-import jax
 import numpy as np
 from matplotlib import image
 from matplotlib.figure import Figure
@@ -194,9 +193,8 @@ class Story(DrawnExamples):
             clips = self.clips_of(name, self.setting.paces)
             yield self.error(of_warps, name, scheme, model, clips)
         for start in self.trials.starts:
-            rng = generator(1, 1)
-            times = start + steady(rng, (1, 1), self.trials.clips, self.setting.frames)
-            yield self.error(later, start, scheme, model, self.clips(rng, times))
+            clips = self.clips_of("steady", (1, 1), key=1, start=start)
+            yield self.error(later, start, scheme, model, clips)
         for view in self.trials.views:
             answers = self.answers(scheme, model, self.bullet_time(view))
             of_cameras = answers.reshape(-1, self.trials.cameras, *answers.shape[1:])
@@ -216,18 +214,24 @@ class Story(DrawnExamples):
         """Draws clips at ``times``."""
         return Clips.draw(rng, times, self.setting.questions, self.setting.view)
 
-    def clips_of(self, warp: str, paces) -> Clips:
-        """Returns the clips of a test, the same every time."""
-        rng = generator(0, 1)
-        return self.clips(rng, WARPS[warp](rng, paces, self.trials.clips, self.setting.frames))
+    def clips_of(
+        self, warp: str, paces, *, key: int = 0, start: float = 0.0, count: int | None = None
+    ) -> Clips:
+        """Returns clips that are the same every time; by default as many as in a test."""
+        rng, frames = generator(key, 1), self.setting.frames
+        times = start + WARPS[warp](rng, paces, count or self.trials.clips, frames)
+        return self.clips(rng, times)
+
+    def drawn_clip(self, warp: str, paces) -> Clips:
+        """Returns the clip that the report draws."""
+        return self.clips_of(warp, paces, key=3, count=1)
 
     def bullet_time(self, view: float) -> Clips:
         """Returns clips of pace 1, each in adjacent rows once for each camera."""
         rng, count = generator(2, 1), -(-self.trials.clips // self.trials.cameras)
         clips = self.clips(rng, steady(rng, (1, 1), count, self.setting.frames))
-        again = jax.tree.map(lambda x: np.repeat(x, self.trials.cameras, axis=0), clips)
-        cameras = film(rng, view, len(again.times), self.setting.frames)
-        return again.replace(cameras=cameras)
+        again = clips.repeated(self.trials.cameras)
+        return again.replace(cameras=film(rng, view, len(again.times), self.setting.frames))
 
     def evaluate(self, point, model):
         evaluation, paths = super().evaluate(point, model), []
@@ -238,20 +242,15 @@ class Story(DrawnExamples):
 
     def one_clip(self, pace: float) -> Clips:
         """Returns one clip in every row, with about ``ASKED`` questions in order of time."""
-        questions = self.setting.questions
-        rng = generator(3, 1)
-        times = steady(rng, (pace, pace), 1, self.setting.frames)
-        clip = self.clips(rng, times)
-        asked = np.linspace(times[0, 0], times[0, -1], -(-ASKED // questions) * questions)
-        asked = asked.reshape(-1, questions)
-        again = jax.tree.map(lambda x: np.repeat(x, len(asked), axis=0), clip)
-        return again.replace(asked=asked)
+        clip, questions = self.drawn_clip("steady", (pace, pace)), self.setting.questions
+        rows = -(-ASKED // questions)
+        asked = np.linspace(clip.times[0, 0], clip.times[0, -1], rows * questions)
+        return clip.repeated(rows).replace(asked=asked.reshape(rows, questions))
 
     def pictures(self):
         drawn = {}
-        for name, warp in WARPS.items():
-            rng = generator(3, 1)
-            clip = self.clips(rng, warp(rng, self.setting.paces, 1, self.setting.frames))
+        for name in WARPS:
+            clip = self.drawn_clip(name, self.setting.paces)
             times = ", ".join(f"{time:.1f}" for time in clip.times[0])
             drawn[f"{name}, at {times}"] = tiles(clip.frames(self.setting.side)[0], columns=4)
         paths = [path for evaluation in self.results()[0] for path in evaluation["paths"]]
@@ -264,13 +263,12 @@ class Story(DrawnExamples):
 
     def maps(self, scheme, model):
         """Yields the attention of a clip's first question, with a column for each frame."""
-        rng = generator(3, 1)
-        clips = self.clips(rng, steady(rng, (1, 1), 1, self.setting.frames))
-        rows = self.rows(scheme, clips)
+        clip = self.drawn_clip("steady", (1, 1))
+        rows = self.rows(scheme, clip)
         weights_NTS = mean_attention(model, rows["inputs"], rows["positions"])
         for layer, weights_T in enumerate(weights_NTS[:, -self.setting.questions], 1):
             of_frames = weights_T[: -self.setting.questions].reshape(self.setting.frames, -1).T
-            caption = f"layer {layer}, asked about {clips.asked[0, 0]:.1f}: frames across"
+            caption = f"layer {layer}, asked about {clip.asked[0, 0]:.1f}: frames across"
             yield Map(caption, of_frames.round(4).tolist())
 
 
