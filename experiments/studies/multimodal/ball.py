@@ -1,6 +1,7 @@
 """Makes the world of the story experiment: a ball on a smooth path, and clips of the ball."""
 
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -46,9 +47,10 @@ class Clips:
         # mypy does not know the constructor that chex makes.
         return cls(waves=waves, times=times, asked=asked, cameras=cameras)  # type: ignore[call-arg]
 
-    def repeated(self, times: int) -> "Clips":
-        """Returns each clip in as many adjacent rows."""
-        return jax.tree.map(lambda x: np.repeat(x, times, axis=0), self)
+    def repeated(self, times: int, **changes: np.ndarray) -> "Clips":
+        """Returns each clip in as many adjacent rows, with some arrays changed."""
+        again: Any = jax.tree.map(lambda x: np.repeat(x, times, axis=0), self)
+        return again.replace(**changes)
 
     def places(self, times) -> np.ndarray:
         """Returns where the ball is at ``times`` ``[N, T]``, as ``[N, T, 2]``."""

@@ -55,19 +55,19 @@ def draw(
     speed = rng.integers(-2, 3, (2, count, 1))
     corners = _there_and_back(start + speed * np.arange(frames), side - patch + 1)
     example = np.arange(count)[:, None, None]
-    at = example[:, None], np.arange(frames)[:, None, None], *_pixels(*corners, patch)
+    at = example[:, None], np.arange(frames)[:, None, None], *_pixels(corners, patch)
     video[at] = np.maximum(video[at], digits[wanderer][:, None])
     earlier = rng.integers(np.maximum(gaps, first), frames) - gaps
     corners = patch * rng.integers(0, side // patch, (2, 2, count))
     for frame, card, corner in zip((earlier, earlier + gaps), cards, corners, strict=True):
-        video[example, frame[:, None, None], *_pixels(*corner, patch)] = card
+        video[example, frame[:, None, None], *_pixels(corner, patch)] = card
     return {"video": video, "label": labels[needle], "other": labels[other], "earlier": earlier}
 
 
-def _pixels(top, left, patch: int):
-    """Returns the rows, ``[..., patch, 1]``, and the columns, ``[..., 1, patch]``, of squares."""
-    square = np.arange(patch)
-    return top[..., None, None] + square[:, None], left[..., None, None] + square
+def _pixels(corners, patch: int):
+    """Returns the rows and columns of squares with these upper left corners, ``[2, ...]``."""
+    (top, left), square = corners[..., None, None], np.arange(patch)
+    return top + square[:, None], left + square
 
 
 def _played(clips, rng, count, frames) -> np.ndarray:

@@ -228,10 +228,10 @@ class Story(DrawnExamples):
 
     def bullet_time(self, view: float) -> Clips:
         """Returns clips of pace 1, each in adjacent rows once for each camera."""
-        rng, count = generator(2, 1), -(-self.trials.clips // self.trials.cameras)
-        clips = self.clips(rng, steady(rng, (1, 1), count, self.setting.frames))
-        again = clips.repeated(self.trials.cameras)
-        return again.replace(cameras=film(rng, view, len(again.times), self.setting.frames))
+        times, frames = self.trials.cameras, self.setting.frames
+        rng, count = generator(2, 1), -(-self.trials.clips // times)
+        clips = self.clips(rng, steady(rng, (1, 1), count, frames))
+        return clips.repeated(times, cameras=film(rng, view, count * times, frames))
 
     def evaluate(self, point, model):
         evaluation, paths = super().evaluate(point, model), []
@@ -245,7 +245,7 @@ class Story(DrawnExamples):
         clip, questions = self.drawn_clip("steady", (pace, pace)), self.setting.questions
         rows = -(-ASKED // questions)
         asked = np.linspace(clip.times[0, 0], clip.times[0, -1], rows * questions)
-        return clip.repeated(rows).replace(asked=asked.reshape(rows, questions))
+        return clip.repeated(rows, asked=asked.reshape(rows, questions))
 
     def pictures(self):
         drawn = {}
