@@ -1,6 +1,5 @@
 """Draws what each scheme does to a logit, and runs the code of its page, in several processes."""
 
-import argparse
 import concurrent.futures
 import dataclasses
 import multiprocessing
@@ -12,7 +11,7 @@ from experiments.results.reports.drawing import page_style
 from experiments.studies import gallery
 
 FAST_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-SIZES = argparse.Namespace(heads=4, head_dim=32, train_length=128)
+SIZES = gallery.Sizes(train_length=128, num_heads=4, head_dim=32)
 
 
 @dataclasses.dataclass(frozen=True)
