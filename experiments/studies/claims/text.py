@@ -18,6 +18,7 @@ from experiments.studies.claims.effects import (
 )
 
 _OTHER_BIASES = ("alibi", "kerple_log", "kerple_power")
+# A loss counts as flat in ``_loss_ranks_recall`` below this share of it.
 _FLAT = 0.05
 
 

@@ -99,8 +99,8 @@ class Images(DrawnExamples):
         )
 
     def new_model(self, scheme, key):
-        sizes = {"patch_dim": self.setting.patch**2, "num_classes": self.classes}
-        return self.make_model(ViT, scheme, key, **sizes)
+        patch_dim = self.setting.patch**2
+        return self.make_model(ViT, scheme, key, patch_dim=patch_dim, num_classes=self.classes)
 
     def draw(self, scheme, rng, count, step):
         """Draws images and their classes, with replacement."""

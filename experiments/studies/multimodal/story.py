@@ -178,9 +178,8 @@ class Story(DrawnExamples):
         setting = self.setting
         ways = [WARPS[name](rng, setting.paces, count, setting.frames) for name in setting.warps]
         chosen = np.stack(ways)[rng.integers(0, len(ways), count), np.arange(count)]
-        return self.rows(
-            scheme, self.clips(rng, chosen + rng.uniform(0, setting.start, (count, 1)))
-        )
+        times = chosen + rng.uniform(0, setting.start, (count, 1))
+        return self.rows(scheme, self.clips(rng, times))
 
     def loss(self, scheme, model, batch, key):
         return ((_answers(model, batch, key) - batch["answers"]) ** 2).mean()
@@ -328,10 +327,8 @@ def _panels(setting: Setting, trials: Trials) -> tuple[Panel, ...]:
     early = tuple(start for start in trials.starts if start <= setting.start)
     near = tuple(view for view in trials.views if view <= setting.view)
     error, spread = "error in frame widths", "spread of answers in frame widths"
-    start, view = (
-        "time of the first frame, at 1x",
-        "how far cameras are from the middle, in frame widths",
-    )
+    start = "time of the first frame, at 1x"
+    view = "how far cameras are from the middle, in frame widths"
     return (
         Panel("pace", error, "pace of a steady clip", tuple(paces), in_range, True),
         Panel("warp", error, "how the clip runs", tuple(WARPS), setting.warps, True),
