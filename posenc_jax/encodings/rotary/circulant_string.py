@@ -3,18 +3,17 @@ r"""Circulant-STRING rotates queries and keys by circulant matrices, whose entri
 https://arxiv.org/abs/2502.02562
 
 $$
-q_t \gets \exp\Big(\sum_a r_{ta} (C_a - C_a^\top)\Big)\, q_t, \quad
-k_t \gets \exp\Big(\sum_a r_{ta} (C_a - C_a^\top)\Big)\, k_t
+q_t \gets R_t\, q_t, \quad k_t \gets R_t\, k_t, \qquad
+R_t = \exp\Big(\sum_a r_{ta} (C_a - C_a^\top)\Big)
 $$
-
-r are the positions on all axes a, and every C is a trained circulant matrix. Circulant matrices
-have the same eigenvectors, the waves of the Fourier transform, so this is a rotation of each pair
-of a cosine and a sine, at the rate
 
 $$ \phi_{aj} = 2 \sum_m c_{am} \sin(2 \pi j m / d) $$
 
-with c the first column of C and d its width. The constant and the alternating wave do not rotate.
-The transform back from waves to channels cancels between a query and a key. Overrides ``rotate``.
+r are the positions on all axes a, and every C is a trained circulant matrix of width d, whose first
+column is c. Circulant matrices have the same eigenvectors, the waves of the Fourier transform. So R
+rotates each pair of a cosine and a sine of frequency j, on each axis by the position times the rate
+phi. The constant and the alternating wave do not rotate. The transform back from waves to channels
+cancels between a query and a key. Overrides ``rotate``.
 """
 
 import jax
