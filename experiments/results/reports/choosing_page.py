@@ -1,28 +1,22 @@
-"""Writes the guide to choosing a scheme: for each need a decision, its evidence and its trust.
+"""Makes the guide to choosing a scheme: for each need a decision, its evidence and its trust.
 
-    python -m experiments.results.reports.choosing_page
-
-``make results`` runs this. The guide takes everything from results: the atlas, models that were
-trained longer, the ladder, the table of ``benchmarks/decode.py``, and the experiments that
-``sources.py`` reads. ``needs.py`` has the needs, ``templates/choosing.md`` the rules, and
-``trust.py`` the badges, which are also written to docs/atlas for other pages.
+The guide takes everything from results: the atlas, models that were trained longer, the ladder, the
+table of ``benchmarks/decode.py``, and the experiments that ``sources.py`` reads. ``needs.py`` has
+the needs, ``templates/choosing.md`` the rules, and ``trust.py`` the badges.
 """
 
 import dataclasses
 import operator
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.command import exit_status
 from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
-from experiments.results.record import write_files
-from experiments.results.reports import ladder_page, trust
+from experiments.results.reports import ladder_page
 from experiments.results.reports.needs import NEEDS, Need
 from experiments.results.reports.sources import LONGER, read, read_extension, read_tables
 from experiments.results.reports.templates import fill
@@ -261,17 +255,3 @@ def _ladder(described: Mapping[str, Any], answers: pd.DataFrame) -> tuple[list[R
     )
     missing = f"{points - finished} of {points} runs of the ladder"
     return rungs, missing if finished < points else ""
-
-
-@exit_status
-def main() -> None:
-    docs = Path("docs")
-    rungs, missing = read_rungs(docs)
-    text = guide(rungs, missing, read_decoding(docs / "data/decode.csv"))
-    write_files(docs, {"choosing.md": text})
-    trust.write(docs / "atlas" / trust.JSON, rungs)
-    print("guide: docs/choosing.md")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,17 +13,17 @@ from experiments.results.lengths import MAIN, WINDOWED_COLUMN, View, heading, su
 from experiments.results.reports import length_figures
 from experiments.results.reports.drawing import drawing_style, finish, styles_of, svg
 from experiments.results.reports.length_report import mark, print_lengths, table
+from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import (
     GridCell,
     grid,
-    markdown_table,
     page,
     print_failures,
     terminal_table,
     write_report,
 )
 from experiments.results.reports.templates import figure, folded, section
-from experiments.results.statistics import Cells, by_seed, cells_of, mean_and_stderr, words
+from experiments.results.statistics import by_seed, cells_of, mean_and_stderr, words
 
 NAME = "windowed"  # the line of the plain model that sees no more than its training length
 _GREY: dict[str, Any] = {"color": "#777777", "linestyle": "-", "linewidth": 2.4}
@@ -70,12 +70,12 @@ def markdown(study: ExtensionStudy) -> str:
     for steps in study.steps:
         view = View.of(study.at(steps), MAIN)
         for scheme in view.order:
-            losses = [_cell(view.cells, scheme, column) for column in columns]
+            losses = [GridCell(*words(view.cells, scheme, column)).markdown for column in columns]
             left = retained.get((scheme, steps))
             short = ["-", "-"] if left is None else [change_words(left), kept_words(left)]
             rows.append([f"`{scheme}`", str(steps), *losses, *short, *costs(scheme, steps)])
     level = windowed(study)
-    first = _cell({NAME: {1: level} if level else {}}, NAME, 1)
+    first = GridCell(*words({NAME: {1: level} if level else {}}, NAME, 1)).markdown
     rows.append([f"*{NAME}*", "0", first, *["-"] * (len(heads) - 3)])
     return markdown_table(heads, rows)
 
@@ -93,11 +93,6 @@ def _costs(study):
         return [f"{tokens:,.0f}", f"{seconds:,.0f}"]
 
     return costs
-
-
-def _cell(cells: Cells, scheme: str, column) -> str:
-    mean, extra = words(cells, scheme, column)
-    return mean + extra.replace("±", "± ")
 
 
 def _page(study: ExtensionStudy, drawn) -> str:

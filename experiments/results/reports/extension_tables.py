@@ -1,25 +1,17 @@
-"""Writes the tables of docs/extension.md, from the records of configs/extension.py and longrope.py.
-
-    python -m experiments.results.reports.extension_tables
-
-Each is the first table below its heading. The text around it stays as it is.
-"""
+"""Makes the tables of docs/extension.md, of methods and of searches that make a model longer."""
 
 import dataclasses
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.command import exit_status
 from experiments.results.extensions import LAST, ExtensionStudy, retention, windowed
 from experiments.results.lengths import summarise
-from experiments.results.record import write_files
 from experiments.results.reports.extension_report import change_words, kept_words
-from experiments.results.reports.multimodal_tables import rewritten
-from experiments.results.reports.page import markdown_table
+from experiments.results.reports.markdown import markdown_table
+from experiments.results.reports.page import GridCell
 from experiments.results.statistics import Cell, mean_and_stderr, number, words
 
 # What a column shows: a loss in bits per byte, or what is kept of the short context.
@@ -141,7 +133,7 @@ def markdown(table: Table, study: ExtensionStudy) -> str:
         if kind == LOSS:
             if loss(scheme, steps, multiple) is None:
                 return ""
-            return "".join(words(cells[steps], scheme, lengths[multiple])).replace("±", "± ")
+            return GridCell(*words(cells[steps], scheme, lengths[multiple])).markdown
         left = retained.get((scheme, steps))
         if left is None:
             return ""
@@ -156,9 +148,8 @@ def markdown(table: Table, study: ExtensionStudy) -> str:
         [f"`{scheme}`", *(cell(scheme, column) for column in table.columns.values())]
         for scheme in sorted(schemes, key=place)
     ]
-    level = windowed(study)
-    if level:
-        mean = "".join(words({"windowed": {0: level}}, "windowed", 0)).replace("±", "± ")
+    if level := windowed(study):
+        mean = GridCell(*words({"windowed": {0: level}}, "windowed", 0)).markdown
         rows.append(["*windowed*", mean, *[""] * (len(table.columns) - 1)])
     return markdown_table(["method", *table.columns], rows)
 
@@ -182,23 +173,9 @@ def searched(table: Searched, records: pd.DataFrame) -> str:
     return markdown_table(["encoding", *table.columns], lines)
 
 
-def written(page: str, data: Path) -> str:
-    """Returns a page with its tables anew, from the records in the folder ``data``."""
-    for table in TABLES:
-        page = rewritten(page, table.heading, markdown(table, read(data / table.file)))
-    for search in SEARCHED:
-        made = searched(search, pd.read_csv(data / search.file))
-        page = rewritten(page, search.heading, made)
-    return page
-
-
-@exit_status
-def main() -> None:
-    page = Path("docs/extension.md")
-    text = written(page.read_text(), Path("docs/data"))
-    write_files(page.parent, {page.name: text})
-    print(f"tables: {page}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def tables(data: Path) -> dict[str, str]:
+    """Returns all tables by their headings, from the records in the folder ``data``."""
+    made = {table.heading: markdown(table, read(data / table.file)) for table in TABLES}
+    return made | {
+        table.heading: searched(table, pd.read_csv(data / table.file)) for table in SEARCHED
+    }

@@ -1,6 +1,4 @@
-"""Writes what README.md and docs/results.md say that the experiments found.
-
-    python -m experiments.results.reports.findings
+"""Makes what README.md and docs/results.md say that the experiments found.
 
 Only the lines between ``<!-- findings: NAME -->`` and ``<!-- end of findings -->`` change, where
 NAME is one of ``WRITERS``. The sentences come from the atlas, from models that were trained longer,
@@ -8,19 +6,15 @@ from the ladder and from the ledger; the technical report has them too.
 """
 
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import pandas as pd
 
-from experiments.command import exit_status
 from experiments.results.answers import OWN_WINDOW, TASKS
 from experiments.results.ledger import WORDS
 from experiments.results.lengths import GAIN, WINDOWED
-from experiments.results.record import write_files
-from experiments.results.reports.sources import LONGER, Sources, read
+from experiments.results.reports.sources import LONGER, Sources
 from experiments.results.statistics import with_margin
 
 _MARKED = re.compile(r"(<!-- findings: (\w+) -->\n).*?(<!-- end of findings -->)", re.DOTALL)
@@ -281,15 +275,3 @@ WRITERS: dict[str, tuple[Callable[[Sources], str], ...]] = {
     "longer": (_longer_gains, _order),
     "ladder": (_lasts,),
 }
-
-
-@exit_status
-def main() -> None:
-    sources = read(Path("docs"))
-    for page in (Path("README.md"), Path("docs/results.md")):
-        write_files(page.parent, {page.name: rewritten(page.read_text(), sources)})
-        print(f"findings: {page}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,12 +137,6 @@ def mean_cell(values: Iterable[float | None], digits: int) -> GridCell:
     mean, stderr, _ = mean_and_stderr(map(or_nan, values))
     shown = f"{mean:,.{digits}f}" if mean < math.inf else "not finite"
     return GridCell(shown, f" ± {stderr:,.{digits}f}" if stderr else "")
-
-
-def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table in Markdown."""
-    head, *lines = (f"| {' | '.join(line)} |\n" for line in (heads, *rows))
-    return f"{head}|{'---|' * len(heads)}\n{''.join(lines)}"
 
 
 def _training(study: Study) -> str:

@@ -32,8 +32,8 @@ from experiments.results.reports import (
     sources,
 )
 from experiments.results.reports.choosing_page import SLOW, read_decoding
+from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.multimodal_tables import TABLES, markdown
-from experiments.results.reports.page import markdown_table
 from experiments.results.reports.templates import fill
 from experiments.results.reports.typst_words import blocks, inline
 from posenc_jax import REGISTRY, __version__

@@ -15,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 
 from experiments.results.reports.drawing import COLOURS, drawing_style, finish, styles_of, svg
+from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import (
     GridCell,
     grid,
-    markdown_table,
     mean_cell,
     page,
     print_failures,
