@@ -182,7 +182,7 @@ def _captions(atlas: Atlas) -> dict[str, tuple[str, str]]:
     points = recall_points(atlas)
     rho = stats.spearmanr(points["loss"], points["recall"])
     return {
-        "window": maps.WINDOW_CAPTION,
+        "window": maps.CAPTIONS["window"],
         "recall": (
             "Does a flat loss predict retrieval?",
             f"The {len(points)} schemes whose loss at {atlas.longest:g} times the trained length "

@@ -157,10 +157,10 @@ def body(folder: Path) -> str:
         partial=[about for about in rungs if 0 < about["finished"] < about["points"]],
         figures={
             name: (folder / f"{name}.svg").read_text()
-            for name in ("window", "by_tokens")
+            for name in maps.CAPTIONS
             if (folder / f"{name}.svg").exists()
         },
-        captions={"window": maps.WINDOW_CAPTION, "by_tokens": maps.TOKENS_CAPTION},
+        captions=maps.CAPTIONS,
         ups=_by_scheme(data["speed_ups"]),
         window=WINDOWED,
     )
