@@ -7,7 +7,7 @@ the needs, ``templates/choosing.md`` the rules, and ``trust.py`` the badges.
 
 import dataclasses
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +121,8 @@ def told(need: Need, rungs: Sequence[Rung]) -> dict[str, Any]:
     """Returns what the template says of a need; ``rungs`` begin with the shortest training."""
     decision = decide(need, rungs)
     if decision is None:
-        said = {"evidence": "no run has this yet.", "badges": ["not run"], "change": "a run."}
-        return {"title": need.title, "choice": need.remains, "chapter": need.chapter} | said
+        said = {"evidence": "no run has this yet.", "badges": ["not run"], "chapter": need.chapter}
+        return {"title": need.title, "choice": need.remains, "decision": None} | said
     rows = decision.rung.rows(need.asked[-1])
     is_task = next(iter(rows.values()))["family"] == TASKS
     evidence = _of_task(need, decision) if is_task else _of_loss(need, decision)
@@ -135,8 +135,9 @@ def told(need: Need, rungs: Sequence[Rung]) -> dict[str, Any]:
         "choice": _names(decision.chosen) or need.remains,
         "evidence": evidence,
         "badges": badges(need.asked, decision.rung, decision.order),
-        "change": _change(decision, is_task),
         "chapter": _chapter(need, rows),
+        "decision": decision,
+        "is_task": is_task,
     }
 
 
@@ -161,19 +162,6 @@ def _of_loss(need: Need, decision: Decision) -> str:
     where = f" at {multiple:g}x" * bool(multiple) + f" in {decision.rung.name}"
     head = f"{len(decision.better)} of {len(others)} schemes are better than every baseline"
     return f"{head}{where} ({unit}): {', '.join(told)}."
-
-
-def _change(decision: Decision, is_task: bool) -> str:
-    """Returns which result would lead to another choice."""
-    if decision.chosen and decision.order.longer is None:
-        return "longer training, in which the order may be another."
-    if decision.chosen:
-        return "longer training in which these schemes are not better."
-    if decision.better:
-        return "longer training of these schemes beside RoPE through a window."
-    if is_task:
-        return "training in which most seeds of a scheme learn the task and solve longer rows."
-    return "a scheme that is better than every baseline, by seed and after correction."
 
 
 def _chapter(need: Need, rows: dict[str, Answer]) -> str:
@@ -224,7 +212,10 @@ def read_decoding(path: Path) -> dict[str, float]:
 
 
 def read_rungs(docs: Path) -> tuple[list[Rung], str]:
-    """Returns all answers that ``docs`` keeps, and what the ladder lacks, in words."""
+    """Returns all answers that ``docs`` keeps, and what the ladder lacks, in words.
+
+    Rungs of the ladder without RoPE are left out.
+    """
     sources, data = read(docs), docs / "data"
     rungs = [Rung("the atlas", sources.atlas.about["setup"], 0.0, sources.atlas.answers)]
     extension, tables = read_extension(data / "extension_small.csv"), read_tables(data)
@@ -236,22 +227,12 @@ def read_rungs(docs: Path) -> tuple[list[Rung], str]:
     says = f"{schemes} after {tokens / 1e6:.1f}M tokens, without RoPE."
     topics = longer["topic"].str.removesuffix(f", {LONGER}")
     rungs.append(Rung("longer training", says, tokens, longer.assign(topic=topics)))
-    answers = pd.read_csv(docs / "ladder" / ladder_page.CSV)
-    ladder, missing = _ladder(sources.ladder["rungs"], answers)
-    return [*rungs, *ladder], missing
-
-
-def _ladder(described: Mapping[str, Any], answers: pd.DataFrame) -> tuple[list[Rung], str]:
-    """Returns the rungs of the ladder that have RoPE, and which runs are missing, in words."""
-    rungs = []
-    for name, about in described.items():
+    ladder, answers = sources.ladder, pd.read_csv(docs / "ladder" / ladder_page.CSV)
+    for name, about in ladder["rungs"].items():
         of_rung = answers[answers["rung"] == name]
         if "rope" in set(of_rung["scheme"]):
             says = f"{about['tokens'] / 1e6:.1f}M tokens, {about['schemes']} schemes, seeds: "
             says += f"{about['seeds']}."
             rungs.append(Rung(f"`{name}` of the ladder", says, about["tokens"], of_rung))
-    finished, points = (
-        sum(rung[key] for rung in described.values()) for key in ("finished", "points")
-    )
-    missing = f"{points - finished} of {points} runs of the ladder"
-    return rungs, missing if finished < points else ""
+    holes = ladder["points"] - ladder["finished"]
+    return rungs, f"{holes} of {ladder['points']} runs of the ladder" if holes else ""

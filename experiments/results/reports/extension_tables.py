@@ -9,7 +9,6 @@ import pandas as pd
 
 from experiments.results.extensions import LAST, ExtensionStudy, retention, windowed
 from experiments.results.lengths import summarise
-from experiments.results.reports.extension_report import change_words, kept_words
 from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import GridCell
 from experiments.results.statistics import Cell, mean_and_stderr, number, words
@@ -135,9 +134,7 @@ def markdown(table: Table, study: ExtensionStudy) -> str:
                 return ""
             return GridCell(*words(cells[steps], scheme, lengths[multiple])).markdown
         left = retained.get((scheme, steps))
-        if left is None:
-            return ""
-        return kept_words(left) if kind == KEPT else change_words(left)
+        return left.words[kind == KEPT] if left else ""
 
     def place(scheme: str) -> tuple[float, str]:
         judged = loss(scheme, *table.columns[table.by][1:])

@@ -28,7 +28,7 @@ from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 from experiments.results.reports import maps
 from experiments.results.reports.drawing import page_style
-from experiments.results.reports.templates import document, fill
+from experiments.results.reports.templates import document, fill, macros
 
 CSV, JSON = "ladder.csv", "ladder.json"
 _LOSSES = {"trained": TRAINED, "beyond": BEYOND}
@@ -128,7 +128,7 @@ def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, st
 
 
 def told(folder: Path) -> dict[str, Any]:
-    """Returns what ``ladder.json`` has, with titles, rows and findings in words.
+    """Returns what ``ladder.json`` has, with titles, rows, totals and findings in words.
 
     Raises:
       ValueError: the folder has no ladder.
@@ -138,16 +138,18 @@ def told(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} has no {JSON}; run make results, or configs/ladder.py")
     answers = pd.read_csv(folder / CSV).to_dict("records")
     rungs: dict[str, Any] = data["rungs"]
+    words = macros("ladder_words.md")
     for rung, about in rungs.items():
-        about["title"] = _title(about)
+        about["title"] = words.title(about)
         about["rows"] = _rows([row for row in answers if row["rung"] == rung])
     for pair in data["correlations"]:
-        pair["differs"] = _differs(rungs[pair["one"]], rungs[pair["other"]])
-    return data | {"finding": finding(data)}
+        pair["differs"] = words.differs(rungs[pair["one"]], rungs[pair["other"]])
+    totals = {key: sum(about[key] for about in rungs.values()) for key in ("points", "finished")}
+    return data | totals | {"finding": finding(data)}
 
 
 def body(folder: Path) -> str:
-    """Returns the page as HTML for a page of its own or of the site, from the files of a folder."""
+    """Returns the page as HTML, from the files of a folder."""
     data = told(folder)
     rungs = data["rungs"].values()
     return fill(
@@ -155,36 +157,14 @@ def body(folder: Path) -> str:
         **data,
         missing=[about["title"] for about in rungs if not about["finished"]],
         partial=[about for about in rungs if 0 < about["finished"] < about["points"]],
-        figures={
+        drawn={
             name: (folder / f"{name}.svg").read_text()
-            for name in maps.CAPTIONS
+            for name in ("window", "by_tokens")
             if (folder / f"{name}.svg").exists()
         },
-        captions=maps.CAPTIONS,
         ups=_by_scheme(data["speed_ups"]),
         window=WINDOWED,
     )
-
-
-def _title(rung: Mapping[str, Any]) -> str:
-    """Returns the title of a rung that says how it was trained."""
-    texts, tokens = f"texts of {rung['length']} tokens", rung["tokens"]
-    if not (parameters := rung["parameters"]):
-        return f"width {rung['width']}, {texts}, {tokens / 1e6:.1f}M tokens of training"
-    a_parameter = f"{tokens / parameters:.2g} tokens a parameter"
-    return f"{parameters / 1e6:.2f}M parameters, {texts}, {a_parameter}"
-
-
-def _differs(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """Returns in what two rungs differ, and what they share, in words."""
-    texts = f"texts of {one['length']} tokens"
-    sizes = [f"{rung['parameters'] / 1e6:.2f}M" for rung in (one, other)]
-    if one["width"] != other["width"]:
-        return f"from {sizes[0]} to {sizes[1]} parameters, {texts}"
-    if one["length"] != other["length"]:
-        return f"from {texts} to {other['length']}, {sizes[0]} parameters"
-    rates = [f"{rung['tokens'] / rung['parameters']:.2g}" for rung in (one, other)]
-    return f"from {rates[0]} to {rates[1]} tokens a parameter, {texts}"
 
 
 def _rows(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -211,52 +191,23 @@ def finding(data: Mapping[str, Any]) -> list[str]:
     longest = data["rungs"].get(data["longest"])
     if longest is None:
         return ["No rung has a result yet."]
-    rows = longest["rows"]
-    if longest["seeds"] == 1:
-        sentences = [_of_one_seed(longest)]
+    words, ahead, compared = macros("ladder_words.md"), {}, {}
+    for topic, other in (("text", ROPE), ("text, beyond", WINDOWED), ("gain", OWN_WINDOW)):
+        rows = {row["scheme"]: row[topic] for row in longest["rows"] if row[topic]}
+        if longest["seeds"] > 1:
+            told = {name: row[f"vs_{other}"] for name, row in rows.items()}
+            compared[topic] = sum(isinstance(word, str) for word in told.values())
+            ahead[topic] = [name for name, word in told.items() if word == "better"]
+        elif other in rows:
+            means = {name: row["mean"] for name, row in rows.items()}
+            lower = [name for name, mean in means.items() if mean < means[other]]
+            ahead[topic] = sorted(lower, key=lambda name: (means[name], name))
+    if longest["seeds"] > 1:
+        sentences = [words.verdicts(longest, ahead, compared)]
     else:
-        told_by = (
-            ("text", ROPE, "are better than RoPE at the trained length"),
-            ("text, beyond", WINDOWED, "are better beyond it than RoPE through a window"),
-            ("gain", OWN_WINDOW, "gain from the context beyond their own windows"),
-        )
-        told = "; ".join(f"{_some(rows, topic, other)} {words}" for topic, other, words in told_by)
-        sentences = [f"On the longest rung that has results ({longest['title']}), {told}."]
-    for pair in data["correlations"]:
-        if data["longest"] in (pair["one"], pair["other"]):
-            rhos = " and ".join(f"{_rho(pair[name])} {name}" for name in _LOSSES if pair[name])
-            sentences.append(f"Rank correlation of schemes {pair['differs']}: {rhos}.")
-            break
-    return sentences
-
-
-def _of_one_seed(rung: Mapping[str, Any]) -> str:
-    """Says which losses are lowest on a rung of one seed, which tells no verdict."""
-    told = []
-    for topic, against, words in (
-        ("text", ROPE, "than RoPE at the trained length"),
-        ("text, beyond", WINDOWED, "beyond it than RoPE through a window"),
-    ):
-        means = {row["scheme"]: row[topic]["mean"] for row in rung["rows"] if row[topic]}
-        if against in means:
-            lower = sorted((mean, name) for name, mean in means.items() if mean < means[against])
-            names = ", ".join(name for _, name in lower) or "no scheme"
-            told.append(f"{names} {'has' if len(lower) < 2 else 'have'} a lower loss {words}")
-    return (
-        f"The longest rung that has results ({rung['title']}) has one seed of {rung['schemes']} "
-        f"schemes, which tells no verdict: {'; '.join(told)}."
-    )
-
-
-def _rho(pair: Mapping[str, Any]) -> str:
-    return f"{pair['rho']:.2f} [{pair['low']:.2f}, {pair['high']:.2f}]"
-
-
-def _some(rows: list[dict[str, Any]], topic: str, against: str) -> str:
-    """Returns how many schemes are better than another, and who they are."""
-    asked = [row for row in rows if row[topic] and isinstance(row[topic][f"vs_{against}"], str)]
-    better = [row["scheme"] for row in asked if row[topic][f"vs_{against}"] == "better"]
-    return f"{len(better)} of {len(asked)} schemes" + f" ({', '.join(better)})" * bool(better)
+        sentences = [words.means(longest, ahead)]
+    of_longest = [p for p in data["correlations"] if data["longest"] in (p["one"], p["other"])]
+    return sentences + [words.correlation(pair) for pair in of_longest[:1]]
 
 
 def losses_beyond(records: pd.DataFrame) -> str:

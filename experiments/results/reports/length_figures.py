@@ -17,7 +17,13 @@ from experiments.results.lengths import (
     evaluations,
     summarise,
 )
-from experiments.results.reports.drawing import drawing_style, finish, styles_of, svg
+from experiments.results.reports.drawing import (
+    drawing_style,
+    finish,
+    line_with_band,
+    styles_of,
+    svg,
+)
 from experiments.results.statistics import BASELINE, Cells, number
 
 
@@ -84,11 +90,9 @@ def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
     low, high = means[0] - margin, high + margin
     for name, line in summary.items():
         xs, cells = zip(*sorted(line.items()), strict=True)
-        ys, errors = [mean for mean, _, _ in cells], [stderr or 0 for _, stderr, _ in cells]
-        axes.plot(xs, ys, **styles[name], marker="o" if len(xs) < 9 else "", markersize=3)
-        below, above = ([y + sign * e for y, e in zip(ys, errors, strict=True)] for sign in (-1, 1))
-        colour = styles[name]["color"]
-        axes.fill_between(xs, below, above, color=colour, alpha=0.18, linewidth=0)
+        marker = {"marker": "o" if len(xs) < 9 else "", "markersize": 3}
+        line_with_band(axes, xs, cells, **styles[name] | marker)
+        ys, colour = [mean for mean, _, _ in cells], styles[name]["color"]
         for x, next_x, y, next_y in zip(xs, xs[1:], ys, ys[1:], strict=False):
             if y <= high < next_y < math.inf:
                 x *= (next_x / x) ** ((high - y) / (next_y - y))

@@ -1,6 +1,5 @@
 """Reports a length study: ``report.html`` to read, ``results.csv`` and ``results.json``."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from markupsafe import Markup
@@ -26,7 +25,6 @@ from experiments.results.reports.page import (
     terminal_table,
     write_report,
 )
-from experiments.results.reports.templates import figure, fill, folded, section
 from experiments.results.statistics import BASELINE
 
 
@@ -76,56 +74,27 @@ def print_lengths(study: LengthStudy, title: str, console: Console) -> None:
         console.print(view.statement, highlight=False)
 
 
-FIGURES = {
-    "loss_vs_length": (
-        "Loss by context length",
-        "The main test. Dotted: the train length; bands: standard error; ▲ where a line leaves the "
-        "frame, its last value beside the name; x the last finite point of a line.",
-    ),
-    "loss_vs_position": (
-        "Loss by position in the longest context",
-        "Test split. Each point is the mean over a bucket of positions, at its right edge.",
-    ),
-    "protocols": (
-        "The same models under different protocols",
-        "Bits per byte by context length. Non-overlapping windows score every token, so a longer "
-        "window looks better merely because fewer tokens have little context.",
-    ),
-}
-
-
 def _page(study: LengthStudy, drawn: dict[str, str]) -> str:
-    about, count = study.about, len({r["scheme"] for r in study.records})
-    intro = (
-        f"{count} encodings, trained at {about['train_length']} tokens and tested at longer "
-        f"lengths; seeds: {study.seeds}. The main test scores the same last {about['last_tokens']} "
-        "tokens at every length: only the context before them grows."
+    about, tables = study.about, []
+    for evaluation in evaluations(study):
+        title = f"{evaluation[0]} split, {evaluation_name(study, evaluation)}"
+        shown, is_last = table(study, evaluation), evaluation[1] == "last"
+        more = table(study, evaluation, "perplexity") if is_last else ""
+        tables.append((title, is_last, shown, more, View.of(study, evaluation).statement))
+    return page(
+        "Length extrapolation of positional encodings",
+        study,
+        {"Corpus": about["corpus"], "digest": about["corpus_digest"]},
+        "length.html",
+        count=len({r["scheme"] for r in study.records}),
+        seeds=study.seeds,
+        tables=tables,
+        drawn=drawn,
+        shades={worse: _depth(worse) for worse in (0.0, 0.05, 0.2, 0.5)},
+        mark=mark(study),
+        baseline=BASELINE,
+        effective=EFFECTIVE,
     )
-    sections = [part for evaluation in evaluations(study) for part in _section(study, evaluation)]
-    figure_parts = [figure(name, *FIGURES[name], svg) for name, svg in drawn.items()]
-    parts = [*sections[:2], *figure_parts, *sections[2:]]
-    data = {"Corpus": about["corpus"], "digest": about["corpus_digest"]}
-    return page("Length extrapolation of positional encodings", intro, study, parts, data)
-
-
-def _section(study: LengthStudy, evaluation: Evaluation) -> Iterator[Markup]:
-    split, name = evaluation[0], f"{evaluation[0]} split, {evaluation_name(study, evaluation)}"
-    if evaluation[1] != "last":
-        yield folded(f"Bits per byte: {name}", table(study, evaluation))
-        return
-    domain = "" if split == "test" else " across domains"
-    shades = {worse: _depth(worse) for worse in (0.0, 0.05, 0.2, 0.5)}
-    caption = Markup("{}{} {}").format(
-        "Lower is better: mean ± standard error over seeds, best of a column in bold, rows in "
-        "order of 4x (or of the longest). Shading: worse than the scheme's own 1x by ",
-        Markup(fill("shades.html", shades=shades)),
-        f"or more. {mark(study)}. {View.of(study, evaluation).statement} Ruled off: {BASELINE}, "
-        "the baseline without positional encoding. Trained as: the scheme whose checkpoint is "
-        "read, where a scheme has no training of its own. Effective context: "
-        f"{EFFECTIVE}, in tokens.",
-    )
-    yield section(f"Bits per byte{domain}: {name}", table(study, evaluation), caption)
-    yield folded("Perplexity per token", table(study, evaluation, "perplexity"), is_open=True)
 
 
 def table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_byte") -> Markup:

@@ -27,25 +27,6 @@ _ROOM: dict = dict(expand=(1.1, 1.3), force_text=(0.5, 1.0), max_move=20, iter_l
 # The families of many schemes; all others have one colour.
 _COLOURS = dict(zip(("rotary", "bias", "gated", "content", "patterns"), COLOURS, strict=False))
 
-# The title and the caption of figures, by their names.
-CAPTIONS = {
-    "window": (
-        "Is the context beyond a window worth anything?",
-        "Each scheme by its loss through a window of the trained length, less that of RoPE, and "
-        "by how much its loss with the whole context of the longest texts is above its own "
-        "window's. RoPE's window is where the two lines cross: left of the upright one a scheme "
-        "is better through a window, below the level one the whole context helps it, and below "
-        "the dashed one it is better with the whole context than RoPE's window. What lies further"
-        " out is drawn at the edge. Arrows, where there are any, lead from shorter to longer "
-        "training.",
-    ),
-    "by_tokens": (
-        "Speed or quality?",
-        "Training loss of each scheme less that of RoPE after the same tokens, on the longest "
-        "rung. Circles: the last time that a scheme crosses RoPE.",
-    ),
-}
-
 
 def beyond_window(points: pd.DataFrame, before: pd.DataFrame, named: Iterable[str]) -> str:
     """Draws the loss of each scheme above its own window against its loss through the window.

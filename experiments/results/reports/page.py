@@ -58,26 +58,26 @@ class GridCell(NamedTuple):
 
 
 def page(
-    title: str, intro: str, study: Study, parts: Iterable[Markup], data: Mapping[str, Any]
+    title: str, study: Study, data: Mapping[str, Any], template: str = "report.html", **values: Any
 ) -> str:
     """Returns one self-contained HTML page.
 
-    The page has ``intro``, a text; what the data are, by name; the command, the runs that failed,
-    ``parts``, the cost of training, and the config.
+    The page has an intro; what the data are, by name; the command, the runs that failed, parts, the
+    cost of training, and the config. Intro and parts are ``values`` of "report.html", or stand in
+    another ``template`` that extends it.
     """
     setup = {key: study.about[key] for key in ("config", "versions")}
     body = fill(
-        "report.html",
+        template,
         title=title,
-        intro=intro,
         data=data,
         about=study.about,
         failures=study.failures,
         holes=study.about.get("holes", ()),
-        parts=parts,
         training=_training(study),
         rates=learning_rates(study.about.get("rates", {})),
         setup=json.dumps(setup, indent=2, default=_native),
+        **values,
     )
     return document(title, body)
 

@@ -11,7 +11,7 @@ from experiments.results.comparisons import statement
 from experiments.results.lengths import GAIN, WINDOWED
 from experiments.results.reports import probe_figures
 from experiments.results.reports.drawing import finish, styles_of, svg
-from experiments.results.reports.templates import fill
+from experiments.results.reports.templates import figures, fill
 from experiments.results.statistics import number
 
 _WHOM = {**{name: name for name in AGAINST}, OWN_WINDOW: "its own window"}
@@ -43,7 +43,7 @@ def body(atlas: Atlas, scheme: str, card: str, probes, claims: list[dict[str, An
             if row["topic"].startswith(EFFECTIVE)
         ],
         gain=GAIN,
-        probes=probe_figures.shown(drawn),
+        probes=figures(drawn),
         whom=list(_WHOM.values()),
         rows=[
             row | {"shown": shown(row), "against": [_against(row, name) for name in _WHOM]}

@@ -27,12 +27,11 @@ from experiments.results.reports import (
     extension_tables,
     findings,
     ledger_page,
-    maps,
     sources,
 )
 from experiments.results.reports.choosing_page import SLOW, read_decoding
 from experiments.results.reports.multimodal_tables import TABLES, markdown
-from experiments.results.reports.templates import fill
+from experiments.results.reports.templates import FIGURES, fill
 from experiments.results.reports.typst_words import blocks, inline
 from posenc_jax import REGISTRY, __version__
 
@@ -116,11 +115,9 @@ class Report:
             "extension": next(iter(extension_tables.tables(self.docs / "data").values())),
             "panels": [(table, markdown(study)) for table, study in panels if study],
             "ladder": ladder,
-            "points": sum(rung["points"] for rung in ladder["rungs"].values()),
-            "finished": sum(rung["finished"] for rung in ladder["rungs"].values()),
             "figures": {
-                f"ladder/{name}.svg": caption
-                for name, (_, caption) in maps.CAPTIONS.items()
+                f"ladder/{name}.svg": FIGURES[name][1]
+                for name in ("window", "by_tokens")
                 if (self.docs / f"ladder/{name}.svg").exists()
             },
             "ledger": ledger,

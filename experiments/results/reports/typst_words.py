@@ -59,26 +59,12 @@ def _string(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def blocks(markdown: str, papers: Collection[str], depth: int = 0) -> str:
-    """Returns Markdown with headings, lists, tables and paragraphs as Typst.
-
-    Pictures, code and comments are left out. Headings are ``depth`` levels lower.
-    """
+def blocks(markdown: str, papers: Collection[str]) -> str:
+    """Returns Markdown of tables and paragraphs as Typst."""
     made = []
-    for block in re.split(r"\n{2,}", re.sub(r"<!--.*?-->\n?", "", markdown).strip()):
-        first = block.lstrip()
-        if first.startswith(("```", "![")) or not first:
-            continue
-        if first.startswith("|"):
-            made.append(_table(block, papers))
-        elif first.startswith("#"):
-            marks, _, title = block.partition(" ")
-            made.append(f"{'=' * (len(marks) + depth)} {inline(title, papers)}")
-        elif first.startswith("- "):
-            items = re.split(r"\n- ", "\n" + block)[1:]
-            made.append("\n".join(f"- {inline(' '.join(i.split()), papers)}" for i in items))
-        else:
-            made.append(inline(" ".join(block.split()), papers))
+    for block in re.split(r"\n{2,}", markdown.strip()):
+        is_table = block.startswith("|")
+        made.append(_table(block, papers) if is_table else inline(" ".join(block.split()), papers))
     return "\n\n".join(made)
 
 

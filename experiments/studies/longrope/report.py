@@ -243,7 +243,7 @@ def _page(study: SearchStudy, drawn: dict[str, str]) -> str:
         heads = [key.replace("_", " ") for key in digits]
         parts.append(section("Fine-tuning", grid(heads, rows)))
     data = {"Corpus": about["corpus"], "digest": about["corpus_digest"], "model": about["source"]}
-    return page("LongRoPE: searched factors", intro, study, parts, data)
+    return page("LongRoPE: searched factors", study, data, intro=intro, parts=parts)
 
 
 def _tables(study: SearchStudy) -> Iterator[Markup]:
