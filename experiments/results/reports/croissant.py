@@ -69,6 +69,8 @@ def described(data: Path) -> dict[str, Any]:
                     "includes": "**/evaluation.json",
                 }
             )
+    cited = yaml.safe_load((data.resolve().parents[1] / "CITATION.cff").read_text())
+    authors = ", ".join(author["name"] for author in cited["authors"])
     terms = {term: f"cr:{term}" for term in _TERMS.split()}
     return {
         "@context": {
@@ -88,7 +90,7 @@ def described(data: Path) -> dict[str, Any]:
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "license": "https://www.apache.org/licenses/LICENSE-2.0",
         "version": __version__,
-        "citeAs": _citation(data.resolve().parents[1]),
+        "citeAs": f"{authors}. {cited['title']}. Version {cited['version']}.",
         "creator": {"@type": "sc:Organization", "name": "The posenc_jax authors"},
         "distribution": distribution,
         "recordSet": tables,
@@ -107,12 +109,6 @@ def _read(data: Path) -> dict[str, Any]:
             f"vs_{name}_p": "p value of that difference, before correction",
         }
     return told
-
-
-def _citation(root: Path) -> str:
-    about = yaml.safe_load((root / "CITATION.cff").read_text())
-    authors = ", ".join(author["name"] for author in about["authors"])
-    return f"{authors}. {about['title']}. Version {about['version']}."
 
 
 def _is_table(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Reports an extension study: the page of a length study with one more axis, and a table."""
 
+import collections
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from experiments.results.reports.page import (
     terminal_table,
     write_report,
 )
+from experiments.results.reports.templates import FIGURES
 from experiments.results.statistics import by_seed, cells_of, words
 
 NAME = "windowed"  # the line of the plain model that sees no more than its training length
@@ -135,33 +137,24 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
         for n in study.steps
         if (cells := summarise(study.at(n).records, split="test", protocol="last"))
     }
-    level = windowed(study)
-    drawn = {}
+    level, drawn = windowed(study), {}
     styles = styles_of(scheme for cells in tables.values() for scheme in cells) | {NAME: _GREY}
     with drawing_style():
-        labels = "context length in tokens", "bits per byte"
-        caption = (
-            "Dotted: the train length; bands: standard error; ▲ where a line leaves the frame, its "
-            "last value beside the name. Grey: the plain model that sees no more than its train "
-            "length."
-        )
         for name, cells in tables.items():
             lengths = {length for row in cells.values() for length in row}
             plain = {NAME: dict.fromkeys(lengths, level)} if level else {}  # the same everywhere
-            both = cells | plain
-            lines = length_figures.lines(study, both, styles, *labels)
-            title = f"Loss by context length, {name}"
-            drawn[f"loss_vs_length_{name.replace(' ', '_')}"] = (title, caption, svg(lines))
-        counts = [scheme for cells in tables.values() for scheme in cells]
-        tuned = [scheme for scheme in dict.fromkeys(counts) if counts.count(scheme) > 1]
-        if tuned:
+            labels = "context length in tokens", "bits per byte"
+            lines = length_figures.lines(study, cells | plain, styles, *labels)
+            title, caption = FIGURES["lengths"]
+            figure = f"{title}, {name}", caption, svg(lines)
+            drawn[f"loss_vs_length_{name.replace(' ', '_')}"] = figure
+        counts = collections.Counter(scheme for cells in tables.values() for scheme in cells)
+        if tuned := [scheme for scheme, count in counts.items() if count > 1]:
             panels = length_figures.panels(study, tables, tuned)
-            caption = "One plot for each method that was tuned. Bits per byte by context length."
-            drawn["before_and_after"] = ("Before and after fine-tuning", caption, svg(panels))
+            drawn["before_and_after"] = (*FIGURES["before_and_after"], svg(panels))
         if len(tables) > 2:
             title = f"Loss at {study.about['target']}x by steps of fine-tuning"
-            caption = "Grey: the plain model that sees no more than its train length."
-            drawn["loss_vs_steps"] = (title, caption, svg(_by_steps(study, styles)))
+            drawn["loss_vs_steps"] = title, FIGURES["steps"][1], svg(_by_steps(study, styles))
     return drawn
 
 

@@ -162,7 +162,6 @@ def body(folder: Path) -> str:
             for name in ("window", "by_tokens")
             if (folder / f"{name}.svg").exists()
         },
-        ups=_by_scheme(data["speed_ups"]),
         window=WINDOWED,
     )
 
@@ -175,15 +174,6 @@ def _rows(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows[answer["scheme"]][answer["topic"]] = answer
     last = {"mean": float("inf")}
     return sorted(rows.values(), key=lambda row: (row["text, beyond"] or last)["mean"])
-
-
-def _by_scheme(ups: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
-    """Returns speed-ups as words, by scheme, and by loss and rung."""
-    rows: dict[str, dict[str, str]] = {}
-    for up in ups:
-        words = f"{up['speed_up']:.2f}" + " (continued)" * bool(up["is_beyond"])
-        rows.setdefault(up["scheme"], {})[f"{up['loss']} {up['rung']}"] = words
-    return rows
 
 
 def finding(data: Mapping[str, Any]) -> list[str]:

@@ -17,18 +17,18 @@ from markupsafe import Markup
 from experiments.results.reports.markdown import names
 from experiments.results.statistics import number, with_margin
 
-_FOLDER = Path(__file__).with_suffix("")
+FOLDER = Path(__file__).with_suffix("")
 # The title and the caption of figures, by their names.
 FIGURES: dict[str, tuple[str, str]] = {
     name: (title, caption)
-    for name, (title, caption) in yaml.safe_load((_FOLDER / "figures.yaml").read_text()).items()
+    for name, (title, caption) in yaml.safe_load((FOLDER / "figures.yaml").read_text()).items()
 }
 
 
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
+        loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -56,7 +56,7 @@ def document(title: str, body: str, width: str = "") -> str:
 
     A page whose ``width`` is "broad" takes the whole screen.
     """
-    style = (_FOLDER / "results.css").read_text()
+    style = (FOLDER / "results.css").read_text()
     return fill("document.html", title=title, style=style, body=body, width=width)
 
 
