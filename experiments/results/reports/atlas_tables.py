@@ -7,7 +7,6 @@ trained longer, and one the ladder's longest rung.
 import dataclasses
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,9 +15,9 @@ from experiments.results.answers import MARKS, OWN_WINDOW, TASKS, Answer, shown
 from experiments.results.comparisons import statement
 from experiments.results.ladder import ROPE
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports import trust
+from experiments.results.reports import templates, trust
 from experiments.results.reports.markdown import markdown_table
-from experiments.results.reports.sources import LONGER, Sources
+from experiments.results.reports.sources import Sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,36 +35,7 @@ class Rows:
     columns: Mapping[str, tuple[str, float]]
 
 
-TEXT = Rows(
-    "Loss on text",
-    "rope_windowed transformer_xl cable kerple_power fox dape grape_a swin_v2 kerple_log sandwich "
-    "alibi rnope_swa dual_base t5 rerope fire nope yarn ntk pi rope sinusoidal learned",
-    {f"{n}x ({64 * n})": ("text", n) for n in (1, 2, 4, 8, 16)}
-    | {"windowed": ("text, windowed", 1)},
-)
-LEARNED = Rows(
-    "Tasks solved",
-    "kerple_log kerple_power dape grape_a swin_v2 alibi path sandwich fox cable t5 transformer_xl "
-    "cope kv_shift randomized rope nope sinusoidal",
-    {f"passkey {n}x": ("passkey", n) for n in (1, 4)}
-    | {"needles 4x": ("needles", 4)}
-    | {f"recall {n}x": ("recall", n) for n in (1, 4)}
-    | {f"flip-flop {n}x": ("flip_flop", n) for n in (1, 4)}
-    | {"variables 1x": ("variable_tracking", 1)},
-)
-GAINS = Rows(
-    "Gain from more context",
-    "rnope_swa beam transformer_xl t5 alibi grape_a path kerple_log kerple_power dape cable fox",
-    {f"sources {n}x": ("gain", n) for n in (2, 16)}
-    | {f"manual {n}x": ("gain, manual", n) for n in (2, 4, 16)},
-)
-TRAINED_LONGER = Rows(
-    "After more training",
-    "alibi fox kerple_log transformer_xl",
-    {"loss 1x (256)": (f"text, {LONGER}", 1), "loss 4x": (f"text, {LONGER}", 4)}
-    | {f"gain {n}x": (f"gain, {LONGER}", n) for n in (2, 4, 16)}
-    | {f"manual, gain {n}x": (f"gain, manual, {LONGER}", n) for n in (2, 4, 16)},
-)
+TABLES = [Rows(**fields) for fields in templates.tables("atlas_tables")]
 
 
 def of_atlas(
@@ -93,7 +63,7 @@ def of_atlas(
             if (scheme, topic, multiple) not in by_place:
                 raise ValueError(
                     f"no result has {scheme} at {topic} {multiple}x; run it, or take it out of the "
-                    f"table {rows.heading!r} in {Path(__file__).name}"
+                    f"table {rows.heading!r} in templates/tables.yaml"
                 )
             answer = by_place[scheme, topic, multiple]
             line.append(_cell(answer))
@@ -144,9 +114,10 @@ def _cell(answer: Answer) -> str:
 def tables(sources: Sources) -> dict[str, str]:
     """Returns all tables in Markdown, by their headings."""
     atlas = sources.atlas
-    of = {
-        rows.heading: of_atlas(rows, atlas.answers, atlas.families, atlas.trained, sources.trust)
-        for rows in (TEXT, GAINS, LEARNED)
+    answers = pd.concat([atlas.answers, sources.longer])
+    compared = pd.concat([atlas.families, sources.longer_families])
+    made = {
+        rows.heading: of_atlas(rows, answers, compared, atlas.trained, sources.trust)
+        for rows in TABLES
     }
-    longer = of_atlas(TRAINED_LONGER, sources.longer, sources.longer_families, atlas.trained, {})
-    return of | {TRAINED_LONGER.heading: longer, LADDER: of_ladder(sources.ladder)}
+    return made | {LADDER: of_ladder(sources.ladder)}

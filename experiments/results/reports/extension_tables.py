@@ -9,6 +9,7 @@ import pandas as pd
 
 from experiments.results.extensions import LAST, ExtensionStudy, retention, windowed
 from experiments.results.lengths import summarise
+from experiments.results.reports import templates
 from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import GridCell
 from experiments.results.statistics import Cell, mean_and_stderr, number, words
@@ -35,33 +36,6 @@ class Table:
     by: str
 
 
-TABLES = (
-    Table(
-        "extension_small.csv",
-        "Eighteen methods, on a small model",
-        {f"{n}x": (LOSS, 0, n) for n in (2, 8, 32)}
-        | {KEPT: (KEPT, 0, 0)}
-        | {f"tuned: {n}x": (LOSS, 100, n) for n in (2, 8, 32)}
-        | {f"tuned: {KEPT}": (KEPT, 100, 0)},
-        "tuned: 8x",
-    ),
-    Table(
-        "extension_yarn.csv",
-        "YaRN's claim",
-        {f"{n} steps" if n else "untuned": (LOSS, n, 8) for n in (0, 25, 100, 400)}
-        | {f"kept: {n} steps" if n else "kept: untuned": (KEPT, n, 0) for n in (0, 25, 100, 400)},
-        "400 steps",
-    ),
-    Table(
-        "extension_smollm2.csv",
-        "SmolLM2, as published",
-        {f"{n}x ({8192 * n:,})": (LOSS, 0, n) for n in (1, 2, 4)}
-        | {GROWTH: (GROWTH, 0, 0), KEPT: (KEPT, 0, 0)},
-        "2x (16,384)",
-    ),
-)
-
-
 @dataclasses.dataclass(frozen=True)
 class Searched:
     """Describes a table of encodings whose factors a search has found, and of others.
@@ -78,28 +52,8 @@ class Searched:
     columns: dict[str, tuple[str, str]]
 
 
-SEARCHED = (
-    Searched(
-        "longrope_small.csv",
-        "All of LongRoPE, on a small model",
-        {
-            "512 tokens": ("near", "loss"),
-            "512, last 64": ("near", "last_loss"),
-            "4,096 tokens": ("far", "loss"),
-            "64 tokens": ("short", "loss"),
-        },
-    ),
-    Searched(
-        "longrope_smollm2.csv",
-        "LongRoPE's search, on SmolLM2",
-        {
-            "16,384 tokens": ("near", "loss"),
-            "16,384, last 256": ("near", "last_loss"),
-            "8,192 tokens": ("short", "loss"),
-            "8,192, last 256": ("short", "last_loss"),
-        },
-    ),
-)
+TABLES = [Table(**fields) for fields in templates.tables("extension_tables")]
+SEARCHED = [Searched(**fields) for fields in templates.tables("searched")]
 
 
 def read(path: Path) -> ExtensionStudy:

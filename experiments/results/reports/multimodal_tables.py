@@ -6,6 +6,7 @@ from pathlib import Path
 
 from experiments.results import archive
 from experiments.results.panels import Panel, PanelStudy, X
+from experiments.results.reports import templates
 from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.panel_report import rows
 
@@ -51,46 +52,13 @@ class Table:
             if not column:
                 raise ValueError(
                     f"{path} has no {self.metric} of {condition} at {x}; make it of a run of "
-                    f"configs/{self.experiment}.py:small, or correct TABLES in multimodal_tables.py"
+                    f"configs/{self.experiment}.py:small, or correct templates/tables.yaml"
                 )
             records += [r | {"condition": self.heading, "x": name} for r in column]
         return PanelStudy(records, [], [], {}, [], (panel,))
 
 
-TABLES = (
-    Table(
-        "images",
-        "Images",
-        "accuracy",
-        {"28": ("pasted", 28)}
-        | {f"rescaled {side}": ("rescaled", side) for side in (42, 84)}
-        | {f"pasted {side}": ("pasted", side) for side in (42, 56, 84)},
-    ),
-    Table(
-        "pointing",
-        "Pointing",
-        "accuracy",
-        {f"1 up, {size}": ("1 up", size) for size in ("8 x 8", "16 x 16")}
-        | {f"place, {size}": ("place", size) for size in ("8 x 8", "8 x 16", "16 x 8", "16 x 16")},
-    ),
-    Table(
-        "video",
-        "Video",
-        "accuracy",
-        {f"{frames} frames": ("length", frames) for frames in (32, 64, 128)}
-        | {f"128, gap {gap}": ("gap, 128 frames", gap) for gap in (12, 35, 53, 106)},
-    ),
-    Table(
-        "story",
-        "Story time",
-        "error in frame widths",
-        {pace: ("pace", pace) for pace in ("1x", "4x")}
-        | {"backwards": ("warp", "reverse"), "with pauses": ("warp", "pause")}
-        | {"random": ("warp", "random")}
-        | {f"from time {time}": ("later in the story", time) for time in (64, 256)},
-        is_error=True,
-    ),
-)
+TABLES = [Table(**fields) for fields in templates.tables("multimodal_tables")]
 
 
 def markdown(study: PanelStudy) -> str:

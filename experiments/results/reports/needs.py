@@ -3,9 +3,7 @@
 import dataclasses
 from typing import Any
 
-import yaml
-
-from experiments.results.reports.templates import FOLDER
+from experiments.results.reports.templates import read
 
 NONE = "none yet"
 
@@ -29,4 +27,4 @@ def _need(fields: dict[str, Any]) -> Need:
     return Need(**fields | {"asked": asked})
 
 
-NEEDS = tuple(map(_need, yaml.safe_load((FOLDER / "needs.yaml").read_text())))
+NEEDS = tuple(map(_need, read("needs.yaml")))

@@ -17,18 +17,32 @@ from markupsafe import Markup
 from experiments.results.reports.markdown import names
 from experiments.results.statistics import number, with_margin
 
-FOLDER = Path(__file__).with_suffix("")
+_FOLDER = Path(__file__).with_suffix("")
+
+
+def read(name: str) -> Any:
+    """Returns what the file ``name`` of the folder has, which is YAML."""
+    return yaml.safe_load((_FOLDER / name).read_text())
+
+
+def tables(kind: str) -> list[dict[str, Any]]:
+    """Returns the fields of the tables of a kind in ``tables.yaml``, with columns as tuples."""
+    return [
+        table | {"columns": {name: tuple(shown) for name, shown in table["columns"].items()}}
+        for table in read("tables.yaml")[kind]
+    ]
+
+
 # The title and the caption of figures, by their names.
 FIGURES: dict[str, tuple[str, str]] = {
-    name: (title, caption)
-    for name, (title, caption) in yaml.safe_load((FOLDER / "figures.yaml").read_text()).items()
+    name: (title, caption) for name, (title, caption) in read("figures.yaml").items()
 }
 
 
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
+        loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -56,7 +70,7 @@ def document(title: str, body: str, width: str = "") -> str:
 
     A page whose ``width`` is "broad" takes the whole screen.
     """
-    style = (FOLDER / "results.css").read_text()
+    style = (_FOLDER / "results.css").read_text()
     return fill("document.html", title=title, style=style, body=body, width=width)
 
 
