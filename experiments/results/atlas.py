@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import statistics
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -138,33 +139,28 @@ def _uncompared(study: LengthStudy) -> pd.DataFrame:
     The clock says nothing about seeds, which may have been trained as one program, and it goes on
     where a machine has other work. A scheme that reads another's checkpoint cost nothing.
     """
-    numbers: dict[tuple[str, str], float] = {}
-    runs: dict[str, list[float]] = {}
+    parameters = {r["scheme"]: r["parameters"] for r in study.training}
+    times = defaultdict(list)
     for r in study.training:
         if r["trained"] == r["scheme"]:
-            runs.setdefault(r["scheme"], []).append(1e6 * r["seconds"] / r["tokens"])
-        numbers[PARAMETERS, r["scheme"]] = r["parameters"]
-    numbers |= {(COST, scheme): statistics.fmean(times) for scheme, times in runs.items()}
-    _, protocol, stride = MAIN
-    for split, end in (("test", ""), ("manual", ", manual")):
-        view = View.of(study, (split, protocol, stride))
-        numbers |= {(EFFECTIVE + end, scheme): view.effective(scheme) for scheme in view.cells}
-    words = {
-        PARAMETERS: ("Parameters of the model of text.", "parameters", True),
-        COST: (
-            "Training for a token of text, by the clock of a machine that may have other work.",
-            "microseconds",
-            True,
-        ),
-        EFFECTIVE: ("The longest context that the scheme makes use of.", "tokens", False),
-        f"{EFFECTIVE}, manual": ("The same on texts of a manual.", "tokens", False),
-    }
-    rows = [
-        dict(zip(("says", "unit", "is_error"), words[topic], strict=True))
-        | dict(topic=topic, multiple=1, family=UNCOMPARED, scheme=scheme, seed=0, value=value)
-        for (topic, scheme), value in numbers.items()
-    ]
-    return answers.table(sorted(rows, key=lambda row: [*words].index(row["topic"])))
+            times[r["scheme"]].append(1e6 * r["seconds"] / r["tokens"])
+    cost = {scheme: statistics.fmean(of_seeds) for scheme, of_seeds in times.items()}
+    views = (View.of(study, (split, *MAIN[1:])) for split in ("test", "manual"))
+    text, manual = ({scheme: view.effective(scheme) for scheme in view.cells} for view in views)
+    clock = "Training for a token of text, by the clock of a machine that may have other work."
+    longest = "The longest context that the scheme makes use of."
+    asked = (
+        (PARAMETERS, "Parameters of the model of text.", "parameters", True, parameters),
+        (COST, clock, "microseconds", True, cost),
+        (EFFECTIVE, longest, "tokens", False, text),
+        (f"{EFFECTIVE}, manual", "The same on texts of a manual.", "tokens", False, manual),
+    )
+    return answers.table(
+        dict(topic=topic, says=says, unit=unit, is_error=is_error, multiple=1, family=UNCOMPARED)
+        | dict(scheme=scheme, seed=0, value=value)
+        for topic, says, unit, is_error, numbers in asked
+        for scheme, value in numbers.items()
+    )
 
 
 def controls_of(together: pd.DataFrame, alone: pd.DataFrame) -> Iterator[str]:

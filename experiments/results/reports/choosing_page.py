@@ -82,20 +82,14 @@ def decide(need: Need, rungs: Sequence[Rung]) -> Decision | None:
         rung = rung_of[scheme]
         return -rung.tokens, _rank(rung.rows(need.asked[-1])[scheme])
 
+    def is_behind(scheme):
+        longer = [other for other in rungs if other.tokens > rung_of[scheme].tokens]
+        tables = (other.rows(question) for other in longer for question in need.asked)
+        return any(scheme in rows and scheme not in ahead(rows) for rows in tables)
+
     better.sort(key=place)
-    behind = [name for name in better if _falls_behind(name, need, rung_of[name], rungs)]
+    behind = list(filter(is_behind, better))
     return Decision(rung, better, behind, order(need.asked[-1], rung, rungs))
-
-
-def _falls_behind(scheme: str, need: Need, rung: Rung, rungs: Sequence[Rung]) -> bool:
-    """Says whether a scheme is behind a baseline on a rung that is longer than the given one."""
-    tables = [
-        other.rows(question)
-        for other in rungs
-        if other.tokens > rung.tokens
-        for question in need.asked
-    ]
-    return any(scheme in rows and scheme not in ahead(rows) for rows in tables)
 
 
 def _wins(answer: Answer | None) -> float:

@@ -4,6 +4,7 @@ All are drawn for a column as wide as a telephone, where their words can still b
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,8 +60,10 @@ def beyond_window(points: pd.DataFrame, before: pd.DataFrame, named: Iterable[st
     ticks = [t for t in (-0.1, -0.03, -0.01, 0, 0.01, 0.03, 0.1, 0.3, 1) if t >= axes.get_ylim()[0]]
     axes.set_yticks(ticks, [f"{tick:+g}" if tick else "0" for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("bits per byte through a window of the trained length, less RoPE's")
-    axes.set_ylabel("bits per byte of the whole context, above the window's")
+    axes.set(
+        xlabel="bits per byte through a window of the trained length, less RoPE's",
+        ylabel="bits per byte of the whole context, above the window's",
+    )
     finish(axes)
     _draw(figure, axes, places["window"], places["above"], named)
     return svg(figure)
@@ -86,15 +89,8 @@ def _draw(figure: Figure, axes: Axes, x: pd.Series, y: pd.Series, named: Iterabl
             continue
         dots = axes.scatter(x[members], y[members], color=colour, s=18, label=name, zorder=3)
         dots.set_urls([f"schemes/{scheme}.html" for scheme in members])
-    axes.legend(
-        frameon=False,
-        fontsize=8,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=6,
-        columnspacing=0.8,
-        handletextpad=0.0,
-    )
+    above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 6}
+    axes.legend(frameon=False, fontsize=8, columnspacing=0.8, handletextpad=0.0, **above)
     figure.draw_without_rendering()  # so that the sizes of words are known
     names = [axes.text(x[n], y[n], n, fontsize=8.5, color=INK) for n in named if n in x.index]
     line = {"arrowstyle": "-", "color": "#8a8a8a", "linewidth": 0.6}
@@ -109,10 +105,8 @@ def loss_and_recall(points: pd.DataFrame) -> str:
     """
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots()
-    axes.set_xlabel("bits per byte, lower is better")
-    axes.set_ylabel("share of rows recalled at 4x")
-    axes.set_ylim(-0.04, 1.08)
-    axes.margins(x=0.1)
+    axes.set(xlabel="bits per byte, lower is better", ylabel="share of rows recalled at 4x")
+    axes.set(ylim=(-0.04, 1.08), xmargin=0.1)
     finish(axes)
     _draw(figure, axes, points["loss"], points["recall"], points.index)
     hollow = points[~points["learned"]]
@@ -132,8 +126,7 @@ def by_tokens(
         axes.plot(x, [loss - line[n] for n, loss in curve], label=scheme, **styles[scheme])
     for scheme, tokens, _ in crossings:
         axes.plot(tokens / 1e6, 0, "o", color=styles[scheme]["color"], markersize=5)
-    axes.set_xscale("log")
-    axes.set_xlabel("million tokens of training")
+    axes.set(xscale="log", xlabel="million tokens of training")
     axes.set_ylabel("training loss less RoPE's, in nats")
     # At first all losses are far apart.
     spread = [loss - line[n] for curve in curves.values() for n, loss in curve[len(curve) // 3 :]]

@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,6 @@ from experiments.results.reports.page import (
     terminal_table,
     write_report,
 )
-from experiments.results.reports.templates import figures, fill, section
 from experiments.results.statistics import number, words
 
 
@@ -43,12 +42,18 @@ def write(folder: Path, study: PanelStudy, pictures: Mapping[str, np.ndarray]) -
     measured = [panel for panel in study.panels if cells(study, panel)]
     with drawing_style():
         drawn = {"results": svg(_lines(study, measured))} if measured else {}
-        parts = [_panel(study, panel) for panel in measured]
-        parts += [*figures(drawn), *_pictures(pictures)]
-        parts += figures({"attention": svg(_attention(study))} if study.maps else {})
-    about = study.about
-    intro = f"{about['summary']} Seeds: {study.seeds}. Data:"
-    html = page(about["title"], study, about["data"], intro=intro, parts=parts)
+        attention = {"attention": svg(_attention(study))} if study.maps else {}
+    html = page(
+        study.about["title"],
+        study,
+        study.about["data"],
+        "panel.html",
+        seeds=study.seeds,
+        tables=[(panel, _table(study, panel)) for panel in measured],
+        drawn=drawn,
+        pictures={caption: _png(pixels) for caption, pixels in pictures.items()},
+        attention=attention,
+    )
     return write_report(folder, study, html, drawn)
 
 
@@ -85,29 +90,19 @@ def _chances(study: PanelStudy, panel: Panel) -> list[GridCell]:
     return [GridCell(number(known[x]) if x in known else "-") for x in panel.xs] if known else []
 
 
-def _panel(study: PanelStudy, panel: Panel) -> Markup:
-    better = "Lower" if panel.is_error else "Higher"
-    trained = f"; trained at {', '.join(map(str, panel.trained))}" if panel.trained else ""
-    caption = (
-        f"By {panel.xlabel}{trained}. {better} is better: mean ± standard error over seeds, best "
-        "of a column in bold, best scheme of the last column first."
-    )
-    table = rows(study, panel)
-    if chance := _chances(study, panel):
-        table["chance"] = chance
-    return section(panel.title, grid(map(str, panel.xs), table), caption)
+def _table(study: PanelStudy, panel: Panel) -> Markup:
+    """Returns the table of a panel, with a last row of blind guesses if they are known."""
+    chance = _chances(study, panel)
+    last = {"chance": chance} if chance else {}
+    return grid(map(str, panel.xs), rows(study, panel) | last)
 
 
-def _pictures(pictures: Mapping[str, np.ndarray]) -> Iterator[Markup]:
-    """Yields the pictures as PNG inside the page, all of one height."""
-    sources = {}
-    for caption, pixels in pictures.items():
-        data = io.BytesIO()
-        colour = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
-        image.imsave(data, np.clip(colour, 0, 1), format="png")
-        sources[caption] = base64.b64encode(data.getvalue()).decode()
-    if sources:
-        yield Markup(fill("pictures.html", pictures=sources))
+def _png(pixels: np.ndarray) -> str:
+    """Returns a picture as PNG, in Base64."""
+    data = io.BytesIO()
+    colour = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
+    image.imsave(data, np.clip(colour, 0, 1), format="png")
+    return base64.b64encode(data.getvalue()).decode()
 
 
 def _lines(study: PanelStudy, panels: list[Panel]) -> Figure:
