@@ -16,20 +16,10 @@ import pandas as pd
 from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports import ladder_page
+from experiments.results.reports import ladder_page, trust
 from experiments.results.reports.needs import NEEDS, Need
 from experiments.results.reports.sources import LONGER, read, read_extension, read_tables
 from experiments.results.reports.templates import fill
-from experiments.results.reports.trust import (
-    LASTS,
-    SHARED,
-    Order,
-    Rung,
-    ahead,
-    badges,
-    is_judged,
-    order,
-)
 
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
@@ -49,10 +39,10 @@ class Decision:
       order: how the order of the contenders on ``rung`` agrees with longer training.
     """
 
-    rung: Rung
+    rung: trust.Rung
     better: list[str]
     behind: list[str]
-    order: Order
+    order: trust.Order
 
     @property
     def chosen(self) -> list[str]:
@@ -62,9 +52,9 @@ class Decision:
         return [scheme for scheme in self.better if scheme not in self.behind]
 
 
-def decide(need: Need, rungs: Sequence[Rung]) -> Decision | None:
+def decide(need: Need, rungs: Sequence[trust.Rung]) -> Decision | None:
     """Decides for a need, or returns None if nothing was run; ``rungs`` begin with the shortest."""
-    able = [rung for rung in rungs if any(map(is_judged, rung.rows(need.asked[-1]).values()))]
+    able = [rung for rung in rungs if any(map(trust.is_judged, rung.rows(need.asked[-1]).values()))]
     if not able:
         return None
     rung_of = {scheme: rung for rung in able for scheme in rung.rows(need.asked[-1])}
@@ -85,11 +75,11 @@ def decide(need: Need, rungs: Sequence[Rung]) -> Decision | None:
     def is_behind(scheme):
         longer = [other for other in rungs if other.tokens > rung_of[scheme].tokens]
         tables = (other.rows(question) for other in longer for question in need.asked)
-        return any(scheme in rows and scheme not in ahead(rows) for rows in tables)
+        return any(scheme in rows and scheme not in trust.ahead(rows) for rows in tables)
 
     better.sort(key=place)
     behind = list(filter(is_behind, better))
-    return Decision(rung, better, behind, order(need.asked[-1], rung, rungs))
+    return Decision(rung, better, behind, trust.order(need.asked[-1], rung, rungs))
 
 
 def _wins(answer: Answer | None) -> float:
@@ -111,7 +101,7 @@ def _rank(answer: Answer) -> float:
     return answer["mean"] if answer["is_error"] else -answer["mean"]
 
 
-def told(need: Need, rungs: Sequence[Rung]) -> dict[str, Any]:
+def told(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
     """Returns what the template says of a need; ``rungs`` begin with the shortest training."""
     decision = decide(need, rungs)
     if decision is None:
@@ -128,7 +118,7 @@ def told(need: Need, rungs: Sequence[Rung]) -> dict[str, Any]:
         "title": need.title,
         "choice": _names(decision.chosen) or need.remains,
         "evidence": evidence,
-        "badges": badges(need.asked, decision.rung, decision.order),
+        "badges": trust.badges(need.asked, decision.rung, decision.order),
         "chapter": _chapter(need, rows),
         "decision": decision,
         "is_task": is_task,
@@ -179,7 +169,7 @@ def _names(schemes: Iterable[str]) -> str:
     return ", ".join(named[:_NAMED]) + more
 
 
-def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> str:
+def guide(rungs: Sequence[trust.Rung], missing: str, decoding: dict[str, float]) -> str:
     """Returns the guide as Markdown.
 
     ``missing`` says which training is still missing, and ``decoding`` has the time of decoding one
@@ -192,8 +182,8 @@ def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> st
         rungs=ordered,
         missing=missing,
         needs=[told(need, ordered) for need in NEEDS],
-        lasts=LASTS,
-        shared=SHARED,
+        lasts=trust.LASTS,
+        shared=trust.SHARED,
         q=Q,
         slow=", ".join(f"`{name}`" for name in slow),
         bound=SLOW,
@@ -205,28 +195,28 @@ def read_decoding(path: Path) -> dict[str, float]:
     return pd.read_csv(path, index_col="scheme")["times_nope"].to_dict() if path.exists() else {}
 
 
-def read_rungs(docs: Path) -> tuple[list[Rung], str]:
+def read_rungs(docs: Path) -> tuple[list[trust.Rung], str]:
     """Returns all answers that ``docs`` keeps, and what the ladder lacks, in words.
 
     Rungs of the ladder without RoPE are left out.
     """
     sources, data = read(docs), docs / "data"
-    rungs = [Rung("the atlas", sources.atlas.about["setup"], 0.0, sources.atlas.answers)]
+    rungs = [trust.Rung("the atlas", sources.atlas.about["setup"], 0.0, sources.atlas.answers)]
     extension, tables = read_extension(data / "extension_small.csv"), read_tables(data)
     for page, values in {"extension.md": extension, "multimodal.md": tables}.items():
         answers = summary(values, verdicts(values))
-        rungs.append(Rung(f"[{page}]({page})", "", 0.0, answers))
+        rungs.append(trust.Rung(f"[{page}]({page})", "", 0.0, answers))
     longer, tokens = sources.longer, sources.longer_tokens
     schemes = _names(sorted(longer["scheme"].unique()))
     says = f"{schemes} after {tokens / 1e6:.1f}M tokens, without RoPE."
     topics = longer["topic"].str.removesuffix(f", {LONGER}")
-    rungs.append(Rung("longer training", says, tokens, longer.assign(topic=topics)))
+    rungs.append(trust.Rung("longer training", says, tokens, longer.assign(topic=topics)))
     ladder, answers = sources.ladder, pd.read_csv(docs / "ladder" / ladder_page.CSV)
     for name, about in ladder["rungs"].items():
         of_rung = answers[answers["rung"] == name]
         if "rope" in set(of_rung["scheme"]):
             says = f"{about['tokens'] / 1e6:.1f}M tokens, {about['schemes']} schemes, seeds: "
             says += f"{about['seeds']}."
-            rungs.append(Rung(f"`{name}` of the ladder", says, about["tokens"], of_rung))
+            rungs.append(trust.Rung(f"`{name}` of the ladder", says, about["tokens"], of_rung))
     holes = ladder["points"] - ladder["finished"]
     return rungs, f"{holes} of {ladder['points']} runs of the ladder" if holes else ""

@@ -12,7 +12,7 @@ from experiments.results.lengths import summarise
 from experiments.results.reports import templates
 from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import GridCell
-from experiments.results.statistics import Cell, mean_and_stderr, number, words
+from experiments.results.statistics import mean_and_stderr, number, words
 
 # What a column shows: a loss in bits per byte, or what is kept of the short context.
 LOSS, GROWTH, KEPT = "loss", "growth of the short loss", "short accuracy kept"
@@ -78,26 +78,20 @@ def markdown(table: Table, study: ExtensionStudy) -> str:
     }
     retained = retention(study)
 
-    def loss(scheme: str, steps: int, multiple: int) -> Cell | None:
-        return cells[steps].get(scheme, {}).get(lengths[multiple])
+    def cell(scheme: str, kind: str, steps: int, multiple: int) -> str:
+        if kind != LOSS:
+            left = retained.get((scheme, steps))
+            return left.words[kind == KEPT] if left else ""
+        is_known = lengths[multiple] in cells[steps].get(scheme, {})
+        shown = GridCell(*words(cells[steps], scheme, lengths[multiple])) if is_known else None
+        return shown.markdown if shown else ""
 
-    def cell(scheme: str, column: tuple[str, int, int]) -> str:
-        kind, steps, multiple = column
-        if kind == LOSS:
-            if loss(scheme, steps, multiple) is None:
-                return ""
-            return GridCell(*words(cells[steps], scheme, lengths[multiple])).markdown
-        left = retained.get((scheme, steps))
-        return left.words[kind == KEPT] if left else ""
-
-    def place(scheme: str) -> tuple[float, str]:
-        judged = loss(scheme, *table.columns[table.by][1:])
-        return (judged[0] if judged else float("inf")), scheme
-
-    schemes = dict.fromkeys(r["scheme"] for r in study.records if r["protocol"] == LAST)
+    _, steps, multiple = table.columns[table.by]
+    judged = {scheme: row.get(lengths[multiple]) for scheme, row in cells[steps].items()}
+    schemes = {r["scheme"] for r in study.records if r["protocol"] == LAST}
     rows = [
-        [f"`{scheme}`", *(cell(scheme, column) for column in table.columns.values())]
-        for scheme in sorted(schemes, key=place)
+        [f"`{scheme}`", *(cell(scheme, *column) for column in table.columns.values())]
+        for scheme in sorted(schemes, key=lambda name: ((judged.get(name) or (math.inf,))[0], name))
     ]
     if level := windowed(study):
         mean = GridCell(*words({"windowed": {0: level}}, "windowed", 0)).markdown

@@ -9,21 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.results import ladder
 from experiments.results.answers import OWN_WINDOW, summary, verdicts
 from experiments.results.comparisons import families, statement
-from experiments.results.ladder import (
-    BEYOND,
-    CUT,
-    ROPE,
-    TRAINED,
-    correlation,
-    crossings,
-    mean_losses,
-    oracle,
-    speed_ups,
-    values,
-    window_points,
-)
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 from experiments.results.reports import maps
@@ -31,7 +19,7 @@ from experiments.results.reports.drawing import page_style
 from experiments.results.reports.templates import document, fill, macros
 
 CSV, JSON = "ladder.csv", "ladder.json"
-_LOSSES = {"trained": TRAINED, "beyond": BEYOND}
+_LOSSES = {"trained": ladder.TRAINED, "beyond": ladder.BEYOND}
 _POINTS = 60  # of a training curve that is kept
 
 
@@ -63,29 +51,31 @@ def write(
     tables = []
     for rung in present:
         of_rung = records[records["rung"] == rung]
-        rope = of_rung.loc[of_rung["scheme"] == ROPE, "parameters"]
+        rope = of_rung.loc[of_rung["scheme"] == ladder.ROPE, "parameters"]
         rungs[rung] |= {
             "schemes": int(of_rung["scheme"].nunique()),
             "seeds": int(of_rung.groupby("scheme")["seed"].nunique().median()),
             "parameters": int((rope if len(rope) else of_rung["parameters"]).iloc[0]),
         }
-        numbers = values(records, rung)
+        numbers = ladder.values(records, rung)
         compared = verdicts(numbers)
         tables.append(summary(numbers, compared).assign(rung=rung))
         rungs[rung]["statement"] = statement(families(compared))
     pairs = [pair for pair in shape["pairs"] if {*pair} <= {*present}]
     sizes = [rung for rung in shape["sizes"] if rung in present]
-    ups = [speed_ups(records, sizes, loss).assign(loss=name) for name, loss in _LOSSES.items()]
+    ups = [
+        ladder.speed_ups(records, sizes, loss).assign(loss=name) for name, loss in _LOSSES.items()
+    ]
     lost = pd.DataFrame()
     if {*shape["oracle"]} <= {*present} and shape["oracle"]:
-        lost = oracle(records, *shape["oracle"]).reset_index(names="scheme").astype(object)
+        lost = ladder.oracle(records, *shape["oracle"]).reset_index(names="scheme").astype(object)
     data = {
         "about": {key: value for key, value in about.items() if key != "config"},
         "rungs": rungs,
         "longest": next((r for r in [shape["longest"], *present[::-1]] if r in present), None),
         "correlations": list(_correlations(records, pairs)),
         "speed_ups": pd.concat(ups).to_dict("records"),
-        "crossings": crossings(curves) if ROPE in curves else [],
+        "crossings": ladder.crossings(curves) if ladder.ROPE in curves else [],
         "oracle": lost.where(lost.notna(), None).to_dict("records"),
         "oracle_of": list(shape["oracle"]),
     }
@@ -103,7 +93,8 @@ def _correlations(records: pd.DataFrame, pairs: Iterable[tuple[str, str]]):
     """Yields the correlations of pairs of rungs under both losses, as plain data."""
     for one, other in pairs:
         by_loss = {
-            name: correlation(records, one, other, protocol) for name, protocol in _LOSSES.items()
+            name: ladder.correlation(records, one, other, protocol)
+            for name, protocol in _LOSSES.items()
         }
         told = {name: pair and dataclasses.asdict(pair) for name, pair in by_loss.items()}
         if any(told.values()):
@@ -113,17 +104,17 @@ def _correlations(records: pd.DataFrame, pairs: Iterable[tuple[str, str]]):
 def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, str]:
     """Returns the figures as SVG by name; one without data is left out."""
     drawn = {}
-    points = list(window_points(records, arrow or present[-1:]).values())
+    points = list(ladder.window_points(records, arrow or present[-1:]).values())
     with page_style():
-        if ROPE in points[-1].index:
+        if ladder.ROPE in points[-1].index:
             before = points[0] if len(points) > 1 else points[0].iloc[:0]
             drawn["window"] = maps.beyond_window(points[-1], before, points[-1].index)
-        if len(curves) > 1 and ROPE in curves:
+        if len(curves) > 1 and ladder.ROPE in curves:
             # Points that are evenly spaced on a logarithmic axis.
-            count = len(curves[ROPE])
+            count = len(curves[ladder.ROPE])
             places = np.unique(np.geomspace(1, count, _POINTS).round().astype(int) - 1)
             thin = {name: [curve[place] for place in places] for name, curve in curves.items()}
-            drawn["by_tokens"] = maps.by_tokens(thin, crossings(curves))
+            drawn["by_tokens"] = maps.by_tokens(thin, ladder.crossings(curves))
     return drawn
 
 
@@ -182,7 +173,7 @@ def finding(data: Mapping[str, Any]) -> list[str]:
     if longest is None:
         return ["No rung has a result yet."]
     words, ahead, compared = macros("ladder_words.md"), {}, {}
-    for topic, other in (("text", ROPE), ("text, beyond", WINDOWED), ("gain", OWN_WINDOW)):
+    for topic, other in (("text", ladder.ROPE), ("text, beyond", WINDOWED), ("gain", OWN_WINDOW)):
         rows = {row["scheme"]: row[topic] for row in longest["rows"] if row[topic]}
         if longest["seeds"] > 1:
             told = {name: row[f"vs_{other}"] for name, row in rows.items()}
@@ -203,6 +194,6 @@ def finding(data: Mapping[str, Any]) -> list[str]:
 def losses_beyond(records: pd.DataFrame) -> str:
     """Returns the losses beyond the trained length by scheme and rung, as a table of text."""
     rungs = [rung for rung in records["rung"].unique()]
-    table = mean_losses(records, rungs, BEYOND)
-    table.loc[:, "own window"] = mean_losses(records, rungs[-1:], CUT)[rungs[-1]]
+    table = ladder.mean_losses(records, rungs, ladder.BEYOND)
+    table.loc[:, "own window"] = ladder.mean_losses(records, rungs[-1:], ladder.CUT)[rungs[-1]]
     return table.round(3).to_string(na_rep="-")

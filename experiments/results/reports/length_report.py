@@ -5,17 +5,7 @@ from pathlib import Path
 from markupsafe import Markup
 from rich.console import Console
 
-from experiments.results.lengths import (
-    GAIN,
-    MAIN,
-    WINDOWED,
-    Evaluation,
-    LengthStudy,
-    View,
-    evaluation_name,
-    evaluations,
-    heading,
-)
+from experiments.results import lengths
 from experiments.results.reports import length_figures
 from experiments.results.reports.page import (
     GridCell,
@@ -28,22 +18,23 @@ from experiments.results.reports.page import (
 from experiments.results.statistics import BASELINE
 
 
-def mark(study: LengthStudy) -> str:
+def mark(study: lengths.LengthStudy) -> str:
     """Returns the meaning of the marks in a cell."""
     model = study.about.get("windowed", "the same model")
     return (
-        f"✓ better than {model} fed only its last 1x tokens (windowed); ▲ better than {WINDOWED}, "
-        "which is RoPE so fed; both by seed and corrected for how many cells there are"
+        f"✓ better than {model} fed only its last 1x tokens (windowed); ▲ better than "
+        f"{lengths.WINDOWED}, which is RoPE so fed; both by seed and corrected for how many cells "
+        "there are"
     )
 
 
 EFFECTIVE = (
-    f"the longest context with a gain, at and beyond which the loss is lower by {GAIN} bits per "
-    "byte than with less"
+    f"the longest context with a gain, at and beyond which the loss is lower by {lengths.GAIN} "
+    "bits per byte than with less"
 )
 
 
-def write(folder: Path, study: LengthStudy) -> Path:
+def write(folder: Path, study: lengths.LengthStudy) -> Path:
     """Writes the report and its two main figures into ``folder``; returns ``report.html``'s path.
 
     Raises:
@@ -55,7 +46,7 @@ def write(folder: Path, study: LengthStudy) -> Path:
     return write_report(folder, study, _page(study, drawn), main)
 
 
-def print_table(study: LengthStudy, console: Console) -> None:
+def print_table(study: lengths.LengthStudy, console: Console) -> None:
     """Prints bits per byte by length, best scheme first, and what failed; raises as ``write``."""
     study.check()
     print_failures(study.failures, console)
@@ -63,10 +54,10 @@ def print_table(study: LengthStudy, console: Console) -> None:
     console.print(study.about["rules"], highlight=False)
 
 
-def print_lengths(study: LengthStudy, title: str, console: Console) -> None:
+def print_lengths(study: lengths.LengthStudy, title: str, console: Console) -> None:
     """Prints the table of the main evaluation."""
-    view = View.of(study, MAIN)
-    columns = ["\n".join(heading(study, column)) for column in view.columns]
+    view = lengths.View.of(study, lengths.MAIN)
+    columns = ["\n".join(lengths.heading(study, column)) for column in view.columns]
     shown = terminal_table(title, [*columns, "gains\nto"], _rows(view))
     shown.caption = f"{mark(study)}; gains to: {EFFECTIVE}"
     if view.order:
@@ -74,13 +65,13 @@ def print_lengths(study: LengthStudy, title: str, console: Console) -> None:
         console.print(view.statement, highlight=False)
 
 
-def _page(study: LengthStudy, drawn: dict[str, str]) -> str:
+def _page(study: lengths.LengthStudy, drawn: dict[str, str]) -> str:
     about, tables = study.about, []
-    for evaluation in evaluations(study):
-        title = f"{evaluation[0]} split, {evaluation_name(study, evaluation)}"
+    for evaluation in lengths.evaluations(study):
+        title = f"{evaluation[0]} split, {lengths.evaluation_name(study, evaluation)}"
         shown, is_last = table(study, evaluation), evaluation[1] == "last"
         more = table(study, evaluation, "perplexity") if is_last else ""
-        tables.append((title, is_last, shown, more, View.of(study, evaluation).statement))
+        tables.append((title, is_last, shown, more, lengths.View.of(study, evaluation).statement))
     return page(
         "Length extrapolation of positional encodings",
         study,
@@ -97,9 +88,11 @@ def _page(study: LengthStudy, drawn: dict[str, str]) -> str:
     )
 
 
-def table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_byte") -> Markup:
+def table(
+    study: lengths.LengthStudy, evaluation: lengths.Evaluation, metric: str = "bits_per_byte"
+) -> Markup:
     """Returns the table of one evaluation, shaded where a scheme is worse than at its own 1x."""
-    view = View.of(study, evaluation, metric)
+    view = lengths.View.of(study, evaluation, metric)
     trained = {r["scheme"]: r["trained"] for r in study.training if r["trained"] != r["scheme"]}
     is_swapped, is_last = bool(trained.keys() & view.order), evaluation[1] == "last"
     rows = {
@@ -107,11 +100,11 @@ def table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_by
         for scheme, cells in _rows(view, is_last).items()
     }
     heads = [GridCell("trained as", is_words=True)] * is_swapped
-    heads += [GridCell(*heading(study, column)) for column in view.columns]
+    heads += [GridCell(*lengths.heading(study, column)) for column in view.columns]
     return grid(heads + [GridCell("effective", "context")] * is_last, rows)
 
 
-def _rows(view: View, is_last: bool = True) -> dict[str, list[GridCell]]:
+def _rows(view: lengths.View, is_last: bool = True) -> dict[str, list[GridCell]]:
     """Returns the cells of a view by scheme, and the effective context if it ``is_last``."""
     return {
         scheme: [
