@@ -30,10 +30,6 @@ class Table:
     columns: Mapping[str, tuple[str, X]]
     is_error: bool = False
 
-    def topic(self, column: X) -> str:
-        """Returns the name of a column that no column of another table has."""
-        return f"{self.heading.lower()}, {column}"
-
     def read(self, archives: Path) -> PanelStudy | None:
         """Returns the results in a panel of their own, or None if there is no archive.
 

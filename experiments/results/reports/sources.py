@@ -127,15 +127,15 @@ def read_tables(archives: Path) -> pd.DataFrame:
     for of in TABLES:
         if (study := of.read(archives)) is None:
             continue
-        (panel,) = study.panels
+        (panel,), heading = study.panels, of.heading.lower()
         # The guide takes chance as a floor, which it is for accuracy and not for an error.
         chance = {} if of.is_error else chances(study, panel)
-        shared = dict(multiple=0.0, family=of.heading.lower(), unit=of.metric, is_error=of.is_error)
+        shared = dict(multiple=0.0, family=heading, unit=of.metric, is_error=of.is_error)
         names = {_ROPE.get(of.experiment): "rope"}
         tables.append(
             table(
                 shared
-                | dict(topic=of.topic(r["x"]), chance=chance.get(r["x"]), value=r["value"])
+                | dict(topic=f"{heading}, {r['x']}", chance=chance.get(r["x"]), value=r["value"])
                 | dict(scheme=names.get(r["scheme"], r["scheme"]), seed=r["seed"])
                 for r in study.records
             )
