@@ -78,11 +78,7 @@ results: $(VENV)/experiments
 	cd build/results/claims && cp claims.csv claims.json $(CURDIR)/docs/claims
 	cd build/results && cp ladder.csv ladder.json window.svg by_tokens.svg $(CURDIR)/docs/ladder
 	$(BIN)/python -m experiments.results.reports.leaderboard_page
-	$(BIN)/python -m experiments.results.reports.choosing_page
-	$(BIN)/python -m experiments.results.reports.atlas_tables
-	$(BIN)/python -m experiments.results.reports.findings
-	$(BIN)/python -m experiments.results.reports.multimodal_tables
-	$(BIN)/python -m experiments.results.reports.extension_tables
+	$(BIN)/python -m experiments.results.reports
 	$(BIN)/python -m experiments.results.reports.croissant
 
 # Writes the technical report, a PDF, from the same results: build/report.pdf.

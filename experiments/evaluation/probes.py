@@ -28,7 +28,7 @@ from experiments.pretrained.trained import load_run
 from experiments.results.bucket import folder_at
 from experiments.results.record import write_files
 from experiments.results.reports import probe_figures
-from experiments.results.reports.templates import document, fill
+from experiments.results.reports.templates import document, figures, fill
 from experiments.training.data import eval_windows, load_corpus
 from posenc_jax import Encoding, Transformer, cross_entropy, positions
 from posenc_jax.attention.dense import products
@@ -323,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, windows_NL = run_and_windows(args.run, args.windows)
     probed = probe(model, windows_NL, seed=args.seed)
     drawn = probe_figures.draw(probed, probed["train_length"])
-    body = fill("probes.html", run=args.run, probes=probe_figures.shown(drawn))
+    body = fill("probes.html", run=args.run, probes=figures(drawn))
     write_files(args.out.parent, {args.out.name: document(f"Probes of {args.run}", body)})
     print(f"probes: {args.out}")
 

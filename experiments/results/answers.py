@@ -118,24 +118,15 @@ def of_text(records: list[Record], last: int) -> pd.DataFrame:
     of_last = f"Bits per byte of the last {last} tokens"
     alone = f"{of_last}, when no more tokens are read before each than in training."
     manual = " Texts are those of a manual."
-    return pd.concat(
-        [
-            losses(records, "test", "last", "text", TEXT, of_last + where),
-            losses(records, "test", "windowed", "text, windowed", TEXT, alone),
-            losses(
-                records,
-                "test",
-                "non_overlapping",
-                "text, all",
-                TEXT,
-                f"Bits per byte of all{where}",
-            ),
-            losses(records, "manual", "last", "manual", MANUAL, of_last + where + manual),
-            losses(records, "manual", "windowed", "manual, windowed", MANUAL, alone + manual),
-            gains(records),
-        ],
-        ignore_index=True,
+    asked = (
+        ("test", "last", "text", TEXT, of_last + where),
+        ("test", "windowed", "text, windowed", TEXT, alone),
+        ("test", "non_overlapping", "text, all", TEXT, f"Bits per byte of all{where}"),
+        ("manual", "last", "manual", MANUAL, of_last + where + manual),
+        ("manual", "windowed", "manual, windowed", MANUAL, alone + manual),
     )
+    tables = [losses(records, *question) for question in asked]
+    return pd.concat([*tables, gains(records)], ignore_index=True)
 
 
 def gains(records: list[Record]) -> pd.DataFrame:

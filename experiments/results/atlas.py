@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-import math
 import statistics
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from scipy import stats
 
 from experiments.results import answers
 from experiments.results.answers import AGAINST, OF_QUESTION, TASKS, UNCOMPARED, Answer
@@ -125,7 +126,7 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
         answers.summary(values, verdicts),
         families(verdicts),
         unanswered,
-        [words for t in alone.values() for words in control_words(controls_of(in_tasks, t))],
+        [words for table in alone.values() for words in controls_of(in_tasks, table)],
         {r["scheme"]: r["trained"] for r in [*tasks.training, *language.training]},
         failures,
         about,
@@ -138,64 +139,52 @@ def _uncompared(study: LengthStudy) -> pd.DataFrame:
     The clock says nothing about seeds, which may have been trained as one program, and it goes on
     where a machine has other work. A scheme that reads another's checkpoint cost nothing.
     """
-    numbers: dict[tuple[str, str], float] = {}
-    runs: dict[str, list[float]] = {}
+    parameters = {r["scheme"]: r["parameters"] for r in study.training}
+    times = defaultdict(list)
     for r in study.training:
         if r["trained"] == r["scheme"]:
-            runs.setdefault(r["scheme"], []).append(1e6 * r["seconds"] / r["tokens"])
-        numbers[PARAMETERS, r["scheme"]] = r["parameters"]
-    numbers |= {(COST, scheme): statistics.fmean(times) for scheme, times in runs.items()}
-    _, protocol, stride = MAIN
-    for split, end in (("test", ""), ("manual", ", manual")):
-        view = View.of(study, (split, protocol, stride))
-        numbers |= {(EFFECTIVE + end, scheme): view.effective(scheme) for scheme in view.cells}
-    words = {
-        PARAMETERS: ("Parameters of the model of text.", "parameters", True),
-        COST: (
-            "Training for a token of text, by the clock of a machine that may have other work.",
-            "microseconds",
-            True,
-        ),
-        EFFECTIVE: ("The longest context that the scheme makes use of.", "tokens", False),
-        f"{EFFECTIVE}, manual": ("The same on texts of a manual.", "tokens", False),
-    }
-    rows = [
-        dict(zip(("says", "unit", "is_error"), words[topic], strict=True))
-        | dict(topic=topic, multiple=1, family=UNCOMPARED, scheme=scheme, seed=0, value=value)
-        for (topic, scheme), value in numbers.items()
-    ]
-    return answers.table(sorted(rows, key=lambda row: [*words].index(row["topic"])))
+            times[r["scheme"]].append(1e6 * r["seconds"] / r["tokens"])
+    cost = {scheme: statistics.fmean(of_seeds) for scheme, of_seeds in times.items()}
+    views = (View.of(study, (split, *MAIN[1:])) for split in ("test", "manual"))
+    text, manual = ({scheme: view.effective(scheme) for scheme in view.cells} for view in views)
+    clock = "Training for a token of text, by the clock of a machine that may have other work."
+    longest = "The longest context that the scheme makes use of."
+    asked = (
+        (PARAMETERS, "Parameters of the model of text.", "parameters", True, parameters),
+        (COST, clock, "microseconds", True, cost),
+        (EFFECTIVE, longest, "tokens", False, text),
+        (f"{EFFECTIVE}, manual", "The same on texts of a manual.", "tokens", False, manual),
+    )
+    return answers.table(
+        dict(topic=topic, says=says, unit=unit, is_error=is_error, multiple=1, family=UNCOMPARED)
+        | dict(scheme=scheme, seed=0, value=value)
+        for topic, says, unit, is_error, numbers in asked
+        for scheme, value in numbers.items()
+    )
 
 
-def controls_of(together: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
+def controls_of(together: pd.DataFrame, alone: pd.DataFrame) -> Iterator[str]:
     """Compares a task learned alone with the same task learned among all others.
 
-    Returns:
-      A row for each question that three schemes or more have answered in both ways, with
-      ``question, schemes``; ``learned_alone`` and ``learned_together``, how many of these schemes
-      have learned the task; and ``correlation``, Spearman's of their means, which is NaN where all
-      answers of one side are the same. It counts the order of schemes that seeds do not tell apart,
-      too.
+    Yields a sentence about each question that three schemes or more have answered in both ways: how
+    many of these schemes have learned the task, and Spearman's correlation of their means. It
+    counts the order of schemes that seeds do not tell apart, too.
     """
-    from scipy import stats
-
     sides = {"alone": alone, "together": together}
     sides = {how: t.assign(learned=answers.is_learned(t)) for how, t in sides.items()}
-    rows = []
     for question in alone["question"].unique():
         of = {how: t[t["question"] == question].groupby("scheme") for how, t in sides.items()}
         means = pd.DataFrame({how: group["value"].mean() for how, group in of.items()}).dropna()
         if len(means) < 3:
             continue
-        learned = {
-            f"learned_{how}": int(group["learned"].first()[means.index].sum())
-            for how, group in of.items()
-        }
-        varies = (means.nunique() > 1).all()
-        correlation = stats.spearmanr(means)[0] if varies else math.nan
-        row = {"question": question, "schemes": len(means)}
-        rows.append(row | learned | {"correlation": correlation})
-    return pd.DataFrame(rows)
+        learned = [group["learned"].first()[means.index].sum() for group in of.values()]
+        order = "all answers of one side are the same"
+        if (means.nunique() > 1).all():
+            order = f"rank correlation {stats.spearmanr(means)[0]:.2f}"
+        yield (
+            f"{question}: of {len(means)} schemes {learned[0]} have learned the task alone and "
+            f"{learned[1]} among all tasks; {order}"
+        )
 
 
 def counts(rows: pd.DataFrame, against: str) -> dict[str, int]:
@@ -232,17 +221,3 @@ def unanswered_words(atlas: Atlas) -> str:
         "No run has these schemes yet": [name for name in REGISTRY if name not in atlas.schemes],
     }
     return " ".join(f"{words}: {'; '.join(names)}." for words, names in missing.items() if names)
-
-
-def control_words(controls: pd.DataFrame) -> list[str]:
-    """Returns a sentence about each control."""
-    return [
-        f"{row['question']}: of {row['schemes']} schemes {row['learned_alone']} have learned the "
-        f"task alone and {row['learned_together']} among all tasks; "
-        + (
-            "all answers of one side are the same"
-            if math.isnan(row["correlation"])
-            else f"rank correlation {row['correlation']:.2f}"
-        )
-        for row in controls.to_dict("records")
-    ]

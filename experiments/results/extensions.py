@@ -67,6 +67,17 @@ class Retention:
             return "undecided"
         return ("yes" if mean > KEPT else "no") + ("" if self.margin is not None else ", one seed")
 
+    @property
+    def words(self) -> tuple[str, str]:
+        """Returns ``change`` ± its standard error, and ``accuracy`` ± its margin, in percent."""
+        return _percent(*self.change[:2], "+"), _percent(self.accuracy[0], self.margin)
+
+
+def _percent(mean: float, margin: float | None, sign: str = "") -> str:
+    if mean == math.inf:
+        return "not finite"
+    return f"{mean:{sign}.1%}" + ("" if margin is None else f" ± {margin:.1%}")
+
 
 def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:
     """Returns the accuracy that is kept, by scheme and steps, in the order of the records."""

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 from scipy import special
@@ -16,13 +16,7 @@ from experiments.results.statistics import Cell, Study, margin_of, mean_and_stde
 Word = Literal[
     "reproduced", "not reproduced", "mixed or underpowered", "untestable at this scale", "missing"
 ]
-WORDS: tuple[Word, ...] = (
-    "reproduced",
-    "not reproduced",
-    "mixed or underpowered",
-    "untestable at this scale",
-    "missing",
-)
+WORDS: tuple[Word, ...] = get_args(Word)
 REPRODUCED, NOT_REPRODUCED, MIXED, UNTESTABLE, MISSING = WORDS
 
 

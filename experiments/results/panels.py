@@ -107,14 +107,6 @@ def cells(study: PanelStudy, panel: Panel) -> Cells:
     return {scheme: rows[scheme] for scheme in sorted(rows, key=place)}
 
 
-def best_means(rows: Cells, panel: Panel) -> dict[X, float]:
-    """Returns the best mean of each column of a panel; a column without a finite one has none."""
-    best = min if panel.is_error else max
-    means = {x: [row[x][0] for row in rows.values() if x in row] for x in panel.xs}
-    finite = {x: [mean for mean in column if mean < math.inf] for x, column in means.items()}
-    return {x: best(column) for x, column in finite.items() if column}
-
-
 def chances(study: PanelStudy, panel: Panel) -> dict[X, float]:
     """Returns the value of a blind guess, by x."""
     return {r["x"]: r["chance"] for r in study.records if panel.has(r) and r["chance"] is not None}

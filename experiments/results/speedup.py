@@ -49,10 +49,10 @@ def smoothed(curve: Curve) -> list[tuple[int, float]]:
     """Returns the mean of the losses up to each step, over a window of a tenth of the curve."""
     width = max(len(curve) // 10, 1)
     losses = [loss for _, loss in curve]
-    means = (
-        statistics.fmean(losses[max(end - width, 0) : end]) for end in range(1, len(losses) + 1)
-    )
-    return [(step, mean) for (step, _), mean in zip(curve, means, strict=True)]
+    return [
+        (step, statistics.fmean(losses[max(end - width, 0) : end]))
+        for end, (step, _) in enumerate(curve, 1)
+    ]
 
 
 def reached(curve: Curve, loss: float) -> float | None:

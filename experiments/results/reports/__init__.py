@@ -4,7 +4,8 @@
 contexts (``extension_``) and of drawn examples (``panel_``) each have a report. The pages of the
 atlas, of the ledger, of the ladder and of the leaderboard, and the page about choosing a scheme,
 have the results of several studies, and are filled into ``templates``.
-``atlas_tables.py`` and ``multimodal_tables.py`` write tables into docs/.
+``__main__.py`` writes what docs/ and README.md say of the results. Words and tables that need no
+program, such as captions, are YAML in ``templates``.
 """
 
 from experiments import require

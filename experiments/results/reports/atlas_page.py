@@ -43,8 +43,7 @@ def write(
       claims: the ledger; empty if there is none yet.
     """
     files, drawn = atlas_data.files(atlas), figures(atlas)
-    ledger = "../claims/claims.html" if claims else ""
-    index = body(atlas, drawn, "schemes/{}.html", ledger)
+    index = _index(atlas, drawn, has_ledger=bool(claims))
     files["index.html"] = document("Atlas of positional encodings", index, "broad")
     with page_style():
         pages = {
@@ -59,17 +58,13 @@ def write(
     return folder / "index.html"
 
 
-def body(atlas: Atlas, drawn: Mapping[str, str], scheme_url: str, ledger_url: str) -> str:
-    """Returns the index as HTML for a page of its own or of the site.
-
-    ``drawn`` is what ``figures`` returns. The page of a scheme is at ``scheme_url``, with {} for
-    its name, and the ledger, if there is one, at ``ledger_url``.
-    """
+def _index(atlas: Atlas, drawn: Mapping[str, str], has_ledger: bool) -> str:
+    """Returns the index as HTML; ``drawn`` is what ``figures`` returns."""
     # Single answers have no column, nor have tasks that nobody learned.
     is_shown = ~atlas.questions["topic"].str.endswith(", answers")
     is_shown &= ~atlas.questions["topic"].isin(atlas.unlearned)
     questions = atlas.questions[is_shown].to_dict("records")
-    answers = atlas.rows()
+    answers, points = atlas.rows(), recall_points(atlas)
     rows = [
         {"names": [name, *others], "family": family(name)}
         | {"cells": [_cell(answers.get((name, q["question"]))) for q in questions]}
@@ -77,9 +72,17 @@ def body(atlas: Atlas, drawn: Mapping[str, str], scheme_url: str, ledger_url: st
     ]
     return fill(
         "atlas.html",
-        finding=finding(atlas),
-        figures=drawn,
-        captions=_captions(atlas),
+        last=atlas.to("text", atlas.longest)[f"vs_{WINDOWED}"],
+        gains={
+            of: atlas.to(topic, atlas.longest)[f"vs_{OWN_WINDOW}"]
+            for of, topic in (("text as in training", "gain"), ("a manual", "gain, manual"))
+        },
+        unlearned=atlas.unlearned,
+        drawn=drawn,
+        longest=atlas.longest,
+        flat=_FLAT,
+        points=len(points),
+        rho=stats.spearmanr(points["loss"], points["recall"]),
         questions=questions,
         topics=atlas.questions.drop_duplicates("topic").to_dict("records"),
         rows=rows,
@@ -91,8 +94,7 @@ def body(atlas: Atlas, drawn: Mapping[str, str], scheme_url: str, ledger_url: st
         solved=SOLVED,
         window=WINDOWED,
         marks=MARKS,
-        scheme_url=scheme_url,
-        ledger_url=ledger_url,
+        has_ledger=has_ledger,
         about={"setup": "", "tasks": {}} | atlas.about,
         controls=atlas.controls,
         rates={k: learning_rates(v) for k, v in atlas.about.get("rates", {}).items() if v},
@@ -112,40 +114,6 @@ def _cell(row: Answer | None) -> dict[str, Any]:
         mean, value = number(row["mean"]), row["mean"]
         small = "" if pd.isna(row["margin"]) else f"±{number(row['margin'], row['mean'])}"
     return {"value": value, "mean": mean, "small": f"{small} {MARKS.get(word, '')}", "word": word}
-
-
-def finding(atlas: Atlas) -> list[str]:
-    """Returns what the atlas found, as sentences."""
-    sentences = []
-    last = atlas.to("text", atlas.longest)
-    if WINDOWED in last.index:
-        others = last.drop(index=WINDOWED)
-        word = others[f"vs_{WINDOWED}"]
-        sentences.append(
-            f"RoPE read through a window of the trained length loses nothing in longer texts, and "
-            f"is the line to beat. At {atlas.longest:g} times that length, {_some(word, 'better')} "
-            f"of {len(others)} schemes that differ are better than it, {sum(word == 'worse')} are "
-            f"worse, and the others cannot be told from it."
-        )
-    for topic, of in (("gain", "text as in training"), ("gain, manual", "a manual")):
-        word = atlas.to(topic, atlas.longest)[f"vs_{OWN_WINDOW}"]
-        if len(word):
-            sentences.append(
-                f"More context than in training makes {_some(word, 'better')} of them better than "
-                f"through their own windows on {of}."
-            )
-    if atlas.unlearned:
-        sentences.append(
-            f"No scheme has learned {', '.join(atlas.unlearned)}: of longer rows these tasks say "
-            "nothing, and have no column below."
-        )
-    return sentences
-
-
-def _some(words: pd.Series, word: str) -> str:
-    """Returns how many schemes have a verdict, and who they are."""
-    names = sorted(words.index[words == word])
-    return f"{len(names)} ({', '.join(names)})" if names else "none"
 
 
 def figures(atlas: Atlas) -> dict[str, str]:
@@ -175,21 +143,3 @@ def recall_points(atlas: Atlas) -> pd.DataFrame:
     recall = atlas.to("recall", 4)
     learned = recall["learned"].astype(bool)
     return pd.DataFrame({"loss": loss, "recall": recall["mean"], "learned": learned}).dropna()
-
-
-def _captions(atlas: Atlas) -> dict[str, tuple[str, str]]:
-    """Returns the titles and captions of ``figures``."""
-    points = recall_points(atlas)
-    rho = stats.spearmanr(points["loss"], points["recall"])
-    return {
-        "window": maps.WINDOW_CAPTION,
-        "recall": (
-            "Does a flat loss predict retrieval?",
-            f"The {len(points)} schemes whose loss at {atlas.longest:g} times the trained length "
-            f"is at most {_FLAT:g} bits above that through their own windows: that loss, and the "
-            "share of rows of <i>recall</i> that are right at 4 times the trained length. Hollow: "
-            "most seeds have not learned recall at the trained length. Spearman's rank "
-            f"correlation is {rho.statistic:.2f} (p = {rho.pvalue:.2f}), where -1 would mean that "
-            "a lower loss goes with more recall.",
-        ),
-    }

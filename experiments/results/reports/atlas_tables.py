@@ -1,31 +1,23 @@
-"""Writes the tables of ``docs/results.md`` that show answers.
+"""Makes the tables of ``docs/results.md``, with the families that their marks belong to.
 
-    python -m experiments.results.reports.atlas_tables
-
-Each is the first table below its heading, with the families of comparisons that its marks belong
-to. The text around it stays as it is. Most have answers of the atlas; one has those of models that
-``configs/extrapolation.py:long`` trained longer, and one the ladder's longest rung.
+Most have answers of the atlas; one has those of models that ``configs/extrapolation.py:long``
+trained longer, and one the ladder's longest rung.
 """
 
 import dataclasses
-import sys
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.command import exit_status
 from experiments.results.answers import MARKS, OWN_WINDOW, TASKS, Answer, shown
 from experiments.results.comparisons import statement
 from experiments.results.ladder import ROPE
 from experiments.results.lengths import WINDOWED
-from experiments.results.record import write_files
-from experiments.results.reports import trust
-from experiments.results.reports.multimodal_tables import rewritten
-from experiments.results.reports.page import markdown_table
-from experiments.results.reports.sources import LONGER, Sources, read
+from experiments.results.reports import templates, trust
+from experiments.results.reports.markdown import markdown_table
+from experiments.results.reports.sources import Sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,53 +35,7 @@ class Rows:
     columns: Mapping[str, tuple[str, float]]
 
 
-TEXT = Rows(
-    "Loss on text",
-    "rope_windowed transformer_xl cable kerple_power fox dape grape_a swin_v2 kerple_log sandwich "
-    "alibi rnope_swa dual_base t5 rerope fire nope yarn ntk pi rope sinusoidal learned",
-    {f"{n}x ({64 * n})": ("text", n) for n in (1, 2, 4, 8, 16)}
-    | {"windowed": ("text, windowed", 1)},
-)
-LEARNED = Rows(
-    "Tasks solved",
-    "kerple_log kerple_power dape grape_a swin_v2 alibi path sandwich fox cable t5 transformer_xl "
-    "cope kv_shift randomized rope nope sinusoidal",
-    {
-        "passkey 1x": ("passkey", 1),
-        "passkey 4x": ("passkey", 4),
-        "needles 4x": ("needles", 4),
-        "recall 1x": ("recall", 1),
-        "recall 4x": ("recall", 4),
-        "flip-flop 1x": ("flip_flop", 1),
-        "flip-flop 4x": ("flip_flop", 4),
-        "variables 1x": ("variable_tracking", 1),
-    },
-)
-GAINS = Rows(
-    "Gain from more context",
-    "rnope_swa beam transformer_xl t5 alibi grape_a path kerple_log kerple_power dape cable fox",
-    {
-        "sources 2x": ("gain", 2),
-        "sources 16x": ("gain", 16),
-        "manual 2x": ("gain, manual", 2),
-        "manual 4x": ("gain, manual", 4),
-        "manual 16x": ("gain, manual", 16),
-    },
-)
-TRAINED_LONGER = Rows(
-    "After more training",
-    "alibi fox kerple_log transformer_xl",
-    {
-        "loss 1x (256)": (f"text, {LONGER}", 1),
-        "loss 4x": (f"text, {LONGER}", 4),
-        "gain 2x": (f"gain, {LONGER}", 2),
-        "gain 4x": (f"gain, {LONGER}", 4),
-        "gain 16x": (f"gain, {LONGER}", 16),
-        "manual, gain 2x": (f"gain, manual, {LONGER}", 2),
-        "manual, gain 4x": (f"gain, manual, {LONGER}", 4),
-        "manual, gain 16x": (f"gain, manual, {LONGER}", 16),
-    },
-)
+TABLES = [Rows(**fields) for fields in templates.tables("atlas_tables")]
 
 
 def of_atlas(
@@ -117,7 +63,7 @@ def of_atlas(
             if (scheme, topic, multiple) not in by_place:
                 raise ValueError(
                     f"no result has {scheme} at {topic} {multiple}x; run it, or take it out of the "
-                    f"table {rows.heading!r} in {Path(__file__).name}"
+                    f"table {rows.heading!r} in templates/tables.yaml"
                 )
             answer = by_place[scheme, topic, multiple]
             line.append(_cell(answer))
@@ -168,32 +114,10 @@ def _cell(answer: Answer) -> str:
 def tables(sources: Sources) -> dict[str, str]:
     """Returns all tables in Markdown, by their headings."""
     atlas = sources.atlas
-    of = {
-        rows.heading: of_atlas(rows, atlas.answers, atlas.families, atlas.trained, sources.trust)
-        for rows in (TEXT, GAINS, LEARNED)
+    answers = pd.concat([atlas.answers, sources.longer])
+    compared = pd.concat([atlas.families, sources.longer_families])
+    made = {
+        rows.heading: of_atlas(rows, answers, compared, atlas.trained, sources.trust)
+        for rows in TABLES
     }
-    longer = of_atlas(TRAINED_LONGER, sources.longer, sources.longer_families, atlas.trained, {})
-    return of | {TRAINED_LONGER.heading: longer, LADDER: of_ladder(sources.ladder)}
-
-
-def written(page: str, tables: Mapping[str, str]) -> str:
-    """Returns the text of results.md with its tables.
-
-    Raises:
-      ValueError: the page has no such table.
-    """
-    for heading, made in tables.items():
-        page = rewritten(page, heading, made)
-    return page
-
-
-@exit_status
-def main() -> None:
-    page = Path("docs/results.md")
-    text = written(page.read_text(), tables(read(Path("docs"))))
-    write_files(page.parent, {page.name: text})
-    print(f"tables: {page}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return made | {LADDER: of_ladder(sources.ladder)}

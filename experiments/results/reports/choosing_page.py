@@ -1,41 +1,25 @@
-"""Writes the guide to choosing a scheme: for each need a decision, its evidence and its trust.
+"""Makes the guide to choosing a scheme: for each need a decision, its evidence and its trust.
 
-    python -m experiments.results.reports.choosing_page
-
-``make results`` runs this. The guide takes everything from results: the atlas, models that were
-trained longer, the ladder, the table of ``benchmarks/decode.py``, and the experiments that
-``sources.py`` reads. ``needs.py`` has the needs, ``templates/choosing.md`` the rules, and
-``trust.py`` the badges, which are also written to docs/atlas for other pages.
+The guide takes everything from results: the atlas, models that were trained longer, the ladder, the
+table of ``benchmarks/decode.py``, and the experiments that ``sources.py`` reads. ``needs.py`` has
+the needs, ``templates/choosing.md`` the rules, and ``trust.py`` the badges.
 """
 
 import dataclasses
 import operator
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.command import exit_status
 from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
-from experiments.results.record import write_files
 from experiments.results.reports import ladder_page, trust
 from experiments.results.reports.needs import NEEDS, Need
 from experiments.results.reports.sources import LONGER, read, read_extension, read_tables
 from experiments.results.reports.templates import fill
-from experiments.results.reports.trust import (
-    LASTS,
-    SHARED,
-    Order,
-    Rung,
-    ahead,
-    badges,
-    is_judged,
-    order,
-)
 
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
@@ -55,10 +39,10 @@ class Decision:
       order: how the order of the contenders on ``rung`` agrees with longer training.
     """
 
-    rung: Rung
+    rung: trust.Rung
     better: list[str]
     behind: list[str]
-    order: Order
+    order: trust.Order
 
     @property
     def chosen(self) -> list[str]:
@@ -68,9 +52,9 @@ class Decision:
         return [scheme for scheme in self.better if scheme not in self.behind]
 
 
-def decide(need: Need, rungs: Sequence[Rung]) -> Decision | None:
+def decide(need: Need, rungs: Sequence[trust.Rung]) -> Decision | None:
     """Decides for a need, or returns None if nothing was run; ``rungs`` begin with the shortest."""
-    able = [rung for rung in rungs if any(map(is_judged, rung.rows(need.asked[-1]).values()))]
+    able = [rung for rung in rungs if any(map(trust.is_judged, rung.rows(need.asked[-1]).values()))]
     if not able:
         return None
     rung_of = {scheme: rung for rung in able for scheme in rung.rows(need.asked[-1])}
@@ -88,20 +72,14 @@ def decide(need: Need, rungs: Sequence[Rung]) -> Decision | None:
         rung = rung_of[scheme]
         return -rung.tokens, _rank(rung.rows(need.asked[-1])[scheme])
 
+    def is_behind(scheme):
+        longer = [other for other in rungs if other.tokens > rung_of[scheme].tokens]
+        tables = (other.rows(question) for other in longer for question in need.asked)
+        return any(scheme in rows and scheme not in trust.ahead(rows) for rows in tables)
+
     better.sort(key=place)
-    behind = [name for name in better if _falls_behind(name, need, rung_of[name], rungs)]
-    return Decision(rung, better, behind, order(need.asked[-1], rung, rungs))
-
-
-def _falls_behind(scheme: str, need: Need, rung: Rung, rungs: Sequence[Rung]) -> bool:
-    """Says whether a scheme is behind a baseline on a rung that is longer than the given one."""
-    tables = [
-        other.rows(question)
-        for other in rungs
-        if other.tokens > rung.tokens
-        for question in need.asked
-    ]
-    return any(scheme in rows and scheme not in ahead(rows) for rows in tables)
+    behind = list(filter(is_behind, better))
+    return Decision(rung, better, behind, trust.order(need.asked[-1], rung, rungs))
 
 
 def _wins(answer: Answer | None) -> float:
@@ -123,12 +101,12 @@ def _rank(answer: Answer) -> float:
     return answer["mean"] if answer["is_error"] else -answer["mean"]
 
 
-def told(need: Need, rungs: Sequence[Rung]) -> dict[str, Any]:
+def told(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
     """Returns what the template says of a need; ``rungs`` begin with the shortest training."""
     decision = decide(need, rungs)
     if decision is None:
-        said = {"evidence": "no run has this yet.", "badges": ["not run"], "change": "a run."}
-        return {"title": need.title, "choice": need.remains, "chapter": need.chapter} | said
+        said = {"evidence": "no run has this yet.", "badges": ["not run"], "chapter": need.chapter}
+        return {"title": need.title, "choice": need.remains, "decision": None} | said
     rows = decision.rung.rows(need.asked[-1])
     is_task = next(iter(rows.values()))["family"] == TASKS
     evidence = _of_task(need, decision) if is_task else _of_loss(need, decision)
@@ -140,9 +118,10 @@ def told(need: Need, rungs: Sequence[Rung]) -> dict[str, Any]:
         "title": need.title,
         "choice": _names(decision.chosen) or need.remains,
         "evidence": evidence,
-        "badges": badges(need.asked, decision.rung, decision.order),
-        "change": _change(decision, is_task),
+        "badges": trust.badges(need.asked, decision.rung, decision.order),
         "chapter": _chapter(need, rows),
+        "decision": decision,
+        "is_task": is_task,
     }
 
 
@@ -169,19 +148,6 @@ def _of_loss(need: Need, decision: Decision) -> str:
     return f"{head}{where} ({unit}): {', '.join(told)}."
 
 
-def _change(decision: Decision, is_task: bool) -> str:
-    """Returns which result would lead to another choice."""
-    if decision.chosen and decision.order.longer is None:
-        return "longer training, in which the order may be another."
-    if decision.chosen:
-        return "longer training in which these schemes are not better."
-    if decision.better:
-        return "longer training of these schemes beside RoPE through a window."
-    if is_task:
-        return "training in which most seeds of a scheme learn the task and solve longer rows."
-    return "a scheme that is better than every baseline, by seed and after correction."
-
-
 def _chapter(need: Need, rows: dict[str, Answer]) -> str:
     """Returns what the chapter recommends, and how that does here; nothing if it has no advice."""
     if not need.chapter:
@@ -203,7 +169,7 @@ def _names(schemes: Iterable[str]) -> str:
     return ", ".join(named[:_NAMED]) + more
 
 
-def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> str:
+def guide(rungs: Sequence[trust.Rung], missing: str, decoding: dict[str, float]) -> str:
     """Returns the guide as Markdown.
 
     ``missing`` says which training is still missing, and ``decoding`` has the time of decoding one
@@ -216,8 +182,8 @@ def guide(rungs: Sequence[Rung], missing: str, decoding: dict[str, float]) -> st
         rungs=ordered,
         missing=missing,
         needs=[told(need, ordered) for need in NEEDS],
-        lasts=LASTS,
-        shared=SHARED,
+        lasts=trust.LASTS,
+        shared=trust.SHARED,
         q=Q,
         slow=", ".join(f"`{name}`" for name in slow),
         bound=SLOW,
@@ -229,49 +195,28 @@ def read_decoding(path: Path) -> dict[str, float]:
     return pd.read_csv(path, index_col="scheme")["times_nope"].to_dict() if path.exists() else {}
 
 
-def read_rungs(docs: Path) -> tuple[list[Rung], str]:
-    """Returns all answers that ``docs`` keeps, and what the ladder lacks, in words."""
+def read_rungs(docs: Path) -> tuple[list[trust.Rung], str]:
+    """Returns all answers that ``docs`` keeps, and what the ladder lacks, in words.
+
+    Rungs of the ladder without RoPE are left out.
+    """
     sources, data = read(docs), docs / "data"
-    rungs = [Rung("the atlas", sources.atlas.about["setup"], 0.0, sources.atlas.answers)]
+    rungs = [trust.Rung("the atlas", sources.atlas.about["setup"], 0.0, sources.atlas.answers)]
     extension, tables = read_extension(data / "extension_small.csv"), read_tables(data)
     for page, values in {"extension.md": extension, "multimodal.md": tables}.items():
         answers = summary(values, verdicts(values))
-        rungs.append(Rung(f"[{page}]({page})", "", 0.0, answers))
+        rungs.append(trust.Rung(f"[{page}]({page})", "", 0.0, answers))
     longer, tokens = sources.longer, sources.longer_tokens
     schemes = _names(sorted(longer["scheme"].unique()))
     says = f"{schemes} after {tokens / 1e6:.1f}M tokens, without RoPE."
     topics = longer["topic"].str.removesuffix(f", {LONGER}")
-    rungs.append(Rung("longer training", says, tokens, longer.assign(topic=topics)))
-    answers = pd.read_csv(docs / "ladder" / ladder_page.CSV)
-    ladder, missing = _ladder(sources.ladder["rungs"], answers)
-    return [*rungs, *ladder], missing
-
-
-def _ladder(described: Mapping[str, Any], answers: pd.DataFrame) -> tuple[list[Rung], str]:
-    """Returns the rungs of the ladder that have RoPE, and which runs are missing, in words."""
-    rungs = []
-    for name, about in described.items():
+    rungs.append(trust.Rung("longer training", says, tokens, longer.assign(topic=topics)))
+    ladder, answers = sources.ladder, pd.read_csv(docs / "ladder" / ladder_page.CSV)
+    for name, about in ladder["rungs"].items():
         of_rung = answers[answers["rung"] == name]
         if "rope" in set(of_rung["scheme"]):
             says = f"{about['tokens'] / 1e6:.1f}M tokens, {about['schemes']} schemes, seeds: "
             says += f"{about['seeds']}."
-            rungs.append(Rung(f"`{name}` of the ladder", says, about["tokens"], of_rung))
-    finished, points = (
-        sum(rung[key] for rung in described.values()) for key in ("finished", "points")
-    )
-    missing = f"{points - finished} of {points} runs of the ladder"
-    return rungs, missing if finished < points else ""
-
-
-@exit_status
-def main() -> None:
-    docs = Path("docs")
-    rungs, missing = read_rungs(docs)
-    text = guide(rungs, missing, read_decoding(docs / "data/decode.csv"))
-    write_files(docs, {"choosing.md": text})
-    trust.write(docs / "atlas" / trust.JSON, rungs)
-    print("guide: docs/choosing.md")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            rungs.append(trust.Rung(f"`{name}` of the ladder", says, about["tokens"], of_rung))
+    holes = ladder["points"] - ladder["finished"]
+    return rungs, f"{holes} of {ladder['points']} runs of the ladder" if holes else ""

@@ -15,8 +15,9 @@ from typing import Any
 from posenc_jax import REGISTRY, Encoding
 from posenc_jax.registry import lookup
 
-_SECTION = re.compile(r"^([A-Z]\w*(?: attributes)?):$")
-_ENTRY = re.compile(r"^  ([\w*][\w*, ]*): (.*)$")
+# A section ends where a line is not indented; an entry may go on in lines that are indented more.
+_SECTION = re.compile(r"^([A-Z]\w*(?: attributes)?):\n((?:(?: .*)?(?:\n|\Z))*)", re.MULTILINE)
+_ENTRY = re.compile(r"^  ([\w*][\w*, ]*): ", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +41,13 @@ class Docstring:
 
 def parse(text: str) -> Docstring:
     """Returns the parts of a docstring that ``inspect.getdoc`` has dedented."""
-    body, arguments = _split(text)
-    sentence, *rest = re.split(r"\n\s*\n", body.strip())
+    arguments: dict[str, str] = {}
+    for section, content in _SECTION.findall(text):
+        if section in ("Args", "Attributes"):
+            _, *parts = _ENTRY.split(content)
+            for names, said in zip(parts[::2], parts[1::2], strict=True):
+                arguments |= {name.strip(): " ".join(said.split()) for name in names.split(",")}
+    sentence, *rest = re.split(r"\n\s*\n", _SECTION.sub("", text).strip())
     source = ""
     if rest and (rest[0].startswith("http") or (rest[1:] and _is_equation(rest[1]))):
         source = "" if _is_equation(rest[0]) else " ".join(rest.pop(0).split())
@@ -70,26 +76,3 @@ def of_scheme(name: str) -> list[Docstring]:
 
 def _is_equation(paragraph: str) -> bool:
     return paragraph.startswith("$$")
-
-
-def _split(text: str) -> tuple[str, dict[str, str]]:
-    """Returns a docstring without its sections, and the entries of the sections."""
-    body: list[str] = []
-    entries: dict[str, list[str]] = {}
-    section = names = ""
-    for line in text.splitlines():
-        if match := _SECTION.match(line):
-            section = match[1]
-            continue
-        if section and line and not line.startswith(" "):
-            section = ""
-        if not section:
-            body.append(line)
-        elif section in ("Args", "Attributes"):
-            if entry := _ENTRY.match(line):
-                names = entry[1]
-                entries[names] = [entry[2]]
-            elif names and line.strip():
-                entries[names].append(line.strip())
-    said = {key: " ".join(lines) for key, lines in entries.items()}
-    return "\n".join(body), {n.strip(): text for key, text in said.items() for n in key.split(",")}

@@ -2,15 +2,16 @@
 
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from experiments.results.statistics import BASELINE
+from experiments.results.statistics import BASELINE, Cell
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is lost on white.
 # The last one, and all lines and words without a colour, are dark on white and light on black.
@@ -55,6 +56,16 @@ def finish(axes: Axes, **grid: Any) -> None:
     """
     axes.grid(color=INK, alpha=0.12, linewidth=0.6, **grid)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def line_with_band(axes: Axes, xs: Sequence[float], cells: Iterable[Cell], **style: Any) -> Line2D:
+    """Draws means as a line, and their standard errors as a band around it."""
+    means, errors, _ = zip(*cells, strict=True) if xs else ((), (), ())
+    means_X, errors_X = np.array(means), np.array([error or 0 for error in errors])
+    (line,) = axes.plot(xs, means_X, **style)
+    band = means_X - errors_X, means_X + errors_X
+    axes.fill_between(xs, *band, color=style["color"], alpha=0.18, linewidth=0)
+    return line
 
 
 def svg(figure: Figure) -> str:

@@ -1,29 +1,29 @@
 """Reports an extension study: the page of a length study with one more axis, and a table."""
 
-from collections.abc import Iterator
+import collections
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments.results.extensions import KEPT, ExtensionStudy, Retention, retention, windowed
+from experiments.results.extensions import KEPT, ExtensionStudy, retention, windowed
 from experiments.results.lengths import MAIN, WINDOWED_COLUMN, View, heading, summarise
 from experiments.results.reports import length_figures
 from experiments.results.reports.drawing import drawing_style, finish, styles_of, svg
 from experiments.results.reports.length_report import mark, print_lengths, table
+from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import (
     GridCell,
     grid,
-    markdown_table,
     page,
     print_failures,
     terminal_table,
     write_report,
 )
-from experiments.results.reports.templates import figure, folded, section
-from experiments.results.statistics import Cells, by_seed, cells_of, mean_and_stderr, words
+from experiments.results.reports.templates import FIGURES
+from experiments.results.statistics import by_seed, cells_of, words
 
 NAME = "windowed"  # the line of the plain model that sees no more than its training length
 _GREY: dict[str, Any] = {"color": "#777777", "linestyle": "-", "linewidth": 2.4}
@@ -51,9 +51,7 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
     columns = ["steps", "loss", "accuracy kept", f"above {KEPT:.0%}"]
     table = terminal_table(f"short context, under the encoding for {_target(study)}", columns)
     for (scheme, steps), retained in retention(study).items():
-        table.add_row(
-            scheme, str(steps), change_words(retained), kept_words(retained), retained.verdict
-        )
+        table.add_row(scheme, str(steps), *retained.words, retained.verdict)
     if table.row_count:
         console.print(table)
     console.print(study.about["rules"], highlight=False)
@@ -61,7 +59,8 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
 
 def markdown(study: ExtensionStudy) -> str:
     """Returns one table of all results, with a row for each method and number of steps."""
-    retained, costs = retention(study), _costs(study)
+    retained, runs = retention(study), study.training
+    costs = [cells_of(by_seed(runs, "steps", key, "cost")) for key in ("tokens", "seconds")]
     columns = sorted({c for steps in study.steps for c in View.of(study.at(steps), MAIN).columns})
     columns = [column for column in columns if column < WINDOWED_COLUMN]
     lengths = [f"{name} ({tokens})" for name, tokens in (heading(study, c) for c in columns)]
@@ -70,110 +69,56 @@ def markdown(study: ExtensionStudy) -> str:
     for steps in study.steps:
         view = View.of(study.at(steps), MAIN)
         for scheme in view.order:
-            losses = [_cell(view.cells, scheme, column) for column in columns]
+            losses = [GridCell(*words(view.cells, scheme, column)).markdown for column in columns]
             left = retained.get((scheme, steps))
-            short = ["-", "-"] if left is None else [change_words(left), kept_words(left)]
-            rows.append([f"`{scheme}`", str(steps), *losses, *short, *costs(scheme, steps)])
+            short = ["-", "-"] if left is None else left.words
+            label = f"{scheme}, {steps} steps"
+            cost = [f"{of.get(label, {}).get(steps, (0,))[0]:,.0f}" for of in costs]
+            rows.append([f"`{scheme}`", str(steps), *losses, *short, *cost])
     level = windowed(study)
-    first = _cell({NAME: {1: level} if level else {}}, NAME, 1)
+    first = GridCell(*words({NAME: {1: level} if level else {}}, NAME, 1)).markdown
     rows.append([f"*{NAME}*", "0", first, *["-"] * (len(heads) - 3)])
     return markdown_table(heads, rows)
 
 
-def _costs(study):
-    """Returns a function that says the tokens and the seconds of a scheme's fine-tuning."""
-    by_label = {key: by_seed(study.training, "steps", key, "cost") for key in ("tokens", "seconds")}
-
-    def costs(scheme, steps):
-        label = f"{scheme}, {steps} steps"
-        values = [by_label[key].get(label, {}).get(steps, {}) for key in ("tokens", "seconds")]
-        if not all(values):
-            return ["0", "0"]
-        tokens, seconds = (mean_and_stderr(seeds.values())[0] for seeds in values)
-        return [f"{tokens:,.0f}", f"{seconds:,.0f}"]
-
-    return costs
-
-
-def _cell(cells: Cells, scheme: str, column) -> str:
-    mean, extra = words(cells, scheme, column)
-    return mean + extra.replace("±", "± ")
-
-
-def _page(study: ExtensionStudy, drawn) -> str:
+def _page(study: ExtensionStudy, drawn: Mapping[str, tuple[str, str, str]]) -> str:
     about = study.about
-    intro = (
-        f"One model with rotary positions, trained at {about['train_length']} tokens, read at "
-        f"longer lengths under every method, before and after fine-tuning at {_target(study)}; "
-        f"seeds: {study.seeds}. The same last {about['last_tokens']} tokens are scored at every "
-        "length: only the context before them grows. Windowed is the plain model that sees no more "
-        "than its training length."
-    )
-    parts = [*_tables(study), *(figure(name, *drawing) for name, drawing in drawn.items())]
-    if retained := retention(study):
-        parts.append(_short_section(study, retained))
-    parts.append(folded("The same as Markdown, also in table.md", code=markdown(study)))
-    data = {"Model": about["source"], "corpus": about["corpus"], "digest": about["corpus_digest"]}
-    return page("A trained model made longer", intro, study, parts, data)
-
-
-def _tables(study) -> Iterator[Markup]:
     counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == "last"}
     documents = ""
     if len(set(counts.values())) > 1:
         words = ", ".join(f"{counts[multiple]} at {multiple}x" for multiple in sorted(counts))
         documents = f" Documents: {words}; columns of different documents do not compare."
-    for steps in study.steps:
-        rule = (
-            f"Each encoding is the one for {_target(study)}, at every length."
-            if steps
-            else "At each length, each encoding is the one for that length."
-        )
-        at = study.at(steps)
-        caption = (
-            f"{rule} Lower is better: mean ± standard error over seeds, best of a column in bold, "
-            f"rows in order of the target length. {mark(at)}. Shading: worse than the method's own "
-            f"1x.{documents}"
-        )
-        yield section(f"{_after(steps)}: bits per byte", table(at, MAIN), caption)
+    return page(
+        "A trained model made longer",
+        study,
+        {"Model": about["source"], "corpus": about["corpus"], "digest": about["corpus_digest"]},
+        "extension.html",
+        target=_target(study),
+        seeds=study.seeds,
+        tables={_after(steps): table(study.at(steps), MAIN) for steps in study.steps},
+        mark=mark(study.at(0)),
+        documents=documents,
+        drawn=drawn,
+        kept=_kept(study),
+        share=f"{KEPT:.0%}",
+        markdown=markdown(study),
+    )
 
 
-def _short_section(study: ExtensionStudy, retained: dict[tuple[str, int], Retention]) -> Markup:
+def _kept(study: ExtensionStudy) -> str:
+    """Returns the table of what is kept of the short context, or "" if that was not measured."""
     heads = [
         GridCell(head, "zero-shot" if steps == 0 else f"{steps} steps")
         for steps in study.steps
         for head in ("loss", "accuracy kept", f"above {KEPT:.0%}")
     ]
-    rows: dict[str, list[str]] = {}
+    retained, rows = retention(study), dict[str, list[str]]()
     for scheme in dict.fromkeys(scheme for scheme, _ in retained):
         for steps in study.steps:
             left = retained.get((scheme, steps))
-            shown = [change_words(left), kept_words(left), left.verdict] if left else ["-"] * 3
+            shown = [*left.words, left.verdict] if left else ["-"] * 3
             rows.setdefault(scheme, []).extend(shown)
-    caption = (
-        f"Windows of the training length, every token scored, under the encoding for "
-        f"{_target(study)}, against the plain model before: how much the loss grew, ± standard "
-        "error over seeds, and the share of the next-token accuracy that is left, ± half of its "
-        f"95 % interval. Yes and no: the interval lies above or below {KEPT:.0%}."
-    )
-    title = f"What is kept at {study.about['train_length']} tokens"
-    return section(title, grid(heads, rows), caption)
-
-
-def change_words(retained: Retention) -> str:
-    """Returns by which share the loss at short context grew, ± standard error."""
-    return _percent(*retained.change[:2], "+")
-
-
-def kept_words(retained: Retention) -> str:
-    """Returns the share of the accuracy at short context that is kept, ± half of the interval."""
-    return _percent(retained.accuracy[0], retained.margin)
-
-
-def _percent(mean: float, margin: float | None, sign: str = "") -> str:
-    if mean == float("inf"):
-        return "not finite"
-    return f"{mean:{sign}.1%}" + ("" if margin is None else f" ± {margin:.1%}")
+    return grid(heads, rows) if rows else ""
 
 
 def _after(steps: int) -> str:
@@ -192,33 +137,24 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
         for n in study.steps
         if (cells := summarise(study.at(n).records, split="test", protocol="last"))
     }
-    level = windowed(study)
-    drawn = {}
+    level, drawn = windowed(study), {}
     styles = styles_of(scheme for cells in tables.values() for scheme in cells) | {NAME: _GREY}
     with drawing_style():
-        labels = "context length in tokens", "bits per byte"
-        caption = (
-            "Dotted: the train length; bands: standard error; ▲ where a line leaves the frame, its "
-            "last value beside the name. Grey: the plain model that sees no more than its train "
-            "length."
-        )
         for name, cells in tables.items():
             lengths = {length for row in cells.values() for length in row}
             plain = {NAME: dict.fromkeys(lengths, level)} if level else {}  # the same everywhere
-            both = cells | plain
-            lines = length_figures.lines(study, both, styles, *labels)
-            title = f"Loss by context length, {name}"
-            drawn[f"loss_vs_length_{name.replace(' ', '_')}"] = (title, caption, svg(lines))
-        counts = [scheme for cells in tables.values() for scheme in cells]
-        tuned = [scheme for scheme in dict.fromkeys(counts) if counts.count(scheme) > 1]
-        if tuned:
+            labels = "context length in tokens", "bits per byte"
+            lines = length_figures.lines(study, cells | plain, styles, *labels)
+            title, caption = FIGURES["lengths"]
+            figure = f"{title}, {name}", caption, svg(lines)
+            drawn[f"loss_vs_length_{name.replace(' ', '_')}"] = figure
+        counts = collections.Counter(scheme for cells in tables.values() for scheme in cells)
+        if tuned := [scheme for scheme, count in counts.items() if count > 1]:
             panels = length_figures.panels(study, tables, tuned)
-            caption = "One plot for each method that was tuned. Bits per byte by context length."
-            drawn["before_and_after"] = ("Before and after fine-tuning", caption, svg(panels))
+            drawn["before_and_after"] = (*FIGURES["before_and_after"], svg(panels))
         if len(tables) > 2:
             title = f"Loss at {study.about['target']}x by steps of fine-tuning"
-            caption = "Grey: the plain model that sees no more than its train length."
-            drawn["loss_vs_steps"] = (title, caption, svg(_by_steps(study, styles)))
+            drawn["loss_vs_steps"] = title, FIGURES["steps"][1], svg(_by_steps(study, styles))
     return drawn
 
 

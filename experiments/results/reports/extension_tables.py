@@ -1,26 +1,18 @@
-"""Writes the tables of docs/extension.md, from the records of configs/extension.py and longrope.py.
-
-    python -m experiments.results.reports.extension_tables
-
-Each is the first table below its heading. The text around it stays as it is.
-"""
+"""Makes the tables of docs/extension.md, of methods and of searches that make a model longer."""
 
 import dataclasses
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.command import exit_status
 from experiments.results.extensions import LAST, ExtensionStudy, retention, windowed
 from experiments.results.lengths import summarise
-from experiments.results.record import write_files
-from experiments.results.reports.extension_report import change_words, kept_words
-from experiments.results.reports.multimodal_tables import rewritten
-from experiments.results.reports.page import markdown_table
-from experiments.results.statistics import Cell, mean_and_stderr, number, words
+from experiments.results.reports import templates
+from experiments.results.reports.markdown import markdown_table
+from experiments.results.reports.page import GridCell
+from experiments.results.statistics import mean_and_stderr, number, words
 
 # What a column shows: a loss in bits per byte, or what is kept of the short context.
 LOSS, GROWTH, KEPT = "loss", "growth of the short loss", "short accuracy kept"
@@ -44,33 +36,6 @@ class Table:
     by: str
 
 
-TABLES = (
-    Table(
-        "extension_small.csv",
-        "Eighteen methods, on a small model",
-        {f"{n}x": (LOSS, 0, n) for n in (2, 8, 32)}
-        | {KEPT: (KEPT, 0, 0)}
-        | {f"tuned: {n}x": (LOSS, 100, n) for n in (2, 8, 32)}
-        | {f"tuned: {KEPT}": (KEPT, 100, 0)},
-        "tuned: 8x",
-    ),
-    Table(
-        "extension_yarn.csv",
-        "YaRN's claim",
-        {f"{n} steps" if n else "untuned": (LOSS, n, 8) for n in (0, 25, 100, 400)}
-        | {f"kept: {n} steps" if n else "kept: untuned": (KEPT, n, 0) for n in (0, 25, 100, 400)},
-        "400 steps",
-    ),
-    Table(
-        "extension_smollm2.csv",
-        "SmolLM2, as published",
-        {f"{n}x ({8192 * n:,})": (LOSS, 0, n) for n in (1, 2, 4)}
-        | {GROWTH: (GROWTH, 0, 0), KEPT: (KEPT, 0, 0)},
-        "2x (16,384)",
-    ),
-)
-
-
 @dataclasses.dataclass(frozen=True)
 class Searched:
     """Describes a table of encodings whose factors a search has found, and of others.
@@ -87,28 +52,8 @@ class Searched:
     columns: dict[str, tuple[str, str]]
 
 
-SEARCHED = (
-    Searched(
-        "longrope_small.csv",
-        "All of LongRoPE, on a small model",
-        {
-            "512 tokens": ("near", "loss"),
-            "512, last 64": ("near", "last_loss"),
-            "4,096 tokens": ("far", "loss"),
-            "64 tokens": ("short", "loss"),
-        },
-    ),
-    Searched(
-        "longrope_smollm2.csv",
-        "LongRoPE's search, on SmolLM2",
-        {
-            "16,384 tokens": ("near", "loss"),
-            "16,384, last 256": ("near", "last_loss"),
-            "8,192 tokens": ("short", "loss"),
-            "8,192, last 256": ("short", "last_loss"),
-        },
-    ),
-)
+TABLES = [Table(**fields) for fields in templates.tables("extension_tables")]
+SEARCHED = [Searched(**fields) for fields in templates.tables("searched")]
 
 
 def read(path: Path) -> ExtensionStudy:
@@ -133,32 +78,23 @@ def markdown(table: Table, study: ExtensionStudy) -> str:
     }
     retained = retention(study)
 
-    def loss(scheme: str, steps: int, multiple: int) -> Cell | None:
-        return cells[steps].get(scheme, {}).get(lengths[multiple])
+    def cell(scheme: str, kind: str, steps: int, multiple: int) -> str:
+        if kind != LOSS:
+            left = retained.get((scheme, steps))
+            return left.words[kind == KEPT] if left else ""
+        is_known = lengths[multiple] in cells[steps].get(scheme, {})
+        shown = GridCell(*words(cells[steps], scheme, lengths[multiple])) if is_known else None
+        return shown.markdown if shown else ""
 
-    def cell(scheme: str, column: tuple[str, int, int]) -> str:
-        kind, steps, multiple = column
-        if kind == LOSS:
-            if loss(scheme, steps, multiple) is None:
-                return ""
-            return "".join(words(cells[steps], scheme, lengths[multiple])).replace("±", "± ")
-        left = retained.get((scheme, steps))
-        if left is None:
-            return ""
-        return kept_words(left) if kind == KEPT else change_words(left)
-
-    def place(scheme: str) -> tuple[float, str]:
-        judged = loss(scheme, *table.columns[table.by][1:])
-        return (judged[0] if judged else float("inf")), scheme
-
-    schemes = dict.fromkeys(r["scheme"] for r in study.records if r["protocol"] == LAST)
+    _, steps, multiple = table.columns[table.by]
+    judged = {scheme: row.get(lengths[multiple]) for scheme, row in cells[steps].items()}
+    schemes = {r["scheme"] for r in study.records if r["protocol"] == LAST}
     rows = [
-        [f"`{scheme}`", *(cell(scheme, column) for column in table.columns.values())]
-        for scheme in sorted(schemes, key=place)
+        [f"`{scheme}`", *(cell(scheme, *column) for column in table.columns.values())]
+        for scheme in sorted(schemes, key=lambda name: ((judged.get(name) or (math.inf,))[0], name))
     ]
-    level = windowed(study)
-    if level:
-        mean = "".join(words({"windowed": {0: level}}, "windowed", 0)).replace("±", "± ")
+    if level := windowed(study):
+        mean = GridCell(*words({"windowed": {0: level}}, "windowed", 0)).markdown
         rows.append(["*windowed*", mean, *[""] * (len(table.columns) - 1)])
     return markdown_table(["method", *table.columns], rows)
 
@@ -182,23 +118,9 @@ def searched(table: Searched, records: pd.DataFrame) -> str:
     return markdown_table(["encoding", *table.columns], lines)
 
 
-def written(page: str, data: Path) -> str:
-    """Returns a page with its tables anew, from the records in the folder ``data``."""
-    for table in TABLES:
-        page = rewritten(page, table.heading, markdown(table, read(data / table.file)))
-    for search in SEARCHED:
-        made = searched(search, pd.read_csv(data / search.file))
-        page = rewritten(page, search.heading, made)
-    return page
-
-
-@exit_status
-def main() -> None:
-    page = Path("docs/extension.md")
-    text = written(page.read_text(), Path("docs/data"))
-    write_files(page.parent, {page.name: text})
-    print(f"tables: {page}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def tables(data: Path) -> dict[str, str]:
+    """Returns all tables by their headings, from the records in the folder ``data``."""
+    made = {table.heading: markdown(table, read(data / table.file)) for table in TABLES}
+    return made | {
+        table.heading: searched(table, pd.read_csv(data / table.file)) for table in SEARCHED
+    }

@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from experiments.command import exit_status
@@ -25,40 +26,26 @@ def write(folder: Path, out: Path, console: Console) -> None:
 
     A record that cannot be compared is told in a sentence, and so is that there are none.
     """
-    write_files(out.parent, {out.name: document("The leaderboard", body(folder))})
+    rows, said, told = pd.DataFrame(), "", []
     try:
         records, refused = leaderboard.read(folder)
+        rows, said = leaderboard.table(records)
+        told = [said, *refused, f"leaderboard: {out}"]
     except ValueError as error:
-        console.print(str(error), highlight=False)
-        return
-    rows, said = leaderboard.table(records)
+        refused = told = [str(error)]
+    answers = rows.reset_index().to_dict("records")
+    body = fill("leaderboard.html", rows=answers, statement=said, refused=refused, window=WINDOWED)
+    write_files(out.parent, {out.name: document("The leaderboard", body)})
     heads = ["trained", "beyond", f"over\n{WINDOWED}", "p", "seeds"]
     shown = terminal_table(f"leaderboard, track {leaderboard.TRACK}, bits per byte", heads)
-    for scheme, row in rows.iterrows():
+    for row in answers:
         over = with_margin(row["over"], row["margin"])
         cells = [number(row["trained"]), number(row["beyond"]), over, number(row["p"])]
-        shown.add_row(str(scheme), *cells, str(row["seeds"]))
-    console.print(shown)
-    for words in (said, *refused, f"leaderboard: {out}"):
+        shown.add_row(row["scheme"], *cells, str(row["seeds"]))
+    if answers:
+        console.print(shown)
+    for words in told:
         console.print(words, highlight=False)
-
-
-def body(folder: Path) -> str:
-    """Returns the page as HTML for a page of its own or of the site."""
-    try:
-        records, refused = leaderboard.read(folder)
-    except ValueError as error:
-        return fill("leaderboard.html", rows=[], refused=[str(error)], statement="", track="")
-    rows, said = leaderboard.table(records)
-    return fill(
-        "leaderboard.html",
-        rows=rows.reset_index().to_dict("records"),
-        statement=said,
-        refused=refused,
-        track=leaderboard.TRACK,
-        window=WINDOWED,
-        digest=records[0]["corpus_digest"],
-    )
 
 
 @exit_status

@@ -30,7 +30,8 @@ def write(
         solved=f"{SOLVED:.0%}",
         missing=", ".join(name for name in summaries if name not in studies),
         studies=[
-            {"name": name, "summary": summaries[name], "tables": _tables(rows)}
+            {"name": name, "summary": summaries[name], "rows": summary(rows)}
+            | {"answers": summary(rows, ANSWERS) if (rows["metric"] == ANSWERS).any() else None}
             for name, rows in studies.items()
         ],
         about=about,
@@ -38,14 +39,6 @@ def write(
     html = document("Tasks that are learned", body)
     write_files(folder, {"report.html": html, "learned.csv": values.to_csv(index=False)})
     return folder / "report.html"
-
-
-def _tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Returns the tables of a study by the unit of their percentages."""
-    tables = {"rows": summary(rows)}
-    if (rows["metric"] == ANSWERS).any():
-        tables["single answers"] = summary(rows, ANSWERS)
-    return tables
 
 
 def print_tables(values: pd.DataFrame, console: Console) -> None:

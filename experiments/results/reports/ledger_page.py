@@ -5,13 +5,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.box import HORIZONTALS
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from experiments.results.ledger import CORRECTION, REPRODUCED, RULE, UNTESTABLE, WORDS
-from experiments.results.record import write_files
+from experiments.results.record import write_files, write_json
 from experiments.results.reports.templates import document, fill
 from experiments.results.statistics import csv_of, number, with_margin
 
@@ -25,15 +26,18 @@ def write(folder: Path, rows: list[Row], about: dict[str, Any]) -> Path:
     ``about["setup"]`` says of each study, by name, how its models were trained.
     """
     everything = {"rule": RULE, "correction": CORRECTION, "about": about, "claims": rows}
-    data = json.dumps(_plain(everything), indent=1, default=str) + "\n"
-    page = document("Published claims", body(json.loads(data)), "broad")
+    # Numbers that are not finite are words in JSON.
+    python_json = json.dumps(everything, default=str)
+    data = json.loads(python_json, parse_constant=lambda word: str(float(word)))
+    page = document("Published claims", _body(data), "broad")
     effects = [
         {f"claim_{key}": row[key] for key in ("name", "verdict", "after_correction")} | effect
         for row in rows
         for effect in row["effects"]
     ]
     table = csv_of(effects, effects[0])
-    write_files(folder, {"claims.html": page, "claims.json": data, "claims.csv": table})
+    write_files(folder, {"claims.html": page, "claims.csv": table})
+    write_json(folder / "claims.json", data)
     return folder / "claims.html"
 
 
@@ -56,7 +60,7 @@ def counts(rows: list[Row], column: str = "verdict") -> str:
     return ", ".join(f"{count} {word}" for word, count in numbers.items() if count)
 
 
-def body(ledger: dict[str, Any]) -> str:
+def _body(ledger: dict[str, Any]) -> str:
     """Returns the page of the ledger as HTML, from ``claims.json``."""
     rows = [row | {"effects": [_effect(e) for e in row["effects"]]} for row in ledger["claims"]]
     return fill(
@@ -87,7 +91,6 @@ def _ours(row: Row) -> str:
 
 def _effect(effect: Row) -> Row:
     """Returns an effect with its words and its picture."""
-    # Numbers that are not finite are words in JSON.
     keys = ("low", "high", "mean", "margin", "seeds", "p_corrected")
     values = {key: float(effect[key]) for key in keys}
     predicted = " and ".join(
@@ -112,25 +115,10 @@ def _picture(effect: dict[str, float]) -> dict[str, float] | None:
     mean, margin = effect["mean"], 0.0 if math.isnan(effect["margin"]) else effect["margin"]
     if not math.isfinite(mean):
         return None
-    bounds = [bound for bound in (effect["low"], effect["high"]) if math.isfinite(bound)]
-    marks = [mean - margin, mean + margin, *bounds]
-    left, right = min(marks), max(marks)
-    room = 0.15 * (right - left) or 1.0
-    left, right = left - room, right + room
-
-    def x(value: float) -> float:
-        share = (min(max(value, left), right) - left) / (right - left)
-        return round(_WIDTH * share, 1)
-
     places = {"low": effect["low"], "high": effect["high"], "mean": mean}
     places |= {"begin": mean - margin, "end": mean + margin}
-    return {key: x(value) for key, value in places.items()} | {"width": _WIDTH, "height": _HEIGHT}
-
-
-def _plain(value):
-    """Returns ``value`` for JSON, with numbers that are not finite as words."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    marks = list(filter(math.isfinite, places.values()))
+    room = 0.15 * (max(marks) - min(marks)) or 1.0
+    ends = min(marks) - room, max(marks) + room
+    drawn = {key: round(float(np.interp(x, ends, (0, _WIDTH))), 1) for key, x in places.items()}
+    return drawn | {"width": _WIDTH, "height": _HEIGHT}

@@ -9,40 +9,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import optimize
 
-from experiments.results.lengths import (
-    MAIN,
-    LengthStudy,
-    View,
-    evaluation_name,
-    evaluations,
-    summarise,
-)
-from experiments.results.reports.drawing import drawing_style, finish, styles_of, svg
+from experiments.results import lengths
+from experiments.results.reports import drawing
 from experiments.results.statistics import BASELINE, Cells, number
 
 
-def draw(study: LengthStudy) -> dict[str, str]:
+def draw(study: lengths.LengthStudy) -> dict[str, str]:
     """Returns the figures as SVG by name; a figure without data is left out."""
     points = [
         curve | {"protocol": "curve", "stride": None, "length": position, "loss": loss}
         for curve in study.curves
         for position, loss in zip(curve["positions"], curve["loss"], strict=True)
     ]
-    by_length = summarise(study.records, split="test", protocol="last")
-    by_position = summarise(points, split="test", protocol="curve", metric="loss")
-    styles = styles_of(by_length | by_position)
+    by_length = lengths.summarise(study.records, split="test", protocol="last")
+    by_position = lengths.summarise(points, split="test", protocol="curve", metric="loss")
+    styles = drawing.styles_of(by_length | by_position)
     length = (by_length, styles, "context length in tokens", "bits per byte")
     position = (by_position, styles, "position in the longest context", "nats per token")
-    with drawing_style():
+    with drawing.drawing_style():
         drawn = {
             "loss_vs_length": lines(study, *length) if by_length else None,
             "loss_vs_position": lines(study, *position) if by_position else None,
             "protocols": _panels(study),
         }
-        return {name: svg(figure) for name, figure in drawn.items() if figure}
+        return {name: drawing.svg(figure) for name, figure in drawn.items() if figure}
 
 
-def lines(study: LengthStudy, summary: Cells, styles, xlabel: str, ylabel: str) -> Figure:
+def lines(study: lengths.LengthStudy, summary: Cells, styles, xlabel: str, ylabel: str) -> Figure:
     """Draws losses on a log2 axis, exploding lines cut off, names at the line ends."""
     height = max(4.6, 0.21 * len(summary) + 1)
     figure = Figure(figsize=(8.8, height))
@@ -72,7 +65,7 @@ def lines(study: LengthStudy, summary: Cells, styles, xlabel: str, ylabel: str) 
     return figure
 
 
-def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
+def _draw(axes: Axes, study: lengths.LengthStudy, summary: Cells, styles) -> None:
     finite = [[m for m, _, _ in line.values() if m < math.inf] for line in summary.values()]
     means = sorted(m for line in finite for m in line) or [0.0]
     # The plot shows the best point of every line, all points of the two best lines, and losses up
@@ -84,11 +77,9 @@ def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
     low, high = means[0] - margin, high + margin
     for name, line in summary.items():
         xs, cells = zip(*sorted(line.items()), strict=True)
-        ys, errors = [mean for mean, _, _ in cells], [stderr or 0 for _, stderr, _ in cells]
-        axes.plot(xs, ys, **styles[name], marker="o" if len(xs) < 9 else "", markersize=3)
-        below, above = ([y + sign * e for y, e in zip(ys, errors, strict=True)] for sign in (-1, 1))
-        colour = styles[name]["color"]
-        axes.fill_between(xs, below, above, color=colour, alpha=0.18, linewidth=0)
+        marker = {"marker": "o" if len(xs) < 9 else "", "markersize": 3}
+        drawing.line_with_band(axes, xs, cells, **styles[name] | marker)
+        ys, colour = [mean for mean, _, _ in cells], styles[name]["color"]
         for x, next_x, y, next_y in zip(xs, xs[1:], ys, ys[1:], strict=False):
             if y <= high < next_y < math.inf:
                 x *= (next_x / x) ** ((high - y) / (next_y - y))
@@ -106,7 +97,7 @@ def _draw(axes: Axes, study: LengthStudy, summary: Cells, styles) -> None:
     axes.set(xlim=(first * 0.97, last * 1.0001), ylim=(low, high))
     axes.set_xticks(ticks, [f"{x}\n{x / usual:g}x" if x >= usual else f"{x}" for x in ticks])
     axes.minorticks_off()
-    finish(axes)
+    drawing.finish(axes)
 
 
 def _spread(wanted: list[float], gap: float) -> np.ndarray:
@@ -116,25 +107,25 @@ def _spread(wanted: list[float], gap: float) -> np.ndarray:
     return lowest.clip(0, 1 - gaps[-1]) + gaps
 
 
-def _panels(study: LengthStudy) -> Figure | None:
+def _panels(study: lengths.LengthStudy) -> Figure | None:
     """Draws the protocols side by side, for a few schemes from the best to the worst."""
-    tests = [e for e in evaluations(study) if e[0] == "test"]
+    tests = [e for e in lengths.evaluations(study) if e[0] == "test"]
     tables = {
-        evaluation_name(study, (split, protocol, stride)): summarise(
+        lengths.evaluation_name(study, (split, protocol, stride)): lengths.summarise(
             study.records, split=split, protocol=protocol, stride=stride
         )
         for split, protocol, stride in tests
     }
-    order = View.of(study, MAIN).order
+    order = lengths.View.of(study, lengths.MAIN).order
     names = [s for s in order if all(s in summary for summary in tables.values())]
     if len(tables) < 2 or not names:
         return None
     return panels(study, tables, names[:: -(-len(names) // 6)])
 
 
-def panels(study: LengthStudy, tables: dict[str, Cells], names: list[str]) -> Figure:
+def panels(study: lengths.LengthStudy, tables: dict[str, Cells], names: list[str]) -> Figure:
     """Draws a plot for each scheme of ``names``, and in it a line for each name of ``found``."""
-    styles = styles_of(tables)
+    styles = drawing.styles_of(tables)
     rows = -(-len(names) // 3)
     figure = Figure(figsize=(8.8, 2.4 * rows + 0.4), layout="constrained")
     for i, name in enumerate(names):

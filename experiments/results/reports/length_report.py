@@ -1,22 +1,11 @@
 """Reports a length study: ``report.html`` to read, ``results.csv`` and ``results.json``."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from markupsafe import Markup
 from rich.console import Console
 
-from experiments.results.lengths import (
-    GAIN,
-    MAIN,
-    WINDOWED,
-    Evaluation,
-    LengthStudy,
-    View,
-    evaluation_name,
-    evaluations,
-    heading,
-)
+from experiments.results import lengths
 from experiments.results.reports import length_figures
 from experiments.results.reports.page import (
     GridCell,
@@ -26,26 +15,26 @@ from experiments.results.reports.page import (
     terminal_table,
     write_report,
 )
-from experiments.results.reports.templates import figure, fill, folded, section
 from experiments.results.statistics import BASELINE
 
 
-def mark(study: LengthStudy) -> str:
+def mark(study: lengths.LengthStudy) -> str:
     """Returns the meaning of the marks in a cell."""
     model = study.about.get("windowed", "the same model")
     return (
-        f"✓ better than {model} fed only its last 1x tokens (windowed); ▲ better than {WINDOWED}, "
-        "which is RoPE so fed; both by seed and corrected for how many cells there are"
+        f"✓ better than {model} fed only its last 1x tokens (windowed); ▲ better than "
+        f"{lengths.WINDOWED}, which is RoPE so fed; both by seed and corrected for how many cells "
+        "there are"
     )
 
 
 EFFECTIVE = (
-    f"the longest context with a gain, at and beyond which the loss is lower by {GAIN} bits per "
-    "byte than with less"
+    f"the longest context with a gain, at and beyond which the loss is lower by {lengths.GAIN} "
+    "bits per byte than with less"
 )
 
 
-def write(folder: Path, study: LengthStudy) -> Path:
+def write(folder: Path, study: lengths.LengthStudy) -> Path:
     """Writes the report and its two main figures into ``folder``; returns ``report.html``'s path.
 
     Raises:
@@ -57,7 +46,7 @@ def write(folder: Path, study: LengthStudy) -> Path:
     return write_report(folder, study, _page(study, drawn), main)
 
 
-def print_table(study: LengthStudy, console: Console) -> None:
+def print_table(study: lengths.LengthStudy, console: Console) -> None:
     """Prints bits per byte by length, best scheme first, and what failed; raises as ``write``."""
     study.check()
     print_failures(study.failures, console)
@@ -65,10 +54,10 @@ def print_table(study: LengthStudy, console: Console) -> None:
     console.print(study.about["rules"], highlight=False)
 
 
-def print_lengths(study: LengthStudy, title: str, console: Console) -> None:
+def print_lengths(study: lengths.LengthStudy, title: str, console: Console) -> None:
     """Prints the table of the main evaluation."""
-    view = View.of(study, MAIN)
-    columns = ["\n".join(heading(study, column)) for column in view.columns]
+    view = lengths.View.of(study, lengths.MAIN)
+    columns = ["\n".join(lengths.heading(study, column)) for column in view.columns]
     shown = terminal_table(title, [*columns, "gains\nto"], _rows(view))
     shown.caption = f"{mark(study)}; gains to: {EFFECTIVE}"
     if view.order:
@@ -76,61 +65,34 @@ def print_lengths(study: LengthStudy, title: str, console: Console) -> None:
         console.print(view.statement, highlight=False)
 
 
-FIGURES = {
-    "loss_vs_length": (
-        "Loss by context length",
-        "The main test. Dotted: the train length; bands: standard error; ▲ where a line leaves the "
-        "frame, its last value beside the name; x the last finite point of a line.",
-    ),
-    "loss_vs_position": (
-        "Loss by position in the longest context",
-        "Test split. Each point is the mean over a bucket of positions, at its right edge.",
-    ),
-    "protocols": (
-        "The same models under different protocols",
-        "Bits per byte by context length. Non-overlapping windows score every token, so a longer "
-        "window looks better merely because fewer tokens have little context.",
-    ),
-}
-
-
-def _page(study: LengthStudy, drawn: dict[str, str]) -> str:
-    about, count = study.about, len({r["scheme"] for r in study.records})
-    intro = (
-        f"{count} encodings, trained at {about['train_length']} tokens and tested at longer "
-        f"lengths; seeds: {study.seeds}. The main test scores the same last {about['last_tokens']} "
-        "tokens at every length: only the context before them grows."
+def _page(study: lengths.LengthStudy, drawn: dict[str, str]) -> str:
+    about, tables = study.about, []
+    for evaluation in lengths.evaluations(study):
+        title = f"{evaluation[0]} split, {lengths.evaluation_name(study, evaluation)}"
+        shown, is_last = table(study, evaluation), evaluation[1] == "last"
+        more = table(study, evaluation, "perplexity") if is_last else ""
+        tables.append((title, is_last, shown, more, lengths.View.of(study, evaluation).statement))
+    return page(
+        "Length extrapolation of positional encodings",
+        study,
+        {"Corpus": about["corpus"], "digest": about["corpus_digest"]},
+        "length.html",
+        count=len({r["scheme"] for r in study.records}),
+        seeds=study.seeds,
+        tables=tables,
+        drawn=drawn,
+        shades={worse: _depth(worse) for worse in (0.0, 0.05, 0.2, 0.5)},
+        mark=mark(study),
+        baseline=BASELINE,
+        effective=EFFECTIVE,
     )
-    sections = [part for evaluation in evaluations(study) for part in _section(study, evaluation)]
-    figure_parts = [figure(name, *FIGURES[name], svg) for name, svg in drawn.items()]
-    parts = [*sections[:2], *figure_parts, *sections[2:]]
-    data = {"Corpus": about["corpus"], "digest": about["corpus_digest"]}
-    return page("Length extrapolation of positional encodings", intro, study, parts, data)
 
 
-def _section(study: LengthStudy, evaluation: Evaluation) -> Iterator[Markup]:
-    split, name = evaluation[0], f"{evaluation[0]} split, {evaluation_name(study, evaluation)}"
-    if evaluation[1] != "last":
-        yield folded(f"Bits per byte: {name}", table(study, evaluation))
-        return
-    domain = "" if split == "test" else " across domains"
-    shades = {worse: _depth(worse) for worse in (0.0, 0.05, 0.2, 0.5)}
-    caption = Markup("{}{} {}").format(
-        "Lower is better: mean ± standard error over seeds, best of a column in bold, rows in "
-        "order of 4x (or of the longest). Shading: worse than the scheme's own 1x by ",
-        Markup(fill("shades.html", shades=shades)),
-        f"or more. {mark(study)}. {View.of(study, evaluation).statement} Ruled off: {BASELINE}, "
-        "the baseline without positional encoding. Trained as: the scheme whose checkpoint is "
-        "read, where a scheme has no training of its own. Effective context: "
-        f"{EFFECTIVE}, in tokens.",
-    )
-    yield section(f"Bits per byte{domain}: {name}", table(study, evaluation), caption)
-    yield folded("Perplexity per token", table(study, evaluation, "perplexity"), is_open=True)
-
-
-def table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_byte") -> Markup:
+def table(
+    study: lengths.LengthStudy, evaluation: lengths.Evaluation, metric: str = "bits_per_byte"
+) -> Markup:
     """Returns the table of one evaluation, shaded where a scheme is worse than at its own 1x."""
-    view = View.of(study, evaluation, metric)
+    view = lengths.View.of(study, evaluation, metric)
     trained = {r["scheme"]: r["trained"] for r in study.training if r["trained"] != r["scheme"]}
     is_swapped, is_last = bool(trained.keys() & view.order), evaluation[1] == "last"
     rows = {
@@ -138,11 +100,11 @@ def table(study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_by
         for scheme, cells in _rows(view, is_last).items()
     }
     heads = [GridCell("trained as", is_words=True)] * is_swapped
-    heads += [GridCell(*heading(study, column)) for column in view.columns]
+    heads += [GridCell(*lengths.heading(study, column)) for column in view.columns]
     return grid(heads + [GridCell("effective", "context")] * is_last, rows)
 
 
-def _rows(view: View, is_last: bool = True) -> dict[str, list[GridCell]]:
+def _rows(view: lengths.View, is_last: bool = True) -> dict[str, list[GridCell]]:
     """Returns the cells of a view by scheme, and the effective context if it ``is_last``."""
     return {
         scheme: [

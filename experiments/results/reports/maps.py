@@ -4,6 +4,7 @@ All are drawn for a column as wide as a telephone, where their words can still b
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,22 +27,6 @@ _SIZE = (4.8, 4.7)
 _ROOM: dict = dict(expand=(1.1, 1.3), force_text=(0.5, 1.0), max_move=20, iter_lim=800)
 # The families of many schemes; all others have one colour.
 _COLOURS = dict(zip(("rotary", "bias", "gated", "content", "patterns"), COLOURS, strict=False))
-
-WINDOW_CAPTION = (
-    "Is the context beyond a window worth anything?",
-    "Each scheme by its loss through a window of the trained length, less that of RoPE, and by how "
-    "much its loss with the whole context of the longest texts is above its own window's. RoPE's "
-    "window is where the two lines cross: left of the upright one a scheme is better through a "
-    "window, below the level one the whole context helps it, and below the dashed one it is better "
-    "with the whole context than RoPE's window. What lies further out is drawn at the edge. "
-    "Arrows, where there are any, lead from shorter to longer training.",
-)
-
-TOKENS_CAPTION = (
-    "Speed or quality?",
-    "Training loss of each scheme less that of RoPE after the same tokens, on the longest rung. "
-    "Circles: the last time that a scheme crosses RoPE.",
-)
 
 
 def beyond_window(points: pd.DataFrame, before: pd.DataFrame, named: Iterable[str]) -> str:
@@ -75,8 +60,10 @@ def beyond_window(points: pd.DataFrame, before: pd.DataFrame, named: Iterable[st
     ticks = [t for t in (-0.1, -0.03, -0.01, 0, 0.01, 0.03, 0.1, 0.3, 1) if t >= axes.get_ylim()[0]]
     axes.set_yticks(ticks, [f"{tick:+g}" if tick else "0" for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("bits per byte through a window of the trained length, less RoPE's")
-    axes.set_ylabel("bits per byte of the whole context, above the window's")
+    axes.set(
+        xlabel="bits per byte through a window of the trained length, less RoPE's",
+        ylabel="bits per byte of the whole context, above the window's",
+    )
     finish(axes)
     _draw(figure, axes, places["window"], places["above"], named)
     return svg(figure)
@@ -102,15 +89,8 @@ def _draw(figure: Figure, axes: Axes, x: pd.Series, y: pd.Series, named: Iterabl
             continue
         dots = axes.scatter(x[members], y[members], color=colour, s=18, label=name, zorder=3)
         dots.set_urls([f"schemes/{scheme}.html" for scheme in members])
-    axes.legend(
-        frameon=False,
-        fontsize=8,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=6,
-        columnspacing=0.8,
-        handletextpad=0.0,
-    )
+    above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 6}
+    axes.legend(frameon=False, fontsize=8, columnspacing=0.8, handletextpad=0.0, **above)
     figure.draw_without_rendering()  # so that the sizes of words are known
     names = [axes.text(x[n], y[n], n, fontsize=8.5, color=INK) for n in named if n in x.index]
     line = {"arrowstyle": "-", "color": "#8a8a8a", "linewidth": 0.6}
@@ -125,10 +105,8 @@ def loss_and_recall(points: pd.DataFrame) -> str:
     """
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots()
-    axes.set_xlabel("bits per byte, lower is better")
-    axes.set_ylabel("share of rows recalled at 4x")
-    axes.set_ylim(-0.04, 1.08)
-    axes.margins(x=0.1)
+    axes.set(xlabel="bits per byte, lower is better", ylabel="share of rows recalled at 4x")
+    axes.set(ylim=(-0.04, 1.08), xmargin=0.1)
     finish(axes)
     _draw(figure, axes, points["loss"], points["recall"], points.index)
     hollow = points[~points["learned"]]
@@ -148,8 +126,7 @@ def by_tokens(
         axes.plot(x, [loss - line[n] for n, loss in curve], label=scheme, **styles[scheme])
     for scheme, tokens, _ in crossings:
         axes.plot(tokens / 1e6, 0, "o", color=styles[scheme]["color"], markersize=5)
-    axes.set_xscale("log")
-    axes.set_xlabel("million tokens of training")
+    axes.set(xscale="log", xlabel="million tokens of training")
     axes.set_ylabel("training loss less RoPE's, in nats")
     # At first all losses are far apart.
     spread = [loss - line[n] for curve in curves.values() for n, loss in curve[len(curve) // 3 :]]

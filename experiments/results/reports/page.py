@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.results.record import write_files
-from experiments.results.reports.templates import document, fill, section
+from experiments.results.reports.templates import FIGURES, document, fill, section
 from experiments.results.statistics import (
     BASELINE,
     Record,
@@ -58,26 +58,26 @@ class GridCell(NamedTuple):
 
 
 def page(
-    title: str, intro: str, study: Study, parts: Iterable[Markup], data: Mapping[str, Any]
+    title: str, study: Study, data: Mapping[str, Any], template: str = "report.html", **values: Any
 ) -> str:
     """Returns one self-contained HTML page.
 
-    The page has ``intro``, a text; what the data are, by name; the command, the runs that failed,
-    ``parts``, the cost of training, and the config.
+    The page has an intro; what the data are, by name; the command, the runs that failed, parts, the
+    cost of training, and the config. Intro and parts are ``values`` of "report.html", or stand in
+    another ``template`` that extends it.
     """
     setup = {key: study.about[key] for key in ("config", "versions")}
     body = fill(
-        "report.html",
+        template,
         title=title,
-        intro=intro,
         data=data,
         about=study.about,
         failures=study.failures,
         holes=study.about.get("holes", ()),
-        parts=parts,
         training=_training(study),
         rates=learning_rates(study.about.get("rates", {})),
         setup=json.dumps(setup, indent=2, default=_native),
+        **values,
     )
     return document(title, body)
 
@@ -139,35 +139,22 @@ def mean_cell(values: Iterable[float | None], digits: int) -> GridCell:
     return GridCell(shown, f" ± {stderr:,.{digits}f}" if stderr else "")
 
 
-def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table in Markdown."""
-    head, *lines = (f"| {' | '.join(line)} |\n" for line in (heads, *rows))
-    return f"{head}|{'---|' * len(heads)}\n{''.join(lines)}"
-
-
 def _training(study: Study) -> str:
-    rows: dict[str, list[GridCell]] = {}
     runs = [r for r in study.training if r["trained"] == r["scheme"]]
     runs = [r | {"tokens per second": r["tokens"] / r["seconds"]} for r in runs]
     digits = {"parameters": 0, "steps": 0, "tokens": 0, "seconds": 1, "final_loss": 3}
     digits["tokens per second"] = 0
+    is_compared = any("speedup" in r for r in runs)
+    rows = {}
     for scheme in sorted({r["scheme"] for r in runs}):
-        for key, places in digits.items():
-            values = (r[key] for r in runs if r["scheme"] == scheme)
-            rows.setdefault(scheme, []).append(mean_cell(values, places))
+        of = [r for r in runs if r["scheme"] == scheme]
+        cells = [mean_cell((r[key] for r in of), places) for key, places in digits.items()]
+        rows[scheme] = [*cells, _speedup(of)] if is_compared else cells
     if not rows:
         return ""
-    heads, caption = [key.replace("_", " ") for key in digits], ""
-    if any("speedup" in r for r in runs):
-        heads.append("effective speed-up")
-        for scheme, cells in rows.items():
-            cells.append(_speedup([r for r in runs if r["scheme"] == scheme]))
-        caption = (
-            f"Effective speed-up: the compute at which {BASELINE} comes to the scheme's final "
-            "training loss, over the scheme's own, 6 x parameters x tokens; > where it does not "
-            "come to it."
-        )
-    return section("Training cost", grid(heads, rows), caption)
+    heads = [key.replace("_", " ") for key in digits] + ["effective speed-up"] * is_compared
+    title, caption = FIGURES["training_cost"]
+    return section(title, grid(heads, rows), caption if is_compared else "")
 
 
 def learning_rates(tried: Mapping[str, Mapping[float, float]]) -> str:
@@ -184,12 +171,8 @@ def learning_rates(tried: Mapping[str, Mapping[float, float]]) -> str:
     }
     if not rows:
         return ""
-    caption = (
-        "Training loss over the last tenth of the steps, mean over seeds. Every scheme was trained "
-        "at all of these rates; its results are those of its best one, in bold. No result: a seed "
-        "has failed, or is not finished."
-    )
-    return section("Learning rates", grid([f"{rate:g}" for rate in rates], rows), caption)
+    title, caption = FIGURES["learning_rates"]
+    return section(title, grid([f"{rate:g}" for rate in rates], rows), caption)
 
 
 def _speedup(runs: list[Record]) -> GridCell:

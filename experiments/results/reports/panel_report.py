@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,15 @@ from matplotlib import image
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments.results.panels import Panel, PanelStudy, best_means, cells, chances
-from experiments.results.reports.drawing import COLOURS, drawing_style, finish, styles_of, svg
+from experiments.results.panels import Panel, PanelStudy, cells, chances
+from experiments.results.reports.drawing import (
+    COLOURS,
+    drawing_style,
+    finish,
+    line_with_band,
+    styles_of,
+    svg,
+)
 from experiments.results.reports.page import (
     GridCell,
     grid,
@@ -22,14 +29,7 @@ from experiments.results.reports.page import (
     terminal_table,
     write_report,
 )
-from experiments.results.reports.templates import figure, fill, section
 from experiments.results.statistics import number, words
-
-_LINES = "Bands: standard error. Dotted across: chance; dotted upright: as trained."
-_MAPS = (
-    "What one query reads of the grid, mean of all heads, seed 0; darker is more, on its own "
-    "scale in each map. Orange: the query, where it is one of the grid."
-)
 
 
 def write(folder: Path, study: PanelStudy, pictures: Mapping[str, np.ndarray]) -> Path:
@@ -42,16 +42,18 @@ def write(folder: Path, study: PanelStudy, pictures: Mapping[str, np.ndarray]) -
     measured = [panel for panel in study.panels if cells(study, panel)]
     with drawing_style():
         drawn = {"results": svg(_lines(study, measured))} if measured else {}
-        parts = [_panel(study, panel) for panel in measured]
-        if drawn:
-            parts.append(figure("results", "All schemes", _LINES, drawn["results"]))
-        parts += _pictures(pictures)
-        if study.maps:
-            drawing = svg(_attention(study))
-            parts.append(figure("attention", "Attention over the grid", _MAPS, drawing))
-    about = study.about
-    intro = f"{about['summary']} Seeds: {study.seeds}. Data:"
-    html = page(about["title"], intro, study, parts, about["data"])
+        attention = {"attention": svg(_attention(study))} if study.maps else {}
+    html = page(
+        study.about["title"],
+        study,
+        study.about["data"],
+        "panel.html",
+        seeds=study.seeds,
+        tables=[(panel, _table(study, panel)) for panel in measured],
+        drawn=drawn,
+        pictures={caption: _png(pixels) for caption, pixels in pictures.items()},
+        attention=attention,
+    )
     return write_report(folder, study, html, drawn)
 
 
@@ -70,11 +72,12 @@ def print_tables(study: PanelStudy, console: Console) -> None:
 
 def rows(study: PanelStudy, panel: Panel) -> dict[str, list[GridCell]]:
     """Returns the cells of a panel by scheme, the best scheme of the last column first."""
-    by_scheme = cells(study, panel)
-    best = best_means(by_scheme, panel)
+    by_scheme, best = cells(study, panel), min if panel.is_error else max
+    means = {x: [row[x][0] for row in by_scheme.values() if x in row] for x in panel.xs}
+    bests = {x: best(filter(math.isfinite, means[x]), default=None) for x in panel.xs}
     return {
         scheme: [
-            GridCell(*words(by_scheme, scheme, x), is_best=x in row and row[x][0] == best.get(x))
+            GridCell(*words(by_scheme, scheme, x), is_best=x in row and row[x][0] == bests[x])
             for x in panel.xs
         ]
         for scheme, row in by_scheme.items()
@@ -87,29 +90,19 @@ def _chances(study: PanelStudy, panel: Panel) -> list[GridCell]:
     return [GridCell(number(known[x]) if x in known else "-") for x in panel.xs] if known else []
 
 
-def _panel(study: PanelStudy, panel: Panel) -> Markup:
-    better = "Lower" if panel.is_error else "Higher"
-    trained = f"; trained at {', '.join(map(str, panel.trained))}" if panel.trained else ""
-    caption = (
-        f"By {panel.xlabel}{trained}. {better} is better: mean ± standard error over seeds, best "
-        "of a column in bold, best scheme of the last column first."
-    )
-    table = rows(study, panel)
-    if chance := _chances(study, panel):
-        table["chance"] = chance
-    return section(panel.title, grid(map(str, panel.xs), table), caption)
+def _table(study: PanelStudy, panel: Panel) -> Markup:
+    """Returns the table of a panel, with a last row of blind guesses if they are known."""
+    chance = _chances(study, panel)
+    last = {"chance": chance} if chance else {}
+    return grid(map(str, panel.xs), rows(study, panel) | last)
 
 
-def _pictures(pictures: Mapping[str, np.ndarray]) -> Iterator[Markup]:
-    """Yields the pictures as PNG inside the page, all of one height."""
-    sources = {}
-    for caption, pixels in pictures.items():
-        data = io.BytesIO()
-        colour = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
-        image.imsave(data, np.clip(colour, 0, 1), format="png")
-        sources[caption] = base64.b64encode(data.getvalue()).decode()
-    if sources:
-        yield Markup(fill("pictures.html", pictures=sources))
+def _png(pixels: np.ndarray) -> str:
+    """Returns a picture as PNG, in Base64."""
+    data = io.BytesIO()
+    colour = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
+    image.imsave(data, np.clip(colour, 0, 1), format="png")
+    return base64.b64encode(data.getvalue()).decode()
 
 
 def _lines(study: PanelStudy, panels: list[Panel]) -> Figure:
@@ -124,12 +117,8 @@ def _lines(study: PanelStudy, panels: list[Panel]) -> Figure:
         place = {x: i for i, x in enumerate(panel.xs)}
         for scheme, row in cells(study, panel).items():
             finite = {place[x]: cell for x, cell in row.items() if cell[0] < math.inf}
-            xs, means = list(finite), np.array([mean for mean, _, _ in finite.values()])
-            errors = np.array([stderr or 0 for _, stderr, _ in finite.values()])
-            (drawn[scheme],) = axes.plot(xs, means, **styles[scheme], marker="o", markersize=3)
-            colour = styles[scheme]["color"]
-            band = means - errors, means + errors
-            axes.fill_between(xs, *band, color=colour, alpha=0.18, linewidth=0)
+            style = styles[scheme] | {"marker": "o", "markersize": 3}
+            drawn[scheme] = line_with_band(axes, list(finite), finite.values(), **style)
         chance = {place[x]: value for x, value in chances(study, panel).items()}
         axes.plot(*zip(*sorted(chance.items()), strict=True) if chance else ((), ()), ":k")
         for x in panel.trained:

@@ -3,13 +3,11 @@
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from experiments.results.reports.drawing import COLOURS, INK, finish, page_style, svg
-from experiments.results.reports.templates import figure
 
 # Logits are shown to this far below the best one, where a key has a millionth of its weight.
 _LOWEST = 14.0
@@ -18,37 +16,6 @@ _LEAST = 0.01
 # A pair whose period is from half the training length to twice of it, L / 2 .. 2 L, is marked.
 _NEAR = 2.0
 
-FIGURES = {
-    "attention_by_distance": (
-        "What the last token reads",
-        "Attention that the last token of a training sequence gives to one key, by how many tokens "
-        "back the key is: the mean over texts, and over keys where a point stands for several. A "
-        "line for each head. Dotted: all keys alike. High at both ends is the U that HoPE "
-        "(2410.21216) describes: the nearest tokens and the first ones.",
-    ),
-    "variance_by_pair": (
-        "Which rotary pairs decide",
-        "Share of each channel pair in the variance of the logits over the keys that a query sees, "
-        "by the pair's period relative to the training length L (dotted). Still: pairs that do not "
-        "turn, together. Shaded, and summed above as the mean over heads: periods from L/2 to 2 L.",
-    ),
-    "loss_by_offset": (
-        "Loss by position, at the training length",
-        "Change of the loss where the first token of a text is not at position 0 but further on; "
-        "no text is longer than in training. Bars: standard error over texts. A scheme that knows "
-        "distances only is flat; what rises here is owed to positions that were never trained, "
-        "and not to length. x: no finite loss.",
-    ),
-    "kernel": (
-        "The kernel that was learned",
-        "Logit by distance with content averaged out: queries of one text and keys of another, the "
-        "same pairs at every distance. 0 is the best distance within the training length (dotted) "
-        "of each head, for which there is a line. Cut off where a weight would be a millionth of "
-        "that. Every distance up to 64 is measured, and eight an octave beyond. Positions that are "
-        "added to embeddings were trained for distances up to three quarters of that length.",
-    ),
-}
-
 
 def draw(probes: dict[str, Any], train_length: int) -> dict[str, str]:
     """Returns the figures of what ``evaluation.probes.probe`` returns as SVG by name.
@@ -56,12 +23,8 @@ def draw(probes: dict[str, Any], train_length: int) -> dict[str, str]:
     A figure whose probe is missing is left out; ``train_length`` is L, tokens of a training
     sequence.
     """
-    drawers = {
-        "attention_by_distance": _attention,
-        "variance_by_pair": _pairs,
-        "loss_by_offset": _offsets,
-        "kernel": _kernel,
-    }
+    drawers = {"attention_by_distance": _attention, "variance_by_pair": _pairs}
+    drawers |= {"loss_by_offset": _offsets, "kernel": _kernel}
     with page_style():
         return {
             name: svg(drawer(probes[name], train_length))
@@ -70,16 +33,11 @@ def draw(probes: dict[str, Any], train_length: int) -> dict[str, str]:
         }
 
 
-def shown(drawn: dict[str, str]) -> list[Markup]:
-    """Returns the figures of ``draw`` with their titles and captions, as HTML."""
-    return [figure(name, *FIGURES[name], drawing) for name, drawing in drawn.items()]
-
-
 def _attention(numbers: dict[str, Any], train_length: int) -> Figure:
     keys = np.array(numbers["keys"])
     figure, panels = _by_layer(numbers["weight"], "tokens back", "attention to one key")
     for axes, weights in panels:
-        _heads(axes, numbers["distance"], _numbers(weights) / keys[None])
+        _heads(axes, numbers["distance"], np.array(weights, float) / keys[None])
         axes.axhline(1 / train_length, color="#444444", linewidth=0.9, linestyle=":")
         axes.set(yscale="log", xlim=(0, train_length - 1))
         axes.set_ylim(bottom=max(axes.get_ylim()[0], _LEAST / train_length))
@@ -97,7 +55,7 @@ def _pairs(numbers: dict[str, Any], train_length: int) -> Figure:
     for (axes, shares), of_pairs in zip(panels, periods, strict=True):
         turns = np.array([period is not None for period in of_pairs])
         x = np.array([period for period in of_pairs if period is not None]) / train_length
-        shares_HP, order = _numbers(shares), x.argsort(kind="stable")
+        shares_HP, order = np.array(shares, float), x.argsort(kind="stable")
         _heads(axes, x[order], shares_HP[:, turns][:, order], marker="o")
         if not turns.all():
             for head, share in enumerate(shares_HP[:, ~turns].sum(axis=1)):
@@ -117,8 +75,8 @@ def _pairs(numbers: dict[str, Any], train_length: int) -> Figure:
 
 
 def _offsets(numbers: dict[str, Any], train_length: int) -> Figure:
-    offsets, change = numbers["offset"], _numbers(numbers["change"])
-    errors = _numbers(numbers["stderr"])
+    offsets, change = numbers["offset"], np.array(numbers["change"], float)
+    errors = np.array(numbers["stderr"], float)
     figure = Figure(figsize=(4.6, 2.7), layout="constrained")
     axes = figure.add_subplot()
     # Evenly spaced, because random offsets may be close to multiples of the length.
@@ -151,7 +109,7 @@ def _kernel(numbers: dict[str, Any], train_length: int) -> Figure:
         if logits is not None
     ]
     for (axes, logits), window in zip(panels, windows, strict=True):
-        logits_HD = _numbers(logits)
+        logits_HD = np.array(logits, float)
         shown = distance < (np.inf if window is None else window)
         logits_HD -= np.nanmax(logits_HD[:, shown & (distance < train_length)], axis=1)[:, None]
         _heads(axes, distance[shown], logits_HD[:, shown])
@@ -212,8 +170,3 @@ def _times(times: float) -> str:
     if times < 1:
         return f"L/{1 / times:g}"
     return "L" if times == 1 else f"{times:g} L"
-
-
-def _numbers(values: list) -> np.ndarray:
-    """Returns nested lists as an array, NaN where they have None."""
-    return np.array(values, float)

@@ -5,14 +5,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.results.answers import AGAINST, OWN_WINDOW, Answer, shown
+from experiments.results.answers import AGAINST, OWN_WINDOW, shown
 from experiments.results.atlas import EFFECTIVE, Atlas, counts
 from experiments.results.comparisons import statement
 from experiments.results.lengths import GAIN, WINDOWED
 from experiments.results.reports import probe_figures
 from experiments.results.reports.drawing import finish, styles_of, svg
-from experiments.results.reports.templates import fill
-from experiments.results.statistics import number
+from experiments.results.reports.templates import figures, fill
 
 _WHOM = {**{name: name for name in AGAINST}, OWN_WINDOW: "its own window"}
 
@@ -43,25 +42,12 @@ def body(atlas: Atlas, scheme: str, card: str, probes, claims: list[dict[str, An
             if row["topic"].startswith(EFFECTIVE)
         ],
         gain=GAIN,
-        probes=probe_figures.shown(drawn),
-        whom=list(_WHOM.values()),
-        rows=[
-            row | {"shown": shown(row), "against": [_against(row, name) for name in _WHOM]}
-            for row in answers.to_dict("records")
-        ],
+        probes=figures(drawn),
+        whom=_WHOM,
+        rows=[row | {"shown": shown(row)} for row in answers.to_dict("records")],
         statement=statement(atlas.families),
         claims=[claim for claim in claims if scheme in claim["schemes"]],
     )
-
-
-def _against(answer: Answer, other: str) -> dict[str, str]:
-    """Returns a verdict and what it is about."""
-    word, difference, margin = (answer[f"vs_{other}{e}"] for e in ("", "_difference", "_margin"))
-    if not isinstance(word, str):
-        return {"word": "", "shown": ""}
-    shown = "" if math.isnan(difference) else f"{difference:+.3f}"
-    shown += "" if math.isnan(margin) else f" ± {number(margin)}"
-    return {"word": word, "shown": shown if word in ("better", "worse") else f"{word} {shown}"}
 
 
 def _by_length(atlas: Atlas, scheme: str) -> str:

@@ -21,7 +21,7 @@ from experiments.results.comparisons import families
 from experiments.results.panels import chances
 from experiments.results.record import read_json
 from experiments.results.reports import ladder_page, trust
-from experiments.results.reports.multimodal_tables import TABLES, Table
+from experiments.results.reports.multimodal_tables import TABLES
 
 # The end of a topic and of a family about models that were trained for longer than the atlas'.
 LONGER = "trained longer"
@@ -123,22 +123,21 @@ def read_tables(archives: Path) -> pd.DataFrame:
     A topic is a heading and a column, such as "images, 28", and the multiple is 0. What stands for
     RoPE is called "rope".
     """
-    return pd.concat([_of_table(of, archives) for of in TABLES], ignore_index=True)
-
-
-def _of_table(of: Table, archives: Path) -> pd.DataFrame:
-    study = of.read(archives)
-    if study is None:
-        return table([])
-    (panel,) = study.panels
-    # The guide takes chance as a floor, which it is for accuracy and not for an error.
-    chance = {} if of.is_error else chances(study, panel)
-    rope = _ROPE.get(of.experiment)
-    shared = dict(multiple=0.0, family=of.heading.lower(), unit=of.metric, is_error=of.is_error)
-    return table(
-        shared
-        | dict(topic=of.topic(r["x"]), chance=chance.get(r["x"]))
-        | dict(scheme="rope" if r["scheme"] == rope else r["scheme"], seed=r["seed"])
-        | dict(value=r["value"])
-        for r in study.records
-    )
+    tables = []
+    for of in TABLES:
+        if (study := of.read(archives)) is None:
+            continue
+        (panel,), heading = study.panels, of.heading.lower()
+        # The guide takes chance as a floor, which it is for accuracy and not for an error.
+        chance = {} if of.is_error else chances(study, panel)
+        shared = dict(multiple=0.0, family=heading, unit=of.metric, is_error=of.is_error)
+        names = {_ROPE.get(of.experiment): "rope"}
+        tables.append(
+            table(
+                shared
+                | dict(topic=f"{heading}, {r['x']}", chance=chance.get(r["x"]), value=r["value"])
+                | dict(scheme=names.get(r["scheme"], r["scheme"]), seed=r["seed"])
+                for r in study.records
+            )
+        )
+    return pd.concat(tables or [table([])], ignore_index=True)

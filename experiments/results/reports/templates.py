@@ -1,22 +1,42 @@
 """Fills the templates of pages, which lie in the folder of this name.
 
 A template of a page is its body: a fragment of HTML in an element of the class ``results``, with
-the style ``results.css``. A page of the site includes the fragment; ``document`` makes a page of
-its own from it, which needs no other file.
+the style ``results.css``. ``document`` makes a page from it, which needs no other file.
 """
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 from markupsafe import Markup
 
+from experiments.results.reports.markdown import names
 from experiments.results.statistics import number, with_margin
 
 _FOLDER = Path(__file__).with_suffix("")
+
+
+def read(name: str) -> Any:
+    """Returns what the file ``name`` of the folder has, which is YAML."""
+    return yaml.safe_load((_FOLDER / name).read_text())
+
+
+def tables(kind: str) -> list[dict[str, Any]]:
+    """Returns the fields of the tables of a kind in ``tables.yaml``, with columns as tuples."""
+    return [
+        table | {"columns": {name: tuple(shown) for name, shown in table["columns"].items()}}
+        for table in read("tables.yaml")[kind]
+    ]
+
+
+# The title and the caption of figures, by their names.
+FIGURES: dict[str, tuple[str, str]] = {
+    name: (title, caption) for name, (title, caption) in read("figures.yaml").items()
+}
 
 
 @functools.cache
@@ -28,14 +48,21 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(figure=figure, with_margin=with_margin)
-    environment.filters.update(number=number, options=_options, arxiv=_arxiv, breakable=_breakable)
+    environment.globals.update(figures=figures, with_margin=with_margin)
+    environment.globals.update(figure=figure, section=section, folded=folded)
+    environment.filters.update(number=number, names=names)
+    environment.filters.update(options=_options, arxiv=_arxiv, breakable=_breakable)
     return environment
 
 
 def fill(name: str, /, **values: Any) -> str:
     """Returns the template ``name`` with these values; text in HTML is escaped."""
     return _environment().get_template(name).render(values)
+
+
+def macros(name: str) -> Any:
+    """Returns the macros of the template ``name``, as functions that return text."""
+    return _environment().get_template(name).module
 
 
 def document(title: str, body: str, width: str = "") -> str:
@@ -54,6 +81,11 @@ def figure(name: str, title: str, caption: str, svg: str) -> Markup:
     # An id may occur once in a page, but matplotlib uses the same ids in every figure.
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     return Markup(fill("figure.html", name=name, title=title, caption=caption, svg=svg))
+
+
+def figures(drawn: Mapping[str, str]) -> list[Markup]:
+    """Returns drawings by name as figures, with the words of ``FIGURES``."""
+    return [figure(name, *FIGURES[name], drawing) for name, drawing in drawn.items()]
 
 
 def section(title: str, body: str = "", caption: str = "", items: Iterable[str] = ()) -> Markup:

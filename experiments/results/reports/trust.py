@@ -132,10 +132,9 @@ def of_questions(rungs: Sequence[Rung]) -> dict[str, dict[str, list[str]]]:
     The result has the badges by topic and by multiple of the trained length, in words of JSON.
     """
     rung, told = rungs[0], dict[str, dict[str, list[str]]]()
-    for topic, multiple in (
-        rung.answers[["topic", "multiple"]].drop_duplicates().itertuples(index=False)
-    ):
-        question = topic, multiple
+    asked = rung.answers[["topic", "multiple"]].drop_duplicates()
+    for question in asked.itertuples(index=False, name=None):
+        topic, multiple = question
         if any(map(is_judged, rung.rows(question).values())):
             said = badges([question], rung, order(question, rung, rungs))
             told.setdefault(topic, {})[f"{multiple:g}"] = said

@@ -3,10 +3,9 @@
 import re
 from collections.abc import Collection
 
-_INLINE = re.compile(
-    r"(?P<code>`[^`]+`)|(?P<link>!?\[[^\]]*\]\([^)\s]+\))|(?P<bold>\*\*.+?\*\*)|(?P<italic>\*[^*]+\*)"
-    r"|(?P<paper>\b\d{4}\.\d{5}\b)"
-)
+_PAPER = r"\b\d{4}\.\d{5}\b"
+# Code, links and pictures, bold and italic words, and papers.
+_MARKED = re.compile(rf"(`[^`]+`|!?\[[^\]]*\]\([^)\s]+\)|\*\*.+?\*\*|\*[^*]+\*|{_PAPER})")
 # Cells from this many characters on are broken into lines, in columns as wide as up to so many.
 _LONG, _LONGEST = 30, 110
 _SPECIAL = re.compile(r"([\\#$*_@<>`~\[\]])")
@@ -19,12 +18,8 @@ def inline(text: str, papers: Collection[str]) -> str:
       text: words with code, links, bold and italic parts.
       papers: arXiv numbers of the bibliography, which become citations.
     """
-    parts, end = [], 0
-    for match in _INLINE.finditer(text):
-        parts.append(_plain(text[end : match.start()]))
-        parts.append(_special(match.lastgroup or "", match[0], papers))
-        end = match.end()
-    return "".join([*parts, _plain(text[end:])])
+    parts = enumerate(_MARKED.split(text))
+    return "".join(_special(part, papers) if place % 2 else _plain(part) for place, part in parts)
 
 
 def _plain(text: str) -> str:
@@ -32,53 +27,33 @@ def _plain(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", text).replace(" ± ", "~±~").replace(" %", "~%")
 
 
-def _special(kind: str, text: str, papers: Collection[str]) -> str:
-    """Returns a part of a line. What follows a semicolon is text again, whatever it begins with."""
-    if kind == "code":
+def _special(text: str, papers: Collection[str]) -> str:
+    """Returns a marked part. What follows a semicolon is text again, whatever it begins with."""
+    if text.startswith("`"):
         return f'#raw("{_string(text[1:-1])}");'
-    if kind == "bold":
+    if text.startswith("**"):
         return f"#strong[{inline(text[2:-2], papers)}];"
-    if kind == "italic":
+    if text.startswith("*"):
         return f"#emph[{inline(text[1:-1], papers)}];"
-    if kind == "paper":
-        return _paper(text, papers)
     words, _, address = text.lstrip("!").removeprefix("[").removesuffix(")").partition("](")
-    if re.fullmatch(r"\d{4}\.\d{5}", words):
-        return _paper(words, papers)
+    if re.fullmatch(_PAPER, words):
+        if words in papers:
+            return f'#cite(label("{words}"));'
+        return f'#link("https://arxiv.org/abs/{words}")[arXiv:{words}];'
     shown = inline(words, papers)
     return f'#link("{_string(address)}")[{shown}];' if "://" in address else shown
-
-
-def _paper(number: str, papers: Collection[str]) -> str:
-    if number in papers:
-        return f'#cite(label("{number}"));'
-    return f'#link("https://arxiv.org/abs/{number}")[arXiv:{number}];'
 
 
 def _string(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def blocks(markdown: str, papers: Collection[str], depth: int = 0) -> str:
-    """Returns Markdown with headings, lists, tables and paragraphs as Typst.
-
-    Pictures, code and comments are left out. Headings are ``depth`` levels lower.
-    """
+def blocks(markdown: str, papers: Collection[str]) -> str:
+    """Returns Markdown of tables and paragraphs as Typst."""
     made = []
-    for block in re.split(r"\n{2,}", re.sub(r"<!--.*?-->\n?", "", markdown).strip()):
-        first = block.lstrip()
-        if first.startswith(("```", "![")) or not first:
-            continue
-        if first.startswith("|"):
-            made.append(_table(block, papers))
-        elif first.startswith("#"):
-            marks, _, title = block.partition(" ")
-            made.append(f"{'=' * (len(marks) + depth)} {inline(title, papers)}")
-        elif first.startswith("- "):
-            items = re.split(r"\n- ", "\n" + block)[1:]
-            made.append("\n".join(f"- {inline(' '.join(i.split()), papers)}" for i in items))
-        else:
-            made.append(inline(" ".join(block.split()), papers))
+    for block in re.split(r"\n{2,}", markdown.strip()):
+        is_table = block.startswith("|")
+        made.append(_table(block, papers) if is_table else inline(" ".join(block.split()), papers))
     return "\n\n".join(made)
 
 

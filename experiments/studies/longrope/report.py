@@ -15,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 
 from experiments.results.reports.drawing import COLOURS, drawing_style, finish, styles_of, svg
+from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import (
     GridCell,
     grid,
-    markdown_table,
     mean_cell,
     page,
     print_failures,
@@ -243,7 +243,7 @@ def _page(study: SearchStudy, drawn: dict[str, str]) -> str:
         heads = [key.replace("_", " ") for key in digits]
         parts.append(section("Fine-tuning", grid(heads, rows)))
     data = {"Corpus": about["corpus"], "digest": about["corpus_digest"], "model": about["source"]}
-    return page("LongRoPE: searched factors", intro, study, parts, data)
+    return page("LongRoPE: searched factors", study, data, intro=intro, parts=parts)
 
 
 def _tables(study: SearchStudy) -> Iterator[Markup]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.evaluation import probes
-from experiments.results.reports import probe_figures
+from experiments.results.reports.templates import FIGURES
 from experiments.training.data import eval_windows, load_corpus
 from posenc_jax import Layers
 
@@ -126,7 +126,7 @@ def test_a_page_of_a_run(corpus, tmp_path, monkeypatch, capsys):
     written = out.read_text()
     names = ["attention_by_distance", "loss_by_offset", "kernel"]
     assert written.count("<svg") == 3
-    assert all(probe_figures.FIGURES[name][0] in written for name in names)
+    assert all(FIGURES[name][0] in written for name in names)
 
     texts = eval_windows(load_corpus(corpus), "test", length=LENGTH + 1, count=TEXTS)
     actual = probes.probe(model, texts, seed=0)

@@ -10,7 +10,8 @@ from experiments.results.answers import of_text, summary, verdicts
 from experiments.results.comparisons import families
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import atlas_tables, extension_tables
-from experiments.results.reports.multimodal_tables import TABLES, Table, markdown, rewritten
+from experiments.results.reports.markdown import rewritten, written
+from experiments.results.reports.multimodal_tables import TABLES, Table, markdown
 from experiments.results.reports.sources import read
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -80,13 +81,13 @@ def test_the_page_has_what_the_records_of_longer_models_give(table):
 
 
 def test_the_page_has_what_the_records_of_searches_give():
-    page = (DOCS / "extension.md").read_text()
-    assert extension_tables.written(page, DOCS / "data") == page, f"run {extension_tables.__name__}"
+    page, tables = (DOCS / "extension.md").read_text(), extension_tables.tables(DOCS / "data")
+    assert written(page, tables) == page, f"run {extension_tables.__name__}"
 
 
 def test_the_page_has_what_the_atlas_and_the_archive_give():
     page, tables = (DOCS / "results.md").read_text(), atlas_tables.tables(read(DOCS))
-    assert atlas_tables.written(page, tables) == page, "run make results"
+    assert written(page, tables) == page, "run make results"
 
 
 def shown(values, *rows):

@@ -1,0 +1,41 @@
+"""Writes Markdown: tables, names, and tables of a page anew."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table in Markdown."""
+    head, *lines = (f"| {' | '.join(line)} |\n" for line in (heads, *rows))
+    return f"{head}|{'---|' * len(heads)}\n{''.join(lines)}"
+
+
+def names(schemes: Iterable[str], none: str = "none") -> str:
+    """Returns the names of schemes as code, or ``none`` if there are none."""
+    return ", ".join(f"`{scheme}`" for scheme in schemes) or none
+
+
+def written(page: str, tables: Mapping[str, str]) -> str:
+    """Returns a page with its tables anew, given by their headings; see ``rewritten``."""
+    for heading, table in tables.items():
+        page = rewritten(page, heading, table)
+    return page
+
+
+def rewritten(page: str, heading: str, table: str) -> str:
+    """Returns a page with the first table below a heading replaced by another.
+
+    Raises:
+      ValueError: the page has no such table.
+    """
+    # Lines between the heading and the table begin neither a table nor another section. What was
+    # compared in a table is said below it.
+    table_and_families = r"(?:\|.*\n)+(?:\nFamilies of comparisons(?:.+\n)+)?"
+    place = re.compile(rf"(\n##+ {re.escape(heading)}\n(?:(?![|#]).*\n)*){table_and_families}")
+    text, count = place.subn(lambda match: match[1] + table, page, count=1)
+    if not count:
+        raise ValueError(
+            f"the page has no table below {heading!r}; add one, of any content, or correct the "
+            "heading in the program that writes the table"
+        )
+    return text
