@@ -63,6 +63,13 @@ def controls(
     yield _record("shuffled", protocols, train_length, losses_NL)
 
 
+def tokens_read(protocols: Protocols, train_length: int, schemes: int) -> int:
+    """Returns how many tokens are read for one text: ``beyond`` by schemes, and the controls."""
+    whole = protocols.multiples[-1] * train_length
+    windows = (whole - train_length) // _stride(train_length)
+    return (schemes + 2) * whole + windows * train_length
+
+
 def within(model: Transformer, window: int) -> Transformer:
     """Returns a model whose queries see at most the last ``window`` keys, in every layer."""
     other = jax.tree.unflatten(jax.tree.structure(model), jax.tree.leaves(model))
@@ -86,8 +93,13 @@ def _record(protocol, protocols, train_length, losses_NL) -> dict[str, Any]:
 
 def _cut(score, texts_NL, length) -> np.ndarray:
     """Returns the losses of all tokens after the first ``length``, read in windows of as many."""
-    stride = next(step for step in range(max(length // _PARTS, 1), 0, -1) if length % step == 0)
+    stride = _stride(length)
     ends = range(length + stride, texts_NL.shape[1], stride)
     windows = np.stack([texts_NL[:, end - length : end + 1] for end in ends], axis=1)
     losses = score(windows.reshape(-1, length + 1), None)[:, -stride:]
     return losses.reshape(len(texts_NL), -1)
+
+
+def _stride(length: int) -> int:
+    """Returns by how many tokens a window of "cut" moves, a divisor of its length."""
+    return next(step for step in range(max(length // _PARTS, 1), 0, -1) if length % step == 0)

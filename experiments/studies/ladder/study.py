@@ -19,7 +19,7 @@ from flax import nnx
 from ml_collections import FrozenConfigDict
 
 from experiments import preemption
-from experiments.evaluation.controls import beyond, controls, within
+from experiments.evaluation.controls import beyond, controls, tokens_read, within
 from experiments.evaluation.lengths import Scorer, in_other_units
 from experiments.progress import stage
 from experiments.results import leaderboard
@@ -110,8 +110,7 @@ class Rung(Comparison):
         length, protocols = self.recipe.length, self.protocols
         splits = [split for split in SPLITS if split in self.documents]
         count = sum(len(self.documents[split]) for split in splits)
-        passes = len(point.schemes) + 3  # "beyond" for each scheme, and the controls
-        total = count * passes * protocols.multiples[-1] * length
+        total = count * tokens_read(protocols, length, len(point.schemes))
         with stage(f"{point.name}  controls", total, self.console) as advance:
             score, score_within = (
                 Scorer(reader, self.mesh, protocols.batch_tokens, advance)
