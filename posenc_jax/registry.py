@@ -206,10 +206,15 @@ def make(
     sizes = Sizes(num_heads, kv_heads, head_dim, model_dim, num_layers, train_length)
     if rngs is not None:
         check_rngs(rngs)
-    if rngs is None or sizes.num_layers is None or not _is_per_layer(lookup(name), settings):
+    if sizes.num_layers is None or not _is_per_layer(lookup(name), settings):
         return _built(name, sizes, rngs, settings)
-    keys = jax.random.split(rngs.params(), sizes.num_layers)
-    encoding: Any = jax.vmap(lambda key: _built(name, sizes, nnx.Rngs(key), settings))(keys)
+    # Without rngs, schemes that draw nothing (SSMax, LogScale) are stacked too.
+    keys = jax.random.split(jax.random.key(0) if rngs is None else rngs.params(), sizes.num_layers)
+
+    def layer(key):
+        return _built(name, sizes, None if rngs is None else nnx.Rngs(key), settings)
+
+    encoding: Any = jax.vmap(layer)(keys)
     encoding.stack_of(sizes.num_layers)
     return _over_shared(name, encoding, settings.get("over"))
 
