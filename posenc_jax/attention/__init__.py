@@ -105,7 +105,8 @@ def attend(
       mask: bool, True where a query sees a key, beside ``causal``, ``window`` and segments: an
         array that broadcasts to ``[B, H, T, S]``, or a function ``mask(q_index, k_index)`` of int32
         ``[B, 1, T, 1]`` and ``[B, 1, 1, S]`` (B may be 1) that returns one. Blockwise and ring call
-        a function on each tile, so that no mask is held as a whole. Arrays that the function reads
+        a function on each tile, so that no mask is held as a whole, unless tokens have segments and
+        the window is ``Chunks``. Arrays that the function reads
         go through ``jax.tree_util.Partial(function, *arrays)``, which come first in a call. The
         mask acts on the softmax alone: schemes that count the tokens between (CoPE, FoX, PaTH)
         count hidden ones too. For documents and padding give segments.

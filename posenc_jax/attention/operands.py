@@ -85,6 +85,9 @@ def rule_of(scheme, tile, q_BTHC, causal, window, mask, sinks, dropout) -> tuple
     is_in_order = in_order(scheme, tile, causal, window is not None or callable(mask))
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
     if chunk is not None and tile.k_tokens.segment_ids is not None:
+        if callable(mask):  # called here, because it reads the index of the whole row
+            q_index, k_index = tile.q_tokens.order(), tile.k_tokens.order()
+            mask = checked_mask(mask(q_index[:, None, :, None], k_index[:, None, None]), B, H, T, S)
         tile, is_in_order = _counted_by_segment(tile), False
     before, after = sides_of(window, causal)
     return tile, Rule(before, causal, is_in_order, chunk, after, mask, sinks_BTH, dropout)

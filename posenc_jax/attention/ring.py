@@ -87,7 +87,7 @@ def ring(
         raise ValueError(
             'implementation="ring" passes keys from device to device, where no device has the '
             "columns of a mask array: give the mask as a function of indices, mask(q_index, "
-            "k_index)"
+            "k_index), and no Chunks where tokens have segments, which make it an array"
         )
     plan, *operands = take_apart(encoding, tile, v_BSKC, rule, block)
     devices = context_size()
