@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention import attend
+from posenc_jax.checks import check_positions
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.t5 import t5_bucket
@@ -82,7 +83,7 @@ def apply_rope(
 
 def alibi_bias(q_positions: jax.Array, k_positions: jax.Array, *, num_heads: int) -> jax.Array:
     """Returns ALiBi's bias, float32 ``[B, H, T, S]``, of positions ``[B, T]`` and ``[B, S]``."""
-    tile = _tile(Tokens(q_positions), Tokens(k_positions), None, num_heads)
+    tile = _tile(_at(q_positions), _at(k_positions), None, num_heads)
     return ALiBi(num_heads=num_heads).score(jnp.zeros(()), tile)
 
 
@@ -104,7 +105,7 @@ def t5_bias(
       bidirectional: whether half of the buckets are for keys ahead of the query, as in an encoder.
       max_distance: distance from which on all share the last bucket.
     """
-    distance_B1TS = _tile(Tokens(q_positions), Tokens(k_positions), None, 1).distance()
+    distance_B1TS = _tile(_at(q_positions), _at(k_positions), None, 1).distance()
     bucket_B1TS = t5_bucket(distance_B1TS, len(table_RH), max_distance, bidirectional)
     return jnp.moveaxis(table_RH.astype(jnp.float32)[bucket_B1TS[:, 0]], -1, 1)
 
@@ -203,6 +204,10 @@ class Scheme:
 def scheme(name: str, **keywords: Any) -> Scheme:
     """Returns the scheme called ``name`` as pure functions; the keywords are as in ``make``."""
     return Scheme(name, keywords)
+
+
+def _at(positions: Any) -> Tokens:
+    return Tokens(check_positions(positions))
 
 
 def _tile(q_tokens: Tokens, k_tokens: Tokens, heads, num_heads: int) -> Tile:
