@@ -129,16 +129,20 @@ def check_tokens(name: str, tokens: Any, encoding: Any = None) -> None:
         )
 
 
-def checked_length(length):
-    """Returns a Python number as it is, and an array as float32."""
+def checked_length(length: Any, positions: jax.Array) -> Any:
+    """Returns a Python number as it is, and an array that fits ``positions`` as float32."""
     is_array = isinstance(length, jax.Array | np.ndarray)
     is_right = length is None or is_array or is_whole(length)
     if is_right and length is not None and not isinstance(length, jax.core.Tracer):
         is_right = bool(((np.asarray(length) >= 1) & (np.asarray(length) <= LONGEST)).all())
+    if is_array:
+        sizes = zip(length.shape[::-1], positions.shape[1::-1], strict=False)
+        is_right &= length.ndim <= 2 and all(n == size or 1 in (n, size) for n, size in sizes)
     if not is_right:
         raise ValueError(
-            f"length={length!r} must be a positive number of tokens, or an array of such numbers, "
-            "at most 2**22: angles are exact up to there"
+            f"length={length!r} must be a number of tokens from 1 to 2**22, up to which angles are "
+            f"exact, or an array of such numbers that broadcasts against [B, T], here "
+            f"{list(positions.shape[:2])}"
         )
     return jnp.asarray(length, jnp.float32) if is_array else length
 

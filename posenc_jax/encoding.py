@@ -188,16 +188,16 @@ class Encoding(nnx.Module):
         Raises:
           ValueError: an argument has the wrong shape or type, or positions cannot be represented.
         """
-        consecutive = is_consecutive(positions)
-        last = int(positions[0, -1]) if consecutive else 0
-        positions = check_positions(positions)
+        given, positions = positions, check_positions(positions)
+        consecutive = is_consecutive(given)
+        last = int(given[0, -1]) if consecutive else 0
         if consecutive:
             # Counted on the device, so that no program holds a long row as a constant.
             count = positions.shape[1]
             positions = last + jnp.arange(1 - count, 1, dtype=jnp.int32)[None]
         segment_ids = check_numbers("segment_ids", segment_ids, positions)
         index = check_numbers("index", index, positions)
-        length = checked_length(length)
+        length = checked_length(length, positions)
         tokens = Tokens(positions, segment_ids, index, consecutive=consecutive)
         if "prepare" not in self.hooks():
             return tokens
