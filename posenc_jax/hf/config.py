@@ -166,7 +166,12 @@ def _content(config):
         path = path / "config.json" if path.is_dir() else path
         if not path.is_file():
             raise ValueError(f"config={str(config)!r} is no file, and no folder with a config.json")
-        config = json.loads(path.read_text())
+        try:
+            config = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(
+                f"config={str(path)!r} is no JSON ({error}): download it again"
+            ) from None
     if not isinstance(config, Mapping):
         raise ValueError(f"config={config!r} must be a dict, a path or a config of transformers")
     return config

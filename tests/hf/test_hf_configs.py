@@ -155,6 +155,13 @@ def test_refused(config, told, word):
     assert "=None" not in said and "drop" not in said
 
 
+@pytest.mark.parametrize("content", [b'{"model_type": ', b"\xff\xfe"])
+def test_a_file_that_is_no_json_is_named(content, tmp_path):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"config.*{tmp_path}"):
+        from_hf(tmp_path)
+
+
 # All layers
 
 
