@@ -383,10 +383,13 @@ def _checked_keywords(name, settings, accepted):
     settings = {key: x.item() if isinstance(x, np.generic) else x for key, x in settings.items()}
     allowed = [key for key in accepted if key not in _OFFERED]
     for key in settings:
-        if _ELSEWHERE.get(key) in (*allowed, *_OFFERED):
+        meant = _ELSEWHERE.get(key)
+        if key == "dim" and "head_dim" not in accepted:
+            meant = "model_dim"
+        if meant in (*allowed, *_OFFERED):
             raise TypeError(
-                f"encoding {name!r} has no keyword {key!r}, did you mean {_ELSEWHERE[key]!r}?"
-                + _LENGTHS * (_ELSEWHERE[key] == "train_length")
+                f"encoding {name!r} has no keyword {key!r}, did you mean {meant!r}?"
+                + _LENGTHS * (meant == "train_length")
             )
         if key not in allowed:
             raise TypeError(f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}")
