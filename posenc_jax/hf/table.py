@@ -402,11 +402,13 @@ REFUSED |= dict.fromkeys(
     "its positions are sinusoids, which posenc_jax.make('sinusoidal', model_dim=...) or, where "
     "they are relative, 'transformer_xl' has; the order of their channels differs between models",
 )
-REFUSED |= dict.fromkeys(
-    words("deberta deberta-v2"),
-    "queries and keys meet learned vectors of their distance. Build it: posenc_jax.make('deberta', "
-    "num_heads=..., head_dim=..., rngs=...)",
+_DEBERTA = (
+    "queries and keys are multiplied with learned vectors of their distance. Build it: "
+    "posenc_jax.make('deberta', num_heads=..., head_dim=..., model_dim=..., rngs=..., "
+    "max_distance=max_relative_positions"
 )
+REFUSED["deberta"] = f"{_DEBERTA})"
+REFUSED["deberta-v2"] = f"{_DEBERTA}, num_buckets=position_buckets)"
 REFUSED |= dict.fromkeys(words("inkling2_text inkling2_loop_text"), _INKLING_2)
 REFUSED |= dict.fromkeys(words("dinov3_vit eomt_dinov3"), _DINO_V3)
 REFUSED |= {
