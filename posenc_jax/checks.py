@@ -113,20 +113,18 @@ def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
         raise ValueError(f"{name} must be one array, but rows differ in length: pad them") from None
 
 
-def check_tokens(name: str, tokens: Any, encoding: Any = None) -> None:
-    """Checks that ``tokens`` are Tokens, and prepared by ``encoding`` if it is given.
-
-    Errors call them ``name``.
-    """
+def check_tokens(name: str, tokens: Any, encoding: Any) -> None:
+    """Checks that ``tokens`` are Tokens that ``encoding`` has made; errors call them ``name``."""
     if not hasattr(tokens, "stamp"):
         raise ValueError(
             f"{name} must be Tokens, not {type(tokens).__name__}: pass encoding.tokens(positions)"
         )
-    if encoding is not None and "prepare" in encoding.hooks() and tokens.stamp is None:
+    if "prepare" in encoding.hooks() and tokens.stamp is None:
         raise ValueError(
             f"{name} were not prepared for {type(encoding).__name__}: make them by "
             "encoding.tokens(positions)"
         )
+    tokens.check_made_by(encoding, name)
 
 
 def checked_length(length: Any, positions: jax.Array) -> Any:
@@ -245,7 +243,7 @@ def check_sides(encoding, q_BTHC, k_BSKC, q_tokens: Any, k_tokens: Any) -> None:
 
 def check_side(encoding, name, tokens, x):
     """Checks that ``tokens`` belong to queries or keys ``x``, and can rotate them."""
-    check_tokens(name, tokens)
+    check_tokens(name, tokens, encoding)
     B, length = x.shape[:2]
     if tokens.positions.shape[:2] not in ((B, length), (1, length)):
         raise ValueError(
@@ -253,15 +251,11 @@ def check_side(encoding, name, tokens, x):
             f"shape {x.shape} has {length} tokens in a batch of {B}: make tokens of all of them, "
             "encoding.tokens(positions)"
         )
-    tokens.check_made_by(encoding, name)
-    if tokens.stage == "rotated":
-        return
-    if "observe" in encoding.hooks() and tokens.stage != "observed":
+    if "observe" in encoding.hooks() and tokens.stage == "prepared":
         raise ValueError(
             f"{type(encoding).__name__} reads the layer's input, and {name} come without it: pass "
             "attend(..., x=x_BTD), the array [B, T, D] that queries and keys are projected from"
         )
-    check_tokens(name, tokens, encoding)
 
 
 def check_scale(scale: Any) -> None:

@@ -115,7 +115,6 @@ class Tokens:
             )
         check_tokens("tokens", self, encoding)
         check_one_layer(encoding)
-        self.check_made_by(encoding, "tokens")
         return self.resumed(encoding, x_BTD, None)[0]
 
     def resumed(self, encoding: "Encoding", x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
