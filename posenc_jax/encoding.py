@@ -53,7 +53,7 @@ class Side:
         """Returns the rows of ``values``, one for each query head of the model, for these heads."""
         if not self.is_query:
             raise ValueError("of_heads is for queries: keys have kv heads, see of_kv_heads")
-        _check_rows(values, self.num_heads, "num_heads", "query heads")
+        _check_rows(values, num_heads=self.num_heads)
         return values if self.heads is None else values[self.heads]
 
     def of_kv_heads(self, values: jax.Array) -> jax.Array:
@@ -63,7 +63,7 @@ class Side:
         more heads than ``values`` has rows read the row of the head they were repeated from.
         """
         if self.num_kv_heads % values.shape[0]:
-            _check_rows(values, self.num_kv_heads, "num_kv_heads", "kv heads")
+            _check_rows(values, num_kv_heads=self.num_kv_heads)
         heads = self.num_heads if self.is_query else self.num_kv_heads
         group = heads // values.shape[0]
         if self.heads is not None:
@@ -108,7 +108,7 @@ class Tile:
 
     def of_heads(self, values: jax.Array) -> jax.Array:
         """Returns the rows of ``values``, one for each query head of the model, for this tile."""
-        _check_rows(values, self.num_heads, "num_heads", "query heads")
+        _check_rows(values, num_heads=self.num_heads)
         if self.heads is None:
             return values
         return self.lookup.rows(values, self.heads) if self.in_kernel else values[self.heads]
@@ -160,9 +160,7 @@ class Encoding(nnx.Module):
 
     def hooks(self) -> frozenset[str]:
         """Returns the names of the hooks that this encoding overrides."""
-        return frozenset(
-            name for name in HOOKS if getattr(type(self), name) is not getattr(Encoding, name)
-        )
+        return overridden(type(self), Encoding)
 
     def tokens(
         self,
@@ -347,6 +345,11 @@ class Encoding(nnx.Module):
         return 0.0
 
 
+def overridden(scheme: type[Encoding], base: type[Encoding]) -> frozenset[str]:
+    """Returns the names of the hooks that a class overrides, compared with a base class."""
+    return frozenset(n for n in HOOKS if getattr(scheme, n) is not getattr(base, n))
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class HeadShard:
@@ -364,9 +367,10 @@ class HeadShard:
     num_heads: int = dataclasses.field(metadata={"static": True})
 
 
-def _check_rows(values: jax.Array, count, argument, kind):
+def _check_rows(values: jax.Array, **heads: int):
+    ((argument, count),) = heads.items()
     if values.shape[0] != count:
         raise ValueError(
-            f"the encoding was made for {argument}={values.shape[0]}, but attention has {count} "
-            f"{kind}; pass {argument}={count} to make"
+            f"the encoding was made for {argument}={values.shape[0]}, but attention has "
+            f"{argument}={count}: pass that to make"
         )
