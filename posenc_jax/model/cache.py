@@ -13,6 +13,7 @@ too, and the layer's input beside them.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -63,6 +64,23 @@ class Stored:
         """Returns the slots of one layer."""
         return jax.tree.map(lambda slots: slots[repeat], self)
 
+    def mapped(self, function: Callable, *others: "Stored", state: Any) -> "Stored":
+        """Returns the results of ``function(axis, *arrays)``, with slots along ``axis``.
+
+        What these slots leave out is left out of ``others`` too.
+        """
+
+        def along(axis, *trees):
+            if trees[0] is None:
+                return None
+            return jax.tree.map(functools.partial(function, axis), *trees)
+
+        k, v, x, made = (
+            along(axis, *(getattr(stored, name) for stored in (self, *others)))
+            for name, axis in (("k", 3), ("v", 3), ("x", 2), ("made", 2))
+        )
+        return Stored(k, v, x, made, state)
+
 
 class Past(NamedTuple):
     """Holds the part of the cache that a layer reads.
@@ -90,10 +108,8 @@ class Past(NamedTuple):
         def put(slots, state):
             return jax.lax.dynamic_update_index_in_dim(slots, state, self.repeat, axis=0)
 
-        return Stored(
-            **_map_tokens(write, self.stored, new),
-            state=jax.tree.map(put, self.stored.state, new.state),
-        )
+        state = jax.tree.map(put, self.stored.state, new.state)
+        return self.stored.mapped(write, new, state=state)
 
 
 @jax.tree_util.register_dataclass
@@ -272,7 +288,7 @@ class Cache:
         def cut(axis, slots):
             return jax.lax.dynamic_slice_in_dim(slots, start, count, axis)
 
-        layers = [Stored(**_map_tokens(cut, x), state=x.state) for x in self.layers]
+        layers = [stored.mapped(cut, state=stored.state) for stored in self.layers]
         return tuple(layers), jax.tree.map(functools.partial(cut, 1), self.made)
 
     def with_newest(
@@ -287,9 +303,7 @@ class Cache:
         pairs = zip(self.layers, layers, strict=True)
         return dataclasses.replace(
             self.with_places(None, None, count),
-            layers=tuple(
-                Stored(**_map_tokens(write, *pair), state=pair[1].state) for pair in pairs
-            ),
+            layers=tuple(old.mapped(write, new, state=new.state) for old, new in pairs),
             made=jax.tree.map(functools.partial(write, 1), self.made, made),
         )
 
@@ -366,18 +380,6 @@ def _has_state(encoding: Encoding, width: int) -> bool:
 
 def _moves(encoding: Encoding) -> bool:
     return not jax.eval_shape(lambda: encoding.tokens(text(1))).consecutive
-
-
-def _map_tokens(function, *every: Stored) -> dict[str, Any]:
-    """Calls ``function(axis, *arrays)`` of k, v, x and made, with tokens along an axis of slots."""
-
-    def mapped(axis, *trees):
-        if trees[0] is None:
-            return None
-        return jax.tree.map(functools.partial(function, axis), *trees)
-
-    axes = {"k": 3, "v": 3, "x": 2, "made": 2}
-    return {name: mapped(axis, *(getattr(x, name) for x in every)) for name, axis in axes.items()}
 
 
 def _write(slots, new, start):

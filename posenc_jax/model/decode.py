@@ -1,5 +1,6 @@
 """Generates text with a Transformer and its cache."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -72,9 +73,18 @@ def generate(
     for start in range(0, T, prefill_chunk):
         chunk = prompts.part(slice(start, start + prefill_chunk))
         logits_BV, cache = read(model, chunk, cache)
-    how = dict(temperature=float(temperature), top_p=float(top_p), stop_token=stop_token)
-    how |= dict(count=max_new_tokens)
-    return _continue(model, logits_BV, cache, prompts.next_places(), key, **how)[0]
+    how = _How(max_new_tokens, float(temperature), float(top_p), stop_token)
+    return _continue(how, model, logits_BV, cache, prompts.next_places(), key)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """Holds the settings of ``generate`` that are static while its loop is traced."""
+
+    count: int
+    temperature: float
+    top_p: float
+    stop_token: int | None
 
 
 class _Prompts(NamedTuple):
@@ -162,23 +172,20 @@ def read(model, chunk, cache):
     return model.unembed(x_BTD[:, -1:])[:, 0], cache
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("count", "temperature", "top_p", "stop_token"),
-    donate_argnames="cache",
-)
-def _continue(model, logits_BV, cache, start, key, *, count, temperature, top_p, stop_token):
+@functools.partial(jax.jit, static_argnames="how", donate_argnames="cache")
+def _continue(how: _How, model, logits_BV, cache, start, key):
     """Returns the output, and the cache, which replaces the donated one."""
-    B = logits_BV.shape[0]
+    B, stop_token = logits_BV.shape[0], how.stop_token
     segment_ids = None if cache.segment_ids is None else jnp.ones((B, 1), jnp.int32)
 
     def is_unfinished(state):
         step, _, _, stopped_B, _ = state
-        return (step < count) & ~stopped_B.all()
+        return (step < how.count) & ~stopped_B.all()
 
     def one_more(state):
         step, logits_BV, cache, stopped_B, output_BN = state
-        token_B = sample(logits_BV, jax.random.fold_in(key, step), temperature, top_p)
+        step_key = jax.random.fold_in(key, step)
+        token_B = sample(logits_BV, step_key, how.temperature, how.top_p)
         if stop_token is not None:
             token_B = jnp.where(stopped_B, stop_token, token_B)
             stopped_B = token_B == stop_token
@@ -188,7 +195,7 @@ def _continue(model, logits_BV, cache, start, key, *, count, temperature, top_p,
         logits_BV, cache = read(model, chunk, cache)
         return step + 1, logits_BV, cache, stopped_B, output_BN
 
-    output_BN = jnp.full((B, count), 0 if stop_token is None else stop_token, jnp.int32)
+    output_BN = jnp.full((B, how.count), 0 if stop_token is None else stop_token, jnp.int32)
     state = jnp.zeros((), jnp.int32), logits_BV, cache, jnp.zeros(B, bool), output_BN
     _, _, cache, _, output_BN = jax.lax.while_loop(is_unfinished, one_more, state)
     return output_BN, cache
