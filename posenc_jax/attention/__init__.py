@@ -23,6 +23,7 @@ from posenc_jax.attention.operands import (
     rotated,
     rule_of,
     sides_of_heads,
+    tile_of_tokens,
     whole_tile,
     with_input,
 )
@@ -133,7 +134,7 @@ def attend(
     scheme, tile, v_BSKC, q_side = whole_tile(
         encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale, causal
     )
-    tile, rule = rule_of(scheme, tile, q_BTHC, causal, window, mask, sinks, dropout)
+    tile, rule = rule_of(scheme, tile, causal, window, mask, sinks, dropout)
     if implementation is None:
         implementation = choose(scheme, tile, v_BSKC, rule)
     run = implementation if callable(implementation) else IMPLEMENTATIONS[implementation]
@@ -232,10 +233,7 @@ def combine(
     if k_tokens.stage != "rotated":
         v_BSKC = scheme.rotate_values(v_BSKC, k_tokens, k_side)
     k_tokens = k_tokens.having(scheme.of_keys(k_tokens.made))
-    # ``mix`` reads no queries, keys or scale.
-    nothing: dict = dict(q=None, k=None, scale=None)
-    heads: dict = dict(heads=q_side.heads, num_heads=q_side.num_heads)
-    tile = Tile(q_tokens=q_tokens, k_tokens=k_tokens, **nothing, **heads)
+    tile = tile_of_tokens(q_tokens, k_tokens, q_side.heads, q_side.num_heads)
     out_BTHC = scheme.mix(weighted_sums(weights_BHTS, v_BSKC), weights_BHTS, tile)
     return scheme.rotate_back(out_BTHC.astype(v_BSKC.dtype), q_tokens, q_side)
 
@@ -258,11 +256,9 @@ def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Imp
     if encoding.whole_rows:
         is_known = isinstance(B, int)  # and not a symbol of jax.export
         return cpu.dense if not is_known or B * H * T * S <= MOST_LOGITS else blockwise
-    is_plain = rule.causal and rule.in_order and tile.q_tokens.segment_ids is None
-    is_plain &= rule.sinks is None and rule.chunk is None
-    is_plain &= rule.mask is None and rule.dropout is None
-    is_plain &= is_fusable(encoding) and cudnn_takes(tile, v_BSKC, rule)
-    if is_plain and is_for_gpu():
+    is_plain = rule.by_order and rule.sinks is None and rule.dropout is None
+    is_plain &= tile.q_tokens.segment_ids is None and is_fusable(encoding)
+    if is_plain and cudnn_takes(tile, v_BSKC, rule) and is_for_gpu():
         return fused
     is_few = T * S <= _FEW_LOGITS or T < _FEW_QUERIES
     usual = cpu.dense if is_few else blockwise

@@ -107,8 +107,10 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     # With whole rows an index of None stays None: it tells hooks the order during tracing.
     k_tokens = tile.k_tokens if encoding.whole_rows else _with_order(tile.k_tokens)
     keys = Rows(tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2), k_tokens)
-    limits = (None if x is None else jnp.asarray(x, jnp.int32) for x in (rule.window, rule.after))
-    window, after = limits
+    window, after = (
+        None if reach is None else jnp.asarray(reach, jnp.int32)
+        for reach in (rule.window, rule.after)
+    )
     rule = dataclasses.replace(rule, window=window, after=after, in_order=False, sinks=None)
     shared = Shared(encoding, None if is_number else tile.scale, tile.heads, rule)
     return plan, queries, keys, shared

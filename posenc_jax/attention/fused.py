@@ -58,8 +58,7 @@ def is_for_gpu() -> bool:
 
 def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule) -> jax.Array:
     """Calls ``jax.nn.dot_product_attention`` on a tile, ``implementation`` "xla" or "cudnn"."""
-    by_order = rule.causal and rule.in_order and not isinstance(rule.window, jax.Array)
-    by_order &= rule.chunk is None and rule.mask is None
+    by_order = rule.by_order and not isinstance(rule.window, jax.Array)
     visible: Any
     before: Any
     if by_order:

@@ -59,14 +59,12 @@ def zigzag(length: int, devices: int) -> np.ndarray:
     return np.stack([pieces[0], pieces[1, ::-1]], axis=1).reshape(-1)
 
 
-def ring(
-    encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule, *, block: int | None = None
-) -> jax.Array:
+def ring(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
     """Attends as ``attend`` does, over tokens that are sharded over the mesh axis ``context``.
 
     It is called on whole arrays under ``jax.set_mesh``, as everything else in a jitted program;
     sharding over other axes of the mesh is kept. Every length must be a multiple of the size of
-    the axis. ``block`` is that of ``blockwise``.
+    the axis.
 
     Raises:
       ValueError: there is no such axis, or it does not divide a length; or the mask is an array.
@@ -89,7 +87,7 @@ def ring(
             "columns of a mask array: give the mask as a function of indices, mask(q_index, "
             "k_index), and no Chunks where tokens have segments, which make it an array"
         )
-    plan, *operands = take_apart(encoding, tile, v_BSKC, rule, block)
+    plan, *operands = take_apart(encoding, tile, v_BSKC, rule)
     devices = context_size()
     plan = dataclasses.replace(plan, q_block=min(plan.q_block, tile.q.shape[1] // devices))
     if not encoding.whole_rows:

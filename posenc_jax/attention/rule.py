@@ -63,6 +63,11 @@ class Rule:
     sinks: jax.Array | None = None
     dropout: Dropout | None = None
 
+    @property
+    def by_order(self) -> bool:
+        """Returns whether a query sees all keys written before it, or some of the last ones."""
+        return self.causal and self.in_order and self.chunk is None and self.mask is None
+
     def visible(self, q_tokens, k_tokens):
         """Returns bool ``[B, H, T, S]``, H mostly 1, or None where every query sees every key."""
         q_order, k_order = q_tokens.order()[:, None, :, None], k_tokens.order()[:, None, None, :]
