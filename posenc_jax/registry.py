@@ -396,11 +396,8 @@ def _checked_keywords(name, settings, accepted):
     return settings
 
 
-def suggest(word: str, valid: Iterable[str], where: str = "valid") -> str:
-    """Returns the end of an error about ``word``: the nearest valid word, and all of them.
-
-    ``where`` says where the valid words are.
-    """
+def suggest(word: str, valid: Iterable[str]) -> str:
+    """Returns the end of an error about ``word``: the nearest valid word, and all of them."""
     close = difflib.get_close_matches(word, valid, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ";"
-    return f"{hint} {where}: {', '.join(sorted(valid))}"
+    return f"{hint} valid: {', '.join(sorted(valid))}"

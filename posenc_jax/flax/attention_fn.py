@@ -13,6 +13,15 @@ from posenc_jax.checks import check_encoding
 from posenc_jax.encoding import Encoding
 from posenc_jax.tokens import Tokens
 
+# Arguments of Flax's layers that attention here does not have, and what to do without each.
+_INSTEAD = {
+    "bias": "a bias comes from the encoding",
+    "precision": "use jax.default_matmul_precision around the model",
+    "sow_weights": "attention weights are never formed as a whole",
+    "qk_attn_weights_einsum": "pass none",
+    "attn_weights_value_einsum": "pass none",
+}
+
 
 class AttentionFn(nnx.Module):
     """Is the function that :func:`attention_fn` returns, with the encoding's parameters in it."""
@@ -51,11 +60,13 @@ class AttentionFn(nnx.Module):
     ):
         # Linen passes only arguments that a signature names. Two have no effect: logits are float32
         # anyway, and each weight is dropped by itself.
-        _refuse("bias", bias, "a bias comes from the encoding")
-        _refuse("precision", precision, "use jax.default_matmul_precision around the model")
-        _refuse("sow_weights", module, "attention weights are never formed as a whole")
-        _refuse("qk_attn_weights_einsum", qk_attn_weights_einsum, "pass none")
-        _refuse("attn_weights_value_einsum", attn_weights_value_einsum, "pass none")
+        _refuse(
+            bias=bias,
+            precision=precision,
+            sow_weights=module,
+            qk_attn_weights_einsum=qk_attn_weights_einsum,
+            attn_weights_value_einsum=attn_weights_value_einsum,
+        )
         dropout = None if deterministic else _dropout(dropout_rate, dropout_rng)
         if is_causal and not self.options["causal"]:
             raise ValueError("is_causal=True contradicts attention_fn(..., causal=False)")
@@ -170,6 +181,9 @@ def _flat(mask, batch):
     return mask.astype(bool).reshape(-1, *mask.shape[-3:])
 
 
-def _refuse(name, value, instead):
-    if value is not None:
-        raise ValueError(f"{name} is not supported by posenc_jax.attention_fn: {instead}")
+def _refuse(**arguments):
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} is not supported by posenc_jax.attention_fn: {_INSTEAD[name]}"
+            )

@@ -126,7 +126,9 @@ def _gradient(left, right, of, axes):
     """
     sharding = jax.typeof(of).sharding
     return jax.lax.dot_general(
-        *(left, right, (axes, ((), ()))),
+        left,
+        right,
+        (axes, ((), ())),
         preferred_element_type=jnp.float32,
         out_sharding=None if sharding.mesh.empty else sharding,
     )

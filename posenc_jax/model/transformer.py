@@ -103,9 +103,9 @@ class Transformer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        sizes = dict(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
-        sizes |= dict(num_heads=num_heads, num_kv_heads=num_kv_heads)
-        check_sizes(**sizes, head_dim=head_dim, mlp_dim=mlp_dim)
+        check_sizes(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
+        check_sizes(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        check_sizes(head_dim=head_dim, mlp_dim=mlp_dim)
         check_rngs(rngs)
         check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
         kinds_of_sinks = sinks_of_layers(sinks, num_layers)

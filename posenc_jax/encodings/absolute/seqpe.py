@@ -147,9 +147,17 @@ class SeqPE(Added):
         self.num_candidates = num_candidates
         self.num_offsets = num_offsets
         self.encoder_heads = encoder_heads
-        sizes = model_dim, encoder_heads, encoder_layers, len(str(max_position - 1)), num_axes
-        order = dict(bidirectional=bidirectional, mask_padding=mask_padding)
-        self.encoder = DigitEncoder(*sizes, **order, temperature=temperature, rngs=rngs)
+        self.encoder = DigitEncoder(
+            width=model_dim,
+            num_heads=encoder_heads,
+            num_layers=encoder_layers,
+            max_digits=len(str(max_position - 1)),
+            num_axes=num_axes,
+            bidirectional=bidirectional,
+            mask_padding=mask_padding,
+            temperature=temperature,
+            rngs=rngs,
+        )
         is_projected = pe_qk == "single" and hook != "input_add"
         width = sum(self.heads) * head_dim
         self.pe_qk = linear(model_dim, width, model_dim, rngs) if is_projected else None
