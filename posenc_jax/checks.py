@@ -34,9 +34,9 @@ def check_positions(positions: Any) -> jax.Array:
     counts = jnp.issubdtype(dtype, jnp.integer) or dtype in (jnp.float32, jnp.float64)
     if not counts or len(shape) not in (2, 3) or 0 in shape:
         raise ValueError(
-            f"positions are {dtype} of shape {shape}, but must be whole numbers or float32, other "
-            "types cannot count, and [B, T], or [B, T, A] for tokens on several axes, with at "
-            "least one token: cast them, or add a batch axis with [None]"
+            f"positions are {dtype} of shape {shape}, but must be whole numbers or float32 (other "
+            "types cannot count), of shape [B, T], or [B, T, A] for several axes, with at least "
+            "one token: cast them, or add a batch axis with [None]"
         )
     origin = "subtract an origin that all tokens share (posenc_jax.positions.since)"
     return jnp.asarray(in_32_bits("positions", positions, origin))
@@ -149,7 +149,7 @@ def checked_length(length: Any, positions: jax.Array) -> Any:
 
 
 def check_encoding(encoding: Any, name: str = "encoding") -> None:
-    """Checks that ``encoding`` is the encoding of one layer; errors call it ``name``."""
+    """Checks that ``encoding`` is an Encoding, no class and no Layers; errors call it ``name``."""
     if not hasattr(encoding, "hooks") or isinstance(encoding, type):
         raise ValueError(
             f"{name}={encoding!r} must be an Encoding, as posenc_jax.make gives it; of Layers take "
@@ -181,10 +181,10 @@ def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
         is_right &= bool((kv_heads == kv_heads[:, :1]).all())
     if not is_right:
         raise ValueError(
-            f"heads={heads} of HeadShard must be an array of {H} numbers of query heads within "
-            f"0..{num_heads - 1}, one for each head of the given queries, all different; {group} "
-            f"heads in a row read one of the {K} kv heads given, so they must be the {group} of "
-            "one kv head of the model: give all of them, or repeat keys and values (jnp.repeat)"
+            f"heads={heads} of HeadShard must be an array of {H} different numbers of query heads "
+            f"within 0..{num_heads - 1}, one for each head of the given queries; {group} heads in "
+            f"a row read one of the {K} kv heads given, so they must be all {group} query heads "
+            "of a kv head of the model: give these, or repeat keys and values (jnp.repeat)"
         )
 
 

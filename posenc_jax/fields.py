@@ -1,4 +1,4 @@
-"""Declares which values a keyword may have; errors name the keyword, its value and the others."""
+"""Checks values of keywords; errors name the keyword, its value and what is allowed."""
 
 import math
 import operator

@@ -73,7 +73,7 @@ def apply_rope(
 
     Args:
       x_BTHC: queries or keys.
-      cos_BTP: cosines of ``rope_tables``, or those that your model computes; B may be 1.
+      cos_BTP: cosines, from ``rope_tables`` or from your model; B may be 1.
       sin_BTP: sines.
       layout: which channels form a pair. "half" pairs i with i + P (GPT-NeoX, Llama in Hugging
         Face), "interleaved" pairs 2 i with 2 i + 1 (the paper, GPT-J, Llama as released by Meta).

@@ -18,7 +18,7 @@ from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.model.layers import Layers
 
-# Patterns differ from layer to layer: ``make`` returns Layers for these names, else an Encoding.
+# The names for which ``make`` returns Layers and not an Encoding.
 Pattern = Literal["irope", "rnope_swa", "dual_base", "global_nope", "global_yarn", "beam", "flint"]
 PATTERNS: tuple[str, ...] = get_args(Pattern)
 
@@ -182,7 +182,7 @@ def make(
     """Builds the encoding called ``name``, or the pattern of layers.
 
     Args:
-      name: a key of ``REGISTRY``; those in ``PATTERNS`` give Layers.
+      name: a key of ``REGISTRY``; the names in ``PATTERNS`` give Layers.
       num_heads: number of query heads in one layer.
       num_kv_heads: number of kv heads in one layer. Default: ``num_heads``.
       head_dim: number of channels in one head.
@@ -190,8 +190,8 @@ def make(
       train_length: number of tokens in one training sequence.
       num_layers: gives a scheme with per-layer parameters independent initial values for each
         layer, stacked along a leading axis, as ``Transformer`` needs them. All layers share an
-        encoding that is already built, ``over=``. Some patterns need it to
-        know which layer is the last.
+        encoding that is already built, ``over=``. Some patterns need ``num_layers`` to know which
+        layer is the last.
       rngs: source of the initial values of a scheme with parameters.
       **settings: the scheme's own keywords, which ``posenc_jax.signature(name)`` lists. A scheme
         that wraps another takes ``over``: an encoding already built, the name of one, or a mapping
@@ -220,7 +220,7 @@ def make(
 
 
 def _built(name: str, sizes: Sizes, rngs, settings) -> Encoding | Layers:
-    """Builds one layer's encoding; that beneath a wrapper comes first."""
+    """Builds one layer's encoding, after the encoding that it wraps."""
     build: Any = lookup(name)
     accepted = keywords(build)
     settings = _checked_keywords(name, settings, accepted)
@@ -356,8 +356,8 @@ def _check_overrides(name, encoding):
     check_encoding(encoding)
     if type(encoding) is not Encoding and not encoding.hooks():
         raise ValueError(
-            f"{name!r}, {type(encoding).__name__}, overrides no hook, so it would be no positional "
-            f"encoding: is one misspelt? They are {', '.join(HOOKS)}"
+            f"{name!r}, {type(encoding).__name__}, overrides no hook, so it would have no effect: "
+            f"is a hook misspelt? The hooks are {', '.join(HOOKS)}"
         )
 
 

@@ -48,7 +48,7 @@ class Shared(NamedTuple):
     """Holds the arrays that all tiles have in common."""
 
     encoding: Encoding
-    scale: Any  # None where it is a number of the plan
+    scale: Any  # None where the plan has it as a number
     heads: Any
     rule: Rule  # without sinks, which belong to rows
 
@@ -168,7 +168,7 @@ def forward(plan, queries, keys, shared):
 
 
 def _in_tiles(run, plan, *operands):
-    """Calls ``run(plan, *operands)``, with the tiles of the platform that it is lowered for."""
+    """Calls ``run(plan, *operands)``, with smaller tiles if it is lowered for one core of a CPU."""
     if not plan.one_core:
         return run(plan, *operands)
     q_block, k_block = (min(_OF_SHORT, size) for size in (plan.q_block, plan.k_block))
@@ -260,11 +260,11 @@ def _backward(plan, queries, keys, shared, d_out, lse, delta):
 
 
 def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
-    """Computes one tile again, and returns its weights and the gradient by its products.
+    """Computes one tile again, and returns its weights and three kinds of gradients.
 
-    The weights are those after dropout, which sum the values. Both are ``[B, K, G, T, S]``, in the
-    types of the values and of the keys. The third result is the gradients by what the scheme's
-    hooks read of ``shared``, queries and keys.
+    The weights, after dropout, have the type of the values, and the gradient by the products has
+    the type of the keys; both are ``[B, K, G, T, S]``. The last result has the gradients by the
+    arrays of ``shared``, queries and keys that the scheme's hooks read.
     """
     trees = shared, q.rows, k.rows
     floats, rest = zip(*(split(tree) for tree in trees), strict=True)

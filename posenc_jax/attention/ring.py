@@ -44,8 +44,9 @@ def context_size() -> int:
 def zigzag(length: int, devices: int) -> np.ndarray:
     """Returns the order in which to lay out tokens so that causal work is even, int32 ``[length]``.
 
-    Each device gets one piece and the piece that is as far from the end. Give the model
-    ``tokens[:, order]`` with ``positions[:, order]`` and ``index=order[None]``.
+    The tokens are cut into twice as many pieces as there are devices, and device i gets piece i
+    from the start and piece i from the end. Give the model ``tokens[:, order]`` with
+    ``positions[:, order]`` and ``index=order[None]``.
 
     Raises:
       ValueError: twice the number of devices does not divide the length.

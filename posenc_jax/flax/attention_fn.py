@@ -24,7 +24,7 @@ _INSTEAD = {
 
 
 class AttentionFn(nnx.Module):
-    """Is the function that :func:`attention_fn` returns, with the encoding's parameters in it."""
+    """Attends as Flax's layers call their ``attention_fn``, and holds the encoding."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class AttentionFn(nnx.Module):
         qk_attn_weights_einsum=None,
         attn_weights_value_einsum=None,
     ):
-        # Linen passes only arguments that a signature names. Two have no effect: logits are float32
-        # anyway, and each weight is dropped by itself.
+        # Linen passes only arguments that a signature names. ``force_fp32_for_softmax`` and
+        # ``broadcast_dropout`` have no effect: logits are float32, and each weight drops by itself.
         _refuse(
             bias=bias,
             precision=precision,
@@ -123,12 +123,12 @@ def attention_fn(
     Args:
       encoding: any scheme that acts in attention; a per-layer one must be this layer's own.
       positions: as in :class:`Tokens`, for the layer's leading axes flattened into one batch. With
-        ``decode=True`` they are those of all slots of the cache.
+        ``decode=True`` give the positions of all slots of the cache.
       segment_ids: int ``[B, T]``; tokens of different segments do not see each other. Padding is a
         segment of its own.
       x: the layer's input ``[B, T, D]``, which data-dependent schemes need.
       length: the length that a scheme adapts to, see ``encoding.tokens``. With ``decode=True`` it
-        is by default that of a full cache.
+        is by default the length of a full cache.
       causal: hide later tokens, whatever the layer's own ``is_causal`` is; an encoder passes False.
         The layer's ``mask`` hides further tokens. With ``decode=True`` there are no later ones:
         slots that are not filled are always hidden.
@@ -136,8 +136,8 @@ def attention_fn(
 
     Raises:
       ValueError: the encoding adds to the token embeddings, which the layer does not have. Or, when
-        the layer calls it: a bias, a precision or ``sow_weights``; attention here has none of them,
-        and ignoring one would be wrong.
+        the layer calls the result with a bias, a precision or ``sow_weights``: attention here has
+        no such argument, and must not ignore it.
 
     Dropout of attention weights is the layer's own: its rate, its random stream and its
     ``deterministic``. Each weight is dropped by itself, also where the layer has

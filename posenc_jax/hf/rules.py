@@ -1,4 +1,4 @@
-"""Has the rules of single models that a number in the table cannot say.
+"""Defines rules of single models that no number in the table could express.
 
 A rule of kinds returns the kind of every layer, or None where the config leaves it open. A rule of
 rotation says whether one layer has RoPE. A rule of reach returns the window of ``attend`` for the
@@ -180,17 +180,17 @@ def in_windows_if_any(config: Config, at: At) -> bool:
 
 
 def in_windows_or_by_section(config: Config, at: At) -> bool:
-    """Says that a section for each kind of layer, where there is one, is read as it stands."""
+    """Returns True where each kind of layer has a section, which then says whether it rotates."""
     return has_sections(config) or in_windows(config, at)
 
 
 def by_window(config: Config, at: At) -> bool:
-    """Asks for the window of the layer and not for its kind, as the code of Cohere does."""
+    """Returns whether the layer has a window, as Cohere's code asks; a null window is refused."""
     if not in_windows(config, at):
         return False
     if has_null_window(config):
         raise ValueError(
-            "sliding_window=null: the model's code rotates nothing without a window, and that of "
+            "sliding_window=null: the model's code rotates nothing without a window, and "
             "transformers does not run without one: give the window that the model has"
         )
     return True
@@ -274,7 +274,7 @@ def llama4_temperature(config: Config) -> Encoding:
 
 
 def zamba2_head_dim(config: Config) -> int:
-    """Returns the width of a head, which is twice that of the model's: kv_channels is not read."""
+    """Returns the width of a head: twice the model's width per head; kv_channels is not read."""
     if "attention_head_dim" in config:
         return whole(config, "attention_head_dim")
     return 2 * whole(config, *WIDTH) // whole(config, *HEADS)

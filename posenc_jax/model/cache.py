@@ -1,14 +1,14 @@
 """The cache stores what a model needs of earlier tokens, so that more tokens can follow.
 
-Keys and values are stored rotated, with whatever ``score`` reads of their tokens, so that a step
-computes only with new tokens, except in attention itself. A scheme that observes the layer's input
-(FoX, PaTH, Selective RoPE) continues from its state after the last token.
+Keys and values are stored rotated, with the arrays of their tokens that ``score`` reads, so that a
+step computes only with new tokens, except in attention itself. A scheme that observes the layer's
+input (FoX, PaTH, Selective RoPE) continues from its state after the last token.
 
 Two kinds of schemes repeat their work for all tokens in every step. If a scheme adapts to the
 length (``Encoding.reads_length``), keys are stored before ``rotate`` and rotated by the length of
-the step, unless the cache is made for one length. If a scheme observes the layer's input and has no
-state (kv shift), as no scheme has one where tokens have segments, keys are stored before ``rotate``
-too, and the layer's input beside them.
+the step, unless the cache is made for one length. If a scheme observes the layer's input without a
+state, keys are stored before ``rotate`` too, and the layer's input beside them. KV shift never has
+a state, and no scheme has one where tokens have segments.
 """
 
 import dataclasses
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 class Stored:
     """Holds the arrays of tokens that a layer stores.
 
-    In a cache arrays have a leading axis, ``repeats``, of the model's pattern under ``scan``; else
-    it is 1. Heads come before tokens, as the products of attention read them; otherwise every step
+    In a cache all arrays have a leading axis, the ``repeats`` of the model's pattern: 1 without
+    ``scan``. Heads come before tokens, as the products of attention read them; otherwise every step
     would transpose all slots.
 
     Attributes:
@@ -130,7 +130,7 @@ class Cache:
       length: the length that schemes adapt to, or None for the length so far (static).
       encodings: the structure of each distinct encoding that the cache was made for (static).
       rotated: for each of them whether keys and values are stored rotated (static).
-      moves: for each of them whether it moves positions, as randomized positions are (static).
+      moves: for each of them whether it moves positions, as ``randomized`` does (static).
       is_text: whether all tokens so far are text whose positions were left out (static).
     """
 
@@ -211,8 +211,8 @@ class Cache:
     def with_places(self, positions, segment_ids, T: int) -> "Cache":
         """Returns the cache with its next T slots counted, at these positions and segments.
 
-        Slots that are not filled get the position of the last token, so that no length depends on
-        them and no scheme finds them out of range. Attention hides them by their larger index.
+        Empty slots get the position of the last token, so that no length depends on them and none
+        is out of a scheme's range. Attention hides them by their larger index.
         """
         is_text = positions is None
         if is_text:
@@ -244,8 +244,8 @@ class Cache:
     def tokens(self, number: int, encoding: Encoding, T: int) -> tuple[Tokens, Tokens, "Cache"]:
         """Returns the newest tokens, the tokens of all slots, and the cache with both prepared.
 
-        For text the slots that are not filled have the positions at which the text will continue,
-        so that positions are known to be consecutive, unless the encoding moves positions.
+        For text, empty slots have the positions at which the text will continue, so that positions
+        are known to be consecutive, unless the encoding moves them.
 
         Args:
           number: which of the model's distinct encodings it is.
@@ -316,8 +316,8 @@ class Cache:
             )
         if _structures(model) != self.encodings:
             raise ValueError(
-                "the cache was made for a model under other encodings, or under theirs with other "
-                "keywords, and its keys are rotated by those; make it by Cache.empty of the same "
+                "the cache was made for other encodings than this model's, or for the same with "
+                "other keywords, and its keys are rotated by those: make it by Cache.empty of this "
                 "model"
             )
 
@@ -332,8 +332,8 @@ class Cache:
         slots, is_row = self.positions, positions.shape[:2] in ((self.batch, T), (1, T))
         if not is_row or positions.ndim != slots.ndim or positions.dtype != slots.dtype:
             raise ValueError(
-                f"positions are {positions.dtype} of shape {positions.shape}, but must be those of "
-                f"the {T} new tokens alone, in a batch of {self.batch} or 1, as axes= and dtype= "
+                f"positions are {positions.dtype} of shape {positions.shape}, but must be of the "
+                f"{T} new tokens alone, in a batch of {self.batch} or 1, and as axes= and dtype= "
                 f"of Cache.empty say: {slots.dtype} with {slots.ndim} axes"
             )
         if (segment_ids is None) != (self.segment_ids is None):

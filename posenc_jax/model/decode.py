@@ -37,7 +37,7 @@ def generate(
       max_new_tokens: largest number of tokens to generate.
       lengths: int ``[B]``, number of tokens in each prompt. Default: T for all. A row's result does
         not depend on other rows, except under randomized positions, drawn for the longest.
-      positions: positions of the prompts, ``[B, T]`` or ``[B, T, A]``. Default: those of text.
+      positions: positions of the prompts, ``[B, T]`` or ``[B, T, A]``. Default: text from 0 on.
       next_positions: ``[B]``, the position of the first new token of each row, on every axis:
         ``Placed.next`` of the builders; or ``[B, A]`` where axes differ. Default: one after the
         prompt's last token, which must have the same position on all axes, as text has.
@@ -97,7 +97,7 @@ class _Prompts(NamedTuple):
     positions: Any  # [B, T] or [B, T, A]
     segment_ids: Any  # [B, T], or None where no prompt is shorter
     next: Any  # [B] or [B, A], where the text after each prompt continues
-    is_text: bool  # whether positions were left out, and are those of text
+    is_text: bool  # whether positions were left out, so that they are text from 0 on
 
     @classmethod
     def of(cls, model, prompt_BT, lengths, positions, next_positions) -> "_Prompts":
@@ -145,10 +145,16 @@ class _Prompts(NamedTuple):
 def check_reach(
     model, length: int | np.ndarray, adapted: int | None = None, positions=None
 ) -> None:
-    """Raises if an encoding has no such positions; under ``jax.jit`` it could not raise.
+    """Checks that every encoding has the positions of a text, which ``jax.jit`` could not check.
 
-    ``length`` is a number for each axis where positions have several axes, ``adapted`` is the
-    length that schemes adapt to, if it is given, and ``positions`` are those of earlier tokens.
+    Args:
+      model: a Transformer.
+      length: one more than the last position, or an array with this number for each axis.
+      adapted: the length that schemes adapt to, if it stays the same.
+      positions: the positions of earlier tokens.
+
+    Raises:
+      ValueError: an encoding has no such position.
     """
     places = (np.asarray(length) - 1)[None]
     if positions is not None:
@@ -250,9 +256,9 @@ def _next_positions(next_positions, positions) -> np.ndarray:
     if next_positions is None:
         if (last_BA != last_BA[:, :1]).any():
             raise ValueError(
-                "next_positions=None continues a last token with one position on all axes, but "
-                f"those of the prompts are at {last_BA.tolist()}; pass Placed.next of each row, or "
-                "a number for each axis"
+                "next_positions=None continues prompts that end at one position on all axes, but "
+                f"these end at {last_BA.tolist()}: pass Placed.next of each row, or a number for "
+                "each axis"
             )
         return last_BA[:, 0] + 1
     given = np.asarray(as_array("next_positions", next_positions))
@@ -262,7 +268,7 @@ def _next_positions(next_positions, positions) -> np.ndarray:
         B, A = last_BA.shape
         raise ValueError(
             f"next_positions={given.tolist()} must be {B} numbers, one for each row of prompt_BT, "
-            f"or {B} x {A}, one for each of its axes too, that the {positions.dtype} of positions "
-            "can hold"
+            f"or {B} x {A}, one for each axis too, and fit into {positions.dtype}, the type of "
+            "positions"
         )
     return cast

@@ -22,8 +22,8 @@ def text(length: int, start: int = 0) -> np.ndarray:
     are_numbers = is_real(start) and is_real(length)
     if not are_numbers or start % 1 or length % 1 or length < 0 or start + length > 2**31:
         raise ValueError(
-            f"start={start!r} and length={length!r} must give whole numbers below 2**31; text at "
-            "fractions is start + np.arange(length, dtype=np.float32)[None]"
+            f"start={start!r} and length={length!r} must be whole numbers, with positions below "
+            "2**31; text at fractions is start + np.arange(length, dtype=np.float32)[None]"
         )
     return np.arange(start, start + length, dtype=np.int32)[None]
 

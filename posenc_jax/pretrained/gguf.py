@@ -32,7 +32,7 @@ _SCALING = {
 _SCALING_TYPES = ("none", "linear", "yarn")
 # The translation of each of these depends on the others.
 _BLEND = "rope.scaling.yarn_ext_factor"
-_SCALING_OF_ITS_OWN = (
+_SCALING_TOGETHER = (
     "rope.scaling.type",
     "rope.scaling.factor",
     "rope.scaling.attn_factor",
@@ -56,7 +56,7 @@ def check_counts(path: Path) -> None:
     The reader of the package ``gguf`` believes every count, and a count may be 2**60.
 
     Raises:
-      ValueError: it does, or is of another format or byte order.
+      ValueError: it counts more, or the file has another format or byte order.
       struct.error: the file ends within the header.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -119,7 +119,7 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
         for key, value in metadata.items()
         if key.startswith("llama.")
     }
-    known = {*_SIZES, *_SCALING, *_SCALING_OF_ITS_OWN, *_CHECKED, *_UNREAD}
+    known = {*_SIZES, *_SCALING, *_SCALING_TOGETHER, *_CHECKED, *_UNREAD}
     unknown = [
         f"llama.{key}={value!r}" for key, value in keys.items() if key not in known and value
     ]

@@ -101,7 +101,7 @@ class Hooks:
         self.q_used, self.k_used = used[: len(q_leaves)], used[len(q_leaves) :]
 
     def ahead(self, encoding, tile):
-        """Returns the results of the hooks that need parameters alone, for each head."""
+        """Returns what the hooks compute from parameters alone, for each head."""
         scale = jnp.asarray(tile.scale, jnp.float32)
 
         def of_head(head):

@@ -7,7 +7,7 @@ $$ z_{mn} = \frac{q_m \cdot k_n + s\, (W_q e(m)) \cdot (W_k e(n))}{\sqrt d} $$
 A small Transformer makes a vector e(p) of the decimal digits of a position p, once for all
 layers, and two linear maps make one vector of it for queries and one for keys. The logit is the
 ordinary product of ``[q ; s W_q e]`` and ``[k ; W_k e]``. Overrides ``prepare``, ``embed``,
- ``rotate`` and ``aux_loss``.
+``rotate`` and ``aux_loss``.
 """
 
 import jax
@@ -40,14 +40,14 @@ class SeqPE(Added):
     The two regularisers are in ``aux_loss`` and the random shift of the training positions is in
     ``prepare``; both need a key, so evaluation has neither.
 
-    The defaults are those of the published text model. The published image model has
+    The defaults follow the published text model. The published image model has
     ``hook="attn_mul"`` and its own projection in every layer ("multi"), which is not offered: here
     layers either share all parameters of a scheme, or each has all of them, the encoder included.
     Other deviations from the released code: the encoder has no dropout (0.1 there); a shift can
     start at any position, not only at 320 positions drawn once; the second regulariser is also
     applied in steps whose positions are shifted; its windows start outside the training block (in
-    the released code those of text models may overlap it by three quarters). ``draw_candidates``
-    lists further deviations. Published runs had no weight decay and clipped the encoder's gradient
+    the released code, windows of text may overlap it by three quarters). ``draw_candidates`` lists
+    further deviations. Published runs had no weight decay and clipped the encoder's gradient
     separately.
 
     Args:

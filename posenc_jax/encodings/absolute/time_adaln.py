@@ -40,7 +40,7 @@ class TimeAdaLN(nnx.Module):
       source_frames: number of video frames in one frame of tokens, such as 4 where a video encoder
         compresses four into one. It is the stride of the convolution.
       time_scale: divisor of the times, about the length of a clip, so that they are numbers near 1.
-      rngs: source of the initial values; those of the last layers are zero.
+      rngs: source of the initial values; the last layers start at zero.
     """
 
     def __init__(

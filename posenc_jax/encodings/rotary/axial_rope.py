@@ -30,9 +30,9 @@ def axial_rope(
 ) -> RoPE:
     """Builds RoPE over ``num_axes`` position axes, ``[B, T, A]``; text, ``[B, T]``, is RoPE.
 
-    In RoPE-ViT every axis has the frequencies that only the first axis has here (those of the other
-    axes are slightly slower), so RoPE-ViT on text is not RoPE. Its ``base`` is 100, for grids of
-    tens of patches.
+    In RoPE-ViT every axis has the frequencies that only the first axis has here (the other axes are
+    slightly slower), so RoPE-ViT on text is not RoPE. Its ``base`` is 100, for grids of tens of
+    patches.
 
     Args:
       num_axes: number of position axes, which divides the number of channel pairs.

@@ -140,7 +140,7 @@ def longrope2(
     $$
 
     Past the training length L, pair i is slower by ``tail_factors[i - c]`` from the critical pair c
-    on. Below it the fastest is kept, and the factors are those of a larger base, as in NTK scaling.
+    on. Below it the fastest pair is kept, and the factors correspond to a larger base, as in NTK.
     Up to L this is RoPE, because the paper trains on short windows and switches by length. That
     short windows have no attention factor is our reading of "original RoPE"; no code of that part
     is known.

@@ -30,7 +30,7 @@ from posenc_jax.tokens import Tokens
 
 
 class STRING(RoPE):
-    """Turns queries and keys into a learned basis, and rotates there at learned rates.
+    """Transforms queries and keys to a learned basis, and rotates there at learned rates.
 
     Every layer and every kv head, with its queries, has its own basis and rates. It starts as RoPE:
     S is 0, and each pair rotates by the position along a random direction. The initial values are
@@ -61,7 +61,7 @@ class STRING(RoPE):
         super().__init__(head_dim=head_dim, base=base, layout=layout)
         shape = num_kv_heads, head_dim // 2, count_of("num_axes", num_axes)
         direction_KPA = jax.random.normal(rngs.params(), shape)
-        # A pair may turn either way: it turns forwards along the first axis, as in RoPE.
+        # A pair may rotate either way: along the first axis it rotates forwards, as in RoPE.
         direction_KPA *= jnp.sign(direction_KPA[..., :1])
         direction_KPA /= jnp.linalg.norm(direction_KPA, axis=-1, keepdims=True)
         rate_1P1 = Double.of(geometric(head_dim, self.base)).high[None, :, None]

@@ -28,8 +28,8 @@ class Made(NamedTuple):
 class LooksBack(Wrapper):
     """Mixes keys and values by ``mixed_keys`` and ``mixed_values``, before another scheme's hooks.
 
-    If attention is given only a part of the keys, the first ones become NaN where those before them
-    are missing.
+    If attention is given only a part of the keys, the first keys become NaN where the keys before
+    them are missing.
 
     Args:
       over: the encoding beneath.
