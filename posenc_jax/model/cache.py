@@ -187,15 +187,15 @@ class Cache:
             return jax.tree.map(lambda x: jnp.zeros((*leading, *x.shape), x.dtype), tree)
 
         return cls(
-            tuple(zeros(made[layer.source][0], repeats) for layer in model.layers),
-            tuple(zeros(of_all_layers) for _, of_all_layers in made),
-            zeros(places),
-            jnp.zeros((batch, size), jnp.int32) if segments else None,
-            jnp.zeros((), jnp.int32),
-            length,
-            _structures(model),
-            tuple(rotated),
-            tuple(map(_moves, distinct)),
+            layers=tuple(zeros(made[layer.source][0], repeats) for layer in model.layers),
+            made=tuple(zeros(of_all_layers) for _, of_all_layers in made),
+            positions=zeros(places),
+            segment_ids=jnp.zeros((batch, size), jnp.int32) if segments else None,
+            count=jnp.zeros((), jnp.int32),
+            length=length,
+            encodings=_structures(model),
+            rotated=tuple(rotated),
+            moves=tuple(map(_moves, distinct)),
         )
 
     @property

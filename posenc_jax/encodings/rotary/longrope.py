@@ -98,11 +98,11 @@ class LongRoPE(RoPE):
 
         def long():
             slowed = inv_freq / np.array(self.long_factor)
-            return self._tables(positions, slowed, self.attention_factor)
+            return self._tables_at(positions, slowed, self.attention_factor)
 
         def short():
             slowed = inv_freq / np.array(self.short_factor)
-            return self._tables(positions, slowed, self.short_attention_factor)
+            return self._tables_at(positions, slowed, self.short_attention_factor)
 
         if not isinstance(length, jax.Array | np.ndarray):
             tables = long() if length > self.train_length else short()
@@ -114,7 +114,7 @@ class LongRoPE(RoPE):
             tables = tuple(jnp.where(jnp.isnan(length), jnp.nan, table) for table in tables)
         if self.start_tokens:
             starts = self._positions_of_pairs(positions) < self.start_tokens
-            tables = _where(starts, self._tables(positions, inv_freq, no_factor), tables)
+            tables = _where(starts, self._tables_at(positions, inv_freq, no_factor), tables)
         return tables
 
 
