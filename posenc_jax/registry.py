@@ -350,7 +350,7 @@ def _over_shared(name, encoding, over):
 
 
 def _check_overrides(name, encoding):
-    """Checks that ``make`` built an encoding that overrides a hook, and so does something."""
+    """Checks that ``make`` built an encoding that overrides a hook, and so has an effect."""
     if isinstance(encoding, Layers):
         return
     check_encoding(encoding)

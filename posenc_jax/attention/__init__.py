@@ -247,7 +247,7 @@ def check_implementation(implementation: str | Implementation | None) -> None:
 
 
 def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Implementation:
-    """Returns the implementation that ``attend`` runs unless it is told another."""
+    """Returns the implementation that ``attend`` runs by default."""
     B, T, H, _ = tile.q.shape
     S = tile.k.shape[1]
     devices = context_size()

@@ -1,12 +1,13 @@
 """Attends over tokens on several devices: blockwise's tiles, with keys passed around a ring.
 
 Every device keeps its queries, and passes keys and values, with their tokens, on to the next device
-(Ring Attention, https://arxiv.org/abs/2310.01889). In the backward pass their gradients travel with
-them and are back on their own device after a full round. Each device decides which tiles it visits,
-by the index of the tokens that it holds at that moment. If tokens lie in written order, the first
-device has almost nothing to do and the last one the most: ``zigzag`` balances the work.
+(Ring Attention, https://arxiv.org/abs/2310.01889). In the backward pass keys are passed on with
+their gradients, which are back on their first device after a full round. Each device decides which
+tiles it visits, by the index of the tokens that it holds at that moment. If tokens lie in written
+order, the first device has almost nothing to do and the last one the most: ``zigzag`` balances the
+work.
 
-Under a scheme that needs whole rows nothing is passed around: each device gathers all keys at once.
+Under a scheme that needs whole rows each device gathers all keys at once, and no ring is needed.
 """
 
 import dataclasses

@@ -129,9 +129,9 @@ def attention_fn(
       x: the layer's input ``[B, T, D]``, which data-dependent schemes need.
       length: the length that a scheme adapts to, see ``encoding.tokens``. With ``decode=True`` it
         is by default the length of a full cache.
-      causal: hide later tokens, whatever the layer's own ``is_causal`` is; an encoder passes False.
-        The layer's ``mask`` hides further tokens. With ``decode=True`` there are no later ones:
-        slots that are not filled are always hidden.
+      causal: whether to hide later tokens, even if the layer has ``is_causal=False``; an encoder
+        passes False. The layer's ``mask`` hides further tokens. With ``decode=True`` there are no
+        later tokens, and empty slots are always hidden.
       window, scale: as in ``attend``.
 
     Raises:

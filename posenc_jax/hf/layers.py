@@ -276,7 +276,7 @@ def _section_of_layer(config, section, at) -> dict[str, Any] | None:
     if base and not row.base_by_layer and shared not in (None, base):
         raise ValueError(
             f"layer_rope_theta={base!r} contradicts rope_theta={shared!r}: the model's code only "
-            "asks whether the former is 0"
+            "checks whether layer_rope_theta is 0"
         )
     config.pop("rope_theta", None)
     return section | {"rope_theta": base} if base else None

@@ -194,7 +194,7 @@ def in_windows_or_by_section(config: Config, at: At) -> bool:
 
 
 def by_window(config: Config, at: At) -> bool:
-    """Returns whether the layer has a window, as Cohere's code asks; a null window is refused."""
+    """Returns whether the layer has a window, as Cohere's code does; a null window is refused."""
     if not in_windows(config, at):
         return False
     if has_null_window(config):

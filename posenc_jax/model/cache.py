@@ -121,7 +121,7 @@ class Cache:
     donate it to ``jax.jit``, or every step copies it.
 
     Attributes:
-      layers: what is stored of each of the model's ``layers``.
+      layers: the slots of each of the model's ``layers``.
       made: for each of the model's distinct encodings, what ``score`` and ``mix`` read of the
         result of ``prepare``, for all slots; None where they do not read it.
       positions: ``[B, S]`` or ``[B, S, A]``.

@@ -184,7 +184,7 @@ def segments_of(
       video_token: the id that marks a video's patches.
       image_grids: frames, rows and columns of each image in patches before they are merged, in the
         order in which the images come.
-      video_grids: the same of each video.
+      video_grids: the same for each video.
       merge: rows, and columns, of patches that become one token.
       seconds_per_frame: seconds between the frames of each video, where its times matter.
       frame_by_frame: whether every frame of a video is a block of its own (Qwen3-VL).

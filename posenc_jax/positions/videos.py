@@ -79,7 +79,7 @@ def story_time(
     """Returns positions of frames at world ``times``, float32 ``[1, T, 3]`` (2512.05076).
 
     Times may stand still and run back, and are never rounded. Rows and columns count from 0 in
-    every frame; a token that asks for a time is a frame of one patch.
+    every frame; a token that stands for a time is a frame of one patch.
 
     Args:
       times: the time of each frame. Subtract the first one where they are too large for float32,

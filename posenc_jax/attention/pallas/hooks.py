@@ -23,7 +23,7 @@ def leaves_of(tokens):
 def _readable(tokens):
     """Returns the tokens with their order written out, and without the segments.
 
-    The kernel's mask takes care of segments, and no hook that runs in a kernel reads them.
+    The kernel's mask applies the segments, and no hook that runs in a kernel reads them.
     """
     return dataclasses.replace(tokens, index=tokens.order(), segment_ids=None)
 
