@@ -178,9 +178,10 @@ def _scaling(keys) -> dict[str, Any]:
 
 
 def _check_head(config, keys):
-    head_dim = config.get("head_dim")
-    if head_dim is None:
-        head_dim = config["hidden_size"] // config["num_attention_heads"]
+    head_dim, width, heads = map(config.get, ("head_dim", "hidden_size", "num_attention_heads"))
+    if head_dim is None and not (width and heads):
+        return  # The reader of the config names the size that is missing.
+    head_dim = width // heads if head_dim is None else head_dim
     for key in _CHECKED:
         if keys.get(key, head_dim) != head_dim:
             raise ValueError(
