@@ -260,7 +260,7 @@ def _backward(plan, queries, keys, shared, d_out, lse, delta):
 
 
 def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
-    """Computes one tile again, and returns its weights and three kinds of gradients.
+    """Computes one tile again, and returns its weights, and gradients by products and hooks.
 
     The weights, after dropout, have the type of the values, and the gradient by the products has
     the type of the keys; both are ``[B, K, G, T, S]``. The last result has the gradients by the
