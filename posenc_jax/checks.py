@@ -279,7 +279,8 @@ def check_ids(name: str, ids_BT: Any, vocab_size: int) -> None:
     outside = np.asarray(ids_BT)[(np.asarray(ids_BT) < 0) | (np.asarray(ids_BT) >= vocab_size)]
     if outside.size:
         raise ValueError(
-            f"{name} has token {outside.flat[0]}, but the model knows 0..{vocab_size - 1}"
+            f"{name} has token {outside.flat[0]}, but the model knows 0..{vocab_size - 1}: use its "
+            "tokenizer, or make the model with a larger vocab_size"
         )
 
 

@@ -69,7 +69,9 @@ class AttentionFn(nnx.Module):
         )
         dropout = None if deterministic else _dropout(dropout_rate, dropout_rng)
         if is_causal and not self.options["causal"]:
-            raise ValueError("is_causal=True contradicts attention_fn(..., causal=False)")
+            raise ValueError(
+                "is_causal=True contradicts attention_fn(..., causal=False): pass causal=True"
+            )
         if dtype is not None:
             query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
         q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))

@@ -35,7 +35,9 @@ def packed(segment_ids) -> jax.Array:
     """
     segment_ids = jnp.asarray(as_array("segment_ids", segment_ids))
     if segment_ids.ndim != 2:
-        raise ValueError(f"segment_ids have shape {segment_ids.shape}, but must be [B, T]")
+        raise ValueError(
+            f"segment_ids have shape {segment_ids.shape}, but must be [B, T]: add the batch axis"
+        )
     index = jnp.arange(segment_ids.shape[-1], dtype=jnp.int32)
     index = jnp.broadcast_to(index, segment_ids.shape)
     starts = segment_ids[:, 1:] != segment_ids[:, :-1]

@@ -125,7 +125,8 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
     ]
     if unknown:
         raise ValueError(
-            f"{' and '.join(unknown)}: not understood, and what the model computes may depend on it"
+            f"{' and '.join(unknown)}: not understood, and what the model computes may depend on "
+            "it; give the folder of its Hugging Face checkpoint"
         )
     config = {
         "model_type": "llama",
