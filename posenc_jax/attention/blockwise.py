@@ -178,7 +178,8 @@ def _in_tiles(run, plan, *operands):
 
 
 def _forward(plan, queries, keys, shared):
-    first, end, _, _ = _visits(plan, queries, keys, shared)
+    blocks = plan.q_block, plan.k_block
+    first, end, _, _ = visits(shared.rule, queries.tokens, keys.tokens, *blocks)
 
     def rows(i, results):
         out, lse = results
@@ -226,7 +227,8 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
 
 
 def _backward(plan, queries, keys, shared, d_out, lse, delta):
-    _, _, first, end = _visits(plan, queries, keys, shared)
+    blocks = plan.q_block, plan.k_block
+    _, _, first, end = visits(shared.rule, queries.tokens, keys.tokens, *blocks)
     d_out = d_out.astype(keys.v.dtype)
     q_transposed, d_out_transposed = tokens_last(queries.x), tokens_last(d_out)
 
@@ -292,10 +294,6 @@ def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
     d_products, *by_score = pull_score(_heads(weights * (d_weights - delta[..., None])))
     d_products = d_products.reshape(weights.shape).astype(k.rows.x.dtype)
     return dropped.astype(k.rows.v.dtype), d_products, add_gradients(tuple(by_score), tuple(by_mix))
-
-
-def _visits(plan, queries, keys, shared):
-    return visits(shared.rule, queries.tokens, keys.tokens, plan.q_block, plan.k_block)
 
 
 _dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
