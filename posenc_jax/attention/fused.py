@@ -1,7 +1,7 @@
 """Attends in one kernel that JAX provides, for schemes that do not change logits.
 
-It calls ``jax.nn.dot_product_attention``: cuDNN's flash attention on an NVIDIA GPU where it takes
-the operands, and XLA's own everywhere else, which holds all logits like ``dense``.
+The kernel is ``jax.nn.dot_product_attention``: cuDNN's flash attention on an NVIDIA GPU where cuDNN
+takes the operands, and XLA's attention everywhere else, which holds all logits like ``dense``.
 """
 
 from typing import Any, Literal

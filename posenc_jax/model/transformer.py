@@ -1,6 +1,6 @@
 """Defines a minimal decoder-only Transformer that takes any encoding.
 
-It has pre-norm with RMSNorm (1910.07467), grouped-query attention (2305.13245), SwiGLU
+The model has pre-norm with RMSNorm (1910.07467), grouped-query attention (2305.13245), SwiGLU
 (2002.05202), and an output layer tied to the embedding. Keywords of ``Transformer`` select what
 published models of this shape do differently.
 """

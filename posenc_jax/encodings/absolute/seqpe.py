@@ -213,8 +213,8 @@ class SeqPE(Added):
         The contrastive loss (L_delta) is the cross-entropy of choosing the candidate nearest to a
         pivot by inner products of ``pe``. The transfer loss (L_OOD) is how far attention within a
         block of positions that are never trained on differs from attention within the training
-        block. It is near 0 at first, when all vectors are alike, and grows as they diverge. Because
-        it is a mean over all pairs, it is about a hundredth of the contrastive loss at equal
+        block. The transfer loss is near 0 at first, when all vectors are alike, and grows as they
+        diverge. As a mean over all pairs, it is about a hundredth of the contrastive loss at equal
         weights.
         """
         contrastive_key, transfer_key = jax.random.split(key)

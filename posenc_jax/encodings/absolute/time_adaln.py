@@ -4,9 +4,9 @@ https://arxiv.org/abs/2512.05076 (BulletTime; its code is not published)
 
 $$ z \gets \mathrm{LN}(z)\, \gamma(e) + \beta(e) $$
 
-It stands in front of attention; e is a convolution over the world times of a clip's frames, and
-gamma and beta are small networks. It complements Time-RoPE: Time-RoPE tells attention how far apart
-two times are, and Time-AdaLN tells every token its own time.
+This norm stands in front of attention; e is a convolution over the world times of a clip's frames,
+and gamma and beta are small networks. Time-RoPE tells attention how far apart two times are, and
+Time-AdaLN tells every token its own time.
 """
 
 import jax

@@ -36,8 +36,8 @@ class Inkling(Encoding):
     -inf, so the bias jumps there if a profile does not end near 0. Distances that are not whole
     numbers are rounded. Inkling normalises queries and keys
     (``Transformer(..., qk_norm="head")``) and attends with ``scale = 1 / head_dim``. In its layers
-    with a window the extent is the window, and there is no tau. Its causal convolutions over keys
-    and values are ``short_conv``, which puts them after the norm and not before it.
+    with a window the extent is the window, and there is no tau. Inkling's causal convolutions over
+    keys and values are ``short_conv``, which puts them after the norm and not before it.
 
     Args:
       num_heads: number of query heads in one layer.

@@ -8,8 +8,8 @@ a(i) = i \bmod A, \quad \theta_i = b^{-2i/d}
 $$
 
 Keys are rotated alike. The channel pairs i alternate between the A position axes, so that each axis
-has an equal share of fast and slow pairs and a logit depends on the distance along each axis. It is
-``RoPE`` with an allocation of axes.
+has an equal share of fast and slow pairs and a logit depends on the distance along each axis.
+Axial RoPE is ``RoPE`` with an allocation of axes.
 """
 
 from typing import Any

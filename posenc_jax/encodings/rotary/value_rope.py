@@ -22,8 +22,8 @@ from posenc_jax.tokens import Tokens
 class ValueRoPE(RoPE):
     """Rotates queries, keys and values, and rotates outputs back.
 
-    In DeepSeek-V4 the keys, one kv head, are also the values. Its layers with a window use plain
-    RoPE, and the others YaRN with base 160000, which a pattern of layers (``Layers``) can express.
+    In DeepSeek-V4 the keys, one kv head, are also the values. The model's layers with a window have
+    plain RoPE, and the others YaRN with base 160000: a pattern of layers (``Layers``).
 
     Args:
       head_dim: number of channels in one head, also of values.
