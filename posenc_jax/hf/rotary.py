@@ -303,7 +303,7 @@ def _scaled(section, encoding: Encoding) -> Encoding:
     _check(
         "qk_rope_head_dim" not in config,
         f"llama_4_scaling_beta={beta!r} in {where} multiplies whole queries, but the encoding is "
-        "for their qk_rope_head_dim channels: it is not offered for heads of two parts",
+        "for their qk_rope_head_dim channels: this scale is not offered for heads of two parts",
     )
     return MinistralScale(
         over=encoding,

@@ -311,8 +311,8 @@ class Cache:
         """Checks that the cache was made for this model's encodings, and for this batch."""
         if batch != self.batch:
             raise ValueError(
-                f"inputs are {batch} sequences, but the cache was made for batch={self.batch}; "
-                "pass the other to Cache.empty"
+                f"inputs are {batch} sequences, but the cache was made for batch={self.batch}: "
+                f"make it by Cache.empty with batch={batch}"
             )
         if _structures(model) != self.encodings:
             raise ValueError(
@@ -336,10 +336,11 @@ class Cache:
                 f"{T} new tokens alone, in a batch of {self.batch} or 1, and as axes= and dtype= "
                 f"of Cache.empty say: {slots.dtype} with {slots.ndim} axes"
             )
-        if (segment_ids is None) != (self.segment_ids is None):
+        given, made = segment_ids is not None, self.segment_ids is not None
+        if given != made:
             raise ValueError(
-                f"segment_ids are {'not ' if segment_ids is None else ''}given, but the cache was "
-                f"made with segments={self.segment_ids is not None}; pass the other to Cache.empty"
+                f"segment_ids are {'' if given else 'not '}given, but the cache was made with "
+                f"segments={made}: make it by Cache.empty with segments={given}"
             )
 
 

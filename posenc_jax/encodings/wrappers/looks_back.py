@@ -97,5 +97,5 @@ def _beneath(tokens: Tokens) -> Tokens:
 
 
 def _tile_beneath(tile: Tile) -> Tile:
-    """Returns the tile for the other scheme; ``of_keys`` has done it for the keys already."""
+    """Returns the tile for the other scheme; ``of_keys`` has converted the keys already."""
     return dataclasses.replace(tile, q_tokens=_beneath(tile.q_tokens))
