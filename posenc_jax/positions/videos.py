@@ -78,7 +78,7 @@ def story_time(
 ) -> np.ndarray:
     """Returns positions of frames at world ``times``, float32 ``[1, T, 3]`` (2512.05076).
 
-    Times may stand still and run back, and are never rounded. Rows and columns count from 0 in
+    Times may stand still and run back, and keep their fractions. Rows and columns count from 0 in
     every frame; a token that stands for a time is a frame of one patch.
 
     Args:
