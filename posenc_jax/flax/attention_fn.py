@@ -18,8 +18,8 @@ _INSTEAD = {
     "bias": "a bias comes from the encoding",
     "precision": "use jax.default_matmul_precision around the model",
     "sow_weights": "attention weights are never formed as a whole",
-    "qk_attn_weights_einsum": "pass none",
-    "attn_weights_value_einsum": "pass none",
+    "qk_attn_weights_einsum": "leave it out",
+    "attn_weights_value_einsum": "leave it out",
 }
 
 
