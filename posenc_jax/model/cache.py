@@ -173,12 +173,13 @@ class Cache:
         if dtype not in ("int32", "float32"):
             raise ValueError(f"dtype={dtype!r} of positions must be 'int32' or 'float32'")
         length = None if length is None else count_of("length", length)
-        places = jax.ShapeDtypeStruct((batch, size) if axes is None else (batch, size, axes), dtype)
+        shape = (batch, size) if axes is None else (batch, size, axes)
+        positions = jax.ShapeDtypeStruct(shape, dtype)
         distinct = model.distinct()
         width = model.embedding.shape[-1]
         rotated = [_is_rotated(encoding, width, segments, length) for encoding in distinct]
         made = [
-            jax.eval_shape(functools.partial(_slots, model, length, *both), places)
+            jax.eval_shape(functools.partial(_slots, model, length, *both), positions)
             for both in zip(distinct, rotated, strict=True)
         ]
         repeats = model.num_layers // len(model.layers) if model.scan else 1
@@ -189,7 +190,7 @@ class Cache:
         return cls(
             layers=tuple(zeros(made[layer.source][0], repeats) for layer in model.layers),
             made=tuple(zeros(of_all_layers) for _, of_all_layers in made),
-            positions=zeros(places),
+            positions=zeros(positions),
             segment_ids=jnp.zeros((batch, size), jnp.int32) if segments else None,
             count=jnp.zeros((), jnp.int32),
             length=length,
@@ -260,11 +261,11 @@ class Cache:
             positions = text(self.size) if is_text else self.positions
             tokens = encoding.tokens(positions, self.segment_ids, length=length)
             return tokens.part(start, T), tokens, self
-        places = jnp.arange(self.size, dtype=jnp.int32)[None] if is_text else self.positions
+        positions = jnp.arange(self.size, dtype=jnp.int32)[None] if is_text else self.positions
         index = start + jnp.arange(T, dtype=jnp.int32)[None]
         newest = (
             None if x is None else jax.lax.dynamic_slice_in_dim(x, start, T, axis=1)
-            for x in (places, self.segment_ids)
+            for x in (positions, self.segment_ids)
         )
         new = encoding.tokens(*newest, index=index, length=length).fixed()
         made = self.made[number]
@@ -272,8 +273,8 @@ class Cache:
             write = functools.partial(_write, start=start)
             made = jax.tree.map(write, made, encoding.of_keys(new.made))
         if self.moves[number]:
-            places = encoding.tokens(places, length=length).positions
-        every = Tokens(places, self.segment_ids, made=made, consecutive=is_text).rotated()
+            positions = encoding.tokens(positions, length=length).positions
+        every = Tokens(positions, self.segment_ids, made=made, consecutive=is_text).rotated()
         of_all = (*self.made[:number], made, *self.made[number + 1 :])
         return (
             dataclasses.replace(new, consecutive=is_text),

@@ -74,7 +74,7 @@ def generate(
         chunk = prompts.part(slice(start, start + prefill_chunk))
         logits_BV, cache = read(model, chunk, cache)
     how = _How(max_new_tokens, float(temperature), float(top_p), stop_token)
-    return _continue(how, model, logits_BV, cache, prompts.next_places(), key)[0]
+    return _continue(how, model, logits_BV, cache, prompts.first_positions(), key)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,13 +133,13 @@ class _Prompts(NamedTuple):
         last = np.maximum(new + max_new_tokens - 1, self.positions.max(axis=(0, 1)) + 1.0)
         return np.ceil(last).astype(np.int64).reshape(self.positions.shape[2:])
 
-    def next_places(self):
+    def first_positions(self):
         """Returns the position of each row's first new token, on every axis, or None for text."""
         if self.is_text:
             return None
         B, _, *axes = self.positions.shape
-        last = self.next.reshape(B, 1, -1) if axes else self.next.reshape(B, 1)
-        return np.broadcast_to(last, (B, 1, *axes))
+        first = self.next.reshape(B, 1, -1) if axes else self.next.reshape(B, 1)
+        return np.broadcast_to(first, (B, 1, *axes))
 
 
 def check_reach(
@@ -156,15 +156,15 @@ def check_reach(
     Raises:
       ValueError: an encoding has no such position.
     """
-    places = (np.asarray(length) - 1)[None]
+    extremes = (np.asarray(length) - 1)[None]
     if positions is not None:
         # Only the least, the largest and a fractional position of each axis, to save memory.
-        before = positions.reshape(-1, *places.shape[1:])
+        before = positions.reshape(-1, *extremes.shape[1:])
         which = [np.ravel(x) for x in (before.argmin(0), before.argmax(0), (before % 1).argmax(0))]
-        places = np.concatenate([before[np.concatenate(which)], places])
+        extremes = np.concatenate([before[np.concatenate(which)], extremes])
     for encoding in model.distinct():
-        tokens = encoding.tokens(places[None], length=adapted)
-        encoding.embed(jnp.zeros((1, len(places), model.embedding.shape[1])), tokens)
+        tokens = encoding.tokens(extremes[None], length=adapted)
+        encoding.embed(jnp.zeros((1, len(extremes), model.embedding.shape[1])), tokens)
 
 
 @functools.partial(jax.jit, donate_argnames="cache")
