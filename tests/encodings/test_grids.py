@@ -72,3 +72,17 @@ def test_packed_images_are_interpolated_by_their_own_sides():
     )
     apart = [embed(encoding, jnp.zeros((1, x.shape[1], common.WIDTH)), x) for x in (small, large)]
     np.testing.assert_allclose(together, jnp.concatenate(apart, axis=1), atol=1e-6)
+
+
+# Circulant-STRING
+
+
+def test_waves_begin_at_the_rates_of_rope():
+    """The first pair of each block is the constant and the alternating wave, which stand still."""
+    made = common.build("circulant_string", trained=False, block_size=8, base=100.0)
+    rates_BP = np.asarray(made.rates())[0, :, 0].reshape(-1, 4)
+    moving = rates_BP.shape[0] * 3
+    common.close(rates_BP[:, 0], 0.0, atol=1e-6)
+    common.close(rates_BP[:, 1:].ravel(), 100.0 ** (-np.arange(moving) / moving))
+    basis_CC = made.basis()
+    common.close(basis_CC @ basis_CC.T, np.eye(common.HEAD_DIM))
