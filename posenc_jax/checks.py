@@ -34,9 +34,9 @@ def check_positions(positions: Any) -> jax.Array:
     counts = jnp.issubdtype(dtype, jnp.integer) or dtype in (jnp.float32, jnp.float64)
     if not counts or len(shape) not in (2, 3) or 0 in shape:
         raise ValueError(
-            f"positions are {dtype} of shape {shape}, but must be whole numbers or float32, other "
-            "types cannot count, and [B, T], or [B, T, A] for tokens on several axes, with at "
-            "least one token: cast them, or add a batch axis with [None]"
+            f"positions are {dtype} of shape {shape}, but must be whole numbers or float32 (other "
+            "types cannot count), of shape [B, T], or [B, T, A] for several axes, with at least "
+            "one token: cast them, or add a batch axis with [None]"
         )
     origin = "subtract an origin that all tokens share (posenc_jax.positions.since)"
     return jnp.asarray(in_32_bits("positions", positions, origin))
@@ -113,32 +113,34 @@ def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
         raise ValueError(f"{name} must be one array, but rows differ in length: pad them") from None
 
 
-def check_tokens(name: str, tokens: Any, encoding: Any = None) -> None:
-    """Checks that ``tokens`` are Tokens, and prepared by ``encoding`` if it is given.
-
-    Errors call them ``name``.
-    """
+def check_tokens(name: str, tokens: Any, encoding: Any) -> None:
+    """Checks that ``tokens`` are Tokens that ``encoding`` has made; errors call them ``name``."""
     if not hasattr(tokens, "stamp"):
         raise ValueError(
             f"{name} must be Tokens, not {type(tokens).__name__}: pass encoding.tokens(positions)"
         )
-    if encoding is not None and "prepare" in encoding.hooks() and tokens.stamp is None:
+    if "prepare" in encoding.hooks() and tokens.stamp is None:
         raise ValueError(
             f"{name} were not prepared for {type(encoding).__name__}: make them by "
             "encoding.tokens(positions)"
         )
+    tokens.check_made_by(encoding, name)
 
 
-def checked_length(length):
-    """Returns a Python number as it is, and an array as float32."""
+def checked_length(length: Any, positions: jax.Array) -> Any:
+    """Returns a Python number as it is, and an array that fits ``positions`` as float32."""
     is_array = isinstance(length, jax.Array | np.ndarray)
     is_right = length is None or is_array or is_whole(length)
     if is_right and length is not None and not isinstance(length, jax.core.Tracer):
         is_right = bool(((np.asarray(length) >= 1) & (np.asarray(length) <= LONGEST)).all())
+    if is_array:
+        sizes = zip(length.shape[::-1], positions.shape[1::-1], strict=False)
+        is_right &= length.ndim <= 2 and all(n == size or 1 in (n, size) for n, size in sizes)
     if not is_right:
         raise ValueError(
-            f"length={length!r} must be a positive number of tokens, or an array of such numbers, "
-            "at most 2**22: angles are exact up to there"
+            f"length={length!r} must be a number of tokens from 1 to 2**22, up to which angles are "
+            f"exact, or an array of such numbers that broadcasts against [B, T], here "
+            f"{list(positions.shape[:2])}"
         )
     return jnp.asarray(length, jnp.float32) if is_array else length
 
@@ -147,7 +149,7 @@ def checked_length(length):
 
 
 def check_encoding(encoding: Any, name: str = "encoding") -> None:
-    """Checks that ``encoding`` is the encoding of one layer; errors call it ``name``."""
+    """Checks that ``encoding`` is an Encoding, no class and no Layers; errors call it ``name``."""
     if not hasattr(encoding, "hooks") or isinstance(encoding, type):
         raise ValueError(
             f"{name}={encoding!r} must be an Encoding, as posenc_jax.make gives it; of Layers take "
@@ -179,10 +181,10 @@ def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
         is_right &= bool((kv_heads == kv_heads[:, :1]).all())
     if not is_right:
         raise ValueError(
-            f"heads={heads} of HeadShard must be an array of {H} numbers of query heads within "
-            f"0..{num_heads - 1}, one for each head of the given queries, all different; {group} "
-            f"heads in a row read one of the {K} kv heads given, so they must be the {group} of "
-            "one kv head of the model: give all of them, or repeat keys and values (jnp.repeat)"
+            f"heads={heads} of HeadShard must be an array of {H} different numbers of query heads "
+            f"within 0..{num_heads - 1}, one for each head of the given queries; {group} heads in "
+            f"a row read one of the {K} kv heads given, so they must be all {group} query heads "
+            "of a kv head of the model: give these, or repeat keys and values (jnp.repeat)"
         )
 
 
@@ -241,7 +243,7 @@ def check_sides(encoding, q_BTHC, k_BSKC, q_tokens: Any, k_tokens: Any) -> None:
 
 def check_side(encoding, name, tokens, x):
     """Checks that ``tokens`` belong to queries or keys ``x``, and can rotate them."""
-    check_tokens(name, tokens)
+    check_tokens(name, tokens, encoding)
     B, length = x.shape[:2]
     if tokens.positions.shape[:2] not in ((B, length), (1, length)):
         raise ValueError(
@@ -249,15 +251,11 @@ def check_side(encoding, name, tokens, x):
             f"shape {x.shape} has {length} tokens in a batch of {B}: make tokens of all of them, "
             "encoding.tokens(positions)"
         )
-    tokens.check_made_by(encoding, name)
-    if tokens.stage == "rotated":
-        return
-    if "observe" in encoding.hooks() and tokens.stage != "observed":
+    if "observe" in encoding.hooks() and tokens.stage == "prepared":
         raise ValueError(
             f"{type(encoding).__name__} reads the layer's input, and {name} come without it: pass "
             "attend(..., x=x_BTD), the array [B, T, D] that queries and keys are projected from"
         )
-    check_tokens(name, tokens, encoding)
 
 
 def check_scale(scale: Any) -> None:
@@ -281,7 +279,8 @@ def check_ids(name: str, ids_BT: Any, vocab_size: int) -> None:
     outside = np.asarray(ids_BT)[(np.asarray(ids_BT) < 0) | (np.asarray(ids_BT) >= vocab_size)]
     if outside.size:
         raise ValueError(
-            f"{name} has token {outside.flat[0]}, but the model knows 0..{vocab_size - 1}"
+            f"{name} has token {outside.flat[0]}, but the model knows 0..{vocab_size - 1}: use its "
+            "tokenizer, or make the model with a larger vocab_size"
         )
 
 

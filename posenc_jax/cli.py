@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_help())
         return 0
     if name not in COMMANDS:
-        print(f"error: posenc {name} is none of {', '.join(COMMANDS)}", file=sys.stderr)
+        known = ", ".join(COMMANDS)
+        print(f"error: posenc has no command {name!r}: choose one of {known}", file=sys.stderr)
         return 2
     root = _checkout()
     if root is None:

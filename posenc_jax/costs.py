@@ -61,8 +61,7 @@ def describe(
     """Counts the parameters of ``encoding`` and the operations it adds to causal attention.
 
     Args:
-      encoding: from ``make``, without ``num_layers``: the cost of a per-layer scheme is that of
-        one layer.
+      encoding: from ``make``, without ``num_layers``: a per-layer scheme is counted for one layer.
       num_heads, head_dim, num_kv_heads: sizes of the layer.
       length: number of tokens in the sequence.
       model_dim: width of the residual stream. Default: ``num_heads * head_dim``.
@@ -127,7 +126,7 @@ def _of_xla(function, arguments) -> float:
 
 
 def _steps(program: Jaxpr) -> Iterator[JaxprEqn]:
-    """Yields every step, nested ones included, but none in the bodies of loops."""
+    """Yields every step, nested steps too, except in the bodies of loops."""
     for step in program.eqns:
         yield step
         if step.primitive.name == "scan":

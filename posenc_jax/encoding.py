@@ -53,7 +53,7 @@ class Side:
         """Returns the rows of ``values``, one for each query head of the model, for these heads."""
         if not self.is_query:
             raise ValueError("of_heads is for queries: keys have kv heads, see of_kv_heads")
-        _check_rows(values, self.num_heads, "num_heads", "query heads")
+        _check_rows(values, num_heads=self.num_heads)
         return values if self.heads is None else values[self.heads]
 
     def of_kv_heads(self, values: jax.Array) -> jax.Array:
@@ -63,7 +63,7 @@ class Side:
         more heads than ``values`` has rows read the row of the head they were repeated from.
         """
         if self.num_kv_heads % values.shape[0]:
-            _check_rows(values, self.num_kv_heads, "num_kv_heads", "kv heads")
+            _check_rows(values, num_kv_heads=self.num_kv_heads)
         heads = self.num_heads if self.is_query else self.num_kv_heads
         group = heads // values.shape[0]
         if self.heads is not None:
@@ -87,8 +87,8 @@ class Tile:
         :meth:`of_heads`, or its results are wrong where heads are sharded.
       num_heads: how many query heads the whole model has (static).
       lookup: how to look up rows of tables here (static).
-      causal: whether later keys are hidden from queries (static). None means that it is not known,
-        because the caller of ``logits`` masks them.
+      causal: whether later keys are hidden from queries (static); None under ``logits``, where the
+        caller applies the mask.
     """
 
     q: jax.Array
@@ -103,12 +103,12 @@ class Tile:
 
     @property
     def in_kernel(self) -> bool:
-        """Returns whether the tile is one head's in a Pallas kernel, which can do less."""
+        """Returns whether the tile lies in a Pallas kernel: one head at a time, and no gather."""
         return self.lookup is not GATHER
 
     def of_heads(self, values: jax.Array) -> jax.Array:
         """Returns the rows of ``values``, one for each query head of the model, for this tile."""
-        _check_rows(values, self.num_heads, "num_heads", "query heads")
+        _check_rows(values, num_heads=self.num_heads)
         if self.heads is None:
             return values
         return self.lookup.rows(values, self.heads) if self.in_kernel else values[self.heads]
@@ -151,7 +151,7 @@ class Encoding(nnx.Module):
     Attributes:
       stacked: the number of layers whose parameters this instance holds along a leading axis, or
         None if it holds one layer's, or one set that all layers share. ``of_layer`` returns
-        one layer's encoding. An encoding beneath may be shared where the one above it is stacked.
+        one layer's encoding. A stacked wrapper may hold an encoding that its layers share.
     """
 
     per_layer = False
@@ -160,9 +160,7 @@ class Encoding(nnx.Module):
 
     def hooks(self) -> frozenset[str]:
         """Returns the names of the hooks that this encoding overrides."""
-        return frozenset(
-            name for name in HOOKS if getattr(type(self), name) is not getattr(Encoding, name)
-        )
+        return overridden(type(self), Encoding)
 
     def tokens(
         self,
@@ -178,7 +176,8 @@ class Encoding(nnx.Module):
         Args:
           positions: whole numbers or float32, ``[B, T]`` or ``[B, T, A]``; ``B`` may be 1.
           segment_ids: int ``[B, T]``. Padding is a segment of its own.
-          index: int ``[B, T]``, for tokens that are not laid out in the order they were written in.
+          index: int ``[B, T]``, the order in which the tokens were written, where they are laid out
+            in another order.
           length: the length that a scheme such as dynamic NTK adapts to, at most 2**22, a Python
             int or an array that broadcasts against ``[B, T]``. By default it is one more than the
             largest position in the token's own sequence or segment, so that no document depends on
@@ -188,16 +187,16 @@ class Encoding(nnx.Module):
         Raises:
           ValueError: an argument has the wrong shape or type, or positions cannot be represented.
         """
-        consecutive = is_consecutive(positions)
-        last = int(positions[0, -1]) if consecutive else 0
-        positions = check_positions(positions)
+        given, positions = positions, check_positions(positions)
+        consecutive = is_consecutive(given)
+        last = int(given[0, -1]) if consecutive else 0
         if consecutive:
             # Counted on the device, so that no program holds a long row as a constant.
             count = positions.shape[1]
             positions = last + jnp.arange(1 - count, 1, dtype=jnp.int32)[None]
         segment_ids = check_numbers("segment_ids", segment_ids, positions)
         index = check_numbers("index", index, positions)
-        length = checked_length(length)
+        length = checked_length(length, positions)
         tokens = Tokens(positions, segment_ids, index, consecutive=consecutive)
         if "prepare" not in self.hooks():
             return tokens
@@ -227,7 +226,7 @@ class Encoding(nnx.Module):
         return any(x is y for x in program.outvars for y in of_length)
 
     def parts(self) -> Iterator["Encoding"]:
-        """Yields this encoding and all that it is made of."""
+        """Yields this encoding, and the encodings that it holds."""
         yield self
         for part in vars(self).values():
             if isinstance(part, Encoding):
@@ -271,16 +270,16 @@ class Encoding(nnx.Module):
     ) -> Tokens:
         """Takes new tokens and returns them prepared for the other hooks, once a forward pass.
 
-        That is usually ``tokens.having(made)``, where ``made`` is any pytree of arrays with the
-        tokens along axis 1, computed from ``tokens.positions``; hooks find it in ``tokens.made``. A
-        scheme that moves positions returns ``tokens.at(positions)``.
+        The result is usually ``tokens.having(made)``, where ``made`` is any pytree of arrays with
+        the tokens along axis 1, computed from ``tokens.positions``; hooks find it in
+        ``tokens.made``. A scheme that moves positions returns ``tokens.at(positions)``.
 
         Args:
           tokens: positions, segments and index.
-          length: the length that was given to ``tokens``, a number or a float32 array that
-            broadcasts against ``[B, T]``; where none was given that of text, or None.
-            ``tokens.length(length)`` is never None.
-          key: a fresh one in every training step, None elsewhere.
+          length: the ``length`` of ``Encoding.tokens``, a number or a float32 array that broadcasts
+            against ``[B, T]``. Where it was left out, plain text has its own length here, and all
+            other tokens have None; ``tokens.length(length)`` is never None.
+          key: a random key, fresh in every training step, and None elsewhere.
         """
         return tokens
 
@@ -293,8 +292,8 @@ class Encoding(nnx.Module):
 
         It is for schemes in which the content of the tokens between a query and a key decides how
         far apart they are (FoX, PaTH, Selective RoPE): their gates, transitions and angles come
-        from the same input as queries and keys, which ``rotate`` and ``score`` do not see. Whatever
-        looks at several tokens must stay within ``tokens.segment_ids``.
+        from the same input as queries and keys, which ``rotate`` and ``score`` do not see. A scheme
+        that combines several tokens must stay within ``tokens.segment_ids``.
 
         Args:
           x_BTD: the layer's input.
@@ -303,10 +302,10 @@ class Encoding(nnx.Module):
             state the tokens are in the order in which they were written, and without segments.
 
         Returns:
-          What it made, arrays with the tokens along axis 1; and the state after the last token,
-          arrays ``[B, ...]`` that are zeros before the first. The state is None in a scheme that
-          must see all tokens at once. A cache then keeps the layer's input and calls ``observe``
-          and ``rotate`` with all tokens so far for every new token.
+          The new ``tokens.made``, arrays with the tokens along axis 1; and the state after the last
+          token, arrays ``[B, ...]`` that are zeros before the first. The state is None in a scheme
+          that must see all tokens at once. A cache then keeps the layer's input and calls
+          ``observe`` and ``rotate`` with all tokens so far for every new token.
         """
         return tokens.made, ()
 
@@ -314,7 +313,7 @@ class Encoding(nnx.Module):
         """Takes ``tokens.made`` and returns the part that ``score`` and ``mix`` read of keys.
 
         Arrays that they read of queries only can be left out, to spare copies in tiles and caches.
-        Called on such a part, which a cache has stored, it returns the part as it is.
+        Applied to its own result, which a cache stores, it returns the result as it is.
         """
         return made
 
@@ -343,8 +342,13 @@ class Encoding(nnx.Module):
         return out_BTHC
 
     def aux_loss(self, key: jax.Array) -> float | jax.Array:
-        """Returns a training objective of the scheme's own, a scalar that is added to the loss."""
+        """Returns the scheme's training objective, a scalar that is added to the loss."""
         return 0.0
+
+
+def overridden(scheme: type[Encoding], base: type[Encoding]) -> frozenset[str]:
+    """Returns the names of the hooks that a class overrides, compared with a base class."""
+    return frozenset(n for n in HOOKS if getattr(scheme, n) is not getattr(base, n))
 
 
 @jax.tree_util.register_dataclass
@@ -364,9 +368,10 @@ class HeadShard:
     num_heads: int = dataclasses.field(metadata={"static": True})
 
 
-def _check_rows(values: jax.Array, count, argument, kind):
+def _check_rows(values: jax.Array, **heads: int):
+    ((argument, count),) = heads.items()
     if values.shape[0] != count:
         raise ValueError(
-            f"the encoding was made for {argument}={values.shape[0]}, but attention has {count} "
-            f"{kind}; pass {argument}={count} to make"
+            f"the encoding was made for {argument}={values.shape[0]}, but attention has "
+            f"{argument}={count}: pass that to make"
         )

@@ -1,4 +1,4 @@
-"""Declares which values a keyword may have; errors name the keyword, its value and the others."""
+"""Checks values of keywords; errors name the keyword, its value and what is allowed."""
 
 import math
 import operator
@@ -25,10 +25,10 @@ def count_of(name: str, value: Any, minimum: int = 1, maximum: int = 2**31 - 1) 
     except TypeError:
         count = None
     if count is None or not minimum <= count <= maximum:
-        allowed = f"at least {minimum}, and a whole number below 2**31"
+        allowed = f"of at least {minimum}, below 2**31"
         if maximum < 2**31 - 1:
-            allowed = f"within {minimum}..{maximum}, and a whole number"
-        raise ValueError(f"{name}={value!r} must be {allowed}")
+            allowed = f"within {minimum}..{maximum}"
+        raise ValueError(f"{name}={value!r} must be a whole number {allowed}")
     return count
 
 
@@ -55,15 +55,15 @@ def check_positive(**numbers: Any) -> None:
     """Checks that numbers are positive and finite; None is allowed."""
     for name, number in numbers.items():
         if number is not None and (not is_real(number) or not 0 < number < math.inf):
-            raise ValueError(f"{name}={number!r} must be a positive number, finite")
+            raise ValueError(f"{name}={number!r} must be a positive, finite number")
 
 
 def check_range(low: float, high: float = sys.float_info.max, **numbers: Any) -> None:
     """Checks that numbers are within ``low`` and ``high``, both included; None is allowed."""
     for name, number in numbers.items():
         if number is not None and (not is_real(number) or not low <= number <= high):
-            limits = f"within {low}..{high}" if high < sys.float_info.max else f"{low} or more"
-            raise ValueError(f"{name}={number!r} must be a number, finite, {limits}")
+            limits = f"within {low}..{high}" if high < sys.float_info.max else f"of {low} or more"
+            raise ValueError(f"{name}={number!r} must be a finite number {limits}")
 
 
 def check_ascending(**bounds: float) -> None:
@@ -71,7 +71,7 @@ def check_ascending(**bounds: float) -> None:
     check_positive(**bounds)
     (low, least), (high, most) = bounds.items()
     if most < least:
-        raise ValueError(f"{high}={most} must be larger than {low}={least}, or the same")
+        raise ValueError(f"{high}={most} must not be below {low}={least}")
 
 
 def check_choice(options: Collection[Any], **values: Any) -> None:

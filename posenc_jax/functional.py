@@ -26,7 +26,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention import attend
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.attention.operands import tile_of_tokens
+from posenc_jax.checks import check_positions
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.t5 import t5_bucket
 from posenc_jax.encodings.rotary.frequencies import Frequencies
@@ -71,7 +73,7 @@ def apply_rope(
 
     Args:
       x_BTHC: queries or keys.
-      cos_BTP: cosines of ``rope_tables``, or those that your model computes; B may be 1.
+      cos_BTP: cosines, from ``rope_tables`` or from your model; B may be 1.
       sin_BTP: sines.
       layout: which channels form a pair. "half" pairs i with i + P (GPT-NeoX, Llama in Hugging
         Face), "interleaved" pairs 2 i with 2 i + 1 (the paper, GPT-J, Llama as released by Meta).
@@ -82,7 +84,7 @@ def apply_rope(
 
 def alibi_bias(q_positions: jax.Array, k_positions: jax.Array, *, num_heads: int) -> jax.Array:
     """Returns ALiBi's bias, float32 ``[B, H, T, S]``, of positions ``[B, T]`` and ``[B, S]``."""
-    tile = _tile(Tokens(q_positions), Tokens(k_positions), None, num_heads)
+    tile = tile_of_tokens(_at(q_positions), _at(k_positions), None, num_heads)
     return ALiBi(num_heads=num_heads).score(jnp.zeros(()), tile)
 
 
@@ -104,7 +106,7 @@ def t5_bias(
       bidirectional: whether half of the buckets are for keys ahead of the query, as in an encoder.
       max_distance: distance from which on all share the last bucket.
     """
-    distance_B1TS = _tile(Tokens(q_positions), Tokens(k_positions), None, 1).distance()
+    distance_B1TS = tile_of_tokens(_at(q_positions), _at(k_positions), None, 1).distance()
     bucket_B1TS = t5_bucket(distance_B1TS, len(table_RH), max_distance, bidirectional)
     return jnp.moveaxis(table_RH.astype(jnp.float32)[bucket_B1TS[:, 0]], -1, 1)
 
@@ -128,7 +130,7 @@ def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]
     def modified(logit, head, q_position, k_position):
         positions = (jnp.reshape(position, (1, 1)) for position in (q_position, k_position))
         q_tokens, k_tokens = (encoding.tokens(position) for position in positions)
-        tile = _tile(q_tokens, k_tokens, jnp.reshape(head, (1,)), num_heads)
+        tile = tile_of_tokens(q_tokens, k_tokens, jnp.reshape(head, (1,)), num_heads)
         return encoding.score(jnp.reshape(logit, (1, 1, 1, 1)), tile).reshape(())
 
     try:
@@ -205,7 +207,5 @@ def scheme(name: str, **keywords: Any) -> Scheme:
     return Scheme(name, keywords)
 
 
-def _tile(q_tokens: Tokens, k_tokens: Tokens, heads, num_heads: int) -> Tile:
-    """Returns a tile without queries and keys, so that a scheme that reads them fails."""
-    none: Any = None
-    return Tile(none, none, q_tokens, k_tokens, 1.0, heads, num_heads)
+def _at(positions: Any) -> Tokens:
+    return Tokens(check_positions(positions))

@@ -22,9 +22,9 @@ def rows(table, index, **options) -> jax.Array:
 
 
 def pick(table, index) -> jax.Array:
-    """Returns ``table[..., index]``, each row by its own indices, of ``[..., R]`` and ``[..., S]``.
+    """Returns ``[..., S]``, each row of ``table [..., R]`` at its row of ``index [..., S]``.
 
-    ``index`` is of the rank of ``table``; axes of size 1 are shared. Every index must be within
+    Both have the same number of axes; an axis of size 1 is shared. Every index must be within
     ``0 .. R - 1``: nothing checks it.
     """
     return jnp.take_along_axis(table, index, axis=-1, mode="promise_in_bounds")

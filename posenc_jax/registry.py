@@ -18,7 +18,7 @@ from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.model.layers import Layers
 
-# Patterns differ from layer to layer: ``make`` returns Layers for these names, else an Encoding.
+# The names for which ``make`` returns Layers and not an Encoding.
 Pattern = Literal["irope", "rnope_swa", "dual_base", "global_nope", "global_yarn", "beam", "flint"]
 PATTERNS: tuple[str, ...] = get_args(Pattern)
 
@@ -183,7 +183,7 @@ def make(
     """Builds the encoding called ``name``, or the pattern of layers.
 
     Args:
-      name: a key of ``REGISTRY``; those in ``PATTERNS`` give Layers.
+      name: a key of ``REGISTRY``; the names in ``PATTERNS`` give Layers.
       num_heads: number of query heads in one layer.
       num_kv_heads: number of kv heads in one layer. Default: ``num_heads``.
       head_dim: number of channels in one head.
@@ -191,8 +191,8 @@ def make(
       train_length: number of tokens in one training sequence.
       num_layers: gives a scheme with per-layer parameters independent initial values for each
         layer, stacked along a leading axis, as ``Transformer`` needs them. All layers share an
-        encoding that is already built, ``over=``. Some patterns need it to
-        know which layer is the last.
+        encoding that is already built, ``over=``. Some patterns need ``num_layers`` to know which
+        layer is the last.
       rngs: source of the initial values of a scheme with parameters.
       **settings: the scheme's own keywords, which ``posenc_jax.signature(name)`` lists. A scheme
         that wraps another takes ``over``: an encoding already built, the name of one, or a mapping
@@ -207,16 +207,21 @@ def make(
     sizes = Sizes(num_heads, kv_heads, head_dim, model_dim, num_layers, train_length)
     if rngs is not None:
         check_rngs(rngs)
-    if rngs is None or sizes.num_layers is None or not _is_per_layer(lookup(name), settings):
+    if sizes.num_layers is None or not _is_per_layer(lookup(name), settings):
         return _built(name, sizes, rngs, settings)
-    keys = jax.random.split(rngs.params(), sizes.num_layers)
-    encoding: Any = jax.vmap(lambda key: _built(name, sizes, nnx.Rngs(key), settings))(keys)
+    # Without rngs, schemes that draw nothing (SSMax, LogScale) are stacked too.
+    keys = jax.random.split(jax.random.key(0) if rngs is None else rngs.params(), sizes.num_layers)
+
+    def layer(key):
+        return _built(name, sizes, None if rngs is None else nnx.Rngs(key), settings)
+
+    encoding: Any = jax.vmap(layer)(keys)
     encoding.stack_of(sizes.num_layers)
     return _over_shared(name, encoding, settings.get("over"))
 
 
 def _built(name: str, sizes: Sizes, rngs, settings) -> Encoding | Layers:
-    """Builds one layer's encoding; that beneath a wrapper comes first."""
+    """Builds one layer's encoding, after the encoding that it wraps."""
     build: Any = lookup(name)
     accepted = keywords(build)
     settings = _checked_keywords(name, settings, accepted)
@@ -346,14 +351,14 @@ def _over_shared(name, encoding, over):
 
 
 def _check_overrides(name, encoding):
-    """Checks that ``make`` built an encoding that overrides a hook, and so does something."""
+    """Checks that ``make`` built an encoding that overrides a hook, and so has an effect."""
     if isinstance(encoding, Layers):
         return
     check_encoding(encoding)
     if type(encoding) is not Encoding and not encoding.hooks():
         raise ValueError(
-            f"{name!r}, {type(encoding).__name__}, overrides no hook, so it would be no positional "
-            f"encoding: is one misspelt? They are {', '.join(HOOKS)}"
+            f"{name!r}, {type(encoding).__name__}, overrides no hook, so it would have no effect: "
+            f"is a hook misspelt? The hooks are {', '.join(HOOKS)}"
         )
 
 
@@ -379,21 +384,21 @@ def _checked_keywords(name, settings, accepted):
     settings = {key: x.item() if isinstance(x, np.generic) else x for key, x in settings.items()}
     allowed = [key for key in accepted if key not in _OFFERED]
     for key in settings:
-        if _ELSEWHERE.get(key) in (*allowed, *_OFFERED):
+        meant = _ELSEWHERE.get(key)
+        if key == "dim" and "head_dim" not in accepted:
+            meant = "model_dim"
+        if meant in (*allowed, *_OFFERED):
             raise TypeError(
-                f"encoding {name!r} has no keyword {key!r}, did you mean {_ELSEWHERE[key]!r}?"
-                + _LENGTHS * (_ELSEWHERE[key] == "train_length")
+                f"encoding {name!r} has no keyword {key!r}, did you mean {meant!r}?"
+                + _LENGTHS * (meant == "train_length")
             )
         if key not in allowed:
             raise TypeError(f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}")
     return settings
 
 
-def suggest(word: str, valid: Iterable[str], where: str = "valid") -> str:
-    """Returns the end of an error about ``word``: the nearest valid word, and all of them.
-
-    ``where`` says where the valid words are.
-    """
+def suggest(word: str, valid: Iterable[str]) -> str:
+    """Returns the end of an error about ``word``: the nearest valid word, and all of them."""
     close = difflib.get_close_matches(word, valid, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ";"
-    return f"{hint} {where}: {', '.join(sorted(valid))}"
+    return f"{hint} valid: {', '.join(sorted(valid))}"

@@ -488,5 +488,5 @@ def keywords(build: Callable) -> dict[str, inspect.Parameter]:
 def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
     ...
 
-def suggest(word: str, valid: Iterable[str], where: str='valid') -> str:
+def suggest(word: str, valid: Iterable[str]) -> str:
     ...

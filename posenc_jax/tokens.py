@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Stamp:
-    """Says which encoding made ``Tokens.made``, and how far it has come; attention checks it.
+    """Says which encoding made ``Tokens.made``, and up to which stage; attention checks both.
 
     Attributes:
       made_by: the ``structure`` of the encoding.
@@ -74,16 +74,16 @@ class Tokens:
         return dataclasses.replace(self, made=made)
 
     def at(self, positions: jax.Array) -> "Tokens":
-        """Returns these tokens at other positions, which nothing is known of."""
+        """Returns these tokens at other positions, which need not be consecutive."""
         if positions is self.positions:
             return self
         return dataclasses.replace(self, positions=positions, consecutive=False)
 
     def length(self, given: float | jax.Array | None = None) -> float | jax.Array:
-        """Returns the ``given`` length, or that of each token's own sequence where it is None.
+        """Returns the ``given`` length; where it is None, the length of each token's sequence.
 
-        The latter is float32 ``[B, 1]``, or ``[B, T]`` where there are segments: one more than the
-        largest position, or NaN from ``LONGEST`` on.
+        The length of a sequence is one more than its largest position, or NaN from ``LONGEST`` on:
+        float32 ``[B, 1]``, or ``[B, T]`` where there are segments.
         """
         return sequence_lengths(self.positions, self.segment_ids) if given is None else given
 
@@ -91,8 +91,8 @@ class Tokens:
         """Returns these tokens after ``encoding`` has observed a layer's input ``x_BTD``.
 
         ``attend(..., x=)`` does so for self-attention. Where queries are a part of the tokens,
-        observe all tokens and take the part then. Under a scheme that does not depend on content
-        the tokens come back unchanged.
+        observe all tokens first and take the part afterwards. Under a scheme that does not depend
+        on content the tokens come back unchanged.
 
         Raises:
           ValueError: these tokens were observed already, for instance in the layer before; the
@@ -115,7 +115,6 @@ class Tokens:
             )
         check_tokens("tokens", self, encoding)
         check_one_layer(encoding)
-        self.check_made_by(encoding, "tokens")
         return self.resumed(encoding, x_BTD, None)[0]
 
     def resumed(self, encoding: "Encoding", x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
@@ -134,7 +133,7 @@ class Tokens:
         return dataclasses.replace(self, stamp=dataclasses.replace(stamp, stage="rotated"))
 
     def fixed(self) -> "Tokens":
-        """Returns these tokens, whose encoding is known not to change them when more follow."""
+        """Returns these tokens, marked as staying the same when more tokens follow."""
         if self.stamp is None:
             return self
         return dataclasses.replace(self, stamp=dataclasses.replace(self.stamp, fixed=True))
@@ -186,9 +185,9 @@ class Tokens:
 
 
 def structure(encoding: "Encoding") -> tuple[Any]:
-    """Returns class and keywords of an encoding, alike for all layers, as a tuple.
+    """Returns the class and keywords of an encoding, the same for all of its layers.
 
-    JAX's structures alone cannot be compared with None.
+    They are in a tuple, because JAX's structures cannot be compared with None.
     """
     one = encoding if encoding.stacked is None else encoding.unstacked()
     return (jax.tree.structure(one),)

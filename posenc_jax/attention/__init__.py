@@ -23,6 +23,7 @@ from posenc_jax.attention.operands import (
     rotated,
     rule_of,
     sides_of_heads,
+    tile_of_tokens,
     whole_tile,
     with_input,
 )
@@ -93,8 +94,8 @@ def attend(
         ``h // (H / K)``.
       v_BSKC: values.
       q_tokens: the queries' tokens, from ``encoding.tokens(positions)``.
-      k_tokens: the keys' tokens; by default those of the queries. For new queries of a longer text
-        pass a part of its tokens: ``attend(e, q, k, v, tokens.part(start, T), tokens)``.
+      k_tokens: the keys' tokens; by default ``q_tokens``. For new queries of a longer text pass a
+        part of its tokens: ``attend(e, q, k, v, tokens.part(start, T), tokens)``.
       x: the input ``[B, T, D]`` of self-attention, which queries and keys are projected from.
         Schemes that depend on content (FoX, PaTH, Selective RoPE) read it.
       causal: whether to hide keys whose index is larger than the query's. An encoder and
@@ -105,24 +106,25 @@ def attend(
       mask: bool, True where a query sees a key, beside ``causal``, ``window`` and segments: an
         array that broadcasts to ``[B, H, T, S]``, or a function ``mask(q_index, k_index)`` of int32
         ``[B, 1, T, 1]`` and ``[B, 1, 1, S]`` (B may be 1) that returns one. Blockwise and ring call
-        a function on each tile, so that no mask is held as a whole. Arrays that the function reads
-        go through ``jax.tree_util.Partial(function, *arrays)``, which come first in a call. The
-        mask acts on the softmax alone: schemes that count the tokens between (CoPE, FoX, PaTH)
-        count hidden ones too. For documents and padding give segments.
+        a function on each tile, so that no mask is held as a whole, unless tokens have segments and
+        the window is ``Chunks``. Give traced arrays that the function reads as
+        ``jax.tree_util.Partial(function, *arrays)``; the function takes them before the indices.
+        The mask acts on the softmax alone: schemes that count the tokens between a key and a query
+        (CoPE, FoX, PaTH) count hidden tokens too. For documents and padding give segments.
       scale: factor of the products of queries and keys; by default ``1 / sqrt(C)``, with C as it
         was before ``rotate``.
       sinks: ``[H]`` or ``[B, T, H]``, one more logit for each query, without a key or a value, so
         that the query's weights add up to less than 1; -inf has no effect.
-      dropout: ``(rate, key)``: the share of the weights that are set to 0 in training, while the
-        others are divided by ``1 - rate``, and a fresh random key in each layer and step.
+      dropout: ``(rate, key)``, for training: the share of the weights that are set to 0, and a
+        random key, fresh in each layer and step. The other weights are divided by ``1 - rate``.
       implementation: a name or a function, as the module describes them. By default it is ring
         where the mesh has an axis "context" that divides the tokens; else fused, where cuDNN takes
         bfloat16 or float16 in written order; else dense for few tokens, in the forms of ``cpu.py``,
         and blockwise for many.
 
     Logits are float32 whatever the inputs are. The output of a query that may see no key is 0.
-    Absolute schemes (``learned``, ``sinusoidal``) act in ``encoding.embed`` and not here: where it
-    was never called, a warning says once that attention has no positions.
+    Absolute schemes (``learned``, ``sinusoidal``) act in ``encoding.embed`` and not here: where
+    ``embed`` was never called, a warning says once that attention has no positions.
 
     Raises:
       ValueError: an argument does not fit the others; the message says which, and what to do.
@@ -132,7 +134,7 @@ def attend(
     scheme, tile, v_BSKC, q_side = whole_tile(
         encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale, causal
     )
-    tile, rule = rule_of(scheme, tile, q_BTHC, causal, window, mask, sinks, dropout)
+    tile, rule = rule_of(scheme, tile, causal, window, mask, sinks, dropout)
     if implementation is None:
         implementation = choose(scheme, tile, v_BSKC, rule)
     run = implementation if callable(implementation) else IMPLEMENTATIONS[implementation]
@@ -159,7 +161,7 @@ def rotate_keys(
       num_heads: number of query heads that attend to these keys.
 
     Returns:
-      Rotated keys and values, and the tokens, which say so to ``attend``: ``tokens.rotated()``.
+      Rotated keys and values, and ``tokens.rotated()``, which tells ``attend`` that they are.
 
     Raises:
       ValueError: the scheme adapts to a growing length, so rotated keys would not stay right, or
@@ -231,10 +233,7 @@ def combine(
     if k_tokens.stage != "rotated":
         v_BSKC = scheme.rotate_values(v_BSKC, k_tokens, k_side)
     k_tokens = k_tokens.having(scheme.of_keys(k_tokens.made))
-    # ``mix`` reads no queries, keys or scale.
-    nothing: dict = dict(q=None, k=None, scale=None)
-    heads: dict = dict(heads=q_side.heads, num_heads=q_side.num_heads)
-    tile = Tile(q_tokens=q_tokens, k_tokens=k_tokens, **nothing, **heads)
+    tile = tile_of_tokens(q_tokens, k_tokens, q_side.heads, q_side.num_heads)
     out_BTHC = scheme.mix(weighted_sums(weights_BHTS, v_BSKC), weights_BHTS, tile)
     return scheme.rotate_back(out_BTHC.astype(v_BSKC.dtype), q_tokens, q_side)
 
@@ -248,7 +247,7 @@ def check_implementation(implementation: str | Implementation | None) -> None:
 
 
 def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Implementation:
-    """Returns the implementation that ``attend`` runs unless it is told another."""
+    """Returns the implementation that ``attend`` runs by default."""
     B, T, H, _ = tile.q.shape
     S = tile.k.shape[1]
     devices = context_size()
@@ -257,11 +256,9 @@ def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Imp
     if encoding.whole_rows:
         is_known = isinstance(B, int)  # and not a symbol of jax.export
         return cpu.dense if not is_known or B * H * T * S <= MOST_LOGITS else blockwise
-    is_plain = rule.causal and rule.in_order and tile.q_tokens.segment_ids is None
-    is_plain &= rule.sinks is None and rule.chunk is None
-    is_plain &= rule.mask is None and rule.dropout is None
-    is_plain &= is_fusable(encoding) and cudnn_takes(tile, v_BSKC, rule)
-    if is_plain and is_for_gpu():
+    is_plain = rule.by_order and rule.sinks is None and rule.dropout is None
+    is_plain &= tile.q_tokens.segment_ids is None and is_fusable(encoding)
+    if is_plain and cudnn_takes(tile, v_BSKC, rule) and is_for_gpu():
         return fused
     is_few = T * S <= _FEW_LOGITS or T < _FEW_QUERIES
     usual = cpu.dense if is_few else blockwise

@@ -48,7 +48,7 @@ class Shared(NamedTuple):
     """Holds the arrays that all tiles have in common."""
 
     encoding: Encoding
-    scale: Any  # None where it is a number of the plan
+    scale: Any  # None where the plan has it as a number
     heads: Any
     rule: Rule  # without sinks, which belong to rows
 
@@ -107,8 +107,10 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     # With whole rows an index of None stays None: it tells hooks the order during tracing.
     k_tokens = tile.k_tokens if encoding.whole_rows else _with_order(tile.k_tokens)
     keys = Rows(tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2), k_tokens)
-    limits = (None if x is None else jnp.asarray(x, jnp.int32) for x in (rule.window, rule.after))
-    window, after = limits
+    window, after = (
+        None if reach is None else jnp.asarray(reach, jnp.int32)
+        for reach in (rule.window, rule.after)
+    )
     rule = dataclasses.replace(rule, window=window, after=after, in_order=False, sinks=None)
     shared = Shared(encoding, None if is_number else tile.scale, tile.heads, rule)
     return plan, queries, keys, shared
@@ -166,7 +168,7 @@ def forward(plan, queries, keys, shared):
 
 
 def _in_tiles(run, plan, *operands):
-    """Calls ``run(plan, *operands)``, with the tiles of the platform that it is lowered for."""
+    """Calls ``run(plan, *operands)``, with smaller tiles if it is lowered for one core of a CPU."""
     if not plan.one_core:
         return run(plan, *operands)
     q_block, k_block = (min(_OF_SHORT, size) for size in (plan.q_block, plan.k_block))
@@ -176,7 +178,8 @@ def _in_tiles(run, plan, *operands):
 
 
 def _forward(plan, queries, keys, shared):
-    first, end, _, _ = _visits(plan, queries, keys, shared)
+    blocks = plan.q_block, plan.k_block
+    first, end, _, _ = visits(shared.rule, queries.tokens, keys.tokens, *blocks)
 
     def rows(i, results):
         out, lse = results
@@ -224,7 +227,8 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
 
 
 def _backward(plan, queries, keys, shared, d_out, lse, delta):
-    _, _, first, end = _visits(plan, queries, keys, shared)
+    blocks = plan.q_block, plan.k_block
+    _, _, first, end = visits(shared.rule, queries.tokens, keys.tokens, *blocks)
     d_out = d_out.astype(keys.v.dtype)
     q_transposed, d_out_transposed = tokens_last(queries.x), tokens_last(d_out)
 
@@ -258,11 +262,11 @@ def _backward(plan, queries, keys, shared, d_out, lse, delta):
 
 
 def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
-    """Computes one tile again, and returns its weights and the gradient by its products.
+    """Computes one tile again, and returns its weights, and gradients by products and hooks.
 
-    The weights are those after dropout, which sum the values. Both are ``[B, K, G, T, S]``, in the
-    types of the values and of the keys. The third result is the gradients by what the scheme's
-    hooks read of ``shared``, queries and keys.
+    The weights, after dropout, have the type of the values, and the gradient by the products has
+    the type of the keys; both are ``[B, K, G, T, S]``. The last result has the gradients by the
+    arrays of ``shared``, queries and keys that the scheme's hooks read.
     """
     trees = shared, q.rows, k.rows
     floats, rest = zip(*(split(tree) for tree in trees), strict=True)
@@ -290,10 +294,6 @@ def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
     d_products, *by_score = pull_score(_heads(weights * (d_weights - delta[..., None])))
     d_products = d_products.reshape(weights.shape).astype(k.rows.x.dtype)
     return dropped.astype(k.rows.v.dtype), d_products, add_gradients(tuple(by_score), tuple(by_mix))
-
-
-def _visits(plan, queries, keys, shared):
-    return visits(shared.rule, queries.tokens, keys.tokens, plan.q_block, plan.k_block)
 
 
 _dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)

@@ -1,10 +1,10 @@
 """Computes the products of attention in forms that spare XLA:CPU copies of large arrays.
 
-The values are those of ``dense``. For the gradients of keys and values, which are sums over
-queries, XLA:CPU would transpose the ``[T, S]`` matrix of weights, an eighth of attention's time.
-For products of a few queries it would transpose all keys, and it would copy cache slots that are
-written and then read. The form is chosen when a program is lowered, so a program that a CPU host
-exports for an accelerator has the plain form.
+The results equal those of ``dense``. Without these forms XLA:CPU transposes the ``[T, S]`` matrix
+of weights for the gradients of keys and values, which takes an eighth of attention's time. For
+products of a few queries it transposes all keys, and it copies cache slots that are written and
+then read. The form is chosen when a program is lowered, so a program that a CPU host exports for an
+accelerator has the plain form.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ from posenc_jax.encoding import Encoding, Tile
 # The most queries of a kv head, its whole group counted, for which transposing keys would be slow.
 _FEW = 64
 
-# In how many parts queries attend, the fewest queries for which several parts are faster, and the
-# most for which they are faster than tiles, if all logits are no more than these (32 MiB).
+# Queries attend in this many parts, which is faster than one part from _LEAST_ROWS queries on, and
+# faster than tiles up to _MOST_ROWS queries and _MOST_LOGITS logits (32 MiB).
 _QUARTERS, _LEAST_ROWS, _MOST_ROWS, _MOST_LOGITS = 4, 256, 1024, 2**23
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -49,9 +49,9 @@ def in_rows_or(usual: Callable) -> Callable:
 
 
 def in_rows(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
-    """Attends as ``dense`` does, a quarter of the queries at a time, each to the keys before it.
+    """Attends as ``dense`` does, a quarter of the queries at a time, to the keys up to its end.
 
-    Causal attention so computes five eighths of the logits. ``takes_rows`` says where it is faster.
+    Five eighths of the logits are computed in all. ``takes_rows`` says where it is faster.
     """
     T = tile.q.shape[1]
     size = -(-T // _QUARTERS)

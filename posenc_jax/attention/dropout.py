@@ -58,10 +58,10 @@ def checked_dropout(dropout: Any) -> Dropout | None:
         return None
     rate, key = dropout if isinstance(dropout, tuple | list) else (dropout, None)
     is_share = is_real(rate) and not isinstance(rate, jax.core.Tracer) and 0 <= rate < 1
-    if key is None or not is_share:
+    if not hasattr(key, "dtype") or not is_share:
         raise ValueError(
             f"dropout={dropout!r} must be the share of weights that are dropped, a number from 0 "
-            "to below 1, and a random key, fresh in each layer and step: (0.1, key)"
+            "to below 1, and a random key, fresh in each layer and step: (0.1, jax.random.key(0))"
         )
     if rate == 0:
         return None

@@ -1,7 +1,7 @@
 """Attends in one kernel that JAX provides, for schemes that do not change logits.
 
-It calls ``jax.nn.dot_product_attention``: cuDNN's flash attention on an NVIDIA GPU where it takes
-the operands, and XLA's own everywhere else, which holds all logits like ``dense``.
+The kernel is ``jax.nn.dot_product_attention``: cuDNN's flash attention on an NVIDIA GPU where cuDNN
+takes the operands, and XLA's attention everywhere else, which holds all logits like ``dense``.
 """
 
 from typing import Any, Literal
@@ -58,8 +58,7 @@ def is_for_gpu() -> bool:
 
 def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule) -> jax.Array:
     """Calls ``jax.nn.dot_product_attention`` on a tile, ``implementation`` "xla" or "cudnn"."""
-    by_order = rule.causal and rule.in_order and not isinstance(rule.window, jax.Array)
-    by_order &= rule.chunk is None and rule.mask is None
+    by_order = rule.by_order and not isinstance(rule.window, jax.Array)
     visible: Any
     before: Any
     if by_order:

@@ -1,4 +1,4 @@
-"""Handles gradients of whole trees, which are float32 arrays, and None where there is none."""
+"""Splits, adds and casts gradients of pytrees: float32, and None for arrays without gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def split(tree):
-    """Returns the floating-point arrays of ``tree``, and the others, with None for the rest."""
+    """Returns the floating-point arrays of ``tree``, and its other arrays; None fills the gaps."""
     leaves, structure = jax.tree.flatten(tree)
     floats = [x if jnp.issubdtype(x.dtype, jnp.floating) else None for x in leaves]
     rest = [x if number is None else None for x, number in zip(leaves, floats, strict=True)]
@@ -31,7 +31,7 @@ def add_gradients(tree, other):
 
 
 def cotangents(operands, gradients):
-    """Returns gradients in the types of ``operands``, and float0 for integers, as JAX wants."""
+    """Returns gradients as ``custom_vjp`` requires: in the operands' types, float0 for integers."""
 
     def cotangent(operand, gradient):
         if operand is None:

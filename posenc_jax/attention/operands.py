@@ -1,6 +1,7 @@
 """Checks the arguments of attention, and makes one tile, its values and a rule."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def with_input(encoding, q_tokens, k_tokens, x_BTD) -> Tokens:
     check_one_layer(scheme)
     if x_BTD is None or "observe" not in scheme.hooks():
         return q_tokens
-    check_tokens("q_tokens", q_tokens)
+    check_tokens("q_tokens", q_tokens, scheme)
     if k_tokens is not None:
         raise ValueError(
             "x= is the input of self-attention; where k_tokens are given, observe all tokens once, "
@@ -70,21 +71,30 @@ def whole_tile(
     return scheme, tile, v_BSKC, q_side
 
 
+def tile_of_tokens(q_tokens: Tokens, k_tokens: Tokens, heads, num_heads: int) -> Tile:
+    """Returns a tile without queries and keys, so that a hook that reads them fails."""
+    none: Any = None
+    return Tile(none, none, q_tokens, k_tokens, 1.0, heads, num_heads)
+
+
 def rotated(scheme, k_BSKC, v_BSKC, tokens, side):
     """Returns keys and values rotated, possibly with more channels."""
     k_BSKC = scheme.rotate(k_BSKC, tokens, side)
     return k_BSKC, scheme.rotate_values(v_BSKC, tokens, side)
 
 
-def rule_of(scheme, tile, q_BTHC, causal, window, mask, sinks, dropout) -> tuple[Tile, Rule]:
+def rule_of(scheme, tile, causal, window, mask, sinks, dropout) -> tuple[Tile, Rule]:
     """Returns the tile, and the rule that says which keys each query sees."""
     check_window(window)
-    sinks_BTH = None if sinks is None else sink.checked(sinks, q_BTHC)
-    (B, T, H, _), S = q_BTHC.shape, tile.k.shape[1]
+    sinks_BTH = None if sinks is None else sink.checked(sinks, tile.q)
+    (B, T, H, _), S = tile.q.shape, tile.k.shape[1]
     mask, dropout = checked_mask(mask, B, H, T, S), checked_dropout(dropout)
     is_in_order = in_order(scheme, tile, causal, window is not None or callable(mask))
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
     if chunk is not None and tile.k_tokens.segment_ids is not None:
+        if callable(mask):  # called here, because it reads the index of the whole row
+            q_index, k_index = tile.q_tokens.order(), tile.k_tokens.order()
+            mask = checked_mask(mask(q_index[:, None, :, None], k_index[:, None, None]), B, H, T, S)
         tile, is_in_order = _counted_by_segment(tile), False
     before, after = sides_of(window, causal)
     return tile, Rule(before, causal, is_in_order, chunk, after, mask, sinks_BTH, dropout)

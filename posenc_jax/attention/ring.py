@@ -1,12 +1,13 @@
 """Attends over tokens on several devices: blockwise's tiles, with keys passed around a ring.
 
 Every device keeps its queries, and passes keys and values, with their tokens, on to the next device
-(Ring Attention, https://arxiv.org/abs/2310.01889). In the backward pass their gradients travel with
-them and are back on their own device after a full round. Each device decides which tiles it visits,
-by the index of the tokens that it holds at that moment. If tokens lie in written order, the first
-device has almost nothing to do and the last one the most: ``zigzag`` balances the work.
+(Ring Attention, https://arxiv.org/abs/2310.01889). In the backward pass keys are passed on with
+their gradients, which are back on their first device after a full round. Each device decides which
+tiles it visits, by the index of the tokens that it holds at that moment. If tokens lie in written
+order, the first device has almost nothing to do and the last one the most: ``zigzag`` balances the
+work.
 
-Under a scheme that needs whole rows nothing is passed around: each device gathers all keys at once.
+Under a scheme that needs whole rows each device gathers all keys at once, and no ring is needed.
 """
 
 import dataclasses
@@ -44,8 +45,9 @@ def context_size() -> int:
 def zigzag(length: int, devices: int) -> np.ndarray:
     """Returns the order in which to lay out tokens so that causal work is even, int32 ``[length]``.
 
-    Each device gets one piece and the piece that is as far from the end. Give the model
-    ``tokens[:, order]`` with ``positions[:, order]`` and ``index=order[None]``.
+    The tokens are cut into twice as many pieces as there are devices, and device i gets piece i
+    from the start and piece i from the end. Give the model ``tokens[:, order]`` with
+    ``positions[:, order]`` and ``index=order[None]``.
 
     Raises:
       ValueError: twice the number of devices does not divide the length.
@@ -53,20 +55,19 @@ def zigzag(length: int, devices: int) -> np.ndarray:
     length, devices = count_of("length", length), count_of("devices", devices)
     if length % (2 * devices):
         raise ValueError(
-            f"length={length} must be a multiple of {2 * devices}, twice the number of devices"
+            f"length={length} must be a multiple of {2 * devices}, twice the number of devices: "
+            "pad the tokens"
         )
     pieces = np.arange(length, dtype=np.int32).reshape(2, devices, -1)
     return np.stack([pieces[0], pieces[1, ::-1]], axis=1).reshape(-1)
 
 
-def ring(
-    encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule, *, block: int | None = None
-) -> jax.Array:
+def ring(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
     """Attends as ``attend`` does, over tokens that are sharded over the mesh axis ``context``.
 
     It is called on whole arrays under ``jax.set_mesh``, as everything else in a jitted program;
     sharding over other axes of the mesh is kept. Every length must be a multiple of the size of
-    the axis. ``block`` is that of ``blockwise``.
+    the axis.
 
     Raises:
       ValueError: there is no such axis, or it does not divide a length; or the mask is an array.
@@ -87,9 +88,9 @@ def ring(
         raise ValueError(
             'implementation="ring" passes keys from device to device, where no device has the '
             "columns of a mask array: give the mask as a function of indices, mask(q_index, "
-            "k_index)"
+            "k_index), and no Chunks where tokens have segments, which make it an array"
         )
-    plan, *operands = take_apart(encoding, tile, v_BSKC, rule, block)
+    plan, *operands = take_apart(encoding, tile, v_BSKC, rule)
     devices = context_size()
     plan = dataclasses.replace(plan, q_block=min(plan.q_block, tile.q.shape[1] // devices))
     if not encoding.whole_rows:

@@ -22,8 +22,8 @@ class Chunks:
 
     Args:
       size: number of tokens in a chunk. The first chunk begins with the first token; in packed
-        documents and after padding, with the first token of each segment. Tokens are counted by
-        their order, so tokens of other segments that lie between those of a segment count too.
+        documents and after padding, with the first token of each segment. Tokens are counted in
+        written order, so a token of another segment that lies within a segment counts too.
     """
 
     size: int
@@ -62,6 +62,11 @@ class Rule:
     mask: Any = None
     sinks: jax.Array | None = None
     dropout: Dropout | None = None
+
+    @property
+    def by_order(self) -> bool:
+        """Returns whether a query sees all keys written before it, or some of the last ones."""
+        return self.causal and self.in_order and self.chunk is None and self.mask is None
 
     def visible(self, q_tokens, k_tokens):
         """Returns bool ``[B, H, T, S]``, H mostly 1, or None where every query sees every key."""
@@ -140,11 +145,11 @@ def checked_mask(mask: Any, B, H, T, S) -> Any:
         sides = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((B, 1, T, 1), (B, 1, 1, S)))
         program, given = jax.make_jaxpr(_called, return_shape=True)(mask, *sides)
         what = "mask(q_index, k_index) returns"
-        # Tiles are programs of their own, which cannot read what is traced around them.
+        # A tile is a program by itself, which cannot read tracers of its caller.
         if any(isinstance(x, jax.core.Tracer) for x in program.consts):
             raise ValueError(
-                "mask reads arrays that are traced, from outside of the function: pass them with "
-                "it, mask=jax.tree_util.Partial(function, *arrays), to a function that takes them "
+                "mask is a function that reads traced arrays from outside: pass them with it, "
+                "mask=jax.tree_util.Partial(function, *arrays), and let the function take them "
                 "before q_index and k_index"
             )
     else:

@@ -1,7 +1,7 @@
-"""Says which tiles hold a pair of a query and a key that may see each other, to visit only those.
+"""Says which tiles hold a query and a key that it may see, so that no other tile is visited.
 
-The answer is by blocks of tokens. The last block begins within the one before it where a block's
-size does not divide the number of tokens.
+A tile is a block of queries and a block of keys. The last block begins within the block before it
+where the size of a block does not divide the number of tokens.
 """
 
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def visits(rule: Rule, queries: Tokens, keys: Tokens, q_block: int, k_block: int
     """Returns the range of key blocks that each query block visits, and the other way round.
 
     The four arrays are first and end for each block of queries, then first and end for each block
-    of keys. A mask of the caller's is not asked, because only a whole tile could answer.
+    of keys. ``rule.mask`` is not consulted, because its values are known only within a tile.
     """
     q_lowest, q_highest = _bounds(queries.order(), q_block)
     k_lowest, k_highest = _bounds(keys.order(), k_block, of_new=True)
@@ -38,8 +38,8 @@ def visits(rule: Rule, queries: Tokens, keys: Tokens, q_block: int, k_block: int
 def _bounds(numbers_BT, size, *, of_new=False):
     """Returns the smallest and the largest number in each block of tokens.
 
-    ``of_new`` leaves out the tokens of the last block that belong to the one before it. They are
-    masked among keys, but computed again among queries.
+    ``of_new`` leaves out the tokens of the last block that the block before it has too. Among keys
+    these tokens are masked, and among queries they are computed twice.
     """
     B, T = numbers_BT.shape
     blocks = [numbers_BT[:, : T // size * size].reshape(B, -1, size)]

@@ -121,7 +121,7 @@ def global_nope(
 ) -> Layers:
     r"""Builds RoPE in a window, but every ``interval``-th layer without positions and window.
 
-    Command A, EXAONE 4, SmolLM3 and others (no paper; the idea is that of RNoPE-SWA)
+    Command A, EXAONE 4, SmolLM3 and others (no paper; the idea of RNoPE-SWA)
 
     $$
     \text{layer } l: \begin{cases} \text{NoPE} & l \bmod \text{interval} = 0 \\

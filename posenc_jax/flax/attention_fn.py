@@ -13,9 +13,18 @@ from posenc_jax.checks import check_encoding
 from posenc_jax.encoding import Encoding
 from posenc_jax.tokens import Tokens
 
+# Arguments of Flax's layers that attention here does not have, and what to do without each.
+_INSTEAD = {
+    "bias": "a bias comes from the encoding",
+    "precision": "use jax.default_matmul_precision around the model",
+    "sow_weights": "attention weights are never formed as a whole",
+    "qk_attn_weights_einsum": "leave it out",
+    "attn_weights_value_einsum": "leave it out",
+}
+
 
 class AttentionFn(nnx.Module):
-    """Is the function that :func:`attention_fn` returns, with the encoding's parameters in it."""
+    """Attends as Flax's layers call their ``attention_fn``, and holds the encoding."""
 
     def __init__(
         self,
@@ -49,16 +58,20 @@ class AttentionFn(nnx.Module):
         qk_attn_weights_einsum=None,
         attn_weights_value_einsum=None,
     ):
-        # Linen passes only arguments that a signature names. Two have no effect: logits are float32
-        # anyway, and each weight is dropped by itself.
-        _refuse("bias", bias, "a bias comes from the encoding")
-        _refuse("precision", precision, "use jax.default_matmul_precision around the model")
-        _refuse("sow_weights", module, "attention weights are never formed as a whole")
-        _refuse("qk_attn_weights_einsum", qk_attn_weights_einsum, "pass none")
-        _refuse("attn_weights_value_einsum", attn_weights_value_einsum, "pass none")
+        # Linen passes only arguments that a signature names. ``force_fp32_for_softmax`` and
+        # ``broadcast_dropout`` have no effect: logits are float32, and each weight drops by itself.
+        _refuse(
+            bias=bias,
+            precision=precision,
+            sow_weights=module,
+            qk_attn_weights_einsum=qk_attn_weights_einsum,
+            attn_weights_value_einsum=attn_weights_value_einsum,
+        )
         dropout = None if deterministic else _dropout(dropout_rate, dropout_rng)
         if is_causal and not self.options["causal"]:
-            raise ValueError("is_causal=True contradicts attention_fn(..., causal=False)")
+            raise ValueError(
+                "is_causal=True contradicts attention_fn(..., causal=False): pass causal=True"
+            )
         if dtype is not None:
             query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
         q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
@@ -112,21 +125,21 @@ def attention_fn(
     Args:
       encoding: any scheme that acts in attention; a per-layer one must be this layer's own.
       positions: as in :class:`Tokens`, for the layer's leading axes flattened into one batch. With
-        ``decode=True`` they are those of all slots of the cache.
+        ``decode=True`` give the positions of all slots of the cache.
       segment_ids: int ``[B, T]``; tokens of different segments do not see each other. Padding is a
         segment of its own.
       x: the layer's input ``[B, T, D]``, which data-dependent schemes need.
       length: the length that a scheme adapts to, see ``encoding.tokens``. With ``decode=True`` it
-        is by default that of a full cache.
-      causal: hide later tokens, whatever the layer's own ``is_causal`` is; an encoder passes False.
-        The layer's ``mask`` hides further tokens. With ``decode=True`` there are no later ones:
-        slots that are not filled are always hidden.
+        is by default the length of a full cache.
+      causal: whether to hide later tokens, even if the layer has ``is_causal=False``; an encoder
+        passes False. The layer's ``mask`` hides further tokens. With ``decode=True`` there are no
+        later tokens, and empty slots are always hidden.
       window, scale: as in ``attend``.
 
     Raises:
       ValueError: the encoding adds to the token embeddings, which the layer does not have. Or, when
-        the layer calls it: a bias, a precision or ``sow_weights``; attention here has none of them,
-        and ignoring one would be wrong.
+        the layer calls the result with a bias, a precision or ``sow_weights``: attention here has
+        no such argument, and must not ignore it.
 
     Dropout of attention weights is the layer's own: its rate, its random stream and its
     ``deterministic``. Each weight is dropped by itself, also where the layer has
@@ -170,6 +183,9 @@ def _flat(mask, batch):
     return mask.astype(bool).reshape(-1, *mask.shape[-3:])
 
 
-def _refuse(name, value, instead):
-    if value is not None:
-        raise ValueError(f"{name} is not supported by posenc_jax.attention_fn: {instead}")
+def _refuse(**arguments):
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} is not supported by posenc_jax.attention_fn: {_INSTEAD[name]}"
+            )

@@ -2,7 +2,7 @@
 
 The spellings of transformers 4 and 5 are read: ``rope_scaling`` with ``rope_theta`` beside it, and
 ``rope_parameters`` with ``rope_theta`` in it, flat or with a section for each kind of layer. A key
-that is not understood is an error, because a number read past it would be wrong.
+that is not understood is an error, because the encoding without it may be wrong.
 """
 
 import os
@@ -55,8 +55,8 @@ def from_hf(
     ``layers_from_hf`` returns all layers, with their windows. The caller must add a soft cap
     (``make("soft_cap", over=encoding)``), pass the softmax scale to ``attend`` (T5 has 1.0, and
     DeepSeek's grows with ``mscale``), and split DeepSeek's heads: the encoding is for the
-    ``qk_rope_head_dim`` channels. In Mistral Large 4 it is for whole heads, whose last channels
-    rotate, because its scale multiplies whole queries. The ALiBi of Falcon lacks the
+    ``qk_rope_head_dim`` channels. In Mistral Large 4 the encoding is for whole heads, whose last
+    channels rotate, because its scale multiplies whole queries. The ALiBi of Falcon lacks the
     rounding to bfloat16 that transformers applies there.
 
     Raises:

@@ -108,7 +108,7 @@ def check_keys(config: Mapping[str, Any]) -> None:
     """Checks that no unread key could change which positions the model has."""
     row, read = row_of(config), set(READ)
     if config.get("model_type") not in ROWS:
-        # A class may fill an empty list in, as that of SmolLM3 does.
+        # The class of a model may fill in an empty list, as SmolLM3's does.
         read -= _OF_KNOWN_MODELS | (set() if config.get("no_rope_layers") else {"no_rope_layers"})
     unknown = [
         f"{key}={value!r}"
@@ -166,7 +166,12 @@ def _content(config):
         path = path / "config.json" if path.is_dir() else path
         if not path.is_file():
             raise ValueError(f"config={str(config)!r} is no file, and no folder with a config.json")
-        config = json.loads(path.read_text())
+        try:
+            config = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(
+                f"config={str(path)!r} is no JSON ({error}): download it again"
+            ) from None
     if not isinstance(config, Mapping):
         raise ValueError(f"config={config!r} must be a dict, a path or a config of transformers")
     return config
@@ -181,7 +186,7 @@ def _is_section(config):
 
 
 def _text(config):
-    """Returns the innermost text model, with the outer model's type if it has none of its own."""
+    """Returns the innermost text model, with the outer model's type if it has no type itself."""
     part = part_of_text(config)
     if part is None:
         return config

@@ -126,8 +126,8 @@ def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Windo
         return Chunks(whole(config, "attention_chunk_size", default=8192))
     if kind is not None and kind not in _SLIDING | _FULL:
         raise ValueError(
-            f"layer_types[{number}]={kind!r}: which keys such a layer sees is not known; those "
-            f" known are {', '.join(sorted(_SLIDING | _FULL | {CHUNKED}))}"
+            f"layer_types[{number}]={kind!r}: which keys such a layer sees is not known; the known "
+            f"kinds are {', '.join(sorted(_SLIDING | _FULL | {CHUNKED}))}"
         )
     if not _slides(config, number, kind):
         return None
@@ -137,7 +137,7 @@ def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Windo
 
 
 def _asked(config, layer_type, layer) -> list[At]:
-    """Returns the layers of this number or kind; one without a number where none is listed."""
+    """Returns the layers of this number or kind; one without a number if the config lists none."""
     kinds = kinds_of(config)
     count = len(kinds) or whole(config, *LAYERS, default=0)
     if layer is not None:
@@ -276,7 +276,7 @@ def _section_of_layer(config, section, at) -> dict[str, Any] | None:
     if base and not row.base_by_layer and shared not in (None, base):
         raise ValueError(
             f"layer_rope_theta={base!r} contradicts rope_theta={shared!r}: the model's code only "
-            "asks whether the former is 0"
+            "checks whether layer_rope_theta is 0"
         )
     config.pop("rope_theta", None)
     return section | {"rope_theta": base} if base else None

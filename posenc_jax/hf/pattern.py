@@ -1,7 +1,7 @@
 """Reads all layers of a published model from its ``config.json``, as a pattern for ``Transformer``.
 
-It is separate from ``from_hf``, which returns one encoding for ``attend`` and also takes a mere
-section of a config; a pattern needs the number of layers.
+``from_hf`` is separate, because it returns one encoding for ``attend`` and also takes a section of
+a config alone, whereas a pattern needs the number of layers.
 """
 
 import os

@@ -36,7 +36,7 @@ _WIDTHS = ("rotary_dim", "attn_rotary_emb")
 
 @dataclasses.dataclass(frozen=True)
 class Backwards(Frequencies):
-    """Turns every pair as fast as RoPE does, in the opposite direction."""
+    """Rotates every pair as fast as RoPE does, in the opposite direction."""
 
     def __call__(self, channels, base, length):
         inv_freq, attention_factor = Default()(channels, base, length)
@@ -196,7 +196,7 @@ def _share(config, fractions, row: Row) -> float:
 
 
 def _rotary_dim(section, fractions, width, kind) -> int:
-    """Returns how many channels of a head rotate; all, where the rest has rates of 0."""
+    """Returns how many channels of a head rotate; all under p-RoPE, where some have a rate of 0."""
     config, row = section.config, row_of(section.config)
     if "qk_rope_head_dim" in config:
         _check_shares(config, fractions, width)
@@ -265,8 +265,8 @@ def _dual_chunk(section, kind, rope) -> Encoding:
     settings = mapping(config, name)
     _check(
         row_of(config).dual_chunks or "model_type" not in config,
-        f"{name}={settings!r}: the model's code is not known to read it; those known to are "
-        f"{', '.join(having(dual_chunks=True))}. If it does not, remove the key",
+        f"{name}={settings!r}: the model's code is not known to read it; the models known to read "
+        f"it are {', '.join(having(dual_chunks=True))}. If this one does not, remove the key",
     )
     read = {"chunk_size": "chunk_size", "local_size": "local_window", ORIGINAL: "original_length"}
     unknown = [key for key, value in settings.items() if key not in read and value]
@@ -294,15 +294,16 @@ def _scaled(section, encoding: Encoding) -> Encoding:
     _check(
         row_of(config).scaled_queries,
         f"llama_4_scaling_beta={beta!r} in {where}: the code of {config.get('model_type')!r} is "
-        f"not known to read it; those known to are {', '.join(having(scaled_queries=True))}. If "
-        "it does not, remove the key. If it does, remove it too, and wrap the encoding: "
+        "not known to read it; the models known to read it are "
+        f"{', '.join(having(scaled_queries=True))}. If this one does not, remove the key. If it "
+        "does, remove the key too, and wrap the encoding: "
         "posenc_jax.make('ministral_scale', over=encoding, train_length=..., "
         f"attn_scale={beta!r})",
     )
     _check(
         "qk_rope_head_dim" not in config,
         f"llama_4_scaling_beta={beta!r} in {where} multiplies whole queries, but the encoding is "
-        "for their qk_rope_head_dim channels: it is not offered for heads of two parts",
+        "for their qk_rope_head_dim channels: this scale is not offered for heads of two parts",
     )
     return MinistralScale(
         over=encoding,

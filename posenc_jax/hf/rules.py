@@ -1,4 +1,4 @@
-"""Has the rules of single models that a number in the table cannot say.
+"""Defines rules of single models that no number in the table could express.
 
 A rule of kinds returns the kind of every layer, or None where the config leaves it open. A rule of
 rotation says whether one layer has RoPE. A rule of reach returns the window of ``attend`` for the
@@ -99,16 +99,19 @@ def every(
 
 
 def llama4_kinds(config: Config, count: int) -> list[str]:
+    """Returns chunked attention for layers with RoPE, and full attention for the others."""
     return [CHUNKED if rotates else FULL for rotates in rope_layers(config, count)]
 
 
 def jamba_kinds(config: Config, count: int) -> list[str]:
+    """Returns full attention once in every period, by default in layers 4, 12, 20 and so on."""
     period = whole(config, "attn_layer_period", default=8)
     first = whole(config, "attn_layer_offset", default=4, minimum=0)
     return [FULL if n % period == first else LINEAR for n in range(count)]
 
 
 def zamba_kinds(config: Config, count: int) -> list[str]:
+    """Returns the hybrid layer 2, and then one in every period, counted from layer 3 on."""
     period = whole(config, "attn_layer_period", default=6)
     first = whole(config, "attn_layer_offset", default=4, minimum=0)
     rest = ["hybrid" if n % period == first else "mamba" for n in range(count - 3)]
@@ -123,6 +126,7 @@ def zamba2_kinds(config: Config, count: int) -> list[str] | None:
 
 
 def recurrent_gemma_kinds(config: Config, count: int) -> list[str]:
+    """Returns ``block_types``, repeated over all layers."""
     blocks = entries(config, "block_types", is_text, ["recurrent", "recurrent", "attention"])
     if not blocks:
         raise ValueError("block_types=[] must be a list of kinds of layers")
@@ -130,6 +134,7 @@ def recurrent_gemma_kinds(config: Config, count: int) -> list[str]:
 
 
 def kimi_linear_kinds(config: Config, count: int) -> list[str]:
+    """Returns the listed layers as full attention, by default layers 4, 8, 12 and so on."""
     linear = mapping(config, "linear_attn_config")
     if linear.get("full_attn_layers") is None:
         return [FULL if n and n % 4 == 0 else LINEAR for n in range(count)]
@@ -152,11 +157,13 @@ def rope_layers(config: Config, count: int) -> list[bool]:
 
 
 def listed(config: Config, at: At) -> bool:
+    """Returns whether ``no_rope_layers`` gives the layer RoPE."""
     count = 0 if at.number is None else at.number + 1
     return at.of("no_rope_layers", rope_layers(config, count))
 
 
 def listed_or_chunked(config: Config, at: At) -> bool:
+    """Returns the same as ``listed``, or whether a layer without a number is chunked."""
     if at.number is None and at.kind is not None:
         return at.one_of(CHUNKED, FULL) == CHUNKED
     return listed(config, at)
@@ -172,31 +179,34 @@ def not_from_last(config: Config, at: At) -> bool:
 
 
 def in_windows(config: Config, at: At) -> bool:
+    """Returns whether the layer has a window."""
     return at.one_of(FULL, SLIDING) == SLIDING
 
 
 def in_windows_if_any(config: Config, at: At) -> bool:
+    """Returns whether the layer has a window, or the model has none."""
     return has_null_window(config) or in_windows(config, at)
 
 
 def in_windows_or_by_section(config: Config, at: At) -> bool:
-    """Says that a section for each kind of layer, where there is one, is read as it stands."""
+    """Returns True where each kind of layer has a section, which then says whether it rotates."""
     return has_sections(config) or in_windows(config, at)
 
 
 def by_window(config: Config, at: At) -> bool:
-    """Asks for the window of the layer and not for its kind, as the code of Cohere does."""
+    """Returns whether the layer has a window, as Cohere's code does; a null window is refused."""
     if not in_windows(config, at):
         return False
     if has_null_window(config):
         raise ValueError(
-            "sliding_window=null: the model's code rotates nothing without a window, and that of "
+            "sliding_window=null: the model's code rotates nothing without a window, and "
             "transformers does not run without one: give the window that the model has"
         )
     return True
 
 
 def dense_or_by_window(config: Config, at: At) -> bool:
+    """Returns whether the layer is dense, where the model has dense layers, or has a window."""
     kinds = config.get("mlp_layer_types") or ()
     if config.get("prefix_dense_sliding_window_pattern") == 1 and "dense" in kinds:
         # Dense layers rotate, whatever their window.
@@ -211,6 +221,7 @@ def has_sections(config: Config) -> bool:
 
 
 def has_null_window(config: Config) -> bool:
+    """Returns whether ``sliding_window`` is null, and not left out."""
     return "sliding_window" in config and config["sliding_window"] is None
 
 
@@ -218,27 +229,33 @@ def has_null_window(config: Config) -> bool:
 
 
 def back(config: Config, size: int) -> int:
+    """Returns the last ``size`` keys, the query included, of a causal model."""
     sides = config.get("use_bidirectional_attention")
     return not_known(config, size) if sides not in (None, False, "vision") else size
 
 
 def radius(config: Config, size: int) -> tuple[int, int]:
+    """Returns ``size`` keys to both sides of the query."""
     return size, size
 
 
 def halves(config: Config, size: int) -> tuple[int, int]:
+    """Returns half of ``size`` keys to both sides of the query."""
     return size // 2, size // 2
 
 
 def gemma3(config: Config, size: int) -> int | tuple[int, int]:
+    """Returns ``halves`` for an encoder, and ``size`` for a decoder."""
     return halves(config, size) if config.get("use_bidirectional_attention") else size
 
 
 def t5gemma2(config: Config, size: int) -> tuple[int, int]:
+    """Returns ``size`` keys around the query; an even size has one more to the right."""
     return (size + 1) // 2 - 1, size // 2
 
 
 def not_known(config: Config, size: int) -> Any:
+    """Raises ValueError, because the reach of the windows was not verified."""
     raise ValueError(
         f"model_type={config.get('model_type')!r}: how far its windows reach to both sides of a "
         "query is not known"
@@ -274,7 +291,7 @@ def llama4_temperature(config: Config) -> Encoding:
 
 
 def zamba2_head_dim(config: Config) -> int:
-    """Returns the width of a head, which is twice that of the model's: kv_channels is not read."""
+    """Returns the width of a head: twice the model's width per head; kv_channels is not read."""
     if "attention_head_dim" in config:
         return whole(config, "attention_head_dim")
     return 2 * whole(config, *WIDTH) // whole(config, *HEADS)

@@ -28,7 +28,7 @@ TYPES = {
     ),
     "llama3": Type("llama3", ("factor", "low_freq_factor", "high_freq_factor"), (ORIGINAL,)),
     "proportional": Type("p_rope", (), ("factor",)),
-    # HunYuan's "dynamic" with a fixed alpha; its code reads none of the others.
+    # HunYuan's "dynamic" with a fixed alpha; its code does not read the allowed keys.
     "ntk_alpha": Type("ntk", ("alpha",), ("factor", *_MSCALES)),
 }
 _OLD_NAMES = {"su": "longrope", "mrope": "default"}
@@ -66,7 +66,7 @@ def kind_of(section: Section, ntk_alpha: bool) -> str:
         valid = (*(name for name in TYPES if name != "ntk_alpha"), *_OLD_NAMES)
         raise ValueError(
             f"rope_type={' and '.join(sorted(names))} in {where} must be one of "
-            f"{', '.join(valid)}. A model with another has code of its own: read it, then use "
+            f"{', '.join(valid)}. A model with another type has its own code: read it, then use "
             "posenc_jax.make(...), 'axial_rope' for instance"
         )
     (kind,) = kinds

@@ -24,7 +24,7 @@ def words(text: str) -> frozenset[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Says what the code of one model does; the default is that of Llama.
+    """Says what the code of one model does; the defaults describe Llama.
 
     Attributes:
       scheme: "rope", "alibi", "t5" (a bias by distance), "learned" (a table that is added to the
@@ -49,7 +49,7 @@ class Row:
         "rows_and_columns". None: two channels of a pair rotate by different axes.
       rotates: which layers have RoPE; None for all.
       still: the encoding of the others.
-      plain_sliding: whether a flat section is that of full layers alone, and the others have RoPE
+      plain_sliding: whether a flat section is for full layers alone, and the other layers have RoPE
         of the same base.
       base_by_layer: whether ``layer_rope_theta`` is the base of a layer; in other models it only
         says which layers rotate.
@@ -60,16 +60,16 @@ class Row:
       kinds_needed: whether layers differ and only the config says which.
       per_layer: how often a layer occurs in ``layer_types``.
       window: the layers that have ``sliding_window`` where their kinds are not listed: "every",
-        "late" (from ``max_window_layers`` on), "still" (those without rotation); None: it is not
+        "late" (from ``max_window_layers`` on), "still" (layers without rotation); None: it is not
         read. "unused": it hides no text.
       switched: whether windows count only if ``use_sliding_window`` is true.
       sees: the keys that a query sees, from the config and its window.
-      sinks: layers in which each head has a learned sink: "every", or those with "windows".
+      sinks: layers in which each head has a learned sink: "every", or layers with "windows".
       position_type: ``position_embedding_type`` where the config lacks it; "unread" if the code
         does not ask for it.
       table: how the name of the tensor ends that has the learned positions.
       reserved: rows at the start of this table that no token reads.
-      counts_reserved: whether the length in the config includes those.
+      counts_reserved: whether the length in the config includes these rows.
       reads_alibi: whether the code reads ``alibi``.
       alibi_divided: whether the bias is added before the logits are divided by sqrt(head_dim).
       own_tables: whether each layer has a bias table of its own.
@@ -395,18 +395,21 @@ REFUSED = dict.fromkeys(
 REFUSED |= dict.fromkeys(
     words("bart big_bird bigbird_pegasus blenderbot flaubert led longformer mbart xlm xmod"),
     "its positions are absolute: a learned table is added to the embeddings. Build it: "
-    "posenc_jax.make('learned', model_dim=..., train_length=..., rngs=...)",
+    "posenc_jax.make('learned', model_dim=..., train_length=..., rngs=...); no token reads the "
+    "first two rows of the table in bart, longformer, mbart and xmod, so leave them out",
 )
 REFUSED |= dict.fromkeys(
     words("ctrl m2m_100 marian pegasus transfo-xl xglm"),
     "its positions are sinusoids, which posenc_jax.make('sinusoidal', model_dim=...) or, where "
     "they are relative, 'transformer_xl' has; the order of their channels differs between models",
 )
-REFUSED |= dict.fromkeys(
-    words("deberta deberta-v2"),
-    "queries and keys meet learned vectors of their distance. Build it: posenc_jax.make('deberta', "
-    "num_heads=..., head_dim=..., rngs=...)",
+_DEBERTA = (
+    "queries and keys are multiplied with learned vectors of their distance. Build it: "
+    "posenc_jax.make('deberta', num_heads=..., head_dim=..., model_dim=..., rngs=..., "
+    "max_distance=max_relative_positions"
 )
+REFUSED["deberta"] = f"{_DEBERTA})"
+REFUSED["deberta-v2"] = f"{_DEBERTA}, num_buckets=position_buckets)"
 REFUSED |= dict.fromkeys(words("inkling2_text inkling2_loop_text"), _INKLING_2)
 REFUSED |= dict.fromkeys(words("dinov3_vit eomt_dinov3"), _DINO_V3)
 REFUSED |= {
@@ -431,7 +434,7 @@ UNKNOWN = Row(reads_alibi=True, scaled_queries=True)
 
 
 def row_of(config: Config) -> Row:
-    """Returns the row of a model; of one that is not listed, the caller vouches for the layout."""
+    """Returns the row of a model, or ``UNKNOWN``, whose layout the caller has given."""
     return ROWS.get(config.get("model_type") or "", UNKNOWN)
 
 

@@ -141,12 +141,12 @@ class SwiGLU(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Adds to the residual attention and then the feed-forward network, each with a norm before it.
+    """Adds attention and then a feed-forward network to the residual, each with a norm before it.
 
-    With ``post_norm`` each reads the residual as it is, and its output is normalised instead.
+    With ``post_norm`` both read the residual as it is, and their outputs are normalised instead.
 
-    ``past`` is what the cache stores of earlier tokens in this layer. A call returns the residual,
-    and what the cache stores with the new tokens in it, or None without a past.
+    ``past`` is the part of the cache that has the earlier tokens of this layer. A call returns the
+    residual, and the slots of the cache with the new tokens in them, or None without a past.
     """
 
     def __init__(self, settings: Settings, sinks: str | None, rngs: nnx.Rngs):

@@ -1,18 +1,19 @@
 """The cache stores what a model needs of earlier tokens, so that more tokens can follow.
 
-Keys and values are stored rotated, with whatever ``score`` reads of their tokens, so that a step
-computes only with new tokens, except in attention itself. A scheme that observes the layer's input
-(FoX, PaTH, Selective RoPE) continues from its state after the last token.
+Keys and values are stored rotated, with the arrays of their tokens that ``score`` reads, so that a
+step computes only with new tokens, except in attention itself. A scheme that observes the layer's
+input (FoX, PaTH, Selective RoPE) continues from its state after the last token.
 
 Two kinds of schemes repeat their work for all tokens in every step. If a scheme adapts to the
 length (``Encoding.reads_length``), keys are stored before ``rotate`` and rotated by the length of
-the step, unless the cache is made for one length. If a scheme observes the layer's input and has no
-state (kv shift), as no scheme has one where tokens have segments, keys are stored before ``rotate``
-too, and the layer's input beside them.
+the step, unless the cache is made for one length. If a scheme observes the layer's input without a
+state, keys are stored before ``rotate`` too, and the layer's input beside them. KV shift never has
+a state, and no scheme has one where tokens have segments.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 class Stored:
     """Holds the arrays of tokens that a layer stores.
 
-    In a cache arrays have a leading axis, ``repeats``, of the model's pattern under ``scan``; else
-    it is 1. Heads come before tokens, as the products of attention read them; otherwise every step
+    In a cache all arrays have a leading axis, the ``repeats`` of the model's pattern: 1 without
+    ``scan``. Heads come before tokens, as the products of attention read them; otherwise every step
     would transpose all slots.
 
     Attributes:
@@ -62,6 +63,23 @@ class Stored:
     def of_repeat(self, repeat) -> "Stored":
         """Returns the slots of one layer."""
         return jax.tree.map(lambda slots: slots[repeat], self)
+
+    def mapped(self, function: Callable, *others: "Stored", state: Any) -> "Stored":
+        """Returns the results of ``function(axis, *arrays)``, with slots along ``axis``.
+
+        What these slots leave out is left out of ``others`` too.
+        """
+
+        def along(axis, *trees):
+            if trees[0] is None:
+                return None
+            return jax.tree.map(functools.partial(function, axis), *trees)
+
+        k, v, x, made = (
+            along(axis, *(getattr(stored, name) for stored in (self, *others)))
+            for name, axis in (("k", 3), ("v", 3), ("x", 2), ("made", 2))
+        )
+        return Stored(k, v, x, made, state)
 
 
 class Past(NamedTuple):
@@ -90,10 +108,8 @@ class Past(NamedTuple):
         def put(slots, state):
             return jax.lax.dynamic_update_index_in_dim(slots, state, self.repeat, axis=0)
 
-        return Stored(
-            **_map_tokens(write, self.stored, new),
-            state=jax.tree.map(put, self.stored.state, new.state),
-        )
+        state = jax.tree.map(put, self.stored.state, new.state)
+        return self.stored.mapped(write, new, state=state)
 
 
 @jax.tree_util.register_dataclass
@@ -105,7 +121,7 @@ class Cache:
     donate it to ``jax.jit``, or every step copies it.
 
     Attributes:
-      layers: what is stored of each of the model's ``layers``.
+      layers: the slots of each of the model's ``layers``.
       made: for each of the model's distinct encodings, what ``score`` and ``mix`` read of the
         result of ``prepare``, for all slots; None where they do not read it.
       positions: ``[B, S]`` or ``[B, S, A]``.
@@ -114,7 +130,7 @@ class Cache:
       length: the length that schemes adapt to, or None for the length so far (static).
       encodings: the structure of each distinct encoding that the cache was made for (static).
       rotated: for each of them whether keys and values are stored rotated (static).
-      moves: for each of them whether it moves positions, as randomized positions are (static).
+      moves: for each of them whether it moves positions, as ``randomized`` does (static).
       is_text: whether all tokens so far are text whose positions were left out (static).
     """
 
@@ -157,12 +173,13 @@ class Cache:
         if dtype not in ("int32", "float32"):
             raise ValueError(f"dtype={dtype!r} of positions must be 'int32' or 'float32'")
         length = None if length is None else count_of("length", length)
-        places = jax.ShapeDtypeStruct((batch, size) if axes is None else (batch, size, axes), dtype)
+        shape = (batch, size) if axes is None else (batch, size, axes)
+        positions = jax.ShapeDtypeStruct(shape, dtype)
         distinct = model.distinct()
         width = model.embedding.shape[-1]
         rotated = [_is_rotated(encoding, width, segments, length) for encoding in distinct]
         made = [
-            jax.eval_shape(functools.partial(_slots, model, length, *both), places)
+            jax.eval_shape(functools.partial(_slots, model, length, *both), positions)
             for both in zip(distinct, rotated, strict=True)
         ]
         repeats = model.num_layers // len(model.layers) if model.scan else 1
@@ -171,15 +188,15 @@ class Cache:
             return jax.tree.map(lambda x: jnp.zeros((*leading, *x.shape), x.dtype), tree)
 
         return cls(
-            tuple(zeros(made[layer.source][0], repeats) for layer in model.layers),
-            tuple(zeros(of_all_layers) for _, of_all_layers in made),
-            zeros(places),
-            jnp.zeros((batch, size), jnp.int32) if segments else None,
-            jnp.zeros((), jnp.int32),
-            length,
-            _structures(model),
-            tuple(rotated),
-            tuple(map(_moves, distinct)),
+            layers=tuple(zeros(made[layer.source][0], repeats) for layer in model.layers),
+            made=tuple(zeros(of_all_layers) for _, of_all_layers in made),
+            positions=zeros(positions),
+            segment_ids=jnp.zeros((batch, size), jnp.int32) if segments else None,
+            count=jnp.zeros((), jnp.int32),
+            length=length,
+            encodings=_structures(model),
+            rotated=tuple(rotated),
+            moves=tuple(map(_moves, distinct)),
         )
 
     @property
@@ -195,8 +212,8 @@ class Cache:
     def with_places(self, positions, segment_ids, T: int) -> "Cache":
         """Returns the cache with its next T slots counted, at these positions and segments.
 
-        Slots that are not filled get the position of the last token, so that no length depends on
-        them and no scheme finds them out of range. Attention hides them by their larger index.
+        Empty slots get the position of the last token, so that no length depends on them and none
+        is out of a scheme's range. Attention hides them by their larger index.
         """
         is_text = positions is None
         if is_text:
@@ -228,8 +245,8 @@ class Cache:
     def tokens(self, number: int, encoding: Encoding, T: int) -> tuple[Tokens, Tokens, "Cache"]:
         """Returns the newest tokens, the tokens of all slots, and the cache with both prepared.
 
-        For text the slots that are not filled have the positions at which the text will continue,
-        so that positions are known to be consecutive, unless the encoding moves positions.
+        For text, empty slots have the positions at which the text will continue, so that positions
+        are known to be consecutive, unless the encoding moves them.
 
         Args:
           number: which of the model's distinct encodings it is.
@@ -244,11 +261,11 @@ class Cache:
             positions = text(self.size) if is_text else self.positions
             tokens = encoding.tokens(positions, self.segment_ids, length=length)
             return tokens.part(start, T), tokens, self
-        places = jnp.arange(self.size, dtype=jnp.int32)[None] if is_text else self.positions
+        positions = jnp.arange(self.size, dtype=jnp.int32)[None] if is_text else self.positions
         index = start + jnp.arange(T, dtype=jnp.int32)[None]
         newest = (
             None if x is None else jax.lax.dynamic_slice_in_dim(x, start, T, axis=1)
-            for x in (places, self.segment_ids)
+            for x in (positions, self.segment_ids)
         )
         new = encoding.tokens(*newest, index=index, length=length).fixed()
         made = self.made[number]
@@ -256,8 +273,8 @@ class Cache:
             write = functools.partial(_write, start=start)
             made = jax.tree.map(write, made, encoding.of_keys(new.made))
         if self.moves[number]:
-            places = encoding.tokens(places, length=length).positions
-        every = Tokens(places, self.segment_ids, made=made, consecutive=is_text).rotated()
+            positions = encoding.tokens(positions, length=length).positions
+        every = Tokens(positions, self.segment_ids, made=made, consecutive=is_text).rotated()
         of_all = (*self.made[:number], made, *self.made[number + 1 :])
         return (
             dataclasses.replace(new, consecutive=is_text),
@@ -272,7 +289,7 @@ class Cache:
         def cut(axis, slots):
             return jax.lax.dynamic_slice_in_dim(slots, start, count, axis)
 
-        layers = [Stored(**_map_tokens(cut, x), state=x.state) for x in self.layers]
+        layers = [stored.mapped(cut, state=stored.state) for stored in self.layers]
         return tuple(layers), jax.tree.map(functools.partial(cut, 1), self.made)
 
     def with_newest(
@@ -287,9 +304,7 @@ class Cache:
         pairs = zip(self.layers, layers, strict=True)
         return dataclasses.replace(
             self.with_places(None, None, count),
-            layers=tuple(
-                Stored(**_map_tokens(write, *pair), state=pair[1].state) for pair in pairs
-            ),
+            layers=tuple(old.mapped(write, new, state=new.state) for old, new in pairs),
             made=jax.tree.map(functools.partial(write, 1), self.made, made),
         )
 
@@ -297,13 +312,13 @@ class Cache:
         """Checks that the cache was made for this model's encodings, and for this batch."""
         if batch != self.batch:
             raise ValueError(
-                f"inputs are {batch} sequences, but the cache was made for batch={self.batch}; "
-                "pass the other to Cache.empty"
+                f"inputs are {batch} sequences, but the cache was made for batch={self.batch}: "
+                f"make it by Cache.empty with batch={batch}"
             )
         if _structures(model) != self.encodings:
             raise ValueError(
-                "the cache was made for a model under other encodings, or under theirs with other "
-                "keywords, and its keys are rotated by those; make it by Cache.empty of the same "
+                "the cache was made for other encodings than this model's, or for the same with "
+                "other keywords, and its keys are rotated by those: make it by Cache.empty of this "
                 "model"
             )
 
@@ -318,14 +333,15 @@ class Cache:
         slots, is_row = self.positions, positions.shape[:2] in ((self.batch, T), (1, T))
         if not is_row or positions.ndim != slots.ndim or positions.dtype != slots.dtype:
             raise ValueError(
-                f"positions are {positions.dtype} of shape {positions.shape}, but must be those of "
-                f"the {T} new tokens alone, in a batch of {self.batch} or 1, as axes= and dtype= "
+                f"positions are {positions.dtype} of shape {positions.shape}, but must be of the "
+                f"{T} new tokens alone, in a batch of {self.batch} or 1, and as axes= and dtype= "
                 f"of Cache.empty say: {slots.dtype} with {slots.ndim} axes"
             )
-        if (segment_ids is None) != (self.segment_ids is None):
+        given, made = segment_ids is not None, self.segment_ids is not None
+        if given != made:
             raise ValueError(
-                f"segment_ids are {'not ' if segment_ids is None else ''}given, but the cache was "
-                f"made with segments={self.segment_ids is not None}; pass the other to Cache.empty"
+                f"segment_ids are {'' if given else 'not '}given, but the cache was made with "
+                f"segments={made}: make it by Cache.empty with segments={given}"
             )
 
 
@@ -366,18 +382,6 @@ def _has_state(encoding: Encoding, width: int) -> bool:
 
 def _moves(encoding: Encoding) -> bool:
     return not jax.eval_shape(lambda: encoding.tokens(text(1))).consecutive
-
-
-def _map_tokens(function, *every: Stored) -> dict[str, Any]:
-    """Calls ``function(axis, *arrays)`` of k, v, x and made, with tokens along an axis of slots."""
-
-    def mapped(axis, *trees):
-        if trees[0] is None:
-            return None
-        return jax.tree.map(functools.partial(function, axis), *trees)
-
-    axes = {"k": 3, "v": 3, "x": 2, "made": 2}
-    return {name: mapped(axis, *(getattr(x, name) for x in every)) for name, axis in axes.items()}
 
 
 def _write(slots, new, start):

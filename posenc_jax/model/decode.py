@@ -1,5 +1,6 @@
 """Generates text with a Transformer and its cache."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ def generate(
       max_new_tokens: largest number of tokens to generate.
       lengths: int ``[B]``, number of tokens in each prompt. Default: T for all. A row's result does
         not depend on other rows, except under randomized positions, drawn for the longest.
-      positions: positions of the prompts, ``[B, T]`` or ``[B, T, A]``. Default: those of text.
+      positions: positions of the prompts, ``[B, T]`` or ``[B, T, A]``. Default: text from 0 on.
       next_positions: ``[B]``, the position of the first new token of each row, on every axis:
         ``Placed.next`` of the builders; or ``[B, A]`` where axes differ. Default: one after the
         prompt's last token, which must have the same position on all axes, as text has.
@@ -72,9 +73,18 @@ def generate(
     for start in range(0, T, prefill_chunk):
         chunk = prompts.part(slice(start, start + prefill_chunk))
         logits_BV, cache = read(model, chunk, cache)
-    how = dict(temperature=float(temperature), top_p=float(top_p), stop_token=stop_token)
-    how |= dict(count=max_new_tokens)
-    return _continue(model, logits_BV, cache, prompts.next_places(), key, **how)[0]
+    how = _How(max_new_tokens, float(temperature), float(top_p), stop_token)
+    return _continue(how, model, logits_BV, cache, prompts.first_positions(), key)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """Holds the settings of ``generate`` that are static while its loop is traced."""
+
+    count: int
+    temperature: float
+    top_p: float
+    stop_token: int | None
 
 
 class _Prompts(NamedTuple):
@@ -87,7 +97,7 @@ class _Prompts(NamedTuple):
     positions: Any  # [B, T] or [B, T, A]
     segment_ids: Any  # [B, T], or None where no prompt is shorter
     next: Any  # [B] or [B, A], where the text after each prompt continues
-    is_text: bool  # whether positions were left out, and are those of text
+    is_text: bool  # whether positions were left out, so that they are text from 0 on
 
     @classmethod
     def of(cls, model, prompt_BT, lengths, positions, next_positions) -> "_Prompts":
@@ -123,32 +133,38 @@ class _Prompts(NamedTuple):
         last = np.maximum(new + max_new_tokens - 1, self.positions.max(axis=(0, 1)) + 1.0)
         return np.ceil(last).astype(np.int64).reshape(self.positions.shape[2:])
 
-    def next_places(self):
+    def first_positions(self):
         """Returns the position of each row's first new token, on every axis, or None for text."""
         if self.is_text:
             return None
         B, _, *axes = self.positions.shape
-        last = self.next.reshape(B, 1, -1) if axes else self.next.reshape(B, 1)
-        return np.broadcast_to(last, (B, 1, *axes))
+        first = self.next.reshape(B, 1, -1) if axes else self.next.reshape(B, 1)
+        return np.broadcast_to(first, (B, 1, *axes))
 
 
 def check_reach(
     model, length: int | np.ndarray, adapted: int | None = None, positions=None
 ) -> None:
-    """Raises if an encoding has no such positions; under ``jax.jit`` it could not raise.
+    """Checks that every encoding has the positions of a text, which ``jax.jit`` could not check.
 
-    ``length`` is a number for each axis where positions have several axes, ``adapted`` is the
-    length that schemes adapt to, if it is given, and ``positions`` are those of earlier tokens.
+    Args:
+      model: a Transformer.
+      length: one more than the last position, or an array with this number for each axis.
+      adapted: the length that schemes adapt to, if it stays the same.
+      positions: the positions of earlier tokens.
+
+    Raises:
+      ValueError: an encoding has no such position.
     """
-    places = (np.asarray(length) - 1)[None]
+    extremes = (np.asarray(length) - 1)[None]
     if positions is not None:
         # Only the least, the largest and a fractional position of each axis, to save memory.
-        before = positions.reshape(-1, *places.shape[1:])
+        before = positions.reshape(-1, *extremes.shape[1:])
         which = [np.ravel(x) for x in (before.argmin(0), before.argmax(0), (before % 1).argmax(0))]
-        places = np.concatenate([before[np.concatenate(which)], places])
+        extremes = np.concatenate([before[np.concatenate(which)], extremes])
     for encoding in model.distinct():
-        tokens = encoding.tokens(places[None], length=adapted)
-        encoding.embed(jnp.zeros((1, len(places), model.embedding.shape[1])), tokens)
+        tokens = encoding.tokens(extremes[None], length=adapted)
+        encoding.embed(jnp.zeros((1, len(extremes), model.embedding.shape[1])), tokens)
 
 
 @functools.partial(jax.jit, donate_argnames="cache")
@@ -162,23 +178,20 @@ def read(model, chunk, cache):
     return model.unembed(x_BTD[:, -1:])[:, 0], cache
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("count", "temperature", "top_p", "stop_token"),
-    donate_argnames="cache",
-)
-def _continue(model, logits_BV, cache, start, key, *, count, temperature, top_p, stop_token):
+@functools.partial(jax.jit, static_argnames="how", donate_argnames="cache")
+def _continue(how: _How, model, logits_BV, cache, start, key):
     """Returns the output, and the cache, which replaces the donated one."""
-    B = logits_BV.shape[0]
+    B, stop_token = logits_BV.shape[0], how.stop_token
     segment_ids = None if cache.segment_ids is None else jnp.ones((B, 1), jnp.int32)
 
     def is_unfinished(state):
         step, _, _, stopped_B, _ = state
-        return (step < count) & ~stopped_B.all()
+        return (step < how.count) & ~stopped_B.all()
 
     def one_more(state):
         step, logits_BV, cache, stopped_B, output_BN = state
-        token_B = sample(logits_BV, jax.random.fold_in(key, step), temperature, top_p)
+        step_key = jax.random.fold_in(key, step)
+        token_B = sample(logits_BV, step_key, how.temperature, how.top_p)
         if stop_token is not None:
             token_B = jnp.where(stopped_B, stop_token, token_B)
             stopped_B = token_B == stop_token
@@ -188,7 +201,7 @@ def _continue(model, logits_BV, cache, start, key, *, count, temperature, top_p,
         logits_BV, cache = read(model, chunk, cache)
         return step + 1, logits_BV, cache, stopped_B, output_BN
 
-    output_BN = jnp.full((B, count), 0 if stop_token is None else stop_token, jnp.int32)
+    output_BN = jnp.full((B, how.count), 0 if stop_token is None else stop_token, jnp.int32)
     state = jnp.zeros((), jnp.int32), logits_BV, cache, jnp.zeros(B, bool), output_BN
     _, _, cache, _, output_BN = jax.lax.while_loop(is_unfinished, one_more, state)
     return output_BN, cache
@@ -243,9 +256,9 @@ def _next_positions(next_positions, positions) -> np.ndarray:
     if next_positions is None:
         if (last_BA != last_BA[:, :1]).any():
             raise ValueError(
-                "next_positions=None continues a last token with one position on all axes, but "
-                f"those of the prompts are at {last_BA.tolist()}; pass Placed.next of each row, or "
-                "a number for each axis"
+                "next_positions=None continues prompts that end at one position on all axes, but "
+                f"these end at {last_BA.tolist()}: pass Placed.next of each row, or a number for "
+                "each axis"
             )
         return last_BA[:, 0] + 1
     given = np.asarray(as_array("next_positions", next_positions))
@@ -255,7 +268,7 @@ def _next_positions(next_positions, positions) -> np.ndarray:
         B, A = last_BA.shape
         raise ValueError(
             f"next_positions={given.tolist()} must be {B} numbers, one for each row of prompt_BT, "
-            f"or {B} x {A}, one for each of its axes too, that the {positions.dtype} of positions "
-            "can hold"
+            f"or {B} x {A}, one for each axis too, and fit into {positions.dtype}, the type of "
+            "positions"
         )
     return cast

@@ -2,9 +2,9 @@
 
 A scheme with parameters for each layer is stacked as the blocks are, and under ``scan`` the loop
 runs over both. An encoding that layers share belongs to the model, which passes it into the blocks:
-modules are plain pytrees here, so one that was stored in two blocks would be two after a step of
-training. An encoding that is stacked over a shared one (LogScale over LeRoPE in Mistral Large 4)
-belongs to the model too, and each layer takes its row.
+modules are plain pytrees here, so an encoding in two blocks would be two different ones after a
+step of training. An encoding that is stacked over a shared one (LogScale over LeRoPE in Mistral
+Large 4) belongs to the model too, and each layer takes its row.
 """
 
 from collections.abc import Sequence
@@ -33,15 +33,15 @@ class Layers(nnx.Module):
       encodings: one for each place of the pattern. An instance that occurs twice shares one set of
         parameters; a per-layer scheme is stacked over all layers that use it. None means a
         layer without attention, as some published models have; ``Transformer`` refuses it.
-      windows: number of keys that a query sees in each place, itself included; a pair for those
-        before and after it, ``Chunks`` for those of its own chunk, None for all of them.
+      windows: for each place the number of keys that a query sees, itself included; a pair for the
+        numbers of keys before and after it, ``Chunks`` for the keys of its chunk, None for all.
     """
 
     def __init__(
         self, encodings: Sequence[Encoding | None], windows: Sequence[Window] | None = None
     ):
         if isinstance(encodings, str) or not isinstance(encodings, Sequence):
-            raise ValueError(f"encodings={encodings!r} must be a list of them: [encoding]")
+            raise ValueError(f"encodings={encodings!r} must be a list of encodings: [encoding]")
         distinct: list[Encoding] = []
         for encoding in encodings:
             if encoding is not None:
@@ -101,8 +101,8 @@ class Layers(nnx.Module):
             has_parameters = bool(jax.tree.leaves(encoding))
             if encoding.per_layer and has_parameters and encoding.stacked != layers:
                 raise ValueError(
-                    f"{type(encoding).__name__} has parameters for each layer and is used by "
-                    f"{layers}: build it with make(..., num_layers={layers})"
+                    f"{type(encoding).__name__} has parameters for each layer, and {layers} layers "
+                    f"use it: build it with make(..., num_layers={layers})"
                 )
 
     def at(self, number: int) -> tuple[Encoding | None, Window]:

@@ -48,7 +48,8 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
         count_of("chunk", chunk)
 
     R = min(_rows(targets_BT.size, V) if chunk is None else chunk, V)
-    # N are the axes of tokens: one, because XLA:CPU is slow with more, unless they are sharded.
+    # N stands for the axes of tokens. Unless they are sharded it is one axis, which is the fastest
+    # for XLA:CPU.
     x_ND, targets_N = x_BTD, targets_BT
     if context_size() == 1:
         x_ND, targets_N = x_BTD.reshape(-1, D), targets_BT.reshape(-1)
@@ -126,7 +127,9 @@ def _gradient(left, right, of, axes):
     """
     sharding = jax.typeof(of).sharding
     return jax.lax.dot_general(
-        *(left, right, (axes, ((), ()))),
+        left,
+        right,
+        (axes, ((), ())),
         preferred_element_type=jnp.float32,
         out_sharding=None if sharding.mesh.empty else sharding,
     )
@@ -137,7 +140,7 @@ def _numbers(count, table_GED):
 
 
 def _start(count, table_GED, number):
-    """Returns where a piece starts in each group: the last one so early that it is whole."""
+    """Returns where a piece starts in each group; the last piece starts early, to be whole."""
     return jnp.minimum(number * count, table_GED.shape[1] - count)
 
 

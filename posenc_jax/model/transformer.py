@@ -1,6 +1,6 @@
 """Defines a minimal decoder-only Transformer that takes any encoding.
 
-It has pre-norm with RMSNorm (1910.07467), grouped-query attention (2305.13245), SwiGLU
+The model has pre-norm with RMSNorm (1910.07467), grouped-query attention (2305.13245), SwiGLU
 (2002.05202), and an output layer tied to the embedding. Keywords of ``Transformer`` select what
 published models of this shape do differently.
 """
@@ -60,7 +60,7 @@ class Transformer(nnx.Module):
       tied: whether the embedding is also the output layer, which otherwise has its own matrix.
       causal: whether queries see no later tokens. False is an encoder, such as a ViT.
       dtype: type of the computation.
-      param_dtype: type of the parameters, except for those of the encoding.
+      param_dtype: type of all parameters but the encoding's.
       scan: whether to compile the blocks of one repeat of the pattern and loop over the repeats
         (``lax.scan``), for deep models.
       remat: whether to recompute each block in the backward pass, to save memory.
@@ -103,9 +103,9 @@ class Transformer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        sizes = dict(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
-        sizes |= dict(num_heads=num_heads, num_kv_heads=num_kv_heads)
-        check_sizes(**sizes, head_dim=head_dim, mlp_dim=mlp_dim)
+        check_sizes(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
+        check_sizes(num_heads=num_heads, num_kv_heads=num_kv_heads)
+        check_sizes(head_dim=head_dim, mlp_dim=mlp_dim)
         check_rngs(rngs)
         check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
         kinds_of_sinks = sinks_of_layers(sinks, num_layers)
@@ -257,8 +257,8 @@ class Transformer(nnx.Module):
           inputs: what ``embed`` takes, int token ids ``[B, T]``.
           cache: from ``Cache.empty`` or the previous call.
           positions: whole numbers or float32 ``[B, T]`` (``B`` may be 1) or ``[B, T, A]``, as the
-            cache was made for. By default they are those of text: 0 for the first token of the
-            cache, and one more for each token after it.
+            cache was made for. By default they count text: 0 for the first token of the cache, and
+            one more for each token after it.
           segment_ids: int ``[B, T]``, if the cache was made for them.
 
         Raises:
@@ -267,8 +267,8 @@ class Transformer(nnx.Module):
         """
         if not self.causal:
             raise ValueError(
-                "a model with causal=False cannot be extended: tokens in the cache would have to "
-                "see those that follow; give hidden() the whole sequence"
+                "a model with causal=False cannot be extended, because tokens in the cache would "
+                "have to see later tokens: give hidden() the whole sequence"
             )
         x_BTD, sides = self.embed(inputs), []
         (B, T), start = x_BTD.shape[:2], cache.count

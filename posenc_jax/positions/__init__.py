@@ -1,11 +1,11 @@
 """Position builders say where each token of a sequence is, for every scheme.
 
 ``text``, ``packed`` and ``since`` are for one axis. Builders named after models and papers take a
-sequence of ``Text`` and ``Vision`` and run on the host, in the data pipeline. They return
-``Placed``: the positions of time, row and column as NumPy, ``[1, T, 3]``, and the position at which
-text continues. Concatenate positions along axis 0 for a batch. ``qwen25_omni`` and ``qwen3_omni``
-also take a ``Film``, a video with its audio. ``story_time`` and ``centred_grid`` return only
-positions: of one video, and of one image. ``cameras`` adds a camera to each token.
+sequence of ``Text`` and ``Vision``, run on the host, in the data pipeline, and return ``Placed``:
+the positions of time, row and column as NumPy, ``[1, T, 3]``, and the position at which text
+continues. Concatenate positions along axis 0 for a batch. ``qwen25_omni`` and ``qwen3_omni`` also
+take a ``Film``, a video with its audio. ``story_time`` returns the positions of one video alone,
+and ``centred_grid`` of one image. ``cameras`` adds a camera to each token.
 """
 
 from posenc_jax.positions.cameras import cameras

@@ -22,8 +22,8 @@ def text(length: int, start: int = 0) -> np.ndarray:
     are_numbers = is_real(start) and is_real(length)
     if not are_numbers or start % 1 or length % 1 or length < 0 or start + length > 2**31:
         raise ValueError(
-            f"start={start!r} and length={length!r} must give whole numbers below 2**31; text at "
-            "fractions is start + np.arange(length, dtype=np.float32)[None]"
+            f"start={start!r} and length={length!r} must be whole numbers, with positions below "
+            "2**31; text at fractions is start + np.arange(length, dtype=np.float32)[None]"
         )
     return np.arange(start, start + length, dtype=np.int32)[None]
 
@@ -35,7 +35,9 @@ def packed(segment_ids) -> jax.Array:
     """
     segment_ids = jnp.asarray(as_array("segment_ids", segment_ids))
     if segment_ids.ndim != 2:
-        raise ValueError(f"segment_ids have shape {segment_ids.shape}, but must be [B, T]")
+        raise ValueError(
+            f"segment_ids have shape {segment_ids.shape}, but must be [B, T]: add the batch axis"
+        )
     index = jnp.arange(segment_ids.shape[-1], dtype=jnp.int32)
     index = jnp.broadcast_to(index, segment_ids.shape)
     starts = segment_ids[:, 1:] != segment_ids[:, :-1]

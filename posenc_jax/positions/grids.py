@@ -42,7 +42,7 @@ def whole_ticks(vision: Vision, start: float, tokens_per_second: float) -> np.nd
 
 
 def ticks(vision: Vision, start: float, of_times: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Returns the positions of a block's patches, where ``of_times`` gives those of the frames."""
+    """Returns the positions of a block's patches; ``of_times`` converts seconds to positions."""
     frame, row, column = cells(vision)
     if vision.times is not None:
         frame = of_times(np.asarray(vision.times))[frame]

@@ -121,7 +121,7 @@ def place(
       segments: the parts of the sequence.
       block: takes a Vision, or a Film, and the next free position, and returns the positions of the
         patches, ``[frames, rows, columns, 3]``, or of the film's tokens, ``[1, 1, tokens, 3]``.
-      after: takes these and the same position, and returns the next free one.
+      after: takes the positions of a block and its start, and returns the next free position.
       dtype: the type of the positions.
     """
     if not isinstance(segments, Sequence) or not segments:
@@ -160,8 +160,8 @@ def check_one_frame(vision: Vision) -> None:
     """Checks that a block is an image, for builders that place no time within a block."""
     if vision.frames > 1:
         raise ValueError(
-            f"this builder has a block for each frame, not one for the frames={vision.frames} of a "
-            "video: give a Vision(1, rows, columns) for each, after the text between them"
+            f"this builder takes one frame in a block, not a video of frames={vision.frames}: give "
+            "a Vision(1, rows, columns) for each frame, with the text between the frames"
         )
 
 
@@ -184,7 +184,7 @@ def segments_of(
       video_token: the id that marks a video's patches.
       image_grids: frames, rows and columns of each image in patches before they are merged, in the
         order in which the images come.
-      video_grids: the same of each video.
+      video_grids: the same for each video.
       merge: rows, and columns, of patches that become one token.
       seconds_per_frame: seconds between the frames of each video, where its times matter.
       frame_by_frame: whether every frame of a video is a block of its own (Qwen3-VL).
@@ -245,5 +245,5 @@ def _check_times(times, frames):
     if not is_finite or any(later < earlier for earlier, later in itertools.pairwise(times)):
         raise ValueError(
             f"times={times} must be {frames} finite numbers of seconds, one for each frame, that "
-            "do not decrease; for story time, which may, there is story_time"
+            "do not decrease; for times that may decrease use story_time"
         )

@@ -13,9 +13,9 @@ from posenc_jax.positions.segments import Placed, Segment, Vision, cells, place
 def videorope(segments: Sequence[Segment], *, delta: float = 2.0) -> Placed:
     """Places frames along the diagonal, their middles at their time: VideoRoPE (2502.05173).
 
-    The rules are those of the released code: the middle is patch ``(n - 1) // 2``, and text
-    continues one after the last frame's time, so the first positions of a sequence may be negative.
-    The paper is said to centre by n / 2 and continue ``delta`` after; this could not be verified.
+    As in the released code, the middle is patch ``(n - 1) // 2``, and text continues one after the
+    last frame's time. The first positions of a sequence may be negative. The paper is said to
+    centre by n / 2 and to continue ``delta`` after the last frame; this could not be verified.
 
     Args:
       segments: the parts of the sequence.
@@ -78,11 +78,12 @@ def story_time(
 ) -> np.ndarray:
     """Returns positions of frames at world ``times``, float32 ``[1, T, 3]`` (2512.05076).
 
-    Times may stand still and run back, and are never rounded. Rows and columns count from 0 in
-    every frame; a token that asks for a time is a frame of one patch.
+    Times may stand still and run back, and keep their fractions. Rows and columns count from 0 in
+    every frame; a token that stands for a time is a frame of one patch.
 
     Args:
-      times: the time of each frame; those too large for float32 raise, so subtract the first.
+      times: the time of each frame. Subtract the first one where they are too large for float32,
+        which is an error.
       rows: rows of patches in a frame.
       columns: columns of patches in a frame.
       frames_per_second: factor of the times; the usual bases are for time in frames.

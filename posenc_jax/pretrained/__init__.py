@@ -1,7 +1,7 @@
 """Reads and writes the weights of published models, which ``transformers`` opens.
 
-It needs ``pip install 'posenc_jax[pretrained]'``. The decoders known are those of ``decoder``:
-Llama, SmolLM, Mistral, Qwen 2 and 3, OLMo 2 and Phi-3.
+It needs ``pip install 'posenc_jax[pretrained]'``. It knows the decoders of Llama, SmolLM, Mistral,
+Qwen 2 and 3, OLMo 2 and Phi-3.
 
 decoder.py  reads sizes and layers from a config
 weights.py  says which tensor holds which parameter

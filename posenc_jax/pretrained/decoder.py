@@ -89,8 +89,8 @@ def _checked(config, keys):
     model = config.get("model_type")
     if model not in DECODERS:
         raise ValueError(
-            f"model_type={model!r} must be one of {', '.join(DECODERS)}: the decoder of no other "
-            "is known. If its code is that of one of them, pass model_type="
+            f"model_type={model!r} must be one of {', '.join(DECODERS)}: no other decoder is "
+            "known. If the code of one of them is also this model's, pass its model_type="
         )
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
         raise ValueError(f"hidden_act={config['hidden_act']!r} must be 'silu': no other is offered")

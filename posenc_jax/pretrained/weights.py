@@ -65,7 +65,7 @@ _GGUF = {
     "mlp/down/kernel": "blk.{n}.ffn_down.weight",
 }
 
-# Kernels of what RoPE rotates, which have the channels of pairs in another order in GGUF files.
+# Kernels of queries and keys: GGUF files have the channels that RoPE pairs in another order.
 _ROTATED = ("attention/q/kernel", "attention/k/kernel")
 
 # Tensors of old checkpoints that nothing reads.

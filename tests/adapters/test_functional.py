@@ -1,5 +1,7 @@
 """Tests the pure functions against the modules, over every scheme and in plain JAX."""
 
+import functools
+
 import common
 import jax
 import jax.numpy as jnp
@@ -45,6 +47,16 @@ def test_biases_are_those_of_attention(bidirectional):
     for encoding, added in zip(encodings, (bias, alibi), strict=True):
         expected = posenc_jax.logits(encoding, 0 * Q, K, encoding.tokens(POSITIONS))
         np.testing.assert_allclose(added, expected, atol=1e-6)
+
+
+def test_biases_subtract_positions_of_small_types_exactly():
+    alibi = functools.partial(functional.alibi_bias, num_heads=2)
+    t5 = functools.partial(functional.t5_bias, jnp.arange(16.0).reshape(8, 2))
+    for bias in (alibi, t5):
+        small = np.asarray(POSITIONS, np.uint8)
+        np.testing.assert_array_equal(bias(small, small), bias(POSITIONS, POSITIONS))
+        rounded = POSITIONS.astype(jnp.bfloat16)
+        common.refuses("positions are bfloat16", lambda b=bias, p=rounded: b(p, p))
 
 
 @pytest.mark.parametrize("name", ["alibi", "t5", "fire"])

@@ -25,10 +25,11 @@ def of(positions, encoding="nope", **options):
 TWO_AXES = np.zeros((1, T, 2), np.int32)
 TOKENS = {
     "positions": [of(text(0)), of(text(T)[0]), of(TWO_AXES, "i_mrope"), of(TWO_AXES, "rope")]
-    + [of([[0, 1], [0]]), of(np.ma.masked_array(text(T), mask=text(T) == 1))],
+    + [of([[0, 1], [0]])]
+    + [of(np.ma.masked_array(text(T), mask=text(T) == hidden)) for hidden in (1, T - 1)],
     "position": [of([[0.0, NAN]]), of([[0, 2**31]]), of(np.float64([[2.0**30 + 0.3]]))],
     "segment_ids": [of(text(T), segment_ids=np.zeros((1, T + 1), int))],
-    "length": [of(text(T), "dynamic_ntk", length=n) for n in (0, "9")],
+    "length": [of(text(T), "dynamic_ntk", length=n) for n in (0, "9", np.ones(T - 1))],
     "one position axis": [lambda: attend("alibi", tokens=read(common.build("alibi"), TWO_AXES))],
 }
 
@@ -92,7 +93,7 @@ ATTENTION = {
     "scale": wrong("scale", jnp.ones(H), "0.5"),
     "sinks": wrong("sinks", "head", jnp.zeros(3)),
     "mask": wrong("mask", np.ones((T, T)), np.ones((B, T), bool)),
-    "dropout": wrong("dropout", 0.1),
+    "dropout": wrong("dropout", 0.1, (0.1, 0)),
     "implementation": wrong("implementation", "flash"),
     "encoding": [lambda: posenc_jax.attend("rope", *sides(), read(NOPE))],
     "made for another": [

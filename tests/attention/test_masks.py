@@ -145,6 +145,23 @@ def test_a_function_reads_traced_arrays_and_the_order_of_a_part():
         np.testing.assert_allclose(last(attention, q, k, v, lengths), expected[:, -7:], atol=1e-5)
 
 
+@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
+def test_a_function_reads_the_order_of_the_row_beside_chunks_of_segments(implementation):
+    def without_10(q_index, k_index):
+        return (k_index != 10) | (q_index == 10)
+
+    index = np.arange(T)
+    encoding, segment_ids = common.build("nope"), (index >= 7)[None].astype(np.int32)
+    tokens = encoding.tokens(text(T), segment_ids)
+    attend = functools.partial(
+        posenc_jax.attend, encoding, *sides(2, T, T), tokens, implementation=implementation
+    )
+    chunks = posenc_jax.Chunks(5)
+    by_function = attend(window=chunks, mask=without_10)
+    by_array = attend(window=chunks, mask=without_10(index[:, None], index))
+    np.testing.assert_allclose(by_function, by_array, atol=1e-5)
+
+
 def test_a_ring_takes_a_mask_by_function_and_drops_the_same():
     options = dict(causal=False, rate=0.3)
     expected = run(by_dense, "fox", of_prefix, **options)

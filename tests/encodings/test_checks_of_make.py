@@ -50,6 +50,8 @@ def test_unknown_names_and_keywords_are_answered_with_the_nearest():
     refuses("did you mean 'alibi'", lambda: posenc_jax.make("alibbi", num_heads=4))
     refuses("'beta_fats'.*'beta_fast'", lambda: common.build("yarn", beta_fats=3), TypeError)
     refuses("did you mean 'rope'", lambda: common.build("logn", over="ropee"))
+    for name, meant in (("rope", "head_dim"), ("sinusoidal", "model_dim")):
+        refuses(f"did you mean '{meant}'", lambda n=name: posenc_jax.make(n, dim=8), TypeError)
     beneath = {"name": "rope", "bse": 1}
     refuses("did you mean 'base'", lambda: common.build("randomized", over=beneath), TypeError)
 

@@ -62,6 +62,18 @@ def test_cells_outside_the_grid():
     assert common.build("learned_2d", train_length=49).table.shape == (7, 7, common.WIDTH)
 
 
+def test_packed_images_are_interpolated_by_their_own_sides():
+    encoding = common.build("learned_2d", grid=(3, 3), out_of_range="interpolate")
+    small, large = cells(3, 3), cells(6, 6)
+    packed = np.concatenate([small, large], axis=1)
+    segment_ids = np.repeat([0, 1], [9, 36])[None]
+    together = encoding.embed(
+        jnp.zeros((1, 45, common.WIDTH)), encoding.tokens(packed, segment_ids)
+    )
+    apart = [embed(encoding, jnp.zeros((1, x.shape[1], common.WIDTH)), x) for x in (small, large)]
+    np.testing.assert_allclose(together, jnp.concatenate(apart, axis=1), atol=1e-6)
+
+
 # Circulant-STRING
 
 

@@ -18,6 +18,12 @@ def test_stacked_encodings_say_for_how_many_layers():
     assert jax.tree.structure(one.inner) == jax.tree.structure(common.build("nope"))
 
 
+@pytest.mark.parametrize("name", ["ssmax", "log_scale"])
+def test_a_scheme_that_draws_nothing_is_stacked_without_rngs(name):
+    sizes = dict(num_heads=2, head_dim=16, train_length=8)
+    assert posenc_jax.make(name, num_layers=3, **sizes).s.shape == (3, 2)
+
+
 @pytest.mark.parametrize(
     "over",
     ["seqpe", "lerope", {"name": "randomized", "over": "learned"}],

@@ -5,6 +5,7 @@ formula. Here are what configs of the same type may say in other words, and faul
 """
 
 import json
+import re
 
 import common
 import hf_cases
@@ -153,6 +154,25 @@ def test_refused(config, told, word):
         from_hf(config, **told)
     said = str(error.value).replace("layer_type=None", "").replace("model_type=None", "")
     assert "=None" not in said and "drop" not in said
+
+
+@pytest.mark.parametrize("reason", sorted({r for r in REFUSED.values() if ".make(" in r}))
+def test_a_reason_names_all_that_make_needs(reason):
+    for name, given in re.findall(r"posenc_jax\.make\('(\w+)', ([^;]*)", reason):
+        needed = posenc_jax.signature(name).parameters.values()
+        missing = [p.name for p in needed if p.default is p.empty and f"{p.name}=" not in given]
+        assert not missing, name
+
+
+def test_the_reason_for_buckets_names_them():
+    assert "num_buckets=" in REFUSED["deberta-v2"]
+
+
+@pytest.mark.parametrize("content", [b'{"model_type": ', b"\xff\xfe"])
+def test_a_file_that_is_no_json_is_named(content, tmp_path):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=f"config.*{tmp_path}"):
+        from_hf(tmp_path)
 
 
 # All layers

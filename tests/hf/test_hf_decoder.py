@@ -296,6 +296,13 @@ def test_metadata_of_gguf():
     assert factor == 0.5 * (1 + 0.1 * np.log(4))
 
 
+@pytest.mark.parametrize("size", ["embedding_length", "attention.head_count"])
+def test_a_size_that_gguf_leaves_out_is_named(size):
+    metadata = {key: value for key, value in METADATA.items() if key != f"llama.{size}"}
+    with pytest.raises(ValueError, match=r"hidden_size|num_attention_heads"):
+        decoder.sizes(gguf.config_of(metadata, 49152, tied=True))
+
+
 @pytest.mark.parametrize(
     ("scaling", "factor"),
     [

@@ -47,8 +47,8 @@ class Searched(RoPE):
 
     def tables(self, positions, length):
         inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)
-        unchanged = self._tables(positions, inv_freq, no_factor)
-        slowed = self._tables(positions, inv_freq / self.factors, 1.0)
+        unchanged = self._tables_at(positions, inv_freq, no_factor)
+        slowed = self._tables_at(positions, inv_freq / self.factors, 1.0)
         starts = self._positions_of_pairs(positions) < self.start_tokens
         return tuple(
             jnp.where(starts, as_in_rope, self.attention_factor * table)

@@ -23,7 +23,7 @@ def leaves_of(tokens):
 def _readable(tokens):
     """Returns the tokens with their order written out, and without the segments.
 
-    The kernel's mask takes care of segments, and no hook that runs in a kernel reads them.
+    The kernel's mask applies the segments, and no hook that runs in a kernel reads them.
     """
     return dataclasses.replace(tokens, index=tokens.order(), segment_ids=None)
 
@@ -101,7 +101,7 @@ class Hooks:
         self.q_used, self.k_used = used[: len(q_leaves)], used[len(q_leaves) :]
 
     def ahead(self, encoding, tile):
-        """Returns the results of the hooks that need parameters alone, for each head."""
+        """Returns what the hooks compute from parameters alone, for each head."""
         scale = jnp.asarray(tile.scale, jnp.float32)
 
         def of_head(head):

@@ -67,7 +67,7 @@ class Kernels:
             for n in (C, 1)
         ]
         out, log_sums = self._launch(
-            *(start, step, finish, outputs, ahead, q_side, k_side, self.T, self._columns)
+            start, step, finish, outputs, ahead, q_side, k_side, self.T, self._columns
         )
         without = out[:, :, : self.T], log_sums[:, :, : self.T, 0]
         out, log_sums = sink.put_in(without, sinks)
@@ -109,10 +109,10 @@ class Kernels:
             return gradients(carry, moving, lambda m: (m[0], q_side, m[1]), of_row, i, j)
 
         d_q_side = self._launch_gradients(
-            *(q_step, q_side, ahead, (q_side, of_row), k_side, self.T, self._columns)
+            q_step, q_side, ahead, (q_side, of_row), k_side, self.T, self._columns
         )
         d_ahead, d_k_side = self._launch_gradients(
-            *(k_step, (ahead, k_side), ahead, k_side, (q_side, of_row), self.S, self._rows)
+            k_step, (ahead, k_side), ahead, k_side, (q_side, of_row), self.S, self._rows
         )
         return d_ahead, d_q_side, d_k_side, sink.gradient(sinks, log_sums, delta)
 

@@ -145,7 +145,9 @@ def _product(x, y, *, dimension_numbers, preferred_element_type, precision, **_)
     summed = math.prod(x.shape[a] for a in x_sum)
     if x.ndim == y.ndim == 2 and min(*shape, summed) > 1:
         return lax.dot_general(
-            *(x, y, dimension_numbers),
+            x,
+            y,
+            dimension_numbers,
             precision=precision,
             preferred_element_type=preferred_element_type,
         )

@@ -12,7 +12,6 @@ import itertools
 import math
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from posenc_jax.encodings.absolute.learned import Learned, row_of, rows_between
@@ -36,7 +35,7 @@ class Learned2D(Learned):
       out_of_range: meaning of a position outside the grid, on each axis as in ``Learned``: "error",
         "clamp", or "interpolate", which scales an axis longer than the grid's down to it and
         interpolates between cells, bilinearly as ViT does at another resolution. Each axis of
-        ``[B, T, A]`` has its own length, unless ``encoding.tokens`` is given an int for all axes.
+        ``[B, T, A]`` has its own length, unless ``encoding.tokens`` is given one for all axes.
       rngs: source of the initial values, N(0, 0.02).
     """
 
@@ -62,14 +61,14 @@ class Learned2D(Learned):
         """Makes the last position on each axis, ``[B, T, A]``, to scale by."""
         if not self.interpolates:
             return tokens
-        positions, length = tokens.positions, tokens.length(length)
-        num_axes = self.table.ndim - 1
-        last = jnp.asarray(length, jnp.float32) - 1
-        if positions.ndim == 3 and not isinstance(length, int | np.integer):
-            last = positions.max(axis=1, keepdims=True).astype(jnp.float32)
-        elif last.ndim:
-            last = last[..., None]
-        return tokens.having(jnp.broadcast_to(last, (*positions.shape[:2], num_axes)))
+        positions, num_axes = tokens.positions, self.table.ndim - 1
+        if length is None and positions.ndim == 3:
+            by_axis = jnp.moveaxis(positions, -1, 0)
+            lengths = jnp.stack([tokens.at(axis).length() for axis in by_axis], axis=-1)
+        else:
+            lengths = jnp.asarray(tokens.length(length), jnp.float32)
+            lengths = lengths[..., None] if lengths.ndim else lengths
+        return tokens.having(jnp.broadcast_to(lengths - 1, (*positions.shape[:2], num_axes)))
 
     def vectors(self, tokens: Tokens):
         *grid, channels = self.table.shape

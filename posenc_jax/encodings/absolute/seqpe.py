@@ -7,7 +7,7 @@ $$ z_{mn} = \frac{q_m \cdot k_n + s\, (W_q e(m)) \cdot (W_k e(n))}{\sqrt d} $$
 A small Transformer makes a vector e(p) of the decimal digits of a position p, once for all
 layers, and two linear maps make one vector of it for queries and one for keys. The logit is the
 ordinary product of ``[q ; s W_q e]`` and ``[k ; W_k e]``. Overrides ``prepare``, ``embed``,
- ``rotate`` and ``aux_loss``.
+``rotate`` and ``aux_loss``.
 """
 
 import jax
@@ -40,14 +40,14 @@ class SeqPE(Added):
     The two regularisers are in ``aux_loss`` and the random shift of the training positions is in
     ``prepare``; both need a key, so evaluation has neither.
 
-    The defaults are those of the published text model. The published image model has
+    The defaults follow the published text model. The published image model has
     ``hook="attn_mul"`` and its own projection in every layer ("multi"), which is not offered: here
     layers either share all parameters of a scheme, or each has all of them, the encoder included.
     Other deviations from the released code: the encoder has no dropout (0.1 there); a shift can
     start at any position, not only at 320 positions drawn once; the second regulariser is also
     applied in steps whose positions are shifted; its windows start outside the training block (in
-    the released code those of text models may overlap it by three quarters). ``draw_candidates``
-    lists further deviations. Published runs had no weight decay and clipped the encoder's gradient
+    the released code, windows of text may overlap it by three quarters). ``draw_candidates`` lists
+    further deviations. Published runs had no weight decay and clipped the encoder's gradient
     separately.
 
     Args:
@@ -147,9 +147,17 @@ class SeqPE(Added):
         self.num_candidates = num_candidates
         self.num_offsets = num_offsets
         self.encoder_heads = encoder_heads
-        sizes = model_dim, encoder_heads, encoder_layers, len(str(max_position - 1)), num_axes
-        order = dict(bidirectional=bidirectional, mask_padding=mask_padding)
-        self.encoder = DigitEncoder(*sizes, **order, temperature=temperature, rngs=rngs)
+        self.encoder = DigitEncoder(
+            width=model_dim,
+            num_heads=encoder_heads,
+            num_layers=encoder_layers,
+            max_digits=len(str(max_position - 1)),
+            num_axes=num_axes,
+            bidirectional=bidirectional,
+            mask_padding=mask_padding,
+            temperature=temperature,
+            rngs=rngs,
+        )
         is_projected = pe_qk == "single" and hook != "input_add"
         width = sum(self.heads) * head_dim
         self.pe_qk = linear(model_dim, width, model_dim, rngs) if is_projected else None
@@ -205,8 +213,8 @@ class SeqPE(Added):
         The contrastive loss (L_delta) is the cross-entropy of choosing the candidate nearest to a
         pivot by inner products of ``pe``. The transfer loss (L_OOD) is how far attention within a
         block of positions that are never trained on differs from attention within the training
-        block. It is near 0 at first, when all vectors are alike, and grows as they diverge. Because
-        it is a mean over all pairs, it is about a hundredth of the contrastive loss at equal
+        block. The transfer loss is near 0 at first, when all vectors are alike, and grows as they
+        diverge. As a mean over all pairs, it is about a hundredth of the contrastive loss at equal
         weights.
         """
         contrastive_key, transfer_key = jax.random.split(key)

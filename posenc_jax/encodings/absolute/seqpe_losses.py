@@ -7,10 +7,10 @@ import numpy as np
 from posenc_jax.encodings.absolute.seqpe_encoder import BASE
 from posenc_jax.lookup import rows
 
-# MODES: shares of pivots whose candidates come from everywhere; from everywhere, with edits of the
-# pivot's digits among them; or from one window. EDITS: the share of edits in the second mode. The
-# values come from the code of the released samplers, one for text and one for
-# images; a comment in the sampler for text gives the shares of the other.
+# MODES has the shares of pivots whose candidates come from everywhere, from everywhere and edits of
+# the pivot's digits, or from one window. EDITS is the share of edits in the second mode.
+# The values are in the code of the released samplers, one for text and one for images. A comment in
+# the sampler for text gives the shares for images.
 TEXT_MODES, TEXT_EDITS = (0.0, 0.4, 0.6), 0.25
 IMAGE_MODES, IMAGE_EDITS = (0.5, 0.3, 0.2), 0.2
 WINDOW = 256

@@ -4,9 +4,9 @@ https://arxiv.org/abs/2512.05076 (BulletTime; its code is not published)
 
 $$ z \gets \mathrm{LN}(z)\, \gamma(e) + \beta(e) $$
 
-It stands in front of attention; e is a convolution over the world times of a clip's frames, and
-gamma and beta are small networks. It complements Time-RoPE: Time-RoPE tells attention how far apart
-two times are, and Time-AdaLN tells every token its own time.
+This norm stands in front of attention; e is a convolution over the world times of a clip's frames,
+and gamma and beta are small networks. Time-RoPE tells attention how far apart two times are, and
+Time-AdaLN tells every token its own time.
 """
 
 import jax
@@ -40,7 +40,7 @@ class TimeAdaLN(nnx.Module):
       source_frames: number of video frames in one frame of tokens, such as 4 where a video encoder
         compresses four into one. It is the stride of the convolution.
       time_scale: divisor of the times, about the length of a clip, so that they are numbers near 1.
-      rngs: source of the initial values; those of the last layers are zero.
+      rngs: source of the initial values; the last layers start at zero.
     """
 
     def __init__(

@@ -4,8 +4,7 @@ https://arxiv.org/abs/2311.00566 (CROMA)
 
 $$ z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} - s_h\, \lVert p_m - p_n \rVert_2 $$
 
-The distance is that of the positions p on the grid, and the slopes s_h are ALiBi's. Overrides
-``score``.
+The positions p lie on a grid, and the slopes s_h are ALiBi's. Overrides ``score``.
 """
 
 import jax

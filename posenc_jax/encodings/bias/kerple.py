@@ -78,7 +78,7 @@ class KerplePower(Kerple):
     """
 
     def penalty(self, distance_1N, p_H1, a_H1):
-        # The gradient of a power may be infinite at 0, and times that of |0|, 0, it would be NaN.
+        # The gradient of a power may be infinite at 0; times the gradient of |0|, 0, it is NaN.
         is_0 = distance_1N == 0
         return jnp.where(is_0, 0, a_H1 * jnp.where(is_0, 1, distance_1N) ** p_H1)
 

@@ -7,8 +7,8 @@ z_{mn} = \frac{q_m \cdot k_n}{\sqrt d} +
 \frac{H}{8h} \sum_i \cos\big((m - n)\, b^{-2i/c}\big), \qquad h = 1, \dots, H
 $$
 
-The vectors have c channels. By the addition theorem the sum is the product of two sinusoidal
-vectors, that of m and that of n. Overrides ``prepare`` (the vectors) and ``score``.
+By the addition theorem the sum is the inner product of the sinusoidal vectors of m and n, which
+have c channels. Overrides ``prepare`` (the vectors) and ``score``.
 """
 
 import functools

@@ -21,7 +21,7 @@ from posenc_jax.fields import check_multiple, check_positive, count_of
 def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
     """Returns the smallest distance in each bucket of one direction, int ``[num_buckets]``.
 
-    They are found on the host, because an accelerator's logarithm could move a distance into the
+    They are computed on the host, because an accelerator's logarithm could move a distance into the
     neighbouring bucket.
     """
     exact = num_buckets // 2

@@ -26,8 +26,8 @@ def deberta_buckets(num_buckets: int, max_distance: int) -> np.ndarray:
     """Returns the bucket of each distance, int ``[max_distance]``.
 
     Up to half of the buckets hold one distance each; the others are by the logarithm of the
-    distance, rounded up. They are found on the host, because an accelerator's logarithm could move
-    a distance into the neighbouring bucket.
+    distance, rounded up. Buckets are computed on the host, because an accelerator's logarithm could
+    move a distance into the neighbouring bucket.
     """
     exact = num_buckets // 2
     distance = np.arange(max_distance)

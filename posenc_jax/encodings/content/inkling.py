@@ -14,7 +14,6 @@ below the extent E. In layers with a window there is no tau. Overrides ``observe
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +36,8 @@ class Inkling(Encoding):
     -inf, so the bias jumps there if a profile does not end near 0. Distances that are not whole
     numbers are rounded. Inkling normalises queries and keys
     (``Transformer(..., qk_norm="head")``) and attends with ``scale = 1 / head_dim``. In its layers
-    with a window the extent is the window, and there is no tau. Its causal convolutions over keys
-    and values are ``short_conv``, which puts them after the norm and not before it.
+    with a window the extent is the window, and there is no tau. Inkling's causal convolutions over
+    keys and values are ``short_conv``, which puts them after the norm and not before it.
 
     Args:
       num_heads: number of query heads in one layer.
@@ -153,8 +152,15 @@ class Inkling2(Inkling):
         clip: float = math.sqrt(512),
         vector_clip: float = 8.0,
     ):
-        sizes: Any = dict(num_heads=num_heads, model_dim=model_dim, rank=rank, extent=extent)
-        super().__init__(**sizes, log_floor=log_floor, log_scale=log_scale, rngs=rngs)
+        super().__init__(
+            num_heads=num_heads,
+            model_dim=model_dim,
+            rngs=rngs,
+            rank=rank,
+            extent=extent,
+            log_floor=log_floor,
+            log_scale=log_scale,
+        )
         check_positive(clip=clip, vector_clip=vector_clip)
         self.head_dim = head_dim
         self.clip = clip

@@ -7,9 +7,9 @@ a_{mn} = \sigma(z_{mn}) \prod_{n < t < m} \big(1 - \sigma(z_{mt})\big) \quad \te
 \qquad a_{mm} = \prod_{t < m} \big(1 - \sigma(z_{mt})\big)
 $$
 
-z are the logits and a the weights of attention, which add up to 1: what no key takes goes to the
-query's own value. So the logarithms of these weights are logits whose softmax changes nothing.
-Overrides ``score``.
+z are the logits and a the weights of attention, which add up to 1: the query's own value gets the
+share that no other key takes. So the logarithms of these weights are logits whose softmax changes
+nothing. Overrides ``score``.
 """
 
 import jax
@@ -22,11 +22,11 @@ from posenc_jax.encodings.content.cope import sums_up_to_queries
 class StickBreaking(Encoding):
     """Lets each query break off weight from the nearest key backwards; positions are not read.
 
-    Queries are those of causal attention, and keys count in the order of their ``index``. The
-    product of a query and its own key is not used. The equation of the paper leaves what no key
-    takes, the remainder, unused; the authors' model adds the query's own value times the remainder
-    by default (``sb_remainder``), and so does this class. A window or a mask hides weights, and
-    the others are scaled to a sum of 1.
+    Attention must be causal; keys come in the order of their ``index``. The product of a query and
+    its own key is not used. The paper's equation does not use the remainder, the share that no key
+    takes; the authors' model adds the query's own value times the remainder by default
+    (``sb_remainder``), and so does this class. A window or a mask hides weights, and the others are
+    scaled to a sum of 1.
     """
 
     whole_rows = True

@@ -8,9 +8,9 @@ k_t^{(i)} \gets e^{\mathrm{i}\, \alpha_{ti}} k_t^{(i)}, \qquad
 \alpha_{ti} = \tau_i \sum_{s \le t} \varphi_i(x_s)
 $$
 
-Channel pair i counts as one complex number. It is RoPE with steps phi that are computed from the
-layer's input x, and frequencies tau. Overrides ``observe`` (the cosines and sines); RoPE rotates by
-them.
+Channel pair i counts as one complex number. The steps phi, which are 1 in RoPE, are computed from
+the layer's input x, and tau are the frequencies. Overrides ``observe`` (the cosines and sines);
+RoPE rotates by them.
 """
 
 import jax

@@ -84,7 +84,7 @@ def _before(number_BT, segment_ids, count):
 def earlier(x_BSKC, tokens, back_BSN, count):
     """Returns the key, or value, ``count`` before each one: 0 for none, NaN if it is not given.
 
-    ``back_BSN`` is that of ``places_back``.
+    ``back_BSN`` comes from ``places_back``.
     """
     S = x_BSKC.shape[1]
     if tokens.index is None and tokens.segment_ids is None:

@@ -1,9 +1,10 @@
 """ReRoPE, Self-Extend and dual chunk attention share one form: a map of the distance.
 
-They let a trained RoPE model run past its training length by mapping each distance to one that the
-model has seen. This takes two or three rotations of queries and keys, and each logit is a product
-under one of them. So ``rotate`` returns all rotations side by side, and ``score`` replaces the
-logits by products of the parts. The product of the whole is never used, so XLA leaves it out.
+The three let a trained RoPE model run past its training length by mapping each distance to one that
+the model has seen. They need two or three rotations of queries and keys, and each logit is a
+product under one of the rotations. So ``rotate`` returns all rotations side by side, and ``score``
+replaces the logits by products of the parts. The product of the whole is never used, so XLA leaves
+it out.
 
 All are made for causal attention with positions that grow in the order of the tokens. A key ahead
 of its query has a negative distance, which counts as near.

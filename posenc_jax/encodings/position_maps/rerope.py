@@ -2,8 +2,8 @@
 
 https://github.com/bojone/rerope (Su, 2023; no paper)
 
-Both replace the distance of a key from a query, and leave all distances below a window w as they
-are. They override ``prepare``, ``rotate`` and ``score``.
+Both schemes replace the distance of a key from a query, and leave all distances below a window w as
+they are. They override ``prepare``, ``rotate`` and ``score``.
 """
 
 import math

@@ -83,8 +83,8 @@ def cos_sin_of_sum(positions: jax.Array, rates: Sequence) -> tuple[jax.Array, ja
       rates: for each axis of positions, radians per unit of position as in ``cos_sin``, of shape
         ``[B or 1, T or 1, K or 1, P]``.
     """
-    places = on_axes(positions, len(rates))
-    tables = [cos_sin(places[:, :, a, None, None], rate) for a, rate in enumerate(rates)]
+    positions_BTA = on_axes(positions, len(rates))
+    tables = [cos_sin(positions_BTA[:, :, a, None, None], rate) for a, rate in enumerate(rates)]
     cos, sin = tables[0]
     for more_cos, more_sin in tables[1:]:
         cos, sin = rotated(cos, sin, more_cos, more_sin)

@@ -83,7 +83,7 @@ def temporal_last(sections: tuple[int, ...]) -> tuple[int, ...]:
 def by_head(axis_heads: tuple[int, ...], num_kv_heads: int, pairs: int) -> Allocation:
     """Gives all pairs of a kv head to one axis, as MHRoPE does (2510.23095).
 
-    The first heads are those of axis 0, and heads that are left over do not rotate.
+    The first heads rotate by axis 0, and heads that are left over do not rotate.
     """
     count = sum(count_of("axis_heads", n, 0, num_kv_heads) for n in axis_heads)
     still = (STILL,) * (num_kv_heads - count_of("sum of axis_heads", count, 0, num_kv_heads))

@@ -8,8 +8,8 @@ a(i) = i \bmod A, \quad \theta_i = b^{-2i/d}
 $$
 
 Keys are rotated alike. The channel pairs i alternate between the A position axes, so that each axis
-has an equal share of fast and slow pairs and a logit depends on the distance along each axis. It is
-``RoPE`` with an allocation of axes.
+has an equal share of fast and slow pairs and a logit depends on the distance along each axis.
+Axial RoPE is ``RoPE`` with an allocation of axes.
 """
 
 from typing import Any
@@ -30,9 +30,9 @@ def axial_rope(
 ) -> RoPE:
     """Builds RoPE over ``num_axes`` position axes, ``[B, T, A]``; text, ``[B, T]``, is RoPE.
 
-    In RoPE-ViT every axis has the frequencies that only the first axis has here (those of the other
-    axes are slightly slower), so RoPE-ViT on text is not RoPE. Its ``base`` is 100, for grids of
-    tens of patches.
+    In RoPE-ViT every axis has the frequencies that only the first axis has here (the other axes are
+    slightly slower), so RoPE-ViT on text is not RoPE. Its ``base`` is 100, for grids of tens of
+    patches.
 
     Args:
       num_axes: number of position axes, which divides the number of channel pairs.

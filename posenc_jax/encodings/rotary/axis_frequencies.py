@@ -30,7 +30,7 @@ class ByAxis(Frequencies):
 
     def __post_init__(self):
         # Each axis has a rule.
-        count_of("the last of axes", int(np.max(self.axes)), STILL, len(self.frequencies) - 1)
+        count_of("the largest of axes", int(np.max(self.axes)), STILL, len(self.frequencies) - 1)
 
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         rules = [rule(channels, base, length) for rule in self.frequencies]

@@ -1,8 +1,8 @@
 """Computes with numbers of 44 significant bits, each held as the sum of two float32 numbers.
 
 At two million tokens the rounding of a frequency to float32 moves a channel pair by up to 0.1
-radians, and traced lengths cannot be computed with in float64. The methods are those of
-Dekker (1971) and Knuth.
+radians, and traced lengths cannot be computed with in float64. The methods are due to Dekker (1971)
+and Knuth.
 
 A compiler may fuse a product into a sum, without rounding it in between, and may do so in one
 place and not in another. So factors are cut into pieces of 12 bits, whose products are exact. The
@@ -30,7 +30,7 @@ class Double:
     """Holds numbers as ``high + low``, where ``low`` is at most half an ulp of ``high``.
 
     The other operand of its arithmetic may be a number, a float64 NumPy array, a float32 JAX array
-    or a ``Double``; shapes broadcast as in NumPy. The derivative is that of ``high + low``.
+    or a ``Double``; shapes broadcast as in NumPy. It is differentiated as ``high + low``.
     """
 
     high: jax.Array

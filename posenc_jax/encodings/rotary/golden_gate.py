@@ -5,8 +5,8 @@ https://jerryxio.ng/posts/nd-rope (formulas as in copies of its code, which agre
 $$ q_t^{(i)} \gets e^{\mathrm{i}\, \omega_i\, (d_{hi} \cdot p_t)} q_t^{(i)} $$
 
 Keys are rotated alike. The unit vectors d of head h and pair i are spread evenly: on two axes each
-is the one before it turned by ``(sqrt(5) - 1) / 2`` of half a turn, and on more axes they are the
-image of a golden lattice. omega runs from slow to fast. It is ``RoPE`` with a matrix of axes.
+is its predecessor rotated by ``(sqrt(5) - 1) / 2`` of half a turn, and on more axes they are the
+image of a golden lattice. omega runs from slow to fast. ``RoPE`` with a matrix of axes does this.
 """
 
 import dataclasses

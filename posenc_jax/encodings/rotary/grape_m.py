@@ -26,8 +26,9 @@ _SCALE = 16.0
 class GrapeM(RoPE):
     """Learns in each layer how fast pairs rotate, starting from RoPE.
 
-    In the published models a norm follows the rotation. Its learned weights for each channel make
-    logits depend on more than the distance. ``qk_norm`` of our decoder comes before the rotation.
+    In the published models a norm follows the rotation. The norm's learned weights for each channel
+    make logits depend on more than the distance. ``qk_norm`` of our decoder comes before the
+    rotation.
 
     Args:
       head_dim: number of channels in one head.

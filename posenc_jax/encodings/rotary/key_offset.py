@@ -26,8 +26,8 @@ from posenc_jax.tokens import Tokens
 class KeyOffset(RoPE):
     """Rotates half of the channels as RoPE, and offsets the other half of each key by one token.
 
-    The zeros at the start of a segment are those of Marin's models. In modded-nanogpt the first
-    token keeps its own channels, and the offset crosses from one document into the next. Published
+    A segment starts with zeros as in Marin's models. In modded-nanogpt the first token keeps its
+    own channels, and the offset crosses from one document into the next. Published
     models have the offset in the layers with long windows, or without one, and RoPE in the others.
 
     If attention is given only a part of the keys, the first one becomes NaN where the key before it

@@ -2,9 +2,9 @@
 
 "half" stores the first channels of all pairs and then the second ones, like a ``[2, P]`` matrix;
 "interleaved" stores pair after pair, like its transpose. A model trained in one layout is the same
-model in the other once the channels of its queries and keys are reordered. These are the output
-channels of their projections (weights and biases) and, where queries and keys are normalised, the
-scales of that norm. Values and the output projection stay as they are.
+model in the other once the channels of its queries and keys are reordered: the output channels of
+both projections (weights and biases) and, where queries and keys are normalised, the scales of the
+norm. Values and the output projection stay as they are.
 """
 
 from typing import Any, TypeVar

@@ -49,6 +49,6 @@ class LeRoPE(RoPE):
         super().__init__(frequencies=frequencies, **rope)
         self.alpha = nnx.Param(jnp.zeros(self.rotary_dim // 2))
 
-    def _tables(self, positions, inv_freq, attention_factor):
+    def _tables_at(self, positions, inv_freq, attention_factor):
         learned = jnp.exp(self.alpha[...].astype(jnp.float32))
-        return super()._tables(positions, Double.of(inv_freq) * learned, attention_factor)
+        return super()._tables_at(positions, Double.of(inv_freq) * learned, attention_factor)

@@ -98,11 +98,11 @@ class LongRoPE(RoPE):
 
         def long():
             slowed = inv_freq / np.array(self.long_factor)
-            return self._tables(positions, slowed, self.attention_factor)
+            return self._tables_at(positions, slowed, self.attention_factor)
 
         def short():
             slowed = inv_freq / np.array(self.short_factor)
-            return self._tables(positions, slowed, self.short_attention_factor)
+            return self._tables_at(positions, slowed, self.short_attention_factor)
 
         if not isinstance(length, jax.Array | np.ndarray):
             tables = long() if length > self.train_length else short()
@@ -114,7 +114,7 @@ class LongRoPE(RoPE):
             tables = tuple(jnp.where(jnp.isnan(length), jnp.nan, table) for table in tables)
         if self.start_tokens:
             starts = self._positions_of_pairs(positions) < self.start_tokens
-            tables = _where(starts, self._tables(positions, inv_freq, no_factor), tables)
+            tables = _where(starts, self._tables_at(positions, inv_freq, no_factor), tables)
         return tables
 
 
@@ -140,7 +140,7 @@ def longrope2(
     $$
 
     Past the training length L, pair i is slower by ``tail_factors[i - c]`` from the critical pair c
-    on. Below it the fastest is kept, and the factors are those of a larger base, as in NTK scaling.
+    on. Below it the fastest pair is kept, and the factors correspond to a larger base, as in NTK.
     Up to L this is RoPE, because the paper trains on short windows and switches by length. That
     short windows have no attention factor is our reading of "original RoPE"; no code of that part
     is known.

@@ -54,9 +54,9 @@ class PRoPE(Encoding):
     (2310.10375), without. Text, ``[B, T]``, has the identity as its camera, and the same position
     on every other axis.
 
-    With ``time_channels`` the first channels rotate with the world time, as in Time-RoPE. This is a
-    reconstruction of the 4D-RoPE of BulletTime (2512.05076): its camera part is not published, and
-    the order and the shares of the channels here could not be verified.
+    With ``time_channels`` the first channels rotate with the world time, as in Time-RoPE, to
+    reconstruct the 4D-RoPE of BulletTime (2512.05076). Its camera part is not published, and the
+    order and the shares of the channels here could not be verified.
 
     Args:
       head_dim: number of channels in one head. Half of the channels that time leaves go to

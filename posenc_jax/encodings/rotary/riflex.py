@@ -5,8 +5,8 @@ https://arxiv.org/abs/2502.15894
 $$ \theta'_i = 0.9 \cdot \frac{2 \pi}{T} $$
 
 Among the pairs that rotate by time, pair i is the one with the wavelength nearest to
-``first_repeat`` frames; it then turns less than once in a video of T frames. All others stay
-as they are. It is ``RoPE`` with another frequency rule.
+``first_repeat`` frames; it then turns less than once in a video of T frames. All other pairs stay
+as they are. RIFLEx is a frequency rule of ``RoPE``.
 """
 
 import dataclasses

@@ -82,9 +82,10 @@ class RoPE(Encoding):
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
         if self.frequencies.adapts(self.rotary_dim, self.base):
             check_length(positions, length)
-        return self._tables(positions, *self.frequencies(self.rotary_dim, self.base, length))
+        return self._tables_at(positions, *self.frequencies(self.rotary_dim, self.base, length))
 
-    def _tables(self, positions, inv_freq, attention_factor):
+    def _tables_at(self, positions, inv_freq, attention_factor):
+        """Returns ``tables`` at the frequencies of a rule, which a subclass may change first."""
         inv_freq = shared_by_heads(inv_freq)
         if isinstance(attention_factor, jax.Array):
             attention_factor = attention_factor[:, :, None]

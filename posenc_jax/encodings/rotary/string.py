@@ -9,7 +9,7 @@ $$
 
 R is RoPE's rotation by the positions r on all axes, at trained rates, and S is trained. Every
 encoding by matrices that depends on differences of positions alone is such a rotation, followed by
-the transpose of P, which cancels between a query and a key. This is the paper's Cayley-STRING;
+the transpose of P, which cancels between a query and a key. The class is the paper's Cayley-STRING;
 ``circulant_string`` is the other form. Overrides ``rotate``.
 """
 
@@ -29,11 +29,11 @@ from posenc_jax.tokens import Tokens
 
 
 class STRING(RoPE):
-    """Turns queries and keys into a learned basis, and rotates there at learned rates.
+    """Transforms queries and keys to a learned basis, and rotates there at learned rates.
 
-    Every layer and every kv head, with its queries, has its own basis and rates. It starts as RoPE:
-    S is 0, and each pair rotates by the position along a random direction. The initial values are
-    ours, because the appendix of the paper could not be read.
+    Every layer and every kv head, with its queries, has its own basis and rates. The scheme starts
+    as RoPE: S is 0, and each pair rotates by the position along a random direction. The initial
+    values are ours, because the appendix of the paper could not be read.
 
     Args:
       head_dim: number of channels in one head.

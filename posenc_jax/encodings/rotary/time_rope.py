@@ -9,8 +9,8 @@ $$
 Keys are rotated alike. As in CogVideoX, time has a quarter of the channels, row and column have
 three eighths each, and each axis a has a whole spectrum over its P_a pairs. Positions are float
 ``[B, T, 3]``, from ``posenc_jax.positions.story_time``: slow motion is small steps of time, a pause
-repeats a time, and reverse motion is falling time. Logits depend on differences of time only. It is
-``RoPE`` with an allocation of axes and a frequency rule.
+repeats a time, and reverse motion is falling time. Logits depend on differences of time only.
+Time-RoPE is ``RoPE`` with an allocation of axes and a frequency rule.
 """
 
 from typing import Any

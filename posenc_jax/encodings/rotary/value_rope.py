@@ -22,8 +22,8 @@ from posenc_jax.tokens import Tokens
 class ValueRoPE(RoPE):
     """Rotates queries, keys and values, and rotates outputs back.
 
-    In DeepSeek-V4 the keys, one kv head, are also the values. Its layers with a window use plain
-    RoPE, and the others YaRN with base 160000, which a pattern of layers (``Layers``) can express.
+    In DeepSeek-V4 the keys, one kv head, are also the values. The model's layers with a window have
+    plain RoPE, and the others YaRN with base 160000: a pattern of layers (``Layers``).
 
     Args:
       head_dim: number of channels in one head, also of values.
@@ -48,13 +48,13 @@ class ValueRoPE(RoPE):
         rope: Any = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
         super().__init__(frequencies=frequencies, **rope)
 
-    def _tables(self, positions, inv_freq, attention_factor):
+    def _tables_at(self, positions, inv_freq, attention_factor):
         if isinstance(attention_factor, jax.Array) or attention_factor != 1:
             raise ValueError(
                 f"frequencies={self.frequencies!r} have an attention factor of {attention_factor}, "
                 "by which values would grow too; give the rule attention_factor=1.0"
             )
-        return super()._tables(positions, inv_freq, attention_factor)
+        return super()._tables_at(positions, inv_freq, attention_factor)
 
     def rotate_values(self, v_BSKC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         return self.rotate(v_BSKC, tokens, side)

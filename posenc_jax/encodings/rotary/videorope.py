@@ -97,7 +97,7 @@ def hope_hybrid(
 
     $$ \theta_i = 0 \quad \text{for the pairs of time} $$
 
-    The other pairs are those of VideoRoPE. The scheme ``hope`` (2410.21216) is a different one. In
+    The other pairs rotate as in VideoRoPE. The scheme ``hope`` (2410.21216) is a different one. In
     training the paper draws the spacing of frames, ``delta`` of
     ``posenc_jax.positions.videorope``, for each sample from 0.5, 0.75, 1, 1.25 and 1.5.
 

@@ -24,7 +24,7 @@ from posenc_jax.tokens import Tokens
 
 
 class KVShift(LooksBack):
-    """Mixes keys and values with those of the token before, and leaves the rest to another scheme.
+    """Mixes keys and values with the token before's, and leaves the rest to another scheme.
 
     The authors normalise keys after the shift. Here the shift comes after all that a model does to
     its keys before attention, normalisation included.

@@ -28,8 +28,8 @@ class Made(NamedTuple):
 class LooksBack(Wrapper):
     """Mixes keys and values by ``mixed_keys`` and ``mixed_values``, before another scheme's hooks.
 
-    If attention is given only a part of the keys, the first ones become NaN where those before them
-    are missing.
+    If attention is given only a part of the keys, the first keys become NaN where the keys before
+    them are missing.
 
     Args:
       over: the encoding beneath.
@@ -97,5 +97,5 @@ def _beneath(tokens: Tokens) -> Tokens:
 
 
 def _tile_beneath(tile: Tile) -> Tile:
-    """Returns the tile for the other scheme; ``of_keys`` has done it for the keys already."""
+    """Returns the tile for the other scheme; ``of_keys`` has converted the keys already."""
     return dataclasses.replace(tile, q_tokens=_beneath(tile.q_tokens))

@@ -4,7 +4,7 @@ https://arxiv.org/abs/2408.00118 (Gemma 2)
 
 $$ z_{mn} \gets c\, \tanh(z_{mn} / c) $$
 
-The logits z are those of another scheme, and c is the cap. Overrides ``score``.
+z are the logits of another scheme, and c is the cap. Overrides ``score``.
 """
 
 import jax.numpy as jnp

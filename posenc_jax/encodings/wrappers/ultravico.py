@@ -4,9 +4,9 @@ https://arxiv.org/abs/2511.20123
 
 $$ z_{mn} \gets \alpha\, z_{mn} \quad \text{where } z_{mn} > 0 \text{ and } |m - n| > w / 2 $$
 
-w is the number of tokens in a training video. The rule is that of the released kernel, which we
-have read and not run. The kernel also hides keys beyond the window from the first frame's queries;
-that is left out. Overrides ``score``.
+w is the number of tokens in a training video. The rule follows the released kernel, which was read
+but not run. The kernel also hides keys beyond the window from the first frame's queries, which is
+left out here. Overrides ``score``.
 """
 
 import jax.numpy as jnp
@@ -19,9 +19,9 @@ from posenc_jax.fields import check_range, count_of
 class UltraViCo(Wrapper):
     """Multiplies positive logits between far tokens by ``alpha``, under another scheme.
 
-    Put it over the scheme of a trained model when videos are longer than in training. The distance
-    of two tokens is that of their ``index``, the order in which the patches of all frames are laid
-    out, and not that of their positions.
+    Put it over the scheme of a trained model when videos are longer than in training. Distances are
+    differences of ``index``, the order in which the patches of all frames are laid out, and not of
+    positions.
 
     Args:
       over: the scheme beneath.

@@ -3,7 +3,7 @@
 from typing import Any
 
 from posenc_jax.checks import check_encoding
-from posenc_jax.encoding import HOOKS, Encoding, Side, Tile
+from posenc_jax.encoding import Encoding, Side, Tile, overridden
 from posenc_jax.tokens import Tokens
 
 
@@ -35,8 +35,7 @@ class Wrapper(Encoding):
         return sizes
 
     def hooks(self) -> frozenset[str]:
-        changed = (n for n in HOOKS if getattr(type(self), n) is not getattr(Wrapper, n))
-        return self.inner.hooks().union(changed)
+        return self.inner.hooks() | overridden(type(self), Wrapper)
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         return self.inner.prepare(tokens, length=length, key=key)

@@ -29,7 +29,7 @@ from posenc_jax.fields import check_ascending, check_positive, check_range
 class MrRoPEUni(Frequencies):
     """MrRoPE-Uni (2601.22181) slows middle pairs down by the same factor from pair to pair.
 
-    The frequencies of the middle pairs are those of a larger base.
+    The middle pairs have the frequencies of a larger base.
 
     Attributes:
       train_length: L, number of tokens in a training sequence.

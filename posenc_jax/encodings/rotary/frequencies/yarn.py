@@ -53,7 +53,7 @@ class YaRN(Frequencies):
       attention_factor: factor of cosine and sine; default ``0.1 ln(factor) + 1``.
       mscale, mscale_all_dim: DeepSeek's two settings. With them the default attention factor is
         ``0.1 m ln(factor) + 1`` at the first, divided by the same at the second. DeepSeek also
-        multiplies logits by the latter squared; that belongs to its attention, not to this rule.
+        multiplies logits by the square of that divisor, in its attention and not in this rule.
     """
 
     train_length: int
