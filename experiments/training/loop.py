@@ -26,7 +26,7 @@ from experiments.training.mesh import batch_sharding, own_part, placed, replicat
 from experiments.training.parameters import parameter_count
 from experiments.training.precision import gain
 from experiments.training.recipe import Goal, Recipe
-from experiments.training.run import Run, Trace
+from experiments.training.run import Run
 from experiments.training.step import State, Task, initial_state, train_step
 from posenc_jax import Transformer
 
@@ -172,13 +172,16 @@ class _Loop:
             at_peak = self._steps_a_second_at_peak()
             for run in self.runs:
                 run.begin(len(self.runs), at_peak)
-            trace = Trace(self.recipe, self.runs[0].folder)
-            stack.enter_context(contextlib.closing(trace))
+            trace = stack.enter_context(contextlib.ExitStack())
+            before_trace, last_traced = self.recipe.profiled or (None, None)
             pending = None
             for step in range(first + 1, steps + 1):
-                trace.before(step)
+                if step - 1 == before_trace:
+                    trace.enter_context(jax.profiler.trace(self.runs[0].folder / "profile"))
                 state, numbers = step_function(state, self._batch(step), keys)
-                trace.after(step, numbers)
+                if step == last_traced:
+                    jax.block_until_ready(numbers)  # else the trace would lack the last step
+                    trace.close()
                 if pending:
                     self._record(*pending, advance)
                 pending = step, numbers

@@ -1,4 +1,4 @@
-"""Records and saves one training run in its folder, and traces a few of its steps."""
+"""Records and saves one training run in its folder."""
 
 import contextlib
 import math
@@ -181,32 +181,6 @@ class Run:
         if best not in (None, saved):
             which += f", the best one of step {best}"
         return f"the last good checkpoint {which}"
-
-
-class Trace:
-    """Writes a trace of a few steps into a run's folder, if the recipe asks for one."""
-
-    def __init__(self, recipe: Recipe, folder: Path):
-        self._steps, self._folder = recipe.profiled, folder / "profile"
-        self._is_running = False
-
-    def before(self, step: int) -> None:
-        """Begins the trace before the step that the recipe names."""
-        if self._steps and step == self._steps[0] + 1:
-            jax.profiler.start_trace(self._folder)
-            self._is_running = True
-
-    def after(self, step: int, numbers: Any) -> None:
-        """Ends the trace once the devices have the ``numbers`` of its last step."""
-        if self._is_running and self._steps and step == self._steps[1]:
-            jax.block_until_ready(numbers)
-            self.close()
-
-    def close(self) -> None:
-        """Ends the trace, if it is still running."""
-        if self._is_running:
-            jax.profiler.stop_trace()
-            self._is_running = False
 
 
 @jax.jit
