@@ -6,6 +6,7 @@ Other programs may run the same points in the same workdir, on this machine or o
 
 import collections
 import contextlib
+import datetime
 import time
 import traceback
 from collections.abc import Iterator
@@ -16,7 +17,6 @@ import jax
 
 from experiments import preemption
 from experiments.preemption import PreemptedError
-from experiments.progress import TimeLeft
 from experiments.results.metrics import check_sinks
 from experiments.results.record import (
     OtherConfigError,
@@ -54,7 +54,8 @@ class Schedule:
         self.failures: list[dict] = []
         self._tried: set[Point] = set()
         self._waiting = {point for point in points if not sweep.is_done(point)}
-        self._left = TimeLeft(programs=workers.count() if share else 1)
+        self._start, self._done = time.monotonic(), 0
+        self._seconds = 0.0  # of a point, so far
 
     def run(self) -> None:
         """Runs all points, or leaves them to the programs that have begun them."""
@@ -115,12 +116,21 @@ class Schedule:
         for point in group:
             if point in unfinished:
                 count = len(self.points) - len(self._waiting) + 1
-                place = f"{count}/{len(self.points)}{self._left.words(len(self._waiting))}"
-                self._print(f"[{place}] {point.name}")
+                self._print(f"[{count}/{len(self.points)}{self._time_left()}] {point.name}")
             self._tried.add(point)
             self._try_point(point, errors.get(point))
             self._waiting.discard(point)
-        self._left.count(len(unfinished))
+        if unfinished:
+            self._done += len(unfinished)
+            self._seconds = (time.monotonic() - self._start) / self._done
+
+    def _time_left(self) -> str:
+        """Returns how long the other points will take, in words; nothing where that is unknown."""
+        programs = workers.count() if self.share else 1
+        if not (self._done and self._waiting and programs):
+            return ""
+        seconds = self._seconds * -(-len(self._waiting) // programs)
+        return f", about {datetime.timedelta(seconds=round(seconds))} left"
 
     def _train_together(self, group) -> dict[Point, Exception]:
         """Trains the points of a group as one program; returns errors of points with bad numbers.
