@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from absl import flags
 from rich.console import Console
 
 from experiments.results.bucket import is_in_bucket
@@ -34,9 +35,6 @@ BACKENDS = {
 }
 # The port of the first process of a job on machines of its own.
 PORT = 1234
-# The flags of ``launch.py`` that say how to submit, and are not part of a job.
-OWN_FLAGS = "backend", "submit", "again", "resource"
-SWITCHES = "submit", "again"  # flags that need no value
 _RECORD = "submitted.json"
 # xpk takes names of less than 40 letters, and a point's number follows this one.
 _LONGEST = 34
@@ -200,14 +198,11 @@ def run(command: list[str], text: str | None = None) -> None:
 
 
 def command_without_own_flags(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Returns a command line without the flags that say how to submit."""
-    flags = re.compile(rf"--?(?P<no>no)?(?P<flag>{'|'.join(OWN_FLAGS)})(?P<value>=.*)?", re.DOTALL)
-    rest, left = [], list(arguments)
-    while left:
-        argument = left.pop(0)
-        match = flags.fullmatch(argument)
-        if match is None:
-            rest.append(argument)
-        elif not (match["no"] or match["value"] or match["flag"] in SWITCHES):
-            del left[:1]  # the value is the next argument
-    return tuple(rest)
+    """Returns a command line without the flags of ``launch.py`` that say how to submit."""
+    submission = flags.FlagValues()
+    submission.set_gnu_getopt()  # goes on after a value that stands apart from its flag
+    for name in ("submit", "again"):
+        flags.DEFINE_bool(name, False, "", flag_values=submission)
+    for name in ("backend", "resource"):
+        flags.DEFINE_multi_string(name, [], "", flag_values=submission)
+    return tuple(submission(["", *arguments], known_only=True)[1:])
