@@ -31,7 +31,7 @@ from experiments.running.points import Point, point_of
 from experiments.running.schedule import Schedule
 from experiments.training.data import Corpus
 from experiments.training.loop import abstract_state, train, train_together
-from experiments.training.mesh import own_part, row_shards
+from experiments.training.mesh import part_of_process, row_shards
 from experiments.training.recipe import RULES, Goal, Recipe
 from experiments.training.step import Task
 from posenc_jax import Transformer
@@ -174,7 +174,7 @@ class Sweep:
                 f"{name}.tensorboard and {name}.profile_steps write to a folder of this machine, "
                 f"and {self.workdir} is in a bucket; leave them out, or give {name}.wandb"
             )
-        own_part(self.mesh)
+        part_of_process(self.mesh)
         shards = row_shards(self.mesh) * recipe.accumulate
         if recipe.batch_size % shards:
             raise ValueError(

@@ -146,9 +146,9 @@ def test_a_process_draws_the_rows_that_its_devices_hold(monkeypatch, shards, exp
     on = types.SimpleNamespace(shape={"data": count, "fsdp": 1, "model": 2, "context": 1})
     if expected is None:
         with pytest.raises(ValueError, match=r"mesh=\(data=2, .* rows that overlap"):
-            mesh.own_part(on)
+            mesh.part_of_process(on)
     else:
-        assert mesh.own_part(on) == expected
+        assert mesh.part_of_process(on) == expected
 
 
 def compiled_step(**shape):
