@@ -29,7 +29,8 @@ from experiments.results.bucket import folder_at
 from experiments.results.record import write_files
 from experiments.results.reports import probe_figures
 from experiments.results.reports.templates import document, fill
-from experiments.training.data import eval_windows, load_corpus
+from experiments.training.data import load_corpus
+from experiments.training.windows import eval_windows
 from posenc_jax import Encoding, Transformer, cross_entropy, positions
 from posenc_jax.attention.dense import products
 from posenc_jax.encodings.rotary.rope import RoPE

@@ -11,9 +11,10 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
-from experiments.training.data import Corpus, WindowIndex, train_batch
+from experiments.training.data import Corpus
 from experiments.training.encodings import make_encoding
 from experiments.training.recipe import Recipe
+from experiments.training.windows import WindowIndex, train_batch
 from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
 from posenc_jax.model.transformer import ROWS

@@ -16,11 +16,12 @@ from toy import mesh_of
 
 from experiments import preemption
 from experiments.training import mesh
-from experiments.training.data import Corpus, window_index
+from experiments.training.data import Corpus
 from experiments.training.loop import lower_step, train
 from experiments.training.mesh import AXES, make_mesh
 from experiments.training.recipe import Recipe
 from experiments.training.text import NextToken, Text
+from experiments.training.windows import window_index
 from posenc_jax import Transformer
 from posenc_jax.encoding import HOOKS
 from posenc_jax.encodings.wrappers.randomized import Randomized
