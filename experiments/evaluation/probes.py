@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.command import count, exit_status
-from experiments.evaluation.layer_attention import watch, weights
+from experiments.evaluation.layer_attention import watch, watch_texts, weights
 from experiments.pretrained.trained import load_run
 from experiments.results.bucket import folder_at
 from experiments.results.record import write_files
@@ -85,7 +85,7 @@ def attention_by_distance(model: Transformer, windows_NL) -> dict[str, Any]:
       ``distance``, the mean of each bucket; ``keys``, the number of keys in each; and ``weight``,
       the attention to all keys of a bucket, ``[layers, heads, buckets]``, which sums to 1.
     """
-    last_ENHS = np.asarray(last_weights(model, windows_NL[:, :-1]))
+    last_ENHS = last_weights(model, windows_NL[:, :-1])
     length = last_ENHS.shape[-1]
     near = _spaced(length // 2, 4)
     edges = np.unique([0, *near, *(length - near), length])
@@ -97,12 +97,13 @@ def attention_by_distance(model: Transformer, windows_NL) -> dict[str, Any]:
     }
 
 
-@jax.jit
-def last_weights(model, inputs_NT):
-    def look(encoding, tile, rule):
-        return weights(encoding, tile, rule)[:, :, -1]
+def last_weights(model: Transformer, inputs_NT) -> np.ndarray:
+    """Returns the attention of the last token of each text, ``[layers, N, H, T]``."""
+    return np.stack(watch_texts(model, _last_weights, inputs_NT))
 
-    return jnp.stack(watch(model, look, inputs_NT, positions.text(inputs_NT.shape[1])))
+
+def _last_weights(encoding, tile, rule):
+    return weights(encoding, tile, rule)[:, :, -1]
 
 
 def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
@@ -122,7 +123,7 @@ def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
         return None
     length = windows_NL.shape[1] - 1
     periods = [None if rope is None else periods_of(rope, length) for rope in ropes]
-    return {"period": periods, "share": _pair_shares(model, windows_NL[:, :-1])}
+    return {"period": periods, "share": watch_texts(model, _shares, windows_NL[:, :-1])}
 
 
 def rotary_of(encoding: Encoding) -> RoPE | None:
@@ -145,13 +146,8 @@ def periods_of(rope: RoPE, length: int) -> list[float | None]:
     return periods + [None] * (rope.rotary_dim < rope.head_dim)
 
 
-@jax.jit
-def _pair_shares(model, inputs_NT):
-    return watch(model, _shares, inputs_NT, positions.text(inputs_NT.shape[1]))
-
-
 def _shares(encoding, tile, rule):
-    """Returns the share of each pair, float32 ``[H, pairs]``; ``watch`` calls it for each layer."""
+    """Returns the share of each pair, float32 ``[H, pairs]``, or None without rotary pairs."""
     rope = rotary_of(encoding)
     if rope is None:
         return None
