@@ -1,8 +1,4 @@
-"""Runs points, seeds of one scheme as one program; safe beside other runners.
-
-Other programs may run the same points in the same workdir, on this machine or on others: see
-``Sweep.run``.
-"""
+"""Runs points, seeds of one scheme as one program; safe beside other runners, see ``Sweep.run``."""
 
 import collections
 import contextlib
@@ -69,9 +65,7 @@ class Schedule:
         while groups:
             group = groups.popleft()
             starts = self._unfinished_starts(group)
-            folders = [self._shared(start) for start in starts]
-            folders += [self.sweep.folder(start) for start in starts]
-            if any(holder(folder) is not None for folder in folders):  # another program trains it
+            if any(map(self._is_held, starts)):
                 if preemption.requested():
                     raise PreemptedError("asked to stop while another program trains: run again")
                 groups.append(group)
@@ -82,8 +76,8 @@ class Schedule:
                 # Jobs of an array may train a point that others start from.
                 is_start = any(self.sweep.start_of(point) in group for point in self.sweep.points)
                 is_shared = self.share or (self.is_job and is_start)
-                with self._taken(group) if is_shared else contextlib.nullcontext(True) as is_ours:
-                    if is_ours:
+                with self._taken(group) if is_shared else contextlib.nullcontext(True) as is_free:
+                    if is_free:
                         self._run(group)
                 self._waiting.difference_update(group)
 
@@ -91,6 +85,11 @@ class Schedule:
         """Returns the unfinished points whose models the points of a group start from."""
         starts = [start for point in group if (start := self.sweep.start_of(point)) is not None]
         return [start for start in starts if not self.sweep.finished(start)]
+
+    def _is_held(self, point) -> bool:
+        """Returns whether another program works on a point."""
+        folders = self._shared(point), self.sweep.folder(point)
+        return any(holder(folder) is not None for folder in folders)
 
     def _shared(self, point) -> Path:
         """Returns the folder of the lock that keeps a point for one of several programs."""
