@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 from ml_collections import ConfigDict
 
 from posenc_jax.registry import suggest
@@ -136,7 +137,7 @@ class Bounds:
                 return "ascend"
             if self.first not in (None, *value[:1]):
                 return f"begin with {self.first}"
-            numbers = [*_leaves(value)]
+            numbers = jax.tree.leaves(value)
         if kind not in (int, float):
             return None
         usual = 1 if kind is int else -math.inf
@@ -182,15 +183,6 @@ def check_fields(kind: type, name: str, config: Mapping[str, Any]) -> None:
             refusal = field.metadata.get("bounds", Bounds()).refusal(value, hint)
         if refusal:
             raise ValueError(f"{name}.{field.name}={value!r} must {refusal}")
-
-
-def _leaves(value: Any) -> Iterable[Any]:
-    """Yields what is in a tuple of tuples."""
-    for part in value:
-        if isinstance(part, tuple):
-            yield from _leaves(part)
-        else:
-            yield part
 
 
 def _fits(value: Any, hint: Any) -> bool:
