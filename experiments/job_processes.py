@@ -61,7 +61,7 @@ def flag(arguments: Sequence[str], name: str) -> str | None:
 
 
 def number(arguments: Sequence[str], name: str) -> int | None:
-    """Returns the last value of a flag as a whole number, or None if it is none."""
+    """Returns the last value of a flag as a whole number, or None."""
     value = flag(arguments, name)
     return int(value) if value and value.isdecimal() else None
 
