@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -55,22 +56,19 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, model: int = 1, context: int = 1
       ValueError: a size is no number of devices, or their product is not the number of devices.
     """
     devices = _STAND_INS.get() or jax.devices()
-    count = len(devices)
-    shape = {"data": data, "fsdp": fsdp, "model": model, "context": context}
-    open_axes = [axis for axis, size in shape.items() if size == -1]
-    if len(open_axes) > 1 or any(size < 1 and size != -1 for size in shape.values()):
+    sizes = data, fsdp, model, context
+    try:
+        if min(sizes) < -1:  # which NumPy would take for -1
+            raise ValueError
+        shape = np.arange(len(devices)).reshape(sizes).shape
+    except ValueError:
         raise ValueError(
-            f"mesh={_words(shape)} must be positive numbers of devices, one of which may be -1"
-        )
-    for axis in open_axes:
-        shape[axis] = max(count // -math.prod(shape.values()), 1)
-    if math.prod(shape.values()) != count:
-        raise ValueError(
-            f"mesh={_words(shape)} wants {math.prod(shape.values())} devices, but there are "
-            f"{count} ({devices[0].platform}); make the product of {', '.join(AXES)} {count}"
-        )
+            f"mesh={_words(dict(zip(AXES, sizes, strict=True)))} must be numbers of devices whose "
+            f"product is {len(devices)}, as there are so many ({devices[0].platform}); one of them "
+            "may be -1, and is what the others leave"
+        ) from None
     kinds = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(shape.values()), AXES, axis_types=kinds, devices=devices)
+    return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
 
 
 def row_shards(mesh: Mesh) -> int:
