@@ -31,9 +31,9 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
+from experiments.evaluation.batches import in_batches, rows_of_pass
 from experiments.results.record import Stored
 from experiments.settings import bounded, one_of
-from experiments.training.batches import in_batches, rows_of_pass
 from experiments.training.data import SPLITS
 from experiments.training.mesh import replicated, row_shards
 from experiments.training.text import token_losses

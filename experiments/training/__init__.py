@@ -6,7 +6,7 @@ loop.py, run.py            all steps across interruptions, and the files of one 
 text.py                    the task of predicting the next token
 data.py, windows.py        the corpora, and the windows that are read from them
 packages                   a corpus of code and prose from the package index
-mesh.py, batches.py        arrays and batches on devices
+mesh.py                    arrays on devices
 checkpoint.py              train states on disk
 cost.py, host.py           the operations of a step, and the memory of the host
 """
