@@ -5,6 +5,7 @@ prints what it would submit, and submits it. Each point becomes a job of its own
 ``launch.py`` with ``--task_id``; a job that ends with status 75 was preempted, and is run again.
 """
 
+import abc
 import dataclasses
 import datetime
 import hashlib
@@ -13,6 +14,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +73,11 @@ class Job:
         return name + last
 
     @property
+    def names(self) -> list[str]:
+        """Returns a name for each point."""
+        return [f"{self.name}-{point}" for point in range(self.points)]
+
+    @property
     def here(self) -> tuple[str, ...]:
         """Returns the command of all points under this program's Python."""
         return (sys.executable, *self.command[1:])
@@ -105,6 +112,40 @@ class Backend(Protocol):
 
     def submit(self, job: Job) -> list[str]:
         """Submits the job, and returns the names of what was submitted."""
+
+
+class Commands(abc.ABC):
+    """Submits a job by commands, which may read a file."""
+
+    file_name = ""  # of the file, if there is one
+
+    def file(self, job: Job) -> str:
+        """Returns the content of the file that the commands read."""
+        del job
+        return ""
+
+    @abc.abstractmethod
+    def commands(self, job: Job, path: str = "") -> list[list[str]]:
+        """Returns the commands; ``path`` is where the file lies."""
+
+    def names(self, job: Job) -> list[str]:
+        """Returns the names of what the commands submit, by default one for each point."""
+        return job.names
+
+    def text(self, job: Job) -> str:
+        """Returns the file and the commands."""
+        file = f"{self.file(job).rstrip()}\n\n" if self.file_name else ""
+        return file + "\n".join(map(shlex.join, self.commands(job, self.file_name)))
+
+    def submit(self, job: Job) -> list[str]:
+        """Runs the commands, and returns the names of what they have submitted."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / self.file_name
+            if self.file_name:
+                path.write_text(self.file(job))
+            for command in self.commands(job, str(path)):
+                run(command)
+        return self.names(job)
 
 
 def peers(first: str, count: int | str, number: int | str) -> list[str]:
