@@ -155,13 +155,13 @@ def _shares(encoding, tile, rule):
     pair = channel % (rope.rotary_dim // 2) if rope.layout == "half" else channel // 2
     pair = np.where(channel < rope.rotary_dim, pair, rope.rotary_dim // 2)
     is_of_CP = jnp.asarray(pair[:, None] == np.arange(pair.max() + 1)[None], jnp.float32)
-    seen_TS = rule.visible(tile.q_tokens, tile.k_tokens)[0, 0]
+    visible_TS = rule.visible(tile.q_tokens, tile.k_tokens)[0, 0]
 
     def covariances(row):
         q_THC, k_SHC = row
         parts_PHTS = jnp.einsum("thc,shc,cp->phts", q_THC, k_SHC, is_of_CP)
-        mean_PHT1 = parts_PHTS.mean(axis=-1, keepdims=True, where=seen_TS[None, None])
-        parts_PHTS = jnp.where(seen_TS[None, None], parts_PHTS - mean_PHT1, 0)
+        mean_PHT1 = parts_PHTS.mean(axis=-1, keepdims=True, where=visible_TS[None, None])
+        parts_PHTS = jnp.where(visible_TS[None, None], parts_PHTS - mean_PHT1, 0)
         return jnp.einsum("phts,hts->hp", parts_PHTS, parts_PHTS.sum(axis=0))
 
     q_BTHC, k_BSKC = (x.astype(jnp.float32) for x in (tile.q, tile.k))
@@ -261,8 +261,9 @@ def _mean_logits(model, texts_NT, distances_D):
 
     def at(distance):
         def tiles(texts_NT, start):
-            places, length = start + jnp.arange(T)[None], (distance + T).astype(jnp.float32)
-            return watch(model, look, texts_NT, places, length=length[None, None])
+            positions_1T = start + jnp.arange(T)[None]
+            length = (distance + T).astype(jnp.float32)[None, None]
+            return watch(model, look, texts_NT, positions_1T, length=length)
 
         queries = tiles(texts_NT, distance)
         # The two texts are half of all texts apart, because neighbours often share a document.

@@ -237,13 +237,13 @@ class Sweep(abc.ABC):
             evaluation, run = read_whole_evaluation(folder, EVALUATION), read_run(folder)
             if evaluation is None or run is None:
                 return None
-            asked = dataclasses.replace(point, extensions=extensions_in(evaluation, point))
+            evaluated = dataclasses.replace(point, extensions=extensions_in(evaluation, point))
             if "extend" in evaluation["config"]:  # without extensions that are not asked for
                 old = evaluation["config"]["extend"]
-                extend = {name: old[name] for name in asked.extensions}
-                evaluation |= _of_schemes(evaluation, asked.schemes)
+                extend = {name: old[name] for name in evaluated.extensions}
+                evaluation |= _of_schemes(evaluation, evaluated.schemes)
                 evaluation["config"] = evaluation["config"] | {"extend": extend}
-            configs = (evaluation, self.describe_evaluation(asked)), (run, self.describe(point))
+            configs = (evaluation, self.describe_evaluation(evaluated)), (run, self.describe(point))
             same = all(_but_for_data(old["config"]) == _but_for_data(new) for old, new in configs)
             return evaluation if same else None
         except ValueError:  # a damaged file, or the point that this one starts from is missing

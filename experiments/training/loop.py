@@ -150,11 +150,11 @@ class _Loop:
 
     def __init__(self, task: Task, recipe: Recipe, mesh: Mesh, runs: list[Run], abstract: Any):
         self.task, self.recipe, self.mesh, self.runs = task, recipe, mesh, runs
-        self._of_one = jax.tree.map(lambda array: array.sharding, abstract)
-        self._shardings, self._rows = self._of_one, batch_sharding(mesh)
+        self._shardings_of_one = jax.tree.map(lambda array: array.sharding, abstract)
+        self._shardings, self._rows = self._shardings_of_one, batch_sharding(mesh)
         if len(runs) > 1:
-            self._one_of = jax.jit(_one_of, out_shardings=self._of_one)
-            self._shardings = jax.tree.map(_after_runs, self._of_one)
+            self._one_of = jax.jit(_one_of, out_shardings=self._shardings_of_one)
+            self._shardings = jax.tree.map(_after_runs, self._shardings_of_one)
             self._rows = _after_runs(self._rows)
 
     def run(self, console, name, start=None):
@@ -220,7 +220,7 @@ class _Loop:
         if states[0] is None:
             # One by one, because the program for all runs at once takes XLA twice as long.
             init = functools.partial(initial_state, init=self.task.init, recipe=self.recipe)
-            of_key = jax.jit(init, out_shardings=self._of_one)
+            of_key = jax.jit(init, out_shardings=self._shardings_of_one)
             states = [of_key(jax.random.key(run.seed)) for run in self.runs]
         for run in self.runs:
             run.saved = None  # so that it is not held beside the state that is trained
