@@ -103,7 +103,7 @@ class Harness:
             start = len(context.rstrip())
             before = self.coder.encode(context[:start])
             after = self.coder.encode(context + continuation)[len(before) :]
-            self._check(after, "a continuation")
+            self._check(len(after), "a continuation")
             rows.append(((before or [self.coder.start]) + after)[-self.length - 1 :])
             counts.append(len(after))
         # The first token of a row has no score.
@@ -138,29 +138,29 @@ class Harness:
 
         The ``args`` of a request are the context and a dict with ``until`` and ``max_gen_toks``.
         """
-        asked = [self._asked(*request.args) for request in requests]
+        prompts = [self._prompt(*request.args) for request in requests]
         # Slots of padding hold no position, so they may be more than ``length``.
-        sizes = [(self._width(len(prompt)), most) for prompt, most, _ in asked]
-        answers = [""] * len(asked)
-        with stage("generating", len(asked), self._console) as advance:
+        sizes = [(self._width(len(tokens)), most) for tokens, most, _ in prompts]
+        answers = [""] * len(prompts)
+        with stage("generating", len(prompts), self._console) as advance:
             for (width, most), numbers in _by_size(sizes):
                 size = min(len(numbers), max(1, self._batch_tokens // (width + most)))
                 for some in (numbers[i : i + size] for i in range(0, len(numbers), size)):
                     # Padded with its first prompt, a short batch runs through the same program.
                     full = some + some[:1] * (size - len(some))
-                    new = self._continued([asked[number][0] for number in full], width, most)
+                    new = self._continued([prompts[number][0] for number in full], width, most)
                     for number, tokens in zip(some, new, strict=False):
                         answer = self.coder.decode(tokens.tolist())
-                        for stop in asked[number][2]:
+                        for stop in prompts[number][2]:
                             answer = answer.split(stop)[0]
                         answers[number] = answer
                     advance("", steps=len(some))
         return answers
 
-    def _asked(self, context: str, options: dict[str, Any]) -> tuple[list[int], int, list[str]]:
+    def _prompt(self, context: str, options: dict[str, Any]) -> tuple[list[int], int, list[str]]:
         """Returns the prompt of a request, its largest number of new tokens, and its stop texts."""
         most = options.get("max_gen_toks", min(256, self.length))
-        self._check(range(most), "max_gen_toks")
+        self._check(most, "max_gen_toks")
         prompt = self.coder.encode(context) or [self.coder.start]
         until = options.get("until") or []
         return (
@@ -181,11 +181,11 @@ class Harness:
         )
         return np.asarray(tokens)
 
-    def _check(self, tokens, what):
-        if len(tokens) > self.length:
+    def _check(self, count: int, what: str) -> None:
+        if count > self.length:
             raise ValueError(
-                f"{what} has {len(tokens)} tokens, and the model reads {self.length}; give a "
-                "longer --length, under an encoding that reaches as far"
+                f"{what} has {count} tokens, and the model reads {self.length}; give a longer "
+                "--length, under an encoding that reaches as far"
             )
 
     def _width(self, count: int) -> int:
