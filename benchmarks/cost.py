@@ -6,7 +6,6 @@ Each round times one step under every encoding, NoPE among them; the figure is t
 rounds of the ratio to NoPE's step of the same round, so that a busy machine slows both.
 """
 
-import statistics
 import sys
 
 from experiments.training.host import keep_freed_memory
@@ -15,7 +14,13 @@ keep_freed_memory()
 
 import jax  # noqa: E402
 
-from benchmarks.ours import jax_step, random_tokens, seconds_of, shape_parser  # noqa: E402
+from benchmarks.ours import (  # noqa: E402
+    interleaved,
+    jax_step,
+    random_tokens,
+    ratios,
+    shape_parser,
+)
 from experiments.command import exit_status, schemes  # noqa: E402
 
 SCHEMES = "rope,yarn,xpos,alibi,t5,kerple_log,sandwich,fire,shaw,transformer_xl,deberta,dape"
@@ -26,28 +31,17 @@ def main() -> None:
     parser = shape_parser(__doc__, batch=2, length=1024)
     parser.add_argument("--schemes", type=schemes, default=SCHEMES)
     args = parser.parse_args()
-    names = ["nope", *args.schemes]
     tokens = random_tokens(args)
-    steps = {}
-    for name in names:
-        steps[name], _ = jax_step(args, name, tokens)
-        for _ in range(2):
-            steps[name]()
-        print(f"compiled {name}", flush=True)
-    rounds = []
-    for number in range(1, args.rounds + 1):
-        rounds.append({name: seconds_of(step) for name, step in steps.items()})
-        if number % 5 == 0:
-            print(f"round {number}/{args.rounds}", flush=True)
-    nope_ms = 1e3 * statistics.median(seconds["nope"] for seconds in rounds)
+    steps = {name: jax_step(args, name, tokens)[0] for name in ("nope", *args.schemes)}
+    times = interleaved(steps, args.rounds)
+    nope_ms = 1e3 * times["nope"].median()
     print(
         f"batch {args.batch} length {args.length} width {args.dim} layers {args.layers}, "
         f"{args.rounds} rounds, NoPE {nope_ms:.0f} ms a step "
         f"({jax.devices()[0].device_kind}, jax {jax.__version__})"
     )
     print("| scheme | step, NoPE = 1 |\n|---|---|")
-    for name in names[1:]:
-        ratio = statistics.median(seconds[name] / seconds["nope"] for seconds in rounds)
+    for name, ratio in ratios(times, "nope").drop("nope").items():
         print(f"| `{name}` | {ratio:.2f} |")
 
 

@@ -8,7 +8,6 @@ same forward pass share what does not depend on their factors: the embedding, an
 the first layer.
 """
 
-import statistics
 import sys
 
 from experiments.training.host import keep_freed_memory
@@ -18,7 +17,12 @@ keep_freed_memory()
 import jax  # noqa: E402
 from flax import nnx  # noqa: E402
 
-from benchmarks.ours import model_sizes, random_tokens, seconds_of, shape_parser  # noqa: E402
+from benchmarks.ours import (  # noqa: E402
+    interleaved,
+    model_sizes,
+    random_tokens,
+    shape_parser,
+)
 from experiments.command import counts, exit_status  # noqa: E402
 from experiments.studies.longrope.fitness import text_loss  # noqa: E402
 from experiments.studies.longrope.search import Genome  # noqa: E402
@@ -43,19 +47,17 @@ def main() -> None:
         rest = dict(attention_factor=1.2, mesh=mesh, batch_tokens=tokens)
         ways[tokens] = text_loss(model, rope, documents, **rest)
     genomes = [Genome((1.0 + n / 10,) * (head_dim // 2)) for n in range(CANDIDATES)]
-    rounds = {tokens: [] for tokens in ways}
-    for number in range(args.rounds + 1):
-        for tokens, fitness in ways.items():
-            seconds = seconds_of(lambda fitness=fitness: list(fitness(genomes)))
-            if number:  # the first compiles
-                rounds[tokens].append(seconds)
+    calls = {
+        tokens: lambda fitness=fitness: list(fitness(genomes)) for tokens, fitness in ways.items()
+    }
+    times = interleaved(calls, args.rounds, warm_up=1)
     print(
         f"{args.batch} documents of {args.length} tokens, width {args.dim}, layers {args.layers}, "
         f"{args.rounds} rounds ({jax.devices()[0].device_kind}, jax {jax.__version__})"
     )
     print("| tokens of a pass | candidates together | candidates/s |\n|---|---|---|")
     for tokens, fitness in ways.items():
-        rate = CANDIDATES / statistics.median(rounds[tokens])
+        rate = CANDIDATES / times[tokens].median()
         print(f"| {tokens} | {fitness.together} | {rate:.1f} |")
 
 

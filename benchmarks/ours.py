@@ -2,12 +2,14 @@
 
 import argparse
 import functools
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import pandas as pd
 from ml_collections import FrozenConfigDict
 
 from experiments.command import count
@@ -50,6 +52,31 @@ def seconds_of(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - start
+
+
+def interleaved(
+    calls: Mapping[Any, Callable[[], Any]], rounds: int, warm_up: int = 3
+) -> pd.DataFrame:
+    """Returns the seconds of each call, a column, in each round, a row.
+
+    A round times one call after the other, so that a busy machine slows all of them. Each is first
+    called ``warm_up`` times, which compiles it.
+    """
+    for name, call in calls.items():
+        for _ in range(warm_up):
+            call()
+        print(f"compiled {name}", file=sys.stderr, flush=True)
+    rows = []
+    for number in range(1, rounds + 1):
+        rows.append({name: seconds_of(call) for name, call in calls.items()})
+        if number % 5 == 0:
+            print(f"round {number}/{rounds}", file=sys.stderr, flush=True)
+    return pd.DataFrame(rows)
+
+
+def ratios(times: pd.DataFrame, base: Any) -> pd.Series:
+    """Returns the median over rounds of each call's time over that of ``base``."""
+    return times.div(times[base], axis=0).median()
 
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:

@@ -7,7 +7,6 @@ rounds of bfloat16's time over float32's. Below 1 bfloat16 is faster.
 """
 
 import argparse
-import statistics
 import sys
 from collections.abc import Callable
 
@@ -28,8 +27,6 @@ def steps_of(scheme: str, shape: str) -> dict[str, Callable[[], float]]:
     for precision in PRODUCTS:
         args = parser.parse_args([f"--precision={precision}"])
         steps[precision], _ = ours.jax_step(args, scheme, ours.random_tokens(args))
-        for _ in range(3):
-            steps[precision]()
     return steps
 
 
@@ -42,15 +39,9 @@ def main() -> None:
     args = parser.parse_args()
     for scheme in args.schemes.split(","):
         for shape in args.shapes.split(","):
-            steps = steps_of(scheme, shape)
-            times: dict[str, list[float]] = {name: [] for name in steps}
-            for _ in range(args.rounds):
-                for name, step in steps.items():
-                    times[name].append(ours.seconds_of(step))
-            first = next(iter(times.values()))
-            for name, seconds in times.items():
-                ratio = statistics.median(b / a for a, b in zip(first, seconds, strict=True))
-                milliseconds = 1e3 * statistics.median(seconds)
+            times = ours.interleaved(steps_of(scheme, shape), args.rounds)
+            for name, ratio in ours.ratios(times, "float32").items():
+                milliseconds = 1e3 * times[name].median()
                 print(f"| `{scheme}` | {shape} | {name} | {milliseconds:.0f} | {ratio:.2f} |")
 
 

@@ -10,7 +10,6 @@ distance on a CPU, so it is given the bias of all pairs as a mask.
 """
 
 import functools
-import statistics
 import sys
 
 from experiments.training.host import keep_freed_memory
@@ -23,9 +22,10 @@ from torch.nn import functional  # noqa: E402
 
 from benchmarks.ours import (  # noqa: E402
     VOCAB,
+    interleaved,
     jax_step,
     random_tokens,
-    seconds_of,
+    ratios,
     shape_parser,
 )
 from experiments.command import exit_status  # noqa: E402
@@ -222,11 +222,9 @@ def main() -> None:
     ours, our_size = jax_step(args, args.encoding, tokens)
     theirs, their_size = torch_step(args, tokens)
     assert our_size == their_size, f"not the same model: {our_size} and {their_size} parameters"
-    for _ in range(3):
-        ours(), theirs()
-    times = [(seconds_of(ours), seconds_of(theirs)) for _ in range(args.rounds)]
-    our_ms, their_ms = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
-    ratio = statistics.median(b / a for a, b in times)
+    times = interleaved({"ours": ours, "theirs": theirs}, args.rounds)
+    our_ms, their_ms = 1e3 * times.median()
+    ratio = ratios(times, "ours")["theirs"]
     print(
         f"{args.encoding} batch {args.batch} length {args.length} width {args.dim} layers "
         f"{args.layers}, {our_size / 1e6:.2f}M parameters, {args.precision}, {args.rounds} rounds: "

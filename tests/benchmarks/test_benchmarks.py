@@ -4,9 +4,11 @@ import importlib
 import sys
 
 import common
+import pandas as pd
 import pytest
 
 from benchmarks import tpu_report
+from benchmarks.precision_losses import compared
 
 ROUNDS = "--rounds=0", "argument --rounds"
 UNKNOWN = "--schemes=rope,ropee", "did you mean 'rope'"
@@ -34,6 +36,16 @@ def test_wrong_arguments_are_one_sentence(name, flag, message, monkeypatch, caps
     except SystemExit as stop:  # of argparse
         status = stop.code
     assert status == 2 and message in capsys.readouterr().err
+
+
+def test_losses_under_two_precisions_are_compared_by_seed():
+    keys = ["scheme", "multiple", "seed"]
+    rows = [("rope", 1, seed, loss) for seed, loss in enumerate((2.0, 2.2))]
+    first = pd.DataFrame(rows, columns=[*keys, "loss"]).set_index(keys)["loss"]
+    second = first + [0.1, 0.3]
+    row = compared(first, pd.concat([second, second.rename({"rope": "alibi"})])).loc["rope", 1]
+    assert row["difference"] == pytest.approx(0.2)
+    assert row["deviation"] == pytest.approx(0.02**0.5)
 
 
 def test_the_page_of_programs_has_what_the_table_has():

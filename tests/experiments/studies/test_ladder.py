@@ -206,6 +206,12 @@ def test_a_scheme_of_a_file_is_registered(tmp_path, monkeypatch):
     assert make("rooted").hooks() == {"score"}
 
 
+def test_the_track_has_the_runs_of_the_ladder():
+    track, ladder = (config.get_config(preset).studies for preset in ("track", "small"))
+    for name, study in track.items():
+        assert study.to_dict() == ladder[name].to_dict() | {"schemes": study.schemes}
+
+
 def test_a_rung_waits_for_the_rates_of_another(tmp_path):
     studies = config.get_config("tiny")
     studies.corpus = "stdlib"

@@ -1,0 +1,67 @@
+"""Compares the losses of two runs of one comparison, such as in float32 and with bfloat16 products.
+
+    python launch.py --config=configs/extrapolation.py:small --workdir=runs/float32
+    python launch.py --config=configs/extrapolation.py:small --workdir=runs/bfloat16 \\
+        --config.train.products=bfloat16
+    python -m benchmarks.precision_losses runs/float32 runs/bfloat16
+
+A difference is the second run's loss less the first's at the same seed, averaged over seeds. Beside
+it stands the standard deviation of the first run's loss over seeds. Rank correlations say whether
+both runs put the schemes into one order.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.command import exit_status
+from experiments.results.lengths import MAIN
+
+_KEYS = ["scheme", "multiple", "seed"]
+
+
+def losses(workdir: Path) -> pd.Series:
+    """Returns the bits per byte of the main evaluation by scheme, multiple of length, and seed.
+
+    Raises:
+      ValueError: the run has no report yet.
+    """
+    path = workdir / "results.csv"
+    if not path.exists():
+        raise ValueError(f"{workdir} has no results.csv: first run its command to the end")
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    is_main = (table["split"] == MAIN[0]) & (table["protocol"] == MAIN[1])
+    return table[is_main].set_index(_KEYS)["bits_per_byte"].astype(float)
+
+
+def compared(first: pd.Series, second: pd.Series) -> pd.DataFrame:
+    """Returns ``first``, ``difference`` and ``deviation`` by scheme and multiple of the length."""
+    both = pd.DataFrame({"first": first, "second": second}).dropna()
+    both["difference"] = both["second"] - both["first"]
+    groups = both.groupby(["scheme", "multiple"])
+    means = groups[["first", "second", "difference"]].mean()
+    return means.assign(deviation=groups["first"].std())
+
+
+@exit_status
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdirs", nargs=2, type=Path, metavar="WORKDIR")
+    table = compared(*map(losses, parser.parse_args().workdirs))
+    if table.empty:
+        raise ValueError("the two runs share no scheme, length and seed, so nothing is compared")
+    print("| scheme | length | loss | difference | deviation over seeds |\n|---|---|---|---|---|")
+    multiples = sorted({*table.index.unique("multiple")})
+    shown = table.loc[pd.IndexSlice[:, [multiples[0], multiples[-1]]], :]
+    for (scheme, multiple), row in shown.iterrows():
+        cells = f"{row['first']:.3f} | {row['difference']:+.3f} | {row['deviation']:.3f}"
+        print(f"| `{scheme}` | {multiple:g}x | {cells} |")
+    for multiple, group in table.groupby("multiple"):
+        rho = group["first"].corr(group["second"], method="spearman")
+        print(f"rank correlation at {multiple:g}x: {rho:.3f} over {len(group)} schemes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
