@@ -7,11 +7,9 @@ constructor can judge by its own arguments by the constructor.
 """
 
 import dataclasses
-import importlib.util
 import math
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -209,15 +207,3 @@ def names_in(field: str, text: str, known: Iterable[str]) -> list[str]:
     known = list(known)
     names = (part.strip() for part in text.split(","))
     return [one_of(field, name, known) for name in names if name]
-
-
-def folder_of(package: str, extra: str, purpose: str) -> Path:
-    """Returns the folder of an optional package, without importing it.
-
-    Raises:
-      ValueError: the package is not installed; the sentence says which ``extra`` brings it.
-    """
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ValueError(f"{purpose} needs the package {package}; run: pip install -e '.[{extra}]'")
-    return Path(spec.origin).parent

@@ -21,13 +21,13 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
+from experiments import folder_of
 from experiments.command import count, encoding, exit_status
 from experiments.evaluation.batches import in_batches, rows_of_pass
 from experiments.pretrained.trained import load_run, on_mesh, run_at
 from experiments.progress import stage
 from experiments.results.bucket import folder_at
 from experiments.results.record import write_json
-from experiments.settings import folder_of
 from experiments.training.mesh import make_mesh
 from experiments.training.text import token_losses_and_hits
 from posenc_jax import Transformer, generate, pretrained

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments import imported
 from posenc_jax.registry import suggest
 
 # Corpora store the index of a split: add names at the end alone.
@@ -207,12 +208,7 @@ def _from_files(name: str, root: Path, relatives: list[str], manual: str = "") -
 
 
 def _load_hugging_face(name: str, rest: str) -> Corpus:
-    try:
-        import datasets
-    except ImportError:
-        raise ValueError(
-            f"corpus {name!r} needs the package datasets; run: pip install -e '.[data]'"
-        ) from None
+    datasets = imported("datasets", "data", f"corpus {name!r}")
     path, _, split = rest.partition(":")  # the first colon: a split may be "train[:1%]"
     rows = datasets.load_dataset(path, split=split or "train")
     if "text" not in rows.column_names:
