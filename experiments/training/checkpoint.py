@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,11 +147,8 @@ class Checkpoints:
             except _DamagedError as damage:
                 aside = self._put_aside(step)
                 logging.warning(
-                    "the checkpoint of step %d is damaged (%s): it is now %s, and the one before "
-                    "it is taken",
-                    step,
-                    damage,
-                    aside,
+                    f"the checkpoint of step {step} is damaged ({damage}): it is now {aside}, and "
+                    "the one before it is taken"
                 )
         if steps:
             raise RefusedError(
@@ -230,16 +226,13 @@ class Checkpoints:
 
     def _check_same(self, step, saved, expected) -> None:
         """Raises a RefusedError if arrays have other paths, shapes or types than expected."""
-        try:
-            chex.assert_trees_all_equal_shapes_and_dtypes(saved, expected)
-        except AssertionError:
-            changes = differences(_kinds(saved), _kinds(expected))
+        if changes := differences(_kinds(saved), _kinds(expected)):
+            more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
             raise RefusedError(
                 f"the checkpoint of step {step} in {self._folder} holds another state than this "
-                f"config trains: {'; '.join(changes[:3])}"
-                + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
-                + ". Give the old config, or another --workdir"
-            ) from None
+                f"config trains: {'; '.join(changes[:3])}{more}. Give the old config, or another "
+                "--workdir"
+            )
 
     def _put_aside(self, step) -> Path:
         aside = self._folder.parent / f"damaged_step_{step}"
