@@ -64,10 +64,7 @@ TASK_ID = flags.DEFINE_integer(
     "of SLURM or Kubernetes gives, or all.",
 )
 WORKERS = flags.DEFINE_integer(
-    "workers",
-    1,
-    "Divide the points and the cores among this many processes on this machine.",
-    lower_bound=1,
+    "workers", 1, "Divide the points and the cores among this many processes on this machine."
 )
 SHARE = flags.DEFINE_bool(
     "share", False, "Skip the points that other programs in the same workdir have begun."
@@ -95,14 +92,11 @@ COORDINATOR = flags.DEFINE_string(
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the job has.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0.")
 PEER_TIMEOUT = flags.DEFINE_integer(
-    "peer_timeout",
-    300,
-    "Seconds of silence after which a process of the job counts as lost.",
-    lower_bound=1,
+    "peer_timeout", 300, "Seconds of silence after which a process of the job counts as lost."
 )
 
 START_TIMEOUT = flags.DEFINE_integer(
-    "start_timeout", 300, "Seconds that all processes of the job have to start.", lower_bound=1
+    "start_timeout", 300, "Seconds that all processes of the job have to start."
 )
 
 
@@ -283,6 +277,11 @@ def _check(arguments: list[str]) -> None:
     if not WORKDIR.value.strip():
         raise ValueError("--workdir is empty; give the folder of the results")
     _check_together()
+    if WORKERS.value < 1:
+        raise ValueError(f"--workers={WORKERS.value} must be at least 1")
+    for flag in (PEER_TIMEOUT, START_TIMEOUT):
+        if flag.value < 1:
+            raise ValueError(f"--{flag.name}={flag.value} must be at least 1, in seconds")
     if not hasattr(CONFIG.value, "experiment"):
         raise ValueError(f"--config gave {CONFIG.value!r}, which is no config of an experiment")
     for name in config_flags.get_override_values(flags.FLAGS["config"]):
