@@ -52,12 +52,13 @@ def main() -> None:
     table = compared(*map(losses, parser.parse_args().workdirs))
     if table.empty:
         raise ValueError("the two runs share no scheme, length and seed, so nothing is compared")
-    print("| scheme | length | loss | difference | deviation over seeds |\n|---|---|---|---|---|")
-    multiples = sorted({*table.index.unique("multiple")})
-    shown = table.loc[pd.IndexSlice[:, [multiples[0], multiples[-1]]], :]
-    for (scheme, multiple), row in shown.iterrows():
-        cells = f"{row['first']:.3f} | {row['difference']:+.3f} | {row['deviation']:.3f}"
-        print(f"| `{scheme}` | {multiple:g}x | {cells} |")
+    ends = [min(table.index.unique("multiple")), max(table.index.unique("multiple"))]
+    heads = "".join(f" {multiple:g}x | difference | deviation |" for multiple in ends)
+    print(f"| scheme |{heads}\n|---|{'---|' * 6}")
+    for scheme in table.index.unique("scheme"):
+        rows = (table.loc[scheme, multiple] for multiple in ends)
+        cells = (f"{x['first']:.3f} | {x['difference']:+.3f} | {x['deviation']:.3f}" for x in rows)
+        print(f"| `{scheme}` | {' | '.join(cells)} |")
     for multiple, group in table.groupby("multiple"):
         rho = group["first"].corr(group["second"], method="spearman")
         print(f"rank correlation at {multiple:g}x: {rho:.3f} over {len(group)} schemes")

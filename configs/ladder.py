@@ -54,8 +54,8 @@ BASE = 16
 SCHEMES = (
     "rope,rope_10000,alibi,nope,transformer_xl,fox,kerple_log,t5,sinusoidal,fire,cable,path,"
     "selective_rope,hope,p_rope,rnope_swa,kv_shift,nope_smear,xpos,sandwich,kerple_power,grape_a,"
-    "ssmax,randomized,inkling,cope,dape,stick_breaking,repo,string,key_offset,short_conv,"
-    "random_float,deberta,seqpe"
+    "ssmax,randomized,inkling,cope,dape,stick_breaking,repo,string,circulant_string,key_offset,"
+    "short_conv,random_float,deberta,seqpe"
 )
 # These are evaluated on the models of ``rope`` and need no training.
 EXTENSIONS = "yarn,rerope,self_extend,dual_chunk,jet_long,mrrope_uni,mrrope_pro"
@@ -307,8 +307,8 @@ def _follow_length(encodings: ConfigDict, length) -> None:
     ``extrapolation.follow_length`` has done so for windows, and for thresholds that are lengths.
     """
     base = length.to_float() * BASE
-    at_base = "rope hope p_rope xpos sinusoidal transformer_xl rnope_swa string repo key_offset"
-    for name in at_base.split():
+    at_base = "rope hope p_rope xpos sinusoidal transformer_xl rnope_swa string circulant_string"
+    for name in f"{at_base} repo key_offset".split():
         encodings[name].base = base
     for name in ON_ROPE:
         if "base" in encodings[name]:

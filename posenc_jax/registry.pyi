@@ -70,6 +70,7 @@ from posenc_jax.encodings.position_maps.jet_long import JetLong
 from posenc_jax.encodings.position_maps.rerope import LeakyReRoPE
 from posenc_jax.encodings.position_maps.rerope import ReRoPE
 from posenc_jax.encodings.position_maps.self_extend import SelfExtend
+from posenc_jax.encodings.rotary.circulant_string import CirculantSTRING
 from posenc_jax.encodings.rotary.dinov3 import DINOv3
 from posenc_jax.encodings.rotary.fope import FoPE
 from posenc_jax.encodings.rotary.grape_m import GrapeM
@@ -138,6 +139,10 @@ def make(name: Literal['rope_mixed'], *, num_kv_heads: int, head_dim: int, rngs:
 
 @overload
 def make(name: Literal['string'], *, head_dim: int, num_kv_heads: int, rngs: nnx.Rngs | None, num_axes: int=..., base: float=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> STRING:
+    ...
+
+@overload
+def make(name: Literal['circulant_string'], *, head_dim: int, num_kv_heads: int, rngs: nnx.Rngs | None, num_axes: int=..., base: float=..., block_size: int | None=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=...) -> CirculantSTRING:
     ...
 
 @overload

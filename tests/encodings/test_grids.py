@@ -60,3 +60,17 @@ def test_cells_outside_the_grid():
     nearest = encoding.table[...][np.array([0, 2, 2, 0, 1]), np.array([3, 0, 3, 2, 0])]
     np.testing.assert_allclose(clamped[0], nearest, rtol=0)
     assert common.build("learned_2d", train_length=49).table.shape == (7, 7, common.WIDTH)
+
+
+# Circulant-STRING
+
+
+def test_waves_begin_at_the_rates_of_rope():
+    """The first pair of each block is the constant and the alternating wave, which stand still."""
+    made = common.build("circulant_string", trained=False, block_size=8, base=100.0)
+    rates_BP = np.asarray(made.rates())[0, :, 0].reshape(-1, 4)
+    moving = rates_BP.shape[0] * 3
+    common.close(rates_BP[:, 0], 0.0, atol=1e-6)
+    common.close(rates_BP[:, 1:].ravel(), 100.0 ** (-np.arange(moving) / moving))
+    basis_CC = made.basis()
+    common.close(basis_CC @ basis_CC.T, np.eye(common.HEAD_DIM))

@@ -1,7 +1,7 @@
 """Writes out schemes on a grid, with positions ``[T]``, the same on every axis, or ``[A, T]``."""
 
 import numpy as np
-from scipy.linalg import expm
+from scipy.linalg import block_diag, circulant, expm
 from scipy.ndimage import map_coordinates
 
 from schemes.absolute import Sinusoidal
@@ -79,6 +79,21 @@ class STRING(NoPE):
     def logits(self, q, k, positions, given, weights):
         places = on_axes(positions, given.get("num_axes", 1))
         q, k = (self.turned(x, places, given, weights) for x in (q, k))
+        return content(q, k)
+
+
+class CirculantSTRING(NoPE):
+    """Exponentiates circulant generators as they are, without a Fourier transform."""
+
+    def logits(self, q, k, positions, given, weights):
+        columns_KNCA, (T, H, C) = weights["columns"], q.shape
+        places = on_axes(positions, columns_KNCA.shape[-1])
+        rotations = np.zeros((T, H, C, C))
+        for t, h in np.ndindex(T, H):
+            of_head = columns_KNCA[h * len(columns_KNCA) // H]
+            matrix = block_diag(*(circulant(columns @ places[:, t]) for columns in of_head))
+            rotations[t, h] = expm(matrix - matrix.T)
+        q, k = (np.einsum("thdc,thc->thd", rotations, x) for x in (q, k))
         return content(q, k)
 
 
@@ -172,6 +187,14 @@ SCHEMES = {
         [
             {},
             {"base": 30.0, "layout": "interleaved", "num_kv_heads": 2},
+            {"num_axes": 3, "num_heads": 2},
+        ],
+    ),
+    "circulant_string": Scheme(
+        CirculantSTRING(),
+        [
+            {},
+            {"base": 30.0, "block_size": 8, "num_kv_heads": 2},
             {"num_axes": 3, "num_heads": 2},
         ],
     ),

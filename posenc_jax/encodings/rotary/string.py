@@ -9,9 +9,8 @@ $$
 
 R is RoPE's rotation by the positions r on all axes, at trained rates, and S is trained. Every
 encoding by matrices that depends on differences of positions alone is such a rotation, followed by
-the transpose of P, which cancels between a query and a key. This is the paper's Cayley-STRING.
-Circulant-STRING, where the Fourier transform takes the place of P, is not offered. Overrides
-``rotate``.
+the transpose of P, which cancels between a query and a key. This is the paper's Cayley-STRING;
+``circulant_string`` is the other form. Overrides ``rotate``.
 """
 
 import jax
@@ -60,12 +59,8 @@ class STRING(RoPE):
     ):
         super().__init__(head_dim=head_dim, base=base, layout=layout)
         shape = num_kv_heads, head_dim // 2, count_of("num_axes", num_axes)
-        direction_KPA = jax.random.normal(rngs.params(), shape)
-        # A pair may turn either way: it turns forwards along the first axis, as in RoPE.
-        direction_KPA *= jnp.sign(direction_KPA[..., :1])
-        direction_KPA /= jnp.linalg.norm(direction_KPA, axis=-1, keepdims=True)
         rate_1P1 = Double.of(geometric(head_dim, self.base)).high[None, :, None]
-        self.rates = nnx.Param(rate_1P1 * direction_KPA)
+        self.rates = nnx.Param(rate_1P1 * directions(rngs.params(), shape))
         # The entries of S below its diagonal.
         self.skew = nnx.Param(jnp.zeros((num_kv_heads, head_dim * (head_dim - 1) // 2)))
 
@@ -85,3 +80,14 @@ class STRING(RoPE):
         below_KCC = below_KCC.at[:, row, column].set(self.skew[...].astype(jnp.float32))
         skew_KCC, identity = below_KCC - below_KCC.swapaxes(1, 2), jnp.eye(self.head_dim)[None]
         return jnp.linalg.solve(identity + skew_KCC, identity - skew_KCC)
+
+
+def directions(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Returns random vectors of length 1 along the last axis, whose first component is positive.
+
+    A pair that rotates by the position along such a vector turns forwards along the first axis of
+    positions, as in RoPE.
+    """
+    vectors = jax.random.normal(key, shape)
+    vectors *= jnp.sign(vectors[..., :1])
+    return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
