@@ -39,12 +39,13 @@ from experiments import preemption  # noqa: E402
 from experiments.command import count, exit_status, schemes  # noqa: E402
 from experiments.job_processes import free_port  # noqa: E402
 from experiments.studies.text import Comparison  # noqa: E402
-from experiments.training.data import Corpus, window_index  # noqa: E402
+from experiments.training.data import Corpus  # noqa: E402
 from experiments.training.loop import train  # noqa: E402
 from experiments.training.mesh import make_mesh  # noqa: E402
 from experiments.training.parameters import parameter_count  # noqa: E402
 from experiments.training.recipe import Recipe  # noqa: E402
 from experiments.training.text import Text  # noqa: E402
+from experiments.training.windows import window_index  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 # Steps at the start of a loop that are not counted.

@@ -42,11 +42,11 @@ from benchmarks import topology, tpu_report
 from benchmarks import tpu_programs as programs
 from configs import atlas, extrapolation
 from experiments.command import exit_status
+from experiments.evaluation.batches import rows_of_pass
 from experiments.progress import stage
 from experiments.registry import make_experiment
 from experiments.results.record import Stored, write_files
 from experiments.results.statistics import csv_of
-from experiments.training.batches import rows_of_pass
 from experiments.training.mesh import make_mesh, meshes_of, row_shards
 
 PARTS = ("attention", "lengths", "steps")

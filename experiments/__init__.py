@@ -16,6 +16,10 @@ and how a process ends when its machine is wanted back or another process of its
 
 import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+_NEEDS = "{} needs the package {}; run: pip install -e '.[{}]'"
 
 
 def require(packages: Mapping[str, str]) -> None:
@@ -26,18 +30,38 @@ def require(packages: Mapping[str, str]) -> None:
     Args:
       packages: for each module, the name of its package.
     """
-    if missing := [package for module, package in packages.items() if _is_missing(module)]:
+    if missing := [package for module, package in packages.items() if _spec(module) is None]:
         raise SystemExit(
             f"error: experiments need {' and '.join(missing)}, which the library alone does not; "
             "run: pip install -e '.[experiments]'"
         )
 
 
-def _is_missing(module: str) -> bool:
+def imported(package: str, extra: str, purpose: str) -> ModuleType:
+    """Imports an optional package.
+
+    Raises:
+      ValueError: the package is not installed; the sentence says which ``extra`` brings it.
+    """
     try:
-        return importlib.util.find_spec(module) is None
+        return importlib.import_module(package)
     except ImportError:
-        return True
+        raise ValueError(_NEEDS.format(purpose, package, extra)) from None
+
+
+def folder_of(package: str, extra: str, purpose: str) -> Path:
+    """Returns the folder of an optional package, without importing it; raises as ``imported``."""
+    spec = _spec(package)
+    if spec is None or spec.origin is None:
+        raise ValueError(_NEEDS.format(purpose, package, extra))
+    return Path(spec.origin).parent
+
+
+def _spec(module: str):
+    try:
+        return importlib.util.find_spec(module)
+    except ImportError:
+        return None
 
 
 # The packages that experiments import and posenc_jax does not require. ``results.reports``

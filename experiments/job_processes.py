@@ -48,17 +48,22 @@ def are_expected(arguments: Sequence[str]) -> bool:
     """
     if WATCHED in os.environ:
         return False
-    _, count, _ = by_hand(arguments)
     counts = [os.environ.get(name, "") for name in _COUNTS]
     in_queue = "SLURM_STEP_NODELIST" in os.environ and any(c not in ("", "0", "1") for c in counts)
     on_pod = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    return in_queue or on_pod or (count is not None and count > 1)
+    return in_queue or on_pod or (number(arguments, "num_processes") or 1) > 1
 
 
 def flag(arguments: Sequence[str], name: str) -> str | None:
-    """Returns the value of a flag, or None; the rest of the command line may be wrong."""
-    match = re.search(rf"\0--?{name}[=\0]([^\0]*)", "\0".join(["", *arguments]))
-    return match[1] if match else None
+    """Returns the last value of a flag, or None; the rest of the command line may be wrong."""
+    values = re.findall(rf"\0--?{name}[=\0]([^\0]*)", "\0".join(["", *arguments]))
+    return values[-1] if values else None
+
+
+def number(arguments: Sequence[str], name: str) -> int | None:
+    """Returns the last value of a flag as a whole number, or None."""
+    value = flag(arguments, name)
+    return int(value) if value and value.isdecimal() else None
 
 
 def by_hand(arguments: Sequence[str]) -> tuple[str | None, int | None, int | None]:
@@ -66,9 +71,8 @@ def by_hand(arguments: Sequence[str]) -> tuple[str | None, int | None, int | Non
 
     Each is None if the command line, which may be wrong in other ways, does not have it.
     """
-    counts = [flag(arguments, name) for name in ("num_processes", "process_id")]
-    number, process = (int(count) if count and count.isdigit() else None for count in counts)
-    return flag(arguments, "coordinator"), number, process
+    count, process = number(arguments, "num_processes"), number(arguments, "process_id")
+    return flag(arguments, "coordinator"), count, process
 
 
 def watch(command: Sequence[str]) -> int:

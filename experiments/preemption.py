@@ -82,12 +82,15 @@ def listen(
             ) from None
         _take_all_gpus()
         return
-    _listen_alone()
+    # Alone; with a long timeout, because late heartbeats on a busy machine must not end the run.
+    address, day = f"127.0.0.1:{free_port()}", 24 * 3600
+    _listen_by_hand(address, 1, 0, peer_timeout=day, start_timeout=start_timeout)
 
 
 def _listen_by_hand(
     coordinator: str, num_processes: int, process_id: int, *, peer_timeout: int, start_timeout: int
 ) -> None:
+    """Joins a job whose processes are given, which may be this one alone."""
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise ValueError(
@@ -102,8 +105,8 @@ def _listen_by_hand(
             raise PreemptedError(f"{error}; run again") from None
     jax.distributed.initialize(
         coordinator,
-        num_processes,
-        process_id,
+        num_processes=num_processes,
+        process_id=process_id,
         # Within a step of SLURM, JAX would leave each process one GPU.
         cluster_detection_method="deactivate",
         coordinator_bind_address=bound,
@@ -135,20 +138,6 @@ def _said_if_late(sentence: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-def _listen_alone() -> None:
-    """Makes a job of one process."""
-    address = f"127.0.0.1:{free_port()}"
-    # A long timeout, because late heartbeats on a busy machine must not end the run.
-    jax.distributed.initialize(
-        address,
-        num_processes=1,
-        process_id=0,
-        # Bound to this address, because on all interfaces a stranger could join and end the run.
-        coordinator_bind_address=address,
-        heartbeat_timeout_seconds=24 * 3600,
-    )
 
 
 def _cluster() -> tuple[str, str] | None:

@@ -1,7 +1,6 @@
 """Shows the progress of long stages: a bar on a terminal, a plain line now and then elsewhere."""
 
 import contextlib
-import datetime
 import time
 from collections.abc import Callable, Iterator
 
@@ -45,29 +44,3 @@ def _lines(name, total, console):
             console.print(f"{name}  {done}/{total}  {note}", highlight=False)
 
     yield advance
-
-
-class TimeLeft:
-    """Estimates how long the rest of many similar things will take, from those done here.
-
-    Args:
-      programs: how many programs divide them; 0 if that is not known, for no estimate.
-    """
-
-    def __init__(self, programs: int = 1):
-        self._programs = programs
-        self._start = time.monotonic()
-        self._done, self._seconds = 0, 0.0
-
-    def count(self, done: int) -> None:
-        """Counts so many more as done by this program up to now."""
-        self._done += done
-        self._seconds = time.monotonic() - self._start
-
-    def words(self, left: int) -> str:
-        """Returns a phrase on the time that ``left`` more will take; empty until one was done."""
-        if not (self._done and left and self._programs):
-            return ""
-        share = -(-left // self._programs)
-        seconds = self._seconds / self._done * share
-        return f", about {datetime.timedelta(seconds=round(seconds))} left"

@@ -7,13 +7,12 @@ constructor can judge by its own arguments by the constructor.
 """
 
 import dataclasses
-import importlib.util
 import math
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 from ml_collections import ConfigDict
 
 from posenc_jax.registry import suggest
@@ -136,7 +135,7 @@ class Bounds:
                 return "ascend"
             if self.first not in (None, *value[:1]):
                 return f"begin with {self.first}"
-            numbers = [*_leaves(value)]
+            numbers = jax.tree.leaves(value)
         if kind not in (int, float):
             return None
         usual = 1 if kind is int else -math.inf
@@ -184,15 +183,6 @@ def check_fields(kind: type, name: str, config: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}.{field.name}={value!r} must {refusal}")
 
 
-def _leaves(value: Any) -> Iterable[Any]:
-    """Yields what is in a tuple of tuples."""
-    for part in value:
-        if isinstance(part, tuple):
-            yield from _leaves(part)
-        else:
-            yield part
-
-
 def _fits(value: Any, hint: Any) -> bool:
     """Returns whether a value, or each element of a tuple, is of the type that a hint says."""
     if typing.get_origin(hint) is not tuple:
@@ -217,15 +207,3 @@ def names_in(field: str, text: str, known: Iterable[str]) -> list[str]:
     known = list(known)
     names = (part.strip() for part in text.split(","))
     return [one_of(field, name, known) for name in names if name]
-
-
-def folder_of(package: str, extra: str, purpose: str) -> Path:
-    """Returns the folder of an optional package, without importing it.
-
-    Raises:
-      ValueError: the package is not installed; the sentence says which ``extra`` brings it.
-    """
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ValueError(f"{purpose} needs the package {package}; run: pip install -e '.[{extra}]'")
-    return Path(spec.origin).parent

@@ -10,11 +10,12 @@ from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from experiments.results.metrics import Metrics
-from experiments.training.data import Corpus, window_index
+from experiments.training.data import Corpus
 from experiments.training.loop import train
 from experiments.training.mesh import AXES, make_mesh
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text
+from experiments.training.windows import window_index
 
 SPEC = FrozenConfigDict(
     {

@@ -9,9 +9,10 @@ The program needs ``pip install -e '.[harness]'``.
 """
 
 import argparse
+import collections
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,18 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
+from experiments import folder_of
 from experiments.command import count, encoding, exit_status
+from experiments.evaluation.batches import in_batches, rows_of_pass
 from experiments.pretrained.trained import load_run, on_mesh, run_at
 from experiments.progress import stage
 from experiments.results.bucket import folder_at
 from experiments.results.record import write_json
-from experiments.settings import folder_of
-from experiments.training.batches import in_batches, rows_of_pass
 from experiments.training.mesh import make_mesh
 from experiments.training.text import token_losses_and_hits
 from posenc_jax import Transformer, generate, pretrained
 
-# Widths are this times a power of 2, so that few programs are compiled.
+# Widths are powers of 2 from this one on, so that few programs are compiled.
 _SHORTEST = 32
 
 
@@ -102,7 +103,7 @@ class Harness:
             start = len(context.rstrip())
             before = self.coder.encode(context[:start])
             after = self.coder.encode(context + continuation)[len(before) :]
-            self._check(after, "a continuation")
+            self._check(len(after), "a continuation")
             rows.append(((before or [self.coder.start]) + after)[-self.length - 1 :])
             counts.append(len(after))
         # The first token of a row has no score.
@@ -137,32 +138,29 @@ class Harness:
 
         The ``args`` of a request are the context and a dict with ``until`` and ``max_gen_toks``.
         """
-        asked = [self._asked(*request.args) for request in requests]
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for number, (prompt, most, _) in enumerate(asked):
-            # Slots of padding hold no position, so they may be more than ``length``.
-            width = len(prompt) if self._adapts else _padded(len(prompt))
-            by_size.setdefault((width, most), []).append(number)
-        answers: dict[int, str] = {}
-        with stage("generating", len(asked), self._console) as advance:
-            for (width, most), numbers in sorted(by_size.items(), reverse=True):
+        prompts = [self._prompt(*request.args) for request in requests]
+        # Slots of padding hold no position, so they may be more than ``length``.
+        sizes = [(self._width(len(tokens)), most) for tokens, most, _ in prompts]
+        answers = [""] * len(prompts)
+        with stage("generating", len(prompts), self._console) as advance:
+            for (width, most), numbers in _by_size(sizes):
                 size = min(len(numbers), max(1, self._batch_tokens // (width + most)))
                 for some in (numbers[i : i + size] for i in range(0, len(numbers), size)):
                     # Padded with its first prompt, a short batch runs through the same program.
                     full = some + some[:1] * (size - len(some))
-                    new = self._continued([asked[number][0] for number in full], width, most)
+                    new = self._continued([prompts[number][0] for number in full], width, most)
                     for number, tokens in zip(some, new, strict=False):
                         answer = self.coder.decode(tokens.tolist())
-                        for stop in asked[number][2]:
+                        for stop in prompts[number][2]:
                             answer = answer.split(stop)[0]
                         answers[number] = answer
                     advance("", steps=len(some))
-        return [answers[number] for number in range(len(asked))]
+        return answers
 
-    def _asked(self, context: str, options: dict[str, Any]) -> tuple[list[int], int, list[str]]:
+    def _prompt(self, context: str, options: dict[str, Any]) -> tuple[list[int], int, list[str]]:
         """Returns the prompt of a request, its largest number of new tokens, and its stop texts."""
         most = options.get("max_gen_toks", min(256, self.length))
-        self._check(range(most), "max_gen_toks")
+        self._check(most, "max_gen_toks")
         prompt = self.coder.encode(context) or [self.coder.start]
         until = options.get("until") or []
         return (
@@ -183,24 +181,24 @@ class Harness:
         )
         return np.asarray(tokens)
 
-    def _check(self, tokens, what):
-        if len(tokens) > self.length:
+    def _check(self, count: int, what: str) -> None:
+        if count > self.length:
             raise ValueError(
-                f"{what} has {len(tokens)} tokens, and the model reads {self.length}; give a "
-                "longer --length, under an encoding that reaches as far"
+                f"{what} has {count} tokens, and the model reads {self.length}; give a longer "
+                "--length, under an encoding that reaches as far"
             )
 
-    def _scored(self, rows: list[list[int]], what: str) -> Iterator[np.ndarray]:
-        """Yields the losses and hits of each row's tokens but the first, ``[L - 1, 2]``."""
-        by_width: dict[int, list[int]] = {}
-        for number, row in enumerate(rows):
-            count = len(row) - 1
-            width = count if self._adapts else min(_padded(count), self.length)
-            by_width.setdefault(width, []).append(number)
-        scores: dict[int, np.ndarray] = {}
+    def _width(self, count: int) -> int:
+        """Returns the width that rows of about ``count`` tokens share, few widths in all."""
+        return count if self._adapts else max(_SHORTEST, 1 << (count - 1).bit_length())
+
+    def _scored(self, rows: list[list[int]], what: str) -> list[np.ndarray]:
+        """Returns the losses and hits of each row's tokens but the first, ``[L - 1, 2]``."""
+        scores = [np.empty(0)] * len(rows)
+        widths = [min(self._width(len(row) - 1), self.length) for row in rows]
         compute = functools.partial(self._measure, self.model)
         with stage(what, len(rows), self._console) as advance:
-            for width, numbers in sorted(by_width.items(), reverse=True):
+            for width, numbers in _by_size(widths):
                 # Padding after a row changes no score in it, as attention is causal.
                 tokens = _table([rows[number] for number in numbers], width + 1)
                 size = rows_of_pass(self._batch_tokens, width, self._mesh)
@@ -209,22 +207,22 @@ class Harness:
                     for measured, number in zip(batch, left, strict=False):
                         scores[number] = measured[: len(rows[number]) - 1]
                     advance("", steps=len(batch))
-        return (scores[number] for number in range(len(rows)))
+        return scores
 
 
-def _padded(count: int) -> int:
-    """Returns the width that rows of about ``count`` tokens share."""
-    width = _SHORTEST
-    while width < count:
-        width *= 2
-    return width
+def _by_size(sizes: Sequence[Any]) -> list[tuple[Any, list[int]]]:
+    """Returns the numbers of rows of each size, the largest size first."""
+    numbers: dict[Any, list[int]] = collections.defaultdict(list)
+    for number, size in enumerate(sizes):
+        numbers[size].append(number)
+    return sorted(numbers.items(), reverse=True)
 
 
 def _table(rows: list[list[int]], width: int) -> np.ndarray:
     """Returns rows of tokens as one array ``[len(rows), width]``, with zeros after each row."""
     tokens = np.zeros((len(rows), width), np.int32)
-    for place, row in enumerate(rows):
-        tokens[place, : len(row)] = row
+    for number, row in enumerate(rows):
+        tokens[number, : len(row)] = row
     return tokens
 
 

@@ -1,5 +1,6 @@
 """Reads the attention of a model's layers while the model runs."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax import Encoding, Tile, Transformer
+from posenc_jax import positions as builders
 from posenc_jax.attention.dense import dense, products
 from posenc_jax.attention.rule import Rule
+from posenc_jax.model.layers import by_layer
 
 
 def watch(
@@ -38,6 +41,14 @@ def watch(
     return results
 
 
+@functools.partial(jax.jit, static_argnames="look")
+def watch_texts(
+    model: Transformer, look: Callable[[Encoding, Tile, Rule], Any], inputs_NT: Any
+) -> list[Any]:
+    """Returns as ``watch``, compiled, for whole texts."""
+    return watch(model, look, inputs_NT, builders.text(inputs_NT.shape[1]))
+
+
 def weights(encoding: Encoding, tile: Tile, rule: Rule) -> jax.Array:
     """Returns the attention of every query of a tile, float32 ``[B, H, T, S]``, for ``watch``."""
     logits_BHTS = encoding.score(products(tile.q, tile.k) * tile.scale, tile)
@@ -59,16 +70,9 @@ def _written_out(model):
     """Returns a copy of the model with a module for each layer, without scan and remat."""
     model = jax.tree.map(lambda p: p, model)  # a copy of the module, with the same arrays
     if model.scan:
-        repeats = range(model.num_layers // len(model.layers))
-        model.layers = nnx.List(
-            [_of_repeat(layer, repeat) for repeat in repeats for layer in model.layers]
-        )
+        layers = by_layer(list(model.layers), model.num_layers)
+        for number, layer in enumerate(layers):
+            layer.rows = (layer.rows[number // len(model.layers)],)
+        model.layers = nnx.List(layers)
     model.scan = model.remat = False
     return model
-
-
-def _of_repeat(layer, repeat):
-    """Returns one of the layers that are stacked in a layer under ``scan``."""
-    single = jax.tree.map(lambda p: p[repeat], layer)
-    single.rows = (layer.rows[repeat],)
-    return single

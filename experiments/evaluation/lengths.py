@@ -31,9 +31,9 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
+from experiments.evaluation.batches import in_batches, rows_of_pass
 from experiments.results.record import Stored
 from experiments.settings import bounded, one_of
-from experiments.training.batches import in_batches, rows_of_pass
 from experiments.training.data import SPLITS
 from experiments.training.mesh import replicated, row_shards
 from experiments.training.text import token_losses
@@ -268,17 +268,15 @@ class _Windows:
         No known window may be shorter than ``length``.
         """
         documents_NL = self._documents_NL[:count]
-        new = [start for start in starts if start not in self.known]
-        scored_now = {}
-        if new:
+        by_start = {start: losses[:count, :length] for start, losses in self.known.items()}
+        if new := [start for start in starts if start not in by_start]:
             cut = [documents_NL[:, start : start + length + 1] for start in new]
             scored = self._score(np.stack(cut, axis=1).reshape(-1, length + 1), encoding)
-            by_start = scored.reshape(len(documents_NL), len(new), length).swapaxes(0, 1)
-            scored_now = dict(zip(new, by_start, strict=True))
-        if count is None:
-            self.known |= scored_now
-        known = {start: losses[:count, :length] for start, losses in self.known.items()}
-        return np.stack([(known | scored_now)[start] for start in starts], axis=1)
+            scored = scored.reshape(len(documents_NL), len(new), length)
+            by_start |= zip(new, scored.swapaxes(0, 1), strict=True)
+            if count is None:
+                self.known |= {start: by_start[start] for start in new}
+        return np.stack([by_start[start] for start in starts], axis=1)
 
 
 def in_other_units(loss: float, bytes_per_token: float) -> dict[str, float]:

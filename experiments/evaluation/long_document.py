@@ -207,7 +207,7 @@ def main() -> None:
     state, config = load_run(folder)
     model = state.model
     encoding = None
-    if args.encoding:  # keywords that it does not give are as trained
+    if args.encoding:
         keywords = as_trained(args.encoding["name"], config["encoding"]) | args.encoding
         encoding = make_encoding(keywords, config["model"], train_length(config), rngs=None)
     is_ids = args.document.suffix == ".npy"

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.command import count, exit_status
-from experiments.evaluation.layer_attention import watch, weights
+from experiments.evaluation.layer_attention import watch_texts, weights
 from experiments.evaluation.probes import (
     last_weights,
     periods_of,
@@ -40,7 +40,7 @@ from experiments.evaluation.probes import (
     variance_by_pair,
 )
 from experiments.results.statistics import number
-from posenc_jax import Transformer, positions
+from posenc_jax import Transformer
 from posenc_jax.encodings.rotary.rope import RoPE
 
 # Position interpolation is for texts of four times the trained length in most of its paper.
@@ -77,8 +77,7 @@ def ends(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]
     """Yields "far" and "first" for texts of L / 2, 3 L / 4 and L tokens."""
     whole = windows_NL.shape[1] - 1
     for length in (whole // 2, 3 * whole // 4, whole):
-        last_ENHS = np.asarray(last_weights(model, windows_NL[:, :length]))
-        weight_S = last_ENHS.mean(axis=(0, 1, 2))
+        weight_S = last_weights(model, windows_NL[:, :length]).mean(axis=(0, 1, 2))
         middle = weight_S[3 * length // 8 : 5 * length // 8].mean()
         beginning = weight_S[1 : 1 + length // 8].mean()
         yield {"probe": "far", "length": length, "value": float(beginning / middle)}
@@ -87,16 +86,13 @@ def ends(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]
 
 def sink(model: Transformer, windows_NL: np.ndarray) -> dict[str, Any]:
     """Returns "sink"."""
-    first_EH = np.asarray(_to_first_token(model, windows_NL[:, :-1]))
-    return {"probe": "sink", "value": float(first_EH.max())}
+    first_EH = watch_texts(model, _to_first_token, windows_NL[:, :-1])
+    return {"probe": "sink", "value": float(np.max(first_EH))}
 
 
-@jax.jit
-def _to_first_token(model, inputs_NT):
-    def look(encoding, tile, rule):
-        return weights(encoding, tile, rule)[..., 0].mean(axis=(0, 2))
-
-    return jnp.stack(watch(model, look, inputs_NT, positions.text(inputs_NT.shape[1])))
+def _to_first_token(encoding, tile, rule):
+    """Returns the mean attention to the first token of a text, ``[H]``."""
+    return weights(encoding, tile, rule)[..., 0].mean(axis=(0, 2))
 
 
 def interpolation(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -144,7 +140,7 @@ def contributions(
     distance.
     """
     length = windows_NL.shape[1] - 1
-    for layer, rotated_NHSP in enumerate(_last_products(model, windows_NL[:, :-1])):
+    for layer, rotated_NHSP in enumerate(watch_texts(model, _last_products, windows_NL[:, :-1])):
         if rotated_NHSP is None:
             continue
         rope: Any = model.layer_at(layer)[0]
@@ -155,17 +151,12 @@ def contributions(
         yield layer, h_NHSP.reshape(-1, len(speed_P)), speed_P
 
 
-@jax.jit
-def _last_products(model, inputs_NT):
+def _last_products(encoding, tile, rule):
     """Returns the products of the last query and every key, by channel pair; None without RoPE."""
-
-    def look(encoding, tile, rule):
-        if type(encoding) is not RoPE or encoding.rotary_dim < encoding.head_dim:
-            return None
-        q_NHP, k_NSHP = _as_complex(tile.q[:, -1], encoding), _as_complex(tile.k, encoding)
-        return tile.scale * q_NHP[:, :, None] * jnp.conj(k_NSHP).swapaxes(1, 2)
-
-    return watch(model, look, inputs_NT, positions.text(inputs_NT.shape[1]))
+    if type(encoding) is not RoPE or encoding.rotary_dim < encoding.head_dim:
+        return None
+    q_NHP, k_NSHP = _as_complex(tile.q[:, -1], encoding), _as_complex(tile.k, encoding)
+    return tile.scale * q_NHP[:, :, None] * jnp.conj(k_NSHP).swapaxes(1, 2)
 
 
 def _as_complex(x, rope):

@@ -23,13 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.command import count, exit_status
-from experiments.evaluation.layer_attention import watch, weights
+from experiments.evaluation.layer_attention import watch, watch_texts, weights
 from experiments.pretrained.trained import load_run
 from experiments.results.bucket import folder_at
 from experiments.results.record import write_files
 from experiments.results.reports import probe_figures
 from experiments.results.reports.templates import document, figures, fill
-from experiments.training.data import eval_windows, load_corpus
+from experiments.training.data import load_corpus
+from experiments.training.windows import eval_windows
 from posenc_jax import Encoding, Transformer, cross_entropy, positions
 from posenc_jax.attention.dense import products
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -84,7 +85,7 @@ def attention_by_distance(model: Transformer, windows_NL) -> dict[str, Any]:
       ``distance``, the mean of each bucket; ``keys``, the number of keys in each; and ``weight``,
       the attention to all keys of a bucket, ``[layers, heads, buckets]``, which sums to 1.
     """
-    last_ENHS = np.asarray(last_weights(model, windows_NL[:, :-1]))
+    last_ENHS = last_weights(model, windows_NL[:, :-1])
     length = last_ENHS.shape[-1]
     near = _spaced(length // 2, 4)
     edges = np.unique([0, *near, *(length - near), length])
@@ -96,12 +97,13 @@ def attention_by_distance(model: Transformer, windows_NL) -> dict[str, Any]:
     }
 
 
-@jax.jit
-def last_weights(model, inputs_NT):
-    def look(encoding, tile, rule):
-        return weights(encoding, tile, rule)[:, :, -1]
+def last_weights(model: Transformer, inputs_NT) -> np.ndarray:
+    """Returns the attention of the last token of each text, ``[layers, N, H, T]``."""
+    return np.stack(watch_texts(model, _last_weights, inputs_NT))
 
-    return jnp.stack(watch(model, look, inputs_NT, positions.text(inputs_NT.shape[1])))
+
+def _last_weights(encoding, tile, rule):
+    return weights(encoding, tile, rule)[:, :, -1]
 
 
 def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
@@ -121,7 +123,7 @@ def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
         return None
     length = windows_NL.shape[1] - 1
     periods = [None if rope is None else periods_of(rope, length) for rope in ropes]
-    return {"period": periods, "share": _pair_shares(model, windows_NL[:, :-1])}
+    return {"period": periods, "share": watch_texts(model, _shares, windows_NL[:, :-1])}
 
 
 def rotary_of(encoding: Encoding) -> RoPE | None:
@@ -144,13 +146,8 @@ def periods_of(rope: RoPE, length: int) -> list[float | None]:
     return periods + [None] * (rope.rotary_dim < rope.head_dim)
 
 
-@jax.jit
-def _pair_shares(model, inputs_NT):
-    return watch(model, _shares, inputs_NT, positions.text(inputs_NT.shape[1]))
-
-
 def _shares(encoding, tile, rule):
-    """Returns the share of each pair, float32 ``[H, pairs]``; ``watch`` calls it for each layer."""
+    """Returns the share of each pair, float32 ``[H, pairs]``, or None without rotary pairs."""
     rope = rotary_of(encoding)
     if rope is None:
         return None
@@ -158,13 +155,13 @@ def _shares(encoding, tile, rule):
     pair = channel % (rope.rotary_dim // 2) if rope.layout == "half" else channel // 2
     pair = np.where(channel < rope.rotary_dim, pair, rope.rotary_dim // 2)
     is_of_CP = jnp.asarray(pair[:, None] == np.arange(pair.max() + 1)[None], jnp.float32)
-    seen_TS = rule.visible(tile.q_tokens, tile.k_tokens)[0, 0]
+    visible_TS = rule.visible(tile.q_tokens, tile.k_tokens)[0, 0]
 
     def covariances(row):
         q_THC, k_SHC = row
         parts_PHTS = jnp.einsum("thc,shc,cp->phts", q_THC, k_SHC, is_of_CP)
-        mean_PHT1 = parts_PHTS.mean(axis=-1, keepdims=True, where=seen_TS[None, None])
-        parts_PHTS = jnp.where(seen_TS[None, None], parts_PHTS - mean_PHT1, 0)
+        mean_PHT1 = parts_PHTS.mean(axis=-1, keepdims=True, where=visible_TS[None, None])
+        parts_PHTS = jnp.where(visible_TS[None, None], parts_PHTS - mean_PHT1, 0)
         return jnp.einsum("phts,hts->hp", parts_PHTS, parts_PHTS.sum(axis=0))
 
     q_BTHC, k_BSKC = (x.astype(jnp.float32) for x in (tile.q, tile.k))
@@ -264,8 +261,9 @@ def _mean_logits(model, texts_NT, distances_D):
 
     def at(distance):
         def tiles(texts_NT, start):
-            places, length = start + jnp.arange(T)[None], (distance + T).astype(jnp.float32)
-            return watch(model, look, texts_NT, places, length=length[None, None])
+            positions_1T = start + jnp.arange(T)[None]
+            length = (distance + T).astype(jnp.float32)[None, None]
+            return watch(model, look, texts_NT, positions_1T, length=length)
 
         queries = tiles(texts_NT, distance)
         # The two texts are half of all texts apart, because neighbours often share a document.

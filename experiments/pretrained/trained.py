@@ -16,7 +16,7 @@ from experiments.results.record import read_run
 from experiments.training.checkpoint import Checkpoints, fingerprint
 from experiments.training.data import Corpus, tokenised
 from experiments.training.encodings import make_encoding
-from experiments.training.mesh import placed, state_shardings
+from experiments.training.mesh import state_shardings, with_shardings
 from experiments.training.recipe import Recipe
 from experiments.training.step import State, adam_state, initial_state
 from experiments.training.text import make_model
@@ -71,13 +71,13 @@ def load_run(
     abstract = jax.eval_shape(init, jax.random.key(0))
     if mesh is None:
         one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        places = jax.tree.map(lambda _: one, abstract)
+        shardings = jax.tree.map(lambda _: one, abstract)
     else:
-        places = state_shardings(abstract, mesh)
+        shardings = state_shardings(abstract, mesh)
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
         read = checkpoints.best if is_best else checkpoints.newest
-        restored = read(placed(abstract, places))
+        restored = read(with_shardings(abstract, shardings))
         if restored is None:
             kind = "checkpoint with a loss" if is_best else "finished checkpoint"
             raise ValueError(f"{folder} has no {kind} yet; train it for longer")

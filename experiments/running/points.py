@@ -58,19 +58,14 @@ def trained_points(
     ``extend`` has the trained scheme of each scheme that extends another, and ``rates`` the
     learning rates that are tried for every scheme; empty, it means the recipe's alone.
     """
-    extensions: dict[str, list[str]] = {}
-    for name in names:
-        if name in extend:
-            extensions.setdefault(extend[name], []).append(name)
     trained = [name for name in names if name not in extend]
-    for name in extensions:
-        if name not in trained:
+    for name in names:
+        if name in extend and extend[name] not in trained:
             raise ValueError(
-                f"{', '.join(extensions[name])} is evaluated on a trained {name}; add {name} to "
-                "schemes"
+                f"{name} is evaluated on a trained {extend[name]}; add {extend[name]} to schemes"
             )
     return [
-        Point(name, seed, tuple(extensions.get(name, ())), rate=rate)
+        Point(name, seed, tuple(n for n in names if extend.get(n) == name), rate=rate)
         for seed in range(seeds)
         for name in trained
         for rate in rates or (None,)

@@ -1,11 +1,8 @@
-"""Runs points, seeds of one scheme as one program; safe beside other runners.
-
-Other programs may run the same points in the same workdir, on this machine or on others: see
-``Sweep.run``.
-"""
+"""Runs points, seeds of one scheme as one program; safe beside other runners, see ``Sweep.run``."""
 
 import collections
 import contextlib
+import datetime
 import time
 import traceback
 from collections.abc import Iterator
@@ -16,7 +13,6 @@ import jax
 
 from experiments import preemption
 from experiments.preemption import PreemptedError
-from experiments.progress import TimeLeft
 from experiments.results.metrics import check_sinks
 from experiments.results.record import (
     OtherConfigError,
@@ -54,7 +50,8 @@ class Schedule:
         self.failures: list[dict] = []
         self._tried: set[Point] = set()
         self._waiting = {point for point in points if not sweep.is_done(point)}
-        self._left = TimeLeft(programs=workers.count() if share else 1)
+        self._start, self._done = time.monotonic(), 0
+        self._seconds = 0.0  # of a point, so far
 
     def run(self) -> None:
         """Runs all points, or leaves them to the programs that have begun them."""
@@ -68,9 +65,7 @@ class Schedule:
         while groups:
             group = groups.popleft()
             starts = self._unfinished_starts(group)
-            folders = [self._shared(start) for start in starts]
-            folders += [self.sweep.folder(start) for start in starts]
-            if any(holder(folder) is not None for folder in folders):  # another program trains it
+            if any(map(self._is_held, starts)):
                 if preemption.requested():
                     raise PreemptedError("asked to stop while another program trains: run again")
                 groups.append(group)
@@ -81,8 +76,8 @@ class Schedule:
                 # Jobs of an array may train a point that others start from.
                 is_start = any(self.sweep.start_of(point) in group for point in self.sweep.points)
                 is_shared = self.share or (self.is_job and is_start)
-                with self._taken(group) if is_shared else contextlib.nullcontext(True) as is_ours:
-                    if is_ours:
+                with self._taken(group) if is_shared else contextlib.nullcontext(True) as is_free:
+                    if is_free:
                         self._run(group)
                 self._waiting.difference_update(group)
 
@@ -90,6 +85,11 @@ class Schedule:
         """Returns the unfinished points whose models the points of a group start from."""
         starts = [start for point in group if (start := self.sweep.start_of(point)) is not None]
         return [start for start in starts if not self.sweep.finished(start)]
+
+    def _is_held(self, point) -> bool:
+        """Returns whether another program works on a point."""
+        folders = self._shared(point), self.sweep.folder(point)
+        return any(holder(folder) is not None for folder in folders)
 
     def _shared(self, point) -> Path:
         """Returns the folder of the lock that keeps a point for one of several programs."""
@@ -115,12 +115,21 @@ class Schedule:
         for point in group:
             if point in unfinished:
                 count = len(self.points) - len(self._waiting) + 1
-                place = f"{count}/{len(self.points)}{self._left.words(len(self._waiting))}"
-                self._print(f"[{place}] {point.name}")
+                self._print(f"[{count}/{len(self.points)}{self._time_left()}] {point.name}")
             self._tried.add(point)
             self._try_point(point, errors.get(point))
             self._waiting.discard(point)
-        self._left.count(len(unfinished))
+        if unfinished:
+            self._done += len(unfinished)
+            self._seconds = (time.monotonic() - self._start) / self._done
+
+    def _time_left(self) -> str:
+        """Returns how long the other points will take, in words; nothing where that is unknown."""
+        programs = workers.count() if self.share else 1
+        if not (self._done and self._waiting and programs):
+            return ""
+        seconds = self._seconds * -(-len(self._waiting) // programs)
+        return f", about {datetime.timedelta(seconds=round(seconds))} left"
 
     def _train_together(self, group) -> dict[Point, Exception]:
         """Trains the points of a group as one program; returns errors of points with bad numbers.

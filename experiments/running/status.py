@@ -10,7 +10,7 @@ from rich.text import Text
 from experiments.results.record import check_run, holder, read_lines
 from experiments.running.points import Point
 from experiments.running.schedule import best_note
-from experiments.running.sweep import Sweep
+from experiments.running.sweep import Sweep, missing_in
 
 STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
 
@@ -26,7 +26,7 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
     steps, step = recipe.steps if recipe else 0, line.get("step", 0)
     row = {"point": point.name, "step": step, "steps": steps, "speed": "", "note": ""}
     if finished := sweep.finished(point):
-        lacks = ", ".join(sweep.missing(point))
+        lacks = ", ".join(missing_in(finished, point))
         notes = best_note(finished["training"], folder), lacks and f"lacks {lacks}"
         note = "; ".join(filter(None, notes))
         step = finished["training"].get("steps", steps)

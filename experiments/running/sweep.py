@@ -1,9 +1,10 @@
-"""Trains every scheme under every seed once, across interruptions.
+"""Defines what a study is to the programs that run it: points, and what is done with each.
 
 A *point* is one trained scheme and one seed, with a folder of its own. Schemes that extend a
 trained one are evaluated on its checkpoint, each with its encoding instead of the trained one.
 """
 
+import abc
 import dataclasses
 import datetime
 import math
@@ -31,7 +32,7 @@ from experiments.running.points import Point, point_of
 from experiments.running.schedule import Schedule
 from experiments.training.data import Corpus
 from experiments.training.loop import abstract_state, train, train_together
-from experiments.training.mesh import own_part, row_shards
+from experiments.training.mesh import part_of_process, row_shards
 from experiments.training.recipe import RULES, Goal, Recipe
 from experiments.training.step import Task
 from posenc_jax import Transformer
@@ -45,8 +46,8 @@ EVALUATION = {"config": dict, "training": dict}
 _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "profile_steps")
 
 
-class Sweep:
-    """Trains and evaluates points; a subclass defines their tasks and evaluations.
+class Sweep(abc.ABC):
+    """Trains and evaluates points; a study is a subclass, which has the abstract methods.
 
     Args:
       config: the whole config, for the report. ``together``, where it has one, is how many seeds of
@@ -75,22 +76,49 @@ class Sweep:
         self.console = console
         self.together = config.get("together", 1)
 
-    @property
-    def parts(self) -> dict[str, "Sweep"]:
-        """Returns the sweeps that this one is made of, by their names: itself, without a name."""
-        return {"": self}
+    # What a study says.
 
+    @abc.abstractmethod
     def task(self, point: Point) -> Task:
         """Returns the task that a point is trained on."""
+
+    @abc.abstractmethod
+    def describe_evaluation(self, point: Point) -> dict[str, Any]:
+        """Returns all settings that decide the results of ``evaluate``."""
+
+    @abc.abstractmethod
+    def evaluate(self, point: Point, model: Transformer) -> dict[str, Any]:
+        """Returns the results of evaluating a trained model, as values of JSON."""
+
+    @abc.abstractmethod
+    def print_point(self, point: Point, evaluation: dict[str, Any]) -> None:
+        """Prints the results of a point."""
+
+    @abc.abstractmethod
+    def study(self, command: str) -> Study:
+        """Returns all results so far, for reports."""
+
+    @abc.abstractmethod
+    def write_report(self, command: str) -> Path:
+        """Prints the tables of all finished points, writes their report and returns its path."""
+
+    # What a study may say.
+
+    def describe(self, point: Point) -> dict[str, Any]:
+        """Returns all settings that decide what is trained."""
+        how = {"train": recipe_fields(self.recipe_of(point)), "seed": point.seed}
+        return self.describe_training(point.scheme) | how
+
+    def describe_training(self, scheme: str) -> dict[str, Any]:
+        """Returns all settings that decide what is trained, except the recipe and the seed.
+
+        A subclass has this method, or another ``describe``.
+        """
         raise NotImplementedError
 
     def goal(self, point: Point) -> Goal | None:
         """Returns when the training of a point may end early, or None for never."""
         return None
-
-    def describe_training(self, scheme: str) -> dict[str, Any]:
-        """Returns all settings that decide what is trained, except the recipe and the seed."""
-        raise NotImplementedError
 
     def recipe_of(self, point: Point) -> Recipe:
         """Returns the recipe of a point.
@@ -101,65 +129,16 @@ class Sweep:
             return self.recipe
         return dataclasses.replace(self.recipe, learning_rate=point.rate)
 
-    def describe(self, point: Point) -> dict[str, Any]:
-        """Returns all settings that decide what is trained."""
-        how = {"train": recipe_fields(self.recipe_of(point)), "seed": point.seed}
-        return self.describe_training(point.scheme) | how
+    def start_of(self, point: Point) -> Point | None:
+        """Returns the point whose model this one starts from; a subclass may have such points."""
+        return None
 
-    def train(self, point: Point) -> tuple[Transformer, dict[str, Any]]:
-        """Trains a point in its folder, from its newest checkpoint; returns as ``loop.train``."""
-        return train(
-            self.task(point),
-            self.recipe_of(point),
-            self.mesh,
-            seed=point.seed,
-            folder=self.folder(point),
-            console=self.console,
-            name=f"{point.name}  train",
-            goal=self.goal(point),
-        )
+    @property
+    def parts(self) -> dict[str, "Sweep"]:
+        """Returns the sweeps that this one is made of, by their names: itself, without a name."""
+        return {"": self}
 
-    def train_together(self, group: list[Point]) -> dict[int, FloatingPointError]:
-        """Trains points that are one program but for their seeds; see ``loop.train_together``."""
-        return train_together(
-            self.task(group[0]),
-            self.recipe_of(group[0]),
-            self.mesh,
-            folders={point.seed: self.folder(point) for point in group},
-            console=self.console,
-            name=f"{group[0].group}, {len(group)} seeds  train",
-            goal=self.goal(group[0]),
-        )
-
-    def describe_evaluation(self, point: Point) -> dict[str, Any]:
-        """Returns all settings that decide the results of ``evaluate``."""
-        raise NotImplementedError
-
-    def evaluate(self, point: Point, model: Transformer) -> dict[str, Any]:
-        """Returns the results of evaluating a trained model, as values of JSON."""
-        raise NotImplementedError
-
-    def evaluate_missing(self, point: Point, model: Transformer) -> dict[str, Any]:
-        """Returns the results of a point, and evaluates only what it lacks."""
-        before = self.finished(point)
-        missing = _missing_in(before, point)
-        evaluation = self.evaluate(dataclasses.replace(point, extensions=missing), model)
-        if before is None:
-            return evaluation
-        added = _of_schemes(evaluation, missing)
-        return before | {key: before[key] + records for key, records in added.items()}
-
-    def print_point(self, point: Point, evaluation: dict[str, Any]) -> None:
-        """Prints the results of a point."""
-        raise NotImplementedError
-
-    def study(self, command: str) -> Study:
-        """Returns all results so far, for reports."""
-        raise NotImplementedError
-
-    def write_report(self, command: str) -> Path:
-        """Prints the tables of all finished points, writes their report and returns its path."""
-        raise NotImplementedError
+    # How its points are run.
 
     def check(self) -> None:
         """Raises a ValueError if a batch or a model does not fit the mesh."""
@@ -174,7 +153,7 @@ class Sweep:
                 f"{name}.tensorboard and {name}.profile_steps write to a folder of this machine, "
                 f"and {self.workdir} is in a bucket; leave them out, or give {name}.wandb"
             )
-        own_part(self.mesh)
+        part_of_process(self.mesh)
         shards = row_shards(self.mesh) * recipe.accumulate
         if recipe.batch_size % shards:
             raise ValueError(
@@ -205,9 +184,108 @@ class Sweep:
             groups.setdefault((point.seed // self.together, point.group), []).append(point)
         return list(groups.values())
 
-    def start_of(self, point: Point) -> Point | None:
-        """Returns the point whose model this one starts from; a subclass may have such points."""
-        return None
+    def train(self, point: Point) -> tuple[Transformer, dict[str, Any]]:
+        """Trains a point in its folder, from its newest checkpoint; returns as ``loop.train``."""
+        return train(
+            self.task(point),
+            self.recipe_of(point),
+            self.mesh,
+            seed=point.seed,
+            folder=self.folder(point),
+            console=self.console,
+            name=f"{point.name}  train",
+            goal=self.goal(point),
+        )
+
+    def train_together(self, group: list[Point]) -> dict[int, FloatingPointError]:
+        """Trains points that are one program but for their seeds; see ``loop.train_together``."""
+        return train_together(
+            self.task(group[0]),
+            self.recipe_of(group[0]),
+            self.mesh,
+            folders={point.seed: self.folder(point) for point in group},
+            console=self.console,
+            name=f"{group[0].group}, {len(group)} seeds  train",
+            goal=self.goal(group[0]),
+        )
+
+    def evaluate_missing(self, point: Point, model: Transformer) -> dict[str, Any]:
+        """Returns the results of a point, and evaluates only what it lacks."""
+        before = self.finished(point)
+        missing = missing_in(before, point)
+        evaluation = self.evaluate(dataclasses.replace(point, extensions=missing), model)
+        if before is None:
+            return evaluation
+        added = _of_schemes(evaluation, missing)
+        return before | {key: before[key] + records for key, records in added.items()}
+
+    # What its points have left in the workdir.
+
+    def folder(self, point: Point) -> Path:
+        """Returns the folder of a point's run."""
+        return self.workdir / "runs" / point.name
+
+    def finished(self, point: Point) -> dict[str, Any] | None:
+        """Returns the results of a point, or None if it has none under this config.
+
+        The results may lack extensions that the config asks for by now, see ``missing``. They may
+        be of other data with the same name, such as the sources of another Python;
+        ``corpus_digest`` shows that, and ``run`` refuses to add to them.
+        """
+        folder = self.folder(point)
+        try:
+            evaluation, run = read_whole_evaluation(folder, EVALUATION), read_run(folder)
+            if evaluation is None or run is None:
+                return None
+            evaluated = dataclasses.replace(point, extensions=extensions_in(evaluation, point))
+            if "extend" in evaluation["config"]:  # without extensions that are not asked for
+                old = evaluation["config"]["extend"]
+                extend = {name: old[name] for name in evaluated.extensions}
+                evaluation |= _of_schemes(evaluation, evaluated.schemes)
+                evaluation["config"] = evaluation["config"] | {"extend": extend}
+            configs = (evaluation, self.describe_evaluation(evaluated)), (run, self.describe(point))
+            same = all(_but_for_data(old["config"]) == _but_for_data(new) for old, new in configs)
+            return evaluation if same else None
+        except ValueError:  # a damaged file, or the point that this one starts from is missing
+            return None
+
+    def missing(self, point: Point) -> tuple[str, ...]:
+        """Returns the extensions without results: all of them where the point is not finished."""
+        return missing_in(self.finished(point), point)
+
+    def is_done(self, point: Point) -> bool:
+        """Returns whether nothing is left to run: missing extensions need the point's checkpoint.
+
+        Results that were restored from an archive have no checkpoints, and stay as they are.
+        """
+        if not (finished := self.finished(point)):
+            return False
+        has_checkpoint = agreed((self.folder(point) / "checkpoints").exists)
+        return not (has_checkpoint and missing_in(finished, point))
+
+    def failure(self, point: Point) -> dict[str, Any] | None:
+        """Returns the scheme and the seed of a point that failed and the reason, or None."""
+        try:
+            record = read_json(self.folder(point) / "failure.json", {"reason": str})
+        except ValueError as error:  # it is damaged, and says that there was a failure
+            record = {"reason": str(error)}
+        return record and {"scheme": point.label, "seed": point.seed, "reason": record["reason"]}
+
+    def _check_data(self, points) -> None:
+        """Raises a ValueError if a finished run was trained on other data of the same name."""
+        for point in points:
+            if not self.finished(point):
+                continue
+            run, here = read_run(self.folder(point)), self.describe(point).get(DATA)
+            if run is not None and run["config"].get(DATA) != here:
+                raise RefusedError(
+                    f"{self.folder(point)} was trained on other data of the same name: digest "
+                    f"{run['config'].get(DATA)}, and here it is {here}. Where it is the sources of "
+                    f"Python, go on with Python {run['versions'].get('python')}, or give another "
+                    "--workdir; --report shows what is there"
+                )
+
+    # What reports take from that.
 
     def results(self) -> tuple[list[dict], list[dict], list[dict]]:
         """Returns evaluations of all finished points, the costs of training, and the failures.
@@ -244,15 +322,17 @@ class Sweep:
         losses: dict[str, dict[float, list[float]]] = {}
         for point in self.points:
             if point.rate is not None:
-                is_there = self.finished(point) is not None
-                lines = read_lines(self.folder(point) / "metrics.jsonl") if is_there else []
-                last = [line["loss"] for line in lines][-max(1, len(lines) // 10) :]
-                loss = sum(last) / len(last) if last else math.inf
-                losses.setdefault(point.label, {}).setdefault(point.rate, []).append(loss)
+                by_rate = losses.setdefault(point.label, {})
+                by_rate.setdefault(point.rate, []).append(self._final_loss(point))
         return {
             label: {rate: sum(of_seeds) / len(of_seeds) for rate, of_seeds in by_rate.items()}
             for label, by_rate in losses.items()
         }
+
+    def _final_loss(self, point: Point) -> float:
+        lines = read_lines(self.folder(point) / "metrics.jsonl") if self.finished(point) else []
+        last = [line["loss"] for line in lines][-max(1, len(lines) // 10) :]
+        return sum(last) / len(last) if last else math.inf
 
     def about(self, command: str) -> dict[str, Any]:
         """Returns what every report says about how its results were made."""
@@ -266,82 +346,8 @@ class Sweep:
 
     def finished_runs(self) -> list[dict[str, Any]]:
         """Returns the ``run.json`` of each finished run, which says where it was trained."""
-        done = [point for point in self.points if self.finished(point)]
-        runs = (read_run(self.folder(point)) for point in done)
-        return [run for run in runs if run is not None]
-
-    def folder(self, point: Point) -> Path:
-        """Returns the folder of a point's run."""
-        return self.workdir / "runs" / point.name
-
-    def finished(self, point: Point) -> dict[str, Any] | None:
-        """Returns the results of a point, or None if it has none under this config.
-
-        The results may lack extensions that the config asks for by now, see ``missing``. They may
-        be of other data with the same name, such as the sources of another Python;
-        ``corpus_digest`` shows that, and ``run`` refuses to add to them.
-        """
-        folder = self.folder(point)
-        try:
-            evaluation, run = read_whole_evaluation(folder, EVALUATION), read_run(folder)
-            if evaluation is None or run is None:
-                return None
-            asked = dataclasses.replace(point, extensions=extensions_in(evaluation, point))
-            if "extend" in evaluation["config"]:  # without extensions that are not asked for
-                old = evaluation["config"]["extend"]
-                extend = {name: old[name] for name in asked.extensions}
-                evaluation |= _of_schemes(evaluation, asked.schemes)
-                evaluation["config"] = evaluation["config"] | {"extend": extend}
-            configs = (evaluation, self.describe_evaluation(asked)), (run, self.describe(point))
-            same = all(_but_for_data(old["config"]) == _but_for_data(new) for old, new in configs)
-            return evaluation if same else None
-        except ValueError:  # a damaged file, or the point that this one starts from is missing
-            return None
-
-    def missing(self, point: Point) -> tuple[str, ...]:
-        """Returns the extensions without results: all of them where the point is not finished."""
-        return _missing_in(self.finished(point), point)
-
-    def is_done(self, point: Point) -> bool:
-        """Returns whether nothing is left to run: missing extensions need the point's checkpoint.
-
-        Results that were restored from an archive have no checkpoints, and stay as they are.
-        """
-        if not (finished := self.finished(point)):
-            return False
-        has_checkpoint = agreed((self.folder(point) / "checkpoints").exists)
-        return not (has_checkpoint and _missing_in(finished, point))
-
-    def holes(self) -> list[str]:
-        """Returns a line for each finished point that lacks extensions of the config."""
-        lines = []
-        for point in self.points:
-            finished = self.finished(point)
-            if finished and (missing := _missing_in(finished, point)):
-                lines.append(f"{point.name} lacks {', '.join(missing)}")
-        return lines
-
-    def failure(self, point: Point) -> dict[str, Any] | None:
-        """Returns the scheme and the seed of a point that failed and the reason, or None."""
-        try:
-            record = read_json(self.folder(point) / "failure.json", {"reason": str})
-        except ValueError as error:  # it is damaged, and says that there was a failure
-            record = {"reason": str(error)}
-        return record and {"scheme": point.label, "seed": point.seed, "reason": record["reason"]}
-
-    def _check_data(self, points) -> None:
-        """Raises a ValueError if a finished run was trained on other data of the same name."""
-        for point in points:
-            if not self.finished(point):
-                continue
-            run, here = read_run(self.folder(point)), self.describe(point).get(DATA)
-            if run is not None and run["config"].get(DATA) != here:
-                raise RefusedError(
-                    f"{self.folder(point)} was trained on other data of the same name: digest "
-                    f"{run['config'].get(DATA)}, and here it is {here}. Where it is the sources of "
-                    f"Python, go on with Python {run['versions'].get('python')}, or give another "
-                    "--workdir; --report shows what is there"
-                )
+        done = filter(self.finished, self.points)
+        return [run for point in done if (run := read_run(self.folder(point))) is not None]
 
     def about_corpus(self, corpus: Corpus) -> dict[str, str]:
         """Returns what reports say about the corpus.
@@ -351,6 +357,15 @@ class Sweep:
         digests = [run["config"].get(DATA) for run in self.finished_runs()]
         return corpus.described | {DATA: each_once(filter(None, digests)) or corpus.digest}
 
+    def holes(self) -> list[str]:
+        """Returns a line for each finished point that lacks extensions of the config."""
+        finished = [(point, result) for point in self.points if (result := self.finished(point))]
+        return [
+            f"{point.name} lacks {', '.join(missing)}"
+            for point, result in finished
+            if (missing := missing_in(result, point))
+        ]
+
 
 def extensions_in(evaluation: dict[str, Any], point: Point) -> tuple[str, ...]:
     """Returns those extensions of a point that an evaluation has been made for."""
@@ -358,7 +373,8 @@ def extensions_in(evaluation: dict[str, Any], point: Point) -> tuple[str, ...]:
     return tuple(name for name in point.extensions if name in made)
 
 
-def _missing_in(finished: dict[str, Any] | None, point: Point) -> tuple[str, ...]:
+def missing_in(finished: dict[str, Any] | None, point: Point) -> tuple[str, ...]:
+    """Returns the extensions of a point that its results lack; all where there are no results."""
     has = extensions_in(finished, point) if finished else ()
     return tuple(name for name in point.extensions if name not in has)
 

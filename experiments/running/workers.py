@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from experiments.job_processes import CLUSTERS, PREEMPTED, WATCHED, flag, run_all
+from experiments.job_processes import CLUSTERS, PREEMPTED, WATCHED, flag, number, run_all
 
 # The environment variable of a worker that says how many workers there are.
 _COUNT = "POSENC_JAX_WORKERS"
@@ -30,15 +30,14 @@ def run(arguments: Sequence[str]) -> None:
     Args:
       arguments: the command line, which may have ``--workers``.
     """
-    count, rest = without_workers(arguments)
-    task = flag(rest, "task_id")
+    count, task = number(arguments, "workers") or 1, flag(arguments, "task_id")
     is_one_point = any(name in os.environ for name in ARRAY) if task is None else task != "-1"
-    if count < 2 or is_one_point or any(map(_UNTRAINED.match, rest)):
+    if count < 2 or is_one_point or any(map(_UNTRAINED.match, arguments)):
         return
     cores = _cores()
     if count > len(cores):
         _refuse(f"--workers={count} must be at most {len(cores)}, the cores of this machine")
-    if flag(rest, "num_processes") is not None:
+    if flag(arguments, "num_processes") is not None:
         _refuse(
             f"--workers={count} are programs of their own, and --num_processes makes one of "
             "several: give one of the two"
@@ -52,11 +51,11 @@ def run(arguments: Sequence[str]) -> None:
     starts = [
         functools.partial(
             subprocess.Popen,
-            [sys.executable, *rest, "--share"],
+            [sys.executable, *arguments, "--share", "--workers=1"],
             env=environment,
-            preexec_fn=functools.partial(_stay_on, cores[number::count]),
+            preexec_fn=functools.partial(_stay_on, cores[first::count]),
         )
-        for number in range(count)
+        for first in range(count)
     ]
     try:
         workers, is_stopped = run_all(starts)
@@ -90,12 +89,3 @@ def _refuse(why: str) -> None:
 def count() -> int:
     """Returns how many workers this process is one of, or 0 if it is none."""
     return int(os.environ.get(_COUNT, 0))
-
-
-def without_workers(arguments: Sequence[str]) -> tuple[int, list[str]]:
-    """Returns the number of workers, and the command line without it."""
-    line = "\0".join(arguments)
-    match = re.search(r"\0--?workers[=\0](\d+)(?=\0|$)", line)
-    if match is None:
-        return 1, list(arguments)
-    return int(match[1]), (line[: match.start()] + line[match.end() :]).split("\0")

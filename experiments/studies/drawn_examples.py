@@ -27,13 +27,13 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments.config import own_defaults
+from experiments.evaluation.batches import in_batches
 from experiments.progress import stage
 from experiments.results.panels import Map, Panel, PanelStudy, Result
 from experiments.results.reports import panel_report
 from experiments.running.points import trained_points
 from experiments.running.sweep import Sweep
 from experiments.settings import filled, names_in, one_of
-from experiments.training.batches import in_batches
 from experiments.training.encodings import as_trained, make_encoding
 from experiments.training.mesh import make_mesh, replicated, row_shards
 from experiments.training.recipe import Recipe

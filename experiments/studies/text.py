@@ -27,18 +27,12 @@ from experiments.results.reports import length_report
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep
 from experiments.settings import filled
-from experiments.training.data import (
-    SPLITS,
-    check_batch,
-    eval_windows,
-    in_split,
-    load_corpus,
-    window_index,
-)
+from experiments.training.data import SPLITS, in_split, load_corpus
 from experiments.training.encodings import as_trained, at_ratio, make_encoding
 from experiments.training.mesh import check_length, make_mesh
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, spec_of
+from experiments.training.windows import check_batch, eval_windows, window_index
 from posenc_jax import REGISTRY, Layers, positions
 from posenc_jax.registry import PATTERNS, lookup
 

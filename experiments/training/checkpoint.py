@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.results.bucket import absolute
 from experiments.results.record import RefusedError, agreed, differences, read_run
-from experiments.training.mesh import path_name
+from experiments.training.mesh import by_path
 
 _SUMS, _KINDS, _STEP, _RUN = "sums", "kinds", "step", "run"
 # Orbax and TensorStore raise these if files are missing, cut off or altered. Other errors, such as
@@ -120,7 +119,7 @@ class Checkpoints:
 
         The best checkpoint is chosen by ``loss``; without one the checkpoint is never the best.
         """
-        arrays = _flat(state) | {_SUMS: _sums(state)}
+        arrays = by_path(state) | {_SUMS: _sums(state)}
         metrics = {} if loss is None else {"loss": loss}
         self._manager.save(
             step,
@@ -148,11 +147,8 @@ class Checkpoints:
             except _DamagedError as damage:
                 aside = self._put_aside(step)
                 logging.warning(
-                    "the checkpoint of step %d is damaged (%s): it is now %s, and the one before "
-                    "it is taken",
-                    step,
-                    damage,
-                    aside,
+                    f"the checkpoint of step {step} is damaged ({damage}): it is now {aside}, and "
+                    "the one before it is taken"
                 )
         if steps:
             raise RefusedError(
@@ -178,42 +174,18 @@ class Checkpoints:
             ) from None
 
     def _restore(self, step, abstract_state):
-        expected = _flat(abstract_state)
-        try:
-            about: Any = self._manager.metadata(step)
-            saved = dict(about.item_metadata)
-            digest = _digest(_kinds(saved) | dict(about.metrics or {}))
-        except _UNREADABLE as error:
-            raise _DamagedError(_first_line(error)) from None
-        known = about.custom_metadata or {}  # earlier versions have less
-        # Otherwise a name that was altered on disk would look like a state of another config.
-        if known.get(_KINDS, digest) != digest:
-            raise _DamagedError("its loss or the names, shapes or types of its arrays changed")
-        if known.get(_STEP, step) != step:
-            raise _DamagedError(f"it was saved after step {known[_STEP]}")
-        if known.get(_RUN) not in (None, self._run):
-            raise _DamagedError("it belongs to another run")
+        expected, saved = by_path(abstract_state), self._saved(step)
         sums = saved.pop(_SUMS, None)
-        try:
-            chex.assert_trees_all_equal_shapes_and_dtypes(saved, expected)
-        except AssertionError:
-            changes = differences(_kinds(saved), _kinds(expected))
-            raise RefusedError(
-                f"the checkpoint of step {step} in {self._folder} holds another state than this "
-                f"config trains: {'; '.join(changes[:3])}"
-                + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
-                + ". Give the old config, or another --workdir"
-            ) from None
+        self._check_same(step, saved, expected)
         if sums is None:
             raise RefusedError(
                 f"the checkpoint of step {step} in {self._folder} has no sums to check it by, as "
                 "those of earlier versions; train again in another --workdir"
             )
-        places = {getattr(array, "sharding", None) for array in expected.values()}
-        place = places.pop()
-        if isinstance(place, NamedSharding):
-            place = NamedSharding(place.mesh, PartitionSpec())
-        wanted = jax.ShapeDtypeStruct(sums.shape, sums.dtype, sharding=place)
+        sharding = next(getattr(array, "sharding", None) for array in expected.values())
+        if isinstance(sharding, NamedSharding):
+            sharding = NamedSharding(sharding.mesh, PartitionSpec())
+        wanted = jax.ShapeDtypeStruct(sums.shape, sums.dtype, sharding=sharding)
         arguments = ocp.args.StandardRestore(expected | {_SUMS: wanted})
         try:
             arrays = self._manager.restore(step, args=arguments)
@@ -230,6 +202,37 @@ class Checkpoints:
         if (changed := np.asarray(_sums(leaves)) != np.asarray(arrays[_SUMS])).any():
             raise _DamagedError(f"the numbers of {[*expected][changed.argmax()]} changed")
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
+
+    def _saved(self, step) -> dict[str, Any]:
+        """Returns the shapes and types of a checkpoint's arrays by their paths.
+
+        Raises a _DamagedError if they are not those that were saved, of this step and run.
+        """
+        try:
+            about: Any = self._manager.metadata(step)
+            saved = dict(about.item_metadata)
+            digest = _digest(_kinds(saved) | dict(about.metrics or {}))
+        except _UNREADABLE as error:
+            raise _DamagedError(_first_line(error)) from None
+        known = about.custom_metadata or {}  # earlier versions have less
+        # Otherwise a name that was altered on disk would look like a state of another config.
+        if known.get(_KINDS, digest) != digest:
+            raise _DamagedError("its loss or the names, shapes or types of its arrays changed")
+        if known.get(_STEP, step) != step:
+            raise _DamagedError(f"it was saved after step {known[_STEP]}")
+        if known.get(_RUN) not in (None, self._run):
+            raise _DamagedError("it belongs to another run")
+        return saved
+
+    def _check_same(self, step, saved, expected) -> None:
+        """Raises a RefusedError if arrays have other paths, shapes or types than expected."""
+        if changes := differences(_kinds(saved), _kinds(expected)):
+            more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
+            raise RefusedError(
+                f"the checkpoint of step {step} in {self._folder} holds another state than this "
+                f"config trains: {'; '.join(changes[:3])}{more}. Give the old config, or another "
+                "--workdir"
+            )
 
     def _put_aside(self, step) -> Path:
         aside = self._folder.parent / f"damaged_step_{step}"
@@ -284,10 +287,6 @@ def _sums(tree) -> jax.Array:
 def fingerprint(tree: Any) -> str:
     """Returns a digest of all arrays in ``tree``, computed on the devices that hold them."""
     return hashlib.sha256(np.asarray(_sums(tree)).tobytes()).hexdigest()[:16]
-
-
-def _flat(state) -> dict[str, Any]:
-    return {path_name(p): leaf for p, leaf in jax.tree_util.tree_flatten_with_path(state)[0]}
 
 
 def _kinds(arrays) -> dict[str, Any]:

@@ -59,16 +59,10 @@ def products(jaxpr: Any) -> int:
             sizes = [equation.invars[0].aval.shape[axis] for axis in contracted]
             total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(sizes)
             continue
-        inner = [products(program) for program in _programs(equation.params)]
+        params = jax.tree.leaves(list(equation.params.values()))
+        inner = [
+            products(program) for program in params if isinstance(program, ClosedJaxpr | Jaxpr)
+        ]
         together = max if equation.primitive.name == "cond" else sum
         total += equation.params.get("length", 1) * together(inner) if inner else 0
     return total
-
-
-def _programs(params) -> list[Any]:
-    leaves = jax.tree.leaves(list(params.values()), is_leaf=_is_program)
-    return [leaf for leaf in leaves if _is_program(leaf)]
-
-
-def _is_program(value) -> bool:
-    return isinstance(value, ClosedJaxpr | Jaxpr)

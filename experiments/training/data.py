@@ -1,4 +1,4 @@
-"""Loads corpora, and cuts the windows of tokens that training and evaluation read from them.
+"""Loads corpora: documents of tokens, each in a split.
 
 A corpus is named by one string:
 
@@ -13,8 +13,7 @@ A corpus is named by one string:
 
 Each document, except of ``packages``, goes to train (80 %), validation (10 %) or test (10 %) by a
 hash of its relative path or its number, so it stays in its split on another machine, or when
-documents are added. No window crosses the border of a document. Batches are a pure function of seed
-and step: there is no state to save.
+documents are added.
 """
 
 import dataclasses
@@ -30,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments import imported
 from posenc_jax.registry import suggest
 
 # Corpora store the index of a split: add names at the end alone.
@@ -62,29 +62,16 @@ class Corpus:
     bytes_per_token: float
     digest: str
 
+    @classmethod
+    def of_bytes(cls, name: str, tokens, offsets, splits) -> "Corpus":
+        """Returns the corpus of documents whose tokens are bytes."""
+        digest = _digest("", offsets, splits, [tokens])
+        return cls(name, tokens, offsets, splits, 256, 1.0, digest)
+
     @property
     def described(self) -> dict[str, str]:
         """Returns what records of runs say about the corpus."""
         return {"corpus": self.name, "corpus_digest": self.digest}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class WindowIndex:
-    """Numbers all windows of ``length + 1`` tokens that lie within one document of a split.
-
-    Attributes:
-      corpus, split, length: as given to :func:`window_index`.
-      ends: int64 ``[documents]``, how many windows there are up to the end of each long document.
-      shifts: int64 ``[documents]``, from the number of a window to the place of its first token.
-      split_tokens: tokens of the whole split, short documents included.
-    """
-
-    corpus: Corpus
-    split: str
-    length: int
-    ends: np.ndarray
-    shifts: np.ndarray
-    split_tokens: int
 
 
 def load_corpus(name: str) -> Corpus:
@@ -114,71 +101,6 @@ def in_split(corpus: Corpus, split: str) -> np.ndarray:
     """Returns which documents are in ``split``, bool ``[N]``; "test" has "code" and "prose" too."""
     names = ("test", "code", "prose") if split == "test" else (split,)
     return np.isin(corpus.splits, [SPLITS.index(name) for name in names])
-
-
-def window_index(corpus: Corpus, split: str, length: int) -> WindowIndex:
-    """Numbers the windows that :func:`train_batch` draws; it costs a pass over the offsets.
-
-    Raises:
-      ValueError: unknown split, or no document of ``length + 1`` tokens.
-    """
-    documents = _long_documents(corpus, split, length + 1)
-    sizes = np.diff(corpus.offsets)
-    counts = sizes[documents] - length
-    ends = np.cumsum(counts)
-    shifts = corpus.offsets[documents] - (ends - counts)
-    split_tokens = int(sizes[in_split(corpus, split)].sum())
-    return WindowIndex(corpus, split, length, ends, shifts, split_tokens)
-
-
-def train_batch(
-    index: WindowIndex, *, batch_size: int, seed: int, step: int, part: int = 0, parts: int = 1
-) -> np.ndarray:
-    """Returns a part of a batch's rows, int32 ``[batch_size / parts, length + 1]``.
-
-    The whole batch is drawn uniformly over all windows, with replacement, and depends on ``seed``
-    and ``step`` alone; its parts, concatenated, are the whole batch. So a run that resumes on
-    another number of hosts trains on the same batches.
-    """
-    # Raw words: NumPy promises that a bit generator's stream stays the same in later versions, but
-    # not what Generator.integers makes of it. The modulo's bias is below windows / 2^64.
-    words = np.random.Philox(key=np.array([seed, step], np.uint64)).random_raw(batch_size)
-    size = batch_size // parts
-    windows = (words % np.uint64(index.ends[-1])).astype(np.int64)[part * size : (part + 1) * size]
-    documents = np.searchsorted(index.ends, windows, side="right")
-    return _cut(index.corpus, windows + index.shifts[documents], index.length + 1)
-
-
-def check_batch(index: WindowIndex, batch_size: int) -> None:
-    """Raises a ValueError if the split has fewer tokens than a batch."""
-    needed = batch_size * (index.length + 1)
-    if index.split_tokens < needed:
-        raise ValueError(
-            f"the {index.split} split of {index.corpus.name!r} is smaller than one batch: it has "
-            f"{index.split_tokens} tokens, and batch_size={batch_size} windows of {index.length} "
-            f"+ 1 tokens are {needed}; use a smaller batch_size or length, or a larger corpus"
-        )
-
-
-def eval_windows(corpus: Corpus, split: str, *, length: int, count: int) -> np.ndarray:
-    """Returns windows to evaluate on, int32 ``[n, length]``, ``n <= count``, always the same.
-
-    Documents of at least ``length`` tokens give one window each, at a pseudo-random place, in a
-    pseudo-random order; then, while ``count`` is not reached, each in turn gives another that
-    overlaps none before it. A smaller ``count`` gives the first rows of a larger one.
-    """
-    documents = _long_documents(corpus, split, length)
-    order = _words_by_number(len(corpus.splits), "order of evaluation")[documents].argsort()
-    places = _words_by_number(len(corpus.splits), "place of evaluation")
-    starts_by_document = []
-    for document in documents[order[:count]]:
-        begin, end = corpus.offsets[document], corpus.offsets[document + 1]
-        first = int(places[document]) % int(end - begin - length + 1)
-        grid = np.arange(begin + first % length, end - length + 1, length)
-        starts_by_document.append(np.roll(grid, -(first // length))[:count])
-    rounds = itertools.zip_longest(*starts_by_document)
-    starts = [start for turn in rounds for start in turn if start is not None]
-    return _cut(corpus, starts[:count], length)
 
 
 def tokenised(
@@ -282,16 +204,11 @@ def _from_files(name: str, root: Path, relatives: list[str], manual: str = "") -
             ) from error
     splits = _splits(np.array([_word(os.fsencode(path)) for path in relatives], np.uint64))
     splits[[relative == manual for relative in relatives]] = SPLITS.index("manual")
-    return _from_bytes(name, documents, splits)
+    return of_documents(name, documents, splits)
 
 
 def _load_hugging_face(name: str, rest: str) -> Corpus:
-    try:
-        import datasets
-    except ImportError:
-        raise ValueError(
-            f"corpus {name!r} needs the package datasets; run: pip install -e '.[data]'"
-        ) from None
+    datasets = imported("datasets", "data", f"corpus {name!r}")
     path, _, split = rest.partition(":")  # the first colon: a split may be "train[:1%]"
     rows = datasets.load_dataset(path, split=split or "train")
     if "text" not in rows.column_names:
@@ -300,16 +217,16 @@ def _load_hugging_face(name: str, rest: str) -> Corpus:
             "save the data as files and use files:GLOB"
         )
     documents = [(text or "").encode() for text in rows["text"]]
-    return _from_bytes(name, documents, _splits(_words_by_number(len(documents), "split")))
+    return of_documents(name, documents, _splits(hashes(len(documents), "split")))
 
 
-def _from_bytes(name: str, documents: list[bytes], splits: np.ndarray) -> Corpus:
+def of_documents(name: str, documents: list[bytes], splits: np.ndarray) -> Corpus:
+    """Returns the corpus of documents whose bytes are the tokens; empty ones are left out."""
     sizes = np.array([len(document) for document in documents], np.int64)
     if not sizes.any():
         raise ValueError(f"corpus {name!r}: all {len(sizes)} documents are empty")
     offsets, splits = np.cumsum([0, *sizes[sizes > 0]], dtype=np.int64), splits[sizes > 0]
-    tokens = np.frombuffer(b"".join(documents), np.uint8)
-    return Corpus(name, tokens, offsets, splits, 256, 1.0, _digest("", offsets, splits, [tokens]))
+    return Corpus.of_bytes(name, np.frombuffer(b"".join(documents), np.uint8), offsets, splits)
 
 
 def _load_tokens(name: str, path: str) -> Corpus:
@@ -325,7 +242,7 @@ def _load_tokens(name: str, path: str) -> Corpus:
             f"corpus {name!r}: {type(error).__name__}: {error}. The folder must hold tokens.npy, "
             "offsets.npy and meta.json as experiments.training.data.write_tokens writes them"
         ) from error
-    splits = _splits(_words_by_number(len(offsets) - 1, "split"))
+    splits = _splits(hashes(len(offsets) - 1, "split"))
     blocks = [tokens]
     if len(tokens) > SAMPLE_BLOCKS * SAMPLE_BLOCK:
         starts = np.linspace(0, len(tokens) - SAMPLE_BLOCK, SAMPLE_BLOCKS).astype(np.int64)
@@ -349,51 +266,18 @@ def _check_folder(tokens, offsets, vocab_size, bytes_per_token):
         raise ValueError(f"bytes_per_token={bytes_per_token!r} must be a finite number above 0")
 
 
-def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:
-    """Returns the numbers of documents of ``split`` with at least ``size`` tokens, one or more."""
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r} must be one of {SPLITS}")
-    is_of_split = in_split(corpus, split)
-    if not is_of_split.any():
-        counts = ((name, (corpus.splits == n).sum()) for n, name in enumerate(SPLITS))
-        there = ", ".join(f"{count} into {name}" for name, count in counts if count)
-        raise ValueError(
-            f"the {split} split of {corpus.name!r} has no document: a hash of its path or number "
-            f"puts each document into one split, here {there}. Give more documents, such as a long "
-            "one in several parts"
-        )
-    sizes = np.where(is_of_split, np.diff(corpus.offsets), 0)
-    documents = np.flatnonzero(sizes >= size)
-    if not documents.size:
-        raise ValueError(
-            f"no document in the {split} split of {corpus.name!r} has the {size} tokens that a "
-            f"window needs; the longest has {sizes.max()}. Use a smaller length or longer documents"
-        )
-    return documents
-
-
-def _cut(corpus: Corpus, starts: Iterable[int], size: int) -> np.ndarray:
-    rows = np.stack([corpus.tokens[start : start + size] for start in starts])
-    if rows.max() >= corpus.vocab_size:
-        raise ValueError(
-            f"corpus {corpus.name!r} has token {rows.max()}, but vocab_size={corpus.vocab_size}; "
-            "correct vocab_size or tokenise again"
-        )
-    return np.asarray(rows, np.int32)
-
-
 def _word(text: bytes) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
 
 
-def _words_by_number(count: int, purpose: str) -> np.ndarray:
+def hashes(count: int, purpose: str) -> np.ndarray:
     """Returns one hash for each number below ``count``, the stream of a counter-based generator."""
     return np.random.Philox(key=_word(purpose.encode())).random_raw(count)
 
 
 def _splits(words: np.ndarray) -> np.ndarray:
-    of_tenth = np.array([0] * 8 + [1, 2], np.int8)
-    return of_tenth[words % np.uint64(10)]
+    """Returns the split of each document by its hash."""
+    return np.array([0] * 8 + [1, 2], np.int8)[words % np.uint64(10)]
 
 
 def _digest(header: str, offsets, splits, blocks: Iterable[np.ndarray]) -> str:

@@ -22,11 +22,17 @@ from rich.console import Console
 from experiments import preemption
 from experiments.progress import stage
 from experiments.training.cost import peak_flops, step_flops
-from experiments.training.mesh import batch_sharding, own_part, placed, replicated, state_shardings
+from experiments.training.mesh import (
+    batch_sharding,
+    part_of_process,
+    replicated,
+    state_shardings,
+    with_shardings,
+)
 from experiments.training.parameters import parameter_count
 from experiments.training.precision import gain
 from experiments.training.recipe import Goal, Recipe
-from experiments.training.run import Run, Trace
+from experiments.training.run import Run
 from experiments.training.step import State, Task, initial_state, train_step
 from posenc_jax import Transformer
 
@@ -115,24 +121,24 @@ def abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> State:
     """Returns a run's state with shapes and shardings instead of its arrays."""
     init = functools.partial(initial_state, init=task.init, recipe=recipe)
     abstract = jax.eval_shape(init, jax.random.key(0))
-    return placed(abstract, state_shardings(abstract, mesh))
+    return with_shardings(abstract, state_shardings(abstract, mesh))
 
 
 def lower_step(task: Task, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:
     """Returns the training step, lowered for the mesh; nothing is computed or held on a device."""
     state = abstract_state(task, recipe, mesh)
-    places = jax.tree.map(lambda array: array.sharding, state)
+    shardings = jax.tree.map(lambda array: array.sharding, state)
     rows = batch_sharding(mesh)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), task.batch(0, 1, 0, 1)
     )
     step = functools.partial(train_step, loss=task.loss, recipe=recipe)
     with jax.set_mesh(mesh):
-        return _jitted(step, places, mesh).lower(state, batch, jax.eval_shape(jax.random.key, 0))
+        return _jitted(step, shardings, mesh).lower(state, batch, jax.eval_shape(jax.random.key, 0))
 
 
-def _jitted(step, places, mesh):
-    return jax.jit(step, donate_argnums=0, out_shardings=(places, replicated(mesh)))
+def _jitted(step, shardings, mesh):
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
 
 
 class _Loop:
@@ -144,19 +150,18 @@ class _Loop:
 
     def __init__(self, task: Task, recipe: Recipe, mesh: Mesh, runs: list[Run], abstract: Any):
         self.task, self.recipe, self.mesh, self.runs = task, recipe, mesh, runs
-        self._places_of_one = jax.tree.map(lambda array: array.sharding, abstract)
-        self._places = self._places_of_one
-        self._rows = batch_sharding(mesh)
+        self._shardings_of_one = jax.tree.map(lambda array: array.sharding, abstract)
+        self._shardings, self._rows = self._shardings_of_one, batch_sharding(mesh)
         if len(runs) > 1:
-            self._one_of = jax.jit(_one_of, out_shardings=self._places)
-            self._places = jax.tree.map(_after_runs, self._places)
+            self._one_of = jax.jit(_one_of, out_shardings=self._shardings_of_one)
+            self._shardings = jax.tree.map(_after_runs, self._shardings_of_one)
             self._rows = _after_runs(self._rows)
 
     def run(self, console, name, start=None):
         """Runs all steps; dispatches each before reading the one before it, so no device waits."""
         first = self.runs[0].first
         steps = self.recipe.steps if self._going() else first
-        state, keys = self._first_state(start), self._of_all(jax.random.key)
+        state, keys = self._first_state(start), _joined([jax.random.key(r.seed) for r in self.runs])
         is_rounded = self.recipe.products == "bfloat16" and first < steps
         if is_rounded and (times := 1 / gain()) > 1:
             console.print(
@@ -168,17 +173,20 @@ class _Loop:
             stack.enter_context(jax.set_mesh(self.mesh))
             one_step = functools.partial(train_step, loss=self.task.loss, recipe=self.recipe)
             all_steps = one_step if len(self.runs) == 1 else jax.vmap(one_step)
-            step_function = _jitted(all_steps, self._places, self.mesh)
+            step_function = _jitted(all_steps, self._shardings, self.mesh)
             at_peak = self._steps_a_second_at_peak()
             for run in self.runs:
                 run.begin(len(self.runs), at_peak)
-            trace = Trace(self.recipe, self.runs[0].folder)
-            stack.enter_context(contextlib.closing(trace))
+            trace = stack.enter_context(contextlib.ExitStack())
+            before_trace, last_traced = self.recipe.profiled or (None, None)
             pending = None
             for step in range(first + 1, steps + 1):
-                trace.before(step)
+                if step - 1 == before_trace:
+                    trace.enter_context(jax.profiler.trace(self.runs[0].folder / "profile"))
                 state, numbers = step_function(state, self._batch(step), keys)
-                trace.after(step, numbers)
+                if step == last_traced:
+                    jax.block_until_ready(numbers)  # else the trace would lack the last step
+                    trace.close()
                 if pending:
                     self._record(*pending, advance)
                 pending = step, numbers
@@ -187,7 +195,8 @@ class _Loop:
                 if stop or scores or is_due:
                     self._record(*pending, advance, is_saved=True, scores=scores)
                     pending = None
-                    self._save(step, state)
+                    for number, run in self._going():
+                        run.save(step, self._state_of(state, number))
                 if stop:
                     raise preemption.PreemptedError(
                         f"asked to stop at step {step}: saved, run again"
@@ -205,33 +214,25 @@ class _Loop:
         return peak * self.mesh.size / step_flops(self.task, rows)
 
     def _first_state(self, start):
-        if self.runs[0].saved is not None:
-            states = [run.saved for run in self.runs]
-            for run in self.runs:
-                run.saved = None  # so that it is not held beside the state that is trained
-        elif start is not None:
+        states = [run.saved for run in self.runs]
+        if states[0] is None and start is not None:
             return start()
-        else:
+        if states[0] is None:
             # One by one, because the program for all runs at once takes XLA twice as long.
             init = functools.partial(initial_state, init=self.task.init, recipe=self.recipe)
-            of_key = jax.jit(init, out_shardings=self._places_of_one)
+            of_key = jax.jit(init, out_shardings=self._shardings_of_one)
             states = [of_key(jax.random.key(run.seed)) for run in self.runs]
+        for run in self.runs:
+            run.saved = None  # so that it is not held beside the state that is trained
         if len(states) == 1:
             return states[0]
-        stack = jax.jit(_stacked, out_shardings=self._places)
-        return stack(*states)
+        return jax.jit(_joined, out_shardings=self._shardings)(states)
 
     def _batch(self, step):
-        def rows(seed):
-            return self.task.batch(seed, step, *own_part(self.mesh))
-
-        place = functools.partial(jax.make_array_from_process_local_data, self._rows)
-        return jax.tree.map(place, self._of_all(rows, np.stack))
-
-    def _of_all(self, of_seed, stack=jnp.stack):
-        """Returns ``of_seed`` of each run's seed, stacked along a leading axis if several run."""
-        values = [of_seed(run.seed) for run in self.runs]
-        return values[0] if len(values) == 1 else jax.tree.map(lambda *parts: stack(parts), *values)
+        part = part_of_process(self.mesh)
+        rows = _joined([self.task.batch(run.seed, step, *part) for run in self.runs], np.stack)
+        to_mesh = functools.partial(jax.make_array_from_process_local_data, self._rows)
+        return jax.tree.map(to_mesh, rows)
 
     def _scores(self, step, states) -> dict[int, float]:
         """Returns the score of each model, by the number of its run, if it is due at this step."""
@@ -249,18 +250,8 @@ class _Loop:
         notes = []
         for number, run in self._going():
             of_run = {name: values[number] for name, values in of_runs.items()}
-            try:
-                notes.append(run.record(step, of_run, is_saved, scores.get(number)))
-            except FloatingPointError as failure:
-                run.failure = failure
-        advance(notes[0] if notes else "")
-
-    def _save(self, step, states):
-        for number, run in self._going():
-            try:
-                run.save(step, self._state_of(states, number))
-            except FloatingPointError as failure:
-                run.failure = failure
+            notes.append(run.record(step, of_run, is_saved, scores.get(number)))
+        advance(next(filter(None, notes), ""))
 
     def _going(self):
         """Returns the runs that are still trained, with their numbers."""
@@ -272,8 +263,9 @@ def _after_runs(sharding: NamedSharding) -> NamedSharding:
     return NamedSharding(sharding.mesh, P(None, *sharding.spec))
 
 
-def _stacked(*states):
-    return jax.tree.map(lambda *parts: jnp.stack(parts), *states)
+def _joined(trees, stack=jnp.stack):
+    """Returns the only tree of some, or all with their arrays stacked along a leading axis."""
+    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *parts: stack(parts), *trees)
 
 
 def _one_of(states, number):

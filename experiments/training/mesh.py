@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -55,22 +56,19 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, model: int = 1, context: int = 1
       ValueError: a size is no number of devices, or their product is not the number of devices.
     """
     devices = _STAND_INS.get() or jax.devices()
-    count = len(devices)
-    shape = {"data": data, "fsdp": fsdp, "model": model, "context": context}
-    open_axes = [axis for axis, size in shape.items() if size == -1]
-    if len(open_axes) > 1 or any(size < 1 and size != -1 for size in shape.values()):
+    sizes = data, fsdp, model, context
+    try:
+        if min(sizes) < -1:  # which NumPy would take for -1
+            raise ValueError
+        shape = np.arange(len(devices)).reshape(sizes).shape
+    except ValueError:
         raise ValueError(
-            f"mesh={_words(shape)} must be positive numbers of devices, one of which may be -1"
-        )
-    for axis in open_axes:
-        shape[axis] = max(count // -math.prod(shape.values()), 1)
-    if math.prod(shape.values()) != count:
-        raise ValueError(
-            f"mesh={_words(shape)} wants {math.prod(shape.values())} devices, but there are "
-            f"{count} ({devices[0].platform}); make the product of {', '.join(AXES)} {count}"
-        )
+            f"mesh={_words(dict(zip(AXES, sizes, strict=True)))} must be numbers of devices whose "
+            f"product is {len(devices)}, as there are so many ({devices[0].platform}); one of them "
+            "may be -1, and is what the others leave"
+        ) from None
     kinds = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(shape.values()), AXES, axis_types=kinds, devices=devices)
+    return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
 
 
 def row_shards(mesh: Mesh) -> int:
@@ -78,7 +76,7 @@ def row_shards(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in ROWS)
 
 
-def own_part(mesh: Mesh) -> tuple[int, int]:
+def part_of_process(mesh: Mesh) -> tuple[int, int]:
     """Returns which part of a batch's rows this process holds, and how many parts there are.
 
     Processes that hold different heads or tokens of the same rows have the same part.
@@ -88,8 +86,8 @@ def own_part(mesh: Mesh) -> tuple[int, int]:
     """
     count = row_shards(mesh)
     shards: dict[int, set[int]] = {}
-    places: dict[Any, Any] = dict(batch_sharding(mesh).devices_indices_map((count,)))
-    for device, (rows,) in places.items():
+    indices: dict[Any, Any] = dict(batch_sharding(mesh).devices_indices_map((count,)))
+    for device, (rows,) in indices.items():
         shards.setdefault(device.process_index, set()).add(rows.start or 0)
     parts = sorted({tuple(sorted(shard)) for shard in shards.values()})
     if sum(map(len, parts)) != count or len({len(shard) for shard in parts}) > 1:
@@ -113,7 +111,7 @@ def check_length(length: int, mesh: Mesh) -> None:
 def state_shardings(state: Any, mesh: Mesh) -> Any:
     """Returns a NamedSharding for every array of ``state``, abstract or not, by ``RULES``."""
 
-    def place(path, array):
+    def sharding_of(path, array):
         name = path_name(path)
         spec = next((spec for pattern, spec in RULES if re.search(pattern, name)), P())
         spec = P(*[None] * (array.ndim - len(spec)), *spec)
@@ -125,15 +123,15 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
                 )
         return NamedSharding(mesh, spec)
 
-    return jax.tree_util.tree_map_with_path(place, state)
+    return jax.tree_util.tree_map_with_path(sharding_of, state)
 
 
-def placed(state: Any, places: Any) -> Any:
-    """Returns the shapes of a state, abstract or not, with the sharding that each is to have."""
+def with_shardings(state: Any, shardings: Any) -> Any:
+    """Returns the shapes and types of a state's arrays, with these shardings."""
     return jax.tree.map(
-        lambda array, place: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place),
+        lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
         state,
-        places,
+        shardings,
     )
 
 
@@ -149,6 +147,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def _words(shape) -> str:
     return "(" + ", ".join(f"{axis}={size}" for axis, size in shape.items()) + ")"
+
+
+def by_path(tree: Any) -> dict[str, Any]:
+    """Returns the arrays of a tree by their paths, see ``path_name``."""
+    return {path_name(p): leaf for p, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def path_name(path) -> str:

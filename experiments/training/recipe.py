@@ -50,13 +50,7 @@ class Goal:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Says how a model is trained.
-
-    Weight decay acts on the matrices of the decoder's blocks: the arrays of ``block.attention`` and
-    ``block.mlp`` with two axes, or three where ``scan`` stacks layers. It acts on nothing else: on
-    no embedding (of tokens or patches), norm or bias, and on no parameter of an encoding, wherever
-    that lies and whatever its shape. The rule is the same for every scheme, so no scheme's
-    parameters are held near zero while another's are free.
+    """Says how a model is trained, under the same ``RULES`` for every scheme.
 
     Attributes:
       length: tokens of a training sequence.
@@ -68,7 +62,7 @@ class Recipe:
         rate falls along a cosine to a tenth of the peak.
       warmup_steps: steps until the learning rate is at its peak; a run of fewer steps, such as one
         that is tried out, has ``steps - 1`` of them.
-      weight_decay: the decoupled weight decay, under the rule above.
+      weight_decay: the decoupled weight decay, which acts where ``decays`` says.
       beta2: AdamW's second decay.
       clip_norm: largest global norm of the gradient.
       accumulate: micro-batches that a step is computed in, to save memory.
@@ -103,15 +97,10 @@ class Recipe:
         check_fields(Recipe, "train", vars(self))
         one_of("train.optimizer", self.optimizer, _OPTIMIZERS)
         one_of("train.products", self.products, PRODUCTS)
-        if self.profile_steps and self.profiled is None:
+        if self.profile_steps and (self.profiled is None or self.profiled[1] > self.steps):
             raise ValueError(
                 f"train.profile_steps={self.profile_steps!r} must be FIRST:LAST, such as '10:13', "
-                "or empty"
-            )
-        if self.profiled is not None and self.profiled[1] > self.steps:
-            raise ValueError(
-                f"train.profile_steps={self.profile_steps!r} must end by train.steps={self.steps}, "
-                "or there is no trace of all of them"
+                f"with LAST at most train.steps={self.steps}; or empty"
             )
         if self.batch_size % self.accumulate:
             raise ValueError(
@@ -164,7 +153,12 @@ _OPTIMIZERS = {"adamw": _adamw, "muon": _muon}
 
 
 def decays(model: Transformer) -> Any:
-    """Says of each parameter of ``model`` whether weight decay acts on it, see ``Recipe``."""
+    """Says of each parameter of ``model`` whether weight decay acts on it.
+
+    It acts on the arrays of ``block.attention`` and ``block.mlp`` with two axes, or three where
+    ``scan`` stacks layers, and on no parameter of an encoding, wherever that lies and whatever its
+    shape. So no scheme's parameters are held near zero while another's are free.
+    """
     axes = 3 if model.scan else 2
 
     def decays_one(path, parameter):

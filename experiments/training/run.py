@@ -1,4 +1,4 @@
-"""Records and saves one training run in its folder, and traces a few of its steps."""
+"""Records and saves one training run in its folder."""
 
 import contextlib
 import math
@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +14,9 @@ from experiments.results.metrics import Metrics
 from experiments.results.record import RefusedError
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.host import peak_memory
-from experiments.training.mesh import path_name
+from experiments.training.mesh import by_path
 from experiments.training.recipe import Goal, Recipe
 from experiments.training.step import State
-
-_ADVICE = "try a smaller train.learning_rate or train.clip_norm"
 
 
 class Run:
@@ -30,7 +27,7 @@ class Run:
       first: how many steps of the run were done when it was opened.
       saved: the state after those steps, until the loop takes it; None without a checkpoint.
       is_done: whether the run's last step is saved.
-      failure: why the run ended before its last step, if it did.
+      failure: the numbers that are not finite, where they have ended the run.
     """
 
     def __init__(
@@ -79,15 +76,12 @@ class Run:
         """Writes the numbers of a step if they are due, and returns a note for the progress bar.
 
         ``is_saved`` says whether the state is about to be saved, and ``score`` is the model's, if
-        the run has a goal and a score is due. Raises a FloatingPointError if the numbers are not
-        finite.
+        the run has a goal and a score is due. The run ends if the numbers are not finite.
         """
         loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            raise FloatingPointError(
-                f"loss {loss}, gradient norm {gradient_norm} at step {step}; "
-                f"{self._last_good()}; {_ADVICE}"
-            )
+            self._fail(f"loss {loss}, gradient norm {gradient_norm} at step {step}")
+            return ""
         self._losses = self._losses + 1 if (step - 1) % self._recipe.checkpoint_every else 1
         self._mean_loss += (loss - self._mean_loss) / self._losses
         seconds = (time.monotonic() - self._start) / self._runs
@@ -118,21 +112,16 @@ class Run:
         return f"loss {loss:.3f}  {tokens / seconds:,.0f} tokens/s"
 
     def save(self, step: int, state: State) -> None:
-        """Saves the state after ``step``.
+        """Saves the state after ``step``, or ends the run if the state is not finite.
 
-        The state is checked here, because the step's loss is from before the update. Raises a
-        FloatingPointError if it is not finite, and was not saved; and an OSError if this state
-        could not be written, or the one before it.
+        The state is checked here, because the step's loss is from before the update. Raises an
+        OSError if this state could not be written, or the one before it.
         """
         largest = jax.tree.map(np.asarray, _largest(state))
-        try:
-            chex.assert_tree_all_finite(largest)
-        except AssertionError:
-            bad = [name for name, value in largest.items() if not np.isfinite(value)]
-            raise FloatingPointError(
-                f"after step {step} {bad[0]} is not finite ({len(bad)} of {len(largest)} arrays); "
-                f"the state was not saved, {self._last_good()}; {_ADVICE}"
-            ) from None
+        if bad := [name for name, value in largest.items() if not np.isfinite(value)]:
+            what = f"{bad[0]} is not finite ({len(bad)} of {len(largest)} arrays)"
+            self._fail(f"after step {step} {what}; the state was not saved")
+            return
         # A mean over the few steps before an interruption would be the lowest by chance.
         is_regular = step % self._recipe.checkpoint_every == 0 or step == self._recipe.steps
         loss = self._mean_loss if is_regular else None
@@ -140,6 +129,11 @@ class Run:
         with self._writing():
             self.checkpoints.save(step, state, loss)  # which first waits for the one before
         self.is_done = self._is_last(step)
+
+    def _fail(self, what: str) -> None:
+        self.failure = FloatingPointError(
+            f"{what}; {self._last_good()}; try a smaller train.learning_rate or train.clip_norm"
+        )
 
     def _is_last(self, step) -> bool:
         """Returns whether ``step``, whose line is written, is the run's last one."""
@@ -183,34 +177,7 @@ class Run:
         return f"the last good checkpoint {which}"
 
 
-class Trace:
-    """Writes a trace of a few steps into a run's folder, if the recipe asks for one."""
-
-    def __init__(self, recipe: Recipe, folder: Path):
-        self._steps, self._folder = recipe.profiled, folder / "profile"
-        self._is_running = False
-
-    def before(self, step: int) -> None:
-        """Begins the trace before the step that the recipe names."""
-        if self._steps and step == self._steps[0] + 1:
-            jax.profiler.start_trace(self._folder)
-            self._is_running = True
-
-    def after(self, step: int, numbers: Any) -> None:
-        """Ends the trace once the devices have the ``numbers`` of its last step."""
-        if self._is_running and self._steps and step == self._steps[1]:
-            jax.block_until_ready(numbers)
-            self.close()
-
-    def close(self) -> None:
-        """Ends the trace, if it is still running."""
-        if self._is_running:
-            jax.profiler.stop_trace()
-            self._is_running = False
-
-
 @jax.jit
 def _largest(state) -> dict[str, jax.Array]:
     """Returns the largest absolute value of each array, or NaN if the array has one."""
-    arrays = jax.tree_util.tree_flatten_with_path(state)[0]
-    return {path_name(path): jnp.abs(array).max() for path, array in arrays}
+    return {name: jnp.abs(array).max() for name, array in by_path(state).items()}

@@ -1,10 +1,10 @@
 """Defines what is trained and one step of it: the task, the state and the step."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,7 +17,8 @@ from experiments.training.recipe import Recipe
 from posenc_jax import Transformer
 
 
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class State:
     """Holds everything that a training step changes.
 
@@ -56,7 +57,7 @@ def initial_state(key, init: Callable[[Any], Transformer], recipe: Recipe) -> St
     """Returns the state that training starts from; ``init`` is that of a task."""
     model = init(key)
     opt_state = recipe.transformation().init(parameters_of(model))
-    return _state(model, opt_state, jnp.zeros((), jnp.int32))
+    return State(model, opt_state, jnp.zeros((), jnp.int32))
 
 
 def further_state(
@@ -74,13 +75,11 @@ def further_state(
         if adam is None or recipe.optimizer != "adamw":
             return state
         # The moments have the structure of the model under its former encoding.
-        moments = jax.tree.unflatten(jax.tree.structure(adam_state(state)), jax.tree.leaves(adam))
-        opt_state = jax.tree.map(
-            lambda part: jax.tree.map(jnp.copy, moments) if _is_adam(part) else part,
-            state.opt_state,
-            is_leaf=_is_adam,
+        moments = jax.tree.unflatten(
+            jax.tree.structure(adam_state(state)), map(jnp.copy, jax.tree.leaves(adam))
         )
-        return _state(state.model, opt_state, state.step)
+        opt_state = optax.tree.set(state.opt_state, ScaleByAdamState=moments)
+        return State(state.model, opt_state, state.step)
 
     shardings = state_shardings(jax.eval_shape(build, model, adam), mesh)
     return jax.jit(build, out_shardings=shardings)(model, adam)
@@ -88,12 +87,7 @@ def further_state(
 
 def adam_state(state: State) -> optax.ScaleByAdamState:
     """Returns the part of the optimizer's state that holds Adam's moments of gradients."""
-    parts = jax.tree.leaves(state.opt_state, is_leaf=_is_adam)
-    return next(part for part in parts if _is_adam(part))
-
-
-def _is_adam(part) -> bool:
-    return isinstance(part, optax.ScaleByAdamState)
+    return optax.tree.get(state.opt_state, "ScaleByAdamState")
 
 
 def train_step(
@@ -134,9 +128,4 @@ def train_step(
     updates, opt_state = recipe.transformation().update(gradient, state.opt_state, parameters)
     new_model = with_parameters(state.model, optax.apply_updates(parameters, updates))
     numbers = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
-    return _state(new_model, opt_state, state.step + 1), numbers
-
-
-def _state(model, opt_state, step) -> State:
-    # mypy does not know the constructor that chex makes.
-    return State(model=model, opt_state=opt_state, step=step)  # type: ignore[call-arg]
+    return State(new_model, opt_state, state.step + 1), numbers

@@ -11,9 +11,10 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
-from experiments.training.data import Corpus, WindowIndex, train_batch
+from experiments.training.data import Corpus
 from experiments.training.encodings import make_encoding
 from experiments.training.recipe import Recipe
+from experiments.training.windows import WindowIndex, train_batch
 from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
 from posenc_jax.model.transformer import ROWS
@@ -146,13 +147,15 @@ def _by_token(function, model, tokens_BL, key=None):
     """Returns ``function`` of the output layer's inputs and targets, in the order of tokens."""
     inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
     # NumPy, so that positions are known to be consecutive while the model is traced.
-    places_1T, index, written = positions.text(inputs_BT.shape[1]), None, None
+    positions_1T, index, restored = positions.text(inputs_BT.shape[1]), None, None
     devices = context_size()
     if devices > 1:
         order = zigzag(inputs_BT.shape[1], devices)
-        index, written = order[None], np.argsort(order)
-        inputs_BT, targets_BT, places_1T = (x[:, order] for x in (inputs_BT, targets_BT, places_1T))
+        index, restored = order[None], np.argsort(order)
+        inputs_BT, targets_BT, positions_1T = (
+            x[:, order] for x in (inputs_BT, targets_BT, positions_1T)
+        )
         inputs_BT = jax.lax.with_sharding_constraint(inputs_BT, PartitionSpec(ROWS, "context"))
-    x_BTD = model.hidden(inputs_BT, places_1T, key=key, index=index)
+    x_BTD = model.hidden(inputs_BT, positions_1T, key=key, index=index)
     by_token = function(x_BTD, targets_BT)
-    return by_token if written is None else by_token[:, written]
+    return by_token if restored is None else by_token[:, restored]

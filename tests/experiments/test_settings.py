@@ -9,13 +9,13 @@ import common
 import pytest
 from rich.console import Console
 
+from experiments import folder_of
 from experiments.registry import make_experiment
 from experiments.settings import (
     bounded,
     check_config,
     fields_of,
     filled,
-    folder_of,
     names_in,
     one_of,
 )

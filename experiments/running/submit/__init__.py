@@ -5,6 +5,7 @@ prints what it would submit, and submits it. Each point becomes a job of its own
 ``launch.py`` with ``--task_id``; a job that ends with status 75 was preempted, and is run again.
 """
 
+import abc
 import dataclasses
 import datetime
 import hashlib
@@ -13,11 +14,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from absl import flags
 from rich.console import Console
 
 from experiments.results.bucket import is_in_bucket
@@ -34,9 +37,6 @@ BACKENDS = {
 }
 # The port of the first process of a job on machines of its own.
 PORT = 1234
-# The flags of ``launch.py`` that say how to submit, and are not part of a job.
-OWN_FLAGS = "backend", "submit", "again", "resource"
-SWITCHES = "submit", "again"  # flags that need no value
 _RECORD = "submitted.json"
 # xpk takes names of less than 40 letters, and a point's number follows this one.
 _LONGEST = 34
@@ -73,6 +73,11 @@ class Job:
         return name + last
 
     @property
+    def names(self) -> list[str]:
+        """Returns a name for each point."""
+        return [f"{self.name}-{point}" for point in range(self.points)]
+
+    @property
     def here(self) -> tuple[str, ...]:
         """Returns the command of all points under this program's Python."""
         return (sys.executable, *self.command[1:])
@@ -107,6 +112,40 @@ class Backend(Protocol):
 
     def submit(self, job: Job) -> list[str]:
         """Submits the job, and returns the names of what was submitted."""
+
+
+class Commands(abc.ABC):
+    """Submits a job by commands, which may read a file."""
+
+    file_name = ""  # of the file, if there is one
+
+    def file(self, job: Job) -> str:
+        """Returns the content of the file that the commands read."""
+        del job
+        return ""
+
+    @abc.abstractmethod
+    def commands(self, job: Job, path: str = "") -> list[list[str]]:
+        """Returns the commands; ``path`` is where the file lies."""
+
+    def names(self, job: Job) -> list[str]:
+        """Returns the names of what the commands submit, by default one for each point."""
+        return job.names
+
+    def text(self, job: Job) -> str:
+        """Returns the file and the commands."""
+        file = f"{self.file(job).rstrip()}\n\n" if self.file_name else ""
+        return file + "\n".join(map(shlex.join, self.commands(job, self.file_name)))
+
+    def submit(self, job: Job) -> list[str]:
+        """Runs the commands, and returns the names of what they have submitted."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / self.file_name
+            if self.file_name:
+                path.write_text(self.file(job))
+            for command in self.commands(job, str(path)):
+                run(command)
+        return self.names(job)
 
 
 def peers(first: str, count: int | str, number: int | str) -> list[str]:
@@ -200,14 +239,11 @@ def run(command: list[str], text: str | None = None) -> None:
 
 
 def command_without_own_flags(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Returns a command line without the flags that say how to submit."""
-    flags = re.compile(rf"--?(?P<no>no)?(?P<flag>{'|'.join(OWN_FLAGS)})(?P<value>=.*)?", re.DOTALL)
-    rest, left = [], list(arguments)
-    while left:
-        argument = left.pop(0)
-        match = flags.fullmatch(argument)
-        if match is None:
-            rest.append(argument)
-        elif not (match["no"] or match["value"] or match["flag"] in SWITCHES):
-            del left[:1]  # the value is the next argument
-    return tuple(rest)
+    """Returns a command line without the flags of ``launch.py`` that say how to submit."""
+    submission = flags.FlagValues()
+    submission.set_gnu_getopt()  # goes on after a value that stands apart from its flag
+    for name in ("submit", "again"):
+        flags.DEFINE_bool(name, False, "", flag_values=submission)
+    for name in ("backend", "resource"):
+        flags.DEFINE_multi_string(name, [], "", flag_values=submission)
+    return tuple(submission(["", *arguments], known_only=True)[1:])

@@ -2,18 +2,16 @@
 
 import dataclasses
 import shlex
-import tempfile
-from pathlib import Path
 
 import yaml
 
 from experiments.job_processes import PREEMPTED
 from experiments.results.bucket import is_in_bucket
-from experiments.running.submit import PORT, Job, peers, run
+from experiments.running.submit import PORT, Commands, Job, peers
 
 
 @dataclasses.dataclass(frozen=True)
-class TPUVM:
+class TPUVM(Commands):
     """Asks for one TPU slice that runs all points, and runs them again whenever it starts.
 
     Attributes:
@@ -30,19 +28,9 @@ class TPUVM:
     setup: str
     spot: bool = True
 
-    def text(self, job: Job) -> str:
-        """Returns the script of every host, and the command that asks for the slice."""
-        return f"{self.script(job)}\n\n{shlex.join(self.command(job, 'SCRIPT'))}"
+    file_name = "SCRIPT"
 
-    def submit(self, job: Job) -> list[str]:
-        """Asks for the slice, and returns its name."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "start.sh"
-            path.write_text(self.script(job))
-            run(self.command(job, str(path)))
-        return [job.name]
-
-    def script(self, job: Job) -> str:
+    def file(self, job: Job) -> str:
         """Returns the script that every host runs at its start; JAX finds the other hosts.
 
         Raises:
@@ -51,18 +39,23 @@ class TPUVM:
         job.check_absolute("results must be on a disk that outlives the slice, or in a bucket")
         return f"#! /bin/bash\n{self.setup} && {shlex.join(job.command)}"
 
-    def command(self, job: Job, script: str) -> list[str]:
-        """Returns the command that asks for the slice, whose hosts run the file ``script``."""
-        return [
+    def commands(self, job: Job, path: str = "") -> list[list[str]]:
+        """Returns the command that asks for the slice."""
+        command = [
             *("gcloud", "compute", "tpus", "queued-resources", "create", job.name),
             *(f"--node-id={job.name}", f"--zone={self.zone}", f"--accelerator-type={self.type}"),
-            *(f"--runtime-version={self.runtime}", f"--metadata-from-file=startup-script={script}"),
+            *(f"--runtime-version={self.runtime}", f"--metadata-from-file=startup-script={path}"),
             *(["--spot"] if self.spot else []),
         ]
+        return [command]
+
+    def names(self, job: Job) -> list[str]:
+        """Returns the name of the slice."""
+        return [job.name]
 
 
 @dataclasses.dataclass(frozen=True)
-class Sky:
+class Sky(Commands):
     """Launches a managed job of SkyPilot for each point.
 
     Attributes:
@@ -80,21 +73,9 @@ class Sky:
     spot: bool = True
     max_restarts: int = 3
 
-    def text(self, job: Job) -> str:
-        """Returns the task, and the command that launches it for each point."""
-        commands = [shlex.join(self.command(job, n, "task.yaml")) for n in range(job.points)]
-        return yaml.safe_dump(self.task(job), sort_keys=False) + "\n" + "\n".join(commands)
+    file_name = "task.yaml"
 
-    def submit(self, job: Job) -> list[str]:
-        """Launches the task for each point, and returns the names of the jobs."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "task.yaml"
-            path.write_text(yaml.safe_dump(self.task(job), sort_keys=False))
-            for point in range(job.points):
-                run(self.command(job, point, str(path)))
-        return [f"{job.name}-{point}" for point in range(job.points)]
-
-    def task(self, job: Job) -> dict:
+    def file(self, job: Job) -> str:
         """Returns the task, in which the variable POINT has the number of the point.
 
         Raises:
@@ -108,7 +89,7 @@ class Sky:
         mount = {"source": self.bucket, "mode": "MOUNT"}
         first = f'"$(echo "$SKYPILOT_NODE_IPS" | head -n1)":{PORT}'
         others = peers(first, self.nodes, "$SKYPILOT_NODE_RANK") if self.nodes > 1 else []
-        return {
+        task = {
             "name": job.name,
             "num_nodes": self.nodes,
             "workdir": ".",
@@ -125,8 +106,11 @@ class Sky:
             "setup": f'pip install -e ".[experiments{"" if self.bucket else ",gcs"}]"',
             "run": job.of_point("$POINT", *others),
         }
+        return yaml.safe_dump(task, sort_keys=False)
 
-    def command(self, job: Job, point: int, task: str) -> list[str]:
-        """Returns the command that launches the file ``task`` for one point."""
-        name = f"{job.name}-{point}"
-        return ["sky", "jobs", "launch", "-y", "-d", "-n", name, "--env", f"POINT={point}", task]
+    def commands(self, job: Job, path: str = "") -> list[list[str]]:
+        """Returns the command that launches the task for each point."""
+        return [
+            ["sky", "jobs", "launch", "-y", "-d", "-n", name, "--env", f"POINT={point}", path]
+            for point, name in enumerate(job.names)
+        ]

@@ -1,14 +1,13 @@
 """Submits points to Kubernetes: as JobSets (GKE), or through xpk."""
 
 import dataclasses
-import shlex
 from typing import Any
 
 import yaml
 
 from experiments.job_processes import PREEMPTED
 from experiments.results.bucket import is_in_bucket
-from experiments.running.submit import PORT, Job, peers, run
+from experiments.running.submit import PORT, Commands, Job, peers, run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +48,7 @@ class GKE:
         """Gives the manifest to ``kubectl``, and returns the names of the JobSets."""
         # "apply" would leave a JobSet that has ended as it is, and start nothing.
         run(["kubectl", "create", "-f", "-"], self.text(job))
-        return [manifest["metadata"]["name"] for manifest in self.manifests(job)]
+        return job.names
 
     def manifests(self, job: Job) -> list[dict[str, Any]]:
         """Returns the JobSet of each point.
@@ -64,10 +63,9 @@ class GKE:
                 "claim"
             )
         job.check_absolute(f"--resource=claim={self.claim} is mounted there")
-        return [self._manifest(job, point) for point in range(job.points)]
+        return [self._manifest(job, point, name) for point, name in enumerate(job.names)]
 
-    def _manifest(self, job, point):
-        name = f"{job.name}-{point}"
+    def _manifest(self, job, point, name):
         labels = {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
         failed = {"operator": "In", "values": [1, 2]}
         hosts = {
@@ -135,7 +133,7 @@ class GKE:
 
 
 @dataclasses.dataclass(frozen=True)
-class XPK:
+class XPK(Commands):
     """Creates one xpk workload for each point.
 
     Attributes:
@@ -154,17 +152,7 @@ class XPK:
     max_restarts: int = 20
     priority: str = "medium"
 
-    def text(self, job: Job) -> str:
-        """Returns the commands."""
-        return "\n".join(shlex.join(command) for command in self.commands(job))
-
-    def submit(self, job: Job) -> list[str]:
-        """Runs the commands, and returns the names of the workloads."""
-        for command in self.commands(job):
-            run(command)
-        return [f"{job.name}-{point}" for point in range(job.points)]
-
-    def commands(self, job: Job) -> list[list[str]]:
+    def commands(self, job: Job, path: str = "") -> list[list[str]]:
         """Returns the command of each point.
 
         Raises:
@@ -178,6 +166,6 @@ class XPK:
             *(f"--max-restarts={self.max_restarts}", f"--restart-on-exit-codes={PREEMPTED}"),
         ]
         return [
-            [*shared, f"--workload={job.name}-{point}", f"--command={job.of_point(point)}"]
-            for point in range(job.points)
+            [*shared, f"--workload={name}", f"--command={job.of_point(point)}"]
+            for point, name in enumerate(job.names)
         ]

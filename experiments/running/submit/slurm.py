@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from experiments import imported
 from experiments.job_processes import PREEMPTED
 from experiments.results.bucket import is_in_bucket
 from experiments.running.submit import Job
@@ -142,9 +143,5 @@ class Resumable:
         return _submitit().helpers.DelayedSubmission(Resumable(self.command))
 
 
-def _submitit():
-    try:
-        import submitit
-    except ImportError:
-        raise ValueError("--backend=slurm needs submitit: pip install -e '.[slurm]'") from None
-    return submitit
+def _submitit() -> Any:
+    return imported("submitit", "slurm", "--backend=slurm")

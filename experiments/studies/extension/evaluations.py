@@ -18,8 +18,9 @@ from jax.sharding import Mesh
 from experiments.evaluation.lengths import Scorer, check_strides, check_targets, in_other_units
 from experiments.results.extensions import LAST, SHORT, WINDOWED
 from experiments.results.record import Stored
-from experiments.training.data import Corpus, eval_windows
+from experiments.training.data import Corpus
 from experiments.training.text import token_losses_and_hits
+from experiments.training.windows import eval_windows
 from posenc_jax import Layers, Transformer
 
 

@@ -30,13 +30,14 @@ from experiments.settings import filled, names_in, one_of
 from experiments.studies.extension.evaluations import Documents, Evaluator, Trials
 from experiments.studies.extension.methods import Methods
 from experiments.training.checkpoint import fingerprint
-from experiments.training.data import SPLITS, check_batch, load_corpus, window_index
+from experiments.training.data import SPLITS, load_corpus
 from experiments.training.loop import train
 from experiments.training.mesh import check_length, make_mesh, state_shardings
 from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
 from experiments.training.step import further_state
 from experiments.training.text import Text, Tuning, make_model, spec_of
+from experiments.training.windows import check_batch, window_index
 
 OPTIMIZERS = ("fresh", "continued")
 

@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from experiments.evaluation.batches import in_batches, rows_of_pass
 from experiments.pretrained.trained import in_place_of_rope
 from experiments.results.record import Stored
 from experiments.studies.longrope.encoding import Searched
 from experiments.studies.longrope.search import Genome
-from experiments.training.batches import in_batches, rows_of_pass
 from experiments.training.mesh import replicated, row_shards
 from experiments.training.text import token_losses
 from posenc_jax import Transformer

@@ -11,8 +11,9 @@ from experiments.evaluation.lengths import check_targets
 from experiments.settings import one_of
 from experiments.studies.longrope.fitness import NEEDLE
 from experiments.studies.longrope.search import Budget
-from experiments.training.data import Corpus, eval_windows, window_index
+from experiments.training.data import Corpus
 from experiments.training.recipe import Recipe
+from experiments.training.windows import eval_windows, window_index
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies
 from posenc_jax.encodings.rotary.frequencies.ntk import NTK
 from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolation

@@ -45,10 +45,10 @@ from experiments.studies.longrope.fitness import (
 from experiments.studies.longrope.plan import STAGES, Plan
 from experiments.studies.longrope.search import Genome, LongRoPE2Space, ReleasedSpace, Space, evolve
 from experiments.training.checkpoint import fingerprint
-from experiments.training.data import WindowIndex, train_batch, window_index
 from experiments.training.loop import train
 from experiments.training.step import further_state
 from experiments.training.text import Tuning, token_losses
+from experiments.training.windows import WindowIndex, train_batch, window_index
 from posenc_jax import Transformer
 from posenc_jax.encodings.rotary.frequencies.base import Default
 from posenc_jax.encodings.rotary.longrope import LongRoPE

@@ -14,10 +14,11 @@ from experiments.studies.longrope import report
 from experiments.studies.longrope.plan import Plan, Trials
 from experiments.studies.longrope.search import Budget
 from experiments.studies.longrope.stages import Stages
-from experiments.training.data import check_batch, load_corpus, window_index
+from experiments.training.data import load_corpus
 from experiments.training.mesh import make_mesh
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, spec_of
+from experiments.training.windows import check_batch, window_index
 
 SCHEME = "rope"
 

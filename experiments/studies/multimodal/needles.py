@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from experiments.settings import folder_of, one_of
+from experiments import folder_of
+from experiments.settings import one_of
 
 
 @dataclasses.dataclass(frozen=True)

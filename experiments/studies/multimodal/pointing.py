@@ -25,9 +25,10 @@ import optax
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments import folder_of
 from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
-from experiments.settings import bounded, folder_of, one_of
+from experiments.settings import bounded, one_of
 from experiments.studies.drawn_examples import DrawnExamples, digest_of, generator
 from experiments.studies.multimodal.model import Decoder, patches
 from posenc_jax import positions

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import hashlib
-import os
 import shutil
 import sys
 import tempfile
@@ -13,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.training.data import SPLITS, Corpus
+from experiments.training.data import SPLITS, Corpus, of_documents
+from experiments.training.host import user_cache
 from experiments.training.packages.archives import Archive, read_files
 from experiments.training.packages.documents import (
     Document,
@@ -103,11 +103,8 @@ def collect(packages: Iterable[Package], download: Callable[[Archive], bytes]) -
 
 def assemble(collection: Collection) -> Corpus:
     """Returns the corpus of a collection."""
-    texts = [document.text for document in collection.documents]
-    tokens = np.frombuffer(b"".join(texts), np.uint8)
-    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     splits = np.array([SPLITS.index(split) for split in collection.splits], np.int8)
-    return _corpus("packages", tokens, offsets, splits)
+    return of_documents("packages", [document.text for document in collection.documents], splits)
 
 
 def write(collection: Collection, corpus: Corpus, folder: Path) -> None:
@@ -144,7 +141,7 @@ def load(name: str, folder: str = "") -> Corpus:
         raise ValueError(
             f"corpus {name!r} is not in {path} ({error}); make it with: {command}"
         ) from error
-    corpus = _corpus(name, tokens, offsets, splits)
+    corpus = Corpus.of_bytes(name, tokens, offsets, splits)
     if corpus.digest != DIGEST:
         raise ValueError(
             f"corpus {name!r}: {path} has the digest {corpus.digest}, but this version of the code "
@@ -155,12 +152,4 @@ def load(name: str, folder: str = "") -> Corpus:
 
 def cache() -> Path:
     """Returns the folder of the corpus in the user's cache."""
-    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(user) / "posenc_jax" / f"packages-{DIGEST[:8]}"
-
-
-def _corpus(name: str, tokens: np.ndarray, offsets: np.ndarray, splits: np.ndarray) -> Corpus:
-    digest = hashlib.sha256()
-    for array in (offsets, splits, tokens):
-        digest.update(np.ascontiguousarray(array).data)
-    return Corpus(name, tokens, offsets, splits, 256, 1.0, digest.hexdigest())
+    return user_cache(f"packages-{DIGEST[:8]}")

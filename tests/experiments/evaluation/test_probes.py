@@ -10,7 +10,8 @@ import pytest
 
 from experiments.evaluation import probes
 from experiments.results.reports.templates import FIGURES
-from experiments.training.data import eval_windows, load_corpus
+from experiments.training.data import load_corpus
+from experiments.training.windows import eval_windows
 from posenc_jax import Layers
 
 LENGTH, WINDOW, TEXTS = common.TRAIN_LENGTH, 5, 4

@@ -22,10 +22,11 @@ from experiments.studies.extension import evaluations
 from experiments.studies.extension.methods import Methods
 from experiments.studies.extension.study import Extension, points
 from experiments.training.checkpoint import fingerprint
-from experiments.training.data import eval_windows, load_corpus
+from experiments.training.data import load_corpus
 from experiments.training.mesh import make_mesh
 from experiments.training.recipe import RULES
 from experiments.training.text import token_losses
+from experiments.training.windows import eval_windows
 from posenc_jax import REGISTRY, make
 from posenc_jax.pretrained.write import extended
 

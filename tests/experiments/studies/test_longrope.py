@@ -20,10 +20,11 @@ from experiments.studies.longrope.report import SearchStudy, Verdict, verdicts
 from experiments.studies.longrope.search import Budget, Genome, Space
 from experiments.studies.longrope.stages import MixedWindows
 from experiments.studies.longrope.study import LongRoPESearch
-from experiments.training.data import load_corpus, window_index
+from experiments.training.data import load_corpus
 from experiments.training.mesh import make_mesh, state_shardings
 from experiments.training.recipe import Recipe
 from experiments.training.text import token_losses
+from experiments.training.windows import window_index
 from posenc_jax import make
 from posenc_jax.encodings.rotary.frequencies.ntk import NTK
 from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolation

@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.training import data
-from experiments.training.data import (
-    SPLITS,
-    eval_windows,
-    load_corpus,
-    tokenised,
-    train_batch,
-    window_index,
-)
+from experiments.training.data import SPLITS, load_corpus, tokenised
+from experiments.training.windows import eval_windows, train_batch, window_index
 
 LENGTH = 16
 

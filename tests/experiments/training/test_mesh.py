@@ -16,11 +16,12 @@ from toy import mesh_of
 
 from experiments import preemption
 from experiments.training import mesh
-from experiments.training.data import Corpus, window_index
+from experiments.training.data import Corpus
 from experiments.training.loop import lower_step, train
 from experiments.training.mesh import AXES, make_mesh
 from experiments.training.recipe import Recipe
 from experiments.training.text import NextToken, Text
+from experiments.training.windows import window_index
 from posenc_jax import Transformer
 from posenc_jax.encoding import HOOKS
 from posenc_jax.encodings.wrappers.randomized import Randomized
@@ -146,9 +147,9 @@ def test_a_process_draws_the_rows_that_its_devices_hold(monkeypatch, shards, exp
     on = types.SimpleNamespace(shape={"data": count, "fsdp": 1, "model": 2, "context": 1})
     if expected is None:
         with pytest.raises(ValueError, match=r"mesh=\(data=2, .* rows that overlap"):
-            mesh.own_part(on)
+            mesh.part_of_process(on)
     else:
-        assert mesh.own_part(on) == expected
+        assert mesh.part_of_process(on) == expected
 
 
 def compiled_step(**shape):

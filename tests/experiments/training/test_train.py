@@ -14,10 +14,11 @@ from toy import RECIPE, SPEC, StopError, interrupt_at, losses, mesh_of, run, toy
 
 from experiments import preemption
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.data import Corpus, window_index
+from experiments.training.data import Corpus
 from experiments.training.loop import train_together
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, token_losses
+from experiments.training.windows import window_index
 
 
 @pytest.fixture(scope="module")

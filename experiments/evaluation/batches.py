@@ -1,5 +1,6 @@
 """Runs many rows through a model, in batches on the mesh."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,16 +32,17 @@ def in_batches(compute: Callable, rows: Any, size: int, mesh: Mesh) -> Iterator[
     """
     count = len(jax.tree.leaves(rows)[0])
     for start in range(0, count, size):
-        batch = jax.tree.map(lambda x, start=start: x[start : start + size], rows)
-        real = len(jax.tree.leaves(batch)[0])
-
-        def on_mesh(x, real=real):
-            # Padded with its first row, a short batch runs through the same program.
-            full = np.concatenate([x, np.repeat(x[:1], size - real, axis=0)])
-            return jax.make_array_from_callback(full.shape, batch_sharding(mesh), full.__getitem__)
-
+        end = min(start + size, count)
+        # Padded with its first row, a short batch runs through the same program.
+        numbers = [*range(start, end), *[start] * (start + size - end)]
         if preemption.requested():
             raise preemption.PreemptedError("asked to stop in an evaluation: run again")
         with jax.set_mesh(mesh):
-            results = compute(jax.tree.map(on_mesh, batch))
-        yield jax.tree.map(lambda x, real=real: np.asarray(x)[:real], results)
+            batch = jax.tree.map(functools.partial(_rows_on_mesh, numbers, mesh), rows)
+            results = compute(batch)
+        yield jax.tree.map(lambda x, real=end - start: np.asarray(x)[:real], results)
+
+
+def _rows_on_mesh(numbers, mesh, x):
+    x = np.asarray(x)[numbers]
+    return jax.make_array_from_callback(x.shape, batch_sharding(mesh), x.__getitem__)

@@ -1,0 +1,130 @@
+"""Cuts the windows of tokens that training and evaluation read from a corpus.
+
+No window crosses the border of a document. Batches are a pure function of seed and step: there is
+no state to save.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+from experiments.training.data import SPLITS, Corpus, hashes, in_split
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WindowIndex:
+    """Numbers all windows of ``length + 1`` tokens that lie within one document of a split.
+
+    Attributes:
+      corpus, split, length: as given to :func:`window_index`.
+      ends: int64 ``[documents]``, how many windows there are up to the end of each long document.
+      shifts: int64 ``[documents]``, from the number of a window to the place of its first token.
+      split_tokens: tokens of the whole split, short documents included.
+    """
+
+    corpus: Corpus
+    split: str
+    length: int
+    ends: np.ndarray
+    shifts: np.ndarray
+    split_tokens: int
+
+
+def window_index(corpus: Corpus, split: str, length: int) -> WindowIndex:
+    """Numbers the windows that :func:`train_batch` draws; it costs a pass over the offsets.
+
+    Raises:
+      ValueError: unknown split, or no document of ``length + 1`` tokens.
+    """
+    documents = _long_documents(corpus, split, length + 1)
+    sizes = np.diff(corpus.offsets)
+    counts = sizes[documents] - length
+    ends = np.cumsum(counts)
+    shifts = corpus.offsets[documents] - (ends - counts)
+    split_tokens = int(sizes[in_split(corpus, split)].sum())
+    return WindowIndex(corpus, split, length, ends, shifts, split_tokens)
+
+
+def train_batch(
+    index: WindowIndex, *, batch_size: int, seed: int, step: int, part: int = 0, parts: int = 1
+) -> np.ndarray:
+    """Returns a part of a batch's rows, int32 ``[batch_size / parts, length + 1]``.
+
+    The whole batch is drawn uniformly over all windows, with replacement, and depends on ``seed``
+    and ``step`` alone; its parts, concatenated, are the whole batch. So a run that resumes on
+    another number of hosts trains on the same batches.
+    """
+    # Raw words: NumPy promises that a bit generator's stream stays the same in later versions, but
+    # not what Generator.integers makes of it. The modulo's bias is below windows / 2^64.
+    words = np.random.Philox(key=np.array([seed, step], np.uint64)).random_raw(batch_size)
+    size = batch_size // parts
+    windows = (words % np.uint64(index.ends[-1])).astype(np.int64)[part * size : (part + 1) * size]
+    documents = np.searchsorted(index.ends, windows, side="right")
+    return _cut(index.corpus, windows + index.shifts[documents], index.length + 1)
+
+
+def check_batch(index: WindowIndex, batch_size: int) -> None:
+    """Raises a ValueError if the split has fewer tokens than a batch."""
+    needed = batch_size * (index.length + 1)
+    if index.split_tokens < needed:
+        raise ValueError(
+            f"the {index.split} split of {index.corpus.name!r} is smaller than one batch: it has "
+            f"{index.split_tokens} tokens, and batch_size={batch_size} windows of {index.length} "
+            f"+ 1 tokens are {needed}; use a smaller batch_size or length, or a larger corpus"
+        )
+
+
+def eval_windows(corpus: Corpus, split: str, *, length: int, count: int) -> np.ndarray:
+    """Returns windows to evaluate on, int32 ``[n, length]``, ``n <= count``, always the same.
+
+    Documents of at least ``length`` tokens give one window each, at a pseudo-random place, in a
+    pseudo-random order; then, while ``count`` is not reached, each in turn gives another that
+    overlaps none before it. A smaller ``count`` gives the first rows of a larger one.
+    """
+    documents = _long_documents(corpus, split, length)
+    order = hashes(len(corpus.splits), "order of evaluation")[documents].argsort()
+    shifts = hashes(len(corpus.splits), "place of evaluation")
+    starts_by_document = []
+    for document in documents[order[:count]]:
+        begin, end = corpus.offsets[document], corpus.offsets[document + 1]
+        first = int(shifts[document]) % int(end - begin - length + 1)
+        grid = np.arange(begin + first % length, end - length + 1, length)
+        starts_by_document.append(np.roll(grid, -(first // length))[:count])
+    rounds = itertools.zip_longest(*starts_by_document)
+    starts = [start for one_each in rounds for start in one_each if start is not None]
+    return _cut(corpus, starts[:count], length)
+
+
+def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:
+    """Returns the numbers of documents of ``split`` with at least ``size`` tokens, one or more."""
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} must be one of {SPLITS}")
+    is_of_split = in_split(corpus, split)
+    if not is_of_split.any():
+        counts = ((name, (corpus.splits == n).sum()) for n, name in enumerate(SPLITS))
+        there = ", ".join(f"{count} into {name}" for name, count in counts if count)
+        raise ValueError(
+            f"the {split} split of {corpus.name!r} has no document: a hash of its path or number "
+            f"puts each document into one split, here {there}. Give more documents, such as a long "
+            "one in several parts"
+        )
+    sizes = np.where(is_of_split, np.diff(corpus.offsets), 0)
+    documents = np.flatnonzero(sizes >= size)
+    if not documents.size:
+        raise ValueError(
+            f"no document in the {split} split of {corpus.name!r} has the {size} tokens that a "
+            f"window needs; the longest has {sizes.max()}. Use a smaller length or longer documents"
+        )
+    return documents
+
+
+def _cut(corpus: Corpus, starts: Iterable[int], size: int) -> np.ndarray:
+    rows = np.stack([corpus.tokens[start : start + size] for start in starts])
+    if rows.max() >= corpus.vocab_size:
+        raise ValueError(
+            f"corpus {corpus.name!r} has token {rows.max()}, but vocab_size={corpus.vocab_size}; "
+            "correct vocab_size or tokenise again"
+        )
+    return np.asarray(rows, np.int32)
