@@ -18,7 +18,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
 from posenc_jax import HeadShard
-from posenc_jax.attention.blockwise import _visits, blockwise, take_apart
+from posenc_jax.attention.blockwise import blockwise, take_apart
+from posenc_jax.attention.visits import visits
 from posenc_jax.positions import text
 
 B, T, BLOCK = 2, 40, 16  # three blocks, the last of which begins within the second
@@ -170,8 +171,10 @@ def visited(length, *, num_keys=None, window=None, segment_ids=None, block=64):
     counts = []
 
     def count(encoding, tile, v, rule):
-        plan, *operands = take_apart(encoding, tile, v, rule, block)
-        first, end, first_of_keys, end_of_keys = _visits(plan, *operands)
+        plan, queries, keys, shared = take_apart(encoding, tile, v, rule, block)
+        blocks = plan.q_block, plan.k_block
+        by_rows = visits(shared.rule, queries.tokens, keys.tokens, *blocks)
+        first, end, first_of_keys, end_of_keys = by_rows
         counts.extend([int((end - first).sum()), int((end_of_keys - first_of_keys).sum())])
         return tile.q
 
