@@ -20,6 +20,7 @@ the trained length, is the line to beat.
 import dataclasses
 import itertools
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -236,6 +237,21 @@ def _last(records: pd.DataFrame, rung: str, protocol: str, multiple: float) -> p
     """Returns the losses of the last tokens by scheme, seed and text."""
     table = losses(records[records["multiple"] == multiple], rung, protocol)
     return table.set_index(["scheme", "seed", "text"])["value"]
+
+
+def mean_curves(
+    seeds: Mapping[str, Sequence[Mapping[int, float]]],
+) -> dict[str, list[tuple[int, float]]]:
+    """Returns the mean training losses of schemes over seeds, at the tokens that all runs have.
+
+    A run that was stopped and went on has one loss more, at the step where it stopped.
+    """
+    tokens = [set(run) for runs in seeds.values() for run in runs]
+    shared = sorted(set.intersection(*tokens)) if tokens else []
+    return {
+        scheme: [(n, statistics.fmean(run[n] for run in runs)) for n in shared]
+        for scheme, runs in seeds.items()
+    }
 
 
 def crossings(

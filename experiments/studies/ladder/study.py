@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from experiments.evaluation.controls import beyond, controls, tokens_read, withi
 from experiments.evaluation.lengths import Scorer, in_other_units
 from experiments.progress import stage
 from experiments.results import leaderboard
+from experiments.results.ladder import mean_curves
 from experiments.results.record import RefusedError, read_lines
 from experiments.results.reports import ladder_page, leaderboard_page
 from experiments.results.speedup import smoothed
@@ -214,10 +214,7 @@ class Ladder(Studies):
             lines = read_lines(part.folder(point) / "metrics.jsonl")
             curve = smoothed([(line["step"] * per_step, line["loss"]) for line in lines])
             by_scheme.setdefault(point.scheme, []).append(dict(curve))
-        return {
-            scheme: [(n, statistics.fmean(seed[n] for seed in seeds)) for n in seeds[0]]
-            for scheme, seeds in by_scheme.items()
-        }
+        return mean_curves(by_scheme)
 
     def write_report(self, command):
         records = self.records()

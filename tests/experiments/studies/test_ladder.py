@@ -22,6 +22,7 @@ from experiments.results.ladder import (
     TRAINED,
     correlation,
     crossings,
+    mean_curves,
     speed_ups,
 )
 from experiments.results.lengths import WINDOWED
@@ -155,6 +156,13 @@ def test_speed_up_is_the_compute_of_rope_at_the_same_loss():
     # Half the loss costs four times the compute, so 3/4 of it costs (4/3) ** 2 times.
     assert actual.loc[("l", "x"), "speed_up"] == pytest.approx((4 / 3) ** 2, rel=1e-2)
     assert actual.loc[("l", "x"), "is_beyond"] and not actual.loc[("s", "x"), "is_beyond"]
+
+
+def test_curves_have_the_losses_that_all_runs_have():
+    stopped = {10: 3.0, 17: 2.5, 20: 2.0}
+    curves = mean_curves({"rope": [{10: 5.0, 20: 4.0}, stopped], "alibi": [stopped]})
+    assert curves == {"rope": [(10, 4.0), (20, 3.0)], "alibi": [(10, 3.0), (20, 2.0)]}
+    assert mean_curves({}) == {}
 
 
 def test_a_crossing_is_the_last_one():
