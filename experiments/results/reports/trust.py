@@ -78,14 +78,15 @@ class Order:
 def order(question: Question, rung: Rung, rungs: Sequence[Rung]) -> Order:
     """Compares the order of the contenders on a rung with that on the longest of all rungs.
 
-    The contenders are the schemes that are ahead of every baseline on one of both. Schemes that
-    are far behind on both would keep the rank correlation high whatever the others do.
+    The contenders are the schemes that are ahead of every baseline on ``rung``. Schemes far behind
+    would keep the rank correlation high whatever the others do, and schemes that are chosen by how
+    they end would lower it.
     """
     rows = rung.rows(question)
     longer_ones = [other for other in rungs if other.tokens > rung.tokens]
     for longer in sorted(longer_ones, key=operator.attrgetter("tokens"), reverse=True):
         others = longer.rows(question)
-        contenders = (ahead(rows) | ahead(others)) - {WINDOWED}
+        contenders = ahead(rows) - {WINDOWED}
         shared = sorted(rows.keys() & others.keys() & contenders)
         if len(shared) >= SHARED:
             means = [[table[name]["mean"] for name in shared] for table in (rows, others)]

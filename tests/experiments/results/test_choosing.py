@@ -61,6 +61,8 @@ def test_the_order_must_last_among_schemes_that_are_ahead_of_the_baselines():
     assert (decision.order.rho, decision.order.shared) == (pytest.approx(-1), 3)
     assert decision.better and not decision.chosen
     assert decide(NEED, [short, first_seeds(**far)]).order.longer is None
+    late = first_seeds(**far | {"yarn": LOW, "pi": LOW, "sinusoidal": LOW})
+    assert decide(NEED, [short, late]).order.longer is None  # ahead only at the end
 
 
 def test_one_seed_of_longer_training_is_enough_to_fall_behind():

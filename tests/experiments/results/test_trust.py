@@ -12,7 +12,7 @@ def rung(values, tokens=1.0):
 
 
 def test_badges_are_read_as_they_were_written(tmp_path):
-    short = rung(of_text(text_records(rope=2.0, fox=1.0, t5=3.0, alibi=4.0), 64))
+    short = rung(of_text(text_records(rope=5.0, fox=1.0, t5=3.0, alibi=4.0), 64))
     longer = rung(of_text(text_records(fox=1.0, t5=0.5, alibi=0.3), 64), 2.0)
     trust.write(tmp_path / trust.JSON, [short, longer])
     told = trust.read(tmp_path / trust.JSON)
