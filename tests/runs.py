@@ -23,8 +23,8 @@ from configs.extrapolation import get_config
 from experiments.results import seal
 from experiments.studies.text import Comparison
 
-# Programs of their own have one device, and are compiled with no effort.
-FLAGS = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+# Programs of their own have one device; of a flag that is given twice XLA takes the last.
+FLAGS = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
 # Each far longer than the second that JAX may take to notice a signal, on the slowest machine.
 ENDLESS = {
     "train": ["--config.train.steps=100000"],
