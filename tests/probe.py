@@ -35,7 +35,7 @@ def shuffled(limit: int, seed: int = 0) -> np.ndarray:
 
 RESIDUAL = 0.5 * common.normal(0, B, T, common.WIDTH)
 SHUFFLED = shuffled(80)
-LENGTH, FAR_LENGTH = 100, FAR + 100
+LENGTH = FAR + 100
 
 
 def placings(name: str) -> dict[str, np.ndarray]:
@@ -47,6 +47,7 @@ def placings(name: str) -> dict[str, np.ndarray]:
         "distant": SHUFFLED + np.int32(distant),
         "reversed": SHUFFLED[:, ::-1],
         "text": np.repeat(text(T), B, axis=0),
+        "far": SHUFFLED + np.int32(FAR),
     }
 
 
@@ -93,7 +94,7 @@ def probe(name: str) -> SimpleNamespace:
 
     Attributes:
       placed: outputs by the names of ``placings``.
-      far, rounded: outputs at positions below ``LENGTH`` and past ``FAR``, in float32 and bfloat16.
+      rounded: outputs in bfloat16 at two of these placings, "shuffled" and "far".
 
     There are no others where a scheme has the functions of one before it, with other constants:
 
@@ -106,7 +107,10 @@ def probe(name: str) -> SimpleNamespace:
         scheme of each tile.
     """
     plain, grouped = common.build(name), common.build(name, num_kv_heads=2)
-    results = jax.device_get(_run(name, plain, grouped, placings(name), *arguments()))
+    heads = [(0, common.HEADS), (1, 2), (2, 2)]
+    qkv = [common.normal(seed, B, T, count, common.HEAD_DIM) for seed, count in heads]
+    given = placings(name), RESIDUAL, qkv, *arguments()
+    results = jax.device_get(_run(name, plain, grouped, *given))
     for key in {"documents", "embedded", "by_input"} & {*results}:
         results[key] = dict(zip(packed_rows(), results[key], strict=True))
     return SimpleNamespace(encoding=plain, **results)
@@ -126,27 +130,28 @@ def documents(name, encoding, rows, weights_BTHC, projections=None):
     return dict(documents=out, embedded=embedded, by_parameters=by_parameters, by_input=by_input)
 
 
+# All numbers are arguments: XLA computes with constants while it compiles, which takes longer.
 @functools.partial(jax.jit, static_argnums=0)
-def _run(name, plain, grouped, placed, rows, weights_BTHC):
-    results, count = {}, len(placed)
-    positions = jnp.concatenate([*placed.values()])
-    out = common.attention(plain, np.tile(RESIDUAL, (count, 1, 1)), positions, length=LENGTH)
-    results["placed"] = dict(zip(placed, jnp.split(out, count), strict=True))
-    far = jnp.concatenate([placed["shuffled"], placed["shuffled"] + FAR])
-    twice = np.tile(RESIDUAL, (2, 1, 1))
-    for key, kind in (("far", jnp.float32), ("rounded", jnp.bfloat16)):
-        results[key] = common.attention(plain, twice.astype(kind), far, length=FAR_LENGTH)
+def _run(name, plain, grouped, placed, x_BTD, qkv, rows, weights_BTHC):
+    def at(names, dtype=jnp.float32):
+        positions = jnp.concatenate([placed[name] for name in names])
+        x = jnp.tile(x_BTD, (len(names), 1, 1)).astype(dtype)
+        out = common.attention(plain, x, positions, length=LENGTH)
+        return dict(zip(names, jnp.split(out, len(names)), strict=True))
+
+    results = {"placed": at([*placed]), "rounded": at(["shuffled", "far"], jnp.bfloat16)}
     if name not in WHOLE:
         return results
-    results["text"] = common.attention(plain, RESIDUAL, text(T), length=LENGTH)
-    results |= documents(name, plain, rows, weights_BTHC) | _parts(name, plain, placed["shuffled"])
-    return results | (_groups(grouped, placed["shuffled"]) if name in TILES else {})
+    results["text"] = common.attention(plain, x_BTD, text(T), length=LENGTH)
+    results |= documents(name, plain, rows, weights_BTHC)
+    results |= _parts(name, plain, x_BTD, placed["shuffled"])
+    return results | (_groups(grouped, x_BTD, qkv, placed["shuffled"]) if name in TILES else {})
 
 
-def _parts(name, encoding, positions):
+def _parts(name, encoding, x_BTD, positions):
     """Returns outputs of one query, of some of the heads, and of keys rotated in two pieces."""
     tokens = encoding.tokens(positions, length=LENGTH)
-    _, embedded, (q, k, v) = common.layer(encoding, jnp.asarray(RESIDUAL), tokens)
+    _, embedded, (q, k, v) = common.layer(encoding, x_BTD, tokens)
     tokens = tokens.observed(encoding, embedded)
     attend = functools.partial(posenc_jax.attend, encoding)
     results = {"last": attend(q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)}
@@ -169,13 +174,10 @@ def _parts(name, encoding, positions):
     return results
 
 
-def _groups(encoding, positions):
+def _groups(encoding, x_BTD, qkv, positions):
     """Returns outputs of two kv heads for four query heads, as they are and repeated."""
-    tokens = encoding.tokens(positions, length=LENGTH).observed(encoding, jnp.asarray(RESIDUAL))
-    q, k, v = (
-        jnp.asarray(common.normal(seed, B, T, heads, common.HEAD_DIM))
-        for seed, heads in ((0, common.HEADS), (1, 2), (2, 2))
-    )
+    tokens = encoding.tokens(positions, length=LENGTH).observed(encoding, x_BTD)
+    q, k, v = qkv
     repeated = (jnp.repeat(x, 2, axis=2) for x in (k, v))
     return {
         "grouped": posenc_jax.attend(encoding, q, k, v, tokens),

@@ -16,9 +16,10 @@ each_program = pytest.mark.parametrize("name", common.one_of_each_program())
 @each_scheme
 def test_every_number_is_finite(name):
     """Also past eight times the training length, where tokens still differ."""
-    outputs = vars(probe(name)) | {"rounded": np.float32(probe(name).rounded)}
-    chex.assert_tree_all_finite(outputs)
-    assert np.ptp(outputs["far"], axis=1).min() > 0
+    outputs = vars(probe(name))
+    chex.assert_tree_all_finite(outputs | {"rounded": jax.tree.map(np.float32, outputs["rounded"])})
+    for where in ("shuffled", "far"):
+        assert np.ptp(outputs["placed"][where], axis=1).min() > 0
 
 
 # Positions
@@ -83,10 +84,10 @@ def test_one_token(name):
 @each_scheme
 def test_bfloat16(name):
     """Positions past 256 are not bfloat16 numbers; the encoding must not make them so."""
-    assert probe(name).rounded.dtype == "bfloat16"
-    near_and_far = np.split(np.float32(probe(name).rounded), 2), np.split(probe(name).far, 2)
-    for rounded, exact in zip(*near_and_far, strict=True):
-        assert np.abs(rounded - exact).mean() < 0.02 * np.abs(exact).mean()
+    for where, rounded in probe(name).rounded.items():
+        exact = probe(name).placed[where]
+        assert rounded.dtype == "bfloat16"
+        assert np.abs(np.float32(rounded) - exact).mean() < 0.02 * np.abs(exact).mean()
 
 
 @each_program
