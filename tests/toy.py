@@ -20,7 +20,7 @@ from experiments.training.windows import window_index
 SPEC = FrozenConfigDict(
     {
         "encoding": {"name": "alibi"},
-        "model": {"vocab_size": 16, "model_dim": 16, "num_layers": 2, "num_heads": 4},
+        "model": {"vocab_size": 16, "model_dim": 16, "num_layers": 1, "num_heads": 4},
     }
 )
 RECIPE = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, log_every=1, checkpoint_every=2)

@@ -122,7 +122,7 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(
 
 
 def renamed(path):
-    """Alters one bit of the name of an array, which then has the name of another."""
+    """Alters one bit of the name of an array."""
     before, after = (b'"key": "model/layers/%d' % number for number in (0, 1))
     assert before in path.read_bytes()
     path.write_bytes(path.read_bytes().replace(before, after, 1))
@@ -195,7 +195,7 @@ def test_where_every_checkpoint_is_damaged_it_is_said(tmp_path, windows, saved):
 @pytest.mark.parametrize(
     "changes,message",
     [
-        ({"num_layers": 1}, "layers/1/.* and 6 more.*--workdir"),
+        ({"num_layers": 2}, "layers/1/.* and 6 more.*--workdir"),
         ({"mlp_dim": 32}, r"mlp/down/kernel was 'float32 \(64, 16\)' and is now 'float32 \(32, 16"),
         ({"param_dtype": "bfloat16"}, "was 'float32 .*' and is now 'bfloat16 "),
     ],

@@ -16,7 +16,7 @@ from experiments.training.loop import train, train_together
 from experiments.training.recipe import Goal, Recipe
 
 RECIPE = Recipe(
-    length=1, batch_size=8, steps=120, learning_rate=0.1, log_every=7, checkpoint_every=11
+    length=1, batch_size=8, steps=120, learning_rate=0.3, log_every=7, checkpoint_every=11
 )
 EVERY = 4
 

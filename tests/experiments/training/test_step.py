@@ -22,9 +22,9 @@ from posenc_jax import Encoding
 def test_losses_are_cross_entropies():
     model = common.text_state(jax.random.key(0), SPEC, RECIPE).model
     tokens = jax.random.randint(jax.random.key(1), (2, 9), 0, 16)
-    logits = model(tokens[:, :-1], jnp.arange(8)[None])
+    logits = common.forward(model, tokens[:, :-1], jnp.arange(8)[None])
     expected = optax.losses.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-    np.testing.assert_allclose(token_losses(model, tokens), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(token_losses)(model, tokens), expected, rtol=1e-6)
 
 
 class Knowing(Encoding):
@@ -81,7 +81,8 @@ def test_micro_batches_of_bfloat16_parameters_are_summed_in_float32():
 def test_parameters_and_optimizer_moments_are_cut_over_model_and_fsdp(scan):
     """One rule serves blocks that are written out and blocks that are stacked."""
     mesh = make_mesh(fsdp=2, model=4)
-    spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | {"scan": scan}})
+    model = SPEC.model.to_dict() | {"num_layers": 2, "scan": scan}
+    spec = FrozenConfigDict(SPEC.to_dict() | {"model": model})
     init = functools.partial(common.text_state, spec=spec, recipe=RECIPE)
     shardings = state_shardings(jax.eval_shape(init, jax.random.key(0)), mesh)
     state = jax.jit(init, out_shardings=shardings)(jax.random.key(0))
