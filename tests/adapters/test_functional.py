@@ -82,12 +82,22 @@ def test_every_scheme_is_init_and_attend(name):
     params = scheme.init(key)
     encoding = posenc_jax.make(name, rngs=nnx.Rngs(key), **keywords)
     x_BTD = jnp.asarray(common.normal(0, 1, 7, 4))
-    tokens = encoding.tokens(POSITIONS)
-    expected = posenc_jax.attend(encoding, Q, K, V, tokens, x=x_BTD)
-    out = jax.jit(lambda params: scheme.attend(params, Q, K, V, POSITIONS, x=x_BTD))(params)
+
+    @jax.jit
+    def by_module(encoding, q, k, v, x_BTD):
+        tokens = encoding.tokens(POSITIONS)
+        attended = posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD)
+        return attended, encoding.embed(x_BTD, tokens)
+
+    @jax.jit
+    def by_functions(params, q, k, v, x_BTD):
+        attended = scheme.attend(params, q, k, v, POSITIONS, x=x_BTD)
+        return attended, scheme.embed(params, x_BTD, POSITIONS)
+
+    expected, embedded = by_module(encoding, Q, K, V, x_BTD)
+    out, same = by_functions(params, Q, K, V, x_BTD)
     np.testing.assert_allclose(out, expected, atol=1e-6)
-    embedded = scheme.embed(params, x_BTD, POSITIONS)
-    np.testing.assert_array_equal(embedded, encoding.embed(x_BTD, tokens))
+    np.testing.assert_array_equal(embedded, same)
 
 
 @pytest.mark.parametrize(("name", "is_trained"), [("fire", True), ("fope", False)])
@@ -98,5 +108,5 @@ def test_optax_trains_parameters_and_leaves_constants(name, is_trained):
         return (scheme.attend(params, Q, K, V, POSITIONS) ** 2).sum()
 
     optimizer = optax.adam(0.1)
-    updates, _ = optimizer.update(jax.grad(loss)(params), optimizer.init(params))
+    updates, _ = optimizer.update(jax.jit(jax.grad(loss))(params), optimizer.init(params))
     assert any(update.any() for update in jax.tree.leaves(updates)) == is_trained
