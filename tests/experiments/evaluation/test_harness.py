@@ -25,7 +25,7 @@ def harness_of(model, length, batch_tokens=128):
 
 @pytest.fixture(scope="module")
 def harness():
-    return harness_of(common.build_model("rope", vocab_size=256), LENGTH)
+    return harness_of(common.build_model("rope", vocab_size=256, scan=True), LENGTH)
 
 
 def requests(*args):
