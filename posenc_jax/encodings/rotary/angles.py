@@ -12,6 +12,7 @@ Only additions, multiplications and roundings are used: the same numbers come ou
 TPU, nothing is tabulated, and the derivative with respect to the position is the frequency.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -40,29 +41,10 @@ def cos_sin(
         turns: np.ndarray | Double = inv_freq / (2 * math.pi)
     else:
         turns = Double.of(inv_freq) / (2 * math.pi)
-    coarse, middle, fine, rest = _split(positions)
-    of_coarse, of_middle, of_fine = (
-        [_of_rank(positions.ndim, piece) for piece in _pieces(turns * unit)]
-        for unit in (_BLOCK**2, _BLOCK, 1)
-    )
-
-    # The two leading pieces are multiples of 2^-12 and 2^-24: these sums do not round.
-    angle = _drop_whole(middle * of_middle[0] + fine * of_fine[0])
-    angle = _drop_whole(angle + coarse * of_coarse[0])
-    angle = _drop_whole(angle + (middle * of_middle[1] + fine * of_fine[1]))
-    angle = angle + coarse * of_coarse[1]
-    small = (
-        coarse * coarse_piece + (middle * middle_piece + fine * fine_piece)
-        for coarse_piece, middle_piece, fine_piece in zip(
-            of_coarse[2:], of_middle[2:], of_fine[2:], strict=True
-        )
-    )
-    angle = angle + sum(small)
-    if rest is not None:
-        nearest = turns.high if isinstance(turns, Double) else turns
-        angle = angle + rest * _of_rank(positions.ndim, nearest)
-
-    return _cos_sin_of_turns(angle)
+    nearest = turns.high if isinstance(turns, Double) else turns
+    pieces = [_pieces(turns * unit) for unit in (_BLOCK**2, _BLOCK, 1)]
+    of_rank = functools.partial(_of_rank, positions.ndim)
+    return _cos_sin_of_pieces(positions, *jax.tree.map(of_rank, (pieces, nearest)))
 
 
 def tables_of_text(
@@ -97,6 +79,29 @@ def rotated(a, b, cos, sin) -> tuple[jax.Array, jax.Array]:
     Given the cosine and sine of another angle, it returns the cosine and sine of the sum.
     """
     return a * cos - b * sin, b * cos + a * sin
+
+
+# Without jit, JAX would compile each operation by itself outside of a compiled program.
+@jax.jit
+def _cos_sin_of_pieces(positions, pieces, nearest):
+    """Returns the cosine and sine, from the pieces for each part of a position."""
+    coarse, middle, fine, rest = _split(positions)
+    of_coarse, of_middle, of_fine = pieces
+    # The two leading pieces are multiples of 2^-12 and 2^-24: these sums do not round.
+    angle = _drop_whole(middle * of_middle[0] + fine * of_fine[0])
+    angle = _drop_whole(angle + coarse * of_coarse[0])
+    angle = _drop_whole(angle + (middle * of_middle[1] + fine * of_fine[1]))
+    angle = angle + coarse * of_coarse[1]
+    small = (
+        coarse * coarse_piece + (middle * middle_piece + fine * fine_piece)
+        for coarse_piece, middle_piece, fine_piece in zip(
+            of_coarse[2:], of_middle[2:], of_fine[2:], strict=True
+        )
+    )
+    angle = angle + sum(small)
+    if rest is not None:
+        angle = angle + rest * nearest
+    return _cos_sin_of_turns(angle)
 
 
 # XLA does not fuse a loop with other code. Fused, these sines would be computed again in every
@@ -155,5 +160,5 @@ def _drop_whole(turns):
 
 
 def _of_rank(rank, piece):
-    piece = jnp.asarray(piece, jnp.float32)
+    piece = piece.astype(np.float32)
     return piece.reshape((1,) * (rank - piece.ndim) + piece.shape)

@@ -52,21 +52,10 @@ class Double:
         return cls(jnp.asarray(rounded), jnp.asarray(rest))
 
     def __add__(self, other: Any) -> "Double":
-        a, b = _aligned(self, other)
-        high, rest = _sum(a.high, b.high)
-        low, last = _sum(a.low, b.low)
-        high, rest = _sum(high, rest + low)
-        return Double(*_sum(high, rest + last))
+        return _added(*_aligned(self, other))
 
     def __mul__(self, other: Any) -> "Double":
-        a, b = _aligned(self, other)
-        (a_0, a_1), (a_2, a_3) = _cut(a.high), _cut(a.low)
-        (b_0, b_1), (b_2, b_3) = _cut(b.high), _cut(b.low)
-        middle, rest = _sum(a_0 * b_1, a_1 * b_0)
-        high, low = _sum(a_0 * b_0, middle)
-        rest = rest + (a_1 * b_1 + (a_0 * b_2 + a_2 * b_0))
-        rest = rest + (a_1 * b_2 + a_2 * b_1 + (a_0 * b_3 + a_3 * b_0))
-        return Double(*_sum(high, low + rest))
+        return _multiplied(*_aligned(self, other))
 
     def __truediv__(self, other: Any) -> "Double":
         if not isinstance(other, Double | jax.Array):
@@ -93,6 +82,27 @@ class Double:
 
     __radd__ = __add__
     __rmul__ = __mul__
+
+
+# Jitted, because each is dozens of operations: outside of a compiled program JAX would compile them
+# one by one, and within one it traces and lowers them once for each shape.
+@jax.jit
+def _added(a: Double, b: Double) -> Double:
+    high, rest = _sum(a.high, b.high)
+    low, last = _sum(a.low, b.low)
+    high, rest = _sum(high, rest + low)
+    return Double(*_sum(high, rest + last))
+
+
+@jax.jit
+def _multiplied(a: Double, b: Double) -> Double:
+    (a_0, a_1), (a_2, a_3) = _cut(a.high), _cut(a.low)
+    (b_0, b_1), (b_2, b_3) = _cut(b.high), _cut(b.low)
+    middle, rest = _sum(a_0 * b_1, a_1 * b_0)
+    high, low = _sum(a_0 * b_0, middle)
+    rest = rest + (a_1 * b_1 + (a_0 * b_2 + a_2 * b_0))
+    rest = rest + (a_1 * b_2 + a_2 * b_1 + (a_0 * b_3 + a_3 * b_0))
+    return Double(*_sum(high, low + rest))
 
 
 @jax.jit
