@@ -28,7 +28,7 @@ NEW = 6
 
 def talker(encoding, **keywords):
     """Makes a model that repeats no last token, as a tied embedding of large numbers does."""
-    model = common.build_model(encoding, seed=2, **keywords)
+    model = common.build_model(encoding, seed=2, scan=True, **keywords)
     model.embedding[...] = model.embedding[...] / 50
     return model
 
@@ -49,7 +49,7 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("name", ["dynamic_ntk", "alibi", "path"])
 def test_greedy(name):
     """Prompts of different lengths go on as each does alone."""
-    model = talker(name, scan=True)
+    model = talker(name)
     options = {"length": 40} if name == "dynamic_ntk" else {}
     lengths = [T, 5]
     actual = generate(
@@ -75,7 +75,7 @@ def test_a_step_turns_the_new_key_alone_where_no_turned_key_changes(name, slots)
 @pytest.mark.parametrize("name", ["dynamic_ntk", "fox", "learned"])
 def test_a_second_text_compiles_nothing(name):
     """Neither do the checks of the arguments, which run outside of the compiled programs."""
-    model = common.build_model(name)
+    model = common.build_model(name, scan=True)
 
     def run():
         return generate(model, TOKEN_IDS, KEY, max_new_tokens=2)
@@ -98,7 +98,7 @@ def test_a_ragged_row_adapts_to_its_own_length():
 
 def test_a_ragged_row_has_chunks_of_its_own():
     layers = Layers([common.build("rope")], [posenc_jax.Chunks(4)])
-    model = common.build_model(layers)
+    model = common.build_model(layers, scan=True)
     prompts = TOKEN_IDS[:, :7]
     lengths = np.array([7, 5])
     together = generate(model, prompts, KEY, max_new_tokens=6, lengths=lengths)
@@ -107,7 +107,8 @@ def test_a_ragged_row_has_chunks_of_its_own():
 
 
 def test_a_table_that_is_squeezed_for_one_length_is_the_same_in_chunks():
-    model = common.build_model(common.build("learned", out_of_range="interpolate", train_length=9))
+    table = common.build("learned", out_of_range="interpolate", train_length=9)
+    model = common.build_model(table, scan=True)
     chunks = [
         generate(model, TOKEN_IDS, KEY, max_new_tokens=4, length=40, prefill_chunk=size)
         for size in (3, 512)
@@ -121,7 +122,7 @@ def test_a_table_that_is_squeezed_for_one_length_is_the_same_in_chunks():
 def test_text_goes_on_where_the_builders_say():
     """The place after an image may be a fraction, and each axis may have its own."""
     mrope, parts = common.build("mrope"), [Text(3), Vision(1, 2, 2), Text(1)]
-    model, placed = common.build_model(mrope), circle_rope(parts)
+    model, placed = common.build_model(mrope, scan=True), circle_rope(parts)
     ids, given = TOKEN_IDS[:1, : placed.positions.shape[1]], dict(positions=placed.positions)
     given |= dict(max_new_tokens=3)
     text_after = generate(model, ids, KEY, next_positions=[placed.next], **given)

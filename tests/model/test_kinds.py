@@ -69,8 +69,8 @@ def layer_by_layer(model):
 
 @pytest.mark.parametrize("name", common.one_of_each_kind()[::7])
 def test_bfloat16(name):
-    exact = common.forward(common.build_model(name), TOKEN_IDS, POSITIONS)
-    rounded_model = common.build_model(name, dtype="bfloat16")
+    exact = common.forward(common.build_model(name, scan=True), TOKEN_IDS, POSITIONS)
+    rounded_model = common.build_model(name, scan=True, dtype="bfloat16")
     assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(rounded_model))
     rounded = common.forward(rounded_model, TOKEN_IDS, POSITIONS)
     assert rounded.dtype == jnp.float32
@@ -87,7 +87,7 @@ def test_evaluation_under_another_encoding(name):
 
 
 def test_packed_documents():
-    model = common.build_model("dynamic_ntk")
+    model = common.build_model("dynamic_ntk", scan=True)
     segment_ids = np.repeat([0, 1], (T - 9, 9))[None]
     positions = np.asarray(packed(jnp.asarray(segment_ids))) * 3
     together = common.forward(model, TOKEN_IDS, positions, segment_ids)

@@ -26,10 +26,14 @@ def decayed(model, name="adamw") -> set[str]:
         length=8, batch_size=8, steps=6, warmup_steps=0, weight_decay=0.5, optimizer=name
     )
     optimizer = recipe.transformation()
-    zero = jax.tree.map(jnp.zeros_like, model)
-    updates, _ = optimizer.update(zero, optimizer.init(model), model)
-    moved = jax.tree_util.tree_flatten_with_path(updates)[0]
-    return {path_name(path) for path, update in moved if jnp.abs(update).max() > 0}
+
+    @jax.jit
+    def updates(model):
+        zero = jax.tree.map(jnp.zeros_like, model)
+        return optimizer.update(zero, optimizer.init(model), model)[0]
+
+    moved = jax.tree_util.tree_flatten_with_path(jax.device_get(updates(model)))[0]
+    return {path_name(path) for path, update in moved if np.abs(update).max() > 0}
 
 
 MATRICES = {f"attention/{matrix}/kernel" for matrix in ("q", "k", "v", "out")}
