@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import math
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from jax.sharding import Mesh
@@ -57,7 +58,13 @@ class Sweep(abc.ABC):
       mesh: the devices.
       workdir: the folder of all results; points that are finished there are not run again.
       console: the console that shows progress and tables.
+
+    Attributes:
+      report: the module of ``results.reports`` that prints and writes ``study``; a subclass has
+        one, or another ``write_report``.
     """
+
+    report: ModuleType
 
     def __init__(
         self,
@@ -98,10 +105,6 @@ class Sweep(abc.ABC):
     def study(self, command: str) -> Study:
         """Returns all results so far, for reports."""
 
-    @abc.abstractmethod
-    def write_report(self, command: str) -> Path:
-        """Prints the tables of all finished points, writes their report and returns its path."""
-
     # What a study may say.
 
     def describe(self, point: Point) -> dict[str, Any]:
@@ -115,6 +118,12 @@ class Sweep(abc.ABC):
         A subclass has this method, or another ``describe``.
         """
         raise NotImplementedError
+
+    def write_report(self, command: str) -> Path:
+        """Prints the tables of all finished points, writes their report and returns its path."""
+        study = self.study(command)
+        self.report.print_tables(study, self.console)
+        return self.report.write(self.workdir, study)
 
     def goal(self, point: Point) -> Goal | None:
         """Returns when the training of a point may end early, or None for never."""

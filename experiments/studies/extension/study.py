@@ -64,6 +64,8 @@ class Tuned(Point):
 class Extension(Sweep):
     """Runs a config of ``configs/extension.py``; see ``make_experiment`` for the arguments."""
 
+    report = extension_report
+
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         mesh, chosen = make_mesh(**config.mesh), points(config)
         trials = filled(Trials, "eval", config.eval)
@@ -280,11 +282,6 @@ class Extension(Sweep):
         }
         about |= self.about_corpus(self.corpus)
         return ExtensionStudy(records, training, failures, about, [])
-
-    def write_report(self, command):
-        study = self.study(command)
-        extension_report.print_tables(study, self.console)
-        return extension_report.write(self.workdir, study)
 
 
 def points(config: ConfigDict) -> list[Point]:

@@ -26,6 +26,8 @@ SCHEME = "rope"
 class LongRoPESearch(Sweep):
     """Runs a config of ``configs/longrope.py``; see ``make_experiment`` for the arguments."""
 
+    report = report
+
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         mesh, points = make_mesh(**config.mesh), trained_points([SCHEME], {}, config.seeds)
         corpus = load_corpus(config.corpus)
@@ -131,11 +133,6 @@ class LongRoPESearch(Sweep):
         about |= self.about_corpus(self.plan.corpus)
         training = [run for run in training if run["tokens"]]
         return report.SearchStudy.of(evaluations, training, failures, about)
-
-    def write_report(self, command):
-        study = self.study(command)
-        report.print_tables(study, self.console)
-        return report.write(self.workdir, study)
 
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": SCHEME} | self.config["rope"]
