@@ -57,14 +57,12 @@ class GridCell(NamedTuple):
         return (f"**{self.words}**" if self.is_best else self.words) + self.small.replace("±", "± ")
 
 
-def page(
-    title: str, study: Study, data: Mapping[str, Any], template: str = "report.html", **values: Any
-) -> str:
+def page(title: str, study: Study, data: Mapping[str, Any], template: str, **values: Any) -> str:
     """Returns one self-contained HTML page.
 
     The page has an intro; what the data are, by name; the command, the runs that failed, parts, the
-    cost of training, and the config. Intro and parts are ``values`` of "report.html", or stand in
-    another ``template`` that extends it.
+    cost of training, and the config. Intro and parts are blocks of the ``template``, which extends
+    "report.html".
     """
     setup = {key: study.about[key] for key in ("config", "versions")}
     body = fill(

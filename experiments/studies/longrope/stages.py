@@ -59,7 +59,7 @@ class Row:
     """Holds one line of a table.
 
     Attributes:
-      group: the table, a key of ``report.GROUPS``.
+      group: the table, a key of ``results.searches.GROUPS``.
       scheme: the name of the encoding.
       kind: "method" for a known one, "start" for a starting point of a search, "found" for the
         result of a search, "tuned" for a fine-tuned model under the encoding it was tuned with.
