@@ -5,6 +5,7 @@ trained one are evaluated on its checkpoint, each with its encoding instead of t
 """
 
 import abc
+import collections
 import dataclasses
 import datetime
 import math
@@ -237,8 +238,8 @@ class Sweep(abc.ABC):
     def finished(self, point: Point) -> dict[str, Any] | None:
         """Returns the results of a point, or None if it has none under this config.
 
-        The results may lack extensions that the config asks for by now, see ``missing``. They may
-        be of other data with the same name, such as the sources of another Python;
+        The results may lack extensions that the config asks for by now, see ``missing_in``. They
+        may be of other data with the same name, such as the sources of another Python;
         ``corpus_digest`` shows that, and ``run`` refuses to add to them.
         """
         folder = self.folder(point)
@@ -257,10 +258,6 @@ class Sweep(abc.ABC):
             return evaluation if same else None
         except ValueError:  # a damaged file, or the point that this one starts from is missing
             return None
-
-    def missing(self, point: Point) -> tuple[str, ...]:
-        """Returns the extensions without results: all of them where the point is not finished."""
-        return missing_in(self.finished(point), point)
 
     def is_done(self, point: Point) -> bool:
         """Returns whether nothing is left to run: missing extensions need the point's checkpoint.
@@ -309,12 +306,10 @@ class Sweep(abc.ABC):
         chosen = [point for point in self.points if point.rate == best.get(point.label)]
         has_baseline = any(point.label == BASELINE for point in chosen)
         for point in chosen:
-            folder = self.folder(point)
             if finished := self.finished(point):
                 evaluations.append(finished)
                 if has_baseline:
-                    lines = read_lines(folder / "metrics.jsonl")
-                    curves[point.label, point.seed] = [(li["step"], li["loss"]) for li in lines]
+                    curves[point.label, point.seed] = self.curve(point)
                 for scheme in (point.label, *extensions_in(finished, point)):
                     trained = {"scheme": scheme, "trained": point.label}
                     training.append(finished["training"] | trained)
@@ -328,20 +323,26 @@ class Sweep(abc.ABC):
         The loss is the mean over seeds, and over the last tenth of the logged steps. It is infinite
         if a seed is not finished, or has lost its lines.
         """
-        losses: dict[str, dict[float, list[float]]] = {}
+        labels = dict.fromkeys(point.label for point in self.points if point.rate is not None)
+        return {label: self.rates_of(label) for label in labels}
+
+    def rates_of(self, label: str) -> dict[float, float]:
+        """Returns the final training loss of one scheme, by the learning rate; see ``rates``."""
+        losses = collections.defaultdict(list)
         for point in self.points:
-            if point.rate is not None:
-                by_rate = losses.setdefault(point.label, {})
-                by_rate.setdefault(point.rate, []).append(self._final_loss(point))
-        return {
-            label: {rate: sum(of_seeds) / len(of_seeds) for rate, of_seeds in by_rate.items()}
-            for label, by_rate in losses.items()
-        }
+            if point.label == label and point.rate is not None:
+                losses[point.rate].append(self._final_loss(point))
+        return {rate: sum(of_seeds) / len(of_seeds) for rate, of_seeds in losses.items()}
 
     def _final_loss(self, point: Point) -> float:
-        lines = read_lines(self.folder(point) / "metrics.jsonl") if self.finished(point) else []
-        last = [line["loss"] for line in lines][-max(1, len(lines) // 10) :]
+        losses = [loss for _, loss in self.curve(point)] if self.finished(point) else []
+        last = losses[-max(1, len(losses) // 10) :]
         return sum(last) / len(last) if last else math.inf
+
+    def curve(self, point: Point) -> list[tuple[int, float]]:
+        """Returns the training loss of a point at each step that was logged."""
+        lines = read_lines(self.folder(point) / "metrics.jsonl")
+        return [(line["step"], line["loss"]) for line in lines]
 
     def about(self, command: str) -> dict[str, Any]:
         """Returns what every report says about how its results were made."""
