@@ -35,7 +35,7 @@ _OBJECTIVES = {
 class SearchStudy(Study):
     """Holds the results of all seeds.
 
-    A record has ``scheme``, ``seed`` and the fields of ``stages.score``. ``about`` has
+    A record has ``scheme``, ``seed`` and what ``Stages`` scores. ``about`` has
     ``train_length, factor, last_tokens, corpus, corpus_digest`` besides every study's fields.
 
     Attributes:

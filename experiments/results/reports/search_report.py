@@ -17,6 +17,7 @@ from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import (
     GridCell,
     grid,
+    grid_cells,
     mean_cell,
     page,
     print_failures,
@@ -24,7 +25,7 @@ from experiments.results.reports.page import (
     write_report,
 )
 from experiments.results.searches import SearchStudy, verdicts
-from experiments.results.statistics import by_seed, cells_of, number, words
+from experiments.results.statistics import by_seed, cells_of, number
 
 
 def write(folder: Path, study: SearchStudy) -> Path:
@@ -63,17 +64,9 @@ def markdown(study: SearchStudy) -> str:
 def _cells(study: SearchStudy, group: str) -> dict[str, list[GridCell]]:
     """Returns the cells of a table by scheme, the smallest loss first."""
     records, metrics = [r for r in study.records if r["group"] == group], study.columns()
-    columns = {m: cells_of(by_seed(records, "group", m, group)) for m in metrics}
-    best = {m: min(row[group][0] for row in column.values()) for m, column in columns.items()}
-    return {
-        scheme: [
-            GridCell(
-                *words(columns[m], scheme, group), is_best=columns[m][scheme][group][0] == best[m]
-            )
-            for m in metrics
-        ]
-        for scheme in sorted(columns["loss"], key=lambda s: columns["loss"][s][group][0])
-    }
+    long = [r | {"metric": metric, "value": r[metric]} for r in records for metric in metrics]
+    cells = cells_of(by_seed(long, "metric", "value", group))
+    return grid_cells(dict(sorted(cells.items(), key=lambda row: row[1]["loss"][0])), metrics)
 
 
 def _page(study: SearchStudy, drawn: dict[str, str]) -> str:
