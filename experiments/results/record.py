@@ -215,7 +215,7 @@ def holder(folder: Path) -> Holder | None:
         return None
 
     fields = agreed(find)
-    return None if fields is None else Holder.of(fields)
+    return None if fields is None else Holder(**fields)
 
 
 def _lock(file) -> None:
@@ -243,7 +243,8 @@ def _locked(folder):
             _lock(file)
         except BlockingIOError:
             file.seek(0)
-            raise in_use(folder, Holder.of(_parsed(file.read()))) from None
+            other = Holder(**(_parsed(file.read()) or {}))  # a lock that was just taken is empty
+            raise in_use(folder, other) from None
         file.truncate(0)
         file.write(json.dumps(dataclasses.asdict(by)))
         file.flush()
