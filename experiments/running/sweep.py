@@ -156,6 +156,11 @@ class Sweep(abc.ABC):
         for point in {point.scheme: point for point in self.points}.values():
             abstract_state(self.task(point), self.recipe, self.mesh)
 
+    def place_on(self, mesh: Mesh) -> None:
+        """Takes another mesh, such as one of chips to compile for, and checks as ``check``."""
+        self.mesh = mesh
+        self.check()
+
     def check_recipe(self, recipe: Recipe, name: str = "train") -> None:
         """Raises a ValueError if the recipe ``name`` does not fit the mesh or the workdir."""
         if is_in_bucket(self.workdir) and (recipe.tensorboard or recipe.profile_steps):
