@@ -24,8 +24,9 @@ from experiments.results.extensions import PLAIN, ExtensionStudy
 from experiments.results.record import RefusedError, Stored, as_json, differences, read_run
 from experiments.results.reports import extension_report
 from experiments.results.seal import read_evaluation
+from experiments.running.finished import EVALUATION
 from experiments.running.points import Point, trained_points
-from experiments.running.sweep import EVALUATION, Sweep, recipe_fields
+from experiments.running.sweep import Sweep, recipe_fields
 from experiments.settings import filled, names_in, one_of
 from experiments.studies.extension.evaluations import Documents, Evaluator, Trials
 from experiments.studies.extension.methods import Methods
