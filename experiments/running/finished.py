@@ -8,12 +8,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from experiments.results.environment import each_once, environment_of
 from experiments.results.record import (
     RefusedError,
     agreed,
     as_json,
-    each_once,
-    environment_of,
     read_json,
     read_lines,
     read_run,
