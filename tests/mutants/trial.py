@@ -53,7 +53,9 @@ def tried(change: Change, tree: pathlib.Path) -> Result:
         # Most programs are those of the tree without the error.
         "JAX_COMPILATION_CACHE_DIR": str(choose.ROOT / "build/compiled"),
     }
-    tests = sorted((tree / "tests").rglob("test_*.py"))
+    # The equations and golden arrays of tests/encodings notice most errors.
+    files = (tree / "tests").rglob("test_*.py")
+    tests = sorted(files, key=lambda file: ("encodings" not in file.parts, file))
     near = [f for f in tests if choose.takes_schemes(f) or choose.is_about(f.read_text(), words)]
     others = [f for f in tests if not _EXPERIMENTS.search(f.read_text())]
     try:
@@ -67,10 +69,11 @@ def tried(change: Change, tree: pathlib.Path) -> Result:
 
 def _run(tree, files, described) -> str:
     """Returns the first of the tests that fails, or ""."""
+    options = ["-xq", "-m", "not slow", "--tb=no", "-rfE"]
     plugins = ["-p", "tests.mutants.plugin", "-p", "no:cacheprovider"]
     try:
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-xq", "--tb=no", "-rfE", *plugins, *map(str, files)],
+            [sys.executable, "-m", "pytest", *options, *plugins, *map(str, files)],
             cwd=tree,
             env=os.environ | described,
             capture_output=True,
