@@ -89,7 +89,7 @@ report: results
 # Builds the site, which needs no network to be read: open build/site/index.html in a browser.
 site: $(VENV)/site
 	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet \
-		--doctree-dir=build/doctrees docs build/site
+		--jobs=$(WORKERS) --doctree-dir=build/doctrees docs build/site
 
 # Packages are installed in two stages: for experiments, and for tests. Each stage is installed anew
 # when setup.py changes.

@@ -102,10 +102,8 @@ START_TIMEOUT = flags.DEFINE_integer(
 
 def main(arguments: list[str]) -> int:
     """Runs the experiment, prints what failed, and returns the exit status."""
-    from benchmarks import topology
     from experiments.registry import make_experiment
     from experiments.results.bucket import UNLOCKED, folder_at, is_in_bucket
-    from experiments.training.mesh import meshes_of
 
     logging.set_verbosity(logging.WARNING)  # Orbax logs thirty lines for each checkpoint
     try:
@@ -120,9 +118,7 @@ def main(arguments: list[str]) -> int:
         _check_cores()
         # Only the first process of a job prints.
         console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
-        chips = None if TOPOLOGY.value is None else topology.devices(TOPOLOGY.value)
-        with meshes_of(chips):
-            experiment = make_experiment(CONFIG.value, workdir, console)
+        experiment = make_experiment(CONFIG.value, workdir, console)
         if STATUS.value or BACKEND.value is not None or DRY_RUN.value:
             _tell(experiment, workdir, console)
             return 0
@@ -171,10 +167,14 @@ def _tell(experiment, workdir: Path, console: Console) -> None:
 
 
 def _print_dry_runs(experiment, console: Console) -> None:
+    from benchmarks import topology
     from benchmarks.dry_run import print_dry_run
+    from experiments.training.mesh import make_mesh
 
     for name, part in experiment.parts.items():
         _print_name(name, console)
+        if TOPOLOGY.value is not None:
+            part.place_on(make_mesh(topology.devices(TOPOLOGY.value), **part.config["mesh"]))
         print_dry_run(part, MFU.value, console)
 
 
@@ -201,13 +201,13 @@ def _choose_devices() -> None:
     """
     from experiments.running.agreement import check_agreement
 
-    if not (STATUS.value or REPORT.value or BACKEND.value is not None):
+    if not (STATUS.value or REPORT.value or BACKEND.value is not None or TOPOLOGY.value):
         by_hand = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
         preemption.listen(*by_hand, PEER_TIMEOUT.value, START_TIMEOUT.value)
         # Once they are connected, processes notice at once when one of them ends.
         multihost_utils.sync_global_devices("all have joined")
         if jax.process_count() > 1:
-            alike = WORKDIR, SHARE, DRY_RUN, TOPOLOGY, MFU
+            alike = WORKDIR, SHARE, DRY_RUN, MFU
             flags = {flag.name: flag.value for flag in alike} | {"task_id": _task_id()}
             check_agreement(CONFIG.value, flags)
         return

@@ -47,7 +47,7 @@ from experiments.progress import stage
 from experiments.registry import make_experiment
 from experiments.results.record import Stored, write_files
 from experiments.results.statistics import csv_of
-from experiments.training.mesh import make_mesh, meshes_of, row_shards
+from experiments.training.mesh import make_mesh, row_shards
 
 PARTS = ("attention", "lengths", "steps")
 # Topologies by the number of their chips.
@@ -144,15 +144,15 @@ def of_steps(chip: str) -> Iterator[Item]:
 
 
 def _seven_b(program, axes, devices):
-    with meshes_of(devices):
-        mesh = make_mesh(**axes)
+    mesh = make_mesh(devices, **axes)
     task, recipe = programs.seven_b("rope", row_shards(mesh), SEVEN_B_TOKENS)
     return *_step(program, task, recipe, mesh, SEVEN_B_TOKENS, row_shards(mesh)), mesh
 
 
 def _preset(name, program, axes, devices):
-    experiment = _experiment(name, tuple(axes.items()), tuple(devices))
-    mesh, recipe = experiment.mesh, experiment.recipe
+    experiment, mesh = _experiment(name), make_mesh(devices, **axes)
+    experiment.place_on(mesh)
+    recipe = experiment.recipe
     task = experiment.task(experiment.points[0])
     length = experiment.protocols.multiples[-1] * recipe.length
     rows = rows_of_pass(experiment.protocols.batch_tokens, length, mesh)
@@ -160,15 +160,13 @@ def _preset(name, program, axes, devices):
 
 
 @functools.lru_cache(maxsize=1)
-def _experiment(name, axes, devices):
+def _experiment(name):
     """Returns the experiment on text of a preset, as ``launch.py`` makes it."""
     module = {"extrapolation": extrapolation, "atlas": atlas}[name]
     config = module.get_config("paper")
     config.schemes = "rope"
     config = config.studies.language if name == "atlas" else config
-    config.mesh.update(dict(axes))
-    with meshes_of(devices):
-        return make_experiment(config, Path("nowhere"), Console(quiet=True))
+    return make_experiment(config, Path("nowhere"), Console(quiet=True))
 
 
 def _step(program, task, recipe, mesh, length, rows) -> programs.Program:

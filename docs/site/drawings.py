@@ -1,16 +1,12 @@
-"""Draws what each scheme does to a logit, and runs the code of its page, in several processes."""
+"""Draws what a scheme does to a logit, and runs the code of its page."""
 
-import concurrent.futures
 import dataclasses
-import multiprocessing
-import os
 
 from docs.site import snippets
 from experiments.config import short_keywords
 from experiments.results.reports.drawing import page_style
 from experiments.studies import gallery
 
-FAST_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SIZES = gallery.Sizes(train_length=128, num_heads=4, head_dim=32)
 
 
@@ -47,13 +43,3 @@ def draw(name: str) -> Drawn:
     ]
     hooks = dict.fromkeys(hook for drawing in drawings for hook in drawing.cost.hooks)
     return Drawn([(drawing.layers, drawing.curves) for drawing in drawings], costs, tuple(hooks))
-
-
-def draw_all(names: list[str]) -> dict[str, Drawn]:
-    """Draws schemes in as many processes as there are cores, at most four."""
-    workers = min(4, len(os.sched_getaffinity(0)))
-    # Every program runs once, so compiling it well would take longer than running it.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_TO_COMPILE}"
-    context = multiprocessing.get_context("spawn")  # JAX has threads, which a fork would lose
-    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
-        return dict(zip(names, pool.map(draw, names), strict=True))

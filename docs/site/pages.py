@@ -1,8 +1,11 @@
 """Writes a page for each scheme, from its class, the registry, the tests and the results."""
 
+import concurrent.futures
 import functools
 import inspect
 import json
+import multiprocessing
+import os
 import pkgutil
 import re
 import sys
@@ -13,7 +16,7 @@ from typing import Any
 import jinja2
 
 from docs.site import models, papers, results, snippets
-from docs.site.drawings import SIZES, Drawn, draw_all
+from docs.site.drawings import SIZES, Drawn, draw
 from experiments.results.reports import docstrings
 from experiments.results.reports.docstrings import Docstring
 from experiments.studies.gallery import CURVES
@@ -23,6 +26,8 @@ from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.registry import PATTERNS, keywords, lookup
 
 ROOT = Path(__file__).parents[2]
+# Every program runs once, so compiling it well would take longer than running it.
+FAST_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 # The classes and functions that docstrings name, by their names.
 _CLASSES = {
     place.partition(":")[2]: functools.partial(pkgutil.resolve_name, place)
@@ -40,15 +45,29 @@ _TEMPLATES = jinja2.Environment(
 
 
 def write(folder: Path) -> None:
-    """Writes the pages of all schemes, their figures, and the list of papers, into a folder."""
-    for name, drawn in draw_all(list(REGISTRY)).items():
-        files = []
-        for number, (layers, svg) in enumerate(drawn.figures, 1):
-            file = f"{name}_{number}.svg"
-            (folder / file).write_text(svg)
-            files.append((layers, file))
-        (folder / f"{name}.md").write_text(page(name, drawn, files))
+    """Writes the pages of all schemes, their figures, and the list of papers, into a folder.
+
+    Pages are written by as many processes as there are cores, at most four. JAX starts in these
+    only: Sphinx forks this process later, which the threads of JAX would not survive.
+    """
+    workers = min(4, len(os.sched_getaffinity(0)))
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} {FAST_TO_COMPILE}"
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+        list(pool.map(functools.partial(write_page, folder), REGISTRY))
+    os.environ["XLA_FLAGS"] = flags
     (folder / "references.md").write_text(references())
+
+
+def write_page(folder: Path, name: str) -> None:
+    """Writes the page of a scheme, and its figures."""
+    drawn, files = draw(name), []
+    for number, (layers, svg) in enumerate(drawn.figures, 1):
+        file = f"{name}_{number}.svg"
+        (folder / file).write_text(svg)
+        files.append((layers, file))
+    (folder / f"{name}.md").write_text(page(name, drawn, files))
 
 
 def references() -> str:

@@ -1,10 +1,12 @@
 """Keeps what runs have found, and computes what is said about it.
 
 record.py                         the files of a run; ``bucket.py`` keeps them in a bucket
+environment.py                    what a run is made with
 archive.py                        the results of many runs as one small file
 statistics.py, speedup.py         statistics over seeds, for every kind of study
 comparisons.py                    which scheme is better: paired by seed, and corrected
 lengths.py, extensions.py         the records of studies on text, and of longer contexts
+searches.py                       the records of LongRoPE's searches, and their verdicts
 panels.py                         the records of studies on drawn examples
 answers.py                        what was measured, as one tidy table with verdicts
 atlas.py, atlas_data.py           all answers and their verdicts, and their files

@@ -8,15 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 from scipy import stats
 
 from experiments.results import answers
 from experiments.results.answers import AGAINST, OF_QUESTION, TASKS, UNCOMPARED, Answer
-from experiments.results.comparisons import families, statement
+from experiments.results.comparisons import families
 from experiments.results.lengths import MAIN, WINDOWED, LengthStudy, View
 from experiments.results.panels import PanelStudy
-from experiments.results.reports.page import print_failures, terminal_table
 from experiments.results.statistics import Record, Study
 from posenc_jax import REGISTRY
 
@@ -195,29 +193,3 @@ def counts(rows: pd.DataFrame, against: str) -> dict[str, int]:
       against: the other scheme.
     """
     return {word: int((rows[f"vs_{against}"] == word).sum()) for word in ("better", "worse")}
-
-
-def print_summary(atlas: Atlas, console: Console) -> None:
-    """Prints at how many questions each scheme is better or worse than the baselines."""
-    print_failures(atlas.failures, console)
-    columns = [f"{word}\nthan {name}" for name in AGAINST for word in ("better", "worse")]
-    shown = terminal_table(f"verdicts on {len(atlas.questions)} questions", columns)
-    for scheme in atlas.schemes:
-        rows = atlas.answers[atlas.answers["scheme"] == scheme]
-        cells = [count for name in AGAINST for count in counts(rows, name).values()]
-        shown.add_row(scheme, *map(str, cells))
-    console.print(shown)
-    console.print(statement(atlas.families), highlight=False)
-    if words := unanswered_words(atlas):
-        console.print(words, highlight=False)
-    for words in atlas.controls:
-        console.print(f"control: {words}", highlight=False)
-
-
-def unanswered_words(atlas: Atlas) -> str:
-    """Returns sentences about the topics and the schemes without any result yet, or none."""
-    missing = {
-        "No run has answered yet": atlas.unanswered,
-        "No run has these schemes yet": [name for name in REGISTRY if name not in atlas.schemes],
-    }
-    return " ".join(f"{words}: {'; '.join(names)}." for words, names in missing.items() if names)

@@ -55,17 +55,6 @@ class Holder:
         since = datetime.datetime.now().isoformat(" ", "seconds")
         return cls(socket.gethostname(), os.getpid(), since)
 
-    @classmethod
-    def of(cls, fields: Any) -> "Holder":
-        """Returns the program with these fields, or one without a name if they are no such fields.
-
-        Locks of earlier versions hold a sentence, and a lock that was just taken holds nothing yet.
-        """
-        try:
-            return cls(**fields)
-        except TypeError:
-            return cls()
-
     @property
     def program(self) -> tuple[str, int]:
         """Returns what the holders of two folders have in common if they are one program."""
@@ -208,7 +197,7 @@ def mark_of(path: Path) -> dict[str, Any] | None:
 
 def _is_of(path, by) -> bool:
     mark = _read(path)
-    return mark is not None and Holder.of(mark["by"]) == by
+    return mark is not None and Holder(**mark["by"]) == by
 
 
 def _renew(path, by):
@@ -228,9 +217,9 @@ def _watch(path):
     if first is not None:
         logging.warning(
             "%s has a mark of %s: whether it still runs is known in %.0f seconds",
-            *(path.parent, Holder.of(first["by"]), FORGOTTEN),
+            *(path.parent, Holder(**first["by"]), FORGOTTEN),
         )
     while (mark := _read(path)) is not None and time.monotonic() < end:
         if mark != first:
-            raise in_use(path.parent, Holder.of(mark["by"]))
+            raise in_use(path.parent, Holder(**mark["by"]))
         time.sleep(RENEWED / 3)

@@ -1,12 +1,12 @@
 """Writes the numbers of a run, and sends them to TensorBoard and Weights & Biases."""
 
 import hashlib
-import importlib
 import json
 from pathlib import Path
 
 import jax
 
+from experiments import imported
 from experiments.results import bucket
 from experiments.results.record import agreed, appended, as_lines, read_lines, write_files
 
@@ -23,7 +23,7 @@ class Metrics:
         if jax.process_index() > 0:
             tensorboard, wandb = False, ""
         events = str(path.parent / "tensorboard")
-        self._events = _imported("tensorboardX").SummaryWriter(events) if tensorboard else None
+        self._events = _sink("tensorboardX").SummaryWriter(events) if tensorboard else None
         self._project = _wandb_run(wandb, path.parent) if wandb else None
         lines = (line for line in read_lines(path) if isinstance(line, dict) and line.get("step"))
         saved = [line for line in lines if line["step"] <= resume_step]
@@ -57,16 +57,13 @@ class Metrics:
 def check_sinks(tensorboard: bool, wandb: str) -> None:
     """Checks that the packages that ``Metrics`` is to write with are installed."""
     packages = ["tensorboardX"] * tensorboard + ["wandb"] * bool(wandb)
-    agreed(lambda: [_imported(package) for package in packages] and None)
+    agreed(lambda: [_sink(package) for package in packages] and None)
 
 
-def _imported(package: str):
-    """Imports an optional package, which comes with an extra of almost the same name."""
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        extra = package.removesuffix("X")
-        raise ValueError(f"train.{extra} needs {package}: pip install -e '.[{extra}]'") from None
+def _sink(package: str):
+    """Imports a package, which comes with an extra of almost the same name."""
+    extra = package.removesuffix("X")
+    return imported(package, extra, f"train.{extra}")
 
 
 def _wandb_run(project: str, folder: Path):
@@ -75,4 +72,4 @@ def _wandb_run(project: str, folder: Path):
     identity = hashlib.sha256(str(bucket.absolute(folder)).encode()).hexdigest()[:16]
     names = {"name": name, "id": identity, "resume": "allow"}
     # Seeds that are trained together have a run each; by default wandb would return the first.
-    return _imported("wandb").init(project=project, reinit="create_new", **names)
+    return _sink("wandb").init(project=project, reinit="create_new", **names)

@@ -6,15 +6,10 @@ Only the first process of a job reads and writes files; it tells the others what
 import contextlib
 import dataclasses
 import fcntl
-import functools
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +19,10 @@ from jax.experimental import multihost_utils
 
 from experiments.results import bucket
 from experiments.results.bucket import Holder, in_use
+from experiments.results.environment import environment
 
 # The fields that ``run.json`` must have, see ``environment``.
 _RUN = {"config": dict, "versions": dict, "device": str, "git": str}
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
 
 
 class RefusedError(ValueError):
@@ -133,58 +128,6 @@ def read_lines(path: Path) -> list[Any]:
     return [value for line in lines if (value := _parsed(line)) is not None]
 
 
-def environment() -> dict[str, Any]:
-    """Returns versions, device and revision, which reports quote with their figures."""
-    device = jax.devices()[0]
-    return {
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
-        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
-        "git": _git_revision(),
-        "source": hashlib.sha256(repr(source_digests()).encode()).hexdigest()[:16],
-    }
-
-
-@functools.cache
-def source_digests() -> dict[str, str]:
-    """Returns the SHA-256 of each file of source, committed or not, by its path in the checkout."""
-    root = Path(__file__).resolve().parents[2]
-    patterns = "launch.py", "posenc_jax/**/*.py", "experiments/**/*.py", "configs/**/*.py"
-    paths = sorted(path for pattern in patterns for path in root.glob(pattern))
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
-    }
-
-
-def environment_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the ``environment`` in the ``run.json`` of several runs, with each value once.
-
-    Without any run, the result is the environment of this program.
-    """
-    if not runs:
-        return environment()
-    versions = {
-        name: each_once(run["versions"].get(name, "none") for run in runs)
-        for name in dict.fromkeys(name for run in runs for name in run["versions"])
-    }
-    told = {field: each_once(run[field] for run in runs) for field in ("device", "git")}
-    return {"versions": versions} | told
-
-
-def each_once(values: Iterable[str]) -> str:
-    """Returns the values separated by commas, each once."""
-    return ", ".join(dict.fromkeys(values))
-
-
-def _git_revision() -> str:
-    root = Path(__file__).parent
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Locks a folder for this program, so that no second program works in it.
@@ -215,7 +158,7 @@ def holder(folder: Path) -> Holder | None:
         return None
 
     fields = agreed(find)
-    return None if fields is None else Holder.of(fields)
+    return None if fields is None else Holder(**fields)
 
 
 def _lock(file) -> None:
@@ -243,7 +186,8 @@ def _locked(folder):
             _lock(file)
         except BlockingIOError:
             file.seek(0)
-            raise in_use(folder, Holder.of(_parsed(file.read()))) from None
+            other = Holder(**(_parsed(file.read()) or {}))  # a lock that was just taken is empty
+            raise in_use(folder, other) from None
         file.truncate(0)
         file.write(json.dumps(dataclasses.asdict(by)))
         file.flush()

@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from experiments.results.record import PACKAGES, source_digests
+from experiments.results.environment import PACKAGES, source_digests
 from experiments.settings import fields_of
 
 

@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.results.record import check_run, holder, read_lines
+from experiments.running.finished import missing_in
 from experiments.running.points import Point
 from experiments.running.schedule import best_note
-from experiments.running.sweep import Sweep, missing_in
+from experiments.running.sweep import Sweep
 
 STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
 

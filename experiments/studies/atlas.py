@@ -65,7 +65,7 @@ class Atlas(Studies):
         )
         about["tasks"] = ASKED
         answers = atlas.atlas_of(studies, about)
-        atlas.print_summary(answers, self.console)
+        atlas_page.print_summary(answers, self.console)
         ledger = read_json(self.workdir / "claims" / "claims.json") or {"claims": []}
         cards = self.cards([name for name in answers.schemes if name != WINDOWED])
         folder = self.workdir / "atlas"

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments.registry import make_experiment
-from experiments.results.record import environment_of
+from experiments.results.environment import environment_of
 from experiments.running.points import point_of
 
 

@@ -40,6 +40,8 @@ from posenc_jax.registry import PATTERNS, lookup
 class Comparison(Sweep):
     """Runs a config of ``configs/extrapolation.py``; see ``make_experiment`` for the arguments."""
 
+    report = length_report
+
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         recipe, mesh = Recipe(**config.train), make_mesh(**config.mesh)
         super().__init__(config.to_dict(), points(config), recipe, mesh, workdir, console)
@@ -135,11 +137,6 @@ class Comparison(Sweep):
 
     def print_point(self, point, evaluation):
         print_losses(point.schemes, evaluation["records"], self.console)
-
-    def write_report(self, command):
-        study = self.study(command)
-        length_report.print_table(study, self.console)
-        return length_report.write(self.workdir, study)
 
     def _spec(self, scheme) -> FrozenConfigDict:
         encoding = {"name": scheme} | self.config["encodings"].get(scheme, {})

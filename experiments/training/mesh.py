@@ -6,11 +6,9 @@ layer is computed and then freed, as in ZeRO-3 (1910.02054). ``model`` cuts head
 and ``context`` cuts the tokens of a sequence.
 """
 
-import contextlib
-import contextvars
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -32,30 +30,23 @@ RULES = (
     (r"(^|/)(model|mu|nu)/(un)?embedding$", P("model", "fsdp")),
 )
 
-# Devices that meshes are made of instead of JAX's, see ``meshes_of``.
-_STAND_INS: contextvars.ContextVar[Sequence[Any] | None]
-_STAND_INS = contextvars.ContextVar("stand_ins", default=None)
 
+def make_mesh(
+    devices: Sequence[Any] | None = None,
+    *,
+    data: int = -1,
+    fsdp: int = 1,
+    model: int = 1,
+    context: int = 1,
+) -> Mesh:
+    """Makes a mesh of devices, by default of all that JAX has.
 
-@contextlib.contextmanager
-def meshes_of(devices: Sequence[Any] | None) -> Iterator[None]:
-    """Makes ``make_mesh`` use these devices, such as a topology's; None means JAX's."""
-    before = _STAND_INS.set(devices)
-    try:
-        yield
-    finally:
-        _STAND_INS.reset(before)
-
-
-def make_mesh(*, data: int = -1, fsdp: int = 1, model: int = 1, context: int = 1) -> Mesh:
-    """Makes a mesh of all devices; one axis may be -1, and takes the remaining devices.
-
-    The devices are JAX's, unless ``meshes_of`` gives others.
+    One axis may be -1, and takes the devices that the others leave.
 
     Raises:
       ValueError: a size is no number of devices, or their product is not the number of devices.
     """
-    devices = _STAND_INS.get() or jax.devices()
+    devices = devices or jax.devices()
     sizes = data, fsdp, model, context
     try:
         if min(sizes) < -1:  # which NumPy would take for -1

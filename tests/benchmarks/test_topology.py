@@ -16,7 +16,7 @@ from benchmarks.dry_run import print_dry_run
 from benchmarks.topology import needs, too_much
 from configs.extrapolation import get_config
 from experiments.studies.text import Comparison
-from experiments.training.mesh import make_mesh, meshes_of
+from experiments.training.mesh import make_mesh
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
@@ -115,8 +115,8 @@ def test_dry_run_for_a_topology(corpus, tmp_path):
     config, console = get_config("tiny"), Console(file=io.StringIO(), width=120)
     config.update(corpus=corpus, schemes="rope", seeds=1)
     config.mesh.update(fsdp=4)
-    with meshes_of(topology.devices("v5e:2x2")):
-        experiment = Comparison(config, tmp_path / "work", console)
+    experiment = Comparison(config, tmp_path / "work", console)
+    experiment.place_on(make_mesh(topology.devices("v5e:2x2"), **config.mesh))
     print_dry_run(experiment, 0.4, console)
     text = " ".join(console.file.getvalue().split())
     assert "4 of TPU v5 lite" in text and "over fsdp" in text

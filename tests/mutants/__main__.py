@@ -4,7 +4,8 @@
 
 Errors are put into the schemes, attention, decoding and the importer of Hugging Face's configs, at
 least three into every scheme. Each is tried in a copy of the tree, where the tests of its scheme
-run first, then those of its file, then the library's others, until one fails.
+run first, then those of its file, then the library's others, until one fails. Slow tests are left
+out.
 """
 
 import argparse

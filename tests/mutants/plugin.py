@@ -13,6 +13,7 @@ from tests.mutants import choose
 
 SCHEMES: list[str] = json.loads(os.environ.get("MUTANT_SCHEMES", "[]"))
 WORDS: list[str] = json.loads(os.environ.get("MUTANT_WORDS", "[]"))
+ROOM: str = json.loads(os.environ.get("MUTANT_ROOM", '""'))
 NEAR: bool = json.loads(os.environ.get("MUTANT_NEAR", "false"))
 
 
@@ -36,4 +37,4 @@ def _rank(item):
         return 0
     if SCHEMES and schemes:  # Another scheme cannot notice it.
         return 3
-    return 1 if choose.is_about(item.path.read_text(), WORDS) else 2
+    return 1 if choose.is_about(item.path, WORDS, ROOM) else 2

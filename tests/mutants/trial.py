@@ -42,10 +42,11 @@ def tried(change: Change, tree: pathlib.Path) -> Result:
     """Runs the tests that should notice ``change``, then the library's others, until one does."""
     file, begun = tree / change.path, time.monotonic()
     source = file.read_bytes()
-    words = choose.words_of(change)
+    words, room = choose.words_of(change), pathlib.PurePath(change.path).parts[1]
     described = {
         "MUTANT_SCHEMES": json.dumps(choose.schemes_of(change)),
         "MUTANT_WORDS": json.dumps(words),
+        "MUTANT_ROOM": json.dumps(room),
         # A file of bytecode may be as old as the error, to the second.
         "PYTHONDONTWRITEBYTECODE": "1",
         "JAX_PLATFORMS": "cpu",
@@ -53,8 +54,10 @@ def tried(change: Change, tree: pathlib.Path) -> Result:
         # Most programs are those of the tree without the error.
         "JAX_COMPILATION_CACHE_DIR": str(choose.ROOT / "build/compiled"),
     }
-    tests = sorted((tree / "tests").rglob("test_*.py"))
-    near = [f for f in tests if choose.takes_schemes(f) or choose.is_about(f.read_text(), words)]
+    # The equations and golden arrays of tests/encodings notice most errors.
+    files = (tree / "tests").rglob("test_*.py")
+    tests = sorted(files, key=lambda file: ("encodings" not in file.parts, file))
+    near = [f for f in tests if choose.takes_schemes(f) or choose.is_about(f, words, room)]
     others = [f for f in tests if not _EXPERIMENTS.search(f.read_text())]
     try:
         file.write_bytes(change.applied(source))
@@ -67,10 +70,11 @@ def tried(change: Change, tree: pathlib.Path) -> Result:
 
 def _run(tree, files, described) -> str:
     """Returns the first of the tests that fails, or ""."""
+    options = ["-xq", "-m", "not slow", "--tb=no", "-rfE"]
     plugins = ["-p", "tests.mutants.plugin", "-p", "no:cacheprovider"]
     try:
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-xq", "--tb=no", "-rfE", *plugins, *map(str, files)],
+            [sys.executable, "-m", "pytest", *options, *plugins, *map(str, files)],
             cwd=tree,
             env=os.environ | described,
             capture_output=True,

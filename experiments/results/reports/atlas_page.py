@@ -5,19 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 from scipy import stats
 
 from experiments.results import atlas_data
-from experiments.results.answers import MARKS, OWN_WINDOW, SOLVED, TASKS, Answer
-from experiments.results.atlas import Atlas, family, unanswered_words
+from experiments.results.answers import AGAINST, MARKS, OWN_WINDOW, SOLVED, TASKS, Answer
+from experiments.results.atlas import Atlas, counts, family
 from experiments.results.comparisons import statement
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import write_files
 from experiments.results.reports import maps, scheme_page
 from experiments.results.reports.drawing import page_style
-from experiments.results.reports.page import learning_rates
+from experiments.results.reports.page import learning_rates, print_failures, terminal_table
 from experiments.results.reports.templates import document, fill
 from experiments.results.statistics import failure_words, number
+from posenc_jax import REGISTRY
 
 # With whom an answer is compared in the table: with the first one that has an answer.
 _DECISIVE = (OWN_WINDOW, WINDOWED, "rope", "nope")
@@ -58,6 +60,23 @@ def write(
     return folder / "index.html"
 
 
+def print_summary(atlas: Atlas, console: Console) -> None:
+    """Prints at how many questions each scheme is better or worse than the baselines."""
+    print_failures(atlas.failures, console)
+    columns = [f"{word}\nthan {name}" for name in AGAINST for word in ("better", "worse")]
+    shown = terminal_table(f"verdicts on {len(atlas.questions)} questions", columns)
+    for scheme in atlas.schemes:
+        rows = atlas.answers[atlas.answers["scheme"] == scheme]
+        cells = [count for name in AGAINST for count in counts(rows, name).values()]
+        shown.add_row(scheme, *map(str, cells))
+    console.print(shown)
+    console.print(statement(atlas.families), highlight=False)
+    if words := _unanswered(atlas):
+        console.print(words, highlight=False)
+    for words in atlas.controls:
+        console.print(f"control: {words}", highlight=False)
+
+
 def _index(atlas: Atlas, drawn: Mapping[str, str], has_ledger: bool) -> str:
     """Returns the index as HTML; ``drawn`` is what ``figures`` returns."""
     # Single answers have no column, nor have tasks that nobody learned.
@@ -88,7 +107,7 @@ def _index(atlas: Atlas, drawn: Mapping[str, str], has_ledger: bool) -> str:
         rows=rows,
         families=sorted({row["family"] for row in rows}),
         failures=[failure_words(failure) for failure in atlas.failures],
-        unanswered=unanswered_words(atlas),
+        unanswered=_unanswered(atlas),
         statement=statement(atlas.families),
         most_seeds=atlas.answers["seeds"].max(),
         solved=SOLVED,
@@ -99,6 +118,15 @@ def _index(atlas: Atlas, drawn: Mapping[str, str], has_ledger: bool) -> str:
         controls=atlas.controls,
         rates={k: learning_rates(v) for k, v in atlas.about.get("rates", {}).items() if v},
     )
+
+
+def _unanswered(atlas: Atlas) -> str:
+    """Returns sentences about the topics and the schemes without any result yet, or none."""
+    missing = {
+        "No run has answered yet": atlas.unanswered,
+        "No run has these schemes yet": [name for name in REGISTRY if name not in atlas.schemes],
+    }
+    return " ".join(f"{words}: {'; '.join(names)}." for words, names in missing.items() if names)
 
 
 def _cell(row: Answer | None) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def _panels(study: lengths.LengthStudy) -> Figure | None:
 
 
 def panels(study: lengths.LengthStudy, tables: dict[str, Cells], names: list[str]) -> Figure:
-    """Draws a plot for each scheme of ``names``, and in it a line for each name of ``found``."""
+    """Draws a plot for each scheme of ``names``, and in it a line for each of ``tables``."""
     styles = drawing.styles_of(tables)
     rows = -(-len(names) // 3)
     figure = Figure(figsize=(8.8, 2.4 * rows + 0.4), layout="constrained")

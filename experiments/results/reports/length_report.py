@@ -46,7 +46,7 @@ def write(folder: Path, study: lengths.LengthStudy) -> Path:
     return write_report(folder, study, _page(study, drawn), main)
 
 
-def print_table(study: lengths.LengthStudy, console: Console) -> None:
+def print_tables(study: lengths.LengthStudy, console: Console) -> None:
     """Prints bits per byte by length, best scheme first, and what failed; raises as ``write``."""
     study.check()
     print_failures(study.failures, console)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from experiments.results.record import write_files
 from experiments.results.reports.templates import FIGURES, document, fill, section
 from experiments.results.statistics import (
     BASELINE,
+    Cells,
     Record,
     Study,
     csv_of,
@@ -24,6 +25,7 @@ from experiments.results.statistics import (
     mean_and_stderr,
     number,
     or_nan,
+    words,
 )
 
 
@@ -57,14 +59,12 @@ class GridCell(NamedTuple):
         return (f"**{self.words}**" if self.is_best else self.words) + self.small.replace("±", "± ")
 
 
-def page(
-    title: str, study: Study, data: Mapping[str, Any], template: str = "report.html", **values: Any
-) -> str:
+def page(title: str, study: Study, data: Mapping[str, Any], template: str, **values: Any) -> str:
     """Returns one self-contained HTML page.
 
     The page has an intro; what the data are, by name; the command, the runs that failed, parts, the
-    cost of training, and the config. Intro and parts are ``values`` of "report.html", or stand in
-    another ``template`` that extends it.
+    cost of training, and the config. Intro and parts are blocks of the ``template``, which extends
+    "report.html".
     """
     setup = {key: study.about[key] for key in ("config", "versions")}
     body = fill(
@@ -130,6 +130,22 @@ def grid(heads: Iterable[GridCell | str], rows: Mapping[str, Iterable[GridCell |
 
     rows = {name: cells(row) for name, row in rows.items()}
     return Markup(fill("grid.html", heads=cells(heads), rows=rows, baseline=BASELINE))
+
+
+def grid_cells(
+    cells: Cells, columns: Iterable[Any], best: Callable[..., Any] = min
+) -> dict[str, list[GridCell]]:
+    """Returns cells in words by scheme, the best finite mean of each column in bold."""
+    columns = list(columns)
+    means = {x: [row[x][0] for row in cells.values() if x in row] for x in columns}
+    bests = {x: best(filter(math.isfinite, means[x]), default=None) for x in columns}
+    return {
+        scheme: [
+            GridCell(*words(cells, scheme, x), is_best=x in row and row[x][0] == bests[x])
+            for x in columns
+        ]
+        for scheme, row in cells.items()
+    }
 
 
 def mean_cell(values: Iterable[float | None], digits: int) -> GridCell:

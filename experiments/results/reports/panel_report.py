@@ -24,12 +24,13 @@ from experiments.results.reports.drawing import (
 from experiments.results.reports.page import (
     GridCell,
     grid,
+    grid_cells,
     page,
     print_failures,
     terminal_table,
     write_report,
 )
-from experiments.results.statistics import number, words
+from experiments.results.statistics import number
 
 
 def write(folder: Path, study: PanelStudy, pictures: Mapping[str, np.ndarray]) -> Path:
@@ -72,16 +73,7 @@ def print_tables(study: PanelStudy, console: Console) -> None:
 
 def rows(study: PanelStudy, panel: Panel) -> dict[str, list[GridCell]]:
     """Returns the cells of a panel by scheme, the best scheme of the last column first."""
-    by_scheme, best = cells(study, panel), min if panel.is_error else max
-    means = {x: [row[x][0] for row in by_scheme.values() if x in row] for x in panel.xs}
-    bests = {x: best(filter(math.isfinite, means[x]), default=None) for x in panel.xs}
-    return {
-        scheme: [
-            GridCell(*words(by_scheme, scheme, x), is_best=x in row and row[x][0] == bests[x])
-            for x in panel.xs
-        ]
-        for scheme, row in by_scheme.items()
-    }
+    return grid_cells(cells(study, panel), panel.xs, min if panel.is_error else max)
 
 
 def _chances(study: PanelStudy, panel: Panel) -> list[GridCell]:

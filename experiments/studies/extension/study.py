@@ -24,8 +24,9 @@ from experiments.results.extensions import PLAIN, ExtensionStudy
 from experiments.results.record import RefusedError, Stored, as_json, differences, read_run
 from experiments.results.reports import extension_report
 from experiments.results.seal import read_evaluation
+from experiments.running.finished import EVALUATION
 from experiments.running.points import Point, trained_points
-from experiments.running.sweep import EVALUATION, Sweep, recipe_fields
+from experiments.running.sweep import Sweep, recipe_fields
 from experiments.settings import filled, names_in, one_of
 from experiments.studies.extension.evaluations import Documents, Evaluator, Trials
 from experiments.studies.extension.methods import Methods
@@ -63,6 +64,8 @@ class Tuned(Point):
 
 class Extension(Sweep):
     """Runs a config of ``configs/extension.py``; see ``make_experiment`` for the arguments."""
+
+    report = extension_report
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         mesh, chosen = make_mesh(**config.mesh), points(config)
@@ -280,11 +283,6 @@ class Extension(Sweep):
         }
         about |= self.about_corpus(self.corpus)
         return ExtensionStudy(records, training, failures, about, [])
-
-    def write_report(self, command):
-        study = self.study(command)
-        extension_report.print_tables(study, self.console)
-        return extension_report.write(self.workdir, study)
 
 
 def points(config: ConfigDict) -> list[Point]:

@@ -23,7 +23,7 @@ from experiments.evaluation.lengths import Scorer, in_other_units
 from experiments.progress import stage
 from experiments.results import leaderboard
 from experiments.results.ladder import mean_curves
-from experiments.results.record import RefusedError, read_lines
+from experiments.results.record import RefusedError
 from experiments.results.reports import ladder_page, leaderboard_page
 from experiments.results.speedup import smoothed
 from experiments.studies.combined import Studies
@@ -74,7 +74,7 @@ class Rung(Comparison):
             is_there = any(point.scheme == scheme for point in other.points)
             if not is_there or not other.has_tried(scheme):
                 return None
-            losses = other.rates()[scheme]
+            losses = other.rates_of(scheme)
             self._best[scheme] = min(losses, key=losses.__getitem__)
         return self._best[scheme]
 
@@ -211,9 +211,8 @@ class Ladder(Studies):
         by_scheme: dict[str, list[dict[int, float]]] = {}
         per_step = part.recipe.batch_size * part.recipe.length
         for point in filter(part.finished, part.points):
-            lines = read_lines(part.folder(point) / "metrics.jsonl")
-            curve = smoothed([(line["step"] * per_step, line["loss"]) for line in lines])
-            by_scheme.setdefault(point.scheme, []).append(dict(curve))
+            curve = [(step * per_step, loss) for step, loss in part.curve(point)]
+            by_scheme.setdefault(point.scheme, []).append(dict(smoothed(curve)))
         return mean_curves(by_scheme)
 
     def write_report(self, command):

@@ -6,5 +6,4 @@ fitness.py     the losses of candidates, which are inputs of one compiled progra
 plan.py        what is the same for every seed: stages, lengths, documents, recipes
 stages.py      searches, fine-tuning and further searches of one model, and their scores
 study.py       all of it for each seed, for ``launch.py``
-report.py      the tables, the verdicts and the figures
 """

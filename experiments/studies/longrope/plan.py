@@ -110,7 +110,7 @@ class Plan:
 
     @property
     def groups(self) -> dict[str, Group]:
-        """Returns the tables by their keys in ``report.GROUPS``."""
+        """Returns the tables by their keys in ``results.searches.GROUPS``."""
         documents, factor = self.trials.search_documents, self.factor
         return {
             "near": Group(self.near, documents, factor),

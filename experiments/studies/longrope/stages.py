@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ class Row:
     """Holds one line of a table.
 
     Attributes:
-      group: the table, a key of ``report.GROUPS``.
+      group: the table, a key of ``results.searches.GROUPS``.
       scheme: the name of the encoding.
       kind: "method" for a known one, "start" for a starting point of a search, "found" for the
         result of a search, "tuned" for a fine-tuned model under the encoding it was tuned with.
@@ -269,6 +268,12 @@ class Stages:
         return model.under(in_place_of_rope(self.model, self.rope))
 
     def _scores(self) -> list[dict[str, Any]]:
+        """Returns a record for each row: losses in nats a token, means over documents.
+
+        A record has ``loss`` of all tokens, ``last_loss`` of the last tokens, and ``needle_loss``
+        of the answers about needles that are put into the same documents (``with_needles``), if the
+        plan has the stage that searches by it. Each batch is kept as soon as it is known.
+        """
         plan, trials, rows = self.plan, self.plan.trials, [*self.rows.values()]
         lengths = {group: plan.groups[group].length for group in ("near", "far")}
         documents = {
@@ -286,9 +291,40 @@ class Stages:
             "rows": [[row.group, row.scheme, fingerprint(row.encoding)] for row in rows],
             "models": [fingerprint(row.model) for row in rows],
         }
-        stored = Stored(self.folder / "scores.jsonl", config)
-        with contextlib.closing(stored):
-            return score(rows, documents, plan, stored, f"{self.name}  score")
+        # Documents by group, and the first token of each loss, counted from the end.
+        kinds = [(documents, {"loss": 0, "last_loss": -trials.last_tokens})]
+        if "longrope2" in plan.stages:
+            asking = {group: with_needles(tokens_NL) for group, tokens_NL in documents.items()}
+            kinds.append((asking, {"needle_loss": -NEEDLE // 2}))
+        total = sum(of_kind[row.group][:, 1:].size for row in rows for of_kind, _ in kinds)
+        stored, records = Stored(self.folder / "scores.jsonl", config), []
+        with (
+            contextlib.closing(stored),
+            stage(f"{self.name}  score", total, plan.console) as advance,
+        ):
+            for row in rows:
+                scorer = Scorer(row.model, plan.mesh, trials.batch_tokens)
+                record: dict[str, Any] = {"group": row.group, "scheme": row.scheme}
+                record["kind"] = row.kind
+                for of_kind, firsts in kinds:
+                    record |= _losses(row, scorer, of_kind[row.group], firsts, stored, advance)
+                records.append(record)
+        return records
+
+
+def _losses(row, scorer, tokens_NL, firsts, stored, advance) -> dict[str, float]:
+    """Returns the mean losses from each of ``firsts`` to the end, batch by batch."""
+    layers, means = in_place_of_rope(row.model, row.encoding), []
+
+    def measure(batch):
+        losses_NL = scorer(batch, layers)
+        return [losses_NL[:, first:].mean(axis=1).tolist() for first in firsts.values()]
+
+    name = f"{row.group}, {row.scheme}, {', '.join(firsts)}"
+    for of_batch, tokens in scorer.batches(tokens_NL, stored, name, measure):
+        means.append(of_batch)
+        advance(row.scheme, steps=tokens)
+    return dict(zip(firsts, np.concatenate(means, axis=1).mean(axis=1).tolist(), strict=True))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -318,45 +354,3 @@ class MixedWindows(Tuning):
     def loss(self, model, batch, key):
         sides = [token_losses(model, batch[name], key=key).mean() for name in ("long", "short")]
         return jnp.mean(jnp.stack(sides))
-
-
-def score(
-    rows: list[Row], documents: Mapping[str, np.ndarray], plan: Plan, stored: Stored, name: str
-) -> list[dict[str, Any]]:
-    """Returns a record for each row: losses in nats a token, means over documents.
-
-    A record has ``loss`` of all tokens, ``last_loss`` of the last tokens, and ``needle_loss`` of
-    the answers about needles that are put into the same documents (``with_needles``), if the plan
-    has the stage that searches by it. Documents are int ``[N, L + 1]`` by group; each batch is kept
-    in ``stored`` as soon as it is known.
-    """
-    last = {"loss": 0, "last_loss": -plan.trials.last_tokens}
-    kinds = [{group: (tokens_NL, last) for group, tokens_NL in documents.items()}]
-    if "longrope2" in plan.stages:
-        answer = {"needle_loss": -NEEDLE // 2}
-        kinds.append({group: (with_needles(x_NL), answer) for group, x_NL in documents.items()})
-    total = sum(kind[row.group][0][:, 1:].size for row in rows for kind in kinds)
-    records = []
-    with stage(name, total, plan.console) as advance:
-        for row in rows:
-            scorer = Scorer(row.model, plan.mesh, plan.trials.batch_tokens)
-            record: dict[str, Any] = {"group": row.group, "scheme": row.scheme, "kind": row.kind}
-            for kind in kinds:
-                record |= _losses(row, scorer, *kind[row.group], stored, advance)
-            records.append(record)
-    return records
-
-
-def _losses(row, scorer, tokens_NL, firsts, stored, advance) -> dict[str, float]:
-    """Returns the mean losses from each of ``firsts`` to the end, batch by batch."""
-    layers, means = in_place_of_rope(row.model, row.encoding), []
-
-    def measure(batch):
-        losses_NL = scorer(batch, layers)
-        return [losses_NL[:, first:].mean(axis=1).tolist() for first in firsts.values()]
-
-    name = f"{row.group}, {row.scheme}, {', '.join(firsts)}"
-    for of_batch, tokens in scorer.batches(tokens_NL, stored, name, measure):
-        means.append(of_batch)
-        advance(row.scheme, steps=tokens)
-    return dict(zip(firsts, np.concatenate(means, axis=1).mean(axis=1).tolist(), strict=True))

@@ -7,10 +7,11 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from experiments.pretrained.trained import Loader, Source, in_tokens_of
+from experiments.results.reports import search_report
+from experiments.results.searches import SearchStudy
 from experiments.running.points import trained_points
 from experiments.running.sweep import Sweep, recipe_fields
 from experiments.settings import filled
-from experiments.studies.longrope import report
 from experiments.studies.longrope.plan import Plan, Trials
 from experiments.studies.longrope.search import Budget
 from experiments.studies.longrope.stages import Stages
@@ -25,6 +26,8 @@ SCHEME = "rope"
 
 class LongRoPESearch(Sweep):
     """Runs a config of ``configs/longrope.py``; see ``make_experiment`` for the arguments."""
+
+    report = search_report
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         mesh, points = make_mesh(**config.mesh), trained_points([SCHEME], {}, config.seeds)
@@ -130,12 +133,11 @@ class LongRoPESearch(Sweep):
         }
         about |= self.about_corpus(self.plan.corpus)
         training = [run for run in training if run["tokens"]]
-        return report.SearchStudy.of(evaluations, training, failures, about)
-
-    def write_report(self, command):
-        study = self.study(command)
-        report.print_tables(study, self.console)
-        return report.write(self.workdir, study)
+        records, searches, tuning = (
+            [{"seed": run["training"]["seed"]} | one for run in evaluations for one in run[key]]
+            for key in ("records", "searches", "tuning")
+        )
+        return SearchStudy(records, training, failures, about, searches, tuning)
 
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": SCHEME} | self.config["rope"]

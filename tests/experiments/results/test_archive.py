@@ -10,7 +10,8 @@ from runs import comparison, config, cut_off, flipped
 
 from experiments.pretrained.trained import load_run
 from experiments.results import archive
-from experiments.results.record import environment, write_json
+from experiments.results.environment import environment
+from experiments.results.record import write_json
 from experiments.results.seal import read_evaluation
 
 

@@ -11,7 +11,8 @@ from runs import comparison, config
 from experiments import preemption
 from experiments.results import archive, bucket
 from experiments.results.bucket import Holder, folder_at
-from experiments.results.record import claimed, environment, holder, write_json
+from experiments.results.environment import environment
+from experiments.results.record import claimed, holder, write_json
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def page_of(study, folder):
 
 def printed(study, width=200):
     console = Console(file=io.StringIO(), width=width)
-    report.print_table(study, console)
+    report.print_tables(study, console)
     return console.file.getvalue()
 
 

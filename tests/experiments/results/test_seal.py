@@ -3,7 +3,8 @@
 import pytest
 
 from experiments.results import seal
-from experiments.results.record import RefusedError, environment, write_json
+from experiments.results.environment import environment
+from experiments.results.record import RefusedError, write_json
 
 FIELDS = {"config": dict, "training": dict}
 EVALUATION = {"config": {"a": 1}, "training": {"steps": 1}, "records": [{"loss": 2.5}]}

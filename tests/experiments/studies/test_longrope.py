@@ -13,10 +13,10 @@ from benchmarks.dry_run import print_dry_run
 from configs.longrope import get_config
 from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.trained import rope_of
+from experiments.results.searches import SearchStudy, Verdict, verdicts
 from experiments.running.status import status
 from experiments.studies.longrope.encoding import Searched, critical_pairs, factors_of, under_rule
 from experiments.studies.longrope.fitness import NEEDLE, needle_loss, text_loss, with_needles
-from experiments.studies.longrope.report import SearchStudy, Verdict, verdicts
 from experiments.studies.longrope.search import Budget, Genome, Space
 from experiments.studies.longrope.stages import MixedWindows
 from experiments.studies.longrope.study import LongRoPESearch

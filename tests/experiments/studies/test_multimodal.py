@@ -9,8 +9,8 @@ from flax import nnx
 from rich.console import Console
 
 from experiments.evaluation.layer_attention import attention_weights
+from experiments.results.environment import environment
 from experiments.results.panels import Panel, PanelStudy, cells
-from experiments.results.record import environment
 from experiments.results.reports import panel_report as report
 from experiments.studies.multimodal.model import Decoder, ViT
 from experiments.training.recipe import RULES

@@ -1,0 +1,217 @@
+"""Reads what the points of a study have left in its workdir, for further runs and for reports."""
+
+import abc
+import collections
+import dataclasses
+import datetime
+import math
+from pathlib import Path
+from typing import Any
+
+from experiments.results.environment import each_once, environment_of
+from experiments.results.record import (
+    RefusedError,
+    agreed,
+    as_json,
+    read_json,
+    read_lines,
+    read_run,
+)
+from experiments.results.seal import read_whole_evaluation
+from experiments.results.speedup import with_speedups
+from experiments.results.statistics import BASELINE
+from experiments.running.points import Point
+from experiments.training.data import Corpus
+from experiments.training.recipe import RULES
+
+# The name that a config has for the digest of its data.
+DATA = "corpus_digest"
+# The fields that ``evaluation.json`` must have in every experiment.
+EVALUATION = {"config": dict, "training": dict}
+
+
+class Finished(abc.ABC):
+    """Holds the results of a study's points; ``Sweep`` makes them.
+
+    Args:
+      config: the whole config, for the report.
+      points: the points of the study.
+      workdir: the folder of all results.
+    """
+
+    def __init__(self, config: dict[str, Any], points: list[Point], workdir: Path):
+        self.config = config
+        self.points = points
+        self.workdir = workdir
+
+    @abc.abstractmethod
+    def describe(self, point: Point) -> dict[str, Any]:
+        """Returns all settings that decide what is trained."""
+
+    @abc.abstractmethod
+    def describe_evaluation(self, point: Point) -> dict[str, Any]:
+        """Returns all settings that decide the results of an evaluation."""
+
+    def folder(self, point: Point) -> Path:
+        """Returns the folder of a point's run."""
+        return self.workdir / "runs" / point.name
+
+    def finished(self, point: Point) -> dict[str, Any] | None:
+        """Returns the results of a point, or None if it has none under this config.
+
+        The results may lack extensions that the config asks for by now, see ``missing_in``. They
+        may be of other data with the same name, such as the sources of another Python;
+        ``corpus_digest`` shows that, and ``run`` refuses to add to them.
+        """
+        folder = self.folder(point)
+        try:
+            evaluation, run = read_whole_evaluation(folder, EVALUATION), read_run(folder)
+            if evaluation is None or run is None:
+                return None
+            evaluated = dataclasses.replace(point, extensions=extensions_in(evaluation, point))
+            if "extend" in evaluation["config"]:  # without extensions that are not asked for
+                old = evaluation["config"]["extend"]
+                extend = {name: old[name] for name in evaluated.extensions}
+                evaluation |= of_schemes(evaluation, evaluated.schemes)
+                evaluation["config"] = evaluation["config"] | {"extend": extend}
+            configs = (evaluation, self.describe_evaluation(evaluated)), (run, self.describe(point))
+            same = all(_but_for_data(old["config"]) == _but_for_data(new) for old, new in configs)
+            return evaluation if same else None
+        except ValueError:  # a damaged file, or the point that this one starts from is missing
+            return None
+
+    def is_done(self, point: Point) -> bool:
+        """Returns whether nothing is left to run: missing extensions need the point's checkpoint.
+
+        Results that were restored from an archive have no checkpoints, and stay as they are.
+        """
+        if not (finished := self.finished(point)):
+            return False
+        has_checkpoint = agreed((self.folder(point) / "checkpoints").exists)
+        return not (has_checkpoint and missing_in(finished, point))
+
+    def failure(self, point: Point) -> dict[str, Any] | None:
+        """Returns the scheme and the seed of a point that failed and the reason, or None."""
+        try:
+            record = read_json(self.folder(point) / "failure.json", {"reason": str})
+        except ValueError as error:  # it is damaged, and says that there was a failure
+            record = {"reason": str(error)}
+        return record and {"scheme": point.label, "seed": point.seed, "reason": record["reason"]}
+
+    def check_data(self, points: list[Point]) -> None:
+        """Raises a ValueError if a finished run was trained on other data of the same name."""
+        for point in points:
+            if not self.finished(point):
+                continue
+            run, here = read_run(self.folder(point)), self.describe(point).get(DATA)
+            if run is not None and run["config"].get(DATA) != here:
+                raise RefusedError(
+                    f"{self.folder(point)} was trained on other data of the same name: digest "
+                    f"{run['config'].get(DATA)}, and here it is {here}. Where it is the sources of "
+                    f"Python, go on with Python {run['versions'].get('python')}, or give another "
+                    "--workdir; --report shows what is there"
+                )
+
+    def results(self) -> tuple[list[dict], list[dict], list[dict]]:
+        """Returns evaluations of all finished points, the costs of training, and the failures.
+
+        Each cost has ``scheme``, and ``trained``, the scheme of its checkpoint; and the speed-up of
+        the scheme, if the baseline was trained too. If several learning rates were tried, the
+        results of a scheme are from its best one.
+        """
+        evaluations, training, failures, curves = [], [], [], {}
+        rates = self.rates()
+        best = {label: min(losses, key=losses.__getitem__) for label, losses in rates.items()}
+        chosen = [point for point in self.points if point.rate == best.get(point.label)]
+        has_baseline = any(point.label == BASELINE for point in chosen)
+        for point in chosen:
+            if finished := self.finished(point):
+                evaluations.append(finished)
+                if has_baseline:
+                    curves[point.label, point.seed] = self.curve(point)
+                for scheme in (point.label, *extensions_in(finished, point)):
+                    trained = {"scheme": scheme, "trained": point.label}
+                    training.append(finished["training"] | trained)
+            elif failure := self.failure(point):
+                failures.append(failure)
+        return evaluations, with_speedups(training, curves), failures
+
+    def rates(self) -> dict[str, dict[float, float]]:
+        """Returns the final training loss of each scheme, by the learning rate.
+
+        The loss is the mean over seeds, and over the last tenth of the logged steps. It is infinite
+        if a seed is not finished, or has lost its lines.
+        """
+        labels = dict.fromkeys(point.label for point in self.points if point.rate is not None)
+        return {label: self.rates_of(label) for label in labels}
+
+    def rates_of(self, label: str) -> dict[float, float]:
+        """Returns the final training loss of one scheme, by the learning rate; see ``rates``."""
+        losses = collections.defaultdict(list)
+        for point in self.points:
+            if point.label == label and point.rate is not None:
+                losses[point.rate].append(self._final_loss(point))
+        return {rate: sum(of_seeds) / len(of_seeds) for rate, of_seeds in losses.items()}
+
+    def _final_loss(self, point: Point) -> float:
+        losses = [loss for _, loss in self.curve(point)] if self.finished(point) else []
+        last = losses[-max(1, len(losses) // 10) :]
+        return sum(last) / len(last) if last else math.inf
+
+    def curve(self, point: Point) -> list[tuple[int, float]]:
+        """Returns the training loss of a point at each step that was logged."""
+        lines = read_lines(self.folder(point) / "metrics.jsonl")
+        return [(line["step"], line["loss"]) for line in lines]
+
+    def about(self, command: str) -> dict[str, Any]:
+        """Returns what every report says about how its results were made."""
+        return environment_of(self.finished_runs()) | {
+            "rates": self.rates(),
+            "command": command,
+            "config": as_json(self.config),
+            "date": datetime.date.today().isoformat(),
+            "rules": RULES,
+        }
+
+    def finished_runs(self) -> list[dict[str, Any]]:
+        """Returns the ``run.json`` of each finished run, which says where it was trained."""
+        done = filter(self.finished, self.points)
+        return [run for point in done if (run := read_run(self.folder(point))) is not None]
+
+    def about_corpus(self, corpus: Corpus) -> dict[str, str]:
+        """Returns what reports say about the corpus.
+
+        The digests are of the data of all finished runs; without any, of the data here.
+        """
+        digests = [run["config"].get(DATA) for run in self.finished_runs()]
+        return corpus.described | {DATA: each_once(filter(None, digests)) or corpus.digest}
+
+    def holes(self) -> list[str]:
+        """Returns a line for each finished point that lacks extensions of the config."""
+        return [
+            f"{point.name} lacks {', '.join(missing)}"
+            for point in self.points
+            if (finished := self.finished(point)) and (missing := missing_in(finished, point))
+        ]
+
+
+def extensions_in(evaluation: dict[str, Any], point: Point) -> tuple[str, ...]:
+    """Returns those extensions of a point that an evaluation has been made for."""
+    made = evaluation["config"].get("extend", point.extensions)
+    return tuple(name for name in point.extensions if name in made)
+
+
+def missing_in(finished: dict[str, Any] | None, point: Point) -> tuple[str, ...]:
+    """Returns the extensions of a point that its results lack; all where there are no results."""
+    has = extensions_in(finished, point) if finished else ()
+    return tuple(name for name in point.extensions if name not in has)
+
+
+def of_schemes(evaluation: dict[str, Any], schemes: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the lists of an evaluation with the records of some schemes alone."""
+    lists = {key: value for key, value in evaluation.items() if isinstance(value, list)}
+    return {key: [r for r in records if r["scheme"] in schemes] for key, records in lists.items()}
+
+
+def _but_for_data(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in as_json(config).items() if key != DATA}
