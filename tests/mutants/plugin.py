@@ -21,7 +21,7 @@ NEAR: bool = json.loads(os.environ.get("MUTANT_NEAR", "false"))
 def pytest_collection_modifyitems(config, items):
     """Sorts tests by how probably they notice the error, the likeliest first."""
     ranks = {item.nodeid: _rank(item) for item in items}
-    wanted = (0, 1) if NEAR else (2,)
+    wanted = (0, 1, 2) if NEAR else (3,)
     left_out = [item for item in items if ranks[item.nodeid] not in wanted]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if ranks[item.nodeid] in wanted]
@@ -29,12 +29,14 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _rank(item):
-    """Returns 0 for tests of the scheme, 1 for those of its file, 2 for others, 3 for no use."""
+    """Returns 0 for tests of the scheme, 1 of its file, 2 of its room, 3 for others, 4 for no use."""
     callspec = getattr(item, "callspec", None)
     values = [str(value) for value in callspec.params.values()] if callspec else []
     schemes = [value for value in values if value in choose.registered()]
     if any(scheme in SCHEMES for scheme in schemes):
         return 0
     if SCHEMES and schemes:  # Another scheme cannot notice it.
-        return 3
-    return 1 if choose.is_about(item.path, WORDS, ROOM) else 2
+        return 4
+    if choose.is_about(item.path.read_text(), WORDS):
+        return 1
+    return 2 if ROOM in item.path.parts else 3

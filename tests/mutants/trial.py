@@ -57,7 +57,13 @@ def tried(change: Change, tree: pathlib.Path) -> Result:
     # The equations and golden arrays of tests/encodings notice most errors.
     files = (tree / "tests").rglob("test_*.py")
     tests = sorted(files, key=lambda file: ("encodings" not in file.parts, file))
-    near = [f for f in tests if choose.takes_schemes(f) or choose.is_about(f, words, room)]
+    near = [
+        file
+        for file in tests
+        if room in file.parts
+        or choose.takes_schemes(file)
+        or choose.is_about(file.read_text(), words)
+    ]
     others = [f for f in tests if not _EXPERIMENTS.search(f.read_text())]
     try:
         file.write_bytes(change.applied(source))
