@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _rank(item):
-    """Returns 0 for tests of the scheme, 1 of its file, 2 of its room, 3 for others, 4 for no use."""
+    """Returns 0 for tests of the scheme, 1 of its file, 2 of its room, 3 for others, 4 for none."""
     callspec = getattr(item, "callspec", None)
     values = [str(value) for value in callspec.params.values()] if callspec else []
     schemes = [value for value in values if value in choose.registered()]
