@@ -11,6 +11,7 @@ from flax import nnx
 import posenc_jax
 from posenc_jax import Side
 from posenc_jax.encodings.wrappers.logit_scale import LogN, SSMax
+from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.encodings.wrappers.soft_cap import SoftCap
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.positions import text
@@ -29,6 +30,16 @@ def test_over_a_scheme_with_parameters(name, over):
     output = common.forward(common.build_model(encoding, num_layers=3), TOKEN_IDS, text(T))
     other = jax.tree.map(lambda p: p[::-1], encoding)
     assert far(output, common.forward(common.build_model(other, num_layers=3), TOKEN_IDS, text(T)))
+
+
+@pytest.mark.parametrize(
+    ("name", "axes", "read"), [("alibi_2d", (2, 0), [2, 0]), ("rope", (1,), 1)]
+)
+def test_a_scheme_on_some_axes_of_positions(name, axes, read):
+    places = np.random.default_rng(0).integers(0, 9, (B, T, 3))
+    x_BTD, inner = common.normal(0, B, T, common.WIDTH), common.build(name)
+    on_axes = common.attention(OnAxes(inner, axes=axes), x_BTD, places)
+    close(on_axes, common.attention(inner, x_BTD, places[..., read]))
 
 
 def test_over_a_scheme_already_built():

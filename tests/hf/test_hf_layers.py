@@ -117,7 +117,7 @@ def test_biases_are_those_of_every_layer():
     assert said(layers_from_hf(bloom), 30) == [("ALiBi", None)] * 30
     t5 = dict(model_type="t5", num_heads=2, d_model=8, relative_attention_num_buckets=8)
     layers = layers_from_hf(t5, layer_type="decoder", rngs=nnx.Rngs(0))
-    assert said(layers, 6) == [("T5", None)] * 6
+    assert said(layers, 6) == [("T5", None)] * 6 and len(layers.distinct) == 1
     umt5 = dict(t5, model_type="umt5", num_layers=3, num_decoder_layers=2)
     for stack, count in (("encoder", 3), ("decoder", 2)):
         layers = layers_from_hf(umt5, layer_type=stack, rngs=nnx.Rngs(0))

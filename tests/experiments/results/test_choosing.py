@@ -47,6 +47,13 @@ def test_what_longer_training_contradicts_is_not_chosen():
     assert decide(NEED, [short, longer]).chosen == ["fox"]
 
 
+def test_schemes_of_the_longest_training_that_has_better_ones_are_chosen():
+    short, longer = rung(1.0, **BASELINES, alibi=LOW, fox=LOW), rung(2.0, **BASELINES, alibi=LOW)
+    said = told(NEED, [short, longer])
+    assert said["choice"] == "`alibi`" and "1 of 1 schemes" in said["evidence"]
+    assert "in rung 2" in said["evidence"]
+
+
 def first_seeds(**losses):
     """Returns a longer rung that has one seed of each scheme, and so no verdicts."""
     return rung(2.0, **{scheme: seeds[:1] for scheme, seeds in (BASELINES | losses).items()})
