@@ -33,8 +33,9 @@ class Decision:
     """Holds what is decided for a need.
 
     Attributes:
-      rung: the longest training that compares a scheme with the baselines.
-      better: the schemes that are better than all baselines, on the longest training of each.
+      rung: the longest training that has a scheme which is better than all baselines and was not
+        compared with them after longer training; if there is none, the longest that compares.
+      better: the schemes that are better than all baselines on ``rung``, the best first.
       behind: the schemes of ``better`` that are behind a baseline after longer training.
       order: how the order of the contenders on ``rung`` agrees with longer training.
     """
@@ -65,19 +66,18 @@ def decide(need: Need, rungs: Sequence[trust.Rung]) -> Decision | None:
             wins[scheme] = shares
     # A scheme that wins in most seeds is chosen only if none wins in all.
     best = [scheme for scheme, shares in wins.items() if min(shares) == 1]
-    better = best or list(wins)
-    rung = max((rung_of[scheme] for scheme in better or rung_of), key=operator.attrgetter("tokens"))
-
-    def place(scheme):
-        rung = rung_of[scheme]
-        return -rung.tokens, _rank(rung.rows(need.asked[-1])[scheme])
+    winners = best or list(wins)
+    rung = max(
+        (rung_of[scheme] for scheme in winners or rung_of), key=operator.attrgetter("tokens")
+    )
+    rows, longer = rung.rows(need.asked[-1]), [r for r in rungs if r.tokens > rung.tokens]
 
     def is_behind(scheme):
-        longer = [other for other in rungs if other.tokens > rung_of[scheme].tokens]
         tables = (other.rows(question) for other in longer for question in need.asked)
         return any(scheme in rows and scheme not in trust.ahead(rows) for rows in tables)
 
-    better.sort(key=place)
+    better = [scheme for scheme in winners if rung_of[scheme] is rung]
+    better.sort(key=lambda scheme: _rank(rows[scheme]))
     behind = list(filter(is_behind, better))
     return Decision(rung, better, behind, trust.order(need.asked[-1], rung, rungs))
 
