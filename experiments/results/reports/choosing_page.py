@@ -144,7 +144,8 @@ def _of_loss(need: Need, decision: Decision) -> str:
     told += [f"{called} {shown(rows[n])}" for n, called in _CALLED.items() if n in rows]
     multiple, unit = need.asked[-1][1], next(iter(rows.values()))["unit"]
     where = f" at {multiple:g}x" * bool(multiple) + f" in {decision.rung.name}"
-    head = f"{len(decision.better)} of {len(others)} schemes are better than every baseline"
+    verb = "is" if len(decision.better) == 1 else "are"
+    head = f"{len(decision.better)} of {len(others)} schemes {verb} better than every baseline"
     return f"{head}{where} ({unit}): {', '.join(told)}."
 
 
