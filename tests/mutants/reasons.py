@@ -16,6 +16,11 @@ REASONS: list[tuple[str, str, str]] = [
         "only the shape of a term is used, and all have the same",
     ),
     (
+        "attention/cpu.py",
+        "q_BKGTC.shape[2] * q_BKGTC.shape[3] > _FEW",
+        "it chooses between two forms of the same product, of which one is faster",
+    ),
+    (
         "pretrained/__main__.py",
         "description=__doc__.splitlines()",
         "only a line of --help is another, and no test asks for words",
