@@ -96,7 +96,7 @@ def with_parameters(config: dict[str, Any], encoding: Encoding, rngs: nnx.Rngs |
         )
         assert isinstance(encoding, RoPE)
         over = LeRoPE(
-            head_dim=whole(config, "qk_nope_head_dim", minimum=0) + encoding.head_dim,
+            head_dim=whole(config, "qk_nope_head_dim") + encoding.head_dim,
             base=encoding.base,
             frequencies=encoding.frequencies,
             rotary_dim=encoding.rotary_dim,
