@@ -80,7 +80,7 @@ def schemes_of(change: Change) -> list[str]:
 
 
 def words_of(change: Change) -> list[str]:
-    """Returns regular expressions of which one is in every test file that is about an error."""
+    """Returns regular expressions; a test file is about an error if one of them matches."""
     stem = pathlib.PurePath(change.path).with_suffix("")
     module = str(stem).replace("/", ".").removesuffix(".__init__")
     parent, _, last = module.rpartition(".")

@@ -18,7 +18,7 @@ REASONS: list[tuple[str, str, str]] = [
     (
         "attention/cpu.py",
         "q_BKGTC.shape[2] * q_BKGTC.shape[3] > _FEW",
-        "it chooses between two forms of the same product, of which one is faster",
+        "it chooses the faster of two forms of the same product",
     ),
     (
         "attention/cpu.py",

@@ -74,7 +74,7 @@ def decide(need: Need, rungs: Sequence[trust.Rung]) -> Decision | None:
 
     def is_behind(scheme):
         tables = (other.rows(question) for other in longer for question in need.asked)
-        return any(scheme in rows and scheme not in trust.ahead(rows) for rows in tables)
+        return any(scheme in table and scheme not in trust.ahead(table) for table in tables)
 
     better = [scheme for scheme in winners if rung_of[scheme] is rung]
     better.sort(key=lambda scheme: _rank(rows[scheme]))
