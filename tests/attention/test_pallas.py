@@ -16,6 +16,7 @@ from jax.sharding import AbstractDevice, AbstractMesh
 from posenc_jax import HeadShard
 from posenc_jax.attention.dense import dense
 from posenc_jax.attention.pallas import pallas
+from posenc_jax.attention.pallas.program import on_matrices
 
 
 def is_refused(name) -> bool:
@@ -63,6 +64,22 @@ def test_refused(name, keywords, case):
     """Whole rows, all heads in a tile, large tables and networks, and a traced window are."""
     encoding = build(name, **keywords)
     refuses("pallas|mixes heads", lambda: case.run(pallas, encoding, *case.operands()))
+
+
+@pytest.mark.parametrize(
+    ("equation", "x_shape", "y_shape"),
+    [
+        ("tc,cs->ts", (3, 4), (4, 5)),
+        ("btc,bsc->bts", (1, 3, 4), (1, 5, 4)),
+        ("tc,cs->ts", (1, 4), (4, 5)),
+        ("tc,c->t", (3, 4), (4,)),
+        ("t,s->ts", (3,), (5,)),
+    ],
+)
+def test_products_of_matrices_equal_those_of_tensors(equation, x_shape, y_shape):
+    product = functools.partial(jnp.einsum, equation)
+    x, y = common.normal(0, *x_shape), common.normal(1, *y_shape)
+    common.close(on_matrices(product, x, y), product(x, y))
 
 
 # What Triton's half of Pallas does not know of.

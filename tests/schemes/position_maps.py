@@ -30,7 +30,7 @@ class LeakyReRoPE(PositionMap):
 
 class SelfExtend(PositionMap):
     def relative(self, m, n, given):
-        w, group = given["window"], given["group_size"]
+        w, group = given["window"], given.get("group_size", 8)
         if m - n < w:
             return m - n
         shift = w - (w // group if given.get("floor") else w / group)
@@ -82,10 +82,10 @@ SCHEMES = {
         SelfExtend(),
         [
             {"window": 10, "group_size": 4},
-            {"window": 21, "group_size": 8} | OTHER_ROPE,
+            {"window": 21} | OTHER_ROPE,
             {"window": 10, "group_size": 4, "floor": True},
         ],
-        overrides={"window": 8, "group_size": 4},
+        overrides={"window": 8},
         shift_invariant=False,
     ),
     "jet_long": Scheme(
