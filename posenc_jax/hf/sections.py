@@ -42,9 +42,15 @@ SECTION_ONLY |= {"mrope_section", "mrope_interleaved", "llama_4_scaling_beta"}
 
 
 class Section(NamedTuple):
-    """Holds a rotary section, the name it has in errors, and the config that it is from."""
+    """Holds the keys of a config about the rotation of one layer.
 
-    keys: Mapping[str, Any]
+    Attributes:
+      keys: the rotary section, a mapping, or None for a layer without RoPE.
+      where: the name of the section in errors.
+      config: every key, with this layer's own values in place of the common ones.
+    """
+
+    keys: Any
     where: str
     config: Mapping[str, Any]
 

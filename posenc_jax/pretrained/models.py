@@ -24,7 +24,7 @@ from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.model.layers import Layers
 from posenc_jax.model.transformer import Transformer
 from posenc_jax.pretrained import decoder, weights
-from posenc_jax.pretrained.files import INDEX, GgufFile, SafetensorsFiles, WeightFiles, find, need
+from posenc_jax.pretrained.files import INDEX, GgufFile, SafetensorsFiles, find, need
 from posenc_jax.pretrained.write import extended
 from posenc_jax.registry import keywords, lookup, make
 
@@ -112,7 +112,7 @@ def load(
         config.
     """
     path = find(path)
-    files: WeightFiles = GgufFile(path) if path.suffix == ".gguf" else SafetensorsFiles(path)
+    files = GgufFile(path) if path.suffix == ".gguf" else SafetensorsFiles(path)
     config = {k: v for k, v in (files.config() | keys).items() if keys.get(k, 0) is not None}
     layers, sizes = decoder.layers(config), decoder.sizes(config)
     options: Any = dict(dtype=dtype, param_dtype=param_dtype, scan=scan, remat=remat)
