@@ -144,7 +144,8 @@ def _edit(key, number):
     # Places as powers of ten: exact, and cheaper than strings of varying length.
     units = BASE ** jnp.arange(9)
     new = jax.random.randint(digit_key, number.shape, 0, BASE)
-    inserted = _with_digit_before(number, rows(units, one), new)
+    unit = rows(units, one)
+    inserted = (number // unit * BASE + new) * unit + number % unit
     one = jnp.minimum(one, length - 1)
     one_unit, two_unit = rows(units, one), rows(units, two)
     one_digit, two_digit = number // one_unit % BASE, number // two_unit % BASE
@@ -153,7 +154,3 @@ def _edit(key, number):
     swapped = number + (two_digit - one_digit) * (one_unit - two_unit)
     kind = jax.random.randint(kind_key, number.shape, 0, 4)
     return jnp.select([kind == i for i in range(3)], [inserted, removed, changed], swapped)
-
-
-def _with_digit_before(number, unit, digit):
-    return (number // unit * BASE + digit) * unit + number % unit

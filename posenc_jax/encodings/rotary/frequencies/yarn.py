@@ -86,14 +86,11 @@ class YaRN(Frequencies):
     def unscaled(self, channels: int, base: float) -> np.ndarray:
         """Returns the share of each pair that is not interpolated, whatever ``factor`` is."""
         if self.ramp == "index":
-            return 1 - self._index_ramp(channels, base)
-        turns = turns_in(self.train_length, geometric(channels, base))
-        return unscaled_by_turns(turns, self.beta_slow, self.beta_fast)
-
-    def _index_ramp(self, channels, base):
-        turns = self.beta_fast, self.beta_slow
-        low, high = ramp_ends(channels, base, self.train_length, turns, self.truncate)
-        return np.clip((np.arange(channels // 2) - low) / (high - low), 0, 1)
+            turns = self.beta_fast, self.beta_slow
+            low, high = ramp_ends(channels, base, self.train_length, turns, self.truncate)
+            return 1 - np.clip((np.arange(channels // 2) - low) / (high - low), 0, 1)
+        turns_of_pairs = turns_in(self.train_length, geometric(channels, base))
+        return unscaled_by_turns(turns_of_pairs, self.beta_slow, self.beta_fast)
 
     def _attention_factor(self):
         def temperature(mscale):
