@@ -126,8 +126,7 @@ def train_length(section: Section, *others: str) -> int:
     longest = whole(config, *LENGTH, default=length)
     if longest < length:
         raise ValueError(
-            f"{LENGTH[0]}={longest} must not be below {ORIGINAL}={length}: it is the length after "
-            "the extension"
+            f"{LENGTH[0]}={longest}, after the extension, is below {ORIGINAL}={length}"
         )
     return length
 

@@ -312,8 +312,7 @@ class Cache:
         """Checks that the cache was made for this model's encodings, and for this batch."""
         if batch != self.batch:
             raise ValueError(
-                f"inputs are {batch} sequences, but the cache was made for batch={self.batch}: "
-                f"make it by Cache.empty with batch={batch}"
+                f"inputs are {batch} sequences, but the cache was made for batch={self.batch}"
             )
         if _structures(model) != self.encodings:
             raise ValueError(

@@ -149,8 +149,7 @@ def cells(vision: Vision) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the frame, row and column of every patch, each ``[frames, rows, columns]``."""
     if not isinstance(vision, Vision):
         raise ValueError(
-            f"this builder does not accept {vision}: give it Text and Vision; Film is for "
-            "qwen25_omni and qwen3_omni"
+            f"this builder takes Text and Vision, not {vision}: qwen25_omni and qwen3_omni do"
         )
     frame, row, column = np.indices((vision.frames, vision.rows, vision.columns))
     return frame, row, column
@@ -194,8 +193,7 @@ def segments_of(
     """
     if seconds_per_frame is not None and len(seconds_per_frame) != len(video_grids):
         raise ValueError(
-            f"seconds_per_frame={seconds_per_frame} must have a number for each of the "
-            f"{len(video_grids)} video_grids"
+            f"seconds_per_frame={seconds_per_frame} must have {len(video_grids)} numbers"
         )
     ids, merge = np.asarray(ids), count_of("merge", merge)
     if ids.ndim != 1:
@@ -219,8 +217,7 @@ def segments_of(
             run = int((ids[at : at + max(count, 1)] == token).sum())
             if run != count:
                 raise ValueError(
-                    f"{name}_grids give the {name} at index {at} {count} tokens, merged, but ids "
-                    f"have {run} there"
+                    f"{name}_grids give the {name} at index {at} {count} tokens, and ids {run}"
                 )
             segments.append(visions.pop(0))
         else:

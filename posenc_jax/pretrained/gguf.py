@@ -184,10 +184,7 @@ def _check_head(config, keys):
     head_dim = width // heads if head_dim is None else head_dim
     for key in _CHECKED:
         if keys.get(key, head_dim) != head_dim:
-            raise ValueError(
-                f"llama.{key}={keys[key]} must be {head_dim}, the channels of a head: no other is "
-                "offered"
-            )
+            raise ValueError(f"llama.{key}={keys[key]} must be {head_dim}, the channels of a head")
 
 
 def _shortest(value):
