@@ -120,7 +120,7 @@ REGISTRY = {
 }
 
 
-# The sizes of a model; a scheme's constructor takes those that it names.
+# The sizes of a model; a scheme's constructor takes the sizes that it names.
 SIZES = ("num_heads", "num_kv_heads", "head_dim", "model_dim", "num_layers", "train_length")
 # What make() offers to every scheme.
 _OFFERED = (*SIZES, "rngs")

@@ -13,7 +13,7 @@ from posenc_jax.attention.dropout import Dropout
 from posenc_jax.checks import as_array
 from posenc_jax.fields import count_of, is_whole
 
-# A pair counts the keys before and after the query, a number those up to the query itself.
+# A number counts the keys up to the query itself, and a pair the keys before and after it.
 Window = int | jax.Array | tuple[int | None, int | None]
 Mask = jax.Array | Callable[[jax.Array, jax.Array], jax.Array]
 

@@ -83,7 +83,7 @@ def number_of_layers(config: Mapping[str, Any]) -> int:
 def select(config: Mapping[str, Any], layer_type: str | None, layer: int | None) -> Section:
     """Returns the layer of this kind or number; None means both where layers are alike."""
     layers = [at_layer(config, at) for at in _asked(config, layer_type, layer)]
-    if any(one != layers[0] for one in layers):
+    if any(other != layers[0] for other in layers):
         raise ValueError(
             "layers of this config differ: pass layer=, the number of the layer that is meant, or "
             f"layer_type=, one of {', '.join(sorted(set(kinds_of(config))))}"

@@ -127,9 +127,9 @@ class Origin:
         """Writes the parameter to its place in its tensors, as far as ``tensors`` has them."""
         stack = parameter if self.is_stacked else parameter[None]
         rows = self._rows(slice(0, self.rows()))
-        for name, one in zip(self.names, stack, strict=True):
+        for name, layer in zip(self.names, stack, strict=True):
             if name in tensors:
-                tensors[name][rows] = one.T if self.is_transposed else one
+                tensors[name][rows] = layer.T if self.is_transposed else layer
 
     def _of_one(self, read, name, spans):
         rows, *columns = reversed(spans) if self.is_transposed else spans

@@ -108,10 +108,10 @@ class DynamicYaRN(Frequencies):
 
     $$ s = \max(T / L, 1) $$
 
-    The attention factor, ``0.1 ln(T / L) + 1``
-    past L, follows the length too unless ``attention_factor`` is given. The other attributes are
-    YaRN's. The released code keeps the factor of the longest sequence so far; here each forward
-    pass, and each packed document, has its own length.
+    The attention factor, ``0.1 ln(T / L) + 1`` past L, follows the length too unless
+    ``attention_factor`` is given. The other attributes are YaRN's. The released code keeps the
+    factor of the longest sequence so far; here each forward pass, and each packed document, has its
+    own length.
     """
 
     train_length: int
