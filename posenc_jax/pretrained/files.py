@@ -7,7 +7,6 @@ and read a part of a tensor without the rest.
 import importlib
 import importlib.util
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +112,8 @@ class GgufFile:
         self._gguf = need("gguf")
         self._path = path
         try:
-            gguf.check_counts(path)
-            reader = self._gguf.GGUFReader(path)
-        except (ValueError, IndexError, KeyError, struct.error) as error:
+            reader = gguf.reader(path)
+        except (ValueError, IndexError, KeyError, RecursionError) as error:
             raise ValueError(
                 f"{path} is not a complete GGUF file ({error}); download it again"
             ) from None
