@@ -1,10 +1,10 @@
 """Lists the types of rotary sections, with their keys and the keywords of ``make`` for them."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from posenc_jax.hf.values import LENGTH, ORIGINAL, agreed, entries, flag, is_number, number, whole
+from posenc_jax.registry import suggest
 
 
 class Type(NamedTuple):
@@ -84,9 +84,8 @@ def kind_of(section: Section, ntk_alpha: bool) -> str:
     valid = (*needed, *allowed, *_EVERY_TYPE, *written)
     for key in keys:
         if key not in valid:
-            close = difflib.get_close_matches(key, valid, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it may have {', '.join(valid)}"
-            raise ValueError(f"{where} of type {kind!r} has an unknown key {key!r}; {hint}")
+            hint = suggest(key, valid)
+            raise ValueError(f"{where} of type {kind!r} has an unknown key {key!r}{hint}")
     if missing := [key for key in needed if key not in keys]:
         raise ValueError(f"{where} of type {kind!r} lacks {missing[0]!r}")
     return kind
