@@ -63,8 +63,7 @@ def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None)
             pair = place + step * num_axes
             if pair >= num_pairs:
                 raise ValueError(
-                    f"sections={sections} cannot be interleaved: pair {pair} of axis {axis} is "
-                    f"past the last of {num_pairs}; give axis {first} a larger section"
+                    f"sections={sections} cannot be interleaved: give axis {first} a larger one"
                 )
             allocation[pair] = axis
     return tuple(allocation)
