@@ -307,11 +307,7 @@ def _is_per_layer(build, settings) -> bool:
 
 
 def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the name and the keywords of the scheme that a wrapper is to be put over.
-
-    Raises:
-      ValueError: ``over`` is neither a name nor a mapping that has one.
-    """
+    """Returns the name and the keywords of the scheme that a wrapper is to be put over."""
     if isinstance(over, str):
         return {"name": over}
     # A ConfigDict is a mapping, but not an instance of Mapping.

@@ -111,11 +111,7 @@ def _is_count(number, minimum: int) -> bool:
 
 
 def sides_of(window: Window | None, causal: bool) -> tuple[Any, Any]:
-    """Returns ``window`` and ``after`` of a rule.
-
-    Raises:
-      ValueError: the window reaches to later keys, which ``causal`` hides.
-    """
+    """Returns ``window`` and ``after`` of a rule."""
     if not isinstance(window, tuple):
         return window, None
     left, right = window
@@ -127,12 +123,7 @@ def sides_of(window: Window | None, causal: bool) -> tuple[Any, Any]:
 
 
 def checked_mask(mask: Any, B, H, T, S) -> Any:
-    """Returns ``mask`` with four axes, or as a function that may go through ``jax.jit``.
-
-    Raises:
-      ValueError: it is not bool, does not broadcast to ``[B, H, T, S]``, or is a function that
-        reads traced arrays from outside.
-    """
+    """Returns ``mask`` with four axes, or as a function that may go through ``jax.jit``."""
     if mask is None:
         return None
     if callable(mask):

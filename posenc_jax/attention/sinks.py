@@ -10,11 +10,7 @@ import jax.numpy as jnp
 
 
 def checked(sinks, q_BTHC) -> jax.Array:
-    """Returns sinks ``[H]`` or ``[B, T, H]`` as float32 ``[B, T, H]``, whose B and T may be 1.
-
-    Raises:
-      ValueError: the shape is another one, or the type is not floating-point.
-    """
+    """Returns sinks ``[H]`` or ``[B, T, H]`` as float32 ``[B, T, H]``, whose B and T may be 1."""
     try:
         sinks, (B, T, H, _) = jnp.asarray(sinks), q_BTHC.shape
     except (TypeError, ValueError):

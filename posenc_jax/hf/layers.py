@@ -102,11 +102,7 @@ def at_layer(config: Mapping[str, Any], at: At) -> Section:
 
 
 def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Window:
-    """Returns which keys a query sees in a layer, as an entry of ``Layers``.
-
-    Raises:
-      ValueError: it is not known whether the layer has a window, or how far this reaches.
-    """
+    """Returns which keys a query sees in a layer, as an entry of ``Layers``."""
     if kind == CHUNKED:
         return Chunks(whole(config, "attention_chunk_size", default=8192))
     if kind is not None and kind not in _SLIDING | _FULL:

@@ -61,9 +61,6 @@ def kind_of(section: Section, ntk_alpha: bool) -> str:
     Args:
       section: the section.
       ntk_alpha: whether the model's code takes "dynamic" for a fixed alpha.
-
-    Raises:
-      ValueError: the type is not known, or a key is unknown or missing.
     """
     keys, where, _ = section
     names = {str(keys[key]) for key in ("rope_type", "type") if key in keys}

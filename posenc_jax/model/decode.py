@@ -152,9 +152,6 @@ def check_reach(
       length: one more than the last position, or an array with this number for each axis.
       adapted: the length that schemes adapt to, if it stays the same.
       positions: the positions of earlier tokens.
-
-    Raises:
-      ValueError: an encoding has no such position.
     """
     extremes = (np.asarray(length) - 1)[None]
     if positions is not None:

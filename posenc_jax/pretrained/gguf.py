@@ -67,9 +67,6 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
       metadata: the file's keys and values.
       vocab_size: rows of its embedding.
       tied: whether the file has no output layer of its own.
-
-    Raises:
-      ValueError: the file is no Llama, or has a key that is not understood.
     """
     architecture = metadata.get("general.architecture")
     if architecture != "llama":
