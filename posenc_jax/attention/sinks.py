@@ -46,11 +46,8 @@ def put_in(rows, sinks):
 
 
 def gradient(sinks, lse, delta):
-    """Returns the gradient by the sinks, or None where there are none.
+    """Returns the gradient by the sinks ``[..., T]``, or None where there are none.
 
-    Args:
-      sinks: ``[..., T]``.
-      lse: the log-sum-exps with the sinks in them.
-      delta: the product of the output with its gradient, row by row.
+    ``lse`` has the sinks in it, and ``delta`` is the product of output and gradient, row by row.
     """
     return None if sinks is None else -jnp.exp(sinks - lse) * delta

@@ -75,12 +75,8 @@ def with_parameters(
     """Returns the encoding of a layer of Mistral Large 4, whose rates and scales are learned.
 
     All layers with rotation share the learned rates (LeRoPE), and each layer, with or without
-    rotation, has a learned scale of its queries (LogScale).
-
-    Args:
-      config: the config of the layer.
-      encoding: what the config says: RoPE for the ``qk_rope_head_dim`` channels, or NoPE.
-      rngs: as in ``from_hf``.
+    rotation, has a learned scale of its queries (LogScale). ``encoding`` is what the config says:
+    RoPE for the ``qk_rope_head_dim`` channels, or NoPE.
     """
     model = config.get("model_type")
     _check(

@@ -58,9 +58,7 @@ class Section(NamedTuple):
 def kind_of(section: Section, ntk_alpha: bool) -> str:
     """Returns the type of a section, a key of ``TYPES``.
 
-    Args:
-      section: the section.
-      ntk_alpha: whether the model's code takes "dynamic" for a fixed alpha.
+    ``ntk_alpha`` says whether the model's code takes "dynamic" for a fixed alpha.
     """
     keys, where, _ = section
     names = {str(keys[key]) for key in ("rope_type", "type") if key in keys}

@@ -61,12 +61,9 @@ def reader(path: Path) -> Any:
 
 
 def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[str, Any]:
-    """Returns what ``config.json`` would hold.
+    """Returns what ``config.json`` would hold, given a file's keys and values.
 
-    Args:
-      metadata: the file's keys and values.
-      vocab_size: rows of its embedding.
-      tied: whether the file has no output layer of its own.
+    ``tied`` says whether the file has no output layer of its own.
     """
     architecture = metadata.get("general.architecture")
     if architecture != "llama":

@@ -149,9 +149,7 @@ class Origin:
 def of_config(model: Transformer, config: Mapping[str, Any]) -> dict[str, Origin]:
     """Returns where the parameters of ``model`` are in a checkpoint of transformers, by path.
 
-    Args:
-      model: the model that ``config`` describes; it may be abstract (``jax.eval_shape``).
-      config: what ``config.json`` holds.
+    The model is the one that ``config`` describes, and may be abstract (``jax.eval_shape``).
     """
     return _origins(model, _LLAMA | _OTHERS.get(config["model_type"], {}), paired=False)
 
