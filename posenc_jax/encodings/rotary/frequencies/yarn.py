@@ -37,14 +37,11 @@ from posenc_jax.fields import check_ascending, check_choice, check_positive, che
 class YaRN(Frequencies):
     """YaRN (2309.00071) interpolates the slow pairs, keeps the fast ones, sharpens the softmax.
 
-    Pairs that rotate at least ``beta_fast`` times within the training length keep their frequency,
-    pairs that rotate at most ``beta_slow`` times have it divided by ``factor``, and between them a
-    ramp blends.
-
     Attributes:
       train_length: L, number of tokens in a training sequence.
       factor: target length / train length.
-      beta_fast, beta_slow: the two bounds, in turns. They may be equal, as in Kimi-K2.
+      beta_fast, beta_slow: the turns within L from which a pair is kept, and up to which it is
+        divided by the factor. They may be equal, as in Kimi-K2.
       ramp: "index" makes the ramp linear in the pair's index, as in all released code and for its
         checkpoints; "turns" makes it linear in the number of turns, as in the paper. The
         frequencies of pairs in the middle differ by up to a factor of three.
