@@ -7,6 +7,7 @@ they are. They override ``prepare``, ``rotate`` and ``score``.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -101,5 +102,5 @@ class ReRoPE(LeakyReRoPE):
         layout: str = "half",
         window: int = 512,
     ):
-        rope = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+        rope: Any = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
         super().__init__(window=window, factor=math.inf, **rope)

@@ -13,6 +13,8 @@ RoPE rotates by these distances; w is the window and G the size of a group. Over
 ``rotate`` and ``score``.
 """
 
+from typing import Any
+
 import jax
 
 from posenc_jax.encodings.position_maps.rerope import LeakyReRoPE
@@ -48,7 +50,7 @@ class SelfExtend(LeakyReRoPE):
         floor: bool = False,
     ):
         group_size = count_of("group_size", group_size)
-        rope = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+        rope: Any = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
         super().__init__(window=window, factor=group_size, **rope)
         self.group_size = group_size
         if floor:
