@@ -240,5 +240,5 @@ def _check_times(times, frames):
     is_finite = len(times) == frames and all(map(math.isfinite, times))
     if not is_finite or any(later < earlier for earlier, later in itertools.pairwise(times)):
         raise ValueError(
-            f"times={times} must be {frames} seconds that never decrease, else see story_time"
+            f"times={times} must be {frames} seconds that do not decrease, as in story_time"
         )
