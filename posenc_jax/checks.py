@@ -81,7 +81,8 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
     fits = numbers.ndim == 2 and numbers.shape[1] == T and (B == 1 or len(numbers) in (1, B))
     if not jnp.issubdtype(numbers.dtype, jnp.integer) or not fits:
         raise ValueError(
-            f"{name} must be whole, [{B}, {T}], not {numbers.dtype} of shape {numbers.shape}"
+            f"{name} must be whole numbers of shape [{B}, {T}], one for each token, not "
+            f"{numbers.dtype} of shape {numbers.shape}"
         )
     # Differences of unsigned numbers are never negative, so no token would be hidden.
     instead = f"renumber them, {name} = np.unique({name}, return_inverse=True)[1]"
@@ -139,7 +140,8 @@ def check_encoding(encoding: Any, name: str = "encoding") -> None:
     """Checks that ``encoding`` is an Encoding, no class and no Layers; errors call it ``name``."""
     if not hasattr(encoding, "hooks") or isinstance(encoding, type):
         raise ValueError(
-            f"{name}={encoding!r} must be an Encoding, as make gives it; of Layers, at(i)[0]"
+            f"{name}={encoding!r} must be an Encoding, as posenc_jax.make gives it; of Layers take "
+            "one layer's, layers.at(i)[0]"
         )
 
 
@@ -252,7 +254,8 @@ def check_ids(name: str, ids_BT: Any, vocab_size: int) -> None:
     """Checks that token ids are whole numbers ``[B, T]``, and below ``vocab_size`` if known."""
     if ids_BT.ndim != 2 or 0 in ids_BT.shape or not jnp.issubdtype(ids_BT.dtype, jnp.integer):
         raise ValueError(
-            f"{name} must be token ids, whole [B, T], not {ids_BT.dtype} of shape {ids_BT.shape}"
+            f"{name} must be token ids, whole numbers [B, T] of at least one row and one token, "
+            f"not {ids_BT.dtype} of shape {ids_BT.shape}"
         )
     if isinstance(ids_BT, jax.core.Tracer):
         return

@@ -371,5 +371,6 @@ def _check_rows(values: jax.Array, **heads: int):
     ((argument, count),) = heads.items()
     if values.shape[0] != count:
         raise ValueError(
-            f"the encoding was made for {argument}={values.shape[0]}: pass {argument}={count}"
+            f"the encoding was made for {argument}={values.shape[0]}, but attention has "
+            f"{argument}={count}: pass that to make"
         )

@@ -139,7 +139,8 @@ def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]
         jax.eval_shape(modified, 0.0, 0, 0, 0)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{type(encoding).__name__} needs more than a logit and two positions: use attend"
+            f"{type(encoding).__name__} needs more than a logit and two positions: use "
+            "posenc_jax.attend, or functional.scheme(...).attend"
         ) from error
     return modified
 

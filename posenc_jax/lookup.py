@@ -62,7 +62,8 @@ def check_width(x: jax.Array, **width: int) -> None:
     ((name, size),) = width.items()
     if x.shape[-1] != size:
         raise ValueError(
-            f"the encoding was made for {name}={size}, and not for the channels of {x.shape}"
+            f"an array of shape {x.shape} has {x.shape[-1]} channels, but the encoding was made "
+            f"for {name}={size}; pass {name}={x.shape[-1]} to make"
         )
 
 

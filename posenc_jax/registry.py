@@ -313,7 +313,8 @@ def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
     # A ConfigDict is a mapping, but not an instance of Mapping.
     if not hasattr(over, "keys") or "name" not in over:
         raise ValueError(
-            f'over={over!r} must be an encoding, a name, or a mapping, {{"name": ..., ...}}'
+            f"over={over!r} must be an encoding, the name of one, or a mapping of its name and "
+            'keywords, {"name": ..., ...}'
         )
     return dict(over)
 
@@ -341,7 +342,8 @@ def _check_overrides(name, encoding):
     check_encoding(encoding)
     if type(encoding) is not Encoding and not encoding.hooks():
         raise ValueError(
-            f"{name!r} overrides no hook: is one misspelt? They are {', '.join(HOOKS)}"
+            f"{name!r}, {type(encoding).__name__}, overrides no hook, so it would have no effect: "
+            f"is a hook misspelt? The hooks are {', '.join(HOOKS)}"
         )
 
 

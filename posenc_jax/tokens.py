@@ -104,12 +104,14 @@ class Tokens:
         name = type(encoding).__name__
         if self.stage == "observed":
             raise ValueError(
-                f"{name} has observed an input already: in each layer pass x= with new tokens"
+                f"{name} observes a layer's input for tokens that have observed one already: in "
+                "each layer pass x= with the tokens that encoding.tokens gave"
             )
         B, T = self.positions.shape[:2]
         if x_BTD.ndim != 3 or x_BTD.shape[1] != T or B not in (1, x_BTD.shape[0]):
             raise ValueError(
-                f"{name} observes x, a vector for each token, [{B}, {T}, D], not {x_BTD.shape}"
+                f"{name} observes a layer's input x, [B, T, D], one vector for each of the {T} "
+                f"tokens of {B} sequences, not an array of shape {x_BTD.shape}"
             )
         check_tokens("tokens", self, encoding)
         check_one_layer(encoding)
@@ -166,7 +168,8 @@ class Tokens:
             start = jnp.clip(start, 0, last)
         elif not is_whole(start) or not 0 <= start <= last:
             raise ValueError(
-                f"start={start!r} and count={count} must be within the {self.count} tokens"
+                f"start={start!r} and count={count} must be within the {self.count} tokens: the "
+                f"last {count} are part({last}, {count})"
             )
         part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), self)
         if self.index is not None:

@@ -172,7 +172,8 @@ def rotate_keys(
     check_side(scheme, "tokens", tokens, k_BSKC)
     if tokens.stage == "rotated":
         raise ValueError(
-            "tokens say that k and v are rotated already: pass all three from before rotate_keys"
+            "tokens say that k and v are rotated already: pass keys and values before rotation, "
+            "and their tokens as encoding.tokens or tokens.observed gave them"
         )
     stamp = tokens.stamp
     if stamp is not None and not (stamp.resumes and (stamp.fixed or not scheme.reads_length())):

@@ -60,7 +60,8 @@ class Encoding(nn.Module):
     def setup(self):
         if "num_layers" in self.keywords or "rngs" in self.keywords:
             raise ValueError(
-                "num_layers= and rngs= are Linen's here: make an Encoding in each layer, or nn.scan"
+                "num_layers= and rngs= are Linen's here: make one Encoding in each layer (or use "
+                "nn.scan), and pass the key to init"
             )
 
         def draw(key):

@@ -219,7 +219,8 @@ class Cache:
         if is_text:
             if not self.is_text or self.segment_ids is not None or self.positions.ndim != 2:
                 raise ValueError(
-                    "positions=None continues text, and the cache has other tokens: pass positions"
+                    "positions=None continues text from position 0, but the cache has tokens "
+                    "with positions, segments or several axes; pass positions"
                 )
             new = self.count + jnp.arange(T, dtype=jnp.int32)[None]
             positions = new.astype(self.positions.dtype)
@@ -320,7 +321,8 @@ class Cache:
         count = 0 if isinstance(self.count, jax.core.Tracer) else int(self.count)
         if count + T > self.size:
             raise ValueError(
-                f"a cache of size={self.size} is too small: make it with size={count + T} or more"
+                f"a cache of size={self.size} with {count} tokens has no room for {T} more; "
+                f"make it with size={count + T} or more"
             )
         slots, is_row = self.positions, positions.shape[:2] in ((self.batch, T), (1, T))
         if not is_row or positions.ndim != slots.ndim or positions.dtype != slots.dtype:
@@ -332,7 +334,8 @@ class Cache:
         given, made = segment_ids is not None, self.segment_ids is not None
         if given != made:
             raise ValueError(
-                f"the cache was made with segments={made}, but segment_ids mean segments={given}"
+                f"segment_ids are {'' if given else 'not '}given, but the cache was made with "
+                f"segments={made}: make it by Cache.empty with segments={given}"
             )
 
 

@@ -52,7 +52,8 @@ class Layers(nnx.Module):
         windows = (None,) * len(self.pattern) if windows is None else windows
         if not self.pattern or not isinstance(windows, Sequence) or len(windows) != len(encodings):
             raise ValueError(
-                f"a pattern of {len(self.pattern)} encodings, 1 or more, does not fit {windows=}"
+                f"a pattern needs encodings, and a list of a window (or None) for each: got "
+                f"{len(self.pattern)} encodings and windows={windows!r}"
             )
         self.windows = tuple(map(_known, windows))
 
@@ -87,15 +88,16 @@ class Layers(nnx.Module):
             )
         if None in self.pattern:
             raise ValueError(
-                f"place {self.pattern.index(None)} of the pattern must have an encoding, not None"
+                f"place {self.pattern.index(None)} of the pattern does not attend, and every layer "
+                "of this model does: make Layers of the other places alone, or give it an encoding"
             )
         for i, encoding in enumerate(self.distinct):
             layers = self.pattern.count(i) * num_layers // len(self.pattern)
             has_parameters = bool(jax.tree.leaves(encoding))
             if encoding.per_layer and has_parameters and encoding.stacked != layers:
                 raise ValueError(
-                    f"{type(encoding).__name__} must be made with num_layers={layers}, as many as "
-                    "use it, because it has parameters for each layer"
+                    f"{type(encoding).__name__} has parameters for each layer, and {layers} layers "
+                    f"use it: build it with make(..., num_layers={layers})"
                 )
 
     def at(self, number: int) -> tuple[Encoding | None, Window]:

@@ -32,13 +32,15 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
     """
     if not x_BTD.shape or table_VD.ndim != 2 or table_VD.shape[1] != x_BTD.shape[-1]:
         raise ValueError(
-            f"table must be [V, D] for x [..., D], not {table_VD.shape} for {x_BTD.shape}"
+            f"table must be [V, D], a row for each token id as wide as the vectors x [..., D], not "
+            f"{table_VD.shape} with x {x_BTD.shape}"
         )
     *shape, D = x_BTD.shape
     V = table_VD.shape[0]
     if targets_BT.shape != tuple(shape) or not jnp.issubdtype(targets_BT.dtype, jnp.integer):
         raise ValueError(
-            f"targets must be integers {tuple(shape)}, not {targets_BT.dtype} {targets_BT.shape}"
+            f"targets must be integers of shape {tuple(shape)}, one for each vector of x, not "
+            f"{targets_BT.dtype} of shape {targets_BT.shape}"
         )
     if targets_BT.dtype.itemsize < 4:
         targets_BT = targets_BT.astype(jnp.int32)  # V itself may be too large for their type.

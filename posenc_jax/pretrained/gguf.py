@@ -68,7 +68,8 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
     architecture = metadata.get("general.architecture")
     if architecture != "llama":
         raise ValueError(
-            f"general.architecture={architecture!r} must be 'llama': give a folder of safetensors"
+            f"general.architecture={architecture!r} must be 'llama': GGUF files of no other model "
+            "are read; give the folder of its Hugging Face checkpoint"
         )
     keys = {
         key.removeprefix("llama."): _shortest(value)
@@ -118,7 +119,8 @@ def _scaling(keys) -> dict[str, Any]:
     blend = keys.get(_BLEND, usual)
     if blend >= 0 and blend != usual:
         raise ValueError(
-            f"llama.{_BLEND}={blend!r} must be {usual} for llama.rope.scaling.type={kind!r}"
+            f"llama.{_BLEND}={blend!r} must be {usual} or missing where llama.rope.scaling.type is "
+            f"{kind!r}: no other blend of slow and fast pairs is offered"
         )
     section = {_SCALING[key]: value for key, value in keys.items() if key in _SCALING}
     if kind == "linear":  # Only YaRN reads the length before the extension.

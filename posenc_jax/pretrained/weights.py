@@ -238,5 +238,8 @@ def _split(path):
 def _order(path, table):
     place, rest = _split(path)
     if rest not in table:
-        raise ValueError(f"{path} is a parameter that this kind of checkpoint cannot hold")
+        raise ValueError(
+            f"{path} is a parameter that this kind of checkpoint cannot hold: encodings with "
+            "parameters, and models of another architecture, are not offered"
+        )
     return place or 0, list(table).index(rest)

@@ -95,7 +95,8 @@ class T5(Encoding):
         sees_ahead = tile.causal is not None and not tile.causal
         if sees_ahead and not self.bidirectional:
             raise ValueError(
-                "causal=False shows later keys, for which T5 must have bidirectional=True"
+                "causal=False lets queries see later keys, and T5 with bidirectional=False gives "
+                "all of those one bias: make it with bidirectional=True"
             )
         table_HR = self.table_scale * tile.of_heads(self.table[...].astype(jnp.float32).T)
 

@@ -63,7 +63,8 @@ def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None)
             pair = place + step * num_axes
             if pair >= num_pairs:
                 raise ValueError(
-                    f"sections={sections} cannot be interleaved: give axis {first} a larger one"
+                    f"sections={sections} cannot be interleaved: pair {pair} of axis {axis} is "
+                    f"past the last of {num_pairs}; give axis {first} a larger section"
                 )
             allocation[pair] = axis
     return tuple(allocation)

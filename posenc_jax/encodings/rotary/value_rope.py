@@ -51,7 +51,8 @@ class ValueRoPE(RoPE):
     def _tables_at(self, positions, inv_freq, attention_factor):
         if isinstance(attention_factor, jax.Array) or attention_factor != 1:
             raise ValueError(
-                f"frequencies={self.frequencies!r} must have attention_factor=1.0, for values too"
+                f"frequencies={self.frequencies!r} have an attention factor of {attention_factor}, "
+                "by which values would grow too; give the rule attention_factor=1.0"
             )
         return super()._tables_at(positions, inv_freq, attention_factor)
 

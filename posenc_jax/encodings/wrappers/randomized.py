@@ -69,7 +69,8 @@ class Randomized(Wrapper):
         if not isinstance(count, jax.core.Tracer):
             if count_of("length", int(count)) > self.max_length:
                 raise ValueError(
-                    f"length={count} exceeds max_length={self.max_length}: give make a larger one"
+                    f"length={count} exceeds max_length={self.max_length}, the count of numbers "
+                    "that positions are drawn from: give make a larger max_length"
                 )
             check_rows(positions, int(count), "use whole positions below length=")
         key = jax.random.key(self.evaluation_seed) if key is None else key
