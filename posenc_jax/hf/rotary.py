@@ -81,13 +81,15 @@ def with_parameters(
     model = config.get("model_type")
     _check(
         rngs is not None,
-        f"model_type={model!r} needs rngs=nnx.Rngs(0) for rates and scales of its checkpoint",
+        f"model_type={model!r} needs rngs=nnx.Rngs(0): the rates of its pairs, and the scale "
+        "of its queries, are parameters; fill them from the checkpoint",
     )
     over = encoding
     if "rotate" in encoding.hooks():
         _check(
             type(encoding) is RoPE and encoding.axes is None,
-            f"{model!r} learns rates over RoPE of one axis, not {type(encoding).__name__}",
+            f"the rotary section of {model!r} gives {type(encoding).__name__}, but rates are "
+            "learned over RoPE of one axis alone",
         )
         assert isinstance(encoding, RoPE)
         over = LeRoPE(
@@ -159,7 +161,8 @@ def _layout(config, row: Row) -> str:
         return layout
     _check(
         layout == "interleaved" or config.get("model_type") not in ROWS,
-        "position_embedding_type='rope_gptj' contradicts the model's code, which pairs halves",
+        "position_embedding_type='rope_gptj' means pairs of neighbours, but the model's code has "
+        "halves",
     )
     return "interleaved"
 
@@ -182,8 +185,8 @@ def _share(config, fractions, row: Row) -> float:
     widths = [key for key in _WIDTHS if key in config]
     _check(
         bool(fractions) or not widths,
-        f"{' and '.join(widths)} is not read with rope_type='proportional', which needs "
-        "partial_rotary_factor",
+        f"{' and '.join(widths)} is not read with rope_type='proportional': its key is "
+        "partial_rotary_factor, which is missing",
     )
     return agreed(fractions) if fractions else row.fraction or 1.0
 
@@ -211,7 +214,8 @@ def _rotary_dim(section, fractions, width, kind) -> int:
         return width
     _check(
         not widths or (rotating % 2 == 0 and 2 <= rotating <= width),
-        f"{' and '.join(widths)} must rotate an even number of head_dim={width}, not {rotating}",
+        f"{' and '.join(widths)} must rotate an even number of the head_dim={width} channels, not "
+        f"{rotating}",
     )
     return rotating
 
@@ -224,7 +228,8 @@ def _check_shares(config, fractions, rotating):
     for key, fraction in fractions.items():
         _check(
             fraction == 1 or any(int(head * fraction) == rotating for head in heads),
-            f"{key} must be the share of qk_rope_head_dim={rotating} in a whole head",
+            f"{key} contradicts qk_rope_head_dim={rotating}: it must be the share of these "
+            "channels in a whole head",
         )
 
 
@@ -239,7 +244,8 @@ def _axes(section, row: Row, pairs: int) -> Any:
     counts = tuple(entries(keys, "mrope_section", is_whole, row.sections))
     _check(
         sum(counts) == pairs and row.axes is not None,
-        f"mrope_section={counts} in {where} must be {pairs} channel pairs, each of one axis",
+        f"mrope_section={counts} in {where} must be numbers of channel pairs, {pairs} in all, of a "
+        "model whose two channels of a pair rotate by one axis",
     )
     if row.axes == "time_last":
         return axes.temporal_last((*counts[2:], *counts[:2]))
@@ -254,14 +260,15 @@ def _dual_chunk(section, kind, rope) -> Encoding:
     settings = mapping(config, name)
     _check(
         row_of(config).dual_chunks or "model_type" not in config,
-        f"{name}={settings!r}: the models known to read it are "
-        f"{', '.join(having(dual_chunks=True))}. If this one does not, remove the key",
+        f"{name}={settings!r}: the model's code is not known to read it; the models known to read "
+        f"it are {', '.join(having(dual_chunks=True))}. If this one does not, remove the key",
     )
     read = {"chunk_size": "chunk_size", "local_size": "local_window", ORIGINAL: "original_length"}
     unknown = [key for key, value in settings.items() if key not in read and value]
     _check(
         not unknown,
-        f"{', '.join(unknown)} in {name}: remove these, for attention to all keys",
+        f"{', '.join(unknown)} in {name}: sparse attention is not offered; remove these for "
+        "attention to all keys",
     )
     _check(
         kind == "default" and rope.pop("axes") is None,
@@ -281,14 +288,17 @@ def _scaled(section, encoding: Encoding) -> Encoding:
         return encoding
     _check(
         row_of(config).scaled_queries,
-        f"llama_4_scaling_beta={beta!r} in {where}: the models known to read it are "
-        f"{', '.join(having(scaled_queries=True))}. If this one does, remove the key, and wrap the "
-        f"encoding: make('ministral_scale', over=encoding, train_length=..., attn_scale={beta!r})",
+        f"llama_4_scaling_beta={beta!r} in {where}: the code of {config.get('model_type')!r} is "
+        "not known to read it; the models known to read it are "
+        f"{', '.join(having(scaled_queries=True))}. If this one does not, remove the key. If it "
+        "does, remove the key too, and wrap the encoding: "
+        "posenc_jax.make('ministral_scale', over=encoding, train_length=..., "
+        f"attn_scale={beta!r})",
     )
     _check(
         "qk_rope_head_dim" not in config,
-        f"llama_4_scaling_beta={beta!r} in {where} is not offered for heads of two parts, because "
-        "it multiplies whole queries, and the encoding is for qk_rope_head_dim channels",
+        f"llama_4_scaling_beta={beta!r} in {where} multiplies whole queries, but the encoding is "
+        "for their qk_rope_head_dim channels: this scale is not offered for heads of two parts",
     )
     return MinistralScale(
         over=encoding,
