@@ -328,8 +328,8 @@ class Cache:
         if not is_row or positions.ndim != slots.ndim or positions.dtype != slots.dtype:
             raise ValueError(
                 f"positions are {positions.dtype} of shape {positions.shape}, but must be of the "
-                f"{T} new tokens alone, in a batch of {self.batch} or 1, with the axes= and dtype= "
-                f"of Cache.empty: {slots.dtype} on {slots.ndim} axes"
+                f"{T} new tokens alone, and as Cache.empty made the others: {slots.dtype} of "
+                f"{slots.ndim} axes, in a batch of {self.batch} or 1"
             )
         given, made = segment_ids is not None, self.segment_ids is not None
         if given != made:

@@ -134,7 +134,7 @@ def _shapes(files, origins) -> dict[str, tuple[int, ...]]:
         rows = slice(start, min(start + step, size))
         if not np.array_equal(files.read(output, rows), files.read(embedding, rows)):
             raise ValueError(
-                f"{output} in the files differs from the embedding: pass tie_word_embeddings=False"
+                f"{output} differs from the embedding: pass tie_word_embeddings=False to use it"
             )
     return shapes
 

@@ -36,9 +36,9 @@ class Added(Encoding):
         # Otherwise one token would be broadcast to the places of all.
         if not is_float or rows[1:] != (T, D) or B not in (1, rows[0]):
             raise ValueError(
-                f"x has shape {rows} and type {x_BTD.dtype}, but must be floating-point numbers "
-                f"[{B}, {T}, {D}], token embeddings: pass the tokens of these alone (tokens.part), "
-                "and to make their width, model_dim="
+                f"x is {x_BTD.dtype} of shape {rows}, but must be floating-point token embeddings "
+                f"[B, {T}, {D}] of {B} sequences: pass the tokens of x alone (tokens.part), and to "
+                "make its width, model_dim="
             )
         x_BTD = x_BTD if self.token_scale is None else x_BTD * self.token_scale
         return x_BTD + of_positions.astype(x_BTD.dtype)
