@@ -111,7 +111,8 @@ def check_tokens(name: str, tokens: Any, encoding: Any) -> None:
         )
     if "prepare" in encoding.hooks() and tokens.stamp is None:
         raise ValueError(
-            f"{name} must be made for {type(encoding).__name__}, by encoding.tokens(positions)"
+            f"{name} were not prepared for {type(encoding).__name__}: make them by "
+            "encoding.tokens(positions)"
         )
     tokens.check_made_by(encoding, name)
 
@@ -182,7 +183,8 @@ def check_arrays(q_BTHC, k_BSKC, v_BSKC, is_rotated: bool) -> None:
     is_as_wide = width == C or is_rotated
     if k_BSKC.shape[0] != B or not is_as_wide or v_BSKC.shape[:3] != (B, S, K) or H % K:
         raise ValueError(
-            f"{shapes} do not fit: q must be [B, T, H, C], k and v [B, S, K, C], and K divide H"
+            f"{shapes} do not fit: q must be [B, T, H, C], and k and v [B, S, K, C] with H a "
+            "multiple of K"
         )
 
 
@@ -202,7 +204,8 @@ def _check_axes(**arrays: Any) -> str:
         if not is_float or x.ndim != 4 or 0 in x.shape:
             kind = x.dtype if hasattr(x, "dtype") else type(x).__name__
             raise ValueError(
-                f"{shapes}: {name} is {kind}, but must be floating-point numbers [B, T, H, C]"
+                f"{shapes}: {name} must be a floating-point array [B, T, H, C] with at least one "
+                f"token, and is {kind}"
             )
     return shapes
 
@@ -213,7 +216,8 @@ def check_weights(weights_BHTS, v_BSKC) -> None:
     (B, H, _, S), (rows, keys, K, _) = weights_BHTS.shape, v_BSKC.shape
     if (rows, keys) != (B, S) or H % K:
         raise ValueError(
-            f"{shapes} do not fit: weights must be [B, H, T, S], v [B, S, K, C], and K divide H"
+            f"{shapes} do not fit: weights must be [B, H, T, S], as logits returns them, and v "
+            "[B, S, K, C] with H a multiple of K"
         )
 
 

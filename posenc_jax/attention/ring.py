@@ -46,7 +46,8 @@ def zigzag(length: int, devices: int) -> np.ndarray:
     length, devices = count_of("length", length), count_of("devices", devices)
     if length % (2 * devices):
         raise ValueError(
-            f"length={length} must be a multiple of {2 * devices}, twice the devices: pad it"
+            f"length={length} must be a multiple of {2 * devices}, twice the number of devices: "
+            "pad the tokens"
         )
     pieces = np.arange(length, dtype=np.int32).reshape(2, devices, -1)
     return np.stack([pieces[0], pieces[1, ::-1]], axis=1).reshape(-1)

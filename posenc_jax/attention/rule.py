@@ -117,7 +117,8 @@ def sides_of(window: Window | None, causal: bool) -> tuple[Any, Any]:
     left, right = window
     if causal and (isinstance(right, jax.core.Tracer) or right != 0):
         raise ValueError(
-            f"causal=True hides the later keys of window={window!r}: pass False, or ({left}, 0)"
+            f"window={window!r} reaches to keys after the query, which causal=True hides: pass "
+            f"causal=False, or window=({left}, 0)"
         )
     return None if left is None else left + 1, None if causal else right
 

@@ -15,7 +15,8 @@ def checked(sinks, q_BTHC) -> jax.Array:
         sinks, (B, T, H, _) = jnp.asarray(sinks), q_BTHC.shape
     except (TypeError, ValueError):
         raise ValueError(
-            f"sinks={sinks!r} must be an array, [H] or [B, T, H]; Transformer makes them by name"
+            f"sinks={sinks!r} must be an array of numbers, [H] or [B, T, H]; only Transformer "
+            "makes sinks by name"
         ) from None
     if sinks.shape not in ((H,), (B, T, H)) or not jnp.issubdtype(sinks.dtype, jnp.floating):
         raise ValueError(

@@ -166,7 +166,8 @@ def _dropout(rate, key):
     """Returns ``dropout=`` of ``attend``, given the arguments of a layer in training."""
     if rate > 0 and key is None:
         raise ValueError(
-            f"dropout_rate={rate} needs rngs with a dropout stream, or deterministic=True"
+            f"dropout_rate={rate} needs random numbers: give the layer rngs with a dropout stream, "
+            "or pass deterministic=True"
         )
     return (rate, key) if rate > 0 else None
 

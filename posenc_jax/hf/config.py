@@ -59,7 +59,8 @@ def flattened(config: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
     for key in keys:
         if key in SECTION_ONLY | {"rope_type", "type"}:
             raise ValueError(
-                f"{key}={keys[key]!r} is a key of rope_parameters or rope_scaling: change it there"
+                f"{key}={keys[key]!r} is no key of a config, but of the rotary section in it: "
+                "change it there, in rope_parameters or rope_scaling"
             )
     config = _content(config)
     if _is_section(config):
@@ -136,7 +137,8 @@ def position_kind(config: Mapping[str, Any]) -> str:
     kind = config.get("position_embedding_type", row.position_type)
     if kind not in ("rope", "rotary", "rope_gptj", "nope"):
         raise ValueError(
-            f"position_embedding_type={kind!r} must be 'rope', 'rotary', 'rope_gptj' or 'nope'"
+            f"position_embedding_type={kind!r} must be 'rope', 'rotary', 'rope_gptj' or 'nope': no "
+            "other is read from a config"
         )
     return "rope" if kind == "rotary" else kind
 

@@ -285,5 +285,6 @@ def _slides(config, number: int, kind: str | None) -> bool:
     if is_known and not row.kinds_needed and not row.switched:
         return False
     raise ValueError(
-        f"sliding_window={window!r}: which layers have it is not known without layer_types"
+        f"sliding_window={window!r}: which layers have it is not known without layer_types, the "
+        "kind of each layer"
     )

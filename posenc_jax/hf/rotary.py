@@ -143,7 +143,8 @@ def _base(section) -> float:
         base = 1e4 if model is None and where != "config" else row_of(config).base
         if base is None:
             raise ValueError(
-                f"rope_theta is missing, and no default is known for model_type={model!r}"
+                f"rope_theta is missing, and no default is known for model_type={model!r}: its "
+                "positions are not understood"
             )
         return base
     for key, base in bases.items():
@@ -200,7 +201,8 @@ def _rotary_dim(section, fractions, width, kind) -> int:
     widths = {key: int(width * fraction) for key, fraction in fractions.items()}
     if "rotary_dim" in config and not widths and row.rotary_dim == "unread":
         raise ValueError(
-            f"rotary_dim={config['rotary_dim']!r} is not read: give partial_rotary_factor"
+            f"rotary_dim={config['rotary_dim']!r}: the model's code reads only "
+            "partial_rotary_factor, which is missing"
         )
     widths |= {key: whole(config, key) for key in _WIDTHS if key in config}
     _check(

@@ -51,7 +51,8 @@ class At:
         if self.kind not in kinds:
             asked = "" if self.number is None else f"layer={self.number}: "
             raise ValueError(
-                f"{asked}layer_type={self.kind!r} must be one of {', '.join(map(repr, kinds))}"
+                f"{asked}layer_type={self.kind!r} must be one of {', '.join(map(repr, kinds))}: "
+                "they differ in this config"
             )
         return self.kind
 
@@ -256,7 +257,8 @@ def t5gemma2(config: Config, size: int) -> tuple[int, int]:
 def not_known(config: Config, size: int) -> Any:
     """Raises ValueError, because the reach of the windows was not verified."""
     raise ValueError(
-        f"model_type={config.get('model_type')!r}: how far its windows reach is not known"
+        f"model_type={config.get('model_type')!r}: how far its windows reach to both sides of a "
+        "query is not known"
     )
 
 

@@ -120,7 +120,8 @@ def train_length(section: Section, *others: str) -> int:
     longest = whole(config, *LENGTH, default=length)
     if longest < length:
         raise ValueError(
-            f"{LENGTH[0]}={longest}, after the extension, is below {ORIGINAL}={length}"
+            f"{LENGTH[0]}={longest} must not be below {ORIGINAL}={length}: it is the length after "
+            "the extension"
         )
     return length
 

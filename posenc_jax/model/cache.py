@@ -308,7 +308,8 @@ class Cache:
         """Checks that the cache was made for this model's encodings, and for this batch."""
         if batch != self.batch:
             raise ValueError(
-                f"inputs are {batch} sequences, but the cache was made for batch={self.batch}"
+                f"inputs are {batch} sequences, but the cache was made for batch={self.batch}: "
+                f"make it by Cache.empty with batch={batch}"
             )
         if _structures(model) != self.encodings:
             raise ValueError(

@@ -223,7 +223,8 @@ def _lengths(lengths, B, T) -> np.ndarray:
     fits = lengths_B.shape == (B,) and lengths_B.dtype.kind in "iu"
     if not fits or lengths_B.min() < 1 or lengths_B.max() > T:
         raise ValueError(
-            f"lengths={lengths_B.tolist()} must be whole numbers within 1..{T}, one of each row"
+            f"lengths={lengths_B.tolist()} must be {B} whole numbers within 1..{T}, the tokens of "
+            "each row of prompt_BT"
         )
     return lengths_B.astype(np.int32)
 
@@ -235,7 +236,8 @@ def _positions(positions, padding_B1, T) -> np.ndarray:
     B = len(padding_B1)
     if positions.shape[:2] not in ((B, T), (1, T)):
         raise ValueError(
-            f"positions have shape {positions.shape}, not [{B} or 1, {T}] or [{B} or 1, {T}, A]"
+            f"positions have shape {positions.shape}, but the prompts are {B} x {T}: give "
+            f"[{B}, {T}] or [{B}, {T}, A]; {B} may be 1"
         )
     positions = np.broadcast_to(positions, (B, *positions.shape[1:]))
     index = np.maximum(place_1T - padding_B1, 0)

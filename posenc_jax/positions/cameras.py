@@ -36,7 +36,8 @@ def cameras(
     positions = check_positions(positions)
     if positions.ndim != 3:
         raise ValueError(
-            f"positions have shape {positions.shape}, but must be [B, T, A]: rows and columns"
+            f"positions have shape {positions.shape}, but must be [B, T, A]: rows and columns, or "
+            "times, rows and columns"
         )
     if (intrinsics is None) != (image_size is None):
         raise ValueError(f"image_size={image_size} and intrinsics go together: pass both or none")
@@ -70,5 +71,6 @@ def _check_matrices(name, matrices, size):
     is_shape = len(shape) == 4 and shape[2:] == (size, size)
     if not is_shape or (is_known and (np.asarray(matrices)[..., -1, :] != last).any()):
         raise ValueError(
-            f"{name} {shape} must be [B, F, {size}, {size}], with last rows {last.tolist()}"
+            f"{name} must be [B, F, {size}, {size}], not {shape}, and each matrix end in the row "
+            f"{tuple(map(int, last))}"
         )

@@ -92,6 +92,7 @@ def one_axis(positions):
     """Returns ``positions``, which must have one axis."""
     if positions.ndim != 2:
         raise ValueError(
-            f"positions have shape {positions.shape}, and not one position axis: pass [B, T]"
+            f"positions have shape {positions.shape}, but this encoding knows one position axis; "
+            "pass one axis of them, [B, T]"
         )
     return positions

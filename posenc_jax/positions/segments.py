@@ -149,7 +149,8 @@ def cells(vision: Vision) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the frame, row and column of every patch, each ``[frames, rows, columns]``."""
     if not isinstance(vision, Vision):
         raise ValueError(
-            f"this builder takes Text and Vision, not {vision}: qwen25_omni and qwen3_omni do"
+            f"this builder does not accept {vision}: give it Text and Vision; Film is for "
+            "qwen25_omni and qwen3_omni"
         )
     frame, row, column = np.indices((vision.frames, vision.rows, vision.columns))
     return frame, row, column
@@ -193,7 +194,8 @@ def segments_of(
     """
     if seconds_per_frame is not None and len(seconds_per_frame) != len(video_grids):
         raise ValueError(
-            f"seconds_per_frame={seconds_per_frame} must have {len(video_grids)} numbers"
+            f"seconds_per_frame={seconds_per_frame} must have a number for each of the "
+            f"{len(video_grids)} video_grids"
         )
     ids, merge = np.asarray(ids), count_of("merge", merge)
     if ids.ndim != 1:
@@ -217,7 +219,8 @@ def segments_of(
             run = int((ids[at : at + max(count, 1)] == token).sum())
             if run != count:
                 raise ValueError(
-                    f"{name}_grids give the {name} at index {at} {count} tokens, and ids {run}"
+                    f"{name}_grids give the {name} at index {at} {count} tokens, merged, but ids "
+                    f"have {run} there"
                 )
             segments.append(visions.pop(0))
         else:

@@ -141,7 +141,10 @@ def _check_head(config, keys):
     head_dim = width // heads if head_dim is None else head_dim
     for key in _CHECKED:
         if keys.get(key, head_dim) != head_dim:
-            raise ValueError(f"llama.{key}={keys[key]} must be {head_dim}, the channels of a head")
+            raise ValueError(
+                f"llama.{key}={keys[key]} must be {head_dim}, the channels of a head: no other is "
+                "offered"
+            )
 
 
 def _shortest(value):

@@ -134,7 +134,8 @@ def _shapes(files, origins) -> dict[str, tuple[int, ...]]:
         rows = slice(start, min(start + step, size))
         if not np.array_equal(files.read(output, rows), files.read(embedding, rows)):
             raise ValueError(
-                f"{output} differs from the embedding: pass tie_word_embeddings=False to use it"
+                f"{output} in the files differs from the embedding, but the config ties them; pass "
+                "tie_word_embeddings=False to use it"
             )
     return shapes
 

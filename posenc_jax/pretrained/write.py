@@ -50,7 +50,8 @@ def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, 
     length = said if section["rope_type"] != "dynamic" else _longest(encoding, config)
     if said != length:
         raise ValueError(
-            f"max_position_embeddings={said} must be {length}, the train_length of dynamic NTK"
+            f"max_position_embeddings={said} must be {length}, the train_length of dynamic NTK: "
+            "transformers reads it there; extended() writes both"
         )
     return section
 
@@ -142,7 +143,8 @@ def extended(
     length = _longest(encoding, config)
     if section["rope_type"] == "dynamic" and max_length not in (None, length):
         raise ValueError(
-            f"max_length={max_length} must be left out, or {length}, the training length"
+            f"max_length={max_length} must be left out: under dynamic NTK it is the training "
+            f"length, {length}"
         )
     originals = {ORIGINAL: section[ORIGINAL]} if ORIGINAL in section else {}
     of_scheme = {"max_position_embeddings": length} | originals

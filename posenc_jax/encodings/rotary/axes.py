@@ -74,7 +74,8 @@ def temporal_last(sections: tuple[int, ...]) -> tuple[int, ...]:
     """Alternates rows and columns, and gives time the slowest pairs: VideoRoPE (2502.05173)."""
     if len(sections) != 3 or sections[1] != sections[2]:
         raise ValueError(
-            f"sections={sections} must be of time, row and column, and the last two alike"
+            f"sections={sections} must be of time, row and column, the last two equal: they "
+            "alternate"
         )
     return (1, 2) * sections[1] + (0,) * sections[0]
 
@@ -105,6 +106,7 @@ def sections_of(
     sections = tuple(sections)
     if not all(isinstance(n, int) and n >= 0 for n in sections) or sum(sections) != pairs:
         raise ValueError(
-            f"sections={sections} must be whole numbers of channel pairs, {pairs} in all"
+            f"sections={sections} must be whole numbers of channel pairs, {pairs} in all: "
+            f"{2 * pairs} rotary channels are {pairs} pairs"
         )
     return sections

@@ -82,6 +82,7 @@ def _agreed(attention_factors):
     has_array = any(isinstance(factor, jax.Array) for factor in attention_factors)
     if any(other is not first and (has_array or other != first) for other in others):
         raise ValueError(
-            f"attention factors of axes differ, {attention_factors}: give all rules one of them"
+            f"the attention factors of the axes differ: {attention_factors}; give each rule the "
+            "same attention_factor="
         )
     return first

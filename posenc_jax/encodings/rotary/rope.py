@@ -106,7 +106,8 @@ class RoPE(Encoding):
             return positions if is_rotated.all() else jnp.where(is_rotated, positions, 0)
         if positions.shape[2] <= axes_KP.max():
             raise ValueError(
-                f"axes={self.axes} need more axes than positions of shape {positions.shape} have"
+                f"axes={self.axes} needs positions [B, T, A] with A > {axes_KP.max()}, or [B, T] "
+                f"for text, not {positions.shape}"
             )
         chosen = jnp.zeros_like(positions, shape=(1, 1, 1, 1))
         for axis in np.unique(axes_KP[axes_KP != axis_dial.STILL]).tolist():

@@ -35,7 +35,8 @@ class OnAxes(Wrapper):
         if positions.ndim == 3:
             if max(self.axes) >= positions.shape[-1]:
                 raise ValueError(
-                    f"axes={self.axes}, from 0, are not all in positions {positions.shape}"
+                    f"axes={self.axes} are not all among the {positions.shape[-1]} axes of "
+                    f"positions of shape {positions.shape}; count from 0"
                 )
             chosen = [positions[..., axis] for axis in self.axes]
             tokens = tokens.at(chosen[0] if len(chosen) == 1 else jnp.stack(chosen, axis=-1))

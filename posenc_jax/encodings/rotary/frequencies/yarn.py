@@ -71,7 +71,8 @@ class YaRN(Frequencies):
         check_positive(mscale=self.mscale, mscale_all_dim=self.mscale_all_dim)
         if (self.mscale is None) != (self.mscale_all_dim is None):
             raise ValueError(
-                f"mscale={self.mscale!r} and mscale_all_dim={self.mscale_all_dim!r} go together"
+                f"mscale={self.mscale!r} and mscale_all_dim={self.mscale_all_dim!r} must both be "
+                "given, or none: one alone would change nothing"
             )
 
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
