@@ -34,8 +34,9 @@ def check_positions(positions: Any) -> jax.Array:
     counts = jnp.issubdtype(dtype, jnp.integer) or dtype in (jnp.float32, jnp.float64)
     if not counts or len(shape) not in (2, 3) or 0 in shape:
         raise ValueError(
-            f"positions are {dtype} of shape {shape}, but must be whole numbers or float32, [B, T] "
-            "or [B, T, A], of at least one token: cast them, or add a batch axis with [None]"
+            f"positions are {dtype} of shape {shape}, but must be whole numbers or float32 (other "
+            "types cannot count), of shape [B, T], or [B, T, A] for several axes, with at least "
+            "one token: cast them, or add a batch axis with [None]"
         )
     origin = "subtract an origin that all tokens share (posenc_jax.positions.since)"
     return jnp.asarray(in_32_bits("positions", positions, origin))
@@ -128,8 +129,9 @@ def checked_length(length: Any, positions: jax.Array) -> Any:
         is_right &= length.ndim <= 2 and all(n == size or 1 in (n, size) for n, size in sizes)
     if not is_right:
         raise ValueError(
-            f"length={length!r} must be a number of tokens from 1 to 2**22, or an array of these "
-            f"that broadcasts against [B, T], here {list(positions.shape[:2])}"
+            f"length={length!r} must be a number of tokens from 1 to 2**22, up to which angles are "
+            f"exact, or an array of such numbers that broadcasts against [B, T], here "
+            f"{list(positions.shape[:2])}"
         )
     return jnp.asarray(length, jnp.float32) if is_array else length
 
@@ -170,9 +172,10 @@ def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
         is_right &= bool((kv_heads == kv_heads[:, :1]).all())
     if not is_right:
         raise ValueError(
-            f"heads={heads} of HeadShard must be {H} different numbers of query heads within "
-            f"0..{num_heads - 1}, with all {group} query heads of a kv head of the model in a row, "
-            f"for the {K} kv heads given: give these, or repeat keys and values (jnp.repeat)"
+            f"heads={heads} of HeadShard must be an array of {H} different numbers of query heads "
+            f"within 0..{num_heads - 1}, one for each head of the given queries; {group} heads in "
+            f"a row read one of the {K} kv heads given, so they must be all {group} query heads "
+            "of a kv head of the model: give these, or repeat keys and values (jnp.repeat)"
         )
 
 
@@ -235,8 +238,9 @@ def check_side(encoding, name, tokens, x):
     B, length = x.shape[:2]
     if tokens.positions.shape[:2] not in ((B, length), (1, length)):
         raise ValueError(
-            f"{name} has positions of shape {tokens.positions.shape}, but q or k has {length} "
-            f"tokens in a batch of {B}: make tokens of all of them, encoding.tokens(positions)"
+            f"{name} has positions of shape {tokens.positions.shape}, but q or k [B, T, H, C] of "
+            f"shape {x.shape} has {length} tokens in a batch of {B}: make tokens of all of them, "
+            "encoding.tokens(positions)"
         )
     if "observe" in encoding.hooks() and tokens.stage == "prepared":
         raise ValueError(

@@ -328,8 +328,9 @@ def _over_shared(name, encoding, over):
         over = over.get("over")
     if isinstance(over, Encoding) and jax.tree.leaves(over):
         raise ValueError(
-            f"make({name!r}, num_layers=...) would copy the {type(over).__name__} in the mapping "
-            "over= to each layer: give what make returns for the mapping, which all layers share"
+            f"make({name!r}, num_layers=...) would copy the parameters of the {type(over).__name__}"
+            " in the mapping over= to each layer: give over= what make returns for the mapping, "
+            "and all layers share it"
         )
     _check_stackable(name, encoding)
     return encoding
@@ -354,9 +355,10 @@ def _check_stackable(name, encoding):
     early = sorted(encoding.hooks() & {"prepare", "embed", "aux_loss"})
     if count and early and not type(encoding).per_layer:
         raise ValueError(
-            f"make({name!r}, num_layers=...) gives each layer its own parameters, but those of "
-            f"{type(encoding).__name__} are needed before the first layer ({', '.join(early)}): "
-            "build it first, without num_layers=, and pass it as over=; all layers then share it"
+            f"make({name!r}, num_layers=...) gives each layer its own parameters, but "
+            f"{type(encoding).__name__}, beneath it, has one set for all layers, needed before the "
+            f"first layer ({', '.join(early)}): build that first, without num_layers=, and give "
+            "over= what make returns; all layers then share it"
         )
     for part in inner:
         _check_stackable(name, part)

@@ -150,7 +150,8 @@ class Tokens:
         if reads and made_by is not None and made_by != structure(encoding):
             raise ValueError(
                 f"{name} were made for another encoding than this {type(encoding).__name__}, or "
-                "for other keywords of it: make tokens for each, encoding.tokens(positions)"
+                "for it with other keywords: where layers have several encodings, make tokens for "
+                "each, encoding.tokens(positions)"
             )
 
     def part(self, start: int | jax.Array, count: int) -> "Tokens":

@@ -179,7 +179,8 @@ def rotate_keys(
     if stamp is not None and not (stamp.resumes and (stamp.fixed or not scheme.reads_length())):
         raise ValueError(
             f"{type(scheme).__name__} rotates all keys again for every token that follows: keep "
-            "them unrotated; or, if it adapts to the length, give all tokens one, tokens(length=)"
+            "keys as they are before rotation; or, if it adapts to the length of the sequence, "
+            "give all tokens one length, encoding.tokens(..., length=)"
         )
     return *rotated(scheme, k_BSKC, v_BSKC, tokens, side), tokens.rotated()
 

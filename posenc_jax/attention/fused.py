@@ -23,8 +23,9 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
     """
     if not is_fusable(encoding) or rule.sinks is not None or rule.dropout is not None:
         raise ValueError(
-            f'implementation="fused" cannot run this {type(encoding).__name__}: the kernel has no '
-            'score, mix, sinks or dropout; use "blockwise"'
+            'implementation="fused" runs a kernel that leaves logits and outputs alone and has no '
+            f"sinks and no dropout, so it cannot run this {type(encoding).__name__}; use "
+            '"blockwise"'
         )
     library: Literal["xla", "cudnn"] = (
         "cudnn" if is_for_gpu() and cudnn_takes(tile, v_BSKC, rule) else "xla"

@@ -77,8 +77,9 @@ def ring(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.A
             )
     if rule.mask is not None and not callable(rule.mask):
         raise ValueError(
-            'implementation="ring" takes no mask that is an array: give a function of indices, '
-            "mask(q_index, k_index), and no Chunks, which call it, where tokens have segments"
+            'implementation="ring" passes keys from device to device, where no device has the '
+            "columns of a mask array: give the mask as a function of indices, mask(q_index, "
+            "k_index), and no Chunks where tokens have segments, which make it an array"
         )
     plan, *operands = take_apart(encoding, tile, v_BSKC, rule)
     devices = context_size()

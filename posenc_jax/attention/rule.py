@@ -99,8 +99,9 @@ def check_window(window: Any) -> None:
     is_right = all(side is None or _is_count(side, 0) for side in window) if is_pair else False
     if not is_right and not _is_count(window, 1):
         raise ValueError(
-            f"window={window!r} must be None, Chunks(size), a number of keys from 1 to 2**31 - 1, "
-            "the query's own included, or (left, right), numbers before and after it, None for all"
+            f"window={window!r} must be a whole number of keys, 1 or more and below 2**31, the "
+            "query's own included; or (left, right), how many keys a query sees before and after "
+            "its own place, None for all; or None, or Chunks(size)"
         )
 
 
@@ -136,8 +137,9 @@ def checked_mask(mask: Any, B, H, T, S) -> Any:
         # A tile is a program by itself, which cannot read tracers of its caller.
         if any(isinstance(x, jax.core.Tracer) for x in program.consts):
             raise ValueError(
-                "mask reads traced arrays from outside: pass jax.tree_util.Partial(mask, *arrays), "
-                "and take them before q_index and k_index"
+                "mask is a function that reads traced arrays from outside: pass them with it, "
+                "mask=jax.tree_util.Partial(function, *arrays), and let the function take them "
+                "before q_index and k_index"
             )
     else:
         given = mask = jnp.asarray(as_array("mask", mask))
@@ -149,6 +151,7 @@ def checked_mask(mask: Any, B, H, T, S) -> Any:
     if given.dtype != bool or not fits:
         raise ValueError(
             f"{what} {given.dtype} of shape {given.shape}, but must be bool and broadcast to "
-            f"[B, H, T, S], here [{B}, {H}, {T}, {S}]; for keys alone pass mask[:, None, None]"
+            f"[B, H, T, S], here [{B}, {H}, {T}, {S}]; True is a key that the query sees, and a "
+            "mask of keys alone, [B, S], is mask[:, None, None]"
         )
     return mask if callable(mask) else mask.reshape(shape)

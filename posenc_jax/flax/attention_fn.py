@@ -91,7 +91,8 @@ class AttentionFn(nnx.Module):
         if "observe" in self.encoding.hooks():
             raise ValueError(
                 f"{type(self.encoding).__name__} observes the inputs of all tokens, which Flax's "
-                "cache lacks: decode with posenc_jax.Transformer, or keep them and call attend"
+                "cache does not keep: decode with posenc_jax.Transformer, or keep the inputs "
+                "yourself and call posenc_jax.attend"
             )
         slots = mask.reshape(-1, mask.shape[-1]).astype(bool)
         start = jnp.maximum(slots[0].sum() - 1, 0)
@@ -147,8 +148,9 @@ def attention_fn(
     check_encoding(encoding)
     if "embed" in encoding.hooks():
         raise ValueError(
-            f"{type(encoding).__name__} adds to token embeddings: call x = encoding.embed(x, "
-            "encoding.tokens(positions)) once, and attention_fn(Encoding(), positions) in layers"
+            f"{type(encoding).__name__} adds to the token embeddings, which attention_fn does not "
+            "see: call x = encoding.embed(x, encoding.tokens(positions)) once after the token "
+            "embedding, and use attention_fn(posenc_jax.Encoding(), positions) in the layers"
         )
 
     # A function, because positions in attributes would be leaves of the layer to differentiate.

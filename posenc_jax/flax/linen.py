@@ -101,7 +101,8 @@ class Encoding(nn.Module):
         if self.scope is None:
             raise ValueError(
                 f"linen.Encoding({self.scheme!r}, ...) works inside a Linen module, under init "
-                f"and apply; elsewhere use posenc_jax.make({self.scheme!r}, ...)"
+                "and apply, where its parameters are; elsewhere use "
+                f"posenc_jax.make({self.scheme!r}, ...)"
             )
 
 

@@ -24,8 +24,9 @@ def t5(config: Mapping[str, Any], layer_type: str | None, rngs: nnx.Rngs | None)
     model = config.get("model_type")
     if model is not None and row_of(config).scheme != "t5":
         raise ValueError(
-            f"{_BUCKETS}: model_type={model!r} is not among the models with T5's bias alone, "
-            f"{', '.join(having(scheme='t5'))}: read its code, then use posenc_jax.make('t5', ...)"
+            f"model_type={model!r} has {_BUCKETS}, but it is not known to have T5's bias and "
+            f"nothing else; those known are {', '.join(having(scheme='t5'))}. Read the model's "
+            "code, then use posenc_jax.make('t5', ...)"
         )
     if layer_type not in ("encoder", "decoder"):
         raise ValueError(
@@ -51,8 +52,9 @@ def has_alibi(config: Mapping[str, Any]) -> bool:
     rotary = [f"{key}={config[key]!r}" for key in others if config.get(key)]
     if rotary or not row.reads_alibi:
         raise ValueError(
-            f"alibi=true contradicts {rotary or config['model_type']}: the models known to read it "
-            f"are {', '.join(having(reads_alibi=True))}; for others use posenc_jax.make('alibi')"
+            f"alibi=true contradicts {rotary or config['model_type']}: one is not the model's. The "
+            f"models known to read the key are {', '.join(having(reads_alibi=True))}; if the code "
+            "of another does, use posenc_jax.make('alibi', ...)"
         )
     return True
 

@@ -94,8 +94,9 @@ def check_known(config: Mapping[str, Any], layout: str | None) -> None:
         )
     raise ValueError(
         f"model_type={model!r} is not known. If its code rotates queries and keys, read there "
-        "which two channels rotate together, and pass layout='half' or layout='interleaved'. If "
-        "its positions are absolute or a bias, use posenc_jax.make(...)"
+        "which two channels of a head rotate together, and what of the config it reads; then pass "
+        "layout='half' or layout='interleaved'. If its positions are absolute or a bias, use "
+        "posenc_jax.make(...)"
     )
 
 

@@ -67,7 +67,8 @@ def kind_of(section: Section, ntk_alpha: bool) -> str:
         valid = (*(name for name in TYPES if name != "ntk_alpha"), *_OLD_NAMES)
         raise ValueError(
             f"rope_type={' and '.join(sorted(names))} in {where} must be one of "
-            f"{', '.join(valid)}: read the model's code, then use posenc_jax.make(...)"
+            f"{', '.join(valid)}. A model with another type has its own code: read it, then use "
+            "posenc_jax.make(...), 'axial_rope' for instance"
         )
     (kind,) = kinds
     kind = "ntk_alpha" if kind == "dynamic" and ntk_alpha and "alpha" in keys else kind

@@ -313,8 +313,9 @@ class Cache:
             )
         if _structures(model) != self.encodings:
             raise ValueError(
-                "the cache was made for other encodings than this model's, or for other keywords "
-                "of them, and its keys are rotated so: make it by Cache.empty of this model"
+                "the cache was made for other encodings than this model's, or for the same with "
+                "other keywords, and its keys are rotated by those: make it by Cache.empty of this "
+                "model"
             )
 
     def _check(self, positions, segment_ids, T):
@@ -329,8 +330,8 @@ class Cache:
         if not is_row or positions.ndim != slots.ndim or positions.dtype != slots.dtype:
             raise ValueError(
                 f"positions are {positions.dtype} of shape {positions.shape}, but must be of the "
-                f"{T} new tokens alone, and as Cache.empty made the others: {slots.dtype} of "
-                f"{slots.ndim} axes, in a batch of {self.batch} or 1"
+                f"{T} new tokens alone, in a batch of {self.batch} or 1, and as axes= and dtype= "
+                f"of Cache.empty say: {slots.dtype} with {slots.ndim} axes"
             )
         given, made = segment_ids is not None, self.segment_ids is not None
         if given != made:

@@ -250,8 +250,9 @@ def _next_positions(next_positions, positions) -> np.ndarray:
     if next_positions is None:
         if (last_BA != last_BA[:, :1]).any():
             raise ValueError(
-                f"next_positions=None: prompts that end at {last_BA.tolist()}, not at one position "
-                "on all axes, need Placed.next of each row, or a number for each axis"
+                "next_positions=None continues prompts that end at one position on all axes, but "
+                f"these end at {last_BA.tolist()}: pass Placed.next of each row, or a number for "
+                "each axis"
             )
         return last_BA + 1
     given = np.asarray(as_array("next_positions", next_positions))
@@ -260,7 +261,8 @@ def _next_positions(next_positions, positions) -> np.ndarray:
     if not fits or not (abs(given - cast) <= MOST_ROUNDING).all():
         B, A = last_BA.shape
         raise ValueError(
-            f"next_positions={given.tolist()} must be {B} numbers, one for each row, or {B} x {A}, "
-            f"one for each axis too, that fit into {positions.dtype}, the type of positions"
+            f"next_positions={given.tolist()} must be {B} numbers, one for each row of prompt_BT, "
+            f"or {B} x {A}, one for each axis too, and fit into {positions.dtype}, the type of "
+            "positions"
         )
     return np.broadcast_to(cast.reshape(len(cast), -1), last_BA.shape)

@@ -120,7 +120,8 @@ def _check_shared_once(distinct):
         if sum(other is part for other in parts) > 1:
             raise ValueError(
                 f"two encodings of the pattern share a {type(part).__name__}, which a model would "
-                "hold twice: use one encoding in all these layers, or build the part for each"
+                "hold twice: use one of them in all these layers (with num_layers= of all, if it "
+                "has parameters for each), or build another for each"
             )
 
 
@@ -190,8 +191,9 @@ def by_place(blocks: list, places: int) -> list:
     kinds: list[Any] = list(map(jax.tree.structure, blocks))
     if any(kind != kinds[number % places] for number, kind in enumerate(kinds)):
         raise ValueError(
-            f"scan=True compiles a pattern of {places} layers once, and sinks of layers in one "
-            "place differ: repeat the encodings until sinks repeat too, as in [rope, rope]"
+            f"scan=True compiles a pattern of {places} layers once, and layers of one place in it "
+            "differ in their sinks: name as many encodings in the pattern as it takes until sinks "
+            "repeat too, such as [rope, rope] for two sinks"
         )
     return [stack(blocks[place::places]) for place in range(places)]
 

@@ -111,8 +111,9 @@ def _scaling(keys) -> dict[str, Any]:
     attn_factor = keys.get("rope.scaling.attn_factor", 1.0)
     if kind != "yarn" and attn_factor != 1:
         raise ValueError(
-            f"llama.rope.scaling.attn_factor={attn_factor!r} must be 1 unless "
-            f"llama.rope.scaling.type is 'yarn', and it is {kind!r}"
+            f"llama.rope.scaling.attn_factor={attn_factor!r} must be 1 where "
+            f"llama.rope.scaling.type is {kind!r} (without the key, it is 'linear'): it is offered "
+            "for 'yarn' alone"
         )
     # The share to which llama.cpp keeps the trained frequencies of fast pairs; below 0 is unset.
     usual = int(kind == "yarn")

@@ -91,7 +91,8 @@ class Hooks:
         if count > _MOST_OPERATIONS:
             raise ValueError(
                 f'implementation="pallas" cannot run {type(encoding).__name__}, whose hooks take '
-                f'{count} operations, and at most {_MOST_OPERATIONS} compile; use "blockwise"'
+                f"{count} operations in a kernel, and compilers cannot cope with more than "
+                f'{_MOST_OPERATIONS}; use "blockwise"'
             )
         score, mix = self._score.used, self._mix.used
         self.read_content = any(score[1:3] + mix[2:4])

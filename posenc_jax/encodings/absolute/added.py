@@ -36,9 +36,10 @@ class Added(Encoding):
         # Otherwise one token would be broadcast to the places of all.
         if not is_float or rows[1:] != (T, D) or B not in (1, rows[0]):
             raise ValueError(
-                f"x is {x_BTD.dtype} of shape {rows}, but must be floating-point token embeddings "
-                f"[B, {T}, {D}] of {B} sequences: pass the tokens of x alone (tokens.part), and to "
-                "make its width, model_dim="
+                f"x has shape {rows} and type {x_BTD.dtype}, but this encoding adds vectors of {D} "
+                f"channels to {T} tokens of {B} sequences: pass floating-point token embeddings "
+                f"[B, {T}, {D}], or the tokens of these alone (tokens.part); the width is "
+                "model_dim= of make"
             )
         x_BTD = x_BTD if self.token_scale is None else x_BTD * self.token_scale
         return x_BTD + of_positions.astype(x_BTD.dtype)

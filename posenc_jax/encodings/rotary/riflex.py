@@ -72,8 +72,9 @@ def riflex(encoding: RoPE, *, first_repeat: float, length: int, axis: int = 0) -
     is_fit = type(encoding) is RoPE and bool(pairs)
     if not is_fit or encoding.frequencies.adapts(encoding.rotary_dim, encoding.base):
         raise ValueError(
-            f"riflex cannot change this {type(encoding).__name__}: it must be RoPE whose rates do "
-            f"not adapt to the length, with one axis for each pair, some of them axis={axis}"
+            f"riflex cannot change this {type(encoding).__name__}: it is for RoPE with frequencies "
+            "that do not adapt to the length, and axes that are one number for each pair, alike in "
+            f"all heads, some of them axis={axis}"
         )
     return RoPE(
         head_dim=encoding.head_dim,

@@ -151,8 +151,9 @@ def check_length(positions: jax.Array, length: Length) -> None:
     if is_traced or not np.isnan(length).any():
         return
     raise ValueError(
-        f"position {np.max(positions)} is too large for a length that frequencies adapt to: if it "
-        "marks padding, give segment_ids, where padding is a segment, or else give length="
+        f"position {np.max(positions)} would set the length that the frequencies adapt to, and is "
+        "no length; if it marks padding, give segment_ids, with padding as a segment of its own, "
+        "or else give length="
     )
 
 
@@ -171,8 +172,9 @@ def _check_frequencies(frequencies, axes):
     fits = not isinstance(inner, ByAxis) or axes in (None, inner.axes)
     if not isinstance(frequencies, Frequencies | None) or not fits:
         raise ValueError(
-            f"frequencies={frequencies!r} must be a rule, such as NTK(factor=4.0); ByAxis must "
-            f"have the axes of the encoding, {axes}"
+            f"frequencies={frequencies!r} must be a rule of posenc_jax.encodings.rotary."
+            "frequencies, with its arguments, such as NTK(factor=4.0); ByAxis must have the axes "
+            f"of the encoding, pair by pair: {axes}"
         )
 
 
@@ -182,7 +184,7 @@ def _check_axes(axes, pairs):
     is_axis = all(isinstance(axis, tuple) or axis >= axis_dial.STILL for of in heads for axis in of)
     if not is_axis or any(len(of_head) != pairs for of_head in heads):
         raise ValueError(
-            f"axes={axes} must have a position axis, its shares of all axes, or "
-            f"{axis_dial.STILL} (no rotation), for each of the {pairs} pairs, or such a tuple for "
-            "each head"
+            f"axes={axes} must have a number of a position axis, 0 or more, for each of the "
+            f"{pairs} pairs, or {axis_dial.STILL} for one that does not rotate; a matrix has its "
+            "shares of all axes instead; heads that differ have one such tuple each"
         )

@@ -43,8 +43,9 @@ class UltraViCo(Wrapper):
         is_all = k_tokens.index is None and q_tokens.count == k_tokens.count
         if q_tokens.index is None and not is_all:
             raise ValueError(
-                f"{q_tokens.count} queries and {k_tokens.count} keys do not say their order, which "
-                "UltraViCo must know: pass tokens.part(start, count) as q_tokens"
+                f"{q_tokens.count} queries and {k_tokens.count} keys do not say in which order "
+                "they were written, which UltraViCo must know: pass tokens.part(start, count) as "
+                "q_tokens"
             )
         q_order, k_order = q_tokens.order(), k_tokens.order()
         apart = jnp.abs(q_order[:, None, :, None] - k_order[:, None, None, :])
