@@ -67,7 +67,6 @@ CLAIMS: tuple[Claim, ...] = (
             )
             for layer in _LAYERS
         ),
-        is_of_text=False,
     ),
     Claim(
         "hope_u_shape",
@@ -95,7 +94,6 @@ CLAIMS: tuple[Claim, ...] = (
             ),
             _more_at_length("far", _RISE, ("rope", _LENGTH), ("rope_near_still", _LENGTH)),
         ),
-        is_of_text=False,
         note="A bump that follows the first tokens is there in texts of any length, and one that "
         "follows the distance only where texts are long enough.",
     ),
@@ -122,7 +120,6 @@ CLAIMS: tuple[Claim, ...] = (
             )
             for layer in _LAYERS
         ),
-        is_of_text=False,
         note="A tenth of the ratio of the bounds is asked for, because neither need be reached. "
         "The theorem is not true for all queries and keys: if all pairs add 1 in phase, the error "
         "for 128 channels and a base of 10,000 is 0.494, and the bound 0.434.",
@@ -137,6 +134,5 @@ CLAIMS: tuple[Claim, ...] = (
         tuple(map(_sinks, _OF_SINKS)),
         needs=(_sinks(*_OF_SINKS),),
         scale_needed="training until a sink appears; the paper's models have 60M parameters",
-        is_of_text=False,
     ),
 )

@@ -77,7 +77,6 @@ CLAIMS: tuple[Claim, ...] = (
         "steps, by its abstract",
         ("yarn", "pi"),
         (_tuned("yarn", 40, "pi", 400), _keeps("yarn", 400)),
-        is_of_text=False,
     ),
     Claim(
         "drope",
@@ -91,7 +90,6 @@ CLAIMS: tuple[Claim, ...] = (
         needs=(less("nope", "rope", 1, high=0.1),),
         scale_needed="a model that does nearly as well without positions as with RoPE; the paper's "
         "smallest has 360M parameters",
-        is_of_text=False,
     ),
     Claim(
         "longrope_searched",
@@ -102,7 +100,6 @@ CLAIMS: tuple[Claim, ...] = (
         "interpolation 10.65 and 20.49, YaRN 32.64 and 87.89",
         ("longrope", "yarn", "pi"),
         (_searched("longrope", "yarn"), _searched("longrope", "pi")),
-        is_of_text=False,
     ),
     Claim(
         "longrope_extends_twice",
@@ -112,7 +109,6 @@ CLAIMS: tuple[Claim, ...] = (
         "LLaMA 2 7B tuned at 256k tokens, Books3 at 2048k: perplexity 7.08, 8.27 and 20.17",
         ("longrope", "yarn", "pi"),
         (_searched("progressive", "yarn", "far"), _searched("yarn", "pi", "far")),
-        is_of_text=False,
     ),
     Claim(
         "pi_short_tuning",
@@ -131,6 +127,5 @@ CLAIMS: tuple[Claim, ...] = (
             _beats_plain_window("pi", 400),
             _keeps("pi", 400),
         ),
-        is_of_text=False,
     ),
 )

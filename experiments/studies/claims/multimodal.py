@@ -27,7 +27,6 @@ CLAIMS: tuple[Claim, ...] = (
                 for gap in (35, 106)
             ),
         ),
-        is_of_text=False,
     ),
     Claim(
         "time_rope",
@@ -53,7 +52,6 @@ CLAIMS: tuple[Claim, ...] = (
                 high=0.0,
             ),
         ),
-        is_of_text=False,
     ),
     Claim(
         "time_adaln",
@@ -66,7 +64,6 @@ CLAIMS: tuple[Claim, ...] = (
             differs("story", "time_rope_adaln", "time_rope", _ERROR, *column, high=0.0)
             for column in (("pace", "1x"), ("warp", "random"))
         ),
-        is_of_text=False,
     ),
     Claim(
         "i_mrope",
@@ -84,6 +81,5 @@ CLAIMS: tuple[Claim, ...] = (
                 "pointing", "i_mrope_ruler", "i_mrope", "accuracy", "place", "16 x 16", low=0.0
             ),
         ),
-        is_of_text=False,
     ),
 )
