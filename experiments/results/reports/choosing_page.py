@@ -1,8 +1,8 @@
 """Makes the guide to choosing a scheme: for each need a decision, its evidence and its trust.
 
 The guide takes everything from results: the atlas, models that were trained longer, the ladder, the
-table of ``benchmarks/decode.py``, and the experiments that ``sources.py`` reads. ``needs.py`` has
-the needs, ``templates/choosing.md`` the rules, and ``trust.py`` the badges.
+table of ``benchmarks/decode.py``, and the experiments that ``sources.py`` reads. The needs are in
+``templates/needs.yaml``, the rules in ``templates/choosing.md``, and the badges in ``trust.py``.
 """
 
 import dataclasses
@@ -16,16 +16,31 @@ import pandas as pd
 from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports import ladder_page, trust
-from experiments.results.reports.needs import NEEDS, Need
+from experiments.results.reports import ladder_page, templates, trust
 from experiments.results.reports.sources import LONGER, read, read_extension, read_tables
-from experiments.results.reports.templates import fill
 
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
 _THAN |= {"no difference": "not told from", "diverged": "not compared with"}
 # How many schemes are named, and how much longer than without positions decoding may take.
 _NAMED, SLOW = 6, 1.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """Describes a need for which a scheme is to be chosen, with the fields of ``needs.yaml``."""
+
+    title: str
+    asked: tuple[tuple[str, float], ...]  # topics and multiples
+    remains: str = "none yet"
+    chapter: str = ""
+    recommended: tuple[str, ...] = ()
+
+
+NEEDS = [
+    Need(**of | {"asked": tuple((topic, n) for topic, times in of["asked"].items() for n in times)})
+    for of in templates.read("needs.yaml")
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +193,7 @@ def guide(rungs: Sequence[trust.Rung], missing: str, decoding: dict[str, float])
     """
     ordered = sorted(rungs, key=operator.attrgetter("tokens"))
     slow = sorted(name for name, times in decoding.items() if times > SLOW)
-    return fill(
+    return templates.fill(
         "choosing.md",
         rungs=ordered,
         missing=missing,

@@ -20,8 +20,7 @@ from experiments.results.atlas import Atlas
 from experiments.results.comparisons import families
 from experiments.results.panels import chances
 from experiments.results.record import read_json
-from experiments.results.reports import ladder_page, trust
-from experiments.results.reports.multimodal_tables import TABLES
+from experiments.results.reports import ladder_page, multimodal_tables, trust
 
 # The end of a topic and of a family about models that were trained for longer than the atlas'.
 LONGER = "trained longer"
@@ -118,14 +117,14 @@ def read_longer(path: Path) -> pd.DataFrame:
 
 
 def read_tables(archives: Path) -> pd.DataFrame:
-    """Returns the answers in ``TABLES`` from archives in a folder; some may be missing.
+    """Returns the answers in ``multimodal_tables`` from the archives that a folder has.
 
     A topic is a heading and a column, such as "images, 28", and the multiple is 0. What stands for
     RoPE is called "rope".
     """
     tables = []
-    for of in TABLES:
-        if (study := of.read(archives)) is None:
+    for of in multimodal_tables.TABLES:
+        if (study := multimodal_tables.read(of, archives)) is None:
             continue
         (panel,), heading = study.panels, of.heading.lower()
         # The guide takes chance as a floor, which it is for accuracy and not for an error.

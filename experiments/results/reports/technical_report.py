@@ -27,10 +27,10 @@ from experiments.results.reports import (
     extension_tables,
     findings,
     ledger_page,
+    multimodal_tables,
     sources,
 )
 from experiments.results.reports.choosing_page import SLOW, read_decoding
-from experiments.results.reports.multimodal_tables import TABLES, markdown
 from experiments.results.reports.templates import FIGURES, fill
 from experiments.results.reports.typst_words import blocks, inline
 from posenc_jax import REGISTRY, __version__
@@ -100,7 +100,7 @@ class Report:
         for scheme in REGISTRY:
             families.setdefault(family(scheme), []).append(f"`{scheme}`")
         listed = re.findall(r"(?:^\|.*\n)+", (self.docs / "schemes/index.md").read_text(), re.M)
-        panels = [(table, table.read(self.docs / "data")) for table in TABLES]
+        panels = multimodal_tables.tables(self.docs / "data")
         return {
             "version": __version__,
             "schemes": len(self.sources.of("text").index.drop(WINDOWED)),
@@ -113,7 +113,9 @@ class Report:
             "tables": atlas_tables.tables(dataclasses.replace(self.sources, trust={})),
             "listed": "\n".join(listed),
             "extension": next(iter(extension_tables.tables(self.docs / "data").values())),
-            "panels": [(table, markdown(study)) for table, study in panels if study],
+            "panels": [
+                (t, panels[t.heading]) for t in multimodal_tables.TABLES if t.heading in panels
+            ],
             "ladder": ladder,
             "figures": {
                 f"ladder/{name}.svg": FIGURES[name][1]
