@@ -74,26 +74,19 @@ def decide(need: Need, rungs: Sequence[trust.Rung]) -> Decision | None:
     if not able:
         return None
     rung_of = {scheme: rung for rung in able for scheme in rung.rows(need.asked[-1])}
-    wins: dict[str, list[float]] = {}
-    for scheme, rung in rung_of.items():
-        shares = [_wins(rung.rows(question).get(scheme)) for question in need.asked]
-        if scheme not in AGAINST and all(shares):
-            wins[scheme] = shares
+    wins = {
+        scheme: min(_wins(rung.rows(question).get(scheme)) for question in need.asked)
+        for scheme, rung in rung_of.items()
+        if scheme not in AGAINST
+    }
     # A scheme that wins in most seeds is chosen only if none wins in all.
-    best = [scheme for scheme, shares in wins.items() if min(shares) == 1]
-    winners = best or list(wins)
-    rung = max(
-        (rung_of[scheme] for scheme in winners or rung_of), key=operator.attrgetter("tokens")
-    )
-    rows, longer = rung.rows(need.asked[-1]), [r for r in rungs if r.tokens > rung.tokens]
-
-    def is_behind(scheme):
-        tables = (other.rows(question) for other in longer for question in need.asked)
-        return any(scheme in table and scheme not in trust.ahead(table) for table in tables)
-
+    winners = [s for s in wins if wins[s] == 1] or [s for s in wins if wins[s] > 0]
+    rung = max((rung_of[s] for s in winners or rung_of), key=operator.attrgetter("tokens"))
+    rows = rung.rows(need.asked[-1])
     better = [scheme for scheme in winners if rung_of[scheme] is rung]
     better.sort(key=lambda scheme: _rank(rows[scheme]))
-    behind = list(filter(is_behind, better))
+    longer = [r.rows(question) for r in rungs if r.tokens > rung.tokens for question in need.asked]
+    behind = [s for s in better if any(s in t and s not in trust.ahead(t) for t in longer)]
     return Decision(rung, better, behind, trust.order(need.asked[-1], rung, rungs))
 
 

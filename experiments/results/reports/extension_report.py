@@ -61,13 +61,13 @@ def markdown(study: ExtensionStudy) -> str:
     """Returns one table of all results, with a row for each method and number of steps."""
     retained, runs = retention(study), study.training
     costs = [cells_of(by_seed(runs, "steps", key, "cost")) for key in ("tokens", "seconds")]
-    columns = sorted({c for steps in study.steps for c in View.of(study.at(steps), MAIN).columns})
+    columns = sorted({c for steps in study.steps for c in View(study.at(steps), MAIN).columns})
     columns = [column for column in columns if column < WINDOWED_COLUMN]
     lengths = [f"{name} ({tokens})" for name, tokens in (heading(study, c) for c in columns)]
     heads = ["method", "steps", *lengths, "short loss", "short accuracy kept", "tokens", "seconds"]
     rows = []
     for steps in study.steps:
-        view = View.of(study.at(steps), MAIN)
+        view = View(study.at(steps), MAIN)
         for scheme in view.order:
             losses = [GridCell(*words(view.cells, scheme, column)).markdown for column in columns]
             left = retained.get((scheme, steps))

@@ -116,7 +116,7 @@ def _panels(study: lengths.LengthStudy) -> Figure | None:
         )
         for split, protocol, stride in tests
     }
-    order = lengths.View.of(study, lengths.MAIN).order
+    order = lengths.View(study, lengths.MAIN).order
     names = [s for s in order if all(s in summary for summary in tables.values())]
     if len(tables) < 2 or not names:
         return None

@@ -104,23 +104,23 @@ def test_mean_and_standard_error():
 
 def test_effective_context_is_the_longest_that_lowers_the_loss():
     study = make_study()
-    view = lengths.View.of(study, lengths.MAIN)
+    view = lengths.View(study, lengths.MAIN)
     assert view.effective("alibi") == 16 * TRAIN_LENGTH
     assert view.effective("rope") == TRAIN_LENGTH
-    one = lengths.View.of(make_study(seeds=(0,)), lengths.MAIN)
+    one = lengths.View(make_study(seeds=(0,)), lengths.MAIN)
     assert one.effective("alibi") == 16 * TRAIN_LENGTH
     # A gain counts only if no longer context loses it again.
     for seed in range(3):
         study = replace_bits(study, "alibi", seed, 16 * TRAIN_LENGTH, 1.19 + seed / 1000)
-    assert lengths.View.of(study, lengths.MAIN).effective("alibi") == 2 * TRAIN_LENGTH
+    assert lengths.View(study, lengths.MAIN).effective("alibi") == 2 * TRAIN_LENGTH
     small = make_study({"alibi": -0.0004})
-    assert lengths.View.of(small, lengths.MAIN).effective("alibi") == TRAIN_LENGTH
+    assert lengths.View(small, lengths.MAIN).effective("alibi") == TRAIN_LENGTH
 
 
 def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
     study = make_study()
     study = dataclasses.replace(study, records=lengths.with_window(study.records))
-    view = lengths.View.of(study, lengths.MAIN)
+    view = lengths.View(study, lengths.MAIN)
     row = {column: cell[0] for column, cell in view.cells[lengths.WINDOWED].items()}
     assert row[TRAIN_LENGTH] == pytest.approx(1.201)  # where a window changes nothing
     assert row[2 * TRAIN_LENGTH] == row[1024] == pytest.approx(1.2015)

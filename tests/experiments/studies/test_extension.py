@@ -338,6 +338,6 @@ def test_other_documents_are_not_compared_with_those_of_the_trained_length():
             r | easier | {"documents": documents} if r["multiple"] == 8 else r
             for r in several.records
         ]
-        actual = View.of(dataclasses.replace(several, records=records).at(0), MAIN)
+        actual = View(dataclasses.replace(several, records=records).at(0), MAIN)
         assert actual.effective("yarn") == gains
         assert (("yarn", 512) in actual.gains) == (documents == 4)
