@@ -35,9 +35,9 @@ OF_QUESTION = ["topic", "multiple", "question", "family", "says", "unit", "is_er
 COLUMNS = [*OF_QUESTION, "scheme", "seed", "value"]
 _WORDS = ("topic", "question", "family", "says", "unit", "scheme")
 _NUMBERS = ("multiple", "chance", "value")
-# With whom every scheme is compared, where they have an answer.
+# Every scheme is compared with these, where they have an answer.
 AGAINST = (BASELINE, "rope", WINDOWED)
-# With what a gain is compared: the same model, fed only its most recent tokens.
+# A gain is compared with the same model, fed only its most recent tokens.
 OWN_WINDOW = "own_window"
 # Families of questions. Values in a family that begins with GAIN are differences already.
 TEXT, MANUAL, GAIN, TASKS = "loss on text", "loss on the manual", "gain", "tasks"
@@ -237,10 +237,9 @@ def summary(values: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     rows["solved"] = rows["solved"].where(is_rows)
     for against in (*AGAINST, OWN_WINDOW):
         with_it = comparisons[comparisons["against"] == against]
-        fields = {"verdict": "", "difference": "_difference", "margin": "_margin"}
-        fields |= {"p_corrected": "_p"}
-        renamed = {key: f"vs_{against}{end}" for key, end in fields.items()}
-        with_it = with_it[[*keys, *fields]].rename(columns=renamed)
+        ends = dict(verdict="", difference="_difference", margin="_margin", p_corrected="_p")
+        renamed = {key: f"vs_{against}{end}" for key, end in ends.items()}
+        with_it = with_it[[*keys, *ends]].rename(columns=renamed)
         rows = rows.merge(with_it, on=keys, how="left")
     rows["margin"] = rows[f"vs_{OWN_WINDOW}_margin"].fillna(rows["margin"])
     return rows

@@ -137,11 +137,6 @@ class Answers:
         periods = [2 * math.pi * rope["base"] ** (i / width) for i in range(0, width, 2)]
         return Seeds(dict.fromkeys(seeds, float(sum(period <= length for period in periods))))
 
-    def _made_by(self, study) -> str:
-        """Returns the command that trains what a study lacks, in words."""
-        command = self.studies[study].about.get("command", "").replace(" --report", "")
-        return command and f"; made by {command}"
-
     def read(self, study: str, key: str, **where: Any) -> Seeds:
         """Returns the field ``key`` of the records with the fields ``where``, one for each seed."""
         if study not in self.studies:
@@ -153,7 +148,9 @@ class Answers:
         ]
         if not records:
             words = ", ".join(f"{field} {value}" for field, value in where.items())
-            raise MissingRunError(f"no data yet in {study} of {words}{self._made_by(study)}")
+            command = self.studies[study].about.get("command", "").replace(" --report", "")
+            made_by = f"; made by {command}" if command else ""
+            raise MissingRunError(f"no data yet in {study} of {words}{made_by}")
         seeds = Seeds({r["seed"]: or_nan(r[key]) for r in records})
         if len(seeds) < len(records):
             raise ValueError(f"{study} has several results of one seed where {where}")

@@ -22,7 +22,7 @@ from experiments.results.reports.sources import LONGER, read, read_extension, re
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
 _THAN |= {"no difference": "not told from", "diverged": "not compared with"}
-# How many schemes are named, and how much longer than without positions decoding may take.
+# So many schemes are named; and decoding may take this many times as long as without positions.
 _NAMED, SLOW = 6, 1.3
 
 

@@ -13,8 +13,8 @@ from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import GridCell
 from experiments.results.statistics import mean_and_stderr, number, words
 
-# What a column shows.
-LOSS, GROWTH, KEPT = "loss", "growth of the short loss", "short accuracy kept"
+# A column shows one of these, or how much the loss at short context grew.
+LOSS, KEPT = "loss", "short accuracy kept"
 
 
 TABLES, SEARCHED = map(templates.tables, ("extension_tables", "searched"))
@@ -46,9 +46,9 @@ def markdown(table: templates.Table, study: ExtensionStudy) -> str:
         if kind != LOSS:
             left = retained.get((scheme, steps))
             return left.words[kind == KEPT] if left else ""
-        is_known = lengths[multiple] in cells[steps].get(scheme, {})
-        shown = GridCell(*words(cells[steps], scheme, lengths[multiple])) if is_known else None
-        return shown.markdown if shown else ""
+        if lengths[multiple] not in cells[steps].get(scheme, {}):
+            return ""
+        return GridCell(*words(cells[steps], scheme, lengths[multiple])).markdown
 
     _, steps, multiple = table.columns[table.by]
     judged = {scheme: row.get(lengths[multiple]) for scheme, row in cells[steps].items()}

@@ -140,10 +140,10 @@ def _factors(study: SearchStudy) -> Figure:
     """Draws a plot of factors by pair for each length that searches were made for."""
     by_length = {"near": ("longrope", "released", "longrope2"), "far": ("progressive",)}
     shown = {
-        title: [search for search in study.searches if search["search"] in by_length.get(group, ())]
+        title: searches
         for group, title in study.groups.items()
+        if (searches := [s for s in study.searches if s["search"] in by_length.get(group, ())])
     }
-    shown = {title: searches for title, searches in shown.items() if searches}
     drawing = Figure(figsize=(8.8, 3.8), layout="constrained")
     for place, (title, searches) in enumerate(shown.items(), 1):
         axes = drawing.add_subplot(1, len(shown), place)

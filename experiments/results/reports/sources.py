@@ -24,7 +24,7 @@ from experiments.results.reports import ladder_page, multimodal_tables, trust
 
 # The end of a topic and of a family about models that were trained for longer than the atlas'.
 LONGER = "trained longer"
-# What stands for RoPE: tokens are counted in videos, and frames in stories.
+# These schemes stand for RoPE: tokens are counted in videos, and frames in stories.
 _ROPE = {"video": "vanilla", "story": "frame_index"}
 
 
