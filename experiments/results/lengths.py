@@ -43,20 +43,15 @@ class LengthStudy(Study):
 
 
 def summarise(
-    records: Iterable[Record],
-    *,
-    split: str,
-    protocol: str,
-    stride: int | None = None,
-    metric: str = "bits_per_byte",
+    records: Iterable[Record], evaluation: Evaluation = MAIN, metric: str = "bits_per_byte"
 ) -> Cells:
     """Returns the cells of ``metric`` by scheme and length in tokens, both in order.
 
     Raises:
-      ValueError: the records have several strides and ``stride`` does not choose one, or two
-        records claim the same measurement.
+      ValueError: the records have several strides and ``evaluation`` has none, or two records claim
+        the same measurement.
     """
-    cells = cells_of(_by_seed(records, (split, protocol, stride), metric))
+    cells = cells_of(_by_seed(records, evaluation, metric))
     return {scheme: dict(sorted(cells[scheme].items())) for scheme in sorted(cells)}
 
 
@@ -65,7 +60,7 @@ def _by_seed(records: Iterable[Record], evaluation: Evaluation, metric: str) -> 
     records = [r for r in records if (r["split"], r["protocol"]) == (split, protocol)]
     records = [r for r in records if stride in (None, r["stride"])]
     if len(strides := {r["stride"] for r in records} - {None}) > 1:
-        raise ValueError(f"{protocol} has records of strides {sorted(strides)}; give one as stride")
+        raise ValueError(f"{protocol} has records of strides {sorted(strides)}; choose one")
     return by_seed(records, "length", metric, f"{split}, {protocol}")
 
 
@@ -108,16 +103,16 @@ class View:
       statement: says what was compared and corrected.
     """
 
-    def __init__(self, study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_byte"):
+    def __init__(
+        self, study: LengthStudy, evaluation: Evaluation = MAIN, metric: str = "bits_per_byte"
+    ):
         split, protocol, stride = evaluation
         as_column = {"protocol": "last", "stride": stride, "length": WINDOWED_COLUMN}
         records = [r | as_column if r["protocol"] == "windowed" else r for r in study.records]
         self.train_length = usual = study.about["train_length"]
         self.bits = _by_seed(records, evaluation, "bits_per_byte")
         self.shuffled = _by_seed(records, (split, "shuffled", None), "bits_per_byte")
-        self.cells = summarise(
-            records, split=split, protocol=protocol, stride=stride, metric=metric
-        )
+        self.cells = summarise(records, evaluation, metric)
         self.columns = sorted({column for row in self.cells.values() for column in row})
         counts = {r["length"]: r.get("documents") for r in records if r["protocol"] == protocol}
         same = {WINDOWED_COLUMN, *(c for c in counts if counts[c] == counts.get(usual, counts[c]))}

@@ -61,13 +61,12 @@ def markdown(study: ExtensionStudy) -> str:
     """Returns one table of all results, with a row for each method and number of steps."""
     retained, runs = retention(study), study.training
     costs = [cells_of(by_seed(runs, "steps", key, "cost")) for key in ("tokens", "seconds")]
-    columns = sorted({c for steps in study.steps for c in View(study.at(steps), MAIN).columns})
-    columns = [column for column in columns if column < WINDOWED_COLUMN]
+    views = {steps: View(study.at(steps)) for steps in study.steps}
+    columns = sorted({c for view in views.values() for c in view.columns if c < WINDOWED_COLUMN})
     lengths = [f"{name} ({tokens})" for name, tokens in (heading(study, c) for c in columns)]
     heads = ["method", "steps", *lengths, "short loss", "short accuracy kept", "tokens", "seconds"]
     rows = []
-    for steps in study.steps:
-        view = View(study.at(steps), MAIN)
+    for steps, view in views.items():
         for scheme in view.order:
             losses = [GridCell(*words(view.cells, scheme, column)).markdown for column in columns]
             left = retained.get((scheme, steps))
@@ -135,7 +134,7 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
     tables = {
         "zero-shot" if n == 0 else f"{n} steps": cells
         for n in study.steps
-        if (cells := summarise(study.at(n).records, split="test", protocol="last"))
+        if (cells := summarise(study.at(n).records))
     }
     level, drawn = windowed(study), {}
     styles = styles_of(scheme for cells in tables.values() for scheme in cells) | {NAME: _GREY}

@@ -35,10 +35,7 @@ def markdown(table: templates.Table, study: ExtensionStudy) -> str:
     """Returns a table as Markdown, with a last row for the plain model read through a window."""
     lengths = {r["multiple"]: r["length"] for r in study.records if r["protocol"] == LAST}
     cells = {
-        steps: summarise(
-            [r for r in study.records if r["steps"] == steps], split="test", protocol=LAST
-        )
-        for steps in study.steps
+        steps: summarise(r for r in study.records if r["steps"] == steps) for steps in study.steps
     }
     retained = retention(study)
 

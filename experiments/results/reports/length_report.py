@@ -57,7 +57,7 @@ def print_tables(study: lengths.LengthStudy, console: Console) -> None:
 
 def print_lengths(study: lengths.LengthStudy, title: str, console: Console) -> None:
     """Prints the table of the main evaluation."""
-    view = lengths.View(study, lengths.MAIN)
+    view = lengths.View(study)
     columns = ["\n".join(lengths.heading(study, column)) for column in view.columns]
     shown = terminal_table(title, [*columns, "gains\nto"], _rows(view))
     shown.caption = f"{mark(study)}; gains to: {EFFECTIVE}"
