@@ -1,5 +1,7 @@
 """Holds the claims about the attention of trained models; see ``evaluation/mechanisms.py``."""
 
+import functools
+
 from experiments.results.ledger import Answers, Claim, Effect, Seeds, most
 from experiments.studies.claims.effects import PROBED, difference
 
@@ -19,7 +21,7 @@ def _in_layers(name: str, says: str, **range_: float) -> tuple[Effect, ...]:
     return tuple(
         Effect(
             f"{says}, rope, layer {layer + 1}",
-            lambda a, layer=layer: _probe(a, name, "rope", layer=layer),
+            functools.partial(_probe, name=name, scheme="rope", layer=layer),
             **range_,
         )
         for layer in (0, 1)
