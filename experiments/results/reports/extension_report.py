@@ -169,15 +169,9 @@ def _by_steps(study: ExtensionStudy, styles) -> Figure:
     places = {steps: place for place, steps in enumerate(study.steps)}
     for scheme, row in cells.items():
         means, errors, _ = zip(*(row[steps] for steps in sorted(row)), strict=True)
-        axes.errorbar(
-            [places[steps] for steps in sorted(row)],
-            means,
-            [error or 0 for error in errors],
-            **styles[scheme],
-            marker="o",
-            markersize=3,
-            label=scheme,
-        )
+        style = styles[scheme] | {"marker": "o", "markersize": 3, "label": scheme}
+        x = [places[steps] for steps in sorted(row)]
+        axes.errorbar(x, means, [error or 0 for error in errors], **style)
     if level := windowed(study):
         axes.axhline(level[0], **_GREY, label=NAME)
     axes.set_xticks(list(places.values()), list(map(str, places)))

@@ -128,12 +128,8 @@ def panels(study: lengths.LengthStudy, tables: dict[str, Cells], names: list[str
     figure = Figure(figsize=(8.8, 2.4 * rows + 0.4), layout="constrained")
     for i, name in enumerate(names):
         axes = figure.add_subplot(rows, 3, i + 1)
-        _draw(
-            axes,
-            study,
-            {p: summary[name] for p, summary in tables.items() if name in summary},
-            styles,
-        )
+        lines_of = {p: summary[name] for p, summary in tables.items() if name in summary}
+        _draw(axes, study, lines_of, styles)
         axes.set_title(name, loc="left", fontsize=10, parse_math=False)
         axes.tick_params(labelsize=7.5)
     handles = [axes.plot([], [], **styles[p], label=p)[0] for p in tables]

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -120,14 +121,9 @@ def _lines(study: PanelStudy, panels: list[Panel]) -> Figure:
         axes.set_title(panel.condition, loc="left", fontsize=10, parse_math=False)
         finish(axes)
     names = sorted(drawn)
-    drawing.legend(
-        [drawn[name] for name in names],
-        names,
-        loc="outside upper left",
-        ncols=4,
-        handlelength=3.4,  # long enough for every dash
-        frameon=False,
-    )
+    # A handle is long enough for every dash.
+    look: dict[str, Any] = {"ncols": 4, "handlelength": 3.4, "frameon": False}
+    drawing.legend([drawn[name] for name in names], names, loc="outside upper left", **look)
     return drawing
 
 

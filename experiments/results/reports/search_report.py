@@ -169,9 +169,6 @@ def _curves(axes: Axes, searches: list[dict[str, Any]]) -> None:
         label = search["search"]
         if genome["start_tokens"]:
             label += f" (first {genome['start_tokens']} tokens as in RoPE)"
-        axes.plot(
-            genome["factors"],
-            color=COLOURS[names.index(search["search"])],
-            linewidth=1.8 if is_first else 0.9,
-            label=label if is_first else None,
-        )
+        colour, width = COLOURS[names.index(search["search"])], 1.8 if is_first else 0.9
+        label = label if is_first else None
+        axes.plot(genome["factors"], color=colour, linewidth=width, label=label)
