@@ -91,7 +91,7 @@ class View:
     Attributes:
       train_length: tokens of a training sequence.
       bits: bits per byte, which judge the schemes whatever metric ``cells`` show.
-      shuffled: the same where the far context is shuffled.
+      shuffled: bits per byte where the far context is shuffled.
       cells: the numbers that are shown.
       columns: lengths in tokens, and ``WINDOWED_COLUMN``.
       comparable: the columns for the same documents as at the training length and in the windowed
@@ -99,7 +99,7 @@ class View:
       order: the schemes, best first.
       gains: the cells, by scheme and column, that are better than the same model fed only its most
         recent tokens; compared by seed and corrected.
-      ahead: the cells that are better than ``WINDOWED`` at the same length, likewise.
+      ahead: the cells that are better than ``WINDOWED`` at the same length; compared so, too.
       statement: says what was compared and corrected.
     """
 

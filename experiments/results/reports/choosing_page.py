@@ -49,7 +49,7 @@ class Decision:
 
     Attributes:
       rung: the longest training that has a scheme which is better than all baselines and was not
-        compared with them after longer training; if there is none, the longest that compares.
+        compared with them after longer training; else the longest that compares schemes.
       better: the schemes that are better than all baselines on ``rung``, the best first.
       behind: the schemes of ``better`` that are behind a baseline after longer training.
       order: how the order of the contenders on ``rung`` agrees with longer training.
