@@ -98,12 +98,10 @@ def read_extension(path: Path) -> pd.DataFrame:
 
 
 def read_longer(path: Path) -> pd.DataFrame:
-    """Returns the losses and gains in an archive of results on text; empty if there is none.
+    """Returns the losses and gains in an archive of results on text.
 
     A topic is a topic of the atlas with an end, such as "text, trained longer".
     """
-    if not path.exists():
-        return table([])
     records = archive.records(path)
     parts = [
         losses(records, "test", "last", "text", TEXT),
@@ -122,7 +120,7 @@ def read_tables(archives: Path) -> pd.DataFrame:
     A topic is a heading and a column, such as "images, 28", and the multiple is 0. What stands for
     RoPE is called "rope".
     """
-    tables = []
+    rows: list[dict[str, Any]] = []
     for of in multimodal_tables.TABLES:
         if (study := multimodal_tables.read(of, archives)) is None:
             continue
@@ -131,12 +129,10 @@ def read_tables(archives: Path) -> pd.DataFrame:
         chance = {} if of.is_error else chances(study, panel)
         shared = dict(multiple=0.0, family=heading, unit=of.metric, is_error=of.is_error)
         names = {_ROPE.get(of.experiment): "rope"}
-        tables.append(
-            table(
-                shared
-                | dict(topic=f"{heading}, {r['x']}", chance=chance.get(r["x"]), value=r["value"])
-                | dict(scheme=names.get(r["scheme"], r["scheme"]), seed=r["seed"])
-                for r in study.records
-            )
-        )
-    return pd.concat(tables or [table([])], ignore_index=True)
+        rows += [
+            shared
+            | dict(topic=f"{heading}, {r['x']}", chance=chance.get(r["x"]), value=r["value"])
+            | dict(scheme=names.get(r["scheme"], r["scheme"]), seed=r["seed"])
+            for r in study.records
+        ]
+    return table(rows)
