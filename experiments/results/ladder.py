@@ -247,7 +247,8 @@ def crossings(curves: Mapping[str, list[tuple[int, float]]]) -> list[tuple[str, 
     """
     rows = []
     for scheme, curve in curves.items():
-        is_below = np.subtract(curve, curves[ROPE])[:, 1] < 0
+        pairs = zip(curve, curves[ROPE], strict=True)
+        is_below = [loss < other for (_, loss), (_, other) in pairs]
         changes = np.flatnonzero(np.diff(is_below))
         if len(changes):
             rows.append((scheme, *curve[changes[-1] + 1]))

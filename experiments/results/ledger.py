@@ -293,14 +293,12 @@ def ledger_of(claims: tuple[Claim, ...], studies: Mapping[str, Study]) -> list[d
     ``effects_of``; and, if its numbers depend on the tokens of a text that count, ``all_tokens``,
     the verdict if all of them count.
     """
-    of_last, of_all = (
-        effects_of(claims, Answers(studies, protocol)).groupby("claim")
-        for protocol in ("last", "non_overlapping")
-    )
+    protocols = ("last", "non_overlapping")
+    tables = [effects_of(claims, Answers(studies, protocol)) for protocol in protocols]
     about = ("name", "says", "source", "made_at", "schemes", "scale_needed", "note")
     rows = []
     for claim in claims:
-        effects, in_all = (table.get_group(claim.name) for table in (of_last, of_all))
+        effects, in_all = (table[table["claim"] == claim.name] for table in tables)
         row: dict[str, Any] = {key: getattr(claim, key) for key in about}
         row |= {"verdict": verdict(effects)}
         row |= {"after_correction": verdict(effects, "after_correction")}

@@ -60,7 +60,7 @@ def _by_seed(records: Iterable[Record], evaluation: Evaluation, metric: str) -> 
     records = [r for r in records if (r["split"], r["protocol"]) == (split, protocol)]
     records = [r for r in records if stride in (None, r["stride"])]
     if len(strides := {r["stride"] for r in records} - {None}) > 1:
-        raise ValueError(f"{protocol} has records of strides {sorted(strides)}; choose one")
+        raise ValueError(f"{protocol} has records of strides {sorted(strides)}; give one of them")
     return by_seed(records, "length", metric, f"{split}, {protocol}")
 
 
