@@ -33,9 +33,8 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
     """Writes report, figures, results and a Markdown table; returns ``report.html``'s path.
 
     Raises:
-      ValueError: the study is empty, or two records claim the same measurement.
+      ValueError: two records claim the same measurement.
     """
-    study.check()
     drawn = draw(study)
     pictures = {name: picture for name, (*_, picture) in drawn.items()}
     return write_report(folder, study, _page(study, drawn), pictures, table=markdown(study))
@@ -43,7 +42,6 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
 
 def print_tables(study: ExtensionStudy, console: Console) -> None:
     """Prints bits per byte by length for each number of steps, what is kept, and what failed."""
-    study.check()
     print_failures(study.failures, console)
     for steps in study.steps:
         title = f"{_after(steps)}: bits per byte, mean ± standard error over seeds"

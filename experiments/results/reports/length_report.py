@@ -39,9 +39,8 @@ def write(folder: Path, study: lengths.LengthStudy) -> Path:
     """Writes the report and its two main figures into ``folder``; returns ``report.html``'s path.
 
     Raises:
-      ValueError: the study is empty, or two records claim the same measurement.
+      ValueError: two records claim the same measurement.
     """
-    study.check()
     drawn = length_figures.draw(study)
     main = {name: svg for name, svg in drawn.items() if name != "protocols"}
     return write_report(folder, study, _page(study, drawn), main)
@@ -49,7 +48,6 @@ def write(folder: Path, study: lengths.LengthStudy) -> Path:
 
 def print_tables(study: lengths.LengthStudy, console: Console) -> None:
     """Prints bits per byte by length, best scheme first, and what failed; raises as ``write``."""
-    study.check()
     print_failures(study.failures, console)
     print_lengths(study, "bits per byte, mean ± standard error over seeds", console)
     console.print(study.about["rules"], highlight=False)

@@ -29,12 +29,7 @@ from experiments.results.statistics import by_seed, cells_of, number
 
 
 def write(folder: Path, study: SearchStudy) -> Path:
-    """Writes the report and its figures into ``folder``; returns ``report.html``'s path.
-
-    Raises:
-      ValueError: the study is empty.
-    """
-    study.check()
+    """Writes the report and its figures into ``folder``; returns ``report.html``'s path."""
     with drawing_style():
         drawn = {name: svg(drawing) for name, drawing in _draw(study).items()}
     return write_report(folder, study, _page(study, drawn), drawn, results=markdown(study))
