@@ -33,7 +33,7 @@ EXPERIMENTS = [
     "fsspec",
 ]
 # The packages that read and write the files of published models.
-PRETRAINED = ["safetensors", "gguf", "tokenizers"]
+PRETRAINED = ["safetensors", "gguf", "tokenizers", "huggingface-hub"]
 
 setup(
     name="posenc_jax",
