@@ -73,16 +73,7 @@ _LATER = {
     "layers_from_hf": "posenc_jax.hf.pattern",
     "sinks_from_hf": "posenc_jax.hf.pattern",
 }
-_MODULES = (
-    "attention",
-    "encodings",
-    "flax",
-    "functional",
-    "hf",
-    "model",
-    "positions",
-    "pretrained",
-)
+_MODULES = ("flax", "functional", "hf", "model", "positions", "pretrained")
 
 
 def __getattr__(name: str) -> Any:

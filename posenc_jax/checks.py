@@ -74,12 +74,7 @@ def check_rows(positions: Any, count: int, fix: str) -> None:
 
 
 def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | None:
-    """Returns numbers of the tokens, ``segment_ids`` or ``index``, as int32 ``[B, T]``, or None.
-
-    Raises:
-      ValueError: they are not whole, not one for each of the tokens at ``positions``, or would be
-        changed by the cast, where their values are known.
-    """
+    """Returns numbers of the tokens, ``segment_ids`` or ``index``, as int32 ``[B, T]``, or None."""
     if numbers is None:
         return None
     numbers = as_array(name, numbers)
@@ -96,11 +91,7 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
 
 
 def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
-    """Returns an array of JAX as it is, and anything else as one of NumPy.
-
-    Raises:
-      ValueError: the array is masked, or rows of a list differ in length.
-    """
+    """Returns an array of JAX as it is, and anything else as one of NumPy."""
     if isinstance(numbers, jax.Array):
         return numbers
     if hasattr(numbers, "__jax_array__"):  # nnx.Variable has one, perhaps traced.

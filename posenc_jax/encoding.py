@@ -246,20 +246,19 @@ class Encoding(nnx.Module):
         if not isinstance(layer, jax.core.Tracer):
             layer = count_of("layer", layer, 0, self.stacked - 1)
 
-        def one(x):
+        def row(x):
             return x.of_layer(layer) if isinstance(x, Encoding) else x[layer]
 
-        parts = jax.tree.map(one, self, is_leaf=lambda x: isinstance(x, Encoding) and x is not self)
-        return parts.unstacked()
+        rows = jax.tree.map(row, self, is_leaf=lambda x: isinstance(x, Encoding) and x is not self)
+        return rows.unstacked()
 
     def unstacked(self) -> "Encoding":
         """Returns this encoding as one layer's, inside a ``scan`` or ``vmap`` over layers."""
-        leaves, structure = jax.tree.flatten(self)
-        one = jax.tree.unflatten(structure, leaves)
-        for part in one.parts():
+        copy = jax.tree.map(lambda x: x, self)
+        for part in copy.parts():
             if part.stacked is not None:
                 part.stacked = None
-        return one
+        return copy
 
     def prepare(
         self,

@@ -1,6 +1,5 @@
 """Lists every scheme by name, and builds one with ``make``."""
 
-import dataclasses
 import difflib
 import importlib
 import inspect
@@ -121,29 +120,10 @@ REGISTRY = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """Holds the sizes of a model; a scheme's constructor takes the sizes that it names."""
-
-    num_heads: int | None = None
-    num_kv_heads: int | None = None
-    head_dim: int | None = None
-    model_dim: int | None = None
-    num_layers: int | None = None
-    train_length: int | None = None
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            size = getattr(self, field.name)
-            if size is not None:
-                object.__setattr__(self, field.name, count_of(field.name, size))
-
-    def among(self, names: Iterable[str]) -> dict[str, int]:
-        """Returns the sizes that are known and among ``names``."""
-        sizes = dataclasses.asdict(self)
-        return {name: sizes[name] for name in names if sizes.get(name) is not None}
-
-
+# The sizes of a model; a scheme's constructor takes the sizes that it names.
+SIZES = ("num_heads", "num_kv_heads", "head_dim", "model_dim", "num_layers", "train_length")
+# What make() offers to every scheme.
+_OFFERED = (*SIZES, "rngs")
 # What other projects call the arguments of make().
 _ELSEWHERE = {
     "theta": "base",
@@ -157,9 +137,6 @@ _ELSEWHERE = {
 }
 # With rope scaling, max_position_embeddings is the longer length, for which it would be wrong.
 _LENGTHS = " Where a config has rope scaling, that is its original_max_position_embeddings."
-
-# What make() offers to every scheme.
-_OFFERED = (*(field.name for field in dataclasses.fields(Sizes)), "rngs")
 
 
 @overload
@@ -203,24 +180,37 @@ def make(
         out of range, or the scheme cannot be stacked.
       TypeError: the scheme does not have one of the keywords.
     """
-    kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-    sizes = Sizes(num_heads, kv_heads, head_dim, model_dim, num_layers, train_length)
+    sizes = _known(
+        num_heads=num_heads,
+        num_kv_heads=num_heads if num_kv_heads is None else num_kv_heads,
+        head_dim=head_dim,
+        model_dim=model_dim,
+        num_layers=num_layers,
+        train_length=train_length,
+    )
     if rngs is not None:
         check_rngs(rngs)
-    if sizes.num_layers is None or not _is_per_layer(lookup(name), settings):
+    if "num_layers" not in sizes or not _is_per_layer(lookup(name), settings):
         return _built(name, sizes, rngs, settings)
     # Without rngs, schemes that draw nothing (SSMax, LogScale) are stacked too.
-    keys = jax.random.split(jax.random.key(0) if rngs is None else rngs.params(), sizes.num_layers)
+    keys = jax.random.split(
+        jax.random.key(0) if rngs is None else rngs.params(), sizes["num_layers"]
+    )
 
     def layer(key):
         return _built(name, sizes, None if rngs is None else nnx.Rngs(key), settings)
 
     encoding: Any = jax.vmap(layer)(keys)
-    encoding.stack_of(sizes.num_layers)
+    encoding.stack_of(sizes["num_layers"])
     return _over_shared(name, encoding, settings.get("over"))
 
 
-def _built(name: str, sizes: Sizes, rngs, settings) -> Encoding | Layers:
+def _known(**sizes: int | None) -> dict[str, int]:
+    """Returns the sizes that are not None."""
+    return {name: count_of(name, size) for name, size in sizes.items() if size is not None}
+
+
+def _built(name: str, sizes: dict[str, int], rngs, settings) -> Encoding | Layers:
     """Builds one layer's encoding, after the encoding that it wraps."""
     build: Any = lookup(name)
     accepted = keywords(build)
@@ -228,7 +218,7 @@ def _built(name: str, sizes: Sizes, rngs, settings) -> Encoding | Layers:
     if "over" in accepted:
         over = settings.get("over", accepted["over"].default)
         settings["over"] = _beneath(over, build.sizes_beneath(sizes, **settings), rngs)
-    given: dict[str, Any] = sizes.among(accepted)
+    given: dict[str, Any] = {key: sizes[key] for key in sizes if key in accepted}
     if rngs is not None and "rngs" in accepted:
         given["rngs"] = rngs
     missing = [
@@ -252,13 +242,13 @@ def _is_rule(build: Any) -> bool:
     return isinstance(build, type) and issubclass(build, Frequencies)
 
 
-def _beneath(over: Encoding | str | Mapping, sizes: Sizes, rngs) -> Encoding:
+def _beneath(over: Encoding | str | Mapping, sizes: dict[str, int], rngs) -> Encoding:
     """Returns ``over``, or builds the encoding that it names."""
     if isinstance(over, Encoding):
         return over
     inner = inner_keywords(over)
-    given = {key: inner.pop(key) for key in _OFFERED if key in inner}
-    built: Any = _built(inner.pop("name"), dataclasses.replace(sizes, **given), rngs, inner)
+    given = _known(**{key: inner.pop(key) for key in SIZES if key in inner})
+    built: Any = _built(inner.pop("name"), sizes | given, rngs, inner)
     return built
 
 
@@ -317,11 +307,7 @@ def _is_per_layer(build, settings) -> bool:
 
 
 def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the name and the keywords of the scheme that a wrapper is to be put over.
-
-    Raises:
-      ValueError: ``over`` is neither a name nor a mapping that has one.
-    """
+    """Returns the name and the keywords of the scheme that a wrapper is to be put over."""
     if isinstance(over, str):
         return {"name": over}
     # A ConfigDict is a mapping, but not an instance of Mapping.

@@ -1,7 +1,6 @@
 # Written by `python -m docs.site.stub`.
 from collections.abc import Sequence
 import jax
-import dataclasses
 import difflib
 import importlib
 import inspect
@@ -19,21 +18,7 @@ from posenc_jax.model.layers import Layers
 Pattern = Literal['irope', 'rnope_swa', 'dual_base', 'global_nope', 'global_yarn', 'beam', 'flint']
 PATTERNS: tuple[str, ...]
 REGISTRY: dict[str, str]
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    num_heads: int | None = None
-    num_kv_heads: int | None = None
-    head_dim: int | None = None
-    model_dim: int | None = None
-    num_layers: int | None = None
-    train_length: int | None = None
-
-    def __post_init__(self):
-        ...
-
-    def among(self, names: Iterable[str]) -> dict[str, int]:
-        ...
+SIZES: tuple[str, ...]
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.learned import Learned
 from posenc_jax.encodings.absolute.learned_2d import Learned2D

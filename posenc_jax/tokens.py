@@ -189,8 +189,8 @@ def structure(encoding: "Encoding") -> tuple[Any]:
 
     They are in a tuple, because JAX's structures cannot be compared with None.
     """
-    one = encoding if encoding.stacked is None else encoding.unstacked()
-    return (jax.tree.structure(one),)
+    layer = encoding if encoding.stacked is None else encoding.unstacked()
+    return (jax.tree.structure(layer),)
 
 
 def is_consecutive(positions: Any) -> bool:

@@ -6,7 +6,6 @@ writes posenc_jax/registry.pyi anew. A test compares that file with the registry
 """
 
 import ast
-import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -20,7 +19,6 @@ _HEAD = """# Written by `python -m docs.site.stub`.
 from collections.abc import Sequence
 import jax
 """
-_SIZES = [field.name for field in dataclasses.fields(registry.Sizes)]
 
 
 def stub() -> str:
@@ -53,10 +51,12 @@ def _makes() -> list[ast.stmt]:
     for name in registry.REGISTRY:
         accepted = registry.signature(name).parameters
         arguments = [_argument(parameter) for parameter in accepted.values()]
-        arguments += [f"{size}: int | None = ..." for size in _SIZES if size not in accepted]
+        arguments += [
+            f"{size}: int | None = ..." for size in registry.SIZES if size not in accepted
+        ]
         arguments += [] if "rngs" in accepted else ["rngs: nnx.Rngs | None = ..."]
         lines += ["@overload", _make(f"Literal[{name!r}]", arguments, _made(name).__name__)]
-    sizes = [f"{size}: int | None = ..." for size in _SIZES]
+    sizes = [f"{size}: int | None = ..." for size in registry.SIZES]
     lines += ["@overload", _make("str", [*sizes, "rngs: nnx.Rngs | None = ..."], "Any")]
     return ast.parse("\n".join(lines)).body
 
@@ -105,7 +105,7 @@ def _declared(statement: ast.Assign | ast.AnnAssign) -> list[ast.stmt]:
         name = ast.unparse(target)
         if name == "Pattern":
             return [statement]
-        kinds = {"REGISTRY": "dict[str, str]"}
+        kinds = {"REGISTRY": "dict[str, str]", "SIZES": "tuple[str, ...]"}
         return ast.parse(f"{name}: {kinds[name]}").body if name in kinds else []
     statement.value = None
     return [] if ast.unparse(statement.target).startswith("_") else [statement]

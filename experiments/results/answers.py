@@ -19,7 +19,7 @@ RoPE that is read through a window of the trained length is a scheme of its own,
 is easy, so this is what every other scheme is compared with, beside NoPE and RoPE.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,9 @@ OF_QUESTION = ["topic", "multiple", "question", "family", "says", "unit", "is_er
 COLUMNS = [*OF_QUESTION, "scheme", "seed", "value"]
 _WORDS = ("topic", "question", "family", "says", "unit", "scheme")
 _NUMBERS = ("multiple", "chance", "value")
-# With whom every scheme is compared, where they have an answer.
+# Every scheme is compared with these, where they have an answer.
 AGAINST = (BASELINE, "rope", WINDOWED)
-# With what a gain is compared: the same model, fed only its most recent tokens.
+# A gain is compared with the same model, fed only its most recent tokens.
 OWN_WINDOW = "own_window"
 # Families of questions. Values in a family that begins with GAIN are differences already.
 TEXT, MANUAL, GAIN, TASKS = "loss on text", "loss on the manual", "gain", "tasks"
@@ -93,20 +93,19 @@ def losses(
     in words, with {length} and {multiple} of the texts.
     """
     asked = {"topic": topic, "family": family, "unit": "bits per byte", "is_error": True}
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for r in with_window(records):
-            if (r["split"], r["protocol"]) == (split, protocol):
-                who = {key: r[key] for key in ("scheme", "seed", "multiple")}
-                row = asked | who | {"says": says.format(**r)}
-                if "by_text" in r:
-                    bits = r["bits_per_byte"] / r["loss"]
-                    for text, loss in enumerate(r["by_text"]):
-                        yield row | {"text": text, "value": loss * bits}
-                else:
-                    yield row | {"value": r["bits_per_byte"]}
-
-    return table(rows()).sort_values("multiple", kind="stable")
+    rows = []
+    for r in with_window(records):
+        if (r["split"], r["protocol"]) != (split, protocol):
+            continue
+        who = {key: r[key] for key in ("scheme", "seed", "multiple")}
+        row = asked | who | {"says": says.format(**r)}
+        if "by_text" in r:
+            bits = r["bits_per_byte"] / r["loss"]
+            texts = enumerate(r["by_text"])
+            rows += [row | {"text": text, "value": loss * bits} for text, loss in texts]
+        else:
+            rows.append(row | {"value": r["bits_per_byte"]})
+    return table(rows).sort_values("multiple", kind="stable")
 
 
 def of_text(records: list[Record], last: int) -> pd.DataFrame:
@@ -155,22 +154,21 @@ def gains(records: list[Record]) -> pd.DataFrame:
 
 def of_tasks(study: PanelStudy) -> pd.DataFrame:
     """Returns the shares of right rows and answers at every length, without regard to depth."""
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for panel in study.panels:
-            is_exact = panel.metric == EXACT
-            share = "rows whose answers are all right" if is_exact else "answers that are right"
-            asked = dict(topic=_topic(panel), family=TASKS, unit="share right", is_error=False)
-            for x in panel.xs if panel.trained else ():
-                says = f"Share of {share}, in {panel.condition} with rows of {x} tokens"
-                says += "." if x in panel.trained else "; no row of training was as long."
-                at = {"multiple": float(x) / float(panel.trained[0]), "says": says}
-                for r in study.records:
-                    if panel.has(r) and r["x"] == x:
-                        answer = {key: r[key] for key in ("scheme", "seed", "value", "chance")}
-                        yield asked | at | answer
-
-    return table(rows())
+    rows = []
+    for panel in study.panels:
+        is_exact = panel.metric == EXACT
+        share = "rows whose answers are all right" if is_exact else "answers that are right"
+        asked = dict(topic=_topic(panel), family=TASKS, unit="share right", is_error=False)
+        for x in panel.xs if panel.trained else ():
+            says = f"Share of {share}, in {panel.condition} with rows of {x} tokens"
+            says += "." if x in panel.trained else "; no row of training was as long."
+            at = {"multiple": float(x) / float(panel.trained[0]), "says": says}
+            rows += [
+                asked | at | {key: r[key] for key in ("scheme", "seed", "value", "chance")}
+                for r in study.records
+                if panel.has(r) and r["x"] == x
+            ]
+    return table(rows)
 
 
 def topics(study: PanelStudy) -> list[str]:
@@ -239,10 +237,9 @@ def summary(values: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     rows["solved"] = rows["solved"].where(is_rows)
     for against in (*AGAINST, OWN_WINDOW):
         with_it = comparisons[comparisons["against"] == against]
-        fields = {"verdict": "", "difference": "_difference", "margin": "_margin"}
-        fields |= {"p_corrected": "_p"}
-        renamed = {key: f"vs_{against}{end}" for key, end in fields.items()}
-        with_it = with_it[[*keys, *fields]].rename(columns=renamed)
+        ends = dict(verdict="", difference="_difference", margin="_margin", p_corrected="_p")
+        renamed = {key: f"vs_{against}{end}" for key, end in ends.items()}
+        with_it = with_it[[*keys, *ends]].rename(columns=renamed)
         rows = rows.merge(with_it, on=keys, how="left")
     rows["margin"] = rows[f"vs_{OWN_WINDOW}_margin"].fillna(rows["margin"])
     return rows

@@ -28,9 +28,9 @@ from experiments.results.seal import read_evaluation, sealed
 FILES = ("run.json", "metrics.jsonl", "evaluation.json")
 # A point whose model was given lacks this file, because it was not trained.
 _OF_TRAINING = "metrics.jsonl"
-# What is packed of a line of metrics. Speeds and norms are for whoever watches a training run.
+# A line of metrics keeps these. Speeds and norms are for whoever watches a training run.
 _COLUMNS = ("step", "loss", "score")
-# As many digits as a float32 has; lists are of losses that are averaged, or drawn.
+# A float32 has seven digits; lists have losses that are averaged, or drawn.
 _DIGITS, _DIGITS_IN_LISTS = 7, 5
 # An archive of strangers may expand to more than the memory of this machine.
 _MOST_BYTES = 2**28

@@ -8,7 +8,6 @@ question, what all its answers share, such as its words and its unit, and how ev
 
 import gzip
 import json
-import math
 from pathlib import Path
 
 import pandas as pd
@@ -27,13 +26,11 @@ def files(atlas: Atlas) -> dict[str, str | bytes]:
     """Returns the content of all files by name, or raises a ValueError if nothing has an answer."""
     if atlas.values.empty:
         raise ValueError("no study has any result yet: there is no atlas to draw")
+    questions = atlas.questions.astype(object)
     shared = {
         "about": {key: value for key, value in atlas.about.items() if key != "config"},
         "families": atlas.families.to_dict("records"),
-        "questions": [
-            {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-            for row in atlas.questions.to_dict("records")
-        ],
+        "questions": questions.where(questions.notna(), None).to_dict("records"),
         "unanswered": atlas.unanswered,
         "controls": atlas.controls,
         "trained": atlas.trained,
@@ -86,12 +83,9 @@ def _read(folder: Path, name: str, needs: list[str]) -> pd.DataFrame:
     if not (folder / JSON).exists():
         return pd.DataFrame(columns=[*OF_QUESTION, *needs])
     questions = pd.DataFrame(read_json(folder / JSON)["questions"])
+    table = pd.read_csv(folder / name)
     missing = [key for key in OF_QUESTION if key not in questions]
-    if (folder / name).exists():
-        table = pd.read_csv(folder / name)
-        missing += [key for key in needs if key not in table]
-    else:
-        missing.append(name)
+    missing += [key for key in needs if key not in table]
     if missing:
         raise ValueError(
             f"{folder} was written by another revision: it has no {missing[0]!r}; write it again "

@@ -51,14 +51,14 @@ _UPPER = 1.645
 _DRAWS = 10_000
 
 
-def compared(values: pd.DataFrame, against: str | None, q: float = Q) -> pd.DataFrame:
+def compared(values: pd.DataFrame, against: str | None) -> pd.DataFrame:
     """Compares every scheme with ``against``, at each question that both have answered.
 
     None compares the values with 0, for values that are differences already. A value that is not
     finite says that training diverged. Returns a row for each comparison, with ``COLUMNS``:
     ``difference`` is the mean over seeds, positive in the scheme's favour; ``margin`` is half of
     its 95 % interval; ``p_corrected`` is corrected within the family to the false discovery rate
-    ``q``; ``verdict`` is one of ``WORDS``. "The same" is said of equal values, as of two schemes
+    ``Q``; ``verdict`` is one of ``WORDS``. "The same" is said of equal values, as of two schemes
     that read one checkpoint in the same way; they are not part of a family, because nothing is
     compared.
     """
@@ -71,7 +71,7 @@ def compared(values: pd.DataFrame, against: str | None, q: float = Q) -> pd.Data
         return pd.DataFrame(columns=COLUMNS)
     table = pd.concat(tables, ignore_index=True).assign(against=against)
     table["p_corrected"] = corrected(table["p"], table["family"])
-    is_found = table["p_corrected"] <= q
+    is_found = table["p_corrected"] <= Q
     table.loc[is_found, "verdict"] = np.where(table["difference"] > 0, "better", "worse")[is_found]
     return table[COLUMNS]
 
@@ -94,7 +94,7 @@ def families(table: pd.DataFrame) -> pd.DataFrame:
     return groups[["comparisons", "better", "worse"]].sum().reset_index()
 
 
-def statement(rows: pd.DataFrame, q: float = Q) -> str:
+def statement(rows: pd.DataFrame) -> str:
     """Says in words what was compared and corrected, from some rows of ``families``."""
     words = (
         f"{row['family']} against {row['against']} ({row['comparisons']} comparisons, "
@@ -103,7 +103,7 @@ def statement(rows: pd.DataFrame, q: float = Q) -> str:
     )
     return (
         f"Families of comparisons: {'; '.join(words)}. They are by seed, and each family is "
-        f"corrected by Benjamini and Hochberg to a false discovery rate of q = {q:g}."
+        f"corrected by Benjamini and Hochberg to a false discovery rate of q = {Q:g}."
     )
 
 

@@ -17,11 +17,10 @@ that of all tokens after the first trained length of texts that are longer, see
 the trained length, is the line to beat.
 """
 
-import dataclasses
-import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -113,45 +112,31 @@ def _of(records: pd.DataFrame, rung: str, protocol: str) -> pd.DataFrame:
     return records[is_chosen]
 
 
-@dataclasses.dataclass(frozen=True)
-class Correlation:
-    """Holds the rank correlation of two rungs.
-
-    Attributes:
-      one, other: the rungs.
-      protocol: the loss by which schemes are ranked.
-      schemes: how many schemes both rungs have.
-      rho: Spearman's rank correlation of the means over seeds and texts.
-      low, high: its 95 % interval, by drawing seeds and texts again. Texts are those of both
-        rungs, and the same ones are drawn for both.
-    """
-
-    one: str
-    other: str
-    protocol: str
-    schemes: int
-    rho: float
-    low: float
-    high: float
-
-
 def correlation(
-    records: pd.DataFrame, one: str, other: str, protocol: str, draws: int = _DRAWS
-) -> Correlation | None:
-    """Returns the rank correlation of two rungs over the schemes of both, or None below three."""
+    records: pd.DataFrame, one: str, other: str, protocol: str
+) -> dict[str, Any] | None:
+    """Returns the rank correlation of two rungs over the schemes of both, or None below three.
+
+    Returns:
+      ``one, other, protocol``; ``schemes``, how many schemes both rungs have; ``rho``, Spearman's
+      rank correlation of the means over seeds and texts; and ``low, high``, its 95 % interval, by
+      drawing seeds and texts again. Texts are those of both rungs, and the same ones are drawn for
+      both.
+    """
     sides = [losses(records, rung, protocol) for rung in (one, other)]
     shared, texts = (sorted(set(sides[0][key]) & set(sides[1][key])) for key in ("scheme", "text"))
     if len(shared) < 3:
         return None
     arrays = [_array(side, shared, texts) for side in sides]
     rng = np.random.default_rng(0)
-    weights_DT = rng.multinomial(len(texts), np.full(len(texts), 1 / len(texts)), size=draws)
+    weights_DT = rng.multinomial(len(texts), np.full(len(texts), 1 / len(texts)), size=_DRAWS)
     drawn = [_drawn_means(array_CNT, rng, weights_DT / len(texts)) for array_CNT in arrays]
     rhos = [stats.spearmanr(*pair).statistic for pair in zip(*drawn, strict=True)]
     means = [np.nanmean(array_CNT.mean(axis=2), axis=1) for array_CNT in arrays]
     rho = stats.spearmanr(*means).statistic
     low, high = np.nanquantile(rhos, [0.025, 0.975])
-    return Correlation(one, other, protocol, len(shared), float(rho), float(low), float(high))
+    numbers = dict(schemes=len(shared), rho=float(rho), low=float(low), high=float(high))
+    return {"one": one, "other": other, "protocol": protocol} | numbers
 
 
 def _array(table: pd.DataFrame, schemes: list[str], texts: list[str]) -> np.ndarray:
@@ -254,23 +239,17 @@ def mean_curves(
     }
 
 
-def crossings(
-    curves: Mapping[str, list[tuple[int, float]]], baseline: str = ROPE
-) -> list[tuple[str, int, float]]:
-    """Returns where the training losses of schemes cross the baseline's for the last time.
+def crossings(curves: Mapping[str, list[tuple[int, float]]]) -> list[tuple[str, int, float]]:
+    """Returns where the training losses of schemes cross RoPE's for the last time.
 
     Curves are smoothed losses by scheme, pairs of tokens and loss at the same tokens. A crossing is
     a scheme, tokens and a loss; a scheme that never crosses is left out.
     """
     rows = []
-    line = curves[baseline]
     for scheme, curve in curves.items():
-        pairs = list(zip(curve, line, strict=False))
-        gaps = [loss - other for (_, loss), (_, other) in pairs]
-        signs = [
-            place for place, (a, b) in enumerate(itertools.pairwise(gaps)) if (a < 0) != (b < 0)
-        ]
-        if signs and scheme != baseline:
-            tokens, loss = curve[signs[-1] + 1]
-            rows.append((scheme, tokens, loss))
+        pairs = zip(curve, curves[ROPE], strict=True)
+        is_below = [loss < other for (_, loss), (_, other) in pairs]
+        changes = np.flatnonzero(np.diff(is_below))
+        if len(changes):
+            rows.append((scheme, *curve[changes[-1] + 1]))
     return rows

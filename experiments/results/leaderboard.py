@@ -105,13 +105,11 @@ def table(records: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:
     }
     window = losses_of["window"]
     windowed = window[window["scheme"] == ROPE].assign(scheme=WINDOWED)
-    asked = {"trained": losses_of["trained"], "beyond": pd.concat([losses_of["beyond"], windowed])}
+    beyond = pd.concat([losses_of["beyond"], windowed])
+    asked = {"trained": (losses_of["trained"], ROPE), "beyond": (beyond, WINDOWED)}
     verdicts = {
-        name: compared(
-            values.assign(family="leaderboard", question=name, is_error=True),
-            ROPE if name == "trained" else WINDOWED,
-        )
-        for name, values in asked.items()
+        name: compared(values.assign(family="leaderboard", question=name, is_error=True), against)
+        for name, (values, against) in asked.items()
     }
     told = {key for key, value in records[0].items() if not isinstance(value, (list, dict))}
     rows = pd.DataFrame([{key: r.get(key, "") for key in told} for r in records])

@@ -78,8 +78,5 @@ def summary(values: pd.DataFrame, metric: str = EXACT) -> pd.DataFrame:
 
 def _by_scheme(numbers: pd.Series, form: str) -> pd.Series:
     """Returns the sorted numbers of each scheme as one text."""
-    texts = {
-        scheme: " ".join(form.format(number) for number in sorted(of_scheme))
-        for scheme, of_scheme in numbers.groupby("scheme")
-    }
-    return pd.Series(texts, dtype=str)
+    texts = numbers.sort_values().map(form.format).astype(str)
+    return texts.groupby("scheme").agg(" ".join)

@@ -137,11 +137,6 @@ class Answers:
         periods = [2 * math.pi * rope["base"] ** (i / width) for i in range(0, width, 2)]
         return Seeds(dict.fromkeys(seeds, float(sum(period <= length for period in periods))))
 
-    def _made_by(self, study) -> str:
-        """Returns the command that trains what a study lacks, in words."""
-        command = self.studies[study].about.get("command", "").replace(" --report", "")
-        return command and f"; made by {command}"
-
     def read(self, study: str, key: str, **where: Any) -> Seeds:
         """Returns the field ``key`` of the records with the fields ``where``, one for each seed."""
         if study not in self.studies:
@@ -153,7 +148,9 @@ class Answers:
         ]
         if not records:
             words = ", ".join(f"{field} {value}" for field, value in where.items())
-            raise MissingRunError(f"no data yet in {study} of {words}{self._made_by(study)}")
+            command = self.studies[study].about.get("command", "").replace(" --report", "")
+            made_by = f"; made by {command}" if command else ""
+            raise MissingRunError(f"no data yet in {study} of {words}{made_by}")
         seeds = Seeds({r["seed"]: or_nan(r[key]) for r in records})
         if len(seeds) < len(records):
             raise ValueError(f"{study} has several results of one seed where {where}")
@@ -189,7 +186,6 @@ class Claim:
       effects: the numbers that are measured.
       needs: effects without which the others say nothing, such as that a task is learned.
       scale_needed: what it takes to see them, in words, if there are any.
-      is_of_text: whether the effects change with the tokens that count, so that both are shown.
       note: how the numbers are to be read, in words.
     """
 
@@ -201,7 +197,6 @@ class Claim:
     effects: tuple[Effect, ...]
     needs: tuple[Effect, ...] = ()
     scale_needed: str = ""
-    is_of_text: bool = True
     note: str = ""
 
 
@@ -247,26 +242,20 @@ def p_value(effect: Effect, cell: Cell) -> float:
     return 2 * float(special.stdtr(seeds - 1, -distance / stderr))
 
 
-def effects_of(claims: tuple[Claim, ...], studies: Mapping[str, Study]) -> pd.DataFrame:
+def effects_of(claims: tuple[Claim, ...], answers: Answers) -> pd.DataFrame:
     """Returns a row for each number of each claim.
 
-    The columns are ``claim``; ``tokens``, which of a text count; ``is_need``, whether other numbers
-    need this one first; ``says, low, high, mean, margin, seeds, p, verdict``; ``why`` the number is
-    missing; and ``p_corrected`` and ``after_correction``, see ``CORRECTION``.
+    The columns are ``claim``; ``is_need``, whether other numbers need this one first; ``says, low,
+    high, mean, margin, seeds, p, verdict``; ``why`` the number is missing; and ``p_corrected`` and
+    ``after_correction``, see ``CORRECTION``.
     """
-    rows = [
-        {"claim": claim.name, "tokens": tokens, "is_need": is_need} | _measured(effect, answers)
-        for tokens, answers in (
-            ("last", Answers(studies)),
-            ("all", Answers(studies, "non_overlapping")),
-        )
+    table = pd.DataFrame(
+        {"claim": claim.name, "is_need": is_need} | _measured(effect, answers)
         for claim in claims
-        if tokens == "last" or claim.is_of_text
         for is_need, effects in ((True, claim.needs), (False, claim.effects))
         for effect in effects
-    ]
-    table = pd.DataFrame(rows)
-    table["p_corrected"] = corrected(table["p"], table["tokens"])
+    )
+    table["p_corrected"] = corrected(table["p"], pd.Series("all claims", table.index))
     is_lost = (table["p"] <= 0.05) & (table["p_corrected"] > Q)
     table["after_correction"] = table["verdict"].mask(is_lost, MIXED)
     return table
@@ -301,20 +290,21 @@ def ledger_of(claims: tuple[Claim, ...], studies: Mapping[str, Study]) -> list[d
     """Returns the verdicts on all claims, as plain data.
 
     A claim has ``verdict, after_correction``; its fields that are words; ``effects``, its rows of
-    ``effects_of``; and, if it is about text, ``all_tokens``, the verdict if all tokens of a text
-    count.
+    ``effects_of``; and, if its numbers depend on the tokens of a text that count, ``all_tokens``,
+    the verdict if all of them count.
     """
-    table = effects_of(claims, studies)
+    protocols = ("last", "non_overlapping")
+    tables = [effects_of(claims, Answers(studies, protocol)) for protocol in protocols]
     about = ("name", "says", "source", "made_at", "schemes", "scale_needed", "note")
     rows = []
     for claim in claims:
-        effects = table[(table["claim"] == claim.name) & (table["tokens"] == "last")]
+        effects, in_all = (table[table["claim"] == claim.name] for table in tables)
         row: dict[str, Any] = {key: getattr(claim, key) for key in about}
         row |= {"verdict": verdict(effects)}
         row |= {"after_correction": verdict(effects, "after_correction")}
-        row |= {"effects": effects.drop(columns=["claim", "tokens"]).to_dict("records")}
-        if claim.is_of_text:
-            in_all = table[(table["claim"] == claim.name) & (table["tokens"] == "all")]
+        row |= {"effects": effects.drop(columns="claim").to_dict("records")}
+        numbers, others = (t.loc[~t["is_need"], ["mean", "why"]] for t in (effects, in_all))
+        if not numbers.equals(others):
             row["all_tokens"] = verdict(in_all)
         rows.append(row)
     return rows

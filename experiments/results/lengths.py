@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
-from experiments.results import statistics
 from experiments.results.statistics import (
     BySeed,
     Cells,
@@ -44,20 +43,15 @@ class LengthStudy(Study):
 
 
 def summarise(
-    records: Iterable[Record],
-    *,
-    split: str,
-    protocol: str,
-    stride: int | None = None,
-    metric: str = "bits_per_byte",
+    records: Iterable[Record], evaluation: Evaluation = MAIN, metric: str = "bits_per_byte"
 ) -> Cells:
     """Returns the cells of ``metric`` by scheme and length in tokens, both in order.
 
     Raises:
-      ValueError: the records have several strides and ``stride`` does not choose one, or two
-        records claim the same measurement.
+      ValueError: the records have several strides and ``evaluation`` has none, or two records claim
+        the same measurement.
     """
-    cells = cells_of(_by_seed(records, (split, protocol, stride), metric))
+    cells = cells_of(_by_seed(records, evaluation, metric))
     return {scheme: dict(sorted(cells[scheme].items())) for scheme in sorted(cells)}
 
 
@@ -66,7 +60,7 @@ def _by_seed(records: Iterable[Record], evaluation: Evaluation, metric: str) -> 
     records = [r for r in records if (r["split"], r["protocol"]) == (split, protocol)]
     records = [r for r in records if stride in (None, r["stride"])]
     if len(strides := {r["stride"] for r in records} - {None}) > 1:
-        raise ValueError(f"{protocol} has records of strides {sorted(strides)}; give one as stride")
+        raise ValueError(f"{protocol} has records of strides {sorted(strides)}; give one of them")
     return by_seed(records, "length", metric, f"{split}, {protocol}")
 
 
@@ -91,14 +85,13 @@ def with_window(records: Iterable[Record]) -> list[Record]:
     return records + windowed
 
 
-@dataclasses.dataclass(frozen=True)
 class View:
-    """Shows one evaluation as a table.
+    """Shows one evaluation of a study as a table.
 
     Attributes:
       train_length: tokens of a training sequence.
       bits: bits per byte, which judge the schemes whatever metric ``cells`` show.
-      shuffled: the same where the far context is shuffled.
+      shuffled: bits per byte where the far context is shuffled.
       cells: the numbers that are shown.
       columns: lengths in tokens, and ``WINDOWED_COLUMN``.
       comparable: the columns for the same documents as at the training length and in the windowed
@@ -106,48 +99,31 @@ class View:
       order: the schemes, best first.
       gains: the cells, by scheme and column, that are better than the same model fed only its most
         recent tokens; compared by seed and corrected.
-      ahead: the cells that are better than ``WINDOWED`` at the same length, likewise.
+      ahead: the cells that are better than ``WINDOWED`` at the same length; compared so, too.
       statement: says what was compared and corrected.
     """
 
-    train_length: int
-    bits: BySeed
-    shuffled: BySeed
-    cells: Cells
-    columns: list
-    comparable: list
-    order: list[str]
-    gains: set[tuple[str, int]]
-    ahead: set[tuple[str, int]]
-    statement: str
-
-    @classmethod
-    def of(
-        cls, study: LengthStudy, evaluation: Evaluation, metric: str = "bits_per_byte"
-    ) -> "View":
-        """Returns the table of one evaluation of ``study``."""
+    def __init__(
+        self, study: LengthStudy, evaluation: Evaluation = MAIN, metric: str = "bits_per_byte"
+    ):
         split, protocol, stride = evaluation
         as_column = {"protocol": "last", "stride": stride, "length": WINDOWED_COLUMN}
         records = [r | as_column if r["protocol"] == "windowed" else r for r in study.records]
-        bits = _by_seed(records, evaluation, "bits_per_byte")
-        shuffled = _by_seed(records, (split, "shuffled", None), "bits_per_byte")
-        cells = summarise(records, split=split, protocol=protocol, stride=stride, metric=metric)
-        columns = sorted({column for row in cells.values() for column in row})
-        usual = study.about["train_length"]
+        self.train_length = usual = study.about["train_length"]
+        self.bits = _by_seed(records, evaluation, "bits_per_byte")
+        self.shuffled = _by_seed(records, (split, "shuffled", None), "bits_per_byte")
+        self.cells = summarise(records, evaluation, metric)
+        self.columns = sorted({column for row in self.cells.values() for column in row})
         counts = {r["length"]: r.get("documents") for r in records if r["protocol"] == protocol}
         same = {WINDOWED_COLUMN, *(c for c in counts if counts[c] == counts.get(usual, counts[c]))}
-        comparable = [column for column in columns if column in same]
-        at = max((c for c in columns if c < WINDOWED_COLUMN), default=usual)
+        self.comparable = [column for column in self.columns if column in same]
+        at = max((c for c in self.columns if c < WINDOWED_COLUMN), default=usual)
         judged = study.about.get("judged_at", 4) * usual
-        at = judged if judged in columns else at
-        order = sorted(bits, key=lambda s: (mean_and_stderr(bits[s].get(at, {}).values())[0], s))
-        compared = _compared(bits, [c for c in comparable if usual < c < WINDOWED_COLUMN])
-        return cls(usual, bits, shuffled, cells, columns, comparable, order, *compared)
-
-    def is_best(self, scheme: str, column) -> bool:
-        """Returns whether no scheme has a smaller mean in this column."""
-        means = {s: row[column][0] for s, row in self.cells.items() if column in row}
-        return scheme in means and means[scheme] == min(means.values()) < math.inf
+        at = judged if judged in self.columns else at
+        means = {s: mean_and_stderr(row.get(at, {}).values())[0] for s, row in self.bits.items()}
+        self.order = sorted(means, key=lambda scheme: (means[scheme], scheme))
+        longer = [c for c in self.comparable if usual < c < WINDOWED_COLUMN]
+        self.gains, self.ahead, self.statement = _compared(self.bits, longer)
 
     def worse(self, scheme: str, column) -> float:
         """Returns the share by which the scheme is worse here than at its training length."""
@@ -178,11 +154,10 @@ class View:
                 best, losses = column, row[column]
         return best
 
-    def words(self, scheme: str, column) -> tuple[str, str, str]:
-        """Returns the mean, its standard error with notes, and the marks."""
-        mean, extra = statistics.words(self.cells, scheme, column)
-        marks = (("✓", self.gains), ("▲", self.ahead))
-        return mean, extra, "".join(mark for mark, cells in marks if (scheme, column) in cells)
+    def marks(self, scheme: str, column) -> str:
+        """Returns the signs of what a cell is better than."""
+        signs = (("✓", self.gains), ("▲", self.ahead))
+        return "".join(sign for sign, cells in signs if (scheme, column) in cells)
 
 
 def _gain(losses: dict[int, float], longer: dict[int, float]) -> float:
@@ -215,11 +190,8 @@ def _compared(bits: BySeed, columns: list[int]) -> tuple[set, set, str]:
         {tuple(row) for row in table.loc[table["verdict"] == "better", names[:2]].to_numpy()}
         for table in tables
     )
-    return (
-        is_gain,
-        is_ahead,
-        statement(families(pd.concat(tables))) if any(map(len, tables)) else "",
-    )
+    said = statement(families(pd.concat(tables))) if any(map(len, tables)) else ""
+    return is_gain, is_ahead, said
 
 
 def heading(study: LengthStudy, column) -> tuple[str, str]:

@@ -105,11 +105,10 @@ def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
                 f"{path} is damaged, and cannot be read as JSON ({error}); move it away, and "
                 "its content is made again"
             ) from None
-        needed = fields or {}
         values = value if isinstance(value, dict) else {}
-        if not all(isinstance(values.get(name), kind) for name, kind in needed.items()):
+        if fields and not all(isinstance(values.get(n), kind) for n, kind in fields.items()):
             raise ValueError(
-                f"{path} is damaged: it must be an object with {', '.join(needed)}; move it away, "
+                f"{path} is damaged: it must be an object with {', '.join(fields)}; move it away, "
                 "and its content is made again"
             )
         return value

@@ -15,7 +15,7 @@ from absl import logging
 from experiments.results.record import RefusedError, agreed, read_json, read_run, write_json
 
 _FILE, _SEAL = "evaluation.json", "seal"
-# What is wrong where a part of the seal is not the expected one.
+# An error gives this reason where a part of the seal is not the expected one.
 _REASONS = {
     "content": "evaluation.json was changed after it was written",
     "run": "evaluation.json belongs to another run than run.json beside it",
@@ -118,6 +118,6 @@ def _metrics(folder: Path) -> str | None:
 
 
 def _digest(value: Any) -> str:
-    # As JSON gives it back, so that it is the same before and after writing.
+    # The value goes through JSON, so that it is the same before and after writing.
     text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -88,6 +88,7 @@ class Sweep(Finished):
     def write_report(self, command: str) -> Path:
         """Prints the tables of all finished points, writes their report and returns its path."""
         study = self.study(command)
+        study.check()
         self.report.print_tables(study, self.console)
         return self.report.write(self.workdir, study)
 

@@ -251,5 +251,6 @@ class DrawnExamples(Sweep, abc.ABC):
 
     def write_report(self, command):
         study = self.study(command)
+        study.check()
         panel_report.print_tables(study, self.console)
         return panel_report.write(self.workdir, study, self.pictures())

@@ -17,7 +17,7 @@ from jax import lax
 
 from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.cpu import has_one_core, tokens_last
-from posenc_jax.attention.dense import FLOOR, TINY
+from posenc_jax.attention.dense import FLOOR, TINY, grouped, products_of_groups, ungrouped
 from posenc_jax.attention.gradients import add_gradients, cotangents, join, split, zero_gradients
 from posenc_jax.attention.rule import Rule
 from posenc_jax.attention.visits import visits
@@ -80,13 +80,15 @@ def blockwise(
     ``block`` is the number of queries, and of keys, in one tile of the loop; by default it depends
     on how many there are. A scheme that needs whole rows gets a few queries and every key.
     """
-    plan, *operands = take_apart(encoding, tile, v_BSKC, rule, block)
-    return put_together(_attend(plan, *operands, sinks_of(tile, v_BSKC, rule)))
+    return attend_by((forward, backward), *take_apart(encoding, tile, v_BSKC, rule, block))
 
 
 def take_apart(encoding, tile, v_BSKC, rule, block=None):
-    """Returns the plan, queries, keys, and the arrays that all tiles share."""
-    B, T, H, C = tile.q.shape
+    """Returns the plan, queries, keys, the arrays that all tiles share, and the sinks.
+
+    There is a sink for each row of logits, ``[B, K, G, T]``, or None where there are none.
+    """
+    B, T, H, _ = tile.q.shape
     S, K = v_BSKC.shape[1:3]
     k_block, one_core = block, False
     if encoding.whole_rows:
@@ -102,8 +104,7 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
         k_block=min(k_block, S),
         one_core=one_core,
     )
-    q_BKGTC = tile.q.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
-    queries = Rows(q_BKGTC, None, _with_order(tile.q_tokens))
+    queries = Rows(grouped(tile.q, K), None, _with_order(tile.q_tokens))
     # With whole rows an index of None stays None: it tells hooks the order during tracing.
     k_tokens = tile.k_tokens if encoding.whole_rows else _with_order(tile.k_tokens)
     keys = Rows(tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2), k_tokens)
@@ -111,48 +112,41 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
         None if reach is None else jnp.asarray(reach, jnp.int32)
         for reach in (rule.window, rule.after)
     )
+    sinks = sink.by_row(rule.sinks, tile.q)
+    sinks = None if sinks is None else sinks.reshape(B, K, H // K, T)
     rule = dataclasses.replace(rule, window=window, after=after, in_order=False, sinks=None)
     shared = Shared(encoding, None if is_number else tile.scale, tile.heads, rule)
-    return plan, queries, keys, shared
-
-
-def sinks_of(tile, v_BSKC, rule):
-    """Returns a sink for each row of logits, ``[B, K, G, T]``, or None where there are none."""
-    sinks_BHT = sink.by_row(rule.sinks, tile.q)
-    if sinks_BHT is None:
-        return None
-    B, H, T = sinks_BHT.shape
-    K = v_BSKC.shape[2]
-    return sinks_BHT.reshape(B, K, H // K, T)
-
-
-def put_together(out_BKGTC) -> jax.Array:
-    """Returns ``[B, T, H, C]``, the layout of ``attend``."""
-    B, K, G, T, C = out_BKGTC.shape
-    return out_BKGTC.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, C)
+    return plan, queries, keys, shared, sinks
 
 
 def _with_order(tokens):
     return dataclasses.replace(tokens, index=tokens.order())
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(plan, queries, keys, shared, sinks):
-    """Returns ``[B, K, G, T, C]`` in the dtype of the values."""
-    return _attend_forward(plan, queries, keys, shared, sinks)[0]
+def attend_by(passes: tuple[Callable, Callable], plan, *operands) -> jax.Array:
+    """Attends to what ``take_apart`` returned, ``[B, T, H, C]`` in the dtype of the values.
+
+    The two passes, such as ``forward`` and ``backward``, go over all tiles.
+    """
+    return ungrouped(_attend(passes, plan, *operands))
 
 
-def _attend_forward(plan, queries, keys, shared, sinks):
-    out_BKGTC, lse_BKGT = sink.put_in(forward(plan, queries, keys, shared), sinks)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(passes, plan, queries, keys, shared, sinks):
+    return _attend_forward(passes, plan, queries, keys, shared, sinks)[0]
+
+
+def _attend_forward(passes, plan, queries, keys, shared, sinks):
+    # Sinks belong to queries, so they are added once, after all keys.
+    out_BKGTC, lse_BKGT = sink.put_in(passes[0](plan, queries, keys, shared), sinks)
     out_BKGTC = out_BKGTC.astype(keys.v.dtype)
     return out_BKGTC, (queries, keys, shared, sinks, out_BKGTC, lse_BKGT)
 
 
-def _attend_backward(plan, saved, d_out_BKGTC):
-    queries, keys, shared, sinks, out_BKGTC, lse_BKGT = saved
+def _attend_backward(passes, plan, saved, d_out_BKGTC):
+    *operands, sinks, out_BKGTC, lse_BKGT = saved
     delta_BKGT = (d_out_BKGTC.astype(jnp.float32) * out_BKGTC).sum(-1)
-    operands = queries, keys, shared
-    gradients = backward(plan, *operands, d_out_BKGTC, lse_BKGT, delta_BKGT)
+    gradients = passes[1](plan, *operands, d_out_BKGTC, lse_BKGT, delta_BKGT)
     d_sinks = sink.gradient(sinks, lse_BKGT, delta_BKGT)
     return cotangents((*operands, sinks), (*gradients, d_sinks))
 
@@ -190,7 +184,8 @@ def _forward(plan, queries, keys, shared):
             largest, total, values = running
             k = _block(keys, j, plan.k_block)
             tile = _tile(plan, shared, q.rows, k.rows)
-            logits = shared.encoding.score(_products(q.rows, k.rows) * tile.scale, tile)
+            products = products_of_groups(q.rows.x, k.rows.x)
+            logits = shared.encoding.score(products * tile.scale, tile)
             # Queries that two blocks share are computed twice, to the same numbers.
             visible = _visible_pairs(shared, q._replace(is_new=None), k)
             logits = jnp.where(visible, logits, -jnp.inf)
@@ -284,7 +279,7 @@ def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
         return _mix(encoding, jnp.zeros_like(d_out, jnp.float32), weights, tile)
 
     drop = functools.partial(_dropped, plan, shared, q.rows, k.rows)
-    logits, pull_score = jax.vjp(score, _products(q.rows, k.rows), *floats)
+    logits, pull_score = jax.vjp(score, products_of_groups(q.rows.x, k.rows.x), *floats)
     logits = jnp.where(_visible_pairs(shared, q, k), logits, -jnp.inf)
     weights = jnp.exp(logits.reshape(*d_out.shape[:-1], -1) - lse[..., None])
     dropped, pull_dropped = jax.vjp(drop, weights)
@@ -332,9 +327,8 @@ def _add_at(total: Rows, part: Rows, start) -> Rows:
 
 
 def _tile(plan: Plan, shared: Shared, q: Rows, k: Rows) -> Tile:
-    B, _, _, T, C = q.x.shape
     return Tile(
-        q=q.x.transpose(0, 3, 1, 2, 4).reshape(B, T, -1, C),
+        q=ungrouped(q.x),
         k=k.x.swapaxes(1, 2),
         q_tokens=q.tokens,
         k_tokens=k.tokens,
@@ -345,17 +339,6 @@ def _tile(plan: Plan, shared: Shared, q: Rows, k: Rows) -> Tile:
     )
 
 
-def _products(q: Rows, k: Rows):
-    """Multiplies queries and keys: float32 ``[B, H, T, S]``.
-
-    The query heads of a kv head are rows of one product.
-    """
-    B, K, G, T, C = q.x.shape
-    products = _dot("bktc,bksc->bkts", q.x.reshape(B, K, G * T, C), k.x)
-    # Two reshapes, because sharding over Explicit axes cannot be inferred for a single one.
-    return products.reshape(B, K, G, T, -1).reshape(B, K * G, T, -1)
-
-
 def _sum_over_queries(x_BKCGT, matrix_BKGTS):
     """Sums the vectors of queries, weighted for each key, transposed: ``[B, K, C, S]``."""
     B, K, C, G, T = x_BKCGT.shape
@@ -364,10 +347,8 @@ def _sum_over_queries(x_BKCGT, matrix_BKGTS):
 
 
 def _mix(encoding, values_BKGTC, weights_BKGTS, tile):
-    B, K, G, T, C = values_BKGTC.shape
-    values_BTHC = values_BKGTC.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, C)
-    mixed_BTHC = encoding.mix(values_BTHC, _heads(weights_BKGTS), tile)
-    return mixed_BTHC.reshape(B, T, K, G, C).transpose(0, 2, 3, 1, 4)
+    mixed_BTHC = encoding.mix(ungrouped(values_BKGTC), _heads(weights_BKGTS), tile)
+    return grouped(mixed_BTHC, values_BKGTC.shape[1])
 
 
 def _heads(x_BKGTS):

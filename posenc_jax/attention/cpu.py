@@ -95,8 +95,8 @@ def _rows(tile, v_BSKC, rule, start, count) -> tuple[Tile, jax.Array, Rule]:
 
 def products(q_BTHC: jax.Array, k_BSKC: jax.Array) -> jax.Array:
     """Multiplies each query with the keys of its kv head: float32 ``[B, H, T, S]``."""
-    B, T, H, C = q_BTHC.shape
-    q_BKGTC = q_BTHC.reshape(B, T, k_BSKC.shape[2], -1, C).transpose(0, 2, 3, 1, 4)
+    B, T, H, _ = q_BTHC.shape
+    q_BKGTC = reference.grouped(q_BTHC, k_BSKC.shape[2])
     return _products(q_BKGTC, k_BSKC.swapaxes(1, 2)).reshape(B, H, T, -1)
 
 

@@ -13,17 +13,33 @@ FLOOR, TINY = -1e30, 1e-30
 
 
 def products(q_BTHC: jax.Array, k_BSKC: jax.Array) -> jax.Array:
-    """Multiplies each query with the keys of its kv head: float32 ``[B, H, T, S]``.
+    """Multiplies each query with the keys of its kv head: float32 ``[B, H, T, S]``."""
+    return products_of_groups(grouped(q_BTHC, k_BSKC.shape[2]), k_BSKC.swapaxes(1, 2))
+
+
+def products_of_groups(q_BKGTC: jax.Array, k_BKSC: jax.Array) -> jax.Array:
+    """Does the same for queries that are grouped by their kv head.
 
     The queries of a kv head are rows of one matrix: from any other form XLA:CPU makes small
     products, which take three times as long in a tile.
     """
-    (B, T, H, C), K = q_BTHC.shape, k_BSKC.shape[2]
-    q_BKGTC = q_BTHC.reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
-    rows_BKTC, k_BKSC = q_BKGTC.reshape(B, K, -1, C), k_BSKC.swapaxes(1, 2)
+    B, K, G, T, C = q_BKGTC.shape
+    rows_BKTC = q_BKGTC.reshape(B, K, G * T, C)
     products = jnp.einsum("bktc,bksc->bkts", rows_BKTC, k_BKSC, preferred_element_type=jnp.float32)
     # Two reshapes, because sharding over Explicit axes cannot be inferred for a single one.
-    return products.reshape(B, K, H // K, T, -1).reshape(B, H, T, -1)
+    return products.reshape(B, K, G, T, -1).reshape(B, K * G, T, -1)
+
+
+def grouped(x_BTHC: jax.Array, num_kv_heads: int) -> jax.Array:
+    """Returns an array of query heads as ``[B, K, G, T, C]``, grouped by their kv head."""
+    B, T, H, C = x_BTHC.shape
+    return x_BTHC.reshape(B, T, num_kv_heads, H // num_kv_heads, C).transpose(0, 2, 3, 1, 4)
+
+
+def ungrouped(x_BKGTC: jax.Array) -> jax.Array:
+    """Returns an array that ``grouped`` returned as ``[B, T, H, C]`` again."""
+    B, K, G, T, C = x_BKGTC.shape
+    return x_BKGTC.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, C)
 
 
 def weighted_sums(weights_BHTS: jax.Array, v_BSKC: jax.Array) -> jax.Array:

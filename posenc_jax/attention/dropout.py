@@ -49,11 +49,7 @@ class Dropout:
 
 
 def checked_dropout(dropout: Any) -> Dropout | None:
-    """Returns ``dropout``, a rate and a random key, or None where nothing is dropped.
-
-    Raises:
-      ValueError: it is no such pair, or the rate is not a number from 0 to below 1.
-    """
+    """Returns ``dropout``, a rate and a random key, or None where nothing is dropped."""
     if dropout is None:
         return None
     rate, key = dropout if isinstance(dropout, tuple | list) else (dropout, None)

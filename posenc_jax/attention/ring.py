@@ -11,7 +11,6 @@ Under a scheme that needs whole rows each device gathers all keys at once, and n
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +18,9 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from posenc_jax.attention import sinks as sink
-from posenc_jax.attention.blockwise import (
-    backward,
-    forward,
-    map_rows,
-    put_together,
-    sinks_of,
-    take_apart,
-)
+from posenc_jax.attention.blockwise import attend_by, backward, forward, map_rows, take_apart
 from posenc_jax.attention.dense import FLOOR
-from posenc_jax.attention.gradients import add_gradients, cotangents, split, zero_gradients
+from posenc_jax.attention.gradients import add_gradients, split, zero_gradients
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.fields import count_of
@@ -95,16 +86,12 @@ def ring(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.A
     plan = dataclasses.replace(plan, q_block=min(plan.q_block, tile.q.shape[1] // devices))
     if not encoding.whole_rows:
         plan = dataclasses.replace(plan, k_block=min(plan.k_block, tile.k.shape[1] // devices))
-    return put_together(_attend(plan, *operands, sinks_of(tile, v_BSKC, rule)))
+    return attend_by((_forward, _backward), plan, *operands)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(plan, queries, keys, shared, sinks):
-    """Returns ``[B, K, G, T, C]`` in the dtype of the values."""
-    return _attend_forward(plan, queries, keys, shared, sinks)[0]
+def _forward(plan, queries, keys, shared):
+    """Returns what blockwise's ``forward`` does, over the keys of all devices."""
 
-
-def _attend_forward(plan, queries, keys, shared, sinks):
     def at_once(queries, keys, shared):
         return forward(plan, queries, _all_keys(keys), shared)
 
@@ -126,17 +113,11 @@ def _attend_forward(plan, queries, keys, shared, sinks):
     of_rows = PartitionSpec(*(None,) * 3, AXIS, None), PartitionSpec(*(None,) * 3, AXIS)
     in_specs = _specs(queries), _specs(keys), PartitionSpec()
     on_device = at_once if shared.encoding.whole_rows else in_steps
-    rows = _on_each_device(on_device, in_specs, of_rows)(queries, keys, shared)
-    # Sinks are added once, after all keys, because they belong to queries and not to a device.
-    out, lse = sink.put_in(rows, sinks)
-    out = out.astype(keys.v.dtype)
-    return out, (queries, keys, shared, sinks, out, lse)
+    return _on_each_device(on_device, in_specs, of_rows)(queries, keys, shared)
 
 
-def _attend_backward(plan, saved, d_out):
-    *operands, sinks, out, lse = saved
-    queries, keys, shared = operands
-    delta = (d_out.astype(jnp.float32) * out).sum(-1)
+def _backward(plan, queries, keys, shared, d_out, lse, delta):
+    """Returns what blockwise's ``backward`` does, over the keys of all devices."""
 
     def at_once(queries, keys, shared, *of_rows):
         gradients = backward(plan, queries, _all_keys(keys), shared, *of_rows)
@@ -159,12 +140,8 @@ def _attend_backward(plan, saved, d_out):
     in_specs = _specs(queries), _specs(keys), PartitionSpec(), PartitionSpec(*row, None), row, row
     out_specs = _specs(split(queries)[0]), _specs(split(keys)[0]), PartitionSpec()
     on_device = at_once if shared.encoding.whole_rows else in_steps
-    gradients = _on_each_device(on_device, in_specs, out_specs)(*operands, d_out, lse, delta)
-    d_sinks = sink.gradient(sinks, lse, delta)
-    return cotangents((*operands, sinks), (*gradients, d_sinks))
-
-
-_attend.defvjp(_attend_forward, _attend_backward)
+    run = _on_each_device(on_device, in_specs, out_specs)
+    return run(queries, keys, shared, d_out, lse, delta)
 
 
 def _on_each_device(function, in_specs, out_specs):

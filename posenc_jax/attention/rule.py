@@ -1,6 +1,8 @@
 """Says which keys a query may see, and what else decides the weights of the keys that it sees."""
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ from posenc_jax.attention.dropout import Dropout
 from posenc_jax.checks import as_array
 from posenc_jax.fields import count_of, is_whole
 
-# A pair counts the keys before and after the query, a number those up to the query itself.
+# A number counts the keys up to the query itself, and a pair the keys before and after it.
 Window = int | jax.Array | tuple[int | None, int | None]
 Mask = jax.Array | Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -86,12 +88,7 @@ class Rule:
             conditions.append(q_segments[:, None, :, None] == k_segments[:, None, None, :])
         if self.mask is not None:
             conditions.append(self.mask(q_order, k_order) if callable(self.mask) else self.mask)
-        if not conditions:
-            return None
-        visible = conditions[0]
-        for condition in conditions[1:]:
-            visible = visible & condition
-        return visible
+        return functools.reduce(operator.and_, conditions) if conditions else None
 
 
 def check_window(window: Any) -> None:
@@ -115,11 +112,7 @@ def _is_count(number, minimum: int) -> bool:
 
 
 def sides_of(window: Window | None, causal: bool) -> tuple[Any, Any]:
-    """Returns ``window`` and ``after`` of a rule.
-
-    Raises:
-      ValueError: the window reaches to later keys, which ``causal`` hides.
-    """
+    """Returns ``window`` and ``after`` of a rule."""
     if not isinstance(window, tuple):
         return window, None
     left, right = window
@@ -132,18 +125,14 @@ def sides_of(window: Window | None, causal: bool) -> tuple[Any, Any]:
 
 
 def checked_mask(mask: Any, B, H, T, S) -> Any:
-    """Returns ``mask`` with four axes, or as a function that may go through ``jax.jit``.
-
-    Raises:
-      ValueError: it is not bool, does not broadcast to ``[B, H, T, S]``, or is a function that
-        reads traced arrays from outside.
-    """
+    """Returns ``mask`` with four axes, or as a function that may go through ``jax.jit``."""
     if mask is None:
         return None
     if callable(mask):
         mask = mask if isinstance(mask, jax.tree_util.Partial) else jax.tree_util.Partial(mask)
         sides = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((B, 1, T, 1), (B, 1, 1, S)))
-        program, given = jax.make_jaxpr(_called, return_shape=True)(mask, *sides)
+        call = jax.make_jaxpr(lambda mask, *indices: mask(*indices), return_shape=True)
+        program, given = call(mask, *sides)
         what = "mask(q_index, k_index) returns"
         # A tile is a program by itself, which cannot read tracers of its caller.
         if any(isinstance(x, jax.core.Tracer) for x in program.consts):
@@ -166,7 +155,3 @@ def checked_mask(mask: Any, B, H, T, S) -> Any:
             "mask of keys alone, [B, S], is mask[:, None, None]"
         )
     return mask if callable(mask) else mask.reshape(shape)
-
-
-def _called(mask, *indices):
-    return mask(*indices)

@@ -10,11 +10,7 @@ import jax.numpy as jnp
 
 
 def checked(sinks, q_BTHC) -> jax.Array:
-    """Returns sinks ``[H]`` or ``[B, T, H]`` as float32 ``[B, T, H]``, whose B and T may be 1.
-
-    Raises:
-      ValueError: the shape is another one, or the type is not floating-point.
-    """
+    """Returns sinks ``[H]`` or ``[B, T, H]`` as float32 ``[B, T, H]``, whose B and T may be 1."""
     try:
         sinks, (B, T, H, _) = jnp.asarray(sinks), q_BTHC.shape
     except (TypeError, ValueError):
@@ -51,11 +47,8 @@ def put_in(rows, sinks):
 
 
 def gradient(sinks, lse, delta):
-    """Returns the gradient by the sinks, or None where there are none.
+    """Returns the gradient by the sinks ``[..., T]``, or None where there are none.
 
-    Args:
-      sinks: ``[..., T]``.
-      lse: the log-sum-exps with the sinks in them.
-      delta: the product of the output with its gradient, row by row.
+    ``lse`` has the sinks in it, and ``delta`` is the product of output and gradient, row by row.
     """
     return None if sinks is None else -jnp.exp(sinks - lse) * delta

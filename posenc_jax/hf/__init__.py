@@ -14,7 +14,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.hf import bias
 from posenc_jax.hf.config import check_keys, check_known, flattened, has_no_positions
-from posenc_jax.hf.layers import Layer, select
+from posenc_jax.hf.layers import select
 from posenc_jax.hf.rotary import rotary, with_parameters
 from posenc_jax.hf.table import row_of
 from posenc_jax.registry import make
@@ -77,14 +77,10 @@ def from_hf(
         return bias.learned(config, rngs)
     if has_no_positions(config):
         return make("nope")
-    return of_layer(select(config, layer_type, layer), layout, rngs)
-
-
-def of_layer(layer: Layer, layout: str | None, rngs: nnx.Rngs | None) -> Encoding:
-    """Returns the encoding of one layer, of a model without a bias."""
-    row = row_of(layer.config)
-    encoding = row.still(layer.config) if layer.section is None else rotary(layer, layout)
-    return with_parameters(layer.config, encoding, rngs) if row.learned else encoding
+    section, row = select(config, layer_type, layer), row_of(config)
+    still = section.keys is None
+    encoding = row.still(section.config) if still else rotary(section, layout)
+    return with_parameters(section.config, encoding, rngs) if row.learned else encoding
 
 
 def _check_left_out(scheme, **arguments):

@@ -53,12 +53,8 @@ READ = (
 def flattened(config: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the keys of the text model, overridden by ``keys``, without nulls.
 
-    A null that has a meaning (a model without windows) is kept.
-
-    Args:
-      config: a dict, the path of a ``config.json`` or of its folder, or a config object of
-        transformers.
-      keys: keys of the config to add or to replace; None removes a key.
+    A null that has a meaning (a model without windows) is kept. The arguments are as in
+    ``from_hf``.
     """
     for key in keys:
         if key in SECTION_ONLY | {"rope_type", "type"}:

@@ -1,6 +1,5 @@
 """Selects a layer of a model: the part of the config that applies to it, and its window."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ from posenc_jax.attention import Chunks
 from posenc_jax.hf import rules
 from posenc_jax.hf.config import about_positions
 from posenc_jax.hf.rules import At, has_sections
+from posenc_jax.hf.sections import Section
 from posenc_jax.hf.table import ROWS, row_of, words
 from posenc_jax.hf.values import (
     CHUNKED,
@@ -47,21 +47,6 @@ _LAYER_SIZES = {"head_dim", "qk_rope_head_dim", "qk_nope_head_dim"}
 _PLAIN = ("rope_theta", "partial_rotary_factor")
 
 
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """Holds the keys of a config about the rotation of one layer.
-
-    Attributes:
-      config: every key, with this layer's own values in place of the common ones.
-      where: the name of the rotary section in errors.
-      section: the rotary section, or None for a layer without RoPE.
-    """
-
-    config: dict[str, Any]
-    where: str
-    section: dict[str, Any] | None
-
-
 def kinds_of(config: Mapping[str, Any]) -> list[str]:
     """Returns the kind of each layer, or an empty list if the config does not distinguish them."""
     row = row_of(config)
@@ -95,10 +80,10 @@ def number_of_layers(config: Mapping[str, Any]) -> int:
     return len(kinds) or count
 
 
-def select(config: Mapping[str, Any], layer_type: str | None, layer: int | None) -> Layer:
+def select(config: Mapping[str, Any], layer_type: str | None, layer: int | None) -> Section:
     """Returns the layer of this kind or number; None means both where layers are alike."""
     layers = [at_layer(config, at) for at in _asked(config, layer_type, layer)]
-    if any(one != layers[0] for one in layers):
+    if any(other != layers[0] for other in layers):
         raise ValueError(
             "layers of this config differ: pass layer=, the number of the layer that is meant, or "
             f"layer_type=, one of {', '.join(sorted(set(kinds_of(config))))}"
@@ -106,22 +91,18 @@ def select(config: Mapping[str, Any], layer_type: str | None, layer: int | None)
     return layers[0]
 
 
-def at_layer(config: Mapping[str, Any], at: At) -> Layer:
-    """Returns the keys of a config about one layer."""
+def at_layer(config: Mapping[str, Any], at: At) -> Section:
+    """Returns the keys of a config about the rotation of one layer."""
     of_layer = {**config, **_sizes_of_layer(config, at)}
     where, section = _section(of_layer, at)
     if section is not None:
         section = {key: value for key, value in section.items() if value is not None}
         section = _section_of_layer(of_layer, section, at)
-    return Layer(of_layer, where, section)
+    return Section(section, where, of_layer)
 
 
 def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Window:
-    """Returns which keys a query sees in a layer, as an entry of ``Layers``.
-
-    Raises:
-      ValueError: it is not known whether the layer has a window, or how far this reaches.
-    """
+    """Returns which keys a query sees in a layer, as an entry of ``Layers``."""
     if kind == CHUNKED:
         return Chunks(whole(config, "attention_chunk_size", default=8192))
     if kind is not None and kind not in _SLIDING | _FULL:

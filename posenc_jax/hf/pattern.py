@@ -62,20 +62,17 @@ def layers_from_hf(
     kinds = _kinds(config)
     if row_of(config).scheme == "learned":  # Added once, at the input.
         return Layers([from_hf(config, layout=layout, rngs=rngs)])
-    distinct: list[Encoding] = []
+    distinct: dict[Any, Encoding] = {}
 
     def layer(number):
         if kinds and kinds[number] in WITHOUT_ATTENTION:
             return None, None
         encoding = from_hf(config, layer=number, layout=layout, rngs=rngs)
-        equal = next((other for other in distinct if same(other, encoding)), None)
-        if equal is None:
-            distinct.append(encoding)
-        window = window_of(config, number, kinds[number] if kinds else None)
-        return encoding if equal is None else equal, window
+        encoding = distinct.setdefault(jax.tree.structure(encoding), encoding)
+        return encoding, window_of(config, number, kinds[number] if kinds else None)
 
     layers = [layer(number) for number in range(number_of_layers(config))]
-    for encoding in distinct:
+    for encoding in distinct.values():
         if isinstance(encoding, LogScale) and rngs is not None:
             count = sum(other is encoding for other, _ in layers)
             stacked = scale_of_each_layer(encoding, count, rngs)

@@ -1,6 +1,7 @@
 """Builds RoPE from one section of a config: ``rope_parameters``, ``rope_scaling``, or none."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
@@ -12,7 +13,6 @@ from posenc_jax.encodings.rotary.lerope import LeRoPE
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import LogScale, MinistralScale
 from posenc_jax.hf.config import position_kind
-from posenc_jax.hf.layers import Layer
 from posenc_jax.hf.sections import TYPES, Section, keywords, kind_of, train_length
 from posenc_jax.hf.table import ROWS, Row, having, row_of
 from posenc_jax.hf.values import (
@@ -43,10 +43,9 @@ class Backwards(Frequencies):
         return inv_freq * -1.0, attention_factor
 
 
-def rotary(layer: Layer, layout: str | None) -> Encoding:
+def rotary(section: Section, layout: str | None) -> Encoding:
     """Returns the encoding of a layer with RoPE, with the scale of its queries if it has one."""
-    config, row = layer.config, row_of(layer.config)
-    section = Section(layer.section or {}, layer.where, config)
+    config, row = section.config, row_of(section.config)
     kind = kind_of(section, row.ntk_alpha)
     width = head_dim_of(config)
     fractions = _fractions(section)
@@ -65,21 +64,19 @@ def rotary(layer: Layer, layout: str | None) -> Encoding:
         settings["fraction"] = _share(config, fractions, row)
     if row.backwards:
         settings["frequencies"] = Backwards()
-        _check(kind == "default", f"rope_type={kind!r} in {layer.where} is not offered here")
+        _check(kind == "default", f"rope_type={kind!r} in {section.where} is not offered here")
     encoding = make(TYPES[kind].scheme, **rope, **settings)
     return _scaled(section, encoding)
 
 
-def with_parameters(config: dict[str, Any], encoding: Encoding, rngs: nnx.Rngs | None) -> Encoding:
+def with_parameters(
+    config: Mapping[str, Any], encoding: Encoding, rngs: nnx.Rngs | None
+) -> Encoding:
     """Returns the encoding of a layer of Mistral Large 4, whose rates and scales are learned.
 
     All layers with rotation share the learned rates (LeRoPE), and each layer, with or without
-    rotation, has a learned scale of its queries (LogScale).
-
-    Args:
-      config: the config of the layer.
-      encoding: what the config says: RoPE for the ``qk_rope_head_dim`` channels, or NoPE.
-      rngs: as in ``from_hf``.
+    rotation, has a learned scale of its queries (LogScale). ``encoding`` is what the config says:
+    RoPE for the ``qk_rope_head_dim`` channels, or NoPE.
     """
     model = config.get("model_type")
     _check(

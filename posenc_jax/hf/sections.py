@@ -1,10 +1,10 @@
 """Lists the types of rotary sections, with their keys and the keywords of ``make`` for them."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from posenc_jax.hf.values import LENGTH, ORIGINAL, agreed, entries, flag, is_number, number, whole
+from posenc_jax.registry import suggest
 
 
 class Type(NamedTuple):
@@ -42,9 +42,15 @@ SECTION_ONLY |= {"mrope_section", "mrope_interleaved", "llama_4_scaling_beta"}
 
 
 class Section(NamedTuple):
-    """Holds a rotary section, the name it has in errors, and the config that it is from."""
+    """Holds the keys of a config about the rotation of one layer.
 
-    keys: Mapping[str, Any]
+    Attributes:
+      keys: the rotary section, a mapping, or None for a layer without RoPE.
+      where: the name of the section in errors.
+      config: every key, with this layer's own values in place of the common ones.
+    """
+
+    keys: Any
     where: str
     config: Mapping[str, Any]
 
@@ -52,12 +58,7 @@ class Section(NamedTuple):
 def kind_of(section: Section, ntk_alpha: bool) -> str:
     """Returns the type of a section, a key of ``TYPES``.
 
-    Args:
-      section: the section.
-      ntk_alpha: whether the model's code takes "dynamic" for a fixed alpha.
-
-    Raises:
-      ValueError: the type is not known, or a key is unknown or missing.
+    ``ntk_alpha`` says whether the model's code takes "dynamic" for a fixed alpha.
     """
     keys, where, _ = section
     names = {str(keys[key]) for key in ("rope_type", "type") if key in keys}
@@ -79,9 +80,8 @@ def kind_of(section: Section, ntk_alpha: bool) -> str:
     valid = (*needed, *allowed, *_EVERY_TYPE, *written)
     for key in keys:
         if key not in valid:
-            close = difflib.get_close_matches(key, valid, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it may have {', '.join(valid)}"
-            raise ValueError(f"{where} of type {kind!r} has an unknown key {key!r}; {hint}")
+            hint = suggest(key, valid)
+            raise ValueError(f"{where} of type {kind!r} has an unknown key {key!r}{hint}")
     if missing := [key for key in needed if key not in keys]:
         raise ValueError(f"{where} of type {kind!r} lacks {missing[0]!r}")
     return kind

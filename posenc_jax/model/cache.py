@@ -246,12 +246,8 @@ class Cache:
         """Returns the newest tokens, the tokens of all slots, and the cache with both prepared.
 
         For text, empty slots have the positions at which the text will continue, so that positions
-        are known to be consecutive, unless the encoding moves them.
-
-        Args:
-          number: which of the model's distinct encodings it is.
-          encoding: the encoding.
-          T: number of new tokens, the last that were counted.
+        are known to be consecutive, unless the encoding moves them. ``number`` is the encoding's
+        number among the model's distinct ones, and the last T tokens that were counted are new.
         """
         start, length = self.count - T, self.length  # type: Any, Any
         is_text = self.is_text and not self.moves[number]

@@ -96,7 +96,7 @@ class _Prompts(NamedTuple):
     tokens: Any  # [B, T]
     positions: Any  # [B, T] or [B, T, A]
     segment_ids: Any  # [B, T], or None where no prompt is shorter
-    next: Any  # [B] or [B, A], where the text after each prompt continues
+    next: Any  # [B, A], where the text after each prompt continues; A is 1 for [B, T]
     is_text: bool  # whether positions were left out, so that they are text from 0 on
 
     @classmethod
@@ -129,17 +129,14 @@ class _Prompts(NamedTuple):
     def reach(self, max_new_tokens: int) -> np.ndarray:
         """Returns one more than the last position that a token will have, ``[]``, or ``[A]``."""
         # In 64 bits, so that a position that does not fit into int32 is detected.
-        new = self.next.reshape(len(self.next), -1).max(axis=0).astype(np.float64)
+        new = self.next.max(axis=0).astype(np.float64)
         last = np.maximum(new + max_new_tokens - 1, self.positions.max(axis=(0, 1)) + 1.0)
         return np.ceil(last).astype(np.int64).reshape(self.positions.shape[2:])
 
     def first_positions(self):
         """Returns the position of each row's first new token, on every axis, or None for text."""
-        if self.is_text:
-            return None
         B, _, *axes = self.positions.shape
-        first = self.next.reshape(B, 1, -1) if axes else self.next.reshape(B, 1)
-        return np.broadcast_to(first, (B, 1, *axes))
+        return None if self.is_text else self.next.reshape(B, 1, *axes)
 
 
 def check_reach(
@@ -152,9 +149,6 @@ def check_reach(
       length: one more than the last position, or an array with this number for each axis.
       adapted: the length that schemes adapt to, if it stays the same.
       positions: the positions of earlier tokens.
-
-    Raises:
-      ValueError: an encoding has no such position.
     """
     extremes = (np.asarray(length) - 1)[None]
     if positions is not None:
@@ -251,7 +245,7 @@ def _positions(positions, padding_B1, T) -> np.ndarray:
 
 
 def _next_positions(next_positions, positions) -> np.ndarray:
-    """Returns ``[B]``, or ``[B, A]`` where axes differ, in the dtype of positions."""
+    """Returns ``[B, A]`` in the dtype of positions; A is 1 for positions ``[B, T]``."""
     last_BA = positions[:, -1].reshape(len(positions), -1)
     if next_positions is None:
         if (last_BA != last_BA[:, :1]).any():
@@ -260,7 +254,7 @@ def _next_positions(next_positions, positions) -> np.ndarray:
                 f"these end at {last_BA.tolist()}: pass Placed.next of each row, or a number for "
                 "each axis"
             )
-        return last_BA[:, 0] + 1
+        return last_BA + 1
     given = np.asarray(as_array("next_positions", next_positions))
     cast = given.astype(positions.dtype)
     fits = given.shape in (last_BA.shape[:1], last_BA.shape)
@@ -271,4 +265,4 @@ def _next_positions(next_positions, positions) -> np.ndarray:
             f"or {B} x {A}, one for each axis too, and fit into {positions.dtype}, the type of "
             "positions"
         )
-    return cast
+    return np.broadcast_to(cast.reshape(len(cast), -1), last_BA.shape)

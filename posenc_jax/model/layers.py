@@ -42,18 +42,13 @@ class Layers(nnx.Module):
     ):
         if isinstance(encodings, str) or not isinstance(encodings, Sequence):
             raise ValueError(f"encodings={encodings!r} must be a list of encodings: [encoding]")
-        distinct: list[Encoding] = []
-        for encoding in encodings:
-            if encoding is not None:
-                check_encoding(encoding)
-                if not any(encoding is other for other in distinct):
-                    distinct.append(encoding)
-        _check_shared_once(distinct)
-        self.distinct = nnx.List(distinct)
-        self.pattern = tuple(
-            None if encoding is None else next(i for i, x in enumerate(distinct) if x is encoding)
-            for encoding in encodings
-        )
+        distinct = {id(encoding): encoding for encoding in encodings if encoding is not None}
+        for encoding in distinct.values():
+            check_encoding(encoding)
+        _check_shared_once([*distinct.values()])
+        self.distinct = nnx.List(distinct.values())
+        source = {identity: number for number, identity in enumerate(distinct)}
+        self.pattern = tuple(source.get(id(encoding)) for encoding in encodings)
         windows = (None,) * len(self.pattern) if windows is None else windows
         if not self.pattern or not isinstance(windows, Sequence) or len(windows) != len(encodings):
             raise ValueError(

@@ -47,7 +47,10 @@ def cameras(
     projections = jnp.asarray(viewmats, jnp.float32)[..., :3, :]
     if image_size is not None:
         _check_matrices("intrinsics", intrinsics, 3)
-        projections = product(_in_shares(intrinsics, *image_size), projections)
+        height, width = image_size
+        to_shares = np.array([[1 / width, 0, -0.5], [0, 1 / height, -0.5], [0, 0, 1]], np.float32)
+        intrinsics = product(to_shares[None, None], jnp.asarray(intrinsics, jnp.float32))
+        projections = product(intrinsics, projections)
     projections = jnp.repeat(projections.reshape(-1, F, PROJECTION), T // F, axis=1)
     parts = positions.astype(jnp.float32), projections
     # Adding these zeros gives both the same batch and, on a mesh with Explicit axes, sharding.
@@ -59,11 +62,6 @@ def product(a, b) -> jax.Array:
     """Returns ``a @ b``, in float32 on every device."""
     # Accelerators would round float32 factors to fewer bits.
     return jnp.matmul(a, b, precision="highest")
-
-
-def _in_shares(intrinsics, height, width):
-    to_shares = np.array([[1 / width, 0, -0.5], [0, 1 / height, -0.5], [0, 0, 1]], np.float32)
-    return product(to_shares[None, None], jnp.asarray(intrinsics, jnp.float32))
 
 
 def _check_matrices(name, matrices, size):

@@ -37,9 +37,7 @@ def qwen25_omni(
             return whole_ticks(segment, start, tokens_per_second)
         video = whole_ticks(segment.video, 0, tokens_per_second).reshape(-1, 3)
         order = [_chunks(times, size) for times in (video[:, 0], range(segment.audio))]
-        film = _interleaved(video, segment.audio, order, start + 1)
-        last = film.max() + 1
-        return _marked([start, start], film, [last, last])
+        return _interleaved(video, segment.audio, order, start, marks=(0, 0))
 
     return place(segments, block)
 
@@ -67,9 +65,7 @@ def qwen3_omni(segments: Sequence[Segment], *, tokens_per_second: float) -> Plac
             return ticks(segment, start, scaled)
         video = ticks(segment.video, 0, scaled).reshape(-1, 3)
         order = [video[:, 0], range(segment.audio)]
-        film = _interleaved(video, segment.audio, order, start + 2)
-        last = film.max() + 1
-        return _marked([start, start + 1], film, [last, last + 1])
+        return _interleaved(video, segment.audio, order, start, marks=(0, 1))
 
     return place(segments, block, dtype=np.float32)
 
@@ -87,14 +83,13 @@ def _chunks(times, size):
     return numbers
 
 
-def _interleaved(video_T3, audio: int, order, start):
-    """Returns the positions of video and audio, sorted by ``order``, ``[T, 3]``."""
-    audio_T3 = np.repeat(np.arange(audio)[:, None], 3, axis=1)
-    by_order = np.argsort(np.concatenate(order), kind="stable")
-    return start + np.concatenate([video_T3, audio_T3])[by_order]
+def _interleaved(video_T3, audio: int, order, start, marks: tuple[int, int]):
+    """Returns the positions of a film from ``start`` on, in the form of a block, ``[1, 1, T, 3]``.
 
-
-def _marked(before, film_T3, after):
-    """Returns a film between its marks, in the form of a block, ``[1, 1, T, 3]``."""
-    first, last = (np.repeat(np.asarray(marks)[:, None], 3, axis=1) for marks in (before, after))
-    return np.concatenate([first, film_T3, last])[None, None]
+    Video and audio are sorted by ``order``. ``marks`` says how far each of the two marks before
+    them, and of the two after them, is from the first.
+    """
+    marks_23 = np.outer(marks, (1, 1, 1))
+    tokens_T3 = np.concatenate([video_T3, np.outer(range(audio), (1, 1, 1))])
+    film_T3 = start + (marks[1] + 1) + tokens_T3[np.argsort(np.concatenate(order), kind="stable")]
+    return np.concatenate([start + marks_23, film_T3, film_T3.max() + 1 + marks_23])[None, None]

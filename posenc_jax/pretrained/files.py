@@ -7,14 +7,11 @@ and read a part of a tensor without the rest.
 import importlib
 import importlib.util
 import json
-import struct
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from posenc_jax.model.transformer import Transformer
 from posenc_jax.pretrained import gguf, weights
 
 INDEX = "model.safetensors.index.json"
@@ -43,30 +40,12 @@ _SPLITS: dict[str, tuple[bool, str | None]] = {
 _CONTROL, _USER_DEFINED = 3, 4
 
 
-class WeightFiles(Protocol):
-    """Defines what loading a model needs of its files.
+class SafetensorsFiles:
+    """Reads a model's folder from Hugging Face; an index says which file has which tensor.
 
     Attributes:
       shapes: the shape of each tensor, by its name.
     """
-
-    shapes: dict[str, tuple[int, ...]]
-
-    def config(self) -> dict[str, Any]:
-        """Returns what ``config.json`` holds."""
-
-    def origins(self, model: Transformer, config: Mapping[str, Any]) -> dict[str, weights.Origin]:
-        """Returns where the parameters of ``model`` are in these files."""
-
-    def read(self, name: str, rows: slice | np.ndarray, columns: slice | None = None) -> np.ndarray:
-        """Returns some rows of a tensor, and of a matrix some columns of them."""
-
-    def tokenizer(self) -> Any:
-        """Returns a ``tokenizers.Tokenizer``, or None if the files have none."""
-
-
-class SafetensorsFiles:
-    """Reads a model's folder from Hugging Face; an index says which file has which tensor."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -81,7 +60,7 @@ class SafetensorsFiles:
             raise ValueError(f"{folder} lacks {', '.join(missing)}: add the missing weights")
         self._safetensors = need("safetensors")
         self._of: dict[str, Path] = {}
-        self.shapes = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         for name in sorted(names):
             with self._open(folder / name) as file:
                 for tensor in file.keys():  # noqa: SIM118
@@ -96,16 +75,19 @@ class SafetensorsFiles:
                 f"{path} is not a complete safetensors file ({error}); download it again"
             ) from None
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
+        """Returns what ``config.json`` holds."""
         config = _read_json(self._folder / "config.json")
         if config is None:
             raise ValueError(f"{self._folder} has no config.json, which says what the model is")
         return config
 
-    def origins(self, model, config):
+    def origins(self, model, config) -> dict[str, weights.Origin]:
+        """Returns where the parameters of ``model`` are in these files."""
         return weights.of_config(model, config)
 
-    def read(self, name, rows, columns=None):
+    def read(self, name: str, rows, columns: slice | None = None) -> np.ndarray:
+        """Returns some rows of a tensor, a slice or numbers, and some columns of a matrix."""
         # Opened for each read, because an open file keeps in memory what was read from it.
         path = self._of[name]
         with self._open(path) as file:
@@ -117,21 +99,21 @@ class SafetensorsFiles:
                 )
             return _finite(name, path, tensor[(rows,) if columns is None else (rows, columns)])
 
-    def tokenizer(self):
+    def tokenizer(self) -> Any:
+        """Returns a ``tokenizers.Tokenizer``, or None if the folder has none."""
         path = self._folder / "tokenizer.json"
         return need("tokenizers").Tokenizer.from_file(str(path)) if path.exists() else None
 
 
 class GgufFile:
-    """Reads a GGUF file of Llama; quantised tensors are returned as float32."""
+    """Reads a GGUF file of Llama as ``SafetensorsFiles`` reads a folder, dequantised to float32."""
 
     def __init__(self, path: Path):
         self._gguf = need("gguf")
         self._path = path
         try:
-            gguf.check_counts(path)
-            reader = self._gguf.GGUFReader(path)
-        except (ValueError, IndexError, KeyError, struct.error) as error:
+            reader = gguf.reader(path)
+        except (ValueError, IndexError, KeyError, RecursionError) as error:
             raise ValueError(
                 f"{path} is not a complete GGUF file ({error}); download it again"
             ) from None

@@ -24,7 +24,7 @@ from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.model.layers import Layers
 from posenc_jax.model.transformer import Transformer
 from posenc_jax.pretrained import decoder, weights
-from posenc_jax.pretrained.files import INDEX, GgufFile, SafetensorsFiles, WeightFiles, find, need
+from posenc_jax.pretrained.files import INDEX, GgufFile, SafetensorsFiles, find, need
 from posenc_jax.pretrained.write import extended
 from posenc_jax.registry import keywords, lookup, make
 
@@ -112,7 +112,7 @@ def load(
         config.
     """
     path = find(path)
-    files: WeightFiles = GgufFile(path) if path.suffix == ".gguf" else SafetensorsFiles(path)
+    files = GgufFile(path) if path.suffix == ".gguf" else SafetensorsFiles(path)
     config = {k: v for k, v in (files.config() | keys).items() if keys.get(k, 0) is not None}
     layers, sizes = decoder.layers(config), decoder.sizes(config)
     options: Any = dict(dtype=dtype, param_dtype=param_dtype, scan=scan, remat=remat)
@@ -204,30 +204,24 @@ def _write_tensors(folder, model, origins, progress):
     """Writes one file, or several files and their index if one would be too large."""
     numpy_files, kind = need("safetensors.numpy"), model.embedding.dtype
     shapes, parameters = weights.tensors(origins), weights.parameters(model)
-    shards: list[list[str]] = [[]]
-    room = _SHARD_BYTES
-    for name, shape in shapes.items():
-        size = int(np.prod(shape)) * kind.itemsize
-        if shards[-1] and size > room:
-            shards.append([])
-            room = _SHARD_BYTES
-        shards[-1].append(name)
-        room -= size
-    weight_map: dict[str, str] = {}
-    for number, names in enumerate(shards, 1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        file = "model.safetensors" if len(shards) == 1 else file
+    split = need("huggingface_hub").split_state_dict_into_shards_factory(
+        shapes,
+        get_storage_size=lambda shape: int(np.prod(shape)) * kind.itemsize,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=_SHARD_BYTES,
+    )
+    for number, (file, names) in enumerate(split.filename_to_tensors.items(), 1):
         tensors = {name: np.empty(shapes[name], kind) for name in names}
         for path, origin in origins.items():
             if tensors.keys() & set(origin.names):
                 origin.write(np.asarray(parameters[path]), tensors)
         numpy_files.save_file(tensors, folder / file, metadata={"format": "pt"})
         (folder / file).chmod(0o644)  # safetensors lets only the owner read it
-        weight_map |= dict.fromkeys(names, file)
         if progress:
-            progress("save", number, len(shards))
-    if len(shards) > 1:
-        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}) + "\n")
+            progress("save", number, len(split.filename_to_tensors))
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / INDEX).write_text(json.dumps(index) + "\n")
 
 
 def _about_tokenizer(tokenizer, config) -> dict[str, Any]:

@@ -127,9 +127,9 @@ class Origin:
         """Writes the parameter to its place in its tensors, as far as ``tensors`` has them."""
         stack = parameter if self.is_stacked else parameter[None]
         rows = self._rows(slice(0, self.rows()))
-        for name, one in zip(self.names, stack, strict=True):
+        for name, layer in zip(self.names, stack, strict=True):
             if name in tensors:
-                tensors[name][rows] = one.T if self.is_transposed else one
+                tensors[name][rows] = layer.T if self.is_transposed else layer
 
     def _of_one(self, read, name, spans):
         rows, *columns = reversed(spans) if self.is_transposed else spans
@@ -149,9 +149,7 @@ class Origin:
 def of_config(model: Transformer, config: Mapping[str, Any]) -> dict[str, Origin]:
     """Returns where the parameters of ``model`` are in a checkpoint of transformers, by path.
 
-    Args:
-      model: the model that ``config`` describes; it may be abstract (``jax.eval_shape``).
-      config: what ``config.json`` holds.
+    The model is the one that ``config`` describes, and may be abstract (``jax.eval_shape``).
     """
     return _origins(model, _LLAMA | _OTHERS.get(config["model_type"], {}), paired=False)
 

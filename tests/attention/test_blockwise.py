@@ -171,7 +171,7 @@ def visited(length, *, num_keys=None, window=None, segment_ids=None, block=64):
     counts = []
 
     def count(encoding, tile, v, rule):
-        plan, queries, keys, shared = take_apart(encoding, tile, v, rule, block)
+        plan, queries, keys, shared, _ = take_apart(encoding, tile, v, rule, block)
         blocks = plan.q_block, plan.k_block
         by_rows = visits(shared.rule, queries.tokens, keys.tokens, *blocks)
         first, end, first_of_keys, end_of_keys = by_rows

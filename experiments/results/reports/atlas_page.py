@@ -21,7 +21,7 @@ from experiments.results.reports.templates import document, fill
 from experiments.results.statistics import failure_words, number
 from posenc_jax import REGISTRY
 
-# With whom an answer is compared in the table: with the first one that has an answer.
+# The table compares an answer with that of the first of these schemes that has one.
 _DECISIVE = (OWN_WINDOW, WINDOWED, "rope", "nope")
 # A scheme is flat if all context costs at most so many bits per byte more than its own window, and
 # is named in the map if it costs at most half of that.

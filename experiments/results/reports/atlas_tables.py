@@ -4,7 +4,6 @@ Most have answers of the atlas; one has those of models that ``configs/extrapola
 trained longer, and one the ladder's longest rung.
 """
 
-import dataclasses
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -19,27 +18,11 @@ from experiments.results.reports import templates, trust
 from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.sources import Sources
 
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Describes a table of some schemes and some questions of the atlas.
-
-    Attributes:
-      heading: the heading above the table.
-      schemes: the names of the schemes, row by row.
-      columns: the topic of a question and the multiple of the trained length, by the column's name.
-    """
-
-    heading: str
-    schemes: str
-    columns: Mapping[str, tuple[str, float]]
-
-
-TABLES = [Rows(**fields) for fields in templates.tables("atlas_tables")]
+TABLES = templates.tables("atlas_tables")
 
 
 def of_atlas(
-    rows: Rows,
+    rows: templates.Table,
     answers: pd.DataFrame,
     compared: pd.DataFrame,
     trained: dict[str, str],

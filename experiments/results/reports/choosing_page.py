@@ -1,8 +1,8 @@
 """Makes the guide to choosing a scheme: for each need a decision, its evidence and its trust.
 
 The guide takes everything from results: the atlas, models that were trained longer, the ladder, the
-table of ``benchmarks/decode.py``, and the experiments that ``sources.py`` reads. ``needs.py`` has
-the needs, ``templates/choosing.md`` the rules, and ``trust.py`` the badges.
+table of ``benchmarks/decode.py``, and the experiments that ``sources.py`` reads. The needs are in
+``templates/needs.yaml``, the rules in ``templates/choosing.md``, and the badges in ``trust.py``.
 """
 
 import dataclasses
@@ -16,16 +16,31 @@ import pandas as pd
 from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports import ladder_page, trust
-from experiments.results.reports.needs import NEEDS, Need
+from experiments.results.reports import ladder_page, templates, trust
 from experiments.results.reports.sources import LONGER, read, read_extension, read_tables
-from experiments.results.reports.templates import fill
 
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
 _THAN |= {"no difference": "not told from", "diverged": "not compared with"}
-# How many schemes are named, and how much longer than without positions decoding may take.
+# So many schemes are named; and decoding may take this many times as long as without positions.
 _NAMED, SLOW = 6, 1.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """Describes a need for which a scheme is to be chosen, with the fields of ``needs.yaml``."""
+
+    title: str
+    asked: tuple[tuple[str, float], ...]  # topics and multiples
+    remains: str = "none yet"
+    chapter: str = ""
+    recommended: tuple[str, ...] = ()
+
+
+NEEDS = [
+    Need(**of | {"asked": tuple((topic, n) for topic, times in of["asked"].items() for n in times)})
+    for of in templates.read("needs.yaml")
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +49,7 @@ class Decision:
 
     Attributes:
       rung: the longest training that has a scheme which is better than all baselines and was not
-        compared with them after longer training; if there is none, the longest that compares.
+        compared with them after longer training; else the longest that compares schemes.
       better: the schemes that are better than all baselines on ``rung``, the best first.
       behind: the schemes of ``better`` that are behind a baseline after longer training.
       order: how the order of the contenders on ``rung`` agrees with longer training.
@@ -59,26 +74,19 @@ def decide(need: Need, rungs: Sequence[trust.Rung]) -> Decision | None:
     if not able:
         return None
     rung_of = {scheme: rung for rung in able for scheme in rung.rows(need.asked[-1])}
-    wins: dict[str, list[float]] = {}
-    for scheme, rung in rung_of.items():
-        shares = [_wins(rung.rows(question).get(scheme)) for question in need.asked]
-        if scheme not in AGAINST and all(shares):
-            wins[scheme] = shares
+    wins = {
+        scheme: min(_wins(rung.rows(question).get(scheme)) for question in need.asked)
+        for scheme, rung in rung_of.items()
+        if scheme not in AGAINST
+    }
     # A scheme that wins in most seeds is chosen only if none wins in all.
-    best = [scheme for scheme, shares in wins.items() if min(shares) == 1]
-    winners = best or list(wins)
-    rung = max(
-        (rung_of[scheme] for scheme in winners or rung_of), key=operator.attrgetter("tokens")
-    )
-    rows, longer = rung.rows(need.asked[-1]), [r for r in rungs if r.tokens > rung.tokens]
-
-    def is_behind(scheme):
-        tables = (other.rows(question) for other in longer for question in need.asked)
-        return any(scheme in table and scheme not in trust.ahead(table) for table in tables)
-
+    winners = [s for s in wins if wins[s] == 1] or [s for s in wins if wins[s] > 0]
+    rung = max((rung_of[s] for s in winners or rung_of), key=operator.attrgetter("tokens"))
+    rows = rung.rows(need.asked[-1])
     better = [scheme for scheme in winners if rung_of[scheme] is rung]
     better.sort(key=lambda scheme: _rank(rows[scheme]))
-    behind = list(filter(is_behind, better))
+    longer = [r.rows(question) for r in rungs if r.tokens > rung.tokens for question in need.asked]
+    behind = [s for s in better if any(s in t and s not in trust.ahead(t) for t in longer)]
     return Decision(rung, better, behind, trust.order(need.asked[-1], rung, rungs))
 
 
@@ -178,7 +186,7 @@ def guide(rungs: Sequence[trust.Rung], missing: str, decoding: dict[str, float])
     """
     ordered = sorted(rungs, key=operator.attrgetter("tokens"))
     slow = sorted(name for name, times in decoding.items() if times > SLOW)
-    return fill(
+    return templates.fill(
         "choosing.md",
         rungs=ordered,
         missing=missing,

@@ -33,9 +33,8 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
     """Writes report, figures, results and a Markdown table; returns ``report.html``'s path.
 
     Raises:
-      ValueError: the study is empty, or two records claim the same measurement.
+      ValueError: two records claim the same measurement.
     """
-    study.check()
     drawn = draw(study)
     pictures = {name: picture for name, (*_, picture) in drawn.items()}
     return write_report(folder, study, _page(study, drawn), pictures, table=markdown(study))
@@ -43,7 +42,6 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
 
 def print_tables(study: ExtensionStudy, console: Console) -> None:
     """Prints bits per byte by length for each number of steps, what is kept, and what failed."""
-    study.check()
     print_failures(study.failures, console)
     for steps in study.steps:
         title = f"{_after(steps)}: bits per byte, mean ± standard error over seeds"
@@ -61,13 +59,12 @@ def markdown(study: ExtensionStudy) -> str:
     """Returns one table of all results, with a row for each method and number of steps."""
     retained, runs = retention(study), study.training
     costs = [cells_of(by_seed(runs, "steps", key, "cost")) for key in ("tokens", "seconds")]
-    columns = sorted({c for steps in study.steps for c in View.of(study.at(steps), MAIN).columns})
-    columns = [column for column in columns if column < WINDOWED_COLUMN]
+    views = {steps: View(study.at(steps)) for steps in study.steps}
+    columns = sorted({c for view in views.values() for c in view.columns if c < WINDOWED_COLUMN})
     lengths = [f"{name} ({tokens})" for name, tokens in (heading(study, c) for c in columns)]
     heads = ["method", "steps", *lengths, "short loss", "short accuracy kept", "tokens", "seconds"]
     rows = []
-    for steps in study.steps:
-        view = View.of(study.at(steps), MAIN)
+    for steps, view in views.items():
         for scheme in view.order:
             losses = [GridCell(*words(view.cells, scheme, column)).markdown for column in columns]
             left = retained.get((scheme, steps))
@@ -135,7 +132,7 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
     tables = {
         "zero-shot" if n == 0 else f"{n} steps": cells
         for n in study.steps
-        if (cells := summarise(study.at(n).records, split="test", protocol="last"))
+        if (cells := summarise(study.at(n).records))
     }
     level, drawn = windowed(study), {}
     styles = styles_of(scheme for cells in tables.values() for scheme in cells) | {NAME: _GREY}
@@ -170,15 +167,9 @@ def _by_steps(study: ExtensionStudy, styles) -> Figure:
     places = {steps: place for place, steps in enumerate(study.steps)}
     for scheme, row in cells.items():
         means, errors, _ = zip(*(row[steps] for steps in sorted(row)), strict=True)
-        axes.errorbar(
-            [places[steps] for steps in sorted(row)],
-            means,
-            [error or 0 for error in errors],
-            **styles[scheme],
-            marker="o",
-            markersize=3,
-            label=scheme,
-        )
+        style = styles[scheme] | {"marker": "o", "markersize": 3, "label": scheme}
+        x = [places[steps] for steps in sorted(row)]
+        axes.errorbar(x, means, [error or 0 for error in errors], **style)
     if level := windowed(study):
         axes.axhline(level[0], **_GREY, label=NAME)
     axes.set_xticks(list(places.values()), list(map(str, places)))

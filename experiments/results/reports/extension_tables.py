@@ -1,6 +1,5 @@
 """Makes the tables of docs/extension.md, of methods and of searches that make a model longer."""
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -14,46 +13,11 @@ from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import GridCell
 from experiments.results.statistics import mean_and_stderr, number, words
 
-# What a column shows: a loss in bits per byte, or what is kept of the short context.
-LOSS, GROWTH, KEPT = "loss", "growth of the short loss", "short accuracy kept"
+# A column shows one of these, or how much the loss at short context grew.
+LOSS, KEPT = "loss", "short accuracy kept"
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Describes a table of the methods in one file of records.
-
-    Attributes:
-      file: the file in docs/data.
-      heading: the heading above the table.
-      columns: by name, what a column shows, after how many steps, and at which multiple of the
-        trained length (0 for the short context).
-      by: the column whose least loss comes first.
-    """
-
-    file: str
-    heading: str
-    columns: dict[str, tuple[str, int, int]]
-    by: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Searched:
-    """Describes a table of encodings whose factors a search has found, and of others.
-
-    Attributes:
-      file: the file in docs/data.
-      heading: the heading above the table.
-      columns: by name, the group of records and the loss that a column shows; the least loss of the
-        first column comes first.
-    """
-
-    file: str
-    heading: str
-    columns: dict[str, tuple[str, str]]
-
-
-TABLES = [Table(**fields) for fields in templates.tables("extension_tables")]
-SEARCHED = [Searched(**fields) for fields in templates.tables("searched")]
+TABLES, SEARCHED = map(templates.tables, ("extension_tables", "searched"))
 
 
 def read(path: Path) -> ExtensionStudy:
@@ -67,14 +31,11 @@ def read(path: Path) -> ExtensionStudy:
     return ExtensionStudy(records, [], [], {}, [])
 
 
-def markdown(table: Table, study: ExtensionStudy) -> str:
+def markdown(table: templates.Table, study: ExtensionStudy) -> str:
     """Returns a table as Markdown, with a last row for the plain model read through a window."""
     lengths = {r["multiple"]: r["length"] for r in study.records if r["protocol"] == LAST}
     cells = {
-        steps: summarise(
-            [r for r in study.records if r["steps"] == steps], split="test", protocol=LAST
-        )
-        for steps in study.steps
+        steps: summarise(r for r in study.records if r["steps"] == steps) for steps in study.steps
     }
     retained = retention(study)
 
@@ -82,9 +43,9 @@ def markdown(table: Table, study: ExtensionStudy) -> str:
         if kind != LOSS:
             left = retained.get((scheme, steps))
             return left.words[kind == KEPT] if left else ""
-        is_known = lengths[multiple] in cells[steps].get(scheme, {})
-        shown = GridCell(*words(cells[steps], scheme, lengths[multiple])) if is_known else None
-        return shown.markdown if shown else ""
+        if lengths[multiple] not in cells[steps].get(scheme, {}):
+            return ""
+        return GridCell(*words(cells[steps], scheme, lengths[multiple])).markdown
 
     _, steps, multiple = table.columns[table.by]
     judged = {scheme: row.get(lengths[multiple]) for scheme, row in cells[steps].items()}
@@ -99,7 +60,7 @@ def markdown(table: Table, study: ExtensionStudy) -> str:
     return markdown_table(["method", *table.columns], rows)
 
 
-def searched(table: Searched, records: pd.DataFrame) -> str:
+def searched(table: templates.Table, records: pd.DataFrame) -> str:
     """Returns a table as Markdown: means over seeds, and standard errors if there are several."""
 
     def cell(losses: pd.Series) -> str:

@@ -21,7 +21,7 @@ from experiments.results.statistics import with_margin
 _MARKED = re.compile(r"(<!-- findings: (\w+) -->\n).*?(<!-- end of findings -->)", re.DOTALL)
 # Schemes whose parameters exceed RoPE's by more are named, and others are not.
 _MORE_PARAMETERS = 1.05
-# What stands between the marks of each name: paragraphs of the template.
+# Paragraphs of the template, by the name in the marks between which they stand.
 WRITERS = {
     "all": ("flat", "recall", "learned", "order", "lasts", "claims"),
     "text": ("flat", "manual", "extensions", "parameters"),

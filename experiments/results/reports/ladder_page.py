@@ -1,6 +1,5 @@
 """Writes the report of the ladder: a page, its figures, and its data as CSV and JSON."""
 
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -96,9 +95,8 @@ def _correlations(records: pd.DataFrame, pairs: Iterable[tuple[str, str]]):
             name: ladder.correlation(records, one, other, protocol)
             for name, protocol in _LOSSES.items()
         }
-        told = {name: pair and dataclasses.asdict(pair) for name, pair in by_loss.items()}
-        if any(told.values()):
-            yield {"one": one, "other": other} | told
+        if any(by_loss.values()):
+            yield {"one": one, "other": other} | by_loss
 
 
 def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, str]:
@@ -193,7 +191,7 @@ def finding(data: Mapping[str, Any]) -> list[str]:
 
 def losses_beyond(records: pd.DataFrame) -> str:
     """Returns the losses beyond the trained length by scheme and rung, as a table of text."""
-    rungs = [rung for rung in records["rung"].unique()]
+    rungs = list(records["rung"].unique())
     table = ladder.mean_losses(records, rungs, ladder.BEYOND)
-    table.loc[:, "own window"] = ladder.mean_losses(records, rungs[-1:], ladder.CUT)[rungs[-1]]
+    table["own window"] = ladder.mean_losses(records, rungs[-1:], ladder.CUT)[rungs[-1]]
     return table.round(3).to_string(na_rep="-")

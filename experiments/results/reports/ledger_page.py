@@ -102,10 +102,8 @@ def _effect(effect: Row) -> Row:
         words, picture = effect["why"], None
     else:
         seeds = "1 seed" if values["seeds"] == 1 else f"{values['seeds']:.0f} seeds"
-        words, picture = (
-            f"{with_margin(values['mean'], values['margin'])} ({seeds})",
-            _picture(values),
-        )
+        words = f"{with_margin(values['mean'], values['margin'])} ({seeds})"
+        picture = _picture(values)
     p = "" if math.isnan(values["p_corrected"]) else number(values["p_corrected"])
     return effect | {"predicted": predicted, "found": words, "picture": picture, "p": p}
 

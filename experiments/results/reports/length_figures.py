@@ -21,8 +21,8 @@ def draw(study: lengths.LengthStudy) -> dict[str, str]:
         for curve in study.curves
         for position, loss in zip(curve["positions"], curve["loss"], strict=True)
     ]
-    by_length = lengths.summarise(study.records, split="test", protocol="last")
-    by_position = lengths.summarise(points, split="test", protocol="curve", metric="loss")
+    by_length = lengths.summarise(study.records)
+    by_position = lengths.summarise(points, ("test", "curve", None), "loss")
     styles = drawing.styles_of(by_length | by_position)
     length = (by_length, styles, "context length in tokens", "bits per byte")
     position = (by_position, styles, "position in the longest context", "nats per token")
@@ -109,14 +109,12 @@ def _spread(wanted: list[float], gap: float) -> np.ndarray:
 
 def _panels(study: lengths.LengthStudy) -> Figure | None:
     """Draws the protocols side by side, for a few schemes from the best to the worst."""
-    tests = [e for e in lengths.evaluations(study) if e[0] == "test"]
     tables = {
-        lengths.evaluation_name(study, (split, protocol, stride)): lengths.summarise(
-            study.records, split=split, protocol=protocol, stride=stride
-        )
-        for split, protocol, stride in tests
+        lengths.evaluation_name(study, evaluation): lengths.summarise(study.records, evaluation)
+        for evaluation in lengths.evaluations(study)
+        if evaluation[0] == "test"
     }
-    order = lengths.View.of(study, lengths.MAIN).order
+    order = lengths.View(study).order
     names = [s for s in order if all(s in summary for summary in tables.values())]
     if len(tables) < 2 or not names:
         return None
@@ -130,12 +128,8 @@ def panels(study: lengths.LengthStudy, tables: dict[str, Cells], names: list[str
     figure = Figure(figsize=(8.8, 2.4 * rows + 0.4), layout="constrained")
     for i, name in enumerate(names):
         axes = figure.add_subplot(rows, 3, i + 1)
-        _draw(
-            axes,
-            study,
-            {p: summary[name] for p, summary in tables.items() if name in summary},
-            styles,
-        )
+        lines_of = {p: summary[name] for p, summary in tables.items() if name in summary}
+        _draw(axes, study, lines_of, styles)
         axes.set_title(name, loc="left", fontsize=10, parse_math=False)
         axes.tick_params(labelsize=7.5)
     handles = [axes.plot([], [], **styles[p], label=p)[0] for p in tables]

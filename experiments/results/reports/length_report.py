@@ -10,6 +10,7 @@ from experiments.results.reports import length_figures
 from experiments.results.reports.page import (
     GridCell,
     grid,
+    grid_cells,
     page,
     print_failures,
     terminal_table,
@@ -38,9 +39,8 @@ def write(folder: Path, study: lengths.LengthStudy) -> Path:
     """Writes the report and its two main figures into ``folder``; returns ``report.html``'s path.
 
     Raises:
-      ValueError: the study is empty, or two records claim the same measurement.
+      ValueError: two records claim the same measurement.
     """
-    study.check()
     drawn = length_figures.draw(study)
     main = {name: svg for name, svg in drawn.items() if name != "protocols"}
     return write_report(folder, study, _page(study, drawn), main)
@@ -48,7 +48,6 @@ def write(folder: Path, study: lengths.LengthStudy) -> Path:
 
 def print_tables(study: lengths.LengthStudy, console: Console) -> None:
     """Prints bits per byte by length, best scheme first, and what failed; raises as ``write``."""
-    study.check()
     print_failures(study.failures, console)
     print_lengths(study, "bits per byte, mean ± standard error over seeds", console)
     console.print(study.about["rules"], highlight=False)
@@ -56,7 +55,7 @@ def print_tables(study: lengths.LengthStudy, console: Console) -> None:
 
 def print_lengths(study: lengths.LengthStudy, title: str, console: Console) -> None:
     """Prints the table of the main evaluation."""
-    view = lengths.View.of(study, lengths.MAIN)
+    view = lengths.View(study)
     columns = ["\n".join(lengths.heading(study, column)) for column in view.columns]
     shown = terminal_table(title, [*columns, "gains\nto"], _rows(view))
     shown.caption = f"{mark(study)}; gains to: {EFFECTIVE}"
@@ -71,7 +70,7 @@ def _page(study: lengths.LengthStudy, drawn: dict[str, str]) -> str:
         title = f"{evaluation[0]} split, {lengths.evaluation_name(study, evaluation)}"
         shown, is_last = table(study, evaluation), evaluation[1] == "last"
         more = table(study, evaluation, "perplexity") if is_last else ""
-        tables.append((title, is_last, shown, more, lengths.View.of(study, evaluation).statement))
+        tables.append((title, is_last, shown, more, lengths.View(study, evaluation).statement))
     return page(
         "Length extrapolation of positional encodings",
         study,
@@ -92,7 +91,7 @@ def table(
     study: lengths.LengthStudy, evaluation: lengths.Evaluation, metric: str = "bits_per_byte"
 ) -> Markup:
     """Returns the table of one evaluation, shaded where a scheme is worse than at its own 1x."""
-    view = lengths.View.of(study, evaluation, metric)
+    view = lengths.View(study, evaluation, metric)
     trained = {r["scheme"]: r["trained"] for r in study.training if r["trained"] != r["scheme"]}
     is_swapped, is_last = bool(trained.keys() & view.order), evaluation[1] == "last"
     rows = {
@@ -106,14 +105,11 @@ def table(
 
 def _rows(view: lengths.View, is_last: bool = True) -> dict[str, list[GridCell]]:
     """Returns the cells of a view by scheme, and the effective context if it ``is_last``."""
+    shown = grid_cells(view.cells, view.columns)
     return {
         scheme: [
-            GridCell(
-                *view.words(scheme, column),
-                view.is_best(scheme, column),
-                _depth(view.worse(scheme, column)),
-            )
-            for column in view.columns
+            cell._replace(mark=view.marks(scheme, column), depth=_depth(view.worse(scheme, column)))
+            for column, cell in zip(view.columns, shown[scheme], strict=True)
         ]
         + [GridCell(str(view.effective(scheme)))] * is_last
         for scheme in view.order

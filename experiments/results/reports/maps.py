@@ -20,10 +20,10 @@ from posenc_jax import REGISTRY
 _LINEAR = 0.03
 # Losses so far above a scheme's own window are drawn at the upper edge.
 _HIGHEST = 1.0
-# How much further right than RoPE the drawing reaches, over how far the best scheme is left of it.
+# The drawing reaches this much further right of RoPE than the best scheme is left of it.
 _WIDER = 1.5
 _SIZE = (4.8, 4.7)
-# How far names keep from each other and from dots, and how hard this is tried.
+# Names keep from each other and from dots by this much, which is tried so often.
 _ROOM: dict = dict(expand=(1.1, 1.3), force_text=(0.5, 1.0), max_move=20, iter_lim=800)
 # The families of many schemes; all others have one colour.
 _COLOURS = dict(zip(("rotary", "bias", "gated", "content", "patterns"), COLOURS, strict=False))

@@ -10,9 +10,9 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"{head}|{'---|' * len(heads)}\n{''.join(lines)}"
 
 
-def names(schemes: Iterable[str], none: str = "none") -> str:
-    """Returns the names of schemes as code, or ``none`` if there are none."""
-    return ", ".join(f"`{scheme}`" for scheme in schemes) or none
+def names(schemes: Iterable[str]) -> str:
+    """Returns the names of schemes as code, or "none" for no scheme."""
+    return ", ".join(f"`{scheme}`" for scheme in schemes) or "none"
 
 
 def written(page: str, tables: Mapping[str, str]) -> str:

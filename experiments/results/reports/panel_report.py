@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -37,9 +38,8 @@ def write(folder: Path, study: PanelStudy, pictures: Mapping[str, np.ndarray]) -
     """Writes the report and its main figure into ``folder``; returns ``report.html``'s path.
 
     ``pictures`` are example inputs by caption, ``[height, width(, 3)]`` from 0 to 1. Raises a
-    ValueError if the study is empty, or two records claim the same measurement.
+    ValueError if two records claim the same measurement.
     """
-    study.check()
     measured = [panel for panel in study.panels if cells(study, panel)]
     with drawing_style():
         drawn = {"results": svg(_lines(study, measured))} if measured else {}
@@ -120,14 +120,9 @@ def _lines(study: PanelStudy, panels: list[Panel]) -> Figure:
         axes.set_title(panel.condition, loc="left", fontsize=10, parse_math=False)
         finish(axes)
     names = sorted(drawn)
-    drawing.legend(
-        [drawn[name] for name in names],
-        names,
-        loc="outside upper left",
-        ncols=4,
-        handlelength=3.4,  # long enough for every dash
-        frameon=False,
-    )
+    # A handle is long enough for every dash.
+    look: dict[str, Any] = {"ncols": 4, "handlelength": 3.4, "frameon": False}
+    drawing.legend([drawn[name] for name in names], names, loc="outside upper left", **look)
     return drawing
 
 

@@ -35,7 +35,7 @@ def draw(probes: dict[str, Any], train_length: int) -> dict[str, str]:
 
 def _attention(numbers: dict[str, Any], train_length: int) -> Figure:
     keys = np.array(numbers["keys"])
-    figure, panels = _by_layer(numbers["weight"], "tokens back", "attention to one key")
+    figure, panels = _by_layer("tokens back", "attention to one key", numbers["weight"])
     for axes, weights in panels:
         _heads(axes, numbers["distance"], np.array(weights, float) / keys[None])
         axes.axhline(1 / train_length, color="#444444", linewidth=0.9, linestyle=":")
@@ -45,16 +45,16 @@ def _attention(numbers: dict[str, Any], train_length: int) -> Figure:
 
 
 def _pairs(numbers: dict[str, Any], train_length: int) -> Figure:
-    figure, panels = _by_layer(numbers["share"], "period of the pair", "share")
-    periods = [layer for layer in numbers["period"] if layer is not None]
-    turning = [period for layer in periods for period in layer if period is not None]
+    layers = numbers["share"], numbers["period"]
+    figure, panels = _by_layer("period of the pair", "share", *layers)
+    turning = [period for *_, periods in panels for period in periods if period is not None]
     # The axis covers the marked periods even if no pair has one of them.
     low = min([*turning, train_length / _NEAR]) / train_length / 1.5
     high = max([*turning, train_length * _NEAR]) / train_length * 1.5
     still = high * (high / low) ** 0.08
-    for (axes, shares), of_pairs in zip(panels, periods, strict=True):
-        turns = np.array([period is not None for period in of_pairs])
-        x = np.array([period for period in of_pairs if period is not None]) / train_length
+    for axes, shares, periods in panels:
+        turns = np.array([period is not None for period in periods])
+        x = np.array([period for period in periods if period is not None]) / train_length
         shares_HP, order = np.array(shares, float), x.argsort(kind="stable")
         _heads(axes, x[order], shares_HP[:, turns][:, order], marker="o")
         if not turns.all():
@@ -102,13 +102,8 @@ def _offsets(numbers: dict[str, Any], train_length: int) -> Figure:
 
 def _kernel(numbers: dict[str, Any], train_length: int) -> Figure:
     distance = np.array(numbers["distance"])
-    figure, panels = _by_layer(numbers["logit"], "distance", "logit")
-    windows = [
-        window
-        for window, logits in zip(numbers["window"], numbers["logit"], strict=True)
-        if logits is not None
-    ]
-    for (axes, logits), window in zip(panels, windows, strict=True):
+    figure, panels = _by_layer("distance", "logit", numbers["logit"], numbers["window"])
+    for axes, logits, window in panels:
         logits_HD = np.array(logits, float)
         shown = distance < (np.inf if window is None else window)
         logits_HD -= np.nanmax(logits_HD[:, shown & (distance < train_length)], axis=1)[:, None]
@@ -123,18 +118,21 @@ def _kernel(numbers: dict[str, Any], train_length: int) -> Figure:
     return figure
 
 
-def _by_layer(layers: list, xlabel: str, ylabel: str) -> tuple[Figure, list[tuple[Axes, list]]]:
-    """Returns a figure, and a panel with the data of each layer that has some."""
-    present = {number: data for number, data in enumerate(layers, 1) if data is not None}
-    heads = len(next(iter(present.values())))
+def _by_layer(xlabel: str, ylabel: str, *layers: list) -> tuple[Figure, list[tuple[Any, ...]]]:
+    """Returns a figure, and the axes and the data of each layer that has some.
+
+    Each of ``layers`` has an entry for each layer; the first one has those of its heads, or None.
+    """
+    present = {n: of for n, of in enumerate(zip(*layers, strict=True), 1) if of[0] is not None}
+    heads = len(next(iter(present.values()))[0])
     figure = Figure(figsize=(4.6, 2.0 * len(present) + 0.6), layout="constrained")
     panels = []
-    for row, (number, data) in enumerate(present.items(), 1):
+    for row, (number, of_layer) in enumerate(present.items(), 1):
         axes = figure.add_subplot(len(present), 1, row)
         axes.set_title(f"layer {number}", loc="left", fontsize=9)
         axes.set_ylabel(ylabel)
         finish(axes)
-        panels.append((axes, data))
+        panels.append((axes, *of_layer))
     axes.set_xlabel(xlabel)
     handles = [Line2D([], [], color=_colour(head)) for head in range(heads)]
     names = [f"head {head}" for head in range(1, heads + 1)]

@@ -29,12 +29,7 @@ from experiments.results.statistics import by_seed, cells_of, number
 
 
 def write(folder: Path, study: SearchStudy) -> Path:
-    """Writes the report and its figures into ``folder``; returns ``report.html``'s path.
-
-    Raises:
-      ValueError: the study is empty.
-    """
-    study.check()
+    """Writes the report and its figures into ``folder``; returns ``report.html``'s path."""
     with drawing_style():
         drawn = {name: svg(drawing) for name, drawing in _draw(study).items()}
     return write_report(folder, study, _page(study, drawn), drawn, results=markdown(study))
@@ -140,10 +135,10 @@ def _factors(study: SearchStudy) -> Figure:
     """Draws a plot of factors by pair for each length that searches were made for."""
     by_length = {"near": ("longrope", "released", "longrope2"), "far": ("progressive",)}
     shown = {
-        title: [search for search in study.searches if search["search"] in by_length.get(group, ())]
+        title: searches
         for group, title in study.groups.items()
+        if (searches := [s for s in study.searches if s["search"] in by_length.get(group, ())])
     }
-    shown = {title: searches for title, searches in shown.items() if searches}
     drawing = Figure(figsize=(8.8, 3.8), layout="constrained")
     for place, (title, searches) in enumerate(shown.items(), 1):
         axes = drawing.add_subplot(1, len(shown), place)
@@ -169,9 +164,6 @@ def _curves(axes: Axes, searches: list[dict[str, Any]]) -> None:
         label = search["search"]
         if genome["start_tokens"]:
             label += f" (first {genome['start_tokens']} tokens as in RoPE)"
-        axes.plot(
-            genome["factors"],
-            color=COLOURS[names.index(search["search"])],
-            linewidth=1.8 if is_first else 0.9,
-            label=label if is_first else None,
-        )
+        colour, width = COLOURS[names.index(search["search"])], 1.8 if is_first else 0.9
+        label = label if is_first else None
+        axes.plot(genome["factors"], color=colour, linewidth=width, label=label)

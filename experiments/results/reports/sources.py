@@ -20,12 +20,11 @@ from experiments.results.atlas import Atlas
 from experiments.results.comparisons import families
 from experiments.results.panels import chances
 from experiments.results.record import read_json
-from experiments.results.reports import ladder_page, trust
-from experiments.results.reports.multimodal_tables import TABLES
+from experiments.results.reports import ladder_page, multimodal_tables, trust
 
 # The end of a topic and of a family about models that were trained for longer than the atlas'.
 LONGER = "trained longer"
-# What stands for RoPE: tokens are counted in videos, and frames in stories.
+# These schemes stand for RoPE: tokens are counted in videos, and frames in stories.
 _ROPE = {"video": "vanilla", "story": "frame_index"}
 
 
@@ -99,12 +98,10 @@ def read_extension(path: Path) -> pd.DataFrame:
 
 
 def read_longer(path: Path) -> pd.DataFrame:
-    """Returns the losses and gains in an archive of results on text; empty if there is none.
+    """Returns the losses and gains in an archive of results on text.
 
     A topic is a topic of the atlas with an end, such as "text, trained longer".
     """
-    if not path.exists():
-        return table([])
     records = archive.records(path)
     parts = [
         losses(records, "test", "last", "text", TEXT),
@@ -118,26 +115,24 @@ def read_longer(path: Path) -> pd.DataFrame:
 
 
 def read_tables(archives: Path) -> pd.DataFrame:
-    """Returns the answers in ``TABLES`` from archives in a folder; some may be missing.
+    """Returns the answers in ``multimodal_tables`` from the archives that a folder has.
 
     A topic is a heading and a column, such as "images, 28", and the multiple is 0. What stands for
     RoPE is called "rope".
     """
-    tables = []
-    for of in TABLES:
-        if (study := of.read(archives)) is None:
+    rows: list[dict[str, Any]] = []
+    for of in multimodal_tables.TABLES:
+        if (study := multimodal_tables.read(of, archives)) is None:
             continue
         (panel,), heading = study.panels, of.heading.lower()
         # The guide takes chance as a floor, which it is for accuracy and not for an error.
         chance = {} if of.is_error else chances(study, panel)
         shared = dict(multiple=0.0, family=heading, unit=of.metric, is_error=of.is_error)
         names = {_ROPE.get(of.experiment): "rope"}
-        tables.append(
-            table(
-                shared
-                | dict(topic=f"{heading}, {r['x']}", chance=chance.get(r["x"]), value=r["value"])
-                | dict(scheme=names.get(r["scheme"], r["scheme"]), seed=r["seed"])
-                for r in study.records
-            )
-        )
-    return pd.concat(tables or [table([])], ignore_index=True)
+        rows += [
+            shared
+            | dict(topic=f"{heading}, {r['x']}", chance=chance.get(r["x"]), value=r["value"])
+            | dict(scheme=names.get(r["scheme"], r["scheme"]), seed=r["seed"])
+            for r in study.records
+        ]
+    return table(rows)

@@ -27,10 +27,10 @@ from experiments.results.reports import (
     extension_tables,
     findings,
     ledger_page,
+    multimodal_tables,
     sources,
 )
 from experiments.results.reports.choosing_page import SLOW, read_decoding
-from experiments.results.reports.multimodal_tables import TABLES, markdown
 from experiments.results.reports.templates import FIGURES, fill
 from experiments.results.reports.typst_words import blocks, inline
 from posenc_jax import REGISTRY, __version__
@@ -38,100 +38,80 @@ from posenc_jax import REGISTRY, __version__
 _PADDING = 6  # around a figure, in its units
 
 
-class Report:
-    """Fills the template from results.
+def files(docs: Path) -> dict[str, str]:
+    """Returns the text for Typst and what it includes, by the names of the files.
 
-    Attributes:
-      docs: the folder of the kept results.
-      papers: the arXiv numbers of the bibliography.
-      pictures: the files of figures that the text shows, by the names that it uses.
+    Raises:
+      ValueError: results in the folder ``docs`` are missing or damaged.
     """
+    results, pictures = sources.read(docs), dict[str, str]()
+    bibliography = (docs / "references.bib").read_text().replace("``", "“").replace("''", "”")
+    papers = set(re.findall(r"@\w+\{(\d{4}\.\d{5}),", bibliography))
+    first = findings.sentences("all", results)
 
-    def __init__(self, docs: Path):
-        self.docs = docs
-        self.sources = sources.read(docs)
-        self.papers = set(re.findall(r"@\w+\{(\d{4}\.\d{5}),", self._bibliography()))
-        self.pictures: dict[str, Path] = {}
+    def picture(name: str, caption: str, width: int) -> str:
+        places = (docs / "atlas" / name, docs / "figures" / name, docs / name)
+        file = name.replace("/", "_")
+        path = next(filter(Path.exists, places), docs / name)
+        pictures[file] = _padded(path.read_text())
+        return f'#drawing("{file}", [{inline(caption, papers)}], {width})'
 
-    def files(self) -> dict[str, str]:
-        """Returns the text for Typst and what it includes, by the names of the files.
-
-        Raises:
-          ValueError: results are missing or damaged.
-        """
-        text = fill("report.typ", **self._values(), **self._words())
-        drawn = {name: _padded(path.read_text()) for name, path in self.pictures.items()}
-        return {"report.typ": text, "references.bib": self._bibliography()} | drawn
-
-    def _bibliography(self) -> str:
-        text = (self.docs / "references.bib").read_text()
-        return text.replace("``", "“").replace("''", "”")
-
-    def _words(self) -> dict[str, Any]:
-        """Returns the functions of the template, which return Typst."""
-
-        def picture(name: str, caption: str, width: int) -> str:
-            places = (self.docs / "atlas", self.docs / "figures", self.docs)
-            existing = [folder / name for folder in places if (folder / name).exists()]
-            file = name.replace("/", "_")
-            self.pictures.setdefault(file, next(iter(existing), self.docs / name))
-            return f'#drawing("{file}", [{inline(caption, self.papers)}], {width})'
-
-        return {
-            "words": lambda text: inline(str(text), self.papers),
-            "markdown": lambda text: blocks(text, self.papers),
-            "typst": lambda caller: blocks(caller(), self.papers),
-            "said": self._said,
-            "letters": _letters,
-            "picture": picture,
-        }
-
-    def _said(self, name: str) -> str:
+    def said(name: str) -> str:
         """Returns findings as a list, without what the first page has."""
-        first = [] if name == "all" else findings.sentences("all", self.sources)
-        said = [s for s in findings.sentences(name, self.sources) if s not in first]
-        return "\n".join(f"- {inline(s, self.papers)}" for s in said)
+        told = findings.sentences(name, results)
+        return "\n".join(f"- {inline(s, papers)}" for s in told if name == "all" or s not in first)
 
-    def _values(self) -> dict[str, Any]:
-        """Returns what the template is filled with; its tables are Markdown by their headings."""
-        atlas, ledger, ladder = (getattr(self.sources, n) for n in ("atlas", "ledger", "ladder"))
-        text = [q for q in atlas.questions.to_dict("records") if q["topic"] == "text"]
-        families: dict[str, list[str]] = {}
-        for scheme in REGISTRY:
-            families.setdefault(family(scheme), []).append(f"`{scheme}`")
-        listed = re.findall(r"(?:^\|.*\n)+", (self.docs / "schemes/index.md").read_text(), re.M)
-        panels = [(table, table.read(self.docs / "data")) for table in TABLES]
-        return {
-            "version": __version__,
-            "schemes": len(self.sources.of("text").index.drop(WINDOWED)),
-            "seeds": int(atlas.answers["seeds"].max()),
-            "longest": max(text, key=lambda q: q["multiple"]),
-            "about": atlas.about,
-            "solved": SOLVED,
-            "q": Q,
-            "families": families,
-            "tables": atlas_tables.tables(dataclasses.replace(self.sources, trust={})),
-            "listed": "\n".join(listed),
-            "extension": next(iter(extension_tables.tables(self.docs / "data").values())),
-            "panels": [(table, markdown(study)) for table, study in panels if study],
-            "ladder": ladder,
-            "figures": {
-                f"ladder/{name}.svg": FIGURES[name][1]
-                for name in ("window", "by_tokens")
-                if (self.docs / f"ladder/{name}.svg").exists()
-            },
-            "ledger": ledger,
-            "counts": ledger_page.counts,
-            "untestable": UNTESTABLE,
-            "needs": re.findall(
-                # as choosing_page.py has written it
-                r"^## (.+?): (.+)\n\n- Evidence: (.+)$",
-                (self.docs / "choosing.md").read_text(),
-                re.M,
-            ),
-            "decoding": read_decoding(self.docs / "data/decode.csv"),
-            "slow": SLOW,
-        }
+    text = fill(
+        "report.typ",
+        **_values(docs, results),
+        words=lambda text: inline(str(text), papers),
+        markdown=lambda text: blocks(text, papers),
+        typst=lambda caller: blocks(caller(), papers),
+        said=said,
+        letters=_letters,
+        picture=picture,
+    )
+    return {"report.typ": text, "references.bib": bibliography} | pictures
+
+
+def _values(docs: Path, results: sources.Sources) -> dict[str, Any]:
+    """Returns what the template is filled with; its tables are Markdown by their headings."""
+    atlas, ledger, ladder = results.atlas, results.ledger, results.ladder
+    text = [q for q in atlas.questions.to_dict("records") if q["topic"] == "text"]
+    families: dict[str, list[str]] = {}
+    for scheme in REGISTRY:
+        families.setdefault(family(scheme), []).append(f"`{scheme}`")
+    listed = re.findall(r"(?:^\|.*\n)+", (docs / "schemes/index.md").read_text(), re.M)
+    panels = multimodal_tables.tables(docs / "data")
+    return {
+        "version": __version__,
+        "schemes": len(results.of("text").index.drop(WINDOWED)),
+        "seeds": int(atlas.answers["seeds"].max()),
+        "longest": max(text, key=lambda q: q["multiple"]),
+        "about": atlas.about,
+        "solved": SOLVED,
+        "q": Q,
+        "families": families,
+        "tables": atlas_tables.tables(dataclasses.replace(results, trust={})),
+        "listed": "\n".join(listed),
+        "extension": next(iter(extension_tables.tables(docs / "data").values())),
+        "panels": [(t, panels[t.heading]) for t in multimodal_tables.TABLES if t.heading in panels],
+        "ladder": ladder,
+        "figures": {
+            f"ladder/{name}.svg": FIGURES[name][1]
+            for name in ("window", "by_tokens")
+            if (docs / f"ladder/{name}.svg").exists()
+        },
+        "ledger": ledger,
+        "counts": ledger_page.counts,
+        "untestable": UNTESTABLE,
+        # The sections of the guide, as choosing_page.py has written them.
+        "needs": re.findall(
+            r"^## (.+?): (.+)\n\n- Evidence: (.+)$", (docs / "choosing.md").read_text(), re.M
+        ),
+        "decoding": read_decoding(docs / "data/decode.csv"),
+        "slow": SLOW,
+    }
 
 
 def _letters(text: str) -> str:
@@ -176,7 +156,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="the kept results")
     parser.add_argument("--out", type=Path, default=Path("build/report.pdf"))
     args = parser.parse_args()
-    text = compiled(Report(args.docs).files())
+    text = compiled(files(args.docs))
     write_files(args.out.parent, {args.out.name: text})
     print(f"report: {args.out}")
 

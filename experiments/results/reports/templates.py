@@ -4,6 +4,7 @@ A template of a page is its body: a fragment of HTML in an element of the class 
 the style ``results.css``. ``document`` makes a page from it, which needs no other file.
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -25,10 +26,24 @@ def read(name: str) -> Any:
     return yaml.safe_load((_FOLDER / name).read_text())
 
 
-def tables(kind: str) -> list[dict[str, Any]]:
-    """Returns the fields of the tables of a kind in ``tables.yaml``, with columns as tuples."""
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Describes a table of docs/; ``tables.yaml`` says which fields a kind of table has."""
+
+    heading: str
+    columns: Mapping[str, tuple[Any, ...]]
+    file: str = ""
+    experiment: str = ""
+    metric: str = ""
+    is_error: bool = False
+    schemes: str = ""
+    by: str = ""
+
+
+def tables(kind: str) -> list[Table]:
+    """Returns the tables of a kind in ``tables.yaml``, with columns as tuples."""
     return [
-        table | {"columns": {name: tuple(shown) for name, shown in table["columns"].items()}}
+        Table(**table | {"columns": {name: tuple(of) for name, of in table["columns"].items()}})
         for table in read("tables.yaml")[kind]
     ]
 

@@ -83,12 +83,11 @@ def order(question: Question, rung: Rung, rungs: Sequence[Rung]) -> Order:
     they end would lower it.
     """
     rows = rung.rows(question)
-    longer_ones = [other for other in rungs if other.tokens > rung.tokens]
-    for longer in sorted(longer_ones, key=operator.attrgetter("tokens"), reverse=True):
+    contenders = ahead(rows) - {WINDOWED}
+    for longer in sorted(rungs, key=operator.attrgetter("tokens"), reverse=True):
         others = longer.rows(question)
-        contenders = ahead(rows) - {WINDOWED}
-        shared = sorted(rows.keys() & others.keys() & contenders)
-        if len(shared) >= SHARED:
+        shared = sorted(others.keys() & contenders)
+        if longer.tokens > rung.tokens and len(shared) >= SHARED:
             means = [[table[name]["mean"] for name in shared] for table in (rows, others)]
             return Order(longer, float(stats.spearmanr(*means).statistic), len(shared))
     return Order(None, math.nan, 0)
@@ -98,9 +97,8 @@ def ahead(rows: dict[str, Answer]) -> set[str]:
     """Returns the schemes whose mean is ahead of every baseline's; a gain is compared with 0."""
     sign = {name: -row["mean"] if row["is_error"] else row["mean"] for name, row in rows.items()}
     is_gain = any(row["family"].startswith(GAIN) for row in rows.values())
-    line = (
-        0.0 if is_gain else max((sign[name] for name in AGAINST if name in sign), default=-math.inf)
-    )
+    baselines = [sign[name] for name in AGAINST if name in sign]
+    line = 0.0 if is_gain else max(baselines, default=-math.inf)
     return {name for name, value in sign.items() if value > line}
 
 

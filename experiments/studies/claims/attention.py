@@ -1,9 +1,10 @@
 """Holds the claims about the attention of trained models; see ``evaluation/mechanisms.py``."""
 
+import functools
+
 from experiments.results.ledger import Answers, Claim, Effect, Seeds, most
 from experiments.studies.claims.effects import PROBED, difference
 
-_LAYERS = (0, 1)
 _RISE = "attention to the tokens 1 to an eighth of a text over that to the middle quarter"
 _LENGTH = 64  # of training
 # The attention to the first token from which 2410.10781 speaks of a sink, and its schemes.
@@ -15,26 +16,32 @@ def _probe(answers: Answers, name: str, scheme: str, **where: int) -> Seeds:
     return answers.read(PROBED, "value", probe=name, scheme=scheme, **where)
 
 
-def _in_layer(name: str, says: str, scheme: str, layer: int, **range_: float) -> Effect:
-    """Says in which range a number lies in a layer."""
-    says = f"{says}, {scheme}, layer {layer + 1}"
-    return Effect(says, lambda a: _probe(a, name, scheme, layer=layer), **range_)
+def _in_layers(name: str, says: str, **range_: float) -> tuple[Effect, ...]:
+    """Says in which range a number of RoPE's lies, in each layer."""
+    return tuple(
+        Effect(
+            f"{says}, rope, layer {layer + 1}",
+            functools.partial(_probe, name=name, scheme="rope", layer=layer),
+            **range_,
+        )
+        for layer in (0, 1)
+    )
 
 
-def _at_length(name: str, says: str, scheme: str, length: int, **range_: float) -> Effect:
-    """Says in which range a number lies in texts of a length."""
-    says = f"{says}, {scheme}, in texts of {length} tokens"
-    return Effect(says, lambda a: _probe(a, name, scheme, length=length), **range_)
+def _at_trained_length(name: str, says: str, **range_: float) -> Effect:
+    """Says in which range a number of RoPE's lies, in texts of the trained length."""
+    says = f"{says}, rope, in texts of {_LENGTH} tokens"
+    return Effect(says, lambda a: _probe(a, name, "rope", length=_LENGTH), **range_)
 
 
-def _more_at_length(name: str, says: str, one: tuple[str, int], other: tuple[str, int]) -> Effect:
-    """Says that a number is larger for one scheme and length of texts than for another."""
+def _rises_more_than(scheme: str, length: int) -> Effect:
+    """Says that RoPE's attention rises more than a scheme's, which reads texts of a length."""
 
     def number(answers: Answers, scheme: str, length: int) -> Seeds:
-        return _probe(answers, name, scheme, length=length)
+        return _probe(answers, "far", scheme, length=length)
 
-    says += f", {one[0]} in texts of {one[1]} tokens minus {other[0]} in texts of {other[1]}"
-    return difference(says, number, one, other, low=0.0)
+    says = f"{_RISE}, rope in texts of {_LENGTH} tokens minus {scheme} in texts of {length}"
+    return difference(says, number, ("rope", _LENGTH), (scheme, length), low=0.0)
 
 
 def _sinks(*schemes: str) -> Effect:
@@ -56,18 +63,12 @@ CLAIMS: tuple[Claim, ...] = (
         "models trained at 512 tokens, by its abstract: some learned components of RoPE cause its "
         "U-shape",
         ("rope",),
-        tuple(
-            _in_layer(
-                "near",
-                "share of the logits' variance of 3 pairs of 16, with periods within an octave of "
-                "the trained length",
-                "rope",
-                layer,
-                low=0.375,
-            )
-            for layer in _LAYERS
+        _in_layers(
+            "near",
+            "share of the logits' variance of 3 pairs of 16, with periods within an octave of the "
+            "trained length",
+            low=0.375,
         ),
-        is_of_text=False,
     ),
     Claim(
         "hope_u_shape",
@@ -80,22 +81,16 @@ CLAIMS: tuple[Claim, ...] = (
         "by some learned components of RoPE",
         ("rope",),
         (
-            _at_length("far", _RISE, "rope", _LENGTH, low=1.0),
-            *(
-                _more_at_length("far", _RISE, ("rope", _LENGTH), ("rope", length))
-                for length in (_LENGTH // 2, 3 * _LENGTH // 4)
-            ),
-            _at_length(
+            _at_trained_length("far", _RISE, low=1.0),
+            *(_rises_more_than("rope", length) for length in (_LENGTH // 2, 3 * _LENGTH // 4)),
+            _at_trained_length(
                 "first",
                 "attention to token 0 over that to the tokens 1 to an eighth of a text",
-                "rope",
-                _LENGTH,
                 low=0.5,
                 high=2.0,
             ),
-            _more_at_length("far", _RISE, ("rope", _LENGTH), ("rope_near_still", _LENGTH)),
+            _rises_more_than("rope_near_still", _LENGTH),
         ),
-        is_of_text=False,
         note="A bump that follows the first tokens is there in texts of any length, and one that "
         "follows the distance only where texts are long enough.",
     ),
@@ -109,20 +104,13 @@ CLAIMS: tuple[Claim, ...] = (
         "smaller than a bound of the logits of extrapolation, and a drawn example of logits that "
         "explode",
         ("rope", "pi"),
-        tuple(
-            _in_layer(name, says, "rope", layer, **range_)
-            for name, range_, says in (
-                ("reach", {"low": 2.0}, "largest logit from 1x to 4x over that to 1x"),
-                (
-                    "excess",
-                    {"low": 60.0},
-                    "logits from 1x to 4x out of their range to 1x, over the error",
-                ),
-                ("bound", {"high": 1.0}, "largest error of interpolation over its bound"),
-            )
-            for layer in _LAYERS
+        (
+            *_in_layers("reach", "largest logit from 1x to 4x over that to 1x", low=2.0),
+            *_in_layers(
+                "excess", "logits from 1x to 4x out of their range to 1x, over the error", low=60.0
+            ),
+            *_in_layers("bound", "largest error of interpolation over its bound", high=1.0),
         ),
-        is_of_text=False,
         note="A tenth of the ratio of the bounds is asked for, because neither need be reached. "
         "The theorem is not true for all queries and keys: if all pairs add 1 in phase, the error "
         "for 128 channels and a base of 10,000 is 0.494, and the bound 0.434.",
@@ -137,6 +125,5 @@ CLAIMS: tuple[Claim, ...] = (
         tuple(map(_sinks, _OF_SINKS)),
         needs=(_sinks(*_OF_SINKS),),
         scale_needed="training until a sink appears; the paper's models have 60M parameters",
-        is_of_text=False,
     ),
 )

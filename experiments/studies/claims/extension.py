@@ -18,17 +18,6 @@ def _tuned(one: str, steps: int, other: str, other_steps: int) -> Effect:
     return difference(says, _bits, (one, steps), (other, other_steps))
 
 
-def _beats_plain_window(scheme: str, steps: int) -> Effect:
-    """Says that a tuned model makes use of more context than plain RoPE was trained with."""
-    window = {"protocol": "windowed", "multiple": 1}
-    return Effect(
-        f"bits per byte, {scheme} at 8x after {steps} steps minus rope with the most recent 1x "
-        "tokens",
-        lambda a: _bits(a, scheme, steps) - _bits(a, "rope", 0, **window),
-        high=0.0,
-    )
-
-
 def _keeps(scheme: str, steps: int) -> Effect:
     """Says that a tuned model keeps the accuracy at short context."""
 
@@ -77,7 +66,6 @@ CLAIMS: tuple[Claim, ...] = (
         "steps, by its abstract",
         ("yarn", "pi"),
         (_tuned("yarn", 40, "pi", 400), _keeps("yarn", 400)),
-        is_of_text=False,
     ),
     Claim(
         "drope",
@@ -91,7 +79,6 @@ CLAIMS: tuple[Claim, ...] = (
         needs=(less("nope", "rope", 1, high=0.1),),
         scale_needed="a model that does nearly as well without positions as with RoPE; the paper's "
         "smallest has 360M parameters",
-        is_of_text=False,
     ),
     Claim(
         "longrope_searched",
@@ -102,7 +89,6 @@ CLAIMS: tuple[Claim, ...] = (
         "interpolation 10.65 and 20.49, YaRN 32.64 and 87.89",
         ("longrope", "yarn", "pi"),
         (_searched("longrope", "yarn"), _searched("longrope", "pi")),
-        is_of_text=False,
     ),
     Claim(
         "longrope_extends_twice",
@@ -112,7 +98,6 @@ CLAIMS: tuple[Claim, ...] = (
         "LLaMA 2 7B tuned at 256k tokens, Books3 at 2048k: perplexity 7.08, 8.27 and 20.17",
         ("longrope", "yarn", "pi"),
         (_searched("progressive", "yarn", "far"), _searched("yarn", "pi", "far")),
-        is_of_text=False,
     ),
     Claim(
         "pi_short_tuning",
@@ -128,9 +113,14 @@ CLAIMS: tuple[Claim, ...] = (
         (
             _tuned("pi", 0, "rope", 0),
             _tuned("pi", 400, "rope", 400),
-            _beats_plain_window("pi", 400),
+            Effect(
+                "bits per byte, pi at 8x after 400 steps minus rope with the most recent 1x tokens",
+                lambda a: (
+                    _bits(a, "pi", 400) - _bits(a, "rope", 0, protocol="windowed", multiple=1)
+                ),
+                high=0.0,
+            ),
             _keeps("pi", 400),
         ),
-        is_of_text=False,
     ),
 )

@@ -1,9 +1,18 @@
 """Holds the claims about screens, videos and stories."""
 
-from experiments.results.ledger import Claim
+from typing import Any
+
+from experiments.results.ledger import Claim, Effect
 from experiments.studies.claims.effects import differs
 
-_ERROR = "error in frame widths"
+
+def _more_right(study: str, one: str, other: str, condition: str, x: Any) -> Effect:
+    return differs(study, one, other, "accuracy", condition, x, low=0.0)
+
+
+def _smaller_error(one: str, other: str, condition: str, x: Any) -> Effect:
+    return differs("story", one, other, "error in frame widths", condition, x, high=0.0)
+
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -16,18 +25,12 @@ CLAIMS: tuple[Claim, ...] = (
         "of VideoRoPE++ could not be read",
         ("videorope_pp", "videorope", "mrope"),
         (
+            *(_more_right("video", "videorope_pp", "videorope", "length", x) for x in (64, 128)),
             *(
-                differs("video", "videorope_pp", "videorope", "accuracy", "length", x, low=0.0)
-                for x in (64, 128)
-            ),
-            *(
-                differs(
-                    "video", "videorope_pp", "mrope", "accuracy", "gap, 128 frames", gap, low=0.0
-                )
+                _more_right("video", "videorope_pp", "mrope", "gap, 128 frames", gap)
                 for gap in (35, 106)
             ),
         ),
-        is_of_text=False,
     ),
     Claim(
         "time_rope",
@@ -40,20 +43,11 @@ CLAIMS: tuple[Claim, ...] = (
         ("time_rope",),
         (
             *(
-                differs("story", "time_rope", "frame_index", _ERROR, "warp", x, high=0.0)
+                _smaller_error("time_rope", "frame_index", "warp", x)
                 for x in ("reverse", "pause", "random")
             ),
-            differs(
-                "story",
-                "time_rope",
-                "frame_index_told",
-                _ERROR,
-                "later in the story",
-                256,
-                high=0.0,
-            ),
+            _smaller_error("time_rope", "frame_index_told", "later in the story", 256),
         ),
-        is_of_text=False,
     ),
     Claim(
         "time_adaln",
@@ -63,10 +57,9 @@ CLAIMS: tuple[Claim, ...] = (
         "it",
         ("time_rope",),
         tuple(
-            differs("story", "time_rope_adaln", "time_rope", _ERROR, *column, high=0.0)
+            _smaller_error("time_rope_adaln", "time_rope", *column)
             for column in (("pace", "1x"), ("warp", "random"))
         ),
-        is_of_text=False,
     ),
     Claim(
         "i_mrope",
@@ -80,10 +73,7 @@ CLAIMS: tuple[Claim, ...] = (
             differs(
                 "pointing", "i_mrope", "mrope", "accuracy", "place", "16 x 16", low=-0.1, high=0.1
             ),
-            differs(
-                "pointing", "i_mrope_ruler", "i_mrope", "accuracy", "place", "16 x 16", low=0.0
-            ),
+            _more_right("pointing", "i_mrope_ruler", "i_mrope", "place", "16 x 16"),
         ),
-        is_of_text=False,
     ),
 )

@@ -19,7 +19,7 @@ CLAIMS: tuple[Claim, ...] = (
         "language models of several sizes, by its abstract; an eighth of a head is 2 pairs here",
         ("rope",),
         (less("rope_eighth", "rope", 1, of="variants", high=EQUAL),),
-        # As many as turn within 2048 tokens if a tenth of 128 channels is rotated.
+        # Four pairs turn within 2048 tokens if a tenth of 128 channels is rotated.
         needs=(
             Effect(
                 "channel pairs that turn within the trained length, rope_eighth",

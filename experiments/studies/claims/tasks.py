@@ -67,7 +67,6 @@ CLAIMS: tuple[Claim, ...] = (
         needs=(_learned(("hope", "rope"), ("copy",)),),
         scale_needed="models that copy at the trained length under both schemes, such as of a task "
         "learned alone for longer",
-        is_of_text=False,
     ),
     Claim(
         "seeds_decide_addition",
@@ -91,7 +90,6 @@ CLAIMS: tuple[Claim, ...] = (
             ),
         ),
         scale_needed="models that add at the trained length; the paper's have 25M parameters",
-        is_of_text=False,
     ),
     Claim(
         "cope_counts",
@@ -103,7 +101,6 @@ CLAIMS: tuple[Claim, ...] = (
         (_more("cope", "rope", ("counting",), 1), _more("cope", "rope", ("counting",), 4)),
         needs=(_learned(("cope",), ("counting",)),),
         scale_needed="models that count at the trained length",
-        is_of_text=False,
     ),
     Claim(
         "path_flip_flop",
@@ -114,7 +111,6 @@ CLAIMS: tuple[Claim, ...] = (
         "against 40.3 %; rows 4 times as long stand for them here",
         ("path", "rope"),
         (_errors("path", 4, high=0.01), _errors("rope", 4, low=0.1)),
-        is_of_text=False,
     ),
     Claim(
         "nope_generalises",
@@ -139,7 +135,6 @@ CLAIMS: tuple[Claim, ...] = (
         needs=(_learned(("randomized", "rope"), _ALGORITHMS),),
         scale_needed="models that learn the five tasks at the trained length; the paper's are "
         "encoders, and each learns one task",
-        is_of_text=False,
     ),
 )
 
@@ -154,7 +149,6 @@ def order_is_seen(schemes: Iterable[str]) -> Claim:
         "any model",
         (),
         tuple(_sees_order(scheme, pair) for pair in ORDERS for scheme in schemes),
-        is_of_text=False,
         note="我爱你 and 你爱我 are mirror images, in which every two tokens are as far apart. A "
         "scheme that reads the distance without its direction must take them for the same, at any "
         "scale. The second pair are no mirror images: whoever takes these for the same is blind to "

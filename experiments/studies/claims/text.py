@@ -1,5 +1,6 @@
 """Holds the claims about the loss on text of schemes that are not rotary alone."""
 
+import contextlib
 import statistics
 
 from scipy import stats
@@ -61,14 +62,12 @@ def _loss_ranks_recall(answers: Answers) -> Seeds:
     losses, shares = {}, {}
     records = answers.studies["tasks"].records if "tasks" in answers.studies else []
     for scheme in {r["scheme"]: None for r in records}:
-        try:
+        with contextlib.suppress(MissingRunError):
             loss = answers.bits("language", scheme, 16)
-            recent = answers.recent_bits("language", scheme)
+            growth = loss / answers.recent_bits("language", scheme) - 1.0
             share = answers.hits("tasks", scheme, "recall", 4)
-        except MissingRunError:
-            continue
-        if statistics.fmean((loss / recent - 1.0).values()) < _FLAT:
-            losses[scheme], shares[scheme] = loss, share
+            if statistics.fmean(growth.values()) < _FLAT:
+                losses[scheme], shares[scheme] = loss, share
     if len(losses) < 3:
         raise MissingRunError("no data yet of recall under three schemes with a flat loss")
     seeds = sorted(set.intersection(*map(set, (*losses.values(), *shares.values()))))

@@ -65,7 +65,7 @@ class SeqPE(Added):
       scalar_scale: s in the equation, for "attn_scalar".
       num_axes: number of position axes, whose digits make one string. Positions are ``[B, T,
         num_axes]``, or ``[B, T]``, which are the same on every axis.
-      max_position: bound below which shifted training positions, and those in the regularisers,
+      max_position: bound below which shifted training positions, and positions in regularisers,
         stay on every axis; 100 in published image models. The encoder reads as many digits as
         ``max_position - 1`` has. A position of more digits, or a negative or fractional one, raises
         ValueError; under ``jax.jit``, where values are not known, its vector is NaN.

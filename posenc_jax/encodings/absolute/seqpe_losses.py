@@ -136,7 +136,7 @@ def _edit(key, number):
     """Makes one random edit of every number, all below 10^8."""
     kind_key, digit_key, *place_keys = jax.random.split(key, 4)
     length = 1 + sum((number >= BASE**i).astype(jnp.int32) for i in range(1, 9))
-    one, two = (
+    first, second = (
         # A place counted from the right, 0 .. length - 1; the first may also be length.
         jax.random.randint(place_key, number.shape, 0, length + extra)
         for place_key, extra in zip(place_keys, (1, 0), strict=True)
@@ -144,16 +144,13 @@ def _edit(key, number):
     # Places as powers of ten: exact, and cheaper than strings of varying length.
     units = BASE ** jnp.arange(9)
     new = jax.random.randint(digit_key, number.shape, 0, BASE)
-    inserted = _with_digit_before(number, rows(units, one), new)
-    one = jnp.minimum(one, length - 1)
-    one_unit, two_unit = rows(units, one), rows(units, two)
-    one_digit, two_digit = number // one_unit % BASE, number // two_unit % BASE
-    removed = number // (BASE * one_unit) * one_unit + number % one_unit
-    changed = number + (new - one_digit) * one_unit
-    swapped = number + (two_digit - one_digit) * (one_unit - two_unit)
+    unit = rows(units, first)
+    inserted = (number // unit * BASE + new) * unit + number % unit
+    first = jnp.minimum(first, length - 1)
+    first_unit, second_unit = rows(units, first), rows(units, second)
+    first_digit, second_digit = number // first_unit % BASE, number // second_unit % BASE
+    removed = number // (BASE * first_unit) * first_unit + number % first_unit
+    changed = number + (new - first_digit) * first_unit
+    swapped = number + (second_digit - first_digit) * (first_unit - second_unit)
     kind = jax.random.randint(kind_key, number.shape, 0, 4)
     return jnp.select([kind == i for i in range(3)], [inserted, removed, changed], swapped)
-
-
-def _with_digit_before(number, unit, digit):
-    return (number // unit * BASE + digit) * unit + number % unit

@@ -13,7 +13,7 @@ def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> 
     """Applies ``function`` to the distance of every pair of a tile, float32 ``[B, H, T, S]``.
 
     Where positions are known to be consecutive, a tile has T + S - 1 distances and not T * S: the
-    function runs on those, and its values are laid out along the diagonals. A logarithm or a table
+    function runs on these, and its values are laid out along the diagonals. A logarithm or a table
     lookup for each pair would cost a third of a training step on a CPU.
 
     Args:

@@ -21,13 +21,8 @@ _ROWS = 32
 def add_band(logits_BHTS, x_BHTR, table_RE, tile: Tile) -> jax.Array:
     """Returns logits with the products of ``x`` and the columns for their distances.
 
-    Distances that are not whole numbers are rounded.
-
-    Args:
-      logits_BHTS: the logits of the tile.
-      x_BHTR: a vector for each query, float32.
-      table_RE: a column for each distance, the first for 0.
-      tile: its positions have one axis.
+    The first column is for a distance of 0. Distances that are not whole numbers are rounded.
+    Positions have one axis.
     """
     if tile.in_kernel:
         return _of_pairs(logits_BHTS, x_BHTR, table_RE, tile)

@@ -60,11 +60,8 @@ class CoPE(Encoding):
 def sums_up_to_queries(terms_BHTS, tile: Tile) -> tuple[jax.Array, jax.Array]:
     """Sums the terms of the tokens from each key to the query, both included.
 
-    The tile must hold whole rows of keys. Tokens after the query, or of another segment, add 0.
-
-    Args:
-      terms_BHTS: a term for each query and each token, float32.
-      tile: says in which order the tokens were written.
+    The tile must hold whole rows of keys; its tokens say in which order they were written. Tokens
+    after the query, or of another segment, add 0.
 
     Returns:
       The sums, and the terms of the keys themselves, both ``[B, H, T, S]``.

@@ -46,7 +46,7 @@ class DeBERTa(Encoding):
     - ``W_kr`` has no bias here (v2 has one), because ``q_m . b`` is the same for every key and
       cancels in the softmax. ``W_qr`` has one.
     - ``share_att_key`` (v2) is not offered, because queries and keys come from the model's own
-      projections. To load such a checkpoint copy those into ``w_kr``, ``w_qr`` and ``b_qr``, and
+      projections. To load such a checkpoint copy them into ``w_kr``, ``w_qr`` and ``b_qr``, and
       P as it is after its layer normalisation.
     - With grouped keys, ``Kr`` and ``Qr`` still have one head for each query head.
 

@@ -7,39 +7,19 @@ they are. They override ``prepare``, ``rotate`` and ``score``.
 """
 
 import math
+from typing import Any
 
-from posenc_jax.encodings.position_maps.position_map import NearFar
-from posenc_jax.fields import check_range
+import jax
+import jax.numpy as jnp
 
-
-class ReRoPE(NearFar):
-    r"""Rotates as RoPE, but all distances of ``window`` or more count as ``window``.
-
-    $$ m - n \to \min(m - n,\ w) $$
-
-    It was published together with LogN scaling of the queries, which is a separate scheme here.
-
-    Args:
-      head_dim: number of channels in one head.
-      base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
-      window: distance up to which distances are exact, less than the training length; 512 as
-        published.
-    """
-
-    def __init__(
-        self,
-        *,
-        head_dim: int,
-        base: float = 10000.0,
-        rotary_dim: int | None = None,
-        layout: str = "half",
-        window: int = 512,
-    ):
-        rope = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
-        super().__init__(window=window, compression=math.inf, **rope)
+from posenc_jax.encoding import Tile
+from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
+from posenc_jax.encodings.rotary.angles import cos_sin, rotated, tables_of_text
+from posenc_jax.fields import check_range, count_of
+from posenc_jax.positions import one_axis
 
 
-class LeakyReRoPE(NearFar):
+class LeakyReRoPE(PositionMap):
     r"""Rotates by ``window + (d - window) / factor`` where a distance d is ``window`` or more.
 
     $$
@@ -71,6 +51,56 @@ class LeakyReRoPE(NearFar):
         window: int = 512,
         factor: float = 16.0,
     ):
-        check_range(1, factor=factor)
-        rope = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
-        super().__init__(window=window, compression=factor, **rope)
+        super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+        check_range(1, math.inf, factor=factor)
+        self.window = count_of("window", window)
+        self.factor = factor
+        self.offset = self.window - self.window / factor
+
+    def tables(self, positions, length):
+        """Returns cosines and sines, near and far, for queries and for keys.
+
+        Each is float32 ``[B, T, 1, rotary_dim / 2]``.
+        """
+        near = super().tables(one_axis(positions), length)
+        inv_freq, _ = self.frequencies(self.rotary_dim, self.base, length)
+        cos, sin = self.far_tables(positions, inv_freq)
+        # The offset is a separate rotation: added to large float32 positions it would be rounded.
+        offset = cos_sin(jnp.ones((1, 1, 1, 1), jnp.int32), inv_freq * self.offset)
+        far_query = rotated(cos, sin, *offset)
+        return (near, far_query), (near, (cos, sin))
+
+    def far_tables(self, positions, inv_freq) -> tuple[jax.Array, jax.Array]:
+        """Returns cosines and sines of compressed positions, ``[B, T, 1, rotary_dim / 2]``."""
+        # For the same reason the frequency is divided, and not the position.
+        return tables_of_text(positions, inv_freq / self.factor)
+
+    def score(self, logits_BHTS, tile: Tile):
+        near, far = products_of_parts(tile, 2)
+        return jnp.where(tile.distance() < self.window, near, far)
+
+
+class ReRoPE(LeakyReRoPE):
+    r"""Rotates as RoPE, but all distances of ``window`` or more count as ``window``.
+
+    $$ m - n \to \min(m - n,\ w) $$
+
+    It is Leaky ReRoPE with an infinite factor, and was published together with LogN scaling too.
+
+    Args:
+      head_dim, base, rotary_dim, layout: keywords of ``LeakyReRoPE``.
+      window: distance up to which distances are exact, less than the training length; 512 as
+        published.
+    """
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        base: float = 10000.0,
+        rotary_dim: int | None = None,
+        layout: str = "half",
+        window: int = 512,
+    ):
+        rope: Any = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+        super().__init__(window=window, factor=math.inf, **rope)

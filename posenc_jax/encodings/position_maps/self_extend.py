@@ -13,14 +13,16 @@ RoPE rotates by these distances; w is the window and G the size of a group. Over
 ``rotate`` and ``score``.
 """
 
+from typing import Any
+
 import jax
 
-from posenc_jax.encodings.position_maps.position_map import NearFar
+from posenc_jax.encodings.position_maps.rerope import LeakyReRoPE
 from posenc_jax.encodings.rotary.angles import tables_of_text
 from posenc_jax.fields import count_of
 
 
-class SelfExtend(NearFar):
+class SelfExtend(LeakyReRoPE):
     """Rotates as RoPE by exact distances within a window, and by grouped positions beyond it.
 
     Groups are counted from position 0, so a shift of all positions changes the logits.
@@ -48,8 +50,8 @@ class SelfExtend(NearFar):
         floor: bool = False,
     ):
         group_size = count_of("group_size", group_size)
-        rope = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
-        super().__init__(window=window, compression=group_size, **rope)
+        rope: Any = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+        super().__init__(window=window, factor=group_size, **rope)
         self.group_size = group_size
         if floor:
             self.offset = self.window - self.window // group_size

@@ -90,8 +90,19 @@ def by_head(axis_heads: tuple[int, ...], num_kv_heads: int, pairs: int) -> Alloc
     return tuple((axis,) * pairs for axis in chunked(axis_heads) + still)
 
 
-def check_sections(sections: Iterable[int], pairs: int) -> tuple[int, ...]:
-    """Returns ``sections`` as a tuple; they must add up to ``pairs``."""
+def sections_of(
+    pairs: int, sections: Iterable[int] | None, published: tuple[int, ...], first: int = 0
+) -> tuple[int, ...]:
+    """Returns ``sections``, which must add up to ``pairs``, as a tuple.
+
+    Where they are None, they have the proportions of the published ones, and axis ``first`` has the
+    pairs that are left over.
+    """
+    if sections is None:
+        count_of("head_dim / 2, or rotary_dim / 2,", pairs, len(published))
+        shares = [max(1, pairs * share // sum(published)) for share in published]
+        shares[first] += pairs - sum(shares)
+        return tuple(shares)
     sections = tuple(sections)
     if not all(isinstance(n, int) and n >= 0 for n in sections) or sum(sections) != pairs:
         raise ValueError(
@@ -99,14 +110,3 @@ def check_sections(sections: Iterable[int], pairs: int) -> tuple[int, ...]:
             f"{2 * pairs} rotary channels are {pairs} pairs"
         )
     return sections
-
-
-def shares(pairs: int, published: tuple[int, ...], first: int = 0) -> tuple[int, ...]:
-    """Returns sections in the proportions of the published ones.
-
-    Axis ``first`` has the pairs that are left over.
-    """
-    count_of("head_dim / 2, or rotary_dim / 2,", pairs, len(published))
-    sections = [max(1, pairs * share // sum(published)) for share in published]
-    sections[first] += pairs - sum(sections)
-    return tuple(sections)

@@ -34,8 +34,8 @@ class FoPE(RoPE):
     """Rotates each pair by a random mixture of RoPE's frequencies.
 
     A mixture of frequencies is no rotation, so logits depend a little on where a sequence starts.
-    Each layer and each kv head has its own matrices A and B, and a query uses those of the kv head
-    that it attends to.
+    Each layer and each kv head has its own matrices A and B, and a query uses the matrices of the
+    kv head that it attends to.
 
     A and B are random constants by default, as published: they are arrays of the module and saved
     with it, but their type is ``nnx.Variable`` and not ``nnx.Param``, and no gradient reaches them.

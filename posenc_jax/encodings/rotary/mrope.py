@@ -41,8 +41,7 @@ def mrope(
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``.
     """
     pairs = pairs_of(head_dim, rotary_dim)
-    sections = axes.shares(pairs, (16, 24, 24)) if sections is None else sections
-    allocation = axes.chunked(axes.check_sections(sections, pairs))
+    allocation = axes.chunked(axes.sections_of(pairs, sections, (16, 24, 24)))
     rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
     return RoPE(axes=allocation, frequencies=frequencies, **rope)
 
@@ -75,10 +74,9 @@ def i_mrope(
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``; Qwen3-VL's base is 5e6.
     """
     pairs = pairs_of(head_dim, rotary_dim)
-    if sections is None:
-        published = tuple(24 if axis == order[0] else 20 for axis in range(3))
-        sections = axes.shares(pairs, published, first=order[0])
-    allocation = axes.interleaved(axes.check_sections(sections, pairs), tuple(order))
+    published = tuple(24 if axis == order[0] else 20 for axis in range(3))
+    sections = axes.sections_of(pairs, sections, published, first=order[0])
+    allocation = axes.interleaved(sections, tuple(order))
     rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
     return RoPE(axes=allocation, frequencies=frequencies, **rope)
 

@@ -43,8 +43,7 @@ def time_rope(
       head_dim, rotary_dim, layout: keywords of ``RoPE``.
     """
     pairs = pairs_of(head_dim, rotary_dim)
-    sections = axes.shares(pairs, (8, 12, 12)) if sections is None else sections
-    sections = axes.check_sections(sections, pairs)
+    sections = axes.sections_of(pairs, sections, (8, 12, 12))
     spectra = Spectra(sections, frequencies)
     rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
     return RoPE(axes=axes.chunked(sections), frequencies=spectra, **rope)

@@ -111,5 +111,4 @@ def hope_hybrid(
 
 
 def _allocation(sections, pairs) -> tuple[int, ...]:
-    sections = axes.shares(pairs, (16, 24, 24)) if sections is None else sections
-    return axes.temporal_last(axes.check_sections(sections, pairs))
+    return axes.temporal_last(axes.sections_of(pairs, sections, (16, 24, 24)))

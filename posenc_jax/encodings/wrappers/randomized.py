@@ -3,8 +3,6 @@
 Overrides ``prepare``; everything else is the wrapped scheme's.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
@@ -55,7 +53,7 @@ class Randomized(Wrapper):
 
     @classmethod
     def sizes_beneath(cls, sizes, *, max_length: int = 2048, **settings):
-        return dataclasses.replace(sizes, train_length=_checked(max_length))
+        return sizes | {"train_length": _checked(max_length)}
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         inner_key = None

@@ -1,4 +1,4 @@
-r"""Adds to each key and value a short convolution of those before it, under another scheme.
+r"""Adds to each key and value a short convolution of earlier ones, under another scheme.
 
 Inkling (transformers ``inkling``; no paper)
 

@@ -30,7 +30,7 @@ class Wrapper(Encoding):
         self.stacked = over.stacked
 
     @classmethod
-    def sizes_beneath(cls, sizes: Any, **settings: Any) -> Any:
+    def sizes_beneath(cls, sizes: dict[str, int], **settings: Any) -> dict[str, int]:
         """Returns the sizes that ``make`` builds the scheme beneath with, given these keywords."""
         return sizes
 

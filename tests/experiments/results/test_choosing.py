@@ -10,8 +10,14 @@ from study_records import panel_study
 
 from experiments.results.answers import TEXT, of_tasks, summary, table, verdicts
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports.choosing_page import decide, guide, read_rungs, told
-from experiments.results.reports.needs import NEEDS, Need
+from experiments.results.reports.choosing_page import (
+    NEEDS,
+    Need,
+    decide,
+    guide,
+    read_rungs,
+    told,
+)
 from experiments.results.reports.trust import Rung
 from posenc_jax import REGISTRY
 

@@ -95,32 +95,32 @@ def replace_bits(study, scheme, seed, length, bits):
 
 def test_mean_and_standard_error():
     records = [record("a", seed, 64, bits) for seed, bits in enumerate((1.0, 2.0, 4.0))]
-    cell = lengths.summarise(records, split="test", protocol="last")["a"][64]
+    cell = lengths.summarise(records)["a"][64]
     # Mean 7/3; squared deviations sum to 14/3; sqrt(14/3 / 2 / 3) = sqrt(7) / 3.
     assert cell == (pytest.approx(7 / 3), pytest.approx(math.sqrt(7) / 3), 3)
-    loss = lengths.summarise(records[:1], split="test", protocol="last", metric="loss")
+    loss = lengths.summarise(records[:1], metric="loss")
     assert loss["a"][64] == (pytest.approx(2.2), None, 1)
 
 
 def test_effective_context_is_the_longest_that_lowers_the_loss():
     study = make_study()
-    view = lengths.View.of(study, lengths.MAIN)
+    view = lengths.View(study)
     assert view.effective("alibi") == 16 * TRAIN_LENGTH
     assert view.effective("rope") == TRAIN_LENGTH
-    one = lengths.View.of(make_study(seeds=(0,)), lengths.MAIN)
+    one = lengths.View(make_study(seeds=(0,)))
     assert one.effective("alibi") == 16 * TRAIN_LENGTH
     # A gain counts only if no longer context loses it again.
     for seed in range(3):
         study = replace_bits(study, "alibi", seed, 16 * TRAIN_LENGTH, 1.19 + seed / 1000)
-    assert lengths.View.of(study, lengths.MAIN).effective("alibi") == 2 * TRAIN_LENGTH
+    assert lengths.View(study).effective("alibi") == 2 * TRAIN_LENGTH
     small = make_study({"alibi": -0.0004})
-    assert lengths.View.of(small, lengths.MAIN).effective("alibi") == TRAIN_LENGTH
+    assert lengths.View(small).effective("alibi") == TRAIN_LENGTH
 
 
 def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
     study = make_study()
     study = dataclasses.replace(study, records=lengths.with_window(study.records))
-    view = lengths.View.of(study, lengths.MAIN)
+    view = lengths.View(study)
     row = {column: cell[0] for column, cell in view.cells[lengths.WINDOWED].items()}
     assert row[TRAIN_LENGTH] == pytest.approx(1.201)  # where a window changes nothing
     assert row[2 * TRAIN_LENGTH] == row[1024] == pytest.approx(1.2015)
@@ -132,7 +132,7 @@ def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None])
 def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
     study = replace_bits(make_study(), "alibi", 1, 256, bad)
-    summary = lengths.summarise(study.records, split="test", protocol="last")
+    summary = lengths.summarise(study.records)
     assert summary["alibi"][256] == (math.inf, None, 3)
     assert math.isfinite(summary["alibi"][128][0])
     assert "not finite" in printed(study)

@@ -11,12 +11,14 @@ from experiments.results.comparisons import families
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import atlas_tables, extension_tables
 from experiments.results.reports.markdown import rewritten, written
-from experiments.results.reports.multimodal_tables import TABLES, Table, markdown
-from experiments.results.reports.sources import read
+from experiments.results.reports.multimodal_tables import TABLES, markdown, read
+from experiments.results.reports.sources import read as read_sources
+from experiments.results.reports.templates import Table
 
 DOCS = Path(__file__).parents[3] / "docs"
 TRUSTED = {("text", 2.0): ["3 seeds", "corrected"]}
-TOY = Table("toy", "A toy", "accuracy", {"small": ("size", 1), "large": ("size", 2)})
+COLUMNS = {"small": ("size", 1), "large": ("size", 2)}
+TOY = Table("A toy", COLUMNS, experiment="toy", metric="accuracy")
 PAGE = """# Title
 
 ## Another
@@ -49,7 +51,7 @@ def test_a_table_is_written_anew_and_the_text_stays(tmp_path):
         if (r["scheme"], r["x"], r["value"]) == ("even", 1, 0.5):
             r["value"] = 0.95
     pack(tmp_path / "toy.tar.xz", [*records, records[0] | dict(metric="error")])
-    text = rewritten(PAGE, TOY.heading, markdown(TOY.read(tmp_path)))
+    text = rewritten(PAGE, TOY.heading, markdown(read(TOY, tmp_path)))
     expected = """
 | scheme | small | large |
 |---|---|---|
@@ -59,12 +61,12 @@ def test_a_table_is_written_anew_and_the_text_stays(tmp_path):
 """
     old = "\n| scheme | any |\n|---|---|\n| `old` | 0.1 |\n"
     assert old in PAGE and text == PAGE.replace(old, expected)
-    assert rewritten(text, TOY.heading, markdown(TOY.read(tmp_path))) == text
+    assert rewritten(text, TOY.heading, markdown(read(TOY, tmp_path))) == text
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.experiment)
 def test_the_page_has_what_the_archives_give(table):
-    page, study = (DOCS / "multimodal.md").read_text(), table.read(DOCS / "data")
+    page, study = (DOCS / "multimodal.md").read_text(), read(table, DOCS / "data")
     assert study is not None and rewritten(page, table.heading, markdown(study)) == page
 
 
@@ -86,14 +88,14 @@ def test_the_page_has_what_the_records_of_searches_give():
 
 
 def test_the_page_has_what_the_atlas_and_the_archive_give():
-    page, tables = (DOCS / "results.md").read_text(), atlas_tables.tables(read(DOCS))
+    page, tables = (DOCS / "results.md").read_text(), atlas_tables.tables(read_sources(DOCS))
     assert written(page, tables) == page, "run make results"
 
 
-def shown(values, *rows):
+def shown(values, schemes, columns):
     actual = verdicts(values)
     return atlas_tables.of_atlas(
-        atlas_tables.Rows("A toy", *rows),
+        Table("A toy", columns, schemes=schemes),
         summary(values, actual),
         families(actual),
         {"fox": "rope"},

@@ -38,7 +38,7 @@ def test_words_keep_their_meaning_in_typst(markdown, typst):
 @pytest.mark.slow
 def test_the_report_is_built_from_what_is_kept():
     pytest.importorskip("typst")
-    files = technical_report.Report(DOCS).files()
+    files = technical_report.files(DOCS)
     assert 12 <= len(technical_report.compiled(files, "png")) <= 20
     assert technical_report.compiled(files).startswith(b"%PDF")
     # Another result is another sentence.

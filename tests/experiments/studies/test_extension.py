@@ -18,7 +18,7 @@ from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.export import _as_llama, _longest, export
 from experiments.pretrained.trained import Source, load_run
 from experiments.results.extensions import ExtensionStudy, retention
-from experiments.results.lengths import MAIN, View
+from experiments.results.lengths import View
 from experiments.studies.extension.methods import Methods
 from experiments.studies.extension.study import Extension, points
 from experiments.training.checkpoint import fingerprint
@@ -338,6 +338,6 @@ def test_other_documents_are_not_compared_with_those_of_the_trained_length():
             r | easier | {"documents": documents} if r["multiple"] == 8 else r
             for r in several.records
         ]
-        actual = View.of(dataclasses.replace(several, records=records).at(0), MAIN)
+        actual = View(dataclasses.replace(several, records=records).at(0))
         assert actual.effective("yarn") == gains
         assert (("yarn", 512) in actual.gains) == (documents == 4)

@@ -140,8 +140,8 @@ def test_rank_correlation_counts_only_schemes_of_both_rungs():
     one = _records({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}, rung="one")
     other = _records({"a": 3.0, "b": 2.0, "c": 1.0}, rung="other")
     actual = correlation(pd.concat([one, other]), "one", "other", TRAINED)
-    assert (actual.schemes, actual.rho) == (3, -1.0)
-    assert actual.low == actual.high == -1.0  # the noise is far below the differences
+    assert (actual["schemes"], actual["rho"]) == (3, -1.0)
+    assert actual["low"] == actual["high"] == -1.0  # the noise is far below the differences
     assert correlation(pd.concat([one, other]), "one", "none", TRAINED) is None
 
 

@@ -29,15 +29,14 @@ from posenc_jax.fields import check_ascending, check_range
 class NTKByParts(Frequencies):
     """NTK-by-parts (2309.00071, section 3.2) has the frequencies of YaRN as in the paper.
 
-    A pair that turns ``beta`` times or more within the training length is kept, one that turns
-    ``alpha`` times or less is divided by ``factor``, and between them the share that is kept grows
-    linearly with the turns. There is no temperature. The class of this name in the authors' first
-    release has another formula, which blends RoPE, PI and NTK with other bounds.
+    There is no temperature. The class of this name in the authors' first release has another
+    formula, which blends RoPE, PI and NTK with other bounds.
 
     Attributes:
       train_length: L, number of tokens in a training sequence.
       factor: s, target length / train length.
-      alpha, beta: the two bounds, in turns within the training length.
+      alpha, beta: a pair that turns alpha times or less within the training length is divided by
+        the factor, and a pair that turns beta times or more is kept.
     """
 
     train_length: int

@@ -11,8 +11,8 @@ $$
 Positions are numbers whose digits the pairs hold, and lambda is the factor by which the radix of a
 digit grows. Pair l is the last that turns ``beta_fast`` times within the training length, pair h
 the first that turns at most ``beta_slow`` times, and ``n = h - l``: the pairs up to l keep their
-frequency, and those from h on have it divided by s. Cosines and sines are multiplied by ``0.1 ln(s)
-+ 1``, as in YaRN.
+frequency, and the pairs from h on have it divided by s. Cosines and sines are multiplied by
+``0.1 ln(s) + 1``, as in YaRN.
 """
 
 import dataclasses

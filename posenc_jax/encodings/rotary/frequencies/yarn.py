@@ -37,14 +37,11 @@ from posenc_jax.fields import check_ascending, check_choice, check_positive, che
 class YaRN(Frequencies):
     """YaRN (2309.00071) interpolates the slow pairs, keeps the fast ones, sharpens the softmax.
 
-    Pairs that rotate at least ``beta_fast`` times within the training length keep their frequency,
-    pairs that rotate at most ``beta_slow`` times have it divided by ``factor``, and between them a
-    ramp blends.
-
     Attributes:
       train_length: L, number of tokens in a training sequence.
       factor: target length / train length.
-      beta_fast, beta_slow: the two bounds, in turns. They may be equal, as in Kimi-K2.
+      beta_fast, beta_slow: the turns within L from which a pair is kept, and up to which it is
+        divided by the factor. They may be equal, as in Kimi-K2.
       ramp: "index" makes the ramp linear in the pair's index, as in all released code and for its
         checkpoints; "turns" makes it linear in the number of turns, as in the paper. The
         frequencies of pairs in the middle differ by up to a factor of three.
@@ -86,14 +83,11 @@ class YaRN(Frequencies):
     def unscaled(self, channels: int, base: float) -> np.ndarray:
         """Returns the share of each pair that is not interpolated, whatever ``factor`` is."""
         if self.ramp == "index":
-            return 1 - self._index_ramp(channels, base)
-        turns = turns_in(self.train_length, geometric(channels, base))
-        return unscaled_by_turns(turns, self.beta_slow, self.beta_fast)
-
-    def _index_ramp(self, channels, base):
-        turns = self.beta_fast, self.beta_slow
-        low, high = ramp_ends(channels, base, self.train_length, turns, self.truncate)
-        return np.clip((np.arange(channels // 2) - low) / (high - low), 0, 1)
+            turns = self.beta_fast, self.beta_slow
+            low, high = ramp_ends(channels, base, self.train_length, turns, self.truncate)
+            return 1 - np.clip((np.arange(channels // 2) - low) / (high - low), 0, 1)
+        turns_of_pairs = turns_in(self.train_length, geometric(channels, base))
+        return unscaled_by_turns(turns_of_pairs, self.beta_slow, self.beta_fast)
 
     def _attention_factor(self):
         def temperature(mscale):
@@ -112,10 +106,10 @@ class DynamicYaRN(Frequencies):
 
     $$ s = \max(T / L, 1) $$
 
-    The attention factor, ``0.1 ln(T / L) + 1``
-    past L, follows the length too unless ``attention_factor`` is given. The other attributes are
-    YaRN's. The released code keeps the factor of the longest sequence so far; here each forward
-    pass, and each packed document, has its own length.
+    The attention factor, ``0.1 ln(T / L) + 1`` past L, follows the length too unless
+    ``attention_factor`` is given. The other attributes are YaRN's. The released code keeps the
+    factor of the longest sequence so far; here each forward pass, and each packed document, has its
+    own length.
     """
 
     train_length: int
