@@ -19,6 +19,7 @@ The program needs ``pip install -e '.[experiments]'``, and says so if that is mi
 """
 
 import contextlib
+import itertools
 import math
 import os
 import re
@@ -63,8 +64,8 @@ TASK_ID = flags.DEFINE_integer(
     "Run the point of this number only, from 0; -1 runs all. Default: the number that a job array "
     "of SLURM or Kubernetes gives, or all.",
 )
-WORKERS = flags.DEFINE_integer(
-    "workers", 1, "Divide the points and the cores among this many processes on this machine."
+flags.DEFINE_integer(  # which ``running/workers.py`` reads
+    "workers", 1, "Divide the points and the cores among so many processes here.", lower_bound=1
 )
 SHARE = flags.DEFINE_bool(
     "share", False, "Skip the points that other programs in the same workdir have begun."
@@ -92,12 +93,24 @@ COORDINATOR = flags.DEFINE_string(
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the job has.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0.")
 PEER_TIMEOUT = flags.DEFINE_integer(
-    "peer_timeout", 300, "Seconds of silence after which a process of the job counts as lost."
+    "peer_timeout", 300, "Seconds of silence after which a process counts as lost.", lower_bound=1
 )
-
 START_TIMEOUT = flags.DEFINE_integer(
-    "start_timeout", 300, "Seconds that all processes of the job have to start."
+    "start_timeout", 300, "Seconds that all processes of the job have to start.", lower_bound=1
 )
+# Flags that mean nothing without another flag, and flags that ask for different things.
+_NEEDED = (
+    (SUBMIT, BACKEND),
+    (RESOURCE, BACKEND),
+    (AGAIN, SUBMIT),
+    (TOPOLOGY, DRY_RUN),
+    (MFU, DRY_RUN),
+    (COORDINATOR, NUM_PROCESSES),
+    (NUM_PROCESSES, PROCESS_ID),
+    (PROCESS_ID, COORDINATOR),
+)
+_APART = [*itertools.combinations((BACKEND, DRY_RUN, STATUS, REPORT), 2), (DRY_RUN, TASK_ID)]
+_APART += [(BACKEND, flag) for flag in (TASK_ID, COORDINATOR, NUM_PROCESSES, PROCESS_ID)]
 
 
 def main(arguments: list[str]) -> int:
@@ -154,28 +167,28 @@ def main(arguments: list[str]) -> int:
 
 def _tell(experiment, workdir: Path, console: Console) -> None:
     """Prints what the flags ask for, instead of running the experiment."""
-    if STATUS.value:
-        from experiments.running.status import print_status
-
-        for name, part in experiment.parts.items():
-            _print_name(name, console)
-            print_status(part, console)
-    elif BACKEND.value is not None:
+    if BACKEND.value is not None:
         _hand_over(len(experiment.points), workdir, console)
-    else:
-        _print_dry_runs(experiment, console)
+        return
+    for name, part in experiment.parts.items():
+        if name:
+            console.rule(name)
+        if STATUS.value:
+            from experiments.running.status import print_status
+
+            print_status(part, console)
+        else:
+            _print_dry_run(part, console)
 
 
-def _print_dry_runs(experiment, console: Console) -> None:
+def _print_dry_run(sweep, console: Console) -> None:
     from benchmarks import topology
     from benchmarks.dry_run import print_dry_run
     from experiments.training.mesh import make_mesh
 
-    for name, part in experiment.parts.items():
-        _print_name(name, console)
-        if TOPOLOGY.value is not None:
-            part.place_on(make_mesh(topology.devices(TOPOLOGY.value), **part.config["mesh"]))
-        print_dry_run(part, MFU.value, console)
+    if TOPOLOGY.value is not None:
+        sweep.place_on(make_mesh(topology.devices(TOPOLOGY.value), **sweep.config["mesh"]))
+    print_dry_run(sweep, MFU.value, console)
 
 
 def _print_missing(experiment, console: Console) -> None:
@@ -226,12 +239,6 @@ def _check_cores() -> None:
         )
 
 
-def _print_name(name: str, console: Console) -> None:
-    """Prints the name of one study of several."""
-    if name:
-        console.rule(name)
-
-
 def _hand_over(points: int, workdir: Path, console: Console) -> None:
     from experiments.running import submit
 
@@ -277,11 +284,6 @@ def _check(arguments: list[str]) -> None:
     if not WORKDIR.value.strip():
         raise ValueError("--workdir is empty; give the folder of the results")
     _check_together()
-    if WORKERS.value < 1:
-        raise ValueError(f"--workers={WORKERS.value} must be at least 1")
-    for flag in (PEER_TIMEOUT, START_TIMEOUT):
-        if flag.value < 1:
-            raise ValueError(f"--{flag.name}={flag.value} must be at least 1, in seconds")
     if not hasattr(CONFIG.value, "experiment"):
         raise ValueError(f"--config gave {CONFIG.value!r}, which is no config of an experiment")
     for name in config_flags.get_override_values(flags.FLAGS["config"]):
@@ -291,26 +293,17 @@ def _check(arguments: list[str]) -> None:
 
 def _check_together() -> None:
     """Raises a ValueError for a flag that another flag would make the program ignore."""
-    modes = [flag for flag in (BACKEND, DRY_RUN, STATUS, REPORT) if flag.present and flag.value]
-    if len(modes) > 1:
-        first, second = (f"--{flag.name}" for flag in modes[:2])
-        raise ValueError(f"{first} and {second} ask for different things; give one of them")
-    if BACKEND.value is None and (SUBMIT.value or AGAIN.value or RESOURCE.value):
-        raise ValueError("--submit, --again and --resource are for --backend=...; give one")
-    if AGAIN.value and not SUBMIT.value:
-        raise ValueError("--again is for --submit: nothing is submitted without it")
-    if TOPOLOGY.value is not None and not DRY_RUN.value:
-        raise ValueError("--topology is for --dry_run: nothing can run on chips of another machine")
-    if MFU.present and not DRY_RUN.value:
-        raise ValueError("--mfu is for --dry_run: a run measures the share of the peak itself")
-    if DRY_RUN.value and TASK_ID.value is not None:
-        raise ValueError("--dry_run is about all points, and --task_id about one; give one of them")
-    for flag in (TASK_ID, COORDINATOR, NUM_PROCESSES, PROCESS_ID):
-        if BACKEND.value is not None and flag.value is not None:
-            raise ValueError(
-                f"--{flag.name} is for a job of its own, and --backend gives each job one; leave "
-                "it out"
-            )
+
+    def is_given(flag):
+        return flag.present and flag.value is not False
+
+    for flag, other in _NEEDED:
+        if is_given(flag) and not is_given(other):
+            raise ValueError(f"--{flag.name} is for --{other.name}; give both of them or neither")
+    for flag, other in _APART:
+        if is_given(flag) and is_given(other):
+            both = f"--{flag.name} and --{other.name}"
+            raise ValueError(f"{both} ask for different things; give one of them")
 
 
 def _task_id() -> int | None:

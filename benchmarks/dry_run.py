@@ -100,7 +100,7 @@ def _config_lines(config: dict[str, Any], schemes: set[str], name="config") -> I
 def _takes(sweep: Sweep, point: Point) -> dict[str, Any]:
     """Returns the cost of one point; ``state`` is bytes per device, ``flops`` are of one step."""
     task, recipe = sweep.task(point), sweep.recipe_of(point)
-    state = abstract_state(task, recipe, sweep.mesh)
+    state = abstract_state(task.init, recipe, sweep.mesh)
     arrays = jax.tree_util.tree_flatten_with_path(state)[0]
     return {
         "parameters": parameter_count(state.model),

@@ -73,7 +73,7 @@ def make_task(args: argparse.Namespace, recipe: Recipe) -> Timed:
     ends, splits = np.array([0, tokens.size]), np.zeros(1, np.int8)
     corpus = Corpus("random", tokens.astype(np.uint8), ends, splits, VOCAB, 1.0, "digest")
     spec = {"encoding": {"name": "rope"}, "model": model_sizes(args)}
-    windows = window_index(corpus, "train", args.length)
+    windows = window_index(corpus, args.length)
     return Timed(Text(recipe, windows, FrozenConfigDict(spec)))
 
 

@@ -94,7 +94,7 @@ def training(task: Task, recipe: Recipe, mesh: Mesh) -> Program:
 
 def evaluation(task: Task, recipe: Recipe, mesh: Mesh, *, rows: int, length: int) -> Program:
     """Lowers the losses of ``rows`` windows of text."""
-    model = abstract_state(task, recipe, mesh).model
+    model = abstract_state(task.init, recipe, mesh).model
     tokens = jax.ShapeDtypeStruct((rows, length + 1), "int32", sharding=batch_sharding(mesh))
 
     def dense(model, tokens_BL):
@@ -113,7 +113,7 @@ def decoding(task: Task, recipe: Recipe, mesh: Mesh, *, slots: int) -> Program:
     """
     model = jax.tree.map(
         lambda p: jax.ShapeDtypeStruct(p.shape, "bfloat16", sharding=p.sharding),
-        abstract_state(task, recipe, mesh).model,
+        abstract_state(task.init, recipe, mesh).model,
     )
     rows = row_shards(mesh)
 

@@ -19,10 +19,11 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from experiments.config import encoding_defaults, short_keywords, start
+from experiments.config import own_defaults, short_keywords, start
 from experiments.evaluation.lengths import Protocols
 from experiments.settings import one_of
 from experiments.training.encodings import RATIO
+from posenc_jax import REGISTRY
 
 # Schemes of every kind, which two CPU cores compare in a quarter of an hour. The slowest schemes
 # come first, so that two workers end at about the same time.
@@ -70,7 +71,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     # Learning rates at which every scheme is trained, such as (1e-3, 3e-3, 1e-2); the report shows
     # the best one of each scheme. Empty: train.learning_rate alone.
     config.sweep = ConfigDict({"learning_rate": ()})
-    config.encodings = encoding_defaults()
+    config.encodings = ConfigDict({name: own_defaults(name) for name in REGISTRY})
     # These are evaluated on the checkpoint of ``of`` instead of being trained. Keywords that are
     # not given here come from ``encodings``.
     config.extend = ConfigDict(

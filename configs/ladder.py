@@ -36,6 +36,8 @@ that their losses can be compared. Any field can be overridden on the command li
 ``--config.studies.c_l256_t20.schemes=rope,alibi``.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import extrapolation
@@ -64,12 +66,27 @@ LONG = (
 SIX = "rope,alibi,nope,transformer_xl,fox,path"
 FOUR = "rope,alibi,transformer_xl,fox"
 
-# What the report compares.
-_REPORT = {
-    # The rung whose training curves are drawn.
-    "longest": "c_l256_t20",
-    # Rungs whose orders of schemes are compared.
-    "pairs": (
+
+def _report(longest: str, arrow, pairs=(), sizes=(), oracle=()) -> dict[str, Any]:
+    """Returns what the report of a preset compares, by the names of rungs.
+
+    Args:
+      longest: the rung whose training curves are drawn.
+      arrow: a rung of short training, and one of long training.
+      pairs: rungs whose orders of schemes are compared.
+      sizes: rungs that differ in size alone.
+      oracle: a rung whose models read texts as long as another's were trained on, and the other.
+    """
+    return dict(longest=longest, arrow=arrow, pairs=pairs, sizes=sizes, oracle=oracle)
+
+
+_OF_TINY = ("b_l32_t2", "c_l32_t20")
+_OF_LARGE = ("b3_rates", "c_w384_t20")
+_LARGE = ("c_w384_t20", "d_w768_t20")
+_REPORT = _report(
+    "c_l256_t20",
+    arrow=("b3_rates", "c_l256_t20"),
+    pairs=(
         ("b3_rates", "c_l256_t20"),
         ("d1_l64_t2", "d3_l64_t6"),
         ("d3_l64_t6", "d5_l64_t20"),
@@ -82,38 +99,15 @@ _REPORT = {
         ("d6_w64_t20", "c_l256_t20"),
         ("c_l256_t20", "d8_w256_t20"),
     ),
-    # Rungs that differ in size alone.
-    "sizes": ("d6_w64_t20", "c_l256_t20", "d8_w256_t20"),
-    # A rung of short training, and one of long training.
-    "arrow": ("b3_rates", "c_l256_t20"),
-    # A rung whose models read texts as long as the other's were trained on, and that other one.
-    "oracle": ("c_l256_t20", "d7_l1024_t20"),
-}
-_LARGE_REPORT = {
-    "longest": "c_w384_t20",
-    "pairs": (("b3_rates", "c_w384_t20"), ("c_w384_t20", "d_w768_t20")),
-    "sizes": ("c_w384_t20", "d_w768_t20"),
-    "arrow": ("b3_rates", "c_w384_t20"),
-    "oracle": (),
-}
+    sizes=("d6_w64_t20", "c_l256_t20", "d8_w256_t20"),
+    oracle=("c_l256_t20", "d7_l1024_t20"),
+)
 _REPORTS = {
-    "tiny": {
-        "longest": "c_l32_t20",
-        "pairs": (("b_l32_t2", "c_l32_t20"),),
-        "sizes": ("b_l32_t2", "c_l32_t20"),
-        "arrow": ("b_l32_t2", "c_l32_t20"),
-        "oracle": (),
-    },
-    "track": {
-        "longest": "c_l256_t20",
-        "pairs": (),
-        "sizes": (),
-        "arrow": ("c_l256_t20",),
-        "oracle": (),
-    },
-    "h100": _LARGE_REPORT,
-    "v5e": _LARGE_REPORT,
+    "tiny": _report("c_l32_t20", arrow=_OF_TINY, pairs=(_OF_TINY,), sizes=_OF_TINY),
+    "track": _report("c_l256_t20", arrow=("c_l256_t20",)),
+    "h100": _report("c_w384_t20", arrow=_OF_LARGE, pairs=(_OF_LARGE, _LARGE), sizes=_LARGE),
 }
+_REPORTS["v5e"] = _REPORTS["h100"]
 _BATCH_TOKENS = 2048
 _LONGEST = 4096
 _WIDTH = 128

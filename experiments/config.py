@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, FieldReference, config_dict
 
 from experiments.training.mesh import make_mesh
 from experiments.training.recipe import Recipe
-from posenc_jax import REGISTRY, Transformer
+from posenc_jax import Transformer
 from posenc_jax.registry import keywords, lookup, own_keywords
 
 
@@ -67,11 +67,6 @@ def defaults(function: Callable, leave_out: tuple[str, ...] = ()) -> ConfigDict:
 def loading() -> ConfigDict:
     """Returns how published weights are held, which they do not say themselves."""
     return ConfigDict({"dtype": "float32", "param_dtype": "float32", "scan": True, "remat": False})
-
-
-def encoding_defaults() -> ConfigDict:
-    """Returns the own keywords of every registered scheme with their defaults."""
-    return ConfigDict({scheme: own_defaults(scheme) for scheme in REGISTRY})
 
 
 def encoding(name: str, **changed: Any) -> dict[str, Any]:

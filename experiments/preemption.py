@@ -39,7 +39,8 @@ def listen(
     """Joins the job's processes; called once, before JAX has used any device.
 
     Args:
-      coordinator: ``HOST:PORT`` of the first process, if the job is started by hand.
+      coordinator: ``HOST:PORT`` of the first process, if the job is started by hand; the two
+        arguments that follow are then given too.
       num_processes: how many processes such a job has.
       process_id: the number of this process, from 0.
       peer_timeout: seconds of silence after which JAX takes a process for lost, and ends the rest.
@@ -51,18 +52,12 @@ def listen(
 
     Raises:
       ValueError: the environment says that there are other processes, but JAX cannot find them; or
-        only some of the first three arguments are given, or differ from another process.
+        the first three arguments do not fit those of another process.
       PreemptedError: not all processes of a job by hand have started in time.
     """
-    by_hand = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
-    given: dict[str, Any] = {name: value for name, value in by_hand.items() if value is not None}
-    if given:
-        if len(given) < len(by_hand):
-            missing = " and ".join(f"--{name}" for name in by_hand if name not in given)
-            raise ValueError(f"a job started by hand needs {missing} too")
-        _listen_by_hand(**given, peer_timeout=peer_timeout, start_timeout=start_timeout)
-        return
-    if cluster := _cluster():
+    if coordinator is not None and num_processes is not None and process_id is not None:
+        _listen_by_hand(coordinator, num_processes, process_id, peer_timeout, start_timeout)
+    elif cluster := _cluster():
         sign, to_be_alone = cluster
         waiting = (
             f"{sign} says that this process is one of several, and it still waits for the others "
@@ -81,14 +76,13 @@ def listen(
                 f"{to_be_alone} to run alone"
             ) from None
         _take_all_gpus()
-        return
-    # Alone; with a long timeout, because late heartbeats on a busy machine must not end the run.
-    address, day = f"127.0.0.1:{free_port()}", 24 * 3600
-    _listen_by_hand(address, 1, 0, peer_timeout=day, start_timeout=start_timeout)
+    else:
+        # A long timeout, because late heartbeats on a busy machine must not end a lone process.
+        _listen_by_hand(f"127.0.0.1:{free_port()}", 1, 0, 24 * 3600, start_timeout)
 
 
 def _listen_by_hand(
-    coordinator: str, num_processes: int, process_id: int, *, peer_timeout: int, start_timeout: int
+    coordinator: str, num_processes: int, process_id: int, peer_timeout: int, start_timeout: int
 ) -> None:
     """Joins a job whose processes are given, which may be this one alone."""
     host, _, port = coordinator.rpartition(":")

@@ -94,63 +94,61 @@ def _wrong(name: str, value: Any) -> str:
     if name in _LISTS:
         names = tuple(part.strip() for part in value.split(","))
         return "must be names separated by commas, each once" if _repeats(names) else ""
-    if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
-        return "must name each once" if _repeats(value) else ""
-    return "must be above 0: cameras would stand still" if name == "task.view" and not value else ""
+    is_names = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    return "must name each once" if is_names and _repeats(value) else ""
 
 
 def _repeats(names) -> bool:
     return "" in names or len({*names}) < len(names)
 
 
-@dataclasses.dataclass(frozen=True)
-class Bounds:
-    """Says what the numbers of a setting may be.
+def bounded(default: T, **bounds: Any) -> T:
+    """Returns a field of a dataclass of settings; ``bounds`` are the keywords of ``refusal``."""
+    return dataclasses.field(default=default, metadata=bounds)
 
-    Attributes:
+
+def refusal(
+    value: Any,
+    hint: Any,
+    *,
+    least: float | None = None,
+    above: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
+    ascends: bool = False,
+    first: float | None = None,
+) -> str | None:
+    """Returns what a value must be or have, in words, or None for a value that is allowed.
+
+    Args:
+      value: a number, or a tuple of numbers or tuples; others are allowed.
+      hint: the type of the value.
       least: the least number that is allowed; by default 1 for whole numbers.
       above, below: numbers between which all must lie.
       most: the largest number that is allowed.
       ascends: whether the numbers of a tuple must ascend.
       first: the number that a tuple must begin with.
     """
-
-    least: float | None = None
-    above: float = -math.inf
-    below: float = math.inf
-    most: float = math.inf
-    ascends: bool = False
-    first: float | None = None
-
-    def refusal(self, value: Any, hint: Any) -> str | None:
-        """Returns what a value must be or have, in words, or None for a value that is allowed."""
-        numbers: Iterable[Any] = (value,)
-        kind = hint
-        while typing.get_origin(kind) is tuple:
-            kind = typing.get_args(kind)[0]
-        if kind is not hint:
-            if len({*value}) < len(value):
-                return "have each element once"
-            if self.ascends and list(value) != sorted(value):
-                return "ascend"
-            if self.first not in (None, *value[:1]):
-                return f"begin with {self.first}"
-            numbers = jax.tree.leaves(value)
-        if kind not in (int, float):
-            return None
-        usual = 1 if kind is int else -math.inf
-        least = usual if self.least is None else self.least
-        if all(least <= n <= self.most and self.above < n < self.below for n in numbers):
-            return None
-        bounds = {"at least": least, "above": self.above}
-        bounds |= {"at most": self.most, "below": self.below}
-        words = [f"{word} {bound}" for word, bound in bounds.items() if math.isfinite(bound)]
-        return " and ".join(["be finite", *words])
-
-
-def bounded(default: T, **bounds: Any) -> T:
-    """Returns a field of a dataclass of settings, with the keywords of its ``Bounds``."""
-    return dataclasses.field(default=default, metadata={"bounds": Bounds(**bounds)})
+    numbers: Iterable[Any] = (value,)
+    kind = hint
+    while typing.get_origin(kind) is tuple:
+        kind = typing.get_args(kind)[0]
+    if kind is not hint:
+        if len({*value}) < len(value):
+            return "have each element once"
+        if ascends and list(value) != sorted(value):
+            return "ascend"
+        if first not in (None, *value[:1]):
+            return f"begin with {first}"
+        numbers = jax.tree.leaves(value)
+    if kind not in (int, float):
+        return None
+    least = (1 if kind is int else -math.inf) if least is None else least
+    if all(least <= n <= most and above < n < below for n in numbers):
+        return None
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
+    words = [f"{word} {bound}" for word, bound in bounds.items() if math.isfinite(bound)]
+    return " and ".join(["be finite", *words])
 
 
 def filled(kind: type[T], name: str, config: Mapping[str, Any]) -> T:
@@ -176,11 +174,11 @@ def check_fields(kind: type, name: str, config: Mapping[str, Any]) -> None:
         if value is None:
             continue
         if typing.get_origin(hint) is tuple and not _fits(value, hint):
-            refusal: str | None = f"have the form of its default, {field.default}"
+            why: str | None = f"have the form of its default, {field.default}"
         else:
-            refusal = field.metadata.get("bounds", Bounds()).refusal(value, hint)
-        if refusal:
-            raise ValueError(f"{name}.{field.name}={value!r} must {refusal}")
+            why = refusal(value, hint, **field.metadata)
+        if why:
+            raise ValueError(f"{name}.{field.name}={value!r} must {why}")
 
 
 def _fits(value: Any, hint: Any) -> bool:

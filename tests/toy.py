@@ -31,7 +31,7 @@ def toy_windows():
     tokens = np.random.default_rng(0).integers(0, 16, 4000).astype(np.uint8)
     offsets, splits = np.array([0, 1500, 4000]), np.zeros(2, np.int8)
     corpus = Corpus("toy", tokens, offsets, splits, 16, 1.0, "digest")
-    return window_index(corpus, "train", RECIPE.length)
+    return window_index(corpus, RECIPE.length)
 
 
 def mesh_of(**shape):

@@ -10,6 +10,7 @@ The program needs ``pip install -e '.[harness]'``.
 
 import argparse
 import collections
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ from posenc_jax import Transformer, generate, pretrained
 
 # Widths are powers of 2 from this one on, so that few programs are compiled.
 _SHORTEST = 32
+_measured = jax.jit(token_losses_and_hits)
 
 
 class Coder:
@@ -64,10 +66,11 @@ class Coder:
         return self._tokenizer.decode(list(tokens))
 
 
+@dataclasses.dataclass(eq=False)
 class Harness:
     """Answers the three kinds of requests that lm-evaluation-harness makes.
 
-    Args:
+    Attributes:
       model: the model.
       coder: converts text to tokens and back.
       length: the most tokens of context; longer requests lose their beginning.
@@ -76,21 +79,18 @@ class Harness:
       console: the console that shows progress.
     """
 
-    def __init__(
-        self,
-        model: Transformer,
-        coder: Coder,
-        *,
-        length: int,
-        batch_tokens: int,
-        mesh: Mesh,
-        console: Console,
-    ):
-        self.model, self.coder, self.length = model, coder, length
-        self._batch_tokens, self._console = batch_tokens, console
-        # An encoding that adapts to the length of a row must not count padding.
-        self._adapts = any(encoding.reads_length() for encoding in model.distinct())
-        self._mesh, self._measure = mesh, jax.jit(token_losses_and_hits)
+    model: Transformer
+    coder: Coder
+    _: dataclasses.KW_ONLY
+    length: int
+    batch_tokens: int
+    mesh: Mesh
+    console: Console
+
+    @functools.cached_property
+    def _adapts(self) -> bool:
+        """Returns whether an encoding adapts to the length of a row, and must not count padding."""
+        return any(encoding.reads_length() for encoding in self.model.distinct())
 
     def loglikelihood(self, requests) -> list[tuple[float, bool]]:
         """Returns the log-probability of each continuation, and whether it is the greedy one.
@@ -138,36 +138,30 @@ class Harness:
 
         The ``args`` of a request are the context and a dict with ``until`` and ``max_gen_toks``.
         """
-        prompts = [self._prompt(*request.args) for request in requests]
-        # Slots of padding hold no position, so they may be more than ``length``.
-        sizes = [(self._width(len(tokens)), most) for tokens, most, _ in prompts]
+        prompts, sizes = [], []
+        for context, options in (request.args for request in requests):
+            most = options.get("max_gen_toks", min(256, self.length))
+            self._check(most, "max_gen_toks")
+            prompt = self.coder.encode(context) or [self.coder.start]
+            prompts.append(prompt[most - self.length :] if most < self.length else prompt[-1:])
+            # Slots of padding hold no position, so they may be more than ``length``.
+            sizes.append((self._width(len(prompts[-1])), most))
         answers = [""] * len(prompts)
-        with stage("generating", len(prompts), self._console) as advance:
+        with stage("generating", len(prompts), self.console) as advance:
             for (width, most), numbers in _by_size(sizes):
-                size = min(len(numbers), max(1, self._batch_tokens // (width + most)))
+                size = min(len(numbers), max(1, self.batch_tokens // (width + most)))
                 for some in (numbers[i : i + size] for i in range(0, len(numbers), size)):
                     # Padded with its first prompt, a short batch runs through the same program.
                     full = some + some[:1] * (size - len(some))
-                    new = self._continued([prompts[number][0] for number in full], width, most)
+                    new = self._continued([prompts[number] for number in full], width, most)
                     for number, tokens in zip(some, new, strict=False):
                         answer = self.coder.decode(tokens.tolist())
-                        for stop in prompts[number][2]:
+                        until = requests[number].args[1].get("until") or []
+                        for stop in [until] if isinstance(until, str) else until:
                             answer = answer.split(stop)[0]
                         answers[number] = answer
                     advance("", steps=len(some))
         return answers
-
-    def _prompt(self, context: str, options: dict[str, Any]) -> tuple[list[int], int, list[str]]:
-        """Returns the prompt of a request, its largest number of new tokens, and its stop texts."""
-        most = options.get("max_gen_toks", min(256, self.length))
-        self._check(most, "max_gen_toks")
-        prompt = self.coder.encode(context) or [self.coder.start]
-        until = options.get("until") or []
-        return (
-            prompt[most - self.length :] if most < self.length else prompt[-1:],
-            most,
-            [until] if isinstance(until, str) else until,
-        )
 
     def _continued(self, prompts: list[list[int]], width: int, most: int) -> np.ndarray:
         """Returns the greedy continuations of prompts, ``[B, most]``."""
@@ -196,14 +190,14 @@ class Harness:
         """Returns the losses and hits of each row's tokens but the first, ``[L - 1, 2]``."""
         scores = [np.empty(0)] * len(rows)
         widths = [min(self._width(len(row) - 1), self.length) for row in rows]
-        compute = functools.partial(self._measure, self.model)
-        with stage(what, len(rows), self._console) as advance:
+        compute = functools.partial(_measured, self.model)
+        with stage(what, len(rows), self.console) as advance:
             for width, numbers in _by_size(widths):
                 # Padding after a row changes no score in it, as attention is causal.
                 tokens = _table([rows[number] for number in numbers], width + 1)
-                size = rows_of_pass(self._batch_tokens, width, self._mesh)
+                size = rows_of_pass(self.batch_tokens, width, self.mesh)
                 left = iter(numbers)
-                for batch in in_batches(compute, tokens, size, self._mesh):
+                for batch in in_batches(compute, tokens, size, self.mesh):
                     for measured, number in zip(batch, left, strict=False):
                         scores[number] = measured[: len(rows[number]) - 1]
                     advance("", steps=len(batch))

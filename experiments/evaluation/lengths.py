@@ -97,38 +97,30 @@ def check_targets(last_tokens: int, train_length: int) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Scorer:
     """Computes token losses of many windows under one model, batch by batch on the mesh.
 
-    Args:
-      model: the model.
-      mesh: the devices.
+    Attributes:
+      model, mesh: the model and the devices.
       batch_tokens: the most tokens of one forward pass, over all devices; CPUs get fewer.
       advance: called after each batch with a note and the number of its tokens. By default nothing
         is shown.
       measure: computes the losses from a model and tokens; see ``training/text.py``.
     """
 
-    def __init__(
-        self,
-        model: Transformer,
-        mesh: Mesh,
-        batch_tokens: int,
-        advance: Callable[..., None] = lambda *_, **__: None,
-        measure: Callable[..., jax.Array] = token_losses,
-    ):
-        self._model = model
-        self._mesh = mesh
-        self._batch_tokens = batch_tokens
-        self._advance = advance
-        self._losses = functools.partial(scorer_program(mesh), measure)
+    model: Transformer
+    mesh: Mesh
+    batch_tokens: int
+    advance: Callable[..., None] = lambda *_, **__: None
+    measure: Callable[..., jax.Array] = token_losses
 
     def rows(self, windows_NL) -> int:
         """Returns how many of the windows are in one forward pass."""
-        tokens = self._batch_tokens
-        if self._mesh.devices.flat[0].platform == "cpu":
-            tokens = min(tokens, _CPU_TOKENS * row_shards(self._mesh))
-        return rows_of_pass(tokens, windows_NL.shape[1] - 1, self._mesh)
+        tokens = self.batch_tokens
+        if self.mesh.devices.flat[0].platform == "cpu":
+            tokens = min(tokens, _CPU_TOKENS * row_shards(self.mesh))
+        return rows_of_pass(tokens, windows_NL.shape[1] - 1, self.mesh)
 
     def batches(
         self, windows_NL, stored: Stored, name: str, measure: Callable[[np.ndarray], Any]
@@ -149,10 +141,11 @@ class Scorer:
         If ``encoding`` is given, it replaces the model's own.
         """
         length, losses = windows_NL.shape[1] - 1, []
-        score = functools.partial(self._losses, self._model, encoding)
-        for batch_losses in in_batches(score, windows_NL, self.rows(windows_NL), self._mesh):
+        program = scorer_program(self.mesh)
+        score = functools.partial(program, self.measure, self.model, encoding)
+        for batch_losses in in_batches(score, windows_NL, self.rows(windows_NL), self.mesh):
             losses.append(batch_losses)
-            self._advance(f"{length} tokens", steps=len(batch_losses) * length)
+            self.advance(f"{length} tokens", steps=len(batch_losses) * length)
         return np.concatenate(losses).astype(np.float64)
 
 
@@ -249,10 +242,6 @@ def scored(losses: np.ndarray) -> dict[str, Any]:
 
 class _Windows:
     """Scores windows of documents; a window that begins a scored window is not scored again.
-
-    Args:
-      score: takes windows and an encoding and returns losses, see ``Scorer``.
-      documents_NL: the documents.
 
     Attributes:
       known: the losses of windows of all documents, ``[N, length]``, by the windows' start.

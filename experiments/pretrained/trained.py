@@ -1,5 +1,6 @@
 """Reads trained models back: finished runs on text, and published weights."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -16,9 +17,10 @@ from experiments.results.record import read_run
 from experiments.training.checkpoint import Checkpoints, fingerprint
 from experiments.training.data import Corpus, tokenised
 from experiments.training.encodings import make_encoding
-from experiments.training.mesh import state_shardings, with_shardings
+from experiments.training.loop import abstract_state
+from experiments.training.mesh import make_mesh, state_shardings
 from experiments.training.recipe import Recipe
-from experiments.training.step import State, adam_state, initial_state
+from experiments.training.step import State, adam_state
 from experiments.training.text import make_model
 from posenc_jax import Encoding, Layers, Transformer
 from posenc_jax.encodings.rotary.frequencies import Default
@@ -67,23 +69,14 @@ def load_run(
             "on text can be read back: give one of those"
         )
     build = functools.partial(_build, config=config, source=source)
-    init = functools.partial(initial_state, init=build, recipe=Recipe(**config["train"]))
-    abstract = jax.eval_shape(init, jax.random.key(0))
-    if mesh is None:
-        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        shardings = jax.tree.map(lambda _: one, abstract)
-    else:
-        shardings = state_shardings(abstract, mesh)
-    checkpoints = Checkpoints(folder / "checkpoints")
-    try:
-        read = checkpoints.best if is_best else checkpoints.newest
-        restored = read(with_shardings(abstract, shardings))
-        if restored is None:
-            kind = "checkpoint with a loss" if is_best else "finished checkpoint"
-            raise ValueError(f"{folder} has no {kind} yet; train it for longer")
-        return restored[1], config
-    finally:
-        checkpoints.close()
+    mesh = mesh or make_mesh(jax.devices()[:1])
+    expected = abstract_state(build, Recipe(**config["train"]), mesh)
+    with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+        restored = (checkpoints.best if is_best else checkpoints.newest)(expected)
+    if restored is None:
+        kind = "checkpoint with a loss" if is_best else "finished checkpoint"
+        raise ValueError(f"{folder} has no {kind} yet; train it for longer")
+    return restored[1], config
 
 
 def _build(key, config, source) -> Transformer:
@@ -158,25 +151,23 @@ class Source:
         return cls(model, length, config, fingerprint(model), *extras)
 
 
-class Loader:
-    """Loads the trained models of an experiment, and holds one until another is asked for.
+def loader(mesh: Mesh, loading: Mapping[str, Any] | None = None) -> Callable[[str, int], Source]:
+    """Returns a function that loads the trained models of an experiment, and holds the newest one.
 
-    Args:
-      mesh: the devices.
-      loading: as in ``Source.of``.
+    The function takes a path, in which "{seed}" is replaced by the seed, and the seed; ``loading``
+    is as in ``Source.of``.
     """
+    held: tuple[str, Source] | None = None
 
-    def __init__(self, mesh: Mesh, loading: Mapping[str, Any] | None = None):
-        self._mesh, self._loading = mesh, loading
-        self._held: tuple[str, Source] | None = None
-
-    def __call__(self, path: str, seed: int) -> Source:
-        """Returns the model at ``path``, in which "{seed}" is replaced by the seed."""
+    def load(path: str, seed: int) -> Source:
+        nonlocal held
         path = path.replace("{seed}", str(seed))
-        if self._held is None or self._held[0] != path:
-            self._held = None  # released first, because two models may not fit into memory
-            self._held = path, Source.of(path, self._mesh, self._loading)
-        return self._held[1]
+        if held is None or held[0] != path:
+            held = None  # released first, because two models may not fit into memory
+            held = path, Source.of(path, mesh, loading)
+        return held[1]
+
+    return load
 
 
 def in_tokens_of(source: Source, corpus: Corpus, least: int) -> Corpus:

@@ -1,7 +1,6 @@
 """Reads what the points of a study have left in its workdir, for further runs and for reports."""
 
 import abc
-import collections
 import dataclasses
 import datetime
 import math
@@ -31,18 +30,11 @@ EVALUATION = {"config": dict, "training": dict}
 
 
 class Finished(abc.ABC):
-    """Holds the results of a study's points; ``Sweep`` makes them.
+    """Holds the results of a study's points; ``Sweep`` makes them, and has the attributes."""
 
-    Args:
-      config: the whole config, for the report.
-      points: the points of the study.
-      workdir: the folder of all results.
-    """
-
-    def __init__(self, config: dict[str, Any], points: list[Point], workdir: Path):
-        self.config = config
-        self.points = points
-        self.workdir = workdir
+    config: dict[str, Any]
+    points: list[Point]
+    workdir: Path
 
     @abc.abstractmethod
     def describe(self, point: Point) -> dict[str, Any]:
@@ -136,27 +128,23 @@ class Finished(abc.ABC):
                 failures.append(failure)
         return evaluations, with_speedups(training, curves), failures
 
-    def rates(self) -> dict[str, dict[float, float]]:
-        """Returns the final training loss of each scheme, by the learning rate.
+    def rates(self, only: str | None = None) -> dict[str, dict[float, float]]:
+        """Returns the final training loss of each scheme, or one, by the learning rate.
 
         The loss is the mean over seeds, and over the last tenth of the logged steps. It is infinite
         if a seed is not finished, or has lost its lines.
         """
-        labels = dict.fromkeys(point.label for point in self.points if point.rate is not None)
-        return {label: self.rates_of(label) for label in labels}
-
-    def rates_of(self, label: str) -> dict[float, float]:
-        """Returns the final training loss of one scheme, by the learning rate; see ``rates``."""
-        losses = collections.defaultdict(list)
+        losses: dict[str, dict[float, list[float]]] = {}
         for point in self.points:
-            if point.label == label and point.rate is not None:
-                losses[point.rate].append(self._final_loss(point))
-        return {rate: sum(of_seeds) / len(of_seeds) for rate, of_seeds in losses.items()}
-
-    def _final_loss(self, point: Point) -> float:
-        losses = [loss for _, loss in self.curve(point)] if self.finished(point) else []
-        last = losses[-max(1, len(losses) // 10) :]
-        return sum(last) / len(last) if last else math.inf
+            if point.rate is not None and only in (None, point.label):
+                curve = self.curve(point) if self.finished(point) else []
+                last = [loss for _, loss in curve[-max(1, len(curve) // 10) :]]
+                final = sum(last) / len(last) if last else math.inf
+                losses.setdefault(point.label, {}).setdefault(point.rate, []).append(final)
+        return {
+            label: {rate: sum(of_seeds) / len(of_seeds) for rate, of_seeds in of_label.items()}
+            for label, of_label in losses.items()
+        }
 
     def curve(self, point: Point) -> list[tuple[int, float]]:
         """Returns the training loss of a point at each step that was logged."""

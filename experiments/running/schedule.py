@@ -36,8 +36,7 @@ class Schedule:
     """Runs the unfinished ones of some points.
 
     Args:
-      sweep: says what the points are.
-      points: the points.
+      sweep, points: the study, and its points that are run.
       share: whether other programs may run the same points.
       is_job: whether this is the job of an array that runs one point.
 

@@ -22,7 +22,9 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
     A point that has begun and that no program works on was stopped; the same command resumes it.
     """
     folder = sweep.folder(point)
-    recipe, line = sweep.recipe_of(point), _last_line(folder / "metrics.jsonl")
+    recipe, lines = sweep.recipe_of(point), read_lines(folder / "metrics.jsonl")
+    whole = (x for x in lines[::-1] if isinstance(x, dict) and x.keys() >= {"step", "seconds"})
+    line: dict[str, Any] = next(whole, {})
     # A published model that is only read has no recipe.
     steps, step = recipe.steps if recipe else 0, line.get("step", 0)
     row = {"point": point.name, "step": step, "steps": steps, "speed": "", "note": ""}
@@ -62,10 +64,3 @@ def print_status(sweep: Sweep, console: Console) -> None:
     console.print(table)
     counts = [(state, sum(row["state"] == state for row in rows)) for state in STATES]
     console.print(", ".join(f"{count} {state}" for state, count in counts if count))
-
-
-def _last_line(path) -> dict[str, Any]:
-    for line in reversed(read_lines(path)):
-        if isinstance(line, dict) and line.keys() >= {"step", "seconds"}:
-            return line
-    return {}

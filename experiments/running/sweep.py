@@ -57,10 +57,8 @@ class Sweep(Finished):
         workdir: Path,
         console: Console,
     ):
-        super().__init__(config, points, workdir)
-        self.recipe = recipe
-        self.mesh = mesh
-        self.console = console
+        self.config, self.points, self.workdir = config, points, workdir
+        self.recipe, self.mesh, self.console = recipe, mesh, console
         self.together = config.get("together", 1)
 
     # What a study says.
@@ -83,17 +81,9 @@ class Sweep(Finished):
 
     # What a study may say.
 
-    def describe(self, point: Point) -> dict[str, Any]:
-        """Returns all settings that decide what is trained."""
-        how = {"train": recipe_fields(self.recipe_of(point)), "seed": point.seed}
-        return self.describe_training(point.scheme) | how
-
-    def describe_training(self, scheme: str) -> dict[str, Any]:
-        """Returns all settings that decide what is trained, except the recipe and the seed.
-
-        A subclass has this method, or another ``describe``.
-        """
-        raise NotImplementedError
+    def how(self, point: Point) -> dict[str, Any]:
+        """Returns the recipe and the seed of a point, for ``describe``."""
+        return {"train": recipe_fields(self.recipe_of(point)), "seed": point.seed}
 
     def write_report(self, command: str) -> Path:
         """Prints the tables of all finished points, writes their report and returns its path."""
@@ -130,7 +120,7 @@ class Sweep(Finished):
         """Raises a ValueError if a batch or a model does not fit the mesh."""
         self.check_recipe(self.recipe)
         for point in {point.scheme: point for point in self.points}.values():
-            abstract_state(self.task(point), self.recipe, self.mesh)
+            abstract_state(self.task(point).init, self.recipe, self.mesh)
 
     def place_on(self, mesh: Mesh) -> None:
         """Takes another mesh, such as one of chips to compile for, and checks as ``check``."""

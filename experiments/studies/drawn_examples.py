@@ -202,9 +202,10 @@ class DrawnExamples(Sweep, abc.ABC):
         results = list(in_batches(compute, rows, size, self.mesh))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
 
-    def describe_training(self, scheme):
+    def describe(self, point):
         shared = {key: self.config[key] for key in ("experiment", "model", "task")}
-        return shared | {"variant": self.variant(scheme), "data": self.data}
+        of_scheme = {"variant": self.variant(point.scheme), "data": self.data}
+        return shared | of_scheme | self.how(point)
 
     def describe_evaluation(self, point):
         extend = {name: self.variant(name) for name in point.extensions}

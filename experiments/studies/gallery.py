@@ -24,7 +24,7 @@ from flax import nnx
 from markupsafe import Markup
 from rich.console import Console
 
-from experiments.command import exit_status
+from experiments.command import count, exit_status, schemes
 from experiments.config import short_keywords
 from experiments.progress import stage
 from experiments.results.record import write_files
@@ -33,7 +33,6 @@ from experiments.results.reports.drawing import COLOURS, Figure, finish, page_st
 from experiments.results.reports.templates import document, fill
 from posenc_jax import REGISTRY, Chunks, Encoding, Layers, describe, logits, make, positions
 from posenc_jax.costs import Description
-from posenc_jax.registry import lookup
 
 TIMES = 8
 CONTENTS = 16  # random contents a curve is the mean of
@@ -89,21 +88,9 @@ def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = 
     return svg(figure)
 
 
-def page(cards: Mapping[str, str], sizes: str) -> str:
-    """Returns the page of all schemes' cards; ``sizes`` is a sentence about the model."""
-    body = fill("gallery.html", curves=CURVES, sizes=sizes, cards=cards)
-    return document("What each encoding does to attention", body)
-
-
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Holds the sizes of the models whose attention is drawn.
-
-    Attributes:
-      train_length: tokens of a training sequence.
-      num_heads: heads of a layer.
-      head_dim: channels of a head.
-    """
+    """Holds the sizes of the models whose attention is drawn."""
 
     train_length: int = 256
     num_heads: int = 4
@@ -168,26 +155,26 @@ def card(name: str, sizes: Sizes, keywords: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gallery.html"))
-    parser.add_argument("--schemes", default="", help="comma-separated; default: all of them")
-    parser.add_argument("--train_length", type=int, default=Sizes.train_length)
-    parser.add_argument("--heads", type=int, default=Sizes.num_heads)
-    parser.add_argument("--head_dim", type=int, default=Sizes.head_dim)
+    names = list(REGISTRY)
+    parser.add_argument("--schemes", type=schemes, default=names, help="with commas; default: all")
+    parser.add_argument("--train_length", type=count, default=Sizes.train_length)
+    parser.add_argument("--heads", type=count, default=Sizes.num_heads)
+    parser.add_argument("--head_dim", type=count, default=Sizes.head_dim)
     args = parser.parse_args()
     sizes = Sizes(args.train_length, args.heads, args.head_dim)
-    names = [n.strip() for n in args.schemes.split(",")] if args.schemes else list(REGISTRY)
-    for name in names:
-        lookup(name)
     console = Console()
     cards, keywords = {}, short_keywords(args.train_length)
-    with stage("gallery", len(names), console) as advance, page_style():
-        for name in names:
+    with stage("gallery", len(args.schemes), console) as advance, page_style():
+        for name in args.schemes:
             layers = {"num_layers": LAYERS[name]} if name in LAYERS else {}
             cards[name] = card(name, sizes, keywords.get(name, {}) | layers)
             advance(name)
     model = (
         f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."
     )
-    write_files(args.out.parent, {args.out.name: page(cards, model)})
+    body = fill("gallery.html", curves=CURVES, sizes=model, cards=cards)
+    page = document("What each encoding does to attention", body)
+    write_files(args.out.parent, {args.out.name: page})
     console.print(f"gallery: {args.out}", highlight=False)
 
 

@@ -12,15 +12,7 @@ from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from experiments.evaluation.lengths import (
-    Protocols,
-    Scorer,
-    check_targets,
-    evaluate,
-    in_other_units,
-    print_losses,
-    work,
-)
+from experiments.evaluation import lengths
 from experiments.progress import stage
 from experiments.results.lengths import LengthStudy, with_window
 from experiments.results.reports import length_report
@@ -45,10 +37,10 @@ class Comparison(Sweep):
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         recipe, mesh = Recipe(**config.train), make_mesh(**config.mesh)
         super().__init__(config.to_dict(), points(config), recipe, mesh, workdir, console)
-        self.protocols = filled(Protocols, "eval", config.eval)
-        check_targets(self.protocols.last_tokens, self.recipe.length)
+        self.protocols = filled(lengths.Protocols, "eval", config.eval)
+        lengths.check_targets(self.protocols.last_tokens, self.recipe.length)
         self.corpus = load_corpus(config.corpus)
-        self.windows = window_index(self.corpus, "train", self.recipe.length)
+        self.windows = window_index(self.corpus, self.recipe.length)
         length, count = self.protocols.document_length(self.recipe.length), self.protocols.documents
         self.documents = {
             split: eval_windows(self.corpus, split, length=length, count=count)
@@ -104,8 +96,8 @@ class Comparison(Sweep):
     def task(self, point):
         return Text(self.recipe, self.windows, self._spec(point.scheme))
 
-    def describe_training(self, scheme):
-        return self._spec(scheme).to_dict() | self.corpus.described
+    def describe(self, point):
+        return self._spec(point.scheme).to_dict() | self.corpus.described | self.how(point)
 
     def describe_evaluation(self, point):
         extend = {name: self._extension_config(name) for name in point.extensions}
@@ -117,26 +109,31 @@ class Comparison(Sweep):
         # Extensions are built for each length separately.
         reads_length = any(encoding.reads_length() for encoding in model.distinct())
         adapts = {scheme: scheme != point.scheme or reads_length for scheme in point.schemes}
-        total = len(splits) * sum(work(protocols, length, adapt) for adapt in adapts.values())
+        total = len(splits) * sum(
+            lengths.work(protocols, length, adapt) for adapt in adapts.values()
+        )
         records, curves = [], []
         with stage(f"{point.name}  evaluate", total, self.console) as advance:
-            score = Scorer(model, self.mesh, protocols.batch_tokens, advance)
+            score = lengths.Scorer(model, self.mesh, protocols.batch_tokens, advance)
             for scheme in point.schemes:
                 extended = scheme != point.scheme
                 at = functools.partial(self._extension, scheme) if extended else lambda _: None
                 for split in splits:
-                    scored, curve = evaluate(
+                    scored, curve = lengths.evaluate(
                         score, self.documents[split], protocols, length, at, adapts[scheme]
                     )
                     where = {"scheme": scheme, "seed": point.seed, "split": split}
-                    for record in scored:
-                        units = in_other_units(record["loss"], self.corpus.bytes_per_token)
-                        records.append(where | record | units)
+                    records += self.in_units(scored, where)
                     curves.append(where | curve)
         return {"records": records, "curves": curves}
 
+    def in_units(self, scored: list[dict], where: dict[str, Any]) -> list[dict]:
+        """Returns records of losses, with ``where`` they are from and the losses in other units."""
+        size = self.corpus.bytes_per_token
+        return [where | record | lengths.in_other_units(record["loss"], size) for record in scored]
+
     def print_point(self, point, evaluation):
-        print_losses(point.schemes, evaluation["records"], self.console)
+        lengths.print_losses(point.schemes, evaluation["records"], self.console)
 
     def _spec(self, scheme) -> FrozenConfigDict:
         encoding = {"name": scheme} | self.config["encodings"].get(scheme, {})

@@ -27,7 +27,6 @@ from experiments.training.mesh import (
     part_of_process,
     replicated,
     state_shardings,
-    with_shardings,
 )
 from experiments.training.parameters import parameter_count
 from experiments.training.precision import gain
@@ -71,7 +70,7 @@ def train(
       PreemptedError: the scheduler asked to stop; a checkpoint of this very step is saved.
       ValueError: the checkpoint holds another state than the one that is trained here.
     """
-    abstract = abstract_state(task, recipe, mesh)
+    abstract = abstract_state(task.init, recipe, mesh)
     with contextlib.closing(Run(recipe, seed, folder, abstract, goal)) as run:
         state = _Loop(task, recipe, mesh, [run], abstract).run(console, name, start)
         if run.failure is not None:
@@ -105,7 +104,7 @@ def train_together(
     its seed; the others go on. Only runs that were stopped at the same step go on together.
     Arguments and errors are as for ``train``, but for the ``folders`` by seed.
     """
-    abstract = abstract_state(task, recipe, mesh)
+    abstract = abstract_state(task.init, recipe, mesh)
     with contextlib.ExitStack() as stack:
         runs = [
             stack.enter_context(contextlib.closing(Run(recipe, seed, folder, abstract, goal)))
@@ -117,16 +116,20 @@ def train_together(
         return {run.seed: run.failure for run in runs if run.failure is not None}
 
 
-def abstract_state(task: Task, recipe: Recipe, mesh: Mesh) -> State:
-    """Returns a run's state with shapes and shardings instead of its arrays."""
-    init = functools.partial(initial_state, init=task.init, recipe=recipe)
-    abstract = jax.eval_shape(init, jax.random.key(0))
-    return with_shardings(abstract, state_shardings(abstract, mesh))
+def abstract_state(init: Callable[[Any], Transformer], recipe: Recipe, mesh: Mesh) -> State:
+    """Returns as ``initial_state``, with shapes and shardings instead of arrays."""
+    first = functools.partial(initial_state, init=init, recipe=recipe)
+    state = jax.eval_shape(first, jax.random.key(0))
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        state,
+        state_shardings(state, mesh),
+    )
 
 
 def lower_step(task: Task, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:
     """Returns the training step, lowered for the mesh; nothing is computed or held on a device."""
-    state = abstract_state(task, recipe, mesh)
+    state = abstract_state(task.init, recipe, mesh)
     shardings = jax.tree.map(lambda array: array.sharding, state)
     rows = batch_sharding(mesh)
     batch = jax.tree.map(

@@ -117,15 +117,6 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(sharding_of, state)
 
 
-def with_shardings(state: Any, shardings: Any) -> Any:
-    """Returns the shapes and types of a state's arrays, with these shardings."""
-    return jax.tree.map(
-        lambda array, sharding: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding),
-        state,
-        shardings,
-    )
-
-
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Spreads the rows of a batch, axis 0 of each of its arrays, over ``data`` and ``fsdp``."""
     return NamedSharding(mesh, P(ROWS))

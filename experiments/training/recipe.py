@@ -43,10 +43,6 @@ class Goal:
     enough: float
     every: int
 
-    def __post_init__(self):
-        if self.every < 1:
-            raise ValueError(f"every={self.every} must be at least 1: steps between scores")
-
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:

@@ -38,14 +38,7 @@ class NextToken:
     windows: WindowIndex
 
     def batch(self, seed, step, part, parts) -> np.ndarray:
-        return train_batch(
-            self.windows,
-            batch_size=self.recipe.batch_size,
-            seed=seed,
-            step=step,
-            part=part,
-            parts=parts,
-        )
+        return train_batch(self.windows, self.recipe.batch_size, seed, step, part, parts)
 
     def loss(self, model, tokens_BL, key):
         return token_losses(model, tokens_BL, key).mean()

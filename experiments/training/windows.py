@@ -15,40 +15,39 @@ from experiments.training.data import SPLITS, Corpus, hashes, in_split
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WindowIndex:
-    """Numbers all windows of ``length + 1`` tokens that lie within one document of a split.
+    """Numbers all windows of ``length + 1`` tokens that lie within one document for training.
 
     Attributes:
-      corpus, split, length: as given to :func:`window_index`.
+      corpus, length: as given to :func:`window_index`.
       ends: int64 ``[documents]``, how many windows there are up to the end of each long document.
       shifts: int64 ``[documents]``, from the number of a window to the place of its first token.
-      split_tokens: tokens of the whole split, short documents included.
+      split_tokens: tokens of all documents for training, short ones included.
     """
 
     corpus: Corpus
-    split: str
     length: int
     ends: np.ndarray
     shifts: np.ndarray
     split_tokens: int
 
 
-def window_index(corpus: Corpus, split: str, length: int) -> WindowIndex:
+def window_index(corpus: Corpus, length: int) -> WindowIndex:
     """Numbers the windows that :func:`train_batch` draws; it costs a pass over the offsets.
 
     Raises:
-      ValueError: unknown split, or no document of ``length + 1`` tokens.
+      ValueError: no document for training has ``length + 1`` tokens.
     """
-    documents = _long_documents(corpus, split, length + 1)
+    documents = _long_documents(corpus, "train", length + 1)
     sizes = np.diff(corpus.offsets)
     counts = sizes[documents] - length
     ends = np.cumsum(counts)
     shifts = corpus.offsets[documents] - (ends - counts)
-    split_tokens = int(sizes[in_split(corpus, split)].sum())
-    return WindowIndex(corpus, split, length, ends, shifts, split_tokens)
+    split_tokens = int(sizes[in_split(corpus, "train")].sum())
+    return WindowIndex(corpus, length, ends, shifts, split_tokens)
 
 
 def train_batch(
-    index: WindowIndex, *, batch_size: int, seed: int, step: int, part: int = 0, parts: int = 1
+    index: WindowIndex, batch_size: int, seed: int, step: int, part: int = 0, parts: int = 1
 ) -> np.ndarray:
     """Returns a part of a batch's rows, int32 ``[batch_size / parts, length + 1]``.
 
@@ -66,11 +65,11 @@ def train_batch(
 
 
 def check_batch(index: WindowIndex, batch_size: int) -> None:
-    """Raises a ValueError if the split has fewer tokens than a batch."""
+    """Raises a ValueError if the training split has fewer tokens than a batch."""
     needed = batch_size * (index.length + 1)
     if index.split_tokens < needed:
         raise ValueError(
-            f"the {index.split} split of {index.corpus.name!r} is smaller than one batch: it has "
+            f"the train split of {index.corpus.name!r} is smaller than one batch: it has "
             f"{index.split_tokens} tokens, and batch_size={batch_size} windows of {index.length} "
             f"+ 1 tokens are {needed}; use a smaller batch_size or length, or a larger corpus"
         )

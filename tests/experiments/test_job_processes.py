@@ -52,13 +52,11 @@ def test_who_is_watched(monkeypatch, variables, flag, expected):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("host:1", None, None), "needs --num_processes and --process_id too"),
-        ((None, 2, 0), "needs --coordinator too"),
         (("host", 2, 0), "--coordinator=host must be HOST:PORT"),
         (("host:99999", 2, 0), "--coordinator=host:99999 must be"),
     ],
 )
-def test_a_job_by_hand_that_is_not_whole_is_refused(arguments, message):
+def test_a_job_by_hand_at_no_address_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         preemption.listen(*arguments)
 

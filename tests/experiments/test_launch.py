@@ -156,11 +156,13 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
     ("given", "message"),
     [
         ({"topology": "v5e:2x2"}, "--topology is for --dry_run"),
-        ({"resource": ["nodes=2"]}, "--submit, --again and --resource are for --backend"),
+        ({"resource": ["nodes=2"]}, "--resource is for --backend"),
         ({"backend": "slurm", "again": "true"}, "--again is for --submit"),
+        ({"coordinator": "host:1"}, "--coordinator is for --num_processes"),
+        ({"num_processes": "2", "process_id": "0"}, "--process_id is for --coordinator"),
         ({"backend": "slurm", "status": "true"}, "--backend and --status ask for different things"),
         ({"dry_run": "true", "report": "true"}, "--dry_run and --report ask for different things"),
-        ({"backend": "gke", "task_id": "1"}, "--task_id is for a job of its own, and --backend"),
+        ({"backend": "gke", "task_id": "1"}, "--backend and --task_id ask for different"),
     ],
 )
 def test_a_flag_that_another_would_make_the_program_ignore_is_refused(given, message):

@@ -91,7 +91,6 @@ def test_a_package_that_is_missing_is_named_with_what_brings_it(monkeypatch):
         ("extension", "loading.dtype", ("int8",)),
         ("extension", "methods", ("",)),
         ("tasks", "task.tasks", ("copy,copy",)),
-        ("story", "task.view", (0.0,)),
         ("atlas", "studies", ({},)),
     ],
 )

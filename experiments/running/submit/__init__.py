@@ -5,7 +5,6 @@ prints what it would submit, and submits it. Each point becomes a job of its own
 ``launch.py`` with ``--task_id``; a job that ends with status 75 was preempted, and is run again.
 """
 
-import abc
 import dataclasses
 import datetime
 import hashlib
@@ -18,7 +17,7 @@ import tempfile
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from absl import flags
 from rich.console import Console
@@ -34,6 +33,11 @@ BACKENDS = {
     "xpk": "experiments.running.submit.kubernetes:XPK",
     "tpu_vm": "experiments.running.submit.cloud:TPUVM",
     "sky": "experiments.running.submit.cloud:Sky",
+}
+_PARSERS: dict[type, Any] = {
+    str: flags.ArgumentParser(),
+    bool: flags.BooleanParser(),
+    int: flags.IntegerParser(lower_bound=1),
 }
 # The port of the first process of a job on machines of its own.
 PORT = 1234
@@ -104,47 +108,40 @@ class Job:
         return self.all_points(f"--task_id={point}", *more)
 
 
-class Backend(Protocol):
-    """Submits a job to one kind of queue."""
+class Backend:
+    """Submits a job to one kind of queue: by ``commands``, or a ``text`` and ``submit`` of its own.
 
-    def text(self, job: Job) -> str:
-        """Returns all that would be submitted, for people to read."""
+    Attributes:
+      file_name: the name of the file that the commands read, if there is one.
+    """
 
-    def submit(self, job: Job) -> list[str]:
-        """Submits the job, and returns the names of what was submitted."""
-
-
-class Commands(abc.ABC):
-    """Submits a job by commands, which may read a file."""
-
-    file_name = ""  # of the file, if there is one
+    file_name = ""
 
     def file(self, job: Job) -> str:
         """Returns the content of the file that the commands read."""
-        del job
         return ""
 
-    @abc.abstractmethod
     def commands(self, job: Job, path: str = "") -> list[list[str]]:
         """Returns the commands; ``path`` is where the file lies."""
+        raise NotImplementedError
 
     def names(self, job: Job) -> list[str]:
         """Returns the names of what the commands submit, by default one for each point."""
         return job.names
 
     def text(self, job: Job) -> str:
-        """Returns the file and the commands."""
+        """Returns all that would be submitted, for people to read."""
         file = f"{self.file(job).rstrip()}\n\n" if self.file_name else ""
         return file + "\n".join(map(shlex.join, self.commands(job, self.file_name)))
 
     def submit(self, job: Job) -> list[str]:
-        """Runs the commands, and returns the names of what they have submitted."""
+        """Submits the job, and returns the names of what was submitted."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / self.file_name
             if self.file_name:
                 path.write_text(self.file(job))
             for command in self.commands(job, str(path)):
-                run(command)
+                _run(command)
         return self.names(job)
 
 
@@ -162,30 +159,22 @@ def make_backend(name: str, settings: Sequence[str]) -> Backend:
     if name not in BACKENDS:
         raise ValueError(f"--backend={name} must be one of {', '.join(BACKENDS)}")
     kind = pkgutil.resolve_name(BACKENDS[name])
-    types, values = typing.get_type_hints(kind), {}
+    types, values = typing.get_type_hints(kind), dict[str, Any]()
     for setting in settings:
         key, equals, value = setting.partition("=")
         if key not in types or not equals:
             known = ", ".join(f"{field.name}=" for field in dataclasses.fields(kind))
             raise ValueError(f"--resource={setting} must be one of {known} for --backend={name}")
-        values[key] = _value(setting, types[key], value)
+        try:
+            values[key] = _PARSERS[types[key]].parse(value)
+        except ValueError as error:
+            raise ValueError(f"--resource={setting}: {error}") from None
     fields = dataclasses.fields(kind)
     needed = [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in values]
     if needed:
         missing = " ".join(f"--resource={need}=..." for need in needed)
         raise ValueError(f"--backend={name} needs {missing}")
     return kind(**values)
-
-
-def _value(setting: str, kind: type, text: str) -> Any:
-    if kind is str:
-        return text
-    if kind is bool and text in ("true", "false"):
-        return text == "true"
-    if kind is int and text.isdigit() and int(text) > 0:
-        return int(text)
-    allowed = "true or false" if kind is bool else "a whole number of at least 1"
-    raise ValueError(f"--resource={setting} must be {allowed}")
 
 
 def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console: Console) -> None:
@@ -207,8 +196,7 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
             )
         console.print(backend.text(job), highlight=False, markup=False)
         date = datetime.datetime.now().isoformat(" ", "seconds")
-        record: dict[str, Any] = {"date": date, "command": job.command, "jobs": []}
-        record |= {"number": job.number}
+        record = {"date": date, "command": job.command, "jobs": [], "number": job.number}
         # Recorded first, because a submission that fails may have submitted some jobs.
         write_json(job.workdir / _RECORD, record)
         jobs = backend.submit(job)
@@ -223,14 +211,10 @@ def _numbered(job: Job) -> tuple[Job, dict[str, Any] | None]:
     return dataclasses.replace(job, number=number), before
 
 
-def run(command: list[str], text: str | None = None) -> None:
-    """Runs a tool of the queue, with ``text`` as its input.
-
-    Raises:
-      ValueError: the tool is not installed, or has failed.
-    """
+def _run(command: list[str]) -> None:
+    """Runs a tool of the queue; raises a ValueError if it is not installed, or has failed."""
     try:
-        subprocess.run(command, input=text, text=True, check=True)
+        subprocess.run(command, check=True)
     except FileNotFoundError:
         raise ValueError(f"{command[0]} is not installed on this machine") from None
     except subprocess.CalledProcessError as error:

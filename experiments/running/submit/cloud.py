@@ -7,11 +7,11 @@ import yaml
 
 from experiments.job_processes import PREEMPTED
 from experiments.results.bucket import is_in_bucket
-from experiments.running.submit import PORT, Commands, Job, peers
+from experiments.running.submit import PORT, Backend, Job, peers
 
 
 @dataclasses.dataclass(frozen=True)
-class TPUVM(Commands):
+class TPUVM(Backend):
     """Asks for one TPU slice that runs all points, and runs them again whenever it starts.
 
     Attributes:
@@ -55,7 +55,7 @@ class TPUVM(Commands):
 
 
 @dataclasses.dataclass(frozen=True)
-class Sky(Commands):
+class Sky(Backend):
     """Launches a managed job of SkyPilot for each point.
 
     Attributes:

@@ -7,11 +7,11 @@ import yaml
 
 from experiments.job_processes import PREEMPTED
 from experiments.results.bucket import is_in_bucket
-from experiments.running.submit import PORT, Commands, Job, peers, run
+from experiments.running.submit import PORT, Backend, Job, peers
 
 
 @dataclasses.dataclass(frozen=True)
-class GKE:
+class GKE(Backend):
     """Creates one JobSet for each point, with a pod on each of its hosts.
 
     If a pod ends with status 1 or 2, its JobSet has failed for good. If a pod ends in another way,
@@ -40,15 +40,16 @@ class GKE:
     namespace: str = "default"
     queue: str = ""
 
-    def text(self, job: Job) -> str:
+    file_name = "jobsets.yaml"
+
+    def file(self, job: Job) -> str:
         """Returns the manifest, one document for each point."""
         return yaml.safe_dump_all(self.manifests(job), sort_keys=False)
 
-    def submit(self, job: Job) -> list[str]:
-        """Gives the manifest to ``kubectl``, and returns the names of the JobSets."""
+    def commands(self, job: Job, path: str = "") -> list[list[str]]:
+        """Returns the command that creates the JobSets."""
         # "apply" would leave a JobSet that has ended as it is, and start nothing.
-        run(["kubectl", "create", "-f", "-"], self.text(job))
-        return job.names
+        return [["kubectl", "create", "-f", path]]
 
     def manifests(self, job: Job) -> list[dict[str, Any]]:
         """Returns the JobSet of each point.
@@ -133,7 +134,7 @@ class GKE:
 
 
 @dataclasses.dataclass(frozen=True)
-class XPK(Commands):
+class XPK(Backend):
     """Creates one xpk workload for each point.
 
     Attributes:

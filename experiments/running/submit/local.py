@@ -7,11 +7,11 @@ import subprocess
 
 from experiments.job_processes import PREEMPTED, free_port, run_all
 from experiments.preemption import PreemptedError
-from experiments.running.submit import Job, peers
+from experiments.running.submit import Backend, Job, peers
 
 
 @dataclasses.dataclass(frozen=True)
-class Local:
+class Local(Backend):
     """Runs the command here and waits for its end.
 
     Attributes:

@@ -12,7 +12,7 @@ from typing import Any
 from experiments import imported
 from experiments.job_processes import PREEMPTED
 from experiments.results.bucket import is_in_bucket
-from experiments.running.submit import Job
+from experiments.running.submit import Backend, Job
 
 # How often a point may reach the time limit and continue in another job.
 _MOST_LIMITS = 100
@@ -20,7 +20,7 @@ _OF_SUBMITIT = ("-u", "-m", "submitit.core._submit")
 
 
 @dataclasses.dataclass(frozen=True)
-class Slurm:
+class Slurm(Backend):
     """Submits an array with a job for each point, and a process on each node of a job.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Evaluates an extended model in one of three ways, batch by batch, so that a kill costs one batch.
+"""Says what an extended model is evaluated on, in one of three ways.
 
 last       the last L tokens of a document, scored on the last few: the same tokens at every
            length, only the prefix grows
@@ -9,19 +9,14 @@ short      windows of the training length, every token scored, loss and accuracy
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-from jax.sharding import Mesh
 
-from experiments.evaluation.lengths import Scorer, check_strides, check_targets, in_other_units
+from experiments.evaluation.lengths import check_strides, check_targets
 from experiments.results.extensions import LAST, SHORT, WINDOWED
-from experiments.results.record import Stored
 from experiments.training.data import Corpus
-from experiments.training.text import token_losses_and_hits
 from experiments.training.windows import eval_windows
-from posenc_jax import Layers, Transformer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,23 +74,12 @@ class Evaluation:
     windows_NL: np.ndarray
     scored: int
 
-    @property
-    def tokens(self) -> int:
-        """Returns how many tokens pass through the model."""
-        return self.windows_NL[:, 1:].size
-
 
 class Documents:
     """Cuts the windows of evaluations from the test split of a corpus.
 
-    Args:
-      corpus: the corpus.
-      trials: the evaluations.
-      train_length: tokens of a sequence that the model was trained on.
-
-    Raises:
-      ValueError: no document is long enough, or more tokens are to be scored than the shortest
-        context holds.
+    Raises a ValueError if no document is long enough, or if the targets are more tokens than the
+    shortest context holds.
     """
 
     def __init__(self, corpus: Corpus, trials: Trials, train_length: int):
@@ -128,54 +112,3 @@ class Documents:
         windows = [self._documents_NL[:, end - length - 1 : end] for end in ends]
         windows_NL = np.stack(windows, axis=1).reshape(-1, length + 1)
         return Evaluation(scheme, WINDOWED, 1, 1, windows_NL, stride)
-
-
-class Evaluator:
-    """Makes evaluations of one model, and stores the results of every batch."""
-
-    def __init__(
-        self,
-        model: Transformer,
-        mesh: Mesh,
-        trials: Trials,
-        stored: Stored,
-        advance: Callable[..., None],
-    ):
-        # ``record`` advances, because batches that were stored count too.
-        score = Scorer(model, mesh, trials.batch_tokens)
-        both = Scorer(model, mesh, trials.batch_tokens, measure=token_losses_and_hits)
-        self._scorers = {LAST: score, WINDOWED: score, SHORT: both}
-        self._stored, self._advance, self._stride = stored, advance, trials.window_stride
-
-    def record(
-        self, one: Evaluation, layers: Layers | None, bytes_per_token: float
-    ) -> dict[str, Any]:
-        """Returns the record of an evaluation under ``layers``, by default the model's own."""
-        scorer, windows_NL = self._scorers[one.protocol], one.windows_NL
-        # Results under the model's own encoding are the same for every method.
-        under = "own" if layers is None else f"{one.scheme} for {one.ratio}x"
-        name = f"{under}, {one.protocol} at {one.multiple}x"
-
-        def measure(batch):
-            return scorer(batch, layers)[:, -one.scored :].mean(axis=1).tolist()
-
-        means: list = []
-        for of_batch, tokens in scorer.batches(windows_NL, self._stored, name, measure):
-            means += of_batch
-            self._advance(f"{one.scheme} at {one.multiple}x", steps=tokens)
-        # One number, the loss, or also the accuracy.
-        loss, *accuracy = np.atleast_1d(np.mean(means, axis=0)).tolist()
-        record = {
-            "scheme": one.scheme,
-            "split": "test",
-            "protocol": one.protocol,
-            "stride": self._stride if one.protocol == WINDOWED else None,
-            "multiple": one.multiple,
-            "length": windows_NL.shape[1] - 1,
-            "ratio": one.ratio,
-            "documents": len(windows_NL),
-            "loss": loss,
-            "tokens": len(windows_NL) * one.scored,
-        }
-        record |= {"accuracy": accuracy[0]} if accuracy else {}
-        return record | in_other_units(loss, bytes_per_token)

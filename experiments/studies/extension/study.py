@@ -17,10 +17,10 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
-from experiments.evaluation.lengths import print_losses
-from experiments.pretrained.trained import Loader, Source, in_tokens_of
+from experiments.evaluation.lengths import Scorer, in_other_units, print_losses
+from experiments.pretrained.trained import Source, in_tokens_of, loader
 from experiments.progress import stage
-from experiments.results.extensions import PLAIN, ExtensionStudy
+from experiments.results.extensions import PLAIN, SHORT, WINDOWED, ExtensionStudy
 from experiments.results.record import RefusedError, Stored, as_json, differences, read_run
 from experiments.results.reports import extension_report
 from experiments.results.seal import read_evaluation
@@ -28,7 +28,7 @@ from experiments.running.finished import EVALUATION
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep, recipe_fields
 from experiments.settings import filled, names_in, one_of
-from experiments.studies.extension.evaluations import Documents, Evaluator, Trials
+from experiments.studies.extension.evaluations import Documents, Evaluation, Trials
 from experiments.studies.extension.methods import Methods
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import SPLITS, load_corpus
@@ -37,7 +37,14 @@ from experiments.training.mesh import check_length, make_mesh, state_shardings
 from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
 from experiments.training.step import further_state
-from experiments.training.text import Text, Tuning, make_model, spec_of
+from experiments.training.text import (
+    Text,
+    Tuning,
+    make_model,
+    spec_of,
+    token_losses,
+    token_losses_and_hits,
+)
 from experiments.training.windows import check_batch, window_index
 
 OPTIMIZERS = ("fresh", "continued")
@@ -73,7 +80,7 @@ class Extension(Sweep):
         self.training = Recipe(**config.train) if config.get("train") else None
         self.corpus = load_corpus(config.corpus)
         self.config = config.to_dict()  # which the methods called below read
-        self.load = Loader(mesh, self.config.get("loading"))
+        self.load = loader(mesh, self.config.get("loading"))
         if config.checkpoint:
             source = self.source(seed=0)
             self._check_source(source)
@@ -104,7 +111,7 @@ class Extension(Sweep):
         tuning = self._tuning(config.target, max(config.tuning_steps))
         super().__init__(self.config, chosen, tuning, mesh, workdir, console)
         lengths = {self.recipe_of(point).length for point in chosen if self._is_trained(point)}
-        self.windows = {length: window_index(self.corpus, "train", length) for length in lengths}
+        self.windows = {length: window_index(self.corpus, length) for length in lengths}
         self.check()
 
     def check(self):
@@ -255,18 +262,53 @@ class Extension(Sweep):
         fixed = {key: self.config[key] for key in ("eval", "variants")}
         fixed |= {"corpus_digest": self.corpus.digest}
         stored = Stored(self.folder(point) / "evaluation.jsonl", fixed)
-        total = sum(one.tokens for one in evaluations)
+        total = sum(one.windows_NL[:, 1:].size for one in evaluations)
         with (
             contextlib.closing(stored),
             stage(f"{point.name}  read", total, self.console) as advance,
         ):
-            evaluator = Evaluator(model, self.mesh, self.trials, stored, advance)
             for one in evaluations:
                 # A tuned model has its encoding already.
                 layers = None if is_tuned else self.methods.layers(one.scheme, one.ratio)
-                record = evaluator.record(one, layers, self.corpus.bytes_per_token)
-                records.append(where | record)
+                records.append(where | self._record(one, model, layers, stored, advance))
         return {"records": records}
+
+    def _record(self, one: Evaluation, model, layers, stored: Stored, advance) -> dict[str, Any]:
+        """Returns the record of an evaluation under ``layers``, by default the model's own.
+
+        The results of every batch are stored, so that a kill costs one batch.
+        """
+        windows_NL, is_short = one.windows_NL, one.protocol == SHORT
+        measures = token_losses_and_hits if is_short else token_losses
+        # The scorer itself does not advance, because batches that were stored count too.
+        scorer = Scorer(model, self.mesh, self.trials.batch_tokens, measure=measures)
+        # Results under the model's own encoding are the same for every method.
+        under = "own" if layers is None else f"{one.scheme} for {one.ratio}x"
+        name = f"{under}, {one.protocol} at {one.multiple}x"
+
+        def measure(batch):
+            return scorer(batch, layers)[:, -one.scored :].mean(axis=1).tolist()
+
+        means: list = []
+        for of_batch, tokens in scorer.batches(windows_NL, stored, name, measure):
+            means += of_batch
+            advance(f"{one.scheme} at {one.multiple}x", steps=tokens)
+        # One number, the loss, or also the accuracy.
+        loss, *accuracy = np.atleast_1d(np.mean(means, axis=0)).tolist()
+        record = {
+            "scheme": one.scheme,
+            "split": "test",
+            "protocol": one.protocol,
+            "stride": self.trials.window_stride if one.protocol == WINDOWED else None,
+            "multiple": one.multiple,
+            "length": windows_NL.shape[1] - 1,
+            "ratio": one.ratio,
+            "documents": len(windows_NL),
+            "loss": loss,
+            "tokens": len(windows_NL) * one.scored,
+        }
+        record |= {"accuracy": accuracy[0]} if is_short else {}
+        return record | in_other_units(loss, self.corpus.bytes_per_token)
 
     def print_point(self, point, evaluation):
         print_losses(point.schemes, evaluation["records"], self.console)
@@ -295,12 +337,8 @@ def points(config: ConfigDict) -> list[Point]:
             f"checkpoint={config.checkpoint} is one model, and seeds={config.seeds} would count it "
             'several times; give --config.seeds=1, or a path with "{seed}" in it'
         )
-    steps = config.tuning_steps
-    if (
-        not steps
-        or not all(isinstance(n, int) and n > 0 for n in steps)
-        or len({*steps}) < len(steps)
-    ):
+    steps = {n for n in config.tuning_steps if isinstance(n, int) and n > 0}
+    if not steps or len(steps) < len(config.tuning_steps):
         raise ValueError(
             f"tuning_steps={config.tuning_steps} must be numbers of steps, each at least 1 and "
             "each once; models without tuning are always evaluated too"

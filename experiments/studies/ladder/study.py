@@ -19,7 +19,7 @@ from ml_collections import FrozenConfigDict
 
 from experiments import preemption
 from experiments.evaluation.controls import beyond, controls, tokens_read, within
-from experiments.evaluation.lengths import Scorer, in_other_units
+from experiments.evaluation.lengths import Scorer
 from experiments.progress import stage
 from experiments.results import leaderboard
 from experiments.results.ladder import mean_curves
@@ -74,7 +74,7 @@ class Rung(Comparison):
             is_there = any(point.scheme == scheme for point in other.points)
             if not is_there or not other.has_tried(scheme):
                 return None
-            losses = other.rates_of(scheme)
+            losses = other.rates(scheme).get(scheme, {})
             self._best[scheme] = min(losses, key=losses.__getitem__)
         return self._best[scheme]
 
@@ -124,9 +124,7 @@ class Rung(Comparison):
                 if is_trained:
                     made += controls(score, score_within, texts, protocols, length)
                 where = {"scheme": scheme, "seed": point.seed, "split": split}
-                for record in made:
-                    units = in_other_units(record["loss"], self.corpus.bytes_per_token)
-                    records.append(where | record | units)
+                records += self.in_units(made, where)
         return records
 
 

@@ -3,7 +3,6 @@
 search.py      candidates, and the three published ways to make new ones; pure NumPy
 encoding.py    the encoding whose factors are arrays
 fitness.py     the losses of candidates, which are inputs of one compiled program
-plan.py        what is the same for every seed: stages, lengths, documents, recipes
 stages.py      searches, fine-tuning and further searches of one model, and their scores
-study.py       all of it for each seed, for ``launch.py``
+study.py       all of it for each seed, for ``launch.py``: lengths, documents, recipes
 """

@@ -281,8 +281,7 @@ def evolve(
     brood = [(genome, name) for name, genome in space.seeds.items()][: budget.population]
     tried = {genome for genome, _ in brood}
     while len(brood) < budget.population:
-        drawn = (space.another(rng) for _ in range(_TRIES))
-        brood.append((_untried(drawn, tried), "drawn"))
+        brood.append((_untried(lambda _: space.another(rng), None, tried), "drawn"))
     for generation in range(budget.generations + 1):
         if generation:
             brood = _next(space, budget, rng, [parent.genome for parent in best], tried)
@@ -305,36 +304,29 @@ def _next(space, budget, rng, parents, tried) -> list[tuple[Genome, str]]:
     """Returns the children of a generation, each with its origin, and adds them to ``tried``."""
 
     def mutant(genome):
-        return _untried(_mutants(space, genome, rng), tried), "mutation"
+        return _untried(lambda genome: space.mutated(genome, rng), genome, tried), "mutation"
 
     brood = [mutant(parents[rng.integers(len(parents))]) for _ in range(budget.mutations)]
     for _ in range(budget.crossovers):
         better, worse = sorted(rng.choice(len(parents), 2, replace=False))
-        child = _first_new(space.crossings(parents[better], parents[worse], rng), tried)
-        brood.append((child, "crossover") if child else mutant(parents[better]))
+        children = space.crossings(parents[better], parents[worse], rng)
+        child = next((child for child in children if child not in tried), None)
+        if child is None:
+            brood.append(mutant(parents[better]))
+        else:
+            tried.add(child)
+            brood.append((child, "crossover"))
     return brood
 
 
-def _mutants(space, genome, rng) -> Iterator[Genome]:
-    """Yields a mutant, then the mutant of that one, and so on."""
+def _untried(change: Callable, genome: Genome | None, tried: set[Genome]) -> Genome:
+    """Changes a genome again and again until it is one that was not tried; adds it to ``tried``."""
     for _ in range(_TRIES):
-        genome = space.mutated(genome, rng)
-        yield genome
-
-
-def _first_new(genomes: Iterable[Genome], tried: set[Genome]) -> Genome | None:
-    """Returns the first genome that was not tried and adds it to ``tried``, or returns None."""
-    new = next((genome for genome in genomes if genome not in tried), None)
-    if new is not None:
-        tried.add(new)
-    return new
-
-
-def _untried(genomes: Iterable[Genome], tried: set[Genome]) -> Genome:
-    """Returns as ``_first_new``, or raises a ValueError where all genomes were tried."""
-    if (new := _first_new(genomes, tried)) is None:
-        raise ValueError(
-            f"the search found no further candidate in {_TRIES} mutations, after {len(tried)}: "
-            "give a smaller search.step, population or number of generations"
-        )
-    return new
+        genome = change(genome)
+        if genome not in tried:
+            tried.add(genome)
+            return genome
+    raise ValueError(
+        f"the search found no further candidate in {_TRIES} mutations, after {len(tried)}: "
+        "give a smaller search.step, population or number of generations"
+    )

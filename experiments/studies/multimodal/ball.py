@@ -1,10 +1,8 @@
 """Makes the world of the story experiment: a ball on a smooth path, and clips of the ball."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
-import chex
-import jax
 import numpy as np
 
 REACH = 0.25  # how far the ball goes from the middle along an axis, in widths of a frame
@@ -13,8 +11,7 @@ OSCILLATIONS = 3  # along each axis
 RADIUS = 1.5  # of the ball, in pixels
 
 
-@chex.dataclass(frozen=True)
-class Clips:
+class Clips(NamedTuple):
     """Holds clips of a ball, each on a path of its own.
 
     The arrays have the clips along axis 0. Places are measured from the middle of the world, in
@@ -43,14 +40,11 @@ class Clips:
         waves = np.stack([size, speed, rng.uniform(0, 2 * np.pi, shape)], axis=-1)
         low, high = times.min(axis=1, keepdims=True), times.max(axis=1, keepdims=True)
         asked = rng.uniform(low, high, (count, questions))
-        cameras = film(rng, view, count, frames)
-        # mypy does not know the constructor that chex makes.
-        return cls(waves=waves, times=times, asked=asked, cameras=cameras)  # type: ignore[call-arg]
+        return cls(waves, times, asked, film(rng, view, count, frames))
 
     def repeated(self, times: int, **changes: np.ndarray) -> "Clips":
         """Returns each clip in as many adjacent rows, with some arrays changed."""
-        again: Any = jax.tree.map(lambda x: np.repeat(x, times, axis=0), self)
-        return again.replace(**changes)
+        return Clips(*(np.repeat(x, times, axis=0) for x in self))._replace(**changes)
 
     def places(self, times) -> np.ndarray:
         """Returns where the ball is at ``times`` ``[N, T]``, as ``[N, T, 2]``."""

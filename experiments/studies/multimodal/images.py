@@ -244,9 +244,8 @@ def _check(setting: Setting, trials: Trials, count: int, side: int):
         raise ValueError(f"eval.sides={trials.sides} must begin with {side}, the images' pixels")
     for larger in trials.sides:
         patches(np.empty((1, larger, larger)), setting.patch)
-    if not 0 < trials.images <= setting.test_images < count:
+    if not trials.images <= setting.test_images < count:
         raise ValueError(
-            f"eval.images={trials.images} must be at least 1 and at most "
-            f"task.test_images={setting.test_images}, which must leave some of the {count} images "
-            "to train on"
+            f"eval.images={trials.images} must be at most task.test_images={setting.test_images}, "
+            f"which must leave some of the {count} images to train on"
         )

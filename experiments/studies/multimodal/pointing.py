@@ -14,7 +14,6 @@ steps).
 """
 
 import dataclasses
-import functools
 from pathlib import Path
 
 import jax
@@ -154,10 +153,13 @@ class Pointing(DrawnExamples):
         return self.drawn(generator(*screen), self.trials.count, screen)
 
     def measure(self, scheme, model):
-        predict = functools.partial(self.predictions, scheme)
+        def answer(model, batch):
+            logits = self.logits(scheme, model, batch)
+            return jax.tree.map(lambda x: jnp.argmax(x, axis=-1), logits)
+
         for screen in self.trials.screens:
             drawn, x = self.tests(screen), _name(screen)
-            answers = self.predict(predict, model, drawn)
+            answers = self.predict(answer, model, drawn)
             right = {name: answers[name] == target for name, target in targets(drawn).items()}
             right["place"] = right["row"] & right["column"]
             chance = dict.fromkeys(NEIGHBOURS, 1 / len(self.icons))
@@ -165,10 +167,6 @@ class Pointing(DrawnExamples):
             chance["place"] = chance["row"] * chance["column"]
             for name, hits in right.items():
                 yield Result(name, x, "accuracy", float(hits.mean()), chance[name])
-
-    def predictions(self, scheme, model, batch):
-        """Returns the most likely answers, int ``[B, rows, columns]`` by question."""
-        return jax.tree.map(lambda x: jnp.argmax(x, axis=-1), self.logits(scheme, model, batch))
 
     def logits(self, scheme, model, batch, key=None):
         """Returns logits of the answers of every cell that has a right one, by question."""

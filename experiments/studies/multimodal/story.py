@@ -16,10 +16,9 @@ pace back into the range of times that training had, as position interpolation d
 """
 
 import dataclasses
-import io
 
 import numpy as np
-from matplotlib import image
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.evaluation.layer_attention import mean_attention
@@ -53,7 +52,8 @@ class Setting:
       paces: the slowest and the fastest pace.
       warps: the ways of ``WARPS`` in which clips run; each clip runs in one of them.
       start: clips start at a time from 0 to this.
-      view: how far cameras are from the middle at most along an axis, in widths of a frame.
+      view: how far cameras are from the middle at most along an axis, in widths of a frame; at 0
+        they would stand still.
     """
 
     frames: int = bounded(12, least=3)
@@ -63,7 +63,7 @@ class Setting:
     paces: tuple[float, float] = bounded((0.5, 2.0), above=0, ascends=True)
     warps: tuple[str, ...] = ("steady", "uneven")
     start: float = bounded(16.0, least=0)
-    view: float = bounded(0.1, least=0, most=FARTHEST)
+    view: float = bounded(0.1, above=0, most=FARTHEST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,10 +314,9 @@ def draw_paths(clips: Clips, answers: dict[str, list]) -> np.ndarray:
             axes.plot(*np.transpose(of_scheme), ".-", color=COLOURS[1], linewidth=1, markersize=3)
             axes.set(xlim=(-REACH, REACH), ylim=(REACH, -REACH), xticks=[], yticks=[], aspect=1)
             axes.set_title(scheme, fontsize=9, parse_math=False)
-        data = io.BytesIO()
-        drawing.savefig(data, format="png")
-    data.seek(0)
-    return image.imread(data)[..., :3]
+        canvas = FigureCanvasAgg(drawing)
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3] / 255
 
 
 def _panels(setting: Setting, trials: Trials) -> tuple[Panel, ...]:

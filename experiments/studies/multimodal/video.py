@@ -102,10 +102,9 @@ class Videos(DrawnExamples):
         digits = shrink(digits, self.setting.patch)
         clips = load_clips(self.setting.background, self.setting.cells * self.setting.patch)
         kept_out = self.setting.test_digits
-        if not 0 < kept_out < len(digits):
+        if kept_out >= len(digits):
             raise ValueError(
-                f"task.test_digits={kept_out} must be at least 1 and leave some of the "
-                f"{len(digits)} digits to train on"
+                f"task.test_digits={kept_out} must leave some of {len(digits)} digits to train on"
             )
         earlier, later = zip(*(np.split(clip, [len(clip) * 3 // 4]) for clip in clips), strict=True)
         self.trained = Source(digits[kept_out:], labels[kept_out:], earlier)

@@ -27,8 +27,8 @@ class _Mapped(Task):
         size = int(is_answer_L.sum())
         return self._result(tokens_L[None, -2 * size - 1 : -size - 1])[0].tolist()
 
-    def _chances(self, room):
-        return [1 / len(SYMBOLS)] * ((room - 1) // 2)
+    def chances(self, length):
+        return [1 / len(SYMBOLS)] * ((length - 2) // 2)
 
 
 class Copy(_Mapped):
@@ -57,13 +57,13 @@ class Sort(_Mapped):
     def _result(self, given_NS):
         return np.sort(given_NS, axis=1)
 
-    def _chances(self, room):
+    def chances(self, length):
         """Returns what the order alone gives away: each answer is at least the one before it.
 
         The best guess is the last answer again, or the symbol after it. Which is more likely
         depends on how many answers are left, and how often the last one has been read.
         """
-        size, kinds = (room - 1) // 2, len(SYMBOLS)
+        size, kinds = (length - 2) // 2, len(SYMBOLS)
         right = np.zeros(size)
         right[0] = _least_is_first(size, kinds)
         # The probability that n of the given symbols are ``first`` or later.
@@ -114,8 +114,8 @@ class Addition(Task):
         numbers = (tokens_L[at - size : at] - DIGITS[0] for at in (end - size - 1, end))
         return DIGITS[_sum(*(number[None] for number in numbers))][0].tolist()
 
-    def _chances(self, room):
-        return [1 / 10] * self._size(room) + [1 / 2]  # the last carry is 0 or 1
+    def chances(self, length):
+        return [1 / 10] * self._size(length - 1) + [1 / 2]  # the last carry is 0 or 1
 
 
 def _sum(one_NS, two_NS):
@@ -140,5 +140,5 @@ class Parity(Task):
     def solve(self, tokens_L, is_answer_L):
         return [int(DIGITS[(tokens_L[1:-2] == DIGITS[1]).sum() % 2])]
 
-    def _chances(self, room):
+    def chances(self, length):
         return [1 / 2]

@@ -6,7 +6,6 @@ python launch.py --config=configs/learned.py:small --workdir=runs/learned
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.results.learning import SHARES
@@ -14,7 +13,7 @@ from experiments.results.record import read_lines
 from experiments.settings import bounded, names_in, one_of
 from experiments.studies.drawn_examples import generator
 from experiments.studies.tasks import ALONE
-from experiments.studies.tasks.study import Questions, Trials, loss_of_answers
+from experiments.studies.tasks.study import Questions, Trials, likeliest
 from experiments.studies.tasks.task import PAD
 from experiments.training.recipe import Goal
 from posenc_jax import Transformer
@@ -72,7 +71,14 @@ class OneTask(Questions):
         self.learned, self.length = self.tasks[0], self.setting.length
         self.places = self.learned.places or self.length
         self.shortest = self.setting.shortest or self.learned.shortest
-        self._check()
+        if not self.learned.shortest <= self.shortest <= self.length:
+            raise ValueError(
+                f"task.shortest={self.shortest} must be at least {self.learned.shortest}, which "
+                f"{self.learned.name} needs, and at most task.length={self.length}"
+            )
+        # This raises where the longest rows are too long for a task, before anything is trained.
+        for task in self.tasks:
+            _drawn(task, np.random.default_rng(0), 1, self.trials.multiples[-1] * self.length)
         self.panels = self.by_length()
         self.data = {"task": self.learned.name}
 
@@ -87,16 +93,6 @@ class OneTask(Questions):
             "tokens right, it is trained for as many steps again; the limit is "
             f"{how['steps']:,} steps. It is then tested on {self.trials.rows} rows of each length."
         )
-
-    def _check(self):
-        if not self.learned.shortest <= self.shortest <= self.length:
-            raise ValueError(
-                f"task.shortest={self.shortest} must be at least {self.learned.shortest}, which "
-                f"{self.learned.name} needs, and at most task.length={self.length}"
-            )
-        # This raises where the longest rows are too long for a task, before anything is trained.
-        for task in self.tasks:
-            _drawn(task, np.random.default_rng(0), 1, self.trials.multiples[-1] * self.length)
 
     def new_model(self, scheme, key):
         return self.make_model(Transformer, scheme, key, vocab_size=self.learned.vocab_size)
@@ -117,9 +113,6 @@ class OneTask(Questions):
                 whole_NL[some, :length] = rows_NL
         return whole
 
-    def loss(self, scheme, model, batch, key):
-        return loss_of_answers(_logits(model, batch, key), batch)
-
     def goal(self, point):
         # The rows are the same for every model, and others than in training and in the tests.
         rng, setting = generator(self.learned.number, 2**63 + 1), self.setting
@@ -128,7 +121,7 @@ class OneTask(Questions):
 
     def likeliest(self, task, rng, model, tokens_NL):
         rows = {"tokens": tokens_NL, "positions": task.positions(rng, tokens_NL)}
-        return self.predict(_likeliest, model, rows)
+        return self.predict(likeliest, model, rows)
 
     def evaluate(self, point, model):
         lines = [li for li in read_lines(self.folder(point) / "metrics.jsonl") if "score" in li]
@@ -147,16 +140,8 @@ def _drawn(task, rng, count, length) -> dict[str, np.ndarray]:
     return {"tokens": tokens_NL, "is_answer": is_answer_NL, "positions": positions_NL}
 
 
-def _logits(model, rows, key=None):
-    return model(rows["tokens"][:, :-1], rows["positions"][:, :-1], key=key)
-
-
-def _likeliest(model, rows):
-    return jnp.argmax(_logits(model, rows), axis=-1)
-
-
 @jax.jit
 def _share(model, rows):
     """Returns the share of rows whose answers are all right."""
-    is_right_NT = _likeliest(model, rows) == rows["tokens"][:, 1:]
+    is_right_NT = likeliest(model, rows) == rows["tokens"][:, 1:]
     return (is_right_NT | ~rows["is_answer"][:, 1:]).all(axis=1).mean()

@@ -37,7 +37,7 @@ class Passkey(Task):
         first = list(tokens_L).index(STORE) + 1
         return tokens_L[first : first + self._DIGITS].tolist()
 
-    def _chances(self, room):
+    def chances(self, length):
         return [1 / 10] * self._DIGITS
 
 
@@ -71,8 +71,8 @@ class Needles(Task):
         (at,) = (at for at in np.flatnonzero(tokens_L == STORE) if tokens_L[at + 1] == asked)
         return tokens_L[at + 2 : at + 2 + self._SIZE].tolist()
 
-    def _chances(self, room):
-        return [_one_of(self._count(room), len(self._KINDS))] * self._SIZE
+    def chances(self, length):
+        return [_one_of(self._count(length - 1), len(self._KINDS))] * self._SIZE
 
     def chance(self, length):
         return _one_of(self._count(length - 1), len(self._KINDS) ** self._SIZE)
@@ -120,8 +120,8 @@ class Recall(Task):
         asked = tokens_L[np.flatnonzero(is_answer_L) - 1]
         return [int(told[told.index(key) + 1]) for key in asked]
 
-    def _chances(self, room):
-        return [_one_of(self._pairs(room), len(_VALUES))] * self._ASKED
+    def chances(self, length):
+        return [_one_of(self._pairs(length - 1), len(_VALUES))] * self._ASKED
 
 
 class Pairs(Recall):
@@ -150,8 +150,8 @@ class Induction(Task):
         half = int(is_answer_L.sum()) + 1
         return tokens_L[-2 * half : -half][1:].tolist()
 
-    def _chances(self, room):
-        return [1 / len(SYMBOLS)] * ((room - 1) // 2 - 1)
+    def chances(self, length):
+        return [1 / len(SYMBOLS)] * ((length - 2) // 2 - 1)
 
 
 class VariableTracking(Task):
@@ -186,7 +186,7 @@ class VariableTracking(Task):
             answer = assigned[answer]
         return [answer]
 
-    def _chances(self, room):
+    def chances(self, length):
         return [1 / self._CHAINS]
 
 

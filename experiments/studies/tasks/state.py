@@ -50,7 +50,7 @@ class FlipFlop(Task):
             int(tokens_L[writes[writes < read][-1] + 1]) for read in np.flatnonzero(is_answer_L)
         ]
 
-    def _chances(self, room):
+    def chances(self, length):
         return [1 / 2]
 
 
@@ -68,8 +68,8 @@ class FlipFlops(FlipFlop):
         share = (1 - self._IGNORED) / 2
         return rng.choice([STORE, ASK, IGNORE], (count, pairs), p=[share, share, self._IGNORED])
 
-    def _chances(self, room):
-        return [1 / 2] * (room // 2 - 1)  # all instructions but the first may be reads
+    def chances(self, length):
+        return [1 / 2] * ((length - 1) // 2 - 1)  # all instructions but the first may be reads
 
     def chance(self, length):
         # Every instruction but the first and the last may be a read, which halves the chance.
@@ -108,5 +108,5 @@ class Counting(Task):
     def solve(self, tokens_L, is_answer_L):
         return [int(DIGITS[(tokens_L[2:-2] == tokens_L[1]).sum()])]
 
-    def _chances(self, room):
+    def chances(self, length):
         return [1 / (self._MOST + 1)]

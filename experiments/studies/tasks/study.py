@@ -130,7 +130,7 @@ class Questions(DrawnExamples):
         return {"tokens": tokens_NL, "is_answer": is_answer_NL}
 
     def loss(self, scheme, model, batch, key):
-        return loss_of_answers(_logits(model, batch["tokens"], key), batch)
+        return _loss_of_answers(_logits(model, batch, key), batch)
 
     def measure(self, scheme, model):
         models = {
@@ -162,7 +162,7 @@ class Questions(DrawnExamples):
 
     def likeliest(self, task, rng, model, tokens_NL):
         """Returns the likeliest token after every token but the last one, ``[N, L - 1]``."""
-        return self.predict(_likeliest, model, tokens_NL)
+        return self.predict(likeliest, model, {"tokens": tokens_NL})
 
 
 def _metrics(task) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ def _metrics(task) -> tuple[str, ...]:
     return (EXACT, ANSWERS) if len(task.chances(task.shortest)) > 1 else (EXACT,)
 
 
-def loss_of_answers(logits_NTV, batch) -> jax.Array:
+def _loss_of_answers(logits_NTV, batch) -> jax.Array:
     """Returns the mean loss of the answers; other tokens cannot be predicted."""
     losses_NT = -jnp.take_along_axis(
         jax.nn.log_softmax(logits_NTV), batch["tokens"][:, 1:, None], axis=-1
@@ -180,9 +180,16 @@ def loss_of_answers(logits_NTV, batch) -> jax.Array:
     return (losses_NT * weights_NT).sum() / len(weights_NT)
 
 
-def _logits(model, tokens_NL, key=None):
-    return model(tokens_NL[:, :-1], positions.text(tokens_NL.shape[1] - 1), key=key)
+def _logits(model, rows, key=None):
+    tokens_NT = rows["tokens"][:, :-1]
+    if "positions" in rows:
+        return model(tokens_NT, rows["positions"][:, :-1], key=key)
+    return model(tokens_NT, positions.text(tokens_NT.shape[1]), key=key)
 
 
-def _likeliest(model, tokens_NL):
-    return jnp.argmax(_logits(model, tokens_NL), axis=-1)
+def likeliest(model, rows):
+    """Returns the likeliest token after each token of ``rows`` but the last, ``[N, L - 1]``.
+
+    Tokens have the positions of the rows, or else their places in the row.
+    """
+    return jnp.argmax(_logits(model, rows), axis=-1)

@@ -33,10 +33,10 @@ class Rows(NamedTuple):
 
 
 class Task(abc.ABC):
-    """Draws rows, and solves them, by the ``_draw``, ``solve`` and ``_chances`` of a subclass.
+    """Draws rows, and solves them, by the ``_draw``, ``solve`` and ``chances`` of a subclass.
 
-    A row of ``length`` tokens has a marker and room for ``length - 1`` others. Subclasses are given
-    this ``room``.
+    A row of ``length`` tokens has a marker and room for ``length - 1`` others, the ``room`` of
+    ``_draw``.
 
     Attributes:
       name: the name in configs and reports.
@@ -90,17 +90,13 @@ class Task(abc.ABC):
     def solve(self, tokens_L: np.ndarray, is_answer_L: np.ndarray) -> list[int]:
         """Returns the answers of one row, read off the tokens before each."""
 
+    @abc.abstractmethod
     def chances(self, length: int) -> list[float]:
         """Returns how often a guess is right, for each answer of a row.
 
         The guess is one of the values that the row tells, or of all symbols where it tells none
         apart from the others.
         """
-        return self._chances(length - 1)
-
-    @abc.abstractmethod
-    def _chances(self, room: int) -> list[float]:
-        """Returns how often a guess is right, for each answer of a row with this room."""
 
     def chance(self, length: int) -> float:
         """Returns how often all answers of a row are guessed right."""

@@ -117,9 +117,8 @@ def write(collection: Collection, corpus: Corpus, folder: Path) -> None:
         with (part / "documents.csv").open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["split", "kind", "bytes", "package", "path"])
-            for split, document in zip(collection.splits, collection.documents, strict=True):
-                size = len(document.text)
-                rows.writerow([split, document.kind, size, document.package, document.path])
+            for split, d in zip(collection.splits, collection.documents, strict=True):
+                rows.writerow([split, d.kind, len(d.text), d.package, d.path])
         part.chmod(0o755)
         part.rename(folder)
     except BaseException:

@@ -59,7 +59,7 @@ def test_slurm(job):
 
 def test_gke_on_gpus(job):
     settings = ["image=hub/posenc:1", "accelerator=nvidia-h100-80gb", "chips=8", "claim=disk"]
-    first, second = yaml.safe_load_all(make_backend("gke", settings).text(job))
+    first, second = yaml.safe_load_all(make_backend("gke", settings).file(job))
     assert [manifest["metadata"]["name"] for manifest in (first, second)] == [
         f"{job.name}-{n}" for n in (0, 1)
     ]

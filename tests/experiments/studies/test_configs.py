@@ -84,7 +84,10 @@ BAD = {
         ({"task__icon": 13}, "task.icon"),
         ({"variants__mrope__positions": "qwen"}, "mrope"),
     ],
-    "story": [({"task__warps": ("steady", "revers")}, "task.warps"), ({"task__view": 0.3}, "view")],
+    "story": [
+        ({"task__warps": ("steady", "revers")}, "task.warps"),
+        *(({"task__view": view}, "view") for view in (0.0, 0.3)),
+    ],
     "tasks": [({"task__tasks": "copy,pass_key"}, "task.tasks"), ({"task__length": 20}, "length")],
     "learned.copy": [({"task__task": "copi"}, "task.task"), ({"task__shortest": 30}, "shortest")],
     "extension": [

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from configs.extension import METHODS, get_config
 from experiments.evaluation import harness
+from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.export import _as_llama, _longest, export
 from experiments.pretrained.trained import Source, load_run
 from experiments.results.extensions import ExtensionStudy, retention
 from experiments.results.lengths import View
-from experiments.studies.extension import evaluations
 from experiments.studies.extension.methods import Methods
 from experiments.studies.extension.study import Extension, points
 from experiments.training.checkpoint import fingerprint
@@ -127,11 +127,11 @@ def test_tuning_starts_from_the_trained_model_and_says_so(finished, corpus, tmp_
 
 @pytest.mark.slow
 def test_one_more_method_is_read_alone(finished, corpus, monkeypatch):
-    def count(self, windows_NL, layers, score=evaluations.Scorer.__call__):
+    def count(self, windows_NL, layers, score=Scorer.__call__):
         observed.append(layers)
         return score(self, windows_NL, layers)
 
-    monkeypatch.setattr(evaluations.Scorer, "__call__", count)
+    monkeypatch.setattr(Scorer, "__call__", count)
     observed: list = []
     more, _ = experiment(config(corpus, methods="rope,pi,resonance_yarn,ntk"), finished[0])
     assert more.run(task_id=0) == []

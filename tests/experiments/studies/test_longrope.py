@@ -161,7 +161,7 @@ def test_mixed_windows_read_short_ones_under_rope_and_long_ones_under_the_factor
     recipe = Recipe(length=2 * L, batch_size=8, steps=1)
     corpus = load_corpus(corpus)
     encoding = longrope(GENOMES[0], short_attention_factor=1.0)
-    windows = (window_index(corpus, "train", length) for length in (2 * L, L))
+    windows = (window_index(corpus, length) for length in (2 * L, L))
     long, short = windows
     task = MixedWindows(recipe, long, model.under(encoding), short)
     batch = task.batch(0, 1, 0, 1)

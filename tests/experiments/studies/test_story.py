@@ -48,7 +48,7 @@ def test_frames_show_the_ball_where_it_is(clips):
 
 def test_straight_lines_are_those_between_neighbouring_times(clips):
     asked = np.array([[0.75, 2.5], [2.75, 7.0]])
-    clips = clips.replace(asked=asked)
+    clips = clips._replace(asked=asked)
     at = clips.places(clips.times)
     middle = (at[0, 4] + at[0, 3]) / 2  # of times 2 and 3, whichever frame came first
     expected = [[(at[0, 0] + at[0, 1]) / 2, middle], [(at[1, 4] + at[1, 5]) / 2, at[1, 0]]]
@@ -126,7 +126,7 @@ def test_what_a_model_knows_of_time(tiny, clips, scheme):
     def change(after=0.0, later=0.0, slower=1.0):
         rows = tiny.rows(scheme, clips)
         times, asked = (slower * (t + later) for t in (clips.times, clips.asked + after))
-        other = tiny.rows(scheme, clips.replace(times=times, asked=asked))
+        other = tiny.rows(scheme, clips._replace(times=times, asked=asked))
         # The ball is where it was.
         other["inputs"][..., : PATCH**2] = rows["inputs"][..., : PATCH**2]
         before, now = (answers(model, item) for item in (rows, other))

@@ -179,7 +179,8 @@ def test_the_loss_is_of_answers_alone(tmp_path):
 def test_a_model_that_knows_the_answers_has_all_of_them(tmp_path, monkeypatch):
     one = questions(tmp_path, schemes="rope")
 
-    def solved(function, model, tokens_NL):
+    def solved(function, model, rows):
+        tokens_NL = rows["tokens"]
         likeliest_NL = np.zeros_like(tokens_NL[:, 1:])
         for row, tokens_L in zip(likeliest_NL, tokens_NL, strict=True):
             task = next(t for t in TASKS.values() if t.number == tokens_L[0] - 5)
@@ -203,10 +204,10 @@ def test_an_extension_is_made_for_each_length(tmp_path, monkeypatch):
     one = questions(tmp_path, schemes="rope,pi", eval__depths=())
     model, factors = one.task(Point("rope", 0, ())).init(jax.random.key(0)), {}
 
-    def seen(function, model, tokens_NL):
-        factors[tokens_NL.shape[1]] = model.encodings[0].frequencies.factor
-        return tokens_NL[:, 1:]
+    def predict(function, model, rows):
+        factors[rows["tokens"].shape[1]] = model.encodings[0].frequencies.factor
+        return rows["tokens"][:, 1:]
 
-    monkeypatch.setattr(one, "predict", seen)
+    monkeypatch.setattr(one, "predict", predict)
     assert len(list(one.measure("pi", model))) == len(one.panels) * 2
     assert factors == {32: 1, 64: 2}

@@ -68,7 +68,7 @@ def test_train_windows_are_runs_within_one_document_of_the_split():
     corpus = counting(
         [50, 17, 16, 400, 3, 90], ["train", "train", "train", "test", "train", "train"]
     )
-    index = window_index(corpus, "train", LENGTH)
+    index = window_index(corpus, LENGTH)
     rows = np.concatenate(
         [train_batch(index, batch_size=8, seed=1, step=step) for step in range(100)]
     )
@@ -81,7 +81,7 @@ def test_train_windows_are_runs_within_one_document_of_the_split():
 
 def test_train_windows_are_uniform():
     corpus = counting([20, 17, 27])  # 4 + 1 + 11 windows
-    index = window_index(corpus, "train", LENGTH)
+    index = window_index(corpus, LENGTH)
     rows = np.concatenate([train_batch(index, batch_size=2, seed=0, step=s) for s in range(3200)])
     starts, counts = np.unique(rows[:, 0], return_counts=True)
     assert starts.tolist() == [*range(4), 1000, *range(2000, 2011)]
@@ -89,7 +89,7 @@ def test_train_windows_are_uniform():
 
 
 def test_train_batch_depends_on_seed_and_step_alone():
-    index = window_index(counting([900] * 5), "train", LENGTH)
+    index = window_index(counting([900] * 5), LENGTH)
 
     def draw(seed, step):
         return train_batch(index, batch_size=8, seed=seed, step=step)
@@ -101,14 +101,14 @@ def test_train_batch_depends_on_seed_and_step_alone():
 
 
 def test_train_batch_is_the_same_in_every_version():
-    index = window_index(counting([900] * 5), "train", LENGTH)
+    index = window_index(counting([900] * 5), LENGTH)
     first = train_batch(index, batch_size=4, seed=3, step=5)[:, 0]
     assert first.tolist() == GOLDEN_TRAIN
 
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_parts_are_the_batch(parts):
-    index = window_index(counting([900] * 5), "train", LENGTH)
+    index = window_index(counting([900] * 5), LENGTH)
     arguments = {"batch_size": 8, "seed": 0, "step": 3}
     rows = [train_batch(index, **arguments, part=part, parts=parts) for part in range(parts)]
     assert {len(part_rows) for part_rows in rows} == {8 // parts}

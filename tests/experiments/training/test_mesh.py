@@ -72,7 +72,7 @@ def windows():
     tokens = np.random.default_rng(0).integers(0, common.VOCAB, 4000).astype(np.uint8)
     splits = np.zeros(1, np.int8)
     corpus = Corpus("toy", tokens, np.array([0, 4000]), splits, common.VOCAB, 1.0, "digest")
-    return window_index(corpus, "train", RECIPE.length)
+    return window_index(corpus, RECIPE.length)
 
 
 def losses(folder, on):

@@ -53,7 +53,7 @@ def test_learns_what_repeats(tmp_path):
     tokens = np.tile(np.arange(16), 250).astype(np.uint8)
     corpus = Corpus("cycle", tokens, np.array([0, 4000]), np.zeros(1, np.int8), 16, 1.0, "digest")
     recipe = Recipe(length=8, batch_size=8, steps=60, learning_rate=1e-2, warmup_steps=5)
-    _, summary = run(tmp_path, window_index(corpus, "train", 8), recipe)
+    _, summary = run(tmp_path, window_index(corpus, 8), recipe)
     assert summary["final_loss"] < np.log(16) / 4
 
 
