@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import schemes
-from jax.sharding import AxisType
 
 import posenc_jax
 from posenc_jax import Side, Tile
@@ -167,10 +166,3 @@ def close(actual, expected, tolerance=2e-5):
     (_, expected_output), expected_gradients = expected
     common.close(output, expected_output, rtol=0)
     close_gradients(gradients, expected_gradients, tolerance)
-
-
-def mesh_of(**shape):
-    """Returns a mesh of Auto axes over the first devices."""
-    devices = jax.devices()[: int(np.prod(list(shape.values())))]
-    axis_types = (AxisType.Auto,) * len(shape)
-    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types, devices=devices)
