@@ -32,6 +32,12 @@ def tolerance(golden, key, name=None):
     return {"atol": 0} | of_key[key] if key in of_key else given
 
 
+def float32(golden):
+    """Returns the arrays of a golden file in float32, and its settings."""
+    arrays, params = common.golden(golden)
+    return {key: jnp.asarray(x, jnp.float32) for key, x in arrays.items()}, params
+
+
 def as_published(golden, **actual):
     """Compares with keys of a golden file, each within the tolerance that its index has for it."""
     arrays, _ = common.golden(golden)
