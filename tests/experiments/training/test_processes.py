@@ -21,6 +21,7 @@ from runs import (
     wait_for,
 )
 
+from experiments.results.record import read_lines
 from experiments.running import submit
 
 # The steps and the evaluation of runs that are compared.
@@ -54,9 +55,8 @@ def by_kubernetes(count):
 def numbers(workdir):
     """Returns the losses of training and of the evaluation."""
     folder = workdir / "runs/rope/seed0"
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     records = json.loads((folder / "evaluation.json").read_text())["records"]
-    trained = {line["step"]: line["loss"] for line in lines}
+    trained = {line["step"]: line["loss"] for line in read_lines(folder / "metrics.jsonl")}
     assert list(trained) == [1, 2, 3, 4, 5, 6]
     return [*trained.values(), *(record["loss"] for record in records)]
 
