@@ -17,7 +17,7 @@ import jax
 import optax
 from ml_collections import FrozenConfigDict
 
-from benchmarks.ours import model_sizes, shape_parser
+from benchmarks.ours import device, model_sizes, shape_of, shape_parser
 from experiments.command import count, exit_status
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, token_losses
@@ -50,11 +50,7 @@ def main() -> None:
     parser.add_argument("--vocab", type=count, default=32768)
     parser.add_argument("--encoding", default="rope")
     args = parser.parse_args()
-    print(
-        f"{args.encoding} batch {args.batch} length {args.length} width {args.dim} layers "
-        f"{args.layers} vocabulary {args.vocab} ({jax.devices()[0].device_kind}, jax "
-        f"{jax.__version__})"
-    )
+    print(f"{args.encoding} {shape_of(args)} vocabulary {args.vocab} {device()}")
     print("| attention | remat | loss | temporaries, MiB |\n|---|---|---|---|")
     kinds = ("all logits", losses_of_all_logits), ("in pieces", token_losses)
     for implementation, remat, (name, losses) in itertools.product(
