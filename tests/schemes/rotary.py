@@ -70,16 +70,17 @@ class YaRN(Rotary):
     def frequencies(self, d, base, given, longest):
         rate, _ = super().frequencies(d, base, given, longest)
         factor, fast, slow = given["factor"], given.get("beta_fast", 32), given.get("beta_slow", 1)
+        train_length = given.get("train_length", TRAIN_LENGTH)
         if given.get("ramp") == "turns":
             # The paper's gamma of r = L / wavelength: 1 keeps a pair, 0 divides it.
-            turns = TRAIN_LENGTH / (2 * np.pi / rate)
+            turns = train_length / (2 * np.pi / rate)
             gamma = np.where(turns < slow, 0.0, 1.0)
             if fast > slow:
                 gamma = np.clip((turns - slow) / (fast - slow), 0, 1)
         else:
             # The same between whole pairs: i solves 2 pi base^(2 i / d) = L / turns.
             low, high = (
-                d / 2 * math.log(TRAIN_LENGTH / (2 * math.pi * turns), base)
+                d / 2 * math.log(train_length / (2 * math.pi * turns), base)
                 for turns in (fast, slow)
             )
             if given.get("truncate", True):

@@ -33,7 +33,7 @@ class NTKByParts(Rotary):
                 given.get(name, value)
                 for name, value in zip(("factor", *self.names), self.published, strict=True)
             )
-            r = TRAIN_LENGTH / (2 * math.pi / theta)
+            r = given.get("train_length", TRAIN_LENGTH) / (2 * math.pi / theta)
             gamma = 0 if r < low else 1 if r > high else (r - low) / (high - low)
             new.append((1 - gamma) * theta / factor + gamma * theta)
         return np.array(new), 1.0
