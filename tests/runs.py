@@ -149,10 +149,15 @@ def wait_for(path: Path) -> None:
 def ended(processes, timeout=300) -> list[tuple[str, str]]:
     """Returns what each process has printed, its output and its errors, once all have ended.
 
-    All are read at a time, because one whose pipe is full waits, and others may wait for it.
+    All are read at a time, because one whose pipe is full waits, and others may wait for it. Where
+    one has not ended in time, all are killed.
     """
-    with ThreadPoolExecutor(len(processes)) as pool:
-        return [*pool.map(lambda process: process.communicate(timeout=timeout), processes)]
+    try:
+        with ThreadPoolExecutor(len(processes)) as pool:
+            return [*pool.map(lambda process: process.communicate(timeout=timeout), processes)]
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def finish(processes) -> list[str]:
