@@ -45,10 +45,10 @@ def config(files, **changes):
     return common.changed(config, **changes)
 
 
-def comparison(config, workdir):
-    """Returns a comparison, and what it will print."""
+def comparison(config, workdir, kind=Comparison):
+    """Returns a comparison, or another kind of experiment, and what it will print."""
     output = io.StringIO()
-    return Comparison(config, workdir, Console(file=output, width=200)), output
+    return kind(config, workdir, Console(file=output, width=200)), output
 
 
 def untrained(one):

@@ -1,7 +1,7 @@
 """Tests the study of extension, at a size that runs in seconds."""
 
 import dataclasses
-import io
+import functools
 import json
 import math
 import types
@@ -10,7 +10,7 @@ import common
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
+from runs import comparison
 from study_records import ABOUT, TRAINING, record
 
 from configs.extension import METHODS, get_config
@@ -39,9 +39,7 @@ def config(files, preset="tiny", **changes):
     return common.changed(config, **changes)
 
 
-def experiment(config, workdir):
-    output = io.StringIO()
-    return Extension(config, workdir, Console(file=output, width=200)), output
+experiment = functools.partial(comparison, kind=Extension)
 
 
 def results(workdir):
