@@ -33,8 +33,8 @@ def losses_of_all_logits(model, tokens_BL):
 
 def temporaries(args, losses, remat: bool, implementation: str) -> int:
     """Returns the bytes that one gradient needs besides its arguments and its result."""
-    own = dict(scan=remat, remat=remat, implementation=implementation)
-    sizes = model_sizes(args, vocab_size=args.vocab, **own)
+    choices = dict(scan=remat, remat=remat, implementation=implementation)
+    sizes = model_sizes(args, vocab_size=args.vocab, **choices)
     spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": sizes})
     recipe = Recipe(length=args.length, batch_size=args.batch, steps=1)
     model = jax.eval_shape(Text(recipe, None, spec).init, jax.random.key(0))

@@ -43,8 +43,8 @@ def tables(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         of_part.setdefault(row["part"], []).append(row)
     makers = {"steps": _steps, "attention": _attention, "lengths": _lengths}
-    found = [make(of_part[part]) for part, make in makers.items() if part in of_part]
-    return "\n\n".join(found) + "\n"
+    parts = [make(of_part[part]) for part, make in makers.items() if part in of_part]
+    return "\n\n".join(parts) + "\n"
 
 
 def _steps(rows) -> str:

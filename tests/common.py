@@ -159,7 +159,7 @@ def moved(module, seed: int, by: float = 0.3):
 
 
 def assert_every_parameter_is_seen(name: str, gradients) -> None:
-    """Checks that outputs depend on the parameters of a scheme, but on those that are invisible."""
+    """Checks that outputs depend on every parameter of a scheme, except on invisible ones."""
     for path, gradient in parameter_paths(gradients):
         invisible = any(path[-len(end) :] == end for end in schemes.ALL[name].invisible)
         assert (np.abs(gradient).max() > 1e-3) != invisible, path
@@ -249,6 +249,14 @@ def layer(encoding, x_BTD, tokens, weights=None):
     )
     out = posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD)
     return out, x_BTD, (q, k, v)
+
+
+def of_first_layer(model, token_ids) -> list[np.ndarray]:
+    """Returns float64 queries and keys of the first layer before they turn, ``[B, T, H, C]``."""
+    block = model.layers[0].block
+    x_BTD = np.asarray(block.attention_norm(model.embed(token_ids)), np.float64)
+    kernels = block.attention.q.kernel, block.attention.k.kernel
+    return [(x_BTD @ np.asarray(p[...])).reshape(*token_ids.shape, HEADS, -1) for p in kernels]
 
 
 def set_cores(monkeypatch, count: int) -> None:

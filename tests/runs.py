@@ -38,7 +38,7 @@ TINY = "--config=configs/extrapolation.py:tiny"
 
 
 def config(files, **changes):
-    """Returns the config of a comparison of three schemes, of which one extends another."""
+    """Returns the config of a comparison of three schemes, one of which extends another."""
     config = get_config("tiny")
     config.corpus = files
     config.schemes = "rope,yarn,alibi"

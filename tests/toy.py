@@ -82,7 +82,7 @@ class Line(nnx.Module):
 
 @contextlib.contextmanager
 def killed(kind, method, when):
-    """Expects that a call of a class's method dies, the first of which ``when`` is true.
+    """Expects that a method of a class dies as soon as ``when`` is true of its arguments.
 
     Nothing is cleaned up, as after a kill.
     """

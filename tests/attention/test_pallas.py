@@ -75,8 +75,8 @@ def test_products_of_matrices_equal_those_of_tensors(equation, x_shape, y_shape)
 NOT_ON_CUDA = {
     "shaw": "a table of an odd number of rows",
     "deberta": "rounding of positions",
-    "fire": "a table of which one unit after the other is taken",
-    "swin_v2": "a table of which one unit after the other is taken",
+    "fire": "a table whose units are taken one after the other",
+    "swin_v2": "a table whose units are taken one after the other",
     "dual_chunk": "three rotations side by side, whose width is no power of 2",
     "rerope": "the gradient of rotations side by side, a concatenation",
     "jet_long": "the gradient of rotations side by side, a concatenation",

@@ -45,7 +45,7 @@ def value_and_gradients(attend, encoding, q, k, v, *sinks):
 
 
 def operands():
-    """Returns an encoding, queries, keys and values, and sinks, of which one is none."""
+    """Returns an encoding, queries, keys and values, and sinks; one head's sink takes nothing."""
     sinks_H = jnp.asarray(common.normal(8, common.HEADS)).at[1].set(-30.0)
     sinks_BTH = jnp.asarray(common.normal(9, 2, T, common.HEADS))
     return common.build("alibi"), *sides(2, T, T), sinks_H, sinks_BTH

@@ -24,9 +24,9 @@ IN_GOLDEN_ARRAYS = {"golden_gate": {"num_axes"}}
 
 
 def varied(name):
-    """Returns the keywords of which ``test_float64`` compares several values with the equations.
+    """Returns the keywords that have several values where ``test_float64`` reads the equations.
 
-    The equations read them there, so that a keyword which changed nothing would be noticed.
+    The equations read them too, so that a keyword which changed nothing would be noticed.
     """
     parameters, scheme = posenc_jax.signature(name).parameters, schemes.ALL[name]
 

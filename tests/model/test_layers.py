@@ -120,7 +120,7 @@ each_pattern = pytest.mark.parametrize("name", common.PATTERNS)
 
 
 def said(layers, count):
-    """Returns encoding and window of each layer, of which equal ones compare as equal."""
+    """Returns encoding and window of each layer, in a form in which equal ones compare as equal."""
     pairs = map(layers.over(count).at, range(count))
     return [(jax.tree.structure(encoding), window) for encoding, window in pairs]
 
