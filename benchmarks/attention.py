@@ -14,7 +14,6 @@ lengths the exponents of time and memory against length are fitted too.
 import argparse
 import functools
 import itertools
-import statistics
 import sys
 
 from experiments.training.host import keep_freed_memory
@@ -24,14 +23,13 @@ keep_freed_memory()
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
 from flax import nnx  # noqa: E402
-from rich.console import Console  # noqa: E402
 
 import posenc_jax  # noqa: E402
 from benchmarks.accelerator.attention import run  # noqa: E402
-from benchmarks.ours import exponent, seconds_of  # noqa: E402
+from benchmarks.ours import device, exponent, interleaved, ratios  # noqa: E402
 from experiments.command import count, counts, exit_status, schemes  # noqa: E402
-from experiments.progress import stage  # noqa: E402
 
 
 def gradient(args, name: str, implementation: str, length: int):
@@ -53,39 +51,29 @@ def gradient(args, name: str, implementation: str, length: int):
     return jax.jit(gradients).lower(encoding, q, k, v).compile(), (encoding, q, k, v)
 
 
-def measure(args, points, length: int, console: Console):
-    """Returns seconds of each round and bytes of temporaries, by scheme and implementation."""
-    runs, memory = {}, {}
-    with stage(f"compile {length}", len(points), console) as advance:
-        for name, each in points:
-            compiled, arguments = gradient(args, name, each, length)
-            memory[name, each] = compiled.memory_analysis().temp_size_in_bytes
-            runs[name, each] = functools.partial(compiled, *arguments)
-            jax.block_until_ready(runs[name, each]())
-            advance(f"{name} {each}")
-    seconds: dict[tuple[str, str], list[float]] = {point: [] for point in points}
-    with stage(f"rounds {length}", args.rounds, console) as advance:
-        for _ in range(args.rounds):
-            for point, run in runs.items():
-                seconds[point].append(seconds_of(run))
-            advance("")
-    return seconds, memory
+def measure(args, points, length: int):
+    """Returns the seconds of each round, and the bytes of temporaries, of every point."""
+    calls, memory = {}, {}
+    for point in points:
+        compiled, arguments = gradient(args, *point, length)
+        memory[point] = compiled.memory_analysis().temp_size_in_bytes
+        calls[point] = functools.partial(compiled, *arguments)
+    return interleaved(calls, args.rounds, warm_up=1), memory
 
 
-def print_table(length: int, seconds, memory) -> None:
+def print_table(length: int, times: pd.DataFrame, memory) -> None:
     """Prints a row for each scheme and implementation at one length."""
 
-    def ratio(a, b) -> str:
-        if a == b or b not in seconds:
+    def ratio(point, base) -> str:
+        if point == base or base not in times:
             return ""
-        rounds = zip(seconds[a], seconds[b], strict=True)
-        return f"{statistics.median(x / y for x, y in rounds):.2f}"
+        return f"{ratios(times, base)[point]:.2f}"
 
-    for name, each in seconds:
-        point = name, each
+    for name, implementation in times:
+        point = name, implementation
         print(
-            f"| `{name}` | {each} | {length} | {1e3 * statistics.median(seconds[point]):.1f} "
-            f"| {ratio(point, (name, 'dense'))} | {ratio(point, ('nope', each))} "
+            f"| `{name}` | {implementation} | {length} | {1e3 * times[point].median():.1f} "
+            f"| {ratio(point, (name, 'dense'))} | {ratio(point, ('nope', implementation))} "
             f"| {memory[point] / 2**20:.1f} |"
         )
 
@@ -107,24 +95,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=count, default=11)
     args = parser.parse_args()
     points = list(itertools.product(args.schemes, args.implementations.split(",")))
-    lengths, console = args.lengths, Console(stderr=True)
     print(
         f"batch {args.batch}, {args.heads} heads of {args.head_dim}, {args.dtype}, {args.rounds} "
-        f"rounds, forward and backward ({jax.devices()[0].device_kind}, jax {jax.__version__})"
+        f"rounds, forward and backward {device()}"
     )
     print("| scheme | implementation | length | ms | x dense | x NoPE | temporaries, MiB |")
     print("|---|---|---|---|---|---|---|")
-    found = {}
-    for length in lengths:
-        found[length] = measure(args, points, length, console)
-        print_table(length, *found[length])
-    if len(lengths) > 1:
-        for name, each in points:
-            times = [statistics.median(found[n][0][name, each]) for n in lengths]
-            sizes = [found[n][1][name, each] for n in lengths]
+    measured = {}
+    for length in args.lengths:
+        measured[length] = measure(args, points, length)
+        print_table(length, *measured[length])
+    if len(measured) > 1:
+        for name, implementation in points:
+            point = name, implementation
+            times = [seconds[point].median() for seconds, _ in measured.values()]
+            sizes = [memory[point] for _, memory in measured.values()]
             print(
-                f"{name} {each}: time ~ length^{exponent(lengths, times):.2f}, "
-                f"temporaries ~ length^{exponent(lengths, sizes):.2f}"
+                f"{name} {implementation}: time ~ length^{exponent(args.lengths, times):.2f}, "
+                f"temporaries ~ length^{exponent(args.lengths, sizes):.2f}"
             )
 
 

@@ -12,13 +12,13 @@ from experiments.training.host import keep_freed_memory
 
 keep_freed_memory()
 
-import jax  # noqa: E402
-
 from benchmarks.ours import (  # noqa: E402
+    device,
     interleaved,
     jax_step,
     random_tokens,
     ratios,
+    shape_of,
     shape_parser,
 )
 from experiments.command import exit_status, schemes  # noqa: E402
@@ -35,11 +35,7 @@ def main() -> None:
     steps = {name: jax_step(args, name, tokens)[0] for name in ("nope", *args.schemes)}
     times = interleaved(steps, args.rounds)
     nope_ms = 1e3 * times["nope"].median()
-    print(
-        f"batch {args.batch} length {args.length} width {args.dim} layers {args.layers}, "
-        f"{args.rounds} rounds, NoPE {nope_ms:.0f} ms a step "
-        f"({jax.devices()[0].device_kind}, jax {jax.__version__})"
-    )
+    print(f"{shape_of(args)}, {args.rounds} rounds, NoPE {nope_ms:.0f} ms a step {device()}")
     print("| scheme | step, NoPE = 1 |\n|---|---|")
     for name, ratio in ratios(times, "nope").drop("nope").items():
         print(f"| `{name}` | {ratio:.2f} |")

@@ -9,9 +9,7 @@ once; the figure is the median over rounds of the scheme's time over NoPE's.
 import argparse
 import dataclasses
 import functools
-import statistics
 import sys
-import time
 from pathlib import Path
 
 from experiments.training.host import keep_freed_memory
@@ -21,10 +19,9 @@ keep_freed_memory()
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from flax import nnx  # noqa: E402
-from rich.console import Console  # noqa: E402
 
+from benchmarks.ours import interleaved, ratios  # noqa: E402
 from experiments.command import count, exit_status, schemes  # noqa: E402
-from experiments.progress import stage  # noqa: E402
 from posenc_jax import REGISTRY, Cache, Layers, Transformer, make  # noqa: E402
 
 LAYERS, TRAIN_LENGTH = 6, 8192
@@ -32,7 +29,7 @@ SIZES = dict(num_heads=9, num_kv_heads=3, head_dim=64, model_dim=576)
 
 
 def stepper(name: str, batch: int, length: int, count: int):
-    """Returns a function that reads ``count`` tokens, one by one, and returns seconds a token."""
+    """Returns a function that reads ``count`` tokens, one by one."""
     rngs = nnx.Rngs(0)
     encoding = make(name, rngs=rngs, num_layers=LAYERS, train_length=TRAIN_LENGTH, **SIZES)
     if isinstance(encoding, Layers):
@@ -53,10 +50,8 @@ def stepper(name: str, batch: int, length: int, count: int):
         return jax.lax.scan(read, cache, jnp.arange(count))
 
     def step():
-        start = time.perf_counter()
         holder["cache"], sums = run(model, holder["cache"])
-        jax.block_until_ready(sums)
-        return (time.perf_counter() - start) / count
+        return sums
 
     return step
 
@@ -72,27 +67,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a CSV file for the same table")
     args = parser.parse_args()
     names = ["nope", *(n for n in args.schemes if n != "nope")]
-    rows: dict[str, list[float]] = {name: [] for name in names}
-    with stage("decode", len(names) * (args.rounds + 1), Console(stderr=True)) as advance:
-        steps = {}
-        for name in names:
-            steps[name] = stepper(name, args.batch, args.length, args.count)
-            steps[name]()
-            advance(name)
-        for _ in range(args.rounds):
-            for name in names:
-                rows[name].append(steps[name]())
-                advance(f"{name}  {1e3 * rows[name][-1]:.1f} ms")
+    steps = {name: stepper(name, args.batch, args.length, args.count) for name in names}
+    times = interleaved(steps, args.rounds, warm_up=1) / args.count
     print(f"batch {args.batch}, after {args.length} tokens (jax {jax.__version__})")
-    table = []
-    for name in names:
-        ratio = statistics.median(a / b for a, b in zip(rows[name], rows["nope"], strict=True))
-        table.append((name, f"{1e3 * statistics.median(rows[name]):.2f}", f"{ratio:.2f}"))
     print("| scheme | ms a token | x NoPE |\n|---|---|---|")
-    for name, milliseconds, ratio in table:
-        print(f"| `{name}` | {milliseconds} | {ratio} |")
+    lines = ["scheme,milliseconds,times_nope"]
+    for name, ratio in ratios(times, "nope").items():
+        milliseconds = 1e3 * times[name].median()
+        print(f"| `{name}` | {milliseconds:.2f} | {ratio:.2f} |")
+        lines.append(f"{name},{milliseconds:.2f},{ratio:.2f}")
     if args.out:
-        lines = ["scheme,milliseconds,times_nope", *(",".join(row) for row in table)]
         args.out.write_text("\n".join(lines) + "\n")
 
 

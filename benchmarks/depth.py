@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from benchmarks.ours import model_sizes, random_tokens, shape_parser
+from benchmarks.ours import device, model_sizes, random_tokens, shape_of, shape_parser
 from experiments.command import exit_status
 from posenc_jax import Layers, Transformer, cross_entropy
 from posenc_jax.encodings.patterns import dual_base
@@ -45,10 +45,7 @@ def main() -> None:
     pattern = dual_base(head_dim=args.dim // args.heads, window=args.length // 2)
     layers, tokens = pattern.over(args.layers), random_tokens(args)
     runs = {scan: compiled(layers, tokens, scan, args) for scan in (False, True)}
-    print(
-        f"batch {args.batch} length {args.length} width {args.dim} layers {args.layers} "
-        f"({jax.devices()[0].device_kind}, jax {jax.__version__})"
-    )
+    print(f"{shape_of(args)} {device()}")
     print("| | traced in, s | compiled in, s |\n|---|---|---|")
     for scan, (_, (traced, built)) in runs.items():
         print(f"| `scan={scan}` | {traced:.1f} | {built:.1f} |")

@@ -18,6 +18,7 @@ import jax  # noqa: E402
 from flax import nnx  # noqa: E402
 
 from benchmarks.ours import (  # noqa: E402
+    device,
     interleaved,
     model_sizes,
     random_tokens,
@@ -53,7 +54,7 @@ def main() -> None:
     times = interleaved(calls, args.rounds, warm_up=1)
     print(
         f"{args.batch} documents of {args.length} tokens, width {args.dim}, layers {args.layers}, "
-        f"{args.rounds} rounds ({jax.devices()[0].device_kind}, jax {jax.__version__})"
+        f"{args.rounds} rounds {device()}"
     )
     print("| tokens of a pass | candidates together | candidates/s |\n|---|---|---|")
     for tokens, fitness in ways.items():

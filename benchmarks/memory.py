@@ -17,7 +17,7 @@ import jax
 import optax
 from ml_collections import FrozenConfigDict
 
-from benchmarks.ours import model_sizes, shape_parser
+from benchmarks.ours import device, model_sizes, shape_of, shape_parser
 from experiments.command import count, exit_status
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, token_losses
@@ -33,8 +33,8 @@ def losses_of_all_logits(model, tokens_BL):
 
 def temporaries(args, losses, remat: bool, implementation: str) -> int:
     """Returns the bytes that one gradient needs besides its arguments and its result."""
-    own = dict(scan=remat, remat=remat, implementation=implementation)
-    sizes = model_sizes(args, vocab_size=args.vocab, **own)
+    choices = dict(scan=remat, remat=remat, implementation=implementation)
+    sizes = model_sizes(args, vocab_size=args.vocab, **choices)
     spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": sizes})
     recipe = Recipe(length=args.length, batch_size=args.batch, steps=1)
     model = jax.eval_shape(Text(recipe, None, spec).init, jax.random.key(0))
@@ -50,11 +50,7 @@ def main() -> None:
     parser.add_argument("--vocab", type=count, default=32768)
     parser.add_argument("--encoding", default="rope")
     args = parser.parse_args()
-    print(
-        f"{args.encoding} batch {args.batch} length {args.length} width {args.dim} layers "
-        f"{args.layers} vocabulary {args.vocab} ({jax.devices()[0].device_kind}, jax "
-        f"{jax.__version__})"
-    )
+    print(f"{args.encoding} {shape_of(args)} vocabulary {args.vocab} {device()}")
     print("| attention | remat | loss | temporaries, MiB |\n|---|---|---|---|")
     kinds = ("all logits", losses_of_all_logits), ("in pieces", token_losses)
     for implementation, remat, (name, losses) in itertools.product(

@@ -47,6 +47,16 @@ def model_sizes(args: argparse.Namespace, **more: Any) -> dict[str, Any]:
     return {"vocab_size": VOCAB} | sizes | more
 
 
+def device() -> str:
+    """Returns the kind of device and the version of JAX, in parentheses."""
+    return f"({jax.devices()[0].device_kind}, jax {jax.__version__})"
+
+
+def shape_of(args: argparse.Namespace) -> str:
+    """Returns the shape on the command line in words."""
+    return f"batch {args.batch} length {args.length} width {args.dim} layers {args.layers}"
+
+
 def seconds_of(call: Callable[[], Any]) -> float:
     """Returns how long a call takes, until its result is there."""
     start = time.perf_counter()

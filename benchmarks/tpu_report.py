@@ -43,8 +43,8 @@ def tables(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         of_part.setdefault(row["part"], []).append(row)
     makers = {"steps": _steps, "attention": _attention, "lengths": _lengths}
-    found = [make(of_part[part]) for part, make in makers.items() if part in of_part]
-    return "\n\n".join(found) + "\n"
+    parts = [make(of_part[part]) for part, make in makers.items() if part in of_part]
+    return "\n\n".join(parts) + "\n"
 
 
 def _steps(rows) -> str:
@@ -77,37 +77,29 @@ def _attention(rows) -> str:
 
     Schemes under which every program compiles share the last row.
     """
-    columns: dict[str, None] = {}
-    cells: dict[str, dict[str, list[str]]] = {}
-    for row in rows:
-        implementation, _, _ = row["program"].split()
-        column = f"{implementation}, {row['chips']} x {row['chip']}"
-        columns[column] = None
-        cells.setdefault(row["what"], {}).setdefault(column, []).append(row["outcome"])
-    lines, whole = [], 0
-    for scheme, each in cells.items():
-        outcomes = [" / ".join(dict.fromkeys(each.get(c, ["-"]))) for c in columns]
-        if {*outcomes} == {"compiled"}:
-            whole += 1
-        else:
-            lines.append((f"`{scheme}`", *outcomes))
-    if whole:
-        lines.append((f"{whole} more", *("compiled" for _ in columns)))
-    return table(("scheme", *columns), lines)
+    programs = pd.DataFrame(rows)
+    programs["column"] = [
+        f"{row['program'].split()[0]}, {row['chips']} x {row['chip']}" for row in rows
+    ]
+    outcomes = programs.groupby(["what", "column"], sort=False)["outcome"].unique().map(" / ".join)
+    cells = outcomes.unstack("column", sort=False, fill_value="-")
+    compiled = (cells == "compiled").all(axis=1)
+    lines = [(f"`{row[0]}`", *row[1:]) for row in cells[~compiled].itertuples()]
+    if compiled.any():
+        lines.append((f"{compiled.sum()} more", *("compiled" for _ in cells)))
+    return table(("scheme", *cells), lines)
 
 
 def _lengths(rows) -> str:
     """Returns the table of temporaries in MiB by length."""
-    lengths: dict[str, None] = {}
-    cells: dict[str, dict[str, str]] = {}
+    cells: dict[str, dict[str, str]] = {}  # by length, by scheme and implementation
     for row in rows:
         implementation, _, length = row["program"].split()
-        lengths[length] = None
         size = row["temporaries_gib"]
         words = f"{1024 * float(size):,.1f}" if size else row["outcome"]
-        cells.setdefault(f"`{row['what']}`, {implementation}", {})[length] = words
-    lines = [(what, *(each.get(n, "-") for n in lengths)) for what, each in cells.items()]
-    return table(("temporaries, MiB", *(f"{int(n) // 1024}k" for n in lengths)), lines)
+        cells.setdefault(length, {})[f"`{row['what']}`, {implementation}"] = words
+    lines = pd.DataFrame(cells).fillna("-").itertuples()
+    return table(("temporaries, MiB", *(f"{int(n) // 1024}k" for n in cells)), lines)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -46,104 +46,67 @@ _WINDOWS = dict(
     use_sliding_window=True,
     max_window_layers=2,
 )
-_SECTIONS = dict(rope_theta=1e4, rope_type="default", partial_rotary_factor=0.5)
-_GLM4V = dict(
-    head_dim=64,
-    hidden_size=128,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    rope_parameters={**_SECTIONS, "mrope_section": [4, 6, 6]},
-)
-_FULL = dict(num_hidden_layers=2, layer_types=["full_attention", "full_attention"])
+_HALF = dict(rope_theta=1e4, rope_type="default", partial_rotary_factor=0.5)
+_YARN = dict(rope_type="yarn", factor=16.0)
+
+
+def _rope(section: dict, **keys) -> dict:
+    """Returns the keys of a config about positions."""
+    return {"rope_parameters": section | keys}
+
+
+def _layers(*kinds: str) -> dict:
+    """Returns the keys of a config about the kind of each layer."""
+    return dict(num_hidden_layers=len(kinds), layer_types=list(kinds))
+
+
+def _heads(count: int, kv_heads: int, width: int) -> dict:
+    """Returns the keys of a config about heads, and the width of the model."""
+    heads = dict(num_attention_heads=count, num_key_value_heads=kv_heads)
+    return heads | dict(hidden_size=width)
+
+
+_DEFAULT = dict(rope_theta=1e4, rope_type="default")
+_LINEAR, _FULL, _SLIDING = "linear_attention", "full_attention", "sliding_attention"
+_GLM4V = _heads(2, 1, 128) | _rope(_HALF, mrope_section=[4, 6, 6])
+_BAMBA = dict(num_hidden_layers=2, attn_layer_indices=[1], mamba_n_heads=16, mamba_d_head=64)
+_ZAMBA2 = dict(num_hidden_layers=3, layers_block_type=[_LINEAR, "hybrid", _LINEAR])
+_ZAMBA2 |= dict(use_mem_rope=True, n_mamba_heads=8, mamba_ngroups=1, num_mem_blocks=1)
+_ZAMBA2 |= dict(mamba_d_state=8)
 # Further keywords that small models of some types need.
 _OWN: dict[str, dict] = {
-    "bailing_hybrid": dict(first_k_dense_replace=2, **_FULL),
-    "bamba": dict(
-        num_hidden_layers=2,
-        attn_layer_indices=[1],
-        hidden_size=512,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        mamba_n_heads=16,
-        mamba_d_head=64,
-    ),
-    "cohere_compass_text": dict(
-        num_hidden_layers=2,
-        layer_types=["sliding_attention", "full_attention"],
-        hidden_size=256,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        rope_parameters={
-            "sliding_attention": dict(
-                rope_type="default", rope_theta=1e4, mrope_section=[24, 20, 20]
-            ),
-            "full_attention": None,
-        },
-    ),
+    "bailing_hybrid": dict(first_k_dense_replace=2, **_layers(_FULL, _FULL)),
+    "bamba": _heads(4, 2, 512) | _BAMBA,
+    "cohere_compass_text": _heads(2, 2, 256)
+    | _layers(_SLIDING, _FULL)
+    | _rope({_SLIDING: _DEFAULT | {"mrope_section": [24, 20, 20]}, _FULL: None}),
     "deepseek_v2": dict(num_hidden_layers=2, num_experts_per_tok=2, n_group=1, topk_group=1),
     "dots1": dict(n_shared_experts=1, num_hidden_layers=2, first_k_dense_replace=2),
     "esm": dict(vocab_size=33, position_embedding_type="rotary", mask_token_id=32, pad_token_id=1),
     "gemma3n_text": dict(num_kv_shared_layers=0),
     "glm4_moe": dict(head_dim=64, hidden_size=256),
-    "glm4v_moe_text": dict(first_k_dense_replace=6, **_GLM4V),
-    "glm4v_text": {key: value for key, value in _GLM4V.items() if key != "head_dim"},
-    "glm_image_text": {key: value for key, value in _GLM4V.items() if key != "head_dim"},
-    "granitemoehybrid": dict(
-        num_hidden_layers=2,
-        layer_types=["linear_attention", "full_attention"],
-        position_embedding_type="rope",
-        num_local_experts=0,
-    ),
+    "glm4v_moe_text": dict(first_k_dense_replace=6, head_dim=64, **_GLM4V),
+    "glm4v_text": _GLM4V,
+    "glm_image_text": _GLM4V,
+    "granitemoehybrid": _layers(_LINEAR, _FULL)
+    | dict(position_embedding_type="rope", num_local_experts=0),
     "hunyuan_v1_dense": dict(head_dim=64),
     "hunyuan_v1_moe": dict(head_dim=64, num_experts=2, moe_topk=1, num_hidden_layers=2),
-    "hy_v4_vl_text": dict(
-        rope_parameters=dict(rope_type="default", rope_theta=1e4, mrope_section=[12, 10, 10])
-    ),
-    "lfm2_moe": dict(
-        num_hidden_layers=4,
-        layer_types=["conv", "full_attention", "conv", "full_attention"],
-        num_dense_layers=4,
-    ),
+    "hy_v4_vl_text": _rope(_DEFAULT, mrope_section=[12, 10, 10]),
+    "lfm2_moe": dict(num_dense_layers=4, **_layers("conv", _FULL, "conv", _FULL)),
     "ministral": dict(head_dim=64),
-    "ministral3": dict(
-        rope_parameters=dict(
-            rope_type="yarn",
-            rope_theta=1e6,
-            factor=16.0,
-            original_max_position_embeddings=4,
-            llama_4_scaling_beta=0.3,
-        )
+    "ministral3": _rope(
+        _YARN, rope_theta=1e6, original_max_position_embeddings=4, llama_4_scaling_beta=0.3
     ),
-    "mistral4": dict(
-        rope_parameters=dict(
-            rope_type="yarn",
-            rope_theta=1e4,
-            factor=16.0,
-            original_max_position_embeddings=256,
-            llama_4_scaling_beta=0.0,
-        )
+    "mistral4": _rope(
+        _YARN, rope_theta=1e4, original_max_position_embeddings=256, llama_4_scaling_beta=0.0
     ),
-    "minimax_m3_vl_text": dict(rope_parameters={**_SECTIONS, "rope_theta": 5e6}),
+    "minimax_m3_vl_text": _rope(_HALF, rope_theta=5e6),
     "nemotron": dict(num_key_value_heads=2),
-    "neomme": dict(
-        per_layer_config={
-            1: dict(sliding_window=2),
-            3: dict(sliding_window=2),
-            5: dict(sliding_window=None),
-        }
-    ),
-    "zamba2": dict(
-        num_hidden_layers=3,
-        layers_block_type=["linear_attention", "hybrid", "linear_attention"],
-        use_mem_rope=True,
-        hidden_size=128,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        n_mamba_heads=8,
-        mamba_ngroups=1,
-        num_mem_blocks=1,
-        mamba_d_state=8,
-    ),
+    "neomme": {
+        "per_layer_config": {n: {"sliding_window": size} for n, size in ((1, 2), (3, 2), (5, None))}
+    },
+    "zamba2": _heads(4, 4, 128) | _ZAMBA2,
 }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import schemes
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
 from posenc_jax import HeadShard
@@ -34,10 +35,14 @@ def build(name: str, *, seed: int = 0, trained: bool = True, **keywords):
 
     Several start at zero, where a mistake in how they are used would not show.
     """
-    arguments = dict(num_heads=HEADS, head_dim=HEAD_DIM, model_dim=WIDTH, train_length=TRAIN_LENGTH)
-    arguments |= schemes.ALL[name].overrides | keywords
-    encoding = posenc_jax.make(name, rngs=nnx.Rngs(seed), **arguments)
+    encoding = posenc_jax.make(name, rngs=nnx.Rngs(seed), **arguments(name) | keywords)
     return moved(encoding, seed) if trained else encoding
+
+
+def arguments(name: str) -> dict[str, Any]:
+    """Returns the keywords of a scheme at small dimensions."""
+    sizes = dict(num_heads=HEADS, head_dim=HEAD_DIM, model_dim=WIDTH, train_length=TRAIN_LENGTH)
+    return sizes | schemes.ALL[name].overrides
 
 
 def compilations(run) -> int:
@@ -153,6 +158,25 @@ def moved(module, seed: int, by: float = 0.3):
     return jax.tree.map(move, module)
 
 
+def assert_every_parameter_is_seen(name: str, gradients) -> None:
+    """Checks that outputs depend on every parameter of a scheme, except on invisible ones."""
+    for path, gradient in parameter_paths(gradients):
+        invisible = any(path[-len(end) :] == end for end in schemes.ALL[name].invisible)
+        assert (np.abs(gradient).max() > 1e-3) != invisible, path
+
+
+def mesh_of(kind=AxisType.Auto, **shape) -> jax.sharding.Mesh:
+    """Returns a mesh over the first devices, whose axes are all of one kind."""
+    devices = jax.devices()[: int(np.prod(list(shape.values())))]
+    kinds = (kind,) * len(shape)
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=kinds, devices=devices)
+
+
+def placed(tree, mesh, *spec):
+    """Puts arrays on a mesh, their axes over those of the mesh that ``spec`` names."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
+
+
 def close(actual, expected, rtol=1e-5, atol=1e-5):
     """Checks that two arrays agree to float32 rounding."""
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
@@ -225,6 +249,14 @@ def layer(encoding, x_BTD, tokens, weights=None):
     )
     out = posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD)
     return out, x_BTD, (q, k, v)
+
+
+def of_first_layer(model, token_ids) -> list[np.ndarray]:
+    """Returns float64 queries and keys of the first layer before they turn, ``[B, T, H, C]``."""
+    block = model.layers[0].block
+    x_BTD = np.asarray(block.attention_norm(model.embed(token_ids)), np.float64)
+    kernels = block.attention.q.kernel, block.attention.k.kernel
+    return [(x_BTD @ np.asarray(p[...])).reshape(*token_ids.shape, HEADS, -1) for p in kernels]
 
 
 def set_cores(monkeypatch, count: int) -> None:

@@ -32,6 +32,12 @@ def tolerance(golden, key, name=None):
     return {"atol": 0} | of_key[key] if key in of_key else given
 
 
+def float32(golden):
+    """Returns the arrays of a golden file in float32, and its settings."""
+    arrays, params = common.golden(golden)
+    return {key: jnp.asarray(x, jnp.float32) for key, x in arrays.items()}, params
+
+
 def as_published(golden, **actual):
     """Compares with keys of a golden file, each within the tolerance that its index has for it."""
     arrays, _ = common.golden(golden)
@@ -106,6 +112,13 @@ def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1):
     angles = positions[:, None] * inv_freq.astype(np.float64)
     close(cos, attention_factor * np.cos(angles), rtol=0, atol=2e-3)
     close(sin, attention_factor * np.sin(angles), rtol=0, atol=2e-3)
+
+
+def innermost(encoding):
+    """Returns the encoding beneath all wrappers."""
+    while hasattr(encoding, "inner"):
+        encoding = encoding.inner
+    return encoding
 
 
 @jax.jit

@@ -1,6 +1,6 @@
 """Holds configs of Hugging Face as models are published with them, at small sizes.
 
-``READ`` has configs with the encoding that they have, and ``REFUSED`` those that are refused.
+``READ`` has configs and the encoding of each, and ``REFUSED`` has configs that are refused.
 """
 
 HEAD = dict(head_dim=8)

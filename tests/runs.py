@@ -38,17 +38,17 @@ TINY = "--config=configs/extrapolation.py:tiny"
 
 
 def config(files, **changes):
-    """Returns the config of a comparison of three schemes, of which one extends another."""
+    """Returns the config of a comparison of three schemes, one of which extends another."""
     config = get_config("tiny")
     config.corpus = files
     config.schemes = "rope,yarn,alibi"
     return common.changed(config, **changes)
 
 
-def comparison(config, workdir):
-    """Returns a comparison, and what it will print."""
+def comparison(config, workdir, kind=Comparison):
+    """Returns a comparison, or another kind of experiment, and what it will print."""
     output = io.StringIO()
-    return Comparison(config, workdir, Console(file=output, width=200)), output
+    return kind(config, workdir, Console(file=output, width=200)), output
 
 
 def untrained(one):
@@ -149,10 +149,15 @@ def wait_for(path: Path) -> None:
 def ended(processes, timeout=300) -> list[tuple[str, str]]:
     """Returns what each process has printed, its output and its errors, once all have ended.
 
-    All are read at a time, because one whose pipe is full waits, and others may wait for it.
+    All are read at a time, because one whose pipe is full waits, and others may wait for it. Where
+    one has not ended in time, all are killed.
     """
-    with ThreadPoolExecutor(len(processes)) as pool:
-        return [*pool.map(lambda process: process.communicate(timeout=timeout), processes)]
+    try:
+        with ThreadPoolExecutor(len(processes)) as pool:
+            return [*pool.map(lambda process: process.communicate(timeout=timeout), processes)]
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def finish(processes) -> list[str]:

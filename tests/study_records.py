@@ -4,8 +4,22 @@ import json
 
 from experiments.results import archive
 from experiments.results.panels import Panel, PanelStudy
+from experiments.training.recipe import RULES
 
 LOW, HIGH = (0.2, 0.1, 0.3), (0.99, 0.95, 1.0)
+# What reports say of a study besides its results.
+ABOUT = {"command": "python launch.py --config=x", "rules": RULES, "device": "1 x CPU"}
+ABOUT |= {"git": "abc123", "date": "2026-01-01", "config": {}, "versions": {"jax": "0.7"}}
+ABOUT |= {"train_length": 64, "last_tokens": 32, "corpus": "a & b", "corpus_digest": "12ab"}
+TRAINING = {"steps": 10, "tokens": 5000, "seconds": 2.5, "final_loss": 3.0, "parameters": 1000}
+
+
+def record(scheme, seed, multiple, bits, *, protocol="last", split="test", stride=None, **more):
+    """Returns a record of a study of lengths, whose models were trained on 64 tokens."""
+    where = dict(scheme=scheme, seed=seed, split=split, protocol=protocol, stride=stride)
+    where |= dict(multiple=multiple, length=64 * multiple)
+    losses = dict(bits_per_byte=bits, loss=0.7 * bits, perplexity=2.0**bits, tokens=1000)
+    return where | losses | more
 
 
 def text_records(by_text=False, **losses):
@@ -20,10 +34,9 @@ def text_records(by_text=False, **losses):
             for split in ("test", "manual"):
                 for protocol, multiple, more in places:
                     bits = loss + 0.01 * seed * multiple + more
-                    where = dict(scheme=scheme, seed=seed, split=split, protocol=protocol)
-                    where |= dict(multiple=multiple, length=64 * multiple, stride=None)
                     texts = dict(by_text=[0.7 * bits - 0.1, 0.7 * bits + 0.1]) if by_text else {}
-                    records.append(where | dict(bits_per_byte=bits, loss=0.7 * bits) | texts)
+                    where = dict(protocol=protocol, split=split)
+                    records.append(record(scheme, seed, multiple, bits, **where, **texts))
     return records
 
 

@@ -2,11 +2,11 @@
 
 import ast
 import re
-import subprocess
 import sys
 
 import common
 import pytest
+import runs
 
 import posenc_jax
 
@@ -30,13 +30,7 @@ sys.meta_path.insert(0, Hidden())
 
 def without(hidden, program, *arguments):
     """Runs a program as if the packages ``hidden`` were not installed."""
-    return subprocess.run(
-        [sys.executable, "-c", HIDE.format(hidden=set(hidden)) + program, *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return runs.program("-c", HIDE.format(hidden=set(hidden)) + program, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -49,12 +43,12 @@ def without(hidden, program, *arguments):
 )
 def test_an_experiment_says_which_extra_is_missing(hidden, program):
     done = without(hidden, program, "--config=configs/images.py:tiny", "--workdir=nowhere")
-    assert done.returncode == 1
-    (sentence,) = done.stderr.splitlines()
+    assert done.status == 1
+    (sentence,) = done.errors.splitlines()
     packages = " and ".join(name.replace("PIL", "pillow") for name in hidden)
     assert sentence.startswith(f"error: experiments need {packages}, which")
     assert sentence.endswith("run: pip install -e '.[experiments]'")
-    assert not done.stdout
+    assert not done.output
 
 
 EVERYTHING = """
@@ -75,7 +69,7 @@ for module in pkgutil.walk_packages(posenc_jax.__path__, "posenc_jax."):
 )
 def test_what_needs_none_of_them(hidden, program):
     done = without(hidden, program)
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.errors
 
 
 def requirements() -> dict[str, list[str]]:

@@ -10,16 +10,6 @@ def test_the_stub_is_that_of_the_registry():
     assert stub.PATH.read_text() == stub.stub(), "run python -m docs.site.stub"
 
 
-def test_a_misspelt_keyword_matches_no_declaration():
-    rope = next(line for line in stub.stub().splitlines() if "Literal['rope']" in line)
-    assert "head_dim: int" in rope and "base: float" in rope and "**" not in rope
-
-
-def test_signature_lists_sizes_and_own_keywords():
-    parameters = posenc_jax.signature("yarn").parameters
-    assert {"head_dim", "train_length", "factor", "beta_fast", "layout"} <= parameters.keys()
-
-
 @pytest.mark.parametrize(
     ("word", "meant"),
     [("rope_theta", "base"), ("theta", "base"), ("max_position_embeddings", "train_length")]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pages
 import pytest
+from attention_cases import sides
 
 import posenc_jax
 from posenc_jax.positions import text
@@ -16,14 +17,7 @@ from posenc_jax.positions import text
 B, T = 2, 12
 
 
-def sides(length=T, seed=0):
-    """Returns queries, keys and values of all heads."""
-    shape = B, length, common.HEADS, common.HEAD_DIM
-    return [jnp.asarray(common.normal(seed + i, *shape)) for i in range(3)]
-
-
-def residual(length=T):
-    return 0.5 * common.normal(9, B, length, common.WIDTH)
+SIDES = sides(common.HEADS, T, T)
 
 
 # Types of positions
@@ -59,7 +53,7 @@ def test_types_that_cannot_count_are_refused(dtype):
 
 def test_a_mark_for_padding_is_no_length():
     """Padding at 2**30 changes no number before it, as a document of its own or not."""
-    encoding, x_BTD = common.build("t5"), residual()
+    encoding, x_BTD = common.build("t5"), 0.5 * common.normal(9, B, T, common.WIDTH)
     padded = text(T).repeat(B, axis=0)
     padded[:, -3:] = 2**30
     expected = common.attention(encoding, x_BTD[:, :-3], text(T - 3))
@@ -73,7 +67,7 @@ def test_a_mark_for_padding_is_no_length():
 
 def test_the_last_query_of_a_cache_sees_every_key():
     """Without an order the query would count as the first, and see the first value alone."""
-    encoding, (q, k, v) = common.build("rope"), sides()
+    encoding, (q, k, v) = common.build("rope"), SIDES
     tokens = encoding.tokens(text(T))
     alone = encoding.tokens(text(1, start=T - 1))
     for rule in ({}, {"window": 3}, {"window": 3, "causal": False}):
@@ -88,7 +82,7 @@ def test_the_last_query_of_a_cache_sees_every_key():
 
 
 def test_a_part_may_begin_where_a_program_says():
-    encoding, (q, k, v) = common.build("t5"), sides()
+    encoding, (q, k, v) = common.build("t5"), SIDES
 
     @jax.jit
     def part_of(start):
@@ -136,7 +130,7 @@ def test_compressed_keys_beside_those_of_a_window():
 
 def test_chunks_are_counted_from_the_first_token_of_a_segment():
     """A packed document, or a prompt behind padding, is what it is alone."""
-    encoding, (q, k, v) = common.build("rope"), sides()
+    encoding, (q, k, v) = common.build("rope"), SIDES
     cut, chunks = 5, posenc_jax.Chunks(4)
     segment_ids = np.repeat([[0, 1]], (cut, T - cut), axis=1)
     packed = np.concatenate([np.arange(cut), np.arange(T - cut)])[None]

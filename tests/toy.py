@@ -1,15 +1,20 @@
 """Trains tiny models on a made-up corpus, for tests of training."""
 
-import json
+import contextlib
+import itertools
+from unittest import mock
 
 import jax
 import numpy as np
+import pytest
 from flax import nnx
 from jax.sharding import AxisType
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
+from experiments import preemption
 from experiments.results.metrics import Metrics
+from experiments.results.record import read_lines
 from experiments.training.data import Corpus
 from experiments.training.loop import train
 from experiments.training.mesh import AXES, make_mesh
@@ -49,10 +54,13 @@ def run(folder, windows, recipe=RECIPE, seed=0, spec=SPEC, **shape):
     return train(task, recipe, mesh, seed=seed, folder=folder, console=console)
 
 
+def lines(folder):
+    """Returns what a run has recorded, step by step."""
+    return read_lines(folder / "metrics.jsonl")
+
+
 def losses(folder):
-    return [
-        json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()
-    ]
+    return [line["loss"] for line in lines(folder)]
 
 
 class StopError(Exception):
@@ -72,13 +80,32 @@ class Line(nnx.Module):
         return 0.0
 
 
-def interrupt_at(step, monkeypatch):
-    """Makes training die while it records ``step``, as a kill would: nothing is cleaned up."""
-    write = Metrics.write
+@contextlib.contextmanager
+def killed(kind, method, when):
+    """Expects that a method of a class dies as soon as ``when`` is true of its arguments.
 
-    def failing(self, **values):
-        if values["step"] == step:
+    Nothing is cleaned up, as after a kill.
+    """
+    whole = getattr(kind, method)
+
+    def failing(*arguments, **keywords):
+        if when(*arguments, **keywords):
             raise StopError
-        write(self, **values)
+        whole(*arguments, **keywords)
 
-    monkeypatch.setattr(Metrics, "write", failing)
+    with mock.patch.object(kind, method, failing), pytest.raises(StopError):
+        yield
+
+
+def killed_at(step):
+    """Expects that training dies while it records ``step``."""
+    return killed(Metrics, "write", lambda self, **values: values["step"] == step)
+
+
+@contextlib.contextmanager
+def preempted(time=1):
+    """Expects that a program stops when it asks for the ``time``-th time whether it must."""
+    times = itertools.count(1)
+    asked = mock.patch.object(preemption, "requested", lambda: next(times) == time)
+    with asked, pytest.raises(preemption.PreemptedError):
+        yield

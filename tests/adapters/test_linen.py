@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import schemes
 from flax import linen as nn
 from flax import nnx
 
@@ -17,16 +16,6 @@ from posenc_jax.positions import text
 HOOKS = common.one_of_each_set_of_hooks()
 B, T, DEPTH = 2, 12, 2
 SEGMENT_IDS = np.repeat([[0, 1], [2, 2]], T // 2, axis=1)
-
-
-def keywords(name) -> dict:
-    sizes = dict(
-        num_heads=common.HEADS,
-        head_dim=common.HEAD_DIM,
-        model_dim=common.WIDTH,
-        train_length=common.TRAIN_LENGTH,
-    )
-    return sizes | (schemes.ALL[name].overrides if name in schemes.ALL else {})
 
 
 def residual() -> jax.Array:
@@ -40,7 +29,9 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD, positions, segment_ids=None):
-        encoding = posenc_jax.linen.Encoding(self.scheme, name="encoding", **keywords(self.scheme))
+        encoding = posenc_jax.linen.Encoding(
+            self.scheme, name="encoding", **common.arguments(self.scheme)
+        )
         tokens = encoding.tokens(positions, segment_ids)
         x_BTD = encoding.embed(x_BTD, tokens)
         q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
@@ -57,7 +48,7 @@ def in_nnx(encoding, x_BTD, positions, segment_ids=None):
 
 def nnx_module(name, params):
     """Makes the scheme in NNX with the parameters of the Linen module."""
-    encoding = posenc_jax.make(name, rngs=nnx.Rngs(9), **keywords(name))
+    encoding = posenc_jax.make(name, rngs=nnx.Rngs(9), **common.arguments(name))
     structure, state = nnx.split(encoding)
     nnx.replace_by_pure_dict(state, params)
     return nnx.merge(structure, state)
@@ -99,10 +90,10 @@ def test_initial_values_are_those_of_nnx(name):
         def __call__(self):
             return self.make_rng("params")
 
-    encoding = posenc_jax.linen.Encoding(name, **keywords(name))
+    encoding = posenc_jax.linen.Encoding(name, **common.arguments(name))
     variables = jax.jit(lambda key: encoding.init(key, text(T), method="tokens"))(jax.random.key(0))
     key = Key().apply({}, rngs={"params": jax.random.key(0)})
-    expected = nnx.split(posenc_jax.make(name, rngs=nnx.Rngs(key), **keywords(name)))[1]
+    expected = nnx.split(posenc_jax.make(name, rngs=nnx.Rngs(key), **common.arguments(name)))[1]
     # The compiler may round a product of a draw and its width differently.
     close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
     jax.tree.map(close, variables.get("params", {}), nnx.to_pure_dict(expected))
@@ -165,8 +156,3 @@ def test_one_encoding_for_all_layers():
     output, variables = Model().init_with_output(jax.random.key(0), residual())
     assert list(variables["params"]) == ["t5"]
     assert_close(Model().apply(variables, residual()), output)
-
-
-def attended(encoding, q):
-    """Attends from ``q`` to itself inside a Linen module."""
-    return encoding.attend(q, q, q, encoding.tokens(text(T)))

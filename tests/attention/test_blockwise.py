@@ -14,7 +14,7 @@ from attention_cases import (
     sides,
     tokens_of,
 )
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType
 
 import posenc_jax
 from posenc_jax import HeadShard
@@ -112,11 +112,9 @@ def test_on_a_mesh(name, kind):
     """The batch lies on one axis; every operation must know where its result lies."""
     encoding = common.build(name)
     expected = value_and_gradients(tiled(), encoding, *sides(num_kv_heads=4))
-    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind, kind))
-    with jax.set_mesh(mesh):
-        everywhere, rows = (NamedSharding(mesh, PartitionSpec(*spec)) for spec in ((), ("data",)))
-        arguments = [jax.device_put(x, rows) for x in sides(num_kv_heads=4)]
-        actual = value_and_gradients(tiled(), jax.device_put(encoding, everywhere), *arguments)
+    with jax.set_mesh(mesh := common.mesh_of(kind, data=2, model=4)):
+        arguments = common.placed(sides(num_kv_heads=4), mesh, "data")
+        actual = value_and_gradients(tiled(), common.placed(encoding, mesh), *arguments)
     assert actual[0][1].sharding.spec[0] == "data"
     close(actual, expected)
 

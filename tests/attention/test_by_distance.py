@@ -125,29 +125,3 @@ def test_consecutive_positions_are_computed_once_for_each_distance(positions, co
     bias = posenc_jax.logits(Counted(), one, one, tokens)[0, 0]
     np.testing.assert_array_equal(bias, positions[0][:, None] - positions[0][None])
     assert counts == [count]
-
-
-@pytest.mark.parametrize(
-    ("name", "implementation"),
-    [(name, "dense") for name in ("alibi", "kerple_log", "sandwich")] + [("fire", "blockwise")],
-)
-def test_gradient_by_positions(name, implementation):
-    """The gradient is that of a small step; two tokens are in one place, and move together."""
-    encoding = common.moved(common.build(name), 1, by=1.0)
-    positions = np.random.default_rng(0).uniform(0.5, 12, (1, T)).astype(np.float32)
-    direction = common.normal(1, 1, T)
-    positions[:, 3], direction[:, 3] = positions[:, 5], direction[:, 5]
-    q, k, v, weights = (common.normal(i, B, T, common.HEADS, common.HEAD_DIM) for i in range(2, 6))
-
-    @jax.jit
-    @jax.value_and_grad
-    def total(positions):
-        tokens = encoding.tokens(positions)
-        out = posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
-        return (out * weights).sum()
-
-    _, gradient = total(positions)
-    assert np.isfinite(gradient).all()
-    after, before = (total(positions + step * direction)[0] for step in (1e-2, -1e-2))
-    slope = (gradient * direction).sum()
-    common.close(slope, (after - before) / 2e-2, rtol=2e-2, atol=1e-3)

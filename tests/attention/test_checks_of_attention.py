@@ -23,13 +23,14 @@ def of(positions, encoding="nope", **options):
 
 
 TWO_AXES = np.zeros((1, T, 2), np.int32)
+MASKED = [np.ma.masked_array(text(T), mask=text(T) == hidden) for hidden in (1, T - 1)]
 TOKENS = {
     "positions": [of(text(0)), of(text(T)[0]), of(TWO_AXES, "i_mrope"), of(TWO_AXES, "rope")]
-    + [of([[0, 1], [0]])]
-    + [of(np.ma.masked_array(text(T), mask=text(T) == hidden)) for hidden in (1, T - 1)],
+    + [of([[0, 1], [0]]), of(np.full((1, T), 7e30, np.float32)), *map(of, MASKED)],
     "position": [of([[0.0, NAN]]), of([[0, 2**31]]), of(np.float64([[2.0**30 + 0.3]]))],
-    "segment_ids": [of(text(T), segment_ids=np.zeros((1, T + 1), int))],
-    "length": [of(text(T), "dynamic_ntk", length=n) for n in (0, "9", np.ones(T - 1))],
+    "segment_ids": [of(text(T), segment_ids=ids) for ids in (np.zeros((1, T + 1), int), MASKED[0])],
+    "length": [of(text(T), "dynamic_ntk", length=n) for n in (0, "9", np.ones(T - 1))]
+    + [of(text(T), "rope", length=n) for n in (1.5, 2**30)],
     "one position axis": [lambda: attend("alibi", tokens=read(common.build("alibi"), TWO_AXES))],
 }
 
@@ -92,7 +93,8 @@ ATTENTION = {
     "window": [*wrong("window", 2.5, 0, (3, 3))],
     "scale": wrong("scale", jnp.ones(H), "0.5"),
     "sinks": wrong("sinks", "head", jnp.zeros(3)),
-    "mask": wrong("mask", np.ones((T, T)), np.ones((B, T), bool)),
+    "mask": wrong("mask", np.ones((T, T)), np.ones((B, T), bool))
+    + wrong("mask", np.ma.masked_array(np.ones((T, T), bool), mask=np.eye(T))),
     "dropout": wrong("dropout", 0.1, (0.1, 0)),
     "implementation": wrong("implementation", "flash"),
     "encoding": [lambda: posenc_jax.attend("rope", *sides(), read(NOPE))],

@@ -12,7 +12,6 @@ from attention_cases import (
     SMALLER,
     B,
     close,
-    mesh_of,
     plain,
     sides,
     slow_unless_quick,
@@ -83,7 +82,7 @@ def test_blockwise(name):
     "name", ["value_rope", "swin_v2", "shaw", "dape", "cope", "fox", "path", "kv_shift"]
 )
 def test_ring(name):
-    with jax.set_mesh(mesh_of(context=DEVICES)):
+    with jax.set_mesh(common.mesh_of(context=DEVICES)):
         actual = value_and_gradients(by("ring"), *operands(name))
     close(actual, reference(name))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import B, close, mesh_of, sides, tokens_of
+from attention_cases import B, close, sides, tokens_of
 from common import refuses
 
 import posenc_jax
@@ -165,7 +165,7 @@ def test_a_function_reads_the_order_of_the_row_beside_chunks_of_segments(impleme
 def test_a_ring_takes_a_mask_by_function_and_drops_the_same():
     options = dict(causal=False, rate=0.3)
     expected = run(by_dense, "fox", of_prefix, **options)
-    with jax.set_mesh(mesh_of(context=4)):
+    with jax.set_mesh(common.mesh_of(context=4)):
         close(run(by("ring"), "fox", of_prefix, **options), expected)
         refuses("mask", lambda: run(by("ring"), "fox", DRAWN, causal=False))
 

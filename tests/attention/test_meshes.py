@@ -11,10 +11,6 @@ import schemes
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
-def mesh_of(kind):
-    return jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind, kind))
-
-
 def model_axis(name):
     """Returns the axis that heads lie over, or None where each head needs all others."""
     return None if schemes.ALL[name].mixes_heads else "model"
@@ -41,7 +37,7 @@ def outline(x, sharding):
 
 @pytest.mark.parametrize("name", common.one_of_each_tile())
 def test_operations_know_where_results_lie_on_explicit_axes(name):
-    mesh = mesh_of(AxisType.Explicit)
+    mesh = common.mesh_of(AxisType.Explicit, data=2, model=4)
     run = jax.jit(functools.partial(probe.documents, name))
     with jax.set_mesh(mesh):
         traced = run.trace(*sharded_arguments(name, mesh, outline))
@@ -50,18 +46,13 @@ def test_operations_know_where_results_lie_on_explicit_axes(name):
     assert out.sharding.spec == PartitionSpec(*spec)
 
 
-@pytest.mark.parametrize("name", ["prope", "grape_ap"])
-def test_values_and_gradients_on_explicit_axes(name):
-    assert_equals_one_device(name, AxisType.Explicit)
-
-
-@pytest.mark.parametrize("name", ["seqpe", "grape_m_contextual"])
-def test_values_and_gradients_on_auto_axes(name):
-    assert_equals_one_device(name, AxisType.Auto)
-
-
-def assert_equals_one_device(name, kind):
-    mesh = mesh_of(kind)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, AxisType.Explicit) for name in ("prope", "grape_ap")]
+    + [(name, AxisType.Auto) for name in ("seqpe", "grape_m_contextual")],
+)
+def test_values_and_gradients(name, kind):
+    mesh = common.mesh_of(kind, data=2, model=4)
     with jax.set_mesh(mesh):
         arguments = sharded_arguments(name, mesh, jax.device_put)
         actual = jax.jit(functools.partial(probe.documents, name))(*arguments)

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import close, mesh_of, sides
-from jax.sharding import NamedSharding, PartitionSpec
+from attention_cases import close, sides
 
 import posenc_jax
 from posenc_jax.attention.ring import zigzag
@@ -33,11 +32,6 @@ def value_and_gradients(implementation, encoding, q, k, v, order, segment_ids=No
     return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(encoding, q, k, v)
 
 
-def on_mesh(mesh, implementation, *arguments):
-    with jax.set_mesh(mesh):
-        return jax.jit(functools.partial(value_and_gradients, implementation))(*arguments)
-
-
 @pytest.mark.parametrize(
     ("name", "shape"),
     [("alibi", {"context": 8})] + [(name, {"data": 2, "context": 4}) for name in ("shaw", "cope")],
@@ -47,11 +41,10 @@ def test_meshes(name, shape):
     encoding, (q, k, v) = common.build(name, num_kv_heads=2), sides(2, T, T)
     written = np.arange(T, dtype=np.int32)
     expected = jax.jit(functools.partial(value_and_gradients, "dense"))(encoding, q, k, v, written)
-    mesh = mesh_of(**shape)
-    by_token = PartitionSpec("data" if "data" in shape else None, "context")
-    with jax.set_mesh(mesh):
-        placed = [jax.device_put(x, NamedSharding(mesh, by_token)) for x in (q, k, v)]
-    actual = on_mesh(mesh, "ring", encoding, *placed, written)
+    by_token = "data" if "data" in shape else None, "context"
+    with jax.set_mesh(mesh := common.mesh_of(**shape)):
+        arguments = encoding, *common.placed((q, k, v), mesh, *by_token), written
+        actual = jax.jit(functools.partial(value_and_gradients, "ring"))(*arguments)
     close(actual, expected)
     output = actual[0][1]
     assert output.sharding.shard_shape(output.shape)[:2] == (
@@ -68,10 +61,9 @@ def test_a_training_step_gathers_no_tokens():
         x_BTD = model.hidden(ids, places, index=index)
         return posenc_jax.cross_entropy(x_BTD, model.embedding[...], targets).mean()
 
-    with jax.set_mesh(mesh := mesh_of(context=4)):
-        by_token = NamedSharding(mesh, PartitionSpec(None, "context"))
-        ids, targets = (jax.device_put(np.zeros((2, T), np.int32), by_token) for _ in range(2))
-        order = jax.device_put(order[None], by_token)
+    with jax.set_mesh(mesh := common.mesh_of(context=4)):
+        tokens = np.zeros((2, 2, T), np.int32)
+        ids, targets, order = common.placed([*tokens, order[None]], mesh, None, "context")
         step = jax.jit(jax.grad(loss))
         program = step.lower(common.build_model("t5"), ids, targets, order, order).compile()
     text = program.as_text()

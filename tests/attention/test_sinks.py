@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import close, mesh_of, sides, tokens_of
+from attention_cases import close, sides, tokens_of
 
 import posenc_jax
 from posenc_jax.attention.blockwise import blockwise
@@ -45,7 +45,7 @@ def value_and_gradients(attend, encoding, q, k, v, *sinks):
 
 
 def operands():
-    """Returns an encoding, queries, keys and values, and sinks, of which one is none."""
+    """Returns an encoding, queries, keys and values, and sinks; one head's sink takes nothing."""
     sinks_H = jnp.asarray(common.normal(8, common.HEADS)).at[1].set(-30.0)
     sinks_BTH = jnp.asarray(common.normal(9, 2, T, common.HEADS))
     return common.build("alibi"), *sides(2, T, T), sinks_H, sinks_BTH
@@ -62,7 +62,7 @@ IMPLEMENTATIONS = {
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
 def test_values_and_gradients(implementation):
     attend = functools.partial(posenc_jax.attend, implementation=implementation)
-    with jax.set_mesh(mesh_of(context=4)):
+    with jax.set_mesh(common.mesh_of(context=4)):
         actual = value_and_gradients(attend, *operands())
     assert (np.asarray(actual[0][1])[:, :, :LATE] == 0).all()
     close(actual, value_and_gradients(plain, *operands()))

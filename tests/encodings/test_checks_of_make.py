@@ -4,8 +4,7 @@ import common
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import schemes
-from calls import C, H, T
+from calls import T
 from common import refuses
 from flax import nnx
 
@@ -41,9 +40,8 @@ def test_bad_values_of_keywords(name):
 
 def build(name, **settings):
     """Builds a scheme at small sizes, with random numbers unless they are given."""
-    given = dict(num_heads=H, head_dim=C, model_dim=common.WIDTH, train_length=common.TRAIN_LENGTH)
-    given |= {"rngs": nnx.Rngs(0)} | schemes.ALL[name].overrides
-    return posenc_jax.make(name, **given | settings)
+    given = common.arguments(name) | {"rngs": nnx.Rngs(0)} | settings
+    return posenc_jax.make(name, **given)
 
 
 def test_unknown_names_and_keywords_are_answered_with_the_nearest():

@@ -11,17 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import as_published, by_token, close, load
+from golden_checks import as_published, by_token, close, float32, load
 
 import posenc_jax
 from posenc_jax.encodings.bias.kerple import inverse_positive
 from posenc_jax.encodings.gated.sequence import running_sum
 from posenc_jax.positions import text
-
-
-def float32(name):
-    arrays, params = common.golden(name)
-    return {key: jnp.asarray(x, jnp.float32) for key, x in arrays.items()}, params
 
 
 @pytest.mark.parametrize(

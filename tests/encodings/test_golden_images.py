@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import as_published, close, rotated
+from golden_checks import as_published, close, float32, rotated
 from test_prope import attended
 
 import posenc_jax
@@ -135,8 +135,7 @@ def test_dinov3_moves_coordinates_in_training():
 
 @pytest.mark.parametrize("golden", ["swinv2_cpb", "swinv2_cpb_pretrained"])
 def test_swin_v2(golden):
-    arrays, params = common.golden(golden)
-    arrays = {key: jnp.asarray(x, jnp.float32) for key, x in arrays.items()}
+    arrays, params = float32(golden)
     trained = params["pretrained_window"] if params["pretrained_window"][0] else params["window"]
     H, hidden = params["num_heads"], params["hidden"]
     given = dict(num_heads=H, grid=tuple(trained), hidden=hidden)

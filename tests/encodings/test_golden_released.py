@@ -5,15 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import ONE_HEAD, as_published, close, layer, load, rates
+from golden_checks import ONE_HEAD, as_published, close, float32, layer, load, rates
 
 import posenc_jax
 from posenc_jax.encodings.rotary.frequencies import YaRN
-
-
-def float32(golden):
-    arrays, params = common.golden(golden)
-    return {key: jnp.asarray(x, jnp.float32) for key, x in arrays.items()}, params
 
 
 @pytest.mark.parametrize("golden", ["sinks_gqa", "sinks_lse_form", "sinks_window"])

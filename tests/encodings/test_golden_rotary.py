@@ -38,7 +38,7 @@ def test_rope_angles_to_two_million(name, options):
 
 
 def extended(*keys, **given):
-    """Returns a function from a file's section to keywords, those that are in the section too."""
+    """Returns a function from a file's settings to keywords; ``keys`` have the section's values."""
 
     def keywords(params):
         section = params["rope_parameters"]

@@ -20,12 +20,13 @@ B, T = 2, 24
 
 # RoPE stands for rules of frequencies in what it does by itself: which channels rotate, and how.
 OF_ROPE = {"axes", "rotary_dim", "layout"}
+IN_GOLDEN_ARRAYS = {"golden_gate": {"num_axes"}}
 
 
 def varied(name):
-    """Returns the keywords of which ``test_float64`` compares several values with the equations.
+    """Returns the keywords that have several values where ``test_float64`` reads the equations.
 
-    The equations read them there, so that a keyword which changed nothing would be noticed.
+    The equations read them too, so that a keyword which changed nothing would be noticed.
     """
     parameters, scheme = posenc_jax.signature(name).parameters, schemes.ALL[name]
 
@@ -38,80 +39,52 @@ def varied(name):
 
 @pytest.mark.parametrize("name", schemes.ALL)
 def test_every_keyword_is_tested(name):
-    known = varied(name) | set(schemes.ALL[name].alternatives)
-    if ".rotary.frequencies." in REGISTRY[name]:
-        known |= OF_ROPE
+    scheme = schemes.ALL[name]
+    known = varied(name) | scheme.alternatives.keys() | scheme.in_training.keys()
+    known |= OF_ROPE if ".rotary.frequencies." in REGISTRY[name] else set()
+    known |= IN_GOLDEN_ARRAYS.get(name, set())
     missing = set(own_keywords(name)) - known
     assert not missing, (
         f"no other value of {sorted(missing)} to test {name!r} with: add one to its settings in "
         f"tests/schemes, or to its alternatives where the equations do not have it"
     )
-    assert not set(schemes.ALL[name].alternatives) - set(own_keywords(name))
+    assert scheme.alternatives.keys() | scheme.in_training.keys() <= set(own_keywords(name))
 
 
-def alternatives(name, **kind):
-    """Returns the other values of a scheme's keywords, those of one kind."""
-    return {
-        key: other
-        for key, other in schemes.ALL[name].alternatives.items()
-        if all(getattr(other, k) == is_so for k, is_so in kind.items())
-    }
-
-
-def settings(keyword, other):
-    """Returns both sides of a comparison: keywords, and the number of position axes."""
-    baseline = {} if other.baseline is None else {keyword: other.baseline}
-    one = other.beside | baseline, other.baseline_axes or other.num_axes
-    return one, (other.beside | {keyword: other.value}, other.num_axes)
-
-
-MATTER = [n for n in schemes.ALL if alternatives(n, trains=False, training_only=False)]
-IN_TRAINING = [n for n in schemes.ALL if alternatives(n, training_only=True)]
-TRAINED = [n for n in schemes.ALL if alternatives(n, trains=True)]
-
-
-@pytest.mark.parametrize("name", MATTER)
+@pytest.mark.parametrize("name", [name for name, s in schemes.ALL.items() if s.alternatives])
 def test_every_keyword_matters(name):
-    for keyword, other in alternatives(name, trains=False, training_only=False).items():
+    for keyword, values in schemes.ALL[name].alternatives.items():
+        positions = on_axes(2 if keyword == "axes" else 1)
         one, two = (
-            common.attention(common.build(name, **given), residual(), on_axes(num_axes))
-            for given, num_axes in settings(keyword, other)
+            common.attention(common.build(name, **{keyword: value}), residual(), positions)
+            for value in values
         )
         assert far(one, two), keyword
 
 
-@pytest.mark.parametrize("name", IN_TRAINING)
+@pytest.mark.parametrize("name", [name for name, s in schemes.ALL.items() if s.in_training])
 def test_every_keyword_of_training_matters(name):
     """It changes the program of positions in training, or of the scheme's own objective."""
 
     def in_training(encoding, key):
         return encoding.tokens(text(T), key=key).positions, encoding.aux_loss(key)
 
-    def program(given):
+    def program(**given):
         jaxpr = jax.make_jaxpr(in_training)(common.build(name, **given), jax.random.key(0)).jaxpr
         return str(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
-    for key, other in alternatives(name, training_only=True).items():
-        one, two = (program(given) for given, _ in settings(key, other))
-        assert one != two, key
+    for keyword, value in schemes.ALL[name].in_training.items():
+        assert program() != program(**{keyword: value}), keyword
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_keyword_that_says_what_is_trained(name):
-    """It changes no output, but every gradient."""
+def test_matrices_of_fope_are_trained_where_this_is_asked_for():
+    """``test_probe`` tests that they have no gradient otherwise."""
 
     def loss(encoding):
-        out = common.attention(encoding, residual(), on_axes(1))
-        return (out**2).sum(), out
+        return (common.attention(encoding, residual(), on_axes(1)) ** 2).sum()
 
-    for keyword, other in alternatives(name, trains=True).items():
-        one, two = (common.build(name, **given) for given, _ in settings(keyword, other))
-        (_, output), gradients = jax.value_and_grad(loss, has_aux=True)(one)
-        (_, same), others = jax.value_and_grad(loss, has_aux=True)(two)
-        common.close(output, same)
-        assert all(
-            far(*pair) for pair in zip(*map(jax.tree.leaves, (gradients, others)), strict=True)
-        )
+    gradients = jax.tree.leaves(jax.grad(loss)(common.build("fope", learned=True)))
+    assert len(gradients) == 2 and all(far(gradient, 0 * gradient) for gradient in gradients)
 
 
 def residual() -> np.ndarray:
@@ -119,11 +92,7 @@ def residual() -> np.ndarray:
 
 
 def on_axes(num_axes):
-    """Returns ``[B, T]`` positions, or ``[B, T, num_axes]`` with another order on each axis."""
-    limit = 100 - 5 * (num_axes - 1)
-    rng = np.random.default_rng(limit)
-    positions = np.stack([rng.choice(limit, T, replace=False) for _ in range(B)]).astype(np.int32)
-    if num_axes == 1:
-        return positions
-    others = [positions[:, ::-1] + 5 * axis for axis in range(1, num_axes)]
-    return np.stack([positions, *others], axis=-1)
+    """Returns positions ``[B, T]``, or ``[B, T, num_axes]`` with another order on each axis."""
+    positions_ABT = np.tile(np.arange(T, dtype=np.int32), (num_axes, B, 1))
+    positions_ABT = np.random.default_rng(0).permuted(positions_ABT, axis=2)
+    return positions_ABT[0] if num_axes == 1 else np.moveaxis(positions_ABT, 0, -1)

@@ -16,7 +16,7 @@ Q, K, V = (common.normal(seed, B, T, common.HEADS, common.HEAD_DIM) for seed in 
 
 
 def test_the_other_scheme_sees_keys_and_values_after_the_shift():
-    """FoX reads the layer's input too, and its gates are those that it has alone."""
+    """FoX reads the layer's input too, and has the same gates as without a shift."""
     encoding = common.build("kv_shift", over="fox")
     gates = np.asarray(jax.nn.sigmoid(X_BTD @ encoding.kernel[...]))
     mixed = []

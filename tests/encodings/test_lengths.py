@@ -1,7 +1,6 @@
 """Tests lengths that frequencies adapt to: exact, or refused."""
 
 import dataclasses
-import os
 
 import common
 import jax
@@ -14,11 +13,6 @@ from posenc_jax.encodings.rotary import double
 from posenc_jax.encodings.rotary.double import Double
 from posenc_jax.encodings.rotary.frequencies import DynamicNTK, Frequencies, geometric
 from posenc_jax.encodings.rotary.rope import RoPE
-
-# What conftest.py turns off.
-XLA_TRIES_HARD = {"xla_backend_optimization_level": 3}
-if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
-    XLA_TRIES_HARD["xla_cpu_use_fusion_emitters"] = True
 
 ADAPTING = {
     "dynamic_pi": {},
@@ -36,7 +30,7 @@ def adapting(name):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [*((name, {}) for name in ADAPTING), ("dynamic_ntk", XLA_TRIES_HARD)],
+    [*((name, {}) for name in ADAPTING), ("dynamic_ntk", common.USUAL_FLAGS)],
     ids=[*ADAPTING, "hard"],
 )
 def test_an_array_says_what_an_int_says(name, options):

@@ -116,14 +116,7 @@ def test_grouped_queries(name):
 
 @each_program
 def test_every_parameter_has_a_gradient(name):
-    assert_every_parameter_is_seen(name, probe(name).by_parameters)
-
-
-def assert_every_parameter_is_seen(name, gradients):
-    for path, gradient in common.parameter_paths(gradients):
-        invisible = schemes.ALL[name].invisible
-        is_visible = not any(path[-len(names) :] == names for names in invisible)
-        assert (np.abs(gradient).max() > 1e-3) == is_visible, path
+    common.assert_every_parameter_is_seen(name, probe(name).by_parameters)
 
 
 @each_scheme

@@ -8,7 +8,16 @@ import runs
 
 from experiments import job_processes, preemption, rendezvous
 
-ALONE = ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "TPU_WORKER_HOSTNAMES")
+OF_QUEUES = ("SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "TPU_WORKER_HOSTNAMES")
+OF_QUEUES += ("JAX_COORDINATOR_ADDRESS", "TPU_SKIP_MDS_QUERY")
+
+
+def surround(monkeypatch, variables):
+    """Sets environment variables, and no others that a queue sets."""
+    for name in OF_QUEUES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +51,7 @@ def test_the_status_is_that_of_the_program_but_where_jax_has_ended_it(program, s
     ],
 )
 def test_who_is_watched(monkeypatch, variables, flag, expected):
-    for name in ALONE:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+    surround(monkeypatch, variables)
     assert job_processes.are_expected(["launch.py", *flag.split()]) == expected
 
 
@@ -76,10 +82,7 @@ def test_a_job_by_hand_at_no_address_is_refused(arguments, message):
 def test_the_hosts_of_a_slice_are_joined_where_jax_finds_tpus(
     variables, platforms, joins, monkeypatch
 ):
-    for name in (*ALONE, "JAX_COORDINATOR_ADDRESS", "TPU_SKIP_MDS_QUERY"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+    surround(monkeypatch, variables)
     told = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **given: told.append(given))
     before = jax.config.jax_platforms

@@ -7,6 +7,7 @@ import common
 import jax
 import numpy as np
 import pytest
+from golden_checks import innermost
 from hf_models import FORWARD, relative_error
 
 import posenc_jax
@@ -75,9 +76,7 @@ def test_model_types(model_type):
     """Each layer turns the same channels as in transformers, and by the same angles."""
     config = TYPES["models"][model_type]["config"]
     for number, expected in TYPES["models"][model_type]["layers"]:
-        encoding = posenc_jax.from_hf(config, layer=number)
-        while hasattr(encoding, "inner"):
-            encoding = encoding.inner
+        encoding = innermost(posenc_jax.from_hf(config, layer=number))
         if expected is None:
             assert "rotate" not in encoding.hooks()
             continue

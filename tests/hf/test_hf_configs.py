@@ -164,10 +164,6 @@ def test_a_reason_names_all_that_make_needs(reason):
         assert not missing, name
 
 
-def test_the_reason_for_buckets_names_them():
-    assert "num_buckets=" in REFUSED["deberta-v2"]
-
-
 @pytest.mark.parametrize("content", [b'{"model_type": ', b"\xff\xfe"])
 def test_a_file_that_is_no_json_is_named(content, tmp_path):
     (tmp_path / "config.json").write_bytes(content)

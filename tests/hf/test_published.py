@@ -6,7 +6,9 @@ import common
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import assert_frequencies
+from golden_checks import assert_frequencies, innermost
+from schemes import rotary
+from schemes.rotary_extension import Llama3
 
 from posenc_jax import from_hf
 
@@ -23,6 +25,9 @@ REFUSED = dict.fromkeys(NOT_KNOWN.split(), "is not known") | {
 INTERLEAVED = {"cohere", "deepseek_v2", "deepseek_v3", "deepseek_v32", "gptj", "llama4"}
 # Models whose class has a base of 10000 where the config has none.
 BASE_10000 = {"gpt_neox", "gptj", "llama", "minicpm3", "mistral", "phi"}
+# Dynamic NTK changes nothing at short lengths.
+RULES = dict.fromkeys(("default", "mrope", "dynamic"), rotary.Rotary())
+RULES |= {"linear": rotary.PositionInterpolation(), "yarn": rotary.YaRN(), "llama3": Llama3()}
 TABLES = {"gpt2", "gpt_bigcode", "gpt_neo", "bert", "roberta", "opt"}
 
 
@@ -40,37 +45,17 @@ def section_of(config):
 
 def rates(dim, base, section, longest):
     """Returns radians per position of each pair, and the factor of cosines, in float64."""
-    inv_freq = float(base) ** -(np.arange(0, dim, 2) / dim)
     kind = section.get("rope_type") or section.get("type") or "default"
-    factor = section.get("factor", 1.0)
     trained = section.get("original_max_position_embeddings", longest)
-    if kind in ("default", "mrope", "dynamic"):  # Dynamic NTK changes nothing at short lengths.
-        return inv_freq, 1.0
-    if kind == "linear":
-        return inv_freq / factor, 1.0
     if kind in ("longrope", "su"):
-        stretch = longest / trained
-        return inv_freq / np.array(section["short_factor"]), np.sqrt(
-            1 + np.log(stretch) / np.log(trained)
-        )
-    turns = trained * inv_freq / (2 * np.pi)
-    if kind == "llama3":
-        low, high = section["low_freq_factor"], section["high_freq_factor"]
-        keep = np.clip((turns - low) / (high - low), 0, 1)
-        return inv_freq * (keep + (1 - keep) / factor), 1.0
-    assert kind == "yarn"
-    fast, slow = section.get("beta_fast", 32), section.get("beta_slow", 1)
-    first, last = (
-        dim * np.log(trained / (beta * 2 * np.pi)) / (2 * np.log(base)) for beta in (fast, slow)
-    )
-    if section.get("truncate", True):
-        first, last = np.floor(first), np.ceil(last)
-    first, last = max(first, 0), min(last, dim - 1)
-    ramp = np.clip((np.arange(dim // 2) - first) / max(last - first, 0.001), 0, 1)
-    one, every = section.get("mscale"), section.get("mscale_all_dim")
-    scale = [1 + 0.1 * (m or 0) * np.log(factor) for m in (one, every)]
-    usual = scale[0] / scale[1] if one and every else 1 + 0.1 * np.log(factor)
-    return inv_freq * (1 - ramp + ramp / factor), section.get("attention_factor", usual)
+        rate, _ = rotary.Rotary().frequencies(dim, base, {}, longest)
+        attention_factor = np.sqrt(1 + np.log(longest / trained) / np.log(trained))
+        return rate / np.array(section["short_factor"]), attention_factor
+    both = section.get("mscale") and section.get("mscale_all_dim")
+    given = {key: x for key, x in section.items() if both or "mscale" not in key}
+    given |= {"train_length": trained}
+    rate, on_logits = RULES[kind].frequencies(dim, float(base), given, longest)
+    return rate, np.sqrt(on_logits)
 
 
 def layer(config, number):
@@ -123,8 +108,7 @@ def width_of(config):
 
 
 def assert_rotates(encoding, config, base, section):
-    while hasattr(encoding, "inner"):
-        encoding = encoding.inner
+    encoding = innermost(encoding)
     head, turning = width_of(config)
     model = config["model_type"]
     assert (encoding.head_dim, encoding.rotary_dim) == (head, turning)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from pieces import SIZE, TOKEN_IDS, B, T, extend, in_pieces
 
 import posenc_jax
@@ -39,23 +38,18 @@ def test_the_cache_is_not_copied(read, scan):
     assert memory.temp_size_in_bytes < 0.7 * size
 
 
-def assert_in_pieces_or_at_once(name, pieces):
-    """Compares what adapts to one length, past the training length, all the while."""
+# ``test_kinds`` runs models under the other kinds.
+@pytest.mark.parametrize(
+    ("name", "pieces"),
+    [(name, T * (1,)) for name in common.one_of_each_kind()[1::2]]
+    + [(name, (6, 6)) for name in ("path", "cope")],
+)
+def test_token_by_token_or_in_chunks_or_at_once(name, pieces):
+    """Every step adapts to the same length, which is past the training length."""
     model = common.build_model(name, scan=True)
     cache = used(Cache.empty(model, B, SIZE, length=100))
     expected = common.forward(model, TOKEN_IDS, text(T), length=100)
     close(in_pieces(model, cache, pieces=pieces), expected)
-
-
-# ``test_kinds`` runs models under the other kinds.
-@pytest.mark.parametrize("name", common.one_of_each_kind()[1::2])
-def test_token_by_token_or_at_once(name):
-    assert_in_pieces_or_at_once(name, pieces=T * (1,))
-
-
-@pytest.mark.parametrize("name", ["path", "cope"])
-def test_in_chunks_or_at_once(name):
-    assert_in_pieces_or_at_once(name, pieces=(6, 6))
 
 
 ADAPTIVE = ["dynamic_ntk", "longrope"]
@@ -171,10 +165,10 @@ def test_on_a_mesh():
     """Sequences lie over one axis, and kv heads over the other where XLA may move them there."""
     model = common.build_model("rope", scan=True)
     expected = common.forward(model, TOKEN_IDS, text(T))
-    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    mesh = common.mesh_of(data=2, model=4)
 
     def place(tree, *spec):
-        return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
+        return common.placed(tree, mesh, *spec)
 
     def place_layer(stored):
         k, v = place((stored.k, stored.v), None, "data", "model")

@@ -38,8 +38,9 @@ MODELS = {
     "layer": [lambda: common.build("fox", num_layers=2).of_layer(2)],
     "inputs": [
         lambda bad=bad: MODEL(bad, text(T))
-        for bad in (np.ones((B, T)), np.ones(T, int), IDS + common.VOCAB)
+        for bad in (np.ones((B, T)), np.ones(T, int), IDS + common.VOCAB, IDS[:, :0], IDS[:0])
     ],
+    "dtype": [model(dtype="int8")],
 }
 
 

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import schemes
 from common import close, close_trees, far
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType
 
 from posenc_jax.positions import packed
 
@@ -46,9 +45,7 @@ def test_every_parameter_has_a_gradient(name):
     """Each layer must use its own parameters."""
     gradients = layer_by_layer(trained_once(name, scan=True, remat=True)[1])
     chex.assert_tree_all_finite(gradients)
-    for path, gradient in common.parameter_paths(gradients):
-        invisible = any(path[-len(end) :] == end for end in schemes.ALL[name].invisible)
-        assert (np.abs(gradient).max() > 1e-3) != invisible, path
+    common.assert_every_parameter_is_seen(name, gradients)
 
 
 @few_kinds
@@ -102,14 +99,9 @@ def test_packed_documents():
 def test_on_a_mesh(name, kind):
     """The batch is sharded, and the parameters are on every device."""
     model = common.build_model(name, tied=False)
-    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind, kind))
-
-    def place(tree, *spec):
-        return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
-
-    with jax.set_mesh(mesh):
-        batch = (place(x, "data") for x in (TOKEN_IDS, POSITIONS, WEIGHTS_BTV))
-        actual = common.loss_and_gradients(place(model), *batch)
+    with jax.set_mesh(mesh := common.mesh_of(kind, data=2, model=4)):
+        batch = common.placed((TOKEN_IDS, POSITIONS, WEIGHTS_BTV), mesh, "data")
+        actual = common.loss_and_gradients(common.placed(model, mesh), *batch)
     close_trees(actual, trained_once(name))
 
 

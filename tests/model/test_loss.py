@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType
 
 from posenc_jax import cross_entropy
 
@@ -61,7 +61,7 @@ def test_tokens_that_are_sharded_over_the_context_keep_their_axes():
     expected = losses_and_gradients(on_all_logits, x, table, targets, weights)
     fused = functools.partial(cross_entropy, chunk=10)
     assert "[24," in str(jax.make_jaxpr(fused)(x, table, targets)), "this test can tell"
-    with jax.set_mesh(jax.make_mesh((4,), ("context",), axis_types=(AxisType.Auto,))):
+    with jax.set_mesh(common.mesh_of(context=4)):
         assert "[24," not in str(jax.make_jaxpr(fused)(x, table, targets))
         close(losses_and_gradients(fused, x, table, targets, weights), expected)
 
@@ -123,13 +123,10 @@ def test_sharded(kind, table_spec, vocab):
     arguments = operands(4, 6, vocab=vocab)
     fused = functools.partial(cross_entropy, chunk=20)
     expected = losses_and_gradients(fused, *arguments)
-    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind, kind))
     specs = ("data",), table_spec, ("data",), ("data",)
-    with jax.set_mesh(mesh):
-        arguments = [
-            jax.device_put(a, NamedSharding(mesh, PartitionSpec(*spec)))
-            for a, spec in zip(arguments, specs, strict=True)
-        ]
+    with jax.set_mesh(mesh := common.mesh_of(kind, data=2, model=4)):
+        pairs = zip(arguments, specs, strict=True)
+        arguments = [common.placed(array, mesh, *spec) for array, spec in pairs]
         program = jax.jit(functools.partial(losses_and_gradients, fused))
         actual = program(*arguments)
         assert "all-gather" not in program.lower(*arguments).compile().as_text()

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from pieces import extend
 
 import posenc_jax
 from experiments.training.text import token_losses
@@ -160,8 +161,8 @@ def test_dials_in_a_scan_and_past_a_cache():
     model = dialled(scan=True, **OTHER_DIALS).under(common.build("rope"))
     cache, outputs = posenc_jax.Cache.empty(model, B, T), []
     for piece in (slice(0, 4), slice(4, T)):
-        x_BTD, cache = extend(model, ids[:, piece], cache)
-        outputs.append(model.unembed(x_BTD))
+        logits, cache = extend(model, ids[:, piece], cache)
+        outputs.append(logits)
     common.close(np.concatenate(outputs, 1), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -170,11 +171,6 @@ def test_the_loss_is_that_of_the_output_layer():
     logits = jax.nn.log_softmax(model(ids[:, :-1], text(T)))
     expected = -np.take_along_axis(np.asarray(logits), ids[:, 1:, None], -1)[..., 0]
     common.close(token_losses(model, ids), expected, rtol=1e-4)
-
-
-@jax.jit
-def extend(model, ids, cache):
-    return model.extend(ids, cache)
 
 
 def of_sinks(sinks, num_layers=4, scan=False, pattern=1):
@@ -195,5 +191,5 @@ def test_sinks_of_some_layers_in_a_scan_and_past_a_cache():
     expected, ids = common.forward(plain, token_ids(), text(T)), token_ids()
     scanned = of_sinks(sinks, scan=True, pattern=len(sinks))
     common.close(common.forward(scanned, ids, text(T)), expected)
-    x_BTD, _ = extend(scanned, ids, posenc_jax.Cache.empty(scanned, B, T))
-    common.close(scanned.unembed(x_BTD), expected, rtol=1e-4, atol=1e-4)
+    logits, _ = extend(scanned, ids, posenc_jax.Cache.empty(scanned, B, T))
+    common.close(logits, expected, rtol=1e-4, atol=1e-4)

@@ -1,27 +1,25 @@
 """Puts the tests that should notice an error first, and leaves out those that cannot.
 
-pytest loads it in the copy of the tree that has the error; ``trial`` describes the error in
-environment variables.
+pytest loads it in the copy of the tree that has the error, which ``trial`` describes in the
+environment variable ``MUTANT``.
 """
 
 import json
 import os
+from typing import Any
 
 import pytest
 
 from tests.mutants import choose
 
-SCHEMES: list[str] = json.loads(os.environ.get("MUTANT_SCHEMES", "[]"))
-WORDS: list[str] = json.loads(os.environ.get("MUTANT_WORDS", "[]"))
-ROOM: str = json.loads(os.environ.get("MUTANT_ROOM", '""'))
-NEAR: bool = json.loads(os.environ.get("MUTANT_NEAR", "false"))
+MUTANT: dict[str, Any] = json.loads(os.environ["MUTANT"])
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     """Sorts tests by how probably they notice the error, the likeliest first."""
     ranks = {item.nodeid: _rank(item) for item in items}
-    wanted = (0, 1, 2) if NEAR else (3,)
+    wanted = (0, 1, 2) if MUTANT["near"] else (3,)
     left_out = [item for item in items if ranks[item.nodeid] not in wanted]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if ranks[item.nodeid] in wanted]
@@ -33,10 +31,10 @@ def _rank(item):
     callspec = getattr(item, "callspec", None)
     values = [str(value) for value in callspec.params.values()] if callspec else []
     schemes = [value for value in values if value in choose.registered()]
-    if any(scheme in SCHEMES for scheme in schemes):
+    if {*schemes} & {*MUTANT["schemes"]}:
         return 0
-    if SCHEMES and schemes:  # Another scheme cannot notice it.
+    if MUTANT["schemes"] and schemes:  # Another scheme cannot notice it.
         return 4
-    if choose.is_about(item.path.read_text(), WORDS):
+    if choose.is_about(item.path.read_text(), MUTANT["words"]):
         return 1
-    return 2 if ROOM in item.path.parts else 3
+    return 2 if MUTANT["room"] in item.path.parts else 3

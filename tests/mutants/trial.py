@@ -43,17 +43,7 @@ def tried(change: Change, tree: pathlib.Path) -> Result:
     file, begun = tree / change.path, time.monotonic()
     source = file.read_bytes()
     words, room = choose.words_of(change), pathlib.PurePath(change.path).parts[1]
-    described = {
-        "MUTANT_SCHEMES": json.dumps(choose.schemes_of(change)),
-        "MUTANT_WORDS": json.dumps(words),
-        "MUTANT_ROOM": json.dumps(room),
-        # A file of bytecode may be as old as the error, to the second.
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(tree),
-        # Most programs are those of the tree without the error.
-        "JAX_COMPILATION_CACHE_DIR": str(choose.ROOT / "build/compiled"),
-    }
+    described = {"schemes": choose.schemes_of(change), "words": words, "room": room}
     # The equations and golden arrays of tests/encodings notice most errors.
     files = (tree / "tests").rglob("test_*.py")
     tests = sorted(files, key=lambda file: ("encodings" not in file.parts, file))
@@ -67,8 +57,8 @@ def tried(change: Change, tree: pathlib.Path) -> Result:
     others = [f for f in tests if not _EXPERIMENTS.search(f.read_text())]
     try:
         file.write_bytes(change.applied(source))
-        noticed_by = _run(tree, near, described | {"MUTANT_NEAR": "true"})
-        noticed_by = noticed_by or _run(tree, others, described)
+        noticed_by = _run(tree, near, described | {"near": True})
+        noticed_by = noticed_by or _run(tree, others, described | {"near": False})
     finally:
         file.write_bytes(source)
     return Result(change, noticed_by, time.monotonic() - begun)
@@ -78,11 +68,20 @@ def _run(tree, files, described) -> str:
     """Returns the first of the tests that fails, or ""."""
     options = ["-xq", "-m", "not slow", "--tb=no", "-rfE"]
     plugins = ["-p", "tests.mutants.plugin", "-p", "no:cacheprovider"]
+    variables = {
+        "MUTANT": json.dumps(described),
+        # A file of bytecode may be as old as the error, to the second.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(tree),
+        # Most programs are those of the tree without the error.
+        "JAX_COMPILATION_CACHE_DIR": str(choose.ROOT / "build/compiled"),
+    }
     try:
         run = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *plugins, *map(str, files)],
             cwd=tree,
-            env=os.environ | described,
+            env=os.environ | variables,
             capture_output=True,
             text=True,
             timeout=SECONDS,

@@ -31,7 +31,8 @@ class Shaw(NoPE):
         keys = k[None] + weights["keys"][self.rows(positions, given)][:, :, None]
         return np.einsum("thc,tshc->hts", q, keys) / math.sqrt(q.shape[-1])
 
-    def values(self, out, attention, positions, given, weights):
+    def values(self, v, attention, positions, given, weights):
+        out = super().values(v, attention, positions, given, weights)
         if not given.get("values", True):
             return out
         rows = self.rows(positions, given)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from schemes.biases import ALiBi
-from schemes.equations import NoPE, Scheme, content
+from schemes.equations import NoPE, Scheme, content, pairs_of
 
 
 def sigmoid(x):
@@ -84,7 +84,7 @@ class SelectiveRoPE(NoPE):
         rate = given.get("temperature", 1.0) * given.get("base", 5e5) ** (-np.arange(pairs) / pairs)
         turn = between(self.phi.reshape(T, -1)).reshape(*self.phi.shape[1:], T, T)
         turn = np.repeat(turn * rate[None, :, None, None], H // len(turn), axis=0)
-        q, k = (x[..., :pairs] + 1j * x[..., pairs:] for x in (q, k))
+        q, k = (pairs_of(x, "half") for x in (q, k))
         product = np.einsum("thp,shp,hpts->hts", q, k.conj(), np.exp(1j * turn))
         return product.real / math.sqrt(C)
 
@@ -99,10 +99,7 @@ class RePo(NoPE):
         place = np.repeat(self.positions, H // self.positions.shape[1], axis=1)
         rate = given.get("base", 1e4) ** (-np.arange(pairs) / pairs)
         turn = np.exp(1j * place[..., None] * rate)
-        if given.get("layout") == "interleaved":
-            q, k = (x[..., 0::2] + 1j * x[..., 1::2] for x in (q, k))
-        else:
-            q, k = (x[..., :pairs] + 1j * x[..., pairs:] for x in (q, k))
+        q, k = (pairs_of(x, given.get("layout")) for x in (q, k))
         return np.einsum("thp,shp->hts", q * turn, (k * turn).conj()).real / math.sqrt(C)
 
 
@@ -151,10 +148,7 @@ class GrapeMContextual(NoPE):
 
     def logits(self, q, k, positions, given, weights):
         _, H, C = q.shape
-        if given.get("layout") == "interleaved":
-            q, k = (x[..., 0::2] + 1j * x[..., 1::2] for x in (q, k))
-        else:
-            q, k = (x[..., : C // 2] + 1j * x[..., C // 2 :] for x in (q, k))
+        q, k = (pairs_of(x, given.get("layout")) for x in (q, k))
         phase = np.repeat(self.phase, H // self.phase.shape[1], axis=1)
         turn = np.exp(-1j * phase[..., None] * np.exp(weights["logs"]))
         return np.einsum("thp,shp->hts", q * turn, (k * turn).conj()).real / math.sqrt(C)

@@ -12,26 +12,6 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Alternative:
-    """Gives another value of a keyword, and the settings under which it must matter.
-
-    ``beside`` are further keywords that both sides get, ``baseline`` the value on the other side
-    (default: the scheme's own default), ``num_axes`` the number of position axes and
-    ``baseline_axes`` that of the other side, if it is another. ``trains`` marks a keyword that
-    changes no output, only which parameters have a gradient; ``training_only`` one that shows in
-    ``place`` and ``aux_loss`` under a key, and nowhere else.
-    """
-
-    value: Any
-    beside: dict[str, Any] = dataclasses.field(default_factory=dict)
-    baseline: Any = None
-    num_axes: int = 1
-    trains: bool = False
-    baseline_axes: int | None = None
-    training_only: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
 class Scheme:
     """Holds what cannot be guessed about a scheme.
 
@@ -39,7 +19,10 @@ class Scheme:
       equations: an instance of a subclass of ``NoPE``.
       settings: its keywords in each comparison with them, two or more. Positions are whole numbers
         in the first, and fractional and negative in the others.
-      alternatives: for each of its own keywords that the settings do not vary.
+      alternatives: two values, under which outputs differ, of keywords that the settings do not
+        vary. Those of ``axes`` are for positions on two axes.
+      in_training: another value of keywords that show in training alone: in the positions that are
+        drawn with a key, and in ``aux_loss``.
       overrides: keywords it needs to be used past its training length, and to show at short ones.
       invisible: endings of paths to parameters that cannot change the output.
       whole_positions_only: fractional and negative positions mean nothing to it.
@@ -56,7 +39,8 @@ class Scheme:
 
     equations: "NoPE"
     settings: list[dict[str, Any]]
-    alternatives: dict[str, Alternative] = dataclasses.field(default_factory=dict)
+    alternatives: dict[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    in_training: dict[str, Any] = dataclasses.field(default_factory=dict)
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
     invisible: tuple[tuple[str, ...], ...] = ()
     whole_positions_only: bool = False
@@ -77,12 +61,28 @@ def distances(positions):
     return positions[:, None] - positions[None, :]
 
 
+def pairs_of(x, layout):
+    """Returns the pairs of channels of ``x [..., C]`` as complex numbers, ``[..., C / 2]``."""
+    if layout == "interleaved":
+        return x[..., 0::2] + 1j * x[..., 1::2]
+    first, second = np.split(x, 2, axis=-1)
+    return first + 1j * second
+
+
+def channels_of(pairs, layout):
+    """Undoes ``pairs_of``."""
+    parts = pairs.real, pairs.imag
+    if layout == "interleaved":
+        return np.stack(parts, axis=-1).reshape(*pairs.shape[:-1], -1)
+    return np.concatenate(parts, axis=-1)
+
+
 class NoPE:
     """Has the equations of a scheme; the classes below override what they change.
 
     ``given`` are the keywords it was made with, ``weights`` its parameters by their dotted paths.
-    Arrays are ``x [T, D]``, ``q``, ``k`` and ``v [T, H, C]``, ``logits`` and softmax ``weights``
-    of attention ``[H, T, T]``, ``out [T, H, C]``; only ``place`` sees all rows, ``[B, T]``.
+    Arrays are ``x [T, D]``, ``q``, ``k`` and ``v [T, H, C]``, logits and their softmax, which is
+    ``attention``, ``[H, T, T]``; only ``place`` sees all rows, ``[B, T]``.
     """
 
     def place(self, positions, given):
@@ -97,9 +97,9 @@ class NoPE:
     def logits(self, q, k, positions, given, weights):
         return content(q, k)
 
-    def values(self, out, attention, positions, given, weights):
-        """Takes ``attention`` times the values, and returns it with values of positions added."""
-        return out
+    def values(self, v, attention, positions, given, weights):
+        """Returns the output ``[T, H, C]``."""
+        return np.einsum("hts,shc->thc", attention, v)
 
 
 def softmax(logits):
@@ -119,9 +119,7 @@ def reference_attention(equations, x_BTD, positions_BT, given, weights, projecti
         logits_HTS = equations.logits(q, k, positions_T, given, weights)
         # A query sees the tokens written before it, wherever their positions lie.
         logits_HTS = np.where(np.tri(len(x_TD), dtype=bool), logits_HTS, -np.inf)
-        attention_HTS = softmax(logits_HTS)
-        out_THC = np.einsum("hts,shc->thc", attention_HTS, v)
-        outputs.append(equations.values(out_THC, attention_HTS, positions_T, given, weights))
+        outputs.append(equations.values(v, softmax(logits_HTS), positions_T, given, weights))
     return np.stack(outputs)
 
 

@@ -6,7 +6,7 @@ from scipy.ndimage import map_coordinates
 
 from schemes.absolute import Sinusoidal
 from schemes.biases import ALiBi
-from schemes.equations import Alternative, NoPE, Scheme, content, distances
+from schemes.equations import NoPE, Scheme, content, distances
 from schemes.rotary import YARN, Rotary
 
 
@@ -33,20 +33,15 @@ class Directions(Rotary):
         raise NotImplementedError
 
     def logits(self, q, k, positions, given, weights):
-        every = []
-        d = given.get("rotary_dim", q.shape[-1])
-        vectors = self.vectors(given.get("num_kv_heads", q.shape[1]), d // 2, given, weights)
-        group = q.shape[1] // len(vectors)
-        for head in range(q.shape[1]):
-            self.of_head = vectors[head // group]
-            one = (x[:, head : head + 1] for x in (q, k))
-            every.append(super().logits(*one, positions, given, weights)[0])
-        return np.stack(every)
+        H, d = q.shape[1], given.get("rotary_dim", q.shape[-1])
+        vectors = self.vectors(given.get("num_kv_heads", H), d // 2, given, weights)
+        self.of_heads = np.repeat(vectors, H // len(vectors), axis=0)
+        return super().logits(q, k, positions, given, weights)
 
     def turns(self, positions, rate, given):
-        places = on_axes(positions, self.of_head.shape[-1])
+        places = on_axes(positions, self.of_heads.shape[-1])
         apart = places[:, :, None] - places[:, None, :]
-        return np.exp(1j * np.einsum("ats,pa->tsp", apart, self.of_head))
+        return np.exp(1j * np.einsum("ats,hpa->htsp", apart, self.of_heads))
 
 
 class RoPEMixed(Directions):
@@ -205,17 +200,12 @@ SCHEMES = {
             {"slowest": 0.5, "fastest": 9.0, "rotary_dim": 10, "layout": "interleaved"},
             {"zero_share": 0.3, "num_heads": 2, "fastest": 3.0},
         ],
-        {"num_axes": Alternative(3, num_axes=3, baseline_axes=2)},
         num_axes=2,
     ),
     "dinov3": Scheme(
         DINOv3(),
         [{}, {"base": 30.0, "layout": "interleaved"}],
-        {
-            "shift": Alternative(0.5, training_only=True),
-            "jitter": Alternative(1.5, training_only=True),
-            "rescale": Alternative(1.1, training_only=True),
-        },
+        in_training={"shift": 0.5, "jitter": 1.5, "rescale": 1.1},
         num_axes=2,
     ),
     "swin_v2": Scheme(

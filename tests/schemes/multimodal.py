@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from schemes.equations import NoPE, Scheme, content, distances
+from schemes.equations import NoPE, Scheme, channels_of, content, distances, pairs_of
 from schemes.rotary import TRAIN_LENGTH, YARN, Rotary
 
 
@@ -45,17 +45,13 @@ class Interleaved(MultiAxis):
 
 
 class Heads(MultiAxis):
-    def logits(self, q, k, positions, given, weights):
+    def turns(self, positions, rate, given):
         time, row, column = given["axis_heads"] or (1, 1, 1)
-        axes = [0] * time + [1] * row + [2] * column
-        axes += [None] * (given.get("num_kv_heads", 4) - len(axes))
-        group = q.shape[1] // len(axes)
-        every = []
-        for head in range(q.shape[1]):
-            self.axis = axes[head // group]
-            one = (x[:, head : head + 1] for x in (q, k))
-            every.append(super().logits(*one, positions, given, weights)[0])
-        return np.stack(every)
+        axes, turns = [0] * time + [1] * row + [2] * column, []
+        for axis in axes + [None] * (4 - len(axes)):
+            self.axis = axis
+            turns.append(super().turns(positions, rate, given))
+        return np.stack(turns)
 
     def axis_of(self, pair, pairs, given):
         return self.axis
@@ -113,16 +109,14 @@ class PRoPE(NoPE):
     def turned_block(self, x, positions, base):
         pairs = x.shape[-1] // 2
         turns = np.exp(1j * positions[:, None] * base ** -(np.arange(pairs) / max(pairs, 1)))
-        turned = (x[..., :pairs] + 1j * x[..., pairs:]) * turns[:, None]
-        return np.concatenate([turned.real, turned.imag], axis=-1)
+        return channels_of(pairs_of(x, "half") * turns[:, None], "half")
 
     def logits(self, q, k, positions, given, weights):
         return content(*(self.turned(x, positions, given, -1) for x in (q, k)))
 
-    def values(self, out, attention, positions, given, weights):
-        # The sums are of values not yet turned, which causal weights let one read off.
-        v = np.linalg.solve(attention, out.swapaxes(0, 1)).swapaxes(0, 1)
-        sums = np.einsum("hts,shc->thc", attention, self.turned(v, positions, given, -1))
+    def values(self, v, attention, positions, given, weights):
+        turned = self.turned(v, positions, given, -1)
+        sums = super().values(turned, attention, positions, given, weights)
         return self.turned(sums, positions, given, 1)
 
 

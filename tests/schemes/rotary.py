@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from posenc_jax.encodings.rotary import frequencies
-from schemes.equations import Alternative, NoPE, Scheme, distances
+from schemes.equations import NoPE, Scheme, distances, pairs_of
 
 TRAIN_LENGTH = 32  # what common.build gives
 
@@ -26,7 +26,10 @@ class Rotary(NoPE):
         return base ** (-2 * np.arange(d // 2) / d), 1.0
 
     def turns(self, positions, rate, given):
-        """Returns complex ``[T, T, pairs]``: the turn between each two positions."""
+        """Returns the turn between each two positions, complex ``[T, T, pairs]``.
+
+        Where heads turn by different angles, it is ``[H, T, T, pairs]``.
+        """
         return np.exp(1j * distances(positions)[..., None] * rate)
 
     def logits(self, q, k, positions, given, weights):
@@ -35,14 +38,10 @@ class Rotary(NoPE):
         if self.turns_last:
             # The channels that turn come first from here on.
             q, k = (np.roll(x, d, axis=-1) for x in (q, k))
-        if given.get("layout", self.layout) == "interleaved":
-            first, second = slice(0, d, 2), slice(1, d, 2)
-        else:
-            first, second = slice(0, d // 2), slice(d // 2, d)
-        q_complex = q[..., first] + 1j * q[..., second]
-        k_complex = k[..., first] + 1j * k[..., second]
+        q_pairs, k_pairs = (pairs_of(x[..., :d], given.get("layout", self.layout)) for x in (q, k))
         turn = self.turns(positions, rate, given)
-        turned = np.einsum("thp,shp,tsp->hts", q_complex, k_complex.conj(), turn).real
+        turn = np.broadcast_to(turn, (q.shape[1], *turn.shape[-3:]))
+        turned = np.einsum("thp,shp,htsp->hts", q_pairs, k_pairs.conj(), turn).real
         still = np.einsum("thc,shc->hts", q[..., d:], k[..., d:])
         return (temperature * turned + still) / math.sqrt(q.shape[-1])
 
@@ -71,16 +70,17 @@ class YaRN(Rotary):
     def frequencies(self, d, base, given, longest):
         rate, _ = super().frequencies(d, base, given, longest)
         factor, fast, slow = given["factor"], given.get("beta_fast", 32), given.get("beta_slow", 1)
+        train_length = given.get("train_length", TRAIN_LENGTH)
         if given.get("ramp") == "turns":
             # The paper's gamma of r = L / wavelength: 1 keeps a pair, 0 divides it.
-            turns = TRAIN_LENGTH / (2 * np.pi / rate)
+            turns = train_length / (2 * np.pi / rate)
             gamma = np.where(turns < slow, 0.0, 1.0)
             if fast > slow:
                 gamma = np.clip((turns - slow) / (fast - slow), 0, 1)
         else:
             # The same between whole pairs: i solves 2 pi base^(2 i / d) = L / turns.
             low, high = (
-                d / 2 * math.log(TRAIN_LENGTH / (2 * math.pi * turns), base)
+                d / 2 * math.log(train_length / (2 * math.pi * turns), base)
                 for turns in (fast, slow)
             )
             if given.get("truncate", True):
@@ -113,7 +113,7 @@ class Proportional(Rotary):
 
 
 YARN = frequencies.YaRN(TRAIN_LENGTH, 3.0)
-AXES = Alternative((1, 0, 1, 0), baseline=(0, 0, 1, 1), num_axes=2)
+AXES = {"axes": ((1, 0, 1, 0), (0, 0, 1, 1))}
 
 SCHEMES = {
     "rope": Scheme(
@@ -123,7 +123,7 @@ SCHEMES = {
             {"base": 300.0, "layout": "interleaved", "rotary_dim": 10},
             {"frequencies": YARN},
         ],
-        {"axes": AXES},
+        AXES,
     ),
     "pi": Scheme(
         PositionInterpolation(), [{"factor": 4.0}, {"factor": 1.5, "base": 300.0, "rotary_dim": 8}]

@@ -33,7 +33,7 @@ class NTKByParts(Rotary):
                 given.get(name, value)
                 for name, value in zip(("factor", *self.names), self.published, strict=True)
             )
-            r = TRAIN_LENGTH / (2 * math.pi / theta)
+            r = given.get("train_length", TRAIN_LENGTH) / (2 * math.pi / theta)
             gamma = 0 if r < low else 1 if r > high else (r - low) / (high - low)
             new.append((1 - gamma) * theta / factor + gamma * theta)
         return np.array(new), 1.0
@@ -84,26 +84,16 @@ class LongRoPE(Rotary):
         short = given.get("short_factor", 1.0), given.get("short_attention_factor", attention)
         return short, (given.get("long_factor", scale), attention)
 
-    def logits(self, q, k, positions, given, weights):
-        d, base = given.get("rotary_dim", q.shape[-1]), given.get("base", 1e4)
-        rate, _ = self.frequencies(d, base, given, None)
-        short, long = self.factors(d, base, given)
+    def turns(self, positions, rate, given):
+        short, long = self.factors(2 * len(rate), given.get("base", 1e4), given)
         slower, attention = long if positions.max() + 1 > TRAIN_LENGTH else short
         unit = []
         for n in positions:
-            if given.get("start_tokens") and n < given["start_tokens"]:
+            if n < given.get("start_tokens", -math.inf):
                 unit.append(np.exp(1j * n * rate))
             else:
                 unit.append(attention * np.exp(1j * n * rate / np.array(slower)))
-        first, second = slice(0, d // 2), slice(d // 2, d)
-        if given.get("layout") == "interleaved":
-            first, second = slice(0, d, 2), slice(1, d, 2)
-        q_turned, k_turned = (
-            (x[..., first] + 1j * x[..., second]) * np.array(unit)[:, None] for x in (q, k)
-        )
-        turned = np.einsum("thp,shp->hts", q_turned, k_turned.conj()).real
-        still = np.einsum("thc,shc->hts", q[..., d:], k[..., d:])
-        return (turned + still) / math.sqrt(q.shape[-1])
+        return np.array(unit)[:, None] * np.array(unit)[None].conj()
 
 
 class LongRoPE2(LongRoPE):
@@ -187,7 +177,7 @@ SCHEMES = {
                 "layout": "interleaved",
             },
         ],
-        {"axes": AXES},
+        AXES,
     ),
     "longrope2": Scheme(
         LongRoPE2(),
@@ -202,7 +192,7 @@ SCHEMES = {
                 "layout": "interleaved",
             },
         ],
-        {"axes": AXES},
+        AXES,
     ),
     "clipped_rope": Scheme(
         Clipped(),

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from schemes.equations import Alternative, NoPE, Scheme, distances
+from schemes.equations import NoPE, Scheme, channels_of, distances, pairs_of
 from schemes.rotary import TRAIN_LENGTH, YARN, Rotary
 
 
@@ -23,26 +23,23 @@ class XPos(Rotary):
 
 class FoPE(NoPE):
     def turned(self, x, positions, given, weights):
-        """Turns ``x`` head by head, pair by pair."""
+        """Turns the first channels of ``x``, head by head."""
         T, H, C = x.shape
-        d = given.get("rotary_dim", C)
+        d, layout = given.get("rotary_dim", C), given.get("layout")
         rates = [given.get("base", 1e4) ** (-2 * i / d) for i in range(d // 2)]
         rates = np.array([rate for rate in rates if rate >= 2 * math.pi / TRAIN_LENGTH])
         num_kv_heads, _, mixed = weights["cos_coef"].shape
-        out = x.copy()
+        turn = np.full((T, H, d // 2), 1 + 1j if given.get("padding") == "ones" else 1 + 0j)
+        angles = np.outer(positions, rates)
         for h in range(H):
             kv = h // (H // num_kv_heads)
-            for i in range(d // 2):
-                a, b = (
-                    (2 * i, 2 * i + 1) if given.get("layout") == "interleaved" else (i, i + d // 2)
-                )
-                cos, sin = np.ones(T), np.full(T, 1.0 if given.get("padding") == "ones" else 0.0)
-                if i < mixed:
-                    cos = np.cos(np.outer(positions, rates)) @ weights["cos_coef"][kv, :, i]
-                    sin = np.sin(np.outer(positions, rates)) @ weights["sin_coef"][kv, :, i]
-                out[:, h, a] = x[:, h, a] * cos - x[:, h, b] * sin
-                out[:, h, b] = x[:, h, b] * cos + x[:, h, a] * sin
-        return out
+            cos, sin = (
+                np.cos(angles) @ weights["cos_coef"][kv],
+                np.sin(angles) @ weights["sin_coef"][kv],
+            )
+            turn[:, h, :mixed] = cos + 1j * sin
+        turned = channels_of(pairs_of(x[..., :d], layout) * turn, layout)
+        return np.concatenate([turned, x[..., d:]], axis=-1)
 
     def logits(self, q, k, positions, given, weights):
         q, k = (self.turned(x, positions, given, weights) for x in (q, k))
@@ -66,38 +63,27 @@ class ValueRoPE(Rotary):
 
     def turned(self, x, positions, given, sign):
         """Turns the last channels of ``x [T, H, C]``."""
-        d = given.get("rotary_dim", x.shape[-1])
+        d, layout = given.get("rotary_dim", x.shape[-1]), given.get("layout", self.layout)
         rate, _ = self.frequencies(d, given.get("base", 1e4), given, None)
-        still, x = x[..., : x.shape[-1] - d], x[..., x.shape[-1] - d :]
-        if given.get("layout") == "half":
-            pairs = x[..., : d // 2] + 1j * x[..., d // 2 :]
-        else:
-            pairs = x[..., 0::2] + 1j * x[..., 1::2]
-        pairs = pairs * np.exp(sign * 1j * positions[:, None] * rate)[:, None]
-        if given.get("layout") == "half":
-            return np.concatenate([still, pairs.real, pairs.imag], axis=-1)
-        turned = np.stack([pairs.real, pairs.imag], axis=-1)
-        return np.concatenate([still, turned.reshape(x.shape)], axis=-1)
+        still, x = np.split(x, [x.shape[-1] - d], axis=-1)
+        pairs = pairs_of(x, layout) * np.exp(sign * 1j * positions[:, None] * rate)[:, None]
+        return np.concatenate([still, channels_of(pairs, layout)], axis=-1)
 
-    def values(self, out, attention, positions, given, weights):
-        # The sums are of values not yet turned, which causal weights let one read off.
-        v = np.linalg.solve(attention, out.swapaxes(0, 1)).swapaxes(0, 1)
-        sums = np.einsum("hts,shc->thc", attention, self.turned(v, positions, given, 1))
+    def values(self, v, attention, positions, given, weights):
+        turned = self.turned(v, positions, given, 1)
+        sums = super().values(turned, attention, positions, given, weights)
         return self.turned(sums, positions, given, -1)
 
 
 class GrapeM(Rotary):
     def logits(self, q, k, positions, given, weights):
-        every, group = [], q.shape[1] // len(weights["logs"])
-        for head in range(q.shape[1]):
-            self.logs = weights["logs"][head // group]
-            one = (x[:, head : head + 1] for x in (q, k))
-            # Clockwise is at minus the position.
-            every.append(super().logits(*one, -positions, given, weights)[0])
-        return np.stack(every)
+        rates = np.exp(weights["logs"] / 16)
+        self.rates = np.repeat(rates, q.shape[1] // len(rates), axis=0)
+        return super().logits(q, k, positions, given, weights)
 
-    def frequencies(self, d, base, given, longest):
-        return np.exp(self.logs / 16), 1.0
+    def turns(self, positions, rate, given):
+        # Clockwise is at minus the position.
+        return np.exp(-1j * distances(positions)[..., None] * self.rates[:, None, None])
 
 
 class PoPE(NoPE):
@@ -123,7 +109,7 @@ SCHEMES = {
             {"padding": "ones", "base": 30.0, "layout": "interleaved", "learned": True},
             {"base": 100.0, "rotary_dim": 12, "num_heads": 2},
         ],
-        {"gain": Alternative(1.0), "learned": Alternative(True, trains=True)},
+        {"gain": (0.3, 1.0)},
         invisible=(("cos_coef",), ("sin_coef",)),
         shift_invariant=False,
     ),

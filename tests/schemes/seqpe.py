@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from schemes.equations import Alternative, NoPE, Scheme
+from schemes.equations import NoPE, Scheme
 
 
 def normed(x, weights, path):
@@ -105,13 +105,9 @@ SCHEMES = {
             {"num_axes": 2, "max_position": 200},
             {"num_axes": 3, "hook": "attn_mul", "mask_padding": True, "max_position": 200},
         ],
-        {
-            "shift_probability": Alternative(1.0, training_only=True),
-            "contrastive_weight": Alternative(0.0, training_only=True),
-            "transfer_weight": Alternative(0.0, training_only=True),
-            "num_pivots": Alternative(4, training_only=True),
-            "num_candidates": Alternative(8, training_only=True),
-            "num_offsets": Alternative(8, training_only=True),
+        in_training={
+            **{"shift_probability": 1.0, "contrastive_weight": 0.0, "transfer_weight": 0.0},
+            **{"num_pivots": 4, "num_candidates": 8, "num_offsets": 8},
         },
         overrides={"encoder_layers": 1},  # of 2, to compile half as much
         whole_positions_only=True,

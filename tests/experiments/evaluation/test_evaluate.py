@@ -7,8 +7,8 @@ import types
 import jax
 import numpy as np
 import pytest
+from toy import preempted
 
-from experiments import preemption
 from experiments.evaluation.lengths import (
     Protocols,
     Scorer,
@@ -150,12 +150,10 @@ def test_scorer_pads_the_last_batch_and_drops_the_padding(shape):
     assert sum(advanced) == 44
 
 
-def test_an_evaluation_hears_that_it_must_stop(monkeypatch):
-    answers = iter([False, True])
-    monkeypatch.setattr(preemption, "requested", lambda: next(answers))
+def test_an_evaluation_hears_that_it_must_stop():
     batches = []
     score = Scorer(Uniform(), make_mesh(), 20, lambda note, steps: batches.append(steps))
-    with pytest.raises(preemption.PreemptedError):
+    with preempted(2):
         score(np.zeros((24, 5), np.int32), None)
     assert len(batches) == 1
 

@@ -39,12 +39,7 @@ def even(model):
 def test_logits_at_other_distances_are_those_of_moved_queries(windows):
     """The last query, moved ahead by 7 tokens, is as far from a key as the sum of both."""
     model = rope_model()
-    block = model.layers[0].block
-    x = np.asarray(block.attention_norm(model.embed(windows[:, :-1])), np.float64)
-    q, k = (
-        (x @ np.asarray(p.kernel[...])).reshape(4, LENGTH, common.HEADS, -1)
-        for p in (block.attention.q, block.attention.k)
-    )
+    q, k = common.of_first_layer(model, windows[:, :-1])
     _, h_XP, speed_P = next(mechanisms.contributions(model, windows))
     h_NHSP = h_XP.reshape(4, common.HEADS, LENGTH, -1)
     pairs = common.HEAD_DIM // 2

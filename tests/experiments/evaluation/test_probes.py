@@ -32,16 +32,6 @@ def windows():
     return np.random.default_rng(0).integers(0, common.VOCAB, (TEXTS, LENGTH + 1))
 
 
-def of_first_layer(model, texts):
-    """Returns float64 queries and keys of the first layer before they turn, ``[N, T, H, C]``."""
-    block = model.layers[0].block
-    x = np.asarray(block.attention_norm(model.embed(texts)), np.float64)
-    projections = (block.attention.q, block.attention.k)
-    return (
-        (x @ np.asarray(p.kernel[...])).reshape(*texts.shape, common.HEADS, -1) for p in projections
-    )
-
-
 def turned(x, places):
     """Turns channels c and c + ROTARY_DIM / 2 of ``[..., T, H, C]`` as RoPE does."""
     angles = np.asarray(places)[:, None, None] * FREQUENCIES
@@ -59,7 +49,7 @@ def test_the_kernel_has_the_same_contents_at_every_distance(model, windows):
     fall = (of_alibi[:, :1] - of_alibi[:, 1:]) / (distances[1:] - distances[0])
     np.testing.assert_allclose(fall, np.tile(slopes[:, None], 3), rtol=1e-4)
     texts = windows[:, : LENGTH // 4]
-    q, k = of_first_layer(model, texts)
+    q, k = common.of_first_layer(model, texts)
     k = turned(np.roll(k, TEXTS // 2, axis=0), np.arange(LENGTH // 4))
     for distance, logits in zip(distances, of_rope.T, strict=True):
         products = turned(q, distance + np.arange(LENGTH // 4)) * k
@@ -81,7 +71,7 @@ def test_shares_of_pairs_are_their_covariances_with_the_logit(model, windows):
     # The last is what passes by.
     assert periods.pop() is None
     np.testing.assert_allclose(periods, 2 * np.pi / FREQUENCIES, rtol=1e-5)
-    q, k = (turned(x, np.arange(LENGTH)) for x in of_first_layer(model, windows[:, :-1]))
+    q, k = (turned(x, np.arange(LENGTH)) for x in common.of_first_layer(model, windows[:, :-1]))
     pairs = [[0, 2], [1, 3], [4, 5, 6, 7]]
     covariances = np.zeros((common.HEADS, len(pairs)))
     for text in range(TEXTS):

@@ -8,7 +8,7 @@ import common
 import pandas as pd
 import pytest
 from rich.console import Console
-from study_records import HIGH, LOW, panel_study, text_records
+from study_records import ABOUT, HIGH, LOW, TRAINING, panel_study, text_records
 
 from configs.atlas import get_config
 from experiments.results import atlas_data
@@ -26,19 +26,14 @@ from experiments.results.reports.atlas_page import write
 from experiments.studies.atlas import Atlas
 from posenc_jax import REGISTRY
 
-ABOUT = {"command": "python launch.py --config=x", "rules": "No decay.", "device": "a CPU"}
-ABOUT |= {"git": "abc", "date": "today", "train_length": 64, "tasks": {"copy": "Copies."}}
-
 
 def language(**losses):
-    cost = {"seconds": 2.0, "tokens": 1000, "parameters": 5}
     training = [
-        {"scheme": scheme, "trained": "rope", "seed": seed} | cost
+        TRAINING | {"scheme": scheme, "trained": "rope", "seed": seed}
         for scheme in losses
         for seed in range(3)
     ]
-    about = {"train_length": 64, "last_tokens": 64}
-    return LengthStudy(with_window(text_records(**losses)), training, [], about, [])
+    return LengthStudy(with_window(text_records(**losses)), training, [], ABOUT, [])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +44,7 @@ def small():
             "tasks": panel_study(nope=(LOW, LOW), rope=(HIGH, LOW), alibi=(HIGH, HIGH)),
             "tasks_copy": panel_study(nope=(HIGH, LOW), rope=(HIGH, LOW), alibi=(HIGH, HIGH)),
         },
-        ABOUT,
+        ABOUT | {"tasks": {"copy": "Copies."}},
     )
 
 
@@ -62,8 +57,8 @@ def test_the_atlas_has_every_answer_once(small):
     assert small.questions["question"].tolist() == QUESTIONS
     assert small.schemes == ["nope", "rope", WINDOWED, "alibi"]
     rows = small.rows()
-    assert rows["rope", COST]["mean"] == 2000.0 and ("alibi", COST) not in rows
-    assert rows["alibi", PARAMETERS]["mean"] == 5
+    assert rows["rope", COST]["mean"] == 500.0 and ("alibi", COST) not in rows
+    assert rows["alibi", PARAMETERS]["mean"] == 1000
     assert rows["alibi", EFFECTIVE]["mean"] == 128
     alibi = rows["alibi", "copy 2x"]
     assert alibi["vs_rope"] == "better" and alibi["solved"] == 3 and alibi["chance"] == 0.1

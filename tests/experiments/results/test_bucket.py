@@ -7,12 +7,12 @@ import time
 import fake_bucket
 import pytest
 from runs import comparison, config
+from toy import preempted
 
-from experiments import preemption
 from experiments.results import archive, bucket
 from experiments.results.bucket import Holder, folder_at
 from experiments.results.environment import environment
-from experiments.results.record import claimed, holder, write_json
+from experiments.results.record import claimed, holder, read_lines, write_json
 
 
 @pytest.fixture(scope="module")
@@ -22,22 +22,19 @@ def objects():
 
 
 def metrics(one):
-    lines = (one.folder(one.points[0]) / "metrics.jsonl").read_text().splitlines()
-    return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
+    lines = read_lines(one.folder(one.points[0]) / "metrics.jsonl")
+    return [(line["step"], line["loss"]) for line in lines]
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_in_a_bucket_as_in_a_folder(objects, corpus, tmp_path, monkeypatch):
+def test_a_run_goes_on_in_a_bucket_as_in_a_folder(objects, corpus, tmp_path):
     """It is preempted, the checkpoint of that moment is damaged, and the one before it is taken."""
     changes = dict(schemes="nope", train__checkpoint_every=2, train__log_every=1)
     here, _ = comparison(config(corpus, **changes), tmp_path)
     assert here.run() == []
     there, output = comparison(config(corpus, **changes), folder_at("gs://mine/runs/tiny/"))
-    with monkeypatch.context() as patch:
-        answers = iter([False] * 4 + [True])
-        patch.setattr(preemption, "requested", lambda: next(answers))
-        with pytest.raises(preemption.PreemptedError, match="step 5"):
-            there.run()
+    with preempted(5):
+        there.run()
     folder = "/mine/runs/tiny/runs/nope/seed0"
     arrays = [name for name in objects.store if name.startswith(f"{folder}/checkpoints/5/default/")]
     largest = max(arrays, key=lambda name: objects.store[name].size)

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+from study_records import ABOUT, record
 
 from configs import ladder
 from configs.claims import get_config
@@ -29,8 +30,7 @@ from experiments.studies.claims import claims_of, effects
 DOCS = Path(__file__).parents[3] / "docs"
 # Studies whose results are stored, and which claims read.
 STORED = ("images", "pointing", "video", "story")
-ABOUT = {"command": "c", "rules": "d", "device": "e", "git": "f", "date": "g"}
-ABOUT |= {"setup": {"language": "models of 2 layers"}}
+SETUP = {"setup": {"language": "models of 2 layers"}}
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,7 @@ def test_arithmetic_is_seed_by_seed():
 def text_study(**losses):
     """Returns a study of losses by scheme and protocol, of three seeds that differ by 0.001."""
     records = [
-        {"scheme": scheme, "protocol": protocol, "split": "test", "multiple": 1, "seed": seed}
-        | {"bits_per_byte": loss + 0.001 * seed}
+        record(scheme, seed, 1, loss + 0.001 * seed, protocol=protocol)
         for scheme, by_protocol in losses.items()
         for protocol, loss in by_protocol.items()
         for seed in range(3)
@@ -83,7 +82,7 @@ def test_the_ledger_says_what_other_tokens_would_say(tmp_path):
     rows = ledger_of((CLAIM,), {"text": text_study(one=one, two=two)})
     assert rows[0]["verdict"] == "reproduced"
     assert rows[0]["all_tokens"] == "not reproduced"
-    page = write(tmp_path, rows, ABOUT).read_text()
+    page = write(tmp_path, rows, ABOUT | SETUP).read_text()
     assert "the verdict is not reproduced" in page and "1 reproduced" in page
     assert "<li><b>language</b>: models of 2 layers." in page
     assert "Source: <a href='https://arxiv.org/abs/2108.12409'>2108.12409</a>, table 3." in page
@@ -109,7 +108,7 @@ def test_the_numbers_of_all_claims_are_corrected_together(tmp_path):
     after = [row["after_correction"] for row in rows]
     assert after == ["reproduced"] + ["mixed or underpowered"] * 5
     assert not any("all_tokens" in row for row in rows)  # the numbers do not depend on tokens
-    page = write(tmp_path, rows, ABOUT).read_text()
+    page = write(tmp_path, rows, ABOUT | SETUP).read_text()
     assert "2 reproduced, 4 mixed or underpowered. After correction: 1 reproduced, 5" in page
 
 
@@ -126,7 +125,7 @@ def test_a_claim_that_lacks_what_it_needs_is_untestable(tmp_path):
     assert rows[0]["verdict"] == "untestable at this scale"
     words = [(effect["is_need"], effect["verdict"]) for effect in rows[0]["effects"]]
     assert words == [(True, "not reproduced"), (False, "reproduced")]
-    page = write(tmp_path, rows, ABOUT).read_text()
+    page = write(tmp_path, rows, ABOUT | SETUP).read_text()
     assert "data-name='scale needed'>a larger model" in page and "needed first: two" in page
     assert with_need(low=1.5)[0]["verdict"] == "reproduced"
     assert with_need(high=2.001)[0]["verdict"] == "mixed or underpowered"

@@ -3,73 +3,38 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 
 import markupsafe
 import pytest
 from rich.console import Console
+from study_records import ABOUT, TRAINING, record
 
 from experiments.results import lengths
 from experiments.results.reports import length_report as report
 from experiments.results.speedup import reached, smoothed, with_speedups
 from experiments.training.recipe import RULES
 
-TRAIN_LENGTH = 64
 SLOPES = {"alibi": -0.01, "nope": 0.4, "rope": 1.1, "yarn": 0.1}
-
-
-def record(scheme, seed, length, bits, split="test", protocol="last", stride=None):
-    return {
-        "scheme": scheme,
-        "seed": seed,
-        "split": split,
-        "protocol": protocol,
-        "stride": stride,
-        "length": length,
-        "multiple": length // TRAIN_LENGTH,
-        "loss": bits * 2.2,
-        "bits_per_byte": bits,
-        "perplexity": math.exp(min(bits * 2.2, 700)),
-        "tokens": 1000,
-    }
 
 
 def make_study(slopes=SLOPES, seeds=(0, 1, 2), splits=("test",), strides=()):
     """Loss grows by the slope with every doubling; seed ``s`` adds ``s / 1000`` bits."""
     records, curves, training = [], [], []
-    for scheme, slope in slopes.items():
-        for seed in seeds:
-            base = 1.2 + seed / 1000
-            for split in splits:
-                window = {"split": split, "protocol": "windowed"}
-                records.append(record(scheme, seed, TRAIN_LENGTH, base + 0.0005, **window))
-                for k in range(5):
-                    bits, length = base + slope * k, TRAIN_LENGTH * 2**k
-                    records.append(record(scheme, seed, length, bits, split))
-                    for stride in strides:
-                        sliding = {"protocol": "sliding", "stride": stride}
-                        records.append(record(scheme, seed, length, bits, split, **sliding))
-            run = {"scheme": scheme, "seed": seed}
-            positions = [1, 8, 64, 256, 1024]
-            curves.append({**run, "split": "test", "positions": positions, "loss": [5, 4, 3, 3, 4]})
-            cost = {"steps": 10, "tokens": 5000, "seconds": 2.5, "final_loss": 3.0}
-            trained = "rope" if scheme == "yarn" else scheme
-            training.append({**run, **cost, "parameters": 1234567, "trained": trained})
-    about = {
-        "command": "python launch.py --config=configs/length.py --sweep",
-        "train_length": TRAIN_LENGTH,
-        "last_tokens": 32,
-        "corpus": "a & b",
-        "corpus_digest": "sha256:12ab",
-        "versions": {"jax": "0.7"},
-        "device": "1 x CPU",
-        "git": "abc123",
-        "config": {"train": {"steps": 10}},
-        "date": "2026-01-01",
-        "rules": RULES,
-    }
-    return lengths.LengthStudy(records, training, [], about, curves)
+    protocols = [("last", None), *(("sliding", stride) for stride in strides)]
+    for (scheme, slope), seed in itertools.product(slopes.items(), seeds):
+        base = 1.2 + seed / 1000
+        for split in splits:
+            records.append(record(scheme, seed, 1, base + 0.0005, protocol="windowed", split=split))
+            for k, (protocol, stride) in itertools.product(range(5), protocols):
+                where = dict(protocol=protocol, split=split, stride=stride)
+                records.append(record(scheme, seed, 2**k, base + slope * k, **where))
+        run, positions = {"scheme": scheme, "seed": seed}, [1, 8, 64, 256, 1024]
+        curves.append(run | {"split": "test", "positions": positions, "loss": [5, 4, 3, 3, 4]})
+        training.append(run | TRAINING | {"trained": "rope" if scheme == "yarn" else scheme})
+    return lengths.LengthStudy(records, training, [], ABOUT, curves)
 
 
 def page_of(study, folder):
@@ -94,27 +59,27 @@ def replace_bits(study, scheme, seed, length, bits):
 
 
 def test_mean_and_standard_error():
-    records = [record("a", seed, 64, bits) for seed, bits in enumerate((1.0, 2.0, 4.0))]
+    records = [record("a", seed, 1, bits) for seed, bits in enumerate((1.0, 2.0, 4.0))]
     cell = lengths.summarise(records)["a"][64]
     # Mean 7/3; squared deviations sum to 14/3; sqrt(14/3 / 2 / 3) = sqrt(7) / 3.
     assert cell == (pytest.approx(7 / 3), pytest.approx(math.sqrt(7) / 3), 3)
     loss = lengths.summarise(records[:1], metric="loss")
-    assert loss["a"][64] == (pytest.approx(2.2), None, 1)
+    assert loss["a"][64] == (pytest.approx(0.7), None, 1)
 
 
 def test_effective_context_is_the_longest_that_lowers_the_loss():
     study = make_study()
     view = lengths.View(study)
-    assert view.effective("alibi") == 16 * TRAIN_LENGTH
-    assert view.effective("rope") == TRAIN_LENGTH
+    assert view.effective("alibi") == 1024
+    assert view.effective("rope") == 64
     one = lengths.View(make_study(seeds=(0,)))
-    assert one.effective("alibi") == 16 * TRAIN_LENGTH
+    assert one.effective("alibi") == 1024
     # A gain counts only if no longer context loses it again.
     for seed in range(3):
-        study = replace_bits(study, "alibi", seed, 16 * TRAIN_LENGTH, 1.19 + seed / 1000)
-    assert lengths.View(study).effective("alibi") == 2 * TRAIN_LENGTH
+        study = replace_bits(study, "alibi", seed, 1024, 1.19 + seed / 1000)
+    assert lengths.View(study).effective("alibi") == 128
     small = make_study({"alibi": -0.0004})
-    assert lengths.View(small).effective("alibi") == TRAIN_LENGTH
+    assert lengths.View(small).effective("alibi") == 64
 
 
 def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
@@ -122,8 +87,8 @@ def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
     study = dataclasses.replace(study, records=lengths.with_window(study.records))
     view = lengths.View(study)
     row = {column: cell[0] for column, cell in view.cells[lengths.WINDOWED].items()}
-    assert row[TRAIN_LENGTH] == pytest.approx(1.201)  # where a window changes nothing
-    assert row[2 * TRAIN_LENGTH] == row[1024] == pytest.approx(1.2015)
+    assert row[64] == pytest.approx(1.201)  # where a window changes nothing
+    assert row[128] == row[1024] == pytest.approx(1.2015)
     assert {scheme for scheme, _ in view.ahead} == {"alibi"} == {scheme for scheme, _ in view.gains}
     assert "loss against rope_windowed (16 comparisons, 4 better, 12 worse)" in view.statement
     assert lengths.with_window(study.records) == study.records
@@ -148,7 +113,7 @@ def test_the_page_stands_alone(tmp_path):
     assert page.count(str(markupsafe.escape(RULES))) == 1
     ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
     assert len(ids) == len(set(ids))
-    assert "a &amp; b" in page and "sha256:12ab" in page
+    assert "a &amp; b" in page and "12ab" in page
 
 
 def test_round_trip(tmp_path):

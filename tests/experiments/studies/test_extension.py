@@ -1,7 +1,7 @@
 """Tests the study of extension, at a size that runs in seconds."""
 
 import dataclasses
-import io
+import functools
 import json
 import math
 import types
@@ -10,7 +10,8 @@ import common
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
+from runs import comparison
+from study_records import ABOUT, TRAINING, record
 
 from configs.extension import METHODS, get_config
 from experiments.evaluation import harness
@@ -24,7 +25,6 @@ from experiments.studies.extension.study import Extension, points
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import load_corpus
 from experiments.training.mesh import make_mesh
-from experiments.training.recipe import RULES
 from experiments.training.text import token_losses
 from experiments.training.windows import eval_windows
 from posenc_jax import REGISTRY, make
@@ -39,9 +39,7 @@ def config(files, preset="tiny", **changes):
     return common.changed(config, **changes)
 
 
-def experiment(config, workdir):
-    output = io.StringIO()
-    return Extension(config, workdir, Console(file=output, width=200)), output
+experiment = functools.partial(comparison, kind=Extension)
 
 
 def results(workdir):
@@ -271,43 +269,20 @@ def test_every_method_is_made_of_the_trained_rope(corpus, tmp_path):
 # The report
 
 
-def record(scheme, steps, seed, protocol, multiple, loss, accuracy=None):
-    return {
-        "scheme": scheme,
-        "steps": steps,
-        "seed": seed,
-        "split": "test",
-        "protocol": protocol,
-        "stride": None,
-        "multiple": multiple,
-        "length": 64 * multiple,
-        "documents": 4,
-        "loss": loss,
-        "bits_per_byte": loss,
-        "accuracy": accuracy,
-    }
-
-
-def study(stored, seeds=3):
-    """Makes a study in which YaRN keeps the shares ``kept`` of the accuracy, by steps and seed."""
-    records = []
+def study(shares, seeds=3):
+    """Makes a study in which YaRN keeps ``shares`` of the accuracy, given by steps and seed."""
+    records, training = [], []
     for seed in range(seeds):
-        records.append(record("rope", 0, seed, "windowed", 1, 2.0))
-        for scheme, steps in [("rope", 0), *(("yarn", n) for n in stored)]:
-            share = 1.0 if scheme == "rope" else stored[steps][seed]
-            records.append(record(scheme, steps, seed, "short", 1, 2.0 / share, 0.5 * share))
-            records += [record(scheme, steps, seed, "last", m, 3.0 / share) for m in (1, 8)]
-    cost = {"tokens": 1000, "seconds": 2.0, "final_loss": 1.0, "parameters": 5}
-    training = [
-        {"scheme": f"yarn, {n} steps", "trained": f"yarn, {n} steps", "steps": n, "seed": s} | cost
-        for n in stored
-        for s in range(seeds)
-        if n
-    ]
-    about = {"train_length": 64, "target": 8, "last_tokens": 4, "source": "here", "rules": RULES}
-    about |= {"corpus": "c", "corpus_digest": "d", "command": "x", "device": "y", "git": "z"}
-    about |= {"date": "today", "config": {}, "versions": {}}
-    return ExtensionStudy(records, training, [], about, [])
+        records.append(record("rope", seed, 1, 2.0, protocol="windowed", steps=0))
+        for scheme, steps in [("rope", 0), *(("yarn", n) for n in shares)]:
+            share, more = 1.0 if scheme == "rope" else shares[steps][seed], dict(steps=steps)
+            short = dict(protocol="short", accuracy=0.5 * share)
+            records.append(record(scheme, seed, 1, 2.0 / share, **short, **more))
+            more |= dict(documents=4)
+            records += [record(scheme, seed, m, 3.0 / share, **more) for m in (1, 8)]
+        for name, n in ((f"yarn, {n} steps", n) for n in shares if n):
+            training.append(TRAINING | {"scheme": name, "trained": name, "steps": n, "seed": seed})
+    return ExtensionStudy(records, training, [], ABOUT | {"target": 8, "source": "here"}, [])
 
 
 def test_what_is_kept_is_judged_with_its_interval():

@@ -23,13 +23,10 @@ def loss(factors) -> float:
     return float(np.exp(1 + np.mean(ARRAYS["weights"] * distance**2)))
 
 
-def test_the_loss_is_that_of_the_golden_runs():
-    assert np.isclose(loss(ARRAYS["init"]), ARRAYS["ppl_of_init"])
-    assert np.isclose(loss(ARRAYS["final_factors_seed2"]), ARRAYS["best_ppl_curve_seed2"][-1])
-
-
 @pytest.mark.slow
 def test_the_released_search_is_as_good_as_the_golden_runs():
+    # The loss is that of the golden runs.
+    np.testing.assert_allclose(loss(ARRAYS["init"]), ARRAYS["ppl_of_init"])
     curves = []
     for seed in range(6):
         space = ReleasedSpace({"yarn": ARRAYS["init"]}, 1.0 + PARAMS["scale"], BUDGET)

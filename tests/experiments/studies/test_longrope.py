@@ -1,13 +1,13 @@
 """Tests LongRoPE on small models: candidates as inputs of one program, tuning, the experiment."""
 
-import io
+import functools
 import json
 
 import common
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
+from runs import comparison
 
 from benchmarks.dry_run import print_dry_run
 from configs.longrope import get_config
@@ -186,9 +186,7 @@ def config(files, **changes):
     return common.changed(config, **changes)
 
 
-def experiment(config, workdir):
-    output = io.StringIO()
-    return LongRoPESearch(config, workdir, Console(file=output, width=200)), output
+experiment = functools.partial(comparison, kind=LongRoPESearch)
 
 
 @pytest.fixture(scope="module")

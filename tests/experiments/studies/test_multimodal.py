@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 from rich.console import Console
+from study_records import ABOUT
 
 from experiments.evaluation.layer_attention import attention_weights
-from experiments.results.environment import environment
 from experiments.results.panels import Panel, PanelStudy, cells
 from experiments.results.reports import panel_report as report
 from experiments.studies.multimodal.model import Decoder, ViT
-from experiments.training.recipe import RULES
 from posenc_jax import Layers
 from posenc_jax.positions import text
 
@@ -93,8 +92,7 @@ def study(values, panel=ACCURACY, failures=()):
         for x, seeds in row.items()
         for seed, value in enumerate(seeds)
     ]
-    about = environment() | {"title": "t", "summary": "s", "data": {}}
-    about |= {"command": "c", "config": {}, "date": "2026-01-01", "rules": RULES}
+    about = ABOUT | {"title": "t", "summary": "s", "data": {}}
     return PanelStudy(records, [], list(failures), about, [], (panel,))
 
 

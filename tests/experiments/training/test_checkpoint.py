@@ -19,9 +19,8 @@ import pytest
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 from runs import cut_off, flipped
-from toy import RECIPE, SPEC, StopError, interrupt_at, losses, mesh_of, run, toy_windows
+from toy import RECIPE, SPEC, killed_at, losses, mesh_of, preempted, run, toy_windows
 
-from experiments import preemption
 from experiments.pretrained.trained import load_run
 from experiments.results.record import open_run
 from experiments.training.checkpoint import Checkpoints
@@ -76,11 +75,9 @@ def test_a_checkpoint_of_another_version_of_jax_goes_on(tmp_path, windows, versi
     np.testing.assert_allclose(losses(tmp_path), expected, rtol=1e-6)
 
 
-def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, saved, monkeypatch):
-    with monkeypatch.context() as patch:
-        interrupt_at(5, patch)
-        with pytest.raises(StopError):
-            run(tmp_path, windows)
+def test_a_half_written_checkpoint_is_ignored(tmp_path, windows, saved):
+    with killed_at(5):
+        run(tmp_path, windows)
     half = tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp-1"
     half.mkdir()
     (half / "default").write_text("cut off")
@@ -222,7 +219,7 @@ class Turning(Text):
 
 
 @pytest.mark.parametrize("stop", [None, 5], ids=["undisturbed", "preempted"])
-def test_the_checkpoint_with_the_lowest_loss_is_kept_beside_the_last(tmp_path, monkeypatch, stop):
+def test_the_checkpoint_with_the_lowest_loss_is_kept_beside_the_last(tmp_path, stop):
     """A preempted run has the same best checkpoint, and goes on from its last one."""
     recipe = dataclasses.replace(RECIPE, steps=16, checkpoint_every=4, learning_rate=1e-2)
     folder, task, mesh = tmp_path / "run", Turning(recipe, None, SPEC), mesh_of()
@@ -234,11 +231,8 @@ def test_the_checkpoint_with_the_lowest_loss_is_kept_beside_the_last(tmp_path, m
         return train(task, recipe, mesh, seed=0, folder=folder, console=console)
 
     if stop:
-        with monkeypatch.context() as patch:
-            answers = iter([False] * (stop - 1) + [True])
-            patch.setattr(preemption, "requested", lambda: next(answers))
-            with pytest.raises(preemption.PreemptedError, match=f"step {stop}"):
-                go_on()
+        with preempted(stop):
+            go_on()
     model, summary = go_on()
     assert summary["best_step"] == 8
     saved = {int(path.name) for path in (folder / "checkpoints").iterdir()}

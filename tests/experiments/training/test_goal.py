@@ -1,16 +1,13 @@
 """Tests runs that end when their model is good enough, also if they were interrupted."""
 
-import json
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
-from toy import Line, StopError, mesh_of
+from toy import Line, killed, lines, mesh_of, preempted
 
-from experiments import preemption
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.loop import train, train_together
 from experiments.training.recipe import Goal, Recipe
@@ -42,10 +39,6 @@ def run(folder, goal=GOAL, seed=0):
     folder.mkdir(parents=True, exist_ok=True)
     console = Console(quiet=True)
     return train(Fit(), RECIPE, mesh_of(), seed=seed, folder=folder, console=console, goal=goal)
-
-
-def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def told(folder):
@@ -85,33 +78,19 @@ def learned_at(undisturbed):
 
 
 @pytest.mark.parametrize("when", ["early", "learned", "last"])
-def test_a_preempted_run_ends_as_one_that_was_not(tmp_path, undisturbed, monkeypatch, when):
+def test_a_preempted_run_ends_as_one_that_was_not(tmp_path, undisturbed, when):
     at = learned_at(undisturbed)
-    stop = {"early": 1, "learned": at, "last": 2 * at}[when]
-    with monkeypatch.context() as patch:
-        steps = iter(range(1, RECIPE.steps))
-        patch.setattr(preemption, "requested", lambda: next(steps) == stop)
-        with pytest.raises(preemption.PreemptedError):
-            run(tmp_path)
+    with preempted({"early": 1, "learned": at, "last": 2 * at}[when]):
+        run(tmp_path)
     model, summary = run(tmp_path)
     chex.assert_trees_all_equal(model, undisturbed[1])
     assert told(tmp_path) == told(undisturbed[0]) and summary["steps"] == 2 * at
 
 
-def test_a_run_that_is_killed_before_a_checkpoint_ends_as_one_that_was_not(
-    tmp_path, undisturbed, monkeypatch
-):
-    killed, save = learned_at(undisturbed), Checkpoints.save
-
-    def failing(self, step, state, loss):
-        if step == killed:
-            raise StopError
-        save(self, step, state, loss)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", failing)
-        with pytest.raises(StopError):
-            run(tmp_path)
+def test_a_run_that_is_killed_before_a_checkpoint_ends_as_one_that_was_not(tmp_path, undisturbed):
+    at = learned_at(undisturbed)
+    with killed(Checkpoints, "save", lambda self, step, *_: step == at):
+        run(tmp_path)
     chex.assert_trees_all_equal(run(tmp_path)[0], undisturbed[1])
     assert told(tmp_path) == told(undisturbed[0])
 

@@ -1,6 +1,5 @@
 """Tests that a run which is killed at random moments ends as one that nothing disturbs."""
 
-import json
 import multiprocessing
 import signal
 import time
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
-from toy import Line, mesh_of
+from toy import Line, lines, mesh_of
 
 from experiments.training.checkpoint import fingerprint
 from experiments.training.loop import train
@@ -47,10 +46,6 @@ def fit(folder, compiled, begun):
     console = Console(quiet=True)
     model, _ = train(Fit(begun), RECIPE, mesh_of(), seed=0, folder=folder, console=console)
     (folder / "digest").write_text(fingerprint(model))
-
-
-def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """Tests that a mesh of any shape gives the numbers of one device, and that parameters are cut."""
 
 import dataclasses
-import json
 import re
 import types
 from typing import NamedTuple
@@ -9,12 +8,12 @@ from typing import NamedTuple
 import common
 import numpy as np
 import pytest
+import toy
 from flax import nnx
 from ml_collections import FrozenConfigDict
 from rich.console import Console
-from toy import mesh_of
+from toy import mesh_of, preempted
 
-from experiments import preemption
 from experiments.training import mesh
 from experiments.training.data import Corpus
 from experiments.training.loop import lower_step, train
@@ -78,8 +77,7 @@ def windows():
 def losses(folder, on):
     task, console = Mixed(RECIPE, windows()), Console(quiet=True)
     train(task, RECIPE, on, seed=0, folder=folder, console=console)
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+    return toy.losses(folder)
 
 
 @pytest.fixture(scope="module")
@@ -104,18 +102,14 @@ def test_losses_are_those_of_one_device(shape, tmp_path, on_one_device):
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_upon_other_meshes_has_the_losses_of_one_device(
-    tmp_path, on_one_device, monkeypatch
-):
+def test_a_run_that_goes_on_upon_other_meshes_has_the_losses_of_one_device(tmp_path, on_one_device):
     """It is preempted after each step, and other devices go on with the same batches.
 
     After one step on each mesh, the rest is trained on all devices along ``data``.
     """
-    with monkeypatch.context() as patch:
-        patch.setattr(preemption, "requested", lambda: True)
-        for shape in SHAPES:
-            with pytest.raises(preemption.PreemptedError):
-                losses(tmp_path, make_mesh(**dict(zip(AXES, shape, strict=True))))
+    for shape in SHAPES:
+        with preempted():
+            losses(tmp_path, make_mesh(**dict(zip(AXES, shape, strict=True))))
     on_meshes = losses(tmp_path, make_mesh())
     assert len(on_meshes) == RECIPE.steps
     np.testing.assert_allclose(on_meshes, on_one_device, rtol=1e-5)

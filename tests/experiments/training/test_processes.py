@@ -21,6 +21,7 @@ from runs import (
     wait_for,
 )
 
+from experiments.results.record import read_lines
 from experiments.running import submit
 
 # The steps and the evaluation of runs that are compared.
@@ -54,9 +55,8 @@ def by_kubernetes(count):
 def numbers(workdir):
     """Returns the losses of training and of the evaluation."""
     folder = workdir / "runs/rope/seed0"
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     records = json.loads((folder / "evaluation.json").read_text())["records"]
-    trained = {line["step"]: line["loss"] for line in lines}
+    trained = {line["step"]: line["loss"] for line in read_lines(folder / "metrics.jsonl")}
     assert list(trained) == [1, 2, 3, 4, 5, 6]
     return [*trained.values(), *(record["loss"] for record in records)]
 
@@ -185,11 +185,7 @@ def test_a_command_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, flag, wo
         return [(flags + lacking * (number in wrong), given) for number, (flags, given) in jobs]
 
     processes = start(2, tmp_path, corpus, how=how)
-    try:
-        errors = [printed[1] for printed in ended(processes, timeout=120)]
-    finally:
-        for process in processes:
-            process.kill()
+    errors = [printed[1] for printed in ended(processes, timeout=120)]
     for number, process in enumerate(processes):
         sentence = words if number in wrong else "a process of the job was lost"
         assert process.returncode == (2 if number in wrong else 75), errors
@@ -220,11 +216,7 @@ def test_a_process_that_fails_alone_ends_the_job(corpus, tmp_path):
     program.write_text(FAILS_ALONE)
     both = "--config.schemes=rope,nope"
     first, second = start(2, tmp_path / "runs", corpus, both, path=str(program))
-    try:
-        errors = [printed[1] for printed in ended((first, second), timeout=240)]
-    finally:
-        first.kill()
-        second.kill()
+    errors = [printed[1] for printed in ended((first, second), timeout=240)]
     assert second.returncode == 2, errors
     assert "error: a token of this process alone" in errors[1]
     assert first.returncode == 75 and "a process of the job was lost" in errors[0], errors

@@ -10,9 +10,8 @@ import numpy as np
 import optax
 import pytest
 from rich.console import Console
-from toy import RECIPE, SPEC, StopError, interrupt_at, losses, mesh_of, run, toy_windows
+from toy import RECIPE, SPEC, killed, killed_at, lines, losses, mesh_of, preempted, run, toy_windows
 
-from experiments import preemption
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.data import Corpus
 from experiments.training.loop import train_together
@@ -37,16 +36,16 @@ def test_summary_and_metrics(uninterrupted):
     folder, model, summary = uninterrupted
     assert summary["steps"] == 6 and summary["tokens"] == 6 * 8 * 8
     assert summary["parameters"] == sum(a.size for a in jax.tree.leaves(model))
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    assert lines[-1]["loss"] == summary["final_loss"]
+    first, *_, before, last = recorded = lines(folder)
+    assert [line["step"] for line in recorded] == [1, 2, 3, 4, 5, 6]
+    assert last["loss"] == summary["final_loss"]
     rates = [float(RECIPE.schedule()(step)) for step in range(6)]
-    assert [line["learning_rate"] for line in lines] == rates and rates[0] == 0
+    assert [line["learning_rate"] for line in recorded] == rates and rates[0] == 0
     # From one line to the next there is one step.
-    assert lines[-1]["step_seconds"] == pytest.approx(lines[-1]["seconds"] - lines[-2]["seconds"])
-    assert 0 < lines[0]["memory_bytes"] <= lines[-1]["memory_bytes"]
+    assert last["step_seconds"] == pytest.approx(last["seconds"] - before["seconds"])
+    assert 0 < first["memory_bytes"] <= last["memory_bytes"]
     # An untrained model finds all tokens about equally likely.
-    assert lines[0]["loss"] == pytest.approx(np.log(16), abs=0.1)
+    assert first["loss"] == pytest.approx(np.log(16), abs=0.1)
 
 
 def test_learns_what_repeats(tmp_path):
@@ -58,11 +57,9 @@ def test_learns_what_repeats(tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 5])
-def test_resumes_exactly_where_it_stopped(tmp_path, windows, uninterrupted, monkeypatch, step):
-    with monkeypatch.context() as patch:
-        interrupt_at(step, patch)
-        with pytest.raises(StopError):
-            run(tmp_path, windows)
+def test_resumes_exactly_where_it_stopped(tmp_path, windows, uninterrupted, step):
+    with killed_at(step):
+        run(tmp_path, windows)
     model, _ = run(tmp_path, windows)
     chex.assert_trees_all_equal(model, uninterrupted[1])
     assert losses(tmp_path) == losses(uninterrupted[0])
@@ -115,19 +112,14 @@ def test_seeds_train_together_on_any_mesh(tmp_path, windows, together):
         np.testing.assert_allclose(losses(tmp_path / folder), losses(together / folder), rtol=1e-3)
 
 
-def test_seeds_that_stopped_at_different_steps_go_on(tmp_path, windows, together, monkeypatch):
+def test_seeds_that_stopped_at_different_steps_go_on(tmp_path, windows, together):
     """A kill may come when some seeds of a step are saved, and others are not."""
-    save = Checkpoints.save
 
-    def failing(self, step, state, loss):
-        if step == 4 and "seed1" in str(self._folder):
-            raise StopError
-        save(self, step, state, loss)
+    def of_seed_1(self, step, *_):
+        return step == 4 and "seed1" in str(self._folder)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", failing)
-        with pytest.raises(StopError):
-            run_together(tmp_path, windows)
+    with killed(Checkpoints, "save", of_seed_1):
+        run_together(tmp_path, windows)
     saved = [Checkpoints(tmp_path / f"seed{s}" / "checkpoints").latest_step() for s in SEEDS]
     assert saved == [4, 2, 2]
     assert run_together(tmp_path, windows) == {}
@@ -159,27 +151,21 @@ def test_a_seed_that_is_not_finite_takes_no_other_with_it(tmp_path, windows, tog
         np.testing.assert_allclose(losses(tmp_path / folder), losses(together / folder), rtol=1e-4)
 
 
-def test_time_and_loss_are_those_of_all_starts(tmp_path, windows, monkeypatch):
+def test_time_and_loss_are_those_of_all_starts(tmp_path, windows):
     recipe = dataclasses.replace(RECIPE, log_every=100)  # only saved steps are logged
-    with monkeypatch.context() as patch:
-        interrupt_at(4, patch)
-        with pytest.raises(StopError):
-            run(tmp_path, windows, recipe)
-    metrics = tmp_path / "metrics.jsonl"
-    line = json.loads(metrics.read_text().splitlines()[-1])
+    with killed_at(4):
+        run(tmp_path, windows, recipe)
+    line = lines(tmp_path)[-1]
     assert line["step"] == 2
-    metrics.write_text(json.dumps(line | {"seconds": 1000.0}) + "\n")
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line | {"seconds": 1000.0}) + "\n")
     _, summary = run(tmp_path, windows, recipe)
     assert 1000 < summary["seconds"] < 1100
-    assert [json.loads(x)["step"] for x in metrics.read_text().splitlines()] == [2, 4, 6]
+    assert [line["step"] for line in lines(tmp_path)] == [2, 4, 6]
 
 
-def test_preemption_saves_the_step_it_stopped_at(tmp_path, windows, uninterrupted, monkeypatch):
-    with monkeypatch.context() as patch:
-        answers = iter([False, False, True])
-        patch.setattr(preemption, "requested", lambda: next(answers))
-        with pytest.raises(preemption.PreemptedError, match="step 3"):
-            run(tmp_path, windows)
+def test_preemption_saves_the_step_it_stopped_at(tmp_path, windows, uninterrupted):
+    with preempted(3):
+        run(tmp_path, windows)
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 3
     model, _ = run(tmp_path, windows)
     chex.assert_trees_all_equal(model, uninterrupted[1])
