@@ -224,7 +224,7 @@ def read_rungs(docs: Path) -> tuple[list[trust.Rung], str]:
     for name, about in ladder["rungs"].items():
         of_rung = answers[answers["rung"] == name]
         if "rope" in set(of_rung["scheme"]):
-            says = f"{about['tokens'] / 1e6:.1f}M tokens, {about['schemes']} schemes, seeds: "
+            says = f"{about['tokens'] / 1e6:.1f}M tokens, schemes: {about['schemes']}, seeds: "
             says += f"{about['seeds']}."
             rungs.append(trust.Rung(f"`{name}` of the ladder", says, about["tokens"], of_rung))
     holes = ladder["points"] - ladder["finished"]
