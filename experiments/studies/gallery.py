@@ -88,6 +88,12 @@ def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = 
     return svg(figure)
 
 
+def page(cards: Mapping[str, str], sizes: str) -> str:
+    """Returns the page of all schemes' cards; ``sizes`` is a sentence about the model."""
+    body = fill("gallery.html", curves=CURVES, sizes=sizes, cards=cards)
+    return document("What each encoding does to attention", body)
+
+
 @dataclasses.dataclass(frozen=True)
 class Sizes:
     """Holds the sizes of the models whose attention is drawn."""
@@ -172,9 +178,7 @@ def main() -> None:
     model = (
         f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."
     )
-    body = fill("gallery.html", curves=CURVES, sizes=model, cards=cards)
-    page = document("What each encoding does to attention", body)
-    write_files(args.out.parent, {args.out.name: page})
+    write_files(args.out.parent, {args.out.name: page(cards, model)})
     console.print(f"gallery: {args.out}", highlight=False)
 
 

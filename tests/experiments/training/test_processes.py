@@ -172,7 +172,7 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_pa
     [
         ("--config.corpus=files:nowhere/*.txt", "nowhere/*.txt", (0, 1)),
         ("--config.train.steps=many", "--config.train.steps", (1,)),
-        ("--peer_timeout=0", "--peer_timeout=0 must be at least 1", (0,)),
+        ("--peer_timeout=0", "--peer_timeout=0: 0 is not a positive integer", (0,)),
         ("--process_id=0", "two processes have --process_id=0", (0, 1)),
     ],
 )
@@ -199,10 +199,10 @@ if "POSENC_JAX_WATCHED" in os.environ and "--process_id=1" in sys.argv:
     from experiments.training import text
     train_batch = text.train_batch
 
-    def failing(index, *, step, **rest):
+    def failing(index, batch_size, seed, step, *rest):
         if step == 3:
             raise TypeError("a token of this process alone")
-        return train_batch(index, step=step, **rest)
+        return train_batch(index, batch_size, seed, step, *rest)
 
     text.train_batch = failing
 exec(compile(open("launch.py").read(), "launch.py", "exec"))
