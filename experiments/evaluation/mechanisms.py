@@ -9,6 +9,9 @@ first     The attention of the last token to token 0, over that to tokens 1 to T
 sink      The largest mean attention of a head to token 0, over all queries of texts of L tokens.
           Gu et al. (2410.10781) speak of an attention sink above 0.3; even attention has 0.07 at
           L = 64.
+copied    By how many bits a token of the first half of a text is better predicted when this half is
+          read again, right after itself. Induction heads (2209.11895), which copy what followed an
+          earlier occurrence of the last tokens, bring it about.
 reach     The largest logit of a query and a key at distances L to ``EXTENDED`` L, over that at
           distances up to L, with the contents that they have in training sequences, per layer.
 excess    How far logits at distances L to ``EXTENDED`` L leave the range that the same query and
@@ -40,6 +43,7 @@ from experiments.evaluation.probes import (
     variance_by_pair,
 )
 from experiments.results.statistics import number
+from experiments.training.text import token_losses
 from posenc_jax import Transformer
 from posenc_jax.encodings.rotary.rope import RoPE
 
@@ -54,7 +58,7 @@ def measured(model: Transformer, windows_NL: np.ndarray) -> list[dict[str, Any]]
     more. Records have ``probe, value``, and ``layer`` or ``length`` where there are several.
     """
     attention = (*near(model, windows_NL), *ends(model, windows_NL), sink(model, windows_NL))
-    return [*attention, *interpolation(model, windows_NL)]
+    return [*attention, copied(model, windows_NL), *interpolation(model, windows_NL)]
 
 
 def near(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -93,6 +97,14 @@ def sink(model: Transformer, windows_NL: np.ndarray) -> dict[str, Any]:
 def _to_first_token(encoding, tile, rule):
     """Returns the mean attention to the first token of a text, ``[H]``."""
     return weights(encoding, tile, rule)[..., 0].mean(axis=(0, 2))
+
+
+def copied(model: Transformer, windows_NL: np.ndarray) -> dict[str, Any]:
+    """Returns "copied"."""
+    half = windows_NL.shape[1] // 2
+    losses_NL = token_losses(model, jnp.asarray(np.tile(windows_NL[:, :half], 2)))
+    gain = losses_NL[:, : half - 1].mean() - losses_NL[:, half:].mean()
+    return {"probe": "copied", "value": float(gain) / math.log(2)}
 
 
 def interpolation(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]:

@@ -32,6 +32,8 @@ from experiments.results.lengths import WINDOWED
 
 TRAINED, BEYOND, CUT = "non_overlapping", "beyond", "cut"
 ROPE = "rope"
+# Topics that are asked of each kind of text too.
+OF_KINDS = ("text", "text, beyond", "gain")
 _DRAWS = 2000
 
 
@@ -60,6 +62,9 @@ def values(records: pd.DataFrame, rung: str) -> pd.DataFrame:
     tokens is lower than where the far context is shuffled; and "sight", by how much "beyond" is
     lower than where every layer sees the nearest tokens alone. The first two are one family of
     questions, and each of the others is one.
+
+    Where texts are of several kinds, the topics of ``OF_KINDS`` are asked of each kind too, as in
+    "text of code". A mean over kinds hides a scheme that is better on one and worse on another.
     """
     multiple = records.loc[records["rung"] == rung, "multiple"].max()
     trained, whole, cut, hidden = (
@@ -80,7 +85,14 @@ def values(records: pd.DataFrame, rung: str) -> pd.DataFrame:
         both["value"] -= both.pop("value_less")
         family = f"{GAIN}, {rung}" if topic == "gain" else f"{GAIN}, {topic}, {rung}"
         tables.append(both.assign(topic=topic, multiple=multiple, family=family, is_error=False))
-    return table(pd.concat(tables, ignore_index=True).assign(unit="bits per byte", says=""))
+    asked = pd.concat(tables, ignore_index=True)
+    kind = asked["text"].str.split().str[0]
+    if kind.nunique() > 1:
+        of_kinds = asked.assign(
+            topic=asked["topic"] + " of " + kind, family=asked["family"] + ", by kind"
+        )
+        asked = pd.concat([asked, of_kinds[asked["topic"].isin(OF_KINDS)]], ignore_index=True)
+    return table(asked.assign(unit="bits per byte", says=""))
 
 
 def mean_losses(records: pd.DataFrame, rungs: Sequence[str], protocol: str) -> pd.DataFrame:

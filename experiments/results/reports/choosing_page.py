@@ -93,15 +93,21 @@ def decide(need: Need, rungs: Sequence[trust.Rung]) -> Decision | None:
 def _wins(answer: Answer | None) -> float:
     """Returns 1 if a scheme is better than all baselines, or the share of seeds that solve a task.
 
-    A share that is no majority is 0.
+    A share that is no majority is 0. Where texts are of several kinds, a scheme must be better on
+    each of them.
     """
     if answer is None:
         return 0.0
     if answer["family"] == TASKS:
         share = answer["solved"] / answer["seeds"]
         return share if answer["learned"] and share > 0.5 else 0.0
+    return float(all(map(_is_better, (answer, *answer["kinds"].values()))))
+
+
+def _is_better(answer: Answer) -> bool:
+    """Returns whether a scheme is better than all baselines that it was compared with."""
     words = [answer[f"vs_{name}"] for name in (*AGAINST, OWN_WINDOW)]
-    return float({word for word in words if isinstance(word, str)} == {"better"})
+    return {word for word in words if isinstance(word, str)} == {"better"}
 
 
 def _rank(answer: Answer) -> float:
@@ -154,7 +160,10 @@ def _of_loss(need: Need, decision: Decision) -> str:
     where = f" at {multiple:g}x" * bool(multiple) + f" in {decision.rung.name}"
     verb = "is" if len(decision.better) == 1 else "are"
     head = f"{len(decision.better)} of {len(others)} schemes {verb} better than every baseline"
-    return f"{head}{where} ({unit}): {', '.join(told)}."
+    text = f"{head}{where} ({unit}): {', '.join(told)}."
+    if mixed := [name for name in others if _is_better(rows[name]) and not _wins(rows[name])]:
+        text += f" Better in all, and not on each kind of text: {_names(mixed)}."
+    return text
 
 
 def _chapter(need: Need, rows: dict[str, Answer]) -> str:

@@ -60,6 +60,8 @@ def write(
         compared = verdicts(numbers)
         tables.append(summary(numbers, compared).assign(rung=rung))
         rungs[rung]["statement"] = statement(families(compared))
+        kinds = sorted(of_rung["split"].unique())
+        rungs[rung]["kinds"] = kinds if len(kinds) > 1 else []
     pairs = [pair for pair in shape["pairs"] if {*pair} <= {*present}]
     sizes = [rung for rung in shape["sizes"] if rung in present]
     ups = [
@@ -174,9 +176,13 @@ def finding(data: Mapping[str, Any]) -> list[str]:
     for topic, other in (("text", ladder.ROPE), ("text, beyond", WINDOWED), ("gain", OWN_WINDOW)):
         rows = {row["scheme"]: row[topic] for row in longest["rows"] if row[topic]}
         if longest["seeds"] > 1:
-            told = {name: row[f"vs_{other}"] for name, row in rows.items()}
-            compared[topic] = sum(isinstance(word, str) for word in told.values())
-            ahead[topic] = [name for name, word in told.items() if word == "better"]
+            compared[topic] = sum(isinstance(row[f"vs_{other}"], str) for row in rows.values())
+            topics = [topic, *(f"{topic} of {kind}" for kind in longest["kinds"])]
+            ahead[topic] = [
+                row["scheme"]
+                for row in longest["rows"]
+                if all(row[one] and row[one][f"vs_{other}"] == "better" for one in topics)
+            ]
         elif other in rows:
             means = {name: row["mean"] for name, row in rows.items()}
             lower = [name for name, mean in means.items() if mean < means[other]]

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from experiments.results.answers import AGAINST, GAIN, OWN_WINDOW, TASKS, Answer
+from experiments.results.ladder import OF_KINDS
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 
@@ -45,7 +46,8 @@ class Rung:
         """Returns the answers to a question by scheme.
 
         A rung of the ladder has one length beyond the trained one, and "text, beyond" answers for
-        all of them.
+        all of them. Where the question was asked of several kinds of text too, ``kinds`` has the
+        answers by kind.
         """
         topic, multiple = question
         if "text, beyond" in set(self.answers["topic"]):
@@ -53,7 +55,15 @@ class Rung:
             asked = self.answers["topic"] == topic
         else:
             asked = (self.answers["topic"] == topic) & (self.answers["multiple"] == multiple)
-        return {row["scheme"]: row for row in self.answers[asked].to_dict("records")}
+        rows = {
+            row["scheme"]: row | {"kinds": {}} for row in self.answers[asked].to_dict("records")
+        }
+        if topic in OF_KINDS:
+            kind = self.answers["topic"].str.extract(rf"^{topic} of (\w+)$", expand=False)
+            of_kinds = self.answers.assign(kind=kind).dropna(subset="kind").to_dict("records")
+            for row in of_kinds:
+                rows[row["scheme"]]["kinds"][row["kind"]] = row
+        return rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,11 +3,14 @@
 import math
 
 import common
+import jax
 import numpy as np
 import pytest
 
 from experiments.evaluation import mechanisms
+from experiments.evaluation.controls import within
 from experiments.evaluation.probes import periods_of
+from posenc_jax import positions
 from posenc_jax.encodings.rotary.axes import STILL
 
 LENGTH, BASE = common.TRAIN_LENGTH, 64.0
@@ -95,9 +98,25 @@ def test_even_attention_has_no_bump_and_no_sink(windows):
     actual = numbers(mechanisms.measured(even(common.build_model("nope")), windows))
     uniform = sum(1 / t for t in range(1, LENGTH + 1)) / LENGTH
     assert actual.pop(("sink", 0)) == pytest.approx(uniform, rel=1e-5)
+    actual.pop(("copied", 0))
     lengths = (LENGTH // 2, 3 * LENGTH // 4, LENGTH)
     assert actual.keys() == {(name, length) for name in ("far", "first") for length in lengths}
     np.testing.assert_allclose(list(actual.values()), 1.0, rtol=1e-5)
+
+
+def test_tokens_are_as_often_right_in_both_readings_where_only_the_last_token_is_read(windows):
+    """A model that reads the last token alone predicts as well when it reads a text again."""
+    alone = mechanisms.copied(within(common.build_model("nope"), 1), windows)
+    assert alone == {"probe": "copied", "value": pytest.approx(0.0, abs=1e-5)}
+    text_BT = np.tile(windows[:1, : (LENGTH + 1) // 2], 2)
+    logits_BTV = common.build_model("alibi")(text_BT, positions.text(text_BT.shape[1]))
+    bits_T = -np.asarray(jax.nn.log_softmax(logits_BTV))[
+        0, np.arange(text_BT.size - 1), text_BT[0, 1:]
+    ]
+    half = text_BT.size // 2
+    expected = (bits_T[: half - 1].mean() - bits_T[half:].mean()) / math.log(2)
+    actual = mechanisms.copied(common.build_model("alibi"), windows[:1])
+    assert actual["value"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_attention_that_falls_with_the_distance_has_no_bump(windows):

@@ -60,6 +60,19 @@ def test_schemes_of_the_longest_training_that_has_better_ones_are_chosen():
     assert "in rung 2" in said["evidence"]
 
 
+def test_a_scheme_must_be_better_on_each_kind_of_text():
+    """A mean over code and prose may hide that a scheme is worse on one of them."""
+    behind = {scheme: tuple(loss - 0.6 for loss in seeds) for scheme, seeds in BASELINES.items()}
+    of_all = rung(1.0, **BASELINES, alibi=LOW, fox=LOW).answers
+    tables = [of_all]
+    for kind, baselines in {"code": BASELINES, "prose": behind}.items():
+        answers = rung(1.0, **baselines, alibi=LOW, fox=(1.0, 1.01, 1.02)).answers
+        tables.append(answers.assign(topic=f"text of {kind}", multiple=1))
+    said = told(NEED, [Rung("rung", "", 1.0, pd.concat(tables))])
+    assert said["choice"] == "`fox`"
+    assert "Better in all, and not on each kind of text: `alibi`." in said["evidence"]
+
+
 def first_seeds(**losses):
     """Returns a longer rung that has one seed of each scheme, and so no verdicts."""
     return rung(2.0, **{scheme: seeds[:1] for scheme, seeds in (BASELINES | losses).items()})

@@ -24,6 +24,7 @@ from experiments.results.ladder import (
     crossings,
     mean_curves,
     speed_ups,
+    values,
 )
 from experiments.results.lengths import WINDOWED
 from experiments.studies.ladder.own_schemes import register
@@ -134,6 +135,15 @@ def _records(bits, *, rung="c", protocol=TRAINED, seeds=3, texts=8, tokens=1000,
         for scheme, mean in bits.items()
         for seed in range(seeds)
     ).explode("texts")
+
+
+def test_each_kind_of_text_has_answers_of_its_own():
+    by_kind = {"code": {"rope": 2.0, "alibi": 1.8}, "prose": {"rope": 2.0, "alibi": 2.1}}
+    records = [_records(bits).assign(split=kind) for kind, bits in by_kind.items()]
+    answers = values(pd.concat(records), "c").groupby(["topic", "scheme"])["value"].mean()
+    for topic, expected in {"text": 1.95, "text of code": 1.8, "text of prose": 2.1}.items():
+        assert answers[topic, "alibi"] == pytest.approx(expected, abs=0.01)
+    assert set(values(records[0], "c")["topic"]) == {"text"}
 
 
 def test_rank_correlation_counts_only_schemes_of_both_rungs():
