@@ -44,7 +44,7 @@ class Collective:
 
 
 def collectives(text: str, mesh: Mesh) -> list[Collective]:
-    """Returns the collectives of a compiled program, those that send most first.
+    """Returns the collectives of a compiled program, the largest sender first.
 
     Args:
       text: ``jax.stages.Compiled.as_text()``.

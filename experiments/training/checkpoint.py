@@ -206,7 +206,7 @@ class Checkpoints:
     def _saved(self, step) -> dict[str, Any]:
         """Returns the shapes and types of a checkpoint's arrays by their paths.
 
-        Raises a _DamagedError if they are not those that were saved, of this step and run.
+        Raises a _DamagedError unless this run saved them at this step.
         """
         try:
             about: Any = self._manager.metadata(step)

@@ -32,7 +32,7 @@ def test_cope_under_a_window_counts_what_the_window_shows():
 @pytest.mark.slow
 @pytest.mark.parametrize("is_written", [True, False])
 def test_path_in_blocks(monkeypatch, is_written):
-    """Blocks of keys, the last of which is not full, give what one block gives."""
+    """Blocks of keys give what one block gives, also if the last block is not full."""
     encoding = common.build("path", num_kv_heads=2, forget_gate=True)
     x_BTD = jnp.asarray(common.normal(3, 1, T, common.WIDTH))
     order = np.arange(T) if is_written else np.random.default_rng(0).permutation(T)

@@ -79,7 +79,7 @@ def test_attention_is_the_equation(name, setting):
 
 @pytest.mark.parametrize("name", common.SCHEMES)
 def test_every_scheme_has_its_equation(name):
-    """A scheme of one's own may go without; those that docs/schemes/index.md lists may not."""
+    """A user's scheme may go without an equation; a scheme in docs/schemes/index.md may not."""
     if name in schemes.ALL:
         assert len(schemes.ALL[name].settings) >= 2
         return

@@ -1,1 +1,1 @@
-"""Puts small errors into the library, one at a time, and lists those that no test notices."""
+"""Puts small errors into the library, one at a time, and lists the errors that no test notices."""

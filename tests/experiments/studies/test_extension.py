@@ -305,7 +305,7 @@ def test_what_is_kept_is_judged_with_its_interval():
 
 
 def test_other_documents_are_not_compared_with_those_of_the_trained_length():
-    """At a great length fewer are read, which may be easier than those that are left out."""
+    """At a great length fewer texts are read, which may be easier than the others."""
     several = study({0: (0.9, 0.9, 0.9)})
     easier = {"loss": 1.0, "bits_per_byte": 1.0}
     for documents, gains in ((4, 512), (1, 64)):
