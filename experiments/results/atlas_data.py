@@ -83,7 +83,7 @@ def _read(folder: Path, name: str, needs: list[str]) -> pd.DataFrame:
     if not (folder / JSON).exists():
         return pd.DataFrame(columns=[*OF_QUESTION, *needs])
     questions = pd.DataFrame(read_json(folder / JSON)["questions"])
-    table = pd.read_csv(folder / name)
+    table = pd.read_csv(folder / name) if (folder / name).exists() else pd.DataFrame()
     missing = [key for key in OF_QUESTION if key not in questions]
     missing += [key for key in needs if key not in table]
     if missing:

@@ -121,7 +121,7 @@ def _path_of(name: str) -> str:
 
 @functools.cache
 def _imports(path: str) -> frozenset[str]:
-    """Returns the files of the library that a file imports, and those that these import."""
+    """Returns the files of the library that a file imports, and the files that these import."""
     reached: set[str] = set()
     todo = [path]
     while todo:

@@ -1,4 +1,4 @@
-"""Puts the tests that should notice an error first, and leaves out those that cannot.
+"""Puts the tests that should notice an error first, and leaves out tests that cannot.
 
 pytest loads it in the copy of the tree that has the error, which ``trial`` describes in the
 environment variable ``MUTANT``.

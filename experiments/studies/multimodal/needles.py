@@ -101,7 +101,7 @@ def shrink(images, side: int) -> np.ndarray:
 
 
 BACKGROUNDS = {
-    "clips": "real clips, of which the last quarter is tested on",
+    "clips": "real clips, whose last quarter is tested on",
     "noise": "made-up noise",
 }
 
