@@ -6,6 +6,7 @@ folder ``records``. Rules and data have a version; only records of one version c
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,11 @@ def record_of(
 def write(folder: Path, record: dict[str, Any]) -> Path:
     """Writes a record to ``folder/SCHEME/result.json`` and returns the path."""
     path = folder / record["scheme"] / "result.json"
-    write_files(path.parent, {path.name: json.dumps(record) + "\n"})
+    # The numbers of a text stay on one line, so that a pull request shows what it changes.
+    text = re.sub(
+        r"\[[^][{}]*]", lambda found: " ".join(found[0].split()), json.dumps(record, indent=1)
+    )
+    write_files(path.parent, {path.name: text + "\n"})
     return path
 
 
@@ -93,10 +98,10 @@ def table(records: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:
     """Returns the leaderboard by scheme, best first, and how its verdicts were corrected.
 
     Schemes are ranked by the loss beyond the trained length. The columns are those fields of a
-    record that are no lists; the mean losses ``trained``, ``beyond`` and ``window``; and
-    ``vs_trained`` and ``vs_beyond``, the verdicts against RoPE, and against RoPE through a window,
-    with ``over``, the second difference, ``margin``, half of its 95 % interval, and its corrected
-    ``p``.
+    record that are no lists; the mean losses ``trained``, ``beyond`` and ``window``, and of each
+    kind of text, such as ``beyond of code``; ``vs_trained`` and the like, the verdicts of the first
+    two against RoPE, and against RoPE through a window; and ``over``, the difference beyond the
+    trained length, ``margin``, half of its 95 % interval, and its corrected ``p``.
     """
     records = list(records)
     losses_of = {
@@ -105,23 +110,42 @@ def table(records: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:
     }
     window = losses_of["window"]
     windowed = window[window["scheme"] == ROPE].assign(scheme=WINDOWED)
-    beyond = pd.concat([losses_of["beyond"], windowed])
-    asked = {"trained": (losses_of["trained"], ROPE), "beyond": (beyond, WINDOWED)}
-    verdicts = {
-        name: compared(values.assign(family="leaderboard", question=name, is_error=True), against)
-        for name, (values, against) in asked.items()
+    asked = {
+        "trained": (losses_of["trained"], ROPE),
+        "beyond": (pd.concat([losses_of["beyond"], windowed]), WINDOWED),
     }
+    verdicts = [
+        compared(_questions(values, name), against) for name, (values, against) in asked.items()
+    ]
     told = {key for key, value in records[0].items() if not isinstance(value, (list, dict))}
     rows = pd.DataFrame([{key: r.get(key, "") for key in told} for r in records])
     rows = rows.set_index("scheme").assign(seeds=[len(record["seeds"]) for record in records])
     for name, values in losses_of.items():
-        rows[name] = values.groupby("scheme")["value"].mean()
-    for name, verdict in verdicts.items():
-        rows[f"vs_{name}"] = verdict.set_index("scheme")["verdict"]
-    judged = verdicts["beyond"].set_index("scheme")
-    rows["over"], rows["margin"] = -judged["difference"], judged["margin"]
-    rows["p"] = judged["p_corrected"]
-    return rows.sort_values("beyond"), statement(families(pd.concat(verdicts.values())))
+        for question, of_question in _questions(values, name).groupby("question"):
+            rows[question] = of_question.groupby("scheme")["value"].mean()
+    judged = pd.concat(verdicts)
+    for question, verdict in judged.groupby("question"):
+        rows[f"vs_{question}"] = verdict.set_index("scheme")["verdict"]
+    beyond = judged[judged["question"] == "beyond"].set_index("scheme")
+    rows["over"], rows["margin"] = -beyond["difference"], beyond["margin"]
+    rows["p"] = beyond["p_corrected"]
+    return rows.sort_values("beyond"), statement(families(judged))
+
+
+def questions(records: Iterable[Mapping[str, Any]], name: str) -> list[str]:
+    """Returns the columns of ``table`` for one loss: of all texts, and of each kind of them."""
+    of_each = [{text.split()[0] for text in record["losses"][BEYOND]} for record in records]
+    return [name, *(f"{name} of {kind}" for kind in sorted(set.intersection(*of_each)))]
+
+
+def _questions(values: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Returns losses as questions about all texts, and about each kind of them."""
+    of_kinds = name + " of " + values["text"].str.split().str[0]
+    asked = [
+        values.assign(question=name, family="leaderboard"),
+        values.assign(question=of_kinds, family="leaderboard, by kind"),
+    ]
+    return pd.concat(asked).assign(is_error=True)
 
 
 def _values(record: Mapping[str, Any], protocol: str) -> pd.DataFrame:

@@ -7,7 +7,9 @@ docs/experiments.md says how a scheme takes part.
 
 import argparse
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -20,21 +22,34 @@ from experiments.results.reports.page import terminal_table
 from experiments.results.reports.templates import document, fill
 from experiments.results.statistics import number, with_margin
 
+# The losses of the page, and what it calls them.
+_LOSSES = {"trained": "trained", "beyond": "beyond", "window": "own window"}
+
 
 def write(folder: Path, out: Path, console: Console) -> None:
     """Writes the page from the records in a folder, and prints its table.
 
     A record that cannot be compared is told in a sentence, and so is that there are none.
     """
-    rows, said, told = pd.DataFrame(), "", []
+    rows, said, told, columns = pd.DataFrame(), "", [], {}
     try:
         records, refused = leaderboard.read(folder)
         rows, said = leaderboard.table(records)
+        columns = {name: leaderboard.questions(records, name) for name in _LOSSES}
         told = [said, *refused, f"leaderboard: {out}"]
     except ValueError as error:
         refused = told = [str(error)]
     answers = rows.reset_index().to_dict("records")
-    body = fill("leaderboard.html", rows=answers, statement=said, refused=refused, window=WINDOWED)
+    body = fill(
+        "leaderboard.html",
+        rows=answers,
+        columns=columns,
+        names=_LOSSES,
+        ahead=[row["scheme"] for row in answers if _is_ahead(row, columns["beyond"])],
+        statement=said,
+        refused=refused,
+        window=WINDOWED,
+    )
     write_files(out.parent, {out.name: document("The leaderboard", body)})
     heads = ["trained", "beyond", f"over\n{WINDOWED}", "p", "seeds"]
     shown = terminal_table(f"leaderboard, track {leaderboard.TRACK}, bits per byte", heads)
@@ -46,6 +61,11 @@ def write(folder: Path, out: Path, console: Console) -> None:
         console.print(shown)
     for words in told:
         console.print(words, highlight=False)
+
+
+def _is_ahead(row: Mapping[str, Any], questions: Iterable[str]) -> bool:
+    """Returns whether a scheme is better on all texts, and on each kind of them."""
+    return all(row[f"vs_{question}"] == "better" for question in questions)
 
 
 @exit_status

@@ -114,7 +114,17 @@ def test_models_of_all_schemes_have_equally_many_parameters(scheme):
     assert abs(count / config.parameters(128) - 1) < 0.03
 
 
-def _records(bits, *, rung="c", protocol=TRAINED, seeds=3, texts=8, tokens=1000, parameters=100):
+def _records(
+    bits,
+    *,
+    rung="c",
+    protocol=TRAINED,
+    split="code",
+    seeds=3,
+    texts=8,
+    tokens=1000,
+    parameters=100,
+):
     """Returns a table of losses, with the same noise of texts for every scheme."""
     noise = np.random.default_rng(0).normal(0, 0.001, (seeds, texts))
     return pd.DataFrame(
@@ -122,7 +132,7 @@ def _records(bits, *, rung="c", protocol=TRAINED, seeds=3, texts=8, tokens=1000,
             "rung": rung,
             "scheme": scheme,
             "seed": seed,
-            "split": "code",
+            "split": split,
             "protocol": protocol,
             "multiple": 1,
             "length": 64,
@@ -187,12 +197,14 @@ def test_a_crossing_is_the_last_one():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Returns a folder with the records of three schemes."""
+    """Returns a folder with the records of four schemes; "mixed" is good at code alone."""
     losses = {"rope": (1.0, 3.0, 1.1), "good": (1.0, 1.0, 1.0), "bad": (1.5, 1.4, 1.3)}
+    losses["mixed"] = losses["good"]
     tables = [
-        _records({scheme: bits}, protocol=protocol)
+        _records({scheme: bits + (scheme == "mixed" and split == "prose")}, protocol=p, split=split)
+        for split in ("code", "prose")
         for scheme, item in losses.items()
-        for protocol, bits in zip((TRAINED, BEYOND, CUT), item, strict=True)
+        for p, bits in zip((TRAINED, BEYOND, CUT), item, strict=True)
     ]
     for scheme in losses:
         about = {"corpus_digest": "abc"}
@@ -205,10 +217,17 @@ def test_the_leaderboard_compares_with_rope_through_a_window(folder):
     records, refused = leaderboard.read(folder)
     table, _ = leaderboard.table(records)
     assert not refused
-    assert list(table.index) == ["good", "bad", "rope"]
+    assert list(table.index) == ["good", "bad", "mixed", "rope"]
     assert table.loc["good", "over"] == pytest.approx(-0.1, abs=0.01)
     assert (table.loc["good", "vs_beyond"], table.loc["bad", "vs_beyond"]) == ("better", "worse")
+    assert table.loc["mixed", "vs_beyond of code"] == "better"
+    assert table.loc["mixed", "vs_beyond of prose"] == "worse"
     assert WINDOWED not in table.index
+
+
+def test_a_line_of_a_record_is_a_text(folder):
+    lines = (folder / "good" / "result.json").read_text().splitlines()
+    assert len([line for line in lines if '"prose 7": [' in line and "]" in line]) == 3
 
 
 @pytest.mark.parametrize(
@@ -219,7 +238,7 @@ def test_a_record_that_cannot_be_compared_is_left_out_and_told(folder, field, va
     path = folder / "bad" / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     records, refused = leaderboard.read(folder)
-    assert {record["scheme"] for record in records} == {"rope", "good"}
+    assert {record["scheme"] for record in records} == {"rope", "good", "mixed"}
     assert len(refused) == 1 and "bad" in refused[0]
 
 
