@@ -95,12 +95,18 @@ def families(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def statement(rows: pd.DataFrame) -> str:
-    """Says in words what was compared and corrected, from some rows of ``families``."""
-    words = (
+    """Says in words what was compared and corrected, from some rows of ``families``.
+
+    Families without a comparison, as of a single seed, are left out; of them alone nothing is said.
+    """
+    words = [
         f"{row['family']} against {row['against']} ({row['comparisons']} comparisons, "
         f"{row['better']} better, {row['worse']} worse)"
         for row in rows.to_dict("records")
-    )
+        if row["comparisons"]
+    ]
+    if not words:
+        return ""
     return (
         f"Families of comparisons: {'; '.join(words)}. They are by seed, and each family is "
         f"corrected by Benjamini and Hochberg to a false discovery rate of q = {Q:g}."

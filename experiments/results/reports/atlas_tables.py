@@ -5,7 +5,7 @@ trained longer, and one the ladder's longest rung.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -56,9 +56,7 @@ def of_atlas(
     told = [trust.words(trusted.get(question, [])) for question in rows.columns.values()]
     if any(told):
         lines.append(["*trust*", *told])
-    is_asked = [pair in asked for pair in zip(compared["family"], compared["against"], strict=True)]
-    said = textwrap.fill(statement(compared[is_asked]), 115) if any(is_asked) else ""
-    return markdown_table(["scheme", *rows.columns], lines) + f"\n{said}\n" * bool(said)
+    return markdown_table(["scheme", *rows.columns], lines) + _families_of(compared, asked)
 
 
 LADDER = "The ladder"
@@ -72,7 +70,7 @@ def of_ladder(ladder: Mapping[str, Any]) -> str:
         "loss beyond": ("text, beyond", f"vs_{WINDOWED}"),
         "gain beyond": ("gain", f"vs_{OWN_WINDOW}"),
     }
-    lines = []
+    lines, asked = [], set()
     for row in rung["rows"]:
         line = [f"`{row['scheme']}`"]
         for topic, against in columns.values():
@@ -80,10 +78,19 @@ def of_ladder(ladder: Mapping[str, Any]) -> str:
             line.append(
                 f"{shown(answer)} {MARKS.get(answer[against], '')}".rstrip() if answer else "-"
             )
+            if answer:
+                asked.add((answer["family"], against.removeprefix("vs_")))
         answers = [answer for answer in row.values() if isinstance(answer, dict)]
         lines.append([*line, f"{max(answer['seeds'] for answer in answers):.0f}"])
-    said = textwrap.fill(rung["statement"], 115) if rung["seeds"] > 1 else ""
-    return markdown_table(["scheme", *columns, "seeds"], lines) + f"\n{said}\n" * bool(said)
+    said = _families_of(pd.DataFrame(rung["families"]), asked)
+    return markdown_table(["scheme", *columns, "seeds"], lines) + said
+
+
+def _families_of(compared: pd.DataFrame, asked: Collection[tuple[str, str]]) -> str:
+    """Says what the marks of a table are about: the families that its answers are in."""
+    is_asked = [pair in asked for pair in zip(compared["family"], compared["against"], strict=True)]
+    said = statement(compared[is_asked])
+    return f"\n{textwrap.fill(said, 115)}\n" if said else ""
 
 
 def _cell(answer: Answer) -> str:

@@ -45,7 +45,8 @@ def write(
     """
     present = [rung for rung in rungs if (records["rung"] == rung).any()]
     rungs = {
-        rung: dict(of_rung, schemes=0, seeds=0, parameters=None) for rung, of_rung in rungs.items()
+        rung: dict(of_rung, schemes=0, seeds=0, parameters=None, families=[])
+        for rung, of_rung in rungs.items()
     }
     tables = []
     for rung in present:
@@ -59,7 +60,7 @@ def write(
         numbers = ladder.values(records, rung)
         compared = verdicts(numbers)
         tables.append(summary(numbers, compared).assign(rung=rung))
-        rungs[rung]["statement"] = statement(families(compared))
+        rungs[rung]["families"] = families(compared).to_dict("records")
         kinds = sorted(of_rung["split"].unique())
         rungs[rung]["kinds"] = kinds if len(kinds) > 1 else []
     pairs = [pair for pair in shape["pairs"] if {*pair} <= {*present}]
@@ -133,6 +134,7 @@ def told(folder: Path) -> dict[str, Any]:
     for rung, about in rungs.items():
         about["title"] = words.title(about)
         about["rows"] = _rows([row for row in answers if row["rung"] == rung])
+        about["statement"] = statement(pd.DataFrame(about["families"]))
     for pair in data["correlations"]:
         pair["differs"] = words.differs(rungs[pair["one"]], rungs[pair["other"]])
     totals = {key: sum(about[key] for about in rungs.values()) for key in ("points", "finished")}
