@@ -193,8 +193,23 @@ def finding(data: Mapping[str, Any]) -> list[str]:
         sentences = [words.verdicts(longest, ahead, compared)]
     else:
         sentences = [words.means(longest, ahead)]
-    of_longest = [p for p in data["correlations"] if data["longest"] in (p["one"], p["other"])]
-    return sentences + [words.correlation(pair) for pair in of_longest[:1]]
+    pairs = farthest(data["correlations"], data["rungs"])
+    return sentences + [words.correlations(pairs)] * bool(pairs)
+
+
+def farthest(pairs: Iterable[dict[str, Any]], rungs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the pairs of rungs that differ most in tokens, in length and in width.
+
+    A pair is compared by the first of width, length and tokens in which its rungs differ.
+    """
+    chosen: dict[str, tuple[float, dict[str, Any]]] = {}
+    for pair in pairs:
+        one, other = rungs[pair["one"]], rungs[pair["other"]]
+        key = next(key for key in ("width", "length", "tokens") if one[key] != other[key])
+        ratio = other[key] / one[key]
+        if ratio > chosen.get(key, (0.0,))[0]:
+            chosen[key] = ratio, pair
+    return [chosen[key][1] for key in ("tokens", "length", "width") if key in chosen]
 
 
 def losses_beyond(records: pd.DataFrame) -> str:

@@ -27,6 +27,7 @@ from experiments.results.ladder import (
     values,
 )
 from experiments.results.lengths import WINDOWED
+from experiments.results.reports import ladder_page
 from experiments.studies.ladder.own_schemes import register
 from experiments.studies.ladder.study import narrowed
 from experiments.training.text import spec_of
@@ -163,6 +164,22 @@ def test_rank_correlation_counts_only_schemes_of_both_rungs():
     assert (actual["schemes"], actual["rho"]) == (3, -1.0)
     assert actual["low"] == actual["high"] == -1.0  # the noise is far below the differences
     assert correlation(pd.concat([one, other]), "one", "none", TRAINED) is None
+
+
+def test_the_finding_has_the_rungs_that_are_farthest_apart():
+    sizes = {"short": (1, 64, 8), "middle": (2, 64, 8), "long": (4, 64, 8), "wide": (4, 64, 16)}
+    rungs = {
+        name: {"tokens": tokens, "length": length, "width": width, "parameters": width}
+        for name, (tokens, length, width) in sizes.items()
+    }
+    rho = {"trained": {"rho": 0.5, "low": 0.1, "high": 0.9}, "beyond": None}
+    pairs = [("short", "middle"), ("short", "long"), ("middle", "long"), ("long", "wide")]
+    correlations = [{"one": one, "other": other, **rho} for one, other in pairs]
+    farthest = ladder_page.farthest(correlations, rungs)
+    assert [(pair["one"], pair["other"]) for pair in farthest] == [
+        ("short", "long"),
+        ("long", "wide"),
+    ]
 
 
 def test_speed_up_is_the_compute_of_rope_at_the_same_loss():

@@ -1,0 +1,145 @@
+"""Times the parts of RoPE's training step, ours and PyTorch's, interleaved in one process.
+
+    python -m benchmarks.parts --batch=8 --length=256
+
+Parts are timed alone, forward and backward, in one layer, and count for all layers:
+
+    products   of the dense layers, and the gradients by their inputs and by their weights
+    attention  without rotation
+    head       logits and cross-entropy
+
+The rest of a step is what is left of the whole: norms, residuals, activations, rotations, the
+embedding and the optimizer.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from experiments.training.host import keep_freed_memory
+
+keep_freed_memory()
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+import posenc_jax  # noqa: E402
+from benchmarks.ours import (  # noqa: E402
+    VOCAB,
+    device,
+    interleaved,
+    jax_step,
+    random_tokens,
+    shape_of,
+    shape_parser,
+)
+from benchmarks.train import torch_step  # noqa: E402
+from experiments.command import exit_status  # noqa: E402
+from experiments.results.reports.markdown import markdown_table  # noqa: E402
+
+STEP = "whole step"
+
+
+Shapes = list[tuple[int, ...]]
+
+
+def shapes(args) -> dict[str, tuple[Shapes, Shapes]]:
+    """Returns the shapes of the inputs of each part in one layer, and of what it is summed with."""
+    rows, hidden = args.batch * args.length, -(-args.dim * 8 // (3 * 64)) * 64
+    weights = [(args.dim, args.dim)] * 4 + [(args.dim, hidden)] * 2 + [(hidden, args.dim)]
+    heads = [(args.batch, args.length, args.heads, args.dim // args.heads)]
+    return {
+        "products": (
+            [s for D, F in weights for s in ((rows, D), (D, F))],
+            [(rows, F) for _, F in weights],
+        ),
+        "attention": (heads * 3, heads),
+        "head": ([(rows, args.dim), (VOCAB, args.dim)], []),
+    }
+
+
+def products(inputs, sums):
+    """Returns a weighted sum of products, of arrays of either library."""
+    triples = zip(inputs[::2], inputs[1::2], sums, strict=True)
+    return sum(((x @ w) * weight).sum() for x, w, weight in triples)
+
+
+def our_parts(args, targets_N) -> dict[str, Callable[..., Any]]:
+    """Returns our function of each part, whose result is a number."""
+    encoding = posenc_jax.make("nope")
+    tokens = encoding.tokens(posenc_jax.positions.text(args.length))
+
+    def attention(qkv, sums):
+        return (posenc_jax.attend(encoding, *qkv, tokens) * sums[0]).sum()
+
+    def head(inputs, _):
+        return posenc_jax.cross_entropy(*inputs, targets_N).mean()
+
+    return {"products": products, "attention": attention, "head": head}
+
+
+def torch_parts(targets_N) -> dict[str, Callable[..., Any]]:
+    """Returns PyTorch's function of each part."""
+    targets = torch.from_numpy(targets_N).long()
+
+    def attention(qkv, sums):
+        q, k, v, weight = (x.transpose(1, 2) for x in (*qkv, *sums))
+        return (functional.scaled_dot_product_attention(q, k, v, is_causal=True) * weight).sum()
+
+    def head(inputs, _):
+        return functional.cross_entropy(functional.linear(*inputs), targets)
+
+    return {"products": products, "attention": attention, "head": head}
+
+
+def calls(args) -> dict[tuple[str, str], Callable[[], Any]]:
+    """Returns a call for each part and for the whole step, on both sides."""
+    tokens, rng = random_tokens(args), np.random.default_rng(0)
+    targets_N = tokens[:, 1:].reshape(-1)
+    ours, theirs = our_parts(args, targets_N), torch_parts(targets_N)
+    made: dict[tuple[str, str], Callable[[], Any]] = {}
+    for part, of_part in shapes(args).items():
+        drawn = [[rng.standard_normal(s, np.float32) for s in kind] for kind in of_part]
+        gradient = jax.jit(jax.value_and_grad(ours[part]))
+        made[part, "ours"] = functools.partial(gradient, *jax.tree.map(jnp.asarray, drawn))
+        leaves, sums = jax.tree.map(torch.from_numpy, drawn)
+        made[part, "PyTorch"] = _torch_gradient(torch.compile(theirs[part]), leaves, sums)
+    args.encoding = "rope"
+    made[STEP, "ours"], _ = jax_step(args, "rope", tokens)
+    made[STEP, "PyTorch"], _ = torch_step(args, tokens)
+    return made
+
+
+def _torch_gradient(function, leaves, sums):
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    return lambda: torch.autograd.grad(function(leaves, sums), leaves)
+
+
+def table(times: pd.DataFrame, layers: int) -> pd.DataFrame:
+    """Returns milliseconds by part and side, with the rest of a step."""
+    times.columns = pd.MultiIndex.from_tuples(times.columns)
+    by_part = (1e3 * times.median()).unstack()
+    by_part.loc[["products", "attention"]] *= layers
+    by_part.loc["rest"] = 2 * by_part.loc[STEP] - by_part.sum()
+    return by_part.loc[["products", "attention", "head", "rest", STEP]]
+
+
+@exit_status
+def main() -> None:
+    args = shape_parser(__doc__, batch=8, length=256).parse_args()
+    made = table(interleaved(calls(args), args.rounds), args.layers)
+    rows = [
+        [part, f"{row['ours']:.0f}", f"{row['PyTorch']:.0f}", f"{row['PyTorch'] / row['ours']:.2f}"]
+        for part, row in made.iterrows()
+    ]
+    print(f"{shape_of(args)}, {args.rounds} rounds {device()}, torch {torch.__version__}")
+    print(markdown_table(["part", "ours, ms", "PyTorch, ms", "ratio"], rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
