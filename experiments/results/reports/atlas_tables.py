@@ -4,8 +4,9 @@ Most have answers of the atlas; one has those of models that ``configs/extrapola
 trained longer, and one the ladder's longest rung.
 """
 
+import collections
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -60,30 +61,57 @@ def of_atlas(
 
 
 LADDER = "The ladder"
+RUNGS, RUNGS_BEYOND = "Rungs, at the trained length", "Rungs, beyond the trained length"
 
 
 def of_ladder(ladder: Mapping[str, Any]) -> str:
     """Returns the longest rung of the ladder as a table in Markdown."""
     rung = ladder["rungs"][ladder["longest"]]
     columns = {
-        f"loss at {rung['length']}": ("text", f"vs_{ROPE}"),
-        "loss beyond": ("text, beyond", f"vs_{WINDOWED}"),
-        "gain beyond": ("gain", f"vs_{OWN_WINDOW}"),
+        f"loss at {rung['length']}": ("text", ROPE),
+        "loss beyond": ("text, beyond", WINDOWED),
+        "gain beyond": ("gain", OWN_WINDOW),
     }
     lines, asked = [], set()
     for row in rung["rows"]:
-        line = [f"`{row['scheme']}`"]
-        for topic, against in columns.values():
-            answer = row[topic]
-            line.append(
-                f"{shown(answer)} {MARKS.get(answer[against], '')}".rstrip() if answer else "-"
-            )
-            if answer:
-                asked.add((answer["family"], against.removeprefix("vs_")))
+        cells = [_marked(row[topic], against) for topic, against in columns.values()]
         answers = [answer for answer in row.values() if isinstance(answer, dict)]
-        lines.append([*line, f"{max(answer['seeds'] for answer in answers):.0f}"])
+        seeds = f"{max(answer['seeds'] for answer in answers):.0f}"
+        lines.append([f"`{row['scheme']}`", *cells, seeds])
+        asked |= {(row[topic]["family"], other) for topic, other in columns.values() if row[topic]}
     said = _families_of(pd.DataFrame(rung["families"]), asked)
     return markdown_table(["scheme", *columns, "seeds"], lines) + said
+
+
+def of_rungs(ladder: Mapping[str, Any], topic: str, against: str) -> str:
+    """Returns the answers to one topic by rung, for schemes of three rungs or more, in Markdown."""
+    rungs = [rung for rung in ladder["rungs"].values() if any(_by_scheme(rung, topic, [ROPE]))]
+    counts = collections.Counter(
+        row["scheme"] for rung in rungs for row in rung["rows"] if row[topic]
+    )
+    schemes = [scheme for scheme, count in counts.items() if count >= min(3, len(rungs))]
+    lines, asked = [], set()
+    for rung in sorted(rungs, key=lambda rung: (rung["width"], rung["length"], rung["tokens"])):
+        line = [rung["title"]]
+        for answer in _by_scheme(rung, topic, schemes):
+            line.append(_marked(answer, against))
+            if answer:
+                asked.add((answer["family"], against))
+        lines.append(line)
+    compared = pd.DataFrame([family for rung in rungs for family in rung["families"]])
+    heads = ["rung", *(f"`{scheme}`" for scheme in schemes)]
+    return markdown_table(heads, lines) + _families_of(compared, asked)
+
+
+def _by_scheme(rung: Mapping[str, Any], topic: str, schemes: Iterable[str]) -> list[Any]:
+    """Returns a rung's answers to a topic, None where a scheme has none."""
+    rows = {row["scheme"]: row for row in rung["rows"]}
+    return [rows.get(scheme, {}).get(topic) for scheme in schemes]
+
+
+def _marked(answer: Answer | None, against: str) -> str:
+    """Writes an answer with its mark; none is a dash."""
+    return f"{shown(answer)} {MARKS.get(answer[f'vs_{against}'], '')}".rstrip() if answer else "-"
 
 
 def _families_of(compared: pd.DataFrame, asked: Collection[tuple[str, str]]) -> str:
@@ -110,4 +138,8 @@ def tables(sources: Sources) -> dict[str, str]:
         rows.heading: of_atlas(rows, answers, compared, atlas.trained, sources.trust)
         for rows in TABLES
     }
-    return made | {LADDER: of_ladder(sources.ladder)}
+    return made | {
+        LADDER: of_ladder(sources.ladder),
+        RUNGS: of_rungs(sources.ladder, "text", ROPE),
+        RUNGS_BEYOND: of_rungs(sources.ladder, "text, beyond", WINDOWED),
+    }
