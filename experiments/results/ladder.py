@@ -265,3 +265,24 @@ def crossings(curves: Mapping[str, list[tuple[int, float]]]) -> list[tuple[str, 
         if len(changes):
             rows.append((scheme, *curve[changes[-1] + 1]))
     return rows
+
+
+def leads(curves: Mapping[str, list[tuple[int, float]]]) -> list[dict[str, Any]]:
+    """Returns by how much training losses are below RoPE's, after a tenth of the tokens and all.
+
+    Curves are as for ``crossings``. A row has ``tokens``, the number of tokens, and ``by_scheme``,
+    the lead of each scheme in nats, negative where it is behind.
+    """
+    tokens = [count for count, _ in curves[ROPE]]
+    early = next(place for place, count in enumerate(tokens) if 10 * count >= tokens[-1])
+    return [
+        {
+            "tokens": tokens[place],
+            "by_scheme": {
+                scheme: curves[ROPE][place][1] - curve[place][1]
+                for scheme, curve in curves.items()
+                if scheme != ROPE
+            },
+        }
+        for place in (early, -1)
+    ]

@@ -78,6 +78,7 @@ def write(
         "correlations": list(_correlations(records, pairs)),
         "speed_ups": pd.concat(ups).to_dict("records"),
         "crossings": ladder.crossings(curves) if ladder.ROPE in curves else [],
+        "leads": ladder.leads(curves) if ladder.ROPE in curves else [],
         "oracle": lost.where(lost.notna(), None).to_dict("records"),
         "oracle_of": list(shape["oracle"]),
     }
@@ -194,6 +195,11 @@ def finding(data: Mapping[str, Any]) -> list[str]:
     else:
         sentences = [words.means(longest, ahead)]
     pairs = farthest(data["correlations"], data["rungs"])
+    if data["leads"]:
+        early, last = data["leads"]
+        ahead = [scheme for scheme, lead in early["by_scheme"].items() if lead > 0]
+        still = [scheme for scheme in ahead if last["by_scheme"][scheme] > 0]
+        sentences.append(words.leads(early, ahead, last, still))
     return sentences + [words.correlations(pairs)] * bool(pairs)
 
 

@@ -64,7 +64,7 @@ class GrapeAP(Encoding):
         return made, ()  # no token looks at another
 
     def of_keys(self, made):
-        return made if made is None else (None, made[1])
+        return None, made[1]
 
     def score(self, logits_BHTS, tile: Tile):
         p_HBTP, rotated_HBSP = (

@@ -22,6 +22,7 @@ from experiments.results.ladder import (
     TRAINED,
     correlation,
     crossings,
+    leads,
     mean_curves,
     speed_ups,
     values,
@@ -210,6 +211,17 @@ def test_a_crossing_is_the_last_one():
         "slow": list(zip(tokens, [6.0, 5.0, 4.0, 3.0, 2.0], strict=True)),
     }
     assert crossings(curves) == [("fast", 4, 2.2)]
+
+
+def test_leads_are_after_a_tenth_of_the_tokens_and_all():
+    curves = {
+        "rope": [(1, 5.0), (2, 4.0), (15, 2.0), (20, 1.0)],
+        "fast": [(1, 4.5), (2, 3.0), (15, 1.9), (20, 1.25)],
+    }
+    assert leads(curves) == [
+        {"tokens": 2, "by_scheme": {"fast": 1.0}},
+        {"tokens": 20, "by_scheme": {"fast": -0.25}},
+    ]
 
 
 @pytest.fixture
