@@ -197,9 +197,9 @@ def finding(data: Mapping[str, Any]) -> list[str]:
     pairs = farthest(data["correlations"], data["rungs"])
     if data["leads"]:
         early, last = data["leads"]
-        ahead = [scheme for scheme, lead in early["by_scheme"].items() if lead > 0]
-        still = [scheme for scheme in ahead if last["by_scheme"][scheme] > 0]
-        sentences.append(words.leads(early, ahead, last, still))
+        leading = [scheme for scheme, lead in early["by_scheme"].items() if lead > 0]
+        still = [scheme for scheme in leading if last["by_scheme"][scheme] > 0]
+        sentences.append(words.leads(early, leading, last, still))
     return sentences + [words.correlations(pairs)] * bool(pairs)
 
 
