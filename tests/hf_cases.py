@@ -243,4 +243,6 @@ REFUSED = [
     (QWEN3_NEXT, {"layer": 0}, "layer=0"),
     (T5, DECODER, "rngs"),
     (MISTRAL_LARGE_4, {"layer": 0}, "rngs=nnx.Rngs"),
+    (MISTRAL_LARGE_4 | {"head_dim": 8}, {"layer": 0, "qk_rope_head_dim": None}, "qk_rope_head_dim"),
+    (DEEPSEEK | {"head_dim": 8}, {"qk_rope_head_dim": None}, "qk_rope_head_dim"),
 ]

@@ -16,6 +16,11 @@ REASONS: list[tuple[str, str, str]] = [
         "only the shape of a term is used, and all have the same",
     ),
     (
+        "bias/by_distance.py",
+        "between_first = ",
+        "a row of consecutive positions is alone, and JAX reads it at an index beyond it too",
+    ),
+    (
         "attention/cpu.py",
         "q_BKGTC.shape[2] * q_BKGTC.shape[3] > _FEW",
         "it chooses the faster of two forms of the same product",
