@@ -11,6 +11,7 @@ from flax import nnx
 import posenc_jax
 from posenc_jax import Chunks, from_hf, layers_from_hf, make
 from posenc_jax.attention.blockwise import blockwise
+from posenc_jax.hf.layers import kinds_of
 from posenc_jax.hf.pattern import same
 from posenc_jax.positions import text
 
@@ -37,6 +38,32 @@ QWEN25_1M |= dict(hidden_size=3584, rope_theta=1e7, max_position_embeddings=1010
 QWEN25_1M |= dict(sliding_window=32768, use_sliding_window=False, max_window_layers=28)
 DUAL_CHUNKS = dict(chunk_size=262144, local_size=8192, original_max_position_embeddings=262144)
 QWEN25_1M |= dict(dual_chunk_attention_config=DUAL_CHUNKS)
+
+
+# Layers with full attention, of 13, where a config lists no kinds; parity/test_model_types.py asks
+# transformers for the same.
+FULL_BY_DEFAULT = {
+    (1, 3, 5, 7, 9, 11): "gemma2 gpt_oss vaultgemma",
+    (3, 7, 11): """
+        afmoe cohere2 cohere2_moe exaone4 exaone_moe llama4_text olmo3 olmo_hybrid
+        qwen3_5_moe_text qwen3_5_text qwen3_next
+        """,
+    (4, 9): "gemma3n_text kolibri1",
+    (5, 11): "gemma3_text",
+    (5, 11, 12): "beam gemma4_text gemma4_unified_text",
+    (0, 3, 6, 9, 12): "modernbert modernbert-decoder",
+    (4, 12): "jamba",
+    (4, 8, 12): "kimi_linear",
+}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "full"),
+    [(m, full) for full, text in FULL_BY_DEFAULT.items() for m in text.split()],
+)
+def test_kinds_of_layers_by_default(model_type, full):
+    kinds = kinds_of(dict(model_type=model_type, num_hidden_layers=13, sliding_window=8))
+    assert tuple(n for n, kind in enumerate(kinds) if kind == "full_attention") == full
 
 
 def said(layers, count):
