@@ -81,13 +81,19 @@ def decide(need: Need, rungs: Sequence[trust.Rung]) -> Decision | None:
     }
     # A scheme that wins in most seeds is chosen only if none wins in all.
     winners = [s for s in wins if wins[s] == 1] or [s for s in wins if wins[s] > 0]
-    rung = max((rung_of[s] for s in winners or rung_of), key=operator.attrgetter("tokens"))
+    rung = max((rung_of[s] for s in winners or rung_of), key=operator.attrgetter("training"))
     rows = rung.rows(need.asked[-1])
     better = [scheme for scheme in winners if rung_of[scheme] is rung]
     better.sort(key=lambda scheme: _rank(rows[scheme]))
-    longer = [r.rows(question) for r in rungs if r.tokens > rung.tokens for question in need.asked]
-    behind = [s for s in better if any(s in t and s not in trust.ahead(t) for t in longer)]
+    longer = [r for r in rungs if r.training > rung.training]
+    behind = [s for s in better if any(_is_behind(s, r, need) for r in longer)]
     return Decision(rung, better, behind, trust.order(need.asked[-1], rung, rungs))
+
+
+def _is_behind(scheme: str, rung: trust.Rung, need: Need) -> bool:
+    """Returns whether the mean of a scheme is behind a baseline's on a rung that has the scheme."""
+    tables = [rung.rows(question) for question in need.asked]
+    return any(scheme in rows and scheme not in trust.ahead(rows) for rows in tables)
 
 
 def _wins(answer: Answer | None) -> float:
@@ -128,6 +134,10 @@ def told(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
         evidence += f" But the order does not last in {decision.order.longer.name}."
     if decision.behind:
         evidence += f" Behind a baseline after longer training: {_names(decision.behind)}."
+    if not is_task:
+        evidence += "".join(
+            _after_less_training(scheme, decision, need, rungs) for scheme in decision.chosen
+        )
     return {
         "title": need.title,
         "choice": _names(decision.chosen) or need.remains,
@@ -137,6 +147,19 @@ def told(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
         "decision": decision,
         "is_task": is_task,
     }
+
+
+def _after_less_training(
+    scheme: str, decision: Decision, need: Need, rungs: Sequence[trust.Rung]
+) -> str:
+    """Returns on which rungs of less training a chosen scheme is behind a baseline."""
+    less = [rung for rung in rungs if rung.training < decision.rung.training]
+    where = [
+        rung.name.removesuffix(" of the ladder") for rung in less if _is_behind(scheme, rung, need)
+    ]
+    if not where:
+        return ""
+    return f" After less training `{scheme}` is behind a baseline: in {', '.join(where)}."
 
 
 def _of_task(need: Need, decision: Decision) -> str:
@@ -193,7 +216,7 @@ def guide(rungs: Sequence[trust.Rung], missing: str, decoding: dict[str, float])
     ``missing`` says which training is still missing, and ``decoding`` has the time of decoding one
     more token under each scheme, over that under NoPE.
     """
-    ordered = sorted(rungs, key=operator.attrgetter("tokens"))
+    ordered = sorted(rungs, key=operator.attrgetter("training"))
     slow = sorted(name for name, times in decoding.items() if times > SLOW)
     return templates.fill(
         "choosing.md",
@@ -233,8 +256,10 @@ def read_rungs(docs: Path) -> tuple[list[trust.Rung], str]:
     for name, about in ladder["rungs"].items():
         of_rung = answers[answers["rung"] == name]
         if "rope" in set(of_rung["scheme"]):
-            says = f"{about['tokens'] / 1e6:.1f}M tokens, schemes: {about['schemes']}, seeds: "
-            says += f"{about['seeds']}."
-            rungs.append(trust.Rung(f"`{name}` of the ladder", says, about["tokens"], of_rung))
+            length = about["length"]
+            says = f"{about['tokens'] / 1e6:.1f}M tokens in texts of {length}, schemes: "
+            says += f"{about['schemes']}, seeds: {about['seeds']}"
+            named = f"`{name}` of the ladder"
+            rungs.append(trust.Rung(named, says, about["tokens"], of_rung, length))
     holes = ladder["points"] - ladder["finished"]
     return rungs, f"{holes} of {ladder['points']} runs of the ladder" if holes else ""

@@ -35,12 +35,19 @@ class Rung:
       says: what was trained, in words.
       tokens: how many tokens a model has seen.
       answers: the rows of ``answers.summary``.
+      length: tokens of a text in training, where other rungs have as many tokens in all.
     """
 
     name: str
     says: str
     tokens: float
     answers: pd.DataFrame
+    length: int = 0
+
+    @property
+    def training(self) -> tuple[float, int]:
+        """Returns what sorts rungs: of equally many tokens, those in longer texts count as more."""
+        return self.tokens, self.length
 
     def rows(self, question: Question) -> dict[str, Answer]:
         """Returns the answers to a question by scheme.
@@ -94,10 +101,10 @@ def order(question: Question, rung: Rung, rungs: Sequence[Rung]) -> Order:
     """
     rows = rung.rows(question)
     contenders = ahead(rows) - {WINDOWED}
-    for longer in sorted(rungs, key=operator.attrgetter("tokens"), reverse=True):
+    for longer in sorted(rungs, key=operator.attrgetter("training"), reverse=True):
         others = longer.rows(question)
         shared = sorted(others.keys() & contenders)
-        if longer.tokens > rung.tokens and len(shared) >= SHARED:
+        if longer.training > rung.training and len(shared) >= SHARED:
             means = [[table[name]["mean"] for name in shared] for table in (rows, others)]
             return Order(longer, float(stats.spearmanr(*means).statistic), len(shared))
     return Order(None, math.nan, 0)

@@ -98,6 +98,13 @@ def test_one_seed_of_longer_training_is_enough_to_fall_behind():
     assert "Behind a baseline after longer training: `alibi`." in told(NEED, rungs)["evidence"]
 
 
+def test_a_choice_says_where_it_was_behind_after_less_training():
+    rungs = [first_seeds(alibi=HIGH), rung(3.0, **BASELINES, alibi=LOW)]
+    said = told(NEED, rungs)
+    assert said["choice"] == "`alibi`"
+    assert "After less training `alibi` is behind a baseline: in rung" in said["evidence"]
+
+
 def test_a_task_counts_where_it_is_learned():
     low, high = (0.2, 0.1, 0.3), (0.99, 0.95, 1.0)
     need = Need("Copies", (("copy", 2),))

@@ -7,8 +7,8 @@ from experiments.results.answers import of_tasks, of_text, summary, verdicts
 from experiments.results.reports import trust
 
 
-def rung(values, tokens=1.0):
-    return trust.Rung("rung", "", tokens, summary(values, verdicts(values)))
+def rung(values, tokens=1.0, length=0):
+    return trust.Rung("rung", "", tokens, summary(values, verdicts(values)), length)
 
 
 def test_badges_are_read_as_they_were_written(tmp_path):
@@ -32,6 +32,12 @@ def test_the_longest_training_says_whether_an_order_lasts():
     assert order.lasts and order.longer is rungs[1]
     assert (order.rho, order.shared) == (pytest.approx(1), 3)
     assert trust.order(("text", 2), rungs[1], rungs).longer is None
+
+
+def test_of_equally_many_tokens_those_in_longer_texts_are_the_longer_training():
+    values = of_text(text_records(fox=1.0, t5=2.0, alibi=3.0), 64)
+    rungs = [rung(values, 1.0, length) for length in (64, 1024, 256)]
+    assert trust.order(("text", 2), rungs[0], rungs).longer is rungs[1]
 
 
 def test_a_task_says_how_many_schemes_have_learned_it():
