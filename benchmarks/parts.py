@@ -109,8 +109,7 @@ def calls(args) -> dict[tuple[str, str], Callable[[], Any]]:
         made[part, "ours"] = functools.partial(gradient, *jax.tree.map(jnp.asarray, drawn))
         leaves, sums = jax.tree.map(torch.from_numpy, drawn)
         made[part, "PyTorch"] = _torch_gradient(torch.compile(theirs[part]), leaves, sums)
-    args.encoding = "rope"
-    made[STEP, "ours"], _ = jax_step(args, "rope", tokens)
+    made[STEP, "ours"], _ = jax_step(args, args.encoding, tokens)
     made[STEP, "PyTorch"], _ = torch_step(args, tokens)
     return made
 
@@ -131,7 +130,9 @@ def table(times: pd.DataFrame, layers: int) -> pd.DataFrame:
 
 @exit_status
 def main() -> None:
-    args = shape_parser(__doc__, batch=8, length=256).parse_args()
+    parser = shape_parser(__doc__, batch=8, length=256)
+    parser.set_defaults(encoding="rope")
+    args = parser.parse_args()
     made = table(interleaved(calls(args), args.rounds), args.layers)
     rows = [
         [part, f"{row['ours']:.0f}", f"{row['PyTorch']:.0f}", f"{row['PyTorch'] / row['ours']:.2f}"]
