@@ -9,7 +9,7 @@ Parts are timed alone, forward and backward, in one layer, and count for all lay
     head       logits and cross-entropy
 
 The rest of a step is what is left of the whole: norms, residuals, activations, rotations, the
-embedding and the optimizer.
+embedding and the optimizer. It is negative where a part takes longer alone than in the step.
 """
 
 import functools
