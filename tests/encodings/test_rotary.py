@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from golden_checks import ONE_HEAD
 
 import posenc_jax
@@ -143,3 +144,12 @@ def test_within_the_window_they_are_rope():
         outputs.append(jax.jit(posenc_jax.attend)(encoding, q, k, v, tokens))
     for output in outputs[1:]:
         common.close(output, outputs[0])
+
+
+def test_grape_m_has_rates_for_each_head_only_if_asked():
+    sizes = dict(head_dim=8, num_kv_heads=2)
+    shapes = [
+        posenc_jax.make("grape_m", by_head=by_head, rngs=nnx.Rngs(0), **sizes).logs.shape
+        for by_head in (False, True)
+    ]
+    assert shapes == [(1, 4), (2, 4)]

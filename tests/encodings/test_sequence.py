@@ -37,10 +37,17 @@ def test_gradient_of_a_running_sum():
     close(jax.grad(loss)(common.normal(1, 1, 9, 2)), expected)
 
 
-@pytest.mark.parametrize("name", ["fox", "path", "selective_rope", "cope"])
+KEYWORDS = {
+    "path": {"forget_gate": True},
+    "kv_shift": {"over": "nope"},
+    "short_conv": {"over": "nope"},
+}
+
+
+@pytest.mark.parametrize("name", ["fox", "selective_rope", "cope", *KEYWORDS])
 def test_documents_interleaved_in_any_layout_are_separate_documents(name):
     """Tokens come in another order than they were written, those of two documents in turns."""
-    encoding = common.build(name, **({"forget_gate": True} if name == "path" else {}))
+    encoding = common.build(name, **KEYWORDS.get(name, {}))
     length, rng = 30, np.random.default_rng(0)
     segment_ids = rng.integers(0, 2, (1, length))
     x_BTD = 0.5 * common.normal(0, 1, length, common.WIDTH)

@@ -13,6 +13,7 @@ from posenc_jax import Chunks, from_hf, layers_from_hf, make
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.hf.layers import kinds_of
 from posenc_jax.hf.pattern import same
+from posenc_jax.hf.rules import At, not_from_last
 from posenc_jax.positions import text
 
 # What the published config.json files say about layers and positions.
@@ -64,6 +65,11 @@ FULL_BY_DEFAULT = {
 def test_kinds_of_layers_by_default(model_type, full):
     kinds = kinds_of(dict(model_type=model_type, num_hidden_layers=13, sliding_window=8))
     assert tuple(n for n, kind in enumerate(kinds) if kind == "full_attention") == full
+
+
+def test_every_fourth_layer_from_the_last_stands_still():
+    still = [n for n in range(10) if not not_from_last({"num_hidden_layers": 10}, At(n, None))]
+    assert still == [1, 5, 9]
 
 
 def said(layers, count):
