@@ -97,7 +97,8 @@ def families(table: pd.DataFrame) -> pd.DataFrame:
 def statement(rows: pd.DataFrame) -> str:
     """Says in words what was compared and corrected, from some rows of ``families``.
 
-    Families without a comparison, as of a single seed, are left out; of them alone nothing is said.
+    Families without a comparison, because there is one seed, are left out. If no family has a
+    comparison, the result is empty.
     """
     words = [
         f"{row['family']} against {row['against']} ({row['comparisons']} comparisons, "
