@@ -10,6 +10,7 @@ An implementation of attention is a name or a function. The names are
     pallas      our kernel for GPU and TPU, not measured yet.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -263,4 +264,4 @@ def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Imp
     is_few = T * S <= _FEW_LOGITS or T < _FEW_QUERIES
     usual = cpu.dense if is_few else blockwise
     in_rows = cpu.takes_rows(encoding, tile, rule) and (is_few or cpu.prefers_rows(tile))
-    return cpu.in_rows_or(usual) if in_rows else usual
+    return functools.partial(cpu.in_rows_or, usual=usual) if in_rows else usual

@@ -43,9 +43,13 @@ def dense(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
     )
 
 
-def in_rows_or(usual: Callable) -> Callable:
-    """Returns an implementation that is ``in_rows`` on a CPU, and ``usual`` elsewhere."""
-    return functools.partial(jax.lax.platform_dependent, cpu=in_rows, default=usual)
+@functools.partial(jax.jit, static_argnames="usual")
+def in_rows_or(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule, usual: Callable):
+    """Attends in ``in_rows`` on a CPU, and in the implementation ``usual`` elsewhere.
+
+    Both are traced, which ``jit`` does once for all layers that are alike.
+    """
+    return jax.lax.platform_dependent(encoding, tile, v_BSKC, rule, cpu=in_rows, default=usual)
 
 
 def in_rows(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
