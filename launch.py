@@ -55,7 +55,7 @@ from experiments import preemption
 # Seconds within which all processes of a job meet the same error, and within which they start.
 _TO_FAIL, _TO_START = 10, 240
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The file of a config, a colon and a preset."
+    "config", None, "Config file, colon, preset: configs/tasks.py:small."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of checkpoints, results and report.")
 TASK_ID = flags.DEFINE_integer(
@@ -288,7 +288,7 @@ def _check(arguments: list[str]) -> None:
         raise ValueError(f"--config gave {CONFIG.value!r}, which is no config of an experiment")
     for name in config_flags.get_override_values(flags.FLAGS["config"]):
         if name.rpartition(".")[2] == "experiment":
-            raise ValueError(f"--config.{name} is what the file of the config says; give another")
+            raise ValueError(f"--config.{name} is fixed by the config file; give another file")
 
 
 def _check_together() -> None:

@@ -73,7 +73,7 @@ def _follow(study, language, *parts):
 
 
 def _far(preset, language):
-    """Returns a study on far longer texts of two schemes that hold there, it is said, and RoPE."""
+    """Returns a study on far longer texts of two schemes said to extrapolate, RoPE and YaRN."""
     study = extrapolation.get_config(preset)
     study.schemes = "alibi,rnope_swa,rope,yarn"
     study.encodings.rnope_swa.interval = 2

@@ -1,7 +1,7 @@
 """Trains models and compares encodings, in programs that use the library.
 
-``launch.py`` runs the experiment that a config names; ``registry.py`` lists them. A room
-imports only rooms below it:
+``launch.py`` runs the experiment that a config names; ``registry.py`` lists them. A subpackage
+imports only those below it:
 
     studies/     asks: on text, tasks, images and longer contexts, and of all answers together
     running/     runs the points of a study, here or in a queue of machines
@@ -10,8 +10,8 @@ imports only rooms below it:
     training/    makes models: data, recipe, step, loop, checkpoints, and arrays on devices
     results/     keeps records of runs, computes statistics, and writes tables, figures and pages
 
-The files beside this one are for every room: the fields of configs, the commands, their progress,
-and how a process ends when its machine is wanted back or another process of its job is lost.
+All subpackages use the files beside this one: the fields of configs, the commands, their progress,
+and how a process ends when it is preempted or another process of its job is lost.
 """
 
 import importlib.util

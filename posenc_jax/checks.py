@@ -143,8 +143,8 @@ def check_encoding(encoding: Any, name: str = "encoding") -> None:
     """Checks that ``encoding`` is an Encoding, no class and no Layers; errors call it ``name``."""
     if not hasattr(encoding, "hooks") or isinstance(encoding, type):
         raise ValueError(
-            f"{name}={encoding!r} must be an Encoding, as posenc_jax.make gives it; of Layers take "
-            "one layer's, layers.at(i)[0]"
+            f"{name}={encoding!r} must be an Encoding, as posenc_jax.make gives it; for Layers "
+            "pass one layer's encoding, layers.at(i)[0]"
         )
 
 

@@ -83,7 +83,7 @@ def apply_rope(
 
 
 def alibi_bias(q_positions: jax.Array, k_positions: jax.Array, *, num_heads: int) -> jax.Array:
-    """Returns ALiBi's bias, float32 ``[B, H, T, S]``, of positions ``[B, T]`` and ``[B, S]``."""
+    """Returns ALiBi's (2108.12409) bias, float32 ``[B, H, T, S]``, at ``[B, T]`` and ``[B, S]``."""
     tile = tile_of_tokens(_at(q_positions), _at(k_positions), None, num_heads)
     return ALiBi(num_heads=num_heads).score(jnp.zeros(()), tile)
 
@@ -112,7 +112,7 @@ def t5_bias(
 
 
 def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]:
-    """Returns a scheme as a function of one logit, the form that FlexAttention has made known.
+    """Returns a scheme as a function of one logit, FlexAttention's ``score_mod`` (2412.05496).
 
     Args:
       encoding: a scheme that changes a logit by the positions of its query and key, and by nothing

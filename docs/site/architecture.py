@@ -1,4 +1,4 @@
-"""Finds and draws which rooms of the project import which.
+"""Finds and draws which packages of the project import which.
 
     python -m docs.site.architecture
 
@@ -15,13 +15,13 @@ from pathlib import Path
 _PACKAGES = ("posenc_jax", "experiments", "configs")
 
 
-def rooms(page: str) -> list[str]:
-    """Returns the rooms in the tables of docs/architecture.md, from the top down."""
+def packages(page: str) -> list[str]:
+    """Returns the packages in the tables of docs/architecture.md, from the top down."""
     return re.findall(r"^\| `((?:posenc_jax|experiments|configs)[\w.]*)` \|", page, re.MULTILINE)
 
 
 def imports(root: Path, order: Sequence[str]) -> dict[tuple[str, str], list[str]]:
-    """Returns the files in which one room imports another, by the names of the two.
+    """Returns the files in which one package imports another, by the names of the two.
 
     Only imports at the top of a file count.
     """
@@ -29,10 +29,10 @@ def imports(root: Path, order: Sequence[str]) -> dict[tuple[str, str], list[str]
     for package in _PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
             name = ".".join(path.relative_to(root).with_suffix("").parts)
-            importer = _room(name.removesuffix(".__init__"), order)
+            importer = _package(name.removesuffix(".__init__"), order)
             for imported in _imported(ast.parse(path.read_text()), root):
-                if (room := _room(imported, order)) != importer:
-                    files[importer, room].append(str(path.relative_to(root)))
+                if (package := _package(imported, order)) != importer:
+                    files[importer, package].append(str(path.relative_to(root)))
     return dict(files)
 
 
@@ -51,20 +51,20 @@ def _imported(module: ast.Module, root: Path) -> Iterator[str]:
             yield from (a.name for a in statement.names if a.name.split(".")[0] in _PACKAGES)
 
 
-def _room(name: str, order: Sequence[str]) -> str:
-    """Returns the room of a module: the longest name in ``order`` that it begins with."""
-    around = [room for room in order if f"{name}.".startswith(f"{room}.")]
+def _package(name: str, order: Sequence[str]) -> str:
+    """Returns the package of a module: the longest name in ``order`` that it begins with."""
+    around = [package for package in order if f"{name}.".startswith(f"{package}.")]
     return max(around, key=len, default=name)
 
 
 def direct(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Returns the imports that do not follow from others, because a room between does both."""
+    """Returns the imports that do not follow from others, because a package between does both."""
     below = defaultdict(set)
     for importer, imported in pairs:
         below[importer].add(imported)
 
-    def reached(room):
-        return below[room].union(*(reached(lower) for lower in below[room]))
+    def reached(package):
+        return below[package].union(*(reached(lower) for lower in below[package]))
 
     return [
         (importer, imported)
@@ -75,24 +75,24 @@ def direct(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def draw(root: Path) -> str:
-    """Returns the figure as SVG: each room stands as low as what it imports allows."""
+    """Returns the figure as SVG: each package stands as low as what it imports allows."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    order = rooms((root / "docs/architecture.md").read_text())
+    order = packages((root / "docs/architecture.md").read_text())
     arrows = direct(imports(root, order))
     level: dict[str, int] = {}
-    for room in reversed(order):
-        under = [level[imported] for importer, imported in arrows if importer == room]
-        level[room] = 1 + max(under, default=-1)
+    for package in reversed(order):
+        under = [level[imported] for importer, imported in arrows if importer == package]
+        level[package] = 1 + max(under, default=-1)
     rows = defaultdict(list)
-    for room in order:
-        if any(room in pair for pair in arrows):
-            rows[level[room]].append(room)
+    for package in order:
+        if any(package in pair for pair in arrows):
+            rows[level[package]].append(package)
     places = {
-        room: ((number + 0.5) / len(row), height)
+        package: ((number + 0.5) / len(row), height)
         for height, row in rows.items()
-        for number, room in enumerate(row)
+        for number, package in enumerate(row)
     }
     figure = Figure(figsize=(8, 0.62 * len(rows)), layout="constrained")
     axes = figure.subplots()
@@ -102,10 +102,10 @@ def draw(root: Path) -> str:
         (x, y), (to_x, to_y) = places[importer], places[imported]
         arrow = dict(arrowstyle="->", color="#999999", shrinkA=9, shrinkB=9)
         axes.annotate("", (to_x, to_y), (x, y), arrowprops=arrow)
-    for room, (x, y) in places.items():
-        colour = "#d7e7f5" if room.startswith("posenc_jax") else "#f5ead7"
+    for package, (x, y) in places.items():
+        colour = "#d7e7f5" if package.startswith("posenc_jax") else "#f5ead7"
         box = dict(boxstyle="round", facecolor=colour, edgecolor="#666666")
-        axes.text(x, y, room, ha="center", va="center", fontsize=8, bbox=box)
+        axes.text(x, y, package, ha="center", va="center", fontsize=8, bbox=box)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rooms"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

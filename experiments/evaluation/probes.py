@@ -316,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", required=True, help="the folder of a run on text")
     parser.add_argument("--out", type=Path, default=Path("probes.html"))
     parser.add_argument("--windows", type=count, default=64, help="texts of the test split")
-    parser.add_argument("--seed", type=int, default=0, help="of the random offsets")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random offsets")
     args = parser.parse_args(arguments)
     model, windows_NL = run_and_windows(args.run, args.windows)
     probed = probe(model, windows_NL, seed=args.seed)

@@ -64,7 +64,7 @@ def frame_time(segments: Sequence[Segment]) -> Placed:
 
 
 def tad_rope(segments: Sequence[Segment]) -> Placed:
-    """Places every token at its index plus the time of its frame: TAD-RoPE.
+    """Places every token at its index plus the time of its frame: TAD-RoPE (2409.03206).
 
     A token of text counts as a frame, so text advances by 2 per token, but decoding from ``next``
     on advances by 1.

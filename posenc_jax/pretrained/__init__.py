@@ -1,4 +1,4 @@
-"""Reads and writes the weights of published models, which ``transformers`` opens.
+"""Reads published models, and writes models as folders that ``transformers`` opens.
 
 It needs ``pip install 'posenc_jax[pretrained]'``. It knows the decoders of Llama, SmolLM, Mistral,
 Qwen 2 and 3, OLMo 2 and Phi-3.

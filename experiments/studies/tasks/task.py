@@ -94,8 +94,8 @@ class Task(abc.ABC):
     def chances(self, length: int) -> list[float]:
         """Returns how often a guess is right, for each answer of a row.
 
-        The guess is one of the values that the row tells, or of all symbols where it tells none
-        apart from the others.
+        The guess is drawn from the values that the row shows or, if it does not mark them, from all
+        symbols of the right kind.
         """
 
     def chance(self, length: int) -> float:

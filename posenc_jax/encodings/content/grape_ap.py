@@ -31,9 +31,9 @@ from posenc_jax.tokens import Tokens
 class GrapeAP(Encoding):
     """Lowers logits by gates that depend on the query and on each token after the key.
 
-    In a gate's product only p' is rotated, so a gate depends on the token's position and not on its
-    distance from the query: the positions of each document must start at 0. In the authors' code p
-    may also be the queries, keys or values themselves.
+    In a gate's product only the token's p is rotated and the query's is not, so a gate depends on
+    the token's position and not on a distance: the positions of each document must start at 0. In
+    the authors' code p may also be the queries, keys or values themselves.
 
     Args:
       num_heads: number of query heads in one layer.

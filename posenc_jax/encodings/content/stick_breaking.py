@@ -8,8 +8,8 @@ a_{mn} = \sigma(z_{mn}) \prod_{n < t < m} \big(1 - \sigma(z_{mt})\big) \quad \te
 $$
 
 z are the logits and a the weights of attention, which add up to 1: the query's own value gets the
-share that no other key takes. So the logarithms of these weights are logits whose softmax changes
-nothing. Overrides ``score``.
+share that no other key takes. The new logits are the logarithms of these weights, which softmax
+returns unchanged. Overrides ``score``.
 """
 
 import jax

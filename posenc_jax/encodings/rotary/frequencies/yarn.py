@@ -48,9 +48,9 @@ class YaRN(Frequencies):
       truncate: whether to round the ramp's ends outwards to whole pairs, as all but gpt-oss do;
         for "index" only.
       attention_factor: factor of cosine and sine; default ``0.1 ln(factor) + 1``.
-      mscale, mscale_all_dim: DeepSeek's two settings. With them the default attention factor is
-        ``0.1 m ln(factor) + 1`` at the first, divided by the same at the second. DeepSeek also
-        multiplies logits by the square of that divisor, in its attention and not in this rule.
+      mscale, mscale_all_dim: DeepSeek's two settings. With f(m) = ``0.1 m ln(factor) + 1`` the
+        default attention factor is f(mscale) / f(mscale_all_dim). DeepSeek also multiplies logits
+        by f(mscale_all_dim) squared, in its attention and not in this rule.
     """
 
     train_length: int
