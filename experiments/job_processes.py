@@ -35,7 +35,8 @@ def ask_again_if_stopped() -> None:
 
     There is nothing to save yet, and a queue that ends a job while it starts runs it again.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(PREEMPTED))
+    # An exception in the middle of an import, as sys.exit raises, can crash the interpreter.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(PREEMPTED))
 
 
 def are_expected(arguments: Sequence[str]) -> bool:

@@ -193,8 +193,8 @@ def is_learned(values: pd.DataFrame) -> pd.Series:
 def verdicts(values: pd.DataFrame) -> pd.DataFrame:
     """Compares every scheme with each of ``AGAINST``, and gains with the model's own window.
 
-    A task counts only where it is learned, and its order only beyond the trained length, for all
-    who have learned it are right there. The result is a table of ``comparisons.compared``.
+    A task counts only where it is learned. It ranks schemes only beyond the trained length, as all
+    that learned it are right at that length. The result is a table of ``comparisons.compared``.
     """
     is_gain, is_task = values["family"].str.startswith(GAIN), values["family"] == TASKS
     is_ranked = ~is_gain & (values["family"] != UNCOMPARED) & is_learned(values)

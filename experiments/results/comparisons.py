@@ -3,8 +3,9 @@
 The input is a tidy table with a row for each number that was measured: ``family, question, scheme,
 seed, value, is_error``, and ``text`` where the losses of single texts are known. All comparisons of
 one family of questions with one scheme are corrected together, by the procedure of Benjamini and
-Hochberg (1995): among the verdicts "better" and "worse", a share of at most ``Q`` is expected to be
-due to chance.
+Hochberg (1995): among the verdicts "better" a share of at most ``Q / 2`` is expected to be due to
+chance, and so among the verdicts "worse". Each direction is corrected by itself, because many
+schemes that fall apart would otherwise make it easier to be called better.
 
 **Pairs.** A seed gives every scheme the same batches in the same order. So a comparison is about
 the differences of two schemes within each seed, and what a seed does to all schemes cancels.
@@ -57,10 +58,10 @@ def compared(values: pd.DataFrame, against: str | None) -> pd.DataFrame:
     None compares the values with 0, for values that are differences already. A value that is not
     finite says that training diverged. Returns a row for each comparison, with ``COLUMNS``:
     ``difference`` is the mean over seeds, positive in the scheme's favour; ``margin`` is half of
-    its 95 % interval; ``p_corrected`` is corrected within the family to the false discovery rate
-    ``Q``; ``verdict`` is one of ``WORDS``. "The same" is said of equal values, as of two schemes
-    that read one checkpoint in the same way; they are not part of a family, because nothing is
-    compared.
+    its 95 % interval; ``p_corrected`` is two-sided and corrected within the family, and gives a
+    verdict if it is at most ``Q``; ``verdict`` is one of ``WORDS``. "The same" is said of equal
+    values, as of two schemes that read one checkpoint in the same way; they are not part of a
+    family, because nothing is compared.
     """
     tables = [
         _question(group, against).assign(family=family, question=question)
@@ -70,9 +71,13 @@ def compared(values: pd.DataFrame, against: str | None) -> pd.DataFrame:
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     table = pd.concat(tables, ignore_index=True).assign(against=against)
-    table["p_corrected"] = corrected(table["p"], table["family"])
-    is_found = table["p_corrected"] <= Q
-    table.loc[is_found, "verdict"] = np.where(table["difference"] > 0, "better", "worse")[is_found]
+    table["p_corrected"] = table["p"].clip(lower=1.0)
+    for word, sign in (("better", 1.0), ("worse", -1.0)):
+        is_side = sign * table["difference"] > 0
+        one_sided = (table["p"] / 2).where(is_side, 1 - table["p"] / 2)
+        two_sided = (2 * corrected(one_sided, table["family"])).clip(upper=1.0)
+        table.loc[is_side, "p_corrected"] = two_sided
+        table.loc[is_side & (two_sided <= Q), "verdict"] = word
     return table[COLUMNS]
 
 
@@ -110,7 +115,8 @@ def statement(rows: pd.DataFrame) -> str:
         return ""
     return (
         f"Families of comparisons: {'; '.join(words)}. They are by seed, and each family is "
-        f"corrected by Benjamini and Hochberg to a false discovery rate of q = {Q:g}."
+        "corrected by Benjamini and Hochberg, better and worse by themselves, to a false "
+        f"discovery rate of q = {Q:g}."
     )
 
 

@@ -29,11 +29,15 @@ from scipy import interpolate, stats
 from experiments.results.answers import GAIN, table
 from experiments.results.comparisons import over_texts
 from experiments.results.lengths import WINDOWED
+from experiments.results.statistics import margin_of, mean_and_stderr
 
 TRAINED, BEYOND, CUT = "non_overlapping", "beyond", "cut"
 ROPE = "rope"
 # Topics that are asked of each kind of text too.
 OF_KINDS = ("text", "text, beyond", "gain")
+# Schemes that are far behind on every rung. Whatever the others do, they would keep a rank
+# correlation high.
+_LAST = {TRAINED: ("nope",), BEYOND: ("nope", ROPE)}
 _DRAWS = 2000
 
 
@@ -129,22 +133,25 @@ def correlation(
 ) -> dict[str, Any] | None:
     """Returns the rank correlation of two rungs over the schemes of both, or None below three.
 
+    NoPE is left out, and beyond the trained length RoPE too, because they are last on all rungs.
+
     Returns:
-      ``one, other, protocol``; ``schemes``, how many schemes both rungs have; ``rho``, Spearman's
-      rank correlation of the means over seeds and texts; and ``low, high``, its 95 % interval, by
-      drawing seeds and texts again. Texts are those of both rungs, and the same ones are drawn for
-      both.
+      ``one, other, protocol``; ``schemes``, how many schemes are ranked; ``rho``, Spearman's
+      rank correlation of the means over seeds and texts; and ``low, high``, its 95 % interval, in
+      which texts are drawn again, the same ones for both rungs, and the error over seeds is drawn
+      from Student's distribution, as in ``comparisons.over_texts``.
     """
     sides = [losses(records, rung, protocol) for rung in (one, other)]
     shared, texts = (sorted(set(sides[0][key]) & set(sides[1][key])) for key in ("scheme", "text"))
+    shared = [scheme for scheme in shared if scheme not in _LAST[protocol]]
     if len(shared) < 3:
         return None
     arrays = [_array(side, shared, texts) for side in sides]
     rng = np.random.default_rng(0)
     weights_DT = rng.multinomial(len(texts), np.full(len(texts), 1 / len(texts)), size=_DRAWS)
+    means = [np.nanmean(array_CNT.mean(axis=2), axis=1) for array_CNT in arrays]
     drawn = [_drawn_means(array_CNT, rng, weights_DT / len(texts)) for array_CNT in arrays]
     rhos = [stats.spearmanr(*pair).statistic for pair in zip(*drawn, strict=True)]
-    means = [np.nanmean(array_CNT.mean(axis=2), axis=1) for array_CNT in arrays]
     rho = stats.spearmanr(*means).statistic
     low, high = np.nanquantile(rhos, [0.025, 0.975])
     numbers = dict(schemes=len(shared), rho=float(rho), low=float(low), high=float(high))
@@ -159,14 +166,18 @@ def _array(table: pd.DataFrame, schemes: list[str], texts: list[str]) -> np.ndar
     return wide.reindex(rows).to_numpy().reshape(len(schemes), len(seeds), -1)
 
 
-def _drawn_means(array_CNT, rng: np.random.Generator, weights_DT: np.ndarray) -> list[np.ndarray]:
-    """Returns the mean of each scheme, over weighted texts and seeds drawn again, for each draw."""
-    seeds = array_CNT.shape[1]
-    by_draw_DCN = np.einsum("cnt,dt->dcn", array_CNT, weights_DT)
-    chosen_DN = rng.integers(seeds, size=(len(weights_DT), seeds))
-    return [
-        np.nanmean(by_draw_DCN[draw][:, chosen], axis=1) for draw, chosen in enumerate(chosen_DN)
-    ]
+def _drawn_means(array_CNT, rng: np.random.Generator, weights_DT: np.ndarray) -> np.ndarray:
+    """Returns the mean of each scheme over weighted texts for each draw, ``[D, C]``.
+
+    To each is added an error over seeds, from Student's distribution. What a seed does to all
+    schemes is no part of it. One seed has no error.
+    """
+    by_seed_CN = array_CNT.mean(axis=2)
+    seeds_C = np.isfinite(by_seed_CN).sum(axis=1)
+    by_seed_CN = by_seed_CN - np.nanmean(by_seed_CN, axis=0)
+    spread_C = np.nanstd(by_seed_CN, axis=1, ddof=0) / np.sqrt(np.maximum(seeds_C - 1, 1))
+    draws_DC = rng.standard_t(np.maximum(seeds_C - 1, 1), size=(len(weights_DT), len(seeds_C)))
+    return weights_DT @ np.nanmean(array_CNT, axis=1).T + spread_C * draws_DC
 
 
 def speed_ups(records: pd.DataFrame, rungs: Iterable[str], protocol: str) -> pd.DataFrame:
@@ -237,18 +248,23 @@ def _last(records: pd.DataFrame, rung: str, protocol: str, multiple: float) -> p
 
 
 def mean_curves(
-    seeds: Mapping[str, Sequence[Mapping[int, float]]],
+    runs: Mapping[str, Mapping[int, Mapping[int, float]]],
 ) -> dict[str, list[tuple[int, float]]]:
     """Returns the mean training losses of schemes over seeds, at the tokens that all runs have.
 
-    A run that was stopped and went on has one loss more, at the step where it stopped.
+    Runs are losses by scheme, seed and tokens. A run that was stopped and went on has one loss
+    more, at the step where it stopped.
     """
-    tokens = [set(run) for runs in seeds.values() for run in runs]
-    shared = sorted(set.intersection(*tokens)) if tokens else []
     return {
-        scheme: [(n, statistics.fmean(run[n] for run in runs)) for n in shared]
-        for scheme, runs in seeds.items()
+        scheme: [(n, statistics.fmean(run[n] for run in seeds.values())) for n in _shared(runs)]
+        for scheme, seeds in runs.items()
     }
+
+
+def _shared(runs: Mapping[str, Mapping[int, Mapping[int, float]]]) -> list[int]:
+    """Returns the numbers of tokens at which all runs have a loss."""
+    tokens = [set(run) for seeds in runs.values() for run in seeds.values()]
+    return sorted(set.intersection(*tokens)) if tokens else []
 
 
 def crossings(curves: Mapping[str, list[tuple[int, float]]]) -> list[tuple[str, int, float]]:
@@ -267,22 +283,21 @@ def crossings(curves: Mapping[str, list[tuple[int, float]]]) -> list[tuple[str, 
     return rows
 
 
-def leads(curves: Mapping[str, list[tuple[int, float]]]) -> list[dict[str, Any]]:
+def leads(runs: Mapping[str, Mapping[int, Mapping[int, float]]]) -> list[dict[str, Any]]:
     """Returns by how much training losses are below RoPE's, after a tenth of the tokens and all.
 
-    Curves are as for ``crossings``. A row has ``tokens``, the number of tokens, and ``by_scheme``,
-    the lead of each scheme in nats, negative where it is behind.
+    Runs are as for ``mean_curves``. A row has ``tokens``, the number of tokens, and ``by_scheme``:
+    for each scheme ``lead``, in nats, which is negative where the scheme is behind, and ``margin``,
+    half of its 95 % interval over seeds, each with RoPE's same seed; None below two seeds.
     """
-    tokens = [count for count, _ in curves[ROPE]]
-    early = next(place for place, count in enumerate(tokens) if 10 * count >= tokens[-1])
-    return [
-        {
-            "tokens": tokens[place],
-            "by_scheme": {
-                scheme: curves[ROPE][place][1] - curve[place][1]
-                for scheme, curve in curves.items()
-                if scheme != ROPE
-            },
-        }
-        for place in (early, -1)
-    ]
+    tokens = _shared(runs)
+    early = next(count for count in tokens if 10 * count >= tokens[-1])
+    rows = []
+    for count in (early, tokens[-1]):
+        by_scheme = {}
+        for scheme in (name for name in runs if name != ROPE):
+            seeds = runs[scheme].keys() & runs[ROPE].keys()
+            cell = mean_and_stderr(runs[ROPE][n][count] - runs[scheme][n][count] for n in seeds)
+            by_scheme[scheme] = {"lead": cell[0], "margin": margin_of(cell)}
+        rows.append({"tokens": count, "by_scheme": by_scheme})
+    return rows

@@ -5,6 +5,7 @@ model, number of tokens and evaluation, with three seeds. It is the file ``NAME/
 folder ``records``. Rules and data have a version; only records of one version can be compared.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,18 @@ from experiments.results.record import read_json, write_files
 TRACK = "1.0"
 SEEDS = 3
 _PROTOCOLS = (TRAINED, BEYOND, CUT)
+# What a record must share with RoPE's to be compared with it.
+_SHARED = ("corpus_digest", "tokens", "length")
 _FIELDS = {"track": str, "scheme": str, "corpus_digest": str, "seeds": list, "losses": dict}
+
+
+def rules_of(studies: Mapping[str, Any]) -> str:
+    """Returns a digest of everything in the track's studies but the schemes and their keywords."""
+    rules = {
+        name: {key: value for key, value in study.items() if key not in ("schemes", "encodings")}
+        for name, study in studies.items()
+    }
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def record_of(
@@ -85,12 +97,14 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     base = next((record for record in read_records if record["scheme"] == ROPE), None)
     if base is None:
         raise ValueError(f"{folder} has no record of {ROPE}, with which all others are compared")
-    same = [r for r in read_records if r["corpus_digest"] == base["corpus_digest"]]
-    refused += [
-        f"{folder / r['scheme']} was made on another corpus, of digest {r['corpus_digest']}"
-        for r in read_records
-        if r not in same
-    ]
+    same = []
+    for record in read_records:
+        others = [f"{k} {record.get(k)}" for k in _SHARED if record.get(k) != base.get(k)]
+        if others:
+            said = f"{folder / record['scheme']} cannot be compared with {ROPE}: it has "
+            refused.append(said + ", ".join(others))
+        else:
+            same.append(record)
     return same, refused
 
 

@@ -102,14 +102,13 @@ def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
             return None
         except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
             raise ValueError(
-                f"{path} is damaged, and cannot be read as JSON ({error}); move it away, and "
-                "its content is made again"
+                f"{path} is damaged, and cannot be read as JSON ({error}); restore it from a copy"
             ) from None
         values = value if isinstance(value, dict) else {}
         if fields and not all(isinstance(values.get(n), kind) for n, kind in fields.items()):
             raise ValueError(
-                f"{path} is damaged: it must be an object with {', '.join(fields)}; move it away, "
-                "and its content is made again"
+                f"{path} is damaged: it must be an object with {', '.join(fields)}; restore it "
+                "from a copy"
             )
         return value
 

@@ -70,7 +70,7 @@ def read_whole_evaluation(folder: Path, fields: Mapping[str, type]) -> dict[str,
     try:
         return read_evaluation(folder, fields)
     except ValueError as error:
-        _say_once(f"{error}: its results are not used, and the command evaluates again")
+        _say_once(f"{error}: its results are not used")
         return None
 
 

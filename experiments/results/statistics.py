@@ -38,11 +38,11 @@ class Study:
     about: dict[str, Any]
 
     def check(self) -> None:
-        """Raises a ValueError if the study has no records and no failures."""
+        """Raises a ValueError if the study has no records and knows of no failures."""
         if not self.records and not self.failures:
             raise ValueError(
-                "no point has a result or has failed, so there is nothing to report: the same "
-                "command with --status says what each point waits for"
+                "no point has a result, so there is nothing to report: the same command with "
+                "--status says what each point waits for"
             )
 
     @property

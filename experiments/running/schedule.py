@@ -17,6 +17,7 @@ from experiments.results.metrics import check_sinks
 from experiments.results.record import (
     OtherConfigError,
     RefusedError,
+    agreed,
     as_json,
     claimed,
     holder,
@@ -179,6 +180,13 @@ class Schedule:
         if sweep.is_done(point):
             return
         check_metrics(folder)
+        files = folder / "evaluation.json", folder / "checkpoints"
+        if [agreed(file.exists) for file in files] == [True, False]:
+            raise RefusedError(
+                f"{folder} has an evaluation that is damaged or of another config, and no "
+                "checkpoint to evaluate again: give the old values, or another --workdir, or "
+                "delete the folder to train again"
+            )
         self._forget_failure(point)
         model, summary = sweep.train(point)  # reads the model of a point that is finished
         evaluation = {
@@ -191,7 +199,7 @@ class Schedule:
             speed = summary["tokens"] / summary["seconds"]
             about = best_note(summary, folder)
             self._print(
-                f"  trained in {summary['seconds']:.1f} s, {speed:,.0f} tokens/s"
+                f"  {summary['seconds']:.1f} s of training, {speed:,.0f} tokens/s"
                 + (f"; {about}" if about else "")
             )
         sweep.print_point(point, evaluation)
@@ -227,5 +235,6 @@ def _raise_alone(error: Exception) -> None:
 def best_note(training: dict, folder: Path) -> str:
     """Says where the best checkpoint of a finished run is, if it is not the last one."""
     best = training.get("best_step")
-    is_last = best in (None, training.get("steps"))
-    return "" if is_last else f"lowest mean loss after step {best}: {folder / 'best'}"
+    if best in (None, training.get("steps")) or not (folder / "best").exists():
+        return ""
+    return f"lowest mean loss after step {best}: {folder / 'best'}"

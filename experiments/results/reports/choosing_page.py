@@ -21,7 +21,7 @@ from experiments.results.reports.sources import LONGER, read, read_extension, re
 
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
-_THAN |= {"no difference": "not told from", "diverged": "not compared with"}
+_THAN |= {"no difference": "not distinguishable from", "diverged": "not compared with"}
 # So many schemes are named; and decoding may take this many times as long as without positions.
 _NAMED, SLOW = 6, 1.3
 
@@ -131,7 +131,10 @@ def told(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
     is_task = next(iter(rows.values()))["family"] == TASKS
     evidence = _of_task(need, decision) if is_task else _of_loss(need, decision)
     if decision.order.longer and not decision.order.lasts:
-        evidence += f" But the order does not last in {decision.order.longer.name}."
+        ahead = trust.ahead(decision.order.longer.rows(need.asked[-1]))
+        evidence += f" But the order does not last in {decision.order.longer.name}, where "
+        evidence += f"{_names(sorted(ahead)) or 'no scheme'} {'has' if len(ahead) < 2 else 'have'} "
+        evidence += "a better mean than every baseline."
     if decision.behind:
         evidence += f" Behind a baseline after longer training: {_names(decision.behind)}."
     if not is_task:
@@ -180,12 +183,19 @@ def _of_loss(need: Need, decision: Decision) -> str:
     told = [f"`{name}` {shown(rows[name])}" for name in (decision.better or others)[:3]]
     told += [f"{called} {shown(rows[n])}" for n, called in _CALLED.items() if n in rows]
     multiple, unit = need.asked[-1][1], next(iter(rows.values()))["unit"]
-    where = f" at {multiple:g}x" * bool(multiple) + f" in {decision.rung.name}"
+    where = f" at {multiple:g}x" if multiple else f" ({need.asked[-1][0]})"
+    where += f" in {decision.rung.name}"
     verb = "is" if len(decision.better) == 1 else "are"
     head = f"{len(decision.better)} of {len(others)} schemes {verb} better than every baseline"
     text = f"{head}{where} ({unit}): {', '.join(told)}."
     if mixed := [name for name in others if _is_better(rows[name]) and not _wins(rows[name])]:
         text += f" Better in all, and not on each kind of text: {_names(mixed)}."
+    if decision.better:
+        last = max(_rank(rows[name]) for name in decision.better)
+        between = [n for n in others if n not in decision.better and _rank(rows[n]) < last]
+        if between := [name for name in between if name not in mixed]:
+            text += " A mean among theirs, but not clearly better than every baseline: "
+            text += f"{_names(between)}."
     return text
 
 

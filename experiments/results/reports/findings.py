@@ -11,7 +11,7 @@ import textwrap
 from typing import Any
 
 from experiments.results.answers import OWN_WINDOW, TASKS
-from experiments.results.ledger import WORDS
+from experiments.results.ledger import REPRODUCED, WORDS
 from experiments.results.lengths import GAIN, WINDOWED
 from experiments.results.reports.markdown import names
 from experiments.results.reports.sources import LONGER, Sources
@@ -98,12 +98,13 @@ def _text(sources: Sources) -> dict[str, Any]:
 
 def _gains(sources: Sources) -> dict[str, Any]:
     """Returns the numbers of findings about gains from more context."""
-    a, on_manual = sources.atlas.answers, []
+    a, on_manual = sources.atlas.answers, dict[str, list[str]]()
     gained = a[(a["topic"] == "gain, manual") & (a[f"vs_{OWN_WINDOW}"] == "better")]
     for scheme, rows in gained.groupby("scheme", sort=False):
         where = "x, ".join(f"{multiple:.0f}" for multiple in rows["multiple"])
         ends = dict.fromkeys(f"{end:.3f}" for end in (rows["mean"].min(), rows["mean"].max()))
-        on_manual.append(f"`{scheme}` {' to '.join(ends)} ({where}x)")
+        # Schemes that are one in a model of two layers, or on text, have the same numbers.
+        on_manual.setdefault(f"{' to '.join(ends)} ({where}x)", []).append(f"`{scheme}`")
     rows = a[a["topic"] == "gain"]
     word = rows[f"vs_{OWN_WINDOW}"]
     told = set(rows[word.isin(("better", "worse", "diverged"))]["scheme"])
@@ -118,7 +119,7 @@ def _gains(sources: Sources) -> dict[str, Any]:
         ]
         effective.append(f"on {place} " + ", ".join([*longer, f"{usual:.0f} for {counts[usual]}"]))
     return {
-        "gaining_on_manual": on_manual,
+        "gaining_on_manual": [f"{' = '.join(s)} {words}" for words, s in on_manual.items()],
         "gaining": rows[word == "better"]["scheme"].nunique(),
         "losing": (word == "worse").groupby(rows["multiple"]).sum(),
         "even": [scheme for scheme in rows["scheme"].unique() if scheme not in told],
@@ -172,5 +173,8 @@ def _longer(sources: Sources) -> dict[str, Any]:
         "before": sources.of("text")["mean"][after.index].sort_values().index,
         "ladder": sources.ladder["finding"],
         "claims": [claim["verdict"] for claim in sources.ledger["claims"]],
+        "reproduced_after": sum(
+            claim["after_correction"] == REPRODUCED for claim in sources.ledger["claims"]
+        ),
         "words": WORDS,
     }

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.results import ladder
-from experiments.results.answers import OWN_WINDOW, summary, verdicts
+from experiments.results.answers import AGAINST, OWN_WINDOW, summary, verdicts
 from experiments.results.comparisons import families, statement
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
@@ -25,7 +25,7 @@ _POINTS = 60  # of a training curve that is kept
 def write(
     folder: Path,
     records: pd.DataFrame,
-    curves: Mapping[str, list[tuple[int, float]]],
+    runs: Mapping[str, Mapping[int, Mapping[int, float]]],
     about: Mapping[str, Any],
     rungs: Mapping[str, dict[str, Any]],
     shape: Mapping[str, Any],
@@ -35,7 +35,7 @@ def write(
     Args:
       folder: where the files go.
       records: the table of ``results/ladder.py``.
-      curves: training losses by scheme of the longest rung, for ``maps.by_tokens``.
+      runs: training losses of the longest rung, by scheme, seed and tokens.
       about: ``command, rules, device, git, date, corpus, corpus_digest``.
       rungs: for each rung ``length``, ``width``, ``tokens``, how it was trained (``says``), and how
         many ``points`` it has and how many are ``finished``.
@@ -43,6 +43,7 @@ def write(
         rungs that differ in size alone; ``arrow``, a rung of short and one of long training;
         ``oracle``, a rung and the one that was trained on longer texts, or nothing.
     """
+    curves = ladder.mean_curves(runs)
     present = [rung for rung in rungs if (records["rung"] == rung).any()]
     rungs = {
         rung: dict(of_rung, schemes=0, seeds=0, parameters=None, families=[])
@@ -78,7 +79,7 @@ def write(
         "correlations": list(_correlations(records, pairs)),
         "speed_ups": pd.concat(ups).to_dict("records"),
         "crossings": ladder.crossings(curves) if ladder.ROPE in curves else [],
-        "leads": ladder.leads(curves) if ladder.ROPE in curves else [],
+        "leads": ladder.leads(runs) if ladder.ROPE in runs else [],
         "oracle": lost.where(lost.notna(), None).to_dict("records"),
         "oracle_of": list(shape["oracle"]),
     }
@@ -179,7 +180,8 @@ def finding(data: Mapping[str, Any]) -> list[str]:
     for topic, other in (("text", ladder.ROPE), ("text, beyond", WINDOWED), ("gain", OWN_WINDOW)):
         rows = {row["scheme"]: row[topic] for row in longest["rows"] if row[topic]}
         if longest["seeds"] > 1:
-            compared[topic] = sum(isinstance(row[f"vs_{other}"], str) for row in rows.values())
+            words_of = [row[f"vs_{other}"] for name, row in rows.items() if name not in AGAINST]
+            compared[topic] = sum(isinstance(w, str) and w != "the same" for w in words_of)
             topics = [topic, *(f"{topic} of {kind}" for kind in longest["kinds"])]
             ahead[topic] = [
                 row["scheme"]
@@ -197,10 +199,15 @@ def finding(data: Mapping[str, Any]) -> list[str]:
     pairs = farthest(data["correlations"], data["rungs"])
     if data["leads"]:
         early, last = data["leads"]
-        leading = [scheme for scheme, lead in early["by_scheme"].items() if lead > 0]
-        still = [scheme for scheme in leading if last["by_scheme"][scheme] > 0]
-        sentences.append(words.leads(early, leading, last, still))
+        sentences.append(words.leads(early, _leading(early), last, _leading(last)))
     return sentences + [words.correlations(pairs)] * bool(pairs)
+
+
+def _leading(leads: Mapping[str, Any]) -> list[str]:
+    """Returns the schemes whose lead over RoPE is above 0 in all of its interval, largest first."""
+    by_scheme = leads["by_scheme"].items()
+    ahead = [(one["lead"], name) for name, one in by_scheme if one["lead"] > (one["margin"] or 0)]
+    return [name for _, name in sorted(ahead, reverse=True)]
 
 
 def farthest(pairs: Iterable[dict[str, Any]], rungs: Mapping[str, Any]) -> list[dict[str, Any]]:

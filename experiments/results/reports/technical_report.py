@@ -1,6 +1,6 @@
 """Writes the technical report, a PDF, from the results that ``make results`` uses.
 
-    python -m experiments.results.reports.technical_report --results=build/results
+    python -m experiments.results.reports.technical_report --out=build/report.pdf
 
 The template is ``templates/report.typ``, which has words and no numbers. The program needs
 ``pip install -e '.[report]'``.

@@ -67,6 +67,17 @@ def rung_change(scheme: str, multiple: int, study: str = RUNG, **range_: float) 
     )
 
 
+def rung_growth(scheme: str, multiple: int, **range_: float) -> Effect:
+    """Says in which range the loss on ``RUNG`` lies, as ``change`` does of other studies."""
+
+    def growth(answers: Answers) -> Seeds:
+        recent = answers.rung_bits(RUNG, scheme, 1, "windowed")
+        return answers.rung_bits(RUNG, scheme, multiple) / recent - 1.0
+
+    says = f"loss of {scheme} at {multiple}x over that of the most recent 1x tokens alone, minus 1"
+    return Effect(f"{says}, in {RUNG}", growth, **range_)
+
+
 def differs(
     study: str, one: str, other: str, metric: str, condition: str, x: Any, **range_: float
 ) -> Effect:

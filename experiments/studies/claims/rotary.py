@@ -1,7 +1,14 @@
 """Holds the claims about the loss on text of RoPE, and of RoPE with other channel pairs."""
 
 from experiments.results.ledger import Claim, Effect
-from experiments.studies.claims.effects import EQUAL, PROBED, change, less, rung_change, rung_less
+from experiments.studies.claims.effects import (
+    EQUAL,
+    PROBED,
+    less,
+    rung_change,
+    rung_growth,
+    rung_less,
+)
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -10,7 +17,7 @@ CLAIMS: tuple[Claim, ...] = (
         "2205.09921, table 3; 2306.15595",
         "162M parameters, trained at 512 tokens: perplexity 24 there, 111 at 4096; LLaMA 7B",
         ("rope",),
-        (change("rope", 4, low=0.1),),
+        (rung_growth("rope", 4, low=0.1),),
     ),
     Claim(
         "few_rotary_channels",

@@ -1,5 +1,6 @@
 """Makes a scheme in a user's own file known by name, without a change to the registry."""
 
+import hashlib
 import importlib.util
 import re
 import sys
@@ -17,13 +18,26 @@ def register(names: Iterable[str], folder: Path = Path()) -> None:
       folder: the folder of the files.
 
     Raises:
-      ValueError: there is no such file, it cannot be imported, or it does not define one scheme.
+      ValueError: the file has another kind of name, cannot be imported, or does not define one
+        scheme.
     """
     for name in names:
         path = folder / f"{name}.py"
-        if name in REGISTRY or not re.fullmatch(r"[a-z]\w*", name) or not path.is_file():
+        if name in REGISTRY or not path.is_file():
             continue  # ``lookup`` says which names are known
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise ValueError(
+                f"{path} cannot be a scheme: its name must have lower-case letters, digits and _ "
+                "alone, and begin with a letter"
+            )
         REGISTRY[name] = f"{name}:{_scheme_in(name, path)}"
+
+
+def digest(name: str) -> str | None:
+    """Returns the SHA-256 of the file of a scheme that ``register`` has found; None for others."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    is_own = file is not None and REGISTRY.get(name, "").startswith(f"{name}:")
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if is_own else None
 
 
 def _scheme_in(name: str, path: Path) -> str:

@@ -22,12 +22,11 @@ from experiments.evaluation.controls import beyond, controls, tokens_read, withi
 from experiments.evaluation.lengths import Scorer
 from experiments.progress import stage
 from experiments.results import leaderboard
-from experiments.results.ladder import mean_curves
 from experiments.results.record import RefusedError
 from experiments.results.reports import ladder_page, leaderboard_page
 from experiments.results.speedup import smoothed
 from experiments.studies.combined import Studies
-from experiments.studies.ladder.own_schemes import register
+from experiments.studies.ladder import own_schemes
 from experiments.studies.text import Comparison
 from experiments.training.data import SPLITS
 from experiments.training.encodings import make_encoding
@@ -53,7 +52,7 @@ class Rung(Comparison):
 
     def __init__(self, config, workdir, console):
         self._best: dict[str, float] = {}
-        register(name.strip() for name in config.schemes.split(","))
+        own_schemes.register(name.strip() for name in config.schemes.split(","))
         super().__init__(config, workdir, console)
 
     def recipe_of(self, point):
@@ -65,7 +64,8 @@ class Rung(Comparison):
     def best_rate(self, scheme: str) -> float | None:
         """Returns the best learning rate of a scheme, or None until the runs that decide are there.
 
-        The best rate has the lowest training loss at the end; a rate that failed has none.
+        The best rate has the lowest training loss at the end; a rate that failed has none. If all
+        have failed, the result is NaN.
         """
         if self.rung_of_rates is None:
             return None
@@ -75,7 +75,8 @@ class Rung(Comparison):
             if not is_there or not other.has_tried(scheme):
                 return None
             losses = other.rates(scheme).get(scheme, {})
-            self._best[scheme] = min(losses, key=losses.__getitem__)
+            ended = [rate for rate, loss in losses.items() if math.isfinite(loss)]
+            self._best[scheme] = min(ended, key=losses.__getitem__, default=math.nan)
         return self._best[scheme]
 
     def has_tried(self, scheme: str) -> bool:
@@ -95,7 +96,13 @@ class Rung(Comparison):
                 f"{point.scheme} has no best learning rate yet: first run the study "
                 f"{self.config['rates_of']}"
             )
-        return super().describe(point)
+        if point.rate is None and math.isnan(self.best_rate(point.scheme) or 0.0):
+            raise RefusedError(
+                f"every learning rate of {point.scheme} failed in {self.config['rates_of']}: mend "
+                "the scheme, or try other rates there"
+            )
+        file = own_schemes.digest(point.scheme)
+        return super().describe(point) | ({"own_file": file} if file else {})
 
     def _spec(self, scheme):
         return narrowed(super()._spec(scheme), self.recipe.length)
@@ -200,18 +207,15 @@ class Ladder(Studies):
                     rows.append(run | where | {"bits": record["bits_per_byte"], "texts": texts})
         return pd.DataFrame(rows, columns=_COLUMNS)
 
-    def curves(self, rung: str) -> dict[str, list[tuple[int, float]]]:
-        """Returns the smoothed training losses of a rung by scheme, at numbers of tokens.
-
-        They are means over the seeds that are finished.
-        """
+    def curves(self, rung: str) -> dict[str, dict[int, dict[int, float]]]:
+        """Returns smoothed training losses of finished runs, by scheme, seed and tokens."""
         part = self.parts[rung]
-        by_scheme: dict[str, list[dict[int, float]]] = {}
+        runs: dict[str, dict[int, dict[int, float]]] = {}
         per_step = part.recipe.batch_size * part.recipe.length
         for point in filter(part.finished, part.points):
             curve = [(step * per_step, loss) for step, loss in part.curve(point)]
-            by_scheme.setdefault(point.scheme, []).append(dict(smoothed(curve)))
-        return mean_curves(by_scheme)
+            runs.setdefault(point.scheme, {})[point.seed] = dict(smoothed(curve))
+        return runs
 
     def write_report(self, command):
         records = self.records()
@@ -221,8 +225,8 @@ class Ladder(Studies):
         about = first.about(command) | self.environment() | first.about_corpus(first.corpus)
         rungs = {rung: self.about_rung(rung) for rung in self.parts}
         longest = self.config["longest"]
-        curves = self.curves(longest) if longest in self.parts else {}
-        path = ladder_page.write(self.workdir, records, curves, about, rungs, self.config)
+        runs = self.curves(longest) if longest in self.parts else {}
+        path = ladder_page.write(self.workdir, records, runs, about, rungs, self.config)
         self.console.print(ladder_page.losses_beyond(records))
         if self.config["records"]:
             self._write_records(records, about)
@@ -244,6 +248,13 @@ class Ladder(Studies):
 
     def _write_records(self, records, about):
         """Writes the leaderboard's record of each scheme that has all seeds on the longest rung."""
+        if leaderboard.rules_of(self.config["studies"]) != self.config["rules"]:
+            self.console.print(
+                "no record is written, because fields of the track other than the schemes were "
+                "changed",
+                highlight=False,
+            )
+            return
         rung, folder = self.config["longest"], Path(self.config["records"])
         part = self.parts[rung]
         begun = set(records.loc[records["rung"] == rung, "scheme"])

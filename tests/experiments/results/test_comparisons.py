@@ -67,6 +67,20 @@ def test_each_family_is_corrected_by_itself():
     pd.testing.assert_series_equal(corrected(p, family), expected, check_names=False)
 
 
+def test_schemes_that_fall_apart_make_no_scheme_better():
+    rng = np.random.default_rng(0)
+    values = tidy(
+        **{f"scheme{i}": rng.normal(0, 1, 3) for i in range(20)}, ahead=(-5.3, -5.0, -4.6)
+    )
+    worse = tidy(**{f"worse{i}": rng.normal(100, 1, 3) for i in range(80)})
+    alone = compared(values, "scheme0").set_index("scheme")
+    among = compared(pd.concat([values, worse]), "scheme0").set_index("scheme")
+    assert (among["verdict"] == "worse").sum() == 80
+    # A hundred comparisons ask for a smaller p value than twenty do, not for a larger one.
+    assert among.loc["ahead", "p_corrected"] == pytest.approx(100 * among.loc["ahead", "p"])
+    assert alone.loc["ahead", "verdict"] == "better"
+
+
 def test_a_gain_is_compared_with_0():
     table = compared(tidy(False, fox=(0.10, 0.11, 0.12), rope=(-0.01, 0.01, 0.02)), None)
     assert verdicts(table) == {"fox": "better", "rope": "no difference"}

@@ -29,7 +29,7 @@ from experiments.results.ladder import (
 )
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import ladder_page
-from experiments.studies.ladder.own_schemes import register
+from experiments.studies.ladder.own_schemes import digest, register
 from experiments.studies.ladder.study import narrowed
 from experiments.training.text import spec_of
 from posenc_jax import REGISTRY, Transformer, make, positions
@@ -167,6 +167,19 @@ def test_rank_correlation_counts_only_schemes_of_both_rungs():
     assert correlation(pd.concat([one, other]), "one", "none", TRAINED) is None
 
 
+def test_schemes_that_are_last_everywhere_are_in_no_rank_correlation():
+    rungs = [
+        _records({"nope": 9.0, "rope": 4.0, "a": a, "b": b, "c": 3.0}, rung=rung, protocol=protocol)
+        for rung, a, b in (("one", 1.0, 2.0), ("other", 2.0, 1.0))
+        for protocol in (TRAINED, BEYOND)
+    ]
+    trained, beyond = (
+        correlation(pd.concat(rungs), "one", "other", protocol) for protocol in (TRAINED, BEYOND)
+    )
+    assert (trained["schemes"], trained["rho"]) == (4, pytest.approx(0.8))
+    assert (beyond["schemes"], beyond["rho"]) == (3, pytest.approx(0.5))
+
+
 def test_the_finding_has_the_rungs_that_are_farthest_apart():
     sizes = {"short": (1, 64, 8), "middle": (2, 64, 8), "long": (4, 64, 8), "wide": (4, 64, 16)}
     rungs = {
@@ -198,7 +211,7 @@ def test_speed_up_is_the_compute_of_rope_at_the_same_loss():
 
 def test_curves_have_the_losses_that_all_runs_have():
     stopped = {10: 3.0, 17: 2.5, 20: 2.0}
-    curves = mean_curves({"rope": [{10: 5.0, 20: 4.0}, stopped], "alibi": [stopped]})
+    curves = mean_curves({"rope": {0: {10: 5.0, 20: 4.0}, 1: stopped}, "alibi": {0: stopped}})
     assert curves == {"rope": [(10, 4.0), (20, 3.0)], "alibi": [(10, 3.0), (20, 2.0)]}
     assert mean_curves({}) == {}
 
@@ -214,14 +227,19 @@ def test_a_crossing_is_the_last_one():
 
 
 def test_leads_are_after_a_tenth_of_the_tokens_and_all():
-    curves = {
-        "rope": [(1, 5.0), (2, 4.0), (15, 2.0), (20, 1.0)],
-        "fast": [(1, 4.5), (2, 3.0), (15, 1.9), (20, 1.25)],
-    }
-    assert leads(curves) == [
-        {"tokens": 2, "by_scheme": {"fast": 1.0}},
-        {"tokens": 20, "by_scheme": {"fast": -0.25}},
-    ]
+    rope = {1: 5.0, 2: 4.0, 15: 2.0, 20: 1.0}
+    fast = {1: 4.5, 2: 3.0, 15: 1.9, 20: 1.25}
+    early, last = leads({"rope": {0: rope, 1: rope}, "fast": {1: fast}})
+    assert early == {"tokens": 2, "by_scheme": {"fast": {"lead": 1.0, "margin": None}}}
+    assert last == {"tokens": 20, "by_scheme": {"fast": {"lead": -0.25, "margin": None}}}
+
+
+def test_a_lead_has_an_interval_over_seeds():
+    losses = {"rope": (3.0, 4.0, 5.0), "fast": (2.0, 3.0, 4.0), "lucky": (1.0, 4.0, 5.0)}
+    runs = {scheme: {n: {10: loss} for n, loss in enumerate(s)} for scheme, s in losses.items()}
+    _, last = leads(runs)
+    assert last["by_scheme"]["fast"] == {"lead": 1.0, "margin": 0.0}
+    assert last["by_scheme"]["lucky"]["lead"] < last["by_scheme"]["lucky"]["margin"]
 
 
 @pytest.fixture
@@ -261,7 +279,7 @@ def test_a_line_of_a_record_is_a_text(folder):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("track", "0.9"), ("seeds", [0]), ("corpus_digest", "other"), ("losses", 1)],
+    [("track", "0.9"), ("seeds", [0]), ("corpus_digest", "other"), ("tokens", 9), ("losses", 1)],
 )
 def test_a_record_that_cannot_be_compared_is_left_out_and_told(folder, field, value):
     path = folder / "bad" / "result.json"
@@ -282,12 +300,26 @@ def test_a_scheme_of_a_file_is_registered(tmp_path, monkeypatch):
     )
     register(["rooted", "rope"], tmp_path)
     assert make("rooted").hooks() == {"score"}
+    before = digest("rooted")
+    (tmp_path / "rooted.py").write_text("another scheme")
+    assert len({before, digest("rooted"), digest("rope")}) == 3 and digest("rope") is None
+    (tmp_path / "my-scheme.py").write_text("")
+    with pytest.raises(ValueError, match="cannot be a scheme: its name"):
+        register(["my-scheme"], tmp_path)
 
 
 def test_the_track_has_the_runs_of_the_ladder():
     track, ladder = (config.get_config(preset).studies for preset in ("track", "small"))
     for name, study in track.items():
         assert study.to_dict() == ladder[name].to_dict() | {"schemes": study.schemes}
+
+
+def test_only_the_track_as_it_is_makes_records():
+    track = config.get_config("track")
+    track.schemes = "rope,mine"
+    assert leaderboard.rules_of(track.studies.to_dict()) == track.rules
+    track.studies.c_l256_t20.train.steps = 4
+    assert leaderboard.rules_of(track.studies.to_dict()) != track.rules
 
 
 def test_a_rung_waits_for_the_rates_of_another(tmp_path):
@@ -303,3 +335,8 @@ def test_a_rung_waits_for_the_rates_of_another(tmp_path):
         rung.describe(rung.points[0])
     assert rung.finished(rung.points[0]) is None
     assert math.isclose(rung.recipe_of(rung.points[0]).learning_rate, 6e-3)
+    failed = {"rope": {3e-3: math.inf, 6e-3: math.inf}}
+    rung.rung_of_rates.has_tried = lambda scheme: True
+    rung.rung_of_rates.rates = lambda scheme: failed
+    with pytest.raises(ValueError, match="every learning rate of rope failed in b_l32_t2"):
+        rung.describe(rung.points[0])
