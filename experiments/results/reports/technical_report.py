@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments import imported
 from experiments.command import exit_status
 from experiments.results.answers import SOLVED
 from experiments.results.atlas import family
@@ -138,12 +139,7 @@ def compiled(files: Mapping[str, str], kind: Literal["pdf", "png"] = "pdf") -> A
     Raises:
       ValueError: typst is not installed.
     """
-    try:
-        import typst
-    except ImportError:
-        raise ValueError(
-            "the report needs typst, which is not installed; run: pip install -e '.[report]'"
-        ) from None
+    typst = imported("typst", "report", "the report")
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (Path(folder) / name).write_text(text)
