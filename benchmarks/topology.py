@@ -5,10 +5,8 @@ mesh, but not run.
 """
 
 import dataclasses
-import importlib.util
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +14,7 @@ from jax.experimental.topologies import get_topology_desc
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from benchmarks.collectives import Collective, collectives
+from experiments import folder_of
 
 # GiB that libtpu 0.0.52 lets a program use of a chip's memory, by the device's name. TPU v4 is not
 # here: the devices of its topologies are cores, two to a chip.
@@ -45,13 +44,7 @@ def devices(name: str) -> list[Any]:
             f"topology={name!r} must be one of {', '.join(_KINDS)} and how many chips stand along "
             "each of its axes, such as v5e:16x16 or v5p:4x4x4"
         )
-    module = importlib.util.find_spec("libtpu")
-    if module is None or module.origin is None:
-        raise ValueError(
-            f"topology={name!r} needs libtpu, whose compiler knows TPUs; run: pip install "
-            '"posenc_jax[experiments,tpu_check]"'
-        )
-    library = str(Path(module.origin).parent / "libtpu.so")
+    library = str(folder_of("libtpu", "tpu_check", f"topology={name!r}") / "libtpu.so")
     for variable, value in (_SETTINGS | {"TPU_LIBRARY_PATH": library}).items():
         os.environ.setdefault(variable, value)
     try:

@@ -26,7 +26,7 @@ needs_libtpu = pytest.mark.skipif(
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs libtpu.*pip install .*tpu_check"):
+    with pytest.raises(ValueError, match=r"needs the package libtpu.*pip install .*tpu_check"):
         topology.devices("v5e:2x2")
 
 
