@@ -14,7 +14,6 @@ of a line through the larger half of the points, on logarithmic axes.
 import argparse
 import csv
 import functools
-import io
 import itertools
 import statistics
 import subprocess
@@ -38,6 +37,7 @@ from experiments.command import count, exit_status  # noqa: E402
 from experiments.progress import stage  # noqa: E402
 from experiments.results.record import write_files  # noqa: E402
 from experiments.results.reports.drawing import drawing_style, svg  # noqa: E402
+from experiments.results.statistics import csv_of  # noqa: E402
 from experiments.training.recipe import Recipe  # noqa: E402
 from experiments.training.text import Text, token_losses  # noqa: E402
 
@@ -135,13 +135,10 @@ def read_table(path: Path) -> dict[tuple[str, int], dict]:
 
 def write_table(path: Path, rows: dict[tuple[str, int], dict]) -> None:
     """Writes all rows, in the order of axes and sizes."""
-    names = ["axis", *FIXED, "schemes", *UNITS]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, names, restval="")
-    writer.writeheader()
     order = [*AXES, "schemes"]
-    writer.writerows(rows[key] for key in sorted(rows, key=lambda k: (order.index(k[0]), k[1])))
-    write_files(path.parent, {path.name: text.getvalue()})
+    ordered = [rows[key] for key in sorted(rows, key=lambda k: (order.index(k[0]), k[1]))]
+    text = csv_of(ordered, ["axis", *FIXED, "schemes", *UNITS])
+    write_files(path.parent, {path.name: text})
 
 
 def points_of(axes: str, most: int) -> list[tuple[str, int]]:
