@@ -145,6 +145,11 @@ def tokens_of(encoding, positions, segment_ids=None, **options):
     return encoding.tokens(positions, segment_ids, **options).observed(encoding, x_BTD)
 
 
+def by(implementation):
+    """Returns attention by an implementation."""
+    return functools.partial(posenc_jax.attend, implementation=implementation)
+
+
 def plain(encoding, q, k, v, tokens, *, window=None):
     """Attends as a textbook has it."""
     H, K = q.shape[2], k.shape[2]

@@ -27,3 +27,7 @@ def in_pieces(model, cache, positions=None, segment_ids=None, pieces=(8, 1, 1, 1
         outputs.append(output)
         start += count
     return np.concatenate(outputs, axis=1)
+
+
+def close(actual, expected):
+    common.close(actual, expected, rtol=1e-4, atol=1e-4)

@@ -7,13 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import (
-    close,
-    close_gradients,
-    plain,
-    sides,
-    tokens_of,
-)
+from attention_cases import by, close, close_gradients, plain, sides, tokens_of
 from jax.sharding import AxisType
 
 import posenc_jax
@@ -38,10 +32,8 @@ def value_and_gradients(attend, encoding, *sides, positions=None):
     return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(encoding, *sides)
 
 
-def tiled(implementation="blockwise", block=BLOCK, **rule):
-    if implementation == "blockwise":
-        implementation = functools.partial(blockwise, block=block)
-    return functools.partial(posenc_jax.attend, implementation=implementation, **rule)
+def tiled(block=BLOCK):
+    return by(functools.partial(blockwise, block=block))
 
 
 def test_with_the_flags_that_users_have():
@@ -98,8 +90,8 @@ def test_queries_and_keys_of_different_lengths():
         return jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))(*arguments)
 
     expected, actual = (
-        value_and_gradients(tiled(name), encoding, q, k, v, jnp.asarray(0.3))
-        for name in ("dense", "blockwise")
+        value_and_gradients(attend, encoding, q, k, v, jnp.asarray(0.3))
+        for attend in (by("dense"), tiled())
     )
     close_gradients(actual, expected)
 

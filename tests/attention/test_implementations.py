@@ -11,6 +11,7 @@ from attention_cases import (
     IN_KERNELS,
     SMALLER,
     B,
+    by,
     close,
     plain,
     sides,
@@ -41,10 +42,6 @@ def value_and_gradients(attend, encoding, q, k, v):
         return (output**2).sum() + output[:, 3].sum(), output
 
     return jax.value_and_grad(loss, argnums=range(4), has_aux=True)(encoding, q, k, v)
-
-
-def by(implementation):
-    return functools.partial(posenc_jax.attend, implementation=implementation)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import B, close, sides, tokens_of
+from attention_cases import B, by, close, sides, tokens_of
 from common import refuses
 
 import posenc_jax
@@ -78,10 +78,6 @@ def run(attention, name, mask=None, **options):
     if "rate" in options:
         traced["key"] = KEY
     return _run(attention, tuple(options.items()), *operands(name), traced)
-
-
-def by(implementation):
-    return functools.partial(posenc_jax.attend, implementation=implementation)
 
 
 by_dense, by_cpu, by_tiles = by(dense), by("dense"), by(TILED)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import close, sides, tokens_of
+from attention_cases import by, close, sides, tokens_of
 
 import posenc_jax
 from posenc_jax.attention.blockwise import blockwise
@@ -61,8 +61,7 @@ IMPLEMENTATIONS = {
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
 def test_values_and_gradients(implementation):
-    attend = functools.partial(posenc_jax.attend, implementation=implementation)
     with jax.set_mesh(common.mesh_of(context=4)):
-        actual = value_and_gradients(attend, *operands())
+        actual = value_and_gradients(by(implementation), *operands())
     assert (np.asarray(actual[0][1])[:, :, :LATE] == 0).all()
     close(actual, value_and_gradients(plain, *operands()))

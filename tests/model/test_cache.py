@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from pieces import SIZE, TOKEN_IDS, B, T, extend, in_pieces
+from pieces import SIZE, TOKEN_IDS, B, T, close, extend, in_pieces
 
 import posenc_jax
 from experiments.evaluation.long_document import read_chunk
@@ -21,10 +21,6 @@ from posenc_jax.positions import packed, text
 def used(cache):
     """Returns ``cache`` with numbers in its slots, as a previous sequence leaves behind."""
     return dataclasses.replace(cache, layers=jax.tree.map(lambda x: x + 7, cache.layers))
-
-
-def close(actual, expected, tolerance=1e-4):
-    common.close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(("read", "scan"), [(extend, False), (read_chunk, True)])

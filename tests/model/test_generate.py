@@ -8,18 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pieces import SIZE, TOKEN_IDS, B, T, in_pieces
+from pieces import SIZE, TOKEN_IDS, B, T, close, in_pieces
 
 import posenc_jax
 from posenc_jax import Layers, generate
 from posenc_jax.model.cache import Cache
 from posenc_jax.model.decode import sample
 from posenc_jax.positions import Text, Vision, circle_rope, text
-
-
-def close(actual, expected, tolerance=1e-4):
-    common.close(actual, expected, rtol=tolerance, atol=tolerance)
-
 
 # Generating
 
