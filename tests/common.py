@@ -228,6 +228,17 @@ def normal(seed: int, *shape) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+def images_of_four(folder: pathlib.Path, count: int, side: int) -> str:
+    """Makes images of noise with one brighter quarter: which, and how bright, is the class."""
+    images = np.random.default_rng(0).integers(0, 60, (count, side, side)).astype(np.uint8)
+    labels, half = np.arange(count) % 4, side // 2
+    for image, label in zip(images, labels, strict=True):
+        top, left = half * (label // 2), half * (label % 2)
+        image[top : top + half, left : left + half] += np.uint8(60 * label)
+    np.savez(folder / "images.npz", images=images, labels=labels)
+    return f"npz:{folder}/images.npz"
+
+
 def projections(num_heads: int = HEADS, head_dim: int = HEAD_DIM) -> list[np.ndarray]:
     """Returns random matrices from the residual to queries, keys and values, ``[D, H, C]``."""
     return [normal(seed, WIDTH, num_heads, head_dim) * WIDTH**-0.5 for seed in (101, 102, 103)]

@@ -3,7 +3,6 @@
 import importlib
 
 import common
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -20,10 +19,7 @@ HERE = {
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    images = np.random.default_rng(0).integers(0, 255, (40, 28, 28)).astype(np.uint8)
-    np.savez(path, images=images, labels=np.arange(40) % 4)
-    return f"npz:{path}"
+    return common.images_of_four(tmp_path_factory.mktemp("data"), count=40, side=28)
 
 
 @pytest.fixture

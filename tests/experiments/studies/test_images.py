@@ -16,16 +16,7 @@ SIDE, COUNT = 28, 60
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Makes images of noise with one brighter quarter: which one, and how bright, is the class."""
-    path = tmp_path_factory.mktemp("data") / "images.npz"
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 60, (COUNT, SIDE, SIDE)).astype(np.uint8)
-    labels = np.arange(COUNT) % 4
-    for image, label in zip(images, labels, strict=True):
-        top, left = 14 * (label // 2), 14 * (label % 2)
-        image[top : top + 14, left : left + 14] += np.uint8(60 * label)
-    np.savez(path, images=images, labels=labels)
-    return f"npz:{path}"
+    return common.images_of_four(tmp_path_factory.mktemp("data"), COUNT, SIDE)
 
 
 def experiment(data, workdir, scheme="axial_rope", **changes):

@@ -20,15 +20,7 @@ SIDE, COUNT = 8, 40
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Makes digits of four classes, told by which quarter is bright."""
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    images = np.random.default_rng(0).integers(0, 60, (COUNT, SIDE, SIDE)).astype(np.uint8)
-    labels = np.arange(COUNT) % 4
-    for image, label in zip(images, labels, strict=True):
-        top, left = 4 * (label // 2), 4 * (label % 2)
-        image[top : top + 4, left : left + 4] = 250
-    np.savez(path, images=images, labels=labels)
-    return f"npz:{path}"
+    return common.images_of_four(tmp_path_factory.mktemp("data"), COUNT, SIDE)
 
 
 def experiment(data, workdir, scheme="videorope", **changes):
