@@ -189,32 +189,27 @@ def config(files, **changes):
 experiment = functools.partial(comparison, kind=LongRoPESearch)
 
 
-@pytest.fixture(scope="module")
-def finished(corpus, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("finished")
-    one, output = experiment(config(corpus), workdir)
-    assert one.run() == []
-    path = one.write_report("the command")
-    return workdir, path, output.getvalue()
-
-
 @pytest.mark.slow
-def test_a_finished_run_is_searched_without_training(finished, corpus, tmp_path):
-    checkpoint = f"{finished[0]}/runs/rope/seed{{seed}}"
+def test_a_finished_run_is_searched_without_training(corpus, tmp_path):
+    finished, workdir = tmp_path / "finished", tmp_path / "searched"
+    one, _ = experiment(config(corpus), finished)
+    assert one.run() == []
+    one.write_report("the command")
+    checkpoint = f"{finished}/runs/rope/seed{{seed}}"
     given = config(corpus, checkpoint=checkpoint, stages="released")
     given.train.length = None  # as in the preset smollm2
-    one, output = experiment(given, tmp_path)
+    one, output = experiment(given, workdir)
     print_dry_run(one, 0.4, one.console)
     assert "1 points, 0 of them trained" in output.getvalue()
     assert one.run() == []
     assert status(one, one.points[0])["steps"] == 0
     first, second = (
         json.loads((folder / "runs/rope/seed0/evaluation.json").read_text())["searches"]
-        for folder in (finished[0], tmp_path)
+        for folder in (finished, workdir)
     )
     assert second == [item for item in first if item["search"] == "released"]
     assert "released" in one.write_report("command").read_text()
-    run = json.loads((tmp_path / "runs/rope/seed0/run.json").read_text())
+    run = json.loads((workdir / "runs/rope/seed0/run.json").read_text())
     assert len(run["config"]["checkpoint"]) == 16 and "train" not in run["config"]
 
 
