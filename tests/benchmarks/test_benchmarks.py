@@ -17,7 +17,7 @@ UNKNOWN = "--schemes=rope,ropee", "did you mean 'rope'"
 @pytest.mark.parametrize(
     ("name", "flag", "message"),
     [
-        *((name, *ROUNDS) for name in ("attention", "cost", "decode", "longrope", "train")),
+        *((name, *ROUNDS) for name in ("attention", "cost", "decode", "train")),
         *((name, *UNKNOWN) for name in ("attention", "compare", "cost", "long_document", "scale")),
         ("compare", "--schemes=yarn", "yarn is evaluated on a trained rope"),
         ("growth", "--axes=depth", "--axes"),
