@@ -35,9 +35,11 @@ def register(names: Iterable[str], folder: Path = Path()) -> None:
 
 def digest(name: str) -> str | None:
     """Returns the SHA-256 of the file of a scheme that ``register`` has found; None for others."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    is_own = file is not None and REGISTRY.get(name, "").startswith(f"{name}:")
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if is_own else None
+    if not REGISTRY.get(name, "").startswith(f"{name}:"):
+        return None
+    file = sys.modules[name].__file__
+    assert file is not None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _scheme_in(name: str, path: Path) -> str:
