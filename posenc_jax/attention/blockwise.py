@@ -18,7 +18,7 @@ from jax import lax
 from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.cpu import has_one_core, tokens_last
 from posenc_jax.attention.dense import FLOOR, TINY, grouped, products_of_groups, ungrouped
-from posenc_jax.attention.gradients import add_gradients, cotangents, join, split, zero_gradients
+from posenc_jax.attention.gradients import add_gradients, cast, join, split, zero_gradients
 from posenc_jax.attention.rule import Rule
 from posenc_jax.attention.visits import visits
 from posenc_jax.encoding import Encoding, Tile
@@ -148,7 +148,7 @@ def _attend_backward(passes, plan, saved, d_out_BKGTC):
     delta_BKGT = (d_out_BKGTC.astype(jnp.float32) * out_BKGTC).sum(-1)
     gradients = passes[1](plan, *operands, d_out_BKGTC, lse_BKGT, delta_BKGT)
     d_sinks = sink.gradient(sinks, lse_BKGT, delta_BKGT)
-    return cotangents((*operands, sinks), (*gradients, d_sinks))
+    return cast((*gradients, d_sinks), (*operands, sinks))
 
 
 _attend.defvjp(_attend_forward, _attend_backward)

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 def split(tree):
@@ -30,14 +29,11 @@ def add_gradients(tree, other):
     return jax.tree.map(jnp.add, tree, other)
 
 
-def cotangents(operands, gradients):
-    """Returns gradients as ``custom_vjp`` requires: in the operands' types, float0 for integers."""
-
-    def cotangent(operand, gradient):
-        if operand is None:
-            return None
-        if gradient is None:
-            return np.zeros(operand.shape, jax.dtypes.float0)
-        return gradient.astype(operand.dtype)
-
-    return jax.tree.map(cotangent, tuple(operands), tuple(gradients), is_leaf=lambda x: x is None)
+def cast(gradients, operands):
+    """Returns gradients in the types of the operands, as ``custom_vjp`` requires."""
+    return jax.tree.map(
+        lambda gradient, operand: None if gradient is None else gradient.astype(operand.dtype),
+        gradients,
+        operands,
+        is_leaf=lambda x: x is None,
+    )
