@@ -37,12 +37,6 @@ class Lookup:
     rows: Callable[..., jax.Array]
     pick: Callable[[jax.Array, jax.Array], jax.Array]
 
-    def tally(self, weights, index, size: int) -> jax.Array:
-        """Sums ``weights [..., S]`` that share an index, ``[..., size]``: the adjoint of pick."""
-        empty = jnp.broadcast_to(jnp.zeros_like(weights[..., :1]), (*weights.shape[:-1], size))
-        _, adjoint = jax.vjp(lambda table: self.pick(table, index), empty)
-        return adjoint(weights)[0]
-
 
 GATHER = Lookup(rows, pick)
 

@@ -57,8 +57,12 @@ class Shaw(Encoding):
     def mix(self, out_BTHC, weights_BHTS, tile):
         if self.values is None:
             return out_BTHC
-        table_RC = self.values[...].astype(jnp.float32)
-        sums_BHTR = tile.lookup.tally(weights_BHTS, self._row(tile), len(table_RC))
+        table_RC, row_B1TS = self.values[...].astype(jnp.float32), self._row(tile)
+        zeros_BHT1 = jnp.zeros_like(weights_BHTS[..., :1])
+        zeros_BHTR = jnp.broadcast_to(zeros_BHT1, (*weights_BHTS.shape[:-1], len(table_RC)))
+        # Picking transposed: the sum of the weights that share a row.
+        _, transposed = jax.vjp(lambda rows: tile.lookup.pick(rows, row_B1TS), zeros_BHTR)
+        (sums_BHTR,) = transposed(weights_BHTS)
         return out_BTHC + jnp.einsum("bhtr,rc->bthc", sums_BHTR, table_RC)
 
     def _row(self, tile):
