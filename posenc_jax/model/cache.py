@@ -128,7 +128,7 @@ class Cache:
       segment_ids: int32 ``[B, S]``, or None.
       count: int32 scalar.
       length: the length that schemes adapt to, or None for the length so far (static).
-      encodings: the structure of each distinct encoding that the cache was made for (static).
+      encodings: the structure of the distinct encodings that the cache was made for (static).
       rotated: for each of them whether keys and values are stored rotated (static).
       moves: for each of them whether it moves positions, as ``randomized`` does (static).
       is_text: whether all tokens so far are text whose positions were left out (static).
@@ -140,7 +140,7 @@ class Cache:
     segment_ids: jax.Array | None
     count: jax.Array
     length: int | None = dataclasses.field(metadata={"static": True})
-    encodings: tuple[Any, ...] = dataclasses.field(metadata={"static": True})
+    encodings: Any = dataclasses.field(metadata={"static": True})
     rotated: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
     moves: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
     is_text: bool = dataclasses.field(default=True, metadata={"static": True})
@@ -194,7 +194,7 @@ class Cache:
             segment_ids=jnp.zeros((batch, size), jnp.int32) if segments else None,
             count=jnp.zeros((), jnp.int32),
             length=length,
-            encodings=_structures(model),
+            encodings=jax.tree.structure(distinct),
             rotated=tuple(rotated),
             moves=tuple(map(_moves, distinct)),
         )
@@ -311,7 +311,7 @@ class Cache:
                 f"inputs are {batch} sequences, but the cache was made for batch={self.batch}: "
                 f"make it by Cache.empty with batch={batch}"
             )
-        if _structures(model) != self.encodings:
+        if jax.tree.structure(model.distinct()) != self.encodings:
             raise ValueError(
                 "the cache was made for other encodings than this model's, or for the same with "
                 "other keywords, and its keys are rotated by those: make it by Cache.empty of this "
@@ -364,16 +364,15 @@ def _slots(
 
 def _is_rotated(encoding: Encoding, width: int, segments: bool, length: int | None) -> bool:
     """Returns whether keys and values can be stored rotated."""
-    if length is None and encoding.reads_length():
-        return False
-    return "observe" not in encoding.hooks() or (not segments and _has_state(encoding, width))
 
-
-def _has_state(encoding: Encoding, width: int) -> bool:
     def state():
         return encoding.observe(jnp.zeros((1, 1, width)), encoding.tokens(text(1)))[1]
 
-    return jax.eval_shape(state) is not None
+    if length is None and encoding.reads_length():
+        return False
+    if "observe" not in encoding.hooks():
+        return True
+    return not segments and jax.eval_shape(state) is not None
 
 
 def _moves(encoding: Encoding) -> bool:
@@ -384,8 +383,3 @@ def _write(slots, new, start):
     """Returns slots, ``[B, S, ...]``, with new tokens in them, whose ``B`` may be 1."""
     new = jnp.zeros_like(slots[:, : new.shape[1]]) + new
     return jax.lax.dynamic_update_slice_in_dim(slots, new, start, axis=1)
-
-
-def _structures(model: "Transformer") -> tuple[Any, ...]:
-    """Returns the structure of each distinct encoding, without its arrays."""
-    return tuple(map(jax.tree.structure, model.distinct()))
