@@ -21,7 +21,6 @@ from posenc_jax.attention.dense import dense, products, weighted_sums
 from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
 from posenc_jax.attention.operands import (
     in_order,
-    rotated,
     rule_of,
     sides_of_heads,
     tile_of_tokens,
@@ -183,7 +182,8 @@ def rotate_keys(
             "keys as they are before rotation; or, if it adapts to the length of the sequence, "
             "give all tokens one length, encoding.tokens(..., length=)"
         )
-    return *rotated(scheme, k_BSKC, v_BSKC, tokens, side), tokens.rotated()
+    k_BSKC = scheme.rotate(k_BSKC, tokens, side)
+    return k_BSKC, scheme.rotate_values(v_BSKC, tokens, side), tokens.rotated()
 
 
 def logits(

@@ -52,7 +52,8 @@ def whole_tile(
     check_scale(scale)
     q = scheme.rotate(q_BTHC, q_tokens, q_side)
     if not is_rotated:
-        k_BSKC, v_BSKC = rotated(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
+        k_BSKC = scheme.rotate(k_BSKC, k_tokens, k_side)
+        v_BSKC = scheme.rotate_values(v_BSKC, k_tokens, k_side)
     if k_BSKC.shape[-1] != q.shape[-1]:
         raise ValueError(
             f"rotated queries have {q.shape[-1]} channels and rotated keys {k_BSKC.shape[-1]}: "
@@ -75,12 +76,6 @@ def tile_of_tokens(q_tokens: Tokens, k_tokens: Tokens, heads, num_heads: int) ->
     """Returns a tile without queries and keys, so that a hook that reads them fails."""
     none: Any = None
     return Tile(none, none, q_tokens, k_tokens, 1.0, heads, num_heads)
-
-
-def rotated(scheme, k_BSKC, v_BSKC, tokens, side):
-    """Returns keys and values rotated, possibly with more channels."""
-    k_BSKC = scheme.rotate(k_BSKC, tokens, side)
-    return k_BSKC, scheme.rotate_values(v_BSKC, tokens, side)
 
 
 def rule_of(scheme, tile, causal, window, mask, sinks, dropout) -> tuple[Tile, Rule]:
