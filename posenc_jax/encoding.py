@@ -232,13 +232,6 @@ class Encoding(nnx.Module):
             if isinstance(part, Encoding):
                 yield from part.parts()
 
-    def stack_of(self, count: int) -> "Encoding":
-        """Marks the arrays as stacks of ``count`` layers along their leading axis."""
-        for part in self.parts():
-            if jax.tree.leaves(part):
-                part.stacked = count
-        return self
-
     def of_layer(self, layer: int | jax.Array) -> "Encoding":
         """Returns the encoding of one layer; the same encoding where layers share parameters."""
         if self.stacked is None:

@@ -201,7 +201,9 @@ def make(
         return _built(name, sizes, None if rngs is None else nnx.Rngs(key), settings)
 
     encoding: Any = jax.vmap(layer)(keys)
-    encoding.stack_of(sizes["num_layers"])
+    for part in encoding.parts():
+        if jax.tree.leaves(part):
+            part.stacked = sizes["num_layers"]
     return _over_shared(name, encoding, settings.get("over"))
 
 
