@@ -65,19 +65,13 @@ class GrapeMContextual(RoPE):
 
     def observe(self, x_BTD, tokens: Tokens, state=None):
         """Makes float32 cos and sin of the clockwise angles, ``[B, T, K or 1, pairs]``."""
-        steps_BTK = self._steps(x_BTD)
-        sums, state = sums_up_to(steps_BTK, tokens, state)
-        return self._cosines(sums, steps_BTK), state
-
-    def _steps(self, x_BTD):
         gates_BTK = project(x_BTD, self.kernel[...]) + self.bias[...][None, None]
-        return jax.nn.sigmoid(gates_BTK / 16)
-
-    def _cosines(self, sums, steps_BTK):
+        steps_BTK = jax.nn.sigmoid(gates_BTK / 16)
+        sums, state = sums_up_to(steps_BTK, tokens, state)
         rates_P = jnp.exp(self.logs[...].astype(jnp.float32))
         high, low = (x_BTK[..., None] for x_BTK in sums)
         cos, sin = cos_sin(high, rates_P)
         # The angle excludes the token's own step. This and the part that float32 lost are small.
         rest = (low - steps_BTK[..., None]) * rates_P[None, None, None]
         cos, sin = rotated(cos, sin, jnp.cos(rest), jnp.sin(rest))
-        return cos, -sin
+        return (cos, -sin), state

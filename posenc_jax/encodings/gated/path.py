@@ -99,25 +99,20 @@ class PaTH(Encoding):
     def observe(self, x_BTD, tokens, state=None):
         """Makes float32 w ``[B, T, K, C]``, beta ``[B, T, K]``, and the gates' sums, if any."""
         state = {"steps": None, "gate": None} if state is None else state
-        w, steps = convolved(self._steps(x_BTD), self.convolution[...], tokens, state["steps"])
+        inner = x_BTD if self.down_kernel is None else project(x_BTD, self.down_kernel[...])
+        steps_BTN = project(inner, self.up_kernel[...])
+        w_BTN, steps = convolved(steps_BTN, self.convolution[...], tokens, state["steps"])
         gate = last_gate = None
         if self.gate is not None:
             gate, last_gate = self.gate(x_BTD, tokens, state["gate"])
-        return self._made(x_BTD, w, gate), {"steps": steps, "gate": last_gate}
-
-    def _steps(self, x_BTD):
-        """Returns the input of the convolution, ``[B, T, K * C]``."""
-        inner = x_BTD if self.down_kernel is None else project(x_BTD, self.down_kernel[...])
-        return project(inner, self.up_kernel[...])
-
-    def _made(self, x_BTD, w_BTN, gate):
         w_BTKC = jax.nn.silu(w_BTN).reshape(*w_BTN.shape[:2], self.num_kv_heads, -1)
         beta = project(x_BTD, self.beta_kernel[...]) + self.beta_bias[...][None, None]
-        return {
+        made = {
             "w": w_BTKC * jax.lax.rsqrt((w_BTKC**2).sum(-1, keepdims=True) + 1e-6),
             "beta": 2 * jax.nn.sigmoid(beta),
             "gate": gate,
         }
+        return made, {"steps": steps, "gate": last_gate}
 
     def score(self, logits_BHTS, tile):
         q, k = (x.astype(jnp.float32) for x in (tile.q, tile.k))

@@ -94,18 +94,15 @@ class SelectiveRoPE(RoPE):
         """Makes float32 cos and sin, each ``[B, T, K, head_dim / 2]``."""
         state = {"sums": None, "steps": None} if state is None else state
         shares = self._shares(x_BTD)
-        steps, of_steps = convolved(
-            self._steps(shares), self.convolution[...], tokens, state["steps"]
-        )
-        sums, of_sums = sums_up_to(self._phi(shares, steps), tokens, state["sums"])
-        return self._cosines(*sums), {"sums": of_sums, "steps": of_steps}
-
-    def _cosines(self, high, low):
+        steps = project(project(shares, self.down_kernel[...]), self.up_kernel[...])
+        steps, of_steps = convolved(steps, self.convolution[...], tokens, state["steps"])
+        (high, low), of_sums = sums_up_to(self._phi(shares, steps), tokens, state["sums"])
         tau = self.temperature * geometric(self.rotary_dim, self.base)
         cos, sin = cos_sin(high, tau)
         # The part that float32 lost of a large sum is so small that this angle is exact.
         rest = low * Double.of(tau).high[None, None, None]
-        return rotated(cos, sin, jnp.cos(rest), jnp.sin(rest))
+        made = rotated(cos, sin, jnp.cos(rest), jnp.sin(rest))
+        return made, {"sums": of_sums, "steps": of_steps}
 
     def _shares(self, x_BTD):
         """Returns the input with each head's share of it scaled to length 1."""
@@ -114,10 +111,6 @@ class SelectiveRoPE(RoPE):
         shares = x_BTD.astype(jnp.float32).reshape(B, T, self.num_heads, -1)
         shares = shares * jax.lax.rsqrt((shares**2).sum(-1, keepdims=True) + 1e-6)
         return shares.reshape(B, T, D)
-
-    def _steps(self, shares_BTD):
-        """Returns the input of the convolution, ``[B, T, K * head_dim / 2]``."""
-        return project(project(shares_BTD, self.down_kernel[...]), self.up_kernel[...])
 
     def _phi(self, shares_BTD, steps_BTN):
         """Returns ``phi``, the step of each token, ``[B, T, K, head_dim / 2]``."""

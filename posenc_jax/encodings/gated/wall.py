@@ -61,18 +61,14 @@ class Wall(Encoding):
     def observe(self, x_BTD, tokens, state=None):
         """Makes ``running_sum`` of log gates, ``[B, T, H, C]`` twice, and FoX's sums, if any."""
         of_channels, of_gate = (None, None) if state is None else state
-        sums, of_channels = sums_up_to(self._logs(x_BTD), tokens, of_channels)
+        D, H, C = self.kernel.shape
+        gates_BTN = project(x_BTD, self.kernel[...].reshape(D, H * C))
+        gates_BTHC = gates_BTN.reshape(*x_BTD.shape[:2], H, C) + self.bias[...][None, None]
+        sums, of_channels = sums_up_to(jax.nn.log_sigmoid(gates_BTHC), tokens, of_channels)
         if self.gate is None:
             return (sums, None), (of_channels, None)
         gate, of_gate = self.gate(x_BTD, tokens, of_gate)
         return (sums, gate), (of_channels, of_gate)
-
-    def _logs(self, x_BTD):
-        """Returns the log of each gate, float32 ``[B, T, H, C]``."""
-        D, H, C = self.kernel.shape
-        gates_BTN = project(x_BTD, self.kernel[...].reshape(D, H * C))
-        gates_BTHC = gates_BTN.reshape(*x_BTD.shape[:2], H, C) + self.bias[...][None, None]
-        return jax.nn.log_sigmoid(gates_BTHC)
 
     def score(self, logits_BHTS, tile: Tile):
         if tile.in_kernel:
