@@ -138,7 +138,7 @@ class Kernels:
         size, H = self.size, self.H
         ahead, here, there = map_operands(lambda x: x.padded(size), (ahead, here, there))
         operands, structure = flatten((ahead, here, there))
-        count = self._tiles(length)
+        count = pl.cdiv(length, size)
         specs = (
             map_operands(lambda x: x.spec(H), ahead),
             map_operands(lambda x: x.spec(H, size), here),
@@ -201,7 +201,7 @@ class Kernels:
     def _columns(self, i):
         """Returns the first and the end of the tiles of keys that a tile of queries sees."""
         first: Any = 0
-        last: Any = self._tiles(self.S)
+        last: Any = pl.cdiv(self.S, self.size)
         if self.rule.in_order and self.rule.causal:
             last = i + 1
         if self.rule.in_order and self.rule.window is not None:
@@ -211,15 +211,12 @@ class Kernels:
     def _rows(self, j):
         """Returns the first and the end of the tiles of queries that see a tile of keys."""
         first: Any = 0
-        last: Any = self._tiles(self.T)
+        last: Any = pl.cdiv(self.T, self.size)
         if self.rule.in_order and self.rule.causal:
             first = j
         if self.rule.in_order and self.rule.window is not None:
             last = jnp.minimum(((j + 1) * self.size + self.rule.window - 2) // self.size + 1, last)
         return first, last
-
-    def _tiles(self, length):
-        return -(-length // self.size)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
