@@ -429,7 +429,6 @@ REFUSED |= {
     "udop": "it has a bias by row and column besides T5's",
 }
 
-KNOWN = ROWS.keys()
 UNKNOWN = Row(reads_alibi=True, scaled_queries=True)
 
 

@@ -66,7 +66,6 @@ class Inkling(Encoding):
     ):
         check_sizes(rank=rank, extent=extent, log_floor=log_floor)
         self.num_heads = num_heads
-        self.rank = rank
         self.extent = extent
         self.log_floor = log_floor
         self.log_scale = log_scale
