@@ -11,13 +11,7 @@ import math
 import numpy as np
 
 from posenc_jax.encodings.rotary.double import Double, rounded
-from posenc_jax.encodings.rotary.frequencies.base import (
-    Default,
-    Frequencies,
-    InvFreq,
-    Length,
-    Rates,
-)
+from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, Length, Rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +30,11 @@ class Resonance(Frequencies):
 
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         inv_freq, attention_factor = (self.frequencies or Default())(channels, base, length)
-        return _resonant(inv_freq), attention_factor
-
-
-def _resonant(inv_freq: InvFreq) -> InvFreq:
-    # A pair that does not rotate has no wavelength, and stays as it is.
-    if isinstance(inv_freq, Double):
-        is_rotated = inv_freq.high != 0
-        wavelength = rounded(2 * math.pi / inv_freq.where(is_rotated, 1.0))
-        return (2 * math.pi / wavelength).where(is_rotated, 0.0)
-    is_rotated = inv_freq != 0
-    wavelengths = np.round(2 * math.pi / np.where(is_rotated, inv_freq, 1.0))
-    return np.where(is_rotated, 2 * math.pi / wavelengths, 0.0)
+        # A pair that does not rotate has no wavelength, and stays as it is.
+        if isinstance(inv_freq, Double):
+            is_rotated = inv_freq.high != 0
+            wavelength = rounded(2 * math.pi / inv_freq.where(is_rotated, 1.0))
+            return (2 * math.pi / wavelength).where(is_rotated, 0.0), attention_factor
+        is_rotated = inv_freq != 0
+        wavelengths = np.round(2 * math.pi / np.where(is_rotated, inv_freq, 1.0))
+        return np.where(is_rotated, 2 * math.pi / wavelengths, 0.0), attention_factor
