@@ -110,11 +110,6 @@ def check_tokens(name: str, tokens: Any, encoding: Any) -> None:
         raise ValueError(
             f"{name} must be Tokens, not {type(tokens).__name__}: pass encoding.tokens(positions)"
         )
-    if "prepare" in encoding.hooks() and tokens.stamp is None:
-        raise ValueError(
-            f"{name} were not prepared for {type(encoding).__name__}: make them by "
-            "encoding.tokens(positions)"
-        )
     tokens.check_made_by(encoding, name)
 
 
@@ -242,7 +237,7 @@ def check_side(encoding, name, tokens, x):
             f"shape {x.shape} has {length} tokens in a batch of {B}: make tokens of all of them, "
             "encoding.tokens(positions)"
         )
-    if "observe" in encoding.hooks() and tokens.stage == "prepared":
+    if "observe" in encoding.hooks() and tokens.stamp.stage == "prepared":
         raise ValueError(
             f"{type(encoding).__name__} reads the layer's input, and {name} come without it: pass "
             "attend(..., x=x_BTD), the array [B, T, D] that queries and keys are projected from"

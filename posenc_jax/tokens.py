@@ -23,16 +23,16 @@ class Stamp:
     """Says which encoding made ``Tokens.made``, and up to which stage; attention checks both.
 
     Attributes:
-      made_by: the ``structure`` of the encoding.
+      made_by: the ``structure`` of the encoding, or None where it made nothing.
       stage: "prepared" once per forward pass, "observed" in a layer whose input the encoding read,
         or "rotated" for keys and values that are rotated already.
       fixed: whether the length that the encoding adapts to stays the same when more tokens follow.
       resumes: whether the encoding left a state, from which it observes the tokens that follow.
     """
 
-    made_by: Any
-    stage: str
-    fixed: bool
+    made_by: Any = None
+    stage: str = "prepared"
+    fixed: bool = True
     resumes: bool = True
 
 
@@ -54,7 +54,7 @@ class Tokens:
         Only hooks of the encoding read it.
       consecutive: whether each position is known to be one more than the position before it
         (static), so that a bias by distance has T + S - 1 values and not T * S.
-      stamp: who made ``made`` (static); None where nothing was made.
+      stamp: who made ``made`` (static).
     """
 
     positions: jax.Array
@@ -62,7 +62,7 @@ class Tokens:
     index: jax.Array | None = None
     made: Any = None
     consecutive: bool = dataclasses.field(default=False, metadata={"static": True})
-    stamp: Stamp | None = dataclasses.field(default=None, metadata={"static": True})
+    stamp: Stamp = dataclasses.field(default=Stamp(), metadata={"static": True})
 
     @property
     def count(self) -> int:
@@ -102,7 +102,7 @@ class Tokens:
         if "observe" not in encoding.hooks():
             return self
         name = type(encoding).__name__
-        if self.stage == "observed":
+        if self.stamp.stage == "observed":
             raise ValueError(
                 f"{name} observes a layer's input for tokens that have observed one already: in "
                 "each layer pass x= with the tokens that encoding.tokens gave"
@@ -123,30 +123,26 @@ class Tokens:
         ``state`` is the encoding's state after the tokens before these, or None.
         """
         made, state = encoding.observe(x_BTD, self, state)
-        fixed = self.stamp is None or self.stamp.fixed
-        stamp = Stamp(structure(encoding), "observed", fixed, state is not None)
+        stamp = Stamp(structure(encoding), "observed", self.stamp.fixed, state is not None)
         return dataclasses.replace(self, made=made, stamp=stamp), state
 
     def rotated(self) -> "Tokens":
         """Returns the tokens of keys and values that ``rotate_keys`` has rotated."""
-        stamp = Stamp(None, "rotated", True) if self.stamp is None else self.stamp
-        return dataclasses.replace(self, stamp=dataclasses.replace(stamp, stage="rotated"))
+        return dataclasses.replace(self, stamp=dataclasses.replace(self.stamp, stage="rotated"))
 
     def fixed(self) -> "Tokens":
         """Returns these tokens, marked as staying the same when more tokens follow."""
-        if self.stamp is None:
-            return self
         return dataclasses.replace(self, stamp=dataclasses.replace(self.stamp, fixed=True))
-
-    @property
-    def stage(self) -> str:
-        """Returns the stage of ``stamp``."""
-        return "prepared" if self.stamp is None else self.stamp.stage
 
     def check_made_by(self, encoding: "Encoding", name: str) -> None:
         """Checks that ``encoding`` may read ``made``; errors call these tokens ``name``."""
-        reads = not encoding.hooks().isdisjoint({"prepare", "observe"})
-        made_by = None if self.stamp is None else self.stamp.made_by
+        hooks, made_by = encoding.hooks(), self.stamp.made_by
+        if "prepare" in hooks and self.stamp == Stamp():
+            raise ValueError(
+                f"{name} were not prepared for {type(encoding).__name__}: make them by "
+                "encoding.tokens(positions)"
+            )
+        reads = not hooks.isdisjoint({"prepare", "observe"})
         if reads and made_by is not None and made_by != structure(encoding):
             raise ValueError(
                 f"{name} were made for another encoding than this {type(encoding).__name__}, or "

@@ -170,13 +170,13 @@ def rotate_keys(
     check_keys(k_BSKC, v_BSKC, num_heads)
     scheme, _, side = sides_of_heads(encoding, num_heads, k_BSKC.shape[2])
     check_side(scheme, "tokens", tokens, k_BSKC)
-    if tokens.stage == "rotated":
+    stamp = tokens.stamp
+    if stamp.stage == "rotated":
         raise ValueError(
             "tokens say that k and v are rotated already: pass keys and values before rotation, "
             "and their tokens as encoding.tokens or tokens.observed gave them"
         )
-    stamp = tokens.stamp
-    if stamp is not None and not (stamp.resumes and (stamp.fixed or not scheme.reads_length())):
+    if not (stamp.resumes and (stamp.fixed or not scheme.reads_length())):
         raise ValueError(
             f"{type(scheme).__name__} rotates all keys again for every token that follows: keep "
             "keys as they are before rotation; or, if it adapts to the length of the sequence, "
@@ -231,7 +231,7 @@ def combine(
     q_BTHS = weights_BHTS.swapaxes(1, 2)
     scheme, q_side, k_side = sides_of_heads(encoding, q_BTHS.shape[2], v_BSKC.shape[2])
     check_sides(scheme, q_BTHS, v_BSKC, q_tokens, k_tokens)
-    if k_tokens.stage != "rotated":
+    if k_tokens.stamp.stage != "rotated":
         v_BSKC = scheme.rotate_values(v_BSKC, k_tokens, k_side)
     k_tokens = k_tokens.having(scheme.of_keys(k_tokens.made))
     tile = tile_of_tokens(q_tokens, k_tokens, q_side.heads, q_side.num_heads)

@@ -43,7 +43,7 @@ def whole_tile(
 ) -> tuple[Encoding, Tile, jax.Array, Side]:
     """Returns the encoding, one tile with every query and key, the values, and the query side."""
     k_tokens = q_tokens if k_tokens is None else k_tokens
-    is_rotated = getattr(k_tokens, "stage", None) == "rotated"
+    is_rotated = hasattr(k_tokens, "stamp") and k_tokens.stamp.stage == "rotated"
     check_arrays(q_BTHC, k_BSKC, v_BSKC, is_rotated)
     scheme, q_side, k_side = sides_of_heads(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
     check_sides(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)

@@ -114,7 +114,7 @@ def _attend_to_past(encoding, q, k, v, x_BTD, tokens: Tokens, past: Past, **rule
         state = jax.tree.map(lambda x: jnp.where(past.start == 0, jnp.zeros_like(x), x), state)
         tokens, state = tokens.resumed(encoding, x_BTD, state)
         made = encoding.of_keys(tokens.made)
-    if keys.stage == "rotated":
+    if keys.stamp.stage == "rotated":
         k, v, _ = rotate_keys(encoding, k, v, tokens, num_heads=q.shape[2])
     stored = past.with_new(Stored.of(k, v, x_BTD, made, state))
     layer = stored.of_repeat(past.repeat)
