@@ -82,10 +82,18 @@ class Tokens:
     def length(self, given: float | jax.Array | None = None) -> float | jax.Array:
         """Returns the ``given`` length; where it is None, the length of each token's sequence.
 
-        The length of a sequence is one more than its largest position, or NaN from ``LONGEST`` on:
-        float32 ``[B, 1]``, or ``[B, T]`` where there are segments.
+        The length of a sequence, or of a segment, is one more than its largest position, exact up
+        to ``LONGEST``: float32 ``[B, 1]``, or ``[B, T]`` where there are segments. A larger one is
+        NaN, because such a position marks padding, or is a time, and gives no length to adapt to.
         """
-        return sequence_lengths(self.positions, self.segment_ids) if given is None else given
+        if given is not None:
+            return given
+        positions = self.positions.max(axis=-1) if self.positions.ndim == 3 else self.positions
+        if self.segment_ids is None:
+            largest = positions.max(axis=-1, keepdims=True)
+        else:
+            largest = _largest_of_segments(*jnp.broadcast_arrays(positions, self.segment_ids))
+        return jnp.where(largest < LONGEST, largest.astype(jnp.float32) + 1, jnp.nan)
 
     def observed(self, encoding: "Encoding", x_BTD: jax.Array) -> "Tokens":
         """Returns these tokens after ``encoding`` has observed a layer's input ``x_BTD``.
@@ -201,17 +209,8 @@ def is_consecutive(positions: Any) -> bool:
     return positions.dtype.kind in "iu" and bool((np.diff(positions.astype(np.int64)) == 1).all())
 
 
-def sequence_lengths(positions: jax.Array, segment_ids: jax.Array | None = None) -> jax.Array:
-    """Returns one more than the largest position of each token's sequence, or segment.
-
-    The result is float32 ``[B, 1]`` or ``[B, T]``, exact up to ``LONGEST``. A larger one is NaN,
-    because such a position marks padding, or is a time, and gives no length to adapt to.
-    """
-    if positions.ndim == 3:
-        positions = positions.max(axis=-1)
-    if segment_ids is None:
-        return _as_length(positions.max(axis=-1, keepdims=True))
-    positions, segment_ids = jnp.broadcast_arrays(positions, segment_ids)
+def _largest_of_segments(positions, segment_ids):
+    """Returns the largest position of each token's segment, ``[B, T]``."""
     # Sorting makes each segment one run, in whatever order the tokens are laid out.
     order = jnp.argsort(segment_ids, axis=-1)
     sorted_ids = jnp.take_along_axis(segment_ids, order, axis=-1)
@@ -221,8 +220,4 @@ def sequence_lengths(positions: jax.Array, segment_ids: jax.Array | None = None)
     largest = jax.vmap(
         lambda last, number: jax.ops.segment_max(last, number, num_segments=last.size)[number]
     )
-    return _as_length(largest(positions, run))
-
-
-def _as_length(largest):
-    return jnp.where(largest < LONGEST, largest.astype(jnp.float32) + 1, jnp.nan)
+    return largest(positions, run)

@@ -64,7 +64,7 @@ class JetLong(PositionMap):
         group = jnp.maximum(jnp.ceil(length / self.train_length), 1)
         near = super().tables(positions, length)
         far = super().tables(positions // group.astype(positions.dtype), length)
-        # A length that is NaN has no group; see ``sequence_lengths``.
+        # A length that is NaN has no group; see ``Tokens.length``.
         unknown = jnp.isnan(length)[..., None, None]
         tables = near, tuple(jnp.where(unknown, jnp.nan, table) for table in far)
         return tables, tables
