@@ -13,6 +13,7 @@ sliding window, because from the second layer on keys depend on tokens before th
 """
 
 import argparse
+import dataclasses
 import functools
 import hashlib
 import io
@@ -116,9 +117,33 @@ def read_chunk(model: Transformer, tokens_1L, cache: Cache) -> tuple[jax.Array, 
     return losses[0], cache
 
 
-# These are not parts of ``read_chunk``, because slicing within it would copy the cache.
-_newest = jax.jit(Cache.newest, static_argnames="count")
-_put = jax.jit(Cache.with_newest, static_argnames="count", donate_argnames="self")
+# This is not a part of ``read_chunk``, because slicing within it would copy the cache.
+@functools.partial(jax.jit, static_argnames="count")
+def _newest(cache: Cache, count: int):
+    """Returns the slots of the last ``count`` tokens: those of each layer, and of all together."""
+    start = cache.count - count
+
+    def cut(axis, slots):
+        return jax.lax.dynamic_slice_in_dim(slots, start, count, axis)
+
+    layers = [stored.mapped(cut, state=stored.state) for stored in cache.layers]
+    return tuple(layers), jax.tree.map(functools.partial(cut, 1), cache.made)
+
+
+@functools.partial(jax.jit, static_argnames="count", donate_argnames="cache")
+def _put(cache: Cache, newest, count: int) -> Cache:
+    """Returns the cache with ``count`` more tokens of text, whose slots are ``newest``."""
+
+    def write(axis, slots, tokens):
+        return jax.lax.dynamic_update_slice_in_dim(slots, tokens, cache.count, axis)
+
+    layers, made = newest
+    pairs = zip(cache.layers, layers, strict=True)
+    return dataclasses.replace(
+        cache.with_places(None, None, count),
+        layers=tuple(old.mapped(write, new, state=new.state) for old, new in pairs),
+        made=jax.tree.map(functools.partial(write, 1), cache.made, made),
+    )
 
 
 def _load(path, like):

@@ -278,32 +278,6 @@ class Cache:
             dataclasses.replace(self, made=of_all),
         )
 
-    def newest(self, count: int) -> tuple[tuple[Stored, ...], tuple[Any, ...]]:
-        """Returns the slots of the last ``count`` tokens, for ``with_newest``."""
-        start = self.count - count
-
-        def cut(axis, slots):
-            return jax.lax.dynamic_slice_in_dim(slots, start, count, axis)
-
-        layers = [stored.mapped(cut, state=stored.state) for stored in self.layers]
-        return tuple(layers), jax.tree.map(functools.partial(cut, 1), self.made)
-
-    def with_newest(
-        self, newest: tuple[tuple[Stored, ...], tuple[Any, ...]], count: int
-    ) -> "Cache":
-        """Returns the cache with ``count`` more tokens of text, whose slots are ``newest``."""
-
-        def write(axis, slots, tokens):
-            return jax.lax.dynamic_update_slice_in_dim(slots, tokens, self.count, axis)
-
-        layers, made = newest
-        pairs = zip(self.layers, layers, strict=True)
-        return dataclasses.replace(
-            self.with_places(None, None, count),
-            layers=tuple(old.mapped(write, new, state=new.state) for old, new in pairs),
-            made=jax.tree.map(functools.partial(write, 1), self.made, made),
-        )
-
     def check_made_for(self, model: "Transformer", batch: int) -> None:
         """Checks that the cache was made for this model's encodings, and for this batch."""
         if batch != self.batch:
