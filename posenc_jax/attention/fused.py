@@ -27,10 +27,8 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
             f"sinks and no dropout, so it cannot run this {type(encoding).__name__}; use "
             '"blockwise"'
         )
-    library: Literal["xla", "cudnn"] = (
-        "cudnn" if is_for_gpu() and cudnn_takes(tile, v_BSKC, rule) else "xla"
-    )
-    return by_library(library, tile, v_BSKC, rule)
+    on_cudnn = is_for_gpu() and cudnn_takes(tile, v_BSKC, rule)
+    return by_library("cudnn" if on_cudnn else "xla", tile, v_BSKC, rule)
 
 
 def is_fusable(encoding: Encoding) -> bool:
