@@ -74,16 +74,16 @@ class Randomized(Wrapper):
                 )
             check_rows(positions, int(count), "use whole positions below length=")
         key = jax.random.key(self.evaluation_seed) if key is None else key
-        is_drawable = (positions >= 0) & (positions % 1 == 0)
+        is_drawable = (positions >= 0) & (positions % 1 == 0) & (count <= self.max_length)
         index = jnp.where(is_drawable, positions, self.max_length).astype(jnp.int32)
-        return rows(self._numbers(key, count), index, mode="fill", fill_value=jnp.nan)
+        drawn = jnp.sort(self._numbers(key, count))
+        return rows(drawn, index, mode="fill", fill_value=jnp.nan)
 
     def _numbers(self, key, count):
-        """Returns ``count`` different integers, ascending, and NaN: float32 ``[max_length]``."""
+        """Returns ``count`` different integers in any order, and NaN: float32 ``[max_length]``."""
         numbers = jnp.arange(self.max_length, dtype=jnp.float32)
         is_drawn = jax.random.permutation(key, self.max_length) < count
-        drawn = jnp.sort(jnp.where(is_drawn, numbers, jnp.nan))
-        return jnp.where(count <= self.max_length, drawn, jnp.nan)
+        return jnp.where(is_drawn, numbers, jnp.nan)
 
 
 class RandomFloat(Randomized):
@@ -121,8 +121,7 @@ class RandomFloat(Randomized):
 
     def _numbers(self, key, count):
         drawn = jax.random.uniform(key, (self.max_length,), maxval=self.max_length)
-        drawn = jnp.sort(jnp.where(jnp.arange(self.max_length) < count, drawn, jnp.nan))
-        return jnp.where(count <= self.max_length, drawn, jnp.nan)
+        return jnp.where(jnp.arange(self.max_length) < count, drawn, jnp.nan)
 
 
 def _checked(max_length) -> int:
