@@ -72,8 +72,7 @@ def flattened(config: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
     model = TEXT_PARTS.get(config.get("model_type") or "", config.get("model_type"))
     row = ROWS.get(model or "")
     config = _in_common_words(config, row) if row else config
-    present = {key: value for key, value in config.items() if value is not None}
-    present |= {key: None for key in _WINDOWS if key in config and config[key] is None}
+    present = {k: value for k, value in config.items() if value is not None or k in _WINDOWS}
     return present | {"model_type": model} if model else present
 
 

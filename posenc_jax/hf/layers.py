@@ -113,7 +113,7 @@ def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Windo
     if not _slides(config, number, kind):
         return None
     window = _by_number(config).get(number, {}).get("sliding_window")
-    of_layer = {**config, **({} if window is None else {"sliding_window": window})}
+    of_layer = config if window is None else {**config, "sliding_window": window}
     return row_of(config).sees(config, whole(of_layer, "sliding_window"))
 
 
@@ -189,9 +189,7 @@ def _section(config, at) -> tuple[str, Mapping[str, Any] | None]:
     local = {key: config.pop(key) for key in _LOCAL_BASES if key in config}
     if row.dangling and has_sections(config):
         section = {k: v for k, v in section.items() if k not in ("rope_type", "rope_theta")}
-    if section.keys() & {FULL, SLIDING} or any(
-        isinstance(value, Mapping) for value in section.values()
-    ):
+    if section.keys() & {FULL, SLIDING} or has_sections(config):
         _check_bases(config, where, section, local)
         kind = at.one_of(*section)
         keys = section[kind]
