@@ -31,6 +31,7 @@ from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Mask, Rule, Window
 from posenc_jax.checks import check_keys, check_side, check_sides, check_weights
 from posenc_jax.encoding import Encoding, HeadShard, Tile
+from posenc_jax.fields import check_choice
 from posenc_jax.tokens import Tokens
 
 __all__ = [
@@ -241,10 +242,8 @@ def combine(
 
 def check_implementation(implementation: str | Implementation | None) -> None:
     """Checks that ``implementation`` is a function, or the name of an implementation."""
-    is_name = isinstance(implementation, str) and implementation in IMPLEMENTATIONS
-    if implementation is None or callable(implementation) or is_name:
-        return
-    raise ValueError(f"implementation={implementation!r} must be one of {[*IMPLEMENTATIONS]}")
+    if not callable(implementation):
+        check_choice((*IMPLEMENTATIONS, None), implementation=implementation)
 
 
 def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Implementation:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from posenc_jax.attention import cpu, rotate_keys
 from posenc_jax.checks import check_numbers, check_positions
 from posenc_jax.encoding import Encoding
-from posenc_jax.fields import count_of
+from posenc_jax.fields import check_choice, count_of
 from posenc_jax.positions import text
 from posenc_jax.tokens import Tokens
 
@@ -170,8 +170,7 @@ class Cache:
         """
         batch, size = count_of("batch", batch), count_of("size", size)
         axes = None if axes is None else count_of("axes", axes)
-        if dtype not in ("int32", "float32"):
-            raise ValueError(f"dtype={dtype!r} of positions must be 'int32' or 'float32'")
+        check_choice(("int32", "float32"), dtype=dtype)
         length = None if length is None else count_of("length", length)
         shape = (batch, size) if axes is None else (batch, size, axes)
         positions = jax.ShapeDtypeStruct(shape, dtype)
