@@ -189,10 +189,9 @@ class Encoding(nnx.Module):
         """
         given, positions = positions, check_positions(positions)
         consecutive = is_consecutive(given)
-        last = int(given[0, -1]) if consecutive else 0
         if consecutive:
             # Counted on the device, so that no program holds a long row as a constant.
-            count = positions.shape[1]
+            last, count = int(given[0, -1]), positions.shape[1]
             positions = last + jnp.arange(1 - count, 1, dtype=jnp.int32)[None]
         segment_ids = check_numbers("segment_ids", segment_ids, positions)
         index = check_numbers("index", index, positions)

@@ -108,10 +108,7 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     # With whole rows an index of None stays None: it tells hooks the order during tracing.
     k_tokens = tile.k_tokens if encoding.whole_rows else _with_order(tile.k_tokens)
     keys = Rows(tile.k.swapaxes(1, 2), v_BSKC.swapaxes(1, 2), k_tokens)
-    window, after = (
-        None if reach is None else jnp.asarray(reach, jnp.int32)
-        for reach in (rule.window, rule.after)
-    )
+    window, after = jax.tree.map(jnp.int32, (rule.window, rule.after))
     sinks = sink.by_row(rule.sinks, tile.q)
     sinks = None if sinks is None else sinks.reshape(B, K, H // K, T)
     rule = dataclasses.replace(rule, window=window, after=after, in_order=False, sinks=None)

@@ -37,10 +37,9 @@ def cos_sin(
       inv_freq: radians per unit of position, ``[P]`` or of the rank of ``positions``. A float64
         NumPy array or a ``Double`` is used to its full precision; a JAX array as it is in float32.
     """
-    if isinstance(inv_freq, np.ndarray):
-        turns: np.ndarray | Double = inv_freq / (2 * math.pi)
-    else:
-        turns = Double.of(inv_freq) / (2 * math.pi)
+    if not isinstance(inv_freq, np.ndarray):
+        inv_freq = Double.of(inv_freq)
+    turns = inv_freq / (2 * math.pi)
     nearest = turns.high if isinstance(turns, Double) else turns
     pieces = [_pieces(turns * unit) for unit in (_BLOCK**2, _BLOCK, 1)]
     of_rank = functools.partial(_of_rank, positions.ndim)
