@@ -58,6 +58,8 @@ def in_32_bits(name: str, numbers: Any, fix: str) -> Any:
         else:
             is_lost = ~(abs(values.astype(dtype).astype(np.float64) - values) <= MOST_ROUNDING)
             is_lost |= abs(values) >= 2**31
+    if not is_whole and not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite; padding has any position, and its own segment")
     if is_lost.any():
         raise ValueError(f"{name}: {values[is_lost][0]} does not fit into {dtype}; {fix}")
     return numbers.astype(dtype)
@@ -131,6 +133,12 @@ def checked_length(length: Any, positions: jax.Array) -> Any:
     return jnp.asarray(length, jnp.float32) if is_array else length
 
 
+def check_key(key: Any) -> None:
+    """Checks that ``key`` is a random key, or None."""
+    if key is not None and not hasattr(type(key), "dtype"):
+        raise ValueError(f"key={key!r} must be a random key: jax.random.key(0)")
+
+
 # Encodings
 
 
@@ -202,8 +210,8 @@ def _check_axes(**arrays: Any) -> str:
         if not is_float or x.ndim != 4 or 0 in x.shape:
             kind = x.dtype if hasattr(x, "dtype") else type(x).__name__
             raise ValueError(
-                f"{shapes}: {name} must be a floating-point array [B, T, H, C] with at least one "
-                f"token, and is {kind}"
+                f"{shapes}: {name} must be a floating-point array of four axes, each of at least "
+                f"1, and is {kind} with {np.ndim(x)} axes"
             )
     return shapes
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import check_numbers, check_positions, checked_length
+from posenc_jax.checks import check_key, check_numbers, check_positions, checked_length
 from posenc_jax.fields import count_of
 from posenc_jax.lookup import GATHER, Lookup
 from posenc_jax.tokens import Stamp, Tokens, is_consecutive, structure
@@ -196,6 +196,7 @@ class Encoding(nnx.Module):
         segment_ids = check_numbers("segment_ids", segment_ids, positions)
         index = check_numbers("index", index, positions)
         length = checked_length(length, positions)
+        check_key(key)
         tokens = Tokens(positions, segment_ids, index, consecutive=consecutive)
         if "prepare" not in self.hooks():
             return tokens

@@ -168,6 +168,10 @@ class Scheme:
         """Returns the module with these parameters, for the functions that take an encoding."""
         structure, state = nnx.split(jax.eval_shape(self._made, jax.random.key(0)))
         nnx.replace_by_pure_dict(state, params)
+        for path, leaf in jax.tree.leaves_with_path(state):
+            if isinstance(leaf, jax.ShapeDtypeStruct):
+                name = jax.tree_util.keystr(path, simple=True, separator=".")
+                raise ValueError(f"params of {self.name} lack {name}: make them by init(key)")
         return jax.tree.map(
             lambda leaf: leaf if isinstance(leaf, nnx.Param) else jax.lax.stop_gradient(leaf),
             nnx.merge(structure, state),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def rows(table, index, **options) -> jax.Array:
@@ -70,4 +70,5 @@ def lying_as_heads(table, x_BTHC) -> jax.Array:
     layout = jax.typeof(x_BTHC).sharding
     if AxisType.Explicit not in layout.mesh.axis_types:
         return table
-    return jax.sharding.reshard(table, PartitionSpec(layout.spec[2]))
+    sharding = NamedSharding(layout.mesh, PartitionSpec(layout.spec[2]))
+    return jax.sharding.reshard(table, sharding)

@@ -131,7 +131,7 @@ def attend(
       ValueError: an argument does not fit the others; the message says which, and what to do.
     """
     check_implementation(implementation)
-    q_tokens = with_input(encoding, q_tokens, k_tokens, x)
+    q_tokens = with_input(encoding, q_tokens, k_tokens, x, q_BTHC)
     scheme, tile, v_BSKC, q_side = whole_tile(
         encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale, causal
     )
@@ -202,7 +202,7 @@ def logits(
     Use it for a softmax of your own, or to look at a scheme. ``combine`` sums the values by the
     weights that you make of the logits. The arguments are as in ``attend``.
     """
-    q_tokens = with_input(encoding, q_tokens, k_tokens, x)
+    q_tokens = with_input(encoding, q_tokens, k_tokens, x, q_BTHC)
     scheme, tile, _, _ = whole_tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
     in_order(scheme, tile, causal=False, by_index=False)
     return scheme.score(products(tile.q, tile.k) * tile.scale, tile)
@@ -226,7 +226,7 @@ def combine(
     Raises:
       ValueError: an argument does not fit the others.
     """
-    q_tokens = with_input(encoding, q_tokens, k_tokens, x)
+    q_tokens = with_input(encoding, q_tokens, k_tokens, x, weights_BHTS)
     k_tokens = q_tokens if k_tokens is None else k_tokens
     check_weights(weights_BHTS, v_BSKC)
     q_BTHS = weights_BHTS.swapaxes(1, 2)
@@ -260,7 +260,8 @@ def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Imp
     is_plain &= tile.q_tokens.segment_ids is None and is_fusable(encoding)
     if is_plain and cudnn_takes(tile, v_BSKC, rule) and is_for_gpu():
         return fused
-    is_few = T * S <= _FEW_LOGITS or T < _FEW_QUERIES
+    # Symbols of jax.export cannot be compared, and whole rows suit all lengths.
+    is_few = not isinstance(T * S, int) or T * S <= _FEW_LOGITS or T < _FEW_QUERIES
     usual = cpu.dense if is_few else blockwise
     in_rows = cpu.takes_rows(encoding, tile, rule) and (is_few or cpu.prefers_rows(tile))
     return functools.partial(cpu.in_rows_or, usual=usual) if in_rows else usual

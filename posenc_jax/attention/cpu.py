@@ -163,7 +163,8 @@ def _products(q_BKGTC, k_BKSC):
         return jnp.moveaxis(jax.lax.optimization_barrier(products_BKSGT), 2, -1)
 
     plain = functools.partial(_einsum, "bkgtc,bksc->bkgts")
-    if q_BKGTC.shape[2] * q_BKGTC.shape[3] > _FEW:
+    queries = q_BKGTC.shape[2] * q_BKGTC.shape[3]
+    if not isinstance(queries, int) or queries > _FEW:
         return plain(q_BKGTC, k_BKSC)
     # XLA:CPU would transpose all keys in memory for a few queries.
     return jax.lax.platform_dependent(q_BKGTC, k_BKSC, cpu=keys_first, default=plain)

@@ -54,7 +54,8 @@ def checked_dropout(dropout: Any) -> Dropout | None:
         return None
     rate, key = dropout if isinstance(dropout, tuple | list) else (dropout, None)
     is_share = is_real(rate) and not isinstance(rate, jax.core.Tracer) and 0 <= rate < 1
-    if not hasattr(key, "dtype") or not is_share:
+    # An instance of nnx.Rngs would take "dtype" for the name of a stream.
+    if not hasattr(type(key), "dtype") or not is_share:
         raise ValueError(
             f"dropout={dropout!r} must be the share of weights that are dropped, a number from 0 "
             "to below 1, and a random key, fresh in each layer and step: (0.1, jax.random.key(0))"

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from posenc_jax.attention import sinks as sink
@@ -23,8 +24,11 @@ from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens
 
 
-def with_input(encoding, q_tokens, k_tokens, x_BTD) -> Tokens:
-    """Returns the tokens of self-attention, after the encoding has observed its input."""
+def with_input(encoding, q_tokens, k_tokens, x_BTD, q) -> Tokens:
+    """Returns the tokens of self-attention, after the encoding has observed its input.
+
+    The first axis of ``q``, queries or weights, is the batch.
+    """
     scheme = encoding.encoding if isinstance(encoding, HeadShard) else encoding
     check_one_layer(scheme)
     if x_BTD is None or "observe" not in scheme.hooks():
@@ -34,6 +38,11 @@ def with_input(encoding, q_tokens, k_tokens, x_BTD) -> Tokens:
         raise ValueError(
             "x= is the input of self-attention; where k_tokens are given, observe all tokens once, "
             "tokens.observed(encoding, x), and pass a part of them as q_tokens"
+        )
+    if np.ndim(x_BTD) == 3 and np.shape(x_BTD)[0] not in (1, *np.shape(q)[:1]):
+        raise ValueError(
+            f"x [B, T, D] of shape {np.shape(x_BTD)} must have as many rows as the queries, which "
+            f"have shape {np.shape(q)}: pass the array that they are projected from"
         )
     return q_tokens.observed(scheme, x_BTD)
 
@@ -81,6 +90,8 @@ def tile_of_tokens(q_tokens: Tokens, k_tokens: Tokens, heads, num_heads: int) ->
 def rule_of(scheme, tile, causal, window, mask, sinks, dropout) -> tuple[Tile, Rule]:
     """Returns the tile, and the rule that says which keys each query sees."""
     check_window(window)
+    if not isinstance(causal, bool):
+        raise ValueError(f"causal={causal!r} must be True or False, known while tracing")
     sinks_BTH = None if sinks is None else sink.checked(sinks, tile.q)
     (B, T, H, _), S = tile.q.shape, tile.k.shape[1]
     mask, dropout = checked_mask(mask, B, H, T, S), checked_dropout(dropout)

@@ -110,3 +110,11 @@ def test_optax_trains_parameters_and_leaves_constants(name, is_trained):
     optimizer = optax.adam(0.1)
     updates, _ = optimizer.update(jax.jit(jax.grad(loss))(params), optimizer.init(params))
     assert any(update.any() for update in jax.tree.leaves(updates)) == is_trained
+
+
+def test_params_that_are_missing_are_named():
+    scheme, params = initialized("fox")
+    x_BTD = common.normal(0, 3, 7, common.WIDTH)
+    gate = next(iter(params))
+    with pytest.raises(ValueError, match=f"lack {gate}"):
+        scheme.attend({}, Q, K, V, POSITIONS, x=x_BTD)

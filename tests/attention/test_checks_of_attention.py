@@ -27,7 +27,9 @@ MASKED = [np.ma.masked_array(text(T), mask=text(T) == hidden) for hidden in (1, 
 TOKENS = {
     "positions": [of(text(0)), of(text(T)[0]), of(TWO_AXES, "i_mrope"), of(TWO_AXES, "rope")]
     + [of([[0, 1], [0]]), of(np.full((1, T), 7e30, np.float32)), *map(of, MASKED)],
-    "position": [of([[0.0, NAN]]), of([[0, 2**31]]), of(np.float64([[2.0**30 + 0.3]]))],
+    "finite": [of([[0.0, NAN]])],
+    "key": [lambda: common.build("randomized").tokens(text(T), key=0)],
+    "position": [of([[0, 2**31]]), of(np.float64([[2.0**30 + 0.3]]))],
     "segment_ids": [of(text(T), segment_ids=ids) for ids in (np.zeros((1, T + 1), int), MASKED[0])],
     "length": [of(text(T), "dynamic_ntk", length=n) for n in (0, "9", np.ones(T - 1))]
     + [of(text(T), "rope", length=n) for n in (1.5, 2**30)],
@@ -90,12 +92,13 @@ ATTENTION = {
     "order": [
         lambda: posenc_jax.attend(NOPE, *sides(keys=T + 2), read(NOPE), read(NOPE, text(T + 2)))
     ],
+    "causal": wrong("causal", None, "bidirectional"),
     "window": [*wrong("window", 2.5, 0, (3, 3))],
     "scale": wrong("scale", jnp.ones(H), "0.5"),
     "sinks": wrong("sinks", "head", jnp.zeros(3)),
     "mask": wrong("mask", np.ones((T, T)), np.ones((B, T), bool))
     + wrong("mask", np.ma.masked_array(np.ones((T, T), bool), mask=np.eye(T))),
-    "dropout": wrong("dropout", 0.1, (0.1, 0)),
+    "dropout": wrong("dropout", 0.1, (0.1, 0), (0.1, nnx.Rngs(0))),
     "implementation": wrong("implementation", "flash"),
     "encoding": [lambda: posenc_jax.attend("rope", *sides(), read(NOPE))],
     "made for another": [
@@ -118,6 +121,8 @@ def test_what_depends_on_the_input_must_read_it(name):
     encoding = common.build(name)
     tokens = encoding.tokens(text(T))
     refuses("input", lambda: attend(encoding, tokens=tokens))
+    few = [side[:1] for side in sides()]
+    refuses("as many rows", lambda: attend(encoding, *few, tokens=tokens, x=X_BTD))
     for shape in ((B, T, common.WIDTH + 2), (B, 1, common.WIDTH), (B, common.WIDTH)):
         refuses("x|model_dim", lambda shape=shape: tokens.observed(encoding, jnp.ones(shape)))
     observed = tokens.observed(encoding, X_BTD)

@@ -34,6 +34,22 @@ def test_every_kind_of_scheme_takes_a_symbolic_batch(name):
     assert program.out_avals[0].shape[0] == B
 
 
+@pytest.mark.parametrize("name", ["rope", "t5", "cope"])
+def test_the_number_of_tokens_may_be_a_symbol(name):
+    encoding = common.build(name)
+    batch, count = export.symbolic_shape("b, t")
+
+    def attend(q, k, v, positions):
+        return posenc_jax.attend(encoding, q, k, v, encoding.tokens(positions))
+
+    heads = jax.ShapeDtypeStruct((batch, count, H, C), jnp.float32)
+    positions = jax.ShapeDtypeStruct((1, count), jnp.int32)
+    program = export.export(jax.jit(attend))(heads, heads, heads, positions)
+    q, k, v = (common.normal(i, 2, T, H, C) for i in range(3))
+    actual = program.call(q, k, v, text(T).astype(np.int32))
+    common.close(actual, jax.jit(attend)(q, k, v, text(T).astype(np.int32)), atol=1e-5)
+
+
 @pytest.mark.parametrize(("name", "implementation"), [("fox", None), ("t5", "blockwise")])
 def test_an_exported_program_runs_with_several_batches(name, implementation):
     attend, program = exported(name, implementation)

@@ -10,6 +10,9 @@ import pytest
 import schemes
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+import posenc_jax
+from posenc_jax.positions import text
+
 
 def model_axis(name):
     """Returns the axis that heads lie over, or None where each head needs all others."""
@@ -44,6 +47,21 @@ def test_operations_know_where_results_lie_on_explicit_axes(name):
     out = traced.out_info["documents"]
     spec = "data", None, model_axis(name), None
     assert out.sharding.spec == PartitionSpec(*spec)
+
+
+@pytest.mark.parametrize("name", ["string", "transformer_xl", "deberta", "grape_a"])
+def test_arrays_bring_their_explicit_axes_with_them(name):
+    """Nothing sets the mesh for the program."""
+    mesh = common.mesh_of(AxisType.Explicit, data=2)
+    encoding = common.build(name)
+    sides = [common.normal(i, 2, 8, common.HEADS, common.HEAD_DIM) for i in range(3)]
+    placed = [jax.device_put(x, NamedSharding(mesh, PartitionSpec("data"))) for x in sides]
+
+    @jax.jit
+    def attend(q, k, v):
+        return posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(8)))
+
+    common.close(attend(*placed), attend(*sides), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,11 @@ def test_a_draw_is_ascending_different_and_below_the_limit(count, key):
     np.testing.assert_array_equal(drawn, encoding.tokens(text(count), key=key).positions[0])
 
 
+def test_an_eager_draw_makes_no_nan():
+    with jax.debug_nans(True):
+        common.build("randomized", max_length=100).tokens(text(7), key=KEYS[1])
+
+
 def test_real_positions_are_uniform_ascending_and_stay_in_their_range():
     encoding = common.build("random_float", max_length=100)
     draws = np.stack([place(encoding, text(90), key)[0] for key in KEYS[1:]])

@@ -42,6 +42,24 @@ def test_angles_of_negative_and_fractional_positions():
             check_angles(cos, sin, given, FREQUENCIES, atol=5e-7)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_gradients_of_rates_are_as_exact_at_negative_positions(dtype):
+    """A shift of all positions changes no logit, so it changes no gradient."""
+    encoding = common.build("lerope")
+    q, k, v = (common.normal(i, 1, 64, common.HEADS, common.HEAD_DIM) for i in range(3))
+
+    @jax.jit
+    @jax.grad
+    def gradient(encoding, positions):
+        return (posenc_jax.attend(encoding, q, k, v, encoding.tokens(positions)) * v).sum()
+
+    here, below = (
+        jax.tree.leaves(gradient(encoding, (np.asarray(text(64)) + start).astype(dtype)))[0]
+        for start in (0, -64)
+    )
+    assert np.abs(below - here).max() < 1e-4 * np.abs(here).max()
+
+
 def test_derivative_by_the_position_is_the_frequency():
     positions = jnp.array([[-2.25], [0.5], [3000.75]])
 

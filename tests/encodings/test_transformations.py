@@ -39,6 +39,15 @@ def test_without_jit(name):
     close_trees(results, common.attention(encoding, x_BTD, POSITIONS, SEGMENT_IDS), 1e-5, 1e-5)
 
 
+@pytest.mark.parametrize("name", ["pope", "cope", "kv_shift"])
+def test_with_strict_promotion_of_types(name):
+    with jax.numpy_dtype_promotion("strict"):
+        encoding = common.build(name)
+        sides = (jnp.ones((B, T, common.HEADS, common.HEAD_DIM), jnp.bfloat16) for _ in range(3))
+        x_BTD = jnp.ones((B, T, common.WIDTH))
+        posenc_jax.attend(encoding, *sides, encoding.tokens(POSITIONS), x=x_BTD)
+
+
 @few_kinds
 def test_under_vmap(name):
     """An ensemble has two sets of parameters and two inputs."""

@@ -52,9 +52,10 @@ class CoPE(Encoding):
         place_BHTS = jnp.minimum(count_BHTS, last)
         rows_BHTP = row_products(tile.q, self.table[...])
         rows_BHTP = rows_BHTP if self.nodiv else tile.scale * rows_BHTP
-        below = jax.lax.stop_gradient(jnp.floor(place_BHTS)).astype(jnp.int32)
+        whole_BHTS = jax.lax.stop_gradient(jnp.floor(place_BHTS))
+        below = whole_BHTS.astype(jnp.int32)
         lower, upper = pick(rows_BHTP, below), pick(rows_BHTP, jnp.minimum(below + 1, last))
-        return logits_BHTS + lower + (place_BHTS - below) * (upper - lower)
+        return logits_BHTS + lower + (place_BHTS - whole_BHTS) * (upper - lower)
 
 
 def sums_up_to_queries(terms_BHTS, tile: Tile) -> tuple[jax.Array, jax.Array]:

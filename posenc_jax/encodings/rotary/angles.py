@@ -116,15 +116,20 @@ def _cos_sin_of_turns(turns):
 
 
 def _split(positions):
-    """Returns parts that are exact in float32: 2048 * (2048 * coarse + middle) + fine + rest."""
+    """Returns parts that are exact in float32: 2048 * (2048 * coarse + middle) + fine + rest.
+
+    All have the sign of the position: parts of different signs cancel, and the gradients of rates,
+    which are sums over tokens for each part, would lose digits.
+    """
     if jnp.issubdtype(positions.dtype, jnp.integer):
-        blocks = positions // _BLOCK
-        counts = blocks // _BLOCK, blocks % _BLOCK, positions % _BLOCK
+        block = jnp.asarray(_BLOCK, positions.dtype)
+        blocks, fine = jax.lax.div(positions, block), jax.lax.rem(positions, block)
+        counts = jax.lax.div(blocks, block), jax.lax.rem(blocks, block), fine
         return *(count.astype(jnp.float32) for count in counts), None
-    # Written with floors of a stopped gradient, so that all of the derivative is in ``rest``.
-    whole = jax.lax.stop_gradient(jnp.floor(positions))
-    blocks = jnp.floor(whole / _BLOCK)
-    coarse = jnp.floor(blocks / _BLOCK)
+    # Written with a stopped gradient, so that all of the derivative is in ``rest``.
+    whole = jax.lax.stop_gradient(jnp.trunc(positions))
+    blocks = jnp.trunc(whole / _BLOCK)
+    coarse = jnp.trunc(blocks / _BLOCK)
     return coarse, blocks - _BLOCK * coarse, whole - _BLOCK * blocks, positions - whole
 
 

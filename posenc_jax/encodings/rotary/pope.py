@@ -57,7 +57,7 @@ class PoPE(Encoding):
         self.head_dim = head_dim
         self.base = check_base(base)
         turns = jax.random.uniform(rngs.params(), (num_kv_heads, head_dim))
-        self.phase = nnx.Param(-2 * math.pi * turns * (phase_init == "uniform"))
+        self.phase = nnx.Param((-2 * math.pi if phase_init == "uniform" else 0.0) * turns)
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes float32 cosines and sines, each ``[B, T, 1, head_dim]``."""

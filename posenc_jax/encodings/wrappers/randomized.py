@@ -75,15 +75,16 @@ class Randomized(Wrapper):
             check_rows(positions, int(count), "use whole positions below length=")
         key = jax.random.key(self.evaluation_seed) if key is None else key
         is_drawable = (positions >= 0) & (positions % 1 == 0) & (count <= self.max_length)
+        is_drawable &= positions < count
         index = jnp.where(is_drawable, positions, self.max_length).astype(jnp.int32)
         drawn = jnp.sort(self._numbers(key, count))
         return rows(drawn, index, mode="fill", fill_value=jnp.nan)
 
     def _numbers(self, key, count):
-        """Returns ``count`` different integers in any order, and NaN: float32 ``[max_length]``."""
+        """Returns ``count`` different integers in any order, and inf: float32 ``[max_length]``."""
         numbers = jnp.arange(self.max_length, dtype=jnp.float32)
         is_drawn = jax.random.permutation(key, self.max_length) < count
-        return jnp.where(is_drawn, numbers, jnp.nan)
+        return jnp.where(is_drawn, numbers, jnp.inf)
 
 
 class RandomFloat(Randomized):
@@ -121,7 +122,7 @@ class RandomFloat(Randomized):
 
     def _numbers(self, key, count):
         drawn = jax.random.uniform(key, (self.max_length,), maxval=self.max_length)
-        return jnp.where(jnp.arange(self.max_length) < count, drawn, jnp.nan)
+        return jnp.where(jnp.arange(self.max_length) < count, drawn, jnp.inf)
 
 
 def _checked(max_length) -> int:
