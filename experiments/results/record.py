@@ -192,20 +192,22 @@ def _locked(folder):
         yield None
 
 
-def open_run(folder: Path, config: dict[str, Any]) -> None:
-    """Writes the ``run.json`` of a run of ``config``, if ``folder`` has none yet.
+def open_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Writes the ``run.json`` of a run of ``config``, or returns what ``folder`` has.
 
     Raises:
       OtherConfigError: as ``check_run``.
       RefusedError: the folder has checkpoints but no ``run.json``.
     """
-    if check_run(folder, config) is None:
+    previous = check_run(folder, config)
+    if previous is None:
         if agreed((folder / "checkpoints").exists):
             raise RefusedError(
                 f"{folder} has checkpoints, but no run.json that says which run made them; put it "
                 "back, or delete the folder to train again"
             )
         write_json(folder / "run.json", {"config": config} | environment())
+    return previous
 
 
 def check_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:

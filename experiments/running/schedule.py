@@ -13,6 +13,7 @@ import jax
 
 from experiments import preemption
 from experiments.preemption import PreemptedError
+from experiments.results.environment import environment
 from experiments.results.metrics import check_sinks
 from experiments.results.record import (
     OtherConfigError,
@@ -176,12 +177,17 @@ class Schedule:
 
     def _run_point(self, point) -> None:
         sweep, folder = self.sweep, self.sweep.folder(point)
-        open_run(folder, sweep.describe(point))
+        run = open_run(folder, sweep.describe(point))
         if sweep.is_done(point):
             return
         check_metrics(folder)
-        files = folder / "evaluation.json", folder / "checkpoints"
-        if [agreed(file.exists) for file in files] == [True, False]:
+        has_checkpoints = agreed((folder / "checkpoints").exists)
+        if has_checkpoints and run and run.get("source") != environment()["source"]:
+            self._print(
+                f"  {folder} was begun by other source code, and goes on with this: delete the "
+                "folder to train it by one code alone"
+            )
+        if agreed((folder / "evaluation.json").exists) and not has_checkpoints:
             raise RefusedError(
                 f"{folder} has an evaluation that is damaged or of another config, and no "
                 "checkpoint to evaluate again: give the old values, or another --workdir, or "

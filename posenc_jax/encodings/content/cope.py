@@ -33,7 +33,7 @@ class CoPE(Encoding):
         released code has the training length plus one by default.
       nodiv: whether to leave the table's term undivided by ``sqrt(d)``, an option of the released
         code. The other options there, gates from keys of their own or from values, are not offered.
-      rngs: not used, since the table starts at 0; every per-layer scheme takes it.
+      rngs: not used, since the table starts at 0; accepted so that layers are made alike.
     """
 
     per_layer = True

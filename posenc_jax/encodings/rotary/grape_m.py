@@ -36,7 +36,7 @@ class GrapeM(RoPE):
       base: base of the initial rates, as in ``RoPE``.
       layout: see ``RoPE``.
       by_head: whether each kv head, with its queries, has rates of its own.
-      rngs: not used, since the rates start as RoPE's; every per-layer scheme takes it.
+      rngs: not used, since rates start as those of RoPE; accepted so that layers are made alike.
     """
 
     per_layer = True

@@ -52,6 +52,32 @@ def test_an_extension_that_is_added_later_is_evaluated_on_the_model_that_is_ther
     assert [json.loads(line)["step"] for line in lines] == [2], "trained once"
 
 
+def test_other_evaluation_settings_do_not_train_a_restored_run_anew(corpus, tmp_path):
+    first, _ = comparison(config(corpus, schemes="rope", **LITTLE), tmp_path)
+    assert first.run() == []
+    folder = first.folder(first.points[0])
+    shutil.rmtree(folder / "checkpoints")  # an archive has none
+    before = [(folder / name).read_text() for name in ("metrics.jsonl", "evaluation.json")]
+    settings = LITTLE | dict(eval__multiples=(1, 2))
+    other, _ = comparison(config(corpus, schemes="rope", **settings), tmp_path)
+    (failure,) = other.run()
+    assert "no checkpoint to evaluate again" in failure["reason"]
+    assert [(folder / n).read_text() for n in ("metrics.jsonl", "evaluation.json")] == before
+    assert first.finished(first.points[0]) is not None
+
+
+def test_a_run_says_that_other_code_began_it(corpus, tmp_path):
+    first, output = comparison(config(corpus, schemes="rope", **LITTLE), tmp_path)
+    first.run()
+    folder = first.folder(first.points[0])
+    (folder / "evaluation.json").unlink()
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(run | {"source": "other"}))
+    assert "other source code" not in output.getvalue()
+    assert first.run() == []
+    assert "was begun by other source code" in output.getvalue()
+
+
 def test_another_config_in_the_same_place_is_refused(workdir, corpus):
     """The report and the runs stay as they are, and a later command does not show the reason."""
     before = (workdir / "results.csv").read_text()
