@@ -71,7 +71,8 @@ def rung_growth(scheme: str, multiple: int, **range_: float) -> Effect:
     """Says in which range the loss on ``RUNG`` lies, as ``change`` does of other studies."""
 
     def growth(answers: Answers) -> Seeds:
-        recent = answers.rung_bits(RUNG, scheme, 1, "windowed")
+        protocol = "windowed" if answers.protocol == "last" else answers.protocol
+        recent = answers.rung_bits(RUNG, scheme, 1, protocol)
         return answers.rung_bits(RUNG, scheme, multiple) / recent - 1.0
 
     says = f"loss of {scheme} at {multiple}x over that of the most recent 1x tokens alone, minus 1"
