@@ -109,7 +109,8 @@ def terminal_table(
     table = Table(title=title, box=HORIZONTALS, collapse_padding=True, pad_edge=False)
     table.add_column("scheme", no_wrap=True)
     for column in columns:
-        table.add_column(str(column), justify="right")
+        # In a narrow terminal a long name is folded, for an ellipsis would make names alike.
+        table.add_column(str(column), justify="right", overflow="fold")
     for scheme, cells in (rows or {}).items():
         texts = (Text(c.plain, "bold" if c.is_best else "") for c in cells)
         table.add_row(Text(scheme, "italic" if scheme == BASELINE else ""), *texts)
