@@ -165,9 +165,9 @@ def _sizes_of_layer(config, at) -> dict[str, Any]:
         keys = {key for of_layer in by_number.values() for key in of_layer}
         if unread := sorted(filter(about_positions, keys - _LAYER_SIZES)):
             raise ValueError(f"{unread[0]} in per_layer_config is not read")
-        if keys & _LAYER_SIZES and at.number is None:
-            at.of("per_layer_config", ())
-        of_layer = by_number.get(at.number, {})
+        if keys.isdisjoint(_LAYER_SIZES):
+            return {}
+        of_layer = by_number.get(at.number_for("per_layer_config"), {})
         return {key: of_layer[key] for key in keys & _LAYER_SIZES if of_layer.get(key) is not None}
     for kind, key, default in (
         (FULL, "global_head_dim", row.full_head_dim),
@@ -243,9 +243,7 @@ def _section_of_layer(config, section, at) -> dict[str, Any] | None:
     plain = {key: value for key, value in section.items() if key in _PLAIN}
     if "rope_scaling_layers" in config:
         scaled = entries(config, "rope_scaling_layers", is_whole)
-        if at.number is None:
-            at.of("rope_scaling_layers", ())
-        return section if at.number in scaled else plain
+        return section if at.number_for("rope_scaling_layers") in scaled else plain
     if row.plain_sliding and section.keys() - {*plain, "rope_type"} and not has_sections(config):
         return section if at.one_of(FULL, SLIDING) == FULL else plain
     if "layer_rope_theta" not in config:

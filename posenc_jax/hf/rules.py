@@ -56,15 +56,19 @@ class At:
             )
         return self.kind
 
-    def of(self, key: str, values: Sequence[Any]) -> Any:
-        """Returns the layer's entry in a list that the config has under ``key``."""
+    def number_for(self, key: str) -> int:
+        """Returns the number of the layer, which must be known to read ``key``."""
         if self.number is None:
             raise ValueError(
                 f"{key} differs between layers: pass layer=, the number of the layer that is meant"
             )
-        if self.number >= len(values):
+        return self.number
+
+    def of(self, key: str, values: Sequence[Any]) -> Any:
+        """Returns the layer's entry in a list that the config has under ``key``."""
+        if self.number_for(key) >= len(values):
             raise ValueError(f"{key} must have one entry for each layer")
-        return values[self.number]
+        return values[self.number_for(key)]
 
 
 # Rules of kinds
