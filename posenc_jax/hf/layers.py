@@ -93,12 +93,11 @@ def select(config: Mapping[str, Any], layer_type: str | None, layer: int | None)
 
 def at_layer(config: Mapping[str, Any], at: At) -> Section:
     """Returns the keys of a config about the rotation of one layer."""
-    of_layer = {**config, **_sizes_of_layer(config, at)}
-    where, section = _section(of_layer, at)
-    if section is not None:
-        section = {key: value for key, value in section.items() if value is not None}
-        section = _section_of_layer(of_layer, section, at)
-    return Section(section, where, of_layer)
+    config = {**config, **_sizes_of_layer(config, at)}
+    if "global_rope_theta" in config:
+        config = {"rope_theta": config["global_rope_theta"], **config}
+    section = _of_kind(config, at)
+    return section if section.keys is None else _of_number(section, at)
 
 
 def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Window:
@@ -180,38 +179,38 @@ def _sizes_of_layer(config, at) -> dict[str, Any]:
     return {}
 
 
-def _section(config, at) -> tuple[str, Mapping[str, Any] | None]:
-    """Returns the section of a layer and its name; removes the bases of other layers."""
+def _of_kind(config, at) -> Section:
+    """Returns the section of the layer's kind, with the base of this kind."""
     row = row_of(config)
-    where, section = _only_section(config)
-    if "global_rope_theta" in config:
-        config.setdefault("rope_theta", config.pop("global_rope_theta"))
-    local = {key: config.pop(key) for key in _LOCAL_BASES if key in config}
+    where, keys = _only_section(config)
+    local = {key: config[key] for key in _LOCAL_BASES if key in config}
     if row.dangling and has_sections(config):
-        section = {k: v for k, v in section.items() if k not in ("rope_type", "rope_theta")}
-    if section.keys() & {FULL, SLIDING} or has_sections(config):
-        _check_bases(config, where, section, local)
-        kind = at.one_of(*section)
-        keys = section[kind]
-        if keys is None:
-            return f"{where}[{kind!r}]", None
-        base = {"rope_theta": agreed(local)} if local and kind == SLIDING else {}
-        keys = base | {key: value for key, value in keys.items() if value is not None}
-        if "rope_theta" in keys:
-            config.pop("rope_theta", None)  # The base of the other layers.
-        return f"{where}[{kind!r}]", keys
+        keys = {k: v for k, v in keys.items() if k not in ("rope_type", "rope_theta")}
+    if keys.keys() & {FULL, SLIDING} or has_sections(config):
+        _check_bases(config, where, keys, local)
+        kind = at.one_of(*keys)
+        section = Section(_without_nulls(keys[kind]), f"{where}[{kind!r}]", config)
+        if section.keys is None:
+            return section
+        base = agreed(local) if local and kind == SLIDING else None
+        base = section.keys.get("rope_theta", base)
+        return section if base is None else section.with_base(base)
+    section = Section(_without_nulls(keys), where, config)
     if local:
         if at.one_of(FULL, SLIDING) == FULL:
-            return where, section
-        config.pop("rope_theta", None)
-        partial = {k: v for k, v in section.items() if k == "partial_rotary_factor"}
-        return where, {"rope_type": "default", "rope_theta": agreed(local), **partial}
+            return section
+        partial = {k: v for k, v in section.keys.items() if k == "partial_rotary_factor"}
+        return section._replace(keys={"rope_type": "default", **partial}).with_base(agreed(local))
     if row.local:
         raise ValueError(
             f"{where} must have a section for each kind of layer, 'full_attention' and "
             "'sliding_attention', or rope_local_base_freq beside it"
         )
-    return where, section
+    return section
+
+
+def _without_nulls(keys):
+    return None if keys is None else {k: v for k, v in keys.items() if v is not None}
 
 
 def _only_section(config) -> tuple[str, Mapping[str, Any]]:
@@ -233,30 +232,30 @@ def _check_bases(config, where, section, local):
             )
 
 
-def _section_of_layer(config, section, at) -> dict[str, Any] | None:
-    """Returns the section as it applies to a layer, or None if the layer has no RoPE."""
+def _of_number(section, at) -> Section:
+    """Returns the section of a kind as it applies to one layer, which may have no RoPE."""
+    keys, _, config = section
     row = row_of(config)
     by_list = config.get("no_rope_layers") and row.rotates is not rules.listed_or_chunked
     rotates = rules.listed if by_list else row.rotates
     if rotates is not None and not rotates(config, at):
-        return None
-    plain = {key: value for key, value in section.items() if key in _PLAIN}
+        return section._replace(keys=None)
+    plain = section._replace(keys={key: keys[key] for key in _PLAIN if key in keys})
     if "rope_scaling_layers" in config:
         scaled = entries(config, "rope_scaling_layers", is_whole)
         return section if at.number_for("rope_scaling_layers") in scaled else plain
-    if row.plain_sliding and section.keys() - {*plain, "rope_type"} and not has_sections(config):
+    if row.plain_sliding and keys.keys() - {*_PLAIN, "rope_type"} and not has_sections(config):
         return section if at.one_of(FULL, SLIDING) == FULL else plain
     if "layer_rope_theta" not in config:
         return section
     base = at.of("layer_rope_theta", entries(config, "layer_rope_theta", is_number))
-    shared = section.get("rope_theta", config.get("rope_theta"))
+    shared = keys.get("rope_theta", config.get("rope_theta"))
     if base and not row.base_by_layer and shared not in (None, base):
         raise ValueError(
             f"layer_rope_theta={base!r} contradicts rope_theta={shared!r}: the model's code only "
             "checks whether layer_rope_theta is 0"
         )
-    config.pop("rope_theta", None)
-    return section | {"rope_theta": base} if base else None
+    return section.with_base(base) if base else section._replace(keys=None)
 
 
 def _slides(config, number: int, kind: str | None) -> bool:

@@ -54,6 +54,11 @@ class Section(NamedTuple):
     where: str
     config: Mapping[str, Any]
 
+    def with_base(self, base: Any) -> "Section":
+        """Returns the section with this base; the base beside it is that of other layers."""
+        config = {key: value for key, value in self.config.items() if key != "rope_theta"}
+        return Section({**self.keys, "rope_theta": base}, self.where, config)
+
 
 def kind_of(section: Section, ntk_alpha: bool) -> str:
     """Returns the type of a section, a key of ``TYPES``.
