@@ -24,32 +24,15 @@ class Program:
     """
 
     def __init__(self, function, known, given):
-        closed = jax.make_jaxpr(function)(known, given)
-        closed = jax.make_jaxpr(lambda *values: _outputs(closed, values, {}))(*closed.in_avals)
+        closed = _inlined(jax.make_jaxpr(function)(known, given))
         jaxpr = closed.jaxpr
         count = len(jax.tree.leaves(known))
         self._known, self._given = jaxpr.invars[:count], jaxpr.invars[count:]
         self._outputs = jaxpr.outvars
         self._constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-
-        # An equation without inputs (such as iota) is computed again wherever it is needed.
-        ahead = {*self._known, *self._constants}
-        free: set[Any] = set()
-        self._ahead = []
-        for eqn in jaxpr.eqns:
-            inputs = _variables(eqn)
-            if free.issuperset(inputs):
-                free.update(eqn.outvars)
-                self._ahead.append(eqn)
-            elif _may_run_ahead(eqn) and ahead.issuperset(set(inputs) - free):
-                ahead.update(eqn.outvars)
-                self._ahead.append(eqn)
-
-        late = [eqn for eqn in jaxpr.eqns if not ahead.intersection(eqn.outvars)]
+        self._ahead, late, known_ahead = _cut(jaxpr.eqns, [*self._constants, *self._known])
         self._inside, needed = _needed(late, self._outputs)
-        self._carried = [v for v in self._constants if v in needed]
-        self._carried += [v for v in self._known if v in needed]
-        self._carried += [v for e in self._ahead for v in e.outvars if v in needed & ahead]
+        self._carried = [v for v in known_ahead if v in needed]
         self.operations = len(self._inside)
         self.returns_first = self._outputs == self._given[:1]
         self.used = [v in needed for v in self._given]
@@ -76,6 +59,30 @@ def on_matrices(function, *arguments):
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
     outputs = _outputs(closed, jax.tree.leaves(arguments), _RULES)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+
+def _inlined(closed):
+    """Returns the program without calls of other programs, and without equations in vain."""
+    return jax.make_jaxpr(lambda *values: _outputs(closed, values, {}))(*closed.in_avals)
+
+
+def _cut(eqns, known):
+    """Returns the equations that run ahead, the others, and the variables known after the first.
+
+    An equation without inputs (such as iota) is in both parts: each computes it for itself.
+    """
+    known = dict.fromkeys(known)  # a set that keeps its order
+    free: set[Any] = set()
+    ahead = []
+    for eqn in eqns:
+        inputs = _variables(eqn)
+        if free.issuperset(inputs):
+            free.update(eqn.outvars)
+            ahead.append(eqn)
+        elif _may_run_ahead(eqn) and known.keys() >= set(inputs) - free:
+            known |= dict.fromkeys(eqn.outvars)
+            ahead.append(eqn)
+    return ahead, [eqn for eqn in eqns if known.keys().isdisjoint(eqn.outvars)], [*known]
 
 
 def _outputs(closed, arguments, rules):
