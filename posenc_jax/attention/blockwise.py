@@ -48,7 +48,7 @@ class Shared(NamedTuple):
     """Holds the arrays that all tiles have in common."""
 
     encoding: Encoding
-    scale: Any  # None where the plan has it as a number
+    scale: Any  # None where it is a Python number, which needs no gradient and is in the plan
     heads: Any
     rule: Rule  # without sinks, which belong to rows
 
@@ -57,7 +57,7 @@ class Shared(NamedTuple):
 class Plan:
     """Holds the sizes and numbers that are static while a program is traced."""
 
-    scale: float | None
+    scale: float | None  # None where it is an array, which is in ``Shared``
     num_heads: int
     q_block: int
     k_block: int
@@ -256,11 +256,15 @@ def _backward(plan, queries, keys, shared, d_out, lse, delta):
 def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
     """Computes one tile again, and returns its weights, and gradients by products and hooks.
 
+    A tile adds ``dropped @ v + mix(dropped)`` to the output, where ``dropped`` are the weights
+    ``exp(logits - lse)`` after dropout; the gradients go back through this step by step, and
+    ``delta`` comes from ``lse``.
+
     The weights, after dropout, have the type of the values, and the gradient by the products has
     the type of the keys; both are ``[B, K, G, T, S]``. The last result has the gradients by the
     arrays of ``shared``, queries and keys that the scheme's hooks read.
     """
-    trees = shared, q.rows, k.rows
+    trees = shared, q.rows, k.rows  # Only their floating-point arrays have gradients.
     floats, rest = zip(*(split(tree) for tree in trees), strict=True)
 
     def scheme_and_tile(*floats):
@@ -282,8 +286,10 @@ def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
     dropped, pull_dropped = jax.vjp(drop, weights)
     _, pull_mix = jax.vjp(mix, dropped, *floats)
     d_dropped, *by_mix = pull_mix(d_out.astype(jnp.float32))
-    (d_weights,) = pull_dropped(d_dropped + _dot("bkgtc,bksc->bkgts", d_out, k.rows.v))
-    d_products, *by_score = pull_score(_heads(weights * (d_weights - delta[..., None])))
+    d_dropped += _dot("bkgtc,bksc->bkgts", d_out, k.rows.v)
+    (d_weights,) = pull_dropped(d_dropped)
+    d_logits = weights * (d_weights - delta[..., None])
+    d_products, *by_score = pull_score(_heads(d_logits))
     d_products = d_products.reshape(weights.shape).astype(k.rows.x.dtype)
     return dropped.astype(k.rows.v.dtype), d_products, add_gradients(tuple(by_score), tuple(by_mix))
 
