@@ -20,7 +20,7 @@ from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
 from posenc_jax.attention.dense import dense, products, weighted_sums
 from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
 from posenc_jax.attention.operands import (
-    in_order,
+    checked_order,
     rule_of,
     sides_of_heads,
     tile_of_tokens,
@@ -204,7 +204,7 @@ def logits(
     """
     q_tokens = with_input(encoding, q_tokens, k_tokens, x, q_BTHC)
     scheme, tile, _, _ = whole_tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
-    in_order(scheme, tile, causal=False, by_index=False)
+    checked_order(scheme, tile, causal=False, by_index=False)
     return scheme.score(products(tile.q, tile.k) * tile.scale, tile)
 
 

@@ -95,21 +95,22 @@ def rule_of(scheme, tile, causal, window, mask, sinks, dropout) -> tuple[Tile, R
     sinks_BTH = None if sinks is None else sink.checked(sinks, tile.q)
     (B, T, H, _), S = tile.q.shape, tile.k.shape[1]
     mask, dropout = checked_mask(mask, B, H, T, S), checked_dropout(dropout)
-    is_in_order = in_order(scheme, tile, causal, window is not None or callable(mask))
+    in_order = checked_order(scheme, tile, causal, window is not None or callable(mask))
     chunk, window = (window.size, None) if isinstance(window, Chunks) else (None, window)
     if chunk is not None and tile.k_tokens.segment_ids is not None:
         if callable(mask):  # called here, because it reads the index of the whole row
             q_index, k_index = tile.q_tokens.order(), tile.k_tokens.order()
             mask = checked_mask(mask(q_index[:, None, :, None], k_index[:, None, None]), B, H, T, S)
-        tile, is_in_order = _counted_by_segment(tile), False
+        tile, in_order = _counted_by_segment(tile), False
     before, after = sides_of(window, causal)
-    return tile, Rule(before, causal, is_in_order, chunk, after, mask, sinks_BTH, dropout)
+    return tile, Rule(before, causal, in_order, chunk, after, mask, sinks_BTH, dropout)
 
 
-def in_order(scheme, tile, causal, by_index) -> bool:
+def checked_order(scheme, tile, causal, by_index) -> bool:
     """Returns whether queries and keys are the same tokens, in the order they were written in.
 
-    ``by_index`` says whether a window, or a mask that is a function, reads the order too.
+    An order that is needed and not known is refused. ``by_index`` says whether a window, or a mask
+    that is a function, needs it.
     """
     T, S = tile.q.shape[1], tile.k.shape[1]
     q_index, k_index = tile.q_tokens.index, tile.k_tokens.index
