@@ -1,10 +1,14 @@
 """Describes the layers of a model, and stacks them for ``lax.scan``.
 
-A scheme with parameters for each layer is stacked as the blocks are, and under ``scan`` the loop
-runs over both. An encoding that layers share belongs to the model, which passes it into the blocks:
-modules are plain pytrees here, so an encoding in two blocks would be two different ones after a
-step of training. An encoding that is stacked over a shared one (LogScale over LeRoPE in Mistral
-Large 4) belongs to the model too, and each layer takes its row.
+There are three cases of who holds the parameters of an encoding; see ``Layer.encoding``:
+
+- One set for all layers (T5), or none (RoPE): ``Transformer.encodings`` holds it, and the model
+  passes it into the blocks. Modules are plain pytrees here, so an encoding in two blocks would be
+  two different ones after a step of training.
+- A set for each layer (FoX): each layer's is its ``Layer.own``, stacked as its block is, and under
+  ``scan`` the loop runs over both. ``Transformer.encodings`` has None in its place.
+- A set for each layer over a shared one (LogScale over LeRoPE in Mistral Large 4):
+  ``Transformer.encodings`` holds the whole stack, and a layer takes its row, ``Layer.rows``.
 """
 
 from collections.abc import Sequence
