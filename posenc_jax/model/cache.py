@@ -177,7 +177,7 @@ class Cache:
         distinct = model.distinct()
         width = model.embedding.shape[-1]
         rotated = [_is_rotated(encoding, width, segments, length) for encoding in distinct]
-        made = [
+        slots = [
             jax.eval_shape(functools.partial(_slots, model, length, *both), positions)
             for both in zip(distinct, rotated, strict=True)
         ]
@@ -187,8 +187,8 @@ class Cache:
             return jax.tree.map(lambda x: jnp.zeros((*leading, *x.shape), x.dtype), tree)
 
         return cls(
-            layers=tuple(zeros(made[layer.source][0], repeats) for layer in model.layers),
-            made=tuple(zeros(of_all_layers) for _, of_all_layers in made),
+            layers=tuple(zeros(slots[layer.source][0], repeats) for layer in model.layers),
+            made=tuple(zeros(of_all_layers) for _, of_all_layers in slots),
             positions=zeros(positions),
             segment_ids=jnp.zeros((batch, size), jnp.int32) if segments else None,
             count=jnp.zeros((), jnp.int32),
@@ -252,10 +252,14 @@ class Cache:
         is_text = self.is_text and not self.moves[number]
         if is_text and length is None:
             length = self.count.astype(jnp.float32)[None, None]
-        if not self.rotated[number]:
-            positions = text(self.size) if is_text else self.positions
-            tokens = encoding.tokens(positions, self.segment_ids, length=length)
-            return tokens.part(start, T), tokens, self
+        if self.rotated[number]:
+            return self._prepared_once(number, encoding, start, T, length, is_text)
+        positions = text(self.size) if is_text else self.positions
+        tokens = encoding.tokens(positions, self.segment_ids, length=length)
+        return tokens.part(start, T), tokens, self
+
+    def _prepared_once(self, number, encoding, start, T, length, is_text):
+        """Returns ``tokens`` where keys are stored rotated: only new tokens are prepared."""
         positions = jnp.arange(self.size, dtype=jnp.int32)[None] if is_text else self.positions
         index = start + jnp.arange(T, dtype=jnp.int32)[None]
         newest = (
@@ -267,15 +271,12 @@ class Cache:
         if made is not None:
             write = functools.partial(_write, start=start)
             made = jax.tree.map(write, made, encoding.of_keys(new.made))
-        if self.moves[number]:
+        if self.moves[number]:  # The cache holds positions as they came.
             positions = encoding.tokens(positions, length=length).positions
         every = Tokens(positions, self.segment_ids, made=made, consecutive=is_text).rotated()
         of_all = (*self.made[:number], made, *self.made[number + 1 :])
-        return (
-            dataclasses.replace(new, consecutive=is_text),
-            every,
-            dataclasses.replace(self, made=of_all),
-        )
+        new = dataclasses.replace(new, consecutive=is_text)
+        return new, every, dataclasses.replace(self, made=of_all)
 
     def check_made_for(self, model: "Transformer", batch: int) -> None:
         """Checks that the cache was made for this model's encodings, and for this batch."""
@@ -306,18 +307,21 @@ class Cache:
                 f"{T} new tokens alone, in a batch of {self.batch} or 1, and as axes= and dtype= "
                 f"of Cache.empty say: {slots.dtype} with {slots.ndim} axes"
             )
-        given, made = segment_ids is not None, self.segment_ids is not None
-        if given != made:
+        given, expected = segment_ids is not None, self.segment_ids is not None
+        if given != expected:
             raise ValueError(
                 f"segment_ids are {'' if given else 'not '}given, but the cache was made with "
-                f"segments={made}: make it by Cache.empty with segments={given}"
+                f"segments={expected}: make it by Cache.empty with segments={given}"
             )
 
 
 def _slots(
     model: "Transformer", length: int | None, encoding: Encoding, rotated: bool, positions
 ) -> tuple[Stored, Any]:
-    """Returns the slots of one layer, and of all layers together, for tokens at these positions."""
+    """Returns the slots of one layer, and of all layers together, for tokens at these positions.
+
+    A layer has what ``observe`` makes, and all layers share what ``prepare`` makes.
+    """
     B, S = positions.shape[:2]
     k = v = jnp.zeros((B, S, model.num_kv_heads, model.head_dim), model.dtype)
     x_BSD = jnp.zeros((B, S, model.embedding.shape[-1]), model.dtype)
