@@ -48,6 +48,7 @@ DBRX |= dict(attn_config={"model_type": "", "rope_theta": 500000, "kv_n_heads": 
 DEEPSEEK = dict(model_type="deepseek_v3", qk_rope_head_dim=16, qk_nope_head_dim=24)
 DEEPSEEK |= dict(hidden_size=64, num_attention_heads=4, rope_theta=1e4)
 MISTRAL4 = dict(model_type="mistral4", partial_rotary_factor=0.4)
+MISTRAL4 |= dict(rope_parameters={"rope_type": "default", "rope_theta": 1e4})
 ZAMBA2 = dict(model_type="zamba2", hidden_size=3584, num_attention_heads=32, rope_theta=1e4)
 BAMBA = dict(model_type="bamba", hidden_size=512, num_attention_heads=4, rope_theta=1e4)
 HALVES = {}, {"attn_rotary_emb": 64}, {"partial_rotary_factor": 0.5}
@@ -140,6 +141,12 @@ READ = [
     (DEEPSEEK, {}, "rope", dict(head_dim=16, layout="interleaved")),
     (DEEPSEEK | {"rope_interleave": False}, {}, "rope", dict(head_dim=16)),
     (DEEPSEEK | MISTRAL4, {}, "rope", dict(head_dim=16, layout="interleaved")),
+    (
+        dict(model_type="moonshine_streaming", head_dim=40, rope_theta=1e4),
+        {},
+        "rope",
+        dict(head_dim=40, rotary_dim=32, layout="interleaved"),
+    ),
     (ZAMBA2 | {"use_mem_rope": True}, {}, "rope", dict(head_dim=224)),
     (ZAMBA2, {}, "nope", {}),
     *((BAMBA | keys, {}, "rope", dict(head_dim=128, rotary_dim=64)) for keys in HALVES),
@@ -220,6 +227,10 @@ REFUSED = [
     # Not max_position_embeddings, which may be the length after it.
     ({"rope_type": "yarn", "factor": 4.0}, HEAD, "original_max_position_embeddings"),
     ({"model_type": "qwen2", "rope_scaling": YARN}, HEAD, "rope_theta is missing.*'qwen2'"),
+    *(
+        ({"model_type": name, "rope_theta": 1e4, "rope_scaling": None}, HEAD, "one of its own")
+        for name in ("gpt_oss", "apertus", "cwm", "ministral3")
+    ),
     ({"rope_theta": 1e4}, {}, "head_dim"),
     # Values
     ({"rope_type": "linear", "factor": 0.5}, HEAD, "factor=0.5"),

@@ -46,6 +46,12 @@ class Backwards(Frequencies):
 def rotary(section: Section, layout: str | None) -> Encoding:
     """Returns the encoding of a layer with RoPE, with the scale of its queries if it has one."""
     config, row = section.config, row_of(section.config)
+    _check(
+        section.where != "config" or not row.scaled,
+        f"the rotary section (rope_parameters or rope_scaling) is missing, and the code of "
+        f"{config.get('model_type')!r} has one of its own there: give it, also for plain RoPE, "
+        '{"rope_type": "default", "rope_theta": ...}',
+    )
     kind = kind_of(section, row.ntk_alpha)
     width = head_dim_of(config)
     fractions = _fractions(section)

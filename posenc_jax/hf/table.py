@@ -33,6 +33,7 @@ class Row:
         ("interleaved").
       base: the base where the config has none; None if it must have one.
       fraction: the share of a head that rotates where the config does not say.
+      scaled: whether the class scales its rates where the config has no rotary section.
       rotary_dim: "read"; "unread" where the code reads only ``partial_rotary_factor``; "needed"
         where only this key says how much of a head rotates.
       head_dim: the width of a head where it is not the model's width over the number of heads, or
@@ -86,6 +87,7 @@ class Row:
     layout: str = "half"
     base: float | None = None
     fraction: float | None = None
+    scaled: bool = False
     rotary_dim: str = "read"
     head_dim: int | Callable[[Config], int] | None = None
     full_head_dim: int | None = None
@@ -141,7 +143,7 @@ _ALIBI = {"alibi": True}
 ROWS: dict[str, Row] = {
     **alike(
         """
-        apertus apertus1p5_text arcee aria_text bitnet chameleon csm dbrx diffllama
+        apertus1p5_text arcee aria_text bitnet chameleon csm dbrx diffllama
         emu3_text_model esmc eurobert evolla exaone falcon_h1 flex_olmo
         gpt_neox_japanese granite granite4_vision_text granite_docling_text granitemoe
         granitemoeshared gte hy_v3 hyperclovax internlm2 jais2 jetmoe jina_embeddings_v3
@@ -162,7 +164,7 @@ ROWS: dict[str, Row] = {
     ),
     **alike("doge mixtral phi3 phi4_multimodal phimoe starcoder2", Row(window="every")),
     **alike("mt5 pix2struct_text_model pop2piano switch_transformers t5", Row(scheme="t5")),
-    **alike("cohere ernie4_5 ernie4_5_moe moonshine_streaming", Row(layout="interleaved")),
+    **alike("cohere ernie4_5 ernie4_5_moe", Row(layout="interleaved")),
     **alike("ministral mllama_text_model unlimited_ocr_text", Row(kinds_needed=True)),
     **alike(
         "blt_global_transformer blt_local_decoder blt_local_encoder",
@@ -181,7 +183,9 @@ ROWS: dict[str, Row] = {
         "cosmos3_edge_text qwen3_vl_text",
         Row(axes="interleaved", sections=(24, 20, 20), head_dim=128),
     ),
-    **alike("cwm lfm3", Row(kinds_needed=True, head_dim=128)),
+    "apertus": Row(scaled=True),
+    "cwm": Row(kinds_needed=True, head_dim=128, scaled=True),
+    "lfm3": Row(kinds_needed=True, head_dim=128),
     **alike("deepseek_ocr2_text moshi", Row(window="unused")),
     **alike(
         "diffusion_gemma_text",
@@ -256,7 +260,7 @@ ROWS: dict[str, Row] = {
     "glm5_next_text": Row(scheme="nope", fixed={"qk_rope_head_dim": 0}, kinds_needed=True),
     "glm_image_text": Row(sections=(8, 12, 12)),
     "gpt_neox": Row(base=1e4, fraction=0.25),
-    "gpt_oss": Row(kind_rule=every(2), sinks="every", head_dim=64),
+    "gpt_oss": Row(kind_rule=every(2), sinks="every", head_dim=64, scaled=True),
     "granitemoehybrid": Row(kinds_needed=True, position_type="nope"),
     "helium": Row(layout="interleaved", head_dim=128),
     "hunyuan_vl_text": Row(axes=None, ntk_alpha=True),
@@ -277,17 +281,18 @@ ROWS: dict[str, Row] = {
         kind_rule=rules.llama4_kinds,
         head_dim=128,
     ),
-    "mimo_v2_flash": Row(kinds_needed=True, sinks="windows", head_dim=192),
+    "mimo_v2_flash": Row(kinds_needed=True, sinks="windows", head_dim=192, fraction=0.334),
     "minicpm3": Row(latent=True, base=1e4),
     "minimax": Row(kinds_needed=True, window="every", rotary_dim="unread"),
     "minimax_m3_vl_text": Row(rotary_dim="unread", head_dim=128),
-    "ministral3": Row(window="every", scaled_queries=True, head_dim=128),
+    "ministral3": Row(window="every", scaled_queries=True, head_dim=128, scaled=True),
     "mistral": Row(window="every", base=1e4, bare_head_dim=128, defaults={"sliding_window": 4096}),
-    "mistral4": Row(layout="interleaved", latent=True, scaled_queries=True),
+    "mistral4": Row(layout="interleaved", latent=True, scaled_queries=True, scaled=True),
     "mistral_large4_text": Row(
         layout="interleaved", latent=True, learned=True, rotates=rules.listed
     ),
     "moonshine": Row(layout="interleaved", fraction=0.9),
+    "moonshine_streaming": Row(layout="interleaved", fraction=0.8),
     "mpt": Row(
         scheme="alibi",
         reads_alibi=True,
@@ -301,7 +306,12 @@ ROWS: dict[str, Row] = {
     "olmo3": Row(plain_sliding=True, kinds=BOTH, kind_rule=every(4)),
     "olmo_hybrid": Row(kind_rule=every(4, LINEAR)),
     "openai_privacy_filter": Row(
-        layout="interleaved", window="every", sees=rules.radius, sinks="every", head_dim=64
+        layout="interleaved",
+        window="every",
+        sees=rules.radius,
+        sinks="every",
+        head_dim=64,
+        scaled=True,
     ),
     "paddleocr_vl_text": Row(sections=(16, 24, 24), window="unused"),
     "phi": Row(base=1e4, fraction=0.5),

@@ -49,8 +49,12 @@ class SafetensorsFiles:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        index = _read_json(folder / INDEX)
-        names = {"model.safetensors"} if index is None else set(index["weight_map"].values())
+        index = _read_object(folder / INDEX)
+        names = {"model.safetensors"}
+        if index is not None:
+            if not isinstance(index.get("weight_map"), dict):
+                raise ValueError(f"{folder / INDEX} has no weight_map; download it again")
+            names = set(index["weight_map"].values())
         if outside := [name for name in names if Path(name).name != name]:
             raise ValueError(
                 f"{folder / INDEX} names {outside[0]!r}, which is no file of this folder"
@@ -77,7 +81,7 @@ class SafetensorsFiles:
 
     def config(self) -> dict[str, Any]:
         """Returns what ``config.json`` holds."""
-        config = _read_json(self._folder / "config.json")
+        config = _read_object(self._folder / "config.json")
         if config is None:
             raise ValueError(f"{self._folder} has no config.json, which says what the model is")
         return config
@@ -102,7 +106,12 @@ class SafetensorsFiles:
     def tokenizer(self) -> Any:
         """Returns a ``tokenizers.Tokenizer``, or None if the folder has none."""
         path = self._folder / "tokenizer.json"
-        return need("tokenizers").Tokenizer.from_file(str(path)) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            return need("tokenizers").Tokenizer.from_file(str(path))
+        except Exception as error:  # the package raises no other type
+            raise ValueError(f"{path} is damaged ({error}); download it again") from None
 
 
 class GgufFile:
@@ -249,11 +258,14 @@ def need(package: str) -> Any:
         ) from None
 
 
-def _read_json(path: Path) -> Any:
-    """Returns the value in ``path``, or None if there is no such file."""
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """Returns the JSON object in ``path``, or None if there is no such file."""
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
         raise ValueError(f"{path} is damaged ({error}); download it again") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it must hold an object of JSON; download it again")
+    return value

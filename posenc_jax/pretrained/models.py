@@ -21,6 +21,7 @@ from flax import nnx
 from jax.sharding import SingleDeviceSharding
 
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.hf.values import LENGTH, whole
 from posenc_jax.model.layers import Layers
 from posenc_jax.model.transformer import Transformer
 from posenc_jax.pretrained import decoder, weights
@@ -51,7 +52,7 @@ class Pretrained:
     @property
     def length(self) -> int:
         """Returns the length of the longest sequence that the model is for."""
-        return self.config["max_position_embeddings"]
+        return whole(self.config, *LENGTH)
 
     def under(self, name: str, **settings: Any) -> Transformer:
         """Returns the model with another encoding in the layers that have RoPE.

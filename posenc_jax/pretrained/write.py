@@ -83,6 +83,12 @@ def _obstacle(encoding, config) -> str | None:
             f"layout={encoding.layout!r} must be 'half': models written for transformers pair "
             "channel i with channel i + rotary_dim / 2"
         )
+    is_part = encoding.rotary_dim != encoding.head_dim
+    if is_part and config.get("model_type") in set(decoder.DECODERS) - {"phi3"}:
+        return (
+            f"rotary_dim={encoding.rotary_dim} must be {encoding.head_dim}, because the code of "
+            f"{config['model_type']!r} rotates whole heads"
+        )
     if isinstance(encoding, LongRoPE):
         if encoding.start_tokens:
             return f"start_tokens={encoding.start_tokens} must be 0"

@@ -238,7 +238,8 @@ def test_every_part_of_a_head_is_read_back():
     """What is read is int(head_dim * partial_rotary_factor)."""
     sizes = [(h, r) for h in range(4, 257, 12) for r in range(2, h, 2)]
     for head_dim, rotary_dim in sizes:
-        said = rope_parameters(make("rope", head_dim=head_dim, rotary_dim=rotary_dim), CONFIG)
+        part = make("rope", head_dim=head_dim, rotary_dim=rotary_dim)
+        said = rope_parameters(part, CONFIG | {"model_type": "phi3"})
         assert int(head_dim * said["partial_rotary_factor"]) == rotary_dim
 
 
@@ -247,6 +248,7 @@ def test_every_part_of_a_head_is_read_back():
     [
         (make("rerope", window=8, **ROPE), "ReRoPE"),
         (make("mrope", sections=(2, 3, 3), **ROPE), "axes="),
+        (make("rope", rotary_dim=8, **ROPE), "rotary_dim=8 must be 16"),
         (make("rope", layout="interleaved", **ROPE), "layout="),
         (make("longrope", train_length=32, start_tokens=4, **ROPE), "start_tokens=4"),
         (make("longrope2", train_length=32, **ROPE), "short_attention_factor="),

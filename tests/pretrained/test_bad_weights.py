@@ -53,3 +53,23 @@ def test_a_config_of_a_thousand_million_layers(tmp_path):
     save_file({"w": np.ones(1, np.float32)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="num_hidden_layers"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", '"x"'])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_a_file_of_json_that_is_no_object(name, content, tmp_path):
+    save_file({"w": np.ones(1, np.float32)}, tmp_path / "model.safetensors")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{name} is damaged"):
+        load(tmp_path)
+
+
+def test_an_index_without_a_map_and_a_tokenizer_that_is_cut(tmp_path):
+    save_file({"w": np.ones(1, np.float32)}, tmp_path / "model.safetensors")
+    files = SafetensorsFiles(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"version": ')
+    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
+        files.tokenizer()
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match="has no weight_map"):
+        load(tmp_path)
