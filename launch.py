@@ -18,6 +18,7 @@ run, for a queue that starts a job for each point.
 The program needs ``pip install -e '.[experiments]'``, and says so if that is missing.
 """
 
+import collections
 import contextlib
 import itertools
 import math
@@ -217,6 +218,14 @@ def _choose_devices() -> None:
     if not (STATUS.value or REPORT.value or BACKEND.value is not None or TOPOLOGY.value):
         by_hand = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
         preemption.listen(*by_hand, PEER_TIMEOUT.value, START_TIMEOUT.value)
+        if DRY_RUN.value:  # it has nothing to save
+            job_processes.ask_again_if_stopped()
+        devices = collections.Counter(device.process_index for device in jax.devices())
+        if len({*devices.values()}) > 1:
+            raise ValueError(
+                f"processes must have equally many devices, and have (by process) {dict(devices)}: "
+                "look for a device that failed, or start a process for each device"
+            )
         # Once they are connected, processes notice at once when one of them ends.
         multihost_utils.sync_global_devices("all have joined")
         if jax.process_count() > 1:

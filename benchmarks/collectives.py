@@ -164,29 +164,38 @@ def _sent(kind: str, is_start: bool, arrays: list[int], devices: int) -> int:
 
 def _first_group(line: str) -> np.ndarray:
     """Returns the first group of devices of a collective, as indices into the flattened mesh."""
-    if pairs := re.search(r"source_target_pairs=\{\{(\d+,\d+)\}", line):
-        return np.array([int(n) for n in pairs[1].split(",")])
+    if sent := re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)+)\}", line):
+        pairs = [(int(a), int(b)) for a, b in re.findall(r"(\d+),(\d+)", sent[1])]
+        return np.array(next((pair for pair in pairs if pair[0] != pair[1]), pairs[0]))
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
         return np.array([int(n) for n in listed[1].split(",")])
     if counted := re.search(
         r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line
     ):
-        sizes = [int(n) for n in counted[3].split(",")]
-        ids = np.arange(math.prod(sizes)).reshape(sizes)
-        if counted[4]:
-            ids = ids.transpose([int(n) for n in counted[4].split(",")])
+        ids = _ids(counted[3], counted[4])
         return ids.reshape(int(counted[1]), int(counted[2]))[0]
-    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{((?:'[\w':(),]*)*)\}", line):
+    if named := re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? ?"
+        r"\{((?:'[\w':(),]*)*)\}",
+        line,
+    ):
         # 'x':(2)4 takes a part of an axis: x is split into 2, 4 and the rest, and the 4 is taken.
-        taken = re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", named[2])
+        taken = re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", named[4])
         parts = {axis: (int(before or 1), int(n or 0)) for axis, before, n in taken}
         shape: list[int] = []
         for axis, length in re.findall(r"'(\w+)'=(\d+)", named[1]):
             before, n = parts.get(axis, (1, 1))
             shape += before, n or int(length), int(length) // (before * (n or int(length)))
-        ids = np.arange(math.prod(shape)).reshape(shape)
+        ids = _ids(named[2] or str(math.prod(shape)), named[3]).reshape(shape)
         return ids[(0, slice(None), 0) * (len(shape) // 3)].reshape(-1)
     raise ValueError(f"the devices of a collective are in an unknown form: {line.strip()}")
+
+
+def _ids(sizes: str, order: str | None) -> np.ndarray:
+    """Returns the numbers of all devices, counted in axes of these sizes that are then permuted."""
+    shape = [int(n) for n in sizes.split(",")]
+    ids = np.arange(math.prod(shape)).reshape(shape)
+    return ids.transpose([int(n) for n in order.split(",")]) if order else ids
 
 
 def _axes(ids: np.ndarray, mesh: Mesh) -> tuple[str, ...]:

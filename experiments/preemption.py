@@ -97,6 +97,9 @@ def _listen_by_hand(
             rendezvous.meet(coordinator, bound, num_processes, process_id, start_timeout)
         except TimeoutError as error:
             raise PreemptedError(f"{error}; run again") from None
+    # A proxy for the web would answer, or not, in place of the coordinator.
+    direct = os.environ.get("no_grpc_proxy", os.environ.get("no_proxy", ""))  # noqa: SIM112
+    os.environ["no_grpc_proxy"] = ",".join(filter(None, [direct, host]))  # noqa: SIM112
     jax.distributed.initialize(
         coordinator,
         num_processes=num_processes,

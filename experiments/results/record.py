@@ -121,8 +121,8 @@ def read_run(folder: Path) -> dict[str, Any] | None:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """Returns the values in a file of one JSON value a line, without lines that a kill cut off."""
-    lines = agreed(lambda: path.read_text().splitlines() if path.exists() else [])
+    """Returns the values in a file of one JSON value a line, without lines that are damaged."""
+    lines = agreed(lambda: path.read_text(errors="replace").splitlines() if path.exists() else [])
     return [value for line in lines if (value := _parsed(line)) is not None]
 
 

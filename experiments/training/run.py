@@ -42,9 +42,7 @@ class Run:
             self.metrics = Metrics(
                 folder / "metrics.jsonl", self.first, recipe.tensorboard, recipe.wandb
             )
-            # The last line says whether the run is done.
-            is_needed = goal is not None or self.first == recipe.steps
-            if is_needed and self.metrics.last.get("step", 0) != self.first:
+            if self.metrics.last.get("step", 0) != self.first:
                 raise RefusedError(
                     f"{folder / 'metrics.jsonl'} has lost the line of step {self.first}, of which "
                     "there is a checkpoint; put the file back, or delete the folder to train again"
@@ -59,8 +57,9 @@ class Run:
         self._before = self.metrics.last.get("seconds", 0.0)
         # The mean since the regular checkpoint before, and of how many losses it is.
         self._mean_loss, self._losses = self.metrics.last.get("mean_loss", 0.0), 0
-        if self._mean_loss and self.metrics.last["step"] == self.first:
-            self._losses = self.first % recipe.checkpoint_every
+        if self._mean_loss:
+            usual = self.first % recipe.checkpoint_every  # of a run of an earlier version
+            self._losses = int(self.metrics.last.get("mean_of", usual))
 
     def begin(self, runs: int, at_peak: float | None) -> None:
         """Starts the clock; a run that is trained with others counts its share of the time.
@@ -101,6 +100,7 @@ class Run:
                 step=step,
                 loss=loss,
                 mean_loss=self._mean_loss,
+                mean_of=self._losses,
                 gradient_norm=gradient_norm,
                 learning_rate=float(self._recipe.schedule()(step - 1)),  # which made this step
                 tokens_per_second=tokens / seconds,

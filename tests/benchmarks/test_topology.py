@@ -81,6 +81,10 @@ def test_collectives_of_a_text():
         Collective("reduce-scatter", ("data",), 1, 80 // 2),
         Collective("collective-permute", ("data",), 3, 3 * 8),
     ]
+    permuted = PROGRAM.replace(
+        "[4,2]<=[2,4]T(1,0)", "mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}"
+    )
+    assert Collective("reduce-scatter", ("model",), 1, 3 * 160 // 4) in collectives(permuted, mesh)
     with pytest.raises(ValueError, match="an unknown form"):
         collectives(PROGRAM.replace("[2,4]<=[8]", "somebody"), mesh)
 

@@ -163,6 +163,24 @@ def test_time_and_loss_are_those_of_all_starts(tmp_path, windows):
     assert [line["step"] for line in lines(tmp_path)] == [2, 4, 6]
 
 
+def test_a_run_that_has_lost_its_metrics_is_not_resumed(tmp_path, windows):
+    """Else its seconds and its curve would be those of the steps after it alone."""
+    with preempted(3):
+        run(tmp_path, windows)
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl has lost the line of step 3"):
+        run(tmp_path, windows)
+
+
+def test_the_mean_loss_is_of_all_steps_since_a_regular_checkpoint(tmp_path, windows, uninterrupted):
+    """Also where the interval of checkpoints changes between two starts."""
+    with preempted(3):
+        run(tmp_path, windows, dataclasses.replace(RECIPE, checkpoint_every=2))
+    run(tmp_path, windows, dataclasses.replace(RECIPE, checkpoint_every=6))
+    after_2 = losses(uninterrupted[0])[2:]
+    assert lines(tmp_path)[-1]["mean_loss"] == pytest.approx(np.mean(after_2), rel=1e-5)
+
+
 def test_preemption_saves_the_step_it_stopped_at(tmp_path, windows, uninterrupted):
     with preempted(3):
         run(tmp_path, windows)
