@@ -122,7 +122,12 @@ def read_run(folder: Path) -> dict[str, Any] | None:
 
 def read_lines(path: Path) -> list[Any]:
     """Returns the values in a file of one JSON value a line, without lines that are damaged."""
-    lines = agreed(lambda: path.read_text(errors="replace").splitlines() if path.exists() else [])
+
+    def read():
+        # Bytes, because the paths of buckets decode no damaged text.
+        return path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []
+
+    lines = agreed(read)
     return [value for line in lines if (value := _parsed(line)) is not None]
 
 
