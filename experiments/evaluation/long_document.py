@@ -120,7 +120,7 @@ def read_chunk(model: Transformer, tokens_1L, cache: Cache) -> tuple[jax.Array, 
 # This is not a part of ``read_chunk``, because slicing within it would copy the cache.
 @functools.partial(jax.jit, static_argnames="count")
 def _newest(cache: Cache, count: int):
-    """Returns the slots of the last ``count`` tokens: those of each layer, and of all together."""
+    """Returns the slots of the last ``count`` tokens, by layer and of all layers together."""
     start = cache.count - count
 
     def cut(axis, slots):

@@ -44,8 +44,8 @@ class Run:
             )
             if self.metrics.last.get("step", 0) != self.first:
                 raise RefusedError(
-                    f"{folder / 'metrics.jsonl'} has lost the line of step {self.first}, of which "
-                    "there is a checkpoint; put the file back, or delete the folder to train again"
+                    f"{folder / 'metrics.jsonl'} has lost the line of step {self.first}, the step "
+                    "of a checkpoint; put the file back, or delete the folder to train again"
                 )
         except BaseException:
             self.checkpoints.close()

@@ -24,7 +24,7 @@ _FEW = 64
 
 # Queries attend in two parts, which is faster than one part from _LEAST_ROWS queries on, and faster
 # than tiles up to _MOST_ROWS queries and _MOST_LOGITS logits (32 MiB). In four parts a training
-# step takes as long, and half as long again to compile.
+# step takes as long, and a third longer to compile.
 _PARTS, _LEAST_ROWS, _MOST_ROWS, _MOST_LOGITS = 2, 256, 1024, 2**23
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)

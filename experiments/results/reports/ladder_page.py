@@ -206,7 +206,8 @@ def finding(data: Mapping[str, Any]) -> list[str]:
 def _leading(leads: Mapping[str, Any]) -> list[str]:
     """Returns the schemes whose lead over RoPE is above 0 in all of its interval, largest first."""
     by_scheme = leads["by_scheme"].items()
-    ahead = [(one["lead"], name) for name, one in by_scheme if one["lead"] > (one["margin"] or 0)]
+    told = [(name, one) for name, one in by_scheme if one["margin"] is not None]
+    ahead = [(one["lead"], name) for name, one in told if one["lead"] > one["margin"]]
     return [name for _, name in sorted(ahead, reverse=True)]
 
 

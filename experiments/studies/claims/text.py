@@ -24,27 +24,19 @@ _OTHER_BIASES = ("alibi", "kerple_log", "kerple_power")
 _FLAT = 0.05
 
 
-def _grows_less(one: str, other: str, multiple: int, **range_: float) -> Effect:
+def _grows_less(one: str, other: str, multiple: int, study: str = "language", **range_) -> Effect:
     """Says that the loss of ``one`` grows less from the trained length than that of ``other``.
 
     What one scheme is ahead at the trained length says nothing about longer texts.
     """
+    bits = Answers.rung_bits if study == RUNG else Answers.bits
 
     def growth(answers: Answers, scheme: str) -> Seeds:
-        return answers.bits("language", scheme, multiple) - answers.bits("language", scheme, 1)
+        return bits(answers, study, scheme, multiple) - bits(answers, study, scheme, 1)
 
     says = f"growth of bits per byte from 1x to {multiple}x, {one} minus {other}"
+    says += f", in {study}" * (study == RUNG)
     return difference(says, growth, (one,), (other,), **range_)
-
-
-def _grows_less_on_rung(one: str, other: str, multiple: int) -> Effect:
-    """Says the same of losses on ``RUNG``."""
-
-    def growth(answers: Answers, scheme: str) -> Seeds:
-        return answers.rung_bits(RUNG, scheme, multiple) - answers.rung_bits(RUNG, scheme, 1)
-
-    says = f"growth of bits per byte from 1x to {multiple}x, {one} minus {other}, in {RUNG}"
-    return difference(says, growth, (one,), (other,))
 
 
 def _beats_window(scheme: str, of: str) -> Effect:
@@ -151,7 +143,7 @@ CLAIMS: tuple[Claim, ...] = (
         ("kerple_log", "alibi"),
         (
             rung_less("kerple_log", "alibi", 1, high=EQUAL),
-            *(_grows_less_on_rung("kerple_log", "alibi", multiple) for multiple in (4, 8, 16)),
+            *(_grows_less("kerple_log", "alibi", multiple, RUNG) for multiple in (4, 8, 16)),
         ),
     ),
     Claim(

@@ -164,7 +164,7 @@ def test_time_and_loss_are_those_of_all_starts(tmp_path, windows):
 
 
 def test_a_run_that_has_lost_its_metrics_is_not_resumed(tmp_path, windows):
-    """Else its seconds and its curve would be those of the steps after it alone."""
+    """Else its seconds and its curve would cover only the steps after the stop."""
     with preempted(3):
         run(tmp_path, windows)
     (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
