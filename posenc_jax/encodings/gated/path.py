@@ -164,58 +164,80 @@ def _change(queries, keys):
     of it that later tokens have removed. So no matrix is larger than the result.
     """
     S = keys.index.shape[1]
-    block = min(BLOCK, S)
-    blocks = -(-S // block)
+    size = min(BLOCK, S)
+    blocks = -(-S // size)
 
     def cut(x):
         # Padding in front of the first token has w = 0 and changes nothing.
-        x = jnp.pad(x, ((0, 0), (blocks * block - S, 0), *[(0, 0)] * (x.ndim - 2)))
-        return jnp.moveaxis(x.reshape(x.shape[0], blocks, block, *x.shape[2:]), 1, 0)
+        x = jnp.pad(x, ((0, 0), (blocks * size - S, 0), *[(0, 0)] * (x.ndim - 2)))
+        return jnp.moveaxis(x.reshape(x.shape[0], blocks, size, *x.shape[2:]), 1, 0)
 
-    def add_block(taken_BTHC, keys):
-        change, taken_BTHC = _change_of_block(queries, taken_BTHC, keys)
-        return taken_BTHC, change
+    q_BHTC = queries.x_BTHC.swapaxes(1, 2)
+    # The system is solved once for all queries where they are many, and else for each of them.
+    are_many = q_BHTC.shape[2] >= size + q_BHTC.shape[3]
 
-    _, change = jax.lax.scan(
-        add_block, jnp.zeros_like(queries.x_BTHC), jax.tree.map(cut, keys), reverse=True
-    )
+    def solved_block(keys):
+        block = _block(keys)
+        return block._replace(effects=_solved(block.lower, block.effects, left=True), lower=None)
+
+    def add_block(taken_BHTC, block):
+        block = block if are_many else _block(block)
+        visible = queries.index[:, None, :, None] >= block.index[:, None, None, :]
+        if block.segment_ids is not None:
+            visible &= queries.segment_ids[:, None, :, None] == block.segment_ids[:, None, None, :]
+        removed = jnp.where(visible, _einsum("bhtc,bhsc->bhts", q_BHTC - taken_BHTC, block.w), 0)
+        if not are_many:
+            removed = _solved(block.lower, removed, left=False)
+        removed = _einsum("bhts,bhsn->bhtn", removed, block.effects)
+        change, newly_taken_BHTC = jnp.split(removed, [size], axis=-1)
+        change += _einsum("bhtc,bhnc->bhtn", taken_BHTC, block.keys)
+        return taken_BHTC + newly_taken_BHTC, change
+
+    keys = jax.tree.map(cut, keys)
+    keys = jax.vmap(solved_block)(keys) if are_many else keys
+    _, change = jax.lax.scan(add_block, jnp.zeros_like(q_BHTC), keys, reverse=True)
     change = jnp.moveaxis(change, 0, 3)
-    return change.reshape(*change.shape[:3], -1)[..., blocks * block - S :]
+    return change.reshape(*change.shape[:3], -1)[..., blocks * size - S :]
 
 
-def _change_of_block(queries, taken_BTHC, keys):
-    """Returns the block's columns of ``_change``, and the part of each query removed so far."""
+class _Block(NamedTuple):
+    """Holds s keys in the order they were written in, and what their tokens do to a query."""
+
+    keys: Any  # [B, H, s, C]
+    w: Any  # [B, H, s, C]
+    lower: Any  # [B, H, s, s], strictly lower triangular
+    effects: Any  # [B, H, s, s + C]: of each token on the product with each key, and on the query
+    index: Any
+    segment_ids: Any
+
+
+def _block(keys):
+    """Returns the ``_Block`` of some consecutive keys."""
+    x_BHSC, w_BHSC = keys.x_BTHC.swapaxes(1, 2), keys.w.swapaxes(1, 2)
     earlier = keys.index[:, None, :, None] > keys.index[:, None, None, :]
-    of_query = queries.index[:, None, :, None] >= keys.index[:, None, None, :]
     overlaps = earlier
     if keys.segment_ids is not None:
-        segment = keys.segment_ids[:, None, None, :]
-        of_query &= queries.segment_ids[:, None, :, None] == segment
-        overlaps &= keys.segment_ids[:, None, :, None] == segment
-    beta_w = keys.beta[..., None] * keys.w
-    overlap = jnp.where(overlaps, _einsum("bshc,bthc->bhst", beta_w, keys.w), 0)
-    products = _einsum("bthc,bshc->bhts", queries.x_BTHC - taken_BTHC, keys.w)
-    removed = _times_inverse(jnp.where(of_query, products, 0), overlap)
-    taken = jnp.where(earlier, _einsum("bshc,bnhc->bhsn", beta_w, keys.x_BTHC), 0)
-    change = _einsum("bthc,bnhc->bhtn", taken_BTHC, keys.x_BTHC)
-    change = change + _einsum("bhts,bhsn->bhtn", removed, taken)
-    return change, taken_BTHC + _einsum("bhts,bshc->bthc", removed, beta_w)
+        overlaps &= keys.segment_ids[:, None, :, None] == keys.segment_ids[:, None, None, :]
+    beta_w_BHSC = keys.beta.swapaxes(1, 2)[..., None] * w_BHSC
+    lower = jnp.where(overlaps, _einsum("bhsc,bhtc->bhst", beta_w_BHSC, w_BHSC), 0)
+    on_products = jnp.where(earlier, _einsum("bhsc,bhnc->bhsn", beta_w_BHSC, x_BHSC), 0)
+    effects = jnp.concatenate([on_products, beta_w_BHSC], axis=-1)
+    return _Block(x_BHSC, w_BHSC, lower, effects, keys.index, keys.segment_ids)
 
 
-def _times_inverse(rows, lower):
-    """Returns ``rows (I + lower)^-1`` for strictly lower triangular ``lower``.
+def _solved(lower, x, *, left):
+    """Returns ``(I + lower)^-1 x`` or ``x (I + lower)^-1``; ``lower`` is strictly lower triangular.
 
     Both solvers are given, because JAX's own derivative of a triangular solve fails to infer its
     sharding on a mesh with Explicit axes.
     """
-    return jax.lax.custom_linear_solve(
-        lambda x: x + _einsum("bhts,bhsn->bhtn", x, lower),
-        rows,
-        lambda _, rows: _solve(lower, rows, transpose_a=False),
-        lambda _, rows: _solve(lower, rows, transpose_a=True),
+    product = "bhst,bhtn->bhsn" if left else "bhns,bhst->bhnt"
+    solve = functools.partial(
+        jax.lax.linalg.triangular_solve, lower, left_side=left, lower=True, unit_diagonal=True
     )
-
-
-_solve = functools.partial(
-    jax.lax.linalg.triangular_solve, left_side=False, lower=True, unit_diagonal=True
-)
+    return jax.lax.custom_linear_solve(
+        lambda x: x + _einsum(product, *((lower, x) if left else (x, lower))),
+        x,
+        lambda _, x: solve(x, transpose_a=False),
+        lambda _, x: solve(x, transpose_a=True),
+    )
