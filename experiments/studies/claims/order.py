@@ -20,8 +20,9 @@ ORDERS = {"我爱你 and 你爱我": (2, 1, 0), "不怕辣 and 怕不辣": (1, 0
 _MODEL: dict[str, Any] = {"model_dim": 32, "num_layers": 2, "num_heads": 4}
 # Some schemes have no frequency or no cell of a grid at fewer tokens.
 _TRAIN_LENGTH = 16
-# Keywords of schemes for attention in both directions, and for patterns over two layers.
-_KEYWORDS = {"bidirectional": True, "interval": 2}
+# Keywords of schemes for attention in both directions, for patterns over two layers, and for gates
+# that are half open; they begin so far open, or closed, that they do almost nothing yet.
+_KEYWORDS = {"bidirectional": True, "interval": 2, "bias_init": 0.0}
 _NOISE = 0.3
 # Outputs that are no farther apart than this, over their size, are the same but for rounding.
 BLIND = 1e-5
