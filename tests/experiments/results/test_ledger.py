@@ -23,9 +23,11 @@ from experiments.results.ledger import (
     spread,
 )
 from experiments.results.lengths import LengthStudy
+from experiments.results.panels import Panel, PanelStudy
 from experiments.results.reports.ledger_page import write
 from experiments.results.statistics import mean_and_stderr
 from experiments.studies.claims import claims_of, effects
+from experiments.studies.claims.text import CLAIMS
 
 DOCS = Path(__file__).parents[3] / "docs"
 # Studies whose results are stored, and which claims read.
@@ -129,6 +131,24 @@ def test_a_claim_that_lacks_what_it_needs_is_untestable(tmp_path):
     assert "data-name='scale needed'>a larger model" in page and "needed first: two" in page
     assert with_need(low=1.5)[0]["verdict"] == "reproduced"
     assert with_need(high=2.001)[0]["verdict"] == "mixed or underpowered"
+
+
+def test_loss_and_recall_are_compared_over_flat_schemes_that_differ():
+    losses = {"one": 1.0, "twin": 1.0, "two": 1.1, "three": 1.2, "rope": 9.0}
+    text = text_study(**{name: {"windowed": min(loss, 1.2)} for name, loss in losses.items()})
+    text.records.extend(record(s, seed, 16, losses[s]) for s in losses for seed in range(3))
+    shares = [
+        {"condition": "recall", "metric": "exact match", "x": 128, "scheme": scheme, "seed": seed}
+        | {"value": 1 / loss}
+        for scheme, loss in losses.items()
+        for seed in range(3)
+    ]
+    panel = Panel("recall", "exact match", "tokens of a row", (32, 128), (32,))
+    tasks = PanelStudy(shares, [], [], {}, [], (panel,))
+    (claim,) = (claim for claim in CLAIMS if claim.name == "flat_is_not_retrieval")
+    answers = Answers({"language": text, "tasks": tasks})
+    assert claim.needs[0].of(answers) == dict.fromkeys(range(3), 3.0)
+    assert claim.effects[0].of(answers) == dict.fromkeys(range(3), pytest.approx(-1.0))
 
 
 def test_flat_is_over_the_most_recent_tokens_alone():
