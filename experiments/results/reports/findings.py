@@ -149,7 +149,7 @@ def _tasks(sources: Sources) -> dict[str, Any]:
     return {
         "solved": solved,
         "shares": shares,
-        "unlearned": (most < 1).sum(),
+        "unlearned": len(sources.atlas.unlearned),
         "never": shares.index[most == 0],
         "partly": partly,
         "controls": [said[0].upper() + said[1:] for said in controls],

@@ -39,3 +39,12 @@ def test_other_results_change_the_findings(sources):
     other = with_answers(sources, none_better)
     text = " ".join(findings.rewritten(README, other).split())
     assert "0 schemes are better" in text and f"{far.sum()} are worse" in text
+
+
+def test_schemes_that_gain_are_named_where_there_are_any(sources):
+    answers = sources.atlas.answers
+    of_fox = (answers["topic"] == "gain, manual") & (answers["scheme"] == "fox")
+    for word, said in (("better", "1 scheme gains**, in bits"), ("worse", "no scheme gains**.")):
+        verdicts = answers["vs_own_window"].mask(answers["topic"] == "gain, manual", "worse")
+        other = with_answers(sources, answers.assign(vs_own_window=verdicts.mask(of_fox, word)))
+        assert f"**On the manual, {said}" in findings.sentences("gains", other)[0]
