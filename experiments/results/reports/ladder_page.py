@@ -1,6 +1,7 @@
 """Writes the report of the ladder: a page, its figures, and its data as CSV and JSON."""
 
 import json
+import operator
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -214,16 +215,20 @@ def _leading(leads: Mapping[str, Any]) -> list[str]:
 def farthest(pairs: Iterable[dict[str, Any]], rungs: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the pairs of rungs that differ most in tokens, in length and in width.
 
-    A pair is compared by the first of width, length and tokens in which its rungs differ.
+    A pair is compared by the first of width, length and tokens in which its rungs differ. Pairs
+    that differ as much are all returned, because one of them alone could be a lucky choice.
     """
-    chosen: dict[str, tuple[float, dict[str, Any]]] = {}
+    by_key: dict[str, list[tuple[float, dict[str, Any]]]] = {}
     for pair in pairs:
         one, other = rungs[pair["one"]], rungs[pair["other"]]
         key = next(key for key in ("width", "length", "tokens") if one[key] != other[key])
-        ratio = other[key] / one[key]
-        if ratio > chosen.get(key, (0.0,))[0]:
-            chosen[key] = ratio, pair
-    return [chosen[key][1] for key in ("tokens", "length", "width") if key in chosen]
+        by_key.setdefault(key, []).append((other[key] / one[key], pair))
+    return [
+        pair
+        for key in ("tokens", "length", "width")
+        for ratio, pair in by_key.get(key, ())
+        if ratio == max(by_key[key], key=operator.itemgetter(0))[0]
+    ]
 
 
 def losses_beyond(records: pd.DataFrame) -> str:
