@@ -139,7 +139,10 @@ def badges(asked: Sequence[Question], rung: Rung, lasting: Order) -> list[str]:
     if lasting.longer is None:
         return [*told, "rank: untested"]
     word = "lasts" if lasting.lasts else "reverses" if lasting.rho < 0 else "changes"
-    return [*told, f"rank {word}: rho {lasting.rho:.2f} over {lasting.shared} contenders"]
+    rank = f"rank {word}: rho {lasting.rho:.2f} over {lasting.shared} contenders"
+    if max(answer["seeds"] for answer in lasting.longer.rows(asked[-1]).values()) == 1:
+        rank += ", 1 seed"
+    return [*told, rank]
 
 
 def of_questions(rungs: Sequence[Rung]) -> dict[str, dict[str, list[str]]]:
