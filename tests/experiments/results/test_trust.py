@@ -27,8 +27,10 @@ def test_badges_are_read_as_they_were_written(tmp_path):
 
 def test_a_badge_says_that_longer_training_has_one_seed():
     values = of_text(text_records(rope=5.0, fox=1.0, t5=3.0, alibi=4.0), 64)
-    said = trust.of_questions([rung(values), rung(values[values["seed"] == 0], 2.0)])
-    assert said["text"]["2"][-1] == "rank lasts: rho 1.00 over 3 contenders, 1 seed"
+    short, longer = rung(values), rung(values[values["seed"] == 0], 2.0)
+    asked = ("text", 2.0)
+    said = trust.badges([asked], short, trust.order(asked, short, [short, longer]))
+    assert said[-1] == "rank lasts: rho 1.00 over 3 contenders, 1 seed"
 
 
 def test_the_longest_training_says_whether_an_order_lasts():
