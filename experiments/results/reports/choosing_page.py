@@ -185,14 +185,17 @@ def _of_loss(need: Need, decision: Decision) -> str:
     multiple, unit = need.asked[-1][1], next(iter(rows.values()))["unit"]
     where = f" at {multiple:g}x" if multiple else f" ({need.asked[-1][0]})"
     where += f" in {decision.rung.name}"
-    verb = "is" if len(decision.better) == 1 else "are"
-    head = f"{len(decision.better)} of {len(others)} schemes {verb} better than every baseline"
+    here = [s for s in others if all(_wins(decision.rung.rows(q).get(s)) for q in need.asked)]
+    verb = "is" if len(here) == 1 else "are"
+    head = f"{len(here)} of {len(others)} schemes {verb} better than every baseline"
     text = f"{head}{where} ({unit}): {', '.join(told)}."
+    if contradicted := [name for name in here if name not in decision.better]:
+        text += f" Of these, not after longer training: {_names(contradicted)}."
     if mixed := [name for name in others if _is_better(rows[name]) and not _wins(rows[name])]:
         text += f" Better in all, and not on each kind of text: {_names(mixed)}."
     if decision.better:
         last = max(_rank(rows[name]) for name in decision.better)
-        between = [n for n in others if n not in decision.better and _rank(rows[n]) < last]
+        between = [n for n in others if n not in here and _rank(rows[n]) < last]
         if between := [name for name in between if name not in mixed]:
             text += " A mean among theirs, but not clearly better than every baseline: "
             text += f"{_names(between)}."

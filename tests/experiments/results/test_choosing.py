@@ -51,6 +51,9 @@ def test_what_longer_training_contradicts_is_not_chosen():
     assert decide(NEED, [short]).chosen == ["alibi", "fox"]
     longer = rung(2.0, **BASELINES, fox=LOW, alibi=HIGH)
     assert decide(NEED, [short, longer]).chosen == ["fox"]
+    said = told(NEED, [short, rung(2.0, **BASELINES, alibi=HIGH)])["evidence"]
+    assert said.startswith("2 of 2 schemes are better than every baseline at 2x in rung 1")
+    assert said.endswith("Of these, not after longer training: `alibi`.")
 
 
 def test_schemes_of_the_longest_training_that_has_better_ones_are_chosen():
