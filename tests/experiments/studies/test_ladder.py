@@ -309,6 +309,14 @@ def test_a_scheme_of_a_file_is_registered(tmp_path, monkeypatch):
     (tmp_path / "my-scheme.py").write_text("")
     with pytest.raises(ValueError, match="cannot be a scheme: its name"):
         register(["my-scheme"], tmp_path)
+    (tmp_path / "broken.py").write_text("import no_such_module")
+    with pytest.raises(ValueError, match="broken.py cannot be imported: ModuleNotFoundError"):
+        register(["broken"], tmp_path)
+
+
+def test_a_record_needs_all_seeds():
+    with pytest.raises(ValueError, match="rope has 2 of the 3 seeds"):
+        leaderboard.record_of(_records({"rope": 1.0}, seeds=2), "c", "rope", {})
 
 
 def test_the_track_has_the_runs_of_the_ladder():
