@@ -310,7 +310,7 @@ def test_a_scheme_of_a_file_is_registered(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="cannot be a scheme: its name"):
         register(["my-scheme"], tmp_path)
     (tmp_path / "broken.py").write_text("import no_such_module")
-    with pytest.raises(ValueError, match="broken.py cannot be imported: ModuleNotFoundError"):
+    with pytest.raises(ValueError, match=r"broken\.py cannot be imported: ModuleNotFoundError"):
         register(["broken"], tmp_path)
 
 
