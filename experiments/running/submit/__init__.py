@@ -22,7 +22,7 @@ from typing import Any
 from absl import flags
 from rich.console import Console
 
-from experiments.results.bucket import is_in_bucket
+from experiments.results.bucket import absolute, is_in_bucket
 from experiments.results.record import claimed, read_json, write_json
 
 # "module:class" by name. A module is imported when it is needed.
@@ -66,15 +66,13 @@ class Job:
     def name(self) -> str:
         """Returns a name that every queue accepts: a few lower-case letters, digits and dashes.
 
-        A queue may still know the jobs of an earlier submission, so each submission has new names.
+        A queue may know the jobs of another workdir whose last folder has the same name, and those
+        of an earlier submission. So the name has a digest of the workdir, and a number from 2 on.
         """
         words = re.sub(r"[^a-z0-9]+", "-", self.workdir.name.lower()).strip("-")
-        name = f"posenc-{words}".rstrip("-")
-        last = f"-r{self.number}" if self.number > 1 else ""
-        if len(name + last) > _LONGEST:
-            last = f"-{hashlib.sha256(str(self.workdir).encode()).hexdigest()[:5]}{last}"
-            name = name[: _LONGEST - len(last)].rstrip("-")
-        return name + last
+        last = f"-{hashlib.sha256(str(absolute(self.workdir)).encode()).hexdigest()[:5]}"
+        last += f"-r{self.number}" if self.number > 1 else ""
+        return f"posenc-{words}"[: _LONGEST - len(last)].rstrip("-") + last
 
     @property
     def names(self) -> list[str]:

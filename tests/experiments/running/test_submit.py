@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -26,9 +28,18 @@ def job(tmp_path):
 
 
 def test_names_and_commands(job):
-    assert job.name == "posenc-my-run"
+    assert re.fullmatch("posenc-my-run-[0-9a-f]{5}", job.name)
     expected = "python launch.py --config=configs/extrapolation.py:paper '--workdir=/mnt/My Run'"
     assert job.of_point(1) == f"{expected} --task_id=1"
+
+
+def test_every_workdir_and_submission_has_names_of_its_own(tmp_path, monkeypatch):
+    """A queue would take a job for another one of the same name."""
+    monkeypatch.chdir(tmp_path)
+    folders = "a/small", "b/small", "c" * 50, f"d/{'c' * 50}"
+    jobs = [Job(COMMAND, 2, tmp_path / folder, n) for folder in folders for n in (1, 2)]
+    assert len({job.name for job in jobs}) == 8 and max(len(job.name) for job in jobs) <= 34
+    assert Job(COMMAND, 2, Path("a/small")).name == jobs[0].name
 
 
 def test_flags_of_submission_are_no_part_of_the_job():
@@ -52,7 +63,7 @@ def test_slurm(job):
         "mem=64GB",
         "signal=USR2@120",
         "requeue",
-        "job-name=posenc-my-run",
+        f"job-name={job.name}",
     } < options
     assert text.endswith(f"# {job.of_point('N')}")
 
@@ -100,7 +111,7 @@ def test_xpk(job):
     _, second = backend.commands(job)
     assert second[:3] == ["xpk", "workload", "create"]
     assert {"--cluster=c", "--tpu-type=v5litepod-16", "--docker-image=i"} < set(second)
-    assert {"--workload=posenc-my-run-1", "--restart-on-exit-codes=75"} < set(second)
+    assert {f"--workload={job.name}-1", "--restart-on-exit-codes=75"} < set(second)
     assert second[-1] == f"--command={job.of_point(1)}"
 
 
@@ -109,7 +120,7 @@ def test_tpu_vm(job):
     text = make_backend("tpu_vm", [*settings, "spot=false"]).text(job)
     script, command = text.split("\n\n")
     assert script == f"#! /bin/bash\ncd posenc_jax && {job.all_points()}"
-    assert command.startswith("gcloud compute tpus queued-resources create posenc-my-run ")
+    assert command.startswith(f"gcloud compute tpus queued-resources create {job.name} ")
     assert command.endswith("--metadata-from-file=startup-script=SCRIPT")
 
 
@@ -121,7 +132,7 @@ def test_sky(job):
     assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [75]
     assert task["num_nodes"] == 2 and "--process_id=$SKYPILOT_NODE_RANK" in task["run"]
     assert task["file_mounts"] == {str(job.workdir): {"source": "gs://mine", "mode": "MOUNT"}}
-    last = "sky jobs launch -y -d -n posenc-my-run-1 --env POINT=1 task.yaml"
+    last = f"sky jobs launch -y -d -n {job.name}-1 --env POINT=1 task.yaml"
     assert commands.splitlines()[-1] == last
 
 
