@@ -23,6 +23,7 @@ from experiments.results.record import (
     claimed,
     holder,
     open_run,
+    read_json,
     write_json,
 )
 from experiments.results.seal import check_metrics, write_evaluation
@@ -33,9 +34,15 @@ from posenc_jax.attention.cpu import has_one_core
 if TYPE_CHECKING:
     from experiments.running.sweep import Sweep
 
+# The field of ``failure.json`` that has the command in which the point diverged.
+_DIVERGED = "diverged_in"
+
 
 class Schedule:
     """Runs the unfinished ones of some points.
+
+    A point that diverged for a worker of this command would diverge again, and is only reported. A
+    point that failed otherwise, such as for lack of memory beside other workers, is run again.
 
     Args:
       sweep, points: the study, and its points that are run.
@@ -111,6 +118,9 @@ class Schedule:
 
     def _run(self, group) -> None:
         """Runs a group that no other program works on."""
+        diverged = [point for point in group if self._has_diverged(point)]
+        self.failures += [f for point in diverged if (f := self.sweep.failure(point))]
+        group = [point for point in group if point not in diverged]
         unfinished = [point for point in group if not self.sweep.is_done(point)]
         errors = self._train_together([p for p in unfinished if not self.sweep.finished(p)])
         for point in group:
@@ -210,6 +220,14 @@ class Schedule:
             )
         sweep.print_point(point, evaluation)
 
+    def _has_diverged(self, point) -> bool:
+        """Returns whether a point has diverged for a worker of this command."""
+        command, path = workers.command(), self.sweep.folder(point) / "failure.json"
+        with contextlib.suppress(ValueError):  # damaged, or another failure
+            record = read_json(path, {_DIVERGED: str}) if command else None
+            return record is not None and record[_DIVERGED] == command
+        return False
+
     def _forget_failure(self, point) -> None:
         """Removes the record of a point's failure when the point is tried again."""
         (self.sweep.folder(point) / "failure.json").unlink(missing_ok=True)
@@ -224,7 +242,10 @@ class Schedule:
         # another program works on has not failed, nor has the run of another config in the folder.
         with contextlib.suppress(OSError):
             if holder(folder) is None and not isinstance(error, OtherConfigError):
-                write_json(folder / "failure.json", failure | {"traceback": traceback.format_exc()})
+                record = failure | {"traceback": traceback.format_exc()}
+                if isinstance(error, FloatingPointError):
+                    record[_DIVERGED] = workers.command()
+                write_json(folder / "failure.json", record)
 
     def _print(self, line: str, style: str | None = None) -> None:
         self.sweep.console.print(line, style=style, highlight=False, markup=False)

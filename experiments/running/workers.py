@@ -9,12 +9,15 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Sequence
 
 from experiments.job_processes import CLUSTERS, PREEMPTED, WATCHED, flag, number, run_all
 
 # The environment variable of a worker that says how many workers there are.
 _COUNT = "POSENC_JAX_WORKERS"
+# The environment variable that has the same value in a command and its workers, and nowhere else.
+_COMMAND = "POSENC_JAX_COMMAND"
 # Environment variables in which SLURM and Kubernetes say which job of an array this is.
 ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 # Flags under which ``launch.py`` trains nothing.
@@ -25,7 +28,8 @@ def run(arguments: Sequence[str]) -> None:
     """Runs the command once for each of ``--workers=N``, and returns when all have ended.
 
     The caller then does what they left undone as if it were alone, so a worker that is killed costs
-    only time. This is called before JAX is imported, because JAX takes the cores that it finds.
+    only time; a point that diverged is not left undone, see ``Schedule``. This is called before JAX
+    is imported, because JAX takes the cores that it finds.
 
     Args:
       arguments: the command line, which may have ``--workers``.
@@ -42,6 +46,7 @@ def run(arguments: Sequence[str]) -> None:
             f"--workers={count} are programs of their own, and --num_processes makes one of "
             "several: give one of the two"
         )
+    os.environ[_COMMAND] = uuid.uuid4().hex
     # Workers join no cluster, even if this process could: within a step of SLURM all of them would
     # open the same port.
     environment = {name: value for name, value in os.environ.items() if name not in CLUSTERS}
@@ -89,3 +94,8 @@ def _refuse(why: str) -> None:
 def count() -> int:
     """Returns how many workers this process is one of, or 0 if it is none."""
     return int(os.environ.get(_COUNT, 0))
+
+
+def command() -> str | None:
+    """Returns what a command and its workers have in common, or None where it has no workers."""
+    return os.environ.get(_COMMAND)

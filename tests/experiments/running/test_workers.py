@@ -24,7 +24,8 @@ TWO_CORES = pytest.mark.skipif(
 
 @pytest.fixture
 def two_cores(monkeypatch):
-    """Makes the core of a machine that has one count twice."""
+    """Makes the core of a machine that has one count twice, and the command one with workers."""
+    monkeypatch.setenv(workers._COMMAND, "to be forgotten")
     core = workers._cores()[0]
     monkeypatch.setattr(workers, "_cores", lambda: [core, core])
 
@@ -146,6 +147,39 @@ def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, 
         monkeypatch.setattr(schedule.time, "sleep", sleep)
         assert one.run(None if share else 1, share) == []
     assert one.finished(alibi) and "rope/seed0" not in output.getvalue()
+
+
+def test_a_point_that_diverged_for_a_worker_is_not_trained_again_by_its_command(
+    corpus, tmp_path, monkeypatch
+):
+    """One that failed otherwise is: there may be more memory once the workers have ended."""
+    errors = {"nope": FloatingPointError("loss nan"), "alibi": MemoryError("none is left")}
+    trained = []
+
+    def failing(point):
+        trained.append(point.scheme)
+        raise errors[point.scheme]
+
+    one, output = comparison(config(corpus, schemes="nope,alibi"), tmp_path)
+    one.train = failing
+    monkeypatch.setenv(workers._COMMAND, "one")
+    failures = one.run(share=True)
+    assert [failure["scheme"] for failure in failures] == ["nope", "alibi"]
+    assert one.run() == failures and trained == ["nope", "alibi", "alibi"]
+    assert output.getvalue().count("loss nan") == 1
+    monkeypatch.setenv(workers._COMMAND, "another")
+    assert one.run() == failures and trained[3:] == ["nope", "alibi"]
+
+
+@pytest.mark.slow
+@TWO_CORES
+def test_a_scheme_that_diverges_is_reported_once_by_a_command_with_workers(corpus, tmp_path):
+    config = TINY, "--config.schemes=nope", "--config.train.learning_rate=1e30", "--workers=2"
+    (process,) = start(1, tmp_path, corpus, config=config)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert output.count("FAILED FloatingPointError") == 1, "it was trained again"
+    assert output.count("failed: nope seed 0: FloatingPointError") == 1
 
 
 def workers_of(process) -> list[int]:
