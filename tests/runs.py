@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -172,6 +173,17 @@ def stopped(process) -> str:
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     return errors
+
+
+@contextlib.contextmanager
+def full_disk(most: int = 1):
+    """Refuses to write files longer than ``most`` bytes, as a full disk would."""
+    usual, highest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, highest))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (usual, highest))
 
 
 def cut_off(path: Path) -> None:

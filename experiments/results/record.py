@@ -61,6 +61,22 @@ def _told(message: bytes) -> bytes:
     return np.asarray(tell(padded)).astype(np.uint8).tobytes()
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns an OSError into one whose sentence names the file, which that of a full disk does not.
+
+    Files are written whole or not at all, and points have folders of their own; so whatever was
+    finished before is still there.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written ({error.strerror or error}): what was finished before is "
+            "safe, and once this is mended the same command goes on"
+        ) from error
+
+
 def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
     """Writes files by name, so that a kill or a full disk leaves old files or new, never half."""
     contents = {n: f if isinstance(f, bytes) else f.encode() for n, f in files.items()}
@@ -72,13 +88,16 @@ def _write_files(folder, files):
         for name, content in files.items():
             bucket.write(folder / name, content)
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     temporary = {name: folder / f".{name}.{os.getpid()}" for name in files}
     try:
         for name, content in files.items():
-            temporary[name].write_bytes(content)
+            with writing(folder / name):
+                temporary[name].write_bytes(content)
         for name, path in temporary.items():
-            os.replace(path, folder / name)
+            with writing(folder / name):
+                os.replace(path, folder / name)
     finally:
         for path in temporary.values():
             path.unlink(missing_ok=True)
@@ -181,7 +200,8 @@ def _locked(folder):
         with bucket.marked(folder / "lock", by):
             yield None
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     # A link would let a stranger choose the file that is written.
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     with os.fdopen(os.open(folder / "lock", flags, 0o666), "a+") as file:
@@ -191,9 +211,10 @@ def _locked(folder):
             file.seek(0)
             other = Holder(**(_parsed(file.read()) or {}))  # a lock that was just taken is empty
             raise in_use(folder, other) from None
-        file.truncate(0)
-        file.write(json.dumps(dataclasses.asdict(by)))
-        file.flush()
+        with writing(folder / "lock"):
+            file.truncate(0)
+            # Not by ``file``, which would write what a full disk refuses once more when it closes.
+            os.write(file.fileno(), json.dumps(dataclasses.asdict(by)).encode())
         yield None
 
 
@@ -280,7 +301,28 @@ def appended(path: Path):
     """Opens a file for new lines at its end, in the first process; others write to nowhere."""
     if jax.process_index() > 0:
         return Path(os.devnull).open("a")
-    return bucket.Lines(path) if bucket.is_in_bucket(path) else path.open("a", buffering=1)
+    return bucket.Lines(path) if bucket.is_in_bucket(path) else _Lines(path)
+
+
+class _Lines:
+    """Writes a file line by line, with the methods of ``bucket.Lines``."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        with writing(path):
+            self._file = path.open("a", buffering=1)
+
+    def write(self, line: str) -> None:
+        with writing(self._path):
+            self._file.write(line)
+
+    def flush(self) -> None:
+        with writing(self._path):
+            self._file.flush()
+
+    def close(self) -> None:
+        with writing(self._path):
+            self._file.close()
 
 
 def as_lines(values: Iterable[Any]) -> str:

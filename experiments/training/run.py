@@ -144,11 +144,13 @@ class Run:
         """Closes the files, once everything is on disk.
 
         Raises:
-          OSError: the last state could not be written.
+          OSError: the last state or the last line could not be written.
         """
-        self.metrics.close()
-        with self._writing():
-            self.checkpoints.close()
+        try:
+            self.metrics.close()
+        finally:
+            with self._writing():
+                self.checkpoints.close()
 
     @contextlib.contextmanager
     def _writing(self):
@@ -161,11 +163,12 @@ class Run:
             yield
         except (OSError, ValueError) as error:
             first_line = (str(error) or type(error).__name__).splitlines()[0]
-            # TensorStore names every file on the way, and says last what is wrong.
-            reason = getattr(error, "strerror", None) or first_line.rsplit(": ", 1)[-1]
+            # TensorStore names every file on the way, and says last what is wrong, and its number.
+            last = first_line.rsplit(": ", 1)[-1].partition(" [")[0]
             raise OSError(
-                f"a checkpoint could not be written ({reason}): make room and run again; "
-                f"{self._last_good()}"
+                f"a checkpoint in {self.folder / 'checkpoints'} could not be written "
+                f"({getattr(error, 'strerror', None) or last}): {self._last_good()}, and once this "
+                "is mended the same command goes on"
             ) from error
 
     def _last_good(self) -> str:

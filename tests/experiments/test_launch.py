@@ -1,6 +1,7 @@
 """Tests the command line: in this process, and where a process is the subject in one of its own."""
 
 import importlib
+import re
 import signal
 import subprocess
 import sys
@@ -124,6 +125,19 @@ def test_a_report_of_what_is_done_trains_nothing(workdir, corpus):
     assert done.status == 0 and "report.html" in done.output
     assert "1 of 3 points have no result yet" in done.output and "--status" in done.output
     assert sorted(workdir.rglob("*")) == before
+
+
+def test_a_report_that_a_full_disk_refuses_is_one_sentence_and_the_old_one_stays(workdir, corpus):
+    where = TINY, f"--workdir={workdir}", f"--config.corpus={corpus}", "--config.schemes=rope,alibi"
+    before = {path: path.read_bytes() for path in workdir.iterdir() if path.is_file()}
+    with runs.full_disk(1000):
+        done = runs.command(*where, "--report")
+    assert done.status == 2 and "Traceback" not in done.errors
+    assert re.fullmatch(
+        r"error: .*/\w+\.\w+ could not be written \(.*same command.*\n", done.errors
+    )
+    assert {path: path.read_bytes() for path in workdir.iterdir() if path.is_file()} == before
+    assert runs.command(*where, "--report").status == 0
 
 
 def test_the_command_line_says_what_is_wrong(tmp_path):

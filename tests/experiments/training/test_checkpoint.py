@@ -1,12 +1,12 @@
 """Tests checkpoints that are damaged, half written, exchanged, or of another version or model."""
 
+import contextlib
 import dataclasses
 import errno
 import functools
 import json
 import os
 import re
-import resource
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from ml_collections import FrozenConfigDict
 from rich.console import Console
-from runs import cut_off, flipped
+from runs import cut_off, flipped, full_disk
 from toy import RECIPE, SPEC, killed_at, losses, mesh_of, preempted, run, toy_windows
 
 from experiments.pretrained.trained import load_run
+from experiments.results.metrics import Metrics
 from experiments.results.record import open_run
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.loop import train
@@ -93,29 +94,43 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(
 
     A limit on the size of files stands in for the full disk then: TensorStore fails in earnest.
     """
-    save, (usual, most) = Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+    save, disk = Checkpoints.save, contextlib.ExitStack()
 
     def failing(self, step, state, loss):
         if step == 4 and is_found_later:
             self._manager.wait_until_finished()  # that of step 2 is whole
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
+            disk.enter_context(full_disk(4096))
         elif step == 4:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         save(self, step, state, loss)
 
     reason = "File too large" if is_found_later else "No space left on device"
-    with monkeypatch.context() as patch:
+    sentence = (
+        rf"{tmp_path}/checkpoints .*\({reason}\).*last good checkpoint is of step 2.* goes on"
+    )
+    with monkeypatch.context() as patch, disk:
         patch.setattr(Checkpoints, "save", failing)
-        try:
-            with pytest.raises(OSError, match=rf"{reason}.*last good checkpoint is of step 2"):
-                run(tmp_path, windows)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (usual, most))
+        with pytest.raises(OSError, match=sentence):
+            run(tmp_path, windows)
     assert not [record for record in caplog.records if record.exc_info], "a traceback is printed"
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 2
     model, _ = run(tmp_path, windows)
     chex.assert_trees_all_equal(model, saved[1])
     assert losses(tmp_path) == losses(saved[0])
+
+
+def test_a_line_that_cannot_be_written_still_ends_with_the_checkpoint_on_disk(
+    tmp_path, windows, monkeypatch
+):
+    def failing(self):
+        raise OSError("metrics.jsonl could not be written")
+
+    closed, close = [], Checkpoints.close
+    monkeypatch.setattr(Metrics, "close", failing)
+    monkeypatch.setattr(Checkpoints, "close", lambda self: closed.append(close(self)))
+    with pytest.raises(OSError, match=r"metrics\.jsonl"):
+        run(tmp_path, windows)
+    assert closed == [None]
 
 
 def renamed(path):
