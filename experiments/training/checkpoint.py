@@ -5,7 +5,9 @@ import functools
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +64,20 @@ class _Manager(ocp.CheckpointManager):
 
 @functools.cache
 def _silence_orbax() -> None:
-    """Leaves out what Orbax logs of errors that it raises too, and that are told in a sentence."""
-    logging.get_absl_logger().addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
+    """Leaves out what Orbax logs of errors that it raises too, and that are told in a sentence.
+
+    Orbax raises the error of one array, and closes the event loop of all. Those that TensorStore
+    still reads or writes then fail as well: each once more for the loop, and once for the result.
+    """
+    log, hook = logging.get_absl_logger(), sys.unraisablehook
+    log.addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
+    getLogger("asyncio").addFilter(lambda record: "OCDBT" not in record.getMessage())
+
+    def tell(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    sys.unraisablehook = tell
 
 
 class Checkpoints:

@@ -140,6 +140,16 @@ def test_a_report_that_a_full_disk_refuses_is_one_sentence_and_the_old_one_stays
     assert runs.command(*where, "--report").status == 0
 
 
+@pytest.mark.slow
+def test_a_checkpoint_that_a_full_disk_refuses_is_one_sentence(corpus, tmp_path):
+    """TensorStore goes on with arrays that Orbax waits for no more, and fails once for each."""
+    where = f"--workdir={tmp_path}", f"--config.corpus={corpus}", "--config.schemes=nope"
+    with runs.full_disk(4096):
+        done = runs.program("launch.py", TINY, *where, "--config.train.steps=2")
+    assert done.status == 2 and "could not be written (File too large)" in done.output
+    assert "Traceback" not in done.errors and "retrieved" not in done.errors
+
+
 def test_the_command_line_says_what_is_wrong(tmp_path):
     where = f"--workdir={tmp_path}"
     for arguments, word in (
