@@ -8,6 +8,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -100,7 +101,20 @@ def _write_files(folder, files):
                 os.replace(path, folder / name)
     finally:
         for path in temporary.values():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it was renamed, or never made
+                path.unlink()
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder, and raises an OSError if no file can be written there."""
+
+    def write():
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+
+    if not bucket.is_in_bucket(folder):
+        agreed(write)
 
 
 def write_json(path: Path, value: Any) -> None:

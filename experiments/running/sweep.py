@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from experiments.results.bucket import is_in_bucket
+from experiments.results.record import check_writable
 from experiments.results.statistics import Study
 from experiments.running.finished import Finished, missing_in, of_schemes
 from experiments.running.points import Point, point_of
@@ -153,6 +154,7 @@ class Sweep(Finished):
         program does, because the job may begin before that point's own job.
         """
         chosen = self.points if task_id is None else [point_of(self.points, task_id)]
+        check_writable(self.workdir)  # here, because else each of the points would fail of it
         self.check_data(chosen)
         schedule = Schedule(self, chosen, share=share, is_job=task_id is not None)
         schedule.run()

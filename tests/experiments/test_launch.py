@@ -140,6 +140,14 @@ def test_a_report_that_a_full_disk_refuses_is_one_sentence_and_the_old_one_stays
     assert runs.command(*where, "--report").status == 0
 
 
+def test_a_workdir_that_cannot_be_written_is_told_once_and_not_by_each_point(corpus, tmp_path):
+    folder = tmp_path / "file" / "run"
+    folder.parent.write_text("")
+    done = runs.command(TINY, f"--workdir={folder}", f"--config.corpus={corpus}")
+    assert done.status == 2 and "FAILED" not in done.output
+    assert done.errors.startswith(f"error: {folder} could not be written (Not a directory)")
+
+
 @pytest.mark.slow
 def test_a_checkpoint_that_a_full_disk_refuses_is_one_sentence(corpus, tmp_path):
     """TensorStore goes on with arrays that Orbax waits for no more, and fails once for each."""

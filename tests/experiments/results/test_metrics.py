@@ -1,9 +1,11 @@
 """Tests the files of a run on a full disk, and that TensorBoard is told the same numbers."""
 
+import errno
 import json
 import re
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from runs import full_disk
@@ -47,6 +49,16 @@ def test_a_full_disk_leaves_old_files_and_is_told_with_the_name_of_the_file(tmp_
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
     with refused(tmp_path / "lock"), full_disk(0), claimed(tmp_path):
         pytest.fail("the lock was not written")
+
+
+def test_a_folder_that_is_only_for_reading_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", ".a.json.1")
+
+    for name in ("write_bytes", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(OSError, match=rf"^{tmp_path}/a\.json could not be written \(Read-only"):
+        write_files(tmp_path, {"a.json": "1"})
 
 
 def test_a_line_that_a_full_disk_has_cut_off_is_not_read(tmp_path):
