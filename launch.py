@@ -354,7 +354,9 @@ def _parse(arguments: list[str]) -> list[str]:
         message = sentence.replace("\\n", " ")
         missing = re.fullmatch(r'\W*(\w+)\W*(?:(Did you mean "\w+").*)?', message)
         if missing:
-            flag = next((argument for argument in arguments if missing[1] in argument), "--config")
+            # Not a value that is called so.
+            field = re.compile(rf"--?config\.([\w.]+\.)?{missing[1]}\b")
+            flag = next(filter(field.match, arguments), "--config")
             hint = f". {missing[2]}?" if missing[2] else ""
             sentence = f"{flag}: the config has no field {missing[1]!r}{hint}"
         _refuse(sentence)

@@ -91,7 +91,7 @@ def load_corpus(name: str) -> Corpus:
     loaders = {"files": _load_files, "tokens": _load_tokens, "hf": _load_hugging_face}
     if kind in loaders and rest:
         return loaders[kind](name, rest)
-    kinds = [known.partition(":")[0] for known in KINDS]
+    kinds = {known.partition(":")[0] for known in KINDS}
     raise ValueError(
         f"corpus {name!r} is unknown{suggest(kind, kinds)}; the forms are {', '.join(KINDS)}"
     )
