@@ -60,7 +60,8 @@ def print_status(sweep: Sweep, console: Console) -> None:
     for row in rows:
         at = f"{row['step']}/{row['steps']}"
         words = row["point"], row["state"], at, row["speed"], row["note"]
-        table.add_row(*map(Text, words))  # as Text, so that brackets are no markup
+        # As Text, so that brackets are no markup; folded, so that a long path is not cut off.
+        table.add_row(*(Text(word, overflow="fold") for word in words))
     console.print(table)
     counts = [(state, sum(row["state"] == state for row in rows)) for state in STATES]
     console.print(", ".join(f"{count} {state}" for state, count in counts if count))

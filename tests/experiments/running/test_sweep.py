@@ -203,3 +203,13 @@ def test_status_says_what_has_become_of_every_point(workdir, corpus):
     assert lines["t5/seed0"] == ["stopped", "2/6"]
     assert lines["t5/seed1"][0] == "failed" and "loss nan at step 3" in text
     assert "2 done, 1 running, 1 failed, 1 stopped, 3 missing" in text
+
+
+def test_status_on_a_narrow_terminal_has_all_letters_of_a_path(corpus, tmp_path):
+    one, output = comparison(config(corpus, schemes="nope"), tmp_path)
+    folder, path = one.folder(one.points[0]), "/a" * 60
+    folder.mkdir(parents=True)
+    (folder / "failure.json").write_text(json.dumps({"reason": path}))
+    one.console.width = 80
+    print_status(one, one.console)
+    assert output.getvalue().count("/a") == 60
