@@ -55,6 +55,7 @@ from experiments import preemption
 
 # Seconds within which all processes of a job meet the same error, and within which they start.
 _TO_FAIL, _TO_START = 10, 240
+_STOPPED = "stopped by Ctrl-C: the same command goes on from the last checkpoint"
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, colon, preset: configs/tasks.py:small."
 )
@@ -151,6 +152,11 @@ def main(arguments: list[str]) -> int:
     except preemption.PreemptedError as stop:
         print(stop, file=sys.stderr)
         return job_processes.PREEMPTED
+    except KeyboardInterrupt:
+        if jax.process_count() > 1:
+            raise
+        print(_STOPPED, file=sys.stderr)
+        return 130
     except Exception as error:
         if jax.process_count() == 1:
             raise

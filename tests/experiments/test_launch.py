@@ -51,6 +51,15 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
 
 
+def test_ctrl_c_is_one_sentence(corpus, tmp_path):
+    (process,) = runs.start(1, tmp_path, corpus, *runs.ENDLESS["train"])
+    runs.wait_for(tmp_path / "runs/rope/seed0/metrics.jsonl")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and "the same command goes on" in errors
+    assert "Traceback" not in errors
+
+
 ATLAS = "--config=configs/atlas.py:tiny"
 IMPORTS = """
 import signal
