@@ -28,7 +28,7 @@ from parity.checks import (
 from parity.turning import as_published
 from posenc_jax import layers_from_hf
 from posenc_jax.hf.config import flattened
-from posenc_jax.hf.table import REFUSED as NOT_OFFERED
+from posenc_jax.hf.refused import REFUSED as NOT_OFFERED
 from posenc_jax.hf.table import having
 
 PATH = pathlib.Path(__file__).parent.parent / "docs" / "how-to" / "model_types.md"

@@ -13,8 +13,9 @@ from posenc_jax import REGISTRY, Encoding, layers_from_hf
 from posenc_jax.encodings.rotary import axes as allocations
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.hf.refused import REFUSED
 from posenc_jax.hf.sections import TYPES
-from posenc_jax.hf.table import REFUSED, having
+from posenc_jax.hf.table import having
 
 # A config of each model type, as its class has it by default.
 CONFIGS = Path(__file__).parents[2] / "tests/golden/hf_model_types.json"

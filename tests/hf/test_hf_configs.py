@@ -17,7 +17,8 @@ from golden_checks import assert_frequencies
 
 import posenc_jax
 from posenc_jax import from_hf, layers_from_hf, sinks_from_hf
-from posenc_jax.hf.table import REFUSED, ROWS, TEXT_PARTS
+from posenc_jax.hf.refused import REFUSED
+from posenc_jax.hf.table import ROWS, TEXT_PARTS
 from posenc_jax.pretrained import weights
 
 RELEASED = json.loads((common.GOLDEN / "hf_configs.json").read_text())["cases"]
