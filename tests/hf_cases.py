@@ -55,7 +55,9 @@ HALVES = {}, {"attn_rotary_emb": 64}, {"partial_rotary_factor": 0.5}
 PART = dict(head_dim=16, rope_theta=1e4, rope_scaling={"type": "proportional"})
 QUARTER = dict(head_dim=16, fraction=0.25)
 SHARES = "partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_emb_fraction"
+HALF, WHOLES = dict(partial_rotary_factor=0.5), ("llama", "minimax", "mistral", "qwen2")
 HUNYUAN = dict(model_type="hunyuan_v1_dense", head_dim=8, rope_theta=1e4)
+PARTIAL, PART_4 = ("phi3", "laguna", "step3p5"), dict(rotary_dim=4)
 HUNYUAN |= dict(rope_scaling={"type": "dynamic", "alpha": 1000.0, "factor": 1.0, "mscale": 1.0})
 DAIL = {"alibi": True, "rope": False, "rope_theta": 10000, "rope_impl": "dail"}
 DAIL |= {"rope_dail_config": {"type": "original"}, "rope_hf_config": {"type": "no_scaling"}}
@@ -153,6 +155,9 @@ READ = [
     *((PART | {key: 0.25}, {}, "p_rope", QUARTER) for key in SHARES),
     (PART, {}, "p_rope", QUARTER | {"fraction": 1.0}),
     (PART | {"model_type": "phi"}, {}, "p_rope", QUARTER | {"fraction": 0.5}),
+    *((LLAMA | HALF | {"model_type": name}, {}, "rope", HEAD | PART_4) for name in PARTIAL),
+    (LLAMA | {"partial_rotary_factor": 1.0, "rotary_dim": 8}, {}, "rope", HEAD),
+    (PART | HALF | {"model_type": "llama"}, {}, "p_rope", dict(head_dim=16, fraction=0.5)),
     (HUNYUAN, {}, "ntk", dict(head_dim=8, factor=1000.0)),
     (dict(model_type="phi", hidden_size=256, num_attention_heads=4), {}, "rope", PHI),
     (dict(model_type="bloom", n_head=16, hidden_size=64), {}, "alibi", dict(num_heads=16)),
@@ -241,6 +246,13 @@ REFUSED = [
     ({"rope_parameters": YARN | {"rope_theta": 1e6}, "rope_theta": 1e4}, HEAD, "rope_theta"),
     ({"rope_scaling": YARN, "max_position_embeddings": 256}, HEAD, "max_position_embeddings=256"),
     ({"alibi": True, "n_head": 4, "rope_scaling": YARN}, {}, "rope_scaling"),
+    # A part of a head, in models whose code rotates whole heads
+    *(
+        (LLAMA | {"model_type": name} | HALF, {}, f"=0.5.*{name!r} rotates whole")
+        for name in WHOLES
+    ),
+    (LLAMA | {"rope_scaling": LINEAR | HALF}, {}, "partial_rotary_factor=0.5.*whole heads"),
+    (LLAMA | {"rotary_dim": 4}, {}, "rotary_dim.*whole heads"),
     # Positions of another kind
     (LLAMA | {"rope_3d": True, "my_rope": 0}, {}, "rope_3d=True and my_rope=0: not understood"),
     (LLAMA | {"position_embedding_type": "absolute"}, {}, "position_embedding_type='absolute'"),

@@ -215,11 +215,17 @@ def _rotary_dim(section, fractions, width, kind) -> int:
         bool(widths) or row.rotary_dim != "needed",
         "rotary_dim is missing: in this model a part of each head rotates; add it",
     )
-    if not widths and row.fraction is not None:
+    if not widths and row.fraction not in (None, 1):
         widths["partial_rotary_factor"] = int(width * row.fraction)
     rotating = agreed(widths) if widths else width
     if kind == "proportional":
         return width
+    _check(
+        rotating == width or row.fraction is not None,
+        f"{' and '.join(widths)} must rotate all head_dim={width} channels, not {rotating}: the "
+        f"code of {config.get('model_type')!r} rotates whole heads and does not read it. If this "
+        "checkpoint has code of its own that does, use posenc_jax.make('rope', rotary_dim=...)",
+    )
     _check(
         not widths or (rotating % 2 == 0 and 2 <= rotating <= width),
         f"{' and '.join(widths)} must rotate an even number of the head_dim={width} channels, not "

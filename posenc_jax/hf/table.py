@@ -32,7 +32,8 @@ class Row:
       layout: pair i is the channels i and i + rotary_dim / 2 ("half"), or 2 i and 2 i + 1
         ("interleaved").
       base: the base where the config has none; None if it must have one.
-      fraction: the share of a head that rotates where the config does not say.
+      fraction: the share of a head that rotates where the config does not say; None if the code
+        rotates whole heads whatever it says (the share of p-RoPE is read in every model).
       scaled: whether the class scales its rates where the config has no rotary section.
       rotary_dim: "read"; "unread" where the code reads only ``partial_rotary_factor``; "needed"
         where only this key says how much of a head rotates.
@@ -145,12 +146,13 @@ ROWS: dict[str, Row] = {
         """
         apertus1p5_text arcee aria_text bitnet chameleon csm dbrx diffllama
         emu3_text_model esmc eurobert evolla exaone falcon_h1 flex_olmo
-        gpt_neox_japanese granite granite4_vision_text granite_docling_text granitemoe
+        granite granite4_vision_text granite_docling_text granitemoe
         granitemoeshared gte hy_v3 hyperclovax internlm2 jais2 jetmoe jina_embeddings_v3
-        lfm2 lfm2_moe minimax_m2 nomic_bert olmo olmo2 olmoe solar_open step3p5
+        lfm2 lfm2_moe nomic_bert olmo olmo2 olmoe solar_open
         """,
         Row(),
     ),
+    **alike("gpt_neox_japanese minimax_m2 step3p5", Row(fraction=1.0)),
     **alike(
         """
         axk1 axk2 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa kimi_k2
@@ -159,10 +161,12 @@ ROWS: dict[str, Row] = {
         Row(layout="interleaved", latent=True),
     ),
     **alike(
-        "higgs_audio_v2 hrm_text internlm3 iquestcoder laguna mellum molmo2_text seed_oss",
+        "higgs_audio_v2 hrm_text internlm3 iquestcoder mellum molmo2_text seed_oss",
         Row(head_dim=128),
     ),
-    **alike("doge mixtral phi3 phi4_multimodal phimoe starcoder2", Row(window="every")),
+    "laguna": Row(head_dim=128, fraction=1.0),
+    **alike("doge mixtral phimoe starcoder2", Row(window="every")),
+    **alike("phi3 phi4_multimodal", Row(window="every", fraction=1.0)),
     **alike("mt5 pix2struct_text_model pop2piano switch_transformers t5", Row(scheme="t5")),
     **alike("cohere ernie4_5 ernie4_5_moe", Row(layout="interleaved")),
     **alike("ministral mllama_text_model unlimited_ocr_text", Row(kinds_needed=True)),
@@ -178,7 +182,7 @@ ROWS: dict[str, Row] = {
     **alike(
         "bailing_hybrid dots3_note_text", Row(layout="interleaved", latent=True, kinds_needed=True)
     ),
-    **alike("codegen gptj", Row(layout="interleaved", rotary_dim="needed", base=1e4)),
+    **alike("codegen gptj", Row(layout="interleaved", rotary_dim="needed", base=1e4, fraction=1.0)),
     **alike(
         "cosmos3_edge_text qwen3_vl_text",
         Row(axes="interleaved", sections=(24, 20, 20), head_dim=128),
@@ -204,7 +208,9 @@ ROWS: dict[str, Row] = {
         Row(kind_rule=every(6, last=True), head_dim=256, full_head_dim=512),
     ),
     **alike("glm glm4", Row(layout="interleaved", fraction=0.5, head_dim=128)),
-    **alike("glm4v_text glm_ocr_text", Row(layout="interleaved", sections=(8, 12, 12))),
+    **alike(
+        "glm4v_text glm_ocr_text", Row(layout="interleaved", sections=(8, 12, 12), fraction=1.0)
+    ),
     **alike(
         "granite_swa granitemoe_swa", Row(base_by_layer=True, kinds_needed=True, sinks="every")
     ),
@@ -221,7 +227,7 @@ ROWS: dict[str, Row] = {
     "ultrabert": Row(kinds_needed=True, sees=rules.radius),
     "nemotron_h": Row(scheme="nope", kinds_needed=True),
     "zamba": Row(scheme="nope", kind_rule=rules.zamba_kinds),
-    **alike("minimax_m1 minimax_text_01", Row(kinds_needed=True)),
+    **alike("minimax_m1 minimax_text_01", Row(kinds_needed=True, fraction=1.0)),
     **alike(
         "qwen3_omni_moe_text qwen3_vl_moe_text", Row(axes="interleaved", sections=(24, 20, 20))
     ),
@@ -258,7 +264,7 @@ ROWS: dict[str, Row] = {
     "gemma3n_text": Row(kind_rule=every(5), head_dim=256, local=True, defaults=_GEMMA3),
     "glm4v_moe_text": Row(sections=(8, 12, 12), fraction=0.5),
     "glm5_next_text": Row(scheme="nope", fixed={"qk_rope_head_dim": 0}, kinds_needed=True),
-    "glm_image_text": Row(sections=(8, 12, 12)),
+    "glm_image_text": Row(sections=(8, 12, 12), fraction=1.0),
     "gpt_neox": Row(base=1e4, fraction=0.25),
     "gpt_oss": Row(kind_rule=every(2), sinks="every", head_dim=64, scaled=True),
     "granitemoehybrid": Row(kinds_needed=True, position_type="nope"),
@@ -283,8 +289,8 @@ ROWS: dict[str, Row] = {
     ),
     "mimo_v2_flash": Row(kinds_needed=True, sinks="windows", head_dim=192, fraction=0.334),
     "minicpm3": Row(latent=True, base=1e4),
-    "minimax": Row(kinds_needed=True, window="every", rotary_dim="unread"),
-    "minimax_m3_vl_text": Row(rotary_dim="unread", head_dim=128),
+    "minimax": Row(kinds_needed=True, window="every"),
+    "minimax_m3_vl_text": Row(rotary_dim="unread", head_dim=128, fraction=1.0),
     "ministral3": Row(window="every", scaled_queries=True, head_dim=128, scaled=True),
     "mistral": Row(window="every", base=1e4, bare_head_dim=128, defaults={"sliding_window": 4096}),
     "mistral4": Row(layout="interleaved", latent=True, scaled_queries=True, scaled=True),
@@ -302,7 +308,9 @@ ROWS: dict[str, Row] = {
     "muse_glimmer_text": Row(rotates=rules.not_from_last, kinds_needed=True, head_dim=128),
     "muse_spark_text": Row(rotates=rules.not_from_last, kinds_needed=True, head_dim=64),
     "nanochat": Row(backwards=True),
-    "neomme": Row(axes="rows_and_columns", kinds_needed=True, sees=rules.radius, head_dim=64),
+    "neomme": Row(
+        axes="rows_and_columns", kinds_needed=True, sees=rules.radius, head_dim=64, fraction=1.0
+    ),
     "olmo3": Row(plain_sliding=True, kinds=BOTH, kind_rule=every(4)),
     "olmo_hybrid": Row(kind_rule=every(4, LINEAR)),
     "openai_privacy_filter": Row(
@@ -330,7 +338,9 @@ ROWS: dict[str, Row] = {
     ),
     "qwen3_moe": Row(window="every", switched=True, dual_chunks=True),
     "qwen3_next": Row(kind_rule=every(4, LINEAR), dual_chunks=True, fraction=0.25),
-    "qwen4_exp_text": Row(axes="interleaved", sections=(11, 11, 10), kinds_needed=True),
+    "qwen4_exp_text": Row(
+        axes="interleaved", sections=(11, 11, 10), kinds_needed=True, fraction=1.0
+    ),
     "recurrent_gemma": Row(
         kind_rule=rules.recurrent_gemma_kinds,
         window="every",
@@ -339,7 +349,7 @@ ROWS: dict[str, Row] = {
         defaults={"sliding_window": 2048},
     ),
     "roformer": Row(layout="interleaved", base=1e4),
-    "sarvam_moe": Row(head_dim=64),
+    "sarvam_moe": Row(head_dim=64, fraction=1.0),
     "smollm3": Row(rotates=rules.listed, window="still", switched=True),
     "stablelm": Row(fraction=0.25),
     "t5gemma2_text": Row(kinds_needed=True, sees=rules.t5gemma2, head_dim=256),
@@ -350,7 +360,7 @@ ROWS: dict[str, Row] = {
         head_dim=rules.zamba2_head_dim,
         defaults={"use_mem_rope": False},
     ),
-    "zaya": Row(dangling=True, head_dim=128),
+    "zaya": Row(dangling=True, head_dim=128, fraction=1.0),
     # Tables of positions
     **alike("gpt2 gpt_bigcode", _learned("wpe.weight")),
     "gpt_neo": _learned("wpe.weight", kinds_needed=True),
@@ -371,7 +381,7 @@ TEXT_PARTS = {
     "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",
 } | {name.removesuffix("_text"): name for name in ROWS if name.endswith("_text")}
 
-UNKNOWN = Row(reads_alibi=True, scaled_queries=True)
+UNKNOWN = Row(reads_alibi=True, scaled_queries=True, fraction=1.0)
 
 
 def row_of(config: Config) -> Row:
