@@ -66,6 +66,10 @@ FALCON = dict(model_type="falcon", num_attention_heads=4, hidden_size=64)
 T5 = dict(model_type="t5", d_model=64, d_kv=8, num_heads=4, relative_attention_num_buckets=16)
 COHERE = dict(model_type="cohere")
 SWITCHES = "use_rope", "use_rotary_pos_emb", "rotary"
+# As a config without model_type, which the caller has read the code of.
+VOUCHED = {key: value for key, value in LLAMA.items() if key != "model_type"}
+STILL = [{key: False} for key in SWITCHES] + [{"no_rope_layers": [1, 0]}, {"mla_use_nope": True}]
+STILL += [{"position_embedding_type": "nope"}]
 OFF = {"rope_ratio": 1, "use_logn_attn": False, "indexer_rope_interleave": True}
 
 # Two spellings of the same, and bases beside the sections
@@ -166,9 +170,10 @@ READ = [
     (FALCON | {"alibi": False}, {}, "rope", dict(head_dim=16)),
     # Switches, and other words for the same
     *((LLAMA | {key: True}, {}, "rope", HEAD) for key in SWITCHES),
-    *((LLAMA | {key: False}, {}, "nope", {}) for key in SWITCHES),
-    (LLAMA | {"mla_use_nope": True}, {}, "nope", {}),
-    (LLAMA | {"position_embedding_type": "nope"}, {}, "nope", {}),
+    *((VOUCHED | {key: False}, {}, "nope", {}) for key in SWITCHES),
+    (VOUCHED | {"mla_use_nope": True}, {}, "nope", {}),
+    (VOUCHED | {"position_embedding_type": "nope"}, {}, "nope", {}),
+    (VOUCHED | {"no_rope_layers": [1, 0]}, {"layer": 1}, "nope", {}),
     (LLAMA | COHERE | {"position_embedding_type": "rope_gptj"}, {}, "rope", INTERLEAVED),
     (LLAMA | {"model_type": "granitemoehybrid"}, {}, "nope", {}),
     (LLAMA | OFF, {}, "rope", HEAD),
@@ -254,6 +259,9 @@ REFUSED = [
     (LLAMA | {"rope_scaling": LINEAR | HALF}, {}, "partial_rotary_factor=0.5.*whole heads"),
     (LLAMA | {"rotary_dim": 4}, {}, "rotary_dim.*whole heads"),
     # Positions of another kind
+    ({"model_type": "zebra9", "no_rope_layers": []}, HEAD | {"layout": "half"}, "no_rope_layers"),
+    *((LLAMA | keys, {}, f"{next(iter(keys))}=") for keys in STILL),
+    (LLAMA | {"model_type": "mistral", "use_rope": False}, {}, "use_rope=False: not understood"),
     (LLAMA | {"rope_3d": True, "my_rope": 0}, {}, "rope_3d=True and my_rope=0: not understood"),
     (LLAMA | {"position_embedding_type": "absolute"}, {}, "position_embedding_type='absolute'"),
     (LLAMA | QUERIES, {}, "llama_4_scaling_beta=0.1 .* ministral3"),

@@ -22,6 +22,8 @@ _ABOUT_POSITIONS = re.compile(
 _WINDOWS = ("sliding_window", "attention_chunk_size")
 # Switches of the rotation: where one is false, nothing rotates.
 _SWITCHES = words("rotary use_rope use_mem_rope use_rotary use_rotary_embedding use_rotary_pos_emb")
+# Keys that stop the rotation in the models that read them (``Row.reads``).
+_STOPS = _SWITCHES | words("mla_use_nope no_rope_layers")
 # Values at which these keys change nothing.
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "rope_ratio": (1, 1.0),
@@ -36,6 +38,7 @@ _HARMLESS |= dict.fromkeys(
     """),
     (False,),
 )
+_HARMLESS |= dict.fromkeys(_SWITCHES, (True,))
 # The effect of these depends on the model: in most they have none.
 _OF_KNOWN_MODELS = words("no_rope_layer_interval attn_temperature_tuning")
 READ = (
@@ -103,7 +106,9 @@ def check_known(config: Mapping[str, Any], layout: str | None) -> None:
 def check_keys(config: Mapping[str, Any]) -> None:
     """Checks that no unread key could change which positions the model has."""
     row, read = row_of(config), set(READ)
-    if config.get("model_type") not in ROWS:
+    if config.get("model_type") in ROWS:
+        read -= {key for key in _STOPS - row.reads if config.get(key) != []}
+    else:
         # The class of a model may fill in an empty list, as SmolLM3's does.
         read -= _OF_KNOWN_MODELS | (set() if config.get("no_rope_layers") else {"no_rope_layers"})
     unknown = [
@@ -136,10 +141,12 @@ def position_kind(config: Mapping[str, Any]) -> str:
     if row.position_type == "unread":
         return "rope"
     kind = config.get("position_embedding_type", row.position_type)
-    if kind not in ("rope", "rotary", "rope_gptj", "nope"):
+    offered = ["rope", "rotary", "rope_gptj"]
+    offered += ["nope"] * ("position_embedding_type" in row.reads)
+    if kind not in offered:
         raise ValueError(
-            f"position_embedding_type={kind!r} must be 'rope', 'rotary', 'rope_gptj' or 'nope': no "
-            "other is read from a config"
+            f"position_embedding_type={kind!r} must be one of {', '.join(offered)}: no other is "
+            f"read from a config of model_type={config.get('model_type')!r}"
         )
     return "rope" if kind == "rotary" else kind
 

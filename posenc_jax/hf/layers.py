@@ -236,8 +236,7 @@ def _of_number(section, at) -> Section:
     """Returns the section of a kind as it applies to one layer, which may have no RoPE."""
     keys, _, config = section
     row = row_of(config)
-    by_list = config.get("no_rope_layers") and row.rotates is not rules.listed_or_chunked
-    rotates = rules.listed if by_list else row.rotates
+    rotates = row.rotates or (rules.listed if config.get("no_rope_layers") else None)
     if rotates is not None and not rotates(config, at):
         return section._replace(keys=None)
     plain = section._replace(keys={key: keys[key] for key in _PLAIN if key in keys})

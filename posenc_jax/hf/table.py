@@ -78,6 +78,7 @@ class Row:
       dual_chunks: whether SGLang and vLLM read ``dual_chunk_attention_config``.
       scaled_queries: whether ``llama_4_scaling_beta`` is read, and multiplies queries.
       ntk_alpha: whether the type "dynamic" has a fixed alpha.
+      reads: keys that stop the rotation, and that most models do not read.
       defaults: what the class has where the config lacks a key.
       renamed: keys that have another name in most models.
       fixed: values that a key must have if it is there.
@@ -122,6 +123,7 @@ class Row:
     dual_chunks: bool = False
     scaled_queries: bool = False
     ntk_alpha: bool = False
+    reads: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -140,6 +142,7 @@ def _learned(table: str, **columns: Any) -> Row:
 _BERT = "position_embeddings.weight"
 _GEMMA3 = {"rope_theta": 1e6, "rope_local_base_freq": 1e4}
 _ALIBI = {"alibi": True}
+_LISTED, _POSITION_TYPE = words("no_rope_layers"), words("position_embedding_type")
 
 ROWS: dict[str, Row] = {
     **alike(
@@ -254,7 +257,7 @@ ROWS: dict[str, Row] = {
     "dory": Row(kinds_needed=True, head_dim=256, per_layer=2),
     "dots1": Row(window="late"),
     "ernie4_5_vl_moe_text": Row(layout="interleaved", axes="time_last", sections=(22, 22, 20)),
-    "esm": Row(position_type="absolute", base=1e4),
+    "esm": Row(position_type="absolute", base=1e4, reads=_POSITION_TYPE),
     "falcon": Row(reads_alibi=True, base=1e4, alibi_divided=True),
     "flint": Row(rotates=rules.in_windows, kinds=BOTH, kinds_needed=True, sinks="every"),
     "gemma": Row(head_dim=256),
@@ -267,13 +270,15 @@ ROWS: dict[str, Row] = {
     "glm_image_text": Row(sections=(8, 12, 12), fraction=1.0),
     "gpt_neox": Row(base=1e4, fraction=0.25),
     "gpt_oss": Row(kind_rule=every(2), sinks="every", head_dim=64, scaled=True),
-    "granitemoehybrid": Row(kinds_needed=True, position_type="nope"),
+    "granitemoehybrid": Row(kinds_needed=True, position_type="nope", reads=_POSITION_TYPE),
     "helium": Row(layout="interleaved", head_dim=128),
     "hunyuan_vl_text": Row(axes=None, ntk_alpha=True),
     "hy_v4": Row(latent=True, sinks="every"),
     "hy_v4_vl_text": Row(layout="interleaved", latent=True, axes="interleaved", sinks="every"),
     "jamba": Row(scheme="nope", kind_rule=rules.jamba_kinds),
-    "kimi_linear": Row(scheme="nope", kind_rule=rules.kimi_linear_kinds),
+    "kimi_linear": Row(
+        scheme="nope", kind_rule=rules.kimi_linear_kinds, reads=words("mla_use_nope")
+    ),
     "kolibri1": Row(
         rotates=rules.in_windows_if_any, kinds=BOTH, kind_rule=every(5, all_full=True), head_dim=128
     ),
@@ -286,6 +291,7 @@ ROWS: dict[str, Row] = {
         kinds=(CHUNKED, FULL),
         kind_rule=rules.llama4_kinds,
         head_dim=128,
+        reads=_LISTED,
     ),
     "mimo_v2_flash": Row(kinds_needed=True, sinks="windows", head_dim=192, fraction=0.334),
     "minicpm3": Row(latent=True, base=1e4),
@@ -295,7 +301,7 @@ ROWS: dict[str, Row] = {
     "mistral": Row(window="every", base=1e4, bare_head_dim=128, defaults={"sliding_window": 4096}),
     "mistral4": Row(layout="interleaved", latent=True, scaled_queries=True, scaled=True),
     "mistral_large4_text": Row(
-        layout="interleaved", latent=True, learned=True, rotates=rules.listed
+        layout="interleaved", latent=True, learned=True, rotates=rules.listed, reads=_LISTED
     ),
     "moonshine": Row(layout="interleaved", fraction=0.9),
     "moonshine_streaming": Row(layout="interleaved", fraction=0.8),
@@ -350,7 +356,7 @@ ROWS: dict[str, Row] = {
     ),
     "roformer": Row(layout="interleaved", base=1e4),
     "sarvam_moe": Row(head_dim=64, fraction=1.0),
-    "smollm3": Row(rotates=rules.listed, window="still", switched=True),
+    "smollm3": Row(rotates=rules.listed, window="still", switched=True, reads=_LISTED),
     "stablelm": Row(fraction=0.25),
     "t5gemma2_text": Row(kinds_needed=True, sees=rules.t5gemma2, head_dim=256),
     "umt5": Row(scheme="t5", own_tables=True),
@@ -358,6 +364,7 @@ ROWS: dict[str, Row] = {
         kinds_needed=True,
         kind_rule=rules.zamba2_kinds,
         head_dim=rules.zamba2_head_dim,
+        reads=words("use_mem_rope"),
         defaults={"use_mem_rope": False},
     ),
     "zaya": Row(dangling=True, head_dim=128, fraction=1.0),
@@ -381,7 +388,7 @@ TEXT_PARTS = {
     "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",
 } | {name.removesuffix("_text"): name for name in ROWS if name.endswith("_text")}
 
-UNKNOWN = Row(reads_alibi=True, scaled_queries=True, fraction=1.0)
+UNKNOWN = Row(reads_alibi=True, scaled_queries=True, fraction=1.0, reads=_POSITION_TYPE)
 
 
 def row_of(config: Config) -> Row:
