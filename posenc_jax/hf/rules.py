@@ -31,8 +31,6 @@ Config = Mapping[str, Any]
 Kinds = Callable[[Config, int], list[str] | None]
 Reach = Callable[[Config, int], int | tuple[int, int]]
 
-_INTERVALS = ("sliding_window_pattern", "global_attn_every_n_layers", "full_attention_interval")
-
 
 @dataclasses.dataclass(frozen=True)
 class At:
@@ -78,6 +76,7 @@ def every(
     interval: int,
     other: str = SLIDING,
     *,
+    key: str | None = None,
     first: bool = False,
     last: bool = False,
     all_full: bool = False,
@@ -87,6 +86,7 @@ def every(
     Args:
       interval: what the class has where the config does not say.
       other: the kind of the other layers.
+      key: the key that gives another interval; None if the class reads none.
       first: whether layer 0 begins the count with full attention.
       last: whether the last layer has full attention too.
       all_full: whether a null window makes all layers full attention with RoPE.
@@ -95,7 +95,7 @@ def every(
     def rule(config: Config, count: int) -> list[str] | None:
         if all_full and has_null_window(config):
             return None
-        step = whole(config, *_INTERVALS, default=interval)
+        step = whole(config, key, default=interval) if key else interval
         kinds = [FULL if (n + (not first)) % step == 0 else other for n in range(count)]
         return [*kinds[:-1], FULL] if last else kinds
 

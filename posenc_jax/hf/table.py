@@ -142,6 +142,8 @@ def _learned(table: str, **columns: Any) -> Row:
 _BERT = "position_embeddings.weight"
 _GEMMA3 = {"rope_theta": 1e6, "rope_local_base_freq": 1e4}
 _ALIBI = {"alibi": True}
+_PATTERN, _GLOBAL_EVERY = "sliding_window_pattern", "global_attn_every_n_layers"
+_INTERVAL = "full_attention_interval"
 _LISTED, _POSITION_TYPE = words("no_rope_layers"), words("position_embedding_type")
 
 ROWS: dict[str, Row] = {
@@ -203,7 +205,11 @@ ROWS: dict[str, Row] = {
     ),
     **alike(
         "exaone4 exaone_moe",
-        Row(rotates=rules.in_windows_if_any, kinds=BOTH, kind_rule=every(4, all_full=True)),
+        Row(
+            rotates=rules.in_windows_if_any,
+            kinds=BOTH,
+            kind_rule=every(4, key=_PATTERN, all_full=True),
+        ),
     ),
     **alike("gemma2 vaultgemma", Row(kind_rule=every(2), head_dim=256)),
     **alike(
@@ -219,14 +225,16 @@ ROWS: dict[str, Row] = {
     ),
     **alike("hunyuan_v1_dense hunyuan_v1_moe", Row(ntk_alpha=True)),
     "modernbert": Row(
-        kind_rule=every(3, first=True),
+        kind_rule=every(3, key=_GLOBAL_EVERY, first=True),
         sees=rules.halves,
         renamed={"local_attention": "sliding_window"},
         defaults={"sliding_window": 128},
         position_type="unread",
         kinds=BOTH,
     ),
-    "modernbert-decoder": Row(kind_rule=every(3, first=True), position_type="unread", kinds=BOTH),
+    "modernbert-decoder": Row(
+        kind_rule=every(3, key=_GLOBAL_EVERY, first=True), position_type="unread", kinds=BOTH
+    ),
     "ultrabert": Row(kinds_needed=True, sees=rules.radius),
     "nemotron_h": Row(scheme="nope", kinds_needed=True),
     "zamba": Row(scheme="nope", kind_rule=rules.zamba_kinds),
@@ -234,7 +242,9 @@ ROWS: dict[str, Row] = {
     **alike(
         "qwen3_omni_moe_text qwen3_vl_moe_text", Row(axes="interleaved", sections=(24, 20, 20))
     ),
-    "afmoe": Row(rotates=rules.in_windows, kinds=BOTH, kind_rule=every(4), head_dim=128),
+    "afmoe": Row(
+        rotates=rules.in_windows, kinds=BOTH, kind_rule=every(4, key=_GLOBAL_EVERY), head_dim=128
+    ),
     "bamba": Row(kinds_needed=True, fraction=0.5),
     "beam": Row(
         rotates=rules.in_windows_or_by_section,
@@ -245,12 +255,14 @@ ROWS: dict[str, Row] = {
     ),
     "bloom": Row(scheme="alibi", reads_alibi=True, unread=words("offset_alibi"), fixed=_ALIBI),
     "blt_patcher": Row(layout="interleaved", window="every", defaults={"sliding_window": 512}),
-    "cohere2": Row(layout="interleaved", rotates=rules.by_window, kinds=BOTH, kind_rule=every(4)),
+    "cohere2": Row(
+        layout="interleaved", rotates=rules.by_window, kinds=BOTH, kind_rule=every(4, key=_PATTERN)
+    ),
     "cohere2_moe": Row(
         layout="interleaved",
         rotates=rules.dense_or_by_window,
         kinds=BOTH,
-        kind_rule=every(4),
+        kind_rule=every(4, key=_PATTERN),
         head_dim=128,
     ),
     "cohere_compass_text": Row(axes="interleaved", sections=(24, 20, 20), dangling=True),
@@ -262,7 +274,11 @@ ROWS: dict[str, Row] = {
     "flint": Row(rotates=rules.in_windows, kinds=BOTH, kinds_needed=True, sinks="every"),
     "gemma": Row(head_dim=256),
     "gemma3_text": Row(
-        kind_rule=every(6), sees=rules.gemma3, head_dim=256, local=True, defaults=_GEMMA3
+        kind_rule=every(6, key=_PATTERN),
+        sees=rules.gemma3,
+        head_dim=256,
+        local=True,
+        defaults=_GEMMA3,
     ),
     "gemma3n_text": Row(kind_rule=every(5), head_dim=256, local=True, defaults=_GEMMA3),
     "glm4v_moe_text": Row(sections=(8, 12, 12), fraction=0.5),
@@ -333,17 +349,20 @@ ROWS: dict[str, Row] = {
     "qwen2_moe": Row(switched=True, dual_chunks=True),
     "qwen3": Row(window="late", switched=True, dual_chunks=True, head_dim=128),
     "qwen3_5_moe_text": Row(
-        axes="interleaved", sections=(11, 11, 10), kind_rule=every(4, LINEAR), fraction=0.25
+        axes="interleaved",
+        sections=(11, 11, 10),
+        kind_rule=every(4, LINEAR, key=_INTERVAL),
+        fraction=0.25,
     ),
     "qwen3_5_text": Row(
         axes="interleaved",
         sections=(11, 11, 10),
-        kind_rule=every(4, LINEAR),
+        kind_rule=every(4, LINEAR, key=_INTERVAL),
         fraction=0.25,
         head_dim=256,
     ),
     "qwen3_moe": Row(window="every", switched=True, dual_chunks=True),
-    "qwen3_next": Row(kind_rule=every(4, LINEAR), dual_chunks=True, fraction=0.25),
+    "qwen3_next": Row(kind_rule=every(4, LINEAR, key=_INTERVAL), dual_chunks=True, fraction=0.25),
     "qwen4_exp_text": Row(
         axes="interleaved", sections=(11, 11, 10), kinds_needed=True, fraction=1.0
     ),

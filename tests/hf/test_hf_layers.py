@@ -67,6 +67,24 @@ def test_kinds_of_layers_by_default(model_type, full):
     assert tuple(n for n, kind in enumerate(kinds) if kind == "full_attention") == full
 
 
+# Models whose class reads how often a layer has full attention; no other reads any of these keys.
+INTERVALS = {
+    "full_attention_interval": "qwen3_5_moe_text qwen3_5_text qwen3_next",
+    "global_attn_every_n_layers": "afmoe modernbert modernbert-decoder",
+    "sliding_window_pattern": "cohere2 cohere2_moe exaone4 exaone_moe gemma3_text",
+}
+
+
+@pytest.mark.parametrize("key", INTERVALS)
+def test_an_interval_is_read_where_the_class_reads_it(key):
+    reading = set()
+    for name in " ".join(FULL_BY_DEFAULT.values()).split():
+        config = dict(model_type=name, num_hidden_layers=13, sliding_window=8)
+        if kinds_of(config) != kinds_of(config | {key: 7}):
+            reading.add(name)
+    assert reading == set(INTERVALS[key].split())
+
+
 def test_every_fourth_layer_from_the_last_stands_still():
     still = [n for n in range(10) if not not_from_last({"num_hidden_layers": 10}, At(n, None))]
     assert still == [1, 5, 9]
