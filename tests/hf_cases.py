@@ -14,6 +14,7 @@ LLAMA = dict(model_type="llama", head_dim=8, rope_theta=1e4)
 LINEAR = dict(rope_type="linear", factor=8.0)
 DYNAMIC = dict(type="dynamic", factor=2.0)
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=512)
+UNROUNDED = HEAD | dict(train_length=512, factor=4.0, truncate=False)
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
 LLAMA3 |= dict(original_max_position_embeddings=8192)
 SCALED_QUERIES = dict(rope_type="yarn", rope_theta=1e6, factor=16.0, llama_4_scaling_beta=0.1)
@@ -128,6 +129,9 @@ READ = [
     ({"rope_parameters": YARN}, HEAD, "yarn", HEAD | dict(train_length=512, factor=4.0)),
     # So it is in transformers: one mscale is not read.
     (YARN | {"mscale": 0.7}, HEAD, "yarn", HEAD | dict(train_length=512, factor=4.0)),
+    # So is this: only true, or a missing key, rounds the ramp.
+    *((YARN | {"truncate": value}, HEAD, "yarn", UNROUNDED) for value in (None, False)),
+    (YARN | {"truncate": True}, HEAD, "yarn", HEAD | dict(train_length=512, factor=4.0)),
     (DYNAMIC, HEAD | LENGTH, "dynamic_ntk", HEAD | dict(train_length=2048, factor=2.0)),
     ({"mrope_section": [1, 2, 1], "rope_theta": 1e4}, HEAD, "mrope", HEAD | AXES),
     # Keys of single models

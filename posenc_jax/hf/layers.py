@@ -217,7 +217,12 @@ def _only_section(config) -> tuple[str, Mapping[str, Any]]:
     given = [name for name in ("rope_parameters", "rope_scaling") if name in config]
     if len(given) == 2 and config[given[0]] != config[given[1]]:
         raise ValueError("rope_parameters contradicts rope_scaling: one of them is not the model's")
-    return (given[0], mapping(config, given[0])) if given else ("config", {})
+    if not given:
+        return "config", {}
+    section = mapping(config, given[0])
+    # The code of transformers asks whether this key is true, so that null is false and not missing.
+    null = {"truncate": False} if section.get("truncate", True) is None else {}
+    return given[0], {**section, **null}
 
 
 def _check_bases(config, where, section, local):
