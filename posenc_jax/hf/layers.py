@@ -267,6 +267,8 @@ def _slides(config, number: int, kind: str | None) -> bool:
     row = row_of(config)
     if row.window == "unused":
         return False
+    if row.window == "still" and kind in _SLIDING:
+        return True
     if row.switched and not flag(config, "use_sliding_window", default=False):
         return False
     if kind in _SLIDING:

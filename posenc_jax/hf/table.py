@@ -64,7 +64,8 @@ class Row:
       window: the layers that have ``sliding_window`` where their kinds are not listed: "every",
         "late" (from ``max_window_layers`` on), "still" (layers without rotation); None: it is not
         read. "unused": it hides no text.
-      switched: whether windows count only if ``use_sliding_window`` is true.
+      switched: whether windows count only if ``use_sliding_window`` is true; listed ones always
+        count where ``window`` is "still".
       sees: the keys that a query sees, from the config and its window.
       sinks: layers in which each head has a learned sink: "every", or layers with "windows".
       position_type: ``position_embedding_type`` where the config lacks it; "unread" if the code

@@ -148,6 +148,25 @@ def test_chunks_and_scales():
     assert same(scaled.at(0)[0].inner, yarn)
 
 
+SMOLLM3 = dict(model_type="smollm3", num_hidden_layers=4, head_dim=8, rope_theta=1e6)
+SMOLLM3 |= dict(no_rope_layer_interval=2, sliding_window=4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "windows"),
+    [
+        ({"use_sliding_window": False}, [None] * 4),
+        ({"use_sliding_window": True}, [None, 4, None, 4]),
+        # Listed windows count whatever the switch says, as in the masks of transformers.
+        ({"use_sliding_window": False, "layer_types": ["sliding_attention"] * 4}, [4] * 4),
+        ({"use_sliding_window": True, "layer_types": ["full_attention"] * 4}, [None] * 4),
+    ],
+)
+def test_the_switch_of_smollm3_is_for_layers_that_are_not_listed(keys, windows):
+    layers = layers_from_hf(SMOLLM3 | keys)
+    assert [layers.at(number)[1] for number in range(4)] == windows
+
+
 def test_dual_chunks():
     (encoding,) = layers_from_hf(QWEN25_1M).distinct
     sizes = dict(chunk_size=262144, local_window=8192, original_length=262144)
