@@ -83,6 +83,10 @@ OF_TEXT |= dict(rope_scaling=LINEAR, sliding_window=1024)  # the rest is filled 
 GEMMAS = [GEMMA3 | {"rope_parameters": WHOLE}, GEMMA3 | BESIDE | {"rope_scaling": LINEAR}]
 GEMMAS += [GEMMA3 | BESIDE | {"rope_parameters": OF_KINDS}]
 GEMMAS += [{"model_type": "gemma3", "text_config": OF_TEXT}]
+# Sections without bases, beside a base, or alone: that of full layers, and its class has the other.
+OF_T5 = dict(model_type="t5gemma2_text", head_dim=256)
+BARE = [part | {"rope_parameters": OF_KINDS} for part in ({}, {"rope_theta": 1e6})]
+GEMMAS += [model | bare for model in (GEMMA3, OF_T5) for bare in BARE]
 PI, NEAR = ("pi", dict(head_dim=256, base=1e6, factor=8.0)), ("rope", dict(head_dim=256))
 OLMO3 = dict(model_type="olmo3", head_dim=8, rope_theta=5e5, rope_scaling=YARN)
 OLMO3 |= {"layer_types": ["sliding_attention"] * 3 + ["full_attention"]}
@@ -109,6 +113,8 @@ MUSE = dict(model_type="muse_spark_text", head_dim=8, rope_theta=5e5, num_hidden
 MOLMO2 = dict(model_type="molmo2_text", head_dim=8, num_hidden_layers=2, rope_theta=1e6)
 MOLMO2 |= {"rope_scaling": LINEAR, "rope_scaling_layers": [0]}
 MODERNBERT = dict(model_type="modernbert", head_dim=8)
+BERTS = [MODERNBERT | {"rope_parameters": {"full_attention": {}, "sliding_attention": {}}}]
+BERTS += [BERTS[0] | {"rope_theta": 5e5}, MODERNBERT, MODERNBERT | {"rope_theta": 5e5}]
 MODERNBERT |= dict(global_rope_theta=160000.0, local_rope_theta=10000.0)
 BEAM = dict(model_type="beam", head_dim=8, num_hidden_layers=12, rope_theta=1e4)
 TURNING = {"sliding_attention": {"rope_theta": 1e4}, "full_attention": {"rope_theta": 1e6}}
@@ -214,8 +220,9 @@ READ = [
     (MUSE, {"layer": 7}, "nope", {}),
     (MOLMO2, {"layer": 0}, "pi", HEAD | dict(base=1e6, factor=8.0)),
     (MOLMO2, {"layer": 1}, "rope", HEAD | {"base": 1e6}),
-    (MODERNBERT, FULL, "rope", HEAD | {"base": 160000.0}),
-    (MODERNBERT, SLIDING, "rope", HEAD),
+    *((bert, FULL, "rope", HEAD | {"base": 160000.0}) for bert in (*BERTS, MODERNBERT)),
+    *((bert, SLIDING, "rope", HEAD) for bert in (*BERTS, MODERNBERT)),
+    (MODERNBERT | {"rope_scaling": LINEAR}, SLIDING, "pi", HEAD | dict(factor=8.0)),
     (BEAM, {"layer": 5}, "beam_scale", {}),
     (BEAM, {"layer": 6}, "rope", HEAD),
     (BEAM | {"rope_parameters": TURNING}, FULL, "rope", HEAD | {"base": 1e6}),

@@ -207,10 +207,14 @@ def _in_common_words(config, row):
     """Returns the keys under the names of most models, with the defaults of the model's class."""
     common = {common: config[key] for key, common in row.renamed.items() if key in config}
     config = {k: v for k, v in config.items() if k not in row.renamed.values()} | common
-    in_sections = row.local and config.get("rope_parameters") is not None
+    sections = mapping(config, "rope_parameters").values()
+    # The class gives a base to the sections of kinds that lack one.
+    bare = [x for x in sections if isinstance(x, Mapping) and x.get("rope_theta") is None]
+    in_sections = row.local and config.get("rope_parameters") is not None and not bare
     absent = {
         key: value
-        for key, value in ({} if in_sections else row.defaults).items()
+        for key, value in row.defaults.items()
         if config.get(key) is None and not (key in config and key in _WINDOWS)
+        if not (in_sections and about_positions(key))
     }
     return config | absent

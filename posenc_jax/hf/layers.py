@@ -199,6 +199,8 @@ def _of_kind(config, at) -> Section:
     if local:
         if at.one_of(FULL, SLIDING) == FULL:
             return section
+        if row.local and not row.plain_sliding:
+            return section.with_base(agreed(local))
         partial = {k: v for k, v in section.keys.items() if k == "partial_rotary_factor"}
         return section._replace(keys={"rope_type": "default", **partial}).with_base(agreed(local))
     if row.local:

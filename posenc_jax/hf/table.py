@@ -51,11 +51,11 @@ class Row:
         "rows_and_columns". None: two channels of a pair rotate by different axes.
       rotates: which layers have RoPE; None for all.
       still: the encoding of the others.
-      plain_sliding: whether a flat section is for full layers alone, and the other layers have RoPE
-        of the same base.
+      plain_sliding: whether a flat section is for full layers alone, and other layers have RoPE,
+        of the same base if they are not ``local``.
       base_by_layer: whether ``layer_rope_theta`` is the base of a layer; in other models it only
         says which layers rotate.
-      local: whether layers with a window have a base of their own.
+      local: whether layers with a window have a base of their own, with ``defaults`` for both.
       dangling: whether published sections for each kind have an unread key next to them.
       kinds: the kinds of layers that differ where no section says so.
       kind_rule: the kind of each layer where the config does not list them.
@@ -141,7 +141,10 @@ def _learned(table: str, **columns: Any) -> Row:
 
 
 _BERT = "position_embeddings.weight"
-_GEMMA3 = {"rope_theta": 1e6, "rope_local_base_freq": 1e4}
+_GEMMA3_BASES = {"rope_theta": 1e6, "rope_local_base_freq": 1e4}
+_GEMMA3: dict[str, Any] = dict(local=True, plain_sliding=True, defaults=_GEMMA3_BASES)
+_MODERNBERT = {"rope_theta": 160000.0, "rope_local_base_freq": 1e4}
+_BERT_BASES = {"global_rope_theta": "rope_theta", "local_rope_theta": "rope_local_base_freq"}
 _ALIBI = {"alibi": True}
 _PATTERN, _GLOBAL_EVERY = "sliding_window_pattern", "global_attn_every_n_layers"
 _INTERVAL = "full_attention_interval"
@@ -228,13 +231,19 @@ ROWS: dict[str, Row] = {
     "modernbert": Row(
         kind_rule=every(3, key=_GLOBAL_EVERY, first=True),
         sees=rules.halves,
-        renamed={"local_attention": "sliding_window"},
-        defaults={"sliding_window": 128},
+        renamed={"local_attention": "sliding_window"} | _BERT_BASES,
+        local=True,
+        defaults={"sliding_window": 128} | _MODERNBERT,
         position_type="unread",
         kinds=BOTH,
     ),
     "modernbert-decoder": Row(
-        kind_rule=every(3, key=_GLOBAL_EVERY, first=True), position_type="unread", kinds=BOTH
+        kind_rule=every(3, key=_GLOBAL_EVERY, first=True),
+        renamed=_BERT_BASES,
+        local=True,
+        defaults=_MODERNBERT,
+        position_type="unread",
+        kinds=BOTH,
     ),
     "ultrabert": Row(kinds_needed=True, sees=rules.radius),
     "nemotron_h": Row(scheme="nope", kinds_needed=True),
@@ -278,10 +287,9 @@ ROWS: dict[str, Row] = {
         kind_rule=every(6, key=_PATTERN),
         sees=rules.gemma3,
         head_dim=256,
-        local=True,
-        defaults=_GEMMA3,
+        **_GEMMA3,
     ),
-    "gemma3n_text": Row(kind_rule=every(5), head_dim=256, local=True, defaults=_GEMMA3),
+    "gemma3n_text": Row(kind_rule=every(5), head_dim=256, **_GEMMA3),
     "glm4v_moe_text": Row(sections=(8, 12, 12), fraction=0.5),
     "glm5_next_text": Row(scheme="nope", fixed={"qk_rope_head_dim": 0}, kinds_needed=True),
     "glm_image_text": Row(sections=(8, 12, 12), fraction=1.0),
@@ -378,7 +386,7 @@ ROWS: dict[str, Row] = {
     "sarvam_moe": Row(head_dim=64, fraction=1.0),
     "smollm3": Row(rotates=rules.listed, window="still", switched=True, reads=_LISTED),
     "stablelm": Row(fraction=0.25),
-    "t5gemma2_text": Row(kinds_needed=True, sees=rules.t5gemma2, head_dim=256),
+    "t5gemma2_text": Row(kinds_needed=True, sees=rules.t5gemma2, head_dim=256, **_GEMMA3),
     "umt5": Row(scheme="t5", own_tables=True),
     "zamba2": Row(
         kinds_needed=True,
