@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from posenc_jax.hf.values import ORIGINAL
+from posenc_jax.hf.values import ORIGINAL, is_number, is_whole
 
 # Keys of the metadata, after "llama.", and what transformers calls them.
 _SIZES = {
@@ -39,6 +39,16 @@ _SCALING_TOGETHER = (
 # Keys that must agree with the others, and a key that transformers does not read.
 _CHECKED = ("rope.dimension_count", "attention.value_length")
 _UNREAD = ("rope.scaling.finetuned",)
+# Keys whose values are numbers; those of the others are whole, except for a type.
+_NUMBERS = {
+    "attention.layer_norm_rms_epsilon",
+    "rope.freq_base",
+    "rope.scaling.factor",
+    "rope.scaling.attn_factor",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+    _BLEND,
+}
 
 
 def reader(path: Path) -> Any:
@@ -85,6 +95,8 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
             f"{' and '.join(unknown)}: not understood, and what the model computes may depend on "
             "it; give the folder of its Hugging Face checkpoint"
         )
+    for key in known.intersection(keys) - {"rope.scaling.type", *_UNREAD}:
+        _check_number(key, keys[key])
     config = {
         "model_type": "llama",
         "vocab_size": vocab_size,
@@ -94,11 +106,28 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
     }
     config |= {_SIZES[key]: value for key, value in keys.items() if key in _SIZES}
     for name in ("bos", "eos", "padding"):
-        if (number := metadata.get(f"tokenizer.ggml.{name}_token_id")) is not None:
+        key = f"tokenizer.ggml.{name}_token_id"
+        if (number := metadata.get(key)) is not None:
+            _check(key, number, is_whole(number), "whole number of 0 or more")
             config[f"{name.replace('padding', 'pad')}_token_id"] = number
     _check_head(config, keys)
     scaling = _scaling(keys)
     return config | ({"rope_scaling": scaling} if scaling else {})
+
+
+def _check_number(key, value):
+    if key in _NUMBERS:
+        _check(f"llama.{key}", value, is_number(value), "finite number")
+    else:
+        _check(f"llama.{key}", value, is_whole(value) and value > 0, "whole number of 1 or more")
+
+
+def _check(key, value, is_right, allowed):
+    if not is_right:
+        raise ValueError(
+            f"{key}={value!r} must be a {allowed}: the metadata of this file is damaged; download "
+            "it again"
+        )
 
 
 def _scaling(keys) -> dict[str, Any]:
