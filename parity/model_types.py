@@ -31,7 +31,8 @@ from parity.checks import (
 )
 from parity.turning import Turning, as_published, small_config
 from posenc_jax.hf.config import READ, about_positions
-from posenc_jax.hf.table import having, words
+from posenc_jax.hf.row import words
+from posenc_jax.hf.table import having
 
 PATH = pathlib.Path(__file__).parent.parent / "tests" / "golden" / "hf_model_types.json"
 POSITION = (7, 3, 2)  # time or text, row and column

@@ -27,8 +27,9 @@ from parity.turning import Turning, as_published, small_config
 from posenc_jax.hf.config import flattened
 from posenc_jax.hf.layers import kinds_of as own_kinds
 from posenc_jax.hf.refused import REFUSED
+from posenc_jax.hf.row import words
 from posenc_jax.hf.rules import t5gemma2
-from posenc_jax.hf.table import ROWS, TEXT_PARTS, words
+from posenc_jax.hf.table import ROWS, TEXT_PARTS
 
 # Directories of speech, images and sequences of other things, whose types are refused as unknown.
 REFUSED_UNREAD = words("""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from posenc_jax.hf.refused import REFUSED
+from posenc_jax.hf.row import words
 from posenc_jax.hf.sections import SECTION_ONLY
-from posenc_jax.hf.table import ROWS, TEXT_PARTS, row_of, words
+from posenc_jax.hf.table import ROWS, TEXT_PARTS, row_of
 from posenc_jax.hf.values import flag, mapping
 
 # The keys under which models of several parts keep their text model.

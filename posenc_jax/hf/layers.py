@@ -6,9 +6,10 @@ from typing import Any
 from posenc_jax.attention import Chunks
 from posenc_jax.hf import rules
 from posenc_jax.hf.config import about_positions
+from posenc_jax.hf.row import words
 from posenc_jax.hf.rules import At, has_sections
 from posenc_jax.hf.sections import Section
-from posenc_jax.hf.table import ROWS, row_of, words
+from posenc_jax.hf.table import ROWS, row_of
 from posenc_jax.hf.values import (
     CHUNKED,
     FULL,

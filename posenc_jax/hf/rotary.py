@@ -13,8 +13,9 @@ from posenc_jax.encodings.rotary.lerope import LeRoPE
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import LogScale, MinistralScale
 from posenc_jax.hf.config import position_kind
+from posenc_jax.hf.row import Row
 from posenc_jax.hf.sections import TYPES, Section, keywords, kind_of, train_length
-from posenc_jax.hf.table import ROWS, Row, having, row_of
+from posenc_jax.hf.table import ROWS, having, row_of
 from posenc_jax.hf.values import (
     HEADS,
     ORIGINAL,

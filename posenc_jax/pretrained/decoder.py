@@ -11,7 +11,8 @@ from typing import Any
 from posenc_jax.hf.config import READ, about_positions, flattened
 from posenc_jax.hf.pattern import layers_from_hf
 from posenc_jax.hf.rotary import head_dim_of
-from posenc_jax.hf.table import row_of, words
+from posenc_jax.hf.row import words
+from posenc_jax.hf.table import row_of
 from posenc_jax.hf.values import flag, number, whole
 from posenc_jax.model.layers import Layers
 
