@@ -182,15 +182,24 @@ def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
         )
 
 
-def check_arrays(q_BTHC, k_BSKC, v_BSKC, is_rotated: bool) -> None:
-    """Checks that the shapes and types of queries, keys and values fit."""
+def check_arrays(q_BTHC, k_BSKC, v_BSKC) -> None:
+    """Checks that the shapes and types of queries, keys and values fit, but for their widths."""
     shapes = _check_axes(q=q_BTHC, k=k_BSKC, v=v_BSKC)
-    (B, _, H, C), (_, S, K, width) = q_BTHC.shape, k_BSKC.shape
-    is_as_wide = width == C or is_rotated
-    if k_BSKC.shape[0] != B or not is_as_wide or v_BSKC.shape[:3] != (B, S, K) or H % K:
+    (B, _, H, _), (_, S, K, _) = q_BTHC.shape, k_BSKC.shape
+    if k_BSKC.shape[0] != B or v_BSKC.shape[:3] != (B, S, K) or H % K:
         raise ValueError(
             f"{shapes} do not fit: q must be [B, T, H, C], and k and v [B, S, K, C] with H a "
             "multiple of K"
+        )
+
+
+def check_widths(q_BTHC, k_BSKC) -> None:
+    """Checks that queries and keys have as many channels, both rotated or neither."""
+    if q_BTHC.shape[-1] != k_BSKC.shape[-1]:
+        raise ValueError(
+            f"q has {q_BTHC.shape[-1]} channels and k has {k_BSKC.shape[-1]}, but both must have "
+            "as many: where tokens say that keys are rotated already, pass keys that rotate_keys "
+            "returned"
         )
 
 
@@ -227,17 +236,32 @@ def check_weights(weights_BHTS, v_BSKC) -> None:
         )
 
 
-def check_sides(encoding, q_BTHC, k_BSKC, q_tokens: Any, k_tokens: Any) -> None:
-    """Checks that the tokens belong to the queries and keys."""
-    check_side(encoding, "q_tokens", q_tokens, q_BTHC)
-    check_side(encoding, "k_tokens", k_tokens, k_BSKC)
+def check_input(encoding, tokens: Any, x_BTD: Any) -> None:
+    """Checks that ``x_BTD`` is the input of a layer, which ``encoding`` observes for ``tokens``."""
+    name = type(encoding).__name__
+    if tokens.stamp.stage != "prepared":
+        raise ValueError(
+            f"{name} observes a layer's input for tokens that have observed one already: in "
+            "each layer pass x= with the tokens that encoding.tokens gave"
+        )
+    B, T = tokens.positions.shape[:2]
+    if x_BTD.ndim != 3 or x_BTD.shape[1] != T or B not in (1, x_BTD.shape[0]):
+        raise ValueError(
+            f"{name} observes a layer's input x, [B, T, D], one vector for each of the {T} "
+            f"tokens of {B} sequences, not an array of shape {x_BTD.shape}"
+        )
+
+
+def check_sides(encoding, q, k, q_tokens: Any, k_tokens: Any) -> None:
+    """Checks that tokens, after ``check_tokens``, belong to the queries and keys."""
+    check_side(encoding, "q_tokens", q_tokens, q)
+    check_side(encoding, "k_tokens", k_tokens, k)
     if (q_tokens.segment_ids is None) != (k_tokens.segment_ids is None):
         raise ValueError("segment_ids must be given for both queries and keys, or for neither")
 
 
-def check_side(encoding, name, tokens, x):
+def check_side(encoding, name: str, tokens: Any, x: Any) -> None:
     """Checks that ``tokens`` belong to queries or keys ``x``, and can rotate them."""
-    check_tokens(name, tokens, encoding)
     B, length = x.shape[:2]
     if tokens.positions.shape[:2] not in ((B, length), (1, length)):
         raise ValueError(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import LONGEST, check_one_layer, check_tokens
+from posenc_jax.checks import LONGEST, check_input, check_one_layer, check_tokens
 from posenc_jax.fields import count_of, is_whole
 
 if TYPE_CHECKING:
@@ -109,24 +109,13 @@ class Tokens:
         """
         if "observe" not in encoding.hooks():
             return self
-        name = type(encoding).__name__
-        if self.stamp.stage == "observed":
-            raise ValueError(
-                f"{name} observes a layer's input for tokens that have observed one already: in "
-                "each layer pass x= with the tokens that encoding.tokens gave"
-            )
-        B, T = self.positions.shape[:2]
-        if x_BTD.ndim != 3 or x_BTD.shape[1] != T or B not in (1, x_BTD.shape[0]):
-            raise ValueError(
-                f"{name} observes a layer's input x, [B, T, D], one vector for each of the {T} "
-                f"tokens of {B} sequences, not an array of shape {x_BTD.shape}"
-            )
-        check_tokens("tokens", self, encoding)
         check_one_layer(encoding)
+        check_tokens("tokens", self, encoding)
+        check_input(encoding, self, x_BTD)
         return self.resumed(encoding, x_BTD, None)[0]
 
     def resumed(self, encoding: "Encoding", x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
-        """Returns ``observed`` tokens, and the state after them.
+        """Returns what ``observed`` does, without its checks, and the state after these tokens.
 
         ``state`` is the encoding's state after the tokens before these, or None.
         """

@@ -21,15 +21,16 @@ from posenc_jax.attention.dense import dense, products, weighted_sums
 from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
 from posenc_jax.attention.operands import (
     checked_order,
+    rotate_both,
     rule_of,
     sides_of_heads,
     tile_of_tokens,
+    tokens_of_sides,
     whole_tile,
-    with_input,
 )
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Mask, Rule, Window
-from posenc_jax.checks import check_keys, check_side, check_sides, check_weights
+from posenc_jax.checks import check_keys, check_side, check_tokens, check_weights
 from posenc_jax.encoding import Encoding, HeadShard, Tile
 from posenc_jax.fields import check_choice
 from posenc_jax.tokens import Tokens
@@ -131,9 +132,8 @@ def attend(
       ValueError: an argument does not fit the others; the message says which, and what to do.
     """
     check_implementation(implementation)
-    q_tokens = with_input(encoding, q_tokens, k_tokens, x, q_BTHC)
     scheme, tile, v_BSKC, q_side = whole_tile(
-        encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale, causal
+        encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, x, scale, causal
     )
     tile, rule = rule_of(scheme, tile, causal, window, mask, sinks, dropout)
     if implementation is None:
@@ -170,6 +170,7 @@ def rotate_keys(
     """
     check_keys(k_BSKC, v_BSKC, num_heads)
     scheme, _, side = sides_of_heads(encoding, num_heads, k_BSKC.shape[2])
+    check_tokens("tokens", tokens, scheme)
     check_side(scheme, "tokens", tokens, k_BSKC)
     stamp = tokens.stamp
     if stamp.stage == "rotated":
@@ -183,8 +184,7 @@ def rotate_keys(
             "keys as they are before rotation; or, if it adapts to the length of the sequence, "
             "give all tokens one length, encoding.tokens(..., length=)"
         )
-    k_BSKC = scheme.rotate(k_BSKC, tokens, side)
-    return k_BSKC, scheme.rotate_values(v_BSKC, tokens, side), tokens.rotated()
+    return *rotate_both(scheme, k_BSKC, v_BSKC, tokens, side), tokens.rotated()
 
 
 def logits(
@@ -202,8 +202,7 @@ def logits(
     Use it for a softmax of your own, or to look at a scheme. ``combine`` sums the values by the
     weights that you make of the logits. The arguments are as in ``attend``.
     """
-    q_tokens = with_input(encoding, q_tokens, k_tokens, x, q_BTHC)
-    scheme, tile, _, _ = whole_tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, scale)
+    scheme, tile, _, _ = whole_tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, x, scale)
     checked_order(scheme, tile, causal=False, by_index=False)
     return scheme.score(products(tile.q, tile.k) * tile.scale, tile)
 
@@ -226,12 +225,10 @@ def combine(
     Raises:
       ValueError: an argument does not fit the others.
     """
-    q_tokens = with_input(encoding, q_tokens, k_tokens, x, weights_BHTS)
-    k_tokens = q_tokens if k_tokens is None else k_tokens
     check_weights(weights_BHTS, v_BSKC)
     q_BTHS = weights_BHTS.swapaxes(1, 2)
     scheme, q_side, k_side = sides_of_heads(encoding, q_BTHS.shape[2], v_BSKC.shape[2])
-    check_sides(scheme, q_BTHS, v_BSKC, q_tokens, k_tokens)
+    q_tokens, k_tokens = tokens_of_sides(scheme, q_BTHS, v_BSKC, q_tokens, k_tokens, x)
     if k_tokens.stamp.stage != "rotated":
         v_BSKC = scheme.rotate_values(v_BSKC, k_tokens, k_side)
     k_tokens = k_tokens.having(scheme.of_keys(k_tokens.made))

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from posenc_jax.attention import sinks as sink
@@ -13,61 +12,35 @@ from posenc_jax.attention.dropout import checked_dropout
 from posenc_jax.attention.rule import Chunks, Rule, check_window, checked_mask, sides_of
 from posenc_jax.checks import (
     check_arrays,
+    check_input,
     check_one_layer,
     check_scale,
     check_shard,
     check_sides,
     check_tokens,
+    check_widths,
 )
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
 from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens
 
 
-def with_input(encoding, q_tokens, k_tokens, x_BTD, q) -> Tokens:
-    """Returns the tokens of self-attention, after the encoding has observed its input.
-
-    The first axis of ``q``, queries or weights, is the batch.
-    """
-    scheme = encoding.encoding if isinstance(encoding, HeadShard) else encoding
-    check_one_layer(scheme)
-    if x_BTD is None or "observe" not in scheme.hooks():
-        return q_tokens
-    check_tokens("q_tokens", q_tokens, scheme)
-    if k_tokens is not None:
-        raise ValueError(
-            "x= is the input of self-attention; where k_tokens are given, observe all tokens once, "
-            "tokens.observed(encoding, x), and pass a part of them as q_tokens"
-        )
-    if np.ndim(x_BTD) == 3 and np.shape(x_BTD)[0] not in (1, *np.shape(q)[:1]):
-        raise ValueError(
-            f"x [B, T, D] of shape {np.shape(x_BTD)} must have as many rows as the queries, which "
-            f"have shape {np.shape(q)}: pass the array that they are projected from"
-        )
-    return q_tokens.observed(scheme, x_BTD)
-
-
 def whole_tile(
-    encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, scale, causal=None
+    encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, x_BTD, scale, causal=None
 ) -> tuple[Encoding, Tile, jax.Array, Side]:
     """Returns the encoding, one tile with every query and key, the values, and the query side."""
-    k_tokens = q_tokens if k_tokens is None else k_tokens
-    is_rotated = hasattr(k_tokens, "stamp") and k_tokens.stamp.stage == "rotated"
-    check_arrays(q_BTHC, k_BSKC, v_BSKC, is_rotated)
+    check_arrays(q_BTHC, k_BSKC, v_BSKC)
     scheme, q_side, k_side = sides_of_heads(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
-    check_sides(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens)
+    q_tokens, k_tokens = tokens_of_sides(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens, x_BTD)
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
     scale = jnp.asarray(scale) if isinstance(scale, nnx.Variable) else scale
     check_scale(scale)
     q = scheme.rotate(q_BTHC, q_tokens, q_side)
-    if not is_rotated:
-        k_BSKC = scheme.rotate(k_BSKC, k_tokens, k_side)
-        v_BSKC = scheme.rotate_values(v_BSKC, k_tokens, k_side)
-    if k_BSKC.shape[-1] != q.shape[-1]:
-        raise ValueError(
-            f"rotated queries have {q.shape[-1]} channels and rotated keys {k_BSKC.shape[-1]}: "
-            "where tokens say that keys are rotated already, pass keys that rotate_keys returned"
-        )
+    if k_tokens.stamp.stage == "rotated":
+        check_widths(q, k_BSKC)
+    else:
+        check_widths(q_BTHC, k_BSKC)
+        k_BSKC, v_BSKC = rotate_both(scheme, k_BSKC, v_BSKC, k_tokens, k_side)
     tile = Tile(
         q=q,
         k=k_BSKC,
@@ -79,6 +52,11 @@ def whole_tile(
         causal=causal,
     )
     return scheme, tile, v_BSKC, q_side
+
+
+def rotate_both(scheme, k_BSKC, v_BSKC, tokens, side) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys and the values as the scheme rotates them."""
+    return scheme.rotate(k_BSKC, tokens, side), scheme.rotate_values(v_BSKC, tokens, side)
 
 
 def tile_of_tokens(q_tokens: Tokens, k_tokens: Tokens, heads, num_heads: int) -> Tile:
@@ -141,6 +119,33 @@ def sides_of_heads(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
         k_heads = heads[:: H // K] // (num_heads // num_kv_heads)
     q_side = Side(heads, num_heads, num_kv_heads, is_query=True)
     return encoding, q_side, Side(k_heads, num_heads, num_kv_heads, is_query=False)
+
+
+def tokens_of_sides(scheme, q, k, q_tokens, k_tokens, x_BTD) -> tuple[Tokens, Tokens]:
+    """Returns the tokens of queries and keys, after the scheme has observed the layer's input.
+
+    The first two axes of ``q`` are batch and queries, those of ``k`` batch and keys.
+    """
+    check_tokens("q_tokens", q_tokens, scheme)
+    if k_tokens is not None:
+        check_tokens("k_tokens", k_tokens, scheme)
+    observes = x_BTD is not None and "observe" in scheme.hooks()
+    if observes and k_tokens is not None:
+        raise ValueError(
+            "x= is the input of self-attention; where k_tokens are given, observe all tokens once, "
+            "tokens.observed(encoding, x), and pass a part of them as q_tokens"
+        )
+    if observes:
+        check_input(scheme, q_tokens, x_BTD)
+        if x_BTD.shape[0] not in (1, q.shape[0]):
+            raise ValueError(
+                f"x [B, T, D] of shape {x_BTD.shape} must have as many rows as the queries, which "
+                f"have shape {q.shape}: pass the array that they are projected from"
+            )
+        q_tokens, _ = q_tokens.resumed(scheme, x_BTD, None)
+    k_tokens = q_tokens if k_tokens is None else k_tokens
+    check_sides(scheme, q, k, q_tokens, k_tokens)
+    return q_tokens, k_tokens
 
 
 def _counted_by_segment(tile: Tile) -> Tile:

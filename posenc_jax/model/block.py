@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.attention import attend, rotate_keys
+from posenc_jax.attention import attend
+from posenc_jax.attention.operands import rotate_both
 from posenc_jax.attention.ring import context_size
+from posenc_jax.encoding import Side
 from posenc_jax.model.cache import Past, Stored
 from posenc_jax.tokens import Tokens
 
@@ -115,13 +117,14 @@ def _attend_to_past(encoding, q, k, v, x_BTD, tokens: Tokens, past: Past, **rule
         tokens, state = tokens.resumed(encoding, x_BTD, state)
         made = encoding.of_keys(tokens.made)
     if keys.stamp.stage == "rotated":
-        k, v, _ = rotate_keys(encoding, k, v, tokens, num_heads=q.shape[2])
+        side = Side(None, q.shape[2], k.shape[2], is_query=False)
+        k, v = rotate_both(encoding, k, v, tokens, side)
     stored = past.with_new(Stored.of(k, v, x_BTD, made, state))
     layer = stored.of_repeat(past.repeat)
     if layer.made is not None:
         keys = keys.having(layer.made)
     elif layer.x is not None:
-        keys = keys.observed(encoding, layer.x)
+        keys, _ = keys.resumed(encoding, layer.x, None)
         tokens = keys.part(past.start, q.shape[1])
     k, v = layer.k.swapaxes(1, 2), layer.v.swapaxes(1, 2)
     return attend(encoding, q, k, v, tokens, keys, **rule), stored

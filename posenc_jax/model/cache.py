@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.attention import cpu, rotate_keys
+from posenc_jax.attention import cpu
+from posenc_jax.attention.operands import rotate_both
 from posenc_jax.checks import check_numbers, check_positions
-from posenc_jax.encoding import Encoding
+from posenc_jax.encoding import Encoding, Side
 from posenc_jax.fields import check_choice, count_of
 from posenc_jax.positions import text
 from posenc_jax.tokens import Tokens
@@ -331,7 +332,8 @@ def _slots(
     tokens, state = encoding.tokens(positions, length=length).fixed(), None
     if observes:
         tokens, state = tokens.resumed(encoding, x_BSD, None)
-    k, v, _ = rotate_keys(encoding, k, v, tokens, num_heads=model.num_heads)
+    side = Side(None, model.num_heads, model.num_kv_heads, is_query=False)
+    k, v = rotate_both(encoding, k, v, tokens, side)
     is_read_again = not encoding.hooks().isdisjoint({"score", "mix"})
     made = encoding.of_keys(tokens.made) if is_read_again else None
     if observes:
