@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args, overload
 
-import jax
 import numpy as np
 from flax import nnx
 
@@ -16,6 +15,7 @@ from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.model.layers import Layers
+from posenc_jax.model.stacking import drawn_together
 
 # The names for which ``make`` returns Layers and not an Encoding.
 Pattern = Literal["irope", "rnope_swa", "dual_base", "global_nope", "global_yarn", "beam", "flint"]
@@ -192,19 +192,11 @@ def make(
         check_rngs(rngs)
     if "num_layers" not in sizes or not _is_per_layer(lookup(name), settings):
         return _built(name, sizes, rngs, settings)
-    # Without rngs, schemes that draw nothing (SSMax, LogScale) are stacked too.
-    keys = jax.random.split(
-        jax.random.key(0) if rngs is None else rngs.params(), sizes["num_layers"]
-    )
 
-    def layer(key):
-        return _built(name, sizes, None if rngs is None else nnx.Rngs(key), settings)
+    def layer(rngs):
+        return _built(name, sizes, rngs, settings)
 
-    encoding: Any = jax.vmap(layer)(keys)
-    for part in encoding.parts():
-        if jax.tree.leaves(part):
-            part.stacked = sizes["num_layers"]
-    return _over_shared(name, encoding, settings.get("over"))
+    return drawn_together(name, layer, sizes["num_layers"], rngs, settings.get("over"))
 
 
 def _known(**sizes: int | None) -> dict[str, int]:
@@ -321,23 +313,6 @@ def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
     return dict(over)
 
 
-def _over_shared(name, encoding, over):
-    """Returns a stack of layers, over one set of the parameters of ``over`` if it is built."""
-    if isinstance(over, Encoding) and jax.tree.leaves(over):
-        encoding.inner = over
-        return encoding
-    while hasattr(over, "keys"):
-        over = over.get("over")
-    if isinstance(over, Encoding) and jax.tree.leaves(over):
-        raise ValueError(
-            f"make({name!r}, num_layers=...) would copy the parameters of the {type(over).__name__}"
-            " in the mapping over= to each layer: give over= what make returns for the mapping, "
-            "and all layers share it"
-        )
-    _check_stackable(name, encoding)
-    return encoding
-
-
 def _check_overrides(name, encoding):
     """Checks that ``make`` built an encoding that overrides a hook, and so has an effect."""
     if isinstance(encoding, Layers):
@@ -348,22 +323,6 @@ def _check_overrides(name, encoding):
             f"{name!r}, {type(encoding).__name__}, overrides no hook, so it would have no effect: "
             f"is a hook misspelt? The hooks are {', '.join(HOOKS)}"
         )
-
-
-def _check_stackable(name, encoding):
-    """Checks that no stacked parameter is read before the first layer, once for all layers."""
-    inner = [part for part in vars(encoding).values() if isinstance(part, Encoding)]
-    count = len(jax.tree.leaves(encoding)) - sum(len(jax.tree.leaves(part)) for part in inner)
-    early = sorted(encoding.hooks() & {"prepare", "embed", "aux_loss"})
-    if count and early and not type(encoding).per_layer:
-        raise ValueError(
-            f"make({name!r}, num_layers=...) gives each layer its own parameters, but "
-            f"{type(encoding).__name__}, beneath it, has one set for all layers, needed before the "
-            f"first layer ({', '.join(early)}): build that first, without num_layers=, and give "
-            "over= what make returns; all layers then share it"
-        )
-    for part in inner:
-        _check_stackable(name, part)
 
 
 def _checked_keywords(name, settings, accepted):

@@ -6,7 +6,6 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args, overload
-import jax
 import numpy as np
 from flax import nnx
 from posenc_jax.checks import check_encoding, check_rngs
@@ -15,6 +14,7 @@ from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.model.layers import Layers
+from posenc_jax.model.stacking import drawn_together
 Pattern = Literal['irope', 'rnope_swa', 'dual_base', 'global_nope', 'global_yarn', 'beam', 'flint']
 PATTERNS: tuple[str, ...]
 REGISTRY: dict[str, str]

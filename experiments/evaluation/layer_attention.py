@@ -13,7 +13,7 @@ from posenc_jax import Encoding, Tile, Transformer
 from posenc_jax import positions as builders
 from posenc_jax.attention.dense import dense, products
 from posenc_jax.attention.rule import Rule
-from posenc_jax.model.layers import by_layer
+from posenc_jax.model.stacking import by_layer
 
 
 def watch(

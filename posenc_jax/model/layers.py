@@ -1,21 +1,8 @@
-"""Describes the layers of a model, and stacks them for ``lax.scan``.
-
-There are three cases of who holds the parameters of an encoding; see ``Layer.encoding``:
-
-- One set for all layers (T5), or none (RoPE): ``Transformer.encodings`` holds it, and the model
-  passes it into the blocks. Modules are plain pytrees here, so an encoding in two blocks would be
-  two different ones after a step of training.
-- A set for each layer (FoX): each layer's is its ``Layer.own``, stacked as its block is, and under
-  ``scan`` the loop runs over both. ``Transformer.encodings`` has None in its place.
-- A set for each layer over a shared one (LogScale over LeRoPE in Mistral Large 4):
-  ``Transformer.encodings`` holds the whole stack, and a layer takes its row, ``Layer.rows``.
-"""
+"""Describes the pattern of encodings and windows that the layers of a model repeat."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention import Chunks
@@ -23,9 +10,6 @@ from posenc_jax.attention.rule import check_window
 from posenc_jax.checks import check_encoding
 from posenc_jax.encoding import Encoding
 from posenc_jax.fields import count_of
-
-if TYPE_CHECKING:
-    from posenc_jax.model.block import Block
 
 Window = int | tuple[int | None, int | None] | Chunks | None
 
@@ -129,12 +113,6 @@ def _check_shared_once(distinct):
             )
 
 
-def is_by_layer(encoding: Encoding) -> bool:
-    """Returns whether every parameter of the encoding belongs to one layer."""
-    parts = [part for part in encoding.parts() if jax.tree.leaves(part)]
-    return encoding.per_layer and all(part.stacked is not None for part in parts)
-
-
 def _known(window: Window) -> Window:
     """Returns a window as attention takes it; it must not be traced."""
     check_window(window)
@@ -142,68 +120,3 @@ def _known(window: Window) -> Window:
         left, right = (None if side is None else count_of("window", side, 0) for side in window)
         return left, right
     return window if isinstance(window, Chunks | None) else count_of("window", window)
-
-
-class Layer(nnx.Module):
-    """Holds the block, the encoding and the window of one layer.
-
-    Under ``scan`` it stands for all layers in one place of the pattern, and its arrays have a
-    leading axis of repeats of the pattern.
-
-    Attributes:
-      block: the parameters of the layer.
-      own: the encoding of this layer alone, or None where layers share parameters.
-      source: which of the model's distinct encodings the layer uses (static).
-      window: which keys a query sees, as ``Layers`` has it (static).
-      rows: for each repeat, which of an encoding's parameters for each layer it uses (static).
-    """
-
-    def __init__(self, pattern: Layers, block: "Block", numbers: Sequence[int], scan: bool):
-        place = numbers[0] % len(pattern.pattern)
-        encoding, self.window = pattern.at(place)
-        source = pattern.pattern[place]
-        assert encoding is not None and source is not None  # As ``check`` found.
-        self.source = source
-        self.block = block
-        self.rows = tuple(map(pattern.row, numbers))
-        encodings = [encoding.of_layer(row) if is_by_layer(encoding) else None for row in self.rows]
-        self.own = stack(encodings) if scan else encodings[0]
-
-    def encoding(self, encodings: Sequence[Encoding], repeat) -> Encoding:
-        """Returns the encoding of this layer in one repeat of the pattern, which may be traced."""
-        if self.own is not None:
-            return self.own
-        encoding = encodings[self.source]
-        if encoding.stacked is None:
-            return encoding
-        row = self.rows[0] if len(self.rows) == 1 else jnp.asarray(self.rows)[repeat]
-        return encoding.of_layer(row)
-
-
-def stack(modules):
-    """Returns modules of one structure as one, their arrays along a leading axis."""
-    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *modules)
-
-
-def unstack(tree, count: int) -> list:
-    """Cuts ``tree`` along its leading axis."""
-    return [jax.tree.map(lambda p, i=i: p[i], tree) for i in range(count)]
-
-
-def by_place(blocks: list, places: int) -> list:
-    """Returns the blocks of all layers stacked by place of the pattern."""
-    kinds: list[Any] = list(map(jax.tree.structure, blocks))
-    if any(kind != kinds[number % places] for number, kind in enumerate(kinds)):
-        raise ValueError(
-            f"scan=True compiles a pattern of {places} layers once, and layers of one place in it "
-            "differ in their sinks: name as many encodings in the pattern as it takes until sinks "
-            "repeat too, such as [rope, rope] for two sinks"
-        )
-    return [stack(blocks[place::places]) for place in range(places)]
-
-
-def by_layer(blocks: list, num_layers: int) -> list:
-    """Returns the blocks of all layers that ``by_place`` stacked, first layer first."""
-    repeats = num_layers // len(blocks)
-    of_places = [unstack(block, repeats) for block in blocks]
-    return [block for of_repeat in zip(*of_places, strict=True) for block in of_repeat]

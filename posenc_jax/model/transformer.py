@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
 
@@ -24,7 +23,8 @@ from posenc_jax.fields import check_sizes, count_of
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, Settings, by_token
 from posenc_jax.model.cache import Cache, Past
-from posenc_jax.model.layers import Layer, Layers, Window, by_layer, by_place, is_by_layer, unstack
+from posenc_jax.model.layers import Layers, Window
+from posenc_jax.model.stacking import arranged, by_layer, by_place, drawn_blocks
 from posenc_jax.positions import text
 
 # The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
@@ -136,7 +136,7 @@ class Transformer(nnx.Module):
 
         self.embedding = table()
         # Drawn together, so that a model has the same numbers with and without scan.
-        blocks = _drawn(block, jax.random.split(rngs.params(), num_layers), kinds_of_sinks)
+        blocks = drawn_blocks(block, jax.random.split(rngs.params(), num_layers), kinds_of_sinks)
         self.final_norm = settings.norm(model_dim, rngs)
         self.unembedding = None if tied else table()
         self.num_layers, self.num_heads, self.num_kv_heads = num_layers, num_heads, num_kv_heads
@@ -145,7 +145,8 @@ class Transformer(nnx.Module):
         pattern = Layers.of(encoding)
         pattern.check(num_layers)
         blocks = by_place(blocks, len(pattern.pattern)) if scan else blocks
-        self._arrange(pattern, blocks)
+        shared, layers = arranged(pattern, blocks, num_layers, scan)
+        self.encodings, self.layers = nnx.List(shared), nnx.List(layers)
 
     def under(self, encoding: Encoding | Sequence[Encoding] | Layers) -> "Transformer":
         """Returns this model with another encoding or pattern in place of its own."""
@@ -155,20 +156,9 @@ class Transformer(nnx.Module):
         blocks, places = [layer.block for layer in other.layers], len(pattern.pattern)
         if self.scan and len(blocks) != places:
             blocks = by_place(by_layer(blocks, self.num_layers), places)
-        other._arrange(pattern, blocks)
+        shared, layers = arranged(pattern, blocks, self.num_layers, self.scan)
+        other.encodings, other.layers = nnx.List(shared), nnx.List(layers)
         return other
-
-    def _arrange(self, pattern: Layers, blocks: list) -> None:
-        """Gives each block its encoding and window; under ``scan`` a block is one place's stack."""
-        self.encodings = nnx.List(
-            [None if is_by_layer(encoding) else encoding for encoding in pattern.distinct]
-        )
-        self.layers = nnx.List(
-            [
-                Layer(pattern, block, range(place, self.num_layers, len(blocks)), self.scan)
-                for place, block in enumerate(blocks)
-            ]
-        )
 
     def __call__(self, inputs, positions=None, segment_ids=None, **options):
         """Returns float32 logits ``[B, T, vocab_size]``; see ``hidden`` for the arguments."""
@@ -361,13 +351,3 @@ def _ids(inputs, vocab_size) -> jax.Array:
     # A negative number would count from the end.
     is_id_BT = (ids_BT >= 0) & (ids_BT < vocab_size)
     return jnp.where(is_id_BT, ids_BT, vocab_size).astype(jnp.int32)
-
-
-def _drawn(block, keys, kinds: list) -> list:
-    """Returns ``block(key, kind)`` of each layer, and draws all blocks of one kind together."""
-    blocks: dict[int, Any] = {}
-    for kind in dict.fromkeys(kinds):
-        numbers = [number for number, other in enumerate(kinds) if other == kind]
-        together = jax.vmap(functools.partial(block, sinks=kind))(keys[np.asarray(numbers)])
-        blocks |= dict(zip(numbers, unstack(together, len(numbers)), strict=True))
-    return [blocks[number] for number in range(len(kinds))]

@@ -9,7 +9,7 @@ from pieces import extend
 
 import posenc_jax
 from experiments.training.text import token_losses
-from posenc_jax.model.layers import stack
+from posenc_jax.model.stacking import stack
 from posenc_jax.positions import text
 
 B, T = 2, 6
