@@ -4,7 +4,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, get_args, overload
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -16,10 +16,6 @@ from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.model.layers import Layers
 from posenc_jax.model.stacking import drawn_together
-
-# The names for which ``make`` returns Layers and not an Encoding.
-Pattern = Literal["irope", "rnope_swa", "dual_base", "global_nope", "global_yarn", "beam", "flint"]
-PATTERNS: tuple[str, ...] = get_args(Pattern)
 
 # One line per scheme: "module:class or function", imported when it is first asked for. A class of
 # Frequencies means RoPE with these frequencies.
@@ -118,6 +114,8 @@ REGISTRY = {
     "beam": "posenc_jax.encodings.patterns:beam",
     "flint": "posenc_jax.encodings.patterns:flint",
 }
+# The names for which ``make`` returns Layers and not an Encoding.
+PATTERNS: tuple[str, ...] = tuple(name for name in REGISTRY if ".patterns:" in REGISTRY[name])
 
 
 # The sizes of a model; a scheme's constructor takes the sizes that it names.
@@ -137,12 +135,6 @@ _ELSEWHERE = {
 }
 # With rope scaling, max_position_embeddings is the longer length, for which it would be wrong.
 _LENGTHS = " Where a config has rope scaling, that is its original_max_position_embeddings."
-
-
-@overload
-def make(name: Pattern, **arguments: Any) -> Layers: ...
-@overload
-def make(name: str, **arguments: Any) -> Encoding: ...
 
 
 def make(

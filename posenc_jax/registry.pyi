@@ -1,11 +1,12 @@
 # Written by `python -m docs.site.stub`.
 from collections.abc import Sequence
+from typing import Literal, overload
 import jax
 import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, get_args, overload
+from typing import Any
 import numpy as np
 from flax import nnx
 from posenc_jax.checks import check_encoding, check_rngs
@@ -15,9 +16,8 @@ from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.model.layers import Layers
 from posenc_jax.model.stacking import drawn_together
-Pattern = Literal['irope', 'rnope_swa', 'dual_base', 'global_nope', 'global_yarn', 'beam', 'flint']
-PATTERNS: tuple[str, ...]
 REGISTRY: dict[str, str]
+PATTERNS: tuple[str, ...]
 SIZES: tuple[str, ...]
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.learned import Learned

@@ -17,6 +17,7 @@ from posenc_jax.encoding import Encoding
 PATH = Path(registry.__file__).with_suffix(".pyi")
 _HEAD = """# Written by `python -m docs.site.stub`.
 from collections.abc import Sequence
+from typing import Literal, overload
 import jax
 """
 
@@ -29,8 +30,7 @@ def stub() -> str:
             case ast.Import() | ast.ImportFrom():
                 body.append(statement)
             case ast.FunctionDef(name="make"):
-                if not statement.decorator_list:
-                    body += _makes()
+                body += _makes()
             case ast.FunctionDef() if not statement.name.startswith("_"):
                 body.append(_without_body(statement))
             case ast.ClassDef():
@@ -103,8 +103,6 @@ def _declared(statement: ast.Assign | ast.AnnAssign) -> list[ast.stmt]:
     if isinstance(statement, ast.Assign):
         (target,) = statement.targets
         name = ast.unparse(target)
-        if name == "Pattern":
-            return [statement]
         kinds = {"REGISTRY": "dict[str, str]", "SIZES": "tuple[str, ...]"}
         return ast.parse(f"{name}: {kinds[name]}").body if name in kinds else []
     statement.value = None
