@@ -89,7 +89,8 @@ class Layer(nnx.Module):
 
     Attributes:
       block: the parameters of the layer.
-      own: the encoding of this layer alone, or None where layers share parameters.
+      own: the encoding of this layer alone, or None where layers share parameters. The paths of
+        arrays in checkpoints have this name, so another one would make them unreadable.
       source: which of the model's distinct encodings the layer uses (static).
       window: which keys a query sees, as ``Layers`` has it (static).
       rows: for each repeat, which of an encoding's parameters for each layer it uses (static).

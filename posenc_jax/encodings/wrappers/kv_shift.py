@@ -63,6 +63,6 @@ class KVShift(LooksBack):
     def _mixed(self, x_BSKC, gates_BSK, tokens, side):
         gates_KBS = side.of_kv_heads(gates_BSK.transpose(2, 0, 1))
         gates_BSK1 = gates_KBS.transpose(1, 2, 0)[..., None]
-        before, own = (x.astype(jnp.float32) for x in (self.before(x_BSKC, tokens), x_BSKC))
-        mixed = gates_BSK1 * before + (1 - gates_BSK1) * own
+        before, current = (x.astype(jnp.float32) for x in (self.before(x_BSKC, tokens), x_BSKC))
+        mixed = gates_BSK1 * before + (1 - gates_BSK1) * current
         return mixed.astype(x_BSKC.dtype)
