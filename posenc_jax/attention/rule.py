@@ -121,7 +121,16 @@ def sides_of(window: Window | None, causal: bool) -> tuple[Any, Any]:
             f"window={window!r} reaches to keys after the query, which causal=True hides: pass "
             f"causal=False, or window=({left}, 0)"
         )
-    return None if left is None else left + 1, None if causal else right
+    before, after = (None if side is None else _in_int32(side) for side in window)
+    return None if before is None else before + 1, None if causal else after
+
+
+def _in_int32(number: int | jax.Array) -> int | jax.Array:
+    """Returns a number of keys as int32 or an int, of which its negative and its successor fit."""
+    most = 2**31 - 2
+    if isinstance(number, jax.Array):
+        return jnp.minimum(number.astype(jnp.int32), most)
+    return min(int(number), most)
 
 
 def checked_mask(mask: Any, B, H, T, S) -> Any:

@@ -161,6 +161,18 @@ def test_windows_and_scales_may_be_numbers_of_any_library():
     np.testing.assert_allclose(traced(3, 2.0), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["dense", "blockwise", "fused"])
+def test_windows_to_both_sides_may_be_numbers_of_any_type(name):
+    """Also of types whose negatives wrap around, and as large as int32 holds."""
+    run = functools.partial(attend, "nope", causal=False, implementation=name)
+    expected, past = run(window=(2, 1)), run(window=(127, 1))
+    for of_type in (np.uint8, jnp.uint8):
+        actual = run(window=(of_type(2), of_type(1)))
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, err_msg=f"{of_type}")
+    for left in (np.int8(127), 2**31 - 1):
+        np.testing.assert_allclose(run(window=(left, 1)), past, rtol=1e-4)
+
+
 def test_tokens_made_for_an_equal_encoding_are_its_own():
     """Also for one of one layer, and for other numbers."""
     encoding = common.build("fox", seed=1)
