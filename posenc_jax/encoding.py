@@ -343,6 +343,15 @@ def overridden(scheme: type[Encoding], base: type[Encoding]) -> frozenset[str]:
     return frozenset(n for n in HOOKS if getattr(scheme, n) is not getattr(base, n))
 
 
+def check_overrides(encoding: Encoding) -> None:
+    """Checks that an encoding other than NoPE overrides a hook, and so has an effect."""
+    if type(encoding) is not Encoding and not encoding.hooks():
+        raise ValueError(
+            f"{type(encoding).__name__} overrides no hook, so it would have no effect: is a hook "
+            f"misspelt? The hooks are {', '.join(HOOKS)}"
+        )
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class HeadShard:

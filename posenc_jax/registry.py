@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.checks import check_encoding, check_rngs
-from posenc_jax.encoding import HOOKS, Encoding
+from posenc_jax.encoding import Encoding, check_overrides
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
@@ -220,7 +220,9 @@ def _built(name: str, sizes: dict[str, int], rngs, settings) -> Encoding | Layer
         rule = build(**{key: arguments.pop(key) for key in of_rule})
         build, arguments = RoPE, arguments | {"frequencies": rule}
     encoding = build(**arguments)
-    _check_overrides(name, encoding)
+    if not isinstance(encoding, Layers):
+        check_encoding(encoding)
+        check_overrides(encoding)
     return encoding
 
 
@@ -303,18 +305,6 @@ def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
             'keywords, {"name": ..., ...}'
         )
     return dict(over)
-
-
-def _check_overrides(name, encoding):
-    """Checks that ``make`` built an encoding that overrides a hook, and so has an effect."""
-    if isinstance(encoding, Layers):
-        return
-    check_encoding(encoding)
-    if type(encoding) is not Encoding and not encoding.hooks():
-        raise ValueError(
-            f"{name!r}, {type(encoding).__name__}, overrides no hook, so it would have no effect: "
-            f"is a hook misspelt? The hooks are {', '.join(HOOKS)}"
-        )
 
 
 def _checked_keywords(name, settings, accepted):

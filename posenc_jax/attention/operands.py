@@ -20,7 +20,7 @@ from posenc_jax.checks import (
     check_tokens,
     check_widths,
 )
-from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
+from posenc_jax.encoding import Encoding, HeadShard, Side, Tile, check_overrides
 from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens
 
@@ -114,6 +114,7 @@ def sides_of_heads(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
         num_heads = count_of("num_heads", num_heads)
         check_shard(heads, H, K, num_heads)
     check_one_layer(encoding)
+    check_overrides(encoding)
     num_kv_heads = num_heads * K // H
     if heads is not None:
         k_heads = heads[:: H // K] // (num_heads // num_kv_heads)

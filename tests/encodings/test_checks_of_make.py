@@ -4,7 +4,7 @@ import common
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from calls import T
+from calls import T, attend
 from common import refuses
 from flax import nnx
 
@@ -81,3 +81,7 @@ class Misspelt(posenc_jax.Encoding):
 def test_a_misspelt_hook_is_refused(monkeypatch):
     monkeypatch.setitem(posenc_jax.REGISTRY, "misspelt", f"{__name__}:Misspelt")
     refuses("misspelt", lambda: posenc_jax.make("misspelt"))
+
+
+def test_a_misspelt_hook_of_a_class_outside_of_the_registry_is_refused():
+    refuses("misspelt", lambda: attend(Misspelt()))
