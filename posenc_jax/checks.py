@@ -115,6 +115,17 @@ def check_tokens(name: str, tokens: Any, encoding: Any) -> None:
     tokens.check_made_by(encoding, name)
 
 
+def check_made(encoding: Any, made: Any, count: int) -> None:
+    """Checks that what ``encoding`` made of ``count`` tokens has the tokens along axis 1."""
+    for shape in map(np.shape, jax.tree.leaves(made)):
+        if len(shape) < 2 or shape[1] != count:
+            raise ValueError(
+                f"{type(encoding).__name__} made an array of shape {shape} for {count} tokens, but "
+                f"arrays in tokens.made must have the tokens along axis 1, [B or 1, {count}, ...], "
+                "because attention cuts them by tokens: repeat it, or compute it in score"
+            )
+
+
 def checked_length(length: Any, positions: jax.Array) -> Any:
     """Returns a Python number as it is, and an array that fits ``positions`` as float32."""
     is_array = isinstance(length, jax.Array | np.ndarray)

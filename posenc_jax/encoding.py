@@ -13,7 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import check_key, check_numbers, check_positions, checked_length
+from posenc_jax.checks import (
+    check_key,
+    check_made,
+    check_numbers,
+    check_positions,
+    checked_length,
+)
 from posenc_jax.fields import count_of
 from posenc_jax.lookup import GATHER, Lookup
 from posenc_jax.tokens import Stamp, Tokens, is_consecutive, structure
@@ -204,6 +210,7 @@ class Encoding(nnx.Module):
         if length is None and consecutive and segment_ids is None:
             length = last + 1
         prepared = self.prepare(tokens, length=length, key=key)
+        check_made(self, prepared.made, tokens.count)
         return dataclasses.replace(prepared, stamp=Stamp(structure(self), "prepared", fixed))
 
     def reads_length(self) -> bool:

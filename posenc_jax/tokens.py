@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import LONGEST, check_input, check_one_layer, check_tokens
+from posenc_jax.checks import LONGEST, check_input, check_made, check_one_layer, check_tokens
 from posenc_jax.fields import count_of, is_whole
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class Tokens:
         ``state`` is the encoding's state after the tokens before these, or None.
         """
         made, state = encoding.observe(x_BTD, self, state)
+        check_made(encoding, made, self.count)
         stamp = Stamp(structure(encoding), "observed", self.stamp.fixed, state is not None)
         return dataclasses.replace(self, made=made, stamp=stamp), state
 

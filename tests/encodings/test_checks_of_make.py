@@ -4,12 +4,13 @@ import common
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from calls import T, attend
+from calls import X_BTD, T, attend
 from common import refuses
 from flax import nnx
 
 import posenc_jax
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation, YaRN
+from posenc_jax.positions import text
 
 BAD_KEYWORDS = {
     "rope": [{"head_dim": 7}, {"rotary_dim": 10}, {"layout": "neox"}, {"base": 1.0}]
@@ -85,3 +86,19 @@ def test_a_misspelt_hook_is_refused(monkeypatch):
 
 def test_a_misspelt_hook_of_a_class_outside_of_the_registry_is_refused():
     refuses("misspelt", lambda: attend(Misspelt()))
+
+
+class ByHead(posenc_jax.Encoding):
+    """Makes a number for each head, which no cut by tokens has a place for."""
+
+    def prepare(self, tokens, *, length=None, key=None):
+        return tokens.having(jnp.ones(common.HEADS))
+
+    def observe(self, x_BTD, tokens, state=None):
+        return jnp.ones(common.HEADS), ()
+
+
+def test_what_hooks_make_has_the_tokens_along_axis_1():
+    refuses("ByHead .* axis 1", lambda: ByHead().tokens(text(T)))
+    tokens = posenc_jax.Encoding().tokens(text(T))
+    refuses("ByHead .* axis 1", lambda: tokens.resumed(ByHead(), X_BTD, None))
