@@ -42,6 +42,14 @@ def test_angles_of_negative_and_fractional_positions():
             check_angles(cos, sin, given, FREQUENCIES, atol=5e-7)
 
 
+@pytest.mark.parametrize("axes", [(0, 0, 1, 1), ((1.0, 0.0),) * 2 + ((0.0, 1.0),) * 2])
+def test_axes_may_be_lists_and_arrays(axes):
+    """As configs and NumPy make them, and under ``jax.jit`` too."""
+    expected = jax.tree.structure(RoPE(head_dim=8, axes=axes))
+    for given in (np.array(axes), np.array(axes).tolist()):
+        assert jax.tree.structure(RoPE(head_dim=8, axes=given)) == expected
+
+
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
 def test_gradients_of_rates_are_as_exact_at_negative_positions(dtype):
     """A shift of all positions changes no logit, so it changes no gradient."""

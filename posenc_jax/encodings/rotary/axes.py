@@ -24,6 +24,12 @@ Allocation = tuple[int, ...] | tuple[tuple[int, ...], ...]
 Matrix = tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...]
 
 
+def as_tuples(axes: Any) -> Any:
+    """Returns ``axes`` as tuples, given them as lists or arrays, which no compiled program has."""
+    axes = axes.tolist() if hasattr(axes, "tolist") else axes
+    return tuple(map(as_tuples, axes)) if isinstance(axes, list | tuple) else axes
+
+
 def is_matrix(axes: Any) -> TypeGuard[Matrix]:
     """Returns whether ``axes`` is a matrix, not an allocation or None."""
     cell = axes

@@ -65,6 +65,7 @@ class RoPE(Encoding):
     ):
         rotary_dim = 2 * pairs_of(head_dim, rotary_dim)
         check_choice(("half", "interleaved"), layout=layout)
+        axes = axis_dial.as_tuples(axes)
         _check_frequencies(frequencies, axes)
         if axes is not None:
             _check_axes(axes, rotary_dim // 2)
