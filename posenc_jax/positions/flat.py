@@ -19,11 +19,14 @@ def text(length: int, start: int = 0) -> np.ndarray:
     Raises:
       ValueError: a position is no whole number, or too large for int32.
     """
-    are_numbers = is_real(start) and is_real(length)
-    if not are_numbers or start % 1 or length % 1 or length < 0 or start + length > 2**31:
+    are_known = all(is_real(x) and not isinstance(x, jax.core.Tracer) for x in (start, length))
+    if are_known:  # Numbers of Python's do not overflow.
+        start, length = (np.asarray(x).item() for x in (start, length))
+    if not are_known or start % 1 or length % 1 or length < 0 or start + length > 2**31:
         raise ValueError(
-            f"start={start!r} and length={length!r} must be whole numbers, with positions below "
-            "2**31; text at fractions is start + np.arange(length, dtype=np.float32)[None]"
+            f"start={start!r} and length={length!r} must be whole numbers, known while tracing, "
+            "with positions below 2**31; text at fractions is "
+            "start + np.arange(length, dtype=np.float32)[None], and jnp.arange from a traced start"
         )
     return np.arange(start, start + length, dtype=np.int32)[None]
 

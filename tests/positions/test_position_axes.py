@@ -221,7 +221,8 @@ def test_large_times_since_an_origin():
     np.testing.assert_array_equal(of_rows, [[5, 9], [1, 2]])
     for bad in (seconds, nanoseconds):
         common.refuses("positions", lambda bad=bad: common.build("rope").tokens(bad))
-    assert text(4, start=7.0).tolist() == [[7, 8, 9, 10]]
+    for of_type in (float, np.int32, jnp.int32):
+        assert text(of_type(4), start=of_type(7)).tolist() == [[7, 8, 9, 10]]
 
 
 def test_segments_of_ids():
@@ -252,6 +253,7 @@ BAD = {
     "times": lambda: builders.qwen25_vl(NO_TIMES, tokens_per_second=2),
     "delta": lambda: builders.videorope(SEQUENCE, delta=0),
     "start=2147483646": lambda: text(4, start=2**31 - 2),
+    "start=.*known": lambda: jax.jit(lambda start: text(4, start))(7),
     "image.* 4 tokens": lambda: read(image_grids=[(1, 4, 4)], video_grids=[(3, 4, 2)]),
     "video_grids": lambda: read(image_grids=[(1, 2, 4)], video_grids=[(2, 4, 2)]),
     "length=60": lambda: riflex(common.build("rope"), **LONGER).tokens(text(3)),
