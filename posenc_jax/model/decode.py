@@ -49,8 +49,12 @@ def generate(
       prefill_chunk: number of prompt tokens read at a time; memory is proportional to it.
 
     Raises:
-      ValueError: an argument is out of range, or a scheme has no such position.
+      ValueError: an argument is out of range, or a scheme has no such position; or prompts are
+        traced, whose values ``generate`` reads. It compiles its own steps.
     """
+    _check_known(
+        prompt_BT=prompt_BT, lengths=lengths, positions=positions, next_positions=next_positions
+    )
     max_new_tokens = count_of("max_new_tokens", max_new_tokens)
     prefill_chunk = count_of("prefill_chunk", prefill_chunk)
     check_range(0, temperature=temperature)
@@ -216,6 +220,16 @@ def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
     before_BV = jnp.cumsum(shares_BV, axis=-1) - shares_BV
     place_B = jax.random.categorical(key, jnp.where(before_BV < top_p, logits_BV, -jnp.inf))
     return jnp.take_along_axis(order_BV, place_B[:, None], axis=-1)[:, 0]
+
+
+def _check_known(**arguments) -> None:
+    """Checks that the values of arguments are known."""
+    for name, value in arguments.items():
+        if isinstance(value, jax.core.Tracer):
+            raise ValueError(
+                f"{name} is traced, and generate must know its values: call generate outside of "
+                "jax.jit, because it compiles its own steps; inside, call model.extend"
+            )
 
 
 def _lengths(lengths, B, T) -> np.ndarray:
