@@ -33,7 +33,7 @@ from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.t5 import t5_bucket
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.registry import make
+from posenc_jax.registry import check_scheme, make
 from posenc_jax.tokens import Tokens
 
 Params = dict[str, Any]
@@ -208,6 +208,7 @@ class Scheme:
 
 def scheme(name: str, **keywords: Any) -> Scheme:
     """Returns the scheme called ``name`` as pure functions; the keywords are as in ``make``."""
+    check_scheme(name)
     return Scheme(name, keywords)
 
 

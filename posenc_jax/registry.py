@@ -248,6 +248,16 @@ def lookup(name: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), attribute)
 
 
+def check_scheme(name: str) -> None:
+    """Checks that ``name`` is a scheme, which one layer can have, and no pattern of layers."""
+    lookup(name)
+    if name in PATTERNS:
+        raise ValueError(
+            f"name={name!r} is a pattern of layers, and one layer takes one scheme: give each "
+            f"layer its own, which posenc_jax.make({name!r}, ...).at(i) shows for layer i"
+        )
+
+
 def signature(name: str) -> inspect.Signature:
     """Returns the signature of ``make(name, ...)``: sizes first, then the scheme's keywords."""
     accepted = [

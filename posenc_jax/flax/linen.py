@@ -20,7 +20,7 @@ from flax import nnx
 from flax.core import FrozenDict
 
 from posenc_jax.attention import attend
-from posenc_jax.registry import make
+from posenc_jax.registry import check_scheme, make
 from posenc_jax.tokens import Tokens
 
 
@@ -58,6 +58,7 @@ class Encoding(nn.Module):
         self.__post_init__()
 
     def setup(self):
+        check_scheme(self.scheme)
         if "num_layers" in self.keywords or "rngs" in self.keywords:
             raise ValueError(
                 "num_layers= and rngs= are Linen's here: make one Encoding in each layer (or use "

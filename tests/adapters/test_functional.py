@@ -118,3 +118,7 @@ def test_params_that_are_missing_are_named():
     gate = next(iter(params))
     with pytest.raises(ValueError, match=f"lack {gate}"):
         scheme.attend({}, Q, K, V, POSITIONS, x=x_BTD)
+
+
+def test_a_pattern_of_layers_is_refused():
+    common.refuses("name='irope'", lambda: functional.scheme("irope", head_dim=8))

@@ -156,3 +156,12 @@ def test_one_encoding_for_all_layers():
     output, variables = Model().init_with_output(jax.random.key(0), residual())
     assert list(variables["params"]) == ["t5"]
     assert_close(Model().apply(variables, residual()), output)
+
+
+def test_a_pattern_of_layers_is_refused():
+    class OneLayer(nn.Module):
+        @nn.compact
+        def __call__(self, positions):
+            return posenc_jax.linen.Encoding("irope", head_dim=8).tokens(positions).positions
+
+    common.refuses("name='irope'", lambda: OneLayer().init(jax.random.key(0), text(T)))
