@@ -85,7 +85,8 @@ class Layers(nnx.Module):
             if encoding.per_layer and has_parameters and encoding.stacked != layers:
                 raise ValueError(
                     f"{type(encoding).__name__} has parameters for each layer, and {layers} layers "
-                    f"use it: build it with make(..., num_layers={layers})"
+                    f"use it: build it with make(..., num_layers={layers}), which finds a class of "
+                    'your own by its line in posenc_jax.REGISTRY, {"name": "module:Class"}'
                 )
 
     def at(self, number: int) -> tuple[Encoding | None, Window]:

@@ -23,7 +23,20 @@ def model(**bad):
     return functools.partial(posenc_jax.Transformer, posenc_jax.Encoding(), **SIZES | bad)
 
 
+class OwnGate(posenc_jax.Encoding):
+    """Has a parameter for each layer, and is not in the registry."""
+
+    per_layer = True
+
+    def __init__(self):
+        self.rate = nnx.Param(np.ones(H))
+
+    def score(self, logits_BHTS, tile):
+        return logits_BHTS - tile.per_head(self.rate)
+
+
 MODELS = {
+    "num_layers=1.*REGISTRY": [lambda: posenc_jax.Transformer(OwnGate(), **SIZES)],
     "num_layers=2": [lambda: common.build_model(common.build("transformer_xl", num_layers=3))],
     "pattern": [
         lambda: common.build_model([common.build("rope")] * 3, num_layers=4),
