@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 from posenc_jax.checks import check_encoding, check_rngs
-from posenc_jax.encoding import HOOKS, Encoding
+from posenc_jax.encoding import Encoding, check_overrides
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
@@ -459,6 +459,9 @@ def make(name: str, *, num_heads: int | None=..., num_kv_heads: int | None=..., 
     ...
 
 def lookup(name: str) -> Callable[..., Any]:
+    ...
+
+def check_scheme(name: str) -> None:
     ...
 
 def signature(name: str) -> inspect.Signature:
