@@ -62,8 +62,8 @@ def untrained(one):
 
 def of_other_data(folder, digest):
     """Makes a finished run one on other data of the same name, such as those of another Python."""
-    evaluation = seal.read_evaluation(folder, {"config": dict})
     run = json.loads((folder / "run.json").read_text())
+    evaluation = seal.read_evaluation(folder, {"config": dict}, run)
     run["config"]["corpus_digest"] = digest
     (folder / "run.json").write_text(json.dumps(run))
     seal.write_evaluation(folder, evaluation)

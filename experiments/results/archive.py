@@ -58,7 +58,8 @@ def pack(workdir: Path) -> bytes:
 
 def _contents(folder: Path) -> dict[str, bytes]:
     """Returns the files of a finished point by name as they are packed, all of them checked."""
-    evaluation = read_evaluation(folder, {"training": dict}) or {}
+    run = read_json(folder / FILES[0]) or {}
+    evaluation = read_evaluation(folder, {"training": dict}, run) or {}
     names = FILES[:1] if evaluation["training"].get("steps") == 0 else FILES[:2]
     contents = {name: (folder / name).read_bytes() for name in names}
     for name, content in contents.items():

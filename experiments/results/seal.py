@@ -25,7 +25,8 @@ _REASONS = {
 
 def write_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
     """Writes the ``evaluation.json`` of the run in ``folder``, with its seal."""
-    write_json(folder / _FILE, {**evaluation, _SEAL: _seal_of(folder, evaluation)})
+    seal = _seal(evaluation, read_run(folder) or {}, _metrics(folder))
+    write_json(folder / _FILE, {**evaluation, _SEAL: seal})
 
 
 def sealed(
@@ -43,10 +44,17 @@ def sealed(
     return content | {_SEAL: _seal(content, run, digest)}
 
 
-def read_evaluation(folder: Path, fields: Mapping[str, type]) -> dict[str, Any] | None:
+def read_evaluation(
+    folder: Path, fields: Mapping[str, type], run: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """Returns the ``evaluation.json`` in ``folder`` without its seal, or None if there is none.
 
     A file without a seal, as earlier versions have written it, is taken as it is.
+
+    Args:
+      folder: the folder of the run.
+      fields: the fields that the file must have, with their types.
+      run: the content of ``run.json`` beside it.
 
     Raises:
       ValueError: the file is damaged, was changed, or belongs to another run or other metrics.
@@ -58,20 +66,27 @@ def read_evaluation(folder: Path, fields: Mapping[str, type]) -> dict[str, Any] 
     if seal is None:
         _say_once("results of an earlier version have no checksum that would show a change")
         return evaluation
-    expected = _seal_of(folder, evaluation)
+    expected = _seal(evaluation, run, _metrics(folder))
     for name, reason in _REASONS.items():
         if not isinstance(seal, dict) or seal.get(name) != expected[name]:
             raise ValueError(f"{folder}/{reason}")
     return evaluation
 
 
-def read_whole_evaluation(folder: Path, fields: Mapping[str, type]) -> dict[str, Any] | None:
-    """Returns as ``read_evaluation``, or None for a file that is refused, with a warning."""
+def read_finished(
+    folder: Path, fields: Mapping[str, type]
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Returns the ``evaluation.json`` and the ``run.json`` in ``folder``, or None without both.
+
+    A file that is refused counts as missing, with a warning.
+    """
     try:
-        return read_evaluation(folder, fields)
+        run = read_run(folder)
+        evaluation = None if run is None else read_evaluation(folder, fields, run)
     except ValueError as error:
         _say_once(f"{error}: its results are not used")
         return None
+    return None if run is None or evaluation is None else (evaluation, run)
 
 
 def check_metrics(folder: Path) -> None:
@@ -93,10 +108,6 @@ def check_metrics(folder: Path) -> None:
 @functools.cache
 def _say_once(sentence: str) -> None:
     logging.warning(sentence)
-
-
-def _seal_of(folder: Path, evaluation: Mapping[str, Any]) -> dict[str, str | None]:
-    return _seal(evaluation, read_run(folder) or {}, _metrics(folder))
 
 
 def _seal(evaluation, run, metrics: str | None) -> dict[str, str | None]:

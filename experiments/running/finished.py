@@ -14,9 +14,8 @@ from experiments.results.record import (
     as_json,
     read_json,
     read_lines,
-    read_run,
 )
-from experiments.results.seal import read_whole_evaluation
+from experiments.results.seal import read_finished
 from experiments.results.speedup import with_speedups
 from experiments.results.statistics import BASELINE
 from experiments.running.points import Point
@@ -30,11 +29,15 @@ EVALUATION = {"config": dict, "training": dict}
 
 
 class Finished(abc.ABC):
-    """Holds the results of a study's points; ``Sweep`` makes them, and has the attributes."""
+    """Holds the results of a study's points; ``Sweep`` makes them.
 
-    config: dict[str, Any]
-    points: list[Point]
-    workdir: Path
+    The results of a point that lacks nothing do not change any more, so they are read once.
+    """
+
+    def __init__(self, config: dict[str, Any], points: list[Point], workdir: Path):
+        self.config, self.points, self.workdir = config, points, workdir
+        self._whole: dict[Point, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._curves: dict[Point, list[tuple[int, float]]] = {}
 
     @abc.abstractmethod
     def describe(self, point: Point) -> dict[str, Any]:
@@ -55,11 +58,25 @@ class Finished(abc.ABC):
         may be of other data with the same name, such as the sources of another Python;
         ``corpus_digest`` shows that, and ``run`` refuses to add to them.
         """
-        folder = self.folder(point)
+        files = self.files(point)
+        return files and files[0]
+
+    def files(self, point: Point) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Returns what ``finished`` does, and the content of ``run.json``, or None."""
+        if point in self._whole:
+            return self._whole[point]
+        files = self._read(point)
+        # What a point lacks, another program may add at any time.
+        if files is not None and not missing_in(files[0], point):
+            self._whole[point] = files
+        return files
+
+    def _read(self, point):
+        files = read_finished(self.folder(point), EVALUATION)
+        if files is None:
+            return None
+        evaluation, run = files
         try:
-            evaluation, run = read_whole_evaluation(folder, EVALUATION), read_run(folder)
-            if evaluation is None or run is None:
-                return None
             evaluated = dataclasses.replace(point, extensions=extensions_in(evaluation, point))
             if "extend" in evaluation["config"]:  # without extensions that are not asked for
                 old = evaluation["config"]["extend"]
@@ -68,8 +85,8 @@ class Finished(abc.ABC):
                 evaluation["config"] = evaluation["config"] | {"extend": extend}
             configs = (evaluation, self.describe_evaluation(evaluated)), (run, self.describe(point))
             same = all(_but_for_data(old["config"]) == _but_for_data(new) for old, new in configs)
-            return evaluation if same else None
-        except ValueError:  # a damaged file, or the point that this one starts from is missing
+            return (evaluation, run) if same else None
+        except ValueError:  # the point that this one starts from is missing
             return None
 
     def is_done(self, point: Point) -> bool:
@@ -93,10 +110,10 @@ class Finished(abc.ABC):
     def check_data(self, points: list[Point]) -> None:
         """Raises a ValueError if a finished run was trained on other data of the same name."""
         for point in points:
-            if not self.finished(point):
+            if not (files := self.files(point)):
                 continue
-            run, here = read_run(self.folder(point)), self.describe(point).get(DATA)
-            if run is not None and run["config"].get(DATA) != here:
+            (_, run), here = files, self.describe(point).get(DATA)
+            if run["config"].get(DATA) != here:
                 raise RefusedError(
                     f"{self.folder(point)} was trained on other data of the same name: digest "
                     f"{run['config'].get(DATA)}, and here it is {here}. Where it is the sources of "
@@ -147,9 +164,11 @@ class Finished(abc.ABC):
         }
 
     def curve(self, point: Point) -> list[tuple[int, float]]:
-        """Returns the training loss of a point at each step that was logged."""
-        lines = read_lines(self.folder(point) / "metrics.jsonl")
-        return [(line["step"], line["loss"]) for line in lines]
+        """Returns the training loss of a finished point at each step that was logged."""
+        if point not in self._curves:
+            lines = read_lines(self.folder(point) / "metrics.jsonl")
+            self._curves[point] = [(line["step"], line["loss"]) for line in lines]
+        return self._curves[point]
 
     def about(self, command: str) -> dict[str, Any]:
         """Returns what every report says about how its results were made."""
@@ -163,8 +182,7 @@ class Finished(abc.ABC):
 
     def finished_runs(self) -> list[dict[str, Any]]:
         """Returns the ``run.json`` of each finished run, which says where it was trained."""
-        done = filter(self.finished, self.points)
-        return [run for point in done if (run := read_run(self.folder(point))) is not None]
+        return [files[1] for point in self.points if (files := self.files(point))]
 
     def about_corpus(self, corpus: Corpus) -> dict[str, str]:
         """Returns what reports say about the corpus.

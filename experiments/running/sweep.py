@@ -58,7 +58,7 @@ class Sweep(Finished):
         workdir: Path,
         console: Console,
     ):
-        self.config, self.points, self.workdir = config, points, workdir
+        super().__init__(config, points, workdir)
         self.recipe, self.mesh, self.console = recipe, mesh, console
         self.together = config.get("together", 1)
 

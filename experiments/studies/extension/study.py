@@ -21,10 +21,8 @@ from experiments.evaluation.lengths import Scorer, in_other_units, print_losses
 from experiments.pretrained.trained import Source, in_tokens_of, loader
 from experiments.progress import stage
 from experiments.results.extensions import PLAIN, SHORT, WINDOWED, ExtensionStudy
-from experiments.results.record import RefusedError, Stored, as_json, differences, read_run
+from experiments.results.record import RefusedError, Stored, as_json, differences
 from experiments.results.reports import extension_report
-from experiments.results.seal import read_evaluation
-from experiments.running.finished import EVALUATION
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep, recipe_fields
 from experiments.settings import filled, names_in, one_of
@@ -203,12 +201,14 @@ class Extension(Sweep):
 
     def _describe_tuned(self, point) -> dict[str, Any]:
         """Returns the start of a fine-tuning run and its encoding, without loading the model."""
-        folder = self.folder(_source_point(point.seed))
-        finished, run = read_evaluation(folder, EVALUATION), read_run(folder)
-        if finished is None or run is None:
+        start = self.start_of(point)
+        files = self.files(start)
+        if files is None:
             raise RefusedError(
-                f"{point.label} starts from {folder}, which is not finished; run that point first"
+                f"{point.label} starts from {self.folder(start)}, which is not finished; run that "
+                "point first"
             )
+        finished, run = files
         digest, optimizer = finished["training"]["digest"], self.config["optimizer"]
         return {
             "start": {"digest": digest, "optimizer": optimizer},

@@ -131,7 +131,8 @@ def test_a_point_whose_model_was_given_has_no_metrics(tmp_path):
     path.write_bytes(archive.pack(tmp_path / "here"))
     assert archive.restore(path, tmp_path / "there") == (1, 0)
     assert archive.pack(tmp_path / "there") == path.read_bytes()
-    sealed = read_evaluation(tmp_path / "there/runs/rope/seed0", {"training": dict})
+    there = tmp_path / "there/runs/rope/seed0"
+    sealed = read_evaluation(there, {"training": dict}, {"config": {}})
     assert sealed == {"training": {"steps": 0, "loss": 0.1234568}}
     (folder / "evaluation.json").write_text('{"training": {"steps": 6}}')
     with pytest.raises(FileNotFoundError, match="metrics"):

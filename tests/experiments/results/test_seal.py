@@ -4,7 +4,7 @@ import pytest
 
 from experiments.results import seal
 from experiments.results.environment import environment
-from experiments.results.record import RefusedError, write_json
+from experiments.results.record import RefusedError, read_run, write_json
 
 FIELDS = {"config": dict, "training": dict}
 EVALUATION = {"config": {"a": 1}, "training": {"steps": 1}, "records": [{"loss": 2.5}]}
@@ -29,7 +29,7 @@ def changed(path, old, new):
 
 
 def test_a_file_is_read_as_it_was_written(folder):
-    assert seal.read_evaluation(folder, FIELDS) == EVALUATION
+    assert seal.read_evaluation(folder, FIELDS, read_run(folder)) == EVALUATION
     seal.check_metrics(folder)
 
 
@@ -40,14 +40,14 @@ def test_a_file_is_read_as_it_was_written(folder):
 def test_a_changed_evaluation_is_refused_by_its_path(folder, old, new):
     changed(folder / "evaluation.json", old, new)
     with pytest.raises(ValueError, match=r"evaluation\.json was changed"):
-        seal.read_evaluation(folder, FIELDS)
+        seal.read_evaluation(folder, FIELDS, read_run(folder))
 
 
 def test_an_evaluation_of_another_run_is_refused(folder, tmp_path):
     other = sealed_in(tmp_path / "alibi", "alibi")
     (other / "evaluation.json").replace(folder / "evaluation.json")
     with pytest.raises(ValueError, match="another run"):
-        seal.read_evaluation(folder, FIELDS)
+        seal.read_evaluation(folder, FIELDS, read_run(folder))
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
@@ -57,7 +57,7 @@ def test_other_metrics_are_refused_and_not_sealed_anew(folder, is_lost):
     else:
         changed(folder / "metrics.jsonl", "2.0", "1.0")
     with pytest.raises(ValueError, match=r"metrics\.jsonl is not the file"):
-        seal.read_evaluation(folder, FIELDS)
+        seal.read_evaluation(folder, FIELDS, read_run(folder))
     with pytest.raises(RefusedError, match=r"metrics\.jsonl"):
         seal.check_metrics(folder)
 
@@ -66,6 +66,6 @@ def test_files_of_earlier_versions_are_read_and_named_once(folder, caplog):
     write_json(folder / "evaluation.json", EVALUATION)
     seal._say_once.cache_clear()
     for _ in range(2):
-        assert seal.read_evaluation(folder, FIELDS) == EVALUATION
+        assert seal.read_evaluation(folder, FIELDS, read_run(folder)) == EVALUATION
         seal.check_metrics(folder)
     assert len([record for record in caplog.records if "earlier version" in record.message]) == 1

@@ -1,9 +1,11 @@
 """Tests how the points of a sweep are run: once each, and each by itself where one fails."""
 
+import collections
 import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import common
 import pytest
@@ -27,6 +29,24 @@ def test_a_second_run_does_nothing_again(workdir, corpus, monkeypatch):
     assert "2 of 2 were done before" in output.getvalue()
 
 
+def test_a_command_reads_each_file_of_a_finished_point_once(workdir, corpus, monkeypatch):
+    one, _ = comparison(config(corpus), workdir)
+    reads: collections.Counter[str] = collections.Counter()
+    read_bytes = Path.read_bytes
+
+    def counted(path):
+        reads[path.name] += path.exists()
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    assert all(map(one.is_done, one.points)) and one.holes() == []
+    one.check_data(one.points)
+    one.write_report("the command")
+    points = len(one.points)
+    files = "evaluation.json", "run.json", "metrics.jsonl"
+    assert [reads[name] for name in files] == [points] * 3
+
+
 def test_an_extension_that_is_added_later_is_evaluated_on_the_model_that_is_there(
     corpus, tmp_path, monkeypatch
 ):
@@ -34,17 +54,18 @@ def test_an_extension_that_is_added_later_is_evaluated_on_the_model_that_is_ther
     assert first.run() == []
     before = first.finished(first.points[0])["records"]
     later, _ = comparison(config(corpus, schemes="rope,yarn", **LITTLE), tmp_path)
+    peer, _ = comparison(config(corpus, schemes="rope,yarn", **LITTLE), tmp_path)
     (point,) = later.points
     assert later.finished(point)["records"] == before
     assert missing_in(later.finished(point), point) == ("yarn",)
-    assert later.holes() == ["rope/seed0 lacks yarn"]
+    assert later.holes() == peer.holes() == ["rope/seed0 lacks yarn"]
     assert "lacks yarn" in later.write_report("command").read_text()
     # Without its checkpoint, as from an archive, the point stays as it is.
     checkpoints = later.folder(point) / "checkpoints"
     aside = checkpoints.rename(tmp_path / "aside")
     assert later.is_done(point)
     aside.rename(checkpoints)
-    assert later.run() == [] and later.holes() == []
+    assert later.run() == [] and later.holes() == peer.holes() == []
     records = later.finished(point)["records"]
     assert [r for r in records if r["scheme"] == "rope"] == before
     assert {r["scheme"] for r in records} == {"rope", "yarn"}
@@ -67,14 +88,14 @@ def test_other_evaluation_settings_do_not_train_a_restored_run_anew(corpus, tmp_
 
 
 def test_a_run_says_that_other_code_began_it(corpus, tmp_path):
-    first, output = comparison(config(corpus, schemes="rope", **LITTLE), tmp_path)
+    first, _ = comparison(config(corpus, schemes="rope", **LITTLE), tmp_path)
     first.run()
     folder = first.folder(first.points[0])
     (folder / "evaluation.json").unlink()
     run = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(run | {"source": "other"}))
-    assert "other source code" not in output.getvalue()
-    assert first.run() == []
+    second, output = comparison(config(corpus, schemes="rope", **LITTLE), tmp_path)
+    assert second.run() == []
     assert "was begun by other source code" in output.getvalue()
 
 

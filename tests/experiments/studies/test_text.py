@@ -152,8 +152,9 @@ def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, t
     page = one.write_report("the command").read_text()
     assert "Learning rates" in page and f"<td><b>{min(tried['rope'].values()):.3f}" in page
     (tmp_path / "runs/rope/rate0.001/seed0/metrics.jsonl").write_text("")
-    assert one.rates()["rope"][1e-3] == math.inf
-    page = one.write_report("the command").read_text()
+    later, _ = comparison(config(corpus, **changes), tmp_path)
+    assert later.rates()["rope"][1e-3] == math.inf
+    page = later.write_report("the command").read_text()
     assert "<td>no result" in page and "not finite" not in page
 
 
