@@ -119,6 +119,7 @@ def main(arguments: list[str]) -> int:
     """Runs the experiment, prints what failed, and returns the exit status."""
     from experiments.registry import make_experiment
     from experiments.results.bucket import UNLOCKED, folder_at, is_in_bucket
+    from experiments.running.schedule import run_points
 
     logging.set_verbosity(logging.WARNING)  # Orbax logs thirty lines for each checkpoint
     try:
@@ -139,7 +140,7 @@ def main(arguments: list[str]) -> int:
             return 0
         if is_in_bucket(workdir):
             console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
-        failures = [] if REPORT.value else experiment.run(_task_id(), SHARE.value)
+        failures = [] if REPORT.value else run_points(experiment.parts, _task_id(), SHARE.value)
         if SHARE.value and not REPORT.value:  # a later command without --share writes the report
             return 1 if failures else 0
         path = experiment.write_report(shlex.join(["python", *sys.argv]))

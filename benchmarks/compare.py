@@ -27,6 +27,7 @@ from rich.table import Table  # noqa: E402
 from configs.extrapolation import get_config  # noqa: E402
 from experiments.command import count, exit_status  # noqa: E402
 from experiments.preemption import listen  # noqa: E402
+from experiments.running.schedule import run_points  # noqa: E402
 from experiments.studies.text import Comparison, points  # noqa: E402
 from experiments.training import run  # noqa: E402
 from experiments.training.checkpoint import Checkpoints  # noqa: E402
@@ -128,7 +129,7 @@ def main() -> None:
         keep_compiled(Path(folder) / "compiled")
         with watch.of("data", "all"):
             comparison = Timed(config, Path(folder), console)
-        failures = comparison.run()
+        failures = run_points(comparison.parts)
         with watch.of("report", "all"):
             comparison.write_report("benchmarks.compare")
     total = time.monotonic() - start

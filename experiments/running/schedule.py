@@ -1,13 +1,12 @@
-"""Runs points, seeds of one scheme as one program; safe beside other runners, see ``Sweep.run``."""
+"""Runs points, seeds of one scheme as one program, beside other programs; see ``run_points``."""
 
 import collections
 import contextlib
 import datetime
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 
@@ -20,6 +19,7 @@ from experiments.results.record import (
     RefusedError,
     agreed,
     as_json,
+    check_writable,
     claimed,
     holder,
     open_run,
@@ -28,11 +28,55 @@ from experiments.results.record import (
 )
 from experiments.results.seal import check_metrics, write_evaluation
 from experiments.running import workers
-from experiments.running.points import Point
+from experiments.running.points import Point, point_of
+from experiments.running.sweep import Sweep
 from posenc_jax.attention.cpu import has_one_core
 
-if TYPE_CHECKING:
-    from experiments.running.sweep import Sweep
+
+def run_points(
+    parts: Mapping[str, Sweep], task_id: int | None = None, share: bool = False
+) -> list[dict]:
+    """Runs all points of an experiment, or the one numbered ``task_id``; returns the failures.
+
+    With ``share`` other programs may run the same points in the same workdir; each skips the points
+    that another program has begun. Programs that have one core each share the seeds of the last
+    scheme one by one, so that they end at about the same time. A point that starts from the model
+    of another point waits while another program trains that model. A job of an array, which has a
+    ``task_id``, first trains the point that its own starts from, if no program does, because the
+    job may begin before that point's own job.
+
+    Args:
+      parts: the sweeps of the experiment by name, which are run one after the other.
+      task_id: the number of a point among the points of all sweeps.
+      share: whether other programs may run the same points.
+    """
+    chosen = {name: sweep.points for name, sweep in parts.items()}
+    if task_id is not None:
+        numbered = [(name, point) for name, points in chosen.items() for point in points]
+        name, point = point_of(numbered, task_id)
+        chosen = {name: [point]}
+    failures = []
+    for name, points in chosen.items():
+        sweep = parts[name]
+        if name:
+            sweep.console.rule(f"{name}, {len(sweep.points)} points")
+        while share and sweep.waits():
+            _wait()
+        check_writable(sweep.workdir)  # here, because else each of the points would fail of it
+        sweep.check_data(points)
+        schedule = Schedule(sweep, points, share=share, is_job=task_id is not None)
+        schedule.run()
+        of = f"{name}: " if name else ""
+        failures += [failure | {"scheme": of + failure["scheme"]} for failure in schedule.failures]
+    return failures
+
+
+def _wait() -> None:
+    """Waits a second for other programs, unless this one is asked to stop."""
+    if preemption.requested():
+        raise PreemptedError("asked to stop while another program trains: run again")
+    time.sleep(1.0)
+
 
 # The field of ``failure.json`` that has the command in which the point diverged.
 _DIVERGED = "diverged_in"
@@ -53,7 +97,7 @@ class Schedule:
       failures: the scheme, the seed and the reason of each point that has failed so far.
     """
 
-    def __init__(self, sweep: "Sweep", points: list[Point], *, share: bool, is_job: bool):
+    def __init__(self, sweep: Sweep, points: list[Point], *, share: bool, is_job: bool):
         self.sweep, self.points, self.share, self.is_job = sweep, points, share, is_job
         self.failures: list[dict] = []
         self._tried: set[Point] = set()
@@ -74,10 +118,8 @@ class Schedule:
             group = groups.popleft()
             starts = self._unfinished_starts(group)
             if any(map(self._is_held, starts)):
-                if preemption.requested():
-                    raise PreemptedError("asked to stop while another program trains: run again")
                 groups.append(group)
-                time.sleep(1.0)
+                _wait()
             elif self.is_job and not self._tried.issuperset(starts):
                 groups.extendleft([group, starts])
             else:

@@ -1,4 +1,4 @@
-"""Defines what a study is to the programs that run it: points, and what is done with each.
+"""Defines what a study is to ``schedule.py``, which runs it: points, and what is done with each.
 
 A *point* is one trained scheme and one seed, with a folder of its own. Schemes that extend a
 trained one are evaluated on its checkpoint, each with its encoding instead of the trained one.
@@ -14,11 +14,9 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from experiments.results.bucket import is_in_bucket
-from experiments.results.record import check_writable
 from experiments.results.statistics import Study
 from experiments.running.finished import Finished, missing_in, of_schemes
-from experiments.running.points import Point, point_of
-from experiments.running.schedule import Schedule
+from experiments.running.points import Point
 from experiments.training.loop import abstract_state, train, train_together
 from experiments.training.mesh import part_of_process, row_shards
 from experiments.training.recipe import Goal, Recipe
@@ -110,6 +108,10 @@ class Sweep(Finished):
         """Returns the point whose model this one starts from; a subclass may have such points."""
         return None
 
+    def waits(self) -> bool:
+        """Returns whether runs of other sweeps, which this one needs first, are missing."""
+        return False
+
     @property
     def parts(self) -> dict[str, "Sweep"]:
         """Returns the sweeps that this one is made of, by their names: itself, without a name."""
@@ -142,23 +144,6 @@ class Sweep(Finished):
                 f"{name}.batch_size={recipe.batch_size} must be a multiple of {shards}: the "
                 f"mesh's axes {' and '.join(ROWS)}, times {name}.accumulate"
             )
-
-    def run(self, task_id: int | None = None, share: bool = False) -> list[dict]:
-        """Runs all points, or the one numbered ``task_id``; returns the failures.
-
-        With ``share`` other programs may run the same points in the same workdir; each skips the
-        points that another program has begun. Programs that have one core each share the seeds of
-        the last scheme one by one, so that they end at about the same time. A point that starts
-        from the model of another point waits while another program trains that model. A job of an
-        array, which has a ``task_id``, first trains the point that its own starts from, if no
-        program does, because the job may begin before that point's own job.
-        """
-        chosen = self.points if task_id is None else [point_of(self.points, task_id)]
-        check_writable(self.workdir)  # here, because else each of the points would fail of it
-        self.check_data(chosen)
-        schedule = Schedule(self, chosen, share=share, is_job=task_id is not None)
-        schedule.run()
-        return schedule.failures
 
     def groups(self, points: list[Point]) -> list[list[Point]]:
         """Returns the points that are trained as one program: some seeds of one scheme each."""

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from experiments.registry import make_experiment
 from experiments.results.environment import environment_of
-from experiments.running.points import point_of
 
 
 class Studies(abc.ABC):
@@ -37,24 +36,6 @@ class Studies(abc.ABC):
     def points(self) -> list[tuple[str, int]]:
         """Returns every point as the name of its study and its number there."""
         return [(name, i) for name, part in self.parts.items() for i in range(len(part.points))]
-
-    def run(self, task_id: int | None = None, share: bool = False) -> list[dict]:
-        """Runs all points, or the one numbered ``task_id``, as ``Sweep.run`` does."""
-        chosen: dict[str, int | None] = dict.fromkeys(self.parts)
-        if task_id is not None:
-            chosen = dict([point_of(self.points, task_id)])
-        failures = []
-        for name, number in chosen.items():
-            self.console.rule(f"{name}, {len(self.parts[name].points)} points")
-            if share:
-                self.wait_for_others(name)
-            for failure in self.parts[name].run(number, share):
-                failures.append(failure | {"scheme": f"{name}: {failure['scheme']}"})
-        return failures
-
-    def wait_for_others(self, name: str) -> None:
-        """Waits for runs of other programs that a study needs; a subclass may have such studies."""
-        del name
 
     def environment(self) -> dict[str, Any]:
         """Returns versions, devices and revisions of the finished runs of all studies."""

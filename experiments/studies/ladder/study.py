@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import pandas as pd
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
-from experiments import preemption
 from experiments.evaluation.controls import beyond, controls, tokens_read, within
 from experiments.evaluation.lengths import Scorer
 from experiments.progress import stage
@@ -89,6 +87,9 @@ class Rung(Comparison):
         if self.rung_of_rates is None or self.best_rate(scheme) is not None:
             return False
         return any(point.scheme == scheme for point in self.rung_of_rates.points)
+
+    def waits(self):
+        return any(self.waits_for(point.scheme) for point in self.points)
 
     def describe(self, point):
         if point.rate is None and self.waits_for(point.scheme):
@@ -163,15 +164,6 @@ class Ladder(Studies):
         super().__init__(config, workdir, console)
         for part in self.parts.values():
             part.rung_of_rates = self.parts.get(part.config["rates_of"])
-
-    def wait_for_others(self, name):
-        part = self.parts[name]
-        while any(part.waits_for(point.scheme) for point in part.points):
-            if preemption.requested():
-                raise preemption.PreemptedError(
-                    "asked to stop while another program trains: run again"
-                )
-            time.sleep(1.0)
 
     def setup(self, name):
         part = self.parts[name]

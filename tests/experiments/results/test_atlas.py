@@ -23,6 +23,7 @@ from experiments.results.atlas import (
 from experiments.results.lengths import WINDOWED, LengthStudy, with_window
 from experiments.results.record import write_files
 from experiments.results.reports.atlas_page import write
+from experiments.running.schedule import run_points
 from experiments.studies.atlas import Atlas
 from posenc_jax import REGISTRY
 
@@ -128,10 +129,10 @@ def atlas(corpus, workdir, **changes):
 def test_one_program_runs_all_studies_and_goes_on_where_it_was(corpus, tmp_path):
     one, _ = atlas(corpus, tmp_path, schemes="rope,alibi")
     assert one.points == [("language", 0), ("language", 1), ("tasks", 0), ("tasks", 1)]
-    assert one.run(3) == []
+    assert run_points(one.parts, 3) == []
     assert (tmp_path / "tasks/runs/alibi/seed0/evaluation.json").exists()
     assert not (tmp_path / "language").exists()
-    assert one.run() == []
+    assert run_points(one.parts) == []
     path = tmp_path / "tasks/runs/alibi/seed0/run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "a machine elsewhere"}))
     again, output = atlas(corpus, tmp_path, schemes="rope,alibi")
@@ -142,4 +143,4 @@ def test_one_program_runs_all_studies_and_goes_on_where_it_was(corpus, tmp_path)
     assert {"text 2x", "copy 1x", COST} <= {*table["question"]}
     single = (tmp_path / "atlas/schemes/rope.html").read_text()
     assert "Which rotary pairs decide" in single and "RoPE: 0 parameters" in single
-    assert again.run() == [] and output.getvalue().count("2 of 2 were done before") == 2
+    assert run_points(again.parts) == [] and output.getvalue().count("2 of 2 were done before") == 2

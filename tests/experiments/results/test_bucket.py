@@ -13,6 +13,7 @@ from experiments.results import archive, bucket
 from experiments.results.bucket import Holder, folder_at
 from experiments.results.environment import environment
 from experiments.results.record import claimed, holder, read_lines, write_json
+from experiments.running.schedule import run_points
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +32,22 @@ def test_a_run_goes_on_in_a_bucket_as_in_a_folder(objects, corpus, tmp_path):
     """It is preempted, the checkpoint of that moment is damaged, and the one before it is taken."""
     changes = dict(schemes="nope", train__checkpoint_every=2, train__log_every=1)
     here, _ = comparison(config(corpus, **changes), tmp_path)
-    assert here.run() == []
+    assert run_points(here.parts) == []
     there, output = comparison(config(corpus, **changes), folder_at("gs://mine/runs/tiny/"))
     with preempted(5):
-        there.run()
+        run_points(there.parts)
     folder = "/mine/runs/tiny/runs/nope/seed0"
     arrays = [name for name in objects.store if name.startswith(f"{folder}/checkpoints/5/default/")]
     largest = max(arrays, key=lambda name: objects.store[name].size)
     content = bytearray(objects.store[largest].getvalue())
     content[len(content) // 2] ^= 1
     objects.current().pipe_file(largest, bytes(content))
-    assert there.run() == []
+    assert run_points(there.parts) == []
     assert f"{folder}/damaged_step_5/commit_success.txt" in objects.store
     assert metrics(there) == metrics(here)
     evaluations = [one.results()[0][0]["records"] for one in (here, there)]
     assert evaluations[0] == evaluations[1]
-    assert there.run() == [] and "were done before" in output.getvalue()
+    assert run_points(there.parts) == [] and "were done before" in output.getvalue()
     there.write_report("the command")
     assert {f"{folder}/evaluation.json", "/mine/runs/tiny/report.html"} < objects.store.keys()
     assert not [name for name in objects.store if name.endswith("/lock")], "given back"

@@ -6,6 +6,7 @@ import re
 import pytest
 from runs import comparison, config
 
+from experiments.running.schedule import run_points
 from experiments.running.status import print_status
 
 
@@ -24,7 +25,7 @@ def test_a_damaged_evaluation_is_made_again(workdir, corpus, torn, monkeypatch):
     assert len(one.results()[0]) == 1, "the report is made of the others"
     again = {key: whole[key] for key in ("records", "curves")}
     monkeypatch.setattr(one, "evaluate", lambda *_: again)
-    assert one.run() == [] and len(one.results()[0]) == 2
+    assert run_points(one.parts) == [] and len(one.results()[0]) == 2
     assert json.loads(path.read_text())["records"] == whole["records"]
 
 
@@ -34,7 +35,7 @@ def test_an_evaluation_of_more_extensions_is_not_made_again(workdir, corpus, mon
     before = path.read_bytes()
     one, _ = comparison(config(corpus, schemes="rope,alibi"), workdir)
     monkeypatch.setattr(one, "evaluate", lambda *_: pytest.fail("evaluated again"))
-    assert one.run() == [] and path.read_bytes() == before
+    assert run_points(one.parts) == [] and path.read_bytes() == before
     evaluations, training, _ = one.results()
     for key in ("records", "curves"):
         assert {record["scheme"] for evaluation in evaluations for record in evaluation[key]} == {
@@ -48,13 +49,17 @@ def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, workdir, corpus)
     folder = workdir / "runs/rope/seed0"
     (folder / "run.json").unlink()
     (workdir / "runs/alibi/seed0/run.json").write_text("{")
-    reasons = {f["scheme"]: f["reason"] for f in comparison(config(corpus), workdir)[0].run()}
+    reasons = {
+        f["scheme"]: f["reason"] for f in run_points(comparison(config(corpus), workdir)[0].parts)
+    }
     assert "has checkpoints, but no run.json" in reasons["rope"]
     assert re.search(r"alibi/seed0/run.json is damaged", reasons["alibi"])
     (folder / "run.json").write_bytes((finished / "runs/rope/seed0/run.json").read_bytes())
     (folder / "evaluation.json").unlink()
     (folder / "metrics.jsonl").unlink()
-    reasons = {f["scheme"]: f["reason"] for f in comparison(config(corpus), workdir)[0].run()}
+    reasons = {
+        f["scheme"]: f["reason"] for f in run_points(comparison(config(corpus), workdir)[0].parts)
+    }
     assert "metrics.jsonl has lost the line of step 6" in reasons["rope"]
 
 
@@ -65,5 +70,5 @@ def test_what_is_no_record_of_a_run_is_damaged(workdir, corpus, torn):
     one, output = comparison(config(corpus), workdir)
     assert len(one.results()[0]) == 1
     assert "alibi/seed0/run.json is damaged" in printed_status(one, output)
-    (failure,) = one.run()
+    (failure,) = run_points(one.parts)
     assert "run.json is damaged" in failure["reason"] and failure["scheme"] == "alibi"

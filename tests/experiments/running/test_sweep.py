@@ -15,6 +15,7 @@ from experiments import preemption
 from experiments.results.record import claimed
 from experiments.running import sweep
 from experiments.running.finished import missing_in
+from experiments.running.schedule import run_points
 from experiments.running.status import print_status
 from experiments.training.loop import train_together
 
@@ -25,7 +26,7 @@ LITTLE = dict(train__steps=2, eval__multiples=(1,), eval__strides=())
 def test_a_second_run_does_nothing_again(workdir, corpus, monkeypatch):
     monkeypatch.setattr(sweep, "train", lambda *a, **k: pytest.fail("trained again"))
     again, output = comparison(config(corpus), workdir)
-    assert again.run() == []
+    assert run_points(again.parts) == []
     assert "2 of 2 were done before" in output.getvalue()
 
 
@@ -51,7 +52,7 @@ def test_an_extension_that_is_added_later_is_evaluated_on_the_model_that_is_ther
     corpus, tmp_path, monkeypatch
 ):
     first, _ = comparison(config(corpus, schemes="rope", **LITTLE), tmp_path)
-    assert first.run() == []
+    assert run_points(first.parts) == []
     before = first.finished(first.points[0])["records"]
     later, _ = comparison(config(corpus, schemes="rope,yarn", **LITTLE), tmp_path)
     peer, _ = comparison(config(corpus, schemes="rope,yarn", **LITTLE), tmp_path)
@@ -65,7 +66,7 @@ def test_an_extension_that_is_added_later_is_evaluated_on_the_model_that_is_ther
     aside = checkpoints.rename(tmp_path / "aside")
     assert later.is_done(point)
     aside.rename(checkpoints)
-    assert later.run() == [] and later.holes() == peer.holes() == []
+    assert run_points(later.parts) == [] and later.holes() == peer.holes() == []
     records = later.finished(point)["records"]
     assert [r for r in records if r["scheme"] == "rope"] == before
     assert {r["scheme"] for r in records} == {"rope", "yarn"}
@@ -75,13 +76,13 @@ def test_an_extension_that_is_added_later_is_evaluated_on_the_model_that_is_ther
 
 def test_other_evaluation_settings_do_not_train_a_restored_run_anew(corpus, tmp_path):
     first, _ = comparison(config(corpus, schemes="rope", **LITTLE), tmp_path)
-    assert first.run() == []
+    assert run_points(first.parts) == []
     folder = first.folder(first.points[0])
     shutil.rmtree(folder / "checkpoints")  # an archive has none
     before = [(folder / name).read_text() for name in ("metrics.jsonl", "evaluation.json")]
     settings = LITTLE | dict(eval__multiples=(1, 2))
     other, _ = comparison(config(corpus, schemes="rope", **settings), tmp_path)
-    (failure,) = other.run()
+    (failure,) = run_points(other.parts)
     assert "no checkpoint to evaluate again" in failure["reason"]
     assert [(folder / n).read_text() for n in ("metrics.jsonl", "evaluation.json")] == before
     assert first.finished(first.points[0]) is not None
@@ -89,13 +90,13 @@ def test_other_evaluation_settings_do_not_train_a_restored_run_anew(corpus, tmp_
 
 def test_a_run_says_that_other_code_began_it(corpus, tmp_path):
     first, _ = comparison(config(corpus, schemes="rope", **LITTLE), tmp_path)
-    first.run()
+    run_points(first.parts)
     folder = first.folder(first.points[0])
     (folder / "evaluation.json").unlink()
     run = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(run | {"source": "other"}))
     second, output = comparison(config(corpus, schemes="rope", **LITTLE), tmp_path)
-    assert second.run() == []
+    assert run_points(second.parts) == []
     assert "was begun by other source code" in output.getvalue()
 
 
@@ -103,7 +104,7 @@ def test_another_config_in_the_same_place_is_refused(workdir, corpus):
     """The report and the runs stay as they are, and a later command does not show the reason."""
     before = (workdir / "results.csv").read_text()
     other, _ = comparison(config(corpus, train__learning_rate=0.1), workdir)
-    failures = other.run()
+    failures = run_points(other.parts)
     assert len(failures) == 2
     assert "train.learning_rate was 0.003 and is now 0.1" in failures[0]["reason"]
     assert "--workdir" in failures[0]["reason"]
@@ -122,7 +123,7 @@ def test_results_of_other_data_are_shown_and_not_gone_on_with(workdir, corpus):
     assert len(one.results()[0]) == 2
     assert "another" in one.write_report("the command").read_text()
     with pytest.raises(ValueError, match=r"trained on other data of the same name.*--report"):
-        one.run()
+        run_points(one.parts)
 
 
 def test_one_scheme_failing_leaves_the_others(workdir, corpus, monkeypatch):
@@ -132,7 +133,7 @@ def test_one_scheme_failing_leaves_the_others(workdir, corpus, monkeypatch):
     monkeypatch.setattr(sweep, "train", failing)
     shutil.rmtree(workdir / "runs/rope")
     one, output = comparison(config(corpus), workdir)
-    failures = one.run()
+    failures = run_points(one.parts)
     assert [f["scheme"] for f in failures] == ["rope"]
     assert "loss nan at step 3" in output.getvalue()
     page = one.write_report("command").read_text()
@@ -140,7 +141,10 @@ def test_one_scheme_failing_leaves_the_others(workdir, corpus, monkeypatch):
     failure = workdir / "runs/rope/seed0/failure.json"
     assert "Traceback" in failure.read_text()
     # Mended, the failure goes away.
-    assert untrained(comparison(config(corpus), workdir)[0]).run() == [] and not failure.exists()
+    assert (
+        run_points(untrained(comparison(config(corpus), workdir)[0]).parts) == []
+        and not failure.exists()
+    )
 
 
 def test_a_failure_is_forgotten_when_the_point_is_tried_again(corpus, tmp_path, monkeypatch):
@@ -154,10 +158,10 @@ def test_a_failure_is_forgotten_when_the_point_is_tried_again(corpus, tmp_path, 
 
     one, output = comparison(config(corpus, schemes="nope"), tmp_path)
     monkeypatch.setattr(sweep, "train", failing)
-    assert len(one.run()) == 1
+    assert len(run_points(one.parts)) == 1
     monkeypatch.setattr(sweep, "train", preempted)
     with pytest.raises(preemption.PreemptedError):
-        one.run()
+        run_points(one.parts)
     output.truncate(0)
     print_status(one, one.console)
     assert "failed" not in output.getvalue()
@@ -165,10 +169,10 @@ def test_a_failure_is_forgotten_when_the_point_is_tried_again(corpus, tmp_path, 
 
 def test_a_second_program_on_the_same_run_is_refused_by_name(workdir, corpus):
     with claimed(workdir / "runs/rope/seed0"):
-        failures = comparison(config(corpus), workdir)[0].run()
+        failures = run_points(comparison(config(corpus), workdir)[0].parts)
     assert [f["scheme"] for f in failures] == ["rope"]
     assert re.search(rf"in use by process {os.getpid()} on .* since 20", failures[0]["reason"])
-    assert comparison(config(corpus), workdir)[0].run() == [], "it was given back"
+    assert run_points(comparison(config(corpus), workdir)[0].parts) == [], "it was given back"
 
 
 # Seeds
@@ -177,7 +181,7 @@ def test_a_second_program_on_the_same_run_is_refused_by_name(workdir, corpus):
 def test_seeds_train_together_and_are_evaluated_apart(corpus, tmp_path):
     seeds = LITTLE | dict(schemes="alibi", seeds=3, together=2)
     one, output = comparison(config(corpus, **seeds), tmp_path)
-    assert one.run() == []
+    assert run_points(one.parts) == []
     order = [f"alibi/seed{seed}" for seed in range(3)]
     lines = [line.split()[-1] for line in output.getvalue().splitlines() if line.startswith("[")]
     assert lines == order
@@ -196,7 +200,7 @@ def test_a_seed_that_failed_leaves_those_it_was_trained_with(corpus, tmp_path, m
     common.set_cores(monkeypatch, 2)
     monkeypatch.setattr(sweep, "train_together", failing)
     one, _ = comparison(config(corpus, **TWO_SEEDS), tmp_path)
-    assert [(f["scheme"], f["seed"]) for f in one.run()] == [("alibi", 1)]
+    assert [(f["scheme"], f["seed"]) for f in run_points(one.parts)] == [("alibi", 1)]
     assert len(one.results()[0]) == 1
 
 

@@ -15,7 +15,7 @@ from runs import TINY, comparison, config, start, untrained
 from experiments import job_processes
 from experiments.results.record import claimed
 from experiments.running import schedule, workers
-from experiments.running.schedule import Schedule
+from experiments.running.schedule import Schedule, run_points
 
 TWO_CORES = pytest.mark.skipif(
     len(workers._cores()) < 2, reason="two workers need two cores, and this process has one"
@@ -81,10 +81,10 @@ def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
     one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
     untrained(one)
     with claimed(tmp_path / "shared/rope/seed0"):
-        assert one.run(share=True) == []
+        assert run_points(one.parts, share=True) == []
     assert [one.finished(point) is not None for point in one.points] == [False, True]
     assert "rope/seed0" not in output.getvalue()
-    assert one.run(share=True) == [] and all(map(one.finished, one.points))
+    assert run_points(one.parts, share=True) == [] and all(map(one.finished, one.points))
     assert "1 of 2 were done before" in output.getvalue()
 
 
@@ -98,9 +98,9 @@ def test_on_one_core_the_seeds_of_the_last_scheme_are_shared_one_by_one(
     """Elsewhere they are trained as one program, which is faster there."""
     one, begun = as_begun(corpus, tmp_path, monkeypatch, cores)
     first, whole = ["rope/seed0", "rope/seed1"], ["alibi/seed0", "alibi/seed1"]
-    assert one.run(share=True) == [] and begun == [first, *last]
+    assert run_points(one.parts, share=True) == [] and begun == [first, *last]
     begun.clear()
-    assert one.run() == [] and begun == [first, whole]
+    assert run_points(one.parts) == [] and begun == [first, whole]
 
 
 def as_begun(corpus, tmp_path, monkeypatch, cores):
@@ -122,8 +122,8 @@ def test_a_point_that_a_program_without_share_holds_is_left_to_it(corpus, tmp_pa
     one = untrained(comparison(config(corpus, schemes="rope,alibi"), tmp_path)[0])
     folder = one.folder(one.points[0])
     with claimed(folder):
-        assert one.run(share=True) == []
-        assert [failure["scheme"] for failure in one.run()] == ["rope"]
+        assert run_points(one.parts, share=True) == []
+        assert [failure["scheme"] for failure in run_points(one.parts)] == ["rope"]
         assert not (folder / "failure.json").exists(), "it has not failed"
     assert [one.finished(point) is not None for point in one.points] == [False, True]
 
@@ -142,10 +142,10 @@ def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, 
         def sleep(_):
             assert not other.finished(alibi)
             stack.close()
-            assert other.run(task_id=0) == []
+            assert run_points(other.parts, task_id=0) == []
 
         monkeypatch.setattr(schedule.time, "sleep", sleep)
-        assert one.run(None if share else 1, share) == []
+        assert run_points(one.parts, None if share else 1, share) == []
     assert one.finished(alibi) and "rope/seed0" not in output.getvalue()
 
 

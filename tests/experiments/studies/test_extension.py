@@ -20,6 +20,7 @@ from experiments.pretrained.export import _as_llama, _longest, export
 from experiments.pretrained.trained import Source, load_run
 from experiments.results.extensions import ExtensionStudy, retention
 from experiments.results.lengths import View
+from experiments.running.schedule import run_points
 from experiments.studies.extension.methods import Methods
 from experiments.studies.extension.study import Extension, points
 from experiments.training.checkpoint import fingerprint
@@ -59,7 +60,7 @@ def losses(records, protocol="last"):
 def finished(corpus, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
     one, output = experiment(config(corpus), workdir)
-    assert one.run() == []
+    assert run_points(one.parts) == []
     path = one.write_report("the command")
     return workdir, path, output.getvalue()
 
@@ -115,7 +116,7 @@ def test_tuning_starts_from_the_trained_model_and_says_so(finished, corpus, tmp_
     frozen = {"tuning__learning_rate": 0.0, "methods": "yarn", "tuned": "yarn"}
     given = {"checkpoint": f"{workdir}/runs/rope/seed{{seed}}"}
     one, _ = experiment(config(corpus, **frozen, **given), tmp_path)
-    assert one.run() == []
+    assert run_points(one.parts) == []
     one.write_report("command")
     for protocol, multiple in (("last", 2), ("short", 1)):
         actual = losses(results(tmp_path), protocol)
@@ -132,9 +133,9 @@ def test_one_more_method_is_read_alone(finished, corpus, monkeypatch):
     monkeypatch.setattr(Scorer, "__call__", count)
     observed: list = []
     more, _ = experiment(config(corpus, methods="rope,pi,resonance_yarn,ntk"), finished[0])
-    assert more.run(task_id=0) == []
+    assert run_points(more.parts, task_id=0) == []
     assert len(observed) == 2 and all(item.distinct[0].frequencies.factor == 2 for item in observed)
-    assert experiment(config(corpus), finished[0])[0].run(task_id=0) == []
+    assert run_points(experiment(config(corpus), finished[0])[0].parts, task_id=0) == []
     assert len(observed) == 2
 
 

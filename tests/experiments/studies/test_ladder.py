@@ -341,7 +341,7 @@ def test_a_rung_waits_for_the_rates_of_another(tmp_path):
         study.train.batch_size = 8  # a multiple of the tests' devices
     experiment = make_experiment(studies, tmp_path, Console(quiet=True))
     rung = experiment.parts["c_l32_t20"]
-    assert rung.waits_for("rope")
+    assert rung.waits() and rung.waits_for("rope")
     with pytest.raises(ValueError, match="rate"):
         rung.describe(rung.points[0])
     assert rung.finished(rung.points[0]) is None

@@ -14,6 +14,7 @@ from configs.longrope import get_config
 from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.trained import rope_of
 from experiments.results.searches import SearchStudy, Verdict, verdicts
+from experiments.running.schedule import run_points
 from experiments.running.status import status
 from experiments.studies.longrope.encoding import Searched, critical_pairs, factors_of, under_rule
 from experiments.studies.longrope.fitness import NEEDLE, needle_loss, text_loss, with_needles
@@ -193,7 +194,7 @@ experiment = functools.partial(comparison, kind=LongRoPESearch)
 def test_a_finished_run_is_searched_without_training(corpus, tmp_path):
     finished, workdir = tmp_path / "finished", tmp_path / "searched"
     one, _ = experiment(config(corpus), finished)
-    assert one.run() == []
+    assert run_points(one.parts) == []
     one.write_report("the command")
     checkpoint = f"{finished}/runs/rope/seed{{seed}}"
     given = config(corpus, checkpoint=checkpoint, stages="released")
@@ -201,7 +202,7 @@ def test_a_finished_run_is_searched_without_training(corpus, tmp_path):
     one, output = experiment(given, workdir)
     print_dry_run(one, 0.4, one.console)
     assert "1 points, 0 of them trained" in output.getvalue()
-    assert one.run() == []
+    assert run_points(one.parts) == []
     assert status(one, one.points[0])["steps"] == 0
     first, second = (
         json.loads((folder / "runs/rope/seed0/evaluation.json").read_text())["searches"]

@@ -23,6 +23,7 @@ from runs import (
 
 from experiments.results.record import read_lines
 from experiments.running import submit
+from experiments.running.schedule import run_points
 
 # The steps and the evaluation of runs that are compared.
 SHORT = ("--config.train.log_every=1", "--config.train.checkpoint_every=4")
@@ -74,7 +75,7 @@ def in_one(corpus, tmp_path_factory):
     less = dict(schemes="rope", eval__multiples=(1,), eval__strides=(), train__log_every=1)
     often = config(corpus, **less, train__checkpoint_every=1)
     workdir = tmp_path_factory.mktemp("in_one")
-    assert comparison(often, workdir)[0].run() == []
+    assert run_points(comparison(often, workdir)[0].parts) == []
     return numbers(workdir), often
 
 
@@ -100,7 +101,7 @@ def test_a_run_goes_on_in_another_number_of_processes_with_the_numbers_of_one(
 
     shutil.copytree(in_two[0], workdir)
     undo(6)
-    assert comparison(often, workdir)[0].run() == []
+    assert run_points(comparison(often, workdir)[0].parts) == []
     np.testing.assert_allclose(numbers(workdir), expected, rtol=1e-6)
     undo(6)
     finish(start(4, workdir, corpus, *SHORT, "--config.mesh.fsdp=2", "--config.mesh.model=2"))
