@@ -9,7 +9,9 @@ from flax import nnx
 from posenc_jax import Encoding, Layers, make
 from posenc_jax.registry import own_keywords
 
-# Strings that may replace numbers in keywords of extensions: see ``at_ratio``.
+# Strings that may replace numbers in keywords of extensions: see ``at_ratio``. A reference in the
+# config cannot, because one run is evaluated at several lengths, and the trained length of a given
+# checkpoint is known only when it is read. Runs in archives have the strings in their configs.
 RATIO, PART = "ratio", "length/"
 
 

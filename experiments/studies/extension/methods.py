@@ -1,7 +1,7 @@
 """Builds the methods that make a trained RoPE model longer, as a config describes them.
 
 A method is a variant of a scheme of the registry: the scheme's name in ``scheme`` and its keywords,
-in which "ratio" and "length/8" mean numbers (see :func:`experiments.config.at_ratio`).
+in which "ratio" and "length/8" mean numbers (see :func:`experiments.training.encodings.at_ratio`).
 ``tuned_at`` is the length that fine-tuning uses, "target" or "train_length".
 """
 
