@@ -12,7 +12,7 @@ from experiments.results import archive, ledger
 from experiments.results.reports import ledger_page
 from experiments.results.statistics import BASELINE, Study
 from experiments.studies.claims import claims_of
-from experiments.studies.claims.order import order_study
+from experiments.studies.claims.token_order import order_study
 from experiments.studies.combined import Studies
 from experiments.studies.ladder.study import Rung
 from posenc_jax import REGISTRY

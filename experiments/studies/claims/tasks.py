@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from experiments.results.ledger import Answers, Claim, Effect, Seeds, least, mean, spread
 from experiments.studies.claims.effects import difference, less
-from experiments.studies.claims.order import BLIND, ORDERS
+from experiments.studies.claims.token_order import BLIND, ORDERS
 
 _ALGORITHMS = ("copy", "reverse", "addition", "sort", "parity")
 

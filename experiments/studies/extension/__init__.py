@@ -1,6 +1,6 @@
 """Extends a trained RoPE model by every method.
 
 study.py        the study, for ``launch.py``
-methods.py      the methods, as a config describes them
+encodings.py    the encodings of all methods, as a config describes them
 evaluations.py  the three ways in which an extended model is evaluated
 """

@@ -2,7 +2,7 @@
 
 The model is trained here, once for each seed, or given as ``config.checkpoint``. It is evaluated
 under every method at every length without tuning (*zero-shot*), then tuned under some of the
-methods, and evaluated again. ``evaluations.py`` defines the evaluations, ``methods.py`` the
+methods, and evaluated again. ``evaluations.py`` defines the evaluations, ``encodings.py`` the
 methods.
 """
 
@@ -26,8 +26,8 @@ from experiments.results.reports import extension_report
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep, recipe_fields
 from experiments.settings import filled, names_in, one_of
+from experiments.studies.extension.encodings import Methods
 from experiments.studies.extension.evaluations import Documents, Evaluation, Trials
-from experiments.studies.extension.methods import Methods
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import SPLITS, load_corpus
 from experiments.training.loop import train

@@ -21,7 +21,7 @@ from experiments.pretrained.trained import Source, load_run
 from experiments.results.extensions import ExtensionStudy, retention
 from experiments.results.lengths import View
 from experiments.running.schedule import run_points
-from experiments.studies.extension.methods import Methods
+from experiments.studies.extension.encodings import Methods
 from experiments.studies.extension.study import Extension, points
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import load_corpus

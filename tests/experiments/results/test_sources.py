@@ -1,4 +1,4 @@
-"""Tests that answers of experiments beside the atlas are read as tables of values."""
+"""Tests that results of experiments other than the atlas are read as tables of values."""
 
 import pytest
 from study_records import pack, results

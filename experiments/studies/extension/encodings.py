@@ -1,4 +1,4 @@
-"""Builds the methods that make a trained RoPE model longer, as a config describes them.
+"""Builds the encodings of methods that make a trained RoPE model longer, as a config says.
 
 A method is a variant of a scheme of the registry: the scheme's name in ``scheme`` and its keywords,
 in which "ratio" and "length/8" mean numbers (see :func:`experiments.training.encodings.at_ratio`).

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.studies.claims.order import ORDERS, distances, order_study
+from experiments.studies.claims.token_order import ORDERS, distances, order_study
 
 MIRROR, OTHER = ORDERS
 
