@@ -32,6 +32,7 @@ from experiments.results.record import write_json
 from experiments.training.mesh import make_mesh
 from experiments.training.text import token_losses_and_hits
 from posenc_jax import Transformer, generate, pretrained
+from posenc_jax.encodings.wrappers.randomized import Randomized
 
 # Widths are powers of 2 from this one on, so that few programs are compiled.
 _SHORTEST = 32
@@ -88,9 +89,10 @@ class Harness:
     console: Console
 
     @functools.cached_property
-    def _adapts(self) -> bool:
-        """Returns whether an encoding adapts to the length of a row, and must not count padding."""
-        return any(encoding.reads_length() for encoding in self.model.distinct())
+    def _draws(self) -> bool:
+        """Returns whether positions are drawn for a batch, whose rows must have one length."""
+        parts = (part for encoding in self.model.distinct() for part in encoding.parts())
+        return any(isinstance(part, Randomized) for part in parts)
 
     def loglikelihood(self, requests) -> list[tuple[float, bool]]:
         """Returns the log-probability of each continuation, and whether it is the greedy one.
@@ -184,20 +186,27 @@ class Harness:
 
     def _width(self, count: int) -> int:
         """Returns the width that rows of about ``count`` tokens share, few widths in all."""
-        return count if self._adapts else max(_SHORTEST, 1 << (count - 1).bit_length())
+        return count if self._draws else max(_SHORTEST, 1 << (count - 1).bit_length())
 
     def _scored(self, rows: list[list[int]], what: str) -> list[np.ndarray]:
         """Returns the losses and hits of each row's tokens but the first, ``[L - 1, 2]``."""
         scores = [np.empty(0)] * len(rows)
         widths = [min(self._width(len(row) - 1), self.length) for row in rows]
-        compute = functools.partial(_measured, self.model)
+
+        def compute(batch):
+            return _measured(self.model, batch["tokens"], batch["length"])
+
         with stage(what, len(rows), self.console) as advance:
             for width, numbers in _by_size(widths):
-                # Padding after a row changes no score in it, as attention is causal.
-                tokens = _table([rows[number] for number in numbers], width + 1)
+                # Padding after a row changes no score in it, as attention is causal, and a scheme
+                # that adapts to the length is told the row's.
+                table = {
+                    "tokens": _table([rows[number] for number in numbers], width + 1),
+                    "length": np.array([[len(rows[number]) - 1] for number in numbers], np.int32),
+                }
                 size = rows_of_pass(self.batch_tokens, width, self.mesh)
                 left = iter(numbers)
-                for batch in in_batches(compute, tokens, size, self.mesh):
+                for batch in in_batches(compute, table, size, self.mesh):
                     for measured, number in zip(batch, left, strict=False):
                         scores[number] = measured[: len(rows[number]) - 1]
                     advance("", steps=len(batch))

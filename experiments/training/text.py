@@ -117,10 +117,11 @@ def token_losses(model: Transformer, tokens_BL, key=None) -> jax.Array:
     return _by_token(losses, model, tokens_BL, key)
 
 
-def token_losses_and_hits(model: Transformer, tokens_BL) -> jax.Array:
+def token_losses_and_hits(model: Transformer, tokens_BL, length=None) -> jax.Array:
     """Returns ``token_losses`` and whether the most likely token was the right one.
 
-    The result is float32 ``[B, L - 1, 2]``; a hit is 1.
+    The result is float32 ``[B, L - 1, 2]``; a hit is 1. ``length`` is what ``Encoding.tokens``
+    takes.
     """
 
     def is_hit(pair):
@@ -133,10 +134,10 @@ def token_losses_and_hits(model: Transformer, tokens_BL) -> jax.Array:
         losses_BT = cross_entropy(x_BTD, model.output_table, targets_BT)
         return jnp.stack([losses_BT, hits_BT.astype(jnp.float32)], axis=-1)
 
-    return _by_token(both, model, tokens_BL)
+    return _by_token(both, model, tokens_BL, length=length)
 
 
-def _by_token(function, model, tokens_BL, key=None):
+def _by_token(function, model, tokens_BL, key=None, length=None):
     """Returns ``function`` of the output layer's inputs and targets, in the order of tokens."""
     inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
     # NumPy, so that positions are known to be consecutive while the model is traced.
@@ -149,6 +150,6 @@ def _by_token(function, model, tokens_BL, key=None):
             x[:, order] for x in (inputs_BT, targets_BT, positions_1T)
         )
         inputs_BT = jax.lax.with_sharding_constraint(inputs_BT, PartitionSpec(ROWS, "context"))
-    x_BTD = model.hidden(inputs_BT, positions_1T, key=key, index=index)
+    x_BTD = model.hidden(inputs_BT, positions_1T, key=key, index=index, length=length)
     by_token = function(x_BTD, targets_BT)
     return by_token if restored is None else by_token[:, restored]

@@ -46,7 +46,8 @@ def generate(
       stop_token: ends a sequence, and fills the rest of its row.
       length: the length that a scheme adapts to. Default: the length at each step.
         ``Transformer.extend`` says when the result is the same as without a cache.
-      prefill_chunk: number of prompt tokens read at a time; memory is proportional to it.
+      prefill_chunk: the most prompt tokens read at a time; memory is proportional to it. Prompts
+        are read in equal chunks, by one program, where ``lengths`` differ or T divides so.
 
     Raises:
       ValueError: an argument is out of range, or a scheme has no such position; or prompts are
@@ -62,7 +63,7 @@ def generate(
     check_range(0, 1, top_p=top_p)
     if stop_token is not None:
         stop_token = count_of("stop_token", stop_token, 0, model.embedding.shape[0] - 1)
-    prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions)
+    prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions, prefill_chunk)
     check_reach(model, prompts.reach(max_new_tokens), length, prompts.positions)
     B, T = prompts.tokens.shape
     cache = Cache.empty(
@@ -74,8 +75,9 @@ def generate(
         dtype=prompts.positions.dtype.name,
         length=length,
     )
-    for start in range(0, T, prefill_chunk):
-        chunk = prompts.part(slice(start, start + prefill_chunk))
+    size = _in_equal_chunks(T, prefill_chunk)
+    for start in range(0, T, size):
+        chunk = prompts.part(slice(start, start + size))
         logits_BV, cache = read(model, chunk, cache)
     how = _How(max_new_tokens, float(temperature), float(top_p), stop_token)
     return _continue(how, model, logits_BV, cache, prompts.first_positions(), key)[0]
@@ -104,20 +106,23 @@ class _Prompts(NamedTuple):
     is_text: bool  # whether positions were left out, so that they are text from 0 on
 
     @classmethod
-    def of(cls, model, prompt_BT, lengths, positions, next_positions) -> "_Prompts":
+    def of(cls, model, prompt_BT, lengths, positions, next_positions, prefill_chunk) -> "_Prompts":
         prompt_BT = np.asarray(as_array("prompt_BT", prompt_BT))
         check_ids("prompt_BT", prompt_BT, model.embedding.shape[0])
         B, T = prompt_BT.shape
-        padding_B1 = T - _lengths(lengths, B, T)[:, None]
-        place_1T = np.arange(T, dtype=np.int32)[None]
-        prompt_BT = np.take_along_axis(prompt_BT, (place_1T - padding_B1) % T, axis=1)
-        is_ragged = bool(padding_B1.any())
+        lengths_B1 = _lengths(lengths, B, T)[:, None]
+        is_ragged = bool((lengths_B1 < T).any())
+        # Where there is padding, a little more makes all chunks of prompts equally long.
+        size = _in_equal_chunks(T, prefill_chunk)
+        W = -(-T // size) * size if is_ragged else T
+        padding_B1, place_1W = W - lengths_B1, np.arange(W, dtype=np.int32)[None]
+        prompt_BW = np.take_along_axis(prompt_BT, (place_1W - padding_B1) % T, axis=1)
         is_text = positions is None and next_positions is None and not is_ragged
-        positions = _positions(positions, padding_B1, T)
+        positions = _positions(positions, padding_B1, T, W)
         return cls(
-            prompt_BT,
+            prompt_BW,
             positions,
-            (place_1T >= padding_B1).astype(np.int32) if is_ragged else None,
+            (place_1W >= padding_B1).astype(np.int32) if is_ragged else None,
             _next_positions(next_positions, positions),
             is_text,
         )
@@ -232,6 +237,12 @@ def _check_known(**arguments) -> None:
             )
 
 
+def _in_equal_chunks(count: int, most: int) -> int:
+    """Returns the size of the fewest chunks of at most ``most`` that make up ``count``."""
+    chunks = -(-count // most)
+    return -(-count // chunks)
+
+
 def _lengths(lengths, B, T) -> np.ndarray:
     lengths_B = np.full(B, T) if lengths is None else np.asarray(lengths)
     fits = lengths_B.shape == (B,) and lengths_B.dtype.kind in "iu"
@@ -243,10 +254,10 @@ def _lengths(lengths, B, T) -> np.ndarray:
     return lengths_B.astype(np.int32)
 
 
-def _positions(positions, padding_B1, T) -> np.ndarray:
-    """Returns positions of rows moved to the right, ``[B, T]`` or ``[B, T, A]``."""
-    place_1T = np.arange(T, dtype=np.int32)[None]
-    positions = np.asarray(check_positions(place_1T if positions is None else positions))
+def _positions(positions, padding_B1, T, W) -> np.ndarray:
+    """Returns positions of rows of T moved to the right, ``[B, W]`` or ``[B, W, A]``."""
+    place_1W = np.arange(W, dtype=np.int32)[None]
+    positions = np.asarray(check_positions(place_1W[:, :T] if positions is None else positions))
     B = len(padding_B1)
     if positions.shape[:2] not in ((B, T), (1, T)):
         raise ValueError(
@@ -254,8 +265,8 @@ def _positions(positions, padding_B1, T) -> np.ndarray:
             f"[{B}, {T}] or [{B}, {T}, A]; {B} may be 1"
         )
     positions = np.broadcast_to(positions, (B, *positions.shape[1:]))
-    index = np.maximum(place_1T - padding_B1, 0)
-    return np.take_along_axis(positions, index.reshape(B, T, *[1] * (positions.ndim - 2)), axis=1)
+    index = np.maximum(place_1W - padding_B1, 0)
+    return np.take_along_axis(positions, index.reshape(B, W, *[1] * (positions.ndim - 2)), axis=1)
 
 
 def _next_positions(next_positions, positions) -> np.ndarray:

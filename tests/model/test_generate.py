@@ -12,6 +12,7 @@ from pieces import SIZE, TOKEN_IDS, B, T, close, in_pieces
 
 import posenc_jax
 from posenc_jax import Layers, generate
+from posenc_jax.model import decode
 from posenc_jax.model.cache import Cache
 from posenc_jax.model.decode import sample
 from posenc_jax.positions import Text, Vision, circle_rope, text
@@ -99,6 +100,22 @@ def test_a_ragged_row_has_chunks_of_its_own():
     together = generate(model, prompts, KEY, max_new_tokens=6, lengths=lengths)
     alone = generate(model, prompts[1:, :5], KEY, max_new_tokens=6)
     np.testing.assert_array_equal(together[1:], alone)
+
+
+@pytest.mark.parametrize("count, lengths, most, size", [(T, None, 8, 6), (T - 1, [T - 1, 5], 4, 4)])
+def test_prompts_are_read_in_equal_chunks(count, lengths, most, size, monkeypatch):
+    """Prompts of different lengths get padding for that."""
+    model, read, sizes = talker("alibi"), decode.read, set()
+
+    def counted(model, chunk, cache):
+        sizes.add(chunk[0].shape[1])
+        return read(model, chunk, cache)
+
+    of = functools.partial(generate, model, TOKEN_IDS[:, :count], KEY, max_new_tokens=NEW)
+    whole = of(lengths=lengths)
+    monkeypatch.setattr(decode, "read", counted)
+    np.testing.assert_array_equal(of(lengths=lengths, prefill_chunk=most), whole)
+    assert sizes - {1} == {size}
 
 
 def test_a_table_that_is_squeezed_for_one_length_is_the_same_in_chunks():

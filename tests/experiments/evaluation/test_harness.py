@@ -53,12 +53,14 @@ def test_continuations(harness):
         assert is_greedy == hits[-count:].all()
 
 
-def test_a_scheme_that_adapts_sees_the_length_of_each_row(harness):
-    other = harness_of(harness.model.under(common.build("dynamic_ntk")), 80)
-    text = "y" * 70
-    ((actual, _),) = other.loglikelihood(requests((text, "zz")))
-    one, _ = log_probabilities(other, [*(text + "zz").encode()])
-    assert actual == pytest.approx(one[-2:].sum(), rel=1e-4)
+@pytest.mark.parametrize("name", ["dynamic_ntk", "randomized"])
+def test_a_scheme_that_adapts_sees_the_length_of_each_row(harness, name):
+    other = harness_of(harness.model.under(common.build(name)), 80)
+    texts = "y" * 70, "z" * 75
+    actual = other.loglikelihood(requests(*((text, "zz") for text in texts)))
+    for text, (total, _) in zip(texts, actual, strict=True):
+        one, _ = log_probabilities(other, [*(text + "zz").encode()])
+        assert total == pytest.approx(one[-2:].sum(), rel=1e-4)
 
 
 def test_every_token_of_a_long_text_counts_once(harness):
@@ -88,17 +90,21 @@ def test_an_answer_ends_with_the_text(harness, monkeypatch):
     assert cut == whole.split(whole[3])[0]
 
 
-def test_prompts_of_many_lengths_share_their_programs(harness):
+@pytest.mark.parametrize("name", ["rope", "dynamic_ntk"])
+def test_texts_of_many_lengths_share_their_programs(harness, name):
+    one = harness_of(harness.model.under(common.build(name)), LENGTH)
     ask = {"max_gen_toks": 8, "until": []}
-    first, *others = (
-        requests(*((count * "x", ask) for count in counts)) for counts in ((3, 5), (4, 6), (7, 20))
-    )
-    harness.generate_until(first)
-    for other in others:
-        assert common.compilations(functools.partial(harness.generate_until, other)) == 0
+    for answer, rest in ((one.generate_until, ask), (one.loglikelihood, "zz")):
+        first, *others = (
+            requests(*((count * "x", rest) for count in counts))
+            for counts in ((3, 5), (4, 6), (7, 20))
+        )
+        answer(first)
+        for other in others:
+            assert common.compilations(functools.partial(answer, other)) == 0
 
 
-@pytest.mark.parametrize("name", ["fox", "dynamic_ntk"])
+@pytest.mark.parametrize("name", ["fox", "dynamic_ntk", "randomized"])
 def test_an_answer_does_not_depend_on_other_requests(harness, name):
     model = harness.model.under(common.build(name, num_layers=common.LAYERS))
     single = harness_of(model, 80, batch_tokens=200)
