@@ -16,10 +16,12 @@ import dataclasses
 import functools
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
 
 from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.trained import in_place_of_rope, rope_of
@@ -41,6 +43,7 @@ from experiments.studies.longrope.fitness import (
     text_loss,
     with_needles,
 )
+from experiments.studies.longrope.plan import STAGES, Plan
 from experiments.studies.longrope.search import Genome, LongRoPE2Space, ReleasedSpace, Space, evolve
 from experiments.training.checkpoint import fingerprint
 from experiments.training.loop import train
@@ -50,11 +53,6 @@ from experiments.training.windows import WindowIndex, train_batch, window_index
 from posenc_jax import Transformer
 from posenc_jax.encodings.rotary.frequencies.base import Default
 from posenc_jax.encodings.rotary.longrope import LongRoPE
-
-if TYPE_CHECKING:
-    from experiments.studies.longrope.study import LongRoPESearch
-
-STAGES = ("longrope", "released", "longrope2", "progressive", "short", "mixed")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,9 +87,18 @@ class Stages:
     """
 
     def __init__(
-        self, study: "LongRoPESearch", model: Transformer, folder: Path, seed: int, name: str
+        self,
+        plan: Plan,
+        model: Transformer,
+        folder: Path,
+        seed: int,
+        name: str,
+        *,
+        mesh: Mesh,
+        console: Console,
     ):
-        self.study, self.folder, self.seed, self.name = study, folder, seed, name
+        self.plan, self.folder, self.seed, self.name = plan, folder, seed, name
+        self.mesh, self.console = mesh, console
         self.model, self.rope = model, rope_of(model, name)
         self.rows: dict[tuple[str, str], Row] = {}
         self.searches: list[dict[str, Any]] = []
@@ -100,67 +107,67 @@ class Stages:
         self.tuned = model
 
     def run(self) -> dict[str, Any]:
-        """Runs all stages of the study and returns the results, as values of JSON."""
+        """Runs all stages of the plan and returns the results, as values of JSON."""
         rope = under_rule(self.rope, Default())
         self._row("short", "rope", "method", self.model, rope)
         self._row("near", "rope", "method", self.model, rope)
-        for name, rule in self.study.rules(self.study.train_length).items():
+        for name, rule in self.plan.rules(self.plan.train_length).items():
             self._row("near", name, "method", self.model, under_rule(self.rope, rule))
         for name in STAGES:
-            if name in self.study.stages:
+            if name in self.plan.stages:
                 getattr(self, f"_{name}")()
         return {"records": self._scores(), "searches": self.searches, "tuning": self.tuning}
 
     def _longrope(self):
-        seeds = self._factors(self.study.train_length)
-        largest = 1.25 * self.study.factor
-        space = Space(seeds, largest, self.study.budget, 0, self.study.most_start_tokens)
+        seeds = self._factors(self.plan.train_length)
+        largest = 1.25 * self.plan.factor
+        space = Space(seeds, largest, self.plan.budget, 0, self.plan.most_start_tokens)
         self._search("longrope", "near", self.model, space)
 
     def _released(self):
-        seeds = {"yarn": self._factors(self.study.train_length)["yarn"]}
-        space = ReleasedSpace(seeds, 1.0 + self.study.factor, self.study.budget)
+        seeds = {"yarn": self._factors(self.plan.train_length)["yarn"]}
+        space = ReleasedSpace(seeds, 1.0 + self.plan.factor, self.plan.budget)
         self._search("released", "near", self.model, space)
 
     def _longrope2(self):
-        critical = critical_pairs(self.rope, self.study.train_length)
-        pairs, factor = self.rope.rotary_dim // 2, float(self.study.factor)
-        space = LongRoPE2Space(pairs, critical, factor, self.study.budget)
+        critical = critical_pairs(self.rope, self.plan.train_length)
+        pairs, factor = self.rope.rotary_dim // 2, float(self.plan.factor)
+        space = LongRoPE2Space(pairs, critical, factor, self.plan.budget)
         self._search("longrope2", "near", self.model, space, needle_loss)
 
     def _progressive(self):
-        study, first = self.study, self.best["longrope"]
+        plan, first = self.plan, self.best["longrope"]
         self.tuned = self._tune("tuned", Tuning, first)
-        self._row("near", "longrope, tuned", "tuned", self.tuned, self._under(first, study.factor))
+        self._row("near", "longrope, tuned", "tuned", self.tuned, self._under(first, plan.factor))
         # The known methods and the search extend the tuned model, whose pairs are slower already.
         seeds = {
             name: factors * np.array(first.factors)
-            for name, factors in self._factors(study.near).items()
+            for name, factors in self._factors(plan.near).items()
         }
-        largest = 1.25 * study.factor * max(first.factors[-1], study.factor)
-        starts = first.start_tokens, study.most_start_tokens
-        space = Space(seeds, largest, study.budget.halved(), *starts)
-        for name, rule in study.rules(study.near).items():
-            attention = attention_of(self.rope, rule) * self._attention(study.factor)
+        largest = 1.25 * plan.factor * max(first.factors[-1], plan.factor)
+        starts = first.start_tokens, plan.most_start_tokens
+        space = Space(seeds, largest, plan.budget.halved(), *starts)
+        for name, rule in plan.rules(plan.near).items():
+            attention = attention_of(self.rope, rule) * self._attention(plan.factor)
             method = Searched.of(self.rope, space.seeds[name], attention)
             self._row("far", name, "method", self.tuned, method)
         self._search("progressive", "far", self.tuned, space)
 
     def _short(self):
-        study, factors = self.study, np.array(self.best["longrope"].factors)
+        plan, factors = self.plan, np.array(self.best["longrope"].factors)
         shares = {f"1/{part} of long": 1 + (factors - 1) / part for part in (4, 2)}
         seeds = {"rope": np.ones_like(factors)} | shares
         # Smaller bounds than for long contexts, as in the paper: there is less to interpolate.
-        largest = max(1 + (factors[-1] - 1) / 2, 1 + 10 * study.budget.step)
-        space = Space(seeds, largest, study.budget.halved(), 0, study.most_start_tokens)
-        long = self._under(self.best["longrope"], study.factor)
+        largest = max(1 + (factors[-1] - 1) / 2, 1 + 10 * plan.budget.step)
+        space = Space(seeds, largest, plan.budget.halved(), 0, plan.most_start_tokens)
+        long = self._under(self.best["longrope"], plan.factor)
         self._row("short", "tuned, long factors", "method", self.tuned, long)
         self._search("short", "short", self.tuned, space)
 
     def _mixed(self):
         genome = self.best["longrope2"]
         model = self._tune("mixed", MixedWindows, genome)
-        under = self._under(genome, self.study.factor)
+        under = self._under(genome, self.plan.factor)
         self._row("near", "longrope2, mixed", "tuned", model, under)
         rope = under_rule(self.rope, Default())
         self._row("short", "longrope2, mixed", "tuned", model, rope)
@@ -169,13 +176,13 @@ class Stages:
         self.rows.setdefault((group, scheme), Row(group, scheme, kind, model, encoding))
 
     def _factors(self, length) -> dict[str, np.ndarray]:
-        rules = self.study.rules(length)
+        rules = self.plan.rules(length)
         return {name: factors_of(self.rope, rule) for name, rule in rules.items()}
 
     def _attention(self, times: int) -> float:
         """Returns LongRoPE's attention factor for a model made ``times`` times longer."""
         return LongRoPE(
-            **settings(self.rope), train_length=self.study.train_length, factor=float(times)
+            **settings(self.rope), train_length=self.plan.train_length, factor=float(times)
         ).attention_factor
 
     def _under(self, genome: Genome, times: int) -> Searched:
@@ -184,16 +191,16 @@ class Stages:
 
     def _search(self, name: str, group: str, model: Transformer, space: Space, loss=text_loss):
         """Searches, or continues a search that was stopped, and adds its rows and its result."""
-        study, target, budget = self.study, self.study.tables[group], space.budget
+        plan, target, budget = self.plan, self.plan.tables[group], space.budget
         read = {"length": target.length, "count": target.documents}
-        documents_NL = study.documents(study.trials.search_split, **read)
+        documents_NL = plan.documents(plan.trials.search_split, **read)
         fitness = loss(
             model,
             self.rope,
             documents_NL,
             attention_factor=self._attention(target.times),
-            mesh=study.mesh,
-            batch_tokens=study.trials.batch_tokens,
+            mesh=self.mesh,
+            batch_tokens=plan.trials.batch_tokens,
         )
         # All settings that decide what the search finds.
         config: dict[str, Any] = {
@@ -206,14 +213,14 @@ class Stages:
             "rope": settings(self.rope),
             "attention_factor": fitness.attention_factor,
             "scored_tokens": fitness.last,
-            "documents": read | {"corpus_digest": study.corpus.digest},
+            "documents": read | {"corpus_digest": plan.corpus.digest},
             "model": fingerprint(model),
         }
         folder = self.folder / "search" / name
         open_run(folder, config)
         with (
             contextlib.closing(Stored(folder / "losses.jsonl", config)) as stored,
-            stage(f"{self.name}  {name}", budget.candidates, study.console) as advance,
+            stage(f"{self.name}  {name}", budget.candidates, self.console) as advance,
         ):
             losses = remembered(fitness, stored, advance)
             generations = list(evolve(space, budget, losses, self.seed))
@@ -239,31 +246,31 @@ class Stages:
 
         Up to the train length the encoding is RoPE; the short ones of mixed windows are read so.
         """
-        study, folder = self.study, self.folder / "tune" / name
-        windows = [window_index(study.corpus, study.near)]
+        plan, folder = self.plan, self.folder / "tune" / name
+        windows = [window_index(plan.corpus, plan.near)]
         if kind is MixedWindows:
-            windows.append(window_index(study.corpus, study.train_length))
+            windows.append(window_index(plan.corpus, plan.train_length))
         encoding = LongRoPE(
             **settings(self.rope),
-            train_length=study.train_length,
+            train_length=plan.train_length,
             long_factor=genome.factors,
             start_tokens=genome.start_tokens,
-            attention_factor=self._attention(study.factor),
+            attention_factor=self._attention(plan.factor),
             short_attention_factor=1.0,
         )
         model = self.model.under(in_place_of_rope(self.model, encoding))
         start = {"digest": fingerprint(model), "factors": genome.factors}
-        config = {"tune": recipe_fields(study.tune), "seed": self.seed, "start": start}
-        open_run(folder, config | {"corpus_digest": study.corpus.digest})
+        config = {"tune": recipe_fields(plan.tune), "seed": self.seed, "start": start}
+        open_run(folder, config | {"corpus_digest": plan.corpus.digest})
         model, summary = train(
-            kind(study.tune, windows[0], model, *windows[1:]),
-            study.tune,
-            study.mesh,
+            kind(plan.tune, windows[0], model, *windows[1:]),
+            plan.tune,
+            self.mesh,
             seed=self.seed,
             folder=folder,
-            console=study.console,
+            console=self.console,
             name=f"{self.name}  tune {name}",
-            start=functools.partial(further_state, model, study.tune, study.mesh),
+            start=functools.partial(further_state, model, plan.tune, self.mesh),
         )
         tokens = len(windows) * summary["tokens"]
         self.tuning.append({"name": name} | summary | {"tokens": tokens})
@@ -276,36 +283,36 @@ class Stages:
         of the answers about needles that are put into the same documents (``with_needles``), if the
         study has the stage that searches by it. Each batch is kept as soon as it is known.
         """
-        study, trials, rows = self.study, self.study.trials, [*self.rows.values()]
-        lengths = {group: study.tables[group].length for group in ("near", "far")}
+        plan, trials, rows = self.plan, self.plan.trials, [*self.rows.values()]
+        lengths = {group: plan.tables[group].length for group in ("near", "far")}
         documents = {
-            group: study.documents(trials.split, lengths[group], trials.documents)
+            group: plan.documents(trials.split, lengths[group], trials.documents)
             for group in dict.fromkeys(row.group for row in rows)
             if group in lengths
         }
         # The last tokens of the longer documents, so that both groups score the same tokens.
-        documents["short"] = documents["near"][:, -study.train_length - 1 :]
+        documents["short"] = documents["near"][:, -plan.train_length - 1 :]
         config: dict[str, Any] = {
             "trials": dataclasses.asdict(trials),
             "lengths": lengths,
-            "corpus_digest": study.corpus.digest,
+            "corpus_digest": plan.corpus.digest,
             "found": {name: dataclasses.asdict(genome) for name, genome in self.best.items()},
             "rows": [[row.group, row.scheme, fingerprint(row.encoding)] for row in rows],
             "models": [fingerprint(row.model) for row in rows],
         }
         # Documents by group, and the first token of each loss, counted from the end.
         kinds = [(documents, {"loss": 0, "last_loss": -trials.last_tokens})]
-        if "longrope2" in study.stages:
+        if "longrope2" in plan.stages:
             asking = {group: with_needles(tokens_NL) for group, tokens_NL in documents.items()}
             kinds.append((asking, {"needle_loss": -NEEDLE // 2}))
         total = sum(of_kind[row.group][:, 1:].size for row in rows for of_kind, _ in kinds)
         stored, records = Stored(self.folder / "scores.jsonl", config), []
         with (
             contextlib.closing(stored),
-            stage(f"{self.name}  score", total, study.console) as advance,
+            stage(f"{self.name}  score", total, self.console) as advance,
         ):
             for row in rows:
-                scorer = Scorer(row.model, study.mesh, trials.batch_tokens)
+                scorer = Scorer(row.model, self.mesh, trials.batch_tokens)
                 record: dict[str, Any] = {"group": row.group, "scheme": row.scheme}
                 record["kind"] = row.kind
                 for of_kind, firsts in kinds:

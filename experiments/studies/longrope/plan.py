@@ -1,0 +1,166 @@
+"""Says which stages of LongRoPE run, to which lengths, and on which documents."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.evaluation.lengths import check_targets
+from experiments.settings import one_of
+from experiments.studies.longrope.fitness import NEEDLE
+from experiments.studies.longrope.search import Budget
+from experiments.training.data import Corpus
+from experiments.training.recipe import Recipe
+from experiments.training.windows import eval_windows
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies
+from posenc_jax.encodings.rotary.frequencies.ntk import NTK
+from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolation
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
+
+STAGES = ("longrope", "released", "longrope2", "progressive", "short", "mixed")
+# The stage whose result each of these stages begins with.
+_NEEDS = {"progressive": "longrope", "short": "progressive", "mixed": "longrope2"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """Says which documents searches read, and on which documents their results are scored.
+
+    Attributes:
+      search_split: the part of the corpus that all searches read.
+      search_documents: how many documents a search reads; a search at the train length reads as
+        many tokens, in more documents.
+      far_documents: how many documents a search at the second extension reads.
+      split: the part of the corpus that all scores are computed on.
+      documents: how many documents a score is computed on.
+      last_tokens: how many tokens at the end of a document the score ``last_loss`` is computed on.
+      batch_tokens: tokens of one forward pass, over all devices.
+    """
+
+    search_split: str = "validation"
+    search_documents: int = 5
+    far_documents: int = 3
+    split: str = "test"
+    documents: int = 32
+    last_tokens: int = 256
+    batch_tokens: int = 65536
+
+    def __post_init__(self):
+        if self.search_split == self.split:
+            raise ValueError(
+                f"eval.search_split={self.search_split!r} must be another split than eval.split: a "
+                "score on documents that a search has read says nothing"
+            )
+
+
+class Table(NamedTuple):
+    """Says what searches read whose results are in one table.
+
+    Attributes:
+      length, documents: the tokens and the number of the documents.
+      times: how many times longer than in training the model is made.
+      prefix: what the names of rows begin with, if the table has rows of other models too.
+    """
+
+    length: int
+    documents: int
+    times: int
+    prefix: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Holds the settings of the stages.
+
+    Attributes:
+      stages: some of ``STAGES``.
+      train_length: the tokens that the model was trained at.
+      factor: the factor by which each extension multiplies the length.
+      budget: the budget of searches on the model; on the fine-tuned model it is ``halved``.
+      trials: the documents.
+      yarn: the bounds of YaRN.
+      tune: the recipe of all fine-tuning.
+      corpus: the documents, in the tokens of the model.
+    """
+
+    stages: tuple[str, ...]
+    train_length: int
+    factor: int
+    budget: Budget
+    trials: Trials
+    yarn: Mapping[str, Any]
+    tune: Recipe
+    corpus: Corpus
+
+    @property
+    def near(self) -> int:
+        """Returns the length of the first extension."""
+        return self.factor * self.train_length
+
+    @property
+    def far(self) -> int:
+        """Returns the length of the second extension."""
+        return self.factor * self.near
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """Returns the tables by their keys in ``results.searches.GROUPS``."""
+        documents, factor = self.trials.search_documents, self.factor
+        return {
+            "near": Table(self.near, documents, factor),
+            "far": Table(self.far, self.trials.far_documents, factor**2),
+            # As many tokens as in longer documents.
+            "short": Table(self.train_length, documents * factor, factor, "tuned, "),
+        }
+
+    @property
+    def most_start_tokens(self) -> int:
+        """Returns the most tokens at the start that stay as in RoPE: a 16th of the train length."""
+        return self.train_length // 16
+
+    @property
+    def longest(self) -> int:
+        """Returns the number of tokens of the longest documents that are read."""
+        return self.far if "progressive" in self.stages else self.near
+
+    def check(self) -> None:
+        """Raises a ValueError for impossible stages or lengths, before any document is read."""
+        for name in self.stages:
+            one_of("stages", name, STAGES)
+            if _NEEDS.get(name, name) not in self.stages:
+                raise ValueError(
+                    f"the stage {name} begins with the result of {_NEEDS[name]}: add that to stages"
+                )
+        if self.factor < 2:
+            raise ValueError(
+                f"factor={self.factor} makes the target {self.near} tokens, and it must be longer "
+                f"than the train length of {self.train_length}: give a factor of 2 or more"
+            )
+        if "longrope2" in self.stages and self.train_length < 2 * NEEDLE:
+            raise ValueError(
+                f"the stage longrope2 hides needles of {NEEDLE} tokens, too long for the train "
+                f"length of {self.train_length}: give a longer one, or leave the stage out"
+            )
+        check_targets(self.trials.last_tokens, self.train_length)
+        self.rules(self.train_length)
+
+    def documents(self, split: str, length: int, count: int) -> np.ndarray:
+        """Returns documents of a split, the same every time, int ``[N, length + 1]``."""
+        return eval_windows(self.corpus, split, length=length + 1, count=count)
+
+    def scored(self) -> dict[int, int]:
+        """Returns on how many documents scores are computed, by the tokens of a document.
+
+        The split may have fewer documents than ``trials`` asks for.
+        """
+        lengths, trials = sorted({self.near, self.longest}), self.trials
+        return {n: len(self.documents(trials.split, n, trials.documents)) for n in lengths}
+
+    def rules(self, length: int) -> dict[str, Frequencies]:
+        """Returns the known methods by name, for an extension of ``length`` by ``factor``."""
+        return {
+            "pi": PositionInterpolation(float(self.factor)),
+            "ntk": NTK(float(self.factor)),
+            "yarn": YaRN(length, float(self.factor), **self.yarn),
+        }
