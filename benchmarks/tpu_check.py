@@ -28,6 +28,7 @@ import csv
 import dataclasses
 import functools
 import importlib.metadata
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -55,8 +56,16 @@ CHIPS = {
     "v5e": {1: "v5e:1x1", 4: "v5e:2x2", 16: "v5e:4x4", 256: "v5e:16x16"},
     "v5p": {1: "v5p:1x1x1", 4: "v5p:2x2x1", 16: "v5p:2x2x4", 256: "v5p:4x8x8"},
 }
-# Implementations of attention, and the number of chips that each runs on.
-IMPLEMENTATIONS = (("dense", 1), ("blockwise", 1), ("ring", 4), ("ring", 16), ("pallas", 1))
+# Implementations of attention, and the mesh that each runs on.
+IMPLEMENTATIONS: tuple[tuple[str, dict[str, int]], ...] = (
+    ("dense", {"context": 1}),
+    ("blockwise", {"context": 1}),
+    ("ring", {"context": 4}),
+    ("ring", {"context": 16}),
+    ("pallas", {"context": 1}),
+    ("fused", {"context": 1}),
+    ("fused", {"data": 2, "model": 2}),
+)
 TOKENS, LENGTHS = 2048, tuple(1024 * 2**n for n in range(8))
 # Meshes by the number of chips. A batch of the presets has 64 rows to spread over them.
 PRESETS: dict[int, tuple[dict[str, int], ...]] = {
@@ -104,9 +113,9 @@ class Item:
 def of_attention(chip: str, schemes: list[str]) -> Iterator[Item]:
     """Yields attention under every scheme and implementation."""
     for scheme in schemes:
-        for implementation, chips in IMPLEMENTATIONS:
+        for implementation, axes in IMPLEMENTATIONS:
             for backward in (False, True):
-                yield _attention("attention", scheme, implementation, backward, TOKENS, chip, chips)
+                yield _attention("attention", scheme, implementation, backward, TOKENS, chip, axes)
 
 
 def of_lengths(chip: str, schemes: list[str]) -> Iterator[Item]:
@@ -114,18 +123,20 @@ def of_lengths(chip: str, schemes: list[str]) -> Iterator[Item]:
     for scheme in schemes:
         for implementation in ("dense", "blockwise", "pallas"):
             for length in LENGTHS:
-                yield _attention("lengths", scheme, implementation, True, length, chip, 1)
+                axes = {"context": 1}
+                yield _attention("lengths", scheme, implementation, True, length, chip, axes)
 
 
-def _attention(part, scheme, implementation, backward, length, chip, chips) -> Item:
+def _attention(part, scheme, implementation, backward, length, chip, axes) -> Item:
     def lower(devices):
-        mesh = jax.make_mesh((chips,), ("context",), (AxisType.Auto,), devices=devices)
+        kinds = (AxisType.Auto,) * len(axes)
+        mesh = jax.make_mesh(tuple(axes.values()), tuple(axes), kinds, devices=devices)
         found = programs.attention(scheme, implementation, backward, length, mesh)
         return *found, mesh
 
     which = "backward" if backward else "forward"
     program = f"{implementation} {which} {length}"
-    return Item(part, scheme, program, chip, chips, {"context": chips}, lower)
+    return Item(part, scheme, program, chip, math.prod(axes.values()), axes, lower)
 
 
 def of_steps(chip: str) -> Iterator[Item]:

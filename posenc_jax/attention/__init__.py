@@ -6,7 +6,8 @@ An implementation of attention is a name or a function. The names are
                 forward mode or more than once;
     blockwise   the logits of one tile at a time, in memory linear in T;
     ring        the same with tokens sharded over the mesh axis "context";
-    fused       cuDNN's kernel or XLA's, for schemes that leave the logits alone;
+    fused       cuDNN's kernel, Splash attention on a TPU (compiled for it and compared in an
+                interpreter, not timed) or XLA's, for schemes that leave the logits alone;
     pallas      our kernel for GPU and TPU, not measured yet.
 """
 
@@ -18,7 +19,7 @@ import jax
 from posenc_jax.attention import cpu
 from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
 from posenc_jax.attention.dense import dense, products, weighted_sums
-from posenc_jax.attention.fused import cudnn_takes, fused, is_for_gpu, is_fusable
+from posenc_jax.attention.fused import fused, is_usual
 from posenc_jax.attention.operands import (
     checked_order,
     rotate_both,
@@ -120,9 +121,9 @@ def attend(
       dropout: ``(rate, key)``, for training: the share of the weights that are set to 0, and a
         random key, fresh in each layer and step. The other weights are divided by ``1 - rate``.
       implementation: a name or a function, as the module describes them. By default it is ring
-        where the mesh has an axis "context" that divides the tokens; else fused, where cuDNN takes
-        bfloat16 or float16 in written order; else dense for few tokens, in the forms of ``cpu.py``,
-        and blockwise for many.
+        where the mesh has an axis "context" that divides the tokens; else fused in written order,
+        where cuDNN takes bfloat16 or float16, or Splash bfloat16 or float32; else dense for few
+        tokens, in the forms of ``cpu.py``, and blockwise for many.
 
     Logits are float32 whatever the inputs are. The output of a query that may see no key is 0.
     Absolute schemes (``learned``, ``sinusoidal``) act in ``encoding.embed`` and not here: where
@@ -253,9 +254,7 @@ def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Imp
     if encoding.whole_rows:
         is_known = isinstance(B, int)  # and not a symbol of jax.export
         return cpu.dense if not is_known or B * H * T * S <= MOST_LOGITS else blockwise
-    is_plain = rule.by_order and rule.sinks is None and rule.dropout is None
-    is_plain &= tile.q_tokens.segment_ids is None and is_fusable(encoding)
-    if is_plain and cudnn_takes(tile, v_BSKC, rule) and is_for_gpu():
+    if is_usual(encoding, tile, v_BSKC, rule):
         return fused
     # Symbols of jax.export cannot be compared, and whole rows suit all lengths.
     is_few = not isinstance(T * S, int) or T * S <= _FEW_LOGITS or T < _FEW_QUERIES

@@ -1,7 +1,7 @@
 """Attends in one kernel that JAX provides, for schemes that do not change logits.
 
-The kernel is ``jax.nn.dot_product_attention``: cuDNN's flash attention on an NVIDIA GPU where cuDNN
-takes the operands, and XLA's attention everywhere else, which holds all logits like ``dense``.
+The kernel is cuDNN's flash attention on an NVIDIA GPU and Splash attention on a TPU, each where it
+takes the operands. It is XLA's attention everywhere else, which holds all logits like ``dense``.
 """
 
 from typing import Any, Literal
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.rule import Rule
+from posenc_jax.attention.splash import splash, splash_takes
 from posenc_jax.encoding import Encoding, Tile
 
 _WIDEST_HEAD = 128  # cuDNN's limit on every GPU it supports
@@ -27,8 +28,22 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
             f"sinks and no dropout, so it cannot run this {type(encoding).__name__}; use "
             '"blockwise"'
         )
-    on_cudnn = is_for_gpu() and cudnn_takes(tile, v_BSKC, rule)
+    if platform() == "tpu" and splash_takes(tile, v_BSKC, rule):
+        return splash(tile, v_BSKC, rule)
+    on_cudnn = platform() == "gpu" and cudnn_takes(tile, v_BSKC, rule)
     return by_library("cudnn" if on_cudnn else "xla", tile, v_BSKC, rule)
+
+
+def is_usual(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
+    """Returns whether ``attend`` runs ``fused`` by default: in written order, and in a kernel."""
+    is_plain = rule.by_order and rule.sinks is None and rule.dropout is None
+    if not (is_plain and is_fusable(encoding)):
+        return False
+    if platform() == "tpu":
+        return splash_takes(tile, v_BSKC, rule)
+    # For cuDNN segments would be a mask, made as a whole.
+    is_plain = tile.q_tokens.segment_ids is None and cudnn_takes(tile, v_BSKC, rule)
+    return is_plain and platform() == "gpu"
 
 
 def is_fusable(encoding: Encoding) -> bool:
@@ -44,14 +59,14 @@ def cudnn_takes(tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
     return half and even and known and rule.chunk is None and _width(tile, v_BSKC) <= _WIDEST_HEAD
 
 
-def is_for_gpu() -> bool:
-    """Returns whether the program that is being traced is for a GPU.
+def platform() -> str:
+    """Returns the platform that the program that is being traced is for, such as "gpu" or "tpu".
 
     The mesh comes first, because a machine may compile for devices that it does not have. The
     choice cannot wait for lowering, because JAX looks for cuDNN while it traces.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
-    return (jax.default_backend() if device is None else device.platform) == "gpu"
+    return jax.default_backend() if device is None else device.platform
 
 
 def by_library(implementation: Literal["xla", "cudnn"], tile, v_BSKC, rule: Rule) -> jax.Array:

@@ -17,6 +17,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import Implementation, check_implementation
+from posenc_jax.attention.splash import ROWS
 from posenc_jax.checks import as_array, check_heads, check_ids, check_rngs, sinks_of_layers
 from posenc_jax.encoding import Encoding
 from posenc_jax.fields import check_sizes, count_of
@@ -26,9 +27,6 @@ from posenc_jax.model.cache import Cache, Past
 from posenc_jax.model.layers import Layers, Window
 from posenc_jax.model.stacking import arranged, by_layer, by_place, drawn_blocks
 from posenc_jax.positions import text
-
-# The mesh axes over which the rows of a batch are sharded, as far as a mesh has them.
-ROWS = ("data", "fsdp")
 
 
 class Transformer(nnx.Module):

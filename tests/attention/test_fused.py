@@ -1,4 +1,4 @@
-"""Compares the library's attention with ours, and lowers cuDNN's where we would ask for it."""
+"""Compares XLA's and Splash attention with ours, and lowers cuDNN's where we would ask for it."""
 
 import functools
 import re
@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import pytest
 from attention_cases import Case, H
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
+from jax.sharding import AxisType
 
+from posenc_jax.attention.dense import dense
 from posenc_jax.attention.fused import by_library, cudnn_takes, fused, is_fusable
+from posenc_jax.attention.splash import splash, splash_takes
 
 CASES = {
     "grouped": Case(kv_heads=1, scale=0.3),
@@ -88,7 +91,7 @@ def test_cudnn_lowers(case, monkeypatch):
 
 
 @pytest.mark.parametrize(("here", "there"), [("cpu", "gpu"), ("gpu", "tpu")])
-def test_the_mesh_says_whether_there_is_cudnn(here, there, monkeypatch):
+def test_the_mesh_says_which_kernel_there_is(here, there, monkeypatch):
     """A program is made for the devices of its mesh, on whatever machine it is traced."""
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(jax, "default_backend", lambda: here)
@@ -98,6 +101,7 @@ def test_the_mesh_says_whether_there_is_cudnn(here, there, monkeypatch):
             run = functools.partial(case.run, attention, encoding)
             text = str(jax.make_jaxpr(run)(*case.operands()))
             assert ("dot_product_attention_fwd" in text) == (there == "gpu")
+            assert ("splash_mha" in text) == (there == "tpu")
 
 
 @pytest.mark.parametrize(
@@ -110,3 +114,55 @@ def test_cudnn_does_not_take(case):
 
     encoding = build("rope")
     case.run(attention, encoding, *case.operands())
+
+
+def interpreted(encoding, tile, v, rule):
+    assert splash_takes(tile, v, rule)
+    return splash(tile, v, rule, interpret=True)
+
+
+ON_TPU = {
+    "all": Case(T=128, S=128, causal=False),
+    "padded_grouped_window": Case(T=200, S=200, kv_heads=1, window=70, segments=3, scale=0.3),
+    "window_both_ways": Case(T=256, S=256, causal=False, window=70, segments=2),
+    "bfloat16": Case(T=256, S=256, dtype="bfloat16"),
+}
+
+
+@pytest.mark.parametrize("case", ON_TPU.values(), ids=ON_TPU)
+def test_splash_equals_dense(case):
+    with attention_cases.traced_for("cpu", "cpu"):
+        attention_cases.assert_equals_dense(interpreted, build("rope"), case)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_splash_on_several_devices(kind):
+    case, encoding = Case(T=128, S=128, segments=2), build("rope")
+    x_BSD, *sides = operands = case.operands()
+    expected = attention_cases.values_and_gradients(dense, case, encoding, *operands)
+    with jax.set_mesh(mesh := common.mesh_of(kind, data=2, model=2)):
+        sides = [common.placed(x, mesh, "data", None, "model") for x in sides]
+        on_mesh = common.placed(encoding, mesh), common.placed(x_BSD, mesh, "data"), *sides
+        actual = attention_cases.values_and_gradients(interpreted, case, *on_mesh)
+        assert actual[0].sharding.shard_shape(actual[0].shape) == (1, 128, 1, case.head_dim)
+    for a, b in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
+        common.close(a, b, rtol=1e-4, atol=1e-5)
+
+
+NOT_ON_TPU = {
+    "written_elsewhere": Case(T=128, S=128, written=False),
+    "odd_length": Case(causal=False),
+    "float16": Case(dtype="float16"),
+    "traced_window": Case(window=jnp.int32(5)),
+    "rows_do_not_divide": Case(),
+}
+
+
+@pytest.mark.parametrize(("name", "case"), NOT_ON_TPU.items())
+def test_splash_does_not_take(name, case):
+    def attention(encoding, tile, v, rule):
+        assert not splash_takes(tile, v, rule)
+        return v[:, : case.T]
+
+    with jax.set_mesh(common.mesh_of(data=4 if name == "rows_do_not_divide" else 1)):
+        case.run(attention, build("rope"), *case.operands())

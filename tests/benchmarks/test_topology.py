@@ -115,6 +115,18 @@ def test_one_scheme_of_each_kind_compiles():
 
 
 @needs_libtpu
+@pytest.mark.parametrize("backward", [False, True])
+def test_splash_attention_compiles(backward):
+    """Heads and rows lie on different chips, which send nothing but the gradients of parameters."""
+    kinds, chips = (AxisType.Auto,) * 2, topology.devices("v5e:2x2")
+    mesh = jax.make_mesh((2, 2), ("data", "model"), kinds, devices=chips)
+    lowered, _ = tpu_programs.attention("rope", "fused", backward, 256, mesh)
+    assert lowered.as_text().count("@tpu_custom_call(") == (3 if backward else 1)
+    needed = needs(lowered, mesh)
+    assert needed.fits and sum(each.bytes for each in needed.collectives) < 2**12
+
+
+@needs_libtpu
 def test_dry_run_for_a_topology(corpus, tmp_path):
     config, console = get_config("tiny"), Console(file=io.StringIO(), width=120)
     config.update(corpus=corpus, schemes="rope", seeds=1)
