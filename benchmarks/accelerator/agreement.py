@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 import posenc_jax
-from benchmarks.accelerator.attention import run
+from benchmarks.accelerator.attention import one_device, run
 from posenc_jax.attention import IMPLEMENTATIONS
 
 _BATCH, _HEADS, _HEAD_DIM = 2, 4, 32
@@ -56,7 +56,8 @@ def check(name: str, *, tokens: int) -> Iterator[dict[str, Any]]:
 
 def _values_and_gradients(implementation, *arguments):
     if implementation != "ring":
-        return _compiled(implementation)(*arguments)
+        with one_device():
+            return _compiled(implementation)(*arguments)
     tokens = arguments[1].shape[1]
     devices = min(jax.device_count(), 4)
     while tokens % (2 * devices):

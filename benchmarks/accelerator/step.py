@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from benchmarks.accelerator.attention import timed
+from benchmarks.accelerator.attention import one_device, timed
 from benchmarks.ours import start
 from configs.extrapolation import get_config
 from experiments.training.cost import peak_flops, step_flops
@@ -35,7 +35,8 @@ def training_step(name: str, tiny: bool) -> Iterator[dict[str, Any]]:
         holder["state"], numbers = function(holder["state"], tokens, jax.random.key(1))
         return numbers
 
-    seconds = timed(step)
+    with one_device():
+        seconds = timed(step)
     per_second = recipe.batch_size * recipe.length / seconds
     flops = step_flops(task, tokens) / seconds
     peak = peak_flops(jax.devices()[0].device_kind)
