@@ -70,10 +70,12 @@ results: $(VENV)/experiments
 	$(BIN)/python -m experiments.training.packages
 	for name in answers ladder; do $(BIN)/python -m experiments.results.archive \
 		--restore=docs/data/$$name.tar.xz --workdir=build/results || exit; done
-	for name in images pointing story video; do $(BIN)/python -m experiments.results.archive \
+	for name in images learned pointing story video; do $(BIN)/python -m experiments.results.archive \
 		--restore=docs/data/$$name.tar.xz --workdir=build/results/$$name || exit; done
 	for name in claims atlas ladder; do $(BIN)/python launch.py \
 		--config=configs/$$name.py:small --workdir=build/results --report || exit; done
+	$(BIN)/python launch.py --config=configs/learned.py:small --workdir=build/results/learned --report
+	cp build/results/learned/learned.csv docs/data
 	cd build/results/atlas && cp *.csv.gz atlas.json *.svg $(CURDIR)/docs/atlas
 	cd build/results/claims && cp claims.csv claims.json $(CURDIR)/docs/claims
 	cd build/results && cp ladder.csv ladder.json window.svg by_tokens.svg $(CURDIR)/docs/ladder

@@ -5,7 +5,7 @@
 Presets, after the colon:
 
     tiny   few schemes, one seed, a minute: checks that everything runs, shows nothing
-    small  every claim, with three seeds, or five for the claim about seeds, on two CPU cores
+    small  every claim, with three seeds, on two CPU cores
     paper  the same for the models of ``configs/atlas.py:paper``, for a GPU or TPU
 
 The claims and the rule for verdicts are in ``experiments/studies/claims``. Two of the studies
@@ -19,7 +19,7 @@ import math
 
 from ml_collections import ConfigDict
 
-from configs import atlas, extension, extrapolation, ladder, longrope, tasks
+from configs import atlas, extension, extrapolation, ladder, longrope
 from experiments.config import encoding
 from experiments.evaluation.mechanisms import is_near_to
 from posenc_jax.encodings.rotary.axes import STILL
@@ -36,6 +36,10 @@ _READ |= {
     name: f"python launch.py --config=configs/{name}.py:small --workdir={{workdir}}/{name}"
     for name in ("images", "pointing", "video", "story")
 }
+_READ |= dict.fromkeys(
+    ("learned/copy", "learned/reverse", "learned/addition", "learned/flip_flops"),
+    "python launch.py --config=configs/learned.py:small --workdir={workdir}/learned",
+)
 
 
 def get_config(preset: str = "small") -> ConfigDict:
@@ -48,7 +52,6 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.studies.far = _far(preset, shared.language)
     config.studies.double = _double(preset, shared.language)
     config.studies.variants = _variants(shared.language)
-    config.studies.addition = _addition(of_cpu, config)
     config.studies.extension = _extension(of_cpu, config)
     config.studies.longrope = _longrope(of_cpu, config)
     config.studies.probed = _probed(of_cpu, config)
@@ -116,18 +119,6 @@ def _variants(language):
 def _of_bases():
     """Returns RoPE with each of ``_BASES``, by name."""
     return {name: encoding("rope", base=base) for name, base in _BASES.items()}
-
-
-def _addition(preset, shared):
-    study = tasks.get_config(preset)
-    study.sweep.get_ref("learning_rate").set(shared.sweep.get_oneway_ref("learning_rate"))
-    study.schemes = "fire,rope,nope,randomized"
-    study.task.tasks = "addition"
-    if preset != "tiny":
-        study.seeds = 5
-        study.together = 5
-        study.eval.update(multiples=(1, 2, 4), depths=())
-    return study
 
 
 def _extension(preset, shared):

@@ -70,7 +70,7 @@ def _small() -> dict[str, ConfigDict]:
     # Some lengths hold no more than shorter ones: 21 tokens have 5 digits, and so have 19. Each
     # length is the last of its kind, so that training has enough of the longest rows.
     studies = {
-        "copy": _one("copy", 43),
+        "copy": _one("copy", 43, f"{KINDS},hope"),
         "reverse": _one("reverse", 43),
         "pairs": _one("pairs", 40),
         "passkeys": _one("passkeys", 48),

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import special
 
 from experiments.results.comparisons import Q, corrected
-from experiments.results.panels import ANSWERS, EXACT, Panel, PanelStudy
+from experiments.results.panels import ANSWERS, EXACT, PanelStudy
 from experiments.results.statistics import Cell, Study, margin_of, mean_and_stderr, or_nan, quotient
 
 Word = Literal[
@@ -102,31 +102,38 @@ class Answers:
         where = dict(scheme=scheme, split="test", protocol="windowed", multiple=1)
         return self.read(study, "bits_per_byte", **where)
 
-    def exact(self, study: str, scheme: str, task: str, multiple: int) -> Seeds:
-        """Returns the share of rows whose answers are all right; arguments are as in ``bits``."""
-        return self._share(EXACT, study, scheme, task, multiple)
-
     def hits(self, study: str, scheme: str, task: str, multiple: int) -> Seeds:
         """Returns the share of answers that are right; arguments are as in ``bits``.
 
-        Each answer is read after the right answers before it. Unlike ``exact``, this share tells
-        schemes apart even if they have no whole row right.
+        Each answer is read after the right answers before it. Unlike the share of rows, this one
+        tells schemes apart even if they have no whole row right.
         """
-        metric = ANSWERS if (task, ANSWERS) in self._panels(study) else EXACT
-        return self._share(metric, study, scheme, task, multiple)
-
-    def _share(self, metric, study, scheme, task, multiple) -> Seeds:
-        panel = self._panels(study).get((task, metric))
-        if panel is None:
-            raise MissingRunError(f"no data yet: there is no study {study} of the task {task}")
-        where = {"condition": task, "metric": metric, "x": multiple * int(panel.trained[0])}
-        return self.read(study, "value", scheme=scheme, **where)
-
-    def _panels(self, study) -> dict[tuple[str, str], Panel]:
-        """Returns the panels of a study of tasks, by task and metric."""
         part = self.studies.get(study)
         panels = part.panels if isinstance(part, PanelStudy) else ()
-        return {(panel.condition, panel.metric): panel for panel in panels}
+        of_task = {panel.metric: panel for panel in panels if panel.condition == task}
+        if not of_task:
+            raise MissingRunError(f"no data yet: there is no study {study} of the task {task}")
+        metric = ANSWERS if ANSWERS in of_task else EXACT
+        x = multiple * int(of_task[metric].trained[0])
+        return self.read(study, "value", scheme=scheme, condition=task, metric=metric, x=x)
+
+    def alone(
+        self, task: str, scheme: str, multiple: int, metric: str = ANSWERS, rows: str = ""
+    ) -> Seeds:
+        """Returns a share of models that learned one task alone, see ``configs/learned.py``.
+
+        Args:
+          task: the task, which is also the name of its study.
+          scheme, multiple: as in ``bits``.
+          metric: "answers right" for the share of answers, or "exact match" for the share of rows
+            whose answers are all right.
+          rows: the task of the rows, if it is another one.
+        """
+        study = f"learned/{task}"
+        records = self.studies[study].records if study in self.studies else []
+        tokens = multiple * min((record["x"] for record in records), default=0)
+        where = {"scheme": scheme, "condition": rows or task, "metric": metric, "x": tokens}
+        return self.read(study, "value", **where)
 
     def turning_pairs(self, study: str, scheme: str) -> Seeds:
         """Returns how many channel pairs of a rotary scheme turn within the trained length."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from study_records import ABOUT, record
 
-from configs import ladder
+from configs import ladder, learned
 from configs.claims import get_config
 from experiments.results import archive
 from experiments.results.ledger import (
@@ -173,8 +173,11 @@ class Asked(Answers):
         self.found.append((study, where))
         return Seeds({0: 1.0, 1: 2.0})
 
-    def _share(self, metric, study, scheme, task, multiple):
+    def hits(self, study, scheme, task, multiple):
         return self.read(study, "value", scheme=scheme, task=task, multiple=multiple)
+
+    def alone(self, task, scheme, multiple, metric="", rows=""):
+        return self.read(f"learned/{task}", "value", scheme=scheme, multiple=multiple)
 
     def turning_pairs(self, study, scheme):
         return self.bits(study, scheme, 1)
@@ -196,6 +199,7 @@ def test_every_claim_asks_for_what_its_preset_measures():
     claims_config, rungs = get_config("small"), ladder.get_config("small").studies
     studies = dict(claims_config.studies.items())
     studies |= {name: rungs[name] for name in claims_config.read if name in rungs}
+    studies |= {f"learned/{name}": study for name, study in learned.get_config().studies.items()}
     for study, where in asked():
         if study == "order" or study in STORED:
             continue
