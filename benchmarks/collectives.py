@@ -54,18 +54,18 @@ def collectives(text: str, mesh: Mesh) -> list[Collective]:
       ValueError: the text lists devices in an unknown form.
     """
     computations, entry = _computations(text)
-    turns = _turns(computations, entry)
+    repeats = _repeats(computations, entry)
     largest: dict[tuple, tuple[int, int]] = {}  # by channel
     for name, lines in computations.items():
         for number, line in enumerate(lines):
-            if not (match := _COLLECTIVE.search(line)) or not turns[name]:
+            if not (match := _COLLECTIVE.search(line)) or not repeats[name]:
                 continue
             shapes, kind, is_start = match.groups()
             ids = _first_group(line)
             channel = re.search(r"channel_id=(\d+)", line)
             key = kind, _axes(ids, mesh), channel[1] if channel else (name, number)
-            size = turns[name] * _sent(kind, bool(is_start), _arrays(shapes), len(ids))
-            largest[key] = max(largest.get(key, (0, 0)), (turns[name], size))
+            size = repeats[name] * _sent(kind, bool(is_start), _arrays(shapes), len(ids))
+            largest[key] = max(largest.get(key, (0, 0)), (repeats[name], size))
     sums: dict[tuple, list[int]] = collections.defaultdict(lambda: [0, 0])
     for (kind, axes, _), (count, size) in largest.items():
         sums[kind, axes][0] += count
@@ -88,18 +88,18 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     return computations, entry
 
 
-def _turns(computations, entry: str) -> dict[str, int]:
+def _repeats(computations, entry: str) -> dict[str, int]:
     """Returns how often each computation runs in one run of the program."""
     calls = {name: _calls(lines, computations) for name, lines in computations.items()}
-    turns = dict.fromkeys(computations, 0)
+    repeats = dict.fromkeys(computations, 0)
 
     def run(name, times):
-        turns[name] += times
+        repeats[name] += times
         for called, times_inside in calls[name]:
             run(called, times * times_inside)
 
     run(entry, 1)
-    return turns
+    return repeats
 
 
 def _calls(lines, computations) -> list[tuple[str, int]]:
@@ -200,7 +200,9 @@ def _ids(sizes: str, order: str | None) -> np.ndarray:
 
 def _axes(ids: np.ndarray, mesh: Mesh) -> tuple[str, ...]:
     """Returns the axes along which devices differ."""
-    places = np.unravel_index(ids, tuple(mesh.shape.values()))
+    coordinates = np.unravel_index(ids, tuple(mesh.shape.values()))
     return tuple(
-        axis for axis, place in zip(mesh.axis_names, places, strict=True) if len({*place}) > 1
+        axis
+        for axis, coordinate in zip(mesh.axis_names, coordinates, strict=True)
+        if len({*coordinate}) > 1
     )

@@ -70,7 +70,7 @@ def print_dry_run(experiment: Sweep, mfu: float, console: Console) -> None:
     flops = sum(rows[point.group]["flops"] * experiment.recipe_of(point).steps for point in trained)
     console.print(_times(flops, mesh.size, device, mfu), highlight=False)
     largest = max(rows, key=lambda name: rows[name]["state"])
-    console.print(_placed(rows[largest]["arrays"], largest))
+    console.print(_shardings(rows[largest]["arrays"], largest))
     console.print(_compiled(experiment, first[largest], largest), highlight=False)
 
 
@@ -135,16 +135,16 @@ def _times(flops: float, count: int, device: str, mfu: float) -> str:
     return f"{flops:.3g} flops of training: at {100 * mfu:g} % MFU {times}{why}"
 
 
-def _placed(arrays, scheme: str) -> Table:
+def _shardings(arrays, scheme: str) -> Table:
     """Returns a table of the arrays' shardings; moments are in the line of their parameter."""
     lines: dict[tuple[str, ...], list[int]] = {}
     for path, array in arrays:
         name = re.sub(r"^(model|opt_state/.*/(mu|nu))/", "", path_name(path))
         name = re.sub(r"/\d+/", "/*/", name)  # the same array of several layers
-        places = [str(axis or "-") for axis in array.sharding.spec]
-        place = ", ".join(places) if set(places) - {"-"} else "every device"
+        axes = [str(axis or "-") for axis in array.sharding.spec]
+        spread = ", ".join(axes) if set(axes) - {"-"} else "every device"
         shape = ",".join(str(size) for size in array.shape)
-        lines.setdefault((name, f"{array.dtype}[{shape}]", place), []).append(_bytes(array))
+        lines.setdefault((name, f"{array.dtype}[{shape}]", spread), []).append(_bytes(array))
     table = Table(box=None, header_style="bold")
     for title in (f"state of {scheme}", "array", "axes over"):
         table.add_column(title, overflow="fold")

@@ -63,8 +63,8 @@ def sides():
         ids = torch.from_numpy(ids_BT).long()
         options = dict(max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0)
         with torch.inference_mode():
-            found = theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)
-        return found[:, ids_BT.shape[1] :].numpy()
+            output = theirs.generate(ids, attention_mask=torch.ones_like(ids), **options)
+        return output[:, ids_BT.shape[1] :].numpy()
 
     return run, run_theirs
 
@@ -75,12 +75,12 @@ def time_case(functions, prompt_BT, count, rounds, advance) -> list[float]:
     for number in range(rounds + 1):
         row = []
         for new in (1, count):
-            found = []
+            answers = []
             for function in functions:
                 start = time.perf_counter()
-                found.append(function(prompt_BT, new))
+                answers.append(function(prompt_BT, new))
                 row.append(time.perf_counter() - start)
-            np.testing.assert_array_equal(*found)
+            np.testing.assert_array_equal(*answers)
         if number:  # the first compiles
             rows.append(row)
         advance(f"{prompt_BT.shape[0]} x {prompt_BT.shape[1]} + {count}  {row[2]:.1f} s")
@@ -91,12 +91,12 @@ def time_case(functions, prompt_BT, count, rounds, advance) -> list[float]:
 
 def cases(text: str) -> list[tuple[int, int]]:
     """Reads ``PROMPT+ANSWER``, separated by commas, as a ``type`` of argparse."""
-    found = [tuple(map(count, each.split("+"))) for each in text.split(",")]
-    if any(len(case) != 2 or case[1] < 2 for case in found):
+    pairs = [tuple(map(count, pair.split("+"))) for pair in text.split(",")]
+    if any(len(case) != 2 or case[1] < 2 for case in pairs):
         raise argparse.ArgumentTypeError(
             f"{text!r} must be tokens of prompt and answer, at least 2, such as 1024+64"
         )
-    return found
+    return pairs
 
 
 @exit_status
@@ -114,8 +114,8 @@ def main() -> None:
         for batch in args.batches:
             for length, new in args.cases:
                 prompt = rng.integers(3, VOCAB, (batch, length)).astype(np.int32)
-                found = time_case(functions, prompt, new, args.rounds, advance)
-                lines.append((batch, length, new, found))
+                timings = time_case(functions, prompt, new, args.rounds, advance)
+                lines.append((batch, length, new, timings))
     print(
         f"{args.rounds} rounds (jax {jax.__version__}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}, {torch.get_num_threads()} threads)"
@@ -125,13 +125,13 @@ def main() -> None:
         "ratio | ms a token | transformers |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for batch, length, new, found in lines:
-        first, their_first, every, their_every, first_ratio, ratio = found
-        each = 1e3 * (every - first) / (new - 1)
-        their_each = 1e3 * (their_every - their_first) / (new - 1)
+    for batch, length, new, timings in lines:
+        first, their_first, every, their_every, first_ratio, ratio = timings
+        a_token = 1e3 * (every - first) / (new - 1)
+        their_token = 1e3 * (their_every - their_first) / (new - 1)
         print(
             f"| {batch} | {length} | {new} | {first:.2f} | {their_first:.2f} | {first_ratio:.2f} "
-            f"| {every:.2f} | {their_every:.2f} | {ratio:.2f} | {each:.0f} | {their_each:.0f} |"
+            f"| {every:.2f} | {their_every:.2f} | {ratio:.2f} | {a_token:.0f} | {their_token:.0f} |"
         )
 
 

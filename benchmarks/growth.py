@@ -78,10 +78,10 @@ def measure(name: str, *, length: int, batch: int, layers: int, heads: int) -> d
 def _seconds(call) -> float:
     """Returns the median time of 2 to 9 calls, as many as begin within two seconds."""
     jax.block_until_ready(call())
-    found: list[float] = []
-    while len(found) < 2 or (len(found) < 9 and sum(found) < 2.0):
-        found.append(seconds_of(call))
-    return statistics.median(found)
+    seconds: list[float] = []
+    while len(seconds) < 2 or (len(seconds) < 9 and sum(seconds) < 2.0):
+        seconds.append(seconds_of(call))
+    return statistics.median(seconds)
 
 
 # Runs a command and prints its peak resident memory in KiB. This is a small process of its own,
@@ -175,11 +175,11 @@ def main() -> None:
     with stage("growth", len(points), Console(stderr=True)) as advance:
         for axis, size in points:
             if axis == "schemes":
-                found = {"axis": axis, axis: size} | measure_run(size)
+                measured = {"axis": axis, axis: size} | measure_run(size)
             else:
                 sizes = FIXED | {axis: size}
-                found = {"axis": axis} | sizes | measure(args.encoding, **sizes)
-            rows[axis, size] = found
+                measured = {"axis": axis} | sizes | measure(args.encoding, **sizes)
+            rows[axis, size] = measured
             write_table(path, rows)  # so that an interruption loses nothing
             advance(f"{axis} {size}")
     files = {}

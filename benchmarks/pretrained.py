@@ -70,7 +70,7 @@ def reader(side: str, folder: Path, chunk: int):
             ids = torch.from_numpy(ids_1T).long()
             output = theirs(ids, use_cache=True, logits_to_keep=1)
         layers = output.cache.layers
-        size = sum(each.nbytes for layer in layers for each in (layer.keys, layer.values))
+        size = sum(array.nbytes for layer in layers for array in (layer.keys, layer.values))
         return output.logits[0, -1].numpy(), size
 
     return read_theirs

@@ -105,7 +105,7 @@ def compare(schemes: list[str], shape: str, base: Path, rounds: int) -> None:
     for revision in revisions:
         revision.end()
     for scheme, pairs in times.items():
-        ours, theirs = (1e3 * statistics.median(each) for each in zip(*pairs, strict=True))
+        ours, theirs = (1e3 * statistics.median(side) for side in zip(*pairs, strict=True))
         ratio = statistics.median(a / b for a, b in pairs)
         print(f"| `{scheme}` | {batch} x {length} | {ours:.0f} | {theirs:.0f} | {ratio:.2f} |")
         sys.stdout.flush()

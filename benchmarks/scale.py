@@ -118,16 +118,16 @@ def trainer_and_checkpoints(args: argparse.Namespace) -> None:
         plain = [
             moments[s + 1] - moments[s] for s in range(WARM + 1, args.steps) if s not in disturbed
         ]
-        own = statistics.median(plain)
-        ratios.append(own / statistics.median(bare(args.steps)))
-        stops += [(moments[s + 2] - moments[s]) / own - 2 for s in saved]
+        usual = statistics.median(plain)
+        ratios.append(usual / statistics.median(bare(args.steps)))
+        stops += [(moments[s + 2] - moments[s]) / usual - 2 for s in saved]
         delays += [
-            (moments[min(s + every, args.steps)] - moments[s]) / own
+            (moments[min(s + every, args.steps)] - moments[s]) / usual
             - (min(s + every, args.steps) - s)
             for s in saved
         ]
     parameters = parameter_count(jax.eval_shape(task.init, jax.random.key(0)))
-    print(f"{parameters / 1e6:.2f}M parameters, {1e3 * own:.0f} ms a step, {args.rounds} rounds")
+    print(f"{parameters / 1e6:.2f}M parameters, {1e3 * usual:.0f} ms a step, {args.rounds} rounds")
     print(f"trainer's step over a bare one: {statistics.median(ratios):.3f} (bar 1.03)")
     print(
         f"a checkpoint stops the run for {statistics.median(stops):.2f} steps (bar 1), and delays "

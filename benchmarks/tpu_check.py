@@ -131,8 +131,8 @@ def _attention(part, scheme, implementation, backward, length, chip, axes) -> It
     def lower(devices):
         kinds = (AxisType.Auto,) * len(axes)
         mesh = jax.make_mesh(tuple(axes.values()), tuple(axes), kinds, devices=devices)
-        found = programs.attention(scheme, implementation, backward, length, mesh)
-        return *found, mesh
+        program = programs.attention(scheme, implementation, backward, length, mesh)
+        return *program, mesh
 
     which = "backward" if backward else "forward"
     program = f"{implementation} {which} {length}"
@@ -196,46 +196,46 @@ def outcome(item: Item) -> dict[str, Any]:
             lowered, flops, mesh = item.lower(topology.devices(CHIPS[item.chip][item.chips]))
         except ValueError as error:
             return {"outcome": "refused", "reason": str(error)}
-        found = topology.needs(lowered, mesh)
+        needs = topology.needs(lowered, mesh)
     except Exception as error:  # this program is there to find them
         if "memory space vmem" in str(error):
             return {"outcome": "too large", "reason": "a kernel's operands do not fit into VMEM"}
         return {"outcome": "FAILED", "reason": f"{type(error).__name__}: {str(error)[:500]}"}
-    numbers = dataclasses.asdict(found)
-    if found.collectives is None:
+    numbers = dataclasses.asdict(needs)
+    if needs.collectives is None:
         numbers["reason"] = "this jaxlib cannot read what chips send"
     return numbers | {
-        "outcome": "too large" if found.arguments is None else "compiled",
-        "fits": found.fits,
+        "outcome": "too large" if needs.arguments is None else "compiled",
+        "fits": needs.fits,
         "flops": flops // item.chips,
         "seconds": round(time.monotonic() - start, 1),
     }
 
 
-def _found(item: Item, kept: Stored) -> dict[str, Any]:
+def _stored_outcome(item: Item, stored: Stored) -> dict[str, Any]:
     """Returns the outcome of an item, and keeps it unless it failed, so that it is tried again."""
-    if item.name in kept:
-        return kept.get(item.name, dict)
-    found = outcome(item)
-    return found if found["outcome"] == "FAILED" else kept.get(item.name, lambda: found)
+    if item.name in stored:
+        return stored.get(item.name, dict)
+    new = outcome(item)
+    return new if new["outcome"] == "FAILED" else stored.get(item.name, lambda: new)
 
 
 _COLUMNS = ("part", "what", "program", "chip", "chips", "mesh", "outcome", "fits", "memory_gib")
 _COLUMNS += ("arguments_gib", "temporaries_gib", "gigaflops_a_chip", "sent_mib_a_chip", "reason")
 
 
-def row(item: Item, found: dict[str, Any]) -> dict[str, Any]:
+def row(item: Item, figures: dict[str, Any]) -> dict[str, Any]:
     """Returns a line of the table."""
     about = {key: getattr(item, key) for key in ("part", "what", "program", "chip", "chips")}
     about["mesh"] = " ".join(f"{axis}={size}" for axis, size in item.mesh.items() if size > 1)
-    about |= {key: found.get(key) for key in ("outcome", "fits", "reason")}
+    about |= {key: figures.get(key) for key in ("outcome", "fits", "reason")}
     for name in ("memory", "arguments", "temporaries"):
-        size = found.get(name)
+        size = figures.get(name)
         about[f"{name}_gib"] = None if size is None else round(size / 2**30, 4)
-    about["gigaflops_a_chip"] = round(found["flops"] / 1e9, 1) if "flops" in found else None
+    about["gigaflops_a_chip"] = round(figures["flops"] / 1e9, 1) if "flops" in figures else None
     sent = collections.Counter()
-    for each in found.get("collectives") or ():
-        sent[each["kind"], "+".join(each["axes"]) or "-"] += each["bytes"]
+    for one in figures.get("collectives") or ():
+        sent[one["kind"], "+".join(one["axes"]) or "-"] += one["bytes"]
     about["sent_mib_a_chip"] = "; ".join(
         f"{kind} {axes} {size / 2**20:.1f}" for (kind, axes), size in sent.items() if size >= 2**17
     )
@@ -309,8 +309,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default=PARTS, type=lambda each: tuple(each.split(",")))
-    parser.add_argument("--chips", default=tuple(CHIPS), type=lambda each: tuple(each.split(",")))
+    parser.add_argument("--only", default=PARTS, type=lambda names: tuple(names.split(",")))
+    parser.add_argument("--chips", default=tuple(CHIPS), type=lambda names: tuple(names.split(",")))
     parser.add_argument("--schemes", default="all", help="all, kinds (one of each), or names")
     parser.add_argument("--match", default="", help="only items whose name has this in it")
     parser.add_argument("--known", type=_paths, default=[], help="tables of known results")
@@ -320,23 +320,23 @@ def main() -> None:
     items = [item for item in _choose(args) if _about(row(item, {})) not in known]
     topology.devices("v5e:1x1")  # raises an error without libtpu
     versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
-    kept, rows = Stored(args.workdir / "programs.jsonl", versions), []
+    stored, rows = Stored(args.workdir / "programs.jsonl", versions), []
     with stage("tpu-check", len(items), console) as advance:
         for item in items:
-            rows.append(row(item, _found(item, kept)))
+            rows.append(row(item, _stored_outcome(item, stored)))
             advance(item.name)
             if rows[-1]["outcome"] == "FAILED":
                 console.print(f"FAILED {item.name}: {rows[-1]['reason']}", markup=False)
-    kept.close()
+    stored.close()
     table = csv_of(_in_order([*known.values(), *rows]), _COLUMNS)
     read_back = list(csv.DictReader(table.splitlines()))
     files = {"tpu_check.csv": table, "tpu_check.md": tpu_report.tables(read_back)}
     write_files(args.workdir, files)
-    counts = collections.Counter((each["part"], each["outcome"]) for each in rows)
+    counts = collections.Counter((line["part"], line["outcome"]) for line in rows)
     for (part, result), count in sorted(counts.items()):
         console.print(f"{part}: {count} {result}", highlight=False)
     console.print(f"tables: {args.workdir / 'tpu_check.md'}", highlight=False)
-    raise SystemExit(1 if any(each["outcome"] == "FAILED" for each in rows) else 0)
+    raise SystemExit(1 if any(line["outcome"] == "FAILED" for line in rows) else 0)
 
 
 if __name__ == "__main__":

@@ -80,12 +80,12 @@ def attention(name: str, implementation: str, backward: bool, length: int, mesh:
         return gradient(forward) if backward else forward
 
     axes = [axis if axis in mesh.shape else None for axis in ("data", "context", "model")]
-    place = functools.partial(_placed, mesh=mesh, dtype="bfloat16", spec=P(*axes))
-    encoding = jax.tree.map(functools.partial(_placed, mesh=mesh), _encoding(name, length))
+    on_mesh = functools.partial(_abstract, mesh=mesh, dtype="bfloat16", spec=P(*axes))
+    encoding = jax.tree.map(functools.partial(_abstract, mesh=mesh), _encoding(name, length))
     rows = mesh.shape.get("data", 1)
     shape = jax.ShapeDtypeStruct((rows, length, HEADS, HEAD_DIM), "bfloat16")
     x_BTD = jax.ShapeDtypeStruct((rows, length, HEADS * HEAD_DIM), "bfloat16")
-    arguments = encoding, *(place(shape),) * 3, place(x_BTD)
+    arguments = encoding, *(on_mesh(shape),) * 3, on_mesh(x_BTD)
     flops = products(jax.make_jaxpr(under("dense"))(*arguments))
     with jax.set_mesh(mesh):
         return jax.jit(under(implementation)).lower(*arguments), flops
@@ -121,11 +121,11 @@ def decoding(task: Task, recipe: Recipe, mesh: Mesh, *, slots: int) -> Program:
     )
     rows = row_shards(mesh)
 
-    def place(slots):
+    def spread(slots):
         spec = P(None, ROWS, "model") if slots.ndim == 5 else P()
-        return _placed(slots, mesh=mesh, spec=spec)
+        return _abstract(slots, mesh=mesh, spec=spec)
 
-    cache = jax.tree.map(place, jax.eval_shape(lambda: Cache.empty(model, rows, slots)))
+    cache = jax.tree.map(spread, jax.eval_shape(lambda: Cache.empty(model, rows, slots)))
     token = jax.ShapeDtypeStruct((rows, 1), "int32", sharding=batch_sharding(mesh))
     flops = products(jax.make_jaxpr(read)(model, (token, None, None), cache))
     with jax.set_mesh(mesh):
@@ -138,6 +138,6 @@ def _encoding(name: str, length: int) -> Any:
     return jax.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
 
 
-def _placed(array, *, mesh, dtype=None, spec=None):
-    place = replicated(mesh) if spec is None else NamedSharding(mesh, spec)
-    return jax.ShapeDtypeStruct(array.shape, dtype or array.dtype, sharding=place)
+def _abstract(array, *, mesh, dtype=None, spec=None):
+    sharding = replicated(mesh) if spec is None else NamedSharding(mesh, spec)
+    return jax.ShapeDtypeStruct(array.shape, dtype or array.dtype, sharding=sharding)

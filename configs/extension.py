@@ -121,7 +121,7 @@ def _yarn(config):
     config.tuning_steps = (25, 100, 400)
 
 
-def _own(config):
+def _trained_here(config):
     # The checkpoint says what the model is and at which length it was trained.
     del config.model, config.train, config.rope
     config.loading = loading()
@@ -131,7 +131,7 @@ def _own(config):
 
 
 def _smollm2(config):
-    _own(config)
+    _trained_here(config)
     config.checkpoint = "smollm2"
     config.methods = "rope,pi,ntk,ntk_by_parts,yarn,self_extend,rerope"
     config.tuned = ""
@@ -178,7 +178,7 @@ PRESETS = {
     "tiny": _tiny,
     "small": _small,
     "yarn": _yarn,
-    "own": _own,
+    "own": _trained_here,
     "smollm2": _smollm2,
     "paper": _paper,
 }

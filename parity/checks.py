@@ -12,7 +12,7 @@ import torch
 from flax import nnx
 from transformers import CONFIG_MAPPING
 
-from parity.turning import TOKENS, Turning, as_published, small_config
+from parity.small_models import TOKENS, SmallModel, as_published, small_config
 from posenc_jax import Chunks, Side, from_hf, layers_from_hf, sinks_from_hf
 from posenc_jax.hf import rules
 from posenc_jax.hf.layers import number_of_layers
@@ -69,7 +69,7 @@ def positions_of(model_type, config):
     return (positions[0], positions[0]) if axes == 1 else (positions, np.moveaxis(positions, 0, -1))
 
 
-class Turns:
+class Matrices:
     """Keeps the matrices that encodings multiply queries and keys by, once for equal encodings."""
 
     def __init__(self, positions, channels):
@@ -81,17 +81,20 @@ class Turns:
         The last matrix is that of position 0.
         """
         graph = nnx.split(encoding)[0]
-        for known, found in self.known:
+        for known, matrices in self.known:
             if known == graph:
-                return found
+                return matrices
         width = width_of(encoding, self.channels)
         positions = np.concatenate([self.positions, 0 * self.positions[:, :1]], axis=1)
         tokens = encoding.tokens(jnp.asarray(positions, jnp.int32))
         unit_BTHC = jnp.broadcast_to(jnp.eye(width), (1, TOKENS + 1, width, width))
         sides = (Side(None, width, width, is_query) for is_query in (True, False))
-        found = width, [np.asarray(encoding.rotate(unit_BTHC, tokens, side))[0] for side in sides]
-        self.known.append((graph, found))
-        return found
+        matrices = (
+            width,
+            [np.asarray(encoding.rotate(unit_BTHC, tokens, side))[0] for side in sides],
+        )
+        self.known.append((graph, matrices))
+        return matrices
 
 
 def apart(x, width):
@@ -106,7 +109,7 @@ def together(x, width):
     return np.concatenate([still, np.stack(np.split(x, 2, -1), -1).reshape(x.shape)], -1)
 
 
-def assert_turns_alike(width, matrix_TCC, at_0, at_positions, is_apart):
+def assert_rotates_alike(width, matrix_TCC, at_0, at_positions, is_apart):
     """Checks the queries or keys of one layer; ``at_0`` includes the attention factor."""
     still, before = np.split(together(at_0, width) if is_apart else at_0, [-width], -1)
     before = before / np.diagonal(matrix_TCC[-1])
@@ -124,9 +127,9 @@ def width_of(encoding, channels):
     return getattr(encoding, "head_dim", channels)
 
 
-def attention_factor(turning, kind):
+def attention_factor(small, kind):
     """Returns the factor by which transformers multiplies cosine and sine."""
-    for module in turning.model.modules():
+    for module in small.model.modules():
         for name in ("attention_scaling", f"{kind}_attention_scaling"):
             if "otary" in type(module).__name__ and hasattr(module, name):
                 return float(getattr(module, name))
@@ -167,32 +170,32 @@ def assert_sees_alike(window, mask):
         assert window is None
         return
     q, k = np.indices(mask.shape)
-    seen = q >= k
+    visible = q >= k
     if isinstance(window, tuple):
-        seen = (q - k <= window[0]) & (k - q <= window[1])
+        visible = (q - k <= window[0]) & (k - q <= window[1])
     elif isinstance(window, Chunks):
-        seen &= q // window.size == k // window.size
+        visible &= q // window.size == k // window.size
     elif window is not None:
-        seen &= q - k < window
-    np.testing.assert_array_equal(mask, seen)
+        visible &= q - k < window
+    np.testing.assert_array_equal(mask, visible)
 
 
-def windows_of(turning, published):
+def windows_of(small, published):
     """Returns the keys that each layer with attention sees, by its number."""
     theirs = positions_of(published["model_type"], published)[0]
     # Consecutive positions, because transformers takes others for those of packed documents.
-    calls = turning.read(np.broadcast_to(np.arange(TOKENS), theirs.shape))
+    calls = small.read(np.broadcast_to(np.arange(TOKENS), theirs.shape))
     numbers = [number_of(layer, order, published) for order, (layer, _, _) in enumerate(calls)]
-    return dict(zip(numbers, turning.masks, strict=True))
+    return dict(zip(numbers, small.masks, strict=True))
 
 
-def assert_layers_alike(turning, published):
+def assert_layers_alike(small, published):
     """Checks the whole pattern: which layers attend, under which encoding, in which window."""
     if published["model_type"] in NO_PATTERN:
         with pytest.raises(ValueError, match="not known"):
             layers_from_hf(published)
         return
-    pattern, masks = layers_from_hf(published), windows_of(turning, published)
+    pattern, masks = layers_from_hf(published), windows_of(small, published)
     assert max(masks) < number_of_layers(published)
     for number in range(number_of_layers(published)):
         encoding, window = pattern.at(number)
@@ -204,7 +207,7 @@ def assert_layers_alike(turning, published):
 
 
 def assert_sinks_alike(calls, published):
-    """Checks which layers with attention have sinks; ``calls`` are those of ``Turning.read``."""
+    """Checks which layers with attention have sinks; ``calls`` are those of ``SmallModel.read``."""
     ours = sinks_from_hf(published)
     for order, (layer, _, _) in enumerate(calls):
         theirs = None if getattr(layer, "sinks", None) is None else "head"
@@ -214,13 +217,13 @@ def assert_sinks_alike(calls, published):
 def check_learned(model_type):
     """Checks a model whose checkpoint has rates and scales, with numbers in their place."""
     config = small_config(model_type)
-    turning, published = Turning(config), as_published(config)
-    for name, parameter in turning.model.named_parameters():
+    small, published = SmallModel(config), as_published(config)
+    for name, parameter in small.model.named_parameters():
         if re.search(r"alpha$|softmax_scaling\.", name):
             torch.nn.init.normal_(parameter, 0.5, 0.3)
-    alpha = turning.model.rotary_emb.alpha.detach().numpy()
+    alpha = small.model.rotary_emb.alpha.detach().numpy()
     theirs, ours = positions_of(model_type, published)
-    calls = list(zip(turning.read(np.zeros_like(theirs)), turning.read(theirs), strict=True))
+    calls = list(zip(small.read(np.zeros_like(theirs)), small.read(theirs), strict=True))
     assert len(calls) == number_of_layers(published)
     pattern = layers_from_hf(published, rngs=nnx.Rngs(0))
     for number, ((layer, *at_0), (_, *at_positions)) in enumerate(calls):
@@ -228,18 +231,18 @@ def check_learned(model_type):
         assert same(encoding, pattern.at(number)[0].of_layer(pattern.row(number)))
         scaling = {key: p.detach().numpy() for key, p in layer.softmax_scaling.named_parameters()}
         encoding.s[...], encoding.b[...] = scaling["scale"], scaling["bias"]
-        turns = hasattr(encoding.inner, "alpha")
-        assert turns == bool(published["no_rope_layers"][number])
-        if turns:
+        rotates = hasattr(encoding.inner, "alpha")
+        assert rotates == bool(published["no_rope_layers"][number])
+        if rotates:
             encoding.inner.alpha[...] = alpha
-        # At position 0 nothing turns, and queries are multiplied by the bias.
+        # At position 0 nothing rotates, and queries are multiplied by the bias.
         before = at_0[0] / scaling["bias"][:, None], at_0[1]
         H = at_0[0].shape[2]
         tokens = encoding.tokens(jnp.asarray(ours, jnp.int32))
         for is_query, x, expected in zip((True, False), before, at_positions, strict=True):
-            x = together(x, encoding.inner.rotary_dim) if turns else x
+            x = together(x, encoding.inner.rotary_dim) if rotates else x
             actual = encoding.rotate(jnp.asarray(x), tokens, Side(None, H, H, is_query))
-            actual = apart(actual, encoding.inner.rotary_dim) if turns else actual
+            actual = apart(actual, encoding.inner.rotary_dim) if rotates else actual
             scale = np.abs(expected).max()
             np.testing.assert_allclose(actual / scale, expected / scale, atol=2e-5)
 
@@ -250,11 +253,11 @@ def check_model(model_type):
         check_learned(model_type)
         return
     config = small_config(model_type)
-    turning, published = Turning(config), as_published(config)
+    small, published = SmallModel(config), as_published(config)
     theirs, ours = positions_of(model_type, published)
-    calls = list(zip(turning.read(np.zeros_like(theirs)), turning.read(theirs), strict=True))
+    calls = list(zip(small.read(np.zeros_like(theirs)), small.read(theirs), strict=True))
     assert calls
-    turns = {q.shape[-1]: Turns(ours, q.shape[-1]) for _, (_, q, _) in calls}
+    matrices = {q.shape[-1]: Matrices(ours, q.shape[-1]) for _, (_, q, _) in calls}
     unasked = answer(published)
     for order, ((layer, q_0, k_0), (_, q, k)) in enumerate(calls):
         number = number_of(layer, order, published)
@@ -262,14 +265,14 @@ def check_model(model_type):
         answers = [answer(published, layer=number), answer(published, layer_type=kind), unasked]
         assert answers[0] is not None, from_hf(published, layer=number)
         for encoding in filter(None, answers):
-            width, (q_matrix, k_matrix) = turns[q.shape[-1]](encoding)
+            width, (q_matrix, k_matrix) = matrices[q.shape[-1]](encoding)
             if "rotate" in encoding.hooks():
                 factor = np.abs(k_matrix[-1]).max()
-                np.testing.assert_allclose(factor, attention_factor(turning, kind), rtol=1e-6)
-            assert_turns_alike(width, q_matrix, q_0, q, turning.deinterleaves)
-            assert_turns_alike(width, k_matrix, k_0, k, turning.deinterleaves)
+                np.testing.assert_allclose(factor, attention_factor(small, kind), rtol=1e-6)
+            assert_rotates_alike(width, q_matrix, q_0, q, small.deinterleaves)
+            assert_rotates_alike(width, k_matrix, k_0, k, small.deinterleaves)
     assert_sinks_alike([before for before, _ in calls], published)
-    assert_layers_alike(turning, published)
+    assert_layers_alike(small, published)
 
 
 def check_parts(model_type):
@@ -280,8 +283,8 @@ def check_parts(model_type):
         encoding = from_hf(published, layer_type=kind)
         C = encoding.head_dim
         x_BTHC = np.random.default_rng(1).standard_normal((1, TOKENS, 2, C)).astype(np.float32)
-        expected = turned_by_parts(config, theirs, kind, x_BTHC)
-        _, (matrix_TCC, _) = Turns(ours, C)(encoding)
+        expected = rotated_by_parts(config, theirs, kind, x_BTHC)
+        _, (matrix_TCC, _) = Matrices(ours, C)(encoding)
         actual = np.einsum("bthc,tcd->bthd", x_BTHC, matrix_TCC[:-1])
         np.testing.assert_allclose(actual, expected, atol=2e-5)
 
@@ -298,8 +301,8 @@ def kinds_of_parts(published):
     return [kind for kind in published["rope_parameters"] if kind in listed] or [None]
 
 
-def turned_by_parts(config, theirs, kind, x_BTHC):
-    """Returns queries or keys, turned by the rotary class and function of the config's model."""
+def rotated_by_parts(config, theirs, kind, x_BTHC):
+    """Returns queries or keys, rotated by the rotary class and function of the config's model."""
     module, name = BY_PARTS[config.model_type]
     module = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
     x = torch.as_tensor(x_BTHC, dtype=torch.float32).transpose(1, 2)
@@ -308,10 +311,10 @@ def turned_by_parts(config, theirs, kind, x_BTHC):
     width = cos.shape[-1]
     rotate = module.apply_rotary_pos_emb
     if "k" in inspect.signature(rotate).parameters:
-        turned = rotate(x[..., :width], x[..., :width], cos, sin)[0]
+        rotated = rotate(x[..., :width], x[..., :width], cos, sin)[0]
     else:
-        turned = rotate(x[..., :width], cos, sin)
-    return torch.cat([turned, x[..., width:]], -1).transpose(1, 2).numpy()
+        rotated = rotate(x[..., :width], cos, sin)
+    return torch.cat([rotated, x[..., width:]], -1).transpose(1, 2).numpy()
 
 
 def answers_of(config) -> list:

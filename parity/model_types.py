@@ -24,12 +24,12 @@ from parity.checks import (
     kinds_of_parts,
     number_of,
     positions_of,
+    rotated_by_parts,
     together,
-    turned_by_parts,
     width_of,
     windows_of,
 )
-from parity.turning import Turning, as_published, small_config
+from parity.small_models import SmallModel, as_published, small_config
 from posenc_jax.hf.config import READ, about_positions
 from posenc_jax.hf.row import words
 from posenc_jax.hf.table import having
@@ -52,10 +52,10 @@ _SIZES = words("""
 def record(model_type: str, tables: list) -> dict:
     """Returns the config of a small model and its layers; their tables are put into ``tables``."""
     config = small_config(model_type)
-    turning, published = Turning(config), as_published(config)
+    small, published = SmallModel(config), as_published(config)
     there = _there(model_type, published)
     layers = {}
-    calls = zip(turning.read(np.zeros_like(there)), turning.read(there), strict=True)
+    calls = zip(small.read(np.zeros_like(there)), small.read(there), strict=True)
     for order, ((layer, _, k_0), (_, _, k)) in enumerate(calls):
         number = number_of(layer, order, published)
         encoding = answer(published, layer=number)
@@ -68,19 +68,23 @@ def record(model_type: str, tables: list) -> dict:
             layers[number] = None
             continue
         width = width_of(encoding, k.shape[-1])
-        if turning.deinterleaves:
+        if small.deinterleaves:
             k_0, k = together(k_0, width), together(k, width)
         kind = dict(enumerate(kinds_of(published))).get(number)
-        turn = _turn(k_0, k, width, inner) * attention_factor(turning, kind)
-        layers[number] = [inner.layout, width, inner.rotary_dim, _place(turn, tables)]
+        rotation = _rotation(k_0, k, width, inner) * attention_factor(small, kind)
+        layers[number] = [inner.layout, width, inner.rotary_dim, _row(rotation, tables)]
     windows = None
     if model_type not in NO_PATTERN:
-        windows = [[n, _window(mask)] for n, mask in windows_of(turning, published).items()]
-    return {"config": _kept(published), "layers": list(layers.items()), "windows": windows}
+        windows = [[n, _window(mask)] for n, mask in windows_of(small, published).items()]
+    return {
+        "config": _section(published),
+        "layers": list(layers.items()),
+        "windows": windows,
+    }
 
 
 def record_of_parts(model_type: str, tables: list) -> dict:
-    """Returns the config of a class and a layer of each kind, as its rotary parts turn it."""
+    """Returns the config of a class and a layer of each kind, as its rotary parts rotate it."""
     config, published = config_of_parts(model_type)
     there, layers = _there(model_type, published), []
     listed = kinds_of(published)
@@ -90,9 +94,9 @@ def record_of_parts(model_type: str, tables: list) -> dict:
         encoding = answer(published, layer=number)
         C = encoding.head_dim
         x = np.random.default_rng(0).standard_normal((1, there.shape[-1], 1, C)).astype(np.float32)
-        turn = _turn(x, turned_by_parts(config, there, kind, x), C, encoding)
-        layers.append([number, [encoding.layout, C, encoding.rotary_dim, _place(turn, tables)]])
-    return {"config": _kept(published), "layers": layers}
+        rotation = _rotation(x, rotated_by_parts(config, there, kind, x), C, encoding)
+        layers.append([number, [encoding.layout, C, encoding.rotary_dim, _row(rotation, tables)]])
+    return {"config": _section(published), "layers": layers}
 
 
 def _there(model_type, published):
@@ -103,7 +107,7 @@ def _there(model_type, published):
     return there
 
 
-def _kept(published):
+def _section(published):
     """Returns the keys of a config that are about positions or sizes."""
     return {
         key: value
@@ -132,9 +136,9 @@ def _window(mask):
     raise ValueError(f"no window hides as {mask}")
 
 
-def _place(turn, tables):
+def _row(rotation, tables):
     """Returns the number of the table of this rotation, which is added if there is none."""
-    table = [[round(float(x), 6) for x in part] for part in (turn.real, turn.imag)]
+    table = [[round(float(x), 6) for x in part] for part in (rotation.real, rotation.imag)]
     for number, known in enumerate(tables):
         if np.shape(known) == np.shape(table) and np.allclose(known, table, rtol=0, atol=4e-6):
             return number
@@ -142,7 +146,7 @@ def _place(turn, tables):
     return len(tables) - 1
 
 
-def _turn(k_0, k, width, encoding):
+def _rotation(k_0, k, width, encoding):
     """Returns the complex number that each pair is multiplied by, without the attention factor."""
     pairs = [_pairs(x[..., -width:][..., : encoding.rotary_dim], encoding.layout) for x in (k_0, k)]
     before, after = (x.astype(np.complex128).reshape(-1, x.shape[-1]) for x in pairs)
@@ -165,12 +169,12 @@ def main():
 def write(records: dict, tables: list) -> None:
     """Writes the file, each model and each table on a line of its own."""
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in records.items()]
-    turns = [f"  {json.dumps(table)}" for table in tables]
+    lines_of_tables = [f"  {json.dumps(table)}" for table in tables]
     PATH.write_text(
         '{\n "models": {\n'
         + ",\n".join(lines)
         + '\n },\n "tables": [\n'
-        + ",\n".join(turns)
+        + ",\n".join(lines_of_tables)
         + "\n ]\n}\n"
     )
 

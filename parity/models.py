@@ -222,7 +222,7 @@ def _dump(value, indent: str = "") -> str:
         flat = json.dumps(value, ensure_ascii=False)
         return flat.replace("{", "{ ").replace("}", " }") if isinstance(value, list) else flat
     inner = indent + " "
-    lines = [f"{inner}{json.dumps(key)}: {_dump(each, inner)}" for key, each in value.items()]
+    lines = [f"{inner}{json.dumps(key)}: {_dump(item, inner)}" for key, item in value.items()]
     return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
 
 

@@ -25,7 +25,7 @@ from parity.checks import (
     check_model,
     check_parts,
 )
-from parity.turning import as_published
+from parity.small_models import as_published
 from posenc_jax import layers_from_hf
 from posenc_jax.hf.config import flattened
 from posenc_jax.hf.refused import REFUSED as NOT_OFFERED

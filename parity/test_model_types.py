@@ -23,7 +23,7 @@ from parity.checks import (
     check_model,
     check_parts,
 )
-from parity.turning import Turning, as_published, small_config
+from parity.small_models import SmallModel, as_published, small_config
 from posenc_jax.hf.config import flattened
 from posenc_jax.hf.layers import kinds_of as own_kinds
 from posenc_jax.hf.refused import REFUSED
@@ -47,13 +47,13 @@ def test_layers_are_as_in_transformers(model_type):
 
 
 @pytest.mark.parametrize("model_type", BY_PARTS)
-def test_rotary_parts_turn_as_in_transformers(model_type):
+def test_rotary_parts_rotate_as_in_transformers(model_type):
     check_parts(model_type)
 
 
 def test_embedding_gemma_sees_both_sides():
     config = small_config("gemma3_text", use_bidirectional_attention=True)
-    assert_layers_alike(Turning(config), as_published(config))
+    assert_layers_alike(SmallModel(config), as_published(config))
 
 
 @pytest.mark.parametrize("size", [7, 8])
@@ -93,15 +93,15 @@ def test_every_directory_with_rotation_is_sorted():
     for name in CONFIG_MAPPING_NAMES:
         types[model_type_to_module_name(name)].add(name)
     sorted_types = {*ROWS, *REFUSED, *TEXT_PARTS}
-    found = set()
+    unread = set()
     for folder in sorted(pathlib.Path(transformers.models.__file__).parent.iterdir()):
         code = "".join(path.read_text() for path in folder.glob("modeling_*.py"))
         if (
             re.search("apply_rotary|RotaryEmbedding", code)
             and not types[folder.name] & sorted_types
         ):
-            found.add(folder.name)
-    assert found == REFUSED_UNREAD
+            unread.add(folder.name)
+    assert unread == REFUSED_UNREAD
 
 
 @pytest.mark.parametrize("model_type", sorted(CONFIG_MAPPING_NAMES))

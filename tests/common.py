@@ -263,7 +263,7 @@ def layer(encoding, x_BTD, tokens, weights=None):
 
 
 def of_first_layer(model, token_ids) -> list[np.ndarray]:
-    """Returns float64 queries and keys of the first layer before they turn, ``[B, T, H, C]``."""
+    """Returns float64 queries and keys of the first layer before they rotate, ``[B, T, H, C]``."""
     block = model.layers[0].block
     x_BTD = np.asarray(block.attention_norm(model.embed(token_ids)), np.float64)
     kernels = block.attention.q.kernel, block.attention.k.kernel

@@ -77,7 +77,7 @@ def layer(encoding, q, k, v, x=None, positions=None, *, causal=True, with_weight
 
 
 @functools.partial(jax.jit, static_argnames="length")
-def turn(encoding, positions, length):
+def cos_and_sin(encoding, positions, length):
     """Returns the cosine and sine, ``[T, channels / 2]``, by which every pair rotates.
 
     They are read off by rotating pairs (1, 0); any attention factor is still in them.
@@ -88,8 +88,8 @@ def turn(encoding, positions, length):
     unit_C = np.pad(unit_C, (0, encoding.head_dim - 2 * pairs))
     unit_1T1C = jnp.broadcast_to(jnp.float32(unit_C), (1, len(positions), 1, len(unit_C)))
     tokens = encoding.tokens(jnp.asarray(positions)[None], length=length)
-    turned = encoding.rotate(unit_1T1C, tokens, ONE_HEAD)[0, :, 0, : 2 * pairs]
-    return jnp.split(turned, 2, axis=-1) if half else (turned[:, 0::2], turned[:, 1::2])
+    after = encoding.rotate(unit_1T1C, tokens, ONE_HEAD)[0, :, 0, : 2 * pairs]
+    return jnp.split(after, 2, axis=-1) if half else (after[:, 0::2], after[:, 1::2])
 
 
 def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1):
@@ -104,8 +104,8 @@ def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1):
         close(factor, attention_factor, rtol=1e-6)
         return
     positions = np.array([1, 0, 3, 64, 200])
-    turned = turn(encoding, positions, length)
-    cos, sin = (np.asarray(table, np.float64) for table in turned)
+    tables = cos_and_sin(encoding, positions, length)
+    cos, sin = (np.asarray(table, np.float64) for table in tables)
     close(np.arctan2(sin, cos)[0], inv_freq, rtol=1e-5, atol=1e-12)
     close(np.hypot(sin, cos), np.full(cos.shape, attention_factor), rtol=1e-6)
     # The arrays' own float32 rounding grows with the position.
@@ -123,14 +123,14 @@ def innermost(encoding):
 
 @jax.jit
 def rotated(encoding, x_BTHC, positions):
-    """Returns queries of all heads, turned in float32."""
+    """Returns queries of all heads, rotated in float32."""
     H = x_BTHC.shape[2]
     side = Side(None, num_heads=H, num_kv_heads=H, is_query=True)
     return encoding.rotate(x_BTHC.astype(jnp.float32), encoding.tokens(positions), side)
 
 
 def rates(encoding):
-    """Returns by how much each pair turns in a token, read off at position 1 of text."""
+    """Returns by how much each pair rotates in a token, read off at position 1 of text."""
     cos, sin = (table[0, 0, 0] for table in encoding.tokens(np.array([[1]])).made)
     return jnp.arctan2(sin, cos)
 

@@ -14,7 +14,7 @@ ROOT = common.ROOT
 
 # Import names that differ from the names of their packages.
 PACKAGES = {"absl": "absl-py", "orbax": "orbax-checkpoint", "PIL": "pillow", "yaml": "pyyaml"}
-OWN = {"posenc_jax", "experiments", "configs", "launch"}
+OURS = {"posenc_jax", "experiments", "configs", "launch"}
 
 HIDE = """
 import runpy, sys
@@ -93,7 +93,7 @@ def imported(*paths) -> set[str]:
                 modules |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 modules.add(node.module)
-    names = {name.partition(".")[0] for name in modules} - OWN - sys.stdlib_module_names
+    names = {name.partition(".")[0] for name in modules} - OURS - sys.stdlib_module_names
     return {PACKAGES.get(name, name) for name in names}
 
 
@@ -135,7 +135,7 @@ def private_names(file):
     used = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     parts = [path.partition(".") for path in used]
     paths = [modules[name] + dot + rest for name, dot, rest in parts if name in modules]
-    ours = OWN | {"benchmarks", "docs"} | sys.stdlib_module_names
+    ours = OURS | {"benchmarks", "docs"} | sys.stdlib_module_names
     return {
         path
         for path in [*modules.values(), *paths]

@@ -43,13 +43,13 @@ def check(name: str, *, tokens: int) -> Iterator[dict[str, Any]]:
     for implementation in IMPLEMENTATIONS:
         about = {"kind": "check", "scheme": name, "implementation": implementation}
         try:
-            found = _values_and_gradients(implementation, *arguments)
+            actual = _values_and_gradients(implementation, *arguments)
         except Exception as error:
             is_refusal = isinstance(error, ValueError) and implementation in _MAY_REFUSE
             reason = f"{type(error).__name__}: {str(error)[:200]}"
             yield about | {"is_ok": None if is_refusal else False, "reason": reason}
             continue
-        distance = _distance(found, exact)
+        distance = _distance(actual, exact)
         is_ok = distance <= max(_TIMES * floor, _LEAST)
         yield about | {"is_ok": bool(is_ok), "distance": distance, "dense": floor}
 
@@ -80,8 +80,8 @@ def _both(implementation, encoding, q, k, v, x_BTD):
     return jax.value_and_grad(loss, argnums=range(5), has_aux=True)(encoding, q, k, v, x_BTD)
 
 
-def _distance(found, exact) -> float:
-    (_, out), gradients = jax.device_get(found)
+def _distance(actual, exact) -> float:
+    (_, out), gradients = jax.device_get(actual)
     (_, exact_out), exact_gradients = jax.device_get(exact)
     pairs = zip(
         jax.tree.leaves((out, gradients)),

@@ -61,7 +61,9 @@ def _checks(records) -> list[str]:
 def _by_scheme(cells: dict[tuple[str, str], str]) -> str:
     """Returns a table of cells, which are given by scheme and column, in the order of the cells."""
     schemes, columns = (dict.fromkeys(names) for names in zip(*cells, strict=True))
-    rows = [[f"`{name}`", *(cells.get((name, each), "") for each in columns)] for name in schemes]
+    rows = [
+        [f"`{name}`", *(cells.get((name, column), "") for column in columns)] for name in schemes
+    ]
     return table(["scheme", *columns], rows)
 
 

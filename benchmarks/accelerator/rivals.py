@@ -57,8 +57,8 @@ def _bias(encoding, shape, arguments, queries) -> jax.Array:
     return jax.jit(add)(encoding, *(x[:rows] for x in (q, k, x_BTD)))
 
 
-def _distance(found, expected) -> float:
-    return float(np.abs(np.asarray(found, np.float32) - expected).max() / np.abs(expected).max())
+def _distance(actual, expected) -> float:
+    return float(np.abs(np.asarray(actual, np.float32) - expected).max() / np.abs(expected).max())
 
 
 def _jax(name, shape, arguments, bias_BHTT, expected):
@@ -83,8 +83,8 @@ def _jax(name, shape, arguments, bias_BHTT, expected):
 
 def _both_passes(name, shape, who, call, given, expected):
     try:
-        found = jax.jit(call)(*given)
-        about = {"distance": _distance(found, expected)}
+        actual = jax.jit(call)(*given)
+        about = {"distance": _distance(actual, expected)}
         for with_gradient in (False, True):
             function = jax.jit(gradient(call) if with_gradient else call)
             seconds = timed(functools.partial(function, *given))
@@ -112,8 +112,8 @@ def _torch(name, shape, arguments, bias_BHTT, last_BHT, expected):
     if bias_BHTT is None:
         calls = {"PyTorch SDPA": lambda: sdpa(q, k, v, is_causal=True)} if name == "nope" else {}
     else:
-        seen = np.tril(np.ones((shape.length, shape.length), bool))
-        bias = tensor(np.where(seen, np.asarray(bias_BHTT), -np.inf))
+        visible = np.tril(np.ones((shape.length, shape.length), bool))
+        bias = tensor(np.where(visible, np.asarray(bias_BHTT), -np.inf))
         calls = {"PyTorch SDPA, bias written out": lambda: sdpa(q, k, v, attn_mask=bias)}
     score = _score_mod(name, last_BHT, tensor, torch)
     if score is not None or name == "nope":

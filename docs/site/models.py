@@ -21,7 +21,7 @@ from posenc_jax.hf.table import having
 CONFIGS = Path(__file__).parents[2] / "tests/golden/hf_model_types.json"
 # What a rotary section says, and the scheme that it means.
 SECTIONS = {name: kind.scheme for name, kind in TYPES.items()}
-_CLASSES = {place.partition(":")[2]: name for name, place in reversed(REGISTRY.items())}
+_CLASSES = {target.partition(":")[2]: name for name, target in reversed(REGISTRY.items())}
 
 
 @cache

@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 FAST_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 # The classes and functions that docstrings name, by their names.
 _CLASSES = {
-    place.partition(":")[2]: functools.partial(pkgutil.resolve_name, place)
-    for place in REGISTRY.values()
+    target.partition(":")[2]: functools.partial(pkgutil.resolve_name, target)
+    for target in REGISTRY.values()
 }
 _POINTER = re.compile(
     r"(?:see|(?:the )?keywords? of|attributes of|(?:the same )?as in) `{0,2}(\w+)`{0,2}"
@@ -86,8 +86,8 @@ def references() -> str:
 def page(name: str, drawn: Drawn, figures: list[tuple[str, str]]) -> str:
     """Returns the page of a scheme; ``figures`` has the files of ``drawn.figures``."""
     documented = docstrings.of_scheme(name)
-    sentences = [each.sentence for each in documented if each.sentence]
-    general, special = documented[0].prose, [part for each in documented[1:] for part in each.prose]
+    sentences = [part.sentence for part in documented if part.sentence]
+    general, special = documented[0].prose, [text for part in documented[1:] for text in part.prose]
     # What a scheme shares with others of its module comes after what is its own.
     is_shared = not documented[0].sentence
     prose = [*special, *general] if is_shared else [*general, *sentences[1:], *special]
@@ -97,7 +97,7 @@ def page(name: str, drawn: Drawn, figures: list[tuple[str, str]]) -> str:
     return _TEMPLATES.get_template("scheme.md.jinja").render(
         name=name,
         summary=myst(sentences[0]),
-        equations=[tex for each in documented for tex in each.equations],
+        equations=[tex for part in documented for tex in part.equations],
         prose=[myst(part) for part in prose],
         snippet=snippets.snippet(name),
         figures=figures,
@@ -116,7 +116,7 @@ def page(name: str, drawn: Drawn, figures: list[tuple[str, str]]) -> str:
         multiples=list(answers.columns[:-1]),
         answers=[row for row in rows if results.NOT_LEARNED not in row],
         not_learned=[row[0] for row in rows if results.NOT_LEARNED in row],
-        claims=[each for each in results.claims() if name in each["schemes"]],
+        claims=[claim for claim in results.claims() if name in claim["schemes"]],
         path=REGISTRY[name].partition(":")[0].replace(".", "/") + ".py",
     )
 
@@ -154,9 +154,9 @@ def said(key: str, build: Any, documented: list[Docstring]) -> str:
     a keyword that no docstring has.
     """
     bases = list(build.__mro__[1:-1]) if isinstance(build, type) else []
-    for place in [*documented[::-1], *map(_parsed, (*bases, RoPE, YaRN))]:
-        if key in place.arguments:
-            text = _followed(key, place.arguments[key], sys.modules[build.__module__])
+    for part in [*documented[::-1], *map(_parsed, (*bases, RoPE, YaRN))]:
+        if key in part.arguments:
+            text = _followed(key, part.arguments[key], sys.modules[build.__module__])
             return text[0].upper() + text[1:]
     return ""
 

@@ -140,7 +140,7 @@ def _put(cache: Cache, newest, count: int) -> Cache:
     layers, made = newest
     pairs = zip(cache.layers, layers, strict=True)
     return dataclasses.replace(
-        cache.with_places(None, None, count),
+        cache.with_positions(None, None, count),
         layers=tuple(old.mapped(write, new, state=new.state) for old, new in pairs),
         made=jax.tree.map(functools.partial(write, 1), cache.made, made),
     )

@@ -9,7 +9,7 @@ from experiments.results.statistics import Cell, margin_of, mean_and_stderr, or_
 PLAIN = "rope"  # the scheme of the trained model as it is
 # The protocols of records, see ``studies/extension/evaluations.py``.
 LAST, WINDOWED, SHORT = "last", "windowed", "short"
-KEPT = 0.95  # the share of short-context accuracy that papers say methods keep
+PROMISED = 0.95  # the share of short-context accuracy that papers say methods keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +59,15 @@ class Retention:
 
     @property
     def verdict(self) -> str:
-        """Returns whether more than ``KEPT`` of the accuracy is left."""
+        """Returns whether more than ``PROMISED`` of the accuracy is left."""
         mean, margin = self.accuracy[0], self.margin or 0.0
         if not math.isfinite(mean):
             return "no"
-        if abs(mean - KEPT) <= margin:
+        if abs(mean - PROMISED) <= margin:
             return "undecided"
-        return ("yes" if mean > KEPT else "no") + ("" if self.margin is not None else ", one seed")
+        return ("yes" if mean > PROMISED else "no") + (
+            "" if self.margin is not None else ", one seed"
+        )
 
     @property
     def words(self) -> tuple[str, str]:

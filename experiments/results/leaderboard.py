@@ -68,7 +68,7 @@ def write(folder: Path, record: dict[str, Any]) -> Path:
     path = folder / record["scheme"] / "result.json"
     # The numbers of a text stay on one line, so that a pull request shows what it changes.
     text = re.sub(
-        r"\[[^][{}]*]", lambda found: " ".join(found[0].split()), json.dumps(record, indent=1)
+        r"\[[^][{}]*]", lambda match: " ".join(match[0].split()), json.dumps(record, indent=1)
     )
     write_files(path.parent, {path.name: text + "\n"})
     return path

@@ -75,20 +75,20 @@ class Comparison(Sweep):
         for name in {name for point in self.points for name in point.extensions}:
             self._extension(name, self.protocols.multiples[-1])
         for scheme in {point.scheme for point in self.points}:
-            self._check_places(scheme)
+            self._check_positions(scheme)
 
-    def _check_places(self, scheme):
-        """Raises a ValueError if a scheme cannot place the tokens of the longest texts.
+    def _check_positions(self, scheme):
+        """Raises a ValueError if a scheme cannot read texts as long as the longest.
 
         Within a compiled step, where positions have no values, it could only give NaN.
         """
         spec, length = self._spec(scheme), self.recipe.length
         made = make_encoding(spec.encoding, spec.model, length, nnx.Rngs(0))
-        places: Any = positions.text(self.protocols.multiples[-1] * length)
+        longest: Any = positions.text(self.protocols.multiples[-1] * length)
         for encoding in Layers.of(made).distinct:
             if "prepare" in encoding.hooks():
                 try:
-                    encoding.tokens(places)
+                    encoding.tokens(longest)
                 except ValueError as error:
                     which = f"{scheme} under the longest of eval.multiples"
                     raise ValueError(f"{which}: {error}") from None

@@ -41,7 +41,7 @@ def _loss(metrics: Mapping[str, float]) -> float:
     return metrics.get("loss", math.inf)
 
 
-_KEPT = ocp.checkpoint_managers.AnyPreservationPolicy(
+_PRESERVED = ocp.checkpoint_managers.AnyPreservationPolicy(
     [
         ocp.checkpoint_managers.LatestN(2),
         ocp.checkpoint_managers.BestN(
@@ -111,7 +111,7 @@ class Checkpoints:
         return _Manager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=_KEPT, best_fn=_loss, best_mode="min"
+                preservation_policy=_PRESERVED, best_fn=_loss, best_mode="min"
             ),
             item_handlers=ocp.StandardCheckpointHandler(),
         )

@@ -178,10 +178,10 @@ def _layout(config, row: Row) -> str:
 def _fractions(section) -> dict[str, float]:
     """Returns the share of a head that rotates, by each key that gives it."""
     fractions = {
-        f"{key}={place[key]!r}": place[key]
-        for place in (section.keys, section.config)
+        f"{key}={source[key]!r}": source[key]
+        for source in (section.keys, section.config)
         for key in _FRACTIONS
-        if key in place
+        if key in source
     }
     for key, fraction in fractions.items():
         _check(is_number(fraction) and 0 < fraction <= 1, f"{key} must be a number in (0, 1]")

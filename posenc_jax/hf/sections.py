@@ -119,8 +119,10 @@ def keywords(section: Section, kind: str, pairs: int) -> dict[str, Any]:
 def train_length(section: Section, *others: str) -> int:
     """Returns the length before the extension, which ``others`` give where it is missing."""
     keys, where, config = section
-    places = {f"{ORIGINAL} in {where}": keys, f"{ORIGINAL} in config": config}
-    lengths = {name: whole(place, ORIGINAL) for name, place in places.items() if ORIGINAL in place}
+    sources = {f"{ORIGINAL} in {where}": keys, f"{ORIGINAL} in config": config}
+    lengths = {
+        name: whole(source, ORIGINAL) for name, source in sources.items() if ORIGINAL in source
+    }
     # Not the longest length in general, which may be that after the extension.
     length = agreed(lengths) if lengths else whole(config, ORIGINAL, *others)
     longest = whole(config, *LENGTH, default=length)

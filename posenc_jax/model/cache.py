@@ -209,7 +209,7 @@ class Cache:
         """Returns the number of slots, S."""
         return self.positions.shape[1]
 
-    def with_places(self, positions, segment_ids, T: int) -> "Cache":
+    def with_positions(self, positions, segment_ids, T: int) -> "Cache":
         """Returns the cache with its next T slots counted, at these positions and segments.
 
         Empty slots get the position of the last token, so that no length depends on them and none
@@ -228,7 +228,7 @@ class Cache:
         self._check(positions, segment_ids, T)
         segment_ids = check_numbers("segment_ids", segment_ids, self.positions[:, :T])
 
-        def place(slots, new):
+        def filled(slots, new):
             slots = _write(slots, new, self.count)
             number = jax.lax.broadcasted_iota(jnp.int32, slots.shape, 1)
             last = jax.lax.dynamic_slice_in_dim(slots, self.count + T - 1, 1, axis=1)
@@ -236,8 +236,8 @@ class Cache:
 
         return dataclasses.replace(
             self,
-            positions=place(self.positions, positions),
-            segment_ids=None if segment_ids is None else place(self.segment_ids, segment_ids),
+            positions=filled(self.positions, positions),
+            segment_ids=None if segment_ids is None else filled(self.segment_ids, segment_ids),
             count=self.count + T,
             is_text=is_text,
         )

@@ -115,14 +115,14 @@ class _Prompts(NamedTuple):
         # Where there is padding, a little more makes all chunks of prompts equally long.
         size = _in_equal_chunks(T, prefill_chunk)
         W = -(-T // size) * size if is_ragged else T
-        padding_B1, place_1W = W - lengths_B1, np.arange(W, dtype=np.int32)[None]
-        prompt_BW = np.take_along_axis(prompt_BT, (place_1W - padding_B1) % T, axis=1)
+        padding_B1, column_1W = W - lengths_B1, np.arange(W, dtype=np.int32)[None]
+        prompt_BW = np.take_along_axis(prompt_BT, (column_1W - padding_B1) % T, axis=1)
         is_text = positions is None and next_positions is None and not is_ragged
         positions = _positions(positions, padding_B1, T, W)
         return cls(
             prompt_BW,
             positions,
-            (place_1W >= padding_B1).astype(np.int32) if is_ragged else None,
+            (column_1W >= padding_B1).astype(np.int32) if is_ragged else None,
             _next_positions(next_positions, positions),
             is_text,
         )
@@ -256,8 +256,8 @@ def _lengths(lengths, B, T) -> np.ndarray:
 
 def _positions(positions, padding_B1, T, W) -> np.ndarray:
     """Returns positions of rows of T moved to the right, ``[B, W]`` or ``[B, W, A]``."""
-    place_1W = np.arange(W, dtype=np.int32)[None]
-    positions = np.asarray(check_positions(place_1W[:, :T] if positions is None else positions))
+    column_1W = np.arange(W, dtype=np.int32)[None]
+    positions = np.asarray(check_positions(column_1W[:, :T] if positions is None else positions))
     B = len(padding_B1)
     if positions.shape[:2] not in ((B, T), (1, T)):
         raise ValueError(
@@ -265,7 +265,7 @@ def _positions(positions, padding_B1, T, W) -> np.ndarray:
             f"[{B}, {T}] or [{B}, {T}, A]; {B} may be 1"
         )
     positions = np.broadcast_to(positions, (B, *positions.shape[1:]))
-    index = np.maximum(place_1W - padding_B1, 0)
+    index = np.maximum(column_1W - padding_B1, 0)
     return np.take_along_axis(positions, index.reshape(B, W, *[1] * (positions.ndim - 2)), axis=1)
 
 

@@ -261,7 +261,7 @@ class Transformer(nnx.Module):
         x_BTD, sides = self.embed(inputs), []
         (B, T), start = x_BTD.shape[:2], cache.count
         cache.check_made_for(self, B)
-        cache = cache.with_places(positions, segment_ids, T)
+        cache = cache.with_positions(positions, segment_ids, T)
         for number, encoding in enumerate(self.distinct()):
             new, every, cache = cache.tokens(number, encoding, T)
             x_BTD = encoding.embed(x_BTD, new)

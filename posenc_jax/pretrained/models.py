@@ -143,17 +143,17 @@ def _shapes(files, origins) -> dict[str, tuple[int, ...]]:
 
 def _filled(outline, origins, files, shardings, progress) -> Transformer:
     """Returns the model of ``outline`` with the numbers of the files instead of shapes."""
-    place = SingleDeviceSharding(jax.devices()[0])
-    places = dict.fromkeys(origins, place)
+    one_device = SingleDeviceSharding(jax.devices()[0])
+    by_name = dict.fromkeys(origins, one_device)
     if shardings is not None:
-        places = weights.parameters(shardings(outline))
+        by_name = weights.parameters(shardings(outline))
     arrays: dict[str, jax.Array] = {}
     for name, leaf in weights.parameters(outline).items():
 
         def part(index, origin=origins[name], kind=leaf.dtype):
             return origin.part(files.read, index, kind)
 
-        arrays[name] = jax.make_array_from_callback(leaf.shape, places[name], part)
+        arrays[name] = jax.make_array_from_callback(leaf.shape, by_name[name], part)
         if progress:
             progress("load", len(arrays), len(origins))
     return jax.tree.unflatten(jax.tree.structure(outline), arrays.values())

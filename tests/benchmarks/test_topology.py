@@ -90,7 +90,7 @@ def test_collectives_of_a_text():
 
 
 def test_collectives_of_a_program():
-    """A sum of partial products over four devices, in each of five turns of a loop."""
+    """A sum of partial products over four devices, in each of five repeats of a loop."""
     mesh = make_mesh(data=2, model=4)
 
     def loop(x, w):

@@ -57,7 +57,7 @@ def shaw(values):
 
 
 def shaw_of_bert(a, p):
-    """Returns the table turned round: BERT's begins with the keys furthest ahead."""
+    """Returns the table rotated round: BERT's begins with the keys furthest ahead."""
     return {"keys": a["table"][::-1]}
 
 
@@ -88,7 +88,7 @@ def deberta_of_bert(a, p):
 
 
 def logn(sides, a, p):
-    """Multiplies queries as the code does before they turn."""
+    """Multiplies queries as the code does before they rotate."""
     q, *others = sides
     growth = np.log(np.arange(p["T"]) + 1) / np.log(p["training_length"])
     return q * np.maximum(1, growth)[None, :, None, None], *others

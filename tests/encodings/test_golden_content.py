@@ -180,8 +180,8 @@ def test_selective_rope():
     tokens = encoding.tokens(text(params["T"])).observed(encoding, arrays["x"])
     for name, is_query in (("q", True), ("k", False)):
         side = posenc_jax.Side(None, H, H, is_query=is_query)
-        turned = encoding.rotate(arrays[name], tokens, side)
-        close(turned, arrays[f"{name}_rot"], rtol=1e-5, atol=1e-5)
+        rotated = encoding.rotate(arrays[name], tokens, side)
+        close(rotated, arrays[f"{name}_rot"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("golden", ["wall", "wall_is_fox", "wall_scalar_sink_window"])
@@ -233,9 +233,9 @@ def test_grape_m(golden, name):
     sides = []
     for key, is_query in (("q", True), ("k", False)):
         side = posenc_jax.Side(None, H, H, is_query=is_query)
-        turned = encoding.rotate(arrays[f"{key}_raw"], tokens, side)
-        mean = (turned**2).mean(-1, keepdims=True)
-        sides.append(turned * jax.lax.rsqrt(mean + 1e-6) * arrays[f"{key}_norm"][None, None, None])
+        rotated = encoding.rotate(arrays[f"{key}_raw"], tokens, side)
+        mean = (rotated**2).mean(-1, keepdims=True)
+        sides.append(rotated * jax.lax.rsqrt(mean + 1e-6) * arrays[f"{key}_norm"][None, None, None])
     q, k = sides
     scale = params["scale"]
     nope = posenc_jax.Encoding()
@@ -244,7 +244,7 @@ def test_grape_m(golden, name):
     logits = scale * np.einsum("bthc,bshc->bhts", q, k)
     close(np.tril(logits), np.tril(arrays["logits"]), rtol=1e-5, atol=5e-5)
     if "phase" in arrays:
-        # The slowest pair turns by less than half a turn in all, clockwise.
+        # The slowest pair rotates by less than half a turn in all, clockwise.
         cos, sin = (table[..., -1] for table in tokens.made)
         as_published(golden, phase=np.arctan2(-sin, cos) / arrays["freq"][0, -1])
 
@@ -257,5 +257,5 @@ def test_kv_shift():
     encoding.kernel[...] = jnp.concatenate([arrays["w_shift"]] * 2, axis=1)
     tokens = encoding.tokens(text(arrays["x"].shape[1])).observed(encoding, arrays["x"])
     side = posenc_jax.Side(None, K, K, is_query=False)
-    for turn in (encoding.rotate, encoding.rotate_values):
-        close(turn(arrays["k_raw"], tokens, side), arrays["k"], rtol=1e-5, atol=1e-6)
+    for rotate in (encoding.rotate, encoding.rotate_values):
+        close(rotate(arrays["k_raw"], tokens, side), arrays["k"], rtol=1e-5, atol=1e-6)

@@ -15,7 +15,7 @@ from posenc_jax.positions import cameras, centred_grid
 
 
 def rows_and_columns(arrays, params):
-    """Returns positions ``[1, T, 2]`` of columns and rows, after tokens that do not turn."""
+    """Returns positions ``[1, T, 2]`` of columns and rows, after tokens that do not rotate."""
     places = np.moveaxis(arrays["positions_xy"][::-1], 0, -1)[None]
     return np.pad(places, ((0, 0), (params["prefix_tokens"], 0), (0, 0)))
 
@@ -26,24 +26,27 @@ def test_rope_mixed():
     encoding = posenc_jax.make("rope_mixed", **sizes, rngs=nnx.Rngs(0))
     # At the start all pairs of a head have two directions, at the angle that it drew.
     angle = jnp.arctan2(*jnp.moveaxis(encoding.vectors[:, 0], -1, 0))[:, None, None]
-    turn = jnp.asarray(arrays["init_angle"])[:, None, None] - angle
+    angle_left = jnp.asarray(arrays["init_angle"])[:, None, None] - angle
     x, y = encoding.vectors[..., 1:], encoding.vectors[..., :1]
-    at_start = [x * jnp.cos(turn) - y * jnp.sin(turn), y * jnp.cos(turn) + x * jnp.sin(turn)]
+    at_start = [
+        x * jnp.cos(angle_left) - y * jnp.sin(angle_left),
+        y * jnp.cos(angle_left) + x * jnp.sin(angle_left),
+    ]
     close(jnp.concatenate(at_start, axis=-1), arrays["init_freqs"], rtol=1e-5, atol=1e-5)
     encoding.vectors[...] = jnp.asarray(arrays["freqs"][..., ::-1])
     positions = jnp.asarray(rows_and_columns(arrays, params))
     for key in ("q", "k"):
-        turned = rotated(encoding, jnp.asarray(arrays[key]), positions)
-        as_published("rope_mixed", **{f"{key}_rot": turned})
+        after = rotated(encoding, jnp.asarray(arrays[key]), positions)
+        as_published("rope_mixed", **{f"{key}_rot": after})
     # Pairs (1, 0) come out as the cosine and sine of their angles.
     unit = jnp.tile(jnp.array([1.0, 0.0]), params["head_dim"] // 2)
     unit = jnp.broadcast_to(unit, (1, positions.shape[1], params["num_heads"], len(unit)))
-    turned = rotated(encoding, unit, positions)[0, params["prefix_tokens"] :].swapaxes(0, 1)
-    as_published("rope_mixed", cos=turned[..., 0::2], sin=turned[..., 1::2])
+    after = rotated(encoding, unit, positions)[0, params["prefix_tokens"] :].swapaxes(0, 1)
+    as_published("rope_mixed", cos=after[..., 0::2], sin=after[..., 1::2])
 
 
 def test_axial_rope_of_rope_vit():
-    """A setting of RoPE: columns turn the first half of the pairs, rows the second."""
+    """A setting of RoPE: columns rotate the first half of the pairs, rows the second."""
     arrays, params = common.golden("rope_vit_axial")
     of_axis = params["head_dim"] // 4
     encoding = posenc_jax.make(
@@ -76,8 +79,8 @@ def test_golden_gate(golden):
     rate, _ = encoding.frequencies(params["head_dim"], 1e4, 1)
     close(np.asarray(encoding.axes) * rate[:, None], arrays["freqs"], rtol=1e-5, atol=2e-5)
     positions = jnp.asarray(np.moveaxis(arrays["positions"], 0, -1), jnp.float32)
-    turned = rotated(encoding, jnp.asarray(arrays["x"]), positions)
-    close(turned, arrays["x_rot"], rtol=1e-5, atol=2e-5)
+    after = rotated(encoding, jnp.asarray(arrays["x"]), positions)
+    close(after, arrays["x_rot"], rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("golden", ["dinov3_rope", "dinov3_rope_augmented"])
@@ -99,8 +102,8 @@ def test_dinov3(golden, monkeypatch):
     # Rows and columns have the same rates.
     as_published(golden, inv_freq=rate[: len(rate) // 2], cos=cos, sin=sin)
     for key in "qk":
-        turned = rotated(encoding, jnp.asarray(arrays[key]), grid)
-        as_published(golden, **{f"{key}_rot": turned})
+        after = rotated(encoding, jnp.asarray(arrays[key]), grid)
+        as_published(golden, **{f"{key}_rot": after})
 
 
 def test_dinov3_moves_the_patch_in_the_centre_but_no_class_token():
@@ -111,7 +114,7 @@ def test_dinov3_moves_the_patch_in_the_centre_but_no_class_token():
     np.testing.assert_array_equal(placed[0, :2], 0)
     assert (abs(placed - grid)[0, 2:] > 1e-3).all()
     x = jnp.asarray(common.normal(0, 1, 17, 1, 8))
-    still = [0, 1, 9]  # Elsewhere the centre turns nothing.
+    still = [0, 1, 9]  # Elsewhere the centre rotates nothing.
     np.testing.assert_array_equal(rotated(encoding, x, grid)[:, still], x[:, still])
 
 

@@ -91,7 +91,7 @@ def test_videorope_applied(size, scheme):
 
 
 def test_hope_hybrid_is_videorope_without_time():
-    """Channels that time turns are as they came, and the rest as in VideoRoPE's golden arrays."""
+    """Channels that time rotates are as they came, and the rest as in VideoRoPE's golden arrays."""
     arrays, every = common.golden("videorope_apply")
     params = every["small"]
     encoding = posenc_jax.make(
@@ -190,8 +190,8 @@ def test_time_rope(story):
         cos, sin = encoding.tokens(positions).made
         close(cos[0, :, 0], arrays[f"{story}/cos"][:, ::2], atol=3e-4)
         close(sin[0, :, 0], arrays[f"{story}/sin"][:, ::2], atol=3e-4)
-        turned = (rotated(encoding, x, positions) for x in (q, k))
-        logits = jnp.einsum("bthc,bshc->bhts", *turned)
+        after = (rotated(encoding, x, positions) for x in (q, k))
+        logits = jnp.einsum("bthc,bshc->bhts", *after)
         scale = arrays[f"{story}/logits"][0, 0, 0, 0] / float(logits[0, 0, 0, 0])
         np.testing.assert_allclose(scale, 1 / np.sqrt(params["head_dim"]), rtol=1e-4)
         close(logits * scale, arrays[f"{story}/logits"], rtol=1e-4, atol=3e-4)

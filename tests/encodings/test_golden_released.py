@@ -68,7 +68,7 @@ def test_mistral_large_4(golden):
     rule = dict(positions=positions, scale=params["scale"], with_weights=True)
     results = layer(encoding, q, k, arrays["v"], **rule)
     as_published(golden, **{key: results[key] for key in ("logits", "out", "weights")})
-    # The first channels do not turn, and show what all of a query is multiplied by.
+    # The first channels do not rotate, and show what all of a query is multiplied by.
     tokens, side = encoding.tokens(positions), posenc_jax.Side(None, k.shape[2], k.shape[2], True)
     as_published(golden, q_factor=encoding.rotate(jnp.ones_like(q), tokens, side)[..., 0])
     if params["use_rope"]:
@@ -79,12 +79,12 @@ def test_mistral_large_4(golden):
 
 
 @pytest.mark.parametrize("golden", MISTRAL)
-def test_which_layers_of_mistral_large_4_turn(golden):
+def test_which_layers_of_mistral_large_4_rotate(golden):
     arrays, params = common.golden(golden)
     layers = posenc_jax.layers_from_hf(mistral(params), rngs=nnx.Rngs(0))
-    turning = [layers.at(n)[0].inner for n in range(params["num_layers"])]
-    assert [hasattr(item, "alpha") for item in turning] == arrays["no_rope_layers"].tolist()
-    assert len({id(item) for item in turning}) == 2  # One alpha for all.
+    rotating = [layers.at(n)[0].inner for n in range(params["num_layers"])]
+    assert [hasattr(item, "alpha") for item in rotating] == arrays["no_rope_layers"].tolist()
+    assert len({id(item) for item in rotating}) == 2  # One alpha for all.
     assert layers.at(0)[0].s.shape == (6, params["num_heads"])
 
 
@@ -99,7 +99,7 @@ def frequencies_of(rope):
 @pytest.mark.parametrize(
     "golden", ["deepseek_v4_main", "deepseek_v4_compress", "value_rotation_gqa"]
 )
-def test_values_that_turn(golden):
+def test_values_that_rotate(golden):
     arrays, params = float32(golden)
     rope = params["rope_parameters"]
     encoding = posenc_jax.make(
@@ -113,13 +113,13 @@ def test_values_that_turn(golden):
     rule = dict(window=params["window"], scale=params["scale"], sinks=arrays.get("sinks"))
     results = layer(encoding, q, k, arrays.get("v", k), positions=positions, **rule)
     as_published(golden, inv_freq=rates(encoding), **results)
-    # What turns outputs back undone.
+    # What rotates outputs back, undone.
     side = posenc_jax.Side(None, q.shape[2], k.shape[2], True)
     before = encoding.rotate(results["out"], encoding.tokens(positions), side)
     as_published(golden, out_before=before)
     S, C = k.shape[1], k.shape[3]
     if C - params["rope_channels"] >= S:
-        # Channels that do not turn can say how much each key's value weighs.
+        # Channels that do not rotate can say how much each key's value weighs.
         one_hot = jnp.broadcast_to(jnp.eye(S, C)[None, :, None], k.shape)
         weights = layer(encoding, q, k, one_hot, positions=positions, **rule)["out"]
         as_published(golden, weights=weights[..., :S].swapaxes(1, 2))
@@ -127,7 +127,7 @@ def test_values_that_turn(golden):
 
 @pytest.mark.parametrize(("golden", "layout"), [("mla_half", "half"), ("mla_yarn", "interleaved")])
 def test_heads_of_two_parts(golden, layout):
-    """The recipe of docs/how-to/published-models.md: the encoding turns one part of each head.
+    """The recipe of docs/how-to/published-models.md: the encoding rotates one part of each head.
 
     The scale is that of the whole head, which grows by the square of YaRN's ``mscale_all_dim``.
     """

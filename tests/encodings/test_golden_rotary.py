@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import assert_frequencies, by_token, close, layer, load, rotated, turn
+from golden_checks import assert_frequencies, by_token, close, cos_and_sin, layer, load, rotated
 
 import posenc_jax
 from posenc_jax.positions import text
@@ -101,7 +101,9 @@ def test_frequencies(golden):
         assert_frequencies(encoding, expected, float(factor), length or 1)
     if "cos" in arrays:
         pairs = encoding.rotary_dim // 2
-        for table, kind in zip(turn(encoding, np.arange(64), 64), ("cos", "sin"), strict=True):
+        for table, kind in zip(
+            cos_and_sin(encoding, np.arange(64), 64), ("cos", "sin"), strict=True
+        ):
             close(table, arrays[kind][:, :pairs], atol=1e-5)
 
 
@@ -124,7 +126,7 @@ def test_numbered_frequencies(golden, case):
     factor = float(arrays.get(f"attention_factor_{case}", 1.0))
     assert_frequencies(encoding, arrays[f"inv_freq_{case}"], factor)
     if golden == "hope_highfreq":
-        _, sin = turn(encoding, np.array([1]), 1)
+        _, sin = cos_and_sin(encoding, np.array([1]), 1)
         assert np.count_nonzero(sin) == arrays["kept_pairs"][case]
 
 
@@ -180,7 +182,7 @@ def test_lengths_that_grow(golden):
         # The other code of dynamic PI divides positions instead.
         if scheme != "dynamic_pi":
             assert_frequencies(encoding, arrays[f"inv_freq_len{length}"], factor, length)
-        tables = turn(encoding, np.array([length - 1]), length)
+        tables = cos_and_sin(encoding, np.array([length - 1]), length)
         for kind, table in zip(("cos", "sin"), tables, strict=True):
             if (key := f"{kind}_last_len{length}") in arrays:
                 close(table[0], arrays[key][:pairs], atol=1e-4)
@@ -190,7 +192,7 @@ def test_yarn_tables():
     arrays, params = common.golden("rope_yarn_tables_d32_s4")
     encoding = posenc_jax.make("yarn", head_dim=params["head_dim"], train_length=512, factor=4.0)
     near = arrays["positions"] < 4096
-    tables = turn(encoding, arrays["positions"].astype(np.int32), 1)
+    tables = cos_and_sin(encoding, arrays["positions"].astype(np.int32), 1)
     for table, kind in zip(tables, ("cos", "sin"), strict=True):
         close(table[near], arrays[kind][near, :16], rtol=0, atol=3e-4)
 
@@ -220,7 +222,7 @@ def test_longrope_of_its_repository(start_tokens):
     close(encoding.attention_factor, arrays["mscale"], rtol=1e-9)
     kind = "mixed_" if start_tokens else ""
     positions = arrays[f"{kind}positions"].astype(np.int32)
-    tables = turn(encoding, positions, target)
+    tables = cos_and_sin(encoding, positions, target)
     for table, name in zip(tables, ("cos", "sin"), strict=True):
         # The arrays' own float32 products grow with the position.
         close(table, arrays[f"{kind}{name}"][:, :32], rtol=0, atol=4e-4)
@@ -243,16 +245,18 @@ def test_longrope2(case):
     positions, pairs = arrays[f"positions_{case}"].astype(np.int32), params["head_dim"] // 2
     near = positions < 10_000
     assert near.sum() > 3
-    for table, kind in zip(turn(encoding, positions, target), ("cos", "sin"), strict=True):
+    for table, kind in zip(cos_and_sin(encoding, positions, target), ("cos", "sin"), strict=True):
         close(table[near], arrays[f"{kind}_{case}"][near, :pairs], rtol=0, atol=1e-3)
 
     # Up to the training length it is RoPE.
     for one, other in zip(
-        turn(encoding, positions, train_length), turn(of_rope(params), positions, 1), strict=True
+        cos_and_sin(encoding, positions, train_length),
+        cos_and_sin(of_rope(params), positions, 1),
+        strict=True,
     ):
         np.testing.assert_array_equal(one, other)
 
-    # The first pair that does not turn once within training; the repository counts one less.
+    # The first pair that does not make a turn within training; the repository counts one less.
     default = of_rope(params, "longrope2", **settings)
     full = np.flatnonzero(np.array(default.long_factor) == settings["factor"])
     assert full[0] == params["theoretical_critical_pair_repo_formula"] + 1
@@ -280,7 +284,7 @@ def test_rotations(golden):
     scheme, keywords = ROTATED[golden]
     encoding = of_rope(params, scheme, **keywords)
     heads_second = "interleaved_gptj" not in golden and "llama4" not in golden
-    turned = {}
+    after = {}
     for key in {"q", "k"} & set(arrays):
         x, expected = arrays[key], arrays[f"{key}_rot"]
         if heads_second:
@@ -288,11 +292,11 @@ def test_rotations(golden):
         places = text(x.shape[1])
         if "positions" in arrays:
             places = arrays["positions"].astype(np.int32)[None]
-        turned[key] = rotated(encoding, x, places)
-        close(turned[key], expected, atol=1e-5)
+        after[key] = rotated(encoding, x, places)
+        close(after[key], expected, atol=1e-5)
     scales = {"logits_unscaled": 1.0, "logits_scaled": params.get("head_dim", 1) ** -0.5}
     for key in scales.keys() & arrays.keys():
-        logits = scales[key] * jnp.einsum("bthc,bshc->bhts", turned["q"], turned["k"])
+        logits = scales[key] * jnp.einsum("bthc,bshc->bhts", after["q"], after["k"])
         close(logits, arrays[key], rtol=1e-4, atol=1e-5)
 
 

@@ -58,18 +58,18 @@ def matrix(row, token):
     projection = lifted @ VIEWMATS[row, camera]
     out = np.zeros((C, C))
 
-    def turn(start, channels, position, base):
+    def rotate(start, channels, position, base):
         for i in range(channels // 2):
             angle = -position * base ** (-2 * i / channels)
             rows = [start + i, start + i + channels // 2]
             cos, sin = np.cos(angle), np.sin(angle)
             out[np.ix_(rows, rows)] = [[cos, -sin], [sin, cos]]
 
-    turn(0, TIMES, time, 1e4)
+    rotate(0, TIMES, time, 1e4)
     for start in (TIMES, TIMES + 4):
         out[start : start + 4, start : start + 4] = np.linalg.inv(projection)
-    turn(TIMES + 8, 4, x, 100.0)
-    turn(TIMES + 12, 4, y, 100.0)
+    rotate(TIMES + 8, 4, x, 100.0)
+    rotate(TIMES + 12, 4, y, 100.0)
     return out
 
 

@@ -116,20 +116,20 @@ def test_a_model_in_the_other_layout(layout, convert, rotary_dim):
 
 
 def test_heads_with_axes_of_their_own():
-    """A query turns by the axes of its kv head, wherever heads are cut."""
+    """A query rotates by the axes of its kv head, wherever heads are cut."""
     encoding = posenc_jax.make("rope", head_dim=8, axes=((0,) * 4, (1,) * 4))
     rng = np.random.default_rng(0)
     tokens = encoding.tokens(rng.integers(0, 50, (1, 5, 2)).astype(np.int32))
     q = jnp.asarray(common.normal(0, 1, 5, 4, 8))
-    turned = encoding.rotate(q, tokens, Side(None, 4, 2, is_query=True))
+    rotated = encoding.rotate(q, tokens, Side(None, 4, 2, is_query=True))
     for head in range(4):
         of_head = Side(jnp.array([head]), 4, 2, is_query=True)
         one = encoding.rotate(q[:, :, head : head + 1], tokens, of_head)
-        np.testing.assert_array_equal(one[:, :, 0], turned[:, :, head])
+        np.testing.assert_array_equal(one[:, :, 0], rotated[:, :, head])
         alone = posenc_jax.make("rope", head_dim=8)
         of_axis = alone.tokens(tokens.positions[..., head // 2])
         np.testing.assert_allclose(
-            turned[:, :, head], alone.rotate(q, of_axis, QUERIES)[:, :, head], atol=1e-6
+            rotated[:, :, head], alone.rotate(q, of_axis, QUERIES)[:, :, head], atol=1e-6
         )
 
 
@@ -153,12 +153,12 @@ def test_a_matrix_whose_rows_name_one_axis_is_an_allocation():
     x_BTHC = jnp.asarray(common.normal(0, 2, 5, 1, 8))
     positions = np.random.default_rng(0).integers(-9, 9, (2, 5, 2)).astype(np.int32)
     for places in (positions, positions[..., 0]):
-        turned = []
+        rotated = []
         for item in (axes, tuple(rows[axis] for axis in axes)):
             encoding = RoPE(head_dim=8, axes=item)
             tokens = encoding.tokens(places)
-            turned.append(encoding.rotate(x_BTHC, tokens, ONE_HEAD))
-        np.testing.assert_allclose(*turned, atol=1e-6)
+            rotated.append(encoding.rotate(x_BTHC, tokens, ONE_HEAD))
+        np.testing.assert_allclose(*rotated, atol=1e-6)
 
 
 def test_within_the_window_they_are_rope():

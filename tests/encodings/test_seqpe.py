@@ -16,8 +16,8 @@ from experiments.training.text import Text
 from posenc_jax.encodings.absolute import seqpe_encoder
 from posenc_jax.encodings.absolute.seqpe_losses import (
     draw_candidates,
+    draw_cells,
     draw_edits,
-    draw_places,
     draw_window,
     squared_distances,
 )
@@ -140,8 +140,8 @@ def test_a_window_is_narrow_and_its_places_differ(num_axes):
     window = np.asarray(window_of(KEYS[0], pivots, 32, 1000))
     side = 256 if num_axes == 1 else 16
     assert (np.ptp(window, axis=-1) < side).all() and np.ptp(window) > 500
-    for places in window.swapaxes(0, 1):
-        assert len(np.unique(places, axis=1).T) == 32
+    for cells in window.swapaxes(0, 1):
+        assert len(np.unique(cells, axis=1).T) == 32
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_the_training_block_is_trained_as_a_whole(num_axes, train_length, side):
 
 
 def test_places_of_a_block():
-    places = np.asarray(draw_places(KEYS[0], 30, 9, 3, 2))
-    assert places.shape == (2, 30, 9)
-    assert (np.sort(3 * places[0] + places[1], axis=-1) == np.arange(9)).all()
+    cells = np.asarray(draw_cells(KEYS[0], 30, 9, 3, 2))
+    assert cells.shape == (2, 30, 9)
+    assert (np.sort(3 * cells[0] + cells[1], axis=-1) == np.arange(9)).all()
 
 
 # Training
@@ -197,7 +197,7 @@ def test_teacher_is_the_training_block_and_student_lies_outside(monkeypatch):
     monkeypatch.setattr(type(encoding), "_encode", lambda self, p: outputs.append(p) or zeros(p))
     encoding._transfer(KEYS[0])
     teacher, student = (np.asarray(positions) for positions in outputs)
-    assert teacher.min() == 0 and teacher.max() == 9, "a square of 100 places"
+    assert teacher.min() == 0 and teacher.max() == 9, "a square of 100 cells"
     start = student - teacher
     assert (start == start[:, :, :1]).all()
     assert (start.max(axis=0) >= 10).all() and start.min() == 0

@@ -46,7 +46,7 @@ KEYWORDS = {
 
 @pytest.mark.parametrize("name", ["fox", "selective_rope", "cope", *KEYWORDS])
 def test_documents_interleaved_in_any_layout_are_separate_documents(name):
-    """Tokens come in another order than they were written, those of two documents in turns."""
+    """Tokens come in another order than they were written, those of two documents by turns."""
     encoding = common.build(name, **KEYWORDS.get(name, {}))
     length, rng = 30, np.random.default_rng(0)
     segment_ids = rng.integers(0, 2, (1, length))

@@ -1,4 +1,4 @@
-"""Tests models of transformers: their logits with our attention, and how each type turns."""
+"""Tests models of transformers: their logits with our attention, and how each type rotates."""
 
 import functools
 import json
@@ -73,7 +73,7 @@ WHOLE = [name for name, about in TYPES["models"].items() if "windows" in about]
 
 @pytest.mark.parametrize("model_type", TYPES["models"])
 def test_model_types(model_type):
-    """Each layer turns the same channels as in transformers, and by the same angles."""
+    """Each layer rotates the same channels as in transformers, and by the same angles."""
     config = TYPES["models"][model_type]["config"]
     for number, expected in TYPES["models"][model_type]["layers"]:
         encoding = innermost(posenc_jax.from_hf(config, layer=number))
@@ -82,7 +82,7 @@ def test_model_types(model_type):
             continue
         *channels, table = expected
         assert channels == [encoding.layout, encoding.head_dim, encoding.rotary_dim]
-        np.testing.assert_allclose(turn_at_7(encoding), TYPES["tables"][table], atol=1e-5)
+        np.testing.assert_allclose(rotation_at_7(encoding), TYPES["tables"][table], atol=1e-5)
 
 
 @pytest.mark.parametrize("model_type", WHOLE)
@@ -105,7 +105,7 @@ def test_patterns_of_model_types(model_type):
         assert window == shown[number]
 
 
-def turn_at_7(encoding):
+def rotation_at_7(encoding):
     """Returns cosine and sine at position 7 of text, or at 7, 3 and 2 of three axes."""
     inv_freq, factor = encoding.frequencies(encoding.rotary_dim, encoding.base, 64)
     axes = encoding.axes or (0,) * len(inv_freq)

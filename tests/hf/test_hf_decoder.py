@@ -148,7 +148,7 @@ def tables(encoding, length):
     return encoding.tokens(text(length), length=length).made
 
 
-def same_turns(encoding, other):
+def same_rotations(encoding, other):
     for length in LENGTHS:
         for table, again in zip(tables(encoding, length), tables(other, length), strict=True):
             np.testing.assert_allclose(table, again, rtol=0, atol=2e-5)
@@ -170,14 +170,14 @@ def test_what_is_said_is_read_back(name, model_type):
     assert name == "rope" or written["rope_parameters"]["rope_type"] == expected
     assert written["max_position_embeddings"] == longest
     (again,) = decoder.layers(written).distinct
-    same_turns(encoding, again)
+    same_rotations(encoding, again)
     # Either spelling alone says the same.
     for spelling in ("rope_parameters", "rope_scaling"):
         alone = {key: value for key, value in written.items() if key != spelling}
         assert same(posenc_jax.from_hf(alone), again)
 
 
-def test_what_turns_as_before_is_said_as_before():
+def test_what_rotates_as_before_is_said_as_before():
     assert extended(LLAMA31_8B, abstract(LLAMA31_8B)) == LLAMA31_8B
     # transformers 4 does not know the new spelling, and would take a base of 10000.
     new = {key: value for key, value in CONFIG.items() if key != "rope_theta"}
@@ -192,7 +192,7 @@ def test_layers_without_rotation_stay_so():
     model = abstract(config).under([yarn, yarn, yarn, make("nope")])
     written = extended(config, model)
     assert written["max_position_embeddings"] == 131072
-    same_turns(decoder.layers(written).distinct[0], yarn)
+    same_rotations(decoder.layers(written).distinct[0], yarn)
     with pytest.raises(ValueError, match="layer 0"):
         extended(config, model.under(make("nope")))
     with pytest.raises(ValueError, match="layer 3"):
@@ -213,7 +213,7 @@ def test_the_longest_sequence_can_be_told():
     longrope = make("longrope", factor=3.2, train_length=32, **ROPE)
     for longest in (None, 100):
         written = extended(CONFIG, model.under(longrope), longest)
-        same_turns(posenc_jax.from_hf(written), longrope)
+        same_rotations(posenc_jax.from_hf(written), longrope)
     dynamic = model.under(make("dynamic_ntk", train_length=32, **ROPE))
     with pytest.raises(ValueError, match="max_length=100"):
         extended(CONFIG, dynamic, 100)
@@ -232,7 +232,7 @@ def test_part_of_a_head():
     yarn = make("yarn", head_dim=16, rotary_dim=12, base=1e3, train_length=32)
     written = extended(config, abstract(config).under(yarn))
     assert written["rope_parameters"]["partial_rotary_factor"] == 0.75
-    same_turns(posenc_jax.from_hf(written), yarn)
+    same_rotations(posenc_jax.from_hf(written), yarn)
 
 
 def test_every_part_of_a_head_is_read_back():

@@ -92,7 +92,7 @@ def layer(config, number):
 
 
 def width_of(config):
-    """Returns the width of a head, and how many of its channels turn."""
+    """Returns the width of a head, and how many of its channels rotate."""
     heads = config.get("num_attention_heads", config.get("n_head", 32))
     width = config.get("hidden_size", config.get("n_embd", 4096))
     head = config.get("qk_rope_head_dim") or config.get("head_dim")
@@ -109,9 +109,9 @@ def width_of(config):
 
 def assert_rotates(encoding, config, base, section):
     encoding = innermost(encoding)
-    head, turning = width_of(config)
+    head, rotating = width_of(config)
     model = config["model_type"]
-    assert (encoding.head_dim, encoding.rotary_dim) == (head, turning)
+    assert (encoding.head_dim, encoding.rotary_dim) == (head, rotating)
     assert encoding.layout == ("interleaved" if model in INTERLEAVED else "half")
     longest = config.get("max_position_embeddings", 1)
     section = (
@@ -119,7 +119,7 @@ def assert_rotates(encoding, config, base, section):
         | {key: config[key] for key in ("original_max_position_embeddings",) if key in config}
         | section
     )
-    assert_frequencies(encoding, *rates(turning, base, section, longest))
+    assert_frequencies(encoding, *rates(rotating, base, section, longest))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

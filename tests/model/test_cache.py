@@ -59,7 +59,7 @@ ADAPTIVE = ["dynamic_ntk", "longrope"]
         *((name, {"train_length": 8}, 8) for name in ADAPTIVE),
     ],
 )
-def test_every_step_turns_all_keys_by_the_length_it_has(name, keywords, other):
+def test_every_step_rotates_all_keys_by_the_length_it_has(name, keywords, other):
     """The steps begin below the training length and end past it."""
     model = common.build_model(common.build(name, **keywords), num_layers=1)
     steps = in_pieces(model, Cache.empty(model, B, SIZE), text(T))

@@ -59,13 +59,13 @@ def test_greedy(name):
 
 
 @pytest.mark.parametrize("name, slots", [("rope", 1), ("videorope", 1), ("dynamic_ntk", 64)])
-def test_a_step_turns_the_new_key_alone_where_no_turned_key_changes(name, slots):
-    """A scheme that adapts to the length turns the keys of all slots at every step."""
+def test_a_step_rotates_the_new_key_alone_where_no_rotated_key_changes(name, slots):
+    """A scheme that adapts to the length rotates the keys of all slots at every step."""
     model = common.build_model(name)
     cache = Cache.empty(model, 1, 64)
     program = str(jax.make_jaxpr(model.extend)(TOKEN_IDS[:1, :1], cache))
-    turned = re.findall(r":f32\[1,(\d+),[\d,]*\] = cos ", program)
-    assert turned and max(map(int, turned)) == slots
+    rotated = re.findall(r":f32\[1,(\d+),[\d,]*\] = cos ", program)
+    assert rotated and max(map(int, rotated)) == slots
 
 
 @pytest.mark.parametrize("name", ["dynamic_ntk", "fox", "learned"])

@@ -49,9 +49,9 @@ def test_patterns_of_layers(golden, name, keywords):
         encoding, window_of = layers.at(number)
         assert window_of == read.at(number)[1] and same(encoding, read.at(number)[0])
         assert (window_of or 0) == arrays["window"][number]
-        turns = isinstance(encoding, type(common.build("rope")))
-        assert turns == arrays["uses_rope"][number]
-        if turns:
+        rotates = isinstance(encoding, type(common.build("rope")))
+        assert rotates == arrays["uses_rope"][number]
+        if rotates:
             scaling = arrays["attention_scaling"][number]
             assert_frequencies(encoding, arrays["inv_freq"][number], scaling)
         elif golden == "pattern_beam":
@@ -62,9 +62,9 @@ def test_irope_layer_pattern():
     arrays, params = common.golden("irope_layer_pattern")
     layers = posenc_jax.make("irope", head_dim=common.HEAD_DIM, interval=params["interval"])
     layers.check(params["layers"])
-    turns = params["layers"] // len(layers.pattern)
+    repeats = params["layers"] // len(layers.pattern)
     rotates = [
         isinstance(layers.distinct[which], type(common.build("rope"))) for which in layers.pattern
     ]
     for name in ("llama4_use_rope", "smollm3_use_rope"):
-        assert rotates * turns == arrays[name].astype(bool).tolist()
+        assert rotates * repeats == arrays[name].astype(bool).tolist()

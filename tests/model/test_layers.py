@@ -88,13 +88,13 @@ def rope(**keywords):
 def by_hand():
     """Returns the layers of each pattern, as its paper or its code has them, and keywords."""
     near, still = rope(), posenc_jax.Encoding()
-    turning = rope(base=5e5, layout="interleaved")
+    rotating = rope(base=5e5, layout="interleaved")
     warm = Llama4Temperature(over=still, floor_scale=7)
     far = rope(base=1e6, frequencies=PositionInterpolation(8.0))
     yarn, near_of_yarn = common.build("yarn", factor=8.0, base=5e5), rope(base=5e5)
     beam = BeamScale(over=still)
     return {
-        "irope": ([turning] * 3 + [warm], [None] * 4, dict(floor_scale=7)),
+        "irope": ([rotating] * 3 + [warm], [None] * 4, dict(floor_scale=7)),
         "rnope_swa": ([near] * 3 + [still], [6] * 3 + [None], dict(window=6)),
         "dual_base": ([near] * 5 + [far], [6] * 5 + [None], dict(window=6, global_factor=8.0)),
         "global_nope": (
@@ -202,7 +202,7 @@ def test_a_pattern_over_any_number_of_layers():
 
 
 def logits_of(blocks, ends, lerope, scales):
-    """Returns the logits of a decoder whose layers multiply queries before they turn, if they do.
+    """Returns the logits of a decoder whose layers multiply queries before they rotate, if they do.
 
     ``scales`` are s and b of each layer, ``ends`` the embedding and the last norm.
     """
@@ -222,16 +222,16 @@ def logits_of(blocks, ends, lerope, scales):
 def test_layers_with_a_scale_of_their_own_share_what_is_beneath():
     """The gradient of the shared rates is that of all layers together."""
     lerope = common.build("lerope")
-    turning = common.build("log_scale", over=lerope, num_layers=4, trained=False)
+    rotating = common.build("log_scale", over=lerope, num_layers=4, trained=False)
     still = common.build("log_scale", over="nope", num_layers=2)
-    turning.s[...] += 0.1 * common.normal(5, 4, common.HEADS)
-    pattern = posenc_jax.Layers([turning] * 2 + [still])
+    rotating.s[...] += 0.1 * common.normal(5, 4, common.HEADS)
+    pattern = posenc_jax.Layers([rotating] * 2 + [still])
     sizes = dict(vocab_size=B * T, model_dim=common.WIDTH, num_heads=common.HEADS, num_layers=6)
     plain, model = (
         posenc_jax.Transformer(pattern, **sizes, scan=scan, rngs=nnx.Rngs(0))
         for scan in (False, True)
     )
-    places = [(still, n // 3) if n % 3 == 2 else (turning, n - n // 3) for n in range(6)]
+    places = [(still, n // 3) if n % 3 == 2 else (rotating, n - n // 3) for n in range(6)]
     scales = [(scale.s[row], scale.b[row]) for scale, row in places]
     blocks, ends = [layer.block for layer in plain.layers], (plain.embedding[...], plain.final_norm)
     weights = common.normal(6, B, T, B * T)

@@ -102,7 +102,7 @@ def written_out(model, ids, norm_epsilon=1e-6, qk_norm=None, sinks=None, post_no
         y = x @ np.asarray(by.kernel[...], np.float64)
         return y if by.bias is None else y + np.asarray(by.bias[...], np.float64)
 
-    def turned(x_BTC):
+    def rotated(x_BTC):
         half = x_BTC.shape[-1] // 2
         angles = np.arange(x_BTC.shape[1])[:, None] * 10000.0 ** (-np.arange(half) / half)
         pairs = (x_BTC[..., :half] + 1j * x_BTC[..., half:]) * np.exp(1j * angles)
@@ -116,7 +116,7 @@ def written_out(model, ids, norm_epsilon=1e-6, qk_norm=None, sinks=None, post_no
 
     def attention(by, x):
         count = model.num_kv_heads
-        queries = [turned(q) for q in heads(by.q, common.HEADS, x, by.q_norm)]
+        queries = [rotated(q) for q in heads(by.q, common.HEADS, x, by.q_norm)]
         keys, values = heads(by.k, count, x, by.k_norm), heads(by.v, count, x)
         outputs = []
         extra = np.full((*x.shape[:2], common.HEADS), -np.inf)
@@ -126,7 +126,7 @@ def written_out(model, ids, norm_epsilon=1e-6, qk_norm=None, sinks=None, post_no
             extra = linear(by.sink_of_token, x)
         for number, q in enumerate(queries):
             pair = number // (common.HEADS // count)
-            logits = q @ turned(keys[pair]).swapaxes(1, 2) * q.shape[-1] ** -0.5
+            logits = q @ rotated(keys[pair]).swapaxes(1, 2) * q.shape[-1] ** -0.5
             logits = np.where(np.tri(x.shape[1], dtype=bool), logits, -np.inf)
             logits = np.concatenate([logits, extra[:, :, number, None]], axis=-1)
             weights = np.exp(logits - logits.max(-1, keepdims=True))

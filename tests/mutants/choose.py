@@ -19,7 +19,7 @@ PARTS = (
     "model/cache.py",
     "lookup.py",
 )
-EACH = 3  # errors in every scheme, and in every file beside the schemes
+LEAST = 3  # errors in every scheme, and in every file beside the schemes
 LINES = 25  # of a file beside the schemes for one error, where that is more
 
 
@@ -31,11 +31,11 @@ def chosen(seed: int) -> list[Change]:
         left = changes_in(path, (ROOT / path).read_bytes())
         for scope in scopes(path):
             inside = [change for change in left if change.scope == scope]
-            few = rng.sample(inside, min(EACH, len(inside)))
+            few = rng.sample(inside, min(LEAST, len(inside)))
             picked += few
             left = [change for change in left if change not in few]
         lines = (ROOT / path).read_text().count("\n")
-        count = max(EACH, lines // LINES) - (EACH * len(scopes(path)))
+        count = max(LEAST, lines // LINES) - (LEAST * len(scopes(path)))
         picked += rng.sample(left, max(0, min(count, len(left))))
     return picked
 
@@ -109,8 +109,8 @@ def registered() -> frozenset[str]:
 def _registered() -> list[tuple[str, str, str]]:
     """Returns name, path and attribute of all that is registered."""
     rows = []
-    for name, place in REGISTRY.items():
-        module, _, attribute = place.partition(":")
+    for name, target in REGISTRY.items():
+        module, _, attribute = target.partition(":")
         rows.append((name, module.replace(".", "/") + ".py", attribute))
     return rows
 

@@ -82,10 +82,10 @@ class SelectiveRoPE(NoPE):
         T, H, C = q.shape
         pairs = C // 2
         rate = given.get("temperature", 1.0) * given.get("base", 5e5) ** (-np.arange(pairs) / pairs)
-        turn = between(self.phi.reshape(T, -1)).reshape(*self.phi.shape[1:], T, T)
-        turn = np.repeat(turn * rate[None, :, None, None], H // len(turn), axis=0)
+        angle = between(self.phi.reshape(T, -1)).reshape(*self.phi.shape[1:], T, T)
+        angle = np.repeat(angle * rate[None, :, None, None], H // len(angle), axis=0)
         q, k = (pairs_of(x, "half") for x in (q, k))
-        product = np.einsum("thp,shp,hpts->hts", q, k.conj(), np.exp(1j * turn))
+        product = np.einsum("thp,shp,hpts->hts", q, k.conj(), np.exp(1j * angle))
         return product.real / math.sqrt(C)
 
 
@@ -96,11 +96,11 @@ class RePo(NoPE):
 
     def logits(self, q, k, positions, given, weights):
         (_, H, C), pairs = q.shape, q.shape[-1] // 2
-        place = np.repeat(self.positions, H // self.positions.shape[1], axis=1)
+        positions = np.repeat(self.positions, H // self.positions.shape[1], axis=1)
         rate = given.get("base", 1e4) ** (-np.arange(pairs) / pairs)
-        turn = np.exp(1j * place[..., None] * rate)
+        rotation = np.exp(1j * positions[..., None] * rate)
         q, k = (pairs_of(x, given.get("layout")) for x in (q, k))
-        return np.einsum("thp,shp->hts", q * turn, (k * turn).conj()).real / math.sqrt(C)
+        return np.einsum("thp,shp->hts", q * rotation, (k * rotation).conj()).real / math.sqrt(C)
 
 
 class CABLE(FoX):
@@ -131,9 +131,9 @@ class GrapeAP(NoPE):
         scaled = p / np.sqrt((p**2).mean(-1, keepdims=True) + np.finfo(np.float32).eps)
         pairs = scaled[..., : P // 2] + 1j * scaled[..., P // 2 :]
         pairs = pairs * np.exp(-1j * positions)[:, None, None]
-        turned = np.concatenate([pairs.real, pairs.imag], axis=-1)
+        rotated = np.concatenate([pairs.real, pairs.imag], axis=-1)
         slopes = np.array(ALiBi().slopes(q.shape[1]))[:, None, None]
-        gates = slopes * np.log(sigmoid(np.einsum("thp,shp->hts", p, turned) / P))
+        gates = slopes * np.log(sigmoid(np.einsum("thp,shp->hts", p, rotated) / P))
         bias = np.zeros(gates.shape)
         for m in range(len(p)):
             for n in range(m):
@@ -150,8 +150,8 @@ class GrapeMContextual(NoPE):
         _, H, C = q.shape
         q, k = (pairs_of(x, given.get("layout")) for x in (q, k))
         phase = np.repeat(self.phase, H // self.phase.shape[1], axis=1)
-        turn = np.exp(-1j * phase[..., None] * np.exp(weights["logs"]))
-        return np.einsum("thp,shp->hts", q * turn, (k * turn).conj()).real / math.sqrt(C)
+        rotation = np.exp(-1j * phase[..., None] * np.exp(weights["logs"]))
+        return np.einsum("thp,shp->hts", q * rotation, (k * rotation).conj()).real / math.sqrt(C)
 
 
 SCHEMES = {

@@ -15,7 +15,7 @@ def on_axes(positions, num_axes):
 
 
 class AxialRoPE(Rotary):
-    def turns(self, positions, rate, given):
+    def rotations(self, positions, rate, given):
         positions = on_axes(positions, given.get("num_axes", 2))
         axes = np.arange(len(rate)) % len(positions)
         angles = (positions[axes] * rate[:, None]).T
@@ -26,7 +26,7 @@ class AxialRoPE(Rotary):
 
 
 class Directions(Rotary):
-    """Turns each pair of each head by a product of a vector and the position."""
+    """Rotates each pair of each head by a product of a vector and the position."""
 
     def vectors(self, num_heads, pairs, given, weights):
         """Returns ``[heads, pairs, axes]``, for as many heads as have vectors of their own."""
@@ -38,7 +38,7 @@ class Directions(Rotary):
         self.of_heads = np.repeat(vectors, H // len(vectors), axis=0)
         return super().logits(q, k, positions, given, weights)
 
-    def turns(self, positions, rate, given):
+    def rotations(self, positions, rate, given):
         places = on_axes(positions, self.of_heads.shape[-1])
         apart = places[:, :, None] - places[:, None, :]
         return np.exp(1j * np.einsum("ats,hpa->htsp", apart, self.of_heads))
@@ -52,14 +52,14 @@ class RoPEMixed(Directions):
 
 
 class STRING(NoPE):
-    """Exponentiates generators that commute: turns by pairs, seen from the learned basis."""
+    """Exponentiates generators that commute: rotations by pairs, seen from the learned basis."""
 
-    def turned(self, x, places, given, weights):
+    def rotated(self, x, places, given, weights):
         T, H, C = x.shape
         first, second = np.arange(C // 2), np.arange(C // 2) + C // 2
         if given.get("layout") == "interleaved":
             first, second = np.arange(0, C, 2), np.arange(1, C, 2)
-        turned = np.zeros(x.shape)
+        rotated = np.zeros(x.shape)
         for t, h in np.ndindex(T, H):
             head = h * len(weights["skew"]) // H
             skew, generator = np.zeros((2, C, C))
@@ -68,12 +68,12 @@ class STRING(NoPE):
             basis = (np.eye(C) - skew) @ np.linalg.inv(np.eye(C) + skew)
             generator[second, first] = weights["rates"][head] @ places[:, t]
             generator[first, second] = -generator[second, first]
-            turned[t, h] = expm(basis.T @ generator @ basis) @ x[t, h]
-        return turned
+            rotated[t, h] = expm(basis.T @ generator @ basis) @ x[t, h]
+        return rotated
 
     def logits(self, q, k, positions, given, weights):
         places = on_axes(positions, given.get("num_axes", 1))
-        q, k = (self.turned(x, places, given, weights) for x in (q, k))
+        q, k = (self.rotated(x, places, given, weights) for x in (q, k))
         return content(q, k)
 
 
@@ -95,8 +95,8 @@ class CirculantSTRING(NoPE):
 class GoldenGate(Directions):
     def vectors(self, num_heads, pairs, given, weights):
         # On two axes; the golden arrays have three.
-        turn = np.exp(1j * np.pi * (5**0.5 - 1) / 2 * np.arange(num_heads * pairs))
-        unit = np.stack([turn.real, turn.imag], axis=-1)
+        rotation = np.exp(1j * np.pi * (5**0.5 - 1) / 2 * np.arange(num_heads * pairs))
+        unit = np.stack([rotation.real, rotation.imag], axis=-1)
         low, high = given.get("slowest", 0.2), given.get("fastest", 20.0)
         still = round(given.get("zero_share", 0.0) * pairs)
         rate = np.zeros(pairs)
@@ -105,7 +105,7 @@ class GoldenGate(Directions):
 
 
 class DINOv3(Rotary):
-    def turns(self, positions, rate, given):
+    def rotations(self, positions, rate, given):
         axis = np.arange(len(rate)) // (len(rate) // 2)
         places = on_axes(positions, 2)[axis].T
         return np.exp(1j * (places[:, None] - places[None]) * rate)

@@ -10,17 +10,17 @@ class MultiAxis(Rotary):
     """Counts each pair's distance along its axis; a text token is at one place on all."""
 
     def axis_of(self, pair, pairs, given):
-        """Returns the axis that turns a pair, or None."""
+        """Returns the axis that rotates a pair, or None."""
         raise NotImplementedError
 
-    def turns(self, positions, rate, given):
+    def rotations(self, positions, rate, given):
         positions = np.broadcast_to(positions, (3, positions.shape[-1]))
-        turns = []
+        rotations = []
         for pair, theta in enumerate(rate):
             axis = self.axis_of(pair, len(rate), given)
             distance = 0 * distances(positions[0]) if axis is None else distances(positions[axis])
-            turns.append(np.exp(1j * distance * theta))
-        return np.stack(turns, axis=-1)
+            rotations.append(np.exp(1j * distance * theta))
+        return np.stack(rotations, axis=-1)
 
 
 class Chunked(MultiAxis):
@@ -40,18 +40,18 @@ class Interleaved(MultiAxis):
         sections = given.get("sections") or tuple(
             pairs - 2 * small if axis == order[0] else small for axis in range(3)
         )
-        turn, place = divmod(pair, 3)
-        return order[place] if turn < sections[order[place]] else order[0]
+        repeat, number = divmod(pair, 3)
+        return order[number] if repeat < sections[order[number]] else order[0]
 
 
 class Heads(MultiAxis):
-    def turns(self, positions, rate, given):
+    def rotations(self, positions, rate, given):
         time, row, column = given["axis_heads"] or (1, 1, 1)
-        axes, turns = [0] * time + [1] * row + [2] * column, []
+        axes, rotations = [0] * time + [1] * row + [2] * column, []
         for axis in axes + [None] * (4 - len(axes)):
             self.axis = axis
-            turns.append(super().turns(positions, rate, given))
-        return np.stack(turns)
+            rotations.append(super().rotations(positions, rate, given))
+        return np.stack(rotations)
 
     def axis_of(self, pair, pairs, given):
         return self.axis
@@ -96,28 +96,28 @@ class PRoPE(NoPE):
     ``test_prope`` has the equation with cameras.
     """
 
-    def turned(self, x, positions, given, sign):
-        """Turns the channels ``[time | camera | column | row]`` of ``x [T, H, C]``."""
+    def rotated(self, x, positions, given, sign):
+        """Rotates the channels ``[time | camera | column | row]`` of ``x [T, H, C]``."""
         time = given.get("time_channels", 0)
         quarter = (x.shape[-1] - time) // 4
         times, camera, column, row = np.split(x, time + quarter * np.array([0, 2, 3]), axis=-1)
         base = given.get("base", 100.0)
-        times = self.turned_block(times, sign * positions, given.get("time_base", 1e4))
-        column, row = (self.turned_block(x, sign * positions, base) for x in (column, row))
+        times = self.rotated_block(times, sign * positions, given.get("time_base", 1e4))
+        column, row = (self.rotated_block(x, sign * positions, base) for x in (column, row))
         return np.concatenate([times, camera, column, row], axis=-1)
 
-    def turned_block(self, x, positions, base):
+    def rotated_block(self, x, positions, base):
         pairs = x.shape[-1] // 2
-        turns = np.exp(1j * positions[:, None] * base ** -(np.arange(pairs) / max(pairs, 1)))
-        return channels_of(pairs_of(x, "half") * turns[:, None], "half")
+        rotation = np.exp(1j * positions[:, None] * base ** -(np.arange(pairs) / max(pairs, 1)))
+        return channels_of(pairs_of(x, "half") * rotation[:, None], "half")
 
     def logits(self, q, k, positions, given, weights):
-        return content(*(self.turned(x, positions, given, -1) for x in (q, k)))
+        return content(*(self.rotated(x, positions, given, -1) for x in (q, k)))
 
     def values(self, v, attention, positions, given, weights):
-        turned = self.turned(v, positions, given, -1)
-        sums = super().values(turned, attention, positions, given, weights)
-        return self.turned(sums, positions, given, 1)
+        rotated = self.rotated(v, positions, given, -1)
+        sums = super().values(rotated, attention, positions, given, weights)
+        return self.rotated(sums, positions, given, 1)
 
 
 SCHEMES = {

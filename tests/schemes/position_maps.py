@@ -12,7 +12,7 @@ class PositionMap(Rotary):
     def relative(self, m, n, given) -> float:
         raise NotImplementedError
 
-    def turns(self, positions, rate, given):
+    def rotations(self, positions, rate, given):
         relative = [[self.relative(m, n, given) for n in positions] for m in positions]
         return np.exp(1j * np.array(relative)[..., None] * rate)
 

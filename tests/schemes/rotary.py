@@ -12,7 +12,7 @@ TRAIN_LENGTH = 32  # what common.build gives
 
 
 class Rotary(NoPE):
-    layout, turns_last = "half", False
+    layout, rotates_last = "half", False
 
     def frequencies(self, d, base, given, longest):
         """Returns the radians a token of each pair, and the factor on the logits.
@@ -25,25 +25,25 @@ class Rotary(NoPE):
             return YaRN().frequencies(d, base, rule, longest)
         return base ** (-2 * np.arange(d // 2) / d), 1.0
 
-    def turns(self, positions, rate, given):
-        """Returns the turn between each two positions, complex ``[T, T, pairs]``.
+    def rotations(self, positions, rate, given):
+        """Returns the rotation between each two positions, complex ``[T, T, pairs]``.
 
-        Where heads turn by different angles, it is ``[H, T, T, pairs]``.
+        Where heads rotate by different angles, it is ``[H, T, T, pairs]``.
         """
         return np.exp(1j * distances(positions)[..., None] * rate)
 
     def logits(self, q, k, positions, given, weights):
         d = given.get("rotary_dim", q.shape[-1])
         rate, temperature = self.frequencies(d, given.get("base", 1e4), given, positions.max() + 1)
-        if self.turns_last:
-            # The channels that turn come first from here on.
+        if self.rotates_last:
+            # The channels that rotate come first from here on.
             q, k = (np.roll(x, d, axis=-1) for x in (q, k))
         q_pairs, k_pairs = (pairs_of(x[..., :d], given.get("layout", self.layout)) for x in (q, k))
-        turn = self.turns(positions, rate, given)
-        turn = np.broadcast_to(turn, (q.shape[1], *turn.shape[-3:]))
-        turned = np.einsum("thp,shp,htsp->hts", q_pairs, k_pairs.conj(), turn).real
+        rotation = self.rotations(positions, rate, given)
+        rotation = np.broadcast_to(rotation, (q.shape[1], *rotation.shape[-3:]))
+        rotated = np.einsum("thp,shp,htsp->hts", q_pairs, k_pairs.conj(), rotation).real
         still = np.einsum("thc,shc->hts", q[..., d:], k[..., d:])
-        return (temperature * turned + still) / math.sqrt(q.shape[-1])
+        return (temperature * rotated + still) / math.sqrt(q.shape[-1])
 
 
 class PositionInterpolation(Rotary):

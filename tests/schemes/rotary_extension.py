@@ -84,7 +84,7 @@ class LongRoPE(Rotary):
         short = given.get("short_factor", 1.0), given.get("short_attention_factor", attention)
         return short, (given.get("long_factor", scale), attention)
 
-    def turns(self, positions, rate, given):
+    def rotations(self, positions, rate, given):
         short, long = self.factors(2 * len(rate), given.get("base", 1e4), given)
         slower, attention = long if positions.max() + 1 > TRAIN_LENGTH else short
         unit = []

@@ -10,26 +10,26 @@ from schemes.rotary import TRAIN_LENGTH, YARN, Rotary
 
 
 class XPos(Rotary):
-    def turns(self, positions, rate, given):
+    def rotations(self, positions, rate, given):
         pairs = len(rate)
         gamma, scale_base = given.get("gamma", 0.4), given.get("scale_base", 512)
         zeta = (np.arange(pairs) / pairs + gamma) / (1 + gamma)
         fading = zeta ** (distances(positions)[..., None] / scale_base)
-        return fading * super().turns(positions, rate, given)
+        return fading * super().rotations(positions, rate, given)
 
     def logits(self, q, k, positions, given, weights):
         return super().logits(q, k, positions, {"layout": "interleaved"} | given, weights)
 
 
 class FoPE(NoPE):
-    def turned(self, x, positions, given, weights):
-        """Turns the first channels of ``x``, head by head."""
+    def rotated(self, x, positions, given, weights):
+        """Rotates the first channels of ``x``, head by head."""
         T, H, C = x.shape
         d, layout = given.get("rotary_dim", C), given.get("layout")
         rates = [given.get("base", 1e4) ** (-2 * i / d) for i in range(d // 2)]
         rates = np.array([rate for rate in rates if rate >= 2 * math.pi / TRAIN_LENGTH])
         num_kv_heads, _, mixed = weights["cos_coef"].shape
-        turn = np.full((T, H, d // 2), 1 + 1j if given.get("padding") == "ones" else 1 + 0j)
+        rotation = np.full((T, H, d // 2), 1 + 1j if given.get("padding") == "ones" else 1 + 0j)
         angles = np.outer(positions, rates)
         for h in range(H):
             kv = h // (H // num_kv_heads)
@@ -37,17 +37,17 @@ class FoPE(NoPE):
                 np.cos(angles) @ weights["cos_coef"][kv],
                 np.sin(angles) @ weights["sin_coef"][kv],
             )
-            turn[:, h, :mixed] = cos + 1j * sin
-        turned = channels_of(pairs_of(x[..., :d], layout) * turn, layout)
-        return np.concatenate([turned, x[..., d:]], axis=-1)
+            rotation[:, h, :mixed] = cos + 1j * sin
+        rotated = channels_of(pairs_of(x[..., :d], layout) * rotation, layout)
+        return np.concatenate([rotated, x[..., d:]], axis=-1)
 
     def logits(self, q, k, positions, given, weights):
-        q, k = (self.turned(x, positions, given, weights) for x in (q, k))
+        q, k = (self.rotated(x, positions, given, weights) for x in (q, k))
         return super().logits(q, k, positions, given, weights)
 
 
 class LeRoPE(Rotary):
-    layout, turns_last = "interleaved", True
+    layout, rotates_last = "interleaved", True
 
     def frequencies(self, d, base, given, longest):
         rate, temperature = super().frequencies(d, base, given, longest)
@@ -59,10 +59,10 @@ class LeRoPE(Rotary):
 
 
 class ValueRoPE(Rotary):
-    layout, turns_last = "interleaved", True
+    layout, rotates_last = "interleaved", True
 
-    def turned(self, x, positions, given, sign):
-        """Turns the last channels of ``x [T, H, C]``."""
+    def rotated(self, x, positions, given, sign):
+        """Rotates the last channels of ``x [T, H, C]``."""
         d, layout = given.get("rotary_dim", x.shape[-1]), given.get("layout", self.layout)
         rate, _ = self.frequencies(d, given.get("base", 1e4), given, None)
         still, x = np.split(x, [x.shape[-1] - d], axis=-1)
@@ -70,9 +70,9 @@ class ValueRoPE(Rotary):
         return np.concatenate([still, channels_of(pairs, layout)], axis=-1)
 
     def values(self, v, attention, positions, given, weights):
-        turned = self.turned(v, positions, given, 1)
-        sums = super().values(turned, attention, positions, given, weights)
-        return self.turned(sums, positions, given, -1)
+        rotated = self.rotated(v, positions, given, 1)
+        sums = super().values(rotated, attention, positions, given, weights)
+        return self.rotated(sums, positions, given, -1)
 
 
 class GrapeM(Rotary):
@@ -81,7 +81,7 @@ class GrapeM(Rotary):
         self.rates = np.repeat(rates, q.shape[1] // len(rates), axis=0)
         return super().logits(q, k, positions, given, weights)
 
-    def turns(self, positions, rate, given):
+    def rotations(self, positions, rate, given):
         # Clockwise is at minus the position.
         return np.exp(-1j * distances(positions)[..., None] * self.rates[:, None, None])
 

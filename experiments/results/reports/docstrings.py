@@ -68,7 +68,7 @@ def of_scheme(name: str) -> list[Docstring]:
     if build is Encoding:
         return [parts]
     of_module = parse(inspect.getdoc(sys.modules[where]) or "")
-    modules = Counter(place.partition(":")[0] for place in REGISTRY.values())
+    modules = Counter(target.partition(":")[0] for target in REGISTRY.values())
     if modules[where] > 1:
         of_module = dataclasses.replace(of_module, sentence="")
     return [of_module, parts]

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments.results.extensions import KEPT, ExtensionStudy, retention, windowed
+from experiments.results.extensions import PROMISED, ExtensionStudy, retention, windowed
 from experiments.results.lengths import MAIN, WINDOWED_COLUMN, View, heading, summarise
 from experiments.results.reports import length_figures
 from experiments.results.reports.drawing import drawing_style, finish, styles_of, svg
@@ -46,7 +46,7 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
     for steps in study.steps:
         title = f"{_after(steps)}: bits per byte, mean ± standard error over seeds"
         print_lengths(study.at(steps), title, console)
-    columns = ["steps", "loss", "accuracy kept", f"above {KEPT:.0%}"]
+    columns = ["steps", "loss", "accuracy kept", f"above {PROMISED:.0%}"]
     table = terminal_table(f"short context, under the encoding for {_target(study)}", columns)
     for (scheme, steps), retained in retention(study).items():
         table.add_row(scheme, str(steps), *retained.words, retained.verdict)
@@ -96,18 +96,18 @@ def _page(study: ExtensionStudy, drawn: Mapping[str, tuple[str, str, str]]) -> s
         mark=mark(study.at(0)),
         documents=documents,
         drawn=drawn,
-        kept=_kept(study),
-        share=f"{KEPT:.0%}",
+        accuracy_kept=_accuracy_kept(study),
+        share=f"{PROMISED:.0%}",
         markdown=markdown(study),
     )
 
 
-def _kept(study: ExtensionStudy) -> str:
+def _accuracy_kept(study: ExtensionStudy) -> str:
     """Returns the table of what is kept of the short context, or "" if that was not measured."""
     heads = [
         GridCell(head, "zero-shot" if steps == 0 else f"{steps} steps")
         for steps in study.steps
-        for head in ("loss", "accuracy kept", f"above {KEPT:.0%}")
+        for head in ("loss", "accuracy kept", f"above {PROMISED:.0%}")
     ]
     retained, rows = retention(study), dict[str, list[str]]()
     for scheme in dict.fromkeys(scheme for scheme, _ in retained):

@@ -14,7 +14,7 @@ from experiments.results.reports.page import GridCell
 from experiments.results.statistics import mean_and_stderr, number, words
 
 # A column shows one of these, or how much the loss at short context grew.
-LOSS, KEPT = "loss", "short accuracy kept"
+LOSS, ACCURACY = "loss", "short accuracy kept"
 
 
 TABLES, SEARCHED = map(templates.tables, ("extension_tables", "searched"))
@@ -42,7 +42,7 @@ def markdown(table: templates.Table, study: ExtensionStudy) -> str:
     def cell(scheme: str, kind: str, steps: int, multiple: int) -> str:
         if kind != LOSS:
             left = retained.get((scheme, steps))
-            return left.words[kind == KEPT] if left else ""
+            return left.words[kind == ACCURACY] if left else ""
         if lengths[multiple] not in cells[steps].get(scheme, {}):
             return ""
         return GridCell(*words(cells[steps], scheme, lengths[multiple])).markdown

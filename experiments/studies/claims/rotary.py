@@ -21,7 +21,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "few_rotary_channels",
-        "An eighth of the channels is enough to turn.",
+        "An eighth of the channels is enough to rotate.",
         "2603.11611, about a tenth",
         "language models of several sizes, by its abstract; an eighth of a head is 2 pairs here",
         ("rope",),
@@ -35,7 +35,7 @@ CLAIMS: tuple[Claim, ...] = (
             ),
         ),
         scale_needed="heads of 128 channels and texts of 2048 tokens, where four pairs or more of "
-        "an eighth of the channels turn",
+        "an eighth of the channels make a turn",
     ),
     Claim(
         "small_base",

@@ -17,10 +17,10 @@ from experiments.studies.tasks.task import DIGITS, VOCAB_SIZE, separated
 class ShiftedAddition(Addition):
     """Begins to count the positions of a row anywhere."""
 
-    name, places = "addition_shifted", 256
+    name, num_positions = "addition_shifted", 256
 
     def positions(self, rng, tokens_NL):
-        return _from_anywhere(rng, super().positions(rng, tokens_NL), self.places)
+        return _from_anywhere(rng, super().positions(rng, tokens_NL), self.num_positions)
 
 
 class CoupledAddition(Addition):
@@ -31,10 +31,10 @@ class CoupledAddition(Addition):
     table over the same positions, in which all tokens that are no digits share one more position.
     """
 
-    name, places = "addition_coupled", 64
+    name, num_positions = "addition_coupled", 64
 
     def positions(self, rng, tokens_NL):
-        return _from_anywhere(rng, _place(tokens_NL), self.places)
+        return _from_anywhere(rng, _place(tokens_NL), self.num_positions)
 
 
 class HintedAddition(Addition):
@@ -76,13 +76,13 @@ def _place(tokens_NL: np.ndarray) -> np.ndarray:
     return index_L - np.maximum.accumulate(before_NL, axis=1)
 
 
-def _from_anywhere(rng: np.random.Generator, places_NL: np.ndarray, count: int) -> np.ndarray:
+def _from_anywhere(rng: np.random.Generator, numbers_NL: np.ndarray, count: int) -> np.ndarray:
     """Adds a random number to each row; all sums are below ``count``, int32 ``[N, L]``."""
-    room = count - int(places_NL.max())
+    room = count - int(numbers_NL.max())
     if room < 1:
         raise ValueError(
-            f"the longest rows need {places_NL.max() + 1} positions or hints, and there are only "
+            f"the longest rows need {numbers_NL.max() + 1} positions or hints, and there are only "
             f"{count}; give a smaller task.length or eval.multiples"
         )
-    first_N1 = rng.integers(0, room, (len(places_NL), 1))
-    return (places_NL + first_N1).astype(np.int32)
+    first_N1 = rng.integers(0, room, (len(numbers_NL), 1))
+    return (numbers_NL + first_N1).astype(np.int32)

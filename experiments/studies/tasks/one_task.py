@@ -69,7 +69,7 @@ class OneTask(Questions):
         names = one_of("task.task", self.setting.task, ALONE), *beside
         self.tasks = tuple(ALONE[name] for name in names)
         self.learned, self.length = self.tasks[0], self.setting.length
-        self.places = self.learned.places or self.length
+        self.num_positions = self.learned.num_positions or self.length
         self.shortest = self.setting.shortest or self.learned.shortest
         if not self.learned.shortest <= self.shortest <= self.length:
             raise ValueError(

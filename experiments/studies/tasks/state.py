@@ -11,7 +11,7 @@ from experiments.studies.tasks.task import (
     SYMBOLS,
     Task,
     at_end,
-    places,
+    drawn_indices,
 )
 
 
@@ -96,7 +96,7 @@ class Counting(Task):
         # Any symbol but the one that is counted: the symbols from it on are moved up by one.
         others = rng.integers(0, len(symbols) - 1, (count, size))
         tokens = symbols[others + (others >= target - 10)]
-        where = places(rng, count, size - 1, None, self._MOST)
+        where = drawn_indices(rng, count, size - 1, None, self._MOST)
         where = np.take_along_axis(where, rng.random(where.shape).argsort(axis=1), axis=1)
         chosen = np.take_along_axis(tokens, where, axis=1)
         chosen = np.where(np.arange(self._MOST) < times, SYMBOLS[target], chosen)

@@ -65,7 +65,7 @@ class Questions(DrawnExamples):
         is_all = self.setting.tasks.strip() == "all"
         names = TASKS if is_all else names_in("task.tasks", self.setting.tasks, TASKS)
         self.tasks = tuple(TASKS[name] for name in dict.fromkeys(names))
-        self.length = self.places = self.setting.length
+        self.length = self.num_positions = self.setting.length
         for task in self.tasks:
             task.draw(np.random.default_rng(0), 1, self.length)  # which may be too short
         self.panels = self.by_length() + tuple(
@@ -98,7 +98,7 @@ class Questions(DrawnExamples):
 
     def _encoding(self, scheme, multiple, rngs=None):
         encoding = at_ratio(self.keywords(scheme), multiple, self.length)
-        return make_encoding(encoding, self.config["model"], self.places, rngs)
+        return make_encoding(encoding, self.config["model"], self.num_positions, rngs)
 
     def _model(self, scheme, model, multiple):
         """Returns the model that reads ``multiple`` times the trained length.
@@ -190,6 +190,6 @@ def _logits(model, rows, key=None):
 def likeliest(model, rows):
     """Returns the likeliest token after each token of ``rows`` but the last, ``[N, L - 1]``.
 
-    Tokens have the positions of the rows, or else their places in the row.
+    Tokens have the positions of the rows, or else their indices in the row.
     """
     return jnp.argmax(_logits(model, rows), axis=-1)

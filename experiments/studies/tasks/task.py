@@ -44,7 +44,7 @@ class Task(abc.ABC):
       shortest: the fewest tokens that a row can have.
       has_depth: whether the place of the answer in the row can be chosen.
       vocab_size: number of token ids; a task may have more ids than the shared vocabulary.
-      places: number of positions; None means as many as a training row has tokens.
+      num_positions: how many positions there are; None means as many as a training row has tokens.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Task(abc.ABC):
     shortest: int
     has_depth = False
     vocab_size = VOCAB_SIZE
-    places: int | None = None
+    num_positions: int | None = None
 
     def draw(
         self, rng: np.random.Generator, count: int, length: int, depth: float | None = None
@@ -124,12 +124,12 @@ def distinct(rng: np.random.Generator, count: int, of: np.ndarray, size: int) ->
     return of[rng.random((count, len(of))).argsort(axis=1)[:, :size]]
 
 
-def places(
+def drawn_indices(
     rng: np.random.Generator, count: int, room: int, depth: float | None, size: int = 1
 ) -> np.ndarray:
-    """Draws ``size`` different places in ``0 .. room``, ascending, ``[count, size]``.
+    """Draws ``size`` different indices in ``0 .. room``, ascending, ``[count, size]``.
 
-    One place alone can be given by its depth.
+    One index alone can be given by its depth.
     """
     if depth is not None:
         return np.full((count, 1), round(depth * room))
@@ -145,13 +145,13 @@ def in_noise(
 ) -> np.ndarray:
     """Returns rows of noise with groups of S tokens in their order at random places, ``[N, room]``.
 
-    The last ``end`` tokens of a row have no group. ``depth`` is as in ``places``.
+    The last ``end`` tokens of a row have no group. ``depth`` is as in ``drawn_indices``.
     """
     count, groups, size = groups_NGS.shape
     tokens = rng.choice(NOISE, (count, room))
     # Each group is drawn as if it were one token; then the groups are moved apart.
     last = room - end - groups * (size - 1) - 1
-    first_NG = places(rng, count, last, depth, groups) + (size - 1) * np.arange(groups)
+    first_NG = drawn_indices(rng, count, last, depth, groups) + (size - 1) * np.arange(groups)
     at_NGS = first_NG[..., None] + np.arange(size)
     np.put_along_axis(tokens, at_NGS.reshape(count, -1), groups_NGS.reshape(count, -1), axis=1)
     return tokens

@@ -84,6 +84,6 @@ def rows_between(positions, longest, size: int) -> tuple[jax.Array, jax.Array, j
     Positions are scaled down if ``longest``, the last of the sequence, is beyond ``size`` rows.
     """
     last = size - 1
-    place = jnp.clip(positions * jnp.minimum(1.0, last / jnp.maximum(longest, 1)), 0, last)
-    below = jnp.floor(place).astype(jnp.int32)
-    return below, jnp.minimum(below + 1, last), place - below
+    row = jnp.clip(positions * jnp.minimum(1.0, last / jnp.maximum(longest, 1)), 0, last)
+    below = jnp.floor(row).astype(jnp.int32)
+    return below, jnp.minimum(below + 1, last), row - below

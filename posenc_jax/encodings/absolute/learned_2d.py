@@ -76,13 +76,13 @@ class Learned2D(Learned):
         cells = self.table[...].reshape(-1, channels)
         if self.interpolates:
             return _between_cells(cells, grid, positions_BTA, tokens.made)
-        places = [
+        coordinates = [
             row_of(positions_BTA[..., axis], side, self.out_of_range)
             for axis, side in enumerate(grid)
         ]
-        outside = [place == side for place, side in zip(places, grid, strict=True)]
+        outside = [coordinate == side for coordinate, side in zip(coordinates, grid, strict=True)]
         is_outside = jnp.stack(outside).any(axis=0)
-        cell = jnp.where(is_outside, len(cells), _number(places, grid))
+        cell = jnp.where(is_outside, len(cells), _number(coordinates, grid))
         return rows(cells, cell, mode="fill", fill_value=jnp.nan)
 
 
@@ -94,17 +94,17 @@ def _between_cells(cells, grid, positions_BTA, longest_BTA):
     ]
     table = jnp.zeros(())
     for corner in itertools.product(*([(0, 1)] * len(grid))):
-        weight, places = jnp.ones(()), []
+        weight, coordinates = jnp.ones(()), []
         for is_above, (below, above, share) in zip(corner, sides, strict=True):
             weight = weight * (share if is_above else 1 - share)
-            places.append(above if is_above else below)
-        table = table + weight[..., None] * rows(cells, _number(places, grid))
+            coordinates.append(above if is_above else below)
+        table = table + weight[..., None] * rows(cells, _number(coordinates, grid))
     return table
 
 
-def _number(places, grid):
+def _number(coordinates, grid):
     """Returns the flat indices of cells, in row-major order."""
     number = 0
-    for place, side in zip(places, grid, strict=True):
-        number = number * side + place
+    for coordinate, side in zip(coordinates, grid, strict=True):
+        number = number * side + coordinate
     return number

@@ -19,7 +19,7 @@ from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder, linear
 from posenc_jax.encodings.absolute.seqpe_losses import (
     contrastive_loss,
     draw_candidates,
-    draw_places,
+    draw_cells,
     nearest,
     transfer_loss,
 )
@@ -235,9 +235,9 @@ class SeqPE(Added):
         return contrastive_loss(pe_PNE[:, 0], pe_PNE[:, 1:], nearest(pivots, candidates))
 
     def _transfer(self, key):
-        place_key, start_key, axis_key, outside_key = jax.random.split(key, 4)
+        cell_key, start_key, axis_key, outside_key = jax.random.split(key, 4)
         count = min(self.num_offsets, self.block_side**self.num_axes)
-        offsets = draw_places(place_key, self.num_pivots, count, self.block_side, self.num_axes)
+        offsets = draw_cells(cell_key, self.num_pivots, count, self.block_side, self.num_axes)
         # A window starts anywhere, but past the training block on at least one axis.
         shape, end = (self.num_axes, self.num_pivots), self.max_position - self.block_side + 1
         start = jax.random.randint(start_key, shape, 0, end)

@@ -18,14 +18,14 @@ BASE = 10
 
 def digits(positions, max_digits: int) -> jax.Array:
     """Returns decimal digits, most significant first, with leading zeros: int32 ``[..., N]``."""
-    places = range(max_digits - 1, -1, -1)
-    return jnp.stack([positions // BASE**i % BASE for i in places], axis=-1).astype(jnp.int32)
+    powers = range(max_digits - 1, -1, -1)
+    return jnp.stack([positions // BASE**i % BASE for i in powers], axis=-1).astype(jnp.int32)
 
 
 def is_written(positions, max_digits: int) -> jax.Array:
     """Returns which digits belong to the number and are not leading zeros: bool ``[..., N]``."""
-    places = range(max_digits - 1, 0, -1)
-    return jnp.stack([*(positions >= BASE**i for i in places), positions >= 0], axis=-1)
+    powers = range(max_digits - 1, 0, -1)
+    return jnp.stack([*(positions >= BASE**i for i in powers), positions >= 0], axis=-1)
 
 
 def visible(is_written_BTN, *, bidirectional: bool, mask_padding: bool) -> jax.Array:

@@ -91,18 +91,18 @@ def draw_candidates(key, pivots_AP, count: int, max_position: int, modes=None) -
 
 
 def draw_window(key, pivots_AP, count: int, max_position: int) -> jax.Array:
-    """Draws ``count`` places of one window (line, square, cube): int32 ``[A, P, count]``."""
+    """Draws ``count`` cells of one window (line, square, cube): int32 ``[A, P, count]``."""
     A, P = pivots_AP.shape
     side = min(int(max(WINDOW, 5 * count) ** (1 / A)), max_position)
-    start_key, place_key = jax.random.split(key)
+    start_key, cell_key = jax.random.split(key)
     start = jax.random.randint(start_key, (A, P, 1), 0, max_position - side + 1)
-    return start + draw_places(place_key, P, count, side, A)
+    return start + draw_cells(cell_key, P, count, side, A)
 
 
-def draw_places(key, rows_count: int, count: int, side: int, num_axes: int) -> jax.Array:
-    """Draws distinct places of a cube with ``num_axes`` axes: int32 ``[A, rows_count, count]``.
+def draw_cells(key, rows_count: int, count: int, side: int, num_axes: int) -> jax.Array:
+    """Draws distinct cells of a cube with ``num_axes`` axes: int32 ``[A, rows_count, count]``.
 
-    If the cube has fewer than ``count`` places, all of them are drawn and then repeated.
+    If the cube has fewer than ``count`` cells, all of them are drawn and then repeated.
     """
     total = side**num_axes
     shuffled = jax.vmap(lambda key: jax.random.permutation(key, total))(
@@ -134,14 +134,14 @@ def draw_edits(key, pivots_AP, count: int, max_position: int) -> jax.Array:
 
 def _edit(key, number):
     """Makes one random edit of every number, all below 10^8."""
-    kind_key, digit_key, *place_keys = jax.random.split(key, 4)
+    kind_key, digit_key, *nth_keys = jax.random.split(key, 4)
     length = 1 + sum((number >= BASE**i).astype(jnp.int32) for i in range(1, 9))
     first, second = (
-        # A place counted from the right, 0 .. length - 1; the first may also be length.
-        jax.random.randint(place_key, number.shape, 0, length + extra)
-        for place_key, extra in zip(place_keys, (1, 0), strict=True)
+        # A digit counted from the right, 0 .. length - 1; the first may also be length.
+        jax.random.randint(nth_key, number.shape, 0, length + extra)
+        for nth_key, extra in zip(nth_keys, (1, 0), strict=True)
     )
-    # Places as powers of ten: exact, and cheaper than strings of varying length.
+    # Digits as powers of ten: exact, and cheaper than strings of varying length.
     units = BASE ** jnp.arange(9)
     new = jax.random.randint(digit_key, number.shape, 0, BASE)
     unit = rows(units, first)

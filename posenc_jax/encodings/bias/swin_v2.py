@@ -72,8 +72,8 @@ class SwinV2(Encoding):
         """Sums the hidden units, float32 ``[B, H, T, S]``."""
         spaced = []
         for axis, side in enumerate(self.grid):
-            q_places, k_places = (_along(x, axis) for x in (tile.q_tokens, tile.k_tokens))
-            spaced.append(_spaced(q_places[:, :, None] - k_places[:, None], side))
+            q_along, k_along = (_along(x, axis) for x in (tile.q_tokens, tile.k_tokens))
+            spaced.append(_spaced(q_along[:, :, None] - k_along[:, None], side))
         units = (
             self.inner_kernel[...].astype(jnp.float32).T,
             self.inner_bias[...].astype(jnp.float32),

@@ -65,9 +65,9 @@ class TransformerXL(Encoding):
         cos, sin = tokens.made
         dtype = x_BTHC.dtype
         if not side.is_query:
-            place = jnp.concatenate([cos, sin], axis=-1).astype(dtype)
-            place = place + jnp.zeros_like(x_BTHC[..., :1])  # for every head, sharded as they are
-            return jnp.concatenate([x_BTHC, place], axis=-1)
+            table = jnp.concatenate([cos, sin], axis=-1).astype(dtype)
+            table = table + jnp.zeros_like(x_BTHC[..., :1])  # for every head, sharded as they are
+            return jnp.concatenate([x_BTHC, table], axis=-1)
         u_HC, v_HC, w_HCD = (
             lying_as_heads(side.of_heads(p[...]).astype(jnp.float32), x_BTHC)
             for p in (self.u, self.v, self.w_r)

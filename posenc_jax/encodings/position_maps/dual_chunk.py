@@ -77,13 +77,13 @@ class DualChunk(PositionMap):
 
         Each is float32 ``[B, T, 1, rotary_dim / 2]``.
         """
-        place = one_axis(positions) % self.stride
-        places = (
-            place,
-            jnp.minimum(place + self.stride, self.chunk_size),
-            jnp.full_like(place, min(2 * self.stride - 1, self.chunk_size)),
+        within = one_axis(positions) % self.stride
+        seen_from = (
+            within,
+            jnp.minimum(within + self.stride, self.chunk_size),
+            jnp.full_like(within, min(2 * self.stride - 1, self.chunk_size)),
         )
-        same, before, older = (super(DualChunk, self).tables(place, length) for place in places)
+        same, before, older = (super(DualChunk, self).tables(x, length) for x in seen_from)
         of_queries = same, before, older
         if self.original_length is not None:
             check_length(positions, length)

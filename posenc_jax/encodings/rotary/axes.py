@@ -64,9 +64,9 @@ def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None)
     first, *others = range(num_axes) if order is None else order
     check_choice((list(range(num_axes)),), order=sorted([first, *others]))
     allocation = [first] * num_pairs
-    for place, axis in enumerate(others, 1):
+    for number, axis in enumerate(others, 1):
         for step in range(sections[axis]):
-            pair = place + step * num_axes
+            pair = number + step * num_axes
             if pair >= num_pairs:
                 raise ValueError(
                     f"sections={sections} cannot be interleaved: pair {pair} of axis {axis} is "

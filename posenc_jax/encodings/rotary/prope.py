@@ -113,11 +113,11 @@ class PRoPE(Encoding):
             zeros = jnp.zeros_like(positions, jnp.float32)[..., None, None]
             return positions, positions, positions, zeros + jnp.eye(4)[None, None]
         positions = on_axes(positions, (3 if self.time_channels else 2) + PROJECTION)
-        *places, rows, columns = jnp.moveaxis(positions[..., :-PROJECTION], -1, 0)
+        *times, rows, columns = jnp.moveaxis(positions[..., :-PROJECTION], -1, 0)
         top = positions[..., -PROJECTION:].reshape(*positions.shape[:2], 3, 4)
         bottom = jnp.zeros_like(top[..., :1, :]).at[..., 3].set(1.0)
         projection = jnp.concatenate([top, bottom], axis=-2)
-        return places[0] if places else rows, rows, columns, projection
+        return times[0] if times else rows, rows, columns, projection
 
     def _applied(self, x_BTHC, matrix_BT44, rotations):
         check_width(x_BTHC, head_dim=self.head_dim)

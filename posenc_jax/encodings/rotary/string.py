@@ -85,7 +85,7 @@ class STRING(RoPE):
 def directions(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns random vectors of length 1 along the last axis, whose first component is positive.
 
-    A pair that rotates by the position along such a vector turns forwards along the first axis of
+    A pair that rotates by the position along such a vector moves forwards along the first axis of
     positions, as in RoPE.
     """
     vectors = jax.random.normal(key, shape)

@@ -51,11 +51,11 @@ def test_logits_at_other_distances_are_those_of_moved_queries(windows):
     key, moved = 5, 7
     angles_P = angle_P * (LENGTH - 1 - key + moved)
     a, b = q[:, -1, :, :pairs], q[:, -1, :, pairs:]
-    turned = np.concatenate(
+    rotated = np.concatenate(
         [a * np.cos(angles_P) - b * np.sin(angles_P), b * np.cos(angles_P) + a * np.sin(angles_P)],
         axis=-1,
     )
-    expected = (turned * k[:, key]).sum(axis=-1) / math.sqrt(common.HEAD_DIM)
+    expected = (rotated * k[:, key]).sum(axis=-1) / math.sqrt(common.HEAD_DIM)
     distance = np.array([LENGTH - 1 - key + moved])
     actual = mechanisms.logits_at(h_NHSP[:, :, key].reshape(-1, pairs), speed_P, distance)
     np.testing.assert_allclose(actual.reshape(expected.shape), expected, rtol=1e-3, atol=1e-3)

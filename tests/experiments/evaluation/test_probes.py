@@ -15,7 +15,7 @@ from experiments.training.windows import eval_windows
 from posenc_jax import Layers
 
 LENGTH, WINDOW, TEXTS = common.TRAIN_LENGTH, 5, 4
-# RoPE of the tests turns half of what it could: its other channels pass by.
+# RoPE of the tests rotates half of what it could: its other channels pass by.
 ROTARY_DIM = 4
 FREQUENCIES = 1e4 ** (-np.arange(ROTARY_DIM // 2) / (ROTARY_DIM / 2))
 
@@ -32,8 +32,8 @@ def windows():
     return np.random.default_rng(0).integers(0, common.VOCAB, (TEXTS, LENGTH + 1))
 
 
-def turned(x, places):
-    """Turns channels c and c + ROTARY_DIM / 2 of ``[..., T, H, C]`` as RoPE does."""
+def rotated(x, places):
+    """Rotates channels c and c + ROTARY_DIM / 2 of ``[..., T, H, C]`` as RoPE does."""
     angles = np.asarray(places)[:, None, None] * FREQUENCIES
     a, b = x[..., : ROTARY_DIM // 2], x[..., ROTARY_DIM // 2 : ROTARY_DIM]
     cos, sin = np.cos(angles), np.sin(angles)
@@ -50,9 +50,9 @@ def test_the_kernel_has_the_same_contents_at_every_distance(model, windows):
     np.testing.assert_allclose(fall, np.tile(slopes[:, None], 3), rtol=1e-4)
     texts = windows[:, : LENGTH // 4]
     q, k = common.of_first_layer(model, texts)
-    k = turned(np.roll(k, TEXTS // 2, axis=0), np.arange(LENGTH // 4))
+    k = rotated(np.roll(k, TEXTS // 2, axis=0), np.arange(LENGTH // 4))
     for distance, logits in zip(distances, of_rope.T, strict=True):
-        products = turned(q, distance + np.arange(LENGTH // 4)) * k
+        products = rotated(q, distance + np.arange(LENGTH // 4)) * k
         expected = products.sum(axis=-1).mean(axis=(0, 1)) / math.sqrt(common.HEAD_DIM)
         np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
     assert actual["window"] == [None, WINDOW]
@@ -71,7 +71,7 @@ def test_shares_of_pairs_are_their_covariances_with_the_logit(model, windows):
     # The last is what passes by.
     assert periods.pop() is None
     np.testing.assert_allclose(periods, 2 * np.pi / FREQUENCIES, rtol=1e-5)
-    q, k = (turned(x, np.arange(LENGTH)) for x in common.of_first_layer(model, windows[:, :-1]))
+    q, k = (rotated(x, np.arange(LENGTH)) for x in common.of_first_layer(model, windows[:, :-1]))
     pairs = [[0, 2], [1, 3], [4, 5, 6, 7]]
     covariances = np.zeros((common.HEADS, len(pairs)))
     for text in range(TEXTS):

@@ -123,13 +123,13 @@ def test_a_task_counts_where_it_is_learned():
 
 
 @pytest.fixture(scope="module")
-def kept():
+def rungs_and_missing():
     """Returns the rungs of the results that the repository keeps."""
     return read_rungs(DOCS)
 
 
-def test_every_need_asks_what_was_measured(kept):
-    rungs, missing = kept
+def test_every_need_asks_what_was_measured(rungs_and_missing):
+    rungs, missing = rungs_and_missing
     described = json.loads((DOCS / "ladder/ladder.json").read_text())["rungs"].values()
     finished, points = (sum(rung[key] for rung in described) for key in ("finished", "points"))
     assert missing == f"{points - finished} of {points} runs of the ladder"
@@ -141,8 +141,8 @@ def test_every_need_asks_what_was_measured(kept):
 
 
 @pytest.mark.slow
-def test_the_guide_is_one_screen(kept):
-    text = guide(*kept, {"rope": 1.04, "t5": 3.3})
+def test_the_guide_is_one_screen(rungs_and_missing):
+    text = guide(*rungs_and_missing, {"rope": 1.04, "t5": 3.3})
     assert len(text.splitlines()) <= 120 and "longer under `t5`" in text
     assert re.findall(r"^## (.*?):", text, re.M) == [need.title for need in NEEDS]
     assert len((DOCS / "choosing.md").read_text().splitlines()) <= 120

@@ -170,7 +170,7 @@ class Asked(Answers):
         object.__setattr__(self, "found", [])
 
     def read(self, study, key, **where):
-        self.found.append((study, where))
+        self.asked.append((study, where))
         return Seeds({0: 1.0, 1: 2.0})
 
     def hits(self, study, scheme, task, multiple):
@@ -192,7 +192,7 @@ def asked():
             (*claim.needs, *claim.effects) if claim.name != "flat_is_not_retrieval" else ()
         ):
             assert effect.of(answers)
-    return answers.found
+    return answers.asked
 
 
 def test_every_claim_asks_for_what_its_preset_measures():

@@ -98,12 +98,12 @@ def test_a_candidate_is_longrope_whatever_the_rope(keywords):
     x, positions = common.normal(0, 1, 40, 4, 8), np.arange(40)[None]
 
     @jax.jit
-    def turned(encoding):
+    def rotated(encoding):
         tokens = encoding.tokens(positions)
         return encoding.rotate(x, tokens, common.posenc_jax.Side(None, 4, 4, True))
 
-    expected = turned(longrope(genome, **keywords))
-    actual = turned(Searched.of(rope, genome, 1.25))
+    expected = rotated(longrope(genome, **keywords))
+    actual = rotated(Searched.of(rope, genome, 1.25))
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 

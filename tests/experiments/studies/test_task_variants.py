@@ -82,8 +82,8 @@ def test_digits_of_the_same_place_have_the_same_position():
         np.testing.assert_array_equal(one, total[:-1])
         # The token from which the first digit of the sum is predicted is one place before it.
         assert (positions[row == SEPARATE] == total[0] - 1).all() and positions[0] == total[0] - 1
-    assert {*positions_NL[:, 0]} == {*range(task.places - 11)}
-    assert positions_NL.min() == 0 and positions_NL.max() == task.places - 1
+    assert {*positions_NL[:, 0]} == {*range(task.num_positions - 11)}
+    assert positions_NL.min() == 0 and positions_NL.max() == task.num_positions - 1
 
 
 def test_positions_begin_anywhere():
@@ -91,7 +91,7 @@ def test_positions_begin_anywhere():
     tokens_NL, _ = task.draw(rng(), COUNT, 35)
     positions_NL = task.positions(rng(1), tokens_NL)
     assert (np.diff(positions_NL) == 1).all()
-    assert {*positions_NL[:, 0]} == {*range(task.places - 34)}
+    assert {*positions_NL[:, 0]} == {*range(task.num_positions - 34)}
 
 
 def test_a_hint_says_the_place_of_the_digit_after_it():

@@ -65,10 +65,10 @@ def test_what_sorted_answers_give_away_is_their_chance():
         last_N = answers_NA[:, place - 1] if place else np.zeros(2 * count, int)
         read_N = (answers_NA[:, :place] == last_N[:, None]).sum(axis=1)
         known = np.stack([last_N, read_N, answers_NA[:, place]], axis=1).tolist()
-        seen = collections.defaultdict(collections.Counter)
+        answers = collections.defaultdict(collections.Counter)
         for last, read, answer in known[:count]:
-            seen[last, read][answer] += 1
-        likeliest = {before: item.most_common(1)[0][0] for before, item in seen.items()}
+            answers[last, read][answer] += 1
+        likeliest = {before: item.most_common(1)[0][0] for before, item in answers.items()}
         actual = np.mean(
             [likeliest.get((last, read)) == answer for last, read, answer in known[count:]]
         )
@@ -192,7 +192,7 @@ def test_a_model_that_knows_the_answers_has_all_of_them(tmp_path, monkeypatch):
     assert all(result.value == 1 for result in one.measure("rope", None))
 
 
-def test_an_extension_turns_as_the_trained_scheme_does(tmp_path):
+def test_an_extension_rotates_as_the_trained_scheme_does(tmp_path):
     changes = {"schemes": "rope,dynamic_ntk,yarn", "variants__rope__encoding__base": 20.0}
     one = questions(tmp_path, **changes)
     assert [one.encoding(name, None).base for name in ("rope", "dynamic_ntk", "yarn")] == [20.0] * 3

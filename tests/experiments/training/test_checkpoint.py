@@ -30,7 +30,7 @@ from experiments.training.text import Text
 
 SMALL = {"vocab_size": 16, "model_dim": 8, "mlp_dim": 8, "num_layers": 1, "num_heads": 2}
 SMALL_SPEC = FrozenConfigDict({"encoding": {"name": "alibi"}, "model": SMALL})
-KEPT = "checkpoint_jax_{}"
+ARCHIVE = "checkpoint_jax_{}"
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,12 @@ def keep_checkpoint():
         shutil.rmtree(Path(name, "checkpoints/6"))
         for path in Path(name).rglob("commit_success.txt"):  # which has the name of this folder
             path.unlink()
-        shutil.make_archive(str(common.GOLDEN / KEPT.format(version)), "zip", name)
+        shutil.make_archive(str(common.GOLDEN / ARCHIVE.format(version)), "zip", name)
 
 
 @pytest.mark.parametrize("version", ["0.10", "0.12"])
 def test_a_checkpoint_of_another_version_of_jax_goes_on(tmp_path, windows, version):
-    shutil.unpack_archive(common.GOLDEN / f"{KEPT.format(version)}.zip", tmp_path)
+    shutil.unpack_archive(common.GOLDEN / f"{ARCHIVE.format(version)}.zip", tmp_path)
     metrics, expected = tmp_path / "metrics.jsonl", losses(tmp_path)
     before = metrics.read_text().splitlines()[:4]
     run(tmp_path, windows, spec=SMALL_SPEC)

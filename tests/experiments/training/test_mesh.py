@@ -31,7 +31,7 @@ RECIPE = Recipe(length=16, batch_size=8, steps=8, warmup_steps=2, log_every=1, o
 
 
 class Held(Randomized):
-    """Draws positions, by which it turns queries, keys and values, and adds a row of a table.
+    """Draws positions, by which it rotates queries, keys and values, and adds a row of a table.
 
     The table has an objective of its own.
     """

@@ -74,7 +74,7 @@ _ZAMBA2 = dict(num_hidden_layers=3, layers_block_type=[_LINEAR, "hybrid", _LINEA
 _ZAMBA2 |= dict(use_mem_rope=True, n_mamba_heads=8, mamba_ngroups=1, num_mem_blocks=1)
 _ZAMBA2 |= dict(mamba_d_state=8)
 # Further keywords that small models of some types need.
-_OWN: dict[str, dict] = {
+_BY_TYPE: dict[str, dict] = {
     "bailing_hybrid": dict(first_k_dense_replace=2, **_layers(_FULL, _FULL)),
     "bamba": _heads(4, 2, 512) | _BAMBA,
     "cohere_compass_text": _heads(2, 2, 256)
@@ -127,7 +127,7 @@ def small_config(model_type: str, **keys):
         given["hidden_size"] = 4 * (default.get("head_dim") or width // heads)
         if type(kv_heads) is int:
             given["num_key_value_heads"] = 4 if kv_heads == heads else min(kv_heads, 2)
-    return config_class(**given | _OWN.get(model_type, {}) | keys)
+    return config_class(**given | _BY_TYPE.get(model_type, {}) | keys)
 
 
 def as_published(config) -> dict:
@@ -135,7 +135,7 @@ def as_published(config) -> dict:
     return json.loads(json.dumps(config.to_dict(), default=str))
 
 
-class Turning:
+class SmallModel:
     """Runs a small model whose queries and keys can be read.
 
     Attributes:
@@ -177,10 +177,10 @@ class Turning:
     def _rotation(self, rotate):
         def watched(q, *arguments, **keywords):
             out = rotate(q, *arguments, **keywords)
-            turned = out[0] if isinstance(out, tuple) else out
+            rotated = out[0] if isinstance(out, tuple) else out
             apart = torch.cat([q[..., 0::2], q[..., 1::2]], -1)
-            norms = turned.norm() * apart.norm()  # So that an attention factor does not matter.
-            if turned.shape == q.shape and (turned * apart).sum() > 0.9999 * norms:
+            norms = rotated.norm() * apart.norm()  # So that an attention factor does not matter.
+            if rotated.shape == q.shape and (rotated * apart).sum() > 0.9999 * norms:
                 self.deinterleaves = True
             return out
 
@@ -215,10 +215,10 @@ def _visible(mask) -> np.ndarray:
 def _model_class(config):
     for mapping in (MODEL_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
         if type(config) in mapping:
-            found = mapping[type(config)]
-            return found[0] if isinstance(found, (tuple, list)) else found
+            classes = mapping[type(config)]
+            return classes[0] if isinstance(classes, (tuple, list)) else classes
     module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
-    found = [
+    classes = [
         member
         for member in vars(module).values()
         if inspect.isclass(member)
@@ -226,4 +226,4 @@ def _model_class(config):
         and getattr(member, "config_class", None) is type(config)
         and "PreTrained" not in member.__name__
     ]
-    return min(found, key=lambda member: ("For" in member.__name__, len(member.__name__)))
+    return min(classes, key=lambda member: ("For" in member.__name__, len(member.__name__)))
