@@ -98,5 +98,5 @@ def test_a_port_of_another_program_is_said(capsys):
         with pytest.raises(TimeoutError):
             other.result()
         assert "the job runs already, or another program" in capsys.readouterr().err
-        with pytest.raises(ValueError, match=r"process 0 cannot listen there \(.* in use"):
+        with pytest.raises(ValueError, match="--coordinator"):
             rendezvous.meet(address, address, 2, 0, 1.0)

@@ -3,9 +3,9 @@
     python -m tests.mutants --sample=40 --seed=1
 
 Errors are put into the schemes, attention, decoding and the importer of Hugging Face's configs, at
-least three into every scheme. Each is tried in a copy of the tree, where the tests of its scheme
-run first, then those of its file, then the library's others, until one fails. Slow tests are left
-out.
+least three into every scheme but ``nope``, which computes nothing. Each is tried in a copy of the
+tree, where the tests of its scheme run first, then those of its file, then the library's others,
+until one fails. Slow tests are left out.
 """
 
 import argparse

@@ -24,7 +24,11 @@ LINES = 25  # of a file beside the schemes for one error, where that is more
 
 
 def chosen(seed: int) -> list[Change]:
-    """Returns at least three errors in each scheme and each file, the same for each seed."""
+    """Returns at least three errors in each scheme and each file, the same for each seed.
+
+    A scheme with too little code of its own gets errors in what it calls in its file. ``nope`` gets
+    none: it is the base class, whose hooks return what they are given, and has nothing to compute.
+    """
     picked: list[Change] = []
     for path in files():
         rng = random.Random(f"{seed} {path}")  # no file changes what is chosen in another
@@ -32,6 +36,9 @@ def chosen(seed: int) -> list[Change]:
         for scope in scopes(path):
             inside = [change for change in left if change.scope == scope]
             few = rng.sample(inside, min(LEAST, len(inside)))
+            others = _called(path, scope)
+            called = [change for change in left if change.scope in others]
+            few += rng.sample(called, min(LEAST - len(few), len(called)))
             picked += few
             left = [change for change in left if change not in few]
         lines = (ROOT / path).read_text().count("\n")
@@ -60,6 +67,15 @@ def files() -> list[str]:
 def scopes(path: str) -> list[str]:
     """Returns the classes and functions of a file that the registry names."""
     return sorted({attribute for _, module, attribute in _registered() if module == path})
+
+
+def _called(path: str, scope: str) -> frozenset[str]:
+    """Returns the other classes and functions of a file that one of them names."""
+    tops = {getattr(top, "name", ""): top for top in ast.parse((ROOT / path).read_bytes()).body}
+    if scope not in tops:
+        return frozenset()
+    names = {node.id for node in ast.walk(tops[scope]) if isinstance(node, ast.Name)}
+    return frozenset(names & tops.keys() - {scope})
 
 
 def schemes_of(change: Change) -> list[str]:

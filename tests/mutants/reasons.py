@@ -22,7 +22,7 @@ REASONS: list[tuple[str, str, str]] = [
     ),
     (
         "attention/cpu.py",
-        "q_BKGTC.shape[2] * q_BKGTC.shape[3] > _FEW",
+        "queries > _FEW",
         "it chooses the faster of two forms of the same product",
     ),
     (

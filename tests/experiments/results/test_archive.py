@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import tarfile
 
@@ -50,7 +51,7 @@ def test_restored_results_are_those_of_the_models(corpus, finished, packed, tmp_
     assert {*json.loads(lines[-1])} == {"step", "loss"}
     assert not list(tmp_path.rglob("checkpoints"))
     assert run_points(after.parts) == [] and "2 of 2 were done before" in output.getvalue()
-    with pytest.raises(ValueError, match="has no checkpoints"):
+    with pytest.raises(ValueError, match="seed0"):
         load_run(tmp_path / "there/runs/rope/seed0")
 
 
@@ -118,7 +119,7 @@ def test_a_damaged_archive_is_refused(damage, packed, tmp_path):
     copy = tmp_path / "copy.tar.xz"
     shutil.copy(packed, copy)
     damage(copy)
-    with pytest.raises(ValueError, match="not a complete archive"):
+    with pytest.raises(ValueError, match=re.escape(str(copy))):
         archive.restore(copy, tmp_path / "workdir")
     assert not (tmp_path / "workdir").exists()
 

@@ -80,7 +80,7 @@ def test_a_mark_keeps_others_away_for_as_long_as_it_is_renewed(objects, monkeypa
     folder = folder_at("gs://mine/marked")
     with claimed(folder):
         assert holder(folder).program == Holder.here().program
-        with pytest.raises(ValueError, match=r"gs://mine/marked is in use by process \d+ on"):
+        with pytest.raises(ValueError, match="gs://mine/marked"):
             claimed(folder).__enter__()
     assert holder(folder) is None
     killed = Holder("here", 1, "today")

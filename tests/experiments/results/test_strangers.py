@@ -3,6 +3,7 @@
 import io
 import json
 import lzma
+import re
 import tarfile
 
 import pytest
@@ -16,7 +17,7 @@ def test_an_archive_that_expands_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "_MOST_BYTES", 2**20)
     path = tmp_path / "bomb.tar.xz"
     path.write_bytes(lzma.compress(bytes(2**24)))
-    with pytest.raises(ValueError, match="expands to more than 1 MiB"):
+    with pytest.raises(ValueError, match="1 MiB"):
         archive.read(path)
 
 
@@ -49,5 +50,5 @@ def test_a_lock_writes_through_no_link(tmp_path):
 def test_weights_are_read_from_their_folder_only(tmp_path, name):
     index = {"weight_map": {"lm_head.weight": name}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="no file of this folder"):
+    with pytest.raises(ValueError, match=re.escape(repr(name))):
         SafetensorsFiles(tmp_path)

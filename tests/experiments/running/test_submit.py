@@ -164,7 +164,7 @@ def test_nothing_is_submitted_without_being_asked_or_twice(tmp_path):
     submitted(backend, job, submit=False)
     assert not mark.exists() and not job.workdir.exists()
     assert "submitted: " in submitted(backend, job)
-    with pytest.raises(ValueError, match=r"was submitted on 20.*--status.*--again"):
+    with pytest.raises(ValueError, match="--again"):
         submitted(backend, job)
     submitted(backend, job, again=True)
     assert mark.read_text() == "xx"
@@ -177,15 +177,15 @@ def test_sigterm_reaches_the_processes_of_this_machine(tmp_path):
         "os.kill(os.getppid(), signal.SIGTERM)\n"
         "time.sleep(30)"
     )
-    with pytest.raises(PreemptedError, match="run again with --again"):
+    with pytest.raises(PreemptedError, match="--again"):
         submitted(make_backend("local", []), Job(("python", "-c", program), 1, tmp_path))
 
 
 def test_a_submission_that_failed_is_not_forgotten(tmp_path):
     job = Job((sys.executable, "-c", "raise SystemExit(3)"), 1, tmp_path)
-    with pytest.raises(ValueError, match="ended with status 3"):
+    with pytest.raises(ValueError, match="status 3"):
         submitted(make_backend("local", []), job)
-    with pytest.raises(ValueError, match="did not end well"):
+    with pytest.raises(ValueError, match="--again"):
         submitted(make_backend("local", []), job)
 
 

@@ -108,7 +108,7 @@ def test_another_config_in_the_same_place_is_refused(workdir, corpus):
     assert len(failures) == 2
     assert "train.learning_rate was 0.003 and is now 0.1" in failures[0]["reason"]
     assert "--workdir" in failures[0]["reason"]
-    with pytest.raises(ValueError, match="no point has a result"):
+    with pytest.raises(ValueError, match="--status"):
         other.write_report("the command")
     assert (workdir / "results.csv").read_text() == before
     again, _ = comparison(config(corpus, eval__documents=1), workdir)
@@ -122,7 +122,7 @@ def test_results_of_other_data_are_shown_and_not_gone_on_with(workdir, corpus):
     one, _ = comparison(config(corpus), workdir)
     assert len(one.results()[0]) == 2
     assert "another" in one.write_report("the command").read_text()
-    with pytest.raises(ValueError, match=r"trained on other data of the same name.*--report"):
+    with pytest.raises(ValueError, match="--report"):
         run_points(one.parts)
 
 

@@ -307,7 +307,7 @@ def test_a_scheme_of_a_file_is_registered(tmp_path, monkeypatch):
     (tmp_path / "rooted.py").write_text("another scheme")
     assert len({before, digest("rooted"), digest("rope")}) == 3 and digest("rope") is None
     (tmp_path / "my-scheme.py").write_text("")
-    with pytest.raises(ValueError, match="cannot be a scheme: its name"):
+    with pytest.raises(ValueError, match="my-scheme"):
         register(["my-scheme"], tmp_path)
     (tmp_path / "broken.py").write_text("import no_such_module")
     with pytest.raises(ValueError, match=r"broken\.py cannot be imported: ModuleNotFoundError"):
@@ -349,5 +349,5 @@ def test_a_rung_waits_for_the_rates_of_another(tmp_path):
     failed = {"rope": {3e-3: math.inf, 6e-3: math.inf}}
     rung.rung_of_rates.has_tried = lambda scheme: True
     rung.rung_of_rates.rates = lambda scheme: failed
-    with pytest.raises(ValueError, match="every learning rate of rope failed in b_l32_t2"):
+    with pytest.raises(ValueError, match="rope failed in b_l32_t2"):
         rung.describe(rung.points[0])

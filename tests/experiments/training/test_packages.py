@@ -139,7 +139,7 @@ def test_loading_says_which_command_makes_the_corpus(command, tmp_path, monkeypa
         data.load_corpus(f"packages:{folder}")
     command(["--out", str(folder)])
     monkeypatch.setattr(packages, "DIGEST", "0" * 64)
-    with pytest.raises(ValueError, match="has the digest"):
+    with pytest.raises(ValueError, match="digest"):
         data.load_corpus(f"packages:{folder}")
 
 
@@ -149,7 +149,7 @@ def test_loading_says_which_command_makes_the_corpus(command, tmp_path, monkeypa
 @pytest.mark.parametrize("path", ["../evil.py", "x/../../evil.py", "/evil.py"])
 def test_a_path_outside_the_archive_is_refused(index, path):
     index.add("evil", {"src/a.py": code("a")}, members=[(tarfile.TarInfo(path), code("b"))])
-    with pytest.raises(ValueError, match="outside its folder"):
+    with pytest.raises(ValueError, match=re.escape(repr(path))):
         index.collect()
 
 
@@ -163,7 +163,7 @@ def test_links_are_not_followed(index):
 def test_an_archive_that_grows_too_large_is_refused(index, monkeypatch):
     monkeypatch.setattr(archives, "MOST_ARCHIVE_BYTES", 10_000)
     index.add("bomb", {f"data/{n}": bytes(9_000) for n in range(2)})
-    with pytest.raises(ValueError, match="unpacks to over"):
+    with pytest.raises(ValueError, match="10000 bytes"):
         index.collect()
 
 

