@@ -167,7 +167,7 @@ class Asked(Answers):
 
     def __init__(self):
         super().__init__({})
-        object.__setattr__(self, "found", [])
+        object.__setattr__(self, "asked", [])
 
     def read(self, study, key, **where):
         self.asked.append((study, where))
