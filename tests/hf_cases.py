@@ -117,7 +117,10 @@ BERTS = [MODERNBERT | {"rope_parameters": {"full_attention": {}, "sliding_attent
 BERTS += [BERTS[0] | {"rope_theta": 5e5}, MODERNBERT, MODERNBERT | {"rope_theta": 5e5}]
 MODERNBERT |= dict(global_rope_theta=160000.0, local_rope_theta=10000.0)
 BEAM = dict(model_type="beam", head_dim=8, num_hidden_layers=12, rope_theta=1e4)
-TURNING = {"sliding_attention": {"rope_theta": 1e4}, "full_attention": {"rope_theta": 1e6}}
+BASES_BY_KIND = {"sliding_attention": {"rope_theta": 1e4}, "full_attention": {"rope_theta": 1e6}}
+# The published config has a type for all kinds of layers beside their sections.
+ZAYA = {"hybrid": {"rope_theta": 5e6}, "hybrid_sliding": {"rope_theta": 1e4}}
+ZAYA = dict(model_type="zaya", rope_parameters=ZAYA | {"rope_type": "default"})
 QWEN3_NEXT = LLAMA | {"model_type": "qwen3_next"}
 QWEN3_NEXT |= {"layer_types": ["linear_attention", "linear_attention", "full_attention"]}
 MISTRAL_LARGE_4 = dict(model_type="mistral_large4_text", num_attention_heads=4, rope_theta=1e4)
@@ -225,7 +228,8 @@ READ = [
     (MODERNBERT | {"rope_scaling": LINEAR}, SLIDING, "pi", HEAD | dict(factor=8.0)),
     (BEAM, {"layer": 5}, "beam_scale", {}),
     (BEAM, {"layer": 6}, "rope", HEAD),
-    (BEAM | {"rope_parameters": TURNING}, FULL, "rope", HEAD | {"base": 1e6}),
+    (BEAM | {"rope_parameters": BASES_BY_KIND}, FULL, "rope", HEAD | {"base": 1e6}),
+    (ZAYA, {"layer_type": "hybrid"}, "rope", dict(head_dim=128, base=5e6)),
     (QWEN3_NEXT, {"layer": 2}, "rope", HEAD | {"rotary_dim": 2}),
 ]
 
