@@ -115,8 +115,9 @@ def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
 
     Returns:
       None if no layer is rotary. Else, for each layer (None if it is not rotary), ``period``, the
-      tokens of one turn of each pair (None if it does not turn), and ``share``, ``[heads, pairs]``,
-      which sums to 1 over pairs. Channels that are not rotated count as one pair, the last.
+      tokens of one turn of each pair (None if it does not rotate), and ``share``,
+      ``[heads, pairs]``, which sums to 1 over pairs. Channels that are not rotated count as one
+      pair, the last.
     """
     ropes = [rotary_of(model.layer_at(number)[0]) for number in range(model.num_layers)]
     if not any(ropes):

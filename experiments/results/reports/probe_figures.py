@@ -47,21 +47,21 @@ def _attention(numbers: dict[str, Any], train_length: int) -> Figure:
 def _pairs(numbers: dict[str, Any], train_length: int) -> Figure:
     layers = numbers["share"], numbers["period"]
     figure, panels = _by_layer("period of the pair", "share", *layers)
-    turning = [period for *_, periods in panels for period in periods if period is not None]
+    finite = [period for *_, periods in panels for period in periods if period is not None]
     # The axis covers the marked periods even if no pair has one of them.
-    low = min([*turning, train_length / _NEAR]) / train_length / 1.5
-    high = max([*turning, train_length * _NEAR]) / train_length * 1.5
+    low = min([*finite, train_length / _NEAR]) / train_length / 1.5
+    high = max([*finite, train_length * _NEAR]) / train_length * 1.5
     still = high * (high / low) ** 0.08
     for axes, shares, periods in panels:
-        turns = np.array([period is not None for period in periods])
+        rotates = np.array([period is not None for period in periods])
         x = np.array([period for period in periods if period is not None]) / train_length
         shares_HP, order = np.array(shares, float), x.argsort(kind="stable")
-        _heads(axes, x[order], shares_HP[:, turns][:, order], marker="o")
-        if not turns.all():
-            for head, share in enumerate(shares_HP[:, ~turns].sum(axis=1)):
+        _heads(axes, x[order], shares_HP[:, rotates][:, order], marker="o")
+        if not rotates.all():
+            for head, share in enumerate(shares_HP[:, ~rotates].sum(axis=1)):
                 axes.plot(still, share, "s", color=_colour(head), markersize=4)
         is_near = (x >= 1 / _NEAR) & (x <= _NEAR)
-        share = shares_HP[:, turns][:, is_near].sum(axis=1).mean()
+        share = shares_HP[:, rotates][:, is_near].sum(axis=1).mean()
         title = f"{axes.get_title('left')}: {share:.0%} from L/2 to 2 L"
         axes.set_title(title, loc="left", fontsize=9)
         axes.axvspan(1 / _NEAR, _NEAR, color=INK, alpha=0.08, zorder=0)
@@ -69,8 +69,8 @@ def _pairs(numbers: dict[str, Any], train_length: int) -> Figure:
         axes.axhline(0, color="#444444", linewidth=0.6)
         axes.set_xscale("log")
         ticks = [(4.0**k, _times(4.0**k)) for k in range(-6, 12) if low <= 4.0**k <= high]
-        _ticks(axes, [*ticks, (still, "still")] if not turns.all() else ticks)
-        axes.set_xlim(low, high if turns.all() else still * (still / high))
+        _ticks(axes, [*ticks, (still, "still")] if not rotates.all() else ticks)
+        axes.set_xlim(low, high if rotates.all() else still * (still / high))
     return figure
 
 
