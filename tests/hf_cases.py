@@ -230,6 +230,7 @@ READ = [
     (BEAM, {"layer": 6}, "rope", HEAD),
     (BEAM | {"rope_parameters": BASES_BY_KIND}, FULL, "rope", HEAD | {"base": 1e6}),
     (ZAYA, {"layer_type": "hybrid"}, "rope", dict(head_dim=128, base=5e6)),
+    (ZAYA | {"rope_parameters": {"rope_theta": 5e6}}, {}, "rope", dict(head_dim=128, base=5e6)),
     (QWEN3_NEXT, {"layer": 2}, "rope", HEAD | {"rotary_dim": 2}),
 ]
 
@@ -281,6 +282,7 @@ REFUSED = [
     (LLAMA | {"position_embedding_type": "absolute"}, {}, "position_embedding_type='absolute'"),
     (LLAMA | QUERIES, {}, "llama_4_scaling_beta=0.1 .* ministral3"),
     (DEEPSEEK | MISTRAL4 | QUERIES, {}, "multiplies whole queries"),
+    (OLMO3 | {"rope_scaling": BY_KIND | {"rope_type": "yarn"}}, SLIDING, "rope_type"),
     # Which layer is meant
     (OLMO3, {}, "layer_type"),
     (SMOLLM3S[0], {}, "layer="),
