@@ -123,6 +123,7 @@ ZAYA = {"hybrid": {"rope_theta": 5e6}, "hybrid_sliding": {"rope_theta": 1e4}}
 ZAYA = dict(model_type="zaya", rope_parameters=ZAYA | {"rope_type": "default"})
 QWEN3_NEXT = LLAMA | {"model_type": "qwen3_next"}
 QWEN3_NEXT |= {"layer_types": ["linear_attention", "linear_attention", "full_attention"]}
+QWEN3_NEXT_UNLISTED = LLAMA | dict(model_type="qwen3_next", num_hidden_layers=8)
 MISTRAL_LARGE_4 = dict(model_type="mistral_large4_text", num_attention_heads=4, rope_theta=1e4)
 MISTRAL_LARGE_4 |= dict(num_hidden_layers=8, qk_nope_head_dim=2, qk_rope_head_dim=6)
 
@@ -289,6 +290,7 @@ REFUSED = [
     (OLMO3, {"layer": 4}, "layer=4"),
     (LLAMA, FULL, "layer_type='full_attention'"),
     (QWEN3_NEXT, {"layer": 0}, "layer=0"),
+    (QWEN3_NEXT_UNLISTED | {"sliding_window": None}, {"layer": 0}, "layer=0"),
     (T5, DECODER, "rngs"),
     (MISTRAL_LARGE_4, {"layer": 0}, "rngs=nnx.Rngs"),
     (MISTRAL_LARGE_4 | {"head_dim": 8}, {"layer": 0, "qk_rope_head_dim": None}, "qk_rope_head_dim"),
