@@ -41,6 +41,11 @@ REASONS: list[tuple[str, str, str]] = [
         "a tile more is visited, and the mask hides all of it",
     ),
     (
+        "pallas/lookup.py",
+        "axis=0, keepdims=False",
+        "a row with one more axis of size 1 is broadcast to the same result",
+    ),
+    (
         "model/cache.py",
         "model.embedding.shape[-1]",
         "the embedding has two axes, so its last is its second",
