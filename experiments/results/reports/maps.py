@@ -105,7 +105,10 @@ def loss_and_recall(points: pd.DataFrame) -> str:
     """
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots()
-    axes.set(xlabel="bits per byte of the longest texts, lower is better", ylabel="share of rows recalled at 4x")
+    axes.set(
+        xlabel="bits per byte of the longest texts, lower is better",
+        ylabel="share of rows recalled at 4x",
+    )
     axes.set(ylim=(-0.04, 1.08), xmargin=0.1)
     finish(axes)
     _draw(figure, axes, points["loss"], points["recall"], points.index)
