@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from configs import atlas, extension, extrapolation, ladder, longrope
 from experiments.config import encoding
 from experiments.evaluation.mechanisms import is_near_to
-from posenc_jax.encodings.rotary.axes import STILL
+from posenc_jax.encodings.lib.axes import STILL
 
 PRESETS = atlas.PRESETS
 # Bases of RoPE between the trained lengths of ``small`` (64 and 128) and the usual 10,000.

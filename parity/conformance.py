@@ -19,8 +19,8 @@ import numpy as np
 
 from posenc_jax.attention import logits
 from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.lib.wrapper import Wrapper
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.hf import from_hf
 
 POSITIONS = (0, 1, 1000, 8000, 60000)

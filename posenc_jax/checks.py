@@ -12,7 +12,7 @@ from posenc_jax.fields import check_choice, check_divides, count_of, is_real, is
 # float64 positions may lose this much when they become float32: a thousandth of a token.
 MOST_ROUNDING = 2.0**-10
 
-# The largest length that a scheme may adapt to: angles are exact up to here (rotary/angles.py).
+# The largest length that a scheme may adapt to: angles are exact up to here (lib/angles.py).
 LONGEST = 2**22
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from flax import nnx
 
 from posenc_jax import REGISTRY, Encoding, layers_from_hf
-from posenc_jax.encodings.rotary import axes as allocations
+from posenc_jax.encodings.lib import axes as allocations
+from posenc_jax.encodings.lib.wrapper import Wrapper
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.hf.refused import REFUSED
 from posenc_jax.hf.sections import TYPES
 from posenc_jax.hf.table import having

@@ -33,9 +33,9 @@ from experiments.training.data import load_corpus
 from experiments.training.windows import eval_windows
 from posenc_jax import Encoding, Transformer, cross_entropy, positions
 from posenc_jax.attention.dense import products
+from posenc_jax.encodings.lib.wrapper import Wrapper
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.rotary.xpos import XPos
-from posenc_jax.encodings.wrappers.wrapper import Wrapper
 
 # Offsets and distances go up to this many times the training length.
 TIMES = 16

@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.rotary import axes
+from posenc_jax.encodings.lib import axes
 from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
 from posenc_jax.encodings.rotary.lerope import LeRoPE
 from posenc_jax.encodings.rotary.rope import RoPE

@@ -11,7 +11,7 @@ from common import close
 
 import posenc_jax
 from posenc_jax.attention.blockwise import blockwise
-from posenc_jax.encodings.bias.by_distance import bias_by_distance
+from posenc_jax.encodings.lib.by_distance import bias_by_distance
 from posenc_jax.positions import text
 
 BY_DISTANCE = ("t5", "kerple_log", "kerple_power", "sandwich")

@@ -227,7 +227,7 @@ def test_one_sided_t5_refuses_later_keys():
 def test_absolute_schemes_without_embed_are_named_once():
     import warnings
 
-    from posenc_jax.encodings.absolute import added
+    from posenc_jax.encodings.lib import added
 
     encoding, (q, k, v) = common.build("learned", train_length=T), sides(4, T, T)
     tokens = encoding.tokens(text(T))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import posenc_jax
-from posenc_jax.encodings.gated import path
+from posenc_jax.encodings.content import path
 from posenc_jax.positions import text
 
 T, H, C = 12, common.HEADS, common.HEAD_DIM

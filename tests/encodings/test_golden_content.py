@@ -15,7 +15,7 @@ from golden_checks import as_published, by_token, close, float32, load
 
 import posenc_jax
 from posenc_jax.encodings.bias.kerple import inverse_positive
-from posenc_jax.encodings.gated.sequence import running_sum
+from posenc_jax.encodings.lib.sequence import running_sum
 from posenc_jax.positions import text
 
 

@@ -10,7 +10,7 @@ from golden_checks import as_published, close, float32, rotated
 from test_prope import attended
 
 import posenc_jax
-from posenc_jax.encodings.rotary.axis_frequencies import Spectra
+from posenc_jax.encodings.rotary.frequencies.by_axis import Spectra
 from posenc_jax.positions import cameras, centred_grid
 
 

@@ -10,8 +10,7 @@ from golden_checks import assert_frequencies, by_token, close, rotated
 
 import posenc_jax
 from posenc_jax import positions as builders
-from posenc_jax.encodings.rotary.axes import STILL, chunked
-from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
+from posenc_jax.encodings.lib.axes import STILL, chunked
 from posenc_jax.encodings.rotary.frequencies import (
     NTK,
     Default,
@@ -19,6 +18,7 @@ from posenc_jax.encodings.rotary.frequencies import (
     PositionInterpolation,
     YaRN,
 )
+from posenc_jax.encodings.rotary.frequencies.by_axis import ByAxis
 from posenc_jax.encodings.rotary.riflex import riflex
 from posenc_jax.encodings.wrappers.ultravico import UltraViCo
 from posenc_jax.positions import Film, Text, Vision

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import posenc_jax
-from posenc_jax.encodings.rotary import double
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.lib import double
+from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.rotary.frequencies import DynamicNTK, Frequencies, geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 

@@ -10,10 +10,10 @@ from golden_checks import ONE_HEAD
 
 import posenc_jax
 from posenc_jax import Side
-from posenc_jax.encodings.rotary.angles import cos_sin
-from posenc_jax.encodings.rotary.axes import STILL, chunked, interleaved
+from posenc_jax.encodings.lib.angles import cos_sin
+from posenc_jax.encodings.lib.axes import STILL, chunked, interleaved
+from posenc_jax.encodings.lib.layouts import to_half, to_interleaved
 from posenc_jax.encodings.rotary.frequencies import geometric
-from posenc_jax.encodings.rotary.layouts import to_half, to_interleaved
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import packed, text
 

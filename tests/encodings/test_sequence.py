@@ -8,7 +8,7 @@ import pytest
 from common import close
 
 import posenc_jax
-from posenc_jax.encodings.gated.sequence import running_sum
+from posenc_jax.encodings.lib.sequence import running_sum
 from posenc_jax.positions import text
 
 

@@ -10,10 +10,10 @@ from flax import nnx
 
 import posenc_jax
 from posenc_jax import Side
+from posenc_jax.encodings.lib.wrapper import Wrapper
 from posenc_jax.encodings.wrappers.logit_scale import LogN, SSMax
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.encodings.wrappers.soft_cap import SoftCap
-from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.positions import text
 
 B, T = 2, 24

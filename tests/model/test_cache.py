@@ -13,7 +13,7 @@ from pieces import SIZE, TOKEN_IDS, B, T, close, extend, in_pieces
 import posenc_jax
 from experiments.evaluation.long_document import read_chunk
 from posenc_jax import Encoding
-from posenc_jax.encodings.gated.fox import FoX
+from posenc_jax.encodings.content.fox import FoX
 from posenc_jax.model.cache import Cache, Stored
 from posenc_jax.positions import packed, text
 

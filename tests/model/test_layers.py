@@ -10,10 +10,10 @@ from flax import nnx
 
 import posenc_jax
 from posenc_jax import Cache
+from posenc_jax.encodings.lib.wrapper import Wrapper
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature
-from posenc_jax.encodings.wrappers.wrapper import Wrapper
 from posenc_jax.positions import text
 from posenc_jax.registry import own_keywords
 

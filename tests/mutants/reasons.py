@@ -11,12 +11,12 @@ REASONS: list[tuple[str, str, str]] = [
         "no pair makes exactly that many turns, since 2 pi is irrational",
     ),
     (
-        "encodings/one_by_one.py",
+        "encodings/lib/one_by_one.py",
         "start = jnp.zeros_like(term(",
         "only the shape of a term is used, and all have the same",
     ),
     (
-        "bias/by_distance.py",
+        "lib/by_distance.py",
         "between_first = ",
         "a row of consecutive positions is alone, and JAX reads it at an index beyond it too",
     ),

@@ -11,9 +11,9 @@ from common import close
 
 import posenc_jax
 from posenc_jax import positions as builders
-from posenc_jax.encodings.rotary.axes import by_head
-from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
+from posenc_jax.encodings.lib.axes import by_head
 from posenc_jax.encodings.rotary.frequencies import Default, DynamicNTK
+from posenc_jax.encodings.rotary.frequencies.by_axis import ByAxis
 from posenc_jax.encodings.rotary.riflex import riflex
 from posenc_jax.positions import Text, Vision, text
 

@@ -26,7 +26,7 @@ _SIZE = (4.8, 4.7)
 # Names keep from each other and from dots by this much, which is tried so often.
 _ROOM: dict = dict(expand=(1.1, 1.3), force_text=(0.5, 1.0), max_move=20, iter_lim=800)
 # The families of many schemes; all others have one colour.
-_COLOURS = dict(zip(("rotary", "bias", "gated", "content", "patterns"), COLOURS, strict=False))
+_COLOURS = dict(zip(("rotary", "bias", "content", "patterns"), COLOURS, strict=False))
 
 
 def beyond_window(points: pd.DataFrame, before: pd.DataFrame, named: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.studies.longrope.search import Genome
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies, geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 

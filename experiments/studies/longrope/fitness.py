@@ -22,7 +22,7 @@ from experiments.studies.longrope.search import Genome
 from experiments.training.mesh import replicated, row_shards
 from experiments.training.text import token_losses
 from posenc_jax import Transformer
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.rotary.rope import RoPE
 
 # Tokens of a needle: half of them ask, and half are the answer.

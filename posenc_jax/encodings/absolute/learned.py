@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.checks import check_rows
-from posenc_jax.encodings.absolute.added import Added
-from posenc_jax.encodings.initial_values import normal
+from posenc_jax.encodings.lib.added import Added
+from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.fields import check_choice
 from posenc_jax.lookup import rows
 from posenc_jax.positions import one_axis

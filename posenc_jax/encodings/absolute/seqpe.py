@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.absolute.added import Added
 from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder, linear
 from posenc_jax.encodings.absolute.seqpe_losses import (
     contrastive_loss,
@@ -23,6 +22,7 @@ from posenc_jax.encodings.absolute.seqpe_losses import (
     nearest,
     transfer_loss,
 )
+from posenc_jax.encodings.lib.added import Added
 from posenc_jax.fields import (
     check_choice,
     check_divides,

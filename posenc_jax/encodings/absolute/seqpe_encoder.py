@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.checks import check_rows
-from posenc_jax.encodings.initial_values import normal
+from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.lookup import rows
 from posenc_jax.positions import on_axes
 

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.bias.by_distance import add_bias
-from posenc_jax.encodings.one_by_one import sum_one_by_one
+from posenc_jax.encodings.lib.by_distance import add_bias
+from posenc_jax.encodings.lib.one_by_one import sum_one_by_one
 from posenc_jax.fields import check_positive, count_of
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.bias.by_distance import add_bias, bias_by_distance
+from posenc_jax.encodings.lib.by_distance import add_bias, bias_by_distance
 
 
 class Kerple(Encoding):

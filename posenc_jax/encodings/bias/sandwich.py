@@ -19,7 +19,7 @@ import numpy as np
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
-from posenc_jax.encodings.bias.by_distance import add_bias, along_diagonals
+from posenc_jax.encodings.lib.by_distance import add_bias, along_diagonals
 from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.fields import check_multiple, count_of
 from posenc_jax.positions import one_axis

@@ -21,8 +21,8 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side, Tile
-from posenc_jax.encodings.initial_values import normal
-from posenc_jax.encodings.one_by_one import sum_one_by_one
+from posenc_jax.encodings.lib.initial_values import normal
+from posenc_jax.encodings.lib.one_by_one import sum_one_by_one
 from posenc_jax.fields import count_of
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens

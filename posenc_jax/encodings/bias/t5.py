@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.bias.by_distance import add_bias, bias_by_distance
+from posenc_jax.encodings.lib.by_distance import add_bias, bias_by_distance
 from posenc_jax.fields import check_multiple, check_positive, count_of
 
 

@@ -15,7 +15,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.kerple import KerpleLog
-from posenc_jax.encodings.initial_values import uniform
+from posenc_jax.encodings.lib.initial_values import uniform
 from posenc_jax.fields import check_choice, count_of
 
 

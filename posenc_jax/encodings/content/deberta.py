@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.initial_values import normal
+from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.fields import check_choice, check_multiple, count_of
 from posenc_jax.lookup import GATHER, Lookup, lying_as_heads, row_products
 

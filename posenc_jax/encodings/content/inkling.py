@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side, Tile
-from posenc_jax.encodings.content.band import add_band
-from posenc_jax.encodings.gated.sequence import project
-from posenc_jax.encodings.initial_values import normal
+from posenc_jax.encodings.lib.band import add_band
+from posenc_jax.encodings.lib.initial_values import normal
+from posenc_jax.encodings.lib.sequence import project
 from posenc_jax.fields import check_positive, check_sizes
 from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis

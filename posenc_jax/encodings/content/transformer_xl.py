@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.initial_values import normal
-from posenc_jax.encodings.rotary.angles import tables_of_text
+from posenc_jax.encodings.lib.angles import tables_of_text
+from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
 from posenc_jax.fields import check_multiple
 from posenc_jax.lookup import check_width, lying_as_heads

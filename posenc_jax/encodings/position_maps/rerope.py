@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Tile
+from posenc_jax.encodings.lib.angles import cos_sin, rotated, tables_of_text
 from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
-from posenc_jax.encodings.rotary.angles import cos_sin, rotated, tables_of_text
 from posenc_jax.fields import check_range, count_of
 from posenc_jax.positions import one_axis
 

@@ -14,8 +14,9 @@ Axial RoPE is ``RoPE`` with an allocation of axes.
 
 from typing import Any
 
+from posenc_jax.encodings.lib.layouts import pairs_of
 from posenc_jax.encodings.rotary.frequencies import Frequencies
-from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
+from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_divides
 
 

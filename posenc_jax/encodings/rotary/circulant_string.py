@@ -22,7 +22,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.rotary.angles import cos_sin_of_sum
+from posenc_jax.encodings.lib.angles import cos_sin_of_sum
 from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.rotary.string import directions

@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.rotary import axes
-from posenc_jax.encodings.rotary.axis_frequencies import Spectra
+from posenc_jax.encodings.lib import axes
+from posenc_jax.encodings.rotary.frequencies.by_axis import Spectra
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_multiple, check_range
 from posenc_jax.tokens import Tokens

@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Side
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.lib.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies import geometric, turns_in
 from posenc_jax.encodings.rotary.frequencies.base import Length
 from posenc_jax.encodings.rotary.rope import RoPE

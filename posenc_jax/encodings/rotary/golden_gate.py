@@ -15,9 +15,10 @@ import statistics
 
 import numpy as np
 
-from posenc_jax.encodings.rotary.axes import Matrix
+from posenc_jax.encodings.lib.axes import Matrix
+from posenc_jax.encodings.lib.layouts import pairs_of
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates
-from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
+from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_ascending, check_range, count_of
 
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.rotary.angles import cos_sin
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.lib.angles import cos_sin
+from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis

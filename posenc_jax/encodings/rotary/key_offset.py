@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Side
-from posenc_jax.encodings.gated.sequence import earlier, for_each_row, places_back
+from posenc_jax.encodings.lib.sequence import earlier, for_each_row, places_back
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens

@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
 

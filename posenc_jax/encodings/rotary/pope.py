@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.rotary.angles import rotated, tables_of_text
+from posenc_jax.encodings.lib.angles import rotated, tables_of_text
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.frequencies.base import check_base
 from posenc_jax.fields import check_choice

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.rotary.angles import rotated, tables_of_text
+from posenc_jax.encodings.lib.angles import rotated, tables_of_text
 from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
 from posenc_jax.fields import check_multiple, count_of
 from posenc_jax.lookup import check_width

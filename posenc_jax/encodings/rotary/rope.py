@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.rotary import axes as axis_dial
-from posenc_jax.encodings.rotary.angles import cos_sin, cos_sin_of_sum, rotated
-from posenc_jax.encodings.rotary.axis_frequencies import ByAxis, shared_by_heads
+from posenc_jax.encodings.lib import axes as axis_dial
+from posenc_jax.encodings.lib.angles import cos_sin, cos_sin_of_sum, rotated
+from posenc_jax.encodings.lib.layouts import pairs_of
 from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, Length, check_base
-from posenc_jax.fields import check_choice, check_multiple, count_of
+from posenc_jax.encodings.rotary.frequencies.by_axis import ByAxis, shared_by_heads
+from posenc_jax.fields import check_choice
 from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -38,7 +39,7 @@ class RoPE(Encoding):
         tokens.
       frequencies: a rule of ``posenc_jax.encodings.rotary.frequencies``. Default: RoPE's own.
       axes: the position axis that rotates each pair, or the share by which each axis rotates it
-        (``posenc_jax.encodings.rotary.axes``); None for text. Positions ``[B, T]`` are text too:
+        (``posenc_jax.encodings.lib.axes``); None for text. Positions ``[B, T]`` are text too:
         the same on every axis.
       rotary_dim: number of channels that rotate, the first ones; the rest pass through unchanged
         (partial rotary), and the exponents count ``rotary_dim``. Default: all of ``head_dim``.
@@ -137,13 +138,6 @@ class RoPE(Encoding):
             return moving
         parts = (still, moving) if self.rotates_last else (moving, still)
         return jnp.concatenate(parts, axis=-1)
-
-
-def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
-    """Returns the number of channel pairs that rotate."""
-    name, width = ("head_dim", head_dim) if rotary_dim is None else ("rotary_dim", rotary_dim)
-    check_multiple(2, **{name: count_of(name, width, 2, head_dim)})  # channels rotate in pairs
-    return width // 2
 
 
 def check_length(positions: jax.Array, length: Length) -> None:

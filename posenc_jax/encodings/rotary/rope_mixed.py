@@ -16,8 +16,8 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.rotary.angles import cos_sin_of_sum
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.lib.angles import cos_sin_of_sum
+from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_multiple
 from posenc_jax.tokens import Tokens

@@ -15,10 +15,11 @@ Time-RoPE is ``RoPE`` with an allocation of axes and a frequency rule.
 
 from typing import Any
 
-from posenc_jax.encodings.rotary import axes
-from posenc_jax.encodings.rotary.axis_frequencies import Spectra
+from posenc_jax.encodings.lib import axes
+from posenc_jax.encodings.lib.layouts import pairs_of
 from posenc_jax.encodings.rotary.frequencies import Frequencies
-from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
+from posenc_jax.encodings.rotary.frequencies.by_axis import Spectra
+from posenc_jax.encodings.rotary.rope import RoPE
 
 
 def time_rope(

@@ -18,10 +18,11 @@ position on every axis. The published base is 1e6.
 
 from typing import Any
 
-from posenc_jax.encodings.rotary import axes
-from posenc_jax.encodings.rotary.axis_frequencies import ByAxis
+from posenc_jax.encodings.lib import axes
+from posenc_jax.encodings.lib.layouts import pairs_of
 from posenc_jax.encodings.rotary.frequencies import NTK, Default, Frequencies
-from posenc_jax.encodings.rotary.rope import RoPE, pairs_of
+from posenc_jax.encodings.rotary.frequencies.by_axis import ByAxis
+from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_range, count_of
 
 

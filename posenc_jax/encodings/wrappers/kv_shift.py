@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.gated.sequence import project
-from posenc_jax.encodings.wrappers.looks_back import LooksBack
+from posenc_jax.encodings.lib.looks_back import LooksBack
+from posenc_jax.encodings.lib.sequence import project
 from posenc_jax.tokens import Tokens
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.encodings.lib.wrapper import Wrapper
 from posenc_jax.fields import check_positive, check_range, count_of
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens

@@ -12,7 +12,7 @@ left out here. Overrides ``score``.
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.encodings.lib.wrapper import Wrapper
 from posenc_jax.fields import check_range, count_of
 
 

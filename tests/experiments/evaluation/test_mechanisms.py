@@ -11,7 +11,7 @@ from experiments.evaluation import mechanisms
 from experiments.evaluation.controls import within
 from experiments.evaluation.probes import periods_of
 from posenc_jax import positions
-from posenc_jax.encodings.rotary.axes import STILL
+from posenc_jax.encodings.lib.axes import STILL
 
 LENGTH, BASE = common.TRAIN_LENGTH, 64.0
 

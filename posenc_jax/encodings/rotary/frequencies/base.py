@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.lib.double import Double
 from posenc_jax.fields import is_real
 
 # A Python number is computed with in float64, and an array as a Double.

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from posenc_jax.encodings.rotary.double import Double, exp, log
+from posenc_jax.encodings.lib.double import Double, exp, log
 from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
     InvFreq,

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from posenc_jax.encodings.rotary.double import Double, rounded
+from posenc_jax.encodings.lib.double import Double, rounded
 from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, Length, Rates
 
 

@@ -11,8 +11,8 @@ sign. Overrides ``observe`` and ``score``.
 import jax
 from flax import nnx
 
-from posenc_jax.encodings.gated.fox import ForgetGate, FoX
-from posenc_jax.encodings.gated.sequence import project
+from posenc_jax.encodings.content.fox import ForgetGate, FoX
+from posenc_jax.encodings.lib.sequence import project
 
 
 class ContextGate(ForgetGate):

@@ -24,15 +24,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.gated.fox import ForgetGate, decay
-from posenc_jax.encodings.gated.sequence import (
+from posenc_jax.encodings.content.fox import ForgetGate, decay
+from posenc_jax.encodings.lib.initial_values import uniform
+from posenc_jax.encodings.lib.sequence import (
     arrange,
     arrange_keys,
     convolved,
     for_each_row,
     project,
 )
-from posenc_jax.encodings.initial_values import uniform
 from posenc_jax.fields import check_divides, count_of
 from posenc_jax.lookup import check_width
 

@@ -1,4 +1,4 @@
-"""Converts between the two layouts of RoPE's channel pairs, exactly.
+"""Counts RoPE's channel pairs, and converts between their two layouts, exactly.
 
 "half" stores the first channels of all pairs and then the second ones, like a ``[2, P]`` matrix;
 "interleaved" stores pair after pair, like its transpose. A model trained in one layout is the same
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.rotary.rope import pairs_of
+from posenc_jax.fields import check_multiple, count_of
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
@@ -37,6 +37,13 @@ def to_half(x: Array, *, rotary_dim: int | None = None, axis: int = -1) -> Array
     The arguments are as in ``to_interleaved``.
     """
     return _transposed(x, rotary_dim, axis, lambda pairs: (pairs, 2))
+
+
+def pairs_of(head_dim: int, rotary_dim: int | None) -> int:
+    """Returns the number of channel pairs that rotate."""
+    name, width = ("head_dim", head_dim) if rotary_dim is None else ("rotary_dim", rotary_dim)
+    check_multiple(2, **{name: count_of(name, width, 2, head_dim)})  # channels rotate in pairs
+    return width // 2
 
 
 def _transposed(x, rotary_dim, axis, matrix_of):

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 
 from posenc_jax.encoding import Encoding, Side, Tile
-from posenc_jax.encodings.gated.sequence import earlier, for_each_row, places_back
-from posenc_jax.encodings.wrappers.wrapper import Wrapper
+from posenc_jax.encodings.lib.sequence import earlier, for_each_row, places_back
+from posenc_jax.encodings.lib.wrapper import Wrapper
 from posenc_jax.tokens import Tokens
 
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.gated.sequence import project, sums_up_to
-from posenc_jax.encodings.initial_values import uniform
+from posenc_jax.encodings.lib.initial_values import uniform
+from posenc_jax.encodings.lib.sequence import project, sums_up_to
 
 
 class ForgetGate(nnx.Module):

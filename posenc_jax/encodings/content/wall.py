@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.encodings.gated.fox import ForgetGate, decay
-from posenc_jax.encodings.gated.sequence import project, sums_up_to
-from posenc_jax.encodings.initial_values import normal
-from posenc_jax.encodings.one_by_one import sum_one_by_one
+from posenc_jax.encodings.content.fox import ForgetGate, decay
+from posenc_jax.encodings.lib.initial_values import normal
+from posenc_jax.encodings.lib.one_by_one import sum_one_by_one
+from posenc_jax.encodings.lib.sequence import project, sums_up_to
 from posenc_jax.lookup import check_width
 
 

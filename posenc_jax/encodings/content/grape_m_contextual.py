@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.gated.sequence import project, sums_up_to
-from posenc_jax.encodings.rotary.angles import cos_sin, rotated
+from posenc_jax.encodings.lib.angles import cos_sin, rotated
+from posenc_jax.encodings.lib.sequence import project, sums_up_to
 from posenc_jax.encodings.rotary.grape_m import logs_of_rates
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.tokens import Tokens

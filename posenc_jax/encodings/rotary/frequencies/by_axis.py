@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.rotary.axes import STILL, Allocation
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.lib.axes import STILL, Allocation
+from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
 from posenc_jax.encodings.rotary.frequencies.base import InvFreq, Length, Rates
 from posenc_jax.fields import count_of
@@ -19,7 +19,7 @@ class ByAxis(Frequencies):
 
     Attributes:
       axes: the allocation of the pairs, the encoding's own, see
-        ``posenc_jax.encodings.rotary.axes``. One for each kv head gives frequencies ``[K, P]``, or
+        ``posenc_jax.encodings.lib.axes``. One for each kv head gives frequencies ``[K, P]``, or
         ``[B, T, K, P]`` where a rule adapts to an array of lengths.
       frequencies: a rule for each axis. Their attention factors must be equal, because one factor
         multiplies the products of all axes.

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.gated.sequence import convolved, project, sums_up_to
-from posenc_jax.encodings.initial_values import uniform
-from posenc_jax.encodings.rotary.angles import cos_sin, rotated
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.lib.angles import cos_sin, rotated
+from posenc_jax.encodings.lib.double import Double
+from posenc_jax.encodings.lib.initial_values import uniform
+from posenc_jax.encodings.lib.sequence import convolved, project, sums_up_to
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_divides, check_positive, count_of

@@ -16,9 +16,9 @@ import jax
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.gated.sequence import project
-from posenc_jax.encodings.initial_values import normal
-from posenc_jax.encodings.rotary.angles import cos_sin
+from posenc_jax.encodings.lib.angles import cos_sin
+from posenc_jax.encodings.lib.initial_values import normal
+from posenc_jax.encodings.lib.sequence import project
 from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.rotary.double import Double
+from posenc_jax.encodings.lib.double import Double
 from posenc_jax.positions import on_axes
 
 _BLOCK = 2048
