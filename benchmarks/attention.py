@@ -1,14 +1,16 @@
-"""Measures attention alone, forward and backward: time and memory of every implementation.
+"""Measures attention alone: time and memory of every implementation.
 
     python -m benchmarks.attention --schemes=rope,alibi --lengths=512,1024
     python -m benchmarks.attention --implementations=blockwise --lengths=2048,4096,8192
+    python -m benchmarks.attention --of=output --implementations=usual,dense --lengths=1024
 
 The implementation ``usual`` is the one that ``attend`` chooses by itself.
 
-Each round times one gradient (by queries, keys, values and the encoding's parameters) under every
-scheme and implementation. A ratio is the median over rounds of the ratio of two times of the same
-round, so that a busy machine slows both. Memory is what XLA plans for temporaries. With several
-lengths the exponents of time and memory against length are fitted too.
+Each round times one gradient (by queries, keys, values and the encoding's parameters), or one
+output without a gradient, under every scheme and implementation. A ratio is the median over rounds
+of the ratio of two times of the same round, so that a busy machine slows both. Memory is what XLA
+plans for temporaries. With several lengths the exponents of time and memory against length are
+fitted too.
 """
 
 import argparse
@@ -32,8 +34,8 @@ from benchmarks.ours import device, exponent, interleaved, ratios  # noqa: E402
 from experiments.command import count, counts, exit_status, schemes  # noqa: E402
 
 
-def gradient(args, name: str, implementation: str, length: int):
-    """Returns the compiled gradient of one layer's attention, and its arguments."""
+def program(args, name: str, implementation: str, length: int):
+    """Returns the compiled gradient or output of one layer's attention, and its arguments."""
     sizes = dict(num_heads=args.heads, head_dim=args.head_dim, model_dim=args.heads * args.head_dim)
     encoding = posenc_jax.make(name, train_length=length, rngs=nnx.Rngs(0), **sizes)
     rng = np.random.default_rng(0)
@@ -43,19 +45,22 @@ def gradient(args, name: str, implementation: str, length: int):
     )
     x_BTD = weight.reshape(*shape[:2], -1)
 
-    @functools.partial(jax.grad, argnums=(0, 1, 2, 3))
-    def gradients(encoding, q, k, v):
-        out = run(encoding, q, k, v, x_BTD, None if implementation == "usual" else implementation)
-        return (out * weight).sum().astype(jnp.float32)
+    def output(encoding, q, k, v):
+        return run(encoding, q, k, v, x_BTD, None if implementation == "usual" else implementation)
 
-    return jax.jit(gradients).lower(encoding, q, k, v).compile(), (encoding, q, k, v)
+    @functools.partial(jax.grad, argnums=(0, 1, 2, 3))
+    def gradient(encoding, q, k, v):
+        return (output(encoding, q, k, v) * weight).sum().astype(jnp.float32)
+
+    measured = jax.jit(gradient if args.of == "gradient" else output)
+    return measured.lower(encoding, q, k, v).compile(), (encoding, q, k, v)
 
 
 def measure(args, points, length: int):
     """Returns the seconds of each round, and the bytes of temporaries, of every point."""
     calls, memory = {}, {}
     for point in points:
-        compiled, arguments = gradient(args, *point, length)
+        compiled, arguments = program(args, *point, length)
         memory[point] = compiled.memory_analysis().temp_size_in_bytes
         calls[point] = functools.partial(compiled, *arguments)
     return interleaved(calls, args.rounds, warm_up=1), memory
@@ -87,6 +92,7 @@ def main() -> None:
         "--schemes", type=schemes, default="nope,rope,alibi,t5,kerple_log,fire,shaw"
     )
     parser.add_argument("--implementations", default="blockwise,dense")
+    parser.add_argument("--of", choices=("gradient", "output"), default="gradient")
     parser.add_argument("--lengths", type=counts, default="512")
     parser.add_argument("--batch", type=count, default=1)
     parser.add_argument("--heads", type=count, default=4)
@@ -97,7 +103,7 @@ def main() -> None:
     points = list(itertools.product(args.schemes, args.implementations.split(",")))
     print(
         f"batch {args.batch}, {args.heads} heads of {args.head_dim}, {args.dtype}, {args.rounds} "
-        f"rounds, forward and backward {device()}"
+        f"rounds, {args.of} {device()}"
     )
     print("| scheme | implementation | length | ms | x dense | x NoPE | temporaries, MiB |")
     print("|---|---|---|---|---|---|---|")
