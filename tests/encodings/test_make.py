@@ -5,8 +5,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import schemes
 
 import posenc_jax
+
+PER_LAYER = """
+    cable circulant_string cope dape deberta fope fox grape_a grape_ap grape_m grape_m_contextual
+    inkling inkling2 kv_shift log_scale path pope repo rope_mixed selective_rope shaw short_conv
+    ssmax string swin_v2 transformer_xl wall
+"""
+
+
+def test_which_schemes_have_parameters_for_each_layer():
+    actual = {name for name in schemes.ALL if common.outline(name).per_layer}
+    assert actual == set(PER_LAYER.split())
 
 
 def test_stacked_encodings_say_for_how_many_layers():

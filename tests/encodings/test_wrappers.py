@@ -20,6 +20,11 @@ B, T = 2, 24
 TOKEN_IDS = np.arange(B * T, dtype=np.int32).reshape(B, T)
 
 
+def test_whole_rows_are_needed_where_the_scheme_beneath_needs_them():
+    assert common.build("logn", over="cope").whole_rows
+    assert not common.build("logn", over="t5").whole_rows
+
+
 @pytest.mark.parametrize(("name", "over"), [("ssmax", {"name": "path", "rank": 3}), ("logn", "t5")])
 def test_over_a_scheme_with_parameters(name, over):
     """Each layer has its own parameters where the inner or the outer scheme has such."""

@@ -21,6 +21,11 @@ REASONS: list[tuple[str, str, str]] = [
         "a row of consecutive positions is alone, and JAX reads it at an index beyond it too",
     ),
     (
+        "attention/__init__.py",
+        "T < _FEW_QUERIES",
+        "it chooses the faster of two implementations, at one length",
+    ),
+    (
         "attention/cpu.py",
         "queries > _FEW",
         "it chooses the faster of two forms of the same product",
