@@ -392,6 +392,9 @@ def test_the_program(tmp_path, monkeypatch, capsys):
     assert "for 64 tokens" in capsys.readouterr().out
     assert decoder.layers(load(out).config).distinct[0].frequencies.factor == 4.0
     assert run(f"--out={out}") == 2
-    assert capsys.readouterr().err.startswith(f"error: {out} exists and is not overwritten")
+    assert capsys.readouterr().err.startswith(f"error: {out}")
     assert run(f"--out={tmp_path / 'other'}", '--encoding={"name": "hope"}') == 2
     assert "HoPE" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run()
+    assert "--out" in capsys.readouterr().err.splitlines()[-1]
