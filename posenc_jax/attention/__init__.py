@@ -18,7 +18,7 @@ import jax
 
 from posenc_jax.attention import cpu
 from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
-from posenc_jax.attention.dense import dense, products, weighted_sums
+from posenc_jax.attention.dense import dense, products, scored, weighted_sums
 from posenc_jax.attention.fused import fused, is_usual
 from posenc_jax.attention.operands import (
     checked_order,
@@ -205,7 +205,7 @@ def logits(
     """
     scheme, tile, _, _ = whole_tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, x, scale)
     checked_order(scheme, tile, causal=False, by_index=False)
-    return scheme.score(products(tile.q, tile.k) * tile.scale, tile)
+    return scored(scheme, products(tile.q, tile.k), tile)
 
 
 def combine(

@@ -17,7 +17,7 @@ from jax import lax
 
 from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.cpu import has_one_core, tokens_last
-from posenc_jax.attention.dense import FLOOR, TINY, grouped, products_of_groups, ungrouped
+from posenc_jax.attention.dense import FLOOR, TINY, grouped, products_of_groups, scored, ungrouped
 from posenc_jax.attention.gradients import add_gradients, cast, join, split, zero_gradients
 from posenc_jax.attention.rule import Rule
 from posenc_jax.attention.visits import visits
@@ -142,7 +142,7 @@ def _attend_forward(passes, plan, queries, keys, shared, sinks):
 
 def _attend_backward(passes, plan, saved, d_out_BKGTC):
     *operands, sinks, out_BKGTC, lse_BKGT = saved
-    delta_BKGT = (d_out_BKGTC.astype(jnp.float32) * out_BKGTC).sum(-1)
+    delta_BKGT = (d_out_BKGTC.astype(jnp.float32) * out_BKGTC.astype(jnp.float32)).sum(-1)
     gradients = passes[1](plan, *operands, d_out_BKGTC, lse_BKGT, delta_BKGT)
     d_sinks = sink.gradient(sinks, lse_BKGT, delta_BKGT)
     return cast((*gradients, d_sinks), (*operands, sinks))
@@ -182,7 +182,7 @@ def _forward(plan, queries, keys, shared):
             k = _block(keys, j, plan.k_block)
             tile = _tile(plan, shared, q.rows, k.rows)
             products = products_of_groups(q.rows.x, k.rows.x)
-            logits = shared.encoding.score(products * tile.scale, tile)
+            logits = scored(shared.encoding, products, tile)
             # Queries that two blocks share are computed twice, to the same numbers.
             visible = _visible_pairs(shared, q._replace(is_new=None), k)
             logits = jnp.where(visible, logits, -jnp.inf)
@@ -273,7 +273,7 @@ def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
 
     def score(products, *floats):
         encoding, tile = scheme_and_tile(*floats)
-        return encoding.score(products * tile.scale, tile)
+        return scored(encoding, products, tile)
 
     def mix(weights, *floats):
         encoding, tile = scheme_and_tile(*floats)

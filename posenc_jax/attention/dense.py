@@ -42,6 +42,11 @@ def ungrouped(x_BKGTC: jax.Array) -> jax.Array:
     return x_BKGTC.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, C)
 
 
+def scored(encoding: Encoding, products_BHTS: jax.Array, tile: Tile) -> jax.Array:
+    """Returns the logits of a tile, float32 also where parameters are float64."""
+    return encoding.score(products_BHTS * tile.scale, tile).astype(jnp.float32)
+
+
 def weighted_sums(weights_BHTS: jax.Array, v_BSKC: jax.Array) -> jax.Array:
     """Sums the values of each query's kv head by its weights: float32 ``[B, T, H, C]``."""
     B, H, T, S = weights_BHTS.shape
@@ -69,7 +74,7 @@ def dense(
 
     ``attention/cpu.py`` has other forms of the products and the mask, with the same values.
     """
-    logits_BHTS = encoding.score(products(tile.q, tile.k) * tile.scale, tile)
+    logits_BHTS = scored(encoding, products(tile.q, tile.k), tile)
     visible = rule.visible(tile.q_tokens, tile.k_tokens)
     if visible is not None:
         logits_BHTS = masked(logits_BHTS, visible)

@@ -25,8 +25,8 @@ def zero_gradients(tree):
 
 
 def add_gradients(tree, other):
-    """Adds two trees of gradients."""
-    return jax.tree.map(jnp.add, tree, other)
+    """Adds ``other``, in whatever types it has, to a tree of gradients, which keep their types."""
+    return jax.tree.map(lambda x, y: x + y.astype(x.dtype), tree, other)
 
 
 def cast(gradients, operands):

@@ -84,6 +84,21 @@ def test_ring(name):
     close(actual, reference(name))
 
 
+@pytest.mark.parametrize("name", common.one_of_each_tile()[2::3])
+def test_float64(name):
+    """Parameters and operands are float64, and logits and sums in tiles are float32."""
+    with jax.enable_x64(True):
+        encoding = common.build(name, num_kv_heads=2)
+        qkv = sides(2, T, T, np.float64)
+        tiled = by(functools.partial(blockwise, block=16))
+        actual, expected = (value_and_gradients(run, encoding, *qkv) for run in (tiled, by(dense)))
+        assert all(gradient.dtype == jnp.float64 for gradient in actual[1][1:])
+        close(actual, expected)
+        if name == "fox":
+            with jax.set_mesh(common.mesh_of(context=DEVICES)):
+                close(value_and_gradients(by("ring"), encoding, *qkv), expected)
+
+
 @pytest.mark.parametrize("name", [slow_unless_quick(name) for name in IN_KERNELS])
 def test_pallas(name):
     actual = value_and_gradients(by(pallas), *operands(name))

@@ -165,4 +165,5 @@ def project(x_BTD, kernel_DN) -> jax.Array:
     It is not rounded to fewer digits, because sums over many tokens follow.
     """
     check_width(x_BTD, model_dim=kernel_DN.shape[0])
-    return jnp.einsum("btd,dn->btn", x_BTD.astype(jnp.float32), kernel_DN, precision="highest")
+    x_BTD, kernel_DN = x_BTD.astype(jnp.float32), kernel_DN.astype(jnp.float32)
+    return jnp.einsum("btd,dn->btn", x_BTD, kernel_DN, precision="highest")
