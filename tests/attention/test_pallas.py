@@ -55,6 +55,11 @@ def test_refused(name, keywords, case):
     refuses("pallas|mixes heads", lambda: case.run(pallas, encoding, *case.operands()))
 
 
+def test_types_of_64_bits_are_refused():
+    with jax.enable_x64(True):
+        refuses("jax_enable_x64", lambda: Case().run(pallas, build("rope"), *Case().operands()))
+
+
 @pytest.mark.parametrize(
     ("equation", "x_shape", "y_shape"),
     [

@@ -42,7 +42,8 @@ def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax
 
     Raises:
       ValueError: ``score`` needs whole rows, all heads in one tile, a large table or thousands of
-        operations; or the window is traced, ``Chunks`` or a pair; or there is a mask or dropout.
+        operations; or the window is traced, ``Chunks`` or a pair; or there is a mask or dropout; or
+        types have 64 bits.
     """
     unfit = {
         f"{type(encoding).__name__}, which needs whole rows of logits": encoding.whole_rows,
@@ -51,6 +52,7 @@ def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax
         "Chunks": rule.chunk is not None,
         "a mask": rule.mask is not None,
         "dropout": rule.dropout is not None,
+        "any scheme under jax_enable_x64": jnp.result_type(float) == jnp.float64,
     }
     if reasons := [reason for reason, is_given in unfit.items() if is_given]:
         raise ValueError(
