@@ -293,6 +293,15 @@ def check_scale(scale: Any) -> None:
         raise ValueError(f"scale={scale!r} must be one real number, a float or an array []")
 
 
+def check_logits(encoding: Any, logits: Any, shape: tuple) -> None:
+    """Checks that ``score`` of ``encoding`` returned logits of the shape that it was given."""
+    if np.shape(logits) != shape:
+        raise ValueError(
+            f"score of {type(encoding).__name__} returned an array of shape {np.shape(logits)} for "
+            f"logits of shape {shape}: return one logit for each head, query and key, [B, H, T, S]"
+        )
+
+
 # Models
 
 

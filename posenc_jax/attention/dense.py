@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.rule import Rule
+from posenc_jax.checks import check_logits
 from posenc_jax.encoding import Encoding, Tile
 
 # FLOOR is below any logit and TINY below any sum of weights, so that a row that sees no key is 0.
@@ -44,7 +45,9 @@ def ungrouped(x_BKGTC: jax.Array) -> jax.Array:
 
 def scored(encoding: Encoding, products_BHTS: jax.Array, tile: Tile) -> jax.Array:
     """Returns the logits of a tile, float32 also where parameters are float64."""
-    return encoding.score(products_BHTS * tile.scale, tile).astype(jnp.float32)
+    logits_BHTS = encoding.score(products_BHTS * tile.scale, tile)
+    check_logits(encoding, logits_BHTS, products_BHTS.shape)
+    return logits_BHTS.astype(jnp.float32)
 
 
 def weighted_sums(weights_BHTS: jax.Array, v_BSKC: jax.Array) -> jax.Array:

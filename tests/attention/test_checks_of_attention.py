@@ -130,6 +130,23 @@ def test_what_depends_on_the_input_must_read_it(name):
         refuses("already", lambda of=of_this_layer: of.observed(encoding, X_BTD))
 
 
+@pytest.mark.parametrize("implementation", ["dense", "blockwise"])
+def test_a_score_returns_a_logit_for_each_pair(implementation):
+    """Also a class that forgets to return anything, and one whose logits would be broadcast."""
+
+    class Summed(posenc_jax.Encoding):
+        def score(self, logits_BHTS, tile):
+            return logits_BHTS.sum(1, keepdims=True)
+
+    class Forgets(posenc_jax.Encoding):
+        def score(self, logits_BHTS, tile):
+            pass
+
+    for scheme in (Summed(), Forgets()):
+        call = functools.partial(attend, scheme, implementation=implementation)
+        refuses(f"score of {type(scheme).__name__}", call)
+
+
 @pytest.mark.parametrize("name", ["sinusoidal", "learned"])
 def test_embeddings_are_one_vector_for_each_token(name):
     """Else one token would be copied to the places of all, or one sequence to all rows."""
