@@ -226,14 +226,22 @@ def _check_axes(**arrays: Any) -> str:
     """Returns the shapes of arrays that must have four axes and floating-point elements."""
     shapes = ", ".join(f"{name} {np.shape(x)}" for name, x in arrays.items())
     for name, x in arrays.items():
-        is_float = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
-        if not is_float or x.ndim != 4 or 0 in x.shape:
-            kind = x.dtype if hasattr(x, "dtype") else type(x).__name__
+        if not has_floats(x) or x.ndim != 4 or 0 in x.shape:
             raise ValueError(
                 f"{shapes}: {name} must be a floating-point array of four axes, each of at least "
-                f"1, and is {kind} with {np.ndim(x)} axes"
+                f"1, and is {type_of(x)} with {np.ndim(x)} axes"
             )
     return shapes
+
+
+def has_floats(x: Any) -> bool:
+    """Returns whether ``x`` is an array of floating-point numbers."""
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def type_of(x: Any) -> Any:
+    """Returns the type of an array's elements; of anything else, the name of its class."""
+    return x.dtype if hasattr(x, "dtype") else type(x).__name__
 
 
 def check_weights(weights_BHTS, v_BSKC) -> None:
@@ -256,10 +264,11 @@ def check_input(encoding, tokens: Any, x_BTD: Any) -> None:
             "each layer pass x= with the tokens that encoding.tokens gave"
         )
     B, T = tokens.positions.shape[:2]
-    if x_BTD.ndim != 3 or x_BTD.shape[1] != T or B not in (1, x_BTD.shape[0]):
+    shape = np.shape(x_BTD)
+    if not has_floats(x_BTD) or len(shape) != 3 or shape[1] != T or B not in (1, shape[0]):
         raise ValueError(
-            f"{name} observes a layer's input x, [B, T, D], one vector for each of the {T} "
-            f"tokens of {B} sequences, not an array of shape {x_BTD.shape}"
+            f"{name} observes a layer's input x, a floating-point array [B, T, D], one vector for "
+            f"each of the {T} tokens of {B} sequences, not {type_of(x_BTD)} of shape {shape}"
         )
 
 

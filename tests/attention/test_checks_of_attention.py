@@ -125,6 +125,8 @@ def test_what_depends_on_the_input_must_read_it(name):
     refuses("as many rows", lambda: attend(encoding, *few, tokens=tokens, x=X_BTD))
     for shape in ((B, T, common.WIDTH + 2), (B, 1, common.WIDTH), (B, common.WIDTH)):
         refuses("x|model_dim", lambda shape=shape: tokens.observed(encoding, jnp.ones(shape)))
+    for x in (X_BTD.tolist(), X_BTD.astype(jnp.int32)):
+        refuses("input x", lambda x=x: attend(encoding, tokens=tokens, x=x))
     observed = tokens.observed(encoding, X_BTD)
     for of_this_layer in (observed, observed.part(0, T)):
         refuses("already", lambda of=of_this_layer: of.observed(encoding, X_BTD))
@@ -154,6 +156,7 @@ def test_embeddings_are_one_vector_for_each_token(name):
     tokens = encoding.tokens(text(T))
     for shape in ((B, 1, common.WIDTH), (B, T, 1), (T, common.WIDTH), (B, T, common.WIDTH + 2)):
         refuses("x has shape", lambda shape=shape: encoding.embed(jnp.ones(shape), tokens))
+    refuses("x has shape .* and type list", lambda: encoding.embed(X_BTD.tolist(), tokens))
     refuses("tokens", lambda: encoding.embed(X_BTD, text(T)))
 
 

@@ -4,9 +4,9 @@ import abc
 import warnings
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from posenc_jax.checks import check_tokens
+from posenc_jax.checks import check_tokens, has_floats, type_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.tokens import Tokens
 
@@ -31,14 +31,13 @@ class Added(Encoding):
         check_tokens("tokens", tokens, self)
         _NAMED.add(type(self))
         of_positions = self.vectors(tokens)
-        rows, (B, T, D) = jnp.shape(x_BTD), of_positions.shape
-        is_float = jnp.issubdtype(x_BTD.dtype, jnp.floating)
+        rows, (B, T, D) = np.shape(x_BTD), of_positions.shape
         # Otherwise one token would be broadcast to the places of all.
-        if not is_float or rows[1:] != (T, D) or B not in (1, rows[0]):
+        if not has_floats(x_BTD) or rows[1:] != (T, D) or B not in (1, rows[0]):
             raise ValueError(
-                f"x has shape {rows} and type {x_BTD.dtype}, but this encoding adds vectors of {D} "
-                f"channels to {T} tokens of {B} sequences: pass floating-point token embeddings "
-                f"[B, {T}, {D}], or the tokens of these alone (tokens.part); the width is "
+                f"x has shape {rows} and type {type_of(x_BTD)}, but this encoding adds vectors of "
+                f"{D} channels to {T} tokens of {B} sequences: pass floating-point embeddings of "
+                f"tokens, [B, {T}, {D}], or the tokens of these alone (tokens.part); the width is "
                 "model_dim= of make"
             )
         x_BTD = x_BTD if self.token_scale is None else x_BTD * self.token_scale
