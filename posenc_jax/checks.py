@@ -15,6 +15,9 @@ MOST_ROUNDING = 2.0**-10
 # The largest length that a scheme may adapt to: angles are exact up to here (lib/angles.py).
 LONGEST = 2**22
 
+# The types of arrays that attention reads. Narrower ones, such as float8, JAX does not promote.
+FLOATS = jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64
+
 
 # Numbers
 
@@ -228,15 +231,16 @@ def _check_axes(**arrays: Any) -> str:
     for name, x in arrays.items():
         if not has_floats(x) or x.ndim != 4 or 0 in x.shape:
             raise ValueError(
-                f"{shapes}: {name} must be a floating-point array of four axes, each of at least "
-                f"1, and is {type_of(x)} with {np.ndim(x)} axes"
+                f"{shapes}: {name} must be a floating-point array (float16, bfloat16, float32 or "
+                f"float64) of four axes, each of at least 1, and is {type_of(x)} with {np.ndim(x)} "
+                "axes"
             )
     return shapes
 
 
 def has_floats(x: Any) -> bool:
-    """Returns whether ``x`` is an array of floating-point numbers."""
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
+    """Returns whether ``x`` is an array of floating-point numbers of one of ``FLOATS``."""
+    return hasattr(x, "dtype") and x.dtype in FLOATS
 
 
 def type_of(x: Any) -> Any:

@@ -85,6 +85,10 @@ ATTENTION = {
             lambda q, k, v: (q, k[:, :, :3], v[:, :, :3]),
         )
     ],
+    "floating-point array .* is float8": [
+        lambda name=name: attend(name, *(x.astype(jnp.float8_e4m3fn) for x in sides()))
+        for name in ("rope", "nope")
+    ],
     "num_heads": [lambda: attend("t5", *sides(num_heads=2))],
     "head_dim|channels": [lambda: attend("rope", *sides(channels=6))],
     "k_tokens": [lambda: attend("rope", *sides(keys=T + 2))],
