@@ -159,8 +159,11 @@ def check_key(key: Any) -> None:
 def check_encoding(encoding: Any, name: str = "encoding") -> None:
     """Checks that ``encoding`` is an Encoding, no class and no Layers; errors call it ``name``."""
     if not hasattr(encoding, "hooks") or isinstance(encoding, type):
+        # A module prints all of its arrays.
+        is_short = isinstance(encoding, str | type)
+        given = repr(encoding) if is_short else type(encoding).__name__
         raise ValueError(
-            f"{name}={encoding!r} must be an Encoding, as posenc_jax.make gives it; for Layers "
+            f"{name} must be an Encoding, as posenc_jax.make gives it, not {given}; for Layers "
             "pass one layer's encoding, layers.at(i)[0]"
         )
 

@@ -105,6 +105,13 @@ ATTENTION = {
     "dropout": wrong("dropout", 0.1, (0.1, 0), (0.1, nnx.Rngs(0))),
     "implementation": wrong("implementation", "flash"),
     "encoding": [lambda: posenc_jax.attend("rope", *sides(), read(NOPE))],
+    "encoding must be an Encoding, .* not Layers; ": [
+        lambda call=call: call(posenc_jax.Layers([NOPE]))
+        for call in (
+            lambda layers: posenc_jax.attend(layers, *sides(), read(NOPE)),
+            lambda layers: posenc_jax.describe(layers, num_heads=H, head_dim=8, length=8),
+        )
+    ],
     "made for another": [
         made_for("rope", "yarn"),
         made_for("rope", common.build("rope", base=500.0)),
