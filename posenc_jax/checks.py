@@ -303,6 +303,13 @@ def check_side(encoding, name: str, tokens: Any, x: Any) -> None:
         )
 
 
+def checked_causal(causal: Any) -> bool:
+    """Returns ``causal``, a bool of Python or NumPy, as one of Python."""
+    if not isinstance(causal, bool | np.bool_):
+        raise ValueError(f"causal={causal!r} must be True or False, known while tracing")
+    return bool(causal)
+
+
 def check_scale(scale: Any) -> None:
     """Checks that ``scale``, the factor of all products, is one real number."""
     if not is_real(scale):

@@ -31,7 +31,7 @@ from posenc_jax.attention.operands import (
 )
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Mask, Rule, Window
-from posenc_jax.checks import check_keys, check_side, check_tokens, check_weights
+from posenc_jax.checks import check_keys, check_side, check_tokens, check_weights, checked_causal
 from posenc_jax.encoding import Encoding, HeadShard, Tile
 from posenc_jax.fields import check_choice
 from posenc_jax.tokens import Tokens
@@ -133,6 +133,7 @@ def attend(
       ValueError: an argument does not fit the others; the message says which, and what to do.
     """
     check_implementation(implementation)
+    causal = checked_causal(causal)
     scheme, tile, v_BSKC, q_side = whole_tile(
         encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, x, scale, causal
     )

@@ -68,8 +68,6 @@ def tile_of_tokens(q_tokens: Tokens, k_tokens: Tokens, heads, num_heads: int) ->
 def rule_of(scheme, tile, causal, window, mask, sinks, dropout) -> tuple[Tile, Rule]:
     """Returns the tile, and the rule that says which keys each query sees."""
     check_window(window)
-    if not isinstance(causal, bool):
-        raise ValueError(f"causal={causal!r} must be True or False, known while tracing")
     sinks_BTH = None if sinks is None else sink.checked(sinks, tile.q)
     (B, T, H, _), S = tile.q.shape, tile.k.shape[1]
     mask, dropout = checked_mask(mask, B, H, T, S), checked_dropout(dropout)

@@ -192,6 +192,12 @@ def test_windows_and_scales_may_be_numbers_of_any_library():
     np.testing.assert_allclose(traced(3, 2.0), expected, rtol=1e-4)
 
 
+def test_causal_may_be_a_bool_of_numpy():
+    for causal in (True, False):
+        actual, expected = (attend("nope", causal=of(causal)) for of in (np.bool_, bool))
+        np.testing.assert_array_equal(actual, expected)
+
+
 @pytest.mark.parametrize("name", ["dense", "blockwise", "fused"])
 def test_windows_to_both_sides_may_be_numbers_of_any_type(name):
     """Also of types whose negatives wrap around, and as large as int32 holds."""
