@@ -18,11 +18,13 @@ and every scheme of the registry is a pair of functions, parameters apart:
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from posenc_jax.attention import attend
@@ -167,15 +169,12 @@ class Scheme:
     def encoding(self, params: Params) -> Encoding:
         """Returns the module with these parameters, for the functions that take an encoding."""
         structure, state = nnx.split(jax.eval_shape(self._made, jax.random.key(0)))
+        _check_params(self.name, params, state)
         nnx.replace_by_pure_dict(state, params)
-        for path, leaf in jax.tree.leaves_with_path(state):
-            if isinstance(leaf, jax.ShapeDtypeStruct):
-                name = jax.tree_util.keystr(path, simple=True, separator=".")
-                raise ValueError(f"params of {self.name} lack {name}: make them by init(key)")
         return jax.tree.map(
             lambda leaf: leaf if isinstance(leaf, nnx.Param) else jax.lax.stop_gradient(leaf),
             nnx.merge(structure, state),
-            is_leaf=lambda node: isinstance(node, nnx.Variable),
+            is_leaf=_is_variable,
         )
 
     def embed(self, params: Params, x_BTD: jax.Array, positions: jax.Array) -> jax.Array:
@@ -210,6 +209,32 @@ def scheme(name: str, **keywords: Any) -> Scheme:
     """Returns the scheme called ``name`` as pure functions; the keywords are as in ``make``."""
     check_scheme(name)
     return Scheme(name, keywords)
+
+
+def _check_params(name: str, params: Params, state: nnx.State) -> None:
+    """Checks that the parameters of the scheme ``name`` have the names and shapes of ``state``."""
+    given, wanted = _shapes(params), _shapes(state)
+    for path in wanted | given:
+        if path not in given:
+            raise ValueError(f"params of {name} lack {path}: make them by init(key)")
+        if path not in wanted:
+            raise ValueError(f"params of {name} have {path}, which it does not read: leave it out")
+        if given[path] != wanted[path]:
+            raise ValueError(
+                f"params of {name} have {path} of shape {given[path]}, but it must be "
+                f"{wanted[path]}: make them by init(key) of a scheme with the same keywords"
+            )
+
+
+def _shapes(tree) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each array of a tree, by the names that lead to it."""
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=_is_variable)
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator=".")
+    return {name(path): np.shape(leaf) for path, leaf in leaves}
+
+
+def _is_variable(node: Any) -> bool:
+    return isinstance(node, nnx.Variable)
 
 
 def _at(positions: Any) -> Tokens:

@@ -120,5 +120,21 @@ def test_params_that_are_missing_are_named():
         scheme.attend({}, Q, K, V, POSITIONS, x=x_BTD)
 
 
+@pytest.mark.parametrize("name", ["fope", "learned", "fire"])
+def test_params_of_other_names_or_shapes_are_named(name):
+    scheme, params = initialized(name)
+    last = [*params][-1]
+    cut = {last: jax.tree.map(lambda p: p[:-1], params[last])}
+    for wrong, path in (({"zz": Q}, "zz"), (cut, last)):
+        common.refuses(f"params of {name} have {path}", lambda w=wrong: scheme.encoding(params | w))
+
+
+def test_params_may_be_the_state_of_a_module():
+    scheme, params = initialized("fire")
+    state = nnx.state(scheme.encoding(params))
+    expected = scheme.attend(params, Q, K, V, POSITIONS)
+    np.testing.assert_array_equal(scheme.attend(state, Q, K, V, POSITIONS), expected)
+
+
 def test_a_pattern_of_layers_is_refused():
     common.refuses("name='irope'", lambda: functional.scheme("irope", head_dim=8))
