@@ -51,6 +51,15 @@ def test_sigterm_stops_any_stage(corpus, tmp_path, stage):
     assert [p for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """Lets processes hear Ctrl-C, which a suite in the background makes them ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_is_one_sentence(corpus, tmp_path):
     (process,) = runs.start(1, tmp_path, corpus, *runs.ENDLESS["train"])
     runs.wait_for(tmp_path / "runs/rope/seed0/metrics.jsonl")

@@ -65,6 +65,9 @@ class NoPEWithTable(posenc_jax.Encoding):
 
     table = property(lambda self: {})
 
+    def score(self, logits_BHTS, tile):
+        return logits_BHTS
+
 
 TYPES = json.loads((common.GOLDEN / "hf_model_types.json").read_text())
 # Of the others the rotary parts alone were run.

@@ -163,12 +163,12 @@ def test_a_point_that_diverged_for_a_worker_is_not_trained_again_by_its_command(
     one, output = comparison(config(corpus, schemes="nope,alibi"), tmp_path)
     one.train = failing
     monkeypatch.setenv(workers._COMMAND, "one")
-    failures = one.run(share=True)
+    failures = run_points(one.parts, share=True)
     assert [failure["scheme"] for failure in failures] == ["nope", "alibi"]
-    assert one.run() == failures and trained == ["nope", "alibi", "alibi"]
+    assert run_points(one.parts) == failures and trained == ["nope", "alibi", "alibi"]
     assert output.getvalue().count("loss nan") == 1
     monkeypatch.setenv(workers._COMMAND, "another")
-    assert one.run() == failures and trained[3:] == ["nope", "alibi"]
+    assert run_points(one.parts) == failures and trained[3:] == ["nope", "alibi"]
 
 
 @pytest.mark.slow
