@@ -37,16 +37,11 @@ def has_one_core() -> bool:
     return os.cpu_count() == 1
 
 
-def dense(
-    encoding: Encoding,
-    tile: Tile,
-    v_BSKC: jax.Array,
-    rule: Rule,
-    masked: Callable = reference.masked,
-) -> jax.Array:
+def dense(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
     """Attends in one tile that holds every query and key; see ``attend``."""
-    forms = dict(products=products, weighted_sums=weighted_sums, masked=masked)
-    return reference.dense(encoding, tile, v_BSKC, rule, **forms)
+    return reference.dense(
+        encoding, tile, v_BSKC, rule, products=products, weighted_sums=weighted_sums
+    )
 
 
 @functools.partial(jax.jit, static_argnames="usual")
@@ -58,32 +53,15 @@ def in_rows_or(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule, us
     return jax.lax.platform_dependent(encoding, tile, v_BSKC, rule, cpu=in_rows, default=usual)
 
 
-@jax.custom_jvp
 def in_rows(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
     """Attends as ``dense`` does, to half of the queries at a time, with the keys up to their end.
 
-    Three quarters of the logits are computed in all. ``takes_rows`` says where it is faster. Where
-    no derivative is taken, the mask is added: then XLA:CPU makes one loop of the products and the
-    softmax, which takes half of the time at 1,024 tokens. Derivatives are slower with that mask.
+    Three quarters of the logits are computed in all. ``takes_rows`` says where it is faster.
     """
-    return _in_rows(_added_mask, encoding, tile, v_BSKC, rule)
-
-
-@in_rows.defjvp
-def _derivative_in_rows(operands, tangents):
-    return jax.jvp(functools.partial(_in_rows, reference.masked), operands, tangents)
-
-
-def _added_mask(logits_BHTS, visible_BHTS):
-    # A row that sees no key stays below FLOOR, so that its weights are 0.
-    return logits_BHTS + jnp.where(visible_BHTS, 0.0, 2 * reference.FLOOR)
-
-
-def _in_rows(masked, encoding, tile, v_BSKC, rule):
     T = tile.q.shape[1]
     size = -(-T // _PARTS)
     parts = [_rows(tile, v_BSKC, rule, start, min(size, T - start)) for start in range(0, T, size)]
-    return jnp.concatenate([dense(encoding, *part, masked) for part in parts], axis=1)
+    return jnp.concatenate([dense(encoding, *part) for part in parts], axis=1)
 
 
 def takes_rows(encoding: Encoding, tile: Tile, rule: Rule) -> bool:

@@ -58,11 +58,6 @@ def weighted_sums(weights_BHTS: jax.Array, v_BSKC: jax.Array) -> jax.Array:
     return out.reshape(B, T, H, -1)
 
 
-def masked(logits_BHTS: jax.Array, visible_BHTS: jax.Array) -> jax.Array:
-    """Hides the logits of keys that a query does not see."""
-    return jnp.where(visible_BHTS, logits_BHTS, -jnp.inf)
-
-
 def dense(
     encoding: Encoding,
     tile: Tile,
@@ -71,16 +66,15 @@ def dense(
     *,
     products: Callable[[jax.Array, jax.Array], jax.Array] = products,
     weighted_sums: Callable[[jax.Array, jax.Array], jax.Array] = weighted_sums,
-    masked: Callable[[jax.Array, jax.Array], jax.Array] = masked,
 ) -> jax.Array:
     """Attends in one tile that holds every query and key, ``[B, T, H, C]``; see ``attend``.
 
-    ``attention/cpu.py`` has other forms of the products and the mask, with the same values.
+    ``attention/cpu.py`` has other forms of the two products, with the same values.
     """
     logits_BHTS = scored(encoding, products(tile.q, tile.k), tile)
     visible = rule.visible(tile.q_tokens, tile.k_tokens)
     if visible is not None:
-        logits_BHTS = masked(logits_BHTS, visible)
+        logits_BHTS = jnp.where(visible, logits_BHTS, -jnp.inf)
     largest = logits_BHTS.max(-1, keepdims=True)
     if rule.sinks is not None:
         sinks_BHT1 = rule.sinks.swapaxes(1, 2)[..., None]
