@@ -66,7 +66,7 @@ LONG = (
     "cable,fire,selective_rope,hope"
 )
 SIX = "rope,alibi,nope,transformer_xl,fox,path"
-# The largest size takes more than an hour a run; PaTH, several times as slow, would take a day.
+# The largest size takes more than an hour a run, and PaTH three times as long as the others.
 SIZES = "rope,alibi,nope,transformer_xl,fox,kerple_log"
 FOUR = "rope,alibi,transformer_xl,fox"
 
