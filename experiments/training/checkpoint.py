@@ -66,7 +66,7 @@ class _Manager(ocp.CheckpointManager):
 def _silence_orbax() -> None:
     """Leaves out what Orbax logs of errors that it raises too, and that are told in a sentence.
 
-    Orbax raises the error of one array, and closes the event loop of all. Those that TensorStore
+    Orbax raises the error of one array, and closes the event loop of all. Arrays that TensorStore
     still reads or writes then fail as well: each once more for the loop, and once for the result.
     """
     log, hook = logging.get_absl_logger(), sys.unraisablehook

@@ -126,7 +126,7 @@ def sides_of(window: Window | None, causal: bool) -> tuple[Any, Any]:
 
 
 def _in_int32(number: int | jax.Array) -> int | jax.Array:
-    """Returns a number of keys as int32 or an int, of which its negative and its successor fit."""
+    """Returns a number of keys as int32 or an int, low enough that int32 holds one more."""
     most = 2**31 - 2
     if isinstance(number, jax.Array):
         return jnp.minimum(number.astype(jnp.int32), most)

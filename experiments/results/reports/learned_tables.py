@@ -8,7 +8,8 @@ from experiments.results.learning import summary
 from experiments.results.reports.markdown import markdown_table
 
 HEADING = "Tasks learned alone"
-HEADS = ("study", "scheme", "learned", "steps to 90 %", "trained length", "2x", "3x", "sparse rows")
+MULTIPLES = (1, 2, 3, 4)  # of the trained length
+HEADS = ("study", "scheme", "learned", "steps to 90 %", *(f"{n}x" for n in MULTIPLES), "sparse 1x")
 
 
 def tables(data: Path) -> dict[str, str]:
@@ -20,17 +21,14 @@ def tables(data: Path) -> dict[str, str]:
 
 
 def _lines(study: str, rows: pd.DataFrame) -> list[list[str]]:
-    """Returns the rows of a study's schemes; lengths that it has not are empty."""
+    """Returns the rows of a study's schemes; lengths and tasks that it did not test are empty."""
     (task,) = rows.loc[rows["is_trained"], "task"].unique()
-    columns = rows[["task", "tokens"]].drop_duplicates().sort_values("tokens")
-    names = {
-        is_task: [f"{name}, {tokens}" for name, tokens in group.itertuples(index=False)]
-        for is_task, group in columns.groupby(columns["task"] == task)
-    }
-    shown = [*names[True], "", ""][:3] + [*names.get(False, []), ""][:1]
+    tokens = rows["tokens"].min()
+    shown = [f"{task}, {multiple * tokens}" for multiple in MULTIPLES]
+    shown.append(f"{task}_sparse, {tokens}")
     table = summary(rows).drop(index="chance")
     return [
         [f"`{study}`", f"`{scheme}`", cells["learned"], cells["steps to 90%"]]
-        + [cells[name] if name else "" for name in shown]
+        + [cells.get(name, "") for name in shown]
         for scheme, cells in table.iterrows()
     ]

@@ -3,13 +3,14 @@
 import dataclasses
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from study_records import pack, results, text_records
 
 from experiments.results.answers import of_text, summary, verdicts
 from experiments.results.comparisons import families
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports import atlas_tables, extension_tables
+from experiments.results.reports import atlas_tables, extension_tables, learned_tables
 from experiments.results.reports.markdown import rewritten, written
 from experiments.results.reports.multimodal_tables import TABLES, markdown, read
 from experiments.results.reports.sources import read as read_sources
@@ -118,3 +119,23 @@ def test_a_table_of_losses_has_marks_and_says_what_was_compared():
     assert rewritten(page, "A toy", text) == page and page.count("Families of comparisons") == 1
     with pytest.raises(ValueError, match="t5 at recall 4x"):
         shown(values, "t5", {"4x": ("recall", 4)})
+
+
+def test_a_task_learned_alone_has_each_length_below_its_multiple(tmp_path):
+    """Studies test other multiples: four times the trained length is not the third of any three."""
+    model = {"study": "copy", "scheme": "rope", "seed": 0, "steps": 9, "to_0.9": 4, "to_0.95": 5}
+    rows = [
+        model
+        | {"metric": "exact match", "chance": 0.0, "task": task, "tokens": tokens, "right": right}
+        | {"is_trained": (task, tokens) == ("copy", 43)}
+        for task, tokens, right in (
+            ("copy", 43, 1.0),
+            ("copy", 86, 0.5),
+            ("copy", 172, 0.25),
+            ("copy_sparse", 43, 0.75),
+        )
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "learned.csv")
+    (table,) = learned_tables.tables(tmp_path).values()
+    assert "| 1x | 2x | 3x | 4x | sparse 1x |" in table
+    assert "| `copy` | `rope` | 1 of 1 | 4 | 100 | 50 |  | 25 | 75 |" in table
