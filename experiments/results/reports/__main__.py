@@ -23,7 +23,7 @@ from experiments.results.reports import (
     sources,
     trust,
 )
-from experiments.results.reports.markdown import written
+from experiments.results.reports.markdown import rewritten, written
 
 
 @exit_status
@@ -43,7 +43,10 @@ def main() -> None:
     texts["results.md"] = findings.rewritten(texts["results.md"], results)
     write_files(docs, texts)
     readme = Path("README.md")
-    write_files(Path(), {"README.md": findings.rewritten(readme.read_text(), results)})
+    text = rewritten(
+        readme.read_text(), atlas_tables.PAIRS, pages["results.md"][atlas_tables.PAIRS]
+    )
+    write_files(Path(), {"README.md": findings.rewritten(text, results)})
     print(f"pages: {readme}, docs/choosing.md, {', '.join(f'docs/{name}' for name in texts)}")
 
 

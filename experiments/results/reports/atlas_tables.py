@@ -60,7 +60,7 @@ def of_atlas(
     return markdown_table(["scheme", *rows.columns], lines) + _families_of(compared, asked)
 
 
-LADDER = "The ladder"
+LADDER, PAIRS = "The ladder", "Does the order last?"
 RUNGS, RUNGS_BEYOND = "Rungs, at the trained length", "Rungs, beyond the trained length"
 
 
@@ -103,6 +103,21 @@ def of_rungs(ladder: Mapping[str, Any], topic: str, against: str) -> str:
     return markdown_table(heads, lines) + _families_of(compared, asked)
 
 
+def of_pairs(ladder: Mapping[str, Any]) -> str:
+    """Returns the rank correlations of the ladder's pairs of rungs as a table in Markdown."""
+    lines = []
+    for pair in ladder["correlations"]:
+        of_losses = [pair[loss] for loss in ("trained", "beyond")]
+        schemes = dict.fromkeys(str(of["schemes"]) for of in of_losses if of)
+        cells = [
+            "{rho:.2f} ({low:.2f} to {high:.2f})".format(**of) if of else "-" for of in of_losses
+        ]
+        lines.append([pair["differs"], ", ".join(schemes), *cells])
+    return markdown_table(
+        ["from one rung to another", "schemes", "at the trained length", "beyond it"], lines
+    )
+
+
 def _by_scheme(rung: Mapping[str, Any], topic: str, schemes: Iterable[str]) -> list[Any]:
     """Returns a rung's answers to a topic, None where a scheme has none."""
     rows = {row["scheme"]: row for row in rung["rows"]}
@@ -140,6 +155,7 @@ def tables(sources: Sources) -> dict[str, str]:
     }
     return made | {
         LADDER: of_ladder(sources.ladder),
+        PAIRS: of_pairs(sources.ladder),
         RUNGS: of_rungs(sources.ladder, "text", ROPE),
         RUNGS_BEYOND: of_rungs(sources.ladder, "text, beyond", WINDOWED),
     }

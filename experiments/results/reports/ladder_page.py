@@ -1,7 +1,6 @@
 """Writes the report of the ladder: a page, its figures, and its data as CSV and JSON."""
 
 import json
-import operator
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -197,11 +196,10 @@ def finding(data: Mapping[str, Any]) -> list[str]:
         sentences = [words.verdicts(longest, ahead, compared)]
     else:
         sentences = [words.means(longest, ahead)]
-    pairs = telling(data["correlations"], data["rungs"])
     if data["leads"]:
         early, last = data["leads"]
         sentences.append(words.leads(early, _leading(early), last, _leading(last)))
-    return sentences + [words.correlations(pairs)] * bool(pairs)
+    return sentences + [words.correlations(data["correlations"])] * bool(data["correlations"])
 
 
 def _leading(leads: Mapping[str, Any]) -> list[str]:
@@ -210,31 +208,6 @@ def _leading(leads: Mapping[str, Any]) -> list[str]:
     told = [(name, one) for name, one in by_scheme if one["margin"] is not None]
     ahead = [(one["lead"], name) for name, one in told if one["lead"] > one["margin"]]
     return [name for _, name in sorted(ahead, reverse=True)]
-
-
-def telling(pairs: Iterable[dict[str, Any]], rungs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the pairs of rungs that have most schemes, or differ most in tokens, length or width.
-
-    A pair is compared by the first of width, length and tokens in which its rungs differ. Pairs
-    that differ as much are all returned, because one of them alone could be a lucky choice.
-    """
-    by_key: dict[str, list[tuple[float, dict[str, Any]]]] = {}
-    by_count: dict[int, list[dict[str, Any]]] = {}
-    for pair in pairs:
-        by_count.setdefault(
-            max(pair[name]["schemes"] for name in _LOSSES if pair[name]), []
-        ).append(pair)
-        one, other = rungs[pair["one"]], rungs[pair["other"]]
-        key = next(key for key in ("width", "length", "tokens") if one[key] != other[key])
-        by_key.setdefault(key, []).append((other[key] / one[key], pair))
-    farthest = [
-        pair
-        for key in ("tokens", "length", "width")
-        for ratio, pair in by_key.get(key, ())
-        if ratio == max(by_key[key], key=operator.itemgetter(0))[0]
-    ]
-    most = by_count[max(by_count)] if len(by_count) > 1 else []
-    return most + [pair for pair in farthest if pair not in most]
 
 
 def losses_beyond(records: pd.DataFrame) -> str:

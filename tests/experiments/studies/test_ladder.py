@@ -28,7 +28,6 @@ from experiments.results.ladder import (
     values,
 )
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports import ladder_page
 from experiments.studies.ladder.own_schemes import digest, register
 from experiments.studies.ladder.study import narrowed
 from experiments.training.text import spec_of
@@ -178,28 +177,6 @@ def test_schemes_that_are_last_everywhere_are_in_no_rank_correlation():
     )
     assert (trained["schemes"], trained["rho"]) == (4, pytest.approx(0.8))
     assert (beyond["schemes"], beyond["rho"]) == (3, pytest.approx(0.5))
-
-
-def test_the_finding_has_the_rungs_of_most_schemes_and_those_that_are_farthest_apart():
-    sizes = {"short": (1, 64, 8), "middle": (2, 64, 8), "long": (4, 64, 8), "wide": (4, 64, 16)}
-    sizes |= {"wider": (4, 64, 32)}
-    rungs = {
-        name: {"tokens": tokens, "length": length, "width": width, "parameters": width}
-        for name, (tokens, length, width) in sizes.items()
-    }
-    rho = {"trained": {"rho": 0.5, "low": 0.1, "high": 0.9, "schemes": 4}, "beyond": None}
-    pairs = [("short", "middle"), ("short", "long"), ("middle", "long")]
-    pairs += [("long", "wide"), ("wide", "wider")]  # which differ as much
-    correlations = [{"one": one, "other": other, **rho} for one, other in pairs]
-
-    def told():
-        pairs = ladder_page.telling(correlations, rungs)
-        return [(pair["one"], pair["other"]) for pair in pairs]
-
-    farthest = [("short", "long"), ("long", "wide"), ("wide", "wider")]
-    assert told() == farthest
-    correlations[2]["trained"] = rho["trained"] | {"schemes": 9}
-    assert told() == [("middle", "long"), *farthest]
 
 
 def test_speed_up_is_the_compute_of_rope_at_the_same_loss():
