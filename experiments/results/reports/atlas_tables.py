@@ -5,18 +5,16 @@ trained longer, and one the ladder's longest rung.
 """
 
 import collections
-import textwrap
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from experiments.results.answers import MARKS, OWN_WINDOW, TASKS, Answer, shown
-from experiments.results.comparisons import statement
 from experiments.results.ladder import ROPE
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import templates, trust
-from experiments.results.reports.markdown import markdown_table
+from experiments.results.reports.markdown import families_below, markdown_table
 from experiments.results.reports.sources import Sources
 
 TABLES = templates.tables("atlas_tables")
@@ -132,8 +130,7 @@ def _marked(answer: Answer | None, against: str) -> str:
 def _families_of(compared: pd.DataFrame, asked: Collection[tuple[str, str]]) -> str:
     """Says what the marks of a table are about: the families that its answers are in."""
     is_asked = [pair in asked for pair in zip(compared["family"], compared["against"], strict=True)]
-    said = statement(compared[is_asked])
-    return f"\n{textwrap.fill(said, 115)}\n" if said else ""
+    return families_below(compared[is_asked])
 
 
 def _cell(answer: Answer) -> str:

@@ -16,8 +16,8 @@ import pandas as pd
 from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports import ladder_page, templates, trust
-from experiments.results.reports.sources import LONGER, read, read_extension, read_tables
+from experiments.results.reports import ladder_page, multimodal_tables, templates, trust
+from experiments.results.reports.sources import LONGER, read, read_extension
 
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
@@ -256,8 +256,9 @@ def read_rungs(docs: Path) -> tuple[list[trust.Rung], str]:
     """
     sources, data = read(docs), docs / "data"
     rungs = [trust.Rung("the atlas", sources.atlas.about["setup"], 0.0, sources.atlas.answers)]
-    extension, tables = read_extension(data / "extension_small.csv"), read_tables(data)
-    for page, values in {"extension.md": extension, "multimodal.md": tables}.items():
+    pages = {"extension.md": read_extension(data / "extension_small.csv")}
+    pages["multimodal.md"] = multimodal_tables.read(data)
+    for page, values in pages.items():
         answers = summary(values, verdicts(values))
         rungs.append(trust.Rung(f"[{page}]({page})", "", 0.0, answers))
     longer, tokens = sources.longer, sources.longer_tokens

@@ -1,13 +1,24 @@
 """Writes Markdown: tables, names, and tables of a page anew."""
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from experiments.results.comparisons import statement
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a table in Markdown."""
     head, *lines = (f"| {' | '.join(line)} |\n" for line in (heads, *rows))
     return f"{head}|{'---|' * len(heads)}\n{''.join(lines)}"
+
+
+def families_below(families: pd.DataFrame) -> str:
+    """Says below a table what its marks are about, given rows of ``comparisons.families``."""
+    said = statement(families)
+    return f"\n{textwrap.fill(said, 115)}\n" if said else ""
 
 
 def names(schemes: Iterable[str]) -> str:

@@ -1,48 +1,91 @@
 """Makes the tables of ``docs/multimodal.md``, from the archives of the results that there are."""
 
+import math
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from experiments.results import archive
-from experiments.results.panels import Panel, PanelStudy
+from experiments.results.answers import AGAINST, MARKS, Answer, shown, summary, table, verdicts
+from experiments.results.comparisons import families
 from experiments.results.reports import templates
-from experiments.results.reports.markdown import markdown_table
-from experiments.results.reports.panel_report import rows
+from experiments.results.reports.markdown import families_below, markdown_table
 
 TABLES = templates.tables("multimodal_tables")
+# These schemes stand for RoPE: tokens are counted in videos, and frames in stories.
+_ROPE = {"video": "vanilla", "story": "frame_index"}
 
 
-def read(table: templates.Table, archives: Path) -> PanelStudy | None:
-    """Returns the results of a table in a panel of their own, or None if there is no archive.
+def read(archives: Path) -> pd.DataFrame:
+    """Returns the numbers in the tables as ``results/answers.py`` has them.
+
+    A topic is a heading and a column, such as "images, 28", and the multiple is 0. What stands for
+    RoPE is called "rope".
 
     Raises:
-      ValueError: the archive lacks a column, or is damaged.
+      ValueError: an archive lacks a column, or is damaged.
     """
-    path = archives / f"{table.experiment}.tar.xz"
-    if not path.exists():
-        return None
-    measured, records = archive.records(path), []
-    for name, (condition, x) in table.columns.items():
-        place = condition, table.metric, x
-        column = [r for r in measured if (r["condition"], r["metric"], r["x"]) == place]
-        if not column:
-            raise ValueError(
-                f"{path} has no {table.metric} of {condition} at {x}; make it of a run of "
-                f"configs/{table.experiment}.py:small, or correct templates/tables.yaml"
-            )
-        records += [r | {"condition": table.heading, "x": name} for r in column]
-    panel = Panel(table.heading, table.metric, "", tuple(table.columns), (), table.is_error)
-    return PanelStudy(records, [], [], {}, [], (panel,))
-
-
-def markdown(study: PanelStudy) -> str:
-    """Returns the panel of a study as a table in Markdown, the best of each column in bold."""
-    (panel,) = study.panels
-    by_scheme = rows(study, panel).items()
-    lines = [[f"`{scheme}`", *(cell.markdown for cell in row)] for scheme, row in by_scheme]
-    return markdown_table(["scheme", *map(str, panel.xs)], lines)
+    rows: list[dict[str, Any]] = []
+    for of in TABLES:
+        path = archives / f"{of.experiment}.tar.xz"
+        if not path.exists():
+            continue
+        records, heading = archive.records(path), of.heading.lower()
+        shared = dict(multiple=0.0, family=heading, unit=of.metric, is_error=of.is_error)
+        names = {_ROPE.get(of.experiment): "rope"}
+        for name, (condition, x) in of.columns.items():
+            place = condition, of.metric, x
+            column = [r for r in records if (r["condition"], r["metric"], r["x"]) == place]
+            if not column:
+                raise ValueError(
+                    f"{path} has no {of.metric} of {condition} at {x}; make it of a run of "
+                    f"configs/{of.experiment}.py:small, or correct templates/tables.yaml"
+                )
+            rows += [
+                shared
+                | dict(topic=f"{heading}, {name}", value=r["value"], seed=r["seed"])
+                | dict(scheme=names.get(r["scheme"], r["scheme"]))
+                # The guide takes chance as a floor, which it is for accuracy and not for an error.
+                | dict(chance=None if of.is_error else r["chance"])
+                for r in column
+            ]
+    return table(rows)
 
 
 def tables(archives: Path) -> dict[str, str]:
-    """Returns the tables whose archives are in a folder, by their headings."""
-    studies = {table.heading: read(table, archives) for table in TABLES}
-    return {heading: markdown(study) for heading, study in studies.items() if study}
+    """Returns the tables whose archives are in a folder in Markdown, by their headings.
+
+    The scheme that is best in the last column comes first, and one without a number there last.
+    """
+    values = read(archives)
+    compared = verdicts(values)
+    answers, of_families = summary(values, compared), families(compared)
+    made = {}
+    for of in TABLES:
+        heading = of.heading.lower()
+        of_table = answers[answers["family"] == heading]
+        if of_table.empty:
+            continue
+        by_place = {(a["topic"], a["scheme"]): a for a in of_table.to_dict("records")}
+        is_last = of_table["topic"] == f"{heading}, {list(of.columns)[-1]}"
+        last = of_table[is_last].set_index("scheme")["mean"].replace(math.inf, math.nan)
+        last = last.reindex(sorted(of_table["scheme"].unique()))
+        called = {"rope": _ROPE.get(of.experiment, "rope")}
+        lines = [
+            [f"`{called.get(scheme, scheme)}`"]
+            + [_cell(by_place.get((f"{heading}, {name}", scheme))) for name in of.columns]
+            for scheme in last.sort_values(ascending=of.is_error, kind="stable").index
+        ]
+        below = families_below(of_families[of_families["family"] == heading])
+        made[of.heading] = markdown_table(["scheme", *of.columns], lines) + below
+    return made
+
+
+def _cell(answer: Answer | None) -> str:
+    """Writes an answer; a mark says that it is better, or worse, than every baseline is."""
+    if answer is None:
+        return "-"
+    words = {word for name in AGAINST if isinstance(word := answer[f"vs_{name}"], str)}
+    mark = MARKS.get(words.pop(), "") if len(words) == 1 else ""
+    return f"{shown(answer)} {mark}".rstrip()

@@ -2,9 +2,7 @@
 
 The answers about trained models that are made longer come from the records of
 ``configs/extension.py``. Those about models that were trained longer than the atlas' come from an
-archive of ``configs/extrapolation.py:long``. Those about images, screens, videos and stories come
-from archives of the experiments in ``studies/multimodal``, as columns of the tables in
-``docs/multimodal.md``. See ``results/answers.py`` for the columns.
+archive of ``configs/extrapolation.py:long``. See ``results/answers.py`` for the columns.
 """
 
 import dataclasses
@@ -18,14 +16,11 @@ from experiments.results import archive, atlas_data
 from experiments.results.answers import MANUAL, TEXT, gains, losses, summary, table, verdicts
 from experiments.results.atlas import Atlas
 from experiments.results.comparisons import families
-from experiments.results.panels import chances
 from experiments.results.record import read_json
-from experiments.results.reports import ladder_page, multimodal_tables, trust
+from experiments.results.reports import ladder_page, trust
 
 # The end of a topic and of a family about models that were trained for longer than the atlas'.
 LONGER = "trained longer"
-# These schemes stand for RoPE: tokens are counted in videos, and frames in stories.
-_ROPE = {"video": "vanilla", "story": "frame_index"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,27 +107,3 @@ def read_longer(path: Path) -> pd.DataFrame:
     for key in ("topic", "family"):
         values[key] += f", {LONGER}"
     return table(values.drop(columns="question").to_dict("records"))
-
-
-def read_tables(archives: Path) -> pd.DataFrame:
-    """Returns the answers in ``multimodal_tables`` from the archives that a folder has.
-
-    A topic is a heading and a column, such as "images, 28", and the multiple is 0. What stands for
-    RoPE is called "rope".
-    """
-    rows: list[dict[str, Any]] = []
-    for of in multimodal_tables.TABLES:
-        if (study := multimodal_tables.read(of, archives)) is None:
-            continue
-        (panel,), heading = study.panels, of.heading.lower()
-        # The guide takes chance as a floor, which it is for accuracy and not for an error.
-        chance = {} if of.is_error else chances(study, panel)
-        shared = dict(multiple=0.0, family=heading, unit=of.metric, is_error=of.is_error)
-        names = {_ROPE.get(of.experiment): "rope"}
-        rows += [
-            shared
-            | dict(topic=f"{heading}, {r['x']}", chance=chance.get(r["x"]), value=r["value"])
-            | dict(scheme=names.get(r["scheme"], r["scheme"]), seed=r["seed"])
-            for r in study.records
-        ]
-    return table(rows)

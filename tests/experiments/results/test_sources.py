@@ -5,11 +5,8 @@ from study_records import pack, results
 
 from experiments.results.answers import summary, verdicts
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports.multimodal_tables import TABLES
-from experiments.results.reports.sources import (
-    read_extension,
-    read_tables,
-)
+from experiments.results.reports.multimodal_tables import TABLES, read
+from experiments.results.reports.sources import read_extension
 
 
 def rows(values):
@@ -25,7 +22,7 @@ def test_the_columns_of_the_tables_are_answers(tmp_path):
     pack(tmp_path / "images.tar.xz", results(images, **seeds))
     pack(tmp_path / "video.tar.xz", results(video, vanilla=seeds["nope"], good=seeds["good"]))
     pack(tmp_path / "story.tar.xz", results(story, frame_index=seeds["nope"], good=(None,) * 3))
-    actual = rows(read_tables(tmp_path))
+    actual = rows(read(tmp_path))
     good = actual["images, pasted 84", 0, "good"]
     assert good["mean"] == pytest.approx(0.65033, rel=1e-4)
     assert good["margin"] == pytest.approx(4.303 * 0.11547, rel=1e-3)  # Student's t
@@ -38,7 +35,7 @@ def test_the_columns_of_the_tables_are_answers(tmp_path):
     lost = actual["story time, from time 64", 0, "good"]
     assert lost["vs_rope"] == "diverged" and lost["chance"] != lost["chance"]
     assert not any(topic.startswith("pointing") for topic, *_ in actual)
-    assert read_tables(tmp_path / "none").empty
+    assert read(tmp_path / "none").empty
 
 
 def test_a_model_made_longer_is_compared_with_the_plain_one_through_a_window(tmp_path):
