@@ -128,9 +128,9 @@ def number(value: float, like: float | None = None) -> str:
     return f"{value:z,.{digits}f}" if size < 1e5 else f"{value:.1e}"
 
 
-def with_margin(mean: float, margin: float) -> str:
-    """Returns a mean and its margin, NaN for none, with as many decimals as suit both."""
-    if math.isnan(margin):
+def with_margin(mean: float, margin: float | None) -> str:
+    """Returns a mean and its margin, None or NaN for none, with as many decimals as suit both."""
+    if margin is None or math.isnan(margin):
         return number(mean)
     size = max(abs(mean), margin)
     return f"{number(mean, size)} ± {number(margin, size)}"

@@ -6,12 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.extensions import LAST, ExtensionStudy, retention, windowed
-from experiments.results.lengths import summarise
+from experiments.results.answers import MARKS, shown, summary, verdicts
+from experiments.results.comparisons import families
+from experiments.results.extensions import ExtensionStudy, retention
+from experiments.results.lengths import WINDOWED
 from experiments.results.reports import templates
-from experiments.results.reports.markdown import markdown_table
-from experiments.results.reports.page import GridCell
-from experiments.results.statistics import mean_and_stderr, number, words
+from experiments.results.reports.markdown import families_below, markdown_table
+from experiments.results.reports.sources import read_extension
+from experiments.results.statistics import margin_of, mean_and_stderr, with_margin
 
 # A column shows one of these, or how much the loss at short context grew.
 LOSS, ACCURACY = "loss", "short accuracy kept"
@@ -31,43 +33,49 @@ def read(path: Path) -> ExtensionStudy:
     return ExtensionStudy(records, [], [], {}, [])
 
 
-def markdown(table: templates.Table, study: ExtensionStudy) -> str:
-    """Returns a table as Markdown, with a last row for the plain model read through a window."""
-    lengths = {r["multiple"]: r["length"] for r in study.records if r["protocol"] == LAST}
-    cells = {
-        steps: summarise(r for r in study.records if r["steps"] == steps) for steps in study.steps
-    }
-    retained = retention(study)
+def markdown(table: templates.Table, path: Path) -> str:
+    """Returns a table as Markdown, from the records in a file of docs/data.
+
+    A mark says that a loss is better or worse than that of the plain model through a window, which
+    has the last row.
+    """
+    values = read_extension(path)
+    compared = verdicts(values)
+    rows = summary(values, compared).to_dict("records")
+    answers = {(a["topic"], a["multiple"], a["scheme"]): a for a in rows}
+    retained = retention(read(path))
 
     def cell(scheme: str, kind: str, steps: int, multiple: int) -> str:
         if kind != LOSS:
             left = retained.get((scheme, steps))
             return left.words[kind == ACCURACY] if left else ""
-        if lengths[multiple] not in cells[steps].get(scheme, {}):
+        answer = answers.get((f"made longer, {steps} steps", multiple, scheme))
+        if answer is None:
             return ""
-        return GridCell(*words(cells[steps], scheme, lengths[multiple])).markdown
+        return f"{shown(answer)} {MARKS.get(answer[f'vs_{WINDOWED}'], '')}".rstrip()
 
     _, steps, multiple = table.columns[table.by]
-    judged = {scheme: row.get(lengths[multiple]) for scheme, row in cells[steps].items()}
-    schemes = {r["scheme"] for r in study.records if r["protocol"] == LAST}
-    rows = [
+
+    def place(scheme: str) -> tuple[bool, float, str]:
+        answer = answers.get((f"made longer, {steps} steps", multiple, scheme))
+        return scheme == WINDOWED, answer["mean"] if answer else math.inf, scheme
+
+    lines = [
         [f"`{scheme}`", *(cell(scheme, *column) for column in table.columns.values())]
-        for scheme in sorted(schemes, key=lambda name: ((judged.get(name) or (math.inf,))[0], name))
+        for scheme in sorted({row["scheme"] for row in rows}, key=place)
     ]
-    if level := windowed(study):
-        mean = GridCell(*words({"windowed": {0: level}}, "windowed", 0)).markdown
-        rows.append(["*windowed*", mean, *[""] * (len(table.columns) - 1)])
-    return markdown_table(["method", *table.columns], rows)
+    of_marks = families(compared[compared["against"] == WINDOWED])
+    return markdown_table(["method", *table.columns], lines) + families_below(of_marks)
 
 
 def searched(table: templates.Table, records: pd.DataFrame) -> str:
-    """Returns a table as Markdown: means over seeds, and standard errors if there are several."""
+    """Returns a table as Markdown: means over seeds, and half of their 95 % intervals."""
 
     def cell(losses: pd.Series) -> str:
         if losses.empty:
             return "-"
-        mean, stderr, _ = mean_and_stderr(losses)
-        return number(mean) if stderr is None else f"{number(mean)} ± {number(stderr, mean)}"
+        of_seeds = mean_and_stderr(losses)
+        return with_margin(of_seeds[0], margin_of(of_seeds))
 
     rows = []
     for scheme, of_scheme in records.groupby("scheme", sort=False):
@@ -81,7 +89,7 @@ def searched(table: templates.Table, records: pd.DataFrame) -> str:
 
 def tables(data: Path) -> dict[str, str]:
     """Returns all tables by their headings, from the records in the folder ``data``."""
-    made = {table.heading: markdown(table, read(data / table.file)) for table in TABLES}
+    made = {table.heading: markdown(table, data / table.file) for table in TABLES}
     return made | {
         table.heading: searched(table, pd.read_csv(data / table.file)) for table in SEARCHED
     }
