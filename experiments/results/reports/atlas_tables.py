@@ -16,6 +16,7 @@ from experiments.results.lengths import WINDOWED
 from experiments.results.reports import templates, trust
 from experiments.results.reports.markdown import families_below, markdown_table
 from experiments.results.reports.sources import Sources
+from experiments.results.statistics import number, with_margin
 
 TABLES = templates.tables("atlas_tables")
 
@@ -59,6 +60,7 @@ def of_atlas(
 
 
 LADDER, PAIRS = "The ladder", "Does the order last?"
+COMPUTE, ORACLE = "How much compute RoPE needs for the same loss", "Trained on longer texts instead"
 RUNGS, RUNGS_BEYOND = "Rungs, at the trained length", "Rungs, beyond the trained length"
 
 
@@ -116,6 +118,40 @@ def of_pairs(ladder: Mapping[str, Any]) -> str:
     )
 
 
+def of_compute(ladder: Mapping[str, Any]) -> str:
+    """Returns how much compute RoPE needs for each scheme's loss as a table in Markdown."""
+    ups = ladder["speed_ups"]
+    places = list(dict.fromkeys((up["loss"], up["rung"]) for up in ups))
+    of_scheme: dict[str, dict[tuple[str, str], str]] = {up["scheme"]: {} for up in ups}
+    for up in ups:
+        cell = f"{up['speed_up']:.2f}" + ", continued" * up["is_beyond"]
+        of_scheme[up["scheme"]][up["loss"], up["rung"]] = cell
+    sizes = {
+        name: f"{rung['parameters'] / 1e6:.2f}M"
+        for name, rung in ladder["rungs"].items()
+        if rung["parameters"]
+    }
+    heads = ["scheme", *(f"{loss}, {sizes[rung]}" for loss, rung in places)]
+    return markdown_table(
+        heads,
+        [
+            [f"`{scheme}`", *(cells.get(place, "-") for place in places)]
+            for scheme, cells in sorted(of_scheme.items())
+        ],
+    )
+
+
+def of_oracle(ladder: Mapping[str, Any]) -> str:
+    """Returns losses in long texts beside those of models trained on such texts, in Markdown."""
+    lines = [
+        [f"`{row['scheme']}`", *(number(row[key]) for key in ("window", "extrapolated", "oracle"))]
+        + [with_margin(row["lost"], row["margin"]) if "lost" in row else "-"]
+        for row in ladder["oracle"]
+    ]
+    heads = ["scheme", "through its window", "in longer texts", "trained on them", "lost"]
+    return markdown_table(heads, lines)
+
+
 def _by_scheme(rung: Mapping[str, Any], topic: str, schemes: Iterable[str]) -> list[Any]:
     """Returns a rung's answers to a topic, None where a scheme has none."""
     rows = {row["scheme"]: row for row in rung["rows"]}
@@ -153,6 +189,8 @@ def tables(sources: Sources) -> dict[str, str]:
     return made | {
         LADDER: of_ladder(sources.ladder),
         PAIRS: of_pairs(sources.ladder),
+        COMPUTE: of_compute(sources.ladder),
+        ORACLE: of_oracle(sources.ladder),
         RUNGS: of_rungs(sources.ladder, "text", ROPE),
         RUNGS_BEYOND: of_rungs(sources.ladder, "text, beyond", WINDOWED),
     }
