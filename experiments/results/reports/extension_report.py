@@ -1,7 +1,6 @@
 """Reports an extension study: the page of a length study with one more axis, and a table."""
 
 import collections
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import (
     GridCell,
     grid,
-    page,
     print_failures,
     terminal_table,
     write_report,
@@ -35,9 +33,28 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
     Raises:
       ValueError: two records claim the same measurement.
     """
-    drawn = draw(study)
-    pictures = {name: picture for name, (*_, picture) in drawn.items()}
-    return write_report(folder, study, _page(study, drawn), pictures, table=markdown(study))
+    about, drawn, written = study.about, draw(study), markdown(study)
+    counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == "last"}
+    documents = ""
+    if len(set(counts.values())) > 1:
+        words = ", ".join(f"{counts[multiple]} at {multiple}x" for multiple in sorted(counts))
+        documents = f" Documents: {words}; columns of different documents do not compare."
+    return write_report(
+        folder,
+        study,
+        "extension.html",
+        "A trained model made longer",
+        {"Model": about["source"], "corpus": about["corpus"], "digest": about["corpus_digest"]},
+        {f"{name}.svg": picture for name, (*_, picture) in drawn.items()} | {"table.md": written},
+        target=_target(study),
+        tables={_after(steps): table(study.at(steps), MAIN) for steps in study.steps},
+        mark=mark(study.at(0)),
+        documents=documents,
+        drawn=drawn,
+        accuracy_kept=_accuracy_kept(study),
+        share=f"{PROMISED:.0%}",
+        markdown=written,
+    )
 
 
 def print_tables(study: ExtensionStudy, console: Console) -> None:
@@ -76,30 +93,6 @@ def markdown(study: ExtensionStudy) -> str:
     first = GridCell(*words({NAME: {1: level} if level else {}}, NAME, 1)).markdown
     rows.append([f"*{NAME}*", "0", first, *["-"] * (len(heads) - 3)])
     return markdown_table(heads, rows)
-
-
-def _page(study: ExtensionStudy, drawn: Mapping[str, tuple[str, str, str]]) -> str:
-    about = study.about
-    counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == "last"}
-    documents = ""
-    if len(set(counts.values())) > 1:
-        words = ", ".join(f"{counts[multiple]} at {multiple}x" for multiple in sorted(counts))
-        documents = f" Documents: {words}; columns of different documents do not compare."
-    return page(
-        "A trained model made longer",
-        study,
-        {"Model": about["source"], "corpus": about["corpus"], "digest": about["corpus_digest"]},
-        "extension.html",
-        target=_target(study),
-        seeds=study.seeds,
-        tables={_after(steps): table(study.at(steps), MAIN) for steps in study.steps},
-        mark=mark(study.at(0)),
-        documents=documents,
-        drawn=drawn,
-        accuracy_kept=_accuracy_kept(study),
-        share=f"{PROMISED:.0%}",
-        markdown=markdown(study),
-    )
 
 
 def _accuracy_kept(study: ExtensionStudy) -> str:

@@ -11,7 +11,6 @@ from experiments.results.reports.page import (
     GridCell,
     grid,
     grid_cells,
-    page,
     print_failures,
     terminal_table,
     write_report,
@@ -41,9 +40,27 @@ def write(folder: Path, study: lengths.LengthStudy) -> Path:
     Raises:
       ValueError: two records claim the same measurement.
     """
-    drawn = length_figures.draw(study)
-    main = {name: svg for name, svg in drawn.items() if name != "protocols"}
-    return write_report(folder, study, _page(study, drawn), main)
+    about, drawn, tables = study.about, length_figures.draw(study), []
+    for evaluation in lengths.evaluations(study):
+        title = f"{evaluation[0]} split, {lengths.evaluation_name(study, evaluation)}"
+        shown, is_last = table(study, evaluation), evaluation[1] == "last"
+        more = table(study, evaluation, "perplexity") if is_last else ""
+        tables.append((title, is_last, shown, more, lengths.View(study, evaluation).statement))
+    return write_report(
+        folder,
+        study,
+        "length.html",
+        "Length extrapolation of positional encodings",
+        {"Corpus": about["corpus"], "digest": about["corpus_digest"]},
+        {f"{name}.svg": svg for name, svg in drawn.items() if name != "protocols"},
+        count=len({r["scheme"] for r in study.records}),
+        tables=tables,
+        drawn=drawn,
+        shades={worse: _depth(worse) for worse in (0.0, 0.05, 0.2, 0.5)},
+        mark=mark(study),
+        baseline=BASELINE,
+        effective=EFFECTIVE,
+    )
 
 
 def print_tables(study: lengths.LengthStudy, console: Console) -> None:
@@ -62,29 +79,6 @@ def print_lengths(study: lengths.LengthStudy, title: str, console: Console) -> N
     if view.order:
         console.print(shown)
         console.print(view.statement, highlight=False)
-
-
-def _page(study: lengths.LengthStudy, drawn: dict[str, str]) -> str:
-    about, tables = study.about, []
-    for evaluation in lengths.evaluations(study):
-        title = f"{evaluation[0]} split, {lengths.evaluation_name(study, evaluation)}"
-        shown, is_last = table(study, evaluation), evaluation[1] == "last"
-        more = table(study, evaluation, "perplexity") if is_last else ""
-        tables.append((title, is_last, shown, more, lengths.View(study, evaluation).statement))
-    return page(
-        "Length extrapolation of positional encodings",
-        study,
-        {"Corpus": about["corpus"], "digest": about["corpus_digest"]},
-        "length.html",
-        count=len({r["scheme"] for r in study.records}),
-        seeds=study.seeds,
-        tables=tables,
-        drawn=drawn,
-        shades={worse: _depth(worse) for worse in (0.0, 0.05, 0.2, 0.5)},
-        mark=mark(study),
-        baseline=BASELINE,
-        effective=EFFECTIVE,
-    )
 
 
 def table(

@@ -59,12 +59,21 @@ class GridCell(NamedTuple):
         return (f"**{self.words}**" if self.is_best else self.words) + self.small.replace("±", "± ")
 
 
-def page(title: str, study: Study, data: Mapping[str, Any], template: str, **values: Any) -> str:
-    """Returns one self-contained HTML page.
+def write_report(
+    folder: Path,
+    study: Study,
+    template: str,
+    title: str,
+    data: Mapping[str, Any],
+    files: Mapping[str, str],
+    **values: Any,
+) -> Path:
+    """Writes ``report.html``, its data and ``files`` into ``folder``; returns the page's path.
 
-    The page has an intro; what the data are, by name; the command, the runs that failed, parts, the
-    cost of training, and the config. Intro and parts are blocks of the ``template``, which extends
-    "report.html".
+    The page has an intro; what the ``data`` are, by name; the command, the runs that failed, parts,
+    the cost of training, and the config. Intro and parts are blocks of the ``template``, which
+    extends "report.html". ``results.csv`` has the records, and tells nan from inf; ``results.json``
+    has everything, with null for a number that is not finite.
     """
     setup = {key: study.about[key] for key in ("config", "versions")}
     body = fill(
@@ -72,6 +81,7 @@ def page(title: str, study: Study, data: Mapping[str, Any], template: str, **val
         title=title,
         data=data,
         about=study.about,
+        seeds=study.seeds,
         failures=study.failures,
         holes=study.about.get("holes", ()),
         training=_training(study),
@@ -79,26 +89,15 @@ def page(title: str, study: Study, data: Mapping[str, Any], template: str, **val
         setup=json.dumps(setup, indent=2, default=_native),
         **values,
     )
-    return document(title, body)
-
-
-def write_report(folder: Path, study: Study, html: str, drawn: Mapping[str, str], **more) -> Path:
-    """Writes a report and its data into ``folder``; returns ``report.html``'s path.
-
-    ``results.csv`` has the records, and tells nan from inf; ``results.json`` has everything, with
-    null for a number that is not finite. Figures are SVG by name, and ``more`` the texts of
-    Markdown files.
-    """
     columns = dict.fromkeys(key for record in study.records for key in record)
     python_json = json.dumps(dataclasses.asdict(study), default=_native)
     everything = json.loads(python_json, parse_constant=lambda _: None)
-    files = {
-        "report.html": html,
+    results = {
+        "report.html": document(title, body),
         "results.csv": csv_of(study.records, columns),
         "results.json": json.dumps(everything, indent=1) + "\n",
     }
-    files |= {f"{name}.svg": drawing for name, drawing in drawn.items()}
-    write_files(folder, files | {f"{name}.md": text for name, text in more.items()})
+    write_files(folder, {**results, **files})
     return folder / "report.html"
 
 

@@ -26,7 +26,6 @@ from experiments.results.reports.page import (
     GridCell,
     grid,
     grid_cells,
-    page,
     print_failures,
     terminal_table,
     write_report,
@@ -44,18 +43,18 @@ def write(folder: Path, study: PanelStudy, pictures: Mapping[str, np.ndarray]) -
     with drawing_style():
         drawn = {"results": svg(_lines(study, measured))} if measured else {}
         attention = {"attention": svg(_attention(study))} if study.maps else {}
-    html = page(
-        study.about["title"],
+    return write_report(
+        folder,
         study,
-        study.about["data"],
         "panel.html",
-        seeds=study.seeds,
+        study.about["title"],
+        study.about["data"],
+        {f"{name}.svg": drawing for name, drawing in drawn.items()},
         tables=[(panel, _table(study, panel)) for panel in measured],
         drawn=drawn,
         pictures={caption: _png(pixels) for caption, pixels in pictures.items()},
         attention=attention,
     )
-    return write_report(folder, study, html, drawn)
 
 
 def print_tables(study: PanelStudy, console: Console) -> None:

@@ -19,7 +19,6 @@ from experiments.results.reports.page import (
     grid,
     grid_cells,
     mean_cell,
-    page,
     print_failures,
     terminal_table,
     write_report,
@@ -32,7 +31,19 @@ def write(folder: Path, study: SearchStudy) -> Path:
     """Writes the report and its figures into ``folder``; returns ``report.html``'s path."""
     with drawing_style():
         drawn = {name: svg(drawing) for name, drawing in _draw(study).items()}
-    return write_report(folder, study, _page(study, drawn), drawn, results=markdown(study))
+    about, heads = study.about, study.columns().values()
+    return write_report(
+        folder,
+        study,
+        "search.html",
+        "LongRoPE: searched factors",
+        {"Corpus": about["corpus"], "digest": about["corpus_digest"], "model": about["source"]},
+        {f"{n}.svg": drawing for n, drawing in drawn.items()} | {"results.md": markdown(study)},
+        verdicts=list(map(str, verdicts(study))),
+        tables={title: grid(heads, _cells(study, name)) for name, title in study.groups.items()},
+        drawn=drawn,
+        tuning=_tuning(study),
+    )
 
 
 def print_tables(study: SearchStudy, console: Console) -> None:
@@ -62,22 +73,6 @@ def _cells(study: SearchStudy, group: str) -> dict[str, list[GridCell]]:
     long = [r | {"metric": metric, "value": r[metric]} for r in records for metric in metrics]
     cells = cells_of(by_seed(long, "metric", "value", group))
     return grid_cells(dict(sorted(cells.items(), key=lambda row: row[1]["loss"][0])), metrics)
-
-
-def _page(study: SearchStudy, drawn: dict[str, str]) -> str:
-    about, heads = study.about, study.columns().values()
-    tables = {title: grid(heads, _cells(study, group)) for group, title in study.groups.items()}
-    return page(
-        "LongRoPE: searched factors",
-        study,
-        {"Corpus": about["corpus"], "digest": about["corpus_digest"], "model": about["source"]},
-        "search.html",
-        seeds=study.seeds,
-        verdicts=list(map(str, verdicts(study))),
-        tables=tables,
-        drawn=drawn,
-        tuning=_tuning(study),
-    )
 
 
 def _tuning(study: SearchStudy) -> Markup | str:
