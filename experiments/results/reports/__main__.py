@@ -18,7 +18,7 @@ from experiments.results.reports import (
     choosing_page,
     extension_tables,
     findings,
-    learned_tables,
+    learned_page,
     multimodal_tables,
     sources,
     trust,
@@ -35,7 +35,7 @@ def main() -> None:
     trust.write(docs / "atlas" / trust.JSON, rungs)
     results = sources.read(docs)  # with the badges that were just written
     pages = {
-        "results.md": atlas_tables.tables(results) | learned_tables.tables(data),
+        "results.md": atlas_tables.tables(results) | learned_page.tables(data),
         "multimodal.md": multimodal_tables.tables(data),
         "extension.md": extension_tables.tables(data),
     }

@@ -1,21 +1,23 @@
 """Writes the atlas as pages that need no server and no network: an index, and one per scheme."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 from rich.console import Console
 from scipy import stats
 
 from experiments.results import atlas_data
-from experiments.results.answers import AGAINST, MARKS, OWN_WINDOW, SOLVED, TASKS, Answer
-from experiments.results.atlas import Atlas, counts, family
+from experiments.results.answers import AGAINST, MARKS, OWN_WINDOW, SOLVED, TASKS, Answer, shown
+from experiments.results.atlas import EFFECTIVE, Atlas, counts, family
 from experiments.results.comparisons import statement
-from experiments.results.lengths import WINDOWED
+from experiments.results.lengths import GAIN, WINDOWED
 from experiments.results.record import write_files
-from experiments.results.reports import maps, scheme_page
-from experiments.results.reports.drawing import page_style
+from experiments.results.reports import maps, probe_figures
+from experiments.results.reports.drawing import finish, page_style, styles_of, svg
 from experiments.results.reports.page import learning_rates, print_failures, terminal_table
 from experiments.results.reports.templates import document, fill
 from experiments.results.statistics import failure_words, number
@@ -23,6 +25,8 @@ from posenc_jax import REGISTRY
 
 # The table compares an answer with that of the first of these schemes that has one.
 _DECISIVE = (OWN_WINDOW, WINDOWED, "rope", "nope")
+# What an answer is compared with on the page of a scheme, and what that is called.
+_WHOM = dict(zip(AGAINST, AGAINST, strict=True)) | {OWN_WINDOW: "its own window"}
 # A scheme is flat if all context costs at most so many bits per byte more than its own window, and
 # is named in the map if it costs at most half of that.
 _FLAT = 0.2
@@ -51,7 +55,7 @@ def write(
         pages = {
             f"{name}.html": document(
                 f"{name}: atlas of positional encodings",
-                scheme_page.body(atlas, name, cards.get(name, ""), probes.get(name), claims),
+                _scheme(atlas, name, cards.get(name, ""), probes.get(name), claims),
             )
             for name in atlas.schemes
         }
@@ -64,12 +68,12 @@ def print_summary(atlas: Atlas, console: Console) -> None:
     """Prints at how many questions each scheme is better or worse than the baselines."""
     print_failures(atlas.failures, console)
     columns = [f"{word}\nthan {name}" for name in AGAINST for word in ("better", "worse")]
-    shown = terminal_table(f"verdicts on {len(atlas.questions)} questions", columns)
+    table = terminal_table(f"verdicts on {len(atlas.questions)} questions", columns)
     for scheme in atlas.schemes:
         rows = atlas.answers[atlas.answers["scheme"] == scheme]
         cells = [count for name in AGAINST for count in counts(rows, name).values()]
-        shown.add_row(scheme, *map(str, cells))
-    console.print(shown)
+        table.add_row(scheme, *map(str, cells))
+    console.print(table)
     console.print(statement(atlas.families), highlight=False)
     if words := _unanswered(atlas):
         console.print(words, highlight=False)
@@ -171,3 +175,64 @@ def recall_points(atlas: Atlas) -> pd.DataFrame:
     recall = atlas.to("recall", 4)
     learned = recall["learned"].astype(bool)
     return pd.DataFrame({"loss": loss, "recall": recall["mean"], "learned": learned}).dropna()
+
+
+def _scheme(atlas: Atlas, scheme: str, card: str, probes, claims: list[dict[str, Any]]) -> str:
+    """Returns the page of a scheme as HTML; see ``write`` for the other arguments."""
+    answers = atlas.answers[atlas.answers["scheme"] == scheme]
+    same = next(([one, *rest] for one, rest in atlas.distinct.items() if scheme in [one, *rest]))
+    return fill(
+        "scheme.html",
+        scheme=scheme,
+        same=[name for name in same if name != scheme],
+        trained="rope, through a window of the trained length"
+        if scheme == WINDOWED
+        else atlas.trained.get(scheme, scheme),
+        card=card,
+        count=len(atlas.questions),
+        verdicts=[
+            {"against": whom} | won
+            for name, whom in _WHOM.items()
+            if name != scheme and any((won := counts(answers, name)).values())
+        ],
+        length=_by_length(atlas, scheme),
+        contexts=[
+            f"{row['mean']:.0f} on {'the manual' if 'manual' in row['topic'] else 'text'}"
+            for row in answers.to_dict("records")
+            if row["topic"].startswith(EFFECTIVE)
+        ],
+        gain=GAIN,
+        probes=probe_figures.draw(probes, atlas.about["train_length"]) if probes else {},
+        whom=_WHOM,
+        rows=[row | {"shown": shown(row)} for row in answers.to_dict("records")],
+        statement=statement(atlas.families),
+        claims=[claim for claim in claims if scheme in claim["schemes"]],
+    )
+
+
+def _by_length(atlas: Atlas, scheme: str) -> str:
+    """Draws the loss by length of the scheme, and of the schemes that it is compared with."""
+    of_text = atlas.answers[atlas.answers["topic"] == "text"]
+    losses, margins = (
+        of_text.pivot(index="scheme", columns="multiple", values=key).replace(math.inf, math.nan)
+        for key in ("mean", "margin")
+    )
+    if scheme not in losses.index:
+        return ""
+    drawing = Figure(figsize=(5.2, 3.0), layout="constrained")
+    axes = drawing.add_subplot()
+    labels = [f"{multiple:g}x" for multiple in losses.columns]
+    styles = styles_of(dict.fromkeys((scheme, *AGAINST)))
+    for name in styles:
+        if name in losses.index:
+            bars = dict(yerr=margins.loc[name].fillna(0.0), capsize=2, label=name)
+            axes.errorbar(labels, losses.loc[name], **bars, **styles[name])
+    alone = atlas.answers[atlas.answers["topic"] == "text, windowed"].set_index("scheme")["mean"]
+    if scheme in alone.index:
+        colour = styles[scheme]["color"]
+        label = f"{scheme} through its own window"
+        axes.axhline(alone[scheme], color=colour, linestyle=":", label=label)
+    axes.set(xlabel="context over the trained length", ylabel="bits per byte")
+    finish(axes)
+    axes.legend(frameon=False)
+    return svg(drawing)

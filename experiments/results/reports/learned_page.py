@@ -1,4 +1,4 @@
-"""Writes what models have learned of one task each as a page, and its data as CSV."""
+"""Writes what models have learned of one task each: a page, its data, and a table of docs/."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +12,13 @@ from experiments.results.answers import SOLVED
 from experiments.results.learning import summary
 from experiments.results.panels import ANSWERS
 from experiments.results.record import write_files
+from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import terminal_table
 from experiments.results.reports.templates import document, fill
+
+HEADING = "Tasks learned alone"  # of the table in docs/results.md
+MULTIPLES = (1, 2, 3, 4)  # of the trained length
+HEADS = ("study", "scheme", "learned", "steps to 90 %", *(f"{n}x" for n in MULTIPLES), "sparse 1x")
 
 
 def write(
@@ -49,3 +54,25 @@ def print_tables(values: pd.DataFrame, console: Console) -> None:
         for scheme, texts in cells.iterrows():
             table.add_row(Text(scheme), *texts)
         console.print(table)
+
+
+def tables(data: Path) -> dict[str, str]:
+    """Returns the table by its heading, of the results in ``data/learned.csv``."""
+    values = pd.read_csv(data / "learned.csv")
+    by_study = values.groupby("study", sort=False)
+    lines = [line for name, rows in by_study for line in _lines(name, rows)]
+    return {HEADING: markdown_table(HEADS, lines)}
+
+
+def _lines(study: str, rows: pd.DataFrame) -> list[list[str]]:
+    """Returns the rows of a study's schemes; lengths and tasks that it did not test are empty."""
+    (task,) = rows.loc[rows["is_trained"], "task"].unique()
+    tokens = rows["tokens"].min()
+    shown = [f"{task}, {multiple * tokens}" for multiple in MULTIPLES]
+    shown.append(f"{task}_sparse, {tokens}")
+    table = summary(rows).drop(index="chance")
+    return [
+        [f"`{study}`", f"`{scheme}`", cells["learned"], cells["steps to 90%"]]
+        + [cells.get(name, "") for name in shown]
+        for scheme, cells in table.iterrows()
+    ]

@@ -12,7 +12,7 @@ from experiments.results.lengths import WINDOWED
 from experiments.results.reports import (
     atlas_tables,
     extension_tables,
-    learned_tables,
+    learned_page,
     multimodal_tables,
 )
 from experiments.results.reports.markdown import rewritten, written
@@ -139,6 +139,6 @@ def test_a_task_learned_alone_has_each_length_below_its_multiple(tmp_path):
         )
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "learned.csv")
-    (table,) = learned_tables.tables(tmp_path).values()
+    (table,) = learned_page.tables(tmp_path).values()
     assert "| 1x | 2x | 3x | 4x | sparse 1x |" in table
     assert "| `copy` | `rope` | 1 of 1 | 4 | 100 | 50 |  | 25 | 75 |" in table
