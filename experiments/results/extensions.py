@@ -50,12 +50,15 @@ class Retention:
     Attributes:
       change: by which share the loss grew.
       accuracy: the share of the accuracy that is left.
-      margin: half the 95 % interval of ``accuracy`` over seeds; None with one seed.
     """
 
     change: Cell
     accuracy: Cell
-    margin: float | None
+
+    @property
+    def margin(self) -> float | None:
+        """Returns half the 95 % interval of ``accuracy`` over seeds, or None with one seed."""
+        return margin_of(self.accuracy)
 
     @property
     def verdict(self) -> str:
@@ -65,9 +68,7 @@ class Retention:
             return "no"
         if abs(mean - PROMISED) <= margin:
             return "undecided"
-        return ("yes" if mean > PROMISED else "no") + (
-            "" if self.margin is not None else ", one seed"
-        )
+        return ("yes" if mean > PROMISED else "no") + ", one seed" * (self.margin is None)
 
     @property
     def words(self) -> tuple[str, str]:
@@ -92,8 +93,7 @@ def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:
                 quotient(or_nan(r[key]), or_nan(base[key])) for key in ("loss", "accuracy")
             )
             ratios.setdefault((r["scheme"], r["steps"]), []).append((loss - 1, accuracy))
-    retained = {}
-    for key, pairs in ratios.items():
-        change, left = (mean_and_stderr(values) for values in zip(*pairs, strict=True))
-        retained[key] = Retention(change, left, margin_of(left))
-    return retained
+    return {
+        key: Retention(*map(mean_and_stderr, zip(*pairs, strict=True)))
+        for key, pairs in ratios.items()
+    }
