@@ -114,11 +114,10 @@ def mean_losses(records: pd.DataFrame, rungs: Sequence[str], protocol: str) -> p
 def window_points(records: pd.DataFrame, rungs: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Returns the points of ``maps.beyond_window`` of each rung, over texts of all of them."""
     whole, window = (mean_losses(records, rungs, protocol) for protocol in (BEYOND, CUT))
-    points = (
-        pd.DataFrame({"window": window[rung], "above": whole[rung] - window[rung]})
+    return {
+        rung: pd.DataFrame({"window": window[rung], "above": whole[rung] - window[rung]}).dropna()
         for rung in rungs
-    )
-    return {rung: table.dropna() for rung, table in zip(rungs, points, strict=True)}
+    }
 
 
 def _of(records: pd.DataFrame, rung: str, protocol: str) -> pd.DataFrame:
