@@ -10,6 +10,7 @@ the report without training.
 """
 
 import argparse
+import hashlib
 import io
 import json
 import lzma
@@ -39,9 +40,8 @@ _MOST_BYTES = 2**28
 def pack(workdir: Path) -> bytes:
     """Returns the archive of all finished points; the same results give the same bytes.
 
-    Raises:
-      ValueError: the workdir has no finished point, or a file of one is damaged or was changed.
-      OSError: a file of one is lost.
+    Raises a ValueError if the workdir has no finished point, or a file of one is damaged or was
+    changed, and an OSError if a file of one is lost.
     """
     packed = io.BytesIO()
     folders = sorted(_finished(workdir))
@@ -60,12 +60,11 @@ def _contents(folder: Path) -> dict[str, bytes]:
     """Returns the files of a finished point by name as they are packed, all of them checked."""
     run = read_json(folder / FILES[0]) or {}
     evaluation = read_evaluation(folder, {"training": dict}, run) or {}
-    names = FILES[:1] if evaluation["training"].get("steps") == 0 else FILES[:2]
-    contents = {name: (folder / name).read_bytes() for name in names}
-    for name, content in contents.items():
-        _check(folder / name, content)
-    if _OF_TRAINING in contents:
-        lines = map(json.loads, contents[_OF_TRAINING].splitlines())
+    contents = {FILES[0]: (folder / FILES[0]).read_bytes()}
+    if evaluation["training"].get("steps") != 0:
+        metrics = (folder / _OF_TRAINING).read_bytes()
+        _check(folder / _OF_TRAINING, metrics)
+        lines = map(json.loads, metrics.splitlines())
         rows = [{key: line[key] for key in _COLUMNS if key in line} for line in lines]
         contents[_OF_TRAINING] = as_lines(map(_shortened, rows)).encode()
     results = {k: v if k == "config" else _shortened(v) for k, v in evaluation.items()}
@@ -100,11 +99,8 @@ def _finished(folder: Path) -> Iterator[Path]:
 def restore(packed: Path, workdir: Path) -> tuple[int, int]:
     """Writes the points of an archive into a workdir, except points that it already has.
 
-    Returns:
-      How many points were written, and how many the workdir had.
-
-    Raises:
-      ValueError: the file is no archive of results, or another program is at work on a point.
+    Returns how many points were written, and how many the workdir had. Raises a ValueError if the
+    file is no archive of results, or another program is at work on a point.
     """
     points = read(packed)
     written = 0
@@ -115,9 +111,10 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
         if (folder / FILES[0]).exists():  # finished or begun, and may have checkpoints: keep it
             continue
         run, evaluation = json.loads(files[FILES[0]]), json.loads(files[FILES[-1]])
-        whole = _as_json(sealed(evaluation, run, files.get(_OF_TRAINING)))
+        metrics = files.get(_OF_TRAINING)
+        digest = None if metrics is None else hashlib.sha256(metrics).hexdigest()
+        contents = files | {FILES[-1]: _as_json(sealed(evaluation, run, digest))}
         with claimed(folder):
-            contents = files | {FILES[-1]: whole}
             write_files(folder, {name: contents[name] for name in FILES if name in contents})
         written += 1
     return written, len(points) - written

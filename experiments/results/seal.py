@@ -25,23 +25,19 @@ _REASONS = {
 
 def write_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
     """Writes the ``evaluation.json`` of the run in ``folder``, with its seal."""
-    seal = _seal(evaluation, read_run(folder) or {}, _metrics(folder))
-    write_json(folder / _FILE, {**evaluation, _SEAL: seal})
+    write_json(folder / _FILE, sealed(evaluation, read_run(folder) or {}, _metrics(folder)))
 
 
 def sealed(
-    evaluation: Mapping[str, Any], run: Mapping[str, Any], metrics: bytes | None
+    evaluation: Mapping[str, Any], run: Mapping[str, Any], metrics: str | None
 ) -> dict[str, Any]:
     """Returns an evaluation with a new seal.
 
-    Args:
-      evaluation: the content of ``evaluation.json``.
-      run: the content of ``run.json``.
-      metrics: the content of ``metrics.jsonl``, or None for a model that was not trained here.
+    ``run`` is the content of ``run.json``, and ``metrics`` the SHA-256 of ``metrics.jsonl``, or
+    None for a model that was not trained here.
     """
     content = {key: value for key, value in evaluation.items() if key != _SEAL}
-    digest = None if metrics is None else hashlib.sha256(metrics).hexdigest()
-    return content | {_SEAL: _seal(content, run, digest)}
+    return content | {_SEAL: _seal(content, run, metrics)}
 
 
 def read_evaluation(
@@ -49,15 +45,9 @@ def read_evaluation(
 ) -> dict[str, Any] | None:
     """Returns the ``evaluation.json`` in ``folder`` without its seal, or None if there is none.
 
-    A file without a seal, as earlier versions have written it, is taken as it is.
-
-    Args:
-      folder: the folder of the run.
-      fields: the fields that the file must have, with their types.
-      run: the content of ``run.json`` beside it.
-
-    Raises:
-      ValueError: the file is damaged, was changed, or belongs to another run or other metrics.
+    A file without a seal, as earlier versions have written it, is taken as it is. The file must
+    have ``fields`` of these types, and ``run`` is the content of ``run.json`` beside it. Raises a
+    ValueError if the file is damaged, was changed, or belongs to another run or other metrics.
     """
     evaluation = read_json(folder / _FILE, fields)
     if evaluation is None:
@@ -111,11 +101,7 @@ def _say_once(sentence: str) -> None:
 
 
 def _seal(evaluation, run, metrics: str | None) -> dict[str, str | None]:
-    return {
-        "content": _digest(evaluation),
-        "run": _digest(run.get("config")),
-        "metrics": metrics,
-    }
+    return {"content": _digest(evaluation), "run": _digest(run.get("config")), "metrics": metrics}
 
 
 def _metrics(folder: Path) -> str | None:
