@@ -64,8 +64,7 @@ def shown(answer: Answer) -> str:
 def table(rows: Iterable[dict[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     """Returns the table of values that has the given rows; what they lack is empty.
 
-    Raises:
-      ValueError: two rows claim the same measurement.
+    Raises a ValueError if two rows claim the same measurement.
     """
     given = pd.DataFrame(rows)
     frame = given.reindex(columns=[*COLUMNS, *given.columns.intersection(["text"])])
@@ -205,7 +204,7 @@ def verdicts(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(values: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row for each scheme at each question.
+    """Returns a row for each scheme at each question; ``comparisons`` is what ``verdicts`` returns.
 
     Its columns are ``OF_QUESTION``, ``scheme``, and
 
@@ -218,10 +217,6 @@ def summary(values: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     and, for each name in ``AGAINST`` and for ``OWN_WINDOW``, ``vs_NAME``, the verdict of
     ``comparisons.WORDS``, ``vs_NAME_difference``, ``vs_NAME_margin`` and ``vs_NAME_p``, which is
     corrected. These are NaN where nothing is compared.
-
-    Args:
-      values: the table of values.
-      comparisons: the table of ``verdicts``.
     """
     keys = ["question", "scheme"]
     by_seed = values.groupby([*keys, "seed"], sort=False)["value"].mean()

@@ -186,10 +186,5 @@ def controls_of(together: pd.DataFrame, alone: pd.DataFrame) -> Iterator[str]:
 
 
 def counts(rows: pd.DataFrame, against: str) -> dict[str, int]:
-    """Returns at how many questions a scheme is better and worse than another.
-
-    Args:
-      rows: the scheme's rows of ``Atlas.answers``.
-      against: the other scheme.
-    """
+    """Returns at how many questions ``rows`` of ``Atlas.answers`` are better and worse."""
     return {word: int((rows[f"vs_{against}"] == word).sum()) for word in ("better", "worse")}

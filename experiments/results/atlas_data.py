@@ -52,11 +52,7 @@ def _packed(table: pd.DataFrame) -> bytes:
 
 
 def load(folder: Path) -> Atlas:
-    """Returns the atlas in a folder.
-
-    Raises:
-      ValueError: there is none, or another revision has written it.
-    """
+    """Returns the atlas in a folder, and raises a ValueError as ``read`` or if there is none."""
     shared = read_json(folder / JSON)
     if shared is None:
         raise ValueError(f"{folder} has no {JSON}; give the folder of an atlas")
@@ -68,8 +64,7 @@ def load(folder: Path) -> Atlas:
 def read(folder: Path) -> pd.DataFrame:
     """Returns the answers in a folder, see ``answers.summary``; empty if there is no atlas yet.
 
-    Raises:
-      ValueError: another revision has written the folder.
+    Raises a ValueError if another revision has written the folder.
     """
     return _read(folder, CSV, ["scheme", "learned", *(f"vs_{a}_p" for a in (*AGAINST, OWN_WINDOW))])
 

@@ -74,9 +74,7 @@ def in_use(folder: Path, by: Holder) -> ValueError:
 def folder_at(name: str) -> Path:
     """Returns the folder of this name, which is on this machine or in a bucket.
 
-    Raises:
-      ValueError: it is in a place that checkpoints cannot be written to, or the bucket cannot be
-        read.
+    Raises a ValueError if checkpoints cannot be written there, or the bucket cannot be read.
     """
     scheme, is_url, rest = name.partition("://")
     if not is_url:
@@ -111,11 +109,7 @@ def absolute(path: Path) -> Path:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes an object, whole or not at all.
-
-    Raises:
-      OSError: it could not be written.
-    """
+    """Writes an object, whole or not at all, or raises an OSError."""
     try:
         path.write_bytes(content)
     except Exception as error:  # of many kinds, as above

@@ -163,14 +163,10 @@ def _question(group: pd.DataFrame, against: str | None) -> pd.DataFrame:
 
 
 def _expected(by_seed: pd.DataFrame, is_paired: bool) -> tuple[pd.Series, float]:
-    """Returns the variance over seeds that the schemes at one question lead to expect.
+    """Returns the variance of each scheme that all lead to expect, and its degrees of freedom.
 
-    Args:
-      by_seed: answers by scheme and seed; a missing one is NaN.
-      is_paired: whether they will be compared within seeds.
-
-    Returns:
-      The expected variance of each scheme, and how many degrees of freedom it is worth.
+    ``by_seed`` has answers by scheme and seed, NaN where one is missing. ``is_paired`` says whether
+    they will be compared within seeds.
     """
     finite = by_seed[~np.isinf(by_seed).any(axis=1) & (by_seed.count(axis=1) > 1)]
     distinct = finite.drop_duplicates().index
@@ -190,9 +186,8 @@ def _expected(by_seed: pd.DataFrame, is_paired: bool) -> tuple[pd.Series, float]
 def _prior(variance: pd.Series, freedom: pd.Series, rank: pd.Series) -> tuple[np.ndarray, float]:
     """Fits a common variance and its degrees of freedom to variances of the given freedom.
 
-    Returns:
-      The logarithm of the common variance as a polynomial of the rank, and the degrees of freedom,
-      0 if there are too few variances.
+    Returns the logarithm of the common variance as a polynomial of the rank, and the degrees of
+    freedom, 0 if there are too few variances.
     """
     count, degree = len(variance), 1 if len(variance) >= _TREND else 0
     if count < 4:

@@ -133,12 +133,10 @@ def correlation(
     """Returns the rank correlation of two rungs over the schemes of both, or None below three.
 
     NoPE is left out, and beyond the trained length RoPE too, because they are last on all rungs.
-
-    Returns:
-      ``one, other, protocol``; ``schemes``, how many schemes are ranked; ``rho``, Spearman's
-      rank correlation of the means over seeds and texts; and ``low, high``, its 95 % interval, in
-      which texts are drawn again, the same ones for both rungs, and the error over seeds is drawn
-      from Student's distribution, as in ``comparisons.over_texts``.
+    Beside the arguments the result has ``schemes``, how many are ranked; ``rho``, Spearman's rank
+    correlation of the means over seeds and texts; and ``low, high``, its 95 % interval, in which
+    texts are drawn again, the same ones for both rungs, and the error over seeds is drawn from
+    Student's distribution, as in ``comparisons.over_texts``.
     """
     sides = [losses(records, rung, protocol) for rung in (one, other)]
     shared, texts = (sorted(set(sides[0][key]) & set(sides[1][key])) for key in ("scheme", "text"))
@@ -185,11 +183,8 @@ def speed_ups(records: pd.DataFrame, rungs: Iterable[str], protocol: str) -> pd.
     Compute is ``6 N D`` operations for N parameters and D tokens (2001.08361). RoPE's loss as a
     function of compute goes through the rungs, which are sizes of one model; between two of them,
     and beyond the ends, the logarithm of the loss is a line in the logarithm of compute. For
-    "beyond" it is the loss of RoPE through a window.
-
-    Returns:
-      ``rung, scheme, speed_up, is_beyond``; the last says that the loss lies outside of all of
-      RoPE's, so that the line was continued.
+    "beyond" it is the loss of RoPE through a window. The columns are ``rung, scheme, speed_up,
+    is_beyond``; the last says that the line was continued, as the loss lies outside all of RoPE's.
     """
     tables = []
     for rung in rungs:

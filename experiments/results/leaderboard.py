@@ -77,8 +77,7 @@ def write(folder: Path, record: dict[str, Any]) -> Path:
 def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns the records in a folder that can be compared, and a sentence on each of the others.
 
-    Raises:
-      ValueError: the record of RoPE, with which all are compared, is missing.
+    Raises a ValueError if the record of RoPE, with which all are compared, is missing.
     """
     read_records, refused = [], []
     for path in sorted(folder.glob("*/result.json")):

@@ -26,12 +26,9 @@ NOT_LEARNED = "not learned"
 
 
 def rows_of(study: str, task: str, evaluations: Iterable[dict[str, Any]]) -> Iterator[dict]:
-    """Yields the rows of a study.
+    """Yields the rows of the study of this name, whose models were trained on ``task``.
 
-    Args:
-      study: the name of the study.
-      task: the task that its models were trained on.
-      evaluations: the results of its points; each has ``records``, ``steps_to`` and ``training``.
+    ``evaluations`` are the results of its points, with ``records``, ``steps_to`` and ``training``.
     """
     for evaluation in evaluations:
         records = evaluation["records"]

@@ -122,12 +122,8 @@ class Answers:
     ) -> Seeds:
         """Returns a share of models that learned one task alone, see ``configs/learned.py``.
 
-        Args:
-          task: the task, which is also the name of its study.
-          scheme, multiple: as in ``bits``.
-          metric: "answers right" for the share of answers, or "exact match" for the share of rows
-            whose answers are all right.
-          rows: the task of the rows, if it is another one.
+        The ``metric`` is ``ANSWERS`` for the share of answers, or ``EXACT`` for the share of rows
+        whose answers are all right; ``rows`` is the task of the rows, if it is another one.
         """
         study = f"learned/{task}"
         records = self.studies[study].records if study in self.studies else []

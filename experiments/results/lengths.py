@@ -47,9 +47,8 @@ def summarise(
 ) -> Cells:
     """Returns the cells of ``metric`` by scheme and length in tokens, both in order.
 
-    Raises:
-      ValueError: the records have several strides and ``evaluation`` has none, or two records claim
-        the same measurement.
+    Raises a ValueError if the records have several strides and ``evaluation`` has none, or if two
+    records claim the same measurement.
     """
     cells = cells_of(_by_seed(records, evaluation, metric))
     return {scheme: dict(sorted(cells[scheme].items())) for scheme in sorted(cells)}

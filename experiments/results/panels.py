@@ -93,8 +93,7 @@ class PanelStudy(Study):
 def cells(study: PanelStudy, panel: Panel) -> Cells:
     """Returns the cells of a panel by scheme and x, the scheme that is best at the last x first.
 
-    Raises:
-      ValueError: two records claim the same measurement.
+    Raises a ValueError if two records claim the same measurement.
     """
     records = [r for r in study.records if panel.has(r)]
     values = cells_of(by_seed(records, "x", "value", panel.condition))

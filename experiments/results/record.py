@@ -233,11 +233,9 @@ def _locked(folder):
 
 
 def open_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """Writes the ``run.json`` of a run of ``config``, or returns what ``folder`` has.
+    """Writes the ``run.json`` of a run of ``config``, or returns what ``check_run`` does.
 
-    Raises:
-      OtherConfigError: as ``check_run``.
-      RefusedError: the folder has checkpoints but no ``run.json``.
+    Raises a RefusedError if the folder has checkpoints but no ``run.json``.
     """
     previous = check_run(folder, config)
     if previous is None:
@@ -253,8 +251,7 @@ def open_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
 def check_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the ``run.json`` of a folder, or None if there is none.
 
-    Raises:
-      OtherConfigError: it is of another config; the message says which fields differ.
+    Raises an OtherConfigError, which says which fields differ, if it is of another config.
     """
     previous = read_run(folder)
     if previous is None:

@@ -41,12 +41,8 @@ def write(
 ) -> Path:
     """Writes the atlas, its pages and its data, into ``folder`` and returns the path of its index.
 
-    Args:
-      folder: the folder, see ``atlas_data.py`` for the data.
-      atlas: all answers.
-      cards: what each scheme does to attention and what it costs, as HTML.
-      probes: the results of ``evaluation/probes.py`` by scheme.
-      claims: the ledger; empty if there is none yet.
+    By scheme, ``cards`` say what each does to attention and what it costs, as HTML, and ``probes``
+    are the results of ``evaluation/probes.py``. ``claims`` is the ledger, empty if there is none.
     """
     files, drawn = atlas_data.files(atlas), figures(atlas)
     index = _index(atlas, drawn, has_ledger=bool(claims))

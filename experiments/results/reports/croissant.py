@@ -36,8 +36,7 @@ _TYPED = {"data": "@json", "dataType": "@vocab", "examples": "@json"}
 def described(data: Path) -> dict[str, Any]:
     """Returns the Croissant metadata of the files in ``data`` and beside it.
 
-    Raises:
-      ValueError: a file or a column has no description, or a file is missing.
+    Raises a ValueError if a file or a column has no description.
     """
     told = _read(data)
     unknown = {p.name for p in data.iterdir() if p.suffix in (".csv", ".gz", ".xz")}

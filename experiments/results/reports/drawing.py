@@ -48,12 +48,7 @@ def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def finish(axes: Axes, **grid: Any) -> None:
-    """Draws the grid and leaves out the frame's upper and right lines.
-
-    Args:
-      axes: the axes, drawn otherwise.
-      **grid: arguments of ``axes.grid``, such as ``axis="x"``.
-    """
+    """Draws the grid, by arguments of ``axes.grid``, without the frame's upper and right lines."""
     axes.grid(color=INK, alpha=0.12, linewidth=0.6, **grid)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -30,8 +30,7 @@ _GREY: dict[str, Any] = {"color": "#777777", "linestyle": "-", "linewidth": 2.4}
 def write(folder: Path, study: ExtensionStudy) -> Path:
     """Writes report, figures, results and a Markdown table; returns ``report.html``'s path.
 
-    Raises:
-      ValueError: two records claim the same measurement.
+    Raises a ValueError if two records claim the same measurement.
     """
     about, drawn, written = study.about, draw(study), markdown(study)
     counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == "last"}

@@ -23,11 +23,7 @@ TABLES, SEARCHED = map(templates.tables, ("extension_tables", "searched"))
 
 
 def read(path: Path) -> ExtensionStudy:
-    """Returns the records in a file of docs/data, without training and settings.
-
-    Raises:
-      OSError: the file cannot be read.
-    """
+    """Returns the records in a file of docs/data, without training and settings."""
     table = pd.read_csv(path).astype(object)
     records: list[dict[str, Any]] = table.where(table.notna(), None).to_dict("records")
     return ExtensionStudy(records, [], [], {}, [])

@@ -35,8 +35,7 @@ WRITERS = {
 def rewritten(page: str, sources: Sources) -> str:
     """Returns the page with its findings anew.
 
-    Raises:
-      ValueError: the page has no marks, or asks for findings that nothing writes.
+    Raises a ValueError if the page has no marks, or asks for findings that nothing writes.
     """
 
     def block(match: re.Match) -> str:

@@ -124,8 +124,7 @@ def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, st
 def told(folder: Path) -> dict[str, Any]:
     """Returns what ``ladder.json`` has, with titles, rows, totals and findings in words.
 
-    Raises:
-      ValueError: the folder has no ladder.
+    Raises a ValueError if the folder has no ladder.
     """
     data = read_json(folder / JSON)
     if data is None:

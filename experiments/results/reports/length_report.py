@@ -37,8 +37,7 @@ EFFECTIVE = (
 def write(folder: Path, study: lengths.LengthStudy) -> Path:
     """Writes the report and its two main figures into ``folder``; returns ``report.html``'s path.
 
-    Raises:
-      ValueError: two records claim the same measurement.
+    Raises a ValueError if two records claim the same measurement.
     """
     about, drawn, tables = study.about, length_figures.draw(study), []
     for evaluation in lengths.evaluations(study):

@@ -36,8 +36,7 @@ def written(page: str, tables: Mapping[str, str]) -> str:
 def rewritten(page: str, heading: str, table: str) -> str:
     """Returns a page with the first table below a heading replaced by another.
 
-    Raises:
-      ValueError: the page has no such table.
+    Raises a ValueError if the page has no such table.
     """
     # Lines between the heading and the table begin neither a table nor another section. What was
     # compared in a table is said below it.

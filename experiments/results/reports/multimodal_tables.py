@@ -23,8 +23,7 @@ def read(archives: Path) -> pd.DataFrame:
     A topic is a heading and a column, such as "images, 28", and the multiple is 0. What stands for
     RoPE is called "rope".
 
-    Raises:
-      ValueError: an archive lacks a column, or is damaged.
+    Raises a ValueError if an archive lacks a column, or is damaged.
     """
     rows: list[dict[str, Any]] = []
     for of in TABLES:

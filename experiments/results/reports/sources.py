@@ -52,11 +52,7 @@ class Sources:
 
 
 def read(docs: Path) -> Sources:
-    """Returns the results that the folder ``docs`` keeps.
-
-    Raises:
-      ValueError: a file is missing or damaged.
-    """
+    """Returns the results in the folder ``docs``; a missing or damaged file is a ValueError."""
     packed = docs / "data/extrapolation_long.tar.xz"
     ledger = read_json(docs / "claims/claims.json", {"claims": list})
     if ledger is None:

@@ -42,8 +42,7 @@ _PADDING = 6  # around a figure, in its units
 def files(docs: Path) -> dict[str, str]:
     """Returns the text for Typst and what it includes, by the names of the files.
 
-    Raises:
-      ValueError: results in the folder ``docs`` are missing or damaged.
+    Raises a ValueError if results in the folder ``docs`` are missing or damaged.
     """
     results, pictures = sources.read(docs), dict[str, str]()
     bibliography = (docs / "references.bib").read_text().replace("``", "“").replace("''", "”")
@@ -136,8 +135,7 @@ def _padded(svg: str) -> str:
 def compiled(files: Mapping[str, str], kind: Literal["pdf", "png"] = "pdf") -> Any:
     """Returns the report as a PDF, or its pages as pictures (PNG), to look at.
 
-    Raises:
-      ValueError: typst is not installed.
+    Raises a ValueError if typst is not installed.
     """
     typst = imported("typst", "report", "the report")
     with tempfile.TemporaryDirectory() as folder:

@@ -12,11 +12,9 @@ _SPECIAL = re.compile(r"([\\#$*_@<>`~\[\]])")
 
 
 def inline(text: str, papers: Collection[str]) -> str:
-    """Returns a line of Markdown as Typst.
+    """Returns a line of Markdown, with code, links, bold and italic parts, as Typst.
 
-    Args:
-      text: words with code, links, bold and italic parts.
-      papers: arXiv numbers of the bibliography, which become citations.
+    ``papers`` are the arXiv numbers of the bibliography, which become citations.
     """
     parts = enumerate(_MARKED.split(text))
     return "".join(_special(part, papers) if place % 2 else _plain(part) for place, part in parts)
