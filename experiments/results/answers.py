@@ -215,7 +215,7 @@ def summary(values: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     learned               whether the scheme has learned the task; True where there is no task
 
     and, for each name in ``AGAINST`` and for ``OWN_WINDOW``, ``vs_NAME``, the verdict of
-    ``comparisons.WORDS``, ``vs_NAME_difference``, ``vs_NAME_margin`` and ``vs_NAME_p``, which is
+    ``comparisons.compared``, ``vs_NAME_difference``, ``vs_NAME_margin`` and ``vs_NAME_p``, which is
     corrected. These are NaN where nothing is compared.
     """
     keys = ["question", "scheme"]

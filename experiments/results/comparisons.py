@@ -42,7 +42,6 @@ import pandas as pd
 from scipy import optimize, special, stats
 
 Q = 0.05  # the false discovery rate
-WORDS = ("better", "worse", "no difference", "the same", "diverged", "too few seeds")
 COLUMNS = ["family", "question", "scheme", "against", "seeds", "difference", "margin"]
 COLUMNS += ["p", "p_corrected", "verdict"]
 # The number of schemes from which the variance may depend on the rank of the mean.
@@ -59,9 +58,9 @@ def compared(values: pd.DataFrame, against: str | None) -> pd.DataFrame:
     finite says that training diverged. Returns a row for each comparison, with ``COLUMNS``:
     ``difference`` is the mean over seeds, positive in the scheme's favour; ``margin`` is half of
     its 95 % interval; ``p_corrected`` is two-sided and corrected within the family, and gives a
-    verdict if it is at most ``Q``; ``verdict`` is one of ``WORDS``. "The same" is said of equal
-    values, as of two schemes that read one checkpoint in the same way; they are not part of a
-    family, because nothing is compared.
+    verdict if it is at most ``Q``; ``verdict`` is "better", "worse", "no difference", "the same",
+    "diverged" or "too few seeds". "The same" is said of equal values, as of two schemes that read
+    one checkpoint in the same way; they are not part of a family, because nothing is compared.
     """
     tables = [
         _question(group, against).assign(family=family, question=question)

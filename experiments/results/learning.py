@@ -22,7 +22,6 @@ from experiments.results.panels import EXACT
 
 # The shares of held-out rows to which steps are counted.
 SHARES = (SOLVED, 0.95)
-NOT_LEARNED = "not learned"
 
 
 def rows_of(study: str, task: str, evaluations: Iterable[dict[str, Any]]) -> Iterator[dict]:
@@ -67,7 +66,7 @@ def summary(values: pd.DataFrame, metric: str = EXACT) -> pd.DataFrame:
     for (task, tokens), rows in of_metric.groupby(["task", "tokens"], sort=False):
         name = f"{task}, {tokens}"
         shares = _by_scheme(100 * rows["right"][is_learned.reindex(rows.index)], "{:.0f}")
-        table[name] = shares.reindex(schemes).where(is_most, NOT_LEARNED)
+        table[name] = shares.reindex(schemes).where(is_most, "not learned")
         guesses[name] = f"{100 * rows['chance'].iloc[0]:.0f}"
     table.loc["chance"] = pd.Series(guesses)
     return table.fillna("")

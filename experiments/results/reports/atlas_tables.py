@@ -19,6 +19,7 @@ from experiments.results.reports.sources import Sources
 from experiments.results.statistics import number, with_margin
 
 TABLES = templates.tables("atlas_tables")
+PAIRS = "Does the order last?"  # the heading of a table that README.md has too
 
 
 def of_atlas(
@@ -57,11 +58,6 @@ def of_atlas(
     if any(told):
         lines.append(["*trust*", *told])
     return markdown_table(["scheme", *rows.columns], lines) + _families_of(compared, asked)
-
-
-LADDER, PAIRS = "The ladder", "Does the order last?"
-COMPUTE, ORACLE = "How much compute RoPE needs for the same loss", "Trained on longer texts instead"
-RUNGS, RUNGS_BEYOND = "Rungs, at the trained length", "Rungs, beyond the trained length"
 
 
 def of_ladder(ladder: Mapping[str, Any]) -> str:
@@ -187,10 +183,10 @@ def tables(sources: Sources) -> dict[str, str]:
         for rows in TABLES
     }
     return made | {
-        LADDER: of_ladder(sources.ladder),
+        "The ladder": of_ladder(sources.ladder),
         PAIRS: of_pairs(sources.ladder),
-        COMPUTE: of_compute(sources.ladder),
-        ORACLE: of_oracle(sources.ladder),
-        RUNGS: of_rungs(sources.ladder, "text", ROPE),
-        RUNGS_BEYOND: of_rungs(sources.ladder, "text, beyond", WINDOWED),
+        "How much compute RoPE needs for the same loss": of_compute(sources.ladder),
+        "Trained on longer texts instead": of_oracle(sources.ladder),
+        "Rungs, at the trained length": of_rungs(sources.ladder, "text", ROPE),
+        "Rungs, beyond the trained length": of_rungs(sources.ladder, "text, beyond", WINDOWED),
     }

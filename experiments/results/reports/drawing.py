@@ -47,9 +47,9 @@ def styles_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return styles | {BASELINE: dict(color="#777777", linestyle=DASHES[1], linewidth=2.4)}
 
 
-def finish(axes: Axes, **grid: Any) -> None:
-    """Draws the grid, by arguments of ``axes.grid``, without the frame's upper and right lines."""
-    axes.grid(color=INK, alpha=0.12, linewidth=0.6, **grid)
+def finish(axes: Axes) -> None:
+    """Draws the grid and leaves out the frame's upper and right lines."""
+    axes.grid(color=INK, alpha=0.12, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -15,10 +15,6 @@ from experiments.results.reports.markdown import families_below, markdown_table
 from experiments.results.reports.sources import read_extension
 from experiments.results.statistics import margin_of, mean_and_stderr, with_margin
 
-# A column shows one of these, or how much the loss at short context grew.
-LOSS, ACCURACY = "loss", "short accuracy kept"
-
-
 TABLES, SEARCHED = map(templates.tables, ("extension_tables", "searched"))
 
 
@@ -42,9 +38,9 @@ def markdown(table: templates.Table, path: Path) -> str:
     retained = retention(read(path))
 
     def cell(scheme: str, kind: str, steps: int, multiple: int) -> str:
-        if kind != LOSS:
+        if kind != "loss":
             left = retained.get((scheme, steps))
-            return left.words[kind == ACCURACY] if left else ""
+            return left.words[kind == "short accuracy kept"] if left else ""
         answer = answers.get((f"made longer, {steps} steps", multiple, scheme))
         if answer is None:
             return ""

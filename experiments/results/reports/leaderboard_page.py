@@ -7,9 +7,7 @@ docs/experiments.md says how a scheme takes part.
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -45,7 +43,12 @@ def write(folder: Path, out: Path, console: Console) -> None:
         rows=answers,
         columns=columns,
         names=_LOSSES,
-        ahead=[row["scheme"] for row in answers if _is_ahead(row, columns["beyond"])],
+        # On all texts, and on each kind of them.
+        ahead=[
+            row["scheme"]
+            for row in answers
+            if all(row[f"vs_{question}"] == "better" for question in columns["beyond"])
+        ],
         statement=said,
         refused=refused,
         window=WINDOWED,
@@ -61,11 +64,6 @@ def write(folder: Path, out: Path, console: Console) -> None:
         console.print(shown)
     for words in told:
         console.print(words, highlight=False)
-
-
-def _is_ahead(row: Mapping[str, Any], questions: Iterable[str]) -> bool:
-    """Returns whether a scheme is better on all texts, and on each kind of them."""
-    return all(row[f"vs_{question}"] == "better" for question in questions)
 
 
 @exit_status

@@ -16,7 +16,6 @@ from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.page import terminal_table
 from experiments.results.reports.templates import document, fill
 
-HEADING = "Tasks learned alone"  # of the table in docs/results.md
 MULTIPLES = (1, 2, 3, 4)  # of the trained length
 HEADS = ("study", "scheme", "learned", "steps to 90 %", *(f"{n}x" for n in MULTIPLES), "sparse 1x")
 
@@ -61,7 +60,7 @@ def tables(data: Path) -> dict[str, str]:
     values = pd.read_csv(data / "learned.csv")
     by_study = values.groupby("study", sort=False)
     lines = [line for name, rows in by_study for line in _lines(name, rows)]
-    return {HEADING: markdown_table(HEADS, lines)}
+    return {"Tasks learned alone": markdown_table(HEADS, lines)}
 
 
 def _lines(study: str, rows: pd.DataFrame) -> list[list[str]]:

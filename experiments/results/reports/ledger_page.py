@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.results.ledger import CORRECTION, REPRODUCED, RULE, UNTESTABLE, WORDS
+from experiments.results.ledger import CORRECTION, MISSING, REPRODUCED, RULE, UNTESTABLE, WORDS
 from experiments.results.record import write_files, write_json
 from experiments.results.reports.templates import document, fill
 from experiments.results.statistics import csv_of, number, with_margin
@@ -29,13 +29,21 @@ def write(folder: Path, rows: list[Row], about: dict[str, Any]) -> Path:
     # Numbers that are not finite are words in JSON.
     python_json = json.dumps(everything, default=str)
     data = json.loads(python_json, parse_constant=lambda word: str(float(word)))
-    page = document("Published claims", _body(data), "broad")
+    body = fill(
+        "ledger.html",
+        counts=counts(rows),
+        corrected=counts(rows, "after_correction"),
+        rows=[_told(claim) for claim in data["claims"]],
+        untestable=UNTESTABLE,
+        **{key: data[key] for key in ("rule", "correction", "about")},
+    )
     effects = [
         {f"claim_{key}": row[key] for key in ("name", "verdict", "after_correction")} | effect
         for row in rows
         for effect in row["effects"]
     ]
     table = csv_of(effects, effects[0])
+    page = document("Published claims", body, "broad")
     write_files(folder, {"claims.html": page, "claims.csv": table})
     write_json(folder / "claims.json", data)
     return folder / "claims.html"
@@ -60,24 +68,15 @@ def counts(rows: list[Row], column: str = "verdict") -> str:
     return ", ".join(f"{count} {word}" for word, count in numbers.items() if count)
 
 
-def _body(ledger: dict[str, Any]) -> str:
-    """Returns the page of the ledger as HTML, from ``claims.json``."""
-    rows = [row | {"effects": [_effect(e) for e in row["effects"]]} for row in ledger["claims"]]
-    return fill(
-        "ledger.html",
-        counts=counts(rows),
-        corrected=counts(rows, "after_correction"),
-        rows=[row | {"ours": _ours(row)} for row in rows],
-        untestable=UNTESTABLE,
-        **{key: ledger[key] for key in ("rule", "correction", "about")},
-    )
+def _told(claim: Row) -> Row:
+    """Returns a claim with its effects in words, and with our number.
 
-
-def _ours(row: Row) -> str:
-    """Returns our number: the first one that decides the verdict, and how many are as predicted."""
-    effects = [effect for effect in row["effects"] if effect["verdict"] != "missing"]
+    That is the first one that decides the verdict, and how many are as predicted.
+    """
+    row = claim | {"effects": list(map(_effect, claim["effects"]))}
+    effects = [effect for effect in row["effects"] if effect["verdict"] != MISSING]
     if not effects:
-        return "no run has this yet"
+        return row | {"ours": "no run has this yet"}
     needs = [effect for effect in effects if effect["is_need"]]
     deciding = needs if row["verdict"] == UNTESTABLE else effects
     first = next((e for e in deciding if e["verdict"] == row["verdict"]), None)
@@ -86,7 +85,7 @@ def _ours(row: Row) -> str:
     if len(effects) > 1:
         agree = sum(effect["verdict"] == REPRODUCED for effect in effects)
         words += f"; {agree} of {len(effects)} numbers are as predicted"
-    return words
+    return row | {"ours": words}
 
 
 def _effect(effect: Row) -> Row:
@@ -98,7 +97,7 @@ def _effect(effect: Row) -> Row:
         for word, bound in ((">", "low"), ("<", "high"))
         if math.isfinite(values[bound])
     )
-    if effect["verdict"] == "missing":
+    if effect["verdict"] == MISSING:
         words, picture = effect["why"], None
     else:
         seeds = "1 seed" if values["seeds"] == 1 else f"{values['seeds']:.0f} seeds"
