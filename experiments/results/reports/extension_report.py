@@ -9,17 +9,10 @@ from rich.console import Console
 
 from experiments.results.extensions import PROMISED, ExtensionStudy, retention, windowed
 from experiments.results.lengths import MAIN, WINDOWED_COLUMN, View, heading, summarise
-from experiments.results.reports import length_figures
+from experiments.results.reports import length_figures, page
 from experiments.results.reports.drawing import drawing_style, finish, styles_of, svg
 from experiments.results.reports.length_report import mark, print_lengths, table
 from experiments.results.reports.markdown import markdown_table
-from experiments.results.reports.page import (
-    GridCell,
-    grid,
-    print_failures,
-    terminal_table,
-    write_report,
-)
 from experiments.results.reports.templates import FIGURES
 from experiments.results.statistics import by_seed, cells_of, words
 
@@ -38,7 +31,7 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
     if len(set(counts.values())) > 1:
         words = ", ".join(f"{counts[multiple]} at {multiple}x" for multiple in sorted(counts))
         documents = f" Documents: {words}; columns of different documents do not compare."
-    return write_report(
+    return page.write_report(
         folder,
         study,
         "extension.html",
@@ -58,12 +51,12 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
 
 def print_tables(study: ExtensionStudy, console: Console) -> None:
     """Prints bits per byte by length for each number of steps, what is kept, and what failed."""
-    print_failures(study.failures, console)
+    page.print_failures(study.failures, console)
     for steps in study.steps:
         title = f"{_after(steps)}: bits per byte, mean ± standard error over seeds"
         print_lengths(study.at(steps), title, console)
     columns = ["steps", "loss", "accuracy kept", f"above {PROMISED:.0%}"]
-    table = terminal_table(f"short context, under the encoding for {_target(study)}", columns)
+    table = page.terminal_table(f"short context, under the encoding for {_target(study)}", columns)
     for (scheme, steps), retained in retention(study).items():
         table.add_row(scheme, str(steps), *retained.words, retained.verdict)
     if table.row_count:
@@ -82,14 +75,16 @@ def markdown(study: ExtensionStudy) -> str:
     rows = []
     for steps, view in views.items():
         for scheme in view.order:
-            losses = [GridCell(*words(view.cells, scheme, column)).markdown for column in columns]
+            losses = [
+                page.GridCell(*words(view.cells, scheme, column)).markdown for column in columns
+            ]
             left = retained.get((scheme, steps))
             short = ["-", "-"] if left is None else left.words
             label = f"{scheme}, {steps} steps"
             cost = [f"{of.get(label, {}).get(steps, (0,))[0]:,.0f}" for of in costs]
             rows.append([f"`{scheme}`", str(steps), *losses, *short, *cost])
     level = windowed(study)
-    first = GridCell(*words({NAME: {1: level} if level else {}}, NAME, 1)).markdown
+    first = page.GridCell(*words({NAME: {1: level} if level else {}}, NAME, 1)).markdown
     rows.append([f"*{NAME}*", "0", first, *["-"] * (len(heads) - 3)])
     return markdown_table(heads, rows)
 
@@ -97,7 +92,7 @@ def markdown(study: ExtensionStudy) -> str:
 def _accuracy_kept(study: ExtensionStudy) -> str:
     """Returns the table of what is kept of the short context, or "" if that was not measured."""
     heads = [
-        GridCell(head, "zero-shot" if steps == 0 else f"{steps} steps")
+        page.GridCell(head, "zero-shot" if steps == 0 else f"{steps} steps")
         for steps in study.steps
         for head in ("loss", "accuracy kept", f"above {PROMISED:.0%}")
     ]
@@ -107,7 +102,7 @@ def _accuracy_kept(study: ExtensionStudy) -> str:
             left = retained.get((scheme, steps))
             shown = [*left.words, left.verdict] if left else ["-"] * 3
             rows.setdefault(scheme, []).extend(shown)
-    return grid(heads, rows) if rows else ""
+    return page.grid(heads, rows) if rows else ""
 
 
 def _after(steps: int) -> str:

@@ -6,15 +6,7 @@ from markupsafe import Markup
 from rich.console import Console
 
 from experiments.results import lengths
-from experiments.results.reports import length_figures
-from experiments.results.reports.page import (
-    GridCell,
-    grid,
-    grid_cells,
-    print_failures,
-    terminal_table,
-    write_report,
-)
+from experiments.results.reports import length_figures, page
 from experiments.results.statistics import BASELINE
 
 
@@ -45,7 +37,7 @@ def write(folder: Path, study: lengths.LengthStudy) -> Path:
         shown, is_last = table(study, evaluation), evaluation[1] == "last"
         more = table(study, evaluation, "perplexity") if is_last else ""
         tables.append((title, is_last, shown, more, lengths.View(study, evaluation).statement))
-    return write_report(
+    return page.write_report(
         folder,
         study,
         "length.html",
@@ -64,7 +56,7 @@ def write(folder: Path, study: lengths.LengthStudy) -> Path:
 
 def print_tables(study: lengths.LengthStudy, console: Console) -> None:
     """Prints bits per byte by length, best scheme first, and what failed; raises as ``write``."""
-    print_failures(study.failures, console)
+    page.print_failures(study.failures, console)
     print_lengths(study, "bits per byte, mean ± standard error over seeds", console)
     console.print(study.about["rules"], highlight=False)
 
@@ -73,7 +65,7 @@ def print_lengths(study: lengths.LengthStudy, title: str, console: Console) -> N
     """Prints the table of the main evaluation."""
     view = lengths.View(study)
     columns = ["\n".join(lengths.heading(study, column)) for column in view.columns]
-    shown = terminal_table(title, [*columns, "gains\nto"], _rows(view))
+    shown = page.terminal_table(title, [*columns, "gains\nto"], _rows(view))
     shown.caption = f"{mark(study)}; gains to: {EFFECTIVE}"
     if view.order:
         console.print(shown)
@@ -88,23 +80,23 @@ def table(
     trained = {r["scheme"]: r["trained"] for r in study.training if r["trained"] != r["scheme"]}
     is_swapped, is_last = bool(trained.keys() & view.order), evaluation[1] == "last"
     rows = {
-        scheme: [GridCell(trained.get(scheme, ""), is_words=True)] * is_swapped + cells
+        scheme: [page.GridCell(trained.get(scheme, ""), is_words=True)] * is_swapped + cells
         for scheme, cells in _rows(view, is_last).items()
     }
-    heads = [GridCell("trained as", is_words=True)] * is_swapped
-    heads += [GridCell(*lengths.heading(study, column)) for column in view.columns]
-    return grid(heads + [GridCell("effective", "context")] * is_last, rows)
+    heads = [page.GridCell("trained as", is_words=True)] * is_swapped
+    heads += [page.GridCell(*lengths.heading(study, column)) for column in view.columns]
+    return page.grid(heads + [page.GridCell("effective", "context")] * is_last, rows)
 
 
-def _rows(view: lengths.View, is_last: bool = True) -> dict[str, list[GridCell]]:
+def _rows(view: lengths.View, is_last: bool = True) -> dict[str, list[page.GridCell]]:
     """Returns the cells of a view by scheme, and the effective context if it ``is_last``."""
-    shown = grid_cells(view.cells, view.columns)
+    shown = page.grid_cells(view.cells, view.columns)
     return {
         scheme: [
             cell._replace(mark=view.marks(scheme, column), depth=_depth(view.worse(scheme, column)))
             for column, cell in zip(view.columns, shown[scheme], strict=True)
         ]
-        + [GridCell(str(view.effective(scheme)))] * is_last
+        + [page.GridCell(str(view.effective(scheme)))] * is_last
         for scheme in view.order
     }
 

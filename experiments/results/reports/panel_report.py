@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.results.panels import Panel, PanelStudy, cells, chances
+from experiments.results.reports import page
 from experiments.results.reports.drawing import (
     COLOURS,
     drawing_style,
@@ -21,14 +22,6 @@ from experiments.results.reports.drawing import (
     line_with_band,
     styles_of,
     svg,
-)
-from experiments.results.reports.page import (
-    GridCell,
-    grid,
-    grid_cells,
-    print_failures,
-    terminal_table,
-    write_report,
 )
 from experiments.results.statistics import number
 
@@ -43,7 +36,7 @@ def write(folder: Path, study: PanelStudy, pictures: Mapping[str, np.ndarray]) -
     with drawing_style():
         drawn = {"results": svg(_lines(study, measured))} if measured else {}
         attention = {"attention": svg(_attention(study))} if study.maps else {}
-    return write_report(
+    return page.write_report(
         folder,
         study,
         "panel.html",
@@ -59,33 +52,35 @@ def write(folder: Path, study: PanelStudy, pictures: Mapping[str, np.ndarray]) -
 
 def print_tables(study: PanelStudy, console: Console) -> None:
     """Prints a table for each panel, best scheme first, and what failed."""
-    print_failures(study.failures, console)
+    page.print_failures(study.failures, console)
     for panel in study.panels:
         if by_scheme := rows(study, panel):
             title = f"{panel.title}, by {panel.xlabel}, mean ± standard error over seeds"
-            table = terminal_table(title, panel.xs, by_scheme)
+            table = page.terminal_table(title, panel.xs, by_scheme)
             if chance := _chances(study, panel):
                 table.add_row("chance", *(cell.plain for cell in chance), style="italic")
             console.print(table)
     console.print(study.about["rules"], highlight=False)
 
 
-def rows(study: PanelStudy, panel: Panel) -> dict[str, list[GridCell]]:
+def rows(study: PanelStudy, panel: Panel) -> dict[str, list[page.GridCell]]:
     """Returns the cells of a panel by scheme, the best scheme of the last column first."""
-    return grid_cells(cells(study, panel), panel.xs, min if panel.is_error else max)
+    return page.grid_cells(cells(study, panel), panel.xs, min if panel.is_error else max)
 
 
-def _chances(study: PanelStudy, panel: Panel) -> list[GridCell]:
+def _chances(study: PanelStudy, panel: Panel) -> list[page.GridCell]:
     """Returns the value of a blind guess in each column, or nothing if none is known."""
     known = chances(study, panel)
-    return [GridCell(number(known[x]) if x in known else "-") for x in panel.xs] if known else []
+    return (
+        [page.GridCell(number(known[x]) if x in known else "-") for x in panel.xs] if known else []
+    )
 
 
 def _table(study: PanelStudy, panel: Panel) -> Markup:
     """Returns the table of a panel, with a last row of blind guesses if they are known."""
     chance = _chances(study, panel)
     last = {"chance": chance} if chance else {}
-    return grid(map(str, panel.xs), rows(study, panel) | last)
+    return page.grid(map(str, panel.xs), rows(study, panel) | last)
 
 
 def _png(pixels: np.ndarray) -> str:

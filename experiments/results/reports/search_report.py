@@ -12,17 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 
+from experiments.results.reports import page
 from experiments.results.reports.drawing import COLOURS, drawing_style, finish, styles_of, svg
 from experiments.results.reports.markdown import markdown_table
-from experiments.results.reports.page import (
-    GridCell,
-    grid,
-    grid_cells,
-    mean_cell,
-    print_failures,
-    terminal_table,
-    write_report,
-)
 from experiments.results.searches import SearchStudy, verdicts
 from experiments.results.statistics import by_seed, cells_of, number
 
@@ -32,7 +24,7 @@ def write(folder: Path, study: SearchStudy) -> Path:
     with drawing_style():
         drawn = {name: svg(drawing) for name, drawing in _draw(study).items()}
     about, heads = study.about, study.columns().values()
-    return write_report(
+    return page.write_report(
         folder,
         study,
         "search.html",
@@ -40,7 +32,9 @@ def write(folder: Path, study: SearchStudy) -> Path:
         {"Corpus": about["corpus"], "digest": about["corpus_digest"], "model": about["source"]},
         {f"{n}.svg": drawing for n, drawing in drawn.items()} | {"results.md": markdown(study)},
         verdicts=list(map(str, verdicts(study))),
-        tables={title: grid(heads, _cells(study, name)) for name, title in study.groups.items()},
+        tables={
+            title: page.grid(heads, _cells(study, name)) for name, title in study.groups.items()
+        },
         drawn=drawn,
         tuning=_tuning(study),
     )
@@ -48,10 +42,10 @@ def write(folder: Path, study: SearchStudy) -> Path:
 
 def print_tables(study: SearchStudy, console: Console) -> None:
     """Prints a table for each length, the verdicts, and what failed."""
-    print_failures(study.failures, console)
+    page.print_failures(study.failures, console)
     for group, title in study.groups.items():
         heads = study.columns().values()
-        console.print(terminal_table(f"{title}: nats a token", heads, _cells(study, group)))
+        console.print(page.terminal_table(f"{title}: nats a token", heads, _cells(study, group)))
     for verdict in verdicts(study):
         console.print(str(verdict), highlight=False)
 
@@ -67,12 +61,12 @@ def markdown(study: SearchStudy) -> str:
     return "\n".join(parts)
 
 
-def _cells(study: SearchStudy, group: str) -> dict[str, list[GridCell]]:
+def _cells(study: SearchStudy, group: str) -> dict[str, list[page.GridCell]]:
     """Returns the cells of a table by scheme, the smallest loss first."""
     records, metrics = [r for r in study.records if r["group"] == group], study.columns()
     long = [r | {"metric": metric, "value": r[metric]} for r in records for metric in metrics]
     cells = cells_of(by_seed(long, "metric", "value", group))
-    return grid_cells(dict(sorted(cells.items(), key=lambda row: row[1]["loss"][0])), metrics)
+    return page.grid_cells(dict(sorted(cells.items(), key=lambda row: row[1]["loss"][0])), metrics)
 
 
 def _tuning(study: SearchStudy) -> Markup | str:
@@ -81,10 +75,10 @@ def _tuning(study: SearchStudy) -> Markup | str:
         return ""
     digits = {"steps": 0, "tokens": 0, "seconds": 1, "final_loss": 3}
     rows = {
-        str(name): [mean_cell(costs[key].tolist(), n) for key, n in digits.items()]
+        str(name): [page.mean_cell(costs[key].tolist(), n) for key, n in digits.items()]
         for name, costs in pd.DataFrame(study.tuning).groupby("name", sort=False)
     }
-    return grid([key.replace("_", " ") for key in digits], rows)
+    return page.grid([key.replace("_", " ") for key in digits], rows)
 
 
 def _draw(study: SearchStudy) -> dict[str, Figure]:
