@@ -23,7 +23,7 @@ from experiments.results.reports import (
     sources,
     trust,
 )
-from experiments.results.reports.markdown import rewritten, written
+from experiments.results.reports.markdown import written
 
 
 @exit_status
@@ -43,9 +43,8 @@ def main() -> None:
     texts["results.md"] = findings.rewritten(texts["results.md"], results)
     write_files(docs, texts)
     readme = Path("README.md")
-    text = rewritten(
-        readme.read_text(), atlas_tables.PAIRS, pages["results.md"][atlas_tables.PAIRS]
-    )
+    pairs = {atlas_tables.PAIRS: pages["results.md"][atlas_tables.PAIRS]}
+    text = written(readme.read_text(), pairs)
     write_files(Path(), {"README.md": findings.rewritten(text, results)})
     print(f"pages: {readme}, docs/choosing.md, {', '.join(f'docs/{name}' for name in texts)}")
 

@@ -75,7 +75,7 @@ def write(
     data = {
         "about": {key: value for key, value in about.items() if key != "config"},
         "rungs": rungs,
-        "longest": next((r for r in [shape["longest"], *present[::-1]] if r in present), None),
+        "longest": next(r for r in [shape["longest"], *present[::-1]] if r in present),
         "correlations": list(_correlations(records, pairs)),
         "speed_ups": pd.concat(ups).to_dict("records"),
         "crossings": ladder.crossings(curves) if ladder.ROPE in curves else [],
@@ -139,7 +139,7 @@ def told(folder: Path) -> dict[str, Any]:
     for pair in data["correlations"]:
         pair["differs"] = words.differs(rungs[pair["one"]], rungs[pair["other"]])
     totals = {key: sum(about[key] for about in rungs.values()) for key in ("points", "finished")}
-    return data | totals | {"finding": finding(data)}
+    return data | totals | {"finding": _finding(data, words)}
 
 
 def body(folder: Path) -> str:
@@ -170,12 +170,10 @@ def _rows(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: (row["text, beyond"] or last)["mean"])
 
 
-def finding(data: Mapping[str, Any]) -> list[str]:
-    """Returns what the ladder found, as sentences; ``data`` is that of ``body``."""
-    longest = data["rungs"].get(data["longest"])
-    if longest is None:
-        return ["No rung has a result yet."]
-    words, ahead, compared = macros("ladder_words.md"), {}, {}
+def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
+    """Returns what the ladder found, as sentences; ``words`` are the macros that make them."""
+    longest = data["rungs"][data["longest"]]
+    ahead, compared = {}, {}
     for topic, other in (("text", ladder.ROPE), ("text, beyond", WINDOWED), ("gain", OWN_WINDOW)):
         rows = {row["scheme"]: row[topic] for row in longest["rows"] if row[topic]}
         if longest["seeds"] > 1:

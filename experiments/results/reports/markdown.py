@@ -27,25 +27,20 @@ def names(schemes: Iterable[str]) -> str:
 
 
 def written(page: str, tables: Mapping[str, str]) -> str:
-    """Returns a page with its tables anew, given by their headings; see ``rewritten``."""
-    for heading, table in tables.items():
-        page = rewritten(page, heading, table)
-    return page
-
-
-def rewritten(page: str, heading: str, table: str) -> str:
-    """Returns a page with the first table below a heading replaced by another.
+    """Returns a page in which the first table below each heading is replaced by the given one.
 
     Raises a ValueError if the page has no such table.
     """
     # Lines between the heading and the table begin neither a table nor another section. What was
     # compared in a table is said below it.
     table_and_families = r"(?:\|.*\n)+(?:\nFamilies of comparisons(?:.+\n)+)?"
-    place = re.compile(rf"(\n##+ {re.escape(heading)}\n(?:(?![|#]).*\n)*){table_and_families}")
-    text, count = place.subn(lambda match: match[1] + table, page, count=1)
-    if not count:
-        raise ValueError(
-            f"the page has no table below {heading!r}; add one, of any content, or correct the "
-            "heading in the program that writes the table"
-        )
-    return text
+    for heading, table in tables.items():
+        before = rf"(\n##+ {re.escape(heading)}\n(?:(?![|#]).*\n)*)"
+        place = re.search(before + table_and_families, page)
+        if place is None:
+            raise ValueError(
+                f"the page has no table below {heading!r}; add one, of any content, or correct the "
+                "heading in the program that writes the table"
+            )
+        page = page[: place.end(1)] + table + page[place.end() :]
+    return page

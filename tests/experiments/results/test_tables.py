@@ -15,7 +15,7 @@ from experiments.results.reports import (
     learned_page,
     multimodal_tables,
 )
-from experiments.results.reports.markdown import rewritten, written
+from experiments.results.reports.markdown import written
 from experiments.results.reports.sources import read as read_sources
 from experiments.results.reports.templates import Table
 
@@ -54,8 +54,8 @@ def test_a_table_is_written_anew_and_the_text_stays(tmp_path, monkeypatch):
     good, even = (0.8, 0.9, 1.0), (0.5, 0.6, 0.7)
     records = results(TOY, nope=even, good=good, even=even, lost=(0.5, None, 0.5))
     pack(tmp_path / "toy.tar.xz", [*records, records[0] | dict(metric="error")])
-    (made,) = multimodal_tables.tables(tmp_path).values()
-    text = rewritten(PAGE, TOY.heading, made)
+    tables = multimodal_tables.tables(tmp_path)
+    text = written(PAGE, tables)
     expected = """
 | scheme | small | large |
 |---|---|---|
@@ -67,7 +67,7 @@ def test_a_table_is_written_anew_and_the_text_stays(tmp_path, monkeypatch):
     old = "\n| scheme | any |\n|---|---|\n| `old` | 0.1 |\n"
     assert old in PAGE and text.startswith(PAGE.split(old)[0] + expected)
     assert "Families of comparisons: a toy against nope (2 comparisons, 2 better" in text
-    assert rewritten(text, TOY.heading, made) == text
+    assert written(text, tables) == text
 
 
 def test_the_page_has_what_the_archives_give():
@@ -118,8 +118,8 @@ def test_a_table_of_losses_has_marks_and_says_what_was_compared():
     said = " ".join(lines[7:])
     assert "loss on text against rope_windowed" in said and "gain against own_window" in said
     assert "against nope" not in said and "tasks" not in said
-    page = rewritten(PAGE, "A toy", text)
-    assert rewritten(page, "A toy", text) == page and page.count("Families of comparisons") == 1
+    page = written(PAGE, {"A toy": text})
+    assert written(page, {"A toy": text}) == page and page.count("Families of comparisons") == 1
     with pytest.raises(ValueError, match="t5 at recall 4x"):
         shown(values, "t5", {"4x": ("recall", 4)})
 
