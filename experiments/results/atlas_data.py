@@ -52,10 +52,8 @@ def _packed(table: pd.DataFrame) -> bytes:
 
 
 def load(folder: Path) -> Atlas:
-    """Returns the atlas in a folder, and raises a ValueError as ``read`` or if there is none."""
+    """Returns the atlas in a folder; the error is that of ``read``."""
     shared = read_json(folder / JSON)
-    if shared is None:
-        raise ValueError(f"{folder} has no {JSON}; give the folder of an atlas")
     rest = {key: shared[key] for key in ("unanswered", "controls", "trained", "failures", "about")}
     families = pd.DataFrame(shared["families"])
     return Atlas(read_values(folder), read(folder), families, **rest)

@@ -245,8 +245,8 @@ def guide(rungs: Sequence[trust.Rung], missing: str, decoding: dict[str, float])
 
 
 def read_decoding(path: Path) -> dict[str, float]:
-    """Returns the table of ``benchmarks/decode.py`` by scheme, or nothing if there is none."""
-    return pd.read_csv(path, index_col="scheme")["times_nope"].to_dict() if path.exists() else {}
+    """Returns the table of ``benchmarks/decode.py`` by scheme."""
+    return pd.read_csv(path, index_col="scheme")["times_nope"].to_dict()
 
 
 def read_rungs(docs: Path) -> tuple[list[trust.Rung], str]:

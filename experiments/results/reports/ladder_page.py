@@ -122,14 +122,8 @@ def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, st
 
 
 def told(folder: Path) -> dict[str, Any]:
-    """Returns what ``ladder.json`` has, with titles, rows, totals and findings in words.
-
-    Raises a ValueError if the folder has no ladder.
-    """
-    data = read_json(folder / JSON)
-    if data is None:
-        raise ValueError(f"{folder} has no {JSON}; run make results, or configs/ladder.py")
-    answers = pd.read_csv(folder / CSV).to_dict("records")
+    """Returns what ``ladder.json`` has, with titles, rows, totals and findings in words."""
+    data, answers = read_json(folder / JSON), pd.read_csv(folder / CSV).to_dict("records")
     rungs: dict[str, Any] = data["rungs"]
     words = macros("ladder_words.md")
     for rung, about in rungs.items():

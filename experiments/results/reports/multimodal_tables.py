@@ -1,4 +1,4 @@
-"""Makes the tables of ``docs/multimodal.md``, from the archives of the results that there are."""
+"""Makes the tables of ``docs/multimodal.md``, from archives of results."""
 
 import math
 from pathlib import Path
@@ -28,8 +28,6 @@ def read(archives: Path) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for of in TABLES:
         path = archives / f"{of.experiment}.tar.xz"
-        if not path.exists():
-            continue
         records, heading = archive.records(path), of.heading.lower()
         shared = dict(multiple=0.0, family=heading, unit=of.metric, is_error=of.is_error)
         names = {_ROPE.get(of.experiment): "rope"}
@@ -53,7 +51,7 @@ def read(archives: Path) -> pd.DataFrame:
 
 
 def tables(archives: Path) -> dict[str, str]:
-    """Returns the tables whose archives are in a folder in Markdown, by their headings.
+    """Returns the tables in Markdown by their headings, from the archives in a folder.
 
     The scheme that is best in the last column comes first, and one without a number there last.
     """
@@ -64,8 +62,6 @@ def tables(archives: Path) -> dict[str, str]:
     for of in TABLES:
         heading = of.heading.lower()
         of_table = answers[answers["family"] == heading]
-        if of_table.empty:
-            continue
         by_place = {(a["topic"], a["scheme"]): a for a in of_table.to_dict("records")}
         is_last = of_table["topic"] == f"{heading}, {list(of.columns)[-1]}"
         last = of_table[is_last].set_index("scheme")["mean"].replace(math.inf, math.nan)

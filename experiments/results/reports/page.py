@@ -86,11 +86,11 @@ def write_report(
         holes=study.about.get("holes", ()),
         training=_training(study),
         rates=learning_rates(study.about.get("rates", {})),
-        setup=json.dumps(setup, indent=2, default=_native),
+        setup=json.dumps(setup, indent=2, default=str),
         **values,
     )
     columns = dict.fromkeys(key for record in study.records for key in record)
-    python_json = json.dumps(dataclasses.asdict(study), default=_native)
+    python_json = json.dumps(dataclasses.asdict(study), default=str)
     everything = json.loads(python_json, parse_constant=lambda _: None)
     results = {
         "report.html": document(title, body),
@@ -200,7 +200,3 @@ def _speedup(runs: list[Record]) -> GridCell:
         least = min(r["speedup_above" if r["speedup"] is None else "speedup"] for r in known)
         return GridCell(f"> {least:.2f}")
     return mean_cell((r["speedup"] for r in known), 2)
-
-
-def _native(value):
-    return value.item() if hasattr(value, "item") else str(value)

@@ -52,11 +52,8 @@ class Sources:
 
 
 def read(docs: Path) -> Sources:
-    """Returns the results in the folder ``docs``; a missing or damaged file is a ValueError."""
+    """Returns the results in the folder ``docs``, or raises a ValueError if one is damaged."""
     packed = docs / "data/extrapolation_long.tar.xz"
-    ledger = read_json(docs / "claims/claims.json", {"claims": list})
-    if ledger is None:
-        raise ValueError(f"{docs} has no ledger of claims: run make results")
     longer = read_longer(packed)
     compared = verdicts(longer)
     run = json.loads(next(iter(archive.read(packed).values()))["evaluation.json"])
@@ -65,21 +62,18 @@ def read(docs: Path) -> Sources:
         summary(longer, compared),
         families(compared),
         run["training"]["tokens"],
-        ledger,
+        read_json(docs / "claims/claims.json"),
         trust.read(docs / "atlas" / trust.JSON),
         ladder_page.told(docs / "ladder"),
     )
 
 
 def read_extension(path: Path) -> pd.DataFrame:
-    """Returns the loss of every way to make a model longer; empty if there are no records.
+    """Returns the loss of every way to make a model longer.
 
     A topic is "made longer, 0 steps" before any fine-tuning, and so on.
     """
-    if not path.exists():
-        return table([])
-    records = pd.read_csv(path)
-    tables = []
+    records, tables = pd.read_csv(path), []
     for steps in sorted(records["steps"].unique()):
         # The plain model, which is not tuned, is read through a window.
         at = records[(records["steps"] == steps) | (records["protocol"] == "windowed")]

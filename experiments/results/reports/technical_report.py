@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from experiments import imported
 from experiments.command import exit_status
@@ -52,8 +52,7 @@ def files(docs: Path) -> dict[str, str]:
     def picture(name: str, caption: str, width: int) -> str:
         places = (docs / "atlas" / name, docs / "figures" / name, docs / name)
         file = name.replace("/", "_")
-        path = next(filter(Path.exists, places), docs / name)
-        pictures[file] = _padded(path.read_text())
+        pictures[file] = _padded(next(filter(Path.exists, places)).read_text())
         return f'#drawing("{file}", [{inline(caption, papers)}], {width})'
 
     def said(name: str) -> str:
@@ -95,13 +94,9 @@ def _values(docs: Path, results: sources.Sources) -> dict[str, Any]:
         "tables": atlas_tables.tables(dataclasses.replace(results, trust={})),
         "listed": "\n".join(listed),
         "extension": next(iter(extension_tables.tables(docs / "data").values())),
-        "panels": [(t, panels[t.heading]) for t in multimodal_tables.TABLES if t.heading in panels],
+        "panels": [(table, panels[table.heading]) for table in multimodal_tables.TABLES],
         "ladder": ladder,
-        "figures": {
-            f"ladder/{name}.svg": FIGURES[name][1]
-            for name in ("window", "by_tokens")
-            if (docs / f"ladder/{name}.svg").exists()
-        },
+        "figures": {f"ladder/{name}.svg": FIGURES[name][1] for name in ("window", "by_tokens")},
         "ledger": ledger,
         "counts": ledger_page.counts,
         "untestable": UNTESTABLE,
@@ -132,25 +127,21 @@ def _padded(svg: str) -> str:
     return re.sub(r'viewBox="([^"]+)"', wider, svg, count=1)
 
 
-def compiled(files: Mapping[str, str], kind: Literal["pdf", "png"] = "pdf") -> Any:
-    """Returns the report as a PDF, or its pages as pictures (PNG), to look at.
-
-    Raises a ValueError if typst is not installed.
-    """
+def compiled(files: Mapping[str, str]) -> bytes:
+    """Returns the report as a PDF, or raises a ValueError if typst is not installed."""
     typst = imported("typst", "report", "the report")
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (Path(folder) / name).write_text(text)
-        return typst.compile(str(Path(folder) / "report.typ"), format=kind, ppi=80)
+        return typst.compile(str(Path(folder) / "report.typ"))
 
 
 @exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="the kept results")
     parser.add_argument("--out", type=Path, default=Path("build/report.pdf"))
     args = parser.parse_args()
-    text = compiled(files(args.docs))
+    text = compiled(files(Path("docs")))
     write_files(args.out.parent, {args.out.name: text})
     print(f"report: {args.out}")
 
