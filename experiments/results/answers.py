@@ -61,6 +61,11 @@ def shown(answer: Answer) -> str:
     return with_margin(answer["mean"], answer["margin"])
 
 
+def marked(answer: Answer | None, against: str) -> str:
+    """Returns an answer as ``shown``, with the mark of a verdict on it; none is a dash."""
+    return f"{shown(answer)} {MARKS.get(answer[f'vs_{against}'], '')}".rstrip() if answer else "-"
+
+
 def table(rows: Iterable[dict[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     """Returns the table of values that has the given rows; what they lack is empty.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.answers import MARKS, OWN_WINDOW, TASKS, Answer, shown
+from experiments.results.answers import OWN_WINDOW, TASKS, Answer, marked, shown
 from experiments.results.ladder import ROPE
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import templates, trust
@@ -70,7 +70,7 @@ def of_ladder(ladder: Mapping[str, Any]) -> str:
     }
     lines, asked = [], set()
     for row in rung["rows"]:
-        cells = [_marked(row[topic], against) for topic, against in columns.values()]
+        cells = [marked(row[topic], against) for topic, against in columns.values()]
         answers = [answer for answer in row.values() if isinstance(answer, dict)]
         seeds = f"{max(answer['seeds'] for answer in answers):.0f}"
         lines.append([f"`{row['scheme']}`", *cells, seeds])
@@ -90,7 +90,7 @@ def of_rungs(ladder: Mapping[str, Any], topic: str, against: str) -> str:
     for rung in sorted(rungs, key=lambda rung: (rung["width"], rung["length"], rung["tokens"])):
         line = [rung["title"]]
         for answer in _by_scheme(rung, topic, schemes):
-            line.append(_marked(answer, against))
+            line.append(marked(answer, against))
             if answer:
                 asked.add((answer["family"], against))
         lines.append(line)
@@ -154,11 +154,6 @@ def _by_scheme(rung: Mapping[str, Any], topic: str, schemes: Iterable[str]) -> l
     return [rows.get(scheme, {}).get(topic) for scheme in schemes]
 
 
-def _marked(answer: Answer | None, against: str) -> str:
-    """Writes an answer with its mark; none is a dash."""
-    return f"{shown(answer)} {MARKS.get(answer[f'vs_{against}'], '')}".rstrip() if answer else "-"
-
-
 def _families_of(compared: pd.DataFrame, asked: Collection[tuple[str, str]]) -> str:
     """Says what the marks of a table are about: the families that its answers are in."""
     is_asked = [pair in asked for pair in zip(compared["family"], compared["against"], strict=True)]
@@ -167,10 +162,10 @@ def _families_of(compared: pd.DataFrame, asked: Collection[tuple[str, str]]) -> 
 
 def _cell(answer: Answer) -> str:
     """Writes an answer; what is better than the own window is bold."""
-    if answer["family"] != TASKS and answer[f"vs_{OWN_WINDOW}"] == "better":
-        return f"**{shown(answer)}**"
-    mark = "" if answer["family"] == TASKS else MARKS.get(answer[f"vs_{WINDOWED}"], "")
-    return f"{shown(answer)} {mark}".rstrip()
+    if answer["family"] == TASKS:
+        return shown(answer)
+    is_gain = answer[f"vs_{OWN_WINDOW}"] == "better"
+    return f"**{shown(answer)}**" if is_gain else marked(answer, WINDOWED)
 
 
 def tables(sources: Sources) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.answers import MARKS, shown, summary, verdicts
+from experiments.results.answers import marked, summary, verdicts
 from experiments.results.comparisons import families
 from experiments.results.extensions import ExtensionStudy, retention
 from experiments.results.lengths import WINDOWED
@@ -42,9 +42,7 @@ def markdown(table: templates.Table, path: Path) -> str:
             left = retained.get((scheme, steps))
             return left.words[kind == "short accuracy kept"] if left else ""
         answer = answers.get((f"made longer, {steps} steps", multiple, scheme))
-        if answer is None:
-            return ""
-        return f"{shown(answer)} {MARKS.get(answer[f'vs_{WINDOWED}'], '')}".rstrip()
+        return marked(answer, WINDOWED) if answer else ""
 
     _, steps, multiple = table.columns[table.by]
 

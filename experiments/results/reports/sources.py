@@ -96,4 +96,4 @@ def read_longer(path: Path) -> pd.DataFrame:
     values = pd.concat(parts, ignore_index=True)
     for key in ("topic", "family"):
         values[key] += f", {LONGER}"
-    return table(values.drop(columns="question").to_dict("records"))
+    return table(values.drop(columns="question"))
