@@ -41,18 +41,16 @@ def of_atlas(
         model = "rope" if scheme == WINDOWED else trained.get(scheme, scheme)
         line = [f"`{scheme}`" + f" (on `{model}`)" * (model != scheme)]
         for topic, multiple in rows.columns.values():
-            if scheme == WINDOWED and (scheme, topic, multiple) not in by_place:
-                line.append("-")  # it has losses only
-                continue
-            if (scheme, topic, multiple) not in by_place:
+            answer = by_place.get((scheme, topic, multiple))
+            if answer is None and scheme != WINDOWED:  # which has losses only
                 raise ValueError(
                     f"no result has {scheme} at {topic} {multiple}x; run it, or take it out of the "
                     f"table {rows.heading!r} in templates/tables.yaml"
                 )
-            answer = by_place[scheme, topic, multiple]
-            line.append(_cell(answer))
-            against = OWN_WINDOW if isinstance(answer[f"vs_{OWN_WINDOW}"], str) else WINDOWED
-            asked.add((answer["family"], against))
+            line.append(_cell(answer) if answer else "-")
+            if answer:
+                is_gain = isinstance(answer[f"vs_{OWN_WINDOW}"], str)
+                asked.add((answer["family"], OWN_WINDOW if is_gain else WINDOWED))
         lines.append(line)
     told = [trust.words(trusted.get(question, [])) for question in rows.columns.values()]
     if any(told):
