@@ -40,6 +40,9 @@ OF_KINDS = ("text", "text, beyond", "gain")
 _LAST = {TRAINED: ("nope",), BEYOND: ("nope", ROPE)}
 _DRAWS = 2000
 
+Runs = Mapping[str, Mapping[int, Mapping[int, float]]]  # losses by scheme, seed and tokens
+Curves = Mapping[str, list[tuple[int, float]]]  # tokens and loss of each scheme
+
 
 def losses(records: pd.DataFrame, rung: str, protocol: str) -> pd.DataFrame:
     """Returns the losses of one rung: ``scheme, seed, text, value``, a row for each text.
@@ -241,13 +244,10 @@ def _last(records: pd.DataFrame, rung: str, protocol: str, multiple: float) -> p
     return table.set_index(["scheme", "seed", "text"])["value"]
 
 
-def mean_curves(
-    runs: Mapping[str, Mapping[int, Mapping[int, float]]],
-) -> dict[str, list[tuple[int, float]]]:
+def mean_curves(runs: Runs) -> Curves:
     """Returns the mean training losses of schemes over seeds, at the tokens that all runs have.
 
-    Runs are losses by scheme, seed and tokens. A run that was stopped and went on has one loss
-    more, at the step where it stopped.
+    A run that was stopped and went on has one loss more, at the step where it stopped.
     """
     return {
         scheme: [(n, statistics.fmean(run[n] for run in seeds.values())) for n in _shared(runs)]
@@ -255,17 +255,17 @@ def mean_curves(
     }
 
 
-def _shared(runs: Mapping[str, Mapping[int, Mapping[int, float]]]) -> list[int]:
+def _shared(runs: Runs) -> list[int]:
     """Returns the numbers of tokens at which all runs have a loss."""
     tokens = [set(run) for seeds in runs.values() for run in seeds.values()]
     return sorted(set.intersection(*tokens)) if tokens else []
 
 
-def crossings(curves: Mapping[str, list[tuple[int, float]]]) -> list[tuple[str, int, float]]:
+def crossings(curves: Curves) -> list[tuple[str, int, float]]:
     """Returns where the training losses of schemes cross RoPE's for the last time.
 
-    Curves are smoothed losses by scheme, pairs of tokens and loss at the same tokens. A crossing is
-    a scheme, tokens and a loss; a scheme that never crosses is left out.
+    Curves are at the same tokens, and smoothed. A crossing is a scheme, tokens and a loss; a scheme
+    that never crosses is left out.
     """
     rows = []
     for scheme, curve in curves.items():
@@ -277,12 +277,12 @@ def crossings(curves: Mapping[str, list[tuple[int, float]]]) -> list[tuple[str, 
     return rows
 
 
-def leads(runs: Mapping[str, Mapping[int, Mapping[int, float]]]) -> list[dict[str, Any]]:
+def leads(runs: Runs) -> list[dict[str, Any]]:
     """Returns by how much training losses are below RoPE's, after a tenth of the tokens and all.
 
-    Runs are as for ``mean_curves``. A row has ``tokens``, the number of tokens, and ``by_scheme``:
-    for each scheme ``lead``, in nats, which is negative where the scheme is behind, and ``margin``,
-    half of its 95 % interval over seeds, each with RoPE's same seed; None below two seeds.
+    A row has ``tokens``, the number of tokens, and ``by_scheme``: for each scheme ``lead``, in
+    nats, which is negative where the scheme is behind, and ``margin``, half of its 95 % interval
+    over seeds, each with RoPE's same seed; None below two seeds.
     """
     tokens = _shared(runs)
     early = next(count for count in tokens if 10 * count >= tokens[-1])

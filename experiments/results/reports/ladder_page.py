@@ -25,7 +25,7 @@ _POINTS = 60  # of a training curve that is kept
 def write(
     folder: Path,
     records: pd.DataFrame,
-    runs: Mapping[str, Mapping[int, Mapping[int, float]]],
+    runs: ladder.Runs,
     about: Mapping[str, Any],
     rungs: Mapping[str, dict[str, Any]],
     shape: Mapping[str, Any],

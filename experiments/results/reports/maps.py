@@ -3,7 +3,7 @@
 All are drawn for a column as wide as a telephone, where their words can still be read.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.results.atlas import family
+from experiments.results.ladder import Curves
 from experiments.results.reports.drawing import COLOURS, INK, finish, styles_of, svg
 from posenc_jax import REGISTRY
 
@@ -117,9 +118,7 @@ def loss_and_recall(points: pd.DataFrame) -> str:
     return svg(figure)
 
 
-def by_tokens(
-    curves: Mapping[str, list[tuple[int, float]]], crossings: Iterable[tuple[str, int, float]]
-) -> str:
+def by_tokens(curves: Curves, crossings: Iterable[tuple[str, int, float]]) -> str:
     """Draws training losses less RoPE's, by tokens; see ``ladder.crossings`` for them."""
     figure = Figure(figsize=(4.8, 5.2), layout="constrained")
     axes = figure.subplots()
