@@ -8,10 +8,9 @@ is the median over rounds; a ratio is the median of their time over ours: above 
 """
 
 import argparse
-import statistics
+import functools
 import sys
 import tempfile
-import time
 
 from experiments.training.host import keep_freed_memory
 
@@ -21,10 +20,9 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from rich.console import Console  # noqa: E402
 
+from benchmarks.ours import interleaved, ratios  # noqa: E402
 from experiments.command import count, counts, exit_status  # noqa: E402
-from experiments.progress import stage  # noqa: E402
 from posenc_jax import generate  # noqa: E402
 from posenc_jax.pretrained import load  # noqa: E402
 
@@ -69,24 +67,17 @@ def sides():
     return run, run_theirs
 
 
-def time_case(functions, prompt_BT, count, rounds, advance) -> list[float]:
+def time_case(functions, prompt_BT, count, rounds) -> list[float]:
     """Returns the median seconds of both sides for one token and for all, and the two ratios."""
-    rows = []
-    for number in range(rounds + 1):
-        row = []
-        for new in (1, count):
-            answers = []
-            for function in functions:
-                start = time.perf_counter()
-                answers.append(function(prompt_BT, new))
-                row.append(time.perf_counter() - start)
-            np.testing.assert_array_equal(*answers)
-        if number:  # the first compiles
-            rows.append(row)
-        advance(f"{prompt_BT.shape[0]} x {prompt_BT.shape[1]} + {count}  {row[2]:.1f} s")
-    medians = [statistics.median(column) for column in zip(*rows, strict=True)]
-    ratios = [statistics.median(row[i + 1] / row[i] for row in rows) for i in (0, 2)]
-    return [*medians, *ratios]
+    np.testing.assert_array_equal(*(function(prompt_BT, count) for function in functions))
+    calls = {
+        f"{side}, {new} tokens": functools.partial(function, prompt_BT, new)
+        for new in (1, count)
+        for side, function in enumerate(functions)
+    }
+    times = interleaved(calls, rounds, warm_up=1)
+    first, their_first, every, their_every = times
+    return [*times.median(), ratios(times, first)[their_first], ratios(times, every)[their_every]]
 
 
 def cases(text: str) -> list[tuple[int, int]]:
@@ -109,13 +100,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=count, default=3)
     args = parser.parse_args()
     rng, functions, lines = np.random.default_rng(0), sides(), []
-    steps = len(args.cases) * len(args.batches) * (args.rounds + 1)
-    with stage("generate", steps, Console(stderr=True)) as advance:
-        for batch in args.batches:
-            for length, new in args.cases:
-                prompt = rng.integers(3, VOCAB, (batch, length)).astype(np.int32)
-                timings = time_case(functions, prompt, new, args.rounds, advance)
-                lines.append((batch, length, new, timings))
+    for batch in args.batches:
+        for length, new in args.cases:
+            prompt = rng.integers(3, VOCAB, (batch, length)).astype(np.int32)
+            timings = time_case(functions, prompt, new, args.rounds)
+            lines.append((batch, length, new, timings))
     print(
         f"{args.rounds} rounds (jax {jax.__version__}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}, {torch.get_num_threads()} threads)"

@@ -15,7 +15,7 @@ from experiments.training.host import keep_freed_memory
 keep_freed_memory()
 
 from benchmarks import ours  # noqa: E402
-from experiments.command import count, exit_status  # noqa: E402
+from experiments.command import count, exit_status, schemes  # noqa: E402
 from experiments.training.precision import PRODUCTS  # noqa: E402
 
 
@@ -33,11 +33,11 @@ def steps_of(scheme: str, shape: str) -> dict[str, Callable[[], float]]:
 @exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--schemes", default="rope")
+    parser.add_argument("--schemes", type=schemes, default="rope")
     parser.add_argument("--shapes", default="8x256,2x1024", help="batch x length")
     parser.add_argument("--rounds", type=count, default=30)
     args = parser.parse_args()
-    for scheme in args.schemes.split(","):
+    for scheme in args.schemes:
         for shape in args.shapes.split(","):
             times = ours.interleaved(steps_of(scheme, shape), args.rounds)
             for name, ratio in ours.ratios(times, "float32").items():

@@ -14,11 +14,9 @@ the cache.
 import argparse
 import functools
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from experiments.training.host import keep_freed_memory
@@ -27,12 +25,12 @@ keep_freed_memory()
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from rich.console import Console  # noqa: E402
 
+from benchmarks.ours import interleaved, ratios  # noqa: E402
 from experiments.command import count, counts, exit_status  # noqa: E402
-from experiments.progress import stage  # noqa: E402
 from posenc_jax import Cache  # noqa: E402
 from posenc_jax.pretrained import load, save  # noqa: E402
 
@@ -101,21 +99,12 @@ def memory_apart(side, args, folder, length) -> tuple[float, float]:
     return float(used), float(cache)
 
 
-def time_rounds(readers, ids_1T, rounds, advance) -> list[list[float]]:
-    """Returns the seconds of each side in each round, after one round that is not counted."""
-    seconds, answers = [], []
-    for number in range(rounds + 1):
-        row = []
-        for read in readers:
-            start = time.perf_counter()
-            logits, _ = read(ids_1T)
-            row.append(time.perf_counter() - start)
-            if number == 0:
-                answers.append(logits)
-        seconds.append(row)
-        advance(f"{ids_1T.shape[1]} tokens  {row[0]:.1f} s, {row[1]:.1f} s")
-    np.testing.assert_allclose(answers[0], answers[1], rtol=0, atol=1e-2)
-    return seconds[1:]
+def time_rounds(readers, ids_1T, rounds) -> pd.DataFrame:
+    """Returns the seconds of each side in each round, once both have the same logits."""
+    ours, theirs = (read(ids_1T)[0] for read in readers)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-2)
+    calls = [functools.partial(read, ids_1T) for read in readers]
+    return interleaved(dict(zip(SIDES, calls, strict=True)), rounds, warm_up=0)
 
 
 @exit_status
@@ -137,21 +126,16 @@ def main() -> None:
         save(folder, published.model, published.config)
         weights = sum(p.nbytes for p in jax.tree.leaves(published.model)) / 2**20
         del published
-        steps = len(lengths) * (args.rounds + 1 + len(SIDES))
-        with stage("prefill", steps, Console(stderr=True)) as advance:
-            lines = []
-            readers = [reader(side, folder, args.chunk) for side in SIDES]
-            for ids_1T in prompts:
-                seconds = time_rounds(readers, ids_1T, args.rounds, advance)
-                lines.append([statistics.median(column) for column in zip(*seconds, strict=True)])
-                lines[-1].append(statistics.median(b / a for a, b in seconds))
-            del readers
-            for line, length in zip(lines, lengths, strict=True):
-                for side in SIDES:
-                    used, cache = memory_apart(side, args, folder, length)
-                    line.append(used)
-                    advance(f"{length} tokens  {used:.0f} MiB")
-                line.append(1.5 * weights + cache)
+        readers, lines = [reader(side, folder, args.chunk) for side in SIDES], []
+        for ids_1T in prompts:
+            times = time_rounds(readers, ids_1T, args.rounds)
+            lines.append([*times.median(), ratios(times, "ours")["transformers"]])
+        del readers
+        for line, length in zip(lines, lengths, strict=True):
+            for side in SIDES:
+                used, cache = memory_apart(side, args, folder, length)
+                line.append(used)
+            line.append(1.5 * weights + cache)
     print(
         f"{args.model}, {weights:.0f} MiB of weights, {args.rounds} rounds (jax {jax.__version__}, "
         f"torch {torch.__version__}, transformers {transformers.__version__}, "

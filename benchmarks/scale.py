@@ -217,11 +217,7 @@ def two_processes(args: argparse.Namespace) -> None:
     )
 
 
-PARTS = {
-    "trainer": trainer_and_checkpoints,
-    "sweep": second_sweep,
-    "processes": two_processes,
-}
+PARTS = {"trainer": trainer_and_checkpoints, "sweep": second_sweep, "processes": two_processes}
 
 
 @exit_status

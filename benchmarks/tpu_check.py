@@ -28,6 +28,7 @@ import csv
 import dataclasses
 import functools
 import importlib.metadata
+import itertools
 import math
 import sys
 import time
@@ -112,19 +113,16 @@ class Item:
 
 def of_attention(chip: str, schemes: list[str]) -> Iterator[Item]:
     """Yields attention under every scheme and implementation."""
-    for scheme in schemes:
-        for implementation, axes in IMPLEMENTATIONS:
-            for backward in (False, True):
-                yield _attention("attention", scheme, implementation, backward, TOKENS, chip, axes)
+    every = itertools.product(schemes, IMPLEMENTATIONS, (False, True))
+    for scheme, (implementation, axes), backward in every:
+        yield _attention("attention", scheme, implementation, backward, TOKENS, chip, axes)
 
 
 def of_lengths(chip: str, schemes: list[str]) -> Iterator[Item]:
     """Yields attention and its gradients at growing lengths."""
-    for scheme in schemes:
-        for implementation in ("dense", "blockwise", "pallas"):
-            for length in LENGTHS:
-                axes = {"context": 1}
-                yield _attention("lengths", scheme, implementation, True, length, chip, axes)
+    every = itertools.product(schemes, ("dense", "blockwise", "pallas"), LENGTHS)
+    for scheme, implementation, length in every:
+        yield _attention("lengths", scheme, implementation, True, length, chip, {"context": 1})
 
 
 def _attention(part, scheme, implementation, backward, length, chip, axes) -> Item:
@@ -141,17 +139,16 @@ def _attention(part, scheme, implementation, backward, length, chip, axes) -> It
 
 def of_steps(chip: str) -> Iterator[Item]:
     """Yields training, evaluation and decoding on every number of chips and mesh."""
-    for chips, meshes in SEVEN_B.items():
-        for mesh in meshes:
-            for program in ("training", "evaluation", "decoding"):
-                lower = functools.partial(_seven_b, program, mesh)
-                yield Item("steps", "7B", program, chip, chips, mesh, lower)
-    for name in ("extrapolation", "atlas"):
-        for chips, meshes in PRESETS.items():
-            for mesh in meshes:
-                for program in ("training", "evaluation", "decoding"):
-                    lower = functools.partial(_preset, name, program, mesh)
-                    yield Item("steps", f"{name}:paper", program, chip, chips, mesh, lower)
+    models = [("7B", SEVEN_B, _seven_b)]
+    models += [
+        (f"{name}:paper", PRESETS, functools.partial(_preset, name))
+        for name in ("extrapolation", "atlas")
+    ]
+    for what, of_model, lower in models:
+        for chips, meshes in of_model.items():
+            for mesh, program in itertools.product(meshes, ("training", "evaluation", "decoding")):
+                of_program = functools.partial(lower, program, mesh)
+                yield Item("steps", what, program, chip, chips, mesh, of_program)
 
 
 def _seven_b(program, axes, devices):

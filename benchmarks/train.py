@@ -26,6 +26,7 @@ from benchmarks.ours import (  # noqa: E402
     jax_step,
     random_tokens,
     ratios,
+    shape_of,
     shape_parser,
 )
 from experiments.command import exit_status  # noqa: E402
@@ -41,11 +42,8 @@ class TorchBlock(torch.nn.Module):
         linear = functools.partial(torch.nn.Linear, bias=False)
         self.norm1, self.norm2 = torch.nn.RMSNorm(dim, 1e-6), torch.nn.RMSNorm(dim, 1e-6)
         self.q, self.k, self.v, self.out = (linear(dim, dim) for _ in range(4))
-        self.gate, self.up, self.down = (
-            linear(dim, hidden),
-            linear(dim, hidden),
-            linear(hidden, dim),
-        )
+        self.gate, self.up = linear(dim, hidden), linear(dim, hidden)
+        self.down = linear(hidden, dim)
 
     def forward(self, x, cos, sin, bias):
         B, T, D = x.shape
@@ -226,10 +224,10 @@ def main() -> None:
     our_ms, their_ms = 1e3 * times.median()
     ratio = ratios(times, "ours")["theirs"]
     print(
-        f"{args.encoding} batch {args.batch} length {args.length} width {args.dim} layers "
-        f"{args.layers}, {our_size / 1e6:.2f}M parameters, {args.precision}, {args.rounds} rounds: "
-        f"ours {our_ms:.0f} ms, torch.compile {their_ms:.0f} ms, ratio {ratio:.2f} "
-        f"(jax {jax.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads)"
+        f"{args.encoding} {shape_of(args)}, {our_size / 1e6:.2f}M parameters, {args.precision}, "
+        f"{args.rounds} rounds: ours {our_ms:.0f} ms, torch.compile {their_ms:.0f} ms, ratio "
+        f"{ratio:.2f} (jax {jax.__version__}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads)"
     )
 
 
