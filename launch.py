@@ -176,27 +176,26 @@ def main(arguments: list[str]) -> int:
 def _tell(experiment, workdir: Path, console: Console) -> None:
     """Prints what the flags ask for, instead of running the experiment."""
     if BACKEND.value is not None:
-        _hand_over(len(experiment.points), workdir, console)
+        from experiments.running import submit
+
+        backend = submit.make_backend(BACKEND.value, RESOURCE.value)
+        command = ("python", *submit.command_without_own_flags(sys.argv))
+        job = submit.Job(command, len(experiment.points), workdir)
+        submit.hand_over(backend, job, submit=SUBMIT.value, again=AGAIN.value, console=console)
         return
+    from benchmarks import dry_run, topology
+    from experiments.running.status import print_status
+    from experiments.training.mesh import make_mesh
+
     for name, part in experiment.parts.items():
         if name:
             console.rule(name)
         if STATUS.value:
-            from experiments.running.status import print_status
-
             print_status(part, console)
-        else:
-            _print_dry_run(part, console)
-
-
-def _print_dry_run(sweep, console: Console) -> None:
-    from benchmarks import topology
-    from benchmarks.dry_run import print_dry_run
-    from experiments.training.mesh import make_mesh
-
-    if TOPOLOGY.value is not None:
-        sweep.place_on(make_mesh(topology.devices(TOPOLOGY.value), **sweep.config["mesh"]))
-    print_dry_run(sweep, MFU.value, console)
+            continue
+        if TOPOLOGY.value is not None:
+            part.place_on(make_mesh(topology.devices(TOPOLOGY.value), **part.config["mesh"]))
+        dry_run.print_dry_run(part, MFU.value, console)
 
 
 def _print_missing(experiment, console: Console) -> None:
@@ -253,15 +252,6 @@ def _check_cores() -> None:
             f"--workers is for the cores of a CPU, and JAX found a {jax.default_backend()}: "
             "leave it out, or set JAX_PLATFORMS=cpu"
         )
-
-
-def _hand_over(points: int, workdir: Path, console: Console) -> None:
-    from experiments.running import submit
-
-    backend = submit.make_backend(BACKEND.value, RESOURCE.value)
-    command = ("python", *submit.command_without_own_flags(sys.argv))
-    job = submit.Job(command, points, workdir)
-    submit.hand_over(backend, job, submit=SUBMIT.value, again=AGAIN.value, console=console)
 
 
 def _all_fail() -> bool:
@@ -388,7 +378,10 @@ def _refuse(sentence: str) -> NoReturn:
         timer.daemon = True
         timer.start()
         with contextlib.suppress(Exception):  # the sentence above stays the reason
-            preemption.listen(*job_processes.by_hand(sys.argv))
+            count, process = (
+                job_processes.number(sys.argv, name) for name in ("num_processes", "process_id")
+            )
+            preemption.listen(job_processes.flag(sys.argv, "coordinator"), count, process)
             if _all_fail():
                 sys.exit(2)
         _end_alone(2)

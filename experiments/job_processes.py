@@ -42,10 +42,8 @@ def ask_again_if_stopped() -> None:
 def are_expected(arguments: Sequence[str]) -> bool:
     """Returns whether this process is one of several that must be watched, and is not watched yet.
 
-    This is called before JAX is imported, because a watcher does not need JAX.
-
-    Args:
-      arguments: the command line, which may have ``--num_processes``.
+    ``arguments`` may have ``--num_processes``. This is called before JAX is imported, because a
+    watcher does not need JAX.
     """
     if WATCHED in os.environ:
         return False
@@ -67,15 +65,6 @@ def number(arguments: Sequence[str], name: str) -> int | None:
     return int(value) if value and value.isdecimal() else None
 
 
-def by_hand(arguments: Sequence[str]) -> tuple[str | None, int | None, int | None]:
-    """Returns ``--coordinator``, ``--num_processes`` and ``--process_id`` of a command line.
-
-    Each is None if the command line, which may be wrong in other ways, does not have it.
-    """
-    count, process = number(arguments, "num_processes"), number(arguments, "process_id")
-    return flag(arguments, "coordinator"), count, process
-
-
 def watch(command: Sequence[str]) -> int:
     """Runs the command to its end and returns its exit status, or 75 if a peer was lost.
 
@@ -95,8 +84,7 @@ def run_all(
 ) -> tuple[list[subprocess.Popen], bool]:
     """Starts processes, passes SIGTERM on to them, and waits until all have ended.
 
-    Returns:
-      The processes, and whether there was a SIGTERM.
+    It returns the processes, and whether there was a SIGTERM.
     """
     processes: list[subprocess.Popen] = []
     stops = []
