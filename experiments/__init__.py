@@ -23,12 +23,9 @@ _NEEDS = "{} needs the package {}; run: pip install -e '.[{}]'"
 
 
 def require(packages: Mapping[str, str]) -> None:
-    """Ends the program with a one-sentence error if a package is missing.
+    """Ends the program with a one-sentence error if a package, given by its module, is missing.
 
     It exits instead of raising an ImportError, because users of a program need no traceback.
-
-    Args:
-      packages: for each module, the name of its package.
     """
     if missing := [package for module, package in packages.items() if _spec(module) is None]:
         raise SystemExit(
@@ -38,11 +35,7 @@ def require(packages: Mapping[str, str]) -> None:
 
 
 def imported(package: str, extra: str, purpose: str) -> ModuleType:
-    """Imports an optional package.
-
-    Raises:
-      ValueError: the package is not installed; the sentence says which ``extra`` brings it.
-    """
+    """Imports an optional package, or raises a ValueError that says which ``extra`` brings it."""
     try:
         return importlib.import_module(package)
     except ImportError:

@@ -38,13 +38,9 @@ def listen(
 ) -> None:
     """Joins the job's processes; called once, before JAX has used any device.
 
-    Args:
-      coordinator: ``HOST:PORT`` of the first process, if the job is started by hand; the two
-        arguments that follow are then given too.
-      num_processes: how many processes such a job has.
-      process_id: the number of this process, from 0.
-      peer_timeout: seconds of silence after which JAX takes a process for lost, and ends the rest.
-      start_timeout: seconds that the processes have to start.
+    The first three arguments are the flags of a job that is started by hand. ``peer_timeout`` is
+    the seconds of silence after which JAX takes a process for lost, and ends the rest, and
+    ``start_timeout`` the seconds that the processes have to start.
 
     A lone process becomes a job of one, because JAX tells ``requested`` of the scheduler's SIGTERM
     only if there is a coordinator. JAX itself recognises processes that ``srun`` has started, and

@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.results.environment import each_once, environment_of
-from experiments.results.record import (
-    RefusedError,
-    agreed,
-    as_json,
-    read_json,
-    read_lines,
-)
+from experiments.results.record import RefusedError, agreed, as_json, read_json, read_lines
 from experiments.results.seal import read_finished
 from experiments.results.speedup import with_speedups
 from experiments.results.statistics import BASELINE

@@ -36,19 +36,15 @@ from posenc_jax.attention.cpu import has_one_core
 def run_points(
     parts: Mapping[str, Sweep], task_id: int | None = None, share: bool = False
 ) -> list[dict]:
-    """Runs all points of an experiment, or the one numbered ``task_id``; returns the failures.
+    """Runs all points of the sweeps of an experiment, one after the other; returns the failures.
 
-    With ``share`` other programs may run the same points in the same workdir; each skips the points
+    With ``task_id`` only the point of this number, among those of all sweeps, is run. With
+    ``share`` other programs may run the same points in the same workdir; each skips the points
     that another program has begun. Programs that have one core each share the seeds of the last
     scheme one by one, so that they end at about the same time. A point that starts from the model
     of another point waits while another program trains that model. A job of an array, which has a
     ``task_id``, first trains the point that its own starts from, if no program does, because the
     job may begin before that point's own job.
-
-    Args:
-      parts: the sweeps of the experiment by name, which are run one after the other.
-      task_id: the number of a point among the points of all sweeps.
-      share: whether other programs may run the same points.
     """
     chosen = {name: sweep.points for name, sweep in parts.items()}
     if task_id is not None:
@@ -83,18 +79,11 @@ _DIVERGED = "diverged_in"
 
 
 class Schedule:
-    """Runs the unfinished ones of some points.
+    """Runs the unfinished ones of some points, as the job of an array runs one if it ``is_job``.
 
     A point that diverged for a worker of this command would diverge again, and is only reported. A
     point that failed otherwise, such as for lack of memory beside other workers, is run again.
-
-    Args:
-      sweep, points: the study, and its points that are run.
-      share: whether other programs may run the same points.
-      is_job: whether this is the job of an array that runs one point.
-
-    Attributes:
-      failures: the scheme, the seed and the reason of each point that has failed so far.
+    ``failures`` has the scheme, the seed and the reason of each point that has failed so far.
     """
 
     def __init__(self, sweep: Sweep, points: list[Point], *, share: bool, is_job: bool):

@@ -31,18 +31,10 @@ _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "pro
 class Sweep(Finished):
     """Trains and evaluates points; a study is a subclass, which has the abstract methods.
 
-    Args:
-      config: the whole config, for the report. ``together``, where it has one, is how many seeds of
-        a scheme are trained as one program.
-      points: the points to run.
-      recipe: how each is trained.
-      mesh: the devices.
-      workdir: the folder of all results; points that are finished there are not run again.
-      console: the console that shows progress and tables.
-
-    Attributes:
-      report: the module of ``results.reports`` that prints and writes ``study``; a subclass has
-        one, or another ``write_report``.
+    ``config`` is the whole config, for the report; ``together``, where it has one, is how many
+    seeds of a scheme are trained as one program. Points that are finished in ``workdir`` are not
+    run again. A subclass has the module of ``results.reports`` that prints and writes ``study`` as
+    its ``report``, or another ``write_report``.
     """
 
     report: ModuleType

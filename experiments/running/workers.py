@@ -30,9 +30,6 @@ def run(arguments: Sequence[str]) -> None:
     The caller then does what they left undone as if it were alone, so a worker that is killed costs
     only time; a point that diverged is not left undone, see ``Schedule``. This is called before JAX
     is imported, because JAX takes the cores that it finds.
-
-    Args:
-      arguments: the command line, which may have ``--workers``.
     """
     count, task = number(arguments, "workers") or 1, flag(arguments, "task_id")
     is_one_point = any(name in os.environ for name in ARRAY) if task is None else task != "-1"

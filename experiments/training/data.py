@@ -77,9 +77,8 @@ class Corpus:
 def load_corpus(name: str) -> Corpus:
     """Loads the corpus called ``name``, one of the kinds at the top of this file.
 
-    Raises:
-      ValueError: the kind is unknown, nothing is found, a file cannot be read or is malformed, or
-        ``datasets`` is not installed.
+    Raises a ValueError if the kind is unknown, nothing is found, a file cannot be read or is
+    malformed, or ``datasets`` is not installed.
     """
     kind, _, rest = name.partition(":")
     if name == "stdlib":
@@ -247,8 +246,9 @@ def _load_tokens(name: str, path: str) -> Corpus:
     if len(tokens) > SAMPLE_BLOCKS * SAMPLE_BLOCK:
         starts = np.linspace(0, len(tokens) - SAMPLE_BLOCK, SAMPLE_BLOCKS).astype(np.int64)
         blocks = [tokens[start : start + SAMPLE_BLOCK] for start in starts]
-    digest = _digest(f"{vocab_size} {float(bytes_per_token)}", offsets, splits, blocks)
-    return Corpus(name, tokens, offsets, splits, vocab_size, float(bytes_per_token), digest)
+    size = float(bytes_per_token)
+    digest = _digest(f"{vocab_size} {size}", offsets, splits, blocks)
+    return Corpus(name, tokens, offsets, splits, vocab_size, size, digest)
 
 
 def _check_folder(tokens, offsets, vocab_size, bytes_per_token):

@@ -22,12 +22,7 @@ from rich.console import Console
 from experiments import preemption
 from experiments.progress import stage
 from experiments.training.cost import peak_flops, step_flops
-from experiments.training.mesh import (
-    batch_sharding,
-    part_of_process,
-    replicated,
-    state_shardings,
-)
+from experiments.training.mesh import batch_sharding, part_of_process, replicated, state_shardings
 from experiments.training.parameters import parameter_count
 from experiments.training.precision import gain
 from experiments.training.recipe import Goal, Recipe
@@ -50,19 +45,17 @@ def train(
 ) -> tuple[Transformer, dict[str, Any]]:
     """Trains to the last step, from the newest checkpoint in ``folder`` if there is one.
 
+    It returns the model and a summary: steps, tokens, seconds, final loss, number of parameters,
+    and the step of the best checkpoint, see ``Checkpoints``.
+
     Args:
       task, recipe, mesh: what is trained, how, and on which devices.
       seed: the seed of the initial values and of the batches.
       folder: the folder of the checkpoints and of ``metrics.jsonl``.
-      console: the console that shows progress.
-      name: the title of the progress bar.
+      console, name: where progress is shown, and under which title.
       start: makes the first state if there is no checkpoint, see ``further_state``.
         Default: the task's model, with a fresh optimizer.
       goal: says when the run ends before the recipe's last step. Default: never.
-
-    Returns:
-      The model and a summary: steps, tokens, seconds, final loss, number of parameters, and the
-      step of the best checkpoint, see ``Checkpoints``.
 
     Raises:
       FloatingPointError: the loss, the gradient or a state that was about to be saved is not

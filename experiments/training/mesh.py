@@ -41,10 +41,8 @@ def make_mesh(
 ) -> Mesh:
     """Makes a mesh of devices, by default of all that JAX has.
 
-    One axis may be -1, and takes the devices that the others leave.
-
-    Raises:
-      ValueError: a size is no number of devices, or their product is not the number of devices.
+    One axis may be -1, and takes the devices that the others leave. Raises a ValueError if a size
+    is no number of devices, or their product is not the number of devices.
     """
     devices = devices or jax.devices()
     sizes = data, fsdp, model, context
@@ -70,10 +68,8 @@ def row_shards(mesh: Mesh) -> int:
 def part_of_process(mesh: Mesh) -> tuple[int, int]:
     """Returns which part of a batch's rows this process holds, and how many parts there are.
 
-    Processes that hold different heads or tokens of the same rows have the same part.
-
-    Raises:
-      ValueError: two processes share some of their rows, but not all.
+    Processes that hold different heads or tokens of the same rows have the same part. Raises a
+    ValueError if two processes share some of their rows, but not all.
     """
     count = row_shards(mesh)
     shards: dict[int, set[int]] = {}

@@ -23,7 +23,6 @@ class Run:
     """Records and saves one run in its folder.
 
     Attributes:
-      goal: says when the run ends before the recipe's last step, or is None.
       first: how many steps of the run were done when it was opened.
       saved: the state after those steps, until the loop takes it; None without a checkpoint.
       is_done: whether the run's last step is saved.
@@ -141,11 +140,7 @@ class Run:
         return step == self._recipe.steps or is_learned
 
     def close(self) -> None:
-        """Closes the files, once everything is on disk.
-
-        Raises:
-          OSError: the last state or the last line could not be written.
-        """
+        """Closes the files, once all is on disk; raises an OSError if something is not written."""
         try:
             self.metrics.close()
         finally:

@@ -20,12 +20,9 @@ from posenc_jax import Transformer
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Holds everything that a training step changes.
+    """Holds all that a step changes, and their number so far as ``step``, an int32 scalar.
 
-    Attributes:
-      model: the model, with its encoding.
-      opt_state: the optimizer's state, which holds nothing of the model's constants.
-      step: int32 scalar, how many steps are done.
+    The optimizer's state holds nothing of the model's constants.
     """
 
     model: Transformer

@@ -27,11 +27,7 @@ _TOKENS = 512
 class NextToken:
     """Draws the batches of training on text, and computes their loss, for any initial model.
 
-    Batches are int32 tokens ``[B, recipe.length + 1]``.
-
-    Attributes:
-      recipe: length and number of the windows.
-      windows: the windows that batches are drawn from.
+    Batches are int32 tokens ``[B, recipe.length + 1]``, drawn from ``windows``.
     """
 
     recipe: Recipe
@@ -48,11 +44,8 @@ class NextToken:
 class Text(NextToken):
     """Trains a new model, as a ``Task``.
 
-    Attributes:
-      spec: keywords of ``make`` in ``encoding`` and of ``Transformer`` in ``model``.
-
-    Raises:
-      ValueError: the model would see the tokens that it is to predict.
+    The ``spec`` has keywords of ``make`` in ``encoding`` and of ``Transformer`` in ``model``.
+    Raises a ValueError if the model would see the tokens that it is to predict.
     """
 
     spec: FrozenConfigDict
@@ -72,9 +65,8 @@ class Text(NextToken):
 class Tuning(NextToken):
     """Trains a given model further, as a ``Task``; ``train`` takes its state as ``start``.
 
-    Attributes:
-      model: the model, under the encoding that it is trained under from now on; or one with shapes
-        instead of its arrays, to estimate the cost of training it.
+    The ``model`` is under the encoding that it is trained under from now on; it may have shapes
+    instead of its arrays, to estimate the cost of training it.
     """
 
     model: Transformer

@@ -34,8 +34,7 @@ class WindowIndex:
 def window_index(corpus: Corpus, length: int) -> WindowIndex:
     """Numbers the windows that :func:`train_batch` draws; it costs a pass over the offsets.
 
-    Raises:
-      ValueError: no document for training has ``length + 1`` tokens.
+    Raises a ValueError if no document for training has ``length + 1`` tokens.
     """
     documents = _long_documents(corpus, "train", length + 1)
     sizes = np.diff(corpus.offsets)

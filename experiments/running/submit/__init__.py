@@ -48,13 +48,9 @@ _LONGEST = 34
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Describes the command and the points to run.
+    """Describes how many ``points`` to run, by a command from the folder of the repository.
 
-    Attributes:
-      command: the command that runs all points, from the folder of the repository.
-      points: how many points there are.
-      workdir: the folder of the results, which every job must see.
-      number: the number of this submission of the workdir, from 1.
+    Every job must see the ``workdir``; ``number`` counts the submissions of it, from 1.
     """
 
     command: tuple[str, ...]
@@ -109,8 +105,8 @@ class Job:
 class Backend:
     """Submits a job to one kind of queue: by ``commands``, or a ``text`` and ``submit`` of its own.
 
-    Attributes:
-      file_name: the name of the file that the commands read, if there is one.
+    The commands may read one file, which is then called ``file_name``. A ValueError says that jobs
+    would write their results to disks of their own.
     """
 
     file_name = ""
@@ -149,11 +145,7 @@ def peers(first: str, count: int | str, number: int | str) -> list[str]:
 
 
 def make_backend(name: str, settings: Sequence[str]) -> Backend:
-    """Returns a backend with its settings, each ``NAME=VALUE``.
-
-    Raises:
-      ValueError: there is no such backend or setting, or a value is missing or of another type.
-    """
+    """Returns a backend with its settings, each ``NAME=VALUE``; raises a ValueError for others."""
     if name not in BACKENDS:
         raise ValueError(f"--backend={name} must be one of {', '.join(BACKENDS)}")
     kind = pkgutil.resolve_name(BACKENDS[name])
@@ -178,8 +170,8 @@ def make_backend(name: str, settings: Sequence[str]) -> Backend:
 def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console: Console) -> None:
     """Prints what a backend would submit; with ``submit``, submits it and records that.
 
-    Raises:
-      ValueError: the workdir was submitted before and ``again`` is not given, or the queue refuses.
+    Raises a ValueError if the workdir was submitted before, without ``again``, or the queue
+    refuses.
     """
     if not submit:
         console.print(backend.text(_numbered(job)[0]), highlight=False, markup=False)

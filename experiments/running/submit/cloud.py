@@ -7,7 +7,7 @@ import yaml
 
 from experiments.job_processes import PREEMPTED
 from experiments.results.bucket import is_in_bucket
-from experiments.running.submit import PORT, Backend, Job, peers
+from experiments.running.submit import PORT, Backend, peers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,17 +30,12 @@ class TPUVM(Backend):
 
     file_name = "SCRIPT"
 
-    def file(self, job: Job) -> str:
-        """Returns the script that every host runs at its start; JAX finds the other hosts.
-
-        Raises:
-          ValueError: the hosts would write the results to disks of their own.
-        """
+    def file(self, job):
+        """Returns the script that every host runs at its start; JAX finds the other hosts."""
         job.check_absolute("results must be on a disk that outlives the slice, or in a bucket")
         return f"#! /bin/bash\n{self.setup} && {shlex.join(job.command)}"
 
-    def commands(self, job: Job, path: str = "") -> list[list[str]]:
-        """Returns the command that asks for the slice."""
+    def commands(self, job, path=""):
         command = [
             *("gcloud", "compute", "tpus", "queued-resources", "create", job.name),
             *(f"--node-id={job.name}", f"--zone={self.zone}", f"--accelerator-type={self.type}"),
@@ -49,8 +44,7 @@ class TPUVM(Backend):
         ]
         return [command]
 
-    def names(self, job: Job) -> list[str]:
-        """Returns the name of the slice."""
+    def names(self, job):
         return [job.name]
 
 
@@ -75,12 +69,8 @@ class Sky(Backend):
 
     file_name = "task.yaml"
 
-    def file(self, job: Job) -> str:
-        """Returns the task, in which the variable POINT has the number of the point.
-
-        Raises:
-          ValueError: nodes would write the results to disks of their own.
-        """
+    def file(self, job):
+        """Returns the task, in which the variable POINT has the number of the point."""
         if bool(self.bucket) == is_in_bucket(job.workdir):
             raise ValueError(
                 f"--backend=sky with --workdir={job.workdir} and --resource=bucket={self.bucket}: "
@@ -108,8 +98,7 @@ class Sky(Backend):
         }
         return yaml.safe_dump(task, sort_keys=False)
 
-    def commands(self, job: Job, path: str = "") -> list[list[str]]:
-        """Returns the command that launches the task for each point."""
+    def commands(self, job, path=""):
         return [
             ["sky", "jobs", "launch", "-y", "-d", "-n", name, "--env", f"POINT={point}", path]
             for point, name in enumerate(job.names)

@@ -42,21 +42,15 @@ class GKE(Backend):
 
     file_name = "jobsets.yaml"
 
-    def file(self, job: Job) -> str:
-        """Returns the manifest, one document for each point."""
+    def file(self, job):
         return yaml.safe_dump_all(self.manifests(job), sort_keys=False)
 
-    def commands(self, job: Job, path: str = "") -> list[list[str]]:
-        """Returns the command that creates the JobSets."""
+    def commands(self, job, path=""):
         # "apply" would leave a JobSet that has ended as it is, and start nothing.
         return [["kubectl", "create", "-f", path]]
 
     def manifests(self, job: Job) -> list[dict[str, Any]]:
-        """Returns the JobSet of each point.
-
-        Raises:
-          ValueError: a pod would write the results to a disk of its own.
-        """
+        """Returns the JobSet of each point."""
         if bool(self.claim) == is_in_bucket(job.workdir):
             raise ValueError(
                 f"--backend=gke with --workdir={job.workdir} and --resource=claim={self.claim}: "
@@ -153,12 +147,7 @@ class XPK(Backend):
     max_restarts: int = 20
     priority: str = "medium"
 
-    def commands(self, job: Job, path: str = "") -> list[list[str]]:
-        """Returns the command of each point.
-
-        Raises:
-          ValueError: a pod would write the results to a disk of its own.
-        """
+    def commands(self, job, path=""):
         job.check_absolute("results must be on a disk that outlives the pods, or in a bucket")
         shared = [
             *("xpk", "workload", "create", f"--cluster={self.cluster}"),

@@ -7,7 +7,7 @@ import subprocess
 
 from experiments.job_processes import PREEMPTED, free_port, run_all
 from experiments.preemption import PreemptedError
-from experiments.running.submit import Backend, Job, peers
+from experiments.running.submit import Backend, peers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,14 +20,11 @@ class Local(Backend):
 
     processes: int = 1
 
-    def text(self, job: Job) -> str:
-        """Returns the command of each process."""
+    def text(self, job):
         return "\n".join(job.all_points(*flags) for flags in self._flags(port="PORT"))
 
-    def submit(self, job: Job) -> list[str]:
+    def submit(self, job):
         """Runs all processes, and returns their process ids once all have ended with status 0.
-
-        SIGTERM is passed on to them.
 
         Raises:
           PreemptedError: the processes were asked to stop, or lost one of them, and have saved.

@@ -12,7 +12,7 @@ from typing import Any
 from experiments import imported
 from experiments.job_processes import PREEMPTED
 from experiments.results.bucket import is_in_bucket
-from experiments.running.submit import Backend, Job
+from experiments.running.submit import Backend
 
 # How often a point may reach the time limit and continue in another job.
 _MOST_LIMITS = 100
@@ -45,7 +45,7 @@ class Slurm(Backend):
     at_once: int = 256
     cluster: str = "slurm"
 
-    def text(self, job: Job) -> str:
+    def text(self, job):
         """Returns the script that submitit gives to ``sbatch``, and what each of its jobs runs."""
         _submitit()
         # A private name, because submitit's executor makes a script only where SLURM is installed;
@@ -60,8 +60,7 @@ class Slurm(Backend):
         )
         return f"{script}\n# Job N of the array runs\n# {job.of_point('N')}"
 
-    def submit(self, job: Job) -> list[str]:
-        """Submits the array, and returns the ids of its jobs."""
+    def submit(self, job):
         submitit = _submitit()
         if self.cluster == "local":
             executor = submitit.LocalExecutor(self._logs(job))
@@ -115,11 +114,7 @@ class Resumable:
         self._process: subprocess.Popen | None = None
 
     def __call__(self) -> int:
-        """Runs the command to its end.
-
-        Raises:
-          RuntimeError: the command has failed.
-        """
+        """Runs the command to its end; raises a RuntimeError if it has failed."""
         # SLURM sends submitit's signal to every process. The point ignores it, and ends by the
         # SIGTERM of ``checkpoint``.
         self._process = subprocess.Popen(

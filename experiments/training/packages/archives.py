@@ -24,12 +24,7 @@ MOST_ARCHIVE_BYTES = 1 << 30
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """Names one file of the package index.
-
-    Attributes:
-      package, version, file: as the index names them.
-      sha256: the digest of the file, in hex.
-    """
+    """Names one file as the package index does, and its digest in hex."""
 
     package: str
     version: str

@@ -54,12 +54,9 @@ class Package(Archive):
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """Holds the documents of a corpus, and what was dropped on the way to them.
+    """Holds the documents of a corpus in order, and the split of each, a name of ``SPLITS``.
 
-    Attributes:
-      documents: in the order of the corpus.
-      splits: the split of each document, a name of ``SPLITS``.
-      dropped: bytes by package and reason.
+    ``dropped`` has the bytes that were left out, by package and reason.
     """
 
     documents: list[Document]

@@ -46,14 +46,7 @@ _FREQUENT = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """Holds one text and where it comes from.
-
-    Attributes:
-      package: the package's name.
-      path: within the package's archive.
-      kind: "code" or "prose".
-      text: UTF-8.
-    """
+    """Holds one text in UTF-8, "code" or "prose", and its path within a package's archive."""
 
     package: str
     path: str
