@@ -152,11 +152,7 @@ def refusal(
 
 
 def filled(kind: type[T], name: str, config: Mapping[str, Any]) -> T:
-    """Returns the dataclass ``kind`` with the fields of the part ``name`` of a config.
-
-    Raises:
-      ValueError: a value is refused, see ``check_fields``; or as ``kind`` raises.
-    """
+    """Returns the dataclass ``kind`` of the part ``name`` of a config, after ``check_fields``."""
     check_fields(kind, name, config)
     return kind(**config)
 

@@ -42,10 +42,7 @@ _measured = jax.jit(token_losses_and_hits)
 class Coder:
     """Converts text to tokens and back, by a tokenizer, or as bytes for models trained here.
 
-    Args:
-      tokenizer: the tokenizer, or None for bytes.
-      start: the token that is put before a text without context.
-      end: the token that ends a text, if there is one.
+    The token ``start`` is put before a text without context, and ``end`` ends a text.
     """
 
     def __init__(self, tokenizer: Any = None, start: int | None = None, end: int | None = None):
@@ -72,12 +69,8 @@ class Harness:
     """Answers the three kinds of requests that lm-evaluation-harness makes.
 
     Attributes:
-      model: the model.
-      coder: converts text to tokens and back.
       length: the most tokens of context; longer requests lose their beginning.
       batch_tokens: tokens of one forward pass, or of all prompts and answers generated together.
-      mesh: the devices.
-      console: the console that shows progress.
     """
 
     model: Transformer
@@ -258,11 +251,7 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
 
 
 def evaluate(harness: Harness, tasks: list[str], include: str | None, **options: Any) -> Any:
-    """Returns the results of lm-evaluation-harness; ``include`` is a folder with further tasks.
-
-    Raises:
-      ValueError: the harness is not installed.
-    """
+    """Returns the results of lm-evaluation-harness; ``include`` is a folder with further tasks."""
     folder_of("lm_eval", "harness", "experiments.evaluation.harness")
     import lm_eval
     from lm_eval.api.model import LM

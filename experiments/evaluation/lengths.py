@@ -102,10 +102,8 @@ class Scorer:
     """Computes token losses of many windows under one model, batch by batch on the mesh.
 
     Attributes:
-      model, mesh: the model and the devices.
       batch_tokens: the most tokens of one forward pass, over all devices; CPUs get fewer.
-      advance: called after each batch with a note and the number of its tokens. By default nothing
-        is shown.
+      advance: called after each batch with a note and the number of its tokens.
       measure: computes the losses from a model and tokens; see ``training/text.py``.
     """
 
@@ -186,18 +184,16 @@ def evaluate(
 ) -> tuple[list[dict], dict]:
     """Evaluates one model under every protocol at every length.
 
+    It returns records (see ``scored``), and a curve: the loss at each position of the longest
+    context, averaged over buckets of positions.
+
     Args:
       score: a :class:`Scorer` of the model.
       documents_NL: int ``[N, protocols.document_length(train_length)]``.
-      protocols: the evaluations to make.
-      train_length: tokens of a training sequence.
+      protocols, train_length: the evaluations to make, and tokens of a training sequence.
       encoding_at: returns the encoding at a multiple of the training length, None for the model's
         own.
       adapts: whether encodings differ between lengths, or one of them adapts to the length.
-
-    Returns:
-      Records (see ``scored``), and a curve: the loss at each position of the longest context,
-      averaged over buckets of positions.
     """
     longest, last = protocols.multiples[-1] * train_length, protocols.last_tokens
     end = documents_NL.shape[1] - 1
@@ -229,8 +225,7 @@ def evaluate(
 
 
 def scored(losses: np.ndarray) -> dict[str, Any]:
-    """Returns the mean of losses ``[documents, ...]``, the mean of each document, and their
-    number."""
+    """Returns the mean of losses ``[documents, ...]``, that of each document, and their number."""
     by_text = losses.reshape(len(losses), -1).mean(axis=1)
     # Five decimals are less than rounding changes, and a third of the file.
     return {
@@ -243,8 +238,7 @@ def scored(losses: np.ndarray) -> dict[str, Any]:
 class _Windows:
     """Scores windows of documents; a window that begins a scored window is not scored again.
 
-    Attributes:
-      known: the losses of windows of all documents, ``[N, length]``, by the windows' start.
+    ``known`` has the losses of windows of all documents, ``[N, length]``, by the windows' start.
     """
 
     def __init__(self, score, documents_NL):

@@ -54,15 +54,9 @@ def score_document(
     """Returns the loss of each token but the first, given all before it.
 
     The result is in nats, float32 ``[N - 1]``. Schemes that adapt to the length take the length of
-    the whole document from the first token on, as if it were read at once.
-
-    Args:
-      model: a Transformer.
-      tokens_N: int ``[N]`` token ids.
-      folder: the folder of ``losses.npy``; chunks finished there are not computed again.
-      console: the console that shows progress.
-      chunk: tokens of one step.
-      encoding: an encoding, or pattern, to evaluate under instead of the trained one.
+    the whole document from the first token on, as if it were read at once. It is kept in ``folder``
+    as ``losses.npy``; chunks finished there are not computed again. ``encoding``, or a pattern,
+    replaces the trained one, and ``chunk`` is the tokens of one step.
 
     Raises:
       ValueError: the document has tokens the model does not know, or more than the encoding has

@@ -46,16 +46,14 @@ def probe(model: Transformer, windows_NL: np.ndarray, *, seed: int) -> dict[str,
     """Returns the results of all probes by name, and the sizes of texts, as plain data for JSON.
 
     A probe that does not apply to the scheme is left out. A layer that a probe does not apply to
-    has None. Numbers have 4 digits; a number that is not finite is None.
+    has None. Numbers have 4 digits; a number that is not finite is None. Raises a ValueError if
+    the model has no finite loss.
 
     Args:
       model: a trained decoder of text, small enough to run all windows at once.
       windows_NL: int tokens of two texts or more, each a training sequence and its last target:
         ``[N, train_length + 1]``.
       seed: the seed of the random offsets.
-
-    Raises:
-      ValueError: the model has no finite loss.
     """
     train_length = windows_NL.shape[1] - 1
     by_offset = loss_by_offset(model, windows_NL, offsets(train_length, seed))

@@ -56,8 +56,7 @@ def _longest(model: Transformer, known: Mapping[str, Any], tuned: int) -> int | 
 def _as_llama(model: Transformer, length: int) -> dict[str, Any]:
     """Returns the ``config.json`` of a model that was trained here, as a Llama.
 
-    Raises:
-      ValueError: the model differs from a Llama, so transformers would compute something else.
+    Raises a ValueError if transformers would compute something else, as the model is no Llama.
     """
     sizes, block = sizes_of(model), model.layers[0].block
     others = {

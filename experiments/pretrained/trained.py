@@ -44,14 +44,10 @@ def load_run(
 ) -> tuple[State, dict[str, Any]]:
     """Returns the state of a run's newest checkpoint, and the run's config.
 
-    Args:
-      folder: the folder of a run, such as WORKDIR/runs/rope/seed0; with ``/best`` appended, the
-        checkpoint with the lowest training loss is read instead.
-      mesh: the devices that the state is spread over. Default: one device.
-      source: the published model that the run was tuned from, for sizes that its config lacks.
-
-    Raises:
-      ValueError: the folder has no run on text, no checkpoint, or one that does not fit the config.
+    The run is in a folder such as WORKDIR/runs/rope/seed0; with ``/best`` appended, the checkpoint
+    with the lowest training loss is read. ``mesh`` is one device by default. ``source`` is the
+    published model that the run was tuned from, for sizes that its config lacks. Raises a
+    ValueError if there is no run on text, no checkpoint, or one that does not fit the config.
     """
     folder, is_best = run_at(folder)
     run = read_run(folder)
@@ -110,7 +106,6 @@ class Source:
     """Holds a trained RoPE model that is to be made longer.
 
     Attributes:
-      model: the model.
       train_length: tokens of a sequence that it was trained on.
       config: the config of its run, or the published one.
       digest: a digest of its parameters.
@@ -171,12 +166,9 @@ def loader(mesh: Mesh, loading: Mapping[str, Any] | None = None) -> Callable[[st
 
 
 def in_tokens_of(source: Source, corpus: Corpus, least: int) -> Corpus:
-    """Returns the corpus in the tokens of the model.
+    """Returns the corpus in the tokens of the model, or raises a ValueError if it has others.
 
     Text for a tokenizer loses its documents of fewer than ``least`` bytes.
-
-    Raises:
-      ValueError: the corpus has tokens that the model does not know.
     """
     known = len(source.model.embedding)
     if source.tokenizer is not None:
@@ -193,8 +185,7 @@ def in_tokens_of(source: Source, corpus: Corpus, least: int) -> Corpus:
 def rope_of(model: Transformer, name: str) -> RoPE:
     """Returns the RoPE that layers of ``model`` share; other layers may have no positions.
 
-    Raises:
-      ValueError: the model, called ``name``, has another encoding, or several.
+    Raises a ValueError if the model, called ``name``, has another encoding, or several.
     """
     encodings = [encoding for encoding in model.distinct() if type(encoding) is not Encoding]
     rope = encodings[0] if len(encodings) == 1 else None

@@ -16,9 +16,6 @@ class Studies(abc.ABC):
 
     Each runs in a folder of its own in the workdir, one after the other. A study that several
     configs have is run only once if its name and the workdir are the same.
-
-    Attributes:
-      parts: the experiments by name.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):

@@ -105,14 +105,10 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """Holds what one encoding of a scheme does, and costs.
+    """Holds what one encoding of a scheme does, its logits by distance as SVG, and costs.
 
-    Attributes:
-      layers: which layers of the pattern have it, counted from 1, such as "Layers 1, 2 of 4"; ""
-        where all layers are alike.
-      cost: its parameters, operations and hooks.
-      window: the number of keys that a query sees, or None for all.
-      curves: the logits by distance, as SVG.
+    ``layers`` says which layers of the pattern have it, counted from 1, such as "Layers 1, 2 of 4",
+    or nothing where all are alike; ``window`` how many keys a query sees, or None for all.
     """
 
     layers: str
@@ -175,10 +171,8 @@ def main() -> None:
             layers = {"num_layers": LAYERS[name]} if name in LAYERS else {}
             cards[name] = card(name, sizes, keywords.get(name, {}) | layers)
             advance(name)
-    model = (
-        f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."
-    )
-    write_files(args.out.parent, {args.out.name: page(cards, model)})
+    told = f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."
+    write_files(args.out.parent, {args.out.name: page(cards, told)})
     console.print(f"gallery: {args.out}", highlight=False)
 
 

@@ -13,11 +13,7 @@ from experiments.studies.claims import attention, extension, multimodal, rotary,
 
 
 def claims_of(schemes: Iterable[str]) -> tuple[Claim, ...]:
-    """Returns all claims.
-
-    Args:
-      schemes: the schemes whose sense of order is tested, see ``tasks.order_is_seen``.
-    """
+    """Returns all claims; of ``schemes`` the sense of order is tested."""
     return (
         *text.CLAIMS,
         *rotary.CLAIMS,

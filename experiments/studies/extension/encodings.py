@@ -24,10 +24,7 @@ TUNED_AT = ("target", "train_length")
 class Methods:
     """Builds the encodings of methods for one trained model.
 
-    Attributes:
-      variants: the methods by name.
-      model: the trained model, or one with shapes instead of its arrays.
-      train_length: tokens of a training sequence.
+    The model may have shapes instead of its arrays.
     """
 
     variants: Mapping[str, Mapping[str, Any]]

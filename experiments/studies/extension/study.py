@@ -50,11 +50,7 @@ OPTIMIZERS = ("fresh", "continued")
 
 @dataclasses.dataclass(frozen=True)
 class Tuned(Point):
-    """Describes one fine-tuning run.
-
-    Attributes:
-      steps: its optimizer steps.
-    """
+    """Describes one fine-tuning run, of so many optimizer steps."""
 
     steps: int
 

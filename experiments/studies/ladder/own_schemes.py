@@ -11,15 +11,10 @@ from posenc_jax import REGISTRY, Encoding
 
 
 def register(names: Iterable[str], folder: Path = Path()) -> None:
-    """Registers each name that is not known yet as the scheme in the file ``NAME.py``.
+    """Registers each name that is not known yet as the scheme in the file ``NAME.py`` of a folder.
 
-    Args:
-      names: names of schemes.
-      folder: the folder of the files.
-
-    Raises:
-      ValueError: the file has another kind of name, cannot be imported, or does not define one
-        scheme.
+    Raises a ValueError if the file has another kind of name, cannot be imported, or does not
+    define one scheme.
     """
     for name in names:
         path = folder / f"{name}.py"

@@ -34,12 +34,10 @@ class Fitness:
     """Computes the losses of candidates under one model.
 
     Attributes:
-      model: a Transformer under RoPE, which the candidates replace.
-      rope: the RoPE it was trained under.
+      model, rope: a Transformer under RoPE, which the candidates replace.
       tokens_NL: int ``[N, L]``, the documents.
       last: how many tokens at the end of each are scored.
       attention_factor: multiplies cosine and sine past the start tokens.
-      mesh: the devices.
       batch_tokens: tokens of one forward pass over all devices. As many candidates run at a time
         as fit with all their documents, but at least one on each device, which then reads some
         of its documents at a time.

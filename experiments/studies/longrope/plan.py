@@ -55,12 +55,10 @@ class Trials:
 
 
 class Table(NamedTuple):
-    """Says what searches read whose results are in one table.
+    """Says what searches read whose results are in one table: documents of ``length`` tokens.
 
-    Attributes:
-      length, documents: the tokens and the number of the documents.
-      times: how many times longer than in training the model is made.
-      prefix: what the names of rows begin with, if the table has rows of other models too.
+    The model is made ``times`` longer than in training. The names of rows begin with ``prefix``,
+    if the table has rows of other models too.
     """
 
     length: int
@@ -71,17 +69,10 @@ class Table(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Holds the settings of the stages.
+    """Holds the settings of the stages, and a corpus in the tokens of the model.
 
-    Attributes:
-      stages: some of ``STAGES``.
-      train_length: the tokens that the model was trained at.
-      factor: the factor by which each extension multiplies the length.
-      budget: the budget of searches on the model; on the fine-tuned model it is ``halved``.
-      trials: the documents.
-      yarn: the bounds of YaRN.
-      tune: the recipe of all fine-tuning.
-      corpus: the documents, in the tokens of the model.
+    Each extension multiplies the length by ``factor``. The budget is that of searches on the model;
+    on the fine-tuned model it is ``halved``. ``yarn`` has the bounds of YaRN.
     """
 
     stages: tuple[str, ...]

@@ -38,12 +38,9 @@ class Genome:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Holds a genome that was tried, and its loss.
+    """Holds a genome that was tried, and its loss, infinite for one that is not finite.
 
-    Attributes:
-      genome: the genome.
-      loss: the loss; infinity stands for a loss that is not finite.
-      origin: the name of the seed, or how the genome was made.
+    ``origin`` is the name of the seed, or how the genome was made.
     """
 
     genome: Genome
@@ -104,7 +101,6 @@ class Space:
       seeds: the factors of known methods by name, such as PI, NTK and YaRN.
       largest: the largest factor that a gene may have.
       budget: its ``probability`` and ``step`` are used here.
-      start_tokens: the start tokens of all seeds.
       most_start_tokens: larger numbers of start tokens in ``starts`` are not tried.
     """
 
@@ -210,15 +206,10 @@ class ReleasedSpace(Space):
 class LongRoPE2Space(Space):
     """Makes the genomes of LongRoPE2: the critical pair, and a factor for each pair from there on.
 
-    The factors are from ``factor`` to twice as large. Lower pairs have NTK's factors, with the base
-    that joins them to the critical pair's. The critical pair of a candidate is drawn in
-    the first generation, and its children keep it; a crossover keeps the better parent's.
-
-    Args:
-      pairs: the number of channel pairs.
-      critical: the smallest critical pair that is tried and the largest.
-      factor: target length / train length.
-      budget: as in ``Space``.
+    The factors are from ``factor``, the target length over the train length, to twice as large.
+    Lower pairs have NTK's factors, with the base that joins them to the critical pair's. The
+    critical pair of a candidate, from the first to the last of ``critical``, is drawn in the first
+    generation, and its children keep it; a crossover keeps the better parent's.
     """
 
     starts = (0,)
@@ -263,17 +254,9 @@ def evolve(
     """Yields the candidates of each generation with their losses, the first generation first.
 
     No genome is tried twice. Parents are the best of all generations so far; of equals, the older.
-
-    Args:
-      space: makes the genomes.
-      budget: the size of the search.
-      fitness: takes genomes and returns their losses, less being better. A loss that is not finite
-        counts as infinite.
-      seed: the seed of all choices.
-
-    Raises:
-      ValueError: no candidate of the first generation has a finite loss, or the space has no
-        further candidates.
+    ``fitness`` takes genomes and returns their losses, less being better; one that is not finite
+    counts as infinite. Raises a ValueError if no candidate of the first generation has a finite
+    loss, or the space has no further candidates.
     """
     rng = np.random.Generator(np.random.Philox(seed))
     best: list[Candidate] = []

@@ -57,15 +57,12 @@ from posenc_jax.encodings.rotary.longrope import LongRoPE
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Row:
-    """Holds one line of a table.
+    """Holds one line of a table: a model, under RoPE, and an encoding that it is measured under.
 
     Attributes:
       group: the table, a key of ``results.searches.GROUPS``.
-      scheme: the name of the encoding.
       kind: "method" for a known one, "start" for a starting point of a search, "found" for the
         result of a search, "tuned" for a fine-tuned model under the encoding it was tuned with.
-      model: the model, under RoPE.
-      encoding: the encoding that it is measured under; one program serves all of them.
     """
 
     group: str
@@ -342,11 +339,8 @@ class MixedWindows(Tuning):
 
     The model's encoding chooses by length: it is RoPE in short windows, and has LongRoPE2's factors
     in long ones. The paper packs short documents into one long sequence under a mask; here they are
-    rows of their own, which is the same. Each long window comes with as many short ones as together
-    have its number of tokens.
-
-    Attributes:
-      short: the windows of the training length.
+    rows of their own, which is the same. Each long window comes with as many short ones, of the
+    training length, as together have its number of tokens.
     """
 
     short: WindowIndex

@@ -25,11 +25,7 @@ SCHEME = "rope"
 
 
 class LongRoPESearch(Sweep):
-    """Runs a config of ``configs/longrope.py``; see ``make_experiment`` for the arguments.
-
-    Attributes:
-      plan: the settings of searches and fine-tuning.
-    """
+    """Runs a config of ``configs/longrope.py``; see ``make_experiment`` for the arguments."""
 
     report = search_report
 
@@ -80,7 +76,6 @@ class LongRoPESearch(Sweep):
             check_batch(self.windows, self.recipe.batch_size)
 
     def source(self, seed: int) -> Source:
-        """Returns the given model of a seed."""
         return self.load(self.config["checkpoint"], seed)
 
     def recipe_of(self, point):

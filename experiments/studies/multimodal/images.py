@@ -183,10 +183,8 @@ ENLARGED = {"rescaled": rescale, "pasted": paste}
 def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns uint8 ``[N, side, side]`` and int32 labels ``[N]``; see ``Setting``.
 
-    They are in a random order, which is always the same.
-
-    Raises:
-      ValueError: the data is unknown, not installed, or has another form.
+    They are in a random order, which is always the same. Raises a ValueError if the data is
+    unknown, not installed, or has another form.
     """
     if name.startswith("npz:"):
         images, labels = _load_npz(name)

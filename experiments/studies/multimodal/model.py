@@ -12,10 +12,6 @@ class Decoder(Transformer):
 
     The ``inputs`` are a dict: ``tokens`` int ``[B, T]``, ``patches`` float ``[B, T, patch_dim]``
     (patches of images, or frames) and ``is_patch`` bool ``[B, T]``, which says what each place is.
-
-    Args:
-      patch_dim: numbers in a patch.
-      encoding, rngs, **sizes: as in ``Transformer``.
     """
 
     def __init__(self, encoding, *, patch_dim: int, rngs: nnx.Rngs, **sizes):
@@ -34,11 +30,6 @@ class ViT(Transformer):
     https://arxiv.org/abs/2010.11929, but classes are read from the largest value of each channel
     over the patches: a class token would need a position, and the mean over a small object on a
     large canvas is mostly canvas.
-
-    Args:
-      patch_dim: numbers in a patch.
-      num_classes: how many classes the readout tells apart.
-      encoding, rngs, **sizes: as in ``Transformer``.
     """
 
     def __init__(self, encoding, *, patch_dim: int, num_classes: int, rngs: nnx.Rngs, **sizes):
@@ -58,8 +49,7 @@ class ViT(Transformer):
 def patches(images, patch: int):
     """Cuts images ``[B, height, width(, channels)]`` into ``[B, rows * columns, patch_dim]``.
 
-    Raises:
-      ValueError: a side is no multiple of ``patch``.
+    Raises a ValueError if a side is no multiple of ``patch``.
     """
     B, height, width = images.shape[:3]
     if height % patch or width % patch or not height or not width:

@@ -10,12 +10,9 @@ from experiments.settings import one_of
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Holds the digits and clips that videos are made of.
+    """Holds the digits, uint8 ``[N, patch, patch]``, and clips that videos are made of.
 
-    Attributes:
-      digits: uint8 ``[N, patch, patch]``.
-      labels: int32 ``[N]``.
-      clips: each uint8 ``[n, side, side]``, where ``side`` is a multiple of ``patch``.
+    Labels are int32 ``[N]``. A clip is uint8 ``[n, side, side]``, ``side`` a multiple of ``patch``.
     """
 
     digits: np.ndarray
@@ -100,17 +97,13 @@ def shrink(images, side: int) -> np.ndarray:
     return squares.mean(axis=(2, 4)).round().astype(np.uint8)
 
 
-BACKGROUNDS = {
-    "clips": "real clips, whose last quarter is tested on",
-    "noise": "made-up noise",
-}
+BACKGROUNDS = {"clips": "real clips, whose last quarter is tested on", "noise": "made-up noise"}
 
 
 def load_clips(name: str, side: int) -> list[np.ndarray]:
     """Returns grey clips, each uint8 ``[n, side, side]``; see ``Setting`` of the video experiment.
 
-    Raises:
-      ValueError: the background is unknown, or not installed.
+    Raises a ValueError if the background is unknown, or not installed.
     """
     if name == "noise":
         rng = np.random.Generator(np.random.Philox(key=np.uint64(0)))

@@ -81,12 +81,7 @@ class Pointing(DrawnExamples):
     """Asks every cell of a screen for its neighbours and its place."""
 
     kinds = (Setting, Trials)
-    builders = (
-        positions.qwen2_vl,
-        positions.spatial_reset,
-        positions.videorope,
-        positions.vanilla,
-    )
+    builders = (positions.qwen2_vl, positions.spatial_reset, positions.videorope, positions.vanilla)
     title = "Pointing at icons on screens larger than those trained on"
 
     def load(self):
@@ -267,8 +262,7 @@ def targets(drawn) -> dict:
 def load_icons(setting: Setting) -> np.ndarray:
     """Returns the icons, uint8 ``[icons, cell, cell]``, all different, the ink light.
 
-    Raises:
-      ValueError: the data is unknown, not installed, or has too few icons.
+    Raises a ValueError if the data is unknown, not installed, or has too few icons.
     """
     path, symbols = _font(setting.data)
     font = ImageFont.truetype(path, 8 * setting.icon)

@@ -281,11 +281,8 @@ def lay_out(frames, cameras, times, asked, patch: int):
     """Returns the tokens of clips, frame after frame and then the questions.
 
     The input of a patch is its pixels and the place of its middle in the world, that of a question
-    is a mark.
-
-    Returns:
-      Inputs ``[N, T, patch ** 2 + 3]``, the time of each token ``[N, T]``, and positions float32
-      ``[N, T, 3]``.
+    is a mark. The result is inputs ``[N, T, patch ** 2 + 3]``, the time of each token ``[N, T]``,
+    and positions float32 ``[N, T, 3]``.
     """
     count, _, side = frames.shape[:3]
     cells = side // patch

@@ -21,12 +21,7 @@ VOCAB_SIZE = int(NOISE[-1]) + 1
 
 
 class Rows(NamedTuple):
-    """Holds rows of a task.
-
-    Attributes:
-      tokens_NL: int32 token ids.
-      is_answer_NL: which tokens are to be predicted, each from the tokens before it.
-    """
+    """Holds int32 token ids, and which are to be predicted, each from the tokens before it."""
 
     tokens_NL: np.ndarray
     is_answer_NL: np.ndarray
