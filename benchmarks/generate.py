@@ -73,7 +73,7 @@ def time_case(functions, prompt_BT, count, rounds) -> list[float]:
     calls = {
         f"{side}, {new} tokens": functools.partial(function, prompt_BT, new)
         for new in (1, count)
-        for side, function in enumerate(functions)
+        for side, function in zip(("ours", "transformers"), functions, strict=True)
     }
     times = interleaved(calls, rounds, warm_up=1)
     first, their_first, every, their_every = times

@@ -28,8 +28,10 @@ class Finished(abc.ABC):
     The results of a point that lacks nothing do not change any more, so they are read once.
     """
 
-    def __init__(self, config: dict[str, Any], points: list[Point], workdir: Path):
-        self.config, self.points, self.workdir = config, points, workdir
+    points: list[Point]
+
+    def __init__(self, config: dict[str, Any], workdir: Path):
+        self.config, self.workdir = config, workdir
         self._whole: dict[Point, tuple[dict[str, Any], dict[str, Any]]] = {}
         self._curves: dict[Point, list[tuple[int, float]]] = {}
 

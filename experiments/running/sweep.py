@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments.results.bucket import is_in_bucket
@@ -18,7 +19,7 @@ from experiments.results.statistics import Study
 from experiments.running.finished import Finished, missing_in, of_schemes
 from experiments.running.points import Point
 from experiments.training.loop import abstract_state, train, train_together
-from experiments.training.mesh import part_of_process, row_shards
+from experiments.training.mesh import make_mesh, part_of_process, row_shards
 from experiments.training.recipe import Goal, Recipe
 from experiments.training.step import Task
 from posenc_jax import Transformer
@@ -31,25 +32,18 @@ _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "pro
 class Sweep(Finished):
     """Trains and evaluates points; a study is a subclass, which has the abstract methods.
 
-    ``config`` is the whole config, for the report; ``together``, where it has one, is how many
-    seeds of a scheme are trained as one program. Points that are finished in ``workdir`` are not
-    run again. A subclass has the module of ``results.reports`` that prints and writes ``study`` as
-    its ``report``, or another ``write_report``.
+    It makes the ``points``, and the ``recipe`` by which each is trained. ``config.together``, if
+    there is one, is how many seeds of a scheme are trained as one program. Points that are finished
+    in ``workdir`` are not run again. A subclass has the module of ``results.reports`` that prints
+    and writes ``study`` as its ``report``, or another ``write_report``.
     """
 
     report: ModuleType
+    recipe: Recipe
 
-    def __init__(
-        self,
-        config: dict[str, Any],
-        points: list[Point],
-        recipe: Recipe,
-        mesh: Mesh,
-        workdir: Path,
-        console: Console,
-    ):
-        super().__init__(config, points, workdir)
-        self.recipe, self.mesh, self.console = recipe, mesh, console
+    def __init__(self, config: ConfigDict, workdir: Path, console: Console):
+        super().__init__(config.to_dict(), workdir)
+        self.mesh, self.console = make_mesh(**config.mesh), console
         self.together = config.get("together", 1)
 
     # What a study says.

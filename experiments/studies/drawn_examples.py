@@ -35,7 +35,7 @@ from experiments.running.points import trained_points
 from experiments.running.sweep import Sweep
 from experiments.settings import filled, names_in, one_of
 from experiments.training.encodings import as_trained, make_encoding
-from experiments.training.mesh import make_mesh, replicated, row_shards
+from experiments.training.mesh import replicated, row_shards
 from experiments.training.recipe import Recipe
 from posenc_jax import Encoding, Layers, Transformer
 
@@ -98,7 +98,7 @@ class DrawnExamples(Sweep, abc.ABC):
     data: dict[str, Any]
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        self.config = config.to_dict()  # which the methods called below read
+        super().__init__(config, workdir, console)
         variants, is_all = self.config["variants"], config.schemes.strip() == "all"
         self.schemes = [*variants] if is_all else names_in("schemes", config.schemes, variants)
         extend = {name: of for name in self.schemes if (of := variants[name].get("of"))}
@@ -107,11 +107,9 @@ class DrawnExamples(Sweep, abc.ABC):
             for kind, name in zip(self.kinds, ("task", "eval"), strict=True)
         )
         rates = config.get("sweep", {}).get("learning_rate", ())
-        points = trained_points(self.schemes, extend, config.seeds, rates)
+        self.points = trained_points(self.schemes, extend, config.seeds, rates)
         self.load()
-        recipe = Recipe(length=self.length, **config.train)
-        mesh = make_mesh(**config.mesh)
-        super().__init__(self.config, points, recipe, mesh, workdir, console)
+        self.recipe = Recipe(length=self.length, **config.train)
         self.check()
         for name in extend:
             self.encoding(name, None)

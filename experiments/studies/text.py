@@ -21,7 +21,7 @@ from experiments.running.sweep import Sweep
 from experiments.settings import filled
 from experiments.training.data import SPLITS, in_split, load_corpus
 from experiments.training.encodings import as_trained, at_ratio, make_encoding
-from experiments.training.mesh import check_length, make_mesh
+from experiments.training.mesh import check_length
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, spec_of
 from experiments.training.windows import check_batch, eval_windows, window_index
@@ -35,8 +35,8 @@ class Comparison(Sweep):
     report = length_report
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        recipe, mesh = Recipe(**config.train), make_mesh(**config.mesh)
-        super().__init__(config.to_dict(), points(config), recipe, mesh, workdir, console)
+        super().__init__(config, workdir, console)
+        self.points, self.recipe = points(config), Recipe(**config.train)
         self.protocols = filled(lengths.Protocols, "eval", config.eval)
         lengths.check_targets(self.protocols.last_tokens, self.recipe.length)
         self.corpus = load_corpus(config.corpus)

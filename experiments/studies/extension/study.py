@@ -31,7 +31,7 @@ from experiments.studies.extension.evaluations import Documents, Evaluation, Tri
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import SPLITS, load_corpus
 from experiments.training.loop import train
-from experiments.training.mesh import check_length, make_mesh, state_shardings
+from experiments.training.mesh import check_length, state_shardings
 from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
 from experiments.training.step import further_state
@@ -69,12 +69,12 @@ class Extension(Sweep):
     report = extension_report
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        mesh, chosen = make_mesh(**config.mesh), points(config)
+        super().__init__(config, workdir, console)
+        self.points = points(config)
         trials = filled(Trials, "eval", config.eval)
         self.training = Recipe(**config.train) if config.get("train") else None
         self.corpus = load_corpus(config.corpus)
-        self.config = config.to_dict()  # which the methods called below read
-        self.load = loader(mesh, self.config.get("loading"))
+        self.load = loader(self.mesh, self.config.get("loading"))
         if config.checkpoint:
             source = self.source(seed=0)
             self._check_source(source)
@@ -102,9 +102,8 @@ class Extension(Sweep):
                 f"{trials.multiples[1:]}"
             )
         self.trials, self.documents = trials, Documents(self.corpus, trials, length)
-        tuning = self._tuning(config.target, max(config.tuning_steps))
-        super().__init__(self.config, chosen, tuning, mesh, workdir, console)
-        lengths = {self.recipe_of(point).length for point in chosen if self._is_trained(point)}
+        self.recipe = self._tuning(config.target, max(config.tuning_steps))
+        lengths = {self.recipe_of(point).length for point in self.points if self._is_trained(point)}
         self.windows = {length: window_index(self.corpus, length) for length in lengths}
         self.check()
 

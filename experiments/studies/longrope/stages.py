@@ -15,19 +15,17 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from rich.console import Console
 
 from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.trained import in_place_of_rope, rope_of
 from experiments.progress import stage
 from experiments.results.record import Stored, open_run
-from experiments.running.sweep import recipe_fields
+from experiments.running.points import Point
+from experiments.running.sweep import Sweep, recipe_fields
 from experiments.studies.longrope.encoding import (
     Searched,
     attention_of,
@@ -83,20 +81,11 @@ class Stages:
       tuned: the model after the fine-tuning of the stage ``progressive``.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        model: Transformer,
-        folder: Path,
-        seed: int,
-        name: str,
-        *,
-        mesh: Mesh,
-        console: Console,
-    ):
-        self.plan, self.folder, self.seed, self.name = plan, folder, seed, name
-        self.mesh, self.console = mesh, console
-        self.model, self.rope = model, rope_of(model, name)
+    def __init__(self, plan: Plan, sweep: Sweep, point: Point, model: Transformer):
+        self.plan, self.seed, self.name = plan, point.seed, point.name
+        self.folder = sweep.folder(point)
+        self.mesh, self.console = sweep.mesh, sweep.console
+        self.model, self.rope = model, rope_of(model, point.name)
         self.rows: dict[tuple[str, str], Row] = {}
         self.searches: list[dict[str, Any]] = []
         self.tuning: list[dict[str, Any]] = []

@@ -16,7 +16,6 @@ from experiments.studies.longrope.plan import Plan, Trials
 from experiments.studies.longrope.search import Budget
 from experiments.studies.longrope.stages import Stages
 from experiments.training.data import load_corpus
-from experiments.training.mesh import make_mesh
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, spec_of
 from experiments.training.windows import check_batch, window_index
@@ -30,16 +29,16 @@ class LongRoPESearch(Sweep):
     report = search_report
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
-        mesh, points = make_mesh(**config.mesh), trained_points([SCHEME], {}, config.seeds)
+        super().__init__(config, workdir, console)
+        self.points = trained_points([SCHEME], {}, config.seeds)
         corpus = load_corpus(config.corpus)
-        self.config = config.to_dict()  # which the methods called below read
-        self.load = loader(mesh, self.config["loading"])
+        self.load = loader(self.mesh, self.config["loading"])
         if config.checkpoint:
             source = self.source(seed=0)
-            recipe, train_length = None, source.train_length
+            train_length = source.train_length
         else:
-            recipe = Recipe(**config.train)
-            train_length = recipe.length
+            self.recipe = Recipe(**config.train)
+            train_length = self.recipe.length
         self.plan = Plan(
             stages=tuple(name.strip() for name in config.stages.split(",")),
             train_length=train_length,
@@ -50,10 +49,9 @@ class LongRoPESearch(Sweep):
             tune=Recipe(length=max(config.factor, 1) * train_length, **config.tune),
             corpus=corpus,
         )
-        # A given model is only tuned.
-        super().__init__(self.config, points, recipe or self.plan.tune, mesh, workdir, console)
         self.plan.check()
         if config.checkpoint:
+            self.recipe = self.plan.tune  # a given model is only tuned
             corpus = in_tokens_of(source, corpus, self.plan.longest + 1)
             self.plan = dataclasses.replace(self.plan, corpus=corpus)
         self.check()
@@ -113,8 +111,7 @@ class LongRoPESearch(Sweep):
         return {field: self.config[field] for field in ("stages", "eval")}
 
     def evaluate(self, point, model):
-        where = self.folder(point), point.seed, point.name
-        return Stages(self.plan, model, *where, mesh=self.mesh, console=self.console).run()
+        return Stages(self.plan, self, point, model).run()
 
     def print_point(self, point, evaluation):
         for search in evaluation["searches"]:
