@@ -9,10 +9,11 @@ constructor can judge by its own arguments by the constructor.
 import dataclasses
 import math
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import jax
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from posenc_jax.registry import suggest
@@ -38,15 +39,6 @@ _TYPES = ("float32", "bfloat16", "float16")
 _LISTS = ("schemes", "methods", "task.tasks")
 
 
-def fields_of(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the name and the value of each field, such as ``train.steps`` and 100."""
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from fields_of(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def check_config(config: ConfigDict) -> None:
     """Raises a ValueError for the first field of an experiment's config that has no meaning.
 
@@ -63,7 +55,7 @@ def check_config(config: ConfigDict) -> None:
         if count is not None and count < 1:
             raise ValueError(f"{name}={count} must be at least 1")
     fields = config.to_dict()
-    for name, value in fields_of(fields):
+    for name, value in flatten_dict(fields, sep=".").items():
         if why := _wrong(name, value):
             raise ValueError(f"{name}={value!r} {why}")
     encodings = fields.get("encodings", {})

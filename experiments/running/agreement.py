@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from experiments.results.environment import PACKAGES, source_digests
-from experiments.settings import fields_of
 
 
 def check_agreement(config: ConfigDict, flags: Mapping[str, Any]) -> None:
@@ -34,7 +34,8 @@ def facts_of(config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, str]:
     """Returns what decides on a run, as text by name."""
     facts = {f"--{name}": str(value) for name, value in flags.items()}
     # As text, and by name: the order of fields has no meaning.
-    facts |= {f"--config.{name}": repr(value) for name, value in fields_of(config.to_dict())}
+    fields = flatten_dict(config.to_dict(), sep=".")
+    facts |= {f"--config.{name}": repr(value) for name, value in fields.items()}
     for path, digest in source_digests().items():
         facts[f"the file {path}"] = f"SHA-256 {digest[:12]}"
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}

@@ -7,18 +7,12 @@ import sys
 
 import common
 import pytest
+from flax.traverse_util import flatten_dict
 from rich.console import Console
 
 from experiments import folder_of
 from experiments.registry import make_experiment
-from experiments.settings import (
-    bounded,
-    check_config,
-    fields_of,
-    filled,
-    names_in,
-    one_of,
-)
+from experiments.settings import bounded, check_config, filled, names_in, one_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +127,7 @@ def test_a_bad_value_is_a_sentence(name, corpus, tmp_path):
         return common.changed(config, **given, **changes)
 
     wrong = []
-    for field, value in fields_of(of().to_dict()):
+    for field, value in flatten_dict(of().to_dict(), sep=".").items():
         # Keywords of schemes are the library's, and are checked where a scheme is made.
         if field.startswith(("encodings.", "variants.", "extend.")):
             continue
