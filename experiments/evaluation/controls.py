@@ -23,6 +23,7 @@ from posenc_jax import Transformer
 
 Score = Callable[[np.ndarray, Any], np.ndarray]
 
+CONTROLS = 3  # records of ``controls``
 # A window of "cut" moves by about the trained length over this number.
 _PARTS = 4
 
@@ -61,13 +62,6 @@ def controls(
     shuffled_NL[:, :far] = np.random.default_rng(0).permuted(texts_NL[:, :far], axis=1)
     losses_NL = score(shuffled_NL, None)[:, -last:]
     yield _record("shuffled", protocols, train_length, losses_NL)
-
-
-def tokens_read(protocols: Protocols, train_length: int, schemes: int) -> int:
-    """Returns how many tokens are read for one text: ``beyond`` by schemes, and the controls."""
-    whole = protocols.multiples[-1] * train_length
-    windows = (whole - train_length) // _stride(train_length)
-    return (schemes + 2) * whole + windows * train_length
 
 
 def within(model: Transformer, window: int) -> Transformer:

@@ -16,7 +16,7 @@ import pandas as pd
 from flax import nnx
 from ml_collections import FrozenConfigDict
 
-from experiments.evaluation.controls import beyond, controls, tokens_read, within
+from experiments.evaluation.controls import CONTROLS, beyond, controls, within
 from experiments.evaluation.lengths import Scorer
 from experiments.progress import stage
 from experiments.results import leaderboard
@@ -117,11 +117,10 @@ class Rung(Comparison):
         records = []
         length, protocols = self.recipe.length, self.protocols
         splits = [split for split in SPLITS if split in self.documents]
-        count = sum(len(self.documents[split]) for split in splits)
-        total = count * tokens_read(protocols, length, len(point.schemes))
+        total = len(splits) * (len(point.schemes) + CONTROLS)
         with stage(f"{point.name}  controls", total, self.console) as advance:
             score, score_within = (
-                Scorer(reader, self.mesh, protocols.batch_tokens, advance)
+                Scorer(reader, self.mesh, protocols.batch_tokens)
                 for reader in (model, within(model, length))
             )
             for split, scheme in itertools.product(splits, point.schemes):
@@ -133,6 +132,7 @@ class Rung(Comparison):
                     made += controls(score, score_within, texts, protocols, length)
                 where = {"scheme": scheme, "seed": point.seed, "split": split}
                 records += self.in_units(made, where)
+                advance(scheme, len(made))
         return records
 
 
