@@ -44,14 +44,10 @@ class Collective:
 
 
 def collectives(text: str, mesh: Mesh) -> list[Collective]:
-    """Returns the collectives of a compiled program, the largest sender first.
+    """Returns the collectives of a program compiled for a mesh, the largest sender first.
 
-    Args:
-      text: ``jax.stages.Compiled.as_text()``.
-      mesh: the mesh that the program was compiled for.
-
-    Raises:
-      ValueError: the text lists devices in an unknown form.
+    The text is that of ``jax.stages.Compiled.as_text()``. Raises a ValueError if it lists devices
+    in an unknown form.
     """
     computations, entry = _computations(text)
     repeats = _repeats(computations, entry)

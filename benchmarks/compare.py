@@ -40,8 +40,7 @@ _COMPILING = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration", "backend_
 class Stopwatch:
     """Counts the seconds of stages; those of a stage inside another count for the inner one only.
 
-    Attributes:
-      seconds: by scheme and stage.
+    ``seconds`` has them by scheme and stage.
     """
 
     def __init__(self):

@@ -30,15 +30,8 @@ def print_dry_run(experiment: Sweep, mfu: float, console: Console) -> None:
     """Prints the config, the mesh, the cost of each scheme, and how its arrays are sharded.
 
     The training step of the scheme with the largest state is compiled, because only the compiler
-    knows the memory that it needs besides the state, and what devices send to each other.
-
-    Args:
-      experiment: the experiment that would run.
-      mfu: the share of the devices' peak to expect, within 0 and 1.
-      console: where to print.
-
-    Raises:
-      ValueError: ``mfu`` is no such share.
+    knows the memory that it needs besides the state, and what devices send to each other. ``mfu``
+    is the share of the devices' peak to expect, within 0 and 1.
     """
     if not 0 < mfu <= 1:
         raise ValueError(f"--mfu={mfu} must be above 0 and at most 1, the share of the peak")

@@ -142,11 +142,7 @@ def write_table(path: Path, rows: dict[tuple[str, int], dict]) -> None:
 
 
 def points_of(axes: str, most: int) -> list[tuple[str, int]]:
-    """Returns the axis and the size of each point.
-
-    Raises:
-      ValueError: an axis is unknown, or has too few sizes for an exponent.
-    """
+    """Returns the axis and the size of each point."""
     known = AXES | {"schemes": COUNTS}
     points = []
     for axis in axes.split(","):

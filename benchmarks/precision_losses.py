@@ -23,11 +23,7 @@ _KEYS = ["scheme", "multiple", "seed"]
 
 
 def losses(workdir: Path) -> pd.Series:
-    """Returns the bits per byte of the main evaluation by scheme, multiple of length, and seed.
-
-    Raises:
-      ValueError: the run has no report yet.
-    """
+    """Returns the bits per byte of the main evaluation by scheme, multiple of length, and seed."""
     path = workdir / "results.csv"
     if not path.exists():
         raise ValueError(f"{workdir} has no results.csv: first run its command to the end")

@@ -36,8 +36,7 @@ _TOO_MUCH = re.compile(
 def devices(name: str) -> list[Any]:
     """Returns the chips of a topology, such as "v5e:16x16" or "v5p:4x4x4", for a mesh.
 
-    Raises:
-      ValueError: libtpu is not installed, or knows no such topology.
+    Raises a ValueError if libtpu is not installed, or knows no such topology.
     """
     if not re.fullmatch(rf"({'|'.join(_KINDS)}):\d+(x\d+)+", name):
         raise ValueError(
@@ -132,11 +131,7 @@ def _sent(compiled, mesh) -> list[Collective] | None:
 
 
 def too_much(message: str) -> int | None:
-    """Returns the bytes that a program needs if they are too many for XLA:TPU, else None.
-
-    Args:
-      message: the compiler's error.
-    """
+    """Returns the bytes that a program needs, by an error of XLA:TPU that they are too many."""
     if not (match := _TOO_MUCH.search(message)):
         return None
     number, unit = [part for part in match.groups() if part]

@@ -84,13 +84,9 @@ SEVEN_B_TOKENS = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """Describes one program.
+    """Describes one program of a scheme or a model, on so many chips of a kind.
 
     Attributes:
-      part: one of ``PARTS``.
-      what: the scheme, or the model.
-      program: what it does.
-      chip, chips: the kind of chip, and how many.
       mesh: sizes of the mesh's axes that are not 1; ``data`` takes the chips that are left.
       lower: returns the lowered program, its operations and its mesh, given the devices.
     """

@@ -69,10 +69,7 @@ def attention(name: str, implementation: str, backward: bool, length: int, mesh:
     """Lowers attention in bfloat16, 8 heads of 128, one row on each part of the axis ``data``.
 
     Rows lie over ``data``, tokens over ``context`` and heads over ``model``, as far as the mesh has
-    these axes.
-
-    Raises:
-      ValueError: the implementation does not support the scheme.
+    these axes. Raises a ValueError if the implementation does not support the scheme.
     """
 
     def under(implementation):

@@ -74,12 +74,9 @@ FOUR = "rope,alibi,transformer_xl,fox"
 def _report(longest: str, arrow, pairs=(), sizes=(), oracle=()) -> dict[str, Any]:
     """Returns what the report of a preset compares, by the names of rungs.
 
-    Args:
-      longest: the rung whose training curves are drawn.
-      arrow: a rung of short training, and one of long training.
-      pairs: rungs whose orders of schemes are compared.
-      sizes: rungs that differ in size alone.
-      oracle: a rung whose models read texts as long as another's were trained on, and the other.
+    Training curves are drawn of the ``longest``; an ``arrow`` is from short training to long; the
+    orders of schemes are compared in ``pairs``; ``sizes`` differ in size alone; and the models of
+    the first ``oracle`` read texts as long as the second one's were trained on.
     """
     return dict(longest=longest, arrow=arrow, pairs=pairs, sizes=sizes, oracle=oracle)
 

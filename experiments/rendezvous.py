@@ -26,14 +26,10 @@ _STRANGE = (
 
 
 def meet(coordinator: str, bound: str | None, count: int, process: int, timeout: float) -> None:
-    """Returns when all processes of the job have come.
+    """Returns when all of ``count`` processes of the job have come, of which this is one.
 
-    Args:
-      coordinator: ``HOST:PORT`` of process 0, as the others reach it.
-      bound: ``HOST:PORT`` that process 0 listens on, or None for all interfaces.
-      count: how many processes the job has.
-      process: the number of this process.
-      timeout: seconds to wait.
+    The ``coordinator`` is ``HOST:PORT`` of process 0, as the others reach it; process 0 listens on
+    ``bound``, or on all interfaces. The ``timeout`` is in seconds.
 
     Raises:
       ValueError: two processes have the same number, a number is out of range, two processes

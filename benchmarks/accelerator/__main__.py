@@ -43,14 +43,10 @@ from posenc_jax.registry import PATTERNS
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """Says how much is measured.
+    """Says how much is measured: the schemes that are timed, whose step is, and all others.
 
-    Attributes:
-      timed: the schemes that are timed, and checked first.
-      steps: the schemes whose training step is timed.
-      shapes: the shapes of attention's operands, the most important first.
-      checked_tokens: length of the rows in a check, in tokens.
-      others: the schemes that are checked at the end.
+    The shapes of attention's operands have the most important first; a check has rows of
+    ``checked_tokens``.
     """
 
     timed: tuple[str, ...]

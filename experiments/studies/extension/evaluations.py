@@ -56,10 +56,9 @@ class Trials:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Describes one set of windows that is evaluated under one encoding.
+    """Describes one set of windows that is evaluated under the encoding of a method.
 
     Attributes:
-      scheme: the name of the method.
       protocol: a protocol that is listed at the top of this file.
       multiple: the length, as a multiple of the training length.
       ratio: the multiple that the encoding is made for.
