@@ -20,7 +20,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.extrapolation import DYNAMIC_NTK, EXTENSIONS, WINDOWS
+from configs.extrapolation import DYNAMIC_NTK, EXTENSIONS, WINDOWS, short_yarn
 from experiments.config import defaults, loading, own_defaults, start
 from experiments.settings import one_of
 from experiments.studies.extension.evaluations import Trials
@@ -84,9 +84,8 @@ def _small_model(config, steps):
     config.train.update(length=64, batch_size=32, steps=steps, warmup_steps=50)
     # Tuning begins at the learning rate that training ended with.
     config.tuning.update(batch_size=8, learning_rate=3e-4, warmup_steps=10)
-    for name in ("yarn", "yarn_untempered", "dynamic_yarn", "mrrope_uni", "mrrope_pro"):
-        config.variants[name].beta_fast = 2.0
-    config.variants.ntk_by_parts.beta = 2.0
+    short_yarn(config.variants)
+    config.variants.yarn_untempered.beta_fast = 2.0
     config.variants.resonance_yarn.frequencies.beta_fast = 2.0
 
 
