@@ -32,7 +32,7 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -235,11 +235,7 @@ def row(item: Item, figures: dict[str, Any]) -> dict[str, Any]:
     return about
 
 
-def _paths(names: str) -> list[Path]:
-    return [Path(name) for name in names.split(",")]
-
-
-def read_known(paths: list[Path]) -> dict[tuple[str, ...], dict[str, Any]]:
+def read_known(paths: Iterable[Path]) -> dict[tuple[str, ...], dict[str, Any]]:
     """Returns the lines of earlier tables by program; a later table has precedence.
 
     Lines of failures are left out, so that those programs are tried again.
@@ -306,10 +302,10 @@ def main() -> None:
     parser.add_argument("--chips", default=tuple(CHIPS), type=lambda names: tuple(names.split(",")))
     parser.add_argument("--schemes", default="all", help="all, kinds (one of each), or names")
     parser.add_argument("--match", default="", help="only items whose name has this in it")
-    parser.add_argument("--known", type=_paths, default=[], help="tables of known results")
+    parser.add_argument("--known", default="", help="tables of known results, with commas")
     parser.add_argument("--workdir", type=Path, default=Path("runs/tpu_check"))
     args = parser.parse_args()
-    known, console = read_known(args.known), Console()
+    known, console = read_known(map(Path, filter(None, args.known.split(",")))), Console()
     items = [item for item in _choose(args) if _about(row(item, {})) not in known]
     topology.devices("v5e:1x1")  # raises an error without libtpu
     versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}

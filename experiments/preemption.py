@@ -1,12 +1,10 @@
 """Detects, in any stage of the program, that the scheduler wants the machine back."""
 
-import contextlib
 import ipaddress
 import itertools
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -59,11 +57,14 @@ def listen(
             f"{sign} says that this process is one of several, and it still waits for the others "
             f"to start; check that the command runs on every host, or {to_be_alone} to run alone"
         )
+        options = {"file": sys.stderr, "flush": True}
+        timer = threading.Timer(rendezvous.LATE, print, [waiting], options)
+        timer.daemon = True
+        timer.start()
         try:
-            with _said_if_late(waiting):
-                jax.distributed.initialize(
-                    heartbeat_timeout_seconds=peer_timeout, initialization_timeout=start_timeout
-                )
+            jax.distributed.initialize(
+                heartbeat_timeout_seconds=peer_timeout, initialization_timeout=start_timeout
+            )
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise ValueError(
@@ -71,6 +72,8 @@ def listen(
                 f"others: {reason}. Start all of them with what JAX needs (srun does), or "
                 f"{to_be_alone} to run alone"
             ) from None
+        finally:
+            timer.cancel()
         _take_all_gpus()
     else:
         # A long timeout, because late heartbeats on a busy machine must not end a lone process.
@@ -119,18 +122,6 @@ def _bound(coordinator) -> str | None:
     except ValueError:
         return None
     return coordinator
-
-
-@contextlib.contextmanager
-def _said_if_late(sentence: str) -> Iterator[None]:
-    """Prints a sentence if the context takes long."""
-    timer = threading.Timer(rendezvous.LATE, print, [sentence], {"file": sys.stderr, "flush": True})
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _cluster() -> tuple[str, str] | None:

@@ -137,12 +137,9 @@ def _guarded(name, measure) -> Iterator[dict[str, Any]]:
     try:
         yield from measure()
     except Exception as error:
-        yield {"kind": "error", "item": name, "reason": _first_line(error)}
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        yield {"kind": "error", "item": name, "reason": reason}
     jax.clear_caches()  # compiled programs occupy memory of the device
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
 
 
 def _line(record) -> str:

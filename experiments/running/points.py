@@ -5,11 +5,6 @@ Schemes that extend a trained one are evaluated on its checkpoint.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypeVar
-
-from experiments.results.record import RefusedError
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +65,3 @@ def trained_points(
         for name in trained
         for rate in rates or (None,)
     ]
-
-
-def point_of(points: Sequence[T], task_id: int) -> T:
-    """Returns the point that a job of an array runs."""
-    if not 0 <= task_id < len(points):
-        last = len(points) - 1
-        raise RefusedError(f"task_id={task_id} must be in 0..{last}, the number of a point")
-    return points[task_id]

@@ -28,7 +28,7 @@ from experiments.results.record import (
 )
 from experiments.results.seal import check_metrics, write_evaluation
 from experiments.running import workers
-from experiments.running.points import Point, point_of
+from experiments.running.points import Point
 from experiments.running.sweep import Sweep
 from posenc_jax.attention.cpu import has_one_core
 
@@ -49,7 +49,10 @@ def run_points(
     chosen = {name: sweep.points for name, sweep in parts.items()}
     if task_id is not None:
         numbered = [(name, point) for name, points in chosen.items() for point in points]
-        name, point = point_of(numbered, task_id)
+        if not 0 <= task_id < len(numbered):
+            last = len(numbered) - 1
+            raise RefusedError(f"task_id={task_id} must be in 0..{last}, the number of a point")
+        name, point = numbered[task_id]
         chosen = {name: [point]}
     failures = []
     for name, points in chosen.items():

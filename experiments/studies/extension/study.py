@@ -342,10 +342,10 @@ def points(config: ConfigDict) -> list[Point]:
         dict.fromkeys(names_in(field, config[field], config.variants))
         for field in ("methods", "tuned")
     )
-    extensions = tuple(name for name in zero_shot if name != PLAIN)
+    extend = {name: PLAIN for name in zero_shot if name != PLAIN}
     chosen: list[Point] = []
-    for source in trained_points([PLAIN], {}, config.seeds):
-        chosen.append(dataclasses.replace(source, extensions=extensions))
+    for source in trained_points([PLAIN, *extend], extend, config.seeds):
+        chosen.append(source)
         chosen += [Tuned(name, source.seed, (), n) for n in config.tuning_steps for name in tuned]
     return chosen
 
