@@ -17,7 +17,7 @@ EXPERIMENTS = {
     "video": "experiments.studies.multimodal.video:Videos",
     "one_task": "experiments.studies.tasks.one_task:OneTask",
     "tasks": "experiments.studies.tasks.study:Questions",
-    "learned": "experiments.studies.tasks.learned:Learned",
+    "learned": "experiments.studies.tasks.one_task:Learned",
     "longrope": "experiments.studies.longrope.study:LongRoPESearch",
     "extension": "experiments.studies.extension.study:Extension",
     "language": "experiments.studies.atlas:Language",

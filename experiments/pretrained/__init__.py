@@ -1,5 +1,1 @@
-"""Reads trained models back.
-
-trained.py  finished runs on text, or published weights in their place
-export.py   writes a finished run for ``transformers``
-"""
+"""Reads trained models back, and writes them for ``transformers``."""

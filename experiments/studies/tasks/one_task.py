@@ -1,5 +1,7 @@
 """Trains models on one task each until they have learned it, and tests them on longer rows.
 
+``OneTask`` is the study of a task, and ``Learned`` runs one for each of several tasks.
+
 python launch.py --config=configs/learned.py:small --workdir=runs/learned
 """
 
@@ -7,10 +9,13 @@ import dataclasses
 
 import jax
 import numpy as np
+import pandas as pd
 
-from experiments.results.learning import SHARES
+from experiments.results.learning import SHARES, rows_of
 from experiments.results.record import read_lines
+from experiments.results.reports import learned_page
 from experiments.settings import bounded, names_in, one_of
+from experiments.studies.combined import Studies
 from experiments.studies.drawn_examples import generator
 from experiments.studies.tasks import ALONE
 from experiments.studies.tasks.study import Questions, Trials, likeliest
@@ -131,6 +136,24 @@ class OneTask(Questions):
             for share in SHARES
         }
         return super().evaluate(point, model) | {"steps_to": steps_to}
+
+
+class Learned(Studies):
+    """Runs a study for each task; see ``configs/learned.py``."""
+
+    def write_report(self, command):
+        rows = [
+            row
+            for name, part in self.parts.items()
+            for row in rows_of(name, part.learned.name, part.results()[0])
+        ]
+        if not rows:
+            raise ValueError("no study has any result yet: there is nothing to report")
+        values = pd.DataFrame(rows)
+        summaries = {name: part.summary for name, part in self.parts.items()}
+        about = next(iter(self.parts.values())).about(command) | self.environment()
+        learned_page.print_tables(values, self.console)
+        return learned_page.write(self.workdir, values, summaries, about)
 
 
 def _drawn(task, rng, count, length) -> dict[str, np.ndarray]:

@@ -12,9 +12,4 @@ trained on, and training documents that duplicate an evaluated one are dropped. 
 - "train" and "validation": code and prose; one document in twenty, by a hash of its path, is for
   validation;
 - "code" and "prose": the documents of the packages for evaluation, by kind; "test" is both.
-
-archives.py    downloads, and reads files of archives
-documents.py   the rules that say which files are documents
-corpus.py      the corpus in memory and on disk
-datasheet.py   the page docs/data/packages.md
 """

@@ -13,8 +13,7 @@ from experiments.results.panels import ANSWERS, EXACT
 from experiments.results.record import read_lines
 from experiments.running.points import Point
 from experiments.running.schedule import run_points
-from experiments.studies.tasks.learned import Learned
-from experiments.studies.tasks.one_task import OneTask
+from experiments.studies.tasks.one_task import Learned, OneTask
 from experiments.studies.tasks.task import PAD
 
 
