@@ -38,10 +38,7 @@ _COMPILING = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration", "backend_
 
 
 class Stopwatch:
-    """Counts the seconds of stages; those of a stage inside another count for the inner one only.
-
-    ``seconds`` has them by scheme and stage.
-    """
+    """Counts seconds by scheme and stage, of nested stages for the inner one alone."""
 
     def __init__(self):
         self.seconds: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)

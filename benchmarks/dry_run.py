@@ -68,10 +68,7 @@ def print_dry_run(experiment: Sweep, mfu: float, console: Console) -> None:
 
 
 def _config_lines(config: dict[str, Any], schemes: set[str], name="config") -> Iterator[str]:
-    """Yields a line for each part of a config, with only the keywords of schemes that matter.
-
-    Left out are schemes that do not run, and what a scheme has by default.
-    """
+    """Yields a line for each part of a config, but for schemes that do not run and defaults."""
     scheme = config.get("name", config.get("scheme", name.rpartition(".")[2]))
     usual = ConfigDict(own_defaults(scheme)).to_dict() if scheme in REGISTRY else {}
     parts = {key: value for key, value in config.items() if isinstance(value, dict)}

@@ -34,10 +34,7 @@ _TOO_MUCH = re.compile(
 
 
 def devices(name: str) -> list[Any]:
-    """Returns the chips of a topology, such as "v5e:16x16" or "v5p:4x4x4", for a mesh.
-
-    Raises a ValueError if libtpu is not installed, or knows no such topology.
-    """
+    """Returns the chips of a topology such as "v5e:16x16", which libtpu must know."""
     if not re.fullmatch(rf"({'|'.join(_KINDS)}):\d+(x\d+)+", name):
         raise ValueError(
             f"topology={name!r} must be one of {', '.join(_KINDS)} and how many chips stand along "

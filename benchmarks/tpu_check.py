@@ -236,10 +236,7 @@ def row(item: Item, figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_known(paths: Iterable[Path]) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Returns the lines of earlier tables by program; a later table has precedence.
-
-    Lines of failures are left out, so that those programs are tried again.
-    """
+    """Returns lines of earlier tables by program, without failures; the last table counts."""
     known = {}
     for path in paths:
         lines = tpu_report.read(path)

@@ -82,10 +82,7 @@ def watch(command: Sequence[str]) -> int:
 def run_all(
     starts: Iterable[Callable[[], subprocess.Popen]],
 ) -> tuple[list[subprocess.Popen], bool]:
-    """Starts processes, passes SIGTERM on to them, and waits until all have ended.
-
-    It returns the processes, and whether there was a SIGTERM.
-    """
+    """Runs processes to their end; returns them, and whether a SIGTERM came and was passed on."""
     processes: list[subprocess.Popen] = []
     stops = []
 

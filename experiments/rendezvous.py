@@ -96,11 +96,7 @@ async def _host(coordinator: str, bound: str | None, count: int, timeout: float)
 
 
 class _Guests:
-    """Holds the processes that have come to process 0.
-
-    Attributes:
-      end: what is wrong with the job, or an empty string once all have come.
-    """
+    """Holds the processes that have come; ``end`` is what is wrong, or "" once all have come."""
 
     def __init__(self, count: int):
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -88,10 +88,7 @@ class Harness:
         return any(isinstance(part, Randomized) for part in parts)
 
     def loglikelihood(self, requests) -> list[tuple[float, bool]]:
-        """Returns the log-probability of each continuation, and whether it is the greedy one.
-
-        The ``args`` of a request are the context and the continuation.
-        """
+        """Returns the log-probability of each continuation, and whether it is the greedy one."""
         rows, counts = [], []
         for context, continuation in (request.args for request in requests):
             # Spaces belong to the word that follows them, as in the harness itself.
@@ -129,10 +126,7 @@ class Harness:
         return sums
 
     def generate_until(self, requests) -> list[str]:
-        """Returns the greedy continuation of each context, up to a stop text or the end of text.
-
-        The ``args`` of a request are the context and a dict with ``until`` and ``max_gen_toks``.
-        """
+        """Returns the greedy continuation of each context, up to a stop text or the end of text."""
         prompts, sizes = [], []
         for context, options in (request.args for request in requests):
             most = options.get("max_gen_toks", min(256, self.length))

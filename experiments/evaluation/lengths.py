@@ -134,10 +134,7 @@ class Scorer:
             yield measured, batch[:, 1:].size
 
     def __call__(self, windows_NL, encoding: Encoding | Layers | None) -> np.ndarray:
-        """Returns the losses of ``windows_NL`` in nats, float64 ``[N, L - 1]``.
-
-        If ``encoding`` is given, it replaces the model's own.
-        """
+        """Returns losses in nats, float64 ``[N, L - 1]``, under the model's or another encoding."""
         length, losses = windows_NL.shape[1] - 1, []
         program = scorer_program(self.mesh)
         score = functools.partial(program, self.measure, self.model, encoding)

@@ -172,10 +172,7 @@ class Checkpoints:
         return None
 
     def best(self, abstract_state: Any) -> tuple[int, Any] | None:
-        """Returns the state with the lowest loss and its step, or None if none has a loss.
-
-        See ``newest``. Raises a RefusedError if this checkpoint is damaged.
-        """
+        """Returns the state with the lowest loss and its step, or None if none has a loss."""
         step = self.best_step()
         if step is None:
             return None
@@ -218,10 +215,7 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
 
     def _saved(self, step) -> dict[str, Any]:
-        """Returns the shapes and types of a checkpoint's arrays by their paths.
-
-        Raises a _DamagedError unless this run saved them at this step.
-        """
+        """Returns shapes and types, by path, of what this run saved, or raises a _DamagedError."""
         try:
             about: Any = self._manager.metadata(step)
             saved = dict(about.item_metadata)

@@ -19,10 +19,7 @@ from posenc_jax.attention import IMPLEMENTATIONS, Implementation, choose
 
 
 def in_bfloat16(model: Transformer) -> Transformer:
-    """Returns a model of the same parameters whose products have factors in bfloat16.
-
-    Raises a ValueError if the model is no decoder of text, or does not compute in float32.
-    """
+    """Returns a model of the same parameters whose products have factors in bfloat16."""
     if not isinstance(model, Transformer) or model.dtype != "float32":
         raise ValueError(
             "train.products='bfloat16' is for a decoder of text with model.dtype='float32'; leave "

@@ -32,10 +32,7 @@ class WindowIndex:
 
 
 def window_index(corpus: Corpus, length: int) -> WindowIndex:
-    """Numbers the windows that :func:`train_batch` draws; it costs a pass over the offsets.
-
-    Raises a ValueError if no document for training has ``length + 1`` tokens.
-    """
+    """Numbers the windows that :func:`train_batch` draws; it costs a pass over the offsets."""
     documents = _long_documents(corpus, "train", length + 1)
     sizes = np.diff(corpus.offsets)
     counts = sizes[documents] - length

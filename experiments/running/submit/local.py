@@ -12,11 +12,7 @@ from experiments.running.submit import Backend, peers
 
 @dataclasses.dataclass(frozen=True)
 class Local(Backend):
-    """Runs the command here and waits for its end.
-
-    Attributes:
-      processes: how many processes the run has; each draws its own rows of every batch.
-    """
+    """Runs the command here, in ``processes`` with rows of their own, and waits for its end."""
 
     processes: int = 1
 

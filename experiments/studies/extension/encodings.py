@@ -22,20 +22,14 @@ TUNED_AT = ("target", "train_length")
 
 @dataclasses.dataclass(frozen=True)
 class Methods:
-    """Builds the encodings of methods for one trained model.
-
-    The model may have shapes instead of its arrays.
-    """
+    """Builds the encodings of methods for one trained model, or for one that has shapes alone."""
 
     variants: Mapping[str, Mapping[str, Any]]
     model: Transformer
     train_length: int
 
     def encoding(self, name: str, ratio: int) -> Encoding | None:
-        """Returns the encoding for a length of ``ratio`` times the trained one.
-
-        None means the encoding of the trained model itself.
-        """
+        """Returns the encoding for ``ratio`` times the length, or None for the model's own."""
         variant = self.variants[name]
         if variant["scheme"] == PLAIN or (ratio == 1 and RATIO in variant.values()):
             return None

@@ -38,10 +38,7 @@ class Genome:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Holds a genome that was tried, and its loss, infinite for one that is not finite.
-
-    ``origin`` is the name of the seed, or how the genome was made.
-    """
+    """Holds a genome that was tried, its loss, which may be infinite, and how it was made."""
 
     genome: Genome
     loss: float

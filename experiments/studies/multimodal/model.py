@@ -47,10 +47,7 @@ class ViT(Transformer):
 
 
 def patches(images, patch: int):
-    """Cuts images ``[B, height, width(, channels)]`` into ``[B, rows * columns, patch_dim]``.
-
-    Raises a ValueError if a side is no multiple of ``patch``.
-    """
+    """Cuts images ``[B, height, width(, channels)]`` into ``[B, rows * columns, patch_dim]``."""
     B, height, width = images.shape[:3]
     if height % patch or width % patch or not height or not width:
         raise ValueError(

@@ -101,10 +101,7 @@ BACKGROUNDS = {"clips": "real clips, whose last quarter is tested on", "noise": 
 
 
 def load_clips(name: str, side: int) -> list[np.ndarray]:
-    """Returns grey clips, each uint8 ``[n, side, side]``; see ``Setting`` of the video experiment.
-
-    Raises a ValueError if the background is unknown, or not installed.
-    """
+    """Returns grey clips, each uint8 ``[n, side, side]``; see ``video.Setting``."""
     if name == "noise":
         rng = np.random.Generator(np.random.Philox(key=np.uint64(0)))
         return list(rng.integers(0, 256, (3, 96, side, side), np.uint8))

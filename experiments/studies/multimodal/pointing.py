@@ -260,10 +260,7 @@ def targets(drawn) -> dict:
 
 
 def load_icons(setting: Setting) -> np.ndarray:
-    """Returns the icons, uint8 ``[icons, cell, cell]``, all different, the ink light.
-
-    Raises a ValueError if the data is unknown, not installed, or has too few icons.
-    """
+    """Returns the icons, uint8 ``[icons, cell, cell]``, all different, the ink light."""
     path, symbols = _font(setting.data)
     font = ImageFont.truetype(path, 8 * setting.icon)
     order = np.random.Philox(key=np.uint64(0)).random_raw(len(symbols)).argsort()

@@ -229,10 +229,7 @@ class Videos(DrawnExamples):
         return encoding
 
     def inputs(self, video) -> dict:
-        """Returns the model's inputs for a video: its patches and the question.
-
-        ``video`` is uint8 ``[B, frames, side, side]``.
-        """
+        """Returns the inputs for videos, uint8 ``[B, frames, side, side]``, and their question."""
         B, frames, *sides = video.shape
         pixels = video.reshape(B * frames, *sides).astype(jnp.float32) / 127.5 - 1
         cut = patches(pixels, self.setting.patch)

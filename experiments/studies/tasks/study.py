@@ -188,8 +188,5 @@ def _logits(model, rows, key=None):
 
 
 def likeliest(model, rows):
-    """Returns the likeliest token after each token of ``rows`` but the last, ``[N, L - 1]``.
-
-    Tokens have the positions of the rows, or else their indices in the row.
-    """
+    """Returns the likeliest token after each token of ``rows`` but the last, ``[N, L - 1]``."""
     return jnp.argmax(_logits(model, rows), axis=-1)

@@ -105,10 +105,7 @@ def at_end(tokens_NL: np.ndarray, answers: int) -> np.ndarray:
 
 
 def separated(room: int, *parts: np.ndarray) -> np.ndarray:
-    """Joins parts of rows with a separator between them, and fills up the beginning with others.
-
-    Each part is ``[N, any]``, and the result ``[N, room]``.
-    """
+    """Joins parts ``[N, any]`` to rows ``[N, room]``, with separators between and before them."""
     after_one = [np.pad(part, ((0, 0), (1, 0)), constant_values=SEPARATE) for part in parts]
     rows = np.concatenate(after_one, axis=1)[:, 1:]
     return np.pad(rows, ((0, 0), (room - rows.shape[1], 0)), constant_values=SEPARATE)

@@ -34,11 +34,7 @@ class Archive:
 
 @contextlib.contextmanager
 def downloads() -> Iterator[Callable[[Archive], bytes]]:
-    """Gives a function that downloads an archive and checks its digest.
-
-    The function raises a ValueError if the index does not have the file, if it cannot be
-    downloaded, or if its digest is another.
-    """
+    """Gives a function that downloads an archive and checks its digest."""
     try:
         from pip._internal.commands import create_command
     except ImportError:
