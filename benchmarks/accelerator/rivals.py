@@ -6,7 +6,7 @@ with theirs under ``nope``.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -64,34 +64,23 @@ def _distance(actual, expected) -> float:
 def _jax(name, shape, arguments, bias_BHTT, expected):
     """Yields the figures of ``jax.nn.dot_product_attention`` with XLA's and cuDNN's kernels."""
     q, k, v, _ = arguments
-    bias = None if bias_BHTT is None else bias_BHTT.astype(q.dtype)
+    given = q, k, v, None if bias_BHTT is None else bias_BHTT.astype(q.dtype)
     for library in ("xla", "cudnn"):
-        who = f"jax.nn, {library}"
-
-        def attend(q, k, v, bias, library=library):
-            return jax.nn.dot_product_attention(
-                q, k, v, bias, is_causal=True, implementation=library
-            )
-
-        def without_bias(q, k, v, attend=attend):
-            return attend(q, k, v, None)
-
-        given = (q, k, v) if bias is None else (q, k, v, bias)
-        call: Callable = without_bias if bias is None else attend
-        yield from _both_passes(name, shape, who, call, given, expected)
+        who, attend = f"jax.nn, {library}", jax.nn.dot_product_attention
+        call = functools.partial(attend, is_causal=True, implementation=library)
+        try:
+            about = {"distance": _distance(jax.jit(call)(*given), expected)}
+            for with_gradient in (False, True):
+                function = jax.jit(gradient(call) if with_gradient else call)
+                seconds = timed(functools.partial(function, *given))
+                yield shape.record(name, who, seconds, with_gradient) | about
+        except Exception as error:  # a limit of another library is not an error of ours
+            yield _absent(name, who, error)
 
 
-def _both_passes(name, shape, who, call, given, expected):
-    try:
-        actual = jax.jit(call)(*given)
-        about = {"distance": _distance(actual, expected)}
-        for with_gradient in (False, True):
-            function = jax.jit(gradient(call) if with_gradient else call)
-            seconds = timed(functools.partial(function, *given))
-            yield shape.record(name, who, seconds, with_gradient) | about
-    except Exception as error:  # a limit of another library is not an error of ours
-        reason = f"{type(error).__name__}: {str(error)[:160]}"
-        yield {"kind": "absent", "scheme": name, "who": who, "reason": reason}
+def _absent(name, who, error):
+    reason = f"{type(error).__name__}: {str(error)[:160]}"
+    return {"kind": "absent", "scheme": name, "who": who, "reason": reason}
 
 
 def _torch(name, shape, arguments, bias_BHTT, last_BHT, expected):
@@ -139,8 +128,7 @@ def _torch(name, shape, arguments, bias_BHTT, last_BHT, expected):
 
             yield shape.record(name, who, timed(backward, wait), with_gradient=True) | about
         except Exception as error:
-            reason = f"{type(error).__name__}: {str(error)[:160]}"
-            yield {"kind": "absent", "scheme": name, "who": who, "reason": reason}
+            yield _absent(name, who, error)
 
 
 def _causal(b, h, query, key):
