@@ -12,15 +12,7 @@ from experiments.training.host import keep_freed_memory
 
 keep_freed_memory()
 
-from benchmarks.ours import (  # noqa: E402
-    device,
-    interleaved,
-    jax_step,
-    random_tokens,
-    ratios,
-    shape_of,
-    shape_parser,
-)
+from benchmarks import ours  # noqa: E402
 from experiments.command import exit_status, schemes  # noqa: E402
 
 SCHEMES = "rope,yarn,xpos,alibi,t5,kerple_log,sandwich,fire,shaw,transformer_xl,deberta,dape"
@@ -28,16 +20,18 @@ SCHEMES = "rope,yarn,xpos,alibi,t5,kerple_log,sandwich,fire,shaw,transformer_xl,
 
 @exit_status
 def main() -> None:
-    parser = shape_parser(__doc__, batch=2, length=1024)
+    parser = ours.shape_parser(__doc__, batch=2, length=1024)
     parser.add_argument("--schemes", type=schemes, default=SCHEMES)
     args = parser.parse_args()
-    tokens = random_tokens(args)
-    steps = {name: jax_step(args, name, tokens)[0] for name in ("nope", *args.schemes)}
-    times = interleaved(steps, args.rounds)
+    tokens = ours.random_tokens(args)
+    steps = {name: ours.jax_step(args, name, tokens)[0] for name in ("nope", *args.schemes)}
+    times = ours.interleaved(steps, args.rounds)
     nope_ms = 1e3 * times["nope"].median()
-    print(f"{shape_of(args)}, {args.rounds} rounds, NoPE {nope_ms:.0f} ms a step {device()}")
+    print(
+        f"{ours.shape_of(args)}, {args.rounds} rounds, NoPE {nope_ms:.0f} ms a step {ours.device()}"
+    )
     print("| scheme | step, NoPE = 1 |\n|---|---|")
-    for name, ratio in ratios(times, "nope").drop("nope").items():
+    for name, ratio in ours.ratios(times, "nope").drop("nope").items():
         print(f"| `{name}` | {ratio:.2f} |")
 
 

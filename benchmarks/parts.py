@@ -29,15 +29,7 @@ import torch  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 import posenc_jax  # noqa: E402
-from benchmarks.ours import (  # noqa: E402
-    VOCAB,
-    device,
-    interleaved,
-    jax_step,
-    random_tokens,
-    shape_of,
-    shape_parser,
-)
+from benchmarks import ours  # noqa: E402
 from benchmarks.train import torch_step  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
 from experiments.results.reports.markdown import markdown_table  # noqa: E402
@@ -59,7 +51,7 @@ def shapes(args) -> dict[str, tuple[Shapes, Shapes]]:
             [(rows, F) for _, F in weights],
         ),
         "attention": (heads * 3, heads),
-        "head": ([(rows, args.dim), (VOCAB, args.dim)], []),
+        "head": ([(rows, args.dim), (ours.VOCAB, args.dim)], []),
     }
 
 
@@ -99,17 +91,17 @@ def torch_parts(targets_N) -> dict[str, Callable[..., Any]]:
 
 def calls(args) -> dict[tuple[str, str], Callable[[], Any]]:
     """Returns a call for each part and for the whole step, on both sides."""
-    tokens, rng = random_tokens(args), np.random.default_rng(0)
+    tokens, rng = ours.random_tokens(args), np.random.default_rng(0)
     targets_N = tokens[:, 1:].reshape(-1)
-    ours, theirs = our_parts(args, targets_N), torch_parts(targets_N)
+    of_jax, of_torch = our_parts(args, targets_N), torch_parts(targets_N)
     made: dict[tuple[str, str], Callable[[], Any]] = {}
     for part, of_part in shapes(args).items():
         drawn = [[rng.standard_normal(s, np.float32) for s in kind] for kind in of_part]
-        gradient = jax.jit(jax.value_and_grad(ours[part]))
+        gradient = jax.jit(jax.value_and_grad(of_jax[part]))
         made[part, "ours"] = functools.partial(gradient, *jax.tree.map(jnp.asarray, drawn))
         leaves, sums = jax.tree.map(torch.from_numpy, drawn)
-        made[part, "PyTorch"] = _torch_gradient(torch.compile(theirs[part]), leaves, sums)
-    made[STEP, "ours"], _ = jax_step(args, args.encoding, tokens)
+        made[part, "PyTorch"] = _torch_gradient(torch.compile(of_torch[part]), leaves, sums)
+    made[STEP, "ours"], _ = ours.jax_step(args, args.encoding, tokens)
     made[STEP, "PyTorch"], _ = torch_step(args, tokens)
     return made
 
@@ -130,15 +122,15 @@ def table(times: pd.DataFrame, layers: int) -> pd.DataFrame:
 
 @exit_status
 def main() -> None:
-    parser = shape_parser(__doc__, batch=8, length=256)
+    parser = ours.shape_parser(__doc__, batch=8, length=256)
     parser.set_defaults(encoding="rope")
     args = parser.parse_args()
-    made = table(interleaved(calls(args), args.rounds), args.layers)
+    made = table(ours.interleaved(calls(args), args.rounds), args.layers)
     rows = [
         [part, f"{row['ours']:.0f}", f"{row['PyTorch']:.0f}", f"{row['PyTorch'] / row['ours']:.2f}"]
         for part, row in made.iterrows()
     ]
-    print(f"{shape_of(args)}, {args.rounds} rounds {device()}, torch {torch.__version__}")
+    print(f"{ours.shape_of(args)}, {args.rounds} rounds {ours.device()}, torch {torch.__version__}")
     print(markdown_table(["part", "ours, ms", "PyTorch, ms", "ratio"], rows))
 
 

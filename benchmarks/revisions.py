@@ -43,20 +43,13 @@ class Revision:
             text=True,
         )
 
-    def compile(self, scheme: str) -> None:
-        """Compiles the step of a scheme, and runs it until its time is steady."""
-        self._ask(compile=scheme)
-
-    def seconds(self, scheme: str) -> float:
-        """Returns how long one step of a scheme takes."""
-        return self._ask(run=scheme)
-
     def end(self) -> None:
         """Ends the process."""
         self._process.stdin.close()
         self._process.wait()
 
-    def _ask(self, **question):
+    def ask(self, **question: str) -> float:
+        """Compiles the step of a scheme, or runs it once and returns how long it takes."""
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
@@ -94,14 +87,13 @@ def compare(schemes: list[str], shape: str, base: Path, rounds: int) -> None:
     revisions = [Revision(folder, batch, length) for folder in (HERE, base)]
     for scheme in schemes:
         for revision in revisions:
-            revision.compile(scheme)
-    times: dict[str, list[tuple[float, float]]] = {scheme: [] for scheme in schemes}
+            revision.ask(compile=scheme)
+    times: dict[str, list[list[float]]] = {scheme: [] for scheme in schemes}
     for number in range(rounds):
+        order = 1 if number % 2 else -1
         for scheme in schemes:
-            one, other = (0, 1) if number % 2 else (1, 0)
-            first = revisions[one].seconds(scheme)
-            second = revisions[other].seconds(scheme)
-            times[scheme].append((first, second) if one == 0 else (second, first))
+            seconds = [revision.ask(run=scheme) for revision in revisions[::order]]
+            times[scheme].append(seconds[::order])
     for revision in revisions:
         revision.end()
     for scheme, pairs in times.items():

@@ -20,15 +20,7 @@ import jax  # noqa: E402
 import torch  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from benchmarks.ours import (  # noqa: E402
-    VOCAB,
-    interleaved,
-    jax_step,
-    random_tokens,
-    ratios,
-    shape_of,
-    shape_parser,
-)
+from benchmarks import ours  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
 from posenc_jax.encodings.bias.t5 import t5_bucket_starts  # noqa: E402
 
@@ -153,7 +145,7 @@ class TorchDecoder(torch.nn.Module):
     def __init__(self, dim, layers, heads, hidden, bias, ahead):
         super().__init__()
         self.bias, self.ahead = bias, ahead
-        self.embedding = torch.nn.Embedding(VOCAB, dim)
+        self.embedding = torch.nn.Embedding(ours.VOCAB, dim)
         self.blocks = torch.nn.ModuleList(TorchBlock(dim, heads, hidden) for _ in range(layers))
         self.norm = torch.nn.RMSNorm(dim, 1e-6)
         for p in self.parameters():
@@ -212,21 +204,21 @@ def torch_step(args, tokens):
 
 @exit_status
 def main() -> None:
-    parser = shape_parser(__doc__, batch=8, length=256)
+    parser = ours.shape_parser(__doc__, batch=8, length=256)
     parser.add_argument("--encoding", default="rope", choices=("nope", "rope", *BIASES))
     args = parser.parse_args()
 
-    tokens = random_tokens(args)
-    ours, our_size = jax_step(args, args.encoding, tokens)
-    theirs, their_size = torch_step(args, tokens)
+    tokens = ours.random_tokens(args)
+    our_step, our_size = ours.jax_step(args, args.encoding, tokens)
+    their_step, their_size = torch_step(args, tokens)
     assert our_size == their_size, f"not the same model: {our_size} and {their_size} parameters"
-    times = interleaved({"ours": ours, "theirs": theirs}, args.rounds)
+    times = ours.interleaved({"ours": our_step, "theirs": their_step}, args.rounds)
     our_ms, their_ms = 1e3 * times.median()
-    ratio = ratios(times, "ours")["theirs"]
+    ratio = ours.ratios(times, "ours")["theirs"]
     print(
-        f"{args.encoding} {shape_of(args)}, {our_size / 1e6:.2f}M parameters, {args.precision}, "
-        f"{args.rounds} rounds: ours {our_ms:.0f} ms, torch.compile {their_ms:.0f} ms, ratio "
-        f"{ratio:.2f} (jax {jax.__version__}, torch {torch.__version__}, "
+        f"{args.encoding} {ours.shape_of(args)}, {our_size / 1e6:.2f}M parameters, "
+        f"{args.precision}, {args.rounds} rounds: ours {our_ms:.0f} ms, torch.compile "
+        f"{their_ms:.0f} ms, ratio {ratio:.2f} (jax {jax.__version__}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads)"
     )
 

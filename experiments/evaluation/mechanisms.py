@@ -35,13 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.command import count, exit_status
+from experiments.evaluation import probes
 from experiments.evaluation.layer_attention import watch_texts, weights
-from experiments.evaluation.probes import (
-    last_weights,
-    periods_of,
-    run_and_windows,
-    variance_by_pair,
-)
 from experiments.results.statistics import number
 from experiments.training.text import token_losses
 from posenc_jax import Transformer
@@ -63,7 +58,7 @@ def measured(model: Transformer, windows_NL: np.ndarray) -> list[dict[str, Any]]
 
 def near(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]:
     """Yields "near" for each rotary layer."""
-    pairs, length = variance_by_pair(model, windows_NL), windows_NL.shape[1] - 1
+    pairs, length = probes.variance_by_pair(model, windows_NL), windows_NL.shape[1] - 1
     layers = () if pairs is None else zip(pairs["period"], pairs["share"], strict=True)
     for layer, (periods, share_HP) in enumerate(layers):
         if periods is not None:
@@ -81,7 +76,7 @@ def ends(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]
     """Yields "far" and "first" for texts of L / 2, 3 L / 4 and L tokens."""
     whole = windows_NL.shape[1] - 1
     for length in (whole // 2, 3 * whole // 4, whole):
-        weight_S = last_weights(model, windows_NL[:, :length]).mean(axis=(0, 1, 2))
+        weight_S = probes.last_weights(model, windows_NL[:, :length]).mean(axis=(0, 1, 2))
         middle = weight_S[3 * length // 8 : 5 * length // 8].mean()
         beginning = weight_S[1 : 1 + length // 8].mean()
         yield {"probe": "far", "length": length, "value": float(beginning / middle)}
@@ -156,7 +151,7 @@ def contributions(
         if rotated_NHSP is None:
             continue
         rope: Any = model.layer_at(layer)[0]
-        periods = periods_of(rope, length)
+        periods = probes.periods_of(rope, length)
         speed_P = np.array([2 * math.pi / period if period else 0.0 for period in periods])
         distance_S1 = np.arange(length)[::-1, None]
         h_NHSP = np.asarray(rotated_NHSP) * np.exp(-1j * speed_P * distance_S1)
@@ -184,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", required=True, help="the folder of a run on text")
     parser.add_argument("--windows", type=count, default=32, help="texts of the test split")
     args = parser.parse_args(arguments)
-    for row in measured(*run_and_windows(args.run, args.windows)):
+    for row in measured(*probes.run_and_windows(args.run, args.windows)):
         where = [f"{key} {row[key]}" for key in ("layer", "length") if key in row]
         print(row["probe"], *where, number(row["value"]))
 

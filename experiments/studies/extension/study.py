@@ -28,6 +28,7 @@ from experiments.running.sweep import Sweep, recipe_fields
 from experiments.settings import filled, names_in, one_of
 from experiments.studies.extension.encodings import Methods
 from experiments.studies.extension.evaluations import Documents, Evaluation, Trials
+from experiments.training import text
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import SPLITS, load_corpus
 from experiments.training.loop import train
@@ -35,14 +36,6 @@ from experiments.training.mesh import check_length, state_shardings
 from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
 from experiments.training.step import further_state
-from experiments.training.text import (
-    Text,
-    Tuning,
-    make_model,
-    spec_of,
-    token_losses,
-    token_losses_and_hits,
-)
 from experiments.training.windows import check_batch, window_index
 
 OPTIMIZERS = ("fresh", "continued")
@@ -92,7 +85,7 @@ class Extension(Sweep):
             )
         else:
             length = self.training.length
-            build = functools.partial(make_model, spec=self._spec(), length=length)
+            build = functools.partial(text.make_model, spec=self._spec(), length=length)
             model = jax.eval_shape(build, jax.random.key(0))
         self.methods = Methods(self.config["variants"], model, length)
         if config.target not in trials.multiples[1:]:
@@ -166,8 +159,8 @@ class Extension(Sweep):
         recipe = self.recipe_of(point)
         windows = self.windows[recipe.length]
         if isinstance(point, Tuned):
-            return Tuning(recipe, windows, self._under(point, self.methods.model))
-        return Text(recipe, windows, self._spec())
+            return text.Tuning(recipe, windows, self._under(point, self.methods.model))
+        return text.Text(recipe, windows, self._spec())
 
     def _under(self, point, model):
         """Returns a model under the encoding that a point is tuned under."""
@@ -176,7 +169,7 @@ class Extension(Sweep):
 
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": PLAIN} | self.config["rope"]
-        return spec_of(encoding, self.config["model"], self.corpus)
+        return text.spec_of(encoding, self.config["model"], self.corpus)
 
     def describe(self, point):
         about = self.corpus.described | {"seed": point.seed}
@@ -274,7 +267,7 @@ class Extension(Sweep):
         The results of every batch are stored, so that a kill costs one batch.
         """
         windows_NL, is_short = one.windows_NL, one.protocol == SHORT
-        measures = token_losses_and_hits if is_short else token_losses
+        measures = text.token_losses_and_hits if is_short else text.token_losses
         # The scorer itself does not advance, because batches that were stored count too.
         scorer = Scorer(model, self.mesh, self.trials.batch_tokens, measure=measures)
         # Results under the model's own encoding are the same for every method.
