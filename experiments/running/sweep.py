@@ -6,6 +6,7 @@ trained one are evaluated on its checkpoint, each with its encoding instead of t
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +22,7 @@ from experiments.running.points import Point
 from experiments.training.loop import abstract_state, train, train_together
 from experiments.training.mesh import make_mesh, part_of_process, row_shards
 from experiments.training.recipe import Goal, Recipe
-from experiments.training.step import Task
+from experiments.training.step import State, Task
 from posenc_jax import Transformer
 from posenc_jax.model.transformer import ROWS
 
@@ -79,6 +80,10 @@ class Sweep(Finished):
 
     def goal(self, point: Point) -> Goal | None:
         """Returns when the training of a point may end early, or None for never."""
+        return None
+
+    def first_state(self, point: Point) -> Callable[[], State] | None:
+        """Returns what makes the first state of a point; None for a new model of its task."""
         return None
 
     def recipe_of(self, point: Point) -> Recipe:
@@ -148,6 +153,7 @@ class Sweep(Finished):
             folder=self.folder(point),
             console=self.console,
             name=f"{point.name}  train",
+            start=self.first_state(point),
             goal=self.goal(point),
         )
 

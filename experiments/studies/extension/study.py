@@ -31,7 +31,6 @@ from experiments.studies.extension.evaluations import Documents, Evaluation, Tri
 from experiments.training import text
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import SPLITS, load_corpus
-from experiments.training.loop import train
 from experiments.training.mesh import check_length, state_shardings
 from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
@@ -207,31 +206,23 @@ class Extension(Sweep):
         }
 
     def train(self, point):
-        if isinstance(point, Tuned):
-            return self._tune(point)
         if self._is_trained(point):
             model, summary = super().train(point)
-            return model, summary | {"digest": fingerprint(model)}
+            is_start = not isinstance(point, Tuned)
+            return model, summary | ({"digest": fingerprint(model)} if is_start else {})
         source = self.source(point.seed)
         nothing = {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
         numbers = {"parameters": parameter_count(source.model), "digest": source.digest}
         return source.model, nothing | numbers
 
-    def _tune(self, point):
-        """Trains the model of the point's seed further, under the encoding for the target."""
-        source, recipe = self.source(point.seed), self.recipe_of(point)
-        model = self._under(point, source.model)
-        adam = source.adam if self.config["optimizer"] == "continued" else None
-        return train(
-            dataclasses.replace(self.task(point), model=model),
-            recipe,
-            self.mesh,
-            seed=point.seed,
-            folder=self.folder(point),
-            console=self.console,
-            name=f"{point.name}  tune",
-            start=functools.partial(further_state, model, recipe, self.mesh, adam),
-        )
+    def first_state(self, point):
+        def tuned():
+            source = self.source(point.seed)
+            model = self._under(point, source.model)
+            adam = source.adam if self.config["optimizer"] == "continued" else None
+            return further_state(model, self.recipe_of(point), self.mesh, adam)
+
+        return tuned if isinstance(point, Tuned) else None
 
     def describe_evaluation(self, point):
         variants = {name: self.config["variants"][name] for name in point.schemes}
