@@ -1,7 +1,4 @@
-"""Tests every scheme on every question, in language and in tasks, and writes the atlas of answers.
-
-python launch.py --config=configs/atlas.py:small --workdir=runs/answers
-"""
+"""Tests every scheme on every question, in language and in tasks, and writes the atlas."""
 
 import math
 

@@ -1,7 +1,4 @@
-"""Tests published claims, and writes the ledger of verdicts.
-
-python launch.py --config=configs/claims.py:small --workdir=runs/answers
-"""
+"""Tests published claims, and writes the ledger of verdicts."""
 
 import dataclasses
 

@@ -1,7 +1,4 @@
-"""Trains the rungs of the ladder, and reports which advantages of a scheme last.
-
-python launch.py --config=configs/ladder.py:small --workdir=runs/ladder
-"""
+"""Trains the rungs of the ladder, and reports which advantages of a scheme last."""
 
 import dataclasses
 import functools

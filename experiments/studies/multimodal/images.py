@@ -1,7 +1,5 @@
 """Trains a ViT at one resolution and tests it on larger images, rescaled or pasted.
 
-    python launch.py --config=configs/images.py:small --workdir=runs/images
-
 A rescaled image has more patches, each of a smaller part of it. A pasted image keeps its patches,
 at a random place on a larger black canvas: only the positions of its patches change.
 """

@@ -1,7 +1,5 @@
 """Trains a model to point at icons on screens of one size, and tests it on wider and taller ones.
 
-    python launch.py --config=configs/pointing.py:small --workdir=runs/pointing
-
 A screen is a grid of cells with an icon in each; a cell is a patch. The screen is a window of a
 larger desktop, whose rows and columns are numbered. The number of the screen's first row, which is
 also that of its first column, comes before the screen as a token of text. Ruler tokens

@@ -1,7 +1,5 @@
 """Asks where a ball is at a given time of a clip that runs slowly, fast, paused or backwards.
 
-    python launch.py --config=configs/story.py:small --workdir=runs/story
-
 The ball goes along a smooth path in the world's time. A clip has frames at times of its own pace,
 from a moving camera, and questions: where is the ball at a time that no frame shows? A question
 is a token without pixels. A variant says how the model learns the times:

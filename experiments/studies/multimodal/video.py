@@ -1,7 +1,5 @@
 """Tests whether a model finds a needle frame beside a distractor: V-NIAH-D (2502.05173) made small.
 
-    python launch.py --config=configs/video.py:small --workdir=runs/video
-
 Over a clip in which a digit wanders, two frames show a digit on a card with a white border, ``gap``
 frames apart. The question after the video asks for the digit of the later card: the needle. The
 earlier card is the distractor. They differ only in time, so a model that cannot tell times apart

@@ -1,8 +1,6 @@
 """Trains models on one task each until they have learned it, and tests them on longer rows.
 
 ``OneTask`` is the study of a task, and ``Learned`` runs one for each of several tasks.
-
-python launch.py --config=configs/learned.py:small --workdir=runs/learned
 """
 
 import dataclasses

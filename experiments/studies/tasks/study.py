@@ -1,7 +1,4 @@
-"""Trains one model on all tasks together, and tests it on rows longer than in training.
-
-python launch.py --config=configs/tasks.py:small --workdir=runs/tasks
-"""
+"""Trains one model on all tasks together, and tests it on rows longer than in training."""
 
 import dataclasses
 
