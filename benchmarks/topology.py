@@ -128,7 +128,7 @@ def _sent(compiled, mesh) -> list[Collective] | None:
 
 
 def too_much(message: str) -> int | None:
-    """Returns the bytes that a program needs, by an error of XLA:TPU that they are too many."""
+    """Returns the bytes that a program needs, if an error of XLA:TPU says that, or None."""
     if not (match := _TOO_MUCH.search(message)):
         return None
     number, unit = [part for part in match.groups() if part]

@@ -43,10 +43,10 @@ from posenc_jax.registry import PATTERNS
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """Says how much is measured: the schemes that are timed, whose step is, and all others.
+    """Says how much is measured.
 
-    The shapes of attention's operands have the most important first; a check has rows of
-    ``checked_tokens``.
+    Schemes that are ``timed`` are checked first, and the ``others`` at the end; ``steps`` are the
+    schemes whose training step is timed. The first of the ``shapes`` is the most important.
     """
 
     timed: tuple[str, ...]

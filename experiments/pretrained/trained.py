@@ -183,7 +183,7 @@ def in_tokens_of(source: Source, corpus: Corpus, least: int) -> Corpus:
 
 
 def rope_of(model: Transformer, name: str) -> RoPE:
-    """Returns the RoPE that layers share, or raises a ValueError; others may have no positions."""
+    """Returns the RoPE of a model whose other layers have no positions, or raises a ValueError."""
     encodings = [encoding for encoding in model.distinct() if type(encoding) is not Encoding]
     rope = encodings[0] if len(encodings) == 1 else None
     is_plain = type(rope) is RoPE and rope.axes is None and rope.frequencies == Default()

@@ -82,7 +82,7 @@ _DIVERGED = "diverged_in"
 
 
 class Schedule:
-    """Runs the unfinished ones of some points, as the job of an array runs one if it ``is_job``.
+    """Runs the unfinished ones of some points; ``is_job`` says that this is the job of an array.
 
     A point that diverged for a worker of this command would diverge again, and is only reported. A
     point that failed otherwise, such as for lack of memory beside other workers, is run again.

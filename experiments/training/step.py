@@ -20,7 +20,7 @@ from posenc_jax import Transformer
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Holds all that a step changes, and their number so far as ``step``, an int32 scalar.
+    """Holds all that a step changes; ``step``, an int32 scalar, says how many are done.
 
     The optimizer's state holds nothing of the model's constants.
     """

@@ -93,10 +93,8 @@ class GKE(Backend):
     def _pod(self, job, name, point):
         is_tpu = bool(self.topology)
         chips = {"google.com/tpu" if is_tpu else "nvidia.com/gpu": self.chips}
-        kind = (
-            "cloud.google.com/gke-tpu-accelerator" if is_tpu else "cloud.google.com/gke-accelerator"
-        )
-        selector = {kind: self.accelerator}
+        kind = "gke-tpu-accelerator" if is_tpu else "gke-accelerator"
+        selector = {f"cloud.google.com/{kind}": self.accelerator}
         if is_tpu:
             selector["cloud.google.com/gke-tpu-topology"] = self.topology
         # The host name that JobSet gives to the first pod of a set.

@@ -24,7 +24,7 @@ MOST_ARCHIVE_BYTES = 1 << 30
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """Names one file as the package index does, and its digest in hex."""
+    """Names one file as the package index does, and has its SHA-256 in hex."""
 
     package: str
     version: str
