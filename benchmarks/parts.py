@@ -8,11 +8,13 @@ Parts are timed alone, forward and backward, in one layer, and count for all lay
     attention  without rotation
     head       logits and cross-entropy
 
+With ``--precision=bfloat16`` products have factors in bfloat16, as in ``benchmarks.train``.
 The rest of a step is what is left of the whole: norms, residuals, activations, rotations, the
 embedding and the optimizer. It is negative where a part takes longer alone than in the step.
 """
 
 import functools
+import operator
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -33,10 +35,9 @@ from benchmarks import ours  # noqa: E402
 from benchmarks.train import torch_step  # noqa: E402
 from experiments.command import exit_status  # noqa: E402
 from experiments.results.reports.markdown import markdown_table  # noqa: E402
+from experiments.training import precision  # noqa: E402
 
 STEP = "whole step"
-
-
 Shapes = list[tuple[int, ...]]
 
 
@@ -55,24 +56,29 @@ def shapes(args) -> dict[str, tuple[Shapes, Shapes]]:
     }
 
 
-def products(inputs, sums):
+def products(inputs, sums, product=operator.matmul):
     """Returns a weighted sum of products, of arrays of either library."""
     triples = zip(inputs[::2], inputs[1::2], sums, strict=True)
-    return sum(((x @ w) * weight).sum() for x, w, weight in triples)
+    return sum((product(x, w) * weight).sum() for x, w, weight in triples)
 
 
 def our_parts(args, targets_N) -> dict[str, Callable[..., Any]]:
     """Returns our function of each part, whose result is a number."""
-    encoding = posenc_jax.make("nope")
+    encoding, is_rounded = posenc_jax.make("nope"), args.precision == "bfloat16"
     tokens = encoding.tokens(posenc_jax.positions.text(args.length))
+    implementation = precision.attention_in_bfloat16(None) if is_rounded else None
+    product = precision.product_in_bfloat16 if is_rounded else jnp.matmul
 
     def attention(qkv, sums):
-        return (posenc_jax.attend(encoding, *qkv, tokens) * sums[0]).sum()
+        out = posenc_jax.attend(encoding, *qkv, tokens, implementation=implementation)
+        return (out * sums[0]).sum()
 
     def head(inputs, _):
-        return posenc_jax.cross_entropy(*inputs, targets_N).mean()
+        x, table = inputs
+        return posenc_jax.cross_entropy(x.astype(args.precision), table, targets_N).mean()
 
-    return {"products": products, "attention": attention, "head": head}
+    of_layers = functools.partial(products, product=product)
+    return {"products": of_layers, "attention": attention, "head": head}
 
 
 def torch_parts(targets_N) -> dict[str, Callable[..., Any]]:
@@ -100,15 +106,21 @@ def calls(args) -> dict[tuple[str, str], Callable[[], Any]]:
         gradient = jax.jit(jax.value_and_grad(of_jax[part]))
         made[part, "ours"] = functools.partial(gradient, *jax.tree.map(jnp.asarray, drawn))
         leaves, sums = jax.tree.map(torch.from_numpy, drawn)
-        made[part, "PyTorch"] = _torch_gradient(torch.compile(of_torch[part]), leaves, sums)
+        made[part, "PyTorch"] = _torch_gradient(args, torch.compile(of_torch[part]), leaves, sums)
     made[STEP, "ours"], _ = ours.jax_step(args, args.encoding, tokens)
     made[STEP, "PyTorch"], _ = torch_step(args, tokens)
     return made
 
 
-def _torch_gradient(function, leaves, sums):
+def _torch_gradient(args, function, leaves, sums):
     leaves = [leaf.requires_grad_() for leaf in leaves]
-    return lambda: torch.autograd.grad(function(leaves, sums), leaves)
+
+    def gradient():
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bfloat16"):
+            result = function(leaves, sums)
+        return torch.autograd.grad(result, leaves)
+
+    return gradient
 
 
 def table(times: pd.DataFrame, layers: int) -> pd.DataFrame:

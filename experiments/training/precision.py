@@ -31,7 +31,7 @@ def in_bfloat16(model: Transformer) -> Transformer:
         dense = (attention.q, attention.k, attention.v, attention.out, mlp.gate, mlp.up, mlp.down)
         for linear in dense:
             linear.dot_general = _dot_general
-    other.implementation = _with_factors_in_bfloat16(other.implementation)
+    other.implementation = attention_in_bfloat16(other.implementation)
     other.final_norm.dtype = jnp.bfloat16  # the output layer computes in the type of its input
     return other
 
@@ -48,7 +48,7 @@ def gain() -> float:
     return seconds(jnp.float32) / seconds(jnp.bfloat16)
 
 
-def _with_factors_in_bfloat16(implementation: str | Implementation | None) -> Implementation:
+def attention_in_bfloat16(implementation: str | Implementation | None) -> Implementation:
     """Returns an implementation of attention that rounds queries, keys, values and weights."""
 
     def run(encoding, tile, v_BSKC, rule):
@@ -62,12 +62,12 @@ def _with_factors_in_bfloat16(implementation: str | Implementation | None) -> Im
 
 
 def _dot_general(x, w_DF, dimensions, precision=None, out_sharding=None) -> jax.Array:
-    """Multiplies as ``lax.dot_general`` does for a dense layer, see ``_product``."""
-    return _product(x, w_DF)
+    """Multiplies as ``lax.dot_general`` does for a dense layer, see ``product_in_bfloat16``."""
+    return product_in_bfloat16(x, w_DF)
 
 
 @jax.custom_vjp
-def _product(x, w_DF) -> jax.Array:
+def product_in_bfloat16(x, w_DF) -> jax.Array:
     """Returns ``x @ w`` of factors in bfloat16, summed in float32.
 
     JAX's own rule would multiply a float32 cotangent with a factor in bfloat16, which a CPU does in
@@ -88,7 +88,7 @@ def _backward(factors, d):
     return _sum_over(d, w_DF, (d.ndim - 1,), (1,)), _sum_over(x, d, tokens, tokens)
 
 
-_product.defvjp(_forward, _backward)
+product_in_bfloat16.defvjp(_forward, _backward)
 
 
 def _sum_over(left, right, of_left, of_right) -> jax.Array:
