@@ -151,10 +151,12 @@ def make(
 ) -> Encoding | Layers:
     """Builds the encoding called ``name``, or the pattern of layers.
 
+    By default there are as many kv heads as query heads.
+
     Args:
       name: a key of ``REGISTRY``; the names in ``PATTERNS`` give Layers.
       num_heads: number of query heads in one layer.
-      num_kv_heads: number of kv heads in one layer. Default: ``num_heads``.
+      num_kv_heads: number of kv heads in one layer.
       head_dim: number of channels in one head.
       model_dim: width of the residual stream.
       train_length: number of tokens in one training sequence.

@@ -20,7 +20,7 @@ from docs.site.drawings import SIZES, Drawn, draw
 from experiments.results.reports import docstrings
 from experiments.results.reports.docstrings import Docstring
 from experiments.studies.gallery import CURVES
-from posenc_jax import REGISTRY
+from posenc_jax import REGISTRY, make
 from posenc_jax.encodings.rotary.frequencies import YaRN
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.registry import PATTERNS, keywords, lookup
@@ -148,13 +148,13 @@ def arguments(name: str, documented: list[Docstring]) -> list[dict[str, str]]:
 
 
 def said(key: str, build: Any, documented: list[Docstring]) -> str:
-    """Returns what docstrings say of a keyword: the scheme's, or else its base classes' and YaRN's.
+    """Returns what docstrings say of a keyword: the scheme's, a base class's, or that of ``make``.
 
     What another docstring is named for ("keywords of ``RoPE``") is taken from there. Returns "" for
     a keyword that no docstring has.
     """
     bases = list(build.__mro__[1:-1]) if isinstance(build, type) else []
-    for part in [*documented[::-1], *map(_parsed, (*bases, RoPE, YaRN))]:
+    for part in [*documented[::-1], *map(_parsed, (*bases, RoPE, YaRN, make))]:
         if key in part.arguments:
             text = _followed(key, part.arguments[key], sys.modules[build.__module__])
             return text[0].upper() + text[1:]

@@ -39,7 +39,6 @@ def irope(
     ``global_nope`` with ``window=None`` for it.
 
     Args:
-      head_dim: number of channels in one head.
       base: base of RoPE; 500000 in Llama 4.
       interval: length of the pattern in layers; its last layer has no positions.
       floor_scale, attn_scale: keywords of ``Llama4Temperature``.
@@ -62,7 +61,6 @@ def rnope_swa(
     $$
 
     Args:
-      head_dim: number of channels in one head.
       base: base of RoPE. The paper's value could not be verified.
       interval: length of the pattern in layers; its last layer has no positions.
       window: number of keys that a query sees in RoPE's layers, itself included; 4096 in Command
@@ -90,7 +88,6 @@ def dual_base(
     $$
 
     Args:
-      head_dim: number of channels in one head.
       local_base: base of the layers with a window.
       global_base: base of the layer without a window.
       global_factor: factor of position interpolation in the layer without a window; 8 in the
@@ -133,7 +130,6 @@ def global_nope(
     Muse Spark counts from the last; SmolLM3 has no windows.
 
     Args:
-      head_dim: number of channels in one head.
       num_layers: number of layers of the model.
       base, layout: keywords of ``RoPE``; the base is 500000 in Muse Spark and 5e6 in SmolLM3 3B,
         whose class has 2e6 by default.
@@ -169,7 +165,6 @@ def global_yarn(
     Only layers without a window are extended, because within a window no distance is new.
 
     Args:
-      head_dim: number of channels in one head.
       train_length: number of tokens in a training sequence before the extension.
       base: base of all layers.
       factor: factor of YaRN, by which the context grows.
@@ -202,7 +197,6 @@ def beam(
     $$
 
     Args:
-      head_dim: number of channels in one head.
       num_layers: number of layers of the model.
       base: base of RoPE.
       interval: number of layers from one layer without positions to the next.
@@ -229,7 +223,6 @@ def flint(*, head_dim: int, num_layers: int, base: float = 10000.0, window: int 
     sinks use ``Transformer(..., sinks="head")``.
 
     Args:
-      head_dim: number of channels in one head.
       num_layers: number of layers of the model.
       base: base of RoPE.
       window: number of keys that a query sees in RoPE's layers, itself included.

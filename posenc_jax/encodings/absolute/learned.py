@@ -24,7 +24,6 @@ class Learned(Added):
     """Adds one trained vector for each position, once at the input.
 
     Args:
-      model_dim: width of the residual stream.
       train_length: number of rows of the table, for positions ``0 .. train_length - 1``.
       out_of_range: meaning of a position outside the table. "error" raises ValueError; under
         ``jax.jit``, where values are not known, such a position reads NaN, never another row.

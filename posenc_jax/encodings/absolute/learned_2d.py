@@ -27,7 +27,6 @@ class Learned2D(Learned):
     Text, ``[B, T]``, lies on the diagonal, so it can have as many positions as the shortest side.
 
     Args:
-      model_dim: width of the residual stream.
       train_length: number of tokens in one training sequence.
       grid: number of cells along each position axis, such as ``(rows, columns)``; positions are
         ``[B, T, A]`` in this order, or ``[B, T]``. By default it is the largest square of no more

@@ -51,10 +51,8 @@ class SeqPE(Added):
     separately.
 
     Args:
-      num_heads: number of query heads in one layer.
       num_kv_heads: number of kv heads in one layer, each with a ``pe_k`` of its own; by default
         ``num_heads``, as in the paper.
-      head_dim: number of channels in one head.
       model_dim: width of the residual stream and of the encoder.
       train_length: number of tokens in one training sequence. With several axes the training block
         is the largest square or cube of no more tokens.

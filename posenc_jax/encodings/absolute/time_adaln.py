@@ -35,7 +35,6 @@ class TimeAdaLN(nnx.Module):
     layer, the kernel is as large as the stride, and the module starts as a plain LayerNorm.
 
     Args:
-      model_dim: width of the residual stream.
       hidden: width of the convolution's output and of the networks; by default ``model_dim``.
       source_frames: number of video frames in one frame of tokens, such as 4 where a video encoder
         compresses four into one. It is the stride of the convolution.

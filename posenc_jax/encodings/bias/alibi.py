@@ -32,7 +32,6 @@ class ALiBi(Encoding):
     """Penalises distance linearly, at a different rate for each head.
 
     Args:
-      num_heads: number of query heads in one layer.
       slope_scale: factor of every slope. Falcon adds the penalty before it divides by
         ``sqrt(head_dim)``, so its factor is ``head_dim ** -0.5``.
     """

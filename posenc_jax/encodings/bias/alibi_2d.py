@@ -20,9 +20,6 @@ class ALiBi2D(ALiBi):
 
     Text alone, ``[B, T]``, has one axis and the penalty of ALiBi. Text beside an image has the same
     position on two axes, which makes its tokens sqrt(2) times as far apart.
-
-    Args:
-      num_heads, slope_scale: keywords of ``ALiBi``.
     """
 
     def distance(self, tile: Tile) -> jax.Array:

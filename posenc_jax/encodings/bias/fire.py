@@ -29,7 +29,6 @@ class FIRE(Encoding):
     documents need positions that restart.
 
     Args:
-      num_heads: number of query heads in one layer.
       hidden: width of the network; 32 in the paper.
       init_length: L, the position below which all queries are rescaled alike; the paper has 512
         for a training length of 2048.

@@ -26,7 +26,6 @@ class Kerple(Encoding):
     the trained parameters, with the same range and a gradient everywhere.
 
     Args:
-      num_heads: number of query heads in one layer.
       rngs: source of the initial values, p ~ U(0, 2) and a ~ U(0, 1) as released, but at least
         0.02.
     """

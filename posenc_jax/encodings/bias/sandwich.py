@@ -33,7 +33,6 @@ class Sandwich(Encoding):
     round it, and every head would compute it again.
 
     Args:
-      num_heads: number of query heads in one layer.
       channels: width of the sinusoidal vectors, even; 128 in the paper's appendix E, whatever
         the width of the model.
       base: base of the sinusoids' frequencies.

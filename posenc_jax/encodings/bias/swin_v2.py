@@ -35,7 +35,6 @@ class SwinV2(Encoding):
     ``[B, T]``, has the same position on both axes.
 
     Args:
-      num_heads: number of query heads in one layer.
       grid: rows and columns of the window in training. It stays the same when the trained model
         runs on larger windows.
       hidden: width of the network.

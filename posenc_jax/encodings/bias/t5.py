@@ -54,7 +54,6 @@ class T5(Encoding):
     ``scale=1.0`` to ``attend``.
 
     Args:
-      num_heads: number of query heads in one layer.
       model_dim: width of the residual stream, which sets the initial scale, N(0, 1 /
         sqrt(model_dim)).
       num_buckets: number of rows of the table; 32 in T5.

@@ -28,8 +28,6 @@ class CABLE(FoX):
     The released code leaves out ``1 / sqrt(head_dim)``; pass ``scale=1.0`` to ``attend`` for that.
 
     Args:
-      num_heads: number of query heads in one layer.
-      model_dim: width of the residual stream.
       bias_init: initial value of b. The default starts like FoX: each token takes 0.7 % off the
         weights of earlier keys. The paper's value could not be verified.
       rngs: source of the initial values of w, uniform as in PyTorch's linear layer.

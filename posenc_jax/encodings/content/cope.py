@@ -28,7 +28,6 @@ class CoPE(Encoding):
     ``index``. A key after the query, which a causal mask hides, counts as position 0.
 
     Args:
-      head_dim: number of channels in one head.
       num_positions: rows of the table; larger counts read the last row. 64 in the paper; the
         released code has the training length plus one by default.
       nodiv: whether to leave the table's term undivided by ``sqrt(d)``, an option of the released

@@ -26,7 +26,6 @@ class DAPE(Encoding):
     KERPLE's too, are per layer, as in the released code.
 
     Args:
-      num_heads: number of query heads in one layer.
       bias: where B comes from, "kerple_log" (the paper's best) or "alibi".
       hidden: width of the network; 32 in the paper.
       rngs: source of the initial values; weights and biases of the network are uniform within

@@ -51,8 +51,6 @@ class DeBERTa(Encoding):
     - With grouped keys, ``Kr`` and ``Qr`` still have one head for each query head.
 
     Args:
-      num_heads: number of query heads in one layer.
-      head_dim: number of channels in one head.
       model_dim: width of P.
       max_distance: 512 in the released models. Distances from here on share a row with the last.
       num_buckets: None gives each distance a row of its own (v1). A number groups distances in

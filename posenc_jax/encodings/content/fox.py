@@ -22,8 +22,6 @@ class ForgetGate(nnx.Module):
     """Computes the log of one gate for each head and token, and running sums of these.
 
     Args:
-      num_heads: number of query heads in one layer.
-      model_dim: width of the residual stream.
       bias_init: initial value of b.
       rngs: source of the initial values of w.
     """
@@ -59,8 +57,6 @@ class FoX(Encoding):
     """Lowers the logit of a key by gates of the tokens after it; positions are not read.
 
     Args:
-      num_heads: number of query heads in one layer.
-      model_dim: width of the residual stream.
       bias_init: initial value of b. 5, from x-transformers, starts close to no forgetting: each
         token takes 0.7 % off the weights of earlier keys. At 0 it would take half.
       rngs: source of the initial values of w, uniform as in PyTorch's linear layer.

@@ -30,7 +30,6 @@ class GrapeA(Encoding):
     layer has its own parameters.
 
     Args:
-      num_heads: number of query heads in one layer.
       head_dim: number of channels in one head, d.
       gate: which terms of the rate to use: "both", "key" or "query".
       rngs: source of the initial u and w, N(0, 1) before they are scaled to length 1; the released

@@ -36,8 +36,6 @@ class GrapeAP(Encoding):
     the authors' code p may also be the queries, keys or values themselves.
 
     Args:
-      num_heads: number of query heads in one layer.
-      model_dim: width of the residual stream.
       width: P, the number of channels of p in each head, even; 8 in the published runs.
       rngs: source of the initial values, N(0, 0.02).
     """

@@ -33,9 +33,6 @@ class GrapeMContextual(RoPE):
     0.4, here too.
 
     Args:
-      head_dim: number of channels in one head.
-      num_kv_heads: number of kv heads in one layer.
-      model_dim: width of the residual stream.
       base: base of the initial rates ``exp(f_i)``, as in ``RoPE``.
       layout: order of the channels of a pair, as in ``RoPE``.
       by_head: whether each kv head, with its queries, has steps of its own.

@@ -40,8 +40,6 @@ class Inkling(Encoding):
     keys and values are ``short_conv``, which puts them after the norm and not before it.
 
     Args:
-      num_heads: number of query heads in one layer.
-      model_dim: width of the residual stream.
       rank: R, the number of profiles and the width of the vectors; 16 in Inkling.
       extent: number of distances, from 0 on, that have a bias; 1024 in Inkling's layers without a
         window.
@@ -129,9 +127,8 @@ class Inkling2(Inkling):
     Its normalisation of values, without weights, and its gate on outputs are not offered.
 
     Args:
-      num_heads, model_dim, rank, extent, log_scale, rngs: keywords of ``Inkling``. The extent of
-        the layers with a window is 1024 too.
-      head_dim: number of channels in one head.
+      rank, extent, log_scale, rngs: keywords of ``Inkling``. The extent of the layers with a window
+        is 1024 too.
       log_floor: N; 128000 in Inkling 2, and None in its layers with a window.
       clip: largest length of a query or key; ``sqrt(512)`` in Inkling 2.
       vector_clip: largest length of a bias vector; 8 in Inkling 2.

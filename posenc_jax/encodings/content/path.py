@@ -51,10 +51,6 @@ class PaTH(Encoding):
     and beta. Everything is computed in float32, with one triangular system for each block of keys.
 
     Args:
-      num_heads: number of query heads in one layer.
-      num_kv_heads: number of kv heads in one layer.
-      head_dim: number of channels in one head.
-      model_dim: width of the residual stream.
       rank: rank of the map to w; 32 in the paper. None means a full matrix, which the authors' code
         uses wherever query heads share kv heads.
       width: number of tokens that the convolution spans; 3 in the paper. 1 only scales channels.

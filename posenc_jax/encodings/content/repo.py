@@ -33,9 +33,6 @@ class RePo(RoPE):
     layers keep RoPE.
 
     Args:
-      head_dim: number of channels in one head.
-      num_kv_heads: number of kv heads in one layer.
-      model_dim: width of the residual stream.
       base: base of the frequencies, as in ``RoPE``; 500000 in the authors' model.
       layout: order of the channels of a pair, as in ``RoPE``.
       hidden: width of the network; by default ``model_dim / 8``, as in the authors' code.

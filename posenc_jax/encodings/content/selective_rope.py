@@ -39,9 +39,7 @@ class SelectiveRoPE(RoPE):
 
     Args:
       num_heads: number of query heads in one layer, a divisor of ``model_dim``.
-      num_kv_heads: number of kv heads in one layer.
       head_dim: number of channels in one head; channel i and channel i + head_dim / 2 make a pair.
-      model_dim: width of the residual stream.
       base: base of the frequencies ``tau_i = temperature * base ** (-2 i / head_dim)``. The
         released code has a base of 500000 and a temperature of 1, and does not train them by
         default.

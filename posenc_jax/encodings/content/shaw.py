@@ -27,7 +27,6 @@ class Shaw(Encoding):
     rounded.
 
     Args:
-      head_dim: number of channels in one head.
       max_distance: distances beyond it, in either direction, share a vector; 16 in the paper.
       values: whether values have a table too. The paper has one and finds that it adds little.
       rngs: source of the initial values, Xavier uniform.

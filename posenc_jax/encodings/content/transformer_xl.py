@@ -30,8 +30,6 @@ class TransformerXL(Encoding):
     has its own.
 
     Args:
-      num_heads: number of query heads in one layer.
-      head_dim: number of channels in one head.
       model_dim: width of the sinusoids, even.
       base: base of the sinusoids' frequencies.
       rngs: source of the initial values, N(0, 0.02).

@@ -32,9 +32,7 @@ class Wall(Encoding):
     times as long as attention without positions.
 
     Args:
-      num_heads: number of query heads in one layer.
       head_dim: number of channels in one head, d.
-      model_dim: width of the residual stream.
       bias_init: initial value of b, 8 as released: a token takes 0.03 % off the products of earlier
         keys.
       forget_gate: whether to add FoX's bias, which hides far keys.

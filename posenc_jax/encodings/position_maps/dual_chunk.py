@@ -35,7 +35,6 @@ class DualChunk(PositionMap):
     position; they count as keys of the query's chunk.
 
     Args:
-      head_dim: number of channels in one head.
       train_length: L, number of tokens in a sequence that the model was trained on.
       base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
       chunk_size: number of tokens of a chunk and its local window together; by default ``3 L / 4``,

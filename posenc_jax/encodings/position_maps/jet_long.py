@@ -32,7 +32,6 @@ class JetLong(PositionMap):
     shift of all positions changes the logits.
 
     Args:
-      head_dim: number of channels in one head.
       train_length: L, number of tokens in a sequence that the model was trained on.
       base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
       window: w, the largest exact distance; by default ``L / 16``, as in the authors' code.

@@ -34,7 +34,6 @@ class LeakyReRoPE(PositionMap):
     It was published together with LogN scaling of the queries, which is a separate scheme here.
 
     Args:
-      head_dim: number of channels in one head.
       base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
       window: distance up to which distances are exact; 512 as published.
       factor: factor by which distances beyond the window shrink; 16 as published. Distances stay
@@ -88,7 +87,6 @@ class ReRoPE(LeakyReRoPE):
     It is Leaky ReRoPE with an infinite factor, and was published together with LogN scaling too.
 
     Args:
-      head_dim, base, rotary_dim, layout: keywords of ``LeakyReRoPE``.
       window: distance up to which distances are exact, less than the training length; 512 as
         published.
     """

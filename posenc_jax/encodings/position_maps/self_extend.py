@@ -28,7 +28,6 @@ class SelfExtend(LeakyReRoPE):
     Groups are counted from position 0, so a shift of all positions changes the logits.
 
     Args:
-      head_dim: number of channels in one head.
       base, rotary_dim, layout: keywords of ``RoPE``, with the values of the trained model.
       window: w, the distance up to which distances are exact; 1024 in the released code, for models
         trained on 4096 tokens.

@@ -41,8 +41,6 @@ class CirculantSTRING(RoPE):
     were tried, and not how blocks lie: here they lie on the diagonal, where matrices commute.
 
     Args:
-      head_dim: number of channels in one head.
-      num_kv_heads: number of kv heads in one layer.
       num_axes: number of position axes; positions are ``[B, T, num_axes]``, or ``[B, T]`` for text.
       base: base of the initial rates, as in ``RoPE``.
       block_size: width of the circulant blocks on the diagonal of each matrix, an even divisor of

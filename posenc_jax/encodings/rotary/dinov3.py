@@ -35,8 +35,6 @@ class DINOv3(RoPE):
 
     Args:
       head_dim: number of channels in one head, a multiple of 4.
-      base: see ``RoPE``.
-      layout: see ``RoPE``.
       shift: largest random shift of coordinates in training, drawn for each axis. None or 0
         leaves it out.
       jitter: largest random factor (or divisor) of coordinates in training, drawn for each axis.

@@ -42,12 +42,9 @@ class FoPE(RoPE):
     An optimizer must not apply weight decay to them.
 
     Args:
-      num_kv_heads: number of kv heads in one layer.
-      head_dim: number of channels in one head.
       train_length: L; frequencies below ``2 pi / L`` are dropped.
       base: see ``RoPE``; a number, because it decides how many frequencies are kept.
       rotary_dim: see ``RoPE``; at least 4. At most ``rotary_dim / 4`` pairs rotate.
-      layout: see ``RoPE``.
       gain: how far A and B are from the identity, or from every n-th column of it where there are
         more frequencies than pairs; 0.3 as published. Their noise has a standard deviation of
         ``gain sqrt(2 / (pairs (frequencies + heads)))``, as the Xavier initialiser of the released

@@ -66,7 +66,6 @@ def golden_gate(
     Args:
       num_axes: number of position axes, 2 or more.
       slowest, fastest, zero_share: attributes of ``Ascending``. The defaults are common for images.
-      num_kv_heads: number of kv heads in one layer.
       head_dim, rotary_dim, layout: keywords of ``RoPE``.
     """
     count_of("num_axes", num_axes, 2)

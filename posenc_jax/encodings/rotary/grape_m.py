@@ -31,10 +31,7 @@ class GrapeM(RoPE):
     rotation.
 
     Args:
-      head_dim: number of channels in one head.
-      num_kv_heads: number of kv heads in one layer.
       base: base of the initial rates, as in ``RoPE``.
-      layout: see ``RoPE``.
       by_head: whether each kv head, with its queries, has rates of its own.
       rngs: not used, since rates start as those of RoPE; accepted so that layers are made alike.
     """

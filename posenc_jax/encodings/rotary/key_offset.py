@@ -34,7 +34,6 @@ class KeyOffset(RoPE):
     is missing.
 
     Args:
-      head_dim: number of channels in one head.
       base: keyword of ``RoPE``; 1024 in modded-nanogpt.
       rotary_dim: number of channels that rotate, the first ones; by default half of ``head_dim``.
       layout: order of the channels of a pair, as in ``RoPE``.

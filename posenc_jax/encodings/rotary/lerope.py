@@ -25,8 +25,6 @@ class LeRoPE(RoPE):
     per token. A checkpoint has alpha among its weights; a config does not have it.
 
     Args:
-      head_dim: number of channels in one head.
-      base: see ``RoPE``.
       frequencies: the rule to start from. Default: RoPE's own. Mistral Large 4 has
         ``YaRN(512, 2048.0, attention_factor=1.0)``.
       rotary_dim: number of channels that rotate, the last ones of each head; 64 of 128 in Mistral

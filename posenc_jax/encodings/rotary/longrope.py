@@ -35,7 +35,6 @@ class LongRoPE(RoPE):
     https://arxiv.org/abs/2402.13753
 
     Args:
-      head_dim: number of channels in one head.
       train_length: L, number of tokens in a training sequence before the extension.
       factor: target length / train length; only the defaults below depend on it.
       long_factor: how many times slower each pair rotates past L, the fastest pair first, or one
@@ -48,7 +47,6 @@ class LongRoPE(RoPE):
         Later positions are not renumbered, so the product of a start token and a later one depends
         on more than their distance. The cosine and sine of start tokens have no attention factor,
         as in the released code.
-      base, axes, rotary_dim, layout: as in RoPE.
 
     The released code's dynamic variant, whose factors grow with the length, is not offered.
     """
@@ -152,8 +150,7 @@ def longrope2(
         Llama-3-8B. The only public implementation that we know counts one less by default.
       tail_factors: a number for each pair from there on, or one for all of them: not decreasing,
         and at least ``factor``. Default: ``factor``.
-      head_dim, train_length, factor, attention_factor: as in LongRoPE.
-      base, axes, rotary_dim, layout: as in RoPE.
+      train_length, factor, attention_factor: as in LongRoPE.
     """
     base = check_base(base)
     rope: dict[str, Any] = dict(

@@ -35,7 +35,6 @@ class PoPE(Encoding):
     [-2 pi, 0], as in the released code, and has no gradient while it is outside.
 
     Args:
-      num_kv_heads: number of kv heads in one layer.
       head_dim: number of channels in one head, d.
       base: base of the d frequencies, twice as many as RoPE has.
       phase_init: "zero", the default of the released code, or "uniform" in [-2 pi, 0].

@@ -31,7 +31,6 @@ class RoPEMixed(RoPE):
     vectors. A class token is at (0, 0), where nothing rotates.
 
     Args:
-      num_kv_heads: number of kv heads in one layer.
       head_dim: number of channels in one head, a multiple of 4.
       base: base of the initial rates, ``base ** (-4 j / head_dim)``. At the start half of the pairs
         have one random direction, drawn for each kv head, and half that at a right angle to it.

@@ -36,8 +36,6 @@ class STRING(RoPE):
     values are ours, because the appendix of the paper could not be read.
 
     Args:
-      head_dim: number of channels in one head.
-      num_kv_heads: number of kv heads in one layer.
       num_axes: number of position axes; positions are ``[B, T, num_axes]``, or ``[B, T]`` for text.
       base: base of the initial rates, as in ``RoPE``.
       layout: order of the channels of a pair, as in ``RoPE``.

@@ -27,7 +27,6 @@ class ValueRoPE(RoPE):
 
     Args:
       head_dim: number of channels in one head, also of values.
-      base: see ``RoPE``.
       frequencies: see ``RoPE``. The rule's attention factor must be 1, or values would grow by it.
       rotary_dim: number of channels that rotate, the last ones of each head; 64 of 512 in
         DeepSeek-V4.

@@ -38,8 +38,6 @@ class XPos(RoPE):
     changes no logit and doubles the range.
 
     Args:
-      head_dim: number of channels in one head.
-      base: see ``RoPE``.
       rotary_dim: see ``RoPE``; d in the equation.
       layout: see ``RoPE``; interleaved pairs as published.
       scale_base: B, in tokens; 512 in the released code. The paper's Algorithm 1 leaves it out,

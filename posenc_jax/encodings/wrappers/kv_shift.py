@@ -33,8 +33,6 @@ class KVShift(LooksBack):
     is missing.
 
     Args:
-      num_kv_heads: number of kv heads in one layer.
-      model_dim: width of the residual stream.
       over: the encoding beneath; RoPE, ALiBi, FoX and GRAPE as published.
       rngs: source of the initial values: w is N(0, 0.25 / model_dim), as in GRAPE.
     """

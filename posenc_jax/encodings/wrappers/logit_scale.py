@@ -74,7 +74,6 @@ class SSMax(LogitScale):
     them; if it is an encoding already built, all layers share it.
 
     Args:
-      num_heads: number of query heads in one layer.
       train_length: L, 2 or more. The trained number starts at ``1 / ln L`` in every head and
         layer, so that the last token of a training sequence starts as in softmax.
       over: the encoding beneath, RoPE in the paper.
@@ -103,7 +102,6 @@ class LogScale(LogitScale):
     layer has its own s and b, but all share LeRoPE's alpha: ``over`` is a LeRoPE already built.
 
     Args:
-      num_heads: number of query heads in one layer.
       over: the encoding beneath.
     """
 

@@ -103,7 +103,6 @@ class RandomFloat(Randomized):
     say how RoPE, which would hardly rotate there, and ALiBi use it: here the range is a keyword.
 
     Args:
-      train_length: L, number of tokens in a training sequence.
       over: keyword of ``Randomized``.
       max_length: end of the range of positions, and length of the longest sequence in training.
     """

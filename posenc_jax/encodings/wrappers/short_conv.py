@@ -31,8 +31,6 @@ class ShortConv(LooksBack):
     the outputs of attention and of the feed-forward layer, are not part of attention.
 
     Args:
-      num_kv_heads: number of kv heads in one layer.
-      head_dim: number of channels in one head.
       width: W, number of tokens that the convolution spans; 4 in Inkling.
       over: the encoding beneath; ``inkling`` as published.
       rngs: source of the initial values, N(0, 0.02).

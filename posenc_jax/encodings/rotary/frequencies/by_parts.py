@@ -33,7 +33,6 @@ class NTKByParts(Frequencies):
     formula, which blends RoPE, PI and NTK with other bounds.
 
     Attributes:
-      train_length: L, number of tokens in a training sequence.
       factor: s, target length / train length.
       alpha, beta: a pair that turns alpha times or less within the training length is divided by
         the factor, and a pair that turns beta times or more is kept.

@@ -32,7 +32,6 @@ class HoPE(Frequencies):
     always rotates, which is our choice for very short lengths.
 
     Attributes:
-      train_length: L, number of tokens in a training sequence.
       cut_cycles: c, the number of turns within L that a fast pair exceeds.
     """
 

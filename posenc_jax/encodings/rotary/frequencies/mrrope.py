@@ -32,7 +32,6 @@ class MrRoPEUni(Frequencies):
     The middle pairs have the frequencies of a larger base.
 
     Attributes:
-      train_length: L, number of tokens in a training sequence.
       factor: s, target length / train length.
       beta_fast, beta_slow: the numbers of turns within L that bound the middle pairs.
       attention_factor: factor of cosine and sine; default ``0.1 ln(factor) + 1``.

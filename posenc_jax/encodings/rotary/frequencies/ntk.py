@@ -56,7 +56,6 @@ class DynamicNTK(Frequencies):
     factor of 2 scales by 3, and a factor of 1 gives plain T / L.
 
     Attributes:
-      train_length: L, number of tokens in a training sequence.
       factor: f in the equation.
     """
 
@@ -83,7 +82,6 @@ class NTKCritical(Frequencies):
     ``factor * L``, and every slower pair is slowed down by more than ``factor``.
 
     Attributes:
-      train_length: L, number of tokens in a training sequence.
       factor: target length / train length.
     """
 

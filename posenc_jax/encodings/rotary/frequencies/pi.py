@@ -42,9 +42,6 @@ class DynamicPI(Frequencies):
     """Dynamic Position Interpolation makes every pair ``max(T / L, 1)`` times slower.
 
     T is the current length.
-
-    Attributes:
-      train_length: L, number of tokens in a training sequence.
     """
 
     train_length: int
