@@ -10,8 +10,6 @@ WIDTH = ("hidden_size", "n_embd", "d_model")
 LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 LENGTH = ("max_position_embeddings", "n_positions", "max_seq_len")
 ORIGINAL = "original_max_position_embeddings"
-# The most that a number may be, by its key. The deepest published models have about 200 layers.
-_MOST = dict.fromkeys(LAYERS, 10_000)
 # The kinds of layers that most configs name.
 FULL, SLIDING, CHUNKED, LINEAR = (
     f"{kind}_attention" for kind in ("full", "sliding", "chunked", "linear")
@@ -38,8 +36,6 @@ def whole(
     for key, value in given.items():
         if type(value) is not int or value < minimum:
             raise ValueError(f"{key}={value!r} must be a whole number of {minimum} or more")
-        if value > _MOST.get(key, value):
-            raise ValueError(f"{key}={value} must be at most {_MOST[key]}")
     return agreed(given)
 
 

@@ -121,7 +121,7 @@ class GgufFile:
         self._gguf = need("gguf")
         self._path = path
         try:
-            reader = gguf.reader(path)
+            reader = self._gguf.GGUFReader(path)
         except (ValueError, IndexError, KeyError, RecursionError) as error:
             raise ValueError(
                 f"{path} is not a complete GGUF file ({error}); download it again"

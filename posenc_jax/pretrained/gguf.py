@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from posenc_jax.hf.values import ORIGINAL, is_number, is_whole
+from posenc_jax.hf.values import ORIGINAL
 
 # Keys of the metadata, after "llama.", and what transformers calls them.
 _SIZES = {
@@ -28,46 +27,12 @@ _SCALING = {
     "rope.scaling.yarn_beta_slow": "beta_slow",
 }
 _SCALING_TYPES = ("none", "linear", "yarn")
-# The translation of each of these depends on the others.
 _BLEND = "rope.scaling.yarn_ext_factor"
-_SCALING_TOGETHER = (
-    "rope.scaling.type",
-    "rope.scaling.factor",
-    "rope.scaling.attn_factor",
-    _BLEND,
-)
-# Keys that must agree with the others, and a key that transformers does not read.
+# Keys that must agree with the others.
 _CHECKED = ("rope.dimension_count", "attention.value_length")
-_UNREAD = ("rope.scaling.finetuned",)
-# Keys whose values are numbers; those of the others are whole, except for a type.
-_NUMBERS = {
-    "attention.layer_norm_rms_epsilon",
-    "rope.freq_base",
-    "rope.scaling.factor",
-    "rope.scaling.attn_factor",
-    "rope.scaling.yarn_beta_fast",
-    "rope.scaling.yarn_beta_slow",
-    _BLEND,
-}
-
-
-def reader(path: Path) -> Any:
-    """Returns a reader of the package ``gguf`` that stops with a ValueError where the file ends.
-
-    Readers of the package find nothing there and go on, for as many values as the file claims to
-    have, which may be 2**60.
-    """
-    import gguf  # of the extra ``pretrained``
-
-    class Reader(gguf.GGUFReader):
-        # A private method, without a public one; tests/test_packaging.py says where it was seen.
-        def _get(self, offset, dtype, count=1, override_order=None):
-            end = offset + int(count) * np.dtype(dtype).itemsize
-            if end > len(self.data):
-                raise ValueError(f"a value ends at byte {end} of {len(self.data)}")
-            return gguf.GGUFReader._get(self, offset, dtype, count, override_order)
-
-    return Reader(path)
+# All keys that are read, and one that transformers does not read.
+_KNOWN = {*_SIZES, *_SCALING, *_CHECKED, _BLEND, "rope.scaling.finetuned"}
+_KNOWN |= {f"rope.scaling.{key}" for key in ("type", "factor", "attn_factor")}
 
 
 def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[str, Any]:
@@ -86,17 +51,14 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
         for key, value in metadata.items()
         if key.startswith("llama.")
     }
-    known = {*_SIZES, *_SCALING, *_SCALING_TOGETHER, *_CHECKED, *_UNREAD}
     unknown = [
-        f"llama.{key}={value!r}" for key, value in keys.items() if key not in known and value
+        f"llama.{key}={value!r}" for key, value in keys.items() if key not in _KNOWN and value
     ]
     if unknown:
         raise ValueError(
             f"{' and '.join(unknown)}: not understood, and what the model computes may depend on "
             "it; give the folder of its Hugging Face checkpoint"
         )
-    for key in known.intersection(keys) - {"rope.scaling.type", *_UNREAD}:
-        _check_number(key, keys[key])
     config = {
         "model_type": "llama",
         "vocab_size": vocab_size,
@@ -106,28 +68,11 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
     }
     config |= {_SIZES[key]: value for key, value in keys.items() if key in _SIZES}
     for name in ("bos", "eos", "padding"):
-        key = f"tokenizer.ggml.{name}_token_id"
-        if (number := metadata.get(key)) is not None:
-            _check(key, number, is_whole(number), "whole number of 0 or more")
+        if (number := metadata.get(f"tokenizer.ggml.{name}_token_id")) is not None:
             config[f"{name.replace('padding', 'pad')}_token_id"] = number
     _check_head(config, keys)
     scaling = _scaling(keys)
     return config | ({"rope_scaling": scaling} if scaling else {})
-
-
-def _check_number(key, value):
-    if key in _NUMBERS:
-        _check(f"llama.{key}", value, is_number(value), "finite number")
-    else:
-        _check(f"llama.{key}", value, is_whole(value) and value > 0, "whole number of 1 or more")
-
-
-def _check(key, value, is_right, allowed):
-    if not is_right:
-        raise ValueError(
-            f"{key}={value!r} must be a {allowed}: the metadata of this file is damaged; download "
-            "it again"
-        )
 
 
 def _scaling(keys) -> dict[str, Any]:

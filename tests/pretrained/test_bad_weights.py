@@ -1,6 +1,5 @@
 """Files whose weights are no weights, or whose counts are larger than the file, are refused."""
 
-import json
 import re
 import struct
 
@@ -24,10 +23,7 @@ def text(words: bytes) -> bytes:
         struct.pack("<QQ", LONG, 0),  # tensors
         struct.pack("<QQ", 0, LONG),  # pairs of the metadata
         struct.pack("<QQQ", 0, 1, LONG),  # a name
-        struct.pack("<QQ", 0, 1) + text(b"a") + struct.pack("<IQ", 8, LONG),  # a text
-        struct.pack("<QQ", 0, 1) + text(b"a") + struct.pack("<IIQ", 9, 4, LONG),  # numbers
         struct.pack("<QQ", 0, 1) + text(b"a") + struct.pack("<IIQ", 9, 8, LONG),  # texts
-        struct.pack("<QQ", 0, 1) + text(b"a") + struct.pack("<IIQ", 9, 9, 1) * 999,  # nested
         struct.pack("<QQ", 0, 1) + text(b"a") + struct.pack("<I", 99),  # a type that is none
         b"",
     ],
@@ -43,17 +39,6 @@ def test_tensors_that_are_no_weights(numbers, tmp_path):
     save_file({"w": numbers}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="w in "):
         SafetensorsFiles(tmp_path).read("w", slice(0, 2), slice(0, 3))
-
-
-def test_a_config_of_a_thousand_million_layers(tmp_path):
-    sizes = dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size"), 8)
-    heads = dict.fromkeys(("num_attention_heads", "num_key_value_heads"), 2)
-    rest = dict(num_hidden_layers=10**9, rms_norm_eps=1e-5, rope_theta=1e4)
-    config = dict(model_type="llama", max_position_embeddings=64, **sizes, **heads, **rest)
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    save_file({"w": np.ones(1, np.float32)}, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="num_hidden_layers"):
-        load(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[1]", "3", '"x"'])
