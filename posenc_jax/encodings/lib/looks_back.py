@@ -1,5 +1,6 @@
 """Defines the base class of wrappers that mix keys and values with earlier ones."""
 
+import abc
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ class Made(NamedTuple):
 
 
 class LooksBack(Wrapper):
-    """Mixes keys and values by ``mixed_keys`` and ``mixed_values``, before another scheme's hooks.
+    """Mixes keys and values by ``mixed``, before another scheme's hooks.
 
     If attention is given only a part of the keys, the first keys become NaN where the keys before
     them are missing.
@@ -43,13 +44,9 @@ class LooksBack(Wrapper):
     def gates(self, x_BTD) -> Any:
         """Returns the gates that mix keys and values, if they depend on content."""
 
-    def mixed_keys(self, k_BSKC, tokens: Tokens, side: Side) -> jax.Array:
-        """Returns the keys mixed with earlier ones."""
-        raise NotImplementedError
-
-    def mixed_values(self, v_BSKC, tokens: Tokens, side: Side) -> jax.Array:
-        """Returns the values mixed with earlier ones."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def mixed(self, x_BSKC, tokens: Tokens, side: Side, which: int) -> jax.Array:
+        """Returns keys (``which`` is 0) or values (1), mixed with earlier ones."""
 
     def before(self, x_BSKC, tokens: Tokens, count: int = 1) -> jax.Array:
         """Returns the key, or value, of the token ``count`` before each one in its segment."""
@@ -74,11 +71,11 @@ class LooksBack(Wrapper):
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         if not side.is_query:
-            x_BTHC = self.mixed_keys(x_BTHC, tokens, side)
+            x_BTHC = self.mixed(x_BTHC, tokens, side, 0)
         return super().rotate(x_BTHC, _beneath(tokens), side)
 
     def rotate_values(self, v_BSKC, tokens: Tokens, side: Side):
-        v_BSKC = self.mixed_values(v_BSKC, tokens, side)
+        v_BSKC = self.mixed(v_BSKC, tokens, side, 1)
         return super().rotate_values(v_BSKC, _beneath(tokens), side)
 
     def rotate_back(self, out_BTHC, tokens: Tokens, side: Side):

@@ -50,15 +50,8 @@ class KVShift(LooksBack):
         """Returns the gates of keys, then the gates of values, float32 ``[B, T, 2 K]``."""
         return jax.nn.sigmoid(project(x_BTD, self.kernel[...]))
 
-    def mixed_keys(self, k_BSKC, tokens: Tokens, side: Side):
-        of_keys, _ = jnp.split(tokens.made.gates, 2, axis=-1)
-        return self._mixed(k_BSKC, of_keys, tokens, side)
-
-    def mixed_values(self, v_BSKC, tokens: Tokens, side: Side):
-        _, of_values = jnp.split(tokens.made.gates, 2, axis=-1)
-        return self._mixed(v_BSKC, of_values, tokens, side)
-
-    def _mixed(self, x_BSKC, gates_BSK, tokens, side):
+    def mixed(self, x_BSKC, tokens: Tokens, side: Side, which: int):
+        gates_BSK = jnp.split(tokens.made.gates, 2, axis=-1)[which]
         gates_KBS = side.of_kv_heads(gates_BSK.transpose(2, 0, 1))
         gates_BSK1 = gates_KBS.transpose(1, 2, 0)[..., None]
         before, current = (x.astype(jnp.float32) for x in (self.before(x_BSKC, tokens), x_BSKC))

@@ -51,13 +51,8 @@ class ShortConv(LooksBack):
         self.of_keys_kernel = normal(rngs, num_kv_heads, width, head_dim)
         self.of_values_kernel = normal(rngs, num_kv_heads, width, head_dim)
 
-    def mixed_keys(self, k_BSKC, tokens: Tokens, side: Side):
-        return self._convolved(k_BSKC, self.of_keys_kernel[...], tokens, side)
-
-    def mixed_values(self, v_BSKC, tokens: Tokens, side: Side):
-        return self._convolved(v_BSKC, self.of_values_kernel[...], tokens, side)
-
-    def _convolved(self, x_BSKC, kernel_KWC, tokens, side):
+    def mixed(self, x_BSKC, tokens: Tokens, side: Side, which: int):
+        kernel_KWC = (self.of_keys_kernel, self.of_values_kernel)[which][...]
         check_width(x_BSKC, head_dim=kernel_KWC.shape[-1])
         kernel_KWC = side.of_kv_heads(kernel_KWC).astype(jnp.float32)
         x = x_BSKC.astype(jnp.float32)
