@@ -147,12 +147,6 @@ def checked_length(length: Any, positions: jax.Array) -> Any:
     return jnp.asarray(length, jnp.float32) if is_array else length
 
 
-def check_key(key: Any) -> None:
-    """Checks that ``key`` is a random key, or None."""
-    if key is not None and not hasattr(type(key), "dtype"):
-        raise ValueError(f"key={key!r} must be a random key: jax.random.key(0)")
-
-
 # Encodings
 
 

@@ -13,15 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import (
-    check_key,
-    check_made,
-    check_numbers,
-    check_positions,
-    checked_length,
-)
+from posenc_jax.checks import check_made, check_numbers, check_positions, checked_length
 from posenc_jax.fields import count_of
 from posenc_jax.lookup import GATHER, Lookup
+from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Stamp, Tokens, is_consecutive, structure
 
 HOOKS = (
@@ -128,12 +123,7 @@ class Tile:
 
         A positive distance looks back.
         """
-        q_positions, k_positions = self.q_tokens.positions, self.k_tokens.positions
-        if q_positions.ndim != 2 or k_positions.ndim != 2:
-            raise ValueError(
-                "a distance needs one position axis, positions of shape [B, T], not "
-                f"{q_positions.shape} and {k_positions.shape}; pass one axis of them"
-            )
+        q_positions, k_positions = map(one_axis, (self.q_tokens.positions, self.k_tokens.positions))
         # Subtract before the cast: two positions near 2^24 keep their exact distance.
         distance = q_positions[:, None, :, None] - k_positions[:, None, None, :]
         return distance.astype(jnp.float32)
@@ -202,7 +192,6 @@ class Encoding(nnx.Module):
         segment_ids = check_numbers("segment_ids", segment_ids, positions)
         index = check_numbers("index", index, positions)
         length = checked_length(length, positions)
-        check_key(key)
         tokens = Tokens(positions, segment_ids, index, consecutive=consecutive)
         if "prepare" not in self.hooks():
             return tokens

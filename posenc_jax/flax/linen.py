@@ -81,30 +81,19 @@ class Encoding(nn.Module):
 
     def tokens(self, positions, segment_ids=None, *, index=None, length=None, key=None) -> Tokens:
         """Returns the tokens at ``positions``; see :meth:`posenc_jax.Encoding.tokens`."""
-        self._check_bound()
         return self.nnx.tokens(positions, segment_ids, index=index, length=length, key=key)
 
     def embed(self, x_BTD, tokens: Tokens):
         """Takes token embeddings and returns them with positions added, once per forward pass."""
-        self._check_bound()
         return self.nnx.embed(x_BTD, tokens)
 
     def attend(
         self, q_BTHC, k_BSKC, v_BSKC, q_tokens: Tokens, k_tokens: Tokens | None = None, **options
     ) -> jax.Array:
         """Runs attention, ``[B, T, H, C]``; ``posenc_jax.attend`` describes the arguments."""
-        self._check_bound()
         return attend(self.nnx, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, **options)
 
     __call__ = attend
-
-    def _check_bound(self):
-        if self.scope is None:
-            raise ValueError(
-                f"linen.Encoding({self.scheme!r}, ...) works inside a Linen module, under init "
-                "and apply, where its parameters are; elsewhere use "
-                f"posenc_jax.make({self.scheme!r}, ...)"
-            )
 
 
 def _number(value):

@@ -35,12 +35,6 @@ class Settings:
     dtype: Any
     param_dtype: Any
 
-    def __post_init__(self):
-        for name in ("dtype", "param_dtype"):
-            kind = jnp.dtype(getattr(self, name))
-            if not jnp.issubdtype(kind, jnp.floating):
-                raise ValueError(f"{name}={kind} must be a floating-point type, such as bfloat16")
-
     def linear(self, d_in, d_out, rngs, *, std=0.02, use_bias=False) -> nnx.Linear:
         """Returns a linear layer with a kernel of N(0, std)."""
         init = nnx.initializers.normal(std)

@@ -50,12 +50,10 @@ def generate(
         are read in equal chunks, by one program, where ``lengths`` differ or T divides so.
 
     Raises:
-      ValueError: an argument is out of range, or a scheme has no such position; or prompts are
-        traced, whose values ``generate`` reads. It compiles its own steps.
+      ValueError: an argument is out of range, or a scheme has no such position.
+
+    Call it outside of ``jax.jit``: it reads the values of prompts, and compiles its own steps.
     """
-    _check_known(
-        prompt_BT=prompt_BT, lengths=lengths, positions=positions, next_positions=next_positions
-    )
     max_new_tokens = count_of("max_new_tokens", max_new_tokens)
     prefill_chunk = count_of("prefill_chunk", prefill_chunk)
     check_range(0, temperature=temperature)
@@ -225,16 +223,6 @@ def sample(logits_BV, key, temperature: float, top_p: float) -> jax.Array:
     before_BV = jnp.cumsum(shares_BV, axis=-1) - shares_BV
     place_B = jax.random.categorical(key, jnp.where(before_BV < top_p, logits_BV, -jnp.inf))
     return jnp.take_along_axis(order_BV, place_B[:, None], axis=-1)[:, 0]
-
-
-def _check_known(**arguments) -> None:
-    """Checks that the values of arguments are known."""
-    for name, value in arguments.items():
-        if isinstance(value, jax.core.Tracer):
-            raise ValueError(
-                f"{name} is traced, and generate must know its values: call generate outside of "
-                "jax.jit, because it compiles its own steps; inside, call model.extend"
-            )
 
 
 def _in_equal_chunks(count: int, most: int) -> int:

@@ -28,7 +28,6 @@ TOKENS = {
     "positions": [of(text(0)), of(text(T)[0]), of(TWO_AXES, "i_mrope"), of(TWO_AXES, "rope")]
     + [of([[0, 1], [0]]), of(np.full((1, T), 7e30, np.float32)), *map(of, MASKED)],
     "finite": [of([[0.0, NAN]])],
-    "key": [lambda: common.build("randomized").tokens(text(T), key=0)],
     "position": [of([[0, 2**31]]), of(np.float64([[2.0**30 + 0.3]]))],
     "segment_ids": [of(text(T), segment_ids=ids) for ids in (np.zeros((1, T + 1), int), MASKED[0])],
     "length": [of(text(T), "dynamic_ntk", length=n) for n in (0, "9", np.ones(T - 1))]

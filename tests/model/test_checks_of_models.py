@@ -53,7 +53,6 @@ MODELS = {
         lambda bad=bad: MODEL(bad, text(T))
         for bad in (np.ones((B, T)), np.ones(T, int), IDS + common.VOCAB, IDS[:, :0], IDS[:0])
     ],
-    "dtype": [model(dtype="int8")],
 }
 
 

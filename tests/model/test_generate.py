@@ -216,11 +216,3 @@ def test_bad_arguments():
     usual = {"model": talker("nope"), "prompt_BT": TOKEN_IDS, "key": KEY, "max_new_tokens": 1}
     for bad in BAD_ARGUMENTS:
         common.refuses(next(iter(bad)), lambda bad=bad: generate(**usual | bad))
-
-
-@pytest.mark.parametrize("name", ["prompt_BT", "lengths"])
-def test_traced_prompts_are_refused(name):
-    usual = {"prompt_BT": TOKEN_IDS, "lengths": np.full(B, T)}
-    run = functools.partial(generate, talker("nope"), key=KEY, max_new_tokens=1)
-    traced = jax.jit(lambda value: run(**usual | {name: value}))
-    common.refuses(f"{name} is traced", lambda: traced(usual[name]))
