@@ -72,8 +72,6 @@ def flattened(config: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
         config = {"rope_parameters": config}
     config = _text(config)
     config = {**mapping(config, "attn_config"), **config, **keys}
-    if not isinstance(config.get("model_type") or "", str):
-        raise ValueError(f"model_type={config['model_type']!r} must be a string")
     model = TEXT_PARTS.get(config.get("model_type") or "", config.get("model_type"))
     row = ROWS.get(model or "")
     config = _in_common_words(config, row) if row else config

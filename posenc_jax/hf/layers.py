@@ -150,12 +150,7 @@ def _asked(config, layer_type, layer) -> list[At]:
 
 def _by_number(config) -> dict[int, Mapping[str, Any]]:
     """Returns the keys in which single layers differ, by their number."""
-    by_name = mapping(config, "per_layer_config")
-    if not all(name.isdigit() and isinstance(keys, Mapping) for name, keys in by_name.items()):
-        raise ValueError(
-            f"per_layer_config={by_name!r} must be a dict of dicts, by number of layer"
-        )
-    return {int(name): keys for name, keys in by_name.items()}
+    return {int(name): keys for name, keys in mapping(config, "per_layer_config").items()}
 
 
 def _sizes_of_layer(config, at) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def rotary(section: Section, layout: str | None) -> Encoding:
     )
     if config.get("dual_chunk_attention_config"):
         return _dual_chunk(section, kind, rope)
-    settings = keywords(section, kind, rotary_dim // 2)
+    settings = keywords(section, kind)
     if kind == "proportional":
         settings["fraction"] = _share(config, fractions, row)
     if row.backwards:

@@ -92,7 +92,7 @@ def kind_of(section: Section, ntk_alpha: bool) -> str:
     return kind
 
 
-def keywords(section: Section, kind: str, pairs: int) -> dict[str, Any]:
+def keywords(section: Section, kind: str) -> dict[str, Any]:
     """Returns the keywords of the type's scheme besides RoPE's own."""
     keys, where, config = section
     match kind:
@@ -113,7 +113,7 @@ def keywords(section: Section, kind: str, pairs: int) -> dict[str, Any]:
             return settings | {"train_length": train_length(section)}
         case "yarn":
             return _yarn(section)
-    return _longrope(section, pairs)
+    return _longrope(section)
 
 
 def train_length(section: Section, *others: str) -> int:
@@ -141,13 +141,13 @@ def _yarn(section):
         # The code of transformers reads neither, where one is missing or 0.
         settings = {key: value for key, value in settings.items() if not key.startswith("mscale")}
     if "attention_factor" in keys:
-        settings["attention_factor"] = _attention_factor(section, "attention_factor")
+        settings["attention_factor"] = number(keys, "attention_factor", where=where)
     length = train_length(section, *LENGTH)
     settings |= {"train_length": length, "factor": _stretch(section, length)}
     return settings | {"truncate": flag(keys, "truncate", default=True)}
 
 
-def _longrope(section, pairs):
+def _longrope(section):
     keys, where, config = section
     length = train_length(section)
     settings: dict[str, Any] = {"train_length": length, "factor": _stretch(section, length)}
@@ -157,18 +157,14 @@ def _longrope(section, pairs):
     if "attention_factor" not in keys and ratio != 1:
         agreed({f"factor in {where}": settings["factor"], f"{LENGTH[0]} / {ORIGINAL}": ratio})
     for key in ("short_factor", "long_factor"):
-        settings[key] = tuple(map(float, entries(keys, key, lambda x: is_number(x) and x > 0)))
-        if len(settings[key]) != pairs:
-            raise ValueError(f"{key} in {where} must have {pairs} numbers, one for each pair")
-    given = {key: _attention_factor(section, key) for key in keys if "mscale" in key}
-    if "attention_factor" in keys:
-        given["attention_factor"] = _attention_factor(section, "attention_factor")
+        settings[key] = tuple(map(float, entries(keys, key, is_number)))
     # The two spellings are of different models.
-    longest = {key: given[key] for key in ("attention_factor", "long_mscale") if key in given}
-    if longest:
-        settings["attention_factor"] = agreed(longest)
-    if "short_mscale" in given:
-        settings["short_attention_factor"] = given["short_mscale"]
+    spellings = [key for key in ("attention_factor", "long_mscale") if key in keys]
+    if spellings:
+        factors = {key: number(keys, key, where=where) for key in spellings}
+        settings["attention_factor"] = agreed(factors)
+    if "short_mscale" in keys:
+        settings["short_attention_factor"] = number(keys, "short_mscale", where=where)
     return settings
 
 
@@ -177,10 +173,3 @@ def _stretch(section, length):
     if "factor" in keys:
         return number(keys, "factor", 1, where=where)
     return whole(config, *LENGTH) / length
-
-
-def _attention_factor(section, key):
-    factor = number(section.keys, key, where=section.where)
-    if factor == 0:
-        raise ValueError(f"{key}=0 in {section.where} makes every logit 0")
-    return factor
