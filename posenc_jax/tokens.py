@@ -20,19 +20,15 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Stamp:
-    """Says which encoding made ``Tokens.made``, and up to which stage; attention checks both.
+    """Says which encoding made ``Tokens.made``, and up to which stage; attention checks both."""
 
-    Attributes:
-      made_by: the ``structure`` of the encoding, or None where it made nothing.
-      stage: "prepared" once per forward pass, "observed" in a layer whose input the encoding read,
-        or "rotated" for keys and values that are rotated already.
-      fixed: whether the length that the encoding adapts to stays the same when more tokens follow.
-      resumes: whether the encoding left a state, from which it observes the tokens that follow.
-    """
-
-    made_by: Any = None
+    made_by: Any = None  # the ``structure`` of the encoding, or None where it made nothing
+    # "prepared" once per forward pass, "observed" in a layer whose input the encoding read, or
+    # "rotated" for keys and values that are rotated already.
     stage: str = "prepared"
+    # Whether the length that the encoding adapts to stays the same when more tokens follow.
     fixed: bool = True
+    # Whether the encoding left a state, from which it observes the tokens that follow.
     resumes: bool = True
 
 

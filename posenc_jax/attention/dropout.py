@@ -19,14 +19,10 @@ from posenc_jax.fields import is_real
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """Sets a share of the weights to 0, and scales up the others.
+    """Sets a share of the weights to 0, and scales up the others."""
 
-    Attributes:
-      key: a typed random key.
-      rate: the share of weights that are dropped, above 0 and below 1 (static).
-    """
-
-    key: jax.Array
+    key: jax.Array  # a typed random key
+    # The share of weights that are dropped, above 0 and below 1 (static).
     rate: float = dataclasses.field(metadata={"static": True})
 
     def factors(self, tile: Tile) -> jax.Array:

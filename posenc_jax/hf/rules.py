@@ -34,15 +34,10 @@ Reach = Callable[[Config, int], int | tuple[int, int]]
 
 @dataclasses.dataclass(frozen=True)
 class At:
-    """Says which layer is meant.
+    """Says which layer is meant."""
 
-    Attributes:
-      number: its number from 0, or None where it is not known.
-      kind: its kind, or None where it is not known.
-    """
-
-    number: int | None
-    kind: str | None
+    number: int | None  # its number from 0, or None where it is not known
+    kind: str | None  # its kind, or None where it is not known
 
     def one_of(self, *kinds: str) -> str:
         """Returns the kind of the layer, which must be one of ``kinds``."""

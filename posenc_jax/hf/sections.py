@@ -42,17 +42,11 @@ SECTION_ONLY |= {"mrope_section", "mrope_interleaved", "llama_4_scaling_beta"}
 
 
 class Section(NamedTuple):
-    """Holds the keys of a config about the rotation of one layer.
+    """Holds the keys of a config about the rotation of one layer."""
 
-    Attributes:
-      keys: the rotary section, a mapping, or None for a layer without RoPE.
-      where: the name of the section in errors.
-      config: every key, with this layer's own values in place of the common ones.
-    """
-
-    keys: Any
-    where: str
-    config: Mapping[str, Any]
+    keys: Any  # the rotary section, a mapping, or None for a layer without RoPE
+    where: str  # the name of the section in errors
+    config: Mapping[str, Any]  # every key, with this layer's own values in place of the common ones
 
     def with_base(self, base: Any) -> "Section":
         """Returns the section with this base; the base beside it is that of other layers."""

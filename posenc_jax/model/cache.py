@@ -39,21 +39,19 @@ class Stored:
     In a cache all arrays have a leading axis, the ``repeats`` of the model's pattern: 1 without
     ``scan``. Heads come before tokens, as the products of attention read them; otherwise every step
     would transpose all slots.
-
-    Attributes:
-      k, v: keys and values, rotated or not, ``[B, K, T, C]``, or ``[repeats, B, K, S, C]``.
-      x: the layer's input, ``[B, T, D]`` or ``[repeats, B, S, D]``; None where the encoding does
-        not observe it, or has a state.
-      made: what ``observe`` made of the tokens, arrays ``[B, T, ...]`` or ``[repeats, B, S, ...]``;
-        None where ``score`` and ``mix`` do not read it.
-      state: the encoding's state after the last token, arrays ``[B, ...]`` or
-        ``[repeats, B, ...]``; None where it has none.
     """
 
+    # Keys and values, rotated or not, ``[B, K, T, C]``, or ``[repeats, B, K, S, C]``.
     k: jax.Array
     v: jax.Array
+    # The layer's input, ``[B, T, D]`` or ``[repeats, B, S, D]``; None where the encoding does not
+    # observe it, or has a state.
     x: Any
+    # What ``observe`` made of the tokens, arrays ``[B, T, ...]`` or ``[repeats, B, S, ...]``; None
+    # where ``score`` and ``mix`` do not read it.
     made: Any = None
+    # The encoding's state after the last token, arrays ``[B, ...]`` or ``[repeats, B, ...]``; None
+    # where it has none.
     state: Any = None
 
     @classmethod
@@ -84,19 +82,12 @@ class Stored:
 
 
 class Past(NamedTuple):
-    """Holds the part of the cache that a layer reads.
+    """Holds the part of the cache that a layer reads."""
 
-    Attributes:
-      stored: the slots of all repeats.
-      repeat: which repeat of the pattern the layer is in.
-      start: the first slot of the new tokens.
-      tokens: the tokens of all slots, the new ones included.
-    """
-
-    stored: Stored
-    repeat: Any
-    start: Any
-    tokens: Tokens
+    stored: Stored  # the slots of all repeats
+    repeat: Any  # which repeat of the pattern the layer is in
+    start: Any  # the first slot of the new tokens
+    tokens: Tokens  # the tokens of all slots, the new ones included
 
     def with_new(self, new: Stored) -> Stored:
         """Returns the slots with the new tokens written in their place."""

@@ -80,23 +80,16 @@ Read = Callable[..., np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Says where one parameter of ``Transformer`` lies in a checkpoint.
+    """Says where one parameter of ``Transformer`` lies in a checkpoint."""
 
-    Attributes:
-      shape: shape of the parameter.
-      names: the tensor that has the parameter, or one tensor for each layer if it is stacked.
-      first: the row of the tensor where the parameter begins.
-      is_stacked: whether the parameter has a leading axis of layers.
-      is_transposed: whether the parameter's last axis is the tensor's first.
-      pairs: number of channels of a head, if rotary pairs are neighbouring channels in the tensor
-        and halves in the parameter; else None.
-    """
-
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # shape of the parameter
+    # The tensor that has the parameter, or one tensor for each layer if it is stacked.
     names: tuple[str, ...]
-    first: int
-    is_stacked: bool
-    is_transposed: bool
+    first: int  # the row of the tensor where the parameter begins
+    is_stacked: bool  # whether the parameter has a leading axis of layers
+    is_transposed: bool  # whether the parameter's last axis is the tensor's first
+    # Number of channels of a head, if rotary pairs are neighbouring channels in the tensor and
+    # halves in the parameter; else None.
     pairs: int | None
 
     def part(self, read: Read, index: Sequence[slice], dtype: Any) -> np.ndarray:

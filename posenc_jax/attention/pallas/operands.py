@@ -15,17 +15,11 @@ from jax.experimental import pallas as pl
 )
 @dataclasses.dataclass(frozen=True)
 class Operand:
-    """Describes an array that a kernel reads, ``[B or 1, H, K or 1, ...]`` of four axes or more.
+    """Describes an array that a kernel reads, ``[B or 1, H, K or 1, ...]`` of four axes or more."""
 
-    Attributes:
-      array: the whole array, or its shape and type.
-      axis: the axis of tokens, along which a kernel reads a tile at a time, or None.
-      shape: the shape that hooks see, in a tile of one sequence and one head.
-    """
-
-    array: Any
-    axis: int | None
-    shape: tuple[int, ...]
+    array: Any  # the whole array, or its shape and type
+    axis: int | None  # the axis of tokens, along which a kernel reads a tile at a time, or None
+    shape: tuple[int, ...]  # the shape that hooks see, in a tile of one sequence and one head
 
     def padded(self, size):
         """Returns the operand with zeros after its tokens, up to a multiple of ``size``."""

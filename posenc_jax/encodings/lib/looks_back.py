@@ -13,17 +13,12 @@ from posenc_jax.tokens import Tokens
 
 
 class Made(NamedTuple):
-    """Holds the arrays that the hooks make of the tokens.
+    """Holds the arrays that the hooks make of the tokens."""
 
-    Attributes:
-      back: where the tokens before each one lie, the same in all layers; see ``places_back``.
-      inner: what the other scheme has made.
-      gates: what a layer mixes keys and values by, arrays with the tokens along axis 1.
-    """
-
+    # Where the tokens before each one lie, the same in all layers; see ``places_back``.
     back: jax.Array
-    inner: Any
-    gates: Any = None
+    inner: Any  # what the other scheme has made
+    gates: Any = None  # what a layer mixes keys and values by, arrays with the tokens along axis 1
 
 
 class LooksBack(Wrapper):

@@ -33,17 +33,11 @@ CosSin = tuple[jax.Array, jax.Array]
 
 
 class Transforms(NamedTuple):
-    """Holds the transforms of each token, float32 arrays with the tokens along axis 1.
+    """Holds the transforms of each token, float32 arrays with the tokens along axis 1."""
 
-    Attributes:
-      projection: P, ``[B, T, 4, 4]``.
-      inverse: the inverse of P, ``[B, T, 4, 4]``.
-      rotations: cosines and sines of time, column and row, each ``[B, T, 1, pairs]``; time may have
-        no pairs.
-    """
-
-    projection: jax.Array
-    inverse: jax.Array
+    projection: jax.Array  # P, ``[B, T, 4, 4]``
+    inverse: jax.Array  # the inverse of P, ``[B, T, 4, 4]``
+    # Cosines and sines of time, column and row, each ``[B, T, 1, pairs]``; time may have no pairs.
     rotations: tuple[CosSin, CosSin, CosSin]
 
 

@@ -24,19 +24,13 @@ _MARGIN = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class RIFLEx(Frequencies):
-    """Slows down one pair of another rule.
+    """Slows down one pair of another rule."""
 
-    Attributes:
-      frequencies: the other rule.
-      pairs: indices of the pairs of time, from which one is chosen.
-      first_repeat: number of frames after which videos of the unchanged model repeat themselves.
-      length: number of frames in the longer video.
-    """
-
-    frequencies: Frequencies
-    pairs: tuple[int, ...]
+    frequencies: Frequencies  # the other rule
+    pairs: tuple[int, ...]  # indices of the pairs of time, from which one is chosen
+    # Number of frames after which videos of the unchanged model repeat themselves.
     first_repeat: float
-    length: int
+    length: int  # number of frames in the longer video
 
     def __post_init__(self):
         check_positive(first_repeat=self.first_repeat)
