@@ -30,33 +30,12 @@ from posenc_jax.pretrained import decoder
 _ONLY_LONGROPE = ("phi3",)
 
 
-def rope_parameters(encoding: Encoding, config: Mapping[str, Any]) -> dict[str, Any]:
+def _section(encoding, config) -> dict[str, Any]:
     """Returns ``rope_parameters`` with which transformers rotates as ``encoding`` does.
 
     A rule with fixed frequencies that has no type in transformers becomes "longrope", with the same
     factors at every length.
-
-    Args:
-      encoding: RoPE under any rule, or LongRoPE.
-      config: what the ``config.json`` of the model holds: its ``model_type``, and its
-        ``max_position_embeddings`` before the extension.
-
-    Raises:
-      ValueError: transformers cannot express the encoding, or ``config`` has another training
-        length than dynamic NTK.
     """
-    section = _section(encoding, config)
-    said = config.get("max_position_embeddings")
-    length = said if section["rope_type"] != "dynamic" else _longest(encoding, config)
-    if said != length:
-        raise ValueError(
-            f"max_position_embeddings={said} must be {length}, the train_length of dynamic NTK: "
-            "transformers reads it there; extended() writes both"
-        )
-    return section
-
-
-def _section(encoding, config) -> dict[str, Any]:
     if reason := _obstacle(encoding, config):
         scheme = type(encoding.frequencies if type(encoding) is RoPE else encoding)
         raise ValueError(
@@ -64,7 +43,7 @@ def _section(encoding, config) -> dict[str, Any]:
         )
     section = {"rope_theta": encoding.base}
     if encoding.rotary_dim != encoding.head_dim:
-        section["partial_rotary_factor"] = _fraction(encoding.rotary_dim, encoding.head_dim)
+        section["partial_rotary_factor"] = fraction(encoding.rotary_dim, encoding.head_dim)
     if isinstance(encoding, LongRoPE):
         return section | _longrope(encoding)
     return section | (_named(encoding, config) or _by_factors(encoding, config))
@@ -105,7 +84,7 @@ def _obstacle(encoding, config) -> str | None:
     return f"pair {int(np.argmin(inv_freq > 0))} stands still, and a factor of longrope is finite"
 
 
-def _fraction(part: int, whole: int) -> float:
+def fraction(part: int, whole: int) -> float:
     """Returns the fraction of ``whole`` that gives ``part`` when a reader rounds down."""
     fraction = part / whole
     return fraction if int(whole * fraction) == part else math.nextafter(fraction, 1)

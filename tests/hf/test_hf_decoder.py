@@ -12,7 +12,7 @@ from posenc_jax import Layers, Transformer, make
 from posenc_jax.hf.pattern import same
 from posenc_jax.positions import text
 from posenc_jax.pretrained import decoder, gguf, weights
-from posenc_jax.pretrained.write import extended, rope_parameters
+from posenc_jax.pretrained.write import extended, fraction
 
 SIZES = "model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads"
 SIZES += " num_key_value_heads rms_norm_eps rope_theta max_position_embeddings hidden_act"
@@ -161,7 +161,7 @@ def test_what_is_said_is_read_back(name, model_type):
     encoding = make(name, **ROPE, **keywords)
     if model_type == "phi3" and name == "dynamic_ntk":
         with pytest.raises(ValueError, match="Phi-3"):
-            rope_parameters(encoding, config)
+            extended(config, _model(model_type).under(encoding))
         return
     written = extended(config, _model(model_type).under(encoding))
     # Phi-3 reads no other type.
@@ -220,8 +220,6 @@ def test_the_longest_sequence_can_be_told():
 
 def test_dynamic_ntk_has_its_training_length_beside_the_section():
     dynamic = make("dynamic_ntk", train_length=64, **ROPE)
-    with pytest.raises(ValueError, match="max_position_embeddings=32"):
-        rope_parameters(dynamic, CONFIG)
     written = extended(CONFIG, _model("llama").under(dynamic))
     assert same(posenc_jax.from_hf(written), dynamic)
 
@@ -238,9 +236,7 @@ def test_every_part_of_a_head_is_read_back():
     """What is read is int(head_dim * partial_rotary_factor)."""
     sizes = [(h, r) for h in range(4, 257, 12) for r in range(2, h, 2)]
     for head_dim, rotary_dim in sizes:
-        part = make("rope", head_dim=head_dim, rotary_dim=rotary_dim)
-        said = rope_parameters(part, CONFIG | {"model_type": "phi3"})
-        assert int(head_dim * said["partial_rotary_factor"]) == rotary_dim
+        assert int(head_dim * fraction(rotary_dim, head_dim)) == rotary_dim
 
 
 @pytest.mark.parametrize(
@@ -257,7 +253,7 @@ def test_every_part_of_a_head_is_read_back():
 )
 def test_what_transformers_has_no_word_for(encoding, message):
     with pytest.raises(ValueError, match=message):
-        rope_parameters(encoding, CONFIG)
+        extended(CONFIG, _model("llama").under(encoding))
 
 
 # GGUF
