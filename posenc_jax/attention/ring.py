@@ -23,7 +23,7 @@ from posenc_jax.attention.dense import FLOOR
 from posenc_jax.attention.gradients import add_gradients, split, zero_gradients
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.fields import count_of
+from posenc_jax.fields import check_divides, check_multiple, count_of
 
 AXIS = "context"
 
@@ -43,12 +43,8 @@ def zigzag(length: int, devices: int) -> np.ndarray:
     Raises:
       ValueError: twice the number of devices does not divide the length.
     """
-    length, devices = count_of("length", length), count_of("devices", devices)
-    if length % (2 * devices):
-        raise ValueError(
-            f"length={length} must be a multiple of {2 * devices}, twice the number of devices: "
-            "pad the tokens"
-        )
+    devices = count_of("devices", devices)
+    check_multiple(2 * devices, length=count_of("length", length))  # pad the tokens otherwise
     pieces = np.arange(length, dtype=np.int32).reshape(2, devices, -1)
     return np.stack([pieces[0], pieces[1, ::-1]], axis=1).reshape(-1)
 
@@ -69,12 +65,8 @@ def ring(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.A
             f'implementation="ring" needs a mesh with an axis "{AXIS}", not {mesh.axis_names}: '
             "call under jax.set_mesh(mesh)"
         )
-    for name, x in (("queries", tile.q), ("keys", tile.k)):
-        if x.shape[1] % mesh.shape[AXIS]:
-            raise ValueError(
-                f"{x.shape[1]} {name} do not divide over the {mesh.shape[AXIS]} devices of the "
-                f'mesh axis "{AXIS}"; pad them'
-            )
+    check_divides(**{AXIS: mesh.shape[AXIS]}, queries=tile.q.shape[1])
+    check_divides(**{AXIS: mesh.shape[AXIS]}, keys=tile.k.shape[1])
     if rule.mask is not None and not callable(rule.mask):
         raise ValueError(
             'implementation="ring" passes keys from device to device, where no device has the '

@@ -48,17 +48,13 @@ _WITHOUT_EFFECT = words("""
 """)
 
 
-def sizes(config: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
-    """Returns the keywords of ``Transformer`` that ``config`` describes.
-
-    Args:
-      config: what ``config.json`` holds.
-      **keys: keys of the config to add or to replace; None removes a key.
+def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keywords of ``Transformer`` that ``config``, from ``config.json``, describes.
 
     Raises:
       ValueError: the model is not known, or a key is missing, malformed or not understood.
     """
-    config = _checked(config, keys)
+    config = _checked(config)
     model = config["model_type"]
     heads = whole(config, "num_attention_heads")
     return DECODERS[model] | dict(
@@ -76,17 +72,17 @@ def sizes(config: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
     )
 
 
-def layers(config: Mapping[str, Any], **keys: Any) -> Layers:
+def layers(config: Mapping[str, Any]) -> Layers:
     """Returns the encoding and the window of each layer, as the shortest pattern that repeats.
 
-    Layers that are equal share one instance. The arguments are as in ``sizes``.
+    Layers that are equal share one instance.
     """
-    return layers_from_hf(_checked(config, keys))
+    return layers_from_hf(_checked(config))
 
 
-def _checked(config, keys):
+def _checked(config):
     """Returns the flat config; raises ValueError for a model or a key that is not understood."""
-    config = flattened(config, keys)
+    config = flattened(config, {})
     model = config.get("model_type")
     if model not in DECODERS:
         raise ValueError(

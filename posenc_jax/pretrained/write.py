@@ -22,7 +22,7 @@ from posenc_jax.encodings.rotary.longrope import LongRoPE
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.hf.config import part_of_text
 from posenc_jax.hf.pattern import same
-from posenc_jax.hf.values import ORIGINAL
+from posenc_jax.hf.values import ORIGINAL, whole
 from posenc_jax.model.transformer import Transformer
 from posenc_jax.pretrained import decoder
 
@@ -182,12 +182,8 @@ def _longest(encoding, config) -> int:
 
 
 def _train_length(rule, config) -> int:
-    length = _of_rule(rule, "train_length", config.get("max_position_embeddings"))
-    if length is None:
-        raise ValueError(
-            "config lacks max_position_embeddings: add it, as it was before the extension"
-        )
-    return length
+    length = _of_rule(rule, "train_length", None)
+    return whole(config, "max_position_embeddings") if length is None else length
 
 
 def _of_rule(rule, name, default):
