@@ -8,22 +8,18 @@ no position, and no mask or window hides it.
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.checks import as_array
+
 
 def checked(sinks, q_BTHC) -> jax.Array:
     """Returns sinks ``[H]`` or ``[B, T, H]`` as float32 ``[B, T, H]``, whose B and T may be 1."""
-    try:
-        sinks, (B, T, H, _) = jnp.asarray(sinks), q_BTHC.shape
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"sinks={sinks!r} must be an array of numbers, [H] or [B, T, H]; only Transformer "
-            "makes sinks by name"
-        ) from None
+    sinks, (B, T, H, _) = as_array("sinks", sinks), q_BTHC.shape
     if sinks.shape not in ((H,), (B, T, H)) or not jnp.issubdtype(sinks.dtype, jnp.floating):
         raise ValueError(
             f"sinks are {sinks.dtype} of shape {sinks.shape}, but must be floating-point numbers, "
             f"one for each of the heads given, [{H}], or for each query too, [{B}, {T}, {H}]"
         )
-    return sinks.astype(jnp.float32).reshape((1,) * (3 - sinks.ndim) + sinks.shape)
+    return jnp.asarray(sinks, jnp.float32).reshape((1,) * (3 - sinks.ndim) + sinks.shape)
 
 
 def by_row(sinks_BTH, q_BTHC) -> jax.Array | None:

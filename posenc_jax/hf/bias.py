@@ -6,6 +6,7 @@ from typing import Any
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
+from posenc_jax.fields import check_choice
 from posenc_jax.hf.rotary import head_dim_of
 from posenc_jax.hf.table import having, row_of
 from posenc_jax.hf.values import HEADS, LENGTH, WIDTH, flag, whole
@@ -28,10 +29,7 @@ def t5(config: Mapping[str, Any], layer_type: str | None, rngs: nnx.Rngs | None)
             f"nothing else; those known are {', '.join(having(scheme='t5'))}. Read the model's "
             "code, then use posenc_jax.make('t5', ...)"
         )
-    if layer_type not in ("encoder", "decoder"):
-        raise ValueError(
-            f"layer_type={layer_type!r} must be 'encoder' or 'decoder': a T5 config describes both"
-        )
+    check_choice(("encoder", "decoder"), layer_type=layer_type)
     return make(
         "t5",
         num_heads=whole(config, *HEADS),
@@ -70,8 +68,7 @@ def alibi(config: Mapping[str, Any]) -> Encoding:
 def learned(config: Mapping[str, Any], rngs: nnx.Rngs | None) -> Encoding:
     """Returns the table of positions, which ``posenc_jax.pretrained.load_encoding`` fills."""
     row, kind = row_of(config), config.get("position_embedding_type", "absolute")
-    if kind != "absolute":
-        raise ValueError(f"position_embedding_type={kind!r} must be 'absolute': no other is read")
+    check_choice(("absolute",), position_embedding_type=kind)
     # Embeddings of ALBERT and ELECTRA have a width of their own.
     spellings = ("embedding_size",) if "embedding_size" in config else WIDTH
     width = whole(config, *spellings)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from posenc_jax.fields import check_choice
 from posenc_jax.hf.refused import REFUSED
 from posenc_jax.hf.row import words
 from posenc_jax.hf.sections import SECTION_ONLY
@@ -142,11 +143,7 @@ def position_kind(config: Mapping[str, Any]) -> str:
     kind = config.get("position_embedding_type", row.position_type)
     offered = ["rope", "rotary", "rope_gptj"]
     offered += ["nope"] * ("position_embedding_type" in row.reads)
-    if kind not in offered:
-        raise ValueError(
-            f"position_embedding_type={kind!r} must be one of {', '.join(offered)}: no other is "
-            f"read from a config of model_type={config.get('model_type')!r}"
-        )
+    check_choice(offered, position_embedding_type=kind)
     return "rope" if kind == "rotary" else kind
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posenc_jax.attention import Chunks
+from posenc_jax.fields import check_choice
 from posenc_jax.hf import rules
 from posenc_jax.hf.config import about_positions
 from posenc_jax.hf.row import words
@@ -105,11 +106,8 @@ def window_of(config: Mapping[str, Any], number: int, kind: str | None) -> Windo
     """Returns which keys a query sees in a layer, as an entry of ``Layers``."""
     if kind == CHUNKED:
         return Chunks(whole(config, "attention_chunk_size", default=8192))
-    if kind is not None and kind not in _SLIDING | _FULL:
-        raise ValueError(
-            f"layer_types[{number}]={kind!r}: which keys such a layer sees is not known; the known "
-            f"kinds are {', '.join(sorted(_SLIDING | _FULL | {CHUNKED}))}"
-        )
+    if kind is not None:  # Which keys a layer of another kind sees is not known.
+        check_choice(sorted(_SLIDING | _FULL | {CHUNKED}), **{f"layer_types[{number}]": kind})
     if not _slides(config, number, kind):
         return None
     window = _by_number(config).get(number, {}).get("sliding_window")

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from posenc_jax.fields import count_of
+
 # Different models have different names for a size.
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_num_attention_heads")
 WIDTH = ("hidden_size", "n_embd", "d_model")
@@ -28,14 +30,11 @@ def whole(
     config: Mapping[str, Any], *spellings: str, default: int | None = None, minimum: int = 1
 ) -> int:
     """Returns the whole number of ``minimum`` or more under one of ``spellings``."""
-    given = {key: config[key] for key in spellings if key in config}
+    given = {key: count_of(key, config[key], minimum) for key in spellings if key in config}
     if not given and default is not None:
         return default
     if not given:
         raise ValueError(f"config lacks {' or '.join(spellings)}: add one, or pass it as a keyword")
-    for key, value in given.items():
-        if type(value) is not int or value < minimum:
-            raise ValueError(f"{key}={value!r} must be a whole number of {minimum} or more")
     return agreed(given)
 
 

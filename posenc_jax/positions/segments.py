@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from posenc_jax.fields import check_divides, check_sizes, count_of
+from posenc_jax.fields import check_choice, check_divides, check_sizes, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,11 +192,8 @@ def segments_of(
     Raises:
       ValueError: ids and grids disagree.
     """
-    if seconds_per_frame is not None and len(seconds_per_frame) != len(video_grids):
-        raise ValueError(
-            f"seconds_per_frame={seconds_per_frame} must have a number for each of the "
-            f"{len(video_grids)} video_grids"
-        )
+    if seconds_per_frame is not None:
+        check_choice((len(video_grids),), **{"number of seconds_per_frame": len(seconds_per_frame)})
     ids, merge = np.asarray(ids), count_of("merge", merge)
     if ids.ndim != 1:
         raise ValueError(f"ids must be one sequence, [T], not of shape {ids.shape}")

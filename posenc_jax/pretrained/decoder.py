@@ -8,6 +8,7 @@ computes.
 from collections.abc import Mapping
 from typing import Any
 
+from posenc_jax.fields import check_choice
 from posenc_jax.hf.config import READ, about_positions, flattened
 from posenc_jax.hf.pattern import layers_from_hf
 from posenc_jax.hf.rotary import head_dim_of
@@ -89,8 +90,7 @@ def _checked(config):
             f"model_type={model!r} must be one of {', '.join(DECODERS)}: no other decoder is "
             "known. If the code of one of them is also this model's, pass its model_type="
         )
-    if config.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise ValueError(f"hidden_act={config['hidden_act']!r} must be 'silu': no other is offered")
+    check_choice(("silu", "swish"), hidden_act=config.get("hidden_act", "silu"))
     row, known = row_of(config), _SIZES | _LENGTHS | READ | _WITHOUT_EFFECT
     if row.switched:
         known |= _SWITCHED_WINDOWS

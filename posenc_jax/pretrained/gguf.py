@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from posenc_jax.fields import check_choice
 from posenc_jax.hf.values import ORIGINAL
 
 # Keys of the metadata, after "llama.", and what transformers calls them.
@@ -26,7 +27,6 @@ _SCALING = {
     "rope.scaling.yarn_beta_fast": "beta_fast",
     "rope.scaling.yarn_beta_slow": "beta_slow",
 }
-_SCALING_TYPES = ("none", "linear", "yarn")
 _BLEND = "rope.scaling.yarn_ext_factor"
 # Keys that must agree with the others.
 _CHECKED = ("rope.dimension_count", "attention.value_length")
@@ -78,25 +78,15 @@ def config_of(metadata: Mapping[str, Any], vocab_size: int, tied: bool) -> dict[
 def _scaling(keys) -> dict[str, Any]:
     """Returns the rotary section, empty for plain RoPE, as llama.cpp reads these keys."""
     kind = keys.get("rope.scaling.type", "linear")
-    if kind not in _SCALING_TYPES:
-        raise ValueError(
-            f"llama.rope.scaling.type={kind!r} must be one of {', '.join(_SCALING_TYPES)}"
-        )
+    check_choice(("none", "linear", "yarn"), **{"llama.rope.scaling.type": kind})
     attn_factor = keys.get("rope.scaling.attn_factor", 1.0)
-    if kind != "yarn" and attn_factor != 1:
-        raise ValueError(
-            f"llama.rope.scaling.attn_factor={attn_factor!r} must be 1 where "
-            f"llama.rope.scaling.type is {kind!r} (without the key, it is 'linear'): it is offered "
-            "for 'yarn' alone"
-        )
+    if kind != "yarn":
+        check_choice((1,), **{"llama.rope.scaling.attn_factor": attn_factor})
     # The share to which llama.cpp keeps the trained frequencies of fast pairs; below 0 is unset.
     usual = int(kind == "yarn")
     blend = keys.get(_BLEND, usual)
-    if blend >= 0 and blend != usual:
-        raise ValueError(
-            f"llama.{_BLEND}={blend!r} must be {usual} or missing where llama.rope.scaling.type is "
-            f"{kind!r}: no other blend of slow and fast pairs is offered"
-        )
+    if blend >= 0:
+        check_choice((usual,), **{f"llama.{_BLEND}": blend})
     section = {_SCALING[key]: value for key, value in keys.items() if key in _SCALING}
     if kind == "linear":  # Only YaRN reads the length before the extension.
         section.pop(ORIGINAL, None)
@@ -115,11 +105,7 @@ def _check_head(config, keys):
         return  # The reader of the config names the size that is missing.
     head_dim = width // heads if head_dim is None else head_dim
     for key in _CHECKED:
-        if keys.get(key, head_dim) != head_dim:
-            raise ValueError(
-                f"llama.{key}={keys[key]} must be {head_dim}, the channels of a head: no other is "
-                "offered"
-            )
+        check_choice((head_dim,), **{f"llama.{key}": keys.get(key, head_dim)})
 
 
 def _shortest(value):

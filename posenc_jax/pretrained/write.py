@@ -20,6 +20,7 @@ from posenc_jax.encodings.rotary.frequencies import (
 )
 from posenc_jax.encodings.rotary.longrope import LongRoPE
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.fields import check_choice
 from posenc_jax.hf.config import part_of_text
 from posenc_jax.hf.pattern import same
 from posenc_jax.hf.values import ORIGINAL, whole
@@ -126,11 +127,8 @@ def extended(
     encoding = rotating[0]
     section = _section(encoding, config)
     length = _longest(encoding, config)
-    if section["rope_type"] == "dynamic" and max_length not in (None, length):
-        raise ValueError(
-            f"max_length={max_length} must be left out: under dynamic NTK it is the training "
-            f"length, {length}"
-        )
+    if section["rope_type"] == "dynamic":  # Its longest length is that of training.
+        check_choice((None, length), max_length=max_length)
     originals = {ORIGINAL: section[ORIGINAL]} if ORIGINAL in section else {}
     of_scheme = {"max_position_embeddings": length} | originals
     return dict(config) | _spelled(section) | of_scheme | longest

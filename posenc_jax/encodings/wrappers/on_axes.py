@@ -33,11 +33,7 @@ class OnAxes(Wrapper):
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         positions = tokens.positions
         if positions.ndim == 3:
-            if max(self.axes) >= positions.shape[-1]:
-                raise ValueError(
-                    f"axes={self.axes} are not all among the {positions.shape[-1]} axes of "
-                    f"positions of shape {positions.shape}; count from 0"
-                )
+            count_of("the largest of axes", max(self.axes), 0, positions.shape[-1] - 1)
             chosen = [positions[..., axis] for axis in self.axes]
             tokens = tokens.at(chosen[0] if len(chosen) == 1 else jnp.stack(chosen, axis=-1))
         return super().prepare(tokens, length=length, key=key)
