@@ -78,7 +78,8 @@ def generate(
         chunk = prompts.part(slice(start, start + size))
         logits_BV, cache = read(model, chunk, cache)
     how = _How(max_new_tokens, float(temperature), float(top_p), stop_token)
-    return _continue(how, model, logits_BV, cache, prompts.first_positions(), key)[0]
+    first = None if prompts.is_text else prompts.next.reshape(B, 1, *prompts.positions.shape[2:])
+    return _continue(how, model, logits_BV, cache, first, key)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,11 +140,6 @@ class _Prompts(NamedTuple):
         new = self.next.max(axis=0).astype(np.float64)
         last = np.maximum(new + max_new_tokens - 1, self.positions.max(axis=(0, 1)) + 1.0)
         return np.ceil(last).astype(np.int64).reshape(self.positions.shape[2:])
-
-    def first_positions(self):
-        """Returns the position of each row's first new token, on every axis, or None for text."""
-        B, _, *axes = self.positions.shape
-        return None if self.is_text else self.next.reshape(B, 1, *axes)
 
 
 def check_reach(

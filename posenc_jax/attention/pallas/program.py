@@ -24,7 +24,9 @@ class Program:
     """
 
     def __init__(self, function, known, given):
-        closed = _inlined(jax.make_jaxpr(function)(known, given))
+        closed = jax.make_jaxpr(function)(known, given)
+        # Again, without calls of other programs, and without equations in vain.
+        closed = jax.make_jaxpr(lambda *x: _outputs(closed, x, {}))(*closed.in_avals)
         jaxpr = closed.jaxpr
         count = len(jax.tree.leaves(known))
         self._known, self._given = jaxpr.invars[:count], jaxpr.invars[count:]
@@ -59,11 +61,6 @@ def on_matrices(function, *arguments):
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
     outputs = _outputs(closed, jax.tree.leaves(arguments), _RULES)
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
-
-
-def _inlined(closed):
-    """Returns the program without calls of other programs, and without equations in vain."""
-    return jax.make_jaxpr(lambda *values: _outputs(closed, values, {}))(*closed.in_avals)
 
 
 def _cut(eqns, known):

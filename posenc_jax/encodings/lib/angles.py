@@ -12,7 +12,6 @@ Only additions, multiplications and roundings are used: the same numbers come ou
 TPU, nothing is tabulated, and the derivative with respect to the position is the frequency.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -42,7 +41,11 @@ def cos_sin(
     turns = inv_freq / (2 * math.pi)
     nearest = turns.high if isinstance(turns, Double) else turns
     pieces = [_pieces(turns * unit) for unit in (_BLOCK**2, _BLOCK, 1)]
-    of_rank = functools.partial(_of_rank, positions.ndim)
+
+    def of_rank(piece):
+        piece = piece.astype(np.float32)
+        return piece.reshape((1,) * (positions.ndim - piece.ndim) + piece.shape)
+
     return _cos_sin_of_pieces(positions, *jax.tree.map(of_rank, (pieces, nearest)))
 
 
@@ -161,8 +164,3 @@ def _pieces_of_double(turns: Double) -> list:
 
 def _drop_whole(turns):
     return turns - jnp.round(turns)
-
-
-def _of_rank(rank, piece):
-    piece = piece.astype(np.float32)
-    return piece.reshape((1,) * (rank - piece.ndim) + piece.shape)

@@ -108,7 +108,8 @@ def _multiplied(a: Double, b: Double) -> Double:
 @jax.jit
 def log(x: Double) -> Double:
     """Returns the natural logarithm of positive numbers."""
-    exponent = _exponent(x.high * np.float32(math.sqrt(2)))
+    bits = jax.lax.bitcast_convert_type(x.high * np.float32(math.sqrt(2)), jnp.int32)
+    exponent = (bits >> 23) - 127  # floor(log2)
     scale = _power_of_two(-exponent)
     mantissa = Double(x.high * scale, x.low * scale)
     ratio = (mantissa - 1.0) / (mantissa + 1.0)
@@ -156,11 +157,6 @@ def _cut(x):
     bits = jax.lax.bitcast_convert_type(x, jnp.int32) & ~0xFFF
     front = jax.lax.stop_gradient(jax.lax.bitcast_convert_type(bits, jnp.float32))
     return front, x - front
-
-
-def _exponent(x):
-    """Returns floor(log2(x)), int32."""
-    return (jax.lax.bitcast_convert_type(x, jnp.int32) >> 23) - 127
 
 
 def _power_of_two(exponent):
