@@ -128,9 +128,6 @@ def attend(
     Logits are float32 whatever the inputs are. The output of a query that may see no key is 0.
     Absolute schemes (``learned``, ``sinusoidal``) act in ``encoding.embed`` and not here: where
     ``embed`` was never called, a warning says once that attention has no positions.
-
-    Raises:
-      ValueError: an argument does not fit the others; the message says which, and what to do.
     """
     check_implementation(implementation)
     causal = checked_causal(causal)
@@ -223,9 +220,6 @@ def combine(
     Some schemes rotate or mix values (PRoPE, ValueRoPE, KV shift) or add to their sum (Shaw), so a
     plain product of weights and values is wrong for them. The weights are what your softmax makes
     of ``logits``; the other arguments are as in ``attend``.
-
-    Raises:
-      ValueError: an argument does not fit the others.
     """
     check_weights(weights_BHTS, v_BSKC)
     q_BTHS = weights_BHTS.swapaxes(1, 2)

@@ -59,11 +59,6 @@ class Encoding(nn.Module):
 
     def setup(self):
         check_scheme(self.scheme)
-        if "num_layers" in self.keywords or "rngs" in self.keywords:
-            raise ValueError(
-                "num_layers= and rngs= are Linen's here: make one Encoding in each layer (or use "
-                "nn.scan), and pass the key to init"
-            )
 
         def draw(key):
             return make(self.scheme, rngs=nnx.Rngs(key), **self.keywords)

@@ -157,6 +157,17 @@ def part_of_text(config: Mapping[str, Any]) -> str | None:
     return next((name for name in _PARTS if config.get(name)), None)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file of a model."""
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
+        raise ValueError(f"{path} is damaged ({error}); download it again") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it must hold an object of JSON; download it again")
+    return value
+
+
 def _content(config):
     if hasattr(config, "to_dict"):
         config = config.to_dict()
@@ -165,12 +176,7 @@ def _content(config):
         path = path / "config.json" if path.is_dir() else path
         if not path.is_file():
             raise ValueError(f"config={str(config)!r} is no file, and no folder with a config.json")
-        try:
-            config = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise ValueError(
-                f"config={str(path)!r} is no JSON ({error}): download it again"
-            ) from None
+        config = read_object(path)
     if not isinstance(config, Mapping):
         raise ValueError(f"config={config!r} must be a dict, a path or a config of transformers")
     return config

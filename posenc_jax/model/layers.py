@@ -28,8 +28,6 @@ class Layers(nnx.Module):
     def __init__(
         self, encodings: Sequence[Encoding | None], windows: Sequence[Window] | None = None
     ):
-        if isinstance(encodings, str) or not isinstance(encodings, Sequence):
-            raise ValueError(f"encodings={encodings!r} must be a list of encodings: [encoding]")
         distinct = {id(encoding): encoding for encoding in encodings if encoding is not None}
         for encoding in distinct.values():
             check_encoding(encoding)

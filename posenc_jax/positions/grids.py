@@ -22,7 +22,6 @@ def qwen25_vl(segments: Sequence[Segment], *, tokens_per_second: float) -> Place
     Everything else is as in ``qwen2_vl``. A video needs the ``times`` of its frames, an image none.
 
     Args:
-      segments: the parts of the sequence.
       tokens_per_second: the scale, from the config of the checkpoint; the released ones differ from
         the default of their class.
     """
@@ -75,9 +74,6 @@ def centred_grid(rows: int, columns: int, *, others: int = 0) -> np.ndarray:
     Returns:
       Rows and columns, float32 ``[1, others + rows * columns, 2]``, row by row. A patch in the very
       centre is at 1e-30, which rotates no pair but distinguishes the patch from ``others``.
-
-    Raises:
-      ValueError: a number is too small.
     """
     check_sizes(rows=rows, columns=columns)
     count_of("others", others, 0)
@@ -94,7 +90,6 @@ def spatial_reset(segments: Sequence[Segment], *, stride: int = 1) -> Placed:
     first time too.
 
     Args:
-      segments: the parts of the sequence.
       stride: how far apart frames are in time, a whole number.
     """
     check_sizes(stride=stride)

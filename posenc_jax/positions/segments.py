@@ -118,16 +118,11 @@ def place(
     """Places text one token after another, and every other block where ``block`` says.
 
     Args:
-      segments: the parts of the sequence.
       block: takes a Vision, or a Film, and the next free position, and returns the positions of the
         patches, ``[frames, rows, columns, 3]``, or of the film's tokens, ``[1, 1, tokens, 3]``.
       after: takes the positions of a block and its start, and returns the next free position.
       dtype: the type of the positions.
     """
-    if not isinstance(segments, Sequence) or not segments:
-        raise ValueError(
-            f"segments={segments!r} must be a list of Text, Vision and Film, at least one"
-        )
     parts: list[np.ndarray] = []
     start: float = 0
     for segment in segments:

@@ -18,7 +18,6 @@ def videorope(segments: Sequence[Segment], *, delta: float = 2.0) -> Placed:
     centre by n / 2 and to continue ``delta`` after the last frame; this could not be verified.
 
     Args:
-      segments: the parts of the sequence.
       delta: how far apart frames are; 1 leaves the spacing (ATS) out.
     """
     check_positive(delta=delta)

@@ -6,12 +6,12 @@ and read a part of a tensor without the rest.
 
 import importlib
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from posenc_jax.hf.config import read_object
 from posenc_jax.pretrained import gguf, weights
 
 INDEX = "model.safetensors.index.json"
@@ -49,9 +49,9 @@ class SafetensorsFiles:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        index = _read_object(folder / INDEX)
         names = {"model.safetensors"}
-        if index is not None:
+        if (folder / INDEX).exists():
+            index = read_object(folder / INDEX)
             if not isinstance(index.get("weight_map"), dict):
                 raise ValueError(f"{folder / INDEX} has no weight_map; download it again")
             names = set(index["weight_map"].values())
@@ -81,10 +81,9 @@ class SafetensorsFiles:
 
     def config(self) -> dict[str, Any]:
         """Returns what ``config.json`` holds."""
-        config = _read_object(self._folder / "config.json")
-        if config is None:
+        if not (self._folder / "config.json").exists():
             raise ValueError(f"{self._folder} has no config.json, which says what the model is")
-        return config
+        return read_object(self._folder / "config.json")
 
     def origins(self, model, config) -> dict[str, weights.Origin]:
         """Returns where the parameters of ``model`` are in these files."""
@@ -256,16 +255,3 @@ def need(package: str) -> Any:
             f"published weights need {package}, which is not installed: "
             "pip install 'posenc_jax[pretrained]'"
         ) from None
-
-
-def _read_object(path: Path) -> dict[str, Any] | None:
-    """Returns the JSON object in ``path``, or None if there is no such file."""
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
-        raise ValueError(f"{path} is damaged ({error}); download it again") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged: it must hold an object of JSON; download it again")
-    return value

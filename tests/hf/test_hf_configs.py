@@ -168,7 +168,7 @@ def test_a_reason_names_all_that_make_needs(reason):
 @pytest.mark.parametrize("content", [b'{"model_type": ', b"\xff\xfe"])
 def test_a_file_that_is_no_json_is_named(content, tmp_path):
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(ValueError, match=f"config.*{tmp_path}"):
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'config.json'}")):
         from_hf(tmp_path)
 
 
