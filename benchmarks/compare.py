@@ -38,7 +38,7 @@ _COMPILING = ("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration", "backend_
 
 
 class Stopwatch:
-    """Counts seconds by scheme and stage, of nested stages for the inner one alone."""
+    """Counts seconds by scheme and stage; a nested stage is no part of the stage around it."""
 
     def __init__(self):
         self.seconds: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)

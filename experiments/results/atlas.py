@@ -186,5 +186,5 @@ def controls_of(together: pd.DataFrame, alone: pd.DataFrame) -> Iterator[str]:
 
 
 def counts(rows: pd.DataFrame, against: str) -> dict[str, int]:
-    """Returns at how many questions ``rows`` of ``Atlas.answers`` are better and worse."""
+    """Returns at how many questions of ``rows`` a scheme is better, and at how many worse."""
     return {word: int((rows[f"vs_{against}"] == word).sum()) for word in ("better", "worse")}

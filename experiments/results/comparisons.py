@@ -162,7 +162,7 @@ def _question(group: pd.DataFrame, against: str | None) -> pd.DataFrame:
 
 
 def _expected(by_seed: pd.DataFrame, is_paired: bool) -> tuple[pd.Series, float]:
-    """Returns the variance of each scheme that all lead to expect, and its degrees of freedom.
+    """Returns the variance that all schemes lead to expect of each, and its degrees of freedom.
 
     ``by_seed`` has answers by scheme and seed, NaN where one is missing. ``is_paired`` says whether
     they will be compared within seeds.

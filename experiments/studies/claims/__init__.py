@@ -13,7 +13,7 @@ from experiments.studies.claims import attention, extension, multimodal, rotary,
 
 
 def claims_of(schemes: Iterable[str]) -> tuple[Claim, ...]:
-    """Returns all claims; of ``schemes`` the sense of order is tested."""
+    """Returns all claims; ``schemes`` are those whose sense of order is tested."""
     return (
         *text.CLAIMS,
         *rotary.CLAIMS,
