@@ -1,9 +1,15 @@
-"""Runs the Python of every page as it is printed, and follows all links."""
+"""Runs the Python of every page, tutorial and example, and follows all links."""
 
+import os
 import re
+import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import common
+import jax
+import numpy as np
 import pages
 import pytest
 
@@ -17,7 +23,7 @@ PAGES = ["README.md"] + [
     if path.parent.name != "schemes" or path.name == "index.md"
 ]
 # The file that conformance.md reads takes long to make: tests/hf/test_conformance.py runs the page.
-# tests/adapters/test_own_cache.py runs decoding.md, and uses its functions.
+# tests/adapters/test_adapters.py runs decoding.md, and uses its functions.
 ELSEWHERE = "conformance.md", "how-to/decoding.md"
 WITH_CODE = [name for name in PAGES if pages.blocks(name) and not name.endswith(ELSEWHERE)]
 
@@ -54,3 +60,48 @@ def test_the_page_of_schemes_has_all_of_them():
 def test_the_code_of_a_page_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pages.run(name)
+
+
+TUTORIALS = sorted(ROOT.glob("docs/tutorials/[!i]*.md"))  # all but the index
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_runs(page, tmp_path):
+    cells = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```$", page.read_text(), re.M | re.S)
+    assert cells
+    script = tmp_path / f"{page.stem}.py"
+    script.write_text("\n".join(cells))
+    # As in the site's build: in the page's folder, with JAX as users have it.
+    variables = dict(PYTHONPATH=str(ROOT), MPLBACKEND="agg", JAX_PLATFORMS="cpu")
+    ran = subprocess.run(
+        [sys.executable, script],
+        cwd=page.parent,
+        env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_index_lists_every_tutorial():
+    listed = re.findall(r"\]\(([\w-]+)\.md\)", (ROOT / "docs/tutorials/index.md").read_text())
+    assert sorted(listed) == [page.stem for page in TUTORIALS]
+
+
+EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+# Those of other libraries take as long, and break when these change.
+OTHERS = {"haiku_decoder", "equinox_decoder"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=[pytest.mark.slow] * (p.stem in OTHERS), id=p.stem) for p in EXAMPLES],
+)
+def test_an_example_runs(path, capsys):
+    with jax.numpy_rank_promotion("allow"):  # as users have it
+        result = runpy.run_path(str(path))["main"]()
+    assert capsys.readouterr().out.strip()
+    for array in jax.tree.leaves(result):
+        assert np.isfinite(array).all()

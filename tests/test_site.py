@@ -4,7 +4,7 @@ import common
 import pytest
 
 import posenc_jax
-from docs.site import concepts, models, pages, papers, snippets
+from docs.site import concepts, models, pages, papers, snippets, stub
 from docs.site.drawings import Drawn
 from experiments.results.reports import docstrings
 from posenc_jax import REGISTRY, Encoding
@@ -90,3 +90,28 @@ def test_the_picture_of_tokens_shows_what_attention_does():
     weights = concepts._weights(Encoding(), made, segment_ids=concepts.SEGMENTS, window=3)
     assert (weights[7] > 0).tolist() == [False] * 5 + [True] * 3
     assert (weights[4] > 0).tolist() == [False, False, True, True, True, False, False, False]
+
+
+# The types of make
+
+
+def test_the_stub_is_that_of_the_registry():
+    assert stub.PATH.read_text() == stub.stub(), "run python -m docs.site.stub"
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("rope_theta", "base"), ("theta", "base"), ("max_position_embeddings", "train_length")]
+    + [("dim", "head_dim")],
+)
+def test_words_of_other_projects_are_answered(word, meant):
+    with pytest.raises(TypeError, match=f"did you mean '{meant}'"):
+        posenc_jax.make("yarn", head_dim=8, train_length=16, **{word: 8})
+
+
+def test_every_golden_array_is_listed_and_used():
+    files = {path.stem for path in common.GOLDEN.glob("*.npz")}
+    assert files == set(common.INDEX)
+    tests = common.GOLDEN.parent.rglob("test_*.py")
+    source = "".join(path.read_text() for path in tests)
+    assert not [name for name in files if f'"{name}"' not in source]

@@ -24,9 +24,8 @@ B, T, D, L, F, V = 4, 32, 16, 3, 48, 64
 def test_flops_of_a_step_are_those_of_the_formula(name, scan):
     """A step is three forward passes of projections, feed-forward, attention and output."""
     model = dict(vocab_size=V, model_dim=D, num_layers=L, num_heads=2, mlp_dim=F)
-    spec = FrozenConfigDict(
-        {"encoding": {"name": name}, "model": model | {"scan": scan, "remat": scan}}
-    )
+    model |= dict(scan=scan, remat=scan)
+    spec = FrozenConfigDict({"encoding": {"name": name}, "model": model})
     task = Text(Recipe(length=T, batch_size=B, steps=1), None, spec)
     flops = step_flops(task, np.zeros((B, T + 1), np.int32))
     a_token = L * (4 * D * D + 3 * D * F + 2 * T * D) + V * D
