@@ -37,16 +37,10 @@ class Case:
 
     def operands(self):
         """Returns x, q, k and v: what the layer reads and its projections."""
-        q, k, v = (
-            common.normal(seed, B, length, heads, self.head_dim)
-            for seed, length, heads in (
-                (0, self.T, H),
-                (1, self.S, self.kv_heads),
-                (2, self.S, self.kv_heads),
-            )
-        )
+        shapes = (self.T, H), (self.S, self.kv_heads), (self.S, self.kv_heads)
+        qkv = (common.normal(i, B, *shape, self.head_dim) for i, shape in enumerate(shapes))
         x_BSD = 0.5 * common.normal(3, B, self.S, common.WIDTH)
-        return x_BSD, *(jnp.asarray(x, self.dtype) for x in (q, k, v))
+        return x_BSD, *(jnp.asarray(x, self.dtype) for x in qkv)
 
     def run(self, attention, encoding, x_BSD, q, k, v):
         """Calls ``attention``, a name or a function, by way of ``attend``."""
@@ -62,9 +56,7 @@ class Case:
             index = np.random.default_rng(0).permutation(self.T) - 5
             q_tokens = dataclasses.replace(q_tokens, index=jnp.asarray(index, jnp.int32)[None])
         rule = dict(causal=self.causal, window=self.window, scale=self.scale)
-        return posenc_jax.attend(
-            encoding, q, k, v, q_tokens, k_tokens, **rule, implementation=attention
-        )
+        return by(attention)(encoding, q, k, v, q_tokens, k_tokens, **rule)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

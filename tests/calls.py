@@ -8,7 +8,6 @@ from posenc_jax.positions import text
 
 B, T, H, C = 2, 6, common.HEADS, common.HEAD_DIM
 X_BTD = jnp.ones((B, T, common.WIDTH))
-NAN = float("nan")
 
 
 def sides(num_heads=H, keys=T, num_kv_heads=None, channels=C):

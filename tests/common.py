@@ -94,21 +94,13 @@ def reads_length(name: str) -> bool:
 def one_of_each_kind() -> list[str]:
     """Returns the first scheme of every set of hooks, with and without parameters.
 
-    Where a test is about the model around the encoding, one of them stands for all.
+    Where a test is about the layer or model around the encoding, one of them stands for all.
     """
 
     def kind(name, encoding):
         return encoding.hooks(), encoding.per_layer, has_parameters(encoding), encoding.whole_rows
 
     return _first_of_each(kind)
-
-
-def one_of_each_set_of_hooks() -> list[str]:
-    """Returns the first scheme of every set of hooks, with and without parameters.
-
-    Where a test is about a single layer around the encoding, one of them stands for all.
-    """
-    return _first_of_each(lambda name, encoding: (encoding.hooks(), has_parameters(encoding)))
 
 
 def one_of_each_tile() -> list[str]:
@@ -281,14 +273,14 @@ def forward(model, token_ids, positions, segment_ids=None, length=None):
     return model(token_ids, positions, segment_ids, length=length)
 
 
-def loss_and_gradients_of(model, token_ids, positions, weights_BTV):
+@jax.jit
+def loss_and_gradients(model, token_ids, positions, weights_BTV):
     """Returns a weighted sum of the logits, and its gradient by every parameter."""
-    return jax.value_and_grad(lambda model: (model(token_ids, positions) * weights_BTV).sum())(
-        model
-    )
 
+    def loss(model):
+        return (model(token_ids, positions) * weights_BTV).sum()
 
-loss_and_gradients = jax.jit(loss_and_gradients_of)
+    return jax.value_and_grad(loss)(model)
 
 
 @functools.partial(jax.jit, static_argnames=("scale", "causal"))
@@ -319,11 +311,12 @@ def golden(name: str) -> tuple[dict[str, np.ndarray], Any]:
 
 def parameter_paths(module) -> list[tuple[tuple[str, ...], jax.Array]]:
     """Returns every parameter of a module with the names that lead to it."""
+
+    def name(key):
+        return str(getattr(key, "key", getattr(key, "name", key)))
+
     flat, _ = jax.tree_util.tree_flatten_with_path(module)
-    names = [
-        [str(getattr(key, "key", getattr(key, "name", key))) for key in path] for path, _ in flat
-    ]
-    return [(tuple(path[:-1]), leaf) for path, (_, leaf) in zip(names, flat, strict=True)]
+    return [(tuple(map(name, path[:-1])), leaf) for path, leaf in flat]
 
 
 def parameters_float64(module) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from posenc_jax.costs import _count
 SIZES = dict(num_heads=common.HEADS, head_dim=common.HEAD_DIM, length=64)
 
 
-@pytest.mark.parametrize("name", ["nope", *common.one_of_each_set_of_hooks()[1::3], "fope"])
+@pytest.mark.parametrize("name", ["nope", *common.one_of_each_kind()[1::3], "fope"])
 def test_every_scheme_is_described(name):
     encoding = common.build(name)
     result = posenc_jax.describe(encoding, **SIZES)

@@ -1,9 +1,12 @@
 """Tests encodings in the attention layers of Flax itself."""
 
+import functools
+
 import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 import pytest
 from common import close
 from flax import linen as nn
@@ -14,8 +17,8 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.positions import text
 
 B, T, H, C, D = 2, 12, common.HEADS, common.HEAD_DIM, common.WIDTH
-HOOKS = common.one_of_each_set_of_hooks()
-IN_A_LAYER = [name for name in HOOKS if "embed" not in common.outline(name).hooks()]
+KINDS = common.one_of_each_kind()
+IN_A_LAYER = [name for name in KINDS if "embed" not in common.outline(name).hooks()]
 SEGMENT_IDS = np.repeat([[0, 1], [2, 2]], T // 2, axis=1)
 POSITIONS = np.stack([np.arange(T), np.arange(T)[::-1]]).astype(np.int32)
 
@@ -35,11 +38,9 @@ def residual(*batch) -> jax.Array:
 
 
 def nnx_layer(attention_fn, **options):
-    sizes = dict(num_heads=H, in_features=D, qkv_features=H * C)
-    layer = nnx.MultiHeadAttention(
-        **sizes, attention_fn=attention_fn, decode=False, rngs=nnx.Rngs(0), **options
-    )
-    return layer
+    sizes = dict(num_heads=H, in_features=D, qkv_features=H * C, decode=False)
+    options |= dict(attention_fn=attention_fn)
+    return nnx.MultiHeadAttention(**sizes, **options, rngs=nnx.Rngs(0))
 
 
 def by_hand(layer, encoding, x_BTD, positions, segment_ids=None, **options):
@@ -99,9 +100,7 @@ def test_options_of_attend():
         close(layer(residual()), expected)
         assert np.abs(expected - by_hand(layer, encoding, residual(), POSITIONS)).max() > 1e-3
     nothing = nnx_layer(posenc_jax.attention_fn(common.build("nope"), text(T), causal=False))
-    layer = nnx.MultiHeadAttention(
-        H, in_features=D, qkv_features=H * C, decode=False, rngs=nnx.Rngs(0)
-    )
+    layer = nnx_layer(nnx.dot_product_attention)
     close(nothing(residual()), layer(residual()))
     causal = nnx_layer(posenc_jax.attention_fn(common.build("nope"), text(T)))
     close(causal(residual()), layer(residual(), mask=nnx.make_causal_mask(jnp.ones((B, T)))))
@@ -133,18 +132,13 @@ def test_decoding_with_the_layers_own_cache(name, kind):
         layer.init_cache((B, size, D))
         steps = [layer(x_BTD[:, t : t + 1], decode=True) for t in range(size)]
     else:
-        sizes = dict(num_heads=H, qkv_features=H * C, attention_fn=fn)
-        whole, variables = nn.MultiHeadDotProductAttention(**sizes).init_with_output(
-            jax.random.key(0), x_BTD
-        )
+        sizes, key = dict(num_heads=H, qkv_features=H * C, attention_fn=fn), jax.random.key(0)
+        whole, variables = nn.MultiHeadDotProductAttention(**sizes).init_with_output(key, x_BTD)
         layer = nn.MultiHeadDotProductAttention(**sizes, decode=True)
-        cache = layer.init(jax.random.key(0), x_BTD)["cache"]
-        steps = []
+        changed, steps = {"cache": layer.init(key, x_BTD)["cache"]}, []
         for t in range(size):
-            step, changed = layer.apply(
-                {**variables, "cache": cache}, x_BTD[:, t : t + 1], mutable=["cache"]
-            )
-            cache = changed["cache"]
+            token = x_BTD[:, t : t + 1]
+            step, changed = layer.apply(variables | changed, token, mutable=["cache"])
             steps.append(step)
     close(np.concatenate(steps, axis=1), whole)
 
@@ -192,3 +186,65 @@ def test_dropout_in_the_layer_of_nnx():
     )
     close(first, again)
     assert abs(first - other).max() > 1e-2 and abs(first - calm).max() > 1e-2
+
+
+# A cache of one's own
+
+
+SIZE, K = 11, 2
+
+
+@functools.cache
+def of_the_page():
+    """Returns the two functions of the page."""
+    names = pages.run("docs/how-to/decoding.md")
+    return names["empty_cache"], names["attend_to_past"]
+
+
+class Attention(nnx.Module):
+    """Attends to a whole sequence, or from new tokens past a cache."""
+
+    def __init__(self, encoding, rngs):
+        self.encoding = encoding
+        self.q_einsum = nnx.Einsum("BTD,NDH->BTNH", (H, D, C), rngs=rngs)
+        self.kv_einsum = nnx.Einsum("BSD,CKDH->CBSKH", (2, K, D, C), rngs=rngs)
+        self.attn_vec_einsum = nnx.Einsum("BTNH,NHD->BTD", (H, C, D), rngs=rngs)
+
+    def __call__(self, x, cache=None):
+        query_proj, (key_proj, value_proj) = self.q_einsum(x), self.kv_einsum(x)
+        projected = query_proj, key_proj, value_proj
+        if cache is None:
+            tokens = self.encoding.tokens(text(x.shape[1]))
+            encoded = posenc_jax.attend(self.encoding, *projected, tokens, x=x)
+        else:
+            _, attend_to_past = of_the_page()
+            encoded, past = attend_to_past(self.encoding, cache["past"], x, *projected)
+            cache = {"past": past, "end_index": cache["end_index"] + x.shape[1]}
+        return cache, self.attn_vec_einsum(encoded)
+
+    def init_cache(self):
+        empty_cache, _ = of_the_page()
+        x, k = jnp.zeros((B, SIZE, D)), jnp.zeros((B, SIZE, K, C))
+        return {"past": empty_cache(self.encoding, x, k, H), "end_index": 0}
+
+
+@pytest.mark.parametrize("name", ["fox", "path"])
+def test_pieces_past_a_cache_are_the_whole_sequence(name):
+    encoding = common.build(name, num_kv_heads=K)
+    layer = Attention(encoding, nnx.Rngs(0))
+    x = jnp.asarray(common.normal(0, B, SIZE - 1, D))
+    run = jax.jit(lambda layer, x, cache=None: layer(x, cache))
+    _, whole = run(layer, x)
+    cache, pieces, start = layer.init_cache(), [], 0
+    for count in (6, 1, 1, 2):
+        cache, piece = run(layer, x[:, start : start + count], cache)
+        pieces.append(piece)
+        start += count
+    np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, atol=1e-5)
+
+
+def test_what_would_be_wrong_is_refused():
+    """KV shift needs the key before, and dynamic NTK rotates old keys again."""
+    for name in ("kv_shift", "dynamic_ntk"):
+        layer = Attention(common.build(name, num_kv_heads=K), nnx.Rngs(0))
+        common.refuses("rotates all keys again", layer.init_cache)

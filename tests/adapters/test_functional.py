@@ -74,7 +74,7 @@ def test_score_mod_is_the_score_of_attention(name):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", common.one_of_each_set_of_hooks()[1::3])
+@pytest.mark.parametrize("name", common.one_of_each_kind()[1::3])
 def test_every_scheme_is_init_and_attend(name):
     overrides = schemes.ALL[name].overrides if name in schemes.ALL else {}
     keywords = SIZES | overrides
@@ -116,8 +116,7 @@ def test_params_that_are_missing_are_named():
     scheme, params = initialized("fox")
     x_BTD = common.normal(0, 3, 7, common.WIDTH)
     gate = next(iter(params))
-    with pytest.raises(ValueError, match=f"lack {gate}"):
-        scheme.attend({}, Q, K, V, POSITIONS, x=x_BTD)
+    common.refuses(f"lack {gate}", lambda: scheme.attend({}, Q, K, V, POSITIONS, x=x_BTD))
 
 
 @pytest.mark.parametrize("name", ["fope", "learned", "fire"])

@@ -100,9 +100,8 @@ def test_parts_of_a_text_in_tiles():
     general = functools.partial(gradients, implementation="dense")
     expected = jax.jit(general)(*arguments, text(length, start=3))
     for implementation in ("dense", functools.partial(blockwise, block=4)):
-        known = functools.partial(
-            gradients, positions=text(length, start=3), implementation=implementation
-        )
+        given = dict(positions=text(length, start=3), implementation=implementation)
+        known = functools.partial(gradients, **given)
         jax.tree.map(functools.partial(close, atol=2e-5), jax.jit(known)(*arguments), expected)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from calls import NAN, X_BTD, B, H, T, attend, read, sides
+from calls import X_BTD, B, H, T, attend, read, sides
 from common import refuses
 from flax import nnx
 
@@ -27,7 +27,7 @@ MASKED = [np.ma.masked_array(text(T), mask=text(T) == hidden) for hidden in (1, 
 TOKENS = {
     "positions": [of(text(0)), of(text(T)[0]), of(TWO_AXES, "i_mrope"), of(TWO_AXES, "rope")]
     + [of([[0, 1], [0]]), of(np.full((1, T), 7e30, np.float32)), *map(of, MASKED)],
-    "finite": [of([[0.0, NAN]])],
+    "finite": [of([[0.0, np.nan]])],
     "position": [of([[0, 2**31]]), of(np.float64([[2.0**30 + 0.3]]))],
     "segment_ids": [of(text(T), segment_ids=ids) for ids in (np.zeros((1, T + 1), int), MASKED[0])],
     "length": [of(text(T), "dynamic_ntk", length=n) for n in (0, "9", np.ones(T - 1))]
@@ -184,17 +184,16 @@ def test_keys_are_rotated_ahead_once_and_by_their_own_tokens():
 
 
 def test_windows_and_scales_may_be_numbers_of_any_library():
+    """And causal may be a bool of NumPy."""
     expected = attend("nope", window=3, scale=2)
     for window, scale in ((np.uint8(3), np.float32(2)), (jnp.int32(3), nnx.Param(2.0))):
         np.testing.assert_allclose(attend("nope", window=window, scale=scale), expected, rtol=1e-4)
     traced = jax.jit(lambda window, scale: attend("nope", window=window, scale=scale))
     np.testing.assert_allclose(traced(3, 2.0), expected, rtol=1e-4)
-
-
-def test_causal_may_be_a_bool_of_numpy():
     for causal in (True, False):
-        actual, expected = (attend("nope", causal=of(causal)) for of in (np.bool_, bool))
-        np.testing.assert_array_equal(actual, expected)
+        np.testing.assert_array_equal(
+            *(attend("nope", causal=of(causal)) for of in (np.bool_, bool))
+        )
 
 
 @pytest.mark.parametrize("name", ["dense", "blockwise", "fused"])

@@ -39,7 +39,7 @@ def test_wider_and_wrapped(name):
     attention_cases.assert_equals_dense(fused, build(name), Case(segments=2))
 
 
-@pytest.mark.parametrize("name", common.one_of_each_set_of_hooks())
+@pytest.mark.parametrize("name", common.one_of_each_kind())
 def test_a_scheme_may_be_fused_if_it_leaves_logits_and_output_alone(name):
     """The program that a scheme's hooks trace to says what they do to logits and output."""
     encoding, case = build(name), Case(T=4, S=4)
@@ -82,9 +82,8 @@ def test_cudnn_lowers(case, monkeypatch):
         assert cudnn_takes(tile, v, rule)
         return by_library("cudnn", tile, v, rule)
 
-    program = attention_cases.values_and_gradients.trace(
-        *(attention, case, encoding), *case.operands()
-    )
+    trace = attention_cases.values_and_gradients.trace
+    program = trace(attention, case, encoding, *case.operands())
     text = program.lower(lowering_platforms=("cuda",)).as_text()
     names = re.findall(r"@__cudnn\$fmha(\w+)", text)
     assert [name.removeprefix("ScaleBias") for name in names] == ["Softmax", "SoftmaxBackward"]

@@ -1,5 +1,6 @@
 """Every implementation of attention gives the values and gradients of the reference."""
 
+import dataclasses
 import functools
 
 import common
@@ -20,16 +21,19 @@ from attention_cases import (
 )
 
 import posenc_jax
+from posenc_jax.attention import cpu
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.attention.dense import dense
 from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import zigzag
+from posenc_jax.positions import text
 
 T, DEVICES = 40, 4
 DOCUMENTS = np.repeat([[0, 1], [1, 0]], (15, T - 15), axis=1)
 POSITIONS = np.random.default_rng(0).integers(0, 30, (B, T))
 # As tokens lie on the devices of a ring: not in the order in which they were written.
 ORDER = zigzag(T, DEVICES)
+TILED = by(functools.partial(blockwise, block=16))  # the last of three begins within the second
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -68,9 +72,7 @@ def test_forms_for_a_cpu(name):
 
 @pytest.mark.parametrize("name", common.one_of_each_tile())
 def test_blockwise(name):
-    """The last of three blocks begins within the second."""
-    tiled = by(functools.partial(blockwise, block=16))
-    close(value_and_gradients(tiled, *operands(name)), reference(name))
+    close(value_and_gradients(TILED, *operands(name)), reference(name))
 
 
 # A ring runs the tiles of ``blockwise``. Some schemes change what goes round, or what is left of
@@ -90,8 +92,7 @@ def test_float64(name):
     with jax.enable_x64(True):
         encoding = common.build(name, num_kv_heads=2)
         qkv = sides(2, T, T, np.float64)
-        tiled = by(functools.partial(blockwise, block=16))
-        actual, expected = (value_and_gradients(run, encoding, *qkv) for run in (tiled, by(dense)))
+        actual, expected = (value_and_gradients(run, encoding, *qkv) for run in (TILED, by(dense)))
         assert all(gradient.dtype == jnp.float64 for gradient in actual[1][1:])
         close(actual, expected)
         if name == "fox":
@@ -149,3 +150,100 @@ def test_huge_logits_do_not_overflow():
     logits = np.where(np.tri(6, dtype=bool), np.einsum("bthc,bshc->bhts", q, k), -np.inf)
     winner = np.take_along_axis(np.swapaxes(v, 1, 2), logits.argmax(-1)[..., None], axis=2)
     np.testing.assert_allclose(out, np.swapaxes(winner, 1, 2), rtol=1e-6)
+
+
+# Sinks
+
+
+LATE = 2
+
+
+def in_a_column(encoding, q, k, v, tokens, _, *, sinks):
+    """Attends to the keys and, in the last column, to the sink, whose value is nothing."""
+    logits = posenc_jax.logits(encoding, q, k, tokens)
+    shown = np.tri(T, k=-LATE, dtype=bool) & (DOCUMENTS[:, None] == DOCUMENTS[..., None])
+    logits = jnp.where(shown[:, None], logits, -jnp.inf)
+    sinks_BTH = jnp.broadcast_to(sinks, q.shape[:3])
+    logits = jnp.concatenate([logits, sinks_BTH.swapaxes(1, 2)[..., None]], axis=-1)
+    weights = jax.nn.softmax(logits)[..., :-1]
+    return jnp.einsum("bhts,bshc->bthc", weights, jnp.repeat(v, 2, axis=2))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def with_sinks(attend, encoding, q, k, v, *sinks):
+    """Returns attention under a sink a head, and a sink a query, and the gradients by all."""
+
+    def loss(encoding, q, k, v, *sinks):
+        keys = tokens_of(encoding, text(T), DOCUMENTS)
+        index = jnp.arange(T, dtype=jnp.int32)[None] - LATE  # the first queries see no key
+        queries = dataclasses.replace(keys, index=index)
+        outputs = [attend(encoding, q, k, v, queries, keys, sinks=one) for one in sinks]
+        return sum((out**2).sum() for out in outputs), jnp.stack(outputs)
+
+    arguments = encoding, q, k, v, *sinks
+    return jax.value_and_grad(loss, argnums=range(6), has_aux=True)(*arguments)
+
+
+@pytest.mark.parametrize("implementation", ["dense", "blockwise", "ring", "pallas"])
+def test_sinks(implementation):
+    """They are one key more for each query; one head's sink takes nothing."""
+    sinks_H = jnp.asarray(common.normal(8, common.HEADS)).at[1].set(-30.0)
+    sinks_BTH = jnp.asarray(common.normal(9, B, T, common.HEADS))
+    given = common.build("alibi"), *sides(2, T, T), sinks_H, sinks_BTH
+    attend = TILED if implementation == "blockwise" else by(implementation)
+    with jax.set_mesh(common.mesh_of(context=DEVICES)):
+        actual = with_sinks(attend, *given)
+    assert (np.asarray(actual[0][1])[:, :, :LATE] == 0).all()
+    close(actual, with_sinks(in_a_column, *given))
+
+
+# Rows: attention to the keys before a part of the queries, here of six tokens and of five
+
+
+ROWS = 11
+SEGMENTS = np.repeat([[0, 1], [1, 2]], (4, 7), axis=1)
+
+
+def is_near(q_index, k_index):
+    return q_index - k_index != 2
+
+
+RULES = {
+    "plain": {},
+    "window": dict(window=3),
+    "sinks": dict(sinks=jnp.asarray(common.normal(4, B, ROWS, common.HEADS))),
+    "mask": dict(mask=is_near),
+    "dropout": dict(dropout=(0.5, jax.random.key(5))),
+}
+CASES = [(name, "plain") for name in common.one_of_each_tile()[::3]]
+CASES += [("t5", rule) for rule in RULES]
+
+
+@pytest.mark.parametrize(("name", "rule"), CASES)
+def test_rows_are_dense_attention(name, rule, monkeypatch):
+    monkeypatch.setattr(cpu, "_LEAST_ROWS", ROWS)
+
+    @jax.jit
+    def both(*operands):
+        def loss(implementation, encoding, q, k, v):
+            tokens = tokens_of(encoding, text(ROWS), SEGMENTS)
+            output = by(implementation)(encoding, q, k, v, tokens, **RULES[rule])
+            return (output**2).sum(), output
+
+        run = jax.value_and_grad(loss, argnums=(1, 2, 3, 4), has_aux=True)
+        return run(None, *operands), run("dense", *operands)
+
+    close(*both(common.build(name), *sides(4, ROWS, ROWS)))
+
+
+def test_rows_are_chosen_for_long_causal_attention_on_a_cpu():
+    def pieces(T, platform="cpu", **call):
+        def attend(x):
+            rope = posenc_jax.make("rope", head_dim=8)
+            return posenc_jax.attend(rope, x, x, x, rope.tokens(text(T)), **call)
+
+        program = jax.export.export(jax.jit(attend), platforms=[platform])
+        x = jax.ShapeDtypeStruct((1, T, 2, 8), jnp.float32)
+        return program(x).mlir_module().count("stablehlo.exponential")
+
+    assert [pieces(256), pieces(255), pieces(256, causal=False), pieces(256, "tpu")] == [2, 1, 1, 1]

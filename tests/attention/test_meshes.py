@@ -1,4 +1,4 @@
-"""Attention over several devices: the batch over one axis of a mesh, and the heads over another."""
+"""Attention over several devices: batch, heads and tokens lie over axes of a mesh."""
 
 import functools
 
@@ -8,9 +8,11 @@ import numpy as np
 import probe
 import pytest
 import schemes
+from attention_cases import by, close, sides, tokens_of
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
+from posenc_jax.attention.ring import zigzag
 from posenc_jax.positions import text
 
 
@@ -84,3 +86,64 @@ def test_values_and_gradients(name, kind):
     leaves = map(jax.tree.leaves, (actual["by_parameters"], expected.by_parameters))
     for a, b in zip(*leaves, strict=True):
         common.close(a, b, rtol=2e-4, atol=1e-4 * max(1.0, np.abs(b).max()))
+
+
+# Tokens on several devices, in a ring
+
+
+T = 32
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_gradients(implementation, encoding, q, k, v):
+    """Returns attention and its gradients."""
+    positions = np.random.default_rng(0).integers(0, 30, (2, T))
+
+    def loss(encoding, q, k, v):
+        output = by(implementation)(encoding, q, k, v, tokens_of(encoding, positions))
+        return (output**2).sum(), output
+
+    return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(encoding, q, k, v)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("alibi", {"context": 8})] + [(name, {"data": 2, "context": 4}) for name in ("shaw", "cope")],
+)
+def test_meshes(name, shape):
+    """Where the batch is sharded too, each device has its own part."""
+    encoding, qkv = common.build(name, num_kv_heads=2), sides(2, T, T)
+    expected = value_and_gradients("dense", encoding, *qkv)
+    by_token = "data" if "data" in shape else None, "context"
+    with jax.set_mesh(mesh := common.mesh_of(**shape)):
+        actual = value_and_gradients("ring", encoding, *common.placed(qkv, mesh, *by_token))
+    close(actual, expected)
+    output = actual[0][1]
+    part = 2 // shape.get("data", 1), T // shape["context"]
+    assert output.sharding.shard_shape(output.shape)[:2] == part
+
+
+def test_a_training_step_gathers_no_tokens():
+    """Keys go round from device to device; all else that belongs to a token stays where it is."""
+    order = zigzag(T, 4)
+
+    def loss(model, ids, targets, places, index):
+        x_BTD = model.hidden(ids, places, index=index)
+        return posenc_jax.cross_entropy(x_BTD, model.embedding[...], targets).mean()
+
+    with jax.set_mesh(mesh := common.mesh_of(context=4)):
+        tokens = np.zeros((2, 2, T), np.int32)
+        ids, targets, order = common.placed([*tokens, order[None]], mesh, None, "context")
+        step = jax.jit(jax.grad(loss))
+        program = step.lower(common.build_model("t5"), ids, targets, order, order).compile()
+    text = program.as_text()
+    assert "collective-permute(" in text
+    assert "all-gather(" not in text
+
+
+def test_zigzag():
+    """Each device has the same number of pairs to compute."""
+    order = zigzag(24, 3)
+    assert sorted(order) == list(range(24))
+    assert {int((piece + 1).sum()) for piece in order.reshape(3, -1)} == {100}
+    common.refuses("length=20 must be a multiple of 6", lambda: zigzag(20, 3))
