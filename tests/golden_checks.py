@@ -92,6 +92,13 @@ def cos_and_sin(encoding, positions, length):
     return jnp.split(after, 2, axis=-1) if half else (after[:, 0::2], after[:, 1::2])
 
 
+def close_tables(tables, arrays, name="{}", rows=slice(None), **tolerance):
+    """Compares cosine and sine ``[T, pairs]`` with the first columns of those of a golden file."""
+    for table, kind in zip(tables, ("cos", "sin"), strict=True):
+        expected = arrays[name.format(kind)][rows][:, : table.shape[-1]]
+        close(table[rows], expected, **tolerance)
+
+
 def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1):
     """Checks by what angle a token each pair rotates, and the factor on cosines and sines.
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import as_published, by_token, close, float32, load
+from golden_checks import as_published, by_token, close, float32, layer, load
 
 import posenc_jax
 from posenc_jax.encodings.bias.kerple import inverse_positive
@@ -62,16 +62,9 @@ def attend_with_memory(encoding, q, k, v):
 @pytest.mark.parametrize("name", ["deberta_v2_bucket_256_512", "deberta_repo_bucket_256_512"])
 def test_deberta_buckets(name):
     arrays, params = common.golden(name)
-    num_buckets = params["position_buckets"]
-    encoding = posenc_jax.make(
-        "deberta",
-        num_heads=1,
-        head_dim=1,
-        model_dim=1,
-        max_distance=params["max_position"],
-        num_buckets=num_buckets,
-        rngs=nnx.Rngs(0),
-    )
+    num_buckets, sizes = params["position_buckets"], dict(num_heads=1, head_dim=1, model_dim=1)
+    sizes |= dict(max_distance=params["max_position"], num_buckets=num_buckets)
+    encoding = posenc_jax.make("deberta", **sizes, rngs=nnx.Rngs(0))
     rows = encoding.row(jnp.asarray(arrays["relative_pos"], jnp.float32))
     expected = np.clip(arrays["bucket"] + num_buckets, 0, 2 * num_buckets - 1)
     np.testing.assert_array_equal(rows, expected)
@@ -81,13 +74,8 @@ def test_deberta_buckets(name):
 def test_dape(bias):
     arrays, params = common.golden("dape_h3_T8")
     H, T = params["heads"], params["T"]
-    encoding = posenc_jax.make(
-        "dape",
-        num_heads=H,
-        hidden=params["mlp_width"],
-        bias="alibi" if bias == "alibi" else "kerple_log",
-        rngs=nnx.Rngs(0),
-    )
+    given = dict(hidden=params["mlp_width"], bias="alibi" if bias == "alibi" else "kerple_log")
+    encoding = posenc_jax.make("dape", num_heads=H, **given, rngs=nnx.Rngs(0))
     inner, outer = arrays[f"{bias}.0.weight"].T, arrays[f"{bias}.2.weight"]
     weights = dict(of_logit=inner[:H], of_bias=inner[H:], out=outer)
     biases = dict(hidden_bias=arrays[f"{bias}.0.bias"], out_bias=arrays[f"{bias}.2.bias"])
@@ -163,25 +151,15 @@ def test_path(golden, shuffled):
 def test_selective_rope():
     arrays, params = float32("selective_rope_h2_T9")
     H, C = params["heads"], params["head_dim"]
-    encoding = posenc_jax.make(
-        "selective_rope",
-        num_heads=H,
-        head_dim=C,
-        model_dim=H * C,
-        rank=params["rank"],
-        base=float(params["temp_theta"]),
-        temperature=params["temp_max"],
-        rngs=nnx.Rngs(0),
-    )
-    encoding.down_kernel[...] = arrays["w.phi_proj.0.weight"].T
-    encoding.up_kernel[...] = arrays["w.phi_proj.1.weight"].T
+    given = dict(num_heads=H, head_dim=C, model_dim=H * C, rank=params["rank"])
+    given |= dict(base=float(params["temp_theta"]), temperature=params["temp_max"])
+    encoding = posenc_jax.make("selective_rope", **given, rngs=nnx.Rngs(0))
+    kernels = (arrays[f"w.phi_proj.{number}.weight"].T for number in (0, 1))
+    load(encoding, dict(zip(("down_kernel", "up_kernel"), kernels, strict=True)))
     encoding.convolution[...] = jnp.zeros_like(encoding.convolution).at[0].set(1)
-
-    tokens = encoding.tokens(text(params["T"])).observed(encoding, arrays["x"])
-    for name, is_query in (("q", True), ("k", False)):
-        side = posenc_jax.Side(None, H, H, is_query=is_query)
-        rotated = encoding.rotate(arrays[name], tokens, side)
-        close(rotated, arrays[f"{name}_rot"], rtol=1e-5, atol=1e-5)
+    results = layer(encoding, arrays["q"], arrays["k"], arrays["k"], arrays["x"])
+    for key in ("q_rot", "k_rot"):
+        close(results[key], arrays[key], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("golden", ["wall", "wall_is_fox", "wall_scalar_sink_window"])
@@ -230,13 +208,14 @@ def test_grape_m(golden, name):
         encoding.kernel[...], encoding.bias[...] = arrays["w_omega"], arrays["b_omega"]
 
     tokens = encoding.tokens(text(T)).observed(encoding, x_BTD)
-    sides = []
-    for key, is_query in (("q", True), ("k", False)):
-        side = posenc_jax.Side(None, H, H, is_query=is_query)
-        rotated = encoding.rotate(arrays[f"{key}_raw"], tokens, side)
-        mean = (rotated**2).mean(-1, keepdims=True)
-        sides.append(rotated * jax.lax.rsqrt(mean + 1e-6) * arrays[f"{key}_norm"][None, None, None])
-    q, k = sides
+    results = layer(encoding, arrays["q_raw"], arrays["k_raw"], arrays["v"], x_BTD)
+
+    def normed(key):
+        x = results[f"{key}_rot"]
+        mean = (x**2).mean(-1, keepdims=True)
+        return x * jax.lax.rsqrt(mean + 1e-6) * arrays[f"{key}_norm"][None, None, None]
+
+    q, k = map(normed, "qk")
     scale = params["scale"]
     nope = posenc_jax.Encoding()
     out = posenc_jax.attend(nope, q, k, arrays["v"], nope.tokens(text(T)), scale=scale)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import as_published, close, float32, rotated
+from golden_checks import as_published, close, float32, load, rotated
 from test_prope import attended
 
 import posenc_jax
@@ -26,18 +26,14 @@ def test_rope_mixed():
     encoding = posenc_jax.make("rope_mixed", **sizes, rngs=nnx.Rngs(0))
     # At the start all pairs of a head have two directions, at the angle that it drew.
     angle = jnp.arctan2(*jnp.moveaxis(encoding.vectors[:, 0], -1, 0))[:, None, None]
-    angle_left = jnp.asarray(arrays["init_angle"])[:, None, None] - angle
-    x, y = encoding.vectors[..., 1:], encoding.vectors[..., :1]
-    at_start = [
-        x * jnp.cos(angle_left) - y * jnp.sin(angle_left),
-        y * jnp.cos(angle_left) + x * jnp.sin(angle_left),
-    ]
-    close(jnp.concatenate(at_start, axis=-1), arrays["init_freqs"], rtol=1e-5, atol=1e-5)
+    turn = np.exp(1j * (arrays["init_angle"][:, None] - angle[..., 0]))
+    at_start = (encoding.vectors[..., 1] + 1j * encoding.vectors[..., 0]) * turn
+    at_start = np.stack([at_start.real, at_start.imag], axis=-1)
+    close(at_start, arrays["init_freqs"], rtol=1e-5, atol=1e-5)
     encoding.vectors[...] = jnp.asarray(arrays["freqs"][..., ::-1])
     positions = jnp.asarray(rows_and_columns(arrays, params))
-    for key in ("q", "k"):
-        after = rotated(encoding, jnp.asarray(arrays[key]), positions)
-        as_published("rope_mixed", **{f"{key}_rot": after})
+    q, k = (rotated(encoding, jnp.asarray(arrays[key]), positions) for key in "qk")
+    as_published("rope_mixed", q_rot=q, k_rot=k)
     # Pairs (1, 0) come out as the cosine and sine of their angles.
     unit = jnp.tile(jnp.array([1.0, 0.0]), params["head_dim"] // 2)
     unit = jnp.broadcast_to(unit, (1, positions.shape[1], params["num_heads"], len(unit)))
@@ -48,15 +44,9 @@ def test_rope_mixed():
 def test_axial_rope_of_rope_vit():
     """A setting of RoPE: columns rotate the first half of the pairs, rows the second."""
     arrays, params = common.golden("rope_vit_axial")
-    of_axis = params["head_dim"] // 4
-    encoding = posenc_jax.make(
-        "rope",
-        head_dim=params["head_dim"],
-        base=params["base"],
-        frequencies=Spectra((of_axis, of_axis)),
-        axes=(1,) * of_axis + (0,) * of_axis,
-        layout="interleaved",
-    )
+    of_axis, sizes = params["head_dim"] // 4, {key: params[key] for key in ("head_dim", "base")}
+    by_axis = dict(frequencies=Spectra((of_axis,) * 2), axes=(1,) * of_axis + (0,) * of_axis)
+    encoding = posenc_jax.make("rope", **sizes, **by_axis, layout="interleaved")
     positions = jnp.asarray(rows_and_columns(arrays, params))
     patches = positions[:, params["prefix_tokens"] :]
     cos, sin = (table[0, :, 0] for table in encoding.tokens(patches).made)
@@ -67,15 +57,9 @@ def test_axial_rope_of_rope_vit():
 @pytest.mark.parametrize("golden", ["golden_gate_2d", "golden_gate_nd"])
 def test_golden_gate(golden):
     arrays, params = common.golden(golden)
-    encoding = posenc_jax.make(
-        "golden_gate",
-        num_heads=params["num_heads"],
-        head_dim=params["head_dim"],
-        num_axes=params["num_axes"],
-        slowest=params["min_freq"],
-        fastest=params["max_freq"],
-        zero_share=params["zero_share"],
-    )
+    given = {key: params[key] for key in ("num_heads", "head_dim", "num_axes", "zero_share")}
+    given |= dict(slowest=params["min_freq"], fastest=params["max_freq"])
+    encoding = posenc_jax.make("golden_gate", **given)
     rate, _ = encoding.frequencies(params["head_dim"], 1e4, 1)
     close(np.asarray(encoding.axes) * rate[:, None], arrays["freqs"], rtol=1e-5, atol=2e-5)
     positions = jnp.asarray(np.moveaxis(arrays["positions"], 0, -1), jnp.float32)
@@ -100,10 +84,8 @@ def test_dinov3(golden, monkeypatch):
     rate, _ = encoding.frequencies(params["head_dim"], params["rope_theta"], 1)
     cos, sin = (table[0, :, 0] for table in encoding.tokens(patches).made)
     # Rows and columns have the same rates.
-    as_published(golden, inv_freq=rate[: len(rate) // 2], cos=cos, sin=sin)
-    for key in "qk":
-        after = rotated(encoding, jnp.asarray(arrays[key]), grid)
-        as_published(golden, **{f"{key}_rot": after})
+    q, k = (rotated(encoding, jnp.asarray(arrays[key]), grid) for key in "qk")
+    as_published(golden, inv_freq=rate[: len(rate) // 2], cos=cos, sin=sin, q_rot=q, k_rot=k)
 
 
 def test_dinov3_moves_the_patch_in_the_centre_but_no_class_token():
@@ -144,8 +126,8 @@ def test_swin_v2(golden):
     given = dict(num_heads=H, grid=tuple(trained), hidden=hidden)
     encoding = posenc_jax.make("swin_v2", **given, rngs=nnx.Rngs(0))
     names = {"inner_kernel": "w1", "inner_bias": "b1", "outer_kernel": "w2"}
-    for name, key in (names | {"log_scale": "logit_scale"}).items():
-        getattr(encoding, name)[...] = arrays[key]
+    names |= {"log_scale": "logit_scale"}
+    load(encoding, {name: arrays[key] for name, key in names.items()})
     cells = np.stack(np.indices(params["window"]), axis=-1).reshape(1, -1, 2)
 
     @jax.jit

@@ -50,9 +50,15 @@ def test_mrope(name, scheme):
     positions = axes_last(arrays["position_ids"]).astype(np.int32)
     for sections in (tuple(params["mrope_section"]), None):
         encoding = posenc_jax.make(scheme, sections=sections, **settings)
-        for key in ("q", "k"):
-            actual = rotated(encoding, by_token(arrays[key]), positions)
-            close(actual, by_token(arrays[f"{key}_rot"]), atol=3e-4)
+        assert_rotated(encoding, arrays, positions, atol=3e-4)
+
+
+def assert_rotated(encoding, arrays, positions, before="{}", after="{}_rot", **tolerance):
+    """Compares rotated queries and keys, and returns the keys."""
+    for key in ("q", "k"):
+        actual = rotated(encoding, by_token(arrays[before.format(key)]), positions)
+        close(actual, by_token(arrays[after.format(key)]), **tolerance)
+    return actual
 
 
 def test_mhrope():
@@ -65,11 +71,9 @@ def test_mhrope():
         for table, key in zip(tables, ("cos", "sin"), strict=True):
             expected = by_token(arrays[key])[..., : params["head_dim"] // 2]
             close(table, expected, atol=2e-4)
-        for key in ("q", "k"):
-            actual = rotated(encoding, by_token(arrays[key]), positions)
-            close(actual, by_token(arrays[f"{key}_rot"]), atol=2e-4)
+        keys = assert_rotated(encoding, arrays, positions, atol=2e-4)
         # The last kv head has no axis left, and its query heads none either.
-        np.testing.assert_array_equal(actual[:, :, -1], by_token(arrays["k"])[:, :, -1])
+        np.testing.assert_array_equal(keys[:, :, -1], by_token(arrays["k"])[:, :, -1])
 
 
 @pytest.mark.parametrize("size", ["small", "full"])
@@ -82,12 +86,10 @@ def test_videorope_applied(size, scheme):
     positions = axes_last(arrays[f"{size}/position_ids"])
     assert (positions % 1 != 0).any()
     for given in (sections, None):
-        encoding = posenc_jax.make(
-            scheme, head_dim=params["head_dim"], base=params["rope_theta"], sections=given
-        )
-        for key in ("q", "k"):
-            actual = rotated(encoding, by_token(arrays[f"{size}/{key}"]), positions)
-            close(actual, by_token(arrays[f"{size}/{scheme}_{key}"]), atol=5e-4)
+        sizes = dict(head_dim=params["head_dim"], base=params["rope_theta"])
+        encoding = posenc_jax.make(scheme, **sizes, sections=given)
+        names = f"{size}/{{}}", f"{size}/{scheme}_{{}}"
+        assert_rotated(encoding, arrays, positions, *names, atol=5e-4)
 
 
 def test_hope_hybrid_is_videorope_without_time():
@@ -341,9 +343,8 @@ def test_positions_of_circle_rope(golden):
     arrays, params = common.golden(golden)
     image = Vision(1, *params["grid_hw"])
     settings = dict(angle_share=params["alpha"], grid_share=params.get("dff_rate", 0))
-    settings |= (
-        {"radius_scale": 2} if params["radius"] == "auto-2" else {"radius": params["radius"]}
-    )
+    is_auto = params["radius"] == "auto-2"
+    settings |= {"radius_scale": 2} if is_auto else {"radius": params["radius"]}
     placed = builders.circle_rope([Text(7), image, Text(2)], **settings)
     patches = placed.positions[0, 7:-2]
     close(patches.T - 7, arrays["positions"], atol=1e-5)

@@ -102,13 +102,9 @@ def frequencies_of(rope):
 def test_values_that_rotate(golden):
     arrays, params = float32(golden)
     rope = params["rope_parameters"]
-    encoding = posenc_jax.make(
-        "value_rope",
-        head_dim=params["head_dim"],
-        rotary_dim=params["rope_channels"],
-        base=rope["rope_theta"],
-        frequencies=frequencies_of(rope),
-    )
+    sizes = dict(head_dim=params["head_dim"], rotary_dim=params["rope_channels"])
+    given = dict(base=rope["rope_theta"], frequencies=frequencies_of(rope))
+    encoding = posenc_jax.make("value_rope", **sizes, **given)
     q, k, positions = arrays["q"], arrays["k"], arrays["positions"].astype(jnp.int32)
     rule = dict(window=params["window"], scale=params["scale"], sinks=arrays.get("sinks"))
     results = layer(encoding, q, k, arrays.get("v", k), positions=positions, **rule)
@@ -162,9 +158,10 @@ def test_scales_of_queries():
         "ministral": posenc_jax.make("ministral_scale", over="nope", **sizes, **ministral),
         "inkling": posenc_jax.make("inkling", **sizes, **inkling),
     }
-    positions = jnp.asarray(arrays["positions"], jnp.int32)[None]
-    ones = jnp.ones((1, positions.shape[1], 1, 2))
-    for key, encoding in encodings.items():
-        tokens = encoding.tokens(positions)
+    cases = [(arrays["positions"], arrays[key], encoding) for key, encoding in encodings.items()]
+    arrays, params = common.golden("llama4_attn_temperature")
+    llama4 = posenc_jax.make("llama4_temperature", **params)
+    for positions, scale, encoding in [*cases, (arrays["positions"], arrays["q_scale"], llama4)]:
+        ones, tokens = jnp.ones((1, len(scale), 1, 2)), encoding.tokens(np.int32(positions)[None])
         scaled = encoding.rotate(ones, tokens, ONE_HEAD)[0, :, 0]
-        close(scaled, np.repeat(arrays[key][:, None], 2, axis=1), rtol=1e-6, atol=1e-6)
+        close(scaled, np.repeat(scale[:, None], 2, axis=1), rtol=1e-6, atol=1e-6)

@@ -6,7 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import assert_frequencies, by_token, close, cos_and_sin, layer, load, rotated
+from golden_checks import (
+    assert_frequencies,
+    by_token,
+    close,
+    close_tables,
+    cos_and_sin,
+    layer,
+    load,
+    rotated,
+)
 
 import posenc_jax
 from posenc_jax.positions import text
@@ -61,15 +70,11 @@ def longrope(params):
     return dict(train_length=train_length, factor=factor, **factors)
 
 
-def given(**keywords):
-    return lambda params: keywords
-
-
 FREQUENCIES = {
-    "rope_default_d64_b10000": ("rope", given()),
-    "rope_default_d128_b500000": ("rope", given()),
-    "rope_linear_d64_s4": ("pi", given(factor=4.0)),
-    "ntk_static_d128_a8": ("ntk", given(factor=8.0)),
+    "rope_default_d64_b10000": ("rope", {}),
+    "rope_default_d128_b500000": ("rope", {}),
+    "rope_linear_d64_s4": ("pi", dict(factor=4.0)),
+    "ntk_static_d128_a8": ("ntk", dict(factor=8.0)),
     "rope_yarn_d64_s4_L512": ("yarn", extended("factor")),
     "rope_yarn_llama2_s16": ("yarn", extended("factor")),
     "rope_yarn_d64_s8_attnfactor": ("yarn", extended("factor", attention_factor=1.0)),
@@ -77,10 +82,10 @@ FREQUENCIES = {
     "rope_yarn_d64_s32_notrunc_gptoss": ("yarn", extended("factor", truncate=False)),
     "rope_yarn_d32_b500_L16384_highclamp": ("yarn", extended("factor")),
     "rope_llama3_8b": ("llama3", extended("factor", "low_freq_factor", "high_freq_factor")),
-    "rope_proportional_d128_p25": ("p_rope", given(fraction=0.25)),
-    "rope_proportional_d64_p75": ("p_rope", given(fraction=0.75)),
-    "yarn_repo_d64_s8_L256": ("yarn", given(train_length=256, factor=8.0)),
-    "yarn_repo_d128_s16_L4096": ("yarn", given(train_length=4096, factor=16.0)),
+    "rope_proportional_d128_p25": ("p_rope", dict(fraction=0.25)),
+    "rope_proportional_d64_p75": ("p_rope", dict(fraction=0.75)),
+    "yarn_repo_d64_s8_L256": ("yarn", dict(train_length=256, factor=8.0)),
+    "yarn_repo_d128_s16_L4096": ("yarn", dict(train_length=4096, factor=16.0)),
     "rope_dynamic_d64_s2": ("dynamic_ntk", dynamic),
     "rope_dynamic_d128_s1": ("dynamic_ntk", dynamic),
     "rope_longrope_d64_factor8": ("longrope", longrope),
@@ -92,7 +97,8 @@ FREQUENCIES = {
 def test_frequencies(golden):
     arrays, params = common.golden(golden)
     scheme, keywords = FREQUENCIES[golden]
-    encoding = of_rope(params, scheme, **keywords(params))
+    keywords = keywords(params) if callable(keywords) else keywords
+    encoding = of_rope(params, scheme, **keywords)
     lengths = params.get("seq_lens", [None])
     factors = np.ravel(arrays.get("attention_factor", arrays.get("mscale", 1.0)))
     for length, factor in zip(lengths, np.resize(factors, len(lengths)), strict=True):
@@ -100,11 +106,7 @@ def test_frequencies(golden):
         expected = arrays[key] if key in arrays else arrays["inv_freq_f32"]
         assert_frequencies(encoding, expected, float(factor), length or 1)
     if "cos" in arrays:
-        pairs = encoding.rotary_dim // 2
-        for table, kind in zip(
-            cos_and_sin(encoding, np.arange(64), 64), ("cos", "sin"), strict=True
-        ):
-            close(table, arrays[kind][:, :pairs], atol=1e-5)
+        close_tables(cos_and_sin(encoding, np.arange(64), 64), arrays, atol=1e-5)
 
 
 NUMBERED = {"yarn_qwen3": ("yarn", 6), "p_rope": ("p_rope", 3), "hope_highfreq": ("hope", 8)}
@@ -191,10 +193,8 @@ def test_lengths_that_grow(golden):
 def test_yarn_tables():
     arrays, params = common.golden("rope_yarn_tables_d32_s4")
     encoding = posenc_jax.make("yarn", head_dim=params["head_dim"], train_length=512, factor=4.0)
-    near = arrays["positions"] < 4096
     tables = cos_and_sin(encoding, arrays["positions"].astype(np.int32), 1)
-    for table, kind in zip(tables, ("cos", "sin"), strict=True):
-        close(table[near], arrays[kind][near, :16], rtol=0, atol=3e-4)
+    close_tables(tables, arrays, rows=arrays["positions"] < 4096, rtol=0, atol=3e-4)
 
 
 def test_longrope_switches_for_all_positions():
@@ -207,9 +207,8 @@ def test_longrope_switches_for_all_positions():
     for length in (32, 64, 65, 128):
         positions = arrays[f"idx_T{length}"].astype(np.int32)
         assert positions.max() == length - 1
-        tokens = encoding.tokens(positions[None])
-        for table, kind in zip(tokens.made, ("cos", "sin"), strict=True):
-            close(table[0, :, 0], arrays[f"{kind}_T{length}"][:, :16], atol=3e-5)
+        tables = (table[0, :, 0] for table in encoding.tokens(positions[None]).made)
+        close_tables(tables, arrays, f"{{}}_T{length}", atol=3e-5)
 
 
 @pytest.mark.parametrize("start_tokens", [0, 4])
@@ -221,11 +220,9 @@ def test_longrope_of_its_repository(start_tokens):
     encoding = of_rope(params, "longrope", **settings)
     close(encoding.attention_factor, arrays["mscale"], rtol=1e-9)
     kind = "mixed_" if start_tokens else ""
-    positions = arrays[f"{kind}positions"].astype(np.int32)
-    tables = cos_and_sin(encoding, positions, target)
-    for table, name in zip(tables, ("cos", "sin"), strict=True):
-        # The arrays' own float32 products grow with the position.
-        close(table, arrays[f"{kind}{name}"][:, :32], rtol=0, atol=4e-4)
+    tables = cos_and_sin(encoding, arrays[f"{kind}positions"].astype(np.int32), target)
+    # The arrays' own float32 products grow with the position.
+    close_tables(tables, arrays, f"{kind}{{}}", rtol=0, atol=4e-4)
 
 
 @pytest.mark.parametrize("case", [0, 1])
@@ -242,19 +239,14 @@ def test_longrope2(case):
     )
 
     # Farther, the arrays' own float32 products are off by more.
-    positions, pairs = arrays[f"positions_{case}"].astype(np.int32), params["head_dim"] // 2
-    near = positions < 10_000
+    positions = arrays[f"positions_{case}"].astype(np.int32)
+    near, tables = positions < 10_000, cos_and_sin(encoding, positions, target)
     assert near.sum() > 3
-    for table, kind in zip(cos_and_sin(encoding, positions, target), ("cos", "sin"), strict=True):
-        close(table[near], arrays[f"{kind}_{case}"][near, :pairs], rtol=0, atol=1e-3)
+    close_tables(tables, arrays, f"{{}}_{case}", rows=near, rtol=0, atol=1e-3)
 
     # Up to the training length it is RoPE.
-    for one, other in zip(
-        cos_and_sin(encoding, positions, train_length),
-        cos_and_sin(of_rope(params), positions, 1),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(one, other)
+    short = cos_and_sin(encoding, positions, train_length)
+    np.testing.assert_array_equal(short, cos_and_sin(of_rope(params), positions, 1))
 
     # The first pair that does not make a turn within training; the repository counts one less.
     default = of_rope(params, "longrope2", **settings)

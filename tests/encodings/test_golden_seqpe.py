@@ -32,15 +32,8 @@ IN_BLOCK = {
 
 
 def seqpe(width, num_heads=2, **keywords):
-    return posenc_jax.make(
-        "seqpe",
-        num_heads=num_heads,
-        head_dim=width // num_heads,
-        model_dim=width,
-        train_length=4,
-        rngs=nnx.Rngs(0),
-        **keywords,
-    )
+    sizes = dict(num_heads=num_heads, head_dim=width // num_heads, model_dim=width, train_length=4)
+    return posenc_jax.make("seqpe", **sizes, **keywords, rngs=nnx.Rngs(0))
 
 
 def load(encoder, weights):
@@ -74,17 +67,11 @@ def test_encoder(name):
     """The vectors are read off as what is added to token embeddings of zero."""
     arrays, params = common.golden(name)
     positions = jnp.asarray(arrays["positions"].astype(np.int32))
-    encoding = seqpe(
-        params["embed_dim"],
-        hook="input_add",
-        num_axes=params["data_dim"],
-        max_position=10 ** params["max_digits"],
-        encoder_layers=params["layers"],
-        encoder_heads=params["heads"],
-        bidirectional=params["attn_direction"] == "bi",
-        mask_padding=params["mask_padding"],
-        temperature=params["temperature"],
-    )
+    given = {key: params[key] for key in ("mask_padding", "temperature")}
+    given |= dict(num_axes=params["data_dim"], max_position=10 ** params["max_digits"])
+    given |= dict(encoder_layers=params["layers"], encoder_heads=params["heads"])
+    given |= dict(bidirectional=params["attn_direction"] == "bi", hook="input_add")
+    encoding = seqpe(params["embed_dim"], **given)
     load(encoding.encoder, arrays)
     zeros = jnp.zeros((1, len(positions), params["embed_dim"]))
 
@@ -92,12 +79,8 @@ def test_encoder(name):
     def embedded(encoding, positions):
         return encoding.embed(zeros, encoding.tokens(positions))
 
-    actual = embedded(encoding, positions[None])[0]
-    close(actual, arrays["pe"], **tolerance(name))
-
-
-def tolerance(name):
-    return {key: value / 10 for key, value in common.INDEX[name]["tolerance"].items()}
+    tolerance = {key: value / 10 for key, value in common.INDEX[name]["tolerance"].items()}
+    close(embedded(encoding, positions[None])[0], arrays["pe"], **tolerance)
 
 
 def test_digits():
@@ -112,9 +95,8 @@ def test_digits():
         np.testing.assert_array_equal(written, arrays[f"real_{axes}_left"])
         for direction in ("causal", "bi"):
             for padding in ("pad", "nopad"):
-                mask = visible(
-                    written[None], bidirectional=direction == "bi", mask_padding=padding == "pad"
-                )[0]
+                how = dict(bidirectional=direction == "bi", mask_padding=padding == "pad")
+                mask = visible(written[None], **how)[0]
                 expected = arrays[f"mask_{axes}_{direction}_{padding}mask"]
                 np.testing.assert_array_equal(np.broadcast_to(mask, expected.shape), expected)
 
@@ -185,9 +167,8 @@ def test_contrastive_loss():
     arrays, params = common.golden("seqpe_losses")
     candidates = arrays["candidates"].reshape(params["batch"], params["candidates"], -1)
     labels = jnp.asarray(arrays["labels"].astype(np.int32))
-    loss, gradients = jax.value_and_grad(contrastive_loss, argnums=(0, 1))(
-        jnp.asarray(arrays["pivot"]), jnp.asarray(candidates), labels
-    )
+    both = jax.value_and_grad(contrastive_loss, argnums=(0, 1))
+    loss, gradients = both(jnp.asarray(arrays["pivot"]), jnp.asarray(candidates), labels)
     close(loss, arrays["contrastive_loss"])
     close(gradients[0], arrays["contrastive_dpivot"])
     close(gradients[1].reshape(arrays["candidates"].shape), arrays["contrastive_dcandidates"])
@@ -210,10 +191,8 @@ def test_transfer_loss(kind):
 @pytest.mark.parametrize("axes", ["1d", "2d"])
 def test_nearest_candidate(axes):
     arrays, _ = common.golden("seqpe_losses")
-    pivots, candidates = (
-        jnp.asarray(arrays[f"pos_{kind}_{axes}"].astype(np.int32)) for kind in ("pivot", "cand")
-    )
-    pivots = jnp.moveaxis(pivots, -1, 0) if axes == "2d" else pivots[None]
-    candidates = jnp.moveaxis(candidates, -1, 0) if axes == "2d" else candidates[None]
+    both = (arrays[f"pos_{kind}_{axes}"].astype(np.int32) for kind in ("pivot", "cand"))
+    both = (jnp.moveaxis(x, -1, 0) if axes == "2d" else jnp.asarray(x[None]) for x in both)
+    pivots, candidates = both
     np.testing.assert_array_equal(squared_distances(pivots, candidates), arrays[f"sqdist_{axes}"])
     np.testing.assert_array_equal(nearest(pivots, candidates), arrays[f"label_{axes}"])

@@ -1,4 +1,4 @@
-"""Tests schemes of images on two axes and more; the registry's tests see them on text."""
+"""Tests schemes of images on two axes and more, and learned positions past their tables."""
 
 import functools
 
@@ -67,9 +67,8 @@ def test_packed_images_are_interpolated_by_their_own_sides():
     small, large = cells(3, 3), cells(6, 6)
     packed = np.concatenate([small, large], axis=1)
     segment_ids = np.repeat([0, 1], [9, 36])[None]
-    together = encoding.embed(
-        jnp.zeros((1, 45, common.WIDTH)), encoding.tokens(packed, segment_ids)
-    )
+    tokens = encoding.tokens(packed, segment_ids)
+    together = encoding.embed(jnp.zeros((1, 45, common.WIDTH)), tokens)
     apart = [embed(encoding, jnp.zeros((1, x.shape[1], common.WIDTH)), x) for x in (small, large)]
     np.testing.assert_allclose(together, jnp.concatenate(apart, axis=1), atol=1e-6)
 
@@ -86,3 +85,34 @@ def test_waves_begin_at_the_rates_of_rope():
     common.close(rates_BP[:, 1:].ravel(), 100.0 ** (-np.arange(moving) / moving))
     basis_CC = made.basis()
     common.close(basis_CC @ basis_CC.T, np.eye(common.HEAD_DIM))
+
+
+# Learned positions
+
+
+def test_learned_positions_out_of_range():
+    encoding = common.build("learned", out_of_range="error")
+    x_BTD = jnp.zeros((1, 5, common.WIDTH))
+    positions = jnp.array([[-1.0, 0.0, 31.0, 32.0, 2.5]])
+    rows = np.asarray(embed(encoding, x_BTD, positions))[0]
+    assert np.isnan(rows[[0, 3, 4]]).all()
+    np.testing.assert_allclose(rows[[1, 2]], encoding.table[...][np.array([0, 31])], rtol=0)
+    for bad in positions[0, [0, 3, 4]]:
+        common.refuses("position", lambda p=bad: embed.__wrapped__(encoding, x_BTD, p[None, None]))
+
+
+def test_learned_positions_clamped():
+    encoding = common.build("learned", out_of_range="clamp")
+    x_BTD = jnp.zeros((1, 5, common.WIDTH))
+    positions = jnp.array([[-3.0, 0.0, 31.0, 4000.0, 2.7]])
+    expected = encoding.table[...][np.array([0, 0, 31, 31, 3])]
+    np.testing.assert_allclose(embed(encoding, x_BTD, positions)[0], expected, rtol=0)
+
+
+def test_between_rows_there_is_a_gradient_by_positions():
+    encoding = common.build("learned", out_of_range="interpolate")
+    positions = jnp.array([[0.25, 10.5, 30.75]])
+    x_BTD, weights = jnp.zeros((1, 3, common.WIDTH)), common.normal(0, 1, 3, common.WIDTH)
+    slope = jax.grad(lambda p: (embed(encoding, x_BTD, p) * weights).sum())(positions)
+    rise = np.diff(np.asarray(encoding.table[...]), axis=0)[np.array([0, 10, 30])]
+    np.testing.assert_allclose(slope[0], (rise * weights[0]).sum(-1), rtol=1e-4)

@@ -13,20 +13,13 @@ from ml_collections import FrozenConfigDict
 from experiments.training.recipe import Recipe
 from experiments.training.step import train_step
 from experiments.training.text import Text
-from posenc_jax.encodings.absolute import seqpe_encoder
-from posenc_jax.encodings.absolute.seqpe_losses import (
-    draw_candidates,
-    draw_cells,
-    draw_edits,
-    draw_window,
-    squared_distances,
-)
+from posenc_jax.encodings.absolute import seqpe_encoder, seqpe_losses
 from posenc_jax.positions import text
 
 KEYS = jax.random.split(jax.random.key(0), 40)
-candidates_of = jax.jit(draw_candidates, static_argnums=(2, 3))
-edits_of = jax.jit(draw_edits, static_argnums=(2, 3))
-window_of = jax.jit(draw_window, static_argnums=(2, 3))
+candidates_of = jax.jit(seqpe_losses.draw_candidates, static_argnums=(2, 3))
+edits_of = jax.jit(seqpe_losses.draw_edits, static_argnums=(2, 3))
+window_of = jax.jit(seqpe_losses.draw_window, static_argnums=(2, 3))
 SMALL = dict(encoder_layers=1, num_pivots=8, num_candidates=8, num_offsets=8)
 
 
@@ -55,7 +48,7 @@ def test_long_rows_are_encoded_in_pieces(monkeypatch):
             pe_BTE = encoder(positions)
             return (pe_BTE**2).mean(), pe_BTE
 
-        return jax.jit(jax.value_and_grad(lambda x: loss(x), has_aux=True))(encoder)
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(encoder)
 
     whole = results()
     monkeypatch.setattr(seqpe_encoder, "PIECE", 5)
@@ -103,7 +96,7 @@ def test_candidates_are_other_positions_in_range(num_axes, modes):
     candidates = candidates_of(KEYS[1], pivots, 32, 40, modes)
     assert candidates.shape == (num_axes, 50, 32)
     assert candidates.min() == 0 and candidates.max() == 39
-    assert squared_distances(pivots, candidates).min() >= 1
+    assert seqpe_losses.squared_distances(pivots, candidates).min() >= 1
 
 
 def neighbours(number: str) -> set[str]:
@@ -153,7 +146,7 @@ def test_the_training_block_is_trained_as_a_whole(num_axes, train_length, side):
 
 
 def test_places_of_a_block():
-    cells = np.asarray(draw_cells(KEYS[0], 30, 9, 3, 2))
+    cells = np.asarray(seqpe_losses.draw_cells(KEYS[0], 30, 9, 3, 2))
     assert cells.shape == (2, 30, 9)
     assert (np.sort(3 * cells[0] + cells[1], axis=-1) == np.arange(9)).all()
 
@@ -193,8 +186,12 @@ def test_objectives_have_gradients_and_fall():
 def test_teacher_is_the_training_block_and_student_lies_outside(monkeypatch):
     encoding = common.build("seqpe", num_axes=2, train_length=100, max_position=50, num_pivots=200)
     outputs = []
-    # Modules do not take functions for attributes: spy on the class.
-    monkeypatch.setattr(type(encoding), "_encode", lambda self, p: outputs.append(p) or zeros(p))
+
+    def encode(self, positions):
+        outputs.append(positions)
+        return jnp.zeros((*positions.shape[1:], common.WIDTH))
+
+    monkeypatch.setattr(type(encoding), "_encode", encode)
     encoding._transfer(KEYS[0])
     teacher, student = (np.asarray(positions) for positions in outputs)
     assert teacher.min() == 0 and teacher.max() == 9, "a square of 100 cells"
@@ -202,10 +199,6 @@ def test_teacher_is_the_training_block_and_student_lies_outside(monkeypatch):
     assert (start == start[:, :, :1]).all()
     assert (start.max(axis=0) >= 10).all() and start.min() == 0
     assert student.max() == 49
-
-
-def zeros(positions):
-    return jnp.zeros((*positions.shape[1:], common.WIDTH))
 
 
 MODEL = {"vocab_size": 16, "model_dim": 16, "num_layers": 1, "num_heads": 4}

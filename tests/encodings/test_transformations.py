@@ -13,9 +13,6 @@ from common import close_trees
 
 import posenc_jax
 
-# Those whose gradients by positions other tests compare with small steps, or that read none.
-OTHERS = {"sinusoidal", "prope", "alibi", "sandwich"}
-KINDS = [name for name in common.one_of_each_kind() if schemes.ALL[name].reads_positions]
 few_kinds = pytest.mark.parametrize("name", common.one_of_each_kind()[::5])
 
 B, T = 2, 5
@@ -61,35 +58,34 @@ def test_under_vmap(name):
         close_trees(one, common.attention(*member, POSITIONS), 1e-5, 1e-5)
 
 
-def inputs(seed: int):
-    """Returns a layer's input ``[B, T, D]``, and queries, keys and values ``[B, T, H, C]``."""
-    heads = B, T, common.HEADS, common.HEAD_DIM
-    shapes = (B, T, common.WIDTH), heads, heads, heads
-    return tuple(0.5 * common.normal(seed + i, *shape) for i, shape in enumerate(shapes))
+def residual(seed: int):
+    return 0.5 * common.normal(seed, B, T, common.WIDTH)
 
 
-def attention(encoding, given, positions):
-    """Runs dense attention, which can be differentiated forwards, and more than once."""
-    x_BTD, q, k, v = given
+WEIGHTS_BTHC = common.normal(30, B, T, common.HEADS, common.HEAD_DIM)
+
+
+def attention(encoding, x_BTD, positions, implementation="dense"):
+    """Runs attention; where it is dense, it can be differentiated forwards, and more than once."""
     tokens = encoding.tokens(positions, SEGMENT_IDS)
-    tokens = tokens.observed(encoding, encoding.embed(x_BTD, tokens))
-    return posenc_jax.attend(encoding, q, k, v, tokens, implementation="dense")
+    x_BTD = encoding.embed(x_BTD, tokens)
+    sides = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
+    return posenc_jax.attend(encoding, *sides, tokens, x=x_BTD, implementation=implementation)
 
 
 @few_kinds
 def test_dense_attention_twice(name):
     """The second derivative, forward over reverse, is that of the reverse over the reverse."""
     encoding = common.build(name)
-    point, direction = (encoding, inputs(10)), inputs(20)
+    point, direction = (encoding, residual(10)), residual(20)
     direction = common.moved(jax.tree.map(jnp.zeros_like, encoding), 1, by=1.0), direction
-    weights_BTHC = common.normal(30, B, T, common.HEADS, common.HEAD_DIM)
 
     def inner(tree):
         pairs = zip(*map(jax.tree.leaves, (tree, direction)), strict=True)
         return sum((a * b).sum() for a, b in pairs)
 
-    def loss(encoding, given):
-        return (attention(encoding, given, POSITIONS) ** 2 * weights_BTHC).sum()
+    def loss(encoding, x_BTD):
+        return (attention(encoding, x_BTD, POSITIONS) ** 2 * WEIGHTS_BTHC).sum()
 
     @jax.jit
     def twice(point):
@@ -101,25 +97,47 @@ def test_dense_attention_twice(name):
     close_trees(forward, reverse, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name not in OTHERS])
+# The axes of positions of schemes whose gradient is compared with a small step.
+SMOOTH = dict.fromkeys(["sinusoidal", "self_extend", "dual_chunk", "logn", "prope"], 1)
+SMOOTH |= dict.fromkeys(["alibi", "kerple_log", "sandwich", "fire"], 1)
+SMOOTH |= {"axial_rope": 2, "learned_2d": 2, "alibi_2d": 2, "time_rope": 3}
+OTHERS = [name for name in common.one_of_each_kind() if schemes.ALL[name].reads_positions]
+
+
+@pytest.mark.parametrize("name", [*SMOOTH, *(name for name in OTHERS if name not in SMOOTH)])
 def test_gradient_by_positions_that_repeat(name):
-    """The gradient is a number, also where a distance is 0, and forward mode gives the same."""
-    encoding, given = common.build(name), inputs(10)
+    """It is a number, also where a distance is 0; forward mode and small steps give the same.
+
+    Attention in tiles has no forward mode.
+    """
+    encoding = common.build(name, **{"out_of_range": "interpolate"} if "learned" in name else {})
     positions = np.float32([[1, 1, 3, 4, 4], [2, 0, 2, 5, 2]])
-    tangent, weights_BTHC = common.normal(7, B, T), common.normal(30, *given[1].shape)
+    if axes := SMOOTH.get(name):
+        positions = np.random.default_rng(0).uniform(0.05, 4.5, (B, T, axes)).astype(np.float32)
+        positions[:, 3] = positions[:, 1]
+        positions = positions if axes > 1 else 3 * positions[..., 0]
+    implementation = "blockwise" if name == "fire" else "dense"
 
-    def loss(encoding, given, positions):
-        return (attention(encoding, given, positions) * weights_BTHC).sum()
+    def loss(encoding, x_BTD, positions):
+        return (attention(encoding, x_BTD, positions, implementation) * WEIGHTS_BTHC).sum()
 
-    point = encoding, given, positions
+    point = encoding, residual(10), positions
     direction = jax.tree.map(lambda x: 0.1 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), point)
+    tangent = common.normal(7, *positions.shape)
+    tangent[:, 3] = tangent[:, 1]
     direction = *direction[:2], tangent
 
     @jax.jit
-    def both(*point):
-        return jax.grad(loss, argnums=(0, 1, 2))(*point), jax.jvp(loss, point, direction)[1]
+    def every(*point):
+        forward = jax.jvp(loss, point, direction)[1] if name != "fire" else 0.0
+        return *jax.value_and_grad(loss, argnums=(0, 1, 2))(*point), forward
 
-    gradient, slope = both(*point)
+    _, gradient, forward = every(*point)
     assert np.isfinite(gradient[2]).all()
-    pairs = zip(*map(jax.tree.leaves, (gradient, direction)), strict=True)
-    common.close(slope, sum((a * b).sum() for a, b in pairs), rtol=1e-3, atol=1e-3)
+    if name != "fire":
+        pairs = zip(*map(jax.tree.leaves, (gradient, direction)), strict=True)
+        common.close(forward, sum((a * b).sum() for a, b in pairs), rtol=1e-3, atol=1e-3)
+    if name in SMOOTH:
+        ends = (every(*point[:2], positions + step * tangent)[0] for step in (1e-2, -1e-2))
+        slope = (gradient[2] * tangent).sum()
+        common.close(np.subtract(*ends) / 2e-2, slope, rtol=2e-2, atol=2e-2)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from common import close, far
 from flax import nnx
+from ml_collections import ConfigDict
 
 import posenc_jax
 from posenc_jax import Side
@@ -102,3 +103,107 @@ def test_ssmax_starts_as_softmax_at_the_training_length():
     tokens = encoding.tokens(np.array([[0, 49, 2499]]))
     side = Side(None, num_heads=3, num_kv_heads=3, is_query=True)
     close(encoding.rotate(ones, tokens, side)[0, :, 0, 0], [0, 1, 2])
+
+
+# Randomized positions
+
+
+KEYS = [None, *(jax.random.key(seed) for seed in range(3))]
+
+
+def place(encoding, positions, key=None, length=None):
+    key = None if key is None else jax.random.split(key)[0]  # the other is for what is beneath
+    return np.asarray(jax.jit(encoding.draw)(jnp.asarray(positions), key, length))
+
+
+@pytest.mark.parametrize(("count", "key"), [(7, None), (100, KEYS[1])])
+def test_a_draw_is_ascending_different_and_below_the_limit(count, key):
+    encoding = common.build("randomized", max_length=100)
+    drawn = place(encoding, text(count), key)[0]
+    assert drawn.shape == (count,) and drawn.dtype == np.float32
+    assert (np.diff(drawn) > 0).all()
+    assert drawn[0] >= 0 and drawn[-1] < 100 and (drawn % 1 == 0).all()
+    np.testing.assert_array_equal(drawn, encoding.tokens(text(count), key=key).positions[0])
+
+
+def test_an_eager_draw_makes_no_nan():
+    with jax.debug_nans(True):
+        common.build("randomized", max_length=100).tokens(text(7), key=KEYS[1])
+
+
+def test_real_positions_are_uniform_ascending_and_stay_in_their_range():
+    encoding = common.build("random_float", max_length=100)
+    draws = np.stack([place(encoding, text(90), key)[0] for key in KEYS[1:]])
+    assert (np.diff(draws) >= 0).all() and draws.min() >= 0 and draws.max() < 100
+    assert (draws % 1 != 0).all() and abs(draws.mean() - 50) < 6
+    assert not np.isclose(draws[0], draws[1]).all()
+    even = place(encoding, text(1000))[0]
+    np.testing.assert_allclose(np.diff(even), 0.1, rtol=1e-3)
+    assert even[0] > 0 and even[-1] < 100
+
+
+def test_every_subset_is_as_likely():
+    encoding = common.build("randomized", max_length=5)
+    keys = jax.random.split(jax.random.key(0), 5000)
+    pairs = jax.vmap(lambda key: encoding.tokens(text(2), key=key).positions[0])(keys)
+    _, counts = np.unique(pairs, axis=0, return_counts=True)
+    assert len(counts) == 10  # 5 choose 2, each about 500 times
+    assert abs(counts - 500).max() < 120
+
+
+def test_every_key_draws_anew_and_no_key_repeats_itself():
+    encoding = common.build("randomized")
+    draws = [place(encoding, text(20), key) for key in KEYS]
+    for i, one in enumerate(draws):
+        assert not any((one == other).all() for other in draws[:i])
+    np.testing.assert_array_equal(draws[0], place(encoding, text(20)))
+    other = common.build("randomized", evaluation_seed=1)
+    assert (place(other, text(20)) != draws[0]).any()
+    np.testing.assert_array_equal(place(other, text(20), KEYS[1]), draws[1])
+
+
+def test_equal_positions_stay_equal_and_order_stays():
+    """Equality and order hold in all rows and on all axes."""
+    encoding = common.build("randomized")
+    positions = np.random.default_rng(0).integers(0, 40, (2, 3, 30))
+    positions[0, 0, 0] = 39
+    drawn = place(encoding, positions, KEYS[1])
+    table = place(encoding, text(40), KEYS[1])[0]
+    np.testing.assert_array_equal(drawn, table[positions])
+
+
+def test_the_length_decides_how_many_are_drawn():
+    encoding = common.build("randomized", max_length=64)
+    every = place(encoding, text(10), length=64)[0]
+    np.testing.assert_array_equal(every, np.arange(10))
+    for length in (64, jnp.int32(64), jnp.full((1, 1), 64)):
+        np.testing.assert_array_equal(place(encoding, text(10), None, length)[0], every)
+    assert (place(encoding, text(10))[0] != every).any()
+
+
+def test_positions_outside_the_draw():
+    encoding = common.build("randomized", max_length=64)
+    positions = jnp.array([[-1.0, 0.0, 2.5, 9.0, 10.0]])
+    drawn = place(encoding, positions, length=10)[0]
+    np.testing.assert_array_equal(np.isnan(drawn), [True, False, True, False, True])
+    for bad in (-1.0, 2.5, 10.0):
+        common.refuses("position", lambda p=bad: encoding.draw(jnp.array([[0.0, p]]), length=10))
+    common.refuses("length", lambda: encoding.draw(text(65)))
+    assert np.isnan(place(encoding, text(65))).all()
+
+
+def test_names_mappings_and_configs():
+    rope = {"name": "rope", "base": 300.0, "layout": "interleaved"}
+    for over in (rope, ConfigDict(rope), common.build("rope", base=300.0, layout="interleaved")):
+        inner = common.build("randomized", over=over).inner
+        assert (inner.base, inner.layout) == (300.0, "interleaved")
+    # A table must hold what is drawn, whatever the training length.
+    assert common.build("randomized", over="learned", max_length=99).inner.table.shape[0] == 99
+
+
+def test_a_model_draws_in_training_only():
+    model = common.build_model("randomized")
+    tokens = np.arange(12)[None]
+    run = jax.jit(lambda key: model(tokens, text(12), key=key))
+    assert jnp.abs(run(KEYS[1]) - run(KEYS[2])).max() > 1e-3
+    np.testing.assert_array_equal(run(None), run(None))

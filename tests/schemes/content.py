@@ -12,9 +12,8 @@ class TransformerXL(NoPE):
     def logits(self, q, k, positions, given, weights):
         u, v, w_r = weights["u"], weights["v"], weights["w_r"]
         D = w_r.shape[-1]
-        angle = distances(positions)[..., None] * given.get("base", 1e4) ** (
-            -np.arange(0, D, 2) / D
-        )
+        rate = given.get("base", 1e4) ** (-np.arange(0, D, 2) / D)
+        angle = distances(positions)[..., None] * rate
         r = np.concatenate([np.sin(angle), np.cos(angle)], axis=-1)
         place = np.einsum("hcd,tsd->htsc", w_r, r)
         of_content = np.einsum("thc,shc->hts", q + u, k)
@@ -59,9 +58,7 @@ class DeBERTa(NoPE):
         for (m, n), distance in np.ndenumerate(np.rint(distances(positions)).astype(int)):
             to_place = self.row(distance, given)
             to_content = self.row(-distance, given) if given.get("p2c_row") == "paper" else to_place
-            logits[:, m, n] += (q[m] * keys[to_place]).sum(-1) + (k[n] * queries[to_content]).sum(
-                -1
-            )
+            logits[:, m, n] += (q[m] * keys[to_place] + k[n] * queries[to_content]).sum(-1)
         return logits / math.sqrt(3 * q.shape[-1])
 
 
@@ -69,9 +66,7 @@ class DAPE(NoPE):
     def logits(self, q, k, positions, given, weights):
         H, distance = q.shape[1], abs(distances(positions))
         if given.get("bias") == "alibi":
-            bias = (
-                -np.array([2.0 ** (-8 * (h + 1) / H) for h in range(H)])[:, None, None] * distance
-            )
+            bias = -np.array(ALiBi().slopes(H))[:, None, None] * distance
         else:
             p, a = (0.01 + np.log1p(np.exp(weights[f"bias.raw_{x}"])) for x in "pa")
             bias = -p[:, None, None] * np.log(1 + a[:, None, None] * distance)

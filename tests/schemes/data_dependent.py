@@ -89,18 +89,22 @@ class SelectiveRoPE(NoPE):
         return product.real / math.sqrt(C)
 
 
+def rotated_content(q, k, angle, given):
+    """Returns the logits of pairs that rotate by ``angle [T, K, pairs]``."""
+    rotation = np.exp(1j * np.repeat(angle, q.shape[1] // angle.shape[1], axis=1))
+    q, k = (pairs_of(x, given.get("layout")) * rotation for x in (q, k))
+    return np.einsum("thp,shp->hts", q, k.conj()).real / math.sqrt(2 * q.shape[-1])
+
+
 class RePo(NoPE):
     def observe(self, x, given, weights):
         gates, content = x @ weights["gate_kernel"], x @ weights["content_kernel"]
         self.positions = (gates * sigmoid(gates) * content) @ weights["position_kernel"]
 
     def logits(self, q, k, positions, given, weights):
-        (_, H, C), pairs = q.shape, q.shape[-1] // 2
-        positions = np.repeat(self.positions, H // self.positions.shape[1], axis=1)
+        pairs = q.shape[-1] // 2
         rate = given.get("base", 1e4) ** (-np.arange(pairs) / pairs)
-        rotation = np.exp(1j * positions[..., None] * rate)
-        q, k = (pairs_of(x, given.get("layout")) for x in (q, k))
-        return np.einsum("thp,shp->hts", q * rotation, (k * rotation).conj()).real / math.sqrt(C)
+        return rotated_content(q, k, self.positions[..., None] * rate, given)
 
 
 class CABLE(FoX):
@@ -147,11 +151,7 @@ class GrapeMContextual(NoPE):
         self.phase = np.concatenate([np.zeros_like(gates[:1]), np.cumsum(gates, axis=0)[:-1]])
 
     def logits(self, q, k, positions, given, weights):
-        _, H, C = q.shape
-        q, k = (pairs_of(x, given.get("layout")) for x in (q, k))
-        phase = np.repeat(self.phase, H // self.phase.shape[1], axis=1)
-        rotation = np.exp(-1j * phase[..., None] * np.exp(weights["logs"]))
-        return np.einsum("thp,shp->hts", q * rotation, (k * rotation).conj()).real / math.sqrt(C)
+        return rotated_content(q, k, -self.phase[..., None] * np.exp(weights["logs"]), given)
 
 
 SCHEMES = {

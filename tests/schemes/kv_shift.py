@@ -37,9 +37,8 @@ class ShortConv(KVShift):
     def mixed(self, x, kernel):
         """Convolves ``x [T, H, C]`` with ``kernel [K, W, C]``, place 0 first."""
         kernel = np.repeat(kernel, x.shape[1] // len(kernel), axis=0)
-        return x + convolved(
-            x.reshape(len(x), -1), kernel.swapaxes(0, 1).reshape(len(kernel[0]), -1)
-        ).reshape(x.shape)
+        columns = kernel.swapaxes(0, 1).reshape(len(kernel[0]), -1)
+        return x + convolved(x.reshape(len(x), -1), columns).reshape(x.shape)
 
 
 class KeyOffset(Rotary):

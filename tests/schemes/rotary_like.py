@@ -33,11 +33,8 @@ class FoPE(NoPE):
         angles = np.outer(positions, rates)
         for h in range(H):
             kv = h // (H // num_kv_heads)
-            cos, sin = (
-                np.cos(angles) @ weights["cos_coef"][kv],
-                np.sin(angles) @ weights["sin_coef"][kv],
-            )
-            rotation[:, h, :mixed] = cos + 1j * sin
+            cos = np.cos(angles) @ weights["cos_coef"][kv]
+            rotation[:, h, :mixed] = cos + 1j * np.sin(angles) @ weights["sin_coef"][kv]
         rotated = channels_of(pairs_of(x[..., :d], layout) * rotation, layout)
         return np.concatenate([rotated, x[..., d:]], axis=-1)
 
