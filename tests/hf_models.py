@@ -67,7 +67,7 @@ def our_decoder(config, weights) -> posenc_jax.Transformer:
 
 
 def by_decoder(config, weights, ids):
-    return our_decoder(config, weights)(ids, text(ids.shape[1]))
+    return our_decoder(config, weights)(ids)
 
 
 def qwen_vl(config, weights, ids, positions):

@@ -77,12 +77,12 @@ INTERVALS = {
 
 @pytest.mark.parametrize("key", INTERVALS)
 def test_an_interval_is_read_where_the_class_reads_it(key):
-    reading = set()
-    for name in " ".join(FULL_BY_DEFAULT.values()).split():
+    def reads(name):
         config = dict(model_type=name, num_hidden_layers=13, sliding_window=8)
-        if kinds_of(config) != kinds_of(config | {key: 7}):
-            reading.add(name)
-    assert reading == set(INTERVALS[key].split())
+        return kinds_of(config) != kinds_of(config | {key: 7})
+
+    names = " ".join(FULL_BY_DEFAULT.values()).split()
+    assert {*filter(reads, names)} == {*INTERVALS[key].split()}
 
 
 def test_every_fourth_layer_from_the_last_stands_still():
@@ -131,11 +131,8 @@ def test_bases_scalings_and_windows_by_layer():
         assert same(encoding, far if is_far else near)
         assert window == (None if is_far else 1024)
         assert same(encoding, from_hf(GEMMA3_4B, layer=number))
-    model = jax.eval_shape(
-        lambda: posenc_jax.Transformer(
-            layers, vocab_size=8, model_dim=8, num_layers=34, num_heads=1, rngs=nnx.Rngs(0)
-        )
-    )
+    sizes = dict(vocab_size=8, model_dim=8, num_layers=34, num_heads=1)
+    model = jax.eval_shape(lambda: posenc_jax.Transformer(layers, **sizes, rngs=nnx.Rngs(0)))
     assert model.layer_at(5)[1] is None and model.layer_at(33)[1] == 1024
 
 

@@ -80,9 +80,8 @@ def layer(config, number):
         return ("nope",)
     if model == "llama4" and number % 4 == 3:
         return ("llama4_temperature",)
-    if kind in ("linear_attention", "conv", "mamba") or number in config.get(
-        "cross_attention_layers", ()
-    ):
+    crosses = number in config.get("cross_attention_layers", ())
+    if crosses or kind in ("linear_attention", "conv", "mamba"):
         return None
     if model == "exaone4" and kind == "full_attention":
         return ("nope",)

@@ -48,15 +48,12 @@ def test_token_by_token_or_in_chunks_or_at_once(name, pieces):
     close(in_pieces(model, cache, pieces=pieces), expected)
 
 
-ADAPTIVE = ["dynamic_ntk", "longrope"]
-
-
 @pytest.mark.parametrize(
     ("name", "keywords", "other"),
     [
         ("randomized", {}, 2 * T),
         ("jet_long", {"train_length": 8, "window": 3}, 8),
-        *((name, {"train_length": 8}, 8) for name in ADAPTIVE),
+        *((name, {"train_length": 8}, 8) for name in ("dynamic_ntk", "longrope")),
     ],
 )
 def test_every_step_rotates_all_keys_by_the_length_it_has(name, keywords, other):

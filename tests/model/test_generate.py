@@ -48,12 +48,10 @@ def test_greedy(name):
     model = talker(name)
     options = {"length": 40} if name == "dynamic_ntk" else {}
     lengths = [T, 5]
-    actual = generate(
-        model, TOKEN_IDS, KEY, max_new_tokens=NEW, lengths=lengths, prefill_chunk=4, **options
-    )
-    expected = [
-        greedy(model, row[:n], **options) for row, n in zip(TOKEN_IDS, lengths, strict=True)
-    ]
+    given = dict(max_new_tokens=NEW, lengths=lengths, prefill_chunk=4) | options
+    actual = generate(model, TOKEN_IDS, KEY, **given)
+    rows = zip(TOKEN_IDS, lengths, strict=True)
+    expected = [greedy(model, row[:n], **options) for row, n in rows]
     assert actual.tolist() == expected
     assert all(len({*row}) > 1 for row in expected)
 
@@ -177,9 +175,8 @@ def test_sequences_stop_each_by_itself():
 def test_randomness_is_the_key():
     model = talker("rope")
     options = dict(max_new_tokens=NEW, temperature=5.0, top_p=0.9)
-    one, same, other = (
-        generate(model, TOKEN_IDS, jax.random.key(seed), **options) for seed in (0, 0, 1)
-    )
+    keys = map(jax.random.key, (0, 0, 1))
+    one, same, other = (generate(model, TOKEN_IDS, key, **options) for key in keys)
     assert one.tolist() == same.tolist() != other.tolist()
     assert (one != generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW)).any()
 
@@ -204,15 +201,9 @@ def test_frequencies_of_drawn_tokens(temperature, top_p):
     assert (abs(counts - draws * expected) <= 5 * deviation + 1e-9).all()
 
 
-BAD_ARGUMENTS = [
-    {"temperature": -1.0},
-    {"max_new_tokens": 0},
-    {"lengths": [T]},
-    {"prompt_BT": TOKEN_IDS + 0.6},
-]
-
-
 def test_bad_arguments():
-    usual = {"model": talker("nope"), "prompt_BT": TOKEN_IDS, "key": KEY, "max_new_tokens": 1}
-    for bad in BAD_ARGUMENTS:
-        common.refuses(next(iter(bad)), lambda bad=bad: generate(**usual | bad))
+    usual = {"prompt_BT": TOKEN_IDS, "lengths": np.full(B, T), "max_new_tokens": 1, "key": KEY}
+    bad = {"temperature": -1.0, "max_new_tokens": 0, "lengths": [T], "prompt_BT": TOKEN_IDS + 0.6}
+    run = functools.partial(generate, talker("nope"))
+    for name, value in bad.items():
+        common.refuses(name, lambda name=name, value=value: run(**usual | {name: value}))

@@ -118,22 +118,12 @@ def by_hand(model, layer_encodings, token_ids, positions):
     return model.final_norm(x_BTD) @ model.embedding[...].T
 
 
-def test_pattern_of_layers():
-    rope, nope = common.build("rope"), common.build("nope")
-    pattern = [rope, rope, rope, nope]
-    model, plain = (common.build_model(pattern, num_layers=8, scan=s) for s in (True, False))
-    output = common.forward(model, TOKEN_IDS, POSITIONS)
-    close(output, jax.jit(by_hand)(plain, pattern * 2, TOKEN_IDS, POSITIONS), atol=1e-4)
-    for other in (rope, pattern[::-1]):
-        assert far(output, common.forward(model.under(other), TOKEN_IDS, POSITIONS))
-
-
 def test_pattern_with_parameters_for_each_layer():
     stacked, bias = common.build("transformer_xl", num_layers=4), common.build("t5")
     pattern = [stacked, bias, stacked]
     model, plain = (common.build_model(pattern, num_layers=6, scan=scan) for scan in (True, False))
-    layers = [stacked.of_layer(i) for i in range(4)]
-    layers = [layers[0], bias, *layers[1:3], bias, layers[3]]
+    first, *middle, last = (stacked.of_layer(i) for i in range(4))
+    layers = [first, bias, *middle, bias, last]
     output = common.forward(model, TOKEN_IDS, POSITIONS)
     close(output, jax.jit(by_hand)(plain, layers, TOKEN_IDS, POSITIONS), atol=1e-4)
     swapped = jax.tree.map(lambda p: p[::-1], stacked)

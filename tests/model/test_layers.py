@@ -179,17 +179,6 @@ def test_every_keyword_of_a_pattern_matters(name):
         assert layers() != layers(**{keyword: value}), keyword
 
 
-# The windows of the models that have the patterns.
-WINDOWS = {"rnope_swa": 4096, "dual_base": 1024, "global_nope": 4096, "global_yarn": 4096}
-WINDOWS |= {"beam": 512, "flint": 513}
-
-
-@pytest.mark.parametrize("name", WINDOWS)
-def test_the_window_of_a_pattern_is_that_of_its_model(name):
-    layers = posenc_jax.make(name, head_dim=8, train_length=64, **COUNTS.get(name, {}))
-    assert {*layers.windows} == {WINDOWS[name], None}
-
-
 def test_a_pattern_over_any_number_of_layers():
     """It is cut at the end, or at the start where it is counted from the end."""
     near, still = rope(), posenc_jax.Encoding()

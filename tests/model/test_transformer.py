@@ -1,9 +1,12 @@
-"""Tests the decoder's own settings, and models other than a decoder of token ids."""
+"""Tests the decoder's own settings, other models, and mistakes in both."""
+
+import functools
 
 import common
 import jax
 import numpy as np
 import pytest
+from common import refuses
 from flax import nnx
 from pieces import extend
 
@@ -193,3 +196,54 @@ def test_sinks_of_some_layers_in_a_scan_and_past_a_cache():
     common.close(common.forward(scanned, ids, text(T)), expected)
     logits, _ = extend(scanned, ids, posenc_jax.Cache.empty(scanned, B, T))
     common.close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+# Mistakes
+
+
+IDS = np.ones((B, T), np.int32)
+MODEL = common.build_model("rope")
+SIZES = dict(vocab_size=8, model_dim=32, num_layers=1, num_heads=4, rngs=nnx.Rngs(0))
+
+
+def model(**bad):
+    return functools.partial(posenc_jax.Transformer, posenc_jax.Encoding(), **SIZES | bad)
+
+
+class OwnGate(posenc_jax.Encoding):
+    """Has a parameter for each layer, and is not in the registry."""
+
+    per_layer = True
+
+    def __init__(self):
+        self.rate = nnx.Param(np.ones(common.HEADS))
+
+    def score(self, logits_BHTS, tile):
+        return logits_BHTS - tile.per_head(self.rate)
+
+
+MODELS = {
+    "num_layers=1.*REGISTRY": [lambda: posenc_jax.Transformer(OwnGate(), **SIZES)],
+    "num_layers=2": [lambda: common.build_model(common.build("transformer_xl", num_layers=3))],
+    "pattern": [
+        lambda: common.build_model([common.build("rope")] * 3, num_layers=4),
+        lambda: MODEL.under([common.build("rope")] * 3),
+    ],
+    "num_kv_heads": [model(num_kv_heads=3)],
+    "num_heads": [model(num_heads=5)],
+    "qk_norm": [model(qk_norm="heads")],
+    "implementation": [model(implementation="flash")],
+    "encodings|Encoding": [lambda: MODEL.under("rope")],
+    "window": [lambda: posenc_jax.Layers([common.build("rope")], [3, 4])],
+    "layer": [lambda: common.build("fox", num_layers=2).of_layer(2)],
+    "inputs": [
+        lambda bad=bad: MODEL(bad, text(T))
+        for bad in (np.ones((B, T)), np.ones(T, int), IDS + common.VOCAB, IDS[:, :0], IDS[:0])
+    ],
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models(name):
+    for call in MODELS[name]:
+        refuses(name, call)

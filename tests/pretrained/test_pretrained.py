@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import struct
 import sys
 import types
 
@@ -24,7 +25,7 @@ from posenc_jax.hf.pattern import same
 from posenc_jax.positions import text
 from posenc_jax.pretrained import decoder, load, load_encoding, models, save, weights
 from posenc_jax.pretrained.__main__ import main
-from posenc_jax.pretrained.files import INDEX, SafetensorsFiles, find
+from posenc_jax.pretrained.files import INDEX, GgufFile, SafetensorsFiles, find
 
 MODELS = {
     "llama": "hf_llama",
@@ -151,16 +152,13 @@ def test_an_extended_model_is_written_and_read(tmp_path):
     again = load(tmp_path / "out")
     assert again.length == 32
     for number in range(4):
-        (encoding, window), (read, read_window) = (
-            yarn.layer_at(number),
-            again.model.layer_at(number),
-        )
-        assert window == read_window and encoding.hooks() == read.hooks()
-    ids = np.arange(24)[None] + 3
-    forward = common.forward
-    expected = forward(yarn, ids, text(24))
-    common.close(forward(again.model, ids, text(24)), expected)
-    assert np.abs(expected - forward(loaded.model, ids, text(24))).max() > 0.01
+        pairs = (model.layer_at(number) for model in (yarn, again.model))
+        one, other = ((encoding.hooks(), window) for encoding, window in pairs)
+        assert one == other
+    ids, models = np.arange(24)[None] + 3, (again.model, yarn, loaded.model)
+    actual, expected, short = (common.forward(model, ids, text(24)) for model in models)
+    common.close(actual, expected)
+    assert np.abs(expected - short).max() > 0.01
 
 
 def test_the_model_under_other_schemes(tmp_path):
@@ -191,8 +189,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
     assert sorted(os.listdir(out)) == ["config.json", "model.safetensors"]
     assert os.listdir(tmp_path) == ["out"]
     before = (out / "config.json").read_bytes()
-    with pytest.raises(ValueError, match=re.escape(str(out))):
-        save(out, model.under(make("nope")), config)
+    common.refuses(re.escape(str(out)), lambda: save(out, model.under(make("nope")), config))
     assert (out / "config.json").read_bytes() == before
 
 
@@ -233,14 +230,10 @@ def write_gguf(path, *, kind=gguf.GGMLQuantizationType.F32, pre="smollm", bos=Fa
     """Writes the small Llama as llama.cpp does, its rotary pairs beside each other."""
     config, tensors = published("llama")
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(2)
-    writer.add_context_length(64)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(48)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_rope_freq_base(500.0)
+    sizes = dict(block_count=2, context_length=64, embedding_length=32, feed_forward_length=48)
+    sizes |= dict(head_count=4, head_count_kv=2, layer_norm_rms_eps=1e-6, rope_freq_base=500.0)
+    for name, size in sizes.items():
+        getattr(writer, f"add_{name}")(size)
     _add_tokenizer(writer, pre, bos)
     model = our_decoder(config, tensors)
     there, here = weights.of_gguf(model), weights.of_config(model, config)
@@ -316,8 +309,7 @@ def test_a_file_that_is_cut_short(left, tmp_path):
     config, tensors = published("llama")
     whole = folder(tmp_path / "in", config, tensors) / "model.safetensors"
     whole.write_bytes(whole.read_bytes()[:left])
-    with pytest.raises(ValueError, match=r"model\.safetensors"):
-        load(tmp_path / "in")
+    common.refuses(r"model\.safetensors", lambda: load(tmp_path / "in"))
     file = write_gguf(tmp_path / "llama.gguf")
     file.write_bytes(file.read_bytes()[:left])
     common.refuses(r"llama.gguf is not a complete GGUF file", lambda: load(file))
@@ -398,3 +390,52 @@ def test_the_program(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run()
     assert "--out" in capsys.readouterr().err.splitlines()[-1]
+
+
+# Weights that are no weights, and counts that are larger than the file
+
+
+LONG = 2**60
+
+
+# The beginning of a file with one pair of metadata, called "a".
+ONE_PAIR = struct.pack("<QQQ", 0, 1, 1) + b"a"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        struct.pack("<QQ", LONG, 0),  # tensors
+        struct.pack("<QQ", 0, LONG),  # pairs of the metadata
+        struct.pack("<QQQ", 0, 1, LONG),  # a name
+        ONE_PAIR + struct.pack("<IIQ", 9, 8, LONG),  # texts
+        ONE_PAIR + struct.pack("<I", 99),  # a type that is none
+        b"",
+    ],
+)
+def test_a_gguf_file_that_claims_more_than_it_has(rest, tmp_path):
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF" + struct.pack("<I", 3) + rest)
+    common.refuses(r"bad\.gguf", lambda: GgufFile(tmp_path / "bad.gguf"))
+
+
+@pytest.mark.parametrize("numbers", [np.ones((2, 3), np.int8), np.full((2, 3), np.nan, np.float32)])
+def test_tensors_that_are_no_weights(numbers, tmp_path):
+    save_file({"w": numbers}, tmp_path / "model.safetensors")
+    common.refuses("w in ", lambda: SafetensorsFiles(tmp_path).read("w", slice(0, 2), slice(0, 3)))
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", '"x"'])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_a_file_of_json_that_is_no_object(name, content, tmp_path):
+    save_file({"w": np.ones(1, np.float32)}, tmp_path / "model.safetensors")
+    (tmp_path / name).write_text(content)
+    common.refuses(re.escape(name), lambda: load(tmp_path))
+
+
+def test_an_index_without_a_map_and_a_tokenizer_that_is_cut(tmp_path):
+    save_file({"w": np.ones(1, np.float32)}, tmp_path / "model.safetensors")
+    files = SafetensorsFiles(tmp_path)
+    (tmp_path / "tokenizer.json").write_text('{"version": ')
+    common.refuses(r"tokenizer\.json", lambda: files.tokenizer())
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    common.refuses("weight_map", lambda: load(tmp_path))
