@@ -2,25 +2,32 @@
 
 import io
 import json
+import lzma
 import re
 import shutil
 import tarfile
 
+import common
 import pytest
 from runs import comparison, config, cut_off, flipped
 
 from experiments.pretrained.trained import load_run
 from experiments.results import archive
 from experiments.results.environment import environment
-from experiments.results.record import write_json
+from experiments.results.record import claimed, write_json
 from experiments.results.seal import read_evaluation
 from experiments.running.schedule import run_points
+from posenc_jax.pretrained.files import SafetensorsFiles
 
 
-def main(monkeypatch, *arguments) -> int:
-    """Runs the command line, and returns its exit status."""
-    monkeypatch.setattr("sys.argv", ["archive", *map(str, arguments)])
-    return archive.main()
+def write(path, files):
+    """Writes an archive of texts by their names."""
+    with tarfile.open(path, "w:xz") as packed:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            packed.addfile(entry, io.BytesIO(content.encode()))
+    return path
 
 
 def close(one, other) -> bool:
@@ -51,8 +58,7 @@ def test_restored_results_are_those_of_the_models(corpus, finished, packed, tmp_
     assert {*json.loads(lines[-1])} == {"step", "loss"}
     assert not list(tmp_path.rglob("checkpoints"))
     assert run_points(after.parts) == [] and "2 of 2 were done before" in output.getvalue()
-    with pytest.raises(ValueError, match="seed0"):
-        load_run(tmp_path / "there/runs/rope/seed0")
+    common.refuses("seed0", lambda: load_run(tmp_path / "there/runs/rope/seed0"))
 
 
 def test_a_report_says_where_its_results_were_made(corpus, packed, tmp_path):
@@ -69,7 +75,8 @@ def test_a_report_says_where_its_results_were_made(corpus, packed, tmp_path):
 
 def test_the_same_results_give_the_same_bytes(packed, workdir, monkeypatch):
     out = workdir / "out" / "results.tar.xz"
-    assert main(monkeypatch, "--workdir", workdir, "--out", out) == 0
+    monkeypatch.setattr("sys.argv", ["archive", f"--workdir={workdir}", f"--out={out}"])
+    assert archive.main() == 0
     assert out.read_bytes() == packed.read_bytes()
 
 
@@ -90,8 +97,7 @@ def test_a_workdir_is_read_as_its_archive(finished, packed, tmp_path):
 def test_what_is_damaged_or_was_changed_is_not_packed(change, message, workdir):
     path = workdir / "runs/rope/seed0/evaluation.json"
     path.write_text(change(path.read_text()))
-    with pytest.raises(ValueError, match=message):
-        archive.pack(workdir)
+    common.refuses(message, lambda: archive.pack(workdir))
 
 
 @pytest.mark.parametrize(
@@ -103,14 +109,8 @@ def test_what_is_damaged_or_was_changed_is_not_packed(change, message, workdir):
     ids=["outside", "half"],
 )
 def test_an_archive_of_something_else_is_refused(files, message, tmp_path):
-    path = tmp_path / "other.tar.xz"
-    with tarfile.open(path, "w:xz") as other:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            other.addfile(entry, io.BytesIO(content.encode()))
-    with pytest.raises(ValueError, match=message):
-        archive.restore(path, tmp_path / "workdir")
+    path = write(tmp_path / "other.tar.xz", files)
+    common.refuses(message, lambda: archive.restore(path, tmp_path / "workdir"))
     assert not (tmp_path / "workdir").exists()
 
 
@@ -119,8 +119,7 @@ def test_a_damaged_archive_is_refused(damage, packed, tmp_path):
     copy = tmp_path / "copy.tar.xz"
     shutil.copy(packed, copy)
     damage(copy)
-    with pytest.raises(ValueError, match=re.escape(str(copy))):
-        archive.restore(copy, tmp_path / "workdir")
+    common.refuses(re.escape(str(copy)), lambda: archive.restore(copy, tmp_path / "workdir"))
     assert not (tmp_path / "workdir").exists()
 
 
@@ -137,5 +136,40 @@ def test_a_point_whose_model_was_given_has_no_metrics(tmp_path):
     sealed = read_evaluation(there, {"training": dict}, {"config": {}})
     assert sealed == {"training": {"steps": 0, "loss": 0.1234568}}
     (folder / "evaluation.json").write_text('{"training": {"steps": 6}}')
-    with pytest.raises(FileNotFoundError, match="metrics"):
-        archive.pack(tmp_path / "here")
+    common.refuses("metrics", lambda: archive.pack(tmp_path / "here"), FileNotFoundError)
+
+
+# Files of strangers cannot fill memory, or write or read outside of their folder
+
+
+def test_an_archive_that_expands_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "_MOST_BYTES", 2**20)
+    path = tmp_path / "bomb.tar.xz"
+    path.write_bytes(lzma.compress(bytes(2**24)))
+    common.refuses("1 MiB", lambda: archive.read(path))
+
+
+def test_an_archive_writes_through_no_link(tmp_path):
+    files = {f"runs/rope/seed0/{name}": "{}" for name in archive.FILES}
+    path = write(tmp_path / "given.tar.xz", files)
+    workdir, away = tmp_path / "workdir", tmp_path / "away"
+    workdir.mkdir(), away.mkdir()
+    (workdir / "runs").symlink_to(away)
+    common.refuses("by a link", lambda: archive.restore(path, workdir))
+    assert not [*away.iterdir()]
+
+
+def test_a_lock_writes_through_no_link(tmp_path):
+    (tmp_path / "precious").write_text("text")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="lock"), claimed(tmp_path / "run"):
+        pass
+    assert (tmp_path / "precious").read_text() == "text"
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd"])
+def test_weights_are_read_from_their_folder_only(tmp_path, name):
+    index = {"weight_map": {"lm_head.weight": name}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    common.refuses(re.escape(repr(name)), lambda: SafetensorsFiles(tmp_path))

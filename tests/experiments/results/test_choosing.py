@@ -6,19 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from study_records import panel_study
+from study_records import HIGH as LEARNED
+from study_records import LOW as NOT_LEARNED
+from study_records import panel_study, text_records
 
-from experiments.results.answers import TEXT, of_tasks, summary, table, verdicts
+from experiments.results.answers import TEXT, of_tasks, of_text, summary, table, verdicts
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports.choosing_page import (
-    NEEDS,
-    Need,
-    decide,
-    guide,
-    read_rungs,
-    told,
-)
-from experiments.results.reports.trust import Rung
+from experiments.results.reports import trust
+from experiments.results.reports.choosing_page import NEEDS, Need, decide, guide, read_rungs, told
 from posenc_jax import REGISTRY
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -28,6 +23,11 @@ LOW, HIGH = (1.5, 1.51, 1.52), (2.3, 2.31, 2.32)
 NEED = Need("Text", (("text", 2),), "RoPE through a window", "YaRN", ("yarn", "hope"))
 
 
+def rung_of(values, tokens=1.0, length=0):
+    answers = summary(values, verdicts(values))
+    return trust.Rung(f"rung {tokens:g}", "Some models.", tokens, answers, length)
+
+
 def rung(tokens=1.0, **losses):
     values = table(
         dict(topic="text", multiple=2, family=TEXT, says="", unit="bits per byte", is_error=True)
@@ -35,8 +35,7 @@ def rung(tokens=1.0, **losses):
         for scheme, seeds in losses.items()
         for seed, value in enumerate(seeds)
     )
-    answers = summary(values, verdicts(values))
-    return Rung(f"rung {tokens:g}", "Some models.", tokens, answers)
+    return rung_of(values, tokens)
 
 
 def test_a_scheme_is_chosen_that_is_better_than_all_baselines():
@@ -71,7 +70,7 @@ def test_a_scheme_must_be_better_on_each_kind_of_text():
     for kind, baselines in {"code": BASELINES, "prose": behind}.items():
         answers = rung(1.0, **baselines, alibi=LOW, fox=(1.0, 1.01, 1.02)).answers
         tables.append(answers.assign(topic=f"text of {kind}", multiple=1))
-    said = told(NEED, [Rung("rung", "", 1.0, pd.concat(tables))])
+    said = told(NEED, [trust.Rung("rung", "", 1.0, pd.concat(tables))])
     assert said["choice"] == "`fox`"
     assert "Better in all, and not on each kind of text: `alibi`." in said["evidence"]
 
@@ -109,12 +108,12 @@ def test_a_choice_says_where_it_was_behind_after_less_training():
 
 
 def test_a_task_counts_where_it_is_learned():
-    low, high = (0.2, 0.1, 0.3), (0.99, 0.95, 1.0)
+    low, high = NOT_LEARNED, LEARNED
     need = Need("Copies", (("copy", 2),))
 
     def said(**shares):
         values = of_tasks(panel_study(nope=(low, high), rope=(high, low), **shares))
-        return told(need, [Rung("rung", "", 0.0, summary(values, verdicts(values)))])
+        return told(need, [rung_of(values)])
 
     assert said()["choice"] == "none yet" and "learned by 1 of 2" in said()["badges"]
     most = said(t5=(high, (0.99, 0.8, 0.9)))
@@ -146,3 +145,49 @@ def test_the_guide_is_one_screen(rungs_and_missing):
     assert len(text.splitlines()) <= 120 and "longer under `t5`" in text
     assert re.findall(r"^## (.*?):", text, re.M) == [need.title for need in NEEDS]
     assert len((DOCS / "choosing.md").read_text().splitlines()) <= 120
+
+
+# Badges
+
+
+def test_badges_are_read_as_they_were_written(tmp_path):
+    short = rung_of(of_text(text_records(rope=5.0, fox=1.0, t5=3.0, alibi=4.0), 64))
+    longer = rung_of(of_text(text_records(fox=1.0, t5=0.5, alibi=0.3), 64), 2.0)
+    trust.write(tmp_path / trust.JSON, [short, longer])
+    told = trust.read(tmp_path / trust.JSON)
+    assert told["text", 2.0] == [
+        "3 seeds",
+        "corrected",
+        "rank reverses: rho -1.00 over 3 contenders",
+    ]
+    assert trust.words(told["text", 2.0]).startswith("`3 seeds` `corrected` `rank reverses")
+    assert trust.read(tmp_path / "none.json") == {}
+
+
+def test_a_badge_says_that_longer_training_has_one_seed():
+    values = of_text(text_records(rope=5.0, fox=1.0, t5=3.0, alibi=4.0), 64)
+    short, longer = rung_of(values), rung_of(values[values["seed"] == 0], 2.0)
+    asked = ("text", 2.0)
+    said = trust.badges([asked], short, trust.order(asked, short, [short, longer]))
+    assert said[-1] == "rank lasts: rho 1.00 over 3 contenders, 1 seed"
+
+
+def test_the_longest_training_says_whether_an_order_lasts():
+    models = {"fox": 1.0, "t5": 2.0, "alibi": 3.0}
+    rungs = [rung_of(of_text(text_records(**models), 64), tokens) for tokens in (1.0, 3.0, 2.0)]
+    order = trust.order(("text", 2), rungs[0], rungs)
+    assert order.lasts and order.longer is rungs[1]
+    assert (order.rho, order.shared) == (pytest.approx(1), 3)
+    assert trust.order(("text", 2), rungs[1], rungs).longer is None
+
+
+def test_of_equally_many_tokens_those_in_longer_texts_are_the_longer_training():
+    values = of_text(text_records(fox=1.0, t5=2.0, alibi=3.0), 64)
+    rungs = [rung_of(values, 1.0, length) for length in (64, 1024, 256)]
+    assert trust.order(("text", 2), rungs[0], rungs).longer is rungs[1]
+
+
+def test_a_task_says_how_many_schemes_have_learned_it():
+    one = rung_of(of_tasks(panel_study(rope=(NOT_LEARNED, LEARNED), t5=(LEARNED, NOT_LEARNED))))
+    said = trust.of_questions([one])["copy"]["2"]
+    assert said == ["3 seeds", "learned by 1 of 2", "rank: untested"]

@@ -5,14 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.results.comparisons import (
-    Q,
-    compared,
-    corrected,
-    families,
-    over_texts,
-    statement,
-)
+from experiments.results.comparisons import Q, compared, corrected, families, over_texts, statement
 
 
 def tidy(is_error=True, family="loss", question="text 2x", **answers):
@@ -44,13 +37,8 @@ def test_a_difference_is_within_each_seed():
 
 
 def test_what_cannot_be_compared_is_said():
-    values = tidy(
-        rope=(1.0, 2.0, 3.0),
-        yarn=(1.0, 2.0, 3.0),
-        fire=(1.0, np.inf, 2.0),
-        fox=(None, None, 1.0),
-        t5=(1.5, 2.4, 3.6),
-    )
+    given = dict(rope=(1.0, 2.0, 3.0), yarn=(1.0, 2.0, 3.0), fire=(1.0, np.inf, 2.0))
+    values = tidy(**given, fox=(None, None, 1.0), t5=(1.5, 2.4, 3.6))
     table = compared(values, "rope")
     words = {"yarn": "the same", "fire": "diverged", "fox": "too few seeds", "t5": "worse"}
     assert verdicts(table) == words
@@ -144,15 +132,11 @@ def test_a_difference_that_is_clear_is_found():
 
 @pytest.mark.parametrize(("of_seeds", "of_texts"), [(1.0, 0.0), (0.3, 3.0), (0.0, 1.0)])
 def test_seeds_and_texts_are_both_in_the_interval(of_seeds, of_texts):
-    rng = np.random.default_rng(0)
-    tests = [
-        over_texts(
-            of_seeds * rng.standard_normal((3, 1))
-            + of_texts * rng.standard_normal((1, 96))
-            + rng.standard_normal((3, 96))
-        )
-        for _ in range(200)
-    ]
+    normal = np.random.default_rng(0).standard_normal
+    noise = (
+        of_seeds * normal((3, 1)) + of_texts * normal((1, 96)) + normal((3, 96)) for _ in range(200)
+    )
+    tests = list(map(over_texts, noise))
     missed = np.mean([abs(mean) > margin for mean, margin, _ in tests])
     assert missed <= 0.05 + 0.03
     assert missed == pytest.approx(np.mean([p < 0.05 for _, _, p in tests]), abs=0.02)

@@ -10,18 +10,7 @@ from study_records import ABOUT, record
 
 from configs import ladder, learned
 from configs.claims import get_config
-from experiments.results import archive
-from experiments.results.ledger import (
-    Answers,
-    Claim,
-    Effect,
-    Seeds,
-    decide,
-    ledger_of,
-    mean,
-    p_value,
-    spread,
-)
+from experiments.results import archive, ledger
 from experiments.results.lengths import LengthStudy
 from experiments.results.panels import Panel, PanelStudy
 from experiments.results.reports.ledger_page import write
@@ -50,16 +39,16 @@ SETUP = {"setup": {"language": "models of 2 layers"}}
     ],
 )
 def test_an_interval_decides(low, cell, word):
-    assert decide(Effect("a range", lambda a: a, low=low, high=0.0), cell) == word
+    assert ledger.decide(ledger.Effect("a range", lambda a: a, low=low, high=0.0), cell) == word
 
 
 def test_arithmetic_is_seed_by_seed():
-    one, other = Seeds({0: 1.0, 1: 5.0, 2: 9.0}), Seeds({1: 2.0, 2: 3.0, 3: 4.0})
+    one, other = ledger.Seeds({0: 1.0, 1: 5.0, 2: 9.0}), ledger.Seeds({1: 2.0, 2: 3.0, 3: 4.0})
     assert one - other == {1: 3.0, 2: 6.0} and one / other == {1: 2.5, 2: 3.0}
     assert one - 1.0 == {0: 0.0, 1: 4.0, 2: 8.0}
-    assert math.isnan((one / Seeds({0: 0.0}))[0])
-    assert mean(one, other) == {1: 3.5, 2: 6.0}
-    assert spread(one) == {0: 4.0, 1: 0.0, 2: 4.0}
+    assert math.isnan((one / ledger.Seeds({0: 0.0}))[0])
+    assert ledger.mean(one, other) == {1: 3.5, 2: 6.0}
+    assert ledger.spread(one) == {0: 4.0, 1: 0.0, 2: 4.0}
 
 
 def text_study(**losses):
@@ -73,15 +62,15 @@ def text_study(**losses):
     return LengthStudy(records, [], [], {}, [])
 
 
-LESS = Effect(
+LESS = ledger.Effect(
     "one minus two", lambda a: a.bits("text", "one", 1) - a.bits("text", "two", 1), high=0
 )
-CLAIM = Claim("one_wins", "One wins.", "2108.12409, table 3", "a scale", ("rope",), (LESS,))
+CLAIM = ledger.Claim("one_wins", "One wins.", "2108.12409, table 3", "a scale", ("rope",), (LESS,))
 
 
 def test_the_ledger_says_what_other_tokens_would_say(tmp_path):
     one, two = {"last": 1.0, "non_overlapping": 3.0}, {"last": 2.0, "non_overlapping": 2.0}
-    rows = ledger_of((CLAIM,), {"text": text_study(one=one, two=two)})
+    rows = ledger.ledger_of((CLAIM,), {"text": text_study(one=one, two=two)})
     assert rows[0]["verdict"] == "reproduced"
     assert rows[0]["all_tokens"] == "not reproduced"
     page = write(tmp_path, rows, ABOUT | SETUP).read_text()
@@ -94,18 +83,18 @@ def test_the_ledger_says_what_other_tokens_would_say(tmp_path):
 
 
 def noisy(seeds):
-    return Effect("a number", lambda a: Seeds(enumerate(seeds)), low=0.0)
+    return ledger.Effect("a number", lambda a: ledger.Seeds(enumerate(seeds)), low=0.0)
 
 
 def test_the_numbers_of_all_claims_are_corrected_together(tmp_path):
     clear, weak = noisy((1.0, 1.01, 1.02)), noisy((1.0, 1.2, 0.6))
-    assert p_value(weak, mean_and_stderr((1.0, 1.2, 0.6))) == pytest.approx(0.034, abs=0.001)
+    assert ledger.p_value(weak, mean_and_stderr((1.0, 1.2, 0.6))) == pytest.approx(0.034, abs=0.001)
     names = "abcdef"
     claims = tuple(
         dataclasses.replace(CLAIM, name=name, effects=(effect,))
         for name, effect in zip(names, [clear, weak, *[noisy((1.0, -0.9, 0.1))] * 4], strict=True)
     )
-    rows = ledger_of(claims, {})
+    rows = ledger.ledger_of(claims, {})
     assert [row["verdict"] for row in rows] == ["reproduced"] * 2 + ["mixed or underpowered"] * 4
     after = [row["after_correction"] for row in rows]
     assert after == ["reproduced"] + ["mixed or underpowered"] * 5
@@ -119,9 +108,9 @@ def test_a_claim_that_lacks_what_it_needs_is_untestable(tmp_path):
     study = text_study(one={"last": 1.0}, two={"last": 2.0})
 
     def with_need(**range_):
-        need = Effect("two", lambda a: a.bits("text", "two", 1), **range_)
+        need = ledger.Effect("two", lambda a: a.bits("text", "two", 1), **range_)
         claim = dataclasses.replace(CLAIM, needs=(need,), scale_needed="a larger model")
-        return ledger_of((claim,), {"text": study})
+        return ledger.ledger_of((claim,), {"text": study})
 
     rows = with_need(high=1.5)
     assert rows[0]["verdict"] == "untestable at this scale"
@@ -146,7 +135,7 @@ def test_loss_and_recall_are_compared_over_flat_schemes_that_differ():
     panel = Panel("recall", "exact match", "tokens of a row", (32, 128), (32,))
     tasks = PanelStudy(shares, [], [], {}, [], (panel,))
     (claim,) = (claim for claim in CLAIMS if claim.name == "flat_is_not_retrieval")
-    answers = Answers({"language": text, "tasks": tasks})
+    answers = ledger.Answers({"language": text, "tasks": tasks})
     assert claim.needs[0].of(answers) == dict.fromkeys(range(3), 3.0)
     assert claim.effects[0].of(answers) == dict.fromkeys(range(3), pytest.approx(-1.0))
 
@@ -158,11 +147,12 @@ def test_flat_is_over_the_most_recent_tokens_alone():
         r | {"multiple": 4} for r in list(study.records) if r["protocol"] != "windowed"
     )
     effect = effects.change("rope", 4)
-    assert effect.of(Answers({"language": study}))[0] == pytest.approx(0.5)
-    assert effect.of(Answers({"language": study}, "non_overlapping"))[0] == pytest.approx(0.0)
+    assert effect.of(ledger.Answers({"language": study}))[0] == pytest.approx(0.5)
+    others = ledger.Answers({"language": study}, "non_overlapping")
+    assert effect.of(others)[0] == pytest.approx(0.0)
 
 
-class Asked(Answers):
+class Asked(ledger.Answers):
     """Notes what is asked for, and answers with a number."""
 
     def __init__(self):
@@ -171,7 +161,7 @@ class Asked(Answers):
 
     def read(self, study, key, **where):
         self.asked.append((study, where))
-        return Seeds({0: 1.0, 1: 2.0})
+        return ledger.Seeds({0: 1.0, 1: 2.0})
 
     def hits(self, study, scheme, task, multiple):
         return self.read(study, "value", scheme=scheme, task=task, multiple=multiple)
@@ -186,11 +176,9 @@ class Asked(Answers):
 @functools.cache
 def asked():
     answers = Asked()
-    for claim in claims_of(["rope"]):
-        # Which schemes are flat is only known from results.
-        for effect in (
-            (*claim.needs, *claim.effects) if claim.name != "flat_is_not_retrieval" else ()
-        ):
+    # Which schemes are flat is only known from results.
+    for claim in (one for one in claims_of(["rope"]) if one.name != "flat_is_not_retrieval"):
+        for effect in (*claim.needs, *claim.effects):
             assert effect.of(answers)
     return answers.asked
 

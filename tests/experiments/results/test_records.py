@@ -1,19 +1,22 @@
 """Tests records of runs that are damaged, incomplete, or of more than is asked for."""
 
+import errno
 import json
 import re
+import sys
+import types
+from pathlib import Path
 
+import common
 import pytest
-from runs import comparison, config
+from runs import comparison, config, full_disk
 
+from experiments.results import seal
+from experiments.results.environment import environment
+from experiments.results.metrics import Metrics
+from experiments.results.record import RefusedError, claimed, read_run, write_files, write_json
 from experiments.running.schedule import run_points
 from experiments.running.status import print_status
-
-
-def printed_status(one, output) -> str:
-    """Returns what the state of the points is said to be, on one line."""
-    print_status(one, one.console)
-    return " ".join(output.getvalue().split())
 
 
 @pytest.mark.parametrize("torn", [b"\xff\xfe\x00", b"{}"])
@@ -37,30 +40,26 @@ def test_an_evaluation_of_more_extensions_is_not_made_again(workdir, corpus, mon
     monkeypatch.setattr(one, "evaluate", lambda *_: pytest.fail("evaluated again"))
     assert run_points(one.parts) == [] and path.read_bytes() == before
     evaluations, training, _ = one.results()
-    for key in ("records", "curves"):
-        assert {record["scheme"] for evaluation in evaluations for record in evaluation[key]} == {
-            "rope",
-            "alibi",
-        }
-    assert {record["scheme"] for record in training} == {"rope", "alibi"}
+    lists = [[r for e in evaluations for r in e[key]] for key in ("records", "curves")]
+    for records in (*lists, training):
+        assert {record["scheme"] for record in records} == {"rope", "alibi"}
 
 
 def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, workdir, corpus):
+    def reasons_of_failures():
+        failures = run_points(comparison(config(corpus), workdir)[0].parts)
+        return {failure["scheme"]: failure["reason"] for failure in failures}
+
     folder = workdir / "runs/rope/seed0"
     (folder / "run.json").unlink()
     (workdir / "runs/alibi/seed0/run.json").write_text("{")
-    reasons = {
-        f["scheme"]: f["reason"] for f in run_points(comparison(config(corpus), workdir)[0].parts)
-    }
+    reasons = reasons_of_failures()
     assert "has checkpoints, but no run.json" in reasons["rope"]
     assert re.search(r"alibi/seed0/run.json is damaged", reasons["alibi"])
     (folder / "run.json").write_bytes((finished / "runs/rope/seed0/run.json").read_bytes())
     (folder / "evaluation.json").unlink()
     (folder / "metrics.jsonl").unlink()
-    reasons = {
-        f["scheme"]: f["reason"] for f in run_points(comparison(config(corpus), workdir)[0].parts)
-    }
-    assert "metrics.jsonl has lost the line of step 6" in reasons["rope"]
+    assert "metrics.jsonl has lost the line of step 6" in reasons_of_failures()["rope"]
 
 
 @pytest.mark.parametrize("torn", ["null", '{"config": 3}'])
@@ -69,6 +68,138 @@ def test_what_is_no_record_of_a_run_is_damaged(workdir, corpus, torn):
     (workdir / "runs/alibi/seed0/run.json").write_text(torn)
     one, output = comparison(config(corpus), workdir)
     assert len(one.results()[0]) == 1
-    assert "alibi/seed0/run.json is damaged" in printed_status(one, output)
+    print_status(one, one.console)
+    assert "alibi/seed0/run.json is damaged" in " ".join(output.getvalue().split())
     (failure,) = run_points(one.parts)
     assert "run.json is damaged" in failure["reason"] and failure["scheme"] == "alibi"
+
+
+# Files that do not fit a run are noticed
+
+
+FIELDS = {"config": dict, "training": dict}
+EVALUATION = {"config": {"a": 1}, "training": {"steps": 1}, "records": [{"loss": 2.5}]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return sealed_in(tmp_path / "rope", "rope")
+
+
+def sealed_in(folder, scheme):
+    write_json(folder / "run.json", {"config": {"scheme": scheme, "seed": 0}} | environment())
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    seal.write_evaluation(folder, EVALUATION)
+    return folder
+
+
+def changed(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_file_is_read_as_it_was_written(folder):
+    assert seal.read_evaluation(folder, FIELDS, read_run(folder)) == EVALUATION
+    seal.check_metrics(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("2.5", "2.6"), ('"a": 1', '"a": 2'), ('"content": "', '"content": "0')],
+)
+def test_a_changed_evaluation_is_refused_by_its_path(folder, old, new):
+    changed(folder / "evaluation.json", old, new)
+    with pytest.raises(ValueError, match=r"evaluation\.json"):
+        seal.read_evaluation(folder, FIELDS, read_run(folder))
+
+
+def test_an_evaluation_of_another_run_is_refused(folder, tmp_path):
+    other = sealed_in(tmp_path / "alibi", "alibi")
+    (other / "evaluation.json").replace(folder / "evaluation.json")
+    common.refuses("another run", lambda: seal.read_evaluation(folder, FIELDS, read_run(folder)))
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_other_metrics_are_refused_and_not_sealed_anew(folder, is_lost):
+    if is_lost:
+        (folder / "metrics.jsonl").unlink()
+    else:
+        changed(folder / "metrics.jsonl", "2.0", "1.0")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl"):
+        seal.read_evaluation(folder, FIELDS, read_run(folder))
+    common.refuses(r"metrics\.jsonl", lambda: seal.check_metrics(folder), RefusedError)
+
+
+def test_files_of_earlier_versions_are_read_and_named_once(folder, caplog):
+    write_json(folder / "evaluation.json", EVALUATION)
+    seal._say_once.cache_clear()
+    for _ in range(2):
+        assert seal.read_evaluation(folder, FIELDS, read_run(folder)) == EVALUATION
+        seal.check_metrics(folder)
+    assert len([record for record in caplog.records if "earlier version" in record.message]) == 1
+
+
+# A full disk, and TensorBoard
+
+
+def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder):
+            assert folder == str(tmp_path / "tensorboard")
+
+        def add_scalar(self, name, value, step):
+            written.append((name, value, step))
+
+        def close(self):
+            written.append("closed")
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=Writer))
+    metrics = Metrics(tmp_path / "metrics.jsonl", 0, tensorboard=True)
+    metrics.write(step=3, loss=1.5)
+    metrics.close()
+    assert written == [("loss", 1.5, 3), "closed"]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 3, "loss": 1.5}
+
+
+def refused(path):
+    """Expects the sentence about a file that a full disk has refused."""
+    sentence = rf"^{re.escape(str(path))} could not be .*too large.* the same command goes on$"
+    return pytest.raises(OSError, match=sentence)
+
+
+def test_a_full_disk_leaves_old_files_and_is_told_with_the_name_of_the_file(tmp_path):
+    old = {"a.json": "1", "b.json": "2"}
+    write_files(tmp_path, old)
+    with refused(tmp_path / "b.json"), full_disk():
+        write_files(tmp_path, {"a.json": "3", "b.json": "longer"})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
+    with refused(tmp_path / "lock"), full_disk(0), claimed(tmp_path):
+        pytest.fail("the lock was not written")
+
+
+def test_a_folder_that_is_only_for_reading_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", ".a.json.1")
+
+    for name in ("write_bytes", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(OSError, match=rf"^{tmp_path}/a\.json could not be written \(Read-only"):
+        write_files(tmp_path, {"a.json": "1"})
+
+
+def test_a_line_that_a_full_disk_has_cut_off_is_not_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    metrics = Metrics(path, 0)
+    metrics.write(step=1, loss=1.0)
+    with full_disk(30):
+        with refused(path):
+            metrics.write(step=2, loss=2.0)
+        with refused(path):
+            metrics.close()
+    assert path.read_text().splitlines()[1], "half a line is there"
+    metrics = Metrics(path, 2)
+    metrics.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1]

@@ -47,14 +47,10 @@ def printed(study, width=200):
     return console.file.getvalue()
 
 
-def replace_bits(study, scheme, seed, length, bits):
-    where = (scheme, seed, length, "last")
-    records = [
-        {**r, "bits_per_byte": bits}
-        if (r["scheme"], r["seed"], r["length"], r["protocol"]) == where
-        else r
-        for r in study.records
-    ]
+def replace_bits(study, **where_and_bits):
+    bits = {"bits_per_byte": where_and_bits.pop("bits")}
+    where = where_and_bits | {"protocol": "last"}
+    records = [r | bits if where.items() <= r.items() else r for r in study.records]
     return dataclasses.replace(study, records=records)
 
 
@@ -76,7 +72,8 @@ def test_effective_context_is_the_longest_that_lowers_the_loss():
     assert one.effective("alibi") == 1024
     # A gain counts only if no longer context loses it again.
     for seed in range(3):
-        study = replace_bits(study, "alibi", seed, 1024, 1.19 + seed / 1000)
+        bits = 1.19 + seed / 1000
+        study = replace_bits(study, scheme="alibi", seed=seed, length=1024, bits=bits)
     assert lengths.View(study).effective("alibi") == 128
     small = make_study({"alibi": -0.0004})
     assert lengths.View(small).effective("alibi") == 64
@@ -96,7 +93,7 @@ def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None])
 def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
-    study = replace_bits(make_study(), "alibi", 1, 256, bad)
+    study = replace_bits(make_study(), scheme="alibi", seed=1, length=256, bits=bad)
     summary = lengths.summarise(study.records)
     assert summary["alibi"][256] == (math.inf, None, 3)
     assert math.isfinite(summary["alibi"][128][0])

@@ -20,7 +20,6 @@ from experiments.results.reports.sources import read as read_sources
 from experiments.results.reports.templates import Table
 
 DOCS = Path(__file__).parents[3] / "docs"
-TRUSTED = {("text", 2.0): ["3 seeds", "corrected"]}
 COLUMNS = {"small": ("size", 1), "large": ("size", 2)}
 TOY = Table("A toy", COLUMNS, experiment="toy", metric="accuracy")
 PAGE = """# Title
@@ -96,14 +95,9 @@ def test_the_page_has_what_the_atlas_and_the_archive_give():
 
 
 def shown(values, schemes, columns):
-    actual = verdicts(values)
-    return atlas_tables.of_atlas(
-        Table("A toy", columns, schemes=schemes),
-        summary(values, actual),
-        families(actual),
-        {"fox": "rope"},
-        TRUSTED,
-    )
+    actual, table = verdicts(values), Table("A toy", columns, schemes=schemes)
+    given = summary(values, actual), families(actual), {"fox": "rope"}
+    return atlas_tables.of_atlas(table, *given, {("text", 2.0): ["3 seeds", "corrected"]})
 
 
 def test_a_table_of_losses_has_marks_and_says_what_was_compared():
@@ -126,18 +120,10 @@ def test_a_table_of_losses_has_marks_and_says_what_was_compared():
 def test_a_task_learned_alone_has_each_length_below_its_multiple(tmp_path):
     """Studies test other multiples: four times the trained length is not the third of any three."""
     model = {"study": "copy", "scheme": "rope", "seed": 0, "steps": 9, "to_0.9": 4, "to_0.95": 5}
-    rows = [
-        model
-        | {"metric": "exact match", "chance": 0.0, "task": task, "tokens": tokens, "right": right}
-        | {"is_trained": (task, tokens) == ("copy", 43)}
-        for task, tokens, right in (
-            ("copy", 43, 1.0),
-            ("copy", 86, 0.5),
-            ("copy", 172, 0.25),
-            ("copy_sparse", 43, 0.75),
-        )
-    ]
-    pd.DataFrame(rows).to_csv(tmp_path / "learned.csv")
+    model |= {"metric": "exact match", "chance": 0.0, "task": "copy", "is_trained": False}
+    rows = [{"tokens": 43, "right": 1.0, "is_trained": True}, {"tokens": 86, "right": 0.5}]
+    rows += [{"tokens": 172, "right": 0.25}, {"tokens": 43, "right": 0.75, "task": "copy_sparse"}]
+    pd.DataFrame([model | row for row in rows]).to_csv(tmp_path / "learned.csv")
     (table,) = learned_page.tables(tmp_path).values()
     assert "| 1x | 2x | 3x | 4x | sparse 1x |" in table
     assert "| `copy` | `rope` | 1 of 1 | 4 | 100 | 50 |  | 25 | 75 |" in table
