@@ -116,10 +116,7 @@ REPORTS = {
     "images": ("axial_rope", ("rescaled: accuracy", "pasted: accuracy", "0.250")),
     "video": ("videorope", ("length: accuracy", "gap, 8 frames: accuracy", "0.250", "noise")),
     "pointing": ("i_mrope_ruler", ("1 left: accuracy", "place: accuracy", "8 x 16")),
-    "story": (
-        "time_rope_adaln",
-        ("pace: error", "bullet time: spread", "at 4x, seed 0: true path"),
-    ),
+    "story": ("time_rope_adaln", ("pace: error", "bullet time: spread", "seed 0: true path")),
 }
 
 

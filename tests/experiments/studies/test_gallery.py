@@ -5,6 +5,7 @@ import sys
 import common
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from experiments.studies import gallery
 
@@ -16,21 +17,19 @@ def test_a_curve_is_the_bias_by_distance():
     np.testing.assert_allclose(curve, -slopes[:, None] * np.arange(8, -1, -1), rtol=1e-6)
 
 
-def page_of(schemes, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("schemes", "words"),
+    [
+        ("rope,t5", ("id=rope", "128 parameters")),
+        ("rnope_swa", ("Layers 1, 2, 3 of 4", "the last 4 keys are seen", "Layer 4 of 4")),
+    ],
+)
+def test_a_page_has_a_figure_for_each_scheme_and_kind_of_layer(
+    schemes, words, tmp_path, monkeypatch
+):
     out = tmp_path / "page.html"
     sizes = ["--train_length=8", "--head_dim=8"]
     monkeypatch.setattr(sys, "argv", ["gallery", f"--out={out}", f"--schemes={schemes}", *sizes])
     gallery.main()
-    return out.read_text()
-
-
-def test_a_page_with_a_figure_for_each_scheme(tmp_path, monkeypatch):
-    page = page_of("rope,t5", tmp_path, monkeypatch)
-    assert page.count("<svg") == 2 and "id=rope" in page and "128 parameters" in page
-
-
-def test_a_figure_for_each_kind_of_layer(tmp_path, monkeypatch):
-    page = page_of("rnope_swa", tmp_path, monkeypatch)
-    assert page.count("<svg") == 2
-    assert "Layers 1, 2, 3 of 4" in page and "the last 4 keys are seen" in page
-    assert "Layer 4 of 4" in page
+    page = out.read_text()
+    assert page.count("<svg") == 2 and all(word in page for word in words)

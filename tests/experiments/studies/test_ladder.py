@@ -3,6 +3,7 @@
 import json
 import math
 
+import common
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,22 +16,11 @@ from configs import ladder as config
 from experiments.evaluation.controls import CONTROLS, beyond, controls, within
 from experiments.evaluation.lengths import Protocols
 from experiments.registry import make_experiment
-from experiments.results import leaderboard
-from experiments.results.ladder import (
-    BEYOND,
-    CUT,
-    TRAINED,
-    correlation,
-    crossings,
-    leads,
-    mean_curves,
-    speed_ups,
-    values,
-)
+from experiments.results import ladder, leaderboard
 from experiments.results.lengths import WINDOWED
 from experiments.studies.ladder.own_schemes import digest, register
 from experiments.studies.ladder.study import narrowed
-from experiments.training.text import spec_of
+from experiments.training.text import make_model, spec_of
 from posenc_jax import REGISTRY, Transformer, make, positions
 
 LENGTH = 8
@@ -39,19 +29,20 @@ PROTOCOLS = Protocols(
 )
 
 
-def _losses_of_places(windows_NL, encoding):
-    """Stands for a scorer whose loss of a token is the token that follows it, and nothing else."""
-    assert encoding is None
-    return windows_NL[:, 1:].astype(float)
+class Scorer(list):
+    """Finds the token that follows to be the loss of a token, and holds the windows it has read."""
+
+    def __call__(self, windows_NL, encoding):
+        assert encoding is None
+        self.append(windows_NL)
+        return windows_NL[:, 1:].astype(float)
 
 
 def test_beyond_and_cut_score_the_same_tokens():
     documents = np.random.default_rng(0).integers(0, 99, (3, PROTOCOLS.document_length(LENGTH)))
-    whole = beyond(_losses_of_places, documents, PROTOCOLS, LENGTH, None)
-    actual = {
-        item["protocol"]: item
-        for item in controls(_losses_of_places, _losses_of_places, documents, PROTOCOLS, LENGTH)
-    }
+    whole, score = beyond(Scorer(), documents, PROTOCOLS, LENGTH, None), Scorer()
+    records = controls(score, score, documents, PROTOCOLS, LENGTH)
+    actual = {item["protocol"]: item for item in records}
     np.testing.assert_allclose(actual["cut"]["by_text"], whole["by_text"])
     np.testing.assert_allclose(actual["window"]["by_text"], whole["by_text"])
     targets = documents[:, -PROTOCOLS.last_tokens :].mean(axis=1)
@@ -60,14 +51,9 @@ def test_beyond_and_cut_score_the_same_tokens():
 
 def test_shuffling_keeps_the_near_context_and_all_far_tokens():
     documents = np.arange(3 * PROTOCOLS.document_length(LENGTH)).reshape(3, -1)
-    scored = []
-
-    def score(windows_NL, encoding):
-        scored.append(windows_NL)
-        return windows_NL[:, 1:].astype(float)
-
+    score = Scorer()
     assert len(list(controls(score, score, documents, PROTOCOLS, LENGTH))) == CONTROLS
-    whole, shuffled = scored[0], scored[-1]
+    whole, shuffled = score[0], score[-1]
     near = LENGTH + PROTOCOLS.last_tokens
     np.testing.assert_array_equal(shuffled[:, -near:], whole[:, -near:])
     assert (shuffled[:, :-near] != whole[:, :-near]).any()
@@ -96,41 +82,18 @@ def test_models_of_all_schemes_have_equally_many_parameters(scheme):
     study = config.study(64, scheme)
     encoding = {"name": scheme} | study.encodings[scheme].to_dict()
     spec = narrowed(spec_of(encoding, study.model.to_dict(), _Bytes), 64)
-    from experiments.training.text import make_model
-
     model = jax.eval_shape(lambda: make_model(jax.random.key(0), spec, 64))
     count = sum(leaf.size for leaf in jax.tree.leaves(model))
     assert abs(count / config.parameters(128) - 1) < 0.03
 
 
-def _records(
-    bits,
-    *,
-    rung="c",
-    protocol=TRAINED,
-    split="code",
-    seeds=3,
-    texts=8,
-    tokens=1000,
-    parameters=100,
-):
+def _records(bits, *, rung="c", protocol=ladder.TRAINED, split="code", seeds=3, tokens=1000):
     """Returns a table of losses, with the same noise of texts for every scheme."""
-    noise = np.random.default_rng(0).normal(0, 0.001, (seeds, texts))
+    noise = np.random.default_rng(0).normal(0, 0.001, (seeds, 8))
+    where = dict(rung=rung, split=split, protocol=protocol, multiple=1, length=64, width=8)
+    where |= dict(tokens=tokens, parameters=100)
     return pd.DataFrame(
-        {
-            "rung": rung,
-            "scheme": scheme,
-            "seed": seed,
-            "split": split,
-            "protocol": protocol,
-            "multiple": 1,
-            "length": 64,
-            "tokens": tokens,
-            "parameters": parameters,
-            "width": 8,
-            "bits": mean,
-            "texts": [mean + noise[seed]],
-        }
+        where | dict(scheme=scheme, seed=seed, bits=mean, texts=mean + noise[seed])
         for scheme, mean in bits.items()
         for seed in range(seeds)
     ).explode("texts")
@@ -139,29 +102,30 @@ def _records(
 def test_each_kind_of_text_has_answers_of_its_own():
     by_kind = {"code": {"rope": 2.0, "alibi": 1.8}, "prose": {"rope": 2.0, "alibi": 2.1}}
     records = [_records(bits).assign(split=kind) for kind, bits in by_kind.items()]
-    answers = values(pd.concat(records), "c").groupby(["topic", "scheme"])["value"].mean()
+    answers = ladder.values(pd.concat(records), "c").groupby(["topic", "scheme"])["value"].mean()
     for topic, expected in {"text": 1.95, "text of code": 1.8, "text of prose": 2.1}.items():
         assert answers[topic, "alibi"] == pytest.approx(expected, abs=0.01)
-    assert set(values(records[0], "c")["topic"]) == {"text"}
+    assert set(ladder.values(records[0], "c")["topic"]) == {"text"}
 
 
 def test_rank_correlation_counts_only_schemes_of_both_rungs():
     one = _records({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}, rung="one")
     other = _records({"a": 3.0, "b": 2.0, "c": 1.0}, rung="other")
-    actual = correlation(pd.concat([one, other]), "one", "other", TRAINED)
+    actual = ladder.correlation(pd.concat([one, other]), "one", "other", ladder.TRAINED)
     assert (actual["schemes"], actual["rho"]) == (3, -1.0)
     assert actual["low"] == actual["high"] == -1.0  # the noise is far below the differences
-    assert correlation(pd.concat([one, other]), "one", "none", TRAINED) is None
+    assert ladder.correlation(pd.concat([one, other]), "one", "none", ladder.TRAINED) is None
 
 
 def test_schemes_that_are_last_everywhere_are_in_no_rank_correlation():
     rungs = [
         _records({"nope": 9.0, "rope": 4.0, "a": a, "b": b, "c": 3.0}, rung=rung, protocol=protocol)
         for rung, a, b in (("one", 1.0, 2.0), ("other", 2.0, 1.0))
-        for protocol in (TRAINED, BEYOND)
+        for protocol in (ladder.TRAINED, ladder.BEYOND)
     ]
     trained, beyond = (
-        correlation(pd.concat(rungs), "one", "other", protocol) for protocol in (TRAINED, BEYOND)
+        ladder.correlation(pd.concat(rungs), "one", "other", protocol)
+        for protocol in (ladder.TRAINED, ladder.BEYOND)
     )
     assert (trained["schemes"], trained["rho"]) == (4, pytest.approx(0.8))
     assert (beyond["schemes"], beyond["rho"]) == (3, pytest.approx(0.5))
@@ -172,7 +136,9 @@ def test_speed_up_is_the_compute_of_rope_at_the_same_loss():
         _records({"rope": loss, "x": other}, rung=rung, tokens=tokens)
         for rung, tokens, loss, other in (("s", 1000, 4.0, 2.0), ("l", 4000, 2.0, 1.5))
     ]
-    actual = speed_ups(pd.concat(sizes), ["s", "l"], TRAINED).set_index(["rung", "scheme"])
+    actual = ladder.speed_ups(pd.concat(sizes), ["s", "l"], ladder.TRAINED).set_index(
+        ["rung", "scheme"]
+    )
     assert actual.loc[("s", "x"), "speed_up"] == pytest.approx(4.0, rel=1e-2)
     assert actual.loc[("l", "rope"), "speed_up"] == pytest.approx(1.0, rel=1e-2)
     # Half the loss costs four times the compute, so 3/4 of it costs (4/3) ** 2 times.
@@ -182,9 +148,11 @@ def test_speed_up_is_the_compute_of_rope_at_the_same_loss():
 
 def test_curves_have_the_losses_that_all_runs_have():
     stopped = {10: 3.0, 17: 2.5, 20: 2.0}
-    curves = mean_curves({"rope": {0: {10: 5.0, 20: 4.0}, 1: stopped}, "alibi": {0: stopped}})
+    curves = ladder.mean_curves(
+        {"rope": {0: {10: 5.0, 20: 4.0}, 1: stopped}, "alibi": {0: stopped}}
+    )
     assert curves == {"rope": [(10, 4.0), (20, 3.0)], "alibi": [(10, 3.0), (20, 2.0)]}
-    assert mean_curves({}) == {}
+    assert ladder.mean_curves({}) == {}
 
 
 def test_a_crossing_is_the_last_one():
@@ -194,13 +162,13 @@ def test_a_crossing_is_the_last_one():
         "fast": list(zip(tokens, [4.0, 4.1, 2.9, 2.2, 1.5], strict=True)),
         "slow": list(zip(tokens, [6.0, 5.0, 4.0, 3.0, 2.0], strict=True)),
     }
-    assert crossings(curves) == [("fast", 4, 2.2)]
+    assert ladder.crossings(curves) == [("fast", 4, 2.2)]
 
 
 def test_leads_are_after_a_tenth_of_the_tokens_and_all():
     rope = {1: 5.0, 2: 4.0, 15: 2.0, 20: 1.0}
     fast = {1: 4.5, 2: 3.0, 15: 1.9, 20: 1.25}
-    early, last = leads({"rope": {0: rope, 1: rope}, "fast": {1: fast}})
+    early, last = ladder.leads({"rope": {0: rope, 1: rope}, "fast": {1: fast}})
     assert early == {"tokens": 2, "by_scheme": {"fast": {"lead": 1.0, "margin": None}}}
     assert last == {"tokens": 20, "by_scheme": {"fast": {"lead": -0.25, "margin": None}}}
 
@@ -208,7 +176,7 @@ def test_leads_are_after_a_tenth_of_the_tokens_and_all():
 def test_a_lead_has_an_interval_over_seeds():
     losses = {"rope": (3.0, 4.0, 5.0), "fast": (2.0, 3.0, 4.0), "lucky": (1.0, 4.0, 5.0)}
     runs = {scheme: {n: {10: loss} for n, loss in enumerate(s)} for scheme, s in losses.items()}
-    _, last = leads(runs)
+    _, last = ladder.leads(runs)
     assert last["by_scheme"]["fast"] == {"lead": 1.0, "margin": 0.0}
     assert last["by_scheme"]["lucky"]["lead"] < last["by_scheme"]["lucky"]["margin"]
 
@@ -222,7 +190,7 @@ def folder(tmp_path):
         _records({scheme: bits + (scheme == "mixed" and split == "prose")}, protocol=p, split=split)
         for split in ("code", "prose")
         for scheme, item in losses.items()
-        for p, bits in zip((TRAINED, BEYOND, CUT), item, strict=True)
+        for p, bits in zip((ladder.TRAINED, ladder.BEYOND, ladder.CUT), item, strict=True)
     ]
     for scheme in losses:
         about = {"corpus_digest": "abc"}
@@ -275,8 +243,7 @@ def test_a_scheme_of_a_file_is_registered(tmp_path, monkeypatch):
     (tmp_path / "rooted.py").write_text("another scheme")
     assert len({before, digest("rooted"), digest("rope")}) == 3 and digest("rope") is None
     (tmp_path / "my-scheme.py").write_text("")
-    with pytest.raises(ValueError, match="my-scheme"):
-        register(["my-scheme"], tmp_path)
+    common.refuses("my-scheme", lambda: register(["my-scheme"], tmp_path))
     (tmp_path / "broken.py").write_text("import no_such_module")
     with pytest.raises(ValueError, match=r"broken\.py cannot be imported: ModuleNotFoundError"):
         register(["broken"], tmp_path)
@@ -310,12 +277,10 @@ def test_a_rung_waits_for_the_rates_of_another(tmp_path):
     experiment = make_experiment(studies, tmp_path, Console(quiet=True))
     rung = experiment.parts["c_l32_t20"]
     assert rung.waits() and rung.waits_for("rope")
-    with pytest.raises(ValueError, match="rate"):
-        rung.describe(rung.points[0])
+    common.refuses("rate", lambda: rung.describe(rung.points[0]))
     assert rung.finished(rung.points[0]) is None
     assert math.isclose(rung.recipe_of(rung.points[0]).learning_rate, 6e-3)
     failed = {"rope": {3e-3: math.inf, 6e-3: math.inf}}
     rung.rung_of_rates.has_tried = lambda scheme: True
     rung.rung_of_rates.rates = lambda scheme: failed
-    with pytest.raises(ValueError, match="rope failed in b_l32_t2"):
-        rung.describe(rung.points[0])
+    common.refuses("rope failed in b_l32_t2", lambda: rung.describe(rung.points[0]))

@@ -65,15 +65,9 @@ def fitness(model, mesh):
 
 
 def longrope(genome, **keywords):
-    return make(
-        "longrope",
-        train_length=L,
-        head_dim=common.HEAD_DIM,
-        long_factor=genome.factors,
-        start_tokens=genome.start_tokens,
-        attention_factor=1.25,
-        **keywords,
-    )
+    given = dict(train_length=L, head_dim=common.HEAD_DIM, attention_factor=1.25) | keywords
+    of_genome = dict(long_factor=genome.factors, start_tokens=genome.start_tokens)
+    return make("longrope", **given, **of_genome)
 
 
 @jax.jit
@@ -166,10 +160,8 @@ def test_mixed_windows_read_short_ones_under_rope_and_long_ones_under_the_factor
     long, short = windows
     task = MixedWindows(recipe, long, model.under(encoding), short)
     batch = task.batch(0, 1, 0, 1)
-    assert {name: rows.shape for name, rows in batch.items()} == {
-        "long": (8, 2 * L + 1),
-        "short": (16, L + 1),
-    }
+    shapes = {name: rows.shape for name, rows in batch.items()}
+    assert shapes == {"long": (8, 2 * L + 1), "short": (16, L + 1)}
     halves = [task.batch(0, 1, process, 2)["short"] for process in (0, 1)]
     np.testing.assert_array_equal(np.sort(np.concatenate(halves), 0), np.sort(batch["short"], 0))
     batch = jax.tree.map(lambda rows: rows % common.VOCAB, batch)
@@ -204,10 +196,9 @@ def test_a_finished_run_is_searched_without_training(corpus, tmp_path):
     assert "1 points, 0 of them trained" in output.getvalue()
     assert run_points(one.parts) == []
     assert status(one, one.points[0])["steps"] == 0
-    first, second = (
-        json.loads((folder / "runs/rope/seed0/evaluation.json").read_text())["searches"]
-        for folder in (finished, workdir)
-    )
+    path = "runs/rope/seed0/evaluation.json"
+    searches = (json.loads((folder / path).read_text()) for folder in (finished, workdir))
+    first, second = (one["searches"] for one in searches)
     assert second == [item for item in first if item["search"] == "released"]
     assert "released" in one.write_report("command").read_text()
     run = json.loads((workdir / "runs/rope/seed0/run.json").read_text())

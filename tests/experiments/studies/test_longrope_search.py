@@ -1,20 +1,15 @@
-"""Tests the search for LongRoPE's factors, on losses made up for it."""
+"""Tests the search for LongRoPE's factors, on losses made up for it and for the released code."""
 
 import itertools
 import math
 
+import common
 import numpy as np
 import pytest
 
 from experiments.results.record import Stored
 from experiments.studies.longrope.fitness import remembered
-from experiments.studies.longrope.search import (
-    Budget,
-    LongRoPE2Space,
-    ReleasedSpace,
-    Space,
-    evolve,
-)
+from experiments.studies.longrope.search import Budget, LongRoPE2Space, ReleasedSpace, Space, evolve
 
 FACTOR, PAIRS = 4.0, 8
 BUDGET = Budget(population=16, generations=6, parents=8, mutations=6, crossovers=6)
@@ -146,3 +141,35 @@ def test_a_search_that_was_killed_goes_on_and_ends_the_same(tmp_path, batch):
     # Nothing was computed twice but the loss that was being written at each kill.
     assert len(computed) == BUDGET.candidates + kills
     assert path.read_text().count("\n") == 1 + BUDGET.candidates
+
+
+# The released code
+
+
+@pytest.mark.slow
+def test_the_released_search_is_as_good_as_the_golden_runs():
+    arrays, params = common.golden("longrope_search_synthetic_d64_s8")
+    names = dict(population="population_size", generations="max_time_budget", step="list_step")
+    names |= dict(mutations="mutation_numbers", crossovers="crossover_size", parents="parents_size")
+    budget = Budget(**{name: params["hyper_params"][key] for name, key in names.items()})
+
+    def loss(factors):
+        distance = np.log(factors / arrays["target"])
+        return float(np.exp(1 + np.mean(arrays["weights"] * distance**2)))
+
+    np.testing.assert_allclose(loss(arrays["init"]), arrays["ppl_of_init"])
+    curves = []
+    for seed in range(6):
+        space = ReleasedSpace({"yarn": arrays["init"]}, 1.0 + params["scale"], budget)
+        generations = search(space, seed, lambda b: [loss(one.factors) for one in b], budget)
+        assert sum(map(len, generations)) == budget.candidates == 704
+        for candidate in itertools.chain(*generations):
+            assert space.is_valid(candidate.genome) and candidate.genome.start_tokens == 0
+        best = [min(one.loss for one in generation) for generation in generations]
+        curves.append(np.minimum.accumulate(best))
+    golden = np.stack([arrays["best_ppl_curve_seed1"], arrays["best_ppl_curve_seed2"]])
+    # What is above the smallest loss there is, e: within a factor of two of the golden mean at the
+    # start, in the middle and at the end. A mutation that moves less ends six times above it.
+    actual, expected = (np.mean(one, axis=0)[[0, 10, 20]] - np.e for one in (curves, golden))
+    np.testing.assert_array_less(actual, 2 * expected)
+    np.testing.assert_array_less(expected, 2 * actual)

@@ -85,9 +85,9 @@ ACCURACY = Panel("sums", "accuracy", "patches", (4, 9), trained=(4,))
 
 def study(values, panel=ACCURACY, failures=()):
     """Makes a study of ``values``: by scheme and x, one number for each seed."""
+    of_panel = dict(condition=panel.condition, metric=panel.metric, chance=0.125)
     records = [
-        {"scheme": scheme, "seed": seed, "condition": panel.condition, "x": x}
-        | {"metric": panel.metric, "value": value, "chance": 0.125}
+        of_panel | dict(scheme=scheme, seed=seed, x=x, value=value)
         for scheme, row in values.items()
         for x, seeds in row.items()
         for seed, value in enumerate(seeds)

@@ -52,9 +52,8 @@ def test_a_batch_depends_on_seed_and_step_alone(tmp_path):
 
 def test_the_goal_is_read_from_rows_of_the_trained_length(tmp_path, monkeypatch):
     one, read = one_task(tmp_path, task__held_out=40), []
-    monkeypatch.setattr(
-        "experiments.studies.tasks.one_task._share", lambda _, rows: read.append(rows) or 0.5
-    )
+    share = "experiments.studies.tasks.one_task._share"
+    monkeypatch.setattr(share, lambda _, rows: read.append(rows) or 0.5)
     goals = [one.goal(Point(scheme, seed, ())) for scheme, seed in (("rope", 0), ("nope", 1))]
     assert [goal.score(None) for goal in goals] == [0.5, 0.5]
     jax.tree.map(np.testing.assert_array_equal, *read)

@@ -8,11 +8,7 @@ from rich.console import Console
 
 from configs.pointing import get_config
 from experiments.running.points import Point
-from experiments.studies.multimodal.pointing import (
-    NEIGHBOURS,
-    Pointing,
-    targets,
-)
+from experiments.studies.multimodal.pointing import NEIGHBOURS, Pointing, targets
 
 
 def experiment(workdir, **changes):
@@ -40,17 +36,14 @@ def test_answers_are_what_stands_there():
 def test_cells_are_read_in_the_order_of_their_positions(tmp_path):
     """Told numbers come first, then each icon's pixels at its row and column, rulers in line."""
     pointing = experiment(tmp_path, eval__screens=((8, 8), (8, 12)))
-    screens = {
-        "icons": np.arange(24, dtype=np.int32).reshape(1, 2, 12) % 16,
-        "corner": np.array([3]),
-    }
+    icons = np.arange(24, dtype=np.int32).reshape(1, 2, 12) % 16
+    screens = {"icons": icons, "corner": np.array([3])}
     inputs, positions = pointing.sequence("i_mrope_ruler", screens)
     assert inputs["tokens"].shape == (1, 37) and positions.shape == (1, 37, 3)
     is_patch = inputs["is_patch"][0]
     np.testing.assert_array_equal(inputs["tokens"][0, ~is_patch], [3, *range(3, 15)])
-    np.testing.assert_array_equal(
-        inputs["patches"][0, is_patch], np.asarray(pointing.pixels())[np.arange(24) % 16]
-    )
+    pixels = np.asarray(pointing.pixels())[icons.ravel()]
+    np.testing.assert_array_equal(inputs["patches"][0, is_patch], pixels)
     time, row, column = np.asarray(positions)[0, 13:].T
     np.testing.assert_array_equal(row, 1 + np.arange(24) // 12)
     np.testing.assert_array_equal(column, 1 + np.arange(24) % 12)
@@ -86,10 +79,8 @@ def test_logits_and_loss_are_of_the_cells_with_answers(tmp_path):
             shifted = np.full_like(icons, 4)
             shifted[:, down:, across:] = icons[:, : 8 - down, : 8 - across]
             right[name] = shifted
-        parts = [
-            50 * jax.nn.one_hot(right[name], size) * (name != unknown)
-            for name, size in sizes.items()
-        ]
+        shares = {name: 50.0 * (name != unknown) for name in sizes}
+        parts = [shares[name] * jax.nn.one_hot(right[name], size) for name, size in sizes.items()]
         cells = np.concatenate(parts, axis=-1).reshape(8, 64, -1)
         return lambda inputs, positions, key: np.pad(cells, ((0, 0), (9, 0), (0, 0)))
 

@@ -16,14 +16,9 @@ FRAMES, SIDE, PATCH, QUESTIONS = 6, 16, 8, 2
 TRAINED = ("frame_index", "frame_index_told", "time_rope", "time_rope_adaln")
 
 
-def experiment(workdir, **changes):
-    config = common.changed(get_config("tiny"), **changes)
-    return Story(config, workdir, Console(quiet=True))
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    return experiment(tmp_path_factory.mktemp("story"))
+    return Story(get_config("tiny"), tmp_path_factory.mktemp("story"), Console(quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +63,7 @@ def test_warps():
     # Of nine frames, 3, 4 and 5 are at the time of 2.
     moves = np.array([True, True, False, False, False, True, True, True])
     np.testing.assert_array_equal(steps["pause"] > 0, np.tile(moves, (300, 1)))
-    assert (
-        (steps["steady"] > 0).all() and (steps["uneven"] > 0).all() and (steps["reverse"] < 0).all()
-    )
+    assert min(steps["steady"].min(), steps["uneven"].min()) > 0 > steps["reverse"].max()
     signs = [(np.sign(steps["random"]) == sign).mean() for sign in (-1, 0, 1)]
     np.testing.assert_allclose(signs, (0.25, 0.125, 0.625), atol=0.03)
     for item in steps.values():
@@ -84,17 +77,15 @@ def test_warps():
 
 
 def test_tokens(clips):
-    inputs, times, positions = lay_out(
-        clips.frames(SIDE), clips.cameras, clips.times, clips.asked, PATCH
-    )
+    given = clips.frames(SIDE), clips.cameras, clips.times, clips.asked
+    inputs, times, positions = lay_out(*given, PATCH)
     of_patches, of_questions = inputs[:, :-QUESTIONS], inputs[:, -QUESTIONS:]
     places = clips.places(clips.times)
     for clip, frame in np.ndindex(2, FRAMES):
         four = of_patches[clip, 4 * frame : 4 * frame + 4]
         # The ball is in the patch with the nearest middle, and the picture is put together again.
-        assert four[:, : PATCH**2].sum(1).argmax() == (
-            np.linalg.norm(four[:, PATCH**2 : -1] - places[clip, frame], axis=1).argmin()
-        )
+        distances = np.linalg.norm(four[:, PATCH**2 : -1] - places[clip, frame], axis=1)
+        assert four[:, : PATCH**2].sum(1).argmax() == distances.argmin()
         whole = np.block([[p.reshape(PATCH, PATCH) for p in four[i : i + 2, :-3]] for i in (0, 2)])
         np.testing.assert_array_equal(whole, clips.frames(SIDE)[clip, frame])
     assert (of_questions[..., :-1] == 0).all() and (of_questions[..., -1] == 1).all()
@@ -162,24 +153,18 @@ def test_time_adaln_is_in_front_of_attention(tiny, clips):
 # Tests of a model
 
 
-class Oracle:
-    """Answers from the true path, by ``step`` to the right for every camera in turn."""
-
-    def __init__(self, step=0.0):
-        self.step = step
-
-    def __call__(self, scheme, model, clips):
-        aside = self.step * (np.arange(len(clips.times)) % 8)
-        return clips.answers + np.stack([aside, 0 * aside], axis=-1)[:, None]
-
-
 @pytest.mark.parametrize("step", [0.0, 0.1])
 def test_measures_of_known_answers(tiny, monkeypatch, step):
-    monkeypatch.setattr(tiny, "answers", Oracle(step))
+    """Answers are those of the true path, by ``step`` to the right for every camera in turn."""
+
+    def answers(scheme, model, clips):
+        aside = step * (np.arange(len(clips.times)) % 8)
+        return clips.answers + np.stack([aside, 0 * aside], axis=-1)[:, None]
+
+    monkeypatch.setattr(tiny, "answers", answers)
     actual = list(tiny.measure("time_rope", None))
-    assert [(r.condition, r.x) for r in actual] == [
-        (p.condition, x) for p in tiny.panels for x in p.xs
-    ]
+    asked = [(panel.condition, x) for panel in tiny.panels for x in panel.xs]
+    assert [(result.condition, result.x) for result in actual] == asked
     for result in actual:
         spread = step * np.std(np.arange(8))
         error = step * np.sqrt(np.mean(np.arange(8) ** 2))

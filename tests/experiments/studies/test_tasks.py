@@ -14,13 +14,17 @@ from configs.tasks import get_config
 from experiments.running.points import Point
 from experiments.studies.tasks import ALONE, TASKS
 from experiments.studies.tasks.study import Questions
-from experiments.studies.tasks.task import PAD, SYMBOLS
+from experiments.studies.tasks.task import ASK, DIGITS, IGNORE, PAD, SEPARATE, STORE, SYMBOLS
 
-COUNT = 2000
+COUNT = 4000
 
 
 def rng(seed=0):
     return np.random.default_rng(seed)
+
+
+def is_by_chance(share, chance):
+    return abs(share - chance) < 4 * math.sqrt(chance * (1 - chance) / COUNT)
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -69,9 +73,8 @@ def test_what_sorted_answers_give_away_is_their_chance():
         for last, read, answer in known[:count]:
             answers[last, read][answer] += 1
         likeliest = {before: item.most_common(1)[0][0] for before, item in answers.items()}
-        actual = np.mean(
-            [likeliest.get((last, read)) == answer for last, read, answer in known[count:]]
-        )
+        is_right = [likeliest.get((last, read)) == answer for last, read, answer in known[count:]]
+        actual = np.mean(is_right)
         assert actual == pytest.approx(chance, abs=0.01)
 
 
@@ -87,8 +90,7 @@ def test_any_value_that_a_row_tells_is_right_by_chance(name):
     answers_NA = rows.tokens_NL[rows.is_answer_NL].reshape(COUNT, -1)
     guesses_NA = rng(4).permuted(told_values(rows), axis=1)[:, :1]
     for item, chance in zip(answers_NA.T, ALONE[name].chances(60), strict=True):
-        actual = (guesses_NA[:, 0] == item).mean()
-        assert actual == pytest.approx(chance, abs=4 * np.sqrt(chance * (1 - chance) / COUNT))
+        assert is_by_chance((guesses_NA[:, 0] == item).mean(), chance)
 
 
 def test_no_place_in_a_row_has_the_value_of_the_chain():
@@ -99,8 +101,7 @@ def test_no_place_in_a_row_has_the_value_of_the_chain():
     values_NC = told_values(rows)
     assert values_NC.shape == (COUNT, round(1 / chance))
     for told_N in values_NC.T:
-        actual = (told_N == rows.tokens_NL[:, -1]).mean()
-        assert actual == pytest.approx(chance, abs=4 * np.sqrt(chance * (1 - chance) / COUNT))
+        assert is_by_chance((told_N == rows.tokens_NL[:, -1]).mean(), chance)
 
 
 def test_names_of_every_chain_are_read_as_often():
@@ -139,9 +140,8 @@ def test_rows_are_those_that_were_answered(name):
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.has_depth])
 def test_depth_is_where_the_needle_lies(name):
     task = TASKS[name]
-    first = [
-        np.argmax(task.draw(rng(), 5, 100, depth).tokens_NL == 3, axis=1) for depth in (0, 0.5, 1)
-    ]
+    rows = [task.draw(rng(), 5, 100, depth).tokens_NL for depth in (0, 0.5, 1)]
+    first = [np.argmax(tokens_NL == 3, axis=1) for tokens_NL in rows]
     assert (first[0] == 1).all() and (first[0] < first[1]).all() and (first[1] < first[2]).all()
     assert len({int(place) for place in first[1]}) == 1
 
@@ -211,3 +211,90 @@ def test_an_extension_is_made_for_each_length(tmp_path, monkeypatch):
     monkeypatch.setattr(one, "predict", predict)
     assert len(list(one.measure("pi", model))) == len(one.panels) * 2
     assert factors == {32: 1, 64: 2}
+
+
+# Tasks that a model learns alone
+
+
+@pytest.mark.parametrize("name", ["flip_flops", "flip_flops_sparse"])
+def test_bits_that_are_guessed_are_right_by_chance(name):
+    task = ALONE[name]
+    rows = task.draw(rng(1), COUNT, 20)
+    guesses_NL = DIGITS[rng(2).integers(0, 2, rows.tokens_NL.shape)]
+    is_right_NL = (guesses_NL == rows.tokens_NL) | ~rows.is_answer_NL
+    assert is_by_chance(is_right_NL.all(axis=1).mean(), task.chance(20))
+
+
+@pytest.mark.parametrize(("name", "share"), [("flip_flops", 0.8), ("flip_flops_sparse", 0.98)])
+def test_most_instructions_are_ignored_and_reads_are_as_many_as_writes(name, share):
+    tokens_NL, is_answer_NL = ALONE[name].draw(rng(), 200, 513)
+    kinds = tokens_NL[:, 1::2]
+    assert (kinds[:, 0] == STORE).all() and (kinds[:, -1] == ASK).all()
+    shares = [(kinds[:, 1:-1] == kind).mean() for kind in (IGNORE, STORE, ASK)]
+    np.testing.assert_allclose(shares, [share, (1 - share) / 2, (1 - share) / 2], rtol=0.1)
+    np.testing.assert_array_equal(is_answer_NL[:, 2::2], kinds == ASK)
+    assert not is_answer_NL[:, 1::2].any()
+
+
+def test_any_key_that_is_told_is_right_by_chance():
+    task, length = ALONE["passkeys"], 64
+    tokens_NL, _ = task.draw(rng(1), COUNT, length)
+    first_N = np.argmax(tokens_NL == STORE, axis=1)[:, None] + 2
+    keys_N4 = np.take_along_axis(tokens_NL, first_N + np.arange(4), axis=1)
+    assert is_by_chance((keys_N4 == tokens_NL[:, -4:]).all(axis=1).mean(), task.chance(length))
+
+
+@pytest.mark.parametrize("length", [24, 48, 96, 160])
+def test_longer_rows_have_more_to_remember(length):
+    tokens_NL, _ = ALONE["passkeys"].draw(rng(), 20, length)
+    assert ((tokens_NL == STORE).sum(axis=1) == length // 16).all()
+    task = ALONE["pairs"]
+    tokens_NL, is_answer_NL = task.draw(rng(), 20, length)
+    is_told_NL = np.isin(tokens_NL, SYMBOLS[21:]) & ~is_answer_NL
+    assert (is_told_NL.sum(axis=1) == length // 8).all()
+    assert (is_answer_NL.sum(axis=1) == 3).all()
+
+
+def numbers(row_L, values_L):
+    """Returns the values at the two numbers and at the sum, which separators of the row divide."""
+    first, second = np.flatnonzero(row_L == SEPARATE)[-2:]
+    size = second - first - 1
+    return values_L[first - size : first], values_L[first + 1 : second], values_L[second + 1 :]
+
+
+def test_digits_of_the_same_place_have_the_same_position():
+    task = ALONE["addition_coupled"]
+    tokens_NL, _ = task.draw(rng(), COUNT, 35)
+    positions_NL = task.positions(rng(1), tokens_NL)
+    assert positions_NL.dtype == np.int32 and positions_NL.shape == tokens_NL.shape
+    for row, positions in zip(tokens_NL, positions_NL, strict=True):
+        one, two, total = numbers(row, positions)
+        np.testing.assert_array_equal(np.diff(total), 1)
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, total[:-1])
+        # The token from which the first digit of the sum is predicted is one place before it.
+        assert (positions[row == SEPARATE] == total[0] - 1).all() and positions[0] == total[0] - 1
+    assert {*positions_NL[:, 0]} == {*range(task.num_positions - 11)}
+    assert positions_NL.min() == 0 and positions_NL.max() == task.num_positions - 1
+
+
+def test_positions_begin_anywhere():
+    task = ALONE["addition_shifted"]
+    tokens_NL, _ = task.draw(rng(), COUNT, 35)
+    positions_NL = task.positions(rng(1), tokens_NL)
+    assert (np.diff(positions_NL) == 1).all()
+    assert {*positions_NL[:, 0]} == {*range(task.num_positions - 34)}
+
+
+def test_a_hint_says_the_place_of_the_digit_after_it():
+    tokens_NL, is_answer_NL = ALONE["addition_hinted"].draw(rng(), 200, 65)
+    firsts = set()
+    for row_L, is_answer_L in zip(tokens_NL, is_answer_NL, strict=True):
+        one, two, total = numbers(row_L, row_L)
+        np.testing.assert_array_equal(np.diff(total[::2]), 1)
+        np.testing.assert_array_equal(one[::2], two[::2])
+        np.testing.assert_array_equal(one[::2], total[::2][:-1])
+        assert np.isin([*one[1::2], *two[1::2], *total[1::2]], DIGITS).all()
+        np.testing.assert_array_equal(row_L[is_answer_L], total[1::2])
+        firsts.add(int(one[0]))
+    assert len(firsts) == 32 - 10, "the first hint is any that leaves room for the others"
