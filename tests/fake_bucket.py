@@ -64,11 +64,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         bucket, _, query = self._asked()
         name = f"/{bucket}/{query['name']}"
         content = self.rfile.read(int(self.headers["Content-Length"]))
-        if query.get("ifGenerationMatch", str(Objects.generation(name))) != str(
-            Objects.generation(name)
-        ):
-            self._answer(412)
-            return
+        before = str(Objects.generation(name))
+        if query.get("ifGenerationMatch", before) != before:
+            return self._answer(412)
         fsspec.filesystem("gcs").pipe_file(name, content)
         about = {"bucket": bucket, "name": query["name"], "size": str(len(content))}
         about |= {"generation": str(Objects.generation(name))}

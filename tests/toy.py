@@ -32,11 +32,15 @@ RECIPE = Recipe(length=8, batch_size=8, steps=6, warmup_steps=2, log_every=1, ch
 TASK = Text(RECIPE, None, SPEC)  # with no windows it draws no batches
 
 
-def toy_windows():
-    tokens = np.random.default_rng(0).integers(0, 16, 4000).astype(np.uint8)
+def toy_windows(length=RECIPE.length, vocab_size=16):
+    """Returns windows of two documents of random tokens."""
+    tokens = np.random.default_rng(0).integers(0, vocab_size, 4000).astype(np.uint8)
     offsets, splits = np.array([0, 1500, 4000]), np.zeros(2, np.int8)
-    corpus = Corpus("toy", tokens, offsets, splits, 16, 1.0, "digest")
-    return window_index(corpus, RECIPE.length)
+    corpus = Corpus("toy", tokens, offsets, splits, vocab_size, 1.0, "digest")
+    return window_index(corpus, length)
+
+
+WINDOWS = toy_windows()
 
 
 def mesh_of(**shape):
@@ -47,11 +51,11 @@ def mesh_of(**shape):
     return jax.make_mesh((1,) * len(AXES), AXES, axis_types=kinds, devices=jax.devices()[:1])
 
 
-def run(folder, windows, recipe=RECIPE, seed=0, spec=SPEC, **shape):
+def run(folder, recipe=RECIPE, seed=0, spec=SPEC, task=None, mesh=None, **options):
+    """Trains a model on one device, by default an ``alibi`` on the toy windows."""
     folder.mkdir(parents=True, exist_ok=True)
-    console, mesh = Console(quiet=True), mesh_of(**shape)
-    task = Text(recipe, windows, spec)
-    return train(task, recipe, mesh, seed=seed, folder=folder, console=console)
+    task, given = task or Text(recipe, WINDOWS, spec), dict(folder=folder, **options)
+    return train(task, recipe, mesh or mesh_of(), seed=seed, console=Console(quiet=True), **given)
 
 
 def lines(folder):

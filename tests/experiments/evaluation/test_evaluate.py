@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 from toy import preempted
 
-from experiments.evaluation.lengths import (
-    Protocols,
-    Scorer,
-    evaluate,
-    in_other_units,
-    work,
-)
+from experiments.evaluation.lengths import Protocols, Scorer, evaluate, in_other_units, work
 from experiments.results.record import Stored
 from experiments.training.mesh import make_mesh
 from posenc_jax import Encoding
@@ -64,9 +58,7 @@ def test_last_scores_the_same_tokens_at_every_length():
     recorder, records, _ = run()
     targets = {}
     for multiple in PROTOCOLS.multiples:
-        windows = next(
-            w for w, encoding in recorder.calls if w.shape[1] == multiple * T + 1 and encoding
-        )
+        windows = next(w for w, _ in recorder.calls if w.shape[1] == multiple * T + 1)
         last_piece = windows.reshape(3, -1, multiple * T + 1)[:, -1]
         targets[multiple] = last_piece[:, -PROTOCOLS.last_tokens :]
         record = records["last", None, multiple]
@@ -180,11 +172,8 @@ def test_batches_of_another_size_are_read_once_each(sizes, tmp_path):
 
         scorer = types.SimpleNamespace(rows=lambda windows_NL: size)
         with contextlib.closing(stored):
-            return [
-                v
-                for row, _ in Scorer.batches(scorer, windows_NL, stored, "a", measure)
-                for v in row
-            ]
+            rows = Scorer.batches(scorer, windows_NL, stored, "a", measure)
+            return [value for row, _ in rows for value in row]
 
     with pytest.raises(KeyboardInterrupt):
         read(sizes[0], batches=1)

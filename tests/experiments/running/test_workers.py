@@ -18,7 +18,8 @@ from experiments.running import schedule, workers
 from experiments.running.schedule import Schedule, run_points
 
 TWO_CORES = pytest.mark.skipif(
-    len(workers._cores()) < 2, reason="two workers need two cores, and this process has one"
+    len(workers._cores()) < 2 or not sys.platform.startswith("linux"),
+    reason="two workers need two cores, and the tests /proc of Linux",
 )
 
 
@@ -77,8 +78,11 @@ def test_sigterm_while_workers_are_started_ends_all_of_them(monkeypatch):
             worker.kill()
 
 
+BOTH = dict(schemes="rope,alibi")
+
+
 def test_points_that_another_program_holds_are_left_to_it(corpus, tmp_path):
-    one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    one, output = comparison(config(corpus, **BOTH), tmp_path)
     untrained(one)
     with claimed(tmp_path / "shared/rope/seed0"):
         assert run_points(one.parts, share=True) == []
@@ -96,17 +100,8 @@ def test_on_one_core_the_seeds_of_the_last_scheme_are_shared_one_by_one(
     cores, last, corpus, tmp_path, monkeypatch
 ):
     """Elsewhere they are trained as one program, which is faster there."""
-    one, begun = as_begun(corpus, tmp_path, monkeypatch, cores)
-    first, whole = ["rope/seed0", "rope/seed1"], ["alibi/seed0", "alibi/seed1"]
-    assert run_points(one.parts, share=True) == [] and begun == [first, *last]
-    begun.clear()
-    assert run_points(one.parts) == [] and begun == [first, whole]
-
-
-def as_begun(corpus, tmp_path, monkeypatch, cores):
-    """Returns a comparison that trains nothing, and the groups of points that it has begun."""
     common.set_cores(monkeypatch, cores)
-    one, _ = comparison(config(corpus, schemes="rope,alibi", seeds=2, together=2), tmp_path)
+    one, _ = comparison(config(corpus, **BOTH, seeds=2, together=2), tmp_path)
     begun: list[list[str]] = []
 
     def begin(self, group):
@@ -115,11 +110,14 @@ def as_begun(corpus, tmp_path, monkeypatch, cores):
 
     monkeypatch.setattr(Schedule, "_train_together", begin)
     monkeypatch.setattr(Schedule, "_try_point", lambda *_: None)
-    return one, begun
+    first, whole = ["rope/seed0", "rope/seed1"], ["alibi/seed0", "alibi/seed1"]
+    assert run_points(one.parts, share=True) == [] and begun == [first, *last]
+    begun.clear()
+    assert run_points(one.parts) == [] and begun == [first, whole]
 
 
 def test_a_point_that_a_program_without_share_holds_is_left_to_it(corpus, tmp_path):
-    one = untrained(comparison(config(corpus, schemes="rope,alibi"), tmp_path)[0])
+    one = untrained(comparison(config(corpus, **BOTH), tmp_path)[0])
     folder = one.folder(one.points[0])
     with claimed(folder):
         assert run_points(one.parts, share=True) == []
@@ -131,8 +129,8 @@ def test_a_point_that_a_program_without_share_holds_is_left_to_it(corpus, tmp_pa
 @pytest.mark.parametrize("share", [True, False])
 def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, monkeypatch):
     """The other program is a worker, or another job of an array."""
-    one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
-    other, _ = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
+    one, output = comparison(config(corpus, **BOTH), tmp_path)
+    other, _ = comparison(config(corpus, **BOTH), tmp_path)
     rope, alibi = untrained(one).points
     untrained(other)
     monkeypatch.setattr(one, "start_of", {rope: None, alibi: rope}.get)
@@ -197,7 +195,6 @@ def workers_of(process) -> list[int]:
 
 @pytest.mark.slow
 @TWO_CORES
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and cores are Linux's")
 def test_two_workers_divide_the_points_and_one_that_is_killed_costs_none(corpus, tmp_path):
     config = TINY, "--config.schemes=nope,rope,alibi", "--workers=2"
     (process,) = start(1, tmp_path, corpus, config=config)
@@ -217,7 +214,6 @@ def test_two_workers_divide_the_points_and_one_that_is_killed_costs_none(corpus,
 
 @pytest.mark.slow
 @TWO_CORES
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and cores are Linux's")
 def test_workers_end_with_the_program_that_started_them(corpus, tmp_path):
     (process,) = start(1, tmp_path, corpus, "--config.train.steps=100000", "--workers=2")
     numbers = workers_of(process)

@@ -1,15 +1,21 @@
-"""Tests runs that end when their model is good enough, also if they were interrupted."""
+"""Tests runs that end when their model is good enough, also if they were interrupted or killed."""
+
+import dataclasses
+import multiprocessing
+import signal
+import time
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 from rich.console import Console
 from toy import Line, killed, lines, mesh_of, preempted
 
-from experiments.training.checkpoint import Checkpoints
-from experiments.training.loop import train, train_together
+from experiments.training.checkpoint import Checkpoints, fingerprint
+from experiments.training.loop import train_together
 from experiments.training.recipe import Goal, Recipe
 
 RECIPE = Recipe(
@@ -36,9 +42,7 @@ GOAL = Goal(lambda model: float(1 - jnp.abs(model.slope[...] - 1).max()), enough
 
 
 def run(folder, goal=GOAL, seed=0):
-    folder.mkdir(parents=True, exist_ok=True)
-    console = Console(quiet=True)
-    return train(Fit(), RECIPE, mesh_of(), seed=seed, folder=folder, console=console, goal=goal)
+    return toy.run(folder, RECIPE, seed, task=Fit(), goal=goal)
 
 
 def told(folder):
@@ -99,8 +103,7 @@ def test_seeds_that_train_together_end_when_each_has_learned(tmp_path):
     folders = {seed: tmp_path / f"together{seed}" for seed in range(3)}
     for folder in folders.values():
         folder.mkdir()
-    console = Console(quiet=True)
-    arguments = dict(folders=folders, console=console, goal=GOAL)
+    arguments = dict(folders=folders, console=Console(quiet=True), goal=GOAL)
     assert train_together(Fit(), RECIPE, mesh_of(), **arguments) == {}
     steps = []
     for seed, folder in folders.items():
@@ -110,3 +113,67 @@ def test_seeds_that_train_together_end_when_each_has_learned(tmp_path):
         assert same_summary["steps"] == summary["steps"]
         steps.append(summary["steps"])
     assert len({*steps}) > 1, "all end at the same step, so this tests nothing"
+
+
+# A run that is killed at random moments
+
+
+# A start is killed within about five steps, see below, so that none comes to the last one.
+OFTEN = dataclasses.replace(RECIPE, log_every=1, checkpoint_every=2)
+
+
+class Begun(Fit):
+    """Says when its first step is compiled and under way. Its loss has noise."""
+
+    def __init__(self, begun):
+        self.begun, self.first = begun, None
+
+    def batch(self, seed, step, part, parts):
+        self.first = self.first or step
+        if step > self.first:
+            self.begun.set()
+        return super().batch(seed, step, part, parts)
+
+    def loss(self, model, x_BD, key):
+        return super().loss(model, x_BD + 0.1 * jax.random.normal(key, x_BD.shape), key)
+
+
+def fit(folder, compiled, begun):
+    """Trains in a process of its own, and writes a digest of the model in the end."""
+    jax.config.update("jax_compilation_cache_dir", str(compiled))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    model, _ = toy.run(folder, OFTEN, task=Begun(begun))
+    (folder / "digest").write_text(fingerprint(model))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_twenty_times_ends_as_one_that_is_not(tmp_path):
+    # Its processes are forked from one that has imported what they need, and uses no device.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["jax", "flax", "optax", "orbax.checkpoint", "chex", "rich"])
+
+    def start(folder):
+        folder.mkdir(exist_ok=True)
+        begun = context.Event()
+        process = context.Process(target=fit, args=(folder, tmp_path / "compiled", begun))
+        process.start()
+        assert begun.wait(300)
+        return process
+
+    def finish(folder):
+        process = start(folder)
+        process.join(300)
+        assert process.exitcode == 0
+        written = lines(folder)
+        return [(line["step"], line["loss"]) for line in written], (folder / "digest").read_text()
+
+    expected = finish(tmp_path / "undisturbed")
+    seconds = lines(tmp_path / "undisturbed")[-1]["seconds"] / OFTEN.steps
+    for delay in np.random.default_rng().uniform(0, 3 * seconds, 20):
+        process = start(tmp_path / "killed")
+        time.sleep(delay)
+        process.kill()
+        process.join(300)
+        assert process.exitcode == -signal.SIGKILL
+    assert finish(tmp_path / "killed") == expected
+    assert [step for step, _ in expected[0]] == list(range(1, OFTEN.steps + 1))

@@ -11,16 +11,13 @@ import pytest
 import toy
 from flax import nnx
 from ml_collections import FrozenConfigDict
-from rich.console import Console
 from toy import mesh_of, preempted
 
 from experiments.training import mesh
-from experiments.training.data import Corpus
-from experiments.training.loop import lower_step, train
+from experiments.training.loop import lower_step
 from experiments.training.mesh import AXES, make_mesh
 from experiments.training.recipe import Recipe
 from experiments.training.text import NextToken, Text
-from experiments.training.windows import window_index
 from posenc_jax import Transformer
 from posenc_jax.encoding import HOOKS
 from posenc_jax.encodings.wrappers.randomized import Randomized
@@ -67,16 +64,9 @@ class Mixed(NextToken):
         return Transformer(layers, num_layers=len(layers), **sizes, rngs=nnx.Rngs(key))
 
 
-def windows():
-    tokens = np.random.default_rng(0).integers(0, common.VOCAB, 4000).astype(np.uint8)
-    splits = np.zeros(1, np.int8)
-    corpus = Corpus("toy", tokens, np.array([0, 4000]), splits, common.VOCAB, 1.0, "digest")
-    return window_index(corpus, RECIPE.length)
-
-
 def losses(folder, on):
-    task, console = Mixed(RECIPE, windows()), Console(quiet=True)
-    train(task, RECIPE, on, seed=0, folder=folder, console=console)
+    task = Mixed(RECIPE, toy.toy_windows(RECIPE.length, common.VOCAB))
+    toy.run(folder, RECIPE, task=task, mesh=on)
     return toy.losses(folder)
 
 
@@ -140,8 +130,7 @@ def test_a_process_draws_the_rows_that_its_devices_hold(monkeypatch, shards, exp
     monkeypatch.setattr(mesh, "batch_sharding", lambda _: sharding)
     on = types.SimpleNamespace(shape={"data": count, "fsdp": 1, "model": 2, "context": 1})
     if expected is None:
-        with pytest.raises(ValueError, match=r"mesh=\(data=2"):
-            mesh.part_of_process(on)
+        common.refuses(r"mesh=\(data=2", lambda: mesh.part_of_process(on))
     else:
         assert mesh.part_of_process(on) == expected
 
@@ -151,7 +140,8 @@ def compiled_step(**shape):
     model = dict(vocab_size=common.VOCAB, model_dim=32, num_layers=2, num_heads=4)
     model |= dict(scan=True, remat=True)
     spec = FrozenConfigDict({"encoding": {"name": "rope"}, "model": model})
-    return lower_step(Text(RECIPE, windows(), spec), RECIPE, make_mesh(**shape)).compile()
+    task = Text(RECIPE, toy.toy_windows(RECIPE.length, common.VOCAB), spec)
+    return lower_step(task, RECIPE, make_mesh(**shape)).compile()
 
 
 @pytest.mark.slow

@@ -9,20 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import (
-    ENDLESS,
-    by_hand,
-    comparison,
-    config,
-    ended,
-    finish,
-    free_port,
-    start,
-    wait_for,
-)
+from runs import ENDLESS, by_hand, comparison, config, ended, finish, free_port, start, wait_for
 
 from experiments.results.record import read_lines
-from experiments.running import submit
+from experiments.running import agreement, submit
 from experiments.running.schedule import run_points
 
 # The steps and the evaluation of runs that are compared.
@@ -169,28 +159,29 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("flag", "words", "wrong"),
+    ("flag", "words", "wrong", "refuse"),
     [
-        ("--config.corpus=files:nowhere/*.txt", "nowhere/*.txt", (0, 1)),
-        ("--config.train.steps=many", "--config.train.steps", (1,)),
-        ("--peer_timeout=0", "--peer_timeout=0: 0 is not a positive integer", (0,)),
-        ("--process_id=0", "two processes have --process_id=0", (0, 1)),
+        ("--config.corpus=files:nowhere/*.txt", "nowhere/*.txt", (0, 1), (0, 1)),
+        ("--config.train.steps=many", "--config.train.steps", (1,), (1,)),
+        ("--peer_timeout=0", "--peer_timeout=0: 0 is not a positive integer", (0,), (0,)),
+        ("--process_id=0", "two processes have --process_id=0", (0, 1), (0, 1)),
+        ("--config.train.learning_rate=0.001", "is 0.003 in process 0 and 0.001", (1,), (0, 1)),
     ],
 )
-def test_a_command_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, flag, words, wrong):
+def test_a_command_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, flag, words, wrong, refuse):
     """The data of a host may be missing, or its command be another than that of the others."""
 
     def how(count):
-        lacking = [flag]
         jobs = enumerate(by_hand(count))
-        return [(flags + lacking * (number in wrong), given) for number, (flags, given) in jobs]
+        return [(flags + [flag] * (number in wrong), given) for number, (flags, given) in jobs]
 
     processes = start(2, tmp_path, corpus, how=how)
     errors = [printed[1] for printed in ended(processes, timeout=120)]
     for number, process in enumerate(processes):
-        sentence = words if number in wrong else "a process of the job was lost"
-        assert process.returncode == (2 if number in wrong else 75), errors
+        sentence = words if number in refuse else "a process of the job was lost"
+        assert process.returncode == (2 if number in refuse else 75), errors
         assert sentence in errors[number]
+    assert not list(tmp_path.glob("runs/**/checkpoints"))
 
 
 FAILS_ALONE = """
@@ -221,3 +212,18 @@ def test_a_process_that_fails_alone_ends_the_job(corpus, tmp_path):
     assert second.returncode == 2, errors
     assert "error: a token of this process alone" in errors[1]
     assert first.returncode == 75 and "a process of the job was lost" in errors[0], errors
+
+
+# Processes that differ
+
+
+def test_the_first_difference_is_named():
+    configs = config("files"), config("files", train__learning_rate=1e-3)
+    both = [agreement.facts_of(one, {"workdir": "runs"}) for one in configs]
+    sentence = agreement.difference(both)
+    assert "--config.train.learning_rate is 0.003 in process 0 and 0.001 in process 1" in sentence
+    path = "the file experiments/training/step.py"
+    sentence = agreement.difference([both[0], both[0], both[0] | {path: "SHA-256 0"}])
+    assert path in sentence and "in process 2" in sentence
+    missing = {name: fact for name, fact in both[0].items() if name != path}
+    assert "missing in process 1" in agreement.difference([both[0], missing])
