@@ -12,23 +12,7 @@ import pathlib
 
 import numpy as np
 
-from parity.checks import (
-    BY_PARTS,
-    KNOWN,
-    NO_PATTERN,
-    NOT_RUN,
-    answer,
-    attention_factor,
-    config_of_parts,
-    kinds_of,
-    kinds_of_parts,
-    number_of,
-    positions_of,
-    rotated_by_parts,
-    together,
-    width_of,
-    windows_of,
-)
+from parity import checks
 from parity.small_models import SmallModel, as_published, small_config
 from posenc_jax.hf.config import READ, about_positions
 from posenc_jax.hf.row import words
@@ -57,8 +41,8 @@ def record(model_type: str, tables: list) -> dict:
     layers = {}
     calls = zip(small.read(np.zeros_like(there)), small.read(there), strict=True)
     for order, ((layer, _, k_0), (_, _, k)) in enumerate(calls):
-        number = number_of(layer, order, published)
-        encoding = answer(published, layer=number)
+        number = checks.number_of(layer, order, published)
+        encoding = checks.answer(published, layer=number)
         if encoding is None or number in layers:
             continue
         inner = encoding
@@ -67,15 +51,15 @@ def record(model_type: str, tables: list) -> dict:
         if not hasattr(inner, "rotary_dim"):
             layers[number] = None
             continue
-        width = width_of(encoding, k.shape[-1])
+        width = checks.width_of(encoding, k.shape[-1])
         if small.deinterleaves:
-            k_0, k = together(k_0, width), together(k, width)
-        kind = dict(enumerate(kinds_of(published))).get(number)
-        rotation = _rotation(k_0, k, width, inner) * attention_factor(small, kind)
+            k_0, k = checks.together(k_0, width), checks.together(k, width)
+        kind = dict(enumerate(checks.kinds_of(published))).get(number)
+        rotation = _rotation(k_0, k, width, inner) * checks.attention_factor(small, kind)
         layers[number] = [inner.layout, width, inner.rotary_dim, _row(rotation, tables)]
     windows = None
-    if model_type not in NO_PATTERN:
-        windows = [[n, _window(mask)] for n, mask in windows_of(small, published).items()]
+    if model_type not in checks.NO_PATTERN:
+        windows = [[n, _window(mask)] for n, mask in checks.windows_of(small, published).items()]
     return {
         "config": _section(published),
         "layers": list(layers.items()),
@@ -85,23 +69,23 @@ def record(model_type: str, tables: list) -> dict:
 
 def record_of_parts(model_type: str, tables: list) -> dict:
     """Returns the config of a class and a layer of each kind, as its rotary parts rotate it."""
-    config, published = config_of_parts(model_type)
+    config, published = checks.config_of_parts(model_type)
     there, layers = _there(model_type, published), []
-    listed = kinds_of(published)
-    for kind in kinds_of_parts(published):
+    listed = checks.kinds_of(published)
+    for kind in checks.kinds_of_parts(published):
         numbers = (n for n in range(len(listed) or 4) if kind in (None, *listed[n : n + 1]))
-        number = next(n for n in numbers if answer(published, layer=n) is not None)
-        encoding = answer(published, layer=number)
+        number = next(n for n in numbers if checks.answer(published, layer=n) is not None)
+        encoding = checks.answer(published, layer=number)
         C = encoding.head_dim
         x = np.random.default_rng(0).standard_normal((1, there.shape[-1], 1, C)).astype(np.float32)
-        rotation = _rotation(x, rotated_by_parts(config, there, kind, x), C, encoding)
+        rotation = _rotation(x, checks.rotated_by_parts(config, there, kind, x), C, encoding)
         layers.append([number, [encoding.layout, C, encoding.rotary_dim, _row(rotation, tables)]])
     return {"config": _section(published), "layers": layers}
 
 
 def _there(model_type, published):
     """Returns positions as transformers takes them, ``POSITION`` for every token."""
-    theirs, _ = positions_of(model_type, published)
+    theirs, _ = checks.positions_of(model_type, published)
     there = np.zeros_like(theirs)
     there.T[...] = POSITION[: len(theirs)] if theirs.ndim == 3 else POSITION[0]
     return there
@@ -160,9 +144,9 @@ def _pairs(x, layout):
 
 def main():
     tables: list = []
-    run = [name for name in KNOWN if name not in NOT_RUN | {*having(learned=True)}]
+    run = [name for name in checks.KNOWN if name not in checks.NOT_RUN | {*having(learned=True)}]
     records = {name: record(name, tables) for name in run}
-    records |= {name: record_of_parts(name, tables) for name in BY_PARTS}
+    records |= {name: record_of_parts(name, tables) for name in checks.BY_PARTS}
     write(records, tables)
 
 

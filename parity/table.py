@@ -15,16 +15,7 @@ from flax import nnx
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from parity.checks import (
-    BY_PARTS,
-    GIVEN,
-    KNOWN,
-    NO_PATTERN,
-    NOT_RUN,
-    answers_of,
-    check_model,
-    check_parts,
-)
+from parity import checks
 from parity.small_models import as_published
 from posenc_jax import layers_from_hf
 from posenc_jax.hf.config import flattened
@@ -39,28 +30,28 @@ REFUSED, WRONG, NO_DEFAULT = "refused", "wrong", "its class has no default that 
 
 def by_layer(model_type: str) -> str:
     """Returns the outcome of ``from_hf`` for one type."""
-    if model_type in KNOWN and model_type not in NOT_RUN:
-        return _checked(check_model, RUN, model_type)
-    if model_type in BY_PARTS:
-        return _checked(check_parts, PARTS, model_type)
+    if model_type in checks.KNOWN and model_type not in checks.NOT_RUN:
+        return _checked(checks.check_model, RUN, model_type)
+    if model_type in checks.BY_PARTS:
+        return _checked(checks.check_parts, PARTS, model_type)
     if model_type in NOT_OFFERED:
         return REFUSED
     try:
         config = as_published(CONFIG_MAPPING[model_type]())
     except Exception:
         return NO_DEFAULT
-    return _unchecked(config, bool(answers_of(config)))
+    return _unchecked(config, bool(checks.answers_of(config)))
 
 
 def as_pattern(model_type: str, one: str) -> str:
     """Returns the outcome of ``layers_from_hf``; ``one`` is the outcome of ``from_hf``."""
-    if model_type in NO_PATTERN:
+    if model_type in checks.NO_PATTERN:
         return REFUSED
     if one == RUN:
         return one  # ``check_model`` has checked both.
     if one in (REFUSED, WRONG, NO_DEFAULT):
         return one
-    config = as_published(CONFIG_MAPPING[model_type](**GIVEN.get(model_type, {})))
+    config = as_published(CONFIG_MAPPING[model_type](**checks.GIVEN.get(model_type, {})))
     stack = "decoder" if model_type in having(scheme="t5") else None
     try:
         layers_from_hf(config, layer_type=stack, rngs=nnx.Rngs(0))
@@ -73,7 +64,7 @@ def _unchecked(config, is_answered):
     if not is_answered:
         return REFUSED
     inner = flattened(config, {})["model_type"]
-    return TEXT if inner != config["model_type"] and inner in KNOWN else READ
+    return TEXT if inner != config["model_type"] and inner in checks.KNOWN else READ
 
 
 def _checked(check, right, model_type):

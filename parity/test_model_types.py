@@ -14,15 +14,7 @@ from transformers.models.auto.configuration_auto import (
 )
 from transformers.models.t5gemma2.modeling_t5gemma2 import sliding_window_mask_function
 
-from parity.checks import (
-    BY_PARTS,
-    KNOWN,
-    NOT_RUN,
-    answers_of,
-    assert_layers_alike,
-    check_model,
-    check_parts,
-)
+from parity import checks
 from parity.small_models import SmallModel, as_published, small_config
 from posenc_jax.hf.config import flattened
 from posenc_jax.hf.layers import kinds_of as own_kinds
@@ -41,19 +33,19 @@ REFUSED_UNREAD = words("""
 """)
 
 
-@pytest.mark.parametrize("model_type", sorted(set(KNOWN) - NOT_RUN))
+@pytest.mark.parametrize("model_type", sorted(set(checks.KNOWN) - checks.NOT_RUN))
 def test_layers_are_as_in_transformers(model_type):
-    check_model(model_type)
+    checks.check_model(model_type)
 
 
-@pytest.mark.parametrize("model_type", BY_PARTS)
+@pytest.mark.parametrize("model_type", checks.BY_PARTS)
 def test_rotary_parts_rotate_as_in_transformers(model_type):
-    check_parts(model_type)
+    checks.check_parts(model_type)
 
 
 def test_embedding_gemma_sees_both_sides():
     config = small_config("gemma3_text", use_bidirectional_attention=True)
-    assert_layers_alike(SmallModel(config), as_published(config))
+    checks.assert_layers_alike(SmallModel(config), as_published(config))
 
 
 @pytest.mark.parametrize("size", [7, 8])
@@ -111,6 +103,6 @@ def test_the_default_of_every_class_is_known_or_refused(model_type):
         config = as_published(CONFIG_MAPPING[model_type]())
     except Exception as error:
         pytest.skip(f"{type(error).__name__}: the class has no default that works")
-    if answers_of(config):
+    if checks.answers_of(config):
         inner = flattened(config, {})["model_type"]
         assert inner in ROWS

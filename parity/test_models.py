@@ -10,23 +10,16 @@ from parity import models
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("name", models.CASES)
 def test_logits(name, seed):
+    """The config that transformers writes, with every key there is, gives the same logits."""
     _, config, lengths = models.CASES[name]
     model, ids = models.build(name, seed), models.token_ids(name, seed)
-    weights = models.weights_of(model)
+    weights, forward = models.weights_of(model), FORWARD[config["model_type"]]
     for length in lengths:
         given = models.arguments(name, length)
-        actual = FORWARD[config["model_type"]](config, weights, ids[:, :length], **given)
-        assert relative_error(actual, models.logits_of(model, ids[:, :length], **given)) < 1e-4
-
-
-@pytest.mark.parametrize("name", models.CASES)
-def test_the_config_that_transformers_writes(name):
-    """The config holds every key there is, defaults included, and gives the same logits."""
-    config = models.CASES[name][1]
-    model, ids = models.build(name, seed=1), models.token_ids(name, seed=1)
-    written, given = model.config.to_dict(), models.arguments(name, ids.shape[1])
-    actual = FORWARD[config["model_type"]](written, models.weights_of(model), ids, **given)
-    assert relative_error(actual, models.logits_of(model, ids, **given)) < 1e-4
+        expected = models.logits_of(model, ids[:, :length], **given)
+        for one in (config, model.config.to_dict()):
+            actual = forward(one, weights, ids[:, :length], **given)
+            assert relative_error(actual, expected) < 1e-4
 
 
 @pytest.mark.parametrize("name", models.CASES)
