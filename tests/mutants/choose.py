@@ -80,19 +80,15 @@ def _called(path: str, scope: str) -> frozenset[str]:
 
 def schemes_of(change: Change) -> list[str]:
     """Returns the schemes that an error is in, or one of each file that imports it."""
-    in_file = [name for name, path, attribute in _registered() if path == change.path]
-    same = [
-        name
-        for name, path, attribute in _registered()
-        if (path, attribute) == (change.path, change.scope)
-    ]
-    if same or in_file:
-        return same or in_file
+    in_file = {name: scope for name, path, scope in _registered() if path == change.path}
+    if in_file:
+        return [name for name, scope in in_file.items() if scope == change.scope] or [*in_file]
     first: dict[str, str] = {}
     for name, path, _ in _registered():
         if name not in PATTERNS and change.path in _imports(path):
             first.setdefault(path, name)
-    return sorted(first.values(), key=lambda name: (len(_imports(_path_of(name))), name))[:4]
+    fewest = sorted((len(_imports(path)), name) for path, name in first.items())
+    return [name for _, name in fewest[:4]]
 
 
 def words_of(change: Change) -> list[str]:
@@ -116,11 +112,6 @@ def takes_schemes(file: pathlib.Path) -> bool:
     return bool(re.search(r"\bSCHEMES\b|schemes\.ALL|one_of_each", file.read_text()))
 
 
-def registered() -> frozenset[str]:
-    """Returns the names of all schemes and patterns."""
-    return frozenset(REGISTRY)
-
-
 @functools.cache
 def _registered() -> list[tuple[str, str, str]]:
     """Returns name, path and attribute of all that is registered."""
@@ -129,10 +120,6 @@ def _registered() -> list[tuple[str, str, str]]:
         module, _, attribute = target.partition(":")
         rows.append((name, module.replace(".", "/") + ".py", attribute))
     return rows
-
-
-def _path_of(name: str) -> str:
-    return next(path for registered_name, path, _ in _registered() if registered_name == name)
 
 
 @functools.cache

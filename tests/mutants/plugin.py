@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from posenc_jax.registry import REGISTRY
 from tests.mutants import choose
 
 MUTANT: dict[str, Any] = json.loads(os.environ["MUTANT"])
@@ -30,7 +31,7 @@ def _rank(item):
     """Returns 0 for tests of the scheme, 1 of its file, 2 of its room, 3 for others, 4 for none."""
     callspec = getattr(item, "callspec", None)
     values = [str(value) for value in callspec.params.values()] if callspec else []
-    schemes = [value for value in values if value in choose.registered()]
+    schemes = [value for value in values if value in REGISTRY]
     if {*schemes} & {*MUTANT["schemes"]}:
         return 0
     if MUTANT["schemes"] and schemes:  # Another scheme cannot notice it.
