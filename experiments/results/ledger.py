@@ -102,20 +102,20 @@ class Answers:
         where = dict(scheme=scheme, split="test", protocol="windowed", multiple=1)
         return self.read(study, "bits_per_byte", **where)
 
-    def hits(self, study: str, scheme: str, task: str, multiple: int) -> Seeds:
-        """Returns the share of answers that are right; arguments are as in ``bits``.
+    def hits(self, scheme: str, task: str, multiple: int) -> Seeds:
+        """Returns the share of answers that are right, of models that learn all tasks together.
 
         Each answer is read after the right answers before it. Unlike the share of rows, this one
         tells schemes apart even if they have no whole row right.
         """
-        part = self.studies.get(study)
+        part = self.studies.get("tasks")
         panels = part.panels if isinstance(part, PanelStudy) else ()
         of_task = {panel.metric: panel for panel in panels if panel.condition == task}
         if not of_task:
-            raise MissingRunError(f"no data yet: there is no study {study} of the task {task}")
+            raise MissingRunError(f"no data yet: there is no study tasks of the task {task}")
         metric = ANSWERS if ANSWERS in of_task else EXACT
         x = multiple * int(of_task[metric].trained[0])
-        return self.read(study, "value", scheme=scheme, condition=task, metric=metric, x=x)
+        return self.read("tasks", "value", scheme=scheme, condition=task, metric=metric, x=x)
 
     def alone(
         self, task: str, scheme: str, multiple: int, metric: str = ANSWERS, rows: str = ""

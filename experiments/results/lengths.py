@@ -21,7 +21,7 @@ WINDOWED_COLUMN = math.inf  # the column of the windowed baseline, which sorts a
 # RoPE that is read through a window of the trained length, as a scheme of its own.
 WINDOWED = "rope_windowed"
 # Bits per byte by which a longer context must lower the loss for a scheme to make use of it.
-GAIN = 0.005
+CLEAR_GAIN = 0.005
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,19 +133,19 @@ class View:
     def effective(self, scheme: str) -> int:
         """Returns the longest context that the scheme makes use of, in tokens.
 
-        At that length and at every longer one the loss must be lower by ``GAIN`` than with the
-        context that was effective so far, on average over seeds; several seeds must show a gain;
-        and, where it is known, the loss with a shuffled far context must be higher by ``GAIN``. The
-        first context is that of the windowed baseline, if there is one: in texts of the training
-        length the first scored tokens have almost no context.
+        At that length and at every longer one the loss must be lower by ``CLEAR_GAIN`` than with
+        the context that was effective so far, on average over seeds; several seeds must show a
+        gain; and, where it is known, the loss with a shuffled far context must be higher by
+        ``CLEAR_GAIN``. The first context is that of the windowed baseline, if there is one: in
+        texts of the training length the first scored tokens have almost no context.
         """
         row, shuffled = self.bits[scheme], self.shuffled.get(scheme, {})
         best, *longer = (c for c in self.comparable if c in row and c < WINDOWED_COLUMN)
         losses = row.get(WINDOWED_COLUMN, row[best])
         for i, column in enumerate(longer):
-            uses = all(_gain(losses, row[c]) >= GAIN for c in longer[i:])
+            uses = all(_gain(losses, row[c]) >= CLEAR_GAIN for c in longer[i:])
             is_clear = len(row[column]) == 1 or (scheme, column) in self.gains
-            is_real = column not in shuffled or _gain(shuffled[column], row[column]) >= GAIN
+            is_real = column not in shuffled or _gain(shuffled[column], row[column]) >= CLEAR_GAIN
             if uses and is_clear and is_real:
                 best, losses = column, row[column]
         return best

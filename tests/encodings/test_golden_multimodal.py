@@ -255,23 +255,6 @@ def test_positions_of_qwen(name, build, case):
         assert_placed(arrays, case, row, placed, delta="rope_deltas")
 
 
-@pytest.mark.parametrize(
-    ("name", "other"),
-    [
-        ("mm_positions_q2", "mm_positions_q2_tf5_divergence"),
-        ("mm_positions_q25", "mm_positions_q25_tf5_divergence"),
-        ("mm_positions_q3", "mm_positions_q3_tf5_divergence"),
-    ],
-)
-def test_we_are_not_transformers_5(name, other):
-    """In transformers 5 text goes on within the video, and padding does not count."""
-    arrays, wrong = common.golden(name)[0], common.golden(other)[0]
-    for key in wrong:
-        mask = arrays[f"{key.split('/')[0]}/attention_mask"].astype(bool)
-        differs = arrays[key] != wrong[key]
-        assert differs.any() if key.endswith("rope_deltas") else differs[:, mask].any()
-
-
 @pytest.mark.parametrize("case", ["image", "two", "video", "late_image"])
 @pytest.mark.parametrize("reset", [False, True])
 def test_positions_of_mrope_i(case, reset):

@@ -14,7 +14,7 @@ from experiments.results import atlas_data
 from experiments.results.answers import AGAINST, MARKS, OWN_WINDOW, SOLVED, TASKS, Answer, shown
 from experiments.results.atlas import EFFECTIVE, Atlas, counts, family
 from experiments.results.comparisons import statement
-from experiments.results.lengths import GAIN, WINDOWED
+from experiments.results.lengths import CLEAR_GAIN, WINDOWED
 from experiments.results.record import write_files
 from experiments.results.reports import maps, probe_figures
 from experiments.results.reports.drawing import finish, page_style, styles_of, svg
@@ -197,7 +197,7 @@ def _scheme(atlas: Atlas, scheme: str, card: str, probes, claims: list[dict[str,
             for row in answers.to_dict("records")
             if row["topic"].startswith(EFFECTIVE)
         ],
-        gain=GAIN,
+        gain=CLEAR_GAIN,
         probes=probe_figures.draw(probes, atlas.about["train_length"]) if probes else {},
         whom=_WHOM,
         rows=[row | {"shown": shown(row)} for row in answers.to_dict("records")],

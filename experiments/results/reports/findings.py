@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.results.answers import OWN_WINDOW, TASKS
 from experiments.results.ledger import REPRODUCED, WORDS
-from experiments.results.lengths import GAIN, WINDOWED
+from experiments.results.lengths import CLEAR_GAIN, WINDOWED
 from experiments.results.reports.markdown import names
 from experiments.results.reports.sources import LONGER, Sources
 from experiments.results.reports.templates import fill
@@ -123,7 +123,7 @@ def _gains(sources: Sources) -> dict[str, Any]:
         "losing": (word == "worse").groupby(rows["multiple"]).sum(),
         "even": [scheme for scheme in rows["scheme"].unique() if scheme not in told],
         "effective": effective,
-        "gain": GAIN,
+        "gain": CLEAR_GAIN,
     }
 
 

@@ -21,8 +21,8 @@ def mark(study: lengths.LengthStudy) -> str:
 
 
 EFFECTIVE = (
-    f"the longest context with a gain, at and beyond which the loss is lower by {lengths.GAIN} "
-    "bits per byte than with less"
+    "the longest context with a gain, at and beyond which the loss is lower by "
+    f"{lengths.CLEAR_GAIN} bits per byte than with less"
 )
 
 

@@ -45,7 +45,7 @@ def _counts(multiple: int) -> Effect:
     says = f"share of answers right at {multiple}x in counting, cope minus rope"
 
     def share(answers: Answers, scheme: str) -> Seeds:
-        return answers.hits("tasks", scheme, "counting", multiple)
+        return answers.hits(scheme, "counting", multiple)
 
     return difference(says, share, ("cope",), ("rope",), low=0.0)
 
@@ -113,7 +113,7 @@ CLAIMS: tuple[Claim, ...] = (
         needs=(
             Effect(
                 "share of answers right at 1x in counting, cope",
-                lambda a: a.hits("tasks", "cope", "counting", 1),
+                lambda a: a.hits("cope", "counting", 1),
                 low=0.5,
             ),
         ),

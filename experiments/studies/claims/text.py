@@ -71,7 +71,7 @@ def _flat(answers: Answers) -> list[tuple[Seeds, Seeds]]:
         with contextlib.suppress(MissingRunError):
             loss = answers.bits("language", scheme, 16)
             growth = loss / answers.recent_bits("language", scheme) - 1.0
-            share = answers.hits("tasks", scheme, "recall", 4)
+            share = answers.hits(scheme, "recall", 4)
             if statistics.fmean(growth.values()) < _FLAT:
                 pairs[(*loss.items(), *share.items())] = loss, share
     if len(pairs) < 3:

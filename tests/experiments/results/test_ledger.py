@@ -163,8 +163,8 @@ class Asked(ledger.Answers):
         self.asked.append((study, where))
         return ledger.Seeds({0: 1.0, 1: 2.0})
 
-    def hits(self, study, scheme, task, multiple):
-        return self.read(study, "value", scheme=scheme, task=task, multiple=multiple)
+    def hits(self, scheme, task, multiple):
+        return self.read("tasks", "value", scheme=scheme, task=task, multiple=multiple)
 
     def alone(self, task, scheme, multiple, metric="", rows=""):
         return self.read(f"learned/{task}", "value", scheme=scheme, multiple=multiple)
