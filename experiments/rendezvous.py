@@ -26,7 +26,7 @@ _STRANGE = (
 
 
 def meet(coordinator: str, bound: str | None, count: int, process: int, timeout: float) -> None:
-    """Returns when all of ``count`` processes of the job have come, of which this is one.
+    """Returns when all ``count`` processes of the job have come, this one included.
 
     The ``coordinator`` is ``HOST:PORT`` of process 0, as the others reach it; process 0 listens on
     ``bound``, or on all interfaces. The ``timeout`` is in seconds.

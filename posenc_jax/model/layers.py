@@ -94,7 +94,7 @@ class Layers(nnx.Module):
         return None if source is None else self.distinct[source], self.windows[place]
 
     def row(self, number: int) -> int:
-        """Returns how many layers before layer ``number`` use the encoding that it uses."""
+        """Returns how many of the layers before layer ``number`` have its encoding."""
         repeat, place = divmod(number, len(self.pattern))
         source = self.pattern[place]
         return repeat * self.pattern.count(source) + self.pattern[:place].count(source)
