@@ -85,8 +85,10 @@ def _forward(x, w_DF):
 def _backward(factors, d):
     x, w_DF = factors
     d = d.astype(jnp.bfloat16)
-    x_DN, d_NF = _tokens_last(x.reshape(-1, x.shape[-1])), d.reshape(-1, d.shape[-1])
-    return _sum_over(d, w_DF, (d.ndim - 1,), (1,)), _sum_over(x_DN, d_NF, (1,), (0,))
+    d_x, tokens = _sum_over(d, w_DF, (d.ndim - 1,), (1,)), tuple(range(x.ndim - 1))
+    if len(tokens) > 1:  # they are sharded, see model/block.py, and keep their axes
+        return d_x, _sum_over(x, d, tokens, tokens)
+    return d_x, _sum_over(_tokens_last(x), d, (1,), (0,))
 
 
 def _tokens_last(x_ND) -> jax.Array:
