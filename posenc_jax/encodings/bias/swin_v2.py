@@ -21,6 +21,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encoding import Encoding, Side, Tile
+from posenc_jax.encodings.lib.by_distance import add_bias
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.lib.one_by_one import sum_one_by_one
 from posenc_jax.fields import count_of
@@ -65,7 +66,7 @@ class SwinV2(Encoding):
         log_scale_H = tile.of_heads(self.log_scale[...]).astype(jnp.float32)
         scale_H = jnp.minimum(jnp.exp(log_scale_H), 100.0) / tile.scale
         bias_BHTS = 16 * jax.nn.sigmoid(self._network(tile))
-        return logits_BHTS * scale_H[None, :, None, None] + bias_BHTS
+        return add_bias(logits_BHTS * scale_H[None, :, None, None], bias_BHTS)
 
     def _network(self, tile):
         """Sums the hidden units, float32 ``[B, H, T, S]``."""

@@ -54,12 +54,26 @@ def _add_shared(logits_BHTS, bias_1HTS):
 
 @_add_shared.defjvp
 def _add_shared_jvp(operands, tangents):
-    """Repeats the tangent of the bias by a product with ones.
-
-    The transpose is then a product with ones too, which is twenty times as fast on XLA:CPU as
-    summing a gradient along a leading axis.
-    """
     d_logits_BHTS, d_bias_1HTS = tangents
-    ones_B = jnp.ones(d_logits_BHTS.shape[0], d_bias_1HTS.dtype)
-    repeated = jnp.einsum("b,hts->bhts", ones_B, d_bias_1HTS[0], precision="highest")
-    return _add_shared(*operands), d_logits_BHTS + repeated
+    return _add_shared(*operands), d_logits_BHTS + _repeated(d_bias_1HTS, d_logits_BHTS)
+
+
+def _repeated(x_1HTS, like_BHTS) -> jax.Array:
+    """Repeats along the batch, in a form whose transpose, a sum over the batch, is fast.
+
+    XLA:CPU takes twenty times as long to reduce a leading axis as to add its slices, which it does
+    in the loop that computes them. A batch on several devices cannot be sliced, and is summed by a
+    product with ones.
+    """
+    B = like_BHTS.shape[0]
+
+    def as_product(x_1HTS):
+        ones_B = jnp.ones(B, x_1HTS.dtype)
+        return jnp.einsum("b,hts->bhts", ones_B, x_1HTS[0], precision="highest")
+
+    def as_slices(x_1HTS):
+        return jnp.concatenate([x_1HTS] * B)
+
+    if not isinstance(B, int) or jax.typeof(like_BHTS).sharding.mesh.size > 1:
+        return as_product(x_1HTS)
+    return jax.lax.platform_dependent(x_1HTS, cpu=as_slices, default=as_product)
