@@ -19,18 +19,12 @@ The program needs ``pip install -e '.[experiments]'``, and says so if that is mi
 """
 
 import collections
-import contextlib
 import itertools
 import math
 import os
-import re
 import shlex
-import signal
 import sys
-import threading
-import traceback
 from pathlib import Path
-from typing import NoReturn
 
 from experiments import job_processes
 from experiments.running import workers
@@ -46,16 +40,13 @@ if __name__ == "__main__":  # all of it before JAX is imported
 
 import jax
 from absl import app, flags, logging
-from jax.errors import JaxRuntimeError
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 from rich.console import Console
 
 from experiments import preemption
+from experiments.running import command_line, endings
 
-# Seconds within which all processes of a job meet the same error, and within which they start.
-_TO_FAIL, _TO_START = 10, 240
-_STOPPED = "stopped by Ctrl-C: the same command goes on from the last checkpoint"
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, colon, preset: configs/tasks.py:small."
 )
@@ -117,59 +108,42 @@ _APART += [(BACKEND, flag) for flag in (TASK_ID, COORDINATOR, NUM_PROCESSES, PRO
 
 def main(arguments: list[str]) -> int:
     """Runs the experiment, prints what failed, and returns the exit status."""
-    from experiments.registry import make_experiment
-    from experiments.results.bucket import UNLOCKED, folder_at, is_in_bucket
-    from experiments.running.schedule import run_points
+    from experiments.results.bucket import folder_at
 
     logging.set_verbosity(logging.WARNING)  # Orbax logs thirty lines for each checkpoint
     try:
         _check(arguments)
         workdir = folder_at(WORKDIR.value)
     except (ValueError, TypeError, OSError) as error:
-        _refuse(str(error))
-    try:
-        if not (DRY_RUN.value or STATUS.value or BACKEND.value is not None):
-            keep_compiled()
-        _choose_devices()
-        _check_cores()
-        # Only the first process of a job prints.
-        console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
-        experiment = make_experiment(CONFIG.value, workdir, console)
-        if STATUS.value or BACKEND.value is not None or DRY_RUN.value:
-            _tell(experiment, workdir, console)
-            return 0
-        if is_in_bucket(workdir):
-            console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
-        failures = [] if REPORT.value else run_points(experiment.parts, _task_id(), SHARE.value)
-        if SHARE.value and not REPORT.value:  # a later command without --share writes the report
-            return 1 if failures else 0
+        endings.refuse(str(error))
+    return endings.status_of(_run, workdir)
+
+
+def _run(workdir: Path) -> int:
+    """Does what the flags ask for, and returns the exit status."""
+    from experiments.registry import make_experiment
+    from experiments.results.bucket import UNLOCKED, is_in_bucket
+    from experiments.running.schedule import run_points
+
+    if not (DRY_RUN.value or STATUS.value or BACKEND.value is not None):
+        keep_compiled()
+    _choose_devices()
+    _check_cores()
+    # Only the first process of a job prints.
+    console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
+    experiment = make_experiment(CONFIG.value, workdir, console)
+    if STATUS.value or BACKEND.value is not None or DRY_RUN.value:
+        _tell(experiment, workdir, console)
+        return 0
+    if is_in_bucket(workdir):
+        console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
+    failures = [] if REPORT.value else run_points(experiment.parts, _task_id(), SHARE.value)
+    if REPORT.value or not SHARE.value:  # a later command without --share writes the report
         path = experiment.write_report(shlex.join(["python", *sys.argv]))
-    except (ValueError, TypeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        if not _all_fail():
-            traceback.print_exc()
-            _end_alone(2)
-        return 2
-    except preemption.PreemptedError as stop:
-        print(stop, file=sys.stderr)
-        return job_processes.PREEMPTED
-    except KeyboardInterrupt:
-        if jax.process_count() > 1:
-            raise
-        print(_STOPPED, file=sys.stderr)
-        return 130
-    except Exception as error:
-        if jax.process_count() == 1:
-            raise
-        traceback.print_exc()
-        if job_processes.is_loss(error):
-            print(job_processes.LOST, file=sys.stderr)
-            _end_alone(job_processes.PREEMPTED)
-        _end_alone(1)
-    _print_missing(experiment, console)
-    console.print(f"report: {path}", highlight=False)
-    for failure in failures:
-        console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
+        _print_missing(experiment, console)
+        console.print(f"report: {path}", highlight=False)
+        for failure in failures:
+            console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
     return 1 if failures else 0
 
 
@@ -254,30 +228,6 @@ def _check_cores() -> None:
         )
 
 
-def _all_fail() -> bool:
-    """Returns whether the other processes of the job, if any, fail within seconds like this one.
-
-    A mistake in the command is the same in all processes. But a host may lack the data, or room on
-    its disk, and the others then wait for it.
-    """
-    if not jax.distributed.is_initialized() or jax.process_count() == 1:
-        return True
-    from orbax.checkpoint.multihost import get_barrier_sync_fn
-
-    try:
-        get_barrier_sync_fn()(key="all fail", timeout_ms=1000 * _TO_FAIL)
-    except JaxRuntimeError:
-        return False
-    return True
-
-
-def _end_alone(status: int) -> None:
-    """Ends this process at once; a normal exit would wait for processes that wait for this one."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
 def _check(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise ValueError(f"{arguments[1]!r} is no flag; every argument is --name=value")
@@ -289,27 +239,12 @@ def _check(arguments: list[str]) -> None:
             )
     if not WORKDIR.value.strip():
         raise ValueError("--workdir is empty; give the folder of the results")
-    _check_together()
+    command_line.check_together(_NEEDED, _APART)
     if not hasattr(CONFIG.value, "experiment"):
         raise ValueError(f"--config gave {CONFIG.value!r}, which is no config of an experiment")
     for name in config_flags.get_override_values(flags.FLAGS["config"]):
         if name.rpartition(".")[2] == "experiment":
             raise ValueError(f"--config.{name} is fixed by the config file; give another file")
-
-
-def _check_together() -> None:
-    """Raises a ValueError for a flag that another flag would make the program ignore."""
-
-    def is_given(flag):
-        return flag.present and flag.value is not False
-
-    for flag, other in _NEEDED:
-        if is_given(flag) and not is_given(other):
-            raise ValueError(f"--{flag.name} is for --{other.name}; give both of them or neither")
-    for flag, other in _APART:
-        if is_given(flag) and is_given(other):
-            both = f"--{flag.name} and --{other.name}"
-            raise ValueError(f"{both} ask for different things; give one of them")
 
 
 def _task_id() -> int | None:
@@ -330,63 +265,5 @@ def _task_id() -> int | None:
     return int(given)
 
 
-def _parse(arguments: list[str]) -> list[str]:
-    """Parses the flags; ends the program with a sentence where absl would print a traceback."""
-    line = "\0".join(arguments)
-    # ml_collections would list in ten lines where it has looked, and only once the config is used.
-    given = re.search(r"\0--?config[=\0]([^\0:]+)", line)
-    if given and not Path(given[1]).is_file():
-        _refuse(
-            f"--config={given[1]} is no file; give one of configs/, such as "
-            "configs/extrapolation.py:small"
-        )
-    try:
-        return flags.FLAGS(arguments)
-    except Exception as error:
-        # The outermost message that is a sentence, because it names the flag.
-        while "Traceback" in str(error) and (error.__cause__ or error.__context__):
-            error = error.__cause__ or error.__context__
-        sentence = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-        # The message is the name of a field that there is not, perhaps with a name that is like it.
-        message = sentence.replace("\\n", " ")
-        missing = re.fullmatch(r'\W*(\w+)\W*(?:(Did you mean "\w+").*)?', message)
-        if missing:
-            # Not a value that is called so.
-            field = re.compile(rf"--?config\.([\w.]+\.)?{missing[1]}\b")
-            flag = next(filter(field.match, arguments), "--config")
-            hint = f". {missing[2]}?" if missing[2] else ""
-            sentence = f"{flag}: the config has no field {missing[1]!r}{hint}"
-        _refuse(sentence)
-
-
-def _refuse(sentence: str) -> NoReturn:
-    """Ends the program with a sentence that says what is wrong with its command.
-
-    The other processes of the job, if any, may have another command, and wait until this one joins
-    them. So it joins them, and they notice that it ends. JAX aborts a process that waits in vain.
-    """
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
-    if job_processes.WATCHED in os.environ:
-        print(
-            f"the other processes of the job are told, if they start within {_TO_START} s",
-            file=sys.stderr,
-            flush=True,
-        )
-        for stop in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(stop, signal.SIG_DFL)
-        timer = threading.Timer(_TO_START, _end_alone, [2])
-        timer.daemon = True
-        timer.start()
-        with contextlib.suppress(Exception):  # the sentence above stays the reason
-            count, process = (
-                job_processes.number(sys.argv, name) for name in ("num_processes", "process_id")
-            )
-            preemption.listen(job_processes.flag(sys.argv, "coordinator"), count, process)
-            if _all_fail():
-                sys.exit(2)
-        _end_alone(2)
-    sys.exit(2)
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=command_line.parsed)

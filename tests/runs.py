@@ -22,6 +22,7 @@ from rich.console import Console
 import launch
 from configs.extrapolation import get_config
 from experiments.results import seal
+from experiments.running import command_line
 from experiments.studies.text import Comparison
 
 # Programs of their own have one device; of a flag that is given twice XLA takes the last.
@@ -88,7 +89,7 @@ def command(*arguments: str) -> Ended:
         stack.enter_context(contextlib.redirect_stdout(output))
         stack.enter_context(contextlib.redirect_stderr(errors))
         try:
-            status = launch.main(launch._parse(argv))
+            status = launch.main(command_line.parsed(argv))
         except SystemExit as stop:
             status = stop.code
     return Ended(status, output.getvalue(), errors.getvalue())

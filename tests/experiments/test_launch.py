@@ -18,6 +18,7 @@ from runs import TINY
 
 import launch
 from experiments.registry import EXPERIMENTS
+from experiments.running import command_line
 
 
 def test_a_command_runs_one_point_and_reports(corpus, tmp_path):
@@ -215,7 +216,7 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
 def test_a_flag_that_another_would_make_the_program_ignore_is_refused(given, message):
     with flagsaver.as_parsed(**given), pytest.raises(ValueError, match=message):
         flags.FLAGS.mark_as_parsed()
-        launch._check_together()
+        command_line.check_together(launch._NEEDED, launch._APART)
 
 
 def test_every_config_names_an_experiment_that_launch_knows():
