@@ -19,7 +19,7 @@ RoPE that is read through a window of the trained length is a scheme of its own,
 is easy, so this is what every other scheme is compared with, beside NoPE and RoPE.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -139,15 +139,15 @@ def gains(records: list[Record]) -> pd.DataFrame:
     topic.
     """
     tables = []
-    for split, topic, of in (("test", "gain", ""), ("manual", "gain, manual", " of the manual")):
+    for split, topic, of in (("test", GAIN, ""), ("manual", f"{GAIN}, manual", " of the manual")):
         says = (
             f"Bits per byte{of} by which {{multiple}} times the trained length of context is "
             "better than the same model fed only its most recent tokens, at most as many as in "
             "training."
         )
-        longer = losses(records, split, "last", topic, GAIN, says)
+        longer = losses(records, split, "last", topic, topic, says)
         longer = longer[(longer["multiple"] > 1) & (longer["scheme"] != WINDOWED)]
-        alone = losses(records, split, "windowed", topic, GAIN)
+        alone = losses(records, split, "windowed", topic, topic)
         keys = [key for key in ("scheme", "seed", "text") if key in longer and key in alone]
         both = longer.merge(alone[[*keys, "value"]], on=keys, suffixes=("", "_alone"))
         gain = both.pop("value_alone") - both["value"]
@@ -194,17 +194,18 @@ def is_learned(values: pd.DataFrame) -> pd.Series:
     return ~is_task | (share.to_numpy() > 0.5)
 
 
-def verdicts(values: pd.DataFrame) -> pd.DataFrame:
+def verdicts(values: pd.DataFrame, extensions: Collection[str] = ()) -> pd.DataFrame:
     """Compares every scheme with each of ``AGAINST``, and gains with the model's own window.
 
-    A task counts only where it is learned. It ranks schemes only beyond the trained length, as all
-    that learned it are right at that length. The result is a table of ``comparisons.compared``.
+    ``extensions`` are the schemes that read a model which another scheme has trained. A task counts
+    only where it is learned. It ranks schemes only beyond the trained length, as all that learned
+    it are right at that length. The result is a table of ``comparisons.compared``.
     """
     is_gain, is_task = values["family"].str.startswith(GAIN), values["family"] == TASKS
     is_ranked = ~is_gain & (values["family"] != UNCOMPARED) & is_learned(values)
     ranked = values[is_ranked & (~is_task | (values["multiple"] > 1))]
-    tables = [compared(ranked, against) for against in AGAINST]
-    tables.append(compared(values[is_gain], None).assign(against=OWN_WINDOW))
+    tables = [compared(ranked, against, extensions) for against in AGAINST]
+    tables.append(compared(values[is_gain], None, extensions).assign(against=OWN_WINDOW))
     return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
 
 

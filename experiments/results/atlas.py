@@ -105,7 +105,9 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
     in_tasks = answers.of_tasks(tasks)
     of_text = answers.of_text(language.records, language.about["last_tokens"])
     values = pd.concat([of_text, in_tasks, _uncompared(language)], ignore_index=True)
-    verdicts = answers.verdicts(values)
+    trained = {r["scheme"]: r["trained"] for r in [*tasks.training, *language.training]}
+    extensions = [scheme for scheme, model in trained.items() if model != scheme]
+    verdicts = answers.verdicts(values, extensions)
     alone = {
         name.removeprefix("tasks_"): answers.of_tasks(study)
         for name, study in studies.items()
@@ -125,7 +127,7 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
         families(verdicts),
         unanswered,
         [words for table in alone.values() for words in controls_of(in_tasks, table)],
-        {r["scheme"]: r["trained"] for r in [*tasks.training, *language.training]},
+        trained,
         failures,
         about,
     )
@@ -178,7 +180,7 @@ def controls_of(together: pd.DataFrame, alone: pd.DataFrame) -> Iterator[str]:
         learned = [group["learned"].first()[means.index].sum() for group in of.values()]
         order = "all answers of one side are the same"
         if (means.nunique() > 1).all():
-            order = f"rank correlation {stats.spearmanr(means)[0]:.2f}"
+            order = "rank correlation {:.2f} (p = {:.2f})".format(*stats.spearmanr(means))
         yield (
             f"{question}: of {len(means)} schemes {learned[0]} have learned the task alone and "
             f"{learned[1]} among all tasks; {order}"

@@ -16,13 +16,16 @@ each variance is drawn toward the one that the other schemes at the same questio
 as in limma (Smyth 2004, "Linear models and empirical Bayes methods for assessing differential
 expression in microarray experiments"): variances are taken to be a common one, over a chi-square
 with ``d`` degrees of freedom, times an error of estimation; the spread of their logarithms tells
-``d``, and a comparison of n seeds has ``d + n - 1`` degrees of freedom. Three things differ here.
+``d``, and a comparison of n seeds has ``d + n - 1`` degrees of freedom. Four things differ here.
 
 - All differences from one scheme contain its seeds. If the common variance were computed from these
   differences, a scheme whose seeds are close by chance would make all variances too small: in a
   simulation without any effect, up to 23 % of the families had a verdict. It is therefore computed
   from each scheme's own deviations, without what a seed does to all schemes, and a difference is
   expected to have the variance of both schemes together.
+- Schemes that read one trained model, as RoPE and its extensions do, have nearly the same
+  deviations. Counted as several they would take over what a seed does to all schemes, and RoPE's
+  variance would seem to be 0. So only trained schemes count.
 - Schemes that fall apart vary more. The common variance is a line in the rank of the mean (its
   logarithm is), as in limma's trend, if there are ``_TREND`` schemes or more.
 - limma has thousands of genes. With 80 schemes ``d`` is uncertain, and a value that is too high
@@ -36,6 +39,7 @@ see ``tests/experiments/results/test_comparisons.py``.
 
 import functools
 import math
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -51,11 +55,14 @@ _UPPER = 1.645
 _DRAWS = 10_000
 
 
-def compared(values: pd.DataFrame, against: str | None) -> pd.DataFrame:
+def compared(
+    values: pd.DataFrame, against: str | None, extensions: Collection[str] = ()
+) -> pd.DataFrame:
     """Compares every scheme with ``against``, at each question that both have answered.
 
-    None compares the values with 0, for values that are differences already. A value that is not
-    finite says that training diverged. Returns a row for each comparison, with ``COLUMNS``:
+    ``extensions`` are the schemes that read a model which another scheme has trained. Where
+    ``against`` is None the values are differences already, and are compared with 0. A value that is
+    not finite says that training diverged. Returns a row for each comparison, with ``COLUMNS``:
     ``difference`` is the mean over seeds, positive in the scheme's favour; ``margin`` is half of
     its 95 % interval; ``p_corrected`` is two-sided and corrected within the family, and gives a
     verdict if it is at most ``Q``; ``verdict`` is "better", "worse", "no difference", "the same",
@@ -63,7 +70,7 @@ def compared(values: pd.DataFrame, against: str | None) -> pd.DataFrame:
     one checkpoint in the same way; they are not part of a family, because nothing is compared.
     """
     tables = [
-        _question(group, against).assign(family=family, question=question)
+        _question(group, against, extensions).assign(family=family, question=question)
         for (family, question), group in values.groupby(["family", "question"], sort=False)
         if against is None or (group["scheme"] == against).any()
     ]
@@ -119,7 +126,7 @@ def statement(rows: pd.DataFrame) -> str:
     )
 
 
-def _question(group: pd.DataFrame, against: str | None) -> pd.DataFrame:
+def _question(group: pd.DataFrame, against: str | None, extensions) -> pd.DataFrame:
     """Returns the comparisons of one question, before correction."""
     has_texts = "text" in group
     columns = ["seed", "text"] if has_texts else ["seed"]
@@ -135,7 +142,7 @@ def _question(group: pd.DataFrame, against: str | None) -> pd.DataFrame:
     difference.loc[has_diverged] = math.nan
     seeds = is_shared.sum(axis=1)
 
-    expected, freedom = _expected(by_seed, is_paired=against is not None)
+    expected, freedom = _expected(by_seed, extensions, is_paired=against is not None)
     if against is not None:
         expected += expected[against]
     total = freedom + seeds - 1
@@ -161,14 +168,16 @@ def _question(group: pd.DataFrame, against: str | None) -> pd.DataFrame:
     return table.reset_index()
 
 
-def _expected(by_seed: pd.DataFrame, is_paired: bool) -> tuple[pd.Series, float]:
-    """Returns the variance that all schemes lead to expect of each, and its degrees of freedom.
+def _expected(
+    by_seed: pd.DataFrame, extensions: Collection[str], is_paired: bool
+) -> tuple[pd.Series, float]:
+    """Returns the variance that trained schemes lead to expect of each, and its degrees of freedom.
 
     ``by_seed`` has answers by scheme and seed, NaN where one is missing. ``is_paired`` says whether
     they will be compared within seeds.
     """
     finite = by_seed[~np.isinf(by_seed).any(axis=1) & (by_seed.count(axis=1) > 1)]
-    distinct = finite.drop_duplicates().index
+    distinct = finite.drop(extensions, errors="ignore").drop_duplicates().index
     residuals = finite.sub(finite.mean(axis=1), axis=0)
     variance = residuals.var(axis=1)
     if is_paired and len(distinct) > 1:

@@ -7,6 +7,7 @@ All functions read one tidy table, a row for each loss that was measured, with t
     tokens      tokens of training
     parameters  parameters of the model, its encoding's included
     width       width of the model
+    trained     the scheme whose training made the model
     scheme, seed, split, protocol, multiple
     bits        bits per byte
     texts       bits per byte of each text, float ``[N]``
@@ -35,9 +36,10 @@ TRAINED, BEYOND, CUT = "non_overlapping", "beyond", "cut"
 ROPE = "rope"
 # Topics that are asked of each kind of text too.
 OF_KINDS = ("text", "text, beyond", "gain")
-# Schemes that are far behind on every rung. Whatever the others do, they would keep a rank
-# correlation high.
-_LAST = {TRAINED: ("nope",), BEYOND: ("nope", ROPE)}
+# A scheme is far behind on a rung if its loss is so many bits per byte above RoPE's or, beyond the
+# trained length, above that of RoPE through a window. Whatever the others do, schemes that are far
+# behind would keep a rank correlation of rungs high.
+FAR = 0.2
 _DRAWS = 2000
 
 Runs = Mapping[str, Mapping[int, Mapping[int, float]]]  # losses by scheme, seed and tokens
@@ -67,8 +69,9 @@ def values(records: pd.DataFrame, rung: str) -> pd.DataFrame:
     The topics are "text", the loss at the trained length; "text, beyond"; "gain", by how much that
     is lower than through a window of the trained length; "order", by how much the loss of the last
     tokens is lower than where the far context is shuffled; and "sight", by how much "beyond" is
-    lower than where every layer sees the nearest tokens alone. The first two are one family of
-    questions, and each of the others is one.
+    lower than where every layer sees the nearest tokens alone. Each topic is a family of questions
+    of its own: beyond the trained length nearly every scheme is better than RoPE, which in a common
+    family would lower the bar at the trained length.
 
     Where texts are of several kinds, the topics of ``OF_KINDS`` are asked of each kind too, as in
     "text of code". A mean over kinds hides a scheme that is better on one and worse on another.
@@ -81,10 +84,10 @@ def values(records: pd.DataFrame, rung: str) -> pd.DataFrame:
         losses(records[records["multiple"] == multiple], rung, protocol)
         for protocol in ("last", "shuffled")
     )
-    is_loss = {"family": f"loss, {rung}", "is_error": True}
+    loss, is_loss = f"loss, {rung}", {"is_error": True}
     tables = [
-        trained.assign(topic="text", multiple=1.0, **is_loss),
-        whole.assign(topic="text, beyond", multiple=multiple, **is_loss),
+        trained.assign(topic="text", multiple=1.0, family=loss, **is_loss),
+        whole.assign(topic="text, beyond", multiple=multiple, family=f"{loss}, beyond", **is_loss),
     ]
     differences = {"gain": (cut, whole), "order": (shuffled, last), "sight": (hidden, whole)}
     for topic, (more, less) in differences.items():
@@ -100,6 +103,11 @@ def values(records: pd.DataFrame, rung: str) -> pd.DataFrame:
         )
         asked = pd.concat([asked, of_kinds[asked["topic"].isin(OF_KINDS)]], ignore_index=True)
     return table(asked.assign(unit="bits per byte", says=""))
+
+
+def extensions(records: pd.DataFrame) -> set[str]:
+    """Returns the schemes that read a model which another scheme has trained."""
+    return set(records.loc[records["scheme"] != records["trained"], "scheme"])
 
 
 def mean_losses(records: pd.DataFrame, rungs: Sequence[str], protocol: str) -> pd.DataFrame:
@@ -135,15 +143,15 @@ def correlation(
 ) -> dict[str, Any] | None:
     """Returns the rank correlation of two rungs over the schemes of both, or None below three.
 
-    NoPE is left out, and beyond the trained length RoPE too, because they are last on all rungs.
-    Beside the arguments the result has ``schemes``, how many are ranked; ``rho``, Spearman's rank
-    correlation of the means over seeds and texts; and ``low, high``, its 95 % interval, in which
-    texts are drawn again, the same ones for both rungs, and the error over seeds is drawn from
-    Student's distribution, as in ``comparisons.over_texts``.
+    Schemes that are far behind on either rung, by more than ``FAR``, are left out. Beside the
+    arguments the result has ``schemes``, how many are ranked; ``seeds``, how many each rung has;
+    ``rho``, Spearman's rank correlation of the means over seeds and texts; and ``low, high``, its
+    95 % interval, in which texts are drawn again, the same ones for both rungs, and the error over
+    seeds is drawn from Student's distribution, as in ``comparisons.over_texts``.
     """
     sides = [losses(records, rung, protocol) for rung in (one, other)]
-    shared, texts = (sorted(set(sides[0][key]) & set(sides[1][key])) for key in ("scheme", "text"))
-    shared = [scheme for scheme in shared if scheme not in _LAST[protocol]]
+    texts = sorted(set(sides[0]["text"]) & set(sides[1]["text"]))
+    shared = sorted(_near(sides[0], protocol) & _near(sides[1], protocol))
     if len(shared) < 3:
         return None
     arrays = [_array(side, shared, texts) for side in sides]
@@ -154,8 +162,16 @@ def correlation(
     rhos = [stats.spearmanr(*pair).statistic for pair in zip(*drawn, strict=True)]
     rho = stats.spearmanr(*means).statistic
     low, high = np.nanquantile(rhos, [0.025, 0.975])
-    numbers = dict(schemes=len(shared), rho=float(rho), low=float(low), high=float(high))
+    counts = {"schemes": len(shared), "seeds": [int(side["seed"].nunique()) for side in sides]}
+    numbers = counts | {"rho": float(rho), "low": float(low), "high": float(high)}
     return {"one": one, "other": other, "protocol": protocol} | numbers
+
+
+def _near(table: pd.DataFrame, protocol: str) -> set[str]:
+    """Returns the schemes that are not far behind RoPE, or beyond behind RoPE through a window."""
+    means = table.groupby("scheme")["value"].mean()
+    line = means.get(WINDOWED if protocol == BEYOND else ROPE, math.inf)
+    return set(means.index[means <= line + FAR])
 
 
 def _array(table: pd.DataFrame, schemes: list[str], texts: list[str]) -> np.ndarray:

@@ -119,7 +119,8 @@ class View:
         means = {s: mean_and_stderr(row.get(at, {}).values())[0] for s, row in self.bits.items()}
         self.order = sorted(means, key=lambda scheme: (means[scheme], scheme))
         longer = [c for c in self.comparable if usual < c < WINDOWED_COLUMN]
-        self.gains, self.ahead, self.statement = _compared(self.bits, longer)
+        extensions = {r["scheme"] for r in study.training if r["trained"] != r["scheme"]}
+        self.gains, self.ahead, self.statement = _compared(self.bits, longer, extensions)
 
     def worse(self, scheme: str, column) -> float:
         """Returns the share by which the scheme is worse here than at its training length."""
@@ -162,7 +163,7 @@ def _gain(losses: dict[int, float], longer: dict[int, float]) -> float:
     return gain if math.isfinite(gain) else -math.inf
 
 
-def _compared(bits: BySeed, columns: list[int]) -> tuple[set, set, str]:
+def _compared(bits: BySeed, columns: list[int], extensions: set[str]) -> tuple[set, set, str]:
     """Returns the ``gains``, the ``ahead`` and the ``statement`` of a view."""
     # These take a second, in which every training has started.
     import pandas as pd
@@ -181,7 +182,7 @@ def _compared(bits: BySeed, columns: list[int]) -> tuple[set, set, str]:
     gains = losses[losses["window"].notna() & (losses["scheme"] != WINDOWED)]
     gains = gains.assign(value=gains["window"] - gains["value"], is_error=False)
     gains["family"] = "gain over the own window"
-    tables = [compared(gains, None), compared(losses, WINDOWED)]
+    tables = [compared(gains, None, extensions), compared(losses, WINDOWED, extensions)]
     is_gain, is_ahead = (
         {tuple(row) for row in table.loc[table["verdict"] == "better", names[:2]].to_numpy()}
         for table in tables

@@ -102,13 +102,14 @@ def of_pairs(ladder: Mapping[str, Any]) -> str:
     lines = []
     for pair in ladder["correlations"]:
         of_losses = [pair[loss] for loss in ("trained", "beyond")]
-        schemes = dict.fromkeys(str(of["schemes"]) for of in of_losses if of)
+        seeds = next(f"{of['seeds'][0]} and {of['seeds'][1]}" for of in of_losses if of)
         cells = [
-            "{rho:.2f} ({low:.2f} to {high:.2f})".format(**of) if of else "-" for of in of_losses
+            "{rho:.2f} ({low:.2f} to {high:.2f}) of {schemes}".format(**of) if of else "-"
+            for of in of_losses
         ]
-        lines.append([pair["differs"], ", ".join(schemes), *cells])
+        lines.append([pair["differs"], seeds, *cells])
     return markdown_table(
-        ["from one rung to another", "schemes", "at the trained length", "beyond it"], lines
+        ["from one rung to another", "seeds", "at the trained length", "beyond it"], lines
     )
 
 

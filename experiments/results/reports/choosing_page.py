@@ -157,12 +157,15 @@ def _after_less_training(
 ) -> str:
     """Returns on which rungs of less training a chosen scheme is behind a baseline."""
     less = [rung for rung in rungs if rung.training < decision.rung.training]
-    where = [
-        rung.name.removesuffix(" of the ladder") for rung in less if _is_behind(scheme, rung, need)
-    ]
-    if not where:
+    less = [rung for rung in less if scheme in rung.rows(need.asked[-1])]
+    behind = [rung for rung in less if _is_behind(scheme, rung, need)]
+    if not behind:
         return ""
-    return f" After less training `{scheme}` is behind a baseline: in {', '.join(where)}."
+    names = ", ".join(rung.name.removesuffix(" of the ladder") for rung in behind)
+    return (
+        f" `{scheme}` is behind a baseline in {len(behind)} of {len(less)} trainings of fewer "
+        f"tokens or shorter texts: {names}."
+    )
 
 
 def _of_task(need: Need, decision: Decision) -> str:
@@ -184,20 +187,23 @@ def _of_loss(need: Need, decision: Decision) -> str:
     told += [f"{called} {shown(rows[n])}" for n, called in _CALLED.items() if n in rows]
     multiple, unit = need.asked[-1][1], next(iter(rows.values()))["unit"]
     where = f" at {multiple:g}x" if multiple else f" ({need.asked[-1][0]})"
+    if decision.rung.length and multiple > 1:  # a rung of the ladder scores longer texts as one
+        where = f" from 1x to {next(iter(rows.values()))['multiple']:g}x"
     where += f" in {decision.rung.name}"
     here = [s for s in others if all(_wins(decision.rung.rows(q).get(s)) for q in need.asked)]
     verb = "is" if len(here) == 1 else "are"
     head = f"{len(here)} of {len(others)} schemes {verb} better than every baseline"
     text = f"{head}{where} ({unit}): {', '.join(told)}."
     if contradicted := [name for name in here if name not in decision.better]:
-        text += f" Of these, not after longer training: {_names(contradicted)}."
+        text += " Longer training compares some of these too, and there they are not clearly "
+        text += f"better: {_names(contradicted)}."
     if mixed := [name for name in others if _is_better(rows[name]) and not _wins(rows[name])]:
         text += f" Better in all, and not on each kind of text: {_names(mixed)}."
     if decision.better:
         last = max(_rank(rows[name]) for name in decision.better)
         between = [n for n in others if n not in here and _rank(rows[n]) < last]
         if between := [name for name in between if name not in mixed]:
-            text += " A mean among theirs, but not clearly better than every baseline: "
+            text += " With a similar mean, but a difference from a baseline that may be chance: "
             text += f"{_names(between)}."
     return text
 

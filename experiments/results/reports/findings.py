@@ -11,6 +11,7 @@ import textwrap
 from typing import Any
 
 from experiments.results.answers import OWN_WINDOW, TASKS
+from experiments.results.comparisons import compared
 from experiments.results.ledger import REPRODUCED, WORDS
 from experiments.results.lengths import CLEAR_GAIN, WINDOWED
 from experiments.results.reports.markdown import names
@@ -68,7 +69,11 @@ def _text(sources: Sources) -> dict[str, Any]:
     """Returns the numbers of findings about losses on text, and of parameters."""
     a, against = sources.atlas.answers, f"vs_{WINDOWED}"
     longest, longest_manual = (a.loc[a["topic"] == t, "multiple"].max() for t in ("text", "manual"))
-    far, manual = sources.of("text", longest), sources.of("manual", longest_manual)
+    far, manual = sources.atlas.to("text", longest), sources.of("manual", longest_manual)
+    values = sources.atlas.values
+    alone = values[(values["topic"] == "text") & (values["multiple"] == longest)]
+    extensions = [s for s, model in sources.atlas.trained.items() if model != s]
+    alone = compared(alone[alone["scheme"].isin(far.index)], WINDOWED, extensions)
     better = far[far[against] == "better"].sort_values("mean")
     parameters = sources.of("parameters")["mean"]
     ratio = (parameters / parameters["rope"]).sort_values(ascending=False)
@@ -78,6 +83,7 @@ def _text(sources: Sources) -> dict[str, Any]:
         "longest": longest,
         "better": better.index,
         "ahead": better[f"{against}_difference"],
+        "better_alone": (alone["verdict"] == "better").sum(),
         "worse": (far[against] == "worse").sum(),
         "alibi": {
             name: far.loc["alibi", against + end]
@@ -104,6 +110,8 @@ def _gains(sources: Sources) -> dict[str, Any]:
         ends = dict.fromkeys(f"{end:.3f}" for end in (rows["mean"].min(), rows["mean"].max()))
         # Schemes that are one in a model of two layers, or on text, have the same numbers.
         on_manual.setdefault(f"{' to '.join(ends)} ({where}x)", []).append(f"`{scheme}`")
+    of_manual = a[a["topic"] == "gain, manual"]
+    largest = of_manual.loc[of_manual["mean"].idxmax()]
     rows = a[a["topic"] == "gain"]
     word = rows[f"vs_{OWN_WINDOW}"]
     told = set(rows[word.isin(("better", "worse", "diverged"))]["scheme"])
@@ -119,6 +127,7 @@ def _gains(sources: Sources) -> dict[str, Any]:
         effective.append(f"on {place} " + ", ".join([*longer, f"{usual:.0f} for {counts[usual]}"]))
     return {
         "gaining_on_manual": [f"{' = '.join(s)} {words}" for words, s in on_manual.items()],
+        "largest_on_manual": "{mean:.3f} (`{scheme}` at {multiple:.0f}x)".format(**largest),
         "gaining": rows[word == "better"]["scheme"].nunique(),
         "losing": (word == "worse").groupby(rows["multiple"]).sum(),
         "even": [scheme for scheme in rows["scheme"].unique() if scheme not in told],

@@ -13,7 +13,7 @@ from experiments.results.answers import AGAINST, OWN_WINDOW, summary, verdicts
 from experiments.results.comparisons import families, statement
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
-from experiments.results.reports import maps
+from experiments.results.reports import maps, trust
 from experiments.results.reports.drawing import page_style
 from experiments.results.reports.templates import document, fill, macros
 
@@ -59,7 +59,7 @@ def write(
             "parameters": int((rope if len(rope) else of_rung["parameters"]).iloc[0]),
         }
         numbers = ladder.values(records, rung)
-        compared = verdicts(numbers)
+        compared = verdicts(numbers, ladder.extensions(of_rung))
         tables.append(summary(numbers, compared).assign(rung=rung))
         rungs[rung]["families"] = families(compared).to_dict("records")
         kinds = sorted(of_rung["split"].unique())
@@ -132,6 +132,7 @@ def told(folder: Path) -> dict[str, Any]:
         about["statement"] = statement(pd.DataFrame(about["families"]))
     for pair in data["correlations"]:
         pair["differs"] = words.differs(rungs[pair["one"]], rungs[pair["other"]])
+        pair["ranked"] = max(pair[name]["schemes"] for name in _LOSSES if pair[name])
     totals = {key: sum(about[key] for about in rungs.values()) for key in ("points", "finished")}
     return data | totals | {"finding": _finding(data, words)}
 
@@ -151,6 +152,7 @@ def body(folder: Path) -> str:
             if (folder / f"{name}.svg").exists()
         },
         window=WINDOWED,
+        far=ladder.FAR,
     )
 
 
@@ -190,7 +192,9 @@ def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
     if data["leads"]:
         early, last = data["leads"]
         sentences.append(words.leads(early, _leading(early), last, _leading(last)))
-    return sentences + [words.correlations(data["correlations"])] * bool(data["correlations"])
+    if data["correlations"]:
+        sentences.append(words.correlations(data["correlations"], trust.SHARED))
+    return sentences
 
 
 def _leading(leads: Mapping[str, Any]) -> list[str]:

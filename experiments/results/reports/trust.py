@@ -22,8 +22,9 @@ from experiments.results.record import read_json, write_files
 
 Question = tuple[str, float]
 JSON = "trust.json"
-# The rank correlation from which an order lasts, and how many schemes it needs.
-LASTS, SHARED = 0.5, 3
+# The rank correlation from which an order lasts, and how many schemes it needs: of three, every
+# second order of chance reaches it.
+LASTS, SHARED = 0.5, 6
 
 
 @dataclasses.dataclass(frozen=True)

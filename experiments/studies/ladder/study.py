@@ -31,7 +31,7 @@ from experiments.training.parameters import parameter_count
 # network, but not less than half of it.
 _SHARE = 0.02
 _WHERE = ("scheme", "seed", "split", "protocol", "multiple")
-_COLUMNS = ["rung", "length", "width", "tokens", "parameters", *_WHERE, "bits", "texts"]
+_COLUMNS = ["rung", "length", "width", "tokens", "parameters", "trained", *_WHERE, "bits", "texts"]
 
 
 class Rung(Comparison):
@@ -188,6 +188,7 @@ class Ladder(Studies):
                     "width": model["model_dim"],
                     "tokens": training["tokens"],
                     "parameters": training["parameters"],
+                    "trained": training["scheme"],
                 }
                 per_bit = math.log(2) * part.corpus.bytes_per_token
                 for record in evaluation["records"]:

@@ -69,6 +69,16 @@ def test_schemes_that_fall_apart_make_no_scheme_better():
     assert alone.loc["ahead", "verdict"] == "better"
 
 
+def test_a_model_that_several_schemes_read_counts_once():
+    rng = np.random.default_rng(0)
+    trained = {f"scheme{i}": rng.normal(0, 1, 3) for i in range(10)}
+    read = {f"extension{i}": trained["scheme0"] + rng.normal(0, 1e-3, 3) for i in range(5)}
+    alone = compared(tidy(**trained), "scheme0").set_index("scheme")
+    among = compared(tidy(**trained, **read), "scheme0", extensions=[*read]).set_index("scheme")
+    np.testing.assert_allclose(among.loc[alone.index, "margin"], alone["margin"])
+    assert set(read) <= set(among.index)
+
+
 def test_a_gain_is_compared_with_0():
     table = compared(tidy(False, fox=(0.10, 0.11, 0.12), rope=(-0.01, 0.01, 0.02)), None)
     assert verdicts(table) == {"fox": "better", "rope": "no difference"}

@@ -45,13 +45,18 @@ def test_other_results_change_the_findings(sources):
     none_better = answers.assign(vs_rope_windowed=answers["vs_rope_windowed"].mask(far, "worse"))
     other = with_answers(sources, none_better)
     text = " ".join(findings.rewritten(README, other).split())
-    assert "0 schemes are better" in text and f"{far.sum()} are worse" in text
+    worse = len(sources.atlas.to("text", 16))  # a scheme that another equals is counted once
+    assert "0 schemes are better" in text and f"{worse} are worse" in text and worse < far.sum()
 
 
 def test_schemes_that_gain_are_named_where_there_are_any(sources):
     answers = sources.atlas.answers
     of_fox = (answers["topic"] == "gain, manual") & (answers["scheme"] == "fox")
-    for word, said in (("better", "1 scheme gains**, in bits"), ("worse", "no scheme gains**.")):
+    ends = {
+        "better": "1 gain is clear after",
+        "worse": "no gain is clear after correction**. The largest",
+    }
+    for word, said in ends.items():
         verdicts = answers["vs_own_window"].mask(answers["topic"] == "gain, manual", "worse")
         other = with_answers(sources, answers.assign(vs_own_window=verdicts.mask(of_fox, word)))
         assert f"**On the manual, {said}" in findings.sentences("gains", other)[0]

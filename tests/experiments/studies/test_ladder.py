@@ -117,18 +117,20 @@ def test_rank_correlation_counts_only_schemes_of_both_rungs():
     assert ladder.correlation(pd.concat([one, other]), "one", "none", ladder.TRAINED) is None
 
 
-def test_schemes_that_are_last_everywhere_are_in_no_rank_correlation():
-    rungs = [
-        _records({"nope": 9.0, "rope": 4.0, "a": a, "b": b, "c": 3.0}, rung=rung, protocol=protocol)
-        for rung, a, b in (("one", 1.0, 2.0), ("other", 2.0, 1.0))
-        for protocol in (ladder.TRAINED, ladder.BEYOND)
-    ]
+def test_schemes_that_are_far_behind_are_in_no_rank_correlation():
+    rungs = []
+    for rung, a, b, far in (("one", 1.0, 1.05, 2.0), ("other", 1.05, 1.0, 1.1)):
+        of_rung = {"nope": 9.0, "a": a, "b": b, "c": 1.1, "far": far}
+        rungs.append(_records(of_rung | {"rope": 1.0}, rung=rung))
+        rungs.append(_records(of_rung | {"rope": 4.0}, rung=rung, protocol=ladder.BEYOND))
+        rungs.append(_records({"rope": 1.15}, rung=rung, protocol=ladder.CUT))
     trained, beyond = (
         ladder.correlation(pd.concat(rungs), "one", "other", protocol)
         for protocol in (ladder.TRAINED, ladder.BEYOND)
     )
-    assert (trained["schemes"], trained["rho"]) == (4, pytest.approx(0.8))
-    assert (beyond["schemes"], beyond["rho"]) == (3, pytest.approx(0.5))
+    assert trained["schemes"] == 4  # with RoPE, which is the line
+    # With RoPE through a window, and without RoPE.
+    assert (beyond["schemes"], beyond["rho"]) == (4, pytest.approx(0.8))
 
 
 def test_speed_up_is_the_compute_of_rope_at_the_same_loss():
