@@ -64,7 +64,9 @@ def read(folder: str | Path) -> pd.DataFrame:
 
     Raises a ValueError if another revision has written the folder.
     """
-    return _read(Path(folder), CSV, ["scheme", "learned", *(f"vs_{a}_p" for a in (*AGAINST, OWN_WINDOW))])
+    return _read(
+        Path(folder), CSV, ["scheme", "learned", *(f"vs_{a}_p" for a in (*AGAINST, OWN_WINDOW))]
+    )
 
 
 def read_values(folder: str | Path) -> pd.DataFrame:

@@ -28,9 +28,9 @@ _SIZE = (4.8, 4.7)
 _ROOM: dict = dict(expand=(1.1, 1.3), force_text=(0.5, 1.0), max_move=20, iter_lim=800)
 # The families of many schemes; all others have one colour.
 _COLOURS = dict(zip(("rotary", "bias", "content", "patterns"), COLOURS, strict=False))
-# Lines by tokens have nine colours and seven markers, so 63 schemes look different.
+# Lines by tokens have nine colours and ten markers, so 90 schemes look different.
 _LINES = (*COLOURS[:-1], "#8c510a", "#6a3dd8", "#f781bf")
-_MARKERS = "s^Dv*PX"
+_MARKERS = "s^Dv*PX<p>"
 
 
 def beyond_window(points: pd.DataFrame, before: pd.DataFrame, named: Iterable[str]) -> str:
@@ -130,7 +130,7 @@ def by_tokens(curves: Curves, crossings: Iterable[tuple[str, int, float]]) -> st
     for i, scheme in enumerate(sorted(set(curves) - {"rope"})):
         colour, marker = _LINES[i % len(_LINES)], _MARKERS[i % len(_MARKERS)]
         # Markers begin at points that differ from scheme to scheme, and rarely cover each other.
-        styles[scheme] = dict(color=colour, linewidth=1.3, marker=marker, markersize=4.5)
+        styles[scheme] = dict(color=colour, linewidth=1.3, marker=marker, markersize=5.5)
         styles[scheme] |= dict(markevery=(2 * i % 9, 9), markeredgewidth=0)
     for scheme, curve in curves.items():
         x = [tokens / 1e6 for tokens, _ in curve]
