@@ -59,17 +59,19 @@ def load(folder: Path) -> Atlas:
     return Atlas(read_values(folder), read(folder), families, **rest)
 
 
-def read(folder: Path) -> pd.DataFrame:
+def read(folder: str | Path) -> pd.DataFrame:
     """Returns the answers in a folder, see ``answers.summary``; empty if there is no atlas yet.
 
     Raises a ValueError if another revision has written the folder.
     """
-    return _read(folder, CSV, ["scheme", "learned", *(f"vs_{a}_p" for a in (*AGAINST, OWN_WINDOW))])
+    return _read(
+        Path(folder), CSV, ["scheme", "learned", *(f"vs_{a}_p" for a in (*AGAINST, OWN_WINDOW))]
+    )
 
 
-def read_values(folder: Path) -> pd.DataFrame:
+def read_values(folder: str | Path) -> pd.DataFrame:
     """Returns the values in a folder, see ``answers.py``; the error is that of ``read``."""
-    return _read(folder, VALUES, ["scheme", "seed", "value"])
+    return _read(Path(folder), VALUES, ["scheme", "seed", "value"])
 
 
 def _read(folder: Path, name: str, needs: list[str]) -> pd.DataFrame:

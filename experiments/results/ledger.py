@@ -214,9 +214,9 @@ RULE = (
 )
 CORRECTION = (
     "This rule widens no interval for the count of numbers. What follows if it does is said beside "
-    "it, after correction: the p values of all numbers on this page, each for the end of its range "
-    "that is nearest, are one family, corrected by Benjamini and Hochberg to a false discovery "
-    f"rate of q = {Q:g}. Numbers that are the same for every seed have none."
+    "it, after correction: each p value tests the nearest end of the range; all are corrected "
+    f"together by Benjamini and Hochberg, to a false discovery rate of q = {Q:g}. Numbers that are "
+    "the same for every seed have none."
 )
 
 

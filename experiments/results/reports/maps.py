@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments.results.atlas import family
 from experiments.results.ladder import Curves
-from experiments.results.reports.drawing import COLOURS, INK, finish, styles_of, svg
+from experiments.results.reports.drawing import COLOURS, INK, finish, svg
 from posenc_jax import REGISTRY
 
 # Bits per byte to either side of 0 that have as much room as a tenfold change beyond.
@@ -28,6 +28,9 @@ _SIZE = (4.8, 4.7)
 _ROOM: dict = dict(expand=(1.1, 1.3), force_text=(0.5, 1.0), max_move=20, iter_lim=800)
 # The families of many schemes; all others have one colour.
 _COLOURS = dict(zip(("rotary", "bias", "content", "patterns"), COLOURS, strict=False))
+# Lines by tokens have nine colours and ten markers, so 90 schemes look different.
+_LINES = (*COLOURS[:-1], "#8c510a", "#6a3dd8", "#f781bf")
+_MARKERS = "s^Dv*PX<p>"
 
 
 def beyond_window(points: pd.DataFrame, before: pd.DataFrame, named: Iterable[str]) -> str:
@@ -119,19 +122,26 @@ def loss_and_recall(points: pd.DataFrame) -> str:
 
 
 def by_tokens(curves: Curves, crossings: Iterable[tuple[str, int, float]]) -> str:
-    """Draws training losses less RoPE's, by tokens; see ``ladder.crossings`` for them."""
+    """Draws training losses less RoPE's, by tokens, with ``ladder.crossings`` as hollow circles."""
     figure = Figure(figsize=(4.8, 5.2), layout="constrained")
     axes = figure.subplots()
-    styles, line = styles_of(curves), dict(curves["rope"])
+    rope = dict(curves["rope"])
+    styles: dict[str, dict[str, Any]] = {"rope": dict(color=INK, linestyle="--", linewidth=1.5)}
+    for i, scheme in enumerate(sorted(set(curves) - {"rope"})):
+        colour, marker = _LINES[i % len(_LINES)], _MARKERS[i % len(_MARKERS)]
+        # Markers begin at points that differ from scheme to scheme, and rarely cover each other.
+        styles[scheme] = dict(color=colour, linewidth=1.3, marker=marker, markersize=5.5)
+        styles[scheme] |= dict(markevery=(2 * i % 9, 9), markeredgewidth=0)
     for scheme, curve in curves.items():
         x = [tokens / 1e6 for tokens, _ in curve]
-        axes.plot(x, [loss - line[n] for n, loss in curve], label=scheme, **styles[scheme])
+        axes.plot(x, [loss - rope[n] for n, loss in curve], label=scheme, **styles[scheme])
     for scheme, tokens, _ in crossings:
-        axes.plot(tokens / 1e6, 0, "o", color=styles[scheme]["color"], markersize=5)
+        colour = styles[scheme]["color"]
+        axes.plot(tokens / 1e6, 0, "o", color=colour, markerfacecolor="none", markersize=8)
     axes.set(xscale="log", xlabel="million tokens of training")
     axes.set_ylabel("training loss less RoPE's, in nats")
     # At first all losses are far apart.
-    spread = [loss - line[n] for curve in curves.values() for n, loss in curve[len(curve) // 3 :]]
+    spread = [loss - rope[n] for curve in curves.values() for n, loss in curve[len(curve) // 3 :]]
     axes.set_ylim(min(spread) - 0.02, min(max(spread), 0.4) + 0.02)
     figure.legend(frameon=False, fontsize=8, ncols=4, loc="outside lower center", columnspacing=1)
     finish(axes)
