@@ -122,7 +122,8 @@ class Cache:
       length: the length that schemes adapt to, or None for the length so far (static).
       encodings: the structure of the distinct encodings that the cache was made for (static).
       rotated: for each of them whether keys and values are stored rotated (static).
-      moves: for each of them whether it moves positions, as ``randomized`` does (static).
+      moves: for each of them whether it moves positions, as ``randomized`` and ``OnAxes`` do
+        (static).
       is_text: whether all tokens so far are text whose positions were left out (static).
     """
 
@@ -187,7 +188,7 @@ class Cache:
             length=length,
             encodings=jax.tree.structure(distinct),
             rotated=tuple(rotated),
-            moves=tuple(map(_moves, distinct)),
+            moves=tuple(_moves(encoding, positions) for encoding in distinct),
         )
 
     @property
@@ -345,8 +346,10 @@ def _is_rotated(encoding: Encoding, width: int, segments: bool, length: int | No
     return not segments and jax.eval_shape(state) is not None
 
 
-def _moves(encoding: Encoding) -> bool:
-    return not jax.eval_shape(lambda: encoding.tokens(text(1))).consecutive
+def _moves(encoding: Encoding, positions) -> bool:
+    """Returns whether the encoding reads other positions than the ones it is given."""
+    program = jax.make_jaxpr(lambda given: encoding.tokens(given).positions)(positions).jaxpr
+    return program.outvars[0] is not program.invars[0]
 
 
 def _write(slots, new, start):

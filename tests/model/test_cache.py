@@ -14,6 +14,7 @@ import posenc_jax
 from experiments.evaluation.long_document import read_chunk
 from posenc_jax import Encoding
 from posenc_jax.encodings.content.fox import FoX
+from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.model.cache import Cache, Stored
 from posenc_jax.positions import packed, text
 
@@ -147,8 +148,17 @@ def test_packed_documents(name):
             close(steps[row, end - 1], expected[0, -1])
 
 
-def test_several_axes_and_fractions_of_positions():
-    model = common.build_model(common.build("rope", axes=(0, 1, 1, 0)))
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: common.build("rope", axes=(0, 1, 1, 0)),
+        lambda: OnAxes(common.build("swin_v2", num_layers=2), axes=(1, 0)),
+        lambda: OnAxes(common.build("alibi"), axes=(0,)),
+    ],
+    ids=["rope", "other order", "one axis"],
+)
+def test_several_axes_and_fractions_of_positions(build):
+    model = common.build_model(build())
     positions = np.random.default_rng(0).uniform(-9, 9, (B, T, 2)).astype(np.float32)
     cache = Cache.empty(model, B, SIZE, axes=2, dtype="float32")
     close(in_pieces(model, cache, positions), common.forward(model, TOKEN_IDS, positions))
