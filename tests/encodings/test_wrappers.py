@@ -192,6 +192,15 @@ def test_positions_outside_the_draw():
     assert np.isnan(place(encoding, text(65))).all()
 
 
+@pytest.mark.parametrize("name", ["randomized", "random_float"])
+def test_a_scheme_beneath_adapts_to_the_length_of_the_text(name):
+    """Where positions are known to be text the length is given, and else it is found."""
+    inner = common.build("dynamic_ntk", train_length=8)
+    encoding = common.build(name, over=inner, max_length=64)
+    of_text, found = (encoding.tokens(p).made for p in (text(T), jnp.asarray(text(T))))
+    assert not far(of_text, found)
+
+
 def test_names_mappings_and_configs():
     rope = {"name": "rope", "base": 300.0, "layout": "interleaved"}
     for over in (rope, ConfigDict(rope), common.build("rope", base=300.0, layout="interleaved")):

@@ -60,7 +60,8 @@ class Randomized(Wrapper):
         if key is not None:
             key, inner_key = jax.random.split(key)
         drawn = tokens.at(self.draw(tokens.positions, key, length))
-        return super().prepare(drawn, length=length, key=inner_key)
+        # The length of the drawn positions would be another one.
+        return super().prepare(drawn, length=tokens.length(length), key=inner_key)
 
     def draw(self, positions, key=None, length=None) -> jax.Array:
         """Returns the number drawn for each position, float32, or NaN for none."""
