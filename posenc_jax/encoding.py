@@ -5,7 +5,7 @@ class overrides none of them and is itself a scheme: NoPE.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -214,12 +214,7 @@ class Encoding(nnx.Module):
         def prepared(encoding, length):
             return encoding.tokens(np.zeros((1, 2), np.int32), length=length)
 
-        program = jax.make_jaxpr(prepared)(self, np.ones((1, 1), np.float32)).jaxpr
-        of_length = [program.invars[-1]]
-        for step in program.eqns:
-            if any(x is y for x in step.invars for y in of_length):
-                of_length += step.outvars
-        return any(x is y for x in program.outvars for y in of_length)
+        return reads_last(prepared, self, np.ones((1, 1), np.float32))
 
     def parts(self) -> Iterator["Encoding"]:
         """Yields this encoding, and the encodings that it holds."""
@@ -337,6 +332,16 @@ class Encoding(nnx.Module):
 def overridden(scheme: type[Encoding], base: type[Encoding]) -> frozenset[str]:
     """Returns the names of the hooks that a class overrides, compared with a base class."""
     return frozenset(n for n in HOOKS if getattr(scheme, n) is not getattr(base, n))
+
+
+def reads_last(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Returns whether the result of ``function`` depends on its last argument, an array."""
+    program = jax.make_jaxpr(function)(*arguments).jaxpr
+    of_last = [program.invars[-1]]
+    for step in program.eqns:
+        if any(x is y for x in step.invars for y in of_last):
+            of_last += step.outvars
+    return any(x is y for x in program.outvars for y in of_last)
 
 
 def check_overrides(encoding: Encoding) -> None:

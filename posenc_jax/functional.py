@@ -30,7 +30,7 @@ from flax import nnx
 from posenc_jax.attention import attend
 from posenc_jax.attention.operands import tile_of_tokens
 from posenc_jax.checks import check_positions
-from posenc_jax.encoding import Encoding
+from posenc_jax.encoding import Encoding, reads_last
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.t5 import t5_bucket
 from posenc_jax.encodings.rotary.frequencies import Frequencies
@@ -126,19 +126,26 @@ def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]
       a kernel of your own.
 
     Raises:
-      ValueError: the scheme needs more than that, such as queries, keys or other logits.
+      ValueError: the scheme needs more than that, such as queries, keys, other logits or the
+        length.
     """
 
-    def modified(logit, head, q_position, k_position):
+    def written_at(logit, head, q_position, k_position, index):
         positions = (jnp.reshape(position, (1, 1)) for position in (q_position, k_position))
-        q_tokens, k_tokens = (encoding.tokens(position) for position in positions)
+        q_tokens, k_tokens = (encoding.tokens(position, index=index) for position in positions)
         tile = tile_of_tokens(q_tokens, k_tokens, jnp.reshape(head, (1,)), num_heads)
         return encoding.score(jnp.reshape(logit, (1, 1, 1, 1)), tile).reshape(())
+
+    def modified(logit, head, q_position, k_position):
+        return written_at(logit, head, q_position, k_position, None)
 
     try:
         if not encoding.hooks() <= {"prepare", "score"} or encoding.whole_rows:
             raise TypeError("the scheme has other hooks")
-        jax.eval_shape(modified, 0.0, 0, 0, 0)
+        # A token by itself has another length and another index than among others.
+        index = np.zeros((1, 1), np.int32)
+        if encoding.reads_length() or reads_last(written_at, 0.0, 0, 0, 0, index):
+            raise TypeError("the scheme reads the length or the order of the tokens")
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{type(encoding).__name__} needs more than a logit and two positions: use "

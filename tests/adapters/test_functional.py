@@ -14,6 +14,7 @@ from flax import nnx
 import posenc_jax
 from posenc_jax import functional
 from posenc_jax.encodings.rotary.frequencies import YaRN
+from posenc_jax.encodings.wrappers.ultravico import UltraViCo
 
 POSITIONS = jnp.arange(7)[None]
 Q, K, V = jax.random.normal(jax.random.key(0), (3, 1, 7, 2, 8))
@@ -72,6 +73,20 @@ def test_score_mod_is_the_score_of_attention(name):
     logits = over_queries(plain, jnp.arange(2), positions, positions)
     expected = posenc_jax.logits(encoding, Q, K, encoding.tokens(POSITIONS))[0]
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: common.build("randomized", over="alibi"),
+        lambda: common.build("random_float", over="alibi"),
+        lambda: UltraViCo(common.build("alibi"), window=4),
+    ],
+    ids=["length", "length without a draw", "index"],
+)
+def test_score_mod_refuses_a_scheme_that_reads_more_than_two_positions(build):
+    mod = functools.partial(functional.score_mod, num_heads=common.HEADS)
+    common.refuses("needs more than a logit and two positions", lambda: mod(build()))
 
 
 @pytest.mark.parametrize("name", common.one_of_each_kind()[1::3])
