@@ -86,6 +86,18 @@ def test_the_hooks_of_a_wrapper(name, over):
     assert ("observe" in encoding.hooks()) == (over == "fox")
 
 
+@pytest.mark.parametrize("name", ["learned", "learned_2d", "seqpe"])
+@pytest.mark.parametrize("outer", ["soft_cap", "logn", "randomized", "kv_shift", "axes"])
+def test_an_absolute_scheme_that_prepares_is_the_same_beneath(outer, name):
+    of_scheme = {"hook": "input_add"} if name == "seqpe" else {"out_of_range": "interpolate"}
+    inner, x_BTD = common.build(name, **of_scheme), common.normal(0, B, T, common.WIDTH)
+    encoding = OnAxes(inner, axes=(0,)) if outer == "axes" else common.build(outer, over=inner)
+    inner, tokens = encoding.inner, encoding.tokens(text(T))
+    expected = inner.embed(x_BTD, inner.tokens(tokens.positions, length=T))
+    close(encoding.embed(x_BTD, tokens), expected)
+    common.refuses("made for another", lambda: encoding.embed(x_BTD, inner.tokens(text(T))))
+
+
 def test_a_soft_cap_over_a_logit_scale():
     """The cap comes last: it bounds what the logit scale made of the logits."""
     inner = common.build("logn", over="alibi")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from posenc_jax.checks import check_tokens
 from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.lib.sequence import earlier, for_each_row, places_back
 from posenc_jax.encodings.lib.wrapper import Wrapper
@@ -54,6 +55,10 @@ class LooksBack(Wrapper):
         """Makes the places of the tokens before each one."""
         prepared = super().prepare(tokens, length=length, key=key)
         return prepared.having(Made(places_back(tokens, self.reach), prepared.made))
+
+    def embed(self, x_BTD, tokens: Tokens):
+        check_tokens("tokens", tokens, self)
+        return super().embed(x_BTD, _beneath(tokens))
 
     def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Made, None]:
         """Makes the gates; without a state, because ``rotate`` needs the keys before."""

@@ -1,10 +1,11 @@
 """Defines the base class of schemes that wrap another scheme."""
 
+import dataclasses
 from typing import Any
 
-from posenc_jax.checks import check_encoding
+from posenc_jax.checks import check_encoding, check_tokens
 from posenc_jax.encoding import Encoding, Side, Tile, overridden
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, structure
 
 
 class Wrapper(Encoding):
@@ -41,7 +42,10 @@ class Wrapper(Encoding):
         return self.inner.prepare(tokens, length=length, key=key)
 
     def embed(self, x_BTD, tokens: Tokens):
-        return self.inner.embed(x_BTD, tokens)
+        check_tokens("tokens", tokens, self)
+        # Absolute schemes check once more who made the tokens.
+        stamp = dataclasses.replace(tokens.stamp, made_by=structure(self.inner))
+        return self.inner.embed(x_BTD, dataclasses.replace(tokens, stamp=stamp))
 
     def observe(self, x_BTD, tokens: Tokens, state: Any = None) -> tuple[Any, Any]:
         return self.inner.observe(x_BTD, tokens, state)
