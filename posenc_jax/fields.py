@@ -51,17 +51,22 @@ def is_whole(value: Any) -> bool:
     return is_real(value) and jnp.issubdtype(jnp.result_type(value), jnp.integer)
 
 
+def in_python(number: Any) -> float:
+    """Returns a known real number as one of Python, which a trace compares without tracing."""
+    return np.asarray(number).item()
+
+
 def check_positive(**numbers: Any) -> None:
     """Checks that numbers are positive and finite; None is allowed."""
     for name, number in numbers.items():
-        if number is not None and (not is_real(number) or not 0 < number < math.inf):
+        if number is not None and (not is_real(number) or not 0 < in_python(number) < math.inf):
             raise ValueError(f"{name}={number!r} must be a positive, finite number")
 
 
 def check_range(low: float, high: float = sys.float_info.max, **numbers: Any) -> None:
     """Checks that numbers are within ``low`` and ``high``, both included; None is allowed."""
     for name, number in numbers.items():
-        if number is not None and (not is_real(number) or not low <= number <= high):
+        if number is not None and (not is_real(number) or not low <= in_python(number) <= high):
             limits = f"within {low}..{high}" if high < sys.float_info.max else f"of {low} or more"
             raise ValueError(f"{name}={number!r} must be a finite number {limits}")
 

@@ -157,7 +157,7 @@ class Tokens:
         last = self.count - count
         if is_whole(start) and isinstance(start, jax.core.Tracer):
             start = jnp.clip(start, 0, last)
-        elif not is_whole(start) or not 0 <= start <= last:
+        elif not is_whole(start) or not 0 <= int(start) <= last:
             raise ValueError(
                 f"start={start!r} and count={count} must be within the {self.count} tokens: the "
                 f"last {count} are part({last}, {count})"

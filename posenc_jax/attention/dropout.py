@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encoding import Tile
-from posenc_jax.fields import is_real
+from posenc_jax.fields import in_python, is_real
 
 
 @jax.tree_util.register_dataclass
@@ -49,14 +49,15 @@ def checked_dropout(dropout: Any) -> Dropout | None:
     if dropout is None:
         return None
     rate, key = dropout if isinstance(dropout, tuple | list) else (dropout, None)
-    is_share = is_real(rate) and not isinstance(rate, jax.core.Tracer) and 0 <= rate < 1
+    is_known = is_real(rate) and not isinstance(rate, jax.core.Tracer)
+    is_share = is_known and 0 <= in_python(rate) < 1
     # An instance of nnx.Rngs would take "dtype" for the name of a stream.
     if not hasattr(type(key), "dtype") or not is_share:
         raise ValueError(
             f"dropout={dropout!r} must be the share of weights that are dropped, a number from 0 "
             "to below 1, and a random key, fresh in each layer and step: (0.1, jax.random.key(0))"
         )
-    if rate == 0:
+    if in_python(rate) == 0:
         return None
     is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return Dropout(key if is_typed else jax.random.wrap_key_data(key), float(rate))

@@ -116,7 +116,7 @@ def sides_of(window: Window | None, causal: bool) -> tuple[Any, Any]:
     if not isinstance(window, tuple):
         return window, None
     left, right = window
-    if causal and (isinstance(right, jax.core.Tracer) or right != 0):
+    if causal and (isinstance(right, jax.core.Tracer | None) or int(right) != 0):
         raise ValueError(
             f"window={window!r} reaches to keys after the query, which causal=True hides: pass "
             f"causal=False, or window=({left}, 0)"

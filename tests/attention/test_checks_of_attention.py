@@ -196,6 +196,26 @@ def test_windows_and_scales_may_be_numbers_of_any_library():
         )
 
 
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda number: read(NOPE).part(number(2), 1).index,
+        lambda number: attend("nope", window=(2, number(0))),
+        lambda number: attend("nope", dropout=(number(0.5), KEY)),
+        lambda number: attend(posenc_jax.make("soft_cap", over=NOPE, cap=number(3.0))),
+        lambda number: attend(common.build("rope", base=number(100.0))),
+    ],
+    ids=["start", "window", "rate", "cap", "base"],
+)
+def test_numbers_that_are_known_may_be_arrays_in_a_trace(run):
+    arrays = {number: jnp.asarray(number) for number in (0, 2, 0.5, 3.0, 100.0)}
+    expected = run(lambda number: number)
+    np.testing.assert_allclose(jax.jit(lambda: run(arrays.get))(), expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["dense", "blockwise", "fused"])
 def test_windows_to_both_sides_may_be_numbers_of_any_type(name):
     """Also of types whose negatives wrap around, and as large as int32 holds."""

@@ -131,6 +131,12 @@ def test_pattern_of_layers_that_read_and_layers_that_do_not():
     close(in_pieces(model, cache, text(T)), common.forward(model, TOKEN_IDS, text(T)))
 
 
+def test_a_scan_over_layers_outside_of_jit():
+    model = common.build_model("kv_shift", scan=True)
+    output, _ = model.extend(TOKEN_IDS, Cache.empty(model, B, SIZE))
+    close(model.unembed(output), common.forward(model, TOKEN_IDS, text(T)))
+
+
 @pytest.mark.parametrize("name", ["dynamic_ntk", "path"])
 def test_packed_documents(name):
     """The second document starts within a piece; each document has a length of its own."""

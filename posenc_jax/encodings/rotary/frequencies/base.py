@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.lib.double import Double
-from posenc_jax.fields import is_real
+from posenc_jax.fields import in_python, is_real
 
 # A Python number is computed with in float64, and an array as a Double.
 Length = float | jax.Array
@@ -88,6 +88,6 @@ def interpolated(inv_freq: InvFreq, unscaled: np.ndarray, factor: float | Double
 def check_base(base: float, name: str = "base") -> float:
     """Returns ``base`` as a float; ``name`` is its name in errors."""
     is_known = is_real(base) and not isinstance(base, jax.core.Tracer)
-    if not is_known or not 1 < base < math.inf:
+    if not is_known or not 1 < in_python(base) < math.inf:
         raise ValueError(f"{name}={base!r} must be one number above 1, and finite")
     return float(base)
