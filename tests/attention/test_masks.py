@@ -216,12 +216,15 @@ def test_weights_are_dropped_at_the_rate_and_independently():
 # Mistakes
 
 
-def test_one_sided_t5_refuses_later_keys():
+@pytest.mark.parametrize(
+    ("name", "fix"), [("t5", "bidirectional=True"), ("stick_breaking", "causal=True")]
+)
+def test_one_sided_schemes_refuse_later_keys(name, fix):
     _, *qkv = operands("t5_both")
-    one_sided = common.build("t5")
+    one_sided = common.build(name)
     for encoding in (one_sided, posenc_jax.make("soft_cap", over=one_sided, cap=5.0)):
         attend = functools.partial(posenc_jax.attend, encoding, *qkv, encoding.tokens(text(T)))
-        refuses("bidirectional", lambda attend=attend: attend(causal=False))
+        refuses(f"causal=False.*{fix}", lambda attend=attend: attend(causal=False))
 
 
 def test_absolute_schemes_without_embed_are_named_once():

@@ -32,6 +32,11 @@ class StickBreaking(Encoding):
     whole_rows = True
 
     def score(self, logits_BHTS, tile: Tile):
+        if tile.causal is False:
+            raise ValueError(
+                "causal=False lets queries see later keys, and stick-breaking gives weights to "
+                "earlier ones alone: pass causal=True, or take another scheme"
+            )
         is_self = tile.q_tokens.order()[:, None, :, None] == tile.k_tokens.order()[:, None, None, :]
         left = jnp.where(is_self, 0.0, jax.nn.log_sigmoid(-logits_BHTS))
         sums_BHTS, left = sums_up_to_queries(left, tile)
