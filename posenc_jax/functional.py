@@ -32,7 +32,7 @@ from posenc_jax.attention.operands import tile_of_tokens
 from posenc_jax.checks import check_positions
 from posenc_jax.encoding import Encoding, reads_last
 from posenc_jax.encodings.bias.alibi import ALiBi
-from posenc_jax.encodings.bias.t5 import t5_bucket
+from posenc_jax.encodings.bias.t5 import check_buckets, t5_bucket
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.registry import check_scheme, make
@@ -108,6 +108,7 @@ def t5_bias(
       bidirectional: whether half of the buckets are for keys ahead of the query, as in an encoder.
       max_distance: distance from which on all share the last bucket.
     """
+    check_buckets("len(table_RH)", len(table_RH), max_distance, bidirectional)
     distance_B1TS = tile_of_tokens(_at(q_positions), _at(k_positions), None, 1).distance()
     bucket_B1TS = t5_bucket(distance_B1TS, len(table_RH), max_distance, bidirectional)
     return jnp.moveaxis(table_RH.astype(jnp.float32)[bucket_B1TS[:, 0]], -1, 1)

@@ -50,6 +50,13 @@ def test_biases_are_those_of_attention(bidirectional):
         np.testing.assert_allclose(added, expected, atol=1e-6)
 
 
+def test_buckets_that_t5_does_not_have_are_refused():
+    bias = functools.partial(functional.t5_bias, q_positions=POSITIONS, k_positions=POSITIONS)
+    rows = jnp.ones((7, 2))
+    common.refuses("table_RH.*=7 must be a multiple of 4", lambda: bias(rows, bidirectional=True))
+    common.refuses("max_distance=3", lambda: bias(jnp.ones((8, 2)), max_distance=3))
+
+
 def test_biases_subtract_positions_of_small_types_exactly():
     alibi = functools.partial(functional.alibi_bias, num_heads=2)
     t5 = functools.partial(functional.t5_bias, jnp.arange(16.0).reshape(8, 2))

@@ -46,6 +46,14 @@ def t5_bucket(
     return ahead + _last_start_reached(starts, abs(distance))
 
 
+def check_buckets(name: str, num_buckets: int, max_distance: int, bidirectional: bool) -> None:
+    """Checks that distances fill so many buckets; errors call the number of buckets ``name``."""
+    directions = 2 if bidirectional else 1
+    check_multiple(2 * directions, **{name: count_of(name, num_buckets)})
+    # Half of the buckets hold one distance each.
+    count_of("max_distance", max_distance, num_buckets // directions // 2 + 1)
+
+
 class T5(Encoding):
     """Adds a trained bias for each head and bucket of distances, from one table for all layers.
 
@@ -78,10 +86,7 @@ class T5(Encoding):
         bidirectional: bool = False,
         table_scale: float = 1.0,
     ):
-        directions = 2 if bidirectional else 1
-        check_multiple(2 * directions, num_buckets=count_of("num_buckets", num_buckets))
-        # Half of the buckets hold one distance each.
-        count_of("max_distance", max_distance, num_buckets // directions // 2 + 1)
+        check_buckets("num_buckets", num_buckets, max_distance, bidirectional)
         check_positive(table_scale=table_scale)
         self.max_distance = max_distance
         self.bidirectional = bidirectional
