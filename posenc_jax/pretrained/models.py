@@ -27,7 +27,7 @@ from posenc_jax.model.transformer import Transformer
 from posenc_jax.pretrained import decoder, weights
 from posenc_jax.pretrained.files import INDEX, GgufFile, SafetensorsFiles, find, need
 from posenc_jax.pretrained.write import extended
-from posenc_jax.registry import keywords, lookup, make
+from posenc_jax.registry import PATTERNS, keywords, lookup, make
 
 # Called with the name of a stage, and how many of its steps are done, of how many.
 Progress = Callable[[str, int, int], None]
@@ -75,6 +75,12 @@ class Pretrained:
                 "can be replaced: build the pattern with posenc_jax.Layers and use model.under"
             )
         (rope,), sizes = rotary, decoder.sizes(self.config)
+        if name in PATTERNS:
+            raise ValueError(
+                f"name={name!r} is a pattern of all layers, and this method replaces RoPE alone: "
+                f"use .model.under(posenc_jax.make({name!r}, head_dim={sizes['head_dim']}, "
+                f"num_layers={sizes['num_layers']}, ...)), and give the model's base, {rope.base}"
+            )
         given = {key: sizes[key] for key in ("num_heads", "num_kv_heads", "head_dim", "model_dim")}
         given["train_length"] = self.length
         of_rope = {"base": rope.base, "rotary_dim": rope.rotary_dim, "over": rope}
