@@ -90,8 +90,11 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
             f"{name} must be whole numbers of shape [{B}, {T}], one for each token, not "
             f"{numbers.dtype} of shape {numbers.shape}"
         )
+    instead = f"renumber them, {name} = np.unique({name}, return_inverse=True)[1], once for"
+    if name == "index":  # Renumbering would close gaps, which windows count.
+        instead = "subtract the first index of"
+    instead += " all tokens that attend to each other"
     # Differences of unsigned numbers are never negative, so no token would be hidden.
-    instead = f"renumber them, {name} = np.unique({name}, return_inverse=True)[1]"
     return jnp.asarray(in_32_bits(name, numbers, instead))
 
 

@@ -23,6 +23,7 @@ def of(positions, encoding="nope", **options):
 
 
 TWO_AXES = np.zeros((1, T, 2), np.int32)
+LARGE = 10**12 + text(T).astype(np.int64)
 MASKED = [np.ma.masked_array(text(T), mask=text(T) == hidden) for hidden in (1, T - 1)]
 TOKENS = {
     "positions": [of(text(0)), of(text(T)[0]), of(TWO_AXES, "i_mrope"), of(TWO_AXES, "rope")]
@@ -30,6 +31,8 @@ TOKENS = {
     "finite": [of([[0.0, np.nan]])],
     "position": [of([[0, 2**31]]), of(np.float64([[2.0**30 + 0.3]]))],
     "segment_ids": [of(text(T), segment_ids=ids) for ids in (np.zeros((1, T + 1), int), MASKED[0])],
+    "np.unique.*, once for all": [of(text(T), segment_ids=LARGE)],
+    "index: .* subtract the first": [of(text(T), index=LARGE)],
     "length": [of(text(T), "dynamic_ntk", length=n) for n in (0, "9", np.ones(T - 1))]
     + [of(text(T), "rope", length=n) for n in (1.5, 2**30)],
     "one position axis": [lambda: attend("alibi", tokens=read(common.build("alibi"), TWO_AXES))],
