@@ -178,10 +178,12 @@ def rotate_keys(
             "and their tokens as encoding.tokens or tokens.observed gave them"
         )
     if not (stamp.resumes and (stamp.fixed or not scheme.reads_length())):
+        rule = getattr(scheme, "frequencies", None)  # RoPE is one class under every rule.
+        who = type(scheme).__name__ + (f" with {type(rule).__name__}" if rule else "")
         raise ValueError(
-            f"{type(scheme).__name__} rotates all keys again for every token that follows: keep "
-            "keys as they are before rotation; or, if it adapts to the length of the sequence, "
-            "give all tokens one length, encoding.tokens(..., length=)"
+            f"{who} rotates all keys again for every token that follows: keep keys as they are "
+            "before rotation; or, if it adapts to the length of the sequence, give all tokens one "
+            "length, encoding.tokens(..., length=)"
         )
     return *rotate_both(scheme, k_BSKC, v_BSKC, tokens, side), tokens.rotated()
 

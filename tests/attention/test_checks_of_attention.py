@@ -180,10 +180,10 @@ def test_keys_are_rotated_ahead_once_and_by_their_own_tokens():
     refuses("rotated already", lambda: rotate(*rotated, rotated_tokens))
     refuses("tokens", lambda: rotate(k, v, common.build("rope").tokens(text(T + 2))))
     refuses("num_heads=", lambda: rotate(k, v, tokens, num_heads=3))
-    for name in ("dynamic_ntk", "kv_shift"):
+    for name, who in (("dynamic_ntk", "RoPE with DynamicNTK"), ("kv_shift", "KVShift")):
         encoding = common.build(name, num_kv_heads=2)
         run = functools.partial(posenc_jax.rotate_keys, encoding, k, v, num_heads=H)
-        refuses("rotates all keys again", lambda run=run, e=encoding: run(read(e)))
+        refuses(f"{who} rotates all keys again", lambda run=run, e=encoding: run(read(e)))
 
 
 def test_windows_and_scales_may_be_numbers_of_any_library():
