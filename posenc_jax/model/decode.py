@@ -36,7 +36,9 @@ def generate(
       key: randomness; greedy decoding draws nothing from it.
       max_new_tokens: largest number of tokens to generate.
       lengths: int ``[B]``, number of tokens in each prompt. Default: T for all. A row's result does
-        not depend on other rows, except under randomized positions, drawn for the longest.
+        not depend on other rows, except under randomized positions, drawn for the longest, and,
+        without ``length``, under schemes that adapt to the length: they do so at the end of each
+        chunk of a prompt, and the longest prompt decides where chunks end.
       positions: positions of the prompts, ``[B, T]`` or ``[B, T, A]``. Default: text from 0 on.
       next_positions: ``[B]``, the position of the first new token of each row, on every axis:
         ``Placed.next`` of the builders; or ``[B, A]`` where axes differ. Default: one after the
