@@ -260,8 +260,10 @@ class Encoding(nnx.Module):
         Args:
           tokens: positions, segments and index.
           length: the ``length`` of ``Encoding.tokens``, a number or a float32 array that broadcasts
-            against ``[B, T]``. Where it was left out, plain text has its own length here, and all
-            other tokens have None; ``tokens.length(length)`` is never None.
+            against ``[B, T]``, or None. Call ``tokens.length(length)``, before positions move, and
+            read nothing else: None means that each sequence or segment has its own length, which
+            the call finds from the positions. Where it was left out, plain text has its own length
+            here, and all other tokens have None.
           key: a random key, fresh in every training step, and None elsewhere.
         """
         return tokens

@@ -120,10 +120,14 @@ def attend(
         that the query's weights add up to less than 1; -inf has no effect.
       dropout: ``(rate, key)``, for training: the share of the weights that are set to 0, and a
         random key, fresh in each layer and step. The other weights are divided by ``1 - rate``.
-      implementation: a name or a function, as the module describes them. By default it is ring
-        where the mesh has an axis "context" that divides the tokens; else fused in written order,
-        where cuDNN takes bfloat16 or float16, or Splash bfloat16 or float32; else dense for few
-        tokens, in the forms of ``cpu.py``, and blockwise for many.
+      implementation: a name or a function, as the module describes them. By default it is the
+        first of these that fits:
+
+        - ring, where the mesh has an axis "context" that divides the tokens;
+        - fused, in written order, where cuDNN takes bfloat16 or float16, or Splash bfloat16 or
+          float32;
+        - dense for few tokens, in the forms of ``cpu.py``;
+        - blockwise for many.
 
     Logits are float32 whatever the inputs are. The output of a query that may see no key is 0.
     Absolute schemes (``learned``, ``sinusoidal``) act in ``encoding.embed`` and not here: where

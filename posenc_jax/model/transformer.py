@@ -234,12 +234,12 @@ class Transformer(nnx.Module):
         Any number of tokens may come at a time: a whole prompt, a chunk of it, or one token. The
         order of the calls is the order of the tokens, whatever their positions are.
 
-        A scheme that adapts to the length (dynamic NTK, LongRoPE, randomized positions) adapts to
-        the largest position so far of a token's own sequence or segment, plus one, and rotates all
-        keys by it. But from the second layer on, the keys of earlier tokens were computed from what
-        the first layer returned at the length of their own call. So under such a scheme a model of
-        several layers equals ``hidden`` of the whole sequence only if the cache is made for one
-        ``length``.
+        Under a scheme that adapts to the length (dynamic NTK, LongRoPE, randomized positions), give
+        the cache one ``length``: a model of several layers equals ``hidden`` of the whole sequence
+        only so. By default such a scheme adapts to the largest position so far of a token's own
+        sequence or segment, plus one, and rotates all keys by it. But from the second layer on, the
+        keys of earlier tokens were computed from what the first layer returned at the length of
+        their own call.
 
         Args:
           inputs: what ``embed`` takes, int token ids ``[B, T]``.
