@@ -44,7 +44,8 @@ def run_points(
     scheme one by one, so that they end at about the same time. A point that starts from the model
     of another point waits while another program trains that model. A job of an array, which has a
     ``task_id``, first trains the point that its own starts from, if no program does, because the
-    job may begin before that point's own job.
+    job may begin before that point's own job. A sweep that needs points of another one waits for
+    the programs that run them, and runs the points that a program left when it was killed.
     """
     chosen = {name: sweep.points for name, sweep in parts.items()}
     if task_id is not None:
@@ -54,19 +55,34 @@ def run_points(
             raise RefusedError(f"task_id={task_id} must be in 0..{last}, the number of a point")
         name, point = numbered[task_id]
         chosen = {name: [point]}
-    failures = []
-    for name, points in chosen.items():
+    failures: list[dict] = []
+    tried: dict[str, set[Point]] = {name: set() for name in parts}
+
+    def run(name, points):
         sweep = parts[name]
-        if name:
-            sweep.console.rule(f"{name}, {len(sweep.points)} points")
-        while share and sweep.waits():
-            _wait()
         check_writable(sweep.workdir)  # here, because else each of the points would fail of it
         sweep.check_data(points)
         schedule = Schedule(sweep, points, share=share, is_job=task_id is not None)
         schedule.run()
+        tried[name] |= schedule.tried
         of = f"{name}: " if name else ""
-        failures += [failure | {"scheme": of + failure["scheme"]} for failure in schedule.failures]
+        failures.extend(f | {"scheme": of + f["scheme"]} for f in schedule.failures)
+
+    for name, points in chosen.items():
+        sweep = parts[name]
+        if name:
+            sweep.console.rule(f"{name}, {len(sweep.points)} points")
+        while share and (needed := sweep.needs()):
+            other, missing = needed
+            held = {point for point in missing if is_held(parts[other], point)}
+            if free := [point for point in missing if point not in held | tried[other]]:
+                run(other, free)
+                tried[other].update(free)  # once each, because a point may be refused every time
+            elif held:
+                _wait()
+            else:
+                break  # the points that need them are refused, and say so
+        run(name, points)
     return failures
 
 
@@ -75,6 +91,16 @@ def _wait() -> None:
     if preemption.requested():
         raise PreemptedError("asked to stop while another program trains: run again")
     time.sleep(1.0)
+
+
+def is_held(sweep: Sweep, point: Point) -> bool:
+    """Returns whether another program works on a point."""
+    return any(holder(folder) for folder in (_shared(sweep, point), sweep.folder(point)))
+
+
+def _shared(sweep: Sweep, point: Point) -> Path:
+    """Returns the folder of the lock that keeps a point for one of several programs."""
+    return sweep.workdir / "shared" / point.name
 
 
 # The field of ``failure.json`` that has the command in which the point diverged.
@@ -86,13 +112,14 @@ class Schedule:
 
     A point that diverged for a worker of this command would diverge again, and is only reported. A
     point that failed otherwise, such as for lack of memory beside other workers, is run again.
-    ``failures`` has the scheme, the seed and the reason of each point that has failed so far.
+    ``failures`` has the scheme, the seed and the reason of each point that has failed so far, and
+    ``tried`` the points that were not left to another program.
     """
 
     def __init__(self, sweep: Sweep, points: list[Point], *, share: bool, is_job: bool):
         self.sweep, self.points, self.share, self.is_job = sweep, points, share, is_job
         self.failures: list[dict] = []
-        self._tried: set[Point] = set()
+        self.tried: set[Point] = set()
         self._waiting = {point for point in points if not sweep.is_done(point)}
         self._start, self._done = time.monotonic(), 0
         self._seconds = 0.0  # of a point, so far
@@ -109,10 +136,10 @@ class Schedule:
         while groups:
             group = groups.popleft()
             starts = self._unfinished_starts(group)
-            if any(map(self._is_held, starts)):
+            if any(is_held(self.sweep, start) for start in starts):
                 groups.append(group)
                 _wait()
-            elif self.is_job and not self._tried.issuperset(starts):
+            elif self.is_job and not self.tried.issuperset(starts):
                 groups.extendleft([group, starts])
             else:
                 # Jobs of an array may train a point that others start from.
@@ -128,22 +155,13 @@ class Schedule:
         starts = [start for point in group if (start := self.sweep.start_of(point)) is not None]
         return [start for start in starts if not self.sweep.finished(start)]
 
-    def _is_held(self, point) -> bool:
-        """Returns whether another program works on a point."""
-        folders = self._shared(point), self.sweep.folder(point)
-        return any(holder(folder) is not None for folder in folders)
-
-    def _shared(self, point) -> Path:
-        """Returns the folder of the lock that keeps a point for one of several programs."""
-        return self.sweep.workdir / "shared" / point.name
-
     @contextlib.contextmanager
     def _taken(self, group) -> Iterator[bool]:
         """Locks a group for this program, and yields whether no other program works on it."""
         with contextlib.ExitStack() as stack:
             try:
                 for point in group:
-                    stack.enter_context(claimed(self._shared(point)))
+                    stack.enter_context(claimed(_shared(self.sweep, point)))
             except ValueError:  # another program has it
                 yield False
             else:
@@ -161,7 +179,7 @@ class Schedule:
             if point in unfinished:
                 count = len(self.points) - len(self._waiting) + 1
                 self._print(f"[{count}/{len(self.points)}{self._time_left()}] {point.name}")
-            self._tried.add(point)
+            self.tried.add(point)
             self._try_point(point, errors.get(point))
             self._waiting.discard(point)
         if unfinished:

@@ -99,9 +99,9 @@ class Sweep(Finished):
         """Returns the point whose model this one starts from; a subclass may have such points."""
         return None
 
-    def waits(self) -> bool:
-        """Returns whether runs of other sweeps, which this one needs first, are missing."""
-        return False
+    def needs(self) -> tuple[str, list[Point]] | None:
+        """Returns the name of another sweep and its missing points that this one needs first."""
+        return None
 
     @property
     def parts(self) -> dict[str, "Sweep"]:

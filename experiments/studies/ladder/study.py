@@ -20,6 +20,7 @@ from experiments.results import leaderboard
 from experiments.results.record import RefusedError
 from experiments.results.reports import ladder_page, leaderboard_page
 from experiments.results.speedup import smoothed
+from experiments.running.points import Point
 from experiments.studies.combined import Studies
 from experiments.studies.ladder import own_schemes
 from experiments.studies.text import Comparison
@@ -76,8 +77,12 @@ class Rung(Comparison):
 
     def has_tried(self, scheme: str) -> bool:
         """Returns whether all learning rates of a scheme are finished, so the best is known."""
+        return not self.untried(scheme)
+
+    def untried(self, scheme: str) -> list[Point]:
+        """Returns the points of a scheme's learning rates that have neither ended nor failed."""
         points = [point for point in self.points if point.scheme == scheme and point.rate]
-        return all(self.finished(point) or self.failure(point) for point in points)
+        return [point for point in points if not (self.finished(point) or self.failure(point))]
 
     def waits_for(self, scheme: str) -> bool:
         """Returns whether runs that decide the learning rate of a scheme are missing."""
@@ -85,8 +90,13 @@ class Rung(Comparison):
             return False
         return any(point.scheme == scheme for point in self.rung_of_rates.points)
 
-    def waits(self):
-        return any(self.waits_for(point.scheme) for point in self.points)
+    def needs(self):
+        if self.rung_of_rates is None:
+            return None
+        schemes = dict.fromkeys(point.scheme for point in self.points)
+        waiting = filter(self.waits_for, schemes)
+        missing = [point for scheme in waiting for point in self.rung_of_rates.untried(scheme)]
+        return (self.config["rates_of"], missing) if missing else None
 
     def describe(self, point):
         if point.rate is None and self.waits_for(point.scheme):

@@ -13,7 +13,7 @@ import pytest
 from runs import TINY, comparison, config, start, untrained
 
 from experiments import job_processes
-from experiments.results.record import claimed
+from experiments.results.record import claimed, open_run
 from experiments.running import schedule, workers
 from experiments.running.schedule import Schedule, run_points
 
@@ -145,6 +145,26 @@ def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, 
         monkeypatch.setattr(schedule.time, "sleep", sleep)
         assert run_points(one.parts, None if share else 1, share) == []
     assert one.finished(alibi) and "rope/seed0" not in output.getvalue()
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_points_that_another_sweep_needs_are_waited_for_only_while_a_program_has_them(
+    is_refused, corpus, tmp_path, monkeypatch
+):
+    """One that was killed has left them, and one of another config cannot run them."""
+    names = "first", "second"
+    first, second = (comparison(config(corpus, **BOTH), tmp_path / name)[0] for name in names)
+    rope = untrained(first).points[0]
+    untrained(second).needs = lambda: None if first.finished(rope) else ("first", [rope])
+    if is_refused:
+        open_run(first.folder(rope), {"seed": "another"})
+    with contextlib.ExitStack() as killed:
+        killed.enter_context(claimed(tmp_path / "first/shared/rope/seed0"))
+        monkeypatch.setattr(schedule.time, "sleep", lambda _: killed.close())
+        failures = run_points({"first": first, "second": second}, share=True)
+    assert [failure["scheme"] for failure in failures] == ["first: rope"] * is_refused
+    assert [first.finished(point) is not None for point in first.points] == [not is_refused, True]
+    assert all(map(second.finished, second.points))
 
 
 def test_a_point_that_diverged_for_a_worker_is_not_trained_again_by_its_command(

@@ -278,7 +278,8 @@ def test_a_rung_waits_for_the_rates_of_another(tmp_path):
         study.train.batch_size = 8  # a multiple of the tests' devices
     experiment = make_experiment(studies, tmp_path, Console(quiet=True))
     rung = experiment.parts["c_l32_t20"]
-    assert rung.waits() and rung.waits_for("rope")
+    name, missing = rung.needs()
+    assert rung.waits_for("rope") and {*missing} == {*experiment.parts[name].points}
     common.refuses("rate", lambda: rung.describe(rung.points[0]))
     assert rung.finished(rung.points[0]) is None
     assert math.isclose(rung.recipe_of(rung.points[0]).learning_rate, 6e-3)
