@@ -53,7 +53,8 @@ class Rung(Comparison):
 
     def recipe_of(self, point):
         rate = self.best_rate(point.scheme)
-        if point.rate is None and rate is not None:
+        # NaN is no rate: ``describe`` refuses that point, which leaves the other schemes.
+        if point.rate is None and rate is not None and not math.isnan(rate):
             return dataclasses.replace(self.recipe, learning_rate=rate)
         return super().recipe_of(point)
 

@@ -1,5 +1,6 @@
 """Tests the ladder: its controls, its equal treatment, its statistics and the leaderboard."""
 
+import io
 import json
 import math
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from flax import nnx
 from rich.console import Console
+from runs import untrained
 
 from configs import ladder as config
 from experiments.evaluation.controls import CONTROLS, beyond, controls, within
@@ -18,6 +20,9 @@ from experiments.evaluation.lengths import Protocols
 from experiments.registry import make_experiment
 from experiments.results import ladder, leaderboard
 from experiments.results.lengths import WINDOWED
+from experiments.results.record import write_json
+from experiments.running.schedule import run_points
+from experiments.running.status import print_status
 from experiments.studies.ladder.own_schemes import digest, register
 from experiments.studies.ladder.study import narrowed
 from experiments.training.text import make_model, spec_of
@@ -270,13 +275,19 @@ def test_only_the_track_as_it_is_makes_records():
     assert leaderboard.rules_of(track.studies.to_dict()) != track.rules
 
 
-def test_a_rung_waits_for_the_rates_of_another(tmp_path):
+def tiny(workdir):
+    """Returns the tiny ladder, and what it will print."""
     studies = config.get_config("tiny")
     studies.corpus = "stdlib"
     for study in studies.studies.values():
         study.eval.splits = ("test", "manual")
         study.train.batch_size = 8  # a multiple of the tests' devices
-    experiment = make_experiment(studies, tmp_path, Console(quiet=True))
+    output = io.StringIO()
+    return make_experiment(studies, workdir, Console(file=output, width=200)), output
+
+
+def test_a_rung_waits_for_the_rates_of_another(tmp_path):
+    experiment, _ = tiny(tmp_path)
     rung = experiment.parts["c_l32_t20"]
     name, missing = rung.needs()
     assert rung.waits_for("rope") and {*missing} == {*experiment.parts[name].points}
@@ -287,3 +298,19 @@ def test_a_rung_waits_for_the_rates_of_another(tmp_path):
     rung.rung_of_rates.has_tried = lambda scheme: True
     rung.rung_of_rates.rates = lambda scheme: failed
     common.refuses("rope failed in b_l32_t2", lambda: rung.describe(rung.points[0]))
+
+
+def test_a_scheme_whose_learning_rates_all_failed_leaves_the_others(tmp_path):
+    experiment, output = tiny(tmp_path)
+    for part in experiment.parts.values():
+        part.points = [point for point in part.points if point.scheme != "alibi"]
+        untrained(part)
+    rates, rung = experiment.parts.values()
+    for point in rates.points:
+        write_json(rates.folder(point) / "failure.json", {"reason": "loss nan"})
+    rates.points = [point for point in rates.points if point.scheme == "rope"]
+    failures = run_points({"c_l32_t20": rung})
+    assert {failure["scheme"] for failure in failures} == {"c_l32_t20: rope"}
+    assert all(rung.finished(point) for point in rung.points if point.scheme == "nope")
+    print_status(rung, rung.console)
+    assert "2 done, 2 failed" in output.getvalue()
