@@ -24,6 +24,7 @@ from experiments.results.record import RefusedError, agreed, differences, read_r
 from experiments.training.mesh import by_path
 
 _SUMS, _KINDS, _STEP, _RUN = "sums", "kinds", "step", "run"
+_DAMAGED = "damaged_step_"
 # Orbax and TensorStore raise these if files are missing, cut off or altered. Other errors, such as
 # running out of memory, do not mean that a checkpoint is damaged.
 _UNREADABLE = (
@@ -164,10 +165,12 @@ class Checkpoints:
                     f"the checkpoint of step {step} is damaged ({damage}): it is now {aside}, and "
                     "the one before it is taken"
                 )
-        if steps:
+        # Perhaps put aside at an earlier start: training from step 0 would hide the damage.
+        if aside := agreed(self._names_aside):
             raise RefusedError(
-                f"every checkpoint in {self._folder} was damaged, of the steps {steps}: restore "
-                "one from a copy, or delete the folder of the run to train again"
+                f"every checkpoint in {self._folder} was damaged, and is now in "
+                f"{', '.join(aside)} beside it: restore one from a copy, or delete the folder of "
+                "the run to train again"
             )
         return None
 
@@ -242,8 +245,12 @@ class Checkpoints:
                 "--workdir"
             )
 
+    def _names_aside(self) -> list[str]:
+        """Returns the names of the folders of damaged checkpoints."""
+        return sorted(path.name for path in self._folder.parent.glob(f"{_DAMAGED}*"))
+
     def _put_aside(self, step) -> Path:
-        aside = self._folder.parent / f"damaged_step_{step}"
+        aside = self._folder.parent / f"{_DAMAGED}{step}"
         while aside.exists():
             aside = aside.with_name(f"{aside.name}_again")
         multihost_utils.sync_global_devices("all have seen the damage")
