@@ -14,6 +14,7 @@ from ml_collections import FrozenConfigDict
 
 from experiments.results.bucket import folder_at
 from experiments.results.record import read_run
+from experiments.training import own_schemes
 from experiments.training.checkpoint import Checkpoints, fingerprint
 from experiments.training.data import Corpus, tokenised
 from experiments.training.encodings import make_encoding
@@ -46,8 +47,9 @@ def load_run(
 
     The run is in a folder such as WORKDIR/runs/rope/seed0; with ``/best`` appended, the checkpoint
     with the lowest training loss is read. ``mesh`` is one device by default. ``source`` is the
-    published model that the run was tuned from, for sizes that its config lacks. Raises a
-    ValueError if there is no run on text, no checkpoint, or one that does not fit the config.
+    published model that the run was tuned from, for sizes that its config lacks. A scheme in a
+    user's own file is read from the current folder. Raises a ValueError if there is no run on text,
+    no checkpoint, or one that does not fit the config; or if the file is missing or was changed.
     """
     folder, is_best = run_at(folder)
     run = read_run(folder)
@@ -64,6 +66,8 @@ def load_run(
             f"{folder} is a run of another kind, whose run.json has no {missing[0]}, but only runs "
             "on text can be read back: give one of those"
         )
+    if "own_file" in config:
+        own_schemes.register_again(config["encoding"]["name"], config["own_file"])
     build = functools.partial(_build, config=config, source=source)
     mesh = mesh or make_mesh(jax.devices()[:1])
     expected = abstract_state(build, Recipe(**config["train"]), mesh)

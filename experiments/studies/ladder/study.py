@@ -22,8 +22,8 @@ from experiments.results.reports import ladder_page, leaderboard_page
 from experiments.results.speedup import smoothed
 from experiments.running.points import Point
 from experiments.studies.combined import Studies
-from experiments.studies.ladder import own_schemes
 from experiments.studies.text import Comparison
+from experiments.training import own_schemes
 from experiments.training.data import SPLITS
 from experiments.training.encodings import make_encoding
 from experiments.training.parameters import parameter_count

@@ -1,5 +1,6 @@
 """Tests the ladder: its controls, its equal treatment, its statistics and the leaderboard."""
 
+import dataclasses
 import io
 import json
 import math
@@ -11,20 +12,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from flax import nnx
+from ml_collections import FrozenConfigDict
 from rich.console import Console
 from runs import untrained
+from toy import RECIPE, SPEC, run
 
 from configs import ladder as config
 from experiments.evaluation.controls import CONTROLS, beyond, controls, within
 from experiments.evaluation.lengths import Protocols
+from experiments.pretrained.trained import load_run
 from experiments.registry import make_experiment
 from experiments.results import ladder, leaderboard
 from experiments.results.lengths import WINDOWED
-from experiments.results.record import write_json
+from experiments.results.record import open_run, write_json
 from experiments.running.schedule import run_points
 from experiments.running.status import print_status
-from experiments.studies.ladder.own_schemes import digest, register
 from experiments.studies.ladder.study import narrowed
+from experiments.training.own_schemes import digest, register
 from experiments.training.text import make_model, spec_of
 from posenc_jax import REGISTRY, Transformer, make, positions
 
@@ -235,15 +239,42 @@ def test_a_record_that_cannot_be_compared_is_left_out_and_told(folder, field, va
     assert len(refused) == 1 and "bad" in refused[0]
 
 
-def test_a_scheme_of_a_file_is_registered(tmp_path, monkeypatch):
+ROOTED = """
+from posenc_jax import Encoding
+class Rooted(Encoding):
+    def score(self, logits_BHTS, tile):
+        return logits_BHTS - (1 + abs(tile.distance())) ** 0.5
+"""
+
+
+@pytest.fixture
+def rooted(tmp_path, monkeypatch):
+    """Makes a file of a scheme in the current folder, whose name is forgotten after the test."""
     monkeypatch.setitem(REGISTRY, "rooted", "")
     del REGISTRY["rooted"]
-    (tmp_path / "rooted.py").write_text(
-        "from posenc_jax import Encoding\n"
-        "class Rooted(Encoding):\n"
-        "    def score(self, logits_BHTS, tile):\n"
-        "        return logits_BHTS - abs(tile.distance()) ** 0.5\n"
-    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rooted.py").write_text(ROOTED)
+
+
+@pytest.mark.usefixtures("rooted")
+def test_a_run_of_a_scheme_of_a_file_is_read_back_with_the_same_file(tmp_path):
+    register(["rooted"])
+    spec = SPEC.to_dict() | {"encoding": {"name": "rooted"}}
+    config = spec | {"train": dataclasses.asdict(RECIPE), "own_file": digest("rooted")}
+    open_run(tmp_path / "run", config)
+    model, _ = run(tmp_path / "run", spec=FrozenConfigDict(spec))
+    del REGISTRY["rooted"]  # as in another program
+    state, _ = load_run(tmp_path / "run")
+    np.testing.assert_array_equal(state.model.embedding, model.embedding)
+    (tmp_path / "rooted.py").write_text(f"{ROOTED}# changed")
+    common.refuses(r"rooted\.py, and this one was changed", lambda: load_run(tmp_path / "run"))
+    del REGISTRY["rooted"]
+    (tmp_path / "rooted.py").unlink()
+    common.refuses(r"rooted\.py, and there is none", lambda: load_run(tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("rooted")
+def test_a_scheme_of_a_file_is_registered(tmp_path):
     register(["rooted", "rope"], tmp_path)
     assert make("rooted").hooks() == {"score"}
     before = digest("rooted")

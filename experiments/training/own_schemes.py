@@ -37,6 +37,21 @@ def digest(name: str) -> str | None:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
+def register_again(name: str, before: str) -> None:
+    """Registers the scheme of a run that is read back, from its file in the current folder.
+
+    ``before`` is the digest of the file that the run was trained with. Raises a ValueError if there
+    is no such file, or another one.
+    """
+    register([name])
+    if (now := digest(name)) != before:
+        there = "there is none" if now is None else "this one was changed since"
+        raise ValueError(
+            f"the run was trained with a scheme in a file {name}.py, and {there} in {Path.cwd()}: "
+            "start the command in the folder that has the file as it was"
+        )
+
+
 def _scheme_in(name: str, path: Path) -> str:
     """Imports a file as the module ``name``, and returns the name of its scheme."""
     spec = importlib.util.spec_from_file_location(name, path)
