@@ -13,13 +13,21 @@ from posenc_jax import REGISTRY, Encoding
 def register(names: Iterable[str], folder: Path = Path()) -> None:
     """Registers each name that is not known yet as the scheme in the file ``NAME.py`` of a folder.
 
-    Raises a ValueError if the file has another kind of name, cannot be imported, or does not
-    define one scheme.
+    Raises a ValueError if the file has another kind of name or that of a scheme of the registry,
+    cannot be imported, or does not define one scheme.
     """
     for name in names:
         path = folder / f"{name}.py"
-        if name in REGISTRY or not path.is_file():
+        if digest(name) is not None or not path.is_file():
             continue  # ``lookup`` says which names are known
+        if name in REGISTRY:
+            # A file may be called ``path.py`` or ``string.py`` and have nothing to do with schemes.
+            if "Encoding" in path.read_text(errors="replace"):
+                raise ValueError(
+                    f"{name} is a scheme of the registry, and {path} looks like another one: give "
+                    "the file another name"
+                )
+            continue
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise ValueError(
                 f"{path} cannot be a scheme: its name must have lower-case letters, digits and _ "

@@ -287,6 +287,13 @@ def test_a_scheme_of_a_file_is_registered(tmp_path):
         register(["broken"], tmp_path)
 
 
+def test_a_scheme_of_a_file_is_not_mistaken_for_one_of_the_registry(tmp_path):
+    (tmp_path / "path.py").write_text("from pathlib import Path")
+    register(["path"], tmp_path)
+    (tmp_path / "alibi.py").write_text(ROOTED)
+    common.refuses("alibi is a scheme of the registry", lambda: register(["alibi"], tmp_path))
+
+
 def test_a_record_needs_all_seeds():
     with pytest.raises(ValueError, match="rope has 2 of the 3 seeds"):
         leaderboard.record_of(_records({"rope": 1.0}, seeds=2), "c", "rope", {})
