@@ -27,6 +27,7 @@ from experiments.training import own_schemes
 from experiments.training.data import SPLITS
 from experiments.training.encodings import make_encoding
 from experiments.training.parameters import parameter_count
+from posenc_jax.registry import SIZES
 
 # A scheme whose own parameters exceed this share of the model's gets a narrower feed-forward
 # network, but not less than half of it.
@@ -114,7 +115,16 @@ class Rung(Comparison):
         return super().describe(point) | ({"own_file": file} if file else {})
 
     def _spec(self, scheme):
-        return narrowed(super()._spec(scheme), self.recipe.length)
+        spec = super()._spec(scheme)
+        try:
+            return narrowed(spec, self.recipe.length)
+        except TypeError as error:
+            if own_schemes.digest(scheme) is None:
+                raise
+            raise TypeError(
+                f"the scheme in {scheme}.py cannot be made: {error}. Its constructor may ask for "
+                f"{', '.join(SIZES)} and rngs; give every other argument a default"
+            ) from error
 
     def evaluate(self, point, model):
         evaluation = super().evaluate(point, model)

@@ -285,6 +285,15 @@ def test_a_scheme_of_a_file_is_registered(tmp_path):
     (tmp_path / "broken.py").write_text("import no_such_module")
     with pytest.raises(ValueError, match=r"broken\.py cannot be imported: ModuleNotFoundError"):
         register(["broken"], tmp_path)
+    (tmp_path / "script.py").write_text("raise SystemExit(3)")
+    common.refuses(r"script\.py cannot be imported: SystemExit: 3", lambda: register(["script"]))
+
+
+@pytest.mark.usefixtures("rooted")
+def test_a_scheme_of_a_file_says_what_its_constructor_lacks(tmp_path):
+    (tmp_path / "rooted.py").write_text(f"{ROOTED}    def __init__(self, *, head_dim, width): pass")
+    message = r"rooted\.py cannot be made: .*'width'.* head_dim.*default"
+    common.refuses(message, lambda: tiny(tmp_path / "workdir", "rooted"), TypeError)
 
 
 def test_a_scheme_of_a_file_is_not_mistaken_for_one_of_the_registry(tmp_path):
@@ -313,11 +322,12 @@ def test_only_the_track_as_it_is_makes_records():
     assert leaderboard.rules_of(track.studies.to_dict()) != track.rules
 
 
-def tiny(workdir):
+def tiny(workdir, schemes="rope,alibi,nope"):
     """Returns the tiny ladder, and what it will print."""
     studies = config.get_config("tiny")
     studies.corpus = "stdlib"
     for study in studies.studies.values():
+        study.schemes = schemes
         study.eval.splits = ("test", "manual")
         study.train.batch_size = 8  # a multiple of the tests' devices
     output = io.StringIO()
