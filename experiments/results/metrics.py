@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -25,8 +26,7 @@ class Metrics:
         events = str(path.parent / "tensorboard")
         self._events = _sink("tensorboardX").SummaryWriter(events) if tensorboard else None
         self._project = _wandb_run(wandb, path.parent) if wandb else None
-        lines = (line for line in read_lines(path) if isinstance(line, dict) and line.get("step"))
-        saved = [line for line in lines if line["step"] <= resume_step]
+        saved = [line for line in read_steps(path) if line["step"] <= resume_step]
         write_files(path.parent, {path.name: as_lines(saved)})
         self.last: dict[str, float] = saved[-1] if saved else {}
         self._file = appended(path)
@@ -52,6 +52,12 @@ class Metrics:
             self._events.close()
         if self._project:
             self._project.finish()
+
+
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a ``metrics.jsonl``, without those that are damaged or have no step."""
+    lines = (line for line in read_lines(path) if isinstance(line, dict))
+    return [line for line in lines if isinstance(line.get("step"), int)]
 
 
 def check_sinks(tensorboard: bool, wandb: str) -> None:

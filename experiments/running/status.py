@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.results.record import check_run, holder, read_lines
+from experiments.results.metrics import read_steps
+from experiments.results.record import check_run, holder
 from experiments.running.finished import missing_in
 from experiments.running.points import Point
 from experiments.running.schedule import best_note
@@ -22,9 +23,8 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
     A point that has begun and that no program works on was stopped; the same command resumes it.
     """
     folder = sweep.folder(point)
-    recipe, lines = sweep.recipe_of(point), read_lines(folder / "metrics.jsonl")
-    whole = (x for x in lines[::-1] if isinstance(x, dict) and x.keys() >= {"step", "seconds"})
-    line: dict[str, Any] = next(whole, {})
+    recipe, lines = sweep.recipe_of(point), read_steps(folder / "metrics.jsonl")
+    line: dict[str, Any] = next((x for x in lines[::-1] if "seconds" in x), {})
     # A published model that is only read has no recipe.
     steps, step = recipe.steps if recipe else 0, line.get("step", 0)
     row = {"point": point.name, "step": step, "steps": steps, "speed": "", "note": ""}

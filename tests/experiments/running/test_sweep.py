@@ -201,7 +201,8 @@ def test_status_says_what_has_become_of_every_point(workdir, corpus):
     line = json.dumps({"step": 2, "seconds": 30.0, "tokens_per_second": 1234.5})
     for name in ("nope/seed0", "t5/seed0"):
         folder[name].mkdir(parents=True)
-        (folder[name] / "metrics.jsonl").write_text(f"{line}\n{line[:5]}")
+        damaged = line.replace("2", '"x"', 1)
+        (folder[name] / "metrics.jsonl").write_text(f"{line}\n{damaged}\n{line[:5]}")
     failure = {"scheme": "t5", "seed": 1, "reason": "loss nan at step 3"}
     folder["t5/seed1"].mkdir()
     (folder["t5/seed1"] / "failure.json").write_text(json.dumps(failure))

@@ -150,11 +150,12 @@ def test_time_and_loss_are_those_of_all_starts(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [2, 4, 6]
 
 
-def test_a_run_that_has_lost_its_metrics_is_not_resumed(tmp_path):
+@pytest.mark.parametrize("left", [b"\xff\xfe\n", b'{"step": "x"}\n'])
+def test_a_run_that_has_lost_its_metrics_is_not_resumed(left, tmp_path):
     """Else its seconds and its curve would cover only the steps after the stop."""
     with preempted(3):
         run(tmp_path)
-    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
+    (tmp_path / "metrics.jsonl").write_bytes(left)
     with pytest.raises(ValueError, match=r"metrics\.jsonl"):
         run(tmp_path)
 
