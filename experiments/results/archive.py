@@ -108,7 +108,9 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
         folder = workdir / place
         if not is_in_bucket(workdir) and not folder.resolve().is_relative_to(workdir.resolve()):
             raise ValueError(f"{folder} leads out of {workdir} by a link; remove the link")
-        if (folder / FILES[0]).exists():  # finished or begun, and may have checkpoints: keep it
+        # Finished, or begun and perhaps with checkpoints: keep it. Other files alone are what a
+        # restore that was killed has left, or what a run has before it has trained anything.
+        if any((folder / name).exists() for name in (FILES[-1], "checkpoints")):
             continue
         run, evaluation = json.loads(files[FILES[0]]), json.loads(files[FILES[-1]])
         metrics = files.get(_OF_TRAINING)

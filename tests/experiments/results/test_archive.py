@@ -61,6 +61,17 @@ def test_restored_results_are_those_of_the_models(corpus, finished, packed, tmp_
     common.refuses("seed0", lambda: load_run(tmp_path / "there/runs/rope/seed0"))
 
 
+def test_a_point_that_a_killed_restore_has_left_unfinished_is_filled(packed, tmp_path):
+    archive.restore(packed, tmp_path)
+    (tmp_path / "runs/rope/seed0/evaluation.json").unlink()
+    begun = tmp_path / "runs/alibi/seed0"
+    (begun / "evaluation.json").unlink()
+    (begun / "checkpoints").mkdir()
+    assert archive.restore(packed, tmp_path) == (1, 1)
+    assert (tmp_path / "runs/rope/seed0/evaluation.json").exists()
+    assert not (begun / "evaluation.json").exists()
+
+
 def test_a_report_says_where_its_results_were_made(corpus, packed, tmp_path):
     archive.restore(packed, tmp_path)
     path = tmp_path / "runs/rope/seed0/run.json"
