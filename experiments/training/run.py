@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.results.metrics import Metrics
-from experiments.results.record import RefusedError
+from experiments.results.record import RefusedError, check_writable
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.host import peak_memory
 from experiments.training.mesh import by_path
@@ -125,6 +125,9 @@ class Run:
         is_regular = step % self._recipe.checkpoint_every == 0 or step == self._recipe.steps
         loss = self._mean_loss if is_regular else None
         self.metrics.flush()  # a run cannot resume from a checkpoint without its line
+        # Where Orbax cannot make the folder of a step, threads of its own keep the program from
+        # ending for five minutes.
+        check_writable(self.folder / "checkpoints")
         with self._writing():
             self.checkpoints.save(step, state, loss)  # which first waits for the one before
         self.is_done = self._is_last(step)

@@ -109,6 +109,16 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(
     assert losses(tmp_path) == losses(saved[0])
 
 
+def test_a_disk_that_became_read_only_is_noticed_before_orbax_waits_for_it(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    sentence = rf"{tmp_path}/checkpoints could not be written \(Read-only file system"
+    common.refuses(sentence, lambda: run(tmp_path), OSError)
+    assert not [*(tmp_path / "checkpoints").iterdir()]
+
+
 def test_a_line_that_cannot_be_written_still_ends_with_the_checkpoint_on_disk(
     tmp_path, monkeypatch
 ):
