@@ -84,7 +84,7 @@ def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | 
         return None
     numbers = as_array(name, numbers)
     B, T = positions.shape[:2]
-    fits = numbers.ndim == 2 and numbers.shape[1] == T and (B == 1 or len(numbers) in (1, B))
+    fits = numbers.ndim == 2 and numbers.shape[1] == T and (B == 1 or numbers.shape[0] in (1, B))
     if not jnp.issubdtype(numbers.dtype, jnp.integer) or not fits:
         raise ValueError(
             f"{name} must be whole numbers of shape [{B}, {T}], one for each token, not "

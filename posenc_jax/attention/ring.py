@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 from posenc_jax.attention.blockwise import attend_by, backward, forward, map_rows, take_apart
 from posenc_jax.attention.dense import FLOOR
@@ -73,12 +73,24 @@ def ring(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.A
             "columns of a mask array: give the mask as a function of indices, mask(q_index, "
             "k_index), and no Chunks where tokens have segments, which make it an array"
         )
+    if AxisType.Explicit in mesh.axis_types:
+        return _on_auto_axes(encoding, tile, v_BSKC, rule)
     plan, *operands = take_apart(encoding, tile, v_BSKC, rule)
     devices = context_size()
     plan = dataclasses.replace(plan, q_block=min(plan.q_block, tile.q.shape[1] // devices))
     if not encoding.whole_rows:
         plan = dataclasses.replace(plan, k_block=min(plan.k_block, tile.k.shape[1] // devices))
     return attend_by((_forward, _backward), plan, *operands)
+
+
+def _on_auto_axes(encoding, tile, v_BSKC, rule) -> jax.Array:
+    """Calls ``ring`` where no axis is Explicit; its loops begin with zeros, which lie nowhere."""
+    mesh, of_q = jax.sharding.get_abstract_mesh(), jax.typeof(tile.q).sharding
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    axes = tuple(name for name, kind in kinds if kind == AxisType.Explicit)
+    by_token = AXIS if AXIS in axes else None
+    out = of_q.update(spec=PartitionSpec(of_q.spec[0], by_token, of_q.spec[2], None))
+    return jax.sharding.auto_axes(ring, axes=axes, out_sharding=out)(encoding, tile, v_BSKC, rule)
 
 
 def _forward(plan, queries, keys, shared):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from posenc_jax.fields import count_of
+from posenc_jax.fields import check_positive, count_of
 from posenc_jax.positions.grids import ticks, whole_ticks
 from posenc_jax.positions.segments import Placed, Segment, Vision, place
 
@@ -56,6 +56,8 @@ def qwen3_omni(segments: Sequence[Segment], *, tokens_per_second: float) -> Plac
     Raises:
       ValueError: a video has no times.
     """
+
+    check_positive(tokens_per_second=tokens_per_second)
 
     def scaled(times):
         return times * tokens_per_second

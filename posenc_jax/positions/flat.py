@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import as_array, in_32_bits
+from posenc_jax.checks import MOST_ROUNDING, as_array, in_32_bits
 from posenc_jax.fields import is_real
 
 NEARER = "subtract an origin that is nearer to the times"
@@ -36,7 +36,9 @@ def packed(segment_ids) -> jax.Array:
 
     They are computed on the device, under ``jax.jit`` too.
     """
-    segment_ids = jnp.asarray(as_array("segment_ids", segment_ids))
+    segment_ids = as_array("segment_ids", segment_ids)
+    renumber = "renumber them, np.unique(segment_ids, return_inverse=True)[1]"
+    segment_ids = jnp.asarray(in_32_bits("segment_ids", segment_ids, renumber))
     if segment_ids.ndim != 2:
         raise ValueError(
             f"segment_ids have shape {segment_ids.shape}, but must be [B, T]: add the batch axis"
@@ -71,6 +73,12 @@ def since(times, origin) -> np.ndarray:
         raise ValueError(
             f"times of type {times.dtype} and an origin of type {origin.dtype} do not go together: "
             "give whole numbers for both, or float64 times"
+        )
+    rounded = times.dtype == np.float32 and np.spacing(abs(times)) > MOST_ROUNDING
+    if np.any(rounded):
+        raise ValueError(
+            f"times of type float32, such as {times[rounded].flat[0]}, were rounded before they "
+            "came here: keep them in float64"
         )
     differences = times.astype(np.float64) - origin.astype(np.float64)
     return in_32_bits("times since their origin", differences, NEARER)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from posenc_jax.fields import check_sizes, count_of
+from posenc_jax.fields import check_positive, check_sizes, count_of
 from posenc_jax.positions.segments import Placed, Segment, Vision, cells, check_one_frame, place
 
 
@@ -31,6 +31,8 @@ def qwen25_vl(segments: Sequence[Segment], *, tokens_per_second: float) -> Place
 
 def whole_ticks(vision: Vision, start: float, tokens_per_second: float) -> np.ndarray:
     """Returns the positions of a block's patches, the frames' scaled times rounded down."""
+
+    check_positive(tokens_per_second=tokens_per_second)
 
     def rounded_down(times):
         # transformers 4.49 computes this in float32; 4.57 truncates the seconds first.

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from posenc_jax.checks import LONGEST
 from posenc_jax.fields import check_choice, check_divides, check_sizes, count_of
+from posenc_jax.positions.flat import NEARER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +138,13 @@ def place(
                 parts.append(grid[0, 0, 0] + np.outer(segment.marks, (0, 1, 1)))
             parts.append(grid.reshape(-1, 3))
             start = after(grid, start)
-    positions = np.concatenate(parts).astype(dtype)[None]
-    return Placed(positions, start.item() if isinstance(start, np.generic) else start)
+    positions = np.concatenate(parts)
+    limit = 2**31 if np.issubdtype(dtype, np.integer) else LONGEST
+    if too_large := positions[~(abs(positions) < limit)].tolist():
+        raise ValueError(f"position {too_large[0]} is not below {limit}: {NEARER}")
+    return Placed(
+        positions.astype(dtype)[None], start.item() if isinstance(start, np.generic) else start
+    )
 
 
 def cells(vision: Vision) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

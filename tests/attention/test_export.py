@@ -39,15 +39,16 @@ def test_the_number_of_tokens_may_be_a_symbol(name):
     encoding = common.build(name)
     batch, count = export.symbolic_shape("b, t")
 
-    def attend(q, k, v, positions):
-        return posenc_jax.attend(encoding, q, k, v, encoding.tokens(positions))
+    def attend(q, k, v, positions, segment_ids):
+        return posenc_jax.attend(encoding, q, k, v, encoding.tokens(positions, segment_ids))
 
     heads = jax.ShapeDtypeStruct((batch, count, H, C), jnp.float32)
-    positions = jax.ShapeDtypeStruct((1, count), jnp.int32)
-    program = export.export(jax.jit(attend))(heads, heads, heads, positions)
+    numbers = jax.ShapeDtypeStruct((batch, count), jnp.int32)
+    program = export.export(jax.jit(attend))(heads, heads, heads, numbers, numbers)
     q, k, v = (common.normal(i, 2, T, H, C) for i in range(3))
-    actual = program.call(q, k, v, text(T).astype(np.int32))
-    common.close(actual, jax.jit(attend)(q, k, v, text(T).astype(np.int32)), atol=1e-5)
+    positions = np.concatenate([text(T), text(T, 3)])
+    arguments = q, k, v, positions, np.int32(positions > 4)
+    common.close(program.call(*arguments), jax.jit(attend)(*arguments), atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "implementation"), [("fox", None), ("t5", "blockwise")])

@@ -107,15 +107,17 @@ def value_and_gradients(implementation, encoding, q, k, v):
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"),
-    [("alibi", {"context": 8})] + [(name, {"data": 2, "context": 4}) for name in ("shaw", "cope")],
+    ("name", "kind", "shape"),
+    [("alibi", AxisType.Auto, {"context": 8}), ("fox", AxisType.Explicit, {"context": 4})]
+    + [("shaw", AxisType.Auto, {"data": 2, "context": 4})]
+    + [("cope", AxisType.Explicit, {"data": 2, "context": 4})],
 )
-def test_meshes(name, shape):
+def test_meshes(name, kind, shape):
     """Where the batch is sharded too, each device has its own part."""
     encoding, qkv = common.build(name, num_kv_heads=2), sides(2, T, T)
     expected = value_and_gradients("dense", encoding, *qkv)
     by_token = "data" if "data" in shape else None, "context"
-    with jax.set_mesh(mesh := common.mesh_of(**shape)):
+    with jax.set_mesh(mesh := common.mesh_of(kind, **shape)):
         actual = value_and_gradients("ring", encoding, *common.placed(qkv, mesh, *by_token))
     close(actual, expected)
     output = actual[0][1]

@@ -1,6 +1,7 @@
 """Tests several position axes, of which text is one case, and builders of positions."""
 
 import functools
+import math
 
 import common
 import jax
@@ -193,7 +194,16 @@ def read(**grids):
     return builders.segments_of(IDS, image_token=7, video_token=8, **grids)
 
 
+UNIX = [Vision(2, 1, 1, times=(0.0, 1.7e9))]
 BAD = {
+    "tokens_per_second=-1": lambda: builders.qwen25_vl(
+        [Vision(1, 1, 1, times=(0.0,))], tokens_per_second=-1
+    ),
+    "tokens_per_second=nan": lambda: builders.qwen3_omni(UNIX, tokens_per_second=math.nan),
+    "position 3400000000.* origin": lambda: builders.qwen25_vl(UNIX, tokens_per_second=2),
+    "position 1700000000.* origin": lambda: builders.qwen3_omni(UNIX, tokens_per_second=1),
+    "float32.* rounded": lambda: builders.since(np.float32([1.7e9 + 60]), 1.7e9),
+    "segment_ids: 1099511627776.* renumber": lambda: builders.packed(np.array([[2**40, 1]])),
     "tokens": lambda: Text(0),
     "times=.*decrease": lambda: Vision(3, 1, 1, times=(0.0, 2.0, 1.5)),
     "frames=3": lambda: builders.qwen3_vl(NO_TIMES),

@@ -118,7 +118,7 @@ class RandomFloat(Randomized):
             return super().draw(positions, key, length)
         longest = jnp.max(positions) + 1 if length is None else jnp.max(jnp.asarray(length))
         step = self.max_length / jnp.maximum(longest, self.train_length)
-        return (positions + 0.5) * step
+        return (positions.astype(jnp.float32) + 0.5) * step
 
     def _numbers(self, key, count):
         drawn = jax.random.uniform(key, (self.max_length,), maxval=self.max_length)
