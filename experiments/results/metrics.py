@@ -55,7 +55,7 @@ class Metrics:
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a ``metrics.jsonl``, without those that are damaged or have no step."""
+    """Returns the lines of a ``metrics.jsonl``, without damaged lines and lines without a step."""
     lines = (line for line in read_lines(path) if isinstance(line, dict))
     return [line for line in lines if isinstance(line.get("step"), int)]
 
