@@ -25,7 +25,8 @@ with ``d`` degrees of freedom, times an error of estimation; the spread of their
   expected to have the variance of both schemes together.
 - Schemes that read one trained model, as RoPE and its extensions do, have nearly the same
   deviations. Counted as several they would take over what a seed does to all schemes, and RoPE's
-  variance would seem to be 0. So only trained schemes count.
+  variance would seem to be 0. So extensions do not count beside trained schemes. RoPE through a
+  window does, where its answers differ from RoPE's. A study of extensions alone counts all of them.
 - Schemes that fall apart vary more. The common variance is a line in the rank of the mean (its
   logarithm is), as in limma's trend, if there are ``_TREND`` schemes or more.
 - limma has thousands of genes. With 80 schemes ``d`` is uncertain, and a value that is too high

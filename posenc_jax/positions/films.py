@@ -54,9 +54,8 @@ def qwen3_omni(segments: Sequence[Segment], *, tokens_per_second: float) -> Plac
       tokens_per_second: positions in a second, from the config of the checkpoint.
 
     Raises:
-      ValueError: a video has no times.
+      ValueError: a video has no times, or ``tokens_per_second`` is not positive.
     """
-
     check_positive(tokens_per_second=tokens_per_second)
 
     def scaled(times):

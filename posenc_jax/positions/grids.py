@@ -31,7 +31,6 @@ def qwen25_vl(segments: Sequence[Segment], *, tokens_per_second: float) -> Place
 
 def whole_ticks(vision: Vision, start: float, tokens_per_second: float) -> np.ndarray:
     """Returns the positions of a block's patches, the frames' scaled times rounded down."""
-
     check_positive(tokens_per_second=tokens_per_second)
 
     def rounded_down(times):

@@ -124,6 +124,9 @@ def place(
         patches, ``[frames, rows, columns, 3]``, or of the film's tokens, ``[1, 1, tokens, 3]``.
       after: takes the positions of a block and its start, and returns the next free position.
       dtype: the type of the positions.
+
+    Raises:
+      ValueError: a position leaves the range of its type, as times of a clock do.
     """
     parts: list[np.ndarray] = []
     start: float = 0
