@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from experiments.results.lengths import LengthStudy
-from experiments.results.statistics import Cell, margin_of, mean_and_stderr, or_nan, quotient
+from experiments.results.statistics import Cell, mean_and_margin, or_nan, quotient
 
 PLAIN = "rope"  # the scheme of the trained model as it is
 # The protocols of records, see ``studies/extension/evaluations.py``.
@@ -40,7 +40,7 @@ class ExtensionStudy(LengthStudy):
 def windowed(study: ExtensionStudy) -> Cell | None:
     """Returns bits per byte of the plain model that sees no more than its training length."""
     values = [r["bits_per_byte"] for r in study.records if r["protocol"] == WINDOWED]
-    return mean_and_stderr(values) if values else None
+    return mean_and_margin(values) if values else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,24 +56,20 @@ class Retention:
     accuracy: Cell
 
     @property
-    def margin(self) -> float | None:
-        """Returns half the 95 % interval of ``accuracy`` over seeds, or None with one seed."""
-        return margin_of(self.accuracy)
-
-    @property
     def verdict(self) -> str:
         """Returns whether more than ``PROMISED`` of the accuracy is left."""
-        mean, margin = self.accuracy[0], self.margin or 0.0
+        mean, known, _ = self.accuracy
+        margin = known or 0.0
         if not math.isfinite(mean):
             return "no"
         if abs(mean - PROMISED) <= margin:
             return "undecided"
-        return ("yes" if mean > PROMISED else "no") + ", one seed" * (self.margin is None)
+        return ("yes" if mean > PROMISED else "no") + ", one seed" * (known is None)
 
     @property
     def words(self) -> tuple[str, str]:
-        """Returns ``change`` ± its standard error, and ``accuracy`` ± its margin, in percent."""
-        return _percent(*self.change[:2], "+"), _percent(self.accuracy[0], self.margin)
+        """Returns ``change`` and ``accuracy`` ± half of their 95 % intervals, in percent."""
+        return _percent(*self.change[:2], "+"), _percent(*self.accuracy[:2])
 
 
 def _percent(mean: float, margin: float | None, sign: str = "") -> str:
@@ -94,6 +90,6 @@ def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:
             )
             ratios.setdefault((r["scheme"], r["steps"]), []).append((loss - 1, accuracy))
     return {
-        key: Retention(*map(mean_and_stderr, zip(*pairs, strict=True)))
+        key: Retention(*map(mean_and_margin, zip(*pairs, strict=True)))
         for key, pairs in ratios.items()
     }

@@ -30,7 +30,7 @@ from scipy import interpolate, stats
 from experiments.results.answers import GAIN, table
 from experiments.results.comparisons import over_texts
 from experiments.results.lengths import WINDOWED
-from experiments.results.statistics import margin_of, mean_and_stderr
+from experiments.results.statistics import mean_and_margin
 
 TRAINED, BEYOND, CUT = "non_overlapping", "beyond", "cut"
 ROPE = "rope"
@@ -307,7 +307,8 @@ def leads(runs: Runs) -> list[dict[str, Any]]:
         by_scheme = {}
         for scheme in (name for name in runs if name != ROPE):
             seeds = runs[scheme].keys() & runs[ROPE].keys()
-            cell = mean_and_stderr(runs[ROPE][n][count] - runs[scheme][n][count] for n in seeds)
-            by_scheme[scheme] = {"lead": cell[0], "margin": margin_of(cell)}
+            leads = (runs[ROPE][n][count] - runs[scheme][n][count] for n in seeds)
+            lead, margin, _ = mean_and_margin(leads)
+            by_scheme[scheme] = {"lead": lead, "margin": margin}
         rows.append({"tokens": count, "by_scheme": by_scheme})
     return rows

@@ -11,7 +11,7 @@ from scipy import special
 
 from experiments.results.comparisons import Q, corrected
 from experiments.results.panels import ANSWERS, EXACT, PanelStudy
-from experiments.results.statistics import Cell, Study, margin_of, mean_and_stderr, or_nan, quotient
+from experiments.results.statistics import Cell, Study, mean_and_margin, or_nan, quantile, quotient
 
 Word = Literal[
     "reproduced", "not reproduced", "mixed or underpowered", "untestable at this scale", "missing"
@@ -222,7 +222,7 @@ CORRECTION = (
 
 def decide(effect: Effect, cell: Cell) -> Word:
     """Returns the verdict on one number by ``RULE``."""
-    value, margin = cell[0], margin_of(cell)
+    value, margin, _ = cell
     if margin is None:
         return MIXED
     if effect.low < value - margin and value + margin < effect.high:
@@ -238,11 +238,11 @@ def p_value(effect: Effect, cell: Cell) -> float:
     It is below 0.05 where the verdict on the number is not mixed, and NaN where seeds do not differ
     or are too few.
     """
-    value, stderr, seeds = cell
-    if not stderr or not math.isfinite(value):
+    value, margin, seeds = cell
+    if not margin or not math.isfinite(value):
         return math.nan
     distance = min(abs(value - end) for end in (effect.low, effect.high))
-    return 2 * float(special.stdtr(seeds - 1, -distance / stderr))
+    return 2 * float(special.stdtr(seeds - 1, -distance * quantile(seeds) / margin))
 
 
 def effects_of(claims: tuple[Claim, ...], answers: Answers) -> pd.DataFrame:
@@ -268,11 +268,11 @@ def _measured(effect: Effect, answers: Answers) -> dict[str, Any]:
     row: dict[str, Any] = {"says": effect.says, "low": effect.low, "high": effect.high}
     row |= dict.fromkeys(("mean", "margin", "seeds", "p"), math.nan) | {"why": ""}
     try:
-        cell = mean_and_stderr(effect.of(answers).values())
+        cell = mean_and_margin(effect.of(answers).values())
     except MissingRunError as error:
         return row | {"verdict": MISSING, "why": str(error)}
-    margin = margin_of(cell)
-    row |= {"mean": cell[0], "margin": math.nan if margin is None else margin, "seeds": cell[2]}
+    mean, margin, seeds = cell
+    row |= {"mean": mean, "margin": math.nan if margin is None else margin, "seeds": seeds}
     return row | {"p": p_value(effect, cell), "verdict": decide(effect, cell)}
 
 

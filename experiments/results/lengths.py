@@ -11,7 +11,7 @@ from experiments.results.statistics import (
     Study,
     by_seed,
     cells_of,
-    mean_and_stderr,
+    mean_and_margin,
 )
 
 Evaluation = tuple[str, str, int | None]  # split, protocol, stride
@@ -116,7 +116,7 @@ class View:
         at = max((c for c in self.columns if c < WINDOWED_COLUMN), default=usual)
         judged = study.about.get("judged_at", 4) * usual
         at = judged if judged in self.columns else at
-        means = {s: mean_and_stderr(row.get(at, {}).values())[0] for s, row in self.bits.items()}
+        means = {s: mean_and_margin(row.get(at, {}).values())[0] for s, row in self.bits.items()}
         self.order = sorted(means, key=lambda scheme: (means[scheme], scheme))
         longer = [c for c in self.comparable if usual < c < WINDOWED_COLUMN]
         extensions = {r["scheme"] for r in study.training if r["trained"] != r["scheme"]}
@@ -128,7 +128,7 @@ class View:
         is_known = column in row and self.train_length in row
         if not is_known or column == WINDOWED_COLUMN or column not in self.comparable:
             return 0.0
-        loss, usual = (mean_and_stderr(row[c].values())[0] for c in (column, self.train_length))
+        loss, usual = (mean_and_margin(row[c].values())[0] for c in (column, self.train_length))
         return loss / usual - 1
 
     def effective(self, scheme: str) -> int:
@@ -159,7 +159,7 @@ class View:
 
 def _gain(losses: dict[int, float], longer: dict[int, float]) -> float:
     """Returns by how much the loss with a longer context is lower, on average over seeds."""
-    gain = mean_and_stderr(losses[seed] - longer[seed] for seed in losses.keys() & longer.keys())[0]
+    gain = mean_and_margin(losses[seed] - longer[seed] for seed in losses.keys() & longer.keys())[0]
     return gain if math.isfinite(gain) else -math.inf
 
 

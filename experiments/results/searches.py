@@ -8,7 +8,7 @@ import dataclasses
 
 import pandas as pd
 
-from experiments.results.statistics import Record, Study, mean_and_stderr
+from experiments.results.statistics import Record, Study, mean_and_margin
 
 # The report's titles of the groups of rows; {near}, {train} and {far} are lengths in tokens.
 GROUPS = {
@@ -83,9 +83,9 @@ class Verdict:
         return all(difference < 0 for difference in self.differences)
 
     def __str__(self) -> str:
-        mean, stderr, count = mean_and_stderr(self.differences)
+        mean, margin, count = mean_and_margin(self.differences)
         better = sum(difference < 0 for difference in self.differences)
-        extra = f" ± {stderr:.4f}" if stderr is not None else ""
+        extra = f" ± {margin:.4f}" if margin is not None else ""
         rivals = {"start": "what it started from", "method": "the known methods"}[self.rivals]
         what = "beats" if self.holds else "does not beat"
         return (

@@ -11,7 +11,8 @@ from typing import Any
 from scipy import special
 
 Record = dict[str, Any]
-Cell = tuple[float, float | None, int]  # mean, standard error, number of seeds
+# A mean over seeds, half of its 95 % interval, and the number of seeds.
+Cell = tuple[float, float | None, int]
 Cells = dict[str, dict[Any, Cell]]  # by scheme, and then by the columns of a table
 BySeed = dict[str, dict[Any, dict[int, float]]]  # a value by scheme, column and seed
 
@@ -62,7 +63,7 @@ def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> B
         if r["seed"] in seeds:
             raise ValueError(
                 f"two records of {r['scheme']}, seed {r['seed']}, {what}, {column} {r[column]}: "
-                "counted twice they would shrink the standard error; keep one"
+                "counted twice they would shrink the interval; keep one"
             )
         seeds[r["seed"]] = or_nan(r[metric])
     return values
@@ -74,24 +75,31 @@ def or_nan(value: float | None) -> float:
 
 
 def cells_of(values: BySeed) -> Cells:
-    """Returns the mean, its standard error and the number of seeds in each cell."""
+    """Returns the mean, half of its 95 % interval and the number of seeds in each cell."""
     return {
-        scheme: {column: mean_and_stderr(seeds.values()) for column, seeds in row.items()}
+        scheme: {column: mean_and_margin(seeds.values()) for column, seeds in row.items()}
         for scheme, row in values.items()
     }
 
 
-def mean_and_stderr(values: Iterable[float]) -> Cell:
-    """Returns the mean of the seeds, its standard error, and their number.
+def mean_and_margin(values: Iterable[float]) -> Cell:
+    """Returns the mean of the seeds, half of its 95 % interval, and their number.
 
-    The standard error is None for one seed. A value that is not finite makes the mean inf, so that
-    the scheme is never the best and sorts last.
+    The interval is Student's, and its half is None for one seed. A value that is not finite makes
+    the mean inf, so that the scheme is never the best and sorts last.
     """
     known = list(values)
     if not known or not all(map(math.isfinite, known)):
         return math.inf, None, len(known)
-    stderr = statistics.stdev(known) / len(known) ** 0.5 if len(known) > 1 else None
-    return statistics.fmean(known), stderr, len(known)
+    if len(known) == 1:
+        return known[0], None, 1
+    stderr = statistics.stdev(known) / len(known) ** 0.5
+    return statistics.fmean(known), stderr * quantile(len(known)), len(known)
+
+
+def quantile(seeds: int) -> float:
+    """Returns how many standard errors of a mean over seeds are half of its 95 % interval."""
+    return float(special.stdtrit(seeds - 1, 0.975))
 
 
 def quotient(part: float, whole: float) -> float:
@@ -99,19 +107,13 @@ def quotient(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def margin_of(cell: Cell) -> float | None:
-    """Returns half of the mean's 95 % interval over seeds, or None for one seed."""
-    _, stderr, seeds = cell
-    return None if stderr is None else stderr * float(special.stdtrit(seeds - 1, 0.975))
-
-
 def words(cells: Cells, scheme: str, column: Hashable) -> tuple[str, str]:
-    """Returns a cell's mean, and its standard error, with a note if seeds are missing."""
+    """Returns a cell's mean, and half of its 95 % interval, with a note if seeds are missing."""
     if column not in cells[scheme]:
         return "-", ""
-    mean, stderr, seeds = cells[scheme][column]
+    mean, margin, seeds = cells[scheme][column]
     most = max(cell[2] for row in cells.values() for cell in row.values())
-    extra = f" ±{number(stderr, mean)}" if stderr is not None else ""
+    extra = f" ±{number(margin, mean)}" if margin is not None else ""
     extra += f" ({seeds} of {most} seeds)" if seeds < most else ""
     return number(mean), extra
 

@@ -54,11 +54,11 @@ def finish(axes: Axes) -> None:
 
 
 def line_with_band(axes: Axes, xs: Sequence[float], cells: Iterable[Cell], **style: Any) -> Line2D:
-    """Draws means as a line, and their standard errors as a band around it."""
-    means, errors, _ = zip(*cells, strict=True) if xs else ((), (), ())
-    means_X, errors_X = np.array(means), np.array([error or 0 for error in errors])
+    """Draws means as a line, and their 95 % intervals as a band around it."""
+    means, margins, _ = zip(*cells, strict=True) if xs else ((), (), ())
+    means_X, margins_X = np.array(means), np.array([margin or 0 for margin in margins])
     (line,) = axes.plot(xs, means_X, **style)
-    band = means_X - errors_X, means_X + errors_X
+    band = means_X - margins_X, means_X + margins_X
     axes.fill_between(xs, *band, color=style["color"], alpha=0.18, linewidth=0)
     return line
 

@@ -53,7 +53,7 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
     """Prints bits per byte by length for each number of steps, what is kept, and what failed."""
     page.print_failures(study.failures, console)
     for steps in study.steps:
-        title = f"{_after(steps)}: bits per byte, mean ± standard error over seeds"
+        title = f"{_after(steps)}: bits per byte, mean ± half of its 95 % interval over seeds"
         print_lengths(study.at(steps), title, console)
     columns = ["steps", "loss", "accuracy kept", f"above {PROMISED:.0%}"]
     table = page.terminal_table(f"short context, under the encoding for {_target(study)}", columns)

@@ -13,7 +13,7 @@ from experiments.results.lengths import WINDOWED
 from experiments.results.reports import templates
 from experiments.results.reports.markdown import families_below, markdown_table
 from experiments.results.reports.sources import read_extension
-from experiments.results.statistics import margin_of, mean_and_stderr, with_margin
+from experiments.results.statistics import mean_and_margin, with_margin
 
 TABLES, SEARCHED = map(templates.tables, ("extension_tables", "searched"))
 
@@ -64,8 +64,7 @@ def searched(table: templates.Table, records: pd.DataFrame) -> str:
     def cell(losses: pd.Series) -> str:
         if losses.empty:
             return "-"
-        of_seeds = mean_and_stderr(losses)
-        return with_margin(of_seeds[0], margin_of(of_seeds))
+        return with_margin(*mean_and_margin(losses)[:2])
 
     rows = []
     for scheme, of_scheme in records.groupby("scheme", sort=False):

@@ -57,7 +57,7 @@ def write(folder: Path, study: lengths.LengthStudy) -> Path:
 def print_tables(study: lengths.LengthStudy, console: Console) -> None:
     """Prints bits per byte by length, best scheme first, and what failed; raises as ``write``."""
     page.print_failures(study.failures, console)
-    print_lengths(study, "bits per byte, mean ± standard error over seeds", console)
+    print_lengths(study, "bits per byte, mean ± half of its 95 % interval over seeds", console)
     console.print(study.about["rules"], highlight=False)
 
 

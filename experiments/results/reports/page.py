@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from experiments.results.statistics import (
     Study,
     csv_of,
     failure_words,
-    mean_and_stderr,
+    mean_and_margin,
     number,
     or_nan,
     words,
@@ -36,7 +36,7 @@ class GridCell(NamedTuple):
       words: the number, or a word.
       small: what follows it in small letters.
       mark: a sign after it; empty keeps its place free, and None has no place.
-      is_best: whether it is in bold.
+      is_bold: whether the number is in bold.
       depth: how dark it is shaded, from 0 to 1.
       is_words: whether it is aligned as a text.
     """
@@ -44,7 +44,7 @@ class GridCell(NamedTuple):
     words: str
     small: str = ""
     mark: str | None = None
-    is_best: bool = False
+    is_bold: bool = False
     depth: float = 0.0
     is_words: bool = False
 
@@ -56,7 +56,7 @@ class GridCell(NamedTuple):
     @property
     def markdown(self) -> str:
         """Returns the cell in Markdown."""
-        return (f"**{self.words}**" if self.is_best else self.words) + self.small.replace("±", "± ")
+        return (f"**{self.words}**" if self.is_bold else self.words) + self.small.replace("±", "± ")
 
 
 def write_report(
@@ -111,7 +111,7 @@ def terminal_table(
         # In a narrow terminal a long name is folded, for an ellipsis would make names alike.
         table.add_column(str(column), justify="right", overflow="fold")
     for scheme, cells in (rows or {}).items():
-        texts = (Text(c.plain, "bold" if c.is_best else "") for c in cells)
+        texts = (cell.plain for cell in cells)
         table.add_row(Text(scheme, "italic" if scheme == BASELINE else ""), *texts)
     return table
 
@@ -132,27 +132,17 @@ def grid(heads: Iterable[GridCell | str], rows: Mapping[str, Iterable[GridCell |
     return Markup(fill("grid.html", heads=cells(heads), rows=rows, baseline=BASELINE))
 
 
-def grid_cells(
-    cells: Cells, columns: Iterable[Any], best: Callable[..., Any] = min
-) -> dict[str, list[GridCell]]:
-    """Returns cells in words by scheme, the best finite mean of each column in bold."""
+def grid_cells(cells: Cells, columns: Iterable[Any]) -> dict[str, list[GridCell]]:
+    """Returns cells in words by scheme."""
     columns = list(columns)
-    means = {x: [row[x][0] for row in cells.values() if x in row] for x in columns}
-    bests = {x: best(filter(math.isfinite, means[x]), default=None) for x in columns}
-    return {
-        scheme: [
-            GridCell(*words(cells, scheme, x), is_best=x in row and row[x][0] == bests[x])
-            for x in columns
-        ]
-        for scheme, row in cells.items()
-    }
+    return {scheme: [GridCell(*words(cells, scheme, x)) for x in columns] for scheme in cells}
 
 
 def mean_cell(values: Iterable[float | None], digits: int) -> GridCell:
-    """Returns a cell with the mean over seeds and its standard error."""
-    mean, stderr, _ = mean_and_stderr(map(or_nan, values))
+    """Returns a cell with the mean over seeds and half of its 95 % interval."""
+    mean, margin, _ = mean_and_margin(map(or_nan, values))
     shown = f"{mean:,.{digits}f}" if mean < math.inf else "not finite"
-    return GridCell(shown, f" ± {stderr:,.{digits}f}" if stderr else "")
+    return GridCell(shown, f" ± {margin:,.{digits}f}" if margin else "")
 
 
 def _training(study: Study) -> str:
@@ -178,7 +168,7 @@ def learning_rates(tried: Mapping[str, Mapping[float, float]]) -> str:
     rates = sorted({rate for losses in tried.values() for rate in losses})
     rows = {
         scheme: [
-            GridCell(number(losses[rate]), is_best=losses[rate] == min(losses.values()))
+            GridCell(number(losses[rate]), is_bold=losses[rate] == min(losses.values()))
             if losses[rate] < math.inf
             else "no result"
             for rate in rates

@@ -55,7 +55,7 @@ def print_tables(study: PanelStudy, console: Console) -> None:
     page.print_failures(study.failures, console)
     for panel in study.panels:
         if by_scheme := rows(study, panel):
-            title = f"{panel.title}, by {panel.xlabel}, mean ± standard error over seeds"
+            title = f"{panel.title}, by {panel.xlabel}, mean ± half of its 95 % interval over seeds"
             table = page.terminal_table(title, panel.xs, by_scheme)
             if chance := _chances(study, panel):
                 table.add_row("chance", *(cell.plain for cell in chance), style="italic")
@@ -65,7 +65,7 @@ def print_tables(study: PanelStudy, console: Console) -> None:
 
 def rows(study: PanelStudy, panel: Panel) -> dict[str, list[page.GridCell]]:
     """Returns the cells of a panel by scheme, the best scheme of the last column first."""
-    return page.grid_cells(cells(study, panel), panel.xs, min if panel.is_error else max)
+    return page.grid_cells(cells(study, panel), panel.xs)
 
 
 def _chances(study: PanelStudy, panel: Panel) -> list[page.GridCell]:

@@ -14,7 +14,7 @@ from experiments.results import archive, ledger
 from experiments.results.lengths import LengthStudy
 from experiments.results.panels import Panel, PanelStudy
 from experiments.results.reports.ledger_page import write
-from experiments.results.statistics import mean_and_stderr
+from experiments.results.statistics import mean_and_margin
 from experiments.studies.claims import claims_of, effects
 from experiments.studies.claims.text import CLAIMS
 
@@ -27,15 +27,15 @@ SETUP = {"setup": {"language": "models of 2 layers"}}
 @pytest.mark.parametrize(
     ("low", "cell", "word"),
     [
-        (-math.inf, (-1.0, 0.1, 3), "reproduced"),  # 4.3 standard errors are 0.43
-        (-math.inf, (-0.3, 0.1, 3), "mixed or underpowered"),
-        (-math.inf, (0.3, 0.1, 3), "mixed or underpowered"),
-        (-math.inf, (1.0, 0.1, 3), "not reproduced"),
+        (-math.inf, (-1.0, 0.43, 3), "reproduced"),
+        (-math.inf, (-0.3, 0.43, 3), "mixed or underpowered"),
+        (-math.inf, (0.3, 0.43, 3), "mixed or underpowered"),
+        (-math.inf, (1.0, 0.43, 3), "not reproduced"),
         (-math.inf, (-1.0, None, 1), "mixed or underpowered"),
         (-math.inf, (math.inf, None, 3), "mixed or underpowered"),
-        (-1.0, (-0.5, 0.1, 3), "reproduced"),
-        (-1.0, (-0.5, 0.2, 3), "mixed or underpowered"),
-        (-1.0, (-2.0, 0.1, 3), "not reproduced"),
+        (-1.0, (-0.5, 0.43, 3), "reproduced"),
+        (-1.0, (-0.5, 0.86, 3), "mixed or underpowered"),
+        (-1.0, (-2.0, 0.43, 3), "not reproduced"),
     ],
 )
 def test_an_interval_decides(low, cell, word):
@@ -88,7 +88,7 @@ def noisy(seeds):
 
 def test_the_numbers_of_all_claims_are_corrected_together(tmp_path):
     clear, weak = noisy((1.0, 1.01, 1.02)), noisy((1.0, 1.2, 0.6))
-    assert ledger.p_value(weak, mean_and_stderr((1.0, 1.2, 0.6))) == pytest.approx(0.034, abs=0.001)
+    assert ledger.p_value(weak, mean_and_margin((1.0, 1.2, 0.6))) == pytest.approx(0.034, abs=0.001)
     names = "abcdef"
     claims = tuple(
         dataclasses.replace(CLAIM, name=name, effects=(effect,))

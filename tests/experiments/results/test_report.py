@@ -54,11 +54,11 @@ def replace_bits(study, **where_and_bits):
     return dataclasses.replace(study, records=records)
 
 
-def test_mean_and_standard_error():
+def test_a_mean_has_half_of_its_interval():
     records = [record("a", seed, 1, bits) for seed, bits in enumerate((1.0, 2.0, 4.0))]
     cell = lengths.summarise(records)["a"][64]
-    # Mean 7/3; squared deviations sum to 14/3; sqrt(14/3 / 2 / 3) = sqrt(7) / 3.
-    assert cell == (pytest.approx(7 / 3), pytest.approx(math.sqrt(7) / 3), 3)
+    # Mean 7/3; squared deviations sum to 14/3; sqrt(14/3 / 2 / 3) = sqrt(7) / 3, times 4.3027.
+    assert cell == (pytest.approx(7 / 3), pytest.approx(4.3027 * math.sqrt(7) / 3, abs=1e-4), 3)
     loss = lengths.summarise(records[:1], metric="loss")
     assert loss["a"][64] == (pytest.approx(0.7), None, 1)
 

@@ -284,10 +284,10 @@ def test_what_is_kept_is_judged_with_its_interval():
     assert actual["rope", 0].accuracy == (1.0, 0.0, 3) and actual["rope", 0].change[0] == 0.0
     assert [actual["yarn", n].verdict for n in shares] == ["no", "yes", "undecided"]
     # A standard error of 0.01 / sqrt(3), times 4.303.
-    assert actual["yarn", 0].margin == pytest.approx(0.02484, abs=1e-4)
+    assert actual["yarn", 0].accuracy[1] == pytest.approx(0.02484, abs=1e-4)
     assert actual["yarn", 25].change[0] == pytest.approx(1 / 0.985 - 1, abs=1e-4)
     one = retention(study({0: (0.9,)}, seeds=1))["yarn", 0]
-    assert (one.margin, one.verdict) == (None, "no, one seed")
+    assert (one.accuracy[1], one.verdict) == (None, "no, one seed")
     broken, nothing = (study({0: (0.9,)}, seeds=1) for _ in range(2))
     broken.records[-3]["accuracy"] = math.nan
     for item in nothing.records:

@@ -222,6 +222,6 @@ def test_a_verdict_compares_with_the_best_rival_of_each_seed():
     starts, methods = verdicts(study_of((3.0, 2.0, 1.0, 1.5), (2.0, 3.0, 4.0, 1.75)))
     assert starts == Verdict("longrope", "start", "loss", [-0.5, -0.25]) and starts.holds
     assert methods.differences == [0.5, -2.25] and not methods.holds
-    assert str(starts).startswith("longrope beats what it started from: all tokens, -0.3750 ± 0.12")
+    assert str(starts).startswith("longrope beats what it started from: all tokens, -0.3750 ± 1.58")
     assert "does not beat the known methods" in str(methods)
     assert "better under 1 of 2 seeds" in str(methods)

@@ -96,11 +96,12 @@ def study(values, panel=ACCURACY, failures=()):
     return PanelStudy(records, [], list(failures), about, [], (panel,))
 
 
-def test_cells_are_means_with_their_errors_the_best_first():
+def test_cells_are_means_with_their_intervals_the_best_first():
     result = cells(study({"a": {4: [0.5, 0.7], 9: [0.1]}, "b": {4: [1.0], 9: [0.2]}}), ACCURACY)
     assert list(result) == ["b", "a"]
-    mean, stderr, seeds = result["a"][4]
-    assert (mean, seeds) == (pytest.approx(0.6), 2) and stderr == pytest.approx(0.1)
+    mean, margin, seeds = result["a"][4]
+    # A standard error of 0.1, times 12.706.
+    assert (mean, seeds) == (pytest.approx(0.6), 2) and margin == pytest.approx(1.2706, abs=1e-4)
     error = Panel("sums", "error", "patches", (4, 9), is_error=True)
     assert list(cells(study({"a": {9: [0.1]}, "b": {9: [0.2]}}, error), error)) == ["a", "b"]
     assert list(cells(study({"a": {9: [float("nan")]}, "b": {9: [0.2]}}), ACCURACY)) == ["b", "a"]
@@ -111,7 +112,7 @@ def test_a_table_says_what_the_records_say(tmp_path):
     failure = {"scheme": "b", "seed": 1, "reason": "out of memory"}
     results = study(values, failures=[failure])
     page = report.write(tmp_path, results, {}).read_text()
-    assert "<b>0.600</b><small> ±0.100</small>" in page
+    assert "<td>0.600<small> ±1.271</small>" in page
     assert "<td>0.250<small> (1 of 2 seeds)</small>" in page and "not finite" in page
     assert "out of memory" in page and "<th class=text>chance<td>0.125<td>0.125" in page
     assert page.count("<svg") == 1 and "Attention" not in page
@@ -119,4 +120,4 @@ def test_a_table_says_what_the_records_say(tmp_path):
     assert report.write(tmp_path, results, {}).read_bytes() == first
     output = io.StringIO()
     report.print_tables(results, Console(file=output, width=100))
-    assert "0.600 ±0.100" in output.getvalue() and "out of memory" in output.getvalue()
+    assert "0.600 ±1.271" in output.getvalue() and "out of memory" in output.getvalue()
