@@ -29,7 +29,7 @@ WRITERS = {
     "gains": ("gains_on_the_manual", "gains_on_sources", "effective"),
     "tasks": ("learned", "which_are_learned", "recall", "alone"),
     "longer": ("longer_gains", "order"),
-    "ladder": ("lasts", "training"),
+    "ladder": ("lasts", "training", "rates"),
 }
 
 
@@ -180,6 +180,7 @@ def _longer(sources: Sources) -> dict[str, Any]:
         "after": after.sort_values(),
         "before": sources.of("text")["mean"][after.index].sort_values().index,
         "ladder": sources.ladder["finding"],
+        "best_at": sources.ladder["rungs"][sources.ladder["longest"]]["best_at"],
         "claims": [claim["verdict"] for claim in sources.ledger["claims"]],
         "reproduced_after": sum(
             claim["after_correction"] == REPRODUCED for claim in sources.ledger["claims"]

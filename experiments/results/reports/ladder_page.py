@@ -37,8 +37,9 @@ def write(
       records: the table of ``results/ladder.py``.
       runs: training losses of the longest rung, by scheme, seed and tokens.
       about: ``command, rules, device, git, date, corpus, corpus_digest``.
-      rungs: for each rung ``length``, ``width``, ``tokens``, how it was trained (``says``), and how
-        many ``points`` it has and how many are ``finished``.
+      rungs: for each rung ``length``, ``width``, ``tokens``, how it was trained (``says``), how
+        many ``points`` it has and how many are ``finished``, and the schemes that are ``best_at``
+        the "lowest" and at the "highest" of the learning rates that were tried.
       shape: ``longest``, the longest rung; ``pairs`` whose orders are compared; ``sizes``, the
         rungs that differ in size alone; ``arrow``, a rung of short and one of long training;
         ``oracle``, a rung and the one that was trained on longer texts, or nothing.

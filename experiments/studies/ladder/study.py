@@ -86,6 +86,16 @@ class Rung(Comparison):
         points = [point for point in self.points if point.scheme == scheme and point.rate]
         return [point for point in points if not (self.finished(point) or self.failure(point))]
 
+    def best_at_an_end(self) -> dict[str, list[str]]:
+        """Returns the schemes whose best rate is the "lowest" or the "highest" that was tried."""
+        ends: dict[str, list[str]] = {"lowest": [], "highest": []}
+        for scheme in sorted({point.scheme for point in self.points if self.finished(point)}):
+            if self.rung_of_rates is not None and (best := self.best_rate(scheme)) is not None:
+                tried = self.rung_of_rates.rates(scheme)[scheme]
+                for end, rate in (("lowest", min(tried)), ("highest", max(tried))):
+                    ends[end] += [scheme] * (best == rate)
+        return ends
+
     def waits_for(self, scheme: str) -> bool:
         """Returns whether runs that decide the learning rate of a scheme are missing."""
         if self.rung_of_rates is None or self.best_rate(scheme) is not None:
@@ -255,6 +265,7 @@ class Ladder(Studies):
             "says": f"{says[0].upper()}{says[1:]}.",
             "points": len(part.points),
             "finished": sum(part.finished(point) is not None for point in part.points),
+            "best_at": part.best_at_an_end(),
         }
 
     def _write_records(self, records, about):
