@@ -17,7 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.answers import SOLVED
+from experiments.results import answers
+from experiments.results.answers import SOLVED, TASKS
 from experiments.results.panels import EXACT
 
 # The shares of held-out rows to which steps are counted.
@@ -39,6 +40,25 @@ def rows_of(study: str, task: str, evaluations: Iterable[dict[str, Any]]) -> Ite
             row |= {"task": record["condition"], "tokens": record["x"], "right": record["value"]}
             is_trained = (row["task"], row["tokens"]) == (task, length)
             yield model | row | {"is_trained": is_trained}
+
+
+def values_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the shares of right rows as ``results/answers.py`` has them; topics are studies.
+
+    Rows of another task than the trained one are left out.
+    """
+    shortest = table.groupby("study")["tokens"].transform("min")
+    trained = table["study"].map(table[table["is_trained"]].groupby("study")["task"].first())
+    rows = table.assign(
+        topic=table["study"],
+        multiple=table["tokens"] / shortest,
+        family=TASKS,
+        says="",
+        unit="share right",
+        is_error=False,
+        value=table["right"],
+    )
+    return answers.table(rows[(table["metric"] == EXACT) & (table["task"] == trained)])
 
 
 def summary(values: pd.DataFrame, metric: str = EXACT) -> pd.DataFrame:

@@ -134,7 +134,8 @@ def badges(asked: Sequence[Question], rung: Rung, lasting: Order) -> list[str]:
     rows = tables[-1]
     learning = "corrected"
     if next(iter(rows.values()))["family"] == TASKS:
-        learned = [name for name in rows if all(table[name]["learned"] for table in tables)]
+        able = [{name for name, of in table.items() if of["learned"]} for table in tables]
+        learned = set.intersection(*able)
         learning = f"learned by {len(learned)} of {len(rows)}"
     told = [f"{max(answer['seeds'] for answer in rows.values())} seeds", learning]
     if lasting.longer is None:

@@ -11,6 +11,7 @@ from study_records import LOW as NOT_LEARNED
 from study_records import panel_study, text_records
 
 from experiments.results.answers import TEXT, of_tasks, of_text, summary, table, verdicts
+from experiments.results.learning import values_of
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import trust
 from experiments.results.reports.choosing_page import NEEDS, Need, decide, guide, read_rungs, told
@@ -188,6 +189,26 @@ def test_of_equally_many_tokens_those_in_longer_texts_are_the_longer_training():
     values = of_text(text_records(**LOSSES), 64)
     rungs = [rung_of(values, 1.0, length) for length in (64, 1024, 256)]
     assert trust.order(("text", 2), rungs[0], rungs).longer is rungs[1]
+
+
+def test_a_model_of_one_task_counts_more_than_one_of_many():
+    """Studies of one task have schemes of their own, and may test other tasks beside it."""
+    many = rung_of(of_tasks(panel_study(rope=(LEARNED, LEARNED), t5=(LEARNED, LEARNED))), 0.0)
+    model = {"study": "copy", "task": "copy", "metric": "exact match", "chance": 0.0}
+    ends = {"rope": (1.0, 0.2), "path": (1.0, 1.0)}
+    rows = [
+        model | {"scheme": scheme, "seed": seed, "tokens": 43 * n, "right": right}
+        for scheme, shares in ends.items()
+        for n, right in enumerate(shares, 1)
+        for seed in range(3)
+    ]
+    rows += [row | {"task": "copy_sparse", "right": 0.0} for row in rows]
+    table = pd.DataFrame(rows)
+    is_trained = (table["task"] == "copy") & (table["tokens"] == 43)
+    alone = rung_of(values_of(table.assign(is_trained=is_trained)))
+    said = told(Need("Copies", (("copy", 1), ("copy", 2))), [many, alone])
+    assert said["choice"] == "`path`" and "in rung 1" in said["evidence"]
+    assert "learned by 2 of 2" in said["badges"]
 
 
 def test_a_task_says_how_many_schemes_have_learned_it():
