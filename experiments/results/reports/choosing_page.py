@@ -16,7 +16,6 @@ import pandas as pd
 
 from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
 from experiments.results.comparisons import Q
-from experiments.results.learning import values_of
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import ladder_page, multimodal_tables, templates, trust
 from experiments.results.reports.sources import LONGER, read, read_extension
@@ -269,11 +268,10 @@ def read_rungs(docs: Path) -> tuple[list[trust.Rung], str]:
     for page, values in pages.items():
         answers = summary(values, verdicts(values))
         rungs.append(trust.Rung(f"[{page}]({page})", "", 0.0, answers))
-    values = values_of(pd.read_csv(data / "learned.csv"))
     says = "a model of 0.1M parameters or fewer learns one task, until it can or at a last step."
     # A model of one task reads more rows of it than one that learns twelve.
     alone = "[tasks learned alone](results.md#tasks-learned-alone)"
-    rungs.append(trust.Rung(alone, says, 1.0, summary(values, verdicts(values))))
+    rungs.append(trust.Rung(alone, says, 1.0, sources.one_task))
     longer, tokens = sources.longer, sources.longer_tokens
     schemes = _names(sorted(longer["scheme"].unique()))
     says = f"{schemes} after {tokens / 1e6:.1f}M tokens, without RoPE."

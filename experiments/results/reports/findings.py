@@ -24,10 +24,10 @@ _MARKED = re.compile(r"(<!-- findings: (\w+) -->\n).*?(<!-- end of findings -->)
 _MORE_PARAMETERS = 1.05
 # Paragraphs of the template, by the name in the marks between which they stand.
 WRITERS = {
-    "all": ("flat", "recall", "learned", "order", "lasts", "training", "claims"),
+    "all": ("flat", "recall", "learned", "one_task", "order", "lasts", "training", "claims"),
     "text": ("flat", "manual", "extensions", "parameters"),
     "gains": ("gains_on_the_manual", "gains_on_sources", "effective"),
-    "tasks": ("learned", "which_are_learned", "recall", "alone"),
+    "tasks": ("learned", "which_are_learned", "recall", "alone", "one_task"),
     "longer": ("longer_gains", "order"),
     "ladder": ("lasts", "training", "rates"),
 }
@@ -153,6 +153,8 @@ def _tasks(sources: Sources) -> dict[str, Any]:
         rows = sources.of(task)
         words = (f"`{s}` in {rows.loc[s, 'solved']:.0f} of {rows.loc[s, 'seeds']}" for s in some)
         partly.append(f"{task} by {', '.join(words)}")
+    longer = sources.one_task[sources.one_task["multiple"] == 2]
+    able = longer[longer["learned"] & (2 * longer["solved"] > longer["seeds"])]
     controls = [said for said in sources.atlas.controls if re.match(r"\w+ 1x:", said)]
     return {
         "solved": solved,
@@ -160,6 +162,8 @@ def _tasks(sources: Sources) -> dict[str, Any]:
         "unlearned": len(sources.atlas.unlearned),
         "never": shares.index[most == 0],
         "partly": partly,
+        "longer_alone": {task: rows["scheme"] for task, rows in able.groupby("topic")},
+        "shorter_alone": sorted(set(longer["topic"]) - set(able["topic"])),
         "controls": [said[0].upper() + said[1:] for said in controls],
     }
 

@@ -2,7 +2,8 @@
 
 The answers about trained models that are made longer come from the records of
 ``configs/extension.py``. Those about models that were trained longer than the atlas' come from an
-archive of ``configs/extrapolation.py:long``. See ``results/answers.py`` for the columns.
+archive of ``configs/extrapolation.py:long``, and those about models that learn one task from the
+table of ``configs/learned.py``. See ``results/answers.py`` for the columns.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from experiments.results import archive, atlas_data
 from experiments.results.answers import MANUAL, TEXT, gains, losses, summary, table, verdicts
 from experiments.results.atlas import Atlas
 from experiments.results.comparisons import families
+from experiments.results.learning import values_of
 from experiments.results.record import read_json
 from experiments.results.reports import ladder_page, trust
 
@@ -35,6 +37,7 @@ class Sources:
       ledger: what ``docs/claims/claims.json`` has.
       trust: the badges of the questions of the atlas.
       ladder: what ``ladder_page.told`` returns of ``docs/ladder``.
+      one_task: the answers of models that learn one task; a topic is a study.
     """
 
     atlas: Atlas
@@ -44,6 +47,7 @@ class Sources:
     ledger: dict[str, Any]
     trust: dict[trust.Question, list[str]]
     ladder: dict[str, Any]
+    one_task: pd.DataFrame
 
     def of(self, topic: str, multiple: float = 1) -> pd.DataFrame:
         """Returns the answers of the atlas to a question, by scheme."""
@@ -56,6 +60,7 @@ def read(docs: Path) -> Sources:
     packed = docs / "data/extrapolation_long.tar.xz"
     longer = read_longer(packed)
     compared = verdicts(longer)
+    one_task = values_of(pd.read_csv(docs / "data/learned.csv"))
     run = json.loads(next(iter(archive.read(packed).values()))["evaluation.json"])
     return Sources(
         atlas_data.load(docs / "atlas"),
@@ -65,6 +70,7 @@ def read(docs: Path) -> Sources:
         read_json(docs / "claims/claims.json"),
         trust.read(docs / "atlas" / trust.JSON),
         ladder_page.told(docs / "ladder"),
+        summary(one_task, verdicts(one_task)),
     )
 
 
