@@ -94,18 +94,22 @@ def draw(root: Path) -> str:
         for height, row in rows.items()
         for number, package in enumerate(row)
     }
-    figure = Figure(figsize=(8, 0.62 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(8, 0.75 * len(rows)), layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(0, 1), ylim=(-0.5, len(rows) - 0.5))
     axes.axis("off")
-    for importer, imported in arrows:
-        (x, y), (to_x, to_y) = places[importer], places[imported]
-        arrow = dict(arrowstyle="->", color="#999999", shrinkA=9, shrinkB=9)
-        axes.annotate("", (to_x, to_y), (x, y), arrowprops=arrow)
+    boxes = {}
     for package, (x, y) in places.items():
         colour = "#d7e7f5" if package.startswith("posenc_jax") else "#f5ead7"
         box = dict(boxstyle="round", facecolor=colour, edgecolor="#666666")
-        axes.text(x, y, package, ha="center", va="center", fontsize=8, bbox=box)
+        name = package.replace(".", ".\n", 1)  # in two lines, so that six names fit into a row
+        text = axes.text(x, y, name, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+        boxes[package] = text.get_bbox_patch()
+    figure.draw_without_rendering()  # so that arrows know where boxes end
+    for importer, imported in arrows:
+        ends = dict(patchA=boxes[importer], patchB=boxes[imported], shrinkA=0, shrinkB=1)
+        arrow = dict(arrowstyle="->", color="#999999", **ends)
+        axes.annotate("", places[imported], places[importer], arrowprops=arrow, zorder=1)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rooms"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
