@@ -29,6 +29,10 @@ def test_the_results_of_a_page_say_how_far_to_trust_them():
     assert "16x | trust |\n|---|" in page
     assert "`3 seeds` `corrected` `rank" in rows["| text"] and "▲" in rows["| text"]
     assert "3 of 3 seeds" in rows["| flip_flop"] and "learned by" in rows["| flip_flop"]
+    # Each task is named once, though shares of rows and of answers are two questions.
+    named = page.partition("does not learn these tasks in that training: ")[2].partition(".\n")[0]
+    tasks = named.split(", ")
+    assert "copy" in tasks and "answers" not in tasks and len(tasks) == len(set(tasks))
 
 
 @pytest.mark.parametrize("name", REGISTRY)

@@ -94,6 +94,8 @@ def page(name: str, drawn: Drawn, figures: list[tuple[str, str]]) -> str:
     cited = _cited(documented)
     answers = results.of_scheme(name)
     rows = [[*names, *cells] for names, cells in zip(answers.index, answers.values, strict=True)]
+    # "copy" and "copy, answers" are two questions about one task.
+    not_learned = [row[0].partition(",")[0] for row in rows if results.NOT_LEARNED in row]
     return _TEMPLATES.get_template("scheme.md.jinja").render(
         name=name,
         summary=myst(sentences[0]),
@@ -115,7 +117,7 @@ def page(name: str, drawn: Drawn, figures: list[tuple[str, str]]) -> str:
         setup=results.setup(),
         multiples=list(answers.columns[:-1]),
         answers=[row for row in rows if results.NOT_LEARNED not in row],
-        not_learned=[row[0] for row in rows if results.NOT_LEARNED in row],
+        not_learned=dict.fromkeys(not_learned),
         claims=[claim for claim in results.claims() if name in claim["schemes"]],
         path=REGISTRY[name].partition(":")[0].replace(".", "/") + ".py",
     )

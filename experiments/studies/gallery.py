@@ -41,8 +41,9 @@ LAYERS = {"global_nope": 4, "beam": 6, "flint": 4}
 # The explanation of the curves.
 CURVES = (
     "The logit of a query for a key of the same content, averaged over random contents, against "
-    f"the distance between them. Coloured: each head at {TIMES} times the training length; dashed: "
-    "the same at the training length, whose end is dotted. Parameters are those before training."
+    f"the distance between them. Coloured lines are the heads in texts of {TIMES} times the "
+    "trained length; dashed lines are the same heads in texts of the trained length, which the "
+    "dotted line marks. Parameters are those before training."
 )
 
 
