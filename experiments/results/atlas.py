@@ -182,8 +182,8 @@ def controls_of(together: pd.DataFrame, alone: pd.DataFrame) -> Iterator[str]:
         if (means.nunique() > 1).all():
             order = "rank correlation {:.2f} (p = {:.2f})".format(*stats.spearmanr(means))
         yield (
-            f"{question}: of {len(means)} schemes {learned[0]} have learned the task alone and "
-            f"{learned[1]} among all tasks; {order}"
+            f"{question}: learned by {learned[0]} of {len(means)} schemes where it is trained "
+            f"alone, and by {learned[1]} where all tasks are trained together; {order}"
         )
 
 

@@ -173,7 +173,8 @@ def _of_task(need: Need, decision: Decision) -> str:
     """Returns how many schemes solve tasks, and how many of their seeds do."""
     tables = [decision.rung.rows(question) for question in need.asked]
     what = ", ".join(topic for topic, _ in need.asked) + f" at {need.asked[-1][1]:g}x"
-    text = f"{len(decision.better)} of {len(tables[-1])} schemes solve {what}"
+    verb = "solves" if len(decision.better) == 1 else "solve"
+    text = f"{len(decision.better)} of {len(tables[-1])} schemes {verb} {what}"
     if decision.better:
         solved = min(table[name]["solved"] for table in tables for name in decision.better)
         text += f" in {solved:.0f} of {tables[-1][decision.better[0]]['seeds']} seeds"
@@ -215,7 +216,7 @@ def _chapter(need: Need, rows: dict[str, Answer]) -> str:
         return ""
     words = []
     for name in need.recommended:
-        said = "was not run"
+        said = "was not run there"
         if name in rows:
             others = [n for n in AGAINST if isinstance(rows[name][f"vs_{n}"], str) and n != name]
             compared = [f", {_THAN[rows[name][f'vs_{n}']]} {_CALLED[n]}" for n in others[-1:]]

@@ -45,7 +45,7 @@ def test_a_scheme_is_chosen_that_is_better_than_all_baselines():
     said = told(NEED, [rung(**BASELINES, alibi=LOW, t5=(1.9, 2.0, 2.15), yarn=HIGH)])
     assert said["choice"] == "`alibi`" and "corrected" in said["badges"]
     assert said["evidence"].startswith("1 of 3 schemes is better than every baseline at 2x")
-    assert said["chapter"].endswith("worse than RoPE through a window; `hope` was not run).")
+    assert said["chapter"].endswith("worse than RoPE through a window; `hope` was not run there).")
 
 
 def test_what_longer_training_contradicts_is_not_chosen():
