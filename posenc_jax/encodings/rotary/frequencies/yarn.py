@@ -35,13 +35,14 @@ from posenc_jax.fields import check_ascending, check_choice, check_positive, che
 
 @dataclasses.dataclass(frozen=True)
 class YaRN(Frequencies):
-    """YaRN (2309.00071) interpolates the slow pairs, keeps the fast ones, sharpens the softmax.
+    """Interpolates the slow pairs, keeps the fast ones, and sharpens the softmax (2309.00071).
 
     Attributes:
       train_length: L, number of tokens in a training sequence.
       factor: target length / train length.
-      beta_fast, beta_slow: the turns within L from which a pair is kept, and up to which it is
-        divided by the factor. They may be equal, as in Kimi-K2.
+      beta_fast: the turns within L from which a pair is kept.
+      beta_slow: the turns within L up to which a pair is divided by the factor. It may equal
+        ``beta_fast``, as in Kimi-K2.
       ramp: "index" makes the ramp linear in the pair's index, as in all released code and for its
         checkpoints; "turns" makes it linear in the number of turns, as in the paper. The
         frequencies of pairs in the middle differ by up to a factor of three.
