@@ -14,14 +14,14 @@ def mark(study: lengths.LengthStudy) -> str:
     """Returns the meaning of the marks in a cell."""
     model = study.about.get("windowed", "the same model")
     return (
-        f"✓ better than {model} fed only its last 1x tokens (windowed); ▲ better than "
-        f"{lengths.WINDOWED}, which is RoPE so fed; both by seed and corrected for how many cells "
-        "there are"
+        f"✓ is better than {model} when that sees only its last 1x tokens (windowed), and ▲ is "
+        f"better than {lengths.WINDOWED}, which is RoPE when it sees no more. Both are compared by "
+        "seed, and corrected for the number of cells"
     )
 
 
 EFFECTIVE = (
-    "the longest context with a gain, at and beyond which the loss is lower by "
+    "is the longest context with a gain, if the loss there and in all longer contexts is lower by "
     f"{lengths.CLEAR_GAIN} bits per byte than with less"
 )
 
@@ -66,7 +66,7 @@ def print_lengths(study: lengths.LengthStudy, title: str, console: Console) -> N
     view = lengths.View(study)
     columns = ["\n".join(lengths.heading(study, column)) for column in view.columns]
     shown = page.terminal_table(title, [*columns, "gains\nto"], _rows(view))
-    shown.caption = f"{mark(study)}; gains to: {EFFECTIVE}"
+    shown.caption = f"{mark(study)}. 'Gains to' {EFFECTIVE}."
     if view.order:
         console.print(shown)
         console.print(view.statement, highlight=False)
