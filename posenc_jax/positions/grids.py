@@ -57,10 +57,13 @@ def qwen3_vl(segments: Sequence[Segment]) -> Placed:
     Everything else is as in ``qwen2_vl``. A frame comes after a time stamp, which is text:
     ``[Text(5), Vision(1, 8, 8), Text(5), ...]``.
     """
-    for segment in segments:
-        if isinstance(segment, Vision):
-            check_one_frame(segment)
-    return qwen2_vl(segments)
+
+    def block(vision, start):
+        patches = np.stack(cells(vision), axis=-1)
+        check_one_frame(vision)
+        return start + patches
+
+    return place(segments, block)
 
 
 def centred_grid(rows: int, columns: int, *, others: int = 0) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from posenc_jax.checks import LONGEST
-from posenc_jax.fields import check_choice, check_divides, check_sizes, count_of
+from posenc_jax.fields import check_divides, check_sizes, count_of
 from posenc_jax.positions.flat import NEARER
 
 
@@ -84,8 +84,9 @@ class Film:
 
     def __post_init__(self):
         check_sizes(audio=self.audio)
-        if self.video.times is None or self.video.ruler is not None:
-            raise ValueError(f"video={self.video} of Film must have times, and no ruler")
+        video = self.video
+        if not isinstance(video, Vision) or video.times is None or video.ruler is not None:
+            raise ValueError(f"video={video} of Film must be a Vision with times, and no ruler")
 
     @property
     def tokens(self) -> int:
@@ -126,8 +127,10 @@ def place(
       dtype: the type of the positions.
 
     Raises:
-      ValueError: a position leaves the range of its type, as times of a clock do.
+      ValueError: there is no segment, or a position leaves the range of its type, as times of a
+        clock do.
     """
+    check_segments(segments)
     parts: list[np.ndarray] = []
     start: float = 0
     for segment in segments:
@@ -148,6 +151,16 @@ def place(
     return Placed(
         positions.astype(dtype)[None], start.item() if isinstance(start, np.generic) else start
     )
+
+
+def check_segments(segments: Sequence[Segment]) -> None:
+    """Checks that ``segments`` are a list of one or more parts of a sequence."""
+    is_list = isinstance(segments, Sequence) and len(segments) > 0
+    if not is_list or not all(isinstance(segment, Segment) for segment in segments):
+        raise ValueError(
+            f"segments={segments!r} must be a list of Text, Vision or Film, one or more: "
+            "[Text(5), Vision(1, 4, 4)]"
+        )
 
 
 def cells(vision: Vision) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -197,11 +210,22 @@ def segments_of(
     Raises:
       ValueError: ids and grids disagree.
     """
-    if seconds_per_frame is not None:
-        check_choice((len(video_grids),), **{"number of seconds_per_frame": len(seconds_per_frame)})
+    for name, grids in (("image_grids", image_grids), ("video_grids", video_grids)):
+        if any(np.shape(grid) != (3,) for grid in grids):
+            raise ValueError(
+                f"{name}={grids} must be a list with frames, rows and columns of each block: "
+                "[(1, 8, 8)]"
+            )
+    if seconds_per_frame is not None and np.shape(seconds_per_frame) != (len(video_grids),):
+        raise ValueError(
+            f"seconds_per_frame={seconds_per_frame} must be a list of {len(video_grids)} numbers, "
+            "one for each of video_grids"
+        )
     ids, merge = np.asarray(ids), count_of("merge", merge)
-    if ids.ndim != 1:
-        raise ValueError(f"ids must be one sequence, [T], not of shape {ids.shape}")
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"ids must be one sequence of whole numbers, [T], not {ids.dtype} of shape {ids.shape}"
+        )
     images, videos = ([_merged(grid, merge) for grid in g] for g in (image_grids, video_grids))
     if frame_by_frame:  # the text between the frames has their times written out
         videos = [Vision(1, v.rows, v.columns) for v in videos for _ in range(v.frames)]

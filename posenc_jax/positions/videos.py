@@ -7,7 +7,7 @@ import numpy as np
 from posenc_jax.checks import in_32_bits
 from posenc_jax.fields import check_positive
 from posenc_jax.positions.flat import NEARER
-from posenc_jax.positions.segments import Placed, Segment, Vision, cells, place
+from posenc_jax.positions.segments import Placed, Segment, Vision, cells, check_segments, place
 
 
 def videorope(segments: Sequence[Segment], *, delta: float = 2.0) -> Placed:
@@ -48,6 +48,7 @@ def spaced_frames(segments: Sequence[Segment], *, delta: float = 2.0) -> Placed:
 
 def vanilla(segments: Sequence[Segment]) -> Placed:
     """Places every token at its index, on every axis, as RoPE does."""
+    check_segments(segments)
     count = sum(segment.tokens for segment in segments)
     return Placed(np.tile(np.arange(count, dtype=np.int32)[None, :, None], 3), count)
 
@@ -87,7 +88,10 @@ def story_time(
       columns: columns of patches in a frame.
       frames_per_second: factor of the times; the usual bases are for time in frames.
     """
-    frame, row, column = cells(Vision(len(times), rows, columns))
-    time = np.asarray(times, np.float64)[frame] * frames_per_second
+    times_F = np.asarray(times, np.float64)
+    if times_F.ndim != 1:
+        raise ValueError(f"times have shape {times_F.shape}, but must be [F], one for each frame")
+    frame, row, column = cells(Vision(times_F.size, rows, columns))
+    time = times_F[frame] * frames_per_second
     positions = np.stack([in_32_bits("times", time, NEARER), row, column], axis=-1)
     return positions.reshape(1, -1, 3).astype(np.float32)

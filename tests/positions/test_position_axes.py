@@ -213,6 +213,11 @@ BAD = {
     "start=.*known": lambda: jax.jit(lambda start: text(4, start))(7),
     "image.* 4 tokens": lambda: read(image_grids=[(1, 4, 4)], video_grids=[(3, 4, 2)]),
     "video_grids": lambda: read(image_grids=[(1, 2, 4)], video_grids=[(2, 4, 2)]),
+    "image_grids=.*rows": lambda: read(image_grids=[1, 2, 4]),
+    "seconds_per_frame=0.5": lambda: read(video_grids=[(3, 4, 2)], seconds_per_frame=0.5),
+    "ids .* float64": lambda: builders.segments_of([], image_token=7, video_token=8),
+    "video=3": lambda: builders.Film(3, audio=2),
+    "times have shape": lambda: builders.story_time([[0.0, 1.0]], 2, 3),
     "length=60": lambda: riflex(common.build("rope"), **LONGER).tokens(text(3)),
 }
 
@@ -220,3 +225,9 @@ BAD = {
 @pytest.mark.parametrize("word", BAD)
 def test_what_cannot_be_is_refused(word):
     common.refuses(word, BAD[word])
+
+
+@pytest.mark.parametrize("build", [*BUILDERS, builders.qwen25_omni, builders.tad_rope])
+def test_segments_are_a_list_of_one_or_more(build):
+    for segments in ([], Text(3), [3], (segment for segment in SEQUENCE)):
+        common.refuses("segments=", lambda segments=segments: build(segments))
