@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import check_positions
-from posenc_jax.fields import check_divides
+from posenc_jax.checks import as_array, check_positions
+from posenc_jax.fields import check_choice, check_divides
 
 # How many numbers a projection has: the upper three rows of [[A, t], [0, 1]].
 PROJECTION = 12
@@ -34,25 +34,35 @@ def cameras(
       ValueError: a shape does not fit the others, or a matrix has another last row.
     """
     positions = check_positions(positions)
-    if positions.ndim != 3:
+    if positions.ndim != 3 or positions.shape[-1] not in (2, 3):
         raise ValueError(
-            f"positions have shape {positions.shape}, but must be [B, T, A]: rows and columns, or "
-            "times, rows and columns"
+            f"positions have shape {positions.shape}, but must be [B, T, 2], rows and columns, or "
+            "[B, T, 3], times, rows and columns"
         )
     if (intrinsics is None) != (image_size is None):
         raise ValueError(f"image_size={image_size} and intrinsics go together: pass both or none")
-    _check_matrices("viewmats", viewmats, 4)
+    viewmats = _checked_matrices("viewmats", viewmats, 4)
     T, F = positions.shape[1], viewmats.shape[1]
     check_divides(viewmats=F, tokens=T)
-    projections = jnp.asarray(viewmats, jnp.float32)[..., :3, :]
+    projections, batches = viewmats[..., :3, :], {positions.shape[0], viewmats.shape[0]}
     if image_size is not None:
-        _check_matrices("intrinsics", intrinsics, 3)
+        intrinsics = _checked_matrices("intrinsics", intrinsics, 3)
+        batches.add(intrinsics.shape[0])
+        check_choice((1, F), **{"number of cameras of intrinsics": intrinsics.shape[1]})
+        if np.shape(image_size) != (2,) or min(image_size) <= 0:
+            raise ValueError(f"image_size={image_size} must be (height, width) in pixels")
+    if len(batches - {1}) > 1:
+        raise ValueError(
+            f"positions, viewmats and intrinsics are for {sorted(batches)} sequences, but B must "
+            "be the same in all, or 1"
+        )
+    if image_size is not None:
         height, width = image_size
         to_shares = np.array([[1 / width, 0, -0.5], [0, 1 / height, -0.5], [0, 0, 1]], np.float32)
-        intrinsics = product(to_shares[None, None], jnp.asarray(intrinsics, jnp.float32))
-        projections = product(intrinsics, projections)
-    projections = jnp.repeat(projections.reshape(-1, F, PROJECTION), T // F, axis=1)
-    parts = positions.astype(jnp.float32), projections
+        projections = product(product(to_shares[None, None], intrinsics), projections)
+    # jnp.repeat does not take cameras that lie on several devices of a mesh with Explicit axes.
+    of_tokens = projections.reshape(-1, F, PROJECTION)[:, :, None] + jnp.zeros((1, 1, T // F, 1))
+    parts = positions.astype(jnp.float32), of_tokens.reshape(-1, T, PROJECTION)
     # Adding these zeros gives both the same batch and, on a mesh with Explicit axes, sharding.
     zeros = sum(jnp.zeros_like(x[..., :1]) for x in parts)
     return jnp.concatenate([x + zeros for x in parts], axis=-1)
@@ -64,13 +74,14 @@ def product(a, b) -> jax.Array:
     return jnp.matmul(a, b, precision="highest")
 
 
-def _check_matrices(name, matrices, size):
-    """Checks the shape of matrices and, where values are known, their last row."""
-    shape, last = np.shape(matrices), np.eye(size)[-1]
+def _checked_matrices(name, matrices, size) -> jax.Array:
+    """Returns matrices as float32, once their shape and, if it is known, last row are checked."""
+    matrices, last = as_array(name, matrices), np.eye(size)[-1]
     is_known = not isinstance(matrices, jax.core.Tracer)
-    is_shape = len(shape) == 4 and shape[2:] == (size, size)
+    is_shape = matrices.ndim == 4 and matrices.shape[2:] == (size, size)
     if not is_shape or (is_known and (np.asarray(matrices)[..., -1, :] != last).any()):
         raise ValueError(
-            f"{name} must be [B, F, {size}, {size}], not {shape}, and each matrix end in the row "
-            f"{tuple(map(int, last))}"
+            f"{name} must be [B, F, {size}, {size}], not {matrices.shape}, and each matrix end in "
+            f"the row {tuple(map(int, last))}"
         )
+    return jnp.asarray(matrices, jnp.float32)

@@ -66,6 +66,21 @@ def test_arrays_bring_their_explicit_axes_with_them(name):
     common.close(attend(*placed), attend(*sides), atol=1e-5)
 
 
+def test_text_under_a_scheme_of_cameras_on_explicit_axes():
+    """The transforms of text lie on every device, and the tokens on some."""
+    mesh, encoding = common.mesh_of(AxisType.Explicit, context=2), common.build("prope")
+    sides = [common.normal(i, 2, 8, common.HEADS, common.HEAD_DIM) for i in range(3)]
+    over_tokens = NamedSharding(mesh, PartitionSpec(None, "context"))
+
+    @jax.jit
+    def attend(q, k, v):
+        return posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(8)))
+
+    with jax.set_mesh(mesh):
+        actual = attend(*jax.device_put(sides, over_tokens))
+    common.close(actual, attend(*sides), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [(name, AxisType.Explicit) for name in ("prope", "grape_ap")]

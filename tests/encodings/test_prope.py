@@ -104,6 +104,23 @@ def test_no_choice_of_world_axes_or_of_time_zero_shows():
         assert np.abs(attended(other, positions, *heads()) - expected).max() > 1e-2
 
 
+def test_cameras_may_be_lists_and_shared():
+    of_all = positions_of(intrinsics=INTRINSICS[:1, :1])
+    common.close(positions_of(viewmats=VIEWMATS.tolist()), of_all, atol=1e-6)
+
+
+def test_cameras_that_do_not_fit_are_refused():
+    """A second lens for the only camera would be a sequence of its own."""
+    for name, bad in {
+        "positions": dict(patches=PATCHES[..., :1]),
+        "viewmats": dict(viewmats=VIEWMATS[0]),
+        "sequences": dict(viewmats=VIEWMATS[[0, 1, 1]]),
+        "cameras of intrinsics": dict(viewmats=VIEWMATS[:, :1]),
+        "image_size": dict(image_size=48),
+    }.items():
+        common.refuses(name, lambda bad=bad: positions_of(**bad))
+
+
 def test_gradient_by_a_camera():
     """The gradient is that of a small step, so that poses can be trained."""
     encoding, direction = make(), common.normal(4, B, CAMERAS, 4, 4)

@@ -119,6 +119,8 @@ class PRoPE(Encoding):
         ends = np.array([time, time + 2 * quarter, time + 3 * quarter])
         times, camera, columns, rows = jnp.split(x_BTHC.astype(jnp.float32), ends, axis=-1)
         vectors = camera.reshape(*camera.shape[:-1], -1, 4).swapaxes(-1, -2)
+        # Added to zeros, so that on a mesh with Explicit axes matrices lie where the vectors do.
+        matrix_BT44 = matrix_BT44 + jnp.zeros_like(camera).sum((2, 3))[..., None, None]
         moved = product(matrix_BT44[:, :, None], vectors).swapaxes(-1, -2).reshape(camera.shape)
         times, columns, rows = map(_halves_rotated, (times, columns, rows), rotations)
         return jnp.concatenate([times, moved, columns, rows], axis=-1).astype(x_BTHC.dtype)
