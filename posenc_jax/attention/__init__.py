@@ -253,7 +253,7 @@ def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Imp
     if devices > 1 and T % devices == S % devices == 0:
         return ring
     if encoding.whole_rows:
-        is_known = isinstance(B, int)  # and not a symbol of jax.export
+        is_known = isinstance(B * T * S, int)  # and no symbol of jax.export
         return cpu.dense if not is_known or B * H * T * S <= MOST_LOGITS else blockwise
     if is_usual(encoding, tile, v_BSKC, rule):
         return fused

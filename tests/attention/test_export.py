@@ -34,10 +34,12 @@ def test_every_kind_of_scheme_takes_a_symbolic_batch(name):
     assert program.out_avals[0].shape[0] == B
 
 
-@pytest.mark.parametrize("name", ["rope", "t5", "cope"])
-def test_the_number_of_tokens_may_be_a_symbol(name):
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("rope", "b, t"), ("t5", "b, t"), ("cope", "b, t"), ("cope", "2, t")]
+)
+def test_the_number_of_tokens_may_be_a_symbol(name, sizes):
     encoding = common.build(name)
-    batch, count = export.symbolic_shape("b, t")
+    batch, count = export.symbolic_shape(sizes)
 
     def attend(q, k, v, positions, segment_ids):
         return posenc_jax.attend(encoding, q, k, v, encoding.tokens(positions, segment_ids))
