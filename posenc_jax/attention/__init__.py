@@ -182,8 +182,9 @@ def rotate_keys(
             "and their tokens as encoding.tokens or tokens.observed gave them"
         )
     if not (stamp.resumes and (stamp.fixed or not scheme.reads_length())):
-        rule = getattr(scheme, "frequencies", None)  # RoPE is one class under every rule.
-        who = type(scheme).__name__ + (f" with {type(rule).__name__}" if rule else "")
+        at_fault = [part for part in scheme.parts() if part.reads_length()] or [scheme]
+        rule = getattr(at_fault[-1], "frequencies", None)  # RoPE is one class under every rule.
+        who = type(at_fault[-1]).__name__ + (f" with {type(rule).__name__}" if rule else "")
         raise ValueError(
             f"{who} rotates all keys again for every token that follows: keep keys as they are "
             "before rotation; or, if it adapts to the length of the sequence, give all tokens one "

@@ -13,6 +13,7 @@ from flax import nnx
 
 import posenc_jax
 from posenc_jax import HeadShard
+from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.positions import text
 
 # Tokens
@@ -119,6 +120,9 @@ ATTENTION = {
         made_for("rope", common.build("rope", base=500.0)),
         made_for("fox", "path"),
     ],
+    "values have 6 channels, .* values=False": [
+        lambda: attend("shaw", *sides()[:2], sides(channels=6)[2])
+    ],
     "heads": [shard(jnp.array([2, 4])), shard(jnp.array([2, 3]), name="dape")],
 }
 
@@ -180,8 +184,12 @@ def test_keys_are_rotated_ahead_once_and_by_their_own_tokens():
     refuses("rotated already", lambda: rotate(*rotated, rotated_tokens))
     refuses("tokens", lambda: rotate(k, v, common.build("rope").tokens(text(T + 2))))
     refuses("num_heads=", lambda: rotate(k, v, tokens, num_heads=3))
-    for name, who in (("dynamic_ntk", "RoPE with DynamicNTK"), ("kv_shift", "KVShift")):
-        encoding = common.build(name, num_kv_heads=2)
+    dynamic = common.build("dynamic_ntk")
+    for encoding, who in (
+        (dynamic, "RoPE with DynamicNTK"),
+        (OnAxes(dynamic, axes=(0,)), "RoPE with DynamicNTK"),
+        (common.build("kv_shift", num_kv_heads=2), "KVShift"),
+    ):
         run = functools.partial(posenc_jax.rotate_keys, encoding, k, v, num_heads=H)
         refuses(f"{who} rotates all keys again", lambda run=run, e=encoding: run(read(e)))
 

@@ -56,6 +56,11 @@ class Shaw(Encoding):
     def mix(self, out_BTHC, weights_BHTS, tile):
         if self.values is None:
             return out_BTHC
+        if out_BTHC.shape[-1] != self.values.shape[-1]:
+            raise ValueError(
+                f"values have {out_BTHC.shape[-1]} channels, but Shaw's table of values has as "
+                f"many as queries and keys, head_dim={self.values.shape[-1]}: pass values=False"
+            )
         table_RC, row_B1TS = self.values[...].astype(jnp.float32), self._row(tile)
         zeros_BHT1 = jnp.zeros_like(weights_BHTS[..., :1])
         zeros_BHTR = jnp.broadcast_to(zeros_BHT1, (*weights_BHTS.shape[:-1], len(table_RC)))
