@@ -16,7 +16,7 @@ from posenc_jax.model.cache import Cache
 def generate(
     model,
     prompt_BT,
-    key,
+    key=None,
     *,
     max_new_tokens: int,
     lengths=None,
@@ -33,7 +33,7 @@ def generate(
     Args:
       model: a Transformer.
       prompt_BT: int token ids; a row that is shorter than T may end in anything.
-      key: randomness; greedy decoding draws nothing from it.
+      key: randomness; greedy decoding needs none.
       max_new_tokens: largest number of tokens to generate.
       lengths: int ``[B]``, number of tokens in each prompt. Default: T for all. A row's result does
         not depend on other rows, except under randomized positions, drawn for the longest, and,
@@ -63,6 +63,13 @@ def generate(
     check_range(0, 1, top_p=top_p)
     if stop_token is not None:
         stop_token = count_of("stop_token", stop_token, 0, model.embedding.shape[0] - 1)
+    if temperature == 0:
+        key = jax.random.key(0)
+    elif not hasattr(type(key), "dtype"):
+        raise ValueError(
+            f"key={key!r} must be a random key, because temperature={temperature} draws tokens: "
+            "pass jax.random.key(0), or temperature=0"
+        )
     prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions, prefill_chunk)
     check_reach(model, prompts.reach(max_new_tokens), length, prompts.positions)
     B, T = prompts.tokens.shape

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from pieces import SIZE, TOKEN_IDS, B, T, close, in_pieces
 
 import posenc_jax
@@ -178,7 +179,9 @@ def test_randomness_is_the_key():
     keys = map(jax.random.key, (0, 0, 1))
     one, same, other = (generate(model, TOKEN_IDS, key, **options) for key in keys)
     assert one.tolist() == same.tolist() != other.tolist()
-    assert (one != generate(model, TOKEN_IDS, KEY, max_new_tokens=NEW)).any()
+    assert (one != generate(model, TOKEN_IDS, max_new_tokens=NEW)).any()
+    for key in (None, 0, nnx.Rngs(0)):
+        common.refuses("key=", lambda key=key: generate(model, TOKEN_IDS, key, **options))
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (2.0, 0.7), (0.5, 0.95)])
