@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.ring import context_size
+from posenc_jax.checks import as_array
 from posenc_jax.fields import check_sizes
 
 # _ROWS is the fastest of 256 to 2048 on a CPU. Up to _FEW_LOGITS the vocabulary is one piece.
@@ -30,6 +31,7 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
     The vocabulary is cut and not the tokens, so that tokens stay on their devices and each row of
     the table's gradient is summed over them once.
     """
+    targets_BT = as_array("targets_BT", targets_BT)
     if not x_BTD.shape or table_VD.ndim != 2 or table_VD.shape[1] != x_BTD.shape[-1]:
         raise ValueError(
             f"table must be [V, D], a row for each token id as wide as the vectors x [..., D], not "
