@@ -275,6 +275,12 @@ REFUSED = [
     ),
     (LLAMA | {"rope_scaling": LINEAR | HALF}, {}, "partial_rotary_factor=0.5.*whole heads"),
     (LLAMA | {"rotary_dim": 4}, {}, "rotary_dim.*whole heads"),
+    # The default of the code is a half.
+    (
+        dict(model_type="phi", hidden_size=256, num_attention_heads=4, rotary_dim=16),
+        {},
+        "partial_rotary_factor=0.5 .32. and rotary_dim .16.",
+    ),
     # Positions of another kind
     ({"model_type": "zebra9", "no_rope_layers": []}, HEAD | {"layout": "half"}, "no_rope_layers"),
     *((LLAMA | keys, {}, f"{next(iter(keys))}=") for keys in STILL),

@@ -206,11 +206,8 @@ def _rotary_dim(section, fractions, width, kind) -> int:
         _check_shares(config, fractions, width)
         return width
     widths = {key: int(width * fraction) for key, fraction in fractions.items()}
-    if "rotary_dim" in config and not widths and row.rotary_dim == "unread":
-        raise ValueError(
-            f"rotary_dim={config['rotary_dim']!r}: the model's code reads only "
-            "partial_rotary_factor, which is missing"
-        )
+    if not widths and row.fraction is not None and row.rotary_dim == "unread":
+        widths[f"the default partial_rotary_factor={row.fraction}"] = int(width * row.fraction)
     widths |= {key: whole(config, key) for key in _WIDTHS if key in config}
     _check(
         bool(widths) or row.rotary_dim != "needed",

@@ -29,9 +29,9 @@ class Row:
     fraction: float | None = None
     # Whether the class scales its rates where the config has no rotary section.
     scaled: bool = False
-    # "read"; "unread" where the code reads only ``partial_rotary_factor``; "needed" where only this
-    # key says how much of a head rotates.
-    rotary_dim: str = "read"
+    # "unread": the code reads only ``partial_rotary_factor``, with which this key must agree;
+    # "read"; "needed" where only this key says how much of a head rotates.
+    rotary_dim: str = "unread"
     # The width of a head where it is not the model's width over the number of heads, or a function
     # that reads it.
     head_dim: int | Callable[[Config], int] | None = None

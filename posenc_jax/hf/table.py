@@ -45,7 +45,8 @@ ROWS: dict[str, Row] = {
         """,
         Row(),
     ),
-    **alike("gpt_neox_japanese minimax_m2 step3p5", Row(fraction=1.0)),
+    **alike("gpt_neox_japanese step3p5", Row(fraction=1.0)),
+    "minimax_m2": Row(rotary_dim="read", fraction=1.0),
     **alike(
         """
         axk1 axk2 deepseek_v2 deepseek_v3 deepseek_v32 glm4_moe_lite glm_moe_dsa kimi_k2
@@ -132,7 +133,7 @@ ROWS: dict[str, Row] = {
     "ultrabert": Row(kinds_needed=True, sees=rules.radius),
     "nemotron_h": Row(scheme="nope", kinds_needed=True),
     "zamba": Row(scheme="nope", kind_rule=rules.zamba_kinds),
-    **alike("minimax_m1 minimax_text_01", Row(kinds_needed=True, fraction=1.0)),
+    **alike("minimax_m1 minimax_text_01", Row(kinds_needed=True, rotary_dim="read", fraction=1.0)),
     **alike(
         "qwen3_omni_moe_text qwen3_vl_moe_text", Row(axes="interleaved", sections=(24, 20, 20))
     ),
@@ -205,7 +206,7 @@ ROWS: dict[str, Row] = {
     "mimo_v2_flash": Row(kinds_needed=True, sinks="windows", head_dim=192, fraction=0.334),
     "minicpm3": Row(latent=True, base=1e4),
     "minimax": Row(kinds_needed=True, window="every"),
-    "minimax_m3_vl_text": Row(rotary_dim="unread", head_dim=128, fraction=1.0),
+    "minimax_m3_vl_text": Row(head_dim=128, fraction=1.0),
     "ministral3": Row(window="every", scaled_queries=True, head_dim=128, scaled=True),
     "mistral": Row(window="every", base=1e4, bare_head_dim=128, defaults={"sliding_window": 4096}),
     "mistral4": Row(layout="interleaved", latent=True, scaled_queries=True, scaled=True),
@@ -300,7 +301,13 @@ TEXT_PARTS = {
     "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",
 } | {name.removesuffix("_text"): name for name in ROWS if name.endswith("_text")}
 
-UNKNOWN = Row(reads_alibi=True, scaled_queries=True, fraction=1.0, reads=_POSITION_TYPE)
+UNKNOWN = Row(
+    rotary_dim="read",
+    reads_alibi=True,
+    scaled_queries=True,
+    fraction=1.0,
+    reads=_POSITION_TYPE,
+)
 
 
 def row_of(config: Config) -> Row:
