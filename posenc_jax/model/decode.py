@@ -43,6 +43,8 @@ def generate(
       next_positions: ``[B]``, the position of the first new token of each row, on every axis:
         ``Placed.next`` of the builders; or ``[B, A]`` where axes differ. Default: one after the
         prompt's last token, which must have the same position on all axes, as text has.
+        Every later token is one further on every axis, so the numbers of a camera
+        (``positions.cameras``) would change too: continue such prompts by ``Transformer.extend``.
       temperature: divisor of the logits; 0 takes the most likely token.
       top_p: draw from the fewest tokens that have this probability together (1904.09751).
       stop_token: ends a sequence, and fills the rest of its row.
