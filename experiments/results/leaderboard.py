@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments.results.comparisons import compared, families, statement
@@ -90,6 +91,11 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
                 )
             if len(record["seeds"]) < SEEDS:
                 raise ValueError(f"{path} has {len(record['seeds'])} of {SEEDS} seeds")
+            if record["scheme"] != path.parent.name:  # a copy would count the scheme twice
+                raise ValueError(
+                    f"{path} is a record of {record['scheme']}: a record lies in the folder of its "
+                    "scheme's name; move it there, or out of the records"
+                )
             read_records.append(record)
         except ValueError as error:
             refused.append(str(error))
@@ -165,4 +171,6 @@ def _values(record: Mapping[str, Any], protocol: str) -> pd.DataFrame:
     """Returns the losses of a record: ``scheme, seed, text, value``."""
     by_text = pd.DataFrame(record["losses"][protocol], index=record["seeds"])
     long = by_text.rename_axis("seed").reset_index().melt("seed", var_name="text")
-    return long.assign(scheme=record["scheme"])
+    # A model may give no number at lengths that it was not trained at.
+    value = long["value"].where(np.isfinite(long["value"]), np.inf)
+    return long.assign(scheme=record["scheme"], value=value)

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+import shutil
 
 import common
 import jax
@@ -237,6 +238,23 @@ def test_a_record_that_cannot_be_compared_is_left_out_and_told(folder, field, va
     records, refused = leaderboard.read(folder)
     assert {record["scheme"] for record in records} == {"rope", "good", "mixed"}
     assert len(refused) == 1 and "bad" in refused[0]
+
+
+def test_a_copied_record_is_left_out_and_told(folder):
+    shutil.copytree(folder / "bad", folder / "bad_before")
+    records, refused = leaderboard.read(folder)
+    assert len(records) == 4
+    assert len(refused) == 1 and "bad_before" in refused[0]
+
+
+def test_a_scheme_without_a_finite_loss_is_last_and_leaves_the_others(folder):
+    path = folder / "bad" / "result.json"
+    record = json.loads(path.read_text())
+    record["losses"][ladder.BEYOND]["code 0"][1] = math.nan
+    leaderboard.write(folder, record)
+    table, _ = leaderboard.table(leaderboard.read(folder)[0])
+    assert list(table.index) == ["good", "mixed", "rope", "bad"]
+    assert (table.loc["good", "vs_beyond"], table.loc["bad", "vs_beyond"]) == ("better", "diverged")
 
 
 ROOTED = """
