@@ -79,6 +79,8 @@ class Sky(Backend):
         mount = {"source": self.bucket, "mode": "MOUNT"}
         first = f'"$(echo "$SKYPILOT_NODE_IPS" | head -n1)":{PORT}'
         others = peers(first, self.nodes, "$SKYPILOT_NODE_RANK") if self.nodes > 1 else []
+        # The dependencies bring JAX for CPUs, which would leave the accelerators idle.
+        jax = "jax[tpu]" if self.accelerators.startswith("tpu") else "jax[cuda12]"
         task = {
             "name": job.name,
             "num_nodes": self.nodes,
@@ -93,7 +95,7 @@ class Sky(Backend):
             },
             "envs": {"POINT": "0"},
             "file_mounts": {str(job.workdir): mount} if self.bucket else {},
-            "setup": f'pip install -e ".[experiments{"" if self.bucket else ",gcs"}]"',
+            "setup": f'pip install "{jax}" -e ".[experiments{"" if self.bucket else ",gcs"}]"',
             "run": job.of_point("$POINT", *others),
         }
         return yaml.safe_dump(task, sort_keys=False)

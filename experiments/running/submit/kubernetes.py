@@ -1,6 +1,7 @@
 """Submits points to Kubernetes: as JobSets (GKE), or through xpk."""
 
 import dataclasses
+import math
 from typing import Any
 
 import yaml
@@ -8,6 +9,10 @@ import yaml
 from experiments.job_processes import PREEMPTED
 from experiments.results.bucket import is_in_bucket
 from experiments.running.submit import PORT, Backend, Job, peers
+
+# All pods of a JobSet's job go to one node pool, which is one TPU slice. Without this, points that
+# start at the same time may each get hosts of several slices, whose chips are not connected.
+_ON_ONE_SLICE = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +63,23 @@ class GKE(Backend):
                 "claim"
             )
         job.check_absolute(f"--resource=claim={self.claim} is mounted there")
+        self._check_topology()
         return [self._manifest(job, point, name) for point, name in enumerate(job.names)]
+
+    def _check_topology(self):
+        """Raises a ValueError unless the hosts have the chips of the slice together.
+
+        JAX would wait on some hosts of a slice for the others.
+        """
+        if not self.topology:
+            return
+        sizes, chips = self.topology.split("x"), self.hosts * self.chips
+        if not all(map(str.isdecimal, sizes)) or math.prod(map(int, sizes)) != chips:
+            raise ValueError(
+                f"--resource=topology={self.topology} must be sizes such as 4x4 whose product is "
+                f"the chips of a point, and --resource=hosts={self.hosts} with "
+                f"--resource=chips={self.chips} have {chips}"
+            )
 
     def _manifest(self, job, point, name):
         labels = {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
@@ -74,7 +95,12 @@ class GKE(Backend):
         return {
             "apiVersion": "jobset.x-k8s.io/v1alpha2",
             "kind": "JobSet",
-            "metadata": {"name": name, "namespace": self.namespace, "labels": labels},
+            "metadata": {
+                "name": name,
+                "namespace": self.namespace,
+                "labels": labels,
+                "annotations": _ON_ONE_SLICE if self.topology and self.hosts > 1 else {},
+            },
             "spec": {
                 "failurePolicy": {
                     "maxRestarts": self.max_restarts,

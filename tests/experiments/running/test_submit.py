@@ -75,6 +75,9 @@ def test_gke_on_several_hosts_of_a_tpu_slice(job):
     manifest, _ = make_backend("gke", settings).manifests(job)
     assert manifest["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
     assert manifest["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "mine"}
+    # All hosts are of one slice.
+    (kept_apart,) = manifest["metadata"]["annotations"].items()
+    assert kept_apart[0].endswith("exclusive-topology") and kept_apart[1].endswith("gke-nodepool")
     assert manifest["spec"]["failurePolicy"]["maxRestarts"] == 7
     spec = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert spec["parallelism"] == spec["completions"] == 4 and spec["completionMode"] == "Indexed"
@@ -90,6 +93,13 @@ def test_gke_on_several_hosts_of_a_tpu_slice(job):
     ]
     (variable,) = pod["containers"][0]["env"]
     assert variable["name"] == "HOST" and "job-completion-index" in str(variable)
+
+
+@pytest.mark.parametrize("setting", ["hosts=1", "topology=v5litepod-16"])
+def test_gke_needs_all_hosts_of_a_slice(job, setting):
+    settings = ["image=i", "accelerator=a", "topology=4x4", "hosts=4", "claim=disk", setting]
+    backend = make_backend("gke", settings)
+    common.refuses("--resource=topology", lambda: backend.file(job))
 
 
 def test_xpk(job):
@@ -116,6 +126,7 @@ def test_sky(job):
     task, commands = text.split("\n\n")
     task = yaml.safe_load(task)
     assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [75]
+    assert task["setup"].startswith('pip install "jax[cuda12]" -e "')
     assert task["num_nodes"] == 2 and "--process_id=$SKYPILOT_NODE_RANK" in task["run"]
     assert task["file_mounts"] == {str(job.workdir): {"source": "gs://mine", "mode": "MOUNT"}}
     last = f"sky jobs launch -y -d -n {job.name}-1 --env POINT=1 task.yaml"
