@@ -99,6 +99,7 @@ def _listen_by_hand(
     # A proxy for the web would answer, or not, in place of the coordinator.
     direct = os.environ.get("no_grpc_proxy", os.environ.get("no_proxy", ""))  # noqa: SIM112
     os.environ["no_grpc_proxy"] = ",".join(filter(None, [direct, host]))  # noqa: SIM112
+    jax.config.update("jax_check_proxy_envs", False)  # it would warn of this very variable
     jax.distributed.initialize(
         coordinator,
         num_processes=num_processes,

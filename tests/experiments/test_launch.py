@@ -32,6 +32,7 @@ def test_a_command_runs_one_point_and_reports(corpus, tmp_path):
     cache = {"JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = runs.program("launch.py", TINY, *where, *little, SLURM_ARRAY_TASK_ID="1", **cache)
     assert done.status == 0, done.errors
+    assert "proxy" not in done.errors, "a warning of a variable that the user has not set"
     assert "nope" in done.output and "report.html" in done.output
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["nope"]
     assert [*(tmp_path / "cache/posenc_jax/compiled").iterdir()]
