@@ -137,9 +137,15 @@ def _run(workdir: Path) -> int:
         return 0
     if is_in_bucket(workdir):
         console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
-    failures = [] if REPORT.value else run_points(experiment.parts, _task_id(), SHARE.value)
+    task = None if REPORT.value else _task_id()
+    failures = [] if REPORT.value else run_points(experiment.parts, task, SHARE.value)
     if REPORT.value or not SHARE.value:  # a later command without --share writes the report
-        path = experiment.write_report(shlex.join(["python", *sys.argv]))
+        try:
+            path = experiment.write_report(shlex.join(["python", *sys.argv]))
+        except ValueError as error:
+            if task is None:
+                raise
+            path = f"none yet, because {error}"  # the job itself has ended well all the same
         _print_missing(experiment, console)
         console.print(f"report: {path}", highlight=False)
         for failure in failures:

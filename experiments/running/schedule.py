@@ -44,10 +44,11 @@ def run_points(
     scheme one by one, so that they end at about the same time. A point that starts from the model
     of another point waits while another program trains that model. A job of an array, which has a
     ``task_id``, first trains the point that its own starts from, if no program does, because the
-    job may begin before that point's own job. A sweep that needs points of another one waits for
-    the programs that run them, and runs the points that a program left when it was killed.
+    job may begin before that point's own job. A sweep that needs points of another one, or such a
+    job, waits for the programs that run them, and runs the points that no program runs.
     """
     chosen = {name: sweep.points for name, sweep in parts.items()}
+    shared = {*parts} if share else set()
     if task_id is not None:
         numbered = [(name, point) for name, points in chosen.items() for point in points]
         if not 0 <= task_id < len(numbered):
@@ -55,6 +56,8 @@ def run_points(
             raise RefusedError(f"task_id={task_id} must be in 0..{last}, the number of a point")
         name, point = numbered[task_id]
         chosen = {name: [point]}
+        # Jobs may run points of these sweeps that have jobs of their own.
+        shared |= {need[0] for part in parts.values() if (need := part.needs(part.points))}
     failures: list[dict] = []
     tried: dict[str, set[Point]] = {name: set() for name in parts}
 
@@ -62,7 +65,7 @@ def run_points(
         sweep = parts[name]
         check_writable(sweep.workdir)  # here, because else each of the points would fail of it
         sweep.check_data(points)
-        schedule = Schedule(sweep, points, share=share, is_job=task_id is not None)
+        schedule = Schedule(sweep, points, share=name in shared, is_job=task_id is not None)
         schedule.run()
         tried[name] |= schedule.tried
         of = f"{name}: " if name else ""
@@ -72,7 +75,7 @@ def run_points(
         sweep = parts[name]
         if name:
             sweep.console.rule(f"{name}, {len(sweep.points)} points")
-        while share and (needed := sweep.needs()):
+        while (share or task_id is not None) and (needed := sweep.needs(points)):
             other, missing = needed
             held = {point for point in missing if is_held(parts[other], point)}
             if free := [point for point in missing if point not in held | tried[other]]:

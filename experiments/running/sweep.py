@@ -99,8 +99,8 @@ class Sweep(Finished):
         """Returns the point whose model this one starts from; a subclass may have such points."""
         return None
 
-    def needs(self) -> tuple[str, list[Point]] | None:
-        """Returns the name of another sweep and its missing points that this one needs first."""
+    def needs(self, points: list[Point]) -> tuple[str, list[Point]] | None:
+        """Returns the name of another sweep and its missing points that ``points`` need first."""
         return None
 
     @property

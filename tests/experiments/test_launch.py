@@ -18,7 +18,7 @@ from runs import TINY
 
 import launch
 from experiments.registry import EXPERIMENTS
-from experiments.running import command_line
+from experiments.running import command_line, schedule
 
 
 def test_a_command_runs_one_point_and_reports(corpus, tmp_path):
@@ -145,6 +145,22 @@ def test_a_report_of_what_is_done_trains_nothing(workdir, corpus):
     assert done.status == 0 and "report.html" in done.output
     assert "1 of 3 points have no result yet" in done.output and "--status" in done.output
     assert sorted(workdir.rglob("*")) == before
+
+
+def test_a_job_that_has_run_its_point_does_not_fail_for_a_report_that_waits_for_others(
+    corpus, tmp_path, monkeypatch
+):
+    """The ladder has nothing to report until a scheme is trained under all learning rates."""
+    monkeypatch.setattr(schedule, "run_points", lambda *_: [])
+    command = ["--config=configs/ladder.py:tiny", f"--config.corpus={corpus}"]
+    for rung in ("b_l32_t2", "c_l32_t20"):
+        name = f"--config.studies.{rung}"
+        command += [f"{name}.eval.splits=('test',)", f"{name}.train.batch_size=8"]
+    job, alone = (
+        runs.command(*command, f"--workdir={tmp_path}", f"--task_id={n}") for n in (0, -1)
+    )
+    assert (job.status, alone.status) == (0, 2)
+    assert "nothing to report" in job.output and "nothing to report" in alone.errors
 
 
 def test_a_report_that_a_full_disk_refuses_is_one_sentence_and_the_old_one_stays(workdir, corpus):

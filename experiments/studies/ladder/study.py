@@ -102,10 +102,10 @@ class Rung(Comparison):
             return False
         return any(point.scheme == scheme for point in self.rung_of_rates.points)
 
-    def needs(self):
+    def needs(self, points):
         if self.rung_of_rates is None:
             return None
-        schemes = dict.fromkeys(point.scheme for point in self.points)
+        schemes = dict.fromkeys(point.scheme for point in points)
         waiting = filter(self.waits_for, schemes)
         missing = [point for scheme in waiting for point in self.rung_of_rates.untried(scheme)]
         return (self.config["rates_of"], missing) if missing else None

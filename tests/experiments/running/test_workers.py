@@ -147,24 +147,35 @@ def test_a_point_waits_for_the_one_that_it_starts_from(share, corpus, tmp_path, 
     assert one.finished(alibi) and "rope/seed0" not in output.getvalue()
 
 
+@pytest.mark.parametrize("is_job", [False, True])
 @pytest.mark.parametrize("is_refused", [False, True])
 def test_points_that_another_sweep_needs_are_waited_for_only_while_a_program_has_them(
-    is_refused, corpus, tmp_path, monkeypatch
+    is_refused, is_job, corpus, tmp_path, monkeypatch
 ):
     """One that was killed has left them, and one of another config cannot run them."""
     names = "first", "second"
     first, second = (comparison(config(corpus, **BOTH), tmp_path / name)[0] for name in names)
     rope = untrained(first).points[0]
-    untrained(second).needs = lambda: None if first.finished(rope) else ("first", [rope])
+    untrained(second).needs = lambda _: None if first.finished(rope) else ("first", [rope])
     if is_refused:
         open_run(first.folder(rope), {"seed": "another"})
     with contextlib.ExitStack() as killed:
         killed.enter_context(claimed(tmp_path / "first/shared/rope/seed0"))
         monkeypatch.setattr(schedule.time, "sleep", lambda _: killed.close())
-        failures = run_points({"first": first, "second": second}, share=True)
+        parts, job = {"first": first, "second": second}, len(first.points)
+        failures = run_points(parts, job if is_job else None, share=not is_job)
     assert [failure["scheme"] for failure in failures] == ["first: rope"] * is_refused
-    assert [first.finished(point) is not None for point in first.points] == [not is_refused, True]
-    assert all(map(second.finished, second.points))
+    finished = [[bool(one.finished(p)) for p in one.points] for one in (first, second)]
+    assert finished == [[not is_refused, not is_job], [True, not is_job]]
+
+
+def test_a_job_leaves_a_point_to_the_job_that_needs_it_first(corpus, tmp_path):
+    names = "first", "second"
+    first, second = (comparison(config(corpus, **BOTH), tmp_path / name)[0] for name in names)
+    rope = untrained(first).points[0]
+    second.needs = lambda _: ("first", [rope])
+    with claimed(tmp_path / "first/shared/rope/seed0"), claimed(first.folder(rope)):
+        assert run_points({"first": first, "second": second}, task_id=0) == []
 
 
 def test_a_point_that_diverged_for_a_worker_is_not_trained_again_by_its_command(
