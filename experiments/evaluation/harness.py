@@ -13,7 +13,7 @@ import collections
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -257,7 +257,18 @@ def evaluate(harness: Harness, tasks: list[str], include: str | None, **options:
         generate_until: Callable = staticmethod(harness.generate_until)
 
     manager = TaskManager(include_path=include)
+    check_tasks(tasks, manager.all_tasks)
     return lm_eval.simple_evaluate(Adapter(), tasks=tasks, task_manager=manager, **options)
+
+
+def check_tasks(tasks: list[str], known: Collection[str]) -> None:
+    """Raises a ValueError unless each task is one of the known ones, or a file that defines one."""
+    unknown = [task for task in tasks if task not in known and not Path(task).is_file()]
+    if unknown:
+        raise ValueError(
+            f"--tasks has {', '.join(map(repr, unknown))}, which lm-evaluation-harness does not "
+            "know: give names that `lm_eval ls tasks` prints, or of tasks in the folder --include"
+        )
 
 
 @exit_status
@@ -271,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--length", type=count, help="most tokens of context (default: as trained)")
     parser.add_argument("--batch_tokens", type=count, default=8192, help="tokens of a forward pass")
     parser.add_argument("--num_fewshot", type=int, help="examples before each question")
-    parser.add_argument("--limit", type=int, help="questions of each task")
+    parser.add_argument("--limit", type=count, help="questions of each task")
     parser.add_argument("--out", type=Path, help="file for the results, as JSON")
     args = parser.parse_args(arguments)
     console = Console(soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import types
 
 import common
@@ -112,6 +113,16 @@ def test_an_answer_does_not_depend_on_other_requests(harness, name):
     alone = [single.coder.decode(np.asarray(one)[0].tolist()) for one in tokens]
     assert single.generate_until(every) == alone
     assert len(set(alone)) > 1, "this test can tell"
+
+
+def test_tasks_that_the_harness_does_not_know_are_named(tmp_path):
+    (tmp_path / "mine.yaml").touch()
+    harness_module.check_tasks(["arc_easy", str(tmp_path / "mine.yaml")], {"arc_easy"})
+    for task in ("arc_esay", "", str(tmp_path)):
+        check = functools.partial(harness_module.check_tasks, [task], {"a"})
+        common.refuses(re.escape(repr(task)), check)
+    with pytest.raises(SystemExit):
+        main(["--model=any", "--tasks=arc_easy", "--limit=0"])
 
 
 def test_results_say_what_they_are_of(monkeypatch, harness, tmp_path):
