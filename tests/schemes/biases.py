@@ -38,7 +38,7 @@ class T5(NoPE):
         num_buckets, max_distance = given.get("num_buckets", 32), given.get("max_distance", 128)
         bias = np.empty((q.shape[1], len(positions), len(positions)))
         for (m, n), distance in np.ndenumerate(distances(positions)):
-            distance = int(distance)
+            distance = math.floor(distance + 0.5)
             if given.get("bidirectional"):
                 half = num_buckets // 2
                 bucket = self.bucket(abs(distance), half, max_distance) + half * (distance < 0)
@@ -88,7 +88,6 @@ SCHEMES = {
     "t5": Scheme(
         T5(),
         [{}, {"num_buckets": 8, "max_distance": 50, "bidirectional": True, "table_scale": 3.0}],
-        whole_positions_only=True,
     ),
     "kerple_log": Scheme(KerpleLog(), [{}, {"num_heads": 6}]),
     "kerple_power": Scheme(KerplePower(), [{}, {"num_heads": 6}]),

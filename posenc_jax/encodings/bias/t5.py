@@ -39,6 +39,9 @@ def t5_bucket(
     distance: jax.Array, num_buckets: int, max_distance: int, bidirectional: bool
 ) -> jax.Array:
     """Returns the int32 bucket of each float32 distance, query position minus key position."""
+    # Between -1 and 0 a distance would read the row of keys ahead at distance 0, which no whole
+    # distance reads and nothing trains.
+    distance = jnp.floor(distance + 0.5)
     if not bidirectional:
         return _last_start_reached(t5_bucket_starts(num_buckets, max_distance), distance)
     starts = t5_bucket_starts(num_buckets // 2, max_distance)
@@ -59,7 +62,7 @@ class T5(Encoding):
 
     T5 itself has no ``1 / sqrt(head_dim)``. Here the bias is added to the scaled logits, so the
     model can represent the same functions but starts at another scale. For a T5 checkpoint pass
-    ``scale=1.0`` to ``attend``.
+    ``scale=1.0`` to ``attend``. Distances that are not whole numbers are rounded.
 
     Args:
       model_dim: width of the residual stream, which sets the initial scale, N(0, 1 /
