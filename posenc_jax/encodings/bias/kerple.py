@@ -24,6 +24,7 @@ class Kerple(Encoding):
     The released code keeps ``p`` and ``a`` in range (0.01 or above, and the power's ``p`` not
     above 2) by overwriting the parameters in every forward pass. Here they are smooth functions of
     the trained parameters, with the same range and a gradient everywhere.
+    The paper's composite kind, with three numbers for each head, is not offered.
 
     Args:
       rngs: source of the initial values, p ~ U(0, 2) and a ~ U(0, 1) as released, but at least
