@@ -169,33 +169,42 @@ def _rows(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
     """Returns what the ladder found, as sentences; ``words`` are the macros that make them."""
-    longest = data["rungs"][data["longest"]]
-    ahead, compared = {}, {}
-    for topic, other in (("text", ladder.ROPE), ("text, beyond", WINDOWED), ("gain", OWN_WINDOW)):
-        rows = {row["scheme"]: row[topic] for row in longest["rows"] if row[topic]}
-        if longest["seeds"] > 1:
-            words_of = [row[f"vs_{other}"] for name, row in rows.items() if name not in AGAINST]
-            compared[topic] = sum(isinstance(w, str) and w != "the same" for w in words_of)
-            topics = [topic, *(f"{topic} of {kind}" for kind in longest["kinds"])]
-            ahead[topic] = [
-                row["scheme"]
-                for row in longest["rows"]
-                if all(row[one] and row[one][f"vs_{other}"] == "better" for one in topics)
-            ]
-        elif other in rows:
-            means = {name: row["mean"] for name, row in rows.items()}
-            lower = [name for name, mean in means.items() if mean < means[other]]
-            ahead[topic] = sorted(lower, key=lambda name: (means[name], name))
-    if longest["seeds"] > 1:
-        sentences = [words.verdicts(longest, ahead, compared)]
-    else:
-        sentences = [words.means(longest, ahead)]
+    rungs = data["rungs"]
+    longest = rungs[data["longest"]]
+    of_rungs = [_of_rung(longest, "On the main rung", words)]
+    texts = max((of for of in rungs.values() if of["finished"]), key=lambda of: of["length"])
+    if texts["length"] > longest["length"] and texts["seeds"] > 1:
+        of_rungs.append(_of_rung(texts, "On the rung of the longest texts", words))
+    sentences = [" ".join(of_rungs)]
     if data["leads"]:
         early, last = data["leads"]
         sentences.append(words.leads(early, _leading(early), last, _leading(last)))
     if data["correlations"]:
         sentences.append(words.correlations(data["correlations"], trust.SHARED))
     return sentences
+
+
+def _of_rung(rung: Mapping[str, Any], where: str, words: Any) -> str:
+    """Returns which schemes are ahead on a rung, as a sentence that begins with ``where``."""
+    ahead, compared = {}, {}
+    for topic, other in (("text", ladder.ROPE), ("text, beyond", WINDOWED), ("gain", OWN_WINDOW)):
+        rows = {row["scheme"]: row[topic] for row in rung["rows"] if row[topic]}
+        if rung["seeds"] > 1:
+            words_of = [row[f"vs_{other}"] for name, row in rows.items() if name not in AGAINST]
+            compared[topic] = sum(isinstance(w, str) and w != "the same" for w in words_of)
+            topics = [topic, *(f"{topic} of {kind}" for kind in rung["kinds"])]
+            ahead[topic] = [
+                row["scheme"]
+                for row in rung["rows"]
+                if all(row[one] and row[one][f"vs_{other}"] == "better" for one in topics)
+            ]
+        elif other in rows:
+            means = {name: row["mean"] for name, row in rows.items()}
+            lower = [name for name, mean in means.items() if mean < means[other]]
+            ahead[topic] = sorted(lower, key=lambda name: (means[name], name))
+    if rung["seeds"] > 1:
+        return words.verdicts(where, rung, ahead, compared)
+    return words.means(rung, ahead)
 
 
 def _leading(leads: Mapping[str, Any]) -> list[str]:

@@ -53,20 +53,20 @@ class Rung:
     def rows(self, question: Question) -> dict[str, Answer]:
         """Returns the answers to a question by scheme.
 
-        A rung of the ladder has one length beyond the trained one, and "text, beyond" answers for
-        all of them. Where the question was asked of several kinds of text too, ``kinds`` has the
-        answers by kind.
+        A rung of the ladder reads texts up to one longest length, and "text, beyond" and "gain"
+        answer for all lengths up to that. Where the question was asked of several kinds of text
+        too, ``kinds`` has the answers by kind.
         """
         topic, multiple = question
         if "text, beyond" in set(self.answers["topic"]):
             topic = "text, beyond" if topic == "text" and multiple > 1 else topic
-            asked = self.answers["topic"] == topic
+            asked = (self.answers["topic"] == topic) & (self.answers["multiple"] >= multiple)
         else:
             asked = (self.answers["topic"] == topic) & (self.answers["multiple"] == multiple)
         rows = {
             row["scheme"]: row | {"kinds": {}} for row in self.answers[asked].to_dict("records")
         }
-        if topic in OF_KINDS:
+        if rows and topic in OF_KINDS:
             kind = self.answers["topic"].str.extract(rf"^{topic} of (\w+)$", expand=False)
             of_kinds = self.answers.assign(kind=kind).dropna(subset="kind").to_dict("records")
             for row in of_kinds:

@@ -78,6 +78,13 @@ def test_a_scheme_must_be_better_on_each_kind_of_text():
     assert "Better in all, and not on each kind of text: `alibi`." in said["evidence"]
 
 
+def test_a_rung_does_not_answer_for_longer_texts_than_it_has_read():
+    answers = rung(1.0, **BASELINES).answers.assign(topic="text, beyond", multiple=4.0)
+    one = trust.Rung("rung", "", 1.0, answers)
+    assert one.rows(("text", 2)).keys() == one.rows(("text", 4)).keys() == BASELINES.keys()
+    assert not one.rows(("text", 16))
+
+
 def first_seeds(**losses):
     """Returns a longer rung that has one seed of each scheme, and so no verdicts."""
     return rung(2.0, **{scheme: seeds[:1] for scheme, seeds in (BASELINES | losses).items()})
@@ -135,7 +142,7 @@ def test_every_need_asks_what_was_measured(rungs_and_missing):
     described = json.loads((DOCS / "ladder/ladder.json").read_text())["rungs"].values()
     finished, points = (sum(rung[key] for rung in described) for key in ("finished", "points"))
     assert missing == f"{points - finished} of {points} runs of the ladder"
-    assert rungs[-1].rows(("text", 16)).keys() >= {"rope", "rope_windowed"}
+    assert rungs[-1].rows(("text", 4)).keys() >= {"rope", "rope_windowed"}
     named = set(REGISTRY) | set(pd.concat([one.answers["scheme"] for one in rungs]))
     for need in NEEDS:
         assert all(any(one.rows(question) for one in rungs) for question in need.asked)
