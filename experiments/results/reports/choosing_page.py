@@ -139,6 +139,7 @@ def told(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
     if decision.behind:
         evidence += f" Behind a baseline after longer training: {_names(decision.behind)}."
     if not is_task:
+        evidence += _after_as_many_tokens(decision, need, rungs)
         evidence += "".join(
             _after_less_training(scheme, decision, need, rungs) for scheme in decision.chosen
         )
@@ -151,6 +152,20 @@ def told(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
         "decision": decision,
         "is_task": is_task,
     }
+
+
+def _after_as_many_tokens(decision: Decision, need: Need, rungs: Sequence[trust.Rung]) -> str:
+    """Returns in texts of which other lengths as many tokens do not prove the choice."""
+    text = ""
+    for rung in rungs:
+        is_like = rung.tokens == decision.rung.tokens and rung.length and decision.rung.length
+        tables = [rung.rows(question) for question in need.asked]
+        there = [scheme for scheme in decision.chosen if scheme in tables[-1]]
+        unproven = [s for s in there if not all(_wins(rows.get(s)) for rows in tables)]
+        if is_like and rung is not decision.rung and unproven:
+            text += f" After as many tokens in texts of {rung.length}, {_names(unproven)} "
+            text += f"{'is' if len(unproven) == 1 else 'are'} not clearly better."
+    return text
 
 
 def _after_less_training(

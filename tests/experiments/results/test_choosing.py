@@ -1,5 +1,6 @@
 """Tests that the guide chooses what the longest training supports, and says why if it does not."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -115,6 +116,17 @@ def test_a_choice_says_where_it_was_behind_after_less_training():
     said = told(NEED, rungs)
     assert said["choice"] == "`alibi`"
     assert "`alibi` is behind a baseline in 1 of 1 trainings of fewer tokens" in said["evidence"]
+
+
+def test_a_choice_says_where_as_many_tokens_do_not_prove_it():
+    short, long = (
+        dataclasses.replace(rung(1.0, **BASELINES, alibi=losses), length=length)
+        for length, losses in ((64, (1.9, 2.0, 2.15)), (256, LOW))
+    )
+    said = told(NEED, [short, long])
+    assert said["choice"] == "`alibi`"
+    assert "as many tokens in texts of 64, `alibi` is not clearly better" in said["evidence"]
+    assert "as many tokens" not in told(NEED, [long])["evidence"]
 
 
 def test_a_task_counts_where_it_is_learned():
