@@ -171,7 +171,7 @@ def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
     """Returns what the ladder found, as sentences; ``words`` are the macros that make them."""
     rungs = data["rungs"]
     longest = rungs[data["longest"]]
-    of_rungs = [_of_rung(longest, "On the main rung", words)]
+    of_rungs = [_of_rung(longest, "On the longest rung that has results", words)]
     texts = max((of for of in rungs.values() if of["finished"]), key=lambda of: of["length"])
     if texts["length"] > longest["length"] and texts["seeds"] > 1:
         of_rungs.append(_of_rung(texts, "On the rung of the longest texts", words))
