@@ -155,7 +155,7 @@ def told(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
 
 
 def _after_as_many_tokens(decision: Decision, need: Need, rungs: Sequence[trust.Rung]) -> str:
-    """Returns in texts of which other lengths as many tokens do not prove the choice."""
+    """Returns the other lengths of texts in which as many tokens do not prove the choice."""
     text = ""
     for rung in rungs:
         is_like = rung.tokens == decision.rung.tokens and rung.length and decision.rung.length
