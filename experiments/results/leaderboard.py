@@ -91,6 +91,11 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
                 )
             if len(record["seeds"]) < SEEDS:
                 raise ValueError(f"{path} has {len(record['seeds'])} of {SEEDS} seeds")
+            if not _has_all_losses(record):
+                raise ValueError(
+                    f"{path} lacks losses: {', '.join(_PROTOCOLS)} must each have a number of every "
+                    "text for each seed; run the track again"
+                )
             if record["scheme"] != path.parent.name:  # a copy would count the scheme twice
                 raise ValueError(
                     f"{path} is a record of {record['scheme']}: a record lies in the folder of its "
@@ -111,6 +116,13 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         else:
             same.append(record)
     return same, refused
+
+
+def _has_all_losses(record: Mapping[str, Any]) -> bool:
+    """Returns whether a record has a loss for each protocol, text and seed."""
+    of_protocols = [record["losses"].get(protocol) or {"": []} for protocol in _PROTOCOLS]
+    counts = {len(of_seeds) for by_text in of_protocols for of_seeds in by_text.values()}
+    return counts == {len(record["seeds"])}
 
 
 def table(records: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:

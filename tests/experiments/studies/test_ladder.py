@@ -230,7 +230,8 @@ def test_a_line_of_a_record_is_a_text(folder):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("track", "0.9"), ("seeds", [0]), ("corpus_digest", "other"), ("tokens", 9), ("losses", 1)],
+    [("track", "0.9"), ("seeds", [0]), ("corpus_digest", "other"), ("tokens", 9), ("losses", 1)]
+    + [("losses", {}), ("seeds", [0, 1, 2, 3])],
 )
 def test_a_record_that_cannot_be_compared_is_left_out_and_told(folder, field, value):
     path = folder / "bad" / "result.json"
