@@ -93,8 +93,8 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
                 raise ValueError(f"{path} has {len(record['seeds'])} of {SEEDS} seeds")
             if not _has_all_losses(record):
                 raise ValueError(
-                    f"{path} lacks losses: {', '.join(_PROTOCOLS)} must each have a number of every "
-                    "text for each seed; run the track again"
+                    f"{path} lacks losses: {', '.join(_PROTOCOLS)} must each have a number for "
+                    "each text and seed; run the track again"
                 )
             if record["scheme"] != path.parent.name:  # a copy would count the scheme twice
                 raise ValueError(

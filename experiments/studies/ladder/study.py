@@ -27,7 +27,7 @@ from experiments.training import own_schemes
 from experiments.training.data import SPLITS
 from experiments.training.encodings import make_encoding
 from experiments.training.parameters import parameter_count
-from posenc_jax.registry import SIZES
+from posenc_jax.registry import REGISTRY, SIZES, suggest
 
 # A scheme whose own parameters exceed this share of the model's gets a narrower feed-forward
 # network, but not less than half of it.
@@ -49,7 +49,14 @@ class Rung(Comparison):
 
     def __init__(self, config, workdir, console):
         self._best: dict[str, float] = {}
-        own_schemes.register(name.strip() for name in config.schemes.split(","))
+        names = [name.strip() for name in config.schemes.split(",")]
+        own_schemes.register(names)
+        for name in names:
+            if name not in {*REGISTRY, *config.encodings, *config.extend}:
+                raise ValueError(
+                    f"schemes={name!r} is no scheme, and there is no file {name}.py in "
+                    f"{Path.cwd()}{suggest(name, REGISTRY)}"
+                )
         super().__init__(config, workdir, console)
 
     def recipe_of(self, point):

@@ -315,6 +315,10 @@ def test_a_scheme_of_a_file_says_what_its_constructor_lacks(tmp_path):
     common.refuses(message, lambda: tiny(tmp_path / "workdir", "rooted"), TypeError)
 
 
+def test_a_scheme_that_is_neither_registered_nor_in_a_file(tmp_path):
+    common.refuses(r"'rotted' .*no file rotted\.py", lambda: tiny(tmp_path, "rotted"))
+
+
 def test_a_scheme_of_a_file_is_not_mistaken_for_one_of_the_registry(tmp_path):
     (tmp_path / "path.py").write_text("from pathlib import Path")
     register(["path"], tmp_path)
