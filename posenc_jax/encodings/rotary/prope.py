@@ -109,7 +109,7 @@ class PRoPE(Encoding):
         positions = on_axes(positions, (3 if self.time_channels else 2) + PROJECTION)
         *times, rows, columns = jnp.moveaxis(positions[..., :-PROJECTION], -1, 0)
         top = positions[..., -PROJECTION:].reshape(*positions.shape[:2], 3, 4)
-        bottom = jnp.zeros_like(top[..., :1, :]).at[..., 3].set(1.0)
+        bottom = jnp.zeros_like(top[..., :1, :], jnp.float32).at[..., 3].set(1.0)
         projection = jnp.concatenate([top, bottom], axis=-2)
         return times[0] if times else rows, rows, columns, projection
 
