@@ -1,7 +1,7 @@
 """Makes the tables of ``docs/results.md``, with the families that their marks belong to.
 
 Most have answers of the atlas; one has those of models that ``configs/extrapolation.py:long``
-trained longer, and one the ladder's longest rung.
+trained longer, and the last ones are about the ladder.
 """
 
 import collections
@@ -147,6 +147,24 @@ def of_oracle(ladder: Mapping[str, Any]) -> str:
     return markdown_table(heads, lines)
 
 
+def of_copied(models: pd.DataFrame, ladder: Mapping[str, Any]) -> str:
+    """Returns how well models copy, by scheme and rung and a number for each seed, in Markdown.
+
+    ``models`` is the table of ``evaluation/copying.py``.
+    """
+    models = models.sort_values("seed")
+    models["shown"] = (models["copied"].round(2) + 0.0).map("{:.2f}".format)  # no "-0.00"
+    by_rung = models.groupby(["scheme", "rung"])["shown"].agg(", ".join).unstack()
+    rungs = [rung for rung in ladder["rungs"] if rung in by_rung]
+    longest = models[models["rung"] == ladder["longest"]]
+    schemes = longest.groupby("scheme")["copied"].mean().sort_values(ascending=False).index
+    lines = [
+        [f"`{scheme}`", *by_rung.loc[scheme].reindex(rungs).fillna("-")]
+        for scheme in [*schemes, *by_rung.index.difference(schemes)]
+    ]
+    return markdown_table(["scheme", *(f"`{rung}`" for rung in rungs)], lines)
+
+
 def _by_scheme(rung: Mapping[str, Any], topic: str, schemes: Iterable[str]) -> list[Any]:
     """Returns a rung's answers to a topic, None where a scheme has none."""
     rows = {row["scheme"]: row for row in rung["rows"]}
@@ -183,4 +201,5 @@ def tables(sources: Sources) -> dict[str, str]:
         "Trained on longer texts instead": of_oracle(sources.ladder),
         "Rungs, at the trained length": of_rungs(sources.ladder, "text", ROPE),
         "Rungs, beyond the trained length": of_rungs(sources.ladder, "text, beyond", WINDOWED),
+        "Copying": of_copied(sources.copied, sources.ladder),
     }

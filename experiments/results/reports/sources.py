@@ -38,6 +38,7 @@ class Sources:
       trust: the badges of the questions of the atlas.
       ladder: what ``ladder_page.told`` returns of ``docs/ladder``.
       one_task: the answers of models that learn one task; a topic is a study.
+      copied: how well models of the ladder copy, see ``evaluation/copying.py``.
     """
 
     atlas: Atlas
@@ -48,6 +49,7 @@ class Sources:
     trust: dict[trust.Question, list[str]]
     ladder: dict[str, Any]
     one_task: pd.DataFrame
+    copied: pd.DataFrame
 
     def of(self, topic: str, multiple: float = 1) -> pd.DataFrame:
         """Returns the answers of the atlas to a question, by scheme."""
@@ -71,6 +73,7 @@ def read(docs: Path) -> Sources:
         trust.read(docs / "atlas" / trust.JSON),
         ladder_page.told(docs / "ladder"),
         summary(one_task, verdicts(one_task)),
+        pd.read_csv(docs / "data/copied.csv"),
     )
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from study_records import pack, results, text_records
 
+from experiments.evaluation import copying
 from experiments.results.answers import of_text, summary, verdicts
 from experiments.results.comparisons import families
 from experiments.results.lengths import WINDOWED
@@ -115,6 +116,36 @@ def test_a_table_of_losses_has_marks_and_says_what_was_compared():
     assert written(page, {"A toy": text}) == page and page.count("Families of comparisons") == 1
     with pytest.raises(ValueError, match="t5 at recall 4x"):
         shown(values, "t5", {"4x": ("recall", 4)})
+
+
+def test_copying_has_a_number_for_each_seed_and_the_best_of_the_longest_rung_first():
+    rows = [("long", "fox", 0, 0.1), ("long", "fox", 1, -0.001), ("long", "rope", 0, 0.2)]
+    models = pd.DataFrame([*rows, ("short", "t5", 0, 0.3)], columns=[*copying.MODEL, "copied"])
+    ladder = {"rungs": {"short": {}, "long": {}, "empty": {}}, "longest": "long"}
+    lines = atlas_tables.of_copied(models, ladder).splitlines()
+    assert lines[0] == "| scheme | `short` | `long` |"
+    assert lines[2:] == [
+        "| `rope` | - | 0.20 |",
+        "| `fox` | - | 0.10, 0.00 |",
+        "| `t5` | 0.30 | - |",
+    ]
+
+
+def test_copying_measures_the_models_that_its_table_lacks(tmp_path, monkeypatch):
+    for scheme, file in (
+        ("rope", "evaluation.json"),
+        ("fox", "evaluation.json"),
+        ("t5", "run.json"),
+    ):
+        (run := tmp_path / "long/runs" / scheme / "seed1/checkpoints").mkdir(parents=True)
+        (run.parent / file).touch()
+    out = tmp_path / "copied.csv"
+    out.write_text("rung,scheme,seed,copied\ngone,rope,0,0.5\nlong,fox,1,0.25\n")
+    monkeypatch.setattr(copying, "run_and_windows", lambda run, count: (run, count))
+    monkeypatch.setattr(copying, "copied", lambda *_: {"value": 0.125})
+    copying.main([f"--workdir={tmp_path}", f"--out={out}"])
+    lines = "gone,rope,0,0.500", "long,fox,1,0.250", "long,rope,1,0.125"
+    assert out.read_text().splitlines()[1:] == [*lines]
 
 
 def test_a_task_learned_alone_has_each_length_below_its_multiple(tmp_path):
