@@ -31,6 +31,11 @@ REASONS: list[tuple[str, str, str]] = [
         "it chooses the faster of two implementations, at one length",
     ),
     (
+        "attention/sinks.py",
+        "sinks_BTH + zeros",
+        "zeros give the sinks a shape and a sharding, and may be subtracted as well",
+    ),
+    (
         "attention/cpu.py",
         "queries > _FEW",
         "it chooses the faster of two forms of the same product",
