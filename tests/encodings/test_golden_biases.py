@@ -130,6 +130,11 @@ def test_kerple_parameters_stay_in_range():
     published = jnp.array([0.011, 0.5, 1.0, 1.99])
     close(encoding.p_of(inverse_exponent(published)), published, rtol=1e-4)
 
+    # Drawn from 0 to 2, but not so near to the ends that training could hardly move them.
+    drawn = posenc_jax.make("kerple_power", num_heads=1000, rngs=nnx.Rngs(0))
+    p = np.asarray(drawn.p_of(drawn.raw_p[...]))
+    close([p.min(), p.max()], [0.02, 1.98], rtol=1e-4)
+
 
 # Positions at the input
 
