@@ -89,7 +89,7 @@ def _expressions(node: ast.AST) -> Iterator[ast.expr]:
             return
         case ast.If(body=[ast.Raise()], orelse=rest):
             children: list = rest
-        case ast.Expr(value=ast.Constant()):
+        case ast.Expr(value=ast.Constant()) | ast.keyword(arg="strict"):  # of zip, a check
             return
         case ast.Expr(value=ast.Call()) | ast.Call() if _checks(node):
             return
