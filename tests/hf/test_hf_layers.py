@@ -11,6 +11,7 @@ from flax import nnx
 import posenc_jax
 from posenc_jax import Chunks, from_hf, layers_from_hf, make
 from posenc_jax.attention.blockwise import blockwise
+from posenc_jax.encodings.position_maps.dual_chunk import DualChunk
 from posenc_jax.hf.layers import kinds_of
 from posenc_jax.hf.pattern import same
 from posenc_jax.hf.rules import At, not_from_last
@@ -170,6 +171,11 @@ def test_dual_chunks():
     assert same(encoding, make("dual_chunk", head_dim=128, base=1e7, train_length=262144, **sizes))
     empty = from_hf(QWEN25_1M | {"dual_chunk_attention_config": {}})
     assert same(empty, make("rope", head_dim=128, base=1e7))
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next"])
+def test_other_models_with_dual_chunks(model_type):
+    assert isinstance(from_hf(QWEN25_1M | {"model_type": model_type}, layer=3), DualChunk)
 
 
 @pytest.mark.parametrize(("size", "window"), [(8, (3, 4)), (7, (3, 3))])
