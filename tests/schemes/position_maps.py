@@ -59,10 +59,10 @@ class DualChunk(PositionMap):
             return min(q_place + stride, chunk) - k_place
         return min(2 * stride - 1, chunk) - k_place
 
-    def frequencies(self, d, base, given, longest):
-        rate, _ = super().frequencies(d, base, given, longest)
-        growth = max(1.0, longest / given.get("original_length", math.inf))
-        return rate, 1 + 0.1 * math.log(growth)
+    def logits(self, q, k, positions, given, weights):
+        growth = max(1.0, (positions.max() + 1) / given.get("original_length", math.inf))
+        temperature = 1 + 0.1 * math.log(growth)  # also of channels that do not rotate
+        return temperature * super().logits(q, k, positions, given, weights)
 
 
 OTHER_ROPE = {"base": 300.0, "layout": "interleaved", "rotary_dim": 10}
@@ -100,6 +100,7 @@ SCHEMES = {
             {"chunk_size": 15, "local_window": 6} | OTHER_ROPE,
             {"chunk_size": 15, "local_window": 9},  # 2 s - 1 below the chunk size
             {"original_length": 7},
+            {"original_length": 7} | OTHER_ROPE,
         ],
         shift_invariant=False,
     ),

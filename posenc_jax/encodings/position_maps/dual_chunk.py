@@ -15,14 +15,14 @@ RoPE rotates by these positions of keys n and queries m. A chunk has ``s = c - l
 tokens, and c is ``chunk_size``. Overrides ``prepare``, ``rotate`` and ``score``.
 """
 
-import jax
 import jax.numpy as jnp
 
-from posenc_jax.encoding import Tile
+from posenc_jax.encoding import Side, Tile
 from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
 from posenc_jax.encodings.rotary.rope import check_length
 from posenc_jax.fields import count_of
 from posenc_jax.positions import one_axis
+from posenc_jax.tokens import Tokens
 
 
 class DualChunk(PositionMap):
@@ -67,14 +67,12 @@ class DualChunk(PositionMap):
         self.stride = self.chunk_size - self.local_window
         if original_length is not None:
             original_length = count_of("original_length", original_length)
-            # The temperature multiplies what rotates, which must be all of a head.
-            count_of("rotary_dim", self.rotary_dim, head_dim)
         self.original_length = original_length
 
     def tables(self, positions, length):
-        """Returns three cosines and sines for queries and for keys.
+        """Returns three cosines and sines for queries and for keys, and the temperature, if any.
 
-        Each is float32 ``[B, T, 1, rotary_dim / 2]``.
+        Each table is float32 ``[B, T, 1, rotary_dim / 2]``, and the temperature ``[B, T, 1, 1]``.
         """
         within = one_axis(positions) % self.stride
         seen_from = (
@@ -83,13 +81,20 @@ class DualChunk(PositionMap):
             jnp.full_like(within, min(2 * self.stride - 1, self.chunk_size)),
         )
         same, before, older = (super(DualChunk, self).tables(x, length) for x in seen_from)
-        of_queries = same, before, older
+        temperature = None
         if self.original_length is not None:
             check_length(positions, length)
             growth = jnp.maximum(jnp.asarray(length, jnp.float32) / self.original_length, 1.0)
-            temperature = (1 + 0.1 * jnp.log(growth))[..., None, None]
-            of_queries = jax.tree.map(lambda table: temperature * table, of_queries)
-        return of_queries, (same, same, same)
+            ones = jnp.ones_like(same[0][..., :1])
+            temperature = ones * (1 + 0.1 * jnp.log(growth))[..., None, None]
+        return (same, before, older), (same, same, same), temperature
+
+    def rotate(self, x_BTHC, tokens: Tokens, side: Side):
+        of_queries, of_keys, temperature = tokens.made
+        rotated = super().rotate(x_BTHC, tokens.having((of_queries, of_keys)), side)
+        if temperature is None or not side.is_query:
+            return rotated
+        return (temperature * rotated).astype(x_BTHC.dtype)
 
     def score(self, logits_BHTS, tile: Tile):
         same, before, older = products_of_parts(tile, 3)

@@ -22,6 +22,9 @@ from posenc_jax.tokens import Tokens
 class PositionMap(RoPE):
     """Rotates as RoPE by each of several tables, which ``tables`` returns for queries and keys."""
 
+    def of_keys(self, made):
+        return None  # ``score`` reads positions alone
+
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         of_queries, of_keys = tokens.made
         tables = of_queries if side.is_query else of_keys
