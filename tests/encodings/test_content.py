@@ -73,9 +73,8 @@ def test_schemes_start_as_published():
     shaw = common.build("shaw", trained=False)
     assert 0.9 < np.abs(shaw.keys[...]).max() / np.sqrt(6 / (33 + C)) <= 1
     dape = common.build("dape", trained=False)
-    for name, inputs_of in {"of_logit": 8, "of_bias": 8, "hidden_bias": 8, "out": 32}.items():
-        assert 0.9 < np.abs(getattr(dape, name)[...]).max() * np.sqrt(inputs_of) <= 1, name
-    assert 0.5 < np.abs(dape.out_bias[...]).max() * np.sqrt(32) <= 1
+    assert 0.9 < np.abs(dape.of_logit[...]).max() * np.sqrt(2 * H) <= 1
+    assert 0.9 < np.abs(dape.out[...]).max() * np.sqrt(32) <= 1
 
 
 # The band of distances that Inkling's bias acts in, and tiles beyond it

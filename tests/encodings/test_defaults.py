@@ -1,19 +1,20 @@
-"""Tests that no default changes by accident: most are the published values of their papers.
+"""Tests that no default or initial value changes by accident: most are those of their papers.
 
-    python tests/encodings/test_defaults.py
+    PYTHONPATH=tests python tests/encodings/test_defaults.py
 
-writes the file of defaults anew, after one was changed on purpose.
+writes both files anew, after one was changed on purpose.
 """
 
 import inspect
 import json
-from pathlib import Path
 
+import common
+import numpy as np
 import pytest
 
 import posenc_jax
 
-FILE = Path(__file__).parents[1] / "golden/defaults.json"
+DEFAULTS, INITIAL = common.GOLDEN / "defaults.json", common.GOLDEN / "initial_values.json"
 
 
 def defaults(name):
@@ -23,11 +24,29 @@ def defaults(name):
     return json.loads(json.dumps(given))
 
 
-@pytest.mark.parametrize(("name", "expected"), json.loads(FILE.read_text()).items())
+def initial(name):
+    """Returns the mean of the sizes of each parameter's numbers, as drawn with seed 0."""
+    parameters = common.parameter_paths(common.build(name, trained=False))
+    sizes = {".".join(path): np.abs(np.asarray(x, float)).mean() for path, x in parameters}
+    return {path: float(f"{size:.4g}") for path, size in sizes.items()}
+
+
+@pytest.mark.parametrize(("name", "expected"), json.loads(DEFAULTS.read_text()).items())
 def test_defaults(name, expected):
     assert defaults(name) == expected
 
 
+@pytest.mark.parametrize(("name", "expected"), json.loads(INITIAL.read_text()).items())
+def test_initial_values(name, expected):
+    assert initial(name) == pytest.approx(expected, rel=2e-3)
+
+
+def _lines(table) -> str:
+    lines = (f"{json.dumps(name)}: {json.dumps(row)}" for name, row in table.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 if __name__ == "__main__":
-    lines = (f"{json.dumps(name)}: {json.dumps(defaults(name))}" for name in posenc_jax.REGISTRY)
-    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    DEFAULTS.write_text(_lines({name: defaults(name) for name in posenc_jax.REGISTRY}))
+    rows = {name: initial(name) for name in common.SCHEMES}
+    INITIAL.write_text(_lines({name: row for name, row in rows.items() if row}))
