@@ -41,6 +41,8 @@ OF_KINDS = ("text", "text, beyond", "gain")
 # behind would keep a rank correlation of rungs high.
 FAR = 0.2
 _DRAWS = 2000
+# How much more compute than its largest model, or less than its smallest, RoPE's line is drawn to.
+CONTINUED = 4.0
 
 Runs = Mapping[str, Mapping[int, Mapping[int, float]]]  # losses by scheme, seed and tokens
 Curves = Mapping[str, list[tuple[int, float]]]  # tokens and loss of each scheme
@@ -201,9 +203,11 @@ def speed_ups(records: pd.DataFrame, rungs: Iterable[str], protocol: str) -> pd.
 
     Compute is ``6 N D`` operations for N parameters and D tokens (2001.08361). RoPE's loss as a
     function of compute goes through the rungs, which are sizes of one model; between two of them,
-    and beyond the ends, the logarithm of the loss is a line in the logarithm of compute. For
-    "beyond" it is the loss of RoPE through a window. The columns are ``rung, scheme, speed_up,
-    is_beyond``; the last says that the line was continued, as the loss lies outside all of RoPE's.
+    and by a factor ``CONTINUED`` of compute beyond the ends, the logarithm of the loss is a line in
+    the logarithm of compute. For "beyond" it is the loss of RoPE through a window. The columns are
+    ``rung, scheme, speed_up, is_beyond, limit``. ``is_beyond`` says that the loss lies outside all
+    of RoPE's, and ``limit`` is ">" or "<" where it lies outside the line too: ``speed_up`` is that
+    of the line's end, and more or less than that is needed.
     """
     tables = []
     for rung in rungs:
@@ -212,7 +216,7 @@ def speed_ups(records: pd.DataFrame, rungs: Iterable[str], protocol: str) -> pd.
         table = pd.DataFrame({"bits": bits, "compute": 6 * runs.prod(axis=1)})
         table.loc[WINDOWED, "compute"] = table["compute"].get(ROPE, math.nan)
         tables.append(table.dropna().assign(rung=rung).reset_index(names="scheme"))
-    columns = ["rung", "scheme", "speed_up", "is_beyond"]
+    columns = ["rung", "scheme", "speed_up", "is_beyond", "limit"]
     if len(tables) < 2:
         return pd.DataFrame(columns=columns)
     table = pd.concat(tables, ignore_index=True)
@@ -222,7 +226,9 @@ def speed_ups(records: pd.DataFrame, rungs: Iterable[str], protocol: str) -> pd.
         return pd.DataFrame(columns=columns)
     known = np.log(line[["bits", "compute"]]).T.to_numpy()
     needed = np.exp(interpolate.interp1d(*known, fill_value="extrapolate")(np.log(table["bits"])))
-    table["speed_up"] = needed / table["compute"]
+    least, most = line["compute"].min() / CONTINUED, line["compute"].max() * CONTINUED
+    table["speed_up"] = needed.clip(least, most) / table["compute"]
+    table["limit"] = np.select([needed > most, needed < least], [">", "<"], "")
     table["is_beyond"] = ~table["bits"].between(line["bits"].min(), line["bits"].max())
     return table[columns]
 

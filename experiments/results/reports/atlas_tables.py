@@ -119,8 +119,7 @@ def of_compute(ladder: Mapping[str, Any]) -> str:
     places = list(dict.fromkeys((up["loss"], up["rung"]) for up in ups))
     of_scheme: dict[str, dict[tuple[str, str], str]] = {up["scheme"]: {} for up in ups}
     for up in ups:
-        cell = f"{up['speed_up']:.2f}" + ", continued" * up["is_beyond"]
-        of_scheme[up["scheme"]][up["loss"], up["rung"]] = cell
+        of_scheme[up["scheme"]][up["loss"], up["rung"]] = up["shown"]
     sizes = {
         name: f"{rung['parameters'] / 1e6:.2f}M"
         for name, rung in ladder["rungs"].items()

@@ -1,6 +1,7 @@
 """Writes the report of the ladder: a page, its figures, and its data as CSV and JSON."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,10 @@ def told(folder: Path) -> dict[str, Any]:
     for pair in data["correlations"]:
         pair["differs"] = words.differs(rungs[pair["one"]], rungs[pair["other"]])
         pair["ranked"] = max(pair[name]["schemes"] for name in _LOSSES if pair[name])
+    for up in data["speed_ups"]:
+        rounded = {">": math.floor, "<": math.ceil}.get(up["limit"], round)(100 * up["speed_up"])
+        up["shown"] = f"{up['limit']} {rounded / 100:.2f}".strip()
+        up["shown"] += ", continued" if up["is_beyond"] and not up["limit"] else ""
     totals = {key: sum(about[key] for about in rungs.values()) for key in ("points", "finished")}
     return data | totals | {"finding": _finding(data, words)}
 
@@ -154,6 +159,7 @@ def body(folder: Path) -> str:
         },
         window=WINDOWED,
         far=ladder.FAR,
+        continued=ladder.CONTINUED,
     )
 
 

@@ -145,8 +145,11 @@ def test_schemes_that_are_far_behind_are_in_no_rank_correlation():
 
 def test_speed_up_is_the_compute_of_rope_at_the_same_loss():
     sizes = [
-        _records({"rope": loss, "x": other}, rung=rung, tokens=tokens)
-        for rung, tokens, loss, other in (("s", 1000, 4.0, 2.0), ("l", 4000, 2.0, 1.5))
+        _records({"rope": loss, "x": other, "far": far}, rung=rung, tokens=tokens)
+        for rung, tokens, loss, other, far in (
+            ("s", 1000, 4.0, 2.0, 9.0),
+            ("l", 4000, 2.0, 1.5, 0.1),
+        )
     ]
     actual = ladder.speed_ups(pd.concat(sizes), ["s", "l"], ladder.TRAINED).set_index(
         ["rung", "scheme"]
@@ -156,6 +159,9 @@ def test_speed_up_is_the_compute_of_rope_at_the_same_loss():
     # Half the loss costs four times the compute, so 3/4 of it costs (4/3) ** 2 times.
     assert actual.loc[("l", "x"), "speed_up"] == pytest.approx((4 / 3) ** 2, rel=1e-2)
     assert actual.loc[("l", "x"), "is_beyond"] and not actual.loc[("s", "x"), "is_beyond"]
+    # The line ends at a fourth of the smallest compute and at four times the largest.
+    assert list(actual["limit"]) == ["<", "", "", ">", "", ""]
+    assert list(actual["speed_up"].xs("far", level="scheme")) == pytest.approx([0.25, 4.0])
 
 
 def test_curves_have_the_losses_that_all_runs_have():
