@@ -174,6 +174,9 @@ def test_ultravico():
             encoding, q, k, v, tokens, causal=False, implementation=implementation
         )
         close(out, arrays["out"], atol=1e-5)
+    two = encoding.tokens(jnp.zeros((1, 2, 3)))  # which do not say their index among the others
+    with pytest.raises(ValueError, match="must know: pass tokens.part"):
+        posenc_jax.attend(encoding, q[:, :2], k, v, two, tokens, causal=False)
 
 
 STORIES = ["uniform", "slow", "pause", "reverse", "warp", "shifted"]
