@@ -175,7 +175,7 @@ def test_ultravico():
         )
         close(out, arrays["out"], atol=1e-5)
     two = encoding.tokens(jnp.zeros((1, 2, 3)))  # which do not say their index among the others
-    with pytest.raises(ValueError, match="must know: pass tokens.part"):
+    with pytest.raises(ValueError, match="UltraViCo must know"):
         posenc_jax.attend(encoding, q[:, :2], k, v, two, tokens, causal=False)
 
 
