@@ -101,6 +101,16 @@ def test_windows():
     assert windows(silent) == [4096] * 32
 
 
+@pytest.mark.parametrize("config", [SMOLLM2, OLMO2_7B, PHI3_MINI, MISTRAL_7B, QWEN3_8B])
+def test_models_that_have_all_kv_heads_where_the_config_says_nothing(config):
+    """The class of others has a number of its own, which is not the one of every checkpoint."""
+    silent = {key: value for key, value in config.items() if key != "num_key_value_heads"}
+    if config["model_type"] in ("llama", "olmo2", "phi3"):
+        assert decoder.sizes(silent)["num_kv_heads"] == config["num_attention_heads"]
+    else:
+        common.refuses("num_key_value_heads", lambda: decoder.sizes(silent))
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("model_type", "mixtral"), ("num_local_experts", 8), ("hidden_act", "gelu")]
 )
