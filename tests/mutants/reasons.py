@@ -56,6 +56,11 @@ REASONS: list[tuple[str, str, str]] = [
         "a tile more is visited, and the mask hides all of it",
     ),
     (
+        "pallas/program.py",
+        "summed == 1",
+        "the other forms multiply over one number too, though not on every device",
+    ),
+    (
         "pallas/lookup.py",
         "axis=0, keepdims=False",
         "a row with one more axis of size 1 is broadcast to the same result",
