@@ -177,10 +177,14 @@ def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
     """Returns what the ladder found, as sentences; ``words`` are the macros that make them."""
     rungs = data["rungs"]
     longest = rungs[data["longest"]]
-    of_rungs = [_of_rung(longest, "On the longest rung that has results", words)]
-    texts = max((of for of in rungs.values() if of["finished"]), key=lambda of: of["length"])
+    several = "of several seeds" if longest["seeds"] > 1 else "that has results"
+    of_rungs = [_of_rung(longest, f"the longest rung {several}", words)]
+    finished = [of for of in rungs.values() if of["finished"]]
+    texts, largest = (max(finished, key=lambda of: of[key]) for key in ("length", "width"))
     if texts["length"] > longest["length"] and texts["seeds"] > 1:
-        of_rungs.append(_of_rung(texts, "On the rung of the longest texts", words))
+        of_rungs.append(_of_rung(texts, "the rung of the longest texts", words))
+    if largest["width"] > longest["width"]:
+        of_rungs.append(_of_rung(largest, "the rung of the largest models", words))
     sentences = [" ".join(of_rungs)]
     if data["leads"]:
         early, last = data["leads"]
@@ -191,7 +195,7 @@ def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
 
 
 def _of_rung(rung: Mapping[str, Any], where: str, words: Any) -> str:
-    """Returns which schemes are ahead on a rung, as a sentence that begins with ``where``."""
+    """Returns which schemes are ahead on a rung, which the sentence calls ``where``."""
     ahead, compared = {}, {}
     for topic, other in (("text", ladder.ROPE), ("text, beyond", WINDOWED), ("gain", OWN_WINDOW)):
         rows = {row["scheme"]: row[topic] for row in rung["rows"] if row[topic]}
@@ -210,7 +214,7 @@ def _of_rung(rung: Mapping[str, Any], where: str, words: Any) -> str:
             ahead[topic] = sorted(lower, key=lambda name: (means[name], name))
     if rung["seeds"] > 1:
         return words.verdicts(where, rung, ahead, compared)
-    return words.means(rung, ahead)
+    return words.means(where, rung, ahead)
 
 
 def _leading(leads: Mapping[str, Any]) -> list[str]:

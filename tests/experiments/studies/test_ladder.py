@@ -26,6 +26,7 @@ from experiments.registry import make_experiment
 from experiments.results import ladder, leaderboard
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import open_run, write_json
+from experiments.results.reports import ladder_page
 from experiments.running.schedule import run_points
 from experiments.running.status import print_status
 from experiments.studies.ladder.study import narrowed
@@ -171,6 +172,16 @@ def test_curves_have_the_losses_that_all_runs_have():
     )
     assert curves == {"rope": [(10, 4.0), (20, 3.0)], "alibi": [(10, 3.0), (20, 2.0)]}
     assert ladder.mean_curves({}) == {}
+
+
+def test_the_finding_tells_of_the_largest_models_once_one_is_trained(tmp_path):
+    kept = common.ROOT / "docs/ladder"
+    assert "The rung of the largest models (1.67M" in ladder_page.told(kept)["finding"][0]
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    data = json.loads((kept / ladder_page.JSON).read_text())
+    data["rungs"]["d8_w256_t20"]["finished"] = 0
+    (tmp_path / ladder_page.JSON).write_text(json.dumps(data))
+    assert "largest models" not in ladder_page.told(tmp_path)["finding"][0]
 
 
 def test_a_crossing_is_the_last_one():
