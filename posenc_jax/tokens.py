@@ -124,10 +124,6 @@ class Tokens:
         """Returns the tokens of keys and values that ``rotate_keys`` has rotated."""
         return dataclasses.replace(self, stamp=dataclasses.replace(self.stamp, stage="rotated"))
 
-    def fixed(self) -> "Tokens":
-        """Returns these tokens, marked as staying the same when more tokens follow."""
-        return dataclasses.replace(self, stamp=dataclasses.replace(self.stamp, fixed=True))
-
     def check_made_by(self, encoding: "Encoding", name: str) -> None:
         """Checks that ``encoding`` may read ``made``; errors call these tokens ``name``."""
         hooks, made_by = encoding.hooks(), self.stamp.made_by

@@ -18,7 +18,7 @@ from jax import lax
 from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.cpu import has_one_core, tokens_last
 from posenc_jax.attention.dense import FLOOR, TINY, grouped, products_of_groups, scored, ungrouped
-from posenc_jax.attention.gradients import add_gradients, cast, join, split, zero_gradients
+from posenc_jax.attention.gradients import add_gradients, cast, floats, zero_gradients
 from posenc_jax.attention.rule import Rule
 from posenc_jax.attention.visits import visits
 from posenc_jax.encoding import Encoding, Tile
@@ -264,34 +264,29 @@ def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):
     the type of the keys; both are ``[B, K, G, T, S]``. The last result has the gradients by the
     arrays of ``shared``, queries and keys that the scheme's hooks read.
     """
-    trees = shared, q.rows, k.rows  # Only their floating-point arrays have gradients.
-    floats, rest = zip(*(split(tree) for tree in trees), strict=True)
+    operands = shared, q.rows, k.rows
 
-    def scheme_and_tile(*floats):
-        common, *rows = (join(*pair) for pair in zip(floats, rest, strict=True))
-        return common.encoding, _tile(plan, common, *rows)
+    def score(products, operands):
+        return scored(operands[0].encoding, products, _tile(plan, *operands))
 
-    def score(products, *floats):
-        encoding, tile = scheme_and_tile(*floats)
-        return scored(encoding, products, tile)
-
-    def mix(weights, *floats):
-        encoding, tile = scheme_and_tile(*floats)
-        return _mix(encoding, jnp.zeros_like(d_out, jnp.float32), weights, tile)
+    def mix(weights, operands):
+        zeros = jnp.zeros_like(d_out, jnp.float32)
+        return _mix(operands[0].encoding, zeros, weights, _tile(plan, *operands))
 
     drop = functools.partial(_dropped, plan, shared, q.rows, k.rows)
-    logits, pull_score = jax.vjp(score, products_of_groups(q.rows.x, k.rows.x), *floats)
+    logits, pull_score = jax.vjp(score, products_of_groups(q.rows.x, k.rows.x), operands)
     logits = jnp.where(_visible_pairs(shared, q, k), logits, -jnp.inf)
     weights = jnp.exp(logits.reshape(*d_out.shape[:-1], -1) - lse[..., None])
     dropped, pull_dropped = jax.vjp(drop, weights)
-    _, pull_mix = jax.vjp(mix, dropped, *floats)
-    d_dropped, *by_mix = pull_mix(d_out.astype(jnp.float32))
+    _, pull_mix = jax.vjp(mix, dropped, operands)
+    d_dropped, by_mix = pull_mix(d_out.astype(jnp.float32))
     d_dropped += _dot("bkgtc,bksc->bkgts", d_out, k.rows.v)
     (d_weights,) = pull_dropped(d_dropped)
     d_logits = weights * (d_weights - delta[..., None])
-    d_products, *by_score = pull_score(_heads(d_logits))
+    d_products, by_score = pull_score(_heads(d_logits))
     d_products = d_products.reshape(weights.shape).astype(k.rows.x.dtype)
-    return dropped.astype(k.rows.v.dtype), d_products, add_gradients(tuple(by_score), tuple(by_mix))
+    by_hooks = add_gradients(floats(by_score), floats(by_mix))
+    return dropped.astype(k.rows.v.dtype), d_products, by_hooks
 
 
 _dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)

@@ -19,7 +19,7 @@ def products(q_BTHC: jax.Array, k_BSKC: jax.Array) -> jax.Array:
 
 
 def products_of_groups(q_BKGTC: jax.Array, k_BKSC: jax.Array) -> jax.Array:
-    """Does the same for queries that are grouped by their kv head.
+    """Multiplies queries, grouped by their kv head, with the keys of it.
 
     The queries of a kv head are rows of one matrix: from any other form XLA:CPU makes small
     products, which take three times as long in a tile.

@@ -108,9 +108,9 @@ def sides_of_heads(encoding, H: int, K: int) -> tuple[Encoding, Side, Side]:
     """Returns the scheme, and the sides of H query heads and of their K kv heads."""
     heads, k_heads, num_heads = None, None, H
     if isinstance(encoding, HeadShard):
-        encoding, heads, num_heads = encoding.encoding, encoding.heads, encoding.num_heads
-        num_heads = count_of("num_heads", num_heads)
-        check_shard(heads, H, K, num_heads)
+        num_heads = count_of("num_heads", encoding.num_heads)
+        check_shard(encoding.heads, H, K, num_heads)
+        encoding, heads = encoding.encoding, jnp.asarray(encoding.heads)
     check_one_layer(encoding)
     check_overrides(encoding)
     num_kv_heads = num_heads * K // H

@@ -20,7 +20,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from posenc_jax.attention.blockwise import attend_by, backward, forward, map_rows, take_apart
 from posenc_jax.attention.dense import FLOOR
-from posenc_jax.attention.gradients import add_gradients, split, zero_gradients
+from posenc_jax.attention.gradients import add_gradients, floats, zero_gradients
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.fields import check_divides, check_multiple, count_of
@@ -30,7 +30,8 @@ AXIS = "context"
 
 def context_size() -> int:
     """Returns the number of devices that sequences are sharded over, by ``jax.set_mesh``."""
-    return jax.sharding.get_abstract_mesh().shape.get(AXIS, 1)
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if AXIS in mesh.manual_axes else mesh.shape.get(AXIS, 1)
 
 
 def zigzag(length: int, devices: int) -> np.ndarray:
@@ -142,7 +143,7 @@ def _backward(plan, queries, keys, shared, d_out, lse, delta):
 
     row = PartitionSpec(*(None,) * 3, AXIS)
     in_specs = _specs(queries), _specs(keys), PartitionSpec(), PartitionSpec(*row, None), row, row
-    out_specs = _specs(split(queries)[0]), _specs(split(keys)[0]), PartitionSpec()
+    out_specs = _specs(floats(queries)), _specs(floats(keys)), PartitionSpec()
     on_device = at_once if shared.encoding.whole_rows else in_steps
     run = _on_each_device(on_device, in_specs, out_specs)
     return run(queries, keys, shared, d_out, lse, delta)

@@ -16,10 +16,10 @@ from posenc_jax.encodings.wrappers.logit_scale import LogScale
 from posenc_jax.hf import bias, from_hf
 from posenc_jax.hf.config import check_known, flattened
 from posenc_jax.hf.layers import WITHOUT_ATTENTION, kinds_of, number_of_layers, window_of
-from posenc_jax.hf.rotary import scale_of_each_layer
 from posenc_jax.hf.table import row_of
 from posenc_jax.hf.values import FULL, LAYERS, SLIDING, whole
 from posenc_jax.model.layers import Layers
+from posenc_jax.registry import make
 
 
 def layers_from_hf(
@@ -75,7 +75,8 @@ def layers_from_hf(
     for encoding in distinct.values():
         if isinstance(encoding, LogScale) and rngs is not None:
             count = sum(other is encoding for other, _ in layers)
-            stacked = scale_of_each_layer(encoding, count, rngs)
+            sizes = {"num_heads": encoding.s.shape[0], "num_layers": count}
+            stacked: Any = make("log_scale", **sizes, over=encoding.inner, rngs=rngs)
             layers = [(stacked if e is encoding else e, window) for e, window in layers]
     return _shortest(layers)
 

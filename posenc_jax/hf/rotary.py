@@ -11,7 +11,7 @@ from posenc_jax.encodings.lib import axes
 from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
 from posenc_jax.encodings.rotary.lerope import LeRoPE
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.encodings.wrappers.logit_scale import LogScale, MinistralScale
+from posenc_jax.encodings.wrappers.logit_scale import MinistralScale
 from posenc_jax.hf.config import position_kind
 from posenc_jax.hf.row import Row
 from posenc_jax.hf.sections import TYPES, Section, keywords, kind_of, train_length
@@ -107,12 +107,6 @@ def with_parameters(
             layout=encoding.layout,
         )
     return make("log_scale", num_heads=whole(config, *HEADS), over=over, rngs=rngs)
-
-
-def scale_of_each_layer(scaled: LogScale, num_layers: int, rngs: nnx.Rngs) -> Encoding:
-    """Returns ``scaled`` with a scale for each of several layers, over one shared encoding."""
-    heads = scaled.s.shape[0]
-    return make("log_scale", num_heads=heads, over=scaled.inner, num_layers=num_layers, rngs=rngs)
 
 
 def head_dim_of(config) -> int:

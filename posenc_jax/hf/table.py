@@ -85,9 +85,8 @@ ROWS: dict[str, Row] = {
     "cwm": Row(kinds_needed=True, head_dim=128, scaled=True),
     "lfm3": Row(kinds_needed=True, head_dim=128),
     **alike("deepseek_ocr2_text moshi", Row(window="unused")),
-    **alike(
-        "diffusion_gemma_text",
-        Row(kinds_needed=True, sees=rules.not_known, head_dim=256, full_head_dim=512),
+    "diffusion_gemma_text": Row(
+        kinds_needed=True, sees=rules.not_known, head_dim=256, full_head_dim=512
     ),
     "embedding_gemma2_text": Row(
         kinds_needed=True, sees=rules.radius, head_dim=256, full_head_dim=512
@@ -169,10 +168,7 @@ ROWS: dict[str, Row] = {
     "flint": Row(rotates=rules.in_windows, kinds=BOTH, kinds_needed=True, sinks="every"),
     "gemma": Row(head_dim=256),
     "gemma3_text": Row(
-        kind_rule=every(6, key=_PATTERN),
-        sees=rules.gemma3,
-        head_dim=256,
-        **_GEMMA3,
+        kind_rule=every(6, key=_PATTERN), sees=rules.gemma3, head_dim=256, **_GEMMA3
     ),
     "gemma3n_text": Row(kind_rule=every(5), head_dim=256, **_GEMMA3),
     "glm4v_moe_text": Row(sections=(8, 12, 12), fraction=0.5),
@@ -302,11 +298,7 @@ TEXT_PARTS = {
 } | {name.removesuffix("_text"): name for name in ROWS if name.endswith("_text")}
 
 UNKNOWN = Row(
-    rotary_dim="read",
-    reads_alibi=True,
-    scaled_queries=True,
-    fraction=1.0,
-    reads=_POSITION_TYPE,
+    rotary_dim="read", reads_alibi=True, scaled_queries=True, fraction=1.0, reads=_POSITION_TYPE
 )
 
 

@@ -259,7 +259,7 @@ class Cache:
             None if x is None else jax.lax.dynamic_slice_in_dim(x, start, T, axis=1)
             for x in (positions, self.segment_ids)
         )
-        new = encoding.tokens(*newest, index=index, length=length).fixed()
+        new = encoding.tokens(*newest, index=index, length=length)
         made = self.made[number]
         if made is not None:
             write = functools.partial(_write, start=start)
@@ -321,7 +321,7 @@ def _slots(
     observes = "observe" in encoding.hooks()
     if not rotated:
         return Stored.of(k, v, x_BSD if observes else None), None
-    tokens, state = encoding.tokens(positions, length=length).fixed(), None
+    tokens, state = encoding.tokens(positions, length=length), None
     if observes:
         tokens, state = tokens.resumed(encoding, x_BSD, None)
     side = Side(None, model.num_heads, model.num_kv_heads, is_query=False)

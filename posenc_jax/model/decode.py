@@ -1,6 +1,5 @@
 """Generates text with a Transformer and its cache."""
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -93,8 +92,7 @@ def generate(
     return _continue(how, model, logits_BV, cache, first, key)[0]
 
 
-@dataclasses.dataclass(frozen=True)
-class _How:
+class _How(NamedTuple):
     """Holds the settings of ``generate`` that are static while its loop is traced."""
 
     count: int

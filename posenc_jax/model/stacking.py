@@ -118,21 +118,6 @@ class Layer(nnx.Module):
         return encoding.of_layer(row)
 
 
-def arranged(
-    pattern: Layers, blocks: list, num_layers: int, scan: bool
-) -> tuple[list[Encoding | None], list[Layer]]:
-    """Returns the encodings that layers share, with None for others, and a layer for each block.
-
-    Under ``scan`` a block is the stack of one place of the pattern.
-    """
-    shared = [None if is_by_layer(encoding) else encoding for encoding in pattern.distinct]
-    layers = [
-        Layer(pattern, block, range(place, num_layers, len(blocks)), scan)
-        for place, block in enumerate(blocks)
-    ]
-    return shared, layers
-
-
 def drawn_blocks(block, keys, kinds: list) -> list:
     """Returns ``block(key, kind)`` of each layer, and draws all blocks of one kind together."""
     blocks: dict[int, Any] = {}

@@ -25,7 +25,7 @@ from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, Settings, by_token
 from posenc_jax.model.cache import Cache, Past
 from posenc_jax.model.layers import Layers, Window
-from posenc_jax.model.stacking import arranged, by_layer, by_place, drawn_blocks
+from posenc_jax.model.stacking import Layer, by_layer, by_place, drawn_blocks, is_by_layer
 from posenc_jax.positions import text
 
 
@@ -140,23 +140,27 @@ class Transformer(nnx.Module):
         self.num_layers, self.num_heads, self.num_kv_heads = num_layers, num_heads, num_kv_heads
         self.head_dim, self.causal, self.dtype = head_dim, causal, dtype
         self.scan, self.remat, self.implementation = scan, remat, implementation
-        pattern = Layers.of(encoding)
-        pattern.check(num_layers)
-        blocks = by_place(blocks, len(pattern.pattern)) if scan else blocks
-        shared, layers = arranged(pattern, blocks, num_layers, scan)
-        self.encodings, self.layers = nnx.List(shared), nnx.List(layers)
+        self._arrange(encoding, by_place(blocks, num_layers) if scan else blocks)
 
     def under(self, encoding: Encoding | Sequence[Encoding] | Layers) -> "Transformer":
         """Returns this model with another encoding or pattern in place of its own."""
-        other = jax.tree.unflatten(jax.tree.structure(self), jax.tree.leaves(self))
+        other = jax.tree.map(lambda x: x, self)
+        other._arrange(encoding, [layer.block for layer in other.layers])
+        return other
+
+    def _arrange(self, encoding, blocks):
+        """Puts the blocks, stacks of layers under ``scan``, into layers under an encoding."""
         pattern = Layers.of(encoding)
         pattern.check(self.num_layers)
-        blocks, places = [layer.block for layer in other.layers], len(pattern.pattern)
+        places = len(pattern.pattern)
         if self.scan and len(blocks) != places:
             blocks = by_place(by_layer(blocks, self.num_layers), places)
-        shared, layers = arranged(pattern, blocks, self.num_layers, self.scan)
-        other.encodings, other.layers = nnx.List(shared), nnx.List(layers)
-        return other
+        layers = [
+            Layer(pattern, block, range(place, self.num_layers, len(blocks)), self.scan)
+            for place, block in enumerate(blocks)
+        ]
+        shared = [None if is_by_layer(encoding) else encoding for encoding in pattern.distinct]
+        self.encodings, self.layers = nnx.List(shared), nnx.List(layers)
 
     def __call__(self, inputs, positions=None, segment_ids=None, **options):
         """Returns float32 logits ``[B, T, vocab_size]``; see ``hidden`` for the arguments."""
@@ -333,8 +337,8 @@ def _rows_apart(x_BTD: jax.Array) -> jax.Array:
     same way, and sum activations over devices where it should gather parameters.
     """
     mesh, free = jax.sharding.get_abstract_mesh(), PartitionSpec.UNCONSTRAINED
-    axes = tuple(axis for axis in ROWS if axis in mesh.axis_names)
-    is_cut = mesh.shape.get("fsdp", 1) > 1
+    axes = tuple(axis for axis in ROWS if axis in mesh.axis_names and axis not in mesh.manual_axes)
+    is_cut = "fsdp" in axes and mesh.shape["fsdp"] > 1
     if not is_cut or x_BTD.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
         return x_BTD
     return jax.lax.with_sharding_constraint(x_BTD, PartitionSpec(axes, free, free))

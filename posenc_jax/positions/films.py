@@ -1,6 +1,6 @@
 """Builds TMRoPE's positions: of text, images, videos, audio, and videos with their audio.
 
-https://arxiv.org/abs/2503.20215 (Qwen2.5-Omni), and Qwen3-Omni
+https://arxiv.org/abs/2503.20215 (Qwen2.5-Omni), https://arxiv.org/abs/2509.17765 (Qwen3-Omni)
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,6 @@
 """Reads published weights: a folder of safetensors with its ``config.json``, or one GGUF file.
 
-Both kinds of files list their tensors, say which tensors hold the parameters of a ``Transformer``,
-and read a part of a tensor without the rest.
+Both kinds of files list their tensors, and read a part of a tensor without the rest.
 """
 
 import importlib
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from posenc_jax.hf.config import read_object
-from posenc_jax.pretrained import gguf, weights
+from posenc_jax.pretrained import gguf
 
 INDEX = "model.safetensors.index.json"
 
@@ -85,10 +84,6 @@ class SafetensorsFiles:
             raise ValueError(f"{self._folder} has no config.json, which says what the model is")
         return read_object(self._folder / "config.json")
 
-    def origins(self, model, config) -> dict[str, weights.Origin]:
-        """Returns where the parameters of ``model`` are in these files."""
-        return weights.of_config(model, config)
-
     def read(self, name: str, rows, columns: slice | None = None) -> np.ndarray:
         """Returns some rows of a tensor, a slice or numbers, and some columns of a matrix."""
         # Opened for each read, because an open file keeps in memory what was read from it.
@@ -142,10 +137,6 @@ class GgufFile:
         vocab_size = self.shapes.get("token_embd.weight", (0,))[0]
         return gguf.config_of(metadata, vocab_size, tied="output.weight" not in self.shapes)
 
-    def origins(self, model, config):
-        del config
-        return weights.of_gguf(model)
-
     def read(self, name, rows, columns=None):
         tensor = self._tensors[name]
         packed = tensor.data[rows]
@@ -175,12 +166,8 @@ class GgufFile:
         )
         made.pre_tokenizer = _splitter(tokenizers.pre_tokenizers, *_SPLITS[pre])
         made.decoder = tokenizers.decoders.ByteLevel()
-        made.add_special_tokens(
-            [token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
-        )
-        made.add_tokens(
-            [token for token, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED]
-        )
+        for add, kind in ((made.add_special_tokens, _CONTROL), (made.add_tokens, _USER_DEFINED)):
+            add([token for token, other in zip(tokens, types, strict=True) if other == kind])
         if self._of_tokenizer("add_bos_token", False):
             number = self._of_tokenizer("bos_token_id")
             first = tokens[number]

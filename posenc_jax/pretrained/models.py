@@ -119,12 +119,13 @@ def load(
         config.
     """
     path = find(path)
-    files = GgufFile(path) if path.suffix == ".gguf" else SafetensorsFiles(path)
+    is_gguf = path.suffix == ".gguf"
+    files = GgufFile(path) if is_gguf else SafetensorsFiles(path)
     config = {k: v for k, v in (files.config() | keys).items() if keys.get(k, 0) is not None}
     layers, sizes = decoder.layers(config), decoder.sizes(config)
     options: Any = dict(dtype=dtype, param_dtype=param_dtype, scan=scan, remat=remat)
     outline = jax.eval_shape(lambda: Transformer(layers, **sizes, **options, rngs=nnx.Rngs(0)))
-    origins = files.origins(outline, config)
+    origins = weights.of_gguf(outline) if is_gguf else weights.of_config(outline, config)
     weights.check(_shapes(files, origins), origins)
     tokenizer = files.tokenizer()  # Before the weights, which take longer.
     return Pretrained(_filled(outline, origins, files, shardings, progress), tokenizer, config)

@@ -141,7 +141,7 @@ def test_what_depends_on_the_input_must_read_it(name):
     few = [side[:1] for side in sides()]
     refuses("as many rows", lambda: attend(encoding, *few, tokens=tokens, x=X_BTD))
     for shape in ((B, T, common.WIDTH + 2), (B, 1, common.WIDTH), (B, common.WIDTH)):
-        refuses("x|model_dim", lambda shape=shape: tokens.observed(encoding, jnp.ones(shape)))
+        refuses(r"\bx\b|model_dim", lambda shape=shape: tokens.observed(encoding, jnp.ones(shape)))
     for x in (X_BTD.tolist(), X_BTD.astype(jnp.int32)):
         refuses("input x", lambda x=x: attend(encoding, tokens=tokens, x=x))
     observed = tokens.observed(encoding, X_BTD)

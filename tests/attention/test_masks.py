@@ -94,7 +94,7 @@ def written_out(encoding, q, k, v, tokens, *, mask):
     return posenc_jax.combine(encoding, weights, v, tokens)
 
 
-@pytest.mark.parametrize("name", ["rope", "shaw"])
+@pytest.mark.parametrize("name", ["rope", "shaw", "value_rope"])
 def test_a_mask_is_that_of_a_textbook(name):
     expected = run(written_out, name, DRAWN)
     for attention in (by_dense, by_tiles):
@@ -113,6 +113,15 @@ def test_a_mask_in_other_implementations(implementation):
     for given, table in (MASKS["every head"], MASKS["prefix"]):
         expected = run(by_dense, "rope", of_every_pair(table), causal=False)
         close(run(by(implementation), "rope", given, causal=False), expected)
+
+
+def test_chunks_are_a_mask():
+    """Tiles of 16 tokens do not divide them."""
+    chunk = np.arange(T) // 9
+    table = np.tri(T, dtype=bool) & (chunk[:, None] == chunk)
+    expected = run(by_dense, "rope", of_every_pair(table), causal=False)
+    for attention in (by_dense, by_tiles, by("fused")):
+        close(run(attention, "rope", window=posenc_jax.Chunks(9)), expected)
 
 
 def test_a_mask_stands_beside_causality_and_a_window():

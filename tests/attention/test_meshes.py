@@ -81,6 +81,34 @@ def test_text_under_a_scheme_of_cameras_on_explicit_axes():
     common.close(actual, attend(*sides), atol=1e-5)
 
 
+def test_heads_in_a_shard_map_over_every_axis():
+    """Within it each device has all tokens, so there is nothing to pass around in a ring."""
+    mesh, encoding = common.mesh_of(AxisType.Auto, context=2, model=2), common.build("t5")
+    sides = [common.normal(i, 2, 8, common.HEADS, common.HEAD_DIM) for i in range(3)]
+    tokens, spec = encoding.tokens(text(8)), PartitionSpec(None, None, "model")
+
+    def attend(heads, q, k, v):
+        shard = posenc_jax.HeadShard(encoding, heads, common.HEADS)
+        return posenc_jax.attend(shard, q, k, v, tokens)
+
+    in_specs = PartitionSpec("model"), spec, spec, spec
+    spread = jax.shard_map(attend, in_specs=in_specs, out_specs=spec, check_vma=False)
+    with jax.set_mesh(mesh):
+        actual = jax.jit(spread)(np.arange(common.HEADS), *sides)
+    common.close(actual, posenc_jax.attend(encoding, *sides, tokens), atol=1e-5)
+
+
+def test_a_model_in_a_shard_map_over_rows():
+    mesh, model = common.mesh_of(AxisType.Auto, fsdp=2), common.build_model("rope")
+    ids = np.random.default_rng(0).integers(0, common.VOCAB, (4, 8))
+    spread = jax.shard_map(
+        lambda ids: model(ids), in_specs=PartitionSpec("fsdp"), out_specs=PartitionSpec("fsdp")
+    )
+    with jax.set_mesh(mesh):
+        actual = jax.jit(spread)(ids)
+    common.close(actual, model(ids), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [(name, AxisType.Explicit) for name in ("prope", "grape_ap")]

@@ -64,19 +64,6 @@ def test_path_in_blocks(monkeypatch, is_written):
             common.close(actual, expected, rtol=1e-4)
 
 
-def test_schemes_start_as_published():
-    """CoPE starts at zero, which is NoPE; Shaw within Xavier's bound; DAPE within PyTorch's."""
-    cope = common.build("cope", trained=False)
-    tokens = cope.tokens(text(T))
-    same = posenc_jax.attend(common.build("nope"), *inputs(), tokens)
-    np.testing.assert_allclose(posenc_jax.attend(cope, *inputs(), tokens), same, atol=1e-6)
-    shaw = common.build("shaw", trained=False)
-    assert 0.9 < np.abs(shaw.keys[...]).max() / np.sqrt(6 / (33 + C)) <= 1
-    dape = common.build("dape", trained=False)
-    assert 0.9 < np.abs(dape.of_logit[...]).max() * np.sqrt(2 * H) <= 1
-    assert 0.9 < np.abs(dape.out[...]).max() * np.sqrt(32) <= 1
-
-
 # The band of distances that Inkling's bias acts in, and tiles beyond it
 
 

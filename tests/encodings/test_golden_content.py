@@ -162,33 +162,6 @@ def test_selective_rope():
         close(results[key], arrays[key], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("golden", ["wall", "wall_is_fox", "wall_scalar_sink_window"])
-def test_gates_of_wall(golden):
-    arrays, params = float32(golden)
-    H, C, D = params["num_heads"], params["head_dim"], arrays["x"].shape[-1]
-    sizes = dict(num_heads=H, head_dim=C, model_dim=D, rngs=nnx.Rngs(0))
-    encoding = posenc_jax.make("wall", forget_gate="w_s" in arrays, **sizes)
-    paths = {"w_g": "kernel", "b_g": "bias", "w_s": "gate.kernel", "b_s": "gate.bias"}
-    load(encoding, {path: arrays[key] for key, path in paths.items() if key in arrays})
-    tokens = encoding.tokens(text(len(arrays["x"][0]))).observed(encoding, arrays["x"])
-    for key, sums in zip(("g", "g_scalar"), tokens.made, strict=True):
-        if key in arrays:  # A sum less the sum before it is a token's own gate.
-            sums = np.asarray(sums, np.float64).sum(0)
-            as_published(golden, **{key: np.diff(sums, axis=1, prepend=0)})
-
-
-def test_grape_starts_at_alibi_and_has_vectors():
-    encoding = posenc_jax.make("grape_a", num_heads=4, head_dim=8, rngs=nnx.Rngs(0))
-    close(jax.nn.softplus(encoding.omega[...]), np.ones(4))
-    arrays, params = float32("grape_ap")
-    x_BTD, sizes = arrays["x"], dict(num_heads=params["num_heads"], width=params["p_head_dim"])
-    D = x_BTD.shape[-1]
-    encoding = posenc_jax.make("grape_ap", model_dim=D, rngs=nnx.Rngs(0), **sizes)
-    load(encoding, {"kernel": arrays["w_p"].reshape(D, -1)})
-    p, _ = encoding.tokens(text(x_BTD.shape[1])).observed(encoding, x_BTD).made
-    as_published("grape_ap", p=p)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("golden", "name"),

@@ -10,7 +10,7 @@ from golden_checks import assert_frequencies, by_token, close, rotated
 
 import posenc_jax
 from posenc_jax import positions as builders
-from posenc_jax.encodings.lib.axes import STILL, chunked
+from posenc_jax.encodings.lib.axes import chunked
 from posenc_jax.encodings.rotary.frequencies import (
     NTK,
     Default,
@@ -90,21 +90,6 @@ def test_videorope_applied(size, scheme):
         encoding = posenc_jax.make(scheme, **sizes, sections=given)
         names = f"{size}/{{}}", f"{size}/{scheme}_{{}}"
         assert_rotated(encoding, arrays, positions, *names, atol=5e-4)
-
-
-def test_hope_hybrid_is_videorope_without_time():
-    """Channels that time rotates are as they came, and the rest as in VideoRoPE's golden arrays."""
-    arrays, every = common.golden("videorope_apply")
-    params = every["small"]
-    encoding = posenc_jax.make(
-        "hope_hybrid", head_dim=params["head_dim"], base=params["rope_theta"]
-    )
-    time = np.array([*encoding.axes] * 2) == STILL
-    assert time.sum() == 2 * params["mrope_section"][0]
-    positions, q = axes_last(arrays["small/position_ids"]), by_token(arrays["small/q"])
-    actual = np.asarray(rotated(encoding, q, positions))
-    close(actual[..., ~time], by_token(arrays["small/videorope_q"])[..., ~time], atol=5e-4)
-    np.testing.assert_array_equal(actual[..., time], q[..., time])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,68 +43,26 @@ def test_rope_angles_to_two_million(name, options):
         close(sin[0, :, 0], arrays["sin_f64_independent"], rtol=0, atol=1e-6)
 
 
-# Frequencies: scheme and keywords, those of a section too
-
-
-def extended(*keys, **given):
-    """Returns a function from a file's settings to keywords; ``keys`` have the section's values."""
-
-    def keywords(params):
-        section = params["rope_parameters"]
-        train_length = section["original_max_position_embeddings"]
-        return {key: section[key] for key in keys} | {"train_length": train_length} | given
-
-    return keywords
-
-
-def dynamic(params):
-    factor = params["rope_parameters"]["factor"]
-    return dict(train_length=params["max_position_embeddings"], factor=factor)
-
-
-def longrope(params):
-    section = params["rope_parameters"]
-    train_length = section["original_max_position_embeddings"]
-    factor = section.get("factor", params["max_position_embeddings"] / train_length)
-    factors = {key: section[key] for key in ("long_factor", "short_factor")}
-    return dict(train_length=train_length, factor=factor, **factors)
+# Frequencies
 
 
 FREQUENCIES = {
     "rope_default_d64_b10000": ("rope", {}),
     "rope_default_d128_b500000": ("rope", {}),
-    "rope_linear_d64_s4": ("pi", dict(factor=4.0)),
     "ntk_static_d128_a8": ("ntk", dict(factor=8.0)),
-    "rope_yarn_d64_s4_L512": ("yarn", extended("factor")),
-    "rope_yarn_llama2_s16": ("yarn", extended("factor")),
-    "rope_yarn_d64_s8_attnfactor": ("yarn", extended("factor", attention_factor=1.0)),
-    "rope_yarn_dsv3_s40_mscale": ("yarn", extended("factor", mscale=1.0, mscale_all_dim=1.0)),
-    "rope_yarn_d64_s32_notrunc_gptoss": ("yarn", extended("factor", truncate=False)),
-    "rope_yarn_d32_b500_L16384_highclamp": ("yarn", extended("factor")),
-    "rope_llama3_8b": ("llama3", extended("factor", "low_freq_factor", "high_freq_factor")),
-    "rope_proportional_d128_p25": ("p_rope", dict(fraction=0.25)),
-    "rope_proportional_d64_p75": ("p_rope", dict(fraction=0.75)),
     "yarn_repo_d64_s8_L256": ("yarn", dict(train_length=256, factor=8.0)),
     "yarn_repo_d128_s16_L4096": ("yarn", dict(train_length=4096, factor=16.0)),
-    "rope_dynamic_d64_s2": ("dynamic_ntk", dynamic),
-    "rope_dynamic_d128_s1": ("dynamic_ntk", dynamic),
-    "rope_longrope_d64_factor8": ("longrope", longrope),
-    "rope_longrope_d96_phi3like": ("longrope", longrope),
 }
 
 
 @pytest.mark.parametrize("golden", FREQUENCIES)
 def test_frequencies(golden):
+    """The frequencies of configs are compared in ``hf/test_hf_configs.py``."""
     arrays, params = common.golden(golden)
     scheme, keywords = FREQUENCIES[golden]
-    keywords = keywords(params) if callable(keywords) else keywords
     encoding = of_rope(params, scheme, **keywords)
-    lengths = params.get("seq_lens", [None])
-    factors = np.ravel(arrays.get("attention_factor", arrays.get("mscale", 1.0)))
-    for length, factor in zip(lengths, np.resize(factors, len(lengths)), strict=True):
-        key = f"inv_freq_seq{length}" if length else "inv_freq"
-        expected = arrays[key] if key in arrays else arrays["inv_freq_f32"]
-        assert_frequencies(encoding, expected, float(factor), length or 1)
+    expected = arrays["inv_freq"] if "inv_freq" in arrays else arrays["inv_freq_f32"]
+    assert_frequencies(encoding, expected, float(arrays.get("mscale", 1.0)))
     if "cos" in arrays:
         close_tables(cos_and_sin(encoding, np.arange(64), 64), arrays, atol=1e-5)
 
@@ -290,18 +248,6 @@ def test_rotations(golden):
     for key in scales.keys() & arrays.keys():
         logits = scales[key] * jnp.einsum("bthc,bshc->bhts", after["q"], after["k"])
         close(logits, arrays[key], rtol=1e-4, atol=1e-5)
-
-
-def test_hope_applied():
-    arrays, _ = common.golden("hope_highfreq")
-    channels, base, train_length = arrays["combos_D_base_L"][int(arrays["example_index"])].tolist()
-    sizes = dict(head_dim=int(channels), base=base, train_length=int(train_length))
-    encoding = posenc_jax.make("hope", **sizes)
-    positions = arrays["positions"].astype(np.int32)[None]
-    q, k = (rotated(encoding, arrays[key][None, :, None], positions) for key in ("q", "k"))
-    close(q[0, :, 0], arrays["q_rot"], atol=1e-3)
-    close(k[0, :, 0], arrays["k_rot"], atol=1e-3)
-    close(jnp.einsum("bthc,bshc->ts", q, k) / np.sqrt(channels), arrays["logits"], atol=1e-3)
 
 
 # Near relatives

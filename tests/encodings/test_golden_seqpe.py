@@ -11,7 +11,6 @@ from flax import nnx
 from golden_checks import close
 
 import posenc_jax
-from posenc_jax.encodings.absolute.seqpe_encoder import digits, is_written, visible
 from posenc_jax.encodings.absolute.seqpe_losses import (
     contrastive_loss,
     nearest,
@@ -81,24 +80,6 @@ def test_encoder(name):
 
     tolerance = {key: value / 10 for key, value in common.INDEX[name]["tolerance"].items()}
     close(embedded(encoding, positions[None])[0], arrays["pe"], **tolerance)
-
-
-def test_digits():
-    arrays, params = common.golden("seqpe_digits")
-    for axes, max_digits in (("1d", params["max_digits_1d"]), ("2d", params["max_digits_2d"])):
-        positions = jnp.asarray(arrays[f"pos_{axes}"].astype(np.int32))
-        strings, written = (
-            string(positions, max_digits).reshape(len(positions), -1)
-            for string in (digits, is_written)
-        )
-        np.testing.assert_array_equal(strings, arrays[f"digits_{axes}_left"])
-        np.testing.assert_array_equal(written, arrays[f"real_{axes}_left"])
-        for direction in ("causal", "bi"):
-            for padding in ("pad", "nopad"):
-                how = dict(bidirectional=direction == "bi", mask_padding=padding == "pad")
-                mask = visible(written[None], **how)[0]
-                expected = arrays[f"mask_{axes}_{direction}_{padding}mask"]
-                np.testing.assert_array_equal(np.broadcast_to(mask, expected.shape), expected)
 
 
 def test_number_of_digits():

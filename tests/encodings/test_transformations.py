@@ -140,4 +140,4 @@ def test_gradient_by_positions_that_repeat(name):
     if name in SMOOTH:
         ends = (every(*point[:2], positions + step * tangent)[0] for step in (1e-2, -1e-2))
         slope = (gradient[2] * tangent).sum()
-        common.close(np.subtract(*ends) / 2e-2, slope, rtol=2e-2, atol=2e-2)
+        common.close(np.subtract(*ends) / 2e-2, slope, rtol=1e-2, atol=1e-3)

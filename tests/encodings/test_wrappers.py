@@ -10,9 +10,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 import posenc_jax
-from posenc_jax import Side
 from posenc_jax.encodings.lib.wrapper import Wrapper
-from posenc_jax.encodings.wrappers.logit_scale import LogN, SSMax
+from posenc_jax.encodings.wrappers.logit_scale import LogN
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.encodings.wrappers.soft_cap import SoftCap
 from posenc_jax.positions import text
@@ -109,14 +108,6 @@ def test_a_soft_cap_over_a_logit_scale():
     close(capped, 3 * np.tanh(free / 3))
 
 
-def test_ssmax_starts_as_softmax_at_the_training_length():
-    encoding = SSMax(num_heads=3, train_length=50, over=posenc_jax.Encoding())
-    ones = jnp.ones((1, 3, 3, 1))
-    tokens = encoding.tokens(np.array([[0, 49, 2499]]))
-    side = Side(None, num_heads=3, num_kv_heads=3, is_query=True)
-    close(encoding.rotate(ones, tokens, side)[0, :, 0, 0], [0, 1, 2])
-
-
 # Randomized positions
 
 
@@ -209,8 +200,10 @@ def test_a_scheme_beneath_adapts_to_the_length_of_the_text(name):
     """Where positions are known to be text the length is given, and else it is found."""
     inner = common.build("dynamic_ntk", train_length=8)
     encoding = common.build(name, over=inner, max_length=64)
-    of_text, found = (encoding.tokens(p).made for p in (text(T), jnp.asarray(text(T))))
-    assert not far(of_text, found)
+    for positions in (text(T), jnp.asarray(text(T))):
+        tokens = encoding.tokens(positions)
+        beneath = encoding.inner.tokens(tokens.positions, length=T)
+        assert not far(tokens.made, beneath.made)
 
 
 def test_names_mappings_and_configs():

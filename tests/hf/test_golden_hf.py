@@ -52,23 +52,6 @@ def test_logits(name):
     assert max(errors(name)) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["hf_llama", "hf_bloom", "hf_t5"])
-def test_the_encoding_shows_in_the_logits(name, monkeypatch):
-    """Without the encoding the same weights give something else, so the test above tests it."""
-    for module in (posenc_jax, posenc_jax.hf.pattern):
-        monkeypatch.setattr(module, "from_hf", lambda *_, **__: NoPEWithTable())
-    assert min(errors(name)) > 0.02
-
-
-class NoPEWithTable(posenc_jax.Encoding):
-    """Has no positions, and a place for the table of T5."""
-
-    table = property(lambda self: {})
-
-    def score(self, logits_BHTS, tile):
-        return logits_BHTS
-
-
 TYPES = json.loads((common.GOLDEN / "hf_model_types.json").read_text())
 # Of the others the rotary parts alone were run.
 WHOLE = [name for name, about in TYPES["models"].items() if "windows" in about]

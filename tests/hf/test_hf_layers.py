@@ -1,21 +1,16 @@
 """Reads all layers of published models: kinds, windows, layers without positions or attention."""
 
-import functools
-
 import common
 import jax
-import jax.numpy as jnp
 import pytest
 from flax import nnx
 
 import posenc_jax
 from posenc_jax import Chunks, from_hf, layers_from_hf, make
-from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.encodings.position_maps.dual_chunk import DualChunk
 from posenc_jax.hf.layers import kinds_of
 from posenc_jax.hf.pattern import same
 from posenc_jax.hf.rules import At, not_from_last
-from posenc_jax.positions import text
 
 # What the published config.json files say about layers and positions.
 KIMI_LINEAR = dict(model_type="kimi_linear", num_hidden_layers=27, num_attention_heads=32)
@@ -197,33 +192,3 @@ def test_biases_are_those_of_every_layer():
         assert len(layers.distinct) == count == len(layers.pattern)
     with pytest.raises(ValueError, match="relative_attention_num_buckets"):
         layers_from_hf(t5, layer_type="decoder", relative_attention_num_buckets=None)
-
-
-def test_chunks_are_masking_by_hand():
-    """No implementation lets a query see another chunk, in tiles that chunks do not divide."""
-    T, chunk = 90, 40
-    q, k, v = (common.normal(seed, 1, T, common.HEADS, common.HEAD_DIM) for seed in range(3))
-    rope = common.build("rope")
-    small = functools.partial(blockwise, block=16)
-    runs = {"dense": "dense", "blockwise": small, "fused": "fused"}
-
-    @jax.jit
-    def every(q, k, v):
-        tokens = rope.tokens(text(T))
-        attend = functools.partial(posenc_jax.attend, rope, window=Chunks(chunk))
-        outputs = {name: attend(q, k, v, tokens, implementation=run) for name, run in runs.items()}
-        by_hand = [
-            posenc_jax.attend(rope, q[:, at], k[:, at], v[:, at], rope.tokens(text(T)[:, at]))
-            for at in (slice(start, start + chunk) for start in range(0, T, chunk))
-        ]
-
-        def loss(k, run):
-            return (attend(q, k, v, tokens, implementation=run) ** 2).sum()
-
-        gradients = [jax.grad(loss)(k, run) for run in ("dense", small)]
-        return outputs, jnp.concatenate(by_hand, 1), gradients
-
-    outputs, expected, (by_dense, by_blocks) = every(q, k, v)
-    for output in outputs.values():
-        common.close(output, expected)
-    common.close(by_blocks, by_dense, rtol=1e-4, atol=1e-4)

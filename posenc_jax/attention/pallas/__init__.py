@@ -11,13 +11,13 @@ on a GPU or TPU, and their speed is unknown. Tests interpret them on a CPU and c
 JAX lowers them for Triton and for Mosaic; and the TPU's compiler, which needs no chip, accepts them
 (``benchmarks/tpu_check.py``). NVIDIA's compiler has not been tried.
 
-The kernels do not support CoPE, PaTH and GRAPE-AP, which need whole rows; DAPE, which needs all
-heads in one tile; Wall, which takes channels one by one; tables of more than 128 rows (DeBERTa's
-and Inkling's as published); and networks of hundreds of units (Swin V2's as published). For Triton,
-JAX does not lower Shaw (its table has an odd number of rows), DeBERTa (``round``), FIRE and Swin V2
-(they take their units one by one), dual chunk attention (the channels of three rotations are no
-power of 2) and the gradients of ReRoPE, Leaky ReRoPE and Self-Extend (two rotations are
-concatenated).
+The kernels do not support CoPE, PaTH, GRAPE-AP and stick-breaking, which need whole rows; DAPE,
+which needs all heads in one tile; Wall, which takes channels one by one; tables of more than 128
+rows (DeBERTa's and Inkling's as published); and networks of hundreds of units (Swin V2's as
+published). For Triton, JAX does not lower Shaw (its table has an odd number of rows), DeBERTa
+(``round``), FIRE and Swin V2 (they take their units one by one), dual chunk attention (the channels
+of three rotations are no power of 2) and the gradients of ReRoPE, Leaky ReRoPE and Self-Extend (two
+rotations are concatenated).
 """
 
 import dataclasses

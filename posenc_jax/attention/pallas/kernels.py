@@ -12,6 +12,7 @@ from jax.experimental.pallas import triton
 
 from posenc_jax.attention import sinks as sink
 from posenc_jax.attention.dense import FLOOR, TINY
+from posenc_jax.attention.gradients import floats
 from posenc_jax.attention.pallas.hooks import Hooks
 from posenc_jax.attention.pallas.operands import Operand, flatten, is_float, map_operands
 from posenc_jax.attention.pallas.program import on_matrices
@@ -20,7 +21,7 @@ from posenc_jax.attention.rule import Rule
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
-    """Launches a program per tile of queries (forward), per tile of queries or keys (backward)."""
+    """Launches a program for each tile of queries, and backward for each tile of keys too."""
 
     hooks: Hooks
     qk_dtype: jnp.dtype
@@ -81,23 +82,19 @@ class Kernels:
 
         def gradients(carry, moving, rebuild, of_row, i, j):
             """Adds a tile's gradients by the floats of ``moving``."""
-            leaves, structure = jax.tree.flatten(moving)
             d_out, delta, log_sums = of_row
 
-            def tile(*floats):
-                given = iter(floats)
-                merged = [next(given) if is_float(x.dtype) else x for x in leaves]
-                ahead, q_side, k_side = rebuild(jax.tree.unflatten(structure, merged))
+            def tile(moving):
+                ahead, q_side, k_side = rebuild(moving)
                 logits = self._logits(ahead, q_side, k_side, i, j)
                 weights = jnp.exp(logits - log_sums)
                 mixed = self._mixed(ahead, weights, q_side, k_side)
                 return mixed, weights.sum(1, keepdims=True)
 
-            def pull(*floats):
-                return jax.vjp(tile, *floats)[1]((d_out, -delta))
+            def pull(moving):
+                return jax.tree.leaves(floats(jax.vjp(tile, moving)[1]((d_out, -delta))))
 
-            floats = [x for x in leaves if is_float(x.dtype)]
-            return [a + b for a, b in zip(carry, on_matrices(pull, *floats), strict=True)]
+            return [a + b for a, b in zip(carry, on_matrices(pull, moving), strict=True)]
 
         def q_step(carry, ahead, here, k_side, i, j):
             q_side, of_row = here
