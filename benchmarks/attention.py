@@ -26,18 +26,15 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
-from flax import nnx  # noqa: E402
 
-import posenc_jax  # noqa: E402
-from benchmarks.accelerator.attention import run  # noqa: E402
+from benchmarks.accelerator.attention import Shape, build, run  # noqa: E402
 from benchmarks.ours import device, exponent, interleaved, ratios  # noqa: E402
 from experiments.command import count, counts, exit_status, schemes  # noqa: E402
 
 
 def program(args, name: str, implementation: str, length: int):
     """Returns the compiled gradient or output of one layer's attention, and its arguments."""
-    sizes = dict(num_heads=args.heads, head_dim=args.head_dim, model_dim=args.heads * args.head_dim)
-    encoding = posenc_jax.make(name, train_length=length, rngs=nnx.Rngs(0), **sizes)
+    encoding = build(name, Shape(length, args.head_dim, args.heads, args.batch))
     rng = np.random.default_rng(0)
     shape = args.batch, length, args.heads, args.head_dim
     q, k, v, weight = (

@@ -52,8 +52,7 @@ def print_dry_run(experiment: Sweep, mfu: float, console: Console) -> None:
     first = {point.group: point for point in reversed(trained)}  # the first seed of each
     rows = {name: _takes(experiment, point) for name, point in sorted(first.items())}
     console.print(_schemes(rows))
-    runs = [experiment.recipe_of(point) for point in trained]
-    tokens = sum(recipe.steps * recipe.batch_size * recipe.length for recipe in runs)
+    tokens = sum(rows[point.group]["tokens"] for point in trained)
     console.print(
         f"{len(experiment.points)} points, {len(trained)} of them trained, on {tokens:.3g} tokens",
         highlight=False,

@@ -12,7 +12,6 @@ JAX included.
 import argparse
 import dataclasses
 import functools
-import os
 import re
 import resource
 import subprocess
@@ -74,7 +73,7 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.long_document", "--here"]
             command += [f"--{key}={getattr(args, key)}" for key in ("length", "chunk", "layers")]
             command += [f"--schemes={name}"]
-            done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+            done = subprocess.run(command, capture_output=True, text=True)
             reason = re.findall(r"^\w+Error: .*", done.stderr, re.M) or [f"exit {done.returncode}"]
             lines.append(
                 done.stdout.strip() if done.returncode == 0 else f"| `{name}` | {reason[-1]} | |"

@@ -26,7 +26,7 @@ _SETTINGS = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-256",
     "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # nothing is held that two processes could not share
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is held, so several processes may load libtpu
 }
 _TOO_MUCH = re.compile(
     r"\(([\d.]+)([KMGTP])\) exceeds available HBM|Used ([\d.]+)([KMGTP]) of [\d.]+\w hbm"

@@ -10,13 +10,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import FrozenConfigDict
 
 import posenc_jax
-from benchmarks.accelerator.attention import gradient, run
+from benchmarks.accelerator.attention import Shape, build, gradient, run
 from configs import extension
 from experiments.evaluation.lengths import scorer_program
 from experiments.training.cost import products, step_flops
@@ -130,9 +129,7 @@ def decoding(task: Task, recipe: Recipe, mesh: Mesh, *, slots: int) -> Program:
 
 
 def _encoding(name: str, length: int) -> Any:
-    sizes = dict(num_heads=HEADS, head_dim=HEAD_DIM, model_dim=HEADS * HEAD_DIM)
-    make = functools.partial(posenc_jax.make, name, **sizes, train_length=length)
-    return jax.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    return jax.eval_shape(lambda: build(name, Shape(length, HEAD_DIM, HEADS, batch=1)))
 
 
 def _abstract(array, *, mesh, dtype=None, spec=None):

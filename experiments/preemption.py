@@ -37,8 +37,8 @@ def listen(
     """Joins the job's processes; called once, before JAX has used any device.
 
     The first three arguments are the flags of a job that is started by hand. ``peer_timeout`` is
-    the seconds of silence after which JAX takes a process for lost, and ends the rest, and
-    ``start_timeout`` the seconds that the processes have to start.
+    the seconds of silence after which JAX takes a process for lost, and ends the other processes.
+    ``start_timeout`` is the seconds that the processes have to start.
 
     A lone process becomes a job of one, because JAX tells ``requested`` of the scheduler's SIGTERM
     only if there is a coordinator. JAX itself recognises processes that ``srun`` has started, and

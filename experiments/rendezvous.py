@@ -82,7 +82,7 @@ async def _host(coordinator: str, bound: str | None, count: int, timeout: float)
         async with asyncio.timeout(timeout):
             done, _ = await asyncio.wait([guests.end], timeout=LATE)
             if not done:
-                _say(guests.late(coordinator))
+                _say(guests.late(coordinator), set())
                 await guests.tell({"say": guests.late(coordinator)})
             wrong = await guests.end
             await guests.tell({"end": wrong})
@@ -172,12 +172,11 @@ async def _join(coordinator: str, count: int, process: int) -> str:
         await asyncio.sleep(_AGAIN)
 
 
-def _say(sentence: str, said: set[str] | None = None) -> None:
-    """Prints a sentence, unless it was said before."""
-    if sentence and sentence not in (said or ()):
+def _say(sentence: str, said: set[str]) -> None:
+    """Prints a sentence, unless it is among those that were ``said`` before."""
+    if sentence and sentence not in said:
         print(sentence, file=sys.stderr, flush=True)
-    if said is not None:
-        said.add(sentence)
+    said.add(sentence)
 
 
 def _line(message: dict[str, Any]) -> bytes:

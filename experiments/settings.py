@@ -2,8 +2,8 @@
 
 ``check_config`` refuses values without a meaning, before anything is read or built. The bounds of
 a study's own settings are told beside their defaults, by ``bounded``; names are looked up by
-``one_of``. What depends on several settings or on the data is checked by the study, and what a
-constructor can judge by its own arguments by the constructor.
+``one_of``. A study checks what depends on several settings or on the data, and a constructor checks
+its own arguments.
 """
 
 import dataclasses

@@ -7,10 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-import posenc_jax
-from benchmarks.accelerator.attention import one_device, run
+from benchmarks.accelerator.attention import Shape, build, one_device, run
 from posenc_jax.attention import IMPLEMENTATIONS
 
 _BATCH, _HEADS, _HEAD_DIM = 2, 4, 32
@@ -29,14 +27,11 @@ def check(name: str, *, tokens: int) -> Iterator[dict[str, Any]]:
     largest over the output and all gradients, relative to the largest number of each exact array
     (or to 1, if that is larger).
     """
-    width = _HEADS * _HEAD_DIM
-    sizes = dict(num_heads=_HEADS, head_dim=_HEAD_DIM, model_dim=width, train_length=tokens)
-    encoding = posenc_jax.make(name, rngs=nnx.Rngs(0), **sizes)
-    rng = np.random.default_rng(0)
-    shape = _BATCH, tokens, _HEADS, _HEAD_DIM
-    operands = [jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(3)]
-    x_BTD = jnp.asarray(rng.standard_normal((_BATCH, tokens, width)), jnp.float32)
-    arguments = encoding, *operands, x_BTD
+    shape, rng = Shape(tokens, _HEAD_DIM, _HEADS, _BATCH), np.random.default_rng(0)
+    size = _BATCH, tokens, _HEADS, _HEAD_DIM
+    operands = [jnp.asarray(rng.standard_normal(size), jnp.float32) for _ in range(3)]
+    x_BTD = jnp.asarray(rng.standard_normal((_BATCH, tokens, shape.width)), jnp.float32)
+    arguments = build(name, shape), *operands, x_BTD
     with jax.default_matmul_precision("highest"):
         exact = _values_and_gradients("dense", *arguments)
     floor = _distance(_values_and_gradients("dense", *arguments), exact)
@@ -55,9 +50,10 @@ def check(name: str, *, tokens: int) -> Iterator[dict[str, Any]]:
 
 
 def _values_and_gradients(implementation, *arguments):
+    program = jax.jit(functools.partial(_both, implementation))
     if implementation != "ring":
         with one_device():
-            return _compiled(implementation)(*arguments)
+            return program(*arguments)
     tokens = arguments[1].shape[1]
     devices = min(jax.device_count(), 4)
     while tokens % (2 * devices):
@@ -65,11 +61,7 @@ def _values_and_gradients(implementation, *arguments):
     kind = (jax.sharding.AxisType.Auto,)
     mesh = jax.make_mesh((devices,), ("context",), kind, devices=jax.devices()[:devices])
     with jax.set_mesh(mesh):
-        return jax.device_get(_compiled(implementation)(*arguments))
-
-
-def _compiled(implementation):
-    return jax.jit(functools.partial(_both, implementation))
+        return jax.device_get(program(*arguments))
 
 
 def _both(implementation, encoding, q, k, v, x_BTD):

@@ -24,7 +24,7 @@ from posenc_jax import Transformer
 Score = Callable[[np.ndarray, Any], np.ndarray]
 
 CONTROLS = 3  # records of ``controls``
-# A window of "cut" moves by about the trained length over this number.
+# A window of "cut" moves by a divisor of the trained length, about that length over this number.
 _PARTS = 4
 
 
@@ -87,13 +87,9 @@ def _record(protocol, protocols, train_length, losses_NL) -> dict[str, Any]:
 
 def _cut(score, texts_NL, length) -> np.ndarray:
     """Returns the losses of all tokens after the first ``length``, read in windows of as many."""
-    stride = _stride(length)
+    most = max(length // _PARTS, 1)
+    stride = next(step for step in range(most, 0, -1) if length % step == 0)
     ends = range(length + stride, texts_NL.shape[1], stride)
     windows = np.stack([texts_NL[:, end - length : end + 1] for end in ends], axis=1)
     losses = score(windows.reshape(-1, length + 1), None)[:, -stride:]
     return losses.reshape(len(texts_NL), -1)
-
-
-def _stride(length: int) -> int:
-    """Returns by how many tokens a window of "cut" moves, a divisor of its length."""
-    return next(step for step in range(max(length // _PARTS, 1), 0, -1) if length % step == 0)

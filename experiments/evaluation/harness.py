@@ -240,8 +240,8 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
     model = loaded.under(**encoding) if encoding else loaded.model
     end = loaded.config.get("eos_token_id")
     end = end[0] if isinstance(end, list) else end
-    start = loaded.config.get("bos_token_id", end)
-    return model, Coder(loaded.tokenizer, start, end), loaded.length
+    start = loaded.config.get("bos_token_id")
+    return model, Coder(loaded.tokenizer, end if start is None else start, end), loaded.length
 
 
 def evaluate(harness: Harness, tasks: list[str], include: str | None, **options: Any) -> Any:

@@ -45,7 +45,7 @@ def watch(
 def watch_texts(
     model: Transformer, look: Callable[[Encoding, Tile, Rule], Any], inputs_NT: Any
 ) -> list[Any]:
-    """Returns as ``watch``, compiled, for whole texts."""
+    """Returns what ``watch`` does, compiled, for whole texts."""
     return watch(model, look, inputs_NT, builders.text(inputs_NT.shape[1]))
 
 

@@ -4,7 +4,6 @@ Each process of a job starts a command of its own. If two commands differ in a l
 hosts in a line of source, a mixture of both would be trained and recorded as one of them.
 """
 
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from experiments.results.environment import PACKAGES, source_digests
+from experiments.results.environment import environment, source_digests
 
 
 def check_agreement(config: ConfigDict, flags: Mapping[str, Any]) -> None:
@@ -38,7 +37,7 @@ def facts_of(config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, str]:
     facts |= {f"--config.{name}": repr(value) for name, value in fields.items()}
     for path, digest in source_digests().items():
         facts[f"the file {path}"] = f"SHA-256 {digest[:12]}"
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = environment()["versions"]  # also Python's, whose sources are a corpus
     return facts | {f"the package {name}": version for name, version in versions.items()}
 
 

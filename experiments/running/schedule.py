@@ -111,7 +111,7 @@ _DIVERGED = "diverged_in"
 
 
 class Schedule:
-    """Runs the unfinished ones of some points; ``is_job`` says that this is the job of an array.
+    """Runs the points that are unfinished; ``is_job`` says that this is the job of an array.
 
     A point that diverged for a worker of this command would diverge again, and is only reported. A
     point that failed otherwise, such as for lack of memory beside other workers, is run again.
@@ -317,6 +317,6 @@ def _raise_alone(error: Exception) -> None:
 def best_note(training: dict, folder: Path) -> str:
     """Says where the best checkpoint of a finished run is, if it is not the last one."""
     best = training.get("best_step")
-    if best in (None, training.get("steps")) or not (folder / "best").exists():
+    if best in (None, training.get("steps")) or not (folder / "checkpoints").exists():
         return ""
     return f"lowest mean loss after step {best}: {folder / 'best'}"

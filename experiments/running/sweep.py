@@ -117,7 +117,7 @@ class Sweep(Finished):
             abstract_state(self.task(point).init, self.recipe, self.mesh)
 
     def place_on(self, mesh: Mesh) -> None:
-        """Takes another mesh, such as one of chips to compile for, and checks as ``check``."""
+        """Takes another mesh, such as one of chips to compile for, and calls ``check``."""
         self.mesh = mesh
         self.check()
 
@@ -144,7 +144,7 @@ class Sweep(Finished):
         return list(groups.values())
 
     def train(self, point: Point) -> tuple[Transformer, dict[str, Any]]:
-        """Trains a point in its folder, from its newest checkpoint; returns as ``loop.train``."""
+        """Trains a point in its folder, from its newest checkpoint, as ``loop.train`` does."""
         return train(
             self.task(point),
             self.recipe_of(point),

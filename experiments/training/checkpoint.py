@@ -53,14 +53,22 @@ _PRESERVED = ocp.checkpoint_managers.AnyPreservationPolicy(
 
 
 class _Manager(ocp.CheckpointManager):
-    """Starts even if the loss of a damaged checkpoint cannot be read; restoring finds the damage.
-
-    Orbax reads the losses of all checkpoints at the start, to know which to keep.
-    """
+    """Changes what Orbax does by itself at the start and at each save."""
 
     def metrics(self, step):
+        """Returns the loss of a checkpoint, or None if it is damaged; restoring finds that.
+
+        Orbax reads the losses of all checkpoints at the start, to know which to keep.
+        """
         with contextlib.suppress(*_UNREADABLE):
             return super().metrics(step)
+
+    def reached_preemption(self, step):
+        """Returns False, because ``preemption.requested`` asks JAX.
+
+        JAX counts the calls of all who ask, so that Orbax's would hide a signal from the others.
+        """
+        return False
 
 
 @functools.cache
@@ -135,13 +143,13 @@ class Checkpoints:
         The best checkpoint is chosen by ``loss``; without one the checkpoint is never the best.
         """
         arrays = by_path(state) | {_SUMS: _sums(state)}
-        metrics = {} if loss is None else {"loss": loss}
+        metrics = None if loss is None else {"loss": loss}
         self._manager.save(
             step,
             args=ocp.args.StandardSave(arrays),
             metrics=metrics,
             custom_metadata={
-                _KINDS: _digest(_kinds(arrays) | metrics),
+                _KINDS: _digest(_kinds(arrays) | (metrics or {})),
                 _STEP: step,
                 _RUN: self._run,
             },
@@ -166,7 +174,8 @@ class Checkpoints:
                     "the one before it is taken"
                 )
         # Perhaps put aside at an earlier start: training from step 0 would hide the damage.
-        if aside := agreed(self._names_aside):
+        folders = self._folder.parent.glob(f"{_DAMAGED}*")
+        if aside := agreed(lambda: sorted(path.name for path in folders)):
             raise RefusedError(
                 f"every checkpoint in {self._folder} was damaged, and is now in "
                 f"{', '.join(aside)} beside it: restore one from a copy, or delete the folder of "
@@ -189,18 +198,13 @@ class Checkpoints:
 
     def _restore(self, step, abstract_state):
         expected, saved = by_path(abstract_state), self._saved(step)
-        sums = saved.pop(_SUMS, None)
-        self._check_same(step, saved, expected)
-        if sums is None:
-            raise RefusedError(
-                f"the checkpoint of step {step} in {self._folder} has no sums to check it by, as "
-                "those of earlier versions; train again in another --workdir"
-            )
         sharding = next(getattr(array, "sharding", None) for array in expected.values())
         if isinstance(sharding, NamedSharding):
             sharding = NamedSharding(sharding.mesh, PartitionSpec())
-        wanted = jax.ShapeDtypeStruct(sums.shape, sums.dtype, sharding=sharding)
-        arguments = ocp.args.StandardRestore(expected | {_SUMS: wanted})
+        sums = jax.ShapeDtypeStruct((len(expected),), jnp.uint32, sharding=sharding)
+        wanted = expected | {_SUMS: sums}
+        self._check_same(step, saved, wanted)
+        arguments = ocp.args.StandardRestore(wanted)
         try:
             arrays = self._manager.restore(step, args=arguments)
         except Exception as error:
@@ -244,10 +248,6 @@ class Checkpoints:
                 f"config trains: {'; '.join(changes[:3])}{more}. Give the old config, or another "
                 "--workdir"
             )
-
-    def _names_aside(self) -> list[str]:
-        """Returns the names of the folders of damaged checkpoints."""
-        return sorted(path.name for path in self._folder.parent.glob(f"{_DAMAGED}*"))
 
     def _put_aside(self, step) -> Path:
         aside = self._folder.parent / f"{_DAMAGED}{step}"

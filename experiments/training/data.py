@@ -32,7 +32,7 @@ import numpy as np
 from experiments import imported
 from posenc_jax.registry import suggest
 
-# Corpora store the index of a split: add names at the end alone.
+# Corpora store the index of a split: add names only at the end.
 SPLITS = ("train", "validation", "test", "manual", "code", "prose")
 KINDS = ("stdlib", "packages", "packages:FOLDER", "files:GLOB", "tokens:PATH", "hf:NAME[:SPLIT]")
 

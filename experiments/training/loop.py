@@ -110,7 +110,7 @@ def train_together(
 
 
 def abstract_state(init: Callable[[Any], Transformer], recipe: Recipe, mesh: Mesh) -> State:
-    """Returns as ``initial_state``, with shapes and shardings instead of arrays."""
+    """Returns what ``initial_state`` does, with shapes and shardings instead of arrays."""
     first = functools.partial(initial_state, init=init, recipe=recipe)
     state = jax.eval_shape(first, jax.random.key(0))
     return jax.tree.map(

@@ -22,7 +22,7 @@ AXES = ("data", "fsdp", "model", "context")
 
 # The first pattern found in an array's path places its last axes; an array that matches none is on
 # every device. Under scan an array has the layers along a leading axis, which is never sharded. The
-# optimizer's moments have their parameter's path within theirs, so they are placed as it is.
+# path of an optimizer's moment contains the path of its parameter, so both are placed alike.
 RULES = (
     (r"/block/(attention/[qkv]|mlp/gate|mlp/up)/kernel$", P("fsdp", "model")),
     (r"/block/(attention/out|mlp/down)/kernel$", P("model", "fsdp")),

@@ -54,10 +54,10 @@ class Run:
         self._learned_at = self.metrics.last.get("learned_at")
         self.is_done = self._is_last(self.first)
         self._before = self.metrics.last.get("seconds", 0.0)
-        # The mean since the regular checkpoint before, and of how many losses it is.
+        # The mean loss since the last regular checkpoint, and the number of losses in it.
         self._mean_loss, self._losses = self.metrics.last.get("mean_loss", 0.0), 0
         if self._mean_loss:
-            usual = self.first % recipe.checkpoint_every  # of a run of an earlier version
+            usual = self.first % recipe.checkpoint_every  # lines of earlier versions lack mean_of
             self._losses = int(self.metrics.last.get("mean_of", usual))
 
     def begin(self, runs: int, at_peak: float | None) -> None:

@@ -92,7 +92,7 @@ def test_no_item_begins_after_the_time(tmp_path, capsys):
     assert "time is up: 4 of 4 items not begun" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", ["nan", "crash", "refused"])
+@pytest.mark.parametrize("wrong", ["nan", "off", "crash", "refused"])
 def test_what_is_wrong_is_said(tmp_path, monkeypatch, wrong):
     """A kernel that is wrong, or that a card cannot run, must not look as if it were right."""
     right = agreement._values_and_gradients

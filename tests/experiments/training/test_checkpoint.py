@@ -14,8 +14,10 @@ from pathlib import Path
 import chex
 import common
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 from ml_collections import FrozenConfigDict
 from runs import cut_off, flipped, full_disk
 from toy import RECIPE, SPEC, killed_at, losses, preempted, run
@@ -208,7 +210,7 @@ def test_where_every_checkpoint_is_damaged_it_is_said_until_one_is_restored(tmp_
 @pytest.mark.parametrize(
     "changes,message",
     [
-        ({"num_layers": 2}, "layers/1/.* and 6 more.*--workdir"),
+        ({"num_layers": 2}, "layers/1/.* and 7 more.*--workdir"),
         ({"mlp_dim": 32}, r"mlp/down/kernel was 'float32 \(64, 16\)' and is now 'float32 \(32, 16"),
         ({"param_dtype": "bfloat16"}, "was 'float32 .*' and is now 'bfloat16 "),
     ],
@@ -221,6 +223,35 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, changes, message):
     spec = FrozenConfigDict(SPEC.to_dict() | {"model": SPEC.model.to_dict() | changes})
     other = jax.eval_shape(lambda: common.text_state(jax.random.key(0), spec, RECIPE).model)
     common.refuses(message, lambda: Checkpoints(tmp_path).newest(other))
+
+
+def test_a_checkpoint_without_a_loss_is_not_the_best(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"x": jnp.zeros(1)})
+    checkpoints.close()
+    assert Checkpoints(tmp_path).best_step() is None
+
+
+@pytest.mark.slow
+def test_a_signal_around_a_save_is_noticed(tmp_path):
+    """Orbax would ask JAX too, under another count, and JAX tells only who asks at the next one."""
+    program = f"""
+import os, signal, time
+from pathlib import Path
+import jax.numpy as jnp
+from experiments import preemption
+from experiments.training.checkpoint import Checkpoints
+preemption.listen()
+assert not any(preemption.requested() for _ in range(3))
+checkpoints = Checkpoints(Path({str(tmp_path)!r}))
+checkpoints.save(1000, {{"x": jnp.zeros(1)}})
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(1)
+print(any(preemption.requested() for _ in range(3)))
+checkpoints.close()
+"""
+    done = runs.program("-c", program)
+    assert done.output == "True\n", done.errors
 
 
 class Turning(Text):
