@@ -160,7 +160,8 @@ def _tell(experiment, workdir: Path, console: Console) -> None:
 
         backend = submit.make_backend(BACKEND.value, RESOURCE.value)
         command = ("python", *submit.command_without_own_flags(sys.argv))
-        job = submit.Job(command, len(experiment.points), workdir)
+        count = sum(len(part.points) for part in experiment.parts.values())
+        job = submit.Job(command, count, workdir)
         submit.hand_over(backend, job, submit=SUBMIT.value, again=AGAIN.value, console=console)
         return
     from benchmarks import dry_run, topology

@@ -64,10 +64,7 @@ def studies(preset: str, shared: ConfigDict) -> ConfigDict:
     for task in CONTROLS:
         control = made[f"tasks_{task}"]
         control.task.tasks = task
-        if preset == "tiny":
-            control.schemes = shared.get_ref("schemes")
-        else:
-            control.schemes = CONTROLLED
+        control.schemes = shared.get_ref("schemes") if preset == "tiny" else CONTROLLED
     return ConfigDict(made)
 
 

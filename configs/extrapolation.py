@@ -25,7 +25,7 @@ from experiments.settings import one_of
 from experiments.training.encodings import RATIO
 from posenc_jax import REGISTRY
 
-# Schemes of every kind, which two CPU cores compare in a quarter of an hour. The slowest schemes
+# Schemes of every kind, which two CPU cores compare in 5 to 10 minutes. The slowest schemes
 # come first, so that two workers end at about the same time.
 SMALL = (
     "rope,pi,ntk,dynamic_ntk,yarn,transformer_xl,kerple_log,fire,t5,sinusoidal,learned,alibi,nope,"

@@ -32,8 +32,6 @@ Any field can be overridden on the command line: ``--config.studies.copy.schemes
 from ml_collections import ConfigDict
 
 from configs import tasks
-from configs.extrapolation import short_t5
-from configs.tasks import encodings_of
 from experiments.settings import one_of
 from experiments.studies.tasks.one_task import Setting, TrialsOfOne
 
@@ -115,8 +113,5 @@ def _one(task: str, length: int, schemes: str = KINDS) -> ConfigDict:
     config.model.update(model_dim=64, num_layers=2, num_heads=4)
     config.train.update(
         batch_size=32, steps=3000, optimizer="muon", learning_rate=4e-3, warmup_steps=100
-    )
-    short_t5(
-        encodings_of(config)["t5"], config.task.get_ref("length"), config.model, num_buckets=16
     )
     return config

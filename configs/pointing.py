@@ -47,10 +47,8 @@ LAYOUTS = {
 
 
 def _placed(name, positions, ruler=None, **changed):
-    config = variant(name, {"positions": positions}, **changed)
-    config.ruler = config_dict.placeholder(int)
-    config.ruler = ruler
-    return config
+    ruler = config_dict.FieldReference(ruler, field_type=int)
+    return variant(name, {"positions": positions, "ruler": ruler}, **changed)
 
 
 def _tiny(config):

@@ -45,9 +45,10 @@ def study(experiment: str, schemes: str, *, setting: type, trials: type) -> Conf
     )
     for name in ON_ROPE:
         config.variants[name].of = "rope"
-    encodings = encodings_of(config)
+    encodings, length = encodings_of(config), config.task.get_ref("length")
     encodings["dynamic_ntk"].factor = DYNAMIC_NTK
-    follow_length(encodings, config.task.get_ref("length"))
+    follow_length(encodings, length)
+    short_t5(encodings["t5"], length, config.model, num_buckets=16)
     return config
 
 
@@ -63,8 +64,6 @@ def _tiny(config):
     config.task.length = 32
     config.train.update(batch_size=8, steps=4, warmup_steps=2)
     config.eval.update(multiples=(1, 2), depths=(0.0, 1.0), rows=8, batch=8)
-    length = config.task.get_ref("length")
-    short_t5(encodings_of(config)["t5"], length, config.model, num_buckets=16)
 
 
 def _small(config):
@@ -74,9 +73,7 @@ def _small(config):
     config.train.update(
         batch_size=64, steps=1500, optimizer="muon", learning_rate=4e-3, warmup_steps=100
     )
-    encodings = encodings_of(config)
-    short_t5(encodings["t5"], config.task.get_ref("length"), config.model, num_buckets=16)
-    short_yarn(encodings)
+    short_yarn(encodings_of(config))
 
 
 PRESETS = {"tiny": _tiny, "small": _small}

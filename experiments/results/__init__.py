@@ -1,6 +1,6 @@
 """Keeps what runs have found, and computes what is said about it.
 
-record.py                         the files of a run; ``bucket.py`` keeps them in a bucket
+record.py, seal.py, metrics.py    the files of a run; ``bucket.py`` keeps them in a bucket
 environment.py                    what a run is made with
 archive.py                        the results of many runs as one small file
 statistics.py, speedup.py         statistics over seeds, for every kind of study
@@ -8,6 +8,8 @@ comparisons.py                    which scheme is better: paired by seed, and co
 lengths.py, extensions.py         the records of studies on text, and of longer contexts
 searches.py                       the records of LongRoPE's searches, and their verdicts
 panels.py                         the records of studies on drawn examples
+ladder.py, leaderboard.py         the records of the ladder, and of the track
+learning.py                       how fast models learn one task
 answers.py                        what was measured, as one tidy table with verdicts
 atlas.py, atlas_data.py           all answers and their verdicts, and their files
 ledger.py                         published claims and their verdicts

@@ -62,7 +62,7 @@ def shown(answer: Answer) -> str:
 
 
 def marked(answer: Answer | None, against: str) -> str:
-    """Returns an answer as ``shown``, with the mark of a verdict on it; none is a dash."""
+    """Returns an answer as ``shown`` with the mark of its verdict; a missing answer is a dash."""
     return f"{shown(answer)} {MARKS.get(answer[f'vs_{against}'], '')}".rstrip() if answer else "-"
 
 
@@ -185,7 +185,7 @@ def _topic(panel: Panel) -> str:
 
 
 def is_learned(values: pd.DataFrame) -> pd.Series:
-    """Returns, for each row, whether its scheme has learned its task; True if it is of no task."""
+    """Returns, for each row, whether its scheme has learned its task; True for a row of no task."""
     is_task, is_own = values["family"] == TASKS, values["multiple"] == 1
     task = values["topic"].str.removesuffix(_ANSWERS)
     rows = is_task & is_own & (task == values["topic"])

@@ -46,7 +46,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
 
-Q = 0.05  # the false discovery rate
+Q = 0.05  # the false discovery rate, half of it in each direction
 COLUMNS = ["family", "question", "scheme", "against", "seeds", "difference", "margin"]
 COLUMNS += ["p", "p_corrected", "verdict"]
 # The number of schemes from which the variance may depend on the rank of the mean.
@@ -122,8 +122,8 @@ def statement(rows: pd.DataFrame) -> str:
         return ""
     return (
         f"Families of comparisons: {'; '.join(words)}. They are by seed, and each family is "
-        "corrected by Benjamini and Hochberg, better and worse by themselves, to a false "
-        f"discovery rate of q = {Q:g}."
+        "corrected by Benjamini and Hochberg, better and worse by themselves, each to a false "
+        f"discovery rate of q = {Q / 2:g}."
     )
 
 
@@ -172,7 +172,7 @@ def _question(group: pd.DataFrame, against: str | None, extensions) -> pd.DataFr
 def _expected(
     by_seed: pd.DataFrame, extensions: Collection[str], is_paired: bool
 ) -> tuple[pd.Series, float]:
-    """Returns the variance that trained schemes lead to expect of each, and its degrees of freedom.
+    """Returns each scheme's variance as trained schemes suggest it, and its degrees of freedom.
 
     ``by_seed`` has answers by scheme and seed, NaN where one is missing. ``is_paired`` says whether
     they will be compared within seeds.

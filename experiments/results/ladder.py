@@ -170,7 +170,7 @@ def correlation(
 
 
 def _near(table: pd.DataFrame, protocol: str) -> set[str]:
-    """Returns the schemes that are not far behind RoPE, or beyond behind RoPE through a window."""
+    """Returns the schemes not far behind RoPE; beyond the trained length, RoPE through a window."""
     means = table.groupby("scheme")["value"].mean()
     line = means.get(WINDOWED if protocol == BEYOND else ROPE, math.inf)
     return set(means.index[means <= line + FAR])

@@ -24,7 +24,7 @@ from experiments.results.record import read_json, write_files
 TRACK = "1.0"
 SEEDS = 3
 _PROTOCOLS = (TRAINED, BEYOND, CUT)
-# What a record must share with RoPE's to be compared with it.
+# A record is compared with RoPE's only if these fields are equal.
 _SHARED = ("corpus_digest", "tokens", "length")
 _FIELDS = {"track": str, "scheme": str, "corpus_digest": str, "seeds": list, "losses": dict}
 
@@ -57,7 +57,7 @@ def record_of(
     for protocol in _PROTOCOLS:
         table = losses(chosen, rung, protocol)
         wide = table[table["scheme"] == scheme].pivot(index="seed", columns="text", values="value")
-        numbers[protocol] = {text: wide[text].round(5).tolist() for text in wide}
+        numbers[protocol] = wide.round(5).to_dict("list")
     run = chosen.iloc[0]
     sizes = {key: int(run[key]) for key in ("parameters", "tokens", "length")}
     head = {"track": TRACK, "rung": rung, "scheme": scheme, "seeds": seeds}

@@ -76,12 +76,13 @@ class Answers:
     studies: Mapping[str, Study]
     protocol: str = "last"
 
-    def bits(self, study: str, scheme: str, multiple: float) -> Seeds:
+    def bits(self, study: str, scheme: str, multiple: float, protocol: str = "") -> Seeds:
         """Returns bits per byte of a scheme at ``multiple`` times the training length.
 
         Raises a MissingRunError if there is no such record yet.
         """
-        where = dict(scheme=scheme, split="test", protocol=self.protocol, multiple=multiple)
+        protocol = protocol or self.protocol
+        where = dict(scheme=scheme, split="test", protocol=protocol, multiple=multiple)
         return self.read(study, "bits_per_byte", **where)
 
     def rung_bits(self, study: str, scheme: str, multiple: float, protocol: str = "") -> Seeds:
@@ -97,10 +98,7 @@ class Answers:
         The same tokens in texts of the trained length are no substitute, because the first of them
         have almost no context. If all tokens of a text count, such texts are used nevertheless.
         """
-        if self.protocol != "last":
-            return self.bits(study, scheme, 1)
-        where = dict(scheme=scheme, split="test", protocol="windowed", multiple=1)
-        return self.read(study, "bits_per_byte", **where)
+        return self.bits(study, scheme, 1, "windowed" if self.protocol == "last" else "")
 
     def hits(self, scheme: str, task: str, multiple: int) -> Seeds:
         """Returns the share of answers that are right, of models that learn all tasks together.

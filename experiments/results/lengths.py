@@ -4,6 +4,9 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
+import pandas as pd
+
+from experiments.results.comparisons import compared, families, statement
 from experiments.results.statistics import (
     BySeed,
     Cells,
@@ -74,9 +77,7 @@ def with_window(records: Iterable[Record]) -> list[Record]:
         window = windows.get((r["split"], r["seed"]))
         if window and r["protocol"] in ("last", "windowed"):
             scored = window if r["multiple"] > 1 else r
-            where = {
-                key: r[key] for key in ("protocol", "stride", "length", "multiple") if key in r
-            }
+            where = {key: r[key] for key in ("protocol", "stride", "length", "multiple")}
             windowed.append(scored | where | {"scheme": WINDOWED})
     return records + windowed
 
@@ -165,11 +166,6 @@ def _gain(losses: dict[int, float], longer: dict[int, float]) -> float:
 
 def _compared(bits: BySeed, columns: list[int], extensions: set[str]) -> tuple[set, set, str]:
     """Returns the ``gains``, the ``ahead`` and the ``statement`` of a view."""
-    # These take a second, in which every training has started.
-    import pandas as pd
-
-    from experiments.results.comparisons import compared, families, statement
-
     cells = [
         (scheme, column, seed, value, row.get(WINDOWED_COLUMN, {}).get(seed, math.nan))
         for scheme, row in bits.items()

@@ -66,7 +66,7 @@ class Map:
     Attributes:
       caption: a caption that is the same for every scheme.
       weights: ``[rows][columns]``.
-      query: the query's row and column, if it is one of the grid.
+      query: the query's row and column, if the query is a cell of the grid.
     """
 
     caption: str

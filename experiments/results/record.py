@@ -64,7 +64,7 @@ def _told(message: bytes) -> bytes:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError into one whose sentence names the file, which that of a full disk does not.
+    """Turns an OSError into one that names the file, because the error of a full disk names none.
 
     Files are written whole or not at all, and points have folders of their own; so whatever was
     finished before is still there.
@@ -133,7 +133,7 @@ def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
             value = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
-        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
+        except ValueError as error:  # also UnicodeDecodeError and JSONDecodeError
             raise ValueError(
                 f"{path} is damaged, and cannot be read as JSON ({error}); restore it from a copy"
             ) from None

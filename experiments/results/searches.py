@@ -57,8 +57,7 @@ class SearchStudy(Study):
 
     def columns(self) -> dict[str, str]:
         """Returns the titles of the columns of every table, by the metric that was measured."""
-        titles = {metric: title.format(**self.about) for metric, title in METRICS.items()}
-        return {metric: titles[metric] for metric in titles if metric in self.records[0]}
+        return {m: t.format(**self.about) for m, t in METRICS.items() if m in self.records[0]}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from experiments.studies.tasks import TASKS
 from experiments.studies.text import Comparison
 from posenc_jax.registry import PATTERNS
 
-# What each task asks, by its topic in the atlas.
+# The question of each task, by its topic in the atlas.
 ASKED = {name: str(task.__doc__).splitlines()[0] for name, task in TASKS.items()}
 
 
@@ -24,10 +24,10 @@ class Language(Comparison):
 
     def check(self):
         super().check()
-        if self.protocols.documents < 2:
+        if len(next(iter(self.documents.values()))) < 2:
             raise ValueError(
-                f"eval.documents={self.protocols.documents} must be at least 2: the probes of a "
-                "model need two texts or more"
+                f"eval.documents={self.protocols.documents}: the probes of a model need two texts "
+                "or more, and the corpus must have as many"
             )
 
     def evaluate(self, point, model):

@@ -29,11 +29,6 @@ class Studies(abc.ABC):
             except ValueError as error:
                 raise ValueError(f"studies.{name}: {error}") from error
 
-    @property
-    def points(self) -> list[tuple[str, int]]:
-        """Returns every point as the name of its study and its number there."""
-        return [(name, i) for name, part in self.parts.items() for i in range(len(part.points))]
-
     def environment(self) -> dict[str, Any]:
         """Returns versions, devices and revisions of the finished runs of all studies."""
         return environment_of([run for part in self.parts.values() for run in part.finished_runs()])

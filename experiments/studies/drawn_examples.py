@@ -102,10 +102,9 @@ class DrawnExamples(Sweep, abc.ABC):
         variants, is_all = self.config["variants"], config.schemes.strip() == "all"
         self.schemes = [*variants] if is_all else names_in("schemes", config.schemes, variants)
         extend = {name: of for name in self.schemes if (of := variants[name].get("of"))}
-        self.setting, self.trials = (
-            filled(kind, name, self.config[name])
-            for kind, name in zip(self.kinds, ("task", "eval"), strict=True)
-        )
+        setting, trials = self.kinds
+        self.setting = filled(setting, "task", self.config["task"])
+        self.trials = filled(trials, "eval", self.config["eval"])
         rates = config.get("sweep", {}).get("learning_rate", ())
         self.points = trained_points(self.schemes, extend, config.seeds, rates)
         self.load()

@@ -44,8 +44,8 @@ class Comparison(Sweep):
         length, count = self.protocols.document_length(self.recipe.length), self.protocols.documents
         self.documents = {
             split: eval_windows(self.corpus, split, length=length, count=count)
-            for split in self.protocols.splits
-            if in_split(self.corpus, split).any()
+            for split in SPLITS
+            if split in self.protocols.splits and in_split(self.corpus, split).any()
         }
         if not self.documents:
             raise ValueError(
@@ -104,23 +104,21 @@ class Comparison(Sweep):
         return {"eval": self.config["eval"], "extend": extend}
 
     def evaluate(self, point, model):
-        splits = [split for split in SPLITS if split in self.documents]
         length, protocols = self.recipe.length, self.protocols
         # Extensions are built for each length separately.
         reads_length = any(encoding.reads_length() for encoding in model.distinct())
         adapts = {scheme: scheme != point.scheme or reads_length for scheme in point.schemes}
-        total = len(splits) * sum(
-            lengths.work(protocols, length, adapt) for adapt in adapts.values()
-        )
+        work = sum(lengths.work(protocols, length, adapt) for adapt in adapts.values())
         records, curves = [], []
+        total = len(self.documents) * work
         with stage(f"{point.name}  evaluate", total, self.console) as advance:
             score = lengths.Scorer(model, self.mesh, protocols.batch_tokens, advance)
             for scheme in point.schemes:
                 extended = scheme != point.scheme
                 at = functools.partial(self._extension, scheme) if extended else lambda _: None
-                for split in splits:
+                for split, texts in self.documents.items():
                     scored, curve = lengths.evaluate(
-                        score, self.documents[split], protocols, length, at, adapts[scheme]
+                        score, texts, protocols, length, at, adapts[scheme]
                     )
                     where = {"scheme": scheme, "seed": point.seed, "split": split}
                     records += self.in_units(scored, where)

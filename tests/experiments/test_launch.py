@@ -163,17 +163,6 @@ def test_a_job_that_has_run_its_point_does_not_fail_for_a_report_that_waits_for_
     assert "nothing to report" in job.output and "nothing to report" in alone.errors
 
 
-def test_a_report_that_a_full_disk_refuses_is_one_sentence_and_the_old_one_stays(workdir, corpus):
-    where = TINY, f"--workdir={workdir}", f"--config.corpus={corpus}", "--config.schemes=rope,alibi"
-    before = {path: path.read_bytes() for path in workdir.iterdir() if path.is_file()}
-    with runs.full_disk(1000):
-        done = runs.command(*where, "--report")
-    assert done.status == 2 and "Traceback" not in done.errors
-    assert re.fullmatch(r"error: .*/\w+\.\w+ could not be written .*same command.*\n", done.errors)
-    assert {path: path.read_bytes() for path in workdir.iterdir() if path.is_file()} == before
-    assert runs.command(*where, "--report").status == 0
-
-
 def test_a_workdir_that_cannot_be_written_is_told_once_and_not_by_each_point(corpus, tmp_path):
     folder = tmp_path / "file" / "run"
     folder.parent.write_text("")

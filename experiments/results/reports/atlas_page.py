@@ -218,7 +218,7 @@ def _by_length(atlas: Atlas, scheme: str) -> str:
     drawing = Figure(figsize=(5.2, 3.0), layout="constrained")
     axes = drawing.add_subplot()
     labels = [f"{multiple:g}x" for multiple in losses.columns]
-    styles = styles_of(dict.fromkeys((scheme, *AGAINST)))
+    styles = styles_of((scheme, *AGAINST))
     for name in styles:
         if name in losses.index:
             bars = dict(yerr=margins.loc[name].fillna(0.0), capsize=2, label=name)

@@ -59,8 +59,8 @@ def of_atlas(
 
 
 def of_ladder(ladder: Mapping[str, Any]) -> str:
-    """Returns the longest rung of the ladder as a table in Markdown."""
-    rung = ladder["rungs"][ladder["longest"]]
+    """Returns the main rung of the ladder as a table in Markdown."""
+    rung = ladder["rungs"][ladder["main"]]
     columns = {
         f"loss at {rung['length']}": ("text", ROPE),
         "loss beyond": ("text, beyond", WINDOWED),
@@ -115,31 +115,19 @@ def of_pairs(ladder: Mapping[str, Any]) -> str:
 
 def of_compute(ladder: Mapping[str, Any]) -> str:
     """Returns how much compute RoPE needs for each scheme's loss as a table in Markdown."""
-    ups = ladder["speed_ups"]
-    places = list(dict.fromkeys((up["loss"], up["rung"]) for up in ups))
-    of_scheme: dict[str, dict[tuple[str, str], str]] = {up["scheme"]: {} for up in ups}
-    for up in ups:
-        of_scheme[up["scheme"]][up["loss"], up["rung"]] = up["shown"]
-    sizes = {
-        name: f"{rung['parameters'] / 1e6:.2f}M"
-        for name, rung in ladder["rungs"].items()
-        if rung["parameters"]
-    }
-    heads = ["scheme", *(f"{loss}, {sizes[rung]}" for loss, rung in places)]
-    return markdown_table(
-        heads,
-        [
-            [f"`{scheme}`", *(cells.get(place, "-") for place in places)]
-            for scheme, cells in sorted(of_scheme.items())
-        ],
-    )
+    ups = pd.DataFrame(ladder["speed_ups"])
+    shown = ups.pivot(index="scheme", columns=["loss", "rung"], values="shown").fillna("-")
+    shown = shown[list(dict.fromkeys(zip(ups["loss"], ups["rung"], strict=True)))]
+    sizes = {name: rung["parameters"] for name, rung in ladder["rungs"].items()}
+    heads = ["scheme", *(f"{loss}, {sizes[rung] / 1e6:.2f}M" for loss, rung in shown)]
+    return markdown_table(heads, [[f"`{name}`", *cells] for name, *cells in shown.itertuples()])
 
 
 def of_oracle(ladder: Mapping[str, Any]) -> str:
     """Returns losses in long texts beside those of models trained on such texts, in Markdown."""
     lines = [
         [f"`{row['scheme']}`", *(number(row[key]) for key in ("window", "extrapolated", "oracle"))]
-        + [with_margin(row["lost"], row["margin"]) if "lost" in row else "-"]
+        + [with_margin(row["lost"], row["margin"]) if row.get("lost") is not None else "-"]
         for row in ladder["oracle"]
     ]
     heads = ["scheme", "through its window", "in longer texts", "trained on them", "lost"]
@@ -155,8 +143,8 @@ def of_copied(models: pd.DataFrame, ladder: Mapping[str, Any]) -> str:
     models["shown"] = (models["copied"].round(2) + 0.0).map("{:.2f}".format)  # no "-0.00"
     by_rung = models.groupby(["scheme", "rung"])["shown"].agg(", ".join).unstack()
     rungs = [rung for rung in ladder["rungs"] if rung in by_rung]
-    longest = models[models["rung"] == ladder["longest"]]
-    schemes = longest.groupby("scheme")["copied"].mean().sort_values(ascending=False).index
+    on_main = models[models["rung"] == ladder["main"]]
+    schemes = on_main.groupby("scheme")["copied"].mean().sort_values(ascending=False).index
     lines = [
         [f"`{scheme}`", *by_rung.loc[scheme].reindex(rungs).fillna("-")]
         for scheme in [*schemes, *by_rung.index.difference(schemes)]

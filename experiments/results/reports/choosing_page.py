@@ -7,6 +7,7 @@ learn one task, the ladder, the table of ``benchmarks/decode.py``, and the exper
 """
 
 import dataclasses
+import math
 import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,7 +24,9 @@ from experiments.results.reports.sources import LONGER, read, read_extension
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
 _THAN |= {"no difference": "not distinguishable from", "diverged": "not compared with"}
-# So many schemes are named; and decoding may take this many times as long as without positions.
+_THAN |= {"too few seeds": "not compared with"}
+# A sentence names at most so many schemes. Decoding is slow if it takes more than so many times as
+# long as without positions.
 _NAMED, SLOW = 6, 1.3
 
 
@@ -119,7 +122,8 @@ def _is_better(answer: Answer) -> bool:
 
 def _rank(answer: Answer) -> float:
     """Returns what sorts answers, the best first."""
-    return answer["mean"] if answer["is_error"] else -answer["mean"]
+    mean = answer["mean"]  # infinite where training diverged
+    return mean if answer["is_error"] or mean == math.inf else -mean
 
 
 def told(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
@@ -218,8 +222,7 @@ def _of_loss(need: Need, decision: Decision) -> str:
         text += f" Better in all, and not on each kind of text: {_names(mixed)}."
     if decision.better:
         last = max(_rank(rows[name]) for name in decision.better)
-        between = [n for n in others if n not in here and _rank(rows[n]) < last]
-        if between := [name for name in between if name not in mixed]:
+        if between := [n for n in others if n not in here + mixed and _rank(rows[n]) < last]:
             text += " With a similar mean, but a difference from a baseline that may be chance: "
             text += f"{_names(between)}."
     return text
@@ -261,7 +264,7 @@ def guide(rungs: Sequence[trust.Rung], missing: str, decoding: dict[str, float])
         needs=[told(need, ordered) for need in NEEDS],
         lasts=trust.LASTS,
         shared=trust.SHARED,
-        q=Q,
+        q=Q / 2,
         slow=", ".join(f"`{name}`" for name in slow),
         bound=SLOW,
     )

@@ -105,7 +105,7 @@ def _read(data: Path) -> dict[str, Any]:
             "correction",
             f"vs_{name}_difference": f"mean difference to {words}, positive where it is better",
             f"vs_{name}_margin": "half of the 95 % interval of that difference",
-            f"vs_{name}_p": "p value of that difference, before correction",
+            f"vs_{name}_p": "p value of that difference, after correction",
         }
     return told
 

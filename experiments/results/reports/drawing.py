@@ -14,12 +14,11 @@ from matplotlib.lines import Line2D
 from experiments.results.statistics import BASELINE, Cell
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is lost on white.
-# The last one, and all lines and words without a colour, are dark on white and light on black.
+# The last colour, and all lines and words without a colour, are dark on white and light on black.
 INK = "#222222"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#e69f00", "#56b4e9", INK)
 _LIGHT_OR_DARK = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd}}</style>"
 DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.1)), (0, (6, 1.5, 1.2, 1.5)))
-
 
 _STYLE: dict[Any, Any] = dict.fromkeys(
     ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK

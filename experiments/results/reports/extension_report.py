@@ -75,16 +75,14 @@ def markdown(study: ExtensionStudy) -> str:
     rows = []
     for steps, view in views.items():
         for scheme in view.order:
-            losses = [
-                page.GridCell(*words(view.cells, scheme, column)).markdown for column in columns
-            ]
+            losses = ["".join(words(view.cells, scheme, c)).replace("±", "± ") for c in columns]
             left = retained.get((scheme, steps))
             short = ["-", "-"] if left is None else left.words
             label = f"{scheme}, {steps} steps"
             cost = [f"{of.get(label, {}).get(steps, (0,))[0]:,.0f}" for of in costs]
             rows.append([f"`{scheme}`", str(steps), *losses, *short, *cost])
     level = windowed(study)
-    first = page.GridCell(*words({NAME: {1: level} if level else {}}, NAME, 1)).markdown
+    first = "".join(words({NAME: {1: level} if level else {}}, NAME, 1)).replace("±", "± ")
     rows.append([f"*{NAME}*", "0", first, *["-"] * (len(heads) - 3)])
     return markdown_table(heads, rows)
 

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -18,13 +17,6 @@ from experiments.results.statistics import mean_and_margin, with_margin
 TABLES, SEARCHED = map(templates.tables, ("extension_tables", "searched"))
 
 
-def read(path: Path) -> ExtensionStudy:
-    """Returns the records in a file of docs/data, without training and settings."""
-    table = pd.read_csv(path).astype(object)
-    records: list[dict[str, Any]] = table.where(table.notna(), None).to_dict("records")
-    return ExtensionStudy(records, [], [], {}, [])
-
-
 def markdown(table: templates.Table, path: Path) -> str:
     """Returns a table as Markdown, from the records in a file of docs/data.
 
@@ -35,7 +27,8 @@ def markdown(table: templates.Table, path: Path) -> str:
     compared = verdicts(values)
     rows = summary(values, compared).to_dict("records")
     answers = {(a["topic"], a["multiple"], a["scheme"]): a for a in rows}
-    retained = retention(read(path))
+    records = pd.read_csv(path).to_dict("records")
+    retained = retention(ExtensionStudy(records, [], [], {}, []))
 
     def cell(scheme: str, kind: str, steps: int, multiple: int) -> str:
         if kind != "loss":

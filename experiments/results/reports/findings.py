@@ -6,12 +6,12 @@ from the atlas, from models that were trained longer, from the ladder and from t
 technical report has them too.
 """
 
+import math
 import re
 import textwrap
 from typing import Any
 
 from experiments.results.answers import OWN_WINDOW, TASKS
-from experiments.results.comparisons import compared
 from experiments.results.ledger import REPRODUCED, WORDS
 from experiments.results.lengths import CLEAR_GAIN, WINDOWED
 from experiments.results.reports.markdown import names
@@ -70,10 +70,6 @@ def _text(sources: Sources) -> dict[str, Any]:
     a, against = sources.atlas.answers, f"vs_{WINDOWED}"
     longest, longest_manual = (a.loc[a["topic"] == t, "multiple"].max() for t in ("text", "manual"))
     far, manual = sources.atlas.to("text", longest), sources.of("manual", longest_manual)
-    values = sources.atlas.values
-    alone = values[(values["topic"] == "text") & (values["multiple"] == longest)]
-    extensions = [s for s, model in sources.atlas.trained.items() if model != s]
-    alone = compared(alone[alone["scheme"].isin(far.index)], WINDOWED, extensions)
     better = far[far[against] == "better"].sort_values("mean")
     parameters = sources.of("parameters")["mean"]
     ratio = (parameters / parameters["rope"]).sort_values(ascending=False)
@@ -83,7 +79,6 @@ def _text(sources: Sources) -> dict[str, Any]:
         "longest": longest,
         "better": better.index,
         "ahead": better[f"{against}_difference"],
-        "better_alone": (alone["verdict"] == "better").sum(),
         "worse": (far[against] == "worse").sum(),
         "alibi": {
             name: far.loc["alibi", against + end]
@@ -108,10 +103,10 @@ def _gains(sources: Sources) -> dict[str, Any]:
     for scheme, rows in gained.groupby("scheme", sort=False):
         where = "x, ".join(f"{multiple:.0f}" for multiple in rows["multiple"])
         ends = dict.fromkeys(f"{end:.3f}" for end in (rows["mean"].min(), rows["mean"].max()))
-        # Schemes that are one in a model of two layers, or on text, have the same numbers.
+        # Schemes that differ neither on text nor in a model of two layers have the same numbers.
         on_manual.setdefault(f"{' to '.join(ends)} ({where}x)", []).append(f"`{scheme}`")
     of_manual = a[a["topic"] == "gain, manual"]
-    largest = of_manual.loc[of_manual["mean"].idxmax()]
+    largest = of_manual.loc[of_manual["mean"].replace(math.inf, math.nan).idxmax()]
     rows = a[a["topic"] == "gain"]
     word = rows[f"vs_{OWN_WINDOW}"]
     told = set(rows[word.isin(("better", "worse", "diverged"))]["scheme"])
@@ -184,7 +179,7 @@ def _longer(sources: Sources) -> dict[str, Any]:
         "after": after.sort_values(),
         "before": sources.of("text")["mean"][after.index].sort_values().index,
         "ladder": sources.ladder["finding"],
-        "best_at": sources.ladder["rungs"][sources.ladder["longest"]]["best_at"],
+        "best_at": sources.ladder["rungs"][sources.ladder["main"]]["best_at"],
         "claims": [claim["verdict"] for claim in sources.ledger["claims"]],
         "reproduced_after": sum(
             claim["after_correction"] == REPRODUCED for claim in sources.ledger["claims"]

@@ -36,12 +36,12 @@ def write(
     Args:
       folder: where the files go.
       records: the table of ``results/ladder.py``.
-      runs: training losses of the longest rung, by scheme, seed and tokens.
+      runs: training losses of the main rung, by scheme, seed and tokens.
       about: ``command, rules, device, git, date, corpus, corpus_digest``.
       rungs: for each rung ``length``, ``width``, ``tokens``, how it was trained (``says``), how
         many ``points`` it has and how many are ``finished``, and the schemes that are ``best_at``
         the "lowest" and at the "highest" of the learning rates that were tried.
-      shape: ``longest``, the longest rung; ``pairs`` whose orders are compared; ``sizes``, the
+      shape: ``main``, the rung of most schemes; ``pairs`` whose orders are compared; ``sizes``, the
         rungs that differ in size alone; ``arrow``, a rung of short and one of long training;
         ``oracle``, a rung and the one that was trained on longer texts, or nothing.
     """
@@ -77,7 +77,7 @@ def write(
     data = {
         "about": {key: value for key, value in about.items() if key != "config"},
         "rungs": rungs,
-        "longest": next(r for r in [shape["longest"], *present[::-1]] if r in present),
+        "main": next(r for r in [shape["main"], *present[::-1]] if r in present),
         "correlations": list(_correlations(records, pairs)),
         "speed_ups": pd.concat(ups).to_dict("records"),
         "crossings": ladder.crossings(curves) if ladder.ROPE in curves else [],
@@ -176,14 +176,13 @@ def _rows(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
     """Returns what the ladder found, as sentences; ``words`` are the macros that make them."""
     rungs = data["rungs"]
-    longest = rungs[data["longest"]]
-    several = "of several seeds" if longest["seeds"] > 1 else "that has results"
-    of_rungs = [_of_rung(longest, f"the longest rung {several}", words)]
+    main = rungs[data["main"]]
+    of_rungs = [_of_rung(main, "the main rung", words)]
     finished = [of for of in rungs.values() if of["finished"]]
     texts, largest = (max(finished, key=lambda of: of[key]) for key in ("length", "width"))
-    if texts["length"] > longest["length"] and texts["seeds"] > 1:
+    if texts["length"] > main["length"] and texts["seeds"] > 1:
         of_rungs.append(_of_rung(texts, "the rung of the longest texts", words))
-    if largest["width"] > longest["width"]:
+    if largest["width"] > main["width"]:
         of_rungs.append(_of_rung(largest, "the rung of the largest models", words))
     sentences = [" ".join(of_rungs)]
     if data["leads"]:

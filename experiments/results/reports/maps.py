@@ -24,7 +24,7 @@ _HIGHEST = 1.0
 # The drawing reaches this much further right of RoPE than the best scheme is left of it.
 _WIDER = 1.5
 _SIZE = (4.8, 4.7)
-# Names keep from each other and from dots by this much, which is tried so often.
+# How far names keep from each other and from dots, and how many times a better place is tried.
 _ROOM: dict = dict(expand=(1.1, 1.3), force_text=(0.5, 1.0), max_move=20, iter_lim=800)
 # The families of many schemes; all others have one colour.
 _COLOURS = dict(zip(("rotary", "bias", "content", "patterns"), COLOURS, strict=False))

@@ -53,11 +53,6 @@ class GridCell(NamedTuple):
         """Returns the cell as one line of text."""
         return f"{self.words}{self.mark or ''}{self.small}"
 
-    @property
-    def markdown(self) -> str:
-        """Returns the cell in Markdown."""
-        return (f"**{self.words}**" if self.is_bold else self.words) + self.small.replace("±", "± ")
-
 
 def write_report(
     folder: Path,

@@ -13,7 +13,7 @@ from experiments.results.reports.drawing import COLOURS, INK, finish, page_style
 _LOWEST = 14.0
 # Attention to a key is shown down to this share of the attention if all keys were alike.
 _LEAST = 0.01
-# A pair whose period is from half the training length to twice of it, L / 2 .. 2 L, is marked.
+# A pair is marked if its period is from half the training length to twice that, L / 2 .. 2 L.
 _NEAR = 2.0
 
 

@@ -1,9 +1,9 @@
 """Reads the results that the repository keeps, for all pages, tables and sentences about them.
 
 The answers about trained models that are made longer come from the records of
-``configs/extension.py``. Those about models that were trained longer than the atlas' come from an
-archive of ``configs/extrapolation.py:long``, and those about models that learn one task from the
-table of ``configs/learned.py``. See ``results/answers.py`` for the columns.
+``configs/extension.py``. The answers about models that were trained longer than the atlas'
+come from an archive of ``configs/extrapolation.py:long``, and the answers about models that learn
+one task from the table of ``configs/learned.py``. See ``results/answers.py`` for the columns.
 """
 
 import dataclasses

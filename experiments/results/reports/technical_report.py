@@ -89,7 +89,7 @@ def _values(docs: Path, results: sources.Sources) -> dict[str, Any]:
         "longest": max(text, key=lambda q: q["multiple"]),
         "about": atlas.about,
         "solved": SOLVED,
-        "q": Q,
+        "q": Q / 2,
         "families": families,
         "tables": atlas_tables.tables(dataclasses.replace(results, trust={})),
         "listed": "\n".join(listed),

@@ -22,8 +22,8 @@ from experiments.results.record import read_json, write_files
 
 Question = tuple[str, float]
 JSON = "trust.json"
-# The rank correlation from which an order lasts, and how many schemes it needs: of three, every
-# second order of chance reaches it.
+# The rank correlation from which an order lasts, and how many schemes it needs: of three
+# schemes, half of all random orders reach it.
 LASTS, SHARED = 0.5, 6
 
 
@@ -117,7 +117,8 @@ def ahead(rows: dict[str, Answer]) -> set[str]:
     is_gain = any(row["family"].startswith(GAIN) for row in rows.values())
     baselines = [sign[name] for name in AGAINST if name in sign]
     line = 0.0 if is_gain else max(baselines, default=-math.inf)
-    return {name for name, value in sign.items() if value > line}
+    # A mean is infinite where training diverged, also if higher is better.
+    return {name for name, value in sign.items() if line < value < math.inf}
 
 
 def is_judged(answer: Answer) -> bool:

@@ -26,7 +26,7 @@ def _plain(text: str) -> str:
 
 
 def _special(text: str, papers: Collection[str]) -> str:
-    """Returns a marked part. What follows a semicolon is text again, whatever it begins with."""
+    """Returns a marked part, which a semicolon ends whatever the text after it begins with."""
     if text.startswith("`"):
         return f'#raw("{_string(text[1:-1])}");'
     if text.startswith("**"):

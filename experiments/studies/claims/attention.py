@@ -6,7 +6,7 @@ from experiments.results.ledger import Answers, Claim, Effect, Seeds, most
 from experiments.studies.claims.effects import PROBED, difference
 
 _RISE = "attention to the tokens 1 to an eighth of a text over that to the middle quarter"
-_LENGTH = 64  # of training
+_LENGTH = 64  # tokens of a training text
 # The attention to the first token from which 2410.10781 speaks of a sink, and its schemes.
 _SINK = 0.3
 _OF_SINKS = ("nope", "alibi", "learned", "rope")

@@ -18,8 +18,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "videorope_pp",
         "VideoRoPE++ finds more needles than VideoRoPE in videos of 2 and 4 times the trained "
-        "length, without tuning, and more than M-RoPE where a distractor is whole turns of the "
-        "slowest time pair away.",
+        "length, without tuning, and more than M-RoPE where a distractor is one or three whole "
+        "turns of the slowest time pair away.",
         "2502.05173; VideoRoPE++ (doi 10.5281/zenodo.16529245)",
         "Qwen2-VL: VideoRoPE is 12.4 points above M-RoPE on V-NIAH-D, by its README; the numbers "
         "of VideoRoPE++ could not be read",
@@ -34,9 +34,9 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "time_rope",
-        "Rotated by the time instead of the number of the frame, a model follows what happens "
-        "backwards, with pauses and at random times, and later in the story than a model that is "
-        "told the time in its inputs.",
+        "A model that is rotated by the time errs less than one that is rotated by the number of "
+        "the frame where clips run backwards, pause or jump at random; and late in the story it "
+        "errs less than a model that is told the time in its inputs.",
         "2512.05076",
         "CogVideoX of 5B parameters: 30.45 dB with Time-RoPE alone, and 23.86 dB with the number "
         "of the frame and time by cross-attention, as third parties quote it",

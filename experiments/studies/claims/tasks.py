@@ -70,7 +70,7 @@ def _sees_order(scheme: str, pair: str) -> Effect:
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "hope_copies",
-        "HoPE copies better than RoPE from twice the trained length.",
+        "HoPE copies better than RoPE at twice the trained length.",
         "2410.21216",
         "models to 3B parameters, trained at 512 tokens: 60 % against 24 % copied, as third "
         "parties quote it",
@@ -143,8 +143,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "randomized_generalises",
-        "Positions drawn at random generalise on algorithms to rows longer than those of training, "
-        "on average over three of them.",
+        "Positions drawn at random generalise on algorithms to rows longer than those of training "
+        "better than RoPE, on average over three of them.",
         "2305.16843",
         "encoders on 15 tasks, trained to 40 tokens, tested to 500: 12 % more",
         ("randomized", "rope"),

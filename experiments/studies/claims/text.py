@@ -43,7 +43,7 @@ def _grows_less(one: str, other: str, multiple: int, study: str = "language", **
 
 
 def _beats_window(scheme: str, of: str) -> Effect:
-    """Says that a scheme with the whole of texts of 16x is better than another in its window."""
+    """Says that a scheme that reads 16x has a lower loss than another that reads windows of 1x."""
     return difference(
         f"bits per byte after the first 1x tokens, {scheme} with texts of 16x minus {of} with the "
         f"most recent 1x tokens, in {RUNG}",

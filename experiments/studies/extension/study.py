@@ -95,7 +95,7 @@ class Extension(Sweep):
             )
         self.trials, self.documents = trials, Documents(self.corpus, trials, length)
         self.recipe = self._tuning(config.target, max(config.tuning_steps))
-        lengths = {self.recipe_of(point).length for point in self.points if self._is_trained(point)}
+        lengths = {recipe.length for recipe in filter(None, map(self.recipe_of, self.points))}
         self.windows = {length: window_index(self.corpus, length) for length in lengths}
         self.check()
 
@@ -111,7 +111,7 @@ class Extension(Sweep):
         if config["tuned"]:
             # A batch at the trained length needs no check: it is a multiple of the target's batch.
             self.check_recipe(self.recipe, "tuning")
-        for recipe in {self.recipe_of(point) for point in self.points if self._is_trained(point)}:
+        for recipe in set(filter(None, map(self.recipe_of, self.points))):
             check_batch(self.windows[recipe.length], recipe.batch_size)
 
     def source(self, seed: int) -> Source:
@@ -151,9 +151,6 @@ class Extension(Sweep):
         length = multiple * self.methods.train_length
         return Recipe(length=length, batch_size=rows, steps=steps, **how)
 
-    def _is_trained(self, point) -> bool:
-        return isinstance(point, Tuned) or not self.config["checkpoint"]
-
     def task(self, point):
         recipe = self.recipe_of(point)
         windows = self.windows[recipe.length]
@@ -171,14 +168,14 @@ class Extension(Sweep):
         return text.spec_of(encoding, self.config["model"], self.corpus)
 
     def describe(self, point):
-        about = self.corpus.described | {"seed": point.seed}
-        if not self._is_trained(point):
+        about, recipe = self.corpus.described | {"seed": point.seed}, self.recipe_of(point)
+        if recipe is None:
             source, loading = self.source(point.seed), self.config.get("loading")
             model = {"model": source.config.get("model"), "loading": loading}
             return about | {"checkpoint": source.digest} | model
         tuned = isinstance(point, Tuned)
         model = self._describe_tuned(point) if tuned else self._spec().to_dict()
-        return about | model | {"train": recipe_fields(self.recipe_of(point))}
+        return about | model | {"train": recipe_fields(recipe)}
 
     def start_of(self, point):
         if not isinstance(point, Tuned):
@@ -206,7 +203,7 @@ class Extension(Sweep):
         }
 
     def train(self, point):
-        if self._is_trained(point):
+        if self.recipe_of(point) is not None:
             model, summary = super().train(point)
             is_start = not isinstance(point, Tuned)
             return model, summary | ({"digest": fingerprint(model)} if is_start else {})

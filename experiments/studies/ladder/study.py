@@ -24,7 +24,6 @@ from experiments.running.points import Point
 from experiments.studies.combined import Studies
 from experiments.studies.text import Comparison
 from experiments.training import own_schemes
-from experiments.training.data import SPLITS
 from experiments.training.encodings import make_encoding
 from experiments.training.parameters import parameter_count
 from posenc_jax.registry import REGISTRY, SIZES, suggest
@@ -76,17 +75,12 @@ class Rung(Comparison):
             return None
         if scheme not in self._best:
             other = self.rung_of_rates
-            is_there = any(point.scheme == scheme for point in other.points)
-            if not is_there or not other.has_tried(scheme):
+            losses = {} if other.untried(scheme) else other.rates(scheme).get(scheme)
+            if not losses:
                 return None
-            losses = other.rates(scheme).get(scheme, {})
             ended = [rate for rate, loss in losses.items() if math.isfinite(loss)]
             self._best[scheme] = min(ended, key=losses.__getitem__, default=math.nan)
         return self._best[scheme]
-
-    def has_tried(self, scheme: str) -> bool:
-        """Returns whether all learning rates of a scheme are finished, so the best is known."""
-        return not self.untried(scheme)
 
     def untried(self, scheme: str) -> list[Point]:
         """Returns the points of a scheme's learning rates that have neither ended nor failed."""
@@ -105,16 +99,13 @@ class Rung(Comparison):
 
     def waits_for(self, scheme: str) -> bool:
         """Returns whether runs that decide the learning rate of a scheme are missing."""
-        if self.rung_of_rates is None or self.best_rate(scheme) is not None:
-            return False
-        return any(point.scheme == scheme for point in self.rung_of_rates.points)
+        return self.rung_of_rates is not None and bool(self.rung_of_rates.untried(scheme))
 
     def needs(self, points):
         if self.rung_of_rates is None:
             return None
         schemes = dict.fromkeys(point.scheme for point in points)
-        waiting = filter(self.waits_for, schemes)
-        missing = [point for scheme in waiting for point in self.rung_of_rates.untried(scheme)]
+        missing = [point for scheme in schemes for point in self.rung_of_rates.untried(scheme)]
         return (self.config["rates_of"], missing) if missing else None
 
     def describe(self, point):
@@ -151,15 +142,14 @@ class Rung(Comparison):
     def _controls(self, point, model):
         records = []
         length, protocols = self.recipe.length, self.protocols
-        splits = [split for split in SPLITS if split in self.documents]
-        total = len(splits) * (len(point.schemes) + CONTROLS)
+        total = len(self.documents) * (len(point.schemes) + CONTROLS)
         with stage(f"{point.name}  controls", total, self.console) as advance:
             score, score_within = (
                 Scorer(reader, self.mesh, protocols.batch_tokens)
                 for reader in (model, within(model, length))
             )
-            for split, scheme in itertools.product(splits, point.schemes):
-                texts = self.documents[split]
+            documents = self.documents.items()
+            for (split, texts), scheme in itertools.product(documents, point.schemes):
                 is_trained = scheme == point.scheme
                 encoding = None if is_trained else self._extension(scheme, protocols.multiples[-1])
                 made = [beyond(score, texts, protocols, length, encoding)]
@@ -218,7 +208,7 @@ class Ladder(Studies):
             evaluations, _, _ = part.results()
             for evaluation in evaluations:
                 training, model = evaluation["training"], part.config["model"]
-                if not part.has_tried(training["scheme"]):
+                if part.untried(training["scheme"]):
                     continue
                 run = {
                     "rung": rung,
@@ -252,8 +242,8 @@ class Ladder(Studies):
         first = next(iter(self.parts.values()))
         about = first.about(command) | self.environment() | first.about_corpus(first.corpus)
         rungs = {rung: self.about_rung(rung) for rung in self.parts}
-        longest = self.config["longest"]
-        runs = self.curves(longest) if longest in self.parts else {}
+        main = self.config["main"]
+        runs = self.curves(main) if main in self.parts else {}
         path = ladder_page.write(self.workdir, records, runs, about, rungs, self.config)
         self.console.print(ladder_page.losses_beyond(records))
         if self.config["records"]:
@@ -276,7 +266,7 @@ class Ladder(Studies):
         }
 
     def _write_records(self, records, about):
-        """Writes the leaderboard's record of each scheme that has all seeds on the longest rung."""
+        """Writes the leaderboard's record of each scheme that has all seeds on the main rung."""
         if leaderboard.rules_of(self.config["studies"]) != self.config["rules"]:
             self.console.print(
                 "no record is written, because fields of the track other than the schemes were "
@@ -284,12 +274,10 @@ class Ladder(Studies):
                 highlight=False,
             )
             return
-        rung, folder = self.config["longest"], Path(self.config["records"])
+        rung, folder = self.config["main"], Path(self.config["records"])
         part = self.parts[rung]
-        begun = set(records.loc[records["rung"] == rung, "scheme"])
-        for scheme in dict.fromkeys(point.scheme for point in part.points):
-            if scheme not in begun:
-                continue
+        schemes = records.loc[records["rung"] == rung, "trained"].unique()
+        for scheme in schemes:
             told = {key: about[key] for key in ("command", "date", "device", "git", "versions")}
             told |= {key: about[key] for key in ("corpus", "corpus_digest")}
             told |= {"rate": part.best_rate(scheme), "encoding": part.keywords(scheme, 1)}
@@ -300,5 +288,5 @@ class Ladder(Studies):
                 continue
             path = leaderboard.write(folder, record)
             self.console.print(f"record: {path}", highlight=False)
-        if begun:
+        if len(schemes):
             leaderboard_page.write(folder, self.workdir / "leaderboard.html", self.console)

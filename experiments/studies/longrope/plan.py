@@ -55,7 +55,7 @@ class Trials:
 
 
 class Table(NamedTuple):
-    """Says what searches read whose results are in one table: documents of ``length`` tokens.
+    """Says what the searches of one table read: documents of ``length`` tokens.
 
     The model is made ``times`` longer than in training. The names of rows begin with ``prefix``,
     if the table has rows of other models too.

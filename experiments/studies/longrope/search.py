@@ -81,8 +81,9 @@ class Budget:
     def halved(self) -> "Budget":
         """Returns half of every size but the generations, as in the paper past 512k tokens."""
         sizes = ("population", "parents", "mutations", "crossovers")
+        now = {size: getattr(self, size) for size in sizes}
         return dataclasses.replace(
-            self, **{size: max(getattr(self, size) // 2, 2) for size in sizes}
+            self, **{size: min(n, max(n // 2, 2)) for size, n in now.items()}
         )
 
 

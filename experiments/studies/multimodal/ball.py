@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 REACH = 0.25  # how far the ball goes from the middle along an axis, in widths of a frame
-PERIODS = (12.0, 48.0)  # of the oscillations that make up a path
+PERIODS = (12.0, 48.0)  # the shortest and the longest period of an oscillation
 OSCILLATIONS = 3  # along each axis
-RADIUS = 1.5  # of the ball, in pixels
+RADIUS = 1.5  # radius of the ball, in pixels
 
 
 class Clips(NamedTuple):

@@ -30,10 +30,12 @@ from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
 from posenc_jax.model.block import Block
 from posenc_jax.positions import story_time
 
-WAVES = 0.01 ** (np.arange(6) / 6)  # of time in the inputs: those of Time-RoPE, radians a unit
+WAVES = 0.01 ** (
+    np.arange(6) / 6
+)  # speeds of the inputs' waves of time, as in Time-RoPE, radians a unit
 TIME_SCALE = 16.0  # about the length of a clip
 DRAWN = (1.0, 4.0)  # paces whose paths the report has
-ASKED = 48  # places on them
+ASKED = 48  # places that are asked for on each of these paths
 # With a camera farther from the middle than this, the ball could be out of the picture.
 FARTHEST = 0.5 - REACH
 
@@ -122,7 +124,10 @@ class Story(DrawnExamples):
             variant = self.variant(scheme)
             one_of(f"variants.{scheme}.clock", variant["clock"], ("frame", "story"))
             if variant["adaln"] and variant["clock"] != "story":
-                raise ValueError(f"{scheme}.adaln=True needs clock='story': it reads positions")
+                raise ValueError(
+                    f"variants.{scheme}.adaln=True needs clock='story', because Time-AdaLN reads "
+                    "the positions"
+                )
         self.cells = (setting.side // setting.patch) ** 2  # patches of a frame
         self.length = setting.frames * self.cells + setting.questions
         self.panels = _panels(setting, trials)

@@ -103,7 +103,7 @@ class Addition(Task):
         return (room - 3) // 3
 
     def _sums(self, rng, count, size, room):
-        """Returns as ``_draw``, for numbers of ``size`` digits."""
+        """Returns what ``_draw`` does, for numbers of ``size`` digits."""
         numbers = rng.integers(0, 10, (2, count, size))
         tokens = separated(room, *DIGITS[numbers], DIGITS[_sum(*numbers)])
         return tokens, at_end(tokens, size + 1)

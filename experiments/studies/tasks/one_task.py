@@ -69,7 +69,7 @@ class OneTask(Questions):
 
     def load(self):
         beside = names_in("eval.beside", self.trials.beside, ALONE)
-        names = one_of("task.task", self.setting.task, ALONE), *beside
+        names = dict.fromkeys([one_of("task.task", self.setting.task, ALONE), *beside])
         self.tasks = tuple(ALONE[name] for name in names)
         self.learned, self.length = self.tasks[0], self.setting.length
         self.num_positions = self.learned.num_positions or self.length
@@ -79,6 +79,12 @@ class OneTask(Questions):
                 f"task.shortest={self.shortest} must be at least {self.learned.shortest}, which "
                 f"{self.learned.name} needs, and at most task.length={self.length}"
             )
+        for task in self.tasks:
+            if task.vocab_size > self.learned.vocab_size:
+                raise ValueError(
+                    f"eval.beside={task.name!r} has {task.vocab_size} token ids, and a model of "
+                    f"{self.learned.name} knows {self.learned.vocab_size}: leave it out"
+                )
         # This raises where the longest rows are too long for a task, before anything is trained.
         for task in self.tasks:
             _drawn(task, np.random.default_rng(0), 1, self.trials.multiples[-1] * self.length)

@@ -46,7 +46,7 @@ class Needles(Task):
 
     name, number, shortest = "needles", 1, 24
     _NAMES = _NAMES
-    # What a value is made of, and how many tokens it has.
+    # The symbols that values are made of, and the number of tokens of a value.
     _KINDS, _SIZE = _VALUES, 1
     # Tokens before the question that always are noise.
     _SPARE = 3

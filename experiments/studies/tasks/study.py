@@ -90,20 +90,11 @@ class Questions(DrawnExamples):
             for metric in _metrics(task)
         )
 
-    def encoding(self, scheme, rngs):
-        return self._encoding(scheme, self.trials.multiples[-1], rngs)
-
-    def _encoding(self, scheme, multiple, rngs=None):
-        encoding = at_ratio(self.keywords(scheme), multiple, self.length)
+    def encoding(self, scheme, rngs, multiple=None):
+        """Builds the encoding for ``multiple`` times the trained length, by default the longest."""
+        ratio = multiple or self.trials.multiples[-1]
+        encoding = at_ratio(self.keywords(scheme), ratio, self.length)
         return make_encoding(encoding, self.config["model"], self.num_positions, rngs)
-
-    def _model(self, scheme, model, multiple):
-        """Returns the model that reads ``multiple`` times the trained length.
-
-        A scheme that extends a trained one is made for each length by itself.
-        """
-        is_extension = self.variant(scheme).get("of")
-        return model.under(self._encoding(scheme, multiple)) if is_extension else model
 
     def _by_depth(self, task) -> str:
         return f"{task.name} in {self.trials.multiples[-1] * self.length} tokens"
@@ -130,10 +121,9 @@ class Questions(DrawnExamples):
         return _loss_of_answers(_logits(model, batch, key), batch)
 
     def measure(self, scheme, model):
-        models = {
-            multiple * self.length: self._model(scheme, model, multiple)
-            for multiple in self.trials.multiples
-        }
+        models = {multiple * self.length: model for multiple in self.trials.multiples}
+        if self.variant(scheme).get("of"):  # an extension is made for each length by itself
+            models = {n: model.under(self.encoding(scheme, None, n // self.length)) for n in models}
         *_, longest = models
         for task in self.tasks:
             for length, of_length in models.items():

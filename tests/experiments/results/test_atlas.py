@@ -95,7 +95,7 @@ def test_pages_have_every_scheme_and_what_is_missing(small, tmp_path):
     linked = re.findall('<a xlink:href="schemes/(.*?).html"', page)
     assert sorted(linked) == ["alibi", "nope", "rope"]
     assert "xlink:href" in (tmp_path / "window.svg").read_text()
-    assert "Families of comparisons: loss on text against nope" in page and "q = 0.05" in page
+    assert "Families of comparisons: loss on text against nope" in page and "q = 0.025" in page
     assert "../claims/claims.html" in page and "The task: Copies." in page
     alibi = (tmp_path / "schemes" / "alibi.html").read_text()
     assert "a card" in alibi

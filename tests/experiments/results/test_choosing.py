@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 
@@ -47,6 +48,24 @@ def test_a_scheme_is_chosen_that_is_better_than_all_baselines():
     assert said["choice"] == "`alibi`" and "corrected" in said["badges"]
     assert said["evidence"].startswith("1 of 3 schemes is better than every baseline at 2x")
     assert said["chapter"].endswith("worse than RoPE through a window; `hope` was not run there).")
+
+
+def test_a_recommended_scheme_with_one_seed_is_not_compared():
+    """A rung that is half finished has schemes of one seed."""
+    said = told(NEED, [rung(**BASELINES, alibi=LOW, yarn=HIGH[:1])])["chapter"]
+    assert "`yarn` 2.300" in said and "not compared with RoPE through a window" in said
+
+
+def test_a_scheme_that_diverged_is_behind_the_baselines():
+    """Accuracies of a diverged model are infinite, like its losses."""
+    numbers = {"nope": (0.5, 0.51), "rope": (0.6, 0.61), "t5": (math.inf,) * 2, "fox": (0.7, 0.71)}
+    values = table(
+        dict(topic="text", multiple=2, family=TEXT, says="", unit="accuracy", is_error=False)
+        | dict(scheme=scheme, seed=seed, value=value)
+        for scheme, seeds in numbers.items()
+        for seed, value in enumerate(seeds)
+    )
+    assert trust.ahead(rung_of(values).rows(("text", 2))) == {"fox"}
 
 
 def test_what_longer_training_contradicts_is_not_chosen():

@@ -118,10 +118,10 @@ def test_a_table_of_losses_has_marks_and_says_what_was_compared():
         shown(values, "t5", {"4x": ("recall", 4)})
 
 
-def test_copying_has_a_number_for_each_seed_and_the_best_of_the_longest_rung_first():
+def test_copying_has_a_number_for_each_seed_and_the_best_of_the_main_rung_first():
     rows = [("long", "fox", 0, 0.1), ("long", "fox", 1, -0.001), ("long", "rope", 0, 0.2)]
     models = pd.DataFrame([*rows, ("short", "t5", 0, 0.3)], columns=[*copying.MODEL, "copied"])
-    ladder = {"rungs": {"short": {}, "long": {}, "empty": {}}, "longest": "long"}
+    ladder = {"rungs": {"short": {}, "long": {}, "empty": {}}, "main": "long"}
     lines = atlas_tables.of_copied(models, ladder).splitlines()
     assert lines[0] == "| scheme | `short` | `long` |"
     assert lines[2:] == [
@@ -129,6 +129,12 @@ def test_copying_has_a_number_for_each_seed_and_the_best_of_the_longest_rung_fir
         "| `fox` | - | 0.10, 0.00 |",
         "| `t5` | 0.30 | - |",
     ]
+
+
+def test_a_loss_to_the_oracle_that_is_not_known_is_a_dash():
+    row = {"scheme": "t5", "window": 2.0, "extrapolated": 2.5, "oracle": 1.9}
+    lines = atlas_tables.of_oracle({"oracle": [row | {"lost": None, "margin": None}]})
+    assert lines.splitlines()[-1] == "| `t5` | 2.000 | 2.500 | 1.900 | - |"
 
 
 def test_copying_measures_the_models_that_its_table_lacks(tmp_path, monkeypatch):

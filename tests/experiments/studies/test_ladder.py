@@ -384,7 +384,7 @@ def test_a_rung_waits_for_the_rates_of_another(tmp_path):
     assert rung.finished(rung.points[0]) is None
     assert math.isclose(rung.recipe_of(rung.points[0]).learning_rate, 6e-3)
     failed = {"rope": {3e-3: math.inf, 6e-3: math.inf}}
-    rung.rung_of_rates.has_tried = lambda scheme: True
+    rung.rung_of_rates.untried = lambda scheme: []
     rung.rung_of_rates.rates = lambda scheme: failed
     common.refuses("rope failed in b_l32_t2", lambda: rung.describe(rung.points[0]))
 
