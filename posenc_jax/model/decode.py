@@ -1,5 +1,6 @@
 """Generates text with a Transformer and its cache."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -92,7 +93,8 @@ def generate(
     return _continue(how, model, logits_BV, cache, first, key)[0]
 
 
-class _How(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _How:
     """Holds the settings of ``generate`` that are static while its loop is traced."""
 
     count: int
