@@ -6,9 +6,11 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import posenc_jax
 from posenc_jax.attention.blockwise import blockwise
+from posenc_jax.positions import text
 
 
 def cells(rows, columns):
@@ -107,6 +109,18 @@ def test_learned_positions_clamped():
     positions = jnp.array([[-3.0, 0.0, 31.0, 4000.0, 2.7]])
     expected = encoding.table[...][np.array([0, 0, 31, 31, 3])]
     np.testing.assert_allclose(embed(encoding, x_BTD, positions)[0], expected, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["learned", "learned_2d"])
+def test_rows_may_share_positions_and_not_segments(name):
+    encoding = common.build(name, out_of_range="interpolate")
+    segment_ids = np.array([[0, 0, 0, 1, 1], [0, 0, 0, 0, 1]])
+    x_BTD = jnp.zeros((2, 5, common.WIDTH))
+    shared, own = (
+        encoding.embed(x_BTD, encoding.tokens(positions, segment_ids))
+        for positions in (text(5), np.tile(text(5), (2, 1)))
+    )
+    np.testing.assert_array_equal(shared, own)
 
 
 def test_between_rows_there_is_a_gradient_by_positions():

@@ -10,6 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 import posenc_jax
+from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.wrapper import Wrapper
 from posenc_jax.encodings.wrappers.logit_scale import LogN
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
@@ -106,6 +107,15 @@ def test_a_soft_cap_over_a_logit_scale():
         posenc_jax.logits(item, q, k, item.tokens(text(T))) for item in (encoding, inner)
     )
     close(capped, 3 * np.tanh(free / 3))
+
+
+@pytest.mark.parametrize("name", ["ssmax", "logn", "llama4_temperature"])
+def test_padding_may_have_the_largest_position(name):
+    encoding = common.build(name, over="nope")
+    tokens = encoding.tokens(np.array([[0, 1, 2**31 - 1]]))
+    side = Side(None, common.HEADS, common.HEADS, is_query=True)
+    ones = jnp.ones((1, 3, common.HEADS, common.HEAD_DIM))
+    assert jnp.isfinite(encoding.rotate(ones, tokens, side)).all()
 
 
 # Randomized positions

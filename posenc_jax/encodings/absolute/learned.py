@@ -53,7 +53,7 @@ class Learned(Added):
         if not self.interpolates:
             return tokens
         last = jnp.asarray(tokens.length(length), jnp.float32) - 1
-        return tokens.having(jnp.broadcast_to(last, tokens.positions.shape[:2]))
+        return tokens.having(last + jnp.zeros_like(one_axis(tokens.positions), jnp.float32))
 
     def vectors(self, tokens: Tokens):
         positions, table = one_axis(tokens.positions), self.table[...]

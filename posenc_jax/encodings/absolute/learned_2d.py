@@ -60,14 +60,11 @@ class Learned2D(Learned):
         """Makes the last position on each axis, ``[B, T, A]``, to scale by."""
         if not self.interpolates:
             return tokens
-        positions, num_axes = tokens.positions, self.table.ndim - 1
-        if length is None and positions.ndim == 3:
-            by_axis = jnp.moveaxis(positions, -1, 0)
-            lengths = jnp.stack([tokens.at(axis).length() for axis in by_axis], axis=-1)
-        else:
-            lengths = jnp.asarray(tokens.length(length), jnp.float32)
-            lengths = lengths[..., None] if lengths.ndim else lengths
-        return tokens.having(jnp.broadcast_to(lengths - 1, (*positions.shape[:2], num_axes)))
+        positions_BTA = on_axes(tokens.positions, self.table.ndim - 1)
+        by_axis = jnp.moveaxis(positions_BTA, -1, 0)
+        lengths = [jnp.asarray(tokens.at(axis).length(length), jnp.float32) for axis in by_axis]
+        last = jnp.stack(lengths, axis=-1) - 1
+        return tokens.having(last + jnp.zeros_like(positions_BTA, jnp.float32))
 
     def vectors(self, tokens: Tokens):
         *grid, channels = self.table.shape
@@ -81,7 +78,8 @@ class Learned2D(Learned):
         ]
         outside = [coordinate == side for coordinate, side in zip(coordinates, grid, strict=True)]
         is_outside = jnp.stack(outside).any(axis=0)
-        cell = jnp.where(is_outside, len(cells), _number(coordinates, grid))
+        cell = jnp.ravel_multi_index(coordinates, grid, mode="clip")
+        cell = jnp.where(is_outside, len(cells), cell)
         return rows(cells, cell, mode="fill", fill_value=jnp.nan)
 
 
@@ -97,13 +95,6 @@ def _between_cells(cells, grid, positions_BTA, longest_BTA):
         for is_above, (below, above, share) in zip(corner, sides, strict=True):
             weight = weight * (share if is_above else 1 - share)
             coordinates.append(above if is_above else below)
-        table = table + weight[..., None] * rows(cells, _number(coordinates, grid))
+        cell = jnp.ravel_multi_index(coordinates, grid, mode="clip")
+        table = table + weight[..., None] * rows(cells, cell)
     return table
-
-
-def _number(coordinates, grid):
-    """Returns the flat indices of cells, in row-major order."""
-    number = 0
-    for coordinate, side in zip(coordinates, grid, strict=True):
-        number = number * side + coordinate
-    return number

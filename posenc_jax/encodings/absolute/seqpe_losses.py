@@ -105,9 +105,8 @@ def draw_cells(key, rows_count: int, count: int, side: int, num_axes: int) -> ja
     If the cube has fewer than ``count`` cells, all of them are drawn and then repeated.
     """
     total = side**num_axes
-    shuffled = jax.vmap(lambda key: jax.random.permutation(key, total))(
-        jax.random.split(key, rows_count)
-    )
+    keys = jax.random.split(key, rows_count)
+    shuffled = jax.vmap(lambda key: jax.random.permutation(key, total))(keys)
     chosen = rows(shuffled.T, jnp.arange(count) % total).T
     return jnp.stack([chosen // side**axis % side for axis in reversed(range(num_axes))])
 

@@ -51,35 +51,24 @@ class FIRE(Encoding):
         reach_BT = jnp.maximum(tile.q_tokens.positions.astype(jnp.float32), threshold)
         inverse_BT = 1 / (self._psi(reach_BT) + 1e-6)
         psi_BTS = self._psi(tile.distance()[:, 0])
-        outer_HK = tile.of_heads(self.outer.kernel[...].T)
-        if tile.in_kernel:
-            share_BTS = psi_BTS * inverse_BT[:, :, None]
-            bias_BHTS = self._in_kernel(share_BTS[:, None], outer_HK)
+        assert self.inner.bias is not None and self.outer.bias is not None  # made with them
+        outer_UH = tile.of_heads(self.outer.kernel[...].T).T
+        units = self.inner.kernel[...][0], self.inner.bias[...], outer_UH
+        if tile.in_kernel:  # A Pallas kernel has no scans and no flat arrays.
+            share_B1TS = (psi_BTS * inverse_BT[:, :, None])[:, None]
+            bias_BHTS = sum(
+                outer_H[None, :, None, None] * jax.nn.relu(kernel * share_B1TS + bias)
+                for kernel, bias, outer_H in zip(*units, strict=True)
+            )
         else:
             # einsum makes the gradient by each row's factor seven times as fast on a CPU.
             share_BTS = jnp.einsum("bts,bt->bts", psi_BTS, inverse_BT)
-            units = *self._units(), outer_HK.T
             bias_HN = sum_one_by_one(_unit, units, share_BTS.reshape(-1))
             bias_BHTS = jnp.moveaxis(bias_HN.reshape(-1, *share_BTS.shape), 0, 1)
-        assert self.outer.bias is not None  # made with it
-        last_1H11 = tile.per_head(self.outer.bias[...])
-        return add_bias(logits_BHTS, bias_BHTS + last_1H11)
+        return add_bias(logits_BHTS, bias_BHTS + tile.per_head(self.outer.bias[...]))
 
     def _psi(self, x):
         return jnp.log(jnp.abs(self.c[...]) * jnp.abs(x) + 1)
-
-    def _units(self):
-        """Returns the weight and the bias of each unit, ``[hidden]`` both."""
-        assert self.inner.bias is not None  # made with it
-        return self.inner.kernel[...][0], self.inner.bias[...]
-
-    def _in_kernel(self, share_B1TS, outer_HK):
-        """Sums the units in a Pallas kernel, which has no scans and no flat arrays."""
-        units = zip(*self._units(), outer_HK.T, strict=True)
-        return sum(
-            outer_H[None, :, None, None] * jax.nn.relu(kernel * share_B1TS + bias)
-            for kernel, bias, outer_H in units
-        )
 
 
 def _unit(kernel, bias, outer_H, share_N):

@@ -28,7 +28,7 @@ class Kerple(Encoding):
 
     Args:
       rngs: source of the initial values, p ~ U(0, 2) and a ~ U(0, 1) as released, but at least
-        0.02.
+        0.02, and the power's p at most 1.98.
     """
 
     def __init__(self, *, num_heads: int, rngs: nnx.Rngs):

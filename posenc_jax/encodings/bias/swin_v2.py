@@ -8,8 +8,8 @@ z_{mn} = s_h \cos(q_m, k_n) +
 \delta(t) = \frac{\mathrm{sign}(t)}{3} \log_2\Big(1 + \frac{8\, |t|}{w - 1}\Big)
 $$
 
-Logarithms keep windows that are larger than the window of training, with sides w, near the trained
-range. The scale ``s_h = min(exp(l_h), 100)`` is trained too. Overrides ``rotate`` (which
+The window of training has sides w. The logarithm keeps distances in larger windows near the range
+that was trained. The scale ``s_h = min(exp(l_h), 100)`` is trained too. Overrides ``rotate`` (which
 normalises) and ``score``.
 """
 

@@ -27,9 +27,7 @@ def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
     exact = num_buckets // 2
     distance = np.arange(max_distance + 1)
     # T5 rounds to float32 and truncates: whether 16 * 8^(3/16) is 23.99 or 24 decides a bucket.
-    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / np.log(
-        max_distance / exact
-    )
+    ratio = np.log(np.maximum(distance, 1, dtype=np.float32) / exact) / np.log(max_distance / exact)
     far = exact + (ratio * (num_buckets - exact)).astype(np.float32).astype(np.int64)
     bucket = np.where(distance < exact, distance, np.minimum(far, num_buckets - 1))
     return np.searchsorted(bucket, np.arange(num_buckets))
@@ -39,7 +37,7 @@ def t5_bucket(
     distance: jax.Array, num_buckets: int, max_distance: int, bidirectional: bool
 ) -> jax.Array:
     """Returns the int32 bucket of each float32 distance, query position minus key position."""
-    # Between -1 and 0 a distance would read the row of keys ahead at distance 0, which no whole
+    # Unrounded, a distance between -1 and 0 would read the first row of keys ahead, which no whole
     # distance reads and nothing trains.
     distance = jnp.floor(distance + 0.5)
     if not bidirectional:
@@ -99,8 +97,7 @@ class T5(Encoding):
         )
 
     def score(self, logits_BHTS, tile):
-        sees_ahead = tile.causal is not None and not tile.causal
-        if sees_ahead and not self.bidirectional:
+        if tile.causal is False and not self.bidirectional:
             raise ValueError(
                 "causal=False lets queries see later keys, and T5 with bidirectional=False gives "
                 "all of those one bias: make it with bidirectional=True"

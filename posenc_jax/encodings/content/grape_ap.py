@@ -20,7 +20,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.bias.alibi import alibi_slopes
 from posenc_jax.encodings.content.cope import sums_up_to_queries
-from posenc_jax.encodings.lib.angles import cos_sin, rotated
+from posenc_jax.encodings.lib.angles import rotated, tables_of_text
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.lib.sequence import project
 from posenc_jax.fields import check_multiple, count_of
@@ -55,8 +55,7 @@ class GrapeAP(Encoding):
         p_BTHP = p_BTN.reshape(*p_BTN.shape[:2], self.num_heads, self.width)
         squares = (p_BTHP**2).mean(-1, keepdims=True)
         scaled = p_BTHP * jax.lax.rsqrt(squares + np.finfo(np.float32).eps)
-        positions = one_axis(tokens.positions)[..., None, None]
-        cos, sin = cos_sin(positions, np.ones(1))
+        cos, sin = tables_of_text(one_axis(tokens.positions), np.ones(1))
         a, b = jnp.split(scaled, 2, axis=-1)
         made = p_BTHP, jnp.concatenate(rotated(a, b, cos, -sin), axis=-1)
         return made, ()  # no token looks at another

@@ -36,7 +36,7 @@ class GrapeMContextual(RoPE):
       base: base of the initial rates ``exp(f_i)``, as in ``RoPE``.
       layout: order of the channels of a pair, as in ``RoPE``.
       by_head: whether each kv head, with its queries, has steps of its own.
-      rngs: source of w, N(0, 0.25 / model_dim). b starts at -6.9.
+      rngs: source of w, N(0, 0.5 / sqrt(model_dim)). b starts at -6.9.
     """
 
     per_layer = True

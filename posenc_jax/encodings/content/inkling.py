@@ -14,6 +14,7 @@ below the extent E. In layers with a window there is no tau. Overrides ``observe
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -148,15 +149,8 @@ class Inkling2(Inkling):
         clip: float = math.sqrt(512),
         vector_clip: float = 8.0,
     ):
-        super().__init__(
-            num_heads=num_heads,
-            model_dim=model_dim,
-            rngs=rngs,
-            rank=rank,
-            extent=extent,
-            log_floor=log_floor,
-            log_scale=log_scale,
-        )
+        sizes: Any = dict(num_heads=num_heads, model_dim=model_dim, rank=rank, extent=extent)
+        super().__init__(**sizes, log_floor=log_floor, log_scale=log_scale, rngs=rngs)
         check_positive(clip=clip, vector_clip=vector_clip)
         self.head_dim = head_dim
         self.clip = clip

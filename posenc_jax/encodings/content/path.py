@@ -98,9 +98,7 @@ class PaTH(Encoding):
         inner = x_BTD if self.down_kernel is None else project(x_BTD, self.down_kernel[...])
         steps_BTN = project(inner, self.up_kernel[...])
         w_BTN, steps = convolved(steps_BTN, self.convolution[...], tokens, state["steps"])
-        gate = last_gate = None
-        if self.gate is not None:
-            gate, last_gate = self.gate(x_BTD, tokens, state["gate"])
+        gate, last_gate = self.gate(x_BTD, tokens, state["gate"]) if self.gate else (None, None)
         w_BTKC = jax.nn.silu(w_BTN).reshape(*w_BTN.shape[:2], self.num_kv_heads, -1)
         beta = project(x_BTD, self.beta_kernel[...]) + self.beta_bias[...][None, None]
         made = {

@@ -61,9 +61,7 @@ class RePo(RoPE):
 
     def observe(self, x_BTD, tokens: Tokens, state=None):
         """Makes float32 cosines and sines, each ``[B, T, K, head_dim / 2]``."""
-        gates, content = (
-            project(x_BTD, self.gate_kernel[...]),
-            project(x_BTD, self.content_kernel[...]),
-        )
-        positions_BTK = project(jax.nn.silu(gates) * content, self.position_kernel[...])
+        gates = jax.nn.silu(project(x_BTD, self.gate_kernel[...]))
+        content = project(x_BTD, self.content_kernel[...])
+        positions_BTK = project(gates * content, self.position_kernel[...])
         return cos_sin(positions_BTK[..., None], geometric(self.rotary_dim, self.base)), ()

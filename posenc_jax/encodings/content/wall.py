@@ -63,9 +63,7 @@ class Wall(Encoding):
         gates_BTN = project(x_BTD, self.kernel[...].reshape(D, H * C))
         gates_BTHC = gates_BTN.reshape(*x_BTD.shape[:2], H, C) + self.bias[...][None, None]
         sums, of_channels = sums_up_to(jax.nn.log_sigmoid(gates_BTHC), tokens, of_channels)
-        if self.gate is None:
-            return (sums, None), (of_channels, None)
-        gate, of_gate = self.gate(x_BTD, tokens, of_gate)
+        gate, of_gate = self.gate(x_BTD, tokens, of_gate) if self.gate else (None, None)
         return (sums, gate), (of_channels, of_gate)
 
     def score(self, logits_BHTS, tile: Tile):

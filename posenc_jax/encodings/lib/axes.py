@@ -25,7 +25,7 @@ Matrix = tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ..
 
 
 def as_tuples(axes: Any) -> Any:
-    """Returns ``axes`` as tuples, given them as lists or arrays, which no compiled program has."""
+    """Returns ``axes``, lists or arrays too, as tuples, which ``jax.jit`` can hash and compare."""
     axes = axes.tolist() if hasattr(axes, "tolist") else axes
     return tuple(map(as_tuples, axes)) if isinstance(axes, list | tuple) else axes
 

@@ -24,11 +24,9 @@ def add_band(logits_BHTS, x_BHTR, table_RE, tile: Tile) -> jax.Array:
     The first column is for a distance of 0. Distances that are not whole numbers are rounded.
     Positions have one axis.
     """
-    if tile.in_kernel:
-        return _of_pairs(logits_BHTS, x_BHTR, table_RE, tile)
-    is_text = tile.q_tokens.consecutive and tile.k_tokens.consecutive
+    is_text = tile.q_tokens.consecutive and tile.k_tokens.consecutive and not tile.in_kernel
     add = functools.partial(_along_diagonals if is_text else _of_pairs, tile=tile)
-    if tile.q_tokens.index is None:
+    if tile.in_kernel or tile.q_tokens.index is None:
         return add(logits_BHTS, x_BHTR, table_RE)
     # Tokens in a loop over tiles have an index. Far tiles are most of a long text.
     is_near = _is_near(tile, table_RE.shape[1])

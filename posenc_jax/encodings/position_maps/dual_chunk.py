@@ -20,8 +20,7 @@ import jax.numpy as jnp
 from posenc_jax.encoding import Side, Tile
 from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
 from posenc_jax.encodings.rotary.rope import check_length
-from posenc_jax.fields import count_of
-from posenc_jax.positions import one_axis
+from posenc_jax.fields import check_sizes, count_of
 from posenc_jax.tokens import Tokens
 
 
@@ -42,9 +41,9 @@ class DualChunk(PositionMap):
       local_window: distance up to which distances stay exact; by default ``L / 8``, as in the
         released code. If it is more than half of ``chunk_size``, distances to keys two chunks back
         are not exact.
-      original_length: if a text has more tokens than this, n, its logits are multiplied by ``1 +
-        0.1 ln(n / original_length)``, as in vLLM and SGLang for Qwen2.5-1M. By default there is no
-        such temperature, as in the paper.
+      original_length: the logits of a text of n tokens, where n is larger than this number, are
+        multiplied by ``1 + 0.1 ln(n / original_length)``, as in vLLM and SGLang for Qwen2.5-1M. By
+        default there is no such temperature, as in the paper.
     """
 
     def __init__(
@@ -65,8 +64,7 @@ class DualChunk(PositionMap):
         self.chunk_size = count_of("chunk_size", chunk_size)
         self.local_window = count_of("local_window", local_window, 0, self.chunk_size - 1)
         self.stride = self.chunk_size - self.local_window
-        if original_length is not None:
-            original_length = count_of("original_length", original_length)
+        check_sizes(original_length=original_length)
         self.original_length = original_length
 
     def tables(self, positions, length):
@@ -74,7 +72,7 @@ class DualChunk(PositionMap):
 
         Each table is float32 ``[B, T, 1, rotary_dim / 2]``, and the temperature ``[B, T, 1, 1]``.
         """
-        within = one_axis(positions) % self.stride
+        within = positions % self.stride
         seen_from = (
             within,
             jnp.minimum(within + self.stride, self.chunk_size),

@@ -19,7 +19,6 @@ from posenc_jax.encoding import Tile
 from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
 from posenc_jax.encodings.rotary.rope import check_length
 from posenc_jax.fields import count_of
-from posenc_jax.positions import one_axis
 
 
 class JetLong(PositionMap):
@@ -58,7 +57,6 @@ class JetLong(PositionMap):
         Each is float32 ``[B, T, 1, rotary_dim / 2]``.
         """
         check_length(positions, length)
-        positions = one_axis(positions)
         length = jnp.atleast_2d(jnp.asarray(length, jnp.float32))
         group = jnp.maximum(jnp.ceil(length / self.train_length), 1)
         near = super().tables(positions, length)

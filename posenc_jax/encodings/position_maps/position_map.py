@@ -1,7 +1,7 @@
-"""ReRoPE, Self-Extend and dual chunk attention share one form: a map of the distance.
+"""ReRoPE, Self-Extend, Jet-Long and dual chunk attention share one form: a map of the distance.
 
-The three let a trained RoPE model run past its training length by mapping each distance to one that
-the model has seen. They need two or three rotations of queries and keys, and each logit is a
+They let a trained RoPE model run past its training length by mapping each distance to one that the
+model has seen. They need two or three rotations of queries and keys, and each logit is a
 product under one of the rotations. So ``rotate`` returns all rotations side by side, and ``score``
 replaces the logits by products of the parts. The product of the whole is never used, so XLA leaves
 it out.

@@ -16,7 +16,6 @@ from posenc_jax.encoding import Tile
 from posenc_jax.encodings.lib.angles import cos_sin, rotated, tables_of_text
 from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
 from posenc_jax.fields import check_range, count_of
-from posenc_jax.positions import one_axis
 
 
 class LeakyReRoPE(PositionMap):
@@ -61,7 +60,7 @@ class LeakyReRoPE(PositionMap):
 
         Each is float32 ``[B, T, 1, rotary_dim / 2]``.
         """
-        near = super().tables(one_axis(positions), length)
+        near = super().tables(positions, length)
         inv_freq, _ = self.frequencies(self.rotary_dim, self.base, length)
         cos, sin = self.far_tables(positions, inv_freq)
         # The offset is a separate rotation: added to large float32 positions it would be rounded.

@@ -113,8 +113,6 @@ class FoPE(RoPE):
             coef_KFE = jax.lax.stop_gradient(coef_KFE)
         coef_HFE = side.of_kv_heads(coef_KFE.astype(jnp.float32))
         # Full precision: an accelerator's default would round cosines to bfloat16.
-        mixed = jnp.einsum(
-            "btf,hfe->bthe", table_BTF, coef_HFE, precision=jax.lax.Precision.HIGHEST
-        )
+        mixed = jnp.einsum("btf,hfe->bthe", table_BTF, coef_HFE, precision="highest")
         still = self.rotary_dim // 2 - mixed.shape[-1]
         return jnp.pad(mixed, ((0, 0),) * 3 + ((0, still),), constant_values=padding)

@@ -15,7 +15,7 @@ import statistics
 
 import numpy as np
 
-from posenc_jax.encodings.lib.axes import Matrix
+from posenc_jax.encodings.lib.axes import Matrix, as_tuples
 from posenc_jax.encodings.lib.layouts import pairs_of
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -92,5 +92,4 @@ def directions(num_heads: int, pairs: int, num_axes: int) -> Matrix:
         # Vectors of normally distributed numbers have no preferred direction.
         vectors = np.vectorize(statistics.NormalDist().inv_cdf)(lattice % 1)
         vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    cells = vectors.reshape(num_heads, pairs, num_axes).tolist()
-    return tuple(tuple(tuple(vector) for vector in head) for head in cells)
+    return as_tuples(vectors.reshape(num_heads, pairs, num_axes))

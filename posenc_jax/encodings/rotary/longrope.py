@@ -75,7 +75,8 @@ class LongRoPE(RoPE):
             attention_factor=attention_factor, short_attention_factor=short_attention_factor
         )
         if attention_factor is None:
-            attention_factor = _attention_factor(factor, train_length)
+            count_of("train_length", train_length, 2)  # Its logarithm divides.
+            attention_factor = math.sqrt(1 + math.log(factor) / math.log(train_length))
         if short_attention_factor is None:
             short_attention_factor = attention_factor
         long_factor = factor if long_factor is None else long_factor
@@ -94,21 +95,18 @@ class LongRoPE(RoPE):
         check_length(positions, length)
         inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)
 
-        def long():
-            slowed = inv_freq / np.array(self.long_factor)
-            return self._tables_at(positions, slowed, self.attention_factor)
+        def slowed(factors, attention_factor):
+            return self._tables_at(positions, inv_freq / np.array(factors), attention_factor)
 
-        def short():
-            slowed = inv_freq / np.array(self.short_factor)
-            return self._tables_at(positions, slowed, self.short_attention_factor)
-
+        long = self.long_factor, self.attention_factor
+        short = self.short_factor, self.short_attention_factor
         if not isinstance(length, jax.Array | np.ndarray):
-            tables = long() if length > self.train_length else short()
+            tables = slowed(*(long if length > self.train_length else short))
         else:
             # Both tables are computed and one is chosen, because their frequencies are constants
             # in float64; a frequency chosen when the program runs would have to be a float32 pair.
             length = jnp.atleast_2d(length)[:, :, None, None]
-            tables = _where(length > self.train_length, long(), short())
+            tables = _where(length > self.train_length, slowed(*long), slowed(*short))
             tables = tuple(jnp.where(jnp.isnan(length), jnp.nan, table) for table in tables)
         if self.start_tokens:
             starts = self._positions_of_pairs(positions) < self.start_tokens
@@ -185,11 +183,6 @@ def _of_pairs(name: str, factors: Factors, pairs: int) -> tuple[float, ...]:
             "channel pairs, the fastest first, or one number for all of them"
         )
     return tuple(float(factor) for factor in of_pairs)
-
-
-def _attention_factor(factor, train_length):
-    count_of("train_length", train_length, 2)  # Its logarithm divides.
-    return math.sqrt(1 + math.log(factor) / math.log(train_length))
 
 
 def _where(condition, tables, others):

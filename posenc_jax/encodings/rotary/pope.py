@@ -69,8 +69,7 @@ class PoPE(Encoding):
         magnitude = jax.nn.softplus(x_BTHC.astype(jnp.float32))
         if not side.is_query:
             phase_KC = jnp.clip(self.phase[...].astype(jnp.float32), -2 * math.pi, 0.0)
-            phase_HC = side.of_kv_heads(phase_KC)
-            ahead_cos, ahead_sin = jnp.cos(phase_HC)[None, None], jnp.sin(phase_HC)[None, None]
-            cos, sin = rotated(cos, sin, ahead_cos, ahead_sin)
+            phase_11HC = side.of_kv_heads(phase_KC)[None, None]
+            cos, sin = rotated(cos, sin, jnp.cos(phase_11HC), jnp.sin(phase_11HC))
         wide = jnp.concatenate([magnitude * cos, magnitude * sin], axis=-1)
         return wide.astype(x_BTHC.dtype)

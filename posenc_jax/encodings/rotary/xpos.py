@@ -22,7 +22,6 @@ from posenc_jax.encoding import Side
 from posenc_jax.encodings.rotary.frequencies.base import Length
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_positive
-from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
 
@@ -62,7 +61,7 @@ class XPos(RoPE):
 
     def tables(self, positions: jax.Array, length: Length) -> tuple[Any, Any]:
         """Returns cosines and sines for queries, then for keys, ``[B, T, 1, rotary_dim / 2]``."""
-        cos, sin = super().tables(one_axis(positions), length)
+        cos, sin = super().tables(positions, length)
         zeta = np.arange(0, self.rotary_dim, 2) / self.rotary_dim
         zeta = (zeta + self.gamma) / (1 + self.gamma)
         rate = jnp.asarray(np.log(zeta) / self.scale_base, jnp.float32)

@@ -34,7 +34,7 @@ class KVShift(LooksBack):
 
     Args:
       over: the encoding beneath; RoPE, ALiBi, FoX and GRAPE as published.
-      rngs: source of the initial values: w is N(0, 0.25 / model_dim), as in GRAPE.
+      rngs: source of the initial values: w is N(0, 0.5 / sqrt(model_dim)), as in GRAPE.
     """
 
     per_layer = True

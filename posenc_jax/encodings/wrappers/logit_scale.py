@@ -35,7 +35,8 @@ class LogitScale(Wrapper):
         x_BTHC = super().rotate(x_BTHC, tokens, side)
         if not side.is_query:
             return x_BTHC
-        count = jnp.maximum(one_axis(tokens.positions), 0)[..., None] + 1
+        # Padding may have the largest int32 as its position.
+        count = jnp.clip(one_axis(tokens.positions), 0, 2**31 - 2)[..., None] + 1
         scaled = x_BTHC.astype(jnp.float32) * self.factor(count, side)[..., None]
         return scaled.astype(x_BTHC.dtype)
 

@@ -100,8 +100,9 @@ class RandomFloat(Randomized):
 
     The T numbers u are uniform and independent, and sorted; T is as in ``Randomized``, and L the
     training length. So evaluation at any length stays in the range of training. The paper could not
-    be read. The class follows a summary of the paper, which has the range ``0 .. 1`` and does not
-    say how RoPE, which would hardly rotate there, and ALiBi use it: here the range is a keyword.
+    be read. The class follows a summary of the paper. The summary has positions from 0 to 1,
+    where RoPE would hardly rotate, and does not say how RoPE and ALiBi use them. Here the end of
+    the range is a keyword.
 
     Args:
       over: keyword of ``Randomized``.

@@ -1,6 +1,7 @@
 """Lets frequency rules differ by position axis."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,9 +60,11 @@ class Spectra(Frequencies):
 
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         rule = self.frequencies or Default()
-        rules = [rule(2 * pairs, base, length) for pairs in self.sections if pairs]
-        spectra = _joined([inv_freq for inv_freq, _ in rules])
-        return spectra, _agreed([factor for _, factor in rules])
+        rates = [rule(2 * pairs, base, length) for pairs in self.sections if pairs]
+        spectra = [inv_freq for inv_freq, _ in rates]
+        xp: Any = jnp if isinstance(spectra[0], Double) else np
+        joined = jax.tree.map(lambda *parts: xp.concatenate(parts, axis=-1), *spectra)
+        return joined, _agreed([factor for _, factor in rates])
 
 
 def shared_by_heads(inv_freq: InvFreq) -> InvFreq:
@@ -69,12 +72,6 @@ def shared_by_heads(inv_freq: InvFreq) -> InvFreq:
     if isinstance(inv_freq, Double) and inv_freq.high.ndim == 3:
         return jax.tree.map(lambda part: part[:, :, None], inv_freq)
     return inv_freq
-
-
-def _joined(spectra: list) -> InvFreq:
-    if isinstance(spectra[0], Double):
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-1), *spectra)
-    return np.concatenate(spectra)
 
 
 def _agreed(attention_factors):

@@ -80,10 +80,8 @@ class Llama3(Frequencies):
         )
 
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
-        by_parts = NTKByParts(
-            self.train_length, self.factor, alpha=self.low_freq_factor, beta=self.high_freq_factor
-        )
-        return by_parts(channels, base, length)
+        bounds = self.low_freq_factor, self.high_freq_factor
+        return NTKByParts(self.train_length, self.factor, *bounds)(channels, base, length)
 
 
 def unscaled_by_turns(turns: np.ndarray, slow: float, fast: float) -> np.ndarray:

@@ -15,7 +15,6 @@ and beta_s times where it ends. Cosines and sines are multiplied by ``0.1 ln(s) 
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -127,13 +126,10 @@ class DynamicYaRN(Frequencies):
         factor = growth(length, self.train_length)
         unscaled = self._yarn().unscaled(channels, base)
         inv_freq = interpolated(geometric(channels, base), unscaled, factor)
-        return inv_freq, self._attention_factor(factor)
-
-    def _attention_factor(self, factor: float | Double) -> float | jax.Array:
         if self.attention_factor is not None:
-            return self.attention_factor
+            return inv_freq, self.attention_factor
         log = jnp.log(factor.high) if isinstance(factor, Double) else math.log(factor)
-        return 0.1 * log + 1.0
+        return inv_freq, 0.1 * log + 1.0
 
     def _yarn(self):
         """Returns YaRN with these bounds, which checks them and computes which pairs they keep."""
