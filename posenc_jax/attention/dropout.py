@@ -6,7 +6,6 @@ ring, and no implementation stores them.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -30,14 +29,17 @@ class Dropout:
         """Returns the factor of each weight, 0 or ``1 / (1 - rate)``: float32 ``[B, H, T, S]``."""
         B, _, H, _ = tile.q.shape
         heads_H = jnp.arange(H) if tile.heads is None else tile.heads
-        numbers = (
-            jnp.arange(B)[:, None, None, None],
-            heads_H[:, None, None],
-            tile.q_tokens.order()[:, None, :, None],
-            tile.k_tokens.order()[:, None, None, :],
+        q_index_BT, k_index_BS = (
+            jnp.broadcast_to(tokens.order(), (B, tokens.count))
+            for tokens in (tile.q_tokens, tile.k_tokens)
         )
-        keys_BHTS = functools.reduce(jnp.vectorize(jax.random.fold_in), numbers, self.key)
-        bits_BHTS = jax.random.key_data(keys_BHTS)[..., 0]
+
+        def of_row(row, q_index_T, k_index_S):
+            key = jax.random.fold_in(self.key, row)
+            keys_HTS = _folded(_folded(_folded(key, heads_H), q_index_T), k_index_S)
+            return jax.random.key_data(keys_HTS)[..., 0]
+
+        bits_BHTS = jax.vmap(of_row)(jnp.arange(B), q_index_BT, k_index_BS)
         first = np.uint32(min(round(self.rate * 2**32), 2**32 - 1))
         return jnp.where(bits_BHTS < first, 0.0, 1 / (1 - self.rate)).astype(jnp.float32)
 
@@ -59,3 +61,11 @@ def checked_dropout(dropout: Any) -> Dropout | None:
         return None
     is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return Dropout(key if is_typed else jax.random.wrap_key_data(key), float(rate))
+
+
+def _folded(keys, numbers_N):
+    """Returns a key for each of ``keys`` and each number, ``[..., N]``."""
+    with_all = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+    return jax.vmap(with_all, in_axes=(0, None))(keys.reshape(-1), numbers_N).reshape(
+        *keys.shape, -1
+    )

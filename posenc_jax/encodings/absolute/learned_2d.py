@@ -64,7 +64,8 @@ class Learned2D(Learned):
         by_axis = jnp.moveaxis(positions_BTA, -1, 0)
         lengths = [jnp.asarray(tokens.at(axis).length(length), jnp.float32) for axis in by_axis]
         last = jnp.stack(lengths, axis=-1) - 1
-        return tokens.having(last + jnp.zeros_like(positions_BTA, jnp.float32))
+        shape = jnp.broadcast_shapes(last.shape, positions_BTA.shape)
+        return tokens.having(jnp.broadcast_to(last, shape))
 
     def vectors(self, tokens: Tokens):
         *grid, channels = self.table.shape

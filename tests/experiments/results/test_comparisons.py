@@ -45,7 +45,7 @@ def test_what_cannot_be_compared_is_said():
     assert table["p"].notna().sum() == 1  # the family
     assert compared(values, "nope").empty
     assert "loss against rope (1 comparisons, 0 better, 1 worse)" in statement(families(table))
-    assert f"q = {Q:g}" in statement(families(table))
+    assert f"q = {Q / 2:g}" in statement(families(table))
 
 
 def test_each_family_is_corrected_by_itself():
