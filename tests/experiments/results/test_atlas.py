@@ -124,7 +124,7 @@ def atlas(corpus, workdir, **changes):
 @pytest.mark.slow
 def test_one_program_runs_all_studies_and_goes_on_where_it_was(corpus, tmp_path):
     one, _ = atlas(corpus, tmp_path, schemes="rope,alibi")
-    assert one.points == [("language", 0), ("language", 1), ("tasks", 0), ("tasks", 1)]
+    assert {name: len(part.points) for name, part in one.parts.items()} == dict(language=2, tasks=2)
     assert run_points(one.parts, 3) == []
     assert (tmp_path / "tasks/runs/alibi/seed0/evaluation.json").exists()
     assert not (tmp_path / "language").exists()
