@@ -173,7 +173,7 @@ async def _join(coordinator: str, count: int, process: int) -> str:
 
 
 def _say(sentence: str, said: set[str]) -> None:
-    """Prints a sentence, unless it is among those that were ``said`` before."""
+    """Prints a sentence that is not among the sentences ``said`` before."""
     if sentence and sentence not in said:
         print(sentence, file=sys.stderr, flush=True)
     said.add(sentence)

@@ -234,7 +234,7 @@ def test_a_checkpoint_without_a_loss_is_not_the_best(tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_around_a_save_is_noticed(tmp_path):
-    """Orbax would ask JAX too, under another count, and JAX tells only who asks at the next one."""
+    """Orbax would ask JAX too, under another count, and JAX answers yes at one number alone."""
     program = f"""
 import os, signal, time
 from pathlib import Path
