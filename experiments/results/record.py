@@ -62,6 +62,16 @@ def _told(message: bytes) -> bytes:
     return np.asarray(tell(padded)).astype(np.uint8).tobytes()
 
 
+def of_all(text: str) -> list[str]:
+    """Returns the text of each process, to all processes of the job, which must all call it."""
+    if jax.process_count() == 1:
+        return [text]
+    message = text.encode()
+    longest = multihost_utils.process_allgather(np.int32(len(message))).max()
+    padded = np.frombuffer(message.ljust(int(longest)), np.uint8)
+    return [row.tobytes().decode().rstrip() for row in multihost_utils.process_allgather(padded)]
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns an OSError into one that names the file, because the error of a full disk names none.

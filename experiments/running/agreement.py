@@ -8,12 +8,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from flax.traverse_util import flatten_dict
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from experiments.results.environment import environment, source_digests
+from experiments.results.record import of_all
 
 
 def check_agreement(config: ConfigDict, flags: Mapping[str, Any]) -> None:
@@ -21,12 +20,9 @@ def check_agreement(config: ConfigDict, flags: Mapping[str, Any]) -> None:
 
     Every process raises a ValueError that names the first difference.
     """
-    text = json.dumps(facts_of(config, flags), sort_keys=True).encode()
-    longest = multihost_utils.process_allgather(np.int32(len(text))).max()
-    padded = np.frombuffer(text.ljust(int(longest)), np.uint8)
-    rows = multihost_utils.process_allgather(padded)
-    if (rows != rows[0]).any():
-        raise ValueError(difference([json.loads(row.tobytes()) for row in rows]))
+    everywhere = of_all(json.dumps(facts_of(config, flags), sort_keys=True))
+    if len(set(everywhere)) > 1:
+        raise ValueError(difference([json.loads(facts) for facts in everywhere]))
 
 
 def facts_of(config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, str]:

@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import imported
+from experiments.results.record import of_all
 from posenc_jax.registry import suggest
 
 # Corpora store the index of a split: add names only at the end.
@@ -78,8 +79,21 @@ def load_corpus(name: str) -> Corpus:
     """Loads the corpus called ``name``, one of the kinds at the top of this file.
 
     Raises a ValueError if the kind is unknown, nothing is found, a file cannot be read or is
-    malformed, or ``datasets`` is not installed.
+    malformed, ``datasets`` is not installed, or the processes of the job have other documents.
     """
+    corpus = _load(name)
+    digests = of_all(corpus.digest)
+    for process, digest in enumerate(digests):
+        if digest != digests[0]:
+            raise ValueError(
+                f"corpus {name!r} is not the same in all processes of the job: its digest is "
+                f"{digests[0][:12]} in process 0 and {digest[:12]} in process {process}; give "
+                "every host the same files"
+            )
+    return corpus
+
+
+def _load(name: str) -> Corpus:
     kind, _, rest = name.partition(":")
     if name == "stdlib":
         return _load_stdlib()

@@ -184,6 +184,22 @@ def test_a_command_that_is_wrong_ends_the_job_at_once(corpus, tmp_path, flag, wo
     assert not list(tmp_path.glob("runs/**/checkpoints"))
 
 
+@pytest.mark.slow
+def test_hosts_that_have_other_texts_are_told(corpus, tmp_path):
+    for number, folder in enumerate(("first", "second")):
+        shutil.copytree(Path(corpus.removeprefix("files:")).parent, tmp_path / folder)
+        (tmp_path / folder / "more.txt").write_text(f"known to process {number} alone")
+
+    def how(count):
+        homes = ({"HOME": str(tmp_path / folder)} for folder in ("first", "second"))
+        return [(flags, home) for (flags, _), home in zip(by_hand(count), homes, strict=True)]
+
+    processes = start(2, tmp_path / "runs", "files:~/*.txt", how=how)
+    for process, (_, errors) in zip(processes, ended(processes, timeout=120), strict=True):
+        assert process.returncode == 2
+        assert "corpus 'files:~/*.txt' is not the same in all processes of the job" in errors
+
+
 FAILS_ALONE = """
 import os, sys
 sys.path.insert(0, "")
