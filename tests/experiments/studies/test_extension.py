@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from runs import comparison
 from study_records import ABOUT, TRAINING, record
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from configs.extension import METHODS, get_config
 from experiments.evaluation import harness
@@ -28,6 +31,7 @@ from experiments.training.mesh import make_mesh
 from experiments.training.text import token_losses
 from experiments.training.windows import eval_windows
 from posenc_jax import REGISTRY, make
+from posenc_jax.pretrained import load
 from posenc_jax.pretrained.write import extended
 
 
@@ -183,6 +187,34 @@ def test_a_run_of_ours_is_exported_as_llama(finished, tmp_path, monkeypatch):
     assert (actual["hidden_size"], actual["intermediate_size"]) == (32, 128)
     assert (actual["num_attention_heads"], actual["head_dim"]) == (4, 8)
     assert actual["rms_norm_eps"] == 1e-6 and actual["max_position_embeddings"] == 64
+
+
+@pytest.mark.slow
+def test_published_weights_are_tuned_and_published_again(finished, corpus, tmp_path):
+    """The weights, the length and the tokenizer of docs/extension.md's five commands."""
+    published, longer = tmp_path / "published", tmp_path / "longer"
+    export(finished[0] / "runs/rope/seed0", published, None)
+    of_bytes = Tokenizer(BPE({byte: n for n, byte in enumerate(sorted(ByteLevel.alphabet()))}, []))
+    of_bytes.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    of_bytes.save(str(published / "tokenizer.json"))
+
+    sizes = dict(last_tokens=16, window_stride=8, short_windows=8, lengths=((1, 2), (2, 1)))
+    changes = {f"eval__{name}": value for name, value in sizes.items()}
+    changes |= dict(target=2, tuning_steps=(2,), tuning__warmup_steps=1, tuning__batch_size=8)
+    own = config(corpus, "own", checkpoint=str(published), methods="rope", tuned="yarn", **changes)
+    study, _ = experiment(own, tmp_path / "workdir")
+    assert run_points(study.parts) == []
+    run = study.workdir / "runs/yarn/steps2/seed0"
+    common.refuses("--checkpoint", lambda: export(run, longer, None))
+    export(run, longer, str(published))
+
+    before, after = (load(path, scan=True) for path in (published, longer))
+    source = Source.of(str(published), make_mesh(), own.loading.to_dict())
+    tuned, _ = load_run(run, source=source)
+    assert fingerprint(after.model) == fingerprint(tuned.model) != fingerprint(before.model)
+    assert after.model.distinct()[0].frequencies.factor == 2.0
+    assert after.config["max_position_embeddings"] == 2 * before.config["max_position_embeddings"]
+    assert after.tokenizer.to_str() == of_bytes.to_str()
 
 
 @pytest.mark.slow
