@@ -67,7 +67,8 @@ def with_window(records: Iterable[Record]) -> list[Record]:
     """Returns records with the scheme ``WINDOWED`` added, if RoPE was read through a window.
 
     Longer texts than in training are read through a window of the trained length, so the loss
-    is the same at each of these lengths. In texts of the trained length a window changes nothing.
+    is the same at each of these lengths where the same tokens are scored; where they are others,
+    there is none. In texts of the trained length a window changes nothing.
     """
     records = [r for r in records if r["scheme"] != WINDOWED]
     of_rope = [r for r in records if r["scheme"] == "rope"]
@@ -77,6 +78,8 @@ def with_window(records: Iterable[Record]) -> list[Record]:
         window = windows.get((r["split"], r["seed"]))
         if window and r["protocol"] in ("last", "windowed"):
             scored = window if r["multiple"] > 1 else r
+            if scored["tokens"] != r["tokens"]:
+                continue
             where = {key: r[key] for key in ("protocol", "stride", "length", "multiple")}
             windowed.append(scored | where | {"scheme": WINDOWED})
     return records + windowed

@@ -34,9 +34,14 @@ def whole_ticks(vision: Vision, start: float, tokens_per_second: float) -> np.nd
     check_positive(tokens_per_second=tokens_per_second)
 
     def rounded_down(times):
-        # transformers 4.49 computes this in float32; 4.57 truncates the seconds first.
-        scaled = times.astype(np.float32) * np.float32(tokens_per_second)
-        return np.floor(scaled).astype(np.int64)
+        # transformers 4.49 multiplies the number of a frame by the seconds between two, and that by
+        # the scale, both in float32; 4.57 truncates the seconds first.
+        seconds = times.astype(np.float32)
+        step = seconds[1] if len(seconds) > 1 else np.float32(0)
+        even = np.arange(len(seconds), dtype=np.float32) * step
+        if np.allclose(even, seconds, rtol=1e-6, atol=0):
+            seconds = even
+        return np.floor(seconds * np.float32(tokens_per_second)).astype(np.int64)
 
     return ticks(vision, start, rounded_down)
 

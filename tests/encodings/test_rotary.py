@@ -68,6 +68,15 @@ def test_gradients_of_rates_are_as_exact_at_negative_positions(dtype):
     assert np.abs(below - here).max() < 1e-4 * np.abs(here).max()
 
 
+def test_learned_rates_are_exact_at_large_positions():
+    encoding = common.build("lerope")
+    encoding.alpha[...] = jnp.linspace(-0.3, 0.7, common.HEAD_DIM // 2)
+    positions = np.array([[4096, 131_071, 1_048_575]])
+    cos, sin = jax.jit(lambda e: e.tokens(positions).made)(encoding)[:2]
+    rates = geometric(common.HEAD_DIM, 10000.0) * np.exp(np.asarray(encoding.alpha[...], float))
+    check_angles(cos[0, :, 0], sin[0, :, 0], positions[0, :, None], rates, atol=5e-7)
+
+
 # Layouts
 
 

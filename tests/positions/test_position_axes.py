@@ -119,6 +119,22 @@ def test_frames_at_their_seconds():
     assert following == 11
 
 
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0.2, {21: 105, 42: 210, 47: 235}),
+        (0.4, {21: 210, 42: 420, 47: 470}),
+        (0.6, {7: 105, 14: 210, 28: 420, 33: 495, 56: 840}),
+        (0.7, {26: 454}),
+    ],
+)
+def test_even_frames_are_rounded_as_in_transformers(step, expected):
+    """It multiplies number, step and 25 a second in this order; 5.24 gives these positions."""
+    video = Vision(60, 1, 1, times=tuple(step * n for n in range(60)))
+    positions, _ = builders.qwen25_vl([video], tokens_per_second=25)
+    assert {n: int(positions[0, n, 0]) for n in expected} == expected
+
+
 def test_frames_apart_with_rows_from_zero():
     video = Vision(3, 1, 2)
     positions, following = builders.spatial_reset([Text(5), video, Text(1)], stride=4)

@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.lib.double import Double
+from posenc_jax.encodings.lib.double import Double, exp
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
 
@@ -48,5 +48,5 @@ class LeRoPE(RoPE):
         self.alpha = nnx.Param(jnp.zeros(self.rotary_dim // 2))
 
     def _tables_at(self, positions, inv_freq, attention_factor):
-        learned = jnp.exp(self.alpha[...].astype(jnp.float32))
+        learned = exp(Double.of(self.alpha[...]))
         return super()._tables_at(positions, Double.of(inv_freq) * learned, attention_factor)

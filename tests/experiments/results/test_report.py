@@ -89,6 +89,10 @@ def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
     assert {scheme for scheme, _ in view.ahead} == {"alibi"} == {scheme for scheme, _ in view.gains}
     assert "loss against rope_windowed (16 comparisons, 4 better, 12 worse)" in view.statement
     assert lengths.with_window(study.records) == study.records
+    # Where other tokens are scored than through the window, it says nothing.
+    fewer = [r | {"tokens": 10} if r["length"] == 1024 else r for r in study.records]
+    windowed = {r["length"] for r in lengths.with_window(fewer) if r["scheme"] == lengths.WINDOWED}
+    assert windowed == {64, 128, 256, 512}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None])
