@@ -5,7 +5,7 @@
 Presets, after the colon:
 
     tiny   two tasks, one seed, a minute: checks that everything runs, shows nothing
-    small  eleven studies and three seeds, in about 16 hours of one CPU core; PaTH takes 11
+    small  eleven studies and three seeds, in about 16 hours of one CPU core, 11 of them for PaTH
     NAME   the study NAME of ``small`` alone; in the same workdir ``small`` does not run it again
 
 A model is done when it has had 95 % of the held-out rows of the trained length right and has been
@@ -13,7 +13,7 @@ trained for as many steps again, or at the last step. Models have 0.1 million pa
 The studies of ``small``, with their hours in brackets, if all runs take all steps:
 
     copy, reverse     up to 20 symbols: the two smallest tasks of 2305.19466, under the five schemes
-                      that it compares and three more (2.4 each)
+                      that it compares and three more, copy under `hope` too (2.4 each)
     pairs, passkeys   longer rows have more pairs of key and value, or more numbers, to remember
                       (2.4 each)
     flip_flops        rows of 512 tokens, one layer and two heads of 32 channels, as in 2505.16381;

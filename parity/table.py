@@ -88,8 +88,8 @@ def main():
     lines = [
         "# Model types of transformers",
         "",
-        f"Made by `python -m parity.table`, with transformers {transformers.__version__}: "
-        f"{len(CONFIG_MAPPING_NAMES)} model types.",
+        f"`python -m parity.table` writes this page, with transformers {transformers.__version__}, "
+        f"which has {len(CONFIG_MAPPING_NAMES)} model types.",
         "",
         "| | `from_hf`, a layer | `layers_from_hf`, all layers |",
         "|---|---|---|",

@@ -50,7 +50,7 @@ def test_embedding_gemma_sees_both_sides():
 
 @pytest.mark.parametrize("size", [7, 8])
 def test_t5gemma2_sees_both_sides(size):
-    """Its encoder is not run, so its mask is asked for each distance."""
+    """The encoder of T5Gemma 2 is not run here, so its mask is asked for each distance."""
     sees = sliding_window_mask_function(size, is_causal=False)
     before, after = t5gemma2({}, size)
     q, k = np.indices((20, 20))

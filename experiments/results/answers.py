@@ -124,7 +124,7 @@ def of_text(records: list[Record], last: int) -> pd.DataFrame:
     asked = (
         ("test", "last", "text", TEXT, of_last + where),
         ("test", "windowed", "text, windowed", TEXT, alone),
-        ("test", "non_overlapping", "text, all", TEXT, f"Bits per byte of all{where}"),
+        ("test", "non_overlapping", "text, all", TEXT, f"Bits per byte of all tokens{where}"),
         ("manual", "last", "manual", MANUAL, of_last + where + manual),
         ("manual", "windowed", "manual, windowed", MANUAL, alone + manual),
     )

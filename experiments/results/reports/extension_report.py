@@ -7,7 +7,14 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments.results.extensions import PROMISED, ExtensionStudy, retention, windowed
+from experiments.results.extensions import (
+    LAST,
+    PROMISED,
+    WINDOWED,
+    ExtensionStudy,
+    retention,
+    windowed,
+)
 from experiments.results.lengths import MAIN, WINDOWED_COLUMN, View, heading, summarise
 from experiments.results.reports import length_figures, page
 from experiments.results.reports.drawing import drawing_style, finish, styles_of, svg
@@ -123,8 +130,8 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
     styles = styles_of(scheme for cells in tables.values() for scheme in cells) | {NAME: _GREY}
     with drawing_style():
         for name, cells in tables.items():
-            lengths = {length for row in cells.values() for length in row}
-            plain = {NAME: dict.fromkeys(lengths, level)} if level else {}  # the same everywhere
+            # It is the same wherever the same tokens are scored.
+            plain = {NAME: dict.fromkeys(_lengths(study), level)} if level else {}
             labels = "context length in tokens", "bits per byte"
             lines = length_figures.lines(study, cells | plain, styles, *labels)
             title, caption = FIGURES["lengths"]
@@ -138,6 +145,13 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
             title = f"Loss at {study.about['target']}x by steps of fine-tuning"
             drawn["loss_vs_steps"] = title, FIGURES["steps"][1], svg(_by_steps(study, styles))
     return drawn
+
+
+def _lengths(study: ExtensionStudy) -> list[int]:
+    """Returns the lengths at which the tokens are scored that were scored through the window."""
+    scored = {r["tokens"] for r in study.records if r["protocol"] == WINDOWED}
+    of_last = (r for r in study.records if r["protocol"] == LAST and r["tokens"] in scored)
+    return sorted({r["length"] for r in of_last})
 
 
 def _by_steps(study: ExtensionStudy, styles) -> Figure:

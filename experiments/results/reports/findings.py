@@ -24,7 +24,7 @@ _MARKED = re.compile(r"(<!-- findings: (\w+) -->\n).*?(<!-- end of findings -->)
 _MORE_PARAMETERS = 1.05
 # Paragraphs of the template, by the name in the marks between which they stand.
 WRITERS = {
-    "all": ("flat", "recall", "learned", "one_task", "order", "lasts", "training", "claims"),
+    "all": ("flat", "recall", "learned", "order", "lasts", "claims"),
     "text": ("flat", "manual", "extensions", "parameters"),
     "gains": ("gains_on_the_manual", "gains_on_sources", "effective"),
     "tasks": ("learned", "which_are_learned", "recall", "alone", "one_task"),

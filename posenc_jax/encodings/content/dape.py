@@ -23,7 +23,8 @@ class DAPE(Encoding):
     """Corrects a bias by distance with a network over all heads' logits of the same pair.
 
     The network mixes heads, so attention cannot be sharded over heads. All parameters,
-    KERPLE's too, are per layer, as in the released code.
+    KERPLE's too, are per layer, as in the released code. DAPE v2 (2410.04798), whose network also
+    reads the logits of neighbouring keys, is not in the library.
 
     Args:
       bias: where B comes from, "kerple_log" (the paper's best) or "alibi".

@@ -26,6 +26,9 @@ class Shaw(Encoding):
     The heads share the tables; every layer has its own. Distances that are not whole numbers are
     rounded.
 
+    Tables of other code may be another function of the distance: BERT's ``relative_key`` is indexed
+    by m - n, and VITS has zeros beyond its largest distance.
+
     Args:
       max_distance: distances beyond it, in either direction, share a vector; 16 in the paper.
       values: whether values have a table too. The paper has one and finds that it adds little.
