@@ -174,7 +174,8 @@ def check_one_layer(encoding: Any) -> None:
     if encoding.stacked is not None:
         raise ValueError(
             f"this {type(encoding).__name__} holds the parameters of {encoding.stacked} layers; "
-            "give attention one layer's, encoding.of_layer(i), or make it without num_layers="
+            "give attention one layer's, encoding.of_layer(i), or in a scan encoding.unstacked(); "
+            "or make it without num_layers="
         )
 
 
@@ -293,6 +294,13 @@ def check_side(encoding, name: str, tokens: Any, x: Any) -> None:
             f"shape {x.shape} has {length} tokens in a batch of {B}: make tokens of all of them, "
             "encoding.tokens(positions)"
         )
+    for number in ("segment_ids", "index"):
+        shape = np.shape(getattr(tokens, number))
+        if shape and shape[0] not in (1, B):
+            raise ValueError(
+                f"{name} has {number} of shape {shape}, but q or k [B, T, H, C] of shape {x.shape} "
+                f"has a batch of {B}: give {number} one row, or a row for each of the batch"
+            )
     if "observe" in encoding.hooks() and tokens.stamp.stage == "prepared":
         raise ValueError(
             f"{type(encoding).__name__} reads the layer's input, and {name} come without it: pass "

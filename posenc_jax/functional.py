@@ -185,10 +185,15 @@ class Scheme:
             is_leaf=_is_variable,
         )
 
-    def embed(self, params: Params, x_BTD: jax.Array, positions: jax.Array) -> jax.Array:
-        """Takes token embeddings and returns them with positions added, where the scheme does."""
+    def embed(
+        self, params: Params, x_BTD: jax.Array, positions: jax.Array, **of_tokens: Any
+    ) -> jax.Array:
+        """Takes token embeddings and returns them with positions added, where the scheme does.
+
+        ``of_tokens`` are the keywords of ``Encoding.tokens``: ``segment_ids``, ``length``, ``key``.
+        """
         encoding = self.encoding(params)
-        return encoding.embed(x_BTD, encoding.tokens(positions))
+        return encoding.embed(x_BTD, encoding.tokens(positions, **of_tokens))
 
     def attend(
         self,
@@ -199,14 +204,18 @@ class Scheme:
         positions: jax.Array,
         *,
         segment_ids: jax.Array | None = None,
+        index: jax.Array | None = None,
+        length: int | jax.Array | None = None,
+        key: jax.Array | None = None,
         **options: Any,
     ) -> jax.Array:
         """Runs self-attention at ``positions`` ``[B, T]``, and returns ``[B, T, H, C]``.
 
-        The options are as in :func:`posenc_jax.attend`: ``x``, ``causal``, ``window`` and so on.
+        The named keywords are as in ``Encoding.tokens``, and the options as in
+        :func:`posenc_jax.attend`: ``x``, ``causal``, ``window`` and so on.
         """
         encoding = self.encoding(params)
-        tokens = encoding.tokens(positions, segment_ids)
+        tokens = encoding.tokens(positions, segment_ids, index=index, length=length, key=key)
         return attend(encoding, q_BTHC, k_BSKC, v_BSKC, tokens, **options)
 
     def _made(self, key):

@@ -340,6 +340,6 @@ def _checked_keywords(name, settings, accepted):
 
 def suggest(word: str, valid: Iterable[str]) -> str:
     """Returns the end of an error about ``word``: the nearest valid word, and all of them."""
-    close = difflib.get_close_matches(word, valid, n=1)
+    close = difflib.get_close_matches(word.lower(), valid, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ";"
     return f"{hint} valid: {', '.join(sorted(valid))}"

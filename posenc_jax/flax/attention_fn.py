@@ -111,6 +111,7 @@ def attention_fn(
     *,
     x=None,
     length=None,
+    key=None,
     causal: bool = True,
     window: Window | Chunks | None = None,
     scale: float | None = None,
@@ -131,6 +132,8 @@ def attention_fn(
       x: the layer's input ``[B, T, D]``, which data-dependent schemes need.
       length: the length that a scheme adapts to, see ``encoding.tokens``. With ``decode=True`` it
         is by default the length of a full cache.
+      key: fresh randomness for schemes that move positions, see ``encoding.tokens``. A training
+        step that needs it makes the function anew, with its own key.
       causal: whether to hide later tokens, even if the layer has ``is_causal=False``; an encoder
         passes False. The layer's ``mask`` hides further tokens. With ``decode=True`` there are no
         later tokens, and empty slots are always hidden.
@@ -155,7 +158,7 @@ def attention_fn(
 
     # A function, because positions in attributes would be leaves of the layer to differentiate.
     def tokens(encoding):
-        return encoding.tokens(positions, segment_ids, length=length)
+        return encoding.tokens(positions, segment_ids, length=length, key=key)
 
     def content():
         return None if x is None else x.reshape(-1, *x.shape[-2:])

@@ -99,6 +99,10 @@ def test_options_of_attend():
         expected = by_hand(layer, encoding, residual(), POSITIONS, **options)
         close(layer(residual()), expected)
         assert np.abs(expected - by_hand(layer, encoding, residual(), POSITIONS)).max() > 1e-3
+    drawn, key = common.build("randomized"), jax.random.key(0)
+    layer = nnx_layer(posenc_jax.attention_fn(drawn, text(T), key=key))
+    without_key = nnx_layer(posenc_jax.attention_fn(drawn, text(T)))
+    assert np.abs(layer(residual()) - without_key(residual())).max() > 1e-3
     nothing = nnx_layer(posenc_jax.attention_fn(common.build("nope"), text(T), causal=False))
     layer = nnx_layer(nnx.dot_product_attention)
     close(nothing(residual()), layer(residual()))

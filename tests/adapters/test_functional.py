@@ -122,6 +122,23 @@ def test_every_scheme_is_init_and_attend(name):
     np.testing.assert_array_equal(embedded, same)
 
 
+def test_tokens_have_segments_a_length_and_a_key():
+    """A table that is interpolated, and positions that are drawn, would be others without them."""
+    segment_ids, key = jnp.array([[0] * 3 + [1] * 4]), jax.random.key(1)
+    learned = functional.scheme("learned", model_dim=4, train_length=2, out_of_range="interpolate")
+    params, x_BTD = learned.init(key), jnp.zeros((1, 7, 4))
+    encoding = learned.encoding(params)
+    expected = encoding.embed(x_BTD, encoding.tokens(POSITIONS[:1], segment_ids))
+    actual = learned.embed(params, x_BTD, POSITIONS[:1], segment_ids=segment_ids)
+    np.testing.assert_array_equal(actual, expected)
+
+    drawn = functional.scheme("randomized", head_dim=common.HEAD_DIM)
+    tokens = drawn.encoding({}).tokens(POSITIONS, segment_ids, length=9, key=key)
+    expected = posenc_jax.attend(drawn.encoding({}), Q, K, V, tokens)
+    options = dict(segment_ids=segment_ids, length=9, key=key)
+    np.testing.assert_array_equal(drawn.attend({}, Q, K, V, POSITIONS, **options), expected)
+
+
 @pytest.mark.parametrize(("name", "is_trained"), [("fire", True), ("fope", False)])
 def test_optax_trains_parameters_and_leaves_constants(name, is_trained):
     scheme, params = initialized(name)

@@ -93,9 +93,18 @@ ATTENTION = {
         for name in ("rope", "nope")
     ],
     "num_heads": [lambda: attend("t5", *sides(num_heads=2))],
+    "num_kv_heads=2: pass that to make": [
+        lambda name=name: attend(name, *sides(num_kv_heads=2)) for name in ("path", "repo")
+    ],
     "head_dim|channels": [lambda: attend("rope", *sides(channels=6))],
     "k_tokens": [lambda: attend("rope", *sides(keys=T + 2))],
     "q_tokens": [lambda: attend("nope", tokens=text(T))],
+    "q_tokens has segment_ids of shape .* batch of 2": [
+        lambda: attend("nope", tokens=NOPE.tokens(text(T), np.zeros((3, T), int)))
+    ],
+    "q_tokens has index of shape .* batch of 2": [
+        lambda: attend("nope", tokens=NOPE.tokens(text(T), index=np.zeros((3, T), int)))
+    ],
     "order": [
         lambda: posenc_jax.attend(NOPE, *sides(keys=T + 2), read(NOPE), read(NOPE, text(T + 2)))
     ],

@@ -111,19 +111,25 @@ class PaTH(Encoding):
     def score(self, logits_BHTS, tile):
         q, k = (x.astype(jnp.float32) for x in (tile.q, tile.k))
         B, S, K, C = k.shape
+        kv_heads = tile.num_heads * K // q.shape[2]  # of the whole model
+        if kv_heads % self.num_kv_heads:
+            raise ValueError(
+                f"the encoding was made for num_kv_heads={self.num_kv_heads}, but attention has "
+                f"num_kv_heads={kv_heads}: pass that to make"
+            )
         k = jnp.broadcast_to(k[:, :, :, None], (B, S, K, q.shape[2] // K, C)).reshape(B, S, -1, C)
 
         made = tile.k_tokens.made
         check_width(q, head_dim=made["w"].shape[-1])
         k_index = for_each_row(tile.k_tokens.order(), made["beta"])
         group = self.num_heads // self.num_kv_heads
-        kv_heads = tile.of_heads(jnp.arange(self.num_heads) // group)
-        w = made["w"][:, :, kv_heads]
+        rows = tile.of_heads(jnp.arange(self.num_heads) // group)
+        w = made["w"][:, :, rows]
         w = w + jnp.zeros_like(q[:, :1, :, :1])  # sharded as the queries' heads are
         segment_ids = tile.k_tokens.segment_ids
         if segment_ids is not None:
             segment_ids = for_each_row(segment_ids, made["beta"])
-        keys = _Tokens(k, k_index, segment_ids, w, made["beta"][:, :, kv_heads])
+        keys = _Tokens(k, k_index, segment_ids, w, made["beta"][:, :, rows])
         queries = _Tokens(q, tile.q_tokens.order(), tile.q_tokens.segment_ids)
         if tile.k_tokens.index is None:
             change = _change(queries, keys)
