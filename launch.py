@@ -57,7 +57,7 @@ TASK_ID = flags.DEFINE_integer(
     "Run the point of this number only, from 0; -1 runs all. Default: the number that a job array "
     "of SLURM or Kubernetes gives, or all.",
 )
-flags.DEFINE_integer(  # which ``running/workers.py`` reads
+WORKERS = flags.DEFINE_integer(  # which ``running/workers.py`` reads
     "workers", 1, "Divide the points and the cores among so many processes here.", lower_bound=1
 )
 SHARE = flags.DEFINE_bool(
@@ -103,7 +103,7 @@ _NEEDED = (
     (PROCESS_ID, COORDINATOR),
 )
 _APART = [*itertools.combinations((BACKEND, DRY_RUN, STATUS, REPORT), 2), (DRY_RUN, TASK_ID)]
-_APART += [(BACKEND, flag) for flag in (TASK_ID, COORDINATOR, NUM_PROCESSES, PROCESS_ID)]
+_APART += [(BACKEND, flag) for flag in (WORKERS, TASK_ID, COORDINATOR, NUM_PROCESSES, PROCESS_ID)]
 
 
 def main(arguments: list[str]) -> int:

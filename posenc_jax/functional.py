@@ -80,7 +80,13 @@ def apply_rope(
       layout: which channels form a pair. "half" pairs i with i + P (GPT-NeoX, Llama in Hugging
         Face), "interleaved" pairs 2 i with 2 i + 1 (the paper, GPT-J, Llama as released by Meta).
     """
-    rope = RoPE(head_dim=x_BTHC.shape[-1], rotary_dim=2 * cos_BTP.shape[-1], layout=layout)
+    (B, T), shape = x_BTHC.shape[:2], cos_BTP.shape
+    if shape != sin_BTP.shape or shape[:2] not in ((B, T), (1, T)):
+        raise ValueError(
+            f"cos_BTP of shape {shape} and sin_BTP of shape {sin_BTP.shape} must both be "
+            f"[{B}, {T}, P], for the tokens of x_BTHC of shape {x_BTHC.shape}; B may be 1"
+        )
+    rope = RoPE(head_dim=x_BTHC.shape[-1], rotary_dim=2 * shape[-1], layout=layout)
     return rope.rotate_by(x_BTHC, cos_BTP[:, :, None], sin_BTP[:, :, None])
 
 

@@ -317,6 +317,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--windows", type=count, default=64, help="texts of the test split")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random offsets")
     args = parser.parse_args(arguments)
+    if args.windows < 2:
+        raise ValueError(f"--windows={args.windows} must be 2 or more: texts are compared")
     model, windows_NL = run_and_windows(args.run, args.windows)
     probed = probe(model, windows_NL, seed=args.seed)
     drawn = probe_figures.draw(probed, probed["train_length"])

@@ -43,14 +43,15 @@ def status(sweep: Sweep, point: Point) -> dict[str, Any]:
         ready = f"; trained in {datetime.timedelta(seconds=round(left))}" if left else ""
         speed = f"{line['tokens_per_second']:.0f}" if "tokens_per_second" in line else ""
         return row | {"state": RUNNING, "speed": speed, "note": f"by {by}{ready}"}
-    if (folder / "run.json").exists():
+    is_begun = (folder / "run.json").exists()
+    if is_begun:
         try:
             check_run(folder, sweep.describe(point))
         except ValueError as error:  # a run of another config
             return row | {"state": FAILED, "note": str(error)}
     if failure := sweep.failure(point):
         return row | {"state": FAILED, "note": failure["reason"]}
-    return row | {"state": STOPPED if line else MISSING}
+    return row | {"state": STOPPED if line or is_begun else MISSING}
 
 
 def print_status(sweep: Sweep, console: Console) -> None:

@@ -50,6 +50,13 @@ def test_biases_are_those_of_attention(bidirectional):
         np.testing.assert_allclose(added, expected, atol=1e-6)
 
 
+def test_tables_of_other_tokens_are_refused():
+    """Tables of one token, as in decoding, would rotate all keys by the same angle."""
+    cos, sin = functional.rope_tables(POSITIONS, head_dim=8)
+    for tables in ((cos[:, :1], sin[:, :1]), (cos, sin[:, :1]), (jnp.repeat(cos, 3, 0),) * 2):
+        common.refuses("cos_BTP of shape", lambda tables=tables: functional.apply_rope(Q, *tables))
+
+
 def test_buckets_that_t5_does_not_have_are_refused():
     bias = functools.partial(functional.t5_bias, q_positions=POSITIONS, k_positions=POSITIONS)
     rows = jnp.ones((7, 2))

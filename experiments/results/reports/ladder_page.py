@@ -77,7 +77,9 @@ def write(
     data = {
         "about": {key: value for key, value in about.items() if key != "config"},
         "rungs": rungs,
+        # Where the main rung has no results yet, the last one that has stands for it.
         "main": next(r for r in [shape["main"], *present[::-1]] if r in present),
+        "asked_main": shape["main"],
         "correlations": list(_correlations(records, pairs)),
         "speed_ups": pd.concat(ups).to_dict("records"),
         "crossings": ladder.crossings(curves) if ladder.ROPE in curves else [],
@@ -177,7 +179,8 @@ def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
     """Returns what the ladder found, as sentences; ``words`` are the macros that make them."""
     rungs = data["rungs"]
     main = rungs[data["main"]]
-    of_rungs = [_of_rung(main, "the main rung", words)]
+    name = "the main rung" if data["main"] == data["asked_main"] else f"the rung {data['main']}"
+    of_rungs = [_of_rung(main, name, words)]
     finished = [of for of in rungs.values() if of["finished"]]
     texts, largest = (max(finished, key=lambda of: of[key]) for key in ("length", "width"))
     if texts["length"] > main["length"] and texts["seeds"] > 1:

@@ -155,7 +155,9 @@ def _training(study: Study) -> str:
         return ""
     heads = [key.replace("_", " ") for key in digits] + ["effective speed-up"] * is_compared
     title, caption = FIGURES["training_cost"]
-    return section(title, grid(heads, rows), caption if is_compared else "")
+    if is_compared:
+        caption += " " + FIGURES["speed_up"][1]
+    return section(title, grid(heads, rows), caption)
 
 
 def learning_rates(tried: Mapping[str, Mapping[float, float]]) -> str:

@@ -71,6 +71,11 @@ class GKE(Backend):
 
         JAX would wait on some hosts of a slice for the others.
         """
+        if self.accelerator.startswith("tpu") != bool(self.topology):
+            raise ValueError(
+                f"--resource=accelerator={self.accelerator} and --resource=topology="
+                f"{self.topology}: TPUs (tpu-...) need a topology such as 4x4, and GPUs have none"
+            )
         if not self.topology:
             return
         sizes, chips = self.topology.split("x"), self.hosts * self.chips

@@ -91,6 +91,8 @@ class Slurm(Backend):
             "nodes": self.nodes,
             "ntasks_per_node": 1,
             "cpus_per_task": self.cpus_per_task,
+            # From SLURM 22.05 on, srun does not take this number from the script.
+            "srun_args": [f"--cpus-per-task={self.cpus_per_task}"],
             "array_parallelism": self.at_once,
             # Time for a checkpoint, before the time limit and when the queue preempts.
             "signal_delay_s": 120,

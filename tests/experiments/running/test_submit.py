@@ -52,6 +52,7 @@ def test_slurm(job):
     expected = "array=0-1%2 partition=gpu nodes=2 ntasks-per-node=1 gpus-per-node=8 time=90"
     expected += f" mem=64GB signal=USR2@120 requeue job-name={job.name}"
     assert {*expected.split()} < options
+    assert "--cpus-per-task=8" in text.split("srun")[1]  # a step does not inherit it
     assert text.endswith(f"# {job.of_point('N')}")
 
 
@@ -95,9 +96,11 @@ def test_gke_on_several_hosts_of_a_tpu_slice(job):
     assert variable["name"] == "HOST" and "job-completion-index" in str(variable)
 
 
-@pytest.mark.parametrize("setting", ["hosts=1", "topology=v5litepod-16"])
+@pytest.mark.parametrize(
+    "setting", ["hosts=1", "topology=v5litepod-16", "topology=", "accelerator=l4"]
+)
 def test_gke_needs_all_hosts_of_a_slice(job, setting):
-    settings = ["image=i", "accelerator=a", "topology=4x4", "hosts=4", "claim=disk", setting]
+    settings = ["image=i", "accelerator=tpu-v5", "topology=4x4", "hosts=4", "claim=disk", setting]
     backend = make_backend("gke", settings)
     common.refuses("--resource=topology", lambda: backend.file(job))
 

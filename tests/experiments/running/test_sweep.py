@@ -12,7 +12,7 @@ import pytest
 from runs import comparison, config, of_other_data, untrained
 
 from experiments import preemption
-from experiments.results.record import claimed
+from experiments.results.record import claimed, open_run
 from experiments.running import sweep
 from experiments.running.finished import missing_in
 from experiments.running.schedule import run_points
@@ -206,6 +206,8 @@ def test_status_says_what_has_become_of_every_point(workdir, corpus):
     failure = {"scheme": "t5", "seed": 1, "reason": "loss nan at step 3"}
     folder["t5/seed1"].mkdir()
     (folder["t5/seed1"] / "failure.json").write_text(json.dumps(failure))
+    (point,) = (point for point in one.points if point.name == "alibi/seed1")
+    open_run(folder["alibi/seed1"], one.describe(point))  # it has not come to its first line
     with claimed(folder["nope/seed0"]):
         print_status(one, one.console)
     text = output.getvalue()
@@ -214,9 +216,9 @@ def test_status_says_what_has_become_of_every_point(workdir, corpus):
     assert lines["rope/seed1"][:2] == ["missing", "0/6"]
     assert lines["nope/seed0"][:3] == ["running", "2/6", "1234"]
     assert f"process {os.getpid()} on" in text and "trained in 0:01:00" in text
-    assert lines["t5/seed0"] == ["stopped", "2/6"]
+    assert lines["t5/seed0"] == ["stopped", "2/6"] and lines["alibi/seed1"] == ["stopped", "0/6"]
     assert lines["t5/seed1"][0] == "failed" and "loss nan at step 3" in text
-    assert "2 done, 1 running, 1 failed, 1 stopped, 3 missing" in text
+    assert "2 done, 1 running, 1 failed, 2 stopped, 2 missing" in text
 
 
 def test_status_on_a_narrow_terminal_has_all_letters_of_a_path(corpus, tmp_path):
