@@ -252,11 +252,17 @@ class Schedule:
                 f"  {folder} was begun by other source code, and goes on with this: delete the "
                 "folder to train it by one code alone"
             )
-        if agreed((folder / "evaluation.json").exists) and not has_checkpoints:
+        is_evaluated = agreed((folder / "evaluation.json").exists)
+        if is_evaluated and not has_checkpoints:
             raise RefusedError(
                 f"{folder} has an evaluation that is damaged or of another config, and no "
                 "checkpoint to evaluate again: give the old values, or another --workdir, or "
                 "delete the folder to train again"
+            )
+        if is_evaluated and sweep.finished(point) is None:
+            self._print(
+                f"  {folder} has results that are damaged or of other settings, which new ones "
+                "replace: give another --workdir to keep them"
             )
         self._forget_failure(point)
         model, summary = sweep.train(point)  # reads the model of a point that is finished

@@ -85,6 +85,14 @@ def test_other_evaluation_settings_do_not_train_a_restored_run_anew(first, corpu
     assert first.finished(first.points[0]) is not None
 
 
+def test_results_of_other_settings_are_not_replaced_in_silence(first, corpus, tmp_path):
+    settings = LITTLE | dict(eval__documents=1)
+    other, output = comparison(config(corpus, schemes="rope", **settings), tmp_path)
+    assert run_points(other.parts) == []
+    assert "of other settings, which new ones replace" in output.getvalue()
+    assert first.finished(first.points[0]) is None
+
+
 def test_a_run_says_that_other_code_began_it(first, corpus, tmp_path):
     folder = first.folder(first.points[0])
     (folder / "evaluation.json").unlink()
