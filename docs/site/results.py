@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from experiments.results import atlas_data
-from experiments.results.answers import MARKS, shown
+from experiments.results.answers import MARKS, OWN_WINDOW, shown
+from experiments.results.atlas import PARAMETERS
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import trust
 from experiments.results.statistics import with_margin
@@ -47,10 +48,13 @@ def _cell(row: dict[str, Any]) -> str:
         return NOT_LEARNED
     if math.isnan(row["mean"]):
         return "-"
+    if row["topic"] == PARAMETERS:
+        return f"{row['mean']:,.0f}"
     told = with_margin(row["mean"], row["margin"])
     if math.isfinite(row["solved"]):
         return f"{told}, {shown(row)} seeds"
-    return f"{told} {MARKS.get(row[f'vs_{WINDOWED}'], '')}".rstrip()
+    against = OWN_WINDOW if row["topic"].startswith("gain") else WINDOWED
+    return f"{told} {MARKS.get(row[f'vs_{against}'], '')}".rstrip()
 
 
 def setup() -> str:

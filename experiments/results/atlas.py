@@ -151,7 +151,7 @@ def _uncompared(study: LengthStudy) -> pd.DataFrame:
     longest = "The longest context that the scheme makes use of."
     asked = (
         (PARAMETERS, "Parameters of the model of text.", "parameters", True, parameters),
-        (COST, clock, "microseconds", True, cost),
+        (COST, clock, "microseconds a token", True, cost),
         (EFFECTIVE, longest, "tokens", False, text),
         (f"{EFFECTIVE}, manual", "The same on texts of a manual.", "tokens", False, manual),
     )
