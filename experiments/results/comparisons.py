@@ -129,10 +129,13 @@ def statement(rows: pd.DataFrame) -> str:
 
 def _question(group: pd.DataFrame, against: str | None, extensions) -> pd.DataFrame:
     """Returns the comparisons of one question, before correction."""
-    has_texts = "text" in group
+    is_error, has_texts = group["is_error"].iloc[0], "text" in group
+    if has_texts and group["text"].isna().any():
+        # Some answers say nothing of single texts, so all are compared by their means.
+        group, has_texts = group.groupby(["scheme", "seed"], as_index=False)["value"].mean(), False
     columns = ["seed", "text"] if has_texts else ["seed"]
     answers = group.pivot(index="scheme", columns=columns, values="value")
-    answers *= -1 if group["is_error"].iloc[0] else 1
+    answers *= -1 if is_error else 1
     by_seed = answers.T.groupby(level="seed").mean().T if has_texts else answers
 
     others = by_seed if against is None else by_seed.drop(against)

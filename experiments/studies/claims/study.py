@@ -9,7 +9,7 @@ from experiments.results import archive, ledger
 from experiments.results.reports import ledger_page
 from experiments.results.statistics import BASELINE, Study
 from experiments.studies.claims import claims_of
-from experiments.studies.claims.token_order import order_study
+from experiments.studies.claims.token_order import CAUSAL, order_study
 from experiments.studies.combined import Studies
 from experiments.studies.ladder.study import Rung
 from posenc_jax import REGISTRY
@@ -27,7 +27,7 @@ class Claims(Studies):
             studies[name] = Study(records, [], [], {"command": fills})
         # The schemes of the atlas that were trained; any others wait until they are.
         trained = {record["scheme"] for record in studies["language"].records}
-        seeing = [name for name in REGISTRY if name in trained and name != BASELINE]
+        seeing = [name for name in REGISTRY if name in trained.difference((BASELINE, *CAUSAL))]
         studies["order"] = order_study(seeing, seeds=self.config["seeds"])
         about = next(iter(self.parts.values())).about(command) | self.environment()
         setup = {name: self.setup(name) for name in self.parts}

@@ -24,6 +24,8 @@ _TRAIN_LENGTH = 16
 # that are half open; they begin so far open, or closed, that they do almost nothing yet.
 _KEYWORDS = {"bidirectional": True, "interval": 2, "bias_init": 0.0}
 _NOISE = 0.3
+# Schemes that are not defined without a causal mask.
+CAUSAL = ("stick_breaking",)
 # Outputs that are no farther apart than this, over their size, are the same but for rounding.
 BLIND = 1e-5
 

@@ -167,3 +167,21 @@ def test_a_table_of_texts_is_compared_over_both():
     assert verdicts(table) == {"fox": "better", "t5": "no difference"}
     fox = table[table["scheme"] == "fox"].iloc[0]
     assert fox["difference"] == pytest.approx(0.5, abs=0.1) and 0.01 < fox["margin"] < 0.2
+
+
+def test_answers_without_texts_are_compared_by_their_means():
+    """Results of an earlier version stand beside new ones, which have the losses of texts."""
+    rng = np.random.default_rng(0)
+    rows = [
+        dict(family="f", question="q", scheme=f"s{n}", seed=seed, text=text, is_error=True)
+        | dict(value=1.0 + 0.01 * rng.normal())
+        for n in range(6)
+        for seed in range(3)
+        for text in ("a", "b")
+    ]
+    values = pd.DataFrame(rows)
+    means = values.groupby(["scheme", "seed"], as_index=False)["value"].mean()
+    expected = compared(means.assign(family="f", question="q", is_error=True), "s0")
+    old = means[means["scheme"] < "s3"].assign(family="f", question="q", is_error=True)
+    mixed = pd.concat([old, values[values["scheme"] >= "s3"]])
+    pd.testing.assert_frame_equal(compared(mixed, "s0"), expected)
