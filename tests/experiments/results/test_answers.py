@@ -108,9 +108,9 @@ def test_the_columns_of_the_tables_are_answers(tmp_path):
 
 
 def test_a_model_made_longer_is_compared_with_the_plain_one_through_a_window(tmp_path):
-    head = "steps,seed,scheme,split,protocol,stride,multiple,length,bits_per_byte\n"
+    head = "steps,seed,scheme,split,protocol,stride,multiple,length,bits_per_byte,tokens\n"
     lines = [
-        f"0,{seed},{scheme},{split},{protocol},,{multiple},{64 * multiple},{bits + seed}\n"
+        f"0,{seed},{scheme},{split},{protocol},,{multiple},{64 * multiple},{bits + seed},9\n"
         for seed in range(3)
         for scheme, bits in (("rope", 2.0), ("yarn", 1.5 - 0.01 * seed), ("pi", float("inf")))
         for split, protocol, multiple in (
