@@ -24,7 +24,7 @@ studies run in the order of their names:
     b1_bases_64, b2_bases_256   RoPE under several bases, at two lengths; they led to ``BASE``.
     b3_rates                    Every scheme of the ladder under three learning rates, one seed. All
                                 rungs below take the best rate of each scheme.
-    c_l256_t20                  Sixteen schemes, trained at 256 tokens on 20 tokens a parameter.
+    c_l256_t20                  Seventeen schemes, trained at 256 tokens on 20 tokens a parameter.
     d1_l64_t2 .. d5_l64_t20     Tokens: 1.6, 6 and 20 a parameter, at two lengths.
     d6_w64_t20, d8_w256_t20     Sizes: 0.12M and 1.7M parameters instead of 0.46M; the larger has
                                 one seed, because a run takes more than an hour of a core.
@@ -63,7 +63,7 @@ SCHEMES = (
 EXTENSIONS = "yarn,rerope,self_extend,dual_chunk,jet_long,mrrope_uni,mrrope_pro"
 LONG = (
     "rope,alibi,nope,sinusoidal,transformer_xl,fox,kerple_log,t5,path,kv_shift,rnope_swa,p_rope,"
-    "cable,fire,selective_rope,hope"
+    "cable,fire,selective_rope,hope,stick_breaking"
 )
 SIX = "rope,alibi,nope,transformer_xl,fox,path"
 # The largest size takes more than an hour a run, and PaTH three times as long as the others.
