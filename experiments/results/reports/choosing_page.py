@@ -130,7 +130,7 @@ def told(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
     """Returns what the template says of a need; ``rungs`` begin with the shortest training."""
     decision = decide(need, rungs)
     if decision is None:
-        said = {"evidence": "no run has this yet.", "badges": ["not run"], "chapter": need.chapter}
+        said = {"evidence": "No run has this yet.", "badges": ["not run"], "chapter": need.chapter}
         return {"title": need.title, "choice": need.remains, "decision": None} | said
     rows = decision.rung.rows(need.asked[-1])
     is_task = next(iter(rows.values()))["family"] == TASKS
@@ -181,10 +181,9 @@ def _after_less_training(
     behind = [rung for rung in less if _is_behind(scheme, rung, need)]
     if not behind:
         return ""
-    names = ", ".join(rung.name.removesuffix(" of the ladder") for rung in behind)
     return (
         f" `{scheme}` is behind a baseline in {len(behind)} of {len(less)} trainings of fewer "
-        f"tokens or shorter texts: {names}."
+        "tokens or shorter texts."
     )
 
 
@@ -211,6 +210,8 @@ def _of_loss(need: Need, decision: Decision) -> str:
     if decision.rung.length and multiple > 1:  # a rung of the ladder scores longer texts as one
         where = f" from 1x to {next(iter(rows.values()))['multiple']:g}x"
     where += f" in {decision.rung.name}"
+    if decision.rung.length:
+        where += f", {decision.rung.tokens / 1e6:.1f}M tokens in texts of {decision.rung.length}"
     here = [s for s in others if all(_wins(decision.rung.rows(q).get(s)) for q in need.asked)]
     verb = "is" if len(here) == 1 else "are"
     head = f"{len(here)} of {len(others)} schemes {verb} better than every baseline"
@@ -249,19 +250,24 @@ def _names(schemes: Iterable[str]) -> str:
     return ", ".join(named[:_NAMED]) + more
 
 
+def told_of_all(rungs: Iterable[trust.Rung]) -> list[dict[str, Any]]:
+    """Returns what the template says of each need."""
+    ordered = sorted(rungs, key=operator.attrgetter("training"))
+    return [told(need, ordered) for need in NEEDS]
+
+
 def guide(rungs: Sequence[trust.Rung], missing: str, decoding: dict[str, float]) -> str:
     """Returns the guide as Markdown.
 
     ``missing`` says which training is still missing, and ``decoding`` has the time of decoding one
     more token under each scheme, over that under NoPE.
     """
-    ordered = sorted(rungs, key=operator.attrgetter("training"))
     slow = sorted(name for name, times in decoding.items() if times > SLOW)
     return templates.fill(
         "choosing.md",
-        rungs=ordered,
+        rungs=sorted(rungs, key=operator.attrgetter("training")),
         missing=missing,
-        needs=[told(need, ordered) for need in NEEDS],
+        needs=told_of_all(rungs),
         lasts=trust.LASTS,
         shared=trust.SHARED,
         q=Q / 2,

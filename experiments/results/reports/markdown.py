@@ -21,6 +21,11 @@ def families_below(families: pd.DataFrame) -> str:
     return f"\n{textwrap.fill(said, 115)}\n" if said else ""
 
 
+def anchor(heading: str) -> str:
+    """Returns the anchor of a heading, as GitHub and the site make it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 def names(schemes: Iterable[str]) -> str:
     """Returns the names of schemes as code, or "none" for no scheme."""
     return ", ".join(f"`{scheme}`" for scheme in schemes) or "none"

@@ -25,13 +25,13 @@ from experiments.results.lengths import WINDOWED
 from experiments.results.record import write_files
 from experiments.results.reports import (
     atlas_tables,
+    choosing_page,
     extension_tables,
     findings,
     ledger_page,
     multimodal_tables,
     sources,
 )
-from experiments.results.reports.choosing_page import SLOW, read_decoding
 from experiments.results.reports.templates import FIGURES, fill
 from experiments.results.reports.typst_words import blocks, inline
 from posenc_jax import REGISTRY, __version__
@@ -100,12 +100,9 @@ def _values(docs: Path, results: sources.Sources) -> dict[str, Any]:
         "ledger": ledger,
         "counts": ledger_page.counts,
         "untestable": UNTESTABLE,
-        # The sections of the guide, as choosing_page.py has written them.
-        "needs": re.findall(
-            r"^## (.+?): (.+)\n\n- Evidence: (.+)$", (docs / "choosing.md").read_text(), re.M
-        ),
-        "decoding": read_decoding(docs / "data/decode.csv"),
-        "slow": SLOW,
+        "needs": choosing_page.told_of_all(choosing_page.read_rungs(docs)[0]),
+        "decoding": choosing_page.read_decoding(docs / "data/decode.csv"),
+        "slow": choosing_page.SLOW,
     }
 
 

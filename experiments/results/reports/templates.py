@@ -15,7 +15,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from experiments.results.reports.markdown import names
+from experiments.results.reports.markdown import anchor, names
 from experiments.results.statistics import number, with_margin
 
 _FOLDER = Path(__file__).with_suffix("")
@@ -65,7 +65,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals.update(figures=figures, with_margin=with_margin)
     environment.globals.update(figure=figure, section=section, folded=folded)
-    environment.filters.update(number=number, names=names)
+    environment.filters.update(number=number, names=names, anchor=anchor)
     environment.filters.update(options=_options, arxiv=_arxiv, breakable=_breakable)
     return environment
 
