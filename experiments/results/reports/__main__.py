@@ -43,8 +43,8 @@ def main() -> None:
     texts["results.md"] = findings.rewritten(texts["results.md"], results)
     write_files(docs, texts)
     readme = Path("README.md")
-    pairs = {atlas_tables.PAIRS: pages["results.md"][atlas_tables.PAIRS]}
-    text = written(readme.read_text(), pairs)
+    shared = {name: pages["results.md"][name] for name in (atlas_tables.WINS, atlas_tables.PAIRS)}
+    text = written(readme.read_text(), shared)
     write_files(Path(), {"README.md": findings.rewritten(text, results)})
     print(f"pages: {readme}, docs/choosing.md, {', '.join(f'docs/{name}' for name in texts)}")
 

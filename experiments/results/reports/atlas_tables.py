@@ -19,7 +19,8 @@ from experiments.results.reports.sources import Sources
 from experiments.results.statistics import number, with_margin
 
 TABLES = templates.tables("atlas_tables")
-PAIRS = "Does the order last?"  # the heading of a table that README.md has too
+# The headings of tables that README.md has too.
+WINS, PAIRS = "Which schemes win on the ladder", "Does the order last?"
 
 
 def of_atlas(
@@ -95,6 +96,18 @@ def of_rungs(ladder: Mapping[str, Any], topic: str, against: str) -> str:
     compared = pd.DataFrame([family for rung in rungs for family in rung["families"]])
     heads = ["rung", *(f"`{scheme}`" for scheme in schemes)]
     return markdown_table(heads, lines) + _families_of(compared, asked)
+
+
+def of_wins(ladder: Mapping[str, Any]) -> str:
+    """Returns which schemes are better than the baselines on each rung, in Markdown."""
+    words = templates.macros("ladder_words.md")
+    heads = ["parameters", "tokens of a text", "tokens a parameter", "seeds"]
+    heads += ["at the trained length", "in longer texts", "with the whole context"]
+    lines = []
+    for rung in ladder["ordered"]:
+        numbers = [words.million(rung), f"{rung['length']}", words.rate(rung), f"{rung['seeds']}"]
+        lines.append([*numbers, *map(words.cell, rung["wins"].values())])
+    return markdown_table(heads, lines)
 
 
 def of_pairs(ladder: Mapping[str, Any]) -> str:
@@ -183,6 +196,7 @@ def tables(sources: Sources) -> dict[str, str]:
     }
     return made | {
         "The ladder": of_ladder(sources.ladder),
+        WINS: of_wins(sources.ladder),
         PAIRS: of_pairs(sources.ladder),
         "How much compute RoPE needs for the same loss": of_compute(sources.ladder),
         "Trained on longer texts instead": of_oracle(sources.ladder),

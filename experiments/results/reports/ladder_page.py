@@ -20,6 +20,8 @@ from experiments.results.reports.templates import document, fill, macros
 
 CSV, JSON = "ladder.csv", "ladder.json"
 _LOSSES = {"trained": ladder.TRAINED, "beyond": ladder.BEYOND}
+# With what schemes are compared, by topic.
+_LINES = {"text": ladder.ROPE, "text, beyond": WINDOWED, "gain": OWN_WINDOW}
 _POINTS = 60  # of a training curve that is kept
 
 
@@ -79,7 +81,6 @@ def write(
         "rungs": rungs,
         # Where the main rung has no results yet, the last one that has stands for it.
         "main": next(r for r in [shape["main"], *present[::-1]] if r in present),
-        "asked_main": shape["main"],
         "correlations": list(_correlations(records, pairs)),
         "speed_ups": pd.concat(ups).to_dict("records"),
         "crossings": ladder.crossings(curves) if ladder.ROPE in curves else [],
@@ -134,6 +135,7 @@ def told(folder: Path) -> dict[str, Any]:
         about["title"] = words.title(about)
         about["rows"] = _rows([row for row in answers if row["rung"] == rung])
         about["statement"] = statement(pd.DataFrame(about["families"]))
+        about["wins"] = _wins(about)
     for pair in data["correlations"]:
         pair["differs"] = words.differs(rungs[pair["one"]], rungs[pair["other"]])
         pair["ranked"] = max(pair[name]["schemes"] for name in _LOSSES if pair[name])
@@ -142,7 +144,7 @@ def told(folder: Path) -> dict[str, Any]:
         up["shown"] = f"{up['limit']} {rounded / 100:.2f}".strip()
         up["shown"] += ", continued" if up["is_beyond"] and not up["limit"] else ""
     totals = {key: sum(about[key] for about in rungs.values()) for key in ("points", "finished")}
-    return data | totals | {"finding": _finding(data, words)}
+    return data | totals | {"ordered": _ordered(rungs), "finding": _finding(data, words)}
 
 
 def body(folder: Path) -> str:
@@ -177,17 +179,10 @@ def _rows(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
     """Returns what the ladder found, as sentences; ``words`` are the macros that make them."""
-    rungs = data["rungs"]
-    main = rungs[data["main"]]
-    name = "the main rung" if data["main"] == data["asked_main"] else f"the rung {data['main']}"
-    of_rungs = [_of_rung(main, name, words)]
-    finished = [of for of in rungs.values() if of["finished"]]
-    texts, largest = (max(finished, key=lambda of: of[key]) for key in ("length", "width"))
-    if texts["length"] > main["length"] and texts["seeds"] > 1:
-        of_rungs.append(_of_rung(texts, "the rung of the longest texts", words))
-    if largest["width"] > main["width"]:
-        of_rungs.append(_of_rung(largest, "the rung of the largest models", words))
-    sentences = [" ".join(of_rungs)]
+    main = data["rungs"][data["main"]]
+    longer = [rung for rung in _ordered(data["rungs"]) if rung["length"] > main["length"]]
+    longest = sorted(longer, key=lambda rung: rung["length"])[-1:]
+    sentences = [words.beyond([rung for rung in (main, *longest) if rung["seeds"] > 1])]
     if data["leads"]:
         early, last = data["leads"]
         sentences.append(words.leads(early, _leading(early), last, _leading(last)))
@@ -196,27 +191,46 @@ def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
     return sentences
 
 
-def _of_rung(rung: Mapping[str, Any], where: str, words: Any) -> str:
-    """Returns which schemes are ahead on a rung, which the sentence calls ``where``."""
-    ahead, compared = {}, {}
-    for topic, other in (("text", ladder.ROPE), ("text, beyond", WINDOWED), ("gain", OWN_WINDOW)):
+def _ordered(rungs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rungs that compare schemes, the one of fewest tokens a parameter first."""
+
+    def key(rung: Mapping[str, Any]) -> tuple[float, int, int]:
+        rate = float(f"{rung['tokens'] / rung['parameters']:.2g}")
+        return rate, rung["parameters"], rung["length"]
+
+    comparing = [
+        rung
+        for rung in rungs.values()
+        if any(win["schemes"] or win["compared"] for win in rung["wins"].values())
+    ]
+    return sorted(comparing, key=key)
+
+
+def _wins(rung: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns by topic the schemes that are ahead of what ``_LINES`` compares them with on a rung.
+
+    With several seeds these are ``schemes``, better on each kind of text, of so many ``compared``.
+    With one seed they have a lower mean, and ``compared`` is None.
+    """
+    wins: dict[str, dict[str, Any]] = {}
+    for topic, other in _LINES.items():
         rows = {row["scheme"]: row[topic] for row in rung["rows"] if row[topic]}
         if rung["seeds"] > 1:
             words_of = [row[f"vs_{other}"] for name, row in rows.items() if name not in AGAINST]
-            compared[topic] = sum(isinstance(w, str) and w != "the same" for w in words_of)
+            count = sum(isinstance(word, str) and word != "the same" for word in words_of)
             topics = [topic, *(f"{topic} of {kind}" for kind in rung["kinds"])]
-            ahead[topic] = [
+            better = [
                 row["scheme"]
                 for row in rung["rows"]
                 if all(row[one] and row[one][f"vs_{other}"] == "better" for one in topics)
             ]
-        elif other in rows:
+            wins[topic] = {"schemes": better, "compared": count}
+        else:
             means = {name: row["mean"] for name, row in rows.items()}
-            lower = [name for name, mean in means.items() if mean < means[other]]
-            ahead[topic] = sorted(lower, key=lambda name: (means[name], name))
-    if rung["seeds"] > 1:
-        return words.verdicts(where, rung, ahead, compared)
-    return words.means(where, rung, ahead)
+            lower = [name for name in means if means[name] < means.get(other, -math.inf)]
+            lower.sort(key=lambda name: (means[name], name))
+            wins[topic] = {"schemes": lower, "compared": None}
+    return wins
 
 
 def _leading(leads: Mapping[str, Any]) -> list[str]:

@@ -174,14 +174,14 @@ def test_curves_have_the_losses_that_all_runs_have():
     assert ladder.mean_curves({}) == {}
 
 
-def test_the_finding_tells_of_the_largest_models_once_one_is_trained(tmp_path):
-    kept = common.ROOT / "docs/ladder"
-    assert "The rung of the largest models (1.67M" in ladder_page.told(kept)["finding"][0]
-    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
-    data = json.loads((kept / ladder_page.JSON).read_text())
-    data["rungs"]["d8_w256_t20"]["finished"] = 0
-    (tmp_path / ladder_page.JSON).write_text(json.dumps(data))
-    assert "largest models" not in ladder_page.told(tmp_path)["finding"][0]
+def test_rungs_say_which_schemes_win_and_one_seed_tells_no_verdict():
+    told = ladder_page.told(common.ROOT / "docs/ladder")
+    largest = told["rungs"]["d8_w256_t20"]["wins"]["text"]
+    assert largest["compared"] is None and "fox" in largest["schemes"]
+    assert told["rungs"]["d7_l1024_t20"]["wins"]["text"]["compared"] == 3
+    rates = [rung["tokens"] / rung["parameters"] for rung in told["ordered"]]
+    assert rates == pytest.approx(sorted(rates), rel=0.05)
+    assert "after training on texts of 1024 tokens." in told["finding"][0]
 
 
 def test_a_crossing_is_the_last_one():
