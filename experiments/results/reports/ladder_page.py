@@ -150,12 +150,10 @@ def told(folder: Path) -> dict[str, Any]:
 def body(folder: Path) -> str:
     """Returns the page as HTML, from the files of a folder."""
     data = told(folder)
-    rungs = data["rungs"].values()
     return fill(
         "ladder.html",
         **data,
-        missing=[about["title"] for about in rungs if not about["finished"]],
-        partial=[about for about in rungs if 0 < about["finished"] < about["points"]],
+        missing=[about["title"] for about in data["rungs"].values() if not about["finished"]],
         drawn={
             name: (folder / f"{name}.svg").read_text()
             for name in ("window", "by_tokens")
