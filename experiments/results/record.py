@@ -338,8 +338,10 @@ class _Lines:
             self._file.write(line)
 
     def flush(self) -> None:
+        """Puts all lines on the disk, where they outlast a power cut."""
         with writing(self._path):
             self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         with writing(self._path):

@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import SingleDeviceSharding
 
+from posenc_jax.encodings.rotary.frequencies.base import Default
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.hf.values import LENGTH, whole
 from posenc_jax.model.layers import Layers
@@ -62,6 +63,10 @@ class Pretrained:
           **settings: the encoding's keywords. The sizes of the model, and RoPE's base and
             width, are filled in; ``train_length`` is the longest sequence that the model is for,
             and a wrapper goes over the model's encoding.
+
+        Raises:
+          ValueError: the model has several rotary encodings, or one with a rule of frequencies that
+            the new one would drop.
         """
         return self.model.under(self.layers(name, **settings))
 
@@ -85,6 +90,13 @@ class Pretrained:
         given["train_length"] = self.length
         of_rope = {"base": rope.base, "rotary_dim": rope.rotary_dim, "over": rope}
         accepted = keywords(lookup(name))
+        if "base" in accepted and "frequencies" not in settings and rope.frequencies != Default():
+            raise ValueError(
+                f"name={name!r} would drop the rule of the model's frequencies, "
+                f"{rope.frequencies}: if the weights were trained without it, take it out of "
+                "config.json (rope_scaling, or rope_type in rope_parameters) and let "
+                "max_position_embeddings be the trained length; else extend a model of plain RoPE"
+            )
         given |= {key: value for key, value in of_rope.items() if key in accepted}
         new = make(name, **given | settings)
         encodings, windows = zip(*map(before.at, range(len(before.pattern))), strict=True)

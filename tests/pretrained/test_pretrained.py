@@ -179,6 +179,22 @@ def test_the_model_under_other_schemes(tmp_path):
     common.refuses("the model has 0 different rotary encodings", lambda: still.under("yarn"))
 
 
+def test_a_rule_of_frequencies_is_not_dropped(tmp_path):
+    """Llama 3.1 was trained with its rule, so a scheme on plain RoPE gives wrong logits."""
+    config, tensors = published("llama")
+    plain = config["rope_parameters"]
+    rule = plain | {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}
+    changed = config | {"rope_parameters": rule, "max_position_embeddings": 32}
+    path = folder(tmp_path / "in", changed, tensors)
+    loaded = load(path)
+    for name in ("yarn", "rope", "self_extend"):
+        common.refuses("would drop the rule", lambda name=name: loaded.under(name, factor=2.0))
+    rope, _ = loaded.model.layer_at(0)
+    assert same(loaded.under("logn").layer_at(0)[0].inner, rope)
+    without = load(path, rope_parameters=plain, max_position_embeddings=8)
+    assert same(without.under("yarn", factor=4.0).layer_at(0)[0], rope)
+
+
 def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
     config, tensors = published("llama")
     model, out = our_decoder(config, tensors), tmp_path / "out"
