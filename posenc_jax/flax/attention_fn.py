@@ -156,6 +156,12 @@ def attention_fn(
             "embedding, and use attention_fn(posenc_jax.Encoding(), positions) in the layers"
         )
 
+    if "observe" in encoding.hooks() and x is None:
+        raise ValueError(
+            f"{type(encoding).__name__} observes the input of the layer: pass attention_fn(..., x=), "
+            "and make the function anew for each input"
+        )
+
     # A function, because positions in attributes would be leaves of the layer to differentiate.
     def tokens(encoding):
         return encoding.tokens(positions, segment_ids, length=length, key=key)

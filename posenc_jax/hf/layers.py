@@ -86,9 +86,10 @@ def select(config: Mapping[str, Any], layer_type: str | None, layer: int | None)
     """Returns the layer of this kind or number; None means both where layers are alike."""
     layers = [at_layer(config, at) for at in _asked(config, layer_type, layer)]
     if any(other != layers[0] for other in layers):
+        kinds = ", ".join(sorted(set(kinds_of(config))))
         raise ValueError(
-            "layers of this config differ: pass layer=, the number of the layer that is meant, or "
-            f"layer_type=, one of {', '.join(sorted(set(kinds_of(config))))}"
+            "layers of this config differ: pass layer=, the number of the layer that is meant"
+            + f", or layer_type=, one of {kinds}" * bool(kinds)
         )
     return layers[0]
 

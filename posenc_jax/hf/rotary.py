@@ -144,8 +144,7 @@ def _base(section) -> float:
         base = 1e4 if model is None and where != "config" else row_of(config).base
         if base is None:
             raise ValueError(
-                f"rope_theta is missing, and no default is known for model_type={model!r}: its "
-                "positions are not understood"
+                f"rope_theta is missing, and no default is known for model_type={model!r}: add it"
             )
         return base
     for key, base in bases.items():

@@ -111,11 +111,10 @@ def test_options_of_attend():
 
 
 def test_a_scheme_that_reads_the_input_asks_for_it():
-    layer = nnx_layer(posenc_jax.attention_fn(Gated(), text(T)))
-    common.refuses("x=x_BTD", lambda: layer(residual()))
+    common.refuses("x=", lambda: posenc_jax.attention_fn(Gated(), text(T)))
+    layer = nnx_layer(posenc_jax.attention_fn(Gated(), text(T), x=residual()))
     layer.init_cache((B, T, D))
     common.refuses("Gated", lambda: layer(residual()[:, :1], decode=True))
-    layer = nnx_layer(posenc_jax.attention_fn(Gated(), text(T), x=residual()))
     close(layer(residual()), by_hand(layer, Gated(), residual(), text(T)))
 
 
