@@ -32,7 +32,7 @@ REGISTRY = {
     "rope_mixed": "posenc_jax.encodings.rotary.rope_mixed:RoPEMixed",
     "string": "posenc_jax.encodings.rotary.string:STRING",
     "circulant_string": "posenc_jax.encodings.rotary.circulant_string:CirculantSTRING",
-    "golden_gate": "posenc_jax.encodings.rotary.golden_gate:golden_gate",
+    "golden_gate": "posenc_jax.encodings.rotary.golden_gate:GoldenGate",
     "dinov3": "posenc_jax.encodings.rotary.dinov3:DINOv3",
     "axial_rope": "posenc_jax.encodings.rotary.axial_rope:axial_rope",
     "pi": "posenc_jax.encodings.rotary.frequencies.pi:PositionInterpolation",

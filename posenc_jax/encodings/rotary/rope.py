@@ -20,7 +20,7 @@ import numpy as np
 
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.lib import axes as axis_dial
-from posenc_jax.encodings.lib.angles import cos_sin, cos_sin_of_sum, rotated
+from posenc_jax.encodings.lib.angles import cos_sin, rotated
 from posenc_jax.encodings.lib.layouts import pairs_of
 from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, Length, check_base
 from posenc_jax.encodings.rotary.frequencies.by_axis import ByAxis, shared_by_heads
@@ -38,9 +38,8 @@ class RoPE(Encoding):
       base: base of the frequencies; the slowest pair has a wavelength of about ``2 pi base``
         tokens.
       frequencies: a rule of ``posenc_jax.encodings.rotary.frequencies``. Default: RoPE's own.
-      axes: the position axis that rotates each pair, or the share by which each axis rotates it
-        (``posenc_jax.encodings.lib.axes``); None for text. Positions ``[B, T]`` are text too:
-        the same on every axis.
+      axes: the position axis that rotates each pair (``posenc_jax.encodings.lib.axes``); None for
+        text. Positions ``[B, T]`` are text too: the same on every axis.
       rotary_dim: number of channels that rotate, the first ones; the rest pass through unchanged
         (partial rotary), and the exponents count ``rotary_dim``. Default: all of ``head_dim``.
       layout: which channels form a pair. "half" pairs i with i + rotary_dim / 2 (GPT-NeoX, Llama
@@ -60,7 +59,7 @@ class RoPE(Encoding):
         head_dim: int,
         base: float = 10000.0,
         frequencies: Frequencies | None = None,
-        axes: axis_dial.Allocation | axis_dial.Matrix | None = None,
+        axes: axis_dial.Allocation | None = None,
         rotary_dim: int | None = None,
         layout: str = "half",
     ):
@@ -91,11 +90,7 @@ class RoPE(Encoding):
         inv_freq = shared_by_heads(inv_freq)
         if isinstance(attention_factor, jax.Array):
             attention_factor = attention_factor[:, :, None]
-        if axis_dial.is_matrix(self.axes):
-            rates = [inv_freq * column for column in axis_dial.columns(self.axes)]
-            angles = cos_sin_of_sum(positions, rates)
-        else:
-            angles = cos_sin(self._positions_of_pairs(positions), inv_freq)
+        angles = cos_sin(self._positions_of_pairs(positions), inv_freq)
         return tuple(attention_factor * table for table in angles)
 
     def _positions_of_pairs(self, positions):
@@ -174,12 +169,12 @@ def _check_frequencies(frequencies, axes):
 
 
 def _check_axes(axes, pairs):
-    """Checks that each pair has an axis, or its shares of the axes, in all heads alike."""
-    heads = axes if isinstance(axes[0], tuple) and isinstance(axes[0][0], tuple | int) else (axes,)
-    is_axis = all(isinstance(axis, tuple) or axis >= axis_dial.STILL for of in heads for axis in of)
-    if not is_axis or any(len(of_head) != pairs for of_head in heads):
+    """Checks that each pair has an axis, in all heads alike."""
+    heads = axes if isinstance(axes[0], tuple) else (axes,)
+    is_axis = all(isinstance(n, int) and n >= axis_dial.STILL for head in heads for n in head)
+    if not is_axis or any(len(head) != pairs for head in heads):
         raise ValueError(
             f"axes={axes} must have a number of a position axis, 0 or more, for each of the "
-            f"{pairs} pairs, or {axis_dial.STILL} for one that does not rotate; a matrix has its "
-            "shares of all axes instead; heads that differ have one such tuple each"
+            f"{pairs} pairs, or {axis_dial.STILL} for one that does not rotate; heads that differ "
+            "have one such tuple each"
         )
