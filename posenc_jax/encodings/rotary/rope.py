@@ -45,13 +45,7 @@ class RoPE(Encoding):
       layout: which channels form a pair. "half" pairs i with i + rotary_dim / 2 (GPT-NeoX, Llama
         in Hugging Face), "interleaved" pairs 2 i with 2 i + 1 (the paper, GPT-J, Llama as
         released by Meta). One is a fixed permutation of the other.
-
-    Class attributes:
-      rotates_last: whether a rotary width below ``head_dim`` means the last channels and not the
-        first.
     """
-
-    rotates_last = False
 
     def __init__(
         self,
@@ -118,21 +112,20 @@ class RoPE(Encoding):
     def rotate_by(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
         """Rotates queries or keys by angles with cosines and sines ``[B, T, H or 1, pairs]``."""
         check_width(x_BTHC, head_dim=self.head_dim)
-        end = self.head_dim - self.rotary_dim if self.rotates_last else self.rotary_dim
-        first, last = jnp.split(x_BTHC, [end], axis=-1)
-        moving, still = (last, first) if self.rotates_last else (first, last)
-        moving = moving.astype(jnp.float32)
+        moving, still = jnp.split(x_BTHC, [self.rotary_dim], axis=-1)
+        moving = self.rotate_pairs(moving, cos, sin)
+        return jnp.concatenate([moving, still], axis=-1) if still.shape[-1] else moving
+
+    def rotate_pairs(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+        """Rotates the channels that rotate, without the others, as ``rotate_by`` does."""
+        x = x_BTHC.astype(jnp.float32)
         if self.layout == "half":
-            a, b = jnp.split(moving, 2, axis=-1)
-            moving = jnp.concatenate(rotated(a, b, cos, sin), axis=-1)
+            a, b = jnp.split(x, 2, axis=-1)
+            x = jnp.concatenate(rotated(a, b, cos, sin), axis=-1)
         else:
-            a, b = moving[..., 0::2], moving[..., 1::2]
-            moving = jnp.stack(rotated(a, b, cos, sin), axis=-1).reshape(moving.shape)
-        moving = moving.astype(x_BTHC.dtype)
-        if not still.shape[-1]:
-            return moving
-        parts = (still, moving) if self.rotates_last else (moving, still)
-        return jnp.concatenate(parts, axis=-1)
+            a, b = x[..., 0::2], x[..., 1::2]
+            x = jnp.stack(rotated(a, b, cos, sin), axis=-1).reshape(x.shape)
+        return x.astype(x_BTHC.dtype)
 
 
 def check_length(positions: jax.Array, length: Length) -> None:
