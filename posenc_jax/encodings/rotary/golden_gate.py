@@ -7,7 +7,7 @@ $$ q_t^{(i)} \gets e^{\mathrm{i}\, \omega_i\, (d_{hi} \cdot p_t)} q_t^{(i)} $$
 Keys are rotated alike. The unit vectors d of head h and pair i are spread evenly: on two axes each
 is its predecessor rotated by ``(sqrt(5) - 1) / 2`` of half a turn, and on more axes they are the
 image of a golden lattice. omega runs from slow to fast. Overrides ``prepare`` (the cosines and
-sines); RoPE rotates by them.
+sines); ``Rotary`` rotates by them.
 """
 
 import math
@@ -16,12 +16,12 @@ import statistics
 import numpy as np
 
 from posenc_jax.encodings.lib.angles import cos_sin_of_sum
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.fields import check_ascending, check_range, count_of
 from posenc_jax.tokens import Tokens
 
 
-class GoldenGate(RoPE):
+class GoldenGate(Rotary):
     """Rotates pairs along directions that are spread evenly over heads and pairs.
 
     Positions ``[B, T, A]`` are real numbers from -1 to 1, as from ``positions.centred_grid``.

@@ -1,4 +1,4 @@
-r"""Defines RoPE, rotary position embedding, on which the whole rotary family builds.
+r"""RoPE, rotary position embedding, rotates queries and keys by angles that grow with the position.
 
 https://arxiv.org/abs/2104.09864
 
@@ -18,19 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.lib import axes as axis_dial
-from posenc_jax.encodings.lib.angles import cos_sin, rotated
-from posenc_jax.encodings.lib.layouts import pairs_of
-from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, Length, check_base
+from posenc_jax.encodings.lib.angles import cos_sin
+from posenc_jax.encodings.rotary.base import Rotary
+from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, Length
 from posenc_jax.encodings.rotary.frequencies.by_axis import ByAxis, shared_by_heads
-from posenc_jax.fields import check_choice
-from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
 
-class RoPE(Encoding):
+class RoPE(Rotary):
     """Rotates each channel pair of queries and keys by the pair's frequency times the position.
 
     Args:
@@ -57,18 +54,13 @@ class RoPE(Encoding):
         rotary_dim: int | None = None,
         layout: str = "half",
     ):
-        rotary_dim = 2 * pairs_of(head_dim, rotary_dim)
-        check_choice(("half", "interleaved"), layout=layout)
+        super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
         axes = axis_dial.as_tuples(axes)
         _check_frequencies(frequencies, axes)
         if axes is not None:
-            _check_axes(axes, rotary_dim // 2)
-        self.head_dim = head_dim
-        self.base = check_base(base)
+            _check_axes(axes, self.rotary_dim // 2)
         self.frequencies = frequencies or Default()
         self.axes = axes
-        self.rotary_dim = rotary_dim
-        self.layout = layout
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         return tokens.having(self.tables(tokens.positions, tokens.length(length)))
@@ -105,28 +97,6 @@ class RoPE(Encoding):
             chosen = jnp.where(axes_KP == axis, positions[:, :, axis, None, None], chosen)
         return chosen
 
-    def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        cos, sin = (_of_heads(table, side) for table in tokens.made)
-        return self.rotate_by(x_BTHC, cos, sin)
-
-    def rotate_by(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-        """Rotates queries or keys by angles with cosines and sines ``[B, T, H or 1, pairs]``."""
-        check_width(x_BTHC, head_dim=self.head_dim)
-        moving, still = jnp.split(x_BTHC, [self.rotary_dim], axis=-1)
-        moving = self.rotate_pairs(moving, cos, sin)
-        return jnp.concatenate([moving, still], axis=-1) if still.shape[-1] else moving
-
-    def rotate_pairs(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-        """Rotates the channels that rotate, without the others, as ``rotate_by`` does."""
-        x = x_BTHC.astype(jnp.float32)
-        if self.layout == "half":
-            a, b = jnp.split(x, 2, axis=-1)
-            x = jnp.concatenate(rotated(a, b, cos, sin), axis=-1)
-        else:
-            a, b = x[..., 0::2], x[..., 1::2]
-            x = jnp.stack(rotated(a, b, cos, sin), axis=-1).reshape(x.shape)
-        return x.astype(x_BTHC.dtype)
-
 
 def check_length(positions: jax.Array, length: Length) -> None:
     """Checks that a known length is not NaN, which marks a position too large to be a length."""
@@ -138,13 +108,6 @@ def check_length(positions: jax.Array, length: Length) -> None:
         "no length; if it marks padding, give segment_ids, with padding as a segment of its own, "
         "or else give length="
     )
-
-
-def _of_heads(table_BTKP, side: Side) -> jax.Array:
-    """Returns the table of each head; a table that all heads share stays as it is."""
-    if table_BTKP.shape[2] == 1:
-        return table_BTKP
-    return jnp.moveaxis(side.of_kv_heads(jnp.moveaxis(table_BTKP, 2, 0)), 0, 2)
 
 
 def _check_frequencies(frequencies, axes):
