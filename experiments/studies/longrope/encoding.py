@@ -47,9 +47,9 @@ class Searched(RoPE):
 
     def tables(self, positions, length):
         inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)
-        unchanged = self._tables_at(positions, inv_freq, no_factor)
-        slowed = self._tables_at(positions, inv_freq / self.factors, 1.0)
-        starts = self._positions_of_pairs(positions) < self.start_tokens
+        unchanged = self.tables_at(positions, inv_freq, no_factor)
+        slowed = self.tables_at(positions, inv_freq / self.factors, 1.0)
+        starts = self.positions_of_pairs(positions) < self.start_tokens
         return tuple(
             jnp.where(starts, as_in_rope, self.attention_factor * table)
             for as_in_rope, table in zip(unchanged, slowed, strict=True)

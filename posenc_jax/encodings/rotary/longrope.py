@@ -96,7 +96,7 @@ class LongRoPE(RoPE):
         inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)
 
         def slowed(factors, attention_factor):
-            return self._tables_at(positions, inv_freq / np.array(factors), attention_factor)
+            return self.tables_at(positions, inv_freq / np.array(factors), attention_factor)
 
         long = self.long_factor, self.attention_factor
         short = self.short_factor, self.short_attention_factor
@@ -109,8 +109,8 @@ class LongRoPE(RoPE):
             tables = _where(length > self.train_length, slowed(*long), slowed(*short))
             tables = tuple(jnp.where(jnp.isnan(length), jnp.nan, table) for table in tables)
         if self.start_tokens:
-            starts = self._positions_of_pairs(positions) < self.start_tokens
-            tables = _where(starts, self._tables_at(positions, inv_freq, no_factor), tables)
+            starts = self.positions_of_pairs(positions) < self.start_tokens
+            tables = _where(starts, self.tables_at(positions, inv_freq, no_factor), tables)
         return tables
 
 

@@ -69,17 +69,17 @@ class RoPE(Rotary):
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
         if self.frequencies.adapts(self.rotary_dim, self.base):
             check_length(positions, length)
-        return self._tables_at(positions, *self.frequencies(self.rotary_dim, self.base, length))
+        return self.tables_at(positions, *self.frequencies(self.rotary_dim, self.base, length))
 
-    def _tables_at(self, positions, inv_freq, attention_factor):
+    def tables_at(self, positions, inv_freq, attention_factor):
         """Returns ``tables`` at the frequencies of a rule, which a subclass may change first."""
         inv_freq = shared_by_heads(inv_freq)
         if isinstance(attention_factor, jax.Array):
             attention_factor = attention_factor[:, :, None]
-        angles = cos_sin(self._positions_of_pairs(positions), inv_freq)
+        angles = cos_sin(self.positions_of_pairs(positions), inv_freq)
         return tuple(attention_factor * table for table in angles)
 
-    def _positions_of_pairs(self, positions):
+    def positions_of_pairs(self, positions):
         """Returns the position that rotates each pair, ``[B, T, K or 1, pairs or 1]``."""
         if self.axes is None:
             return one_axis(positions)[:, :, None, None]
