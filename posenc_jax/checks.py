@@ -112,15 +112,6 @@ def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
         raise ValueError(f"{name} must be one array, but rows differ in length: pad them") from None
 
 
-def check_tokens(name: str, tokens: Any, encoding: Any) -> None:
-    """Checks that ``tokens`` are Tokens that ``encoding`` has made; errors call them ``name``."""
-    if not hasattr(tokens, "stamp"):
-        raise ValueError(
-            f"{name} must be Tokens, not {type(tokens).__name__}: pass encoding.tokens(positions)"
-        )
-    tokens.check_made_by(encoding, name)
-
-
 def check_made(encoding: Any, made: Any, count: int) -> None:
     """Checks that what ``encoding`` made of ``count`` tokens has the tokens along axis 1."""
     for shape in map(np.shape, jax.tree.leaves(made)):

@@ -17,12 +17,11 @@ from posenc_jax.checks import (
     check_scale,
     check_shard,
     check_sides,
-    check_tokens,
     check_widths,
 )
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile, check_overrides
 from posenc_jax.fields import count_of
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, check_tokens
 
 
 def whole_tile(

@@ -6,9 +6,9 @@ import warnings
 import jax
 import numpy as np
 
-from posenc_jax.checks import check_tokens, has_floats, type_of
+from posenc_jax.checks import has_floats, type_of
 from posenc_jax.encoding import Encoding
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, check_tokens
 
 # Classes that this process has added to embeddings, or warned about.
 _NAMED: set[type] = set()

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any
 
-from posenc_jax.checks import check_encoding, check_tokens
+from posenc_jax.checks import check_encoding
 from posenc_jax.encoding import Encoding, Side, Tile, overridden
-from posenc_jax.tokens import Tokens, structure
+from posenc_jax.tokens import Tokens, check_tokens, structure
 
 
 class Wrapper(Encoding):
