@@ -1,4 +1,8 @@
-"""Checks the arguments of users, once, where they enter; each error names its fix."""
+"""Checks the arguments of users, once, where they enter; each error names its fix.
+
+A function whose name begins with ``check`` returns nothing, and one that begins with ``checked``
+returns what it has checked, in the form that the library computes with.
+"""
 
 from typing import Any
 
@@ -22,7 +26,7 @@ FLOATS = jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64
 # Numbers
 
 
-def check_positions(positions: Any) -> jax.Array:
+def checked_positions(positions: Any) -> jax.Array:
     """Returns ``positions`` as int32 or float32, if one of them can represent the values.
 
     Values are checked where they are known: in NumPy arrays, lists, and JAX arrays outside of
@@ -78,7 +82,7 @@ def check_rows(positions: Any, count: int, fix: str) -> None:
         raise ValueError(f"position {outside.flat[0]} is not among 0..{count - 1}; {fix}")
 
 
-def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | None:
+def checked_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | None:
     """Returns numbers of the tokens, ``segment_ids`` or ``index``, as int32 ``[B, T]``, or None."""
     if numbers is None:
         return None

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.lib.angles import rotated
 from posenc_jax.encodings.lib.layouts import pairs_of
-from posenc_jax.encodings.rotary.frequencies.base import check_base
+from posenc_jax.encodings.rotary.frequencies.base import checked_base
 from posenc_jax.fields import check_choice
 from posenc_jax.lookup import check_width
 from posenc_jax.tokens import Tokens
@@ -30,7 +30,7 @@ class Rotary(Encoding):
     ):
         check_choice(("half", "interleaved"), layout=layout)
         self.head_dim = head_dim
-        self.base = check_base(base)
+        self.base = checked_base(base)
         self.rotary_dim = 2 * pairs_of(head_dim, rotary_dim)
         self.layout = layout
 

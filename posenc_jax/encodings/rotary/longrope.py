@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.lib.axes import Allocation
-from posenc_jax.encodings.rotary.frequencies.base import Length, check_base
+from posenc_jax.encodings.rotary.frequencies.base import Length, checked_base
 from posenc_jax.encodings.rotary.rope import RoPE, check_length
 from posenc_jax.fields import check_positive, check_range, count_of
 
@@ -150,7 +150,7 @@ def longrope2(
         and at least ``factor``. Default: ``factor``.
       train_length, factor, attention_factor: as in LongRoPE.
     """
-    base = check_base(base)
+    base = checked_base(base)
     rope: dict[str, Any] = dict(
         head_dim=head_dim, base=base, axes=axes, rotary_dim=rotary_dim, layout=layout
     )
