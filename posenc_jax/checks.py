@@ -358,11 +358,3 @@ def sinks_of_layers(sinks, num_layers: int) -> list[str | None]:
     for kind in kinds:
         check_choice(("head", "token", None), sinks=kind)
     return kinds * (num_layers // len(kinds))
-
-
-def check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm) -> None:
-    """Checks that numbers of heads divide each other, and that ``qk_norm`` is known."""
-    check_divides(num_kv_heads=num_kv_heads, num_heads=num_heads)
-    if head_dim is None:
-        check_divides(num_heads=num_heads, model_dim=model_dim)
-    check_choice(("head", "all", None), qk_norm=qk_norm)
