@@ -260,10 +260,10 @@ class Encoding(nnx.Module):
         Args:
           tokens: positions, segments and index.
           length: the ``length`` of ``Encoding.tokens``, a number or a float32 array that broadcasts
-            against ``[B, T]``, or None. Call ``tokens.length(length)``, before positions move, and
-            read nothing else: None means that each sequence or segment has its own length, which
-            the call finds from the positions. Where it was left out, plain text has its own length
-            here, and all other tokens have None.
+            against ``[B, T]``; None where each sequence or segment has its own length. A scheme
+            that adapts to the length reads it by ``tokens.length(length)``, before it moves
+            positions: the call finds the lengths that are not given. Plain text has its length
+            here, a number, even if ``Encoding.tokens`` was not given one.
           key: a random key, fresh in every training step, and None elsewhere.
         """
         return tokens
