@@ -79,8 +79,8 @@ class CirculantSTRING(Rotary):
         x, basis_CC = x_BTHC.astype(jnp.float32), jnp.asarray(self.basis(), jnp.float32)
         x = jnp.einsum("bthc,dc->bthd", x, basis_CC, precision="highest")
         rates_HPA = side.of_kv_heads(self.rates())
-        rates = [rates_HPA[None, None, :, :, axis] for axis in range(rates_HPA.shape[-1])]
-        return self.rotate_by(x, *cos_sin_of_sum(tokens.positions, rates)).astype(x_BTHC.dtype)
+        cos, sin = cos_sin_of_sum(tokens.positions, rates_HPA)
+        return self.rotate_by(x, cos, sin).astype(x_BTHC.dtype)
 
     def rates(self) -> jax.Array:
         """Returns by how much each pair of waves rotates, float32 ``[K, P, A]``."""

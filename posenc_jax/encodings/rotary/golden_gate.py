@@ -58,9 +58,7 @@ class GoldenGate(Rotary):
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes float32 cosines and sines, each ``[B, T, K, rotary_dim / 2]``."""
-        rates_KPA = self.rates()
-        rates = [rates_KPA[None, None, :, :, axis] for axis in range(self.num_axes)]
-        return tokens.having(cos_sin_of_sum(tokens.positions, rates))
+        return tokens.having(cos_sin_of_sum(tokens.positions, self.rates()))
 
     def rates(self) -> np.ndarray:
         """Returns by how much each pair rotates along each axis, float64 ``[K, P, A]``."""

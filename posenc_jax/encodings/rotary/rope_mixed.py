@@ -62,5 +62,4 @@ class RoPEMixed(Rotary):
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         vectors_HPA = side.of_kv_heads(self.vectors[...].astype(jnp.float32))
-        rates = [vectors_HPA[None, None, :, :, axis] for axis in range(2)]
-        return self.rotate_by(x_BTHC, *cos_sin_of_sum(tokens.positions, rates))
+        return self.rotate_by(x_BTHC, *cos_sin_of_sum(tokens.positions, vectors_HPA))

@@ -67,8 +67,8 @@ class STRING(Rotary):
         x = x_BTHC.astype(jnp.float32)
         x = jnp.einsum("bthc,hdc->bthd", x, basis_HCC, precision="highest")
         rates_HPA = side.of_kv_heads(self.rates[...].astype(jnp.float32))
-        rates = [rates_HPA[None, None, :, :, axis] for axis in range(rates_HPA.shape[-1])]
-        return self.rotate_by(x, *cos_sin_of_sum(tokens.positions, rates)).astype(x_BTHC.dtype)
+        cos, sin = cos_sin_of_sum(tokens.positions, rates_HPA)
+        return self.rotate_by(x, cos, sin).astype(x_BTHC.dtype)
 
     def basis(self) -> jax.Array:
         """Returns P of each kv head, float32 ``[K, C, C]``."""
