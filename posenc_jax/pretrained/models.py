@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import SingleDeviceSharding
 
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.hf.values import LENGTH, whole
 from posenc_jax.model.layers import Layers
 from posenc_jax.model.transformer import Transformer
@@ -68,7 +68,7 @@ class Pretrained:
     def layers(self, name: str, **settings: Any) -> Layers:
         """Returns the pattern of encodings of ``under``."""
         before = decoder.layers(self.config)
-        rotary = [encoding for encoding in before.distinct if isinstance(encoding, RoPE)]
+        rotary = [encoding for encoding in before.distinct if isinstance(encoding, Rotary)]
         if len(rotary) != 1:
             raise ValueError(
                 f"the model has {len(rotary)} different rotary encodings, and only a single one "

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.lib.angles import rotated
+from posenc_jax.encodings.lib.angles import rotated, tables_of_text
 from posenc_jax.encodings.lib.layouts import pairs_of
-from posenc_jax.encodings.rotary.frequencies.base import checked_base
+from posenc_jax.encodings.rotary.frequencies.base import checked_base, geometric
 from posenc_jax.fields import check_choice
 from posenc_jax.lookup import check_width
+from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
 
@@ -33,6 +34,10 @@ class Rotary(Encoding):
         self.base = checked_base(base)
         self.rotary_dim = 2 * pairs_of(head_dim, rotary_dim)
         self.layout = layout
+
+    def rope_tables(self, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns RoPE's cosines and sines, each float32 ``[B, T, 1, rotary_dim / 2]``."""
+        return tables_of_text(one_axis(positions), geometric(self.rotary_dim, self.base))
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         cos, sin = (_of_heads(table, side) for table in tokens.made)
