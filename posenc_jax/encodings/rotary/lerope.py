@@ -48,6 +48,6 @@ class LeRoPE(LastRoPE):
         )
         self.alpha = nnx.Param(jnp.zeros(self.rotary_dim // 2))
 
-    def tables_at(self, positions, inv_freq, attention_factor):
+    def tables(self, positions, inv_freq, attention_factor):
         learned = exp(Double.of(self.alpha[...]))
-        return super().tables_at(positions, Double.of(inv_freq) * learned, attention_factor)
+        return super().tables(positions, Double.of(inv_freq) * learned, attention_factor)

@@ -63,16 +63,19 @@ class RoPE(Rotary):
         self.axes = axes
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
-        return tokens.having(self.tables(tokens.positions, tokens.length(length)))
-
-    def tables(self, positions: jax.Array, length: Any) -> Any:
-        """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
+        """Makes the ``tables`` of the positions at the frequencies of the rule."""
+        length = tokens.length(length)
         if self.frequencies.adapts(self.rotary_dim, self.base):
-            check_length(positions, length)
-        return self.tables_at(positions, *self.frequencies(self.rotary_dim, self.base, length))
+            check_length(tokens.positions, length)
+        rates = self.frequencies(self.rotary_dim, self.base, length)
+        return tokens.having(self.tables(tokens.positions, *rates))
 
-    def tables_at(self, positions, inv_freq, attention_factor):
-        """Returns ``tables`` at the frequencies of a rule, which a subclass may change first."""
+    def tables(self, positions, inv_freq, attention_factor) -> tuple[jax.Array, ...]:
+        """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``.
+
+        The frequencies and the attention factor are as a rule gives them; a subclass may change
+        them first.
+        """
         inv_freq = shared_by_heads(inv_freq)
         if isinstance(attention_factor, jax.Array):
             attention_factor = attention_factor[:, :, None]

@@ -30,13 +30,13 @@ class ValueRoPE(LastRoPE):
       layout: see ``RoPE``; interleaved as published.
     """
 
-    def tables_at(self, positions, inv_freq, attention_factor):
+    def tables(self, positions, inv_freq, attention_factor):
         if isinstance(attention_factor, jax.Array) or attention_factor != 1:
             raise ValueError(
                 f"frequencies={self.frequencies!r} have an attention factor of {attention_factor}, "
                 "by which values would grow too; give the rule attention_factor=1.0"
             )
-        return super().tables_at(positions, inv_freq, attention_factor)
+        return super().tables(positions, inv_freq, attention_factor)
 
     def rotate_values(self, v_BSKC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         return self.rotate(v_BSKC, tokens, side)
