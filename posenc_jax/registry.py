@@ -329,9 +329,9 @@ def _checked_keywords(name, settings, accepted):
         if key == "dim" and "head_dim" not in accepted:
             meant = "model_dim"
         if meant in (*allowed, *_OFFERED):
+            note = _LENGTHS if meant == "train_length" else ""
             raise TypeError(
-                f"encoding {name!r} has no keyword {key!r}, did you mean {meant!r}?"
-                + _LENGTHS * (meant == "train_length")
+                f"encoding {name!r} has no keyword {key!r}, did you mean {meant!r}?{note}"
             )
         if key not in allowed:
             raise TypeError(f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}")
