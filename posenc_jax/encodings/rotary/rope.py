@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.lib import axes as axis_dial
 from posenc_jax.encodings.lib.angles import cos_sin
+from posenc_jax.encodings.lib.axes import STILL, Allocation, as_tuples
 from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, Length
 from posenc_jax.encodings.rotary.frequencies.by_axis import ByAxis, shared_by_heads
@@ -50,12 +50,12 @@ class RoPE(Rotary):
         head_dim: int,
         base: float = 10000.0,
         frequencies: Frequencies | None = None,
-        axes: axis_dial.Allocation | None = None,
+        axes: Allocation | None = None,
         rotary_dim: int | None = None,
         layout: str = "half",
     ):
         super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
-        axes = axis_dial.as_tuples(axes)
+        axes = as_tuples(axes)
         _check_frequencies(frequencies, axes)
         if axes is not None:
             _check_axes(axes, self.rotary_dim // 2)
@@ -88,7 +88,7 @@ class RoPE(Rotary):
             return one_axis(positions)[:, :, None, None]
         axes_KP = np.atleast_2d(self.axes)[None, None]
         if positions.ndim == 2:
-            is_rotated, positions = axes_KP != axis_dial.STILL, positions[:, :, None, None]
+            is_rotated, positions = axes_KP != STILL, positions[:, :, None, None]
             return positions if is_rotated.all() else jnp.where(is_rotated, positions, 0)
         if positions.shape[2] <= axes_KP.max():
             raise ValueError(
@@ -96,7 +96,7 @@ class RoPE(Rotary):
                 f"for text, not {positions.shape}"
             )
         chosen = jnp.zeros_like(positions, shape=(1, 1, 1, 1))
-        for axis in np.unique(axes_KP[axes_KP != axis_dial.STILL]).tolist():
+        for axis in np.unique(axes_KP[axes_KP != STILL]).tolist():
             chosen = jnp.where(axes_KP == axis, positions[:, :, axis, None, None], chosen)
         return chosen
 
@@ -130,10 +130,10 @@ def _check_frequencies(frequencies, axes):
 def _check_axes(axes, pairs):
     """Checks that each pair has an axis, in all heads alike."""
     heads = axes if isinstance(axes[0], tuple) else (axes,)
-    is_axis = all(isinstance(n, int) and n >= axis_dial.STILL for head in heads for n in head)
+    is_axis = all(isinstance(n, int) and n >= STILL for head in heads for n in head)
     if not is_axis or any(len(head) != pairs for head in heads):
         raise ValueError(
             f"axes={axes} must have a number of a position axis, 0 or more, for each of the "
-            f"{pairs} pairs, or {axis_dial.STILL} for one that does not rotate; heads that differ "
+            f"{pairs} pairs, or {STILL} for one that does not rotate; heads that differ "
             "have one such tuple each"
         )
