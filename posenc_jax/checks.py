@@ -1,4 +1,8 @@
-"""Checks the arguments of users, once, where they enter; each error names its fix."""
+"""Checks the arguments of users, once, where they enter; each error names its fix.
+
+A function whose name begins with ``check`` returns nothing, and one that begins with ``checked``
+returns what it has checked, in the form that the library computes with.
+"""
 
 from typing import Any
 
@@ -22,7 +26,7 @@ FLOATS = jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64
 # Numbers
 
 
-def check_positions(positions: Any) -> jax.Array:
+def checked_positions(positions: Any) -> jax.Array:
     """Returns ``positions`` as int32 or float32, if one of them can represent the values.
 
     Values are checked where they are known: in NumPy arrays, lists, and JAX arrays outside of
@@ -78,7 +82,7 @@ def check_rows(positions: Any, count: int, fix: str) -> None:
         raise ValueError(f"position {outside.flat[0]} is not among 0..{count - 1}; {fix}")
 
 
-def check_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | None:
+def checked_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array | None:
     """Returns numbers of the tokens, ``segment_ids`` or ``index``, as int32 ``[B, T]``, or None."""
     if numbers is None:
         return None
@@ -110,15 +114,6 @@ def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
         return np.asarray(numbers)
     except ValueError:
         raise ValueError(f"{name} must be one array, but rows differ in length: pad them") from None
-
-
-def check_tokens(name: str, tokens: Any, encoding: Any) -> None:
-    """Checks that ``tokens`` are Tokens that ``encoding`` has made; errors call them ``name``."""
-    if not hasattr(tokens, "stamp"):
-        raise ValueError(
-            f"{name} must be Tokens, not {type(tokens).__name__}: pass encoding.tokens(positions)"
-        )
-    tokens.check_made_by(encoding, name)
 
 
 def check_made(encoding: Any, made: Any, count: int) -> None:
@@ -363,11 +358,3 @@ def sinks_of_layers(sinks, num_layers: int) -> list[str | None]:
     for kind in kinds:
         check_choice(("head", "token", None), sinks=kind)
     return kinds * (num_layers // len(kinds))
-
-
-def check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm) -> None:
-    """Checks that numbers of heads divide each other, and that ``qk_norm`` is known."""
-    check_divides(num_kv_heads=num_kv_heads, num_heads=num_heads)
-    if head_dim is None:
-        check_divides(num_heads=num_heads, model_dim=model_dim)
-    check_choice(("head", "all", None), qk_norm=qk_norm)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import check_made, check_numbers, check_positions, checked_length
+from posenc_jax.checks import check_made, checked_length, checked_numbers, checked_positions
 from posenc_jax.fields import count_of
 from posenc_jax.lookup import GATHER, Lookup
 from posenc_jax.positions import one_axis
@@ -183,14 +183,14 @@ class Encoding(nnx.Module):
         Raises:
           ValueError: an argument has the wrong shape or type, or positions cannot be represented.
         """
-        given, positions = positions, check_positions(positions)
+        given, positions = positions, checked_positions(positions)
         consecutive = is_consecutive(given)
         if consecutive:
             # Counted on the device, so that no program holds a long row as a constant.
             last, count = int(given[0, -1]), positions.shape[1]
             positions = last + jnp.arange(1 - count, 1, dtype=jnp.int32)[None]
-        segment_ids = check_numbers("segment_ids", segment_ids, positions)
-        index = check_numbers("index", index, positions)
+        segment_ids = checked_numbers("segment_ids", segment_ids, positions)
+        index = checked_numbers("index", index, positions)
         length = checked_length(length, positions)
         tokens = Tokens(positions, segment_ids, index, consecutive=consecutive)
         if "prepare" not in self.hooks():
@@ -260,10 +260,10 @@ class Encoding(nnx.Module):
         Args:
           tokens: positions, segments and index.
           length: the ``length`` of ``Encoding.tokens``, a number or a float32 array that broadcasts
-            against ``[B, T]``, or None. Call ``tokens.length(length)``, before positions move, and
-            read nothing else: None means that each sequence or segment has its own length, which
-            the call finds from the positions. Where it was left out, plain text has its own length
-            here, and all other tokens have None.
+            against ``[B, T]``; None where each sequence or segment has its own length. A scheme
+            that adapts to the length reads it by ``tokens.length(length)``, before it moves
+            positions: the call finds the lengths that are not given. Plain text has its length
+            here, a number, even if ``Encoding.tokens`` was not given one.
           key: a random key, fresh in every training step, and None elsewhere.
         """
         return tokens

@@ -29,7 +29,7 @@ from flax import nnx
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.operands import tile_of_tokens
-from posenc_jax.checks import check_positions
+from posenc_jax.checks import checked_positions
 from posenc_jax.encoding import Encoding, reads_last
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.t5 import check_buckets, t5_bucket
@@ -261,4 +261,4 @@ def _is_variable(node: Any) -> bool:
 
 
 def _at(positions: Any) -> Tokens:
-    return Tokens(check_positions(positions))
+    return Tokens(checked_positions(positions))

@@ -32,7 +32,7 @@ REGISTRY = {
     "rope_mixed": "posenc_jax.encodings.rotary.rope_mixed:RoPEMixed",
     "string": "posenc_jax.encodings.rotary.string:STRING",
     "circulant_string": "posenc_jax.encodings.rotary.circulant_string:CirculantSTRING",
-    "golden_gate": "posenc_jax.encodings.rotary.golden_gate:golden_gate",
+    "golden_gate": "posenc_jax.encodings.rotary.golden_gate:GoldenGate",
     "dinov3": "posenc_jax.encodings.rotary.dinov3:DINOv3",
     "axial_rope": "posenc_jax.encodings.rotary.axial_rope:axial_rope",
     "pi": "posenc_jax.encodings.rotary.frequencies.pi:PositionInterpolation",
@@ -329,9 +329,9 @@ def _checked_keywords(name, settings, accepted):
         if key == "dim" and "head_dim" not in accepted:
             meant = "model_dim"
         if meant in (*allowed, *_OFFERED):
+            note = _LENGTHS if meant == "train_length" else ""
             raise TypeError(
-                f"encoding {name!r} has no keyword {key!r}, did you mean {meant!r}?"
-                + _LENGTHS * (meant == "train_length")
+                f"encoding {name!r} has no keyword {key!r}, did you mean {meant!r}?{note}"
             )
         if key not in allowed:
             raise TypeError(f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}")

@@ -58,6 +58,7 @@ from posenc_jax.encodings.position_maps.self_extend import SelfExtend
 from posenc_jax.encodings.rotary.circulant_string import CirculantSTRING
 from posenc_jax.encodings.rotary.dinov3 import DINOv3
 from posenc_jax.encodings.rotary.fope import FoPE
+from posenc_jax.encodings.rotary.golden_gate import GoldenGate
 from posenc_jax.encodings.rotary.grape_m import GrapeM
 from posenc_jax.encodings.rotary.key_offset import KeyOffset
 from posenc_jax.encodings.rotary.lerope import LeRoPE
@@ -115,7 +116,7 @@ def make(name: Literal['random_float'], *, train_length: int, over: Encoding | s
     ...
 
 @overload
-def make(name: Literal['rope'], *, head_dim: int, base: float=..., frequencies: Frequencies | None=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['rope'], *, head_dim: int, base: float=..., frequencies: Frequencies | None=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
@@ -131,7 +132,7 @@ def make(name: Literal['circulant_string'], *, head_dim: int, num_kv_heads: int,
     ...
 
 @overload
-def make(name: Literal['golden_gate'], *, num_kv_heads: int, head_dim: int, num_axes: int=..., slowest: float=..., fastest: float=..., zero_share: float=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['golden_gate'], *, num_kv_heads: int, head_dim: int, num_axes: int=..., slowest: float=..., fastest: float=..., zero_share: float=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> GoldenGate:
     ...
 
 @overload
@@ -143,47 +144,47 @@ def make(name: Literal['axial_rope'], *, head_dim: int, num_axes: int=..., base:
     ...
 
 @overload
-def make(name: Literal['pi'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['pi'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['dynamic_pi'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['dynamic_pi'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['ntk'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['ntk'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['ntk_critical'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['ntk_critical'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['dynamic_ntk'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['dynamic_ntk'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['ntk_by_parts'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., alpha: float=..., beta: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['ntk_by_parts'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., alpha: float=..., beta: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['llama3'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., low_freq_factor: float=..., high_freq_factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['llama3'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., low_freq_factor: float=..., high_freq_factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['yarn'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., ramp: str=..., truncate: bool=..., attention_factor: float | None=..., mscale: float | None=..., mscale_all_dim: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['yarn'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., ramp: str=..., truncate: bool=..., attention_factor: float | None=..., mscale: float | None=..., mscale_all_dim: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['dynamic_yarn'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., beta_fast: float=..., beta_slow: float=..., ramp: str=..., truncate: bool=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['dynamic_yarn'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., beta_fast: float=..., beta_slow: float=..., ramp: str=..., truncate: bool=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['mrrope_uni'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['mrrope_uni'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['mrrope_pro'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['mrrope_pro'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., factor: float=..., beta_fast: float=..., beta_slow: float=..., attention_factor: float | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
@@ -195,19 +196,19 @@ def make(name: Literal['longrope2'], *, head_dim: int, train_length: int, factor
     ...
 
 @overload
-def make(name: Literal['hope'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., cut_cycles: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['hope'], *, head_dim: int, train_length: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., cut_cycles: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['p_rope'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., fraction: float=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['p_rope'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., fraction: float=..., factor: float=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['clipped_rope'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., clipped_pairs: int | None=..., taper: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['clipped_rope'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., clipped_pairs: int | None=..., taper: str=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload
-def make(name: Literal['resonance'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., frequencies: Frequencies | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
+def make(name: Literal['resonance'], *, head_dim: int, base: float=..., axes: tuple[int, ...] | tuple[tuple[int, ...], ...] | None=..., rotary_dim: int | None=..., layout: str=..., frequencies: Frequencies | None=..., num_heads: int | None=..., num_kv_heads: int | None=..., model_dim: int | None=..., num_layers: int | None=..., train_length: int | None=..., rngs: nnx.Rngs | None=...) -> RoPE:
     ...
 
 @overload

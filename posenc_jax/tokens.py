@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import LONGEST, check_input, check_made, check_one_layer, check_tokens
+from posenc_jax.checks import LONGEST, check_input, check_made, check_one_layer
 from posenc_jax.fields import count_of, is_whole
 
 if TYPE_CHECKING:
@@ -124,22 +124,6 @@ class Tokens:
         """Returns the tokens of keys and values that ``rotate_keys`` has rotated."""
         return dataclasses.replace(self, stamp=dataclasses.replace(self.stamp, stage="rotated"))
 
-    def check_made_by(self, encoding: "Encoding", name: str) -> None:
-        """Checks that ``encoding`` may read ``made``; errors call these tokens ``name``."""
-        hooks, made_by = encoding.hooks(), self.stamp.made_by
-        if "prepare" in hooks and self.stamp == Stamp():
-            raise ValueError(
-                f"{name} were not prepared for {type(encoding).__name__}: make them by "
-                "encoding.tokens(positions)"
-            )
-        reads = not hooks.isdisjoint({"prepare", "observe"})
-        if reads and made_by is not None and made_by != structure(encoding):
-            raise ValueError(
-                f"{name} were made for another encoding than this {type(encoding).__name__}, or "
-                "for it with other keywords: where layers have several encodings, make tokens for "
-                "each, encoding.tokens(positions)"
-            )
-
     def part(self, start: int | jax.Array, count: int) -> "Tokens":
         """Returns ``count`` of these tokens, from number ``start`` on.
 
@@ -168,6 +152,27 @@ class Tokens:
         if self.index is not None:
             return self.index
         return jnp.arange(self.count, dtype=jnp.int32)[None]
+
+
+def check_tokens(name: str, tokens: Any, encoding: "Encoding") -> None:
+    """Checks that ``encoding`` has made ``tokens``; errors call them ``name``."""
+    if not isinstance(tokens, Tokens):
+        raise ValueError(
+            f"{name} must be Tokens, not {type(tokens).__name__}: pass encoding.tokens(positions)"
+        )
+    hooks, made_by = encoding.hooks(), tokens.stamp.made_by
+    if "prepare" in hooks and tokens.stamp == Stamp():
+        raise ValueError(
+            f"{name} were not prepared for {type(encoding).__name__}: make them by "
+            "encoding.tokens(positions)"
+        )
+    reads = not hooks.isdisjoint({"prepare", "observe"})
+    if reads and made_by is not None and made_by != structure(encoding):
+        raise ValueError(
+            f"{name} were made for another encoding than this {type(encoding).__name__}, or "
+            "for it with other keywords: where layers have several encodings, make tokens for "
+            "each, encoding.tokens(positions)"
+        )
 
 
 def structure(encoding: "Encoding") -> tuple[Any]:

@@ -105,7 +105,7 @@ def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1):
     Encodings with tables of their own are rotated; the float64 equations see that RoPE's tables
     are those of its frequencies.
     """
-    if type(encoding).tables is RoPE.tables:
+    if type(encoding).prepare is RoPE.prepare:
         actual, factor = encoding.frequencies(encoding.rotary_dim, encoding.base, length)
         close(actual, inv_freq, rtol=1e-5, atol=1e-12)
         close(factor, attention_factor, rtol=1e-6)

@@ -34,7 +34,7 @@ from experiments.training.windows import eval_windows
 from posenc_jax import Encoding, Transformer, cross_entropy, positions
 from posenc_jax.attention.dense import products
 from posenc_jax.encodings.lib.wrapper import Wrapper
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.xpos import XPos
 
 # Offsets and distances go up to this many times the training length.
@@ -125,18 +125,18 @@ def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
     return {"period": periods, "share": watch_texts(model, _shares, windows_NL[:, :-1])}
 
 
-def rotary_of(encoding: Encoding) -> RoPE | None:
-    """Returns the RoPE whose pairs' contributions add up to an encoding's logits, if any."""
+def rotary_of(encoding: Encoding) -> Rotary | None:
+    """Returns the encoding whose pairs' contributions add up to an encoding's logits, if any."""
     while isinstance(encoding, Wrapper):
         encoding = encoding.inner
     # Not FoPE, whose pairs have many frequencies, nor position maps, which rotate twice, nor
     # Selective RoPE, which rotates by content.
-    if not isinstance(encoding, RoPE) or "observe" in encoding.hooks():
+    if not isinstance(encoding, Rotary) or "observe" in encoding.hooks():
         return None
-    return encoding if type(encoding).rotate in (RoPE.rotate, XPos.rotate) else None
+    return encoding if type(encoding).rotate in (Rotary.rotate, XPos.rotate) else None
 
 
-def periods_of(rope: RoPE, length: int) -> list[float | None]:
+def periods_of(rope: Rotary, length: int) -> list[float | None]:
     """Returns the period of each pair, from the angle at position 1 of a training sequence."""
     tokens = rope.tokens(positions.text(2), length=length)
     cos, sin = (np.asarray(table)[0, 1, 0] for table in jax.tree.leaves(tokens.made)[:2])

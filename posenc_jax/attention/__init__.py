@@ -31,10 +31,10 @@ from posenc_jax.attention.operands import (
 )
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Mask, Rule, Window
-from posenc_jax.checks import check_keys, check_side, check_tokens, check_weights, checked_causal
+from posenc_jax.checks import check_keys, check_side, check_weights, checked_causal
 from posenc_jax.encoding import Encoding, HeadShard, Tile
 from posenc_jax.fields import check_choice
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, check_tokens
 
 __all__ = [
     "IMPLEMENTATIONS",

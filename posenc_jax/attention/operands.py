@@ -12,17 +12,15 @@ from posenc_jax.attention.dropout import checked_dropout
 from posenc_jax.attention.rule import Chunks, Rule, check_window, checked_mask, sides_of
 from posenc_jax.checks import (
     check_arrays,
-    check_input,
     check_one_layer,
     check_scale,
     check_shard,
     check_sides,
-    check_tokens,
     check_widths,
 )
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile, check_overrides
 from posenc_jax.fields import count_of
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, check_tokens
 
 
 def whole_tile(
@@ -135,13 +133,12 @@ def tokens_of_sides(scheme, q, k, q_tokens, k_tokens, x_BTD) -> tuple[Tokens, To
             "tokens.observed(encoding, x), and pass a part of them as q_tokens"
         )
     if observes:
-        check_input(scheme, q_tokens, x_BTD)
+        q_tokens = q_tokens.observed(scheme, x_BTD)
         if x_BTD.shape[0] not in (1, q.shape[0]):
             raise ValueError(
                 f"x [B, T, D] of shape {x_BTD.shape} must have as many rows as the queries, which "
                 f"have shape {q.shape}: pass the array that they are projected from"
             )
-        q_tokens, _ = q_tokens.resumed(scheme, x_BTD, None)
     k_tokens = q_tokens if k_tokens is None else k_tokens
     check_sides(scheme, q, k, q_tokens, k_tokens)
     return q_tokens, k_tokens

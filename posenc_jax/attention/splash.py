@@ -39,9 +39,9 @@ def splash_takes(tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
     fits &= all(x.dtype in (jnp.bfloat16, jnp.float32) for x in arrays)
     # A query that saw no key would get the mean of all values.
     sees_itself = rule.in_order and segments is tile.k_tokens.segment_ids
-    sees_all = not rule.causal and rule.window is rule.after is segments is None
+    sees_all = not rule.causal and all(x is None for x in (rule.window, rule.after, segments))
     known = not any(isinstance(x, jax.Array) for x in (rule.window, rule.after))
-    known &= rule.chunk is rule.mask is rule.sinks is rule.dropout is None
+    known &= all(x is None for x in (rule.chunk, rule.mask, rule.sinks, rule.dropout))
     return fits and (sees_itself or sees_all) and known and _axes(*arrays) is not None
 
 
@@ -121,7 +121,8 @@ def _axes(q_BTHC, k_BSKC, v_BSKC) -> tuple[Any, Any] | None:
     if AxisType.Explicit in kinds.values():
         specs = {jax.typeof(x).sharding.spec for x in (q_BTHC, k_BSKC, v_BSKC)}
         rows, tokens, heads, channels = specs.pop()
-        fits = not specs and tokens is channels is None and AxisType.Auto not in kinds.values()
+        fits = not specs and tokens is None and channels is None
+        fits &= AxisType.Auto not in kinds.values()
         return (rows, heads) if fits else None
     rows, heads = (tuple(axis for axis in axes if axis in kinds) for axes in (ROWS, HEADS))
     fits = len(q_BTHC) % math.prod(mesh.shape[axis] for axis in rows) == 0

@@ -8,7 +8,7 @@ written as a list: ``Layers([RoPE(...), Encoding(), ...], [128, None, ...])``.
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation, YaRN
-from posenc_jax.encodings.rotary.frequencies.base import check_base
+from posenc_jax.encodings.rotary.frequencies.base import checked_base
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature
 from posenc_jax.fields import check_range, count_of
@@ -97,10 +97,10 @@ def dual_base(
         larger models, 512 in the smaller ones.
     """
     check_range(1, global_factor=global_factor)
-    near = RoPE(head_dim=head_dim, base=check_base(local_base, "local_base"))
+    near = RoPE(head_dim=head_dim, base=checked_base(local_base, "local_base"))
     far = RoPE(
         head_dim=head_dim,
-        base=check_base(global_base, "global_base"),
+        base=checked_base(global_base, "global_base"),
         frequencies=PositionInterpolation(global_factor),
     )
     return _ended(near, far, interval, window)

@@ -142,7 +142,8 @@ def position_kind(config: Mapping[str, Any]) -> str:
         return "rope"
     kind = config.get("position_embedding_type", row.position_type)
     offered = ["rope", "rotary", "rope_gptj"]
-    offered += ["nope"] * ("position_embedding_type" in row.reads)
+    if "position_embedding_type" in row.reads:
+        offered.append("nope")
     check_choice(offered, position_embedding_type=kind)
     return "rope" if kind == "rotary" else kind
 

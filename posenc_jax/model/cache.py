@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from posenc_jax.attention import cpu
 from posenc_jax.attention.operands import rotate_both
-from posenc_jax.checks import check_numbers, check_positions
+from posenc_jax.checks import checked_numbers, checked_positions
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.fields import check_choice, count_of
 from posenc_jax.positions import text
@@ -216,9 +216,9 @@ class Cache:
                 )
             new = self.count + jnp.arange(T, dtype=jnp.int32)[None]
             positions = new.astype(self.positions.dtype)
-        positions = check_positions(positions)
+        positions = checked_positions(positions)
         self._check(positions, segment_ids, T)
-        segment_ids = check_numbers("segment_ids", segment_ids, self.positions[:, :T])
+        segment_ids = checked_numbers("segment_ids", segment_ids, self.positions[:, :T])
 
         def filled(slots, new):
             slots = _write(slots, new, self.count)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import MOST_ROUNDING, as_array, check_ids, check_positions
+from posenc_jax.checks import MOST_ROUNDING, as_array, check_ids, checked_positions
 from posenc_jax.fields import check_positive, check_range, count_of
 from posenc_jax.model.cache import Cache
 
@@ -252,7 +252,7 @@ def _lengths(lengths, B, T) -> np.ndarray:
 def _positions(positions, padding_B1, T, W) -> np.ndarray:
     """Returns positions of rows of T moved to the right, ``[B, W]`` or ``[B, W, A]``."""
     column_1W = np.arange(W, dtype=np.int32)[None]
-    positions = np.asarray(check_positions(column_1W[:, :T] if positions is None else positions))
+    positions = np.asarray(checked_positions(column_1W[:, :T] if positions is None else positions))
     B = len(padding_B1)
     if positions.shape[:2] not in ((B, T), (1, T)):
         raise ValueError(

@@ -18,9 +18,9 @@ from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import Implementation, check_implementation
 from posenc_jax.attention.splash import ROWS
-from posenc_jax.checks import as_array, check_heads, check_ids, check_rngs, sinks_of_layers
+from posenc_jax.checks import as_array, check_ids, check_rngs, sinks_of_layers
 from posenc_jax.encoding import Encoding
-from posenc_jax.fields import check_sizes, count_of
+from posenc_jax.fields import check_choice, check_divides, check_sizes, count_of
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, Settings, by_token
 from posenc_jax.model.cache import Cache, Past
@@ -105,7 +105,10 @@ class Transformer(nnx.Module):
         check_sizes(num_heads=num_heads, num_kv_heads=num_kv_heads)
         check_sizes(head_dim=head_dim, mlp_dim=mlp_dim)
         check_rngs(rngs)
-        check_heads(model_dim, num_heads, num_kv_heads, head_dim, qk_norm)
+        check_divides(num_kv_heads=num_kv_heads, num_heads=num_heads)
+        if head_dim is None:
+            check_divides(num_heads=num_heads, model_dim=model_dim)
+        check_choice(("head", "all", None), qk_norm=qk_norm)
         kinds_of_sinks = sinks_of_layers(sinks, num_layers)
         check_implementation(implementation)
         head_dim = model_dim // num_heads if head_dim is None else head_dim
@@ -280,7 +283,9 @@ class Transformer(nnx.Module):
         Where layers have an encoding each, the first layer's stands for all: the hooks that run
         before the layers read no parameters.
         """
-        encodings: list[Any] = [shared and shared.of_layer(0) for shared in self.encodings]
+        encodings: list[Any] = [
+            None if shared is None else shared.of_layer(0) for shared in self.encodings
+        ]
         for layer in self.layers:
             if encodings[layer.source] is None:
                 first = jax.tree.map(lambda p: p[0], layer.own) if self.scan else layer.own

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import as_array, check_positions
+from posenc_jax.checks import as_array, checked_positions
 from posenc_jax.fields import check_choice, check_divides
 
 # How many numbers a projection has: the upper three rows of [[A, t], [0, 1]].
@@ -33,7 +33,7 @@ def cameras(
     Raises:
       ValueError: a shape does not fit the others, or a matrix has another last row.
     """
-    positions = check_positions(positions)
+    positions = checked_positions(positions)
     if positions.ndim != 3 or positions.shape[-1] not in (2, 3):
         raise ValueError(
             f"positions have shape {positions.shape}, but must be [B, T, 2], rows and columns, or "

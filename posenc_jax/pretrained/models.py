@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import SingleDeviceSharding
 
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies.base import Default
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.hf.values import LENGTH, whole
@@ -73,7 +74,7 @@ class Pretrained:
     def layers(self, name: str, **settings: Any) -> Layers:
         """Returns the pattern of encodings of ``under``."""
         before = decoder.layers(self.config)
-        rotary = [encoding for encoding in before.distinct if isinstance(encoding, RoPE)]
+        rotary = [encoding for encoding in before.distinct if isinstance(encoding, Rotary)]
         if len(rotary) != 1:
             raise ValueError(
                 f"the model has {len(rotary)} different rotary encodings, and only a single one "
@@ -90,12 +91,13 @@ class Pretrained:
         given["train_length"] = self.length
         of_rope = {"base": rope.base, "rotary_dim": rope.rotary_dim, "over": rope}
         accepted = keywords(lookup(name))
-        if "base" in accepted and "frequencies" not in settings and rope.frequencies != Default():
+        rule = rope.frequencies if isinstance(rope, RoPE) else Default()
+        if "base" in accepted and "frequencies" not in settings and rule != Default():
             raise ValueError(
-                f"name={name!r} would drop the rule of the model's frequencies, "
-                f"{rope.frequencies}: if the weights were trained without it, take it out of "
-                "config.json (rope_scaling, or rope_type in rope_parameters) and let "
-                "max_position_embeddings be the trained length; else extend a model of plain RoPE"
+                f"name={name!r} would drop the rule of the model's frequencies, {rule}: if "
+                "the weights were trained without it, take it out of config.json (rope_scaling, or "
+                "rope_type in rope_parameters) and let max_position_embeddings be the trained "
+                "length; else extend a model of plain RoPE"
             )
         given |= {key: value for key, value in of_rope.items() if key in accepted}
         new = make(name, **given | settings)

@@ -243,12 +243,12 @@ def test_absolute_schemes_without_embed_are_named_once():
 
     encoding, (q, k, v) = common.build("learned", train_length=T), sides(4, T, T)
     tokens = encoding.tokens(text(T))
-    added._NAMED.clear()
+    added._WITHOUT_WARNING.clear()
     with pytest.warns(UserWarning, match=r"encoding\.embed"):
         posenc_jax.attend(encoding, q, k, v, tokens)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         posenc_jax.attend(encoding, q, k, v, tokens)
-        added._NAMED.clear()
+        added._WITHOUT_WARNING.clear()
         encoding.embed(jnp.ones((B, T, common.WIDTH)), tokens)
         posenc_jax.attend(encoding, q, k, v, tokens)

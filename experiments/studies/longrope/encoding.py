@@ -12,6 +12,7 @@ from experiments.studies.longrope.search import Genome
 from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies, geometric
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.tokens import Tokens
 
 
 class Searched(RoPE):
@@ -45,15 +46,17 @@ class Searched(RoPE):
         """Returns the encoding of a genome."""
         return cls(rope, np.array(genome.factors), genome.start_tokens, attention_factor)
 
-    def tables(self, positions, length):
-        inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)
-        unchanged = self._tables_at(positions, inv_freq, no_factor)
-        slowed = self._tables_at(positions, inv_freq / self.factors, 1.0)
-        starts = self._positions_of_pairs(positions) < self.start_tokens
-        return tuple(
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        positions = tokens.positions
+        inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, 1)
+        unchanged = self.tables(positions, inv_freq, no_factor)
+        slowed = self.tables(positions, inv_freq / self.factors, 1.0)
+        starts = self.positions_of_pairs(positions) < self.start_tokens
+        tables = (
             jnp.where(starts, as_in_rope, self.attention_factor * table)
             for as_in_rope, table in zip(unchanged, slowed, strict=True)
         )
+        return tokens.having(tuple(tables))
 
 
 def settings(rope: RoPE) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encodings.lib.added import Added
 from posenc_jax.encodings.lib.angles import cos_sin
-from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
+from posenc_jax.encodings.rotary.frequencies.base import checked_base, geometric
 from posenc_jax.fields import check_choice, check_multiple
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -60,7 +60,7 @@ class Sinusoidal(Added):
         check_multiple(2, model_dim=model_dim)  # sines and cosines come in pairs
         check_choice(("half", "interleaved"), layout=layout)
         self.model_dim = model_dim
-        self.base = check_base(base)
+        self.base = checked_base(base)
         self.layout = layout
         self.token_scale = math.sqrt(model_dim) if token_scale is None else token_scale
 

@@ -13,7 +13,7 @@ first; each part has the sines and then the cosines of its axis. Overrides ``emb
 
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
 from posenc_jax.encodings.lib.added import Added
-from posenc_jax.encodings.rotary.frequencies.base import check_base
+from posenc_jax.encodings.rotary.frequencies.base import checked_base
 from posenc_jax.fields import check_divides, check_multiple
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
@@ -41,7 +41,7 @@ class Sinusoidal2D(Added):
         check_divides(num_axes=num_axes, **{"model_dim / 2": model_dim // 2})
         self.model_dim = model_dim
         self.num_axes = num_axes
-        self.base = check_base(base)
+        self.base = checked_base(base)
         self.token_scale = token_scale
 
     def vectors(self, tokens: Tokens):

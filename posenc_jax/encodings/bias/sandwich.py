@@ -19,8 +19,8 @@ import numpy as np
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
-from posenc_jax.encodings.lib.by_distance import add_bias, along_diagonals
-from posenc_jax.encodings.rotary.frequencies.base import check_base
+from posenc_jax.encodings.lib.by_distance import add_bias, along_diagonals, has_diagonals
+from posenc_jax.encodings.rotary.frequencies.base import checked_base
 from posenc_jax.fields import check_multiple, count_of
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -42,7 +42,7 @@ class Sandwich(Encoding):
         check_multiple(2, channels=count_of("channels", channels))
         self.num_heads = num_heads
         self.channels = channels
-        self.base = check_base(base)
+        self.base = checked_base(base)
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes the sinusoids of each position, float32 ``[B, T, channels]``."""
@@ -64,7 +64,7 @@ def _products(tile):
     """
     product = functools.partial(jnp.einsum, "btd,bsd->bts", precision="highest")
     q, k = tile.q_tokens.made, tile.k_tokens.made
-    if tile.in_kernel or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
+    if not has_diagonals(tile):
         return product(q, k)
     # Such positions are integers, so a gradient with respect to them would be computed in vain.
     q, k = jax.lax.stop_gradient((q, k))

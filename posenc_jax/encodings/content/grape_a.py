@@ -51,13 +51,13 @@ class GrapeA(Encoding):
 
     def score(self, logits_BHTS, tile: Tile):
         slopes_H = jnp.asarray(alibi_slopes(self.num_heads), jnp.float32)
-        rate_H = tile.of_heads(slopes_H * jax.nn.softplus(self.omega[...].astype(jnp.float32)))
+        rate_1H11 = tile.per_head(slopes_H * jax.nn.softplus(self.omega[...].astype(jnp.float32)))
         gates = jnp.zeros((1, 1, 1, 1))
         if self.of_key is not None:
             gates = gates + _of_keys(tile, self.of_key[...])[:, :, None, :]
         if self.of_query is not None:
             gates = gates + _of_queries(tile, self.of_query[...])[..., None]
-        return logits_BHTS - rate_H[None, :, None, None] * abs(tile.distance()) * gates
+        return logits_BHTS - rate_1H11 * abs(tile.distance()) * gates
 
 
 def _of_keys(tile, vectors_HC):

@@ -9,7 +9,7 @@ k_t^{(i)} \gets e^{-\mathrm{i}\, \alpha_{ti}} k_t^{(i)}, \qquad
 $$
 
 Channel pair i counts as one complex number; f, w and b are trained, and x is the layer's input.
-Overrides ``observe`` (the cosines and sines); RoPE rotates by them.
+Overrides ``observe`` (the cosines and sines); ``Rotary`` rotates by them.
 """
 
 import math
@@ -18,15 +18,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.angles import cos_sin, rotated
 from posenc_jax.encodings.lib.sequence import project, sums_up_to
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.grape_m import logs_of_rates
-from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.tokens import Tokens
 
 
-class GrapeMContextual(RoPE):
+class GrapeMContextual(Rotary):
     """Rotates by a sum of steps computed from the tokens before; positions are not read.
 
     Comments in the authors' code speak of steps near 0.001, but at its initial values a step is
@@ -40,7 +39,6 @@ class GrapeMContextual(RoPE):
     """
 
     per_layer = True
-    prepare = Encoding.prepare  # all angles come from the layer's input
 
     def __init__(
         self,

@@ -9,23 +9,23 @@ p_t = w \cdot \big(\mathrm{silu}(W_g\, x_t) \odot W_c\, x_t\big)
 $$
 
 Channel pair i counts as one complex number, theta are RoPE's frequencies, x is the layer's input,
-and each head has its own w. Overrides ``observe`` (the cosines and sines); RoPE rotates by them.
+and each head has its own w. Overrides ``observe`` (the cosines and sines); ``Rotary`` rotates by
+them.
 """
 
 import jax
 from flax import nnx
 
-from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.angles import cos_sin
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.lib.sequence import project
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies.base import geometric
-from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens
 
 
-class RePo(RoPE):
+class RePo(Rotary):
     """Rotates by a real number that a small network makes of each token; positions are not read.
 
     The authors' model has as many kv heads as query heads. Here a kv head and its queries share
@@ -40,7 +40,6 @@ class RePo(RoPE):
     """
 
     per_layer = True
-    prepare = Encoding.prepare  # all angles come from the layer's input
 
     def __init__(
         self,

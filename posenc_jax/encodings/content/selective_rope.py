@@ -10,25 +10,24 @@ $$
 
 Channel pair i counts as one complex number. The steps phi, which are 1 in RoPE, are computed from
 the layer's input x, and tau are the frequencies. Overrides ``observe`` (the cosines and sines);
-RoPE rotates by them.
+``Rotary`` rotates by them.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.angles import cos_sin, rotated
 from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.lib.initial_values import uniform
 from posenc_jax.encodings.lib.sequence import convolved, project, sums_up_to
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies import geometric
-from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_divides, check_positive, count_of
 from posenc_jax.lookup import check_width
 
 
-class SelectiveRoPE(RoPE):
+class SelectiveRoPE(Rotary):
     """Rotates by a sum of steps computed from the tokens; positions are not read.
 
     ``phi`` comes from the layer's input through a low-rank map and a causal convolution; before
@@ -54,7 +53,6 @@ class SelectiveRoPE(RoPE):
     """
 
     per_layer = True
-    prepare = Encoding.prepare  # all angles come from the layer's input
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.angles import tables_of_text
 from posenc_jax.encodings.lib.initial_values import normal
-from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
+from posenc_jax.encodings.rotary.frequencies.base import checked_base, geometric
 from posenc_jax.fields import check_multiple
 from posenc_jax.lookup import check_width, lying_as_heads
 from posenc_jax.positions import one_axis
@@ -48,7 +48,7 @@ class TransformerXL(Encoding):
     ):
         check_multiple(2, model_dim=model_dim)  # sines and cosines come in pairs
         self.model_dim = model_dim
-        self.base = check_base(base)
+        self.base = checked_base(base)
 
         self.u = normal(rngs, num_heads, head_dim)
         self.v = normal(rngs, num_heads, head_dim)

@@ -6,12 +6,12 @@ import warnings
 import jax
 import numpy as np
 
-from posenc_jax.checks import check_tokens, has_floats, type_of
+from posenc_jax.checks import has_floats, type_of
 from posenc_jax.encoding import Encoding
-from posenc_jax.tokens import Tokens
+from posenc_jax.tokens import Tokens, check_tokens
 
-# Classes that this process has added to embeddings, or warned about.
-_NAMED: set[type] = set()
+# Classes that this process has added to embeddings, or has warned about already.
+_WITHOUT_WARNING: set[type] = set()
 
 
 class Added(Encoding):
@@ -29,7 +29,7 @@ class Added(Encoding):
 
     def embed(self, x_BTD, tokens: Tokens):
         check_tokens("tokens", tokens, self)
-        _NAMED.add(type(self))
+        _WITHOUT_WARNING.add(type(self))
         of_positions = self.vectors(tokens)
         rows, (B, T, D) = np.shape(x_BTD), of_positions.shape
         # Otherwise one token would be broadcast to the places of all.
@@ -45,8 +45,8 @@ class Added(Encoding):
 
     def of_keys(self, made):
         """Returns ``made``, and warns once if attention runs and no embeddings have positions."""
-        if "embed" in self.hooks() and type(self) not in _NAMED:
-            _NAMED.add(type(self))
+        if "embed" in self.hooks() and type(self) not in _WITHOUT_WARNING:
+            _WITHOUT_WARNING.add(type(self))
             warnings.warn(
                 f"{type(self).__name__} adds positions to token embeddings, which attend never "
                 "sees: call x = encoding.embed(x, tokens) once after the token embedding, or "

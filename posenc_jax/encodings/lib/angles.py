@@ -13,7 +13,6 @@ TPU, nothing is tabulated, and the derivative with respect to the position is th
 """
 
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -57,20 +56,24 @@ def tables_of_text(
     return cos[:, :, None, :], sin[:, :, None, :]
 
 
-def cos_sin_of_sum(positions: jax.Array, rates: Sequence) -> tuple[jax.Array, jax.Array]:
-    """Returns the float32 cosine and sine of ``sum_a positions_a * rates_a`` radians.
+def cos_sin_of_sum(
+    positions: jax.Array, rates_KPA: np.ndarray | jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns float32 cosine and sine of ``sum_a positions_a * rates_a`` radians, ``[B, T, K, P]``.
 
     The rotations of the axes are composed, so that no large angles are added.
 
     Args:
       positions: int or float32 ``[B, T, A]``, or ``[B, T]`` for text, the same on every axis.
-      rates: for each axis of positions, radians per unit of position as in ``cos_sin``, of shape
-        ``[B or 1, T or 1, K or 1, P]``.
+      rates_KPA: for each head, pair and axis radians per unit of position, as in ``cos_sin``.
     """
-    positions_BTA = on_axes(positions, len(rates))
-    tables = [cos_sin(positions_BTA[:, :, a, None, None], rate) for a, rate in enumerate(rates)]
-    cos, sin = tables[0]
-    for more_cos, more_sin in tables[1:]:
+    num_axes = rates_KPA.shape[-1]
+    positions_BTA = on_axes(positions, num_axes)
+    (cos, sin), *others = (
+        cos_sin(positions_BTA[:, :, axis, None, None], rates_KPA[None, None, :, :, axis])
+        for axis in range(num_axes)
+    )
+    for more_cos, more_sin in others:
         cos, sin = rotated(cos, sin, more_cos, more_sin)
     return cos, sin
 

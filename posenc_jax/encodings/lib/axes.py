@@ -4,45 +4,24 @@ An allocation is a tuple with one axis number for each channel pair, the fastest
 such tuple for each kv head. ``STILL`` in place of an axis number means that the pair does not
 rotate. Text has one axis and needs no allocation.
 
-A matrix lets several axes rotate a pair: instead of an axis number it has a tuple of floats, the
-shares of the pair's frequency by which each axis rotates it. Axis 1 of two is ``(0.0, 1.0)``.
-
 Sections are numbers of channel pairs, one for each axis in the order of the position axes: time,
 row, column.
 """
 
 from collections.abc import Iterable
-from typing import Any, TypeGuard
-
-import numpy as np
+from typing import Any
 
 from posenc_jax.fields import check_choice, count_of
 
 STILL = -1
 
 Allocation = tuple[int, ...] | tuple[tuple[int, ...], ...]
-Matrix = tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...]
 
 
 def as_tuples(axes: Any) -> Any:
     """Returns ``axes``, lists or arrays too, as tuples, which ``jax.jit`` can hash and compare."""
     axes = axes.tolist() if hasattr(axes, "tolist") else axes
     return tuple(map(as_tuples, axes)) if isinstance(axes, list | tuple) else axes
-
-
-def is_matrix(axes: Any) -> TypeGuard[Matrix]:
-    """Returns whether ``axes`` is a matrix, not an allocation or None."""
-    cell = axes
-    while isinstance(cell, tuple) and cell:
-        cell = cell[0]
-    return isinstance(cell, float)
-
-
-def columns(matrix: Matrix) -> list[np.ndarray]:
-    """Returns for each axis its shares in all heads and pairs, ``[1, 1, K or 1, pairs]``."""
-    shares = np.asarray(matrix, np.float64)
-    shares = shares[None] if shares.ndim == 2 else shares
-    return [column[None, None] for column in np.moveaxis(shares, -1, 0)]
 
 
 def chunked(sections: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encoding import Tile
+from posenc_jax.encodings.lib.by_distance import has_diagonals
 from posenc_jax.lookup import rows
 
 # Queries in one product, which has _ROWS - 1 distances more than each of its queries needs.
@@ -24,8 +25,7 @@ def add_band(logits_BHTS, x_BHTR, table_RE, tile: Tile) -> jax.Array:
     The first column is for a distance of 0. Distances that are not whole numbers are rounded.
     Positions have one axis.
     """
-    is_text = tile.q_tokens.consecutive and tile.k_tokens.consecutive and not tile.in_kernel
-    add = functools.partial(_along_diagonals if is_text else _of_pairs, tile=tile)
+    add = functools.partial(_along_diagonals if has_diagonals(tile) else _of_pairs, tile=tile)
     if tile.in_kernel or tile.q_tokens.index is None:
         return add(logits_BHTS, x_BHTR, table_RE)
     # Tokens in a loop over tiles have an index. Far tiles are most of a long text.

@@ -22,13 +22,22 @@ def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> 
       tile: its positions have one axis.
     """
     distance_BTS = tile.distance()[:, 0]  # raises if there are several position axes
-    if tile.in_kernel or not (tile.q_tokens.consecutive and tile.k_tokens.consecutive):
+    if not has_diagonals(tile):
         return jax.vmap(jax.vmap(function, out_axes=1))(distance_BTS)
     _, T, S = distance_BTS.shape
     # The distances from the last query to the first key, down to the first query to the last.
     between_first = tile.q_tokens.positions[0, 0] - tile.k_tokens.positions[0, 0]
     distance_N = between_first + jnp.arange(T - 1, -S, -1, dtype=jnp.int32)
     return along_diagonals(function(distance_N.astype(jnp.float32)), tile)[None]
+
+
+def has_diagonals(tile: Tile) -> bool:
+    """Returns whether all pairs on a diagonal of the tile are known to have the same distance.
+
+    Laying values out along diagonals takes slices, which a kernel does not have.
+    """
+    is_text = tile.q_tokens.consecutive and tile.k_tokens.consecutive
+    return is_text and not tile.in_kernel
 
 
 def add_bias(logits_BHTS, bias_BHTS) -> jax.Array:

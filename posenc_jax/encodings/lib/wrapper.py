@@ -3,15 +3,16 @@
 import dataclasses
 from typing import Any
 
-from posenc_jax.checks import check_encoding, check_tokens
+from posenc_jax.checks import check_encoding
 from posenc_jax.encoding import Encoding, Side, Tile, overridden
-from posenc_jax.tokens import Tokens, structure
+from posenc_jax.tokens import Tokens, check_tokens, structure
 
 
 class Wrapper(Encoding):
     """Passes every hook on to ``inner``; a subclass overrides the hooks that it changes.
 
-    A subclass calls the hooks of ``inner`` by ``super()``.
+    A subclass calls the hooks of ``inner`` by ``super()``. If it makes arrays of the tokens too, it
+    overrides ``beneath``, and returns from ``of_keys`` what ``inner`` returns.
 
     Args:
       over: the scheme beneath, ``inner``. ``make`` also takes its name.
@@ -38,6 +39,10 @@ class Wrapper(Encoding):
     def hooks(self) -> frozenset[str]:
         return self.inner.hooks() | overridden(type(self), Wrapper)
 
+    def beneath(self, tokens: Tokens) -> Tokens:
+        """Returns the tokens with what ``inner`` has made of them."""
+        return tokens
+
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         return self.inner.prepare(tokens, length=length, key=key)
 
@@ -45,28 +50,32 @@ class Wrapper(Encoding):
         check_tokens("tokens", tokens, self)
         # Absolute schemes check once more who made the tokens.
         stamp = dataclasses.replace(tokens.stamp, made_by=structure(self.inner))
-        return self.inner.embed(x_BTD, dataclasses.replace(tokens, stamp=stamp))
+        return self.inner.embed(x_BTD, dataclasses.replace(self.beneath(tokens), stamp=stamp))
 
     def observe(self, x_BTD, tokens: Tokens, state: Any = None) -> tuple[Any, Any]:
-        return self.inner.observe(x_BTD, tokens, state)
+        return self.inner.observe(x_BTD, self.beneath(tokens), state)
 
     def of_keys(self, made: Any) -> Any:
         return self.inner.of_keys(made)
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
-        return self.inner.rotate(x_BTHC, tokens, side)
+        return self.inner.rotate(x_BTHC, self.beneath(tokens), side)
 
     def rotate_values(self, v_BSKC, tokens: Tokens, side: Side):
-        return self.inner.rotate_values(v_BSKC, tokens, side)
+        return self.inner.rotate_values(v_BSKC, self.beneath(tokens), side)
 
     def rotate_back(self, out_BTHC, tokens: Tokens, side: Side):
-        return self.inner.rotate_back(out_BTHC, tokens, side)
+        return self.inner.rotate_back(out_BTHC, self.beneath(tokens), side)
 
     def score(self, logits_BHTS, tile: Tile):
-        return self.inner.score(logits_BHTS, tile)
+        return self.inner.score(logits_BHTS, self._tile_beneath(tile))
 
     def mix(self, out_BTHC, weights_BHTS, tile: Tile):
-        return self.inner.mix(out_BTHC, weights_BHTS, tile)
+        return self.inner.mix(out_BTHC, weights_BHTS, self._tile_beneath(tile))
 
     def aux_loss(self, key):
         return self.inner.aux_loss(key)
+
+    def _tile_beneath(self, tile):
+        """Returns the tile for ``inner``; ``of_keys`` has converted the keys already."""
+        return dataclasses.replace(tile, q_tokens=self.beneath(tile.q_tokens))

@@ -67,25 +67,27 @@ class DualChunk(PositionMap):
         check_sizes(original_length=original_length)
         self.original_length = original_length
 
-    def tables(self, positions, length):
-        """Returns three cosines and sines for queries and for keys, and the temperature, if any.
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes three cosines and sines for queries and for keys, and the temperature, if any.
 
-        Each table is float32 ``[B, T, 1, rotary_dim / 2]``, and the temperature ``[B, T, 1, 1]``.
+        The temperature is float32 ``[B, T, 1, 1]``.
         """
+        positions = tokens.positions
         within = positions % self.stride
         seen_from = (
             within,
             jnp.minimum(within + self.stride, self.chunk_size),
             jnp.full_like(within, min(2 * self.stride - 1, self.chunk_size)),
         )
-        same, before, older = (super(DualChunk, self).tables(x, length) for x in seen_from)
+        same, before, older = map(self.rope_tables, seen_from)
         temperature = None
         if self.original_length is not None:
+            length = tokens.length(length)
             check_length(positions, length)
             growth = jnp.maximum(jnp.asarray(length, jnp.float32) / self.original_length, 1.0)
             ones = jnp.ones_like(same[0][..., :1])
             temperature = ones * (1 + 0.1 * jnp.log(growth))[..., None, None]
-        return (same, before, older), (same, same, same), temperature
+        return tokens.having(((same, before, older), (same, same, same), temperature))
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         of_queries, of_keys, temperature = tokens.made

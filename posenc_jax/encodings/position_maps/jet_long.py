@@ -19,6 +19,7 @@ from posenc_jax.encoding import Tile
 from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
 from posenc_jax.encodings.rotary.rope import check_length
 from posenc_jax.fields import count_of
+from posenc_jax.tokens import Tokens
 
 
 class JetLong(PositionMap):
@@ -51,20 +52,18 @@ class JetLong(PositionMap):
         window = max(1, train_length // 16) if window is None else window
         self.window = count_of("window", window, 1, train_length)
 
-    def tables(self, positions, length):
-        """Returns cosines and sines, near and far, for queries and for keys.
-
-        Each is float32 ``[B, T, 1, rotary_dim / 2]``.
-        """
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes cosines and sines, near and far, for queries and for keys."""
+        positions, length = tokens.positions, tokens.length(length)
         check_length(positions, length)
         length = jnp.atleast_2d(jnp.asarray(length, jnp.float32))
         group = jnp.maximum(jnp.ceil(length / self.train_length), 1)
-        near = super().tables(positions, length)
-        far = super().tables(positions // group.astype(positions.dtype), length)
+        near = self.rope_tables(positions)
+        far = self.rope_tables(positions // group.astype(positions.dtype))
         # A length that is NaN has no group; see ``Tokens.length``.
         unknown = jnp.isnan(length)[..., None, None]
         tables = near, tuple(jnp.where(unknown, jnp.nan, table) for table in far)
-        return tables, tables
+        return tokens.having((tables, tables))
 
     def score(self, logits_BHTS, tile: Tile):
         near, far = products_of_parts(tile, 2)

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 
 from posenc_jax.attention.dense import products
 from posenc_jax.encoding import Side, Tile
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.tokens import Tokens
 
 
-class PositionMap(RoPE):
-    """Rotates as RoPE by each of several tables, which ``tables`` returns for queries and keys."""
+class PositionMap(Rotary):
+    """Rotates as RoPE by each of several tables, which ``prepare`` makes for queries and keys."""
 
     def of_keys(self, made):
         return None  # ``score`` reads positions alone

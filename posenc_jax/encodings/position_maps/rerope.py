@@ -15,7 +15,9 @@ import jax.numpy as jnp
 from posenc_jax.encoding import Tile
 from posenc_jax.encodings.lib.angles import cos_sin, rotated, tables_of_text
 from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
+from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.fields import check_range, count_of
+from posenc_jax.tokens import Tokens
 
 
 class LeakyReRoPE(PositionMap):
@@ -55,18 +57,15 @@ class LeakyReRoPE(PositionMap):
         self.factor = factor
         self.offset = self.window - self.window / factor
 
-    def tables(self, positions, length):
-        """Returns cosines and sines, near and far, for queries and for keys.
-
-        Each is float32 ``[B, T, 1, rotary_dim / 2]``.
-        """
-        near = super().tables(positions, length)
-        inv_freq, _ = self.frequencies(self.rotary_dim, self.base, length)
-        cos, sin = self.far_tables(positions, inv_freq)
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes cosines and sines, near and far, for queries and for keys."""
+        near = self.rope_tables(tokens.positions)
+        inv_freq = geometric(self.rotary_dim, self.base)
+        cos, sin = self.far_tables(tokens.positions, inv_freq)
         # The offset is a separate rotation: added to large float32 positions it would be rounded.
         offset = cos_sin(jnp.ones((1, 1, 1, 1), jnp.int32), inv_freq * self.offset)
         far_query = rotated(cos, sin, *offset)
-        return (near, far_query), (near, (cos, sin))
+        return tokens.having(((near, far_query), (near, (cos, sin))))
 
     def far_tables(self, positions, inv_freq) -> tuple[jax.Array, jax.Array]:
         """Returns cosines and sines of compressed positions, ``[B, T, 1, rotary_dim / 2]``."""

@@ -21,17 +21,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encoding import Encoding, Side
+from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.angles import cos_sin_of_sum
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies.base import geometric
-from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.rotary.string import directions
 from posenc_jax.fields import check_divides, check_multiple, count_of
 from posenc_jax.lookup import check_width
 from posenc_jax.tokens import Tokens
 
 
-class CirculantSTRING(RoPE):
+class CirculantSTRING(Rotary):
     """Rotates the Fourier transform of each head, at rates that come from learned matrices.
 
     Every layer and every kv head, with its queries, has its own matrices. The initial values are
@@ -49,7 +49,6 @@ class CirculantSTRING(RoPE):
     """
 
     per_layer = True
-    prepare = Encoding.prepare  # each layer has its own rates
 
     def __init__(
         self,
@@ -80,8 +79,8 @@ class CirculantSTRING(RoPE):
         x, basis_CC = x_BTHC.astype(jnp.float32), jnp.asarray(self.basis(), jnp.float32)
         x = jnp.einsum("bthc,dc->bthd", x, basis_CC, precision="highest")
         rates_HPA = side.of_kv_heads(self.rates())
-        rates = [rates_HPA[None, None, :, :, axis] for axis in range(rates_HPA.shape[-1])]
-        return self.rotate_by(x, *cos_sin_of_sum(tokens.positions, rates)).astype(x_BTHC.dtype)
+        cos, sin = cos_sin_of_sum(tokens.positions, rates_HPA)
+        return self.rotate_by(x, cos, sin).astype(x_BTHC.dtype)
 
     def rates(self) -> jax.Array:
         """Returns by how much each pair of waves rotates, float32 ``[K, P, A]``."""

@@ -83,5 +83,5 @@ class DINOv3(RoPE):
             return moved
         return jnp.where((positions == 0).all(axis=-1, keepdims=True), 0.0, moved)
 
-    def _tables_at(self, positions, inv_freq, attention_factor):
-        return super()._tables_at(positions, inv_freq * (2 * math.pi), attention_factor)
+    def tables(self, positions, inv_freq, attention_factor):
+        return super().tables(positions, inv_freq * (2 * math.pi), attention_factor)

@@ -22,15 +22,14 @@ from flax import nnx
 
 from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.angles import cos_sin
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies import geometric, turns_in
-from posenc_jax.encodings.rotary.frequencies.base import Length
-from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import check_choice, check_range, count_of
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
 
-class FoPE(RoPE):
+class FoPE(Rotary):
     """Rotates each pair by a random mixture of RoPE's frequencies.
 
     A mixture of frequencies is no rotation, so logits depend a little on where a sequence starts.
@@ -98,9 +97,10 @@ class FoPE(RoPE):
         inv_freq = geometric(self.rotary_dim, self.base)
         return inv_freq[turns_in(self.train_length, inv_freq) >= 1]
 
-    def tables(self, positions: jax.Array, length: Length) -> tuple[jax.Array, jax.Array]:
-        """Returns float32 cosines and sines, each ``[B, T, frequencies]``."""
-        return cos_sin(one_axis(positions)[..., None], self._frequencies())
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes float32 cosines and sines, each ``[B, T, frequencies]``."""
+        positions_BT1 = one_axis(tokens.positions)[..., None]
+        return tokens.having(cos_sin(positions_BT1, self._frequencies()))
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         cos, sin = tokens.made

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encoding import Encoding, Side
+from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.angles import cos_sin
 from posenc_jax.encodings.lib.double import Double
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies.base import geometric
-from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -23,7 +23,7 @@ from posenc_jax.tokens import Tokens
 _SCALE = 16.0
 
 
-class GrapeM(RoPE):
+class GrapeM(Rotary):
     """Learns in each layer how fast pairs rotate, starting from RoPE.
 
     In the published models a norm follows the rotation. The norm's learned weights for each channel
@@ -37,7 +37,6 @@ class GrapeM(RoPE):
     """
 
     per_layer = True
-    prepare = Encoding.prepare  # each layer has its own rates
 
     def __init__(
         self,

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 
 from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.sequence import earlier, for_each_row, places_back
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens
 
 
-class KeyOffset(RoPE):
+class KeyOffset(Rotary):
     """Rotates half of the channels as RoPE, and offsets the other half of each key by one token.
 
     A segment starts with zeros as in Marin's models. In modded-nanogpt the first token keeps its
@@ -53,8 +53,7 @@ class KeyOffset(RoPE):
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes RoPE's cosines and sines, and where the token before each one lies."""
-        prepared = super().prepare(tokens, length=length, key=key)
-        return prepared.having((prepared.made, places_back(tokens, reach=1)))
+        return tokens.having((self.rope_tables(tokens.positions), places_back(tokens, reach=1)))
 
     def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Any, None]:
         """Leaves out a state, because ``rotate`` needs the key of the token before."""

@@ -8,17 +8,15 @@ theta are the frequencies of a rule. alpha is trained, starts at 0, and is share
 changes what RoPE's ``prepare`` returns.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encodings.lib.double import Double, exp
 from posenc_jax.encodings.rotary.frequencies import Frequencies
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.last_rope import LastRoPE
 
 
-class LeRoPE(RoPE):
+class LeRoPE(LastRoPE):
     """Learns how fast each pair rotates, starting from a frequency rule.
 
     All layers share alpha, which is not bounded: a pair may come to rotate by more than a radian
@@ -32,8 +30,6 @@ class LeRoPE(RoPE):
       layout: see ``RoPE``; interleaved as published.
     """
 
-    rotates_last = True
-
     def __init__(
         self,
         *,
@@ -43,10 +39,15 @@ class LeRoPE(RoPE):
         rotary_dim: int | None = None,
         layout: str = "interleaved",
     ):
-        rope: Any = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
-        super().__init__(frequencies=frequencies, **rope)
+        super().__init__(
+            head_dim=head_dim,
+            base=base,
+            frequencies=frequencies,
+            rotary_dim=rotary_dim,
+            layout=layout,
+        )
         self.alpha = nnx.Param(jnp.zeros(self.rotary_dim // 2))
 
-    def _tables_at(self, positions, inv_freq, attention_factor):
+    def tables(self, positions, inv_freq, attention_factor):
         learned = exp(Double.of(self.alpha[...]))
-        return super()._tables_at(positions, Double.of(inv_freq) * learned, attention_factor)
+        return super().tables(positions, Double.of(inv_freq) * learned, attention_factor)

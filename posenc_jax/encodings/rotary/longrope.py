@@ -9,7 +9,7 @@ $$
 
 T is the length of the sequence, and L the training length. All tokens of a sequence switch
 together, so keys that were rotated before the switch are useless after it. Cosine and sine are
-multiplied by ``sqrt(1 + ln(factor) / ln(L))``. Overrides RoPE's ``tables``.
+multiplied by ``sqrt(1 + ln(factor) / ln(L))``. Overrides ``prepare``.
 """
 
 import itertools
@@ -22,9 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.lib.axes import Allocation
-from posenc_jax.encodings.rotary.frequencies.base import Length, check_base
+from posenc_jax.encodings.rotary.frequencies.base import checked_base
 from posenc_jax.encodings.rotary.rope import RoPE, check_length
 from posenc_jax.fields import check_positive, check_range, count_of
+from posenc_jax.tokens import Tokens
 
 Factors = Sequence[float] | float
 
@@ -90,13 +91,14 @@ class LongRoPE(RoPE):
         self.short_attention_factor = short_attention_factor
         self.start_tokens = count_of("start_tokens", start_tokens, minimum=0)
 
-    def tables(self, positions: jax.Array, length: Length) -> tuple[jax.Array, ...]:
-        """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes the ``tables`` for the length of each token's sequence."""
+        positions, length = tokens.positions, tokens.length(length)
         check_length(positions, length)
         inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, length)
 
         def slowed(factors, attention_factor):
-            return self._tables_at(positions, inv_freq / np.array(factors), attention_factor)
+            return self.tables(positions, inv_freq / np.array(factors), attention_factor)
 
         long = self.long_factor, self.attention_factor
         short = self.short_factor, self.short_attention_factor
@@ -109,9 +111,9 @@ class LongRoPE(RoPE):
             tables = _where(length > self.train_length, slowed(*long), slowed(*short))
             tables = tuple(jnp.where(jnp.isnan(length), jnp.nan, table) for table in tables)
         if self.start_tokens:
-            starts = self._positions_of_pairs(positions) < self.start_tokens
-            tables = _where(starts, self._tables_at(positions, inv_freq, no_factor), tables)
-        return tables
+            starts = self.positions_of_pairs(positions) < self.start_tokens
+            tables = _where(starts, self.tables(positions, inv_freq, no_factor), tables)
+        return tokens.having(tables)
 
 
 def longrope2(
@@ -150,7 +152,7 @@ def longrope2(
         and at least ``factor``. Default: ``factor``.
       train_length, factor, attention_factor: as in LongRoPE.
     """
-    base = check_base(base)
+    base = checked_base(base)
     rope: dict[str, Any] = dict(
         head_dim=head_dim, base=base, axes=axes, rotary_dim=rotary_dim, layout=layout
     )

@@ -20,7 +20,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.lib.angles import rotated, tables_of_text
 from posenc_jax.encodings.rotary.frequencies import geometric
-from posenc_jax.encodings.rotary.frequencies.base import check_base
+from posenc_jax.encodings.rotary.frequencies.base import checked_base
 from posenc_jax.fields import check_choice
 from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
@@ -54,7 +54,7 @@ class PoPE(Encoding):
     ):
         check_choice(("zero", "uniform"), phase_init=phase_init)
         self.head_dim = head_dim
-        self.base = check_base(base)
+        self.base = checked_base(base)
         turns = jax.random.uniform(rngs.params(), (num_kv_heads, head_dim))
         self.phase = nnx.Param((-2 * math.pi if phase_init == "uniform" else 0.0) * turns)
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.lib.angles import rotated, tables_of_text
-from posenc_jax.encodings.rotary.frequencies.base import check_base, geometric
+from posenc_jax.encodings.rotary.frequencies.base import checked_base, geometric
 from posenc_jax.fields import check_multiple, count_of
 from posenc_jax.lookup import check_width
 from posenc_jax.positions import on_axes
@@ -74,8 +74,8 @@ class PRoPE(Encoding):
         check_multiple(8, **{"head_dim - time_channels": left})
         self.head_dim = head_dim
         self.time_channels = time_channels
-        self.base = check_base(base)
-        self.time_base = check_base(time_base, "time_base")
+        self.base = checked_base(base)
+        self.time_base = checked_base(time_base, "time_base")
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         """Makes the ``Transforms`` of each token."""

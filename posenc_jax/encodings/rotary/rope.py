@@ -1,4 +1,4 @@
-r"""Defines RoPE, rotary position embedding, on which the whole rotary family builds.
+r"""RoPE, rotary position embedding, rotates queries and keys by angles that grow with the position.
 
 https://arxiv.org/abs/2104.09864
 
@@ -18,19 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encoding import Encoding, Side
-from posenc_jax.encodings.lib import axes as axis_dial
-from posenc_jax.encodings.lib.angles import cos_sin, cos_sin_of_sum, rotated
-from posenc_jax.encodings.lib.layouts import pairs_of
-from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, Length, check_base
+from posenc_jax.encodings.lib.angles import cos_sin
+from posenc_jax.encodings.lib.axes import STILL, Allocation, as_tuples
+from posenc_jax.encodings.rotary.base import Rotary
+from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, Length
 from posenc_jax.encodings.rotary.frequencies.by_axis import ByAxis, shared_by_heads
-from posenc_jax.fields import check_choice
-from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
 
-class RoPE(Encoding):
+class RoPE(Rotary):
     """Rotates each channel pair of queries and keys by the pair's frequency times the position.
 
     Args:
@@ -38,21 +35,14 @@ class RoPE(Encoding):
       base: base of the frequencies; the slowest pair has a wavelength of about ``2 pi base``
         tokens.
       frequencies: a rule of ``posenc_jax.encodings.rotary.frequencies``. Default: RoPE's own.
-      axes: the position axis that rotates each pair, or the share by which each axis rotates it
-        (``posenc_jax.encodings.lib.axes``); None for text. Positions ``[B, T]`` are text too:
-        the same on every axis.
+      axes: the position axis that rotates each pair (``posenc_jax.encodings.lib.axes``); None for
+        text. Positions ``[B, T]`` are text too: the same on every axis.
       rotary_dim: number of channels that rotate, the first ones; the rest pass through unchanged
         (partial rotary), and the exponents count ``rotary_dim``. Default: all of ``head_dim``.
       layout: which channels form a pair. "half" pairs i with i + rotary_dim / 2 (GPT-NeoX, Llama
         in Hugging Face), "interleaved" pairs 2 i with 2 i + 1 (the paper, GPT-J, Llama as
         released by Meta). One is a fixed permutation of the other.
-
-    Class attributes:
-      rotates_last: whether a rotary width below ``head_dim`` means the last channels and not the
-        first.
     """
-
-    rotates_last = False
 
     def __init__(
         self,
@@ -60,51 +50,45 @@ class RoPE(Encoding):
         head_dim: int,
         base: float = 10000.0,
         frequencies: Frequencies | None = None,
-        axes: axis_dial.Allocation | axis_dial.Matrix | None = None,
+        axes: Allocation | None = None,
         rotary_dim: int | None = None,
         layout: str = "half",
     ):
-        rotary_dim = 2 * pairs_of(head_dim, rotary_dim)
-        check_choice(("half", "interleaved"), layout=layout)
-        axes = axis_dial.as_tuples(axes)
+        super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
+        axes = as_tuples(axes)
         _check_frequencies(frequencies, axes)
         if axes is not None:
-            _check_axes(axes, rotary_dim // 2)
-        self.head_dim = head_dim
-        self.base = check_base(base)
+            _check_axes(axes, self.rotary_dim // 2)
         self.frequencies = frequencies or Default()
         self.axes = axes
-        self.rotary_dim = rotary_dim
-        self.layout = layout
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
-        return tokens.having(self.tables(tokens.positions, tokens.length(length)))
-
-    def tables(self, positions: jax.Array, length: Any) -> Any:
-        """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``."""
+        """Makes the ``tables`` of the positions at the frequencies of the rule."""
+        length = tokens.length(length)
         if self.frequencies.adapts(self.rotary_dim, self.base):
-            check_length(positions, length)
-        return self._tables_at(positions, *self.frequencies(self.rotary_dim, self.base, length))
+            check_length(tokens.positions, length)
+        rates = self.frequencies(self.rotary_dim, self.base, length)
+        return tokens.having(self.tables(tokens.positions, *rates))
 
-    def _tables_at(self, positions, inv_freq, attention_factor):
-        """Returns ``tables`` at the frequencies of a rule, which a subclass may change first."""
+    def tables(self, positions, inv_freq, attention_factor) -> tuple[jax.Array, ...]:
+        """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``.
+
+        The frequencies and the attention factor are as a rule gives them; a subclass may change
+        them first.
+        """
         inv_freq = shared_by_heads(inv_freq)
         if isinstance(attention_factor, jax.Array):
             attention_factor = attention_factor[:, :, None]
-        if axis_dial.is_matrix(self.axes):
-            rates = [inv_freq * column for column in axis_dial.columns(self.axes)]
-            angles = cos_sin_of_sum(positions, rates)
-        else:
-            angles = cos_sin(self._positions_of_pairs(positions), inv_freq)
+        angles = cos_sin(self.positions_of_pairs(positions), inv_freq)
         return tuple(attention_factor * table for table in angles)
 
-    def _positions_of_pairs(self, positions):
+    def positions_of_pairs(self, positions):
         """Returns the position that rotates each pair, ``[B, T, K or 1, pairs or 1]``."""
         if self.axes is None:
             return one_axis(positions)[:, :, None, None]
         axes_KP = np.atleast_2d(self.axes)[None, None]
         if positions.ndim == 2:
-            is_rotated, positions = axes_KP != axis_dial.STILL, positions[:, :, None, None]
+            is_rotated, positions = axes_KP != STILL, positions[:, :, None, None]
             return positions if is_rotated.all() else jnp.where(is_rotated, positions, 0)
         if positions.shape[2] <= axes_KP.max():
             raise ValueError(
@@ -112,32 +96,9 @@ class RoPE(Encoding):
                 f"for text, not {positions.shape}"
             )
         chosen = jnp.zeros_like(positions, shape=(1, 1, 1, 1))
-        for axis in np.unique(axes_KP[axes_KP != axis_dial.STILL]).tolist():
+        for axis in np.unique(axes_KP[axes_KP != STILL]).tolist():
             chosen = jnp.where(axes_KP == axis, positions[:, :, axis, None, None], chosen)
         return chosen
-
-    def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
-        cos, sin = (_of_heads(table, side) for table in tokens.made)
-        return self.rotate_by(x_BTHC, cos, sin)
-
-    def rotate_by(self, x_BTHC: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-        """Rotates queries or keys by angles with cosines and sines ``[B, T, H or 1, pairs]``."""
-        check_width(x_BTHC, head_dim=self.head_dim)
-        end = self.head_dim - self.rotary_dim if self.rotates_last else self.rotary_dim
-        first, last = jnp.split(x_BTHC, [end], axis=-1)
-        moving, still = (last, first) if self.rotates_last else (first, last)
-        moving = moving.astype(jnp.float32)
-        if self.layout == "half":
-            a, b = jnp.split(moving, 2, axis=-1)
-            moving = jnp.concatenate(rotated(a, b, cos, sin), axis=-1)
-        else:
-            a, b = moving[..., 0::2], moving[..., 1::2]
-            moving = jnp.stack(rotated(a, b, cos, sin), axis=-1).reshape(moving.shape)
-        moving = moving.astype(x_BTHC.dtype)
-        if not still.shape[-1]:
-            return moving
-        parts = (still, moving) if self.rotates_last else (moving, still)
-        return jnp.concatenate(parts, axis=-1)
 
 
 def check_length(positions: jax.Array, length: Length) -> None:
@@ -150,13 +111,6 @@ def check_length(positions: jax.Array, length: Length) -> None:
         "no length; if it marks padding, give segment_ids, with padding as a segment of its own, "
         "or else give length="
     )
-
-
-def _of_heads(table_BTKP, side: Side) -> jax.Array:
-    """Returns the table of each head; a table that all heads share stays as it is."""
-    if table_BTKP.shape[2] == 1:
-        return table_BTKP
-    return jnp.moveaxis(side.of_kv_heads(jnp.moveaxis(table_BTKP, 2, 0)), 0, 2)
 
 
 def _check_frequencies(frequencies, axes):
@@ -174,12 +128,12 @@ def _check_frequencies(frequencies, axes):
 
 
 def _check_axes(axes, pairs):
-    """Checks that each pair has an axis, or its shares of the axes, in all heads alike."""
-    heads = axes if isinstance(axes[0], tuple) and isinstance(axes[0][0], tuple | int) else (axes,)
-    is_axis = all(isinstance(axis, tuple) or axis >= axis_dial.STILL for of in heads for axis in of)
-    if not is_axis or any(len(of_head) != pairs for of_head in heads):
+    """Checks that each pair has an axis, in all heads alike."""
+    heads = axes if isinstance(axes[0], tuple) else (axes,)
+    is_axis = all(isinstance(n, int) and n >= STILL for head in heads for n in head)
+    if not is_axis or any(len(head) != pairs for head in heads):
         raise ValueError(
             f"axes={axes} must have a number of a position axis, 0 or more, for each of the "
-            f"{pairs} pairs, or {axis_dial.STILL} for one that does not rotate; a matrix has its "
-            "shares of all axes instead; heads that differ have one such tuple each"
+            f"{pairs} pairs, or {STILL} for one that does not rotate; heads that differ "
+            "have one such tuple each"
         )

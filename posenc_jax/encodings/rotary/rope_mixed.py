@@ -15,15 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encoding import Encoding, Side
+from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.angles import cos_sin_of_sum
 from posenc_jax.encodings.lib.double import Double
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.fields import check_multiple
 from posenc_jax.tokens import Tokens
 
 
-class RoPEMixed(RoPE):
+class RoPEMixed(Rotary):
     """Rotates every pair by the position along a trained direction, at a trained rate.
 
     Every layer and every kv head, with its queries, has its own vectors f. Positions are
@@ -39,7 +39,6 @@ class RoPEMixed(RoPE):
     """
 
     per_layer = True
-    prepare = Encoding.prepare  # each layer has its own vectors
 
     def __init__(
         self,
@@ -63,5 +62,4 @@ class RoPEMixed(RoPE):
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         vectors_HPA = side.of_kv_heads(self.vectors[...].astype(jnp.float32))
-        rates = [vectors_HPA[None, None, :, :, axis] for axis in range(2)]
-        return self.rotate_by(x_BTHC, *cos_sin_of_sum(tokens.positions, rates))
+        return self.rotate_by(x_BTHC, *cos_sin_of_sum(tokens.positions, vectors_HPA))

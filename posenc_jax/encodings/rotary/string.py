@@ -18,17 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encoding import Encoding, Side
+from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.angles import cos_sin_of_sum
 from posenc_jax.encodings.lib.double import Double
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies.base import geometric
-from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.fields import count_of
 from posenc_jax.lookup import check_width, lying_as_heads
 from posenc_jax.tokens import Tokens
 
 
-class STRING(RoPE):
+class STRING(Rotary):
     """Transforms queries and keys to a learned basis, and rotates there at learned rates.
 
     Every layer and every kv head, with its queries, has its own basis and rates. The scheme starts
@@ -43,7 +43,6 @@ class STRING(RoPE):
     """
 
     per_layer = True
-    prepare = Encoding.prepare  # each layer has its own rates
 
     def __init__(
         self,
@@ -68,8 +67,8 @@ class STRING(RoPE):
         x = x_BTHC.astype(jnp.float32)
         x = jnp.einsum("bthc,hdc->bthd", x, basis_HCC, precision="highest")
         rates_HPA = side.of_kv_heads(self.rates[...].astype(jnp.float32))
-        rates = [rates_HPA[None, None, :, :, axis] for axis in range(rates_HPA.shape[-1])]
-        return self.rotate_by(x, *cos_sin_of_sum(tokens.positions, rates)).astype(x_BTHC.dtype)
+        cos, sin = cos_sin_of_sum(tokens.positions, rates_HPA)
+        return self.rotate_by(x, cos, sin).astype(x_BTHC.dtype)
 
     def basis(self) -> jax.Array:
         """Returns P of each kv head, float32 ``[K, C, C]``."""

@@ -9,17 +9,14 @@ as keys are, and their sum is rotated back by the angle of the query, so a value
 rotated by their distance. Overrides ``prepare``, ``rotate``, ``rotate_values`` and ``rotate_back``.
 """
 
-from typing import Any
-
 import jax
 
 from posenc_jax.encoding import Side
-from posenc_jax.encodings.rotary.frequencies import Frequencies
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.last_rope import LastRoPE
 from posenc_jax.tokens import Tokens
 
 
-class ValueRoPE(RoPE):
+class ValueRoPE(LastRoPE):
     """Rotates queries, keys and values, and rotates outputs back.
 
     In DeepSeek-V4 the keys, one kv head, are also the values. The model's layers with a window have
@@ -33,27 +30,13 @@ class ValueRoPE(RoPE):
       layout: see ``RoPE``; interleaved as published.
     """
 
-    rotates_last = True
-
-    def __init__(
-        self,
-        *,
-        head_dim: int,
-        base: float = 10000.0,
-        frequencies: Frequencies | None = None,
-        rotary_dim: int | None = None,
-        layout: str = "interleaved",
-    ):
-        rope: Any = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
-        super().__init__(frequencies=frequencies, **rope)
-
-    def _tables_at(self, positions, inv_freq, attention_factor):
+    def tables(self, positions, inv_freq, attention_factor):
         if isinstance(attention_factor, jax.Array) or attention_factor != 1:
             raise ValueError(
                 f"frequencies={self.frequencies!r} have an attention factor of {attention_factor}, "
                 "by which values would grow too; give the rule attention_factor=1.0"
             )
-        return super()._tables_at(positions, inv_freq, attention_factor)
+        return super().tables(positions, inv_freq, attention_factor)
 
     def rotate_values(self, v_BSKC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         return self.rotate(v_BSKC, tokens, side)

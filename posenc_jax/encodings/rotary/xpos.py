@@ -12,20 +12,17 @@ The product of a query and a key then decays by ``zeta_i ** ((m - n) / B)``, the
 fastest. Overrides ``prepare`` and ``rotate``.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encoding import Side
-from posenc_jax.encodings.rotary.frequencies.base import Length
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.fields import check_positive
 from posenc_jax.tokens import Tokens
 
 
-class XPos(RoPE):
+class XPos(Rotary):
     """Rotates as RoPE does, and makes each pair's product decay with distance at its own rate.
 
     The paper's results also restrict attention to blocks of half the training length; that is a
@@ -59,15 +56,16 @@ class XPos(RoPE):
         self.scale_base = scale_base
         self.gamma = gamma
 
-    def tables(self, positions: jax.Array, length: Length) -> tuple[Any, Any]:
-        """Returns cosines and sines for queries, then for keys, ``[B, T, 1, rotary_dim / 2]``."""
-        cos, sin = super().tables(positions, length)
+    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+        """Makes cosines and sines for queries, then for keys, ``[B, T, 1, rotary_dim / 2]``."""
+        cos, sin = self.rope_tables(tokens.positions)
         zeta = np.arange(0, self.rotary_dim, 2) / self.rotary_dim
         zeta = (zeta + self.gamma) / (1 + self.gamma)
         rate = jnp.asarray(np.log(zeta) / self.scale_base, jnp.float32)
-        exponent = positions.astype(jnp.float32)[:, :, None, None] * rate[None, None, None]
+        positions_BT11 = tokens.positions.astype(jnp.float32)[:, :, None, None]
+        exponent = positions_BT11 * rate[None, None, None]
         grow, shrink = jnp.exp(exponent), jnp.exp(-exponent)
-        return (cos * grow, sin * grow), (cos * shrink, sin * shrink)
+        return tokens.having(((cos * grow, sin * grow), (cos * shrink, sin * shrink)))
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         of_queries, of_keys = tokens.made

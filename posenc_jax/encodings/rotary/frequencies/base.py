@@ -85,7 +85,7 @@ def interpolated(inv_freq: InvFreq, unscaled: np.ndarray, factor: float | Double
     return inv_freq * (unscaled + (1.0 - unscaled) / factor)
 
 
-def check_base(base: float, name: str = "base") -> float:
+def checked_base(base: float, name: str = "base") -> float:
     """Returns ``base`` as a float; ``name`` is its name in errors."""
     is_known = is_real(base) and not isinstance(base, jax.core.Tracer)
     if not is_known or not 1 < in_python(base) < math.inf:
