@@ -158,7 +158,7 @@ def attention_fn(
 
     if "observe" in encoding.hooks() and x is None:
         raise ValueError(
-            f"{type(encoding).__name__} observes the input of the layer: pass attention_fn(..., x=), "
+            f"{type(encoding).__name__} observes the layer's input: pass attention_fn(..., x=) "
             "and make the function anew for each input"
         )
 
