@@ -20,16 +20,17 @@ import sys
 
 from experiments.training.host import keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
 
-from benchmarks.accelerator.attention import Shape, build, run  # noqa: E402
-from benchmarks.ours import device, exponent, interleaved, ratios  # noqa: E402
-from experiments.command import count, counts, exit_status, schemes  # noqa: E402
+from benchmarks.accelerator.attention import Shape, build, run
+from benchmarks.ours import device, exponent, interleaved, ratios
+from experiments.command import count, counts, exit_status, schemes
 
 
 def program(args, name: str, implementation: str, length: int):

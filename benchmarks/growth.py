@@ -24,22 +24,23 @@ from pathlib import Path
 
 from experiments.training.host import keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from ml_collections import FrozenConfigDict  # noqa: E402
-from rich.console import Console  # noqa: E402
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import FrozenConfigDict
+from rich.console import Console
 
-from benchmarks.ours import VOCAB, exponent, seconds_of, start  # noqa: E402
-from experiments.command import count, exit_status  # noqa: E402
-from experiments.progress import stage  # noqa: E402
-from experiments.results.record import write_files  # noqa: E402
-from experiments.results.reports.drawing import drawing_style, svg  # noqa: E402
-from experiments.results.statistics import csv_of  # noqa: E402
-from experiments.training.recipe import Recipe  # noqa: E402
-from experiments.training.text import Text, token_losses  # noqa: E402
+from benchmarks.ours import VOCAB, exponent, seconds_of, start
+from experiments.command import count, exit_status
+from experiments.progress import stage
+from experiments.results.record import write_files
+from experiments.results.reports.drawing import drawing_style, svg
+from experiments.results.statistics import csv_of
+from experiments.training.recipe import Recipe
+from experiments.training.text import Text, token_losses
 
 # The sizes while another size grows, and the values of each growing size.
 FIXED = {"length": 1024, "batch": 1, "layers": 2, "heads": 4}

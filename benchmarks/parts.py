@@ -21,21 +21,22 @@ from typing import Any
 
 from experiments.training.host import keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
-from torch.nn import functional  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional
 
-import posenc_jax  # noqa: E402
-from benchmarks import ours  # noqa: E402
-from benchmarks.train import torch_step  # noqa: E402
-from experiments.command import exit_status  # noqa: E402
-from experiments.results.reports.markdown import markdown_table  # noqa: E402
-from experiments.training import precision  # noqa: E402
+import posenc_jax
+from benchmarks import ours
+from benchmarks.train import torch_step
+from experiments.command import exit_status
+from experiments.results.reports.markdown import markdown_table
+from experiments.training import precision
 
 STEP = "whole step"
 Shapes = list[tuple[int, ...]]

@@ -26,27 +26,28 @@ from pathlib import Path
 
 from experiments.training.host import keep_compiled, keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from ml_collections import FrozenConfigDict  # noqa: E402
-from rich.console import Console  # noqa: E402
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+from rich.console import Console
 
-from benchmarks.ours import VOCAB, model_sizes, shape_parser, start  # noqa: E402
-from configs.extrapolation import PRESETS, get_config  # noqa: E402
-from experiments import preemption  # noqa: E402
-from experiments.command import count, exit_status, schemes  # noqa: E402
-from experiments.job_processes import free_port  # noqa: E402
-from experiments.running.schedule import run_points  # noqa: E402
-from experiments.studies.text import Comparison  # noqa: E402
-from experiments.training.data import Corpus  # noqa: E402
-from experiments.training.loop import train  # noqa: E402
-from experiments.training.mesh import make_mesh  # noqa: E402
-from experiments.training.parameters import parameter_count  # noqa: E402
-from experiments.training.recipe import Recipe  # noqa: E402
-from experiments.training.text import Text  # noqa: E402
-from experiments.training.windows import window_index  # noqa: E402
+from benchmarks.ours import VOCAB, model_sizes, shape_parser, start
+from configs.extrapolation import PRESETS, get_config
+from experiments import preemption
+from experiments.command import count, exit_status, schemes
+from experiments.job_processes import free_port
+from experiments.running.schedule import run_points
+from experiments.studies.text import Comparison
+from experiments.training.data import Corpus
+from experiments.training.loop import train
+from experiments.training.mesh import make_mesh
+from experiments.training.parameters import parameter_count
+from experiments.training.recipe import Recipe
+from experiments.training.text import Text
+from experiments.training.windows import window_index
 
 ROOT = Path(__file__).parents[1]
 # Steps at the start of a loop that are not counted.

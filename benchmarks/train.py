@@ -14,15 +14,16 @@ import sys
 
 from experiments.training.host import keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-import torch  # noqa: E402
-from torch.nn import functional  # noqa: E402
+import jax
+import torch
+from torch.nn import functional
 
-from benchmarks import ours  # noqa: E402
-from experiments.command import exit_status  # noqa: E402
-from posenc_jax.encodings.bias.t5 import t5_bucket_starts  # noqa: E402
+from benchmarks import ours
+from experiments.command import exit_status
+from posenc_jax.encodings.bias.t5 import t5_bucket_starts
 
 
 class TorchBlock(torch.nn.Module):
