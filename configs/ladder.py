@@ -275,7 +275,7 @@ def study(length: int, schemes: str) -> ConfigDict:
     config.experiment = "rung"
     config.together = 1
     config.schemes = schemes
-    # The study whose best learning rates this one takes, see ``ladder.study.Rung``.
+    # The study whose best learning rates this one takes, see ``Rung`` of ``studies/ladder.py``.
     config.rates_of = ""
     config.train.update(
         length=length,

@@ -24,8 +24,8 @@ EXPERIMENTS = {
     "atlas": "experiments.studies.atlas:Atlas",
     "claims": "experiments.studies.claims.study:Claims",
     "probed": "experiments.studies.claims.study:Probed",
-    "rung": "experiments.studies.ladder.study:Rung",
-    "ladder": "experiments.studies.ladder.study:Ladder",
+    "rung": "experiments.studies.ladder:Rung",
+    "ladder": "experiments.studies.ladder:Ladder",
 }
 
 

@@ -11,7 +11,7 @@ from experiments.results.statistics import BASELINE, Study
 from experiments.studies.claims import claims_of
 from experiments.studies.claims.token_order import CAUSAL, order_study
 from experiments.studies.combined import Studies
-from experiments.studies.ladder.study import Rung
+from experiments.studies.ladder import Rung
 from posenc_jax import REGISTRY
 
 

@@ -29,7 +29,7 @@ from experiments.results.record import open_run, write_json
 from experiments.results.reports import ladder_page
 from experiments.running.schedule import run_points
 from experiments.running.status import print_status
-from experiments.studies.ladder.study import narrowed
+from experiments.studies.ladder import narrowed
 from experiments.training.own_schemes import digest, register
 from experiments.training.text import make_model, spec_of
 from posenc_jax import REGISTRY, Transformer, make, positions

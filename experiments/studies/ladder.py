@@ -1,4 +1,7 @@
-"""Trains the rungs of the ladder, and reports which advantages of a scheme last."""
+"""Trains schemes longer, at other lengths and in other sizes, to tell which advantages last.
+
+Each such training of all schemes is a rung of the ladder.
+"""
 
 import dataclasses
 import functools
