@@ -100,10 +100,6 @@ class Rung(Comparison):
                     ends[end] += [scheme] * (best == rate)
         return ends
 
-    def waits_for(self, scheme: str) -> bool:
-        """Returns whether runs that decide the learning rate of a scheme are missing."""
-        return self.rung_of_rates is not None and bool(self.rung_of_rates.untried(scheme))
-
     def needs(self, points):
         if self.rung_of_rates is None:
             return None
@@ -112,7 +108,7 @@ class Rung(Comparison):
         return (self.config["rates_of"], missing) if missing else None
 
     def describe(self, point):
-        if point.rate is None and self.waits_for(point.scheme):
+        if point.rate is None and self.needs([point]):
             raise RefusedError(
                 f"{point.scheme} has no best learning rate yet: first run the study "
                 f"{self.config['rates_of']}"
