@@ -311,16 +311,16 @@ def test_a_run_of_a_scheme_of_a_file_is_read_back_with_the_same_file(tmp_path):
 
 @pytest.mark.usefixtures("rooted")
 def test_a_scheme_of_a_file_is_registered(tmp_path):
-    register(["rooted", "rope"], tmp_path)
+    register(["rooted", "rope"])
     assert make("rooted").hooks() == {"score"}
     before = digest("rooted")
     (tmp_path / "rooted.py").write_text("another scheme")
     assert len({before, digest("rooted"), digest("rope")}) == 3 and digest("rope") is None
     (tmp_path / "my-scheme.py").write_text("")
-    common.refuses("my-scheme", lambda: register(["my-scheme"], tmp_path))
+    common.refuses("my-scheme", lambda: register(["my-scheme"]))
     (tmp_path / "broken.py").write_text("import no_such_module")
     with pytest.raises(ValueError, match=r"broken\.py cannot be imported: ModuleNotFoundError"):
-        register(["broken"], tmp_path)
+        register(["broken"])
     (tmp_path / "script.py").write_text("raise SystemExit(3)")
     common.refuses(r"script\.py cannot be imported: SystemExit: 3", lambda: register(["script"]))
 
@@ -336,11 +336,12 @@ def test_a_scheme_that_is_neither_registered_nor_in_a_file(tmp_path):
     common.refuses(r"'rotted' .*no file rotted\.py", lambda: tiny(tmp_path, "rotted"))
 
 
-def test_a_scheme_of_a_file_is_not_mistaken_for_one_of_the_registry(tmp_path):
+def test_a_scheme_of_a_file_is_not_mistaken_for_one_of_the_registry(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "path.py").write_text("from pathlib import Path")
-    register(["path"], tmp_path)
+    register(["path"])
     (tmp_path / "alibi.py").write_text(ROOTED)
-    common.refuses("alibi is a scheme of the registry", lambda: register(["alibi"], tmp_path))
+    common.refuses("alibi is a scheme of the registry", lambda: register(["alibi"]))
 
 
 def test_a_record_needs_all_seeds():
