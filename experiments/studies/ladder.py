@@ -24,6 +24,7 @@ from experiments.results.record import RefusedError
 from experiments.results.reports import ladder_page, leaderboard_page
 from experiments.results.speedup import smoothed
 from experiments.running.points import Point
+from experiments.settings import listed
 from experiments.studies.combined import Studies
 from experiments.studies.text import Comparison
 from experiments.training import own_schemes
@@ -51,7 +52,7 @@ class Rung(Comparison):
 
     def __init__(self, config, workdir, console):
         self._best: dict[str, float] = {}
-        names = [name.strip() for name in config.schemes.split(",")]
+        names = listed(config.schemes)
         own_schemes.register(names)
         for name in names:
             if name not in {*REGISTRY, *config.encodings, *config.extend}:

@@ -18,7 +18,7 @@ from experiments.results.lengths import LengthStudy, with_window
 from experiments.results.reports import length_report
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep
-from experiments.settings import filled
+from experiments.settings import filled, listed
 from experiments.training.data import SPLITS, in_split, load_corpus
 from experiments.training.encodings import as_trained, at_ratio, make_encoding
 from experiments.training.mesh import check_length
@@ -183,7 +183,7 @@ def points(config: ConfigDict) -> list[Point]:
         made = make_encoding(encoding, config.model, config.train.length, rngs=None)
         return config.model.num_layers % len(Layers.of(made).pattern) == 0
 
-    names = [name.strip() for name in config.schemes.split(",")]
+    names = listed(config.schemes)
     names = list(filter(fits, REGISTRY)) if names == ["all"] else names
     for name in {*names, *config.encodings, *config.extend}:
         lookup(config.encodings.get(name, {}).get("name", name))  # a variant names its scheme

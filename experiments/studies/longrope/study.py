@@ -11,7 +11,7 @@ from experiments.results.reports import search_report
 from experiments.results.searches import SearchStudy
 from experiments.running.points import trained_points
 from experiments.running.sweep import Sweep, recipe_fields
-from experiments.settings import filled
+from experiments.settings import filled, listed
 from experiments.studies.longrope.plan import Plan, Trials
 from experiments.studies.longrope.search import Budget
 from experiments.studies.longrope.stages import Stages
@@ -40,7 +40,7 @@ class LongRoPESearch(Sweep):
             self.recipe = Recipe(**config.train)
             train_length = self.recipe.length
         self.plan = Plan(
-            stages=tuple(name.strip() for name in config.stages.split(",")),
+            stages=tuple(listed(config.stages)),
             train_length=train_length,
             factor=config.factor,
             budget=filled(Budget, "search", config.search),
