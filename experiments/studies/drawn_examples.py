@@ -202,7 +202,7 @@ class DrawnExamples(Sweep, abc.ABC):
     def describe(self, point):
         shared = {key: self.config[key] for key in ("experiment", "model", "task")}
         of_scheme = {"variant": self.variant(point.scheme), "data": self.data}
-        return shared | of_scheme | self.how(point)
+        return shared | of_scheme | self.recipe_and_seed(point)
 
     def describe_evaluation(self, point):
         extend = {name: self.variant(name) for name in point.extensions}

@@ -97,7 +97,8 @@ class Comparison(Sweep):
         return Text(self.recipe, self.windows, self._spec(point.scheme))
 
     def describe(self, point):
-        return self._spec(point.scheme).to_dict() | self.corpus.described | self.how(point)
+        model = self._spec(point.scheme).to_dict()
+        return model | self.corpus.described | self.recipe_and_seed(point)
 
     def describe_evaluation(self, point):
         extend = {name: self._extension_config(name) for name in point.extensions}

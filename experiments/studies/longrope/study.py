@@ -104,7 +104,7 @@ class LongRoPESearch(Sweep):
             model = {"checkpoint": source.digest, "model": source.config.get("model")}
             model |= {"seed": point.seed}
         else:
-            model = self._spec().to_dict() | self.how(point)
+            model = self._spec().to_dict() | self.recipe_and_seed(point)
         return self.plan.corpus.described | model | searches
 
     def describe_evaluation(self, point):
