@@ -20,6 +20,7 @@ from experiments.training.data import Corpus, tokenised
 from experiments.training.encodings import make_encoding
 from experiments.training.loop import abstract_state
 from experiments.training.mesh import make_mesh, state_shardings
+from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
 from experiments.training.step import State, adam_state
 from experiments.training.text import make_model
@@ -148,6 +149,12 @@ class Source:
             length, extras = config["max_position_embeddings"], (None, loaded.tokenizer)
         rope_of(model, path)
         return cls(model, length, config, fingerprint(model), *extras)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Returns the summary of ``loop.train`` for a model that is only read, and its digest."""
+        nothing = {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
+        return nothing | {"parameters": parameter_count(self.model), "digest": self.digest}
 
 
 def loader(mesh: Mesh, loading: Mapping[str, Any] | None = None) -> Callable[[str, int], Source]:

@@ -32,7 +32,6 @@ from experiments.training import text
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import SPLITS, load_corpus
 from experiments.training.mesh import check_length, state_shardings
-from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
 from experiments.training.step import further_state
 from experiments.training.windows import check_batch, window_index
@@ -203,14 +202,12 @@ class Extension(Sweep):
         }
 
     def train(self, point):
-        if self.recipe_of(point) is not None:
-            model, summary = super().train(point)
-            is_start = not isinstance(point, Tuned)
-            return model, summary | ({"digest": fingerprint(model)} if is_start else {})
-        source = self.source(point.seed)
-        nothing = {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
-        numbers = {"parameters": parameter_count(source.model), "digest": source.digest}
-        return source.model, nothing | numbers
+        if self.recipe_of(point) is None:
+            source = self.source(point.seed)
+            return source.model, source.summary
+        model, summary = super().train(point)
+        is_start = not isinstance(point, Tuned)
+        return model, summary | ({"digest": fingerprint(model)} if is_start else {})
 
     def first_state(self, point):
         def tuned():

@@ -85,8 +85,8 @@ class LongRoPESearch(Sweep):
     def train(self, point):
         if not self.config["checkpoint"]:
             return super().train(point)
-        model = self.source(point.seed).model
-        return model, {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
+        source = self.source(point.seed)
+        return source.model, source.summary
 
     def describe(self, point):
         """Returns all settings that decide what is trained and what searches find.
