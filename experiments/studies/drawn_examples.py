@@ -47,6 +47,11 @@ def generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
 
 
+def shuffled(count: int) -> np.ndarray:
+    """Returns the numbers below ``count`` in a random order, which is always the same."""
+    return np.random.Philox(key=np.uint64(0)).random_raw(count).argsort()
+
+
 def digest_of(*arrays: np.ndarray) -> str:
     """Returns a digest of the bytes of arrays, which says whether runs had the same data."""
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
