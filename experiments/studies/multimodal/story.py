@@ -30,9 +30,8 @@ from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
 from posenc_jax.model.block import Block
 from posenc_jax.positions import story_time
 
-WAVES = 0.01 ** (
-    np.arange(6) / 6
-)  # speeds of the inputs' waves of time, as in Time-RoPE, radians a unit
+# Speeds of the inputs' waves of time, as in Time-RoPE, in radians a unit.
+WAVES = 0.01 ** (np.arange(6) / 6)
 TIME_SCALE = 16.0  # about the length of a clip
 DRAWN = (1.0, 4.0)  # paces whose paths the report has
 ASKED = 48  # places that are asked for on each of these paths
