@@ -44,7 +44,7 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments import preemption
+from experiments import joining
 from experiments.running import command_line, endings
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -204,7 +204,7 @@ def _choose_devices() -> None:
 
     if not (STATUS.value or REPORT.value or BACKEND.value is not None or TOPOLOGY.value):
         by_hand = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
-        preemption.listen(*by_hand, PEER_TIMEOUT.value, START_TIMEOUT.value)
+        joining.join_job(*by_hand, PEER_TIMEOUT.value, START_TIMEOUT.value)
         if DRY_RUN.value:  # it has nothing to save
             job_processes.ask_again_if_stopped()
         devices = collections.Counter(device.process_index for device in jax.devices())

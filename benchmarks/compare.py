@@ -27,7 +27,7 @@ from rich.table import Table
 
 from configs.extrapolation import get_config
 from experiments.command import count, exit_status
-from experiments.preemption import listen
+from experiments.joining import join_job
 from experiments.running.schedule import run_points
 from experiments.studies.text import Comparison, points
 from experiments.training import run
@@ -120,7 +120,7 @@ def main() -> None:
 
     run.Checkpoints = TimedCheckpoints
     start = time.monotonic()
-    listen()
+    join_job()
     with tempfile.TemporaryDirectory() as folder:
         # As in launch.py, but nothing is compiled yet.
         keep_compiled(Path(folder) / "compiled")

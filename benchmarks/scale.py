@@ -36,9 +36,9 @@ from rich.console import Console
 
 from benchmarks.ours import VOCAB, model_sizes, shape_parser, start
 from configs.extrapolation import PRESETS, get_config
-from experiments import preemption
 from experiments.command import count, exit_status, schemes
 from experiments.job_processes import free_port
+from experiments.joining import join_job
 from experiments.running.schedule import run_points
 from experiments.studies.text import Comparison
 from experiments.training.data import Corpus
@@ -235,7 +235,7 @@ def main() -> None:
         parser.error(f"--steps={args.steps} must be at least 12")
     if unknown := {*args.parts.split(",")} - {*PARTS}:
         parser.error(f"--parts={args.parts} must be some of {', '.join(PARTS)}, not {unknown}")
-    preemption.listen()
+    join_job()
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}")
     for name in args.parts.split(","):
         PARTS[name](args)

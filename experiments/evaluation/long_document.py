@@ -33,6 +33,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments import command, preemption
+from experiments.joining import join_job
 from experiments.pretrained.trained import load_run, train_length
 from experiments.progress import stage
 from experiments.results.bucket import folder_at, remove
@@ -221,7 +222,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     console = Console()
-    preemption.listen()
+    join_job()
     folder, out = folder_at(args.run), folder_at(args.out)
     state, config = load_run(folder)
     model = state.model
