@@ -41,8 +41,7 @@ class Language(Comparison):
 
     def probes(self) -> dict[str, dict]:
         """Returns the results of the probes of the first seed's models, by scheme."""
-        evaluations, _, _ = self.results()
-        probed = [run["probes"] for run in evaluations if "probes" in run]
+        probed = [run["probes"] for run in self.evaluations() if "probes" in run]
         return {probes["scheme"]: probes for probes in probed}
 
 

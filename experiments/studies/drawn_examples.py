@@ -242,14 +242,14 @@ class DrawnExamples(Sweep, abc.ABC):
                 )
 
     def study(self, command):
-        evaluations, training, failures = self.results()
+        evaluations = self.evaluations()
         records, maps = (
             [one for evaluation in evaluations for one in evaluation[key]]
             for key in ("records", "maps")
         )
         about = self.about(command) | {"holes": self.holes()}
         about |= {key: getattr(self, key) for key in ("title", "summary", "data")}
-        return PanelStudy(records, training, failures, about, maps, self.panels)
+        return PanelStudy(records, self.costs(), self.failures(), about, maps, self.panels)
 
     def write_report(self, command):
         study = self.study(command)

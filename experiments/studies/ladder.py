@@ -205,8 +205,7 @@ class Ladder(Studies):
         """Returns every loss of every finished run, as ``results/ladder.py`` reads them."""
         rows = []
         for rung, part in self.parts.items():
-            evaluations, _, _ = part.results()
-            for evaluation in evaluations:
+            for evaluation in part.evaluations():
                 training, model = evaluation["training"], part.config["model"]
                 if part.untried(training["scheme"]):
                     continue

@@ -159,7 +159,7 @@ class Comparison(Sweep):
         return encodings[name] | shared | chosen
 
     def study(self, command):
-        evaluations, training, failures = self.results()
+        evaluations = self.evaluations()
         records, curves = (
             [one for evaluation in evaluations for one in evaluation[key]]
             for key in ("records", "curves")
@@ -170,7 +170,7 @@ class Comparison(Sweep):
             "holes": self.holes(),
         }
         about |= self.about_corpus(self.corpus)
-        return LengthStudy(with_window(records), training, failures, about, curves)
+        return LengthStudy(with_window(records), self.costs(), self.failures(), about, curves)
 
 
 def points(config: ConfigDict) -> list[Point]:

@@ -50,6 +50,5 @@ class Probed(Rung):
 
     def study(self, command):
         study = super().study(command)
-        evaluations, _, _ = self.results()
-        probes = [row for evaluation in evaluations for row in evaluation["probes"]]
+        probes = [row for evaluation in self.evaluations() for row in evaluation["probes"]]
         return dataclasses.replace(study, records=study.records + probes)

@@ -287,9 +287,8 @@ class Extension(Sweep):
         print_losses(point.schemes, evaluation["records"], self.console)
 
     def study(self, command):
-        evaluations, training, failures = self.results()
-        records = [record for run in evaluations for record in run["records"]]
-        training = [r for r in training if r["scheme"] == r["trained"] and r["tokens"]]
+        records = [record for run in self.evaluations() for record in run["records"]]
+        training = [r for r in self.costs() if r["scheme"] == r["trained"] and r["tokens"]]
         about = self.about(command) | {
             "train_length": self.methods.train_length,
             "target": self.config["target"],
@@ -297,7 +296,7 @@ class Extension(Sweep):
             "source": self.config["checkpoint"] or "trained here",
         }
         about |= self.about_corpus(self.corpus)
-        return ExtensionStudy(records, training, failures, about, [])
+        return ExtensionStudy(records, training, self.failures(), about, [])
 
 
 def points(config: ConfigDict) -> list[Point]:

@@ -122,8 +122,7 @@ class LongRoPESearch(Sweep):
             )
 
     def study(self, command):
-        evaluations, training, failures = self.results()
-        plan = self.plan
+        plan, evaluations = self.plan, self.evaluations()
         about = self.about(command) | {
             "train_length": plan.train_length,
             "factor": plan.factor,
@@ -133,12 +132,12 @@ class LongRoPESearch(Sweep):
             "source": self.config["checkpoint"] or "trained here",
         }
         about |= self.about_corpus(plan.corpus)
-        training = [run for run in training if run["tokens"]]
+        training = [run for run in self.costs() if run["tokens"]]
         records, searches, tuning = (
             [{"seed": run["training"]["seed"]} | one for run in evaluations for one in run[key]]
             for key in ("records", "searches", "tuning")
         )
-        return SearchStudy(records, training, failures, about, searches, tuning)
+        return SearchStudy(records, training, self.failures(), about, searches, tuning)
 
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": SCHEME} | self.config["rope"]

@@ -149,7 +149,7 @@ class Learned(Studies):
         rows = [
             row
             for name, part in self.parts.items()
-            for row in rows_of(name, part.learned.name, part.results()[0])
+            for row in rows_of(name, part.learned.name, part.evaluations())
         ]
         if not rows:
             raise ValueError("no study has any result yet: there is nothing to report")
