@@ -94,7 +94,7 @@ def main() -> None:
     config.schemes = args.schemes or config.schemes
     config.together = args.together or config.together
     points(config)  # raises errors before anything starts
-    watch, console = Stopwatch(), Console()
+    watch, console = Stopwatch(), Console(highlight=False)
 
     class Timed(Comparison):
         """Runs a comparison and counts the seconds of its parts."""

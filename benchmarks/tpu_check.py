@@ -303,7 +303,8 @@ def main() -> None:
     parser.add_argument("--known", default="", help="tables of known results, with commas")
     parser.add_argument("--workdir", type=Path, default=Path("runs/tpu_check"))
     args = parser.parse_args()
-    known, console = read_known(map(Path, filter(None, args.known.split(",")))), Console()
+    known = read_known(map(Path, filter(None, args.known.split(","))))
+    console = Console(highlight=False)
     items = [item for item in _choose(args) if _about(row(item, {})) not in known]
     topology.devices("v5e:1x1")  # raises an error without libtpu
     versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
@@ -321,8 +322,8 @@ def main() -> None:
     write_files(args.workdir, files)
     counts = collections.Counter((line["part"], line["outcome"]) for line in rows)
     for (part, result), count in sorted(counts.items()):
-        console.print(f"{part}: {count} {result}", highlight=False)
-    console.print(f"tables: {args.workdir / 'tpu_check.md'}", highlight=False)
+        console.print(f"{part}: {count} {result}")
+    console.print(f"tables: {args.workdir / 'tpu_check.md'}")
     raise SystemExit(1 if any(line["outcome"] == "FAILED" for line in rows) else 0)
 
 

@@ -272,7 +272,7 @@ def print_losses(schemes: Iterable[str], records: Sequence[dict], console: Conso
         losses = [
             f"{r['multiple']}x {r['bits_per_byte']:.3f}" for r in last if r["scheme"] == scheme
         ]
-        console.print(f"  {scheme:<15} {'  '.join(losses)}  bits per byte", highlight=False)
+        console.print(f"  {scheme:<15} {'  '.join(losses)}  bits per byte")
 
 
 def _position_curve(losses_NL, train_length) -> dict[str, list]:

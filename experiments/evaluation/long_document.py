@@ -221,7 +221,7 @@ def main() -> None:
         "does not give are as trained",
     )
     args = parser.parse_args()
-    console = Console()
+    console = Console(highlight=False)
     join_job()
     folder, out = folder_at(args.run), folder_at(args.out)
     state, config = load_run(folder)
@@ -242,8 +242,7 @@ def main() -> None:
     write_json(out / "summary.json", result)
     console.print(
         "document: {loss:.4f} nats per token over {tokens} tokens, {last_loss:.4f} over the last "
-        "{last_tokens}".format(**result),
-        highlight=False,
+        "{last_tokens}".format(**result)
     )
 
 

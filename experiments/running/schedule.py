@@ -309,7 +309,7 @@ class Schedule:
                 write_json(folder / "failure.json", record)
 
     def _print(self, line: str, style: str | None = None) -> None:
-        self.sweep.console.print(line, style=style, highlight=False, markup=False)
+        self.sweep.console.print(line, style=style, markup=False)
 
 
 def _raise_alone(error: Exception) -> None:

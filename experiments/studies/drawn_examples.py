@@ -237,8 +237,7 @@ class DrawnExamples(Sweep, abc.ABC):
                     if r["scheme"] == scheme and panel.has(r)
                 ]
                 self.console.print(
-                    f"  {scheme:<15} {panel.condition}, {panel.metric}:  {'  '.join(values)}",
-                    highlight=False,
+                    f"  {scheme:<15} {panel.condition}, {panel.metric}:  {'  '.join(values)}"
                 )
 
     def study(self, command):

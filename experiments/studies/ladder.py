@@ -269,8 +269,7 @@ class Ladder(Studies):
         if leaderboard.rules_of(self.config["studies"]) != self.config["rules"]:
             self.console.print(
                 "no record is written, because fields of the track other than the schemes were "
-                "changed",
-                highlight=False,
+                "changed"
             )
             return
         rung, folder = self.config["main"], Path(self.config["records"])
@@ -283,9 +282,9 @@ class Ladder(Studies):
             try:
                 record = leaderboard.record_of(records, rung, scheme, told)
             except ValueError as error:
-                self.console.print(str(error), highlight=False)
+                self.console.print(str(error))
                 continue
             path = leaderboard.write(folder, record)
-            self.console.print(f"record: {path}", highlight=False)
+            self.console.print(f"record: {path}")
         if len(schemes):
             leaderboard_page.write(folder, self.workdir / "leaderboard.html", self.console)

@@ -57,8 +57,7 @@ class Comparison(Sweep):
             if len(windows_NL) < self.protocols.documents:
                 console.print(
                     f"eval.documents={self.protocols.documents}, but {split} has only "
-                    f"{len(windows_NL)} windows of {windows_NL.shape[1]} tokens: these are scored",
-                    highlight=False,
+                    f"{len(windows_NL)} windows of {windows_NL.shape[1]} tokens: these are scored"
                 )
         if config.schemes.strip() == "all":
             layers = config.model.num_layers

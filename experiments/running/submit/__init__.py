@@ -174,7 +174,7 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
     refuses.
     """
     if not submit:
-        console.print(backend.text(_numbered(job)[0]), highlight=False, markup=False)
+        console.print(backend.text(_numbered(job)[0]), markup=False)
         return
     with claimed(job.workdir):
         job, before = _numbered(job)
@@ -184,14 +184,14 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
                 f"({', '.join(before['jobs']) or 'which did not end well'}); check the queue and "
                 "--status, and submit unfinished points with --again"
             )
-        console.print(backend.text(job), highlight=False, markup=False)
+        console.print(backend.text(job), markup=False)
         date = datetime.datetime.now().isoformat(" ", "seconds")
         record = {"date": date, "command": job.command, "jobs": [], "number": job.number}
         # Recorded first, because a submission that fails may have submitted some jobs.
         write_json(job.workdir / _RECORD, record)
         jobs = backend.submit(job)
         write_json(job.workdir / _RECORD, record | {"jobs": jobs})
-    console.print(f"submitted: {', '.join(jobs)}", highlight=False, markup=False)
+    console.print(f"submitted: {', '.join(jobs)}", markup=False)
 
 
 def _numbered(job: Job) -> tuple[Job, dict[str, Any] | None]:

@@ -117,8 +117,7 @@ class LongRoPESearch(Sweep):
         for search in evaluation["searches"]:
             seeds = ", ".join(f"{name} {loss:.4f}" for name, loss in search["seeds"].items())
             self.console.print(
-                f"  {search['search']:<12} {search['found']['loss']:.4f}  from  {seeds}",
-                highlight=False,
+                f"  {search['search']:<12} {search['found']['loss']:.4f}  from  {seeds}"
             )
 
     def study(self, command):
