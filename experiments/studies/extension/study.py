@@ -116,7 +116,11 @@ class Extension(Sweep):
     def source(self, seed: int) -> Source:
         """Returns the trained model of a seed, from the given checkpoint or the seed's run here."""
         given = self.config["checkpoint"]
-        return self.load(given or str(self.folder(_source_point(seed))), seed)
+        return self.load(given or str(self.folder(self._trained(seed))), seed)
+
+    def _trained(self, seed: int) -> Point:
+        """Returns the point of a seed's model that is not tuned yet."""
+        return next(p for p in self.points if p.seed == seed and not isinstance(p, Tuned))
 
     def _check_source(self, source):
         """Raises a ValueError if the checkpoint does not fit the config."""
@@ -177,10 +181,7 @@ class Extension(Sweep):
         return about | model | {"train": recipe_fields(recipe)}
 
     def start_of(self, point):
-        if not isinstance(point, Tuned):
-            return None
-        name = _source_point(point.seed).name
-        return next(point for point in self.points if point.name == name)
+        return self._trained(point.seed) if isinstance(point, Tuned) else None
 
     def _describe_tuned(self, point) -> dict[str, Any]:
         """Returns the start of a fine-tuning run and its encoding, without loading the model."""
@@ -325,7 +326,3 @@ def points(config: ConfigDict) -> list[Point]:
         chosen.append(source)
         chosen += [Tuned(name, source.seed, (), n) for n in config.tuning_steps for name in tuned]
     return chosen
-
-
-def _source_point(seed) -> Point:
-    return Point(PLAIN, seed, ())
