@@ -253,9 +253,9 @@ class Extension(Sweep):
         The results of every batch are stored, so that a kill costs one batch.
         """
         windows_NL, is_short = one.windows_NL, one.protocol == SHORT
-        measures = text.token_losses_and_hits if is_short else text.token_losses
+        by_token = text.token_losses_and_hits if is_short else text.token_losses
         # The scorer itself does not advance, because batches that were stored count too.
-        scorer = Scorer(model, self.mesh, self.trials.batch_tokens, measure=measures)
+        scorer = Scorer(model, self.mesh, self.trials.batch_tokens, by_token=by_token)
         # Results under the model's own encoding are the same for every method.
         under = "own" if layers is None else f"{one.scheme} for {one.ratio}x"
         name = f"{under}, {one.protocol} at {one.multiple}x"
