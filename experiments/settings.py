@@ -84,14 +84,10 @@ def _wrong(name: str, value: Any) -> str:
                 "such as (1e-3, 3e-3); a single one is train.learning_rate"
             )
     if name in _LISTS:
-        wrong = "must be names separated by commas, each once"
-        return wrong if _repeats(listed(value)) else ""
-    is_names = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-    return "must name each once" if is_names and _repeats(value) else ""
-
-
-def _repeats(names) -> bool:
-    return "" in names or len({*names}) < len(names)
+        names = listed(value)
+        if "" in names or len({*names}) < len(names):
+            return "must be names separated by commas, each once"
+    return ""
 
 
 def bounded(default: T, **bounds: Any) -> T:
