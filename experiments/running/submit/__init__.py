@@ -24,6 +24,7 @@ from rich.console import Console
 
 from experiments.results.bucket import absolute, is_in_bucket
 from experiments.results.record import claimed, read_json, write_json
+from experiments.settings import one_of
 
 # "module:class" by name. A module is imported when it is needed.
 BACKENDS = {
@@ -146,9 +147,7 @@ def peers(first: str, count: int | str, number: int | str) -> list[str]:
 
 def make_backend(name: str, settings: Sequence[str]) -> Backend:
     """Returns a backend with its settings, each ``NAME=VALUE``; raises a ValueError for others."""
-    if name not in BACKENDS:
-        raise ValueError(f"--backend={name} must be one of {', '.join(BACKENDS)}")
-    kind = pkgutil.resolve_name(BACKENDS[name])
+    kind = pkgutil.resolve_name(BACKENDS[one_of("--backend", name, BACKENDS)])
     types, values = typing.get_type_hints(kind), dict[str, Any]()
     for setting in settings:
         key, equals, value = setting.partition("=")

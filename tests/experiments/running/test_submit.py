@@ -139,7 +139,7 @@ def test_sky(job):
 @pytest.mark.parametrize(
     ("backend", "settings", "message"),
     [
-        ("pbs", [], "--backend=pbs"),
+        ("pbs", [], "--backend='pbs'"),
         ("slurm", ["gpus=8"], "--resource=gpus=8"),
         ("slurm", ["nodes=two"], "--resource=nodes=two"),
         ("gke", ["image=i"], "--resource=accelerator="),
