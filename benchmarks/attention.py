@@ -30,7 +30,8 @@ import pandas as pd
 
 from benchmarks.accelerator.attention import Shape, build, run
 from benchmarks.ours import device, exponent, interleaved, ratios
-from experiments.command import count, counts, exit_status, schemes
+from experiments.command import count, counts, exit_status, schemes, some_of
+from posenc_jax.attention import IMPLEMENTATIONS
 
 
 def program(args, name: str, implementation: str, length: int):
@@ -89,7 +90,8 @@ def main() -> None:
     parser.add_argument(
         "--schemes", type=schemes, default="nope,rope,alibi,t5,kerple_log,fire,shaw"
     )
-    parser.add_argument("--implementations", default="blockwise,dense")
+    known = ("usual", *IMPLEMENTATIONS)
+    parser.add_argument("--implementations", type=some_of(known), default="blockwise,dense")
     parser.add_argument("--of", choices=("gradient", "output"), default="gradient")
     parser.add_argument("--lengths", type=counts, default="512")
     parser.add_argument("--batch", type=count, default=1)
@@ -98,7 +100,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=count, default=11)
     args = parser.parse_args()
-    points = list(itertools.product(args.schemes, args.implementations.split(",")))
+    points = list(itertools.product(args.schemes, args.implementations))
     print(
         f"batch {args.batch}, {args.heads} heads of {args.head_dim}, {args.dtype}, {args.rounds} "
         f"rounds, {args.of} {device()}"

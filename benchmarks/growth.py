@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.training.host import keep_freed_memory
@@ -34,7 +35,7 @@ from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from benchmarks.ours import VOCAB, exponent, seconds_of, start
-from experiments.command import count, exit_status
+from experiments.command import count, exit_status, some_of
 from experiments.progress import stage
 from experiments.results.record import write_files
 from experiments.results.reports.drawing import drawing_style, svg
@@ -49,10 +50,10 @@ AXES = {
     "batch": (1, 2, 4, 8, 16, 32),
     "layers": (1, 2, 4, 8, 16, 32),
     "heads": (1, 2, 4, 8, 16),
+    "schemes": (1, 2, 4, 8),
 }
 HEAD_DIM = 32
 SCHEMES = ("rope", "alibi", "nope", "t5", "kerple_log", "sandwich", "fire", "shaw")
-COUNTS = (1, 2, 4, 8)
 UNITS = {"step": "s", "evaluation": "s", "run": "s", "memory": "MiB"}
 
 
@@ -136,23 +137,20 @@ def read_table(path: Path) -> dict[tuple[str, int], dict]:
 
 def write_table(path: Path, rows: dict[tuple[str, int], dict]) -> None:
     """Writes all rows, in the order of axes and sizes."""
-    order = [*AXES, "schemes"]
+    order = list(AXES)
     ordered = [rows[key] for key in sorted(rows, key=lambda k: (order.index(k[0]), k[1]))]
     text = csv_of(ordered, ["axis", *FIXED, "schemes", *UNITS])
     write_files(path.parent, {path.name: text})
 
 
-def points_of(axes: str, most: int) -> list[tuple[str, int]]:
+def points_of(axes: Sequence[str], most: int) -> list[tuple[str, int]]:
     """Returns the axis and the size of each point."""
-    known = AXES | {"schemes": COUNTS}
     points = []
-    for axis in axes.split(","):
-        if axis not in known:
-            raise ValueError(f"--axes={axes} must be some of {','.join(known)}")
-        sizes = [size for size in known[axis] if size <= most]
+    for axis in axes:
+        sizes = [size for size in AXES[axis] if size <= most]
         if len(sizes) < 3:
             raise ValueError(
-                f"--most={most} must be at least {known[axis][2]}: the exponent of {axis} needs "
+                f"--most={most} must be at least {AXES[axis][2]}: the exponent of {axis} needs "
                 "three sizes"
             )
         points += [(axis, size) for size in sizes]
@@ -162,7 +160,7 @@ def points_of(axes: str, most: int) -> list[tuple[str, int]]:
 @exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--axes", default=",".join([*AXES, "schemes"]))
+    parser.add_argument("--axes", type=some_of(AXES), default=",".join(AXES))
     parser.add_argument("--encoding", default="rope")
     parser.add_argument("--most", type=count, default=2**16, help="the largest size on any axis")
     parser.add_argument("--out", type=Path, default=Path("docs"), metavar="FOLDER")

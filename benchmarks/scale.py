@@ -36,7 +36,7 @@ from rich.console import Console
 
 from benchmarks.ours import VOCAB, model_sizes, shape_parser, start
 from configs.extrapolation import PRESETS, get_config
-from experiments.command import count, exit_status, schemes
+from experiments.command import count, exit_status, schemes, some_of
 from experiments.job_processes import free_port
 from experiments.joining import join_job
 from experiments.running.schedule import run_points
@@ -229,15 +229,14 @@ def main() -> None:
     parser.add_argument("--preset", default="small", choices=PRESETS, help="of the sweep")
     parser.add_argument("--schemes", type=schemes, default="rope,yarn,alibi", help="of the sweep")
     parser.add_argument("--sweep-steps", type=count, default=200)
-    parser.add_argument("--parts", default=",".join(PARTS), help="some of " + ", ".join(PARTS))
+    parts = ",".join(PARTS)
+    parser.add_argument("--parts", type=some_of(PARTS), default=parts, help=f"some of {parts}")
     args = parser.parse_args()
     if args.steps < 12:
         parser.error(f"--steps={args.steps} must be at least 12")
-    if unknown := {*args.parts.split(",")} - {*PARTS}:
-        parser.error(f"--parts={args.parts} must be some of {', '.join(PARTS)}, not {unknown}")
     join_job()
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}")
-    for name in args.parts.split(","):
+    for name in args.parts:
         PARTS[name](args)
 
 
