@@ -21,3 +21,9 @@ def requested() -> bool:
     the whole program: a count that started again with each run would miss the moment.
     """
     return multihost_utils.reached_preemption_sync_point(next(_moments))
+
+
+def stop_if_requested(when: str) -> None:
+    """Raises a PreemptedError, which says when the program stops, if it is to stop now."""
+    if requested():
+        raise PreemptedError(f"asked to stop {when}: run again")

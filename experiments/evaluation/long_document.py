@@ -99,8 +99,7 @@ def _all_chunks(model, tokens_N, folder, console, chunk):
                 _write(path, lambda file, arrays=arrays: np.savez(file, *arrays))
             losses.append(np.asarray(losses_T))
             advance(f"loss {losses[-1].mean():.3f}", steps=len(losses[-1]))
-            if preemption.requested():
-                raise preemption.PreemptedError(f"asked to stop at token {start}: run again")
+            preemption.stop_if_requested(f"at token {start}")
     return np.concatenate(losses)
 
 
