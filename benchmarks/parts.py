@@ -37,6 +37,7 @@ from benchmarks.train import torch_step
 from experiments.command import exit_status
 from experiments.results.reports.markdown import markdown_table
 from experiments.training import precision
+from posenc_jax.model.transformer import usual_mlp_dim
 
 STEP = "whole step"
 Shapes = list[tuple[int, ...]]
@@ -44,7 +45,7 @@ Shapes = list[tuple[int, ...]]
 
 def shapes(args) -> dict[str, tuple[Shapes, Shapes]]:
     """Returns the shapes of the inputs of each part in one layer, and of what it is summed with."""
-    rows, hidden = args.batch * args.length, -(-args.dim * 8 // (3 * 64)) * 64
+    rows, hidden = args.batch * args.length, usual_mlp_dim(args.dim)
     weights = [(args.dim, args.dim)] * 4 + [(args.dim, hidden)] * 2 + [(hidden, args.dim)]
     heads = [(args.batch, args.length, args.heads, args.dim // args.heads)]
     return {

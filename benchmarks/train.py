@@ -24,6 +24,7 @@ from torch.nn import functional
 from benchmarks import ours
 from experiments.command import exit_status
 from posenc_jax.encodings.bias.t5 import t5_bucket_starts
+from posenc_jax.model.transformer import usual_mlp_dim
 
 
 class TorchBlock(torch.nn.Module):
@@ -172,13 +173,12 @@ def rotate(x, cos, sin):
 
 def torch_step(args, tokens):
     """Returns a function that runs one step and returns its loss, and the model's size."""
-    hidden = -(-args.dim * 8 // (3 * 64)) * 64
     position = torch.arange(args.length).float()
     distance = position[:, None] - position
     bias = ahead = None
     if args.encoding in BIASES:
         bias, ahead = BIASES[args.encoding](args.heads, distance), distance < 0
-    model = TorchDecoder(args.dim, args.layers, args.heads, hidden, bias, ahead)
+    model = TorchDecoder(args.dim, args.layers, args.heads, usual_mlp_dim(args.dim), bias, ahead)
     compiled = torch.compile(model)
     decay = [p for p in model.blocks.parameters() if p.ndim == 2]
     rest = [p for p in model.parameters() if not any(p is q for q in decay)]

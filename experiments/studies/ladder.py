@@ -30,6 +30,7 @@ from experiments.studies.text import Comparison
 from experiments.training import own_schemes
 from experiments.training.encodings import make_encoding
 from experiments.training.parameters import parameter_count
+from posenc_jax.model.transformer import usual_mlp_dim
 from posenc_jax.registry import REGISTRY, SIZES, suggest
 
 # A scheme whose own parameters exceed this share of the model's gets a narrower feed-forward
@@ -173,7 +174,7 @@ def narrowed(spec: FrozenConfigDict, length: int) -> FrozenConfigDict:
     encoding = jax.eval_shape(lambda: make(nnx.Rngs(0)))
     count = parameter_count(encoding)
     dim, layers = model["model_dim"], model["num_layers"]
-    width = model["mlp_dim"] or -(-dim * 8 // (3 * 64)) * 64
+    width = model["mlp_dim"] or usual_mlp_dim(dim)
     whole = layers * (4 * dim**2 + 3 * dim * width)
     if count <= _SHARE * whole:
         return spec
