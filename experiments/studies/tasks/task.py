@@ -26,7 +26,7 @@ class Rows(NamedTuple):
     is_answer_NL: np.ndarray
 
 
-class Task(abc.ABC):
+class RowTask(abc.ABC):
     """Draws rows, and solves them, by the ``_draw``, ``solve`` and ``chances`` of a subclass.
 
     A row of ``length`` tokens has a marker and room for ``length - 1`` others, the ``room`` of
