@@ -31,7 +31,6 @@ if __name__ == "__main__":  # before JAX starts threads
 import jax
 import numpy as np
 from matplotlib.figure import Figure
-from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from benchmarks.ours import VOCAB, exponent, seconds_of, start
@@ -41,7 +40,7 @@ from experiments.results.record import write_files
 from experiments.results.reports.drawing import drawing_style, svg
 from experiments.results.statistics import csv_of
 from experiments.training.recipe import Recipe
-from experiments.training.text import Text, token_losses
+from experiments.training.text import Text, spec_of, token_losses
 
 # The sizes while another size grows, and the values of each growing size.
 FIXED = {"length": 1024, "batch": 1, "layers": 2, "heads": 4}
@@ -64,7 +63,7 @@ def measure(name: str, *, length: int, batch: int, layers: int, heads: int) -> d
     """
     sizes = {"model_dim": heads * HEAD_DIM, "num_layers": layers, "num_heads": heads}
     model = {"vocab_size": VOCAB, "scan": True} | sizes
-    spec = FrozenConfigDict({"encoding": {"name": name}, "model": model})
+    spec = spec_of({"name": name}, model)
     recipe = Recipe(length=length, batch_size=batch, steps=1000)
     (state, step), key = start(Text(recipe, None, spec)), jax.random.key(1)
     tokens = np.random.default_rng(0).integers(0, VOCAB, (batch, length + 1)).astype(np.int32)

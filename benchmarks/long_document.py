@@ -19,7 +19,6 @@ import sys
 
 import jax
 import numpy as np
-from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from benchmarks.ours import VOCAB, seconds_of
@@ -27,7 +26,7 @@ from configs.extrapolation import get_config
 from experiments.command import count, exit_status, schemes
 from experiments.evaluation.long_document import read_chunk
 from experiments.progress import stage
-from experiments.training.text import make_model
+from experiments.training.text import make_model, spec_of
 from posenc_jax import REGISTRY, Cache, positions
 
 
@@ -35,12 +34,8 @@ def last_chunk(name: str, length: int, chunk: int, layers: int) -> tuple[float, 
     """Returns the seconds that the last chunk takes, and the peak resident MiB of this process."""
     config = get_config("small")
     config.model.num_layers = layers
-    spec = FrozenConfigDict(
-        {
-            "encoding": {"name": name} | config.encodings[name].to_dict(),
-            "model": config.model.to_dict() | {"vocab_size": VOCAB},
-        }
-    )
+    encoding = {"name": name} | config.encodings[name].to_dict()
+    spec = spec_of(encoding, config.model.to_dict(), vocab_size=VOCAB)
     make = functools.partial(make_model, spec=spec, length=config.train.length)
     model = jax.jit(make)(jax.random.key(0))
     cache = Cache.empty(model, 1, length, length=length)

@@ -31,7 +31,6 @@ if __name__ == "__main__":  # before JAX starts threads
 
 import jax
 import numpy as np
-from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from benchmarks.ours import VOCAB, model_sizes, shape_parser, start
@@ -46,7 +45,7 @@ from experiments.training.loop import train
 from experiments.training.mesh import make_mesh
 from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
-from experiments.training.text import Text
+from experiments.training.text import Text, spec_of
 from experiments.training.windows import window_index
 
 ROOT = Path(__file__).parents[1]
@@ -74,9 +73,8 @@ def make_task(args: argparse.Namespace, recipe: Recipe) -> Timed:
     tokens = np.random.default_rng(0).integers(0, VOCAB, 4 * args.batch * (args.length + 1))
     ends, splits = np.array([0, tokens.size]), np.zeros(1, np.int8)
     corpus = Corpus("random", tokens.astype(np.uint8), ends, splits, VOCAB, 1.0, "digest")
-    spec = {"encoding": {"name": "rope"}, "model": model_sizes(args)}
-    windows = window_index(corpus, args.length)
-    return Timed(Text(recipe, windows, FrozenConfigDict(spec)))
+    spec = spec_of({"name": "rope"}, model_sizes(args))
+    return Timed(Text(recipe, window_index(corpus, args.length), spec))
 
 
 def bare_loop(task: Timed):

@@ -30,6 +30,7 @@ from experiments.studies.text import Comparison
 from experiments.training import own_schemes
 from experiments.training.encodings import make_encoding
 from experiments.training.parameters import parameter_count
+from experiments.training.text import spec_of
 from posenc_jax.model.transformer import usual_mlp_dim
 from posenc_jax.registry import REGISTRY, SIZES, suggest
 
@@ -180,7 +181,7 @@ def narrowed(spec: FrozenConfigDict, length: int) -> FrozenConfigDict:
         return spec
     fewer = round(count / (3 * dim * layers) / 8) * 8
     model["mlp_dim"] = max(width - fewer, width // 2)
-    return FrozenConfigDict({"encoding": spec.encoding, "model": model})
+    return spec_of(spec.encoding, model)
 
 
 class Ladder(Studies):

@@ -135,7 +135,7 @@ class Comparison(Sweep):
 
     def _spec(self, scheme) -> FrozenConfigDict:
         encoding = {"name": scheme} | self.config["encodings"].get(scheme, {})
-        return spec_of(encoding, self.config["model"], self.corpus)
+        return spec_of(encoding, self.config["model"], vocab_size=self.corpus.vocab_size)
 
     def keywords(self, scheme: str, multiple: int) -> dict[str, Any]:
         """Returns the keywords of a scheme at ``multiple`` times the training length."""

@@ -168,7 +168,7 @@ class Extension(Sweep):
 
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": PLAIN} | self.config["rope"]
-        return text.spec_of(encoding, self.config["model"], self.corpus)
+        return text.spec_of(encoding, self.config["model"], vocab_size=self.corpus.vocab_size)
 
     def describe(self, point):
         about, recipe = self.corpus.described | {"seed": point.seed}, self.recipe_of(point)

@@ -140,4 +140,4 @@ class LongRoPESearch(Sweep):
 
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": SCHEME} | self.config["rope"]
-        return spec_of(encoding, self.config["model"], self.plan.corpus)
+        return spec_of(encoding, self.config["model"], vocab_size=self.plan.corpus.vocab_size)

@@ -84,15 +84,11 @@ def test_within_hides_keys_further_back_than_the_window():
     assert (jnp.abs(model(ids, places) - model(other, places)).max(axis=-1) > 0).all()
 
 
-class _Bytes:
-    vocab_size = 256
-
-
 @pytest.mark.parametrize("scheme", ["rope", "transformer_xl", "inkling", "path", "fox"])
 def test_models_of_all_schemes_have_equally_many_parameters(scheme):
     study = config.study(64, scheme)
     encoding = {"name": scheme} | study.encodings[scheme].to_dict()
-    spec = narrowed(spec_of(encoding, study.model.to_dict(), _Bytes), 64)
+    spec = narrowed(spec_of(encoding, study.model.to_dict(), vocab_size=256), 64)
     model = jax.eval_shape(lambda: make_model(jax.random.key(0), spec, 64))
     count = sum(leaf.size for leaf in jax.tree.leaves(model))
     assert abs(count / config.parameters(128) - 1) < 0.03
