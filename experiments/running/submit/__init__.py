@@ -116,7 +116,7 @@ class Backend:
         """Returns the content of the file that the commands read."""
         return ""
 
-    def commands(self, job: Job, path: str = "") -> list[list[str]]:
+    def commands(self, job: Job, path: str) -> list[list[str]]:
         """Returns the commands; ``path`` is where the file lies."""
         raise NotImplementedError
 
