@@ -12,6 +12,7 @@ as the cores are the same, this measures the cost of ``jax.distributed`` and not
 """
 
 import argparse
+import dataclasses
 import io
 import itertools
 import json
@@ -55,17 +56,15 @@ WARM = 3
 COMPILING = "/jax/core/compile/backend_compile_duration"
 
 
-class Timed:
-    """Wraps a task and notes the time at which the batch of each step is drawn."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Timed(Text):
+    """Notes the time at which the batch of each step is drawn."""
 
-    def __init__(self, task: Text):
-        self.recipe, self.init, self.loss = task.recipe, task.init, task.loss
-        self._batch = task.batch
-        self.moments: dict[int, float] = {}
+    moments: dict[int, float] = dataclasses.field(default_factory=dict)
 
     def batch(self, seed, step, part, parts):
         self.moments[step] = time.perf_counter()
-        return self._batch(seed, step, part, parts)
+        return super().batch(seed, step, part, parts)
 
 
 def make_task(args: argparse.Namespace, recipe: Recipe) -> Timed:
@@ -74,7 +73,7 @@ def make_task(args: argparse.Namespace, recipe: Recipe) -> Timed:
     ends, splits = np.array([0, tokens.size]), np.zeros(1, np.int8)
     corpus = Corpus("random", tokens.astype(np.uint8), ends, splits, VOCAB, 1.0, "digest")
     spec = spec_of({"name": "rope"}, model_sizes(args))
-    return Timed(Text(recipe, window_index(corpus, args.length), spec))
+    return Timed(recipe, window_index(corpus, args.length), spec)
 
 
 def bare_loop(task: Timed):
