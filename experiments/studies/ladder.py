@@ -241,7 +241,7 @@ class Ladder(Studies):
         if records.empty:
             raise ValueError("no rung has any result yet, so there is nothing to report")
         first = next(iter(self.parts.values()))
-        about = first.about(command) | self.environment() | first.about_corpus(first.corpus)
+        about = self.about(command) | first.about_corpus(first.corpus)
         rungs = {rung: self.about_rung(rung) for rung in self.parts}
         main = self.config["main"]
         runs = self.curves(main) if main in self.parts else {}

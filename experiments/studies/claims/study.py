@@ -29,10 +29,10 @@ class Claims(Studies):
         trained = {record["scheme"] for record in studies["language"].records}
         seeing = [name for name in REGISTRY if name in trained.difference((BASELINE, *CAUSAL))]
         studies["order"] = order_study(seeing, seeds=self.config["seeds"])
-        about = next(iter(self.parts.values())).about(command) | self.environment()
         setup = {name: self.setup(name) for name in self.parts}
         setup |= {name: f"results of {fills}" for name, fills in read.items()}
-        about = {key: value for key, value in about.items() if key != "config"} | {"setup": setup}
+        about = self.about(command) | {"setup": setup}
+        del about["config"]
         rows = ledger.ledger_of(claims_of(seeing), studies)
         ledger_page.print_ledger(rows, self.console)
         return ledger_page.write(self.workdir / "claims", rows, about)

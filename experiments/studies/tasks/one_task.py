@@ -155,9 +155,8 @@ class Learned(Studies):
             raise ValueError("no study has any result yet: there is nothing to report")
         values = pd.DataFrame(rows)
         summaries = {name: part.summary for name, part in self.parts.items()}
-        about = next(iter(self.parts.values())).about(command) | self.environment()
         learned_page.print_tables(values, self.console)
-        return learned_page.write(self.workdir, values, summaries, about)
+        return learned_page.write(self.workdir, values, summaries, self.about(command))
 
 
 def _drawn(task, rng, count, length) -> dict[str, np.ndarray]:
