@@ -40,6 +40,7 @@ from experiments.command import count, exit_status, schemes, some_of
 from experiments.job_processes import free_port
 from experiments.joining import join_job
 from experiments.running.schedule import run_points
+from experiments.running.submit import peers
 from experiments.studies.text import Comparison
 from experiments.training.data import Corpus
 from experiments.training.loop import train
@@ -168,7 +169,7 @@ def tokens_per_second(args: argparse.Namespace, count: int) -> float:
     """Returns tokens a second of ``count`` processes that share two of this process' cores."""
     before = os.sched_getaffinity(0)
     cores = sorted(before)[:2]
-    job = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={count}"]
+    first = f"127.0.0.1:{free_port()}"
     flags = {
         "corpus": "stdlib",
         "schemes": "rope",
@@ -191,7 +192,7 @@ def tokens_per_second(args: argparse.Namespace, count: int) -> float:
         command += [f"--workdir={folder}", *(f"--config.{k}={v}" for k, v in flags.items())]
         running = []
         for number in range(count):
-            more = [*job, f"--process_id={number}"] if count > 1 else []
+            more = peers(first, count, number) if count > 1 else []
             os.sched_setaffinity(0, cores[number::count])  # which a new process inherits
             running.append(subprocess.Popen([*command, *more], cwd=ROOT, stdout=subprocess.DEVNULL))
         os.sched_setaffinity(0, before)
