@@ -44,7 +44,7 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments import preemption
+from experiments import joining
 from experiments.running import command_line, endings
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -130,13 +130,13 @@ def _run(workdir: Path) -> int:
     _choose_devices()
     _check_cores()
     # Only the first process of a job prints.
-    console = Console(soft_wrap=True, quiet=jax.process_index() > 0)
+    console = Console(soft_wrap=True, highlight=False, quiet=jax.process_index() > 0)
     experiment = make_experiment(CONFIG.value, workdir, console)
     if STATUS.value or BACKEND.value is not None or DRY_RUN.value:
         _tell(experiment, workdir, console)
         return 0
     if is_in_bucket(workdir):
-        console.print(UNLOCKED.format(folder=workdir), highlight=False, markup=False)
+        console.print(UNLOCKED.format(folder=workdir), markup=False)
     task = None if REPORT.value else _task_id()
     failures = [] if REPORT.value else run_points(experiment.parts, task, SHARE.value)
     if REPORT.value or not SHARE.value:  # a later command without --share writes the report
@@ -147,7 +147,7 @@ def _run(workdir: Path) -> int:
                 raise
             path = f"none yet, because {error}"  # the job itself has ended well all the same
         _print_missing(experiment, console)
-        console.print(f"report: {path}", highlight=False)
+        console.print(f"report: {path}")
         for failure in failures:
             console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
     return 1 if failures else 0
@@ -164,7 +164,7 @@ def _tell(experiment, workdir: Path, console: Console) -> None:
         job = submit.Job(command, count, workdir)
         submit.hand_over(backend, job, submit=SUBMIT.value, again=AGAIN.value, console=console)
         return
-    from benchmarks import dry_run, topology
+    from experiments.running import dry_run, topology
     from experiments.running.status import print_status
     from experiments.training.mesh import make_mesh
 
@@ -186,12 +186,11 @@ def _print_missing(experiment, console: Console) -> None:
     if count:
         console.print(
             f"{count} of {len(points)} points have no result yet: the same command with --status "
-            "says why",
-            highlight=False,
+            "says why"
         )
     for part in experiment.parts.values():
         for hole in part.holes():
-            console.print(f"{part.workdir.name}: {hole}", highlight=False, markup=False)
+            console.print(f"{part.workdir.name}: {hole}", markup=False)
 
 
 def _choose_devices() -> None:
@@ -204,7 +203,7 @@ def _choose_devices() -> None:
 
     if not (STATUS.value or REPORT.value or BACKEND.value is not None or TOPOLOGY.value):
         by_hand = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
-        preemption.listen(*by_hand, PEER_TIMEOUT.value, START_TIMEOUT.value)
+        joining.join_job(*by_hand, PEER_TIMEOUT.value, START_TIMEOUT.value)
         if DRY_RUN.value:  # it has nothing to save
             job_processes.ask_again_if_stopped()
         devices = collections.Counter(device.process_index for device in jax.devices())

@@ -20,16 +20,18 @@ import sys
 
 from experiments.training.host import keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
 
-from benchmarks.accelerator.attention import Shape, build, run  # noqa: E402
-from benchmarks.ours import device, exponent, interleaved, ratios  # noqa: E402
-from experiments.command import count, counts, exit_status, schemes  # noqa: E402
+from benchmarks.accelerator.attention import Shape, build, run
+from benchmarks.ours import device, exponent, interleaved, ratios
+from experiments.command import count, counts, exit_status, schemes, some_of
+from posenc_jax.attention import IMPLEMENTATIONS
 
 
 def program(args, name: str, implementation: str, length: int):
@@ -88,7 +90,8 @@ def main() -> None:
     parser.add_argument(
         "--schemes", type=schemes, default="nope,rope,alibi,t5,kerple_log,fire,shaw"
     )
-    parser.add_argument("--implementations", default="blockwise,dense")
+    known = ("usual", *IMPLEMENTATIONS)
+    parser.add_argument("--implementations", type=some_of(known), default="blockwise,dense")
     parser.add_argument("--of", choices=("gradient", "output"), default="gradient")
     parser.add_argument("--lengths", type=counts, default="512")
     parser.add_argument("--batch", type=count, default=1)
@@ -97,7 +100,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=count, default=11)
     args = parser.parse_args()
-    points = list(itertools.product(args.schemes, args.implementations.split(",")))
+    points = list(itertools.product(args.schemes, args.implementations))
     print(
         f"batch {args.batch}, {args.heads} heads of {args.head_dim}, {args.dtype}, {args.rounds} "
         f"rounds, {args.of} {device()}"

@@ -18,19 +18,20 @@ from pathlib import Path
 
 from experiments.training.host import keep_compiled, keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+import jax
+from rich.console import Console
+from rich.table import Table
 
-from configs.extrapolation import get_config  # noqa: E402
-from experiments.command import count, exit_status  # noqa: E402
-from experiments.preemption import listen  # noqa: E402
-from experiments.running.schedule import run_points  # noqa: E402
-from experiments.studies.text import Comparison, points  # noqa: E402
-from experiments.training import run  # noqa: E402
-from experiments.training.checkpoint import Checkpoints  # noqa: E402
+from configs.extrapolation import get_config
+from experiments.command import count, exit_status
+from experiments.joining import join_job
+from experiments.running.schedule import run_points
+from experiments.studies.text import Comparison, points
+from experiments.training import run
+from experiments.training.checkpoint import Checkpoints
 
 STAGES = ("compile", "train", "evaluate", "checkpoint")
 # JAX's names for the parts of compiling: tracing, lowering, and XLA or its cache.
@@ -93,7 +94,7 @@ def main() -> None:
     config.schemes = args.schemes or config.schemes
     config.together = args.together or config.together
     points(config)  # raises errors before anything starts
-    watch, console = Stopwatch(), Console()
+    watch, console = Stopwatch(), Console(highlight=False)
 
     class Timed(Comparison):
         """Runs a comparison and counts the seconds of its parts."""
@@ -119,7 +120,7 @@ def main() -> None:
 
     run.Checkpoints = TimedCheckpoints
     start = time.monotonic()
-    listen()
+    join_job()
     with tempfile.TemporaryDirectory() as folder:
         # As in launch.py, but nothing is compiled yet.
         keep_compiled(Path(folder) / "compiled")

@@ -10,10 +10,11 @@ import sys
 
 from experiments.training.host import keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-from benchmarks import ours  # noqa: E402
-from experiments.command import exit_status, schemes  # noqa: E402
+from benchmarks import ours
+from experiments.command import exit_status, schemes
 
 SCHEMES = "rope,yarn,xpos,alibi,t5,kerple_log,sandwich,fire,shaw,transformer_xl,deberta,dape"
 

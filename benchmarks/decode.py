@@ -14,15 +14,16 @@ from pathlib import Path
 
 from experiments.training.host import keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-from flax import nnx  # noqa: E402
+import jax
+import jax.numpy as jnp
+from flax import nnx
 
-from benchmarks.ours import interleaved, ratios  # noqa: E402
-from experiments.command import count, exit_status, schemes  # noqa: E402
-from posenc_jax import REGISTRY, Cache, Layers, Transformer, make  # noqa: E402
+from benchmarks.ours import interleaved, ratios
+from experiments.command import count, exit_status, schemes
+from posenc_jax import REGISTRY, Cache, Layers, Transformer, make
 
 LAYERS, TRAIN_LENGTH = 6, 8192
 SIZES = dict(num_heads=9, num_kv_heads=3, head_dim=64, model_dim=576)

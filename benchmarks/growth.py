@@ -20,26 +20,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.training.host import keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from ml_collections import FrozenConfigDict  # noqa: E402
-from rich.console import Console  # noqa: E402
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
 
-from benchmarks.ours import VOCAB, exponent, seconds_of, start  # noqa: E402
-from experiments.command import count, exit_status  # noqa: E402
-from experiments.progress import stage  # noqa: E402
-from experiments.results.record import write_files  # noqa: E402
-from experiments.results.reports.drawing import drawing_style, svg  # noqa: E402
-from experiments.results.statistics import csv_of  # noqa: E402
-from experiments.training.recipe import Recipe  # noqa: E402
-from experiments.training.text import Text, token_losses  # noqa: E402
+from benchmarks.ours import VOCAB, exponent, seconds_of, start
+from experiments.command import count, exit_status, some_of
+from experiments.progress import stage
+from experiments.results.record import write_files
+from experiments.results.reports.drawing import drawing_style, svg
+from experiments.results.statistics import csv_of
+from experiments.training.recipe import Recipe
+from experiments.training.text import Text, spec_of, token_losses
 
 # The sizes while another size grows, and the values of each growing size.
 FIXED = {"length": 1024, "batch": 1, "layers": 2, "heads": 4}
@@ -48,10 +49,10 @@ AXES = {
     "batch": (1, 2, 4, 8, 16, 32),
     "layers": (1, 2, 4, 8, 16, 32),
     "heads": (1, 2, 4, 8, 16),
+    "schemes": (1, 2, 4, 8),
 }
 HEAD_DIM = 32
 SCHEMES = ("rope", "alibi", "nope", "t5", "kerple_log", "sandwich", "fire", "shaw")
-COUNTS = (1, 2, 4, 8)
 UNITS = {"step": "s", "evaluation": "s", "run": "s", "memory": "MiB"}
 
 
@@ -62,7 +63,7 @@ def measure(name: str, *, length: int, batch: int, layers: int, heads: int) -> d
     """
     sizes = {"model_dim": heads * HEAD_DIM, "num_layers": layers, "num_heads": heads}
     model = {"vocab_size": VOCAB, "scan": True} | sizes
-    spec = FrozenConfigDict({"encoding": {"name": name}, "model": model})
+    spec = spec_of({"name": name}, model)
     recipe = Recipe(length=length, batch_size=batch, steps=1000)
     (state, step), key = start(Text(recipe, None, spec)), jax.random.key(1)
     tokens = np.random.default_rng(0).integers(0, VOCAB, (batch, length + 1)).astype(np.int32)
@@ -135,23 +136,20 @@ def read_table(path: Path) -> dict[tuple[str, int], dict]:
 
 def write_table(path: Path, rows: dict[tuple[str, int], dict]) -> None:
     """Writes all rows, in the order of axes and sizes."""
-    order = [*AXES, "schemes"]
+    order = list(AXES)
     ordered = [rows[key] for key in sorted(rows, key=lambda k: (order.index(k[0]), k[1]))]
     text = csv_of(ordered, ["axis", *FIXED, "schemes", *UNITS])
     write_files(path.parent, {path.name: text})
 
 
-def points_of(axes: str, most: int) -> list[tuple[str, int]]:
+def points_of(axes: Sequence[str], most: int) -> list[tuple[str, int]]:
     """Returns the axis and the size of each point."""
-    known = AXES | {"schemes": COUNTS}
     points = []
-    for axis in axes.split(","):
-        if axis not in known:
-            raise ValueError(f"--axes={axes} must be some of {','.join(known)}")
-        sizes = [size for size in known[axis] if size <= most]
+    for axis in axes:
+        sizes = [size for size in AXES[axis] if size <= most]
         if len(sizes) < 3:
             raise ValueError(
-                f"--most={most} must be at least {known[axis][2]}: the exponent of {axis} needs "
+                f"--most={most} must be at least {AXES[axis][2]}: the exponent of {axis} needs "
                 "three sizes"
             )
         points += [(axis, size) for size in sizes]
@@ -161,7 +159,7 @@ def points_of(axes: str, most: int) -> list[tuple[str, int]]:
 @exit_status
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--axes", default=",".join([*AXES, "schemes"]))
+    parser.add_argument("--axes", type=some_of(AXES), default=",".join(AXES))
     parser.add_argument("--encoding", default="rope")
     parser.add_argument("--most", type=count, default=2**16, help="the largest size on any axis")
     parser.add_argument("--out", type=Path, default=Path("docs"), metavar="FOLDER")

@@ -6,20 +6,18 @@ The model of ``configs/extrapolation.py:small``, untrained, reads the last chunk
 holds all tokens before it: no other chunk of ``experiments.evaluation.long_document`` takes more
 memory or time. A pattern of layers needs ``--layers`` of at least its own number of layers. Every
 scheme runs in a process of its own; memory is the peak resident size of that process, Python and
-JAX included.
+JAX included, or the most that an accelerator has held.
 """
 
 import argparse
 import dataclasses
 import functools
 import re
-import resource
 import subprocess
 import sys
 
 import jax
 import numpy as np
-from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 from benchmarks.ours import VOCAB, seconds_of
@@ -27,20 +25,17 @@ from configs.extrapolation import get_config
 from experiments.command import count, exit_status, schemes
 from experiments.evaluation.long_document import read_chunk
 from experiments.progress import stage
-from experiments.training.text import make_model
+from experiments.training.host import peak_memory
+from experiments.training.text import make_model, spec_of
 from posenc_jax import REGISTRY, Cache, positions
 
 
 def last_chunk(name: str, length: int, chunk: int, layers: int) -> tuple[float, float]:
-    """Returns the seconds that the last chunk takes, and the peak resident MiB of this process."""
+    """Returns the seconds that the last chunk takes, and the MiB of ``peak_memory``."""
     config = get_config("small")
     config.model.num_layers = layers
-    spec = FrozenConfigDict(
-        {
-            "encoding": {"name": name} | config.encodings[name].to_dict(),
-            "model": config.model.to_dict() | {"vocab_size": VOCAB},
-        }
-    )
+    encoding = {"name": name} | config.encodings[name].to_dict()
+    spec = spec_of(encoding, config.model.to_dict(), vocab_size=VOCAB)
     make = functools.partial(make_model, spec=spec, length=config.train.length)
     model = jax.jit(make)(jax.random.key(0))
     cache = Cache.empty(model, 1, length, length=length)
@@ -50,7 +45,7 @@ def last_chunk(name: str, length: int, chunk: int, layers: int) -> tuple[float, 
     tokens = np.zeros((1, chunk + 1), np.int32)
     compiled = read_chunk.lower(model, tokens, cache).compile()
     seconds = seconds_of(lambda: compiled(model, tokens, cache))
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return seconds, peak_memory() / 2**20
 
 
 @exit_status

@@ -15,12 +15,11 @@ import sys
 
 import jax
 import optax
-from ml_collections import FrozenConfigDict
 
 from benchmarks.ours import device, model_sizes, shape_of, shape_parser
 from experiments.command import count, exit_status
 from experiments.training.recipe import Recipe
-from experiments.training.text import Text, token_losses
+from experiments.training.text import Text, spec_of, token_losses
 from posenc_jax import positions
 
 
@@ -35,7 +34,7 @@ def temporaries(args, losses, remat: bool, implementation: str) -> int:
     """Returns the bytes that one gradient needs besides its arguments and its result."""
     choices = dict(scan=remat, remat=remat, implementation=implementation)
     sizes = model_sizes(args, vocab_size=args.vocab, **choices)
-    spec = FrozenConfigDict({"encoding": {"name": args.encoding}, "model": sizes})
+    spec = spec_of({"name": args.encoding}, sizes)
     recipe = Recipe(length=args.length, batch_size=args.batch, steps=1)
     model = jax.eval_shape(Text(recipe, None, spec).init, jax.random.key(0))
     tokens = jax.ShapeDtypeStruct((args.batch, args.length + 1), "int32")

@@ -10,14 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
-from ml_collections import FrozenConfigDict
 
 from experiments.command import count
 from experiments.training.parameters import parameter_count
 from experiments.training.precision import PRODUCTS
 from experiments.training.recipe import Recipe
 from experiments.training.step import State, initial_state, train_step
-from experiments.training.text import Text
+from experiments.training.text import Text, spec_of
 
 VOCAB = 256
 
@@ -107,7 +106,7 @@ def jax_step(
     """Returns a function that runs one training step under ``name``, and the model's size."""
     sizes = dict(length=args.length, batch_size=args.batch, steps=10_000)
     recipe = Recipe(**sizes, products=args.precision)
-    spec = FrozenConfigDict({"encoding": {"name": name}, "model": model_sizes(args)})
+    spec = spec_of({"name": name}, model_sizes(args))
     state, function = start(Text(recipe, None, spec))
     function = jax.jit(function, donate_argnames="state")
     holder, key = {"state": state}, jax.random.key(1)

@@ -21,21 +21,23 @@ from typing import Any
 
 from experiments.training.host import keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
-from torch.nn import functional  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional
 
-import posenc_jax  # noqa: E402
-from benchmarks import ours  # noqa: E402
-from benchmarks.train import torch_step  # noqa: E402
-from experiments.command import exit_status  # noqa: E402
-from experiments.results.reports.markdown import markdown_table  # noqa: E402
-from experiments.training import precision  # noqa: E402
+import posenc_jax
+from benchmarks import ours
+from benchmarks.train import torch_step
+from experiments.command import exit_status
+from experiments.results.reports.markdown import markdown_table
+from experiments.training import precision
+from posenc_jax.model.transformer import usual_mlp_dim
 
 STEP = "whole step"
 Shapes = list[tuple[int, ...]]
@@ -43,7 +45,7 @@ Shapes = list[tuple[int, ...]]
 
 def shapes(args) -> dict[str, tuple[Shapes, Shapes]]:
     """Returns the shapes of the inputs of each part in one layer, and of what it is summed with."""
-    rows, hidden = args.batch * args.length, -(-args.dim * 8 // (3 * 64)) * 64
+    rows, hidden = args.batch * args.length, usual_mlp_dim(args.dim)
     weights = [(args.dim, args.dim)] * 4 + [(args.dim, hidden)] * 2 + [(hidden, args.dim)]
     heads = [(args.batch, args.length, args.heads, args.dim // args.heads)]
     return {

@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 from experiments.training.host import keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-from benchmarks import ours  # noqa: E402
-from experiments.command import count, exit_status, schemes  # noqa: E402
-from experiments.training.precision import PRODUCTS  # noqa: E402
+from benchmarks import ours
+from experiments.command import count, exit_status, schemes
+from experiments.training.precision import PRODUCTS
 
 
 def steps_of(scheme: str, shape: str) -> dict[str, Callable[[], float]]:

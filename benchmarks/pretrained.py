@@ -21,18 +21,19 @@ from pathlib import Path
 
 from experiments.training.host import keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
+import jax
+import numpy as np
+import pandas as pd
+import torch
+import transformers
 
-from benchmarks.ours import interleaved, ratios  # noqa: E402
-from experiments.command import count, counts, exit_status  # noqa: E402
-from posenc_jax import Cache  # noqa: E402
-from posenc_jax.pretrained import load, save  # noqa: E402
+from benchmarks.ours import interleaved, ratios
+from experiments.command import count, counts, exit_status
+from posenc_jax import Cache
+from posenc_jax.pretrained import load, save
 
 SIDES = ("ours", "transformers")
 

@@ -12,6 +12,7 @@ as the cores are the same, this measures the cost of ``jax.distributed`` and not
 """
 
 import argparse
+import dataclasses
 import io
 import itertools
 import json
@@ -26,27 +27,28 @@ from pathlib import Path
 
 from experiments.training.host import keep_compiled, keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from ml_collections import FrozenConfigDict  # noqa: E402
-from rich.console import Console  # noqa: E402
+import jax
+import numpy as np
+from rich.console import Console
 
-from benchmarks.ours import VOCAB, model_sizes, shape_parser, start  # noqa: E402
-from configs.extrapolation import PRESETS, get_config  # noqa: E402
-from experiments import preemption  # noqa: E402
-from experiments.command import count, exit_status, schemes  # noqa: E402
-from experiments.job_processes import free_port  # noqa: E402
-from experiments.running.schedule import run_points  # noqa: E402
-from experiments.studies.text import Comparison  # noqa: E402
-from experiments.training.data import Corpus  # noqa: E402
-from experiments.training.loop import train  # noqa: E402
-from experiments.training.mesh import make_mesh  # noqa: E402
-from experiments.training.parameters import parameter_count  # noqa: E402
-from experiments.training.recipe import Recipe  # noqa: E402
-from experiments.training.text import Text  # noqa: E402
-from experiments.training.windows import window_index  # noqa: E402
+from benchmarks.ours import VOCAB, model_sizes, shape_parser, start
+from configs.extrapolation import PRESETS, get_config
+from experiments.command import count, exit_status, schemes, some_of
+from experiments.job_processes import free_port
+from experiments.joining import join_job
+from experiments.running.schedule import run_points
+from experiments.running.submit import peers
+from experiments.studies.text import Comparison
+from experiments.training.data import Corpus
+from experiments.training.loop import train
+from experiments.training.mesh import make_mesh
+from experiments.training.parameters import parameter_count
+from experiments.training.recipe import Recipe
+from experiments.training.text import Text, spec_of
+from experiments.training.windows import window_index
 
 ROOT = Path(__file__).parents[1]
 # Steps at the start of a loop that are not counted.
@@ -55,17 +57,15 @@ WARM = 3
 COMPILING = "/jax/core/compile/backend_compile_duration"
 
 
-class Timed:
-    """Wraps a task and notes the time at which the batch of each step is drawn."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Timed(Text):
+    """Notes the time at which the batch of each step is drawn."""
 
-    def __init__(self, task: Text):
-        self.recipe, self.init, self.loss = task.recipe, task.init, task.loss
-        self._batch = task.batch
-        self.moments: dict[int, float] = {}
+    moments: dict[int, float] = dataclasses.field(default_factory=dict)
 
     def batch(self, seed, step, part, parts):
         self.moments[step] = time.perf_counter()
-        return self._batch(seed, step, part, parts)
+        return super().batch(seed, step, part, parts)
 
 
 def make_task(args: argparse.Namespace, recipe: Recipe) -> Timed:
@@ -73,9 +73,8 @@ def make_task(args: argparse.Namespace, recipe: Recipe) -> Timed:
     tokens = np.random.default_rng(0).integers(0, VOCAB, 4 * args.batch * (args.length + 1))
     ends, splits = np.array([0, tokens.size]), np.zeros(1, np.int8)
     corpus = Corpus("random", tokens.astype(np.uint8), ends, splits, VOCAB, 1.0, "digest")
-    spec = {"encoding": {"name": "rope"}, "model": model_sizes(args)}
-    windows = window_index(corpus, args.length)
-    return Timed(Text(recipe, windows, FrozenConfigDict(spec)))
+    spec = spec_of({"name": "rope"}, model_sizes(args))
+    return Timed(recipe, window_index(corpus, args.length), spec)
 
 
 def bare_loop(task: Timed):
@@ -170,7 +169,7 @@ def tokens_per_second(args: argparse.Namespace, count: int) -> float:
     """Returns tokens a second of ``count`` processes that share two of this process' cores."""
     before = os.sched_getaffinity(0)
     cores = sorted(before)[:2]
-    job = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={count}"]
+    first = f"127.0.0.1:{free_port()}"
     flags = {
         "corpus": "stdlib",
         "schemes": "rope",
@@ -193,7 +192,7 @@ def tokens_per_second(args: argparse.Namespace, count: int) -> float:
         command += [f"--workdir={folder}", *(f"--config.{k}={v}" for k, v in flags.items())]
         running = []
         for number in range(count):
-            more = [*job, f"--process_id={number}"] if count > 1 else []
+            more = peers(first, count, number) if count > 1 else []
             os.sched_setaffinity(0, cores[number::count])  # which a new process inherits
             running.append(subprocess.Popen([*command, *more], cwd=ROOT, stdout=subprocess.DEVNULL))
         os.sched_setaffinity(0, before)
@@ -228,15 +227,14 @@ def main() -> None:
     parser.add_argument("--preset", default="small", choices=PRESETS, help="of the sweep")
     parser.add_argument("--schemes", type=schemes, default="rope,yarn,alibi", help="of the sweep")
     parser.add_argument("--sweep-steps", type=count, default=200)
-    parser.add_argument("--parts", default=",".join(PARTS), help="some of " + ", ".join(PARTS))
+    parts = ",".join(PARTS)
+    parser.add_argument("--parts", type=some_of(PARTS), default=parts, help=f"some of {parts}")
     args = parser.parse_args()
     if args.steps < 12:
         parser.error(f"--steps={args.steps} must be at least 12")
-    if unknown := {*args.parts.split(",")} - {*PARTS}:
-        parser.error(f"--parts={args.parts} must be some of {', '.join(PARTS)}, not {unknown}")
-    preemption.listen()
+    join_job()
     print(f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}")
-    for name in args.parts.split(","):
+    for name in args.parts:
         PARTS[name](args)
 
 

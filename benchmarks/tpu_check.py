@@ -40,15 +40,16 @@ import jax
 from jax.sharding import AxisType
 from rich.console import Console
 
-from benchmarks import topology, tpu_report
 from benchmarks import tpu_programs as programs
+from benchmarks import tpu_report
 from configs import atlas, extrapolation
-from experiments.command import exit_status
+from experiments.command import exit_status, some_of
 from experiments.evaluation.batches import rows_of_pass
 from experiments.progress import stage
 from experiments.registry import make_experiment
 from experiments.results.record import Stored, write_files
 from experiments.results.statistics import csv_of
+from experiments.running import topology
 from experiments.training.mesh import make_mesh, row_shards
 
 PARTS = ("attention", "lengths", "steps")
@@ -264,14 +265,10 @@ def _choose(args) -> list[Item]:
     kinds = programs.one_of_each_kind()
     named = {"all": list(programs.SCHEMES), "kinds": kinds}
     schemes = named.get(args.schemes) or args.schemes.split(",")
-    for flag, given, known in (
-        ("only", args.only, PARTS),
-        ("chips", args.chips, CHIPS),
-        ("schemes", schemes, programs.SCHEMES),
-    ):
-        if unknown := {*given} - {*known}:
-            allowed = "all, kinds or names of the registry" if flag == "schemes" else [*known]
-            raise ValueError(f"--{flag} must be some of {allowed}, not {', '.join(unknown)}")
+    if unknown := {*schemes} - {*programs.SCHEMES}:
+        raise ValueError(
+            f"--schemes must be all, kinds or names of the registry, not {', '.join(unknown)}"
+        )
     items = items_of(args.only, args.chips, schemes)
     return [item for item in items if args.match in item.name]
 
@@ -295,14 +292,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default=PARTS, type=lambda names: tuple(names.split(",")))
-    parser.add_argument("--chips", default=tuple(CHIPS), type=lambda names: tuple(names.split(",")))
+    parser.add_argument("--only", type=some_of(PARTS), default=",".join(PARTS))
+    parser.add_argument("--chips", type=some_of(CHIPS), default=",".join(CHIPS))
     parser.add_argument("--schemes", default="all", help="all, kinds (one of each), or names")
     parser.add_argument("--match", default="", help="only items whose name has this in it")
     parser.add_argument("--known", default="", help="tables of known results, with commas")
     parser.add_argument("--workdir", type=Path, default=Path("runs/tpu_check"))
     args = parser.parse_args()
-    known, console = read_known(map(Path, filter(None, args.known.split(",")))), Console()
+    known = read_known(map(Path, filter(None, args.known.split(","))))
+    console = Console(highlight=False)
     items = [item for item in _choose(args) if _about(row(item, {})) not in known]
     topology.devices("v5e:1x1")  # raises an error without libtpu
     versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
@@ -320,8 +318,8 @@ def main() -> None:
     write_files(args.workdir, files)
     counts = collections.Counter((line["part"], line["outcome"]) for line in rows)
     for (part, result), count in sorted(counts.items()):
-        console.print(f"{part}: {count} {result}", highlight=False)
-    console.print(f"tables: {args.workdir / 'tpu_check.md'}", highlight=False)
+        console.print(f"{part}: {count} {result}")
+    console.print(f"tables: {args.workdir / 'tpu_check.md'}")
     raise SystemExit(1 if any(line["outcome"] == "FAILED" for line in rows) else 0)
 
 

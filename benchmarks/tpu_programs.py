@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from ml_collections import FrozenConfigDict
 
 import posenc_jax
 from benchmarks.accelerator.attention import Shape, build, gradient, run
@@ -23,7 +22,7 @@ from experiments.training.loop import abstract_state, lower_step
 from experiments.training.mesh import batch_sharding, replicated, row_shards
 from experiments.training.recipe import Recipe
 from experiments.training.step import Task
-from experiments.training.text import Text, token_losses
+from experiments.training.text import Text, spec_of, token_losses
 from posenc_jax.model.cache import Cache
 from posenc_jax.model.decode import read
 from posenc_jax.model.transformer import ROWS
@@ -50,7 +49,7 @@ class Blank(Text):
 def seven_b(encoding: str, rows: int, length: int) -> tuple[Task, Recipe]:
     """Returns a task and a recipe for a decoder of 7B parameters and batches of ``rows`` rows."""
     recipe = Recipe(length=length, batch_size=rows, steps=1000)
-    spec = FrozenConfigDict({"encoding": {"name": encoding}, "model": SEVEN_B})
+    spec = spec_of({"name": encoding}, SEVEN_B)
     windows: Any = None  # Blank reads no corpus
     return Blank(recipe, windows, spec), recipe
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.accelerator.report import table
 from experiments.command import exit_status
+from experiments.results.reports.markdown import markdown_table
 
 _PAGE = """# Programs compiled for TPUs
 
@@ -44,7 +44,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
         of_part.setdefault(row["part"], []).append(row)
     makers = {"steps": _steps, "attention": _attention, "lengths": _lengths}
     parts = [make(of_part[part]) for part, make in makers.items() if part in of_part]
-    return "\n\n".join(parts) + "\n"
+    return "\n".join(parts)
 
 
 def _steps(rows) -> str:
@@ -69,7 +69,7 @@ def _steps(rows) -> str:
         sent = sent or ("not known" if unknown else "-")
         lines.append((what, chips, row["mesh"] or "-", memory, fits, sent, flops))
     titles = ("step", "chips", "mesh", "a chip needs", "", "a chip sends, GiB", "teraflops a chip")
-    return table(titles, lines)
+    return markdown_table(titles, lines)
 
 
 def _attention(rows) -> str:
@@ -87,7 +87,7 @@ def _attention(rows) -> str:
     lines = [(f"`{row[0]}`", *row[1:]) for row in cells[~compiled].itertuples()]
     if compiled.any():
         lines.append((f"{compiled.sum()} more", *("compiled" for _ in cells)))
-    return table(("scheme", *cells), lines)
+    return markdown_table(("scheme", *cells), lines)
 
 
 def _lengths(rows) -> str:
@@ -99,7 +99,7 @@ def _lengths(rows) -> str:
         words = f"{1024 * float(size):,.1f}" if size else row["outcome"]
         cells.setdefault(length, {})[f"`{row['what']}`, {implementation}"] = words
     lines = pd.DataFrame(cells).fillna("-").itertuples()
-    return table(("temporaries, MiB", *(f"{int(n) // 1024}k" for n in cells)), lines)
+    return markdown_table(("temporaries, MiB", *(f"{int(n) // 1024}k" for n in cells)), lines)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

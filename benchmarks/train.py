@@ -14,15 +14,17 @@ import sys
 
 from experiments.training.host import keep_freed_memory
 
-keep_freed_memory()
+if __name__ == "__main__":  # before JAX starts threads
+    keep_freed_memory()
 
-import jax  # noqa: E402
-import torch  # noqa: E402
-from torch.nn import functional  # noqa: E402
+import jax
+import torch
+from torch.nn import functional
 
-from benchmarks import ours  # noqa: E402
-from experiments.command import exit_status  # noqa: E402
-from posenc_jax.encodings.bias.t5 import t5_bucket_starts  # noqa: E402
+from benchmarks import ours
+from experiments.command import exit_status
+from posenc_jax.encodings.bias.t5 import t5_bucket_starts
+from posenc_jax.model.transformer import usual_mlp_dim
 
 
 class TorchBlock(torch.nn.Module):
@@ -171,13 +173,12 @@ def rotate(x, cos, sin):
 
 def torch_step(args, tokens):
     """Returns a function that runs one step and returns its loss, and the model's size."""
-    hidden = -(-args.dim * 8 // (3 * 64)) * 64
     position = torch.arange(args.length).float()
     distance = position[:, None] - position
     bias = ahead = None
     if args.encoding in BIASES:
         bias, ahead = BIASES[args.encoding](args.heads, distance), distance < 0
-    model = TorchDecoder(args.dim, args.layers, args.heads, hidden, bias, ahead)
+    model = TorchDecoder(args.dim, args.layers, args.heads, usual_mlp_dim(args.dim), bias, ahead)
     compiled = torch.compile(model)
     decay = [p for p in model.blocks.parameters() if p.ndim == 2]
     rest = [p for p in model.parameters() if not any(p is q for q in decay)]

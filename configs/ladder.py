@@ -46,6 +46,7 @@ from configs.extrapolation import ON_ROPE
 from experiments.config import encoding
 from experiments.results import leaderboard
 from experiments.settings import one_of
+from posenc_jax.model.transformer import usual_mlp_dim
 
 # The base of every rotary scheme, over the trained length. In the studies ``b1_bases_64`` and
 # ``b2_bases_256``, of one seed, its loss on texts is within 0.003 bits per byte of the lowest.
@@ -265,7 +266,7 @@ def _rung(length: int, tokens: float, schemes: str, width: int = _WIDTH) -> Conf
 
 def parameters(width: int) -> int:
     """Returns how many parameters a model of bytes has, without those of its encoding."""
-    layers, vocabulary, hidden = 2, 256, -(-width * 8 // (3 * 64)) * 64
+    layers, vocabulary, hidden = 2, 256, usual_mlp_dim(width)
     return layers * (4 * width**2 + 3 * width * hidden + 2 * width) + (vocabulary + 1) * width
 
 
@@ -275,7 +276,7 @@ def study(length: int, schemes: str) -> ConfigDict:
     config.experiment = "rung"
     config.together = 1
     config.schemes = schemes
-    # The study whose best learning rates this one takes, see ``ladder.study.Rung``.
+    # The study whose best learning rates this one takes, see ``Rung`` of ``studies/ladder.py``.
     config.rates_of = ""
     config.train.update(
         length=length,

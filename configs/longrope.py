@@ -18,9 +18,8 @@ from ml_collections import ConfigDict
 
 from experiments.config import defaults, loading, own_defaults, start
 from experiments.settings import one_of
+from experiments.studies.longrope.plan import STAGES, Trials
 from experiments.studies.longrope.search import Budget
-from experiments.studies.longrope.stages import STAGES
-from experiments.studies.longrope.study import Trials
 from experiments.training.recipe import Recipe
 from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
 

@@ -11,7 +11,7 @@ imports only those below it:
     results/     keeps records of runs, computes statistics, and writes tables, figures and pages
 
 All subpackages use the files beside this one: the fields of configs, the commands, their progress,
-and how a process ends when it is preempted or another process of its job is lost.
+and how a process joins a job, and ends when it is preempted or another process is lost.
 """
 
 import importlib.util

@@ -4,12 +4,12 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from experiments.job_processes import PREEMPTED
 from experiments.preemption import PreemptedError
-from posenc_jax.registry import lookup
+from posenc_jax.registry import REGISTRY, suggest
 
 
 def exit_status(main: Callable[..., None]) -> Callable[..., int]:
@@ -46,14 +46,19 @@ def counts(text: str) -> list[int]:
     return [count(part) for part in text.split(",")]
 
 
-def schemes(text: str) -> list[str]:
-    """Reads names of the registry, separated by commas, as a ``type`` of argparse."""
-    try:
+def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Returns a ``type`` of argparse that reads known names, separated by commas."""
+
+    def names(text: str) -> list[str]:
         for name in text.split(","):
-            lookup(name)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text.split(",")
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is unknown{suggest(name, known)}")
+        return text.split(",")
+
+    return names
+
+
+schemes = some_of(REGISTRY)
 
 
 def encoding(text: str) -> dict[str, Any]:

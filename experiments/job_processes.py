@@ -31,7 +31,7 @@ _COUNTS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 
 
 def ask_again_if_stopped() -> None:
-    """Makes SIGTERM end this program with status 75 until JAX listens, see ``preemption.listen``.
+    """Makes SIGTERM end this program with status 75 until JAX listens, see ``joining.py``.
 
     There is nothing to save yet, and a queue that ends a job while it starts runs it again.
     """

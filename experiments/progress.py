@@ -27,6 +27,6 @@ def stage(name: str, total: int, console: Console) -> Iterator[Callable[..., Non
         done += steps
         if time.monotonic() - shown >= PLAIN_EVERY:
             shown = time.monotonic()
-            console.print(f"{name}  {done}/{total}  {note}", highlight=False)
+            console.print(f"{name}  {done}/{total}  {note}")
 
     yield advance

@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments.settings import check_config
+from experiments.settings import check_config, one_of
 
 # "module:class" by the ``experiment`` of a config. A module is imported when it is needed.
 EXPERIMENTS = {
@@ -24,8 +24,8 @@ EXPERIMENTS = {
     "atlas": "experiments.studies.atlas:Atlas",
     "claims": "experiments.studies.claims.study:Claims",
     "probed": "experiments.studies.claims.study:Probed",
-    "rung": "experiments.studies.ladder.study:Rung",
-    "ladder": "experiments.studies.ladder.study:Ladder",
+    "rung": "experiments.studies.ladder:Rung",
+    "ladder": "experiments.studies.ladder:Ladder",
 }
 
 
@@ -35,9 +35,6 @@ def make_experiment(config: ConfigDict, workdir: Path, console: Console):
     All results go into ``workdir``; points that are finished there are not run again. Raises a
     ValueError if the config names no experiment, or cannot work.
     """
-    if config.experiment not in EXPERIMENTS:
-        raise ValueError(
-            f"config.experiment={config.experiment!r} must be one of {', '.join(EXPERIMENTS)}"
-        )
+    name = one_of("config.experiment", config.experiment, EXPERIMENTS)
     check_config(config)
-    return pkgutil.resolve_name(EXPERIMENTS[config.experiment])(config, workdir, console)
+    return pkgutil.resolve_name(EXPERIMENTS[name])(config, workdir, console)

@@ -28,8 +28,9 @@ _STRANGE = (
 def meet(coordinator: str, bound: str | None, count: int, process: int, timeout: float) -> None:
     """Returns when all ``count`` processes of the job have come, this one included.
 
-    The ``coordinator`` is ``HOST:PORT`` of process 0, as the others reach it; process 0 listens on
-    ``bound``, or on all interfaces. The ``timeout`` is in seconds.
+    The ``coordinator`` is ``HOST:PORT`` of process 0, as the others reach it. Process 0 listens
+    there alone if ``bound`` is the same address, and on all interfaces if ``bound`` is None. The
+    ``timeout`` is in seconds.
 
     Raises:
       ValueError: two processes have the same number, a number is out of range, two processes
@@ -54,6 +55,12 @@ def meet(coordinator: str, bound: str | None, count: int, process: int, timeout:
         raise ValueError(wrong)
 
 
+def _host_and_port(coordinator: str) -> tuple[str, int]:
+    """Returns the two parts of ``HOST:PORT``."""
+    host, _, port = coordinator.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def _out_of_range(process: int, count: int) -> str:
     if 0 <= process < count:
         return ""
@@ -70,9 +77,9 @@ def _late(who: str, coordinator: str) -> str:
 async def _host(coordinator: str, bound: str | None, count: int, timeout: float) -> str:
     """Waits for the others as process 0; returns what is wrong, or an empty string."""
     guests = _Guests(count)
-    host, _, port = (bound or f":{coordinator.rpartition(':')[2]}").rpartition(":")
+    host, port = _host_and_port(coordinator)
     try:
-        server = await asyncio.start_server(guests.greet, host.strip("[]") or None, int(port))
+        server = await asyncio.start_server(guests.greet, bound and host, port)
     except OSError as error:
         # If another process 0 listens there, it tells all that there are two.
         with contextlib.suppress(TimeoutError):
@@ -152,14 +159,14 @@ class _Guests:
 
 async def _join(coordinator: str, count: int, process: int) -> str:
     """Comes to process 0; returns what it says is wrong, or an empty string."""
-    host, _, port = coordinator.rpartition(":")
+    host, port = _host_and_port(coordinator)
     said: set[str] = set()
     late = asyncio.get_running_loop().call_later(
         LATE, _say, _late(f"process {process} of {count}", coordinator), said
     )
     while True:
         with contextlib.suppress(OSError):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            reader, writer = await asyncio.open_connection(host, port)
             with contextlib.closing(writer):
                 writer.write(_line({"process": process, "count": count}))
                 while message := await _message(reader):

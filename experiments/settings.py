@@ -84,14 +84,10 @@ def _wrong(name: str, value: Any) -> str:
                 "such as (1e-3, 3e-3); a single one is train.learning_rate"
             )
     if name in _LISTS:
-        names = tuple(part.strip() for part in value.split(","))
-        return "must be names separated by commas, each once" if _repeats(names) else ""
-    is_names = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-    return "must name each once" if is_names and _repeats(value) else ""
-
-
-def _repeats(names) -> bool:
-    return "" in names or len({*names}) < len(names)
+        names = listed(value)
+        if "" in names or len({*names}) < len(names):
+            return "must be names separated by commas, each once"
+    return ""
 
 
 def bounded(default: T, **bounds: Any) -> T:
@@ -188,8 +184,12 @@ def one_of(field: str, name: str, known: Iterable[str]) -> str:
     return name
 
 
+def listed(text: str) -> list[str]:
+    """Returns the names that a text has between commas."""
+    return [part.strip() for part in text.split(",")]
+
+
 def names_in(field: str, text: str, known: Iterable[str]) -> list[str]:
     """Returns the comma-separated names that a config gives in ``field``, all of them known."""
     known = list(known)
-    names = (part.strip() for part in text.split(","))
-    return [one_of(field, name, known) for name in names if name]
+    return [one_of(field, name, known) for name in listed(text) if name]

@@ -47,7 +47,7 @@ def _steps(records) -> list[str]:
         for r in records
     ]
     names = ["scheme", "parameters", "batch", "ms", "tokens a second", "MFU"]
-    return ["## Training step\n\n" + table(names, rows)]
+    return ["## Training step\n\n" + _table(names, rows)]
 
 
 def _checks(records) -> list[str]:
@@ -64,7 +64,7 @@ def _by_scheme(cells: dict[tuple[str, str], str]) -> str:
     rows = [
         [f"`{name}`", *(cells.get((name, column), "") for column in columns)] for name in schemes
     ]
-    return table(["scheme", *columns], rows)
+    return _table(["scheme", *columns], rows)
 
 
 def _verdict(record) -> str:
@@ -81,7 +81,7 @@ def _list(title, records, names) -> list[str]:
     return [f"## {title}\n\n" + "\n".join(dict.fromkeys(lines))] if lines else []
 
 
-def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Returns a table in Markdown."""
     lines = [names, ["---"] * len(names), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

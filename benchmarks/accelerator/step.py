@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import FrozenConfigDict
 
 from benchmarks.accelerator.attention import one_device, timed
 from benchmarks.ours import start
@@ -13,7 +12,7 @@ from configs.extrapolation import get_config
 from experiments.training.cost import peak_flops, step_flops
 from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
-from experiments.training.text import Text
+from experiments.training.text import Text, spec_of
 
 _VOCAB = 50304  # GPT-2's, filled up to a multiple of 128
 
@@ -23,7 +22,7 @@ def training_step(name: str, tiny: bool) -> Iterator[dict[str, Any]]:
     config = get_config("tiny" if tiny else "paper")
     model = config.model.to_dict() | {"vocab_size": 256 if tiny else _VOCAB}
     encoding = {"name": name} | config.encodings[name].to_dict()
-    spec, recipe = FrozenConfigDict({"encoding": encoding, "model": model}), Recipe(**config.train)
+    spec, recipe = spec_of(encoding, model), Recipe(**config.train)
     task = Text(recipe, None, spec)
     state, function = start(task)
     holder, function = {"state": state}, jax.jit(function, donate_argnames="state")

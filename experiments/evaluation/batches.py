@@ -35,8 +35,7 @@ def in_batches(compute: Callable, rows: Any, size: int, mesh: Mesh) -> Iterator[
         end = min(start + size, count)
         # Padded with its first row, a short batch runs through the same program.
         numbers = [*range(start, end), *[start] * (start + size - end)]
-        if preemption.requested():
-            raise preemption.PreemptedError("asked to stop in an evaluation: run again")
+        preemption.stop_if_requested("in an evaluation")
         with jax.set_mesh(mesh):
             batch = jax.tree.map(functools.partial(_rows_on_mesh, numbers, mesh), rows)
             results = compute(batch)

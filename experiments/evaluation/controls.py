@@ -66,7 +66,7 @@ def controls(
 
 def within(model: Transformer, window: int) -> Transformer:
     """Returns a model whose queries see at most the last ``window`` keys, in every layer."""
-    other = jax.tree.unflatten(jax.tree.structure(model), jax.tree.leaves(model))
+    other = jax.tree.map(lambda x: x, model)  # a copy of the module, with the same arrays
     for layer in other.layers:
         if layer.window is None or isinstance(layer.window, int):  # chunks stay as they are
             layer.window = min(layer.window or window, window)

@@ -68,7 +68,7 @@ def mean_attention(model: Transformer, inputs, positions) -> np.ndarray:
 
 def _written_out(model):
     """Returns a copy of the model with a module for each layer, without scan and remat."""
-    model = jax.tree.map(lambda p: p, model)  # a copy of the module, with the same arrays
+    model = jax.tree.map(lambda x: x, model)  # a copy of the module, with the same arrays
     if model.scan:
         layers = by_layer(list(model.layers), model.num_layers)
         for number, layer in enumerate(layers):

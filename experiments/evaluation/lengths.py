@@ -104,14 +104,14 @@ class Scorer:
     Attributes:
       batch_tokens: the most tokens of one forward pass, over all devices; CPUs get fewer.
       advance: called after each batch with a note and the number of its tokens.
-      measure: computes the losses from a model and tokens; see ``training/text.py``.
+      by_token: computes the losses from a model and tokens; see ``training/text.py``.
     """
 
     model: Transformer
     mesh: Mesh
     batch_tokens: int
     advance: Callable[..., None] = lambda *_, **__: None
-    measure: Callable[..., jax.Array] = token_losses
+    by_token: Callable[..., jax.Array] = token_losses
 
     def rows(self, windows_NL) -> int:
         """Returns how many of the windows are in one forward pass."""
@@ -137,7 +137,7 @@ class Scorer:
         """Returns losses in nats, float64 ``[N, L - 1]``, under the model's or another encoding."""
         length, losses = windows_NL.shape[1] - 1, []
         program = scorer_program(self.mesh)
-        score = functools.partial(program, self.measure, self.model, encoding)
+        score = functools.partial(program, self.by_token, self.model, encoding)
         for batch_losses in in_batches(score, windows_NL, self.rows(windows_NL), self.mesh):
             losses.append(batch_losses)
             self.advance(f"{length} tokens", steps=len(batch_losses) * length)
@@ -148,13 +148,13 @@ class Scorer:
 def scorer_program(mesh: Mesh) -> Callable[..., Any]:
     """Returns the jitted function that all scorers on a mesh share, with all it has compiled.
 
-    It takes a measure, a model, an encoding for the model or None, and tokens.
+    It takes ``by_token``, a model, an encoding for the model or None, and tokens.
     """
     return jax.jit(_under, static_argnums=0, out_shardings=replicated(mesh))
 
 
-def _under(measure, model, encoding, tokens_BL):
-    return measure(model if encoding is None else model.under(encoding), tokens_BL)
+def _under(by_token, model, encoding, tokens_BL):
+    return by_token(model if encoding is None else model.under(encoding), tokens_BL)
 
 
 def work(protocols: Protocols, train_length: int, adapts: bool) -> int:
@@ -272,7 +272,7 @@ def print_losses(schemes: Iterable[str], records: Sequence[dict], console: Conso
         losses = [
             f"{r['multiple']}x {r['bits_per_byte']:.3f}" for r in last if r["scheme"] == scheme
         ]
-        console.print(f"  {scheme:<15} {'  '.join(losses)}  bits per byte", highlight=False)
+        console.print(f"  {scheme:<15} {'  '.join(losses)}  bits per byte")
 
 
 def _position_curve(losses_NL, train_length) -> dict[str, list]:

@@ -33,6 +33,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments import command, preemption
+from experiments.joining import join_job
 from experiments.pretrained.trained import load_run, train_length
 from experiments.progress import stage
 from experiments.results.bucket import folder_at, remove
@@ -98,8 +99,7 @@ def _all_chunks(model, tokens_N, folder, console, chunk):
                 _write(path, lambda file, arrays=arrays: np.savez(file, *arrays))
             losses.append(np.asarray(losses_T))
             advance(f"loss {losses[-1].mean():.3f}", steps=len(losses[-1]))
-            if preemption.requested():
-                raise preemption.PreemptedError(f"asked to stop at token {start}: run again")
+            preemption.stop_if_requested(f"at token {start}")
     return np.concatenate(losses)
 
 
@@ -220,8 +220,8 @@ def main() -> None:
         "does not give are as trained",
     )
     args = parser.parse_args()
-    console = Console()
-    preemption.listen()
+    console = Console(highlight=False)
+    join_job()
     folder, out = folder_at(args.run), folder_at(args.out)
     state, config = load_run(folder)
     model = state.model
@@ -241,8 +241,7 @@ def main() -> None:
     write_json(out / "summary.json", result)
     console.print(
         "document: {loss:.4f} nats per token over {tokens} tokens, {last_loss:.4f} over the last "
-        "{last_tokens}".format(**result),
-        highlight=False,
+        "{last_tokens}".format(**result)
     )
 
 

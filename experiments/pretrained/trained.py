@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import optax
 from jax.sharding import Mesh
-from ml_collections import FrozenConfigDict
 
 from experiments.results.bucket import folder_at
 from experiments.results.record import read_run
@@ -20,9 +19,10 @@ from experiments.training.data import Corpus, tokenised
 from experiments.training.encodings import make_encoding
 from experiments.training.loop import abstract_state
 from experiments.training.mesh import make_mesh, state_shardings
+from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
 from experiments.training.step import State, adam_state
-from experiments.training.text import make_model
+from experiments.training.text import make_model, spec_of
 from posenc_jax import Encoding, Layers, Transformer
 from posenc_jax.encodings.rotary.frequencies import Default
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -82,7 +82,7 @@ def load_run(
 def _build(key, config, source) -> Transformer:
     """Returns a model of the kind that a run has trained."""
     if config["model"] is not None:
-        spec = FrozenConfigDict({name: config[name] for name in ("encoding", "model")})
+        spec = spec_of(config["encoding"], config["model"])
         return make_model(key, spec, train_length(config))
     start = config["start"]["digest"]
     if source is None or source.digest != start:
@@ -148,6 +148,12 @@ class Source:
             length, extras = config["max_position_embeddings"], (None, loaded.tokenizer)
         rope_of(model, path)
         return cls(model, length, config, fingerprint(model), *extras)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Returns the summary of ``loop.train`` for a model that is only read, and its digest."""
+        nothing = {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
+        return nothing | {"parameters": parameter_count(self.model), "digest": self.digest}
 
 
 def loader(mesh: Mesh, loading: Mapping[str, Any] | None = None) -> Callable[[str, int], Source]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from absl import flags
 
+from experiments import job_processes
 from experiments.running.endings import refuse
 
 _Pairs = Iterable[tuple[flags.FlagHolder, flags.FlagHolder]]
@@ -13,12 +14,11 @@ _Pairs = Iterable[tuple[flags.FlagHolder, flags.FlagHolder]]
 
 def parsed(arguments: list[str]) -> list[str]:
     """Parses the flags; ends the program with a sentence where absl would print a traceback."""
-    line = "\0".join(arguments)
     # ml_collections would list in ten lines where it has looked, and only once the config is used.
-    given = re.search(r"\0--?config[=\0]([^\0:]+)", line)
-    if given and not Path(given[1]).is_file():
+    file = (job_processes.flag(arguments, "config") or "").partition(":")[0]
+    if file and not Path(file).is_file():
         refuse(
-            f"--config={given[1]} is no file; give one of configs/, such as "
+            f"--config={file} is no file; give one of configs/, such as "
             "configs/extrapolation.py:small"
         )
     try:

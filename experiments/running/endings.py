@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import jax
 from jax.errors import JaxRuntimeError
 
-from experiments import job_processes, preemption
+from experiments import job_processes, joining, preemption
 
 # Seconds within which all processes of a job meet the same error, and within which they start.
 _TO_FAIL, _TO_START = 10, 240
@@ -73,7 +73,7 @@ def refuse(sentence: str) -> NoReturn:
             count, process = (
                 job_processes.number(sys.argv, name) for name in ("num_processes", "process_id")
             )
-            preemption.listen(job_processes.flag(sys.argv, "coordinator"), count, process)
+            joining.join_job(job_processes.flag(sys.argv, "coordinator"), count, process)
             if _all_fail():
                 sys.exit(2)
         _end_alone(2)

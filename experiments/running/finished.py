@@ -117,29 +117,37 @@ class Finished(abc.ABC):
                     "--workdir; --report shows what is there"
                 )
 
-    def results(self) -> tuple[list[dict], list[dict], list[dict]]:
-        """Returns evaluations of all finished points, the costs of training, and the failures.
-
-        Each cost has ``scheme``, and ``trained``, the scheme of its checkpoint; and the speed-up of
-        the scheme, if the baseline was trained too. If several learning rates were tried, the
-        results of a scheme are from its best one.
-        """
-        evaluations, training, failures, curves = [], [], [], {}
+    def chosen(self) -> list[Point]:
+        """Returns the points that reports are about: of several rates, those of the best."""
         rates = self.rates()
         best = {label: min(losses, key=losses.__getitem__) for label, losses in rates.items()}
-        chosen = [point for point in self.points if point.rate == best.get(point.label)]
-        has_baseline = any(point.label == BASELINE for point in chosen)
-        for point in chosen:
-            if finished := self.finished(point):
-                evaluations.append(finished)
-                if has_baseline:
-                    curves[point.label, point.seed] = self.curve(point)
-                for scheme in (point.label, *extensions_in(finished, point)):
-                    trained = {"scheme": scheme, "trained": point.label}
-                    training.append(finished["training"] | trained)
-            elif failure := self.failure(point):
-                failures.append(failure)
-        return evaluations, with_speedups(training, curves), failures
+        return [point for point in self.points if point.rate == best.get(point.label)]
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Returns the results of all chosen points that are finished."""
+        return [finished for point in self.chosen() if (finished := self.finished(point))]
+
+    def costs(self) -> list[dict[str, Any]]:
+        """Returns what the training of each chosen point has cost, once for each of its schemes.
+
+        A cost has ``scheme``, and ``trained``, the scheme of its checkpoint; and the speed-up of
+        the scheme, if the baseline was trained too.
+        """
+        finished = [(p, evaluation) for p in self.chosen() if (evaluation := self.finished(p))]
+        costs = [
+            evaluation["training"] | {"scheme": scheme, "trained": point.label}
+            for point, evaluation in finished
+            for scheme in (point.label, *extensions_in(evaluation, point))
+        ]
+        if not any(point.label == BASELINE for point, _ in finished):
+            return costs
+        curves = {(point.label, point.seed): self.curve(point) for point, _ in finished}
+        return with_speedups(costs, curves)
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Returns the scheme, the seed and the reason of each chosen point that failed."""
+        unfinished = [point for point in self.chosen() if not self.finished(point)]
+        return [failure for point in unfinished if (failure := self.failure(point))]
 
     def rates(self, only: str | None = None) -> dict[str, dict[float, float]]:
         """Returns the final training loss of each scheme, or one, by the learning rate.

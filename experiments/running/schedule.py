@@ -91,8 +91,7 @@ def run_points(
 
 def _wait() -> None:
     """Waits a second for other programs, unless this one is asked to stop."""
-    if preemption.requested():
-        raise PreemptedError("asked to stop while another program trains: run again")
+    preemption.stop_if_requested("while another program trains")
     time.sleep(1.0)
 
 
@@ -309,7 +308,7 @@ class Schedule:
                 write_json(folder / "failure.json", record)
 
     def _print(self, line: str, style: str | None = None) -> None:
-        self.sweep.console.print(line, style=style, highlight=False, markup=False)
+        self.sweep.console.print(line, style=style, markup=False)
 
 
 def _raise_alone(error: Exception) -> None:

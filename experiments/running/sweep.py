@@ -67,7 +67,7 @@ class Sweep(Finished):
 
     # What a study may say.
 
-    def how(self, point: Point) -> dict[str, Any]:
+    def recipe_and_seed(self, point: Point) -> dict[str, Any]:
         """Returns the recipe and the seed of a point, for ``describe``."""
         return {"train": recipe_fields(self.recipe_of(point)), "seed": point.seed}
 

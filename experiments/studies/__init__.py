@@ -5,7 +5,7 @@ tasks/, multimodal/  answers about order, and about images, screens, videos and 
                      ``drawn_examples.py`` holds what these share
 extension/           every method that makes a trained RoPE model longer
 longrope/            the search for LongRoPE's factors
-ladder/              schemes on text again, trained longer, at other lengths and in other sizes
+ladder.py            schemes on text again, trained longer, at other lengths and in other sizes
 atlas.py, claims/    all schemes on all questions, and published claims, from the studies above;
                      ``combined.py`` runs several studies as one
 gallery.py           what each encoding does to attention before training

@@ -41,8 +41,7 @@ class Language(Comparison):
 
     def probes(self) -> dict[str, dict]:
         """Returns the results of the probes of the first seed's models, by scheme."""
-        evaluations, _, _ = self.results()
-        probed = [run["probes"] for run in evaluations if "probes" in run]
+        probed = [run["probes"] for run in self.evaluations() if "probes" in run]
         return {probes["scheme"]: probes for probes in probed}
 
 
@@ -53,8 +52,7 @@ class Atlas(Studies):
         studies = {name: part.study(command) for name, part in self.parts.items()}
         language: Language = self.parts["language"]
         length = language.recipe.length
-        about = language.about(command) | self.environment()
-        about |= {"config": self.config, "train_length": length}
+        about = self.about(command) | {"config": self.config, "train_length": length}
         about["rates"] = {name: part.rates() for name, part in self.parts.items()}
         about["setup"] = (
             f"Text ({language.corpus.name}) is read by {self.setup('language')}; tasks by "

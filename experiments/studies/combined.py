@@ -29,9 +29,11 @@ class Studies(abc.ABC):
             except ValueError as error:
                 raise ValueError(f"studies.{name}: {error}") from error
 
-    def environment(self) -> dict[str, Any]:
-        """Returns versions, devices and revisions of the finished runs of all studies."""
-        return environment_of([run for part in self.parts.values() for run in part.finished_runs()])
+    def about(self, command: str) -> dict[str, Any]:
+        """Returns what the first study says about how results were made, and where all were."""
+        first, *_ = self.parts.values()
+        runs = [run for part in self.parts.values() for run in part.finished_runs()]
+        return first.about(command) | environment_of(runs)
 
     def setup(self, name: str) -> str:
         """Says how large the models of a study are, on what they were trained, and how long."""

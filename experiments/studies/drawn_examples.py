@@ -47,6 +47,11 @@ def generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
 
 
+def shuffled(count: int) -> np.ndarray:
+    """Returns the numbers below ``count`` in a random order, which is always the same."""
+    return np.random.Philox(key=np.uint64(0)).random_raw(count).argsort()
+
+
 def digest_of(*arrays: np.ndarray) -> str:
     """Returns a digest of the bytes of arrays, which says whether runs had the same data."""
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
@@ -202,7 +207,7 @@ class DrawnExamples(Sweep, abc.ABC):
     def describe(self, point):
         shared = {key: self.config[key] for key in ("experiment", "model", "task")}
         of_scheme = {"variant": self.variant(point.scheme), "data": self.data}
-        return shared | of_scheme | self.how(point)
+        return shared | of_scheme | self.recipe_and_seed(point)
 
     def describe_evaluation(self, point):
         extend = {name: self.variant(name) for name in point.extensions}
@@ -232,19 +237,18 @@ class DrawnExamples(Sweep, abc.ABC):
                     if r["scheme"] == scheme and panel.has(r)
                 ]
                 self.console.print(
-                    f"  {scheme:<15} {panel.condition}, {panel.metric}:  {'  '.join(values)}",
-                    highlight=False,
+                    f"  {scheme:<15} {panel.condition}, {panel.metric}:  {'  '.join(values)}"
                 )
 
     def study(self, command):
-        evaluations, training, failures = self.results()
+        evaluations = self.evaluations()
         records, maps = (
             [one for evaluation in evaluations for one in evaluation[key]]
             for key in ("records", "maps")
         )
         about = self.about(command) | {"holes": self.holes()}
         about |= {key: getattr(self, key) for key in ("title", "summary", "data")}
-        return PanelStudy(records, training, failures, about, maps, self.panels)
+        return PanelStudy(records, self.costs(), self.failures(), about, maps, self.panels)
 
     def write_report(self, command):
         study = self.study(command)

@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--head_dim", type=count, default=Sizes.head_dim)
     args = parser.parse_args()
     sizes = Sizes(args.train_length, args.heads, args.head_dim)
-    console = Console()
+    console = Console(highlight=False)
     cards, keywords = {}, short_keywords(args.train_length)
     with stage("gallery", len(args.schemes), console) as advance, page_style():
         for name in args.schemes:
@@ -174,7 +174,7 @@ def main() -> None:
             advance(name)
     told = f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."
     write_files(args.out.parent, {args.out.name: page(cards, told)})
-    console.print(f"gallery: {args.out}", highlight=False)
+    console.print(f"gallery: {args.out}")
 
 
 if __name__ == "__main__":

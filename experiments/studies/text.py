@@ -18,7 +18,7 @@ from experiments.results.lengths import LengthStudy, with_window
 from experiments.results.reports import length_report
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep
-from experiments.settings import filled
+from experiments.settings import filled, listed
 from experiments.training.data import SPLITS, in_split, load_corpus
 from experiments.training.encodings import as_trained, at_ratio, make_encoding
 from experiments.training.mesh import check_length
@@ -57,8 +57,7 @@ class Comparison(Sweep):
             if len(windows_NL) < self.protocols.documents:
                 console.print(
                     f"eval.documents={self.protocols.documents}, but {split} has only "
-                    f"{len(windows_NL)} windows of {windows_NL.shape[1]} tokens: these are scored",
-                    highlight=False,
+                    f"{len(windows_NL)} windows of {windows_NL.shape[1]} tokens: these are scored"
                 )
         if config.schemes.strip() == "all":
             layers = config.model.num_layers
@@ -97,7 +96,8 @@ class Comparison(Sweep):
         return Text(self.recipe, self.windows, self._spec(point.scheme))
 
     def describe(self, point):
-        return self._spec(point.scheme).to_dict() | self.corpus.described | self.how(point)
+        model = self._spec(point.scheme).to_dict()
+        return model | self.corpus.described | self.recipe_and_seed(point)
 
     def describe_evaluation(self, point):
         extend = {name: self._extension_config(name) for name in point.extensions}
@@ -135,7 +135,7 @@ class Comparison(Sweep):
 
     def _spec(self, scheme) -> FrozenConfigDict:
         encoding = {"name": scheme} | self.config["encodings"].get(scheme, {})
-        return spec_of(encoding, self.config["model"], self.corpus)
+        return spec_of(encoding, self.config["model"], vocab_size=self.corpus.vocab_size)
 
     def keywords(self, scheme: str, multiple: int) -> dict[str, Any]:
         """Returns the keywords of a scheme at ``multiple`` times the training length."""
@@ -158,7 +158,7 @@ class Comparison(Sweep):
         return encodings[name] | shared | chosen
 
     def study(self, command):
-        evaluations, training, failures = self.results()
+        evaluations = self.evaluations()
         records, curves = (
             [one for evaluation in evaluations for one in evaluation[key]]
             for key in ("records", "curves")
@@ -169,7 +169,7 @@ class Comparison(Sweep):
             "holes": self.holes(),
         }
         about |= self.about_corpus(self.corpus)
-        return LengthStudy(with_window(records), training, failures, about, curves)
+        return LengthStudy(with_window(records), self.costs(), self.failures(), about, curves)
 
 
 def points(config: ConfigDict) -> list[Point]:
@@ -183,7 +183,7 @@ def points(config: ConfigDict) -> list[Point]:
         made = make_encoding(encoding, config.model, config.train.length, rngs=None)
         return config.model.num_layers % len(Layers.of(made).pattern) == 0
 
-    names = [name.strip() for name in config.schemes.split(",")]
+    names = listed(config.schemes)
     names = list(filter(fits, REGISTRY)) if names == ["all"] else names
     for name in {*names, *config.encodings, *config.extend}:
         lookup(config.encodings.get(name, {}).get("name", name))  # a variant names its scheme

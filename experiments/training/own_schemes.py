@@ -10,14 +10,14 @@ from pathlib import Path
 from posenc_jax import REGISTRY, Encoding
 
 
-def register(names: Iterable[str], folder: Path = Path()) -> None:
-    """Registers each name that is not known yet as the scheme in the file ``NAME.py`` of a folder.
+def register(names: Iterable[str]) -> None:
+    """Registers each name that is not known yet as the scheme in the current folder's NAME.py.
 
     Raises a ValueError if the file has another kind of name or that of a scheme of the registry,
     cannot be imported, or does not define one scheme.
     """
     for name in names:
-        path = folder / f"{name}.py"
+        path = Path(f"{name}.py")
         if digest(name) is not None or not path.is_file():
             continue  # ``lookup`` says which names are known
         if name in REGISTRY:

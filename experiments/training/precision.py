@@ -26,7 +26,7 @@ def in_bfloat16(model: Transformer) -> Transformer:
             "train.products='bfloat16' is for a decoder of text with model.dtype='float32'; leave "
             "train.products at 'float32' here"
         )
-    other = jax.tree.unflatten(jax.tree.structure(model), jax.tree.leaves(model))
+    other = jax.tree.map(lambda x: x, model)  # a copy of the module, with the same arrays
     for layer in other.layers:
         attention, mlp = layer.block.attention, layer.block.mlp
         dense = (attention.q, attention.k, attention.v, attention.out, mlp.gate, mlp.up, mlp.down)

@@ -29,9 +29,7 @@ class Run:
       failure: the numbers that are not finite, where they have ended the run.
     """
 
-    def __init__(
-        self, recipe: Recipe, seed: int, folder: Path, abstract: Any, goal: Goal | None = None
-    ):
+    def __init__(self, recipe: Recipe, seed: int, folder: Path, abstract: Any, goal: Goal | None):
         self.seed, self.folder, self.goal = seed, folder, goal
         self.checkpoints = Checkpoints(folder / "checkpoints")
         try:

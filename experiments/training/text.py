@@ -11,7 +11,6 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
-from experiments.training.data import Corpus
 from experiments.training.encodings import make_encoding
 from experiments.training.recipe import Recipe
 from experiments.training.windows import WindowIndex, train_batch
@@ -81,12 +80,9 @@ class Tuning(NextToken):
         return jax.tree.map(with_values, self.model)
 
 
-def spec_of(
-    encoding: Mapping[str, Any], model: Mapping[str, Any], corpus: Corpus
-) -> FrozenConfigDict:
-    """Returns the spec of a model for the tokens of a corpus."""
-    model = {**model, "vocab_size": corpus.vocab_size}
-    return FrozenConfigDict({"encoding": encoding, "model": model})
+def spec_of(encoding: Mapping[str, Any], model: Mapping[str, Any], **more: Any) -> FrozenConfigDict:
+    """Returns the spec of a model, given the keywords of its encoding and its own."""
+    return FrozenConfigDict({"encoding": encoding, "model": {**model, **more}})
 
 
 def make_model(key, spec: FrozenConfigDict, length: int) -> Transformer:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from experiments.settings import one_of
 from experiments.training.data import SPLITS, Corpus, hashes, in_split
 
 
@@ -94,9 +95,7 @@ def eval_windows(corpus: Corpus, split: str, *, length: int, count: int) -> np.n
 
 def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:
     """Returns the numbers of documents of ``split`` with at least ``size`` tokens, one or more."""
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r} must be one of {SPLITS}")
-    is_of_split = in_split(corpus, split)
+    is_of_split = in_split(corpus, one_of("split", split, SPLITS))
     if not is_of_split.any():
         counts = ((name, (corpus.splits == n).sum()) for n, name in enumerate(SPLITS))
         there = ", ".join(f"{count} into {name}" for name, count in counts if count)

@@ -112,7 +112,7 @@ class Transformer(nnx.Module):
         kinds_of_sinks = sinks_of_layers(sinks, num_layers)
         check_implementation(implementation)
         head_dim = model_dim // num_heads if head_dim is None else head_dim
-        mlp_dim = -(-model_dim * 8 // (3 * 64)) * 64 if mlp_dim is None else mlp_dim
+        mlp_dim = usual_mlp_dim(model_dim) if mlp_dim is None else mlp_dim
         settings = Settings(
             model_dim=model_dim,
             num_heads=num_heads,
@@ -333,6 +333,11 @@ class Transformer(nnx.Module):
             state = run_layers(state, self.layers, 0)
         x_BTD, slots = state
         return self.final_norm(_rows_apart(x_BTD)), slots
+
+
+def usual_mlp_dim(model_dim: int) -> int:
+    """Returns 8/3 of a model's width, rounded up to a multiple of 64."""
+    return -(-model_dim * 8 // (3 * 64)) * 64
 
 
 def _rows_apart(x_BTD: jax.Array) -> jax.Array:

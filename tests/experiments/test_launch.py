@@ -258,8 +258,8 @@ def test_a_script_under_sbatch_without_srun_is_a_lone_process_that_nobody_can_jo
         pytest.skip("only Linux lists the sockets that a process listens on as files")
     program = """
 import os
-from experiments.preemption import listen
-listen()
+from experiments.joining import join_job
+join_job()
 mine = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if
         os.path.islink(f"/proc/self/fd/{number}")]
 for table in ("tcp", "tcp6"):

@@ -10,7 +10,7 @@ import jax
 import pytest
 import runs
 
-from experiments import job_processes, preemption, rendezvous
+from experiments import job_processes, joining, rendezvous
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +161,7 @@ def test_who_is_watched(monkeypatch, variables, flag, expected):
     ],
 )
 def test_a_job_by_hand_at_no_address_is_refused(arguments, message):
-    common.refuses(message, lambda: preemption.listen(*arguments))
+    common.refuses(message, lambda: joining.join_job(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_the_hosts_of_a_slice_are_joined_where_jax_finds_tpus(
     before = jax.config.jax_platforms
     jax.config.update("jax_platforms", platforms)
     try:
-        preemption.listen()
+        joining.join_job()
     finally:
         jax.config.update("jax_platforms", before)
     assert ["num_processes" not in keywords for keywords in told] == [joins]
@@ -199,9 +199,9 @@ def test_one_process_a_node_takes_all_gpus_of_the_node(tasks, expected):
     variables |= {"PROCID": 0, "LOCALID": 0}
     program = """
 import jax
-from experiments import preemption
+from experiments import joining
 jax.distributed.initialize = lambda **_: jax.config.update("jax_cuda_visible_devices", "0")
-preemption.listen()
+joining.join_job()
 print(jax.config.read("jax_cuda_visible_devices"))
 """
     done = runs.program("-c", program, **{f"SLURM_{n}": str(v) for n, v in variables.items()})
@@ -213,5 +213,5 @@ def test_a_job_by_hand_takes_nothing_from_the_queue_around_it(monkeypatch):
     told = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **given: told.append(given))
     monkeypatch.setattr(rendezvous, "meet", lambda *_: None)
-    preemption.listen("host:1", 2, 0)
+    joining.join_job("host:1", 2, 0)
     assert told[0]["cluster_detection_method"] == "deactivate"

@@ -23,7 +23,7 @@ class Sizes:
     lengths: tuple[int, ...] = bounded((1, 2), ascends=True, first=1)
     pairs: tuple[tuple[int, int], ...] = ((8, 2), (1, 1))
     pace: tuple[float, float] = (0.5, 2.0)
-    name: str = "any"
+    names: tuple[str, ...] = ("any",)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ class Sizes:
         ("steps", (-1,)),
         ("lengths", ((2, 4), (1, 4, 2), (1, 1), (1, 1.5), (1, "b"), [1, 2], (1, 0))),
         ("pairs", ((1, 2), ((1, 2, 3),), ((0, 1),), ((8, 2), (8, 2)))),
+        ("names", (("a", "a"), "a")),
         ("pace", ((0.5,), (0.5, 1.0, 2.0), (0.5, math.inf))),
     ],
 )
@@ -45,7 +46,8 @@ def test_what_a_field_cannot_be_is_refused_by_its_name(field, values):
 
 def test_what_a_field_can_be_is_taken():
     config = {"share": 1.0, "steps": 0, "lengths": (1, 5), "pairs": (), "pace": (2, 0.5)}
-    assert dataclasses.asdict(filled(Sizes, "eval", config)) == {"count": 3, "name": "any"} | config
+    config["names"] = ("a", "b")
+    assert dataclasses.asdict(filled(Sizes, "eval", config)) == {"count": 3} | config
 
 
 def test_an_unknown_name_is_refused_with_the_one_that_was_meant():
@@ -74,7 +76,6 @@ def test_a_package_that_is_missing_is_named_with_what_brings_it(monkeypatch):
         ("extrapolation", "model.num_heads", (0,)),
         ("extrapolation", "model.param_dtype", ("float64",)),
         ("extrapolation", "eval.documents", (10**8,)),
-        ("extrapolation", "eval.splits", (("test", "test"),)),
         ("extrapolation", "extend.yarn.of", ("alibi",)),
         ("extrapolation", "schemes", ("", "rope,alibi,rope")),
         (

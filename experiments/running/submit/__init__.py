@@ -24,6 +24,7 @@ from rich.console import Console
 
 from experiments.results.bucket import absolute, is_in_bucket
 from experiments.results.record import claimed, read_json, write_json
+from experiments.settings import one_of
 
 # "module:class" by name. A module is imported when it is needed.
 BACKENDS = {
@@ -115,7 +116,7 @@ class Backend:
         """Returns the content of the file that the commands read."""
         return ""
 
-    def commands(self, job: Job, path: str = "") -> list[list[str]]:
+    def commands(self, job: Job, path: str) -> list[list[str]]:
         """Returns the commands; ``path`` is where the file lies."""
         raise NotImplementedError
 
@@ -146,9 +147,7 @@ def peers(first: str, count: int | str, number: int | str) -> list[str]:
 
 def make_backend(name: str, settings: Sequence[str]) -> Backend:
     """Returns a backend with its settings, each ``NAME=VALUE``; raises a ValueError for others."""
-    if name not in BACKENDS:
-        raise ValueError(f"--backend={name} must be one of {', '.join(BACKENDS)}")
-    kind = pkgutil.resolve_name(BACKENDS[name])
+    kind = pkgutil.resolve_name(BACKENDS[one_of("--backend", name, BACKENDS)])
     types, values = typing.get_type_hints(kind), dict[str, Any]()
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -174,7 +173,7 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
     refuses.
     """
     if not submit:
-        console.print(backend.text(_numbered(job)[0]), highlight=False, markup=False)
+        console.print(backend.text(_numbered(job)[0]), markup=False)
         return
     with claimed(job.workdir):
         job, before = _numbered(job)
@@ -184,14 +183,14 @@ def hand_over(backend: Backend, job: Job, *, submit: bool, again: bool, console:
                 f"({', '.join(before['jobs']) or 'which did not end well'}); check the queue and "
                 "--status, and submit unfinished points with --again"
             )
-        console.print(backend.text(job), highlight=False, markup=False)
+        console.print(backend.text(job), markup=False)
         date = datetime.datetime.now().isoformat(" ", "seconds")
         record = {"date": date, "command": job.command, "jobs": [], "number": job.number}
         # Recorded first, because a submission that fails may have submitted some jobs.
         write_json(job.workdir / _RECORD, record)
         jobs = backend.submit(job)
         write_json(job.workdir / _RECORD, record | {"jobs": jobs})
-    console.print(f"submitted: {', '.join(jobs)}", highlight=False, markup=False)
+    console.print(f"submitted: {', '.join(jobs)}", markup=False)
 
 
 def _numbered(job: Job) -> tuple[Job, dict[str, Any] | None]:

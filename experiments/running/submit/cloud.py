@@ -35,7 +35,7 @@ class TPUVM(Backend):
         job.check_absolute("results must be on a disk that outlives the slice, or in a bucket")
         return f"#! /bin/bash\n{self.setup} && {shlex.join(job.command)}"
 
-    def commands(self, job, path=""):
+    def commands(self, job, path):
         command = [
             *("gcloud", "compute", "tpus", "queued-resources", "create", job.name),
             *(f"--node-id={job.name}", f"--zone={self.zone}", f"--accelerator-type={self.type}"),
@@ -100,7 +100,7 @@ class Sky(Backend):
         }
         return yaml.safe_dump(task, sort_keys=False)
 
-    def commands(self, job, path=""):
+    def commands(self, job, path):
         return [
             ["sky", "jobs", "launch", "-y", "-d", "-n", name, "--env", f"POINT={point}", path]
             for point, name in enumerate(job.names)

@@ -50,7 +50,7 @@ class GKE(Backend):
     def file(self, job):
         return yaml.safe_dump_all(self.manifests(job), sort_keys=False)
 
-    def commands(self, job, path=""):
+    def commands(self, job, path):
         # "apply" would leave a JobSet that has ended as it is, and start nothing.
         return [["kubectl", "create", "-f", path]]
 
@@ -176,7 +176,7 @@ class XPK(Backend):
     max_restarts: int = 20
     priority: str = "medium"
 
-    def commands(self, job, path=""):
+    def commands(self, job, path):
         job.check_absolute("results must be on a disk that outlives the pods, or in a bucket")
         shared = [
             *("xpk", "workload", "create", f"--cluster={self.cluster}"),

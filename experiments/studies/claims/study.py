@@ -11,7 +11,7 @@ from experiments.results.statistics import BASELINE, Study
 from experiments.studies.claims import claims_of
 from experiments.studies.claims.token_order import CAUSAL, order_study
 from experiments.studies.combined import Studies
-from experiments.studies.ladder.study import Rung
+from experiments.studies.ladder import Rung
 from posenc_jax import REGISTRY
 
 
@@ -29,10 +29,10 @@ class Claims(Studies):
         trained = {record["scheme"] for record in studies["language"].records}
         seeing = [name for name in REGISTRY if name in trained.difference((BASELINE, *CAUSAL))]
         studies["order"] = order_study(seeing, seeds=self.config["seeds"])
-        about = next(iter(self.parts.values())).about(command) | self.environment()
         setup = {name: self.setup(name) for name in self.parts}
         setup |= {name: f"results of {fills}" for name, fills in read.items()}
-        about = {key: value for key, value in about.items() if key != "config"} | {"setup": setup}
+        about = self.about(command) | {"setup": setup}
+        del about["config"]
         rows = ledger.ledger_of(claims_of(seeing), studies)
         ledger_page.print_ledger(rows, self.console)
         return ledger_page.write(self.workdir / "claims", rows, about)
@@ -50,6 +50,5 @@ class Probed(Rung):
 
     def study(self, command):
         study = super().study(command)
-        evaluations, _, _ = self.results()
-        probes = [row for evaluation in evaluations for row in evaluation["probes"]]
+        probes = [row for evaluation in self.evaluations() for row in evaluation["probes"]]
         return dataclasses.replace(study, records=study.records + probes)

@@ -32,7 +32,6 @@ from experiments.training import text
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import SPLITS, load_corpus
 from experiments.training.mesh import check_length, state_shardings
-from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
 from experiments.training.step import further_state
 from experiments.training.windows import check_batch, window_index
@@ -117,7 +116,11 @@ class Extension(Sweep):
     def source(self, seed: int) -> Source:
         """Returns the trained model of a seed, from the given checkpoint or the seed's run here."""
         given = self.config["checkpoint"]
-        return self.load(given or str(self.folder(_source_point(seed))), seed)
+        return self.load(given or str(self.folder(self._trained(seed))), seed)
+
+    def _trained(self, seed: int) -> Point:
+        """Returns the point of a seed's model that is not tuned yet."""
+        return next(p for p in self.points if p.seed == seed and not isinstance(p, Tuned))
 
     def _check_source(self, source):
         """Raises a ValueError if the checkpoint does not fit the config."""
@@ -165,7 +168,7 @@ class Extension(Sweep):
 
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": PLAIN} | self.config["rope"]
-        return text.spec_of(encoding, self.config["model"], self.corpus)
+        return text.spec_of(encoding, self.config["model"], vocab_size=self.corpus.vocab_size)
 
     def describe(self, point):
         about, recipe = self.corpus.described | {"seed": point.seed}, self.recipe_of(point)
@@ -178,10 +181,7 @@ class Extension(Sweep):
         return about | model | {"train": recipe_fields(recipe)}
 
     def start_of(self, point):
-        if not isinstance(point, Tuned):
-            return None
-        name = _source_point(point.seed).name
-        return next(point for point in self.points if point.name == name)
+        return self._trained(point.seed) if isinstance(point, Tuned) else None
 
     def _describe_tuned(self, point) -> dict[str, Any]:
         """Returns the start of a fine-tuning run and its encoding, without loading the model."""
@@ -203,14 +203,12 @@ class Extension(Sweep):
         }
 
     def train(self, point):
-        if self.recipe_of(point) is not None:
-            model, summary = super().train(point)
-            is_start = not isinstance(point, Tuned)
-            return model, summary | ({"digest": fingerprint(model)} if is_start else {})
-        source = self.source(point.seed)
-        nothing = {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
-        numbers = {"parameters": parameter_count(source.model), "digest": source.digest}
-        return source.model, nothing | numbers
+        if self.recipe_of(point) is None:
+            source = self.source(point.seed)
+            return source.model, source.summary
+        model, summary = super().train(point)
+        is_start = not isinstance(point, Tuned)
+        return model, summary | ({"digest": fingerprint(model)} if is_start else {})
 
     def first_state(self, point):
         def tuned():
@@ -255,9 +253,9 @@ class Extension(Sweep):
         The results of every batch are stored, so that a kill costs one batch.
         """
         windows_NL, is_short = one.windows_NL, one.protocol == SHORT
-        measures = text.token_losses_and_hits if is_short else text.token_losses
+        by_token = text.token_losses_and_hits if is_short else text.token_losses
         # The scorer itself does not advance, because batches that were stored count too.
-        scorer = Scorer(model, self.mesh, self.trials.batch_tokens, measure=measures)
+        scorer = Scorer(model, self.mesh, self.trials.batch_tokens, by_token=by_token)
         # Results under the model's own encoding are the same for every method.
         under = "own" if layers is None else f"{one.scheme} for {one.ratio}x"
         name = f"{under}, {one.protocol} at {one.multiple}x"
@@ -290,9 +288,8 @@ class Extension(Sweep):
         print_losses(point.schemes, evaluation["records"], self.console)
 
     def study(self, command):
-        evaluations, training, failures = self.results()
-        records = [record for run in evaluations for record in run["records"]]
-        training = [r for r in training if r["scheme"] == r["trained"] and r["tokens"]]
+        records = [record for run in self.evaluations() for record in run["records"]]
+        training = [r for r in self.costs() if r["scheme"] == r["trained"] and r["tokens"]]
         about = self.about(command) | {
             "train_length": self.methods.train_length,
             "target": self.config["target"],
@@ -300,7 +297,7 @@ class Extension(Sweep):
             "source": self.config["checkpoint"] or "trained here",
         }
         about |= self.about_corpus(self.corpus)
-        return ExtensionStudy(records, training, failures, about, [])
+        return ExtensionStudy(records, training, self.failures(), about, [])
 
 
 def points(config: ConfigDict) -> list[Point]:
@@ -329,7 +326,3 @@ def points(config: ConfigDict) -> list[Point]:
         chosen.append(source)
         chosen += [Tuned(name, source.seed, (), n) for n in config.tuning_steps for name in tuned]
     return chosen
-
-
-def _source_point(seed) -> Point:
-    return Point(PLAIN, seed, ())

@@ -36,7 +36,7 @@ class Searched(RoPE):
         start_tokens: int | jax.Array = 0,
         attention_factor: float | jax.Array = 1.0,
     ):
-        super().__init__(**settings(rope))
+        super().__init__(**shared_keywords(rope))
         self.factors = nnx.data(Double.of(factors))
         self.start_tokens = jnp.asarray(start_tokens, jnp.int32)
         self.attention_factor = jnp.asarray(attention_factor, jnp.float32)
@@ -59,7 +59,7 @@ class Searched(RoPE):
         return tokens.having(tuple(tables))
 
 
-def settings(rope: RoPE) -> dict[str, Any]:
+def shared_keywords(rope: RoPE) -> dict[str, Any]:
     """Returns the keywords that all rotary encodings of one model share."""
     names = ("head_dim", "base", "axes", "rotary_dim", "layout")
     return {name: getattr(rope, name) for name in names}

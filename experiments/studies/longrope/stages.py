@@ -31,7 +31,7 @@ from experiments.studies.longrope.encoding import (
     attention_of,
     critical_pairs,
     factors_of,
-    settings,
+    shared_keywords,
     under_rule,
 )
 from experiments.studies.longrope.fitness import (
@@ -168,7 +168,7 @@ class Stages:
     def _attention(self, times: int) -> float:
         """Returns LongRoPE's attention factor for a model made ``times`` times longer."""
         return LongRoPE(
-            **settings(self.rope), train_length=self.plan.train_length, factor=float(times)
+            **shared_keywords(self.rope), train_length=self.plan.train_length, factor=float(times)
         ).attention_factor
 
     def _under(self, genome: Genome, times: int) -> Searched:
@@ -196,7 +196,7 @@ class Stages:
             "seeds": {seed: genome.factors for seed, genome in space.seeds.items()},
             "bounds": [space.smallest, space.largest],
             "starts": space.starts,
-            "rope": settings(self.rope),
+            "rope": shared_keywords(self.rope),
             "attention_factor": fitness.attention_factor,
             "scored_tokens": fitness.last,
             "documents": read | {"corpus_digest": plan.corpus.digest},
@@ -237,7 +237,7 @@ class Stages:
         if kind is MixedWindows:
             windows.append(window_index(plan.corpus, plan.train_length))
         encoding = LongRoPE(
-            **settings(self.rope),
+            **shared_keywords(self.rope),
             train_length=plan.train_length,
             long_factor=genome.factors,
             start_tokens=genome.start_tokens,

@@ -11,7 +11,7 @@ from experiments.results.reports import search_report
 from experiments.results.searches import SearchStudy
 from experiments.running.points import trained_points
 from experiments.running.sweep import Sweep, recipe_fields
-from experiments.settings import filled
+from experiments.settings import filled, listed
 from experiments.studies.longrope.plan import Plan, Trials
 from experiments.studies.longrope.search import Budget
 from experiments.studies.longrope.stages import Stages
@@ -40,7 +40,7 @@ class LongRoPESearch(Sweep):
             self.recipe = Recipe(**config.train)
             train_length = self.recipe.length
         self.plan = Plan(
-            stages=tuple(name.strip() for name in config.stages.split(",")),
+            stages=tuple(listed(config.stages)),
             train_length=train_length,
             factor=config.factor,
             budget=filled(Budget, "search", config.search),
@@ -85,8 +85,8 @@ class LongRoPESearch(Sweep):
     def train(self, point):
         if not self.config["checkpoint"]:
             return super().train(point)
-        model = self.source(point.seed).model
-        return model, {"steps": 0, "tokens": 0, "seconds": 0.0, "final_loss": None}
+        source = self.source(point.seed)
+        return source.model, source.summary
 
     def describe(self, point):
         """Returns all settings that decide what is trained and what searches find.
@@ -104,7 +104,7 @@ class LongRoPESearch(Sweep):
             model = {"checkpoint": source.digest, "model": source.config.get("model")}
             model |= {"seed": point.seed}
         else:
-            model = self._spec().to_dict() | self.how(point)
+            model = self._spec().to_dict() | self.recipe_and_seed(point)
         return self.plan.corpus.described | model | searches
 
     def describe_evaluation(self, point):
@@ -117,13 +117,11 @@ class LongRoPESearch(Sweep):
         for search in evaluation["searches"]:
             seeds = ", ".join(f"{name} {loss:.4f}" for name, loss in search["seeds"].items())
             self.console.print(
-                f"  {search['search']:<12} {search['found']['loss']:.4f}  from  {seeds}",
-                highlight=False,
+                f"  {search['search']:<12} {search['found']['loss']:.4f}  from  {seeds}"
             )
 
     def study(self, command):
-        evaluations, training, failures = self.results()
-        plan = self.plan
+        plan, evaluations = self.plan, self.evaluations()
         about = self.about(command) | {
             "train_length": plan.train_length,
             "factor": plan.factor,
@@ -133,13 +131,13 @@ class LongRoPESearch(Sweep):
             "source": self.config["checkpoint"] or "trained here",
         }
         about |= self.about_corpus(plan.corpus)
-        training = [run for run in training if run["tokens"]]
+        training = [run for run in self.costs() if run["tokens"]]
         records, searches, tuning = (
             [{"seed": run["training"]["seed"]} | one for run in evaluations for one in run[key]]
             for key in ("records", "searches", "tuning")
         )
-        return SearchStudy(records, training, failures, about, searches, tuning)
+        return SearchStudy(records, training, self.failures(), about, searches, tuning)
 
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": SCHEME} | self.config["rope"]
-        return spec_of(encoding, self.config["model"], self.plan.corpus)
+        return spec_of(encoding, self.config["model"], vocab_size=self.plan.corpus.vocab_size)

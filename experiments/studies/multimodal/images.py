@@ -18,7 +18,7 @@ from experiments import folder_of
 from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
 from experiments.settings import bounded, one_of
-from experiments.studies.drawn_examples import DrawnExamples, digest_of, generator
+from experiments.studies.drawn_examples import DrawnExamples, digest_of, generator, shuffled
 from experiments.studies.multimodal.model import ViT, grid, patches
 from posenc_jax import positions
 from posenc_jax.positions import Vision
@@ -189,7 +189,7 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
     else:
         images, labels = _LOADERS[one_of("task.data", name, [*_LOADERS, "npz:FILE"])]()
     # The files may be sorted by class, which would leave classes out of a split.
-    order = np.random.Philox(key=np.uint64(0)).random_raw(len(images)).argsort()
+    order = shuffled(len(images))
     return images[order], labels.astype(np.int32)[order]
 
 

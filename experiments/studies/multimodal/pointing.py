@@ -26,7 +26,7 @@ from experiments import folder_of
 from experiments.evaluation.layer_attention import mean_attention
 from experiments.results.panels import Map, Panel, Result
 from experiments.settings import bounded, one_of
-from experiments.studies.drawn_examples import DrawnExamples, digest_of, generator
+from experiments.studies.drawn_examples import DrawnExamples, digest_of, generator, shuffled
 from experiments.studies.multimodal.model import Decoder, patches
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
@@ -261,9 +261,8 @@ def load_icons(setting: Setting) -> np.ndarray:
     """Returns the icons, uint8 ``[icons, cell, cell]``, all different, the ink light."""
     path, symbols = _font(setting.data)
     font = ImageFont.truetype(path, 8 * setting.icon)
-    order = np.random.Philox(key=np.uint64(0)).random_raw(len(symbols)).argsort()
     icons: dict[bytes, np.ndarray] = {}
-    for number in order:
+    for number in shuffled(len(symbols)):
         icon = _draw(chr(symbols[number]), font, setting)
         if icon is not None:
             icons.setdefault(icon.tobytes(), icon)

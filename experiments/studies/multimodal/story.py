@@ -30,9 +30,8 @@ from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
 from posenc_jax.model.block import Block
 from posenc_jax.positions import story_time
 
-WAVES = 0.01 ** (
-    np.arange(6) / 6
-)  # speeds of the inputs' waves of time, as in Time-RoPE, radians a unit
+# Speeds of the inputs' waves of time, as in Time-RoPE, in radians a unit.
+WAVES = 0.01 ** (np.arange(6) / 6)
 TIME_SCALE = 16.0  # about the length of a clip
 DRAWN = (1.0, 4.0)  # paces whose paths the report has
 ASKED = 48  # places that are asked for on each of these paths
@@ -255,7 +254,7 @@ class Story(DrawnExamples):
             clip = self.drawn_clip(name, self.setting.paces)
             times = ", ".join(f"{time:.1f}" for time in clip.times[0])
             drawn[f"{name}, at {times}"] = tiles(clip.frames(self.setting.side)[0], columns=4)
-        paths = [path for evaluation in self.results()[0] for path in evaluation["paths"]]
+        paths = [path for evaluation in self.evaluations() for path in evaluation["paths"]]
         for pace in DRAWN:
             answers = {path["scheme"]: path["answers"] for path in paths if path["pace"] == pace}
             if answers:

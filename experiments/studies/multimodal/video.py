@@ -27,7 +27,13 @@ from experiments.settings import bounded
 from experiments.studies.drawn_examples import DrawnExamples, digest_of, generator
 from experiments.studies.multimodal.images import load_images
 from experiments.studies.multimodal.model import Decoder, patches
-from experiments.studies.multimodal.needles import BACKGROUNDS, Source, draw, load_clips, shrink
+from experiments.studies.multimodal.needle_videos import (
+    BACKGROUNDS,
+    Source,
+    draw,
+    load_clips,
+    shrink,
+)
 from posenc_jax import positions
 from posenc_jax.encodings.rotary.riflex import riflex
 from posenc_jax.encodings.wrappers.ultravico import UltraViCo

@@ -1,10 +1,10 @@
 """Asks models questions whose answers depend on the order of tokens, beyond the trained length."""
 
 from experiments.studies.tasks import addition, algorithmic, recall, state
-from experiments.studies.tasks.task import VOCAB_SIZE, Rows, Task
+from experiments.studies.tasks.task import RowTask
 
 
-def _by_name(*kinds: type[Task]) -> dict[str, Task]:
+def _by_name(*kinds: type[RowTask]) -> dict[str, RowTask]:
     return {kind.name: kind() for kind in kinds}
 
 
@@ -34,5 +34,3 @@ ALONE = TASKS | _by_name(
     addition.HintedAddition,
     addition.CoupledAddition,
 )
-
-__all__ = ["ALONE", "TASKS", "VOCAB_SIZE", "Rows", "Task"]

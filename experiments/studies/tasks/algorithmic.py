@@ -5,10 +5,10 @@ import math
 
 import numpy as np
 
-from experiments.studies.tasks.task import DIGITS, SYMBOLS, Task, at_end, separated
+from experiments.studies.tasks.task import DIGITS, SYMBOLS, RowTask, at_end, separated
 
 
-class _Mapped(Task):
+class _Mapped(RowTask):
     """Maps a sequence of symbols to another one of as many symbols."""
 
     shortest = 6
@@ -90,7 +90,7 @@ def _least_is_first(count, kinds: int):
     return 1 - (1 - 1 / kinds) ** count if kinds else 0.0
 
 
-class Addition(Task):
+class Addition(RowTask):
     """Adds two numbers of as many digits, written from the last digit on, as the sum is."""
 
     name, number, shortest = "addition", 9, 9
@@ -127,7 +127,7 @@ def _sum(one_NS, two_NS):
     return np.stack([*digits, carry], axis=1)
 
 
-class Parity(Task):
+class Parity(RowTask):
     """Says whether a sequence of bits has an odd number of ones."""
 
     name, number, shortest = "parity", 11, 5

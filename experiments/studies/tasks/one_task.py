@@ -149,15 +149,14 @@ class Learned(Studies):
         rows = [
             row
             for name, part in self.parts.items()
-            for row in rows_of(name, part.learned.name, part.results()[0])
+            for row in rows_of(name, part.learned.name, part.evaluations())
         ]
         if not rows:
             raise ValueError("no study has any result yet: there is nothing to report")
         values = pd.DataFrame(rows)
         summaries = {name: part.summary for name, part in self.parts.items()}
-        about = next(iter(self.parts.values())).about(command) | self.environment()
         learned_page.print_tables(values, self.console)
-        return learned_page.write(self.workdir, values, summaries, about)
+        return learned_page.write(self.workdir, values, summaries, self.about(command))
 
 
 def _drawn(task, rng, count, length) -> dict[str, np.ndarray]:

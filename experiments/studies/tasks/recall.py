@@ -7,7 +7,7 @@ from experiments.studies.tasks.task import (
     DIGITS,
     STORE,
     SYMBOLS,
-    Task,
+    RowTask,
     at_end,
     distinct,
     in_noise,
@@ -18,7 +18,7 @@ from experiments.studies.tasks.task import (
 _NAMES, _VALUES = SYMBOLS[10:21], SYMBOLS[21:]
 
 
-class Passkey(Task):
+class Passkey(RowTask):
     """Hides four digits in noise, and asks for them (2305.16300)."""
 
     name, number, shortest, has_depth = "passkey", 0, 12, True
@@ -41,7 +41,7 @@ class Passkey(Task):
         return [1 / 10] * self._DIGITS
 
 
-class Needles(Task):
+class Needles(RowTask):
     """Hides a value under each of four names in noise, and asks for one (2404.06654)."""
 
     name, number, shortest = "needles", 1, 24
@@ -89,7 +89,7 @@ class Passkeys(Needles):
         return _at_most((room + 1) // 16, len(self._NAMES), "names")
 
 
-class Recall(Task):
+class Recall(RowTask):
     """Tells pairs of a key and a value, and asks for the values of some keys (2312.04927).
 
     With more tokens there is more noise between the pairs, for keys must differ.
@@ -134,7 +134,7 @@ class Pairs(Recall):
         return _at_most((room + 1) // 8, len(self._KEYS), "keys")
 
 
-class Induction(Task):
+class Induction(RowTask):
     """Repeats a random sequence, whose second half is what followed before (2209.11895)."""
 
     name, number, shortest = "induction", 3, 8
@@ -154,7 +154,7 @@ class Induction(Task):
         return [1 / len(SYMBOLS)] * ((length - 2) // 2 - 1)
 
 
-class VariableTracking(Task):
+class VariableTracking(RowTask):
     """Assigns values to variables and on to others, and asks for the last of a chain (2404.06654).
 
     Several chains are told, a link of each after the other and each time in another order, so

@@ -9,13 +9,13 @@ from experiments.studies.tasks.task import (
     NOISE,
     STORE,
     SYMBOLS,
-    Task,
+    RowTask,
     at_end,
     drawn_indices,
 )
 
 
-class FlipFlop(Task):
+class FlipFlop(RowTask):
     """Writes, ignores and at the end reads one bit: the bit is the last one written (2306.00946).
 
     As published, a tenth of the instructions are writes and most of the others are to be ignored.
@@ -83,7 +83,7 @@ class SparseFlipFlops(FlipFlops):
     _IGNORED = 0.98
 
 
-class Counting(Task):
+class Counting(RowTask):
     """Shows a symbol, and asks how often it occurs among others; every number is as likely."""
 
     name, number, shortest = "counting", 6, 16

@@ -9,8 +9,8 @@ import numpy as np
 from experiments.results.panels import ANSWERS, EXACT, Panel, Result
 from experiments.settings import bounded, names_in
 from experiments.studies.drawn_examples import DrawnExamples, generator
-from experiments.studies.tasks import TASKS, VOCAB_SIZE
-from experiments.studies.tasks.task import PAD
+from experiments.studies.tasks import TASKS
+from experiments.studies.tasks.task import PAD, VOCAB_SIZE
 from experiments.training.encodings import at_ratio, make_encoding
 from posenc_jax import Transformer, positions
 

@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 PAD, ASK, SEPARATE, STORE, IGNORE = range(5)
-_MARKERS = 5
-NUM_TASKS = 16
+_FIRST_MARKER, _MARKERS = 5, 16
 # 32 symbols that things are made of, the first ten are digits; and 8 symbols that mean nothing.
-SYMBOLS = np.arange(32) + _MARKERS + NUM_TASKS
+SYMBOLS = np.arange(32) + _FIRST_MARKER + _MARKERS
 DIGITS = SYMBOLS[:10]
 NOISE = np.arange(8) + SYMBOLS[-1] + 1
 VOCAB_SIZE = int(NOISE[-1]) + 1
@@ -27,7 +26,7 @@ class Rows(NamedTuple):
     is_answer_NL: np.ndarray
 
 
-class Task(abc.ABC):
+class RowTask(abc.ABC):
     """Draws rows, and solves them, by the ``_draw``, ``solve`` and ``chances`` of a subclass.
 
     A row of ``length`` tokens has a marker and room for ``length - 1`` others, the ``room`` of
@@ -64,7 +63,7 @@ class Task(abc.ABC):
             )
         where = {"depth": depth} if self.has_depth else {}
         body, is_answer = self._draw(rng, count, length - 1, **where)
-        marker = np.full((count, 1), _MARKERS + self.number)
+        marker = np.full((count, 1), _FIRST_MARKER + self.number)
         return Rows(
             np.concatenate([marker, body], axis=1).astype(np.int32),
             np.pad(is_answer, ((0, 0), (1, 0))),

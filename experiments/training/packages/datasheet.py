@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from experiments.results.reports.markdown import markdown_table
 from experiments.training.packages.documents import Document, long_lines, shared
 
 HEADER = """# The corpus `packages`
@@ -35,17 +36,19 @@ def datasheet(packages: Iterable, collection, digest: str) -> str:
     return "\n".join(
         [
             HEADER.format(digest=digest),
-            *_split_table(documents),
+            _split_table(documents),
             "Text that was dropped, by rule (see `experiments/training/packages/documents.py`):\n",
-            *_table(["reason", "MB"], [[reason, _mb(n)] for reason, n in dropped.most_common()]),
+            markdown_table(
+                ["reason", "MB"], [[reason, _mb(n)] for reason, n in dropped.most_common()]
+            ),
             "Of the different lines of at least 20 characters in evaluated documents, "
             f"{shared(evaluated, trained):.1%} (by bytes) also stand in training documents.\n",
-            *_package_table(packages, collection),
+            _package_table(packages, collection),
         ]
     )
 
 
-def _split_table(documents: list[tuple[str, Document]]) -> list[str]:
+def _split_table(documents: list[tuple[str, Document]]) -> str:
     by_split = defaultdict(list)
     for split, document in documents:
         by_split[split, document.kind].append(len(document.text))
@@ -53,10 +56,11 @@ def _split_table(documents: list[tuple[str, Document]]) -> list[str]:
     for (split, kind), sizes in sorted(by_split.items()):
         counts = [len(sizes), *(sum(size >= least for size in sizes) for least in LEAST)]
         rows.append([split, kind, _mb(sum(sizes)), *(f"{count:,}" for count in counts)])
-    return _table(["split", "kind", "MB", "documents", *(f"of {n:,} bytes" for n in LEAST)], rows)
+    sizes_of_documents = [f"of {least:,} bytes" for least in LEAST]
+    return markdown_table(["split", "kind", "MB", "documents", *sizes_of_documents], rows)
 
 
-def _package_table(packages: Iterable, collection) -> list[str]:
+def _package_table(packages: Iterable, collection) -> str:
     sizes = Counter[tuple[str, str]]()
     for document in collection.documents:
         sizes[document.package, document.kind] += len(document.text)
@@ -72,14 +76,8 @@ def _package_table(packages: Iterable, collection) -> list[str]:
         ]
         for package in packages
     ]
-    return _table(["package", "licence", "for", *columns], rows)
+    return markdown_table(["package", "licence", "for", *columns], rows)
 
 
 def _mb(size: int) -> str:
     return f"{size / 1e6:.2f}" if size else ""
-
-
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Returns the lines of a table of Markdown, and an empty one."""
-    lines = [header, ["---"] * len(header), *rows]
-    return [*(f"| {' | '.join(line)} |" for line in lines), ""]

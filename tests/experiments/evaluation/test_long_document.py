@@ -11,7 +11,6 @@ import pytest
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
-from experiments import preemption
 from experiments.evaluation import long_document
 from experiments.evaluation.long_document import score_document
 from experiments.results.record import open_run
@@ -103,7 +102,7 @@ def test_command(tmp_path, trained, monkeypatch, capsys):
     (tmp_path / "text").write_bytes(text)
     arguments = [f"--run={folder}", f"--document={tmp_path / 'text'}", f"--out={tmp_path / 'out'}"]
     arguments += ["--chunk=16", f"--encoding={json.dumps(other)}"]
-    monkeypatch.setattr(preemption, "listen", lambda: None)  # JAX is at work already
+    monkeypatch.setattr(long_document, "join_job", lambda: None)  # JAX is at work already
     monkeypatch.setattr(sys, "argv", ["long_document", *arguments])
     assert long_document.main() == 0
     # What the encoding does not say is as it was trained.

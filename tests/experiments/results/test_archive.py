@@ -53,7 +53,8 @@ def test_restored_results_are_those_of_the_models(corpus, finished, packed, tmp_
     assert archive.restore(packed, tmp_path / "there") == (2, 0)
     before, _ = comparison(config(corpus), finished)
     after, output = comparison(config(corpus), tmp_path / "there")
-    assert close(after.results(), before.results())
+    assert close(after.evaluations(), before.evaluations())
+    assert close(after.costs(), before.costs())
     lines = (tmp_path / "there/runs/rope/seed0/metrics.jsonl").read_text().splitlines()
     assert {*json.loads(lines[-1])} == {"step", "loss"}
     assert not list(tmp_path.rglob("checkpoints"))

@@ -45,7 +45,7 @@ def test_a_run_goes_on_in_a_bucket_as_in_a_folder(objects, corpus, tmp_path):
     assert run_points(there.parts) == []
     assert f"{folder}/damaged_step_5/commit_success.txt" in objects.store
     assert metrics(there) == metrics(here)
-    evaluations = [one.results()[0][0]["records"] for one in (here, there)]
+    evaluations = [one.evaluations()[0]["records"] for one in (here, there)]
     assert evaluations[0] == evaluations[1]
     assert run_points(there.parts) == [] and "were done before" in output.getvalue()
     there.write_report("the command")

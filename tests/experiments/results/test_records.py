@@ -25,10 +25,10 @@ def test_a_damaged_evaluation_is_made_again(workdir, corpus, torn, monkeypatch):
     whole = json.loads(path.read_text())
     path.write_bytes(torn)
     one, _ = comparison(config(corpus), workdir)
-    assert len(one.results()[0]) == 1, "the report is made of the others"
+    assert len(one.evaluations()) == 1, "the report is made of the others"
     again = {key: whole[key] for key in ("records", "curves")}
     monkeypatch.setattr(one, "evaluate", lambda *_: again)
-    assert run_points(one.parts) == [] and len(one.results()[0]) == 2
+    assert run_points(one.parts) == [] and len(one.evaluations()) == 2
     assert json.loads(path.read_text())["records"] == whole["records"]
 
 
@@ -39,7 +39,7 @@ def test_an_evaluation_of_more_extensions_is_not_made_again(workdir, corpus, mon
     one, _ = comparison(config(corpus, schemes="rope,alibi"), workdir)
     monkeypatch.setattr(one, "evaluate", lambda *_: pytest.fail("evaluated again"))
     assert run_points(one.parts) == [] and path.read_bytes() == before
-    evaluations, training, _ = one.results()
+    evaluations, training = one.evaluations(), one.costs()
     lists = [[r for e in evaluations for r in e[key]] for key in ("records", "curves")]
     for records in (*lists, training):
         assert {record["scheme"] for record in records} == {"rope", "alibi"}
@@ -63,7 +63,7 @@ def test_what_is_no_record_of_a_run_is_damaged(workdir, corpus, torn):
     """Only its own point fails, with a sentence, in the report and in the state too."""
     (workdir / "runs/alibi/seed0/run.json").write_text(torn)
     one, output = comparison(config(corpus), workdir)
-    assert len(one.results()[0]) == 1
+    assert len(one.evaluations()) == 1
     print_status(one, one.console)
     assert "alibi/seed0/run.json is damaged" in " ".join(output.getvalue().split())
     (failure,) = run_points(one.parts)

@@ -107,7 +107,7 @@ def test_gke_needs_all_hosts_of_a_slice(job, setting):
 
 def test_xpk(job):
     backend = make_backend("xpk", ["cluster=c", "tpu_type=v5litepod-16", "docker_image=i"])
-    _, second = backend.commands(job)
+    _, second = backend.commands(job, "")
     assert second[:3] == ["xpk", "workload", "create"]
     assert {"--cluster=c", "--tpu-type=v5litepod-16", "--docker-image=i"} < set(second)
     assert {f"--workload={job.name}-1", "--restart-on-exit-codes=75"} < set(second)
@@ -139,7 +139,7 @@ def test_sky(job):
 @pytest.mark.parametrize(
     ("backend", "settings", "message"),
     [
-        ("pbs", [], "--backend=pbs"),
+        ("pbs", [], "--backend='pbs'"),
         ("slurm", ["gpus=8"], "--resource=gpus=8"),
         ("slurm", ["nodes=two"], "--resource=nodes=two"),
         ("gke", ["image=i"], "--resource=accelerator="),

@@ -122,7 +122,7 @@ def test_results_of_other_data_are_shown_and_not_gone_on_with(workdir, corpus):
     for path in workdir.rglob("run.json"):
         of_other_data(path.parent, "another")
     one, _ = comparison(config(corpus), workdir)
-    assert len(one.results()[0]) == 2
+    assert len(one.evaluations()) == 2
     assert "another" in one.write_report("the command").read_text()
     common.refuses("--report", lambda: run_points(one.parts))
 
@@ -183,8 +183,7 @@ def test_seeds_train_together_and_are_evaluated_apart(corpus, tmp_path):
     order = [f"alibi/seed{seed}" for seed in range(3)]
     lines = [line.split()[-1] for line in output.getvalue().splitlines() if line.startswith("[")]
     assert lines == order
-    evaluations, _, failures = one.results()
-    assert len(evaluations) == 3 and not failures
+    assert len(one.evaluations()) == 3 and not one.failures()
 
 
 def test_a_seed_that_failed_leaves_those_it_was_trained_with(corpus, tmp_path, monkeypatch):
@@ -197,7 +196,7 @@ def test_a_seed_that_failed_leaves_those_it_was_trained_with(corpus, tmp_path, m
     two_seeds = LITTLE | dict(schemes="alibi", seeds=2, together=2)
     one, _ = comparison(config(corpus, **two_seeds), tmp_path)
     assert [(f["scheme"], f["seed"]) for f in run_points(one.parts)] == [("alibi", 1)]
-    assert len(one.results()[0]) == 1
+    assert len(one.evaluations()) == 1
 
 
 # Status

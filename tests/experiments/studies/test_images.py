@@ -32,7 +32,7 @@ def experiment(data, workdir, scheme="axial_rope", **changes):
 def test_learns(data, tmp_path):
     images = experiment(data, tmp_path, train__steps=40, train__learning_rate=0.02)
     assert run_points(images.parts) == []
-    (evaluation,), _, _ = images.results()
+    (evaluation,) = images.evaluations()
     at = {(r["condition"], r["x"]): r["value"] for r in evaluation["records"]}
     assert at["rescaled", SIDE] == at["pasted", SIDE] > 0.6
     assert {r["chance"] for r in evaluation["records"]} == {0.25}

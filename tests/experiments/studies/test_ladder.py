@@ -29,7 +29,7 @@ from experiments.results.record import open_run, write_json
 from experiments.results.reports import ladder_page
 from experiments.running.schedule import run_points
 from experiments.running.status import print_status
-from experiments.studies.ladder.study import narrowed
+from experiments.studies.ladder import narrowed
 from experiments.training.own_schemes import digest, register
 from experiments.training.text import make_model, spec_of
 from posenc_jax import REGISTRY, Transformer, make, positions
@@ -84,15 +84,11 @@ def test_within_hides_keys_further_back_than_the_window():
     assert (jnp.abs(model(ids, places) - model(other, places)).max(axis=-1) > 0).all()
 
 
-class _Bytes:
-    vocab_size = 256
-
-
 @pytest.mark.parametrize("scheme", ["rope", "transformer_xl", "inkling", "path", "fox"])
 def test_models_of_all_schemes_have_equally_many_parameters(scheme):
     study = config.study(64, scheme)
     encoding = {"name": scheme} | study.encodings[scheme].to_dict()
-    spec = narrowed(spec_of(encoding, study.model.to_dict(), _Bytes), 64)
+    spec = narrowed(spec_of(encoding, study.model.to_dict(), vocab_size=256), 64)
     model = jax.eval_shape(lambda: make_model(jax.random.key(0), spec, 64))
     count = sum(leaf.size for leaf in jax.tree.leaves(model))
     assert abs(count / config.parameters(128) - 1) < 0.03
@@ -311,16 +307,16 @@ def test_a_run_of_a_scheme_of_a_file_is_read_back_with_the_same_file(tmp_path):
 
 @pytest.mark.usefixtures("rooted")
 def test_a_scheme_of_a_file_is_registered(tmp_path):
-    register(["rooted", "rope"], tmp_path)
+    register(["rooted", "rope"])
     assert make("rooted").hooks() == {"score"}
     before = digest("rooted")
     (tmp_path / "rooted.py").write_text("another scheme")
     assert len({before, digest("rooted"), digest("rope")}) == 3 and digest("rope") is None
     (tmp_path / "my-scheme.py").write_text("")
-    common.refuses("my-scheme", lambda: register(["my-scheme"], tmp_path))
+    common.refuses("my-scheme", lambda: register(["my-scheme"]))
     (tmp_path / "broken.py").write_text("import no_such_module")
     with pytest.raises(ValueError, match=r"broken\.py cannot be imported: ModuleNotFoundError"):
-        register(["broken"], tmp_path)
+        register(["broken"])
     (tmp_path / "script.py").write_text("raise SystemExit(3)")
     common.refuses(r"script\.py cannot be imported: SystemExit: 3", lambda: register(["script"]))
 
@@ -336,11 +332,12 @@ def test_a_scheme_that_is_neither_registered_nor_in_a_file(tmp_path):
     common.refuses(r"'rotted' .*no file rotted\.py", lambda: tiny(tmp_path, "rotted"))
 
 
-def test_a_scheme_of_a_file_is_not_mistaken_for_one_of_the_registry(tmp_path):
+def test_a_scheme_of_a_file_is_not_mistaken_for_one_of_the_registry(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "path.py").write_text("from pathlib import Path")
-    register(["path"], tmp_path)
+    register(["path"])
     (tmp_path / "alibi.py").write_text(ROOTED)
-    common.refuses("alibi is a scheme of the registry", lambda: register(["alibi"], tmp_path))
+    common.refuses("alibi is a scheme of the registry", lambda: register(["alibi"]))
 
 
 def test_a_record_needs_all_seeds():
@@ -379,7 +376,7 @@ def test_a_rung_waits_for_the_rates_of_another(tmp_path):
     rung = experiment.parts["c_l32_t20"]
     name, missing = rung.needs(rung.points)
     assert {point.scheme for point in rung.needs(rung.points[:1])[1]} == {"rope"}
-    assert rung.waits_for("rope") and {*missing} == {*experiment.parts[name].points}
+    assert {*missing} == {*experiment.parts[name].points}
     common.refuses("rate", lambda: rung.describe(rung.points[0]))
     assert rung.finished(rung.points[0]) is None
     assert math.isclose(rung.recipe_of(rung.points[0]).learning_rate, 6e-3)

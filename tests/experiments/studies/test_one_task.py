@@ -113,7 +113,7 @@ def finished(tmp_path_factory):
 def test_the_report_says_what_is_learned(finished):
     one, page = finished
     part = one.parts["copy"]
-    (run,) = part.results()[0]
+    (run,) = part.evaluations()
     assert run["steps_to"] == {"0.9": None, "0.95": None}
     lines = read_lines(part.folder(part.points[0]) / "metrics.jsonl")
     assert [line["step"] for line in lines if "score" in line] == [2, 4]

@@ -134,7 +134,7 @@ def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, t
     assert run_points(one.parts) == []
     tried = one.rates()
     assert tried.keys() == {"rope"}
-    evaluations, training, _ = one.results()
+    evaluations, training = one.evaluations(), one.costs()
     assert {r["scheme"] for r in training} == {"rope", "pi"} and len(evaluations) == 1
     for scheme, losses in tried.items():
         best = min(losses, key=losses.get)
@@ -155,6 +155,6 @@ def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, t
 def test_another_evaluation_uses_the_trained_checkpoint(workdir, corpus):
     changes = dict(schemes="alibi", eval__documents=1, eval__multiples=(1,), eval__strides=())
     other, _ = comparison(config(corpus, **changes), workdir)
-    assert run_points(other.parts) == [] and len(other.results()[0]) == 1
+    assert run_points(other.parts) == [] and len(other.evaluations()) == 1
     metrics = (workdir / "runs/alibi/seed0/metrics.jsonl").read_text().splitlines()
     assert len(metrics) == 1, "trained again"

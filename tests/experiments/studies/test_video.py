@@ -10,7 +10,7 @@ from rich.console import Console
 
 from configs.video import get_config
 from experiments.running.points import Point
-from experiments.studies.multimodal.needles import Source, draw
+from experiments.studies.multimodal.needle_videos import Source, draw
 from experiments.studies.multimodal.video import Videos
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision

@@ -239,9 +239,9 @@ def test_a_signal_around_a_save_is_noticed(tmp_path):
 import os, signal, time
 from pathlib import Path
 import jax.numpy as jnp
-from experiments import preemption
+from experiments import joining, preemption
 from experiments.training.checkpoint import Checkpoints
-preemption.listen()
+joining.join_job()
 assert not any(preemption.requested() for _ in range(3))
 checkpoints = Checkpoints(Path({str(tmp_path)!r}))
 checkpoints.save(1000, {{"x": jnp.zeros(1)}})

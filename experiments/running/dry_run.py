@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.collectives import Collective
-from benchmarks.topology import needs
 from experiments.config import own_defaults
+from experiments.running.collectives import Collective
 from experiments.running.points import Point
 from experiments.running.sweep import Sweep
+from experiments.running.topology import needs
 from experiments.training.cost import PEAK, peak_flops, step_flops
 from experiments.training.loop import abstract_state, lower_step
 from experiments.training.mesh import path_name
@@ -37,16 +37,15 @@ def print_dry_run(experiment: Sweep, mfu: float, console: Console) -> None:
         raise ValueError(f"--mfu={mfu} must be above 0 and at most 1, the share of the peak")
     schemes = {name for point in experiment.points for name in point.schemes}
     for line in _config_lines(experiment.config, schemes):
-        console.print(line, highlight=False, markup=False)
+        console.print(line, markup=False)
     console.print(
         "keywords that a scheme has by default are left out: experiments.config.own_defaults(NAME) "
-        "returns them",
-        highlight=False,
+        "returns them"
     )
     mesh = experiment.mesh
     shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     device = _kind(mesh)
-    console.print(f"mesh: {shape}, {mesh.size} of {device}", highlight=False)
+    console.print(f"mesh: {shape}, {mesh.size} of {device}")
 
     trained = [point for point in experiment.points if experiment.recipe_of(point) is not None]
     first = {point.group: point for point in reversed(trained)}  # the first seed of each
@@ -54,16 +53,15 @@ def print_dry_run(experiment: Sweep, mfu: float, console: Console) -> None:
     console.print(_schemes(rows))
     tokens = sum(rows[point.group]["tokens"] for point in trained)
     console.print(
-        f"{len(experiment.points)} points, {len(trained)} of them trained, on {tokens:.3g} tokens",
-        highlight=False,
+        f"{len(experiment.points)} points, {len(trained)} of them trained, on {tokens:.3g} tokens"
     )
     if not trained:
         return
     flops = sum(rows[point.group]["flops"] * experiment.recipe_of(point).steps for point in trained)
-    console.print(_times(flops, mesh.size, device, mfu), highlight=False)
+    console.print(_times(flops, mesh.size, device, mfu))
     largest = max(rows, key=lambda name: rows[name]["state"])
     console.print(_shardings(rows[largest]["arrays"], largest))
-    console.print(_compiled(experiment, first[largest], largest), highlight=False)
+    console.print(_compiled(experiment, first[largest], largest))
 
 
 def _config_lines(config: dict[str, Any], schemes: set[str], name="config") -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""Trains the rungs of the ladder, and reports which advantages of a scheme last."""
+"""Trains schemes longer, at other lengths and in other sizes, to tell which advantages last.
+
+Each such training of all schemes is a rung of the ladder.
+"""
 
 import dataclasses
 import functools
@@ -21,11 +24,14 @@ from experiments.results.record import RefusedError
 from experiments.results.reports import ladder_page, leaderboard_page
 from experiments.results.speedup import smoothed
 from experiments.running.points import Point
+from experiments.settings import listed
 from experiments.studies.combined import Studies
 from experiments.studies.text import Comparison
 from experiments.training import own_schemes
 from experiments.training.encodings import make_encoding
 from experiments.training.parameters import parameter_count
+from experiments.training.text import spec_of
+from posenc_jax.model.transformer import usual_mlp_dim
 from posenc_jax.registry import REGISTRY, SIZES, suggest
 
 # A scheme whose own parameters exceed this share of the model's gets a narrower feed-forward
@@ -48,7 +54,7 @@ class Rung(Comparison):
 
     def __init__(self, config, workdir, console):
         self._best: dict[str, float] = {}
-        names = [name.strip() for name in config.schemes.split(",")]
+        names = listed(config.schemes)
         own_schemes.register(names)
         for name in names:
             if name not in {*REGISTRY, *config.encodings, *config.extend}:
@@ -97,10 +103,6 @@ class Rung(Comparison):
                     ends[end] += [scheme] * (best == rate)
         return ends
 
-    def waits_for(self, scheme: str) -> bool:
-        """Returns whether runs that decide the learning rate of a scheme are missing."""
-        return self.rung_of_rates is not None and bool(self.rung_of_rates.untried(scheme))
-
     def needs(self, points):
         if self.rung_of_rates is None:
             return None
@@ -109,7 +111,7 @@ class Rung(Comparison):
         return (self.config["rates_of"], missing) if missing else None
 
     def describe(self, point):
-        if point.rate is None and self.waits_for(point.scheme):
+        if point.rate is None and self.needs([point]):
             raise RefusedError(
                 f"{point.scheme} has no best learning rate yet: first run the study "
                 f"{self.config['rates_of']}"
@@ -173,13 +175,13 @@ def narrowed(spec: FrozenConfigDict, length: int) -> FrozenConfigDict:
     encoding = jax.eval_shape(lambda: make(nnx.Rngs(0)))
     count = parameter_count(encoding)
     dim, layers = model["model_dim"], model["num_layers"]
-    width = model["mlp_dim"] or -(-dim * 8 // (3 * 64)) * 64
+    width = model["mlp_dim"] or usual_mlp_dim(dim)
     whole = layers * (4 * dim**2 + 3 * dim * width)
     if count <= _SHARE * whole:
         return spec
     fewer = round(count / (3 * dim * layers) / 8) * 8
     model["mlp_dim"] = max(width - fewer, width // 2)
-    return FrozenConfigDict({"encoding": spec.encoding, "model": model})
+    return spec_of(spec.encoding, model)
 
 
 class Ladder(Studies):
@@ -205,8 +207,7 @@ class Ladder(Studies):
         """Returns every loss of every finished run, as ``results/ladder.py`` reads them."""
         rows = []
         for rung, part in self.parts.items():
-            evaluations, _, _ = part.results()
-            for evaluation in evaluations:
+            for evaluation in part.evaluations():
                 training, model = evaluation["training"], part.config["model"]
                 if part.untried(training["scheme"]):
                     continue
@@ -240,7 +241,7 @@ class Ladder(Studies):
         if records.empty:
             raise ValueError("no rung has any result yet, so there is nothing to report")
         first = next(iter(self.parts.values()))
-        about = first.about(command) | self.environment() | first.about_corpus(first.corpus)
+        about = self.about(command) | first.about_corpus(first.corpus)
         rungs = {rung: self.about_rung(rung) for rung in self.parts}
         main = self.config["main"]
         runs = self.curves(main) if main in self.parts else {}
@@ -270,8 +271,7 @@ class Ladder(Studies):
         if leaderboard.rules_of(self.config["studies"]) != self.config["rules"]:
             self.console.print(
                 "no record is written, because fields of the track other than the schemes were "
-                "changed",
-                highlight=False,
+                "changed"
             )
             return
         rung, folder = self.config["main"], Path(self.config["records"])
@@ -284,9 +284,9 @@ class Ladder(Studies):
             try:
                 record = leaderboard.record_of(records, rung, scheme, told)
             except ValueError as error:
-                self.console.print(str(error), highlight=False)
+                self.console.print(str(error))
                 continue
             path = leaderboard.write(folder, record)
-            self.console.print(f"record: {path}", highlight=False)
+            self.console.print(f"record: {path}")
         if len(schemes):
             leaderboard_page.write(folder, self.workdir / "leaderboard.html", self.console)

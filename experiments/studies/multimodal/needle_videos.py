@@ -6,6 +6,7 @@ import numpy as np
 
 from experiments import folder_of
 from experiments.settings import one_of
+from experiments.studies.drawn_examples import generator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +104,7 @@ BACKGROUNDS = {"clips": "real clips, whose last quarter is tested on", "noise": 
 def load_clips(name: str, side: int) -> list[np.ndarray]:
     """Returns grey clips, each uint8 ``[n, side, side]``; see ``video.Setting``."""
     if name == "noise":
-        rng = np.random.Generator(np.random.Philox(key=np.uint64(0)))
-        return list(rng.integers(0, 256, (3, 96, side, side), np.uint8))
+        return list(generator(0, 0).integers(0, 256, (3, 96, side, side), np.uint8))
     one_of("task.background", name, BACKGROUNDS)
     purpose = "task.background='clips' (or else say --config.task.background=noise)"
     folder_of("av", "video", purpose)

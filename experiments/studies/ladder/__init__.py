@@ -1,1 +1,0 @@
-"""Trains schemes longer, at other lengths and in other sizes, to tell which advantages last."""
