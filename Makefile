@@ -52,7 +52,7 @@ cost: $(VENV)/experiments
 
 # The tests that compile for TPUs without a TPU; they are skipped where the wheel libtpu is missing.
 tpu-test: $(VENV)/installed $(VENV)/libtpu
-	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m pytest tests/experiments/running/test_topology.py -rs $(ARGS)
+	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m pytest tests/benchmarks/test_topology.py -rs $(ARGS)
 
 # Compiles for TPU pods, without a TPU. The whole takes hours; ARGS=--schemes=kinds takes less.
 tpu-check: $(VENV)/experiments $(VENV)/libtpu

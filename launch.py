@@ -164,7 +164,7 @@ def _tell(experiment, workdir: Path, console: Console) -> None:
         job = submit.Job(command, count, workdir)
         submit.hand_over(backend, job, submit=SUBMIT.value, again=AGAIN.value, console=console)
         return
-    from experiments.running import dry_run, topology
+    from benchmarks import dry_run, topology
     from experiments.running.status import print_status
     from experiments.training.mesh import make_mesh
 

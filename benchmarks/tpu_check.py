@@ -40,8 +40,8 @@ import jax
 from jax.sharding import AxisType
 from rich.console import Console
 
+from benchmarks import topology, tpu_report
 from benchmarks import tpu_programs as programs
-from benchmarks import tpu_report
 from configs import atlas, extrapolation
 from experiments.command import exit_status, some_of
 from experiments.evaluation.batches import rows_of_pass
@@ -49,7 +49,6 @@ from experiments.progress import stage
 from experiments.registry import make_experiment
 from experiments.results.record import Stored, write_files
 from experiments.results.statistics import csv_of
-from experiments.running import topology
 from experiments.training.mesh import make_mesh, row_shards
 
 PARTS = ("attention", "lengths", "steps")

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.collectives import Collective
+from benchmarks.topology import needs
 from experiments.config import own_defaults
-from experiments.running.collectives import Collective
 from experiments.running.points import Point
 from experiments.running.sweep import Sweep
-from experiments.running.topology import needs
 from experiments.training.cost import PEAK, peak_flops, step_flops
 from experiments.training.loop import abstract_state, lower_step
 from experiments.training.mesh import path_name

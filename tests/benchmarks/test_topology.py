@@ -11,12 +11,11 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from rich.console import Console
 
-from benchmarks import tpu_programs
+from benchmarks import topology, tpu_programs
+from benchmarks.collectives import Collective, collectives
+from benchmarks.dry_run import print_dry_run
+from benchmarks.topology import needs, too_much
 from configs.extrapolation import get_config
-from experiments.running import topology
-from experiments.running.collectives import Collective, collectives
-from experiments.running.dry_run import print_dry_run
-from experiments.running.topology import needs, too_much
 from experiments.studies.text import Comparison
 from experiments.training.mesh import make_mesh
 

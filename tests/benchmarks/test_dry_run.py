@@ -9,8 +9,8 @@ import pytest
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
+from benchmarks.dry_run import _takes, print_dry_run
 from configs.extrapolation import get_config
-from experiments.running.dry_run import _takes, print_dry_run
 from experiments.studies.text import Comparison
 from experiments.training.cost import products, step_flops
 from experiments.training.recipe import Recipe

@@ -13,8 +13,8 @@ import jax
 from jax.experimental.topologies import get_topology_desc
 from jax.sharding import Mesh, SingleDeviceSharding
 
+from benchmarks.collectives import Collective, collectives
 from experiments import folder_of
-from experiments.running.collectives import Collective, collectives
 
 # GiB that libtpu 0.0.52 lets a program use of a chip's memory, by the device's name. TPU v4 is not
 # here: the devices of its topologies are cores, two to a chip.
@@ -97,7 +97,7 @@ def needs(lowered: jax.stages.Lowered, mesh: Mesh) -> Needs | None:
     size = HBM.get(device.device_kind)
     available = None if size is None else int(size * 2**30)
     # On a CPU this halves the time of compiling, and decides on instructions but not on memory.
-    options: Any = {"xla_backend_optimization_level": 0} if device.platform == "cpu" else None
+    options = {"xla_backend_optimization_level": 0} if device.platform == "cpu" else None
     try:
         compiled = lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
