@@ -24,15 +24,12 @@ from experiments.results.record import RefusedError
 from experiments.results.reports import ladder_page, leaderboard_page
 from experiments.results.speedup import smoothed
 from experiments.running.points import Point
-from experiments.settings import listed
 from experiments.studies.combined import Studies
 from experiments.studies.text import Comparison
-from experiments.training import own_schemes
 from experiments.training.encodings import make_encoding
 from experiments.training.parameters import parameter_count
 from experiments.training.text import spec_of
 from posenc_jax.model.transformer import usual_mlp_dim
-from posenc_jax.registry import REGISTRY, SIZES, suggest
 
 # A scheme whose own parameters exceed this share of the model's gets a narrower feed-forward
 # network, but not less than half of it.
@@ -54,14 +51,6 @@ class Rung(Comparison):
 
     def __init__(self, config, workdir, console):
         self._best: dict[str, float] = {}
-        names = listed(config.schemes)
-        own_schemes.register(names)
-        for name in names:
-            if name not in {*REGISTRY, *config.encodings, *config.extend}:
-                raise ValueError(
-                    f"schemes={name!r} is no scheme, and there is no file {name}.py in "
-                    f"{Path.cwd()}{suggest(name, REGISTRY)}"
-                )
         super().__init__(config, workdir, console)
 
     def recipe_of(self, point):
@@ -121,20 +110,10 @@ class Rung(Comparison):
                 f"every learning rate of {point.scheme} failed in {self.config['rates_of']}: mend "
                 "the scheme, or try other rates there"
             )
-        file = own_schemes.digest(point.scheme)
-        return super().describe(point) | ({"own_file": file} if file else {})
+        return super().describe(point)
 
     def _spec(self, scheme):
-        spec = super()._spec(scheme)
-        try:
-            return narrowed(spec, self.recipe.length)
-        except TypeError as error:
-            if own_schemes.digest(scheme) is None:
-                raise
-            raise TypeError(
-                f"the scheme in {scheme}.py cannot be made: {error}. Its constructor may ask for "
-                f"{', '.join(SIZES)} and rngs; give every other argument a default"
-            ) from error
+        return narrowed(super()._spec(scheme), self.recipe.length)
 
     def evaluate(self, point, model):
         evaluation = super().evaluate(point, model)

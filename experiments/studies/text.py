@@ -19,6 +19,7 @@ from experiments.results.reports import length_report
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep
 from experiments.settings import filled, listed
+from experiments.training import own_schemes
 from experiments.training.data import SPLITS, in_split, load_corpus
 from experiments.training.encodings import as_trained, at_ratio, make_encoding
 from experiments.training.mesh import check_length
@@ -26,7 +27,7 @@ from experiments.training.recipe import Recipe
 from experiments.training.text import Text, spec_of
 from experiments.training.windows import check_batch, eval_windows, window_index
 from posenc_jax import REGISTRY, Layers, positions
-from posenc_jax.registry import PATTERNS, lookup
+from posenc_jax.registry import PATTERNS, lookup, suggest
 
 
 class Comparison(Sweep):
@@ -35,6 +36,14 @@ class Comparison(Sweep):
     report = length_report
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
+        names = listed(config.schemes)
+        own_schemes.register(names)
+        for name in names:
+            if name not in {*REGISTRY, *config.encodings, *config.extend, "all"}:
+                raise ValueError(
+                    f"schemes={name!r} is no scheme, and there is no file {name}.py in "
+                    f"{Path.cwd()}{suggest(name, REGISTRY)}"
+                )
         super().__init__(config, workdir, console)
         self.points, self.recipe = points(config), Recipe(**config.train)
         self.protocols = filled(lengths.Protocols, "eval", config.eval)
@@ -97,7 +106,9 @@ class Comparison(Sweep):
 
     def describe(self, point):
         model = self._spec(point.scheme).to_dict()
-        return model | self.corpus.described | self.recipe_and_seed(point)
+        file = own_schemes.digest(point.scheme)
+        own = {"own_file": file} if file else {}
+        return model | self.corpus.described | self.recipe_and_seed(point) | own
 
     def describe_evaluation(self, point):
         extend = {name: self._extension_config(name) for name in point.extensions}

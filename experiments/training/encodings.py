@@ -6,8 +6,9 @@ from typing import Any
 
 from flax import nnx
 
+from experiments.training import own_schemes
 from posenc_jax import Encoding, Layers, make
-from posenc_jax.registry import own_keywords
+from posenc_jax.registry import SIZES, own_keywords
 
 # Strings that may replace numbers in keywords of extensions: see ``at_ratio``. A reference in the
 # config cannot, because one run is evaluated at several lengths, and the trained length of a given
@@ -28,16 +29,24 @@ def make_encoding(
         rotary: Any = make_encoding(frequencies, model, train_length, rngs)
         encoding = {**encoding, "frequencies": rotary.frequencies}
     head_dim = model.get("head_dim") or model["model_dim"] // model["num_heads"]
-    return make(
-        **encoding,
-        num_heads=model["num_heads"],
-        num_kv_heads=model.get("num_kv_heads"),
-        head_dim=head_dim,
-        model_dim=model["model_dim"],
-        num_layers=model["num_layers"],
-        train_length=train_length,
-        rngs=rngs,
-    )
+    try:
+        return make(
+            **encoding,
+            num_heads=model["num_heads"],
+            num_kv_heads=model.get("num_kv_heads"),
+            head_dim=head_dim,
+            model_dim=model["model_dim"],
+            num_layers=model["num_layers"],
+            train_length=train_length,
+            rngs=rngs,
+        )
+    except TypeError as error:
+        if own_schemes.digest(encoding["name"]) is None:
+            raise
+        raise TypeError(
+            f"the scheme in {encoding['name']}.py cannot be made: {error}. Its constructor may ask "
+            f"for {', '.join(SIZES)} and rngs; give every other argument a default"
+        ) from error
 
 
 def as_trained(name: str, trained: Mapping[str, Any]) -> dict[str, Any]:

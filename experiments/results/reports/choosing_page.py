@@ -120,6 +120,11 @@ def _is_better(answer: Answer) -> bool:
     return {word for word in words if isinstance(word, str)} == {"better"}
 
 
+def _is_worse(answer: Answer) -> bool:
+    """Returns whether a scheme is worse than a baseline that it was compared with."""
+    return "worse" in [answer[f"vs_{name}"] for name in (*AGAINST, OWN_WINDOW)]
+
+
 def _rank(answer: Answer) -> float:
     """Returns what sorts answers, the best first."""
     mean = answer["mean"]  # infinite where training diverged
@@ -165,10 +170,15 @@ def _after_as_many_tokens(decision: Decision, need: Need, rungs: Sequence[trust.
         is_like = rung.tokens == decision.rung.tokens and rung.length and decision.rung.length
         tables = [rung.rows(question) for question in need.asked]
         there = [scheme for scheme in decision.chosen if scheme in tables[-1]]
-        unproven = [s for s in there if not all(_wins(rows.get(s)) for rows in tables)]
-        if is_like and rung is not decision.rung and unproven:
-            text += f" After as many tokens in texts of {rung.length}, {_names(unproven)} "
-            text += f"{'is' if len(unproven) == 1 else 'are'} not clearly better."
+        if not is_like or rung is decision.rung:
+            continue
+        worse = [s for s in there if any(_is_worse(rows[s]) for rows in tables if s in rows)]
+        won = [s for s in there if all(_wins(rows.get(s)) for rows in tables)]
+        unproven = [s for s in there if s not in worse + won]
+        for schemes, word in ((worse, "worse than a baseline"), (unproven, "not clearly better")):
+            if schemes:
+                text += f" After as many tokens in texts of {rung.length}, {_names(schemes)} "
+                text += f"{'is' if len(schemes) == 1 else 'are'} {word}."
     return text
 
 

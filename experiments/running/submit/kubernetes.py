@@ -13,6 +13,7 @@ from experiments.running.submit import PORT, Backend, Job, peers
 # All pods of a JobSet's job go to one node pool, which is one TPU slice. Without this, points that
 # start at the same time may each get hosts of several slices, whose chips are not connected.
 _ON_ONE_SLICE = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
+_GRACE = 120  # seconds that a pod has for its last checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +146,7 @@ class GKE(Backend):
         }
         pod = {
             "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 120,
+            "terminationGracePeriodSeconds": _GRACE,
             "nodeSelector": selector,
             "containers": [container],
         }
@@ -183,6 +184,7 @@ class XPK(Backend):
             *(f"--tpu-type={self.tpu_type}", f"--num-slices={self.slices}"),
             *(f"--docker-image={self.docker_image}", f"--priority={self.priority}"),
             *(f"--max-restarts={self.max_restarts}", f"--restart-on-exit-codes={PREEMPTED}"),
+            f"--termination-grace-period-seconds={_GRACE}",
         ]
         return [
             [*shared, f"--workload={name}", f"--command={job.of_point(point)}"]

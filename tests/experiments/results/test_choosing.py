@@ -146,6 +146,8 @@ def test_a_choice_says_where_as_many_tokens_do_not_prove_it():
     assert said["choice"] == "`alibi`"
     assert "as many tokens in texts of 64, `alibi` is not clearly better" in said["evidence"]
     assert "as many tokens" not in told(NEED, [long])["evidence"]
+    worse = dataclasses.replace(rung(1.0, **BASELINES, alibi=HIGH), length=64)
+    assert "`alibi` is worse than a baseline" in told(NEED, [worse, long])["evidence"]
 
 
 def test_a_task_counts_where_it_is_learned():
