@@ -96,7 +96,7 @@ def test_layers_without_attention_or_positions():
     layers = layers_from_hf(KIMI_LINEAR)
     attending = [n for n, (name, _) in enumerate(said(layers, 27)) if name == "Encoding"]
     assert attending == [3, 7, 11, 15, 19, 23, 26] and len(layers.distinct) == 1
-    common.refuses("place 0", lambda: common.build_model(layers, num_layers=27))
+    common.refuses("place 0", lambda: layers.check(27))
     # Other models say it in other words.
     hybrid = dict(num_hidden_layers=8, num_attention_heads=4, hidden_size=64, rope_theta=1e4)
     for model_type, keys, expected in (
