@@ -17,7 +17,10 @@ from posenc_jax import Side, Tile
 from posenc_jax.attention.dense import dense
 from posenc_jax.positions import text
 
-B, H = 2, 2
+B, H, T = 2, 2, 40
+DOCUMENTS = np.repeat([[0, 1], [1, 0]], (15, T - 15), axis=1)
+POSITIONS = np.random.default_rng(0).integers(0, 30, (B, T))
+WRITTEN = tuple(range(T))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,23 @@ def values_and_gradients(attention, case, encoding, x_BSD, q, k, v):
     arguments = encoding, x_BSD, q, k, v
     gradients, out = jax.grad(loss, argnums=range(5), has_aux=True)(*arguments)
     return out, gradients
+
+
+@functools.partial(jax.jit, static_argnames=("attend", "order"))
+def of_documents(attend, encoding, q, k, v, positions=POSITIONS, order=WRITTEN):
+    """Returns attention over two documents a row, and its gradients by all that it is given.
+
+    The tokens lie in ``order``, which need not be that in which they were written.
+    """
+    lie = np.array(order)
+
+    def loss(encoding, q, k, v):
+        index = None if order == WRITTEN else lie[None]
+        tokens = tokens_of(encoding, positions[:, lie], DOCUMENTS[:, lie], index=index)
+        output = attend(encoding, q, k, v, tokens)
+        return (output**2).sum() + output[:, 3].sum(), output
+
+    return jax.value_and_grad(loss, argnums=range(4), has_aux=True)(encoding, q, k, v)
 
 
 def assert_equals_dense(attention, encoding, case):

@@ -7,12 +7,10 @@ HEAD = dict(head_dim=8)
 INTERLEAVED = HEAD | dict(layout="interleaved")
 FULL, SLIDING = dict(layer_type="full_attention"), dict(layer_type="sliding_attention")
 CHUNKED, DECODER = dict(layer_type="chunked_attention"), dict(layer_type="decoder")
-LENGTH = dict(max_position_embeddings=2048)
-SIZES = dict(hidden_size=4096, num_attention_heads=32, max_position_embeddings=4096)
+SIZES = dict(hidden_size=4096, num_attention_heads=32)
 LLAMA = dict(model_type="llama", head_dim=8, rope_theta=1e4)
 
 LINEAR = dict(rope_type="linear", factor=8.0)
-DYNAMIC = dict(type="dynamic", factor=2.0)
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=512)
 UNROUNDED = HEAD | dict(train_length=512, factor=4.0, truncate=False)
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
@@ -37,11 +35,8 @@ ERNIE |= dict(rope_parameters=dict(rope_theta=5e5, mrope_section=[1, 1, 2]))
 ERNIE_AXES = INTERLEAVED | dict(base=5e5, sections=(2, 1, 1))
 OMNI = dict(model_type="qwen2_5_omni_text", head_dim=128, rope_theta=1e6)
 OF_OMNI = dict(head_dim=128, base=1e6, sections=(16, 24, 24))
-NEOX = dict(model_type="gpt_neox", n_head=8, hidden_size=512, rotary_pct=0.25)
-NEOX |= dict(rotary_emb_base=10000)
 NOMIC = dict(model_type="nomic_bert", head_dim=8, rotary_emb_base=1000)
 NOMIC |= dict(rotary_emb_interleaved=False)
-GPTJ = INTERLEAVED | dict(rotary_dim=4)
 PHI = dict(head_dim=64, rotary_dim=32)
 # Its attn_config is not MPT's.
 DBRX = dict(model_type="dbrx", d_model=64, n_heads=8, max_seq_len=32)
@@ -52,11 +47,11 @@ MISTRAL4 = dict(model_type="mistral4", partial_rotary_factor=0.4)
 MISTRAL4 |= dict(rope_parameters={"rope_type": "default", "rope_theta": 1e4})
 ZAMBA2 = dict(model_type="zamba2", hidden_size=3584, num_attention_heads=32, rope_theta=1e4)
 BAMBA = dict(model_type="bamba", hidden_size=512, num_attention_heads=4, rope_theta=1e4)
-HALVES = {}, {"attn_rotary_emb": 64}, {"partial_rotary_factor": 0.5}
+HALVES = {}, {"attn_rotary_emb": 64}
 PART = dict(head_dim=16, rope_theta=1e4, rope_scaling={"type": "proportional"})
 QUARTER = dict(head_dim=16, fraction=0.25)
 SHARES = "partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_emb_fraction"
-HALF, WHOLES = dict(partial_rotary_factor=0.5), ("llama", "minimax", "mistral", "qwen2")
+HALF = dict(partial_rotary_factor=0.5)
 HUNYUAN = dict(model_type="hunyuan_v1_dense", head_dim=8, rope_theta=1e4)
 PARTIAL, PART_4 = ("phi3", "laguna", "step3p5"), dict(rotary_dim=4)
 HUNYUAN |= dict(rope_scaling={"type": "dynamic", "alpha": 1000.0, "factor": 1.0, "mscale": 1.0})
@@ -81,7 +76,6 @@ BESIDE = dict(rope_theta=1e6, rope_local_base_freq=1e4)
 OF_TEXT = dict(model_type="gemma3_text", hidden_size=2560, num_hidden_layers=34)
 OF_TEXT |= dict(rope_scaling=LINEAR, sliding_window=1024)  # the rest is filled in by its class
 GEMMAS = [GEMMA3 | {"rope_parameters": WHOLE}, GEMMA3 | BESIDE | {"rope_scaling": LINEAR}]
-GEMMAS += [GEMMA3 | BESIDE | {"rope_parameters": OF_KINDS}]
 GEMMAS += [{"model_type": "gemma3", "text_config": OF_TEXT}]
 # Sections without bases, beside a base, or alone: that of full layers, and its class has the other.
 OF_T5 = dict(model_type="t5gemma2_text", head_dim=256)
@@ -95,8 +89,7 @@ OLMO3_FULL = dict(head_dim=8, base=5e5, factor=4.0, train_length=512)
 COHERE2 = dict(model_type="cohere2", head_dim=8, rope_theta=5e4, sliding_window=4096)
 EXAONE4 = dict(model_type="exaone4", head_dim=8, rope_theta=1e6)
 SMOLLM3 = dict(model_type="smollm3", head_dim=8, rope_theta=2e6, num_hidden_layers=8)
-LISTED = {"no_rope_layers": [1, 1, 1, 0] * 2, "layer_types": ["full_attention"] * 8}
-SMOLLM3S = SMOLLM3, SMOLLM3 | {"no_rope_layer_interval": 4}, SMOLLM3 | LISTED
+SMOLLM3S = SMOLLM3, SMOLLM3 | {"no_rope_layer_interval": 4}
 LLAMA4 = dict(model_type="llama4_text", head_dim=8, rope_theta=5e5, num_hidden_layers=8)
 OF_WARM = dict(floor_scale=16, attn_scale=0.2)
 WARM = LLAMA4 | OF_WARM | dict(attn_temperature_tuning=4)
@@ -113,8 +106,8 @@ MUSE = dict(model_type="muse_spark_text", head_dim=8, rope_theta=5e5, num_hidden
 MOLMO2 = dict(model_type="molmo2_text", head_dim=8, num_hidden_layers=2, rope_theta=1e6)
 MOLMO2 |= {"rope_scaling": LINEAR, "rope_scaling_layers": [0]}
 MODERNBERT = dict(model_type="modernbert", head_dim=8)
-BERTS = [MODERNBERT | {"rope_parameters": {"full_attention": {}, "sliding_attention": {}}}]
-BERTS += [BERTS[0] | {"rope_theta": 5e5}, MODERNBERT, MODERNBERT | {"rope_theta": 5e5}]
+OF_NO_KIND = {"rope_parameters": {"full_attention": {}, "sliding_attention": {}}}
+BERTS = [MODERNBERT | {"rope_theta": 5e5} | keys for keys in ({}, OF_NO_KIND)]
 MODERNBERT |= dict(global_rope_theta=160000.0, local_rope_theta=10000.0)
 BEAM = dict(model_type="beam", head_dim=8, num_hidden_layers=12, rope_theta=1e4)
 BASES_BY_KIND = {"sliding_attention": {"rope_theta": 1e4}, "full_attention": {"rope_theta": 1e6}}
@@ -123,30 +116,24 @@ ZAYA = {"hybrid": {"rope_theta": 5e6}, "hybrid_sliding": {"rope_theta": 1e4}}
 ZAYA = dict(model_type="zaya", rope_parameters=ZAYA | {"rope_type": "default"})
 QWEN3_NEXT = LLAMA | {"model_type": "qwen3_next"}
 QWEN3_NEXT |= {"layer_types": ["linear_attention", "linear_attention", "full_attention"]}
-QWEN3_NEXT_UNLISTED = LLAMA | dict(model_type="qwen3_next", num_hidden_layers=8)
 MISTRAL_LARGE_4 = dict(model_type="mistral_large4_text", num_attention_heads=4, rope_theta=1e4)
 MISTRAL_LARGE_4 |= dict(num_hidden_layers=8, qk_nope_head_dim=2, qk_rope_head_dim=6)
 
 # Configs, what ``from_hf`` is told beside them, and the scheme and its keywords
 
 READ = [
-    (dict(model_type="llama", **SIZES), {}, "rope", dict(head_dim=128)),
     # A head need not be an equal share of the width.
     (dict(rope_theta=1e6, head_dim=256, **SIZES), {}, "rope", dict(head_dim=256, base=1e6)),
     # Sections alone, with sizes beside them
     ({"rope_theta": 1e4}, INTERLEAVED, "rope", INTERLEAVED),
     (LINEAR, HEAD, "pi", HEAD | dict(factor=8.0)),
-    ({"rope_parameters": YARN}, HEAD, "yarn", HEAD | dict(train_length=512, factor=4.0)),
     # So it is in transformers: one mscale is not read.
     (YARN | {"mscale": 0.7}, HEAD, "yarn", HEAD | dict(train_length=512, factor=4.0)),
     # So is this: only true, or a missing key, rounds the ramp.
     *((YARN | {"truncate": value}, HEAD, "yarn", UNROUNDED) for value in (None, False)),
     (YARN | {"truncate": True}, HEAD, "yarn", HEAD | dict(train_length=512, factor=4.0)),
-    (DYNAMIC, HEAD | LENGTH, "dynamic_ntk", HEAD | dict(train_length=2048, factor=2.0)),
     ({"mrope_section": [1, 2, 1], "rope_theta": 1e4}, HEAD, "mrope", HEAD | AXES),
     # Keys of single models
-    (PHI3, {}, "longrope", dict(head_dim=96, train_length=4096, factor=32.0, **FACTORS)),
-    (QWEN2_VL, {}, "mrope", dict(head_dim=128, base=1e6)),
     # As transformers itself rewrites it.
     (QWEN2_VL | REWRITTEN, {}, "mrope", dict(head_dim=128, base=1e6)),
     (dict(model_type="qwen3", hidden_size=64, num_attention_heads=2, rope_theta=1e4), {}, *QWEN3),
@@ -154,11 +141,8 @@ READ = [
     (dict(model_type="glm4v_moe_text", head_dim=128, rope_theta=1e4), {}, "mrope", GLM4V),
     (ERNIE, {}, "videorope", ERNIE_AXES),
     (dict(model_type="roformer", head_dim=8), {}, "rope", INTERLEAVED),
-    (NEOX, {}, "rope", dict(head_dim=64, rotary_dim=16)),
-    (dict(model_type="gptj", n_embd=128, n_head=16, rotary_dim=4), {}, "rope", GPTJ),
     (NOMIC, {}, "rope", dict(head_dim=8, base=1000.0)),
     (DBRX, {}, "rope", dict(head_dim=8, base=5e5)),
-    (DEEPSEEK, {}, "rope", dict(head_dim=16, layout="interleaved")),
     (DEEPSEEK | {"rope_interleave": False}, {}, "rope", dict(head_dim=16)),
     (DEEPSEEK | MISTRAL4, {}, "rope", dict(head_dim=16, layout="interleaved")),
     (
@@ -178,10 +162,8 @@ READ = [
     (PART | HALF | {"model_type": "llama"}, {}, "p_rope", dict(head_dim=16, fraction=0.5)),
     (HUNYUAN, {}, "ntk", dict(head_dim=8, factor=1000.0)),
     (dict(model_type="phi", hidden_size=256, num_attention_heads=4), {}, "rope", PHI),
-    (dict(model_type="bloom", n_head=16, hidden_size=64), {}, "alibi", dict(num_heads=16)),
     (MPT, {}, "alibi", dict(num_heads=4)),
     (FALCON | {"alibi": True}, {}, "alibi", dict(num_heads=4, slope_scale=0.25)),
-    (FALCON | {"alibi": False}, {}, "rope", dict(head_dim=16)),
     # Switches, and other words for the same
     *((LLAMA | {key: True}, {}, "rope", HEAD) for key in SWITCHES),
     *((VOUCHED | {key: False}, {}, "nope", {}) for key in SWITCHES),
@@ -189,7 +171,6 @@ READ = [
     (VOUCHED | {"position_embedding_type": "nope"}, {}, "nope", {}),
     (VOUCHED | {"no_rope_layers": [1, 0]}, {"layer": 1}, "nope", {}),
     (LLAMA | COHERE | {"position_embedding_type": "rope_gptj"}, {}, "rope", INTERLEAVED),
-    (LLAMA | {"model_type": "granitemoehybrid"}, {}, "nope", {}),
     (LLAMA | OFF, {}, "rope", HEAD),
     (LLAMA | {"rope_ratio": 50}, {"rope_ratio": None}, "rope", HEAD),
     (LLAMA | {"num_hidden_layers": 4, "no_rope_layers": []}, {}, "rope", HEAD),
@@ -200,35 +181,30 @@ READ = [
     # Layers that differ
     *(row for config in GEMMAS for row in ((config, FULL, *PI), (config, SLIDING, *NEAR))),
     ({"rope_parameters": {"full_attention": None}}, FULL | HEAD, "nope", {}),
-    *((OLMO3, told, "yarn", OLMO3_FULL) for told in (FULL, {"layer": 3})),
-    *((OLMO3, told, "rope", HEAD | {"base": 5e5}) for told in (SLIDING, {"layer": 0})),
+    (OLMO3, {"layer": 3}, "yarn", OLMO3_FULL),
+    (OLMO3, SLIDING, "rope", HEAD | {"base": 5e5}),
     (OLMO3 | {"rope_scaling": BY_KIND}, SLIDING, "pi", HEAD | dict(base=5e5, factor=8.0)),
-    (COHERE2, FULL, "nope", {}),
-    (COHERE2, SLIDING, "rope", INTERLEAVED | {"base": 5e4}),
     (COHERE2 | {"layer_types": ["full_attention"] * 2}, {}, "nope", {}),
     (EXAONE4 | {"sliding_window": None}, {}, "rope", HEAD | {"base": 1e6}),
-    (EXAONE4 | {"sliding_window": 4096}, FULL, "nope", {}),
     *((config, {"layer": 6}, "rope", HEAD | {"base": 2e6}) for config in SMOLLM3S),
     *((config, {"layer": 7}, "nope", {}) for config in SMOLLM3S),
     (SMOLLM3 | {"no_rope_layers": [1] * 8}, {}, "rope", HEAD | {"base": 2e6}),
     (SMOLLM3 | {"no_rope_layers": []}, {"layer": 3}, "nope", {}),
-    *((WARM, told, "llama4_temperature", OF_WARM) for told in (FULL, {"layer": 3})),
-    *((LLAMA4, told, "llama4_temperature", {}) for told in (FULL, {"layer": 3})),
+    (WARM, FULL, "llama4_temperature", OF_WARM),
+    (LLAMA4, {"layer": 3}, "llama4_temperature", {}),
     (LLAMA4 | {"attn_temperature_tuning": False}, FULL, "nope", {}),
-    *((WARM, told, "rope", INTERLEAVED | {"base": 5e5}) for told in (CHUNKED, {"layer": 0})),
+    (WARM, CHUNKED, "rope", INTERLEAVED | {"base": 5e5}),
     *((GEMMA4 | keys, FULL, "p_rope", OF_GEMMA4) for keys in WIDER),
-    (GEMMA4 | {"global_head_dim": 512}, SLIDING, "rope", dict(head_dim=256)),
     (BASES, {"layer": 2}, "rope", HEAD | {"base": 5e5}),
     (BASES, {"layer": 1}, "nope", {}),
     (MUSE, {"layer": 6}, "rope", HEAD | {"base": 5e5}),
     (MUSE, {"layer": 7}, "nope", {}),
     (MOLMO2, {"layer": 0}, "pi", HEAD | dict(base=1e6, factor=8.0)),
     (MOLMO2, {"layer": 1}, "rope", HEAD | {"base": 1e6}),
-    *((bert, FULL, "rope", HEAD | {"base": 160000.0}) for bert in (*BERTS, MODERNBERT)),
-    *((bert, SLIDING, "rope", HEAD) for bert in (*BERTS, MODERNBERT)),
+    *((bert, FULL, "rope", HEAD | {"base": 160000.0}) for bert in BERTS),
+    *((bert, SLIDING, "rope", HEAD) for bert in BERTS),
     (MODERNBERT | {"rope_scaling": LINEAR}, SLIDING, "pi", HEAD | dict(factor=8.0)),
     (BEAM, {"layer": 5}, "beam_scale", {}),
-    (BEAM, {"layer": 6}, "rope", HEAD),
     (BEAM | {"rope_parameters": BASES_BY_KIND}, FULL, "rope", HEAD | {"base": 1e6}),
     (ZAYA, {"layer_type": "hybrid"}, "rope", dict(head_dim=128, base=5e6)),
     (ZAYA | {"rope_parameters": {"rope_theta": 5e6}}, {}, "rope", dict(head_dim=128, base=5e6)),
@@ -239,7 +215,6 @@ READ = [
 
 REFUSED = [
     ("config.json", {}, "config="),
-    ({}, HEAD, "rope_theta"),
     # Models that are not known, or have no rotation to read
     ({"model_type": "zebra9"}, {}, "'zebra9' is not known.*layout='half'"),
     ({"model_type": "zebra9", "text_config": HEAD | {"rope_theta": 1e4}}, {}, "zebra9"),
@@ -247,9 +222,7 @@ REFUSED = [
     (dict(model_type="t5gemma", encoder=LLAMA, decoder=LLAMA), {}, "has several parts"),
     # Types of sections, and keys that are unknown to a type, or missing
     ({"rope_type": "yarm"}, HEAD, "rope_type=yarm"),
-    (YARN | {"type": "linear"}, HEAD, "linear and yarn"),
     (YARN | {"beta_fats": 32}, HEAD, "beta_fats.*'beta_fast'"),
-    ({"factor": 4.0, "rope_theta": 1e4}, HEAD, "'default' has an unknown key 'factor'"),
     ({"rope_type": "linear"}, HEAD, "type 'linear' lacks 'factor'"),
     # Not max_position_embeddings, which may be the length after it.
     ({"rope_type": "yarn", "factor": 4.0}, HEAD, "original_max_position_embeddings"),
@@ -269,11 +242,7 @@ REFUSED = [
     ({"rope_scaling": YARN, "max_position_embeddings": 256}, HEAD, "max_position_embeddings=256"),
     ({"alibi": True, "n_head": 4, "rope_scaling": YARN}, {}, "rope_scaling"),
     # A part of a head, in models whose code rotates whole heads
-    *(
-        (LLAMA | {"model_type": name} | HALF, {}, f"=0.5.*{name!r} rotates whole")
-        for name in WHOLES
-    ),
-    (LLAMA | {"rope_scaling": LINEAR | HALF}, {}, "partial_rotary_factor=0.5.*whole heads"),
+    (LLAMA | HALF, {}, "partial_rotary_factor=0.5.*whole heads"),
     (LLAMA | {"rotary_dim": 4}, {}, "rotary_dim.*whole heads"),
     # The default of the code is a half.
     (
@@ -284,7 +253,6 @@ REFUSED = [
     # Positions of another kind
     ({"model_type": "zebra9", "no_rope_layers": []}, HEAD | {"layout": "half"}, "no_rope_layers"),
     *((LLAMA | keys, {}, f"{next(iter(keys))}=") for keys in STILL),
-    (LLAMA | {"model_type": "mistral", "use_rope": False}, {}, "use_rope=False: not understood"),
     (LLAMA | {"rope_3d": True, "my_rope": 0}, {}, "rope_3d=True and my_rope=0: not understood"),
     (LLAMA | {"position_embedding_type": "absolute"}, {}, "position_embedding_type='absolute'"),
     (LLAMA | QUERIES, {}, "llama_4_scaling_beta=0.1 .* ministral3"),
@@ -296,9 +264,7 @@ REFUSED = [
     (OLMO3, {"layer": 4}, "layer=4"),
     (LLAMA, FULL, "layer_type='full_attention'"),
     (QWEN3_NEXT, {"layer": 0}, "layer=0"),
-    (QWEN3_NEXT_UNLISTED | {"sliding_window": None}, {"layer": 0}, "layer=0"),
     (T5, DECODER, "rngs"),
     (MISTRAL_LARGE_4, {"layer": 0}, "rngs=nnx.Rngs"),
-    (MISTRAL_LARGE_4 | {"head_dim": 8}, {"layer": 0, "qk_rope_head_dim": None}, "qk_rope_head_dim"),
     (DEEPSEEK | {"head_dim": 8}, {"qk_rope_head_dim": None}, "qk_rope_head_dim"),
 ]

@@ -1,6 +1,7 @@
 """Makes tiny runs of experiments: in this process, as a command, and in processes of a job."""
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from rich.console import Console
 
 import launch
 from configs.extrapolation import get_config
+from experiments.registry import make_experiment
 from experiments.results import seal
 from experiments.running import command_line
 from experiments.studies.text import Comparison
@@ -45,6 +47,15 @@ def config(files, **changes):
     config.corpus = files
     config.schemes = "rope,yarn,alibi"
     return common.changed(config, **changes)
+
+
+def study(name, workdir, preset="tiny", **changes):
+    """Makes the experiment of a config, such as ``images`` or ``learned.copy``, with changes."""
+    file, *parts = name.split(".")
+    config = importlib.import_module(f"configs.{file}").get_config(preset)
+    for part in parts:
+        config = config.studies[part]
+    return make_experiment(common.changed(config, **changes), workdir, Console(quiet=True))
 
 
 def comparison(config, workdir, kind=Comparison):

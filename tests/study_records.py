@@ -43,15 +43,19 @@ def text_records(by_text=False, **losses):
 def panel_study(**shares):
     """Returns a study of the task copy in rows of 32 and 64 tokens; shares are those of seeds."""
     panel = Panel("copy", "exact match", "tokens of a row", (32, 64), (32,))
-    records = [
-        dict(scheme=scheme, seed=seed, condition="copy", metric="exact match", x=x, value=value)
-        | dict(chance=0.1)
-        for scheme, by_length in shares.items()
-        for x, seeds in zip(panel.xs, by_length, strict=True)
+    failures = [{"scheme": "fire", "seed": 1, "reason": "no number"}]
+    return PanelStudy(panel_records(panel, shares), [], failures, {}, [], (panel,))
+
+
+def panel_records(panel, values):
+    """Returns the records of a panel, from the numbers of each scheme's seeds at each x."""
+    return [
+        dict(scheme=scheme, seed=seed, condition=panel.condition, metric=panel.metric)
+        | dict(x=x, value=value, chance=0.1)
+        for scheme, by_x in values.items()
+        for x, seeds in zip(panel.xs, by_x, strict=True)
         for seed, value in enumerate(seeds)
     ]
-    failures = [{"scheme": "fire", "seed": 1, "reason": "no number"}]
-    return PanelStudy(records, [], failures, {}, [], (panel,))
 
 
 def results(table, **values):

@@ -7,7 +7,7 @@ import posenc_jax
 from docs.site import concepts, models, pages, papers, snippets, stub
 from docs.site.drawings import Drawn
 from experiments.results.reports import docstrings
-from posenc_jax import REGISTRY, Encoding
+from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 
 NOTHING_DRAWN = Drawn([], [], ())
@@ -87,13 +87,6 @@ def test_a_concept_has_its_picture(name):
     picture = getattr(concepts, name)()._repr_svg_()
     assert picture.count("<path") > 20 and picture.rstrip().endswith("</svg>")
     assert f"concepts.{name}()" in (common.ROOT / "docs/concepts.md").read_text()
-
-
-def test_the_picture_of_tokens_shows_what_attention_does():
-    made = posenc_jax.positions.packed(concepts.SEGMENTS)
-    weights = concepts._weights(Encoding(), made, segment_ids=concepts.SEGMENTS, window=3)
-    assert (weights[7] > 0).tolist() == [False] * 5 + [True] * 3
-    assert (weights[4] > 0).tolist() == [False, False, True, True, True, False, False, False]
 
 
 # The types of make

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import by, close, close_gradients, plain, sides, tokens_of
+from attention_cases import B, T, by, close, close_gradients, of_documents, plain, sides, tokens_of
 from jax.sharding import AxisType
 
 import posenc_jax
@@ -16,20 +16,7 @@ from posenc_jax.attention.blockwise import blockwise, take_apart
 from posenc_jax.attention.visits import visits
 from posenc_jax.positions import text
 
-B, T, BLOCK = 2, 40, 16  # three blocks, the last of which begins within the second
-DOCUMENTS = np.repeat([[0, 1], [1, 0]], (15, T - 15), axis=1)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def value_and_gradients(attend, encoding, *sides, positions=None):
-    if positions is None:
-        positions = np.random.default_rng(0).integers(0, 30, (B, T))
-
-    def loss(encoding, q, k, v):
-        output = attend(encoding, q, k, v, tokens_of(encoding, positions, DOCUMENTS))
-        return (output**2).sum() + output[:, 3].sum(), output
-
-    return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(encoding, *sides)
+BLOCK = 16  # three blocks, the last of which begins within the second
 
 
 def tiled(block=BLOCK):
@@ -39,8 +26,8 @@ def tiled(block=BLOCK):
 def test_with_the_flags_that_users_have():
     encoding = common.build("shaw", num_kv_heads=2)
     options = dict(static_argnums=0, compiler_options=common.USUAL_FLAGS)
-    usual = jax.jit(value_and_gradients.__wrapped__, **options)
-    close(usual(tiled(), encoding, *sides()), value_and_gradients(tiled(), encoding, *sides()))
+    usual = jax.jit(of_documents.__wrapped__, **options)
+    close(usual(tiled(), encoding, *sides()), of_documents(tiled(), encoding, *sides()))
 
 
 FAR = {
@@ -58,14 +45,14 @@ def test_tiles_in_which_all_keys_are_far(name, keywords):
     attend = tiled(block=8)
     for gap in (4, 5):
         positions = np.broadcast_to(np.arange(T) + gap * (np.arange(T) // 8), (B, T))
-        expected = value_and_gradients(plain, encoding, *sides(), positions=positions)
-        close(value_and_gradients(attend, encoding, *sides(), positions=positions), expected)
+        expected = of_documents(plain, encoding, *sides(), positions)
+        close(of_documents(attend, encoding, *sides(), positions), expected)
 
 
 def test_bfloat16():
     encoding = common.build("shaw", num_kv_heads=2)
-    exact = value_and_gradients(tiled(), encoding, *sides())
-    (_, output), gradients = value_and_gradients(tiled(), encoding, *sides(dtype=jnp.bfloat16))
+    exact = of_documents(tiled(), encoding, *sides())
+    (_, output), gradients = of_documents(tiled(), encoding, *sides(dtype=jnp.bfloat16))
     assert output.dtype == gradients[1].dtype == jnp.bfloat16
     rounded_sides = (output, *gradients[1:])
     for rounded, number in zip(rounded_sides, (exact[0][1], *exact[1][1:]), strict=True):
@@ -103,10 +90,10 @@ def test_queries_and_keys_of_different_lengths():
 def test_on_a_mesh(name, kind):
     """The batch lies on one axis; every operation must know where its result lies."""
     encoding = common.build(name)
-    expected = value_and_gradients(tiled(), encoding, *sides(num_kv_heads=4))
+    expected = of_documents(tiled(), encoding, *sides(num_kv_heads=4))
     with jax.set_mesh(mesh := common.mesh_of(kind, data=2, model=4)):
         arguments = common.placed(sides(num_kv_heads=4), mesh, "data")
-        actual = value_and_gradients(tiled(), common.placed(encoding, mesh), *arguments)
+        actual = of_documents(tiled(), common.placed(encoding, mesh), *arguments)
     assert actual[0][1].sharding.spec[0] == "data"
     close(actual, expected)
 

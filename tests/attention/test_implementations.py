@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from attention_cases import (
+    DOCUMENTS,
     IN_KERNELS,
     SMALLER,
     B,
+    T,
     by,
     close,
+    of_documents,
     plain,
     sides,
     slow_unless_quick,
@@ -28,24 +31,10 @@ from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import zigzag
 from posenc_jax.positions import text
 
-T, DEVICES = 40, 4
-DOCUMENTS = np.repeat([[0, 1], [1, 0]], (15, T - 15), axis=1)
-POSITIONS = np.random.default_rng(0).integers(0, 30, (B, T))
+DEVICES = 4
 # As tokens lie on the devices of a ring: not in the order in which they were written.
-ORDER = zigzag(T, DEVICES)
+value_and_gradients = functools.partial(of_documents, order=tuple(zigzag(T, DEVICES).tolist()))
 TILED = by(functools.partial(blockwise, block=16))  # the last of three begins within the second
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def value_and_gradients(attend, encoding, q, k, v):
-    """Returns attention over two documents a row, and its gradients by all that it is given."""
-
-    def loss(encoding, q, k, v):
-        tokens = tokens_of(encoding, POSITIONS[:, ORDER], DOCUMENTS[:, ORDER], index=ORDER[None])
-        output = attend(encoding, q, k, v, tokens)
-        return (output**2).sum() + output[:, 3].sum(), output
-
-    return jax.value_and_grad(loss, argnums=range(4), has_aux=True)(encoding, q, k, v)
 
 
 @functools.cache

@@ -115,6 +115,21 @@ def test_a_mask_in_other_implementations(implementation):
         close(run(by(implementation), "rope", given, causal=False), expected)
 
 
+def test_weights_of_some_heads_for_a_part_of_the_queries():
+    """Made of ``logits``, weights of one's own are summed as ``attend`` sums its own."""
+    encoding, (q, k, v) = common.build("shaw"), sides(H, T, T)
+    shard, tokens = posenc_jax.HeadShard(encoding, [2, 3], H), encoding.tokens(text(T))
+    part, rotated = tokens.part(T - 2, 2), tokens.rotated()
+    k, v, _ = posenc_jax.rotate_keys(encoding, k, v, tokens, num_heads=H)
+    q, k, v = (x[:, :, 2:] for x in (q[:, -2:], k, v))
+    logits = posenc_jax.logits(shard, q, k, part, rotated)
+    shown = np.tri(T, dtype=bool)[-2:]
+    weights = jax.nn.softmax(jnp.where(shown[None, None], logits, -jnp.inf))
+    combined = posenc_jax.combine(shard, weights, v, part, rotated)
+    usual = posenc_jax.attend(shard, q, k, v, part, rotated)
+    np.testing.assert_allclose(combined, usual, atol=2e-5)
+
+
 def test_chunks_are_a_mask():
     """Tiles of 16 tokens do not divide them."""
     chunk = np.arange(T) // 9

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
-from benchmarks.dry_run import _takes, print_dry_run
+from benchmarks.dry_run import print_dry_run
 from configs.extrapolation import get_config
 from experiments.studies.text import Comparison
 from experiments.training.cost import products, step_flops
@@ -59,13 +59,6 @@ def dry_run(config, workdir, mfu=0.4):
     console = Console(file=io.StringIO(), width=120)
     print_dry_run(Comparison(config, workdir, console), mfu, console)
     return console.file.getvalue()
-
-
-def test_constants_are_no_parameters(config, tmp_path):
-    config.update(schemes="rope,fope", seeds=1)
-    sweep = Comparison(config, tmp_path, Console(file=io.StringIO()))
-    rope, fope = (_takes(sweep, point) for point in sweep.points)
-    assert rope["parameters"] == fope["parameters"]
 
 
 @pytest.mark.slow

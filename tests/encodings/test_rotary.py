@@ -57,11 +57,11 @@ def test_gradients_of_rates_are_as_exact_at_negative_positions(dtype):
 
     @jax.jit
     @jax.grad
-    def gradient(encoding, positions):
+    def gradient(encoding, q, k, v, positions):
         return (posenc_jax.attend(encoding, q, k, v, encoding.tokens(positions)) * v).sum()
 
     here, below = (
-        jax.tree.leaves(gradient(encoding, (np.asarray(text(64)) + start).astype(dtype)))[0]
+        jax.tree.leaves(gradient(encoding, q, k, v, (text(64) + start).astype(dtype)))[0]
         for start in (0, -64)
     )
     assert np.abs(below - here).max() < 1e-4 * np.abs(here).max()

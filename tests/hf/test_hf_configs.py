@@ -170,9 +170,9 @@ def test_layers_with_learned_rates_are_ready_for_the_decoder():
         sizes = dict(vocab_size=8, model_dim=32, num_layers=8, num_heads=4, head_dim=8, scan=True)
         return posenc_jax.Transformer(layers, **sizes, rngs=nnx.Rngs(0))
 
-    ids = np.arange(6)[None]
-    assert jax.eval_shape(lambda: model()(ids)).shape == (1, 6, 8)
-    paths = weights.parameters(jax.eval_shape(model))
+    outline, ids = jax.eval_shape(model), np.arange(6)[None]
+    assert jax.eval_shape(lambda model: model(ids), outline).shape == (1, 6, 8)
+    paths = weights.parameters(outline)
     assert [path for path in paths if "alpha" in path] == ["encodings/0/inner/alpha"]
 
 

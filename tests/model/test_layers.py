@@ -49,13 +49,13 @@ def test_a_window_is_masking_by_hand(name, window, segments):
     segment_ids = np.repeat([[0, 1]], (110, 190), axis=1) if segments else None
 
     @jax.jit
-    def both(encoding):
-        hidden, x = Hidden(encoding, window), jnp.asarray(x_BTD)
+    def both(encoding, q, k, v, x):
+        hidden = Hidden(encoding, window)
         tokens, same = (e.tokens(text(length), segment_ids) for e in (encoding, hidden))
         by_hand = posenc_jax.attend(hidden, q, k, v, same, x=x)
         return posenc_jax.attend(encoding, q, k, v, tokens, x=x, window=window), by_hand
 
-    actual, expected = both(encoding)
+    actual, expected = both(encoding, q, k, v, x_BTD)
     close(actual, expected, 1e-4, 1e-4)
     if window == 1:
         close(actual, v)
@@ -197,12 +197,14 @@ def logits_of(blocks, ends, lerope, scales):
     """
     embedding, final_norm = ends
     x, logs = embedding[TOKEN_IDS], jnp.log(jnp.arange(1.0, T + 1))[None, :, None]
+    # Tokens are made once: angles of learned rates make most of a program.
+    rotating, still = ((item, item.tokens(text(T))) for item in (lerope, posenc_jax.Encoding()))
     for number, (block, (s, b)) in enumerate(zip(blocks, scales, strict=True)):
-        encoding = lerope if (number + 1) % 3 else posenc_jax.Encoding()
+        encoding, tokens = rotating if (number + 1) % 3 else still
         of, read = block.attention, block.attention_norm(x)
         q, k, v = (by(read).reshape(B, T, -1, common.HEAD_DIM) for by in (of.q, of.k, of.v))
         q = q * (s[None, None] * logs + b[None, None])[..., None]
-        out = posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(T)))
+        out = posenc_jax.attend(encoding, q, k, v, tokens)
         x = x + of.out(out.reshape(B, T, -1))
         x = x + block.mlp(block.mlp_norm(x))
     return final_norm(x) @ embedding.T
@@ -225,7 +227,8 @@ def test_layers_with_a_scale_of_their_own_share_what_is_beneath():
     blocks, ends = [layer.block for layer in plain.layers], (plain.embedding[...], plain.final_norm)
     weights = common.normal(6, B, T, B * T)
 
-    def written_out(lerope, scales):
+    # Blocks are arguments: XLA would compute with constants while it compiles.
+    def written_out(lerope, scales, blocks, ends):
         logits = logits_of(blocks, ends, lerope, scales)
         return (weights * logits).sum(), logits
 
@@ -235,7 +238,7 @@ def test_layers_with_a_scale_of_their_own_share_what_is_beneath():
         return (weights * logits).sum(), (logits, model.unembed(extended))
 
     gradient = jax.jit(jax.grad(written_out, argnums=(0, 1), has_aux=True))
-    (of_lerope, of_scales), expected = gradient(lerope, scales)
+    (of_lerope, of_scales), expected = gradient(lerope, scales, blocks, ends)
     gradients, (logits, extended) = jax.jit(jax.grad(ours, has_aux=True))(model)
     close(logits, expected)
     close(extended, expected, atol=1e-4)

@@ -33,9 +33,10 @@ def rung_of(values, tokens=1.0, length=0):
     return trust.Rung(f"rung {tokens:g}", "Some models.", tokens, answers, length)
 
 
-def rung(tokens=1.0, **losses):
+def rung(tokens=1.0, is_error=True, **losses):
+    unit = "bits per byte" if is_error else "accuracy"
     values = table(
-        dict(topic="text", multiple=2, family=TEXT, says="", unit="bits per byte", is_error=True)
+        dict(topic="text", multiple=2, family=TEXT, says="", unit=unit, is_error=is_error)
         | dict(scheme=scheme, seed=seed, value=value)
         for scheme, seeds in losses.items()
         for seed, value in enumerate(seeds)
@@ -59,13 +60,7 @@ def test_a_recommended_scheme_with_one_seed_is_not_compared():
 def test_a_scheme_that_diverged_is_behind_the_baselines():
     """Accuracies of a diverged model are infinite, like its losses."""
     numbers = {"nope": (0.5, 0.51), "rope": (0.6, 0.61), "t5": (math.inf,) * 2, "fox": (0.7, 0.71)}
-    values = table(
-        dict(topic="text", multiple=2, family=TEXT, says="", unit="accuracy", is_error=False)
-        | dict(scheme=scheme, seed=seed, value=value)
-        for scheme, seeds in numbers.items()
-        for seed, value in enumerate(seeds)
-    )
-    assert trust.ahead(rung_of(values).rows(("text", 2))) == {"fox"}
+    assert trust.ahead(rung(is_error=False, **numbers).rows(("text", 2))) == {"fox"}
 
 
 def test_what_longer_training_contradicts_is_not_chosen():

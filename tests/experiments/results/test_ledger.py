@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from study_records import ABOUT, record
+from study_records import ABOUT, panel_records, record
 
 from configs import ladder, learned
 from configs.claims import get_config
@@ -126,13 +126,8 @@ def test_loss_and_recall_are_compared_over_flat_schemes_that_differ():
     losses = {"one": 1.0, "twin": 1.0, "two": 1.1, "three": 1.2, "rope": 9.0}
     text = text_study(**{name: {"windowed": min(loss, 1.2)} for name, loss in losses.items()})
     text.records.extend(record(s, seed, 16, losses[s]) for s in losses for seed in range(3))
-    shares = [
-        {"condition": "recall", "metric": "exact match", "x": 128, "scheme": scheme, "seed": seed}
-        | {"value": 1 / loss}
-        for scheme, loss in losses.items()
-        for seed in range(3)
-    ]
     panel = Panel("recall", "exact match", "tokens of a row", (32, 128), (32,))
+    shares = panel_records(panel, {name: ([], 3 * [1 / loss]) for name, loss in losses.items()})
     tasks = PanelStudy(shares, [], [], {}, [], (panel,))
     (claim,) = (claim for claim in CLAIMS if claim.name == "flat_is_not_retrieval")
     answers = ledger.Answers({"language": text, "tasks": tasks})

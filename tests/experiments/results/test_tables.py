@@ -80,16 +80,6 @@ def test_the_page_has_what_the_records_of_longer_models_give():
     assert written(page, tables) == page, f"run {extension_tables.__name__}"
 
 
-def test_a_table_of_longer_models_follows_their_records(tmp_path):
-    (table, *_), path = extension_tables.TABLES, tmp_path / "records.csv"
-    records = pd.read_csv(DOCS / "data" / table.file)
-    records.loc[records["scheme"] == "rerope", "bits_per_byte"] += 1
-    records.to_csv(path)
-    lines = extension_tables.markdown(table, path).splitlines()
-    (rerope,) = (line for line in lines if line.startswith("| `rerope` |"))
-    assert rerope.startswith("| `rerope` | 2.850 ± 0.050 ▼ | 3.001 ± 0.045 ▼ |")
-
-
 def test_the_page_has_what_the_atlas_and_the_archive_give():
     page, tables = (DOCS / "results.md").read_text(), atlas_tables.tables(read_sources(DOCS))
     assert written(page, tables) == page, "run make results"

@@ -5,12 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
+from runs import study
 
-from configs.images import get_config
 from experiments.running.points import Point
 from experiments.running.schedule import run_points
-from experiments.studies.multimodal.images import Images, paste, rescale
+from experiments.studies.multimodal.images import paste, rescale
 
 SIDE, COUNT = 28, 60
 
@@ -21,11 +20,8 @@ def data(tmp_path_factory):
 
 
 def experiment(data, workdir, scheme="axial_rope", **changes):
-    config = get_config("tiny")
-    config.schemes = scheme
-    config.task.update(data=data, test_images=20)
-    common.changed(config, **changes)
-    return Images(config, workdir, Console(quiet=True))
+    here = dict(schemes=scheme, task__data=data, task__test_images=20)
+    return study("images", workdir, **here, **changes)
 
 
 @pytest.mark.slow

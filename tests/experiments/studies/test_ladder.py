@@ -236,15 +236,9 @@ def test_the_leaderboard_compares_with_rope_through_a_window(folder):
     assert WINDOWED not in table.index
 
 
-def test_a_line_of_a_record_is_a_text(folder):
-    lines = (folder / "good" / "result.json").read_text().splitlines()
-    assert len([line for line in lines if '"prose 7": [' in line and "]" in line]) == 3
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("track", "0.9"), ("seeds", [0]), ("corpus_digest", "other"), ("tokens", 9), ("losses", 1)]
-    + [("losses", {}), ("seeds", [0, 1, 2, 3])],
+    [("track", "0.9"), ("seeds", [0]), ("corpus_digest", "other"), ("tokens", 9), ("losses", {})],
 )
 def test_a_record_that_cannot_be_compared_is_left_out_and_told(folder, field, value):
     path = folder / "bad" / "result.json"
@@ -312,37 +306,25 @@ def test_a_scheme_of_a_file_is_registered(tmp_path):
     before = digest("rooted")
     (tmp_path / "rooted.py").write_text("another scheme")
     assert len({before, digest("rooted"), digest("rope")}) == 3 and digest("rope") is None
-    (tmp_path / "my-scheme.py").write_text("")
-    common.refuses("my-scheme", lambda: register(["my-scheme"]))
     (tmp_path / "broken.py").write_text("import no_such_module")
-    with pytest.raises(ValueError, match=r"broken\.py cannot be imported: ModuleNotFoundError"):
-        register(["broken"])
-    (tmp_path / "script.py").write_text("raise SystemExit(3)")
-    common.refuses(r"script\.py cannot be imported: SystemExit: 3", lambda: register(["script"]))
+    common.refuses(r"broken\.py .* ModuleNotFoundError", lambda: register(["broken"]))
+    (tmp_path / "alibi.py").write_text(ROOTED)
+    common.refuses("alibi is a scheme of the registry", lambda: register(["alibi"]))
+    (tmp_path / "path.py").write_text("from pathlib import Path")  # a file that only has the name
+    register(["path"])
 
 
 @pytest.mark.usefixtures("rooted")
-def test_a_scheme_of_a_file_says_what_its_constructor_lacks(tmp_path):
+def test_a_scheme_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "rooted.py").write_text(f"{ROOTED}    def __init__(self, *, head_dim, width): pass")
     message = r"rooted\.py cannot be made: .*'width'.* head_dim.*default"
     common.refuses(message, lambda: tiny(tmp_path / "workdir", "rooted"), TypeError)
-
-
-def test_a_scheme_that_is_neither_registered_nor_in_a_file(tmp_path):
     common.refuses(r"'rotted' .*no file rotted\.py", lambda: tiny(tmp_path, "rotted"))
 
 
-def test_a_scheme_of_a_file_is_not_mistaken_for_one_of_the_registry(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "path.py").write_text("from pathlib import Path")
-    register(["path"])
-    (tmp_path / "alibi.py").write_text(ROOTED)
-    common.refuses("alibi is a scheme of the registry", lambda: register(["alibi"]))
-
-
 def test_a_record_needs_all_seeds():
-    with pytest.raises(ValueError, match="rope has 2 of the 3 seeds"):
-        leaderboard.record_of(_records({"rope": 1.0}, seeds=2), "c", "rope", {})
+    records = _records({"rope": 1.0}, seeds=2)
+    common.refuses("2 of the 3 seeds", lambda: leaderboard.record_of(records, "c", "rope", {}))
 
 
 def test_the_track_has_the_runs_of_the_ladder():

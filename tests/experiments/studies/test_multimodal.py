@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from rich.console import Console
-from study_records import ABOUT
+from study_records import ABOUT, panel_records
 
 from experiments.evaluation.layer_attention import attention_weights
 from experiments.results.panels import Panel, PanelStudy, cells
@@ -85,36 +85,30 @@ ACCURACY = Panel("sums", "accuracy", "patches", (4, 9), trained=(4,))
 
 def study(values, panel=ACCURACY, failures=()):
     """Makes a study of ``values``: by scheme and x, one number for each seed."""
-    of_panel = dict(condition=panel.condition, metric=panel.metric, chance=0.125)
-    records = [
-        of_panel | dict(scheme=scheme, seed=seed, x=x, value=value)
-        for scheme, row in values.items()
-        for x, seeds in row.items()
-        for seed, value in enumerate(seeds)
-    ]
     about = ABOUT | {"title": "t", "summary": "s", "data": {}}
-    return PanelStudy(records, [], list(failures), about, [], (panel,))
+    return PanelStudy(panel_records(panel, values), [], list(failures), about, [], (panel,))
 
 
 def test_cells_are_means_with_their_intervals_the_best_first():
-    result = cells(study({"a": {4: [0.5, 0.7], 9: [0.1]}, "b": {4: [1.0], 9: [0.2]}}), ACCURACY)
+    result = cells(study({"a": ([0.5, 0.7], [0.1]), "b": ([1.0], [0.2])}), ACCURACY)
     assert list(result) == ["b", "a"]
     mean, margin, seeds = result["a"][4]
     # A standard error of 0.1, times 12.706.
     assert (mean, seeds) == (pytest.approx(0.6), 2) and margin == pytest.approx(1.2706, abs=1e-4)
     error = Panel("sums", "error", "patches", (4, 9), is_error=True)
-    assert list(cells(study({"a": {9: [0.1]}, "b": {9: [0.2]}}, error), error)) == ["a", "b"]
-    assert list(cells(study({"a": {9: [float("nan")]}, "b": {9: [0.2]}}), ACCURACY)) == ["b", "a"]
+    assert list(cells(study({"a": ([], [0.1]), "b": ([], [0.2])}, error), error)) == ["a", "b"]
+    lost = study({"a": ([], [float("nan")]), "b": ([], [0.2])})
+    assert list(cells(lost, ACCURACY)) == ["b", "a"]
 
 
 def test_a_table_says_what_the_records_say(tmp_path):
-    values = {"a": {4: [0.5, 0.7], 9: [0.1, 0.3]}, "b": {4: [0.25], 9: [float("nan")]}}
+    values = {"a": ([0.5, 0.7], [0.1, 0.3]), "b": ([0.25], [float("nan")])}
     failure = {"scheme": "b", "seed": 1, "reason": "out of memory"}
     results = study(values, failures=[failure])
     page = report.write(tmp_path, results, {}).read_text()
     assert "<td>0.600<small> ±1.271</small>" in page
     assert "<td>0.250<small> (1 of 2 seeds)</small>" in page and "not finite" in page
-    assert "out of memory" in page and "<th class=text>chance<td>0.125<td>0.125" in page
+    assert "out of memory" in page and "<th class=text>chance<td>0.100<td>0.100" in page
     assert page.count("<svg") == 1 and "Attention" not in page
     first = (tmp_path / "report.html").read_bytes()
     assert report.write(tmp_path, results, {}).read_bytes() == first

@@ -1,29 +1,21 @@
 """Tests models that learn one task each: curriculum, goal, and what is reported of them."""
 
-import common
 import jax
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
+from runs import study
 
-from configs.learned import get_config
 from experiments.results.learning import rows_of, summary
 from experiments.results.panels import ANSWERS, EXACT
 from experiments.results.record import read_lines
 from experiments.running.points import Point
 from experiments.running.schedule import run_points
-from experiments.studies.tasks.one_task import Learned, OneTask
 from experiments.studies.tasks.task import PAD
 
 
-def one_task(workdir, study="copy", **changes):
-    config = common.changed(get_config("tiny").studies[study], **changes)
-    return OneTask(config, workdir, Console(quiet=True))
-
-
 def test_short_rows_come_first(tmp_path):
-    one = one_task(tmp_path, task__growing=100)
+    one = study("learned.copy", tmp_path, task__growing=100)
     task = one.task(Point("rope", 0, ()))
     lengths = [one.longest(step) for step in range(200)]
     assert lengths[0] == 6 and lengths[100:] == [20] * 100
@@ -38,20 +30,20 @@ def test_short_rows_come_first(tmp_path):
 
 
 def test_a_batch_depends_on_seed_and_step_alone(tmp_path):
+    one = study("learned.addition_coupled", tmp_path)
     batches = [
-        one_task(tmp_path, "addition_coupled").task(Point("shaw", seed, ())).batch(seed, step, 0, 1)
+        one.task(Point("shaw", seed, ())).batch(seed, step, 0, 1)
         for seed, step in ((0, 3), (0, 3), (1, 3), (0, 4))
     ]
     first, *others = (batch["tokens"].tobytes() + batch["positions"].tobytes() for batch in batches)
     assert [first == other for other in others] == [True, False, False]
-    task = one_task(tmp_path, "addition_coupled").task(Point("shaw", 0, ()))
-    halves = [task.batch(0, 3, part, 2) for part in (0, 1)]
+    halves = [one.task(Point("shaw", 0, ())).batch(0, 3, part, 2) for part in (0, 1)]
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *halves)
     jax.tree.map(np.testing.assert_array_equal, whole, batches[0])
 
 
 def test_the_goal_is_read_from_rows_of_the_trained_length(tmp_path, monkeypatch):
-    one, read = one_task(tmp_path, task__held_out=40), []
+    one, read = study("learned.copy", tmp_path, task__held_out=40), []
     share = "experiments.studies.tasks.one_task._share"
     monkeypatch.setattr(share, lambda _, rows: read.append(rows) or 0.5)
     goals = [one.goal(Point(scheme, seed, ())) for scheme, seed in (("rope", 0), ("nope", 1))]
@@ -103,8 +95,7 @@ def test_a_scheme_counts_where_most_of_its_models_have_learned():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    config = common.changed(get_config("tiny"), studies__copy__schemes="nope")
-    one = Learned(config, tmp_path_factory.mktemp("learned"), Console(quiet=True))
+    one = study("learned", tmp_path_factory.mktemp("learned"), studies__copy__schemes="nope")
     assert run_points(one.parts) == []
     return one, one.write_report("the command").read_text()
 

@@ -1,19 +1,16 @@
 """Tests the experiment on pointing, with the icons of a font that is always there."""
 
-import common
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
+from runs import study
 
-from configs.pointing import get_config
 from experiments.running.points import Point
-from experiments.studies.multimodal.pointing import NEIGHBOURS, Pointing, targets
+from experiments.studies.multimodal.pointing import NEIGHBOURS, targets
 
 
 def experiment(workdir, **changes):
-    config = common.changed(get_config("tiny"), task__data="dejavu", **changes)
-    return Pointing(config, workdir, Console(quiet=True))
+    return study("pointing", workdir, task__data="dejavu", **changes)
 
 
 def test_answers_are_what_stands_there():

@@ -4,13 +4,12 @@ import common
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
+from runs import study
 
-from configs.story import get_config
 from experiments.evaluation.layer_attention import attention_weights
 from experiments.studies.multimodal import story
 from experiments.studies.multimodal.ball import WARPS
-from experiments.studies.multimodal.story import Story, lay_out
+from experiments.studies.multimodal.story import lay_out
 
 FRAMES, SIDE, PATCH, QUESTIONS = 6, 16, 8, 2
 TRAINED = ("frame_index", "frame_index_told", "time_rope", "time_rope_adaln")
@@ -18,7 +17,7 @@ TRAINED = ("frame_index", "frame_index_told", "time_rope", "time_rope_adaln")
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    return Story(get_config("tiny"), tmp_path_factory.mktemp("story"), Console(quiet=True))
+    return study("story", tmp_path_factory.mktemp("story"))
 
 
 @pytest.fixture(scope="module")

@@ -4,16 +4,13 @@ import collections
 import math
 import zlib
 
-import common
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
+from runs import study
 
-from configs.tasks import get_config
 from experiments.running.points import Point
 from experiments.studies.tasks import ALONE, TASKS
-from experiments.studies.tasks.study import Questions
 from experiments.studies.tasks.task import ASK, DIGITS, IGNORE, PAD, SEPARATE, STORE, SYMBOLS
 
 COUNT = 4000
@@ -146,13 +143,8 @@ def test_depth_is_where_the_needle_lies(name):
     assert len({int(place) for place in first[1]}) == 1
 
 
-def questions(workdir, **changes):
-    config = common.changed(get_config("tiny"), **changes)
-    return Questions(config, workdir, Console(quiet=True))
-
-
 def test_a_batch_has_rows_of_every_task_and_length(tmp_path):
-    one = questions(tmp_path, schemes="rope")
+    one = study("tasks", tmp_path, schemes="rope")
 
     def drawn(generator, count):
         return one.draw("rope", generator, count, step=0)
@@ -167,7 +159,7 @@ def test_a_batch_has_rows_of_every_task_and_length(tmp_path):
 
 
 def test_the_loss_is_of_answers_alone(tmp_path):
-    one = questions(tmp_path, schemes="rope")
+    one = study("tasks", tmp_path, schemes="rope")
     task = one.task(Point("rope", 0, ()))
     model, batch = task.init(jax.random.key(0)), one.draw("rope", rng(), 4, step=0)
     loss = task.loss(model, batch, jax.random.key(1))
@@ -177,7 +169,7 @@ def test_the_loss_is_of_answers_alone(tmp_path):
 
 
 def test_a_model_that_knows_the_answers_has_all_of_them(tmp_path, monkeypatch):
-    one = questions(tmp_path, schemes="rope")
+    one = study("tasks", tmp_path, schemes="rope")
 
     def solved(function, model, rows):
         tokens_NL = rows["tokens"]
@@ -194,14 +186,14 @@ def test_a_model_that_knows_the_answers_has_all_of_them(tmp_path, monkeypatch):
 
 def test_an_extension_rotates_as_the_trained_scheme_does(tmp_path):
     changes = {"schemes": "rope,dynamic_ntk,yarn", "variants__rope__encoding__base": 20.0}
-    one = questions(tmp_path, **changes)
+    one = study("tasks", tmp_path, **changes)
     assert [one.encoding(name, None).base for name in ("rope", "dynamic_ntk", "yarn")] == [20.0] * 3
-    single = questions(tmp_path, **changes, variants__yarn__encoding__base=50.0)
+    single = study("tasks", tmp_path, **changes, variants__yarn__encoding__base=50.0)
     assert single.encoding("yarn", None).base == 50.0
 
 
 def test_an_extension_is_made_for_each_length(tmp_path, monkeypatch):
-    one = questions(tmp_path, schemes="rope,pi", eval__depths=())
+    one = study("tasks", tmp_path, schemes="rope,pi", eval__depths=())
     model, factors = one.task(Point("rope", 0, ())).init(jax.random.key(0)), {}
 
     def predict(function, model, rows):

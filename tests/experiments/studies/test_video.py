@@ -6,12 +6,10 @@ import common
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
+from runs import study
 
-from configs.video import get_config
 from experiments.running.points import Point
 from experiments.studies.multimodal.needle_videos import Source, draw
-from experiments.studies.multimodal.video import Videos
 from posenc_jax import positions
 from posenc_jax.positions import Text, Vision
 
@@ -23,12 +21,10 @@ def data(tmp_path_factory):
     return common.images_of_four(tmp_path_factory.mktemp("data"), COUNT, SIDE)
 
 
-def experiment(data, workdir, scheme="videorope", **changes):
-    config = get_config("tiny")
-    config.schemes = scheme
-    config.task.update(data=data, background="noise", patch=SIDE, test_digits=10)
-    common.changed(config, **changes)
-    return Videos(config, workdir, Console(quiet=True))
+def experiment(data, workdir, scheme="videorope"):
+    task = dict(data=data, background="noise", patch=SIDE, test_digits=10)
+    here = {f"task__{key}": value for key, value in task.items()}
+    return study("video", workdir, schemes=scheme, **here)
 
 
 # Videos

@@ -163,8 +163,6 @@ def test_a_process_that_is_lost_ends_the_job_and_asks_for_another(corpus, tmp_pa
     [
         ("--config.corpus=files:nowhere/*.txt", "nowhere/*.txt", (0, 1), (0, 1)),
         ("--config.train.steps=many", "--config.train.steps", (1,), (1,)),
-        ("--peer_timeout=0", "--peer_timeout=0: 0 is not a positive integer", (0,), (0,)),
-        ("--process_id=0", "two processes have --process_id=0", (0, 1), (0, 1)),
         ("--config.train.learning_rate=0.001", "is 0.003 in process 0 and 0.001", (1,), (0, 1)),
     ],
 )
