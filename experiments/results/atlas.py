@@ -12,7 +12,6 @@ from scipy import stats
 
 from experiments.results import answers
 from experiments.results.answers import AGAINST, OF_QUESTION, TASKS, UNCOMPARED, Answer
-from experiments.results.comparisons import families
 from experiments.results.lengths import MAIN, WINDOWED, LengthStudy, View
 from experiments.results.panels import PanelStudy
 from experiments.results.statistics import Record, Study
@@ -29,7 +28,7 @@ class Atlas:
 
     Attributes:
       values: every number that was measured, see ``answers.py``.
-      answers: a row for each scheme at each question, see ``answers.summary``.
+      answers: a row for each scheme at each question, see ``answers.judged``.
       families: what was compared and corrected, see ``comparisons.families``.
       unanswered: the topics that no run has answered yet.
       controls: sentences that compare how a task learned alone ranks the schemes with how it does
@@ -107,7 +106,7 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
     values = pd.concat([of_text, in_tasks, _uncompared(language)], ignore_index=True)
     trained = {r["scheme"]: r["trained"] for r in [*tasks.training, *language.training]}
     extensions = [scheme for scheme, model in trained.items() if model != scheme]
-    verdicts = answers.verdicts(values, extensions)
+    judged, families = answers.judged(values, extensions)
     alone = {
         name.removeprefix("tasks_"): answers.of_tasks(study)
         for name, study in studies.items()
@@ -122,14 +121,14 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
         for failure in study.failures
     ]
     return Atlas(
-        values,
-        answers.summary(values, verdicts),
-        families(verdicts),
-        unanswered,
-        [words for table in alone.values() for words in controls_of(in_tasks, table)],
-        trained,
-        failures,
-        about,
+        values=values,
+        answers=judged,
+        families=families,
+        unanswered=unanswered,
+        controls=[words for table in alone.values() for words in controls_of(in_tasks, table)],
+        trained=trained,
+        failures=failures,
+        about=about,
     )
 
 

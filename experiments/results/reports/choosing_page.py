@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
+from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, judged, shown
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import ladder_page, multimodal_tables, templates, trust
@@ -285,7 +285,7 @@ def read_rungs(docs: Path) -> tuple[list[trust.Rung], str]:
     pages = {"extension.md": read_extension(data / "extension_small.csv")}
     pages["multimodal.md"] = multimodal_tables.read(data)
     for page, values in pages.items():
-        answers = summary(values, verdicts(values))
+        answers, _ = judged(values)
         rungs.append(trust.Rung(f"[{page}]({page})", "", 0.0, answers))
     says = "a model of 0.1M parameters or fewer learns one task, until it can or at a last step."
     # A model of one task reads more rows of it than one that learns twelve.

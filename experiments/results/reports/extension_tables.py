@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.results.answers import marked, summary, verdicts
-from experiments.results.comparisons import families
+from experiments.results.answers import judged, marked
 from experiments.results.extensions import ExtensionStudy, retention
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import templates
@@ -23,9 +22,8 @@ def markdown(table: templates.Table, path: Path) -> str:
     A mark says that a loss is better or worse than that of the plain model through a window, which
     has the last row.
     """
-    values = read_extension(path)
-    compared = verdicts(values)
-    rows = summary(values, compared).to_dict("records")
+    of_schemes, families = judged(read_extension(path))
+    rows = of_schemes.to_dict("records")
     answers = {(a["topic"], a["multiple"], a["scheme"]): a for a in rows}
     records = pd.read_csv(path).to_dict("records")
     retained = retention(ExtensionStudy(records, [], [], {}, []))
@@ -47,7 +45,7 @@ def markdown(table: templates.Table, path: Path) -> str:
         [f"`{scheme}`", *(cell(scheme, *column) for column in table.columns.values())]
         for scheme in sorted({row["scheme"] for row in rows}, key=place)
     ]
-    of_marks = families(compared[compared["against"] == WINDOWED])
+    of_marks = families[families["against"] == WINDOWED]
     return markdown_table(["method", *table.columns], lines) + families_below(of_marks)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.results import ladder
-from experiments.results.answers import AGAINST, OWN_WINDOW, summary, verdicts
-from experiments.results.comparisons import families, statement
+from experiments.results.answers import AGAINST, OWN_WINDOW, judged
+from experiments.results.comparisons import statement
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 from experiments.results.reports import maps, trust
@@ -60,10 +60,10 @@ def write(
             "seeds": int(of_rung.groupby("scheme")["seed"].nunique().median()),
             "parameters": int((rope if len(rope) else of_rung["parameters"]).iloc[0]),
         }
-        numbers = ladder.values(records, rung)
-        compared = verdicts(numbers, ladder.extensions(of_rung))
-        tables.append(summary(numbers, compared).assign(rung=rung))
-        rungs[rung]["families"] = families(compared).to_dict("records")
+        values = ladder.values(records, rung)
+        answers, families = judged(values, ladder.extensions(of_rung))
+        tables.append(answers.assign(rung=rung))
+        rungs[rung]["families"] = families.to_dict("records")
         kinds = sorted(of_rung["split"].unique())
         rungs[rung]["kinds"] = kinds if len(kinds) > 1 else []
     pairs = [pair for pair in shape["pairs"] if {*pair} <= {*present}]

@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.results import archive
-from experiments.results.answers import AGAINST, MARKS, Answer, shown, summary, table, verdicts
-from experiments.results.comparisons import families
+from experiments.results.answers import AGAINST, MARKS, Answer, judged, shown, table
 from experiments.results.reports import templates
 from experiments.results.reports.markdown import families_below, markdown_table
 
@@ -55,9 +54,7 @@ def tables(archives: Path) -> dict[str, str]:
 
     The scheme that is best in the last column comes first, and one without a number there last.
     """
-    values = read(archives)
-    compared = verdicts(values)
-    answers, of_families = summary(values, compared), families(compared)
+    answers, families = judged(read(archives))
     made = {}
     for of in TABLES:
         heading = of.heading.lower()
@@ -72,7 +69,7 @@ def tables(archives: Path) -> dict[str, str]:
             + [_cell(by_place.get((f"{heading}, {name}", scheme))) for name in of.columns]
             for scheme in last.sort_values(ascending=of.is_error, kind="stable").index
         ]
-        below = families_below(of_families[of_families["family"] == heading])
+        below = families_below(families[families["family"] == heading])
         made[of.heading] = markdown_table(["scheme", *of.columns], lines) + below
     return made
 

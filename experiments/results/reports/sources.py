@@ -14,9 +14,8 @@ from typing import Any
 import pandas as pd
 
 from experiments.results import archive, atlas_data
-from experiments.results.answers import MANUAL, TEXT, gains, losses, summary, table, verdicts
+from experiments.results.answers import MANUAL, TEXT, gains, judged, losses, table
 from experiments.results.atlas import Atlas
-from experiments.results.comparisons import families
 from experiments.results.learning import values_of
 from experiments.results.record import read_json
 from experiments.results.reports import ladder_page, trust
@@ -31,7 +30,7 @@ class Sources:
 
     Attributes:
       atlas: the atlas.
-      longer: the answers of models that were trained longer, see ``answers.summary``.
+      longer: the answers of models that were trained longer, see ``answers.judged``.
       longer_families: the families that these were compared in.
       longer_tokens: how many tokens these models have seen.
       ledger: what ``docs/claims/claims.json`` has.
@@ -60,20 +59,19 @@ class Sources:
 def read(docs: Path) -> Sources:
     """Returns the results in the folder ``docs``, or raises a ValueError if one is damaged."""
     packed = docs / "data/extrapolation_long.tar.xz"
-    longer = read_longer(packed)
-    compared = verdicts(longer)
-    one_task = values_of(pd.read_csv(docs / "data/learned.csv"))
+    longer, longer_families = judged(read_longer(packed))
+    one_task, _ = judged(values_of(pd.read_csv(docs / "data/learned.csv")))
     run = json.loads(next(iter(archive.read(packed).values()))["evaluation.json"])
     return Sources(
-        atlas_data.load(docs / "atlas"),
-        summary(longer, compared),
-        families(compared),
-        run["training"]["tokens"],
-        read_json(docs / "claims/claims.json"),
-        trust.read(docs / "atlas" / trust.JSON),
-        ladder_page.told(docs / "ladder"),
-        summary(one_task, verdicts(one_task)),
-        pd.read_csv(docs / "data/copied.csv"),
+        atlas=atlas_data.load(docs / "atlas"),
+        longer=longer,
+        longer_families=longer_families,
+        longer_tokens=run["training"]["tokens"],
+        ledger=read_json(docs / "claims/claims.json"),
+        trust=trust.read(docs / "atlas" / trust.JSON),
+        ladder=ladder_page.told(docs / "ladder"),
+        one_task=one_task,
+        copied=pd.read_csv(docs / "data/copied.csv"),
     )
 
 

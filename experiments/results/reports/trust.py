@@ -35,7 +35,7 @@ class Rung:
       name: the name in the guide.
       says: what was trained, in words.
       tokens: how many tokens a model has seen.
-      answers: the rows of ``answers.summary``.
+      answers: the answers of ``answers.judged``.
       length: tokens of a text in training, where other rungs have as many tokens in all.
     """
 

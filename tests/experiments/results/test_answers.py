@@ -6,15 +6,15 @@ import pytest
 from study_records import pack, panel_study, results, text_records
 
 from experiments.results import answers
-from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, summary, verdicts
+from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, judged
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports.multimodal_tables import TABLES, read
 from experiments.results.reports.sources import read_extension
 
 
 def row(values, question, scheme):
-    table = summary(values, verdicts(values)).set_index(["question", "scheme"])
-    return table.loc[(question, scheme)].to_dict()
+    table, _ = judged(values)
+    return table.set_index(["question", "scheme"]).loc[(question, scheme)].to_dict()
 
 
 def test_rope_through_a_window_is_what_the_others_are_compared_with():
@@ -81,8 +81,8 @@ def test_a_task_counts_only_where_it_is_learned():
 
 def rows(values):
     """Returns the answers by topic, multiple and scheme."""
-    actual = summary(values, verdicts(values)).to_dict("records")
-    return {(row["topic"], row["multiple"], row["scheme"]): row for row in actual}
+    table, _ = judged(values)
+    return {(a["topic"], a["multiple"], a["scheme"]): a for a in table.to_dict("records")}
 
 
 def test_the_columns_of_the_tables_are_answers(tmp_path):

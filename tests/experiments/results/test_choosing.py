@@ -12,7 +12,7 @@ from study_records import HIGH as LEARNED
 from study_records import LOW as NOT_LEARNED
 from study_records import panel_study, text_records
 
-from experiments.results.answers import TEXT, of_tasks, of_text, summary, table, verdicts
+from experiments.results.answers import TEXT, judged, of_tasks, of_text, table
 from experiments.results.learning import values_of
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import trust
@@ -29,7 +29,7 @@ NEED = Need("Text", (("text", 2),), "RoPE through a window", "YaRN", ("yarn", "h
 
 
 def rung_of(values, tokens=1.0, length=0):
-    answers = summary(values, verdicts(values))
+    answers, _ = judged(values)
     return trust.Rung(f"rung {tokens:g}", "Some models.", tokens, answers, length)
 
 
