@@ -26,7 +26,7 @@ _POINTS = 60  # of a training curve that is kept
 def write(
     folder: Path,
     records: pd.DataFrame,
-    runs: ladder.Runs,
+    runs: pd.DataFrame,
     about: Mapping[str, Any],
     rungs: Mapping[str, dict[str, Any]],
     shape: Mapping[str, Any],
@@ -36,7 +36,7 @@ def write(
     Args:
       folder: where the files go.
       records: the table of ``results/ladder.py``.
-      runs: training losses of the main rung, by scheme, seed and tokens.
+      runs: training losses of the main rung, by tokens, scheme and seed.
       about: ``command, rules, device, git, date, corpus, corpus_digest``.
       rungs: for each rung ``length``, ``width``, ``tokens``, how it was trained (``says``), how
         many ``points`` it has and how many are ``finished``, and the schemes that are ``best_at``
@@ -116,12 +116,10 @@ def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, st
         if ladder.ROPE in points[-1].index:
             before = points[0] if len(points) > 1 else points[0].iloc[:0]
             drawn["window"] = maps.beyond_window(points[-1], before, points[-1].index)
-        if len(curves) > 1 and ladder.ROPE in curves:
+        if len(curves.columns) > 1 and ladder.ROPE in curves:
             # Points that are evenly spaced on a logarithmic axis.
-            count = len(curves[ladder.ROPE])
-            places = np.unique(np.geomspace(1, count, _POINTS).round().astype(int) - 1)
-            thin = {name: [curve[place] for place in places] for name, curve in curves.items()}
-            drawn["by_tokens"] = maps.by_tokens(thin, ladder.crossings(curves))
+            places = np.unique(np.geomspace(1, len(curves), _POINTS).round().astype(int) - 1)
+            drawn["by_tokens"] = maps.by_tokens(curves.iloc[places], ladder.crossings(curves))
     return drawn
 
 
