@@ -66,6 +66,11 @@ def marked(answer: Answer | None, against: str) -> str:
     return f"{shown(answer)} {MARKS.get(answer[f'vs_{against}'], '')}".rstrip() if answer else "-"
 
 
+def by_question(answers: pd.DataFrame) -> dict[tuple[str, str, float], Answer]:
+    """Returns answers by scheme, topic and multiple."""
+    return {(a["scheme"], a["topic"], a["multiple"]): a for a in answers.to_dict("records")}
+
+
 def table(rows: Iterable[dict[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     """Returns the table of values that has the given rows; what they lack is empty.
 

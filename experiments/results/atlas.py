@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from experiments.results import answers
-from experiments.results.answers import AGAINST, OF_QUESTION, TASKS, UNCOMPARED, Answer
+from experiments.results.answers import AGAINST, OF_QUESTION, TASKS, UNCOMPARED
 from experiments.results.lengths import MAIN, WINDOWED, LengthStudy, View
 from experiments.results.panels import PanelStudy
 from experiments.results.statistics import Record, Study
@@ -58,15 +58,15 @@ class Atlas:
         """Returns a row for each question, in the order of the columns."""
         return self.answers.drop_duplicates("question")[OF_QUESTION]
 
-    def rows(self) -> dict[tuple[str, str], Answer]:
-        """Returns the rows of ``answers`` by scheme and question."""
-        rows = self.answers.to_dict("records")
-        return {(row["scheme"], row["question"]): row for row in rows}
+    def answers_to(self, topic: str, multiple: float = 1) -> pd.DataFrame:
+        """Returns the answers to one question by scheme."""
+        is_asked = (self.answers["topic"] == topic) & (self.answers["multiple"] == multiple)
+        return self.answers[is_asked].set_index("scheme")
 
-    def to(self, topic: str, multiple: float) -> pd.DataFrame:
+    def distinct_answers(self, topic: str, multiple: float = 1) -> pd.DataFrame:
         """Returns the answers to one question by scheme, without a scheme that another equals."""
-        asked = (self.answers["topic"] == topic) & (self.answers["multiple"] == multiple)
-        return self.answers[asked & self.answers["scheme"].isin(self.distinct)].set_index("scheme")
+        answers = self.answers_to(topic, multiple)
+        return answers[answers.index.isin(self.distinct)]
 
     @property
     def longest(self) -> float:

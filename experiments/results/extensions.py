@@ -67,9 +67,10 @@ class Retention:
         return ("yes" if mean > PROMISED else "no") + ", one seed" * (known is None)
 
     @property
-    def words(self) -> tuple[str, str]:
+    def words(self) -> dict[str, str]:
         """Returns ``change`` and ``accuracy`` ± half of their 95 % intervals, in percent."""
-        return _percent(*self.change[:2], "+"), _percent(*self.accuracy[:2])
+        growth, left = _percent(*self.change[:2], "+"), _percent(*self.accuracy[:2])
+        return {"growth of the short loss": growth, "short accuracy kept": left}
 
 
 def _percent(mean: float, margin: float | None, sign: str = "") -> str:

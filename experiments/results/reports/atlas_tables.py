@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.answers import OWN_WINDOW, TASKS, Answer, marked, shown
+from experiments.results.answers import OWN_WINDOW, TASKS, Answer, by_question, marked, shown
 from experiments.results.ladder import ROPE
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import templates, trust
@@ -35,13 +35,12 @@ def of_atlas(
     whose model a scheme is evaluated on. The last row has the badges in ``trusted``. Raises a
     ValueError if an answer is missing.
     """
-    by_place = {(a["scheme"], a["topic"], a["multiple"]): a for a in answers.to_dict("records")}
-    lines, asked = [], set()
+    answer_of, lines, asked = by_question(answers), [], set()
     for scheme in rows.schemes.split():
         model = "rope" if scheme == WINDOWED else trained.get(scheme, scheme)
         line = [f"`{scheme}`" + f" (on `{model}`)" * (model != scheme)]
         for topic, multiple in rows.columns.values():
-            answer = by_place.get((scheme, topic, multiple))
+            answer = answer_of.get((scheme, topic, multiple))
             if answer is None and scheme != WINDOWED:  # which has losses only
                 raise ValueError(
                     f"no result has {scheme} at {topic} {multiple}x; run it, or take it out of the "

@@ -65,7 +65,7 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
     columns = ["steps", "loss", "accuracy kept", f"above {PROMISED:.0%}"]
     table = page.terminal_table(f"short context, under the encoding for {_target(study)}", columns)
     for (scheme, steps), retained in retention(study).items():
-        table.add_row(scheme, str(steps), *retained.words, retained.verdict)
+        table.add_row(scheme, str(steps), *retained.words.values(), retained.verdict)
     if table.row_count:
         console.print(table)
     console.print(study.about["rules"], highlight=False)
@@ -84,7 +84,7 @@ def markdown(study: ExtensionStudy) -> str:
         for scheme in view.order:
             losses = ["".join(words(view.cells, scheme, c)).replace("±", "± ") for c in columns]
             left = retained.get((scheme, steps))
-            short = ["-", "-"] if left is None else left.words
+            short = ["-", "-"] if left is None else left.words.values()
             label = f"{scheme}, {steps} steps"
             cost = [f"{of.get(label, {}).get(steps, (0,))[0]:,.0f}" for of in costs]
             rows.append([f"`{scheme}`", str(steps), *losses, *short, *cost])
@@ -105,7 +105,7 @@ def _accuracy_kept(study: ExtensionStudy) -> str:
     for scheme in dict.fromkeys(scheme for scheme, _ in retained):
         for steps in study.steps:
             left = retained.get((scheme, steps))
-            shown = [*left.words, left.verdict] if left else ["-"] * 3
+            shown = [*left.words.values(), left.verdict] if left else ["-"] * 3
             rows.setdefault(scheme, []).extend(shown)
     return page.grid(heads, rows) if rows else ""
 

@@ -50,11 +50,6 @@ class Sources:
     one_task: pd.DataFrame
     copied: pd.DataFrame
 
-    def of(self, topic: str, multiple: float = 1) -> pd.DataFrame:
-        """Returns the answers of the atlas to a question, by scheme."""
-        a = self.atlas.answers
-        return a[(a["topic"] == topic) & (a["multiple"] == multiple)].set_index("scheme")
-
 
 def read(docs: Path) -> Sources:
     """Returns the results in the folder ``docs``, or raises a ValueError if one is damaged."""

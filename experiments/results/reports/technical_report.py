@@ -84,7 +84,7 @@ def _values(docs: Path, results: sources.Sources) -> dict[str, Any]:
     panels = multimodal_tables.tables(docs / "data")
     return {
         "version": __version__,
-        "schemes": len(results.of("text").index.drop(WINDOWED)),
+        "schemes": len(atlas.answers_to("text").index.drop(WINDOWED)),
         "seeds": int(atlas.answers["seeds"].max()),
         "longest": max(text, key=lambda q: q["multiple"]),
         "about": atlas.about,

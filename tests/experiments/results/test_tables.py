@@ -84,7 +84,7 @@ def test_a_table_of_longer_models_follows_their_records(tmp_path):
     records = pd.read_csv(DOCS / "data" / table.file)
     records.loc[records["scheme"] == "rerope", "bits_per_byte"] += 1
     records.to_csv(path)
-    lines = extension_tables.markdown(table, path).splitlines()
+    lines = extension_tables.of_methods(table, path).splitlines()
     (rerope,) = (line for line in lines if line.startswith("| `rerope` |"))
     assert rerope.startswith("| `rerope` | 2.850 ± 0.050 ▼ | 3.001 ± 0.045 ▼ |")
 
