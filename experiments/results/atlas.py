@@ -144,7 +144,7 @@ def _uncompared(study: LengthStudy) -> pd.DataFrame:
         if r["trained"] == r["scheme"]:
             times[r["scheme"]].append(1e6 * r["seconds"] / r["tokens"])
     cost = {scheme: statistics.fmean(of_seeds) for scheme, of_seeds in times.items()}
-    views = (View(study, (split, *MAIN[1:])) for split in ("test", "manual"))
+    views = (View(study, MAIN._replace(split=split)) for split in ("test", "manual"))
     text, manual = ({scheme: view.effective(scheme) for scheme in view.cells} for view in views)
     clock = "Training for a token of text, by the clock of a machine that may have other work."
     longest = "The longest context that the scheme makes use of."

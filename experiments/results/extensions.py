@@ -69,14 +69,14 @@ class Retention:
     @property
     def words(self) -> dict[str, str]:
         """Returns ``change`` and ``accuracy`` ± half of their 95 % intervals, in percent."""
-        growth, left = _percent(*self.change[:2], "+"), _percent(*self.accuracy[:2])
+        growth, left = _percent(self.change, "+"), _percent(self.accuracy)
         return {"growth of the short loss": growth, "short accuracy kept": left}
 
 
-def _percent(mean: float, margin: float | None, sign: str = "") -> str:
-    if mean == math.inf:
+def _percent(share: Cell, sign: str = "") -> str:
+    if share.mean == math.inf:
         return "not finite"
-    return f"{mean:{sign}.1%}" + ("" if margin is None else f" ± {margin:.1%}")
+    return f"{share.mean:{sign}.1%}" + ("" if share.margin is None else f" ± {share.margin:.1%}")
 
 
 def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:

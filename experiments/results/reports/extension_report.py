@@ -21,7 +21,7 @@ from experiments.results.reports.drawing import drawing_style, finish, styles_of
 from experiments.results.reports.length_report import mark, print_lengths, table
 from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.templates import FIGURES
-from experiments.results.statistics import by_seed, cells_of, words
+from experiments.results.statistics import by_seed, cells_of, with_margin, words
 
 NAME = "windowed"  # the line of the plain model that sees no more than its training length
 _GREY: dict[str, Any] = {"color": "#777777", "linestyle": "-", "linewidth": 2.4}
@@ -86,10 +86,11 @@ def markdown(study: ExtensionStudy) -> str:
             left = retained.get((scheme, steps))
             short = ["-", "-"] if left is None else left.words.values()
             label = f"{scheme}, {steps} steps"
-            cost = [f"{of.get(label, {}).get(steps, (0,))[0]:,.0f}" for of in costs]
+            spent = [of_runs.get(label, {}).get(steps) for of_runs in costs]
+            cost = [f"{cell.mean if cell else 0:,.0f}" for cell in spent]
             rows.append([f"`{scheme}`", str(steps), *losses, *short, *cost])
     level = windowed(study)
-    first = "".join(words({NAME: {1: level} if level else {}}, NAME, 1)).replace("±", "± ")
+    first = with_margin(level.mean, level.margin) if level else "-"
     rows.append([f"*{NAME}*", "0", first, *["-"] * (len(heads) - 3)])
     return markdown_table(heads, rows)
 
@@ -170,7 +171,7 @@ def _by_steps(study: ExtensionStudy, styles) -> Figure:
         x = [places[steps] for steps in sorted(row)]
         axes.errorbar(x, means, [error or 0 for error in errors], **style)
     if level := windowed(study):
-        axes.axhline(level[0], **_GREY, label=NAME)
+        axes.axhline(level.mean, **_GREY, label=NAME)
     axes.set_xticks(list(places.values()), list(map(str, places)))
     axes.set(xlabel="steps of fine-tuning", ylabel="bits per byte")
     finish(axes)

@@ -57,7 +57,8 @@ def of_searches(table: templates.Table, records: pd.DataFrame) -> str:
     def cell(losses: pd.Series) -> str:
         if losses.empty:
             return "-"
-        return with_margin(*mean_and_margin(losses)[:2])
+        mean, margin, _ = mean_and_margin(losses)
+        return with_margin(mean, margin)
 
     rows = []
     for scheme, of_scheme in records.groupby("scheme", sort=False):

@@ -33,8 +33,8 @@ def write(folder: Path, study: lengths.LengthStudy) -> Path:
     """
     about, drawn, tables = study.about, length_figures.draw(study), []
     for evaluation in lengths.evaluations(study):
-        title = f"{evaluation[0]} split, {lengths.evaluation_name(study, evaluation)}"
-        shown, is_last = table(study, evaluation), evaluation[1] == "last"
+        title = f"{evaluation.split} split, {lengths.evaluation_name(study, evaluation)}"
+        shown, is_last = table(study, evaluation), evaluation.protocol == "last"
         more = table(study, evaluation, "perplexity") if is_last else ""
         tables.append((title, is_last, shown, more, lengths.View(study, evaluation).statement))
     return page.write_report(
@@ -78,7 +78,7 @@ def table(
     """Returns the table of one evaluation, shaded where a scheme is worse than at its own 1x."""
     view = lengths.View(study, evaluation, metric)
     trained = {r["scheme"]: r["trained"] for r in study.training if r["trained"] != r["scheme"]}
-    is_swapped, is_last = bool(trained.keys() & view.order), evaluation[1] == "last"
+    is_swapped, is_last = bool(trained.keys() & view.order), evaluation.protocol == "last"
     rows = {
         scheme: [page.GridCell(trained.get(scheme, ""), is_words=True)] * is_swapped + cells
         for scheme, cells in _rows(view, is_last).items()
