@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import statistics
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -139,11 +137,9 @@ def _uncompared(study: LengthStudy) -> pd.DataFrame:
     where a machine has other work. A scheme that reads another's checkpoint cost nothing.
     """
     parameters = {r["scheme"]: r["parameters"] for r in study.training}
-    times = defaultdict(list)
-    for r in study.training:
-        if r["trained"] == r["scheme"]:
-            times[r["scheme"]].append(1e6 * r["seconds"] / r["tokens"])
-    cost = {scheme: statistics.fmean(of_seeds) for scheme, of_seeds in times.items()}
+    runs = pd.DataFrame(study.training, columns=["scheme", "trained", "seconds", "tokens"])
+    runs = runs[runs["trained"] == runs["scheme"]]
+    cost = (1e6 * runs["seconds"] / runs["tokens"]).groupby(runs["scheme"], sort=False).mean()
     views = (View(study, MAIN._replace(split=split)) for split in ("test", "manual"))
     text, manual = ({scheme: view.effective(scheme) for scheme in view.cells} for view in views)
     clock = "Training for a token of text, by the clock of a machine that may have other work."
