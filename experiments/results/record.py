@@ -48,13 +48,13 @@ def agreed(compute: Callable[[], Any]) -> Any:
             outcome = {"value": compute()}
         except (ValueError, OSError) as error:
             outcome = {"error": str(error), "is_os": isinstance(error, OSError)}
-    told = json.loads(_told(json.dumps(outcome).encode()))
+    told = json.loads(_of_first(json.dumps(outcome).encode()))
     if "error" in told:
         raise (OSError if told["is_os"] else RefusedError)(told["error"])
     return told["value"]
 
 
-def _told(message: bytes) -> bytes:
+def _of_first(message: bytes) -> bytes:
     """Returns the message of the first process, to every process."""
     tell = multihost_utils.broadcast_one_to_all
     size = int(tell(np.int32(len(message))))

@@ -126,7 +126,7 @@ def _rank(answer: Answer) -> float:
     return mean if answer["is_error"] or mean == math.inf else -mean
 
 
-def told(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
+def section(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
     """Returns what the template says of a need; ``rungs`` begin with the shortest training."""
     decision = decide(need, rungs)
     if decision is None:
@@ -261,7 +261,7 @@ def guide(rungs: Sequence[trust.Rung], missing: str, decoding: dict[str, float])
         "choosing.md",
         rungs=ordered,
         missing=missing,
-        needs=[told(need, ordered) for need in NEEDS],
+        needs=[section(need, ordered) for need in NEEDS],
         lasts=trust.LASTS,
         shared=trust.SHARED,
         q=Q / 2,

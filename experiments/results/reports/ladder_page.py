@@ -123,7 +123,7 @@ def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, st
     return drawn
 
 
-def told(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> dict[str, Any]:
     """Returns what ``ladder.json`` has, with titles, rows, totals and findings in words."""
     data, answers = read_json(folder / JSON), pd.read_csv(folder / CSV).to_dict("records")
     rungs: dict[str, Any] = data["rungs"]
@@ -145,7 +145,7 @@ def told(folder: Path) -> dict[str, Any]:
 
 def body(folder: Path) -> str:
     """Returns the page as HTML, from the files of a folder."""
-    data = told(folder)
+    data = read(folder)
     rungs = data["rungs"].values()
     return fill(
         "ladder.html",

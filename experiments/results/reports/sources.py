@@ -35,7 +35,7 @@ class Sources:
       longer_tokens: how many tokens these models have seen.
       ledger: what ``docs/claims/claims.json`` has.
       trust: the badges of the questions of the atlas.
-      ladder: what ``ladder_page.told`` returns of ``docs/ladder``.
+      ladder: what ``ladder_page.read`` returns of ``docs/ladder``.
       one_task: the answers of models that learn one task; a topic is a study.
       copied: how well models of the ladder copy, see ``evaluation/copying.py``.
     """
@@ -64,7 +64,7 @@ def read(docs: Path) -> Sources:
         longer_tokens=run["training"]["tokens"],
         ledger=read_json(docs / "claims/claims.json"),
         trust=trust.read(docs / "atlas" / trust.JSON),
-        ladder=ladder_page.told(docs / "ladder"),
+        ladder=ladder_page.read(docs / "ladder"),
         one_task=one_task,
         copied=pd.read_csv(docs / "data/copied.csv"),
     )

@@ -181,12 +181,12 @@ def test_curves_have_the_losses_that_all_runs_have():
 
 def test_the_finding_tells_of_the_largest_models_once_one_is_trained(tmp_path):
     kept = common.ROOT / "docs/ladder"
-    assert "The rung of the largest models (1.67M" in ladder_page.told(kept)["finding"][0]
+    assert "The rung of the largest models (1.67M" in ladder_page.read(kept)["finding"][0]
     shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
     data = json.loads((kept / ladder_page.JSON).read_text())
     data["rungs"]["d8_w256_t20"]["finished"] = 0
     (tmp_path / ladder_page.JSON).write_text(json.dumps(data))
-    assert "largest models" not in ladder_page.told(tmp_path)["finding"][0]
+    assert "largest models" not in ladder_page.read(tmp_path)["finding"][0]
 
 
 def test_a_crossing_is_the_last_one():
