@@ -47,25 +47,13 @@ def write(
     """
     curves = ladder.mean_curves(runs)
     present = [rung for rung in rungs if (records["rung"] == rung).any()]
-    rungs = {
-        rung: dict(of_rung, schemes=0, seeds=0, parameters=None, families=[])
-        for rung, of_rung in rungs.items()
-    }
-    tables = []
+    tables, results = [], {}
     for rung in present:
         of_rung = records[records["rung"] == rung]
-        rope = of_rung.loc[of_rung["scheme"] == ladder.ROPE, "parameters"]
-        rungs[rung] |= {
-            "schemes": int(of_rung["scheme"].nunique()),
-            "seeds": int(of_rung.groupby("scheme")["seed"].nunique().median()),
-            "parameters": int((rope if len(rope) else of_rung["parameters"]).iloc[0]),
-        }
-        values = ladder.values(records, rung)
-        answers, families = judged(values, ladder.extensions(of_rung))
+        answers, families = judged(ladder.values(records, rung), ladder.extensions(of_rung))
         tables.append(answers.assign(rung=rung))
-        rungs[rung]["families"] = families.to_dict("records")
-        kinds = sorted(of_rung["split"].unique())
-        rungs[rung]["kinds"] = kinds if len(kinds) > 1 else []
+        results[rung] = _results(of_rung, families)
+    nothing: dict[str, Any] = {"schemes": 0, "seeds": 0, "parameters": None, "families": []}
     pairs = [pair for pair in shape["pairs"] if {*pair} <= {*present}]
     sizes = [rung for rung in shape["sizes"] if rung in present]
     ups = [
@@ -76,7 +64,7 @@ def write(
         lost = ladder.oracle(records, *shape["oracle"]).reset_index(names="scheme").astype(object)
     data = {
         "about": {key: value for key, value in about.items() if key != "config"},
-        "rungs": rungs,
+        "rungs": {rung: of_rung | results.get(rung, nothing) for rung, of_rung in rungs.items()},
         # Where the main rung has no results yet, the last one that has stands for it.
         "main": next(r for r in [shape["main"], *present[::-1]] if r in present),
         "asked_main": shape["main"],
@@ -95,6 +83,19 @@ def write(
     write_files(folder, files | {f"{name}.svg": drawing for name, drawing in drawn.items()})
     write_files(folder, {"ladder.html": document("The ladder", body(folder))})
     return folder / "ladder.html"
+
+
+def _results(of_rung: pd.DataFrame, families: pd.DataFrame) -> dict[str, Any]:
+    """Returns what was trained on a rung, given its records, and what was compared there."""
+    rope = of_rung.loc[of_rung["scheme"] == ladder.ROPE, "parameters"]
+    kinds = sorted(of_rung["split"].unique())
+    return {
+        "schemes": int(of_rung["scheme"].nunique()),
+        "seeds": int(of_rung.groupby("scheme")["seed"].nunique().median()),
+        "parameters": int((rope if len(rope) else of_rung["parameters"]).iloc[0]),
+        "families": families.to_dict("records"),
+        "kinds": kinds if len(kinds) > 1 else [],
+    }
 
 
 def _correlations(records: pd.DataFrame, pairs: Iterable[tuple[str, str]]):
