@@ -22,7 +22,8 @@ from typing import Any
 
 from experiments.command import exit_status
 from experiments.results.bucket import folder_at, is_in_bucket
-from experiments.results.record import as_lines, claimed, read_json, write_files
+from experiments.results.locks import claimed
+from experiments.results.record import as_lines, read_json, write_files
 from experiments.results.seal import read_evaluation, sealed
 
 # The files of a finished point. The last one is written last, and marks the point as finished.
