@@ -8,7 +8,7 @@ from experiments.results.statistics import Cell, mean_and_margin, or_nan, quotie
 
 PLAIN = "rope"  # the scheme of the trained model as it is
 # The protocols of records, see ``studies/extension/evaluations.py``.
-LAST, WINDOWED, SHORT = "last", "windowed", "short"
+LAST, THROUGH_WINDOW, SHORT = "last", "windowed", "short"
 PROMISED = 0.95  # the share of short-context accuracy that papers say methods keep
 
 
@@ -30,7 +30,7 @@ class ExtensionStudy(LengthStudy):
     def at(self, steps: int) -> LengthStudy:
         """Returns the results after ``steps`` steps, and the windowed plain model's."""
         records = [r for r in self.records if r["steps"] == steps and r["protocol"] == LAST]
-        windowed = [r for r in self.records if r["protocol"] == WINDOWED]
+        windowed = [r for r in self.records if r["protocol"] == THROUGH_WINDOW]
         for scheme in dict.fromkeys(r["scheme"] for r in records):
             records += [r | {"scheme": scheme} for r in windowed]
         about = self.about | {"judged_at": self.about["target"], "windowed": "the plain model"}
@@ -39,7 +39,7 @@ class ExtensionStudy(LengthStudy):
 
 def windowed(study: ExtensionStudy) -> Cell | None:
     """Returns bits per byte of the plain model that sees no more than its training length."""
-    values = [r["bits_per_byte"] for r in study.records if r["protocol"] == WINDOWED]
+    values = [r["bits_per_byte"] for r in study.records if r["protocol"] == THROUGH_WINDOW]
     return mean_and_margin(values) if values else None
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from experiments.results.extensions import (
     LAST,
     PROMISED,
-    WINDOWED,
+    THROUGH_WINDOW,
     ExtensionStudy,
     retention,
     windowed,
@@ -33,7 +33,7 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
     Raises a ValueError if two records claim the same measurement.
     """
     about, drawn, written = study.about, draw(study), markdown(study)
-    counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == "last"}
+    counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == LAST}
     documents = ""
     if len(set(counts.values())) > 1:
         words = ", ".join(f"{counts[multiple]} at {multiple}x" for multiple in sorted(counts))
@@ -150,7 +150,7 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
 
 def _lengths(study: ExtensionStudy) -> list[int]:
     """Returns the lengths at which the tokens are scored that were scored through the window."""
-    scored = {r["tokens"] for r in study.records if r["protocol"] == WINDOWED}
+    scored = {r["tokens"] for r in study.records if r["protocol"] == THROUGH_WINDOW}
     of_last = (r for r in study.records if r["protocol"] == LAST and r["tokens"] in scored)
     return sorted({r["length"] for r in of_last})
 
@@ -158,7 +158,7 @@ def _lengths(study: ExtensionStudy) -> list[int]:
 def _by_steps(study: ExtensionStudy, styles) -> Figure:
     """Draws the loss at the target length against the steps of fine-tuning."""
     target = study.about["target"]
-    records = [r for r in study.records if (r["protocol"], r["multiple"]) == ("last", target)]
+    records = [r for r in study.records if (r["protocol"], r["multiple"]) == (LAST, target)]
     cells = cells_of(by_seed(records, "steps", "bits_per_byte", "by steps"))
     cells = {scheme: row for scheme, row in cells.items() if len(row) > 1}
     drawing = Figure(figsize=(8.8, 4.2), layout="constrained")
