@@ -29,15 +29,16 @@ import numpy as np
 import pandas as pd
 from scipy import interpolate, stats
 
-from experiments.results.answers import GAIN, table
+from experiments.results.answers import GAIN, OWN_WINDOW, table
 from experiments.results.comparisons import over_texts
 from experiments.results.lengths import WINDOWED
 from experiments.results.statistics import mean_and_margin
 
 TRAINED, BEYOND, CUT = "non_overlapping", "beyond", "cut"
 ROPE = "rope"
-# Topics that are asked of each kind of text too.
-OF_KINDS = ("text", "text, beyond", "gain")
+# The topics that findings are about, each with what schemes are compared with. Where texts are of
+# several kinds, these topics are asked of each kind too.
+OPPONENTS = {"text": ROPE, "text, beyond": WINDOWED, "gain": OWN_WINDOW}
 # A scheme is far behind on a rung if its loss is so many bits per byte above RoPE's or, beyond the
 # trained length, above that of RoPE through a window. Whatever the others do, schemes that are far
 # behind would keep a rank correlation of rungs high.
@@ -74,7 +75,7 @@ def values(records: pd.DataFrame, rung: str) -> pd.DataFrame:
     of its own: beyond the trained length nearly every scheme is better than RoPE, which in a common
     family would lower the bar at the trained length.
 
-    Where texts are of several kinds, the topics of ``OF_KINDS`` are asked of each kind too, as in
+    Where texts are of several kinds, the topics of ``OPPONENTS`` are asked of each kind too, as in
     "text of code". A mean over kinds hides a scheme that is better on one and worse on another.
     """
     multiple = records.loc[records["rung"] == rung, "multiple"].max()
@@ -102,7 +103,7 @@ def values(records: pd.DataFrame, rung: str) -> pd.DataFrame:
         of_kinds = asked.assign(
             topic=asked["topic"] + " of " + kind, family=asked["family"] + ", by kind"
         )
-        asked = pd.concat([asked, of_kinds[asked["topic"].isin(OF_KINDS)]], ignore_index=True)
+        asked = pd.concat([asked, of_kinds[asked["topic"].isin(OPPONENTS)]], ignore_index=True)
     return table(asked.assign(unit="bits per byte", says=""))
 
 

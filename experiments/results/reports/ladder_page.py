@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.results import ladder
-from experiments.results.answers import AGAINST, OWN_WINDOW, judged
+from experiments.results.answers import AGAINST, judged
 from experiments.results.comparisons import statement
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
@@ -197,25 +197,41 @@ def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
 
 def _of_rung(rung: Mapping[str, Any], where: str, words: Any) -> str:
     """Returns which schemes are ahead on a rung, which the sentence calls ``where``."""
-    ahead, compared = {}, {}
-    for topic, other in (("text", ladder.ROPE), ("text, beyond", WINDOWED), ("gain", OWN_WINDOW)):
-        rows = {row["scheme"]: row[topic] for row in rung["rows"] if row[topic]}
-        if rung["seeds"] > 1:
-            words_of = [row[f"vs_{other}"] for name, row in rows.items() if name not in AGAINST]
-            compared[topic] = sum(isinstance(w, str) and w != "the same" for w in words_of)
-            topics = [topic, *(f"{topic} of {kind}" for kind in rung["kinds"])]
-            ahead[topic] = [
-                row["scheme"]
-                for row in rung["rows"]
-                if all(row[one] and row[one][f"vs_{other}"] == "better" for one in topics)
-            ]
-        elif other in rows:
-            means = {name: row["mean"] for name, row in rows.items()}
-            lower = [name for name, mean in means.items() if mean < means[other]]
-            ahead[topic] = sorted(lower, key=lambda name: (means[name], name))
     if rung["seeds"] > 1:
-        return words.verdicts(where, rung, ahead, compared)
-    return words.means(where, rung, ahead)
+        better, compared = (
+            {topic: of_topic(rung, topic, other) for topic, other in ladder.OPPONENTS.items()}
+            for of_topic in (_better, _compared)
+        )
+        return words.verdicts(where, rung, better, compared)
+    lower = {topic: _lower(rung, topic, other) for topic, other in ladder.OPPONENTS.items()}
+    known = {topic: schemes for topic, schemes in lower.items() if schemes is not None}
+    return words.means(where, rung, known)
+
+
+def _better(rung: Mapping[str, Any], topic: str, other: str) -> list[str]:
+    """Returns the schemes that are better than ``other`` at a topic, and on every kind of text."""
+    topics = [topic, *(f"{topic} of {kind}" for kind in rung["kinds"])]
+    return [
+        row["scheme"]
+        for row in rung["rows"]
+        if all(row[one] and row[one][f"vs_{other}"] == "better" for one in topics)
+    ]
+
+
+def _compared(rung: Mapping[str, Any], topic: str, other: str) -> int:
+    """Returns how many schemes have a verdict at a topic; equal ones and baselines have none."""
+    rows = [row for row in rung["rows"] if row["scheme"] not in AGAINST and row[topic]]
+    verdicts = [row[topic][f"vs_{other}"] for row in rows]
+    return sum(isinstance(word, str) and word != "the same" for word in verdicts)
+
+
+def _lower(rung: Mapping[str, Any], topic: str, other: str) -> list[str] | None:
+    """Returns the schemes whose mean loss is below that of ``other``, or None without ``other``."""
+    means = {row["scheme"]: row[topic]["mean"] for row in rung["rows"] if row[topic]}
+    if other not in means:
+        return None
+    lower = [name for name, mean in means.items() if mean < means[other]]
+    return sorted(lower, key=lambda name: (means[name], name))
 
 
 def _leading(leads: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from experiments.results.answers import AGAINST, GAIN, OWN_WINDOW, TASKS, Answer
-from experiments.results.ladder import OF_KINDS
+from experiments.results.ladder import OPPONENTS
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 
@@ -66,7 +66,7 @@ class Rung:
         rows = {
             row["scheme"]: row | {"kinds": {}} for row in self.answers[asked].to_dict("records")
         }
-        if rows and topic in OF_KINDS:
+        if rows and topic in OPPONENTS:
             kind = self.answers["topic"].str.extract(rf"^{topic} of (\w+)$", expand=False)
             of_kinds = self.answers.assign(kind=kind).dropna(subset="kind").to_dict("records")
             for row in of_kinds:
