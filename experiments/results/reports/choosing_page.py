@@ -19,7 +19,7 @@ from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, judg
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import ladder_page, multimodal_tables, templates, trust
-from experiments.results.reports.sources import LONGER, read, read_extension
+from experiments.results.reports.sources import LONGER, Sources, read_extension
 
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
@@ -275,12 +275,12 @@ def read_decoding(path: Path) -> dict[str, float]:
     return pd.read_csv(path, index_col="scheme")["times_nope"].to_dict()
 
 
-def read_rungs(docs: Path) -> tuple[list[trust.Rung], str]:
+def read_rungs(docs: Path, sources: Sources) -> tuple[list[trust.Rung], str]:
     """Returns all answers that ``docs`` keeps, and what the ladder lacks, in words.
 
     Rungs of the ladder without RoPE are left out.
     """
-    sources, data = read(docs), docs / "data"
+    data = docs / "data"
     rungs = [trust.Rung("the atlas", sources.atlas.about["setup"], 0.0, sources.atlas.answers)]
     pages = {"extension.md": read_extension(data / "extension_small.csv")}
     pages["multimodal.md"] = multimodal_tables.read(data)

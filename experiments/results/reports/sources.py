@@ -7,7 +7,6 @@ one task from the table of ``configs/learned.py``. See ``results/answers.py`` fo
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from experiments.results.atlas import Atlas
 from experiments.results.learning import values_of
 from experiments.results.record import read_json
 from experiments.results.reports import ladder_page, trust
+from experiments.results.statistics import Record
 
 # The end of a topic and of a family about models that were trained for longer than the atlas'.
 LONGER = "trained longer"
@@ -53,15 +53,14 @@ class Sources:
 
 def read(docs: Path) -> Sources:
     """Returns the results in the folder ``docs``, or raises a ValueError if one is damaged."""
-    packed = docs / "data/extrapolation_long.tar.xz"
-    longer, longer_families = judged(read_longer(packed))
+    runs = archive.evaluations(docs / "data/extrapolation_long.tar.xz")
+    longer, longer_families = judged(_longer([record for run in runs for record in run["records"]]))
     one_task, _ = judged(values_of(pd.read_csv(docs / "data/learned.csv")))
-    run = json.loads(next(iter(archive.read(packed).values()))["evaluation.json"])
     return Sources(
         atlas=atlas_data.load(docs / "atlas"),
         longer=longer,
         longer_families=longer_families,
-        longer_tokens=run["training"]["tokens"],
+        longer_tokens=runs[0]["training"]["tokens"],
         ledger=read_json(docs / "claims/claims.json"),
         trust=trust.read(docs / "atlas" / trust.JSON),
         ladder=ladder_page.read(docs / "ladder"),
@@ -84,12 +83,11 @@ def read_extension(path: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def read_longer(path: Path) -> pd.DataFrame:
-    """Returns the losses and gains in an archive of results on text.
+def _longer(records: list[Record]) -> pd.DataFrame:
+    """Returns the losses and gains of models that were trained longer, from records on text.
 
     A topic is a topic of the atlas with an end, such as "text, trained longer".
     """
-    records = archive.records(path)
     parts = [
         losses(records, "test", "last", "text", TEXT),
         losses(records, "manual", "last", "manual", MANUAL),

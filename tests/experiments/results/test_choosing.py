@@ -24,6 +24,7 @@ from experiments.results.reports.choosing_page import (
     read_rungs,
     section,
 )
+from experiments.results.reports.sources import read
 from posenc_jax import REGISTRY
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -172,7 +173,7 @@ def test_a_task_counts_where_it_is_learned():
 @pytest.fixture(scope="module")
 def rungs_and_missing():
     """Returns the rungs of the results that the repository keeps."""
-    return read_rungs(DOCS)
+    return read_rungs(DOCS, read(DOCS))
 
 
 def test_every_need_asks_what_was_measured(rungs_and_missing):
