@@ -97,6 +97,7 @@ class View:
     """Shows one evaluation of a study as a table.
 
     Attributes:
+      study, evaluation: the study, and its evaluation that is shown.
       train_length: tokens of a training sequence.
       bits: bits per byte, which judge the schemes whatever metric ``cells`` show.
       shuffled: bits per byte where the far context is shuffled.
@@ -114,6 +115,7 @@ class View:
     def __init__(
         self, study: LengthStudy, evaluation: Evaluation = MAIN, metric: str = "bits_per_byte"
     ):
+        self.study, self.evaluation = study, evaluation
         split, protocol, stride = evaluation
         as_column = {"protocol": "last", "stride": stride, "length": WINDOWED_COLUMN}
         records = [r | as_column if r["protocol"] == "windowed" else r for r in study.records]

@@ -15,7 +15,7 @@ from experiments.results.extensions import (
     retention,
     windowed,
 )
-from experiments.results.lengths import MAIN, WINDOWED_COLUMN, View, heading, summarise
+from experiments.results.lengths import WINDOWED_COLUMN, View, heading, summarise
 from experiments.results.reports import length_figures, page
 from experiments.results.reports.drawing import drawing_style, finish, styles_of, svg
 from experiments.results.reports.length_report import mark, print_lengths, table
@@ -46,7 +46,7 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
         {"Model": about["source"], "corpus": about["corpus"], "digest": about["corpus_digest"]},
         {f"{name}.svg": picture for name, (*_, picture) in drawn.items()} | {"table.md": written},
         target=_target(study),
-        tables={_after(steps): table(study.at(steps), MAIN) for steps in study.steps},
+        tables={_after(steps): table(View(study.at(steps))) for steps in study.steps},
         mark=mark(study.at(0)),
         documents=documents,
         drawn=drawn,
