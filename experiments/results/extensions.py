@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 from experiments.results.lengths import LengthStudy
-from experiments.results.statistics import Cell, mean_and_margin, or_nan, quotient
+from experiments.results.statistics import Cell, Record, mean_and_margin, or_nan, quotient
 
 PLAIN = "rope"  # the scheme of the trained model as it is
 # The protocols of records, see ``studies/extension/evaluations.py``.
@@ -79,9 +80,9 @@ def _percent(share: Cell, sign: str = "") -> str:
     return f"{share.mean:{sign}.1%}" + ("" if share.margin is None else f" ± {share.margin:.1%}")
 
 
-def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:
-    """Returns the accuracy that is kept, by scheme and steps, in the order of the records."""
-    shorts = [r for r in study.records if r["protocol"] == SHORT]
+def retention(records: Iterable[Record]) -> dict[tuple[str, int], Retention]:
+    """Returns what is kept, by scheme and steps, in the order of the records of an extension."""
+    shorts = [r for r in records if r["protocol"] == SHORT]
     plain = {r["seed"]: r for r in shorts if (r["scheme"], r["steps"]) == (PLAIN, 0)}
     ratios: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for r in shorts:

@@ -64,7 +64,7 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
         print_lengths(study.at(steps), title, console)
     columns = ["steps", "loss", "accuracy kept", f"above {PROMISED:.0%}"]
     table = page.terminal_table(f"short context, under the encoding for {_target(study)}", columns)
-    for (scheme, steps), retained in retention(study).items():
+    for (scheme, steps), retained in retention(study.records).items():
         table.add_row(scheme, str(steps), *retained.words.values(), retained.verdict)
     if table.row_count:
         console.print(table)
@@ -73,7 +73,7 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
 
 def markdown(study: ExtensionStudy) -> str:
     """Returns one table of all results, with a row for each method and number of steps."""
-    retained, runs = retention(study), study.training
+    retained, runs = retention(study.records), study.training
     costs = [cells_of(by_seed(runs, "steps", key, "cost")) for key in ("tokens", "seconds")]
     views = {steps: View(study.at(steps)) for steps in study.steps}
     columns = sorted({c for view in views.values() for c in view.columns if c < WINDOWED_COLUMN})
@@ -102,7 +102,7 @@ def _accuracy_kept(study: ExtensionStudy) -> str:
         for steps in study.steps
         for head in ("loss", "accuracy kept", f"above {PROMISED:.0%}")
     ]
-    retained, rows = retention(study), dict[str, list[str]]()
+    retained, rows = retention(study.records), dict[str, list[str]]()
     for scheme in dict.fromkeys(scheme for scheme, _ in retained):
         for steps in study.steps:
             left = retained.get((scheme, steps))

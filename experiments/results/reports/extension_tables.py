@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.results.answers import Answer, by_question, judged, marked
-from experiments.results.extensions import ExtensionStudy, retention
+from experiments.results.extensions import retention
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import templates
 from experiments.results.reports.markdown import families_below, markdown_table
@@ -24,8 +24,7 @@ def of_methods(table: templates.Table, path: Path) -> str:
     """
     answers, families = judged(read_extension(path))
     answer_of = by_question(answers)
-    records = pd.read_csv(path).to_dict("records")
-    retained = retention(ExtensionStudy(records, [], [], {}, []))
+    retained = retention(pd.read_csv(path).to_dict("records"))
 
     def loss(scheme: str, steps: int, multiple: int) -> Answer | None:
         return answer_of.get((scheme, f"made longer, {steps} steps", multiple))
