@@ -44,6 +44,9 @@ class Rung:
     tokens: float
     answers: pd.DataFrame
     length: int = 0
+    _rows: dict[Question, dict[str, Answer]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @property
     def training(self) -> tuple[float, int]:
@@ -57,7 +60,12 @@ class Rung:
         answer for all lengths up to that. Where the question was asked of several kinds of text
         too, ``kinds`` has the answers by kind.
         """
-        topic, multiple = question
+        # The guide asks the same some hundred times for each need.
+        if question not in self._rows:
+            self._rows[question] = self._select(*question)
+        return self._rows[question]
+
+    def _select(self, topic: str, multiple: float) -> dict[str, Answer]:
         if "text, beyond" in set(self.answers["topic"]):
             topic = "text, beyond" if topic == "text" and multiple > 1 else topic
             asked = (self.answers["topic"] == topic) & (self.answers["multiple"] >= multiple)
