@@ -15,7 +15,6 @@ __main__.py                          writes what docs/ and README.md say of them
 choosing_page.py                     the guide to choosing a scheme
 croissant.py                         describes the data
 technical_report.py, typst_words.py  the technical report, a PDF
-docstrings.py                        what schemes say of themselves, for the gallery and the site
 """
 
 from experiments import require
