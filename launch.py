@@ -122,7 +122,8 @@ def main(arguments: list[str]) -> int:
 def _run(workdir: Path) -> int:
     """Does what the flags ask for, and returns the exit status."""
     from experiments.registry import make_experiment
-    from experiments.results.bucket import UNLOCKED, is_in_bucket
+    from experiments.results.bucket import is_in_bucket
+    from experiments.results.locks import UNLOCKED
     from experiments.running.schedule import run_points
 
     if not (DRY_RUN.value or STATUS.value or BACKEND.value is not None):

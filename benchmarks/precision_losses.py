@@ -28,7 +28,7 @@ def losses(workdir: Path) -> pd.Series:
     if not path.exists():
         raise ValueError(f"{workdir} has no results.csv: first run its command to the end")
     table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    is_main = (table["split"] == MAIN[0]) & (table["protocol"] == MAIN[1])
+    is_main = (table["split"] == MAIN.split) & (table["protocol"] == MAIN.protocol)
     return table[is_main].set_index(_KEYS)["bits_per_byte"].astype(float)
 
 

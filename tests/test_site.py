@@ -6,7 +6,7 @@ import pytest
 import posenc_jax
 from docs.site import concepts, models, pages, papers, snippets, stub
 from docs.site.drawings import Drawn
-from experiments.results.reports import docstrings
+from experiments.studies import docstrings
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 

@@ -17,8 +17,8 @@ import jinja2
 
 from docs.site import models, papers, results, snippets
 from docs.site.drawings import SIZES, Drawn, draw
-from experiments.results.reports import docstrings
-from experiments.results.reports.docstrings import Docstring
+from experiments.studies import docstrings
+from experiments.studies.docstrings import Docstring
 from experiments.studies.gallery import CURVES
 from posenc_jax import REGISTRY, make
 from posenc_jax.encodings.rotary.frequencies import YaRN

@@ -12,8 +12,8 @@ scheme, seed      who answers
 value             the answer; inf if training diverged
 
 Where records have the losses of single texts, a column ``text`` numbers the texts, and a row is the
-loss of one of them. ``verdicts`` compares the schemes, and ``summary`` has a row for each scheme at
-each question.
+loss of one of them. ``judged`` compares the schemes, and returns a row for each scheme at each
+question.
 
 RoPE that is read through a window of the trained length is a scheme of its own, ``WINDOWED``. Flat
 is easy, so this is what every other scheme is compared with, beside NoPE and RoPE.
@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from experiments.results.comparisons import compared
+from experiments.results.comparisons import compared, families
 from experiments.results.lengths import WINDOWED, with_window
 from experiments.results.panels import EXACT, Panel, PanelStudy
 from experiments.results.statistics import BASELINE, Record, with_margin
@@ -47,7 +47,7 @@ UNCOMPARED = "not compared"  # the family of questions about which there is no v
 SOLVED = 0.9
 _ANSWERS = ", answers"  # the end of a topic about single answers
 
-Answer = dict[str, Any]  # a row of ``summary``
+Answer = dict[str, Any]  # a row of the answers that ``judged`` returns
 # The signs of verdicts in tables.
 MARKS = {"better": "▲", "worse": "▼"}
 
@@ -64,6 +64,11 @@ def shown(answer: Answer) -> str:
 def marked(answer: Answer | None, against: str) -> str:
     """Returns an answer as ``shown`` with the mark of its verdict; a missing answer is a dash."""
     return f"{shown(answer)} {MARKS.get(answer[f'vs_{against}'], '')}".rstrip() if answer else "-"
+
+
+def by_question(answers: pd.DataFrame) -> dict[tuple[str, str, float], Answer]:
+    """Returns answers by scheme, topic and multiple."""
+    return {(a["scheme"], a["topic"], a["multiple"]): a for a in answers.to_dict("records")}
 
 
 def table(rows: Iterable[dict[str, Any]] | pd.DataFrame) -> pd.DataFrame:
@@ -194,13 +199,34 @@ def is_learned(values: pd.DataFrame) -> pd.Series:
     return ~is_task | (share.to_numpy() > 0.5)
 
 
-def verdicts(values: pd.DataFrame, extensions: Collection[str] = ()) -> pd.DataFrame:
-    """Compares every scheme with each of ``AGAINST``, and gains with the model's own window.
+def judged(
+    values: pd.DataFrame, extensions: Collection[str] = ()
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the answers, a row for each scheme at each question, and what was compared.
 
+    Every scheme is compared with each of ``AGAINST``, and gains with the model's own window.
     ``extensions`` are the schemes that read a model which another scheme has trained. A task counts
     only where it is learned. It ranks schemes only beyond the trained length, as all that learned
-    it are right at that length. The result is a table of ``comparisons.compared``.
+    it are right at that length. What was compared is a table of ``comparisons.families``.
+
+    The columns of the answers are ``OF_QUESTION``, ``scheme``, and
+
+    mean, margin, seeds   the mean over seeds, half of its 95 % interval, NaN for one seed, and the
+                          number of seeds; the interval is Student's or, for a gain, that of the
+                          comparison
+    solved                how many seeds have solved a task in rows of this length, else NaN
+    learned               whether the scheme has learned the task; True where there is no task
+
+    and, for each name in ``AGAINST`` and for ``OWN_WINDOW``, ``vs_NAME``, the verdict of
+    ``comparisons.compared``, ``vs_NAME_difference``, ``vs_NAME_margin`` and ``vs_NAME_p``, which is
+    corrected. These are NaN where nothing is compared.
     """
+    comparisons = _compared(values, extensions)
+    return _summary(values, comparisons), families(comparisons)
+
+
+def _compared(values: pd.DataFrame, extensions: Collection[str]) -> pd.DataFrame:
+    """Returns all comparisons, as a table of ``comparisons.compared``."""
     is_gain, is_task = values["family"].str.startswith(GAIN), values["family"] == TASKS
     is_ranked = ~is_gain & (values["family"] != UNCOMPARED) & is_learned(values)
     ranked = values[is_ranked & (~is_task | (values["multiple"] > 1))]
@@ -209,21 +235,8 @@ def verdicts(values: pd.DataFrame, extensions: Collection[str] = ()) -> pd.DataF
     return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
 
 
-def summary(values: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row for each scheme at each question; ``comparisons`` is what ``verdicts`` returns.
-
-    Its columns are ``OF_QUESTION``, ``scheme``, and
-
-    mean, margin, seeds   the mean over seeds, half of its 95 % interval, NaN for one seed, and the
-                          number of seeds; the interval is Student's or, for a gain, that of
-                          ``verdicts``
-    solved                how many seeds have solved a task in rows of this length, else NaN
-    learned               whether the scheme has learned the task; True where there is no task
-
-    and, for each name in ``AGAINST`` and for ``OWN_WINDOW``, ``vs_NAME``, the verdict of
-    ``comparisons.compared``, ``vs_NAME_difference``, ``vs_NAME_margin`` and ``vs_NAME_p``, which is
-    corrected. These are NaN where nothing is compared.
-    """
+def _summary(values: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
+    """Returns the answers of ``judged``."""
     keys = ["question", "scheme"]
     by_seed = values.groupby([*keys, "seed"], sort=False)["value"].mean()
     of_seeds = by_seed.groupby(level=keys, sort=False)

@@ -22,7 +22,8 @@ from typing import Any
 
 from experiments.command import exit_status
 from experiments.results.bucket import folder_at, is_in_bucket
-from experiments.results.record import as_lines, claimed, read_json, write_files
+from experiments.results.locks import claimed
+from experiments.results.record import as_lines, read_json, write_files
 from experiments.results.seal import read_evaluation, sealed
 
 # The files of a finished point. The last one is written last, and marks the point as finished.
@@ -155,10 +156,14 @@ def read(packed: Path) -> dict[str, dict[str, bytes]]:
     return points
 
 
+def evaluations(packed: Path) -> list[dict[str, Any]]:
+    """Returns the results of all points of an archive."""
+    return [json.loads(files[FILES[-1]]) for files in read(packed).values()]
+
+
 def records(packed: Path) -> list[dict[str, Any]]:
     """Returns what was measured at all points of an archive, one record for each number."""
-    evaluations = (json.loads(files[FILES[-1]]) for files in read(packed).values())
-    return [record for evaluation in evaluations for record in evaluation["records"]]
+    return [record for evaluation in evaluations(packed) for record in evaluation["records"]]
 
 
 def measured(workdir: Path) -> list[dict[str, Any]]:

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import statistics
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,8 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from experiments.results import answers
-from experiments.results.answers import AGAINST, OF_QUESTION, TASKS, UNCOMPARED, Answer
-from experiments.results.comparisons import families
+from experiments.results.answers import AGAINST, OF_QUESTION, TASKS, UNCOMPARED
 from experiments.results.lengths import MAIN, WINDOWED, LengthStudy, View
 from experiments.results.panels import PanelStudy
 from experiments.results.statistics import Record, Study
@@ -29,7 +26,7 @@ class Atlas:
 
     Attributes:
       values: every number that was measured, see ``answers.py``.
-      answers: a row for each scheme at each question, see ``answers.summary``.
+      answers: a row for each scheme at each question, see ``answers.judged``.
       families: what was compared and corrected, see ``comparisons.families``.
       unanswered: the topics that no run has answered yet.
       controls: sentences that compare how a task learned alone ranks the schemes with how it does
@@ -59,15 +56,15 @@ class Atlas:
         """Returns a row for each question, in the order of the columns."""
         return self.answers.drop_duplicates("question")[OF_QUESTION]
 
-    def rows(self) -> dict[tuple[str, str], Answer]:
-        """Returns the rows of ``answers`` by scheme and question."""
-        rows = self.answers.to_dict("records")
-        return {(row["scheme"], row["question"]): row for row in rows}
+    def answers_to(self, topic: str, multiple: float = 1) -> pd.DataFrame:
+        """Returns the answers to one question by scheme."""
+        is_asked = (self.answers["topic"] == topic) & (self.answers["multiple"] == multiple)
+        return self.answers[is_asked].set_index("scheme")
 
-    def to(self, topic: str, multiple: float) -> pd.DataFrame:
+    def distinct_answers(self, topic: str, multiple: float = 1) -> pd.DataFrame:
         """Returns the answers to one question by scheme, without a scheme that another equals."""
-        asked = (self.answers["topic"] == topic) & (self.answers["multiple"] == multiple)
-        return self.answers[asked & self.answers["scheme"].isin(self.distinct)].set_index("scheme")
+        answers = self.answers_to(topic, multiple)
+        return answers[answers.index.isin(self.distinct)]
 
     @property
     def longest(self) -> float:
@@ -107,7 +104,7 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
     values = pd.concat([of_text, in_tasks, _uncompared(language)], ignore_index=True)
     trained = {r["scheme"]: r["trained"] for r in [*tasks.training, *language.training]}
     extensions = [scheme for scheme, model in trained.items() if model != scheme]
-    verdicts = answers.verdicts(values, extensions)
+    judged, families = answers.judged(values, extensions)
     alone = {
         name.removeprefix("tasks_"): answers.of_tasks(study)
         for name, study in studies.items()
@@ -122,14 +119,14 @@ def atlas_of(studies: Mapping[str, Study], about: dict[str, Any]) -> Atlas:
         for failure in study.failures
     ]
     return Atlas(
-        values,
-        answers.summary(values, verdicts),
-        families(verdicts),
-        unanswered,
-        [words for table in alone.values() for words in controls_of(in_tasks, table)],
-        trained,
-        failures,
-        about,
+        values=values,
+        answers=judged,
+        families=families,
+        unanswered=unanswered,
+        controls=[words for table in alone.values() for words in controls_of(in_tasks, table)],
+        trained=trained,
+        failures=failures,
+        about=about,
     )
 
 
@@ -140,12 +137,10 @@ def _uncompared(study: LengthStudy) -> pd.DataFrame:
     where a machine has other work. A scheme that reads another's checkpoint cost nothing.
     """
     parameters = {r["scheme"]: r["parameters"] for r in study.training}
-    times = defaultdict(list)
-    for r in study.training:
-        if r["trained"] == r["scheme"]:
-            times[r["scheme"]].append(1e6 * r["seconds"] / r["tokens"])
-    cost = {scheme: statistics.fmean(of_seeds) for scheme, of_seeds in times.items()}
-    views = (View(study, (split, *MAIN[1:])) for split in ("test", "manual"))
+    runs = pd.DataFrame(study.training, columns=["scheme", "trained", "seconds", "tokens"])
+    runs = runs[runs["trained"] == runs["scheme"]]
+    cost = (1e6 * runs["seconds"] / runs["tokens"]).groupby(runs["scheme"], sort=False).mean()
+    views = (View(study, MAIN._replace(split=split)) for split in ("test", "manual"))
     text, manual = ({scheme: view.effective(scheme) for scheme in view.cells} for view in views)
     clock = "Training for a token of text, by the clock of a machine that may have other work."
     longest = "The longest context that the scheme makes use of."

@@ -2,7 +2,7 @@
 
 ``values.csv.gz`` has a row for each number that was measured: question, scheme, seed, value.
 ``atlas.csv.gz`` has a row for each scheme at each question, with the columns of
-``answers.summary``, such as the mean over seeds and the verdicts. ``atlas.json`` has, for each
+``answers.judged``, such as the mean over seeds and the verdicts. ``atlas.json`` has, for each
 question, what all its answers share, such as its words and its unit, and how everything was made.
 """
 
@@ -56,11 +56,11 @@ def load(folder: Path) -> Atlas:
     shared = read_json(folder / JSON)
     rest = {key: shared[key] for key in ("unanswered", "controls", "trained", "failures", "about")}
     families = pd.DataFrame(shared["families"])
-    return Atlas(read_values(folder), read(folder), families, **rest)
+    return Atlas(values=read_values(folder), answers=read(folder), families=families, **rest)
 
 
 def read(folder: str | Path) -> pd.DataFrame:
-    """Returns the answers in a folder, see ``answers.summary``; empty if there is no atlas yet.
+    """Returns the answers in a folder, see ``answers.judged``; empty if there is no atlas yet.
 
     Raises a ValueError if another revision has written the folder.
     """

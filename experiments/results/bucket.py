@@ -4,71 +4,20 @@ Paths in a bucket come from etils, with the methods of ``pathlib`` that are used
 writes the arrays of a checkpoint to a bucket by itself. Three things cannot be done in a bucket. An
 object cannot be renamed, but it becomes visible only when it is complete. An object cannot grow, so
 a file that is written line by line is rewritten with all its lines. And a folder cannot be locked,
-so a program that works on it leaves a mark there, and renews the mark for as long as it runs. The
-mark names the program as the lock of a folder does, see ``record.claimed``.
+so ``locks.py`` leaves a mark there.
 """
 
 import contextlib
-import dataclasses
-import datetime
-import json
-import os
 import shutil
-import socket
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import fsspec
-from absl import logging
 from etils import epath
 
-# Seconds between two renewals of a mark, and seconds after which a mark without renewal is void.
-RENEWED, FORGOTTEN = 15.0, 60.0
 # A new line is written to the bucket if the last write is more seconds ago than this.
 _DELAY = 30.0
-UNLOCKED = (
-    "{folder} is in a bucket, which has no locks: the mark of a program on its point keeps another "
-    "away, but not one that begins within the same second"
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Holder:
-    """Names a program that holds a folder.
-
-    Attributes:
-      host: the name of its machine.
-      process: its process id there.
-      since: the local time at which it took the folder.
-    """
-
-    host: str = ""
-    process: int = 0
-    since: str = ""
-
-    @classmethod
-    def here(cls) -> "Holder":
-        """Returns this program, which takes a folder now."""
-        since = datetime.datetime.now().isoformat(" ", "seconds")
-        return cls(socket.gethostname(), os.getpid(), since)
-
-    @property
-    def program(self) -> tuple[str, int]:
-        """Returns what the holders of two folders have in common if they are one program."""
-        return self.host, self.process
-
-    def __str__(self):
-        if not self.host:
-            return "another program"
-        return f"process {self.process} on {self.host} since {self.since}"
-
-
-def in_use(folder: Path, by: Holder) -> ValueError:
-    """Returns the error that says who holds a folder that is wanted."""
-    return ValueError(f"{folder} is in use by {by}; wait until it is done, or stop it")
 
 
 def folder_at(name: str) -> Path:
@@ -148,72 +97,3 @@ class Lines:
     def close(self) -> None:
         """Ends the file."""
         self.flush()
-
-
-@contextlib.contextmanager
-def marked(path: Path, by: Holder) -> Iterator[None]:
-    """Holds the mark ``path`` for the program ``by``, and renews it until the end.
-
-    A mark of another program is first watched for ``FORGOTTEN`` seconds: if it is not renewed in
-    that time it is void. So the clocks of two machines are never compared. A program that was
-    stopped for longer may have lost its mark to another one, and then leaves it alone. Raises a
-    ValueError if another program holds the mark.
-    """
-    _watch(path)
-    _renew(path, by)
-    ended = threading.Event()
-
-    def renew():
-        while not ended.wait(RENEWED):
-            # A renewal that fails now may succeed the next time.
-            with contextlib.suppress(Exception):
-                if not _is_of(path, by):
-                    return
-                _renew(path, by)
-
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        with contextlib.suppress(Exception):  # a mark that stays becomes void
-            if _is_of(path, by):
-                path.unlink()
-
-
-def mark_of(path: Path) -> dict[str, Any] | None:
-    """Returns the fields of a mark's holder, if this machine's clock says it is a recent one."""
-    mark = _read(path)
-    return mark["by"] if mark and time.time() - mark["seen"] < FORGOTTEN else None
-
-
-def _is_of(path, by) -> bool:
-    mark = _read(path)
-    return mark is not None and Holder(**mark["by"]) == by
-
-
-def _renew(path, by):
-    write(path, json.dumps({"by": dataclasses.asdict(by), "seen": time.time()}).encode())
-
-
-def _read(path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-
-
-def _watch(path):
-    """Waits until a mark is removed or void; raises a ValueError if it is renewed."""
-    first, end = _read(path), time.monotonic() + FORGOTTEN
-    if first is not None:
-        logging.warning(
-            "%s has a mark of %s: whether it still runs is known in %.0f seconds",
-            *(path.parent, Holder(**first["by"]), FORGOTTEN),
-        )
-    while (mark := _read(path)) is not None and time.monotonic() < end:
-        if mark != first:
-            raise in_use(path.parent, Holder(**mark["by"]))
-        time.sleep(RENEWED / 3)

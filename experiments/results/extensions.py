@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 from experiments.results.lengths import LengthStudy
-from experiments.results.statistics import Cell, mean_and_margin, or_nan, quotient
+from experiments.results.statistics import Cell, Record, mean_and_margin, or_nan, quotient
 
 PLAIN = "rope"  # the scheme of the trained model as it is
 # The protocols of records, see ``studies/extension/evaluations.py``.
-LAST, WINDOWED, SHORT = "last", "windowed", "short"
+LAST, THROUGH_WINDOW, SHORT = "last", "windowed", "short"
 PROMISED = 0.95  # the share of short-context accuracy that papers say methods keep
 
 
@@ -30,7 +31,7 @@ class ExtensionStudy(LengthStudy):
     def at(self, steps: int) -> LengthStudy:
         """Returns the results after ``steps`` steps, and the windowed plain model's."""
         records = [r for r in self.records if r["steps"] == steps and r["protocol"] == LAST]
-        windowed = [r for r in self.records if r["protocol"] == WINDOWED]
+        windowed = [r for r in self.records if r["protocol"] == THROUGH_WINDOW]
         for scheme in dict.fromkeys(r["scheme"] for r in records):
             records += [r | {"scheme": scheme} for r in windowed]
         about = self.about | {"judged_at": self.about["target"], "windowed": "the plain model"}
@@ -39,7 +40,7 @@ class ExtensionStudy(LengthStudy):
 
 def windowed(study: ExtensionStudy) -> Cell | None:
     """Returns bits per byte of the plain model that sees no more than its training length."""
-    values = [r["bits_per_byte"] for r in study.records if r["protocol"] == WINDOWED]
+    values = [r["bits_per_byte"] for r in study.records if r["protocol"] == THROUGH_WINDOW]
     return mean_and_margin(values) if values else None
 
 
@@ -67,20 +68,21 @@ class Retention:
         return ("yes" if mean > PROMISED else "no") + ", one seed" * (known is None)
 
     @property
-    def words(self) -> tuple[str, str]:
+    def words(self) -> dict[str, str]:
         """Returns ``change`` and ``accuracy`` ± half of their 95 % intervals, in percent."""
-        return _percent(*self.change[:2], "+"), _percent(*self.accuracy[:2])
+        growth, left = _percent(self.change, "+"), _percent(self.accuracy)
+        return {"growth of the short loss": growth, "short accuracy kept": left}
 
 
-def _percent(mean: float, margin: float | None, sign: str = "") -> str:
-    if mean == math.inf:
+def _percent(share: Cell, sign: str = "") -> str:
+    if share.mean == math.inf:
         return "not finite"
-    return f"{mean:{sign}.1%}" + ("" if margin is None else f" ± {margin:.1%}")
+    return f"{share.mean:{sign}.1%}" + ("" if share.margin is None else f" ± {share.margin:.1%}")
 
 
-def retention(study: ExtensionStudy) -> dict[tuple[str, int], Retention]:
-    """Returns the accuracy that is kept, by scheme and steps, in the order of the records."""
-    shorts = [r for r in study.records if r["protocol"] == SHORT]
+def retention(records: Iterable[Record]) -> dict[tuple[str, int], Retention]:
+    """Returns what is kept, by scheme and steps, in the order of the records of an extension."""
+    shorts = [r for r in records if r["protocol"] == SHORT]
     plain = {r["seed"]: r for r in shorts if (r["scheme"], r["steps"]) == (PLAIN, 0)}
     ratios: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for r in shorts:

@@ -1,6 +1,6 @@
 """Says which advantages of schemes last, from the results of the ladder's rungs.
 
-All functions read one tidy table, a row for each loss that was measured, with the columns
+Most functions read one tidy table, a row for each loss that was measured, with the columns
 
     rung        the name of the study, as in ``configs/ladder.py``
     length      tokens of a training sequence
@@ -16,26 +16,29 @@ and judge by two losses. "Trained" is that of all tokens of texts of the trained
 that of all tokens after the first trained length of texts that are longer, see
 ``evaluation/controls.py``; there RoPE through a window, which is fed the same tokens in windows of
 the trained length, is the line to beat.
+
+Training losses of one rung are another table, with a row for each number of tokens and a column for
+each ``scheme, seed``.
 """
 
 import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import interpolate, stats
 
-from experiments.results.answers import GAIN, table
+from experiments.results.answers import GAIN, OWN_WINDOW, table
 from experiments.results.comparisons import over_texts
 from experiments.results.lengths import WINDOWED
 from experiments.results.statistics import mean_and_margin
 
 TRAINED, BEYOND, CUT = "non_overlapping", "beyond", "cut"
 ROPE = "rope"
-# Topics that are asked of each kind of text too.
-OF_KINDS = ("text", "text, beyond", "gain")
+# The topics that findings are about, each with what schemes are compared with. Where texts are of
+# several kinds, these topics are asked of each kind too.
+OPPONENTS = {"text": ROPE, "text, beyond": WINDOWED, "gain": OWN_WINDOW}
 # A scheme is far behind on a rung if its loss is so many bits per byte above RoPE's or, beyond the
 # trained length, above that of RoPE through a window. Whatever the others do, schemes that are far
 # behind would keep a rank correlation of rungs high.
@@ -43,9 +46,6 @@ FAR = 0.2
 _DRAWS = 2000
 # How much more compute than its largest model, or less than its smallest, RoPE's line is drawn to.
 CONTINUED = 4.0
-
-Runs = Mapping[str, Mapping[int, Mapping[int, float]]]  # losses by scheme, seed and tokens
-Curves = Mapping[str, list[tuple[int, float]]]  # tokens and loss of each scheme
 
 
 def losses(records: pd.DataFrame, rung: str, protocol: str) -> pd.DataFrame:
@@ -75,7 +75,7 @@ def values(records: pd.DataFrame, rung: str) -> pd.DataFrame:
     of its own: beyond the trained length nearly every scheme is better than RoPE, which in a common
     family would lower the bar at the trained length.
 
-    Where texts are of several kinds, the topics of ``OF_KINDS`` are asked of each kind too, as in
+    Where texts are of several kinds, the topics of ``OPPONENTS`` are asked of each kind too, as in
     "text of code". A mean over kinds hides a scheme that is better on one and worse on another.
     """
     multiple = records.loc[records["rung"] == rung, "multiple"].max()
@@ -103,7 +103,7 @@ def values(records: pd.DataFrame, rung: str) -> pd.DataFrame:
         of_kinds = asked.assign(
             topic=asked["topic"] + " of " + kind, family=asked["family"] + ", by kind"
         )
-        asked = pd.concat([asked, of_kinds[asked["topic"].isin(OF_KINDS)]], ignore_index=True)
+        asked = pd.concat([asked, of_kinds[asked["topic"].isin(OPPONENTS)]], ignore_index=True)
     return table(asked.assign(unit="bits per byte", says=""))
 
 
@@ -266,55 +266,45 @@ def _last(records: pd.DataFrame, rung: str, protocol: str, multiple: float) -> p
     return table.set_index(["scheme", "seed", "text"])["value"]
 
 
-def mean_curves(runs: Runs) -> Curves:
-    """Returns the mean training losses of schemes over seeds, at the tokens that all runs have.
+def mean_curves(runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the mean training losses over seeds, by tokens and scheme.
 
-    A run that was stopped and went on has one loss more, at the step where it stopped.
+    A run that was stopped and went on has one loss more, at the step where it stopped. Only the
+    tokens at which all runs have a loss are kept.
     """
-    return {
-        scheme: [(n, statistics.fmean(run[n] for run in seeds.values())) for n in _shared(runs)]
-        for scheme, seeds in runs.items()
-    }
+    return runs.dropna().T.groupby(level="scheme", sort=False).mean().T
 
 
-def _shared(runs: Runs) -> list[int]:
-    """Returns the numbers of tokens at which all runs have a loss."""
-    tokens = [set(run) for seeds in runs.values() for run in seeds.values()]
-    return sorted(set.intersection(*tokens)) if tokens else []
-
-
-def crossings(curves: Curves) -> list[tuple[str, int, float]]:
+def crossings(curves: pd.DataFrame) -> list[tuple[str, int, float]]:
     """Returns where the training losses of schemes cross RoPE's for the last time.
 
-    Curves are at the same tokens, and smoothed. A crossing is a scheme, tokens and a loss; a scheme
-    that never crosses is left out.
+    ``curves`` has smoothed losses, by tokens and scheme. A crossing is a scheme, tokens and a loss;
+    a scheme that never crosses is left out.
     """
     rows = []
-    for scheme, curve in curves.items():
-        pairs = zip(curve, curves[ROPE], strict=True)
-        is_below = [loss < other for (_, loss), (_, other) in pairs]
+    for scheme, is_below in curves.lt(curves[ROPE], axis=0).items():
         changes = np.flatnonzero(np.diff(is_below))
         if len(changes):
-            rows.append((scheme, *curve[changes[-1] + 1]))
+            tokens = curves.index[changes[-1] + 1]
+            rows.append((str(scheme), int(tokens), float(curves.loc[tokens, scheme])))
     return rows
 
 
-def leads(runs: Runs) -> list[dict[str, Any]]:
+def leads(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Returns by how much training losses are below RoPE's, after a tenth of the tokens and all.
 
     A row has ``tokens``, the number of tokens, and ``by_scheme``: for each scheme ``lead``, in
     nats, which is negative where the scheme is behind, and ``margin``, half of its 95 % interval
     over seeds, each with RoPE's same seed; None below two seeds.
     """
-    tokens = _shared(runs)
-    early = next(count for count in tokens if 10 * count >= tokens[-1])
+    shared = runs.dropna()
+    last = shared.index[-1]
     rows = []
-    for count in (early, tokens[-1]):
+    for tokens in (next(count for count in shared.index if 10 * count >= last), last):
         by_scheme = {}
-        for scheme in (name for name in runs if name != ROPE):
-            seeds = runs[scheme].keys() & runs[ROPE].keys()
-            leads = (runs[ROPE][n][count] - runs[scheme][n][count] for n in seeds)
-            lead, margin, _ = mean_and_margin(leads)
+        for scheme in runs.columns.unique("scheme").drop(ROPE):
+            by_seed = (shared[ROPE] - shared[scheme]).loc[tokens]
+            lead, margin, _ = mean_and_margin(by_seed.dropna())
             by_scheme[scheme] = {"lead": lead, "margin": margin}
-        rows.append({"tokens": count, "by_scheme": by_scheme})
+        rows.append({"tokens": int(tokens), "by_scheme": by_scheme})
     return rows

@@ -23,7 +23,8 @@ from experiments.results.record import read_json, write_files
 # Raise the second number where rules change so little that orders stay, else the first.
 TRACK = "1.0"
 SEEDS = 3
-_PROTOCOLS = (TRAINED, BEYOND, CUT)
+# The losses of a record by the name of their column, and the protocols that measure them.
+LOSSES = {"trained": TRAINED, "beyond": BEYOND, "window": CUT}
 # A record is compared with RoPE's only if these fields are equal.
 _SHARED = ("corpus_digest", "tokens", "length")
 _FIELDS = {"track": str, "scheme": str, "corpus_digest": str, "seeds": list, "losses": dict}
@@ -54,7 +55,7 @@ def record_of(
             "until all are finished"
         )
     numbers = {}
-    for protocol in _PROTOCOLS:
+    for protocol in LOSSES.values():
         table = losses(chosen, rung, protocol)
         wide = table[table["scheme"] == scheme].pivot(index="seed", columns="text", values="value")
         numbers[protocol] = wide.round(5).to_dict("list")
@@ -80,35 +81,17 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
     Raises a ValueError if the record of RoPE, with which all are compared, is missing.
     """
-    read_records, refused = [], []
+    records, refused = [], []
     for path in sorted(folder.glob("*/result.json")):
         try:
-            record = read_json(path, _FIELDS)
-            if record["track"] != TRACK:
-                raise ValueError(
-                    f"{path} is of track {record['track']}, and this one is {TRACK}: run the track "
-                    "again"
-                )
-            if len(record["seeds"]) < SEEDS:
-                raise ValueError(f"{path} has {len(record['seeds'])} of {SEEDS} seeds")
-            if not _has_all_losses(record):
-                raise ValueError(
-                    f"{path} lacks losses: {', '.join(_PROTOCOLS)} must each have a number for "
-                    "each text and seed; run the track again"
-                )
-            if record["scheme"] != path.parent.name:  # a copy would count the scheme twice
-                raise ValueError(
-                    f"{path} is a record of {record['scheme']}: a record lies in the folder of its "
-                    "scheme's name; move it there, or out of the records"
-                )
-            read_records.append(record)
+            records.append(_read(path))
         except ValueError as error:
             refused.append(str(error))
-    base = next((record for record in read_records if record["scheme"] == ROPE), None)
+    base = next((record for record in records if record["scheme"] == ROPE), None)
     if base is None:
         raise ValueError(f"{folder} has no record of {ROPE}, with which all others are compared")
     same = []
-    for record in read_records:
+    for record in records:
         others = [f"{k} {record.get(k)}" for k in _SHARED if record.get(k) != base.get(k)]
         if others:
             said = f"{folder / record['scheme']} cannot be compared with {ROPE}: it has "
@@ -118,9 +101,31 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return same, refused
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """Returns the record in a file, or raises a ValueError if it is none of this track."""
+    record = read_json(path, _FIELDS)
+    if record["track"] != TRACK:
+        raise ValueError(
+            f"{path} is of track {record['track']}, and this one is {TRACK}: run the track again"
+        )
+    if len(record["seeds"]) < SEEDS:
+        raise ValueError(f"{path} has {len(record['seeds'])} of {SEEDS} seeds")
+    if not _has_all_losses(record):
+        raise ValueError(
+            f"{path} lacks losses: {', '.join(LOSSES.values())} must each have a number for each "
+            "text and seed; run the track again"
+        )
+    if record["scheme"] != path.parent.name:  # a copy would count the scheme twice
+        raise ValueError(
+            f"{path} is a record of {record['scheme']}: a record lies in the folder of its "
+            "scheme's name; move it there, or out of the records"
+        )
+    return record
+
+
 def _has_all_losses(record: Mapping[str, Any]) -> bool:
     """Returns whether a record has a loss for each protocol, text and seed."""
-    of_protocols = [record["losses"].get(protocol) or {"": []} for protocol in _PROTOCOLS]
+    of_protocols = [record["losses"].get(protocol) or {"": []} for protocol in LOSSES.values()]
     counts = {len(of_seeds) for by_text in of_protocols for of_seeds in by_text.values()}
     return counts == {len(record["seeds"])}
 
@@ -137,7 +142,7 @@ def table(records: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:
     records = list(records)
     losses_of = {
         name: pd.concat([_values(record, protocol) for record in records])
-        for name, protocol in zip(("trained", "beyond", "window"), _PROTOCOLS, strict=True)
+        for name, protocol in LOSSES.items()
     }
     window = losses_of["window"]
     windowed = window[window["scheme"] == ROPE].assign(scheme=WINDOWED)

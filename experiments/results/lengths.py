@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -17,9 +18,16 @@ from experiments.results.statistics import (
     mean_and_margin,
 )
 
-Evaluation = tuple[str, str, int | None]  # split, protocol, stride
 
-MAIN: Evaluation = ("test", "last", None)
+class Evaluation(NamedTuple):
+    """Names one way to measure losses; see ``LengthStudy`` for the fields."""
+
+    split: str
+    protocol: str
+    stride: int | None = None
+
+
+MAIN = Evaluation("test", "last")
 WINDOWED_COLUMN = math.inf  # the column of the windowed baseline, which sorts after every length
 # RoPE that is read through a window of the trained length, as a scheme of its own.
 WINDOWED = "rope_windowed"
@@ -89,6 +97,7 @@ class View:
     """Shows one evaluation of a study as a table.
 
     Attributes:
+      study, evaluation: the study, and its evaluation that is shown.
       train_length: tokens of a training sequence.
       bits: bits per byte, which judge the schemes whatever metric ``cells`` show.
       shuffled: bits per byte where the far context is shuffled.
@@ -106,12 +115,13 @@ class View:
     def __init__(
         self, study: LengthStudy, evaluation: Evaluation = MAIN, metric: str = "bits_per_byte"
     ):
+        self.study, self.evaluation = study, evaluation
         split, protocol, stride = evaluation
         as_column = {"protocol": "last", "stride": stride, "length": WINDOWED_COLUMN}
         records = [r | as_column if r["protocol"] == "windowed" else r for r in study.records]
         self.train_length = usual = study.about["train_length"]
         self.bits = _by_seed(records, evaluation, "bits_per_byte")
-        self.shuffled = _by_seed(records, (split, "shuffled", None), "bits_per_byte")
+        self.shuffled = _by_seed(records, Evaluation(split, "shuffled"), "bits_per_byte")
         self.cells = summarise(records, evaluation, metric)
         self.columns = sorted({column for row in self.cells.values() for column in row})
         counts = {r["length"]: r.get("documents") for r in records if r["protocol"] == protocol}
@@ -199,10 +209,12 @@ def heading(study: LengthStudy, column) -> tuple[str, str]:
 
 def evaluations(study: LengthStudy) -> list[Evaluation]:
     """Returns all evaluations of the study, the main one first."""
-    names = {(r["split"], r["protocol"], r["stride"]) for r in study.records}
-    key = {e: (e[0] != "test", e[0], e[1] != "last", e[1], -(e[2] or 0)) for e in names}
-    shown = (e for e in names if e[1] not in ("windowed", "shuffled"))
-    return sorted(shown, key=key.__getitem__)
+    made = {Evaluation(r["split"], r["protocol"], r["stride"]) for r in study.records}
+
+    def place(of: Evaluation) -> tuple:
+        return of.split != "test", of.split, of.protocol != "last", of.protocol, -(of.stride or 0)
+
+    return sorted((e for e in made if e.protocol not in ("windowed", "shuffled")), key=place)
 
 
 def evaluation_name(study: LengthStudy, evaluation: Evaluation) -> str:

@@ -100,7 +100,8 @@ def cells(study: PanelStudy, panel: Panel) -> Cells:
     rows = {scheme: {x: row[x] for x in panel.xs if x in row} for scheme, row in values.items()}
 
     def place(scheme):
-        mean = rows[scheme].get(panel.xs[-1], (math.inf, None, 0))[0]
+        last = rows[scheme].get(panel.xs[-1])
+        mean = last.mean if last else math.inf
         return (mean if panel.is_error or mean == math.inf else -mean), scheme
 
     return {scheme: rows[scheme] for scheme in sorted(rows, key=place)}

@@ -4,12 +4,9 @@ Only the first process of a job reads and writes files; it tells the others what
 """
 
 import contextlib
-import dataclasses
-import fcntl
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from experiments.results import bucket
-from experiments.results.bucket import Holder, in_use
 from experiments.results.environment import environment
 
 # The fields that ``run.json`` must have, see ``environment``.
@@ -48,13 +44,13 @@ def agreed(compute: Callable[[], Any]) -> Any:
             outcome = {"value": compute()}
         except (ValueError, OSError) as error:
             outcome = {"error": str(error), "is_os": isinstance(error, OSError)}
-    told = json.loads(_told(json.dumps(outcome).encode()))
+    told = json.loads(_of_first(json.dumps(outcome).encode()))
     if "error" in told:
         raise (OSError if told["is_os"] else RefusedError)(told["error"])
     return told["value"]
 
 
-def _told(message: bytes) -> bytes:
+def _of_first(message: bytes) -> bytes:
     """Returns the message of the first process, to every process."""
     tell = multihost_utils.broadcast_one_to_all
     size = int(tell(np.int32(len(message))))
@@ -171,75 +167,7 @@ def read_lines(path: Path) -> list[Any]:
         return path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []
 
     lines = agreed(read)
-    return [value for line in lines if (value := _parsed(line)) is not None]
-
-
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Locks a folder for this program, so that no second program works in it.
-
-    The operating system releases the lock when the program ends, however it ends. A bucket has a
-    mark instead, which is void when it is no longer renewed. Raises a ValueError if another program
-    has the folder; the message says which, and since when.
-    """
-    with contextlib.ExitStack() as stack:
-        # The lock lasts as long as the file is open, in the first process of a job.
-        agreed(lambda: stack.enter_context(_locked(folder)))
-        yield
-
-
-def holder(folder: Path) -> Holder | None:
-    """Returns the program that holds a folder, if one does."""
-
-    def find():
-        if bucket.is_in_bucket(folder):
-            return bucket.mark_of(folder / "lock")
-        try:
-            with (folder / "lock").open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return None
-        except BlockingIOError:
-            return _parsed((folder / "lock").read_text()) or {}
-        return None
-
-    fields = agreed(find)
-    return None if fields is None else Holder(**fields)
-
-
-def _lock(file) -> None:
-    """Takes the lock of a file; waits for programs that take it for a moment in ``holder``."""
-    for _ in range(20):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(0.01)
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-@contextlib.contextmanager
-def _locked(folder):
-    by = Holder.here()
-    if bucket.is_in_bucket(folder):
-        with bucket.marked(folder / "lock", by):
-            yield None
-        return
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    # A link would let a stranger choose the file that is written.
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    with os.fdopen(os.open(folder / "lock", flags, 0o666), "a+") as file:
-        try:
-            _lock(file)
-        except BlockingIOError:
-            file.seek(0)
-            other = Holder(**(_parsed(file.read()) or {}))  # a lock that was just taken is empty
-            raise in_use(folder, other) from None
-        with writing(folder / "lock"):
-            file.truncate(0)
-            # Not by ``file``, which would write what a full disk refuses once more when it closes.
-            os.write(file.fileno(), json.dumps(dataclasses.asdict(by)).encode())
-        yield None
+    return [value for line in lines if (value := parsed(line)) is not None]
 
 
 def open_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -353,8 +281,9 @@ def as_lines(values: Iterable[Any]) -> str:
     return "".join(json.dumps(value) + "\n" for value in values)
 
 
-def _parsed(line: str) -> Any:
+def parsed(line: str) -> Any:
+    """Returns a value of JSON, or None for text that is none, such as half a line."""
     try:
         return json.loads(line)
     except ValueError:
-        return None  # such as the half line a kill left behind
+        return None

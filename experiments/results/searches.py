@@ -88,7 +88,7 @@ class Verdict:
         rivals = {"start": "what it started from", "method": "the known methods"}[self.rivals]
         what = "beats" if self.holds else "does not beat"
         return (
-            f"{self.search} {what} {rivals}: {METRICS[self.metric].split(' {')[0]}, "
+            f"{self.search} {what} {rivals}: {METRICS[self.metric]}, "
             f"{mean:+.4f}{extra} nats against the best of them, better under {better} of {count} "
             f"seed{'s' * (count != 1)}"
         )

@@ -6,17 +6,24 @@ import io
 import math
 import statistics
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from scipy import special
 
 Record = dict[str, Any]
-# A mean over seeds, half of its 95 % interval, and the number of seeds.
-Cell = tuple[float, float | None, int]
+BASELINE = "nope"
+
+
+class Cell(NamedTuple):
+    """Holds a mean over seeds, half of its 95 % interval, if that is known, and their number."""
+
+    mean: float
+    margin: float | None
+    seeds: int
+
+
 Cells = dict[str, dict[Any, Cell]]  # by scheme, and then by the columns of a table
 BySeed = dict[str, dict[Any, dict[int, float]]]  # a value by scheme, column and seed
-
-BASELINE = "nope"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +97,11 @@ def mean_and_margin(values: Iterable[float]) -> Cell:
     """
     known = list(values)
     if not known or not all(map(math.isfinite, known)):
-        return math.inf, None, len(known)
+        return Cell(math.inf, None, len(known))
     if len(known) == 1:
-        return known[0], None, 1
+        return Cell(known[0], None, 1)
     stderr = statistics.stdev(known) / len(known) ** 0.5
-    return statistics.fmean(known), stderr * quantile(len(known)), len(known)
+    return Cell(statistics.fmean(known), stderr * quantile(len(known)), len(known))
 
 
 def quantile(seeds: int) -> float:
@@ -112,7 +119,7 @@ def words(cells: Cells, scheme: str, column: Hashable) -> tuple[str, str]:
     if column not in cells[scheme]:
         return "-", ""
     mean, margin, seeds = cells[scheme][column]
-    most = max(cell[2] for row in cells.values() for cell in row.values())
+    most = max(cell.seeds for row in cells.values() for cell in row.values())
     extra = f" ±{number(margin, mean)}" if margin is not None else ""
     extra += f" ({seeds} of {most} seeds)" if seeds < most else ""
     return number(mean), extra

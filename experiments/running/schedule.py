@@ -13,6 +13,7 @@ import jax
 from experiments import preemption
 from experiments.preemption import PreemptedError
 from experiments.results.environment import environment
+from experiments.results.locks import claimed, holder
 from experiments.results.metrics import check_sinks
 from experiments.results.record import (
     OtherConfigError,
@@ -20,8 +21,6 @@ from experiments.results.record import (
     agreed,
     as_json,
     check_writable,
-    claimed,
-    holder,
     open_run,
     read_json,
     write_json,

@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.results.locks import holder
 from experiments.results.metrics import read_steps
-from experiments.results.record import check_run, holder
+from experiments.results.record import check_run
 from experiments.running.finished import missing_in
 from experiments.running.points import Point
 from experiments.running.schedule import best_note

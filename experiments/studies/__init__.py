@@ -8,5 +8,6 @@ longrope/            the search for LongRoPE's factors
 ladder.py            schemes on text again, trained longer, at other lengths and in other sizes
 atlas.py, claims/    all schemes on all questions, and published claims, from the studies above;
                      ``combined.py`` runs several studies as one
-gallery.py           what each encoding does to attention before training
+gallery.py           what each encoding does to attention before training; ``docstrings.py`` reads
+                     what its docstring says
 """

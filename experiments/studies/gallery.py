@@ -28,9 +28,9 @@ from experiments.command import count, exit_status, schemes
 from experiments.config import short_keywords
 from experiments.progress import stage
 from experiments.results.record import write_files
-from experiments.results.reports import docstrings
 from experiments.results.reports.drawing import COLOURS, Figure, finish, page_style, svg
 from experiments.results.reports.templates import document, fill
+from experiments.studies import docstrings
 from posenc_jax import REGISTRY, Chunks, Encoding, Layers, describe, logits, make, positions
 from posenc_jax.costs import Description
 

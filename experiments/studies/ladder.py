@@ -205,15 +205,20 @@ class Ladder(Studies):
                     rows.append(run | where | {"bits": record["bits_per_byte"], "texts": texts})
         return pd.DataFrame(rows, columns=_COLUMNS)
 
-    def curves(self, rung: str) -> dict[str, dict[int, dict[int, float]]]:
-        """Returns smoothed training losses of finished runs, by scheme, seed and tokens."""
-        part = self.parts[rung]
-        runs: dict[str, dict[int, dict[int, float]]] = {}
-        per_step = part.recipe.batch_size * part.recipe.length
-        for point in filter(part.finished, part.points):
-            curve = [(step * per_step, loss) for step, loss in part.curve(point)]
-            runs.setdefault(point.scheme, {})[point.seed] = dict(smoothed(curve))
-        return runs
+    def training_losses(self, rung: str) -> pd.DataFrame:
+        """Returns smoothed training losses of finished runs, by tokens, scheme and seed.
+
+        A rung that the config does not have has no runs.
+        """
+        runs = {}
+        if rung in self.parts:
+            part = self.parts[rung]
+            per_step = part.recipe.batch_size * part.recipe.length
+            for point in filter(part.finished, part.points):
+                curve = {step * per_step: loss for step, loss in smoothed(part.curve(point))}
+                runs[point.scheme, point.seed] = pd.Series(curve)
+        columns = pd.MultiIndex.from_tuples(runs, names=["scheme", "seed"])
+        return pd.DataFrame(runs, columns=columns)
 
     def write_report(self, command):
         records = self.records()
@@ -223,7 +228,7 @@ class Ladder(Studies):
         about = self.about(command) | first.about_corpus(first.corpus)
         rungs = {rung: self.about_rung(rung) for rung in self.parts}
         main = self.config["main"]
-        runs = self.curves(main) if main in self.parts else {}
+        runs = self.training_losses(main)
         path = ladder_page.write(self.workdir, records, runs, about, rungs, self.config)
         self.console.print(ladder_page.losses_beyond(records))
         if self.config["records"]:

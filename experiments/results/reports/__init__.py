@@ -1,11 +1,20 @@
 """Makes tables, figures and pages from results.
 
-``drawing.py`` and ``page.py`` are for every report. Studies on text (``length_``), of longer
-contexts (``extension_``), of LongRoPE's searches (``search_``) and of drawn examples (``panel_``)
-each have a report. The pages of the atlas, of the ledger, of the ladder and of the leaderboard, and
-the page about choosing a scheme, have the results of several studies, and are filled into
-``templates``. ``__main__.py`` writes what docs/ and README.md say of the results. Words and tables
-that need no program, such as captions, are YAML in ``templates``.
+page.py, drawing.py                  the page, the tables and the figures of all reports
+templates.py, markdown.py            fill templates and write Markdown; captions, needs and columns
+                                     are YAML in ``templates``
+length_*.py, extension_*.py          studies on text, and of longer contexts
+search_report.py, panel_report.py    LongRoPE's searches, and studies on drawn examples
+probe_figures.py, maps.py            figures of one trained model, and of all schemes
+atlas_page.py, ledger_page.py,       pages of several studies
+ladder_page.py, leaderboard_page.py,
+learned_page.py
+sources.py, trust.py                 the results that docs/ keeps, and how far to trust them
+__main__.py                          writes what docs/ and README.md say of them:
+*_tables.py, findings.py             tables and sentences
+choosing_page.py                     the guide to choosing a scheme
+croissant.py                         describes the data
+technical_report.py, typst_words.py  the technical report, a PDF
 """
 
 from experiments import require

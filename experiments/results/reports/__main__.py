@@ -8,6 +8,7 @@ the findings in README.md and docs/results.md. The text around tables and findin
 ``make results`` runs this.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -29,11 +30,12 @@ from experiments.results.reports.markdown import written
 @exit_status
 def main() -> None:
     docs, data = Path("docs"), Path("docs/data")
-    rungs, missing = choosing_page.read_rungs(docs)
+    results = sources.read(docs)
+    rungs, missing = choosing_page.read_rungs(docs, results)
     decoding = choosing_page.read_decoding(data / "decode.csv")
     write_files(docs, {"choosing.md": choosing_page.guide(rungs, missing, decoding)})
     trust.write(docs / "atlas" / trust.JSON, rungs)
-    results = sources.read(docs)  # with the badges that were just written
+    results = dataclasses.replace(results, trust=trust.read(docs / "atlas" / trust.JSON))
     pages = {
         "results.md": atlas_tables.tables(results) | learned_page.tables(data),
         "multimodal.md": multimodal_tables.tables(data),

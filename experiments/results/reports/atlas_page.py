@@ -11,7 +11,16 @@ from rich.console import Console
 from scipy import stats
 
 from experiments.results import atlas_data
-from experiments.results.answers import AGAINST, MARKS, OWN_WINDOW, SOLVED, TASKS, Answer, shown
+from experiments.results.answers import (
+    AGAINST,
+    MARKS,
+    OWN_WINDOW,
+    SOLVED,
+    TASKS,
+    Answer,
+    by_question,
+    shown,
+)
 from experiments.results.atlas import EFFECTIVE, Atlas, counts, family
 from experiments.results.comparisons import statement
 from experiments.results.lengths import CLEAR_GAIN, WINDOWED
@@ -83,17 +92,17 @@ def _index(atlas: Atlas, drawn: Mapping[str, str], has_ledger: bool) -> str:
     is_shown = ~atlas.questions["topic"].str.endswith(", answers")
     is_shown &= ~atlas.questions["topic"].isin(atlas.unlearned)
     questions = atlas.questions[is_shown].to_dict("records")
-    answers, points = atlas.rows(), recall_points(atlas)
+    answers, points = by_question(atlas.answers), recall_points(atlas)
     rows = [
         {"names": [name, *others], "family": family(name)}
-        | {"cells": [_cell(answers.get((name, q["question"]))) for q in questions]}
+        | {"cells": [_cell(answers.get((name, q["topic"], q["multiple"]))) for q in questions]}
         for name, others in atlas.distinct.items()
     ]
     return fill(
         "atlas.html",
-        last=atlas.to("text", atlas.longest)[f"vs_{WINDOWED}"],
+        last=atlas.distinct_answers("text", atlas.longest)[f"vs_{WINDOWED}"],
         gains={
-            of: atlas.to(topic, atlas.longest)[f"vs_{OWN_WINDOW}"]
+            of: atlas.distinct_answers(topic, atlas.longest)[f"vs_{OWN_WINDOW}"]
             for of, topic in (("text as in training", "gain"), ("a manual", "gain, manual"))
         },
         unlearned=atlas.unlearned,
@@ -158,9 +167,9 @@ def figures(atlas: Atlas) -> dict[str, str]:
 
 def window_points(atlas: Atlas) -> pd.DataFrame:
     """Returns the points of ``maps.beyond_window``: the last tokens of the longest texts."""
-    window = atlas.to("text, windowed", 1)["mean"]
-    points = pd.DataFrame({"window": window, "above": atlas.to("text", atlas.longest)["mean"]})
-    points["above"] -= points["window"]
+    window = atlas.distinct_answers("text, windowed")["mean"]
+    whole = atlas.distinct_answers("text", atlas.longest)["mean"]
+    points = pd.DataFrame({"window": window, "above": whole - window})
     return points.drop(index=WINDOWED, errors="ignore").dropna()
 
 
@@ -168,7 +177,7 @@ def recall_points(atlas: Atlas) -> pd.DataFrame:
     """Returns the points of ``maps.loss_and_recall``, for schemes whose loss is flat."""
     flat = window_points(atlas)
     loss = (flat["window"] + flat["above"])[flat["above"] < _FLAT]
-    recall = atlas.to("recall", 4)
+    recall = atlas.distinct_answers("recall", 4)
     learned = recall["learned"].astype(bool)
     return pd.DataFrame({"loss": loss, "recall": recall["mean"], "learned": learned}).dropna()
 

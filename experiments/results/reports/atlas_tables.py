@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.answers import OWN_WINDOW, TASKS, Answer, marked, shown
-from experiments.results.ladder import ROPE
+from experiments.results.answers import OWN_WINDOW, TASKS, Answer, by_question, marked, shown
+from experiments.results.ladder import OPPONENTS, ROPE
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import templates, trust
 from experiments.results.reports.markdown import families_below, markdown_table
@@ -36,13 +36,12 @@ def of_atlas(
     whose model a scheme is evaluated on. The last row has the badges in ``trusted``. Raises a
     ValueError if an answer is missing.
     """
-    by_place = {(a["scheme"], a["topic"], a["multiple"]): a for a in answers.to_dict("records")}
-    lines, asked = [], set()
+    answer_of, lines, asked = by_question(answers), [], set()
     for scheme in rows.schemes.split():
         model = "rope" if scheme == WINDOWED else trained.get(scheme, scheme)
         line = [f"`{scheme}`" + f" (on `{model}`)" * (model != scheme)]
         for topic, multiple in rows.columns.values():
-            answer = by_place.get((scheme, topic, multiple))
+            answer = answer_of.get((scheme, topic, multiple))
             if answer is None and scheme != WINDOWED:  # which has losses only
                 raise ValueError(
                     f"no result has {scheme} at {topic} {multiple}x; run it, or take it out of the "
@@ -62,23 +61,18 @@ def of_atlas(
 def of_ladder(ladder: Mapping[str, Any]) -> str:
     """Returns the main rung of the ladder as a table in Markdown."""
     rung = ladder["rungs"][ladder["main"]]
-    columns = {
-        f"loss at {rung['length']}": ("text", ROPE),
-        "loss beyond": ("text, beyond", WINDOWED),
-        "gain beyond": ("gain", OWN_WINDOW),
-    }
+    heads = ["scheme", f"loss at {rung['length']}", "loss beyond", "gain beyond", "seeds"]
     lines, asked = [], set()
     for row in rung["rows"]:
-        cells = [marked(row[topic], against) for topic, against in columns.values()]
+        cells = [marked(row[topic], other) for topic, other in OPPONENTS.items()]
         answers = [answer for answer in row.values() if isinstance(answer, dict)]
         seeds = f"{max(answer['seeds'] for answer in answers):.0f}"
         lines.append([f"`{row['scheme']}`", *cells, seeds])
-        asked |= {(row[topic]["family"], other) for topic, other in columns.values() if row[topic]}
-    said = _families_of(pd.DataFrame(rung["families"]), asked)
-    return markdown_table(["scheme", *columns, "seeds"], lines) + said
+        asked |= {(row[topic]["family"], o) for topic, o in OPPONENTS.items() if row[topic]}
+    return markdown_table(heads, lines) + _families_of(pd.DataFrame(rung["families"]), asked)
 
 
-def of_rungs(ladder: Mapping[str, Any], topic: str, against: str) -> str:
+def of_rungs(ladder: Mapping[str, Any], topic: str) -> str:
     """Returns the answers to one topic by rung, for schemes of three rungs or more, in Markdown."""
     rungs = [rung for rung in ladder["rungs"].values() if any(_by_scheme(rung, topic, [ROPE]))]
     counts = collections.Counter(
@@ -89,9 +83,9 @@ def of_rungs(ladder: Mapping[str, Any], topic: str, against: str) -> str:
     for rung in sorted(rungs, key=lambda rung: (rung["width"], rung["length"], rung["tokens"])):
         line = [rung["title"]]
         for answer in _by_scheme(rung, topic, schemes):
-            line.append(marked(answer, against))
+            line.append(marked(answer, OPPONENTS[topic]))
             if answer:
-                asked.add((answer["family"], against))
+                asked.add((answer["family"], OPPONENTS[topic]))
         lines.append(line)
     compared = pd.DataFrame([family for rung in rungs for family in rung["families"]])
     heads = ["rung", *(f"`{scheme}`" for scheme in schemes)]
@@ -200,7 +194,7 @@ def tables(sources: Sources) -> dict[str, str]:
         PAIRS: of_pairs(sources.ladder),
         "How much compute RoPE needs for the same loss": of_compute(sources.ladder),
         "Trained on longer texts instead": of_oracle(sources.ladder),
-        "Rungs, at the trained length": of_rungs(sources.ladder, "text", ROPE),
-        "Rungs, beyond the trained length": of_rungs(sources.ladder, "text, beyond", WINDOWED),
+        "Rungs, at the trained length": of_rungs(sources.ladder, "text"),
+        "Rungs, beyond the trained length": of_rungs(sources.ladder, "text, beyond"),
         "Copying": of_copied(sources.copied, sources.ladder),
     }

@@ -15,11 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, shown, summary, verdicts
+from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, Answer, judged, shown
 from experiments.results.comparisons import Q
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import ladder_page, multimodal_tables, templates, trust
-from experiments.results.reports.sources import LONGER, read, read_extension
+from experiments.results.reports.sources import LONGER, Sources, read_extension
 
 _CALLED = {"nope": "NoPE", "rope": "RoPE", WINDOWED: "RoPE through a window"}
 _THAN = {"better": "better than", "worse": "worse than", "the same": "the same as"}
@@ -35,10 +35,15 @@ class Need:
     """Describes a need for which a scheme is to be chosen, with the fields of ``needs.yaml``."""
 
     title: str
-    asked: tuple[tuple[str, float], ...]  # topics and multiples
+    asked: tuple[trust.Question, ...]
     remains: str = "none yet"
     chapter: str = ""
     recommended: tuple[str, ...] = ()
+
+    @property
+    def last(self) -> trust.Question:
+        """Returns the question whose answers are shown as the evidence."""
+        return self.asked[-1]
 
 
 NEEDS = [
@@ -74,24 +79,20 @@ class Decision:
 
 def decide(need: Need, rungs: Sequence[trust.Rung]) -> Decision | None:
     """Decides for a need, or returns None if nothing was run; ``rungs`` begin with the shortest."""
-    able = [rung for rung in rungs if any(map(trust.is_judged, rung.rows(need.asked[-1]).values()))]
+    able = [rung for rung in rungs if any(map(trust.is_judged, rung.rows(need.last).values()))]
     if not able:
         return None
-    rung_of = {scheme: rung for rung in able for scheme in rung.rows(need.asked[-1])}
-    wins = {
-        scheme: min(_wins(rung.rows(question).get(scheme)) for question in need.asked)
-        for scheme, rung in rung_of.items()
-        if scheme not in AGAINST
-    }
+    rung_of = {scheme: rung for rung in able for scheme in rung.rows(need.last)}
+    wins = {s: _least_won(s, need, rung) for s, rung in rung_of.items() if s not in AGAINST}
     # A scheme that wins in most seeds is chosen only if none wins in all.
     winners = [s for s in wins if wins[s] == 1] or [s for s in wins if wins[s] > 0]
     rung = max((rung_of[s] for s in winners or rung_of), key=operator.attrgetter("training"))
-    rows = rung.rows(need.asked[-1])
+    rows = rung.rows(need.last)
     better = [scheme for scheme in winners if rung_of[scheme] is rung]
     better.sort(key=lambda scheme: _rank(rows[scheme]))
     longer = [r for r in rungs if r.training > rung.training]
     behind = [s for s in better if any(_is_behind(s, r, need) for r in longer)]
-    return Decision(rung, better, behind, trust.order(need.asked[-1], rung, rungs))
+    return Decision(rung, better, behind, trust.order(need.last, rung, rungs))
 
 
 def _is_behind(scheme: str, rung: trust.Rung, need: Need) -> bool:
@@ -100,7 +101,12 @@ def _is_behind(scheme: str, rung: trust.Rung, need: Need) -> bool:
     return any(scheme in rows and scheme not in trust.ahead(rows) for rows in tables)
 
 
-def _wins(answer: Answer | None) -> float:
+def _least_won(scheme: str, need: Need, rung: trust.Rung) -> float:
+    """Returns the least of what ``_won`` says of a scheme over all questions of a need."""
+    return min(_won(rung.rows(question).get(scheme)) for question in need.asked)
+
+
+def _won(answer: Answer | None) -> float:
     """Returns 1 if a scheme is better than all baselines, or the share of seeds that solve a task.
 
     A share that is no majority is 0. Where texts are of several kinds, a scheme must be better on
@@ -131,17 +137,17 @@ def _rank(answer: Answer) -> float:
     return mean if answer["is_error"] or mean == math.inf else -mean
 
 
-def told(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
+def section(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
     """Returns what the template says of a need; ``rungs`` begin with the shortest training."""
     decision = decide(need, rungs)
     if decision is None:
         said = {"evidence": "No run has this yet.", "badges": ["not run"], "chapter": need.chapter}
         return {"title": need.title, "choice": need.remains, "decision": None} | said
-    rows = decision.rung.rows(need.asked[-1])
+    rows = decision.rung.rows(need.last)
     is_task = next(iter(rows.values()))["family"] == TASKS
     evidence = _of_task(need, decision) if is_task else _of_loss(need, decision)
     if decision.order.longer and not decision.order.lasts:
-        ahead = trust.ahead(decision.order.longer.rows(need.asked[-1]))
+        ahead = trust.ahead(decision.order.longer.rows(need.last))
         evidence += f" But the order does not last in {decision.order.longer.name}, where "
         evidence += f"{_names(sorted(ahead)) or 'no scheme'} {'has' if len(ahead) < 2 else 'have'} "
         evidence += "a better mean than every baseline."
@@ -168,13 +174,12 @@ def _after_as_many_tokens(decision: Decision, need: Need, rungs: Sequence[trust.
     text = ""
     for rung in rungs:
         is_like = rung.tokens == decision.rung.tokens and rung.length and decision.rung.length
-        tables = [rung.rows(question) for question in need.asked]
-        there = [scheme for scheme in decision.chosen if scheme in tables[-1]]
+        there = [scheme for scheme in decision.chosen if scheme in rung.rows(need.last)]
         if not is_like or rung is decision.rung:
             continue
+        tables = [rung.rows(question) for question in need.asked]
         worse = [s for s in there if any(_is_worse(rows[s]) for rows in tables if s in rows)]
-        won = [s for s in there if all(_wins(rows.get(s)) for rows in tables)]
-        unproven = [s for s in there if s not in worse + won]
+        unproven = [s for s in there if s not in worse and not _least_won(s, need, rung)]
         for schemes, word in ((worse, "worse than a baseline"), (unproven, "not clearly better")):
             if schemes:
                 text += f" After as many tokens in texts of {rung.length}, {_names(schemes)} "
@@ -187,7 +192,7 @@ def _after_less_training(
 ) -> str:
     """Returns on which rungs of less training a chosen scheme is behind a baseline."""
     less = [rung for rung in rungs if rung.training < decision.rung.training]
-    less = [rung for rung in less if scheme in rung.rows(need.asked[-1])]
+    less = [rung for rung in less if scheme in rung.rows(need.last)]
     behind = [rung for rung in less if _is_behind(scheme, rung, need)]
     if not behind:
         return ""
@@ -200,7 +205,7 @@ def _after_less_training(
 def _of_task(need: Need, decision: Decision) -> str:
     """Returns how many schemes solve tasks, and how many of their seeds do."""
     tables = [decision.rung.rows(question) for question in need.asked]
-    what = ", ".join(topic for topic, _ in need.asked) + f" at {need.asked[-1][1]:g}x"
+    what = ", ".join(topic for topic, _ in need.asked) + f" at {need.last[1]:g}x"
     verb = "solves" if len(decision.better) == 1 else "solve"
     text = f"{len(decision.better)} of {len(tables[-1])} schemes {verb} {what}"
     if decision.better:
@@ -211,25 +216,25 @@ def _of_task(need: Need, decision: Decision) -> str:
 
 def _of_loss(need: Need, decision: Decision) -> str:
     """Returns the best answers and the baselines'."""
-    rows = decision.rung.rows(need.asked[-1])
+    rows = decision.rung.rows(need.last)
     others = sorted(set(rows).difference(AGAINST), key=lambda name: _rank(rows[name]))
     told = [f"`{name}` {shown(rows[name])}" for name in (decision.better or others)[:3]]
     told += [f"{called} {shown(rows[n])}" for n, called in _CALLED.items() if n in rows]
-    multiple, unit = need.asked[-1][1], next(iter(rows.values()))["unit"]
-    where = f" at {multiple:g}x" if multiple else f" ({need.asked[-1][0]})"
+    multiple, unit = need.last[1], next(iter(rows.values()))["unit"]
+    where = f" at {multiple:g}x" if multiple else f" ({need.last[0]})"
     if decision.rung.length and multiple > 1:  # a rung of the ladder scores longer texts as one
         where = f" from 1x to {next(iter(rows.values()))['multiple']:g}x"
     where += f" in {decision.rung.name}"
     if decision.rung.length:
         where += f", {decision.rung.tokens / 1e6:.1f}M tokens in texts of {decision.rung.length}"
-    here = [s for s in others if all(_wins(decision.rung.rows(q).get(s)) for q in need.asked)]
+    here = [scheme for scheme in others if _least_won(scheme, need, decision.rung)]
     verb = "is" if len(here) == 1 else "are"
     head = f"{len(here)} of {len(others)} schemes {verb} better than every baseline"
     text = f"{head}{where} ({unit}): {', '.join(told)}."
     if contradicted := [name for name in here if name not in decision.better]:
         text += " Longer training compares some of these too, and there they are not clearly "
         text += f"better: {_names(contradicted)}."
-    if mixed := [name for name in others if _is_better(rows[name]) and not _wins(rows[name])]:
+    if mixed := [name for name in others if _is_better(rows[name]) and not _won(rows[name])]:
         text += f" Better in all, and not on each kind of text: {_names(mixed)}."
     if decision.better:
         last = max(_rank(rows[name]) for name in decision.better)
@@ -260,10 +265,10 @@ def _names(schemes: Iterable[str]) -> str:
     return ", ".join(named[:_NAMED]) + more
 
 
-def told_of_all(rungs: Iterable[trust.Rung]) -> list[dict[str, Any]]:
-    """Returns what the template says of each need."""
+def sections(rungs: Iterable[trust.Rung]) -> list[dict[str, Any]]:
+    """Returns what the template says of all needs."""
     ordered = sorted(rungs, key=operator.attrgetter("training"))
-    return [told(need, ordered) for need in NEEDS]
+    return [section(need, ordered) for need in NEEDS]
 
 
 def guide(rungs: Sequence[trust.Rung], missing: str, decoding: dict[str, float]) -> str:
@@ -277,7 +282,7 @@ def guide(rungs: Sequence[trust.Rung], missing: str, decoding: dict[str, float])
         "choosing.md",
         rungs=sorted(rungs, key=operator.attrgetter("training")),
         missing=missing,
-        needs=told_of_all(rungs),
+        needs=sections(rungs),
         lasts=trust.LASTS,
         shared=trust.SHARED,
         q=Q / 2,
@@ -291,17 +296,17 @@ def read_decoding(path: Path) -> dict[str, float]:
     return pd.read_csv(path, index_col="scheme")["times_nope"].to_dict()
 
 
-def read_rungs(docs: Path) -> tuple[list[trust.Rung], str]:
+def read_rungs(docs: Path, sources: Sources) -> tuple[list[trust.Rung], str]:
     """Returns all answers that ``docs`` keeps, and what the ladder lacks, in words.
 
     Rungs of the ladder without RoPE are left out.
     """
-    sources, data = read(docs), docs / "data"
+    data = docs / "data"
     rungs = [trust.Rung("the atlas", sources.atlas.about["setup"], 0.0, sources.atlas.answers)]
     pages = {"extension.md": read_extension(data / "extension_small.csv")}
     pages["multimodal.md"] = multimodal_tables.read(data)
     for page, values in pages.items():
-        answers = summary(values, verdicts(values))
+        answers, _ = judged(values)
         rungs.append(trust.Rung(f"[{page}]({page})", "", 0.0, answers))
     says = "a model of 0.1M parameters or fewer learns one task, until it can or at a last step."
     # A model of one task reads more rows of it than one that learns twelve.

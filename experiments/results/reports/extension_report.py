@@ -10,18 +10,18 @@ from rich.console import Console
 from experiments.results.extensions import (
     LAST,
     PROMISED,
-    WINDOWED,
+    THROUGH_WINDOW,
     ExtensionStudy,
     retention,
     windowed,
 )
-from experiments.results.lengths import MAIN, WINDOWED_COLUMN, View, heading, summarise
+from experiments.results.lengths import WINDOWED_COLUMN, View, heading, summarise
 from experiments.results.reports import length_figures, page
 from experiments.results.reports.drawing import drawing_style, finish, styles_of, svg
 from experiments.results.reports.length_report import mark, print_lengths, table
 from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.templates import FIGURES
-from experiments.results.statistics import by_seed, cells_of, words
+from experiments.results.statistics import by_seed, cells_of, with_margin, words
 
 NAME = "windowed"  # the line of the plain model that sees no more than its training length
 _GREY: dict[str, Any] = {"color": "#777777", "linestyle": "-", "linewidth": 2.4}
@@ -33,7 +33,7 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
     Raises a ValueError if two records claim the same measurement.
     """
     about, drawn, written = study.about, draw(study), markdown(study)
-    counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == "last"}
+    counts = {r["multiple"]: r["documents"] for r in study.records if r["protocol"] == LAST}
     documents = ""
     if len(set(counts.values())) > 1:
         words = ", ".join(f"{counts[multiple]} at {multiple}x" for multiple in sorted(counts))
@@ -46,7 +46,7 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
         {"Model": about["source"], "corpus": about["corpus"], "digest": about["corpus_digest"]},
         {f"{name}.svg": picture for name, (*_, picture) in drawn.items()} | {"table.md": written},
         target=_target(study),
-        tables={_after(steps): table(study.at(steps), MAIN) for steps in study.steps},
+        tables={_after(steps): table(View(study.at(steps))) for steps in study.steps},
         mark=mark(study.at(0)),
         documents=documents,
         drawn=drawn,
@@ -64,8 +64,8 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
         print_lengths(study.at(steps), title, console)
     columns = ["steps", "loss", "accuracy kept", f"above {PROMISED:.0%}"]
     table = page.terminal_table(f"short context, under the encoding for {_target(study)}", columns)
-    for (scheme, steps), retained in retention(study).items():
-        table.add_row(scheme, str(steps), *retained.words, retained.verdict)
+    for (scheme, steps), retained in retention(study.records).items():
+        table.add_row(scheme, str(steps), *retained.words.values(), retained.verdict)
     if table.row_count:
         console.print(table)
     console.print(study.about["rules"], highlight=False)
@@ -73,7 +73,7 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
 
 def markdown(study: ExtensionStudy) -> str:
     """Returns one table of all results, with a row for each method and number of steps."""
-    retained, runs = retention(study), study.training
+    retained, runs = retention(study.records), study.training
     costs = [cells_of(by_seed(runs, "steps", key, "cost")) for key in ("tokens", "seconds")]
     views = {steps: View(study.at(steps)) for steps in study.steps}
     columns = sorted({c for view in views.values() for c in view.columns if c < WINDOWED_COLUMN})
@@ -84,12 +84,13 @@ def markdown(study: ExtensionStudy) -> str:
         for scheme in view.order:
             losses = ["".join(words(view.cells, scheme, c)).replace("±", "± ") for c in columns]
             left = retained.get((scheme, steps))
-            short = ["-", "-"] if left is None else left.words
+            short = ["-", "-"] if left is None else left.words.values()
             label = f"{scheme}, {steps} steps"
-            cost = [f"{of.get(label, {}).get(steps, (0,))[0]:,.0f}" for of in costs]
+            spent = [of_runs.get(label, {}).get(steps) for of_runs in costs]
+            cost = [f"{cell.mean if cell else 0:,.0f}" for cell in spent]
             rows.append([f"`{scheme}`", str(steps), *losses, *short, *cost])
     level = windowed(study)
-    first = "".join(words({NAME: {1: level} if level else {}}, NAME, 1)).replace("±", "± ")
+    first = with_margin(level.mean, level.margin) if level else "-"
     rows.append([f"*{NAME}*", "0", first, *["-"] * (len(heads) - 3)])
     return markdown_table(heads, rows)
 
@@ -101,11 +102,11 @@ def _accuracy_kept(study: ExtensionStudy) -> str:
         for steps in study.steps
         for head in ("loss", "accuracy kept", f"above {PROMISED:.0%}")
     ]
-    retained, rows = retention(study), dict[str, list[str]]()
+    retained, rows = retention(study.records), dict[str, list[str]]()
     for scheme in dict.fromkeys(scheme for scheme, _ in retained):
         for steps in study.steps:
             left = retained.get((scheme, steps))
-            shown = [*left.words, left.verdict] if left else ["-"] * 3
+            shown = [*left.words.values(), left.verdict] if left else ["-"] * 3
             rows.setdefault(scheme, []).extend(shown)
     return page.grid(heads, rows) if rows else ""
 
@@ -149,7 +150,7 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
 
 def _lengths(study: ExtensionStudy) -> list[int]:
     """Returns the lengths at which the tokens are scored that were scored through the window."""
-    scored = {r["tokens"] for r in study.records if r["protocol"] == WINDOWED}
+    scored = {r["tokens"] for r in study.records if r["protocol"] == THROUGH_WINDOW}
     of_last = (r for r in study.records if r["protocol"] == LAST and r["tokens"] in scored)
     return sorted({r["length"] for r in of_last})
 
@@ -157,7 +158,7 @@ def _lengths(study: ExtensionStudy) -> list[int]:
 def _by_steps(study: ExtensionStudy, styles) -> Figure:
     """Draws the loss at the target length against the steps of fine-tuning."""
     target = study.about["target"]
-    records = [r for r in study.records if (r["protocol"], r["multiple"]) == ("last", target)]
+    records = [r for r in study.records if (r["protocol"], r["multiple"]) == (LAST, target)]
     cells = cells_of(by_seed(records, "steps", "bits_per_byte", "by steps"))
     cells = {scheme: row for scheme, row in cells.items() if len(row) > 1}
     drawing = Figure(figsize=(8.8, 4.2), layout="constrained")
@@ -170,7 +171,7 @@ def _by_steps(study: ExtensionStudy, styles) -> Figure:
         x = [places[steps] for steps in sorted(row)]
         axes.errorbar(x, means, [error or 0 for error in errors], **style)
     if level := windowed(study):
-        axes.axhline(level[0], **_GREY, label=NAME)
+        axes.axhline(level.mean, **_GREY, label=NAME)
     axes.set_xticks(list(places.values()), list(map(str, places)))
     axes.set(xlabel="steps of fine-tuning", ylabel="bits per byte")
     finish(axes)

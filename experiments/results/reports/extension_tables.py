@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.results.answers import marked, summary, verdicts
-from experiments.results.comparisons import families
-from experiments.results.extensions import ExtensionStudy, retention
+from experiments.results.answers import Answer, by_question, judged, marked
+from experiments.results.extensions import retention
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import templates
 from experiments.results.reports.markdown import families_below, markdown_table
@@ -17,47 +16,48 @@ from experiments.results.statistics import mean_and_margin, with_margin
 TABLES, SEARCHED = map(templates.tables, ("extension_tables", "searched"))
 
 
-def markdown(table: templates.Table, path: Path) -> str:
+def of_methods(table: templates.Table, path: Path) -> str:
     """Returns a table as Markdown, from the records in a file of docs/data.
 
     A mark says that a loss is better or worse than that of the plain model through a window, which
     has the last row.
     """
-    values = read_extension(path)
-    compared = verdicts(values)
-    rows = summary(values, compared).to_dict("records")
-    answers = {(a["topic"], a["multiple"], a["scheme"]): a for a in rows}
-    records = pd.read_csv(path).to_dict("records")
-    retained = retention(ExtensionStudy(records, [], [], {}, []))
+    answers, families = judged(read_extension(path))
+    answer_of = by_question(answers)
+    retained = retention(pd.read_csv(path).to_dict("records"))
+
+    def loss(scheme: str, steps: int, multiple: int) -> Answer | None:
+        return answer_of.get((scheme, f"made longer, {steps} steps", multiple))
 
     def cell(scheme: str, kind: str, steps: int, multiple: int) -> str:
-        if kind != "loss":
-            left = retained.get((scheme, steps))
-            return left.words[kind == "short accuracy kept"] if left else ""
-        answer = answers.get((f"made longer, {steps} steps", multiple, scheme))
-        return marked(answer, WINDOWED) if answer else ""
+        if kind == "loss":
+            answer = loss(scheme, steps, multiple)
+            return marked(answer, WINDOWED) if answer else ""
+        left = retained.get((scheme, steps))
+        return left.words[kind] if left else ""
 
-    _, steps, multiple = table.columns[table.by]
+    _, *by = table.columns[table.by]
 
     def place(scheme: str) -> tuple[bool, float, str]:
-        answer = answers.get((f"made longer, {steps} steps", multiple, scheme))
+        answer = loss(scheme, *by)
         return scheme == WINDOWED, answer["mean"] if answer else math.inf, scheme
 
     lines = [
         [f"`{scheme}`", *(cell(scheme, *column) for column in table.columns.values())]
-        for scheme in sorted({row["scheme"] for row in rows}, key=place)
+        for scheme in sorted(answers["scheme"].unique(), key=place)
     ]
-    of_marks = families(compared[compared["against"] == WINDOWED])
+    of_marks = families[families["against"] == WINDOWED]
     return markdown_table(["method", *table.columns], lines) + families_below(of_marks)
 
 
-def searched(table: templates.Table, records: pd.DataFrame) -> str:
+def of_searches(table: templates.Table, records: pd.DataFrame) -> str:
     """Returns a table as Markdown: means over seeds, and half of their 95 % intervals."""
 
     def cell(losses: pd.Series) -> str:
         if losses.empty:
             return "-"
-        return with_margin(*mean_and_margin(losses)[:2])
+        mean, margin, _ = mean_and_margin(losses)
+        return with_margin(mean, margin)
 
     rows = []
     for scheme, of_scheme in records.groupby("scheme", sort=False):
@@ -71,7 +71,7 @@ def searched(table: templates.Table, records: pd.DataFrame) -> str:
 
 def tables(data: Path) -> dict[str, str]:
     """Returns all tables by their headings, from the records in the folder ``data``."""
-    made = {table.heading: markdown(table, data / table.file) for table in TABLES}
+    made = {table.heading: of_methods(table, data / table.file) for table in TABLES}
     return made | {
-        table.heading: searched(table, pd.read_csv(data / table.file)) for table in SEARCHED
+        table.heading: of_searches(table, pd.read_csv(data / table.file)) for table in SEARCHED
     }

@@ -12,6 +12,7 @@ import textwrap
 from typing import Any
 
 from experiments.results.answers import OWN_WINDOW, TASKS
+from experiments.results.atlas import EFFECTIVE, PARAMETERS
 from experiments.results.ledger import REPRODUCED, WORDS
 from experiments.results.lengths import CLEAR_GAIN, WINDOWED
 from experiments.results.reports.markdown import names
@@ -67,13 +68,16 @@ def sentences(name: str, sources: Sources) -> list[str]:
 
 def _text(sources: Sources) -> dict[str, Any]:
     """Returns the numbers of findings about losses on text, and of parameters."""
-    a, against = sources.atlas.answers, f"vs_{WINDOWED}"
-    longest, longest_manual = (a.loc[a["topic"] == t, "multiple"].max() for t in ("text", "manual"))
-    far, manual = sources.atlas.to("text", longest), sources.of("manual", longest_manual)
+    atlas, against = sources.atlas, f"vs_{WINDOWED}"
+    a, longest = atlas.answers, atlas.longest
+    far = atlas.distinct_answers("text", longest)
+    longest_manual = a.loc[a["topic"] == "manual", "multiple"].max()
+    manual = atlas.answers_to("manual", longest_manual)
     better = far[far[against] == "better"].sort_values("mean")
-    parameters = sources.of("parameters")["mean"]
+    parameters = atlas.answers_to(PARAMETERS)["mean"]
     ratio = (parameters / parameters["rope"]).sort_values(ascending=False)
-    others = [s for s, model in sources.atlas.trained.items() if model == "rope" and s != "rope"]
+    others = [s for s, model in atlas.trained.items() if model == "rope" and s != "rope"]
+    best = {n: atlas.answers_to("text", n)["mean"][others].sort_values() for n in (2, 4)}
     beyond = a[(a["topic"] == "text") & (a["multiple"] > 1) & a["scheme"].isin(others)]
     return {
         "longest": longest,
@@ -89,9 +93,9 @@ def _text(sources: Sources) -> dict[str, Any]:
         "rope": parameters["rope"],
         "more": ratio[ratio > _MORE_PARAMETERS],
         "rest": ratio[ratio <= _MORE_PARAMETERS].max(),
-        "rope_at_2": sources.of("text", 2).loc["rope", against],
+        "rope_at_2": atlas.answers_to("text", 2).loc["rope", against],
         "others": others,
-        "best": {n: sources.of("text", n)["mean"][others].sort_values().index[:4] for n in (2, 4)},
+        "best": {n: means.index[:4] for n, means in best.items()},
         "beyond_window": beyond[beyond[against] == "better"]["scheme"].nunique(),
     }
 
@@ -112,7 +116,8 @@ def _gains(sources: Sources) -> dict[str, Any]:
     told = set(rows[word.isin(("better", "worse", "diverged"))]["scheme"])
     effective = []
     for place, topic in (("the manual", ", manual"), ("sources", "")):
-        lengths = sources.of(f"effective context{topic}")["mean"].drop(WINDOWED, errors="ignore")
+        lengths = sources.atlas.answers_to(f"{EFFECTIVE}{topic}")["mean"]
+        lengths = lengths.drop(WINDOWED, errors="ignore")
         counts = lengths.value_counts()
         usual = counts.index[0]
         longer = [
@@ -135,7 +140,7 @@ def _tasks(sources: Sources) -> dict[str, Any]:
     """Returns the numbers of findings about tasks."""
     a, solved, partly = sources.atlas.answers, {}, []
     for topic in ("recall", "flip_flop"):
-        rows = sources.of(topic, 4)
+        rows = sources.atlas.answers_to(topic, 4)
         solved[topic] = rows.index[rows["learned"] & (rows["solved"] == rows["seeds"])]
     # The shares of seeds that solve a task at the trained length, by task and scheme.
     at_first = a[(a["family"] == TASKS) & (a["multiple"] == 1)]
@@ -145,7 +150,7 @@ def _tasks(sources: Sources) -> dict[str, Any]:
     most = shares.max(axis=1)
     for task in shares.index[(most > 0) & (most < 1)]:
         some = shares.loc[task][shares.loc[task] > 0].sort_values(ascending=False).index
-        rows = sources.of(task)
+        rows = sources.atlas.answers_to(task)
         words = (f"`{s}` in {rows.loc[s, 'solved']:.0f} of {rows.loc[s, 'seeds']}" for s in some)
         partly.append(f"{task} by {', '.join(words)}")
     longer = sources.one_task[sources.one_task["multiple"] == 2]
@@ -177,7 +182,7 @@ def _longer(sources: Sources) -> dict[str, Any]:
         "gaining_longer": gaining,
         "longest_trained": a["multiple"].max(),
         "after": after.sort_values(),
-        "before": sources.of("text")["mean"][after.index].sort_values().index,
+        "before": sources.atlas.answers_to("text")["mean"][after.index].sort_values().index,
         "ladder": sources.ladder["finding"],
         "best_at": sources.ladder["rungs"][sources.ladder["main"]]["best_at"],
         "claims": [claim["verdict"] for claim in sources.ledger["claims"]],

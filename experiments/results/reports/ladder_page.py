@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.results import ladder
-from experiments.results.answers import AGAINST, OWN_WINDOW, summary, verdicts
-from experiments.results.comparisons import families, statement
+from experiments.results.answers import AGAINST, judged
+from experiments.results.comparisons import statement
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 from experiments.results.reports import maps, trust
@@ -20,15 +20,13 @@ from experiments.results.reports.templates import document, fill, macros
 
 CSV, JSON = "ladder.csv", "ladder.json"
 _LOSSES = {"trained": ladder.TRAINED, "beyond": ladder.BEYOND}
-# With what schemes are compared, by topic.
-_LINES = {"text": ladder.ROPE, "text, beyond": WINDOWED, "gain": OWN_WINDOW}
 _POINTS = 60  # of a training curve that is kept
 
 
 def write(
     folder: Path,
     records: pd.DataFrame,
-    runs: ladder.Runs,
+    runs: pd.DataFrame,
     about: Mapping[str, Any],
     rungs: Mapping[str, dict[str, Any]],
     shape: Mapping[str, Any],
@@ -38,7 +36,7 @@ def write(
     Args:
       folder: where the files go.
       records: the table of ``results/ladder.py``.
-      runs: training losses of the main rung, by scheme, seed and tokens.
+      runs: training losses of the main rung, by tokens, scheme and seed.
       about: ``command, rules, device, git, date, corpus, corpus_digest``.
       rungs: for each rung ``length``, ``width``, ``tokens``, how it was trained (``says``), how
         many ``points`` it has and how many are ``finished``, and the schemes that are ``best_at``
@@ -49,25 +47,13 @@ def write(
     """
     curves = ladder.mean_curves(runs)
     present = [rung for rung in rungs if (records["rung"] == rung).any()]
-    rungs = {
-        rung: dict(of_rung, schemes=0, seeds=0, parameters=None, families=[])
-        for rung, of_rung in rungs.items()
-    }
-    tables = []
+    tables, results = [], {}
     for rung in present:
         of_rung = records[records["rung"] == rung]
-        rope = of_rung.loc[of_rung["scheme"] == ladder.ROPE, "parameters"]
-        rungs[rung] |= {
-            "schemes": int(of_rung["scheme"].nunique()),
-            "seeds": int(of_rung.groupby("scheme")["seed"].nunique().median()),
-            "parameters": int((rope if len(rope) else of_rung["parameters"]).iloc[0]),
-        }
-        numbers = ladder.values(records, rung)
-        compared = verdicts(numbers, ladder.extensions(of_rung))
-        tables.append(summary(numbers, compared).assign(rung=rung))
-        rungs[rung]["families"] = families(compared).to_dict("records")
-        kinds = sorted(of_rung["split"].unique())
-        rungs[rung]["kinds"] = kinds if len(kinds) > 1 else []
+        answers, families = judged(ladder.values(records, rung), ladder.extensions(of_rung))
+        tables.append(answers.assign(rung=rung))
+        results[rung] = _results(of_rung, families)
+    nothing: dict[str, Any] = {"schemes": 0, "seeds": 0, "parameters": None, "families": []}
     pairs = [pair for pair in shape["pairs"] if {*pair} <= {*present}]
     sizes = [rung for rung in shape["sizes"] if rung in present]
     ups = [
@@ -78,7 +64,7 @@ def write(
         lost = ladder.oracle(records, *shape["oracle"]).reset_index(names="scheme").astype(object)
     data = {
         "about": {key: value for key, value in about.items() if key != "config"},
-        "rungs": rungs,
+        "rungs": {rung: of_rung | results.get(rung, nothing) for rung, of_rung in rungs.items()},
         # Where the main rung has no results yet, the last one that has stands for it.
         "main": next(r for r in [shape["main"], *present[::-1]] if r in present),
         "correlations": list(_correlations(records, pairs)),
@@ -96,6 +82,19 @@ def write(
     write_files(folder, files | {f"{name}.svg": drawing for name, drawing in drawn.items()})
     write_files(folder, {"ladder.html": document("The ladder", body(folder))})
     return folder / "ladder.html"
+
+
+def _results(of_rung: pd.DataFrame, families: pd.DataFrame) -> dict[str, Any]:
+    """Returns what was trained on a rung, given its records, and what was compared there."""
+    rope = of_rung.loc[of_rung["scheme"] == ladder.ROPE, "parameters"]
+    kinds = sorted(of_rung["split"].unique())
+    return {
+        "schemes": int(of_rung["scheme"].nunique()),
+        "seeds": int(of_rung.groupby("scheme")["seed"].nunique().median()),
+        "parameters": int((rope if len(rope) else of_rung["parameters"]).iloc[0]),
+        "families": families.to_dict("records"),
+        "kinds": kinds if len(kinds) > 1 else [],
+    }
 
 
 def _correlations(records: pd.DataFrame, pairs: Iterable[tuple[str, str]]):
@@ -117,16 +116,14 @@ def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, st
         if ladder.ROPE in points[-1].index:
             before = points[0] if len(points) > 1 else points[0].iloc[:0]
             drawn["window"] = maps.beyond_window(points[-1], before, points[-1].index)
-        if len(curves) > 1 and ladder.ROPE in curves:
+        if len(curves.columns) > 1 and ladder.ROPE in curves:
             # Points that are evenly spaced on a logarithmic axis.
-            count = len(curves[ladder.ROPE])
-            places = np.unique(np.geomspace(1, count, _POINTS).round().astype(int) - 1)
-            thin = {name: [curve[place] for place in places] for name, curve in curves.items()}
-            drawn["by_tokens"] = maps.by_tokens(thin, ladder.crossings(curves))
+            places = np.unique(np.geomspace(1, len(curves), _POINTS).round().astype(int) - 1)
+            drawn["by_tokens"] = maps.by_tokens(curves.iloc[places], ladder.crossings(curves))
     return drawn
 
 
-def told(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> dict[str, Any]:
     """Returns what ``ladder.json`` has, with titles, rows, totals and findings in words."""
     data, answers = read_json(folder / JSON), pd.read_csv(folder / CSV).to_dict("records")
     rungs: dict[str, Any] = data["rungs"]
@@ -149,7 +146,7 @@ def told(folder: Path) -> dict[str, Any]:
 
 def body(folder: Path) -> str:
     """Returns the page as HTML, from the files of a folder."""
-    data = told(folder)
+    data = read(folder)
     return fill(
         "ladder.html",
         **data,
@@ -205,30 +202,47 @@ def _ordered(rungs: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _wins(rung: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns by topic the schemes that are ahead of what ``_LINES`` compares them with on a rung.
+    """Returns by topic the schemes that are ahead of ``ladder.OPPONENTS`` on a rung.
 
     With several seeds these are ``schemes``, better on each kind of text, of so many ``compared``.
     With one seed they have a lower mean, and ``compared`` is None.
     """
-    wins: dict[str, dict[str, Any]] = {}
-    for topic, other in _LINES.items():
-        rows = {row["scheme"]: row[topic] for row in rung["rows"] if row[topic]}
-        if rung["seeds"] > 1:
-            words_of = [row[f"vs_{other}"] for name, row in rows.items() if name not in AGAINST]
-            count = sum(isinstance(word, str) and word != "the same" for word in words_of)
-            topics = [topic, *(f"{topic} of {kind}" for kind in rung["kinds"])]
-            better = [
-                row["scheme"]
-                for row in rung["rows"]
-                if all(row[one] and row[one][f"vs_{other}"] == "better" for one in topics)
-            ]
-            wins[topic] = {"schemes": better, "compared": count}
-        else:
-            means = {name: row["mean"] for name, row in rows.items()}
-            lower = [name for name in means if means[name] < means.get(other, -math.inf)]
-            lower.sort(key=lambda name: (means[name], name))
-            wins[topic] = {"schemes": lower, "compared": None}
-    return wins
+    if rung["seeds"] > 1:
+        return {
+            topic: {
+                "schemes": _better(rung, topic, other),
+                "compared": _compared(rung, topic, other),
+            }
+            for topic, other in ladder.OPPONENTS.items()
+        }
+    return {
+        topic: {"schemes": _lower(rung, topic, other), "compared": None}
+        for topic, other in ladder.OPPONENTS.items()
+    }
+
+
+def _better(rung: Mapping[str, Any], topic: str, other: str) -> list[str]:
+    """Returns the schemes that are better than ``other`` at a topic, and on every kind of text."""
+    topics = [topic, *(f"{topic} of {kind}" for kind in rung["kinds"])]
+    return [
+        row["scheme"]
+        for row in rung["rows"]
+        if all(row[one] and row[one][f"vs_{other}"] == "better" for one in topics)
+    ]
+
+
+def _compared(rung: Mapping[str, Any], topic: str, other: str) -> int:
+    """Returns how many schemes have a verdict at a topic; equal ones and baselines have none."""
+    rows = [row for row in rung["rows"] if row["scheme"] not in AGAINST and row[topic]]
+    verdicts = [row[topic][f"vs_{other}"] for row in rows]
+    return sum(isinstance(word, str) and word != "the same" for word in verdicts)
+
+
+def _lower(rung: Mapping[str, Any], topic: str, other: str) -> list[str]:
+    """Returns the schemes whose mean loss is below that of ``other``, the lowest first."""
+    means = {row["scheme"]: row[topic]["mean"] for row in rung["rows"] if row[topic]}
+    lower = [name for name, mean in means.items() if mean < means.get(other, -math.inf)]
+    return sorted(lower, key=lambda name: (means[name], name))
 
 
 def _leading(leads: Mapping[str, Any]) -> list[str]:

@@ -20,8 +20,8 @@ from experiments.results.reports.page import terminal_table
 from experiments.results.reports.templates import document, fill
 from experiments.results.statistics import number, with_margin
 
-# The losses of the page, and what it calls them.
-_LOSSES = {"trained": "trained", "beyond": "beyond", "window": "own window"}
+# What the page calls the losses.
+_CALLED = {"trained": "trained", "beyond": "beyond", "window": "own window"}
 
 
 def write(folder: Path, out: Path, console: Console) -> None:
@@ -33,7 +33,7 @@ def write(folder: Path, out: Path, console: Console) -> None:
     try:
         records, refused = leaderboard.read(folder)
         rows, said = leaderboard.table(records)
-        columns = {name: leaderboard.questions(records, name) for name in _LOSSES}
+        columns = {name: leaderboard.questions(records, name) for name in leaderboard.LOSSES}
         told = [said, *refused, f"leaderboard: {out}"]
     except ValueError as error:
         refused = told = [str(error)]
@@ -42,7 +42,7 @@ def write(folder: Path, out: Path, console: Console) -> None:
         "leaderboard.html",
         rows=answers,
         columns=columns,
-        names=_LOSSES,
+        names=_CALLED,
         # On all texts, and on each kind of them.
         ahead=[
             row["scheme"]

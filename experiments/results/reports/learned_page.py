@@ -17,7 +17,8 @@ from experiments.results.reports.page import terminal_table
 from experiments.results.reports.templates import document, fill
 
 MULTIPLES = (1, 2, 3, 4)  # of the trained length
-HEADS = ("study", "scheme", "learned", "steps to 90 %", *(f"{n}x" for n in MULTIPLES), "sparse 1x")
+STEPS = f"steps to {100 * SOLVED:.0f} %"
+HEADS = ("study", "scheme", "learned", STEPS, *(f"{n}x" for n in MULTIPLES), "sparse 1x")
 
 
 def write(
@@ -71,7 +72,7 @@ def _lines(study: str, rows: pd.DataFrame) -> list[list[str]]:
     shown.append(f"{task}_sparse, {tokens}")
     table = summary(rows).drop(index="chance")
     return [
-        [f"`{study}`", f"`{scheme}`", cells["learned"], cells["steps to 90%"]]
+        [f"`{study}`", f"`{scheme}`", cells["learned"], cells[f"steps to {SOLVED:.0%}"]]
         + [cells.get(name, "") for name in shown]
         for scheme, cells in table.iterrows()
     ]

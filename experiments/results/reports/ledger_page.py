@@ -33,7 +33,7 @@ def write(folder: Path, rows: list[Row], about: dict[str, Any]) -> Path:
         "ledger.html",
         counts=counts(rows),
         corrected=counts(rows, "after_correction"),
-        rows=[_told(claim) for claim in data["claims"]],
+        rows=[_in_words(claim) for claim in data["claims"]],
         untestable=UNTESTABLE,
         **{key: data[key] for key in ("rule", "correction", "about")},
     )
@@ -68,7 +68,7 @@ def counts(rows: list[Row], column: str = "verdict") -> str:
     return ", ".join(f"{count} {word}" for word, count in numbers.items() if count)
 
 
-def _told(claim: Row) -> Row:
+def _in_words(claim: Row) -> Row:
     """Returns a claim with its effects in words, and with our number.
 
     That is the first one that decides the verdict, and how many are as predicted.

@@ -22,7 +22,7 @@ def draw(study: lengths.LengthStudy) -> dict[str, str]:
         for position, loss in zip(curve["positions"], curve["loss"], strict=True)
     ]
     by_length = lengths.summarise(study.records)
-    by_position = lengths.summarise(points, ("test", "curve", None), "loss")
+    by_position = lengths.summarise(points, lengths.Evaluation("test", "curve"), "loss")
     styles = drawing.styles_of(by_length | by_position)
     length = (by_length, styles, "context length in tokens", "bits per byte")
     position = (by_position, styles, "position in the longest context", "nats per token")
@@ -112,7 +112,7 @@ def _panels(study: lengths.LengthStudy) -> Figure | None:
     tables = {
         lengths.evaluation_name(study, evaluation): lengths.summarise(study.records, evaluation)
         for evaluation in lengths.evaluations(study)
-        if evaluation[0] == "test"
+        if evaluation.split == "test"
     }
     order = lengths.View(study).order
     names = [s for s in order if all(s in summary for summary in tables.values())]

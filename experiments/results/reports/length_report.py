@@ -33,10 +33,10 @@ def write(folder: Path, study: lengths.LengthStudy) -> Path:
     """
     about, drawn, tables = study.about, length_figures.draw(study), []
     for evaluation in lengths.evaluations(study):
-        title = f"{evaluation[0]} split, {lengths.evaluation_name(study, evaluation)}"
-        shown, is_last = table(study, evaluation), evaluation[1] == "last"
-        more = table(study, evaluation, "perplexity") if is_last else ""
-        tables.append((title, is_last, shown, more, lengths.View(study, evaluation).statement))
+        title = f"{evaluation.split} split, {lengths.evaluation_name(study, evaluation)}"
+        view, is_last = lengths.View(study, evaluation), evaluation.protocol == "last"
+        more = table(lengths.View(study, evaluation, "perplexity")) if is_last else ""
+        tables.append((title, is_last, table(view), more, view.statement))
     return page.write_report(
         folder,
         study,
@@ -72,33 +72,32 @@ def print_lengths(study: lengths.LengthStudy, title: str, console: Console) -> N
         console.print(view.statement, highlight=False)
 
 
-def table(
-    study: lengths.LengthStudy, evaluation: lengths.Evaluation, metric: str = "bits_per_byte"
-) -> Markup:
+def table(view: lengths.View) -> Markup:
     """Returns the table of one evaluation, shaded where a scheme is worse than at its own 1x."""
-    view = lengths.View(study, evaluation, metric)
-    trained = {r["scheme"]: r["trained"] for r in study.training if r["trained"] != r["scheme"]}
-    is_swapped, is_last = bool(trained.keys() & view.order), evaluation[1] == "last"
-    rows = {
-        scheme: [page.GridCell(trained.get(scheme, ""), is_words=True)] * is_swapped + cells
-        for scheme, cells in _rows(view, is_last).items()
-    }
-    heads = [page.GridCell("trained as", is_words=True)] * is_swapped
-    heads += [page.GridCell(*lengths.heading(study, column)) for column in view.columns]
-    return page.grid(heads + [page.GridCell("effective", "context")] * is_last, rows)
+    heads = [page.GridCell(*lengths.heading(view.study, column)) for column in view.columns]
+    if view.evaluation.protocol == "last":
+        heads.append(page.GridCell("effective", "context"))
+    rows = _rows(view)
+    runs = [r for r in view.study.training if r["trained"] != r["scheme"]]
+    trained = {r["scheme"]: r["trained"] for r in runs}
+    if trained.keys() & rows.keys():
+        heads.insert(0, page.GridCell("trained as", is_words=True))
+        for scheme, cells in rows.items():
+            cells.insert(0, page.GridCell(trained.get(scheme, ""), is_words=True))
+    return page.grid(heads, rows)
 
 
-def _rows(view: lengths.View, is_last: bool = True) -> dict[str, list[page.GridCell]]:
-    """Returns the cells of a view by scheme, and the effective context if it ``is_last``."""
-    shown = page.grid_cells(view.cells, view.columns)
-    return {
-        scheme: [
+def _rows(view: lengths.View) -> dict[str, list[page.GridCell]]:
+    """Returns the cells of a view by scheme, with the effective context if last tokens count."""
+    shown, rows = page.grid_cells(view.cells, view.columns), {}
+    for scheme in view.order:
+        rows[scheme] = [
             cell._replace(mark=view.marks(scheme, column), depth=_depth(view.worse(scheme, column)))
             for column, cell in zip(view.columns, shown[scheme], strict=True)
         ]
-        + [page.GridCell(str(view.effective(scheme)))] * is_last
-        for scheme in view.order
-    }
+        if view.evaluation.protocol == "last":
+            rows[scheme].append(page.GridCell(str(view.effective(scheme))))
+    return rows
 
 
 def _depth(worse: float) -> float:

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.results.atlas import family
-from experiments.results.ladder import Curves
 from experiments.results.reports.drawing import COLOURS, INK, finish, svg
 from posenc_jax import REGISTRY
 
@@ -121,28 +120,27 @@ def loss_and_recall(points: pd.DataFrame) -> str:
     return svg(figure)
 
 
-def by_tokens(curves: Curves, crossings: Iterable[tuple[str, int, float]]) -> str:
+def by_tokens(curves: pd.DataFrame, crossings: Iterable[tuple[str, int, float]]) -> str:
     """Draws training losses less RoPE's, by tokens, with ``ladder.crossings`` as hollow circles."""
     figure = Figure(figsize=(4.8, 5.2), layout="constrained")
     axes = figure.subplots()
-    rope = dict(curves["rope"])
+    above_rope = curves.sub(curves["rope"], axis=0)
     styles: dict[str, dict[str, Any]] = {"rope": dict(color=INK, linestyle="--", linewidth=1.5)}
     for i, scheme in enumerate(sorted(set(curves) - {"rope"})):
         colour, marker = _LINES[i % len(_LINES)], _MARKERS[i % len(_MARKERS)]
         # Markers begin at points that differ from scheme to scheme, and rarely cover each other.
         styles[scheme] = dict(color=colour, linewidth=1.3, marker=marker, markersize=5.5)
         styles[scheme] |= dict(markevery=(2 * i % 9, 9), markeredgewidth=0)
-    for scheme, curve in curves.items():
-        x = [tokens / 1e6 for tokens, _ in curve]
-        axes.plot(x, [loss - rope[n] for n, loss in curve], label=scheme, **styles[scheme])
+    for scheme, line in above_rope.items():
+        axes.plot(line.index / 1e6, line, label=scheme, **styles[scheme])
     for scheme, tokens, _ in crossings:
         colour = styles[scheme]["color"]
         axes.plot(tokens / 1e6, 0, "o", color=colour, markerfacecolor="none", markersize=8)
     axes.set(xscale="log", xlabel="million tokens of training")
     axes.set_ylabel("training loss less RoPE's, in nats")
     # At first all losses are far apart.
-    spread = [loss - rope[n] for curve in curves.values() for n, loss in curve[len(curve) // 3 :]]
-    axes.set_ylim(min(spread) - 0.02, min(max(spread), 0.4) + 0.02)
+    later = above_rope.iloc[len(above_rope) // 3 :].to_numpy()
+    axes.set_ylim(later.min() - 0.02, min(later.max(), 0.4) + 0.02)
     figure.legend(frameon=False, fontsize=8, ncols=4, loc="outside lower center", columnspacing=1)
     finish(axes)
     return svg(figure)

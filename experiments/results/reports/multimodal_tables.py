@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.results import archive
-from experiments.results.answers import AGAINST, MARKS, Answer, shown, summary, table, verdicts
-from experiments.results.comparisons import families
+from experiments.results.answers import AGAINST, MARKS, Answer, by_question, judged, shown, table
 from experiments.results.reports import templates
 from experiments.results.reports.markdown import families_below, markdown_table
 
@@ -55,24 +54,21 @@ def tables(archives: Path) -> dict[str, str]:
 
     The scheme that is best in the last column comes first, and one without a number there last.
     """
-    values = read(archives)
-    compared = verdicts(values)
-    answers, of_families = summary(values, compared), families(compared)
-    made = {}
+    answers, families = judged(read(archives))
+    answer_of, made = by_question(answers), {}
     for of in TABLES:
         heading = of.heading.lower()
         of_table = answers[answers["family"] == heading]
-        by_place = {(a["topic"], a["scheme"]): a for a in of_table.to_dict("records")}
         is_last = of_table["topic"] == f"{heading}, {list(of.columns)[-1]}"
         last = of_table[is_last].set_index("scheme")["mean"].replace(math.inf, math.nan)
         last = last.reindex(sorted(of_table["scheme"].unique()))
         called = {"rope": _ROPE.get(of.experiment, "rope")}
         lines = [
             [f"`{called.get(scheme, scheme)}`"]
-            + [_cell(by_place.get((f"{heading}, {name}", scheme))) for name in of.columns]
+            + [_cell(answer_of.get((scheme, f"{heading}, {name}", 0))) for name in of.columns]
             for scheme in last.sort_values(ascending=of.is_error, kind="stable").index
         ]
-        below = families_below(of_families[of_families["family"] == heading])
+        below = families_below(families[families["family"] == heading])
         made[of.heading] = markdown_table(["scheme", *of.columns], lines) + below
     return made
 

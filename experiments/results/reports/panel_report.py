@@ -102,7 +102,7 @@ def _lines(study: PanelStudy, panels: list[Panel]) -> Figure:
         axes = drawing.add_subplot(rows, columns, count)
         place = {x: i for i, x in enumerate(panel.xs)}
         for scheme, row in cells(study, panel).items():
-            finite = {place[x]: cell for x, cell in row.items() if cell[0] < math.inf}
+            finite = {place[x]: cell for x, cell in row.items() if cell.mean < math.inf}
             style = styles[scheme] | {"marker": "o", "markersize": 3}
             drawn[scheme] = line_with_band(axes, list(finite), finite.values(), **style)
         chance = {place[x]: value for x, value in chances(study, panel).items()}

@@ -66,7 +66,8 @@ def _cells(study: SearchStudy, group: str) -> dict[str, list[page.GridCell]]:
     records, metrics = [r for r in study.records if r["group"] == group], study.columns()
     long = [r | {"metric": metric, "value": r[metric]} for r in records for metric in metrics]
     cells = cells_of(by_seed(long, "metric", "value", group))
-    return page.grid_cells(dict(sorted(cells.items(), key=lambda row: row[1]["loss"][0])), metrics)
+    order = sorted(cells, key=lambda scheme: cells[scheme]["loss"].mean)
+    return page.grid_cells({scheme: cells[scheme] for scheme in order}, metrics)
 
 
 def _tuning(study: SearchStudy) -> Markup | str:

@@ -7,19 +7,18 @@ one task from the table of ``configs/learned.py``. See ``results/answers.py`` fo
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from experiments.results import archive, atlas_data
-from experiments.results.answers import MANUAL, TEXT, gains, losses, summary, table, verdicts
+from experiments.results.answers import MANUAL, TEXT, gains, judged, losses, table
 from experiments.results.atlas import Atlas
-from experiments.results.comparisons import families
 from experiments.results.learning import values_of
 from experiments.results.record import read_json
 from experiments.results.reports import ladder_page, trust
+from experiments.results.statistics import Record
 
 # The end of a topic and of a family about models that were trained for longer than the atlas'.
 LONGER = "trained longer"
@@ -31,12 +30,12 @@ class Sources:
 
     Attributes:
       atlas: the atlas.
-      longer: the answers of models that were trained longer, see ``answers.summary``.
+      longer: the answers of models that were trained longer, see ``answers.judged``.
       longer_families: the families that these were compared in.
       longer_tokens: how many tokens these models have seen.
       ledger: what ``docs/claims/claims.json`` has.
       trust: the badges of the questions of the atlas.
-      ladder: what ``ladder_page.told`` returns of ``docs/ladder``.
+      ladder: what ``ladder_page.read`` returns of ``docs/ladder``.
       one_task: the answers of models that learn one task; a topic is a study.
       copied: how well models of the ladder copy, see ``evaluation/copying.py``.
     """
@@ -51,29 +50,22 @@ class Sources:
     one_task: pd.DataFrame
     copied: pd.DataFrame
 
-    def of(self, topic: str, multiple: float = 1) -> pd.DataFrame:
-        """Returns the answers of the atlas to a question, by scheme."""
-        a = self.atlas.answers
-        return a[(a["topic"] == topic) & (a["multiple"] == multiple)].set_index("scheme")
-
 
 def read(docs: Path) -> Sources:
     """Returns the results in the folder ``docs``, or raises a ValueError if one is damaged."""
-    packed = docs / "data/extrapolation_long.tar.xz"
-    longer = read_longer(packed)
-    compared = verdicts(longer)
-    one_task = values_of(pd.read_csv(docs / "data/learned.csv"))
-    run = json.loads(next(iter(archive.read(packed).values()))["evaluation.json"])
+    runs = archive.evaluations(docs / "data/extrapolation_long.tar.xz")
+    longer, longer_families = judged(_longer([record for run in runs for record in run["records"]]))
+    one_task, _ = judged(values_of(pd.read_csv(docs / "data/learned.csv")))
     return Sources(
-        atlas_data.load(docs / "atlas"),
-        summary(longer, compared),
-        families(compared),
-        run["training"]["tokens"],
-        read_json(docs / "claims/claims.json"),
-        trust.read(docs / "atlas" / trust.JSON),
-        ladder_page.told(docs / "ladder"),
-        summary(one_task, verdicts(one_task)),
-        pd.read_csv(docs / "data/copied.csv"),
+        atlas=atlas_data.load(docs / "atlas"),
+        longer=longer,
+        longer_families=longer_families,
+        longer_tokens=runs[0]["training"]["tokens"],
+        ledger=read_json(docs / "claims/claims.json"),
+        trust=trust.read(docs / "atlas" / trust.JSON),
+        ladder=ladder_page.read(docs / "ladder"),
+        one_task=one_task,
+        copied=pd.read_csv(docs / "data/copied.csv"),
     )
 
 
@@ -91,12 +83,11 @@ def read_extension(path: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def read_longer(path: Path) -> pd.DataFrame:
-    """Returns the losses and gains in an archive of results on text.
+def _longer(records: list[Record]) -> pd.DataFrame:
+    """Returns the losses and gains of models that were trained longer, from records on text.
 
     A topic is a topic of the atlas with an end, such as "text, trained longer".
     """
-    records = archive.records(path)
     parts = [
         losses(records, "test", "last", "text", TEXT),
         losses(records, "manual", "last", "manual", MANUAL),

@@ -84,7 +84,7 @@ def _values(docs: Path, results: sources.Sources) -> dict[str, Any]:
     panels = multimodal_tables.tables(docs / "data")
     return {
         "version": __version__,
-        "schemes": len(results.of("text").index.drop(WINDOWED)),
+        "schemes": len(atlas.answers_to("text").index.drop(WINDOWED)),
         "seeds": int(atlas.answers["seeds"].max()),
         "longest": max(text, key=lambda q: q["multiple"]),
         "about": atlas.about,
@@ -100,7 +100,7 @@ def _values(docs: Path, results: sources.Sources) -> dict[str, Any]:
         "ledger": ledger,
         "counts": ledger_page.counts,
         "untestable": UNTESTABLE,
-        "needs": choosing_page.told_of_all(choosing_page.read_rungs(docs)[0]),
+        "needs": choosing_page.sections(choosing_page.read_rungs(docs, results)[0]),
         "decoding": choosing_page.read_decoding(docs / "data/decode.csv"),
         "slow": choosing_page.SLOW,
     }

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from experiments.results.answers import AGAINST, GAIN, OWN_WINDOW, TASKS, Answer
-from experiments.results.ladder import OF_KINDS
+from experiments.results.ladder import OPPONENTS
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
 
@@ -35,7 +35,7 @@ class Rung:
       name: the name in the guide.
       says: what was trained, in words.
       tokens: how many tokens a model has seen.
-      answers: the rows of ``answers.summary``.
+      answers: the answers of ``answers.judged``.
       length: tokens of a text in training, where other rungs have as many tokens in all.
     """
 
@@ -44,6 +44,9 @@ class Rung:
     tokens: float
     answers: pd.DataFrame
     length: int = 0
+    _rows: dict[Question, dict[str, Answer]] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @property
     def training(self) -> tuple[float, int]:
@@ -57,7 +60,12 @@ class Rung:
         answer for all lengths up to that. Where the question was asked of several kinds of text
         too, ``kinds`` has the answers by kind.
         """
-        topic, multiple = question
+        # The guide asks the same some hundred times for each need.
+        if question not in self._rows:
+            self._rows[question] = self._select(*question)
+        return self._rows[question]
+
+    def _select(self, topic: str, multiple: float) -> dict[str, Answer]:
         if "text, beyond" in set(self.answers["topic"]):
             topic = "text, beyond" if topic == "text" and multiple > 1 else topic
             asked = (self.answers["topic"] == topic) & (self.answers["multiple"] >= multiple)
@@ -66,7 +74,7 @@ class Rung:
         rows = {
             row["scheme"]: row | {"kinds": {}} for row in self.answers[asked].to_dict("records")
         }
-        if rows and topic in OF_KINDS:
+        if rows and topic in OPPONENTS:
             kind = self.answers["topic"].str.extract(rf"^{topic} of (\w+)$", expand=False)
             of_kinds = self.answers.assign(kind=kind).dropna(subset="kind").to_dict("records")
             for row in of_kinds:

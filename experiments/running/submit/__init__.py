@@ -23,7 +23,8 @@ from absl import flags
 from rich.console import Console
 
 from experiments.results.bucket import absolute, is_in_bucket
-from experiments.results.record import claimed, read_json, write_json
+from experiments.results.locks import claimed
+from experiments.results.record import read_json, write_json
 from experiments.settings import one_of
 
 # "module:class" by name. A module is imported when it is needed.

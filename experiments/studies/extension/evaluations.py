@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from experiments.evaluation.lengths import check_strides, check_targets
-from experiments.results.extensions import LAST, SHORT, WINDOWED
+from experiments.results.extensions import LAST, SHORT, THROUGH_WINDOW
 from experiments.training.data import Corpus
 from experiments.training.windows import eval_windows
 
@@ -110,4 +110,4 @@ class Documents:
         ends = self._documents_NL.shape[1] - np.arange(0, self._trials.last_tokens, stride)
         windows = [self._documents_NL[:, end - length - 1 : end] for end in ends]
         windows_NL = np.stack(windows, axis=1).reshape(-1, length + 1)
-        return Evaluation(scheme, WINDOWED, 1, 1, windows_NL, stride)
+        return Evaluation(scheme, THROUGH_WINDOW, 1, 1, windows_NL, stride)

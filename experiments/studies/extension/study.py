@@ -20,7 +20,7 @@ from rich.console import Console
 from experiments.evaluation.lengths import Scorer, in_other_units, print_losses
 from experiments.pretrained.trained import Source, in_tokens_of, loader
 from experiments.progress import stage
-from experiments.results.extensions import PLAIN, SHORT, WINDOWED, ExtensionStudy
+from experiments.results.extensions import PLAIN, SHORT, THROUGH_WINDOW, ExtensionStudy
 from experiments.results.record import RefusedError, Stored, as_json, differences
 from experiments.results.reports import extension_report
 from experiments.running.points import Point, trained_points
@@ -273,7 +273,7 @@ class Extension(Sweep):
             "scheme": one.scheme,
             "split": "test",
             "protocol": one.protocol,
-            "stride": self.trials.window_stride if one.protocol == WINDOWED else None,
+            "stride": self.trials.window_stride if one.protocol == THROUGH_WINDOW else None,
             "multiple": one.multiple,
             "length": windows_NL.shape[1] - 1,
             "ratio": one.ratio,

@@ -6,15 +6,15 @@ import pytest
 from study_records import pack, panel_study, results, text_records
 
 from experiments.results import answers
-from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, summary, verdicts
+from experiments.results.answers import AGAINST, OWN_WINDOW, TASKS, by_question, judged
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports.multimodal_tables import TABLES, read
 from experiments.results.reports.sources import read_extension
 
 
 def row(values, question, scheme):
-    table = summary(values, verdicts(values)).set_index(["question", "scheme"])
-    return table.loc[(question, scheme)].to_dict()
+    table, _ = judged(values)
+    return table.set_index(["question", "scheme"]).loc[(question, scheme)].to_dict()
 
 
 def test_rope_through_a_window_is_what_the_others_are_compared_with():
@@ -80,9 +80,8 @@ def test_a_task_counts_only_where_it_is_learned():
 
 
 def rows(values):
-    """Returns the answers by topic, multiple and scheme."""
-    actual = summary(values, verdicts(values)).to_dict("records")
-    return {(row["topic"], row["multiple"], row["scheme"]): row for row in actual}
+    """Returns the answers by scheme, topic and multiple."""
+    return by_question(judged(values)[0])
 
 
 def test_the_columns_of_the_tables_are_answers(tmp_path):
@@ -94,16 +93,16 @@ def test_the_columns_of_the_tables_are_answers(tmp_path):
     pack(tmp_path / "video.tar.xz", results(video, vanilla=seeds["nope"], good=seeds["good"]))
     pack(tmp_path / "story.tar.xz", results(story, frame_index=seeds["nope"], good=(None,) * 3))
     actual = rows(read(tmp_path))
-    good = actual["images, pasted 84", 0, "good"]
+    good = actual["good", "images, pasted 84", 0]
     assert good["mean"] == pytest.approx(0.65033, rel=1e-4)
     assert good["margin"] == pytest.approx(4.303 * 0.11547, rel=1e-3)  # Student's t
     assert good["vs_nope"] == "better" and not good["is_error"]
-    assert actual["images, 28", 0, "even"]["vs_nope"] == "no difference"
+    assert actual["even", "images, 28", 0]["vs_nope"] == "no difference"
     assert good["chance"] == 0.1 and good["unit"] == "accuracy"
-    assert actual["video, 32 frames", 0, "good"]["vs_rope"] == "better"
-    assert ("video, 32 frames", 0, "vanilla") not in actual
+    assert actual["good", "video, 32 frames", 0]["vs_rope"] == "better"
+    assert ("vanilla", "video, 32 frames", 0) not in actual
     # Lower is better in story time, and chance is the greatest error.
-    lost = actual["story time, from time 64", 0, "good"]
+    lost = actual["good", "story time, from time 64", 0]
     assert lost["vs_rope"] == "diverged" and lost["chance"] != lost["chance"]
 
 
@@ -124,7 +123,7 @@ def test_a_model_made_longer_is_compared_with_the_plain_one_through_a_window(tmp
     path.write_text(head + "".join(lines))
     actual = rows(read_extension(path))
     topic = "made longer, 0 steps"
-    assert {scheme for _, _, scheme in actual} == {"rope", "yarn", "pi", WINDOWED}
-    yarn = actual[topic, 2, "yarn"]
+    assert {scheme for scheme, _, _ in actual} == {"rope", "yarn", "pi", WINDOWED}
+    yarn = actual["yarn", topic, 2]
     assert yarn["vs_rope"] == yarn[f"vs_{WINDOWED}"] == "better"
-    assert actual[topic, 2, "pi"]["vs_rope"] == "diverged"
+    assert actual["pi", topic, 2]["vs_rope"] == "diverged"

@@ -14,7 +14,8 @@ from runs import comparison, config, cut_off, flipped
 from experiments.pretrained.trained import load_run
 from experiments.results import archive
 from experiments.results.environment import environment
-from experiments.results.record import claimed, write_json
+from experiments.results.locks import claimed
+from experiments.results.record import write_json
 from experiments.results.seal import read_evaluation
 from experiments.running.schedule import run_points
 from posenc_jax.pretrained.files import SafetensorsFiles

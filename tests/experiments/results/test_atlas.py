@@ -12,7 +12,7 @@ from study_records import ABOUT, HIGH, LOW, TRAINING, panel_study, text_records
 
 from configs.atlas import get_config
 from experiments.results import atlas_data
-from experiments.results.answers import AGAINST, OWN_WINDOW
+from experiments.results.answers import AGAINST, OWN_WINDOW, by_question
 from experiments.results.atlas import COST, EFFECTIVE, PARAMETERS, atlas_of, family
 from experiments.results.lengths import WINDOWED, LengthStudy, with_window
 from experiments.results.record import write_files
@@ -51,11 +51,11 @@ QUESTIONS += [PARAMETERS, COST, EFFECTIVE, f"{EFFECTIVE}, manual"]
 def test_the_atlas_has_every_answer_once(small):
     assert small.questions["question"].tolist() == QUESTIONS
     assert small.schemes == ["nope", "rope", WINDOWED, "alibi"]
-    rows = small.rows()
-    assert rows["rope", COST]["mean"] == 500.0 and ("alibi", COST) not in rows
-    assert rows["alibi", PARAMETERS]["mean"] == 1000
-    assert rows["alibi", EFFECTIVE]["mean"] == 128
-    alibi = rows["alibi", "copy 2x"]
+    rows = by_question(small.answers)
+    assert rows["rope", COST, 1]["mean"] == 500.0 and ("alibi", COST, 1) not in rows
+    assert rows["alibi", PARAMETERS, 1]["mean"] == 1000
+    assert rows["alibi", EFFECTIVE, 1]["mean"] == 128
+    alibi = rows["alibi", "copy", 2]
     assert alibi["vs_rope"] == "better" and alibi["solved"] == 3 and alibi["chance"] == 0.1
     assert small.families["comparisons"].sum() > 20
 

@@ -9,10 +9,11 @@ import pytest
 from runs import comparison, config
 from toy import preempted
 
-from experiments.results import archive, bucket
-from experiments.results.bucket import Holder, folder_at
+from experiments.results import archive, locks
+from experiments.results.bucket import folder_at
 from experiments.results.environment import environment
-from experiments.results.record import claimed, holder, read_lines, write_json
+from experiments.results.locks import Holder, claimed, holder
+from experiments.results.record import read_lines, write_json
 from experiments.running.schedule import run_points
 
 
@@ -75,8 +76,8 @@ def test_results_travel_to_a_bucket_and_back(objects, tmp_path, monkeypatch):
 
 
 def test_a_mark_keeps_others_away_for_as_long_as_it_is_renewed(objects, monkeypatch):
-    monkeypatch.setattr(bucket, "RENEWED", 0.02)
-    monkeypatch.setattr(bucket, "FORGOTTEN", 1.0)
+    monkeypatch.setattr(locks, "RENEWED", 0.02)
+    monkeypatch.setattr(locks, "FORGOTTEN", 1.0)
     folder = folder_at("gs://mine/marked")
     with claimed(folder):
         assert holder(folder).program == Holder.here().program

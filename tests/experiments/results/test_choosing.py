@@ -12,11 +12,19 @@ from study_records import HIGH as LEARNED
 from study_records import LOW as NOT_LEARNED
 from study_records import panel_study, text_records
 
-from experiments.results.answers import TEXT, of_tasks, of_text, summary, table, verdicts
+from experiments.results.answers import TEXT, judged, of_tasks, of_text, table
 from experiments.results.learning import values_of
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import trust
-from experiments.results.reports.choosing_page import NEEDS, Need, decide, guide, read_rungs, told
+from experiments.results.reports.choosing_page import (
+    NEEDS,
+    Need,
+    decide,
+    guide,
+    read_rungs,
+    section,
+)
+from experiments.results.reports.sources import read
 from posenc_jax import REGISTRY
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -29,7 +37,7 @@ NEED = Need("Text", (("text", 2),), "RoPE through a window", "YaRN", ("yarn", "h
 
 
 def rung_of(values, tokens=1.0, length=0):
-    answers = summary(values, verdicts(values))
+    answers, _ = judged(values)
     return trust.Rung(f"rung {tokens:g}", "Some models.", tokens, answers, length)
 
 
@@ -45,7 +53,7 @@ def rung(tokens=1.0, is_error=True, **losses):
 
 
 def test_a_scheme_is_chosen_that_is_better_than_all_baselines():
-    said = told(NEED, [rung(**BASELINES, alibi=LOW, t5=(1.9, 2.0, 2.15), yarn=HIGH)])
+    said = section(NEED, [rung(**BASELINES, alibi=LOW, t5=(1.9, 2.0, 2.15), yarn=HIGH)])
     assert said["choice"] == "`alibi`" and "corrected" in said["badges"]
     assert said["evidence"].startswith("1 of 3 schemes is better than every baseline at 2x")
     assert said["chapter"].endswith("worse than RoPE through a window; `hope` was not run there).")
@@ -53,7 +61,7 @@ def test_a_scheme_is_chosen_that_is_better_than_all_baselines():
 
 def test_a_recommended_scheme_with_one_seed_is_not_compared():
     """A rung that is half finished has schemes of one seed."""
-    said = told(NEED, [rung(**BASELINES, alibi=LOW, yarn=HIGH[:1])])["chapter"]
+    said = section(NEED, [rung(**BASELINES, alibi=LOW, yarn=HIGH[:1])])["chapter"]
     assert "`yarn` 2.300" in said and "not compared with RoPE through a window" in said
 
 
@@ -68,14 +76,14 @@ def test_what_longer_training_contradicts_is_not_chosen():
     assert decide(NEED, [short]).chosen == ["alibi", "fox"]
     longer = rung(2.0, **BASELINES, fox=LOW, alibi=HIGH)
     assert decide(NEED, [short, longer]).chosen == ["fox"]
-    said = told(NEED, [short, rung(2.0, **BASELINES, alibi=HIGH)])["evidence"]
+    said = section(NEED, [short, rung(2.0, **BASELINES, alibi=HIGH)])["evidence"]
     assert said.startswith("2 of 2 schemes are better than every baseline at 2x in rung 1")
     assert said.endswith("and there they are not clearly better: `alibi`.")
 
 
 def test_schemes_of_the_longest_training_that_has_better_ones_are_chosen():
     short, longer = rung(1.0, **BASELINES, alibi=LOW, fox=LOW), rung(2.0, **BASELINES, alibi=LOW)
-    said = told(NEED, [short, longer])
+    said = section(NEED, [short, longer])
     assert said["choice"] == "`alibi`" and "1 of 1 schemes" in said["evidence"]
     assert "in rung 2" in said["evidence"]
 
@@ -88,7 +96,7 @@ def test_a_scheme_must_be_better_on_each_kind_of_text():
     for kind, baselines in {"code": BASELINES, "prose": behind}.items():
         answers = rung(1.0, **baselines, alibi=LOW, fox=(1.0, 1.01, 1.02)).answers
         tables.append(answers.assign(topic=f"text of {kind}", multiple=1))
-    said = told(NEED, [trust.Rung("rung", "", 1.0, pd.concat(tables))])
+    said = section(NEED, [trust.Rung("rung", "", 1.0, pd.concat(tables))])
     assert said["choice"] == "`fox`"
     assert "Better in all, and not on each kind of text: `alibi`." in said["evidence"]
 
@@ -122,12 +130,12 @@ def test_one_seed_of_longer_training_is_enough_to_fall_behind():
     rungs = [rung(1.0, **BASELINES, alibi=LOW, fox=LOW), first_seeds(alibi=HIGH)]
     decision = decide(NEED, rungs)
     assert decision.better == ["alibi", "fox"] and decision.chosen == ["fox"]
-    assert "Behind a baseline after longer training: `alibi`." in told(NEED, rungs)["evidence"]
+    assert "Behind a baseline after longer training: `alibi`." in section(NEED, rungs)["evidence"]
 
 
 def test_a_choice_says_where_it_was_behind_after_less_training():
     rungs = [first_seeds(alibi=HIGH), rung(3.0, **BASELINES, alibi=LOW)]
-    said = told(NEED, rungs)
+    said = section(NEED, rungs)
     assert said["choice"] == "`alibi`"
     assert "`alibi` is behind a baseline in 1 of 1 trainings of fewer tokens" in said["evidence"]
 
@@ -137,12 +145,12 @@ def test_a_choice_says_where_as_many_tokens_do_not_prove_it():
         dataclasses.replace(rung(1.0, **BASELINES, alibi=losses), length=length)
         for length, losses in ((64, (1.9, 2.0, 2.15)), (256, LOW))
     )
-    said = told(NEED, [short, long])
+    said = section(NEED, [short, long])
     assert said["choice"] == "`alibi`"
     assert "as many tokens in texts of 64, `alibi` is not clearly better" in said["evidence"]
-    assert "as many tokens" not in told(NEED, [long])["evidence"]
+    assert "as many tokens" not in section(NEED, [long])["evidence"]
     worse = dataclasses.replace(rung(1.0, **BASELINES, alibi=HIGH), length=64)
-    assert "`alibi` is worse than a baseline" in told(NEED, [worse, long])["evidence"]
+    assert "`alibi` is worse than a baseline" in section(NEED, [worse, long])["evidence"]
 
 
 def test_a_task_counts_where_it_is_learned():
@@ -151,7 +159,7 @@ def test_a_task_counts_where_it_is_learned():
 
     def said(**shares):
         values = of_tasks(panel_study(nope=(low, high), rope=(high, low), **shares))
-        return told(need, [rung_of(values)])
+        return section(need, [rung_of(values)])
 
     assert said()["choice"] == "none yet" and "learned by 1 of 2" in said()["badges"]
     most = said(t5=(high, (0.99, 0.8, 0.9)))
@@ -162,7 +170,7 @@ def test_a_task_counts_where_it_is_learned():
 @pytest.fixture(scope="module")
 def rungs_and_missing():
     """Returns the rungs of the results that the repository keeps."""
-    return read_rungs(DOCS)
+    return read_rungs(DOCS, read(DOCS))
 
 
 def test_every_need_asks_what_was_measured(rungs_and_missing):
@@ -241,7 +249,7 @@ def test_a_model_of_one_task_counts_more_than_one_of_many():
     table = pd.DataFrame(rows)
     is_trained = (table["task"] == "copy") & (table["tokens"] == 43)
     alone = rung_of(values_of(table.assign(is_trained=is_trained)))
-    said = told(Need("Copies", (("copy", 1), ("copy", 2))), [many, alone])
+    said = section(Need("Copies", (("copy", 1), ("copy", 2))), [many, alone])
     assert said["choice"] == "`path`" and "in rung 1" in said["evidence"]
     assert "learned by 2 of 2" in said["badges"]
 

@@ -13,8 +13,9 @@ from runs import comparison, config, full_disk
 
 from experiments.results import seal
 from experiments.results.environment import environment
+from experiments.results.locks import claimed
 from experiments.results.metrics import Metrics
-from experiments.results.record import RefusedError, claimed, read_run, write_files, write_json
+from experiments.results.record import RefusedError, read_run, write_files, write_json
 from experiments.running.schedule import run_points
 from experiments.running.status import print_status
 

@@ -7,8 +7,7 @@ import pytest
 from study_records import pack, results, text_records
 
 from experiments.evaluation import copying
-from experiments.results.answers import of_text, summary, verdicts
-from experiments.results.comparisons import families
+from experiments.results.answers import judged, of_text
 from experiments.results.lengths import WINDOWED
 from experiments.results.reports import (
     atlas_tables,
@@ -86,9 +85,8 @@ def test_the_page_has_what_the_atlas_and_the_archive_give():
 
 
 def shown(values, schemes, columns):
-    actual, table = verdicts(values), Table("A toy", columns, schemes=schemes)
-    given = summary(values, actual), families(actual), {"fox": "rope"}
-    return atlas_tables.of_atlas(table, *given, {("text", 2.0): ["3 seeds", "corrected"]})
+    table, trusted = Table("A toy", columns, schemes=schemes), {("text", 2.0): ["3 seeds"]}
+    return atlas_tables.of_atlas(table, *judged(values), {"fox": "rope"}, trusted)
 
 
 def test_a_table_of_losses_has_marks_and_says_what_was_compared():
@@ -98,7 +96,7 @@ def test_a_table_of_losses_has_marks_and_says_what_was_compared():
     assert lines[2] == f"| `{WINDOWED}` (on `rope`) | 2.510 ± 0.025 | - |"
     assert lines[3].startswith("| `fox` (on `rope`) | 1.020 ± 0.050 ▲ | **0.490 ± 0.0")
     assert lines[4].startswith("| `t5` | 3.020 ± 0.050 ▼ | **")
-    assert lines[5] == "| *trust* | `3 seeds` `corrected` |  |"
+    assert lines[5] == "| *trust* | `3 seeds` |  |"
     said = " ".join(lines[7:])
     assert "loss on text against rope_windowed" in said and "gain against own_window" in said
     assert "against nope" not in said and "tasks" not in said

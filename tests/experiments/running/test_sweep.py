@@ -12,7 +12,8 @@ import pytest
 from runs import comparison, config, of_other_data, untrained
 
 from experiments import preemption
-from experiments.results.record import claimed, open_run
+from experiments.results.locks import claimed
+from experiments.results.record import open_run
 from experiments.running import sweep
 from experiments.running.finished import missing_in
 from experiments.running.schedule import run_points

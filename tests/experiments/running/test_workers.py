@@ -13,7 +13,8 @@ import pytest
 from runs import TINY, comparison, config, start, untrained
 
 from experiments import job_processes
-from experiments.results.record import claimed, open_run
+from experiments.results.locks import claimed
+from experiments.results.record import open_run
 from experiments.running import schedule, workers
 from experiments.running.schedule import Schedule, run_points
 

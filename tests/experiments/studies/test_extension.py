@@ -290,19 +290,20 @@ def study(shares, seeds=3):
 
 def test_what_is_kept_is_judged_with_its_interval():
     shares = {0: (0.90, 0.92, 0.91), 25: (0.99, 0.98, 0.985), 100: (0.99, 0.90, 0.96)}
-    actual = retention(study(shares))
+    actual = retention(study(shares).records)
     assert actual["rope", 0].accuracy == (1.0, 0.0, 3) and actual["rope", 0].change[0] == 0.0
     assert [actual["yarn", n].verdict for n in shares] == ["no", "yes", "undecided"]
     # A standard error of 0.01 / sqrt(3), times 4.303.
     assert actual["yarn", 0].accuracy[1] == pytest.approx(0.02484, abs=1e-4)
     assert actual["yarn", 25].change[0] == pytest.approx(1 / 0.985 - 1, abs=1e-4)
-    one = retention(study({0: (0.9,)}, seeds=1))["yarn", 0]
+    one = retention(study({0: (0.9,)}, seeds=1).records)["yarn", 0]
     assert (one.accuracy[1], one.verdict) == (None, "no, one seed")
     broken, nothing = (study({0: (0.9,)}, seeds=1) for _ in range(2))
     broken.records[-3]["accuracy"] = math.nan
     for item in nothing.records:
         item["accuracy"] = 0.0
-    assert retention(broken)["yarn", 0].verdict == retention(nothing)["yarn", 0].verdict == "no"
+    for one in (broken, nothing):
+        assert retention(one.records)["yarn", 0].verdict == "no"
 
 
 def test_other_documents_are_not_compared_with_those_of_the_trained_length():

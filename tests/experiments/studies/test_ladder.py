@@ -161,17 +161,22 @@ def test_speed_up_is_the_compute_of_rope_at_the_same_loss():
     assert list(actual["speed_up"].xs("far", level="scheme")) == pytest.approx([0.25, 4.0])
 
 
+def _training_losses(runs):
+    """Returns the table of training losses of runs, which have losses by tokens."""
+    columns = pd.MultiIndex.from_tuples(runs, names=["scheme", "seed"])
+    return pd.DataFrame({key: pd.Series(run) for key, run in runs.items()}, columns=columns)
+
+
 def test_curves_have_the_losses_that_all_runs_have():
     stopped = {10: 3.0, 17: 2.5, 20: 2.0}
-    curves = ladder.mean_curves(
-        {"rope": {0: {10: 5.0, 20: 4.0}, 1: stopped}, "alibi": {0: stopped}}
-    )
-    assert curves == {"rope": [(10, 4.0), (20, 3.0)], "alibi": [(10, 3.0), (20, 2.0)]}
-    assert ladder.mean_curves({}) == {}
+    runs = {("rope", 0): {10: 5.0, 20: 4.0}, ("rope", 1): stopped, ("alibi", 0): stopped}
+    curves = ladder.mean_curves(_training_losses(runs))
+    assert curves.to_dict() == {"rope": {10: 4.0, 20: 3.0}, "alibi": {10: 3.0, 20: 2.0}}
+    assert ladder.mean_curves(_training_losses({})).empty
 
 
 def test_rungs_say_which_schemes_win_and_one_seed_tells_no_verdict():
-    told = ladder_page.told(common.ROOT / "docs/ladder")
+    told = ladder_page.read(common.ROOT / "docs/ladder")
     largest = told["rungs"]["d8_w256_t20"]["wins"]["text"]
     assert largest["compared"] is None and "fox" in largest["schemes"]
     assert told["rungs"]["d7_l1024_t20"]["wins"]["text"]["compared"] == 3
@@ -181,27 +186,28 @@ def test_rungs_say_which_schemes_win_and_one_seed_tells_no_verdict():
 
 
 def test_a_crossing_is_the_last_one():
-    tokens = [1, 2, 3, 4, 5]
     curves = {
-        "rope": list(zip(tokens, [5.0, 4.0, 3.0, 2.0, 1.0], strict=True)),
-        "fast": list(zip(tokens, [4.0, 4.1, 2.9, 2.2, 1.5], strict=True)),
-        "slow": list(zip(tokens, [6.0, 5.0, 4.0, 3.0, 2.0], strict=True)),
+        "rope": [5.0, 4.0, 3.0, 2.0, 1.0],
+        "fast": [4.0, 4.1, 2.9, 2.2, 1.5],
+        "slow": [6.0, 5.0, 4.0, 3.0, 2.0],
     }
-    assert ladder.crossings(curves) == [("fast", 4, 2.2)]
+    actual = ladder.crossings(pd.DataFrame(curves, index=[1, 2, 3, 4, 5]))
+    assert actual == [("fast", 4, 2.2)]
 
 
 def test_leads_are_after_a_tenth_of_the_tokens_and_all():
     rope = {1: 5.0, 2: 4.0, 15: 2.0, 20: 1.0}
     fast = {1: 4.5, 2: 3.0, 15: 1.9, 20: 1.25}
-    early, last = ladder.leads({"rope": {0: rope, 1: rope}, "fast": {1: fast}})
+    runs = {("rope", 0): rope, ("rope", 1): rope, ("fast", 1): fast}
+    early, last = ladder.leads(_training_losses(runs))
     assert early == {"tokens": 2, "by_scheme": {"fast": {"lead": 1.0, "margin": None}}}
     assert last == {"tokens": 20, "by_scheme": {"fast": {"lead": -0.25, "margin": None}}}
 
 
 def test_a_lead_has_an_interval_over_seeds():
     losses = {"rope": (3.0, 4.0, 5.0), "fast": (2.0, 3.0, 4.0), "lucky": (1.0, 4.0, 5.0)}
-    runs = {scheme: {n: {10: loss} for n, loss in enumerate(s)} for scheme, s in losses.items()}
-    _, last = ladder.leads(runs)
+    runs = {(s, n): {10: loss} for s, of_seeds in losses.items() for n, loss in enumerate(of_seeds)}
+    _, last = ladder.leads(_training_losses(runs))
     assert last["by_scheme"]["fast"] == {"lead": 1.0, "margin": 0.0}
     assert last["by_scheme"]["lucky"]["lead"] < last["by_scheme"]["lucky"]["margin"]
 
