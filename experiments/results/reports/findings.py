@@ -124,7 +124,8 @@ def _gains(sources: Sources) -> dict[str, Any]:
             f"{length:,.0f} for {names(lengths.index[lengths == length])}"
             for length in sorted(counts.index[counts.index != usual], reverse=True)
         ]
-        effective.append(f"on {place} " + ", ".join([*longer, f"{usual:.0f} for {counts[usual]}"]))
+        most = f"{usual:.0f} for {'all' if not longer else 'the other'} {counts[usual]} schemes"
+        effective.append(f"on {place} " + ", ".join([*longer, most]))
     return {
         "gaining_on_manual": [f"{' = '.join(s)} {words}" for words, s in on_manual.items()],
         "largest_on_manual": "{mean:.3f} (`{scheme}` at {multiple:.0f}x)".format(**largest),
@@ -176,7 +177,7 @@ def _longer(sources: Sources) -> dict[str, Any]:
         last = rows[rows["multiple"] == rows["multiple"].max()].set_index("scheme")
         better = last[last[f"vs_{OWN_WINDOW}"] == "better"].sort_values("mean", ascending=False)
         named = [f"`{s}` {with_margin(r['mean'], r['margin'])}" for s, r in better.iterrows()]
-        gaining.append(f"on {where} by {', '.join(named) or 'no scheme'}")
+        gaining.append(f"on {where} {', '.join(named) or 'no scheme'}")
     after = a[(a["topic"] == f"text, {LONGER}") & (a["multiple"] == 1)].set_index("scheme")["mean"]
     return {
         "gaining_longer": gaining,
