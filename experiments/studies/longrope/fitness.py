@@ -129,9 +129,8 @@ def remembered(
     def losses(genomes):
         nonlocal best
         names = [json.dumps(dataclasses.asdict(genome)) for genome in genomes]
-        unknown = [
-            genome for genome, name in zip(genomes, names, strict=True) if name not in stored
-        ]
+        by_name = dict(zip(names, genomes, strict=True))  # equal genomes are computed once
+        unknown = [genome for name, genome in by_name.items() if name not in stored]
         computed = fitness(unknown) if unknown else iter(())
         for name in names:
             loss = stored.get(name, lambda: next(computed))

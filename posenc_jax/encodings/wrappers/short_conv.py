@@ -31,7 +31,7 @@ class ShortConv(LooksBack):
     the outputs of attention and of the feed-forward layer, are not part of attention.
 
     Args:
-      width: W, number of tokens that the convolution spans; 4 in Inkling.
+      width: W, number of tokens that the convolution spans, 2 or more; 4 in Inkling.
       over: the encoding beneath; ``inkling`` as published.
       rngs: source of the initial values, N(0, 0.02).
     """
@@ -47,7 +47,7 @@ class ShortConv(LooksBack):
         width: int = 4,
         over: Encoding | str = "rope",
     ):
-        super().__init__(over, reach=count_of("width", width) - 1)
+        super().__init__(over, reach=count_of("width", width, 2) - 1)
         self.of_keys_kernel = normal(rngs, num_kv_heads, width, head_dim)
         self.of_values_kernel = normal(rngs, num_kv_heads, width, head_dim)
 

@@ -9,7 +9,14 @@ import pytest
 
 from experiments.results.record import Stored
 from experiments.studies.longrope.fitness import remembered
-from experiments.studies.longrope.search import Budget, LongRoPE2Space, ReleasedSpace, Space, evolve
+from experiments.studies.longrope.search import (
+    Budget,
+    Genome,
+    LongRoPE2Space,
+    ReleasedSpace,
+    Space,
+    evolve,
+)
 
 FACTOR, PAIRS = 4.0, 8
 BUDGET = Budget(population=16, generations=6, parents=8, mutations=6, crossovers=6)
@@ -141,6 +148,15 @@ def test_a_search_that_was_killed_goes_on_and_ends_the_same(tmp_path, batch):
     # Nothing was computed twice but the loss that was being written at each kill.
     assert len(computed) == BUDGET.candidates + kills
     assert path.read_text().count("\n") == 1 + BUDGET.candidates
+
+
+def test_equal_candidates_of_one_generation_have_their_own_loss(tmp_path):
+    first, second = (Genome((factor,) * PAIRS, 0) for factor in (1.0, 3.0))
+    brood = [first, first, second]  # seeds may be equal, such as two rules at one factor
+    stored = Stored(tmp_path / "losses.jsonl", {})
+    fitness = remembered(lambda unknown: iter(losses(unknown)), stored, print)
+    assert list(fitness(brood)) == losses(brood)
+    stored.close()
 
 
 # The released code
