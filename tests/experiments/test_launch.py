@@ -184,7 +184,7 @@ def test_a_checkpoint_that_a_full_disk_refuses_is_one_sentence(corpus, tmp_path)
 def test_the_command_line_says_what_is_wrong(tmp_path):
     where = f"--workdir={tmp_path}"
     for arguments, word in (
-        ([TINY, where, "--config.schemes=nopee"], "'nopee', did you mean 'nope'"),
+        ([TINY, where, "--config.schemes=nopee"], "'nopee' is no scheme.* did you mean 'nope'"),
         ([TINY, where, "--task_id=99"], "task_id=99"),
         ([TINY.replace("tiny", "tin"), where], "preset='tin'"),
         (["--config=configs/nothing.py:small", where], "--config=configs/nothing.py is no file"),
