@@ -40,5 +40,5 @@ class StickBreaking(Encoding):
         is_self = tile.q_tokens.order()[:, None, :, None] == tile.k_tokens.order()[:, None, None, :]
         left = jnp.where(is_self, 0.0, jax.nn.log_sigmoid(-logits_BHTS))
         sums_BHTS, left = sums_up_to_queries(left, tile)
-        of_others = jax.nn.log_sigmoid(logits_BHTS) + (sums_BHTS - left)
-        return jnp.where(is_self, left.sum(-1, keepdims=True), of_others)
+        # The sum has the key's own log(1 - sigmoid(z)), and z more than that is log(sigmoid(z)).
+        return jnp.where(is_self, left.sum(-1, keepdims=True), logits_BHTS + sums_BHTS)
