@@ -215,8 +215,9 @@ def test_a_point_that_the_queue_ends_is_saved_and_goes_on(tmp_path):
 
     begun = tmp_path / "begun"
     executor = submitit.LocalExecutor(tmp_path / "logs")
-    # Three seconds after the start, long before its limit, the queue says that the job must end.
-    executor.update_parameters(timeout_min=1, signal_delay_s=57)
+    # Ten seconds after the start, long before its limit, the queue says that the job must end. On a
+    # busy machine a job takes seconds to start, and one that has not begun cannot be told.
+    executor.update_parameters(timeout_min=1, signal_delay_s=50)
     job = executor.submit(Resumable((sys.executable, "-c", PREEMPTIBLE, str(begun), "--task_id=0")))
     assert job.result() == 0
     assert (tmp_path / "done").read_text() == "--task_id=0"
