@@ -107,8 +107,8 @@ class Comparison(Sweep):
     def describe(self, point):
         model = self._spec(point.scheme).to_dict()
         file = own_schemes.digest(point.scheme)
-        own = {"own_file": file} if file else {}
-        return model | self.corpus.described | self.recipe_and_seed(point) | own
+        scheme_file = {"own_file": file} if file else {}
+        return model | self.corpus.described | self.recipe_and_seed(point) | scheme_file
 
     def describe_evaluation(self, point):
         extend = {name: self._extension_config(name) for name in point.extensions}

@@ -111,6 +111,7 @@ def test_xpk(job):
     assert second[:3] == ["xpk", "workload", "create"]
     assert {"--cluster=c", "--tpu-type=v5litepod-16", "--docker-image=i"} < set(second)
     assert {f"--workload={job.name}-1", "--restart-on-exit-codes=75"} < set(second)
+    assert "--termination-grace-period-seconds=120" in second  # xpk's own default is 30
     assert second[-1] == f"--command={job.of_point(1)}"
 
 
