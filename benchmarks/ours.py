@@ -20,6 +20,9 @@ from experiments.training.text import Text, spec_of
 
 VOCAB = 256
 
+# PyTorch's threads go on spinning for some milliseconds after a call, and would slow the next one.
+_PAUSE = 0.02  # seconds
+
 
 def shape_parser(doc: str, *, batch: int, length: int) -> argparse.ArgumentParser:
     """Returns a parser of the shape of a training step, with these defaults."""
@@ -58,6 +61,7 @@ def shape_of(args: argparse.Namespace) -> str:
 
 def seconds_of(call: Callable[[], Any]) -> float:
     """Returns how long a call takes, until its result is there."""
+    time.sleep(_PAUSE)
     start = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - start

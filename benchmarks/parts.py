@@ -8,7 +8,8 @@ Parts are timed alone, forward and backward, in one layer, and count for all lay
     attention  without rotation
     head       logits and cross-entropy
 
-With ``--precision=bfloat16`` products have factors in bfloat16, as in ``benchmarks.train``.
+With ``--precision=bfloat16`` products have factors in bfloat16, as in ``benchmarks.train``. With
+``--forward`` products and attention are timed without gradients, as a prompt needs them.
 The rest of a step is what is left of the whole: norms, residuals, activations, rotations, the
 embedding and the optimizer. It is negative where a part takes longer alone than in the step.
 """
@@ -104,32 +105,38 @@ def calls(args) -> dict[tuple[str, str], Callable[[], Any]]:
     of_jax, of_torch = our_parts(args, targets_N), torch_parts(targets_N)
     made: dict[tuple[str, str], Callable[[], Any]] = {}
     for part, of_part in shapes(args).items():
+        if args.forward and part == "head":  # a prompt needs the last token's logits alone
+            continue
         drawn = [[rng.standard_normal(s, np.float32) for s in kind] for kind in of_part]
-        gradient = jax.jit(jax.value_and_grad(of_jax[part]))
-        made[part, "ours"] = functools.partial(gradient, *jax.tree.map(jnp.asarray, drawn))
+        function = of_jax[part] if args.forward else jax.value_and_grad(of_jax[part])
+        made[part, "ours"] = functools.partial(jax.jit(function), *jax.tree.map(jnp.asarray, drawn))
         leaves, sums = jax.tree.map(torch.from_numpy, drawn)
-        made[part, "PyTorch"] = _torch_gradient(args, torch.compile(of_torch[part]), leaves, sums)
+        made[part, "PyTorch"] = _torch_call(args, torch.compile(of_torch[part]), leaves, sums)
+    if args.forward:
+        return made
     made[STEP, "ours"], _ = ours.jax_step(args, args.encoding, tokens)
     made[STEP, "PyTorch"], _ = torch_step(args, tokens)
     return made
 
 
-def _torch_gradient(args, function, leaves, sums):
-    leaves = [leaf.requires_grad_() for leaf in leaves]
+def _torch_call(args, function, leaves, sums):
+    leaves = [leaf.requires_grad_(not args.forward) for leaf in leaves]
 
-    def gradient():
+    def call():
         with torch.autocast("cpu", torch.bfloat16, enabled=args.precision == "bfloat16"):
             result = function(leaves, sums)
-        return torch.autograd.grad(result, leaves)
+        return result if args.forward else torch.autograd.grad(result, leaves)
 
-    return gradient
+    return call
 
 
 def table(times: pd.DataFrame, layers: int) -> pd.DataFrame:
-    """Returns milliseconds by part and side, with the rest of a step."""
+    """Returns milliseconds by part and side, with the rest of a step where a step was timed."""
     times.columns = pd.MultiIndex.from_tuples(times.columns)
     by_part = (1e3 * times.median()).unstack()
     by_part.loc[["products", "attention"]] *= layers
+    if STEP not in by_part.index:
+        return by_part.loc[["products", "attention"]]
     by_part.loc["rest"] = 2 * by_part.loc[STEP] - by_part.sum()
     return by_part.loc[["products", "attention", "head", "rest", STEP]]
 
@@ -137,6 +144,7 @@ def table(times: pd.DataFrame, layers: int) -> pd.DataFrame:
 @exit_status
 def main() -> None:
     parser = ours.shape_parser(__doc__, batch=8, length=256)
+    parser.add_argument("--forward", action="store_true", help="time no gradients and no step")
     parser.set_defaults(encoding="rope")
     args = parser.parse_args()
     made = table(ours.interleaved(calls(args), args.rounds), args.layers)
