@@ -104,7 +104,7 @@ def test_the_recipe_of_readme_runs_every_scheme(name):
 
 BAD_KEYWORDS = {
     "rope": [{"head_dim": 7}, {"rotary_dim": 10}, {"layout": "neox"}, {"base": 1.0}]
-    + [{"axes": (0, 1)}, {"frequencies": YaRN}],
+    + [{"axes": (0, 1)}, {"axes": ()}, {"frequencies": YaRN}],
     "mrope": [{"sections": (1, 1, 1)}],
     "mhrope": [{"axis_heads": (2, 2, 2)}],
     "axial_rope": [{"num_axes": 3}],
