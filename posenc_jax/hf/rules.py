@@ -144,7 +144,7 @@ def kimi_linear_kinds(config: Config, count: int) -> list[str]:
 
 def rope_layers(config: Config, count: int) -> list[bool]:
     """Returns whether each layer has RoPE, by ``no_rope_layers`` or by its interval."""
-    listed = entries(config, "no_rope_layers", lambda x: isinstance(x, int) and x in (0, 1))
+    listed = entries(config, "no_rope_layers", lambda x: x in (0, 1))
     if listed and len(listed) < count:
         raise ValueError("no_rope_layers must have one entry for each layer")
     if listed:

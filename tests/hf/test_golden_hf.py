@@ -71,6 +71,23 @@ def test_model_types(model_type):
         np.testing.assert_allclose(rotation_at_7(encoding), TYPES["tables"][table], atol=1e-5)
 
 
+# The golden configs of these types have another head_dim than the type has by default.
+OTHER_WIDTHS = "dots3_note_text hunyuan_v1_dense hunyuan_v1_moe ministral qwen3_omni_moe_text"
+OTHER_WIDTHS += " qwen4_exp_text"
+
+
+def test_head_dim_of_model_types_by_default():
+    """A config without head_dim gets the width that transformers has written for its type."""
+    models = {n: m for n, m in TYPES["models"].items() if n not in OTHER_WIDTHS.split()}
+    for model_type, about in models.items():
+        config, (number, rotates), *_ = about["config"], *about["layers"]
+        if "head_dim" not in config or rotates is None:
+            continue
+        bare = {key: value for key, value in config.items() if key != "head_dim"}
+        encoding = innermost(posenc_jax.from_hf(bare, layer=number))
+        assert encoding.head_dim == rotates[1], model_type
+
+
 @pytest.mark.parametrize("model_type", WHOLE)
 def test_patterns_of_model_types(model_type):
     """The same layers attend as in transformers, to the same keys, each under its own encoding."""
