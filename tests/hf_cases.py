@@ -225,6 +225,7 @@ REFUSED = [
     (YARN | {"beta_fats": 32}, HEAD, "beta_fats.*'beta_fast'"),
     ({"rope_type": "linear"}, HEAD, "type 'linear' lacks 'factor'"),
     (LLAMA | {"model_type": "smollm3", "no_rope_layers": [1, 2]}, {"layer": 0}, "no_rope_layers"),
+    (BASES | {"model_type": "muse_spark_text"}, {"layer": 2}, "layer_rope_theta"),
     # Not max_position_embeddings, which may be the length after it.
     ({"rope_type": "yarn", "factor": 4.0}, HEAD, "original_max_position_embeddings"),
     ({"model_type": "qwen2", "rope_scaling": YARN}, HEAD, "rope_theta is missing.*'qwen2'"),
