@@ -11,6 +11,11 @@ REASONS: list[tuple[str, str, str]] = [
         "no pair makes exactly that many turns, since 2 pi is irrational",
     ),
     (
+        "frequencies/resonance.py",
+        "inv_freq.where(is_rotated, 1.0)",
+        "what is computed of a pair that does not rotate is dropped in the next line",
+    ),
+    (
         "encodings/lib/one_by_one.py",
         "start = jnp.zeros_like(term(",
         "only the shape of a term is used, and all have the same",
