@@ -12,9 +12,11 @@ from attention_cases import Case, H
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.sharding import AxisType
 
+from posenc_jax import attend
 from posenc_jax.attention.dense import dense
 from posenc_jax.attention.fused import by_library, cudnn_takes, fused, is_fusable
 from posenc_jax.attention.splash import splash, splash_takes
+from posenc_jax.positions import text
 
 CASES = {
     "grouped": Case(kv_heads=1, scale=0.3),
@@ -165,3 +167,19 @@ def test_splash_does_not_take(name, case):
 
     with jax.set_mesh(common.mesh_of(data=4 if name == "rows_do_not_divide" else 1)):
         case.run(attention, build("rope"), *case.operands())
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_splash_does_not_take_keys_of_other_segments(number):
+    """A query that sees no key would not be 0."""
+    encoding, ids = build("rope"), jnp.zeros((1, 128), jnp.int32)
+    q_tokens = encoding.tokens(text(128), ids)
+    k_tokens = encoding.tokens(text(128), ids + number) if number else q_tokens
+
+    def attention(encoding, tile, v, rule):
+        assert splash_takes(tile, v, rule) == (number == 0)
+        return v
+
+    q = k = v = jnp.ones((1, 128, 2, encoding.head_dim))
+    with attention_cases.traced_for("cpu", "cpu"):
+        attend(encoding, q, k, v, q_tokens, k_tokens, implementation=attention)
