@@ -16,6 +16,11 @@ REASONS: list[tuple[str, str, str]] = [
         "what is computed of a pair that does not rotate is dropped in the next line",
     ),
     (
+        "wrappers/short_conv.py",
+        'reach=count_of("width", width, 2) - 1',
+        "with a larger reach more earlier tokens are found than the convolution reads",
+    ),
+    (
         "encodings/lib/one_by_one.py",
         "start = jnp.zeros_like(term(",
         "only the shape of a term is used, and all have the same",
