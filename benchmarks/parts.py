@@ -99,7 +99,7 @@ def torch_parts(targets_N) -> dict[str, Callable[..., Any]]:
 
 
 def calls(args) -> dict[tuple[str, str], Callable[[], Any]]:
-    """Returns a call for each part and for the whole step, on both sides."""
+    """Returns a call for each part on both sides, and without ``--forward`` for the whole step."""
     tokens, rng = ours.random_tokens(args), np.random.default_rng(0)
     targets_N = tokens[:, 1:].reshape(-1)
     of_jax, of_torch = our_parts(args, targets_N), torch_parts(targets_N)

@@ -129,7 +129,7 @@ def _check_frequencies(frequencies, axes):
 
 def _check_axes(axes, pairs):
     """Checks that each pair has an axis, in all heads alike."""
-    heads = axes if isinstance(next(iter(axes), None), tuple) else (axes,)
+    heads = axes if axes and isinstance(axes[0], tuple) else (axes,)
     is_axis = all(isinstance(n, int) and n >= STILL for head in heads for n in head)
     if not is_axis or any(len(head) != pairs for head in heads):
         raise ValueError(
