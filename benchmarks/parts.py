@@ -41,6 +41,7 @@ from experiments.training import precision
 from posenc_jax.model.transformer import usual_mlp_dim
 
 STEP = "whole step"
+PARTS_OF_PROMPT = ["products", "attention"]
 Shapes = list[tuple[int, ...]]
 
 
@@ -104,10 +105,8 @@ def calls(args) -> dict[tuple[str, str], Callable[[], Any]]:
     targets_N = tokens[:, 1:].reshape(-1)
     of_jax, of_torch = our_parts(args, targets_N), torch_parts(targets_N)
     made: dict[tuple[str, str], Callable[[], Any]] = {}
-    for part, of_part in shapes(args).items():
-        if args.forward and part == "head":  # a prompt needs the last token's logits alone
-            continue
-        drawn = [[rng.standard_normal(s, np.float32) for s in kind] for kind in of_part]
+    for part in PARTS_OF_PROMPT if args.forward else of_jax:
+        drawn = [[rng.standard_normal(s, np.float32) for s in kind] for kind in shapes(args)[part]]
         function = of_jax[part] if args.forward else jax.value_and_grad(of_jax[part])
         made[part, "ours"] = functools.partial(jax.jit(function), *jax.tree.map(jnp.asarray, drawn))
         leaves, sums = jax.tree.map(torch.from_numpy, drawn)
@@ -134,9 +133,9 @@ def table(times: pd.DataFrame, layers: int) -> pd.DataFrame:
     """Returns milliseconds by part and side, with the rest of a step where a step was timed."""
     times.columns = pd.MultiIndex.from_tuples(times.columns)
     by_part = (1e3 * times.median()).unstack()
-    by_part.loc[["products", "attention"]] *= layers
+    by_part.loc[PARTS_OF_PROMPT] *= layers  # the head is there once
     if STEP not in by_part.index:
-        return by_part.loc[["products", "attention"]]
+        return by_part.loc[PARTS_OF_PROMPT]
     by_part.loc["rest"] = 2 * by_part.loc[STEP] - by_part.sum()
     return by_part.loc[["products", "attention", "head", "rest", STEP]]
 

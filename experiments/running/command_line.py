@@ -29,7 +29,7 @@ def parsed(arguments: list[str]) -> list[str]:
         while "Traceback" in str(said) and (inner := said.__cause__ or said.__context__):
             said = inner
         sentence = str(said.args[0]) if isinstance(said, KeyError) else str(said)
-        # The message is the name of a field that there is not, perhaps with a name that is like it.
+        # The message is the name of an unknown field, perhaps with the name of a similar one.
         message = sentence.replace("\\n", " ")
         missing = re.fullmatch(r'\W*(\w+)\W*(?:(Did you mean "\w+").*)?', message)
         if missing:

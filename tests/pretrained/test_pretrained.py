@@ -173,10 +173,9 @@ def test_a_folder_is_whole_or_not_there(tmp_path, monkeypatch):
 
 # Positions alone
 
+
 GPT2 = dict(model_type="gpt2", n_positions=6, n_embd=8, n_head=2, n_layer=2)
-
 ROBERTA = dict(model_type="roberta", max_position_embeddings=8, hidden_size=8)
-
 OPT = dict(model_type="opt", max_position_embeddings=6, hidden_size=8)
 
 
