@@ -261,5 +261,7 @@ def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Imp
     # Symbols of jax.export cannot be compared, and whole rows suit all lengths.
     is_few = not isinstance(T * S, int) or T * S <= _FEW_LOGITS or T < _FEW_QUERIES
     usual = cpu.dense if is_few else blockwise
-    in_rows = cpu.takes_rows(encoding, tile, rule) and (is_few or cpu.prefers_rows(tile))
-    return functools.partial(cpu.in_rows_or, usual=usual) if in_rows else usual
+    parts = cpu.parts_of(encoding, tile, rule, is_few)
+    if parts == (1, 1):
+        return usual
+    return functools.partial(cpu.in_parts_or, parts=parts, usual=usual)

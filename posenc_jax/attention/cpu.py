@@ -22,10 +22,11 @@ from posenc_jax.encoding import Encoding, Tile
 # The most queries of a kv head, its whole group counted, for which transposing keys would be slow.
 _FEW = 64
 
-# Queries attend in two parts, which is faster than one part from _LEAST_ROWS queries on, and faster
-# than tiles up to _MOST_ROWS queries and _MOST_LOGITS logits (32 MiB). In four parts a training
-# step takes as long, and a third longer to compile.
-_PARTS, _LEAST_ROWS, _MOST_ROWS, _MOST_LOGITS = 2, 256, 1024, 2**23
+# From _LEAST_ROWS to _MOST_ROWS queries attend in parts. With gradients two parts are fastest, up to
+# _MOST_LOGITS logits (32 MiB); in four parts a training step takes as long, and a third longer to
+# compile. Without gradients parts of _ROWS are, each of which holds no more logits than a tile does.
+# For more queries they save a tenth of the time, and take twice as long to compile.
+_PARTS, _LEAST_ROWS, _MOST_ROWS, _MOST_LOGITS, _ROWS = 2, 256, 1024, 2**23, 256
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
@@ -44,42 +45,63 @@ def dense(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
     )
 
 
-@functools.partial(jax.jit, static_argnames="usual")
-def in_rows_or(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule, usual: Callable):
-    """Attends in ``in_rows`` on a CPU, and in the implementation ``usual`` elsewhere.
+@functools.partial(jax.jit, static_argnames=("parts", "usual"))
+def in_parts_or(
+    encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule, parts: tuple, usual: Callable
+):
+    """Attends part by part on a CPU, and in the implementation ``usual`` elsewhere.
 
-    Both are traced, which ``jit`` does once for all layers that are alike.
+    ``parts`` are the numbers of parts without and with gradients, where 1 is ``usual``. All forms
+    are traced, which ``jit`` does once for all layers that are alike.
     """
-    return jax.lax.platform_dependent(encoding, tile, v_BSKC, rule, cpu=in_rows, default=usual)
+    on_cpu = functools.partial(_in_parts, parts, usual)
+    return jax.lax.platform_dependent(encoding, tile, v_BSKC, rule, cpu=on_cpu, default=usual)
 
 
-def in_rows(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
-    """Attends as ``dense`` does, to half of the queries at a time, with the keys up to their end.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _in_parts(parts, usual, *operands):
+    return _form(parts[0], usual)(*operands)
 
-    Three quarters of the logits are computed in all. ``takes_rows`` says where it is faster.
+
+@_in_parts.defjvp
+def _differentiated(parts, usual, operands, tangents):
+    return jax.jvp(_form(parts[1], usual), operands, tangents)
+
+
+def _form(parts: int, usual: Callable) -> Callable:
+    return usual if parts == 1 else functools.partial(in_parts, parts)
+
+
+def in_parts(
+    parts: int, encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule
+) -> jax.Array:
+    """Attends as ``dense`` does, to a part of the queries at a time, with the keys up to its end.
+
+    In two parts it computes three quarters of the logits, in many parts little more than half of
+    them. ``parts_of`` says where this is the same, and faster.
     """
     T = tile.q.shape[1]
-    size = -(-T // _PARTS)
-    parts = [_rows(tile, v_BSKC, rule, start, min(size, T - start)) for start in range(0, T, size)]
-    return jnp.concatenate([dense(encoding, *part) for part in parts], axis=1)
+    size = -(-T // parts)
+    rows = [_rows(tile, v_BSKC, rule, start, min(size, T - start)) for start in range(0, T, size)]
+    return jnp.concatenate([dense(encoding, *part) for part in rows], axis=1)
 
 
-def takes_rows(encoding: Encoding, tile: Tile, rule: Rule) -> bool:
-    """Returns whether ``in_rows`` computes the same as ``dense``, in less time on a CPU."""
-    is_array = rule.mask is not None and not callable(rule.mask)
-    is_long = isinstance(tile.q.shape[1], int) and tile.q.shape[1] >= _LEAST_ROWS
-    return is_long and rule.causal and rule.in_order and not is_array and not encoding.whole_rows
+def parts_of(encoding: Encoding, tile: Tile, rule: Rule, is_few: bool) -> tuple[int, int]:
+    """Returns in how many parts queries attend fastest without and with gradients.
 
-
-def prefers_rows(tile: Tile) -> bool:
-    """Returns whether ``in_rows`` is faster than tiles too, in memory that is still small.
-
-    One core is faster with tiles, which stay in its cache.
+    ``is_few`` says whether they would otherwise attend in one part, and not in tiles. One core is
+    faster with tiles, which stay in its cache.
     """
     B, T, H, _ = tile.q.shape
-    is_known = isinstance(B, int)  # and not a symbol of jax.export
-    is_small = is_known and T <= _MOST_ROWS and B * H * T * tile.k.shape[1] <= _MOST_LOGITS
-    return is_small and not has_one_core()
+    is_array = rule.mask is not None and not callable(rule.mask)
+    is_causal = rule.causal and rule.in_order and not is_array and not encoding.whole_rows
+    # T and B may be symbols of jax.export.
+    if not (is_causal and isinstance(T, int) and T >= _LEAST_ROWS):
+        return 1, 1
+    if T > _MOST_ROWS or not isinstance(B, int) or has_one_core():
+        return (_PARTS, _PARTS) if is_few else (1, 1)
+    is_small = is_few or B * H * T * tile.k.shape[1] <= _MOST_LOGITS
+    return max(_PARTS, -(-T // _ROWS)), _PARTS if is_small else 1
 
 
 def _rows(tile, v_BSKC, rule, start, count) -> tuple[Tile, jax.Array, Rule]:

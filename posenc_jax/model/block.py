@@ -113,13 +113,16 @@ def _attend_to_past(encoding, q, k, v, x_BTD, tokens: Tokens, past: Past, **rule
     if keys.stamp.stage == "rotated":
         side = Side(None, q.shape[2], k.shape[2], is_query=False)
         k, v = rotate_both(encoding, k, v, tokens, side)
-    stored = past.with_new(Stored.of(k, v, x_BTD, made, state))
-    layer = stored.of_repeat(past.repeat)
+    new = Stored.of(k, v, x_BTD, made, state)
+    stored = past.with_new(new)
+    # Where all tokens are new, none need be read from the slots.
+    are_all = keys.count == tokens.count
+    layer = new if are_all else stored.of_repeat(past.repeat)
     if layer.made is not None:
         keys = keys.having(layer.made)
-    elif layer.x is not None:
+    elif stored.x is not None:
         keys, _ = keys.resumed(encoding, layer.x, None)
-        tokens = keys.part(past.start, q.shape[1])
+        tokens = keys if are_all else keys.part(past.start, tokens.count)
     k, v = layer.k.swapaxes(1, 2), layer.v.swapaxes(1, 2)
     return attend(encoding, q, k, v, tokens, keys, **rule), stored
 

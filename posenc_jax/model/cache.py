@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from posenc_jax.attention import cpu
 from posenc_jax.attention.operands import rotate_both
@@ -87,7 +88,7 @@ class Past(NamedTuple):
     stored: Stored  # the slots of all repeats
     repeat: Any  # which repeat of the pattern the layer is in
     start: Any  # the first slot of the new tokens
-    tokens: Tokens  # the tokens of all slots, the new ones included
+    tokens: Tokens  # the tokens of all slots, or the new tokens where no others are in the slots
 
     def with_new(self, new: Stored) -> Stored:
         """Returns the slots with the new tokens written in their place."""
@@ -118,7 +119,7 @@ class Cache:
         result of ``prepare``, for all slots; None where they do not read it.
       positions: ``[B, S]`` or ``[B, S, A]``.
       segment_ids: int32 ``[B, S]``, or None.
-      count: int32 scalar.
+      count: int32 scalar. Where it is not traced, ``extend`` knows whether slots are filled.
       length: the length that schemes adapt to, or None for the length so far (static).
       encodings: the structure of the distinct encodings that the cache was made for (static).
       rotated: for each of them whether keys and values are stored rotated (static).
@@ -184,7 +185,8 @@ class Cache:
             made=tuple(zeros(of_all_layers) for _, of_all_layers in slots),
             positions=zeros(positions),
             segment_ids=jnp.zeros((batch, size), jnp.int32) if segments else None,
-            count=jnp.zeros((), jnp.int32),
+            # A number of NumPy, so that a program that makes the cache knows it to be empty.
+            count=np.zeros((), np.int32),
             length=length,
             encodings=jax.tree.structure(distinct),
             rotated=tuple(rotated),
@@ -240,16 +242,39 @@ class Cache:
         For text, empty slots have the positions at which the text will continue, so that positions
         are known to be consecutive, unless the encoding moves them. ``number`` is the encoding's
         number among the model's distinct ones, and the last T tokens that were counted are new.
+        Where these are known to be the first, they come instead of the tokens of all slots.
         """
         start, length = self.count - T, self.length  # type: Any, Any
         is_text = self.is_text and not self.moves[number]
         if is_text and length is None:
             length = self.count.astype(jnp.float32)[None, None]
+        if not isinstance(start, jax.core.Tracer) and start == 0:
+            return self._first(number, encoding, T, length, is_text)
         if self.rotated[number]:
             return self._prepared_once(number, encoding, start, T, length, is_text)
         positions = text(self.size) if is_text else self.positions
         tokens = encoding.tokens(positions, self.segment_ids, length=length)
         return tokens.part(start, T), tokens, self
+
+    def _first(self, number, encoding, T, length, is_text):
+        """Returns ``tokens`` where all tokens are new."""
+        positions = text(T) if is_text else self.positions[:, :T]
+        segment_ids = None if self.segment_ids is None else self.segment_ids[:, :T]
+        new = encoding.tokens(positions, segment_ids, length=length)
+        if not self.rotated[number]:
+            return new, new, self
+        return new, new.rotated(), self._with_made(number, encoding, new, 0)
+
+    def _with_made(self, number, encoding, new, start) -> "Cache":
+        """Returns the cache with what the encoding made of new tokens, from slot ``start`` on."""
+        slots = self.made[number]
+        if slots is None:
+            return self
+        write = functools.partial(_write, start=start)
+        slots = jax.tree.map(write, slots, encoding.of_keys(new.made))
+        return dataclasses.replace(
+            self, made=(*self.made[:number], slots, *self.made[number + 1 :])
+        )
 
     def _prepared_once(self, number, encoding, start, T, length, is_text):
         """Returns ``tokens`` where keys are stored rotated: only new tokens are prepared."""
@@ -260,16 +285,13 @@ class Cache:
             for x in (positions, self.segment_ids)
         )
         new = encoding.tokens(*newest, index=index, length=length)
-        made = self.made[number]
-        if made is not None:
-            write = functools.partial(_write, start=start)
-            made = jax.tree.map(write, made, encoding.of_keys(new.made))
+        cache = self._with_made(number, encoding, new, start)
         if self.moves[number]:  # The cache holds positions as they came.
             positions = encoding.tokens(positions, length=length).positions
-        every = Tokens(positions, self.segment_ids, made=made, consecutive=is_text).rotated()
-        of_all = (*self.made[:number], made, *self.made[number + 1 :])
-        new = dataclasses.replace(new, consecutive=is_text)
-        return new, every, dataclasses.replace(self, made=of_all)
+        every = Tokens(
+            positions, self.segment_ids, made=cache.made[number], consecutive=is_text
+        ).rotated()
+        return dataclasses.replace(new, consecutive=is_text), every, cache
 
     def check_made_for(self, model: "Transformer", batch: int) -> None:
         """Checks that the cache was made for this model's encodings, and for this batch."""

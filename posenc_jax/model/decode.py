@@ -75,17 +75,10 @@ def generate(
     prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions, prefill_chunk)
     check_reach(model, prompts.reach(max_new_tokens), length, prompts.positions)
     B, T = prompts.tokens.shape
-    cache = Cache.empty(
-        model,
-        B,
-        T + max_new_tokens,
-        segments=prompts.segment_ids is not None,
-        axes=prompts.positions.shape[2] if prompts.positions.ndim == 3 else None,
-        dtype=prompts.positions.dtype.name,
-        length=length,
-    )
     size = _in_equal_chunks(T, prefill_chunk)
-    for start in range(0, T, size):
+    chunk = prompts.part(slice(size))
+    logits_BV, cache = _begin(model, chunk, size=T + max_new_tokens, length=length)
+    for start in range(size, T, size):
         chunk = prompts.part(slice(start, start + size))
         logits_BV, cache = read(model, chunk, cache)
     how = _How(max_new_tokens, float(temperature), float(top_p), stop_token)
@@ -175,8 +168,7 @@ def check_reach(
         encoding.embed(jnp.zeros((1, len(extremes), model.embedding.shape[1])), tokens)
 
 
-@functools.partial(jax.jit, donate_argnames="cache")
-def read(model, chunk, cache):
+def _extended(model, chunk, cache):
     """Returns float32 logits ``[B, vocab_size]`` after the last token of a chunk, and the cache.
 
     A chunk is tokens ``[B, T]``, positions and segments, both None for text.
@@ -186,31 +178,59 @@ def read(model, chunk, cache):
     return model.unembed(x_BTD[:, -1:])[:, 0], cache
 
 
+read = jax.jit(_extended, donate_argnames="cache")
+
+
+@functools.partial(jax.jit, static_argnames=("size", "length"))
+def _begin(model, chunk, *, size: int, length: int | None):
+    """Returns ``read`` of the first chunk and an empty cache of ``size`` slots.
+
+    The program makes the cache, so the chunk attends to itself, as a text without a cache does, and
+    not to empty slots.
+    """
+    tokens_BT, positions, segment_ids = chunk
+    is_text = positions is None
+    cache = Cache.empty(
+        model,
+        len(tokens_BT),
+        size,
+        segments=segment_ids is not None,
+        axes=None if is_text or positions.ndim == 2 else positions.shape[2],
+        dtype="int32" if is_text else positions.dtype.name,
+        length=length,
+    )
+    return _extended(model, chunk, cache)
+
+
 @functools.partial(jax.jit, static_argnames="how", donate_argnames="cache")
 def _continue(how: _How, model, logits_BV, cache, start, key):
     """Returns the output, and the cache, which replaces the donated one."""
     B, stop_token = logits_BV.shape[0], how.stop_token
     segment_ids = None if cache.segment_ids is None else jnp.ones((B, 1), jnp.int32)
 
-    def is_unfinished(state):
-        step, _, _, stopped_B, _ = state
-        return (step < how.count) & ~stopped_B.all()
-
-    def one_more(state):
-        step, logits_BV, cache, stopped_B, output_BN = state
+    def put(step, logits_BV, stopped_B, output_BN):
+        """Returns the tokens of one step, who has stopped, and the output with the tokens."""
         step_key = jax.random.fold_in(key, step)
         token_B = sample(logits_BV, step_key, how.temperature, how.top_p)
         if stop_token is not None:
             token_B = jnp.where(stopped_B, stop_token, token_B)
             stopped_B = token_B == stop_token
-        output_BN = output_BN.at[:, step].set(token_B)
-        position = None if start is None else start + step
-        chunk = token_B[:, None], position, segment_ids
-        logits_BV, cache = read(model, chunk, cache)
-        return step + 1, logits_BV, cache, stopped_B, output_BN
+        return token_B, stopped_B, output_BN.at[:, step].set(token_B)
+
+    def is_unfinished(state):
+        step, _, _, stopped_B, _ = state
+        return (step < how.count) & ~stopped_B.all()
+
+    def one_more(state):
+        step, token_B, cache, stopped_B, output_BN = state
+        position = None if start is None else start + step - 1
+        logits_BV, cache = read(model, (token_B[:, None], position, segment_ids), cache)
+        token_B, stopped_B, output_BN = put(step, logits_BV, stopped_B, output_BN)
+        return step + 1, token_B, cache, stopped_B, output_BN
 
     output_BN = jnp.full((B, how.count), 0 if stop_token is None else stop_token, jnp.int32)
-    state = jnp.zeros((), jnp.int32), logits_BV, cache, jnp.zeros(B, bool), output_BN
+    token_B, stopped_B, output_BN = put(0, logits_BV, jnp.zeros(B, bool), output_BN)
+    state = jnp.ones((), jnp.int32), token_B, cache, stopped_B, output_BN
     _, _, cache, _, output_BN = jax.lax.while_loop(is_unfinished, one_more, state)
     return output_BN, cache
 

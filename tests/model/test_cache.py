@@ -13,6 +13,7 @@ from pieces import SIZE, TOKEN_IDS, B, T, close, extend, in_pieces
 import posenc_jax
 from experiments.evaluation.long_document import read_chunk
 from posenc_jax import Encoding
+from posenc_jax.attention.dense import dense
 from posenc_jax.encodings.content.fox import FoX
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.model.cache import Cache, Stored
@@ -47,6 +48,31 @@ def test_token_by_token_or_in_chunks_or_at_once(name, pieces):
     cache = used(Cache.empty(model, B, SIZE, length=100))
     expected = common.forward(model, TOKEN_IDS, text(T), length=100)
     close(in_pieces(model, cache, pieces=pieces), expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["learned", "randomized", "dynamic_ntk", "path", "kv_shift", "transformer_xl", "cope"]
+)
+def test_the_first_tokens_attend_to_themselves(name):
+    """A program that makes a cache knows that its first tokens are all that there are."""
+    orders = []
+
+    def attention(encoding, tile, v, rule):
+        orders.append(rule.in_order)
+        return dense(encoding, tile, v, rule)
+
+    model = common.build_model(name, scan=True, implementation=attention)
+
+    @jax.jit
+    def run(model):
+        cache, pieces = Cache.empty(model, B, SIZE, length=100), []
+        for piece in (TOKEN_IDS[:, :5], TOKEN_IDS[:, 5:]):
+            x_BTD, cache = model.extend(piece, cache)
+            pieces.append(x_BTD)
+        return model.unembed(jnp.concatenate(pieces, axis=1))
+
+    close(run(model), common.forward(model, TOKEN_IDS, text(T), length=100))
+    assert orders[0] and not orders[1]
 
 
 @pytest.mark.parametrize(
