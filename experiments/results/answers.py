@@ -27,7 +27,7 @@ import pandas as pd
 from scipy import special
 
 from experiments.results.comparisons import compared, families
-from experiments.results.lengths import WINDOWED, with_window
+from experiments.results.lengths import WINDOWED, by_text, with_window
 from experiments.results.panels import EXACT, Panel, PanelStudy
 from experiments.results.statistics import BASELINE, Record, with_margin
 
@@ -108,12 +108,7 @@ def losses(
             continue
         who = {key: r[key] for key in ("scheme", "seed", "multiple")}
         row = asked | who | {"says": says.format(**r)}
-        if "by_text" in r:
-            bits = r["bits_per_byte"] / r["loss"]
-            texts = enumerate(r["by_text"])
-            rows += [row | {"text": text, "value": loss * bits} for text, loss in texts]
-        else:
-            rows.append(row | {"value": r["bits_per_byte"]})
+        rows += [row | {"text": text, "value": bits} for text, bits in by_text(r)]
     return table(rows).sort_values("multiple", kind="stable")
 
 

@@ -139,7 +139,7 @@ def _question(group: pd.DataFrame, against: str | None, extensions) -> pd.DataFr
     by_seed = answers.T.groupby(level="seed").mean().T if has_texts else answers
 
     others = by_seed if against is None else by_seed.drop(against)
-    other = 0.0 * others.iloc[0].fillna(0.0) if against is None else by_seed.loc[against]
+    other = pd.Series(0.0, by_seed.columns) if against is None else by_seed.loc[against]
     is_shared = others.notna() & other.notna()
     has_diverged = (is_shared & (np.isinf(others) | np.isinf(other))).any(axis=1)
     difference = (others - other).where(is_shared)

@@ -16,6 +16,7 @@ from experiments.results.statistics import (
     by_seed,
     cells_of,
     mean_and_margin,
+    or_nan,
 )
 
 
@@ -65,10 +66,14 @@ def summarise(
 
 
 def _by_seed(records: Iterable[Record], evaluation: Evaluation, metric: str) -> BySeed:
+    name = f"{evaluation.split}, {evaluation.protocol}"
+    return by_seed(_records_of(records, evaluation), "length", metric, name)
+
+
+def _records_of(records: Iterable[Record], evaluation: Evaluation) -> list[Record]:
     split, protocol, stride = evaluation
     records = [r for r in records if (r["split"], r["protocol"]) == (split, protocol)]
-    records = [r for r in records if stride in (None, r["stride"])]
-    return by_seed(records, "length", metric, f"{split}, {protocol}")
+    return [r for r in records if stride in (None, r["stride"])]
 
 
 def with_window(records: Iterable[Record]) -> list[Record]:
@@ -134,7 +139,8 @@ class View:
         self.order = sorted(means, key=lambda scheme: (means[scheme], scheme))
         longer = [c for c in self.comparable if usual < c < WINDOWED_COLUMN]
         extensions = {r["scheme"] for r in study.training if r["trained"] != r["scheme"]}
-        self.gains, self.ahead, self.statement = _compared(self.bits, longer, extensions)
+        shown = _records_of(records, evaluation)
+        self.gains, self.ahead, self.statement = _compared(shown, longer, extensions)
 
     def worse(self, scheme: str, column) -> float:
         """Returns the share by which the scheme is worse here than at its training length."""
@@ -177,23 +183,38 @@ def _gain(losses: dict[int, float], longer: dict[int, float]) -> float:
     return gain if math.isfinite(gain) else -math.inf
 
 
-def _compared(bits: BySeed, columns: list[int], extensions: set[str]) -> tuple[set, set, str]:
+def by_text(record: Record) -> list[tuple[float, float]]:
+    """Returns the number of each text and its loss in bits per byte.
+
+    Where the losses of single texts are not known, there is one loss, and its number is NaN.
+    """
+    bits, texts = or_nan(record["bits_per_byte"]), record.get("by_text")
+    if texts is None:
+        return [(math.nan, bits)]
+    bits /= or_nan(record["loss"])
+    return [(number, or_nan(loss) * bits) for number, loss in enumerate(texts)]
+
+
+def _compared(
+    records: list[Record], columns: list[int], extensions: set[str]
+) -> tuple[set, set, str]:
     """Returns the ``gains``, the ``ahead`` and the ``statement`` of a view."""
-    cells = [
-        (scheme, column, seed, value, row.get(WINDOWED_COLUMN, {}).get(seed, math.nan))
-        for scheme, row in bits.items()
-        for column in columns
-        for seed, value in row.get(column, {}).items()
+    who = ["scheme", "question", "seed", "text"]
+    rows = [
+        (r["scheme"], r["length"], r["seed"], text, bits if math.isfinite(bits) else math.inf)
+        for r in records
+        for text, bits in by_text(r)
     ]
-    names = ["scheme", "question", "seed", "value", "window"]
-    losses = pd.DataFrame(cells, columns=names).assign(family="loss", is_error=True)
-    losses["value"] = losses["value"].where(losses["value"].abs() < math.inf, math.inf)
-    gains = losses[losses["window"].notna() & (losses["scheme"] != WINDOWED)]
-    gains = gains.assign(value=gains["window"] - gains["value"], is_error=False)
-    gains["family"] = "gain over the own window"
+    losses = pd.DataFrame(rows, columns=[*who, "value"]).assign(family="loss", is_error=True)
+    windowed = losses[losses["question"] == WINDOWED_COLUMN].drop(columns="question")
+    losses = losses[losses["question"].isin(columns)]
+    gains = losses[losses["scheme"] != WINDOWED]
+    gains = gains.merge(windowed[["scheme", "seed", "text", "value"]], on=["scheme", "seed", "text"])
+    gains["value"] = gains.pop("value_y") - gains.pop("value_x")
+    gains = gains.assign(family="gain over the own window", is_error=False)
     tables = [compared(gains, None, extensions), compared(losses, WINDOWED, extensions)]
     is_gain, is_ahead = (
-        {tuple(row) for row in table.loc[table["verdict"] == "better", names[:2]].to_numpy()}
+        {tuple(row) for row in table.loc[table["verdict"] == "better", who[:2]].to_numpy()}
         for table in tables
     )
     said = statement(families(pd.concat(tables))) if any(map(len, tables)) else ""

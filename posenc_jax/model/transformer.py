@@ -239,7 +239,9 @@ class Transformer(nnx.Module):
         """Returns ``hidden`` of tokens that follow those in ``cache``, and the cache with them.
 
         Any number of tokens may come at a time: a whole prompt, a chunk of it, or one token. The
-        order of the calls is the order of the tokens, whatever their positions are.
+        order of the calls is the order of the tokens, whatever their positions are. A prompt is
+        read fastest in the program that makes its cache, because this program knows that there are
+        no earlier tokens to attend to.
 
         Under a scheme that adapts to the length (dynamic NTK, LongRoPE, randomized positions), give
         the cache one ``length``: a model of several layers equals ``hidden`` of the whole sequence

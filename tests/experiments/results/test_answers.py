@@ -49,12 +49,16 @@ def test_losses_of_single_texts_are_rows_and_their_mean_is_the_answer():
     assert gains["value"].tolist() == pytest.approx([0.5, 0.5, 0.49, 0.49, 0.48, 0.48])
 
 
-def test_what_diverged_is_not_averaged():
-    records = text_records(rope=2.0, alibi=1.0)
-    records[-5]["bits_per_byte"] = None
+@pytest.mark.parametrize("by_text", [False, True])
+def test_what_diverged_is_not_averaged(by_text):
+    """In JSON a number that is not finite is null, and so is the loss of each of its texts."""
+    records = text_records(by_text=by_text, rope=2.0, alibi=1.0)
+    records[-5] |= {"bits_per_byte": None, "loss": None} | ({"by_text": [None] * 2} if by_text else {})
     values = answers.of_text(records, 64)
     alibi = row(values, "text 2x", "alibi")
     assert alibi["mean"] == math.inf and alibi["vs_rope"] == "diverged"
+    assert row(values, "gain 2x", "alibi")[f"vs_{OWN_WINDOW}"] == "diverged"
+    assert row(values, "gain 2x", "rope")[f"vs_{OWN_WINDOW}"] == "better"
 
 
 def test_a_task_counts_only_where_it_is_learned():

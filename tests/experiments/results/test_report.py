@@ -95,6 +95,19 @@ def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
     assert windowed == {64, 128, 256, 512}
 
 
+def test_marks_are_as_sure_as_the_texts_agree():
+    """Without the losses of single texts, the marks say nothing of other texts."""
+    for spread, is_marked in ((0.01, True), (1.0, False)):
+        study, records = make_study({"alibi": -0.1, "rope": 0.1}), []
+        for r in lengths.with_window(study.records):
+            more = spread * (r["scheme"] == "alibi")
+            texts = [r["loss"] * (1 + more), r["loss"] * (1 - more)]
+            records.append(r | {"by_text": texts})
+        view = lengths.View(dataclasses.replace(study, records=records))
+        assert bool(view.ahead) == is_marked, spread
+    assert lengths.View(study).gains
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None])
 def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
     study = replace_bits(make_study(), scheme="alibi", seed=1, length=256, bits=bad)
