@@ -199,17 +199,17 @@ def _compared(
     records: list[Record], columns: list[int], extensions: set[str]
 ) -> tuple[set, set, str]:
     """Returns the ``gains``, the ``ahead`` and the ``statement`` of a view."""
-    who = ["scheme", "question", "seed", "text"]
+    who, keys = ["scheme", "question", "seed", "text"], ["scheme", "seed", "text"]
     rows = [
         (r["scheme"], r["length"], r["seed"], text, bits if math.isfinite(bits) else math.inf)
         for r in records
         for text, bits in by_text(r)
     ]
     losses = pd.DataFrame(rows, columns=[*who, "value"]).assign(family="loss", is_error=True)
-    windowed = losses[losses["question"] == WINDOWED_COLUMN].drop(columns="question")
+    windowed = losses[losses["question"] == WINDOWED_COLUMN]
     losses = losses[losses["question"].isin(columns)]
     gains = losses[losses["scheme"] != WINDOWED]
-    gains = gains.merge(windowed[["scheme", "seed", "text", "value"]], on=["scheme", "seed", "text"])
+    gains = gains.merge(windowed[[*keys, "value"]], on=keys)
     gains["value"] = gains.pop("value_y") - gains.pop("value_x")
     gains = gains.assign(family="gain over the own window", is_error=False)
     tables = [compared(gains, None, extensions), compared(losses, WINDOWED, extensions)]

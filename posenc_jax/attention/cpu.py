@@ -22,10 +22,10 @@ from posenc_jax.encoding import Encoding, Tile
 # The most queries of a kv head, its whole group counted, for which transposing keys would be slow.
 _FEW = 64
 
-# From _LEAST_ROWS to _MOST_ROWS queries attend in parts. With gradients two parts are fastest, up to
-# _MOST_LOGITS logits (32 MiB); in four parts a training step takes as long, and a third longer to
-# compile. Without gradients parts of _ROWS are, each of which holds no more logits than a tile does.
-# For more queries they save a tenth of the time, and take twice as long to compile.
+# From _LEAST_ROWS to _MOST_ROWS queries attend in parts. With gradients two parts are fastest, up
+# to _MOST_LOGITS logits (32 MiB); in four parts a training step takes as long, and a third longer
+# to compile. Without gradients parts of _ROWS are, which hold no more logits than a tile does. For
+# more queries they would save a tenth of the time, and take twice as long to compile.
 _PARTS, _LEAST_ROWS, _MOST_ROWS, _MOST_LOGITS, _ROWS = 2, 256, 1024, 2**23, 256
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)

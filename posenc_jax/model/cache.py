@@ -132,7 +132,7 @@ class Cache:
     made: tuple[Any, ...]
     positions: jax.Array
     segment_ids: jax.Array | None
-    count: jax.Array
+    count: jax.Array | np.ndarray
     length: int | None = dataclasses.field(metadata={"static": True})
     encodings: Any = dataclasses.field(metadata={"static": True})
     rotated: tuple[bool, ...] = dataclasses.field(metadata={"static": True})

@@ -53,7 +53,9 @@ def test_losses_of_single_texts_are_rows_and_their_mean_is_the_answer():
 def test_what_diverged_is_not_averaged(by_text):
     """In JSON a number that is not finite is null, and so is the loss of each of its texts."""
     records = text_records(by_text=by_text, rope=2.0, alibi=1.0)
-    records[-5] |= {"bits_per_byte": None, "loss": None} | ({"by_text": [None] * 2} if by_text else {})
+    records[-5] |= {"bits_per_byte": None, "loss": None}
+    if by_text:
+        records[-5]["by_text"] = [None, None]
     values = answers.of_text(records, 64)
     alibi = row(values, "text 2x", "alibi")
     assert alibi["mean"] == math.inf and alibi["vs_rope"] == "diverged"
