@@ -80,7 +80,9 @@ def _silence_orbax() -> None:
     """
     log, hook = logging.get_absl_logger(), sys.unraisablehook
     log.addFilter(lambda record: "orbax" not in Path(record.pathname).parts)
-    getLogger("asyncio").addFilter(lambda record: "OCDBT" not in record.getMessage())
+    getLogger("asyncio").addFilter(
+        lambda record: not any(name in record.getMessage() for name in ("OCDBT", "orbax"))
+    )
 
     def tell(unraisable):
         if str(unraisable.exc_value) != "Event loop is closed":
