@@ -184,7 +184,7 @@ def _gain(losses: dict[int, float], longer: dict[int, float]) -> float:
 
 
 def by_text(record: Record) -> list[tuple[float, float]]:
-    """Returns the number of each text and its loss in bits per byte.
+    """Returns the number of each text and its loss in bits per byte, NaN if it diverged.
 
     Where the losses of single texts are not known, there is one loss, and its number is NaN.
     """

@@ -264,4 +264,4 @@ def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Imp
     parts = cpu.parts_of(encoding, tile, rule, is_few)
     if parts == (1, 1):
         return usual
-    return functools.partial(cpu.in_parts_or, parts=parts, usual=usual)
+    return functools.partial(cpu.in_parts_or, parts, usual)

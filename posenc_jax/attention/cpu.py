@@ -45,31 +45,27 @@ def dense(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
     )
 
 
-@functools.partial(jax.jit, static_argnames=("parts", "usual"))
-def in_parts_or(
-    encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule, parts: tuple, usual: Callable
-):
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def in_parts_or(parts: tuple[int, int], usual: Callable, *operands) -> jax.Array:
     """Attends part by part on a CPU, and in the implementation ``usual`` elsewhere.
 
-    ``parts`` are the numbers of parts without and with gradients, where 1 is ``usual``. All forms
-    are traced, which ``jit`` does once for all layers that are alike.
+    ``parts`` are the numbers of parts without and with gradients, where 1 is ``usual`` everywhere.
+    The operands are those of ``usual``.
     """
-    on_cpu = functools.partial(_in_parts, parts, usual)
-    return jax.lax.platform_dependent(encoding, tile, v_BSKC, rule, cpu=on_cpu, default=usual)
+    return _on_cpu_or(parts[0], usual, *operands)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _in_parts(parts, usual, *operands):
-    return _form(parts[0], usual)(*operands)
-
-
-@_in_parts.defjvp
+@in_parts_or.defjvp
 def _differentiated(parts, usual, operands, tangents):
-    return jax.jvp(_form(parts[1], usual), operands, tangents)
+    run = usual if parts[1] == 1 else functools.partial(_on_cpu_or, parts[1], usual)
+    return jax.jvp(run, operands, tangents)
 
 
-def _form(parts: int, usual: Callable) -> Callable:
-    return usual if parts == 1 else functools.partial(in_parts, parts)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _on_cpu_or(parts, usual, *operands):
+    # Both forms are traced, which jit does once for all layers that are alike.
+    on_cpu = functools.partial(in_parts, parts)
+    return jax.lax.platform_dependent(*operands, cpu=on_cpu, default=usual)
 
 
 def in_parts(

@@ -209,10 +209,15 @@ CASES += [("t5", rule) for rule in RULES]
 
 
 @pytest.mark.parametrize(("name", "rule"), CASES)
-def test_rows_are_dense_attention(name, rule, monkeypatch):
-    """They are two parts with gradients, and three without."""
+@pytest.mark.parametrize("has_tiles", [False, True])
+def test_rows_are_dense_attention(name, rule, has_tiles, monkeypatch):
+    """They are three parts without gradients; with gradients two, or tiles where there are many."""
     monkeypatch.setattr(cpu, "_LEAST_ROWS", ROWS)
     monkeypatch.setattr(cpu, "_ROWS", -(-ROWS // 3))
+    if has_tiles:
+        monkeypatch.setattr(cpu, "_MOST_LOGITS", 0)
+        monkeypatch.setattr(posenc_jax.attention, "_FEW_LOGITS", 0)
+        monkeypatch.setattr(posenc_jax.attention, "_FEW_QUERIES", 0)
 
     @jax.jit
     def both(*operands):
