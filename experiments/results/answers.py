@@ -24,12 +24,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
 from experiments.results.comparisons import compared, families
 from experiments.results.lengths import WINDOWED, by_text, with_window
 from experiments.results.panels import EXACT, Panel, PanelStudy
-from experiments.results.statistics import BASELINE, Record, with_margin
+from experiments.results.statistics import BASELINE, Record, over_seeds, with_margin
 
 OF_QUESTION = ["topic", "multiple", "question", "family", "says", "unit", "is_error", "chance"]
 COLUMNS = [*OF_QUESTION, "scheme", "seed", "value"]
@@ -98,12 +97,12 @@ def losses(
 ) -> pd.DataFrame:
     """Returns the losses of one evaluation of texts by length, in bits per byte.
 
-    Records are those of a ``LengthStudy``; ``WINDOWED`` is made of RoPE's. ``says`` is the question
-    in words, with {length} and {multiple} of the texts.
+    Records are those of a ``LengthStudy``. ``says`` is the question in words, with {length} and
+    {multiple} of the texts.
     """
     asked = {"topic": topic, "family": family, "unit": "bits per byte", "is_error": True}
     rows = []
-    for r in with_window(records):
+    for r in records:
         if (r["split"], r["protocol"]) != (split, protocol):
             continue
         who = {key: r[key] for key in ("scheme", "seed", "multiple")}
@@ -115,8 +114,10 @@ def losses(
 def of_text(records: list[Record], last: int) -> pd.DataFrame:
     """Returns the losses of all evaluations of texts, and the gains, by length.
 
-    The ``last`` tokens of a text are scored; records are those of a ``LengthStudy``.
+    The ``last`` tokens of a text are scored; records are those of a ``LengthStudy``. ``WINDOWED``
+    is made of RoPE's.
     """
+    records = with_window(records)
     where = " in texts of {length} tokens, {multiple} times the trained length."
     of_last = f"Bits per byte of the last {last} tokens"
     alone = f"{of_last}, when no more tokens are read before each than in training."
@@ -133,11 +134,7 @@ def of_text(records: list[Record], last: int) -> pd.DataFrame:
 
 
 def gains(records: list[Record]) -> pd.DataFrame:
-    """Returns by how much contexts beyond the trained length lower the loss of the same model.
-
-    The other loss is that of the model fed only its most recent tokens. The manual is another
-    topic.
-    """
+    """Returns the ``gain`` of contexts beyond the trained length; the manual is another topic."""
     tables = []
     for split, topic, of in (("test", GAIN, ""), ("manual", f"{GAIN}, manual", " of the manual")):
         says = (
@@ -145,15 +142,23 @@ def gains(records: list[Record]) -> pd.DataFrame:
             "better than the same model fed only its most recent tokens, at most as many as in "
             "training."
         )
-        longer = losses(records, split, "last", topic, topic, says)
-        longer = longer[(longer["multiple"] > 1) & (longer["scheme"] != WINDOWED)]
-        alone = losses(records, split, "windowed", topic, topic)
-        keys = [key for key in ("scheme", "seed", "text") if key in longer and key in alone]
-        both = longer.merge(alone[[*keys, "value"]], on=keys, suffixes=("", "_alone"))
-        gain = both.pop("value_alone") - both["value"]
-        both["value"] = gain.where(np.isfinite(gain), np.inf)
-        tables.append(both.assign(is_error=False))
+        tables.append(gain(records, split, topic, says))
     return pd.concat(tables, ignore_index=True)
+
+
+def gain(records: list[Record], split: str, topic: str, says: str = "") -> pd.DataFrame:
+    """Returns by how much contexts beyond the trained length lower the loss of the same model.
+
+    The other loss is that of the model fed only its most recent tokens. The family is the topic.
+    """
+    longer = losses(records, split, "last", topic, topic, says)
+    longer = longer[(longer["multiple"] > 1) & (longer["scheme"] != WINDOWED)]
+    alone = losses(records, split, "windowed", topic, topic)
+    keys = [key for key in ("scheme", "seed", "text") if key in longer and key in alone]
+    both = longer.merge(alone[[*keys, "value"]], on=keys, suffixes=("", "_alone"))
+    lower = both.pop("value_alone") - both["value"]
+    both["value"] = lower.where(np.isfinite(lower), np.inf)
+    return both.assign(is_error=False)
 
 
 def of_tasks(study: PanelStudy) -> pd.DataFrame:
@@ -234,12 +239,9 @@ def _summary(values: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     """Returns the answers of ``judged``."""
     keys = ["question", "scheme"]
     by_seed = values.groupby([*keys, "seed"], sort=False)["value"].mean()
-    of_seeds = by_seed.groupby(level=keys, sort=False)
-    rows = of_seeds.agg(mean="mean", margin="sem", seeds="size")
-    rows["margin"] *= special.stdtrit(np.maximum(rows["seeds"] - 1, 1), 0.975)
-    rows.loc[np.isinf(rows["mean"]), "margin"] = np.nan
     first = values.assign(learned=is_learned(values)).drop_duplicates(keys)
-    rows = first[[*OF_QUESTION, "scheme", "learned"]].merge(rows.reset_index(), on=keys)
+    rows = first[[*OF_QUESTION, "scheme", "learned"]]
+    rows = rows.merge(over_seeds(by_seed.reset_index(), keys), on=keys)
     is_rows = (rows["family"] == TASKS) & ~rows["topic"].str.endswith(_ANSWERS)
     solved = (by_seed >= SOLVED).groupby(level=keys).sum().rename("solved")
     rows = rows.merge(solved.reset_index(), on=keys)

@@ -10,7 +10,8 @@ from scipy import stats
 
 from experiments.results import answers
 from experiments.results.answers import AGAINST, OF_QUESTION, TASKS, UNCOMPARED
-from experiments.results.lengths import MAIN, WINDOWED, LengthStudy, View
+from experiments.results.length_table import length_table
+from experiments.results.lengths import MAIN, WINDOWED, LengthStudy
 from experiments.results.panels import PanelStudy
 from experiments.results.statistics import Record, Study
 from posenc_jax import REGISTRY
@@ -140,8 +141,8 @@ def _uncompared(study: LengthStudy) -> pd.DataFrame:
     runs = pd.DataFrame(study.training, columns=["scheme", "trained", "seconds", "tokens"])
     runs = runs[runs["trained"] == runs["scheme"]]
     cost = (1e6 * runs["seconds"] / runs["tokens"]).groupby(runs["scheme"], sort=False).mean()
-    views = (View(study, MAIN._replace(split=split)) for split in ("test", "manual"))
-    text, manual = ({scheme: view.effective(scheme) for scheme in view.cells} for view in views)
+    splits = (MAIN._replace(split=split) for split in ("test", "manual"))
+    text, manual = (length_table(study, split).effective for split in splits)
     clock = "Training for a token of text, by the clock of a machine that may have other work."
     longest = "The longest context that the scheme makes use of."
     asked = (

@@ -1,9 +1,10 @@
 """Holds the records of an experiment on drawn examples, such as images or tasks, in panels."""
 
 import dataclasses
-import math
 
-from experiments.results.statistics import Cells, Record, Study, by_seed, cells_of
+import pandas as pd
+
+from experiments.results.statistics import Record, Study, best_first, by_seed, cells_of
 
 X = int | float | str
 # The metrics of tasks: the shares of rows whose answers are all right, and of right answers.
@@ -90,21 +91,14 @@ class PanelStudy(Study):
     panels: tuple[Panel, ...]
 
 
-def cells(study: PanelStudy, panel: Panel) -> Cells:
-    """Returns the cells of a panel by scheme and x, the scheme that is best at the last x first.
+def cells(study: PanelStudy, panel: Panel) -> pd.DataFrame:
+    """Returns the cells of a panel, the scheme that is best at the last x first.
 
     Raises a ValueError if two records claim the same measurement.
     """
-    records = [r for r in study.records if panel.has(r)]
-    values = cells_of(by_seed(records, "x", "value", panel.condition))
-    rows = {scheme: {x: row[x] for x in panel.xs if x in row} for scheme, row in values.items()}
-
-    def place(scheme):
-        last = rows[scheme].get(panel.xs[-1])
-        mean = last.mean if last else math.inf
-        return (mean if panel.is_error or mean == math.inf else -mean), scheme
-
-    return {scheme: rows[scheme] for scheme in sorted(rows, key=place)}
+    records = [r for r in study.records if panel.has(r) and r["x"] in panel.xs]
+    table = cells_of(by_seed(records, "x", "value", panel.condition))
+    return best_first(table, panel.xs[-1], panel.is_error)
 
 
 def chances(study: PanelStudy, panel: Panel) -> dict[X, float]:

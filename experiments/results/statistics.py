@@ -5,13 +5,16 @@ import dataclasses
 import io
 import math
 import statistics
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 from scipy import special
 
 Record = dict[str, Any]
 BASELINE = "nope"
+CELL = ["scheme", "x", "mean", "margin", "seeds"]  # the columns of ``cells_of``
 
 
 class Cell(NamedTuple):
@@ -20,10 +23,6 @@ class Cell(NamedTuple):
     mean: float
     margin: float | None
     seeds: int
-
-
-Cells = dict[str, dict[Any, Cell]]  # by scheme, and then by the columns of a table
-BySeed = dict[str, dict[Any, dict[int, float]]]  # a value by scheme, column and seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,21 +58,48 @@ class Study:
         return ", ".join(map(str, sorted({r["seed"] for r in self.records}))) or "none"
 
 
-def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> BySeed:
-    """Returns the values of ``metric``, None being NaN, by scheme, by ``column`` and by seed.
+def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> pd.DataFrame:
+    """Returns ``scheme, seed, x, value`` of each record, where x is what it has in ``column``.
 
-    Raises a ValueError, which names the table by ``what``, if two records claim one measurement.
+    A value of ``metric`` that is not finite is inf. Raises a ValueError, which names the table by
+    ``what``, if two records claim one measurement.
     """
-    values: BySeed = {}
-    for r in records:
-        seeds = values.setdefault(r["scheme"], {}).setdefault(r[column], {})
-        if r["seed"] in seeds:
-            raise ValueError(
-                f"two records of {r['scheme']}, seed {r['seed']}, {what}, {column} {r[column]}: "
-                "counted twice they would shrink the interval; keep one"
-            )
-        seeds[r["seed"]] = or_nan(r[metric])
-    return values
+    records = list(records)
+    rows = pd.DataFrame(
+        {
+            "scheme": [r["scheme"] for r in records],
+            "seed": [r["seed"] for r in records],
+            "x": [r[column] for r in records],
+            "value": [or_nan(r[metric]) for r in records],
+        }
+    )
+    rows["value"] = rows["value"].where(np.isfinite(rows["value"]), math.inf)
+    twice = rows[rows.duplicated(["scheme", "seed", "x"])]
+    if len(twice):
+        scheme, seed, x, _ = twice.iloc[0]
+        raise ValueError(
+            f"two records of {scheme}, seed {seed}, {what}, {column} {x}: "
+            "counted twice they would shrink the interval; keep one"
+        )
+    return rows
+
+
+def over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Returns ``mean, margin, seeds`` by ``keys``, from the ``value`` of a row for each seed.
+
+    They are those of ``mean_and_margin``, but a margin that is not known is NaN. The values are
+    numbers or inf.
+    """
+    groups = rows.groupby(keys, sort=False)["value"]
+    table = groups.agg(mean="mean", margin="sem", seeds="size").reset_index()
+    table["margin"] *= special.stdtrit(np.maximum(table["seeds"] - 1, 1), 0.975)
+    table.loc[np.isinf(table["mean"]), "margin"] = math.nan
+    return table
+
+
+def cells_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the cells of a table, with the columns ``CELL``, from the rows of ``by_seed``."""
+    return over_seeds(rows, ["scheme", "x"])
 
 
 def or_nan(value: float | None) -> float:
@@ -81,12 +107,16 @@ def or_nan(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def cells_of(values: BySeed) -> Cells:
-    """Returns the mean, half of its 95 % interval and the number of seeds in each cell."""
-    return {
-        scheme: {column: mean_and_margin(seeds.values()) for column, seeds in row.items()}
-        for scheme, row in values.items()
-    }
+def best_first(cells: pd.DataFrame, x: Any, is_error: bool = True) -> pd.DataFrame:
+    """Returns cells by scheme, the one that is best in the column ``x`` first.
+
+    Schemes without a finite mean there come last, and equal ones in the order of their names.
+    """
+    place = cells[cells["x"] == x].set_index("scheme")["mean"] * (1 if is_error else -1)
+    place = place.where(np.isfinite(place), math.inf)
+    place = place.reindex(sorted(cells["scheme"].unique()), fill_value=math.inf)
+    order = place.sort_values(kind="stable").index
+    return cells.set_index("scheme").loc[order].reset_index()
 
 
 def mean_and_margin(values: Iterable[float]) -> Cell:
@@ -112,17 +142,6 @@ def quantile(seeds: int) -> float:
 def quotient(part: float, whole: float) -> float:
     """Returns a part over the whole, or NaN if that is 0."""
     return part / whole if whole else math.nan
-
-
-def words(cells: Cells, scheme: str, column: Hashable) -> tuple[str, str]:
-    """Returns a cell's mean, and half of its 95 % interval, with a note if seeds are missing."""
-    if column not in cells[scheme]:
-        return "-", ""
-    mean, margin, seeds = cells[scheme][column]
-    most = max(cell.seeds for row in cells.values() for cell in row.values())
-    extra = f" ±{number(margin, mean)}" if margin is not None else ""
-    extra += f" ({seeds} of {most} seeds)" if seeds < most else ""
-    return number(mean), extra
 
 
 def number(value: float, like: float | None = None) -> str:

@@ -23,7 +23,8 @@ from experiments.results.answers import (
 )
 from experiments.results.atlas import EFFECTIVE, Atlas, counts, family
 from experiments.results.comparisons import statement
-from experiments.results.lengths import CLEAR_GAIN, WINDOWED
+from experiments.results.length_table import CLEAR_GAIN
+from experiments.results.lengths import WINDOWED
 from experiments.results.record import write_files
 from experiments.results.reports import maps, probe_figures
 from experiments.results.reports.drawing import finish, page_style, styles_of, svg

@@ -2,16 +2,17 @@
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.results.statistics import BASELINE, Cell
+from experiments.results.statistics import BASELINE
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is lost on white.
 # The last colour, and all lines and words without a colour, are dark on white and light on black.
@@ -52,12 +53,11 @@ def finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def line_with_band(axes: Axes, xs: Sequence[float], cells: Iterable[Cell], **style: Any) -> Line2D:
-    """Draws means as a line, and their 95 % intervals as a band around it."""
-    means, margins, _ = zip(*cells, strict=True) if xs else ((), (), ())
-    means_X, margins_X = np.array(means), np.array([margin or 0 for margin in margins])
-    (line,) = axes.plot(xs, means_X, **style)
-    band = means_X - margins_X, means_X + margins_X
+def line_with_band(axes: Axes, xs: pd.Series, cells: pd.DataFrame, **style: Any) -> Line2D:
+    """Draws the means of cells as a line, and their 95 % intervals as a band around it."""
+    mean, margin = cells["mean"], cells["margin"].fillna(0)
+    (line,) = axes.plot(xs, mean, **style)
+    band = mean - margin, mean + margin
     axes.fill_between(xs, *band, color=style["color"], alpha=0.18, linewidth=0)
     return line
 

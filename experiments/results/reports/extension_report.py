@@ -4,6 +4,7 @@ import collections
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -15,13 +16,13 @@ from experiments.results.extensions import (
     retention,
     windowed,
 )
-from experiments.results.lengths import WINDOWED_COLUMN, View, heading, summarise
+from experiments.results.length_table import WINDOWED_COLUMN, heading, length_table
 from experiments.results.reports import length_figures, page
 from experiments.results.reports.drawing import drawing_style, finish, styles_of, svg
-from experiments.results.reports.length_report import mark, print_lengths, table
+from experiments.results.reports.length_report import grid, mark, print_lengths
 from experiments.results.reports.markdown import markdown_table
 from experiments.results.reports.templates import FIGURES
-from experiments.results.statistics import by_seed, cells_of, with_margin, words
+from experiments.results.statistics import by_seed, cells_of, with_margin
 
 NAME = "windowed"  # the line of the plain model that sees no more than its training length
 _GREY: dict[str, Any] = {"color": "#777777", "linestyle": "-", "linewidth": 2.4}
@@ -46,7 +47,7 @@ def write(folder: Path, study: ExtensionStudy) -> Path:
         {"Model": about["source"], "corpus": about["corpus"], "digest": about["corpus_digest"]},
         {f"{name}.svg": picture for name, (*_, picture) in drawn.items()} | {"table.md": written},
         target=_target(study),
-        tables={_after(steps): table(View(study.at(steps))) for steps in study.steps},
+        tables={_after(steps): grid(length_table(study.at(steps))) for steps in study.steps},
         mark=mark(study.at(0)),
         documents=documents,
         drawn=drawn,
@@ -74,25 +75,29 @@ def print_tables(study: ExtensionStudy, console: Console) -> None:
 def markdown(study: ExtensionStudy) -> str:
     """Returns one table of all results, with a row for each method and number of steps."""
     retained, runs = retention(study.records), study.training
-    costs = [cells_of(by_seed(runs, "steps", key, "cost")) for key in ("tokens", "seconds")]
-    views = {steps: View(study.at(steps)) for steps in study.steps}
-    columns = sorted({c for view in views.values() for c in view.columns if c < WINDOWED_COLUMN})
+    costs = [_means(by_seed(runs, "steps", key, "cost")) for key in ("tokens", "seconds")]
+    tables = {steps: length_table(study.at(steps)) for steps in study.steps}
+    columns = sorted({c for of in tables.values() for c in of.columns if c < WINDOWED_COLUMN})
     lengths = [f"{name} ({tokens})" for name, tokens in (heading(study, c) for c in columns)]
     heads = ["method", "steps", *lengths, "short loss", "short accuracy kept", "tokens", "seconds"]
     rows = []
-    for steps, view in views.items():
-        for scheme in view.order:
-            losses = ["".join(words(view.cells, scheme, c)).replace("±", "± ") for c in columns]
+    for steps, table in tables.items():
+        for scheme, cells in page.grid_cells(table.cells, columns).items():
+            losses = [cell.plain.replace("±", "± ") for cell in cells]
             left = retained.get((scheme, steps))
             short = ["-", "-"] if left is None else left.words.values()
             label = f"{scheme}, {steps} steps"
-            spent = [of_runs.get(label, {}).get(steps) for of_runs in costs]
-            cost = [f"{cell.mean if cell else 0:,.0f}" for cell in spent]
+            cost = [f"{of_runs.get((label, steps), 0):,.0f}" for of_runs in costs]
             rows.append([f"`{scheme}`", str(steps), *losses, *short, *cost])
     level = windowed(study)
     first = with_margin(level.mean, level.margin) if level else "-"
     rows.append([f"*{NAME}*", "0", first, *["-"] * (len(heads) - 3)])
     return markdown_table(heads, rows)
+
+
+def _means(rows: pd.DataFrame) -> dict[tuple[str, int], float]:
+    """Returns means over seeds by scheme and steps."""
+    return rows.groupby(["scheme", "x"])["value"].mean().to_dict()
 
 
 def _accuracy_kept(study: ExtensionStudy) -> str:
@@ -125,20 +130,20 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
     tables = {
         "zero-shot" if n == 0 else f"{n} steps": cells
         for n in study.steps
-        if (cells := summarise(study.at(n).records))
+        if len(cells := length_figures.cells(study.at(n)))
     }
-    level, drawn = windowed(study), {}
-    styles = styles_of(scheme for cells in tables.values() for scheme in cells) | {NAME: _GREY}
+    plain, drawn = _plain(study), {}
+    schemes = [scheme for cells in tables.values() for scheme in cells["scheme"].unique()]
+    styles = styles_of(schemes) | {NAME: _GREY}
     with drawing_style():
         for name, cells in tables.items():
-            # It is the same wherever the same tokens are scored.
-            plain = {NAME: dict.fromkeys(_lengths(study), level)} if level else {}
             labels = "context length in tokens", "bits per byte"
-            lines = length_figures.lines(study, cells | plain, styles, *labels)
+            both = pd.concat([cells, plain]) if len(plain) else cells
+            lines = length_figures.lines(study, both, styles, *labels)
             title, caption = FIGURES["lengths"]
             figure = f"{title}, {name}", caption, svg(lines)
             drawn[f"loss_vs_length_{name.replace(' ', '_')}"] = figure
-        counts = collections.Counter(scheme for cells in tables.values() for scheme in cells)
+        counts = collections.Counter(schemes)
         if tuned := [scheme for scheme, count in counts.items() if count > 1]:
             panels = length_figures.panels(study, tables, tuned)
             drawn["before_and_after"] = (*FIGURES["before_and_after"], svg(panels))
@@ -148,11 +153,17 @@ def draw(study: ExtensionStudy) -> dict[str, tuple[str, str, str]]:
     return drawn
 
 
-def _lengths(study: ExtensionStudy) -> list[int]:
-    """Returns the lengths at which the tokens are scored that were scored through the window."""
-    scored = {r["tokens"] for r in study.records if r["protocol"] == THROUGH_WINDOW}
+def _plain(study: ExtensionStudy) -> pd.DataFrame:
+    """Returns the cells of the plain model through its window, at the lengths that score as much.
+
+    The loss is the same at each of them, because the same tokens are scored.
+    """
+    through = [r for r in study.records if r["protocol"] == THROUGH_WINDOW]
+    scored = {r["tokens"] for r in through}
     of_last = (r for r in study.records if r["protocol"] == LAST and r["tokens"] in scored)
-    return sorted({r["length"] for r in of_last})
+    lengths = sorted({r["length"] for r in of_last})
+    records = [r | {"scheme": NAME, "length": length} for length in lengths for r in through]
+    return cells_of(by_seed(records, "length", "bits_per_byte", "windowed"))
 
 
 def _by_steps(study: ExtensionStudy, styles) -> Figure:
@@ -160,16 +171,15 @@ def _by_steps(study: ExtensionStudy, styles) -> Figure:
     target = study.about["target"]
     records = [r for r in study.records if (r["protocol"], r["multiple"]) == (LAST, target)]
     cells = cells_of(by_seed(records, "steps", "bits_per_byte", "by steps"))
-    cells = {scheme: row for scheme, row in cells.items() if len(row) > 1}
     drawing = Figure(figsize=(8.8, 4.2), layout="constrained")
     axes = drawing.add_subplot()
     # Evenly spaced, because a logarithmic axis has no 0.
     places = {steps: place for place, steps in enumerate(study.steps)}
-    for scheme, row in cells.items():
-        means, errors, _ = zip(*(row[steps] for steps in sorted(row)), strict=True)
-        style = styles[scheme] | {"marker": "o", "markersize": 3, "label": scheme}
-        x = [places[steps] for steps in sorted(row)]
-        axes.errorbar(x, means, [error or 0 for error in errors], **style)
+    for scheme, row in cells.groupby("scheme", sort=False):
+        row = row.assign(place=row["x"].map(places)).sort_values("place")
+        if len(row) > 1:
+            style = styles[scheme] | {"marker": "o", "markersize": 3, "label": scheme}
+            axes.errorbar(row["place"], row["mean"], row["margin"].fillna(0), **style)
     if level := windowed(study):
         axes.axhline(level.mean, **_GREY, label=NAME)
     axes.set_xticks(list(places.values()), list(map(str, places)))

@@ -14,7 +14,8 @@ from typing import Any
 from experiments.results.answers import OWN_WINDOW, TASKS
 from experiments.results.atlas import EFFECTIVE, PARAMETERS
 from experiments.results.ledger import REPRODUCED, WORDS
-from experiments.results.lengths import CLEAR_GAIN, WINDOWED
+from experiments.results.length_table import CLEAR_GAIN
+from experiments.results.lengths import WINDOWED
 from experiments.results.reports.markdown import names
 from experiments.results.reports.sources import LONGER, Sources
 from experiments.results.reports.templates import fill

@@ -6,6 +6,7 @@ from markupsafe import Markup
 from rich.console import Console
 
 from experiments.results import lengths
+from experiments.results.length_table import CLEAR_GAIN, LengthTable, heading, length_table
 from experiments.results.reports import length_figures, page
 from experiments.results.statistics import BASELINE
 
@@ -22,7 +23,7 @@ def mark(study: lengths.LengthStudy) -> str:
 
 EFFECTIVE = (
     "is the longest context with a gain, if the loss there and in all longer contexts is lower by "
-    f"{lengths.CLEAR_GAIN} bits per byte than with less"
+    f"{CLEAR_GAIN} bits per byte than with less"
 )
 
 
@@ -34,9 +35,9 @@ def write(folder: Path, study: lengths.LengthStudy) -> Path:
     about, drawn, tables = study.about, length_figures.draw(study), []
     for evaluation in lengths.evaluations(study):
         title = f"{evaluation.split} split, {lengths.evaluation_name(study, evaluation)}"
-        view, is_last = lengths.View(study, evaluation), evaluation.protocol == "last"
-        more = table(lengths.View(study, evaluation, "perplexity")) if is_last else ""
-        tables.append((title, is_last, table(view), more, view.statement))
+        shown, is_last = length_table(study, evaluation), evaluation.protocol == "last"
+        more = grid(length_table(study, evaluation, "perplexity")) if is_last else ""
+        tables.append((title, is_last, grid(shown), more, shown.statement))
     return page.write_report(
         folder,
         study,
@@ -63,22 +64,22 @@ def print_tables(study: lengths.LengthStudy, console: Console) -> None:
 
 def print_lengths(study: lengths.LengthStudy, title: str, console: Console) -> None:
     """Prints the table of the main evaluation."""
-    view = lengths.View(study)
-    columns = ["\n".join(lengths.heading(study, column)) for column in view.columns]
-    shown = page.terminal_table(title, [*columns, "gains\nto"], _rows(view))
+    table = length_table(study)
+    columns = ["\n".join(heading(study, column)) for column in table.columns]
+    shown = page.terminal_table(title, [*columns, "gains\nto"], _rows(table))
     shown.caption = f"{mark(study)}. 'Gains to' {EFFECTIVE}."
-    if view.order:
+    if len(table.cells):
         console.print(shown)
-        console.print(view.statement, highlight=False)
+        console.print(table.statement, highlight=False)
 
 
-def table(view: lengths.View) -> Markup:
+def grid(table: LengthTable) -> Markup:
     """Returns the table of one evaluation, shaded where a scheme is worse than at its own 1x."""
-    heads = [page.GridCell(*lengths.heading(view.study, column)) for column in view.columns]
-    if view.evaluation.protocol == "last":
+    heads = [page.GridCell(*heading(table.study, column)) for column in table.columns]
+    if table.effective:
         heads.append(page.GridCell("effective", "context"))
-    rows = _rows(view)
-    runs = [r for r in view.study.training if r["trained"] != r["scheme"]]
+    rows = _rows(table)
+    runs = [r for r in table.study.training if r["trained"] != r["scheme"]]
     trained = {r["scheme"]: r["trained"] for r in runs}
     if trained.keys() & rows.keys():
         heads.insert(0, page.GridCell("trained as", is_words=True))
@@ -87,16 +88,15 @@ def table(view: lengths.View) -> Markup:
     return page.grid(heads, rows)
 
 
-def _rows(view: lengths.View) -> dict[str, list[page.GridCell]]:
-    """Returns the cells of a view by scheme, with the effective context if last tokens count."""
-    shown, rows = page.grid_cells(view.cells, view.columns), {}
-    for scheme in view.order:
-        rows[scheme] = [
-            cell._replace(mark=view.marks(scheme, column), depth=_depth(view.worse(scheme, column)))
-            for column, cell in zip(view.columns, shown[scheme], strict=True)
-        ]
-        if view.evaluation.protocol == "last":
-            rows[scheme].append(page.GridCell(str(view.effective(scheme))))
+def _rows(table: LengthTable) -> dict[str, list[page.GridCell]]:
+    """Returns the cells of a table by scheme, with the effective context if last tokens count."""
+    rows = page.grid_cells(table.cells, table.columns)
+    for cell in table.cells.itertuples():
+        row, place = rows[cell.scheme], table.columns.index(cell.x)
+        mark = "✓" * cell.is_gain + "▲" * cell.is_ahead
+        row[place] = row[place]._replace(mark=mark, depth=_depth(cell.worse))
+    for scheme, tokens in table.effective.items():
+        rows[scheme].append(page.GridCell(str(tokens)))
     return rows
 
 

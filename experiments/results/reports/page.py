@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from markupsafe import Markup
 from rich.box import HORIZONTALS
 from rich.console import Console
@@ -17,7 +18,7 @@ from experiments.results.record import write_files
 from experiments.results.reports.templates import FIGURES, document, fill, section
 from experiments.results.statistics import (
     BASELINE,
-    Cells,
+    CELL,
     Record,
     Study,
     csv_of,
@@ -25,7 +26,6 @@ from experiments.results.statistics import (
     mean_and_margin,
     number,
     or_nan,
-    words,
 )
 
 
@@ -127,10 +127,17 @@ def grid(heads: Iterable[GridCell | str], rows: Mapping[str, Iterable[GridCell |
     return Markup(fill("grid.html", heads=cells(heads), rows=rows, baseline=BASELINE))
 
 
-def grid_cells(cells: Cells, columns: Iterable[Any]) -> dict[str, list[GridCell]]:
-    """Returns cells in words by scheme."""
-    columns = list(columns)
-    return {scheme: [GridCell(*words(cells, scheme, x)) for x in columns] for scheme in cells}
+def grid_cells(cells: pd.DataFrame, columns: Iterable[Any]) -> dict[str, list[GridCell]]:
+    """Returns the means and margins of ``statistics.cells_of`` in words, by scheme.
+
+    A cell says how many seeds it has if others have more.
+    """
+    most, shown, columns = cells["seeds"].max(), dict[str, dict[Any, GridCell]](), list(columns)
+    for scheme, x, mean, margin, seeds in cells[CELL].itertuples(index=False):
+        extra = f" ±{number(margin, mean)}" if math.isfinite(margin) else ""
+        extra += f" ({seeds} of {most} seeds)" if seeds < most else ""
+        shown.setdefault(scheme, {})[x] = GridCell(number(mean), extra)
+    return {scheme: [row.get(x, GridCell("-")) for x in columns] for scheme, row in shown.items()}
 
 
 def mean_cell(values: Iterable[float | None], digits: int) -> GridCell:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def write(folder: Path, study: PanelStudy, pictures: Mapping[str, np.ndarray]) -
     ``pictures`` are example inputs by caption, ``[height, width(, 3)]`` from 0 to 1. Raises a
     ValueError if two records claim the same measurement.
     """
-    measured = [panel for panel in study.panels if cells(study, panel)]
+    measured = [panel for panel in study.panels if len(cells(study, panel))]
     with drawing_style():
         drawn = {"results": svg(_lines(study, measured))} if measured else {}
         attention = {"attention": svg(_attention(study))} if study.maps else {}
@@ -101,10 +100,11 @@ def _lines(study: PanelStudy, panels: list[Panel]) -> Figure:
     for count, panel in enumerate(panels, 1):
         axes = drawing.add_subplot(rows, columns, count)
         place = {x: i for i, x in enumerate(panel.xs)}
-        for scheme, row in cells(study, panel).items():
-            finite = {place[x]: cell for x, cell in row.items() if cell.mean < math.inf}
+        table = cells(study, panel)
+        for scheme, row in table[np.isfinite(table["mean"])].groupby("scheme", sort=False):
+            row = row.assign(place=row["x"].map(place)).sort_values("place")
             style = styles[scheme] | {"marker": "o", "markersize": 3}
-            drawn[scheme] = line_with_band(axes, list(finite), finite.values(), **style)
+            drawn[scheme] = line_with_band(axes, row["place"], row, **style)
         chance = {place[x]: value for x, value in chances(study, panel).items()}
         axes.plot(*zip(*sorted(chance.items()), strict=True) if chance else ((), ()), ":k")
         for x in panel.trained:

@@ -16,7 +16,7 @@ from experiments.results.reports import page
 from experiments.results.reports.drawing import COLOURS, drawing_style, finish, styles_of, svg
 from experiments.results.reports.markdown import markdown_table
 from experiments.results.searches import SearchStudy, verdicts
-from experiments.results.statistics import by_seed, cells_of, number
+from experiments.results.statistics import best_first, by_seed, cells_of, number
 
 
 def write(folder: Path, study: SearchStudy) -> Path:
@@ -66,8 +66,7 @@ def _cells(study: SearchStudy, group: str) -> dict[str, list[page.GridCell]]:
     records, metrics = [r for r in study.records if r["group"] == group], study.columns()
     long = [r | {"metric": metric, "value": r[metric]} for r in records for metric in metrics]
     cells = cells_of(by_seed(long, "metric", "value", group))
-    order = sorted(cells, key=lambda scheme: cells[scheme]["loss"].mean)
-    return page.grid_cells({scheme: cells[scheme] for scheme in order}, metrics)
+    return page.grid_cells(best_first(cells, "loss"), metrics)
 
 
 def _tuning(study: SearchStudy) -> Markup | str:

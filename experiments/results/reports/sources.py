@@ -16,6 +16,7 @@ from experiments.results import archive, atlas_data
 from experiments.results.answers import MANUAL, TEXT, gains, judged, losses, table
 from experiments.results.atlas import Atlas
 from experiments.results.learning import values_of
+from experiments.results.lengths import with_window
 from experiments.results.record import read_json
 from experiments.results.reports import ladder_page, trust
 from experiments.results.statistics import Record
@@ -78,8 +79,8 @@ def read_extension(path: Path) -> pd.DataFrame:
     for steps in sorted(records["steps"].unique()):
         # The plain model, which is not tuned, is read through a window.
         at = records[(records["steps"] == steps) | (records["protocol"] == "windowed")]
-        topic = f"made longer, {steps} steps"
-        tables.append(losses(at.to_dict("records"), "test", "last", topic, "loss when made longer"))
+        topic, of = f"made longer, {steps} steps", with_window(at.to_dict("records"))
+        tables.append(losses(of, "test", "last", topic, "loss when made longer"))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -88,6 +89,7 @@ def _longer(records: list[Record]) -> pd.DataFrame:
 
     A topic is a topic of the atlas with an end, such as "text, trained longer".
     """
+    records = with_window(records)
     parts = [
         losses(records, "test", "last", "text", TEXT),
         losses(records, "manual", "last", "manual", MANUAL),

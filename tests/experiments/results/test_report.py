@@ -13,8 +13,10 @@ from rich.console import Console
 from study_records import ABOUT, TRAINING, record
 
 from experiments.results import lengths
+from experiments.results.length_table import length_table
 from experiments.results.reports import length_report as report
 from experiments.results.speedup import reached, smoothed, with_speedups
+from experiments.results.statistics import by_seed, cells_of
 from experiments.training.recipe import RULES
 
 SLOPES = {"alibi": -0.01, "nope": 0.4, "rope": 1.1, "yarn": 0.1}
@@ -56,38 +58,38 @@ def replace_bits(study, **where_and_bits):
 
 def test_a_mean_has_half_of_its_interval():
     records = [record("a", seed, 1, bits) for seed, bits in enumerate((1.0, 2.0, 4.0))]
-    cell = lengths.summarise(records)["a"][64]
+    (cell,) = cells_of(by_seed(records, "length", "bits_per_byte", "test")).to_dict("records")
     # Mean 7/3; squared deviations sum to 14/3; sqrt(14/3 / 2 / 3) = sqrt(7) / 3, times 4.3027.
-    assert cell == (pytest.approx(7 / 3), pytest.approx(4.3027 * math.sqrt(7) / 3, abs=1e-4), 3)
-    loss = lengths.summarise(records[:1], metric="loss")
-    assert loss["a"][64] == (pytest.approx(0.7), None, 1)
+    margin = pytest.approx(4.3027 * math.sqrt(7) / 3, abs=1e-4)
+    assert cell == dict(scheme="a", x=64, mean=pytest.approx(7 / 3), margin=margin, seeds=3)
+    (cell,) = cells_of(by_seed(records[:1], "length", "loss", "test")).to_dict("records")
+    assert cell["mean"] == pytest.approx(0.7) and math.isnan(cell["margin"]) and cell["seeds"] == 1
 
 
 def test_effective_context_is_the_longest_that_lowers_the_loss():
     study = make_study()
-    view = lengths.View(study)
-    assert view.effective("alibi") == 1024
-    assert view.effective("rope") == 64
-    one = lengths.View(make_study(seeds=(0,)))
-    assert one.effective("alibi") == 1024
+    effective = length_table(study).effective
+    assert effective["alibi"] == 1024 and effective["rope"] == 64
+    assert length_table(make_study(seeds=(0,))).effective["alibi"] == 1024
     # A gain counts only if no longer context loses it again.
     for seed in range(3):
         bits = 1.19 + seed / 1000
         study = replace_bits(study, scheme="alibi", seed=seed, length=1024, bits=bits)
-    assert lengths.View(study).effective("alibi") == 128
+    assert length_table(study).effective["alibi"] == 128
     small = make_study({"alibi": -0.0004})
-    assert lengths.View(small).effective("alibi") == 64
+    assert length_table(small).effective["alibi"] == 64
 
 
 def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
     study = make_study()
     study = dataclasses.replace(study, records=lengths.with_window(study.records))
-    view = lengths.View(study)
-    row = {column: cell[0] for column, cell in view.cells[lengths.WINDOWED].items()}
+    table = length_table(study)
+    row = table.cells[table.cells["scheme"] == lengths.WINDOWED].set_index("x")["mean"]
     assert row[64] == pytest.approx(1.201)  # where a window changes nothing
     assert row[128] == row[1024] == pytest.approx(1.2015)
-    assert {scheme for scheme, _ in view.ahead} == {"alibi"} == {scheme for scheme, _ in view.gains}
-    assert "loss against rope_windowed (16 comparisons, 4 better, 12 worse)" in view.statement
+    for mark in ("is_ahead", "is_gain"):
+        assert set(table.cells[table.cells[mark]]["scheme"]) == {"alibi"}
+    assert "loss against rope_windowed (16 comparisons, 4 better, 12 worse)" in table.statement
     assert lengths.with_window(study.records) == study.records
     # Where other tokens are scored than through the window, it says nothing.
     fewer = [r | {"tokens": 10} if r["length"] == 1024 else r for r in study.records]
@@ -103,17 +105,18 @@ def test_marks_are_as_sure_as_the_texts_agree():
             more = spread * (r["scheme"] == "alibi")
             texts = [r["loss"] * (1 + more), r["loss"] * (1 - more)]
             records.append(r | {"by_text": texts})
-        view = lengths.View(dataclasses.replace(study, records=records))
-        assert bool(view.ahead) == is_marked, spread
-    assert lengths.View(study).gains
+        cells = length_table(dataclasses.replace(study, records=records)).cells
+        assert cells["is_ahead"].any() == is_marked, spread
+    assert length_table(study).cells["is_gain"].any()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None])
 def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
     study = replace_bits(make_study(), scheme="alibi", seed=1, length=256, bits=bad)
-    summary = lengths.summarise(study.records)
-    assert summary["alibi"][256] == (math.inf, None, 3)
-    assert math.isfinite(summary["alibi"][128][0])
+    cells = length_table(study).cells.set_index(["scheme", "x"])
+    assert cells.loc[("alibi", 256), "mean"] == math.inf
+    assert math.isnan(cells.loc[("alibi", 256), "margin"])
+    assert math.isfinite(cells.loc[("alibi", 128), "mean"])
     assert "not finite" in printed(study)
     assert "not finite" in page_of(study, tmp_path)
     json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)

@@ -21,7 +21,7 @@ from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.export import _as_llama, _longest, export
 from experiments.pretrained.trained import Source, load_run
 from experiments.results.extensions import ExtensionStudy, retention
-from experiments.results.lengths import View
+from experiments.results.length_table import length_table
 from experiments.running.schedule import run_points
 from experiments.studies.extension.encodings import Methods
 from experiments.studies.extension.study import Extension, points
@@ -313,6 +313,7 @@ def test_other_documents_are_not_compared_with_those_of_the_trained_length():
     for documents, gains in ((4, 512), (1, 64)):
         other = easier | {"documents": documents}
         records = [r | other if r["multiple"] == 8 else r for r in several.records]
-        actual = View(dataclasses.replace(several, records=records).at(0))
-        assert actual.effective("yarn") == gains
-        assert (("yarn", 512) in actual.gains) == (documents == 4)
+        actual = length_table(dataclasses.replace(several, records=records).at(0))
+        assert actual.effective["yarn"] == gains
+        cells = actual.cells.set_index(["scheme", "x"])
+        assert cells.loc[("yarn", 512), "is_gain"] == (documents == 4)

@@ -91,14 +91,15 @@ def study(values, panel=ACCURACY, failures=()):
 
 def test_cells_are_means_with_their_intervals_the_best_first():
     result = cells(study({"a": ([0.5, 0.7], [0.1]), "b": ([1.0], [0.2])}), ACCURACY)
-    assert list(result) == ["b", "a"]
-    mean, margin, seeds = result["a"][4]
+    assert list(result["scheme"].unique()) == ["b", "a"]
+    mean, margin, seeds = result.set_index(["scheme", "x"]).loc[("a", 4)]
     # A standard error of 0.1, times 12.706.
     assert (mean, seeds) == (pytest.approx(0.6), 2) and margin == pytest.approx(1.2706, abs=1e-4)
     error = Panel("sums", "error", "patches", (4, 9), is_error=True)
-    assert list(cells(study({"a": ([], [0.1]), "b": ([], [0.2])}, error), error)) == ["a", "b"]
+    both = study({"a": ([], [0.1]), "b": ([], [0.2])}, error)
+    assert list(cells(both, error)["scheme"]) == ["a", "b"]
     lost = study({"a": ([], [float("nan")]), "b": ([], [0.2])})
-    assert list(cells(lost, ACCURACY)) == ["b", "a"]
+    assert list(cells(lost, ACCURACY)["scheme"]) == ["b", "a"]
 
 
 def test_a_table_says_what_the_records_say(tmp_path):
