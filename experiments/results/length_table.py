@@ -8,7 +8,7 @@ import pandas as pd
 from experiments.results import answers
 from experiments.results.comparisons import compared, families, statement
 from experiments.results.lengths import MAIN, WINDOWED, Evaluation, LengthStudy, records_of
-from experiments.results.statistics import best_first, by_seed, cells_of
+from experiments.results.statistics import Record, best_first, by_seed, cells_of
 
 WINDOWED_COLUMN = math.inf  # the column of the windowed baseline, which sorts after every length
 # Bits per byte by which a longer context must lower the loss for a scheme to make use of it.
@@ -53,16 +53,12 @@ def length_table(
     as_column = {"protocol": "last", "stride": stride, "length": WINDOWED_COLUMN}
     shown = [r | as_column if r["protocol"] == "windowed" else r for r in study.records]
     shown = records_of(shown, evaluation)
-    cells = cells_of(by_seed(shown, "length", metric, what))
     bits = by_seed(shown, "length", "bits_per_byte", what)
-    columns = sorted(cells["x"].unique())
-    # At a greater length fewer documents may be read, and other documents do not compare.
-    documents = {r["length"]: r.get("documents") for r in shown}
-    documents[WINDOWED_COLUMN] = same = documents.get(usual)
-    comparable = [x for x in columns if usual not in documents or documents[x] == same]
+    cells = cells_of(by_seed(shown, "length", metric, what))
+    columns, comparable = sorted(cells["x"].unique()), _comparable(shown, usual)
 
-    compared_at = {r["multiple"]: r["length"] for r in shown if r["length"] in comparable}
-    compared_at = {m: x for m, x in compared_at.items() if usual < x < WINDOWED_COLUMN}
+    compared_at = {r["multiple"]: r["length"] for r in shown if usual < r["length"] < math.inf}
+    compared_at = {m: length for m, length in compared_at.items() if length in comparable}
     extensions = {r["scheme"] for r in study.training if r["trained"] != r["scheme"]}
     windows = study.records if protocol == "last" else []
     gain = answers.gain(windows, split, "gain over the own window")
@@ -70,15 +66,11 @@ def length_table(
     gains, has_gain = _better(gain, None, extensions, compared_at)
     ahead, is_ahead = _better(loss, WINDOWED, extensions, compared_at)
     said = statement(families(pd.concat([gains, ahead]))) if len(gains) or len(ahead) else ""
-    where = list(zip(cells["scheme"], cells["x"], strict=True))
+
+    means, where = cells_of(bits), list(zip(cells["scheme"], cells["x"], strict=True))
+    cells["worse"] = _worse(means, usual, comparable)
     cells["is_gain"] = [cell in has_gain for cell in where]
     cells["is_ahead"] = [cell in is_ahead for cell in where]
-
-    means = cells_of(bits)
-    at_usual = means[means["x"] == usual].set_index("scheme")["mean"]
-    worse = means["mean"] / means["scheme"].map(at_usual) - 1
-    is_length = means["x"].isin(comparable) & (means["x"] != WINDOWED_COLUMN)
-    cells["worse"] = worse.where(is_length, 0.0).fillna(0.0)
     judged = study.about.get("judged_at", 4) * usual
     at = judged if judged in columns else max((x for x in columns if x < math.inf), default=usual)
     order = best_first(means, at)["scheme"].unique()
@@ -88,8 +80,8 @@ def length_table(
     if protocol == "last":
         control = records_of(study.records, Evaluation(split, "shuffled"))
         control = by_seed(control, "length", "bits_per_byte", f"{split}, shuffled")
-        for scheme in order:
-            losses, shuffled = (of[of["scheme"] == scheme] for of in (bits, control))
+        for scheme, losses in bits.groupby("scheme"):
+            shuffled = control[control["scheme"] == scheme]
             gains_at = {x for name, x in has_gain if name == scheme}
             effective[scheme] = _effective(losses, shuffled, comparable, gains_at)
     return LengthTable(study, evaluation, columns, cells, effective, said)
@@ -100,6 +92,29 @@ def heading(study: LengthStudy, column: float) -> tuple[str, str]:
     if column == WINDOWED_COLUMN:
         return "windowed", "1x"
     return f"{column / study.about['train_length']:g}x", f"{column:.0f}"
+
+
+def _comparable(records: list[Record], usual: int) -> list[float]:
+    """Returns the columns whose documents are those of the trained length, ``usual``, in order.
+
+    At a greater length fewer documents may be read. The windowed column has the same ones.
+    """
+    counts = {r["length"]: r.get("documents") for r in records}
+    same = counts.get(usual)
+    return sorted(
+        x for x in counts if x == WINDOWED_COLUMN or usual not in counts or counts[x] == same
+    )
+
+
+def _worse(means: pd.DataFrame, usual: int, comparable: list[float]) -> pd.Series:
+    """Returns the share by which each mean is worse than its scheme's at the trained length.
+
+    It is 0 where that is not known, in the windowed column, and where documents are others.
+    """
+    at_usual = means[means["x"] == usual].set_index("scheme")["mean"]
+    worse = means["mean"] / means["scheme"].map(at_usual) - 1
+    is_length = means["x"].isin(comparable) & (means["x"] != WINDOWED_COLUMN)
+    return worse.where(is_length, 0.0).fillna(0.0)
 
 
 def _better(

@@ -203,6 +203,19 @@ class Cache:
         """Returns the number of slots, S."""
         return self.positions.shape[1]
 
+    def with_sequence(self, number, cache: "Cache") -> "Cache":
+        """Returns the slots with those of a single sequence, ``cache``, as sequence ``number``."""
+
+        def put(name, axis):
+            write = functools.partial(
+                jax.lax.dynamic_update_slice_in_dim, start_index=number, axis=axis
+            )
+            return jax.tree.map(write, getattr(self, name), getattr(cache, name))
+
+        batch_axes = {"layers": 1, "made": 0, "positions": 0, "segment_ids": 0}
+        arrays = {name: put(name, axis) for name, axis in batch_axes.items()}
+        return dataclasses.replace(self, count=cache.count, **arrays)
+
     def with_positions(self, positions, segment_ids, T: int) -> "Cache":
         """Returns the cache with its next T slots counted, at these positions and segments.
 

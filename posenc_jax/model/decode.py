@@ -12,6 +12,10 @@ from posenc_jax.checks import MOST_ROUNDING, as_array, check_ids, checked_positi
 from posenc_jax.fields import check_positive, check_range, count_of
 from posenc_jax.model.cache import Cache
 
+# On a CPU, prompts of so many tokens are read one after the other, because their activations then
+# stay in its cache: eight of 1,024 tokens take 0.90 of the time, of 512 tokens 0.96.
+_LONG = 512
+
 
 def generate(
     model,
@@ -75,12 +79,10 @@ def generate(
     prompts = _Prompts.of(model, prompt_BT, lengths, positions, next_positions, prefill_chunk)
     check_reach(model, prompts.reach(max_new_tokens), length, prompts.positions)
     B, T = prompts.tokens.shape
-    size = _in_equal_chunks(T, prefill_chunk)
-    chunk = prompts.part(slice(size))
-    logits_BV, cache = _begin(model, chunk, size=T + max_new_tokens, length=length)
-    for start in range(size, T, size):
-        chunk = prompts.part(slice(start, start + size))
-        logits_BV, cache = read(model, chunk, cache)
+    chunk = _in_equal_chunks(T, prefill_chunk)
+    is_one_by_one = B > 1 and chunk >= _LONG and prompts.is_text and _is_on_one_cpu(model)
+    prefilled = _prefilled_one_by_one if is_one_by_one else _prefilled
+    logits_BV, cache = prefilled(model, prompts, chunk, T + max_new_tokens, length)
     how = _How(max_new_tokens, float(temperature), float(top_p), stop_token)
     first = None if prompts.is_text else prompts.next.reshape(B, 1, *prompts.positions.shape[2:])
     return _continue(how, model, logits_BV, cache, first, key)[0]
@@ -200,6 +202,34 @@ def _begin(model, chunk, *, size: int, length: int | None):
         length=length,
     )
     return _extended(model, chunk, cache)
+
+
+def _prefilled(model, prompts: _Prompts, chunk: int, size: int, length: int | None):
+    """Returns the logits ``[B, vocab_size]`` after prompts, and their cache of ``size`` slots."""
+    first = prompts.part(slice(chunk))
+    logits_BV, cache = _begin(model, first, size=size, length=length)
+    for start in range(chunk, prompts.tokens.shape[1], chunk):
+        logits_BV, cache = read(model, prompts.part(slice(start, start + chunk)), cache)
+    return logits_BV, cache
+
+
+def _prefilled_one_by_one(model, prompts: _Prompts, chunk: int, size: int, length: int | None):
+    """Returns ``_prefilled`` of prompts that are text, of which one is read after the other."""
+    logits, cache = [], Cache.empty(model, len(prompts.tokens), size, length=length)
+    for number, tokens_T in enumerate(prompts.tokens):
+        prompt = prompts._replace(tokens=tokens_T[None])
+        logits_1V, of_prompt = _prefilled(model, prompt, chunk, size, length)
+        logits.append(logits_1V)
+        cache = _with_sequence(cache, number, of_prompt)
+    return jnp.concatenate(logits), cache
+
+
+_with_sequence = jax.jit(Cache.with_sequence, donate_argnums=0)
+
+
+def _is_on_one_cpu(model) -> bool:
+    devices = jnp.asarray(model.embedding[...]).devices()  # It may be an array of NumPy.
+    return [device.platform for device in devices] == ["cpu"]
 
 
 @functools.partial(jax.jit, static_argnames="how", donate_argnames="cache")

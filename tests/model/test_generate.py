@@ -2,6 +2,7 @@
 
 import functools
 import re
+import unittest.mock
 
 import common
 import jax
@@ -115,6 +116,18 @@ def test_prompts_are_read_in_equal_chunks(count, lengths, most, size, monkeypatc
     monkeypatch.setattr(decode, "read", counted)
     np.testing.assert_array_equal(of(lengths=lengths, prefill_chunk=most), whole)
     assert sizes - {1} == {size}
+
+
+@pytest.mark.parametrize("name", ["dynamic_ntk", "fox", "kerple_log", "randomized"])
+def test_texts_that_are_read_one_by_one_go_on_as_their_batch(name, monkeypatch):
+    model = talker(name)
+    expected = generate(model, TOKEN_IDS, max_new_tokens=NEW, prefill_chunk=4)
+    one_by_one = unittest.mock.Mock(wraps=decode._prefilled_one_by_one)
+    monkeypatch.setattr(decode, "_prefilled_one_by_one", one_by_one)
+    monkeypatch.setattr(decode, "_LONG", 4)
+    actual = generate(model, TOKEN_IDS, max_new_tokens=NEW, prefill_chunk=4)
+    assert actual.tolist() == expected.tolist()
+    assert one_by_one.call_count == 1
 
 
 def test_a_table_that_is_squeezed_for_one_length_is_the_same_in_chunks():
