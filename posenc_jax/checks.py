@@ -345,6 +345,18 @@ def check_ids(name: str, ids_BT: Any, vocab_size: int) -> None:
         )
 
 
+def is_key(key: Any) -> bool:
+    """Returns whether ``key`` is an array, as random keys of both kinds are."""
+    # An instance of nnx.Rngs would take "dtype" for the name of a stream.
+    return hasattr(type(key), "dtype")
+
+
+def check_key(key: Any) -> None:
+    """Checks that ``key`` is a random key, or None."""
+    if key is not None and not is_key(key):
+        raise ValueError(f"key={key!r} must be a random key: pass jax.random.key(0)")
+
+
 def check_rngs(rngs: Any) -> None:
     """Checks that ``rngs`` are Flax's."""
     if not isinstance(rngs, nnx.Rngs):

@@ -13,7 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import check_made, checked_length, checked_numbers, checked_positions
+from posenc_jax.checks import (
+    check_key,
+    check_made,
+    checked_length,
+    checked_numbers,
+    checked_positions,
+)
 from posenc_jax.fields import count_of
 from posenc_jax.lookup import GATHER, Lookup
 from posenc_jax.positions import one_axis
@@ -192,6 +198,7 @@ class Encoding(nnx.Module):
         segment_ids = checked_numbers("segment_ids", segment_ids, positions)
         index = checked_numbers("index", index, positions)
         length = checked_length(length, positions)
+        check_key(key)
         tokens = Tokens(positions, segment_ids, index, consecutive=consecutive)
         if "prepare" not in self.hooks():
             return tokens

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import is_key
 from posenc_jax.encoding import Tile
 from posenc_jax.fields import in_python, is_real
 
@@ -51,8 +52,7 @@ def checked_dropout(dropout: Any) -> Dropout | None:
     rate, key = dropout if isinstance(dropout, tuple | list) else (dropout, None)
     is_known = is_real(rate) and not isinstance(rate, jax.core.Tracer)
     is_share = is_known and 0 <= in_python(rate) < 1
-    # An instance of nnx.Rngs would take "dtype" for the name of a stream.
-    if not hasattr(type(key), "dtype") or not is_share:
+    if not is_key(key) or not is_share:
         raise ValueError(
             f"dropout={dropout!r} must be the share of weights that are dropped, a number from 0 "
             "to below 1, and a random key, fresh in each layer and step: (0.1, jax.random.key(0))"

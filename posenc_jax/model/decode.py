@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import MOST_ROUNDING, as_array, check_ids, checked_positions
+from posenc_jax.checks import MOST_ROUNDING, as_array, check_ids, checked_positions, is_key
 from posenc_jax.fields import check_positive, check_range, count_of
 from posenc_jax.model.cache import Cache
 
@@ -71,7 +71,7 @@ def generate(
         stop_token = count_of("stop_token", stop_token, 0, model.embedding.shape[0] - 1)
     if temperature == 0:
         key = jax.random.key(0)
-    elif not hasattr(type(key), "dtype"):
+    elif not is_key(key):
         raise ValueError(
             f"key={key!r} must be a random key, because temperature={temperature} draws tokens: "
             "pass jax.random.key(0), or temperature=0"

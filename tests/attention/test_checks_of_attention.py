@@ -35,6 +35,7 @@ TOKENS = {
     "index: .* subtract the first": [of(text(T), index=LARGE)],
     "length": [of(text(T), "dynamic_ntk", length=n) for n in (0, "9", np.ones(T - 1))]
     + [of(text(T), "rope", length=n) for n in (1.5, 2**30)],
+    "key=0": [of(text(T), "randomized", key=0)],
     "one position axis": [lambda: attend("alibi", tokens=read(common.build("alibi"), TWO_AXES))],
 }
 
