@@ -87,7 +87,7 @@ def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> p
 def over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Returns ``mean, margin, seeds`` by ``keys``, from the ``value`` of a row for each seed.
 
-    They are those of ``mean_and_margin``, but a margin that is not known is NaN. The values are
+    ``mean_and_margin`` defines them, but a margin that is not known is NaN here. The values are
     numbers or inf.
     """
     groups = rows.groupby(keys, sort=False)["value"]

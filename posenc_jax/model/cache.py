@@ -204,7 +204,7 @@ class Cache:
         return self.positions.shape[1]
 
     def with_sequence(self, number, cache: "Cache") -> "Cache":
-        """Returns the slots with those of a single sequence, ``cache``, as sequence ``number``."""
+        """Returns the cache with sequence ``number`` replaced by the single one in ``cache``."""
 
         def put(name, axis):
             write = functools.partial(

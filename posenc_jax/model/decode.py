@@ -214,7 +214,7 @@ def _prefilled(model, prompts: _Prompts, chunk: int, size: int, length: int | No
 
 
 def _prefilled_one_by_one(model, prompts: _Prompts, chunk: int, size: int, length: int | None):
-    """Returns ``_prefilled`` of prompts that are text, of which one is read after the other."""
+    """Returns the same as ``_prefilled``; reads prompts, which are text, one after the other."""
     logits, cache = [], Cache.empty(model, len(prompts.tokens), size, length=length)
     for number, tokens_T in enumerate(prompts.tokens):
         prompt = prompts._replace(tokens=tokens_T[None])
