@@ -44,7 +44,7 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments import joining
+from experiments import joining, preemption
 from experiments.running import command_line, endings
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -116,6 +116,7 @@ def main(arguments: list[str]) -> int:
         workdir = folder_at(WORKDIR.value)
     except (ValueError, TypeError, OSError) as error:
         endings.refuse(str(error))
+    preemption.remember_ctrl_c()
     return endings.status_of(_run, workdir)
 
 

@@ -71,6 +71,30 @@ def test_ctrl_c_is_one_sentence(corpus, tmp_path):
     assert "Traceback" not in errors
 
 
+LOSES_CTRL_C = """
+import gc, signal
+import launch
+from experiments import preemption
+
+def run(workdir):
+    gc.callbacks.append(lambda *_: signal.raise_signal(signal.SIGINT))
+    gc.collect()
+    gc.callbacks.pop()
+    preemption.requested()
+    return 0
+
+launch._run = run
+launch.app.run(launch.main, flags_parser=launch.command_line.parsed)
+"""
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
+def test_ctrl_c_is_heard_though_python_ignored_its_exception(tmp_path):
+    """Python ignores what is raised in a callback of the garbage collector, and JAX has one."""
+    done = runs.program("-c", LOSES_CTRL_C, TINY, f"--workdir={tmp_path}")
+    assert done.status == 130 and "the same command goes on" in done.errors, done.errors
+
+
 ATLAS = "--config=configs/atlas.py:tiny"
 IMPORTS = """
 import signal
