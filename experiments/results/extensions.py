@@ -59,13 +59,12 @@ class Retention:
     @property
     def verdict(self) -> str:
         """Returns whether more than ``PROMISED`` of the accuracy is left."""
-        mean, known, _ = self.accuracy
-        margin = known or 0.0
+        mean, margin, seeds = self.accuracy
         if not math.isfinite(mean):
             return "no"
         if abs(mean - PROMISED) <= margin:
             return "undecided"
-        return ("yes" if mean > PROMISED else "no") + ", one seed" * (known is None)
+        return ("yes" if mean > PROMISED else "no") + ", one seed" * (seeds == 1)
 
     @property
     def words(self) -> dict[str, str]:
@@ -77,7 +76,9 @@ class Retention:
 def _percent(share: Cell, sign: str = "") -> str:
     if share.mean == math.inf:
         return "not finite"
-    return f"{share.mean:{sign}.1%}" + ("" if share.margin is None else f" ± {share.margin:.1%}")
+    return f"{share.mean:{sign}.1%}" + (
+        f" ± {share.margin:.1%}" if math.isfinite(share.margin) else ""
+    )
 
 
 def retention(records: Iterable[Record]) -> dict[tuple[str, int], Retention]:

@@ -305,6 +305,6 @@ def leads(runs: pd.DataFrame) -> list[dict[str, Any]]:
         for scheme in runs.columns.unique("scheme").drop(ROPE):
             by_seed = (shared[ROPE] - shared[scheme]).loc[tokens]
             lead, margin, _ = mean_and_margin(by_seed.dropna())
-            by_scheme[scheme] = {"lead": lead, "margin": margin}
+            by_scheme[scheme] = {"lead": lead, "margin": None if math.isnan(margin) else margin}
         rows.append({"tokens": int(tokens), "by_scheme": by_scheme})
     return rows

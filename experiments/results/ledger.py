@@ -220,9 +220,7 @@ CORRECTION = (
 
 def decide(effect: Effect, cell: Cell) -> Word:
     """Returns the verdict on one number by ``RULE``."""
-    value, margin, _ = cell
-    if margin is None:
-        return MIXED
+    value, margin, _ = cell  # no comparison with a NaN holds
     if effect.low < value - margin and value + margin < effect.high:
         return REPRODUCED
     if value + margin < effect.low or effect.high < value - margin:
@@ -270,7 +268,7 @@ def _measured(effect: Effect, answers: Answers) -> dict[str, Any]:
     except MissingRunError as error:
         return row | {"verdict": MISSING, "why": str(error)}
     mean, margin, seeds = cell
-    row |= {"mean": mean, "margin": math.nan if margin is None else margin, "seeds": seeds}
+    row |= {"mean": mean, "margin": margin, "seeds": seeds}
     return row | {"p": p_value(effect, cell), "verdict": decide(effect, cell)}
 
 

@@ -5,6 +5,7 @@ known methods.
 """
 
 import dataclasses
+import math
 
 import pandas as pd
 
@@ -84,7 +85,7 @@ class Verdict:
     def __str__(self) -> str:
         mean, margin, count = mean_and_margin(self.differences)
         better = sum(difference < 0 for difference in self.differences)
-        extra = f" ± {margin:.4f}" if margin is not None else ""
+        extra = f" ± {margin:.4f}" if math.isfinite(margin) else ""
         rivals = {"start": "what it started from", "method": "the known methods"}[self.rivals]
         what = "beats" if self.holds else "does not beat"
         return (

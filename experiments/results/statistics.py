@@ -18,10 +18,10 @@ CELL = ["scheme", "x", "mean", "margin", "seeds"]  # the columns of ``cells_of``
 
 
 class Cell(NamedTuple):
-    """Holds a mean over seeds, half of its 95 % interval, if that is known, and their number."""
+    """Holds a mean over seeds, half of its 95 % interval, NaN if not known, and their number."""
 
     mean: float
-    margin: float | None
+    margin: float
     seeds: int
 
 
@@ -87,8 +87,7 @@ def by_seed(records: Iterable[Record], column: str, metric: str, what: str) -> p
 def over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Returns ``mean, margin, seeds`` by ``keys``, from the ``value`` of a row for each seed.
 
-    ``mean_and_margin`` defines them, but a margin that is not known is NaN here. The values are
-    numbers or inf.
+    ``mean_and_margin`` defines them. The values are numbers or inf.
     """
     groups = rows.groupby(keys, sort=False)["value"]
     table = groups.agg(mean="mean", margin="sem", seeds="size").reset_index()
@@ -122,14 +121,14 @@ def best_first(cells: pd.DataFrame, x: Any, is_error: bool = True) -> pd.DataFra
 def mean_and_margin(values: Iterable[float]) -> Cell:
     """Returns the mean of the seeds, half of its 95 % interval, and their number.
 
-    The interval is Student's, and its half is None for one seed. A value that is not finite makes
+    The interval is Student's, and its half is NaN for one seed. A value that is not finite makes
     the mean inf, so that the scheme is never the best and sorts last.
     """
     known = list(values)
     if not known or not all(map(math.isfinite, known)):
-        return Cell(math.inf, None, len(known))
+        return Cell(math.inf, math.nan, len(known))
     if len(known) == 1:
-        return Cell(known[0], None, 1)
+        return Cell(known[0], math.nan, 1)
     stderr = statistics.stdev(known) / len(known) ** 0.5
     return Cell(statistics.fmean(known), stderr * quantile(len(known)), len(known))
 
@@ -156,9 +155,9 @@ def number(value: float, like: float | None = None) -> str:
     return f"{value:z,.{digits}f}" if size < 1e5 else f"{value:.1e}"
 
 
-def with_margin(mean: float, margin: float | None) -> str:
-    """Returns a mean and its margin, None or NaN for none, with as many decimals as suit both."""
-    if margin is None or math.isnan(margin):
+def with_margin(mean: float, margin: float) -> str:
+    """Returns a mean and its margin, NaN for none, with as many decimals as suit both."""
+    if math.isnan(margin):
         return number(mean)
     size = max(abs(mean), margin)
     return f"{number(mean, size)} ± {number(margin, size)}"

@@ -144,7 +144,7 @@ def mean_cell(values: Iterable[float | None], digits: int) -> GridCell:
     """Returns a cell with the mean over seeds and half of its 95 % interval."""
     mean, margin, _ = mean_and_margin(map(or_nan, values))
     shown = f"{mean:,.{digits}f}" if mean < math.inf else "not finite"
-    return GridCell(shown, f" ± {margin:,.{digits}f}" if margin else "")
+    return GridCell(shown, f" ± {margin:,.{digits}f}" if margin > 0 else "")
 
 
 def _training(study: Study) -> str:
