@@ -24,14 +24,14 @@ studies run in the order of their names:
     b1_bases_64, b2_bases_256   RoPE under several bases, at two lengths; they led to ``BASE``.
     b3_rates                    Every scheme of the ladder under three learning rates, one seed. All
                                 rungs below take the best rate of each scheme.
-    c_l256_t20                  Seventeen schemes, trained at 256 tokens on 20 tokens a parameter.
+    c_l256_t20                  Seventeen schemes, trained at 256 tokens on 20 tokens per parameter.
     d1_l64_t2 .. d5_l64_t20     Tokens: 1.6, 6 and 20 a parameter, at two lengths.
     d6_w64_t20, d8_w256_t20     Sizes: 0.12M and 1.7M parameters instead of 0.46M; the larger has
                                 one seed, because a run takes more than an hour of a core.
     d7_l1024_t20                Lengths: trained at 1,024 tokens; this is also what a scheme trained
                                 at 256 could reach at four times its length.
 
-In a name l is the trained length, t how many tokens a parameter the models see, and w their width.
+In a name l is the trained length, t the tokens per parameter that models see, and w their width.
 All studies read the same texts, with a context of 64 to 4,096 tokens before the same targets, so
 that their losses can be compared. Any field can be overridden on the command line:
 ``--config.studies.c_l256_t20.schemes=rope,alibi``.
@@ -255,7 +255,7 @@ def _bases(length: int) -> ConfigDict:
 
 
 def _rung(length: int, tokens: float, schemes: str, width: int = _WIDTH) -> ConfigDict:
-    """Returns a study of ``tokens`` tokens a parameter, each scheme at its own learning rate."""
+    """Returns a study of ``tokens`` tokens per parameter, each scheme at its own learning rate."""
     config = study(length, schemes)
     config.model.model_dim = width
     config.train.steps = round(tokens * parameters(width) / _BATCH_TOKENS)

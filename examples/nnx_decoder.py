@@ -37,7 +37,7 @@ class Block(nnx.Module):
                 jax.lax.dynamic_update_slice_in_dim(stored, new, start, axis=1)
                 for stored, new in zip(cache, (k, v, input_BTD), strict=True)
             )
-            tokens = tokens.observed(encoding, cache[2])  # 5: content schemes read the input
+            tokens = tokens.observed(encoding, cache[2])  # 5: some schemes read the input
             out = attend(encoding, q, *cache[:2], tokens.part(start, q.shape[1]), tokens)
         x_BTD = x_BTD + self.out(out)
         return x_BTD + self.down(jax.nn.gelu(self.up(self.norms[1](x_BTD)))), cache

@@ -9,8 +9,8 @@ first     The attention of the last token to token 0, over that to tokens 1 to T
 sink      The largest mean attention of a head to token 0, over all queries of texts of L tokens.
           Gu et al. (2410.10781) speak of an attention sink above 0.3; even attention has 0.07 at
           L = 64.
-copied    By how many bits a token of the first half of a text is better predicted when this half is
-          read again, right after itself. Induction heads (2209.11895), which copy what followed an
+copied    By how many bits per token the first half of a text is better predicted when it is read
+          again, right after itself. Induction heads (2209.11895), which copy what followed an
           earlier occurrence of the last tokens, bring it about.
 reach     The largest logit of a query and a key at distances L to ``EXTENDED`` L, over that at
           distances up to L, with the contents that they have in training sequences, per layer.

@@ -1,7 +1,7 @@
 """Makes the tables of ``docs/results.md``, with the families that their marks belong to.
 
 Most have answers of the atlas; one has those of models that ``configs/extrapolation.py:long``
-trained longer, and the last ones are about the ladder.
+trained longer, and the last ones are about the ladder and the ledger.
 """
 
 import collections
@@ -95,7 +95,7 @@ def of_rungs(ladder: Mapping[str, Any], topic: str) -> str:
 def of_wins(ladder: Mapping[str, Any]) -> str:
     """Returns which schemes are better than the baselines on each rung, in Markdown."""
     words = templates.macros("ladder_words.md")
-    heads = ["parameters", "tokens of a text", "tokens a parameter", "seeds"]
+    heads = ["parameters", "tokens of a text", "tokens per parameter", "seeds"]
     heads += ["at the trained length", "in longer texts", "with the whole context"]
     lines = []
     for rung in ladder["ordered"]:
@@ -159,6 +159,15 @@ def of_copied(models: pd.DataFrame, ladder: Mapping[str, Any]) -> str:
     return markdown_table(["scheme", *(f"`{rung}`" for rung in rungs)], lines)
 
 
+def of_claims(ledger: Mapping[str, Any]) -> str:
+    """Returns the verdict on each published claim, before and after correction, in Markdown."""
+    lines = [
+        [claim["says"], claim["source"], claim["verdict"], claim["after_correction"]]
+        for claim in ledger["claims"]
+    ]
+    return markdown_table(["claim", "source", "verdict", "after correction"], lines)
+
+
 def _by_scheme(rung: Mapping[str, Any], topic: str, schemes: Iterable[str]) -> list[Any]:
     """Returns a rung's answers to a topic, None where a scheme has none."""
     rows = {row["scheme"]: row for row in rung["rows"]}
@@ -197,4 +206,5 @@ def tables(sources: Sources) -> dict[str, str]:
         "Rungs, at the trained length": of_rungs(sources.ladder, "text"),
         "Rungs, beyond the trained length": of_rungs(sources.ladder, "text, beyond"),
         "Copying": of_copied(sources.copied, sources.ladder),
+        "Published claims": of_claims(sources.ledger),
     }

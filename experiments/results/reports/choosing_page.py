@@ -207,7 +207,8 @@ def _of_task(need: Need, decision: Decision) -> str:
     tables = [decision.rung.rows(question) for question in need.asked]
     what = ", ".join(topic for topic, _ in need.asked) + f" at {need.last[1]:g}x"
     verb = "solves" if len(decision.better) == 1 else "solve"
-    text = f"{len(decision.better)} of {len(tables[-1])} schemes {verb} {what}"
+    asked_all = set.intersection(*map(set, tables))
+    text = f"{len(decision.better)} of {len(asked_all)} schemes {verb} {what}"
     if decision.better:
         solved = min(table[name]["solved"] for table in tables for name in decision.better)
         text += f" in {solved:.0f} of {tables[-1][decision.better[0]]['seeds']} seeds"
@@ -323,7 +324,7 @@ def read_rungs(docs: Path, sources: Sources) -> tuple[list[trust.Rung], str]:
         if "rope" in set(of_rung["scheme"]):
             length = about["length"]
             says = f"{about['tokens'] / 1e6:.1f}M tokens in texts of {length}, schemes: "
-            says += f"{about['schemes']}, seeds: {about['seeds']}"
+            says += f"{len(set(of_rung['scheme']).difference(AGAINST))}, seeds: {about['seeds']}"
             named = f"`{name}` of the ladder"
             rungs.append(trust.Rung(named, says, about["tokens"], of_rung, length))
     holes = ladder["points"] - ladder["finished"]

@@ -6,6 +6,7 @@ from the atlas, from models that were trained longer, from the ladder and from t
 technical report has them too.
 """
 
+import collections
 import math
 import re
 import textwrap
@@ -179,6 +180,7 @@ def _longer(sources: Sources) -> dict[str, Any]:
         better = last[last[f"vs_{OWN_WINDOW}"] == "better"].sort_values("mean", ascending=False)
         named = [f"`{s}` {with_margin(r['mean'], r['margin'])}" for s, r in better.iterrows()]
         gaining.append(f"on {where} {', '.join(named) or 'no scheme'}")
+    verdicts = collections.Counter(claim["verdict"] for claim in sources.ledger["claims"])
     after = a[(a["topic"] == f"text, {LONGER}") & (a["multiple"] == 1)].set_index("scheme")["mean"]
     return {
         "gaining_longer": gaining,
@@ -187,9 +189,8 @@ def _longer(sources: Sources) -> dict[str, Any]:
         "before": sources.atlas.answers_to("text")["mean"][after.index].sort_values().index,
         "ladder": sources.ladder["finding"],
         "best_at": sources.ladder["rungs"][sources.ladder["main"]]["best_at"],
-        "claims": [claim["verdict"] for claim in sources.ledger["claims"]],
+        "verdicts": {word: verdicts[word] for word in WORDS if verdicts[word]},
         "reproduced_after": sum(
             claim["after_correction"] == REPRODUCED for claim in sources.ledger["claims"]
         ),
-        "words": WORDS,
     }

@@ -187,7 +187,7 @@ def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
 
 
 def _ordered(rungs: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the rungs that compare schemes, the one of fewest tokens a parameter first."""
+    """Returns the rungs that compare schemes, the one of fewest tokens per parameter first."""
 
     def key(rung: Mapping[str, Any]) -> tuple[float, int, int]:
         rate = float(f"{rung['tokens'] / rung['parameters']:.2g}")

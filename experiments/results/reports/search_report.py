@@ -45,7 +45,7 @@ def print_tables(study: SearchStudy, console: Console) -> None:
     page.print_failures(study.failures, console)
     for group, title in study.groups.items():
         heads = study.columns().values()
-        console.print(page.terminal_table(f"{title}: nats a token", heads, _cells(study, group)))
+        console.print(page.terminal_table(f"{title}: nats per token", heads, _cells(study, group)))
     for verdict in verdicts(study):
         console.print(str(verdict), highlight=False)
 
@@ -56,7 +56,7 @@ def markdown(study: SearchStudy) -> str:
     for group, title in study.groups.items():
         by_scheme = _cells(study, group).items()
         rows = [[scheme, *(cell.plain for cell in row)] for scheme, row in by_scheme]
-        parts.append(f"{title}, nats a token:\n\n{markdown_table(heads, rows)}")
+        parts.append(f"{title}, nats per token:\n\n{markdown_table(heads, rows)}")
     parts.append("".join(f"- {verdict}\n" for verdict in verdicts(study)))
     return "\n".join(parts)
 
@@ -113,7 +113,7 @@ def _search(axes: Axes, search: dict[str, Any]) -> None:
     high = max(best[0], min(starts.values(), default=best[0]))
     margin = (high - best[-1]) or 0.01
     axes.set(ylim=(best[-1] - 0.1 * margin, high + margin))
-    axes.set(xlabel="generation", ylabel="nats a token")
+    axes.set(xlabel="generation", ylabel="nats per token")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(search["search"], loc="left", fontsize=10, parse_math=False)
     axes.legend(fontsize=7.5, framealpha=0.8, edgecolor="none")

@@ -144,8 +144,8 @@ def badges(asked: Sequence[Question], rung: Rung, lasting: Order) -> list[str]:
     learning = "corrected"
     if next(iter(rows.values()))["family"] == TASKS:
         able = [{name for name, of in table.items() if of["learned"]} for table in tables]
-        learned = set.intersection(*able)
-        learning = f"learned by {len(learned)} of {len(rows)}"
+        learned, asked_all = set.intersection(*able), set.intersection(*map(set, tables))
+        learning = f"learned by {len(learned)} of {len(asked_all)}"
     told = [f"{max(answer['seeds'] for answer in rows.values())} seeds", learning]
     if lasting.longer is None:
         return [*told, "rank: untested"]

@@ -1,7 +1,7 @@
 """Computes the losses of candidates, whose factors are inputs of one compiled program.
 
-A candidate's loss is a mean over documents of the target length, in nats a token: of all tokens, as
-in the paper (``text_loss``), or of the answers to questions about a needle, as in LongRoPE2
+A candidate's loss is a mean over documents of the target length, in nats per token: of all tokens,
+as in the paper (``text_loss``), or of the answers to questions about a needle, as in LongRoPE2
 (``needle_loss``). Several candidates run at a time, spread over the devices as rows are.
 """
 

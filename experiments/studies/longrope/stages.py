@@ -263,7 +263,7 @@ class Stages:
         return model.under(in_place_of_rope(self.model, self.rope))
 
     def _scores(self) -> list[dict[str, Any]]:
-        """Returns a record for each row: losses in nats a token, means over documents.
+        """Returns a record for each row: losses in nats per token, means over documents.
 
         A record has ``loss`` of all tokens, ``last_loss`` of the last tokens, and ``needle_loss``
         of the answers about needles that are put into the same documents (``with_needles``), if the

@@ -182,7 +182,7 @@ def test_rungs_say_which_schemes_win_and_one_seed_tells_no_verdict():
     assert told["rungs"]["d7_l1024_t20"]["wins"]["text"]["compared"] == 3
     rates = [rung["tokens"] / rung["parameters"] for rung in told["ordered"]]
     assert rates == pytest.approx(sorted(rates), rel=0.05)
-    assert "after training on texts of 1024 tokens." in told["finding"][0]
+    assert "after training on texts of 1024 tokens (" in told["finding"][0]
 
 
 def test_a_crossing_is_the_last_one():
