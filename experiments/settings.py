@@ -33,7 +33,8 @@ _MOST = {
     "length": 2**24,
 }
 _MOST_OF_ALL = 2**31 - 1  # JAX counts in int32
-_COUNTS = ("seeds", "together", "model.num_heads")  # at least 1
+# At least 1.
+_COUNTS = ("seeds", "together", "model.num_heads", "model.model_dim", "model.num_layers")
 _TYPES = ("float32", "bfloat16", "float16")
 # Names separated by commas, at least one.
 _LISTS = ("schemes", "methods", "task.tasks")
@@ -87,6 +88,8 @@ def _wrong(name: str, value: Any) -> str:
         names = listed(value)
         if "" in names or len({*names}) < len(names):
             return "must be names separated by commas, each once"
+        if "all" in names and len(names) > 1:
+            return "must be 'all' alone, or names without it"
     return ""
 
 

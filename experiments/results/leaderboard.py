@@ -31,9 +31,9 @@ _FIELDS = {"track": str, "scheme": str, "corpus_digest": str, "seeds": list, "lo
 
 
 def rules_of(studies: Mapping[str, Any]) -> str:
-    """Returns a digest of everything in the track's studies but the schemes and their keywords."""
+    """Returns a digest of everything in the track's studies but the names of the schemes."""
     rules = {
-        name: {key: value for key, value in study.items() if key not in ("schemes", "encodings")}
+        name: {key: value for key, value in study.items() if key != "schemes"}
         for name, study in studies.items()
     }
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]

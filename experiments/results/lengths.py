@@ -38,6 +38,11 @@ class LengthStudy(Study):
 
     curves: list[Record]
 
+    @property
+    def main(self) -> Evaluation:
+        """Returns the evaluation that is shown first, ``MAIN`` if texts of that split were read."""
+        return next(iter(evaluations(self)), MAIN)
+
 
 def records_of(records: Iterable[Record], evaluation: Evaluation = MAIN) -> list[Record]:
     """Returns the records of one evaluation; with stride None, of any stride."""
@@ -81,7 +86,7 @@ def by_text(record: Record) -> list[tuple[float, float]]:
 
 
 def evaluations(study: LengthStudy) -> list[Evaluation]:
-    """Returns all evaluations of the study, the main one first."""
+    """Returns all evaluations of the study, that of ``LengthStudy.main`` first."""
     made = {Evaluation(r["split"], r["protocol"], r["stride"]) for r in study.records}
 
     def place(of: Evaluation) -> tuple:

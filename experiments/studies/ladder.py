@@ -24,6 +24,7 @@ from experiments.results.record import RefusedError
 from experiments.results.reports import ladder_page, leaderboard_page
 from experiments.results.speedup import smoothed
 from experiments.running.points import Point
+from experiments.settings import one_of
 from experiments.studies.combined import Studies
 from experiments.studies.text import Comparison
 from experiments.training.encodings import make_encoding
@@ -168,8 +169,10 @@ class Ladder(Studies):
 
     def __init__(self, config, workdir, console):
         super().__init__(config, workdir, console)
-        for part in self.parts.values():
-            part.rung_of_rates = self.parts.get(part.config["rates_of"])
+        for name, part in self.parts.items():
+            if rates := part.config["rates_of"]:
+                one_of(f"studies.{name}.rates_of", rates, self.parts)
+                part.rung_of_rates = self.parts[rates]
 
     def setup(self, name):
         part = self.parts[name]

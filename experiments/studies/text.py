@@ -12,6 +12,7 @@ from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
+from experiments.config import own_defaults
 from experiments.evaluation import lengths
 from experiments.progress import stage
 from experiments.results.lengths import LengthStudy, with_window
@@ -56,6 +57,8 @@ class Comparison(Sweep):
             for split in SPLITS
             if split in self.protocols.splits and in_split(self.corpus, split).any()
         }
+        for split in {*self.protocols.splits}.difference(self.documents):
+            console.print(f"{self.corpus.name} has no document in eval.splits={split!r}: left out")
         if not self.documents:
             raise ValueError(
                 f"corpus {self.corpus.name} has no documents in {self.protocols.splits}; give "
@@ -81,9 +84,23 @@ class Comparison(Sweep):
         check_length(self.recipe.length, self.mesh)
         check_batch(self.windows, self.recipe.batch_size)
         for name in {name for point in self.points for name in point.extensions}:
+            self._check_keywords(name)
             self._extension(name, self.protocols.multiples[-1])
         for scheme in {point.scheme for point in self.points}:
             self._check_positions(scheme)
+
+    def _check_keywords(self, name):
+        """Raises a ValueError for a keyword of an extension that another field decides."""
+        given, extend = self.config["encodings"][name], self.config["extend"][name]
+        defaults = own_defaults(given.get("name", name))
+        for key, used in self._extension_config(name).items():
+            if given.get(key, used) not in (used, defaults.get(key)):
+                of = extend["of"]
+                field = f"extend.{name}.{key}" if key in extend else f"encodings.{of}.{key}"
+                raise ValueError(
+                    f"encodings.{name}.{key}={given[key]!r} has no effect, because {name} is "
+                    f"evaluated on a trained {of}: change {field}"
+                )
 
     def _check_positions(self, scheme):
         """Raises a ValueError if a scheme cannot read texts as long as the longest.

@@ -20,7 +20,7 @@ from posenc_jax.attention import Implementation, check_implementation
 from posenc_jax.attention.splash import ROWS
 from posenc_jax.checks import as_array, check_ids, check_rngs, sinks_of_layers
 from posenc_jax.encoding import Encoding
-from posenc_jax.fields import check_choice, check_divides, check_sizes, count_of
+from posenc_jax.fields import check_choice, check_divides, check_positive, check_sizes, count_of
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, Settings, by_token
 from posenc_jax.model.cache import Cache, Past
@@ -104,6 +104,7 @@ class Transformer(nnx.Module):
         check_sizes(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
         check_sizes(num_heads=num_heads, num_kv_heads=num_kv_heads)
         check_sizes(head_dim=head_dim, mlp_dim=mlp_dim)
+        check_positive(norm_epsilon=norm_epsilon)
         check_rngs(rngs)
         check_divides(num_kv_heads=num_kv_heads, num_heads=num_heads)
         if head_dim is None:

@@ -24,8 +24,8 @@ def draw(study: lengths.LengthStudy) -> dict[str, str]:
         for position, loss in zip(curve["positions"], curve["loss"], strict=True)
     ]
     by_length = cells(study)
-    of_test = [point for point in points if point["split"] == "test"]
-    by_position = _cells(of_test, "loss", "curve")
+    of_split = [point for point in points if point["split"] == study.main.split]
+    by_position = _cells(of_split, "loss", "curve")
     styles = drawing.styles_of({*by_length["scheme"], *by_position["scheme"]})
     length = (by_length, styles, "context length in tokens", "bits per byte")
     position = (by_position, styles, "position in the longest context", "nats per token")
@@ -38,10 +38,9 @@ def draw(study: lengths.LengthStudy) -> dict[str, str]:
         return {name: drawing.svg(figure) for name, figure in drawn.items() if figure}
 
 
-def cells(
-    study: lengths.LengthStudy, evaluation: lengths.Evaluation = lengths.MAIN
-) -> pd.DataFrame:
-    """Returns the cells of one evaluation in bits per byte, by scheme and length."""
+def cells(study: lengths.LengthStudy, evaluation: lengths.Evaluation | None = None) -> pd.DataFrame:
+    """Returns the cells of an evaluation, by default the main one, in bits per byte."""
+    evaluation = evaluation or study.main
     what = f"{evaluation.split}, {evaluation.protocol}"
     return _cells(lengths.records_of(study.records, evaluation), "bits_per_byte", what)
 
@@ -127,9 +126,9 @@ def _panels(study: lengths.LengthStudy) -> Figure | None:
     tables = {
         lengths.evaluation_name(study, evaluation): cells(study, evaluation)
         for evaluation in lengths.evaluations(study)
-        if evaluation.split == "test"
+        if evaluation.split == study.main.split
     }
-    order = length_table(study).cells["scheme"].unique()
+    order = length_table(study, study.main).cells["scheme"].unique()
     names = [s for s in order if all(s in set(table["scheme"]) for table in tables.values())]
     if len(tables) < 2 or not names:
         return None

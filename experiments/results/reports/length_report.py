@@ -64,7 +64,7 @@ def print_tables(study: lengths.LengthStudy, console: Console) -> None:
 
 def print_lengths(study: lengths.LengthStudy, title: str, console: Console) -> None:
     """Prints the table of the main evaluation."""
-    table = length_table(study)
+    table = length_table(study, study.main)
     columns = ["\n".join(heading(study, column)) for column in table.columns]
     shown = page.terminal_table(title, [*columns, "gains\nto"], _rows(table))
     shown.caption = f"{mark(study)}. 'Gains to' {EFFECTIVE}."

@@ -56,6 +56,15 @@ def replace_bits(study, **where_and_bits):
     return dataclasses.replace(study, records=records)
 
 
+def test_without_a_test_split_another_is_shown_first(tmp_path):
+    study = make_study(splits=("prose", "code"))
+    curves = [curve | {"split": "code"} for curve in study.curves]
+    study = dataclasses.replace(study, curves=curves)
+    assert "alibi" in printed(study)
+    page_of(study, tmp_path)
+    assert {path.stem for path in tmp_path.glob("*.svg")} >= {"loss_vs_length", "loss_vs_position"}
+
+
 def test_a_mean_has_half_of_its_interval():
     records = [record("a", seed, 1, bits) for seed, bits in enumerate((1.0, 2.0, 4.0))]
     (cell,) = cells_of(by_seed(records, "length", "bits_per_byte", "test")).to_dict("records")

@@ -343,13 +343,21 @@ def test_only_the_track_as_it_is_makes_records():
     track = config.get_config("track")
     track.schemes = "rope,mine"
     assert leaderboard.rules_of(track.studies.to_dict()) == track.rules
-    track.studies.c_l256_t20.train.steps = 4
-    assert leaderboard.rules_of(track.studies.to_dict()) != track.rules
+    for field, value in (("train.steps", 4), ("encodings.rope.base", 77.0)):
+        changed = config.get_config("track").studies
+        changed.c_l256_t20.update_from_flattened_dict({field: value})
+        assert leaderboard.rules_of(changed.to_dict()) != track.rules
 
 
-def tiny(workdir, schemes="rope,alibi,nope"):
+def test_a_rung_of_rates_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"c_l32_t20\.rates_of='b_l32' is unknown"):
+        tiny(tmp_path, rates_of="b_l32")
+
+
+def tiny(workdir, schemes="rope,alibi,nope", rates_of="b_l32_t2"):
     """Returns the tiny ladder, and what it will print."""
     studies = config.get_config("tiny")
+    studies.studies.c_l32_t20.rates_of = rates_of
     studies.corpus = "stdlib"
     for study in studies.studies.values():
         study.schemes = schemes

@@ -64,6 +64,27 @@ def test_an_extension_shares_the_settings_its_checkpoint_was_trained_with(corpus
     assert (yarn.frequencies.beta_fast, yarn.frequencies.factor) == (5.0, 2.0)
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"encodings__yarn__base": 77.0}, "encodings.yarn.base=77.0 .* change encodings.rope.base"),
+        (
+            {"encodings__yarn__factor": 8.0},
+            "encodings.yarn.factor=8.0 .* change extend.yarn.factor",
+        ),
+        ({"eval__strides": ((8, 1), (8, 2))}, "eval.strides=.* each stride once"),
+    ],
+)
+def test_a_setting_that_could_have_no_effect_is_refused(corpus, tmp_path, changes, why):
+    with pytest.raises(ValueError, match=why):
+        comparison(config(corpus, **changes), tmp_path)
+
+
+def test_a_split_that_the_corpus_lacks_is_named(corpus, tmp_path):
+    _, output = comparison(config(corpus, eval__splits=("test", "code")), tmp_path)
+    assert "eval.splits='code'" in output.getvalue()
+
+
 def test_windows_that_begin_alike_have_the_losses_of_those_scored_alone(
     corpus, tmp_path, monkeypatch
 ):
