@@ -29,7 +29,7 @@ from flax import nnx
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.operands import tile_of_tokens
-from posenc_jax.checks import checked_positions
+from posenc_jax.checks import checked_positions, has_floats, type_of
 from posenc_jax.encoding import Encoding, reads_last
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.t5 import check_buckets, t5_bucket
@@ -80,13 +80,17 @@ def apply_rope(
       layout: which channels form a pair. "half" pairs i with i + P (GPT-NeoX, Llama in Hugging
         Face), "interleaved" pairs 2 i with 2 i + 1 (the paper, GPT-J, Llama as released by Meta).
     """
-    (B, T), shape = x_BTHC.shape[:2], cos_BTP.shape
-    if shape != sin_BTP.shape or shape[:2] not in ((B, T), (1, T)):
+    arrays = x_BTHC, cos_BTP, sin_BTP
+    x_shape, shape, sin_shape = map(np.shape, arrays)
+    fits = len(x_shape) == 4 and shape[:-1] in (x_shape[:2], (1, x_shape[1]))
+    if not fits or shape != sin_shape or not all(map(has_floats, arrays)):
+        x_type, cos_type, sin_type = map(type_of, arrays)
         raise ValueError(
-            f"cos_BTP of shape {shape} and sin_BTP of shape {sin_BTP.shape} must both be "
-            f"[{B}, {T}, P], for the tokens of x_BTHC of shape {x_BTHC.shape}; B may be 1"
+            f"cos_BTP of shape {shape} ({cos_type}) and sin_BTP of shape {sin_shape} ({sin_type}) "
+            f"must both be [B, T, P], for the tokens of x_BTHC [B, T, H, C], of shape {x_shape} "
+            f"({x_type}), all of floating-point numbers, as rope_tables gives them; B may be 1"
         )
-    rope = RoPE(head_dim=x_BTHC.shape[-1], rotary_dim=2 * shape[-1], layout=layout)
+    rope = RoPE(head_dim=x_shape[-1], rotary_dim=2 * shape[-1], layout=layout)
     return rope.rotate_by(x_BTHC, cos_BTP[:, :, None], sin_BTP[:, :, None])
 
 

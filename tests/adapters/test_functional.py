@@ -50,11 +50,21 @@ def test_biases_are_those_of_attention(bidirectional):
         np.testing.assert_allclose(added, expected, atol=1e-6)
 
 
-def test_tables_of_other_tokens_are_refused():
+def test_arrays_that_cannot_be_rotated_are_refused():
     """Tables of one token, as in decoding, would rotate all keys by the same angle."""
     cos, sin = functional.rope_tables(POSITIONS, head_dim=8)
-    for tables in ((cos[:, :1], sin[:, :1]), (cos, sin[:, :1]), (jnp.repeat(cos, 3, 0),) * 2):
-        common.refuses("cos_BTP of shape", lambda tables=tables: functional.apply_rope(Q, *tables))
+    wrong = [
+        (Q, cos[:, :1], sin[:, :1]),
+        (Q, cos, sin[:, :1]),
+        (Q, *(jnp.repeat(cos, 3, 0),) * 2),
+        (Q, cos[:, :, None], sin[:, :, None]),
+        (Q[0], cos[0, :, :2], sin[0, :, :2]),
+        (Q.astype(int), cos, sin),
+        (Q, cos.astype(int), sin.astype(int)),
+        (Q, cos.tolist(), sin.tolist()),
+    ]
+    for arrays in wrong:
+        common.refuses("cos_BTP of shape", lambda a=arrays: functional.apply_rope(*a))
 
 
 def test_buckets_that_t5_does_not_have_are_refused():
