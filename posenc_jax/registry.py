@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -320,9 +321,10 @@ def inner_keywords(over: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked_keywords(name, settings, accepted):
-    """Returns the scheme's own keywords, numbers of NumPy as Python's."""
+    """Returns the scheme's own keywords, known numbers of NumPy and JAX as Python's."""
     # A NumPy number is no int or float, and with one of 32 bits a rule would compute in 32 bits.
-    settings = {key: x.item() if isinstance(x, np.generic) else x for key, x in settings.items()}
+    # An array would become a leaf of the module, which training changes.
+    settings = {key: x.item() if _is_number(x) else x for key, x in settings.items()}
     allowed = [key for key in accepted if key not in _OFFERED]
     for key in settings:
         meant = _ELSEWHERE.get(key)
@@ -336,6 +338,12 @@ def _checked_keywords(name, settings, accepted):
         if key not in allowed:
             raise TypeError(f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}")
     return settings
+
+
+def _is_number(x: Any) -> bool:
+    """Returns whether ``x`` is a known number or bool of NumPy or JAX."""
+    is_known = not isinstance(x, jax.core.Tracer)
+    return is_known and isinstance(x, np.generic | np.ndarray | jax.Array) and x.ndim == 0
 
 
 def suggest(word: str, valid: Iterable[str]) -> str:

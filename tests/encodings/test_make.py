@@ -157,11 +157,19 @@ def test_a_missing_argument_is_named(name, given, missing):
     refuses(missing, lambda: posenc_jax.make(name, **given))
 
 
-def test_a_keyword_may_be_a_number_of_numpy():
+def test_a_keyword_may_be_a_number_of_numpy_or_jax():
     factor = posenc_jax.make("pi", head_dim=8, factor=np.int64(4)).frequencies
     assert factor == PositionInterpolation(4.0)
     assert type(common.build("alibi", slope_scale=np.float32(0.5)).slope_scale) is float
     assert common.build("rope", base=jnp.float32(500)).base == 500
+
+
+@pytest.mark.parametrize("of_type", [np.array, jnp.array])
+def test_a_keyword_is_no_parameter(of_type):
+    """An array would be a leaf of the module, which a gradient changes."""
+    for over in ("nope", {"name": "alibi", "slope_scale": of_type(0.5)}):
+        capped = posenc_jax.make("soft_cap", cap=of_type(5.0), over=over, num_heads=2)
+        assert type(capped.cap) is float and not jax.tree.leaves(capped)
 
 
 class Misspelt(posenc_jax.Encoding):
