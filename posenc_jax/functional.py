@@ -29,7 +29,7 @@ from flax import nnx
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.operands import tile_of_tokens
-from posenc_jax.checks import checked_positions, has_floats, type_of
+from posenc_jax.checks import check_one_layer, checked_positions, has_floats, type_of
 from posenc_jax.encoding import Encoding, reads_last
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.t5 import check_buckets, t5_bucket
@@ -138,8 +138,9 @@ def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]
 
     Raises:
       ValueError: the scheme needs more than that, such as queries, keys, other logits or the
-        length.
+        length, or it was made for another number of heads.
     """
+    check_one_layer(encoding)
 
     def written_at(logit, head, q_position, k_position, index):
         positions = (jnp.reshape(position, (1, 1)) for position in (q_position, k_position))
@@ -157,7 +158,7 @@ def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]
         index = np.zeros((1, 1), np.int32)
         if encoding.reads_length() or reads_last(written_at, 0.0, 0, 0, 0, index):
             raise TypeError("the scheme reads the length or the order of the tokens")
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError) as error:
         raise ValueError(
             f"{type(encoding).__name__} needs more than a logit and two positions: use "
             "posenc_jax.attend, or functional.scheme(...).attend"

@@ -113,6 +113,13 @@ def test_score_mod_refuses_a_scheme_that_reads_more_than_two_positions(build):
     common.refuses("needs more than a logit and two positions", lambda: mod(build()))
 
 
+def test_score_mod_names_what_is_wrong():
+    alibi = common.build("alibi")
+    for encoding, num_heads, word in ((alibi, 2, "num_heads=4.*=2"), ("alibi", 4, "not 'alibi'")):
+        given = dict(encoding=encoding, num_heads=num_heads)
+        common.refuses(word, lambda given=given: functional.score_mod(**given))
+
+
 @pytest.mark.parametrize("name", common.one_of_each_kind()[1::3])
 def test_every_scheme_is_init_and_attend(name):
     overrides = schemes.ALL[name].overrides if name in schemes.ALL else {}
