@@ -30,7 +30,7 @@ from flax import nnx
 from posenc_jax.attention import attend
 from posenc_jax.attention.operands import tile_of_tokens
 from posenc_jax.checks import check_one_layer, checked_positions, has_floats, type_of
-from posenc_jax.encoding import Encoding, reads_last
+from posenc_jax.encoding import Encoding, Tile, reads_last
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.t5 import check_buckets, t5_bucket
 from posenc_jax.encodings.rotary.frequencies import Frequencies
@@ -96,8 +96,8 @@ def apply_rope(
 
 def alibi_bias(q_positions: jax.Array, k_positions: jax.Array, *, num_heads: int) -> jax.Array:
     """Returns ALiBi's (2108.12409) bias, float32 ``[B, H, T, S]``, at ``[B, T]`` and ``[B, S]``."""
-    tile = tile_of_tokens(_at(q_positions), _at(k_positions), None, num_heads)
-    return ALiBi(num_heads=num_heads).score(jnp.zeros(()), tile)
+    alibi, tile = ALiBi(num_heads=num_heads), _tile(q_positions, k_positions, num_heads)
+    return alibi.score(jnp.zeros(()), tile)
 
 
 def t5_bias(
@@ -118,10 +118,15 @@ def t5_bias(
       bidirectional: whether half of the buckets are for keys ahead of the query, as in an encoder.
       max_distance: distance from which on all share the last bucket.
     """
+    if not has_floats(table_RH) or np.ndim(table_RH) != 2:
+        raise ValueError(
+            f"table_RH must be a floating-point array [buckets, H], not {type_of(table_RH)} of "
+            f"shape {np.shape(table_RH)}"
+        )
     check_buckets("len(table_RH)", len(table_RH), max_distance, bidirectional)
-    distance_B1TS = tile_of_tokens(_at(q_positions), _at(k_positions), None, 1).distance()
+    distance_B1TS = _tile(q_positions, k_positions, 1).distance()
     bucket_B1TS = t5_bucket(distance_B1TS, len(table_RH), max_distance, bidirectional)
-    return jnp.moveaxis(table_RH.astype(jnp.float32)[bucket_B1TS[:, 0]], -1, 1)
+    return jnp.moveaxis(jnp.asarray(table_RH, jnp.float32)[bucket_B1TS[:, 0]], -1, 1)
 
 
 def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]:
@@ -265,5 +270,12 @@ def _is_variable(node: Any) -> bool:
     return isinstance(node, nnx.Variable)
 
 
-def _at(positions: Any) -> Tokens:
-    return Tokens(checked_positions(positions))
+def _tile(q_positions: Any, k_positions: Any, num_heads: int) -> Tile:
+    """Returns a tile of positions alone, for biases that read nothing else."""
+    q_positions, k_positions = map(checked_positions, (q_positions, k_positions))
+    if len({len(q_positions), len(k_positions)} - {1}) > 1:
+        raise ValueError(
+            f"q_positions have shape {q_positions.shape} and k_positions {k_positions.shape}, but "
+            "must be [B, T] and [B, S] with the same B, or 1"
+        )
+    return tile_of_tokens(Tokens(q_positions), Tokens(k_positions), None, num_heads)

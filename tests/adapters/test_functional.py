@@ -72,12 +72,25 @@ def test_buckets_that_t5_does_not_have_are_refused():
     rows = jnp.ones((7, 2))
     common.refuses("table_RH.*=7 must be a multiple of 4", lambda: bias(rows, bidirectional=True))
     common.refuses("max_distance=3", lambda: bias(jnp.ones((8, 2)), max_distance=3))
+    for table in (jnp.ones(8), [[1.0, 2.0]] * 8, jnp.ones((8, 2), int)):
+        common.refuses("table_RH", lambda table=table: bias(table))
+
+
+BIASES = [
+    functools.partial(functional.alibi_bias, num_heads=2),
+    functools.partial(functional.t5_bias, jnp.arange(16.0).reshape(8, 2)),
+]
+
+
+def test_biases_are_of_one_batch_or_of_two_that_are_as_large():
+    two, three = (jnp.repeat(POSITIONS, count, axis=0) for count in (2, 3))
+    for bias in BIASES:
+        assert bias(two, POSITIONS).shape == bias(POSITIONS, two).shape == (2, 2, 7, 7)
+        common.refuses("k_positions", lambda bias=bias: bias(two, three))
 
 
 def test_biases_subtract_positions_of_small_types_exactly():
-    alibi = functools.partial(functional.alibi_bias, num_heads=2)
-    t5 = functools.partial(functional.t5_bias, jnp.arange(16.0).reshape(8, 2))
-    for bias in (alibi, t5):
+    for bias in BIASES:
         small = np.asarray(POSITIONS, np.uint8)
         np.testing.assert_array_equal(bias(small, small), bias(POSITIONS, POSITIONS))
         rounded = POSITIONS.astype(jnp.bfloat16)
