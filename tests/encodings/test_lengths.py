@@ -1,6 +1,7 @@
 """Tests lengths that frequencies adapt to: exact, or refused."""
 
 import dataclasses
+import functools
 
 import common
 import jax
@@ -9,9 +10,13 @@ import numpy as np
 import pytest
 
 import posenc_jax
+from posenc_jax.encodings.bias.alibi import ALiBi
+from posenc_jax.encodings.bias.alibi_2d import ALiBi2D
 from posenc_jax.encodings.lib import double
 from posenc_jax.encodings.lib.double import Double
+from posenc_jax.encodings.rotary import frequencies
 from posenc_jax.encodings.rotary.frequencies import DynamicNTK, Frequencies, geometric
+from posenc_jax.encodings.rotary.longrope import LongRoPE, longrope2
 from posenc_jax.encodings.rotary.rope import RoPE
 
 ADAPTING = {
@@ -72,6 +77,21 @@ def test_a_mark_for_padding_is_no_length(name):
     given = encoding.tokens(positions[:, :3], length=3)
     for one, other in zip(padded.made, given.made, strict=True):
         np.testing.assert_array_equal(one[:, :3], other)
+
+
+# Sizes are checked by who takes them, as rules and schemes are built without make too
+
+LONGROPE = dict(head_dim=8, attention_factor=1.0)
+RULES = filter(dataclasses.is_dataclass, vars(frequencies).values())
+SIZED = [rule for rule in RULES if "train_length" in rule.__dataclass_fields__]
+SIZED += [functools.partial(scheme, **LONGROPE) for scheme in (LongRoPE, longrope2)]
+
+
+@pytest.mark.parametrize("build", [*SIZED, ALiBi, ALiBi2D])
+def test_sizes_are_whole_numbers(build):
+    size = "num_heads" if build in (ALiBi, ALiBi2D) else "train_length"
+    for wrong in (-5, 0, 2.5, True, np.nan, None):
+        common.refuses(f"{size}={wrong}", lambda wrong=wrong: build(**{size: wrong}))
 
 
 # A rule is one class

@@ -75,8 +75,9 @@ class LongRoPE(RoPE):
         check_positive(
             attention_factor=attention_factor, short_attention_factor=short_attention_factor
         )
+        # Without an attention factor, its logarithm divides.
+        count_of("train_length", train_length, 2 if attention_factor is None else 1)
         if attention_factor is None:
-            count_of("train_length", train_length, 2)  # Its logarithm divides.
             attention_factor = math.sqrt(1 + math.log(factor) / math.log(train_length))
         if short_attention_factor is None:
             short_attention_factor = attention_factor
@@ -153,6 +154,7 @@ def longrope2(
       train_length, factor, attention_factor: as in LongRoPE.
     """
     base = checked_base(base)
+    count_of("train_length", train_length)
     rope: dict[str, Any] = dict(
         head_dim=head_dim, base=base, axes=axes, rotary_dim=rotary_dim, layout=layout
     )

@@ -22,7 +22,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     interpolated,
     turns_in,
 )
-from posenc_jax.fields import check_ascending, check_range
+from posenc_jax.fields import check_ascending, check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,7 @@ class NTKByParts(Frequencies):
     beta: float = 32.0
 
     def __post_init__(self):
+        count_of("train_length", self.train_length)
         check_range(1, factor=self.factor)
         check_ascending(alpha=self.alpha, beta=self.beta)
 
@@ -74,6 +75,7 @@ class Llama3(Frequencies):
     high_freq_factor: float = 4.0
 
     def __post_init__(self):
+        count_of("train_length", self.train_length)
         check_range(1, factor=self.factor)
         check_ascending(
             low_freq_factor=self.low_freq_factor, high_freq_factor=self.high_freq_factor

@@ -20,7 +20,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     geometric,
     turns_in,
 )
-from posenc_jax.fields import check_range
+from posenc_jax.fields import check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,7 @@ class HoPE(Frequencies):
     cut_cycles: float = 1.0
 
     def __post_init__(self):
+        count_of("train_length", self.train_length)
         check_range(0, cut_cycles=self.cut_cycles)
 
     def __call__(self, channels: int, base: float, length: Length) -> Rates:

@@ -22,7 +22,7 @@ import numpy as np
 
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates, geometric
 from posenc_jax.encodings.rotary.frequencies.yarn import ramp_ends
-from posenc_jax.fields import check_ascending, check_positive, check_range
+from posenc_jax.fields import check_ascending, check_positive, check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,7 @@ class MrRoPEUni(Frequencies):
     attention_factor: float | None = None
 
     def __post_init__(self):
+        count_of("train_length", self.train_length)
         check_range(1, factor=self.factor)
         check_ascending(beta_slow=self.beta_slow, beta_fast=self.beta_fast)
         check_positive(attention_factor=self.attention_factor)

@@ -63,6 +63,7 @@ class DynamicNTK(Frequencies):
     factor: float = 1.0
 
     def __post_init__(self):
+        count_of("train_length", self.train_length)
         check_range(1, factor=self.factor)
 
     def __call__(self, channels: int, base: float, length: Length) -> Rates:

@@ -17,7 +17,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     geometric,
     growth,
 )
-from posenc_jax.fields import check_range
+from posenc_jax.fields import check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,9 @@ class DynamicPI(Frequencies):
     """
 
     train_length: int
+
+    def __post_init__(self):
+        count_of("train_length", self.train_length)
 
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         shrink = 1.0 / growth(length, self.train_length)

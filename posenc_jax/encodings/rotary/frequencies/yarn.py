@@ -29,7 +29,7 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     turns_in,
 )
 from posenc_jax.encodings.rotary.frequencies.by_parts import unscaled_by_turns
-from posenc_jax.fields import check_ascending, check_choice, check_positive, check_range
+from posenc_jax.fields import check_ascending, check_choice, check_positive, check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,7 @@ class YaRN(Frequencies):
     mscale_all_dim: float | None = None
 
     def __post_init__(self):
+        count_of("train_length", self.train_length)
         check_range(1, factor=self.factor)
         check_choice(("index", "turns"), ramp=self.ramp)
         check_ascending(beta_slow=self.beta_slow, beta_fast=self.beta_fast)
