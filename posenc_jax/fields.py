@@ -32,6 +32,14 @@ def count_of(name: str, value: Any, minimum: int = 1, maximum: int = 2**31 - 1) 
     return count
 
 
+def counts_of(name: str, values: Any, *limits: int) -> tuple[int, ...]:
+    """Returns ``values``, one or more, as a tuple of ints that ``count_of`` has checked."""
+    counts = tuple(count_of(name, n, *limits) for n in values) if np.iterable(values) else ()
+    if not counts:
+        raise ValueError(f"{name}={values!r} must be a tuple of whole numbers, one for each axis")
+    return counts
+
+
 def check_sizes(**sizes: int | None) -> None:
     """Checks that sizes are whole numbers, 1 or more; None is allowed."""
     for name, size in sizes.items():

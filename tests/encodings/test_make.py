@@ -105,14 +105,15 @@ def test_the_recipe_of_readme_runs_every_scheme(name):
 BAD_KEYWORDS = {
     "rope": [{"head_dim": 7}, {"rotary_dim": 10}, {"layout": "neox"}, {"base": 1.0}]
     + [{"axes": (0, 1)}, {"axes": ()}, {"frequencies": YaRN}],
-    "mrope": [{"sections": (1, 1, 1)}],
-    "mhrope": [{"axis_heads": (2, 2, 2)}],
+    "mrope": [{"sections": wrong} for wrong in [(1, 1, 1), (5, -1, 0), (2.0, 1, 1), 4]],
+    "mhrope": [{"axis_heads": (2, 2, 2)}, {"axis_heads": 4}],
+    "swin_v2": [{"grid": 8}, {"grid": (8, 8, 8)}],
     "axial_rope": [{"num_axes": 3}],
     "pi": [{"factor": 0.5}],
     "yarn": [{"ramp": "linear"}, {"beta_fast": 0.5}],
     "longrope": [{"long_factor": (1.0, 2.0)}],
     "t5": [{"num_buckets": 7}, {"max_distance": 16}],
-    "learned_2d": [{"out_of_range": "wrap"}],
+    "learned_2d": [{"out_of_range": "wrap"}, {"grid": 8}, {"grid": ()}],
     "fox": [{"rngs": 0}, {"num_layers": 0}],
     "seqpe": [{"hook": "rotary"}, {"max_position": 63}],
     "path": [{"num_kv_heads": 3}],

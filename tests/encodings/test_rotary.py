@@ -49,6 +49,13 @@ def test_axes_may_be_lists_and_arrays(axes):
         assert jax.tree.structure(RoPE(head_dim=8, axes=given)) == expected
 
 
+@pytest.mark.parametrize(("name", "key"), [("mrope", "sections"), ("mhrope", "axis_heads")])
+def test_counts_of_axes_may_be_lists_and_arrays(name, key):
+    expected = common.build(name, **{key: (2, 1, 1)}).axes
+    for given in ([2, 1, 1], np.array([2, 1, 1]), [*np.array([2, 1, 1])]):
+        assert common.build(name, **{key: given}).axes == expected
+
+
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
 def test_gradients_of_rates_are_as_exact_at_negative_positions(dtype):
     """A shift of all positions changes no logit, so it changes no gradient."""

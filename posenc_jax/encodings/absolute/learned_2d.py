@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encodings.absolute.learned import Learned, row_of, rows_between
-from posenc_jax.fields import count_of
+from posenc_jax.fields import count_of, counts_of
 from posenc_jax.lookup import rows
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
@@ -49,7 +49,7 @@ class Learned2D(Learned):
     ):
         if grid is None:
             grid = (math.isqrt(count_of("train_length", train_length)),) * 2
-        grid = tuple(count_of("grid", side) for side in grid)
+        grid = counts_of("grid", grid)
         cells = math.prod(grid)
         super().__init__(
             model_dim=model_dim, train_length=cells, rngs=rngs, out_of_range=out_of_range

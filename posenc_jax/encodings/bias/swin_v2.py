@@ -24,7 +24,7 @@ from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.lib.by_distance import add_bias
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.lib.one_by_one import sum_one_by_one
-from posenc_jax.fields import count_of
+from posenc_jax.fields import check_choice, count_of, counts_of
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
 
@@ -47,8 +47,8 @@ class SwinV2(Encoding):
     def __init__(
         self, *, num_heads: int, rngs: nnx.Rngs, grid: tuple[int, int] = (8, 8), hidden: int = 512
     ):
-        rows, columns = grid
-        self.grid = count_of("grid", rows), count_of("grid", columns)
+        self.grid = counts_of("grid", grid)
+        check_choice((2,), **{"number of sides of grid": len(self.grid)})
         count_of("hidden", hidden)
 
         self.inner_kernel = normal(rngs, 2, hidden)

@@ -11,7 +11,9 @@ row, column.
 from collections.abc import Iterable
 from typing import Any
 
-from posenc_jax.fields import check_choice, count_of
+import numpy as np
+
+from posenc_jax.fields import check_choice, count_of, counts_of, is_whole
 
 STILL = -1
 
@@ -70,8 +72,9 @@ def by_head(axis_heads: tuple[int, ...], num_kv_heads: int, pairs: int) -> Alloc
 
     The first heads rotate by axis 0, and heads that are left over do not rotate.
     """
-    count = sum(count_of("axis_heads", n, 0, num_kv_heads) for n in axis_heads)
-    still = (STILL,) * (num_kv_heads - count_of("sum of axis_heads", count, 0, num_kv_heads))
+    axis_heads = counts_of("axis_heads", axis_heads, 0, num_kv_heads)
+    count = count_of("sum of axis_heads", sum(axis_heads), 0, num_kv_heads)
+    still = (STILL,) * (num_kv_heads - count)
     return tuple((axis,) * pairs for axis in chunked(axis_heads) + still)
 
 
@@ -88,10 +91,10 @@ def sections_of(
         shares = [max(1, pairs * share // sum(published)) for share in published]
         shares[first] += pairs - sum(shares)
         return tuple(shares)
-    sections = tuple(sections)
-    if not all(isinstance(n, int) and n >= 0 for n in sections) or sum(sections) != pairs:
+    counts = tuple(sections) if np.iterable(sections) else (None,)
+    if not all(is_whole(n) and n >= 0 for n in counts) or sum(counts) != pairs:
         raise ValueError(
-            f"sections={sections} must be whole numbers of channel pairs, {pairs} in all: "
-            f"{2 * pairs} rotary channels are {pairs} pairs"
+            f"sections={sections} must be a tuple of whole numbers of channel pairs, {pairs} in "
+            f"all: {2 * pairs} rotary channels are {pairs} pairs"
         )
-    return sections
+    return tuple(map(int, counts))

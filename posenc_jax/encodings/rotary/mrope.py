@@ -109,6 +109,6 @@ def mhrope(
         time, space = max(1, num_kv_heads // 4), max(1, num_kv_heads * 3 // 8)
         axis_heads = time, space, space
     pairs = pairs_of(head_dim, rotary_dim)
-    allocation = axes.by_head(tuple(axis_heads), num_kv_heads, pairs)
+    allocation = axes.by_head(axis_heads, num_kv_heads, pairs)
     rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
     return RoPE(axes=allocation, frequencies=frequencies, **rope)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.wrapper import Wrapper
-from posenc_jax.fields import count_of
+from posenc_jax.fields import count_of, counts_of
 from posenc_jax.tokens import Tokens
 
 
@@ -28,7 +28,7 @@ class OnAxes(Wrapper):
 
     def __init__(self, over: Encoding | str, *, axes: tuple[int, ...]):
         super().__init__(over)
-        self.axes = tuple(count_of("axes", axis, 0) for axis in axes)
+        self.axes = counts_of("axes", axes, 0)
 
     def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
         positions = tokens.positions
