@@ -48,7 +48,10 @@ class Layers(nnx.Module):
         """Returns ``encoding`` as a pattern: one for all layers, a sequence, or one already."""
         if isinstance(encoding, Layers):
             return encoding
-        return cls([encoding] if isinstance(encoding, Encoding) else encoding)
+        if isinstance(encoding, str) or not isinstance(encoding, Sequence):
+            check_encoding(encoding)
+            encoding = [encoding]
+        return cls(encoding)
 
     def over(self, num_layers: int, *, from_end: bool = False) -> "Layers":
         """Returns the layers of a model of ``num_layers``, which the pattern need not divide.

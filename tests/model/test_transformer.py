@@ -184,7 +184,7 @@ MODELS = {
     "qk_norm": [model(qk_norm="heads")],
     "norm_epsilon": [model(norm_epsilon=-1.0), model(norm_epsilon=float("nan"))],
     "implementation": [model(implementation="flash")],
-    "encodings|Encoding": [lambda: MODEL.under("rope")],
+    "an Encoding, .*('rope'|None|int)": [lambda x=x: MODEL.under(x) for x in ("rope", None, 4)],
     "window": [lambda: posenc_jax.Layers([common.build("rope")], [3, 4])],
     "layer": [lambda: common.build("fox", num_layers=2).of_layer(2)],
     "inputs": [
