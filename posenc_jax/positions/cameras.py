@@ -31,7 +31,8 @@ def cameras(
       image_size: height and width in pixels, where there are intrinsics.
 
     Raises:
-      ValueError: a shape does not fit the others, or a matrix has another last row.
+      ValueError: a shape does not fit the others, a number is not finite, or a matrix has another
+        last row.
     """
     positions = checked_positions(positions)
     if positions.ndim != 3 or positions.shape[-1] not in (2, 3):
@@ -75,13 +76,14 @@ def product(a, b) -> jax.Array:
 
 
 def _checked_matrices(name, matrices, size) -> jax.Array:
-    """Returns matrices as float32, once their shape and, if it is known, last row are checked."""
+    """Returns matrices as float32, once their shape and, if known, their numbers are checked."""
     matrices, last = as_array(name, matrices), np.eye(size)[-1]
-    is_known = not isinstance(matrices, jax.core.Tracer)
-    is_shape = matrices.ndim == 4 and matrices.shape[2:] == (size, size)
-    if not is_shape or (is_known and (np.asarray(matrices)[..., -1, :] != last).any()):
+    is_right = matrices.ndim == 4 and matrices.shape[2:] == (size, size)
+    if is_right and not isinstance(matrices, jax.core.Tracer):
+        is_right = np.isfinite(matrices).all() and (np.asarray(matrices)[..., -1, :] == last).all()
+    if not is_right:
         raise ValueError(
-            f"{name} must be [B, F, {size}, {size}], not {matrices.shape}, and each matrix end in "
-            f"the row {tuple(map(int, last))}"
+            f"{name} must be finite, [B, F, {size}, {size}], not {matrices.shape}, and each matrix "
+            f"end in the row {tuple(map(int, last))}"
         )
     return jnp.asarray(matrices, jnp.float32)

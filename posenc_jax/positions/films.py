@@ -29,6 +29,7 @@ def qwen25_omni(
     Raises:
       ValueError: a chunk is shorter than one position, or a video has no times.
     """
+    check_positive(tokens_per_second=tokens_per_second, seconds_per_chunk=seconds_per_chunk)
     size = int(tokens_per_second * seconds_per_chunk)
     count_of("tokens_per_second * seconds_per_chunk", size)
 

@@ -22,10 +22,11 @@ def text(length: int, start: int = 0) -> np.ndarray:
     are_known = all(is_real(x) and not isinstance(x, jax.core.Tracer) for x in (start, length))
     if are_known:  # Numbers of Python's do not overflow.
         start, length = (np.asarray(x).item() for x in (start, length))
-    if not are_known or start % 1 or length % 1 or length < 0 or start + length > 2**31:
+    are_known = are_known and not start % 1 and not length % 1
+    if not are_known or not -(2**31) <= start <= start + length <= 2**31:
         raise ValueError(
             f"start={start!r} and length={length!r} must be whole numbers, known while tracing, "
-            "with positions below 2**31; text at fractions is "
+            "with positions from -2**31 to 2**31 - 1; text at fractions is "
             "start + np.arange(length, dtype=np.float32)[None], and jnp.arange from a traced start"
         )
     return np.arange(start, start + length, dtype=np.int32)[None]
@@ -37,12 +38,13 @@ def packed(segment_ids) -> jax.Array:
     They are computed on the device, under ``jax.jit`` too.
     """
     segment_ids = as_array("segment_ids", segment_ids)
+    if segment_ids.ndim != 2 or not jnp.issubdtype(segment_ids.dtype, jnp.integer):
+        raise ValueError(
+            f"segment_ids are {segment_ids.dtype} of shape {segment_ids.shape}, but must be whole "
+            "numbers [B, T]: cast them, or add the batch axis"
+        )
     renumber = "renumber them, np.unique(segment_ids, return_inverse=True)[1]"
     segment_ids = jnp.asarray(in_32_bits("segment_ids", segment_ids, renumber))
-    if segment_ids.ndim != 2:
-        raise ValueError(
-            f"segment_ids have shape {segment_ids.shape}, but must be [B, T]: add the batch axis"
-        )
     index = jnp.arange(segment_ids.shape[-1], dtype=jnp.int32)
     index = jnp.broadcast_to(index, segment_ids.shape)
     starts = segment_ids[:, 1:] != segment_ids[:, :-1]

@@ -25,13 +25,12 @@ def qwen25_vl(segments: Sequence[Segment], *, tokens_per_second: float) -> Place
       tokens_per_second: the scale, from the config of the checkpoint; the released ones differ from
         the default of their class.
     """
-
+    check_positive(tokens_per_second=tokens_per_second)
     return place(segments, lambda vision, start: whole_ticks(vision, start, tokens_per_second))
 
 
 def whole_ticks(vision: Vision, start: float, tokens_per_second: float) -> np.ndarray:
     """Returns the positions of a block's patches, the frames' scaled times rounded down."""
-    check_positive(tokens_per_second=tokens_per_second)
 
     def rounded_down(times):
         # transformers 4.49 multiplies the number of a frame by the seconds between two, and that by

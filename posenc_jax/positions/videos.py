@@ -88,6 +88,7 @@ def story_time(
       columns: columns of patches in a frame.
       frames_per_second: factor of the times; the usual bases are for time in frames.
     """
+    check_positive(frames_per_second=frames_per_second)
     times_F = np.asarray(times, np.float64)
     if times_F.ndim != 1:
         raise ValueError(f"times have shape {times_F.shape}, but must be [F], one for each frame")

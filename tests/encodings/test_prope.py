@@ -114,6 +114,7 @@ def test_cameras_that_do_not_fit_are_refused():
     for name, bad in {
         "positions": dict(patches=PATCHES[..., :1]),
         "viewmats": dict(viewmats=VIEWMATS[0]),
+        "viewmats must be finite": dict(viewmats=VIEWMATS + np.float32([[np.nan]] * 3 + [[0]])),
         "sequences": dict(viewmats=VIEWMATS[[0, 1, 1]]),
         "cameras of intrinsics": dict(viewmats=VIEWMATS[:, :1]),
         "image_size": dict(image_size=48),

@@ -211,9 +211,18 @@ def read(**grids):
 
 UNIX = [Vision(2, 1, 1, times=(0.0, 1.7e9))]
 BAD = {
-    "tokens_per_second=-1": lambda: builders.qwen25_vl(
-        [Vision(1, 1, 1, times=(0.0,))], tokens_per_second=-1
-    ),
+    "tokens_per_second=-1": lambda: builders.qwen25_vl([Text(2)], tokens_per_second=-1),
+    "tokens_per_second=nan": lambda: builders.qwen25_omni([Text(2)], tokens_per_second=np.nan),
+    "seconds_per_chunk=inf": lambda: builders.qwen25_omni([Text(2)], seconds_per_chunk=np.inf),
+    **{
+        f"frames_per_second={wrong!r}": functools.partial(
+            builders.story_time, [0.5], 1, 1, frames_per_second=wrong
+        )
+        for wrong in (0, -1, "2")
+    },
+    "segment_ids are int64 of shape": lambda: builders.packed(np.array([1, 2])),
+    "segment_ids are float": lambda: builders.packed([[0.5, 1.0]]),
+    "segment_ids are bool": lambda: builders.packed([[True, False]]),
     "position 3400000000.* origin": lambda: builders.qwen25_vl(UNIX, tokens_per_second=2),
     "float32.* rounded": lambda: builders.since(np.float32([1.7e9 + 60]), 1.7e9),
     "segment_ids: 1099511627776.* renumber": lambda: builders.packed(np.array([[2**40, 1]])),
@@ -223,6 +232,7 @@ BAD = {
     "times": lambda: builders.qwen25_vl(NO_TIMES, tokens_per_second=2),
     "delta": lambda: builders.videorope(SEQUENCE, delta=0),
     "start=2147483646": lambda: text(4, start=2**31 - 2),
+    "start=-2147483649": lambda: text(3, start=-(2**31) - 1),
     "image.* 4 tokens": lambda: read(image_grids=[(1, 4, 4)], video_grids=[(3, 4, 2)]),
     "video_grids": lambda: read(image_grids=[(1, 2, 4)], video_grids=[(2, 4, 2)]),
     "seconds_per_frame=0.5": lambda: read(video_grids=[(3, 4, 2)], seconds_per_frame=0.5),
