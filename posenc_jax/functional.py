@@ -19,13 +19,14 @@ and every scheme of the registry is a pair of functions, parameters apart:
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.core import FrozenDict
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.operands import tile_of_tokens
@@ -184,7 +185,7 @@ class Scheme:
     """
 
     name: str
-    keywords: Mapping[str, Any]
+    keywords: FrozenDict
 
     def init(self, key: jax.Array) -> Params:
         """Returns the initial parameters; an empty dictionary where the scheme has none."""
@@ -241,7 +242,7 @@ class Scheme:
 def scheme(name: str, **keywords: Any) -> Scheme:
     """Returns the scheme called ``name`` as pure functions; the keywords are as in ``make``."""
     check_scheme(name)
-    return Scheme(name, keywords)
+    return Scheme(name, FrozenDict(keywords))
 
 
 def _check_params(name: str, params: Params, state: nnx.State) -> None:

@@ -188,6 +188,14 @@ def test_optax_trains_parameters_and_leaves_constants(name, is_trained):
     assert any(update.any() for update in jax.tree.leaves(updates)) == is_trained
 
 
+def test_a_scheme_is_a_key_of_jit():
+    one, same, other = (functional.scheme("rope", head_dim=8, base=b) for b in (1e4, 1e4, 1e5))
+    assert hash(one) == hash(same) and one == same != other
+    attend = jax.jit(functional.Scheme.attend, static_argnums=0)
+    expected = one.attend({}, Q, K, V, POSITIONS)
+    np.testing.assert_allclose(attend(one, {}, Q, K, V, POSITIONS), expected, atol=1e-6)
+
+
 def test_params_that_are_missing_are_named():
     scheme, params = initialized("fox")
     x_BTD = common.normal(0, 3, 7, common.WIDTH)
