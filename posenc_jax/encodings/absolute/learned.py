@@ -29,7 +29,7 @@ class Learned(Added):
         ``jax.jit``, where values are not known, such a position reads NaN, never another row.
         "clamp" reads the nearest row. "interpolate" scales the positions of a sequence longer than
         the table down to it and interpolates between rows: it adapts to the length
-        (``encoding.tokens``).
+        (``encoding.tokens``). A negative position reads the first row.
       rngs: source of the initial values, N(0, 0.02) as in GPT-2.
     """
 
@@ -81,6 +81,7 @@ def rows_between(positions, longest, size: int) -> tuple[jax.Array, jax.Array, j
     """Returns the row below, the row above and the weight of the row above, for each position.
 
     Positions are scaled down if ``longest``, the last of the sequence, is beyond ``size`` rows.
+    Negative ones count as 0.
     """
     last = size - 1
     row = jnp.clip(positions * jnp.minimum(1.0, last / jnp.maximum(longest, 1)), 0, last)
