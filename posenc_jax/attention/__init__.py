@@ -2,8 +2,8 @@
 
 An implementation of attention is a name or a function. The names are
 
-    dense       all logits at once: the reference, and the only one that can be differentiated in
-                forward mode or more than once;
+    dense       all logits at once: the reference, and the only one that can be differentiated
+                in forward mode, and more than once, under every scheme and on every device;
     blockwise   the logits of one tile at a time, in memory linear in T;
     ring        the same with tokens sharded over the mesh axis "context";
     fused       cuDNN's kernel, Splash attention on a TPU (compiled for it and compared in an
@@ -128,6 +128,8 @@ def attend(
           float32;
         - dense for few tokens, in the forms of ``cpu.py``;
         - blockwise for many.
+
+        For derivatives in forward mode, as of ``jax.jvp`` and ``jax.hessian``, pass "dense".
 
     Logits are float32 whatever the inputs are. The output of a query that may see no key is 0.
     Absolute schemes (``learned``, ``sinusoidal``) act in ``encoding.embed`` and not here: where

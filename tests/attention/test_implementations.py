@@ -95,6 +95,18 @@ def test_pallas(name):
     close(actual, reference(name), tolerance=1e-4)
 
 
+def test_dense_has_derivatives_in_forward_mode():
+    encoding, (q, k, v) = common.build("rope"), sides(common.HEADS, T, T)
+    tokens = encoding.tokens(text(T))
+
+    def total(q):
+        out = posenc_jax.attend(encoding, q, k, v, tokens, implementation="dense")
+        return (out**2).sum()
+
+    _, slope = jax.jvp(total, (q,), (k,))
+    common.close(slope, (jax.grad(total)(q) * k).sum(), rtol=1e-4)
+
+
 @pytest.mark.parametrize(("implementation", "name"), [("dense", "fox"), ("blockwise", "t5")])
 def test_a_second_call_outside_of_jit_compiles_nothing(implementation, name):
     encoding, *qkv = operands(name)
