@@ -72,7 +72,7 @@ def _language(study):
     study.train.update(steps=350, optimizer="muon", learning_rate=6e-3)
     # The windowed baseline, which decides what is flat and what gains, gives each token just as
     # much context as in training.
-    study.eval.update(multiples=(1, 2, 4, 8, 16), documents=16, window_stride=1)
+    study.eval.update(multiples=(1, 2, 4, 8, 16), documents=96, window_stride=1)
 
 
 def _tasks(study):

@@ -61,12 +61,15 @@ class Decision:
         compared with them after longer training; else the longest that compares schemes.
       better: the schemes that are better than all baselines on ``rung``, the best first.
       behind: the schemes of ``better`` that are behind a baseline after longer training.
+      unconfirmed: the schemes that are better only in a training whose other winners are no longer
+        better after longer training.
       order: how the order of the contenders on ``rung`` agrees with longer training.
     """
 
     rung: trust.Rung
     better: list[str]
     behind: list[str]
+    unconfirmed: list[str]
     order: trust.Order
 
     @property
@@ -86,13 +89,20 @@ def decide(need: Need, rungs: Sequence[trust.Rung]) -> Decision | None:
     wins = {s: _least_won(s, need, rung) for s, rung in rung_of.items() if s not in AGAINST}
     # A scheme that wins in most seeds is chosen only if none wins in all.
     winners = [s for s in wins if wins[s] == 1] or [s for s in wins if wins[s] > 0]
+    unconfirmed = [s for s in winners if _fails_later(rung_of[s], need, wins)]
+    winners = [s for s in winners if s not in unconfirmed]
     rung = max((rung_of[s] for s in winners or rung_of), key=operator.attrgetter("training"))
     rows = rung.rows(need.last)
     better = [scheme for scheme in winners if rung_of[scheme] is rung]
     better.sort(key=lambda scheme: _rank(rows[scheme]))
     longer = [r for r in rungs if r.training > rung.training]
     behind = [s for s in better if any(_is_behind(s, r, need) for r in longer)]
-    return Decision(rung, better, behind, trust.order(need.last, rung, rungs))
+    return Decision(rung, better, behind, unconfirmed, trust.order(need.last, rung, rungs))
+
+
+def _fails_later(rung: trust.Rung, need: Need, wins: dict[str, float]) -> bool:
+    """Returns whether a scheme wins on a rung, and not in its longest training; see ``decide``."""
+    return any(_least_won(s, need, rung) > 0 == wins[s] for s in rung.rows(need.last) if s in wins)
 
 
 def _is_behind(scheme: str, rung: trust.Rung, need: Need) -> bool:
@@ -151,6 +161,9 @@ def section(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
         evidence += f" But the order does not last in {decision.order.longer.name}, where "
         evidence += f"{_names(sorted(ahead)) or 'no scheme'} {'has' if len(ahead) < 2 else 'have'} "
         evidence += "a better mean than every baseline."
+    if decision.unconfirmed and not decision.better:
+        evidence += " Better after less training, where other winners were trained longer and are "
+        evidence += f"no longer better: {_names(decision.unconfirmed)}."
     if decision.behind:
         evidence += f" Behind a baseline after longer training: {_names(decision.behind)}."
     if not is_task:
@@ -232,9 +245,6 @@ def _of_loss(need: Need, decision: Decision) -> str:
     verb = "is" if len(here) == 1 else "are"
     head = f"{len(here)} of {len(others)} schemes {verb} better than every baseline"
     text = f"{head}{where} ({unit}): {', '.join(told)}."
-    if contradicted := [name for name in here if name not in decision.better]:
-        text += " Longer training compares some of these too, and there they are not clearly "
-        text += f"better: {_names(contradicted)}."
     if mixed := [name for name in others if _is_better(rows[name]) and not _won(rows[name])]:
         text += f" Better in all, and not on each kind of text: {_names(mixed)}."
     if decision.better:

@@ -76,9 +76,16 @@ def test_what_longer_training_contradicts_is_not_chosen():
     assert decide(NEED, [short]).chosen == ["alibi", "fox"]
     longer = rung(2.0, **BASELINES, fox=LOW, alibi=HIGH)
     assert decide(NEED, [short, longer]).chosen == ["fox"]
-    said = section(NEED, [short, rung(2.0, **BASELINES, alibi=HIGH)])["evidence"]
-    assert said.startswith("2 of 2 schemes are better than every baseline at 2x in rung 1")
-    assert said.endswith("and there they are not clearly better: `alibi`.")
+
+
+def test_no_scheme_is_chosen_from_a_training_whose_winner_fails_later():
+    short = rung(1.0, **BASELINES, alibi=LOW, fox=LOW)
+    said = section(NEED, [short, rung(2.0, **BASELINES, alibi=HIGH)])
+    assert said["choice"] == NEED.remains
+    assert said["evidence"].startswith(
+        "0 of 1 schemes are better than every baseline at 2x in rung 2"
+    )
+    assert said["evidence"].endswith("and are no longer better: `fox`.")
 
 
 def test_schemes_of_the_longest_training_that_has_better_ones_are_chosen():
