@@ -24,7 +24,7 @@ _HIGHEST = 1.0
 _WIDER = 1.5
 _SIZE = (4.8, 4.7)
 # How far names keep from each other and from dots, and how many times a better place is tried.
-_ROOM: dict = dict(expand=(1.1, 1.3), force_text=(0.5, 1.0), max_move=20, iter_lim=800)
+_ROOM: dict = dict(expand=(1.2, 1.6), force_text=(0.8, 1.4), max_move=20, iter_lim=800)
 # The families of many schemes; all others have one colour.
 _COLOURS = dict(zip(("rotary", "bias", "content", "patterns"), COLOURS, strict=False))
 # Lines by tokens have nine colours and ten markers, so 90 schemes look different.
