@@ -7,6 +7,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+import jax
 import numpy as np
 from flax import nnx
 from posenc_jax.checks import check_encoding, check_rngs
