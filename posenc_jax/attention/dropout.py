@@ -1,8 +1,8 @@
 """Drops attention weights at random in training, the same ones in every implementation.
 
-The key, the row of the batch, the head and the indices of query and key decide whether a weight is
-dropped. So tiles of any size draw the same numbers, forwards and backwards and on every device of a
-ring, and no implementation stores them.
+The key, the row of the batch, the head, the segment and the indices of query and key decide whether
+a weight is dropped. So tiles of any size draw the same numbers, forwards and backwards and on every
+device of a ring, and no implementation stores them.
 """
 
 import dataclasses
@@ -30,17 +30,25 @@ class Dropout:
         """Returns the factor of each weight, 0 or ``1 / (1 - rate)``: float32 ``[B, H, T, S]``."""
         B, _, H, _ = tile.q.shape
         heads_H = jnp.arange(H) if tile.heads is None else tile.heads
-        q_index_BT, k_index_BS = (
-            jnp.broadcast_to(tokens.order(), (B, tokens.count))
-            for tokens in (tile.q_tokens, tile.k_tokens)
+        q_tokens, k_tokens = tile.q_tokens, tile.k_tokens
+        # Under ``Chunks`` an index counts the tokens of its segment, so others have it too.
+        segments = 0 if q_tokens.segment_ids is None else q_tokens.segment_ids
+        segments_BT, q_index_BT, k_index_BS = (
+            jnp.broadcast_to(x, (B, tokens.count))
+            for x, tokens in (
+                (segments, q_tokens),
+                (q_tokens.order(), q_tokens),
+                (k_tokens.order(), k_tokens),
+            )
         )
 
-        def of_row(row, q_index_T, k_index_S):
+        def of_row(row, segments_T, q_index_T, k_index_S):
             key = jax.random.fold_in(self.key, row)
-            keys_HTS = _folded(_folded(_folded(key, heads_H), q_index_T), k_index_S)
-            return jax.random.key_data(keys_HTS)[..., 0]
+            keys_HT = _folded(_folded(key, heads_H), q_index_T)
+            keys_HT = jax.vmap(jax.vmap(jax.random.fold_in), (0, None))(keys_HT, segments_T)
+            return jax.random.key_data(_folded(keys_HT, k_index_S))[..., 0]
 
-        bits_BHTS = jax.vmap(of_row)(jnp.arange(B), q_index_BT, k_index_BS)
+        bits_BHTS = jax.vmap(of_row)(jnp.arange(B), segments_BT, q_index_BT, k_index_BS)
         first = np.uint32(min(round(self.rate * 2**32), 2**32 - 1))
         return jnp.where(bits_BHTS < first, 0.0, 1 / (1 - self.rate)).astype(jnp.float32)
 

@@ -237,6 +237,19 @@ def test_weights_are_dropped_at_the_rate_and_independently():
         assert abs((left == shifted).mean() - 0.625) < 0.03
 
 
+def test_packed_documents_drop_other_weights_under_chunks():
+    """There the tokens of each document are counted from its first."""
+    encoding, (q, k, v) = operands("nope")[0], sides(4, T // 2, T // 2)
+    twice = [jnp.concatenate([x, x], axis=1) for x in (q, k, v)]
+    segments = np.repeat([[0, 1]], T // 2, axis=1)
+    tokens = encoding.tokens(posenc_jax.positions.packed(segments), segments)
+    for dropped in (False, True):
+        more = {"dropout": (0.5, KEY)} if dropped else {}
+        out = posenc_jax.attend(encoding, *twice, tokens, window=posenc_jax.Chunks(T), **more)
+        first, second = jnp.split(out, 2, axis=1)
+        assert bool(jnp.allclose(first, second, atol=1e-6)) != dropped
+
+
 # Mistakes
 
 
