@@ -241,15 +241,16 @@ def _of_loss(need: Need, decision: Decision) -> str:
     where += f" in {decision.rung.name}"
     if decision.rung.length:
         where += f", {decision.rung.tokens / 1e6:.1f}M tokens in texts of {decision.rung.length}"
-    here = [scheme for scheme in others if _least_won(scheme, need, decision.rung)]
-    verb = "is" if len(here) == 1 else "are"
-    head = f"{len(here)} of {len(others)} schemes {verb} better than every baseline"
+    verb = "is" if len(decision.better) == 1 else "are"
+    head = f"{len(decision.better)} of {len(others)} schemes {verb} better than every baseline"
     text = f"{head}{where} ({unit}): {', '.join(told)}."
     if mixed := [name for name in others if _is_better(rows[name]) and not _won(rows[name])]:
         text += f" Better in all, and not on each kind of text: {_names(mixed)}."
     if decision.better:
         last = max(_rank(rows[name]) for name in decision.better)
-        if between := [n for n in others if n not in here + mixed and _rank(rows[n]) < last]:
+        if between := [
+            n for n in others if n not in decision.better + mixed and _rank(rows[n]) < last
+        ]:
             text += " With a similar mean, but a difference from a baseline that may be chance: "
             text += f"{_names(between)}."
     return text
