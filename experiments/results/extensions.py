@@ -76,9 +76,8 @@ class Retention:
 def _percent(share: Cell, sign: str = "") -> str:
     if share.mean == math.inf:
         return "not finite"
-    return f"{share.mean:{sign}.1%}" + (
-        f" ± {share.margin:.1%}" if math.isfinite(share.margin) else ""
-    )
+    margin = f" ± {share.margin:.1%}" if math.isfinite(share.margin) else ""
+    return f"{share.mean:{sign}.1%}{margin}"
 
 
 def retention(records: Iterable[Record]) -> dict[tuple[str, int], Retention]:
