@@ -152,7 +152,9 @@ class Extension(Sweep):
         how = dict(self.config["tuning"])
         rows = how.pop("batch_size") * self.config["target"] // multiple
         length = multiple * self.methods.train_length
-        return Recipe(length=length, batch_size=rows, steps=steps, **how)
+        return filled(
+            Recipe, "tuning", {"length": length, "batch_size": rows, "steps": steps} | how
+        )
 
     def task(self, point):
         recipe = self.recipe_of(point)

@@ -46,7 +46,9 @@ class LongRoPESearch(Sweep):
             budget=filled(Budget, "search", config.search),
             trials=filled(Trials, "eval", config.eval),
             yarn=self.config["yarn"],
-            tune=Recipe(length=max(config.factor, 1) * train_length, **config.tune),
+            tune=filled(
+                Recipe, "tune", {"length": max(config.factor, 1) * train_length, **config.tune}
+            ),
             corpus=corpus,
         )
         self.plan.check()

@@ -54,9 +54,9 @@ class DAPE(Encoding):
     def score(self, logits_BHTS, tile):
         if logits_BHTS.shape[1] != tile.num_heads:
             raise ValueError(
-                f"DAPE mixes heads and needs all num_heads={tile.num_heads} of them, but was given "
-                f"{logits_BHTS.shape[1]}; do not shard attention over heads, and use another "
-                'implementation than "pallas", which takes them one by one'
+                f"DAPE mixes heads, so it needs all num_heads={tile.num_heads} at once, but was "
+                f"given {logits_BHTS.shape[1]}: use posenc_jax.attend, with another implementation "
+                'than "pallas", and do not shard attention over heads'
             )
         bias_BHTS = self.bias.score(jnp.zeros_like(logits_BHTS), tile)
         hidden_BETS = (

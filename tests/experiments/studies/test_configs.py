@@ -85,6 +85,7 @@ BAD = {
         ({"target": 8}, "target"),
         ({"eval__lengths": ((2, 2), (4, 2))}, "eval.lengths"),
         ({"methods": "rope,yarm"}, "methods"),
+        ({"tuning__beta2": 2.0}, r"tuning\.beta2"),
         ({"variants__drope__tuned_at": "L"}, "variants.drope.tuned_at"),
         ({"checkpoint": "a/folder", "seeds": 3}, "checkpoint"),
     ],
@@ -92,6 +93,7 @@ BAD = {
         ({"factor": 200}, "no document"),
         ({"stages": "longrope,short"}, "stage short"),
         ({"search__parents": 9}, "search.parents"),
+        ({"tune__beta2": 2.0}, r"tune\.beta2"),
         ({"mesh__context": 2}, "mesh.context"),
     ],
 }
