@@ -2,24 +2,20 @@
 
     python -m benchmarks.scale
 
-It prints four figures. *Trainer*: the time of a step of ``train``, which draws a batch, records and
-asks whether to stop, over that of the same jitted function in a bare loop; rounds of both
+It prints three figures. *Trainer*: the time of a step of ``train``, which draws a batch, records
+and asks whether to stop, over that of the same jitted function in a bare loop; rounds of both
 alternate. *Checkpoint*: for how many steps a checkpoint stops the run, and by how many steps, with
 its writing in the background, it delays the run up to the next checkpoint. *Second sweep*: the
-share of time that an identical sweep, whose programs are kept on disk, spends compiling. *Two
-processes*: tokens a second of two processes with one core each, over one process with both cores;
-as the cores are the same, this measures the cost of ``jax.distributed`` and not how it scales.
+share of time that an identical sweep, whose programs are kept on disk, spends compiling.
 """
 
 import argparse
 import dataclasses
 import io
 import itertools
-import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,10 +33,8 @@ from rich.console import Console
 from benchmarks.ours import VOCAB, model_sizes, shape_parser, start
 from configs.extrapolation import PRESETS, get_config
 from experiments.command import count, exit_status, schemes, some_of
-from experiments.job_processes import free_port
 from experiments.joining import join_job
 from experiments.running.schedule import run_points
-from experiments.running.submit import peers
 from experiments.studies.text import Comparison
 from experiments.training.data import Corpus
 from experiments.training.loop import train
@@ -165,58 +159,7 @@ def second_sweep(args: argparse.Namespace) -> None:
     )
 
 
-def tokens_per_second(args: argparse.Namespace, count: int) -> float:
-    """Returns tokens a second of ``count`` processes that share two of this process' cores."""
-    before = os.sched_getaffinity(0)
-    cores = sorted(before)[:2]
-    first = f"127.0.0.1:{free_port()}"
-    flags = {
-        "corpus": "stdlib",
-        "schemes": "rope",
-        "seeds": 1,
-        "together": 1,
-        "model.model_dim": args.dim,
-        "model.num_layers": args.layers,
-        "model.num_heads": args.heads,
-        "train.length": args.length,
-        "train.batch_size": args.batch,
-        "train.steps": args.steps,
-        "train.warmup_steps": 1,
-        "train.log_every": 1,
-        "eval.multiples": (1,),
-        "eval.strides": (),
-        "eval.documents": 1,
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "launch.py", "--config=configs/extrapolation.py:tiny"]
-        command += [f"--workdir={folder}", *(f"--config.{k}={v}" for k, v in flags.items())]
-        running = []
-        for number in range(count):
-            more = peers(first, count, number) if count > 1 else []
-            os.sched_setaffinity(0, cores[number::count])  # which a new process inherits
-            running.append(subprocess.Popen([*command, *more], cwd=ROOT, stdout=subprocess.DEVNULL))
-        os.sched_setaffinity(0, before)
-        assert not any([process.wait() for process in running]), "a process failed"
-        lines = (Path(folder) / "runs/rope/seed0/metrics.jsonl").read_text().splitlines()
-    seconds = [json.loads(line)["seconds"] for line in lines][WARM:]
-    steps = [after - before for before, after in itertools.pairwise(seconds)]
-    return args.batch * args.length / statistics.median(steps)
-
-
-def two_processes(args: argparse.Namespace) -> None:
-    """Prints the speed of two processes with a core each, over that of one with two cores."""
-    if len(os.sched_getaffinity(0)) < 2:
-        print("two processes: this machine has one core")
-        return
-    one, two = zip(*[[tokens_per_second(args, n) for n in (1, 2)] for _ in range(2)], strict=True)
-    one, two = statistics.median(one), statistics.median(two)
-    print(
-        f"one process on 2 cores: {one:,.0f} tokens/s; two on one core each: {two:,.0f}, ratio "
-        f"{two / one:.2f}"
-    )
-
-
-PARTS = {"trainer": trainer_and_checkpoints, "sweep": second_sweep, "processes": two_processes}
+PARTS = {"trainer": trainer_and_checkpoints, "sweep": second_sweep}
 
 
 @exit_status

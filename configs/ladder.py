@@ -24,7 +24,8 @@ studies run in the order of their names:
     b1_bases_64, b2_bases_256   RoPE under several bases, at two lengths; they led to ``BASE``.
     b3_rates                    Every scheme of the ladder under three learning rates, one seed. All
                                 rungs below take the best rate of each scheme.
-    c_l256_t20                  Seventeen schemes, trained at 256 tokens on 20 tokens per parameter.
+    c_l256_t20                  RoPE, NoPE and fifteen other schemes, trained at 256 tokens on 20
+                                tokens per parameter; extensions of RoPE read its models.
     d1_l64_t2 .. d5_l64_t20     Tokens: 1.6, 6 and 20 a parameter, at two lengths.
     d6_w64_t20, d8_w256_t20     Sizes: 0.12M and 1.7M parameters instead of 0.46M; the larger has
                                 one seed, because a run takes more than an hour of a core.

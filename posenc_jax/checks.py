@@ -66,7 +66,10 @@ def in_32_bits(name: str, numbers: Any, fix: str) -> Any:
             is_lost = ~(abs(values.astype(dtype).astype(np.float64) - values) <= MOST_ROUNDING)
             is_lost |= abs(values) >= 2**31
     if not is_whole and not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite; padding has any position, and its own segment")
+        value = values[~np.isfinite(values)][0]
+        raise ValueError(
+            f"{name}: {value} must be finite; give padding any finite one and a segment of its own"
+        )
     if is_lost.any():
         raise ValueError(f"{name}: {values[is_lost][0]} does not fit into {dtype}; {fix}")
     return numbers.astype(dtype)
@@ -204,12 +207,12 @@ def check_arrays(q_BTHC, k_BSKC, v_BSKC) -> None:
 
 
 def check_widths(q_BTHC, k_BSKC) -> None:
-    """Checks that queries and keys have as many channels, both rotated or neither."""
+    """Checks that queries and keys have equally many channels, both rotated or neither."""
     if q_BTHC.shape[-1] != k_BSKC.shape[-1]:
         raise ValueError(
             f"q has {q_BTHC.shape[-1]} channels and k has {k_BSKC.shape[-1]}, but both must have "
-            "as many: where tokens say that keys are rotated already, pass keys that rotate_keys "
-            "returned"
+            "equally many: where tokens say that keys are rotated already, pass keys that "
+            "rotate_keys returned"
         )
 
 

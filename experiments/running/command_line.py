@@ -49,7 +49,10 @@ def check_together(needed: _Pairs, apart: _Pairs) -> None:
 
     for flag, other in needed:
         if is_given(flag) and not is_given(other):
-            raise ValueError(f"--{flag.name} is for --{other.name}; give both of them or neither")
+            raise ValueError(
+                f"--{flag.name} has no effect without --{other.name}: give that too, or leave "
+                f"--{flag.name} out"
+            )
     for flag, other in apart:
         if is_given(flag) and is_given(other):
             both = f"--{flag.name} and --{other.name}"

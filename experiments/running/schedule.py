@@ -43,8 +43,8 @@ def run_points(
     scheme one by one, so that they end at about the same time. A point that starts from the model
     of another point waits while another program trains that model. A job of an array, which has a
     ``task_id``, first trains the point that its own starts from, if no program does, because the
-    job may begin before that point's own job. A sweep that needs points of another one, or such a
-    job, waits for the programs that run them, and runs the points that no program runs.
+    job may begin before that point's own job. A sweep, or a job of an array, may need points of
+    another sweep: it waits for those that a program runs, and runs the others itself.
     """
     chosen = {name: sweep.points for name, sweep in parts.items()}
     shared = {*parts} if share else set()

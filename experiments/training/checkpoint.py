@@ -73,10 +73,10 @@ class _Manager(ocp.CheckpointManager):
 
 @functools.cache
 def _silence_orbax() -> None:
-    """Leaves out what Orbax logs of errors that it raises too, and that are told in a sentence.
+    """Hides Orbax's log of errors that it also raises, which this program tells in a sentence.
 
-    Orbax raises the error of one array, and closes the event loop of all. Arrays that TensorStore
-    still reads or writes then fail as well: each once more for the loop, and once for the result.
+    When one array fails, Orbax closes the event loop of all arrays. Each array that TensorStore
+    still reads or writes then fails too, and would be logged twice.
     """
     log, hook = logging.get_absl_logger(), sys.unraisablehook
     log.addFilter(lambda record: "orbax" not in Path(record.pathname).parts)

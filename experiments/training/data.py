@@ -127,7 +127,8 @@ def tokenised(
     """
     if corpus.tokens.dtype != np.uint8:
         raise ValueError(
-            f"corpus {corpus.name!r} has tokens already; give text (stdlib, files: or hf:)"
+            f"corpus {corpus.name!r} has tokens already, and this model has its own: "
+            "give text, which is stdlib, packages, files:GLOB or hf:NAME"
         )
     sizes = np.diff(corpus.offsets)
     chosen = np.flatnonzero(sizes >= least)

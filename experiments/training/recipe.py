@@ -56,8 +56,8 @@ class Recipe:
         (2502.16982) of the size that AdamW's have, and all else by AdamW with Nesterov's momentum.
       learning_rate: the peak, which is reached after ``warmup_steps`` of linear growth; then the
         rate falls along a cosine to a tenth of the peak.
-      warmup_steps: steps until the learning rate is at its peak; a run of fewer steps, such as one
-        that is tried out, has ``steps - 1`` of them.
+      warmup_steps: steps until the learning rate is at its peak; a run of no more steps
+        than that, such as a trial, has ``steps - 1`` of them.
       weight_decay: the decoupled weight decay, which acts where ``decays`` says.
       beta2: AdamW's second decay.
       clip_norm: largest global norm of the gradient.

@@ -74,7 +74,7 @@ def in_parts(
     """Attends as ``dense`` does, to a part of the queries at a time, with the keys up to its end.
 
     In two parts it computes three quarters of the logits, in many parts little more than half of
-    them. ``parts_of`` says where this is the same, and faster.
+    them. ``parts_of`` says where the result is the same and the computation is faster.
     """
     T = tile.q.shape[1]
     size = -(-T // parts)

@@ -12,8 +12,9 @@ from posenc_jax.checks import MOST_ROUNDING, as_array, check_ids, checked_positi
 from posenc_jax.fields import check_positive, check_range, count_of
 from posenc_jax.model.cache import Cache
 
-# On a CPU, prompts of so many tokens are read one after the other, because their activations then
-# stay in its cache: eight of 1,024 tokens take 0.90 of the time, of 512 tokens 0.96.
+# On a CPU, equally long prompts are read one after the other where a chunk has so many tokens,
+# because their activations then stay in its cache: eight prompts of 1,024 tokens take 0.90 of the
+# time, of 512 tokens 0.96.
 _LONG = 512
 
 
@@ -40,9 +41,9 @@ def generate(
       key: randomness; greedy decoding needs none.
       max_new_tokens: largest number of tokens to generate.
       lengths: int ``[B]``, number of tokens in each prompt. Default: T for all. A row's result does
-        not depend on other rows, except under randomized positions, drawn for the longest, and,
-        without ``length``, under schemes that adapt to the length: they do so at the end of each
-        chunk of a prompt, and the longest prompt decides where chunks end.
+        not depend on other rows, with two exceptions. Randomized positions are drawn for the
+        longest prompt. Without ``length``, a scheme that adapts to the length does so at the end of
+        each chunk of a prompt, and the longest prompt decides where chunks end.
       positions: positions of the prompts, ``[B, T]`` or ``[B, T, A]``. Default: text from 0 on.
       next_positions: ``[B]``, the position of the first new token of each row, on every axis:
         ``Placed.next`` of the builders; or ``[B, A]`` where axes differ. Default: one after the
@@ -54,8 +55,9 @@ def generate(
       stop_token: ends a sequence, and fills the rest of its row.
       length: the length that a scheme adapts to. Default: the length at each step.
         ``Transformer.extend`` says when the result is the same as without a cache.
-      prefill_chunk: the most prompt tokens read at a time; memory is proportional to it. Prompts
-        are read in equal chunks, by one program, where ``lengths`` differ or T divides so.
+      prefill_chunk: the most prompt tokens read at a time; memory is proportional to it. Chunks
+        are equal, and read by one program, where ``lengths`` differ or the fewest chunks divide T;
+        else the last one is shorter.
 
     Raises:
       ValueError: an argument is out of range, or a scheme has no such position.

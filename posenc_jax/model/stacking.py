@@ -89,8 +89,8 @@ class Layer(nnx.Module):
 
     Attributes:
       block: the parameters of the layer.
-      own: the encoding of this layer alone, or None where layers share parameters. The paths of
-        arrays in checkpoints have this name, so another one would make them unreadable.
+      own: the encoding of this layer alone, or None where layers share parameters. Checkpoints
+        have this name in the paths of arrays, so a new name would make old ones unreadable.
       source: which of the model's distinct encodings the layer uses (static).
       window: which keys a query sees, as ``Layers`` has it (static).
       rows: for each repeat, which of an encoding's parameters for each layer it uses (static).

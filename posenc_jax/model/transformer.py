@@ -245,11 +245,11 @@ class Transformer(nnx.Module):
         no earlier tokens to attend to.
 
         Under a scheme that adapts to the length (dynamic NTK, LongRoPE, randomized positions), give
-        the cache one ``length``: a model of several layers equals ``hidden`` of the whole sequence
-        only so. By default such a scheme adapts to the largest position so far of a token's own
-        sequence or segment, plus one, and rotates all keys by it. But from the second layer on, the
-        keys of earlier tokens were computed from what the first layer returned at the length of
-        their own call.
+        the cache one ``length``: only then does a model of several layers return what ``hidden``
+        returns for the whole sequence. By default such a scheme adapts to the largest position so
+        far of a token's own sequence or segment, plus one, and rotates all keys by it. But from the
+        second layer on, the keys of earlier tokens were computed from what the first layer returned
+        at the length of their own call.
 
         Args:
           inputs: what ``embed`` takes, int token ids ``[B, T]``.

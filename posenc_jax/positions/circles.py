@@ -30,8 +30,8 @@ def circle_rope(
     docs/how-to/positions.md).
 
     Args:
-      segments: the parts of the sequence. The released code projects the first frame of a video
-        alone, so here a frame is an image, after text or after another one.
+      segments: the parts of the sequence. The released code projects only the first frame of a
+        video, so give each frame as an image here, which follows text or another image.
       radius: radius of the circle, in positions; 10 as released.
       radius_scale: replaces ``radius`` by this factor times the largest coordinate of each image,
         counted from its middle ("auto-k" in the released code).

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from experiments.results.reports import page
 from experiments.results.reports.drawing import COLOURS, drawing_style, finish, styles_of, svg
-from experiments.results.reports.markdown import markdown_table
 from experiments.results.searches import SearchStudy, verdicts
 from experiments.results.statistics import best_first, by_seed, cells_of, number
 
@@ -30,7 +29,7 @@ def write(folder: Path, study: SearchStudy) -> Path:
         "search.html",
         "LongRoPE: searched factors",
         {"Corpus": about["corpus"], "digest": about["corpus_digest"], "model": about["source"]},
-        {f"{n}.svg": drawing for n, drawing in drawn.items()} | {"results.md": markdown(study)},
+        {f"{n}.svg": drawing for n, drawing in drawn.items()},
         verdicts=list(map(str, verdicts(study))),
         tables={
             title: page.grid(heads, _cells(study, name)) for name, title in study.groups.items()
@@ -48,17 +47,6 @@ def print_tables(study: SearchStudy, console: Console) -> None:
         console.print(page.terminal_table(f"{title}: nats per token", heads, _cells(study, group)))
     for verdict in verdicts(study):
         console.print(str(verdict), highlight=False)
-
-
-def markdown(study: SearchStudy) -> str:
-    """Returns the tables and the verdicts in Markdown."""
-    parts, heads = [], ["scheme", *study.columns().values()]
-    for group, title in study.groups.items():
-        by_scheme = _cells(study, group).items()
-        rows = [[scheme, *(cell.plain for cell in row)] for scheme, row in by_scheme]
-        parts.append(f"{title}, nats per token:\n\n{markdown_table(heads, rows)}")
-    parts.append("".join(f"- {verdict}\n" for verdict in verdicts(study)))
-    return "\n".join(parts)
 
 
 def _cells(study: SearchStudy, group: str) -> dict[str, list[page.GridCell]]:

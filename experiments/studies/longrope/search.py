@@ -204,9 +204,9 @@ class ReleasedSpace(Space):
 class LongRoPE2Space(Space):
     """Makes the genomes of LongRoPE2: the critical pair, and a factor for each pair from there on.
 
-    The factors are from ``factor``, the target length over the train length, to twice as large.
-    Lower pairs have NTK's factors, with the base that joins them to the critical pair's. The
-    critical pair of a candidate, from the first to the last of ``critical``, is drawn in the first
+    Factors lie between ``factor``, the target length over the train length, and twice that. Lower
+    pairs have NTK's factors, with the base that joins them to the critical pair's. The critical
+    pair of a candidate, from the first to the last of ``critical``, is drawn in the first
     generation, and its children keep it; a crossover keeps the better parent's.
     """
 

@@ -14,7 +14,7 @@ from toy import TASK
 
 from experiments.studies.multimodal.model import Decoder
 from experiments.studies.multimodal.story import TimedViT
-from experiments.training.mesh import path_name
+from experiments.training.mesh import by_path
 from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe, decays
 from experiments.training.step import initial_state, train_step
@@ -28,10 +28,6 @@ def updates(optimizer, gradient, model):
     """Returns what a step of an optimizer adds to each parameter, by its path."""
     update, _ = jax.jit(optimizer.update)(gradient, optimizer.init(model), model)
     return by_path(jax.device_get(update))
-
-
-def by_path(tree):
-    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def decayed(model, name="adamw") -> set[str]:
