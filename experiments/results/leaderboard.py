@@ -27,7 +27,8 @@ SEEDS = 3
 LOSSES = {"trained": TRAINED, "beyond": BEYOND, "window": CUT}
 # A record is compared with RoPE's only if these fields are equal.
 _SHARED = ("corpus_digest", "tokens", "length")
-_FIELDS = {"track": str, "scheme": str, "corpus_digest": str, "seeds": list, "losses": dict}
+_FIELDS: dict[str, type] = {"track": str, "scheme": str, "corpus_digest": str, "seeds": list}
+_FIELDS |= {"losses": dict, "parameters": int, "tokens": int, "length": int}
 
 
 def rules_of(studies: Mapping[str, Any]) -> str:
@@ -66,8 +67,14 @@ def record_of(
 
 
 def write(folder: Path, record: dict[str, Any]) -> Path:
-    """Writes a record to ``folder/SCHEME/result.json`` and returns the path."""
+    """Writes a record to ``folder/SCHEME/result.json`` and returns the path.
+
+    Raises a ValueError if the file has a record of this track with other losses.
+    """
     path = folder / record["scheme"] / "result.json"
+    before = read_json(path, _FIELDS)
+    if before and before["track"] == TRACK and not _are_equal(before["losses"], record["losses"]):
+        raise ValueError(f"{path} is of other runs, and is kept; remove it to write the new record")
     # The numbers of a text stay on one line, so that a pull request shows what it changes.
     text = re.sub(
         r"\[[^][{}]*]", lambda match: " ".join(match[0].split()), json.dumps(record, indent=1)
@@ -89,10 +96,13 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
             refused.append(str(error))
     base = next((record for record in records if record["scheme"] == ROPE), None)
     if base is None:
-        raise ValueError(f"{folder} has no record of {ROPE}, with which all others are compared")
+        missing = f"{folder} has no record of {ROPE}, with which all others are compared"
+        raise ValueError("; ".join([missing, *refused]))
     same = []
     for record in records:
-        others = [f"{k} {record.get(k)}" for k in _SHARED if record.get(k) != base.get(k)]
+        others = [f"{key} {record[key]}" for key in _SHARED if record[key] != base[key]]
+        if _texts(record) != _texts(base):  # some texts are easier than others
+            others.append("other texts")
         if others:
             said = f"{folder / record['scheme']} cannot be compared with {ROPE}: it has "
             refused.append(said + ", ".join(others))
@@ -108,8 +118,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is of track {record['track']}, and this one is {TRACK}: run the track again"
         )
-    if len(record["seeds"]) < SEEDS:
-        raise ValueError(f"{path} has {len(record['seeds'])} of {SEEDS} seeds")
+    if record["seeds"] != [*range(SEEDS)]:
+        raise ValueError(f"{path} has the seeds {record['seeds']}, and the track 0 to {SEEDS - 1}")
     if not _has_all_losses(record):
         raise ValueError(
             f"{path} lacks losses: {', '.join(LOSSES.values())} must each have a number for each "
@@ -124,10 +134,25 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _has_all_losses(record: Mapping[str, Any]) -> bool:
-    """Returns whether a record has a loss for each protocol, text and seed."""
-    of_protocols = [record["losses"].get(protocol) or {"": []} for protocol in LOSSES.values()]
-    counts = {len(of_seeds) for by_text in of_protocols for of_seeds in by_text.values()}
-    return counts == {len(record["seeds"])}
+    """Returns whether a record has a number for each protocol, text and seed."""
+    for protocol in LOSSES.values():
+        by_text = record["losses"].get(protocol)
+        if not by_text or not isinstance(by_text, dict):
+            return False
+        for of_seeds in by_text.values():
+            if not isinstance(of_seeds, list) or [*map(type, of_seeds)] != [float] * SEEDS:
+                return False
+    return True
+
+
+def _texts(record: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Returns the names of a record's texts by protocol."""
+    return {protocol: set(record["losses"][protocol]) for protocol in LOSSES.values()}
+
+
+def _are_equal(losses: Any, others: Any) -> bool:
+    """Returns whether losses are equal; a loss that is not finite equals another such one."""
+    return json.dumps(losses, sort_keys=True) == json.dumps(others, sort_keys=True)
 
 
 def table(records: Iterable[Mapping[str, Any]]) -> tuple[pd.DataFrame, str]:

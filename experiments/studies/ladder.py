@@ -20,6 +20,7 @@ from experiments.evaluation.controls import CONTROLS, beyond, controls, within
 from experiments.evaluation.lengths import Scorer
 from experiments.progress import stage
 from experiments.results import leaderboard
+from experiments.results.environment import environment_of
 from experiments.results.record import RefusedError
 from experiments.results.reports import ladder_page, leaderboard_page
 from experiments.results.speedup import smoothed
@@ -27,6 +28,7 @@ from experiments.running.points import Point
 from experiments.settings import one_of
 from experiments.studies.combined import Studies
 from experiments.studies.text import Comparison
+from experiments.training import own_schemes
 from experiments.training.encodings import make_encoding
 from experiments.training.parameters import parameter_count
 from experiments.training.text import spec_of
@@ -263,17 +265,20 @@ class Ladder(Studies):
             return
         rung, folder = self.config["main"], Path(self.config["records"])
         part = self.parts[rung]
-        schemes = records.loc[records["rung"] == rung, "trained"].unique()
-        for scheme in schemes:
-            told = {key: about[key] for key in ("command", "date", "device", "git", "versions")}
-            told |= {key: about[key] for key in ("corpus", "corpus_digest")}
+        for scheme in dict.fromkeys(point.scheme for point in part.points):
+            runs = part.finished_runs(scheme)
+            made = environment_of(runs) | {"own_file": own_schemes.digest(scheme)}
+            told = {key: about[key] for key in ("command", "date", "corpus", "corpus_digest")}
+            told |= {key: made[key] for key in ("device", "git", "versions", "own_file")}
             told |= {"rate": part.best_rate(scheme), "encoding": part.keywords(scheme, 1)}
             try:
                 record = leaderboard.record_of(records, rung, scheme, told)
+                path = leaderboard.write(folder, record)
             except ValueError as error:
                 self.console.print(str(error))
-                continue
-            path = leaderboard.write(folder, record)
-            self.console.print(f"record: {path}")
-        if len(schemes):
+            else:
+                self.console.print(f"record: {path}")
+        for name in sorted({name for point in part.points for name in point.extensions}):
+            self.console.print(f"{name} is not trained, so it has no record")
+        if (records["rung"] == rung).any():
             leaderboard_page.write(folder, self.workdir / "leaderboard.html", self.console)

@@ -230,8 +230,8 @@ def test_the_command_line_says_what_is_wrong(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"topology": "v5e:2x2"}, "--topology is for --dry_run"),
-        ({"backend": "slurm", "again": "true"}, "--again is for --submit"),
+        ({"topology": "v5e:2x2"}, "--topology has no effect without --dry_run"),
+        ({"backend": "slurm", "again": "true"}, "--again has no effect without --submit"),
         ({"backend": "slurm", "status": "true"}, "--backend and --status ask for different things"),
         ({"backend": "gke", "task_id": "1"}, "--backend and --task_id ask for different"),
     ],

@@ -162,8 +162,8 @@ def section(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
         evidence += f"{_names(sorted(ahead)) or 'no scheme'} {'has' if len(ahead) < 2 else 'have'} "
         evidence += "a better mean than every baseline."
     if decision.unconfirmed and not decision.better:
-        evidence += " Better after less training, where other winners were trained longer and are "
-        evidence += f"no longer better: {_names(decision.unconfirmed)}."
+        evidence += " These schemes won after less training, but others that won there lost their "
+        evidence += f"lead after more: {_names(decision.unconfirmed)}."
     if decision.behind:
         evidence += f" Behind a baseline after longer training: {_names(decision.behind)}."
     if not is_task:
@@ -205,7 +205,7 @@ def _after_less_training(
 ) -> str:
     """Returns on which rungs of less training a chosen scheme is behind a baseline."""
     less = [rung for rung in rungs if rung.training < decision.rung.training]
-    less = [rung for rung in less if scheme in rung.rows(need.last)]
+    less = [rung for rung in less if _compares(scheme, rung.rows(need.last))]
     behind = [rung for rung in less if _is_behind(scheme, rung, need)]
     if not behind:
         return ""
@@ -245,7 +245,8 @@ def _of_loss(need: Need, decision: Decision) -> str:
     head = f"{len(decision.better)} of {len(others)} schemes {verb} better than every baseline"
     text = f"{head}{where} ({unit}): {', '.join(told)}."
     if mixed := [name for name in others if _is_better(rows[name]) and not _won(rows[name])]:
-        text += f" Better in all, and not on each kind of text: {_names(mixed)}."
+        text += " Better on the mean of all texts, but not on source code and on prose alike: "
+        text += f"{_names(mixed)}."
     if decision.better:
         last = max(_rank(rows[name]) for name in decision.better)
         if between := [
@@ -269,6 +270,11 @@ def _chapter(need: Need, rows: dict[str, Answer]) -> str:
             said = shown(rows[name]) + "".join(compared)
         words.append(f"`{name}` {said}")
     return f"{need.chapter} ({'; '.join(words)})."
+
+
+def _compares(scheme: str, rows: dict[str, Answer]) -> bool:
+    """Returns whether answers have a scheme and a baseline."""
+    return scheme in rows and (trust.is_gain(rows) or not rows.keys().isdisjoint(AGAINST))
 
 
 def _names(schemes: Iterable[str]) -> str:

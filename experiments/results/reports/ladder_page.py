@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.results import ladder
-from experiments.results.answers import AGAINST, judged
+from experiments.results.answers import AGAINST, OWN_WINDOW, judged
 from experiments.results.comparisons import statement
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
@@ -46,6 +46,8 @@ def write(
         ``oracle``, a rung and the one that was trained on longer texts, or nothing.
     """
     curves = ladder.mean_curves(runs)
+    leads = ladder.leads(runs) if ladder.ROPE in runs else []
+    crossings = clear(ladder.crossings(curves), leads[-1]) if leads else []
     present = [rung for rung in rungs if (records["rung"] == rung).any()]
     tables, results = [], {}
     for rung in present:
@@ -69,12 +71,13 @@ def write(
         "main": next(r for r in [shape["main"], *present[::-1]] if r in present),
         "correlations": list(_correlations(records, pairs)),
         "speed_ups": pd.concat(ups).to_dict("records"),
-        "crossings": ladder.crossings(curves) if ladder.ROPE in curves else [],
-        "leads": ladder.leads(runs) if ladder.ROPE in runs else [],
+        "crossings": crossings,
+        "leads": leads,
         "oracle": lost.where(lost.notna(), None).to_dict("records"),
         "oracle_of": list(shape["oracle"]),
     }
-    drawn = _draw(records, curves, [rung for rung in shape["arrow"] if rung in present], present)
+    arrow = [rung for rung in shape["arrow"] if rung in present] or present[-1:]
+    drawn = _draw(records, curves, crossings, arrow)
     files = {
         CSV: pd.concat(tables).to_csv(index=False, float_format="%.6g"),
         JSON: json.dumps(data, indent=1, default=str) + "\n",
@@ -108,10 +111,19 @@ def _correlations(records: pd.DataFrame, pairs: Iterable[tuple[str, str]]):
             yield {"one": one, "other": other} | by_loss
 
 
-def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, str]:
+def clear(
+    crossings: Iterable[tuple[str, int, float]], last: Mapping[str, Any]
+) -> list[tuple[str, int, float]]:
+    """Returns the crossings of schemes whose ``last`` lead over RoPE is beyond its margin."""
+    ends = last["by_scheme"]
+    known = [crossing for crossing in crossings if ends[crossing[0]]["margin"] is not None]
+    return [one for one in known if abs(ends[one[0]]["lead"]) > ends[one[0]]["margin"]]
+
+
+def _draw(records, curves, crossings, arrow: list[str]) -> dict[str, str]:
     """Returns the figures as SVG by name; one without data is left out."""
     drawn = {}
-    points = list(ladder.window_points(records, arrow or present[-1:]).values())
+    points = list(ladder.window_points(records, arrow).values())
     with page_style():
         if ladder.ROPE in points[-1].index:
             before = points[0] if len(points) > 1 else points[0].iloc[:0]
@@ -119,7 +131,7 @@ def _draw(records, curves, arrow: list[str], present: list[str]) -> dict[str, st
         if len(curves.columns) > 1 and ladder.ROPE in curves:
             # Points that are evenly spaced on a logarithmic axis.
             places = np.unique(np.geomspace(1, len(curves), _POINTS).round().astype(int) - 1)
-            drawn["by_tokens"] = maps.by_tokens(curves.iloc[places], ladder.crossings(curves))
+            drawn["by_tokens"] = maps.by_tokens(curves.iloc[places], crossings)
     return drawn
 
 
@@ -240,8 +252,11 @@ def _compared(rung: Mapping[str, Any], topic: str, other: str) -> int:
 
 def _lower(rung: Mapping[str, Any], topic: str, other: str) -> list[str]:
     """Returns the schemes whose mean loss is below that of ``other``, the lowest first."""
-    means = {row["scheme"]: row[topic]["mean"] for row in rung["rows"] if row[topic]}
-    lower = [name for name, mean in means.items() if mean < means.get(other, -math.inf)]
+    is_gain = other == OWN_WINDOW  # a difference from the other, and higher is better
+    sign = -1 if is_gain else 1
+    means = {row["scheme"]: sign * row[topic]["mean"] for row in rung["rows"] if row[topic]}
+    line = 0.0 if is_gain else means.get(other, -math.inf)
+    lower = [name for name, mean in means.items() if -math.inf < mean < line]
     return sorted(lower, key=lambda name: (means[name], name))
 
 

@@ -122,11 +122,15 @@ def order(question: Question, rung: Rung, rungs: Sequence[Rung]) -> Order:
 def ahead(rows: dict[str, Answer]) -> set[str]:
     """Returns the schemes whose mean is ahead of every baseline's; a gain is compared with 0."""
     sign = {name: -row["mean"] if row["is_error"] else row["mean"] for name, row in rows.items()}
-    is_gain = any(row["family"].startswith(GAIN) for row in rows.values())
     baselines = [sign[name] for name in AGAINST if name in sign]
-    line = 0.0 if is_gain else max(baselines, default=-math.inf)
+    line = 0.0 if is_gain(rows) else max(baselines, default=-math.inf)
     # A mean is infinite where training diverged, also if higher is better.
     return {name for name, value in sign.items() if line < value < math.inf}
+
+
+def is_gain(rows: dict[str, Answer]) -> bool:
+    """Returns whether answers are gains, whose baseline is the scheme's own window."""
+    return any(row["family"].startswith(GAIN) for row in rows.values())
 
 
 def is_judged(answer: Answer) -> bool:

@@ -85,7 +85,13 @@ def test_no_scheme_is_chosen_from_a_training_whose_winner_fails_later():
     assert said["evidence"].startswith(
         "0 of 1 schemes are better than every baseline at 2x in rung 2"
     )
-    assert said["evidence"].endswith("and are no longer better: `fox`.")
+    assert said["evidence"].endswith("lost their lead after more: `fox`.")
+
+
+def test_a_training_without_a_baseline_says_nothing_of_being_behind():
+    alone, behind = rung(0.5, alibi=HIGH, fox=LOW), rung(0.7, **BASELINES, alibi=HIGH)
+    said = section(NEED, [alone, behind, rung(1.0, **BASELINES, alibi=LOW)])
+    assert "`alibi` is behind a baseline in 1 of 1 trainings" in said["evidence"]
 
 
 def test_schemes_of_the_longest_training_that_has_better_ones_are_chosen():
@@ -105,7 +111,7 @@ def test_a_scheme_must_be_better_on_each_kind_of_text():
         tables.append(answers.assign(topic=f"text of {kind}", multiple=1))
     said = section(NEED, [trust.Rung("rung", "", 1.0, pd.concat(tables))])
     assert said["choice"] == "`fox`"
-    assert "Better in all, and not on each kind of text: `alibi`." in said["evidence"]
+    assert "but not on source code and on prose alike: `alibi`." in said["evidence"]
 
 
 def test_a_rung_does_not_answer_for_longer_texts_than_it_has_read():

@@ -179,6 +179,8 @@ def test_rungs_say_which_schemes_win_and_one_seed_tells_no_verdict():
     told = ladder_page.read(common.ROOT / "docs/ladder")
     largest = told["rungs"]["d8_w256_t20"]["wins"]["text"]
     assert largest["compared"] is None and "fox" in largest["schemes"]
+    # A gain over the own window is compared with 0.
+    assert told["rungs"]["d8_w256_t20"]["wins"]["gain"]["schemes"] == ["alibi", "kerple_log", "fox"]
     assert told["rungs"]["d7_l1024_t20"]["wins"]["text"]["compared"] == 3
     rates = [rung["tokens"] / rung["parameters"] for rung in told["ordered"]]
     assert rates == pytest.approx(sorted(rates), rel=0.05)
@@ -193,6 +195,13 @@ def test_a_crossing_is_the_last_one():
     }
     actual = ladder.crossings(pd.DataFrame(curves, index=[1, 2, 3, 4, 5]))
     assert actual == [("fast", 4, 2.2)]
+
+
+def test_the_page_has_only_crossings_that_are_clear_in_the_end():
+    ends = {"clear": (-0.2, 0.1), "lucky": (0.1, 0.2), "single": (0.1, None)}
+    last = {name: {"lead": lead, "margin": margin} for name, (lead, margin) in ends.items()}
+    crossings = [(name, 4, 2.2) for name in ends]
+    assert ladder_page.clear(crossings, {"by_scheme": last}) == crossings[:1]
 
 
 def test_leads_are_after_a_tenth_of_the_tokens_and_all():
@@ -242,9 +251,18 @@ def test_the_leaderboard_compares_with_rope_through_a_window(folder):
     assert WINDOWED not in table.index
 
 
+# Losses of one text alone, and without numbers.
+EASY = {protocol: {"code 0": [1.0, 1.0, 1.0]} for protocol in leaderboard.LOSSES.values()}
+LOST = {protocol: {"code 0": ["1", None, 1.0]} for protocol in leaderboard.LOSSES.values()}
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("track", "0.9"), ("seeds", [0]), ("corpus_digest", "other"), ("tokens", 9), ("losses", {})],
+    [
+        *(("track", "0.9"), ("corpus_digest", "other"), ("tokens", 9), ("parameters", "many")),
+        *(("seeds", seeds) for seeds in ([0], [0, 0, 1], [5, 6, 7], [0, 1, 2, 3])),
+        *(("losses", losses) for losses in ({}, EASY, EASY | {ladder.BEYOND: [1.0]}, LOST)),
+    ],
 )
 def test_a_record_that_cannot_be_compared_is_left_out_and_told(folder, field, value):
     path = folder / "bad" / "result.json"
@@ -252,6 +270,23 @@ def test_a_record_that_cannot_be_compared_is_left_out_and_told(folder, field, va
     records, refused = leaderboard.read(folder)
     assert {record["scheme"] for record in records} == {"rope", "good", "mixed"}
     assert len(refused) == 1 and "bad" in refused[0]
+
+
+def test_without_a_record_of_rope_all_that_was_refused_is_told(folder):
+    path = folder / "rope" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"track": "0.9"}))
+    common.refuses("no record of rope.*of track 0.9", lambda: leaderboard.read(folder))
+
+
+def test_a_record_of_other_runs_is_kept(folder):
+    path = folder / "bad" / "result.json"
+    record, before = json.loads(path.read_text()), path.read_text()
+    assert leaderboard.write(folder, record) == path and path.read_text() == before
+    common.refuses("is kept", lambda: leaderboard.write(folder, record | {"losses": EASY}))
+    assert path.read_text() == before
+    path.write_text(json.dumps(record | {"track": "0.9"}))
+    leaderboard.write(folder, record | {"losses": EASY})
+    assert json.loads(path.read_text())["losses"] == EASY
 
 
 def test_a_copied_record_is_left_out_and_told(folder):
@@ -265,7 +300,7 @@ def test_a_scheme_without_a_finite_loss_is_last_and_leaves_the_others(folder):
     path = folder / "bad" / "result.json"
     record = json.loads(path.read_text())
     record["losses"][ladder.BEYOND]["code 0"][1] = math.nan
-    leaderboard.write(folder, record)
+    path.write_text(json.dumps(record))
     table, _ = leaderboard.table(leaderboard.read(folder)[0])
     assert list(table.index) == ["good", "mixed", "rope", "bad"]
     assert (table.loc["good", "vs_beyond"], table.loc["bad", "vs_beyond"]) == ("better", "diverged")
