@@ -18,7 +18,7 @@ from posenc_jax import REGISTRY
 
 # Bits per byte to either side of 0 that have as much room as a tenfold change beyond.
 _LINEAR = 0.03
-# Losses so far above a scheme's own window are drawn at the upper edge.
+# Losses further above a scheme's own window are drawn at this height.
 _HIGHEST = 1.0
 # The drawing reaches this much further right of RoPE than the best scheme is left of it.
 _WIDER = 1.5
@@ -59,7 +59,8 @@ def beyond_window(points: pd.DataFrame, before: pd.DataFrame, named: Iterable[st
     x = np.linspace(lowest, 0, 50)
     axes.plot(x, -x, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
     axes.set_yscale("symlog", linthresh=_LINEAR, linscale=1)
-    axes.set_ylim(min(-_LINEAR / 2, 1.3 * places["above"].min()), _HIGHEST * 1.25)
+    # The names of the highest dots need room above them.
+    axes.set_ylim(min(-_LINEAR / 2, 1.3 * places["above"].min()), _HIGHEST * 3)
     ticks = [t for t in (-0.1, -0.03, -0.01, 0, 0.01, 0.03, 0.1, 0.3, 1) if t >= axes.get_ylim()[0]]
     axes.set_yticks(ticks, [f"{tick:+g}" if tick else "0" for tick in ticks])
     axes.minorticks_off()
