@@ -44,7 +44,6 @@ from experiments.training.recipe import Recipe
 from experiments.training.text import Text, spec_of
 from experiments.training.windows import window_index
 
-ROOT = Path(__file__).parents[1]
 # Steps at the start of a loop that are not counted.
 WARM = 3
 # JAX's name for the time of compiling, or of reading a compiled program from the cache.
