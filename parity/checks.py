@@ -14,6 +14,7 @@ from transformers import CONFIG_MAPPING
 
 from parity.small_models import TOKENS, SmallModel, as_published, small_config
 from posenc_jax import Chunks, Side, from_hf, layers_from_hf, sinks_from_hf
+from posenc_jax.encodings.lib.wrapper import innermost
 from posenc_jax.hf import rules
 from posenc_jax.hf.layers import number_of_layers
 from posenc_jax.hf.pattern import same
@@ -122,9 +123,7 @@ def assert_rotates_alike(width, matrix_TCC, at_0, at_positions, is_apart):
 
 def width_of(encoding, channels):
     """Returns how many channels the encoding is for; in heads of two parts, the last channels."""
-    while hasattr(encoding, "inner"):
-        encoding = encoding.inner
-    return getattr(encoding, "head_dim", channels)
+    return getattr(innermost(encoding), "head_dim", channels)
 
 
 def attention_factor(small, kind):

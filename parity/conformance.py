@@ -19,7 +19,7 @@ import numpy as np
 
 from posenc_jax.attention import logits
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.lib.wrapper import Wrapper
+from posenc_jax.encodings.lib.wrapper import innermost
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.hf import from_hf
 
@@ -112,8 +112,7 @@ def vectors(case: Case) -> dict[str, Any]:
 
 def _rope(encoding: Encoding) -> RoPE:
     """Returns the RoPE inside wrappers, which scale its queries."""
-    while isinstance(encoding, Wrapper):
-        encoding = encoding.inner
+    encoding = innermost(encoding)
     if type(encoding) is not RoPE:
         raise ValueError(
             f"the config has {type(encoding).__name__}, and vectors are of RoPE alone, under any "

@@ -14,6 +14,7 @@ import numpy as np
 
 from parity import checks
 from parity.small_models import SmallModel, as_published, small_config
+from posenc_jax.encodings.lib.wrapper import innermost
 from posenc_jax.hf.config import READ, about_positions
 from posenc_jax.hf.row import words
 from posenc_jax.hf.table import having
@@ -45,9 +46,7 @@ def record(model_type: str, tables: list) -> dict:
         encoding = checks.answer(published, layer=number)
         if encoding is None or number in layers:
             continue
-        inner = encoding
-        while hasattr(inner, "inner"):
-            inner = inner.inner
+        inner = innermost(encoding)
         if not hasattr(inner, "rotary_dim"):
             layers[number] = None
             continue

@@ -162,7 +162,7 @@ def by(implementation):
     return functools.partial(posenc_jax.attend, implementation=implementation)
 
 
-def plain(encoding, q, k, v, tokens, *, window=None):
+def plain(encoding, q, k, v, tokens):
     """Attends as a textbook has it."""
     H, K = q.shape[2], k.shape[2]
     q_side, k_side = (Side(None, H, K, is_query) for is_query in (True, False))
@@ -174,7 +174,7 @@ def plain(encoding, q, k, v, tokens, *, window=None):
     logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), tile)
     index = tokens.order()
     ahead = index[:, None, :, None] - index[:, None, None, :]
-    shown = (ahead >= 0) & (ahead < (window or q.shape[1]))
+    shown = ahead >= 0
     segment_ids = tokens.segment_ids
     shown &= segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     weights = jax.nn.softmax(jnp.where(shown, logits, -jnp.inf))

@@ -15,7 +15,6 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
-from posenc_jax import HeadShard
 from posenc_jax.encoding import HOOKS
 from posenc_jax.registry import PATTERNS
 
@@ -283,24 +282,21 @@ def loss_and_gradients(model, token_ids, positions, weights_BTV):
     return jax.value_and_grad(loss)(model)
 
 
-@functools.partial(jax.jit, static_argnames=("scale", "causal"))
-def probabilities(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens=None, scale=None, causal=True):
+@jax.jit
+def probabilities(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens=None):
     """Returns attention weights ``[B, H, T, S]``, read off by attending to one-hot values."""
     B, S, K, _ = k_BSKC.shape
     one_hot = jnp.broadcast_to(jnp.eye(S)[None, :, None], (B, S, K, S))
-    weights = posenc_jax.attend(
-        encoding, q_BTHC, k_BSKC, one_hot, q_tokens, k_tokens, scale=scale, causal=causal
-    )
+    weights = posenc_jax.attend(encoding, q_BTHC, k_BSKC, one_hot, q_tokens, k_tokens)
     return weights.swapaxes(1, 2)
 
 
 @functools.partial(jax.jit, static_argnames="num_heads")
-def bias(encoding, q_positions, k_positions, num_heads: int = HEADS, heads=None) -> jax.Array:
+def bias(encoding, q_positions, k_positions, num_heads: int) -> jax.Array:
     """Returns what ``score`` adds between positions ``[T]`` and ``[S]``, ``[H, T, S]``."""
-    heads = jnp.arange(num_heads) if heads is None else heads
-    q, k = (jnp.zeros((1, len(p), len(heads), HEAD_DIM)) for p in (q_positions, k_positions))
+    q, k = (jnp.zeros((1, len(p), num_heads, HEAD_DIM)) for p in (q_positions, k_positions))
     sides = (encoding.tokens(jnp.asarray(p)[None]) for p in (q_positions, k_positions))
-    return posenc_jax.logits(HeadShard(encoding, heads, num_heads), q, k, *sides)[0]
+    return posenc_jax.logits(encoding, q, k, *sides)[0]
 
 
 def golden(name: str) -> tuple[dict[str, np.ndarray], Any]:

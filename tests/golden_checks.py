@@ -121,13 +121,6 @@ def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1):
     close(sin, attention_factor * np.sin(angles), rtol=0, atol=2e-3)
 
 
-def innermost(encoding):
-    """Returns the encoding beneath all wrappers."""
-    while hasattr(encoding, "inner"):
-        encoding = encoding.inner
-    return encoding
-
-
 @jax.jit
 def rotated(encoding, x_BTHC, positions):
     """Returns queries of all heads, rotated in float32."""

@@ -5,12 +5,11 @@ import pytest
 
 import posenc_jax
 from docs.site import concepts, models, pages, papers, snippets, stub
-from docs.site.drawings import Drawn
 from experiments.studies import docstrings
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 
-NOTHING_DRAWN = Drawn([], [], ())
+NOTHING_DRAWN = pages.Drawn([], [], ())
 
 
 @pytest.mark.parametrize("name", REGISTRY)

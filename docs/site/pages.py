@@ -1,6 +1,7 @@
 """Writes a page for each scheme, from its class, the registry, the tests and the results."""
 
 import concurrent.futures
+import dataclasses
 import functools
 import inspect
 import json
@@ -16,16 +17,17 @@ from typing import Any
 import jinja2
 
 from docs.site import models, papers, results, snippets
-from docs.site.drawings import SIZES, Drawn, draw
-from experiments.studies import docstrings
+from experiments.config import short_keywords
+from experiments.results.reports.drawing import page_style
+from experiments.studies import docstrings, gallery
 from experiments.studies.docstrings import Docstring
-from experiments.studies.gallery import CURVES
 from posenc_jax import REGISTRY, make
 from posenc_jax.encodings.rotary.frequencies import YaRN
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.registry import PATTERNS, keywords, lookup
 
 ROOT = Path(__file__).parents[2]
+SIZES = gallery.Sizes(train_length=128, num_heads=4, head_dim=32)
 # Every program runs once, so compiling it well would take longer than running it.
 FAST_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 # The classes and functions that docstrings name, by their names.
@@ -83,6 +85,41 @@ def references() -> str:
     return "\n".join(["# References", "", *lines, ""])
 
 
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Holds the figures of a scheme, and what one layer of each of its encodings costs.
+
+    Attributes:
+      figures: a figure for each encoding: which layers have it ("" for all), and its SVG.
+      costs: the same for sentences on the cost.
+      hooks: the hooks that its encodings override.
+    """
+
+    figures: list[tuple[str, str]]
+    costs: list[tuple[str, str]]
+    hooks: tuple[str, ...]
+
+
+def draw(name: str) -> Drawn:
+    """Draws a scheme, and runs the code of its page."""
+    snippets.check(name)
+    layers = {"num_layers": gallery.LAYERS[name]} if name in gallery.LAYERS else {}
+    keywords = short_keywords(SIZES.train_length).get(name, {}) | layers
+    with page_style():
+        drawings = gallery.drawings(name, SIZES, keywords)
+    costs = [
+        (
+            drawing.layers,
+            f"{drawing.cost.parameters:,} parameters, and {drawing.cost.overhead:+.1%} operations "
+            "in attention"
+            + ("" if drawing.window is None else f"; the last {drawing.window} keys are seen"),
+        )
+        for drawing in drawings
+    ]
+    hooks = dict.fromkeys(hook for drawing in drawings for hook in drawing.cost.hooks)
+    return Drawn([(drawing.layers, drawing.curves) for drawing in drawings], costs, tuple(hooks))
+
+
 def page(name: str, drawn: Drawn, figures: list[tuple[str, str]]) -> str:
     """Returns the page of a scheme; ``figures`` has the files of ``drawn.figures``."""
     documented = docstrings.of_scheme(name)
@@ -103,7 +140,7 @@ def page(name: str, drawn: Drawn, figures: list[tuple[str, str]]) -> str:
         prose=[myst(part) for part in prose],
         snippet=snippets.snippet(name),
         figures=figures,
-        curves=CURVES,
+        curves=gallery.CURVES,
         sizes=SIZES,
         arguments=arguments(name, documented),
         hooks=_hooks(name, drawn.hooks),

@@ -33,7 +33,7 @@ from experiments.training.data import load_corpus
 from experiments.training.windows import eval_windows
 from posenc_jax import Encoding, Transformer, cross_entropy, positions
 from posenc_jax.attention.dense import products
-from posenc_jax.encodings.lib.wrapper import Wrapper
+from posenc_jax.encodings.lib.wrapper import innermost
 from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.xpos import XPos
 
@@ -127,8 +127,7 @@ def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
 
 def rotary_of(encoding: Encoding) -> Rotary | None:
     """Returns the encoding whose pairs' contributions add up to an encoding's logits, if any."""
-    while isinstance(encoding, Wrapper):
-        encoding = encoding.inner
+    encoding = innermost(encoding)
     # Not FoPE, whose pairs have many frequencies, nor position maps, which rotate twice, nor
     # Selective RoPE, which rotates by content.
     if not isinstance(encoding, Rotary) or "observe" in encoding.hooks():

@@ -5,7 +5,6 @@ model, number of tokens and evaluation, with three seeds. It is the file ``NAME/
 folder ``records``. Rules and data have a version; only records of one version can be compared.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +17,7 @@ import pandas as pd
 from experiments.results.comparisons import compared, families, statement
 from experiments.results.ladder import BEYOND, CUT, ROPE, TRAINED, losses
 from experiments.results.lengths import WINDOWED
-from experiments.results.record import read_json, write_files
+from experiments.results.record import json_digest, read_json, write_files
 
 # Raise the second number where rules change so little that orders stay, else the first.
 TRACK = "1.0"
@@ -37,7 +36,7 @@ def rules_of(studies: Mapping[str, Any]) -> str:
         name: {key: value for key, value in study.items() if key != "schemes"}
         for name, study in studies.items()
     }
-    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
+    return json_digest(rules)[:16]
 
 
 def record_of(

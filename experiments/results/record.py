@@ -4,6 +4,7 @@ Only the first process of a job reads and writes files; it tells the others what
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -206,6 +207,11 @@ def check_run(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
 def as_json(value: Any) -> Any:
     """Returns a value as JSON will give it back, with tuples as lists."""
     return json.loads(json.dumps(value))
+
+
+def json_digest(value: Any) -> str:
+    """Returns the SHA-256 of a value in hex, the same before and after it is written as JSON."""
+    return hashlib.sha256(json.dumps(as_json(value), sort_keys=True).encode()).hexdigest()
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:

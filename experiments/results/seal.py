@@ -5,14 +5,20 @@
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from experiments.results.record import RefusedError, agreed, read_json, read_run, write_json
+from experiments.results.record import (
+    RefusedError,
+    agreed,
+    json_digest,
+    read_json,
+    read_run,
+    write_json,
+)
 
 _FILE, _SEAL = "evaluation.json", "seal"
 # An error gives this reason where a part of the seal is not the expected one.
@@ -101,7 +107,11 @@ def _say_once(sentence: str) -> None:
 
 
 def _seal(evaluation, run, metrics: str | None) -> dict[str, str | None]:
-    return {"content": _digest(evaluation), "run": _digest(run.get("config")), "metrics": metrics}
+    return {
+        "content": json_digest(evaluation),
+        "run": json_digest(run.get("config")),
+        "metrics": metrics,
+    }
 
 
 def _metrics(folder: Path) -> str | None:
@@ -112,9 +122,3 @@ def _metrics(folder: Path) -> str | None:
             return None
 
     return agreed(digest)
-
-
-def _digest(value: Any) -> str:
-    # The value goes through JSON, so that it is the same before and after writing.
-    text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

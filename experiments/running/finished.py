@@ -127,6 +127,10 @@ class Finished(abc.ABC):
         """Returns the results of all chosen points that are finished."""
         return [finished for point in self.chosen() if (finished := self.finished(point))]
 
+    def all_of(self, key: str) -> list[dict[str, Any]]:
+        """Returns what all evaluations have in their lists ``key``, as one list."""
+        return [one for evaluation in self.evaluations() for one in evaluation[key]]
+
     def costs(self) -> list[dict[str, Any]]:
         """Returns what the training of each chosen point has cost, once for each of its schemes.
 

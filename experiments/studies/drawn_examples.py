@@ -241,11 +241,7 @@ class DrawnExamples(Sweep, abc.ABC):
                 )
 
     def study(self, command):
-        evaluations = self.evaluations()
-        records, maps = (
-            [one for evaluation in evaluations for one in evaluation[key]]
-            for key in ("records", "maps")
-        )
+        records, maps = self.all_of("records"), self.all_of("maps")
         about = self.about(command) | {"holes": self.holes()}
         about |= {key: getattr(self, key) for key in ("title", "summary", "data")}
         return PanelStudy(records, self.costs(), self.failures(), about, maps, self.panels)

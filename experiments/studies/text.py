@@ -186,11 +186,7 @@ class Comparison(Sweep):
         return encodings[name] | shared | chosen
 
     def study(self, command):
-        evaluations = self.evaluations()
-        records, curves = (
-            [one for evaluation in evaluations for one in evaluation[key]]
-            for key in ("records", "curves")
-        )
+        records, curves = self.all_of("records"), self.all_of("curves")
         about = self.about(command) | {
             "train_length": self.recipe.length,
             "last_tokens": self.protocols.last_tokens,

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import json
 import math
 import sys
 from collections.abc import Mapping
@@ -20,7 +19,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.results.bucket import absolute
-from experiments.results.record import RefusedError, agreed, differences, read_run
+from experiments.results.record import (
+    RefusedError,
+    agreed,
+    differences,
+    json_digest,
+    read_run,
+)
 from experiments.training.mesh import by_path
 
 _SUMS, _KINDS, _STEP, _RUN = "sums", "kinds", "step", "run"
@@ -109,7 +114,7 @@ class Checkpoints:
         _silence_orbax()
         self._folder = absolute(folder)
         run = read_run(folder.parent)
-        self._run = None if run is None else _digest(run["config"])
+        self._run = None if run is None else json_digest(run["config"])[:16]
         try:
             self._manager = self._open()
         except _UNREADABLE as error:
@@ -151,7 +156,7 @@ class Checkpoints:
             args=ocp.args.StandardSave(arrays),
             metrics=metrics,
             custom_metadata={
-                _KINDS: _digest(_kinds(arrays) | (metrics or {})),
+                _KINDS: json_digest(_kinds(arrays) | (metrics or {}))[:16],
                 _STEP: step,
                 _RUN: self._run,
             },
@@ -228,7 +233,7 @@ class Checkpoints:
         try:
             about: Any = self._manager.metadata(step)
             saved = dict(about.item_metadata)
-            digest = _digest(_kinds(saved) | dict(about.metrics or {}))
+            digest = json_digest(_kinds(saved) | dict(about.metrics or {}))[:16]
         except _UNREADABLE as error:
             raise _DamagedError(_first_line(error)) from None
         known = about.custom_metadata or {}  # earlier versions have less
@@ -309,7 +314,3 @@ def fingerprint(tree: Any) -> str:
 def _kinds(arrays) -> dict[str, Any]:
     # Orbax may give a type back in another form than an array has it.
     return {name: f"{jnp.dtype(a.dtype)} {tuple(a.shape)}" for name, a in arrays.items()}
-
-
-def _digest(about: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

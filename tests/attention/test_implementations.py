@@ -247,7 +247,9 @@ def test_rows_are_dense_attention(name, rule, has_tiles, monkeypatch):
     close(*both(common.build(name), *sides(4, ROWS, ROWS)))
 
 
-def test_rows_are_chosen_for_long_causal_attention_on_a_cpu():
+def test_rows_are_chosen_for_long_causal_attention_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(cpu, "has_one_core", lambda: False)  # one core attends in tiles instead
+
     def pieces(T, platform="cpu", **call):
         def attend(x):
             rope = posenc_jax.make("rope", head_dim=8)

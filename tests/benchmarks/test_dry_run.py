@@ -55,15 +55,11 @@ def config(corpus):
     return tiny
 
 
-def dry_run(config, workdir, mfu=0.4):
-    console = Console(file=io.StringIO(), width=120)
-    print_dry_run(Comparison(config, workdir, console), mfu, console)
-    return console.file.getvalue()
-
-
 @pytest.mark.slow
 def test_nothing_is_written_and_everything_is_said(config, tmp_path):
-    text = dry_run(config, tmp_path / "work")
+    console = Console(file=io.StringIO(), width=120)
+    print_dry_run(Comparison(config, tmp_path / "work", console), 0.4, console)
+    text = console.file.getvalue()
     assert not (tmp_path / "work").exists()
     assert "mesh: data 1 x fsdp 8 x model 1 x context 1, 8 of cpu" in text
     assert "4 points, 4 of them trained" in text, "yarn is not trained"

@@ -7,10 +7,10 @@ import common
 import jax
 import numpy as np
 import pytest
-from golden_checks import innermost
 from hf_models import FORWARD, relative_error
 
 import posenc_jax
+from posenc_jax.encodings.lib.wrapper import innermost
 from posenc_jax.hf.layers import number_of_layers
 from posenc_jax.hf.pattern import same
 

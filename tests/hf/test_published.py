@@ -6,11 +6,12 @@ import common
 import numpy as np
 import pytest
 from flax import nnx
-from golden_checks import assert_frequencies, innermost
+from golden_checks import assert_frequencies
 from schemes import rotary
 from schemes.rotary_extension import Llama3
 
 from posenc_jax import from_hf
+from posenc_jax.encodings.lib.wrapper import innermost
 
 CONFIGS = json.loads((common.ROOT / "parity" / "published.json").read_text())
 PARTS = ("text_config", "thinker_config", "llm_config")

@@ -79,15 +79,14 @@ class HopeHybrid(VideoRoPE):
 
 
 class TimeRoPE(Chunked):
+    layout = "interleaved"
+
     def frequencies(self, d, base, given, longest):
         spectra = [
             super(TimeRoPE, self).frequencies(2 * pairs, base, given, longest)
             for pairs in self.sections(d // 2, given)
         ]
         return np.concatenate([rate for rate, _ in spectra]), spectra[0][1]
-
-    def logits(self, q, k, positions, given, weights):
-        return super().logits(q, k, positions, {"layout": "interleaved"} | given, weights)
 
 
 class PRoPE(NoPE):

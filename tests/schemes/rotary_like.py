@@ -10,15 +10,14 @@ from schemes.rotary import TRAIN_LENGTH, YARN, Rotary
 
 
 class XPos(Rotary):
+    layout = "interleaved"
+
     def rotations(self, positions, rate, given):
         pairs = len(rate)
         gamma, scale_base = given.get("gamma", 0.4), given.get("scale_base", 512)
         zeta = (np.arange(pairs) / pairs + gamma) / (1 + gamma)
         fading = zeta ** (distances(positions)[..., None] / scale_base)
         return fading * super().rotations(positions, rate, given)
-
-    def logits(self, q, k, positions, given, weights):
-        return super().logits(q, k, positions, {"layout": "interleaved"} | given, weights)
 
 
 class FoPE(NoPE):

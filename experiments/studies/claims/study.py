@@ -50,5 +50,5 @@ class Probed(Rung):
 
     def study(self, command):
         study = super().study(command)
-        probes = [row for evaluation in self.evaluations() for row in evaluation["probes"]]
+        probes = self.all_of("probes")
         return dataclasses.replace(study, records=study.records + probes)

@@ -290,7 +290,7 @@ class Extension(Sweep):
         print_losses(point.schemes, evaluation["records"], self.console)
 
     def study(self, command):
-        records = [record for run in self.evaluations() for record in run["records"]]
+        records = self.all_of("records")
         training = [r for r in self.costs() if r["scheme"] == r["trained"] and r["tokens"]]
         about = self.about(command) | {
             "train_length": self.methods.train_length,

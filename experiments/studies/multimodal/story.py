@@ -254,7 +254,7 @@ class Story(DrawnExamples):
             clip = self.drawn_clip(name, self.setting.paces)
             times = ", ".join(f"{time:.1f}" for time in clip.times[0])
             drawn[f"{name}, at {times}"] = tiles(clip.frames(self.setting.side)[0], columns=4)
-        paths = [path for evaluation in self.evaluations() for path in evaluation["paths"]]
+        paths = self.all_of("paths")
         for pace in DRAWN:
             answers = {path["scheme"]: path["answers"] for path in paths if path["pace"] == pace}
             if answers:

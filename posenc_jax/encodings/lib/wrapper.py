@@ -79,3 +79,10 @@ class Wrapper(Encoding):
     def _tile_beneath(self, tile):
         """Returns the tile for ``inner``; ``of_keys`` has converted the keys already."""
         return dataclasses.replace(tile, q_tokens=self.beneath(tile.q_tokens))
+
+
+def innermost(encoding: Encoding) -> Encoding:
+    """Returns the encoding beneath all wrappers."""
+    while isinstance(encoding, Wrapper):
+        encoding = encoding.inner
+    return encoding
