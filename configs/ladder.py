@@ -6,7 +6,7 @@ Presets, after the colon:
 
     tiny   three schemes, seconds: checks that everything runs, shows nothing
     rates  rung B: each scheme under three learning rates, about 8 hours of one CPU core
-    small  rungs B to D, about 30 hours of one CPU core
+    small  rungs B to D, about 46 hours of one CPU core
     track  the leaderboard's: three learning rates, then three seeds of rung C at the best one. Give
            --config.schemes=mine, the name of a scheme or of a file mine.py that defines one; it
            writes records/mine/result.json. About an hour of one CPU core, or seconds in a workdir
@@ -171,10 +171,6 @@ def _tiny() -> dict[str, ConfigDict]:
     return {"b_l32_t2": short, "c_l32_t20": longer}
 
 
-def _track() -> dict[str, ConfigDict]:
-    return {"b3_rates": _rates()["b3_rates"], "c_l256_t20": _rung(256, 20, "rope")}
-
-
 def _large(length: int) -> dict[str, ConfigDict]:
     rates = _of_tokens(length, SIX, tokens=3e7, width=384)
     rates.sweep.learning_rate = (2e-3, 4e-3, 8e-3)
@@ -184,10 +180,6 @@ def _large(length: int) -> dict[str, ConfigDict]:
         "c_w384_t20": _of_tokens(length, LONG, tokens=6.7e8, width=384),
         "d_w768_t20": _of_tokens(length, SIX, tokens=2.5e9, width=768),
     }
-
-
-def _h100() -> dict[str, ConfigDict]:
-    return _large(512) | {"e_kerple_table3": _kerple_table3()}
 
 
 def _of_tokens(length: int, schemes: str, tokens: float, width: int) -> ConfigDict:
@@ -238,8 +230,8 @@ PRESETS = {
     "tiny": _tiny,
     "rates": _rates,
     "small": _small,
-    "track": _track,
-    "h100": _h100,
+    "track": lambda: {"b3_rates": _rates()["b3_rates"], "c_l256_t20": _rung(256, 20, "rope")},
+    "h100": lambda: _large(512) | {"e_kerple_table3": _kerple_table3()},
     "v5e": lambda: _large(1024),
 }
 

@@ -176,7 +176,7 @@ def controls_of(together: pd.DataFrame, alone: pd.DataFrame) -> Iterator[str]:
         learned = [group["learned"].first()[means.index].sum() for group in of.values()]
         order = "all answers of one side are the same"
         if (means.nunique() > 1).all():
-            order = "rank correlation {:.2f} (p = {:.2f})".format(*stats.spearmanr(means))
+            order = "rank correlation of means {:.2f} (p = {:.2f})".format(*stats.spearmanr(means))
         yield (
             f"{question}: learned by {learned[0]} of {len(means)} schemes where it is trained "
             f"alone, and by {learned[1]} where all tasks are trained together; {order}"

@@ -121,9 +121,8 @@ def statement(rows: pd.DataFrame) -> str:
     if not words:
         return ""
     return (
-        f"Families of comparisons: {'; '.join(words)}. They are by seed, and each family is "
-        "corrected by Benjamini and Hochberg, better and worse by themselves, each to a false "
-        f"discovery rate of q = {Q / 2:g}."
+        f"Families of comparisons: {'; '.join(words)}. All are by seed, and corrected by family "
+        f"(Benjamini and Hochberg, q = {Q / 2:g} for better and for worse alike)."
     )
 
 

@@ -13,10 +13,9 @@ import pandas as pd
 from experiments.results.answers import OWN_WINDOW, TASKS, Answer, by_question, marked, shown
 from experiments.results.ladder import OPPONENTS, ROPE
 from experiments.results.lengths import WINDOWED
-from experiments.results.reports import templates, trust
+from experiments.results.reports import ladder_page, templates, trust
 from experiments.results.reports.markdown import families_below, markdown_table
 from experiments.results.reports.sources import Sources
-from experiments.results.statistics import number, with_margin
 
 TABLES = templates.tables("atlas_tables")
 # The headings of tables that README.md has too.
@@ -120,25 +119,9 @@ def of_pairs(ladder: Mapping[str, Any]) -> str:
     )
 
 
-def of_compute(ladder: Mapping[str, Any]) -> str:
-    """Returns how much compute RoPE needs for each scheme's loss as a table in Markdown."""
-    ups = pd.DataFrame(ladder["speed_ups"])
-    shown = ups.pivot(index="scheme", columns=["loss", "rung"], values="shown").fillna("-")
-    shown = shown[list(dict.fromkeys(zip(ups["loss"], ups["rung"], strict=True)))]
-    sizes = {name: rung["parameters"] for name, rung in ladder["rungs"].items()}
-    heads = ["scheme", *(f"{loss}, {sizes[rung] / 1e6:.2f}M" for loss, rung in shown)]
-    return markdown_table(heads, [[f"`{name}`", *cells] for name, *cells in shown.itertuples()])
-
-
-def of_oracle(ladder: Mapping[str, Any]) -> str:
-    """Returns losses in long texts beside those of models trained on such texts, in Markdown."""
-    lines = [
-        [f"`{row['scheme']}`", *(number(row[key]) for key in ("window", "extrapolated", "oracle"))]
-        + [with_margin(row["lost"], row["margin"]) if row.get("lost") is not None else "-"]
-        for row in ladder["oracle"]
-    ]
-    heads = ["scheme", "through its window", "in longer texts", "trained on them", "lost"]
-    return markdown_table(heads, lines)
+def by_scheme(heads: list[str], rows: Mapping[str, list[str]]) -> str:
+    """Returns a table with a row for each scheme in Markdown."""
+    return markdown_table(["scheme", *heads], [[f"`{s}`", *row] for s, row in rows.items()])
 
 
 def of_copied(models: pd.DataFrame, ladder: Mapping[str, Any]) -> str:
@@ -201,8 +184,10 @@ def tables(sources: Sources) -> dict[str, str]:
         "The ladder": of_ladder(sources.ladder),
         WINS: of_wins(sources.ladder),
         PAIRS: of_pairs(sources.ladder),
-        "How much compute RoPE needs for the same loss": of_compute(sources.ladder),
-        "Trained on longer texts instead": of_oracle(sources.ladder),
+        "How much compute RoPE needs for the same loss": by_scheme(
+            *ladder_page.compute(sources.ladder)
+        ),
+        "Trained on longer texts instead": by_scheme(*ladder_page.oracle(sources.ladder)),
         "Rungs, at the trained length": of_rungs(sources.ladder, "text"),
         "Rungs, beyond the trained length": of_rungs(sources.ladder, "text, beyond"),
         "Copying": of_copied(sources.copied, sources.ladder),

@@ -86,7 +86,9 @@ def decide(need: Need, rungs: Sequence[trust.Rung]) -> Decision | None:
     if not able:
         return None
     rung_of = {scheme: rung for rung in able for scheme in rung.rows(need.last)}
-    wins = {s: _least_won(s, need, rung) for s, rung in rung_of.items() if s not in AGAINST}
+    # A baseline can solve a task like any scheme; in losses it is what others are compared with.
+    left_out = () if trust.is_task(able[-1].rows(need.last)) else AGAINST
+    wins = {s: _least_won(s, need, rung) for s, rung in rung_of.items() if s not in left_out}
     # A scheme that wins in most seeds is chosen only if none wins in all.
     winners = [s for s in wins if wins[s] == 1] or [s for s in wins if wins[s] > 0]
     unconfirmed = [s for s in winners if _fails_later(rung_of[s], need, wins)]
@@ -154,7 +156,7 @@ def section(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
         said = {"evidence": "No run has this yet.", "badges": ["not run"], "chapter": need.chapter}
         return {"title": need.title, "choice": need.remains, "decision": None} | said
     rows = decision.rung.rows(need.last)
-    is_task = next(iter(rows.values()))["family"] == TASKS
+    is_task = trust.is_task(rows)
     evidence = _of_task(need, decision) if is_task else _of_loss(need, decision)
     if decision.order.longer and not decision.order.lasts:
         ahead = trust.ahead(decision.order.longer.rows(need.last))
@@ -162,10 +164,11 @@ def section(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
         evidence += f"{_names(sorted(ahead)) or 'no scheme'} {'has' if len(ahead) < 2 else 'have'} "
         evidence += "a better mean than every baseline."
     if decision.unconfirmed and not decision.better:
-        evidence += " These schemes won after less training, but others that won there lost their "
-        evidence += f"lead after more: {_names(decision.unconfirmed)}."
-    if decision.behind:
-        evidence += f" Behind a baseline after longer training: {_names(decision.behind)}."
+        evidence += f" {_names(decision.unconfirmed)} won after less training, from which nothing "
+        evidence += "is chosen, because another winner there lost its lead after more training."
+    evidence += "".join(
+        _after_longer_training(scheme, decision, need, rungs) for scheme in decision.behind
+    )
     if not is_task:
         evidence += _after_as_many_tokens(decision, need, rungs)
         evidence += "".join(
@@ -180,6 +183,19 @@ def section(need: Need, rungs: Sequence[trust.Rung]) -> dict[str, Any]:
         "decision": decision,
         "is_task": is_task,
     }
+
+
+def _after_longer_training(
+    scheme: str, decision: Decision, need: Need, rungs: Sequence[trust.Rung]
+) -> str:
+    """Returns why a scheme of ``decision.behind`` is not chosen."""
+    longer = [rung for rung in rungs if rung.training > decision.rung.training]
+    rung = next(rung for rung in longer if _is_behind(scheme, rung, need))
+    seeds = max(rung.seeds(question) for question in need.asked if rung.rows(question))
+    return (
+        f" `{scheme}` is not chosen, because its mean is behind a baseline's after longer training "
+        f"({rung.name}, {seeds} seed{'s' if seeds > 1 else ''})."
+    )
 
 
 def _after_as_many_tokens(decision: Decision, need: Need, rungs: Sequence[trust.Rung]) -> str:

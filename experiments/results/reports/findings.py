@@ -12,6 +12,8 @@ import re
 import textwrap
 from typing import Any
 
+import pandas as pd
+
 from experiments.results.answers import OWN_WINDOW, TASKS
 from experiments.results.atlas import EFFECTIVE, PARAMETERS
 from experiments.results.ledger import REPRODUCED, WORDS
@@ -182,13 +184,16 @@ def _longer(sources: Sources) -> dict[str, Any]:
         gaining.append(f"on {where} {', '.join(named) or 'no scheme'}")
     verdicts = collections.Counter(claim["verdict"] for claim in sources.ledger["claims"])
     after = a[(a["topic"] == f"text, {LONGER}") & (a["multiple"] == 1)].set_index("scheme")["mean"]
+    main = sources.ladder["rungs"][sources.ladder["main"]]
+    on_main = {row["scheme"]: row["text"]["mean"] for row in main["rows"] if row["text"]}
     return {
         "gaining_longer": gaining,
         "longest_trained": a["multiple"].max(),
         "after": after.sort_values(),
+        "on_main": pd.Series(on_main).reindex(after.index).dropna().sort_values(),
         "before": sources.atlas.answers_to("text")["mean"][after.index].sort_values().index,
         "ladder": sources.ladder["finding"],
-        "best_at": sources.ladder["rungs"][sources.ladder["main"]]["best_at"],
+        "best_at": main["best_at"],
         "verdicts": {word: verdicts[word] for word in WORDS if verdicts[word]},
         "reproduced_after": sum(
             claim["after_correction"] == REPRODUCED for claim in sources.ledger["claims"]

@@ -14,9 +14,10 @@ from experiments.results.answers import AGAINST, OWN_WINDOW, judged
 from experiments.results.comparisons import statement
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import read_json, write_files
-from experiments.results.reports import maps, trust
+from experiments.results.reports import maps, page, trust
 from experiments.results.reports.drawing import page_style
 from experiments.results.reports.templates import document, fill, macros
+from experiments.results.statistics import number, with_margin
 
 CSV, JSON = "ladder.csv", "ladder.json"
 _LOSSES = {"trained": ladder.TRAINED, "beyond": ladder.BEYOND}
@@ -163,6 +164,8 @@ def body(folder: Path) -> str:
         "ladder.html",
         **data,
         missing=[about["title"] for about in data["rungs"].values() if not about["finished"]],
+        compute=page.grid(*compute(data)) if data["speed_ups"] else "",
+        lost=page.grid(*oracle(data)),
         drawn={
             name: (folder / f"{name}.svg").read_text()
             for name in ("window", "by_tokens")
@@ -172,6 +175,26 @@ def body(folder: Path) -> str:
         far=ladder.FAR,
         continued=ladder.CONTINUED,
     )
+
+
+def compute(data: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
+    """Returns heads and, by scheme, how much compute RoPE needs for the scheme's loss."""
+    ups = pd.DataFrame(data["speed_ups"])
+    shown = ups.pivot(index="scheme", columns=["loss", "rung"], values="shown").fillna("-")
+    shown = shown[list(dict.fromkeys(zip(ups["loss"], ups["rung"], strict=True)))]
+    sizes = {name: rung["parameters"] for name, rung in data["rungs"].items()}
+    heads = [f"{loss}, {sizes[rung] / 1e6:.2f}M" for loss, rung in shown]
+    return heads, {name: cells for name, *cells in shown.itertuples()}
+
+
+def oracle(data: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]]]:
+    """Returns heads and, by scheme, losses in long texts beside those of models trained on them."""
+    rows = {
+        row["scheme"]: [number(row[key]) for key in ("window", "extrapolated", "oracle")]
+        + [with_margin(row["lost"], row["margin"]) if row.get("lost") is not None else "-"]
+        for row in data["oracle"]
+    }
+    return ["through its window", "in longer texts", "trained on them", "lost"], rows
 
 
 def _rows(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -189,7 +212,11 @@ def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
     main = data["rungs"][data["main"]]
     longer = [rung for rung in _ordered(data["rungs"]) if rung["length"] > main["length"]]
     longest = sorted(longer, key=lambda rung: rung["length"])[-1:]
-    sentences = [words.beyond([rung for rung in (main, *longest) if rung["seeds"] > 1])]
+    beyond = words.beyond([rung for rung in (main, *longest) if rung["seeds"] > 1])
+    if any(row["scheme"] == ladder.ROPE for row in data["oracle"]):
+        trained, oracle = (data["rungs"][rung] for rung in data["oracle_of"])
+        beyond += " " + words.on_long_texts(data["oracle"], trained, oracle)
+    sentences = [beyond]
     if data["leads"]:
         early, last = data["leads"]
         sentences.append(words.leads(early, _leading(early), last, _leading(last)))

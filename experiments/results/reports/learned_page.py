@@ -6,14 +6,13 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.text import Text
 
 from experiments.results.answers import SOLVED
 from experiments.results.learning import summary
-from experiments.results.panels import ANSWERS
+from experiments.results.panels import ANSWERS, EXACT
 from experiments.results.record import write_files
 from experiments.results.reports.markdown import markdown_table
-from experiments.results.reports.page import terminal_table
+from experiments.results.reports.page import GridCell, grid, terminal_table
 from experiments.results.reports.templates import document, fill
 
 MULTIPLES = (1, 2, 3, 4)  # of the trained length
@@ -35,8 +34,12 @@ def write(
         solved=f"{SOLVED:.0%}",
         missing=", ".join(name for name in summaries if name not in studies),
         studies=[
-            {"name": name, "summary": summaries[name], "rows": summary(rows)}
-            | {"answers": summary(rows, ANSWERS) if (rows["metric"] == ANSWERS).any() else None}
+            {"name": name, "summary": summaries[name], "rows": grid(*_shown(rows))}
+            | {
+                "answers": grid(*_shown(rows, ANSWERS))
+                if (rows["metric"] == ANSWERS).any()
+                else None
+            }
             for name, rows in studies.items()
         ],
         about=about,
@@ -49,11 +52,13 @@ def write(
 def print_tables(values: pd.DataFrame, console: Console) -> None:
     """Prints a table for each study that has a result."""
     for name, rows in values.groupby("study", sort=False):
-        cells = summary(rows)
-        table = terminal_table(name, cells.columns)
-        for scheme, texts in cells.iterrows():
-            table.add_row(Text(scheme), *texts)
-        console.print(table)
+        console.print(terminal_table(name, *_shown(rows)))
+
+
+def _shown(rows: pd.DataFrame, metric: str = EXACT) -> tuple[list[str], dict[str, list[GridCell]]]:
+    """Returns the heads of the table of a study, and its cells by scheme."""
+    table = summary(rows, metric)
+    return list(table.columns), {name: [*map(GridCell, row)] for name, row in table.iterrows()}
 
 
 def tables(data: Path) -> dict[str, str]:

@@ -65,6 +65,10 @@ class Rung:
             self._rows[question] = self._select(*question)
         return self._rows[question]
 
+    def seeds(self, question: Question) -> int:
+        """Returns the seeds of the scheme that has the most at a question."""
+        return max(answer["seeds"] for answer in self.rows(question).values())
+
     def _select(self, topic: str, multiple: float) -> dict[str, Answer]:
         if "text, beyond" in set(self.answers["topic"]):
             topic = "text, beyond" if topic == "text" and multiple > 1 else topic
@@ -133,6 +137,11 @@ def is_gain(rows: dict[str, Answer]) -> bool:
     return any(row["family"].startswith(GAIN) for row in rows.values())
 
 
+def is_task(rows: dict[str, Answer]) -> bool:
+    """Returns whether answers are counts of seeds that solve a task."""
+    return any(row["family"] == TASKS for row in rows.values())
+
+
 def is_judged(answer: Answer) -> bool:
     """Says whether an answer counts and has a verdict of several seeds."""
     if answer["family"] == TASKS:
@@ -146,16 +155,16 @@ def badges(asked: Sequence[Question], rung: Rung, lasting: Order) -> list[str]:
     tables = [rung.rows(question) for question in asked]
     rows = tables[-1]
     learning = "corrected"
-    if next(iter(rows.values()))["family"] == TASKS:
+    if is_task(rows):
         able = [{name for name, of in table.items() if of["learned"]} for table in tables]
         learned, asked_all = set.intersection(*able), set.intersection(*map(set, tables))
         learning = f"learned by {len(learned)} of {len(asked_all)}"
-    told = [f"{max(answer['seeds'] for answer in rows.values())} seeds", learning]
+    told = [f"{rung.seeds(asked[-1])} seeds", learning]
     if lasting.longer is None:
         return [*told, "rank: untested"]
     word = "lasts" if lasting.lasts else "reverses" if lasting.rho < 0 else "changes"
     rank = f"rank {word}: rho {lasting.rho:.2f} over {lasting.shared} contenders"
-    if max(answer["seeds"] for answer in lasting.longer.rows(asked[-1]).values()) == 1:
+    if lasting.longer.seeds(asked[-1]) == 1:
         rank += ", 1 seed"
     return [*told, rank]
 

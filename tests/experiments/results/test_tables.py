@@ -12,6 +12,7 @@ from experiments.results.lengths import WINDOWED
 from experiments.results.reports import (
     atlas_tables,
     extension_tables,
+    ladder_page,
     learned_page,
     multimodal_tables,
 )
@@ -121,7 +122,9 @@ def test_copying_has_a_number_for_each_seed_and_the_best_of_the_main_rung_first(
 
 def test_a_loss_to_the_oracle_that_is_not_known_is_a_dash():
     row = {"scheme": "t5", "window": 2.0, "extrapolated": 2.5, "oracle": 1.9}
-    lines = atlas_tables.of_oracle({"oracle": [row | {"lost": None, "margin": None}]})
+    lines = atlas_tables.by_scheme(
+        *ladder_page.oracle({"oracle": [row | {"lost": None, "margin": None}]})
+    )
     assert lines.splitlines()[-1] == "| `t5` | 2.000 | 2.500 | 1.900 | - |"
 
 
