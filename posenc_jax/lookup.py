@@ -72,3 +72,24 @@ def lying_as_heads(table, x_BTHC) -> jax.Array:
         return table
     sharding = NamedSharding(layout.mesh, PartitionSpec(layout.spec[2]))
     return jax.sharding.reshard(table, sharding)
+
+
+def with_whole_rows(x_BTN: jax.Array) -> jax.Array:
+    """Returns ``x [B, T, ...]`` with all tokens of a row on each device that has the row.
+
+    JAX does not slice or pad tokens that an Explicit axis of a mesh shares. On Auto axes XLA shares
+    the work itself, and the array is returned as it is.
+    """
+    layout = jax.typeof(x_BTN).sharding
+    if AxisType.Explicit not in layout.mesh.axis_types or layout.spec[1] is None:
+        return x_BTN
+    whole = layout.update(spec=PartitionSpec(layout.spec[0], None, *layout.spec[2:]))
+    return jax.sharding.reshard(x_BTN, whole)
+
+
+def lying_as(x: jax.Array, other: jax.Array) -> jax.Array:
+    """Returns ``x``, sharded over Explicit axes as ``other``, which has the same shape, is."""
+    layout = jax.typeof(other).sharding
+    if AxisType.Explicit not in layout.mesh.axis_types:
+        return x
+    return jax.sharding.reshard(x, layout)

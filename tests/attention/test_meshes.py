@@ -135,6 +135,7 @@ def test_values_and_gradients(name, kind):
 
 
 T = 32
+SUMS = "fox", "wall", "cable", "selective_rope", "grape_m_contextual"
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -166,6 +167,28 @@ def test_meshes(name, kind, shape):
     output = actual[0][1]
     part = 2 // shape.get("data", 1), T // shape["context"]
     assert output.sharding.shard_shape(output.shape)[:2] == part
+
+
+@pytest.mark.parametrize("name", [*SUMS, "kv_shift", "key_offset", "short_conv", "path"])
+def test_inputs_lie_by_token_on_explicit_axes(name):
+    """Some schemes sum over the inputs, or shift keys, along the axis that devices share."""
+    encoding = common.build(name, num_kv_heads=2)
+    qkv, x = sides(2, T, T), common.normal(9, 2, T, common.WIDTH)
+
+    @jax.jit
+    def run(*operands):
+        def loss(q, k, v, x):
+            out = posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(T)), x=x)
+            return (out**2).sum(), out
+
+        return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(*operands)
+
+    expected = run(*qkv, x)
+    with jax.set_mesh(mesh := common.mesh_of(AxisType.Explicit, data=2, context=2)):
+        actual = run(*common.placed((*qkv, x), mesh, "data", "context"))
+    close(actual, expected)
+    out = actual[0][1]
+    assert out.sharding.shard_shape(out.shape)[:2] == (1, T // 2)
 
 
 def test_a_training_step_gathers_no_tokens():

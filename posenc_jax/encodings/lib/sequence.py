@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.lookup import check_width, pick
+from posenc_jax.lookup import check_width, lying_as, pick, with_whole_rows
 
 
 def by_segment(function, x_BTD, tokens):
@@ -31,6 +31,7 @@ def sums_up_to(x_BTN, tokens, state=None):
 
     ``state`` comes from the tokens before, as in a scheme's ``observe``.
     """
+    x_BTN = with_whole_rows(x_BTN)
     if state is None:
         sums = by_segment(lambda x_BTN, _: running_sum(x_BTN), x_BTN, tokens)
     else:
@@ -43,7 +44,7 @@ def convolved(x_BTN, kernel_WN, tokens, state=None):
 
     The state is the last W - 1 tokens, zeros where there are fewer.
     """
-    T, before = x_BTN.shape[1], kernel_WN.shape[0] - 1
+    x_BTN, T, before = with_whole_rows(x_BTN), x_BTN.shape[1], kernel_WN.shape[0] - 1
     if state is None:
         longer = jnp.pad(x_BTN, ((0, 0), (before, 0), (0, 0)))
         out = by_segment(lambda x, ids: short_convolution(x, kernel_WN, ids), x_BTN, tokens)
@@ -86,6 +87,10 @@ def earlier(x_BSKC, tokens, back_BSN, count):
 
     ``back_BSN`` comes from ``places_back``.
     """
+    return lying_as(_earlier(with_whole_rows(x_BSKC), tokens, back_BSN, count), x_BSKC)
+
+
+def _earlier(x_BSKC, tokens, back_BSN, count):
     S = x_BSKC.shape[1]
     if tokens.index is None and tokens.segment_ids is None:
         return jnp.pad(x_BSKC, ((0, 0), (count, 0), (0, 0), (0, 0)))[:, :S]
