@@ -93,9 +93,11 @@ def checked_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array 
     B, T = positions.shape[:2]
     fits = numbers.ndim == 2 and numbers.shape[1] == T and (B == 1 or numbers.shape[0] in (1, B))
     if not jnp.issubdtype(numbers.dtype, jnp.integer) or not fits:
+        shape = f"[{B}, {T}]" if B > 1 else f"[B, {T}]"
+        fix = f"; give {name}.astype(int)" if numbers.dtype == bool else ""
         raise ValueError(
-            f"{name} must be whole numbers of shape [{B}, {T}], one for each token, not "
-            f"{numbers.dtype} of shape {numbers.shape}"
+            f"{name} must be whole numbers of shape {shape}, one for each token, not "
+            f"{numbers.dtype} of shape {numbers.shape}{fix}"
         )
     instead = f"renumber them, {name} = np.unique({name}, return_inverse=True)[1], once for"
     if name == "index":  # Renumbering would close gaps, which windows count.

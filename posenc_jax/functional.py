@@ -91,6 +91,12 @@ def apply_rope(
             f"must both be [B, T, P], for the tokens of x_BTHC [B, T, H, C], of shape {x_shape} "
             f"({x_type}), all of floating-point numbers, as rope_tables gives them; B may be 1"
         )
+    if 2 * shape[-1] > x_shape[-1]:
+        raise ValueError(
+            f"cos_BTP has P={shape[-1]} pairs, but x_BTHC has {x_shape[-1]} channels, which are "
+            f"{x_shape[-1] // 2} pairs; tables that have each pair twice, as in Hugging Face, are "
+            f"cos[..., :{x_shape[-1] // 2}] and sin[..., :{x_shape[-1] // 2}] under layout='half'"
+        )
     rope = RoPE(head_dim=x_shape[-1], rotary_dim=2 * shape[-1], layout=layout)
     return rope.rotate_by(x_BTHC, cos_BTP[:, :, None], sin_BTP[:, :, None])
 

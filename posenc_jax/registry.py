@@ -14,7 +14,7 @@ from posenc_jax.checks import check_encoding, check_rngs
 from posenc_jax.encoding import Encoding, check_overrides
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.fields import count_of
+from posenc_jax.fields import check_choice, count_of
 from posenc_jax.model.layers import Layers
 from posenc_jax.model.stacking import drawn_together
 
@@ -336,7 +336,10 @@ def _checked_keywords(name, settings, accepted):
                 f"encoding {name!r} has no keyword {key!r}, did you mean {meant!r}?{note}"
             )
         if key not in allowed:
-            raise TypeError(f"encoding {name!r} has no keyword {key!r}{suggest(key, accepted)}")
+            valid = {*accepted, *_OFFERED}
+            raise TypeError(f"encoding {name!r} has no keyword {key!r}{suggest(key, valid)}")
+        if accepted[key].annotation in (bool, "bool"):  # "false" would count as True
+            check_choice((True, False), **{key: settings[key]})
     return settings
 
 

@@ -138,9 +138,9 @@ class Tokens:
         if is_whole(start) and isinstance(start, jax.core.Tracer):
             start = jnp.clip(start, 0, last)
         elif not is_whole(start) or not 0 <= int(start) <= last:
+            fix = f"the last {count} are part({last}, {count})" if last >= 0 else "take fewer"
             raise ValueError(
-                f"start={start!r} and count={count} must be within the {self.count} tokens: the "
-                f"last {count} are part({last}, {count})"
+                f"start={start!r} and count={count} must be within the {self.count} tokens: {fix}"
             )
         part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), self)
         if self.index is not None:

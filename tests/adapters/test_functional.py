@@ -65,6 +65,8 @@ def test_arrays_that_cannot_be_rotated_are_refused():
     ]
     for arrays in wrong:
         common.refuses("cos_BTP of shape", lambda a=arrays: functional.apply_rope(*a))
+    twice = [np.concatenate([table] * 2, axis=-1) for table in (cos, sin)]
+    common.refuses(f"cos.*:{cos.shape[-1]}]", lambda: functional.apply_rope(Q, *twice))
 
 
 def test_buckets_that_t5_does_not_have_are_refused():

@@ -104,15 +104,18 @@ def test_the_recipe_of_readme_runs_every_scheme(name):
 
 BAD_KEYWORDS = {
     "rope": [{"head_dim": 7}, {"rotary_dim": 10}, {"layout": "neox"}, {"base": 1.0}]
-    + [{"axes": (0, 1)}, {"axes": ()}, {"frequencies": YaRN}],
+    + [{"axes": (0, 1)}, {"axes": ()}, {"axes": 1}, {"frequencies": YaRN}],
     "mrope": [{"sections": wrong} for wrong in [(1, 1, 1), (5, -1, 0), (2.0, 1, 1), 4]],
+    "i_mrope": [{"order": "thw"}, {"order": (0, 0, 1)}],
+    "time_rope": [{"frequencies": "yarn"}],
+    "resonance": [{"frequencies": "yarn"}],
     "mhrope": [{"axis_heads": (2, 2, 2)}, {"axis_heads": 4}],
     "swin_v2": [{"grid": 8}, {"grid": (8, 8, 8)}],
     "axial_rope": [{"num_axes": 3}],
     "pi": [{"factor": 0.5}],
     "yarn": [{"ramp": "linear"}, {"beta_fast": 0.5}],
     "longrope": [{"long_factor": (1.0, 2.0)}],
-    "t5": [{"num_buckets": 7}, {"max_distance": 16}],
+    "t5": [{"num_buckets": 7}, {"max_distance": 16}, {"bidirectional": "false"}],
     "learned_2d": [{"out_of_range": "wrap"}, {"grid": 8}, {"grid": ()}],
     "fox": [{"rngs": 0}, {"num_layers": 0}],
     "seqpe": [{"hook": "rotary"}, {"max_position": 63}],
@@ -142,6 +145,8 @@ def test_unknown_names_and_keywords_are_answered_with_the_nearest():
     refuses("did you mean 'rope'", lambda: common.build("logn", over="ropee"))
     for name, meant in (("rope", "head_dim"), ("sinusoidal", "model_dim")):
         refuses(f"did you mean '{meant}'", lambda n=name: posenc_jax.make(n, dim=8), TypeError)
+    meant = "did you mean 'num_heads'"
+    refuses(meant, lambda: posenc_jax.make("rope", head_dim=8, num_head=2), TypeError)
     beneath = {"name": "rope", "bse": 1}
     refuses("did you mean 'base'", lambda: common.build("randomized", over=beneath), TypeError)
 
@@ -152,6 +157,7 @@ def test_unknown_names_and_keywords_are_answered_with_the_nearest():
         ("rope", {}, "head_dim="),
         ("learned", {"model_dim": 8}, "train_length=, rngs="),
         ("beam", {"head_dim": 8}, "num_layers="),
+        ("learned_2d", {"model_dim": 8, "rngs": nnx.Rngs(0)}, "grid="),
     ],
 )
 def test_a_missing_argument_is_named(name, given, missing):

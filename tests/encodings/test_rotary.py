@@ -125,6 +125,18 @@ def test_heads_with_axes_of_their_own():
         )
 
 
+def test_positions_too_far_for_xpos_become_nan():
+    """Products of channels would be lost there, silently."""
+    encoding = posenc_jax.make("xpos", head_dim=64, scale_base=32)
+    q, k = common.normal(0, 1, 2, 1, 64), common.normal(1, 1, 2, 1, 64)
+
+    def logits(first):
+        return posenc_jax.logits(encoding, q, k, encoding.tokens([[first, first + 1]]))
+
+    common.close(logits(59 * 32), logits(0))
+    assert np.isnan(logits(61 * 32)).all()
+
+
 def test_allocations():
     for sections in ((24, 20, 20), (11, 11, 10), (6, 5, 5)):
         assert tuple(np.bincount(interleaved(sections))) == sections

@@ -49,6 +49,14 @@ def test_rules_of_heads_that_adapt_to_the_length():
             close(actual[:, :, head], expected[:, :, head])
 
 
+@pytest.mark.parametrize("name", ["axial_rope", "mrope"])
+def test_more_axes_than_the_encoding_has(name):
+    encoding = common.build(name)
+    axes = max(encoding.axes) + 1
+    positions = np.zeros((1, 4, axes + 1), np.int32)
+    common.refuses(f"positions.*T, {axes}]", lambda: encoding.tokens(positions))
+
+
 # Decoding
 
 

@@ -47,6 +47,10 @@ class Learned2D(Learned):
         grid: tuple[int, ...] | None = None,
         out_of_range: str = "error",
     ):
+        if grid is None and train_length is None:
+            raise ValueError(
+                "learned_2d needs grid=(rows, columns), or train_length=rows * columns"
+            )
         if grid is None:
             grid = (math.isqrt(count_of("train_length", train_length)),) * 2
         grid = counts_of("grid", grid)

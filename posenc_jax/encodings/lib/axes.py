@@ -8,6 +8,7 @@ Sections are numbers of channel pairs, one for each axis in the order of the pos
 row, column.
 """
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,8 +43,7 @@ def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None)
     all other pairs, the slow tail included.
     """
     num_pairs, num_axes = sum(sections), len(sections)
-    first, *others = range(num_axes) if order is None else order
-    check_choice((list(range(num_axes)),), order=sorted([first, *others]))
+    first, *others = range(num_axes) if order is None else checked_order(order, num_axes)
     allocation = [first] * num_pairs
     for number, axis in enumerate(others, 1):
         for step in range(sections[axis]):
@@ -55,6 +55,13 @@ def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None)
                 )
             allocation[pair] = axis
     return tuple(allocation)
+
+
+def checked_order(order: Iterable[int], num_axes: int) -> tuple[int, ...]:
+    """Returns an order of axes as a tuple; it must have each of them once."""
+    order = as_tuples(order)
+    check_choice(tuple(itertools.permutations(range(num_axes))), order=order)
+    return order
 
 
 def temporal_last(sections: tuple[int, ...]) -> tuple[int, ...]:

@@ -75,9 +75,10 @@ def i_mrope(
       head_dim, base, frequencies, rotary_dim, layout: keywords of ``RoPE``; Qwen3-VL's base is 5e6.
     """
     pairs = pairs_of(head_dim, rotary_dim)
+    order = axes.checked_order(order, 3)
     published = tuple(24 if axis == order[0] else 20 for axis in range(3))
     sections = axes.sections_of(pairs, sections, published, first=order[0])
-    allocation = axes.interleaved(sections, tuple(order))
+    allocation = axes.interleaved(sections, order)
     rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
     return RoPE(axes=allocation, frequencies=frequencies, **rope)
 

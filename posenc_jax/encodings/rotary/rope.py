@@ -90,10 +90,11 @@ class RoPE(Rotary):
         if positions.ndim == 2:
             is_rotated, positions = axes_KP != STILL, positions[:, :, None, None]
             return positions if is_rotated.all() else jnp.where(is_rotated, positions, 0)
-        if positions.shape[2] <= axes_KP.max():
+        if positions.shape[2] != axes_KP.max() + 1:
             raise ValueError(
-                f"axes={self.axes} needs positions [B, T, A] with A > {axes_KP.max()}, or [B, T] "
-                f"for text, not {positions.shape}"
+                f"positions have shape {positions.shape}, but the encoding has axes={self.axes}, "
+                f"so they must be [B, T, {axes_KP.max() + 1}], or [B, T] for text; "
+                "OnAxes reads some of more axes"
             )
         chosen = jnp.zeros_like(positions, shape=(1, 1, 1, 1))
         for axis in np.unique(axes_KP[axes_KP != STILL]).tolist():
@@ -119,6 +120,9 @@ def _check_frequencies(frequencies, axes):
         inner = inner.frequencies
     # Text needs no axes: its position is the same on all of them.
     fits = not isinstance(inner, ByAxis) or axes in (None, inner.axes)
+    beneath = getattr(inner, "frequencies", None)  # a tuple under ByAxis
+    beneath = beneath if isinstance(beneath, tuple) else (beneath,)
+    fits &= all(isinstance(rule, Frequencies | None) for rule in beneath)
     if not isinstance(frequencies, Frequencies | None) or not fits:
         raise ValueError(
             f"frequencies={frequencies!r} must be a rule of posenc_jax.encodings.rotary."
@@ -129,8 +133,11 @@ def _check_frequencies(frequencies, axes):
 
 def _check_axes(axes, pairs):
     """Checks that each pair has an axis, in all heads alike."""
-    heads = axes if axes and isinstance(axes[0], tuple) else (axes,)
-    is_axis = all(isinstance(n, int) and n >= STILL for head in heads for n in head)
+    heads = axes if isinstance(axes, tuple) and axes and isinstance(axes[0], tuple) else (axes,)
+    is_axis = all(
+        isinstance(head, tuple) and all(isinstance(n, int) and n >= STILL for n in head)
+        for head in heads
+    )
     if not is_axis or any(len(head) != pairs for head in heads):
         raise ValueError(
             f"axes={axes} must have a number of a position axis, 0 or more, for each of the "

@@ -21,6 +21,10 @@ from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.fields import check_positive
 from posenc_jax.tokens import Tokens
 
+# With larger exponents, products with small sines are lost, because XLA sets what is below the
+# least normal float32, e^-87, to 0.
+_LARGEST = 75.0
+
 
 class XPos(Rotary):
     """Rotates as RoPE does, and makes each pair's product decay with distance at its own rate.
@@ -28,8 +32,8 @@ class XPos(Rotary):
     The paper's results also restrict attention to blocks of half the training length; that is a
     window of the layer and not part of this scheme.
 
-    The factors can overflow. float32 and bfloat16 hold positions up to about ``70 * scale_base``
-    tokens from 0, float16 up to about ``8 * scale_base``; further out logits become NaN. Positions
+    The factors can overflow. float32 and bfloat16 hold positions up to about ``60 * scale_base``
+    tokens from 0, and logits further out are NaN; float16 holds about ``7 * scale_base``. Positions
     may be negative: subtracting half the length from the positions of queries and keys alike
     changes no logit and doubles the range.
 
@@ -37,7 +41,7 @@ class XPos(Rotary):
       rotary_dim: see ``RoPE``; d in the equation.
       layout: see ``RoPE``; interleaved pairs as published.
       scale_base: B, in tokens; 512 in the released code. The paper's Algorithm 1 leaves it out,
-        which is ``scale_base=1`` and would overflow float32 after about 70 tokens.
+        which is ``scale_base=1`` and would overflow float32 after about 60 tokens.
       gamma: 0.4 as published. Larger means less decay.
     """
 
@@ -64,6 +68,7 @@ class XPos(Rotary):
         rate = jnp.asarray(np.log(zeta) / self.scale_base, jnp.float32)
         positions_BT11 = tokens.positions.astype(jnp.float32)[:, :, None, None]
         exponent = positions_BT11 * rate[None, None, None]
+        exponent = jnp.where(jnp.abs(exponent) <= _LARGEST, exponent, jnp.nan)
         grow, shrink = jnp.exp(exponent), jnp.exp(-exponent)
         return tokens.having(((cos * grow, sin * grow), (cos * shrink, sin * shrink)))
 
