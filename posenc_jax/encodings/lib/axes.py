@@ -59,9 +59,9 @@ def interleaved(sections: tuple[int, ...], order: tuple[int, ...] | None = None)
 
 def checked_order(order: Iterable[int], num_axes: int) -> tuple[int, ...]:
     """Returns an order of axes as a tuple; it must have each of them once."""
-    order = as_tuples(order)
-    check_choice(tuple(itertools.permutations(range(num_axes))), order=order)
-    return order
+    checked = as_tuples(order)
+    check_choice(tuple(itertools.permutations(range(num_axes))), order=checked)
+    return checked
 
 
 def temporal_last(sections: tuple[int, ...]) -> tuple[int, ...]:
