@@ -214,8 +214,8 @@ def _finding(data: Mapping[str, Any], words: Any) -> list[str]:
     longest = sorted(longer, key=lambda rung: rung["length"])[-1:]
     beyond = words.beyond([rung for rung in (main, *longest) if rung["seeds"] > 1])
     if any(row["scheme"] == ladder.ROPE for row in data["oracle"]):
-        trained, oracle = (data["rungs"][rung] for rung in data["oracle_of"])
-        beyond += " " + words.on_long_texts(data["oracle"], trained, oracle)
+        compared = (data["rungs"][rung] for rung in data["oracle_of"])
+        beyond += " " + words.on_long_texts(data["oracle"], *compared)
     sentences = [beyond]
     if data["leads"]:
         early, last = data["leads"]
