@@ -114,7 +114,7 @@ def corpus(shared):
 @pytest.fixture(scope="session")
 def finished(shared, corpus):
     """Returns the workdir of a tiny comparison that has ended; tests read it, and copy to write."""
-    import runs
+    import tiny_runs as runs
 
     from experiments.running.schedule import run_points
 

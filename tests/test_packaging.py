@@ -10,7 +10,7 @@ from pathlib import Path
 
 import common
 import pytest
-import runs
+import tiny_runs as runs
 
 import posenc_jax
 

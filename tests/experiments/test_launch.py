@@ -11,10 +11,10 @@ from pathlib import Path
 import common
 import jax
 import pytest
-import runs
+import tiny_runs as runs
 from absl import flags
 from absl.testing import flagsaver
-from runs import TINY
+from tiny_runs import TINY
 
 import launch
 from experiments.registry import EXPERIMENTS

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import common
 import jax
 import pytest
-import runs
+import tiny_runs as runs
 
 from experiments import job_processes, joining, rendezvous
 

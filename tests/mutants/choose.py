@@ -6,8 +6,9 @@ import pathlib
 import random
 import re
 
-from posenc_jax.registry import PATTERNS, REGISTRY
 from tests.mutants.changes import Change, changes_in
+
+from posenc_jax.registry import PATTERNS, REGISTRY
 
 ROOT = pathlib.Path(__file__).parents[2]
 PARTS = (

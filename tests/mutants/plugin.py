@@ -9,9 +9,9 @@ import os
 from typing import Any
 
 import pytest
+from tests.mutants import choose
 
 from posenc_jax.registry import REGISTRY
-from tests.mutants import choose
 
 MUTANT: dict[str, Any] = json.loads(os.environ["MUTANT"])
 

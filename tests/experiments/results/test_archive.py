@@ -9,7 +9,7 @@ import tarfile
 
 import common
 import pytest
-from runs import comparison, config, cut_off, flipped
+from tiny_runs import comparison, config, cut_off, flipped
 
 from experiments.pretrained.trained import load_run
 from experiments.results import archive

@@ -6,7 +6,7 @@ import time
 
 import fake_bucket
 import pytest
-from runs import comparison, config
+from tiny_runs import comparison, config
 from toy import preempted
 
 from experiments.results import archive, locks

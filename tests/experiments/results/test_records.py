@@ -9,7 +9,7 @@ from pathlib import Path
 
 import common
 import pytest
-from runs import comparison, config, full_disk
+from tiny_runs import comparison, config, full_disk
 
 from experiments.results import seal
 from experiments.results.environment import environment

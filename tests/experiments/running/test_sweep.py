@@ -9,7 +9,7 @@ from pathlib import Path
 
 import common
 import pytest
-from runs import comparison, config, of_other_data, untrained
+from tiny_runs import comparison, config, of_other_data, untrained
 
 from experiments import preemption
 from experiments.results.locks import claimed

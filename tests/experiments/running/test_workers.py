@@ -10,7 +10,7 @@ import time
 
 import common
 import pytest
-from runs import TINY, comparison, config, start, untrained
+from tiny_runs import TINY, comparison, config, start, untrained
 
 from experiments import job_processes
 from experiments.results.locks import claimed

@@ -2,7 +2,7 @@
 
 import common
 import pytest
-import runs
+import tiny_runs as runs
 
 from experiments.running.schedule import run_points
 

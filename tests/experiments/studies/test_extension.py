@@ -9,8 +9,8 @@ import common
 import jax
 import numpy as np
 import pytest
-from runs import comparison
 from study_records import ABOUT, TRAINING, record
+from tiny_runs import comparison
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import study
+from tiny_runs import study
 
 from experiments.running.points import Point
 from experiments.running.schedule import run_points

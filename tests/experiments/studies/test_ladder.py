@@ -15,7 +15,7 @@ import pytest
 from flax import nnx
 from ml_collections import FrozenConfigDict
 from rich.console import Console
-from runs import untrained
+from tiny_runs import untrained
 from toy import RECIPE, SPEC, run
 
 from configs import ladder as config

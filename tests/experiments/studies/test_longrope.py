@@ -7,7 +7,7 @@ import common
 import jax
 import numpy as np
 import pytest
-from runs import comparison
+from tiny_runs import comparison
 
 from benchmarks.dry_run import print_dry_run
 from configs.longrope import get_config

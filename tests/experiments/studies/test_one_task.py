@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from runs import study
+from tiny_runs import study
 
 from experiments.results.learning import rows_of, summary
 from experiments.results.panels import ANSWERS, EXACT

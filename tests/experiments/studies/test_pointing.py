@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from runs import study
+from tiny_runs import study
 
 from experiments.running.points import Point
 from experiments.studies.multimodal.pointing import NEIGHBOURS, targets

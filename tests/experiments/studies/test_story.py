@@ -4,7 +4,7 @@ import common
 import jax
 import numpy as np
 import pytest
-from runs import study
+from tiny_runs import study
 
 from experiments.evaluation.layer_attention import attention_weights
 from experiments.studies.multimodal import story

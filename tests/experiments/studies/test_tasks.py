@@ -7,7 +7,7 @@ import zlib
 import jax
 import numpy as np
 import pytest
-from runs import study
+from tiny_runs import study
 
 from experiments.running.points import Point
 from experiments.studies.tasks import ALONE, TASKS

@@ -6,7 +6,7 @@ import math
 import common
 import jax
 import pytest
-from runs import comparison, config
+from tiny_runs import comparison, config
 
 from configs.extrapolation import PRESETS, SMALL, get_config
 from experiments.running.schedule import run_points

@@ -6,7 +6,7 @@ import common
 import jax
 import numpy as np
 import pytest
-from runs import study
+from tiny_runs import study
 
 from experiments.running.points import Point
 from experiments.studies.multimodal.needle_videos import Source, draw

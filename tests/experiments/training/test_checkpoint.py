@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
+import tiny_runs as runs
 from ml_collections import FrozenConfigDict
-from runs import cut_off, flipped, full_disk
+from tiny_runs import cut_off, flipped, full_disk
 from toy import RECIPE, SPEC, killed_at, losses, preempted, run
 
 from experiments.pretrained.trained import load_run

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import ENDLESS, by_hand, comparison, config, ended, finish, free_port, start, wait_for
+from tiny_runs import (
+    ENDLESS,
+    by_hand,
+    comparison,
+    config,
+    ended,
+    finish,
+    free_port,
+    start,
+    wait_for,
+)
 
 from experiments.results.record import read_lines
 from experiments.running import agreement, submit
