@@ -17,19 +17,18 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.command import exit_status
-from experiments.results.lengths import MAIN
+from experiments.results import table
 
 _KEYS = ["scheme", "multiple", "seed"]
 
 
 def losses(workdir: Path) -> pd.Series:
     """Returns the bits per byte of the main evaluation by scheme, multiple of length, and seed."""
-    path = workdir / "results.csv"
+    path = workdir / table.FILE
     if not path.exists():
-        raise ValueError(f"{workdir} has no results.csv: first run its command to the end")
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    is_main = (table["split"] == MAIN.split) & (table["protocol"] == MAIN.protocol)
-    return table[is_main].set_index(_KEYS)["bits_per_byte"].astype(float)
+        raise ValueError(f"{workdir} has no {table.FILE}: first run its command to the end")
+    main = table.select(table.read(path), split="test", measure="last")
+    return table.by_seed(main).rename(columns={"x": "multiple"}).set_index(_KEYS)["value"]
 
 
 def compared(first: pd.Series, second: pd.Series) -> pd.DataFrame:

@@ -4,6 +4,8 @@ record.py, seal.py, metrics.py    the files of a run; ``bucket.py`` keeps them i
 locks.py                          which program works in a folder
 environment.py                    what a run is made with
 archive.py                        the results of many runs as one small file
+table.py                          the tidy table of a study, and what is shown of it
+report.py, page.html, drawing.py  the report of every study
 statistics.py, speedup.py         statistics over seeds, for every kind of study
 comparisons.py                    which scheme is better: paired by seed, and corrected
 lengths.py, extensions.py         the records of studies on text, and of longer contexts

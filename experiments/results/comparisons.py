@@ -1,9 +1,9 @@
 """Compares schemes by seed, and corrects the verdicts for how many comparisons there are.
 
-The input is a tidy table with a row for each number that was measured: ``family, question, scheme,
-seed, value, is_error``, and ``text`` where the losses of single texts are known. All comparisons of
-one family of questions with one scheme are corrected together, by the procedure of Benjamini and
-Hochberg (1995): among the verdicts "better" a share of at most ``Q / 2`` is expected to be due to
+The input is a tidy table, see ``table.py``, with two columns more: ``is_error``, whether lower is
+better, and ``family``. A question is what ``split, measure, x`` say. All comparisons of one family
+of questions with one scheme are corrected together, by the procedure of Benjamini and Hochberg
+(1995): among the verdicts "better" a share of at most ``Q / 2`` is expected to be due to
 chance, and so among the verdicts "worse". Each direction is corrected by itself, because many
 schemes that fall apart would otherwise make it easier to be called better.
 
@@ -46,9 +46,14 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
 
+from experiments.results.table import QUESTION
+
 Q = 0.05  # the false discovery rate, half of it in each direction
-COLUMNS = ["family", "question", "scheme", "against", "seeds", "difference", "margin"]
-COLUMNS += ["p", "p_corrected", "verdict"]
+RULE = (
+    "Schemes are compared by seed, and verdicts are corrected by family (Benjamini and Hochberg, "
+    f"q = {Q / 2:g} for better and for worse alike)."
+)
+_RESULT = ["scheme", "against", "seeds", "difference", "margin", "p", "p_corrected", "verdict"]
 # The number of schemes from which the variance may depend on the rank of the mean.
 _TREND = 20
 # The quantile of the normal distribution that is the upper end of a 90 % interval.
@@ -63,20 +68,22 @@ def compared(
 
     ``extensions`` are the schemes that read a model which another scheme has trained. Where
     ``against`` is None the values are differences already, and are compared with 0. A value that is
-    not finite says that training diverged. Returns a row for each comparison, with ``COLUMNS``:
-    ``difference`` is the mean over seeds, positive in the scheme's favour; ``margin`` is half of
-    its 95 % interval; ``p_corrected`` is two-sided and corrected within the family, and gives a
-    verdict if it is at most ``Q``; ``verdict`` is "better", "worse", "no difference", "the same",
-    "diverged" or "too few seeds". "The same" is said of equal values, as of two schemes that read
-    one checkpoint in the same way; they are not part of a family, because nothing is compared.
+    not finite says that training diverged. Returns a row for each comparison, with the columns
+    ``family, split, measure, x, scheme, against, seeds`` and these: ``difference`` is the mean over
+    seeds, positive in the scheme's favour; ``margin`` is half of its 95 % interval; ``p_corrected``
+    is two-sided and corrected within the family, and gives a verdict if it is at most ``Q``;
+    ``verdict`` is "better", "worse", "no difference", "the same", "diverged" or "too few seeds".
+    "The same" is said of equal values, as of two schemes that read one checkpoint in the same way;
+    they are not part of a family, because nothing is compared.
     """
+    keys = ["family", *(["question"] if "question" in values else QUESTION)]
     tables = [
-        _question(group, against, extensions).assign(family=family, question=question)
-        for (family, question), group in values.groupby(["family", "question"], sort=False)
+        _question(group, against, extensions).assign(**dict(zip(keys, names, strict=True)))
+        for names, group in values.groupby(keys, sort=False)
         if against is None or (group["scheme"] == against).any()
     ]
     if not tables:
-        return pd.DataFrame(columns=COLUMNS)
+        return pd.DataFrame(columns=[*keys, *_RESULT])
     table = pd.concat(tables, ignore_index=True).assign(against=against)
     table["p_corrected"] = table["p"].clip(lower=1.0)
     for word, sign in (("better", 1.0), ("worse", -1.0)):
@@ -85,7 +92,7 @@ def compared(
         two_sided = (2 * corrected(one_sided, table["family"])).clip(upper=1.0)
         table.loc[is_side, "p_corrected"] = two_sided
         table.loc[is_side & (two_sided <= Q), "verdict"] = word
-    return table[COLUMNS]
+    return table[[*keys, *_RESULT]]
 
 
 def corrected(p: pd.Series, family: pd.Series) -> pd.Series:

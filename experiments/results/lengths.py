@@ -5,6 +5,9 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import pandas as pd
+
+from experiments.results import table
 from experiments.results.statistics import Record, Study, or_nan
 
 
@@ -101,3 +104,37 @@ def evaluation_name(study: LengthStudy, evaluation: Evaluation) -> str:
     if protocol == "last":
         return f"last {study.about['last_tokens']} tokens"
     return protocol.replace("_", "-") + (f", stride {stride}" if stride else "")
+
+
+def tidy(study: str, records: Iterable[Record], curves: Iterable[Record] = ()) -> pd.DataFrame:
+    """Returns losses of texts as a tidy table; RoPE through a window, ``WINDOWED``, is added.
+
+    A measure is a protocol of ``evaluation/lengths.py``, with its stride if it is "sliding", and x
+    is the length over that of training. Losses by position in the longest context, ``curves``, are
+    the measure "position", where x is the position.
+    """
+    rows: list[Record] = []
+    for r in with_window(records):
+        measure = r["protocol"] + (f", stride {r['stride']}" if r["protocol"] == "sliding" else "")
+        row = {key: r[key] for key in ("scheme", "seed", "split")}
+        row |= {"measure": measure, "x": r["multiple"], "unit": "bits per byte"}
+        rows += [row | {"text": text, "value": bits} for text, bits in by_text(r)]
+    for curve in curves:
+        row = {key: curve[key] for key in ("scheme", "seed", "split")}
+        row |= {"measure": "position", "unit": "nats per token"}
+        points = zip(curve["positions"], curve["loss"], strict=True)
+        rows += [row | {"x": x, "value": loss} for x, loss in points]
+    return table.tidy(study, rows)
+
+
+def gains(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns by how much longer contexts lower the loss of the last tokens, as measure "gain".
+
+    The loss that is lowered is that of the same model, fed only its most recent tokens.
+    """
+    longer = frame[(frame["measure"] == "last") & (frame["x"] > 1) & (frame["scheme"] != WINDOWED)]
+    keys = [k for k in ("scheme", "seed", "split", "text") if k in frame]
+    alone = frame.loc[frame["measure"] == "windowed", [*keys, "value"]]
+    both = longer.merge(alone, on=keys, suffixes=("", "_alone"))
+    lower = both.pop("value_alone") - both["value"]
+    return both.assign(value=lower.where(lower.abs() < math.inf, math.inf), measure="gain")

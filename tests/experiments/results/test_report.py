@@ -1,174 +1,217 @@
-"""Tests the report: its numbers, what it refuses to average, and that the page stands alone."""
+"""Tests the tidy table, what is shown of it, and the one report of all studies."""
 
-import csv
-import dataclasses
 import io
-import itertools
-import json
 import math
+import re
 
-import markupsafe
+import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
-from study_records import ABOUT, TRAINING, record
+from runs import comparison, config
+from study_records import record
 
-from experiments.results import lengths
-from experiments.results.length_table import length_table
-from experiments.results.reports import length_report as report
-from experiments.results.speedup import reached, smoothed, with_speedups
-from experiments.results.statistics import by_seed, cells_of
+from experiments.results import drawing, lengths, report, table
+from experiments.results.statistics import number
 from experiments.training.recipe import RULES
 
 SLOPES = {"alibi": -0.01, "nope": 0.4, "rope": 1.1, "yarn": 0.1}
 
 
-def make_study(slopes=SLOPES, seeds=(0, 1, 2), splits=("test",), strides=()):
-    """Loss grows by the slope with every doubling; seed ``s`` adds ``s / 1000`` bits."""
-    records, curves, training = [], [], []
-    protocols = [("last", None), *(("sliding", stride) for stride in strides)]
-    for (scheme, slope), seed in itertools.product(slopes.items(), seeds):
-        base = 1.2 + seed / 1000
-        for split in splits:
-            records.append(record(scheme, seed, 1, base + 0.0005, protocol="windowed", split=split))
-            for k, (protocol, stride) in itertools.product(range(5), protocols):
-                where = dict(protocol=protocol, split=split, stride=stride)
-                records.append(record(scheme, seed, 2**k, base + slope * k, **where))
-        run, positions = {"scheme": scheme, "seed": seed}, [1, 8, 64, 256, 1024]
-        curves.append(run | {"split": "test", "positions": positions, "loss": [5, 4, 3, 3, 4]})
-        training.append(run | TRAINING | {"trained": "rope" if scheme == "yarn" else scheme})
-    return lengths.LengthStudy(records, training, [], ABOUT, curves)
+def text_records(slopes=SLOPES, seeds=3, **more):
+    """The loss grows by the slope with every doubling; seed ``s`` adds ``s / 1000`` bits."""
+    records = []
+    for scheme, slope in slopes.items():
+        for seed in range(seeds):
+            base = 1.2 + seed / 1000
+            records.append(record(scheme, seed, 1, base + 0.0005, protocol="windowed", **more))
+            records += [record(scheme, seed, 2**k, base + slope * k, **more) for k in range(5)]
+    return records
 
 
-def page_of(study, folder):
-    return report.write(folder, study).read_text(encoding="utf-8")
+class Study:
+    """Is the smallest study that has a report."""
+
+    title = "A < study"
+
+    def __init__(self, workdir, values, failures=()):
+        self.workdir, self.values, self.failed = workdir, values, list(failures)
+        self.console = Console(file=io.StringIO(), width=100)
+
+    def frame(self):
+        rows = [
+            dict(scheme=s, seed=seed, measure="loss", x=x, value=v, unit="bits")
+            for (s, x), values in self.values.items()
+            for seed, v in enumerate(values)
+        ]
+        return table.tidy("small", rows)
+
+    def comparisons(self, frame):
+        return pd.DataFrame()
+
+    def tables(self, frame, comparisons):
+        return [table.grid(frame, "The <loss>", caption="Lower is better.")]
+
+    def figures(self, frame):
+        return {"loss": drawing.curves(frame, ["a"], xlabel="x", ylabel="y", trained=1)}
+
+    def about(self, command):
+        return {"command": command, "rules": RULES, "rates": {"a": {1e-3: 2.0, 1e-2: math.inf}}}
+
+    def costs(self):
+        cost = dict(parameters=1000, steps=10, tokens=5000, seconds=2.5, final_loss=3.0)
+        return [cost | dict(scheme="a", trained="a"), cost | dict(scheme="b", trained="a")]
+
+    def failures(self):
+        return self.failed
+
+    def holes(self):
+        return []
 
 
-def printed(study, width=200):
-    console = Console(file=io.StringIO(), width=width)
-    report.print_tables(study, console)
-    return console.file.getvalue()
+VALUES = {("a", 1): (1.0, 2.0, 4.0), ("a", 2): (1.0, 1.0, 1.0), ("b", 1): (3.0, math.nan, 5.0)}
+FAILURE = {"scheme": "[red]c", "seed": 1, "reason": "no </p> number"}
 
 
-def replace_bits(study, **where_and_bits):
-    bits = {"bits_per_byte": where_and_bits.pop("bits")}
-    where = where_and_bits | {"protocol": "last"}
-    records = [r | bits if where.items() <= r.items() else r for r in study.records]
-    return dataclasses.replace(study, records=records)
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """Returns a study whose report is written, and the page."""
+    study = Study(tmp_path_factory.mktemp("report"), VALUES, [FAILURE])
+    return study, report.write(study, "python launch.py --config=x").read_text()
 
 
-def test_without_a_test_split_another_is_shown_first(tmp_path):
-    study = make_study(splits=("prose", "code"))
-    curves = [curve | {"split": "code"} for curve in study.curves]
-    study = dataclasses.replace(study, curves=curves)
-    assert "alibi" in printed(study)
-    page_of(study, tmp_path)
-    assert {path.stem for path in tmp_path.glob("*.svg")} >= {"loss_vs_length", "loss_vs_position"}
+def test_the_page_stands_alone(reported):
+    _, page = reported
+    assert "http" not in re.sub('src="data:[^"]*"', "", page)
+    assert "<script" not in page and "@import" not in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert "A &lt; study" in page and "The &lt;loss&gt;" in page and "no &lt;/p&gt; number" in page
+    assert "--config=x" in page and "Learning rates" in page and "no result" in page
 
 
-def test_a_mean_has_half_of_its_interval():
-    records = [record("a", seed, 1, bits) for seed, bits in enumerate((1.0, 2.0, 4.0))]
-    (cell,) = cells_of(by_seed(records, "length", "bits_per_byte", "test")).to_dict("records")
+def test_the_same_results_give_the_same_bytes(reported, tmp_path):
+    study, _ = reported
+    again = Study(tmp_path, VALUES, [FAILURE])
+    report.write(again, "python launch.py --config=x")
+    for path in sorted(study.workdir.iterdir()):
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "report.html",
+        "results.csv.gz",
+        "loss.svg",
+    }
+
+
+def test_the_terminal_shows_the_first_table_and_what_failed(reported):
+    printed = reported[0].console.file.getvalue()
+    assert "failed: [red]c, seed 1: no </p> number" in printed
+    (line,) = (line for line in printed.splitlines() if line.strip().startswith("a"))
     # Mean 7/3; squared deviations sum to 14/3; sqrt(14/3 / 2 / 3) = sqrt(7) / 3, times 4.3027.
-    margin = pytest.approx(4.3027 * math.sqrt(7) / 3, abs=1e-4)
-    assert cell == dict(scheme="a", x=64, mean=pytest.approx(7 / 3), margin=margin, seeds=3)
-    (cell,) = cells_of(by_seed(records[:1], "length", "loss", "test")).to_dict("records")
-    assert cell["mean"] == pytest.approx(0.7) and math.isnan(cell["margin"]) and cell["seeds"] == 1
+    assert line.split() == ["a", "2.333", "±3.795", "1.000", "±0.000"]
+    (line,) = (line for line in printed.splitlines() if line.strip().startswith("b"))
+    assert line.split() == ["b", "not", "finite", "-"]
 
 
-def test_effective_context_is_the_longest_that_lowers_the_loss():
-    study = make_study()
-    effective = length_table(study).effective
-    assert effective["alibi"] == 1024 and effective["rope"] == 64
-    assert length_table(make_study(seeds=(0,))).effective["alibi"] == 1024
-    # A gain counts only if no longer context loses it again.
-    for seed in range(3):
-        bits = 1.19 + seed / 1000
-        study = replace_bits(study, scheme="alibi", seed=seed, length=1024, bits=bits)
-    assert length_table(study).effective["alibi"] == 128
-    small = make_study({"alibi": -0.0004})
-    assert length_table(small).effective["alibi"] == 64
+def test_nothing_to_report_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--status"):
+        report.write(Study(tmp_path, {}), "the command")
+    report.write(Study(tmp_path, {}, [FAILURE]), "the command")
+    assert "no &lt;/p&gt; number" in (tmp_path / "report.html").read_text()
 
 
-def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with():
-    study = make_study()
-    study = dataclasses.replace(study, records=lengths.with_window(study.records))
-    table = length_table(study)
-    row = table.cells[table.cells["scheme"] == lengths.WINDOWED].set_index("x")["mean"]
-    assert row[64] == pytest.approx(1.201)  # where a window changes nothing
-    assert row[128] == row[1024] == pytest.approx(1.2015)
-    for mark in ("is_ahead", "is_gain"):
-        assert set(table.cells[table.cells[mark]]["scheme"]) == {"alibi"}
-    assert "loss against rope_windowed (16 comparisons, 4 better, 12 worse)" in table.statement
-    assert lengths.with_window(study.records) == study.records
-    # Where other tokens are scored than through the window, it says nothing.
-    fewer = [r | {"tokens": 10} if r["length"] == 1024 else r for r in study.records]
-    windowed = {r["length"] for r in lengths.with_window(fewer) if r["scheme"] == lengths.WINDOWED}
-    assert windowed == {64, 128, 256, 512}
+def test_a_tidy_table_is_read_as_it_was_written(reported):
+    study, _ = reported
+    actual = table.read(study.workdir / table.FILE)
+    pd.testing.assert_frame_equal(actual, study.frame(), check_dtype=False)
+    texts = lengths.tidy("text", [record("rope", 0, 1, 1.5, by_text=[1.0, 1.1])])
+    (tmp := study.workdir / "texts.csv.gz").write_bytes(table.packed(texts))
+    read = table.read(tmp)
+    tmp.unlink()
+    np.testing.assert_allclose(read["value"], texts["value"], rtol=1e-6)
+    assert table.by_seed(read)["value"].tolist() == [pytest.approx(1.5)]
 
 
-def test_marks_are_as_sure_as_the_texts_agree():
+def test_a_number_that_is_there_twice_is_refused():
+    row = dict(scheme="a", seed=0, measure="loss", x=1, value=1.0, unit="bits")
+    with pytest.raises(ValueError, match=r"two records of scheme a, seed 0, .*loss, x 1"):
+        table.tidy("small", [row, row | {"value": 2.0}])
+
+
+def test_a_cell_says_how_many_seeds_it_lacks_and_rows_come_best_first():
+    rows = [
+        dict(scheme=scheme, seed=seed, measure="right", x=x, value=value + seed / 100, unit="share")
+        for scheme, value, seeds in (("a", 0.2, 3), ("b", 0.9, 2), ("c", math.inf, 3))
+        for seed in range(seeds)
+        for x in (8, 16)
+    ]
+    shown = table.grid(
+        table.tidy("small", rows), "share right", is_error=False, heads="{} tokens".format
+    )
+    assert list(shown.cells.index) == ["b", "a", "c"]
+    assert list(shown.cells.columns) == ["8 tokens", "16 tokens"]
+    assert shown.cells.loc["b", "8 tokens"] == "0.905\n±0.064 (2 of 3)"
+    lines = shown.markdown().splitlines()
+    assert lines[0] == "| scheme | 8 tokens | 16 tokens |"
+    assert lines[1] == "| --- | ---: | ---: |"
+    assert lines[-1] == "| c | not finite | not finite |"
+
+
+def test_a_number_has_digits_that_suit_its_size():
+    numbers = [1.23456, 12.3456, 123.456, 1234.56, 0.00012, -0.0001, math.nan, 123456.0]
+    shown = ["1.235", "12.35", "123.5", "1,235", "1.2e-04", "-1.0e-04", "not finite", "1.2e+05"]
+    assert [number(x) for x in numbers] == shown
+
+
+# Losses of text
+
+
+def shown_of(corpus, workdir, records):
+    """Returns the main table that a comparison of texts shows of the given records."""
+    one, _ = comparison(config(corpus, eval__splits=("test",)), workdir)
+    frame = lengths.tidy("text", records)
+    compared = one.comparisons(frame)
+    return one.tables(frame, compared)[0].cells.rename(columns=lambda head: head.split("\n")[0])
+
+
+def test_rope_through_a_window_is_a_row_that_the_others_are_compared_with(corpus, tmp_path):
+    cells = shown_of(corpus, tmp_path, text_records())
+    assert cells.loc["alibi", "16x"].endswith("✓ ▲")
+    is_marked = cells.map(lambda words: "▲" in words or "✓" in words)
+    assert set(cells.index[is_marked.any(axis=1)]) == {"alibi"}
+    row = cells.loc[lengths.WINDOWED].str.split("\n").str[0]
+    assert row["1x"] == "1.201"  # where a window changes nothing
+    assert row["2x"] == row["16x"] == "1.202" and row["windowed"] == "-"
+    assert list(cells.index)[:2] == ["alibi", lengths.WINDOWED]
+
+
+def test_other_tokens_than_through_the_window_say_nothing():
+    records = text_records()
+    fewer = [r | {"tokens": 10} if r["length"] == 1024 else r for r in records]
+    frame = lengths.tidy("text", fewer)
+    frame = frame[(frame["scheme"] == lengths.WINDOWED) & (frame["measure"] == "last")]
+    assert set(frame["x"]) == {1, 2, 4, 8}
+
+
+def test_marks_are_as_sure_as_the_texts_agree(corpus, tmp_path):
     """Without the losses of single texts, the marks say nothing of other texts."""
     for spread, is_marked in ((0.01, True), (1.0, False)):
-        study, records = make_study({"alibi": -0.1, "rope": 0.1}), []
-        for r in lengths.with_window(study.records):
+        records = []
+        for r in text_records({"alibi": -0.1, "rope": 0.1}):
             more = spread * (r["scheme"] == "alibi")
-            texts = [r["loss"] * (1 + more), r["loss"] * (1 - more)]
-            records.append(r | {"by_text": texts})
-        cells = length_table(dataclasses.replace(study, records=records)).cells
-        assert cells["is_ahead"].any() == is_marked, spread
-    assert length_table(study).cells["is_gain"].any()
+            records.append(r | {"by_text": [r["loss"] * (1 + more), r["loss"] * (1 - more)]})
+        words = shown_of(corpus, tmp_path, records).loc["alibi", "16x"]
+        assert ("▲" in words) == is_marked, spread
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None])
-def test_what_is_not_finite_is_not_averaged(bad, tmp_path):
-    study = replace_bits(make_study(), scheme="alibi", seed=1, length=256, bits=bad)
-    cells = length_table(study).cells.set_index(["scheme", "x"])
-    assert cells.loc[("alibi", 256), "mean"] == math.inf
-    assert math.isnan(cells.loc[("alibi", 256), "margin"])
-    assert math.isfinite(cells.loc[("alibi", 128), "mean"])
-    assert "not finite" in printed(study)
-    assert "not finite" in page_of(study, tmp_path)
-    json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
-
-
-def test_the_page_stands_alone(tmp_path):
-    page = page_of(make_study(splits=("test", "manual"), strides=(64, 1)), tmp_path)
-    assert "http" not in page
-    assert "<script" not in page and "@import" not in page and " src=" not in page
-    assert page.count("<svg") == 3
-    assert page.count(str(markupsafe.escape(RULES))) == 1
-    ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
-    assert len(ids) == len(set(ids))
-    assert "a &amp; b" in page and "12ab" in page
-
-
-def test_round_trip(tmp_path):
-    study = make_study()
-    report.write(tmp_path, study)
-    assert lengths.LengthStudy(**json.loads((tmp_path / "results.json").read_text())) == study
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
-    assert len(rows) == len(study.records)
-    assert [float(row["bits_per_byte"]) for row in rows] == [
-        r["bits_per_byte"] for r in study.records
+def test_what_is_not_finite_is_not_averaged(bad, corpus, tmp_path):
+    records = [
+        r | {"bits_per_byte": bad}
+        if (r["scheme"], r["seed"], r["length"]) == ("alibi", 1, 256)
+        else r
+        for r in text_records()
     ]
-
-
-def test_effective_speedup_is_the_baselines_compute_at_the_same_loss_over_ones_own():
-    """The baseline falls by 0.1 in ten steps, and its mean over a tenth is 4 at step 115."""
-    steps = range(10, 201, 10)
-    nope = [(step, 5.1 - step / 100) for step in steps]
-    smooth = [mean for _, mean in smoothed(nope)]
-    assert smooth == pytest.approx([5.0, *(5.1 - (step - 5) / 100 for step in steps[1:])])
-    curves = {("nope", 0): nope}
-    curves |= {(name, 0): [(200, loss)] for name, loss in (("t5", 4.0), ("rope", 3.0))}
-    cost = {"seed": 0, "tokens": 1e6, "parameters": 1000}
-    runs = [cost | {"scheme": name, "trained": name} for name in ("nope", "t5", "rope", "fire")]
-    runs[1]["parameters"] = 2000
-    nope, t5, rope, fire = with_speedups([*runs, runs[1] | {"seed": 1}], curves)[:4]
-    assert nope["speedup"] == 1
-    assert t5["speedup"] == pytest.approx(115 / 200 / 2)
-    assert rope["speedup"] is None and rope["speedup_above"] == 1
-    assert "speedup" not in fire
-    # A dip on the way does not count: it is no worse from step 3 on.
-    assert reached([(1, 5.0), (2, 3.0), (3, 4.0), (4, 3.0)], 3.5) == 3.5
-    assert reached([(1, 3.0), (2, 4.0)], 3.5) is None
+    cells = shown_of(corpus, tmp_path, records)
+    assert cells.loc["alibi", "4x"] == "not finite"
+    assert cells.loc["alibi", "2x"].startswith("1.191")

@@ -106,14 +106,14 @@ def test_a_run_says_that_other_code_began_it(first, corpus, tmp_path):
 
 def test_another_config_in_the_same_place_is_refused(workdir, corpus):
     """The report and the runs stay as they are, and a later command does not show the reason."""
-    before = (workdir / "results.csv").read_text()
+    before = (workdir / "results.csv.gz").read_bytes()
     other, _ = comparison(config(corpus, train__learning_rate=0.1), workdir)
     failures = run_points(other.parts)
     assert len(failures) == 2
     assert "train.learning_rate was 0.003 and is now 0.1" in failures[0]["reason"]
     assert "--workdir" in failures[0]["reason"]
     common.refuses("--status", lambda: other.write_report("the command"))
-    assert (workdir / "results.csv").read_text() == before
+    assert (workdir / "results.csv.gz").read_bytes() == before
     again, _ = comparison(config(corpus, eval__documents=1), workdir)
     assert [again.failure(point) for point in again.points] == [None, None]
 
