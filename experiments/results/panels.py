@@ -1,9 +1,11 @@
 """Holds the records of an experiment on drawn examples, such as images or tasks, in panels."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import pandas as pd
 
+from experiments.results import table
 from experiments.results.statistics import Record, Study, best_first, by_seed, cells_of
 
 X = int | float | str
@@ -97,10 +99,23 @@ def cells(study: PanelStudy, panel: Panel) -> pd.DataFrame:
     Raises a ValueError if two records claim the same measurement.
     """
     records = [r for r in study.records if panel.has(r) and r["x"] in panel.xs]
-    table = cells_of(by_seed(records, "x", "value", panel.condition))
-    return best_first(table, panel.xs[-1], panel.is_error)
+    shown = cells_of(by_seed(records, "x", "value", panel.condition))
+    return best_first(shown, panel.xs[-1], panel.is_error)
 
 
 def chances(study: PanelStudy, panel: Panel) -> dict[X, float]:
     """Returns the value of a blind guess, by x."""
     return {r["x"]: r["chance"] for r in study.records if panel.has(r) and r["chance"] is not None}
+
+
+def tidy(study: str, records: Iterable[Record]) -> pd.DataFrame:
+    """Returns the results of panels as a tidy table; the split is the condition.
+
+    The unit of an error is what its name says after "in", and that of another metric is "share".
+    """
+    rows = []
+    for r in records:
+        row = {key: r[key] for key in ("scheme", "seed", "x", "value")}
+        unit = r["metric"].partition(" in ")[2] or "share"
+        rows.append(row | {"split": r["condition"], "measure": r["metric"], "unit": unit})
+    return table.tidy(study, rows)
