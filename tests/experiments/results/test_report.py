@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
-from runs import comparison, config
 from study_records import record
+from tiny_runs import comparison, config
 
 from experiments.results import drawing, lengths, report, table
 from experiments.results.statistics import number
