@@ -67,6 +67,7 @@ gallery: $(VENV)/experiments
 # and data.
 results: export JAX_PLATFORMS = cpu
 results: $(VENV)/experiments
+	$(INSTALL) -e ".[packages]"
 	$(BIN)/python -m experiments.training.packages
 	for name in answers ladder; do $(BIN)/python -m experiments.results.archive \
 		--restore=docs/data/$$name.tar.xz --workdir=build/results || exit; done

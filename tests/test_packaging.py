@@ -111,9 +111,8 @@ def test_what_is_imported_is_required_and_the_other_way_round():
 
 
 # What is used although its package keeps it private, because there is no public name for the same,
-# and the versions that it was seen in. The first two are used by experiments, the others by tests.
+# and the versions that it was seen in. The first one is used by experiments, the others by tests.
 PRIVATE = {
-    "pip._internal": "pip 23.2 and 26.3",
     "submitit.slurm.slurm._make_sbatch_string": "submitit 1.5.4",
     "jax._src": "jax 0.10.2",
     "orbax.checkpoint._src": "orbax-checkpoint 0.12.8",

