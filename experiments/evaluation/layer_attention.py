@@ -5,8 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from posenc_jax import Encoding, Tile, Transformer
@@ -53,17 +51,6 @@ def weights(encoding: Encoding, tile: Tile, rule: Rule) -> jax.Array:
     """Returns the attention of every query of a tile, float32 ``[B, H, T, S]``, for ``watch``."""
     logits_BHTS = encoding.score(products(tile.q, tile.k) * tile.scale, tile)
     return jax.nn.softmax(logits_BHTS, where=rule.visible(tile.q_tokens, tile.k_tokens))
-
-
-def attention_weights(model: Transformer, inputs, positions) -> jax.Array:
-    """Returns the attention of every query in every layer, float32 ``[layers, B, H, T, S]``."""
-    return jnp.stack(watch(model, weights, inputs, positions))
-
-
-def mean_attention(model: Transformer, inputs, positions) -> np.ndarray:
-    """Returns the mean attention of all heads in the first sequence, ``[layers, T, S]``."""
-    weights_NBHTS = np.asarray(jax.jit(attention_weights)(model, inputs, positions))
-    return weights_NBHTS.mean(axis=2)[:, 0]
 
 
 def _written_out(model):

@@ -4,19 +4,18 @@ Experiments on images, screens, videos and stories are in ``studies/multimodal``
 ``studies/tasks``.
 
 An experiment is one module with a subclass of ``DrawnExamples``, one config, and one line in
-``experiments/registry.py``. The subclass has a ``title``, the abstract methods, and the dataclasses
-of the settings in ``config.task`` and ``config.eval``, ``kinds``. The config has ``schemes``, a
-comma-separated choice of ``variants``, or "all". A variant has the keywords of ``make`` in
-``encoding``, and other settings of the experiment, such as its positions, or whether there are
-ruler tokens. A variant with ``of`` is not trained, but evaluated on the checkpoint of the variant
-that ``of`` names, with its own encoding instead of the trained one.
+``experiments/registry.py``. The config has ``schemes``, a comma-separated choice of ``variants``,
+or "all". A variant has the keywords of ``make`` in ``encoding``, and other settings of the
+experiment, such as its positions. A variant with ``of`` is not trained, but evaluated on the
+checkpoint of the variant that ``of`` names, with its own encoding instead of the trained one.
 """
 
 import abc
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,11 +28,15 @@ from rich.console import Console
 from experiments.config import own_defaults
 from experiments.evaluation.batches import in_batches
 from experiments.progress import stage
-from experiments.results.panels import Map, Panel, PanelStudy, Result
-from experiments.results.reports import panel_report
+from experiments.results import report
+from experiments.results.comparisons import compared
+from experiments.results.panels import Panel, PanelStudy, Result, tidy
+from experiments.results.statistics import number
+from experiments.results.table import grid, select
 from experiments.running.points import trained_points
 from experiments.running.sweep import Sweep
 from experiments.settings import filled, names_in, one_of
+from experiments.studies.panel_figures import drawn_panels, drawn_pictures, named
 from experiments.training.encodings import as_trained, make_encoding
 from experiments.training.mesh import replicated, row_shards
 from experiments.training.recipe import Recipe
@@ -85,9 +88,11 @@ class DrawnExamples(Sweep, abc.ABC):
 
     Attributes:
       schemes: the variants that are compared.
-      setting, trials: the settings in ``config.task`` and ``config.eval``.
+      kinds: the dataclasses of ``config.task`` and ``config.eval``.
+      setting, trials: these settings.
       builders: the functions that a variant's ``positions`` may name.
       title: the title of the report.
+      baseline: the variant that the report compares all others with.
       length: tokens of a training sequence, set by ``load``.
       panels: the measurements, set by ``load``.
       data: the fields that comparable runs must share, such as a digest, set by ``load``.
@@ -98,6 +103,7 @@ class DrawnExamples(Sweep, abc.ABC):
     setting: Any
     trials: Any
     title: str
+    baseline: str
     length: int
     panels: tuple[Panel, ...]
     data: dict[str, Any]
@@ -121,11 +127,6 @@ class DrawnExamples(Sweep, abc.ABC):
     @abc.abstractmethod
     def load(self) -> None:
         """Reads the data, and sets ``length``, ``panels`` and ``data``."""
-
-    @property
-    @abc.abstractmethod
-    def summary(self) -> str:
-        """Says in the report what is trained and tested, and on what."""
 
     @abc.abstractmethod
     def new_model(self, scheme: str, key: jax.Array) -> Transformer:
@@ -152,10 +153,6 @@ class DrawnExamples(Sweep, abc.ABC):
     def pictures(self) -> dict[str, np.ndarray]:
         """Returns pictures by caption, ``[height, width]`` or ``[height, width, 3]``, 0 to 1."""
         return {}
-
-    def maps(self, scheme: str, model: Transformer) -> Iterable[Map]:
-        """Returns maps of attention over a grid."""
-        return []
 
     def variant(self, scheme: str) -> dict[str, Any]:
         """Returns the variant called ``scheme``."""
@@ -214,7 +211,7 @@ class DrawnExamples(Sweep, abc.ABC):
         return {"eval": self.config["eval"], "extend": extend}
 
     def evaluate(self, point, model):
-        records, maps = [], []
+        records = []
         total = len(point.schemes) * sum(len(panel.xs) for panel in self.panels)
         with stage(f"{point.name}  evaluate", total, self.console) as advance:
             for scheme in point.schemes:
@@ -224,30 +221,71 @@ class DrawnExamples(Sweep, abc.ABC):
                 for result in self.measure(scheme, model):
                     records.append(where | dataclasses.asdict(result))
                     advance(f"{result.condition} {result.x}")
-                for drawn in self.maps(scheme, model) if point.seed == 0 else ():
-                    maps.append({"scheme": scheme} | dataclasses.asdict(drawn))
-        return {"records": records, "maps": maps}
+        return {"records": records}
 
     def print_point(self, point, evaluation):
-        for scheme in point.schemes:
-            for panel in self.panels:
-                values = [
-                    f"{r['x']} {r['value']:.3f}"
-                    for r in evaluation["records"]
-                    if r["scheme"] == scheme and panel.has(r)
-                ]
-                self.console.print(
-                    f"  {scheme:<15} {panel.condition}, {panel.metric}:  {'  '.join(values)}"
-                )
+        for scheme, panel in itertools.product(point.schemes, self.panels):
+            values = "  ".join(
+                f"{r['x']} {r['value']:.3f}"
+                for r in evaluation["records"]
+                if r["scheme"] == scheme and panel.has(r)
+            )
+            self.console.print(f"  {scheme:<15} {panel.title}:  {values}")
 
     def study(self, command):
-        records, maps = self.all_of("records"), self.all_of("maps")
-        about = self.about(command) | {"holes": self.holes()}
-        about |= {key: getattr(self, key) for key in ("title", "summary", "data")}
-        return PanelStudy(records, self.costs(), self.failures(), about, maps, self.panels)
+        about = self.about(command) | {"title": self.title}
+        records = self.all_of("records")
+        return PanelStudy(records, self.costs(), self.failures(), about, [], self.panels)
 
     def write_report(self, command):
-        study = self.study(command)
-        study.check()
-        panel_report.print_tables(study, self.console)
-        return panel_report.write(self.workdir, study, self.pictures())
+        return report.write(self, command)
+
+    def about(self, command):
+        return super().about(command) | {"data": self.data}
+
+    def frame(self):
+        return tidy(self.config["experiment"], self.all_of("records"))
+
+    def comparisons(self, frame):
+        is_error = {panel.condition: panel.is_error for panel in self.panels}
+        frame = frame.assign(
+            family=self.config["experiment"], is_error=frame["split"].map(is_error).astype(bool)
+        )
+        extensions = {name for point in self.points for name in point.extensions}
+        return compared(frame, self.baseline, extensions)
+
+    def tables(self, frame, comparisons):
+        signs = comparisons["verdict"].map({"better": " ▲", "worse": " ▼"})
+        marks = comparisons.assign(sign=signs).dropna(subset="sign")
+        tables = []
+        for panel in self.panels:
+            of_panel = {"split": panel.condition, "measure": panel.metric}
+            rows, marked = select(frame, **of_panel), select(marks, **of_panel)
+            if rows.empty:
+                continue
+            shown = grid(
+                rows,
+                f"{panel.title}, by {panel.xlabel}",
+                is_error=panel.is_error,
+                heads=named,
+                marks=marked.set_index(["scheme", "x"])["sign"].to_dict(),
+                caption="Mean ± half of its 95 % interval over seeds. ▲ better and ▼ worse than "
+                f"{self.baseline}, after correction.",
+            )
+            if chances := self.chances(panel):
+                shown.cells.loc["chance"] = list(map(number, chances))
+            tables.append(shown)
+        return tables
+
+    def chances(self, panel: Panel) -> list[float]:
+        """Returns the value of a blind guess at each x of a panel, or nothing if it is unknown."""
+        records = [r for r in self.all_of("records") if panel.has(r)]
+        known = {r["x"]: r["chance"] for r in records if r["chance"] is not None}
+        return [known[x] for x in panel.xs if x in known]
+
+    def figures(self, frame):
+        chances = {panel: self.chances(panel) for panel in self.panels}
+        figures = {"results": drawn_panels(frame, chances)}
+        if pictures := self.pictures():
+            figures["examples"] = drawn_pictures(pictures)
+        return figures

@@ -56,15 +56,6 @@ class Clips(NamedTuple):
         """Returns where the ball is at the times of the questions, ``[N, Q, 2]``."""
         return self.places(self.asked)
 
-    def straight(self) -> np.ndarray:
-        """Returns answers on straight lines between the true places at the times of the frames."""
-        known, answers = self.places(self.times), np.empty((*self.asked.shape, 2))
-        for row, (times, asked) in enumerate(zip(self.times, self.asked, strict=True)):
-            order = np.argsort(times)
-            for axis in range(2):
-                answers[row, :, axis] = np.interp(asked, times[order], known[row, order, axis])
-        return answers
-
     def frames(self, side: int) -> np.ndarray:
         """Returns pictures from 0 to 1, ``[N, F, side, side]``."""
         centre_NF2 = side * (self.places(self.times) - self.cameras + 0.5) - 0.5

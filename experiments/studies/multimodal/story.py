@@ -16,16 +16,13 @@ pace back into the range of times that training had, as position interpolation d
 import dataclasses
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from experiments.evaluation.layer_attention import mean_attention
-from experiments.results.panels import Map, Panel, Result
-from experiments.results.reports.drawing import COLOURS, drawing_style, tiles
+from experiments.results.panels import Panel, Result
 from experiments.settings import bounded, one_of
 from experiments.studies.drawn_examples import DrawnExamples, generator
 from experiments.studies.multimodal.ball import REACH, WARPS, Clips, film, steady
 from experiments.studies.multimodal.model import ViT, grid, patches
+from experiments.studies.panel_figures import tiles
 from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
 from posenc_jax.model.block import Block
 from posenc_jax.positions import story_time
@@ -33,8 +30,6 @@ from posenc_jax.positions import story_time
 # Speeds of the inputs' waves of time, as in Time-RoPE, in radians a unit.
 WAVES = 0.01 ** (np.arange(6) / 6)
 TIME_SCALE = 16.0  # about the length of a clip
-DRAWN = (1.0, 4.0)  # paces whose paths the report has
-ASKED = 48  # places that are asked for on each of these paths
 # With a camera farther from the middle than this, the ball could be out of the picture.
 FARTHEST = 0.5 - REACH
 
@@ -113,6 +108,7 @@ class Story(DrawnExamples):
 
     kinds = (Setting, Trials)
     title = "Stories at another pace"
+    baseline = "frame_index"
 
     def load(self):
         setting, trials = self.setting, self.trials
@@ -131,26 +127,6 @@ class Story(DrawnExamples):
         self.length = setting.frames * self.cells + setting.questions
         self.panels = _panels(setting, trials)
         self.data = {"name": "a ball on smooth random paths"}
-
-    @property
-    def summary(self):
-        setting, trials = self.setting, self.trials
-        straight = ", ".join(
-            f"{_size(clips.straight() - clips.answers):.3f} at {pace:g}x"
-            for pace in trials.paces
-            for clips in [self.clips_of("steady", (pace, pace))]
-        )
-        return (
-            f"An encoder reads {setting.frames} frames of {setting.side} x {setting.side} pixels, "
-            f"{self.cells} patches each, and says where a ball is at times that no frame shows. "
-            "World times of frames are 1 apart at a pace of 1x; trained on clips that are "
-            f"{', '.join(setting.warps)}, at {' to '.join(f'{p:g}x' for p in setting.paces)}. "
-            "Errors are root mean square distances; chance is always to answer the middle. The "
-            "straight line between the true places in the frames before and after errs by "
-            f"{straight}. Bullet time: {trials.cameras} moving cameras film the same clip, and "
-            "what is asked about one time should have one answer; read it beside the error, for "
-            "always to answer the middle is the same answer too."
-        )
 
     def new_model(self, scheme, key):
         variant = self.variant(scheme)
@@ -223,10 +199,6 @@ class Story(DrawnExamples):
         times = start + WARPS[warp](rng, paces, count or self.trials.clips, frames)
         return self.clips(rng, times)
 
-    def drawn_clip(self, warp: str, paces) -> Clips:
-        """Returns the clip that the report draws."""
-        return self.clips_of(warp, paces, key=3, count=1)
-
     def bullet_time(self, view: float) -> Clips:
         """Returns clips of pace 1, each in adjacent rows once for each camera."""
         times, frames = self.trials.cameras, self.setting.frames
@@ -234,43 +206,10 @@ class Story(DrawnExamples):
         clips = self.clips(rng, steady(rng, (1, 1), count, frames))
         return clips.repeated(times, cameras=film(rng, view, count * times, frames))
 
-    def evaluate(self, point, model):
-        evaluation, paths = super().evaluate(point, model), []
-        for pace in DRAWN if point.seed == 0 else ():
-            answers = self.answers(point.scheme, model, self.one_clip(pace)).reshape(-1, 2)
-            paths.append({"scheme": point.scheme, "pace": pace, "answers": answers.tolist()})
-        return evaluation | {"paths": paths}
-
-    def one_clip(self, pace: float) -> Clips:
-        """Returns one clip in every row, with about ``ASKED`` questions in order of time."""
-        clip, questions = self.drawn_clip("steady", (pace, pace)), self.setting.questions
-        rows = -(-ASKED // questions)
-        asked = np.linspace(clip.times[0, 0], clip.times[0, -1], rows * questions)
-        return clip.repeated(rows, asked=asked.reshape(rows, questions))
-
     def pictures(self):
-        drawn = {}
-        for name in WARPS:
-            clip = self.drawn_clip(name, self.setting.paces)
-            times = ", ".join(f"{time:.1f}" for time in clip.times[0])
-            drawn[f"{name}, at {times}"] = tiles(clip.frames(self.setting.side)[0], columns=4)
-        paths = self.all_of("paths")
-        for pace in DRAWN:
-            answers = {path["scheme"]: path["answers"] for path in paths if path["pace"] == pace}
-            if answers:
-                caption = f"at {pace:g}x, seed 0: true path (grey), frames (dots), answers (orange)"
-                drawn[caption] = draw_paths(self.one_clip(pace), answers)
-        return drawn
-
-    def maps(self, scheme, model):
-        """Yields the attention of a clip's first question, with a column for each frame."""
-        clip = self.drawn_clip("steady", (1, 1))
-        rows = self.rows(scheme, clip)
-        weights_NTS = mean_attention(model, rows["inputs"], rows["positions"])
-        for layer, weights_T in enumerate(weights_NTS[:, -self.setting.questions], 1):
-            of_frames = weights_T[: -self.setting.questions].reshape(self.setting.frames, -1).T
-            caption = f"layer {layer}, asked about {clip.asked[0, 0]:.1f}: frames across"
-            yield Map(caption, of_frames.round(4).tolist())
+        clips = {name: self.clips_of(name, self.setting.paces, key=3, count=1) for name in WARPS}
+        side = self.setting.side
+        return {name: tiles(clip.frames(side)[0], columns=4) for name, clip in clips.items()}
 
 
 def _answers(model, batch, key=None):
@@ -300,22 +239,6 @@ def lay_out(frames, cameras, times, asked, patch: int):
     ]
     in_order = np.concatenate([np.repeat(times, cells**2, axis=1), asked], axis=1)
     return inputs, in_order, np.concatenate(positions)
-
-
-def draw_paths(clips: Clips, answers: dict[str, list]) -> np.ndarray:
-    """Draws a plot for each scheme, ``answers`` in the order of the questions, as pixels."""
-    with drawing_style():
-        drawing = Figure(figsize=(2.4 * len(answers), 2.7), dpi=120, layout="constrained")
-        plots = drawing.subplots(1, len(answers), squeeze=False)[0]
-        for axes, (scheme, of_scheme) in zip(plots, answers.items(), strict=True):
-            axes.plot(*clips.answers.reshape(-1, 2).T, color="#999999", linewidth=1.5)
-            axes.plot(*clips.places(clips.times)[0].T, ".", color="#444444")
-            axes.plot(*np.transpose(of_scheme), ".-", color=COLOURS[1], linewidth=1, markersize=3)
-            axes.set(xlim=(-REACH, REACH), ylim=(REACH, -REACH), xticks=[], yticks=[], aspect=1)
-            axes.set_title(scheme, fontsize=9, parse_math=False)
-        canvas = FigureCanvasAgg(drawing)
-        canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3] / 255
 
 
 def _panels(setting: Setting, trials: Trials) -> tuple[Panel, ...]:

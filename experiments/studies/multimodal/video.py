@@ -11,7 +11,6 @@ sees a card before it.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,20 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.evaluation.layer_attention import mean_attention
-from experiments.results.panels import Map, Panel, Result
-from experiments.results.reports.drawing import tiles
+from experiments.results.panels import Panel, Result
 from experiments.settings import bounded
 from experiments.studies.drawn_examples import DrawnExamples, digest_of, generator
 from experiments.studies.multimodal.images import load_images
 from experiments.studies.multimodal.model import Decoder, patches
 from experiments.studies.multimodal.needle_videos import (
-    BACKGROUNDS,
     Source,
     draw,
     load_clips,
     shrink,
 )
+from experiments.studies.panel_figures import tiles
 from posenc_jax import positions
 from posenc_jax.encodings.rotary.riflex import riflex
 from posenc_jax.encodings.wrappers.ultravico import UltraViCo
@@ -97,6 +94,7 @@ class Videos(DrawnExamples):
         positions.videorope,
     )
     title = "A needle frame among distractors"
+    baseline = "vanilla"
 
     def load(self):
         _check(self.setting, self.trials)
@@ -130,19 +128,6 @@ class Videos(DrawnExamples):
             "background": self.setting.background,
             "digest": digest_of(digits, labels, *clips),
         }
-
-    @property
-    def summary(self):
-        trained = self.setting.frames
-        return (
-            "Two frames of a video show a digit on a card, and the digit of the later one is asked "
-            f"for. A blind guess is right once in {self.classes}; a model that reads both but "
-            f"cannot tell times apart, every second time. Trained on {trained} frames of "
-            f"{self.setting.cells} x {self.setting.cells} patches with gaps of 1 to {trained - 1} "
-            "frames, and tested by length with the same gaps, by gap with the later card in the "
-            "last frames, where all gaps end. The background is "
-            f"{BACKGROUNDS[self.setting.background]}."
-        )
 
     @property
     def shortest_and_longest(self) -> list[int]:
@@ -200,29 +185,12 @@ class Videos(DrawnExamples):
     def pictures(self):
         frames = self.setting.frames
         batch = draw(self.tested, np.random.default_rng(0), 1, frames, [frames // 2])
-        video = batch["video"][0] / 255
-        earlier, later = int(batch["earlier"][0]), int(batch["earlier"][0]) + frames // 2
+        video, earlier = batch["video"][0] / 255, int(batch["earlier"][0])
         return {
-            f"all {frames} frames, row after row": tiles(video, _columns(frames)),
-            f"frame {earlier}, the distractor: {batch['other'][0]}": video[earlier],
-            f"frame {later}, the needle: {batch['label'][0]}": video[later],
+            f"all {frames} frames": tiles(video, columns=round(frames**0.5)),
+            f"the distractor, {batch['other'][0]}": video[earlier],
+            f"the needle, {batch['label'][0]}": video[earlier + frames // 2],
         }
-
-    def maps(self, scheme, model):
-        """Yields the question's attention to each frame, at the shortest length and the longest."""
-        for frames in self.shortest_and_longest:
-            gap = frames // 2
-            batch = draw(self.tested, np.random.default_rng(1), 1, frames, [gap])
-            inputs, places = self.inputs(batch["video"]), self.positions(scheme, frames)
-            weights_NTS = mean_attention(model, inputs, places)
-            columns = _columns(frames)
-            earlier = int(batch["earlier"][0])
-            where = " and ".join(f"{n // columns}, {n % columns}" for n in (earlier, earlier + gap))
-            for layer, weights_T in enumerate(weights_NTS[:, -1], 1):
-                of_frames = weights_T[:-1].reshape(frames, -1).sum(axis=1)
-                rows = np.pad(of_frames, (0, -frames % columns)).reshape(-1, columns)
-                caption = f"{frames} frames, layer {layer}\ncards at {where}"
-                yield Map(caption, rows.round(4).tolist())
 
     def encoding(self, scheme, rngs):
         encoding = super().encoding(scheme, rngs)
@@ -274,11 +242,6 @@ class Videos(DrawnExamples):
         # Needles are in the same last frames for every gap. Otherwise longer gaps would have later
         # needles on average, which are easier to find.
         return draw(self.tested, rng, count, frames, [gap] * count, self.gaps(frames)[-1])
-
-
-def _columns(frames: int) -> int:
-    """Returns how many frames to lay out in a row: a power of two, about twice as many as rows."""
-    return 2 ** math.ceil(math.log2(frames) / 2)
 
 
 def _by_gap(frames: int) -> str:

@@ -57,6 +57,7 @@ class Questions(DrawnExamples):
 
     kinds: tuple[type, type] = (Setting, Trials)
     title = "Questions past the trained length"
+    baseline = "rope"
 
     def load(self):
         is_all = self.setting.tasks.strip() == "all"
@@ -71,15 +72,6 @@ class Questions(DrawnExamples):
             if task.has_depth and self.trials.depths
         )
         self.data = {"tasks": ",".join(task.name for task in self.tasks)}
-
-    @property
-    def summary(self):
-        return (
-            f"One model of {len(self.tasks)} tasks, trained on rows of up to {self.length} tokens, "
-            f"tested on {self.trials.rows} rows of each task at each length. A row counts where "
-            "all of its answers are right. Every task is solved without error by a program that "
-            "reads what the model reads."
-        )
 
     def by_length(self) -> tuple[Panel, ...]:
         """Returns the panels that show the tasks by the length of their rows."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_runs import study
 
-from experiments.evaluation.layer_attention import attention_weights
+from experiments.evaluation.layer_attention import watch, weights
 from experiments.studies.multimodal import story
 from experiments.studies.multimodal.ball import WARPS
 from experiments.studies.multimodal.story import lay_out
@@ -38,15 +38,6 @@ def test_frames_show_the_ball_where_it_is(clips):
     places = np.stack(observed, axis=-1) + clips.cameras
     np.testing.assert_allclose(places, clips.places(clips.times), atol=1e-5)
     assert np.ptp(clips.cameras, axis=1).min() > 1e-3  # the view moves
-
-
-def test_straight_lines_are_those_between_neighbouring_times(clips):
-    asked = np.array([[0.75, 2.5], [2.75, 7.0]])
-    clips = clips._replace(asked=asked)
-    at = clips.places(clips.times)
-    middle = (at[0, 4] + at[0, 3]) / 2  # of times 2 and 3, whichever frame came first
-    expected = [[(at[0, 0] + at[0, 1]) / 2, middle], [(at[1, 4] + at[1, 5]) / 2, at[1, 0]]]
-    np.testing.assert_allclose(clips.straight(), expected)
 
 
 def test_warps():
@@ -134,7 +125,7 @@ def test_time_adaln_is_in_front_of_attention(tiny, clips):
     model = trained(tiny, "time_rope_adaln")
     rows = tiny.rows("time_rope_adaln", clips)
     inputs, positions = rows["inputs"], rows["positions"]
-    (weights_BHTS,) = jax.jit(attention_weights)(model, inputs, positions)
+    (weights_BHTS,) = watch(model, weights, inputs, positions)
     block = model.layers[0].block
     x_BTD = model.embed(inputs)
     gamma, beta = block.time.modulation(positions[..., 0], x_BTD.shape[1])

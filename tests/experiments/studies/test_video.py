@@ -156,14 +156,3 @@ def test_released_settings_are_over_the_encodings_of_their_variants(data, tmp_pa
     np.testing.assert_allclose(longer, [plain[0], 0.9 * 2 * np.pi / 128, *plain[2:]], rtol=1e-12)
     decaying = videos.encoding("mrope_ultravico", None)
     assert (decaying.window, decaying.alpha, decaying.inner.axes) == (32, 0.9, (0, 0, 1, 2))
-
-
-def test_hope_hybrid_draws_the_spacing_of_every_video(data, tmp_path):
-    videos = experiment(data, tmp_path, "hope_hybrid")
-    drawn = np.asarray(videos.trained_positions("hope_hybrid", 50, jax.random.key(0)))
-    assert drawn.shape == (50, 17, 3)
-    spacing = drawn[:, 4, 0] - drawn[:, 0, 0]
-    assert set(spacing) == {0.5, 0.75, 1.0, 1.25, 1.5}
-    for i in range(50):
-        expected = videos.positions("hope_hybrid", 4, delta=float(spacing[i]))
-        np.testing.assert_array_equal(drawn[i], expected[0])
