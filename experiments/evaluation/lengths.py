@@ -23,7 +23,7 @@ lengths. A window that is the beginning of a longer one is then not scored again
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -32,7 +32,6 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from experiments.evaluation.batches import in_batches, rows_of_pass
-from experiments.results.record import Stored
 from experiments.settings import bounded, one_of
 from experiments.training.data import SPLITS
 from experiments.training.mesh import replicated, row_shards
@@ -122,19 +121,6 @@ class Scorer:
         if self.mesh.devices.flat[0].platform == "cpu":
             tokens = min(tokens, _CPU_TOKENS * row_shards(self.mesh))
         return rows_of_pass(tokens, windows_NL.shape[1] - 1, self.mesh)
-
-    def batches(
-        self, windows_NL, stored: Stored, name: str, measure: Callable[[np.ndarray], Any]
-    ) -> Iterator[tuple[Any, int]]:
-        """Yields ``measure`` of each batch, kept under a name that begins so, and its tokens."""
-        rows = self.rows(windows_NL)
-        for start in range(0, len(windows_NL), rows):
-            batch = windows_NL[start : start + rows]
-            # The name has the batch's rows, because their number depends on that of the devices.
-            measured = stored.get(
-                f"{name}, {start} to {start + len(batch)}", functools.partial(measure, batch)
-            )
-            yield measured, batch[:, 1:].size
 
     def __call__(self, windows_NL, encoding: Encoding | Layers | None) -> np.ndarray:
         """Returns losses in nats, float64 ``[N, L - 1]``, under the model's or another encoding."""

@@ -9,7 +9,6 @@ report.py, page.html, drawing.py  the report of every study
 statistics.py, speedup.py         statistics over seeds, for every kind of study
 comparisons.py                    which scheme is better: paired by seed, and corrected
 lengths.py, extensions.py         the records of studies on text, and of longer contexts
-searches.py                       the records of LongRoPE's searches, and their verdicts
 panels.py                         the records of studies on drawn examples
 ladder.py, leaderboard.py         the records of the ladder, and of the track
 learning.py                       how fast models learn one task

@@ -41,12 +41,13 @@ see ``tests/experiments/results/test_comparisons.py``.
 import functools
 import math
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import optimize, special, stats
 
-from experiments.results.table import QUESTION
+from experiments.results.table import QUESTION, select
 
 Q = 0.05  # the false discovery rate, half of it in each direction
 RULE = (
@@ -131,6 +132,16 @@ def statement(rows: pd.DataFrame) -> str:
         f"Families of comparisons: {'; '.join(words)}. All are by seed, and corrected by family "
         f"(Benjamini and Hochberg, q = {Q / 2:g} for better and for worse alike)."
     )
+
+
+def marks(
+    table: pd.DataFrame, better: str = "▲", worse: str = "▼", **where: Any
+) -> dict[tuple[str, Any], str]:
+    """Returns the signs of verdicts by scheme and x, of the rows of ``compared`` with ``where``."""
+    signs = select(table, **where).assign(
+        sign=lambda t: t["verdict"].map({"better": better, "worse": worse})
+    )
+    return signs.dropna(subset="sign").set_index(["scheme", "x"])["sign"].to_dict()
 
 
 def _question(group: pd.DataFrame, against: str | None, extensions) -> pd.DataFrame:

@@ -4,7 +4,10 @@ import dataclasses
 import math
 from collections.abc import Iterable
 
-from experiments.results.lengths import LengthStudy
+import pandas as pd
+
+from experiments.results import table
+from experiments.results.lengths import WINDOWED, with_window
 from experiments.results.statistics import Cell, Record, mean_and_margin, or_nan, quotient
 
 PLAIN = "rope"  # the scheme of the trained model as it is
@@ -13,35 +16,27 @@ LAST, THROUGH_WINDOW, SHORT = "last", "windowed", "short"
 PROMISED = 0.95  # the share of short-context accuracy that papers say methods keep
 
 
-@dataclasses.dataclass(frozen=True)
-class ExtensionStudy(LengthStudy):
-    """Holds the results of one trained model under every method, before and after tuning.
+def tidy(study: str, records: Iterable[Record]) -> pd.DataFrame:
+    """Returns the results of an extension study as a tidy table.
 
-    A record has the fields of a ``LengthStudy``'s and ``steps``, for how many steps the model was
-    tuned (0 if it was not). ``loss`` and ``accuracy`` of protocol "short" are of windows of the
-    training length under the encoding for the target length. Protocol "windowed" is of the
-    plain model. ``about`` has ``target``, the target length over the training length.
+    A split is how many steps the model was tuned, such as "0 steps", and x is the length over that
+    of training. RoPE through a window, ``WINDOWED``, is in every split. The measures "short" and
+    "short accuracy" are of windows of the training length, under the encoding for the target.
     """
-
-    @property
-    def steps(self) -> list[int]:
-        """Returns the steps of fine-tuning that there are, ascending from 0."""
-        return sorted({r["steps"] for r in self.records})
-
-    def at(self, steps: int) -> LengthStudy:
-        """Returns the results after ``steps`` steps, and the windowed plain model's."""
-        records = [r for r in self.records if r["steps"] == steps and r["protocol"] == LAST]
-        windowed = [r for r in self.records if r["protocol"] == THROUGH_WINDOW]
-        for scheme in dict.fromkeys(r["scheme"] for r in records):
-            records += [r | {"scheme": scheme} for r in windowed]
-        about = self.about | {"judged_at": self.about["target"], "windowed": "the plain model"}
-        return LengthStudy(records, [], [], about, [])
-
-
-def windowed(study: ExtensionStudy) -> Cell | None:
-    """Returns bits per byte of the plain model that sees no more than its training length."""
-    values = [r["bits_per_byte"] for r in study.records if r["protocol"] == THROUGH_WINDOW]
-    return mean_and_margin(values) if values else None
+    records = list(records)
+    plain = with_window(r for r in records if r["steps"] == 0)
+    window = [r for r in plain if r["scheme"] == WINDOWED and r["protocol"] == LAST]
+    rows: list[Record] = []
+    for steps in sorted({r["steps"] for r in records}):
+        for r in [*(r for r in records if r["steps"] == steps), *window]:
+            row = {"scheme": r["scheme"], "seed": r["seed"], "split": f"{steps} steps"}
+            row |= {"x": r["multiple"]}
+            bits = {"measure": r["protocol"], "value": r["bits_per_byte"], "unit": "bits per byte"}
+            rows.append(row | bits)
+            if r["protocol"] == SHORT:
+                right = {"value": r["accuracy"], "unit": "share"}
+                rows.append(row | {"measure": f"{SHORT} accuracy"} | right)
+    return table.tidy(study, rows)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,15 +8,17 @@ import abc
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import pandas as pd
 from jax.sharding import Mesh
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from experiments.results import report
 from experiments.results.bucket import is_in_bucket
-from experiments.results.statistics import Study
+from experiments.results.table import Table
 from experiments.running.finished import Finished, missing_in, of_schemes
 from experiments.running.points import Point
 from experiments.training.loop import abstract_state, train, train_together
@@ -35,11 +37,10 @@ class Sweep(Finished):
 
     It makes the ``points``, and the ``recipe`` by which each is trained. ``config.together``, if
     there is one, is how many seeds of a scheme are trained as one program. Points that are finished
-    in ``workdir`` are not run again. A subclass has the module of ``results.reports`` that prints
-    and writes ``study`` as its ``report``, or another ``write_report``.
+    in ``workdir`` are not run again. A subclass has the ``title`` of its report.
     """
 
-    report: ModuleType
+    title: str
     recipe: Recipe
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
@@ -62,8 +63,20 @@ class Sweep(Finished):
         """Prints the results of a point."""
 
     @abc.abstractmethod
-    def study(self, command: str) -> Study:
-        """Returns all results so far, for reports."""
+    def frame(self) -> pd.DataFrame:
+        """Returns all that was measured as a tidy table, see ``results/table.py``."""
+
+    @abc.abstractmethod
+    def comparisons(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Returns comparisons of schemes, as ``comparisons.compared`` does, or an empty table."""
+
+    @abc.abstractmethod
+    def tables(self, frame: pd.DataFrame, comparisons: pd.DataFrame) -> list[Table]:
+        """Returns the tables of the report; the first one is printed too."""
+
+    @abc.abstractmethod
+    def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
+        """Returns the figures of the report, by file names without ending."""
 
     # What a study may say.
 
@@ -73,10 +86,7 @@ class Sweep(Finished):
 
     def write_report(self, command: str) -> Path:
         """Prints the tables of all finished points, writes their report and returns its path."""
-        study = self.study(command)
-        study.check()
-        self.report.print_tables(study, self.console)
-        return self.report.write(self.workdir, study)
+        return report.write(self, command)
 
     def goal(self, point: Point) -> Goal | None:
         """Returns when the training of a point may end early, or None for never."""

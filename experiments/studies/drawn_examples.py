@@ -28,8 +28,7 @@ from rich.console import Console
 from experiments.config import own_defaults
 from experiments.evaluation.batches import in_batches
 from experiments.progress import stage
-from experiments.results import report
-from experiments.results.comparisons import compared
+from experiments.results.comparisons import compared, marks
 from experiments.results.panels import Panel, PanelStudy, Result, tidy
 from experiments.results.statistics import number
 from experiments.results.table import grid, select
@@ -237,9 +236,6 @@ class DrawnExamples(Sweep, abc.ABC):
         records = self.all_of("records")
         return PanelStudy(records, self.costs(), self.failures(), about, [], self.panels)
 
-    def write_report(self, command):
-        return report.write(self, command)
-
     def about(self, command):
         return super().about(command) | {"data": self.data}
 
@@ -255,12 +251,10 @@ class DrawnExamples(Sweep, abc.ABC):
         return compared(frame, self.baseline, extensions)
 
     def tables(self, frame, comparisons):
-        signs = comparisons["verdict"].map({"better": " ▲", "worse": " ▼"})
-        marks = comparisons.assign(sign=signs).dropna(subset="sign")
         tables = []
         for panel in self.panels:
             of_panel = {"split": panel.condition, "measure": panel.metric}
-            rows, marked = select(frame, **of_panel), select(marks, **of_panel)
+            rows = select(frame, **of_panel)
             if rows.empty:
                 continue
             shown = grid(
@@ -268,7 +262,7 @@ class DrawnExamples(Sweep, abc.ABC):
                 f"{panel.title}, by {panel.xlabel}",
                 is_error=panel.is_error,
                 heads=named,
-                marks=marked.set_index(["scheme", "x"])["sign"].to_dict(),
+                marks=marks(comparisons, **of_panel),
                 caption="Mean ± half of its 95 % interval over seeds. ▲ better and ▼ worse than "
                 f"{self.baseline}, after correction.",
             )

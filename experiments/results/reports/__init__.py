@@ -4,7 +4,7 @@ page.py, drawing.py                  the page, the tables and the figures of all
 templates.py, markdown.py            fill templates and write Markdown; captions, needs and columns
                                      are YAML in ``templates``
 length_*.py, extension_*.py          studies on text, and of longer contexts
-search_report.py, panel_report.py    LongRoPE's searches, and studies on drawn examples
+panel_report.py                     studies on drawn examples
 probe_figures.py, maps.py            figures of one trained model, and of all schemes
 atlas_page.py, ledger_page.py,       pages of several studies
 ladder_page.py, leaderboard_page.py,

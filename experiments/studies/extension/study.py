@@ -20,9 +20,12 @@ from rich.console import Console
 from experiments.evaluation.lengths import Scorer, in_other_units, print_losses
 from experiments.pretrained.trained import Source, in_tokens_of, loader
 from experiments.progress import stage
-from experiments.results.extensions import PLAIN, SHORT, THROUGH_WINDOW, ExtensionStudy
+from experiments.results.comparisons import compared, marks
+from experiments.results.drawing import curves
+from experiments.results.extensions import LAST, PLAIN, SHORT, THROUGH_WINDOW, tidy
+from experiments.results.lengths import WINDOWED
 from experiments.results.record import RefusedError, Stored, as_json, differences
-from experiments.results.reports import extension_report
+from experiments.results.table import grid, means, select
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep, recipe_fields
 from experiments.settings import filled, names_in, one_of
@@ -57,7 +60,7 @@ class Tuned(Point):
 class Extension(Sweep):
     """Runs a config of ``configs/extension.py``; see ``make_experiment`` for the arguments."""
 
-    report = extension_report
+    title = "A trained model made longer"
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         super().__init__(config, workdir, console)
@@ -238,68 +241,98 @@ class Extension(Sweep):
         fixed = {key: self.config[key] for key in ("eval", "variants")}
         fixed |= {"corpus_digest": self.corpus.digest}
         stored = Stored(self.folder(point) / "evaluation.jsonl", fixed)
-        total = sum(one.windows_NL[:, 1:].size for one in evaluations)
         with (
             contextlib.closing(stored),
-            stage(f"{point.name}  read", total, self.console) as advance,
+            stage(f"{point.name}  read", len(evaluations), self.console) as advance,
         ):
             for one in evaluations:
                 # A tuned model has its encoding already.
                 layers = None if is_tuned else self.methods.layers(one.scheme, one.ratio)
-                records.append(where | self._record(one, model, layers, stored, advance))
+                # Results under the model's own encoding are the same for every method.
+                under = "own" if layers is None else f"{one.scheme} for {one.ratio}x"
+                name = f"{under}, {one.protocol} at {one.multiple}x"
+                scored = stored.get(name, functools.partial(self._scored, one, model, layers))
+                about = {"scheme": one.scheme, "split": "test", "ratio": one.ratio}
+                records.append(where | about | scored)
+                advance(f"{one.scheme} at {one.multiple}x")
         return {"records": records}
 
-    def _record(self, one: Evaluation, model, layers, stored: Stored, advance) -> dict[str, Any]:
-        """Returns the record of an evaluation under ``layers``, by default the model's own.
-
-        The results of every batch are stored, so that a kill costs one batch.
-        """
-        windows_NL, is_short = one.windows_NL, one.protocol == SHORT
+    def _scored(self, one: Evaluation, model, layers) -> dict[str, Any]:
+        """Returns the results of an evaluation under ``layers``, by default the model's own."""
+        is_short = one.protocol == SHORT
         by_token = text.token_losses_and_hits if is_short else text.token_losses
-        # The scorer itself does not advance, because batches that were stored count too.
         scorer = Scorer(model, self.mesh, self.trials.batch_tokens, by_token=by_token)
-        # Results under the model's own encoding are the same for every method.
-        under = "own" if layers is None else f"{one.scheme} for {one.ratio}x"
-        name = f"{under}, {one.protocol} at {one.multiple}x"
-
-        def measure(batch):
-            return scorer(batch, layers)[:, -one.scored :].mean(axis=1).tolist()
-
-        means: list = []
-        for of_batch, tokens in scorer.batches(windows_NL, stored, name, measure):
-            means += of_batch
-            advance(f"{one.scheme} at {one.multiple}x", steps=tokens)
+        by_text = scorer(one.windows_NL, layers)[:, -one.scored :].mean(axis=1)
         # One number, the loss, or also the accuracy.
-        loss, *accuracy = np.atleast_1d(np.mean(means, axis=0)).tolist()
-        record = {
-            "scheme": one.scheme,
-            "split": "test",
+        loss, *accuracy = np.atleast_1d(by_text.mean(axis=0)).tolist()
+        scored = {
             "protocol": one.protocol,
             "stride": self.trials.window_stride if one.protocol == THROUGH_WINDOW else None,
             "multiple": one.multiple,
-            "length": windows_NL.shape[1] - 1,
-            "ratio": one.ratio,
-            "documents": len(windows_NL),
+            "length": one.windows_NL.shape[1] - 1,
+            "documents": len(one.windows_NL),
             "loss": loss,
-            "tokens": len(windows_NL) * one.scored,
+            "tokens": len(one.windows_NL) * one.scored,
         }
-        record |= {"accuracy": accuracy[0]} if is_short else {}
-        return record | in_other_units(loss, self.corpus.bytes_per_token)
+        scored |= {"accuracy": accuracy[0]} if is_short else {}
+        return scored | in_other_units(loss, self.corpus.bytes_per_token)
 
     def print_point(self, point, evaluation):
         print_losses(point.schemes, evaluation["records"], self.console)
 
-    def study(self, command):
-        records = self.all_of("records")
-        training = [r for r in self.costs() if r["scheme"] == r["trained"] and r["tokens"]]
-        about = self.about(command) | {
-            "train_length": self.methods.train_length,
-            "target": self.config["target"],
-            "last_tokens": self.trials.last_tokens,
-            "source": self.config["checkpoint"] or "trained here",
-        }
-        about |= self.about_corpus(self.corpus)
-        return ExtensionStudy(records, training, self.failures(), about, [])
+    def about(self, command):
+        return super().about(command) | self.about_corpus(self.corpus)
+
+    def costs(self):
+        return [run for run in super().costs() if run["tokens"]]
+
+    def frame(self):
+        return tidy(self.config["experiment"], self.all_of("records"))
+
+    def comparisons(self, frame):
+        losses = select(frame, measure=LAST)
+        losses = losses.assign(family="loss, " + losses["split"], is_error=True)
+        # All methods are read on one model, so all count alike.
+        return compared(losses, WINDOWED)
+
+    def tables(self, frame, comparisons):
+        tables = [
+            grid(
+                rows,
+                f"After {split} of tuning: bits per byte of the last {self.trials.last_tokens} "
+                "tokens",
+                best_at=self.config["target"],
+                heads=self._head,
+                marks=marks(select(comparisons, split=split)),
+                caption="Mean ± half of its 95 % interval over seeds; lower is better. ▲ better "
+                f"and ▼ worse than {WINDOWED}, the plain model that sees no more than in "
+                "training, after correction. Columns of other documents do not compare.",
+            )
+            for split, rows in select(frame, measure=LAST).groupby("split", sort=False)
+        ]
+        short = select(frame, measure=(SHORT, f"{SHORT} accuracy"))
+        shown = grid(
+            short.assign(x=short["measure"] + ", " + short["split"], measure=""),
+            f"Texts of the trained length, under the encoding for {self.config['target']}x: bits "
+            "per byte, and the share of tokens that are right",
+        )
+        return [*tables, shown]
+
+    def _head(self, multiple):
+        return f"{multiple:g}x\n{multiple * self.methods.train_length:g}"
+
+    def figures(self, frame):
+        figures = {}
+        for split, rows in select(frame, measure=LAST).groupby("split", sort=False):
+            best = means(select(rows, x=self.config["target"])).sort_values("mean")["scheme"]
+            figures[f"loss_vs_length_{split.replace(' ', '_')}"] = curves(
+                rows.assign(x=rows["x"] * self.methods.train_length),
+                {*best[:4], PLAIN, WINDOWED},
+                xlabel="context length in tokens",
+                ylabel=f"bits per byte, after {split} of tuning",
+                trained=self.methods.train_length,
+            )
+        return figures
 
 
 def points(config: ConfigDict) -> list[Point]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -54,19 +54,6 @@ class Trials:
             )
 
 
-class Table(NamedTuple):
-    """Says what the searches of one table read: documents of ``length`` tokens.
-
-    The model is made ``times`` longer than in training. The names of rows begin with ``prefix``,
-    if the table has rows of other models too.
-    """
-
-    length: int
-    documents: int
-    times: int
-    prefix: str = ""
-
-
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """Holds the settings of the stages, and a corpus in the tokens of the model.
@@ -95,22 +82,6 @@ class Plan:
         return self.factor * self.near
 
     @property
-    def tables(self) -> dict[str, Table]:
-        """Returns the tables by their keys in ``results.searches.GROUPS``."""
-        documents, factor = self.trials.search_documents, self.factor
-        return {
-            "near": Table(self.near, documents, factor),
-            "far": Table(self.far, self.trials.far_documents, factor**2),
-            # As many tokens as in longer documents.
-            "short": Table(self.train_length, documents * factor, factor, "tuned, "),
-        }
-
-    @property
-    def most_start_tokens(self) -> int:
-        """Returns the most tokens at the start that stay as in RoPE: a 16th of the train length."""
-        return self.train_length // 16
-
-    @property
     def longest(self) -> int:
         """Returns the number of tokens of the longest documents that are read."""
         return self.far if "progressive" in self.stages else self.near
@@ -124,10 +95,7 @@ class Plan:
                     f"the stage {name} begins with the result of {_NEEDS[name]}: add that to stages"
                 )
         if self.factor < 2:
-            raise ValueError(
-                f"factor={self.factor} makes the target {self.near} tokens, and it must be longer "
-                f"than the train length of {self.train_length}: give a factor of 2 or more"
-            )
+            raise ValueError(f"factor={self.factor} must be 2 or more, or nothing is made longer")
         if "longrope2" in self.stages and self.train_length < 2 * NEEDLE:
             raise ValueError(
                 f"the stage longrope2 hides needles of {NEEDLE} tokens, too long for the train "
@@ -139,14 +107,6 @@ class Plan:
     def documents(self, split: str, length: int, count: int) -> np.ndarray:
         """Returns documents of a split, the same every time, int ``[N, length + 1]``."""
         return eval_windows(self.corpus, split, length=length + 1, count=count)
-
-    def scored(self) -> dict[int, int]:
-        """Returns on how many documents scores are computed, by the tokens of a document.
-
-        The split may have fewer documents than ``trials`` asks for.
-        """
-        lengths, trials = sorted({self.near, self.longest}), self.trials
-        return {n: len(self.documents(trials.split, n, trials.documents)) for n in lengths}
 
     def rules(self, length: int) -> dict[str, Frequencies]:
         """Returns the known methods by name, for an extension of ``length`` by ``factor``."""

@@ -8,14 +8,15 @@
     short        a search on the fine-tuned model, at the train length
     mixed        the model is fine-tuned in LongRoPE2's mixed windows, under LongRoPE2's factors
 
-A stage that is finished in the folder is not run again, and one that was begun continues.
+All that takes long is kept in the folder of the run as soon as it is known: the losses of
+candidates, checkpoints of fine-tuning, and scores. A run that was killed reads them back.
 """
 
 import contextlib
 import dataclasses
 import functools
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,7 @@ from experiments.pretrained.trained import in_place_of_rope, rope_of
 from experiments.progress import stage
 from experiments.results.record import Stored, open_run
 from experiments.running.points import Point
-from experiments.running.sweep import Sweep, recipe_fields
+from experiments.running.sweep import Sweep
 from experiments.studies.longrope.encoding import (
     Searched,
     attention_of,
@@ -43,7 +44,6 @@ from experiments.studies.longrope.fitness import (
 )
 from experiments.studies.longrope.plan import STAGES, Plan
 from experiments.studies.longrope.search import Genome, LongRoPE2Space, ReleasedSpace, Space, evolve
-from experiments.training.checkpoint import fingerprint
 from experiments.training.loop import train
 from experiments.training.step import further_state
 from experiments.training.text import Tuning, token_losses
@@ -53,18 +53,13 @@ from posenc_jax.encodings.rotary.frequencies.base import Default
 from posenc_jax.encodings.rotary.longrope import LongRoPE
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Row:
+class Row(NamedTuple):
     """Holds one line of a table: a model, under RoPE, and an encoding that it is measured under.
 
-    Attributes:
-      group: the table, a key of ``results.searches.GROUPS``.
-      kind: "method" for a known one, "start" for a starting point of a search, "found" for the
-        result of a search, "tuned" for a fine-tuned model under the encoding it was tuned with.
+    ``kind`` is "method" for a known one, "start" for a starting point of a search, "found" for the
+    result of a search, and "tuned" for a fine-tuned model under the encoding it was tuned with.
     """
 
-    group: str
-    scheme: str
     kind: str
     model: Transformer
     encoding: Searched
@@ -74,7 +69,8 @@ class Stages:
     """Extends one model under one seed, and holds the results so far.
 
     Attributes:
-      rows: the encodings to score, by group and name.
+      rows: the encodings to score, by table and name. Tables are "near", the length of the first
+        extension, "far", that of the second, and "short", the train length.
       searches: for each search its name, seeds, losses by generation, and the best candidate.
       tuning: for each fine-tuned model its name, and the summary of ``train``.
       best: the best genome of each search.
@@ -106,8 +102,7 @@ class Stages:
 
     def _longrope(self):
         seeds = self._factors(self.plan.train_length)
-        largest = 1.25 * self.plan.factor
-        space = Space(seeds, largest, self.plan.budget, 0, self.plan.most_start_tokens)
+        space = Space(seeds, 1.25 * self.plan.factor, self.plan.budget, 0, self._most_start_tokens)
         self._search("longrope", "near", self.model, space)
 
     def _released(self):
@@ -131,7 +126,7 @@ class Stages:
             for name, factors in self._factors(plan.near).items()
         }
         largest = 1.25 * plan.factor * max(first.factors[-1], plan.factor)
-        starts = first.start_tokens, plan.most_start_tokens
+        starts = first.start_tokens, self._most_start_tokens
         space = Space(seeds, largest, plan.budget.halved(), *starts)
         for name, rule in plan.rules(plan.near).items():
             attention = attention_of(self.rope, rule) * self._attention(plan.factor)
@@ -145,7 +140,7 @@ class Stages:
         seeds = {"rope": np.ones_like(factors)} | shares
         # Smaller bounds than for long contexts, as in the paper: there is less to interpolate.
         largest = max(1 + (factors[-1] - 1) / 2, 1 + 10 * plan.budget.step)
-        space = Space(seeds, largest, plan.budget.halved(), 0, plan.most_start_tokens)
+        space = Space(seeds, largest, plan.budget.halved(), 0, self._most_start_tokens)
         long = self._under(self.best["longrope"], plan.factor)
         self._row("short", "tuned, long factors", "method", self.tuned, long)
         self._search("short", "short", self.tuned, space)
@@ -158,8 +153,13 @@ class Stages:
         rope = under_rule(self.rope, Default())
         self._row("short", "longrope2, mixed", "tuned", model, rope)
 
+    @property
+    def _most_start_tokens(self) -> int:
+        """Returns the most tokens at the start that stay as in RoPE: a 16th of the train length."""
+        return self.plan.train_length // 16
+
     def _row(self, group, scheme, kind, model, encoding):
-        self.rows.setdefault((group, scheme), Row(group, scheme, kind, model, encoding))
+        self.rows.setdefault((group, scheme), Row(kind, model, encoding))
 
     def _factors(self, length) -> dict[str, np.ndarray]:
         rules = self.plan.rules(length)
@@ -175,37 +175,31 @@ class Stages:
         """Returns the encoding of a genome, with LongRoPE's attention factor."""
         return Searched.of(self.rope, genome, self._attention(times))
 
+    def _read(self, group: str) -> tuple[np.ndarray, int]:
+        """Returns the documents that the searches of a table read, and its times the length."""
+        plan, trials = self.plan, self.plan.trials
+        length, count, times = {
+            "near": (plan.near, trials.search_documents, plan.factor),
+            "far": (plan.far, trials.far_documents, plan.factor**2),
+            # As many tokens as in longer documents.
+            "short": (plan.train_length, trials.search_documents * plan.factor, plan.factor),
+        }[group]
+        return plan.documents(trials.search_split, length, count), times
+
     def _search(self, name: str, group: str, model: Transformer, space: Space, loss=text_loss):
         """Searches, or continues a search that was stopped, and adds its rows and its result."""
-        plan, target, budget = self.plan, self.plan.tables[group], space.budget
-        read = {"length": target.length, "count": target.documents}
-        documents_NL = plan.documents(plan.trials.search_split, **read)
+        budget, (documents_NL, times) = space.budget, self._read(group)
         fitness = loss(
             model,
             self.rope,
             documents_NL,
-            attention_factor=self._attention(target.times),
+            attention_factor=self._attention(times),
             mesh=self.mesh,
-            batch_tokens=plan.trials.batch_tokens,
+            batch_tokens=self.plan.trials.batch_tokens,
         )
-        # All settings that decide what the search finds.
-        config: dict[str, Any] = {
-            "search": dataclasses.asdict(budget),
-            "seed": self.seed,
-            "space": type(space).__name__,
-            "seeds": {seed: genome.factors for seed, genome in space.seeds.items()},
-            "bounds": [space.smallest, space.largest],
-            "starts": space.starts,
-            "rope": shared_keywords(self.rope),
-            "attention_factor": fitness.attention_factor,
-            "scored_tokens": fitness.last,
-            "documents": read | {"corpus_digest": plan.corpus.digest},
-            "model": fingerprint(model),
-        }
-        folder = self.folder / "search" / name
-        open_run(folder, config)
+        path = self.folder / "search" / name / "losses.jsonl"
         with (
-            contextlib.closing(Stored(folder / "losses.jsonl", config)) as stored,
+            contextlib.closing(Stored(path, {"search": name})) as stored,
             stage(f"{self.name}  {name}", budget.candidates, self.console) as advance,
         ):
             losses = remembered(fitness, stored, advance)
@@ -218,14 +212,14 @@ class Stages:
                 "seeds": {o.origin: o.loss for o in generations[0] if o.origin in space.seeds},
                 "losses": [[one.loss for one in generation] for generation in generations],
                 "found": dataclasses.asdict(best),
-                "factors": config["seeds"],
+                "factors": {seed: genome.factors for seed, genome in space.seeds.items()},
             }
         )
+        # The table of short texts has rows of the model before it was tuned too.
+        prefix = "tuned, " if group == "short" else ""
         for seed, genome in space.seeds.items():
-            under = self._under(genome, target.times)
-            self._row(group, f"{target.prefix}{seed} (start)", "start", model, under)
-        result = self._under(best.genome, target.times)
-        self._row(group, target.prefix + name, "found", model, result)
+            self._row(group, f"{prefix}{seed} (start)", "start", model, self._under(genome, times))
+        self._row(group, prefix + name, "found", model, self._under(best.genome, times))
 
     def _tune(self, name, kind, genome) -> Transformer:
         """Fine-tunes the model under a genome's factors, or continues where that was stopped.
@@ -245,9 +239,7 @@ class Stages:
             short_attention_factor=1.0,
         )
         model = self.model.under(in_place_of_rope(self.model, encoding))
-        start = {"digest": fingerprint(model), "factors": genome.factors}
-        config = {"tune": recipe_fields(plan.tune), "seed": self.seed, "start": start}
-        open_run(folder, config | {"corpus_digest": plan.corpus.digest})
+        open_run(folder, {"tuned": name, "factors": genome.factors})
         model, summary = train(
             kind(plan.tune, windows[0], model, *windows[1:]),
             plan.tune,
@@ -267,59 +259,37 @@ class Stages:
 
         A record has ``loss`` of all tokens, ``last_loss`` of the last tokens, and ``needle_loss``
         of the answers about needles that are put into the same documents (``with_needles``), if the
-        study has the stage that searches by it. Each batch is kept as soon as it is known.
+        study has the stage that searches by it.
         """
-        plan, trials, rows = self.plan, self.plan.trials, [*self.rows.values()]
-        lengths = {group: plan.tables[group].length for group in ("near", "far")}
-        documents = {
-            group: plan.documents(trials.split, lengths[group], trials.documents)
-            for group in dict.fromkeys(row.group for row in rows)
-            if group in lengths
-        }
-        # The last tokens of the longer documents, so that both groups score the same tokens.
-        documents["short"] = documents["near"][:, -plan.train_length - 1 :]
-        config: dict[str, Any] = {
-            "trials": dataclasses.asdict(trials),
-            "lengths": lengths,
-            "corpus_digest": plan.corpus.digest,
-            "found": {name: dataclasses.asdict(genome) for name, genome in self.best.items()},
-            "rows": [[row.group, row.scheme, fingerprint(row.encoding)] for row in rows],
-            "models": [fingerprint(row.model) for row in rows],
-        }
-        # Documents by group, and the first token of each loss, counted from the end.
-        kinds = [(documents, {"loss": 0, "last_loss": -trials.last_tokens})]
-        if "longrope2" in plan.stages:
-            asking = {group: with_needles(tokens_NL) for group, tokens_NL in documents.items()}
-            kinds.append((asking, {"needle_loss": -NEEDLE // 2}))
-        total = sum(of_kind[row.group][:, 1:].size for row in rows for of_kind, _ in kinds)
-        stored, records = Stored(self.folder / "scores.jsonl", config), []
+        plan, trials, records = self.plan, self.plan.trials, []
+        config = {"stages": plan.stages, "trials": dataclasses.asdict(trials)}
         with (
-            contextlib.closing(stored),
-            stage(f"{self.name}  score", total, self.console) as advance,
+            contextlib.closing(Stored(self.folder / "scores.jsonl", config)) as stored,
+            stage(f"{self.name}  score", len(self.rows), self.console) as advance,
         ):
-            for row in rows:
-                scorer = Scorer(row.model, self.mesh, trials.batch_tokens)
-                record: dict[str, Any] = {"group": row.group, "scheme": row.scheme}
-                record["kind"] = row.kind
-                for of_kind, firsts in kinds:
-                    record |= _losses(row, scorer, of_kind[row.group], firsts, stored, advance)
-                records.append(record)
+            for (group, scheme), row in self.rows.items():
+                score = functools.partial(self._losses, group, row)
+                record = {"group": group, "scheme": scheme, "kind": row.kind}
+                records.append(record | stored.get(f"{group}, {scheme}", score))
+                advance(scheme)
         return records
 
-
-def _losses(row, scorer, tokens_NL, firsts, stored, advance) -> dict[str, float]:
-    """Returns the mean losses from each of ``firsts`` to the end, batch by batch."""
-    layers, means = in_place_of_rope(row.model, row.encoding), []
-
-    def measure(batch):
-        losses_NL = scorer(batch, layers)
-        return [losses_NL[:, first:].mean(axis=1).tolist() for first in firsts.values()]
-
-    name = f"{row.group}, {row.scheme}, {', '.join(firsts)}"
-    for of_batch, tokens in scorer.batches(tokens_NL, stored, name, measure):
-        means.append(of_batch)
-        advance(row.scheme, steps=tokens)
-    return dict(zip(firsts, np.concatenate(means, axis=1).mean(axis=1).tolist(), strict=True))
+    def _losses(self, group: str, row: Row) -> dict[str, float]:
+        plan, trials = self.plan, self.plan.trials
+        length = plan.far if group == "far" else plan.near
+        documents_NL = plan.documents(trials.split, length, trials.documents)
+        if group == "short":
+            # The last tokens of the longer documents, so that both tables score the same tokens.
+            documents_NL = documents_NL[:, -plan.train_length - 1 :]
+        scorer = Scorer(row.model, self.mesh, trials.batch_tokens)
+        layers = in_place_of_rope(row.model, row.encoding)
+        losses_NL = scorer(documents_NL, layers)
+        last_NL = losses_NL[:, -trials.last_tokens :]
+        numbers = {"loss": float(losses_NL.mean()), "last_loss": float(last_NL.mean())}
+        if "longrope2" in plan.stages:
+            answers_NL = scorer(with_needles(documents_NL), layers)[:, -NEEDLE // 2 :]
+            numbers["needle_loss"] = float(answers_NL.mean())
+        return numbers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

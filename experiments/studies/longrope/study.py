@@ -7,11 +7,12 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from experiments.pretrained.trained import Source, in_tokens_of, loader
-from experiments.results.reports import search_report
-from experiments.results.searches import SearchStudy
+from experiments.results.comparisons import compared, marks
+from experiments.results.table import grid, select, tidy
 from experiments.running.points import trained_points
 from experiments.running.sweep import Sweep, recipe_fields
 from experiments.settings import filled, listed
+from experiments.studies.longrope.figure import drawn_searches
 from experiments.studies.longrope.plan import Plan, Trials
 from experiments.studies.longrope.search import Budget
 from experiments.studies.longrope.stages import Stages
@@ -21,12 +22,14 @@ from experiments.training.text import Text, spec_of
 from experiments.training.windows import check_batch, window_index
 
 SCHEME = "rope"
+# What is measured, and the words for it.
+MEASURES = {"loss": "all tokens", "last_loss": "last tokens", "needle_loss": "needle's answer"}
 
 
 class LongRoPESearch(Sweep):
     """Runs a config of ``configs/longrope.py``; see ``make_experiment`` for the arguments."""
 
-    report = search_report
+    title = "LongRoPE: searched factors"
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         super().__init__(config, workdir, console)
@@ -122,23 +125,54 @@ class LongRoPESearch(Sweep):
                 f"  {search['search']:<12} {search['found']['loss']:.4f}  from  {seeds}"
             )
 
-    def study(self, command):
-        plan, evaluations = self.plan, self.evaluations()
-        about = self.about(command) | {
-            "train_length": plan.train_length,
-            "factor": plan.factor,
-            "last_tokens": plan.trials.last_tokens,
-            "trials": dataclasses.asdict(plan.trials),
-            "scored": plan.scored(),
-            "source": self.config["checkpoint"] or "trained here",
+    def about(self, command):
+        more = {"tuning": self.all_of("tuning")}
+        return super().about(command) | self.about_corpus(self.plan.corpus) | more
+
+    def costs(self):
+        return [run for run in super().costs() if run["tokens"]]
+
+    def frame(self):
+        plan, rows = self.plan, []
+        lengths = {"near": plan.near, "far": plan.far, "short": plan.train_length}
+        for evaluation in self.evaluations():
+            for record in evaluation["records"]:
+                row = {"seed": evaluation["training"]["seed"], "unit": "nats per token"}
+                row |= {"scheme": record["scheme"], "split": record["group"]}
+                row |= {"x": lengths[record["group"]]}
+                measured = (name for name in MEASURES if name in record)
+                rows += [row | {"measure": name, "value": record[name]} for name in measured]
+        return tidy(self.config["experiment"], rows)
+
+    def comparisons(self, frame):
+        return compared(frame.assign(family="searched factors", is_error=True), "yarn")
+
+    def tables(self, frame, comparisons):
+        near, far, trained = self.plan.near, self.plan.far, self.plan.train_length
+        titles = {
+            "near": f"{near} tokens, {self.plan.factor}x the train length: nats per token",
+            "short": f"{trained} tokens, the train length: nats per token",
+            "far": f"{far} tokens, fine-tuned at {near} only: nats per token",
         }
-        about |= self.about_corpus(plan.corpus)
-        training = [run for run in self.costs() if run["tokens"]]
-        records, searches, tuning = (
-            [{"seed": run["training"]["seed"]} | one for run in evaluations for one in run[key]]
-            for key in ("records", "searches", "tuning")
-        )
-        return SearchStudy(records, training, self.failures(), about, searches, tuning)
+        by_measure = comparisons.assign(x=comparisons["measure"])
+        return [
+            grid(
+                rows.assign(x=rows["measure"]),
+                title,
+                best_at="loss",
+                heads=MEASURES.__getitem__,
+                marks=marks(by_measure, split=split),
+                caption="Mean ± half of its 95 % interval over seeds, of documents that no search "
+                "has read. (start) is where a search began. ▲ better and ▼ worse than yarn, after "
+                "correction.",
+            )
+            for split, title in titles.items()
+            if len(rows := select(frame, split=split))
+        ]
+
+    def figures(self, frame):
+        first, *_ = self.evaluations()
+        return {"searches": drawn_searches(first["searches"])}
 
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": SCHEME} | self.config["rope"]

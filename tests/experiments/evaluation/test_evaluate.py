@@ -1,8 +1,6 @@
 """Tests all protocols, on losses that say which token was scored with what context."""
 
-import contextlib
 import itertools
-import types
 
 import jax
 import numpy as np
@@ -10,7 +8,6 @@ import pytest
 from toy import preempted
 
 from experiments.evaluation.lengths import Protocols, Scorer, evaluate, in_other_units, work
-from experiments.results.record import Stored
 from experiments.training.mesh import make_mesh
 from posenc_jax import Encoding
 
@@ -155,26 +152,3 @@ def test_units():
     assert in_other_units(2 * np.log(2), 4.0)["bits_per_byte"] == 0.5
     assert in_other_units(np.log(5), 1.0)["perplexity"] == pytest.approx(5)
     assert in_other_units(1e4, 1.0)["perplexity"] == np.inf
-
-
-@pytest.mark.parametrize("sizes", [(4, 6), (6, 4)])
-def test_batches_of_another_size_are_read_once_each(sizes, tmp_path):
-    """A mesh of another number of devices has other rows in a batch."""
-    windows_NL = np.arange(8)[:, None] * np.ones((1, 3))
-
-    def read(size, batches):
-        stored, left = Stored(tmp_path / "kept.jsonl", {}), iter(range(batches))
-
-        def measure(batch):
-            if next(left, None) is None:
-                raise KeyboardInterrupt
-            return batch[:, 0].tolist()
-
-        scorer = types.SimpleNamespace(rows=lambda windows_NL: size)
-        with contextlib.closing(stored):
-            rows = Scorer.batches(scorer, windows_NL, stored, "a", measure)
-            return [value for row, _ in rows for value in row]
-
-    with pytest.raises(KeyboardInterrupt):
-        read(sizes[0], batches=1)
-    assert read(sizes[1], batches=9) == list(range(8))

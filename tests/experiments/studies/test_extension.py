@@ -1,15 +1,13 @@
 """Tests the study of extension, at a size that runs in seconds."""
 
-import dataclasses
 import functools
 import json
-import math
 
 import common
 import jax
 import numpy as np
 import pytest
-from study_records import ABOUT, TRAINING, record
+from study_records import record
 from tiny_runs import comparison
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -20,8 +18,9 @@ from experiments.evaluation import harness
 from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.export import _as_llama, _longest, export
 from experiments.pretrained.trained import Source, load_run
-from experiments.results.extensions import ExtensionStudy, retention
-from experiments.results.length_table import length_table
+from experiments.results.extensions import tidy
+from experiments.results.lengths import WINDOWED
+from experiments.results.table import select
 from experiments.running.schedule import run_points
 from experiments.studies.extension.encodings import Methods
 from experiments.studies.extension.study import Extension, points
@@ -47,8 +46,9 @@ experiment = functools.partial(comparison, kind=Extension)
 
 
 def results(workdir):
-    """Returns the records of a report, which lack what only time decides."""
-    return json.loads((workdir / "results.json").read_text())["records"]
+    """Returns the records of all points in a workdir."""
+    paths = sorted(workdir.glob("runs/**/evaluation.json"))
+    return [record for path in paths for record in json.loads(path.read_text())["records"]]
 
 
 def losses(records, protocol="last"):
@@ -76,11 +76,10 @@ def test_results_hold_every_method_before_and_after(finished):
     shorts = [r for r in results(workdir) if r["protocol"] == "short"]
     assert {(r["scheme"], r["steps"]) for r in shorts} == {key[:2] for key in actual}
     assert all(0 <= r["accuracy"] <= 1 for r in shorts)
-    page, table = path.read_text(), (workdir / "table.md").read_text()
-    for word in ("the command", "Zero-shot", "After 2 steps", "yarn, 2 steps", "What is kept"):
+    page = path.read_text()
+    for word in ("the command", "After 0 steps", "After 2 steps", "Texts of the trained length"):
         assert word in page
-    assert table.count("\n") == 2 + 3 + 2 + 1 and "| `drope` | 2 |" in table
-    assert "After 2 steps" in output and "resonance_yarn" in output
+    assert "After 0 steps" in output and "resonance_yarn" in output
     where = {"scheme": "pi", "steps": 0, "protocol": "last"}
     of_pi = (r for r in results(workdir) if where.items() <= r.items())
     bits = "  ".join(f"{r['multiple']}x {r['bits_per_byte']:.3f}" for r in of_pi)
@@ -272,48 +271,18 @@ def test_every_method_is_made_of_the_trained_rope(corpus, tmp_path):
 # The report
 
 
-def study(shares, seeds=3):
-    """Makes a study in which YaRN keeps ``shares`` of the accuracy, given by steps and seed."""
-    records, training = [], []
-    for seed in range(seeds):
-        records.append(record("rope", seed, 1, 2.0, protocol="windowed", steps=0))
-        for scheme, steps in [("rope", 0), *(("yarn", n) for n in shares)]:
-            share, more = 1.0 if scheme == "rope" else shares[steps][seed], dict(steps=steps)
-            short = dict(protocol="short", accuracy=0.5 * share)
-            records.append(record(scheme, seed, 1, 2.0 / share, **short, **more))
-            more |= dict(documents=4)
-            records += [record(scheme, seed, m, 3.0 / share, **more) for m in (1, 8)]
-        for name, n in ((f"yarn, {n} steps", n) for n in shares if n):
-            training.append(TRAINING | {"scheme": name, "trained": name, "steps": n, "seed": seed})
-    return ExtensionStudy(records, training, [], ABOUT | {"target": 8, "source": "here"}, [])
-
-
-def test_what_is_kept_is_judged_with_its_interval():
-    shares = {0: (0.90, 0.92, 0.91), 25: (0.99, 0.98, 0.985), 100: (0.99, 0.90, 0.96)}
-    actual = retention(study(shares).records)
-    assert actual["rope", 0].accuracy == (1.0, 0.0, 3) and actual["rope", 0].change[0] == 0.0
-    assert [actual["yarn", n].verdict for n in shares] == ["no", "yes", "undecided"]
-    # A standard error of 0.01 / sqrt(3), times 4.303.
-    assert actual["yarn", 0].accuracy[1] == pytest.approx(0.02484, abs=1e-4)
-    assert actual["yarn", 25].change[0] == pytest.approx(1 / 0.985 - 1, abs=1e-4)
-    one = retention(study({0: (0.9,)}, seeds=1).records)["yarn", 0]
-    assert math.isnan(one.accuracy[1]) and one.verdict == "no, one seed"
-    broken, nothing = (study({0: (0.9,)}, seeds=1) for _ in range(2))
-    broken.records[-3]["accuracy"] = math.nan
-    for item in nothing.records:
-        item["accuracy"] = 0.0
-    for one in (broken, nothing):
-        assert retention(one.records)["yarn", 0].verdict == "no"
-
-
-def test_other_documents_are_not_compared_with_those_of_the_trained_length():
-    """At a great length fewer texts are read, which may be easier than the others."""
-    several = study({0: (0.9, 0.9, 0.9)})
-    easier = {"loss": 1.0, "bits_per_byte": 1.0}
-    for documents, gains in ((4, 512), (1, 64)):
-        other = easier | {"documents": documents}
-        records = [r | other if r["multiple"] == 8 else r for r in several.records]
-        actual = length_table(dataclasses.replace(several, records=records).at(0))
-        assert actual.effective["yarn"] == gains
-        cells = actual.cells.set_index(["scheme", "x"])
-        assert cells.loc[("yarn", 512), "is_gain"] == (documents == 4)
+def test_a_window_stands_beside_every_number_of_steps():
+    """At a great length fewer texts are read, which may be easier, so there it has no loss."""
+    records = [record("rope", 0, 1, 2.0, protocol="windowed", steps=0)]
+    for scheme, steps, bits in (("rope", 0, 3.0), ("yarn", 0, 2.5), ("yarn", 25, 1.5)):
+        short = dict(protocol="short", accuracy=0.5, steps=steps)
+        records.append(record(scheme, 0, 1, bits, **short))
+        records += [record(scheme, 0, m, bits, steps=steps) for m in (1, 8)]
+        records.append(record(scheme, 0, 16, bits, steps=steps, tokens=10))
+    frame = tidy("extension", records)
+    last = select(frame, measure="last").set_index(["split", "scheme", "x"])["value"].to_dict()
+    window = {(split, WINDOWED, x): 2.0 for split in ("0 steps", "25 steps") for x in (8,)}
+    window |= {(split, WINDOWED, 1): 3.0 for split in ("0 steps", "25 steps")}
+    assert window == {key: value for key, value in last.items() if key[1] == WINDOWED}
+    assert last["25 steps", "yarn", 8] == 1.5 and last["0 steps", "yarn", 16] == 2.5
+    assert set(select(frame, measure="short accuracy")["value"]) == {0.5}

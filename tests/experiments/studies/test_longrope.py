@@ -13,7 +13,6 @@ from benchmarks.dry_run import print_dry_run
 from configs.longrope import get_config
 from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.trained import rope_of
-from experiments.results.searches import SearchStudy, Verdict, verdicts
 from experiments.running.schedule import run_points
 from experiments.running.status import status
 from experiments.studies.longrope.encoding import Searched, critical_pairs, factors_of, under_rule
@@ -200,28 +199,10 @@ def test_a_finished_run_is_searched_without_training(corpus, tmp_path):
     searches = (json.loads((folder / path).read_text()) for folder in (finished, workdir))
     first, second = (one["searches"] for one in searches)
     assert second == [item for item in first if item["search"] == "released"]
-    assert "released" in one.write_report("command").read_text()
+    page = one.write_report("command").read_text()
+    assert "64 tokens, 2x the train length" in page and "yarn (start)" in page
+    frame = one.frame()
+    assert set(frame["split"]) == {"near", "short"} and set(frame["x"]) == {64, 32}
+    assert {"released", "yarn (start)", "rope"} < set(frame["scheme"])
     run = json.loads((workdir / "runs/rope/seed0/run.json").read_text())
     assert len(run["config"]["checkpoint"]) == 16 and "train" not in run["config"]
-
-
-def study_of(*losses):
-    """Makes a study of searches from ``a`` and ``b``, with losses of a, b, yarn and longrope."""
-    kinds = {"a (start)": "start", "b (start)": "start", "yarn": "method", "longrope": "found"}
-    records = [
-        {"group": "near", "scheme": scheme, "kind": kind, "seed": seed, "loss": loss}
-        for seed, values in enumerate(losses)
-        for (scheme, kind), loss in zip(kinds.items(), values, strict=True)
-    ]
-    other = {"group": "near", "scheme": "c (start)", "kind": "start", "seed": 0, "loss": 0.0}
-    search = {"search": "longrope", "seeds": {"a": 1.0, "b": 1.0}}
-    return SearchStudy([*records, other], [], [], {}, [search], [])
-
-
-def test_a_verdict_compares_with_the_best_rival_of_each_seed():
-    starts, methods = verdicts(study_of((3.0, 2.0, 1.0, 1.5), (2.0, 3.0, 4.0, 1.75)))
-    assert starts == Verdict("longrope", "start", "loss", [-0.5, -0.25]) and starts.holds
-    assert methods.differences == [0.5, -2.25] and not methods.holds
-    assert str(starts).startswith("longrope beats what it started from: all tokens, -0.3750 ± 1.58")
-    assert "does not beat the known methods" in str(methods)
-    assert "better under 1 of 2 seeds" in str(methods)
