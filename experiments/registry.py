@@ -26,6 +26,8 @@ EXPERIMENTS = {
     "probed": "experiments.studies.claims.study:Probed",
     "rung": "experiments.studies.ladder:Rung",
     "ladder": "experiments.studies.ladder:Ladder",
+    "onset": "experiments.studies.copying:Onset",
+    "copying": "experiments.studies.copying:Copying",
 }
 
 

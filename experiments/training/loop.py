@@ -230,12 +230,12 @@ class _Loop:
         to_mesh = functools.partial(jax.make_array_from_process_local_data, self._rows)
         return jax.tree.map(to_mesh, rows)
 
-    def _scores(self, step, states) -> dict[int, float]:
-        """Returns the score of each model, by the number of its run, if it is due at this step."""
+    def _scores(self, step, states) -> dict[int, dict[str, float]]:
+        """Returns what each model is measured by, by the number of its run, if it is due."""
         goal = self.runs[0].goal
         if goal is None or (step % goal.every and step != self.recipe.steps):
             return {}
-        return {n: goal.score(self._state_of(states, n).model) for n, _ in self._going()}
+        return {n: goal.measured(self._state_of(states, n).model) for n, _ in self._going()}
 
     def _state_of(self, states, number):
         return states if len(self.runs) == 1 else self._one_of(states, number)

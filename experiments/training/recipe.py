@@ -33,13 +33,14 @@ class Goal:
     for as many steps again, because a model that has just learned a task is not reliable yet.
 
     Attributes:
-      score: a pure function of the model, such as the share of held-out examples that it has right.
-        A resumed run computes it again.
+      measured: a pure function of the model that returns numbers by name. One is the "score", such
+        as the share of held-out examples that the model has right; all are written with the step.
+        A resumed run computes them again.
       enough: the score at which the task counts as learned.
       every: steps from one score to the next; the last step has one too.
     """
 
-    score: Callable[[Transformer], float]
+    measured: Callable[[Transformer], dict[str, float]]
     enough: float
     every: int
 

@@ -67,12 +67,16 @@ class Run:
         self._line = self.first, 0.0  # the step and the seconds of the newest line
 
     def record(
-        self, step: int, numbers: dict[str, np.ndarray], is_saved: bool, score: float | None = None
+        self,
+        step: int,
+        numbers: dict[str, np.ndarray],
+        is_saved: bool,
+        measured: dict[str, float] | None = None,
     ) -> str:
         """Writes the numbers of a step if they are due, and returns a note for the progress bar.
 
-        ``is_saved`` says whether the state is about to be saved, and ``score`` is the model's, if
-        the run has a goal and a score is due. The run ends if the numbers are not finite.
+        ``is_saved`` says whether the state is about to be saved, and ``measured`` has the numbers
+        of the run's goal, where they are due. The run ends if the numbers are not finite.
         """
         loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
@@ -84,9 +88,9 @@ class Run:
         done = step - self.first
         tokens = done * self._recipe.batch_size * self._recipe.length
         extra = {"mfu": done / seconds / self._at_peak} if self._at_peak else {}
-        if self.goal is not None and score is not None:
-            extra["score"] = score
-            if self._learned_at is None and score >= self.goal.enough:
+        if self.goal is not None and measured is not None:
+            extra |= measured
+            if self._learned_at is None and measured["score"] >= self.goal.enough:
                 self._learned_at = step
         if self._learned_at is not None:
             extra["learned_at"] = self._learned_at  # in every line, so that a resumed run knows it

@@ -126,7 +126,11 @@ class OneTask(Questions):
         # The rows are the same for every model, and others than in training and in the tests.
         rng, setting = generator(self.learned.number, 2**63 + 1), self.setting
         rows = _drawn(self.learned, rng, setting.held_out, self.length)
-        return Goal(lambda model: float(_share(model, rows)), setting.enough, setting.every)
+
+        def measured(model):
+            return {"score": float(_share(model, rows))}
+
+        return Goal(measured, setting.enough, setting.every)
 
     def likeliest(self, task, rng, model, tokens_NL):
         rows = {"tokens": tokens_NL, "positions": task.positions(rng, tokens_NL)}

@@ -38,7 +38,11 @@ class Fit:
         return jnp.mean((x_BD @ model.slope[...] - x_BD.sum(axis=1)) ** 2)
 
 
-GOAL = Goal(lambda model: float(1 - jnp.abs(model.slope[...] - 1).max()), enough=0.8, every=EVERY)
+def measured(model):
+    return {"score": float(1 - jnp.abs(model.slope[...] - 1).max())}
+
+
+GOAL = Goal(measured, enough=0.8, every=EVERY)
 
 
 def run(folder, goal=GOAL, seed=0):
@@ -71,7 +75,7 @@ def test_a_run_goes_on_for_as_many_steps_as_it_took_to_learn(undisturbed):
 
 
 def test_a_run_that_learns_nothing_ends_at_the_last_step(tmp_path):
-    _, summary = run(tmp_path, Goal(GOAL.score, enough=1.1, every=30))
+    _, summary = run(tmp_path, Goal(measured, enough=1.1, every=30))
     assert summary["steps"] == RECIPE.steps
     assert [line["step"] for line in told(tmp_path)] == [30, 60, 90, 120]
     assert not any("learned_at" in line for line in lines(tmp_path))
