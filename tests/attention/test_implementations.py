@@ -85,16 +85,22 @@ def test_float64(name):
                 close(value_and_gradients(by("ring"), encoding, *qkv), expected)
 
 
-def test_dense_has_derivatives_in_forward_mode():
-    encoding, (q, k, v) = common.build("rope"), sides(common.HEADS, T, T)
+@pytest.mark.parametrize("name", ["rope", "shaw"])
+def test_dense_is_differentiated_in_any_mode_and_twice(name):
+    encoding, (q, k, v) = common.build(name), sides(common.HEADS, T, T)
     tokens = encoding.tokens(text(T))
 
     def total(q):
-        out = posenc_jax.attend(encoding, q, k, v, tokens, implementation="dense")
-        return (out**2).sum()
+        return (by("dense")(encoding, q, k, v, tokens) ** 2).sum()
 
-    _, slope = jax.jvp(total, (q,), (k,))
-    common.close(slope, (jax.grad(total)(q) * k).sum(), rtol=1e-4)
+    def slope(q):  # along k, in forward mode
+        return jax.jvp(total, (q,), (k,))[1]
+
+    gradient = jax.grad(total)
+    common.close(slope(q), (gradient(q) * k).sum(), rtol=1e-4)
+    _, curvature = jax.jvp(gradient, (q,), (k,))
+    common.close(jax.grad(slope)(q), curvature, atol=1e-4)
+    common.close(jax.grad(lambda q: (gradient(q) * k).sum())(q), curvature, atol=1e-4)
 
 
 @pytest.mark.parametrize(("implementation", "name"), [("dense", "fox"), ("blockwise", "t5")])
