@@ -53,7 +53,7 @@ setup(
     ],
     entry_points={"console_scripts": ["posenc = posenc_jax.cli:main"]},
     packages=find_packages(include=["posenc_jax", "posenc_jax.*"]),
-    package_data={"posenc_jax": ["py.typed", "*.pyi"]},
+    package_data={"posenc_jax": ["py.typed"]},
     python_requires=">=3.11,<3.14",
     install_requires=REQUIRED,
     extras_require={

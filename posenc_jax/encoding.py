@@ -21,7 +21,6 @@ from posenc_jax.checks import (
     checked_positions,
 )
 from posenc_jax.fields import count_of
-from posenc_jax.lookup import GATHER, Lookup
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Stamp, Tokens, is_consecutive, structure
 
@@ -93,7 +92,6 @@ class Tile:
         None means all of them. A scheme whose heads differ must select its parameters by
         :meth:`of_heads`, or its results are wrong where heads are sharded.
       num_heads: how many query heads the whole model has (static).
-      lookup: how to look up rows of tables here (static).
       causal: whether later keys are hidden from queries (static); None under ``logits``, where the
         caller applies the mask.
     """
@@ -105,20 +103,12 @@ class Tile:
     scale: float | jax.Array
     heads: jax.Array | None
     num_heads: int = dataclasses.field(metadata={"static": True})
-    lookup: Lookup = dataclasses.field(default=GATHER, metadata={"static": True})
     causal: bool | None = dataclasses.field(default=None, metadata={"static": True})
-
-    @property
-    def in_kernel(self) -> bool:
-        """Returns whether the tile lies in a Pallas kernel: one head at a time, and no gather."""
-        return self.lookup is not GATHER
 
     def of_heads(self, values: jax.Array) -> jax.Array:
         """Returns the rows of ``values``, one for each query head of the model, for this tile."""
         _check_rows(values, num_heads=self.num_heads)
-        if self.heads is None:
-            return values
-        return self.lookup.rows(values, self.heads) if self.in_kernel else values[self.heads]
+        return values if self.heads is None else values[self.heads]
 
     def per_head(self, values_H: Any) -> jax.Array:
         """Returns a number for each query head of this tile as logits take it, ``[1, H, 1, 1]``."""

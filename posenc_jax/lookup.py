@@ -1,8 +1,5 @@
 """Looks up rows of tables, and multiplies with them, on any mesh."""
 
-import dataclasses
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -28,17 +25,6 @@ def pick(table, index) -> jax.Array:
     ``0 .. R - 1``: nothing checks it.
     """
     return jnp.take_along_axis(table, index, axis=-1, mode="promise_in_bounds")
-
-
-@dataclasses.dataclass(frozen=True)
-class Lookup:
-    """Holds the two ways to look up rows in a tile; a kernel, which has no gather, has its own."""
-
-    rows: Callable[..., jax.Array]
-    pick: Callable[[jax.Array, jax.Array], jax.Array]
-
-
-GATHER = Lookup(rows, pick)
 
 
 def row_products(x_BTHC, table) -> jax.Array:

@@ -149,15 +149,16 @@ def make(
     num_layers: int | None = None,
     rngs: nnx.Rngs | None = None,
     **settings,
-) -> Encoding | Layers:
-    """Builds the encoding called ``name``, or the pattern of layers.
+) -> Any:
+    """Builds the encoding called ``name``, an ``Encoding``, or the pattern of layers, ``Layers``.
 
-    By default there are as many kv heads as query heads.
+    Configs know a scheme by its name. In code the classes themselves, such as ``posenc_jax.FoX``,
+    show their keywords to editors and type checkers.
 
     Args:
       name: a key of ``REGISTRY``; the names in ``PATTERNS`` give Layers.
       num_heads: number of query heads in one layer.
-      num_kv_heads: number of kv heads in one layer.
+      num_kv_heads: number of kv heads in one layer; by default ``num_heads``.
       head_dim: number of channels in one head.
       model_dim: width of the residual stream.
       train_length: number of tokens in one training sequence.

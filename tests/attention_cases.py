@@ -8,8 +8,6 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-import schemes
 from jax.sharding import AbstractDevice, AbstractMesh
 
 import posenc_jax
@@ -116,30 +114,6 @@ def traced_for(platform, kind):
     """Returns a context in which programs are traced for a device that this host has not."""
     device = AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
     return jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device))
-
-
-# The kernels refuse whole rows, all heads in a tile, and one decay for each channel.
-IN_KERNELS = [
-    name
-    for name in common.one_of_each_tile()
-    if not (common.outline(name).whole_rows or schemes.ALL[name].mixes_heads or name == "wall")
-]
-
-
-def slow_unless_quick(name, *more):
-    """Returns a case, for ``make test`` only if the scheme's hooks in kernels are of a new kind."""
-    is_quick = name in ("value_rope", "alibi", "shaw", "fox")
-    return pytest.param(name, *more, marks=[] if is_quick else pytest.mark.slow)
-
-
-# Small enough for kernels, which compare with the rows of tables one by one.
-SMALLER = {
-    "deberta": {"max_distance": 3},
-    "fire": {"hidden": 4},
-    "shaw": {"max_distance": 2},
-    "swin_v2": {"hidden": 4},
-    "t5": {"num_buckets": 8},
-}
 
 
 def sides(num_kv_heads=2, q_length=40, k_length=40, dtype=np.float32):

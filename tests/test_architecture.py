@@ -1,8 +1,11 @@
-"""Tests that packages import only what docs/architecture.md has below them."""
+"""Tests that packages import only what docs/architecture.md has below them, and what is public."""
 
+import ast
 from pathlib import Path
 
+import posenc_jax
 from docs.site.architecture import imports, packages
+from posenc_jax.registry import lookup
 
 ROOT = Path(__file__).parents[1]
 
@@ -14,3 +17,17 @@ def test_rooms_import_only_what_is_below_them():
     assert len(edges) > 50 and {package for pair in edges for package in pair} <= {*order}
     upward = {pair: files for pair, files in edges.items() if place[pair[0]] > place[pair[1]]}
     assert not upward
+
+
+def test_every_scheme_is_a_public_name_that_editors_know():
+    tree = ast.parse((ROOT / "posenc_jax/__init__.py").read_text())
+    known = {
+        f"{statement.module}:{alias.name}"
+        for statement in ast.walk(tree)
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    for name, where in posenc_jax.REGISTRY.items():
+        attribute = where.partition(":")[2]
+        assert where in known and attribute in dir(posenc_jax)
+        assert getattr(posenc_jax, attribute) is lookup(name)

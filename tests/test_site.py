@@ -4,7 +4,7 @@ import common
 import pytest
 
 import posenc_jax
-from docs.site import concepts, models, pages, papers, snippets, stub
+from docs.site import concepts, models, pages, papers, snippets
 from experiments.studies import docstrings
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
@@ -86,13 +86,6 @@ def test_a_concept_has_its_picture(name):
     picture = getattr(concepts, name)()._repr_svg_()
     assert picture.count("<path") > 20 and picture.rstrip().endswith("</svg>")
     assert f"concepts.{name}()" in (common.ROOT / "docs/concepts.md").read_text()
-
-
-# The types of make
-
-
-def test_the_stub_is_that_of_the_registry():
-    assert stub.PATH.read_text() == stub.stub(), "run python -m docs.site.stub"
 
 
 @pytest.mark.parametrize(

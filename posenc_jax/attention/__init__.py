@@ -7,8 +7,7 @@ An implementation of attention is a name or a function. The names are
     blockwise   the logits of one tile at a time, in memory linear in T;
     ring        the same with tokens sharded over the mesh axis "context";
     fused       cuDNN's kernel, Splash attention on a TPU (compiled for it and compared in an
-                interpreter, not timed) or XLA's, for schemes that leave the logits alone;
-    pallas      our kernel for GPU and TPU, not measured yet.
+                interpreter, not timed) or XLA's, for schemes that leave the logits alone.
 """
 
 import functools
@@ -49,13 +48,6 @@ __all__ = [
 ]
 
 
-def pallas(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
-    """Attends in our own kernels, which are imported when they are asked for."""
-    from posenc_jax.attention.pallas import pallas as kernels
-
-    return kernels(encoding, tile, v_BSKC, rule)
-
-
 # An implementation gets one tile that holds every query and key, both already rotated.
 Implementation = Callable[[Encoding, Tile, jax.Array, Rule], jax.Array]
 IMPLEMENTATIONS: dict[str, Implementation] = {
@@ -63,7 +55,6 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
     "blockwise": blockwise,
     "ring": ring,
     "fused": fused,
-    "pallas": pallas,
 }
 
 # With at most this many logits in a head, or this few queries, a single product is faster; see

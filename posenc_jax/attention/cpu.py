@@ -1,8 +1,9 @@
-"""Computes the products of attention in forms that spare XLA:CPU copies of large arrays.
+"""Computes attention in forms that spare XLA:CPU copies of large arrays.
 
-The results equal those of ``dense``. Without these forms XLA:CPU transposes the ``[T, S]`` matrix
-of weights for the gradients of keys and values, which takes an eighth of attention's time. For
-products of a few queries it transposes all keys, and it copies cache slots that are written and
+``dense`` stands beside the reference in ``dense.py``, and gives the same numbers by products with
+gradients of their own, in reverse mode. Without these forms XLA:CPU transposes the ``[T, S]``
+matrix of weights for the gradients of keys and values, which takes an eighth of attention's time.
+For products of a few queries it transposes all keys, and it copies cache slots that are written and
 then read. The form is chosen when a program is lowered, so a program that a CPU host exports for an
 accelerator has the plain form.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.attention import dense as reference
+from posenc_jax.attention.dense import grouped, scored, softmax
 from posenc_jax.attention.rule import Rule
 from posenc_jax.encoding import Encoding, Tile
 
@@ -39,10 +40,11 @@ def has_one_core() -> bool:
 
 
 def dense(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
-    """Attends in one tile that holds every query and key; see ``attend``."""
-    return reference.dense(
-        encoding, tile, v_BSKC, rule, products=products, weighted_sums=weighted_sums
-    )
+    """Attends as the reference does, by products that have other forms on a CPU."""
+    logits_BHTS = scored(encoding, products(tile.q, tile.k), tile)
+    weights_BHTS, totals_BTH1 = softmax(logits_BHTS, tile, rule)
+    out_BTHC = encoding.mix(weighted_sums(weights_BHTS, v_BSKC), weights_BHTS, tile)
+    return (out_BTHC / totals_BTH1).astype(v_BSKC.dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -119,7 +121,7 @@ def _rows(tile, v_BSKC, rule, start, count) -> tuple[Tile, jax.Array, Rule]:
 def products(q_BTHC: jax.Array, k_BSKC: jax.Array) -> jax.Array:
     """Multiplies each query with the keys of its kv head: float32 ``[B, H, T, S]``."""
     B, T, H, _ = q_BTHC.shape
-    q_BKGTC = reference.grouped(q_BTHC, k_BSKC.shape[2])
+    q_BKGTC = grouped(q_BTHC, k_BSKC.shape[2])
     return _products(q_BKGTC, k_BSKC.swapaxes(1, 2)).reshape(B, H, T, -1)
 
 
@@ -131,7 +133,7 @@ def weighted_sums(weights_BHTS: jax.Array, v_BSKC: jax.Array) -> jax.Array:
     return out_BKGTC.reshape(B, H, T, -1).swapaxes(1, 2)
 
 
-def sums_over_queries(x_BKGTC, matrix_BKGTS) -> jax.Array:
+def _sums_over_queries(x_BKGTC, matrix_BKGTS) -> jax.Array:
     """Sums the vectors of the queries, weighted for each key: float32 ``[B, K, S, C]``."""
 
     def transposed(x_BKGTC, matrix_BKGTS):
@@ -193,7 +195,7 @@ def _products_backward(operands, d_BKGTS):
     q_BKGTC, k_BKSC = operands
     d_BKGTS = d_BKGTS.astype(k_BKSC.dtype)
     d_q = _einsum("bkgts,bksc->bkgtc", d_BKGTS, k_BKSC)
-    return d_q.astype(q_BKGTC.dtype), sums_over_queries(q_BKGTC, d_BKGTS).astype(k_BKSC.dtype)
+    return d_q.astype(q_BKGTC.dtype), _sums_over_queries(q_BKGTC, d_BKGTS).astype(k_BKSC.dtype)
 
 
 _products.defvjp(lambda q, k: (_products(q, k), (q, k)), _products_backward)
@@ -208,7 +210,7 @@ def _weighted_sums_backward(operands, d_BKGTC):
     weights_BKGTS, v_BKSC = operands
     d_BKGTC = d_BKGTC.astype(v_BKSC.dtype)
     d_weights = _einsum("bkgtc,bksc->bkgts", d_BKGTC, v_BKSC)
-    d_v = sums_over_queries(d_BKGTC, weights_BKGTS)
+    d_v = _sums_over_queries(d_BKGTC, weights_BKGTS)
     return d_weights.astype(weights_BKGTS.dtype), d_v.astype(v_BKSC.dtype)
 
 

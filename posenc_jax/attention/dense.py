@@ -1,6 +1,7 @@
-"""Computes all logits at once, in memory ``[B, H, T, S]``: the readable reference."""
+"""Computes all logits at once, in memory ``[B, H, T, S]``: the readable reference.
 
-from collections.abc import Callable
+It can be differentiated any number of times, in forward and in reverse mode.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,15 @@ from posenc_jax.encoding import Encoding, Tile
 
 # FLOOR is below any logit and TINY below any sum of weights, so that a row that sees no key is 0.
 FLOOR, TINY = -1e30, 1e-30
+
+
+def dense(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
+    """Attends in one tile that holds every query and key, ``[B, T, H, C]``; see ``attend``."""
+    logits_BHTS = scored(encoding, products(tile.q, tile.k), tile)
+    weights_BHTS, totals_BTH1 = softmax(logits_BHTS, tile, rule)
+    out_BTHC = encoding.mix(weighted_sums(weights_BHTS, v_BSKC), weights_BHTS, tile)
+    # Dividing after the sum touches [T, C] numbers instead of [T, S].
+    return (out_BTHC / totals_BTH1).astype(v_BSKC.dtype)
 
 
 def products(q_BTHC: jax.Array, k_BSKC: jax.Array) -> jax.Array:
@@ -58,20 +68,8 @@ def weighted_sums(weights_BHTS: jax.Array, v_BSKC: jax.Array) -> jax.Array:
     return out.reshape(B, T, H, -1)
 
 
-def dense(
-    encoding: Encoding,
-    tile: Tile,
-    v_BSKC: jax.Array,
-    rule: Rule,
-    *,
-    products: Callable[[jax.Array, jax.Array], jax.Array] = products,
-    weighted_sums: Callable[[jax.Array, jax.Array], jax.Array] = weighted_sums,
-) -> jax.Array:
-    """Attends in one tile that holds every query and key, ``[B, T, H, C]``; see ``attend``.
-
-    ``attention/cpu.py`` has other forms of the two products, with the same values.
-    """
-    logits_BHTS = scored(encoding, products(tile.q, tile.k), tile)
+def softmax(logits_BHTS: jax.Array, tile: Tile, rule: Rule) -> tuple[jax.Array, jax.Array]:
+    """Returns weights, not yet divided, and the totals ``[B, T, H, 1]`` to divide their sums by."""
     visible = rule.visible(tile.q_tokens, tile.k_tokens)
     if visible is not None:
         logits_BHTS = jnp.where(visible, logits_BHTS, -jnp.inf)
@@ -81,12 +79,9 @@ def dense(
         largest = jnp.maximum(largest, sinks_BHT1)
     largest = jnp.maximum(jax.lax.stop_gradient(largest), FLOOR)
     weights_BHTS = jnp.exp(logits_BHTS - largest)
-    dropped_BHTS = weights_BHTS
-    if rule.dropout is not None:
-        dropped_BHTS = weights_BHTS * rule.dropout.factors(tile)
-    out_BTHC = encoding.mix(weighted_sums(dropped_BHTS, v_BSKC), dropped_BHTS, tile)
-    # Dividing after the sum touches [T, C] numbers instead of [T, S].
     totals_BHT1 = weights_BHTS.sum(-1, keepdims=True)
     if rule.sinks is not None:
         totals_BHT1 += jnp.exp(sinks_BHT1 - largest)
-    return (out_BTHC / jnp.maximum(totals_BHT1.swapaxes(1, 2), TINY)).astype(v_BSKC.dtype)
+    if rule.dropout is not None:
+        weights_BHTS = weights_BHTS * rule.dropout.factors(tile)
+    return weights_BHTS, jnp.maximum(totals_BHT1.swapaxes(1, 2), TINY)

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from attention_cases import (
     DOCUMENTS,
-    IN_KERNELS,
-    SMALLER,
     B,
     T,
     by,
@@ -19,7 +17,6 @@ from attention_cases import (
     of_documents,
     plain,
     sides,
-    slow_unless_quick,
     tokens_of,
 )
 
@@ -27,7 +24,6 @@ import posenc_jax
 from posenc_jax.attention import cpu
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.attention.dense import dense
-from posenc_jax.attention.pallas import pallas
 from posenc_jax.attention.ring import zigzag
 from posenc_jax.positions import text
 
@@ -39,8 +35,8 @@ TILED = by(functools.partial(blockwise, block=16))  # the last of three begins w
 
 @functools.cache
 def operands(name):
-    """Returns a scheme with tables of few rows, which kernels take one by one, and q, k and v."""
-    return common.build(name, num_kv_heads=2, **SMALLER.get(name, {})), *sides(2, T, T)
+    """Returns a scheme, and q, k and v."""
+    return common.build(name, num_kv_heads=2), *sides(2, T, T)
 
 
 @functools.cache
@@ -89,22 +85,22 @@ def test_float64(name):
                 close(value_and_gradients(by("ring"), encoding, *qkv), expected)
 
 
-@pytest.mark.parametrize("name", [slow_unless_quick(name) for name in IN_KERNELS])
-def test_pallas(name):
-    actual = value_and_gradients(by(pallas), *operands(name))
-    close(actual, reference(name), tolerance=1e-4)
-
-
-def test_dense_has_derivatives_in_forward_mode():
-    encoding, (q, k, v) = common.build("rope"), sides(common.HEADS, T, T)
+@pytest.mark.parametrize("name", ["rope", "shaw"])
+def test_dense_is_differentiated_in_any_mode_and_twice(name):
+    encoding, (q, k, v) = common.build(name), sides(common.HEADS, T, T)
     tokens = encoding.tokens(text(T))
 
     def total(q):
-        out = posenc_jax.attend(encoding, q, k, v, tokens, implementation="dense")
-        return (out**2).sum()
+        return (by("dense")(encoding, q, k, v, tokens) ** 2).sum()
 
-    _, slope = jax.jvp(total, (q,), (k,))
-    common.close(slope, (jax.grad(total)(q) * k).sum(), rtol=1e-4)
+    def slope(q):  # along k, in forward mode
+        return jax.jvp(total, (q,), (k,))[1]
+
+    gradient = jax.grad(total)
+    common.close(slope(q), (gradient(q) * k).sum(), rtol=1e-4)
+    _, curvature = jax.jvp(gradient, (q,), (k,))
+    common.close(jax.grad(slope)(q), curvature, atol=1e-4)
+    common.close(jax.grad(lambda q: (gradient(q) * k).sum())(q), curvature, atol=1e-4)
 
 
 @pytest.mark.parametrize(("implementation", "name"), [("dense", "fox"), ("blockwise", "t5")])
@@ -185,7 +181,7 @@ def with_sinks(attend, encoding, q, k, v, *sinks):
     return jax.value_and_grad(loss, argnums=range(6), has_aux=True)(*arguments)
 
 
-@pytest.mark.parametrize("implementation", ["dense", "blockwise", "ring", "pallas"])
+@pytest.mark.parametrize("implementation", ["dense", "blockwise", "ring"])
 def test_sinks(implementation):
     """They are one key more for each query; one head's sink takes nothing."""
     sinks_H = jnp.asarray(common.normal(8, common.HEADS)).at[1].set(-30.0)

@@ -80,8 +80,6 @@ class SwinV2(Encoding):
             tile.of_heads(self.outer_kernel[...].T).astype(jnp.float32).T,
         )
 
-        if tile.in_kernel:
-            return sum(_unit(*unit, *spaced) for unit in zip(*units, strict=True))
         return sum_one_by_one(_unit, units, *spaced)
 
 

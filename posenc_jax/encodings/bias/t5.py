@@ -16,6 +16,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.by_distance import add_bias, bias_by_distance
 from posenc_jax.fields import check_multiple, check_positive, count_of
+from posenc_jax.lookup import rows
 
 
 def t5_bucket_starts(num_buckets: int, max_distance: int) -> np.ndarray:
@@ -108,7 +109,7 @@ class T5(Encoding):
             bucket_N = t5_bucket(
                 distance_N, len(self.table[...]), self.max_distance, self.bidirectional
             )
-            return jax.vmap(lambda table_R: tile.lookup.rows(table_R, bucket_N))(table_HR)
+            return jax.vmap(lambda table_R: rows(table_R, bucket_N))(table_HR)
 
         return add_bias(logits_BHTS, bias_by_distance(bias, tile))
 

@@ -55,8 +55,7 @@ class DAPE(Encoding):
         if logits_BHTS.shape[1] != tile.num_heads:
             raise ValueError(
                 f"DAPE mixes heads, so it needs all num_heads={tile.num_heads} at once, but was "
-                f"given {logits_BHTS.shape[1]}: use posenc_jax.attend, with another implementation "
-                'than "pallas", and do not shard attention over heads'
+                f"given {logits_BHTS.shape[1]}: do not shard attention over heads"
             )
         bias_BHTS = self.bias.score(jnp.zeros_like(logits_BHTS), tile)
         hidden_BETS = (

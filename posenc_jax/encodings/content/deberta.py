@@ -19,7 +19,7 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.fields import check_choice, check_multiple, count_of
-from posenc_jax.lookup import GATHER, Lookup, lying_as_heads, row_products
+from posenc_jax.lookup import lying_as_heads, pick, row_products, rows
 
 
 def deberta_buckets(num_buckets: int, max_distance: int) -> np.ndarray:
@@ -88,7 +88,7 @@ class DeBERTa(Encoding):
         self.w_qr = normal(rngs, num_heads, head_dim, model_dim)
         self.b_qr = nnx.Param(jnp.zeros((num_heads, head_dim)))
 
-    def row(self, distance, lookup: Lookup = GATHER):
+    def row(self, distance):
         """Returns int32 rows of P for float32 distances, query position minus key position.
 
         Keys before the query have one row less than keys ahead of it.
@@ -100,16 +100,15 @@ class DeBERTa(Encoding):
             # max_distance fall into row 0, which no other key reads.
             size = jnp.minimum(abs(distance), self.max_distance - 1)
             buckets = jnp.asarray(deberta_buckets(self.num_buckets, self.max_distance), jnp.int32)
-            distance = jnp.sign(distance) * lookup.rows(buckets, size)
+            distance = jnp.sign(distance) * rows(buckets, size)
         return jnp.clip(distance + half, 0, 2 * half - 1)
 
     def score(self, logits_BHTS, tile):
         table_RD = self.table[...].astype(jnp.float32)
 
         distance = tile.distance()
-        pick = tile.lookup.pick
-        c2p_row = self.row(distance, tile.lookup)
-        p2c_row = c2p_row if self.p2c_row == "released" else self.row(-distance, tile.lookup)
+        c2p_row = self.row(distance)
+        p2c_row = c2p_row if self.p2c_row == "released" else self.row(-distance)
         c2p = pick(self._c2p(tile, table_RD), c2p_row)
         p2c = pick(self._p2c(tile, table_RD), p2c_row.swapaxes(2, 3)).swapaxes(2, 3)
         return (logits_BHTS + tile.scale * (c2p + p2c)) / math.sqrt(3)

@@ -98,12 +98,6 @@ class Inkling(Encoding):
     def _factors(self, tile):
         """Returns the queries' vectors, ``[B, H, T, R]``, and the profiles, ``[R, extent]``."""
         vectors_BTN, table_RE = tile.q_tokens.made, self.profiles[...].astype(jnp.float32)
-        if tile.in_kernel:
-            # A kernel's tile has one head, but the vectors of all heads in one matrix: profiles
-            # of zeros for the other heads leave only the tile's head.
-            is_tiles_H = (jnp.arange(self.num_heads) == tile.heads).astype(jnp.float32)
-            table_HRE = jnp.einsum("h,re->hre", is_tiles_H, table_RE, precision="highest")
-            return vectors_BTN[:, None], table_HRE.reshape(-1, self.extent)
         vectors_BTHR = vectors_BTN.reshape(*vectors_BTN.shape[:2], self.num_heads, -1)
         vectors_HBTR = tile.of_heads(jnp.moveaxis(vectors_BTHR, 2, 0))
         return jnp.moveaxis(vectors_HBTR, 0, 1), table_RE

@@ -17,7 +17,7 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.fields import count_of
-from posenc_jax.lookup import row_products
+from posenc_jax.lookup import pick, row_products
 
 
 class Shaw(Encoding):
@@ -54,7 +54,7 @@ class Shaw(Encoding):
 
     def score(self, logits_BHTS, tile):
         products_BHTR = row_products(tile.q, tile.scale * self.keys[...])
-        return logits_BHTS + tile.lookup.pick(products_BHTR, self._row(tile))
+        return logits_BHTS + pick(products_BHTR, self._row(tile))
 
     def mix(self, out_BTHC, weights_BHTS, tile):
         if self.values is None:
@@ -68,7 +68,7 @@ class Shaw(Encoding):
         zeros_BHT1 = jnp.zeros_like(weights_BHTS[..., :1])
         zeros_BHTR = jnp.broadcast_to(zeros_BHT1, (*weights_BHTS.shape[:-1], len(table_RC)))
         # Picking transposed: the sum of the weights that share a row.
-        _, transposed = jax.vjp(lambda rows: tile.lookup.pick(rows, row_B1TS), zeros_BHTR)
+        _, transposed = jax.vjp(lambda rows: pick(rows, row_B1TS), zeros_BHTR)
         (sums_BHTR,) = transposed(weights_BHTS)
         return out_BTHC + jnp.einsum("bhtr,rc->bthc", sums_BHTR, table_RC)
 

@@ -67,11 +67,6 @@ class Wall(Encoding):
         return (sums, gate), (of_channels, of_gate)
 
     def score(self, logits_BHTS, tile: Tile):
-        if tile.in_kernel:
-            raise ValueError(
-                'implementation="pallas" cannot run Wall, which computes the products of queries '
-                'and keys channel by channel; use "blockwise" or "dense"'
-            )
         check_width(tile.q, head_dim=self.head_dim)
         q_sums, q_gate = tile.q_tokens.made
         k_sums, k_gate = tile.k_tokens.made

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encoding import Tile
 from posenc_jax.encodings.lib.by_distance import has_diagonals
-from posenc_jax.lookup import rows
+from posenc_jax.lookup import pick, rows
 
 # Queries in one product, which has _ROWS - 1 distances more than each of its queries needs.
 _ROWS = 32
@@ -26,7 +26,7 @@ def add_band(logits_BHTS, x_BHTR, table_RE, tile: Tile) -> jax.Array:
     Positions have one axis.
     """
     add = functools.partial(_along_diagonals if has_diagonals(tile) else _of_pairs, tile=tile)
-    if tile.in_kernel or tile.q_tokens.index is None:
+    if tile.q_tokens.index is None:
         return add(logits_BHTS, x_BHTR, table_RE)
     # Tokens in a loop over tiles have an index. Far tiles are most of a long text.
     is_near = _is_near(tile, table_RE.shape[1])
@@ -46,7 +46,7 @@ def _of_pairs(logits_BHTS, x_BHTR, table_RE, tile):
     last = table_RE.shape[1] - 1
     is_inside = (distance_B1TS >= 0) & (distance_B1TS <= last)
     products_BHTE = jnp.einsum("bhtr,re->bhte", x_BHTR, table_RE)
-    picked = tile.lookup.pick(products_BHTE, jnp.clip(distance_B1TS, 0, last))
+    picked = pick(products_BHTE, jnp.clip(distance_B1TS, 0, last))
     return logits_BHTS + jnp.where(is_inside, picked, 0)
 
 

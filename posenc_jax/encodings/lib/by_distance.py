@@ -32,12 +32,8 @@ def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> 
 
 
 def has_diagonals(tile: Tile) -> bool:
-    """Returns whether all pairs on a diagonal of the tile are known to have the same distance.
-
-    Laying values out along diagonals takes slices, which a kernel does not have.
-    """
-    is_text = tile.q_tokens.consecutive and tile.k_tokens.consecutive
-    return is_text and not tile.in_kernel
+    """Returns whether all pairs on a diagonal of the tile are known to have the same distance."""
+    return tile.q_tokens.consecutive and tile.k_tokens.consecutive
 
 
 def add_bias(logits_BHTS, bias_BHTS) -> jax.Array:
