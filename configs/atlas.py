@@ -48,7 +48,6 @@ def studies(preset: str, shared: ConfigDict) -> ConfigDict:
     of_tasks = "small" if preset == "paper" else preset
     made = {"language": extrapolation.get_config(preset), "tasks": tasks.get_config(of_tasks)}
     made |= {f"tasks_{task}": tasks.get_config(of_tasks) for task in CONTROLS}
-    made["language"].experiment = "language"
     for name, study in made.items():
         study.seeds = shared.get_ref("seeds")
         study.sweep.learning_rate = shared.sweep.get_ref("learning_rate")

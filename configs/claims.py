@@ -8,18 +8,18 @@ Presets, after the colon:
     small  every claim, with three seeds, on two CPU cores
     paper  the same for the models of ``configs/atlas.py:paper``, for a GPU or TPU
 
-The claims and the rule for verdicts are in ``experiments/studies/claims``. Two of the studies
-are the atlas' own and run only once if both have the same workdir. Results of ``read`` are only
-read: other commands train them, in the same workdir, or ``experiments.results.archive`` restores
-them there. Any field can be overridden on the command line, such as
-``--config.studies.far.eval.documents=16``.
+The claims are in ``experiments/studies/claims``, and the rule for verdicts in
+``experiments/results/ledger.py``. The study ``language`` is the atlas' own and runs only once if
+both have the same workdir. Results of ``read`` are only read: other commands train them, in folders
+of the workdir, or ``experiments.results.archive`` restores them there. Any field can be overridden
+on the command line, such as ``--config.studies.far.eval.documents=16``.
 """
 
 import math
 
 from ml_collections import ConfigDict
 
-from configs import atlas, extension, extrapolation, ladder, longrope
+from configs import atlas, extrapolation, ladder, longrope
 from experiments.config import encoding
 from experiments.evaluation.mechanisms import is_near_to
 from posenc_jax.encodings.lib.axes import STILL
@@ -28,18 +28,17 @@ PRESETS = atlas.PRESETS
 # Bases of RoPE between the trained lengths of ``small`` (64 and 128) and the usual 10,000.
 _BASES = {"rope_base_128": 128.0, "rope_base_1000": 1000.0}
 # Folders of the workdir, and the commands that fill them: {workdir} stands for the workdir.
-_READ = dict.fromkeys(
-    ("b1_bases_64", "b2_bases_256", "c_l256_t20"),
-    "python launch.py --config=configs/ladder.py:small --workdir={workdir}",
-)
-_READ |= {
-    name: f"python launch.py --config=configs/{name}.py:small --workdir={{workdir}}/{name}"
-    for name in ("images", "pointing", "video", "story")
+_READ = {
+    f"{experiment}/{study}".rstrip("/"): f"python launch.py --config=configs/{experiment}.py:small "
+    f"--workdir={{workdir}}/{experiment}"
+    for experiment, study in (
+        ("ladder", "b1_bases_64"),
+        ("ladder", "b2_bases_256"),
+        ("ladder", "c_l256_t20"),
+        ("learned", "flip_flops"),
+        ("video", ""),
+    )
 }
-_READ |= dict.fromkeys(
-    ("learned/copy", "learned/reverse", "learned/addition", "learned/flip_flops"),
-    "python launch.py --config=configs/learned.py:small --workdir={workdir}/learned",
-)
 
 
 def get_config(preset: str = "small") -> ConfigDict:
@@ -47,12 +46,11 @@ def get_config(preset: str = "small") -> ConfigDict:
     config = atlas.get_config(preset)
     config.experiment = "claims"
     shared = config.studies
-    config.studies = ConfigDict({"language": shared.language, "tasks": shared.tasks})
+    config.studies = ConfigDict({"language": shared.language})
     of_cpu = "small" if preset == "paper" else preset
     config.studies.far = _far(preset, shared.language)
     config.studies.double = _double(preset, shared.language)
     config.studies.variants = _variants(shared.language)
-    config.studies.extension = _extension(of_cpu, config)
     config.studies.longrope = _longrope(of_cpu, config)
     config.studies.probed = _probed(of_cpu, config)
     config.read = ConfigDict(_READ)
@@ -76,7 +74,7 @@ def _follow(study, language, *parts):
 
 
 def _far(preset, language):
-    """Returns a study on far longer texts of two schemes said to extrapolate, RoPE and YaRN."""
+    """Returns a study on far longer texts of schemes said to extrapolate, RoPE and YaRN."""
     study = extrapolation.get_config(preset)
     study.schemes = "alibi,rnope_swa,rope,yarn"
     study.encodings.rnope_swa.interval = 2
@@ -89,7 +87,7 @@ def _far(preset, language):
 def _double(preset, language):
     """Returns a study that trains at twice the length, with the same tokens in a batch."""
     study = extrapolation.get_config(preset)
-    study.schemes = ",".join(("sinusoidal", "rope", *_BASES))
+    study.schemes = ",".join(("rope", *_BASES))
     study.encodings.update(_of_bases())
     _follow(study, language, "model", "train", "eval", "sweep")
     study.train.get_ref("length").set(2 * language.train.get_oneway_ref("length"))
@@ -100,34 +98,18 @@ def _double(preset, language):
 
 
 def _variants(language):
-    """Returns a study on text of variants of schemes that the atlas has in one form only."""
+    """Returns a study on text of RoPE under the bases that the atlas does not have."""
     study = language.copy_and_resolve_references()
     study.experiment = "extrapolation"
     _follow(study, language, "model", "train", "eval", "sweep")
-    # An eighth of a head's channels, and at least a pair, also if the model's width is overridden.
-    sixteenths = (study.model.get_ref("model_dim") // study.model.get_ref("num_heads") + 15) // 16
-    study.encodings.update(
-        seqpe_no_contrast=encoding("seqpe", contrastive_weight=0.0),
-        seqpe_no_transfer=encoding("seqpe", transfer_weight=0.0),
-        rope_eighth=encoding("rope", rotary_dim=2 * sixteenths),
-        **_of_bases(),
-    )
-    study.schemes = ",".join(("rope_eighth", *_BASES, "seqpe_no_contrast", "seqpe_no_transfer"))
+    study.encodings.update(_of_bases())
+    study.schemes = ",".join(_BASES)
     return study
 
 
 def _of_bases():
     """Returns RoPE with each of ``_BASES``, by name."""
     return {name: encoding("rope", base=base) for name, base in _BASES.items()}
-
-
-def _extension(preset, shared):
-    study = extension.get_config("tiny" if preset == "tiny" else "yarn")
-    study.seeds = shared.get_oneway_ref("seeds")
-    if preset != "tiny":
-        study.methods = study.tuned = "rope,pi,yarn,drope"
-        study.tuning_steps = (40, 400)
-    return study
 
 
 def _longrope(preset, shared):
@@ -139,7 +121,7 @@ def _longrope(preset, shared):
 
 def _probed(preset, shared):
     """Returns a study whose models of all seeds are looked into, with variants of RoPE's pairs."""
-    study = ladder.study(64, "rope,rope_near_still,rope_near_stopped,hope,nope,alibi,learned")
+    study = ladder.study(64, "rope,rope_near_still,rope_near_stopped,hope")
     study.experiment = "probed"
     study.seeds = shared.get_oneway_ref("seeds")
     if preset == "tiny":
@@ -150,7 +132,6 @@ def _probed(preset, shared):
         )
     else:
         study.corpus = "packages"
-        study.schemes += ",nope_smear,deberta,shaw_keys"
         study.together = 3
         study.train.steps = 700
         study.eval.update(multiples=(1, 2, 4), documents=48)
@@ -158,8 +139,6 @@ def _probed(preset, shared):
     still = {"axes": _without_near(study)}
     study.encodings.update({"rope_near_still": rope | still, "rope_near_stopped": rope})
     study.extend.rope_near_stopped = ConfigDict({"of": "rope"} | still)
-    shaw = encoding("shaw", max_distance=study.train.length, values=False)
-    study.encodings.shaw_keys = ConfigDict(shaw)
     return study
 
 

@@ -7,10 +7,11 @@ Presets, after the colon:
     tiny   three schemes, seconds: checks that everything runs, shows nothing
     rates  rung B: each scheme under three learning rates, about 8 hours of one CPU core
     small  rungs B to D, about 46 hours of one CPU core
-    track  the leaderboard's: three learning rates, then three seeds of rung C at the best one. Give
-           --config.schemes=mine, the name of a scheme or of a file mine.py that defines one; it
-           writes records/mine/result.json. About an hour of one CPU core, or seconds in a workdir
-           where ``small`` has trained the scheme, because the runs are the same.
+    track  your own scheme beside the ladder's: three learning rates, then three seeds of rung C at
+           the best one. Give --config.schemes=mine, the name of a scheme or of a file mine.py that
+           defines one; the report shows it among the schemes of docs/data/ladder.csv.gz. About an
+           hour of one CPU core, or seconds in a workdir where ``small`` has trained the scheme,
+           because the runs are the same.
     h100   33M and 124M parameters on the tokens of a tokeniser, trained at 512 of them, and table 3
            of KERPLE at its size (2205.09921): 42 hours of one H100 at 40 % of its peak
     v5e    the same but for the table, trained at 1,024 tokens: 192 chip hours of TPU v5e
@@ -45,7 +46,6 @@ from ml_collections import ConfigDict
 from configs import extrapolation
 from configs.extrapolation import ON_ROPE
 from experiments.config import encoding
-from experiments.results import leaderboard
 from experiments.settings import one_of
 from posenc_jax.model.transformer import usual_mlp_dim
 
@@ -72,44 +72,15 @@ SIZES = "rope,alibi,nope,transformer_xl,fox,kerple_log"
 FOUR = "rope,alibi,transformer_xl,fox"
 
 
-def _report(main: str, arrow, pairs=(), sizes=(), oracle=()) -> dict[str, Any]:
-    """Returns what the report of a preset compares, by the names of rungs.
-
-    Training curves are drawn of the ``main`` rung; an ``arrow`` is from short training to long; the
-    orders of schemes are compared in ``pairs``; ``sizes`` differ in size alone; and the models of
-    the first ``oracle`` read texts as long as the second one's were trained on.
-    """
-    return dict(main=main, arrow=arrow, pairs=pairs, sizes=sizes, oracle=oracle)
-
-
-_OF_TINY = ("b_l32_t2", "c_l32_t20")
-_OF_LARGE = ("b3_rates", "c_w384_t20")
-_LARGE = ("c_w384_t20", "d_w768_t20")
-_REPORT = _report(
-    "c_l256_t20",
-    arrow=("b3_rates", "c_l256_t20"),
-    pairs=(
-        ("b3_rates", "c_l256_t20"),
-        ("d1_l64_t2", "d3_l64_t6"),
-        ("d3_l64_t6", "d5_l64_t20"),
-        ("d1_l64_t2", "d5_l64_t20"),
-        ("d2_l256_t2", "d4_l256_t6"),
-        ("d4_l256_t6", "c_l256_t20"),
-        ("d2_l256_t2", "c_l256_t20"),
-        ("d5_l64_t20", "c_l256_t20"),
-        ("c_l256_t20", "d7_l1024_t20"),
-        ("d6_w64_t20", "c_l256_t20"),
-        ("c_l256_t20", "d8_w256_t20"),
-    ),
-    sizes=("d6_w64_t20", "c_l256_t20", "d8_w256_t20"),
-    oracle=("c_l256_t20", "d7_l1024_t20"),
-)
-_REPORTS = {
-    "tiny": _report("c_l32_t20", arrow=_OF_TINY, pairs=(_OF_TINY,), sizes=_OF_TINY),
-    "track": _report("c_l256_t20", arrow=("c_l256_t20",)),
-    "h100": _report("c_w384_t20", arrow=_OF_LARGE, pairs=(_OF_LARGE, _LARGE), sizes=_LARGE),
+# The rung whose table is shown first, and a rung beside one that was trained on longer texts.
+_SHOWN: dict[str, dict[str, Any]] = {
+    "tiny": {"main": "c_l32_t20", "longer": ()},
+    "rates": {"main": "b3_rates", "longer": ()},
+    "small": {"main": "c_l256_t20", "longer": ("c_l256_t20", "d7_l1024_t20")},
+    "track": {"main": "c_l256_t20", "longer": ()},
+    "h100": {"main": "c_w384_t20", "longer": ()},
+    "v5e": {"main": "c_w384_t20", "longer": ()},
 }
-_REPORTS["v5e"] = _REPORTS["h100"]
 _BATCH_TOKENS = 2048
 _LONGEST = 4096
 _WIDTH = 128
@@ -119,18 +90,16 @@ def get_config(preset: str = "small") -> ConfigDict:
     """Returns the config of a preset."""
     one_of("preset", preset, PRESETS)
     config = ConfigDict({"experiment": "ladder", "corpus": "packages"})
-    # The folder of the leaderboard's records, or none where no record is written.
-    config.records = "records" if preset == "track" else ""
+    # A tidy table whose schemes are shown beside the others, or none.
+    config.beside = "docs/data/ladder.csv.gz" if preset == "track" else ""
     config.studies = ConfigDict(PRESETS[preset]())
-    config.update(_REPORTS.get(preset, _REPORT))
+    config.update(_SHOWN[preset])
     if preset == "track":
         config.schemes = "rope"
         for rung in config.studies.values():
             rung.schemes = config.get_ref("schemes")
     for study in config.studies.values():
         study.corpus = config.get_ref("corpus")
-    # Only a run under these rules makes a record.
-    config.rules = leaderboard.rules_of(config.studies.to_dict()) if preset == "track" else ""
     return config
 
 

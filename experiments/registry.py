@@ -20,7 +20,6 @@ EXPERIMENTS = {
     "learned": "experiments.studies.tasks.one_task:Learned",
     "longrope": "experiments.studies.longrope.study:LongRoPESearch",
     "extension": "experiments.studies.extension.study:Extension",
-    "language": "experiments.studies.atlas:Language",
     "atlas": "experiments.studies.atlas:Atlas",
     "claims": "experiments.studies.claims.study:Claims",
     "probed": "experiments.studies.claims.study:Probed",

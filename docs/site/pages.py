@@ -129,10 +129,6 @@ def page(name: str, drawn: Drawn, figures: list[tuple[str, str]]) -> str:
     is_shared = not documented[0].sentence
     prose = [*special, *general] if is_shared else [*general, *sentences[1:], *special]
     cited = _cited(documented)
-    answers = results.of_scheme(name)
-    rows = [[*names, *cells] for names, cells in zip(answers.index, answers.values, strict=True)]
-    # "copy" and "copy, answers" are two questions about one task.
-    not_learned = [row[0].partition(",")[0] for row in rows if results.NOT_LEARNED in row]
     return _TEMPLATES.get_template("scheme.md.jinja").render(
         name=name,
         summary=myst(sentences[0]),
@@ -151,11 +147,8 @@ def page(name: str, drawn: Drawn, figures: list[tuple[str, str]]) -> str:
         oracle=oracle(name),
         golden=golden(name),
         models=_models(name),
-        setup=results.setup(),
-        multiples=list(answers.columns[:-1]),
-        answers=[row for row in rows if results.NOT_LEARNED not in row],
-        not_learned=dict.fromkeys(not_learned),
-        claims=[claim for claim in results.claims() if name in claim["schemes"]],
+        results=results.of_scheme(name),
+        claims=results.claims(name),
         path=REGISTRY[name].partition(":")[0].replace(".", "/") + ".py",
     )
 

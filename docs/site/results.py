@@ -1,68 +1,61 @@
 """Reads what the experiments found about schemes."""
 
-import json
-import math
-from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
 
-from experiments.results import atlas_data
-from experiments.results.answers import MARKS, OWN_WINDOW, shown
-from experiments.results.atlas import PARAMETERS
-from experiments.results.lengths import WINDOWED
-from experiments.results.reports import trust
-from experiments.results.statistics import with_margin
+from experiments.results import pages, panels
+from experiments.results.comparisons import margins, marks
+from experiments.results.table import Table, grid, select
 
-DOCS = Path(__file__).parents[1]
-NOT_LEARNED = "not learned"
+_TEXT = {"last": "bits per byte, ", "gain": "gain, "}
 
 
-@cache
-def answers() -> pd.DataFrame:
-    """Returns the answers of the atlas, with a column ``cell`` of what a table shows."""
-    rows = atlas_data.read(DOCS / "atlas")
-    return rows.assign(cell=[_cell(row) for row in rows.to_dict("records")])
+class Results(NamedTuple):
+    """Holds what the atlas says of a scheme.
 
-
-def of_scheme(name: str) -> pd.DataFrame:
-    """Returns a row for each topic and unit, with the answers to it and how far to trust them.
-
-    The columns are the multiples of the trained length, and "trust": the badges at the largest one.
+    Attributes:
+      table: answers by multiple of the trained length, in Markdown, or nothing.
+      not_learned: the tasks that the scheme has not learned.
     """
-    rows = answers()[answers()["scheme"] == name].astype({"multiple": int})
-    table = rows.pivot_table(
-        index=["topic", "unit"], columns="multiple", values="cell", aggfunc="first", sort=False
-    )[sorted(rows["multiple"].unique())].fillna("-")
-    longest = rows.groupby("topic")["multiple"].max()
-    trusted = trust.read(DOCS / "atlas" / trust.JSON)
-    table["trust"] = [
-        trust.words(trusted.get((topic, longest[topic]), [])) for topic, _ in table.index
+
+    table: str
+    not_learned: list[str]
+
+
+def of_scheme(name: str) -> Results:
+    """Returns what the atlas says of a scheme."""
+    answers = select(pages.read("atlas"), scheme=name)
+    tasks = select(answers, study="tasks", measure=panels.EXACT)
+    learned = panels.learned(tasks)
+    text = select(answers, study="language", measure=_TEXT)
+    if text.empty and learned.empty:
+        return Results("", [])
+    told = select(pages.compared("atlas"), study="language", scheme=name, measure=_TEXT)
+    rows = [text.assign(row=_rows(text)), learned.assign(row="rows right, " + learned["split"])]
+    multiples = [text["x"], learned["x"] / tasks["x"].min()]
+    answers = [
+        table.assign(x=x, scheme=table["row"]) for table, x in zip(rows, multiples, strict=True)
     ]
-    return table
+    told = told.assign(scheme=_rows(told))
+    made = grid(
+        pd.concat(answers),
+        name,
+        schemes=list(pd.concat(rows)["row"].unique()),
+        heads="{:g}x".format,
+        marks=marks(told),
+        margins=margins(select(told, measure="gain")),
+    )
+    shown = Table("", made.cells.rename_axis("question"))
+    return Results(shown.markdown(), sorted(set(tasks["split"]) - set(learned["split"])))
 
 
-def _cell(row: dict[str, Any]) -> str:
-    if not row["learned"]:
-        return NOT_LEARNED
-    if math.isnan(row["mean"]):
-        return "-"
-    if row["topic"] == PARAMETERS:
-        return f"{row['mean']:,.0f}"
-    told = with_margin(row["mean"], row["margin"])
-    if math.isfinite(row["solved"]):
-        return f"{told}, {shown(row)} seeds"
-    against = OWN_WINDOW if row["topic"].startswith("gain") else WINDOWED
-    return f"{told} {MARKS.get(row[f'vs_{against}'], '')}".rstrip()
+def _rows(text: pd.DataFrame) -> pd.Series:
+    return text["measure"].map(_TEXT) + text["split"]
 
 
-def setup() -> str:
-    """Returns a sentence on how the models of the atlas were trained."""
-    return json.loads((DOCS / "atlas/atlas.json").read_text())["about"]["setup"]
-
-
-@cache
-def claims() -> list[dict[str, Any]]:
-    """Returns the published claims that were tested, with their verdicts."""
-    return json.loads((DOCS / "claims/claims.json").read_text())["claims"]
+def claims(scheme: str) -> list[dict[str, str]]:
+    """Returns the published claims about a scheme that were tested, with their verdicts."""
+    verdicts = pages.verdicts().drop_duplicates("claim")
+    is_about = [scheme in schemes.split() for schemes in verdicts["schemes"]]
+    return verdicts[is_about].to_dict("records")

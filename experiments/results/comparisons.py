@@ -70,14 +70,14 @@ def compared(
     ``extensions`` are the schemes that read a model which another scheme has trained. Where
     ``against`` is None the values are differences already, and are compared with 0. A value that is
     not finite says that training diverged. Returns a row for each comparison, with the columns
-    ``family, split, measure, x, scheme, against, seeds`` and these: ``difference`` is the mean over
-    seeds, positive in the scheme's favour; ``margin`` is half of its 95 % interval; ``p_corrected``
-    is two-sided and corrected within the family, and gives a verdict if it is at most ``Q``;
-    ``verdict`` is "better", "worse", "no difference", "the same", "diverged" or "too few seeds".
-    "The same" is said of equal values, as of two schemes that read one checkpoint in the same way;
-    they are not part of a family, because nothing is compared.
+    ``family, study, split, measure, x, scheme, against, seeds`` and these: ``difference`` is the
+    mean over seeds, positive in the scheme's favour; ``margin`` is half of its 95 % interval;
+    ``p_corrected`` is two-sided and corrected within the family, and gives a verdict if it is at
+    most ``Q``; ``verdict`` is "better", "worse", "no difference", "the same", "diverged" or "too
+    few seeds". "The same" is said of equal values, as of two schemes that read one checkpoint in
+    the same way; they are not part of a family, because nothing is compared.
     """
-    keys = ["family", *(["question"] if "question" in values else QUESTION)]
+    keys = ["family", *(["question"] if "question" in values else ["study", *QUESTION])]
     tables = [
         _question(group, against, extensions).assign(**dict(zip(keys, names, strict=True)))
         for names, group in values.groupby(keys, sort=False)
@@ -142,6 +142,11 @@ def marks(
         sign=lambda t: t["verdict"].map({"better": better, "worse": worse})
     )
     return signs.dropna(subset="sign").set_index(["scheme", "x"])["sign"].to_dict()
+
+
+def margins(table: pd.DataFrame) -> dict[tuple[str, Any], float]:
+    """Returns half of the 95 % interval of each comparison by scheme and x."""
+    return table.set_index(["scheme", "x"])["margin"].to_dict()
 
 
 def _question(group: pd.DataFrame, against: str | None, extensions) -> pd.DataFrame:

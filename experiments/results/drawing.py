@@ -20,6 +20,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#e69f00", "#56b4e9")
 INK = "#222222"  # what has this colour is light where the reader's screen is dark
 SOFT = "#8a8a8a"  # is seen on both
 DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.1)), (0, (6, 1.5, 1.2, 1.5)))
+_MOST_NAMES = 24  # at the ends of lines
 _LIGHT_OR_DARK = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd}}</style>"
 
 
@@ -76,8 +77,8 @@ def curves(
     """Draws the means over seeds of one measure against x, on a logarithmic axis.
 
     The schemes ``named`` have colours and bands, which are 95 % intervals over seeds; the others
-    are thin lines. All have their names at the end of their line. A line that grows too high leaves
-    the drawing. ``trained`` is the x of training.
+    are thin lines. Their names are at the end of their line, unless they are too many. A line that
+    grows too high leaves the drawing. ``trained`` is the x of training.
     """
     cells = means(frame).sort_values(["scheme", "x"])
     finite = cells[np.isfinite(cells["mean"])]
@@ -87,7 +88,8 @@ def curves(
     high = min(seen, finite["mean"].max())
     room = 0.04 * (high - low) or 0.05
     low, high = low - room, high + room
-    height = max(3.6, 0.165 * cells["scheme"].nunique() + 0.8)
+    told = cells["scheme"].unique() if cells["scheme"].nunique() <= _MOST_NAMES else named
+    height = max(3.6, 0.165 * len(told) + 0.8)
     figure = Figure(figsize=(5.6, height))
     axes = figure.add_axes((0.115, 0.62 / height, 0.6, 1 - 0.8 / height))
     styles, ends = styles_of(named), []
@@ -99,6 +101,8 @@ def curves(
             margin = line["margin"].fillna(0)
             band = line["mean"] - margin, line["mean"] + margin
             axes.fill_between(line["x"], *band, color=styles[scheme]["color"], alpha=0.2, lw=0)
+        if scheme not in told:
+            continue
         last = line["mean"].iloc[-1]
         words = scheme + (f" ↑ {number(last)}" if last > high else "")
         ends.append(((last - low) / (high - low), words, styles[scheme] if is_named else thin))

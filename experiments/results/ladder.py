@@ -1,310 +1,162 @@
-"""Says which advantages of schemes last, from the results of the ladder's rungs.
+"""Says which advantages of schemes last, from the tidy table of the ladder, see ``table.py``.
 
-Most functions read one tidy table, a row for each loss that was measured, with the columns
+A study of the table is a rung: one training of all schemes, with its length, size and tokens. What
+is compared on a rung are five measures of losses, in bits per byte:
 
-    rung        the name of the study, as in ``configs/ladder.py``
-    length      tokens of a training sequence
-    tokens      tokens of training
-    parameters  parameters of the model, its encoding's included
-    width       width of the model
-    trained     the scheme whose training made the model
-    scheme, seed, split, protocol, multiple
-    bits        bits per byte
-    texts       bits per byte of each text, float ``[N]``
+trained  all tokens of texts of the trained length; with RoPE
+beyond   all tokens after the first trained length of longer texts, see ``evaluation/controls.py``;
+         with RoPE through a window, ``WINDOWED``, which reads them in windows of the trained length
+gain     by how much "beyond" is lower than through a window of the trained length
+order    by how much the loss of the last tokens is lower than where the far context is shuffled
+sight    by how much "beyond" is lower than where every layer sees the nearest tokens alone
 
-and judge by two losses. "Trained" is that of all tokens of texts of the trained length. "Beyond" is
-that of all tokens after the first trained length of texts that are longer, see
-``evaluation/controls.py``; there RoPE through a window, which is fed the same tokens in windows of
-the trained length, is the line to beat.
-
-Training losses of one rung are another table, with a row for each number of tokens and a column for
-each ``scheme, seed``.
+Where texts are of several kinds, all of them count together as the split "all", and the first three
+measures are compared on each kind too: a mean hides a scheme that is better on one kind and worse
+on another. Each measure is a family of questions of its own, because beyond the trained length
+nearly every scheme is better than RoPE, which would lower the bar at the trained length.
 """
 
-import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+import operator
+from collections.abc import Collection
 
-import numpy as np
 import pandas as pd
-from scipy import interpolate, stats
 
-from experiments.results.answers import GAIN, OWN_WINDOW, table
-from experiments.results.comparisons import over_texts
+from experiments.results.comparisons import compared, margins, marks
 from experiments.results.lengths import WINDOWED
-from experiments.results.statistics import mean_and_margin
+from experiments.results.table import COLUMNS, Table, grid, lowered, select
 
-TRAINED, BEYOND, CUT = "non_overlapping", "beyond", "cut"
 ROPE = "rope"
-# The topics that findings are about, each with what schemes are compared with. Where texts are of
-# several kinds, these topics are asked of each kind too.
-OPPONENTS = {"text": ROPE, "text, beyond": WINDOWED, "gain": OWN_WINDOW}
-# A scheme is far behind on a rung if its loss is so many bits per byte above RoPE's or, beyond the
-# trained length, above that of RoPE through a window. Whatever the others do, schemes that are far
-# behind would keep a rank correlation of rungs high.
-FAR = 0.2
-_DRAWS = 2000
-# How much more compute than its largest model, or less than its smallest, RoPE's line is drawn to.
-CONTINUED = 4.0
+# What each measure is compared with; a gain is a difference already.
+OPPONENTS = {"trained": ROPE, "beyond": WINDOWED, "gain": None, "order": None, "sight": None}
+_OF_EACH_KIND = ("trained", "beyond", "gain")
+# What is known of a rung besides losses, as measures.
+PARAMETERS, TOKENS, LENGTH = "parameters", "training tokens", "trained length"
 
 
-def losses(records: pd.DataFrame, rung: str, protocol: str) -> pd.DataFrame:
-    """Returns the losses of one rung: ``scheme, seed, text, value``, a row for each text.
-
-    Texts of all splits count; for "trained" they have the trained length. For "beyond" RoPE through
-    a window is one of the schemes, named ``WINDOWED``.
-    """
-    chosen = _of(records, rung, protocol)
-    if protocol == BEYOND:
-        windowed = _of(records, rung, CUT)
-        windowed = windowed[windowed["scheme"] == ROPE].assign(scheme=WINDOWED)
-        chosen = pd.concat([chosen, windowed])
-    long = chosen[["scheme", "seed", "split", "texts"]].explode("texts", ignore_index=True)
-    number = long.groupby(["scheme", "seed", "split"]).cumcount().astype(str)
-    long["text"] = long["split"] + " " + number
-    return long.rename(columns={"texts": "value"}).drop(columns="split").astype({"value": float})
-
-
-def values(records: pd.DataFrame, rung: str) -> pd.DataFrame:
-    """Returns the numbers of one rung as ``results/answers.py`` has them.
-
-    The topics are "text", the loss at the trained length; "text, beyond"; "gain", by how much that
-    is lower than through a window of the trained length; "order", by how much the loss of the last
-    tokens is lower than where the far context is shuffled; and "sight", by how much "beyond" is
-    lower than where every layer sees the nearest tokens alone. Each topic is a family of questions
-    of its own: beyond the trained length nearly every scheme is better than RoPE, which in a common
-    family would lower the bar at the trained length.
-
-    Where texts are of several kinds, the topics of ``OPPONENTS`` are asked of each kind too, as in
-    "text of code". A mean over kinds hides a scheme that is better on one and worse on another.
-    """
-    multiple = records.loc[records["rung"] == rung, "multiple"].max()
-    trained, whole, cut, hidden = (
-        losses(records, rung, protocol) for protocol in (TRAINED, BEYOND, CUT, "window")
-    )
-    last, shuffled = (
-        losses(records[records["multiple"] == multiple], rung, protocol)
-        for protocol in ("last", "shuffled")
-    )
-    loss, is_loss = f"loss, {rung}", {"is_error": True}
-    tables = [
-        trained.assign(topic="text", multiple=1.0, family=loss, **is_loss),
-        whole.assign(topic="text, beyond", multiple=multiple, family=f"{loss}, beyond", **is_loss),
+def asked(rung: pd.DataFrame) -> pd.DataFrame:
+    """Returns the five measures of one rung; with texts of several kinds, of split "all" too."""
+    longest = rung["x"][rung["measure"] == "last"].max()
+    last, shuffled = (select(rung, measure=m, x=longest) for m in ("last", "shuffled"))
+    whole, cut, hidden = (select(rung, measure=m) for m in ("beyond", "cut", "window"))
+    window = select(cut, scheme=ROPE).assign(scheme=WINDOWED, measure="beyond")
+    trained = select(rung, measure="non_overlapping", x=1).assign(measure="trained")
+    measures = [
+        trained,
+        pd.concat([whole, window]),
+        lowered(whole, cut, "gain"),
+        lowered(last, shuffled, "order"),
+        lowered(whole, hidden, "sight"),
     ]
-    differences = {"gain": (cut, whole), "order": (shuffled, last), "sight": (hidden, whole)}
-    for topic, (more, less) in differences.items():
-        both = more.merge(less, on=["scheme", "seed", "text"], suffixes=("", "_less"))
-        both["value"] -= both.pop("value_less")
-        family = f"{GAIN}, {rung}" if topic == "gain" else f"{GAIN}, {topic}, {rung}"
-        tables.append(both.assign(topic=topic, multiple=multiple, family=family, is_error=False))
-    asked = pd.concat(tables, ignore_index=True)
-    kind = asked["text"].str.split().str[0]
-    if kind.nunique() > 1:
-        of_kinds = asked.assign(
-            topic=asked["topic"] + " of " + kind, family=asked["family"] + ", by kind"
-        )
-        asked = pd.concat([asked, of_kinds[asked["topic"].isin(OPPONENTS)]], ignore_index=True)
-    return table(asked.assign(unit="bits per byte", says=""))
+    table = pd.concat(measures, ignore_index=True)
+    if table["split"].nunique() < 2:
+        return table.assign(split="all")
+    whole = table.assign(split="all")
+    if "text" in table:
+        whole["text"] = table["split"] + " " + table["text"].astype(str)
+    return pd.concat([whole, table], ignore_index=True)
 
 
-def extensions(records: pd.DataFrame) -> set[str]:
-    """Returns the schemes that read a model which another scheme has trained."""
-    return set(records.loc[records["scheme"] != records["trained"], "scheme"])
+def comparisons(rung: pd.DataFrame, extensions: Collection[str]) -> pd.DataFrame:
+    """Compares the schemes of one rung; a family is a measure, "by kind" if kinds are apart.
 
-
-def mean_losses(records: pd.DataFrame, rungs: Sequence[str], protocol: str) -> pd.DataFrame:
-    """Returns the mean losses of schemes in the columns ``rungs``, over texts of all of them."""
-    tables = {rung: losses(records, rung, protocol) for rung in rungs}
-    texts = set.intersection(*(set(table["text"]) for table in tables.values()))
-    return pd.DataFrame(
-        {
-            rung: table[table["text"].isin(texts)].groupby("scheme")["value"].mean()
-            for rung, table in tables.items()
-        }
-    )
-
-
-def window_points(records: pd.DataFrame, rungs: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Returns the points of ``maps.beyond_window`` of each rung, over texts of all of them."""
-    whole, window = (mean_losses(records, rungs, protocol) for protocol in (BEYOND, CUT))
-    return {
-        rung: pd.DataFrame({"window": window[rung], "above": whole[rung] - window[rung]}).dropna()
-        for rung in rungs
-    }
-
-
-def _of(records: pd.DataFrame, rung: str, protocol: str) -> pd.DataFrame:
-    is_chosen = (records["rung"] == rung) & (records["protocol"] == protocol)
-    if protocol == TRAINED:
-        is_chosen &= records["multiple"] == 1
-    return records[is_chosen]
-
-
-def correlation(
-    records: pd.DataFrame, one: str, other: str, protocol: str
-) -> dict[str, Any] | None:
-    """Returns the rank correlation of two rungs over the schemes of both, or None below three.
-
-    Schemes that are far behind on either rung, by more than ``FAR``, are left out. Beside the
-    arguments the result has ``schemes``, how many are ranked; ``seeds``, how many each rung has;
-    ``rho``, Spearman's rank correlation of the means over seeds and texts; and ``low, high``, its
-    95 % interval, in which texts are drawn again, the same ones for both rungs, and the error over
-    seeds is drawn from Student's distribution, as in ``comparisons.over_texts``.
-    """
-    sides = [losses(records, rung, protocol) for rung in (one, other)]
-    texts = sorted(set(sides[0]["text"]) & set(sides[1]["text"]))
-    shared = sorted(_near(sides[0], protocol) & _near(sides[1], protocol))
-    if len(shared) < 3:
-        return None
-    arrays = [_array(side, shared, texts) for side in sides]
-    rng = np.random.default_rng(0)
-    weights_DT = rng.multinomial(len(texts), np.full(len(texts), 1 / len(texts)), size=_DRAWS)
-    means = [np.nanmean(array_CNT.mean(axis=2), axis=1) for array_CNT in arrays]
-    drawn = [_drawn_means(array_CNT, rng, weights_DT / len(texts)) for array_CNT in arrays]
-    rhos = [stats.spearmanr(*pair).statistic for pair in zip(*drawn, strict=True)]
-    rho = stats.spearmanr(*means).statistic
-    low, high = np.nanquantile(rhos, [0.025, 0.975])
-    counts = {"schemes": len(shared), "seeds": [int(side["seed"].nunique()) for side in sides]}
-    numbers = counts | {"rho": float(rho), "low": float(low), "high": float(high)}
-    return {"one": one, "other": other, "protocol": protocol} | numbers
-
-
-def _near(table: pd.DataFrame, protocol: str) -> set[str]:
-    """Returns the schemes not far behind RoPE; beyond the trained length, RoPE through a window."""
-    means = table.groupby("scheme")["value"].mean()
-    line = means.get(WINDOWED if protocol == BEYOND else ROPE, math.inf)
-    return set(means.index[means <= line + FAR])
-
-
-def _array(table: pd.DataFrame, schemes: list[str], texts: list[str]) -> np.ndarray:
-    """Returns losses as ``[schemes, seeds, texts]``, NaN where a scheme lacks a seed."""
-    wide = table.pivot(index=["scheme", "seed"], columns="text", values="value")[texts]
-    seeds = sorted(table["seed"].unique())
-    rows = pd.MultiIndex.from_product([schemes, seeds])
-    return wide.reindex(rows).to_numpy().reshape(len(schemes), len(seeds), -1)
-
-
-def _drawn_means(array_CNT, rng: np.random.Generator, weights_DT: np.ndarray) -> np.ndarray:
-    """Returns the mean of each scheme over weighted texts for each draw, ``[D, C]``.
-
-    To each is added an error over seeds, from Student's distribution. What a seed does to all
-    schemes is no part of it. One seed has no error.
-    """
-    by_seed_CN = array_CNT.mean(axis=2)
-    seeds_C = np.isfinite(by_seed_CN).sum(axis=1)
-    by_seed_CN = by_seed_CN - np.nanmean(by_seed_CN, axis=0)
-    spread_C = np.nanstd(by_seed_CN, axis=1, ddof=0) / np.sqrt(np.maximum(seeds_C - 1, 1))
-    draws_DC = rng.standard_t(np.maximum(seeds_C - 1, 1), size=(len(weights_DT), len(seeds_C)))
-    return weights_DT @ np.nanmean(array_CNT, axis=1).T + spread_C * draws_DC
-
-
-def speed_ups(records: pd.DataFrame, rungs: Iterable[str], protocol: str) -> pd.DataFrame:
-    """Returns how much compute RoPE needs for the loss of each scheme, over the scheme's own.
-
-    Compute is ``6 N D`` operations for N parameters and D tokens (2001.08361). RoPE's loss as a
-    function of compute goes through the rungs, which are sizes of one model; between two of them,
-    and by a factor ``CONTINUED`` of compute beyond the ends, the logarithm of the loss is a line in
-    the logarithm of compute. For "beyond" it is the loss of RoPE through a window. The columns are
-    ``rung, scheme, speed_up, is_beyond, limit``. ``is_beyond`` says that the loss lies outside all
-    of RoPE's, and ``limit`` is ">" or "<" where it lies outside the line too: ``speed_up`` is that
-    of the line's end, and more or less than that is needed.
+    ``extensions`` are the schemes that read a model which another scheme has trained.
     """
     tables = []
-    for rung in rungs:
-        bits = losses(records, rung, protocol).groupby("scheme")["value"].mean()
-        runs = _of(records, rung, TRAINED).groupby("scheme")[["parameters", "tokens"]].mean()
-        table = pd.DataFrame({"bits": bits, "compute": 6 * runs.prod(axis=1)})
-        table.loc[WINDOWED, "compute"] = table["compute"].get(ROPE, math.nan)
-        tables.append(table.dropna().assign(rung=rung).reset_index(names="scheme"))
-    columns = ["rung", "scheme", "speed_up", "is_beyond", "limit"]
-    if len(tables) < 2:
-        return pd.DataFrame(columns=columns)
-    table = pd.concat(tables, ignore_index=True)
-    line = table[table["scheme"] == (WINDOWED if protocol == BEYOND else ROPE)]
-    line = line.sort_values("compute")
-    if len(line) < 2:
-        return pd.DataFrame(columns=columns)
-    known = np.log(line[["bits", "compute"]]).T.to_numpy()
-    needed = np.exp(interpolate.interp1d(*known, fill_value="extrapolate")(np.log(table["bits"])))
-    least, most = line["compute"].min() / CONTINUED, line["compute"].max() * CONTINUED
-    table["speed_up"] = needed.clip(least, most) / table["compute"]
-    table["limit"] = np.select([needed > most, needed < least], [">", "<"], "")
-    table["is_beyond"] = ~table["bits"].between(line["bits"].min(), line["bits"].max())
-    return table[columns]
+    for (measure, is_whole), values in (table := asked(rung)).groupby(
+        ["measure", table["split"] == "all"], sort=False
+    ):
+        if is_whole or measure in _OF_EACH_KIND:
+            family = measure if is_whole else f"{measure} by kind"
+            is_error = measure in ("trained", "beyond")
+            values = values.assign(family=family, is_error=is_error)
+            tables.append(compared(values, OPPONENTS[measure], extensions))
+    return pd.concat(tables, ignore_index=True)
 
 
-def oracle(records: pd.DataFrame, rung: str, longer: str) -> pd.DataFrame:
-    """Compares schemes in long texts with the same schemes trained on texts of that length.
+def rung_table(rung: pd.DataFrame, table: pd.DataFrame) -> Table:
+    """Returns the losses of the schemes of one rung, from its rows and its comparisons."""
+    length = f"{_known(rung, LENGTH):g}"
+    heads = {"trained": f"loss at {length}", "beyond": "loss beyond", "gain": "gain beyond"}
+    shown = _pooled(select(asked(rung), measure=heads))
+    verdicts = select(table, split="all", measure=heads).assign(x=lambda t: t["measure"])
+    return grid(
+        shown.assign(x=shown["measure"]),
+        title(rung),
+        best_at="beyond",
+        xs=heads,
+        heads=heads.__getitem__,
+        marks=marks(verdicts),
+        margins=margins(select(verdicts, measure="gain")),
+        caption=f"Bits per byte of all tokens: in texts of {length} tokens, and after the first "
+        f"{length} tokens of longer texts. The gain is over windows of {length} tokens. "
+        f"▲ better and ▼ worse than {ROPE}, than {WINDOWED}, and than no gain.",
+    )
 
-    Both read the same tokens, and are scored on the same last ones, after as many steps. ``longer``
-    is the rung that was trained on long texts, the oracle. By scheme, the columns are the losses
-    ``window``, through the window of ``rung``, ``extrapolated`` and ``oracle``, and by how much the
-    oracle is lower, ``lost``, with ``margin`` and ``p``.
+
+def rungs_table(frame: pd.DataFrame, table: pd.DataFrame, measure: str) -> Table:
+    """Returns one measure on all rungs, of the schemes of three rungs or more."""
+    rungs = dict(list(frame.groupby("study", sort=False)))
+    titles = {name: title(rung) for name, rung in rungs.items()}
+    shown = pd.concat(_pooled(select(asked(r), measure=measure)) for r in rungs.values())
+    counts = shown.groupby("scheme", sort=False)["study"].nunique()
+    schemes = list(counts.index[counts >= min(3, len(rungs))])
+    shown = select(shown, scheme=schemes)
+    order = sorted(set(shown["study"]), key=lambda name: _size(rungs[name]))
+    signs = select(table, split="all", measure=measure)
+    return grid(
+        shown.assign(x=shown["scheme"], scheme=shown["study"].map(titles)),
+        f"Rungs, {measure}",
+        schemes=[titles[name] for name in order],
+        xs=schemes,
+        marks=marks(signs.assign(x=signs["scheme"], scheme=signs["study"].map(titles))),
+    )
+
+
+def longer_table(frame: pd.DataFrame, rung: str, longer: str) -> Table:
+    """Compares schemes in long texts with the same schemes that were trained on such texts.
+
+    Both read the same tokens, and are scored on the same last ones, after as many steps; ``longer``
+    is the rung that was trained on long texts.
     """
-    length = records.loc[records["rung"] == longer, "length"].max()
-    multiple = length / records.loc[records["rung"] == rung, "length"].max()
-    sides = {
-        "window": _last(records, rung, "windowed", 1),
-        "extrapolated": _last(records, rung, "last", multiple),
-        "oracle": _last(records, longer, "last", 1),
+    short, long = (_pooled(select(frame, study=name)) for name in (rung, longer))
+    lengths = (_known(select(frame, study=name), LENGTH) for name in (longer, rung))
+    multiple = operator.truediv(*lengths)
+    heads = {
+        "through its window": select(short, measure="windowed", x=1),
+        "in longer texts": select(short, measure="last", x=multiple),
+        "trained on them": select(long, measure="last", x=1),
     }
-    rows = {}
-    shared = set.intersection(*(set(side.index.unique("scheme")) for side in sides.values()))
-    for scheme in sorted(shared):
-        row = {name: side[scheme].mean() for name, side in sides.items()}
-        lost = (sides["extrapolated"][scheme] - sides["oracle"][scheme]).dropna()
-        difference_NT = lost.unstack("seed").to_numpy().T
-        if len(difference_NT) > 1:
-            row["lost"], row["margin"], row["p"] = over_texts(difference_NT)
-        rows[scheme] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
+    heads["lost"] = lowered(heads["trained on them"], heads["in longer texts"], "lost")
+    known = set.intersection(*(set(rows["scheme"]) for rows in heads.values()))
+    schemes = sorted(known - {WINDOWED})
+    shown = pd.concat([rows.assign(x=name) for name, rows in heads.items()])
+    return grid(select(shown, scheme=schemes), "Trained on longer texts instead", schemes=schemes)
 
 
-def _last(records: pd.DataFrame, rung: str, protocol: str, multiple: float) -> pd.Series:
-    """Returns the losses of the last tokens by scheme, seed and text."""
-    table = losses(records[records["multiple"] == multiple], rung, protocol)
-    return table.set_index(["scheme", "seed", "text"])["value"]
+def title(rung: pd.DataFrame) -> str:
+    """Says how large the models of a rung are, and how they were trained."""
+    parameters, tokens = _known(rung, PARAMETERS), _known(rung, TOKENS)
+    return (
+        f"{parameters / 1e6:.2f}M parameters, texts of {_known(rung, LENGTH):g} tokens, "
+        f"{tokens / parameters:.2g} tokens per parameter"
+    )
 
 
-def mean_curves(runs: pd.DataFrame) -> pd.DataFrame:
-    """Returns the mean training losses over seeds, by tokens and scheme.
-
-    A run that was stopped and went on has one loss more, at the step where it stopped. Only the
-    tokens at which all runs have a loss are kept.
-    """
-    return runs.dropna().T.groupby(level="scheme", sort=False).mean().T
+def _size(rung: pd.DataFrame) -> tuple[float, ...]:
+    """Returns what rungs are ordered by; sizes that differ by little are the same."""
+    parameters = round(_known(rung, PARAMETERS), -4)
+    return parameters, _known(rung, LENGTH), _known(rung, TOKENS)
 
 
-def crossings(curves: pd.DataFrame) -> list[tuple[str, int, float]]:
-    """Returns where the training losses of schemes cross RoPE's for the last time.
-
-    ``curves`` has smoothed losses, by tokens and scheme. A crossing is a scheme, tokens and a loss;
-    a scheme that never crosses is left out.
-    """
-    rows = []
-    for scheme, is_below in curves.lt(curves[ROPE], axis=0).items():
-        changes = np.flatnonzero(np.diff(is_below))
-        if len(changes):
-            tokens = curves.index[changes[-1] + 1]
-            rows.append((str(scheme), int(tokens), float(curves.loc[tokens, scheme])))
-    return rows
+def _known(rung: pd.DataFrame, measure: str) -> float:
+    """Returns what is known of a rung, by RoPE if it is there."""
+    rows = select(rung, measure=measure)
+    of_rope = select(rows, scheme=ROPE)
+    return float((of_rope if len(of_rope) else rows)["value"].iloc[0])
 
 
-def leads(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Returns by how much training losses are below RoPE's, after a tenth of the tokens and all.
-
-    A row has ``tokens``, the number of tokens, and ``by_scheme``: for each scheme ``lead``, in
-    nats, which is negative where the scheme is behind, and ``margin``, half of its 95 % interval
-    over seeds, each with RoPE's same seed; None below two seeds.
-    """
-    shared = runs.dropna()
-    last = shared.index[-1]
-    rows = []
-    for tokens in (next(count for count in shared.index if 10 * count >= last), last):
-        by_scheme = {}
-        for scheme in runs.columns.unique("scheme").drop(ROPE):
-            by_seed = (shared[ROPE] - shared[scheme]).loc[tokens]
-            lead, margin, _ = mean_and_margin(by_seed.dropna())
-            by_scheme[scheme] = {"lead": lead, "margin": None if math.isnan(margin) else margin}
-        rows.append({"tokens": int(tokens), "by_scheme": by_scheme})
-    return rows
+def _pooled(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the mean over all texts of all splits, by scheme, seed, measure and x."""
+    table = select(table, split="all") if "all" in set(table["split"]) else table
+    keys = [column for column in COLUMNS if column not in ("value", "split")]
+    return table.groupby(keys, sort=False)["value"].mean().reset_index().assign(split="all")

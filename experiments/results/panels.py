@@ -11,6 +11,9 @@ from experiments.results.statistics import Record, Study, best_first, by_seed, c
 X = int | float | str
 # The metrics of tasks: the shares of rows whose answers are all right, and of right answers.
 EXACT, ANSWERS = "exact match", "answers right"
+# The share of rows that a seed must have right to have solved a task; at the trained length most
+# seeds must have it for a scheme to have learned the task.
+SOLVED = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,3 +122,34 @@ def tidy(study: str, records: Iterable[Record]) -> pd.DataFrame:
         unit = r["metric"].partition(" in ")[2] or "share"
         rows.append(row | {"split": r["condition"], "measure": r["metric"], "unit": unit})
     return table.tidy(study, rows)
+
+
+def learned(tasks: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of schemes that have learned their task at the trained length."""
+    own = table.select(tasks, measure=EXACT)
+    own = own[own["x"] == tasks["x"].min()]
+    share = (own["value"] >= SOLVED).groupby([own["scheme"], own["split"]]).mean()
+    known = share[share > 0.5].index
+    return tasks[pd.MultiIndex.from_frame(tasks[["scheme", "split"]]).isin(known)]
+
+
+def solved_table(tasks: pd.DataFrame) -> table.Table:
+    """Returns how many seeds have solved each task that any scheme has learned."""
+    rows, known = table.select(tasks, measure=EXACT), learned(tasks)
+    trained = tasks["x"].min()
+    cells = rows[rows["split"].isin(known["split"])].assign(
+        column=rows["split"] + (rows["x"] / trained).map(" {:g}x".format),
+        is_right=rows["value"] >= SOLVED,
+        is_told=(rows["x"] == trained) | rows.index.isin(known.index),
+    )
+    groups = cells.groupby(["scheme", "column"], sort=False)
+    solved, seeds = groups["is_right"].sum(), groups["is_right"].size()
+    words = solved.map(str) + " of " + seeds.map(str)
+    words = words.where(groups["is_told"].any(), "-").unstack(fill_value="")
+    most = solved.groupby("scheme").sum().sort_values(ascending=False, kind="stable").index
+    return table.Table(
+        "Tasks solved",
+        words.reindex(most)[cells["column"].unique()],
+        f"How many seeds have {SOLVED:.0%} of the rows right. A task that most seeds of a scheme "
+        "do not solve at the trained length is not read in longer rows.",
+    )

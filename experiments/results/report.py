@@ -109,11 +109,12 @@ def drawn(svg: str, title: str = "", caption: str = "") -> Section:
     return Section(title, figure=source, caption=caption)
 
 
-def write(study: Reported, command: str) -> Path:
+def write(study: Reported, command: str, folder: Path | None = None) -> Path:
     """Prints the first table of a study, writes its report, and returns the path of the page.
 
-    Beside the page are ``results.csv.gz``, ``comparisons.csv`` and the figures. Raises a ValueError
-    if there is nothing to report, or if two records claim the same measurement.
+    The report goes into ``folder``, by default the workdir. Beside the page are
+    ``results.csv.gz``, ``comparisons.csv`` and the figures. Raises a ValueError if there is nothing
+    to report, or if two records claim the same measurement.
     """
     frame, failures = study.frame(), study.failures()
     if frame.empty and not failures:
@@ -135,7 +136,7 @@ def write(study: Reported, command: str) -> Path:
     sections = [
         Section(code=command.replace(" --", " \\\n  --")),
         Section("Runs that failed", items=failed),
-        Section("Finished before the config asked for more", items=study.holes()),
+        Section("What is missing", items=study.holes()),
         *(section_of(table) for table in tables[:1]),
         *(drawn(svg) for svg in svgs.values()),
         *(section_of(table) for table in tables[1:]),
@@ -154,8 +155,9 @@ def write(study: Reported, command: str) -> Path:
     }
     if len(comparisons):
         files[COMPARISONS] = comparisons.to_csv(index=False, float_format="%.6g")
-    write_files(study.workdir, files)
-    return study.workdir / "report.html"
+    folder = folder or study.workdir
+    write_files(folder, files)
+    return folder / "report.html"
 
 
 def families(comparisons: pd.DataFrame) -> Table | None:

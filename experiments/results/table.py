@@ -61,8 +61,9 @@ def packed(frame: pd.DataFrame) -> bytes:
 
 
 def read(path: str | Path) -> pd.DataFrame:
-    """Returns the tidy table in a file."""
-    return pd.read_csv(path, keep_default_na=False, na_values={"text": [""], "value": [""]})
+    """Returns the table in a file, tidy or of comparisons; words may be empty, numbers NaN."""
+    numbers = "text", "value", "difference", "margin", "p", "p_corrected"
+    return pd.read_csv(path, keep_default_na=False, na_values={key: [""] for key in numbers})
 
 
 def select(frame: pd.DataFrame, **where: Any) -> pd.DataFrame:
@@ -75,10 +76,19 @@ def select(frame: pd.DataFrame, **where: Any) -> pd.DataFrame:
 
 def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
     """Returns a tidy table with one row for all texts, which has their mean."""
-    if "text" not in frame:
-        return frame
     keys = [column for column in COLUMNS if column != "value"]
     return frame.groupby(keys, sort=False)["value"].mean().reset_index()[COLUMNS]
+
+
+def lowered(frame: pd.DataFrame, before: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Returns by how much losses are lower than others ``before`` them, as another measure.
+
+    Losses of one scheme, seed, split and text belong together, and x is that of ``frame``.
+    """
+    keys = [key for key in ("scheme", "seed", "split", "text") if key in frame]
+    both = frame.merge(before[[*keys, "value"]], on=keys, suffixes=("", "_before"))
+    lower = both.pop("value_before") - both["value"]
+    return both.assign(value=lower.where(np.isfinite(lower), np.inf), measure=measure)
 
 
 def means(frame: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +144,9 @@ class Table:
     def markdown(self) -> str:
         """Returns the table in Markdown, without title and caption."""
         head = [self.cells.index.name or "", *self.cells.columns]
-        rows = [head, ["---", *["---:"] * len(self.cells.columns)], *self.cells.itertuples()]
+        is_prose = self.cells.map(len).gt(30).any()
+        rule = ["---", *("---" if prose else "---:" for prose in is_prose)]
+        rows = [head, rule, *self.cells.itertuples()]
         lines = (" | ".join(str(word).replace("\n", " ") for word in row) for row in rows)
         return "\n".join(f"| {line} |" for line in lines)
 
@@ -145,26 +157,35 @@ def grid(
     *,
     is_error: bool = True,
     best_at: Any = None,
+    schemes: list[str] | None = None,
+    xs: Iterable[Any] | None = None,
     heads: Callable[[Any], str] = "{}".format,
     marks: Mapping[tuple[str, Any], str] | None = None,
+    margins: Mapping[tuple[str, Any], float] | None = None,
     caption: str = "",
 ) -> Table:
     """Returns the means over seeds of one measure, ± half of their 95 % intervals.
 
-    There is a row for each scheme, the one that is best at the x ``best_at`` first, by default the
-    last one; and a column for each x, with the words of ``heads`` above it. ``marks`` has signs for
-    the cells of schemes and xs. A cell says how many seeds it has if others have more.
+    There is a row for each of ``schemes``, by default for all, the one that is best at the x
+    ``best_at`` first, by default the last one; and a column for each of ``xs``, with the words of
+    ``heads`` above it. ``marks`` and ``margins`` have a sign and another margin for some schemes
+    and xs. A cell says how many seeds it has if others have more.
     """
     cells = means(frame)
-    xs = list(cells["x"].unique())
-    xs = sorted(xs) if pd.api.types.is_numeric_dtype(cells["x"]) else xs
-    cells = best_first(cells, xs[-1] if best_at is None else best_at, is_error)
+    columns = list(cells["x"].unique() if xs is None else xs)
+    if xs is None and pd.api.types.is_numeric_dtype(cells["x"]):
+        columns.sort()
+    cells = best_first(cells, columns[-1] if best_at is None else best_at, is_error)
     most, words = cells["seeds"].max(), dict[tuple[str, Any], str]()
     for scheme, x, mean, margin, seeds in cells.itertuples(index=False):
-        below = f"±{number(margin, mean)}" if math.isfinite(margin) else ""
-        below += f" ({seeds} of {most})" if seeds < most else ""
-        below += (marks or {}).get((scheme, x), "")
-        words[scheme, x] = f"{number(mean)}\n{below}".rstrip()
+        margin = (margins or {}).get((scheme, x), margin)
+        like = max(abs(mean), margin) if math.isfinite(margin) else abs(mean)
+        below = [f"±{number(margin, like)}"] if math.isfinite(margin) else []
+        below += [f"({seeds} of {most})"] if seeds < most else []
+        below.append((marks or {}).get((scheme, x), ""))
+        words[scheme, x] = f"{number(mean, like)}\n{' '.join(below)}".rstrip()
     shown = pd.Series(words).unstack(fill_value="-")
-    shown = shown.reindex(index=cells["scheme"].unique(), columns=xs)
+    shown = shown.reindex(
+        index=schemes or cells["scheme"].unique(), columns=columns, fill_value="-"
+    )
     return Table(title, shown.rename(columns=heads).rename_axis("scheme"), caption)

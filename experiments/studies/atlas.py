@@ -1,84 +1,79 @@
-"""Tests every scheme on every question, in language and in tasks, and writes the atlas."""
+"""Tests every scheme on every question, in language and in tasks."""
 
-import math
+import pandas as pd
 
-from experiments.evaluation.probes import probe
-from experiments.progress import stage
-from experiments.results import atlas
-from experiments.results.lengths import WINDOWED
-from experiments.results.record import read_json
-from experiments.results.reports import atlas_page
-from experiments.results.reports.drawing import page_style
-from experiments.studies import gallery
+from experiments.results import lengths, panels, report, table
+from experiments.results.comparisons import compared, margins, marks
+from experiments.results.table import Table, grid, select
 from experiments.studies.combined import Studies
-from experiments.studies.tasks import TASKS
-from experiments.studies.text import Comparison
-from posenc_jax.registry import PATTERNS
 
-# The question of each task, by its topic in the atlas.
-ASKED = {name: str(task.__doc__).splitlines()[0] for name, task in TASKS.items()}
-
-
-class Language(Comparison):
-    """Compares the schemes on text, and looks into the models of the first seed."""
-
-    def check(self):
-        super().check()
-        if len(next(iter(self.documents.values()))) < 2:
-            raise ValueError(
-                f"eval.documents={self.protocols.documents}: the probes of a model need two texts "
-                "or more, and the corpus must have as many"
-            )
-
-    def evaluate(self, point, model):
-        evaluation = super().evaluate(point, model)
-        # A model that diverged cannot be probed.
-        if point.seed == 0 and math.isfinite(evaluation["records"][0]["loss"]):
-            split = next(iter(self.documents))
-            windows_NL = self.documents[split][:, : self.recipe.length + 1]
-            evaluation["probes"] = {"scheme": point.scheme} | probe(model, windows_NL, seed=0)
-        return evaluation
-
-    def probes(self) -> dict[str, dict]:
-        """Returns the results of the probes of the first seed's models, by scheme."""
-        probed = [run["probes"] for run in self.evaluations() if "probes" in run]
-        return {probes["scheme"]: probes for probes in probed}
+_PARAMETERS = "parameters"
 
 
 class Atlas(Studies):
-    """Runs a comparison on text, one on tasks, and the controls; see ``configs/atlas.py``."""
+    """Runs a comparison on text, one on tasks, and the controls; see ``configs/atlas.py``.
+
+    Losses of texts, through a window too, are compared with those of RoPE through a window of the
+    trained length, and shares of right answers in rows longer than in training with RoPE's. A task
+    counts only for schemes that have learned it.
+    """
+
+    title = "Every scheme on every question"
+
+    def frame(self):
+        language = self.parts["language"]
+        rows = [
+            dict(scheme=cost["scheme"], seed=cost["seed"], measure=_PARAMETERS, unit=_PARAMETERS)
+            | dict(x=1, value=cost["parameters"])
+            for cost in language.costs()
+        ]
+        frames = [language.frame().assign(study="language"), table.tidy("language", rows)]
+        frames += [
+            panels.tidy(name, part.all_of("records"))
+            for name, part in self.parts.items()
+            if name != "language"
+        ]
+        return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+
+    def comparisons(self, frame):
+        text = self.parts["language"].comparisons(select(frame, study="language"))
+        tasks = panels.learned(select(frame, study="tasks"))
+        longer = tasks[tasks["x"] > tasks["x"].min()].assign(family="tasks", is_error=False)
+        tables = [text, compared(longer, "rope", self.extensions())]
+        return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+
+    def tables(self, frame, comparisons):
+        text, compared = select(frame, study="language"), select(comparisons, study="language")
+        last, shown = select(text, measure="last"), self.parts["language"].shown
+        tables = [shown.main(text, compared, split) for split in last["split"].unique()]
+        tables += [gains_table(text, compared)] if len(last) else []
+        tasks = select(frame, study="tasks")
+        is_any = len(panels.learned(tasks)) > 0
+        return [*tables, panels.solved_table(tasks)] if is_any else tables
+
+    def figures(self, frame):
+        text = select(frame, study="language")
+        return self.parts["language"].figures(text) if (text["measure"] == "last").any() else {}
 
     def write_report(self, command):
-        studies = {name: part.study(command) for name, part in self.parts.items()}
-        language: Language = self.parts["language"]
-        length = language.recipe.length
-        about = self.about(command) | {"config": self.config, "train_length": length}
-        about["rates"] = {name: part.rates() for name, part in self.parts.items()}
-        about["setup"] = (
-            f"Text ({language.corpus.name}) is read by {self.setup('language')}; tasks by "
-            f"{self.setup('tasks')}. Extensions of RoPE have the factor of the length that is read."
-        )
-        about["tasks"] = ASKED
-        answers = atlas.atlas_of(studies, about)
-        atlas_page.print_summary(answers, self.console)
-        ledger = read_json(self.workdir / "claims" / "claims.json") or {"claims": []}
-        cards = self.cards([name for name in answers.schemes if name != WINDOWED])
-        folder = self.workdir / "atlas"
-        return atlas_page.write(folder, answers, cards, language.probes(), ledger["claims"])
+        # The workdir is that of the claims too, because both read the same studies.
+        return report.write(self, command, self.workdir / "atlas")
 
-    def cards(self, schemes: list[str]) -> dict[str, str]:
-        """Returns what each scheme does to attention, with the keywords that it has on text."""
-        language, model = self.parts["language"], self.parts["language"].config["model"]
-        heads, head_dim = model["num_heads"], model["head_dim"]
-        head_dim = head_dim or model["model_dim"] // heads
-        sizes = gallery.Sizes(language.recipe.length, heads, head_dim)
-        with stage("atlas  pages", len(schemes), self.console) as advance, page_style():
-            cards = {}
-            for name in schemes:
-                keywords = language.keywords(name, gallery.TIMES)
-                if name in PATTERNS:
-                    keywords |= {"num_layers": model["num_layers"]}
-                curves = f"<figcaption>{gallery.CURVES}</figcaption>"
-                cards[name] = gallery.card(name, sizes, keywords) + curves
-                advance(name)
-        return cards
+
+def gains_table(text: pd.DataFrame, comparisons: pd.DataFrame) -> Table:
+    """Returns by how much longer contexts lower the loss, of each split."""
+
+    def as_columns(table):
+        return table.assign(x=table["split"] + table["x"].map(" {:g}x".format))
+
+    shown, verdicts = as_columns(lengths.gains(text)), select(comparisons, measure="gain")
+    verdicts = as_columns(verdicts)
+    return grid(
+        shown,
+        "Gain from more context, in bits per byte",
+        is_error=False,
+        marks=marks(verdicts),
+        margins=margins(verdicts),
+        caption="By how much the loss of the last tokens is lower than that of the same model when "
+        "it sees no more tokens before them than in training. ▲ better and ▼ worse than no gain.",
+    )

@@ -1,22 +1,28 @@
 """Runs several experiments as one, each in its own folder, with one report on all of them."""
 
-import abc
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments.registry import make_experiment
+from experiments.results import report
 from experiments.results.environment import environment_of
+from experiments.results.table import Table
 
 
-class Studies(abc.ABC):
+class Studies:
     """Runs the experiments in ``config.studies``; see ``make_experiment`` for the arguments.
 
     Each runs in a folder of its own in the workdir, one after the other. A study that several
-    configs have is run only once if its name and the workdir are the same.
+    configs have is run only once if its name and the workdir are the same. A subclass has the
+    ``title`` and the other methods of ``report.Reported``.
     """
+
+    title: str
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         self.config = config.to_dict()
@@ -29,28 +35,50 @@ class Studies(abc.ABC):
             except ValueError as error:
                 raise ValueError(f"studies.{name}: {error}") from error
 
+    def frame(self) -> pd.DataFrame:
+        """Returns the results of all studies as one tidy table."""
+        frames = [part.frame().assign(study=name) for name, part in self.parts.items()]
+        return pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
+
+    def comparisons(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Returns no comparisons; a subclass may have some."""
+        return pd.DataFrame()
+
+    def tables(self, frame: pd.DataFrame, comparisons: pd.DataFrame) -> list[Table]:
+        """Returns no tables; a subclass has some."""
+        return []
+
+    def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
+        """Returns no figures; a subclass may have some."""
+        return {}
+
     def about(self, command: str) -> dict[str, Any]:
         """Returns what the first study says about how results were made, and where all were."""
         first, *_ = self.parts.values()
         runs = [run for part in self.parts.values() for run in part.finished_runs()]
-        return first.about(command) | environment_of(runs)
+        return first.about(command) | environment_of(runs) | {"config": self.config, "rates": {}}
 
-    def setup(self, name: str) -> str:
-        """Says how large the models of a study are, on what they were trained, and how long."""
-        part = self.parts[name]
-        recipe, model = part.recipe_of(part.points[0]), part.config["model"]
-        if recipe is None:  # its checkpoint was given
-            return "a model that was trained before"
-        rates = sorted({point.rate for point in part.points if point.rate is not None})
-        rate = f"a rate of {recipe.learning_rate:g}"
-        if rates:
-            rate = f"the best rate of {', '.join(f'{one:g}' for one in rates)} for each scheme"
-        return (
-            f"models of depth {model['num_layers']} and width {model['model_dim']}, trained by "
-            f"{recipe.optimizer} at {rate} for {recipe.steps} steps of {recipe.batch_size} rows of "
-            f"at most {recipe.length} tokens"
-        )
+    def extensions(self) -> set[str]:
+        """Returns the schemes that read a model which another scheme has trained."""
+        points = (point for part in self.parts.values() for point in part.points)
+        return {name for point in points for name in point.extensions}
 
-    @abc.abstractmethod
+    def costs(self) -> list[dict[str, Any]]:
+        """Returns no costs: the models of several studies have different sizes."""
+        return []
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Returns the runs that failed, each with the name of its study."""
+        return [
+            failure | {"scheme": f"{name}: {failure['scheme']}"}
+            for name, part in self.parts.items()
+            for failure in part.failures()
+        ]
+
+    def holes(self) -> list[str]:
+        """Returns what finished runs lack."""
+        return [f"{name}: {words}" for name, part in self.parts.items() for words in part.holes()]
+
     def write_report(self, command: str) -> Path:
         """Writes the report of all finished points and returns its path."""
+        return report.write(self, command)

@@ -7,11 +7,8 @@ import dataclasses
 import functools
 import itertools
 import math
-from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 import pandas as pd
 from flax import nnx
 from ml_collections import FrozenConfigDict
@@ -19,16 +16,13 @@ from ml_collections import FrozenConfigDict
 from experiments.evaluation.controls import CONTROLS, beyond, controls, within
 from experiments.evaluation.lengths import Scorer
 from experiments.progress import stage
-from experiments.results import leaderboard
-from experiments.results.environment import environment_of
+from experiments.results import ladder, table
 from experiments.results.record import RefusedError
-from experiments.results.reports import ladder_page, leaderboard_page
-from experiments.results.speedup import smoothed
+from experiments.results.table import select
 from experiments.running.points import Point
 from experiments.settings import one_of
 from experiments.studies.combined import Studies
 from experiments.studies.text import Comparison
-from experiments.training import own_schemes
 from experiments.training.encodings import make_encoding
 from experiments.training.parameters import parameter_count
 from experiments.training.text import spec_of
@@ -37,8 +31,6 @@ from posenc_jax.model.transformer import usual_mlp_dim
 # A scheme whose own parameters exceed this share of the model's gets a narrower feed-forward
 # network, but not less than half of it.
 _SHARE = 0.02
-_WHERE = ("scheme", "seed", "split", "protocol", "multiple")
-_COLUMNS = ["rung", "length", "width", "tokens", "parameters", "trained", *_WHERE, "bits", "texts"]
 
 
 class Rung(Comparison):
@@ -85,16 +77,6 @@ class Rung(Comparison):
         points = [point for point in self.points if point.scheme == scheme and point.rate]
         return [point for point in points if not (self.finished(point) or self.failure(point))]
 
-    def best_at_an_end(self) -> dict[str, list[str]]:
-        """Returns the schemes whose best rate is the "lowest" or the "highest" that was tried."""
-        ends: dict[str, list[str]] = {"lowest": [], "highest": []}
-        for scheme in sorted({point.scheme for point in self.points if self.finished(point)}):
-            if self.rung_of_rates is not None and (best := self.best_rate(scheme)) is not None:
-                tried = self.rung_of_rates.rates(scheme)[scheme]
-                for end, rate in (("lowest", min(tried)), ("highest", max(tried))):
-                    ends[end] += [scheme] * (best == rate)
-        return ends
-
     def needs(self, points):
         if self.rung_of_rates is None:
             return None
@@ -117,6 +99,25 @@ class Rung(Comparison):
 
     def _spec(self, scheme):
         return narrowed(super()._spec(scheme), self.recipe.length)
+
+    def chosen(self):
+        """Returns the points whose scheme has tried all of its rates, at the best of these."""
+        return [point for point in super().chosen() if not self.untried(point.scheme)]
+
+    def frame(self):
+        """Returns the losses, and the sizes and tokens of the models that have them."""
+        rows = [
+            dict(scheme=cost["scheme"], seed=cost["seed"], measure=measure, x=1)
+            | dict(value=value, unit=measure.split()[-1])
+            for cost in self.costs()
+            for measure, value in (
+                (ladder.PARAMETERS, cost["parameters"]),
+                (ladder.TOKENS, cost["tokens"]),
+                (ladder.LENGTH, self.recipe.length),
+            )
+        ]
+        known = table.tidy(self.config["experiment"], rows)
+        return pd.concat([super().frame(), known], ignore_index=True)
 
     def evaluate(self, point, model):
         evaluation = super().evaluate(point, model)
@@ -169,6 +170,8 @@ def narrowed(spec: FrozenConfigDict, length: int) -> FrozenConfigDict:
 class Ladder(Studies):
     """Runs the rungs one after the other; see ``configs/ladder.py``."""
 
+    title = "The ladder: which advantages last"
+
     def __init__(self, config, workdir, console):
         super().__init__(config, workdir, console)
         for name, part in self.parts.items():
@@ -176,109 +179,44 @@ class Ladder(Studies):
                 one_of(f"studies.{name}.rates_of", rates, self.parts)
                 part.rung_of_rates = self.parts[rates]
 
-    def setup(self, name):
-        part = self.parts[name]
-        if part.rung_of_rates is None:
-            return super().setup(name)
-        recipe, model = part.recipe, part.config["model"]
-        return (
-            f"models of depth {model['num_layers']} and width {model['model_dim']}, trained by "
-            f"{recipe.optimizer} for {recipe.steps} steps of {recipe.batch_size} rows of "
-            f"{recipe.length} tokens, each scheme at its best rate in {part.config['rates_of']}"
-        )
+    def frame(self):
+        frame = super().frame()
+        if not self.config["beside"]:
+            return frame
+        # The rungs as the repository keeps them, for schemes that were not trained here.
+        kept = select(table.read(self.config["beside"]), study=self.parts)
+        here = set(zip(frame["study"], frame["scheme"], strict=True))
+        is_new = [pair not in here for pair in zip(kept["study"], kept["scheme"], strict=True)]
+        return pd.concat([frame, kept[is_new]], ignore_index=True)
 
-    def records(self) -> pd.DataFrame:
-        """Returns every loss of every finished run, as ``results/ladder.py`` reads them."""
-        rows = []
-        for rung, part in self.parts.items():
-            for evaluation in part.evaluations():
-                training, model = evaluation["training"], part.config["model"]
-                if part.untried(training["scheme"]):
-                    continue
-                run = {
-                    "rung": rung,
-                    "length": part.recipe.length,
-                    "width": model["model_dim"],
-                    "tokens": training["tokens"],
-                    "parameters": training["parameters"],
-                    "trained": training["scheme"],
-                }
-                per_bit = math.log(2) * part.corpus.bytes_per_token
-                for record in evaluation["records"]:
-                    texts = np.asarray(record["by_text"]) / per_bit
-                    where = {key: record[key] for key in _WHERE}
-                    rows.append(run | where | {"bits": record["bits_per_byte"], "texts": texts})
-        return pd.DataFrame(rows, columns=_COLUMNS)
+    def about(self, command):
+        tried = [part.rates() for part in self.parts.values()]
+        return super().about(command) | {"rates": next(filter(None, tried), {})}
 
-    def training_losses(self, rung: str) -> pd.DataFrame:
-        """Returns smoothed training losses of finished runs, by tokens, scheme and seed.
+    def comparisons(self, frame):
+        rungs = frame.groupby("study", sort=False)
+        tables = [
+            ladder.comparisons(rung, self.extensions()).assign(study=name) for name, rung in rungs
+        ]
+        compared = pd.concat(tables, ignore_index=True)
+        return compared.assign(family=compared["family"] + ", " + compared["study"])
 
-        A rung that the config does not have has no runs.
-        """
-        runs = {}
-        if rung in self.parts:
-            part = self.parts[rung]
-            per_step = part.recipe.batch_size * part.recipe.length
-            for point in filter(part.finished, part.points):
-                curve = {step * per_step: loss for step, loss in smoothed(part.curve(point))}
-                runs[point.scheme, point.seed] = pd.Series(curve)
-        columns = pd.MultiIndex.from_tuples(runs, names=["scheme", "seed"])
-        return pd.DataFrame(runs, columns=columns)
+    def tables(self, frame, comparisons):
+        rungs = set(frame["study"])
+        main = self._main(rungs)
+        shown = [
+            ladder.rung_table(select(frame, study=main), select(comparisons, study=main)),
+            *(ladder.rungs_table(frame, comparisons, measure) for measure in ("trained", "beyond")),
+        ]
+        if self.config["longer"] and rungs.issuperset(self.config["longer"]):
+            shown.append(ladder.longer_table(frame, *self.config["longer"]))
+        return shown
 
-    def write_report(self, command):
-        records = self.records()
-        if records.empty:
-            raise ValueError("no rung has any result yet, so there is nothing to report")
-        first = next(iter(self.parts.values()))
-        about = self.about(command) | first.about_corpus(first.corpus)
-        rungs = {rung: self.about_rung(rung) for rung in self.parts}
-        main = self.config["main"]
-        runs = self.training_losses(main)
-        path = ladder_page.write(self.workdir, records, runs, about, rungs, self.config)
-        self.console.print(ladder_page.losses_beyond(records))
-        if self.config["records"]:
-            self._write_records(records, about)
-        return path
+    def figures(self, frame):
+        main = self._main(set(frame["study"]))
+        return {"loss_vs_length": self.parts[main].shown.figure(select(frame, study=main))}
 
-    def about_rung(self, rung: str) -> dict[str, Any]:
-        """Returns how large a rung is, how it is trained, and how much of it is finished."""
-        part = self.parts[rung]
-        recipe = part.recipe
-        says = self.setup(rung)
-        return {
-            "length": recipe.length,
-            "width": part.config["model"]["model_dim"],
-            "tokens": recipe.steps * recipe.batch_size * recipe.length,
-            "says": f"{says[0].upper()}{says[1:]}.",
-            "points": len(part.points),
-            "finished": sum(part.finished(point) is not None for point in part.points),
-            "best_at": part.best_at_an_end(),
-        }
-
-    def _write_records(self, records, about):
-        """Writes the leaderboard's record of each scheme that has all seeds on the main rung."""
-        if leaderboard.rules_of(self.config["studies"]) != self.config["rules"]:
-            self.console.print(
-                "no record is written, because fields of the track other than the schemes were "
-                "changed"
-            )
-            return
-        rung, folder = self.config["main"], Path(self.config["records"])
-        part = self.parts[rung]
-        for scheme in dict.fromkeys(point.scheme for point in part.points):
-            runs = part.finished_runs(scheme)
-            made = environment_of(runs) | {"own_file": own_schemes.digest(scheme)}
-            told = {key: about[key] for key in ("command", "date", "corpus", "corpus_digest")}
-            told |= {key: made[key] for key in ("device", "git", "versions", "own_file")}
-            told |= {"rate": part.best_rate(scheme), "encoding": part.keywords(scheme, 1)}
-            try:
-                record = leaderboard.record_of(records, rung, scheme, told)
-                path = leaderboard.write(folder, record)
-            except ValueError as error:
-                self.console.print(str(error))
-            else:
-                self.console.print(f"record: {path}")
-        for name in sorted({name for point in part.points for name in point.extensions}):
-            self.console.print(f"{name} is not trained, so it has no record")
-        if (records["rung"] == rung).any():
-            leaderboard_page.write(folder, self.workdir / "leaderboard.html", self.console)
+    def _main(self, rungs):
+        """Returns the rung that is shown first: the last one where the main one has no results."""
+        present = [name for name in self.parts if name in rungs]
+        return self.config["main"] if self.config["main"] in rungs else present[-1]

@@ -4,14 +4,10 @@ Position interpolation, NTK and YaRN are evaluated on a trained RoPE; see
 ``experiments/running/sweep.py``.
 """
 
-import dataclasses
 import functools
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from flax import nnx
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
@@ -19,12 +15,10 @@ from rich.console import Console
 from experiments.config import own_defaults
 from experiments.evaluation import lengths
 from experiments.progress import stage
+from experiments.results import lengths as lengths_of_texts
 from experiments.results import report
-from experiments.results.comparisons import compared
-from experiments.results.drawing import curves
-from experiments.results.lengths import WINDOWED, LengthStudy, gains, tidy, with_window
-from experiments.results.statistics import BASELINE
-from experiments.results.table import by_seed, grid, means, select
+from experiments.results.lengths import LengthStudy, with_window
+from experiments.results.table import select
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep
 from experiments.settings import filled, listed
@@ -37,9 +31,6 @@ from experiments.training.text import Text, spec_of
 from experiments.training.windows import check_batch, eval_windows, window_index
 from posenc_jax import REGISTRY, Layers, positions
 from posenc_jax.registry import PATTERNS, lookup, suggest
-
-# The families of comparisons, for each split.
-GAIN, LOSS = "gain over the own window, ", "loss, "
 
 
 class Comparison(Sweep):
@@ -213,86 +204,31 @@ class Comparison(Sweep):
 
     def frame(self):
         records, curves = self.all_of("records"), self.all_of("curves")
-        return tidy(self.config["experiment"], records, curves)
+        return lengths_of_texts.tidy(self.config["experiment"], records, curves)
 
     def comparisons(self, frame):
-        extensions = {name for point in self.points for name in point.extensions}
-        last = frame[(frame["measure"] == "last") & (frame["x"] > 1)]
-        loss = last.assign(family=LOSS + last["split"], is_error=True)
-        gain = gains(frame)
-        gain = gain.assign(family=GAIN + gain["split"], is_error=False)
-        tables = [compared(gain, None, extensions), compared(loss, WINDOWED, extensions)]
-        return pd.concat([table for table in tables if len(table)] or tables[:1])
+        return lengths_of_texts.comparisons(frame, self.extensions())
+
+    def extensions(self) -> set[str]:
+        """Returns the schemes that read a model which another scheme has trained."""
+        return {name for point in self.points for name in point.extensions}
+
+    @property
+    def shown(self) -> lengths_of_texts.Shown:
+        """Returns what shows the losses."""
+        return lengths_of_texts.Shown(self.recipe.length, self.protocols.last_tokens)
 
     def tables(self, frame, comparisons):
-        better = comparisons[comparisons["verdict"] == "better"]
-        splits = [split for split in self.documents if (frame["split"] == split).any()]
-        tables = []
-        for split in splits:
-            signs = dict[tuple[str, float], str]()
-            for family, sign in ((GAIN, " ✓"), (LOSS, " ▲")):
-                found = select(better, family=family + split)
-                for cell in zip(found["scheme"], found["x"], strict=True):
-                    signs[cell] = signs.get(cell, "") + sign
-            tables.append(self._table(select(frame, split=split), split, signs))
-        first = select(frame, split=splits[0])
-        per_token = math.log(2) * self.corpus.bytes_per_token
-        perplexity = by_seed(select(first, measure="last"))
-        perplexity["value"] = np.exp(np.minimum(perplexity["value"] * per_token, 700.0))
-        title = f"{splits[0]}: perplexity per token of the last tokens"
-        tables.append(self._grid(perplexity, title))
-        for measure in first["measure"].unique():
-            if measure not in ("last", "windowed", "position"):
-                title = f"{splits[0]}: bits per byte, {measure.replace('_', '-')}"
-                tables.append(self._grid(select(first, measure=measure), title))
-        return tables
-
-    def _table(self, frame, split, signs):
-        """Returns the main table of one split, with a column for the windowed baseline."""
-        last, windowed = select(frame, measure="last"), select(frame, measure="windowed", x=1)
-        windowed = windowed[windowed["scheme"] != WINDOWED].assign(x=math.inf)
-        made = self._grid(
-            pd.concat([last, windowed]),
-            f"{split}: bits per byte of the last {self.protocols.last_tokens} tokens",
-            marks=signs,
-            caption="Mean ± half of its 95 % interval over seeds; lower is better. A cell is "
-            "darker where a scheme is worse than at its own 1x. "
-            "✓ better than the same model when that sees only its last 1x tokens (windowed). "
-            f"▲ better than {WINDOWED}, which is RoPE when it sees no more. Both are told after "
-            "correction.",
-        )
-        mean = means(last).pivot(index="scheme", columns="x", values="mean")
-        depth = (2 * (mean.div(mean[1], axis=0) - 1)).clip(0, 1) ** 0.5
-        depth = depth.rename(columns=self._head).reindex_like(made.cells).fillna(0.0)
-        return dataclasses.replace(made, shades=depth)
-
-    def _grid(self, frame, title, **more):
-        xs = frame["x"].unique()
-        best_at = 4 if 4 in xs else max(x for x in xs if x < math.inf)
-        return grid(frame, title, best_at=best_at, heads=self._head, **more)
-
-    def _head(self, multiple):
-        """Returns the words above a column; the windowed baseline's multiple is infinite."""
-        if multiple == math.inf:
-            return "windowed\n1x"
-        return f"{multiple:g}x\n{multiple * self.recipe.length:g}"
+        first, *others = (split for split in self.documents if (frame["split"] == split).any())
+        return [
+            *(self.shown.main(frame, comparisons, split) for split in (first, *others)),
+            self.shown.perplexity(frame, first, self.corpus.bytes_per_token),
+            *self.shown.others(frame, first),
+        ]
 
     def figures(self, frame):
-        split = next(split for split in self.documents if (frame["split"] == split).any())
-        last = select(frame, split=split, measure="last")
-        at = 4 if (last["x"] == 4).any() else last["x"].max()
-        best = means(last[last["x"] == at]).sort_values("mean")["scheme"]
-        named = dict.fromkeys([*best[:4], *best[best.isin(["rope", BASELINE, WINDOWED])]])
-        few = best if len(best) < 8 else named
-        return {
-            "loss_vs_length": curves(
-                last.assign(x=last["x"] * self.recipe.length),
-                [*few],
-                xlabel="context length in tokens",
-                ylabel="bits per byte",
-                trained=self.recipe.length,
-            )
-        }
+        first = next(split for split in self.documents if (frame["split"] == split).any())
+        return {"loss_vs_length": self.shown.figure(select(frame, split=first))}
 
 
 def points(config: ConfigDict) -> list[Point]:

@@ -5,23 +5,18 @@ import functools
 import math
 from pathlib import Path
 
+import common
+import pandas as pd
 import pytest
-from study_records import ABOUT, panel_records, record
+from study_records import record
 
 from configs import ladder, learned
 from configs.claims import get_config
 from experiments.results import archive, ledger
-from experiments.results.lengths import LengthStudy
-from experiments.results.panels import Panel, PanelStudy
-from experiments.results.reports.ledger_page import write
 from experiments.results.statistics import mean_and_margin
-from experiments.studies.claims import claims_of, effects
-from experiments.studies.claims.text import CLAIMS
+from experiments.studies.claims import CLAIMS, effects
 
-DOCS = Path(__file__).parents[3] / "docs"
-# Studies whose results are stored, and which claims read.
-STORED = ("images", "pointing", "video", "story")
-SETUP = {"setup": {"language": "models of 2 layers"}}
+DATA = common.ROOT / "docs/data"
 
 
 @pytest.mark.parametrize(
@@ -42,109 +37,63 @@ def test_an_interval_decides(low, cell, word):
     assert ledger.decide(ledger.Effect("a range", lambda a: a, low=low, high=0.0), cell) == word
 
 
-def test_arithmetic_is_seed_by_seed():
-    one, other = ledger.Seeds({0: 1.0, 1: 5.0, 2: 9.0}), ledger.Seeds({1: 2.0, 2: 3.0, 3: 4.0})
-    assert one - other == {1: 3.0, 2: 6.0} and one / other == {1: 2.5, 2: 3.0}
-    assert one - 1.0 == {0: 0.0, 1: 4.0, 2: 8.0}
-    assert math.isnan((one / ledger.Seeds({0: 0.0}))[0])
-    assert ledger.mean(one, other) == {1: 3.5, 2: 6.0}
-    assert ledger.spread(one) == {0: 4.0, 1: 0.0, 2: 4.0}
+def test_the_worst_number_decides_on_a_claim():
+    good, mixed, bad = "reproduced", "mixed or underpowered", "not reproduced"
+    missing = "missing"
+    assert ledger.verdict([good, good]) == good and ledger.verdict([good, mixed]) == mixed
+    assert ledger.verdict([good, mixed, bad]) == bad
+    assert ledger.verdict([bad, missing]) == missing
 
 
-def text_study(**losses):
-    """Returns a study of losses by scheme and protocol, of three seeds that differ by 0.001."""
+def test_differences_are_of_the_seeds_that_both_have():
+    one, other = pd.Series({0: 1.0, 1: 5.0, 2: 9.0}), pd.Series({1: 2.0, 2: 3.0, 3: 4.0})
+    assert effects.minus(one, other).to_dict() == {1: 3.0, 2: 6.0}
+    assert effects.growth(one, other).to_dict() == {1: 1.5, 2: 2.0}
+
+
+def noisy(*seeds):
+    return ledger.Effect("a number", lambda a: pd.Series(seeds), low=0.0)
+
+
+def claim(name, effect):
+    return ledger.Claim(name, "It holds.", "2108.12409", "a scale", ("rope",), (effect,))
+
+
+def decided(claims):
+    frame, missing = ledger.measured(claims, ledger.Answers({}))
+    return ledger.tested(claims, frame).set_index("claim"), missing
+
+
+def test_the_numbers_of_all_claims_are_corrected_together():
+    clear, weak = noisy(1.0, 1.01, 1.02), noisy(1.0, 1.2, 0.6)
+    assert ledger.p_value(weak, mean_and_margin((1.0, 1.2, 0.6))) == pytest.approx(0.034, abs=0.001)
+    unclear = [noisy(1.0, -0.9, 0.1)] * 4
+    table, _ = decided(
+        [claim(*pair) for pair in zip("abcdef", [clear, weak, *unclear], strict=True)]
+    )
+    assert list(table["verdict"]) == ["reproduced"] * 2 + ["mixed or underpowered"] * 4
+    after = list(table["claim_after_correction"])
+    assert after == ["reproduced"] + ["mixed or underpowered"] * 5
+
+
+def test_a_number_without_a_run_is_missing_and_says_which():
+    effect = effects.rise("rope", 2, "language")
+    table, missing = decided([claim("a", effect)])
+    assert table.loc["a", "claim_verdict"] == "missing"
+    assert missing[0].startswith("a: no data yet in language of split test, scheme rope")
+
+
+def test_growth_is_over_the_most_recent_tokens_alone():
+    """In texts of the trained length the first tokens that count have nothing before them."""
+    places = (("last", 1, 3.0), ("windowed", 1, 2.0), ("last", 4, 3.0))
     records = [
-        record(scheme, seed, 1, loss + 0.001 * seed, protocol=protocol)
-        for scheme, by_protocol in losses.items()
-        for protocol, loss in by_protocol.items()
+        record("rope", seed, multiple, bits, protocol=protocol)
+        for protocol, multiple, bits in places
         for seed in range(3)
     ]
-    return LengthStudy(records, [], [], {}, [])
-
-
-LESS = ledger.Effect(
-    "one minus two", lambda a: a.bits("text", "one", 1) - a.bits("text", "two", 1), high=0
-)
-CLAIM = ledger.Claim("one_wins", "One wins.", "2108.12409, table 3", "a scale", ("rope",), (LESS,))
-
-
-def test_the_ledger_says_what_other_tokens_would_say(tmp_path):
-    one, two = {"last": 1.0, "non_overlapping": 3.0}, {"last": 2.0, "non_overlapping": 2.0}
-    rows = ledger.ledger_of((CLAIM,), {"text": text_study(one=one, two=two)})
-    assert rows[0]["verdict"] == "reproduced"
-    assert rows[0]["all_tokens"] == "not reproduced"
-    page = write(tmp_path, rows, ABOUT | SETUP).read_text()
-    assert "the verdict is not reproduced" in page and "1 reproduced" in page
-    assert "<li><b>language</b>: models of 2 layers." in page
-    assert "Source: <a href='https://arxiv.org/abs/2108.12409'>2108.12409</a>, table 3." in page
-    assert "<a href='#one_wins'>" in page and "id=one_wins>" in page
-    table = (tmp_path / "claims.csv").read_text().splitlines()
-    assert table[1].startswith("one_wins,reproduced,reproduced,False,one minus two,-inf,0,-1.0,")
-
-
-def noisy(seeds):
-    return ledger.Effect("a number", lambda a: ledger.Seeds(enumerate(seeds)), low=0.0)
-
-
-def test_the_numbers_of_all_claims_are_corrected_together(tmp_path):
-    clear, weak = noisy((1.0, 1.01, 1.02)), noisy((1.0, 1.2, 0.6))
-    assert ledger.p_value(weak, mean_and_margin((1.0, 1.2, 0.6))) == pytest.approx(0.034, abs=0.001)
-    names = "abcdef"
-    claims = tuple(
-        dataclasses.replace(CLAIM, name=name, effects=(effect,))
-        for name, effect in zip(names, [clear, weak, *[noisy((1.0, -0.9, 0.1))] * 4], strict=True)
-    )
-    rows = ledger.ledger_of(claims, {})
-    assert [row["verdict"] for row in rows] == ["reproduced"] * 2 + ["mixed or underpowered"] * 4
-    after = [row["after_correction"] for row in rows]
-    assert after == ["reproduced"] + ["mixed or underpowered"] * 5
-    assert not any("all_tokens" in row for row in rows)  # the numbers do not depend on tokens
-    page = write(tmp_path, rows, ABOUT | SETUP).read_text()
-    assert "2 reproduced, 4 mixed or underpowered. After correction: 1 reproduced, 5" in page
-
-
-def test_a_claim_that_lacks_what_it_needs_is_untestable(tmp_path):
-    """Sums that no model adds at the trained length say nothing about longer ones."""
-    study = text_study(one={"last": 1.0}, two={"last": 2.0})
-
-    def with_need(**range_):
-        need = ledger.Effect("two", lambda a: a.bits("text", "two", 1), **range_)
-        claim = dataclasses.replace(CLAIM, needs=(need,), scale_needed="a larger model")
-        return ledger.ledger_of((claim,), {"text": study})
-
-    rows = with_need(high=1.5)
-    assert rows[0]["verdict"] == "untestable at this scale"
-    words = [(effect["is_need"], effect["verdict"]) for effect in rows[0]["effects"]]
-    assert words == [(True, "not reproduced"), (False, "reproduced")]
-    page = write(tmp_path, rows, ABOUT | SETUP).read_text()
-    assert "data-name='scale needed'>a larger model" in page and "needed first: two" in page
-    assert with_need(low=1.5)[0]["verdict"] == "reproduced"
-    assert with_need(high=2.001)[0]["verdict"] == "mixed or underpowered"
-
-
-def test_loss_and_recall_are_compared_over_flat_schemes_that_differ():
-    losses = {"one": 1.0, "twin": 1.0, "two": 1.1, "three": 1.2, "rope": 9.0}
-    text = text_study(**{name: {"windowed": min(loss, 1.2)} for name, loss in losses.items()})
-    text.records.extend(record(s, seed, 16, losses[s]) for s in losses for seed in range(3))
-    panel = Panel("recall", "exact match", "tokens of a row", (32, 128), (32,))
-    shares = panel_records(panel, {name: ([], 3 * [1 / loss]) for name, loss in losses.items()})
-    tasks = PanelStudy(shares, [], [], {}, [], (panel,))
-    (claim,) = (claim for claim in CLAIMS if claim.name == "flat_is_not_retrieval")
-    answers = ledger.Answers({"language": text, "tasks": tasks})
-    assert claim.needs[0].of(answers) == dict.fromkeys(range(3), 3.0)
-    assert claim.effects[0].of(answers) == dict.fromkeys(range(3), pytest.approx(-1.0))
-
-
-def test_flat_is_over_the_most_recent_tokens_alone():
-    """In texts of the trained length the first tokens that count have nothing before them."""
-    study = text_study(rope={"last": 3.0, "windowed": 2.0, "non_overlapping": 4.0})
-    study.records.extend(
-        r | {"multiple": 4} for r in list(study.records) if r["protocol"] != "windowed"
-    )
-    effect = effects.change("rope", 4)
-    assert effect.of(ledger.Answers({"language": study}))[0] == pytest.approx(0.5)
-    others = ledger.Answers({"language": study}, "non_overlapping")
-    assert effect.of(others)[0] == pytest.approx(0.0)
+    answers = ledger.Answers({"language": records})
+    assert effects.change("rope", 4, "language").of(answers)[0] == pytest.approx(0.5)
+    assert effects.rise("rope", 4, "language").of(answers)[0] == pytest.approx(0.0)
 
 
 class Asked(ledger.Answers):
@@ -156,51 +105,48 @@ class Asked(ledger.Answers):
 
     def read(self, study, key, **where):
         self.asked.append((study, where))
-        return ledger.Seeds({0: 1.0, 1: 2.0})
-
-    def hits(self, scheme, task, multiple):
-        return self.read("tasks", "value", scheme=scheme, task=task, multiple=multiple)
-
-    def alone(self, task, scheme, multiple, metric="", rows=""):
-        return self.read(f"learned/{task}", "value", scheme=scheme, multiple=multiple)
-
-    def turning_pairs(self, study, scheme):
-        return self.bits(study, scheme, 1)
+        return pd.Series({0: 1.0, 1: 2.0})
 
 
 @functools.cache
 def asked():
     answers = Asked()
-    # Which schemes are flat is only known from results.
-    for claim in (one for one in claims_of(["rope"]) if one.name != "flat_is_not_retrieval"):
-        for effect in (*claim.needs, *claim.effects):
-            assert effect.of(answers)
+    for one in CLAIMS:
+        for effect in one.effects:
+            assert len(effect.of(answers))
     return answers.asked
 
 
 def test_every_claim_asks_for_what_its_preset_measures():
-    claims_config, rungs = get_config("small"), ladder.get_config("small").studies
-    studies = dict(claims_config.studies.items())
-    studies |= {name: rungs[name] for name in claims_config.read if name in rungs}
-    studies |= {f"learned/{name}": study for name, study in learned.get_config().studies.items()}
+    config = get_config("small")
+    studies = dict(config.studies.items())
+    studies |= {f"ladder/{name}": s for name, s in ladder.get_config("small").studies.items()}
+    studies |= {f"learned/{name}": s for name, s in learned.get_config().studies.items()}
+    known = {*config.studies, *config.read}
     for study, where in asked():
-        if study == "order" or study in STORED:
+        assert study in known
+        if study == "video":
             continue
-        config, scheme = studies[study], where["scheme"]
-        names = config.get("schemes") or f"{config.get('methods')},{config.get('stages')},yarn,pi"
+        part, scheme = studies[study], where["scheme"]
+        names = part.get("schemes") or f"{part.get('stages')},yarn,pi"
         assert scheme in names.split(","), (study, scheme)
-        multiples = config.eval.get("multiples") or [m for m, _ in config.eval.get("lengths", ())]
+        multiples = part.eval.get("multiples") or [m for m, _ in part.eval.get("lengths", ())]
         assert where.get("multiple", 1) in (*multiples, 1), (study, where)
-        if study == "extension":
-            assert where["steps"] in (0, *config.tuning_steps)
         if where.get("protocol") == "sliding":
-            assert where["stride"] in [stride for stride, _ in config.eval.strides]
+            assert where["stride"] in [stride for stride, _ in part.eval.strides]
 
 
-def test_claims_ask_for_what_is_stored_of_images_and_videos():
-    assert set(STORED) <= {*get_config("small").read}
-    for study in STORED:
-        records = archive.records(DOCS / f"data/{study}.tar.xz")
-        for where in (where for name, where in asked() if name == study):
+def test_claims_ask_for_what_is_stored():
+    for file, folder in (("video", "video"), ("learned", "learned/flip_flops")):
+        records = archive.records(Path(DATA / f"{file}.tar.xz"))
+        for where in (where for name, where in asked() if name == folder):
             actual = [r for r in records if where.items() <= r.items()]
-            assert len({r["seed"] for r in actual}) == len(actual) == 3, (study, where)
+            assert len({r["seed"] for r in actual}) == len(actual) == 3, (file, where)
+
+
+def test_claims_have_a_paper_a_scale_and_numbers_of_their_own():
+    assert len({one.name for one in CLAIMS}) == len(CLAIMS)
+    for one in CLAIMS:
+        says = [effect.says for effect in one.effects]
+        assert one.source and one.made_at and says and len(set(says)) == len(says), one.name
+        assert dataclasses.astuple(one)

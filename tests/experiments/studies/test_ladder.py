@@ -2,9 +2,7 @@
 
 import dataclasses
 import io
-import json
 import math
-import shutil
 
 import common
 import jax
@@ -23,10 +21,9 @@ from experiments.evaluation.controls import CONTROLS, beyond, controls, within
 from experiments.evaluation.lengths import Protocols
 from experiments.pretrained.trained import load_run
 from experiments.registry import make_experiment
-from experiments.results import ladder, leaderboard
+from experiments.results import ladder, pages, table
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import open_run, write_json
-from experiments.results.reports import ladder_page
 from experiments.running.schedule import run_points
 from experiments.running.status import print_status
 from experiments.studies.ladder import narrowed
@@ -94,216 +91,69 @@ def test_models_of_all_schemes_have_equally_many_parameters(scheme):
     assert abs(count / config.parameters(128) - 1) < 0.03
 
 
-def _records(bits, *, rung="c", protocol=ladder.TRAINED, split="code", seeds=3, tokens=1000):
-    """Returns a table of losses, with the same noise of texts for every scheme."""
+def _rung(by_measure, split="code", seeds=3):
+    """Returns a tidy table of losses by measure and scheme, with the same noise for each scheme."""
     noise = np.random.default_rng(0).normal(0, 0.001, (seeds, 8))
-    where = dict(rung=rung, split=split, protocol=protocol, multiple=1, length=64, width=8)
-    where |= dict(tokens=tokens, parameters=100)
-    return pd.DataFrame(
-        where | dict(scheme=scheme, seed=seed, bits=mean, texts=mean + noise[seed])
-        for scheme, mean in bits.items()
+    rows = [
+        dict(scheme=scheme, seed=seed, split=split, measure=measure, x=x, unit="bits per byte")
+        | dict(text=text, value=mean + noise[seed, text])
+        for (measure, x), losses in by_measure.items()
+        for scheme, mean in losses.items()
         for seed in range(seeds)
-    ).explode("texts")
-
-
-def test_each_kind_of_text_has_answers_of_its_own():
-    by_kind = {"code": {"rope": 2.0, "alibi": 1.8}, "prose": {"rope": 2.0, "alibi": 2.1}}
-    records = [_records(bits).assign(split=kind) for kind, bits in by_kind.items()]
-    answers = ladder.values(pd.concat(records), "c").groupby(["topic", "scheme"])["value"].mean()
-    for topic, expected in {"text": 1.95, "text of code": 1.8, "text of prose": 2.1}.items():
-        assert answers[topic, "alibi"] == pytest.approx(expected, abs=0.01)
-    assert set(ladder.values(records[0], "c")["topic"]) == {"text"}
-
-
-def test_rank_correlation_counts_only_schemes_of_both_rungs():
-    one = _records({"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}, rung="one")
-    other = _records({"a": 3.0, "b": 2.0, "c": 1.0}, rung="other")
-    actual = ladder.correlation(pd.concat([one, other]), "one", "other", ladder.TRAINED)
-    assert (actual["schemes"], actual["rho"]) == (3, -1.0)
-    assert actual["low"] == actual["high"] == -1.0  # the noise is far below the differences
-    assert ladder.correlation(pd.concat([one, other]), "one", "none", ladder.TRAINED) is None
-
-
-def test_schemes_that_are_far_behind_are_in_no_rank_correlation():
-    rungs = []
-    for rung, a, b, far in (("one", 1.0, 1.05, 2.0), ("other", 1.05, 1.0, 1.1)):
-        of_rung = {"nope": 9.0, "a": a, "b": b, "c": 1.1, "far": far}
-        rungs.append(_records(of_rung | {"rope": 1.0}, rung=rung))
-        rungs.append(_records(of_rung | {"rope": 4.0}, rung=rung, protocol=ladder.BEYOND))
-        rungs.append(_records({"rope": 1.15}, rung=rung, protocol=ladder.CUT))
-    trained, beyond = (
-        ladder.correlation(pd.concat(rungs), "one", "other", protocol)
-        for protocol in (ladder.TRAINED, ladder.BEYOND)
-    )
-    assert trained["schemes"] == 4  # with RoPE, which is the line
-    # With RoPE through a window, and without RoPE.
-    assert (beyond["schemes"], beyond["rho"]) == (4, pytest.approx(0.8))
-
-
-def test_speed_up_is_the_compute_of_rope_at_the_same_loss():
-    sizes = [
-        _records({"rope": loss, "x": other, "far": far}, rung=rung, tokens=tokens)
-        for rung, tokens, loss, other, far in (
-            ("s", 1000, 4.0, 2.0, 9.0),
-            ("l", 4000, 2.0, 1.5, 0.1),
-        )
+        for text in range(8)
     ]
-    actual = ladder.speed_ups(pd.concat(sizes), ["s", "l"], ladder.TRAINED).set_index(
-        ["rung", "scheme"]
-    )
-    assert actual.loc[("s", "x"), "speed_up"] == pytest.approx(4.0, rel=1e-2)
-    assert actual.loc[("l", "rope"), "speed_up"] == pytest.approx(1.0, rel=1e-2)
-    # Half the loss costs four times the compute, so 3/4 of it costs (4/3) ** 2 times.
-    assert actual.loc[("l", "x"), "speed_up"] == pytest.approx((4 / 3) ** 2, rel=1e-2)
-    assert actual.loc[("l", "x"), "is_beyond"] and not actual.loc[("s", "x"), "is_beyond"]
-    # The line ends at a fourth of the smallest compute and at four times the largest.
-    assert list(actual["limit"]) == ["<", "", "", ">", "", ""]
-    assert list(actual["speed_up"].xs("far", level="scheme")) == pytest.approx([0.25, 4.0])
+    return table.tidy("c", rows)
 
 
-def _training_losses(runs):
-    """Returns the table of training losses of runs, which have losses by tokens."""
-    columns = pd.MultiIndex.from_tuples(runs, names=["scheme", "seed"])
-    return pd.DataFrame({key: pd.Series(run) for key, run in runs.items()}, columns=columns)
+MEASURES = {
+    ("non_overlapping", 1): {"rope": 2.0, "alibi": 1.8},
+    ("last", 4): {"rope": 3.0, "alibi": 1.7},
+    ("shuffled", 4): {"rope": 3.0, "alibi": 1.9},
+    ("beyond", 4): {"rope": 3.0, "alibi": 1.7},
+    ("cut", 4): {"rope": 2.0, "alibi": 1.8},
+    ("window", 4): {"rope": 2.5, "alibi": 1.75},
+}
+PROSE = MEASURES | {("non_overlapping", 1): {"rope": 2.0, "alibi": 2.1}}
+PROSE |= {("cut", 4): {"rope": 1.5, "alibi": 1.8}}
 
 
-def test_curves_have_the_losses_that_all_runs_have():
-    stopped = {10: 3.0, 17: 2.5, 20: 2.0}
-    runs = {("rope", 0): {10: 5.0, 20: 4.0}, ("rope", 1): stopped, ("alibi", 0): stopped}
-    curves = ladder.mean_curves(_training_losses(runs))
-    assert curves.to_dict() == {"rope": {10: 4.0, 20: 3.0}, "alibi": {10: 3.0, 20: 2.0}}
-    assert ladder.mean_curves(_training_losses({})).empty
+def test_a_rung_has_five_measures_of_each_kind_of_text_and_of_all():
+    frame = pd.concat([_rung(MEASURES), _rung(PROSE, split="prose")])
+    means = ladder.asked(frame).groupby(["split", "measure", "scheme"])["value"].mean()
+    for split, trained in (("all", 1.95), ("code", 1.8), ("prose", 2.1)):
+        assert means[split, "trained", "alibi"] == pytest.approx(trained, abs=0.01)
+    expected = {"beyond": 1.7, "gain": 0.1, "order": 0.2, "sight": 0.05}
+    for measure, value in expected.items():
+        assert means["code", measure, "alibi"] == pytest.approx(value, abs=0.01)
+    assert means["code", "beyond", WINDOWED] == pytest.approx(2.0, abs=0.01)
+    assert means["prose", "beyond", WINDOWED] == pytest.approx(1.5, abs=0.01)
+    assert set(ladder.asked(_rung(MEASURES))["split"]) == {"all"}
 
 
-def test_rungs_say_which_schemes_win_and_one_seed_tells_no_verdict():
-    told = ladder_page.read(common.ROOT / "docs/ladder")
-    largest = told["rungs"]["d8_w256_t20"]["wins"]["text"]
-    assert largest["compared"] is None and "fox" in largest["schemes"]
-    # A gain over the own window is compared with 0.
-    assert told["rungs"]["d8_w256_t20"]["wins"]["gain"]["schemes"] == ["alibi", "kerple_log", "fox"]
-    assert told["rungs"]["d7_l1024_t20"]["wins"]["text"]["compared"] == 3
-    rates = [rung["tokens"] / rung["parameters"] for rung in told["ordered"]]
-    assert rates == pytest.approx(sorted(rates), rel=0.05)
-    assert "after training on texts of 1024 tokens (" in told["finding"][0]
-
-
-def test_a_crossing_is_the_last_one():
-    curves = {
-        "rope": [5.0, 4.0, 3.0, 2.0, 1.0],
-        "fast": [4.0, 4.1, 2.9, 2.2, 1.5],
-        "slow": [6.0, 5.0, 4.0, 3.0, 2.0],
+def test_schemes_of_a_rung_are_compared_on_each_kind_of_text_too():
+    frame = pd.concat([_rung(MEASURES), _rung(PROSE, split="prose")])
+    compared = ladder.comparisons(frame, [])
+    told = compared.set_index(["measure", "split", "scheme"])["verdict"]
+    assert told["trained", "code", "alibi"] == "better"
+    assert told["trained", "prose", "alibi"] == "worse"
+    assert told["beyond", "all", "alibi"] == "better"
+    assert told["beyond", "prose", "alibi"] == "worse"
+    assert told["gain", "all", "alibi"] == "better" and told["gain", "all", "rope"] == "worse"
+    assert set(compared["family"]) == {*ladder.OPPONENTS} | {
+        f"{measure} by kind" for measure in ("trained", "beyond", "gain")
     }
-    actual = ladder.crossings(pd.DataFrame(curves, index=[1, 2, 3, 4, 5]))
-    assert actual == [("fast", 4, 2.2)]
 
 
-def test_the_page_has_only_crossings_that_are_clear_in_the_end():
-    ends = {"clear": (-0.2, 0.1), "lucky": (0.1, 0.2), "single": (0.1, None)}
-    last = {name: {"lead": lead, "margin": margin} for name, (lead, margin) in ends.items()}
-    crossings = [(name, 4, 2.2) for name in ends]
-    assert ladder_page.clear(crossings, {"by_scheme": last}) == crossings[:1]
-
-
-def test_leads_are_after_a_tenth_of_the_tokens_and_all():
-    rope = {1: 5.0, 2: 4.0, 15: 2.0, 20: 1.0}
-    fast = {1: 4.5, 2: 3.0, 15: 1.9, 20: 1.25}
-    runs = {("rope", 0): rope, ("rope", 1): rope, ("fast", 1): fast}
-    early, last = ladder.leads(_training_losses(runs))
-    assert early == {"tokens": 2, "by_scheme": {"fast": {"lead": 1.0, "margin": None}}}
-    assert last == {"tokens": 20, "by_scheme": {"fast": {"lead": -0.25, "margin": None}}}
-
-
-def test_a_lead_has_an_interval_over_seeds():
-    losses = {"rope": (3.0, 4.0, 5.0), "fast": (2.0, 3.0, 4.0), "lucky": (1.0, 4.0, 5.0)}
-    runs = {(s, n): {10: loss} for s, of_seeds in losses.items() for n, loss in enumerate(of_seeds)}
-    _, last = ladder.leads(_training_losses(runs))
-    assert last["by_scheme"]["fast"] == {"lead": 1.0, "margin": 0.0}
-    assert last["by_scheme"]["lucky"]["lead"] < last["by_scheme"]["lucky"]["margin"]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Returns a folder with the records of four schemes; "mixed" is good at code alone."""
-    losses = {"rope": (1.0, 3.0, 1.1), "good": (1.0, 1.0, 1.0), "bad": (1.5, 1.4, 1.3)}
-    losses["mixed"] = losses["good"]
-    tables = [
-        _records({scheme: bits + (scheme == "mixed" and split == "prose")}, protocol=p, split=split)
-        for split in ("code", "prose")
-        for scheme, item in losses.items()
-        for p, bits in zip((ladder.TRAINED, ladder.BEYOND, ladder.CUT), item, strict=True)
-    ]
-    for scheme in losses:
-        about = {"corpus_digest": "abc"}
-        record = leaderboard.record_of(pd.concat(tables), "c", scheme, about)
-        leaderboard.write(tmp_path, record)
-    return tmp_path
-
-
-def test_the_leaderboard_compares_with_rope_through_a_window(folder):
-    records, refused = leaderboard.read(folder)
-    table, _ = leaderboard.table(records)
-    assert not refused
-    assert list(table.index) == ["good", "bad", "mixed", "rope"]
-    assert table.loc["good", "over"] == pytest.approx(-0.1, abs=0.01)
-    assert (table.loc["good", "vs_beyond"], table.loc["bad", "vs_beyond"]) == ("better", "worse")
-    assert table.loc["mixed", "vs_beyond of code"] == "better"
-    assert table.loc["mixed", "vs_beyond of prose"] == "worse"
-    assert WINDOWED not in table.index
-
-
-# Losses of one text alone, and without numbers.
-EASY = {protocol: {"code 0": [1.0, 1.0, 1.0]} for protocol in leaderboard.LOSSES.values()}
-LOST = {protocol: {"code 0": ["1", None, 1.0]} for protocol in leaderboard.LOSSES.values()}
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        *(("track", "0.9"), ("corpus_digest", "other"), ("tokens", 9), ("parameters", "many")),
-        *(("seeds", seeds) for seeds in ([0], [0, 0, 1], [5, 6, 7], [0, 1, 2, 3])),
-        *(("losses", losses) for losses in ({}, EASY, EASY | {ladder.BEYOND: [1.0]}, LOST)),
-    ],
-)
-def test_a_record_that_cannot_be_compared_is_left_out_and_told(folder, field, value):
-    path = folder / "bad" / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    records, refused = leaderboard.read(folder)
-    assert {record["scheme"] for record in records} == {"rope", "good", "mixed"}
-    assert len(refused) == 1 and "bad" in refused[0]
-
-
-def test_without_a_record_of_rope_all_that_was_refused_is_told(folder):
-    path = folder / "rope" / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"track": "0.9"}))
-    common.refuses("no record of rope.*of track 0.9", lambda: leaderboard.read(folder))
-
-
-def test_a_record_of_other_runs_is_kept(folder):
-    path = folder / "bad" / "result.json"
-    record, before = json.loads(path.read_text()), path.read_text()
-    assert leaderboard.write(folder, record) == path and path.read_text() == before
-    common.refuses("is kept", lambda: leaderboard.write(folder, record | {"losses": EASY}))
-    assert path.read_text() == before
-    path.write_text(json.dumps(record | {"track": "0.9"}))
-    leaderboard.write(folder, record | {"losses": EASY})
-    assert json.loads(path.read_text())["losses"] == EASY
-
-
-def test_a_copied_record_is_left_out_and_told(folder):
-    shutil.copytree(folder / "bad", folder / "bad_before")
-    records, refused = leaderboard.read(folder)
-    assert len(records) == 4
-    assert len(refused) == 1 and "bad_before" in refused[0]
-
-
-def test_a_scheme_without_a_finite_loss_is_last_and_leaves_the_others(folder):
-    path = folder / "bad" / "result.json"
-    record = json.loads(path.read_text())
-    record["losses"][ladder.BEYOND]["code 0"][1] = math.nan
-    path.write_text(json.dumps(record))
-    table, _ = leaderboard.table(leaderboard.read(folder)[0])
-    assert list(table.index) == ["good", "mixed", "rope", "bad"]
-    assert (table.loc["good", "vs_beyond"], table.loc["bad", "vs_beyond"]) == ("better", "diverged")
+def test_tables_of_the_kept_ladder_have_its_rungs_and_schemes():
+    """The numbers are those of the archive, by which texts are counted one by one."""
+    main = pages.rung("c_l256_t20").splitlines()
+    assert main[0] == "| scheme | loss at 256 | loss beyond | gain beyond |"
+    assert "| `alibi` | 2.046 ±0.012 | 1.889 ±0.024 ▲ | 0.045 ±0.005 ▲ |" in main
+    trained = pages.rungs("trained").splitlines()
+    assert len(trained) == 12 and trained[2].startswith("| 0.12M parameters, texts of 256 tokens")
+    assert "`alibi` | 1.957 ±0.008 | 1.921 ±0.012 | 1.782 ±0.028 |" in pages.longer(
+        "c_l256_t20", "d7_l1024_t20"
+    )
 
 
 ROOTED = """
@@ -363,25 +213,10 @@ def test_a_scheme_that_cannot_be_made_is_named(tmp_path):
     common.refuses(r"'rotted' .*no file rotted\.py", lambda: tiny(tmp_path, "rotted"))
 
 
-def test_a_record_needs_all_seeds():
-    records = _records({"rope": 1.0}, seeds=2)
-    common.refuses("2 of the 3 seeds", lambda: leaderboard.record_of(records, "c", "rope", {}))
-
-
 def test_the_track_has_the_runs_of_the_ladder():
     track, ladder = (config.get_config(preset).studies for preset in ("track", "small"))
     for name, study in track.items():
         assert study.to_dict() == ladder[name].to_dict() | {"schemes": study.schemes}
-
-
-def test_only_the_track_as_it_is_makes_records():
-    track = config.get_config("track")
-    track.schemes = "rope,mine"
-    assert leaderboard.rules_of(track.studies.to_dict()) == track.rules
-    for field, value in (("train.steps", 4), ("encodings.rope.base", 77.0)):
-        changed = config.get_config("track").studies
-        changed.c_l256_t20.update_from_flattened_dict({field: value})
-        assert leaderboard.rules_of(changed.to_dict()) != track.rules
 
 
 def test_a_rung_of_rates_that_does_not_exist_is_refused(tmp_path):
@@ -431,3 +266,18 @@ def test_a_scheme_whose_learning_rates_all_failed_leaves_the_others(tmp_path):
     assert all(rung.finished(point) for point in rung.points if point.scheme == "nope")
     print_status(rung, rung.console)
     assert "2 done, 2 failed" in output.getvalue()
+
+
+def test_a_tiny_ladder_shows_its_rungs_beside_kept_ones(tmp_path):
+    experiment, output = tiny(tmp_path, "rope,alibi")
+    assert run_points(experiment.parts) == []
+    experiment.write_report("the command")
+    frame = table.read(tmp_path / table.FILE)
+    assert set(frame["study"]) == {"b_l32_t2", "c_l32_t20"}
+    assert {ladder.PARAMETERS, "beyond", "cut", "window", "shuffled"} <= set(frame["measure"])
+    assert "loss beyond" in output.getvalue() and "rope_windowed" in output.getvalue()
+    kept = frame[frame["scheme"] == "alibi"].assign(scheme="other").drop(columns="text")
+    (tmp_path / "kept.csv.gz").write_bytes(table.packed(kept))
+    experiment.config["beside"] = str(tmp_path / "kept.csv.gz")
+    experiment.write_report("the command")
+    assert "other" in (tmp_path / "report.html").read_text()
