@@ -114,6 +114,13 @@ def longer(name: str, longer_name: str) -> str:
     return markdown(ladder.longer_table(read("ladder"), name, longer_name))
 
 
+def drawn(name: str, heads: Mapping[str, tuple[str, Any]], is_error: bool = False) -> str:
+    """Returns a study of drawn examples; ``heads`` has the split and the x of each column."""
+    measure = {"split": "", "measure": ["accuracy", "error in frame widths"]}
+    of = {head: measure | {"split": split, "x": x} for head, (split, x) in heads.items()}
+    return columns(name, of, is_error=is_error)
+
+
 def solved() -> str:
     """Returns how many seeds of each scheme of the atlas have solved each task."""
     return markdown(panels.solved_table(select(read("atlas"), study="tasks")))
