@@ -1,7 +1,6 @@
 """Tests what lm-evaluation-harness is told of a model, by the logits of whole texts."""
 
 import functools
-import json
 import re
 import types
 
@@ -87,20 +86,6 @@ def test_an_answer_ends_where_it_is_told_to_and_with_the_text(harness, monkeypat
     assert answer() == whole.split(end)[0]
 
 
-@pytest.mark.parametrize("name", ["rope", "dynamic_ntk"])
-def test_texts_of_many_lengths_share_their_programs(harness, name):
-    one = harness_of(harness.model.under(common.build(name)), LENGTH)
-    ask = {"max_gen_toks": 8, "until": []}
-    for answer, rest in ((one.generate_until, ask), (one.loglikelihood, "zz")):
-        first, *others = (
-            requests(*((count * "x", rest) for count in counts))
-            for counts in ((3, 5), (4, 6), (7, 20))
-        )
-        answer(first)
-        for other in others:
-            assert common.compilations(functools.partial(answer, other)) == 0
-
-
 @pytest.mark.parametrize("name", ["fox", "dynamic_ntk", "randomized"])
 def test_an_answer_does_not_depend_on_other_requests(harness, name):
     model = harness.model.under(common.build(name, num_layers=common.LAYERS))
@@ -123,17 +108,3 @@ def test_tasks_that_the_harness_does_not_know_are_named(tmp_path):
         common.refuses(re.escape(repr(task)), check)
     with pytest.raises(SystemExit):
         main(["--model=any", "--tasks=arc_easy", "--limit=0"])
-
-
-def test_results_say_what_they_are_of(monkeypatch, harness, tmp_path):
-    """Under another encoding, or of a few questions, they are other results."""
-    modules = {"lm_eval": None, "lm_eval.utils": types.SimpleNamespace(make_table=str)}
-    for name, module in modules.items():
-        monkeypatch.setitem(harness_module.sys.modules, name, module)
-    monkeypatch.setattr(harness_module, "load", lambda *_: (harness.model, harness.coder, LENGTH))
-    monkeypatch.setattr(harness_module, "evaluate", lambda *_, **__: {"results": {}})
-    encoding = {"name": "yarn", "factor": 4.0}
-    flags = [f"--encoding={json.dumps(encoding)}", "--limit=3", f"--out={tmp_path / 'found'}"]
-    assert main(["--model=any", "--tasks=any", *flags]) == 0
-    actual = json.loads((tmp_path / "found").read_text())
-    assert actual["encoding"] == encoding and actual["limit"] == 3 and actual["length"] == LENGTH

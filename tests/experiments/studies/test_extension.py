@@ -15,7 +15,6 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from configs.extension import METHODS, get_config
 from experiments.evaluation import harness
-from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.export import _as_llama, _longest, export
 from experiments.pretrained.trained import Source, load_run
 from experiments.results.extensions import tidy
@@ -121,21 +120,6 @@ def test_tuning_starts_from_the_trained_model_and_says_so(finished, corpus, tmp_
         assert actual["yarn", 0, multiple] != pytest.approx(actual["rope", 0, multiple], rel=1e-9)
 
 
-@pytest.mark.slow
-def test_one_more_method_is_read_alone(finished, corpus, monkeypatch):
-    def count(self, windows_NL, layers, score=Scorer.__call__):
-        observed.append(layers)
-        return score(self, windows_NL, layers)
-
-    monkeypatch.setattr(Scorer, "__call__", count)
-    observed: list = []
-    more, _ = experiment(config(corpus, methods="rope,pi,resonance_yarn,ntk"), finished[0])
-    assert run_points(more.parts, task_id=0) == []
-    assert len(observed) == 2 and all(item.distinct[0].frequencies.factor == 2 for item in observed)
-    assert run_points(experiment(config(corpus), finished[0])[0].parts, task_id=0) == []
-    assert len(observed) == 2
-
-
 def test_a_fingerprint_knows_every_number_and_every_bit():
     tree = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.int32)}
     prints = {fingerprint(tree), fingerprint(tree | {"a": tree["a"][::-1].copy()})}
@@ -169,23 +153,6 @@ def test_a_checkpoint_must_fit(finished, corpus, tmp_path):
 
 
 # Published models
-
-
-@pytest.mark.slow
-def test_a_run_of_ours_is_exported_as_llama(finished, tmp_path, monkeypatch):
-    saved = []
-    monkeypatch.setattr(
-        "experiments.pretrained.export.save",
-        lambda path, model, config, tokenizer, max_length: saved.append(
-            (model, extended(config, model, max_length), tokenizer)
-        ),
-    )
-    export(finished[0] / "runs/yarn/steps2/seed0", tmp_path / "out", None)
-    ((model, actual, tokenizer),) = saved
-    assert model.distinct()[0].frequencies.factor == 2.0 and tokenizer is None
-    assert (actual["hidden_size"], actual["intermediate_size"]) == (32, 128)
-    assert (actual["num_attention_heads"], actual["head_dim"]) == (4, 8)
-    assert actual["rms_norm_eps"] == 1e-6 and actual["max_position_embeddings"] == 64
 
 
 @pytest.mark.slow

@@ -10,12 +10,11 @@ import pytest
 from tiny_runs import comparison
 
 from configs.longrope import get_config
-from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.trained import rope_of
 from experiments.running.dry_run import print_dry_run
 from experiments.running.schedule import run_points
 from experiments.running.status import status
-from experiments.studies.longrope.encoding import Searched, critical_pairs, factors_of, under_rule
+from experiments.studies.longrope.encoding import Searched, factors_of
 from experiments.studies.longrope.fitness import NEEDLE, needle_loss, text_loss, with_needles
 from experiments.studies.longrope.search import Budget, Genome, Space
 from experiments.studies.longrope.stages import MixedWindows
@@ -100,16 +99,6 @@ def test_a_candidate_is_longrope_whatever_the_rope(keywords):
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_the_loss_does_not_depend_on_how_many_run_at_a_time(model, mesh, fitness):
-    genomes = [Genome(tuple(f * np.array(g.factors))) for f in (1, 1.1, 1.2) for g in GENOMES]
-    few = fitness_of(model, mesh, batch_tokens=1)
-    many = fitness_of(model, mesh, batch_tokens=16 * DOCUMENTS[:, 1:].size)
-    assert (few.together, fitness.together, many.together) == (8, 8, 16)
-    expected = list(fitness(genomes))
-    for other in (few, many):
-        np.testing.assert_allclose(list(other(genomes)), expected, rtol=1e-6)
-
-
 def test_needles_stand_at_the_start_and_are_asked_for_at_the_end(model, mesh):
     tokens = with_needles(DOCUMENTS)
     assert tokens.shape == DOCUMENTS.shape
@@ -122,15 +111,6 @@ def test_needles_stand_at_the_start_and_are_asked_for_at_the_end(model, mesh):
     np.testing.assert_allclose(next(fitness(GENOMES[:1])), expected, rtol=2e-6)
 
 
-def test_known_methods_are_searched_factors_too(model, mesh):
-    rope = rope_of(model, "it")
-    rule = YaRN(L, 3.0, beta_fast=2.0)
-    yarn = make("yarn", head_dim=common.HEAD_DIM, train_length=L, factor=3.0, beta_fast=2.0)
-    score = Scorer(model, mesh, 10**5, lambda *_, **__: None)
-    actual, expected = (score(DOCUMENTS, item) for item in (under_rule(rope, rule), yarn))
-    np.testing.assert_allclose(actual, expected, atol=2e-5)
-
-
 @pytest.mark.parametrize("factor", [2.0, 3.0, 5.0, 7.3, 11.0])
 def test_factors_of_known_methods_are_seeds_that_a_search_takes(factor):
     rope = make("rope", head_dim=96, base=70000.0)
@@ -139,16 +119,6 @@ def test_factors_of_known_methods_are_seeds_that_a_search_takes(factor):
     assert set(seeds["pi"]) == {factor} and seeds["ntk"][0] == seeds["yarn"][0] == 1.0
     space = Space(seeds, 1.25 * factor, Budget())
     assert all(space.is_valid(genome) for genome in space.seeds.values())
-
-
-def test_critical_pairs_are_those_of_the_paper():
-    for base, train_length, expected in ((500000.0, 8192, (24, 35)), (10000.0, 2048, (19, 31))):
-        rope = make("rope", head_dim=128 if base > 1e5 else 96, base=base)
-        assert critical_pairs(rope, train_length) == expected
-    # The default of longrope2 in the library is the largest.
-    rope = make("rope", head_dim=64)
-    encoding = make("longrope2", head_dim=64, train_length=512, factor=2.0)
-    assert encoding.long_factor.index(2.0) == critical_pairs(rope, 512)[1]
 
 
 def test_mixed_windows_read_short_ones_under_rope_and_long_ones_under_the_factors(corpus, model):

@@ -11,7 +11,6 @@ from experiments.results.record import Stored
 from experiments.studies.longrope.fitness import remembered
 from experiments.studies.longrope.search import (
     Budget,
-    Genome,
     LongRoPE2Space,
     ReleasedSpace,
     Space,
@@ -92,20 +91,6 @@ def test_longrope2_searches_from_the_critical_pair_on_and_joins_ntk_below():
     assert candidates[0].genome.factors[5:] == (FACTOR,) * 3
 
 
-def test_children_come_from_the_best_of_all_generations():
-    """The loss is the number of start tokens; a child of crossover has those of a parent."""
-
-    class Starts(Space):
-        starts = tuple(range(1000))
-
-    generations = search(Starts(SEEDS, 5.0, BUDGET), fitness=lambda b: [g.start_tokens for g in b])
-    for number in range(1, len(generations)):
-        past = sorted(item.loss for generation in generations[:number] for item in generation)
-        allowed = past[: BUDGET.parents]
-        crossed = [item.loss for item in generations[number] if item.origin == "crossover"]
-        assert set(crossed) <= set(allowed)
-
-
 def test_a_candidate_without_a_loss_is_the_worst():
     def fitness(brood):
         return [math.nan if genome.factors[0] < 2 else loss(genome) for genome in brood]
@@ -148,15 +133,6 @@ def test_a_search_that_was_killed_goes_on_and_ends_the_same(tmp_path, batch):
     # Nothing was computed twice but the loss that was being written at each kill.
     assert len(computed) == BUDGET.candidates + kills
     assert path.read_text().count("\n") == 1 + BUDGET.candidates
-
-
-def test_equal_candidates_of_one_generation_have_their_own_loss(tmp_path):
-    first, second = (Genome((factor,) * PAIRS, 0) for factor in (1.0, 3.0))
-    brood = [first, first, second]  # seeds may be equal, such as two rules at one factor
-    stored = Stored(tmp_path / "losses.jsonl", {})
-    fitness = remembered(lambda unknown: iter(losses(unknown)), stored, print)
-    assert list(fitness(brood)) == losses(brood)
-    stored.close()
 
 
 # The released code

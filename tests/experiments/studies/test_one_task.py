@@ -29,25 +29,12 @@ def test_short_rows_come_first(tmp_path):
     assert {*np.concatenate(drawn)} == {*range(6, 21)}
 
 
-def test_a_batch_depends_on_seed_and_step_alone(tmp_path):
-    one = study("learned.addition_coupled", tmp_path)
-    batches = [
-        one.task(Point("shaw", seed, ())).batch(seed, step, 0, 1)
-        for seed, step in ((0, 3), (0, 3), (1, 3), (0, 4))
-    ]
-    first, *others = (batch["tokens"].tobytes() + batch["positions"].tobytes() for batch in batches)
-    assert [first == other for other in others] == [True, False, False]
-    halves = [one.task(Point("shaw", 0, ())).batch(0, 3, part, 2) for part in (0, 1)]
-    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *halves)
-    jax.tree.map(np.testing.assert_array_equal, whole, batches[0])
-
-
 def test_the_goal_is_read_from_rows_of_the_trained_length(tmp_path, monkeypatch):
     one, read = study("learned.copy", tmp_path, task__held_out=40), []
     share = "experiments.studies.tasks.one_task._share"
     monkeypatch.setattr(share, lambda _, rows: read.append(rows) or 0.5)
     goals = [one.goal(Point(scheme, seed, ())) for scheme, seed in (("rope", 0), ("nope", 1))]
-    assert [goal.score(None) for goal in goals] == [0.5, 0.5]
+    assert [goal.measured(None) for goal in goals] == [{"score": 0.5}] * 2
     jax.tree.map(np.testing.assert_array_equal, *read)
     assert read[0]["tokens"].shape == (40, 20) and (read[0]["tokens"] != PAD).all()
     assert (goals[0].enough, goals[0].every) == (0.95, 2)

@@ -50,15 +50,6 @@ def test_cells_are_read_in_the_order_of_their_positions(tmp_path):
     assert inputs["tokens"].shape == (1, 25) and positions.shape == (1, 25, 3)
 
 
-def test_desktops_hold_their_screens(tmp_path):
-    pointing = experiment(tmp_path, eval__screens=((8, 8), (8, 12), (12, 8)))
-    drawn = pointing.drawn(np.random.default_rng(0), 300, (8, 8))
-    assert set(drawn["corner"]) == set(range(5)) and set(drawn["icons"].flat) == set(range(16))
-    assert set(pointing.drawn(np.random.default_rng(0), 9, (8, 12))["corner"]) == {0}
-    first, again = pointing.tests((8, 12)), pointing.tests((8, 12))
-    assert (first["icons"] == again["icons"]).all() and first["icons"].shape == (4, 8, 12)
-
-
 @pytest.mark.slow
 def test_logits_and_loss_are_of_the_cells_with_answers(tmp_path):
     """A model that knows all loses nothing; one that knows all but one neighbour loses that."""

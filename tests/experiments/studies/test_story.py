@@ -8,7 +8,6 @@ from tiny_runs import study
 
 from experiments.evaluation.layer_attention import watch, weights
 from experiments.studies.multimodal import story
-from experiments.studies.multimodal.ball import WARPS
 from experiments.studies.multimodal.story import lay_out
 
 FRAMES, SIDE, PATCH, QUESTIONS = 6, 16, 8, 2
@@ -38,29 +37,6 @@ def test_frames_show_the_ball_where_it_is(clips):
     places = np.stack(observed, axis=-1) + clips.cameras
     np.testing.assert_allclose(places, clips.places(clips.times), atol=1e-5)
     assert np.ptp(clips.cameras, axis=1).min() > 1e-3  # the view moves
-
-
-def test_warps():
-    steps = {
-        name: np.diff(warp(np.random.default_rng(0), (0.5, 2.0), 300, 9), axis=1)
-        for name, warp in WARPS.items()
-    }
-    moves = steps["random"] != 0
-    np.testing.assert_allclose(np.abs(steps["random"][moves]), steps["uneven"][moves])
-    assert np.ptp(steps["uneven"], axis=1).min() > 0.3
-    for name in ("steady", "reverse"):
-        np.testing.assert_allclose(steps[name], steps[name][:, :1].repeat(8, axis=1))
-    # Of nine frames, 3, 4 and 5 are at the time of 2.
-    moves = np.array([True, True, False, False, False, True, True, True])
-    np.testing.assert_array_equal(steps["pause"] > 0, np.tile(moves, (300, 1)))
-    assert min(steps["steady"].min(), steps["uneven"].min()) > 0 > steps["reverse"].max()
-    signs = [(np.sign(steps["random"]) == sign).mean() for sign in (-1, 0, 1)]
-    np.testing.assert_allclose(signs, (0.25, 0.125, 0.625), atol=0.03)
-    for item in steps.values():
-        paces = np.abs(item[item != 0])
-        assert 0.5 <= paces.min() < 0.6 and 1.9 < paces.max() <= 2.0
-    exact = WARPS["steady"](np.random.default_rng(0), (4.0, 4.0), 2, 3)
-    np.testing.assert_array_equal(exact, [[0, 4, 8], [0, 4, 8]])
 
 
 # Tokens

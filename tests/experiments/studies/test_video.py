@@ -99,20 +99,6 @@ def test_training_and_tested_digits_and_frames_are_apart(data, tmp_path):
 # What the model reads
 
 
-def test_patches_come_frame_by_frame_and_then_the_question(data, tmp_path):
-    videos = experiment(data, tmp_path)
-    video = draw(videos.tested, np.random.default_rng(0), 2, 3, [1, 2])["video"]
-    inputs = {key: np.asarray(value) for key, value in videos.inputs(video).items()}
-    assert inputs["is_patch"].tolist() == [[True] * 12 + [False]] * 2
-    assert (inputs["tokens"][:, -1] == 4).all(), "no digit"
-    for number in range(12):
-        frame, row, column = np.unravel_index(number, (3, 2, 2))
-        rows, columns = SIDE * row, SIDE * column
-        patch = video[:, frame, rows : rows + SIDE, columns : columns + SIDE]
-        expected = patch.reshape(2, -1) / 127.5 - 1
-        np.testing.assert_allclose(inputs["patches"][:, number], expected, atol=1e-6)
-
-
 @pytest.mark.parametrize("scheme", ["nope", "vanilla"])
 def test_without_positions_the_order_of_frames_is_nothing(data, tmp_path, scheme):
     """The model has one layer, so that a blind one is right every second time."""

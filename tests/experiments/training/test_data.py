@@ -1,6 +1,5 @@
 """Tests corpora and windows: what is in them, that they repeat, and that bad input is refused."""
 
-import pydoc_data.topics
 import re
 import sys
 import types
@@ -22,11 +21,6 @@ def counting(sizes, splits=None):
     splits = [SPLITS.index(split) for split in splits or ["train"] * len(sizes)]
     parts = tokens.astype(np.uint32), np.cumsum([0, *sizes]), np.array(splits, np.int8)
     return data.Corpus("synthetic", *parts, 1 << 31, 1.0, "digest")
-
-
-@pytest.fixture(scope="module")
-def stdlib():
-    return load_corpus("stdlib")
 
 
 @pytest.fixture
@@ -137,18 +131,6 @@ def test_windows_that_cannot_be_cut_are_refused():
 # --- corpora of bytes
 
 
-def test_stdlib_splits(stdlib):
-    sizes = np.diff(stdlib.offsets)
-    share = np.bincount(stdlib.splits) / len(sizes)
-    # Some installations have few hundred files: four standard deviations of what they draw.
-    assert np.abs(share[:3] - [0.8, 0.1, 0.1]).max() < 4 * (0.8 * 0.2 / len(sizes)) ** 0.5
-    assert (sizes > 0).all() and stdlib.offsets[-1] == len(stdlib.tokens)
-    assert (stdlib.vocab_size, stdlib.bytes_per_token) == (256, 1.0)
-    (manual,) = np.flatnonzero(stdlib.splits == SPLITS.index("manual"))
-    with open(pydoc_data.topics.__file__, "rb") as topics:
-        assert document(stdlib, manual).tobytes() == topics.read()
-
-
 def test_files_are_documents(folder):
     corpus = load_corpus(f"files:{folder}/**/*.txt")
     assert len(corpus.splits) == 60  # the empty one is none
@@ -217,15 +199,6 @@ def test_a_corpus_of_bytes_in_the_tokens_of_a_model(tmp_path):
     assert pairs.digest != corpus.digest
     common.refuses("101", lambda: tokenised(corpus, list, 7, least=101))
     common.refuses(re.escape(repr(pairs.name)), lambda: tokenised(pairs, list, 7))
-
-
-def test_tokens_digest(tmp_path):
-    digest = load_corpus(write(tmp_path / "a")).digest
-    assert load_corpus(write(tmp_path / "b")).digest == digest
-    others = [{"documents": ((1, 2, 4), (), (299,))}, {"documents": ((1, 2), (3,), (299,))}]
-    others += [{"vocab_size": 301}, {"bytes_per_token": 4.0}]
-    for number, changes in enumerate(others):
-        assert load_corpus(write(tmp_path / str(number), **changes)).digest != digest, changes
 
 
 # --- hf:NAME, with a stand-in for the package: the tests reach no network
