@@ -4,8 +4,7 @@ import common
 import pytest
 
 import posenc_jax
-from docs.site import concepts, models, pages, papers, snippets
-from experiments.studies import docstrings
+from docs.site import concepts, docstrings, models, pages, papers, snippets
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
 

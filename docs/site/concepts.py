@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import posenc_jax
-from experiments.results.reports.drawing import COLOURS, INK, drawing_style, finish, svg
+from experiments.results.drawing import COLOURS, INK, finish, style, svg
 from posenc_jax import Encoding, attend, positions
 
 
@@ -39,7 +39,7 @@ def of_positions() -> Picture:
         "seconds since an event": np.reshape(times, (1, -1)),
         "a patch of an image: row, column": positions.centred_grid(2, 4),
     }
-    with drawing_style():
+    with style():
         figure = Figure(figsize=(7.2, 2.6), layout="constrained")
         axes = figure.subplots()
         for place, (name, made) in enumerate(rows.items()):
@@ -64,7 +64,7 @@ def of_tokens() -> Picture:
         "order and segments": dict(segment_ids=SEGMENTS, window=None),
         "and a window of 3": dict(segment_ids=SEGMENTS, window=3),
     }
-    with drawing_style():
+    with style():
         figure = Figure(figsize=(7.2, 2.7), layout="constrained")
         for axes, (name, view) in zip(figure.subplots(1, 3), views.items(), strict=True):
             made = positions.text(8) if view["segment_ids"] is None else positions.packed(SEGMENTS)
@@ -95,7 +95,7 @@ def of_hooks() -> Picture:
         ("sums of values", "mix", "Shaw's values"),
         ("output", "rotate_back", "rotary for values"),
     )
-    with drawing_style():
+    with style():
         figure = Figure(figsize=(7.2, 2.3), layout="constrained")
         axes = figure.subplots()
         plain = dict(boxstyle="round", facecolor="none", edgecolor=INK)
@@ -123,7 +123,7 @@ def of_attention() -> Picture:
     }
     ones_BTHC = jnp.full((1, count, 8, head_dim), 0.5**0.5)  # a logit of 4 without positions
     made = positions.text(count)
-    with drawing_style():
+    with style():
         figure = Figure(figsize=(7.2, 2.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         for colour, (name, encoding) in zip(COLOURS, schemes.items(), strict=False):

@@ -16,11 +16,11 @@ from typing import Any
 
 import jinja2
 
-from docs.site import models, papers, results, snippets
+from docs.site import docstrings, models, papers, results, snippets
+from docs.site.docstrings import Docstring
 from experiments.config import short_keywords
-from experiments.results.reports.drawing import page_style
-from experiments.studies import docstrings, gallery
-from experiments.studies.docstrings import Docstring
+from experiments.results.drawing import style
+from experiments.studies import gallery
 from posenc_jax import REGISTRY, make
 from posenc_jax.encodings.rotary.frequencies import YaRN
 from posenc_jax.encodings.rotary.rope import RoPE
@@ -105,7 +105,7 @@ def draw(name: str) -> Drawn:
     snippets.check(name)
     layers = {"num_layers": gallery.LAYERS[name]} if name in gallery.LAYERS else {}
     keywords = short_keywords(SIZES.train_length).get(name, {}) | layers
-    with page_style():
+    with style():
         drawings = gallery.drawings(name, SIZES, keywords)
     costs = [
         (

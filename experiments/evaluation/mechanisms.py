@@ -39,8 +39,11 @@ from experiments.evaluation import probes
 from experiments.evaluation.layer_attention import watch_texts, weights
 from experiments.results.statistics import number
 from experiments.training.text import token_losses
-from posenc_jax import Transformer
+from posenc_jax import Encoding, Transformer, positions
+from posenc_jax.encodings.lib.wrapper import innermost
+from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.xpos import XPos
 
 # Position interpolation is for texts of four times the trained length in most of its paper.
 EXTENDED = 4
@@ -58,11 +61,12 @@ def measured(model: Transformer, windows_NL: np.ndarray) -> list[dict[str, Any]]
 
 def near(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]:
     """Yields "near" for each rotary layer."""
-    pairs, length = probes.variance_by_pair(model, windows_NL), windows_NL.shape[1] - 1
-    layers = () if pairs is None else zip(pairs["period"], pairs["share"], strict=True)
-    for layer, (periods, share_HP) in enumerate(layers):
-        if periods is not None:
-            is_near = [is_near_to(length, period) for period in periods]
+    length = windows_NL.shape[1] - 1
+    shares = watch_texts(model, shares_of_pairs, windows_NL[:, :-1])
+    for layer, share_HP in enumerate(shares):
+        if share_HP is not None:
+            rope: Any = rotary_of(model.layer_at(layer)[0])
+            is_near = [is_near_to(length, period) for period in periods_of(rope, length)]
             value = float(np.asarray(share_HP)[:, is_near].sum(axis=1).mean())
             yield {"probe": "near", "layer": layer, "value": value}
 
@@ -70,6 +74,56 @@ def near(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]
 def is_near_to(length: int, period: float | None) -> bool:
     """Returns whether a period, None if the pair stands still, is within an octave of a length."""
     return period is not None and length / 2 <= period <= 2 * length
+
+
+def rotary_of(encoding: Encoding) -> Rotary | None:
+    """Returns the encoding whose pairs' contributions add up to an encoding's logits, if any."""
+    encoding = innermost(encoding)
+    # Not FoPE, whose pairs have many frequencies, nor position maps, which rotate twice, nor
+    # Selective RoPE, which rotates by content.
+    if not isinstance(encoding, Rotary) or "observe" in encoding.hooks():
+        return None
+    return encoding if type(encoding).rotate in (Rotary.rotate, XPos.rotate) else None
+
+
+def periods_of(rope: Rotary, length: int) -> list[float | None]:
+    """Returns the period of each pair, from the angle at position 1 of a training sequence."""
+    tokens = rope.tokens(positions.text(2), length=length)
+    cos, sin = (np.asarray(table)[0, 1, 0] for table in jax.tree.leaves(tokens.made)[:2])
+    angles = abs(np.arctan2(sin, cos))
+    periods = [2 * math.pi / angle if angle else None for angle in angles.tolist()]
+    return periods + [None] * (rope.rotary_dim < rope.head_dim)
+
+
+def shares_of_pairs(encoding, tile, rule) -> jax.Array | None:
+    """Returns the share of each rotary pair in what decides the attention, float32 ``[H, pairs]``.
+
+    A logit is the sum of its pairs' contributions. The variance of the logits over the keys that a
+    query sees is therefore the sum of the pairs' covariances with the logit. A pair's share is its
+    covariance over that sum; it is negative if the pair works against the others. Channels that are
+    not rotated count as one pair, the last. The result is None without rotary pairs.
+    """
+    rope = rotary_of(encoding)
+    if rope is None:
+        return None
+    channel = np.arange(rope.head_dim)
+    pair = channel % (rope.rotary_dim // 2) if rope.layout == "half" else channel // 2
+    pair = np.where(channel < rope.rotary_dim, pair, rope.rotary_dim // 2)
+    is_of_CP = jnp.asarray(pair[:, None] == np.arange(pair.max() + 1)[None], jnp.float32)
+    visible_TS = rule.visible(tile.q_tokens, tile.k_tokens)[0, 0]
+
+    def covariances(row):
+        q_THC, k_SHC = row
+        parts_PHTS = jnp.einsum("thc,shc,cp->phts", q_THC, k_SHC, is_of_CP)
+        mean_PHT1 = parts_PHTS.mean(axis=-1, keepdims=True, where=visible_TS[None, None])
+        parts_PHTS = jnp.where(visible_TS[None, None], parts_PHTS - mean_PHT1, 0)
+        return jnp.einsum("phts,hts->hp", parts_PHTS, parts_PHTS.sum(axis=0))
+
+    q_BTHC, k_BSKC = (x.astype(jnp.float32) for x in (tile.q, tile.k))
+    k_BSHC = jnp.repeat(k_BSKC, q_BTHC.shape[2] // k_BSKC.shape[2], axis=2)
+    # One text at a time: the contributions of all pairs are many times the logits.
+    of_pair_HP = jax.lax.map(covariances, (q_BTHC, k_BSHC)).sum(axis=0)
+    return of_pair_HP / of_pair_HP.sum(axis=1, keepdims=True)
 
 
 def ends(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -151,7 +205,7 @@ def contributions(
         if rotated_NHSP is None:
             continue
         rope: Any = model.layer_at(layer)[0]
-        periods = probes.periods_of(rope, length)
+        periods = periods_of(rope, length)
         speed_P = np.array([2 * math.pi / period if period else 0.0 for period in periods])
         distance_S1 = np.arange(length)[::-1, None]
         h_NHSP = np.asarray(rotated_NHSP) * np.exp(-1j * speed_P * distance_S1)

@@ -1,8 +1,7 @@
-"""Measures how a trained decoder uses positions, by four probes.
+"""Measures how a trained decoder uses positions, by three probes.
 
 attention_by_distance  the attention of the last token of a training sequence, by how many tokens
                        back a key is: the U-shape that HoPE (2410.21216) argues from
-variance_by_pair       which rotary pairs decide the attention of a query, by the pair's period
 loss_by_offset         the loss of training sequences that start at other positions: a higher loss
                        is due to positions alone, and not to length
 kernel                 the logit by distance, with content averaged out
@@ -23,31 +22,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.command import count, exit_status
+from experiments.evaluation import probe_figures
 from experiments.evaluation.layer_attention import watch, watch_texts, weights
 from experiments.pretrained.trained import load_run
+from experiments.results import report
 from experiments.results.bucket import folder_at
+from experiments.results.drawing import style, svg
 from experiments.results.record import write_files
-from experiments.results.reports import probe_figures
-from experiments.results.reports.templates import document, figures, fill
 from experiments.training.data import load_corpus
 from experiments.training.windows import eval_windows
-from posenc_jax import Encoding, Transformer, cross_entropy, positions
+from posenc_jax import Encoding, Transformer, cross_entropy
 from posenc_jax.attention.dense import products
-from posenc_jax.encodings.lib.wrapper import innermost
-from posenc_jax.encodings.rotary.base import Rotary
-from posenc_jax.encodings.rotary.xpos import XPos
 
 # Offsets and distances go up to this many times the training length.
 TIMES = 16
 RANDOM_OFFSETS = 3
 
 
-def probe(model: Transformer, windows_NL: np.ndarray, *, seed: int) -> dict[str, Any]:
-    """Returns the results of all probes by name, and the sizes of texts, as plain data for JSON.
+def probe(model: Transformer, windows_NL: np.ndarray, *, seed: int) -> dict[str, dict[str, Any]]:
+    """Returns the results of all probes by name; one that does not apply to the scheme is left out.
 
-    A probe that does not apply to the scheme is left out. A layer that a probe does not apply to
-    has None. Numbers have 4 digits; a number that is not finite is None. Raises a ValueError if
-    the model has no finite loss.
+    A layer that a probe does not apply to has None. Raises a ValueError if the model has no finite
+    loss.
 
     Args:
       model: a trained decoder of text, small enough to run all windows at once.
@@ -64,12 +60,10 @@ def probe(model: Transformer, windows_NL: np.ndarray, *, seed: int) -> dict[str,
         )
     measured = {
         "attention_by_distance": attention_by_distance(model, windows_NL),
-        "variance_by_pair": variance_by_pair(model, windows_NL),
         "loss_by_offset": by_offset,
         "kernel": kernel(model, windows_NL, distances(train_length)),
     }
-    sizes = {"train_length": train_length, "windows": len(windows_NL)}
-    return sizes | {name: _plain(value) for name, value in measured.items() if value is not None}
+    return {name: value for name, value in measured.items() if value is not None}
 
 
 def attention_by_distance(model: Transformer, windows_NL) -> dict[str, Any]:
@@ -102,71 +96,6 @@ def last_weights(model: Transformer, inputs_NT) -> np.ndarray:
 
 def _last_weights(encoding, tile, rule):
     return weights(encoding, tile, rule)[:, :, -1]
-
-
-def variance_by_pair(model: Transformer, windows_NL) -> dict[str, Any] | None:
-    """Measures which channel pairs of a rotary scheme decide the attention of queries.
-
-    A logit is the sum of its pairs' contributions. The variance of the logits over the keys that a
-    query sees is therefore the sum of the pairs' covariances with the logit. A pair's share is its
-    covariance over that sum; it is negative if the pair works against the others.
-
-    Returns:
-      None if no layer is rotary. Else, for each layer (None if it is not rotary), ``period``, the
-      tokens of one turn of each pair (None if it does not rotate), and ``share``,
-      ``[heads, pairs]``, which sums to 1 over pairs. Channels that are not rotated count as one
-      pair, the last.
-    """
-    ropes = [rotary_of(model.layer_at(number)[0]) for number in range(model.num_layers)]
-    if not any(ropes):
-        return None
-    length = windows_NL.shape[1] - 1
-    periods = [None if rope is None else periods_of(rope, length) for rope in ropes]
-    return {"period": periods, "share": watch_texts(model, _shares, windows_NL[:, :-1])}
-
-
-def rotary_of(encoding: Encoding) -> Rotary | None:
-    """Returns the encoding whose pairs' contributions add up to an encoding's logits, if any."""
-    encoding = innermost(encoding)
-    # Not FoPE, whose pairs have many frequencies, nor position maps, which rotate twice, nor
-    # Selective RoPE, which rotates by content.
-    if not isinstance(encoding, Rotary) or "observe" in encoding.hooks():
-        return None
-    return encoding if type(encoding).rotate in (Rotary.rotate, XPos.rotate) else None
-
-
-def periods_of(rope: Rotary, length: int) -> list[float | None]:
-    """Returns the period of each pair, from the angle at position 1 of a training sequence."""
-    tokens = rope.tokens(positions.text(2), length=length)
-    cos, sin = (np.asarray(table)[0, 1, 0] for table in jax.tree.leaves(tokens.made)[:2])
-    angles = abs(np.arctan2(sin, cos))
-    periods = [2 * math.pi / angle if angle else None for angle in angles.tolist()]
-    return periods + [None] * (rope.rotary_dim < rope.head_dim)
-
-
-def _shares(encoding, tile, rule):
-    """Returns the share of each pair, float32 ``[H, pairs]``, or None without rotary pairs."""
-    rope = rotary_of(encoding)
-    if rope is None:
-        return None
-    channel = np.arange(rope.head_dim)
-    pair = channel % (rope.rotary_dim // 2) if rope.layout == "half" else channel // 2
-    pair = np.where(channel < rope.rotary_dim, pair, rope.rotary_dim // 2)
-    is_of_CP = jnp.asarray(pair[:, None] == np.arange(pair.max() + 1)[None], jnp.float32)
-    visible_TS = rule.visible(tile.q_tokens, tile.k_tokens)[0, 0]
-
-    def covariances(row):
-        q_THC, k_SHC = row
-        parts_PHTS = jnp.einsum("thc,shc,cp->phts", q_THC, k_SHC, is_of_CP)
-        mean_PHT1 = parts_PHTS.mean(axis=-1, keepdims=True, where=visible_TS[None, None])
-        parts_PHTS = jnp.where(visible_TS[None, None], parts_PHTS - mean_PHT1, 0)
-        return jnp.einsum("phts,hts->hp", parts_PHTS, parts_PHTS.sum(axis=0))
-
-    q_BTHC, k_BSKC = (x.astype(jnp.float32) for x in (tile.q, tile.k))
-    k_BSHC = jnp.repeat(k_BSKC, q_BTHC.shape[2] // k_BSKC.shape[2], axis=2)
-    # One text at a time: the contributions of all pairs are many times the logits.
-    of_pair_HP = jax.lax.map(covariances, (q_BTHC, k_BSHC)).sum(axis=0)
-    return of_pair_HP / of_pair_HP.sum(axis=1, keepdims=True)
 
 
 def offsets(train_length: int, seed: int) -> np.ndarray:
@@ -287,19 +216,6 @@ def _spaced(last: int, per_octave: int) -> np.ndarray:
     return np.unique(np.geomspace(1, last, count).round().astype(np.int32))
 
 
-def _plain(value: Any) -> Any:
-    """Returns arrays as lists of numbers with 4 digits; a number that is not finite is None."""
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, jax.Array | np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    if isinstance(value, float):
-        return float(f"{value:.4g}") if math.isfinite(value) else None
-    return value
-
-
 def run_and_windows(folder: str, count: int) -> tuple[Transformer, np.ndarray]:
     """Returns the model of a finished run on text, and texts of its test split for ``probe``."""
     state, config = load_run(folder_at(folder))
@@ -320,9 +236,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ValueError(f"--windows={args.windows} must be 2 or more: texts are compared")
     model, windows_NL = run_and_windows(args.run, args.windows)
     probed = probe(model, windows_NL, seed=args.seed)
-    drawn = probe_figures.draw(probed, probed["train_length"])
-    body = fill("probes.html", run=args.run, probes=figures(drawn))
-    write_files(args.out.parent, {args.out.name: document(f"Probes of {args.run}", body)})
+    with style():
+        sections = [
+            report.drawn(svg(figure), title, caption)
+            for figure, title, caption in probe_figures.draw(probed, windows_NL.shape[1] - 1)
+        ]
+    page = report.page(f"Probes of {args.run}", sections)
+    write_files(args.out.parent, {args.out.name: page})
     print(f"probes: {args.out}")
 
 

@@ -10,10 +10,9 @@ that length. Every curve is computed by the encoding itself, with its parameters
 import argparse
 import dataclasses
 import functools
-import html
-import re
+import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from markupsafe import Markup
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.command import count, exit_status, schemes
 from experiments.config import short_keywords
 from experiments.progress import stage
+from experiments.results import report
+from experiments.results.drawing import COLOURS, finish, style, svg
 from experiments.results.record import write_files
-from experiments.results.reports.drawing import COLOURS, Figure, finish, page_style, svg
-from experiments.results.reports.templates import document, fill
-from experiments.studies import docstrings
+from experiments.results.report import Section
 from posenc_jax import REGISTRY, Chunks, Encoding, Layers, describe, logits, make, positions
 from posenc_jax.costs import Description
+from posenc_jax.registry import lookup
 
 TIMES = 8
 CONTENTS = 16  # random contents a curve is the mean of
@@ -89,12 +89,6 @@ def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = 
     return svg(figure)
 
 
-def page(cards: Mapping[str, str], sizes: str) -> str:
-    """Returns the page of all schemes' cards; ``sizes`` is a sentence about the model."""
-    body = fill("gallery.html", curves=CURVES, sizes=sizes, cards=cards)
-    return document("What each encoding does to attention", body)
-
-
 @dataclasses.dataclass(frozen=True)
 class Sizes:
     """Holds the sizes of the models whose attention is drawn."""
@@ -141,17 +135,14 @@ def drawings(name: str, sizes: Sizes, keywords: Mapping[str, Any]) -> list[Drawi
     return drawn
 
 
-def card(name: str, sizes: Sizes, keywords: Mapping[str, Any]) -> str:
-    """Returns a description of the scheme ``name``, its curves and its cost, as HTML."""
-    # The first sentence of the docstring, and what follows its equation.
-    documented = docstrings.of_scheme(name)
-    sentences = [doc.sentence for doc in documented if doc.sentence]
-    prose = [re.sub(r"\s+", " ", part) for doc in documented for part in doc.prose]
-    told = [
-        Markup(re.sub("``(.+?)``", r"<code>\1</code>", html.escape(part)))
-        for part in [*sentences[:1], *prose[:1]]
-    ]
-    return fill("card.html", told=told, drawings=drawings(name, sizes, keywords))
+def sections(name: str, sizes: Sizes, keywords: Mapping[str, Any]) -> Iterator[Section]:
+    """Yields a part of the page for each encoding of the scheme ``name``."""
+    documented = inspect.getdoc(lookup(name)) or ""
+    says = " ".join(documented.partition("\n\n")[0].replace("``", "").split())
+    for drawing in drawings(name, sizes, keywords):
+        window = "" if drawing.window is None else f"; the last {drawing.window} keys are seen"
+        told = f"{says} {drawing.cost}{window}"
+        yield report.drawn(drawing.curves, f"{name} {drawing.layers}".strip(), told)
 
 
 @exit_status
@@ -166,14 +157,16 @@ def main() -> None:
     args = parser.parse_args()
     sizes = Sizes(args.train_length, args.heads, args.head_dim)
     console = Console(highlight=False)
-    cards, keywords = {}, short_keywords(args.train_length)
-    with stage("gallery", len(args.schemes), console) as advance, page_style():
+    keywords = short_keywords(args.train_length)
+    told = f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."
+    parts = [Section(text=f"{CURVES} {told}")]
+    with stage("gallery", len(args.schemes), console) as advance, style():
         for name in args.schemes:
             layers = {"num_layers": LAYERS[name]} if name in LAYERS else {}
-            cards[name] = card(name, sizes, keywords.get(name, {}) | layers)
+            parts += sections(name, sizes, keywords.get(name, {}) | layers)
             advance(name)
-    told = f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."
-    write_files(args.out.parent, {args.out.name: page(cards, told)})
+    page = report.page("What each encoding does to attention", parts)
+    write_files(args.out.parent, {args.out.name: page})
     console.print(f"gallery: {args.out}")
 
 
