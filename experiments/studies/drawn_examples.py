@@ -29,7 +29,7 @@ from experiments.config import own_defaults
 from experiments.evaluation.batches import in_batches
 from experiments.progress import stage
 from experiments.results.comparisons import compared, marks
-from experiments.results.panels import Panel, PanelStudy, Result, tidy
+from experiments.results.panels import Panel, Result, tidy
 from experiments.results.statistics import number
 from experiments.results.table import grid, select
 from experiments.running.points import trained_points
@@ -230,11 +230,6 @@ class DrawnExamples(Sweep, abc.ABC):
                 if r["scheme"] == scheme and panel.has(r)
             )
             self.console.print(f"  {scheme:<15} {panel.title}:  {values}")
-
-    def study(self, command):
-        about = self.about(command) | {"title": self.title}
-        records = self.all_of("records")
-        return PanelStudy(records, self.costs(), self.failures(), about, [], self.panels)
 
     def about(self, command):
         return super().about(command) | {"data": self.data}

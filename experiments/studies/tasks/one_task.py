@@ -4,14 +4,16 @@
 """
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
 import pandas as pd
 
-from experiments.results.learning import SHARES, rows_of
+from experiments.results import table
+from experiments.results.learning import SHARES, learned_table, steps_to
+from experiments.results.panels import ANSWERS, EXACT
 from experiments.results.record import read_lines
-from experiments.results.reports import learned_page
 from experiments.settings import bounded, names_in, one_of
 from experiments.studies.combined import Studies
 from experiments.studies.drawn_examples import generator
@@ -91,18 +93,6 @@ class OneTask(Questions):
         self.panels = self.by_length()
         self.data = {"task": self.learned.name}
 
-    @property
-    def summary(self):
-        model, how = self.config["model"], self.config["train"]
-        return (
-            f"Models of depth {model['num_layers']} and width {model['model_dim']} learn "
-            f"{self.learned.name} from batches of {how['batch_size']} rows of {self.shortest} to "
-            f"{self.length} tokens, by {how['optimizer']} at a rate of {how['learning_rate']:g}. "
-            f"Once a model has {self.setting.enough:.0%} of the held-out rows of {self.length} "
-            "tokens right, it is trained for as many steps again; the limit is "
-            f"{how['steps']:,} steps. It is then tested on {self.trials.rows} rows of each length."
-        )
-
     def new_model(self, scheme, key):
         return self.make_model(Transformer, scheme, key, vocab_size=self.learned.vocab_size)
 
@@ -139,28 +129,44 @@ class OneTask(Questions):
     def evaluate(self, point, model):
         lines = [li for li in read_lines(self.folder(point) / "metrics.jsonl") if "score" in li]
         # The first step whose score is the share or more, if there is one.
-        steps_to = {
+        steps = {
             f"{share:g}": next((li["step"] for li in lines if li["score"] >= share), None)
             for share in SHARES
         }
-        return super().evaluate(point, model) | {"steps_to": steps_to}
+        return super().evaluate(point, model) | {"steps_to": steps}
+
+    def frame(self):
+        rows = []
+        for evaluation in self.evaluations():
+            first = evaluation["records"][0]
+            row = {"scheme": first["scheme"], "seed": first["seed"], "split": self.learned.name}
+            row |= {"x": self.length, "unit": "steps"}
+            for share in SHARES:
+                step = evaluation["steps_to"][f"{share:g}"]
+                value = math.inf if step is None else step
+                rows.append(row | {"measure": steps_to(share), "value": value})
+        steps = table.tidy(self.config["experiment"], rows)
+        return pd.concat([super().frame(), steps], ignore_index=True)
 
 
 class Learned(Studies):
     """Runs a study for each task; see ``configs/learned.py``."""
 
-    def write_report(self, command):
-        rows = [
-            row
-            for name, part in self.parts.items()
-            for row in rows_of(name, part.learned.name, part.evaluations())
-        ]
-        if not rows:
-            raise ValueError("no study has any result yet: there is nothing to report")
-        values = pd.DataFrame(rows)
-        summaries = {name: part.summary for name, part in self.parts.items()}
-        learned_page.print_tables(values, self.console)
-        return learned_page.write(self.workdir, values, summaries, self.about(command))
+    title = "Tasks that are learned"
+
+    def comparisons(self, frame):
+        return pd.DataFrame()
+
+    def tables(self, frame, comparisons):
+        tables = []
+        for name, rows in frame.groupby("study", sort=False):
+            task = self.parts[name].learned.name
+            metrics = [metric for metric in (EXACT, ANSWERS) if metric in set(rows["measure"])]
+            tables += [learned_table(name, rows, task, metric) for metric in metrics]
+        return tables
+
+    def figures(self, frame):
+        return {}
 
 
 def _drawn(task, rng, count, length) -> dict[str, np.ndarray]:

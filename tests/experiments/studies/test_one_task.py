@@ -1,14 +1,16 @@
 """Tests models that learn one task each: curriculum, goal, and what is reported of them."""
 
+import math
+
 import jax
 import numpy as np
-import pandas as pd
 import pytest
 from tiny_runs import study
 
-from experiments.results.learning import rows_of, summary
+from experiments.results.learning import learned_table, steps_to
 from experiments.results.panels import ANSWERS, EXACT
 from experiments.results.record import read_lines
+from experiments.results.table import select, tidy
 from experiments.running.points import Point
 from experiments.running.schedule import run_points
 from experiments.studies.tasks.task import PAD
@@ -40,44 +42,38 @@ def test_the_goal_is_read_from_rows_of_the_trained_length(tmp_path, monkeypatch)
     assert (goals[0].enough, goals[0].every) == (0.95, 2)
 
 
-def evaluation(scheme, seed, shares, steps):
-    whose = {"scheme": scheme, "seed": seed}
-    records = [
-        whose | {"condition": "copy", "x": x, "metric": metric, "value": share, "chance": chance}
-        for x, value in shares.items()
-        for metric, share, chance in ((EXACT, value, 0.03), (ANSWERS, (1 + value) / 2, 0.5))
-    ]
-    steps_to = {"0.9": steps, "0.95": None}
-    return {"records": records, "steps_to": steps_to, "training": {"steps": 500}}
+def model(scheme, seed, shares, steps):
+    """Returns the rows of a tidy table about one model, by the shares of rows that it has right."""
+    row = dict(scheme=scheme, seed=seed, split="copy")
+    to = {steps_to(0.9): steps, steps_to(0.95): math.inf}
+    rows = [row | dict(measure=name, x=16, value=value) for name, value in to.items()]
+    for x, value in shares.items():
+        rows.append(row | dict(measure=EXACT, x=x, value=value))
+        rows.append(row | dict(measure=ANSWERS, x=x, value=(1 + value) / 2))
+    return rows
 
 
 def test_a_scheme_counts_where_most_of_its_models_have_learned():
-    evaluations = [
-        evaluation("none", 0, {16: 0.89, 32: 1.0}, 100),
-        evaluation("half", 0, {16: 0.9, 32: 0.75}, 100),
-        evaluation("half", 1, {16: 0.2, 32: 0.75}, 100),
-        evaluation("most", 0, {16: 0.95, 32: 0.5}, 1300),
-        evaluation("most", 1, {16: 1.0, 32: 0.25}, 200),
-        evaluation("most", 2, {16: 0.5, 32: 0.4}, None),
+    rows = [
+        *model("none", 0, {16: 0.89, 32: 1.0}, 100),
+        *model("half", 0, {16: 0.9, 32: 0.75}, 100),
+        *model("half", 1, {16: 0.2, 32: 0.75}, 100),
+        *model("most", 0, {16: 0.95, 32: 0.5}, 1300),
+        *model("most", 1, {16: 1.0, 32: 0.25}, 200),
+        *model("most", 2, {16: 0.5, 32: 0.4}, math.inf),
     ]
-    values = pd.DataFrame(rows_of("study", "copy", evaluations))
-    assert len(values) == 24 and (values["is_trained"] == (values["tokens"] == 16)).all()
-    table = summary(values)
-    no = "not learned"
-    assert table.to_dict("split") == {
-        "index": ["most", "half", "none", "chance"],
+    frame, no = tidy("study", rows), "not learned"
+    assert learned_table("study", frame, "copy").cells.to_dict("split") == {
+        "index": ["most", "half", "none"],
         "columns": ["learned", "steps to 90%", "steps to 95%", "copy, 16", "copy, 32"],
         "data": [
             ["2 of 3", "200 1,300", "-", "95 100", "25 50"],
             ["1 of 2", "100 100", "-", no, no],
             ["0 of 1", "100", "-", no, no],
-            ["", "", "", "3", "3"],
         ],
     }
-
-    answers = summary(values, ANSWERS)
-    assert [*answers["copy, 16"]] == ["98 100", no, no, "50"]
-    assert [*answers["copy, 32"]] == ["62 75", no, no, "50"]
+    answers = learned_table("study", frame, "copy", ANSWERS).cells
+    assert [*answers["copy, 16"]] == ["98 100", no, no]
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +91,9 @@ def test_the_report_says_what_is_learned(finished):
     assert run["steps_to"] == {"0.9": None, "0.95": None}
     lines = read_lines(part.folder(part.points[0]) / "metrics.jsonl")
     assert [line["step"] for line in lines if "score" in line] == [2, 4]
-    assert "<td>0 of 1<td>-<td>-<td>not learned" in page and "addition_coupled" in page
-    values = pd.read_csv(one.workdir / "learned.csv")
-    assert {*zip(values["study"], values["scheme"], values["tokens"], strict=True)} == {
+    assert "0 of 1" in page and "not learned" in page and "addition_coupled" in page
+    rows = select(one.frame(), measure=(EXACT, "steps to 90%"))
+    assert {*zip(rows["study"], rows["scheme"], rows["x"], strict=True)} == {
         *(("copy", "nope", length) for length in (20, 40)),
         *(("addition_coupled", "shaw", length) for length in (20, 40)),
     }
