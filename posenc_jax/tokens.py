@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import LONGEST, check_input, check_made, check_one_layer
-from posenc_jax.fields import count_of, is_whole
+from posenc_jax.checks import LONGEST, check_input, check_made, check_one_layer, count_of, is_whole
 
 if TYPE_CHECKING:
     from posenc_jax.encoding import Encoding

@@ -22,9 +22,8 @@ import numpy as np
 
 from posenc_jax.attention import cpu
 from posenc_jax.attention.operands import rotate_both
-from posenc_jax.checks import checked_numbers, checked_positions
+from posenc_jax.checks import check_choice, checked_numbers, checked_positions, count_of
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.fields import check_choice, count_of
 from posenc_jax.positions import text
 from posenc_jax.tokens import Tokens
 
