@@ -4,14 +4,16 @@ A function whose name begins with ``check`` returns nothing, and one that begins
 returns what it has checked, in the form that the library computes with.
 """
 
+import math
+import operator
+import sys
+from collections.abc import Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-
-from posenc_jax.fields import check_choice, check_divides, count_of, is_real, is_whole
 
 # float64 positions may lose this much when they become float32: a thousandth of a token.
 MOST_ROUNDING = 2.0**-10
@@ -23,7 +25,135 @@ LONGEST = 2**22
 FLOATS = jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64
 
 
-# Numbers
+# Keywords
+
+
+def count_of(name: str, value: Any, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
+    """Returns ``value``, a size, a count or an index of any integer type, as an int.
+
+    By default it must fit into int32, in which attention counts. Errors call it ``name``.
+    """
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None or not minimum <= count <= maximum:
+        allowed = f"of at least {minimum}, below 2**31"
+        if maximum < 2**31 - 1:
+            allowed = f"within {minimum}..{maximum}"
+        raise ValueError(f"{name}={value!r} must be a whole number {allowed}")
+    return count
+
+
+def counts_of(name: str, values: Any, *limits: int) -> tuple[int, ...]:
+    """Returns ``values``, one or more, as a tuple of ints that ``count_of`` has checked."""
+    counts = tuple(count_of(name, n, *limits) for n in values) if np.iterable(values) else ()
+    if not counts:
+        raise ValueError(f"{name}={values!r} must be a tuple of whole numbers, one for each axis")
+    return counts
+
+
+def check_sizes(**sizes: int | None) -> None:
+    """Checks that sizes are whole numbers, 1 or more; None is allowed."""
+    for name, size in sizes.items():
+        if size is not None:
+            count_of(name, size)
+
+
+def is_real(value: Any) -> bool:
+    """Returns whether ``value`` is one real number, of Python, NumPy or JAX, perhaps traced."""
+    is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
+    # Neither a bool nor a complex number.
+    return is_number and jnp.ndim(value) == 0 and jnp.result_type(value).kind not in "bc"
+
+
+def is_whole(value: Any) -> bool:
+    """Returns whether ``value`` is one whole number, of Python, NumPy or JAX, perhaps traced."""
+    return is_real(value) and jnp.issubdtype(jnp.result_type(value), jnp.integer)
+
+
+def in_python(number: Any) -> float:
+    """Returns a known real number as one of Python, which a trace compares without tracing."""
+    return np.asarray(number).item()
+
+
+def check_positive(**numbers: Any) -> None:
+    """Checks that numbers are positive and finite; None is allowed."""
+    for name, number in numbers.items():
+        if number is not None and (not is_real(number) or not 0 < in_python(number) < math.inf):
+            raise ValueError(f"{name}={number!r} must be a positive, finite number")
+
+
+def check_range(low: float, high: float = sys.float_info.max, **numbers: Any) -> None:
+    """Checks that numbers are within ``low`` and ``high``, both included; None is allowed."""
+    for name, number in numbers.items():
+        if number is not None and (not is_real(number) or not low <= in_python(number) <= high):
+            limits = f"within {low}..{high}" if high < sys.float_info.max else f"of {low} or more"
+            raise ValueError(f"{name}={number!r} must be a finite number {limits}")
+
+
+def check_ascending(**bounds: float) -> None:
+    """Checks that the first of two positive numbers is not larger than the second."""
+    check_positive(**bounds)
+    (low, least), (high, most) = bounds.items()
+    if most < least:
+        raise ValueError(f"{high}={most} must not be below {low}={least}")
+
+
+def check_choice(options: Collection[Any], **values: Any) -> None:
+    """Checks that values are among ``options``."""
+    for name, value in values.items():
+        if value not in options:
+            raise ValueError(f"{name}={value!r} must be one of {tuple(options)}")
+
+
+def check_multiple(of: int, **sizes: int) -> None:
+    """Checks that sizes are multiples of a number, 0 included."""
+    for name, size in sizes.items():
+        if size % of or size < 0:
+            raise ValueError(f"{name}={size!r} must be a multiple of {of}")
+
+
+def check_divides(**sizes: int) -> None:
+    """Checks that the first of two sizes divides the second."""
+    (name, part), (of, whole) = sizes.items()
+    if part < 1 or whole % part:
+        raise ValueError(f"{name}={part!r} must divide {of}={whole}")
+
+
+def is_key(key: Any) -> bool:
+    """Returns whether ``key`` is an array, as random keys of both kinds are."""
+    # An instance of nnx.Rngs would take "dtype" for the name of a stream.
+    return hasattr(type(key), "dtype")
+
+
+def check_key(key: Any) -> None:
+    """Checks that ``key`` is a random key, or None."""
+    if key is not None and not is_key(key):
+        raise ValueError(f"key={key!r} must be a random key: pass jax.random.key(0)")
+
+
+def check_rngs(rngs: Any) -> None:
+    """Checks that ``rngs`` are Flax's."""
+    if not isinstance(rngs, nnx.Rngs):
+        raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
+
+
+# Tokens
+
+
+def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
+    """Returns an array of JAX as it is, and anything else as one of NumPy."""
+    if isinstance(numbers, jax.Array):
+        return numbers
+    if hasattr(numbers, "__jax_array__"):  # nnx.Variable has one, perhaps traced.
+        return jnp.asarray(numbers)
+    if isinstance(numbers, np.ma.MaskedArray):
+        raise ValueError(f"{name} is a masked array, whose mask would be lost: fill it first")
+    try:
+        return np.asarray(numbers)
+    except ValueError:
+        raise ValueError(f"{name} must be one array, but rows differ in length: pad them") from None
 
 
 def checked_positions(positions: Any) -> jax.Array:
@@ -31,10 +161,6 @@ def checked_positions(positions: Any) -> jax.Array:
 
     Values are checked where they are known: in NumPy arrays, lists, and JAX arrays outside of
     ``jax.jit``. Types are always checked.
-
-    Raises:
-      ValueError: the shape is not ``[B, T]`` or ``[B, T, A]``, there is no token, the type cannot
-        count (bfloat16 reads 257 as 256), or a value is not finite or would be changed by the cast.
     """
     positions = as_array("positions", positions)
     dtype, shape = positions.dtype, positions.shape
@@ -107,31 +233,6 @@ def checked_numbers(name: str, numbers: Any, positions: jax.Array) -> jax.Array 
     return jnp.asarray(in_32_bits(name, numbers, instead))
 
 
-def as_array(name: str, numbers: Any) -> np.ndarray | jax.Array:
-    """Returns an array of JAX as it is, and anything else as one of NumPy."""
-    if isinstance(numbers, jax.Array):
-        return numbers
-    if hasattr(numbers, "__jax_array__"):  # nnx.Variable has one, perhaps traced.
-        return jnp.asarray(numbers)
-    if isinstance(numbers, np.ma.MaskedArray):
-        raise ValueError(f"{name} is a masked array, whose mask would be lost: fill it first")
-    try:
-        return np.asarray(numbers)
-    except ValueError:
-        raise ValueError(f"{name} must be one array, but rows differ in length: pad them") from None
-
-
-def check_made(encoding: Any, made: Any, count: int) -> None:
-    """Checks that what ``encoding`` made of ``count`` tokens has the tokens along axis 1."""
-    for shape in map(np.shape, jax.tree.leaves(made)):
-        if len(shape) < 2 or shape[1] != count:
-            raise ValueError(
-                f"{type(encoding).__name__} made an array of shape {shape} for {count} tokens, but "
-                f"arrays in tokens.made must have the tokens along axis 1, [B or 1, {count}, ...], "
-                "because attention cuts them by tokens: repeat it, or compute it in score"
-            )
-
-
 def checked_length(length: Any, positions: jax.Array) -> Any:
     """Returns a Python number as it is, and an array that fits ``positions`` as float32."""
     is_array = isinstance(length, jax.Array | np.ndarray)
@@ -165,9 +266,6 @@ def check_encoding(encoding: Any, name: str = "encoding") -> None:
         )
 
 
-# Attention
-
-
 def check_one_layer(encoding: Any) -> None:
     """Checks that ``encoding`` is an encoding with the parameters of one layer."""
     check_encoding(encoding)
@@ -179,32 +277,61 @@ def check_one_layer(encoding: Any) -> None:
         )
 
 
-def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
-    """Checks that ``heads`` are the numbers of H query heads that read whole kv heads."""
-    group = H // K
-    is_right = np.shape(heads) == (H,) and num_heads % group == 0
-    if is_right and not isinstance(heads, jax.core.Tracer):
-        kv_heads = np.asarray(heads).reshape(K, group) // group
-        is_right = {*np.asarray(heads).tolist()} <= {*range(num_heads)}
-        is_right &= len(set(np.asarray(heads).tolist())) == H
-        is_right &= bool((kv_heads == kv_heads[:, :1]).all())
-    if not is_right:
+def check_made(encoding: Any, made: Any, count: int) -> None:
+    """Checks that what ``encoding`` made of ``count`` tokens has the tokens along axis 1."""
+    for shape in map(np.shape, jax.tree.leaves(made)):
+        if len(shape) < 2 or shape[1] != count:
+            raise ValueError(
+                f"{type(encoding).__name__} made an array of shape {shape} for {count} tokens, but "
+                f"arrays in tokens.made must have the tokens along axis 1, [B or 1, {count}, ...], "
+                "because attention cuts them by tokens: repeat it, or compute it in score"
+            )
+
+
+def check_logits(encoding: Any, logits: Any, shape: tuple) -> None:
+    """Checks that ``score`` of ``encoding`` returned logits of the shape that it was given."""
+    if np.shape(logits) != shape:
         raise ValueError(
-            f"heads={heads} of HeadShard must be an array of {H} different numbers of query heads "
-            f"within 0..{num_heads - 1}, one for each head of the given queries; {group} heads in "
-            f"a row read one of the {K} kv heads given, so they must be all {group} query heads "
-            "of a kv head of the model: give these, or repeat keys and values (jnp.repeat)"
+            f"score of {type(encoding).__name__} returned an array of shape {np.shape(logits)} for "
+            f"logits of shape {shape}: return one logit for each head, query and key, [B, H, T, S]"
         )
 
 
-def check_arrays(q_BTHC, k_BSKC, v_BSKC) -> None:
-    """Checks that the shapes and types of queries, keys and values fit, but for their widths."""
-    shapes = _check_axes(q=q_BTHC, k=k_BSKC, v=v_BSKC)
-    (B, _, H, _), (_, S, K, _) = q_BTHC.shape, k_BSKC.shape
-    if k_BSKC.shape[0] != B or v_BSKC.shape[:3] != (B, S, K) or H % K:
+# Attention
+
+
+def has_floats(x: Any) -> bool:
+    """Returns whether ``x`` is an array of floating-point numbers of one of ``FLOATS``."""
+    return hasattr(x, "dtype") and x.dtype in FLOATS
+
+
+def type_of(x: Any) -> Any:
+    """Returns the type of an array's elements; of anything else, the name of its class."""
+    return x.dtype if hasattr(x, "dtype") else type(x).__name__
+
+
+# The axes of arrays that attention reads; channels may differ.
+_AXES = {"q": "BTH", "k": "BSK", "v": "BSK", "weights": "BHTS"}
+
+
+def check_arrays(**arrays: Any) -> None:
+    """Checks that arrays, called as in ``_AXES``, have four axes whose sizes fit each other."""
+    shapes = ", ".join(f"{name} {np.shape(x)}" for name, x in arrays.items())
+    sizes: dict[str, int] = {}
+    fits = True
+    for name, x in arrays.items():
+        if not has_floats(x) or x.ndim != 4 or 0 in x.shape:
+            raise ValueError(
+                f"{shapes}: {name} must be a floating-point array (float16, bfloat16, float32 or "
+                f"float64) of four axes, each of at least 1, and is {type_of(x)} with {np.ndim(x)} "
+                "axes"
+            )
+        for axis, size in zip(_AXES[name], x.shape, strict=False):
+            fits &= sizes.setdefault(axis, size) == size
+    if not fits or sizes.get("H", 0) % sizes["K"]:
         raise ValueError(
-            f"{shapes} do not fit: q must be [B, T, H, C], and k and v [B, S, K, C] with H a "
-            "multiple of K"
+            f"{shapes} do not fit: q must be [B, T, H, C], k and v [B, S, K, C], and weights, as "
+            "logits returns them, [B, H, T, S], with H a multiple of K"
         )
 
 
@@ -218,45 +345,21 @@ def check_widths(q_BTHC, k_BSKC) -> None:
         )
 
 
-def check_keys(k_BSKC, v_BSKC, num_heads: Any) -> None:
-    """Checks that keys and values fit each other and the number of query heads."""
-    shapes = _check_axes(k=k_BSKC, v=v_BSKC)
-    if k_BSKC.shape[:3] != v_BSKC.shape[:3]:
-        raise ValueError(f"{shapes} do not fit: both must be [B, S, K, C]")
-    check_divides(num_kv_heads=k_BSKC.shape[2], num_heads=count_of("num_heads", num_heads))
-
-
-def _check_axes(**arrays: Any) -> str:
-    """Returns the shapes of arrays that must have four axes and floating-point elements."""
-    shapes = ", ".join(f"{name} {np.shape(x)}" for name, x in arrays.items())
-    for name, x in arrays.items():
-        if not has_floats(x) or x.ndim != 4 or 0 in x.shape:
-            raise ValueError(
-                f"{shapes}: {name} must be a floating-point array (float16, bfloat16, float32 or "
-                f"float64) of four axes, each of at least 1, and is {type_of(x)} with {np.ndim(x)} "
-                "axes"
-            )
-    return shapes
-
-
-def has_floats(x: Any) -> bool:
-    """Returns whether ``x`` is an array of floating-point numbers of one of ``FLOATS``."""
-    return hasattr(x, "dtype") and x.dtype in FLOATS
-
-
-def type_of(x: Any) -> Any:
-    """Returns the type of an array's elements; of anything else, the name of its class."""
-    return x.dtype if hasattr(x, "dtype") else type(x).__name__
-
-
-def check_weights(weights_BHTS, v_BSKC) -> None:
-    """Checks that weights are ``[B, H, T, S]`` for values ``[B, S, K, C]``."""
-    shapes = _check_axes(weights=weights_BHTS, v=v_BSKC)
-    (B, H, _, S), (rows, keys, K, _) = weights_BHTS.shape, v_BSKC.shape
-    if (rows, keys) != (B, S) or H % K:
+def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
+    """Checks that ``heads`` are the numbers of H query heads that read whole kv heads."""
+    group = H // K
+    is_right = np.shape(heads) == (H,) and num_heads % group == 0
+    if is_right and not isinstance(heads, jax.core.Tracer):
+        numbers = np.asarray(heads)
+        kv_heads = numbers.reshape(K, group) // group
+        is_right = len(np.unique(numbers)) == H and bool((kv_heads == kv_heads[:, :1]).all())
+        is_right &= bool(((numbers >= 0) & (numbers < num_heads)).all())
+    if not is_right:
         raise ValueError(
-            f"{shapes} do not fit: weights must be [B, H, T, S], as logits returns them, and v "
-            "[B, S, K, C] with H a multiple of K"
+            f"heads={heads} of HeadShard must be an array of {H} different numbers of query heads "
+            f"within 0..{num_heads - 1}, one for each head of the given queries; {group} heads in "
+            f"a row read one of the {K} kv heads given, so they must be all {group} query heads "
+            "of a kv head of the model: give these, or repeat keys and values (jnp.repeat)"
         )
 
 
@@ -275,14 +378,6 @@ def check_input(encoding, tokens: Any, x_BTD: Any) -> None:
             f"{name} observes a layer's input x, a floating-point array [B, T, D], one vector for "
             f"each of the {T} tokens of {B} sequences, not {type_of(x_BTD)} of shape {shape}"
         )
-
-
-def check_sides(encoding, q, k, q_tokens: Any, k_tokens: Any) -> None:
-    """Checks that tokens, after ``check_tokens``, belong to the queries and keys."""
-    check_side(encoding, "q_tokens", q_tokens, q)
-    check_side(encoding, "k_tokens", k_tokens, k)
-    if (q_tokens.segment_ids is None) != (k_tokens.segment_ids is None):
-        raise ValueError("segment_ids must be given for both queries and keys, or for neither")
 
 
 def check_side(encoding, name: str, tokens: Any, x: Any) -> None:
@@ -308,26 +403,10 @@ def check_side(encoding, name: str, tokens: Any, x: Any) -> None:
         )
 
 
-def checked_causal(causal: Any) -> bool:
-    """Returns ``causal``, a bool of Python or NumPy, as one of Python."""
-    if not isinstance(causal, bool | np.bool_):
-        raise ValueError(f"causal={causal!r} must be True or False, known while tracing")
-    return bool(causal)
-
-
 def check_scale(scale: Any) -> None:
     """Checks that ``scale``, the factor of all products, is one real number."""
     if not is_real(scale):
         raise ValueError(f"scale={scale!r} must be one real number, a float or an array []")
-
-
-def check_logits(encoding: Any, logits: Any, shape: tuple) -> None:
-    """Checks that ``score`` of ``encoding`` returned logits of the shape that it was given."""
-    if np.shape(logits) != shape:
-        raise ValueError(
-            f"score of {type(encoding).__name__} returned an array of shape {np.shape(logits)} for "
-            f"logits of shape {shape}: return one logit for each head, query and key, [B, H, T, S]"
-        )
 
 
 # Models
@@ -348,30 +427,3 @@ def check_ids(name: str, ids_BT: Any, vocab_size: int) -> None:
             f"{name} has token {outside.flat[0]}, but the model knows 0..{vocab_size - 1}: use its "
             "tokenizer, or make the model with a larger vocab_size"
         )
-
-
-def is_key(key: Any) -> bool:
-    """Returns whether ``key`` is an array, as random keys of both kinds are."""
-    # An instance of nnx.Rngs would take "dtype" for the name of a stream.
-    return hasattr(type(key), "dtype")
-
-
-def check_key(key: Any) -> None:
-    """Checks that ``key`` is a random key, or None."""
-    if key is not None and not is_key(key):
-        raise ValueError(f"key={key!r} must be a random key: pass jax.random.key(0)")
-
-
-def check_rngs(rngs: Any) -> None:
-    """Checks that ``rngs`` are Flax's."""
-    if not isinstance(rngs, nnx.Rngs):
-        raise ValueError(f"rngs={rngs!r} must be random numbers of Flax: pass nnx.Rngs(0)")
-
-
-def sinks_of_layers(sinks, num_layers: int) -> list[str | None]:
-    """Returns the sinks of each layer, given one for all or a sequence that layers repeat."""
-    kinds = [sinks] if isinstance(sinks, str) or not hasattr(sinks, "__iter__") else list(sinks)
-    check_divides(sinks=len(kinds), num_layers=num_layers)
-    for kind in kinds:
-        check_choice(("head", "token", None), sinks=kind)
-    return kinds * (num_layers // len(kinds))

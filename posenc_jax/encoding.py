@@ -19,8 +19,8 @@ from posenc_jax.checks import (
     checked_length,
     checked_numbers,
     checked_positions,
+    count_of,
 )
-from posenc_jax.fields import count_of
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Stamp, Tokens, is_consecutive, structure
 

@@ -10,11 +10,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from posenc_jax.checks import check_encoding, check_rngs
+from posenc_jax.checks import check_choice, check_encoding, check_rngs, count_of
 from posenc_jax.encoding import Encoding, check_overrides
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.fields import check_choice, count_of
 from posenc_jax.model.layers import Layers
 from posenc_jax.model.stacking import drawn_together
 

@@ -5,17 +5,13 @@ for tokens that lie on several axes, such as the time, row and column of a patch
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import LONGEST, check_input, check_made, check_one_layer
-from posenc_jax.fields import count_of, is_whole
-
-if TYPE_CHECKING:
-    from posenc_jax.encoding import Encoding
+from posenc_jax.checks import LONGEST, check_input, check_made, check_one_layer, count_of, is_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +87,7 @@ class Tokens:
             largest = _largest_of_segments(*jnp.broadcast_arrays(positions, self.segment_ids))
         return jnp.where(largest < LONGEST, largest.astype(jnp.float32) + 1, jnp.nan)
 
-    def observed(self, encoding: "Encoding", x_BTD: jax.Array) -> "Tokens":
+    def observed(self, encoding: Any, x_BTD: jax.Array) -> "Tokens":
         """Returns these tokens after ``encoding`` has observed a layer's input ``x_BTD``.
 
         ``attend(..., x=)`` does so for self-attention. Where queries are a part of the tokens,
@@ -110,7 +106,7 @@ class Tokens:
         check_input(encoding, self, x_BTD)
         return self.resumed(encoding, x_BTD, None)[0]
 
-    def resumed(self, encoding: "Encoding", x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
+    def resumed(self, encoding: Any, x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
         """Returns what ``observed`` does, without its checks, and the state after these tokens.
 
         ``state`` is the encoding's state after the tokens before these, or None.
@@ -154,7 +150,7 @@ class Tokens:
         return jnp.arange(self.count, dtype=jnp.int32)[None]
 
 
-def check_tokens(name: str, tokens: Any, encoding: "Encoding") -> None:
+def check_tokens(name: str, tokens: Any, encoding: Any) -> None:
     """Checks that ``encoding`` has made ``tokens``; errors call them ``name``."""
     if not isinstance(tokens, Tokens):
         raise ValueError(
@@ -175,7 +171,7 @@ def check_tokens(name: str, tokens: Any, encoding: "Encoding") -> None:
         )
 
 
-def structure(encoding: "Encoding") -> tuple[Any]:
+def structure(encoding: Any) -> tuple[Any]:
     """Returns the class and keywords of an encoding, the same for all of its layers.
 
     They are in a tuple, because JAX's structures cannot be compared with None.

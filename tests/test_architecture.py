@@ -1,6 +1,7 @@
-"""Tests that packages import only what docs/architecture.md has below them, and what is public."""
+"""Tests which package and file imports which, and what is public."""
 
 import ast
+import graphlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,27 @@ def test_packages_import_only_what_is_below_them():
                 if place(name) > place(other):
                     upward.append((name, other))
     assert len(pairs) > 50 and not upward
+
+
+def test_no_files_of_the_library_import_each_other_in_a_circle():
+    """Imports in functions and for type checkers count too."""
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (ROOT / "posenc_jax").rglob("*.py")
+    }
+
+    def imported(path):
+        for statement in ast.walk(ast.parse(path.read_text())):
+            if isinstance(statement, ast.ImportFrom):
+                for alias in statement.names:
+                    below = f"{statement.module}.{alias.name}"
+                    yield below if below in files else statement.module
+            elif isinstance(statement, ast.Import):
+                yield from (alias.name for alias in statement.names)
+
+    graph = {name: files.keys() & {*imported(path)} - {name} for name, path in files.items()}
+    assert graph["posenc_jax.model.transformer"] >= {"posenc_jax.model.cache"}
+    graphlib.TopologicalSorter(graph).prepare()  # raises an error that names the files of a circle
 
 
 def test_every_scheme_is_a_public_name_that_editors_know():

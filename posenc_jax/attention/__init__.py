@@ -30,9 +30,8 @@ from posenc_jax.attention.operands import (
 )
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Mask, Rule, Window
-from posenc_jax.checks import check_keys, check_side, check_weights, checked_causal
+from posenc_jax.checks import check_arrays, check_choice, check_divides, check_side, count_of
 from posenc_jax.encoding import Encoding, HeadShard, Tile
-from posenc_jax.fields import check_choice
 from posenc_jax.tokens import Tokens, check_tokens
 
 __all__ = [
@@ -127,11 +126,11 @@ def attend(
     ``embed`` was never called, a warning says once that attention has no positions.
     """
     check_implementation(implementation)
-    causal = checked_causal(causal)
+    check_choice((True, False), causal=causal)
     scheme, tile, v_BSKC, q_side = whole_tile(
-        encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, x, scale, causal
+        encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, x, scale, bool(causal)
     )
-    tile, rule = rule_of(scheme, tile, causal, window, mask, sinks, dropout)
+    tile, rule = rule_of(scheme, tile, bool(causal), window, mask, sinks, dropout)
     if implementation is None:
         implementation = choose(scheme, tile, v_BSKC, rule)
     run = implementation if callable(implementation) else IMPLEMENTATIONS[implementation]
@@ -164,7 +163,8 @@ def rotate_keys(
       ValueError: the scheme adapts to a growing length, so rotated keys would not stay right, or
         must see all tokens at once; or an argument does not fit the others.
     """
-    check_keys(k_BSKC, v_BSKC, num_heads)
+    check_arrays(k=k_BSKC, v=v_BSKC)
+    check_divides(num_kv_heads=k_BSKC.shape[2], num_heads=count_of("num_heads", num_heads))
     scheme, _, side = sides_of_heads(encoding, num_heads, k_BSKC.shape[2])
     check_tokens("tokens", tokens, scheme)
     check_side(scheme, "tokens", tokens, k_BSKC)
@@ -221,7 +221,7 @@ def combine(
     plain product of weights and values is wrong for them. The weights are what your softmax makes
     of ``logits``; the other arguments are as in ``attend``.
     """
-    check_weights(weights_BHTS, v_BSKC)
+    check_arrays(weights=weights_BHTS, v=v_BSKC)
     q_BTHS = weights_BHTS.swapaxes(1, 2)
     scheme, q_side, k_side = sides_of_heads(encoding, q_BTHS.shape[2], v_BSKC.shape[2])
     q_tokens, k_tokens = tokens_of_sides(scheme, q_BTHS, v_BSKC, q_tokens, k_tokens, x)

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import is_key
+from posenc_jax.checks import in_python, is_key, is_real
 from posenc_jax.encoding import Tile
-from posenc_jax.fields import in_python, is_real
 
 
 @jax.tree_util.register_dataclass

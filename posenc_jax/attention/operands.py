@@ -15,11 +15,11 @@ from posenc_jax.checks import (
     check_one_layer,
     check_scale,
     check_shard,
-    check_sides,
+    check_side,
     check_widths,
+    count_of,
 )
 from posenc_jax.encoding import Encoding, HeadShard, Side, Tile, check_overrides
-from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens, check_tokens
 
 
@@ -27,7 +27,7 @@ def whole_tile(
     encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, x_BTD, scale, causal=None
 ) -> tuple[Encoding, Tile, jax.Array, Side]:
     """Returns the encoding, one tile with every query and key, the values, and the query side."""
-    check_arrays(q_BTHC, k_BSKC, v_BSKC)
+    check_arrays(q=q_BTHC, k=k_BSKC, v=v_BSKC)
     scheme, q_side, k_side = sides_of_heads(encoding, q_BTHC.shape[2], k_BSKC.shape[2])
     q_tokens, k_tokens = tokens_of_sides(scheme, q_BTHC, k_BSKC, q_tokens, k_tokens, x_BTD)
     scale = q_BTHC.shape[-1] ** -0.5 if scale is None else scale
@@ -140,7 +140,10 @@ def tokens_of_sides(scheme, q, k, q_tokens, k_tokens, x_BTD) -> tuple[Tokens, To
                 f"have shape {q.shape}: pass the array that they are projected from"
             )
     k_tokens = q_tokens if k_tokens is None else k_tokens
-    check_sides(scheme, q, k, q_tokens, k_tokens)
+    check_side(scheme, "q_tokens", q_tokens, q)
+    check_side(scheme, "k_tokens", k_tokens, k)
+    if (q_tokens.segment_ids is None) != (k_tokens.segment_ids is None):
+        raise ValueError("segment_ids must be given for both queries and keys, or for neither")
     return q_tokens, k_tokens
 
 

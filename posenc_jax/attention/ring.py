@@ -22,8 +22,8 @@ from posenc_jax.attention.blockwise import attend_by, backward, forward, map_row
 from posenc_jax.attention.dense import FLOOR
 from posenc_jax.attention.gradients import add_gradients, floats, zero_gradients
 from posenc_jax.attention.rule import Rule
+from posenc_jax.checks import check_divides, check_multiple, count_of
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.fields import check_divides, check_multiple, count_of
 
 AXIS = "context"
 

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.dropout import Dropout
-from posenc_jax.checks import as_array
-from posenc_jax.fields import count_of, is_whole
+from posenc_jax.checks import as_array, count_of, is_whole
 
 # A number counts the keys up to the query itself, and a pair the keys before and after it.
 Window = int | jax.Array | tuple[int | None, int | None]

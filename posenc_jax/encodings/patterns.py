@@ -6,12 +6,12 @@ the pattern. An irregular pattern, such as Granite-Swash's, in which each layer 
 written as a list: ``Layers([RoPE(...), Encoding(), ...], [128, None, ...])``.
 """
 
+from posenc_jax.checks import check_range, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation, YaRN
 from posenc_jax.encodings.rotary.frequencies.base import checked_base
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature
-from posenc_jax.fields import check_range, count_of
 from posenc_jax.model.layers import Layers
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from flax import nnx
 
+from posenc_jax.checks import check_choice
 from posenc_jax.encoding import Encoding
-from posenc_jax.fields import check_choice
 from posenc_jax.hf.rotary import head_dim_of
 from posenc_jax.hf.table import having, row_of
 from posenc_jax.hf.values import HEADS, LENGTH, WIDTH, flag, whole

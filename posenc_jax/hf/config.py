@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from posenc_jax.fields import check_choice
+from posenc_jax.checks import check_choice
 from posenc_jax.hf.refused import REFUSED
 from posenc_jax.hf.row import words
 from posenc_jax.hf.sections import SECTION_ONLY

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posenc_jax.attention import Chunks
-from posenc_jax.fields import check_choice
+from posenc_jax.checks import check_choice
 from posenc_jax.hf import rules
 from posenc_jax.hf.config import about_positions
 from posenc_jax.hf.row import words

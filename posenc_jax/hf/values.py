@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from posenc_jax.fields import count_of
+from posenc_jax.checks import count_of
 
 # Different models have different names for a size.
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_num_attention_heads")

@@ -14,7 +14,7 @@ a state, and no scheme has one where tokens have segments.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,10 @@ import numpy as np
 
 from posenc_jax.attention import cpu
 from posenc_jax.attention.operands import rotate_both
-from posenc_jax.checks import checked_numbers, checked_positions
+from posenc_jax.checks import check_choice, checked_numbers, checked_positions, count_of
 from posenc_jax.encoding import Encoding, Side
-from posenc_jax.fields import check_choice, count_of
 from posenc_jax.positions import text
 from posenc_jax.tokens import Tokens
-
-if TYPE_CHECKING:
-    from posenc_jax.model.transformer import Transformer
 
 
 @jax.tree_util.register_dataclass
@@ -142,7 +138,7 @@ class Cache:
     @classmethod
     def empty(
         cls,
-        model: "Transformer",
+        model: Any,
         batch: int,
         size: int,
         *,
@@ -306,7 +302,7 @@ class Cache:
         ).rotated()
         return dataclasses.replace(new, consecutive=is_text), every, cache
 
-    def check_made_for(self, model: "Transformer", batch: int) -> None:
+    def check_made_for(self, model: Any, batch: int) -> None:
         """Checks that the cache was made for this model's encodings, and for this batch."""
         if batch != self.batch:
             raise ValueError(
@@ -344,7 +340,7 @@ class Cache:
 
 
 def _slots(
-    model: "Transformer", length: int | None, encoding: Encoding, rotated: bool, positions
+    model: Any, length: int | None, encoding: Encoding, rotated: bool, positions
 ) -> tuple[Stored, Any]:
     """Returns the slots of one layer, and of all layers together, for tokens at these positions.
 

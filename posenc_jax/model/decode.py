@@ -8,8 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import MOST_ROUNDING, as_array, check_ids, checked_positions, is_key
-from posenc_jax.fields import check_positive, check_range, count_of
+from posenc_jax.checks import (
+    MOST_ROUNDING,
+    as_array,
+    check_ids,
+    check_positive,
+    check_range,
+    checked_positions,
+    count_of,
+    is_key,
+)
 from posenc_jax.model.cache import Cache
 
 # On a CPU, equally long prompts are read one after the other where a chunk has so many tokens,

@@ -7,9 +7,8 @@ from flax import nnx
 
 from posenc_jax.attention import Chunks
 from posenc_jax.attention.rule import check_window
-from posenc_jax.checks import check_encoding
+from posenc_jax.checks import check_encoding, count_of
 from posenc_jax.encoding import Encoding
-from posenc_jax.fields import count_of
 
 Window = int | tuple[int | None, int | None] | Chunks | None
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from posenc_jax.attention.ring import context_size
 from posenc_jax.checks import as_array
-from posenc_jax.fields import check_sizes
 
 # _ROWS is the fastest of 256 to 2048 on a CPU. Up to _FEW_LOGITS the vocabulary is one piece.
 _ROWS = 512
@@ -46,7 +45,6 @@ def cross_entropy(x_BTD, table_VD, targets_BT, *, chunk: int | None = None) -> j
         )
     if targets_BT.dtype.itemsize < 4:
         targets_BT = targets_BT.astype(jnp.int32)  # V itself may be too large for their type.
-    check_sizes(chunk=chunk)
 
     R = min(_rows(targets_BT.size, V) if chunk is None else chunk, V)
     # N stands for the axes of tokens. Unless they are sharded it is one axis, which is the fastest

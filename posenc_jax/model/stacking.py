@@ -17,7 +17,7 @@ of who holds the parameters of an encoding in a model:
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,6 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.model.layers import Layers
-
-if TYPE_CHECKING:
-    from posenc_jax.model.block import Block
 
 
 def drawn_together(
@@ -96,7 +93,7 @@ class Layer(nnx.Module):
       rows: for each repeat, which of an encoding's parameters for each layer it uses (static).
     """
 
-    def __init__(self, pattern: Layers, block: "Block", numbers: Sequence[int], scan: bool):
+    def __init__(self, pattern: Layers, block: Any, numbers: Sequence[int], scan: bool):
         place = numbers[0] % len(pattern.pattern)
         encoding, self.window = pattern.at(place)
         source = pattern.pattern[place]

@@ -18,9 +18,16 @@ from jax.sharding import PartitionSpec
 
 from posenc_jax.attention import Implementation, check_implementation
 from posenc_jax.attention.splash import ROWS
-from posenc_jax.checks import as_array, check_ids, check_rngs, sinks_of_layers
+from posenc_jax.checks import (
+    as_array,
+    check_choice,
+    check_divides,
+    check_ids,
+    check_rngs,
+    check_sizes,
+    count_of,
+)
 from posenc_jax.encoding import Encoding
-from posenc_jax.fields import check_choice, check_divides, check_positive, check_sizes, count_of
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, Settings, by_token
 from posenc_jax.model.cache import Cache, Past
@@ -104,13 +111,12 @@ class Transformer(nnx.Module):
         check_sizes(vocab_size=vocab_size, model_dim=model_dim, num_layers=num_layers)
         check_sizes(num_heads=num_heads, num_kv_heads=num_kv_heads)
         check_sizes(head_dim=head_dim, mlp_dim=mlp_dim)
-        check_positive(norm_epsilon=norm_epsilon)
         check_rngs(rngs)
         check_divides(num_kv_heads=num_kv_heads, num_heads=num_heads)
         if head_dim is None:
             check_divides(num_heads=num_heads, model_dim=model_dim)
         check_choice(("head", "all", None), qk_norm=qk_norm)
-        kinds_of_sinks = sinks_of_layers(sinks, num_layers)
+        kinds_of_sinks = _sinks_of_layers(sinks, num_layers)
         check_implementation(implementation)
         head_dim = model_dim // num_heads if head_dim is None else head_dim
         mlp_dim = usual_mlp_dim(model_dim) if mlp_dim is None else mlp_dim
@@ -336,6 +342,15 @@ class Transformer(nnx.Module):
             state = run_layers(state, self.layers, 0)
         x_BTD, slots = state
         return self.final_norm(_rows_apart(x_BTD)), slots
+
+
+def _sinks_of_layers(sinks, num_layers: int) -> list[str | None]:
+    """Returns the sinks of each layer, given one for all or a sequence that layers repeat."""
+    kinds = [sinks] if isinstance(sinks, str) or not hasattr(sinks, "__iter__") else list(sinks)
+    check_divides(sinks=len(kinds), num_layers=num_layers)
+    for kind in kinds:
+        check_choice(("head", "token", None), sinks=kind)
+    return kinds * (num_layers // len(kinds))
 
 
 def usual_mlp_dim(model_dim: int) -> int:

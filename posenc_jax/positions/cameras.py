@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import as_array, checked_positions
-from posenc_jax.fields import check_choice, check_divides
+from posenc_jax.checks import as_array, check_choice, check_divides, checked_positions
 
 # How many numbers a projection has: the upper three rows of [[A, t], [0, 1]].
 PROJECTION = 12

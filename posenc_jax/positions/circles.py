@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from posenc_jax.fields import check_positive, check_range
 from posenc_jax.positions.segments import Placed, Segment, cells, check_one_frame, place
 
 # Two directions at right angles to each other and to (1, 1, 1), as (time, row, column).
@@ -43,8 +42,6 @@ def circle_rope(
     Raises:
       ValueError: a block has several frames, or a share is not within 0..1.
     """
-    check_range(0, 1, angle_share=angle_share, grid_share=grid_share)
-    check_positive(radius=radius, radius_scale=radius_scale)
 
     def block(vision, start):
         _, row, column = cells(vision)

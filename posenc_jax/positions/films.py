@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from posenc_jax.fields import check_positive, count_of
+from posenc_jax.checks import check_positive, count_of
 from posenc_jax.positions.grids import ticks, whole_ticks
 from posenc_jax.positions.segments import Placed, Segment, Vision, place
 

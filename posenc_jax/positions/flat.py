@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import MOST_ROUNDING, as_array, in_32_bits
-from posenc_jax.fields import is_real
+from posenc_jax.checks import MOST_ROUNDING, as_array, in_32_bits, is_real
 
 NEARER = "subtract an origin that is nearer to the times"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from posenc_jax.fields import check_positive, check_sizes, count_of
+from posenc_jax.checks import check_positive, check_sizes, count_of
 from posenc_jax.positions.segments import Placed, Segment, Vision, cells, check_one_frame, place
 
 

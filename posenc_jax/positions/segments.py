@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from posenc_jax.checks import LONGEST
-from posenc_jax.fields import check_divides, check_sizes, count_of
+from posenc_jax.checks import LONGEST, check_divides, check_sizes, count_of
 from posenc_jax.positions.flat import NEARER
 
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from posenc_jax.checks import in_32_bits
-from posenc_jax.fields import check_positive
+from posenc_jax.checks import check_positive, in_32_bits
 from posenc_jax.positions.flat import NEARER
 from posenc_jax.positions.segments import Placed, Segment, Vision, cells, check_segments, place
 

@@ -8,7 +8,7 @@ computes.
 from collections.abc import Mapping
 from typing import Any
 
-from posenc_jax.fields import check_choice
+from posenc_jax.checks import check_choice
 from posenc_jax.hf.config import READ, about_positions, flattened
 from posenc_jax.hf.pattern import layers_from_hf
 from posenc_jax.hf.rotary import head_dim_of

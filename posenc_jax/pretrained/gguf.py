@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from posenc_jax.fields import check_choice
+from posenc_jax.checks import check_choice
 from posenc_jax.hf.values import ORIGINAL
 
 # Keys of the metadata, after "llama.", and what transformers calls them.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from posenc_jax.checks import check_choice
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.rotary.frequencies import (
     NTK,
@@ -20,7 +21,6 @@ from posenc_jax.encodings.rotary.frequencies import (
 )
 from posenc_jax.encodings.rotary.longrope import LongRoPE
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.fields import check_choice
 from posenc_jax.hf.config import part_of_text
 from posenc_jax.hf.pattern import same
 from posenc_jax.hf.values import ORIGINAL, whole

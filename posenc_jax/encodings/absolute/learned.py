@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.checks import check_rows
+from posenc_jax.checks import check_choice, check_rows
 from posenc_jax.encodings.lib.added import Added
 from posenc_jax.encodings.lib.initial_values import normal
-from posenc_jax.fields import check_choice
 from posenc_jax.lookup import rows
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens

@@ -14,8 +14,8 @@ import math
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import count_of, counts_of
 from posenc_jax.encodings.absolute.learned import Learned, row_of, rows_between
-from posenc_jax.fields import count_of, counts_of
 from posenc_jax.lookup import rows
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens

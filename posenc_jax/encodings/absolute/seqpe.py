@@ -14,6 +14,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import (
+    check_choice,
+    check_divides,
+    check_sizes,
+    count_of,
+)
 from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder, linear
 from posenc_jax.encodings.absolute.seqpe_losses import (
     contrastive_loss,
@@ -23,14 +29,6 @@ from posenc_jax.encodings.absolute.seqpe_losses import (
     transfer_loss,
 )
 from posenc_jax.encodings.lib.added import Added
-from posenc_jax.fields import (
-    check_choice,
-    check_divides,
-    check_positive,
-    check_range,
-    check_sizes,
-    count_of,
-)
 from posenc_jax.tokens import Tokens
 
 
@@ -116,13 +114,7 @@ class SeqPE(Added):
         encoder_heads = max(1, model_dim // 64) if encoder_heads is None else encoder_heads
         check_choice(("attn_scalar", "attn_mul", "attn_add", "input_add"), hook=hook)
         check_choice(("single", "none"), pe_qk=pe_qk)
-        check_positive(temperature=temperature)
-        check_range(0, 1, shift_probability=shift_probability)
         check_sizes(num_axes=num_axes, encoder_layers=encoder_layers)
-        check_range(
-            2, num_pivots=num_pivots, num_candidates=num_candidates, num_offsets=num_offsets
-        )
-        check_range(0, contrastive_weight=contrastive_weight, transfer_weight=transfer_weight)
         check_divides(encoder_heads=encoder_heads, model_dim=model_dim)
         # The side of the largest cube within train_length; a float cube root of 125 is below 5.
         self.block_side = int(train_length ** (1 / num_axes) + 1e-9)

@@ -15,10 +15,10 @@ import math
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.checks import check_choice, check_multiple
 from posenc_jax.encodings.lib.added import Added
 from posenc_jax.encodings.lib.angles import cos_sin
 from posenc_jax.encodings.rotary.frequencies.base import checked_base, geometric
-from posenc_jax.fields import check_choice, check_multiple
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 

@@ -11,10 +11,10 @@ The channels are split evenly between the A position axes, here row r and column
 first; each part has the sines and then the cosines of its axis. Overrides ``embed``.
 """
 
+from posenc_jax.checks import check_divides, check_multiple
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
 from posenc_jax.encodings.lib.added import Added
 from posenc_jax.encodings.rotary.frequencies.base import checked_base
-from posenc_jax.fields import check_divides, check_multiple
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.fields import check_divides, check_positive, count_of
+from posenc_jax.checks import check_divides, count_of
 
 
 class Network(nnx.Module):
@@ -52,7 +52,6 @@ class TimeAdaLN(nnx.Module):
         time_scale: float = 1.0,
     ):
         count_of("source_frames", source_frames)
-        check_positive(time_scale=time_scale)
         hidden = model_dim if hidden is None else hidden
         self.source_frames = source_frames
         self.time_scale = time_scale

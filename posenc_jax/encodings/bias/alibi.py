@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Tile
-from posenc_jax.fields import check_positive, count_of
 
 
 def alibi_slopes(num_heads: int) -> np.ndarray:
@@ -37,7 +37,6 @@ class ALiBi(Encoding):
     """
 
     def __init__(self, *, num_heads: int, slope_scale: float = 1.0):
-        check_positive(slope_scale=slope_scale)
         self.num_heads = count_of("num_heads", num_heads)
         self.slope_scale = slope_scale
 

@@ -19,7 +19,6 @@ from flax import nnx
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.by_distance import add_bias
 from posenc_jax.encodings.lib.one_by_one import sum_one_by_one
-from posenc_jax.fields import check_positive, count_of
 
 
 class FIRE(Encoding):
@@ -38,8 +37,6 @@ class FIRE(Encoding):
     def __init__(
         self, *, num_heads: int, rngs: nnx.Rngs, hidden: int = 32, init_length: float = 512.0
     ):
-        check_positive(init_length=init_length)
-        count_of("hidden", hidden)
         self.init_length = init_length
         self.c = nnx.Param(jnp.asarray(0.1))
         self.length_multiplier = nnx.Param(jnp.asarray(1.0))

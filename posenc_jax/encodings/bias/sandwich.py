@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import check_multiple, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.sinusoidal import sinusoids
 from posenc_jax.encodings.lib.by_distance import add_bias, along_diagonals, has_diagonals
 from posenc_jax.encodings.rotary.frequencies.base import checked_base
-from posenc_jax.fields import check_multiple, count_of
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.checks import check_choice, counts_of
 from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.lib.by_distance import add_bias
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.lib.one_by_one import sum_one_by_one
-from posenc_jax.fields import check_choice, count_of, counts_of
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
 
@@ -49,7 +49,6 @@ class SwinV2(Encoding):
     ):
         self.grid = counts_of("grid", grid)
         check_choice((2,), **{"number of sides of grid": len(self.grid)})
-        count_of("hidden", hidden)
 
         self.inner_kernel = normal(rngs, 2, hidden)
         self.inner_bias = nnx.Param(jnp.zeros(hidden))

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.checks import check_multiple, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.by_distance import add_bias, bias_by_distance
-from posenc_jax.fields import check_multiple, check_positive, count_of
 from posenc_jax.lookup import rows
 
 
@@ -89,7 +89,6 @@ class T5(Encoding):
         table_scale: float = 1.0,
     ):
         check_buckets("num_buckets", num_buckets, max_distance, bidirectional)
-        check_positive(table_scale=table_scale)
         self.max_distance = max_distance
         self.bidirectional = bidirectional
         self.table_scale = table_scale

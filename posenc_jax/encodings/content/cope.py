@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.lib.sequence import arrange_keys
-from posenc_jax.fields import count_of
 from posenc_jax.lookup import pick, row_products
 
 

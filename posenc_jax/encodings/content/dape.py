@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_choice
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.kerple import KerpleLog
 from posenc_jax.encodings.lib.initial_values import uniform
-from posenc_jax.fields import check_choice, count_of
 
 
 class DAPE(Encoding):
@@ -39,7 +39,6 @@ class DAPE(Encoding):
         self, *, num_heads: int, rngs: nnx.Rngs, bias: str = "kerple_log", hidden: int = 32
     ):
         check_choice(("kerple_log", "alibi"), bias=bias)
-        count_of("hidden", hidden)
         kerple = bias == "kerple_log"
         self.bias = (
             KerpleLog(num_heads=num_heads, rngs=rngs) if kerple else ALiBi(num_heads=num_heads)

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.checks import check_choice, check_multiple, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.initial_values import normal
-from posenc_jax.fields import check_choice, check_multiple, count_of
 from posenc_jax.lookup import lying_as_heads, pick, row_products, rows
 
 

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_choice
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.bias.alibi import alibi_slopes
-from posenc_jax.fields import check_choice
 from posenc_jax.lookup import check_width, lying_as_heads
 
 

@@ -24,7 +24,6 @@ from posenc_jax.encoding import Encoding, Side, Tile
 from posenc_jax.encodings.lib.band import add_band
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.lib.sequence import project
-from posenc_jax.fields import check_positive, check_sizes
 from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
@@ -63,7 +62,6 @@ class Inkling(Encoding):
         log_floor: int | None = None,
         log_scale: float = 0.1,
     ):
-        check_sizes(rank=rank, extent=extent, log_floor=log_floor)
         self.num_heads = num_heads
         self.extent = extent
         self.log_floor = log_floor
@@ -145,7 +143,6 @@ class Inkling2(Inkling):
     ):
         sizes: Any = dict(num_heads=num_heads, model_dim=model_dim, rank=rank, extent=extent)
         super().__init__(**sizes, log_floor=log_floor, log_scale=log_scale, rngs=rngs)
-        check_positive(clip=clip, vector_clip=vector_clip)
         self.head_dim = head_dim
         self.clip = clip
         self.vector_clip = vector_clip

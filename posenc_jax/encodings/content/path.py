@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_divides, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.content.fox import ForgetGate, decay
 from posenc_jax.encodings.lib.initial_values import uniform
@@ -33,7 +34,6 @@ from posenc_jax.encodings.lib.sequence import (
     for_each_row,
     project,
 )
-from posenc_jax.fields import check_divides, count_of
 from posenc_jax.lookup import check_width
 
 BLOCK = 64  # keys of one triangular system

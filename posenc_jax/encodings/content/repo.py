@@ -16,12 +16,12 @@ them.
 import jax
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encodings.lib.angles import cos_sin
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.lib.sequence import project
 from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies.base import geometric
-from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens
 
 

@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_divides, count_of
 from posenc_jax.encodings.lib.angles import cos_sin, rotated
 from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.lib.initial_values import uniform
 from posenc_jax.encodings.lib.sequence import convolved, project, sums_up_to
 from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies import geometric
-from posenc_jax.fields import check_divides, check_positive, count_of
 from posenc_jax.lookup import check_width
 
 
@@ -73,7 +73,6 @@ class SelectiveRoPE(Rotary):
         # Each head normalises its share of the input.
         check_divides(num_heads=num_heads, model_dim=model_dim)
         rank, width = count_of("rank", rank), count_of("width", width)
-        check_positive(temperature=temperature)
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
         self.temperature = temperature

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
-from posenc_jax.fields import count_of
 from posenc_jax.lookup import pick, row_products
 
 

@@ -13,11 +13,11 @@ sin n]``. Overrides ``prepare`` and ``rotate``.
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_multiple
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.angles import tables_of_text
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.rotary.frequencies.base import checked_base, geometric
-from posenc_jax.fields import check_multiple
 from posenc_jax.lookup import check_width, lying_as_heads
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens

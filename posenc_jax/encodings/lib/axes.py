@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from posenc_jax.fields import check_choice, count_of, counts_of, is_whole
+from posenc_jax.checks import check_choice, count_of, counts_of, is_whole
 
 STILL = -1
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.fields import check_multiple, count_of
+from posenc_jax.checks import check_multiple, count_of
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
 

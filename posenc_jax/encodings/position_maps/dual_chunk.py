@@ -17,10 +17,10 @@ tokens, and c is ``chunk_size``. Overrides ``prepare``, ``rotate`` and ``score``
 
 import jax.numpy as jnp
 
+from posenc_jax.checks import check_sizes, count_of
 from posenc_jax.encoding import Side, Tile
 from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
 from posenc_jax.encodings.rotary.rope import check_length
-from posenc_jax.fields import check_sizes, count_of
 from posenc_jax.tokens import Tokens
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.checks import check_range, count_of
 from posenc_jax.encoding import Tile
 from posenc_jax.encodings.lib.angles import cos_sin, rotated, tables_of_text
 from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
 from posenc_jax.encodings.rotary.frequencies.base import geometric
-from posenc_jax.fields import check_range, count_of
 from posenc_jax.tokens import Tokens
 
 

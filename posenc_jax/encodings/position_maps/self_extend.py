@@ -17,9 +17,9 @@ from typing import Any
 
 import jax
 
+from posenc_jax.checks import count_of
 from posenc_jax.encodings.lib.angles import tables_of_text
 from posenc_jax.encodings.position_maps.rerope import LeakyReRoPE
-from posenc_jax.fields import count_of
 
 
 class SelfExtend(LeakyReRoPE):

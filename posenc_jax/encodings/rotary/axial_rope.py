@@ -14,10 +14,10 @@ Axial RoPE is ``RoPE`` with an allocation of axes.
 
 from typing import Any
 
+from posenc_jax.checks import check_divides
 from posenc_jax.encodings.lib.layouts import pairs_of
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.fields import check_divides
 
 
 def axial_rope(

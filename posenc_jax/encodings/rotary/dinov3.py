@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.checks import check_multiple, check_range
 from posenc_jax.encodings.lib import axes
 from posenc_jax.encodings.rotary.frequencies.by_axis import Spectra
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.fields import check_multiple, check_range
 from posenc_jax.tokens import Tokens
 
 
@@ -56,7 +56,6 @@ class DINOv3(RoPE):
         sections = (head_dim // 4,) * 2
         halves: Any = dict(axes=axes.chunked(sections), frequencies=Spectra(sections))
         super().__init__(head_dim=head_dim, base=base, layout=layout, **halves)
-        check_range(0, shift=shift)
         check_range(1, jitter=jitter, rescale=rescale)
         self.shift = shift or 0.0
         self.jitter = jitter or 1.0

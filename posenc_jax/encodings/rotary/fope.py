@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.checks import check_choice, count_of
 from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.angles import cos_sin
 from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies import geometric, turns_in
-from posenc_jax.fields import check_choice, check_range, count_of
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -73,7 +73,6 @@ class FoPE(Rotary):
     ):
         super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
         check_choice(("zero_frequency", "ones"), padding=padding)
-        check_range(0, gain=gain)
         count_of("rotary_dim", self.rotary_dim, 4)
         count_of("train_length", train_length, 7)  # No frequency turns once in fewer tokens.
         self.train_length = train_length

@@ -15,9 +15,9 @@ import statistics
 
 import numpy as np
 
+from posenc_jax.checks import check_ascending, check_range, count_of
 from posenc_jax.encodings.lib.angles import cos_sin_of_sum
 from posenc_jax.encodings.rotary.base import Rotary
-from posenc_jax.fields import check_ascending, check_range, count_of
 from posenc_jax.tokens import Tokens
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.sequence import earlier, for_each_row, places_back
 from posenc_jax.encodings.rotary.base import Rotary
-from posenc_jax.fields import count_of
 from posenc_jax.tokens import Tokens
 
 

@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import check_positive, check_range, count_of
 from posenc_jax.encodings.lib.axes import Allocation
 from posenc_jax.encodings.rotary.frequencies.base import checked_base
 from posenc_jax.encodings.rotary.rope import RoPE, check_length
-from posenc_jax.fields import check_positive, check_range, count_of
 from posenc_jax.tokens import Tokens
 
 Factors = Sequence[float] | float

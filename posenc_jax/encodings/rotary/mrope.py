@@ -12,11 +12,11 @@ the same position on every axis.
 
 from typing import Any
 
+from posenc_jax.checks import count_of
 from posenc_jax.encodings.lib import axes
 from posenc_jax.encodings.lib.layouts import pairs_of
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.fields import count_of
 
 
 def mrope(

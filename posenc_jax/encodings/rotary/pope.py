@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import check_choice
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.lib.angles import rotated, tables_of_text
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.frequencies.base import checked_base
-from posenc_jax.fields import check_choice
 from posenc_jax.lookup import check_width
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens

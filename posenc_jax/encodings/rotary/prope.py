@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import check_multiple, count_of
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.lib.angles import rotated, tables_of_text
 from posenc_jax.encodings.rotary.frequencies.base import checked_base, geometric
-from posenc_jax.fields import check_multiple, count_of
 from posenc_jax.lookup import check_width
 from posenc_jax.positions import on_axes
 from posenc_jax.positions.cameras import PROJECTION, product

@@ -14,9 +14,9 @@ import math
 
 import numpy as np
 
+from posenc_jax.checks import check_positive, check_range
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.fields import check_positive, check_range
 
 # Share of a turn within the video, in the released code; the paper's equation has a whole turn.
 _MARGIN = 0.9

@@ -18,12 +18,12 @@ position on every axis. The published base is 1e6.
 
 from typing import Any
 
+from posenc_jax.checks import check_range, count_of
 from posenc_jax.encodings.lib import axes
 from posenc_jax.encodings.lib.layouts import pairs_of
 from posenc_jax.encodings.rotary.frequencies import NTK, Default, Frequencies
 from posenc_jax.encodings.rotary.frequencies.by_axis import ByAxis
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.fields import check_range, count_of
 
 
 def videorope(

@@ -18,7 +18,6 @@ import numpy as np
 
 from posenc_jax.encoding import Side
 from posenc_jax.encodings.rotary.base import Rotary
-from posenc_jax.fields import check_positive
 from posenc_jax.tokens import Tokens
 
 # With larger exponents, products with small sines are lost, because XLA sets what is below the
@@ -56,7 +55,6 @@ class XPos(Rotary):
         gamma: float = 0.4,
     ):
         super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
-        check_positive(scale_base=scale_base, gamma=gamma)
         self.scale_base = scale_base
         self.gamma = gamma
 

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding, Side
 from posenc_jax.encodings.lib.wrapper import Wrapper
-from posenc_jax.fields import check_positive, check_range, count_of
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -135,7 +135,6 @@ class Llama4Temperature(LogitScale):
         self, *, over: Encoding | str = "nope", floor_scale: int = 8192, attn_scale: float = 0.1
     ):
         floor_scale = count_of("floor_scale", floor_scale)
-        check_range(0, attn_scale=attn_scale)
         super().__init__(over)
         self.floor_scale = floor_scale
         self.attn_scale = attn_scale
@@ -185,7 +184,6 @@ class BeamScale(LogitScale):
     def __init__(
         self, *, over: Encoding | str = "nope", scale: float = 2048.0, exponent: float = 0.1
     ):
-        check_positive(scale=scale, exponent=exponent)
         super().__init__(over)
         self.scale = scale
         self.exponent = exponent

@@ -7,9 +7,9 @@ own axes. Overrides ``prepare``.
 
 import jax.numpy as jnp
 
+from posenc_jax.checks import count_of, counts_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.wrapper import Wrapper
-from posenc_jax.fields import count_of, counts_of
 from posenc_jax.tokens import Tokens
 
 

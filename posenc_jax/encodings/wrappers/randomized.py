@@ -6,10 +6,9 @@ Overrides ``prepare``; everything else is the wrapped scheme's.
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.checks import check_rows
+from posenc_jax.checks import check_rows, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.wrapper import Wrapper
-from posenc_jax.fields import count_of
 from posenc_jax.lookup import rows
 from posenc_jax.tokens import Tokens
 

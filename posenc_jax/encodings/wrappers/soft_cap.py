@@ -9,9 +9,9 @@ z are the logits of another scheme, and c is the cap. Overrides ``score``.
 
 import jax.numpy as jnp
 
+from posenc_jax.checks import check_positive
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.lib.wrapper import Wrapper
-from posenc_jax.fields import check_positive
 
 
 class SoftCap(Wrapper):

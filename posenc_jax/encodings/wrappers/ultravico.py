@@ -11,9 +11,9 @@ left out here. Overrides ``score``.
 
 import jax.numpy as jnp
 
+from posenc_jax.checks import check_range, count_of
 from posenc_jax.encoding import Encoding, Tile
 from posenc_jax.encodings.lib.wrapper import Wrapper
-from posenc_jax.fields import check_range, count_of
 
 
 class UltraViCo(Wrapper):

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import in_python, is_real
 from posenc_jax.encodings.lib.double import Double
-from posenc_jax.fields import in_python, is_real
 
 # A Python number is computed with in float64, and an array as a Double.
 Length = float | jax.Array

@@ -14,6 +14,7 @@ import dataclasses
 
 import numpy as np
 
+from posenc_jax.checks import check_ascending, check_range, count_of
 from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
     Length,
@@ -22,7 +23,6 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     interpolated,
     turns_in,
 )
-from posenc_jax.fields import check_ascending, check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ import math
 
 import numpy as np
 
+from posenc_jax.checks import check_choice, check_sizes, count_of
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates, geometric
-from posenc_jax.fields import check_choice, check_sizes, count_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import dataclasses
 
 import numpy as np
 
+from posenc_jax.checks import count_of
 from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
     Length,
@@ -20,7 +21,6 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     geometric,
     turns_in,
 )
-from posenc_jax.fields import check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,6 @@ class HoPE(Frequencies):
 
     def __post_init__(self):
         count_of("train_length", self.train_length)
-        check_range(0, cut_cycles=self.cut_cycles)
 
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         inv_freq = geometric(channels, base)

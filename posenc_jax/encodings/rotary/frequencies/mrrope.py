@@ -20,9 +20,9 @@ import math
 
 import numpy as np
 
+from posenc_jax.checks import check_ascending, check_positive, check_range, count_of
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates, geometric
 from posenc_jax.encodings.rotary.frequencies.yarn import ramp_ends
-from posenc_jax.fields import check_ascending, check_positive, check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from posenc_jax.checks import check_range, count_of
 from posenc_jax.encodings.lib.double import Double, exp, log
 from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
@@ -21,7 +22,6 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     geometric,
     growth,
 )
-from posenc_jax.fields import check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)

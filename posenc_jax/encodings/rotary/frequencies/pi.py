@@ -10,6 +10,7 @@ is the current length and L the training length.
 
 import dataclasses
 
+from posenc_jax.checks import check_range, count_of
 from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
     Length,
@@ -17,7 +18,6 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     geometric,
     growth,
 )
-from posenc_jax.fields import check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ import dataclasses
 
 import numpy as np
 
+from posenc_jax.checks import check_positive, check_range
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates, geometric
-from posenc_jax.fields import check_positive, check_range
 
 
 @dataclasses.dataclass(frozen=True)

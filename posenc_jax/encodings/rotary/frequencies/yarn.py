@@ -18,6 +18,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax.checks import check_ascending, check_choice, check_positive, check_range, count_of
 from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.rotary.frequencies.base import (
     Frequencies,
@@ -29,7 +30,6 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     turns_in,
 )
 from posenc_jax.encodings.rotary.frequencies.by_parts import unscaled_by_turns
-from posenc_jax.fields import check_ascending, check_choice, check_positive, check_range, count_of
 
 
 @dataclasses.dataclass(frozen=True)
