@@ -10,7 +10,7 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; cores = getattr(os, 'sched_getaffini
 ARGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: compare demo test test-slow lint parity benchmark cost tpu-test tpu-check gallery results \
+.PHONY: compare demo test test-slow oldest lint parity benchmark cost tpu-test tpu-check gallery results \
 	report site clean
 
 # Trains and evaluates fifteen schemes, then prints the table and the report's path.
@@ -31,6 +31,15 @@ test: $(VENV)/installed lint
 
 test-slow: $(VENV)/installed tpu-test
 	$(PYTEST) -m slow $(ARGS)
+
+# Installs the wheel beside the oldest packages that setup.py allows, and runs README's first example.
+oldest: build/oldest/bin/pip
+	PYTHONWARNINGS=ignore $< install --quiet . jax==0.10.0 jaxlib==0.10.0 flax==0.12.4
+	awk '/^```/ { if (inside) exit; inside = /python/; next } inside' README.md > build/oldest/example.py
+	cd build/oldest && JAX_PLATFORMS=cpu bin/python example.py && bin/posenc --help
+
+build/oldest/bin/pip:
+	$(PYTHON) -m venv build/oldest
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

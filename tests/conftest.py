@@ -28,14 +28,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-from jax._src.interpreters import mlir  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Where in our source an operation stands is written into every program, and no test reads it.
 jax.config.update("jax_traceback_in_locations_limit", 0)
-# JAX registers all of MLIR's dialects anew for every program. Once a test is enough, and saves up
-# to a quarter of the time; a context that all tests share would be slower, because it grows.
-mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 # Tracing makes so many objects that looking for garbage as often as usual takes a tenth of a run.
 gc.set_threshold(200_000, 20, 20)
 
@@ -81,9 +77,8 @@ _STATUS = Path("/proc/self/statm")
 
 @pytest.fixture(autouse=True)
 def little_memory():
-    """Forgets a test's context, and compiled programs where Linux says that memory is short."""
+    """Forgets compiled programs where Linux says that memory is short."""
     yield
-    mlir.make_ir_context.cache_clear()
     if not _STATUS.exists():
         return
     pages = int(_STATUS.read_text().split()[1])
