@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import schemes
-from calls import X_BTD, T, attend
+from calls import T, attend
 from common import refuses
 from flax import nnx
 
@@ -26,56 +26,38 @@ def test_which_schemes_have_parameters_for_each_layer():
     assert actual == set(PER_LAYER.split())
 
 
-def test_stacked_encodings_say_for_how_many_layers():
-    stacked = common.build("transformer_xl", num_layers=3)
-    assert stacked.stacked == 3 and stacked.of_layer(1).stacked is None
-    assert common.build("rope", num_layers=3).stacked is None
-    assert common.build("ssmax", num_layers=3, over="t5").stacked == 3
-    one = common.build("ssmax", num_layers=3, over="nope").of_layer(0)
-    assert jax.tree.structure(one.inner) == jax.tree.structure(common.build("nope"))
-
-
-@pytest.mark.parametrize("name", ["ssmax", "log_scale"])
-def test_a_scheme_that_draws_nothing_is_stacked_without_rngs(name):
+def test_a_scheme_that_draws_nothing_is_stacked_without_rngs():
     sizes = dict(num_heads=2, head_dim=16, train_length=8)
-    assert posenc_jax.make(name, num_layers=3, **sizes).s.shape == (3, 2)
+    assert posenc_jax.make("ssmax", num_layers=3, **sizes).s.shape == (3, 2)
 
 
-@pytest.mark.parametrize(
-    "over",
-    ["seqpe", "lerope", {"name": "randomized", "over": "learned"}],
-    ids=["seqpe", "lerope", "randomized"],
-)
+@pytest.mark.parametrize("over", ["lerope", {"name": "randomized", "over": "learned"}])
 def test_what_cannot_be_stacked_is_refused(over):
     """Layers have no parameters of their own where these are read once for all layers."""
-    common.refuses("over=", lambda: common.build("ssmax", over=over, num_layers=2))
+    refuses("over=", lambda: common.build("ssmax", over=over, num_layers=2))
     assert common.build("ssmax", over=over).stacked is None
 
 
 def test_what_is_built_is_not_copied_to_each_layer():
     t5 = common.build("t5")
     over = {"name": "soft_cap", "over": {"name": "soft_cap", "over": t5}}
-    common.refuses("over=", lambda: common.build("ssmax", over=over, num_layers=2))
+    refuses("over=", lambda: common.build("ssmax", over=over, num_layers=2))
     shared = common.build("ssmax", over=posenc_jax.make(**over), num_layers=2, trained=False)
     assert shared.inner.inner.inner is t5 and t5.stacked is None
     assert common.build("ssmax", over=over | {"over": common.build("rope")}, num_layers=2).stacked
 
 
-@pytest.mark.parametrize("over", ["learned", "t5"])
-def test_layers_share_what_is_built(over):
-    inner = common.build(over)
+def test_layers_share_what_is_built():
+    inner = common.build("t5")
     stacked = common.build("ssmax", over=inner, num_layers=3, trained=False)
     assert stacked.stacked == 3 and stacked.inner is inner and stacked.s.shape == (3, 4)
     stacked.s[...] += jnp.arange(3.0)[:, None]
     capped = common.build("soft_cap", over=stacked, trained=False)
-    for layer, around in enumerate((stacked, capped)):
-        one = around.of_layer(layer + 1)
+    for one in (stacked.of_layer(2), capped.of_layer(2).inner):
         assert one.stacked is None
-        scale, leaves = (one, one.inner) if layer == 0 else (one.inner, one.inner.inner)
-        np.testing.assert_array_equal(scale.s[...], stacked.s[layer + 1])
-        same = jax.tree.map(np.array_equal, leaves, inner)
-        assert all(jax.tree.leaves(same))
-    common.refuses("layer=3", lambda: stacked.of_layer(3))
+        np.testing.assert_array_equal(one.s[...], stacked.s[2])
+        np.testing.assert_array_equal(one.inner.table[...], inner.table[...])
+    refuses("layer=3", lambda: stacked.of_layer(3))
 
 
 @pytest.mark.parametrize("name", common.one_of_each_kind())
@@ -140,28 +122,18 @@ def build(name, **settings):
 
 
 def test_unknown_names_and_keywords_are_answered_with_the_nearest():
-    refuses("did you mean 'alibi'", lambda: posenc_jax.make("alibbi", num_heads=4))
-    refuses("'beta_fats'.*'beta_fast'", lambda: common.build("yarn", beta_fats=3), TypeError)
-    refuses("did you mean 'rope'", lambda: common.build("logn", over="ropee"))
-    for name, meant in (("rope", "head_dim"), ("sinusoidal", "model_dim")):
-        refuses(f"did you mean '{meant}'", lambda n=name: posenc_jax.make(n, dim=8), TypeError)
-    meant = "did you mean 'num_heads'"
-    refuses(meant, lambda: posenc_jax.make("rope", head_dim=8, num_head=2), TypeError)
+    refuses("'alibi'", lambda: posenc_jax.make("alibbi", num_heads=4))
+    refuses("'rope'", lambda: common.build("logn", over="ropee"))
+    refuses("'beta_fast'", lambda: common.build("yarn", beta_fats=3), TypeError)
+    refuses("'head_dim'", lambda: posenc_jax.make("rope", dim=8), TypeError)
     beneath = {"name": "rope", "bse": 1}
-    refuses("did you mean 'base'", lambda: common.build("randomized", over=beneath), TypeError)
+    refuses("'base'", lambda: common.build("randomized", over=beneath), TypeError)
 
 
-@pytest.mark.parametrize(
-    ("name", "given", "missing"),
-    [
-        ("rope", {}, "head_dim="),
-        ("learned", {"model_dim": 8}, "train_length=, rngs="),
-        ("beam", {"head_dim": 8}, "num_layers="),
-        ("learned_2d", {"model_dim": 8, "rngs": nnx.Rngs(0)}, "grid="),
-    ],
-)
-def test_a_missing_argument_is_named(name, given, missing):
-    refuses(missing, lambda: posenc_jax.make(name, **given))
+def test_missing_arguments_are_named():
+    refuses("head_dim=", lambda: posenc_jax.make("rope"))
+    refuses("train_length=, rngs=", lambda: posenc_jax.make("learned", model_dim=8))
+    refuses("grid=", lambda: posenc_jax.make("learned_2d", model_dim=8, rngs=nnx.Rngs(0)))
 
 
 def test_a_keyword_may_be_a_number_of_numpy_or_jax():
@@ -171,12 +143,11 @@ def test_a_keyword_may_be_a_number_of_numpy_or_jax():
     assert common.build("rope", base=jnp.float32(500)).base == 500
 
 
-@pytest.mark.parametrize("of_type", [np.array, jnp.array])
-def test_a_keyword_is_no_parameter(of_type):
+def test_a_keyword_is_no_parameter():
     """An array would be a leaf of the module, which a gradient changes."""
-    for over in ("nope", {"name": "alibi", "slope_scale": of_type(0.5)}):
-        capped = posenc_jax.make("soft_cap", cap=of_type(5.0), over=over, num_heads=2)
-        assert type(capped.cap) is float and not jax.tree.leaves(capped)
+    over = {"name": "alibi", "slope_scale": np.array(0.5)}
+    capped = posenc_jax.make("soft_cap", cap=jnp.array(5.0), over=over, num_heads=2)
+    assert type(capped.cap) is float and not jax.tree.leaves(capped)
 
 
 class Misspelt(posenc_jax.Encoding):
@@ -186,11 +157,8 @@ class Misspelt(posenc_jax.Encoding):
 
 def test_a_misspelt_hook_is_refused(monkeypatch):
     monkeypatch.setitem(posenc_jax.REGISTRY, "misspelt", f"{__name__}:Misspelt")
-    refuses("misspelt", lambda: posenc_jax.make("misspelt"))
-
-
-def test_a_misspelt_hook_of_a_class_outside_of_the_registry_is_refused():
-    refuses("misspelt", lambda: attend(Misspelt()))
+    refuses("Misspelt.*hook", lambda: posenc_jax.make("misspelt"))
+    refuses("Misspelt.*hook", lambda: attend(Misspelt()))
 
 
 class ByHead(posenc_jax.Encoding):
@@ -199,11 +167,6 @@ class ByHead(posenc_jax.Encoding):
     def prepare(self, tokens, *, length=None, key=None):
         return tokens.having(jnp.ones(common.HEADS))
 
-    def observe(self, x_BTD, tokens, state=None):
-        return jnp.ones(common.HEADS), ()
-
 
 def test_what_hooks_make_has_the_tokens_along_axis_1():
-    refuses("ByHead .* axis 1", lambda: ByHead().tokens(text(T)))
-    tokens = posenc_jax.Encoding().tokens(text(T))
-    refuses("ByHead .* axis 1", lambda: tokens.resumed(ByHead(), X_BTD, None))
+    refuses("axis 1", lambda: ByHead().tokens(text(T)))
