@@ -12,7 +12,6 @@ from attention_cases import close_gradients, sides
 import posenc_jax
 from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.encodings.content import path
-from posenc_jax.model.cache import Cache
 from posenc_jax.positions import text
 
 T, H, C = 12, common.HEADS, common.HEAD_DIM
@@ -108,10 +107,3 @@ def test_tiles_beyond_the_extent_are_those_of_no_positions():
     far = attend(encoding, q[:, 20:], k[:, :10], v[:, :10], late, early)
     plain = attend(posenc_jax.Encoding(), q[:, 20:], k[:, :10], v[:, :10], late, early)
     np.testing.assert_allclose(far, plain, atol=1e-6)
-
-
-def test_the_cache_keeps_no_vectors():
-    """Only a query's own are read, so that none follow the keys."""
-    model = common.build_model("inkling")
-    layer = Cache.empty(model, 1, 8).layers[0]
-    assert layer.state is not None and layer.made is None and layer.x is None

@@ -1,15 +1,11 @@
 """Tests schemes of images on two axes and more, and learned positions past their tables."""
 
-import functools
-
 import common
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import posenc_jax
-from posenc_jax.attention.blockwise import blockwise
 from posenc_jax.positions import text
 
 
@@ -21,30 +17,6 @@ def cells(rows, columns):
 @jax.jit
 def embed(encoding, x_BTD, positions):
     return encoding.embed(x_BTD, encoding.tokens(positions))
-
-
-# 2D-ALiBi
-
-
-def test_biases_of_a_grid_in_tiles():
-    """Values and gradients agree for two shapes of picture in a batch."""
-    encoding, T = common.build("alibi_2d"), 24
-    q, k, v = (common.normal(seed, 2, T, common.HEADS, common.HEAD_DIM) for seed in range(3))
-    positions = np.concatenate([cells(4, 6), cells(6, 4)])
-
-    def loss(q, k, v, implementation):
-        tokens = encoding.tokens(positions)
-        output = posenc_jax.attend(encoding, q, k, v, tokens, implementation=implementation)
-        return (output**2).sum(), output
-
-    def run(implementation):
-        gradient = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
-        return jax.jit(lambda *sides: gradient(*sides, implementation))(q, k, v)
-
-    expected = run("dense")
-    actual = run(functools.partial(blockwise, block=8))
-    for a, b in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
-        common.close(a, b, atol=2e-5)
 
 
 # Learned grids
@@ -121,12 +93,3 @@ def test_rows_may_share_positions_and_not_segments(name):
         for positions in (text(5), np.tile(text(5), (2, 1)))
     )
     np.testing.assert_array_equal(shared, own)
-
-
-def test_between_rows_there_is_a_gradient_by_positions():
-    encoding = common.build("learned", out_of_range="interpolate")
-    positions = jnp.array([[0.25, 10.5, 30.75]])
-    x_BTD, weights = jnp.zeros((1, 3, common.WIDTH)), common.normal(0, 1, 3, common.WIDTH)
-    slope = jax.grad(lambda p: (embed(encoding, x_BTD, p) * weights).sum())(positions)
-    rise = np.diff(np.asarray(encoding.table[...]), axis=0)[np.array([0, 10, 30])]
-    np.testing.assert_allclose(slope[0], (rise * weights[0]).sum(-1), rtol=1e-4)

@@ -112,15 +112,6 @@ def test_a_class_of_frequencies_in_the_registry_is_an_encoding(monkeypatch):
     common.refuses("'times'", lambda: posenc_jax.make("halved", head_dim=8, time=4.0), TypeError)
 
 
-def test_a_rule_need_not_say_that_it_adapts():
-    def adapts(rope):
-        return rope.frequencies.adapts(rope.rotary_dim, rope.base)
-
-    assert all(adapts(adapting(name)) for name in ADAPTING if name != "longrope")
-    fixed = ("rope", "yarn", "hope", "time_rope", "videorope_pp")
-    assert not any(adapts(common.build(name)) for name in fixed)
-
-
 # Numbers of twice the precision
 
 

@@ -104,17 +104,13 @@ def test_no_choice_of_world_axes_or_of_time_zero_shows():
         assert np.abs(attended(other, positions, *heads()) - expected).max() > 1e-2
 
 
-def test_cameras_may_be_lists_and_shared():
+def test_cameras_may_be_lists_and_shared_but_must_fit():
     of_all = positions_of(intrinsics=INTRINSICS[:1, :1])
     common.close(positions_of(viewmats=VIEWMATS.tolist()), of_all, atol=1e-6)
-
-
-def test_cameras_that_do_not_fit_are_refused():
-    """A second lens for the only camera would be a sequence of its own."""
     for name, bad in {
         "positions": dict(patches=PATCHES[..., :1]),
         "viewmats": dict(viewmats=VIEWMATS[0]),
-        "viewmats must be finite": dict(viewmats=VIEWMATS + np.float32([[np.nan]] * 3 + [[0]])),
+        "viewmats must be finite": dict(viewmats=VIEWMATS + np.nan),
         "sequences": dict(viewmats=VIEWMATS[[0, 1, 1]]),
         "cameras of intrinsics": dict(viewmats=VIEWMATS[:, :1]),
         "image_size": dict(image_size=48),

@@ -28,13 +28,9 @@ def test_differences_of_running_sums_are_exact_however_long_the_sequence(mean):
 
 def test_gradient_of_a_running_sum():
     weights = common.normal(0, 1, 9, 2)
-
-    def loss(x):
-        high, low = running_sum(x)
-        return ((high + low) * weights).sum()
-
+    gradient = jax.grad(lambda x: (sum(running_sum(x)) * weights).sum())
     expected = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1]
-    close(jax.grad(loss)(common.normal(1, 1, 9, 2)), expected)
+    close(gradient(common.normal(1, 1, 9, 2)), expected)
 
 
 KEYWORDS = {
@@ -44,7 +40,7 @@ KEYWORDS = {
 }
 
 
-@pytest.mark.parametrize("name", ["fox", "selective_rope", "cope", *KEYWORDS])
+@pytest.mark.parametrize("name", ["fox", "cope", *KEYWORDS])
 def test_documents_interleaved_in_any_layout_are_separate_documents(name):
     """Tokens come in another order than they were written, those of two documents by turns."""
     encoding = common.build(name, **KEYWORDS.get(name, {}))
@@ -129,19 +125,18 @@ def test_the_other_scheme_sees_keys_and_values_after_the_shift():
 def test_a_key_that_follows_one_not_given_is_no_number():
     encoding = common.build("kv_shift")
     tokens = read(encoding)
-    part = tokens.part(4, T - 4)
     whole = posenc_jax.logits(encoding, Q, K, tokens)
-    logits = posenc_jax.logits(encoding, Q, K[:, 4:], tokens.part(0, T), part)
+    rest = tokens.part(4, T - 4)
+    logits = posenc_jax.logits(encoding, Q, K[:, 4:], tokens.part(0, T), rest)
     assert np.isnan(logits[..., 0]).all()
     close(logits[..., 1:], whole[..., 5:])
 
 
-@pytest.mark.parametrize("name", ["kv_shift", "short_conv", "key_offset"])
-def test_the_tokens_before_are_found_once_for_all_layers(name):
+def test_the_tokens_before_are_found_once_for_all_layers():
     ids, segment_ids = np.ones((B, T), np.int32), np.repeat([[0, 1, 1]], 3, axis=1)
 
     def sorts(num_layers):
-        encoding = common.build(name, num_layers=num_layers)
+        encoding = common.build("kv_shift", num_layers=num_layers)
         model = common.build_model(encoding, num_layers=num_layers)
         program = jax.make_jaxpr(lambda model: model(ids, text(T), segment_ids))(model)
         return str(program).count("name=argsort")
