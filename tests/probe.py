@@ -94,10 +94,10 @@ def probe(name: str) -> SimpleNamespace:
 
     Attributes:
       placed: outputs by the names of ``placings``.
-      rounded: outputs in bfloat16 at two of these placings, "shuffled" and "far".
 
     There are no others where a scheme has the functions of one before it, with other constants:
 
+      rounded: outputs in bfloat16 at two of these placings, "shuffled" and "far".
       text: outputs at positions of text, one row for the batch.
       documents: outputs by the names of ``packed_rows``, each ``[T, H, C]``; embedded: the tokens.
       by_input, by_parameters: the gradients of a weighted sum of these.
@@ -139,9 +139,10 @@ def _run(name, plain, grouped, placed, x_BTD, qkv, rows, weights_BTHC):
         out = common.attention(plain, x, positions, length=LENGTH)
         return dict(zip(names, jnp.split(out, len(names)), strict=True))
 
-    results = {"placed": at([*placed]), "rounded": at(["shuffled", "far"], jnp.bfloat16)}
+    results = {"placed": at([*placed])}
     if name not in WHOLE:
         return results
+    results["rounded"] = at(["shuffled", "far"], jnp.bfloat16)
     results["text"] = common.attention(plain, x_BTD, text(T), length=LENGTH)
     results |= documents(name, plain, rows, weights_BTHC)
     results |= _parts(name, plain, x_BTD, placed["shuffled"])

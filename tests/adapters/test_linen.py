@@ -13,7 +13,7 @@ from flax import nnx
 import posenc_jax
 from posenc_jax.positions import text
 
-KINDS = common.one_of_each_kind()
+KINDS = ["learned", "t5", "inkling"]
 B, T, DEPTH = 2, 12, 2
 SEGMENT_IDS = np.repeat([[0, 1], [2, 2]], T // 2, axis=1)
 
@@ -62,7 +62,7 @@ def assert_close(actual, expected, atol=1e-5):
     common.close(actual, expected, rtol=1e-4, atol=atol)
 
 
-@pytest.mark.parametrize("name", KINDS[::3])
+@pytest.mark.parametrize("name", KINDS)
 def test_linen_equals_nnx(name):
     layer, x_BTD, positions = Layer(name), residual(), text(T)
     # No stream but "params" in init, none at all in apply.
@@ -82,7 +82,7 @@ def test_linen_equals_nnx(name):
         assert np.abs(expected - output).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", KINDS[3::4])
+@pytest.mark.parametrize("name", ["seqpe", "shaw"])
 def test_initial_values_are_those_of_nnx(name):
     """A single draw from the "params" stream makes all parameters, as ``make`` does."""
 
@@ -100,7 +100,7 @@ def test_initial_values_are_those_of_nnx(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KINDS[::2])
+@pytest.mark.parametrize("name", KINDS)
 def test_under_scan_and_remat(name):
     """Layers under nn.scan and nn.remat equal layers one by one in NNX."""
     positions, x_BTD = text(T), residual()

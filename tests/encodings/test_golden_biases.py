@@ -120,17 +120,13 @@ def test_t5_buckets(name):
 
 
 def test_kerple_parameters_stay_in_range():
-    """Training takes no parameter out of range; published ones survive the way there and back."""
+    """Training takes no parameter out of range; drawn ones are not so near to the ends."""
     raw, distance = jnp.array([-50.0, -1.0, 2.0, 50.0]), np.arange(3)
     encoding = posenc_jax.make("kerple_power", num_heads=4, rngs=nnx.Rngs(0))
     load(encoding, dict(raw_p=raw, raw_a=inverse_positive(jnp.ones(4))))
     at_two = -np.asarray(common.bias(encoding, distance[2:], distance[:1], 4))[:, 0, 0]
     assert (at_two >= 2**0.01 - 1e-6).all() and (at_two <= 2**2 + 1e-6).all()
     close(at_two[[0, 3]], [2**0.01, 4.0])
-    published = jnp.array([0.011, 0.5, 1.0, 1.99])
-    close(encoding.p_of(inverse_exponent(published)), published, rtol=1e-4)
-
-    # Drawn from 0 to 2, but not so near to the ends that training could hardly move them.
     drawn = posenc_jax.make("kerple_power", num_heads=1000, rngs=nnx.Rngs(0))
     p = np.asarray(drawn.p_of(drawn.raw_p[...]))
     close([p.min(), p.max()], [0.02, 1.98], rtol=1e-4)

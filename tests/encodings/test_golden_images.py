@@ -66,17 +66,6 @@ def test_golden_gate(golden):
     close(after, arrays["x_rot"], rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("head_dim", "rates"), [(2, [0.2]), (4, [0.2, 20.0]), (6, [0.2, 2.0, 20.0])]
-)
-def test_rates_of_golden_gate(head_dim, rates):
-    """The rates grow evenly from the slowest to the fastest, however few pairs there are."""
-    encoding = posenc_jax.make("golden_gate", head_dim=head_dim, num_kv_heads=2)
-    np.testing.assert_allclose(
-        np.linalg.norm(encoding.rates(), axis=-1), [rates, rates], rtol=1e-12
-    )
-
-
 @pytest.mark.parametrize("golden", ["dinov3_rope", "dinov3_rope_augmented"])
 def test_dinov3(golden, monkeypatch):
     arrays, params = common.golden(golden)

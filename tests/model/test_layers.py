@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from common import close, far
-from flax import nnx
 
 import posenc_jax
 from posenc_jax import Cache
@@ -38,9 +37,7 @@ class Hidden(Wrapper):
         return jnp.where(ago < self.window, self.inner.score(logits_BHTS, tile), -jnp.inf)
 
 
-@pytest.mark.parametrize(
-    ("name", "window", "segments"), [("rope", 1, False), ("alibi", 40, True), ("path", 40, True)]
-)
+@pytest.mark.parametrize(("name", "window", "segments"), [("rope", 1, False), ("path", 40, True)])
 def test_a_window_is_masking_by_hand(name, window, segments):
     """There are several blocks of rows, whose first keys have left the window."""
     length, encoding = 300, common.build(name)
@@ -188,62 +185,3 @@ def test_a_pattern_over_any_number_of_layers():
     assert layers.over(2, from_end=True).windows == (6, None)
     assert layers.over(4).at(3)[0] is near and layers.over(6).pattern == (0, 0, 1) * 2
     assert influence(layers.over(4), num_layers=4).min() > 0
-
-
-def logits_of(blocks, ends, lerope, scales):
-    """Returns the logits of a decoder whose layers multiply queries before they rotate, if they do.
-
-    ``scales`` are s and b of each layer, ``ends`` the embedding and the last norm.
-    """
-    embedding, final_norm = ends
-    x, logs = embedding[TOKEN_IDS], jnp.log(jnp.arange(1.0, T + 1))[None, :, None]
-    # Tokens are made once: angles of learned rates make most of a program.
-    rotating, still = ((item, item.tokens(text(T))) for item in (lerope, posenc_jax.Encoding()))
-    for number, (block, (s, b)) in enumerate(zip(blocks, scales, strict=True)):
-        encoding, tokens = rotating if (number + 1) % 3 else still
-        of, read = block.attention, block.attention_norm(x)
-        q, k, v = (by(read).reshape(B, T, -1, common.HEAD_DIM) for by in (of.q, of.k, of.v))
-        q = q * (s[None, None] * logs + b[None, None])[..., None]
-        out = posenc_jax.attend(encoding, q, k, v, tokens)
-        x = x + of.out(out.reshape(B, T, -1))
-        x = x + block.mlp(block.mlp_norm(x))
-    return final_norm(x) @ embedding.T
-
-
-def test_layers_with_a_scale_of_their_own_share_what_is_beneath():
-    """The gradient of the shared rates is that of all layers together."""
-    lerope = common.build("lerope")
-    rotating = common.build("log_scale", over=lerope, num_layers=4, trained=False)
-    still = common.build("log_scale", over="nope", num_layers=2)
-    rotating.s[...] += 0.1 * common.normal(5, 4, common.HEADS)
-    pattern = posenc_jax.Layers([rotating] * 2 + [still])
-    sizes = dict(vocab_size=B * T, model_dim=common.WIDTH, num_heads=common.HEADS, num_layers=6)
-    plain, model = (
-        posenc_jax.Transformer(pattern, **sizes, scan=scan, rngs=nnx.Rngs(0))
-        for scan in (False, True)
-    )
-    places = [(still, n // 3) if n % 3 == 2 else (rotating, n - n // 3) for n in range(6)]
-    scales = [(scale.s[row], scale.b[row]) for scale, row in places]
-    blocks, ends = [layer.block for layer in plain.layers], (plain.embedding[...], plain.final_norm)
-    weights = common.normal(6, B, T, B * T)
-
-    # Blocks are arguments: XLA would compute with constants while it compiles.
-    def written_out(lerope, scales, blocks, ends):
-        logits = logits_of(blocks, ends, lerope, scales)
-        return (weights * logits).sum(), logits
-
-    def ours(model):
-        logits = model(TOKEN_IDS, text(T))
-        extended, _ = model.extend(TOKEN_IDS, Cache.empty(model, B, T))
-        return (weights * logits).sum(), (logits, model.unembed(extended))
-
-    gradient = jax.jit(jax.grad(written_out, argnums=(0, 1), has_aux=True))
-    (of_lerope, of_scales), expected = gradient(lerope, scales, blocks, ends)
-    gradients, (logits, extended) = jax.jit(jax.grad(ours, has_aux=True))(model)
-    close(logits, expected)
-    close(extended, expected, atol=1e-4)
-    actual = gradients.encodings[0]
-    close(actual.inner.alpha[...], of_lerope.alpha[...], rtol=1e-4, atol=1e-3)
-    scaled = [of_layer for number, of_layer in enumerate(of_scales) if number % 3 != 2]
-    for name, by_layer in (("s", [s for s, _ in scaled]), ("b", [b for _, b in scaled])):
-        close(getattr(actual, name)[...], jnp.stack(by_layer), rtol=1e-4, atol=1e-3)

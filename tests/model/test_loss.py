@@ -84,12 +84,6 @@ def test_a_near_certain_target_among_huge_logits():
     np.testing.assert_allclose(losses, np.log1p(np.exp(-8)), rtol=1e-3)
 
 
-def test_targets_may_be_a_list():
-    x, table, targets, _ = operands(6)
-    losses = cross_entropy(x, table, targets)
-    np.testing.assert_array_equal(cross_entropy(x, table, targets.tolist()), losses)
-
-
 @pytest.mark.parametrize("bad", [-100, 37])
 def test_a_target_that_is_no_id_is_nan_and_can_be_left_out(bad):
     x, table, targets, weights = operands(6)
