@@ -10,7 +10,7 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; cores = getattr(os, 'sched_getaffini
 ARGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: compare demo test test-slow lint parity benchmark cost tpu-test tpu-check gallery results \
+.PHONY: compare demo test test-slow lint parity benchmark tpu-test tpu-check gallery results \
 	report site clean
 
 # Trains and evaluates fifteen schemes, then prints the table and the report's path.
@@ -46,15 +46,11 @@ benchmark: $(VENV)/experiments
 	$(INSTALL) -e ".[benchmark]"
 	$(BIN)/python -m benchmarks.train $(ARGS)
 
-# Measures the cost of each encoding in a training step.
-cost: $(VENV)/experiments
-	$(BIN)/python -m benchmarks.cost $(ARGS)
-
 # The tests that compile for TPUs without a TPU; they are skipped where the wheel libtpu is missing.
 tpu-test: $(VENV)/installed $(VENV)/libtpu
-	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m pytest tests/benchmarks/test_topology.py -rs $(ARGS)
+	PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m pytest tests/benchmarks/test_tpu_check.py -rs $(ARGS)
 
-# Compiles for TPU pods, without a TPU. The whole takes hours; ARGS=--schemes=kinds takes less.
+# Compiles attention and training steps for TPU pods, without a TPU.
 tpu-check: $(VENV)/experiments $(VENV)/libtpu
 	JAX_PLATFORMS=cpu PYTHONPATH=$(VENV)/libtpu $(BIN)/python -m benchmarks.tpu_check $(ARGS)
 

@@ -166,8 +166,9 @@ def _tell(experiment, workdir: Path, console: Console) -> None:
         job = submit.Job(command, count, workdir)
         submit.hand_over(backend, job, submit=SUBMIT.value, again=AGAIN.value, console=console)
         return
-    from benchmarks import dry_run, topology
+    from experiments.running import dry_run
     from experiments.running.status import print_status
+    from experiments.training import topology
     from experiments.training.mesh import make_mesh
 
     for name, part in experiment.parts.items():

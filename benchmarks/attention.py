@@ -6,17 +6,19 @@
 
 The implementation ``usual`` is the one that ``attend`` chooses by itself.
 
-Each round times one gradient (by queries, keys, values and the encoding's parameters), or one
-output without a gradient, under every scheme and implementation. A ratio is the median over rounds
-of the ratio of two times of the same round, so that a busy machine slows both. Memory is what XLA
-plans for temporaries. With several lengths the exponents of time and memory against length are
-fitted too.
+Each round times one gradient (by queries, keys, values, the layer's input and the encoding's
+parameters), or one output without a gradient, under every scheme and implementation. A ratio is the
+median over rounds of the ratio of two times of the same round, so that a busy machine slows both.
+Memory is what XLA plans for temporaries.
 """
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from experiments.training.host import keep_freed_memory
 
@@ -26,60 +28,110 @@ if __name__ == "__main__":  # before JAX starts threads
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
+from flax import nnx
+from jax.sharding import AxisType
 
-from benchmarks.accelerator.attention import Shape, build, run
-from benchmarks.ours import device, exponent, interleaved, ratios
+import posenc_jax
+from benchmarks.common import about, interleaved, ratios, table
 from experiments.command import count, counts, exit_status, schemes, some_of
 from posenc_jax.attention import IMPLEMENTATIONS
+from posenc_jax.positions import text
 
 
-def program(args, name: str, implementation: str, length: int):
-    """Returns the compiled gradient or output of one layer's attention, and its arguments."""
-    encoding = build(name, Shape(length, args.head_dim, args.heads, args.batch))
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Describes the operands of attention."""
+
+    length: int
+    head_dim: int
+    heads: int
+    batch: int
+    dtype: str = "bfloat16"
+
+    @property
+    def width(self) -> int:
+        """Returns the width of the model: the channels of all heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def logits(self) -> int:
+        """Returns the number of pairs of a query and a key, masked ones included."""
+        return self.batch * self.heads * self.length**2
+
+    def record(self, name: str, who: str, seconds: float, with_gradient: bool) -> dict[str, Any]:
+        """Returns one time of one scheme as a record; ``who`` is an implementation or a library.
+
+        Operations are those of the causal half of two products, and 3.5 times that with gradients.
+        """
+        teraflops = 2e-12 * self.logits * self.head_dim * (3.5 if with_gradient else 1.0) / seconds
+        return {
+            "kind": "attention",
+            "scheme": name,
+            "who": who,
+            "shape": f"{self.batch} x {self.length} tokens, {self.heads} heads of {self.head_dim}",
+            "pass": "forward and backward" if with_gradient else "forward",
+            "ms": round(1e3 * seconds, 3),
+            "figure": f"{1e3 * seconds:.2f} ({teraflops:.1f})",
+        }
+
+
+def build(name: str, shape: Shape):
+    """Returns a scheme for one layer of a model of this shape."""
+    sizes = dict(num_heads=shape.heads, head_dim=shape.head_dim, model_dim=shape.width)
+    return posenc_jax.make(name, train_length=shape.length, rngs=nnx.Rngs(0), **sizes)
+
+
+def operands(shape: Shape) -> list[jax.Array]:
+    """Returns random queries, keys, values and the layer's input."""
     rng = np.random.default_rng(0)
-    shape = args.batch, length, args.heads, args.head_dim
-    q, k, v, weight = (
-        jnp.asarray(rng.standard_normal(shape, np.float32), args.dtype) for _ in range(4)
-    )
-    x_BTD = weight.reshape(*shape[:2], -1)
-
-    def output(encoding, q, k, v):
-        return run(encoding, q, k, v, x_BTD, None if implementation == "usual" else implementation)
-
-    @functools.partial(jax.grad, argnums=(0, 1, 2, 3))
-    def gradient(encoding, q, k, v):
-        return (output(encoding, q, k, v) * weight).sum().astype(jnp.float32)
-
-    measured = jax.jit(gradient if args.of == "gradient" else output)
-    return measured.lower(encoding, q, k, v).compile(), (encoding, q, k, v)
+    sizes = [(shape.batch, shape.length, shape.heads, shape.head_dim)] * 3
+    sizes += [(shape.batch, shape.length, shape.width)]
+    return [jnp.asarray(rng.standard_normal(size, np.float32), shape.dtype) for size in sizes]
 
 
-def measure(args, points, length: int):
-    """Returns the seconds of each round, and the bytes of temporaries, of every point."""
+def run(encoding, q, k, v, x_BTD, implementation=None) -> jax.Array:
+    """Returns causal attention, the rotation of queries and keys included."""
+    tokens = encoding.tokens(text(q.shape[1]))
+    return posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD, implementation=implementation)
+
+
+def one_device():
+    """Returns a context for programs of one device, which ``fused`` on a TPU must know of."""
+    device = jax.devices()[:1]
+    return jax.set_mesh(jax.make_mesh((1,), ("data",), (AxisType.Auto,), devices=device))
+
+
+def gradient(call: Callable) -> Callable:
+    """Returns a function for the gradient of the sum of squares of ``call`` by all arguments."""
+
+    def loss(*arguments):
+        return (call(*arguments).astype(jnp.float32) ** 2).sum()
+
+    return lambda *arguments: jax.grad(loss, argnums=range(len(arguments)))(*arguments)
+
+
+def measure(args: argparse.Namespace, length: int):
+    """Yields a row of the table for each scheme and implementation at one length."""
+    shape = Shape(length, args.head_dim, args.heads, args.batch, args.dtype)
     calls, memory = {}, {}
-    for point in points:
-        compiled, arguments = program(args, *point, length)
-        memory[point] = compiled.memory_analysis().temp_size_in_bytes
-        calls[point] = functools.partial(compiled, *arguments)
-    return interleaved(calls, args.rounds, warm_up=1), memory
-
-
-def print_table(length: int, times: pd.DataFrame, memory) -> None:
-    """Prints a row for each scheme and implementation at one length."""
-
-    def ratio(point, base) -> str:
-        if point == base or base not in times:
-            return ""
-        return f"{ratios(times, base)[point]:.2f}"
-
+    for name, implementation in itertools.product(args.schemes, args.implementations):
+        chosen = None if implementation == "usual" else implementation
+        call = functools.partial(run, implementation=chosen)
+        arguments = build(name, shape), *operands(shape)
+        program = jax.jit(gradient(call) if args.of == "gradient" else call)
+        compiled = program.lower(*arguments).compile()
+        memory[name, implementation] = compiled.memory_analysis().temp_size_in_bytes
+        calls[name, implementation] = functools.partial(compiled, *arguments)
+    times = interleaved(calls, args.rounds, warm_up=1)
     for name, implementation in times:
-        point = name, implementation
-        print(
-            f"| `{name}` | {implementation} | {length} | {1e3 * times[point].median():.1f} "
-            f"| {ratio(point, (name, 'dense'))} | {ratio(point, ('nope', implementation))} "
-            f"| {memory[point] / 2**20:.1f} |"
-        )
+        point, milliseconds = (name, implementation), 1e3 * times[name, implementation].median()
+        bases = (name, "dense"), ("nope", implementation)
+        cells = [
+            f"{ratios(times, base)[point]:.2f}" if base in times and base != point else ""
+            for base in bases
+        ]
+        size = f"{memory[point] / 2**20:.1f}"
+        yield f"`{name}`", implementation, length, f"{milliseconds:.1f}", *cells, size
 
 
 @exit_status
@@ -87,9 +139,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--schemes", type=schemes, default="nope,rope,alibi,t5,kerple_log,fire,shaw"
-    )
+    usual = "nope,rope,alibi,t5,kerple_log,fire,shaw"
+    parser.add_argument("--schemes", type=schemes, default=usual)
     known = ("usual", *IMPLEMENTATIONS)
     parser.add_argument("--implementations", type=some_of(known), default="blockwise,dense")
     parser.add_argument("--of", choices=("gradient", "output"), default="gradient")
@@ -100,26 +151,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=count, default=11)
     args = parser.parse_args()
-    points = list(itertools.product(args.schemes, args.implementations))
-    print(
-        f"batch {args.batch}, {args.heads} heads of {args.head_dim}, {args.dtype}, {args.rounds} "
-        f"rounds, {args.of} {device()}"
-    )
-    print("| scheme | implementation | length | ms | x dense | x NoPE | temporaries, MiB |")
-    print("|---|---|---|---|---|---|---|")
-    measured = {}
-    for length in args.lengths:
-        measured[length] = measure(args, points, length)
-        print_table(length, *measured[length])
-    if len(measured) > 1:
-        for name, implementation in points:
-            point = name, implementation
-            times = [seconds[point].median() for seconds, _ in measured.values()]
-            sizes = [memory[point] for _, memory in measured.values()]
-            print(
-                f"{name} {implementation}: time ~ length^{exponent(args.lengths, times):.2f}, "
-                f"temporaries ~ length^{exponent(args.lengths, sizes):.2f}"
-            )
+    print(about(args))
+    heads = "scheme", "implementation", "length", "ms", "x dense", "x NoPE", "temporaries, MiB"
+    print(table(heads, itertools.chain(*(measure(args, length) for length in args.lengths))))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ is the median over rounds; a ratio is the median of their time over ours: above 
 
 import argparse
 import functools
+import itertools
 import sys
 import tempfile
 
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 import transformers
 
-from benchmarks.ours import interleaved, ratios
+from benchmarks.common import about, interleaved, ratios, table
 from experiments.command import count, counts, exit_status
 from posenc_jax import generate
 from posenc_jax.pretrained import load
@@ -68,25 +69,30 @@ def sides():
     return run, run_theirs
 
 
-def time_case(functions, prompt_BT, count, rounds) -> list[float]:
-    """Returns the median seconds of both sides for one token and for all, and the two ratios."""
+def time_case(functions, prompt_BT, count, rounds) -> list[str]:
+    """Returns the cells of a row: times of both sides for one token and for all, with ratios."""
     np.testing.assert_array_equal(*(function(prompt_BT, count) for function in functions))
     calls = {
-        f"{side}, {new} tokens": functools.partial(function, prompt_BT, new)
+        (side, new): functools.partial(function, prompt_BT, new)
+        for side, function in zip(("ours", "theirs"), functions, strict=True)
         for new in (1, count)
-        for side, function in zip(("ours", "transformers"), functions, strict=True)
     }
-    times = interleaved(calls, rounds, warm_up=1)
-    first, their_first, every, their_every = times
-    return [*times.median(), ratios(times, first)[their_first], ratios(times, every)[their_every]]
+    times, cells = interleaved(calls, rounds, warm_up=1), []
+    median = times.median()
+    for new in (1, count):
+        ratio = ratios(times, ("ours", new))["theirs", new]
+        cells += [f"{median['ours', new]:.2f}", f"{median['theirs', new]:.2f}", f"{ratio:.2f}"]
+    for side in ("ours", "theirs"):
+        cells.append(f"{1e3 * (median[side, count] - median[side, 1]) / (count - 1):.0f}")
+    return cells
 
 
 def cases(text: str) -> list[tuple[int, int]]:
-    """Reads ``PROMPT+ANSWER``, separated by commas, as a ``type`` of argparse."""
+    """Reads ``PROMPT+NEW``, separated by commas, as a ``type`` of argparse."""
     pairs = [tuple(map(count, pair.split("+"))) for pair in text.split(",")]
     if any(len(case) != 2 or case[1] < 2 for case in pairs):
         raise argparse.ArgumentTypeError(
-            f"{text!r} must be tokens of prompt and answer, at least 2, such as 1024+64"
+            f"{text!r} must be tokens of a prompt and at least 2 new ones, such as 1024+64"
         )
     return pairs
 
@@ -95,34 +101,20 @@ def cases(text: str) -> list[tuple[int, int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--cases", type=cases, default="1024+64,4096+32", help="prompt+answer, in tokens"
+        "--cases", type=cases, default="1024+64,4096+32", help="prompt and new tokens"
     )
     parser.add_argument("--batches", type=counts, default="1,8")
     parser.add_argument("--rounds", type=count, default=3)
     args = parser.parse_args()
-    rng, functions, lines = np.random.default_rng(0), sides(), []
-    for batch in args.batches:
-        for length, new in args.cases:
-            prompt = rng.integers(3, VOCAB, (batch, length)).astype(np.int32)
-            timings = time_case(functions, prompt, new, args.rounds)
-            lines.append((batch, length, new, timings))
-    print(
-        f"{args.rounds} rounds (jax {jax.__version__}, torch {torch.__version__}, transformers "
-        f"{transformers.__version__}, {torch.get_num_threads()} threads)"
-    )
-    print(
-        "| batch | prompt | new | first token, s | transformers | ratio | all, s | transformers | "
-        "ratio | ms a token | transformers |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for batch, length, new, timings in lines:
-        first, their_first, every, their_every, first_ratio, ratio = timings
-        a_token = 1e3 * (every - first) / (new - 1)
-        their_token = 1e3 * (their_every - their_first) / (new - 1)
-        print(
-            f"| {batch} | {length} | {new} | {first:.2f} | {their_first:.2f} | {first_ratio:.2f} "
-            f"| {every:.2f} | {their_every:.2f} | {ratio:.2f} | {a_token:.0f} | {their_token:.0f} |"
-        )
+    rng, functions, rows = np.random.default_rng(0), sides(), []
+    for batch, (length, new) in itertools.product(args.batches, args.cases):
+        prompt = rng.integers(3, VOCAB, (batch, length)).astype(np.int32)
+        rows.append([batch, length, new, *time_case(functions, prompt, new, args.rounds)])
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    print(f"{about(args)}, {versions}, {torch.get_num_threads()} threads")
+    both = ["transformers", "ratio"]
+    heads = ["batch", "prompt", "new", "first token, s", *both, "all, s", *both]
+    print(table([*heads, "ms a token", "transformers"], rows))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import sys
 import jax
 import optax
 
-from benchmarks.ours import device, model_sizes, shape_of, shape_parser
+from benchmarks.common import about, model_sizes, shape_parser, table
 from experiments.command import count, exit_status
 from experiments.training.recipe import Recipe
 from experiments.training.text import Text, spec_of, token_losses
@@ -30,15 +30,17 @@ def losses_of_all_logits(model, tokens_BL):
     return optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
 
 
-def temporaries(args, losses, remat: bool, implementation: str) -> int:
+LOSSES = {"all logits": losses_of_all_logits, "in pieces": token_losses}
+
+
+def temporaries(args, implementation: str, remat: bool, loss: str) -> int:
     """Returns the bytes that one gradient needs besides its arguments and its result."""
     choices = dict(scan=remat, remat=remat, implementation=implementation)
-    sizes = model_sizes(args, vocab_size=args.vocab, **choices)
-    spec = spec_of({"name": args.encoding}, sizes)
+    spec = spec_of({"name": args.encoding}, model_sizes(args, vocab_size=args.vocab, **choices))
     recipe = Recipe(length=args.length, batch_size=args.batch, steps=1)
     model = jax.eval_shape(Text(recipe, None, spec).init, jax.random.key(0))
     tokens = jax.ShapeDtypeStruct((args.batch, args.length + 1), "int32")
-    gradient = jax.jit(jax.grad(lambda model, tokens: losses(model, tokens).mean()))
+    gradient = jax.jit(jax.grad(lambda model, tokens: LOSSES[loss](model, tokens).mean()))
     compiled = gradient.lower(model, tokens).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
@@ -49,15 +51,14 @@ def main() -> None:
     parser.add_argument("--vocab", type=count, default=32768)
     parser.add_argument("--encoding", default="rope")
     args = parser.parse_args()
-    print(f"{args.encoding} {shape_of(args)} vocabulary {args.vocab} {device()}")
-    print("| attention | remat | loss | temporaries, MiB |\n|---|---|---|---|")
-    kinds = ("all logits", losses_of_all_logits), ("in pieces", token_losses)
-    for implementation, remat, (name, losses) in itertools.product(
-        ("dense", "blockwise"), (False, True), kinds
+    print(about(args))
+    rows = []
+    for implementation, remat, loss in itertools.product(
+        ("dense", "blockwise"), (False, True), LOSSES
     ):
-        mebibytes = temporaries(args, losses, remat, implementation) / 2**20
-        answer = "yes" if remat else "no"
-        print(f"| {implementation} | {answer} | {name} | {mebibytes:.0f} |", flush=True)
+        mebibytes = temporaries(args, implementation, remat, loss) / 2**20
+        rows.append((implementation, "yes" if remat else "no", loss, f"{mebibytes:.0f}"))
+    print(table(("attention", "remat", "loss", "temporaries, MiB"), rows))
 
 
 if __name__ == "__main__":

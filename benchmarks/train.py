@@ -17,11 +17,19 @@ from experiments.training.host import keep_freed_memory
 if __name__ == "__main__":  # before JAX starts threads
     keep_freed_memory()
 
-import jax
 import torch
 from torch.nn import functional
 
-from benchmarks import ours
+from benchmarks.common import (
+    VOCAB,
+    about,
+    interleaved,
+    random_tokens,
+    ratios,
+    shape_parser,
+    table,
+    training_step,
+)
 from experiments.command import exit_status
 from posenc_jax.encodings.bias.t5 import t5_bucket_starts
 from posenc_jax.model.transformer import usual_mlp_dim
@@ -79,46 +87,6 @@ class KerpleBias(torch.nn.Module):
         return -p * torch.log1p(a * self.distance)
 
 
-class KerplePowerBias(KerpleBias):
-    """Computes KERPLE's power-law bias of all pairs."""
-
-    def forward(self):
-        p = 0.01 + 1.99 * functional.sigmoid(self.p)
-        return -(0.01 + functional.softplus(self.a)) * self.distance**p
-
-
-class SandwichBias(torch.nn.Module):
-    """Computes Sandwich's bias of all pairs."""
-
-    def __init__(self, heads, distance):
-        super().__init__()
-        angles = distance[:, :1] * 10000.0 ** (-torch.arange(64) / 64)
-        vectors = torch.cat([angles.sin(), angles.cos()], -1)
-        head = torch.arange(1, heads + 1)[:, None, None]
-        self.bias = vectors @ vectors.T / (8 * head / heads)
-
-    def forward(self):
-        return self.bias
-
-
-class FIREBias(torch.nn.Module):
-    """Computes FIRE's bias of all pairs."""
-
-    def __init__(self, heads, distance):
-        super().__init__()
-        self.distance, self.position = distance.clamp(min=0), distance[:, :1]
-        self.c, self.length_multiplier = (torch.nn.Parameter(torch.tensor(x)) for x in (0.1, 1.0))
-        self.inner, self.outer = torch.nn.Linear(1, 32), torch.nn.Linear(32, heads)
-
-    def forward(self):
-        reach = torch.maximum(self.position, (512 * self.length_multiplier).abs())
-        share = self.psi(self.distance) / (self.psi(reach) + 1e-6)
-        return self.outer(functional.relu(self.inner(share[..., None]))).permute(2, 0, 1)
-
-    def psi(self, x):
-        return torch.log1p((self.c * x).abs())
-
-
 class ALiBiBias(torch.nn.Module):
     """Computes ALiBi's bias of all pairs."""
 
@@ -131,14 +99,7 @@ class ALiBiBias(torch.nn.Module):
         return self.bias
 
 
-BIASES = {
-    "alibi": ALiBiBias,
-    "t5": T5Bias,
-    "kerple_log": KerpleBias,
-    "kerple_power": KerplePowerBias,
-    "sandwich": SandwichBias,
-    "fire": FIREBias,
-}
+BIASES = {"alibi": ALiBiBias, "t5": T5Bias, "kerple_log": KerpleBias}
 
 
 class TorchDecoder(torch.nn.Module):
@@ -147,7 +108,7 @@ class TorchDecoder(torch.nn.Module):
     def __init__(self, dim, layers, heads, hidden, bias, ahead):
         super().__init__()
         self.bias, self.ahead = bias, ahead
-        self.embedding = torch.nn.Embedding(ours.VOCAB, dim)
+        self.embedding = torch.nn.Embedding(VOCAB, dim)
         self.blocks = torch.nn.ModuleList(TorchBlock(dim, heads, hidden) for _ in range(layers))
         self.norm = torch.nn.RMSNorm(dim, 1e-6)
         for p in self.parameters():
@@ -171,7 +132,7 @@ def rotate(x, cos, sin):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
-def torch_step(args, tokens):
+def torch_step(args):
     """Returns a function that runs one step and returns its loss, and the model's size."""
     position = torch.arange(args.length).float()
     distance = position[:, None] - position
@@ -189,7 +150,7 @@ def torch_step(args, tokens):
         half = args.dim // args.heads // 2
         angles = position[:, None] * 10000.0 ** (-torch.arange(half) / half)
         cos, sin = angles.cos(), angles.sin()
-    tokens = torch.from_numpy(tokens).long()
+    tokens = torch.from_numpy(random_tokens(args)).long()
 
     def step():
         optimizer.zero_grad(set_to_none=True)
@@ -205,23 +166,18 @@ def torch_step(args, tokens):
 
 @exit_status
 def main() -> None:
-    parser = ours.shape_parser(__doc__, batch=8, length=256)
+    parser = shape_parser(__doc__, batch=8, length=256)
     parser.add_argument("--encoding", default="rope", choices=("nope", "rope", *BIASES))
     args = parser.parse_args()
-
-    tokens = ours.random_tokens(args)
-    our_step, our_size = ours.jax_step(args, args.encoding, tokens)
-    their_step, their_size = torch_step(args, tokens)
-    assert our_size == their_size, f"not the same model: {our_size} and {their_size} parameters"
-    times = ours.interleaved({"ours": our_step, "theirs": their_step}, args.rounds)
-    our_ms, their_ms = 1e3 * times.median()
-    ratio = ours.ratios(times, "ours")["theirs"]
-    print(
-        f"{args.encoding} {ours.shape_of(args)}, {our_size / 1e6:.2f}M parameters, "
-        f"{args.precision}, {args.rounds} rounds: ours {our_ms:.0f} ms, torch.compile "
-        f"{their_ms:.0f} ms, ratio {ratio:.2f} (jax {jax.__version__}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads)"
-    )
+    step, size = training_step(args, args.encoding)
+    their_step, their_size = torch_step(args)
+    assert size == their_size, f"not the same model: {size} and {their_size} parameters"
+    times = interleaved({"ours": step, "PyTorch": their_step}, args.rounds)
+    ours, theirs = 1e3 * times.median()
+    print(f"{about(args)}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    ratio = ratios(times, "ours")["PyTorch"]
+    row = f"{size / 1e6:.2f}M", f"{ours:.0f}", f"{theirs:.0f}", f"{ratio:.2f}"
+    print(table(("parameters", "ours, ms", "PyTorch, ms", "ratio"), [row]))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ for module in pkgutil.walk_packages(posenc_jax.__path__, "posenc_jax."):
     [
         # rich comes with flax, which imports it.
         (["ml_collections", "matplotlib", "PIL"], EVERYTHING),
-        (["matplotlib", "PIL"], "import benchmarks.accelerator.__main__"),
+        (["matplotlib", "PIL"], "import benchmarks.accelerator"),
     ],
     ids=["library", "accelerator"],
 )

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tiny_runs import comparison
 
-from benchmarks.dry_run import print_dry_run
 from configs.longrope import get_config
 from experiments.evaluation.lengths import Scorer
 from experiments.pretrained.trained import rope_of
+from experiments.running.dry_run import print_dry_run
 from experiments.running.schedule import run_points
 from experiments.running.status import status
 from experiments.studies.longrope.encoding import Searched, critical_pairs, factors_of, under_rule

@@ -10,11 +10,10 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.collectives import Collective
-from benchmarks.topology import needs
 from experiments.config import own_defaults
 from experiments.running.points import Point
 from experiments.running.sweep import Sweep
+from experiments.training import topology
 from experiments.training.cost import PEAK, peak_flops, step_flops
 from experiments.training.loop import abstract_state, lower_step
 from experiments.training.mesh import path_name
@@ -30,8 +29,8 @@ def print_dry_run(experiment: Sweep, mfu: float, console: Console) -> None:
     """Prints the config, the mesh, the cost of each scheme, and how its arrays are sharded.
 
     The training step of the scheme with the largest state is compiled, because only the compiler
-    knows the memory that it needs besides the state, and what devices send to each other. ``mfu``
-    is the share of the devices' peak to expect, within 0 and 1.
+    knows the memory that it needs besides the state. ``mfu`` is the share of the devices' peak to
+    expect, within 0 and 1.
     """
     if not 0 < mfu <= 1:
         raise ValueError(f"--mfu={mfu} must be above 0 and at most 1, the share of the peak")
@@ -44,7 +43,7 @@ def print_dry_run(experiment: Sweep, mfu: float, console: Console) -> None:
     )
     mesh = experiment.mesh
     shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    device = _kind(mesh)
+    device = mesh.devices.flat[0].device_kind
     console.print(f"mesh: {shape}, {mesh.size} of {device}")
 
     trained = [point for point in experiment.points if experiment.recipe_of(point) is not None]
@@ -143,37 +142,21 @@ def _shardings(arrays, scheme: str) -> Table:
 
 
 def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
-    """Returns a sentence about the memory of the compiled step, and a line for each collective."""
-    task, recipe = sweep.task(point), sweep.recipe_of(point)
-    needed = needs(lower_step(task, recipe, sweep.mesh), sweep.mesh)
-    if needed is None:
-        return f"step of {scheme}, compiled: this backend does not say what memory it needs"
+    """Returns a sentence about the memory of the compiled step."""
+    device = sweep.mesh.devices.flat[0]
+    lowered = lower_step(sweep.task(point), sweep.recipe_of(point), sweep.mesh)
+    try:
+        needed = topology.memory(topology.compiled(lowered, device))
+    except MemoryError as error:
+        return f"step of {scheme} does NOT fit into a {device.device_kind}: {error}"
     room = ""
-    if needed.available is not None:
-        fits = "fits into" if needed.fits else "does NOT fit into"
-        room = f"; it {fits} the {_size(needed.available)} of a {_kind(sweep.mesh)}"
-    if needed.arguments is None or needed.temporaries is None:
-        return f"step of {scheme}: the compiler wants {_size(needed.memory)} a device{room}"
-    sent = [_words(collective) for collective in needed.collectives or ()]
-    if needed.collectives is None:
-        sent = [f"jax {jax.__version__} cannot read what devices send; try a newer one"]
-    return "\n  ".join(
-        [
-            f"step of {scheme}, compiled: {_size(needed.memory)} a device, "
-            f"{_size(needed.arguments)} of state and batch and {_size(needed.temporaries)} of "
-            f"temporaries{room}",
-            *sent,
-        ]
+    if (available := topology.HBM.get(device.device_kind)) is not None:
+        fits = "fits into" if needed.total <= available else "does NOT fit into"
+        room = f"; it {fits} the {_size(available)} of a {device.device_kind}"
+    return (
+        f"step of {scheme}, compiled: {_size(needed.total)} a device, {_size(needed.arguments)} of "
+        f"state and batch and {_size(needed.temporaries)} of temporaries{room}"
     )
-
-
-def _words(sent: Collective) -> str:
-    axes = " and ".join(sent.axes) or "no axis"
-    return f"{sent.kind} over {axes}: {sent.count} a step, {_size(sent.bytes)} sent by a device"
-
-
-def _kind(mesh) -> str:
-    return mesh.devices.flat[0].device_kind
 
 
 def _size(count: float) -> str:

@@ -1,0 +1,71 @@
+"""Compiles for TPU chips that are not here; `make tpu-test` runs it with the compiler for TPUs."""
+
+import functools
+import importlib.util
+import io
+import re
+
+import common
+import pytest
+from rich.console import Console
+
+from benchmarks import tpu_check
+from configs.extrapolation import get_config
+from experiments.running.dry_run import print_dry_run
+from experiments.studies.text import Comparison
+from experiments.training import topology
+from experiments.training.mesh import make_mesh
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="XLA's compiler for TPUs is not installed: pip install -e '.[tpu_check]'",
+)
+
+
+def test_without_libtpu_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    common.refuses("libtpu", lambda: topology.devices("v5e:2x2"))
+
+
+@needs_libtpu
+def test_one_scheme_of_each_kind_compiles():
+    mesh = make_mesh(topology.devices("v5e:2x2"), context=4)
+    for name in tpu_check.SCHEMES:
+        lowered = tpu_check.attention(name, "ring", 256, mesh)
+        needed = topology.memory(topology.compiled(lowered, mesh.devices.flat[0]))
+        assert needed.total < topology.HBM["TPU v5 lite"], name
+
+
+@needs_libtpu
+def test_splash_attention_compiles():
+    """Heads and rows lie on different chips, which send nothing but the gradients of parameters."""
+    mesh = make_mesh(topology.devices("v5e:2x2"), data=2, model=2)
+    lowered = tpu_check.attention("rope", "fused", 256, mesh)
+    assert lowered.as_text().count("@tpu_custom_call(") == 3
+    text = topology.compiled(lowered, mesh.devices.flat[0]).as_text()
+    assert not re.search(r" (all-gather|all-reduce|all-to-all|collective-permute)(-start)?\(", text)
+
+
+@needs_libtpu
+def test_what_is_too_large_and_what_is_refused():
+
+    def outcome(implementation):
+        lower = functools.partial(tpu_check.attention, "alibi", implementation, 32768)
+        return tpu_check.outcome(tpu_check.Program(implementation, {}, lower))
+
+    large, refused = outcome("dense"), outcome("fused")
+    assert large["outcome"] == "too large" and "exceeds available HBM" in large["reason"]
+    assert refused["outcome"] == "refused" and "ALiBi" in refused["reason"]
+
+
+@needs_libtpu
+def test_dry_run_for_a_topology(corpus, tmp_path):
+    config, console = get_config("tiny"), Console(file=io.StringIO(), width=120)
+    config.update(corpus=corpus, schemes="rope", seeds=1)
+    config.mesh.update(fsdp=4)
+    experiment = Comparison(config, tmp_path / "work", console)
+    experiment.place_on(make_mesh(topology.devices("v5e:2x2"), **config.mesh))
+    print_dry_run(experiment, 0.4, console)
+    text = " ".join(console.file.getvalue().split())
+    assert "4 of TPU v5 lite" in text
+    assert "it fits into the 15.8 GiB of a TPU v5 lite" in text
