@@ -54,6 +54,12 @@ class Shape:
         return self.heads * self.head_dim
 
     @property
+    def sizes(self) -> list[tuple[int, ...]]:
+        """Returns the shapes of queries, keys, values and the layer's input."""
+        heads = self.batch, self.length, self.heads, self.head_dim
+        return [heads, heads, heads, (self.batch, self.length, self.width)]
+
+    @property
     def logits(self) -> int:
         """Returns the number of pairs of a query and a key, masked ones included."""
         return self.batch * self.heads * self.length**2
@@ -84,9 +90,8 @@ def build(name: str, shape: Shape):
 def operands(shape: Shape) -> list[jax.Array]:
     """Returns random queries, keys, values and the layer's input."""
     rng = np.random.default_rng(0)
-    sizes = [(shape.batch, shape.length, shape.heads, shape.head_dim)] * 3
-    sizes += [(shape.batch, shape.length, shape.width)]
-    return [jnp.asarray(rng.standard_normal(size, np.float32), shape.dtype) for size in sizes]
+    drawn = (rng.standard_normal(size, np.float32) for size in shape.sizes)
+    return [jnp.asarray(array, shape.dtype) for array in drawn]
 
 
 def run(encoding, q, k, v, x_BTD, implementation=None) -> jax.Array:

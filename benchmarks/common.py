@@ -107,7 +107,7 @@ def interleaved(
     """
     for name, call in calls.items():
         for _ in range(warm_up):
-            call()
+            jax.block_until_ready(call())
         print(f"compiled {name}", file=sys.stderr, flush=True)
     return pd.DataFrame(
         [{name: seconds_of(call) for name, call in calls.items()} for _ in range(rounds)]

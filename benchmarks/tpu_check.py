@@ -34,7 +34,7 @@ import pandas as pd
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks.attention import Shape, build, gradient, operands, run
+from benchmarks.attention import Shape, build, gradient, run
 from configs import extension, extrapolation
 from experiments.command import exit_status
 from experiments.training import topology
@@ -143,14 +143,16 @@ def attention(scheme: str, implementation: str, length: int, mesh: Mesh) -> jax.
     the implementation does not support the scheme.
     """
     shape = Shape(length, HEAD_DIM, HEADS, batch=mesh.shape["data"])
-    encoding, given = jax.eval_shape(lambda: (build(scheme, shape), operands(shape)))
+    encoding = jax.eval_shape(lambda: build(scheme, shape))
     encoding = jax.tree.map(lambda x: _placed(x, replicated(mesh)), encoding)
-    q, k, v, x_BTD = (_placed(x, NamedSharding(mesh, P("data", "context"))) for x in given)
-    heads = NamedSharding(mesh, P("data", "context", "model"))
+    axes = [P("data", "context", "model")] * 3 + [P("data", "context")]
+    given = (
+        jax.ShapeDtypeStruct(size, shape.dtype, sharding=NamedSharding(mesh, spec))
+        for size, spec in zip(shape.sizes, axes, strict=True)
+    )
     call = functools.partial(run, implementation=implementation)
     with jax.set_mesh(mesh):
-        qkv = (_placed(x, heads) for x in (q, k, v))
-        return jax.jit(gradient(call)).lower(encoding, *qkv, x_BTD)
+        return jax.jit(gradient(call)).lower(encoding, *given)
 
 
 def training(decoder: Decoder, mesh: Mesh) -> jax.stages.Lowered:
