@@ -19,8 +19,8 @@ from parity import checks
 from parity.small_models import as_published
 from posenc_jax import layers_from_hf
 from posenc_jax.hf.config import flattened
+from posenc_jax.hf.families import having
 from posenc_jax.hf.refused import REFUSED as NOT_OFFERED
-from posenc_jax.hf.table import having
 
 PATH = pathlib.Path(__file__).parent.parent / "docs" / "how-to" / "model_types.md"
 RUN, PARTS = "right: a small model was run", "right: its rotary code was run"

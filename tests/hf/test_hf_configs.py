@@ -17,8 +17,8 @@ from golden_checks import assert_frequencies
 
 import posenc_jax
 from posenc_jax import from_hf, layers_from_hf, sinks_from_hf
+from posenc_jax.hf.families import FAMILIES, TEXT_PARTS
 from posenc_jax.hf.refused import REFUSED
-from posenc_jax.hf.table import ROWS, TEXT_PARTS
 from posenc_jax.pretrained import weights
 
 RELEASED = json.loads((common.GOLDEN / "hf_configs.json").read_text())["cases"]
@@ -53,8 +53,8 @@ def test_released_configs(case):
 
 
 def test_every_model_is_known_or_refused():
-    assert not ROWS.keys() & REFUSED.keys()
-    assert set(TEXT_PARTS.values()) <= ROWS.keys()
+    assert not FAMILIES.keys() & REFUSED.keys()
+    assert set(TEXT_PARTS.values()) <= FAMILIES.keys()
 
 
 # Against the frequencies and factors of transformers itself, in both spellings
@@ -188,7 +188,8 @@ MIMO = {"model_type": "mimo_v2_flash"}
         ({"model_type": "llama"}, [None] * 4),
         (MIMO | {"layer_types": ["full_attention", "sliding_attention"] * 2}, [None, "head"] * 2),
         ({"model_type": "zebra9"}, "'zebra9' is not known"),
-        (MIMO, "layer_types is missing"),
+        (MIMO, [None, "head", "head", "head"]),
+        ({"model_type": "cwm"}, "layer_types is missing"),
         ({"model_type": "gpt_oss", "num_hidden_layers": None}, "config lacks num_hidden_layers"),
     ],
 )
