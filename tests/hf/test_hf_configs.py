@@ -140,19 +140,7 @@ def test_ministral_scales_queries_from_the_start_of_each_step():
 
 @pytest.mark.parametrize(("config", "told", "word"), hf_cases.REFUSED)
 def test_refused(config, told, word):
-    """No error advises to leave a key of the config out."""
-    with pytest.raises(ValueError, match=f"(?s){word}") as error:
-        from_hf(config, **told)
-    said = str(error.value).replace("layer_type=None", "").replace("model_type=None", "")
-    assert "=None" not in said and "drop" not in said
-
-
-@pytest.mark.parametrize("reason", sorted({r for r in REFUSED.values() if ".make(" in r}))
-def test_a_reason_names_all_that_make_needs(reason):
-    for name, given in re.findall(r"posenc_jax\.make\('(\w+)', ([^;]*)", reason):
-        needed = posenc_jax.signature(name).parameters.values()
-        missing = [p.name for p in needed if p.default is p.empty and f"{p.name}=" not in given]
-        assert not missing, name
+    common.refuses(f"(?s){word}", lambda: from_hf(config, **told))
 
 
 @pytest.mark.parametrize("content", [b'{"model_type": ', b"\xff\xfe"])
