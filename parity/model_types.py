@@ -15,9 +15,8 @@ import numpy as np
 from parity import checks
 from parity.small_models import SmallModel, as_published, small_config
 from posenc_jax.encodings.lib.wrapper import innermost
-from posenc_jax.hf.config import READ, about_positions
-from posenc_jax.hf.row import words
-from posenc_jax.hf.table import having
+from posenc_jax.hf.config import about_positions
+from posenc_jax.hf.values import words
 
 PATH = pathlib.Path(__file__).parent.parent / "tests" / "golden" / "hf_model_types.json"
 POSITION = (7, 3, 2)  # time or text, row and column
@@ -95,7 +94,7 @@ def _section(published):
     return {
         key: value
         for key, value in published.items()
-        if value is not None and (key in READ or key in _SIZES or about_positions(key))
+        if value is not None and (key in _SIZES or about_positions(key))
     }
 
 
@@ -143,7 +142,7 @@ def _pairs(x, layout):
 
 def main():
     tables: list = []
-    run = [name for name in checks.KNOWN if name not in checks.NOT_RUN | {*having(learned=True)}]
+    run = [name for name in checks.KNOWN if name not in checks.NOT_RUN | {checks.LEARNED}]
     records = {name: record(name, tables) for name in run}
     records |= {name: record_of_parts(name, tables) for name in checks.BY_PARTS}
     write(records, tables)

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import transformers
+from flax import nnx
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.configuration_auto import (
     CONFIG_MAPPING_NAMES,
@@ -16,12 +17,12 @@ from transformers.models.t5gemma2.modeling_t5gemma2 import sliding_window_mask_f
 
 from parity import checks
 from parity.small_models import SmallModel, as_published, small_config
+from posenc_jax import layers_from_hf
 from posenc_jax.hf.config import flattened
-from posenc_jax.hf.layers import kinds_of as own_kinds
+from posenc_jax.hf.families import FAMILIES, TEXT_PARTS
+from posenc_jax.hf.odd import t5gemma2
 from posenc_jax.hf.refused import REFUSED
-from posenc_jax.hf.row import words
-from posenc_jax.hf.rules import t5gemma2
-from posenc_jax.hf.table import ROWS, TEXT_PARTS
+from posenc_jax.hf.values import words
 
 # Directories of speech, images and sequences of other things, whose types are refused as unknown.
 REFUSED_UNREAD = words("""
@@ -58,25 +59,37 @@ def test_t5gemma2_sees_both_sides(size):
     np.testing.assert_array_equal(sees(0, 0, q, k), expected)
 
 
-COUNTED = sorted(name for name, row in ROWS.items() if row.kind_rule)
+# Keys that a config may leave out, and that its class then fills in.
+LEFT_OUT = words("""
+    layer_types layers_block_type sliding_window head_dim embedding_size rope_parameters
+    per_layer_config max_window_layers layer_group_size local_attention rotary_dim
+""")
+# A config of ERNIE 4.5 without head_dim is read as one with a null there.
+ERNIE = [("ernie4_5", "head_dim")]
 
 
-@pytest.mark.parametrize("model_type", COUNTED)
-def test_kinds_that_a_config_leaves_out(model_type):
-    """A config without the list has the layers that its class gives it, of any number."""
-    # Only one size of Zamba2 leaves its list out.
-    for count in (54,) if model_type == "zamba2" else (13, 16):
-        config = CONFIG_MAPPING[model_type](num_hidden_layers=count)
-        theirs = getattr(config, "layer_types", None) or config.layers_block_type
-        published = as_published(config) | {"layer_types": None, "layers_block_type": None}
-        ours = own_kinds(flattened(published, {}))
-        if model_type == "recurrent_gemma":  # All of its attention has the window.
-            ours = [
-                "sliding_attention" if kind == "attention" else "linear_attention" for kind in ours
-            ]
-        if model_type.startswith("zamba"):  # transformers has another name for Mamba's layers
-            ours = [kind.replace("mamba", "linear_attention") for kind in ours]
-        assert list(theirs) == ours
+def said(config):
+    """Returns all layers as text, or None if they are refused."""
+    try:
+        layers = layers_from_hf(config, rngs=nnx.Rngs(0))
+    except ValueError:
+        return None
+    return [(repr(encoding), window) for encoding, window in layers]
+
+
+@pytest.mark.parametrize("model_type", sorted(FAMILIES.keys() & CONFIG_MAPPING.keys()))
+def test_what_a_config_leaves_out(model_type):
+    """A config without a key is refused, or has the layers that its class gives it."""
+    if FAMILIES[model_type].scheme == "t5" or model_type == "hunyuan_vl_text":
+        return  # A config of T5 needs its stack, and HunYuan-VL has no default that works.
+    whole = as_published(CONFIG_MAPPING[model_type]())
+    for key in LEFT_OUT & whole.keys():
+        if (model_type, key) in ERNIE:
+            continue
+        part = {name: value for name, value in whole.items() if name != key}
+        given = {name: value for name, value in part.items() if name != "model_type"}
+        ours, theirs = said(part), said(as_published(CONFIG_MAPPING[model_type](**given)))
+        assert ours is None or ours == theirs, key
 
 
 def test_every_directory_with_rotation_is_sorted():
@@ -84,7 +97,7 @@ def test_every_directory_with_rotation_is_sorted():
     types = collections.defaultdict(set)
     for name in CONFIG_MAPPING_NAMES:
         types[model_type_to_module_name(name)].add(name)
-    sorted_types = {*ROWS, *REFUSED, *TEXT_PARTS}
+    sorted_types = {*FAMILIES, *REFUSED, *TEXT_PARTS}
     unread = set()
     for folder in sorted(pathlib.Path(transformers.models.__file__).parent.iterdir()):
         code = "".join(path.read_text() for path in folder.glob("modeling_*.py"))
@@ -105,4 +118,4 @@ def test_the_default_of_every_class_is_known_or_refused(model_type):
         pytest.skip(f"{type(error).__name__}: the class has no default that works")
     if checks.answers_of(config):
         inner = flattened(config, {})["model_type"]
-        assert inner in ROWS
+        assert inner in FAMILIES

@@ -13,9 +13,9 @@ from posenc_jax import REGISTRY, Encoding, layers_from_hf
 from posenc_jax.encodings.lib import axes as allocations
 from posenc_jax.encodings.lib.wrapper import Wrapper
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.hf.families import having, reading
 from posenc_jax.hf.refused import REFUSED
 from posenc_jax.hf.sections import TYPES
-from posenc_jax.hf.table import having
 
 # A config of each model type, as its class has it by default.
 CONFIGS = Path(__file__).parents[2] / "tests/golden/hf_model_types.json"
@@ -32,10 +32,10 @@ def model_types() -> dict[str, list[str]]:
         for encoding in _encodings(model["config"]):
             for name in _names(encoding):
                 types[name].add(model_type)
-    types["alibi"].update(having(reads_alibi=True))
+    types["alibi"].update(reading("alibi"))
     types["t5"].update(having(scheme="t5"))
     for name in ("lerope", "log_scale"):
-        types[name].update(having(learned=True))
+        types[name].update(["mistral_large4_text"])
     for model_type, reason in REFUSED.items():
         for name in re.findall(r"make\('(\w+)'", reason):
             types[name].add(model_type)

@@ -13,10 +13,11 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.hf import bias
-from posenc_jax.hf.config import check_keys, check_known, flattened, has_no_positions
+from posenc_jax.hf.config import has_no_positions, read
+from posenc_jax.hf.families import family_of
 from posenc_jax.hf.layers import select
-from posenc_jax.hf.rotary import rotary, with_parameters
-from posenc_jax.hf.table import row_of
+from posenc_jax.hf.rotary import rotary
+from posenc_jax.hf.values import Config
 from posenc_jax.registry import make
 
 
@@ -41,7 +42,7 @@ def from_hf(
         one kind differ (SmolLM3, Muse Spark). It can replace ``layer_type`` where ``config`` lists
         the kinds of all layers.
       layout: the channels that form a pair, as in ``RoPE``. Default: as the code of the config's
-        ``model_type`` has it; a ``model_type`` that is not in ``posenc_jax.hf.table`` needs it. A
+        ``model_type`` has it; a type that ``posenc_jax.hf.families`` does not list needs it. A
         section without ``model_type`` has "half", as ``make`` does.
       rngs: initial values, for T5, Mistral Large 4 and tables of positions (GPT-2, BERT) only. The
         checkpoint then replaces ``table``, or ``s``, ``b`` and ``inner.alpha`` of Mistral Large 4;
@@ -63,24 +64,30 @@ def from_hf(
       ValueError: the model is not known or not offered, or a key is missing, unknown, malformed or
         contradicts another; the message names it.
     """
-    config = flattened(config, keys)
-    check_known(config, layout)
-    check_keys(config)
+    config = read(config, keys, layout)
+    return encoding_of(config, layer_type=layer_type, layer=layer, layout=layout, rngs=rngs)
+
+
+def encoding_of(
+    config: Config,
+    *,
+    layer_type: str | None = None,
+    layer: int | None = None,
+    layout: str | None = None,
+    rngs: nnx.Rngs | None = None,
+) -> Encoding:
+    """Returns the encoding of a layer in a config that ``read`` has put into common words."""
     if bias.has_t5(config):
         _check_left_out("T5's bias", layout=layout, layer=layer)
         return bias.t5(config, layer_type, rngs)
-    if bias.has_alibi(config):
-        _check_left_out("ALiBi", layout=layout, layer_type=layer_type, layer=layer)
-        return bias.alibi(config)
-    if row_of(config).scheme == "learned":
-        _check_left_out("a table", layout=layout, layer_type=layer_type)
-        return bias.learned(config, rngs)
+    if (encoding := bias.of_all_layers(config, rngs)) is not None:
+        _check_left_out(type(encoding).__name__, layout=layout, layer_type=layer_type)
+        return encoding
     if has_no_positions(config):
         return make("nope")
-    section, row = select(config, layer_type, layer), row_of(config)
-    still = section.keys is None
-    encoding = row.still(section.config) if still else rotary(section, layout)
-    return with_parameters(section.config, encoding, rngs) if row.learned else encoding
+    family, section = family_of(config), select(config, layer_type, layer)
+    encoding = family.still(config) if section is None else rotary(section, layout)
+    return family.around(config, encoding, rngs) if family.around else encoding
 
 
 def _check_left_out(scheme, **arguments):

@@ -1,4 +1,4 @@
-"""Finds the keys of the text model in a config, puts them into one flat dict, and checks them."""
+"""Reads a config: finds the keys of the text model, checks them, and puts them in common words."""
 
 import json
 import os
@@ -8,59 +8,65 @@ from pathlib import Path
 from typing import Any
 
 from posenc_jax.checks import check_choice
+from posenc_jax.hf.common import LAYER_SIZES, begin, finish
+from posenc_jax.hf.families import FAMILIES, TEXT_PARTS, family_of, reading
 from posenc_jax.hf.refused import REFUSED
-from posenc_jax.hf.row import words
 from posenc_jax.hf.sections import SECTION_ONLY
-from posenc_jax.hf.table import ROWS, TEXT_PARTS, row_of
-from posenc_jax.hf.values import flag, mapping
+from posenc_jax.hf.values import Config, flag, mapping, words
 
 # The keys under which models of several parts keep their text model.
 _PARTS = ("thinker_config", "text_config", "llm_config", "language_config")
-
 _ABOUT_POSITIONS = re.compile(
-    "rope|rotary|alibi|_ntk|logn|nope|temperature_tuning|log_scaling|position_encoding"
+    "rope|rotary|alibi|_ntk|logn|nope|temperature_tuning|log_scaling|position_encoding|dual_chunk"
 )
 # A null here means that there is no window.
 _WINDOWS = ("sliding_window", "attention_chunk_size")
 # Switches of the rotation: where one is false, nothing rotates.
 _SWITCHES = words("rotary use_rope use_mem_rope use_rotary use_rotary_embedding use_rotary_pos_emb")
-# Keys that stop the rotation in the models that read them (``Row.reads``).
-_STOPS = _SWITCHES | words("mla_use_nope no_rope_layers")
-# Values at which these keys change nothing.
-_HARMLESS: dict[str, tuple[Any, ...]] = {
-    "rope_ratio": (1, 1.0),
-    "alibi_bias_max": (8,),
-    # The indexer of sparse attention only chooses keys.
-    "indexer_rope_interleave": (True, False),
-}
-_HARMLESS |= dict.fromkeys(
-    words("""
-    rotary_value use_dynamic_ntk use_logn_attn use_mrope attn_temperature_tuning rope_3d
-    rope_interleaved
-    """),
-    (False,),
-)
-_HARMLESS |= dict.fromkeys(_SWITCHES, (True,))
-# The effect of these depends on the model: in most they have none.
-_OF_KNOWN_MODELS = words("no_rope_layer_interval attn_temperature_tuning")
-READ = (
-    _OF_KNOWN_MODELS
-    | _SWITCHES
-    | words("""
+# Keys that this package reads in every model.
+_READ = words("""
     rope_parameters rope_scaling rope_theta rope_local_base_freq rotary_emb_base swa_rope_theta
     global_rope_theta local_rope_theta layer_rope_theta rotary_dim attn_rotary_emb
     rotary_emb_fraction partial_rotary_factor rotary_pct rope_pct qk_rope_head_dim qk_nope_head_dim
-    rope_interleave rotary_emb_interleaved alibi mla_use_nope no_rope_layers rope_scaling_layers
-    dual_chunk_attention_config
-    """)
-)
+    rope_interleave rotary_emb_interleaved rope_scaling_layers
+""")
+# These have an effect in few models; an unknown one may be one of them.
+_OF_KNOWN_MODELS = words("no_rope_layer_interval attn_temperature_tuning")
+# Values at which keys change nothing.
+_HARMLESS: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(_SWITCHES, (True,)),
+    **dict.fromkeys(
+        words("""
+        alibi rotary_value use_dynamic_ntk use_logn_attn use_mrope attn_temperature_tuning rope_3d
+        rope_interleaved
+        """),
+        (False,),
+    ),
+    "rope_ratio": (1, 1.0),
+    "alibi_bias_max": (8,),
+    "dual_chunk_attention_config": ({},),
+    "use_rope_layers": ([],),
+    # The indexer of sparse attention only chooses keys.
+    "indexer_rope_interleave": (True, False),
+}
 
 
-def flattened(config: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
+def read(config: Any, keys: Config, layout: str | None = None) -> dict[str, Any]:
+    """Returns a checked config in common words. The arguments are as in ``from_hf``."""
+    config = flattened(config, keys)
+    _check_known(config, layout)
+    _check_keys(config)
+    begin(config)
+    for step in family_of(config).steps:
+        step(config)
+    finish(config)
+    return config
+
+
+def flattened(config: Any, keys: Config) -> dict[str, Any]:
     """Returns the keys of the text model, overridden by ``keys``, without nulls.
 
-    A null that has a meaning (a model without windows) is kept. The arguments are as in
-    ``from_hf``.
+    A null that has a meaning (a model without windows) is kept.
     """
     for key in keys:
         if key in SECTION_ONLY | {"rope_type", "type"}:
@@ -74,18 +80,16 @@ def flattened(config: Any, keys: Mapping[str, Any]) -> dict[str, Any]:
     config = _text(config)
     config = {**mapping(config, "attn_config"), **config, **keys}
     model = TEXT_PARTS.get(config.get("model_type") or "", config.get("model_type"))
-    row = ROWS.get(model or "")
-    config = _in_common_words(config, row) if row else config
     present = {k: value for k, value in config.items() if value is not None or k in _WINDOWS}
     return present | {"model_type": model} if model else present
 
 
-def check_known(config: Mapping[str, Any], layout: str | None) -> None:
+def _check_known(config, layout):
     """Checks that a model is offered, and that a layout is given for an unknown one."""
     model = config.get("model_type")
     if model in REFUSED:
         raise ValueError(f"model_type={model!r} is not offered by from_hf: {REFUSED[model]}")
-    if not model or model in ROWS or layout is not None:
+    if not model or model in FAMILIES or layout is not None:
         return
     parts = [
         name for name, part in config.items() if isinstance(part, dict) and part.get("model_type")
@@ -103,48 +107,51 @@ def check_known(config: Mapping[str, Any], layout: str | None) -> None:
     )
 
 
-def check_keys(config: Mapping[str, Any]) -> None:
+def _check_keys(config):
     """Checks that no unread key could change which positions the model has."""
-    row, read = row_of(config), set(READ)
-    if config.get("model_type") in ROWS:
-        read -= {key for key in _STOPS - row.reads if config.get(key) != []}
-    else:
+    family, listed = family_of(config), config.get("no_rope_layers")
+    read = {*_READ, *family.reads, *family.unread}
+    if config.get("model_type") in FAMILIES:
         # The class of a model may fill in an empty list, as SmolLM3's does.
-        read -= _OF_KNOWN_MODELS | (set() if config.get("no_rope_layers") else {"no_rope_layers"})
-    unknown = [
-        f"{key}={value!r}"
+        read |= _OF_KNOWN_MODELS | ({"no_rope_layers"} if listed == [] else set())
+    else:
+        read |= _SWITCHES | ({"no_rope_layers"} if listed else set())
+    unknown = {
+        key: value
         for key, value in config.items()
-        if about_positions(key) and key not in read | row.unread
+        if about_positions(key) and key not in read
         if not any(type(value) is type(x) and value == x for x in _HARMLESS.get(key, ()))
-    ]
+    }
     if unknown:
+        readers = [f"; {key} is read by {', '.join(reading(key))}" for key in unknown]
         raise ValueError(
-            f"{' and '.join(unknown)}: not understood, and the positions may depend on it. Find "
-            "out what the model's code does with it, then build that with posenc_jax.make(...)"
+            f"{' and '.join(f'{key}={value!r}' for key, value in unknown.items())}: not "
+            "understood, and the positions may depend on it. Find out what the model's code does "
+            "with it, then build that with posenc_jax.make(...)"
+            + "".join(text for text in readers if not text.endswith("by "))
         )
-    # With mla_use_nope=false it would not be known which channels rotate.
-    for key, value in {"mla_use_nope": True, **row.fixed}.items():
-        if config.get(key, value) is not value:
-            raise ValueError(f"{key}={config[key]!r} must be {value!r}: no other is offered")
+    if config.get("mla_use_nope", True) is not True:
+        raise ValueError("mla_use_nope=false is not offered: which channels rotate is not known")
+    for keys in mapping(config, "per_layer_config").values():
+        if unread := sorted(filter(about_positions, keys.keys() - LAYER_SIZES)):
+            raise ValueError(f"{unread[0]} in per_layer_config is not read")
 
 
-def has_no_positions(config: Mapping[str, Any]) -> bool:
+def has_no_positions(config: Config) -> bool:
     """Returns whether no layer has RoPE, by the model's code or by a key of its config."""
     off = [key for key in _SWITCHES if not flag(config, key, default=True)]
-    is_nope = row_of(config).scheme == "nope" or position_kind(config) == "nope"
+    is_nope = family_of(config).scheme == "nope" or position_kind(config) == "nope"
     return is_nope or bool(off) or flag(config, "mla_use_nope", default=False)
 
 
-def position_kind(config: Mapping[str, Any]) -> str:
+def position_kind(config: Config) -> str:
     """Returns ``position_embedding_type``: "rope", "rope_gptj" (pairs of neighbours) or "nope"."""
-    row = row_of(config)
-    if row.position_type == "unread":
+    family = family_of(config)
+    if "position_embedding_type" in family.unread:
         return "rope"
-    kind = config.get("position_embedding_type", row.position_type)
-    offered = ["rope", "rotary", "rope_gptj"]
-    if "position_embedding_type" in row.reads:
-        offered.append("nope")
-    check_choice(offered, position_embedding_type=kind)
+    kind = config.get("position_embedding_type", "rope")
+    may_be_none = ["nope"] if "position_embedding_type" in family.reads else []
+    check_choice(["rope", "rotary", "rope_gptj", *may_be_none], position_embedding_type=kind)
     return "rope" if kind == "rotary" else kind
 
 
@@ -198,26 +205,8 @@ def _text(config):
         return config
     inner = mapping(config, part)
     for key in config:
-        is_read = key in READ or about_positions(key)
-        if is_read and config[key] is not None and config[key] != inner.get(key):
+        if about_positions(key) and config[key] is not None and config[key] != inner.get(key):
             raise ValueError(f"{key} contradicts {part}: pass config[{part!r}] instead")
     if "model_type" in config and not inner.get("model_type"):
         inner = {**inner, "model_type": config["model_type"]}
     return _text(inner)
-
-
-def _in_common_words(config, row):
-    """Returns the keys under the names of most models, with the defaults of the model's class."""
-    common = {common: config[key] for key, common in row.renamed.items() if key in config}
-    config = {k: v for k, v in config.items() if k not in row.renamed.values()} | common
-    sections = mapping(config, "rope_parameters").values()
-    # The class gives a base to the sections of kinds that lack one.
-    bare = [x for x in sections if isinstance(x, Mapping) and x.get("rope_theta") is None]
-    in_sections = row.local and config.get("rope_parameters") is not None and not bare
-    absent = {
-        key: value
-        for key, value in row.defaults.items()
-        if config.get(key) is None and not (key in config and key in _WINDOWS)
-        if not (in_sections and about_positions(key))
-    }
-    return config | absent

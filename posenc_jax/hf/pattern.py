@@ -1,25 +1,44 @@
-"""Reads all layers of a published model from its ``config.json``, as a pattern for ``Transformer``.
-
-``from_hf`` is separate, because it returns one encoding for ``attend`` and also takes a section of
-a config alone, whereas a pattern needs the number of layers.
-"""
+"""Reads all layers of a published model from its ``config.json``."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from flax import nnx
 
+from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.wrappers.logit_scale import LogScale
-from posenc_jax.hf import bias, from_hf
-from posenc_jax.hf.config import check_known, flattened
-from posenc_jax.hf.layers import WITHOUT_ATTENTION, kinds_of, number_of_layers, window_of
-from posenc_jax.hf.table import row_of
+from posenc_jax.hf import bias, encoding_of
+from posenc_jax.hf.common import count_of_layers
+from posenc_jax.hf.config import read
+from posenc_jax.hf.families import family_of
+from posenc_jax.hf.layers import WITHOUT_ATTENTION, window_of
 from posenc_jax.hf.values import FULL, LAYERS, SLIDING, whole
-from posenc_jax.model.layers import Layers
+from posenc_jax.model.layers import Layers, Window
 from posenc_jax.registry import make
+
+
+class ModelLayers(Layers):
+    """Describes the layers of one model as the shortest pattern that repeats; it has a length."""
+
+    def __init__(self, layers: Sequence[tuple[Encoding | None, Window]]):
+        self.count = count = len(layers)
+        names = [(id(encoding), window) for encoding, window in layers]
+        periods = [p for p in range(1, count + 1) if count % p == 0]
+        period = next(p for p in periods if names == names[:p] * (count // p))
+        super().__init__(*zip(*layers[:period], strict=True))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[Encoding | None, Window]]:
+        return map(self.at, range(self.count))
+
+    def at(self, number: int) -> tuple[Encoding | None, Window]:
+        """Returns the encoding and the window of layer ``number``, from 0."""
+        return super().at(count_of("number", number, 0, self.count - 1))
 
 
 def layers_from_hf(
@@ -29,10 +48,11 @@ def layers_from_hf(
     layout: str | None = None,
     rngs: nnx.Rngs | None = None,
     **keys: Any,
-) -> Layers:
+) -> ModelLayers:
     """Returns the encoding and the window of every layer, as the shortest pattern that repeats.
 
-    Layers that are equal share one instance. A layer without attention to the text (Mamba, linear
+    ``len`` counts the layers, and a loop gives the pair of each. Layers that are equal share one
+    instance. A layer without attention to the text (Mamba, linear
     attention, convolution, attention to images) is None; ``Transformer`` accepts no pattern that
     has one. ``Layers.at(n)`` is layer n; the encoding there holds the parameters of all layers that
     use it, if each has its own (Mistral Large 4). The window of an encoder (ModernBERT,
@@ -51,34 +71,38 @@ def layers_from_hf(
       ValueError: the model is not known or not offered, the config does not give the kind of each
         layer, or the reach of a window is not known; the message names the reason.
     """
-    config = flattened(config, keys)
-    check_known(config, layout)
+    config = read(config, keys, layout)
     if bias.has_t5(config):
-        return _of_t5(config, layer_type, layout, rngs)
+        of_decoder = layer_type == "decoder" and "num_decoder_layers" in config
+        count = whole(config, *(("num_decoder_layers",) if of_decoder else LAYERS))
+        # UMT5 has a table in each layer, and the others share one.
+        tables = [
+            encoding_of(config, layer_type=layer_type, layout=layout, rngs=rngs)
+            for _ in range(count if config.get("model_type") == "umt5" else 1)
+        ]
+        return ModelLayers([(tables[n % len(tables)], None) for n in range(count)])
     if layer_type is not None:
         raise ValueError(f"layer_type={layer_type!r} must be left out: the result has all layers")
-    if bias.has_alibi(config):
-        return Layers([from_hf(config, layout=layout)])
-    kinds = _kinds(config)
-    if row_of(config).scheme == "learned":  # Added once, at the input.
-        return Layers([from_hf(config, layout=layout, rngs=rngs)])
+    kinds, count = _kinds(config), count_of_layers(config, needed=True)
+    if bias.of_all_layers(config, rngs) is not None:
+        return ModelLayers([(encoding_of(config, layout=layout, rngs=rngs), None)] * count)
     distinct: dict[Any, Encoding] = {}
 
     def layer(number):
         if kinds and kinds[number] in WITHOUT_ATTENTION:
             return None, None
-        encoding = from_hf(config, layer=number, layout=layout, rngs=rngs)
+        encoding = encoding_of(config, layer=number, layout=layout, rngs=rngs)
         encoding = distinct.setdefault(jax.tree.structure(encoding), encoding)
-        return encoding, window_of(config, number, kinds[number] if kinds else None)
+        return encoding, window_of(config, number)
 
-    layers = [layer(number) for number in range(number_of_layers(config))]
+    layers = [layer(number) for number in range(count)]
     for encoding in distinct.values():
         if isinstance(encoding, LogScale) and rngs is not None:
-            count = sum(other is encoding for other, _ in layers)
-            sizes = {"num_heads": encoding.s.shape[0], "num_layers": count}
+            users = sum(other is encoding for other, _ in layers)
+            sizes = {"num_heads": encoding.s.shape[0], "num_layers": users}
             stacked: Any = make("log_scale", **sizes, over=encoding.inner, rngs=rngs)
             layers = [(stacked if e is encoding else e, window) for e, window in layers]
-    return _shortest(layers)
+    return ModelLayers(layers)
 
 
 def sinks_from_hf(
@@ -100,10 +124,9 @@ def sinks_from_hf(
       ValueError: the model is not known or not offered, or the config does not give the kind of
         each layer.
     """
-    config = flattened(config, keys)
-    check_known(config, None)
-    kinds, sinks = _kinds(config), row_of(config).sinks
-    count = number_of_layers(config)
+    config = read(config, keys)
+    kinds, sinks = _kinds(config), family_of(config).sinks
+    count = count_of_layers(config, needed=True)
     kinds = kinds or [FULL] * count
     having = {SLIDING} if sinks == "windows" else {*kinds} - WITHOUT_ATTENTION if sinks else set()
     return ["head" if kind in having else None for kind in kinds]
@@ -115,32 +138,12 @@ def same(encoding: Encoding | None, other: Encoding | None) -> bool:
     return structure == jax.tree.structure(other)
 
 
-def _of_t5(config, layer_type, layout, rngs):
-    of_decoder = layer_type == "decoder" and "num_decoder_layers" in config
-    spellings = ("num_decoder_layers",) if of_decoder else LAYERS
-    count = whole(config, *spellings) if row_of(config).own_tables else 1
-    arguments: dict[str, Any] = dict(layer_type=layer_type, layout=layout, rngs=rngs)
-    return Layers([from_hf(config, **arguments) for _ in range(count)])
-
-
 def _kinds(config) -> list[str]:
     """Returns the kind of each layer; the config must say it if layers differ."""
-    kinds = kinds_of(config)
-    if row_of(config).kinds_needed and not kinds:
+    kinds = config.get("layer_types") or []
+    if family_of(config).kinds_needed and not kinds:
         raise ValueError(
             f"layer_types is missing: layers of model_type={config['model_type']!r} differ, and it "
             "gives the kind of each; add the list that the model's code makes"
         )
     return kinds
-
-
-def _shortest(layers) -> Layers:
-    names = [(id(encoding), window) for encoding, window in layers]
-    count = len(layers)
-    period = next(
-        period
-        for period in range(1, count + 1)
-        if count % period == 0 and names == names[:period] * (count // period)
-    )
-    encodings, windows = zip(*layers[:period], strict=True)
-    return Layers(encodings, windows)

@@ -1,6 +1,6 @@
 """Lists the models that are known and not offered by ``from_hf``, each with the reason."""
 
-from posenc_jax.hf.row import words
+from posenc_jax.hf.values import words
 
 _TWO_AXES = "its pairs rotate by the rows and columns of an image, in an order of its own"
 _INKLING = (

@@ -1,6 +1,5 @@
 """Lists the types of rotary sections, with their keys and the keywords of ``make`` for them."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from posenc_jax.hf.values import LENGTH, ORIGINAL, agreed, entries, flag, is_number, number, whole
@@ -44,43 +43,41 @@ SECTION_ONLY |= {"mrope_section", "mrope_interleaved", "llama_4_scaling_beta"}
 class Section(NamedTuple):
     """Holds the keys of a config about the rotation of one layer."""
 
-    keys: Any  # the rotary section, a mapping, or None for a layer without RoPE
+    keys: dict[str, Any]  # the rotary section
     where: str  # the name of the section in errors
-    config: Mapping[str, Any]  # every key, with this layer's own values in place of the common ones
-
-    def with_base(self, base: Any) -> "Section":
-        """Returns the section with this base; the base beside it is that of other layers."""
-        config = {key: value for key, value in self.config.items() if key != "rope_theta"}
-        return Section({**self.keys, "rope_theta": base}, self.where, config)
+    config: dict[str, Any]  # every key, with this layer's own values in place of the common ones
 
 
-def kind_of(section: Section, ntk_alpha: bool) -> str:
+def kind_of(section: Section, reads_alpha: bool) -> str:
     """Returns the type of a section, a key of ``TYPES``.
 
-    ``ntk_alpha`` says whether the model's code takes "dynamic" for a fixed alpha.
+    ``reads_alpha`` says whether the model's code takes "dynamic" for a fixed alpha.
     """
     keys, where, _ = section
     names = {str(keys[key]) for key in ("rope_type", "type") if key in keys}
     kinds = {_OLD_NAMES.get(name, name) for name in names} or {"default"}
     if len(kinds) > 1 or not kinds <= TYPES.keys() - {"ntk_alpha"}:
-        valid = (*(name for name in TYPES if name != "ntk_alpha"), *_OLD_NAMES)
+        valid = [name for name in (*TYPES, *_OLD_NAMES) if name != "ntk_alpha"]
         raise ValueError(
             f"rope_type={' and '.join(sorted(names))} in {where} must be one of "
             f"{', '.join(valid)}. A model with another type has its own code: read it, then use "
             "posenc_jax.make(...), 'axial_rope' for instance"
         )
     (kind,) = kinds
-    kind = "ntk_alpha" if kind == "dynamic" and ntk_alpha and "alpha" in keys else kind
-    needed, allowed = TYPES[kind][1:]
-    needed = (*needed, "mrope_section") if "mrope" in names else needed
-    # llama_4_scaling_beta needs the training length; transformers also writes the longest length,
-    # and never reads it.
-    written = (ORIGINAL, LENGTH[0]) if "llama_4_scaling_beta" in keys else ()
-    valid = (*needed, *allowed, *_EVERY_TYPE, *written)
-    for key in keys:
-        if key not in valid:
-            hint = suggest(key, valid)
-            raise ValueError(f"{where} of type {kind!r} has an unknown key {key!r}{hint}")
+    kind = "ntk_alpha" if kind == "dynamic" and reads_alpha and "alpha" in keys else kind
+    needed = TYPES[kind].needed + ("mrope_section",) * ("mrope" in names)
+    valid = [*needed, *TYPES[kind].allowed, *_EVERY_TYPE]
+    if "llama_4_scaling_beta" in keys:
+        # It needs the training length; transformers writes the longest too, and never reads it.
+        valid += [ORIGINAL, LENGTH[0]]
+    for key in sorted(keys.keys() - {*valid}):
+        hint = suggest(key, valid)
+        if key == "attn_factor" and kind == "yarn":
+            hint = (
+                ", which multiplies YaRN's own factor in the code of some models: give the product,"
+                " attention_factor = attn_factor * (0.1 * log(factor) + 1), in its place"
+            )
+        raise ValueError(f"{where} of type {kind!r} has an unknown key {key!r}{hint}")
     if missing := [key for key in needed if key not in keys]:
         raise ValueError(f"{where} of type {kind!r} lacks {missing[0]!r}")
     return kind
@@ -92,31 +89,25 @@ def keywords(section: Section, kind: str) -> dict[str, Any]:
     match kind:
         case "default":
             return {}
-        case "linear":
-            return {"factor": number(keys, "factor", 1, where=where)}
-        case "dynamic":
-            factor = number(keys, "factor", 1, where=where)
-            return {"factor": factor, "train_length": whole(config, *LENGTH)}
-        case "ntk_alpha":
-            return {"factor": number(keys, "alpha", 1, where=where)}
-        case "proportional":
-            return {"factor": number(keys, "factor", 1, where=where, default=1.0)}
-        case "llama3":
-            bounds = {key: number(keys, key, where=where) for key in TYPES[kind].needed[1:]}
-            settings = {"factor": number(keys, "factor", 1, where=where), **bounds}
-            return settings | {"train_length": train_length(section)}
         case "yarn":
             return _yarn(section)
-    return _longrope(section)
+        case "longrope":
+            return _longrope(section)
+    of_scheme = "alpha" if kind == "ntk_alpha" else "factor"
+    settings: dict[str, Any] = {"factor": number(keys, of_scheme, 1, where=where, default=1.0)}
+    if kind == "dynamic":
+        settings["train_length"] = whole(config, *LENGTH)
+    if kind == "llama3":
+        settings |= {key: number(keys, key, where=where) for key in TYPES[kind].needed[1:]}
+        settings["train_length"] = train_length(section)
+    return settings
 
 
 def train_length(section: Section, *others: str) -> int:
     """Returns the length before the extension, which ``others`` give where it is missing."""
     keys, where, config = section
     sources = {f"{ORIGINAL} in {where}": keys, f"{ORIGINAL} in config": config}
-    lengths = {
-        name: whole(source, ORIGINAL) for name, source in sources.items() if ORIGINAL in source
-    }
+    lengths = {name: whole(keys, ORIGINAL) for name, keys in sources.items() if ORIGINAL in keys}
     # Not the longest length in general, which may be that after the extension.
     length = agreed(lengths) if lengths else whole(config, ORIGINAL, *others)
     longest = whole(config, *LENGTH, default=length)
@@ -130,13 +121,12 @@ def train_length(section: Section, *others: str) -> int:
 
 def _yarn(section):
     keys, where, _ = section
-    settings = {key: number(keys, key, where=where) for key in _MSCALES if key in keys}
-    if not (settings.get("mscale") and settings.get("mscale_all_dim")):
+    read = [key for key in ("attention_factor", "beta_fast", "beta_slow") if key in keys]
+    if keys.get("mscale") and keys.get("mscale_all_dim"):
         # The code of transformers reads neither, where one is missing or 0.
-        settings = {key: value for key, value in settings.items() if not key.startswith("mscale")}
-    if "attention_factor" in keys:
-        settings["attention_factor"] = number(keys, "attention_factor", where=where)
+        read += ["mscale", "mscale_all_dim"]
     length = train_length(section, *LENGTH)
+    settings = {key: number(keys, key, where=where) for key in read}
     settings |= {"train_length": length, "factor": _stretch(section, length)}
     return settings | {"truncate": flag(keys, "truncate", default=True)}
 

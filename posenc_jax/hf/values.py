@@ -6,6 +6,8 @@ from typing import Any
 
 from posenc_jax.checks import count_of
 
+Config = Mapping[str, Any]
+
 # Different models have different names for a size.
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_num_attention_heads")
 WIDTH = ("hidden_size", "n_embd", "d_model")
@@ -18,6 +20,11 @@ FULL, SLIDING, CHUNKED, LINEAR = (
 )
 
 
+def words(text: str) -> frozenset[str]:
+    """Returns the words of a text."""
+    return frozenset(text.split())
+
+
 def agreed(values: Mapping[str, Any]) -> Any:
     """Returns the one value that every key gives."""
     if len(set(values.values())) > 1:
@@ -26,20 +33,18 @@ def agreed(values: Mapping[str, Any]) -> Any:
     return next(iter(values.values()))
 
 
-def whole(
-    config: Mapping[str, Any], *spellings: str, default: int | None = None, minimum: int = 1
-) -> int:
+def whole(config: Config, *spellings: str, default: int | None = None, minimum: int = 1) -> int:
     """Returns the whole number of ``minimum`` or more under one of ``spellings``."""
     given = {key: count_of(key, config[key], minimum) for key in spellings if key in config}
-    if not given and default is not None:
-        return default
-    if not given:
+    if given:
+        return agreed(given)
+    if default is None:
         raise ValueError(f"config lacks {' or '.join(spellings)}: add one, or pass it as a keyword")
-    return agreed(given)
+    return default
 
 
 def number(
-    section: Mapping[str, Any],
+    section: Config,
     key: str,
     minimum: float = 0,
     *,
@@ -53,7 +58,7 @@ def number(
     return float(value)
 
 
-def flag(section: Mapping[str, Any], key: str, *, default: bool) -> bool:
+def flag(section: Config, key: str, *, default: bool) -> bool:
     """Returns the true or false under ``key``."""
     value = section.get(key, default)
     if not isinstance(value, bool):
@@ -62,7 +67,7 @@ def flag(section: Mapping[str, Any], key: str, *, default: bool) -> bool:
 
 
 def entries(
-    section: Mapping[str, Any], key: str, is_entry: Callable[[Any], bool], default: Any = ()
+    section: Config, key: str, is_entry: Callable[[Any], bool], default: Any = ()
 ) -> list[Any]:
     """Returns the list under ``key``; each entry passes ``is_entry``."""
     value = section.get(key, default)
@@ -71,7 +76,7 @@ def entries(
     return list(value)
 
 
-def mapping(section: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def mapping(section: Config, key: str) -> Config:
     """Returns the dict under ``key``, empty where it is missing or null."""
     value = section.get(key) or {}
     if not isinstance(value, Mapping):

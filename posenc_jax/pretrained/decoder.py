@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from posenc_jax.checks import check_choice
-from posenc_jax.hf.config import READ, about_positions, flattened
+from posenc_jax.hf.config import about_positions, flattened
+from posenc_jax.hf.families import family_of
 from posenc_jax.hf.pattern import layers_from_hf
 from posenc_jax.hf.rotary import head_dim_of
-from posenc_jax.hf.row import words
-from posenc_jax.hf.table import row_of
-from posenc_jax.hf.values import flag, number, whole
+from posenc_jax.hf.values import flag, number, whole, words
 from posenc_jax.model.layers import Layers
 
 # Each model's differences from Llama, in keywords of Transformer.
@@ -91,10 +90,10 @@ def _checked(config):
             "known. If the code of one of them is also this model's, pass its model_type="
         )
     check_choice(("silu", "swish"), hidden_act=config.get("hidden_act", "silu"))
-    row, known = row_of(config), _SIZES | _LENGTHS | READ | _WITHOUT_EFFECT
-    if row.switched:
+    family, known = family_of(config), _SIZES | _LENGTHS | _WITHOUT_EFFECT
+    if "use_sliding_window" in family.reads:
         known |= _SWITCHED_WINDOWS
-    elif row.window == "every":
+    elif family.windowed:
         known |= {"sliding_window"}
     unknown = [
         f"{key}={value!r}"

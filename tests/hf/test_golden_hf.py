@@ -11,7 +11,6 @@ from hf_models import FORWARD, relative_error
 
 import posenc_jax
 from posenc_jax.encodings.lib.wrapper import innermost
-from posenc_jax.hf.layers import number_of_layers
 from posenc_jax.hf.pattern import same
 
 MODELS = [
@@ -102,8 +101,7 @@ def test_patterns_of_model_types(model_type):
         common.refuses("not known|layer_types", lambda: posenc_jax.layers_from_hf(config))
         return
     pattern, shown = posenc_jax.layers_from_hf(config), dict(windows)
-    for number in range(number_of_layers(config)):
-        encoding, window = pattern.at(number)
+    for number, (encoding, window) in enumerate(pattern):
         if number not in shown:
             assert (encoding, window) == (None, None)
             continue

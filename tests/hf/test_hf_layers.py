@@ -6,9 +6,8 @@ from flax import nnx
 
 from posenc_jax import Chunks, from_hf, layers_from_hf, make
 from posenc_jax.encodings.position_maps.dual_chunk import DualChunk
-from posenc_jax.hf.layers import kinds_of
+from posenc_jax.hf.config import read
 from posenc_jax.hf.pattern import same
-from posenc_jax.hf.rules import At, not_from_last
 
 # What the published config.json files say about layers and positions.
 KIMI_LINEAR = dict(model_type="kimi_linear", num_hidden_layers=27, num_attention_heads=32)
@@ -52,13 +51,19 @@ FULL_BY_DEFAULT = {
 }
 
 
+def kinds(config):
+    return read(config, {})["layer_types"]
+
+
 @pytest.mark.parametrize(
     ("model_type", "full"),
     [(m, full) for full, text in FULL_BY_DEFAULT.items() for m in text.split()],
 )
 def test_kinds_of_layers_by_default(model_type, full):
-    kinds = kinds_of(dict(model_type=model_type, num_hidden_layers=13, sliding_window=8))
-    assert tuple(n for n, kind in enumerate(kinds) if kind == "full_attention") == full
+    listed = read(dict(model_type=model_type, num_hidden_layers=13, sliding_window=8), {})[
+        "layer_types"
+    ]
+    assert tuple(n for n, kind in enumerate(listed) if kind == "full_attention") == full
 
 
 # Models whose class reads how often a layer has full attention; no other reads any of these keys.
@@ -73,14 +78,15 @@ INTERVALS = {
 def test_an_interval_is_read_where_the_class_reads_it(key):
     def reads(name):
         config = dict(model_type=name, num_hidden_layers=13, sliding_window=8)
-        return kinds_of(config) != kinds_of(config | {key: 7})
+        return kinds(config) != kinds(config | {key: 7})
 
     names = " ".join(FULL_BY_DEFAULT.values()).split()
     assert {*filter(reads, names)} == {*INTERVALS[key].split()}
 
 
 def test_every_fourth_layer_from_the_last_stands_still():
-    still = [n for n in range(10) if not not_from_last({"num_hidden_layers": 10}, At(n, None))]
+    config = dict(model_type="muse_spark_text", num_hidden_layers=10, rope_theta=1e4, head_dim=8)
+    still = [n for n in range(10) if not from_hf(config, layer=n).hooks()]
     assert still == [1, 5, 9]
 
 
@@ -168,17 +174,11 @@ def test_other_models_with_dual_chunks(model_type):
     assert isinstance(from_hf(QWEN25_1M | {"model_type": model_type}, layer=3), DualChunk)
 
 
-@pytest.mark.parametrize(("size", "window"), [(8, (3, 4)), (7, (3, 3))])
-def test_an_even_window_of_t5gemma2_has_a_longer_right_side(size, window):
-    sizes = dict(num_hidden_layers=1, num_attention_heads=2, hidden_size=64, head_dim=32)
-    kinds = dict(layer_types=["sliding_attention"], sliding_window=size, rope_theta=1e4)
-    assert layers_from_hf(dict(model_type="t5gemma2_text", **sizes, **kinds)).at(0)[1] == window
-
-
 def test_biases_are_those_of_every_layer():
     bloom = dict(model_type="bloom", n_layer=30, n_head=16)
     assert said(layers_from_hf(bloom), 30) == [("ALiBi", None)] * 30
     t5 = dict(model_type="t5", num_heads=2, d_model=8, relative_attention_num_buckets=8)
+    t5 |= dict(num_layers=6)
     layers = layers_from_hf(t5, layer_type="decoder", rngs=nnx.Rngs(0))
     assert said(layers, 6) == [("T5", None)] * 6 and len(layers.distinct) == 1
     umt5 = dict(t5, model_type="umt5", num_layers=3, num_decoder_layers=2)
@@ -187,3 +187,98 @@ def test_biases_are_those_of_every_layer():
         assert len(layers.distinct) == count == len(layers.pattern)
     with pytest.raises(ValueError, match="relative_attention_num_buckets"):
         layers_from_hf(t5, layer_type="decoder", relative_attention_num_buckets=None)
+
+
+def test_layers_have_a_length_and_an_end():
+    layers = layers_from_hf(GEMMA3_4B)
+    assert len(layers) == 34 and [window for _, window in layers].count(None) == 5
+    assert len(layers.pattern) == 34 and len(list(layers)) == 34
+    common.refuses("number=34", lambda: layers.at(34))
+
+
+# What classes of transformers make of configs that say less, or say it in other words
+
+
+def windows(config):
+    return [window for _, window in layers_from_hf(config)]
+
+
+KINDS = dict(full="full_attention", sliding="sliding_attention")
+SIZES = dict(hidden_size=64, num_attention_heads=4, head_dim=16, rope_theta=1e4)
+
+
+def kinds_of(text):
+    return dict(layer_types=[KINDS[name] for name in text.split()])
+
+
+def test_neomme_alternates_short_and_long_windows():
+    neomme = SIZES | kinds_of("sliding sliding sliding full") | {"model_type": "neomme"}
+    assert windows(neomme) == [(256, 256), (1024, 1024), (256, 256), None]
+    far, near = (from_hf(neomme, layer_type=kind) for kind in ("full_attention", KINDS["sliding"]))
+    assert (far.rotary_dim, near.rotary_dim) == (4, 16)
+
+
+def test_t5gemma2_has_two_stacks():
+    text = SIZES | kinds_of("sliding full") | dict(sliding_window=8, rope_local_base_freq=1e3)
+    text |= dict(rope_scaling={"rope_type": "linear", "factor": 8.0}, head_dim=256)
+    encoder = {"model_type": "t5gemma2_encoder", "text_config": text}
+    encoder["text_config"]["model_type"] = "t5gemma2_text"
+    decoder = text | {"model_type": "t5gemma2_decoder"}
+    whole = {"model_type": "t5gemma2", "encoder": encoder, "decoder": decoder}
+    common.refuses("encoder.*decoder", lambda: from_hf(whole))
+    common.refuses("encoder.*decoder", lambda: layers_from_hf(whole))
+    assert windows(encoder) == [(3, 4), None] and windows(decoder) == [8, None]
+    scaled = from_hf(decoder, layer_type="full_attention")
+    assert same(scaled, make("pi", head_dim=256, base=1e4, factor=8.0))
+
+
+def test_the_window_of_mimo_has_the_query_too():
+    mimo = dict(model_type="mimo_v2_flash", num_hidden_layers=6, swa_rope_theta=1e4, rope_theta=5e6)
+    mimo |= dict(sliding_window=128, sliding_window_size=128)
+    assert windows(mimo) == [None, 129, 129, 129, 129, None]
+
+
+def test_the_window_of_a_modernbert_is_half_of_its_attention():
+    bert = dict(model_type="modernbert", hidden_size=64, num_attention_heads=4, num_hidden_layers=3)
+    assert windows(bert) == [None, (64, 64), (64, 64)]
+    ettin = bert | dict(model_type="modernbert-decoder", local_attention=32)
+    assert windows(ettin) == [None, 16, 16]
+
+
+def test_falcon_with_alibi_has_plain_rope_in_its_object():
+    falcon = dict(model_type="falcon", num_attention_heads=4, hidden_size=64, alibi=True)
+    section = {"rope_type": "default", "rope_theta": 1e4}
+    assert same(from_hf(falcon | {"rope_parameters": section}), from_hf(falcon))
+    yarn = section | {"rope_type": "yarn", "factor": 2.0}
+    common.refuses("rope_parameters", lambda: from_hf(falcon | {"rope_parameters": yarn}))
+
+
+def test_step_3_5_lists_bases_and_parts_of_heads():
+    step = SIZES | kinds_of("full sliding sliding full") | dict(model_type="step3p5")
+    step |= dict(num_hidden_layers=3, sliding_window=8, rope_theta=[5e6, 1e4, 1e4, 1e4])
+    step |= dict(partial_rotary_factors=[0.5, 1.0, 1.0, 1.0], yarn_only_types=["full_attention"])
+    step |= dict(rope_scaling={"rope_type": "linear", "factor": 2.0}, use_rope_layers=[])
+    (far, _), *others = layers_from_hf(step)
+    assert same(far, make("pi", head_dim=16, rotary_dim=8, base=5e6, factor=2.0))
+    assert len(others) == 2
+    assert all(same(e, make("rope", head_dim=16)) and window == 8 for e, window in others)
+
+
+def test_ling_3_attends_in_the_last_layer_of_a_group():
+    ling = dict(model_type="bailing_hybrid", num_hidden_layers=8, layer_group_size=4)
+    ling |= dict(qk_rope_head_dim=64, rope_theta=6e6)
+    assert [n for n, (encoding, _) in enumerate(layers_from_hf(ling)) if encoding] == [3, 7]
+
+
+def test_attn_factor_is_not_attention_factor():
+    yarn = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=512)
+    common.refuses(
+        r"attention_factor = attn_factor \*",
+        lambda: from_hf(yarn | {"attn_factor": 1.0}, head_dim=8),
+    )
+
+
+@pytest.mark.parametrize("model_type", ["albert", "electra"])
+def test_embeddings_with_a_width_of_their_own(model_type):
+    sizes = dict(hidden_size=256, max_position_embeddings=8)
+    assert from_hf(sizes, model_type=model_type, rngs=nnx.Rngs(0)).table.shape == (8, 128)
