@@ -11,7 +11,7 @@ ARGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: compare demo test test-slow oldest lint parity benchmark tpu-test tpu-check gallery results \
-	report site clean
+	site clean
 
 # Trains and evaluates fifteen schemes, then prints the table and the report's path.
 compare: $(VENV)/experiments
@@ -67,32 +67,14 @@ tpu-check: $(VENV)/experiments $(VENV)/libtpu
 gallery: $(VENV)/experiments
 	$(BIN)/python -m experiments.studies.gallery $(ARGS)
 
-# Rebuilds all pages from the results in docs/data and records, without training: in build/results
-# the atlas, the ledger of claims, the ladder and the leaderboard; in docs the guide, tables, figures
-# and data.
+# Makes the tables of docs/data and the figures of docs/figures from the archives, without training,
+# and puts the tables into the pages.
 results: export JAX_PLATFORMS = cpu
-results: $(VENV)/experiments
-	$(INSTALL) -e ".[packages]"
+results: $(VENV)/installed
+	$(INSTALL) -e ".[packages,images,icons,video]"
 	$(BIN)/python -m experiments.training.packages
-	for name in answers ladder; do $(BIN)/python -m experiments.results.archive \
-		--restore=docs/data/$$name.tar.xz --workdir=build/results || exit; done
-	for name in images learned pointing story video; do $(BIN)/python -m experiments.results.archive \
-		--restore=docs/data/$$name.tar.xz --workdir=build/results/$$name || exit; done
-	for name in claims atlas ladder; do $(BIN)/python launch.py \
-		--config=configs/$$name.py:small --workdir=build/results --report || exit; done
-	$(BIN)/python launch.py --config=configs/learned.py:small --workdir=build/results/learned --report
-	cp build/results/learned/learned.csv docs/data
-	cd build/results/atlas && cp *.csv.gz atlas.json *.svg $(CURDIR)/docs/atlas
-	cd build/results/claims && cp claims.csv claims.json $(CURDIR)/docs/claims
-	cd build/results && cp ladder.csv ladder.json window.svg by_tokens.svg $(CURDIR)/docs/ladder
-	$(BIN)/python -m experiments.results.reports.leaderboard_page
-	$(BIN)/python -m experiments.results.reports
-	$(BIN)/python -m experiments.results.reports.croissant
-
-# Writes the technical report, a PDF, from the same results: build/report.pdf.
-report: results
-	$(INSTALL) -e ".[report]"
-	JAX_PLATFORMS=cpu $(BIN)/python -m experiments.results.reports.technical_report
+	$(BIN)/python -m experiments.studies.kept $(ARGS)
+	$(BIN)/python -m cogapp -rP README.md docs/*.md
 
 # Builds the site, which needs no network to be read: open build/site/index.html in a browser.
 site: $(VENV)/site

@@ -28,7 +28,6 @@ EXPERIMENTS = [
     "pandas",
     "jinja2",
     "markupsafe",
-    "adjustText",
     "etils",
     "fsspec",
 ]
@@ -60,11 +59,10 @@ setup(
         "experiments": EXPERIMENTS,
         "pretrained": PRETRAINED,
         # With pytest 9.2, pytest-xdist 3.8 does not see which tests must share a worker.
-        "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "typst", "pytest<9.2"]
+        "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "cogapp", "pytest<9.2"]
         + ["pytest-xdist", "ruff", "mypy", "types-PyYAML", "pybtex", "equinox", "dm-haiku"],
         "site": [*EXPERIMENTS, "sphinx", "myst-nb", "furo", "sphinx-copybutton"]
         + ["sphinx-mathjax-offline", "pybtex"],
-        "report": [*EXPERIMENTS, "typst"],
         "data": ["datasets"],
         "packages": ["pypi-simple"],
         "images": ["mlxtend"],

@@ -57,7 +57,7 @@ def _spec(module: str):
         return None
 
 
-# The packages that experiments import and posenc_jax does not require. ``results.reports``
-# requires the packages that draw, because machines that only time steps do not need them.
+# The packages that experiments import and posenc_jax does not require. ``studies`` requires the
+# packages that draw, because machines that only time steps do not need them.
 require({"ml_collections": "ml_collections", "rich": "rich", "yaml": "pyyaml", "scipy": "scipy"})
-require({"etils": "etils", "fsspec": "fsspec"})
+require({"etils": "etils", "fsspec": "fsspec", "pandas": "pandas"})

@@ -21,16 +21,15 @@ def test_a_page_has_its_parts(name):
         assert number in papers.papers()
 
 
-def test_the_results_of_a_page_say_how_far_to_trust_them():
+def test_a_page_has_the_results_of_its_scheme():
     page = pages.page("fox", NOTHING_DRAWN, [])
     rows = {line.split(" | ")[0]: line for line in page.splitlines() if line.startswith("| ")}
-    assert "16x | trust |\n|---|" in page
-    assert "`3 seeds` `corrected` `rank" in rows["| text"] and "▲" in rows["| text"]
-    assert "3 of 3 seeds" in rows["| flip_flop"] and "learned by" in rows["| flip_flop"]
-    # Each task is named once, though shares of rows and of answers are two questions.
+    assert "| question | 1x | 2x | 4x | 8x | 16x |" in page
+    assert "▲" in rows["| bits per byte, test"] and "±" in rows["| gain, manual"]
+    assert "1.000" in rows["| rows right, flip_flop"] and "| rows right, copy" not in rows
     named = page.partition("does not learn these tasks in that training: ")[2].partition(".\n")[0]
-    tasks = named.split(", ")
-    assert "copy" in tasks and "answers" not in tasks and len(tasks) == len(set(tasks))
+    assert "copy" in named.split(", ")
+    assert "holds there. | 2503.02130 | reproduced |" in page
 
 
 @pytest.mark.parametrize("name", REGISTRY)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from experiments.results import pages, panels
+from experiments.results import lengths, pages, panels
 from experiments.results.comparisons import margins, marks
 from experiments.results.table import Table, grid, select
 
@@ -28,7 +28,8 @@ def of_scheme(name: str) -> Results:
     answers = select(pages.read("atlas"), scheme=name)
     tasks = select(answers, study="tasks", measure=panels.EXACT)
     learned = panels.learned(tasks)
-    text = select(answers, study="language", measure=_TEXT)
+    text = select(answers, study="language")
+    text = pd.concat([select(text, measure="last"), lengths.gains(text)])
     if text.empty and learned.empty:
         return Results("", [])
     told = select(pages.compared("atlas"), study="language", scheme=name, measure=_TEXT)

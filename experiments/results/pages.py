@@ -2,45 +2,98 @@
 
 A page has a block for each table, and cog writes what the block prints below it:
 
-    <!-- [[[cog from experiments.results import pages; print(pages.rung("c_l256_t20")) ]]] -->
+    <!-- [[[cog from experiments.results import pages; pages.show("ladder_main") ]]] -->
     <!-- [[[end]]] -->
 
     python -m cogapp -rP README.md docs/*.md
 
-``kept`` makes the data again, and a test checks that the tables are those of the data.
+``studies/kept.py`` makes the data again. A test checks that the tables of pages are those of the
+data, and that numbers in sentences are, see ``cell``.
 """
 
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.results import ladder, lengths, panels, table
+from experiments.results import extensions, ladder, lengths, table
+from experiments.results.comparisons import compared as compare
 from experiments.results.comparisons import margins, marks
+from experiments.results.statistics import Cell, mean_and_margin
 from experiments.results.table import Table, grid, select
 
 DATA = Path(__file__).parents[2] / "docs/data"
-# The schemes of the atlas that docs/results.md shows.
-ATLAS = (
-    "rope_windowed transformer_xl cable kerple_power fox dape grape_a swin_v2 kerple_log sandwich "
-    "alibi rnope_swa t5 rerope fire nope yarn ntk pi rope sinusoidal learned"
-)
+
+
+# Columns of tables: a head, and what the rows have in columns of the tidy table.
+Heads = Mapping[str, Mapping[str, Any]]
+
+_ATLAS = """rope_windowed transformer_xl cable kerple_power fox dape grape_a swin_v2 kerple_log
+sandwich alibi rnope_swa dual_base t5 rerope fire nope yarn ntk pi rope sinusoidal learned"""
+# The splits and the xs of columns.
+_PANELS: dict[str, dict[str, tuple[str, Any]]] = {
+    "images": {"28": ("pasted", 28), "rescaled 42": ("rescaled", 42)}
+    | {"rescaled 84": ("rescaled", 84), "pasted 42": ("pasted", 42), "pasted 84": ("pasted", 84)},
+    "pointing": {"1 up, 16 x 16": ("1 up", "16 x 16"), "place, 8 x 8": ("place", "8 x 8")}
+    | {f"place, {size}": ("place", size) for size in ("8 x 16", "16 x 8", "16 x 16")},
+    "video": {f"{frames} frames": ("length", frames) for frames in (32, 64, 128)}
+    | {f"128, gap {gap}": ("gap, 128 frames", gap) for gap in (12, 35, 53, 106)},
+    "story": {"1x": ("pace", "1x"), "4x": ("pace", "4x"), "backwards": ("warp", "reverse")}
+    | {"with pauses": ("warp", "pause"), "random": ("warp", "random")}
+    | {f"from time {t}": ("later in the story", f"{t}") for t in (64, 256)},
+}
+# The steps of tuning and the multiples of columns.
+_EXTENDED = {
+    "extension_small": ((0, 2), (0, 8), (0, 32), (100, 2), (100, 8), (100, 32)),
+    "extension_yarn": ((0, 8), (25, 8), (100, 8), (400, 8)),
+    "extension_smollm2": ((0, 1), (0, 2), (0, 4)),
+}
 
 
 @functools.cache
 def read(name: str) -> pd.DataFrame:
-    """Returns the results that docs/data keeps under a name, gains over the own window included."""
-    frame = table.read(DATA / f"{name}.csv.gz")
-    is_text = {"last", "windowed"}.issubset(frame["measure"])
-    return pd.concat([frame, lengths.gains(frame)]) if is_text and name != "ladder" else frame
+    """Returns the results that docs/data keeps under a name."""
+    if name in _EXTENDED:
+        records = pd.read_csv(DATA / f"{name}.csv").to_dict("records")
+        return extensions.tidy(name, records)
+    return table.read(DATA / f"{name}.csv.gz")
 
 
 @functools.cache
 def compared(name: str) -> pd.DataFrame:
     """Returns the comparisons that docs/data keeps under a name."""
     return table.read(DATA / f"{name}_comparisons.csv.gz")
+
+
+@functools.cache
+def verdicts() -> pd.DataFrame:
+    """Returns the verdicts on published claims, see ``ledger.tested``."""
+    return pd.read_csv(DATA / "claims_verdicts.csv.gz", keep_default_na=False)
+
+
+def show(name: str) -> None:
+    """Prints a table of ``TABLES``, for cog."""
+    print(TABLES[name]())
+
+
+def cell(name: str, query: str) -> Cell:
+    """Returns a mean over seeds, its margin and the number of seeds, of the results of a name.
+
+    A query such as "scheme=rope, measure=last, x=4" chooses rows, whose splits count alike. After
+    "minus" follows what other rows have instead: "scheme=rope, x=4 minus x=1" is a difference.
+    """
+
+    def by_seed(words: dict[str, str]) -> pd.Series:
+        frame = read(name).astype(dict.fromkeys(words, "str") | {"x": "float"})
+        where: dict[str, Any] = words | ({"x": float(words["x"])} if "x" in words else {})
+        return select(frame, **where).groupby("seed")["value"].mean()
+
+    parts = [dict(re.findall(r"(\w+)=([^,]*[^, ])", part)) for part in query.split(" minus ")]
+    values, *others = (by_seed(parts[0] | part) for part in parts)
+    return mean_and_margin(values - others[0] if others else values)
 
 
 def markdown(shown: Table) -> str:
@@ -50,86 +103,39 @@ def markdown(shown: Table) -> str:
 
 
 def columns(
-    name: str,
-    heads: Mapping[str, Mapping[str, Any]],
-    schemes: str = "",
-    best_at: str = "",
-    is_error: bool = True,
+    frame: pd.DataFrame, verdicts: pd.DataFrame, heads: Heads, schemes: str = "", **more: Any
 ) -> str:
-    """Returns a table whose columns show any rows of the results of a name.
+    """Returns a table whose columns show any rows, with the verdicts of comparisons.
 
-    ``heads`` has for the head of each column what its rows have in some columns of the tidy table.
-    ▲ and ▼ are the verdicts of the comparisons. ``schemes`` are the rows, by default all, the one
-    that is best at the column ``best_at`` first.
+    ``schemes`` are the rows, by default all; ``more`` is for ``table.grid``.
     """
-    frame, verdicts = read(name), compared(name)
-    rows = pd.concat(select(frame, **where).assign(x=head) for head, where in heads.items())
-    told = pd.concat(select(verdicts, **where).assign(x=head) for head, where in heads.items())
-    shown = grid(
-        rows,
-        name,
-        is_error=is_error,
-        best_at=best_at or None,
-        schemes=schemes.split() or None,
-        xs=heads,
-        marks=marks(told),
-        margins=margins(select(told, measure="gain")),
+    rows, told = (
+        pd.concat(select(of, **where).assign(x=head) for head, where in heads.items())
+        for of in (frame, verdicts)
     )
-    return markdown(shown)
+    more |= {"marks": marks(told), "margins": margins(select(told, measure="gain"))}
+    return markdown(grid(rows, "", schemes=schemes.split() or None, xs=heads, **more))
 
 
-def losses(name: str, schemes: str = "", split: str = "test", study: str = "extrapolation") -> str:
-    """Returns the losses of the last tokens by multiple of the trained length, and windowed."""
-    of = {"study": study, "split": split}
-    xs = sorted(select(read(name), measure="last", **of)["x"].unique())
-    heads = {f"{x:g}x": of | {"measure": "last", "x": x} for x in xs}
-    return columns(name, heads | {"windowed": of | {"measure": "windowed", "x": 1}}, schemes)
+def atlas_text() -> str:
+    """Returns the losses of some schemes of the atlas by length."""
+    of: dict[str, Any] = {"study": "language", "split": "test"}
+    heads = {f"{x}x": of | {"measure": "last", "x": x} for x in (1, 2, 4, 8, 16)}
+    heads |= {"windowed": of | {"measure": "windowed", "x": 1}}
+    return columns(read("atlas"), compared("atlas"), heads, _ATLAS)
 
 
-def gains(name: str, heads: str, schemes: str = "") -> str:
-    """Returns gains from more context; ``heads`` are as "test 2x, manual 2x"."""
-    pairs = [head.split() for head in heads.split(", ")]
-    of = {
-        f"{split} {x}": {"split": split, "measure": "gain", "x": float(x[:-1])}
-        for split, x in pairs
-    }
-    return columns(name, of, schemes, is_error=False)
-
-
-def rung(name: str) -> str:
-    """Returns the losses of all schemes of one rung of the ladder."""
-    of = {"study": name}
+def ladder_main() -> str:
+    """Returns the losses of all schemes of the main rung of the ladder."""
+    of = {"study": "c_l256_t20"}
     shown = ladder.rung_table(select(read("ladder"), **of), select(compared("ladder"), **of))
     return markdown(shown)
 
 
-def rungs(measure: str) -> str:
-    """Returns the "trained" or the "beyond" loss on all rungs of the ladder."""
-    shown = ladder.rungs_table(read("ladder"), compared("ladder"), measure)
+def ladder_rungs() -> str:
+    """Returns the losses at the trained length on all rungs of the ladder."""
+    shown = ladder.rungs_table(read("ladder"), compared("ladder"), "trained")
     return Table(shown.title, shown.cells.rename_axis("rung")).markdown()
-
-
-def longer(name: str, longer_name: str) -> str:
-    """Returns the losses of one rung in texts as long as those another one was trained on."""
-    return markdown(ladder.longer_table(read("ladder"), name, longer_name))
-
-
-def drawn(name: str, heads: Mapping[str, tuple[str, Any]], is_error: bool = False) -> str:
-    """Returns a study of drawn examples; ``heads`` has the split and the x of each column."""
-    measure = {"split": "", "measure": ["accuracy", "error in frame widths"]}
-    of = {head: measure | {"split": split, "x": x} for head, (split, x) in heads.items()}
-    return columns(name, of, is_error=is_error)
-
-
-def solved() -> str:
-    """Returns how many seeds of each scheme of the atlas have solved each task."""
-    return markdown(panels.solved_table(select(read("atlas"), study="tasks")))
-
-
-@functools.cache
-def verdicts() -> pd.DataFrame:
-    """Returns the verdicts on published claims, see ``ledger.tested``."""
-    return pd.read_csv(DATA / "claims_verdicts.csv.gz", keep_default_na=False)
 
 
 def claims() -> str:
@@ -148,3 +154,70 @@ def copied() -> str:
     best = models.groupby(["rung", "scheme"])["copied"].mean()["c_l256_t20"]
     order = best.sort_values(ascending=False).index
     return markdown(Table("", cells.reindex([*order, *cells.index.difference(order)])))
+
+
+def panel(name: str) -> str:
+    """Returns the results of an experiment on drawn examples."""
+    measure = "error in frame widths" if name == "story" else "accuracy"
+    heads = {
+        head: {"split": split, "measure": measure, "x": x}
+        for head, (split, x) in _PANELS[name].items()
+    }
+    return columns(read(name), compared(name), heads, is_error=name == "story")
+
+
+def extended(name: str) -> str:
+    """Returns the losses of methods that make a model longer, after steps of tuning."""
+    losses = select(read(name), measure="last")
+    verdicts = compare(losses.assign(family=losses["split"], is_error=True), lengths.WINDOWED)
+    heads: dict[str, dict[str, Any]] = {
+        f"{steps} steps, {x}x": {"split": f"{steps} steps", "x": x} for steps, x in _EXTENDED[name]
+    }
+    right = select(read(name), measure="short accuracy")
+    plain = select(right, scheme="rope", split="0 steps").set_index("seed")["value"]
+    kept = right.assign(value=right["value"] / right["seed"].map(plain), measure="kept")
+    heads |= {
+        f"{split}, kept": {"split": split, "measure": "kept"} for split in kept["split"].unique()
+    }
+    losses = pd.concat([losses, kept])
+    target = {"extension_small": "100 steps, 8x", "extension_smollm2": "0 steps, 2x"}
+    return columns(losses, verdicts, heads, best_at=target.get(name))
+
+
+def searched(name: str) -> str:
+    """Returns the losses of factors that a search has found, and of others."""
+    records = pd.read_csv(DATA / f"{name}.csv")
+    records = records.assign(x=records["group"], split="", measure="loss", unit="nats per token")
+    frame = table.tidy(name, records.rename(columns={"loss": "value"}).to_dict("records"))
+    return markdown(grid(frame, "", best_at="near"))
+
+
+def learned() -> str:
+    """Returns the percentages of rows that models have right at twice the trained length.
+
+    A model has learned a task with 90 % of the rows of the trained length. A cell has a number for
+    each model that has, where most of a scheme's have.
+    """
+    right = select(read("learned"), measure="exact match").query("~split.str.endswith('_sparse')")
+    right = right.assign(multiple=right["x"] // right.groupby("study")["x"].transform("min"))
+    by_model = right.pivot(
+        index=["study", "scheme", "seed"], columns="multiple", values="value"
+    ).reset_index()
+    is_learned = by_model[1] >= 0.9
+    most = is_learned.groupby([by_model["study"], by_model["scheme"]]).transform("mean") > 0.5
+    words = by_model[is_learned & most].assign(shown=lambda t: (100 * t[2]).map("{:.0f}".format))
+    cells = words.groupby(["study", "scheme"])["shown"].agg(" ".join).unstack(fill_value="")
+    return markdown(Table("", cells.rename_axis("task")))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "learned": learned,
+    "atlas_text": atlas_text,
+    "ladder_main": ladder_main,
+    "ladder_rungs": ladder_rungs,
+    "claims": claims,
+    "copied": copied,
+    **{name: functools.partial(panel, name) for name in _PANELS},
+    **{name: functools.partial(extended, name) for name in _EXTENDED},
+    **{n: functools.partial(searched, n) for n in ("longrope_small", "longrope_smollm2")},
+}

@@ -16,14 +16,11 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.text import Text
 
-from experiments import require
 from experiments.results import comparisons as compare
 from experiments.results import drawing
 from experiments.results.record import write_files
 from experiments.results.statistics import number
 from experiments.results.table import FILE, Table, packed
-
-require({"matplotlib": "matplotlib", "jinja2": "jinja2"})
 
 _PAGE = Path(__file__).with_name("page.html")
 COMPARISONS = "comparisons.csv"

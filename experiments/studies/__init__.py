@@ -8,6 +8,11 @@ longrope/            the search for LongRoPE's factors
 ladder.py            schemes on text again, trained longer, at other lengths and in other sizes
 atlas.py, claims/    all schemes on all questions, and published claims, from the studies above;
                      ``combined.py`` runs several studies as one
+kept.py              makes the tables and figures of docs/ from archives of finished runs
 gallery.py           what each encoding does to attention before training; ``docstrings.py`` reads
                      what its docstring says
 """
+
+from experiments import require
+
+require({"matplotlib": "matplotlib", "PIL": "pillow", "jinja2": "jinja2"})

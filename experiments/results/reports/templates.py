@@ -4,7 +4,6 @@ A template of a page is its body: a fragment of HTML in an element of the class 
 the style ``results.css``. ``document`` makes a page from it, which needs no other file.
 """
 
-import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -24,28 +23,6 @@ _FOLDER = Path(__file__).with_suffix("")
 def read(name: str) -> Any:
     """Returns what the file ``name`` of the folder has, which is YAML."""
     return yaml.safe_load((_FOLDER / name).read_text())
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Describes a table of docs/; ``tables.yaml`` says which fields a kind of table has."""
-
-    heading: str
-    columns: Mapping[str, tuple[Any, ...]]
-    file: str = ""
-    experiment: str = ""
-    metric: str = ""
-    is_error: bool = False
-    schemes: str = ""
-    by: str = ""
-
-
-def tables(kind: str) -> list[Table]:
-    """Returns the tables of a kind in ``tables.yaml``, with columns as tuples."""
-    return [
-        Table(**table | {"columns": {name: tuple(of) for name, of in table["columns"].items()}})
-        for table in read("tables.yaml")[kind]
-    ]
 
 
 # The title and the caption of figures, by their names.

@@ -1,12 +1,12 @@
 """Makes the tables of docs/data and the figures of docs/figures again, without training.
 
-    python -m experiments.results.kept
-    python -m experiments.results.kept --studies=ladder,claims
+    python -m experiments.studies.kept
+    python -m experiments.studies.kept --studies=ladder,claims
 
 Each archive of docs/data is restored into build/results, and the report of its experiment is
 written there, as ``launch.py --report`` does. Of the report, docs/data gets the results as
 ``NAME.csv.gz``, the mean over texts and without losses by position, and the comparisons as
-``NAME_comparisons.csv.gz``; and docs/figures gets the figures.
+``NAME_comparisons.csv.gz``; and docs/figures gets the figure ``NAME.svg``.
 """
 
 import argparse
@@ -26,6 +26,9 @@ from experiments.results.record import write_files
 from experiments.settings import names_in
 
 DATA, FIGURES, WORKDIR = Path("docs/data"), Path("docs/figures"), Path("build/results")
+
+
+_SHOWN = ("results", "loss_vs_length")  # figures of reports that pages may show
 
 
 class Kept(NamedTuple):
@@ -72,7 +75,8 @@ def write(name: str, console: Console) -> None:
     for path in sorted(folder.glob("*.csv")):
         files[f"{name}_{path.name}.gz"] = table.packed(pd.read_csv(path, keep_default_na=False))
     write_files(DATA, files)
-    figures = {f"{name}_{path.name}": path.read_bytes() for path in sorted(folder.glob("*.svg"))}
+    drawn = [path for path in sorted(folder.glob("*.svg")) if path.stem in _SHOWN]
+    figures = {f"{name}.svg": path.read_bytes() for path in drawn}
     write_files(FIGURES, figures)
     console.print(f"{name}: {len(frame)} numbers; {', '.join([*files, *figures])}")
 

@@ -1,0 +1,54 @@
+"""Tests that tables and numbers on pages are those of the tidy tables in docs/data."""
+
+import re
+
+import common
+import pytest
+from cogapp import Cog
+
+from experiments.results import pages
+
+PAGES = [common.ROOT / "README.md", *sorted((common.ROOT / "docs").glob("*.md"))]
+# A number, perhaps with half of its interval, and a comment with what ``pages.cell`` takes.
+TOLD = re.compile(r"(-?[\d.]+)(?: ± ([\d.]+))?<!-- (\w+): ([^>]+?) -->")
+
+
+@pytest.mark.parametrize("name", pages.TABLES)
+def test_a_table_has_numbers_in_all_of_its_rows(name):
+    head, rule, *rows = pages.TABLES[name]().splitlines()
+    assert rows and len({line.count(" | ") for line in (head, rule, *rows)}) == 1
+    assert all(re.search(r"\d", row) for row in rows)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_of_pages_are_those_of_the_data(page, monkeypatch):
+    monkeypatch.chdir(common.ROOT)
+    assert Cog().main(["cog", "--check", "-P", str(page)]) == 0, "run make results"
+
+
+def wrong(text: str) -> list[str]:
+    """Returns the numbers of a text that are not those of the data, to their last digit."""
+    found = []
+    for told, margin, name, query in TOLD.findall(text):
+        mean, half, _ = pages.cell(name, query)
+        for word, value in ((told, mean), (margin, half)):
+            digits = len(word.partition(".")[2])
+            if word and f"{value:z.{digits}f}" != word:
+                found.append(f"{word} is {value:.{digits + 1}f}: {query}")
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_numbers_in_sentences_are_those_of_the_data(page):
+    assert wrong(page.read_text()) == []
+
+
+def test_a_wrong_number_is_found():
+    of = "study=d8_w256_t20, measure=non_overlapping, x=1"
+    rope, fox = f"1.939<!-- ladder: {of}, scheme=rope -->", f"1.78<!-- ladder: {of}, scheme=fox -->"
+    assert wrong(rope) == wrong(fox) == []
+    assert wrong(f"-0.16<!-- ladder: {of}, scheme=fox minus scheme=rope -->") == []
+    assert len(wrong(rope.replace("1.939", "1.94") + fox.replace("1.78", "1.79"))) == 1
+    at_256 = "study=c_l256_t20, measure=non_overlapping, x=1, scheme=alibi"
+    assert wrong(f"2.046 ± 0.012<!-- ladder: {at_256} -->") == []
+    assert len(wrong(f"2.046 ± 0.013<!-- ladder: {at_256} -->")) == 1
