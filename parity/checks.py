@@ -42,6 +42,7 @@ BY_PARTS = {
     "qwen3_omni_moe_text": ("qwen3_omni_moe", "Qwen3OmniMoeThinkerTextRotaryEmbedding"),
     "qwen4_exp_text": ("qwen4_exp", "Qwen4ExpTextRotaryEmbedding"),
     "recurrent_gemma": ("recurrent_gemma", "RecurrentGemmaRotaryEmbedding"),
+    "t5gemma2_decoder": ("t5gemma2", "T5Gemma2RotaryEmbedding"),
     "t5gemma2_text": ("t5gemma2", "T5Gemma2RotaryEmbedding"),
     "zaya": ("zaya", "ZayaRotaryEmbedding"),
 }

@@ -82,7 +82,9 @@ _PAIRED, _WINDOWED, _KINDS = (
 _MLA = dict(layout="interleaved", latent=True)  # DeepSeek's attention
 _IMROPE = dict(axes=axes.interleaved, sections=(24, 20, 20))
 _QWEN2_VL = dict(sections=(16, 24, 24), reads=_SWITCHED)
-_QWEN35 = dict(axes=axes.interleaved, sections=(11, 11, 10), steps=(_LINEAR_4,), fraction=0.25)
+_QWEN35 = dict(
+    axes=axes.interleaved, sections=(11, 11, 10), steps=(_LINEAR_4,), fraction=0.25, head_dim=256
+)
 _GEMMA3 = dict(head_dim=256, steps=(_EVERY_6, two_bases(1e6, 1e4)))
 _WIDE = dict(head_dim=256, steps=(every(6, last=True), defaults(global_head_dim=512)))
 _MODERNBERT = dict(unread=_POSITION_TYPE, steps=(odd.modernbert,))
@@ -95,11 +97,11 @@ FAMILIES: dict[str, Family] = {
         apertus1p5_text arcee aria_text bitnet chameleon csm dbrx diffllama emu3_text_model esmc
         eurobert evolla exaone falcon_h1 flex_olmo granite granite4_vision_text
         granite_docling_text granitemoe granitemoeshared gte hyperclovax internlm2 jais2
-        jetmoe jina_embeddings_v3 lfm2 lfm2_moe nomic_bert olmo olmo2 olmoe solar_open
+        jetmoe jina_embeddings_v3 lfm2 lfm2_moe nomic_bert olmo olmo2 olmoe
     """),
     **_alike("llama", base=1e4, steps=(bare(128),)),
     **_alike("higgs_audio_v2 hrm_text internlm3 iquestcoder mellum", head_dim=128),
-    **_alike("hy_v3 molmo2_text seed_oss", head_dim=128),
+    **_alike("hy_v3 molmo2_text seed_oss solar_open", head_dim=128),
     **_alike("gemma", head_dim=256),
     **_alike("nanochat", around=odd.nanochat),
     **_alike("apertus", needs_section=True),
@@ -117,7 +119,13 @@ FAMILIES: dict[str, Family] = {
     **_alike("laguna minimax_m3_vl_text", fraction=1.0, head_dim=128),
     **_alike("sarvam_moe", fraction=1.0, head_dim=64),
     **_alike("zaya", fraction=1.0, head_dim=128, steps=(odd.kinds_alone,)),
-    **_alike("step3p5", fraction=1.0, reads=words("partial_rotary_factors"), steps=(odd.step3p5,)),
+    **_alike(
+        "step3p5",
+        fraction=1.0,
+        head_dim=128,
+        reads=words("partial_rotary_factors"),
+        steps=(odd.step3p5,),
+    ),
     **_alike("moonshine", _PAIRED, fraction=0.9),
     **_alike("moonshine_streaming", _PAIRED, fraction=0.8),
     **_alike("glm4_moe nemotron persimmon", fraction=0.5),
@@ -125,21 +133,20 @@ FAMILIES: dict[str, Family] = {
     **_alike("glm glm4", _PAIRED, fraction=0.5, head_dim=128),
     **_alike("gpt_neox", fraction=0.25, base=1e4),
     **_alike("stablelm", fraction=0.25),
-    **_alike("minimax_m2", fraction=1.0, reads=_ROTARY_DIM),
+    **_alike("minimax_m2", head_dim=128, fraction=1.0, reads=_ROTARY_DIM),
     **_alike("minimax_m1 minimax_text_01", _KINDS, fraction=1.0, reads=_ROTARY_DIM),
     **_alike("codegen gptj", _PAIRED, fraction=1.0, base=1e4, reads=_ROTARY_DIM, steps=(odd.gptj,)),
     # Several axes of positions
     **_alike("qwen2_5_vl_text qwen2_vl_text", _QWEN2_VL, steps=(late_windows(80),)),
     **_alike("qwen2_5_omni_text", _QWEN2_VL, steps=(late_windows(28),)),
-    **_alike("paddleocr_vl_text", sections=(16, 24, 24), unread=_WINDOW),
+    **_alike("paddleocr_vl_text", head_dim=128, sections=(16, 24, 24), unread=_WINDOW),
     **_alike("glm4v_text glm_ocr_text", _PAIRED, sections=(8, 12, 12), fraction=1.0),
     **_alike("glm4v_moe_text", sections=(8, 12, 12), fraction=0.5),
     **_alike("glm_image_text", sections=(8, 12, 12), fraction=1.0),
     **_alike("qwen3_omni_moe_text qwen3_vl_moe_text", _IMROPE),
     **_alike("cosmos3_edge_text qwen3_vl_text", _IMROPE, head_dim=128),
     **_alike("cohere_compass_text", _IMROPE, steps=(odd.kinds_alone,)),
-    **_alike("qwen3_5_moe_text", _QWEN35),
-    **_alike("qwen3_5_text", _QWEN35, head_dim=256),
+    **_alike("qwen3_5_moe_text qwen3_5_text", _QWEN35),
     **_alike("qwen4_exp_text", _QWEN35, _KINDS, fraction=1.0, steps=()),
     **_alike("ernie4_5_vl_moe_text", _PAIRED, sections=(22, 22, 20), axes=_time_last),
     **_alike("hunyuan_vl_text", axes=None, reads=words("alpha")),
@@ -168,6 +175,7 @@ FAMILIES: dict[str, Family] = {
         needs_section=True,
         reach=odd.radius,
         sinks="every",
+        steps=(defaults(sliding_window=128),),
     ),
     **_alike("recurrent_gemma", _WINDOWED, fraction=0.5, steps=(odd.recurrent_gemma,)),
     **_alike("deepseek_ocr2_text moshi", unread=_WINDOW),
@@ -196,14 +204,16 @@ FAMILIES: dict[str, Family] = {
     **_alike("dory", _KINDS, head_dim=256, steps=(odd.dory,)),
     # Some layers do not attend to the text
     **_alike("olmo_hybrid", steps=(every(4, LINEAR),)),
-    **_alike("qwen3_next", fraction=0.25, reads=_QWEN - _SWITCHED, steps=(_LINEAR_4,)),
+    **_alike(
+        "qwen3_next", head_dim=256, fraction=0.25, reads=_QWEN - _SWITCHED, steps=(_LINEAR_4,)
+    ),
     **_alike("bailing_hybrid", _MLA, steps=(every(6, LINEAR, key="layer_group_size"),)),
     **_alike("dots3_note_text", _MLA, _KINDS),
     **_alike("bamba", _KINDS, fraction=0.5),
     **_alike("zamba2", _KINDS, reads=words("use_mem_rope"), steps=(odd.zamba2,)),
     # Some layers do not rotate
     **_alike("afmoe", head_dim=128, steps=(_AFMOE, odd.rotates_in_windows)),
-    **_alike("lara_mini", _KINDS, steps=(odd.rotates_in_windows,)),
+    **_alike("lara_mini", _KINDS, head_dim=128, steps=(odd.rotates_in_windows,)),
     **_alike("flint", _KINDS, head_dim=128, sinks="every", steps=(odd.rotates_in_windows,)),
     **_alike("exaone4 exaone_moe", steps=(_EVERY_4, odd.rotates_in_windows_if_any)),
     **_alike("kolibri1", head_dim=128, steps=(every(5), odd.rotates_in_windows_if_any)),
