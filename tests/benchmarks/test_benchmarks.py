@@ -82,7 +82,7 @@ def test_what_is_wrong_is_said(tmp_path, monkeypatch, wrong):
         (value, out), gradients = right("dense", *arguments)
         if wrong == "refused" and implementation == "blockwise":
             raise ValueError("blockwise runs every scheme, and may refuse none")
-        if implementation != "pallas" or wrong == "refused":
+        if implementation != "blockwise" or wrong == "refused":
             return (value, out), gradients
         if wrong == "crash":
             raise RuntimeError("out of shared memory")

@@ -6,6 +6,7 @@ import io
 import re
 
 import common
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -25,6 +26,17 @@ needs_libtpu = pytest.mark.skipif(
 def test_without_libtpu_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     common.refuses("libtpu", lambda: topology.devices("v5e:2x2"))
+
+
+def test_the_page_has_the_numbers_of_the_table():
+    folder = common.ROOT / "docs/data"
+    page = (folder / "tpu_check.md").read_text()
+    table = pd.read_csv(folder / "tpu_check.csv", keep_default_na=False)
+    programs = [(program.name, program.mesh) for program in tpu_check.programs()]
+    assert [*zip(table["program"], table["mesh"], strict=True)] == programs
+    for row in table[~table["program"].str.contains("attention")].itertuples():
+        cells = row.program, row.chips, row.mesh or "-", f"{float(row.memory_gib):.2f}"
+        assert f"| {' | '.join(cells)} |" in page
 
 
 @needs_libtpu

@@ -182,7 +182,6 @@ MODELS = {
     "num_kv_heads": [model(num_kv_heads=3)],
     "num_heads": [model(num_heads=5)],
     "qk_norm": [model(qk_norm="heads")],
-    "norm_epsilon": [model(norm_epsilon=-1.0), model(norm_epsilon=float("nan"))],
     "implementation": [model(implementation="flash")],
     "Encoding": [lambda x=x: MODEL.under(x) for x in ("rope", None)],
     "window": [lambda: posenc_jax.Layers([common.build("rope")], [3, 4])],
