@@ -49,12 +49,6 @@ def test_the_reference_is_that_of_a_textbook(name):
     close(value_and_gradients(plain, *operands(name)), reference(name))
 
 
-@pytest.mark.parametrize("name", ["rope", "shaw"])
-def test_forms_for_a_cpu(name):
-    close(value_and_gradients(by("dense"), *operands(name)), reference(name))
-    close(value_and_gradients(by(None), *operands(name)), reference(name))
-
-
 @pytest.mark.parametrize("name", common.one_of_each_tile())
 def test_blockwise(name):
     close(value_and_gradients(TILED, *operands(name)), reference(name))

@@ -12,7 +12,6 @@ from common import refuses
 
 import posenc_jax
 from posenc_jax.attention.blockwise import blockwise
-from posenc_jax.attention.dense import dense
 from posenc_jax.positions import text
 
 T, H, PREFIX = 40, common.HEADS, 13
@@ -80,7 +79,7 @@ def run(attention, name, mask=None, **options):
     return _run(attention, tuple(options.items()), *operands(name), traced)
 
 
-by_dense, by_cpu, by_tiles = by(dense), by("dense"), by(TILED)
+by_dense, by_default, by_tiles = by("dense"), by(None), by(TILED)
 
 
 def of_every_pair(table):
@@ -130,22 +129,6 @@ def test_weights_of_some_heads_for_a_part_of_the_queries():
     np.testing.assert_allclose(combined, usual, atol=2e-5)
 
 
-def test_chunks_are_a_mask():
-    """Tiles of 16 tokens do not divide them."""
-    chunk = np.arange(T) // 9
-    table = np.tri(T, dtype=bool) & (chunk[:, None] == chunk)
-    expected = run(by_dense, "rope", of_every_pair(table), causal=False)
-    for attention in (by_dense, by_tiles, by("fused")):
-        close(run(attention, "rope", window=posenc_jax.Chunks(9)), expected)
-
-
-def test_a_mask_stands_beside_causality_and_a_window():
-    table = DRAWN & np.tri(T, dtype=bool) & ~np.tri(T, k=-6, dtype=bool)
-    expected = run(by_dense, "fox", table, causal=False)
-    for attention in (by_dense, by_tiles):
-        close(run(attention, "fox", DRAWN, window=6), expected)
-
-
 def test_a_function_reads_traced_arrays_and_the_order_of_a_part():
     encoding, q, k, v = operands("rope")
     tokens, lengths = encoding.tokens(text(T)), jnp.array([5, 20])
@@ -190,17 +173,27 @@ def test_a_ring_takes_a_mask_by_function_and_drops_the_same():
         refuses("mask", lambda: run(by("ring"), "fox", DRAWN, causal=False))
 
 
-# A window to both sides
+# Windows
 
 
-@pytest.mark.parametrize("window", [(3, 5), (None, 2), (4, None)])
-def test_a_window_to_both_sides(window):
-    left, right = (T if side is None else side for side in window)
-    ahead = np.arange(T)[:, None] - np.arange(T)
-    table = (ahead <= left) & (ahead >= -right)
-    expected = run(by_dense, "t5_both", of_every_pair(table), causal=False)
-    for attention in (by_dense, by_tiles):
-        close(run(attention, "t5_both", window=window, causal=False), expected)
+AHEAD = np.arange(T)[:, None] - np.arange(T)
+CHUNK = np.arange(T) // 9  # tiles of 16 tokens do not divide chunks
+# A scheme, keywords of ``attend``, and the pairs of tokens that they show.
+WINDOWS = {
+    "chunks": ("rope", dict(window=posenc_jax.Chunks(9)), CHUNK[:, None] == CHUNK),
+    "beside a mask": ("fox", dict(window=6, mask=DRAWN), DRAWN & (AHEAD < 6)),
+    "both sides": ("t5_both", dict(window=(3, 5), causal=False), (AHEAD <= 3) & (AHEAD >= -5)),
+    "ahead": ("t5_both", dict(window=(None, 2), causal=False), AHEAD >= -2),
+    "behind": ("t5_both", dict(window=(4, None), causal=False), AHEAD <= 4),
+}
+
+
+@pytest.mark.parametrize(("name", "options", "table"), WINDOWS.values(), ids=WINDOWS)
+def test_a_window_is_a_mask(name, options, table):
+    table = table & (AHEAD >= 0) if options.get("causal", True) else table
+    expected = run(by_dense, name, of_every_pair(table), causal=False)
+    for attention in (by_dense, by_tiles, *([by("fused")] if name == "rope" else [])):
+        close(run(attention, name, **options), expected)
 
 
 # Dropout
@@ -210,7 +203,7 @@ def test_a_window_to_both_sides(window):
 def test_dropout_in_tiles_and_in_its_gradients(name):
     options = dict(causal=False, window=(20, 30))
     expected = run(by_dense, name, rate=0.4, **options)
-    for attention in (by_cpu, by_tiles) if name == "rope" else (by_tiles,):
+    for attention in (by_default, by_tiles) if name == "rope" else (by_tiles,):
         close(run(attention, name, rate=0.4, **options), expected)
     (_, whole), _ = run(by_dense, name, **options)
     assert abs(expected[0][1] - whole).max() > 0.1

@@ -51,41 +51,38 @@ def test_operations_know_where_results_lie_on_explicit_axes(name):
     assert out.sharding.spec == PartitionSpec(*spec)
 
 
+@jax.jit
+def of_text(encoding, q, k, v):
+    """Returns attention over the eight tokens of a text."""
+    return posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(8)))
+
+
 @pytest.mark.parametrize("name", ["string", "transformer_xl", "deberta", "grape_a"])
 def test_arrays_bring_their_explicit_axes_with_them(name):
     """Nothing sets the mesh for the program."""
-    mesh = common.mesh_of(AxisType.Explicit, data=2)
-    encoding = common.build(name)
-    sides = [common.normal(i, 2, 8, common.HEADS, common.HEAD_DIM) for i in range(3)]
-    placed = [jax.device_put(x, NamedSharding(mesh, PartitionSpec("data"))) for x in sides]
-
-    @jax.jit
-    def attend(q, k, v):
-        return posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(8)))
-
-    common.close(attend(*placed), attend(*sides), atol=1e-5)
+    mesh, encoding, qkv = (
+        common.mesh_of(AxisType.Explicit, data=2),
+        common.build(name),
+        sides(4, 8, 8),
+    )
+    on_mesh = common.placed(qkv, mesh, "data")
+    common.close(of_text(encoding, *on_mesh), of_text(encoding, *qkv))
 
 
 def test_text_under_a_scheme_of_cameras_on_explicit_axes():
     """The transforms of text lie on every device, and the tokens on some."""
     mesh, encoding = common.mesh_of(AxisType.Explicit, context=2), common.build("prope")
-    sides = [common.normal(i, 2, 8, common.HEADS, common.HEAD_DIM) for i in range(3)]
-    over_tokens = NamedSharding(mesh, PartitionSpec(None, "context"))
-
-    @jax.jit
-    def attend(q, k, v):
-        return posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(8)))
-
+    qkv = sides(4, 8, 8)
     with jax.set_mesh(mesh):
-        actual = attend(*jax.device_put(sides, over_tokens))
-    common.close(actual, attend(*sides), atol=1e-5)
+        actual = of_text(encoding, *common.placed(qkv, mesh, None, "context"))
+    common.close(actual, of_text(encoding, *qkv))
 
 
 def test_heads_in_a_shard_map_over_every_axis():
     """Within it each device has all tokens, so there is nothing to pass around in a ring."""
     mesh, encoding = common.mesh_of(AxisType.Auto, context=2, model=2), common.build("t5")
-    sides = [common.normal(i, 2, 8, common.HEADS, common.HEAD_DIM) for i in range(3)]
     tokens, spec = encoding.tokens(text(8)), PartitionSpec(None, None, "model")
+    qkv = sides(4, 8, 8)
 
     def attend(heads, q, k, v):
         shard = posenc_jax.HeadShard(encoding, heads, common.HEADS)
@@ -94,8 +91,8 @@ def test_heads_in_a_shard_map_over_every_axis():
     in_specs = PartitionSpec("model"), spec, spec, spec
     spread = jax.shard_map(attend, in_specs=in_specs, out_specs=spec, check_vma=False)
     with jax.set_mesh(mesh):
-        actual = jax.jit(spread)(np.arange(common.HEADS), *sides)
-    common.close(actual, posenc_jax.attend(encoding, *sides, tokens), atol=1e-5)
+        actual = jax.jit(spread)(np.arange(common.HEADS), *qkv)
+    common.close(actual, of_text(encoding, *qkv))
 
 
 def test_a_model_in_a_shard_map_over_rows():
