@@ -183,12 +183,5 @@ def test_params_that_do_not_fit_are_named():
         common.refuses(path, lambda wrong=wrong: scheme.encoding(wrong))
 
 
-def test_params_may_be_the_state_of_a_module():
-    scheme, params = initialized("fire")
-    state = nnx.state(scheme.encoding(params))
-    expected = scheme.attend(params, Q, K, V, POSITIONS)
-    np.testing.assert_array_equal(scheme.attend(state, Q, K, V, POSITIONS), expected)
-
-
 def test_a_pattern_of_layers_is_refused():
     common.refuses("name='irope'", lambda: functional.scheme("irope", head_dim=8))

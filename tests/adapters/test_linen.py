@@ -71,15 +71,10 @@ def test_linen_equals_nnx(name):
     assert_close(apply(variables, x_BTD, positions, SEGMENT_IDS), output)
 
     variables = trained(variables)
-    params = variables["params"]["encoding"] if variables else {}
-    encoding = nnx_module(name, params)
-    assert jax.tree.structure(params) == jax.tree.structure(
-        nnx.to_pure_dict(nnx.split(encoding)[1])
-    )
+    encoding = nnx_module(name, variables["params"]["encoding"])
     expected = jax.jit(in_nnx)(encoding, x_BTD, positions, SEGMENT_IDS)
     assert_close(apply(variables, x_BTD, positions, SEGMENT_IDS), expected)
-    if params:
-        assert np.abs(expected - output).max() > 1e-3
+    assert np.abs(expected - output).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["seqpe", "shaw"])
@@ -96,7 +91,7 @@ def test_initial_values_are_those_of_nnx(name):
     expected = nnx.split(posenc_jax.make(name, rngs=nnx.Rngs(key), **common.arguments(name)))[1]
     # The compiler may round a product of a draw and its width differently.
     close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
-    jax.tree.map(close, variables.get("params", {}), nnx.to_pure_dict(expected))
+    jax.tree.map(close, variables["params"], nnx.to_pure_dict(expected))
 
 
 @pytest.mark.slow
@@ -125,11 +120,9 @@ def test_under_scan_and_remat(name):
         return x
 
     variables = trained(jax.jit(Model().init)(jax.random.key(0), x_BTD))
-    params = variables["params"]["Layer_0"]["encoding"] if variables else {}
+    params = variables["params"]["Layer_0"]["encoding"]
     output = jax.jit(Model().apply)(variables, x_BTD)
     assert_close(output, jax.jit(layer_by_layer)(params), atol=1e-4)
-    gradient = jax.jit(jax.grad(lambda v: (Model().apply(v, x_BTD) ** 2).mean()))(variables)
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
 def test_one_encoding_for_all_layers():

@@ -4,16 +4,11 @@ import dataclasses
 
 import common
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from pieces import SIZE, TOKEN_IDS, B, T, close, extend, in_pieces
 
 import posenc_jax
-from posenc_jax import Encoding
-from posenc_jax.attention.dense import dense
-from posenc_jax.encodings.content.fox import FoX
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.model.cache import Cache
 from posenc_jax.positions import packed, text
@@ -49,29 +44,6 @@ def test_token_by_token_or_in_chunks_or_at_once(name, pieces):
     close(in_pieces(model, cache, pieces=pieces), expected)
 
 
-@pytest.mark.parametrize("name", ["randomized", "path"])
-def test_the_first_tokens_attend_to_themselves(name):
-    """A program that makes a cache knows that its first tokens are all that there are."""
-    orders = []
-
-    def attention(encoding, tile, v, rule):
-        orders.append(rule.in_order)
-        return dense(encoding, tile, v, rule)
-
-    model = common.build_model(name, scan=True, implementation=attention)
-
-    @jax.jit
-    def run(model):
-        cache, pieces = Cache.empty(model, B, SIZE, length=100), []
-        for piece in (TOKEN_IDS[:, :5], TOKEN_IDS[:, 5:]):
-            x_BTD, cache = model.extend(piece, cache)
-            pieces.append(x_BTD)
-        return model.unembed(jnp.concatenate(pieces, axis=1))
-
-    close(run(model), common.forward(model, TOKEN_IDS, text(T), length=100))
-    assert orders[0] and not orders[1]
-
-
 @pytest.mark.parametrize(
     ("name", "keywords", "other"),
     [
@@ -88,39 +60,6 @@ def test_every_step_rotates_all_keys_by_the_length_it_has(name, keywords, other)
         close(steps[:, t - 1], expected[:, t - 1])
     elsewhere = common.forward(model, TOKEN_IDS, text(T), length=other)
     assert float(abs(expected - elsewhere)[:, -1].max()) > 1e-3
-
-
-class OtherGates(FoX):
-    """Has other gates, and does not say how their sums go on."""
-
-    def observe(self, x_BTD, tokens, state=None):
-        return super().observe(-x_BTD, tokens)[0], None
-
-
-class OfTwoKinds(Encoding):
-    """Multiplies a number of the query's position with another of the key's."""
-
-    def prepare(self, tokens, *, length=None, key=None):
-        positions = tokens.positions
-        return tokens.having({"query": jnp.cos(positions), "key": jnp.sin(positions)})
-
-    def of_keys(self, made):
-        return {"key": made["key"]}
-
-    def score(self, logits_BHTS, tile):
-        of_queries, of_keys = tile.q_tokens.made["query"], tile.k_tokens.made["key"]
-        return logits_BHTS + of_queries[:, None, :, None] * of_keys[:, None, None]
-
-
-@pytest.mark.parametrize(("name", "kind"), [("own", OfTwoKinds), ("soft_cap", OtherGates)])
-def test_a_scheme_of_ones_own_with_a_cache(name, kind, monkeypatch):
-    monkeypatch.setitem(posenc_jax.REGISTRY, "own", f"{__name__}:{kind.__name__}")
-    sizes = dict(num_heads=common.HEADS, model_dim=common.WIDTH, rngs=nnx.Rngs(0))
-    sizes |= {} if name == "own" else dict(over="own")
-    encoding = posenc_jax.make(name, num_layers=common.LAYERS, **sizes)
-    model = common.build_model(common.moved(encoding, 0))
-    expected = common.forward(model, TOKEN_IDS, text(T))
-    close(in_pieces(model, Cache.empty(model, B, SIZE)), expected)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +82,6 @@ def test_pattern_of_layers_that_read_and_layers_that_do_not():
     model = common.build_model(pattern, num_layers=4, scan=True)
     cache = Cache.empty(model, B, SIZE)
     close(in_pieces(model, cache, text(T)), common.forward(model, TOKEN_IDS, text(T)))
-
-
-def test_a_scan_over_layers_outside_of_jit():
-    model = common.build_model("kv_shift", scan=True)
-    output, _ = model.extend(TOKEN_IDS, Cache.empty(model, B, SIZE))
-    close(model.unembed(output), common.forward(model, TOKEN_IDS, text(T)))
 
 
 @pytest.mark.parametrize("name", ["dynamic_ntk", "path"])

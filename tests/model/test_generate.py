@@ -1,7 +1,6 @@
 """Tests the generation of text."""
 
 import functools
-import re
 
 import common
 import jax
@@ -55,16 +54,6 @@ def test_greedy(name):
     expected = [greedy(model, row[:n], **options) for row, n in rows]
     assert actual.tolist() == expected
     assert all(len({*row}) > 1 for row in expected)
-
-
-@pytest.mark.parametrize("name, slots", [("rope", 1), ("dynamic_ntk", 64)])
-def test_a_step_rotates_the_new_key_alone_where_no_rotated_key_changes(name, slots):
-    """A scheme that adapts to the length rotates the keys of all slots at every step."""
-    model = common.build_model(name)
-    cache = Cache.empty(model, 1, 64)
-    program = str(jax.make_jaxpr(model.extend)(TOKEN_IDS[:1, :1], cache))
-    rotated = re.findall(r":f32\[1,(\d+),[\d,]*\] = cos ", program)
-    assert rotated and max(map(int, rotated)) == slots
 
 
 def test_a_second_text_compiles_nothing():

@@ -134,14 +134,9 @@ def of_sinks(sinks, num_layers=4, scan=False, pattern=1):
 
 
 def test_sinks_of_some_layers_in_a_scan_and_past_a_cache():
-    sinks = None, "head", None, "token"
+    sinks, ids = (None, "head", None, "token"), token_ids()
     plain = of_sinks(sinks)
-    is_there = [
-        (by.sink_of_head is not None, by.sink_of_token is not None)
-        for by in (layer.block.attention for layer in plain.layers)
-    ]
-    assert is_there == [(kind == "head", kind == "token") for kind in sinks]
-    expected, ids = common.forward(plain, token_ids(), text(T)), token_ids()
+    expected = common.forward(plain, ids, text(T))
     scanned = of_sinks(sinks, scan=True, pattern=len(sinks))
     common.close(common.forward(scanned, ids, text(T)), expected)
     logits, _ = extend(scanned, ids, posenc_jax.Cache.empty(scanned, B, T))
@@ -160,20 +155,7 @@ def model(**bad):
     return functools.partial(posenc_jax.Transformer, posenc_jax.Encoding(), **SIZES | bad)
 
 
-class OwnGate(posenc_jax.Encoding):
-    """Has a parameter for each layer, and is not in the registry."""
-
-    per_layer = True
-
-    def __init__(self):
-        self.rate = nnx.Param(np.ones(common.HEADS))
-
-    def score(self, logits_BHTS, tile):
-        return logits_BHTS - tile.per_head(self.rate)
-
-
 MODELS = {
-    "num_layers=1": [lambda: posenc_jax.Transformer(OwnGate(), **SIZES)],
     "num_layers=2": [lambda: common.build_model(common.build("transformer_xl", num_layers=3))],
     "pattern": [
         lambda: common.build_model([common.build("rope")] * 3, num_layers=4),
