@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from pieces import SIZE, TOKEN_IDS, B, T, close, in_pieces
+from pieces import TOKEN_IDS, B, T
 
 import posenc_jax
 from posenc_jax import Layers, generate
 from posenc_jax.model import decode
-from posenc_jax.model.cache import Cache
 from posenc_jax.model.decode import sample
 from posenc_jax.positions import Text, Vision, circle_rope, text
 
@@ -111,19 +110,6 @@ def test_texts_that_are_read_one_by_one_go_on_as_their_batch(name, monkeypatch):
     monkeypatch.setattr(decode, "_LONG", 4)
     actual = generate(model, TOKEN_IDS, max_new_tokens=NEW, prefill_chunk=4)
     assert actual.tolist() == expected.tolist()
-
-
-def test_a_table_that_is_squeezed_for_one_length_is_the_same_in_chunks():
-    table = common.build("learned", out_of_range="interpolate", train_length=9)
-    model = common.build_model(table, scan=True)
-    chunks = [
-        generate(model, TOKEN_IDS, KEY, max_new_tokens=4, length=40, prefill_chunk=size)
-        for size in (3, 512)
-    ]
-    np.testing.assert_array_equal(*chunks)
-    pieces = in_pieces(model, Cache.empty(model, B, SIZE, length=40))
-    close(pieces, common.forward(model, TOKEN_IDS, text(T), None, 40))
-    assert np.abs(pieces - common.forward(model, TOKEN_IDS, text(T), None, 80)).max() > 1e-3
 
 
 def test_text_goes_on_where_the_builders_say():

@@ -12,7 +12,7 @@ from posenc_jax import Cache
 from posenc_jax.encodings.lib.wrapper import Wrapper
 from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
 from posenc_jax.encodings.rotary.rope import RoPE
-from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature
+from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature
 from posenc_jax.positions import text
 from posenc_jax.registry import own_keywords
 
@@ -83,28 +83,15 @@ def rope(**keywords):
 
 
 def by_hand():
-    """Returns the layers of each pattern, as its paper or its code has them, and keywords."""
+    """Returns the layers of patterns without golden arrays, as their papers say, and keywords."""
     near, still = rope(), posenc_jax.Encoding()
     rotating = rope(base=5e5, layout="interleaved")
     warm = Llama4Temperature(over=still, floor_scale=7)
     far = rope(base=1e6, frequencies=PositionInterpolation(8.0))
-    yarn, near_of_yarn = common.build("yarn", factor=8.0, base=5e5), rope(base=5e5)
-    beam = BeamScale(over=still)
     return {
         "irope": ([rotating] * 3 + [warm], [None] * 4, dict(floor_scale=7)),
         "rnope_swa": ([near] * 3 + [still], [6] * 3 + [None], dict(window=6)),
         "dual_base": ([near] * 5 + [far], [6] * 5 + [None], dict(window=6, global_factor=8.0)),
-        "global_nope": (
-            [near, still, near, near, near, still],
-            [6, None, 6, 6, 6, None],
-            dict(window=6, num_layers=6, from_end=True),
-        ),
-        "global_yarn": ([near_of_yarn] * 3 + [yarn], [6] * 3 + [None], dict(window=6)),
-        "beam": (
-            [near, near, beam, near, beam],
-            [6, 6, None, 6, None],
-            dict(window=6, num_layers=5, interval=3),
-        ),
         "flint": (
             [still, still, near, near, near, still, still],
             [None, None, 6, 6, 6, None, None],
@@ -113,16 +100,13 @@ def by_hand():
     }
 
 
-each_pattern = pytest.mark.parametrize("name", common.PATTERNS)
-
-
 def said(layers, count):
     """Returns encoding and window of each layer, in a form in which equal ones compare as equal."""
     pairs = map(layers.over(count).at, range(count))
     return [(jax.tree.structure(encoding), window) for encoding, window in pairs]
 
 
-@each_pattern
+@pytest.mark.parametrize("name", by_hand())
 def test_a_pattern_is_its_layers(name):
     encodings, windows, keywords = by_hand()[name]
     layers, count = common.build(name, **keywords), len(encodings)
@@ -164,7 +148,7 @@ ALTERNATIVES = {
 COUNTS = {"global_nope": {"num_layers": 6}, "beam": {"num_layers": 5}, "flint": {"num_layers": 7}}
 
 
-@each_pattern
+@pytest.mark.parametrize("name", common.PATTERNS)
 def test_every_keyword_of_a_pattern_matters(name):
     assert set(own_keywords(name)) == set(ALTERNATIVES[name])
 
