@@ -27,7 +27,6 @@ EXPERIMENTS = [
     "scipy",
     "pandas",
     "jinja2",
-    "markupsafe",
     "etils",
     "fsspec",
 ]
