@@ -14,7 +14,7 @@ from posenc_jax.attention import IMPLEMENTATIONS
 # precision, and is always allowed the second number.
 _TIMES, _LEAST = 4.0, 1e-4
 # Implementations that run only some schemes, and raise a ValueError for the others.
-_MAY_REFUSE = ("fused", "pallas")
+_MAY_REFUSE = ("fused",)
 
 
 def check(name: str, tokens: int) -> Iterator[dict[str, Any]]:

@@ -55,7 +55,6 @@ IMPLEMENTATIONS: tuple[tuple[str, dict[str, int]], ...] = (
     ("dense", {}),
     ("blockwise", {}),
     ("ring", {"context": 4}),
-    ("pallas", {}),
     ("fused", {"data": 2, "model": 2}),
 )
 HEADS, HEAD_DIM = 8, 128
