@@ -171,7 +171,8 @@ def extended(name: str) -> str:
     losses = select(read(name), measure="last")
     verdicts = compare(losses.assign(family=losses["split"], is_error=True), lengths.WINDOWED)
     heads: dict[str, dict[str, Any]] = {
-        f"{steps} steps, {x}x": {"split": f"{steps} steps", "x": x} for steps, x in _EXTENDED[name]
+        f"{steps} steps, {x}x": {"split": f"{steps} steps", "measure": "last", "x": x}
+        for steps, x in _EXTENDED[name]
     }
     right = select(read(name), measure="short accuracy")
     plain = select(right, scheme="rope", split="0 steps").set_index("seed")["value"]
@@ -180,8 +181,9 @@ def extended(name: str) -> str:
         f"{split}, kept": {"split": split, "measure": "kept"} for split in kept["split"].unique()
     }
     losses = pd.concat([losses, kept])
-    target = {"extension_small": "100 steps, 8x", "extension_smollm2": "0 steps, 2x"}
-    return columns(losses, verdicts, heads, best_at=target.get(name))
+    target = {"extension_small": "100 steps, 8x", "extension_yarn": "400 steps, 8x"}
+    target["extension_smollm2"] = "0 steps, 2x"
+    return columns(losses, verdicts, heads, best_at=target[name])
 
 
 def searched(name: str) -> str:
