@@ -77,7 +77,7 @@ def compared(
     few seeds". "The same" is said of equal values, as of two schemes that read one checkpoint in
     the same way; they are not part of a family, because nothing is compared.
     """
-    keys = ["family", *(["question"] if "question" in values else ["study", *QUESTION])]
+    keys = ["family", "study", *QUESTION]
     tables = [
         _question(group, against, extensions).assign(**dict(zip(keys, names, strict=True)))
         for names, group in values.groupby(keys, sort=False)
@@ -112,26 +112,6 @@ def families(table: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(**{word: rows["verdict"] == word for word in ("better", "worse")})
     groups = rows.groupby(["family", "against"], sort=False)
     return groups[["comparisons", "better", "worse"]].sum().reset_index()
-
-
-def statement(rows: pd.DataFrame) -> str:
-    """Says in words what was compared and corrected, from some rows of ``families``.
-
-    Families without a comparison, because there is one seed, are left out. If no family has a
-    comparison, the result is empty.
-    """
-    words = [
-        f"{row['family']} against {row['against']} ({row['comparisons']} comparisons, "
-        f"{row['better']} better, {row['worse']} worse)"
-        for row in rows.to_dict("records")
-        if row["comparisons"]
-    ]
-    if not words:
-        return ""
-    return (
-        f"Families of comparisons: {'; '.join(words)}. All are by seed, and corrected by family "
-        f"(Benjamini and Hochberg, q = {Q / 2:g} for better and for worse alike)."
-    )
 
 
 def marks(

@@ -1,9 +1,14 @@
-"""Holds the records of a length study, and selects them by how losses were measured."""
+"""Holds losses of texts at several lengths as a tidy table, compares them and shows them.
+
+A record of a loss has ``scheme, seed, split, protocol, stride, length, multiple, loss,
+bits_per_byte, tokens``, and ``by_text``, the loss of each text, where it is known; ``loss`` is in
+nats per token. ``evaluation/lengths.py`` has the protocols.
+"""
 
 import dataclasses
 import math
 from collections.abc import Collection, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,53 +17,13 @@ from matplotlib.figure import Figure
 from experiments.results import table
 from experiments.results.comparisons import compared, marks
 from experiments.results.drawing import curves
-from experiments.results.statistics import BASELINE, Record, Study, or_nan
+from experiments.results.statistics import BASELINE, Record, or_nan
 from experiments.results.table import Table, by_seed, grid, means, select
 
-
-class Evaluation(NamedTuple):
-    """Names one way to measure losses; see ``LengthStudy`` for the fields."""
-
-    split: str
-    protocol: str
-    stride: int | None = None
-
-
-MAIN = Evaluation("test", "last")
 # RoPE that is read through a window of the trained length, as a scheme of its own.
 WINDOWED = "rope_windowed"
 # The families of comparisons, for each split.
 GAIN, LOSS = "gain over the own window, ", "loss, "
-
-
-@dataclasses.dataclass(frozen=True)
-class LengthStudy(Study):
-    """Holds the results of every scheme at several lengths. Losses are in nats per token.
-
-    A record has ``scheme, seed, split, protocol, stride, length, multiple, loss, bits_per_byte,
-    perplexity, tokens``, and ``by_text``, the loss of each text, where it is known. Protocol
-    "windowed" scores the tokens of "last" with a model that sees only its last train_length tokens;
-    "shuffled", if it was run, with all tokens before those in a random order. ``about`` has
-    ``train_length, last_tokens, corpus, corpus_digest`` besides every study's fields.
-
-    Attributes:
-      curves: ``scheme, seed, split, positions, loss``: loss in the longest context, by the right
-        edges of buckets of positions.
-    """
-
-    curves: list[Record]
-
-    @property
-    def main(self) -> Evaluation:
-        """Returns the evaluation that is shown first, ``MAIN`` if texts of that split were read."""
-        return next(iter(evaluations(self)), MAIN)
-
-
-def records_of(records: Iterable[Record], evaluation: Evaluation = MAIN) -> list[Record]:
-    """Returns the records of one evaluation; with stride None, of any stride."""
-    split, protocol, stride = evaluation
-    records = [r for r in records if (r["split"], r["protocol"]) == (split, protocol)]
-    return [r for r in records if stride in (None, r["stride"])]
 
 
 def with_window(records: Iterable[Record]) -> list[Record]:
@@ -93,24 +58,6 @@ def by_text(record: Record) -> list[tuple[float, float]]:
         return [(math.nan, bits)]
     bits /= or_nan(record["loss"])
     return [(number, or_nan(loss) * bits) for number, loss in enumerate(texts)]
-
-
-def evaluations(study: LengthStudy) -> list[Evaluation]:
-    """Returns all evaluations of the study, that of ``LengthStudy.main`` first."""
-    made = {Evaluation(r["split"], r["protocol"], r["stride"]) for r in study.records}
-
-    def place(of: Evaluation) -> tuple:
-        return of.split != "test", of.split, of.protocol != "last", of.protocol, -(of.stride or 0)
-
-    return sorted((e for e in made if e.protocol not in ("windowed", "shuffled")), key=place)
-
-
-def evaluation_name(study: LengthStudy, evaluation: Evaluation) -> str:
-    """Returns the name of an evaluation within its split."""
-    _, protocol, stride = evaluation
-    if protocol == "last":
-        return f"last {study.about['last_tokens']} tokens"
-    return protocol.replace("_", "-") + (f", stride {stride}" if stride else "")
 
 
 def tidy(study: str, records: Iterable[Record], curves: Iterable[Record] = ()) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from experiments.results import table
-from experiments.results.statistics import Record, Study, best_first, by_seed, cells_of
+from experiments.results.statistics import Record
 
 X = int | float | str
 # The metrics of tasks: the shares of rows whose answers are all right, and of right answers.
@@ -63,52 +63,6 @@ class Result:
     metric: str
     value: float
     chance: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Map:
-    """Holds the attention of one query to each cell of a grid.
-
-    Attributes:
-      caption: a caption that is the same for every scheme.
-      weights: ``[rows][columns]``.
-      query: the query's row and column, if the query is a cell of the grid.
-    """
-
-    caption: str
-    weights: list[list[float]]
-    query: tuple[int, int] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class PanelStudy(Study):
-    """Holds the results of every scheme under several conditions.
-
-    A record has ``scheme, seed`` and the fields of a :class:`Result`. ``about`` has ``title,
-    summary, data`` besides every study's fields.
-
-    Attributes:
-      maps: ``scheme`` and the fields of a :class:`Map`, of seed 0.
-      panels: the tables and plots.
-    """
-
-    maps: list[Record]
-    panels: tuple[Panel, ...]
-
-
-def cells(study: PanelStudy, panel: Panel) -> pd.DataFrame:
-    """Returns the cells of a panel, the scheme that is best at the last x first.
-
-    Raises a ValueError if two records claim the same measurement.
-    """
-    records = [r for r in study.records if panel.has(r) and r["x"] in panel.xs]
-    shown = cells_of(by_seed(records, "x", "value", panel.condition))
-    return best_first(shown, panel.xs[-1], panel.is_error)
-
-
-def chances(study: PanelStudy, panel: Panel) -> dict[X, float]:
-    """Returns the value of a blind guess, by x."""
-    return {r["x"]: r["chance"] for r in study.records if panel.has(r) and r["chance"] is not None}
 
 
 def tidy(study: str, records: Iterable[Record]) -> pd.DataFrame:

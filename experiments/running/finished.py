@@ -10,8 +10,6 @@ from typing import Any
 from experiments.results.environment import each_once, environment_of
 from experiments.results.record import RefusedError, agreed, as_json, read_json, read_lines
 from experiments.results.seal import read_finished
-from experiments.results.speedup import with_speedups
-from experiments.results.statistics import BASELINE
 from experiments.running.points import Point
 from experiments.training.data import Corpus
 from experiments.training.recipe import RULES
@@ -134,19 +132,14 @@ class Finished(abc.ABC):
     def costs(self) -> list[dict[str, Any]]:
         """Returns what the training of each chosen point has cost, once for each of its schemes.
 
-        A cost has ``scheme``, and ``trained``, the scheme of its checkpoint; and the speed-up of
-        the scheme, if the baseline was trained too.
+        A cost has ``scheme``, and ``trained``, the scheme of its checkpoint.
         """
         finished = [(p, evaluation) for p in self.chosen() if (evaluation := self.finished(p))]
-        costs = [
+        return [
             evaluation["training"] | {"scheme": scheme, "trained": point.label}
             for point, evaluation in finished
             for scheme in (point.label, *extensions_in(evaluation, point))
         ]
-        if not any(point.label == BASELINE for point, _ in finished):
-            return costs
-        curves = {(point.label, point.seed): self.curve(point) for point, _ in finished}
-        return with_speedups(costs, curves)
 
     def failures(self) -> list[dict[str, Any]]:
         """Returns the scheme, the seed and the reason of each chosen point that failed."""

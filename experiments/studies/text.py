@@ -17,7 +17,6 @@ from experiments.evaluation import lengths
 from experiments.progress import stage
 from experiments.results import lengths as lengths_of_texts
 from experiments.results import report
-from experiments.results.lengths import LengthStudy, with_window
 from experiments.results.table import select
 from experiments.running.points import Point, trained_points
 from experiments.running.sweep import Sweep
@@ -189,15 +188,6 @@ class Comparison(Sweep):
         shared = as_trained(encodings[name].get("name", name), trained)
         chosen = {key: value for key, value in extend.items() if key != "of"}
         return encodings[name] | shared | chosen
-
-    def study(self, command):
-        records, curves = self.all_of("records"), self.all_of("curves")
-        about = self.about(command) | {
-            "train_length": self.recipe.length,
-            "last_tokens": self.protocols.last_tokens,
-            "holes": self.holes(),
-        }
-        return LengthStudy(with_window(records), self.costs(), self.failures(), about, curves)
 
     def about(self, command):
         return super().about(command) | self.about_corpus(self.corpus)

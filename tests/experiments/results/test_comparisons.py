@@ -5,13 +5,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.results.comparisons import Q, compared, corrected, families, over_texts, statement
+from experiments.results.comparisons import Q, compared, corrected, families, over_texts
+
+# What is asked, where that does not matter.
+ASKED = {"study": "text", "split": "test", "measure": "last", "x": 2}
 
 
-def tidy(is_error=True, family="loss", question="text 2x", **answers):
+def tidy(is_error=True, family="loss", measure="last", **answers):
     """Returns a table of the answers of each scheme's seeds."""
     rows = [
-        dict(family=family, question=question, scheme=scheme, seed=seed, value=value)
+        ASKED | dict(family=family, measure=measure, scheme=scheme, seed=seed, value=value)
         for scheme, seeds in answers.items()
         for seed, value in enumerate(seeds)
         if value is not None
@@ -44,8 +47,8 @@ def test_what_cannot_be_compared_is_said():
     assert verdicts(table) == words
     assert table["p"].notna().sum() == 1  # the family
     assert compared(values, "nope").empty
-    assert "loss against rope (1 comparisons, 0 better, 1 worse)" in statement(families(table))
-    assert f"q = {Q / 2:g}" in statement(families(table))
+    (row,) = families(table).to_dict("records")
+    assert row == dict(family="loss", against="rope", comparisons=1, better=0, worse=1)
 
 
 def test_each_family_is_corrected_by_itself():
@@ -162,7 +165,7 @@ def test_a_table_of_texts_is_compared_over_both():
                 dict(scheme=scheme, seed=seed, text=text, value=value)
                 for text, value in enumerate(losses)
             ]
-    values = pd.DataFrame(rows).assign(family="loss", question="text 2x", is_error=True)
+    values = pd.DataFrame(rows).assign(**ASKED, family="loss", is_error=True)
     table = compared(values, "rope")
     assert verdicts(table) == {"fox": "better", "t5": "no difference"}
     fox = table[table["scheme"] == "fox"].iloc[0]
@@ -173,7 +176,8 @@ def test_answers_without_texts_are_compared_by_their_means():
     """Results of an earlier version stand beside new ones, which have the losses of texts."""
     rng = np.random.default_rng(0)
     rows = [
-        dict(family="f", question="q", scheme=f"s{n}", seed=seed, text=text, is_error=True)
+        ASKED
+        | dict(family="f", scheme=f"s{n}", seed=seed, text=text, is_error=True)
         | dict(value=1.0 + 0.01 * rng.normal())
         for n in range(6)
         for seed in range(3)
@@ -181,7 +185,7 @@ def test_answers_without_texts_are_compared_by_their_means():
     ]
     values = pd.DataFrame(rows)
     means = values.groupby(["scheme", "seed"], as_index=False)["value"].mean()
-    expected = compared(means.assign(family="f", question="q", is_error=True), "s0")
-    old = means[means["scheme"] < "s3"].assign(family="f", question="q", is_error=True)
+    expected = compared(means.assign(**ASKED, family="f", is_error=True), "s0")
+    old = means[means["scheme"] < "s3"].assign(**ASKED, family="f", is_error=True)
     mixed = pd.concat([old, values[values["scheme"] >= "s3"]])
     pd.testing.assert_frame_equal(compared(mixed, "s0"), expected)
