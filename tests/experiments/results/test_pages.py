@@ -3,6 +3,7 @@
 import re
 
 import common
+import pandas as pd
 import pytest
 from cogapp import Cog
 
@@ -52,3 +53,21 @@ def test_a_wrong_number_is_found():
     at_256 = "study=c_l256_t20, measure=non_overlapping, x=1, scheme=alibi"
     assert wrong(f"2.046 ± 0.012<!-- ladder: {at_256} -->") == []
     assert len(wrong(f"2.046 ± 0.013<!-- ladder: {at_256} -->")) == 1
+
+
+def test_copying_orders_the_ladder_as_the_pages_say():
+    losses = pages.read("ladder").query(
+        "study == 'c_l256_t20' and measure == 'non_overlapping' and x == 1"
+    )
+    copied = pd.read_csv(pages.DATA / "copied.csv").query("rung == 'c_l256_t20'")
+    loss = losses.pivot(index=["scheme", "seed"], columns="split", values="value")
+    ahead = loss.loc["rope"] - loss
+    models = loss.assign(ahead=ahead["code"], copied=copied.set_index(["scheme", "seed"])["copied"])
+    models = models.drop(["nope", "sinusoidal"]).dropna(subset="copied")
+    assert round(models["copied"].corr(models["code"]), 2) == -0.91
+    copies = models["ahead"][models["copied"] > 0.1]
+    others = models["ahead"][models["copied"] <= 0.1].drop("rope")
+    assert len(copies) == 11 and round(copies.min(), 2) == 0.06 and round(copies.mean(), 2) == 0.12
+    assert round(others.mean(), 2) == 0.01
+    alibi = ahead.loc["alibi"].mean().round(2)
+    assert alibi["code"] == 0.09 and alibi["prose"] == -0.01
