@@ -12,7 +12,7 @@ REQUIRED = [
     "jax>=0.10",
     "flax>=0.12.4",
     "optax",
-    "orbax-checkpoint",
+    "orbax-checkpoint>=0.12.8",
     "chex",
     "absl-py",
     "numpy",

@@ -1,6 +1,7 @@
 """Seals the results of a run, so that changed files and files of other runs are noticed.
 
-``evaluation.json`` carries checksums of itself, of the run's config and of ``metrics.jsonl``.
+``evaluation.json`` names the SHA-256 of ``metrics.jsonl``. Its ``seal`` is the digest of everything
+else in it together with the run's config.
 """
 
 import functools
@@ -20,13 +21,7 @@ from experiments.results.record import (
     write_json,
 )
 
-_FILE, _SEAL = "evaluation.json", "seal"
-# An error gives this reason where a part of the seal is not the expected one.
-_REASONS = {
-    "content": "evaluation.json was changed after it was written",
-    "run": "evaluation.json belongs to another run than run.json beside it",
-    "metrics": "metrics.jsonl is not the file that the evaluation knows",
-}
+_FILE, _SEAL, _METRICS = "evaluation.json", "seal", "metrics.jsonl"
 
 
 def write_evaluation(folder: Path, evaluation: Mapping[str, Any]) -> None:
@@ -43,7 +38,8 @@ def sealed(
     None for a model that was not trained here.
     """
     content = {key: value for key, value in evaluation.items() if key != _SEAL}
-    return content | {_SEAL: _seal(content, run, metrics)}
+    content[_METRICS] = metrics
+    return content | {_SEAL: json_digest([content, run.get("config")])}
 
 
 def read_evaluation(
@@ -51,22 +47,22 @@ def read_evaluation(
 ) -> dict[str, Any] | None:
     """Returns the ``evaluation.json`` in ``folder`` without its seal, or None if there is none.
 
-    A file without a seal, as earlier versions have written it, is taken as it is. The file must
-    have ``fields`` of these types, and ``run`` is the content of ``run.json`` beside it. Raises a
-    ValueError if the file is damaged, was changed, or belongs to another run or other metrics.
+    The file must have ``fields`` of these types, and ``run`` is the content of ``run.json`` beside
+    it. Raises a ValueError if the file is damaged, has no seal, was changed, or belongs to another
+    run or other metrics.
     """
     evaluation = read_json(folder / _FILE, fields)
     if evaluation is None:
         return None
-    seal = evaluation.pop(_SEAL, None)
-    if seal is None:
-        _say_once("results of an earlier version have no checksum that would show a change")
-        return evaluation
-    expected = _seal(evaluation, run, _metrics(folder))
-    for name, reason in _REASONS.items():
-        if not isinstance(seal, dict) or seal.get(name) != expected[name]:
-            raise ValueError(f"{folder}/{reason}")
-    return evaluation
+    metrics = evaluation.get(_METRICS)
+    if evaluation != sealed(evaluation, run, metrics):
+        raise ValueError(
+            f"{folder / _FILE} was changed, belongs to another run than the run.json beside it, or "
+            "is of an earlier version"
+        )
+    if metrics != _metrics(folder):
+        raise ValueError(f"{folder / _METRICS} is not the file that the evaluation knows")
+    return {key: evaluation[key] for key in evaluation if key not in (_SEAL, _METRICS)}
 
 
 def read_finished(
@@ -91,13 +87,13 @@ def check_metrics(folder: Path) -> None:
     An evaluation can be made again, and metrics cannot.
     """
     try:
-        seal = (read_json(folder / _FILE, {_SEAL: dict}) or {}).get(_SEAL)
+        evaluation = read_json(folder / _FILE, {_SEAL: str}) or {}
     except ValueError:  # damaged, or without a seal
         return
-    if seal and seal.get("metrics") != _metrics(folder):
+    if _METRICS in evaluation and evaluation[_METRICS] != _metrics(folder):
         raise RefusedError(
-            f"{folder / 'metrics.jsonl'} is not the file that this run wrote: put it back, or "
-            "delete the folder to train again"
+            f"{folder / _METRICS} is not the file that this run wrote: put it back, or delete the "
+            "folder to train again"
         )
 
 
@@ -106,18 +102,10 @@ def _say_once(sentence: str) -> None:
     logging.warning(sentence)
 
 
-def _seal(evaluation, run, metrics: str | None) -> dict[str, str | None]:
-    return {
-        "content": json_digest(evaluation),
-        "run": json_digest(run.get("config")),
-        "metrics": metrics,
-    }
-
-
 def _metrics(folder: Path) -> str | None:
     def digest():
         try:
-            return hashlib.sha256((folder / "metrics.jsonl").read_bytes()).hexdigest()
+            return hashlib.sha256((folder / _METRICS).read_bytes()).hexdigest()
         except FileNotFoundError:  # a model that was given has none
             return None
 

@@ -68,15 +68,15 @@ def train(
         state = _Loop(task, recipe, mesh, [run], abstract).run(console, name, start)
         if run.failure is not None:
             raise run.failure
-        steps = int(run.metrics.last["step"])
-        return state.model, {
-            "steps": steps,
-            "tokens": steps * recipe.batch_size * recipe.length,
-            "seconds": run.metrics.last["seconds"],
-            "final_loss": run.metrics.last["loss"],
-            "parameters": parameter_count(state.model),
-            "best_step": run.checkpoints.best_step(),
-        }
+    steps = int(run.metrics.last["step"])
+    return state.model, {
+        "steps": steps,
+        "tokens": steps * recipe.batch_size * recipe.length,
+        "seconds": run.metrics.last["seconds"],
+        "final_loss": run.metrics.last["loss"],
+        "parameters": parameter_count(state.model),
+        "best_step": run.checkpoints.best_step(),  # of all that are on disk by now
+    }
 
 
 def train_together(

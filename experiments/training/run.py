@@ -127,8 +127,6 @@ class Run:
         is_regular = step % self._recipe.checkpoint_every == 0 or step == self._recipe.steps
         loss = self._mean_loss if is_regular else None
         self.metrics.flush()  # a run cannot resume from a checkpoint without its line
-        # Where Orbax cannot make the folder of a step, threads of its own keep the program from
-        # ending for five minutes.
         check_writable(self.folder / "checkpoints")
         with self._writing():
             self.checkpoints.save(step, state, loss)  # which first waits for the one before
@@ -172,6 +170,8 @@ class Run:
             ) from error
 
     def _last_good(self) -> str:
+        with contextlib.suppress(Exception):  # what is being written may become the last one
+            self.checkpoints.wait()
         saved = self.checkpoints.latest_step()
         best = self.checkpoints.best_step()
         which = f"is of step {saved}" if saved else "does not exist yet"

@@ -16,7 +16,7 @@ from experiments.results import archive
 from experiments.results.environment import environment
 from experiments.results.locks import claimed
 from experiments.results.record import write_json
-from experiments.results.seal import read_evaluation
+from experiments.results.seal import read_evaluation, write_evaluation
 from experiments.running.schedule import run_points
 from posenc_jax.pretrained.files import SafetensorsFiles
 
@@ -140,7 +140,7 @@ def test_a_point_whose_model_was_given_has_no_metrics(tmp_path):
     folder = tmp_path / "here/runs/rope/seed0"
     folder.mkdir(parents=True)
     write_json(folder / "run.json", {"config": {}} | environment())
-    (folder / "evaluation.json").write_text('{"training": {"steps": 0, "loss": 0.123456789}}')
+    write_evaluation(folder, {"training": {"steps": 0, "loss": 0.123456789}})
     path = tmp_path / "results.tar.xz"
     path.write_bytes(archive.pack(tmp_path / "here"))
     assert archive.restore(path, tmp_path / "there") == (1, 0)
@@ -148,7 +148,7 @@ def test_a_point_whose_model_was_given_has_no_metrics(tmp_path):
     there = tmp_path / "there/runs/rope/seed0"
     sealed = read_evaluation(there, {"training": dict}, {"config": {}})
     assert sealed == {"training": {"steps": 0, "loss": 0.1234568}}
-    (folder / "evaluation.json").write_text('{"training": {"steps": 6}}')
+    write_evaluation(folder, {"training": {"steps": 6}})
     common.refuses("metrics", lambda: archive.pack(tmp_path / "here"), FileNotFoundError)
 
 

@@ -14,6 +14,7 @@ from experiments.results.bucket import folder_at
 from experiments.results.environment import environment
 from experiments.results.locks import Holder, claimed, holder
 from experiments.results.record import read_lines, write_json
+from experiments.results.seal import write_evaluation
 from experiments.running.schedule import run_points
 
 
@@ -38,13 +39,13 @@ def test_a_run_goes_on_in_a_bucket_as_in_a_folder(objects, corpus, tmp_path):
     with preempted(5):
         run_points(there.parts)
     folder = "/mine/runs/tiny/runs/nope/seed0"
-    arrays = [name for name in objects.store if name.startswith(f"{folder}/checkpoints/5/default/")]
+    arrays = [name for name in objects.store if name.startswith(f"{folder}/checkpoints/5/state/")]
     largest = max(arrays, key=lambda name: objects.store[name].size)
     content = bytearray(objects.store[largest].getvalue())
     content[len(content) // 2] ^= 1
     objects.current().pipe_file(largest, bytes(content))
     assert run_points(there.parts) == []
-    assert f"{folder}/damaged_step_5/commit_success.txt" in objects.store
+    assert not [name for name in objects.store if "/checkpoints/5/" in name]
     assert metrics(there) == metrics(here)
     evaluations = [one.evaluations()[0]["records"] for one in (here, there)]
     assert evaluations[0] == evaluations[1]
@@ -60,8 +61,8 @@ def test_results_travel_to_a_bucket_and_back(objects, tmp_path, monkeypatch):
     folder = tmp_path / "here/runs/nope/seed0"
     folder.mkdir(parents=True)
     write_json(folder / "run.json", {"config": {}} | environment())
-    for name in ("metrics.jsonl", "evaluation.json"):
-        (folder / name).write_text('{"training": {}}\n')
+    (folder / "metrics.jsonl").write_text("{}\n")
+    write_evaluation(folder, {"training": {}})
     there = "--workdir=gs://mine/restored"
     for arguments in (
         ["--workdir=here", "--out=results"],
