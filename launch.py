@@ -9,11 +9,10 @@ presets, and docs/experiments.md all configs. --config.NAME=VALUE overrides any 
 
 The command trains and evaluates the schemes of the config, and writes report.html into the workdir.
 One scheme with one seed is called a point. Points that are finished in the workdir are not run
-again, so the same command resumes after an interruption. With --workers=2 two processes, each on
-half of the cores, divide the points between them, for models too small to keep all cores busy. To
-divide the points among several machines that see the workdir, start the command with --share on
-each, and run it once without --share at the end, for the report. With --task_id=N only point N is
-run, for a queue that starts a job for each point.
+again, so the same command resumes after an interruption. Points are run in stages, because some
+need others. With --workers=2 two processes, each on half of the cores, divide the points of a stage
+between them, for models too small to keep all cores busy. With --stage=K --task_id=N only point N
+of stage K is run, for a queue that starts a job for each point.
 
 The program needs ``pip install -e '.[experiments]'``, and says so if that is missing.
 """
@@ -26,16 +25,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from experiments import job_processes
-from experiments.running import workers
+from experiments.preemption import ask_again_if_stopped, end_on_ctrl_c
 from experiments.training.host import keep_compiled, keep_freed_memory
 
-if __name__ == "__main__":  # all of it before JAX is imported
-    job_processes.ask_again_if_stopped()
-    if job_processes.are_expected(sys.argv):
-        sys.exit(job_processes.watch([sys.executable, *sys.argv]))
-    job_processes.end_with_watcher()
-    workers.run(sys.argv)
+if __name__ in ("__main__", "__mp_main__"):  # also in workers, and before JAX is imported
+    ask_again_if_stopped()
+    end_on_ctrl_c()
     keep_freed_memory()
 
 import jax
@@ -44,24 +39,24 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments import joining, preemption
+from experiments.joining import join_job
 from experiments.running import command_line, endings
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, colon, preset: configs/tasks.py:small."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of checkpoints, results and report.")
+STAGE = flags.DEFINE_integer(
+    "stage", None, "Run the points of this stage only, from 0.", lower_bound=0
+)
 TASK_ID = flags.DEFINE_integer(
     "task_id",
     None,
-    "Run the point of this number only, from 0; -1 runs all. Default: the number that a job array "
-    "of SLURM or Kubernetes gives, or all.",
+    "Run the point of this number in its stage only, from 0; -1 runs all. Default: the number that "
+    "a job array of SLURM or Kubernetes gives, or all.",
 )
-WORKERS = flags.DEFINE_integer(  # which ``running/workers.py`` reads
-    "workers", 1, "Divide the points and the cores among so many processes here.", lower_bound=1
-)
-SHARE = flags.DEFINE_bool(
-    "share", False, "Skip the points that other programs in the same workdir have begun."
+WORKERS = flags.DEFINE_integer(
+    "workers", 1, "Divide the points of each stage among so many processes here.", lower_bound=1
 )
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Estimate the memory and time of everything; train nothing."
@@ -71,11 +66,10 @@ TOPOLOGY = flags.DEFINE_string(
 )
 MFU = flags.DEFINE_float("mfu", 0.4, "With --dry_run: the share of the devices' peak to expect.")
 BACKEND = flags.DEFINE_string(
-    "backend", None, "Print what would be submitted to local, slurm, gke, xpk, tpu_vm or sky."
+    "backend", None, "Print what would be submitted to slurm, jobset or sky."
 )
 RESOURCE = flags.DEFINE_multi_string("resource", [], "NAME=VALUE, a setting of the backend.")
 SUBMIT = flags.DEFINE_bool("submit", False, "With --backend: submit what is printed.")
-AGAIN = flags.DEFINE_bool("again", False, "With --submit: submit a workdir for a second time.")
 REPORT = flags.DEFINE_bool(
     "report", False, "Write the report of the finished points; train nothing."
 )
@@ -95,7 +89,6 @@ START_TIMEOUT = flags.DEFINE_integer(
 _NEEDED = (
     (SUBMIT, BACKEND),
     (RESOURCE, BACKEND),
-    (AGAIN, SUBMIT),
     (TOPOLOGY, DRY_RUN),
     (MFU, DRY_RUN),
     (COORDINATOR, NUM_PROCESSES),
@@ -103,7 +96,10 @@ _NEEDED = (
     (PROCESS_ID, COORDINATOR),
 )
 _APART = [*itertools.combinations((BACKEND, DRY_RUN, STATUS, REPORT), 2), (DRY_RUN, TASK_ID)]
-_APART += [(BACKEND, flag) for flag in (WORKERS, TASK_ID, COORDINATOR, NUM_PROCESSES, PROCESS_ID)]
+_OF_ONE = WORKERS, TASK_ID, COORDINATOR, NUM_PROCESSES, PROCESS_ID
+_APART += [(WORKERS, COORDINATOR), *((BACKEND, flag) for flag in _OF_ONE)]
+# Environment variables in which SLURM and Kubernetes say which job of an array this is.
+_ARRAY = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 
 
 def main(arguments: list[str]) -> int:
@@ -115,43 +111,38 @@ def main(arguments: list[str]) -> int:
         _check(arguments)
         workdir = folder_at(WORKDIR.value)
     except (ValueError, TypeError, OSError) as error:
-        endings.refuse(str(error))
-    preemption.remember_ctrl_c()
+        command_line.refuse(str(error))
     return endings.status_of(_run, workdir)
 
 
 def _run(workdir: Path) -> int:
     """Does what the flags ask for, and returns the exit status."""
     from experiments.registry import make_experiment
-    from experiments.results.bucket import is_in_bucket
-    from experiments.results.locks import UNLOCKED
-    from experiments.running.schedule import run_points
+    from experiments.running.pool import run_points
 
-    if not (DRY_RUN.value or STATUS.value or BACKEND.value is not None):
+    trains_nothing = STATUS.value or REPORT.value or DRY_RUN.value or BACKEND.value is not None
+    if not trains_nothing:
         keep_compiled()
     _choose_devices()
-    _check_cores()
     # Only the first process of a job prints.
     console = Console(soft_wrap=True, highlight=False, quiet=jax.process_index() > 0)
     experiment = make_experiment(CONFIG.value, workdir, console)
-    if STATUS.value or BACKEND.value is not None or DRY_RUN.value:
+    if trains_nothing and not REPORT.value:
         _tell(experiment, workdir, console)
         return 0
-    if is_in_bucket(workdir):
-        console.print(UNLOCKED.format(folder=workdir), markup=False)
-    task = None if REPORT.value else _task_id()
-    failures = [] if REPORT.value else run_points(experiment.parts, task, SHARE.value)
-    if REPORT.value or not SHARE.value:  # a later command without --share writes the report
-        try:
-            path = experiment.write_report(shlex.join(["python", *sys.argv]))
-        except ValueError as error:
-            if task is None:
-                raise
-            path = f"none yet, because {error}"  # the job itself has ended well all the same
-        _print_missing(experiment, console)
-        console.print(f"report: {path}")
-        for failure in failures:
-            console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
+    failures = []
+    if not REPORT.value:
+        task = _task_id()
+        failures = run_points(experiment, STAGE.value, task, WORKERS.value)
+        if task is not None:  # a queue must not repeat a point whose failure is recorded
+            return 0
+        if STAGE.value is not None:
+            return 1 if failures else 0
+    path = experiment.write_report(shlex.join(["python", *sys.argv]))
+    _print_missing(experiment, console)
+    console.print(f"report: {path}")
+    for failure in failures:
+        console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
     return 1 if failures else 0
 
 
@@ -159,12 +150,13 @@ def _tell(experiment, workdir: Path, console: Console) -> None:
     """Prints what the flags ask for, instead of running the experiment."""
     if BACKEND.value is not None:
         from experiments.running import submit
+        from experiments.running.pool import stages_of
 
         backend = submit.make_backend(BACKEND.value, RESOURCE.value)
         command = ("python", *submit.command_without_own_flags(sys.argv))
-        count = sum(len(part.points) for part in experiment.parts.values())
-        job = submit.Job(command, count, workdir)
-        submit.hand_over(backend, job, submit=SUBMIT.value, again=AGAIN.value, console=console)
+        stages = enumerate(stages_of(experiment.parts))
+        sizes = {n: len(jobs) for n, jobs in stages if jobs and STAGE.value in (None, n)}
+        submit.hand_over(backend, submit.Job(command, sizes, workdir), SUBMIT.value, console)
         return
     from experiments.running import dry_run
     from experiments.running.status import print_status
@@ -202,39 +194,50 @@ def _choose_devices() -> None:
     The devices of this machine may differ from those of the job, or be in use by the run that the
     command asks about.
     """
+    if STATUS.value or REPORT.value or BACKEND.value is not None or TOPOLOGY.value:
+        studies = CONFIG.value.get("studies") or {"": CONFIG.value}
+        sizes = [[size for size in study.mesh.values() if size > 0] for study in studies.values()]
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", math.lcm(*map(math.prod, sizes)))
+    elif WORKERS.value > 1:  # each joins a job of its own
+        _check_workers()
+    else:
+        _join()
+
+
+def _check_workers() -> None:
+    """Raises a ValueError if the devices of this machine cannot be divided among workers."""
+    from experiments.running.pool import available_cores
+
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # they share a GPU
+    device, cores = jax.default_backend(), len(available_cores())
+    if device == "cpu" and WORKERS.value > cores:
+        raise ValueError(
+            f"--workers={WORKERS.value} must be at most {cores}, the cores of this machine"
+        )
+    if device == "tpu":
+        raise ValueError("--workers is for CPUs and GPUs, and only one process can have a TPU")
+
+
+def _join() -> None:
+    """Joins the other processes of the job, and checks that all of them are alike."""
     from experiments.running.agreement import check_agreement
 
-    if not (STATUS.value or REPORT.value or BACKEND.value is not None or TOPOLOGY.value):
-        by_hand = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
-        joining.join_job(*by_hand, PEER_TIMEOUT.value, START_TIMEOUT.value)
-        if DRY_RUN.value:  # it has nothing to save
-            job_processes.ask_again_if_stopped()
-        devices = collections.Counter(device.process_index for device in jax.devices())
-        if len({*devices.values()}) > 1:
-            raise ValueError(
-                f"processes must have equally many devices, and have (by process) {dict(devices)}: "
-                "look for a device that failed, or start a process for each device"
-            )
+    by_hand = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+    join_job(*by_hand, PEER_TIMEOUT.value, START_TIMEOUT.value)
+    if DRY_RUN.value:  # it has nothing to save
+        ask_again_if_stopped()
+    devices = collections.Counter(device.process_index for device in jax.devices())
+    if len({*devices.values()}) > 1:
+        raise ValueError(
+            f"processes must have equally many devices, and have (by process) {dict(devices)}: "
+            "look for a device that failed, or start a process for each device"
+        )
+    if jax.process_count() > 1:
         # Once they are connected, processes notice at once when one of them ends.
         multihost_utils.sync_global_devices("all have joined")
-        if jax.process_count() > 1:
-            alike = WORKDIR, SHARE, DRY_RUN, MFU
-            flags = {flag.name: flag.value for flag in alike} | {"task_id": _task_id()}
-            check_agreement(CONFIG.value, flags)
-        return
-    studies = CONFIG.value.get("studies") or {"": CONFIG.value}
-    sizes = [[size for size in study.mesh.values() if size > 0] for study in studies.values()]
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", math.lcm(*map(math.prod, sizes)))
-
-
-def _check_cores() -> None:
-    """Raises a ValueError for workers on an accelerator, because each would take all of it."""
-    if SHARE.value and workers.count() and jax.default_backend() != "cpu":
-        raise ValueError(
-            f"--workers is for the cores of a CPU, and JAX found a {jax.default_backend()}: "
-            "leave it out, or set JAX_PLATFORMS=cpu"
-        )
+        alike = {flag.name: flag.value for flag in (WORKDIR, STAGE, DRY_RUN, MFU)}
+        check_agreement(CONFIG.value, alike | {"task_id": _task_id()})
 
 
 def _check(arguments: list[str]) -> None:
@@ -259,7 +262,7 @@ def _check(arguments: list[str]) -> None:
 def _task_id() -> int | None:
     """Returns the number of the only point to run, or None for all."""
     name, given = "--task_id", TASK_ID.value
-    for variable in workers.ARRAY:
+    for variable in _ARRAY:
         if given is None and variable in os.environ:
             name, given = variable, os.environ[variable]
     if given in (None, -1):

@@ -28,6 +28,7 @@ EXPERIMENTS = [
     "pandas",
     "jinja2",
     "etils",
+    "filelock",
     "fsspec",
 ]
 # The packages that read and write the files of published models.
@@ -58,7 +59,7 @@ setup(
         "experiments": EXPERIMENTS,
         "pretrained": PRETRAINED,
         # With pytest 9.2, pytest-xdist 3.8 does not see which tests must share a worker.
-        "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "cogapp", "pytest<9.2"]
+        "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "jsonschema", "cogapp", "pytest<9.2"]
         + ["pytest-xdist", "ruff", "mypy", "types-PyYAML", "pybtex", "equinox", "dm-haiku"],
         "site": [*EXPERIMENTS, "sphinx", "myst-nb", "furo", "sphinx-copybutton"]
         + ["sphinx-mathjax-offline", "pybtex"],

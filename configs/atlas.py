@@ -56,7 +56,6 @@ def studies(preset: str, shared: ConfigDict) -> ConfigDict:
             if "interval" in encodings[pattern]:
                 encodings[pattern].interval = 2  # fits two layers, or any even number
         if preset != "tiny":
-            study.together = 3
             (_language if name == "language" else _tasks)(study)
     for name in ("language", "tasks"):
         made[name].schemes = shared.get_ref("schemes")

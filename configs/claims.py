@@ -63,7 +63,7 @@ def _follow(study, language, *parts):
     A field that is set after this call no longer follows.
     """
     for follower, leader, keys in (
-        (study, language, ("corpus", "seeds", "together")),
+        (study, language, ("corpus", "seeds")),
         *((study[part], language[part], list(language[part])) for part in parts),
     ):
         for key in keys:
@@ -132,7 +132,6 @@ def _probed(preset, shared):
         )
     else:
         study.corpus = "packages"
-        study.together = 3
         study.train.steps = 700
         study.eval.update(multiples=(1, 2, 4), documents=48)
     rope = {"name": "rope"} | study.encodings.rope.to_dict()

@@ -65,9 +65,6 @@ def get_config(preset: str = "small") -> ConfigDict:
     # Names of the registry, comma-separated; "all" leaves out patterns that do not fit the layers.
     config.schemes = "all"
     config.corpus = "stdlib"
-    # How many seeds of a scheme are trained as one program. The program takes that many times the
-    # memory, and is faster if the model is too small to occupy the machine.
-    config.together = 1
     # Learning rates at which every scheme is trained, such as (1e-3, 3e-3, 1e-2); the report shows
     # the best one of each scheme. Empty: train.learning_rate alone.
     config.sweep = ConfigDict({"learning_rate": ()})
@@ -139,7 +136,6 @@ def _demo(config):
 
 
 def _small(config):
-    config.together = 3
     config.model.update(model_dim=128, num_layers=2, num_heads=4)
     config.train.update(length=64, batch_size=32, steps=200, warmup_steps=20)
     config.eval.update(
@@ -153,7 +149,6 @@ def _small(config):
 
 def _long(config):
     _small(config)
-    config.together = 1
     config.schemes = "kerple_log,fox,alibi,transformer_xl"
     config.train.update(length=256, batch_size=8, steps=2800, optimizer="muon", learning_rate=6e-3)
     config.eval.update(multiples=(1, 2, 4, 16), documents=48)

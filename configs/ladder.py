@@ -235,7 +235,6 @@ def study(length: int, schemes: str) -> ConfigDict:
     """Returns a study on texts of ``length`` tokens, with what every rung has in common."""
     config = extrapolation.get_config("small")
     config.experiment = "rung"
-    config.together = 1
     config.schemes = schemes
     # The study whose best learning rates this one takes, see ``Rung`` of ``studies/ladder.py``.
     config.rates_of = ""

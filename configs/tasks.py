@@ -37,7 +37,6 @@ def study(experiment: str, schemes: str, *, setting: type, trials: type) -> Conf
     """
     config = start(experiment, setting=setting, trials=trials)
     config.schemes = schemes
-    config.together = 1  # seeds of a scheme that are trained as one program
     config.sweep = ConfigDict({"learning_rate": ()})  # as in ``configs/extrapolation.py``
     # "ratio" in an extension means the length of the evaluated rows over the trained length.
     config.variants = ConfigDict(

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
-from experiments.job_processes import PREEMPTED
-from experiments.preemption import PreemptedError
+from experiments.preemption import PREEMPTED, PreemptedError
 from posenc_jax.registry import REGISTRY, suggest
 
 

@@ -1,9 +1,8 @@
 """Checks what a config gives, once, where it enters a study.
 
-``check_config`` refuses values without a meaning, before anything is read or built. The bounds of
-a study's own settings are told beside their defaults, by ``bounded``; names are looked up by
-``one_of``. A study checks what depends on several settings or on the data, and a constructor checks
-its own arguments.
+The bounds of a study's own settings are told beside their defaults, by ``bounded``, and names are
+looked up by ``one_of``. A study checks what depends on several settings or on the data, and a
+constructor checks its own arguments.
 """
 
 import dataclasses
@@ -20,21 +19,6 @@ from posenc_jax.registry import suggest
 
 T = TypeVar("T")
 
-# The most that a whole number of a config may be, by the last part of its name: more would keep the
-# program busy until time or memory ends.
-_MOST = {
-    "seeds": 1000,
-    "num_layers": 1000,
-    "num_heads": 2**12,
-    "model_dim": 2**17,
-    "mlp_dim": 2**20,
-    "documents": 10**6,
-    "batch_size": 2**20,
-    "length": 2**24,
-}
-_MOST_OF_ALL = 2**31 - 1  # JAX counts in int32
-# At least 1.
-_COUNTS = ("seeds", "together", "model.num_heads", "model.model_dim", "model.num_layers")
 _TYPES = ("float32", "bfloat16", "float16")
 # Names separated by commas, at least one.
 _LISTS = ("schemes", "methods", "task.tasks")
@@ -49,12 +33,6 @@ def check_config(config: ConfigDict) -> None:
         if not config.studies:
             raise ValueError("studies has no study; leave it out to run those of the config")
         return
-    # Other fields are computed by dividing by the number of heads, so the counts are first.
-    for name in _COUNTS:
-        part, _, field = name.rpartition(".")
-        count = (config.get(part, {}) if part else config).get(field)
-        if count is not None and count < 1:
-            raise ValueError(f"{name}={count} must be at least 1")
     fields = config.to_dict()
     for name, value in flatten_dict(fields, sep=".").items():
         if why := _wrong(name, value):
@@ -71,19 +49,15 @@ def check_config(config: ConfigDict) -> None:
 
 def _wrong(name: str, value: Any) -> str:
     """Returns what is wrong with a field, or an empty string."""
-    if isinstance(value, int):
-        most = _MOST.get(name.rpartition(".")[2], _MOST_OF_ALL)
-        return f"must be at most {most}" if value > most else ""
     if name.endswith("dtype") and value is not None and str(value) not in _TYPES:
         return f"must be one of {', '.join(_TYPES)}"
-    if name == "sweep.learning_rate" and value != ():
-        are_rates = all(isinstance(rate, int | float) and 0 < rate < math.inf for rate in value)
-        # Folders are named by six digits of the rate.
-        if not are_rates or not len({f"{rate:g}" for rate in value}) == len(value) > 1:
-            return (
-                "must be several finite numbers above 0 that differ in their first six digits, "
-                "such as (1e-3, 3e-3); a single one is train.learning_rate"
-            )
+    # Folders are named by six digits of the rate.
+    is_rates = name == "sweep.learning_rate" and value != ()
+    if is_rates and not len({f"{rate:g}" for rate in value}) == len(value) > 1:
+        return (
+            "must be several numbers that differ in their first six digits, such as (1e-3, 3e-3); "
+            "a single one is train.learning_rate"
+        )
     if name in _LISTS:
         names = listed(value)
         if "" in names or len({*names}) < len(names):
@@ -94,52 +68,8 @@ def _wrong(name: str, value: Any) -> str:
 
 
 def bounded(default: T, **bounds: Any) -> T:
-    """Returns a field of a dataclass of settings; ``bounds`` are the keywords of ``refusal``."""
+    """Returns a field of a dataclass of settings; ``bounds`` are the keywords of ``_refusal``."""
     return dataclasses.field(default=default, metadata=bounds)
-
-
-def refusal(
-    value: Any,
-    hint: Any,
-    *,
-    least: float | None = None,
-    above: float = -math.inf,
-    below: float = math.inf,
-    most: float = math.inf,
-    ascends: bool = False,
-    first: float | None = None,
-) -> str | None:
-    """Returns what a value must be or have, in words, or None for a value that is allowed.
-
-    Args:
-      value: a number, or a tuple of numbers or tuples; others are allowed.
-      hint: the type of the value.
-      least: the least number that is allowed; by default 1 for whole numbers.
-      above, below: numbers between which all must lie.
-      most: the largest number that is allowed.
-      ascends: whether the numbers of a tuple must ascend.
-      first: the number that a tuple must begin with.
-    """
-    numbers: Iterable[Any] = (value,)
-    kind = hint
-    while typing.get_origin(kind) is tuple:
-        kind = typing.get_args(kind)[0]
-    if kind is not hint:
-        if len({*value}) < len(value):
-            return "have each element once"
-        if ascends and list(value) != sorted(value):
-            return "ascend"
-        if first not in (None, *value[:1]):
-            return f"begin with {first}"
-        numbers = jax.tree.leaves(value)
-    if kind not in (int, float):
-        return None
-    least = (1 if kind is int else -math.inf) if least is None else least
-    if all(least <= n <= most and above < n < below for n in numbers):
-        return None
-    bounds = {"at least": least, "above": above, "at most": most, "below": below}
-    words = [f"{word} {bound}" for word, bound in bounds.items() if math.isfinite(bound)]
-    return " and ".join(["be finite", *words])
 
 
 def filled(kind: type[T], name: str, config: Mapping[str, Any]) -> T:
@@ -152,8 +82,7 @@ def check_fields(kind: type, name: str, config: Mapping[str, Any]) -> None:
     """Raises a ValueError for a field of the part ``name`` of a config that ``kind`` refuses.
 
     The command line checks the types of all values but not of a tuple's elements, which are checked
-    here, as are the bounds of every field of the dataclass ``kind``. A tuple has no element twice,
-    and None is not checked.
+    here, as are the bounds of every field of the dataclass ``kind``. None is not checked.
     """
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
@@ -163,9 +92,44 @@ def check_fields(kind: type, name: str, config: Mapping[str, Any]) -> None:
         if typing.get_origin(hint) is tuple and not _fits(value, hint):
             why: str | None = f"have the form of its default, {field.default}"
         else:
-            why = refusal(value, hint, **field.metadata)
+            why = _refusal(value, hint, **field.metadata)
         if why:
             raise ValueError(f"{name}.{field.name}={value!r} must {why}")
+
+
+def _refusal(
+    value: Any,
+    hint: Any,
+    least: float | None = None,
+    above: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
+    ascends: bool = False,
+    first: float | None = None,
+) -> str | None:
+    """Returns what a value of the type ``hint`` must be, in words, or None if it is allowed.
+
+    All numbers of a tuple must be within the bounds; ``least`` is 1 for whole numbers by default.
+    A tuple has no element twice, and may have to ascend and to begin with ``first``.
+    """
+    kind = hint
+    while typing.get_origin(kind) is tuple:
+        kind = typing.get_args(kind)[0]
+    if isinstance(value, tuple):
+        if len({*value}) < len(value):
+            return "have each element once"
+        if ascends and list(value) != sorted(value):
+            return "ascend"
+        if first not in (None, *value[:1]):
+            return f"begin with {first}"
+    if kind not in (int, float):
+        return None
+    least = (1 if kind is int else -math.inf) if least is None else least
+    if all(least <= n <= most and above < n < below for n in jax.tree.leaves(value)):
+        return None
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
+    words = [f"{word} {bound}" for word, bound in bounds.items() if math.isfinite(bound)]
+    return " and ".join(["be finite", *words])
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -111,11 +111,11 @@ def finished(shared, corpus):
     """Returns the workdir of a tiny comparison that has ended; tests read it, and copy to write."""
     import tiny_runs as runs
 
-    from experiments.running.schedule import run_points
+    from experiments.running.pool import run_points
 
     def make(workdir):
         one, output = runs.comparison(runs.config(corpus), workdir)
-        assert run_points(one.parts) == []
+        assert run_points(one) == []
         one.write_report("the command")
         (workdir / "printed").write_text(output.getvalue())
 

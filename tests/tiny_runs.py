@@ -139,17 +139,22 @@ def start(count, workdir, corpus, *arguments, how=by_hand, path="launch.py", con
     """Starts an experiment, by default a comparison of ``rope``, in processes of one job."""
     config = config or (TINY, "--config.schemes=rope")
     command = [*config, f"--workdir={workdir}", f"--config.corpus={corpus}", *arguments]
-    return [
-        subprocess.Popen(
-            [sys.executable, path, *command, *flags],
-            cwd=common.ROOT,
-            env=os.environ | {"XLA_FLAGS": FLAGS} | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for flags, variables in how(count)
-    ]
+    # They hear Ctrl-C, which a suite in the background makes its children ignore.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return [
+            subprocess.Popen(
+                [sys.executable, path, *command, *flags],
+                cwd=common.ROOT,
+                env=os.environ | {"XLA_FLAGS": FLAGS} | variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for flags, variables in how(count)
+        ]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(path: Path) -> None:

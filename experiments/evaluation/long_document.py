@@ -23,16 +23,16 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from experiments import job_processes
+from experiments import preemption
 
 if __name__ == "__main__":  # before JAX, which takes seconds to import
-    job_processes.ask_again_if_stopped()
+    preemption.ask_again_if_stopped()
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from experiments import command, preemption
+from experiments import command
 from experiments.joining import join_job
 from experiments.pretrained.trained import load_run, train_length
 from experiments.progress import stage

@@ -102,7 +102,9 @@ def _write_files(folder, files):
     try:
         for name, content in files.items():
             with writing(folder / name):
-                temporary[name].write_bytes(content)
+                temporary[name].unlink(missing_ok=True)  # left by a program that was killed
+                with temporary[name].open("xb") as file:  # a link of that name is not followed
+                    file.write(content)
         for name, path in temporary.items():
             with writing(folder / name):
                 os.replace(path, folder / name)

@@ -4,48 +4,61 @@ Each process of a job starts a command of its own. If two commands differ in a l
 hosts in a line of source, a mixture of both would be trained and recorded as one of them.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from experiments.results.environment import environment, source_digests
-from experiments.results.record import of_all
+from experiments.results.record import RefusedError, json_digest, of_all
+from experiments.settings import listed
 
 
 def check_agreement(config: ConfigDict, flags: Mapping[str, Any]) -> None:
-    """Compares config, flags, source and versions of packages over all processes of the job.
+    """Compares digests of all that decides on a run over all processes of the job.
 
-    Every process raises a ValueError that names the first difference.
+    Every process raises a RefusedError that says what is not the same.
     """
-    everywhere = of_all(json.dumps(facts_of(config, flags), sort_keys=True))
-    if len(set(everywhere)) > 1:
-        raise ValueError(difference([json.loads(facts) for facts in everywhere]))
+    mine = {what: json_digest(facts) for what, facts in facts_of(config, flags).items()}
+    everywhere = [json.loads(digests) for digests in of_all(json.dumps(mine))]
+    if others := [what for what in mine if len({digests[what] for digests in everywhere}) > 1]:
+        raise RefusedError(
+            f"the processes of the job differ in {' and '.join(others)}: start all of them with "
+            "the same command, settings and revision"
+        )
 
 
-def facts_of(config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what decides on a run, as text by name."""
-    facts = {f"--{name}": str(value) for name, value in flags.items()}
-    # As text, and by name: the order of fields has no meaning.
+def facts_of(config: ConfigDict, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what decides on a run, by what it is called."""
     fields = flatten_dict(config.to_dict(), sep=".")
-    facts |= {f"--config.{name}": repr(value) for name, value in fields.items()}
-    for path, digest in source_digests().items():
-        facts[f"the file {path}"] = f"SHA-256 {digest[:12]}"
-    versions = environment()["versions"]  # also Python's, whose sources are a corpus
-    return facts | {f"the package {name}": version for name, version in versions.items()}
-
-
-def difference(everywhere: list[dict[str, str]]) -> str:
-    """Returns a sentence about the first fact that is not the same in all processes."""
-    for name in sorted(set().union(*everywhere)):
-        values = [facts.get(name, "missing") for facts in everywhere]
-        other = next((n for n, value in enumerate(values) if value != values[0]), None)
-        if other is not None:
-            return (
-                f"the processes of the job differ: {name} is {values[0]} in process 0 and "
-                f"{values[other]} in process {other}; start all of them with the same command and "
-                "the same revision"
-            )
-    raise AssertionError("the processes are the same")
+    schemes = {
+        scheme
+        for name, value in fields.items()
+        if name.rpartition(".")[2] == "schemes"
+        for scheme in listed(value)
+    }
+    own = {name: path for name in schemes if (path := Path(f"{name}.py")).is_file()}
+    state: Any = jax.config  # not every version has the types of its fields
+    return {
+        # As text, and by name: the order of fields has no meaning.
+        "--config": {name: repr(value) for name, value in fields.items()},
+        "their other flags": {name: str(value) for name, value in flags.items()},
+        "source code": source_digests(),
+        "own scheme files": {
+            name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in own.items()
+        },
+        "versions of packages": environment()["versions"],  # also Python's, a corpus
+        "settings of JAX": {
+            "prng": state.jax_default_prng_impl,
+            "threefry": state.jax_threefry_partitionable,
+            "precision": state.jax_default_matmul_precision,
+            "x64": state.jax_enable_x64,
+            "xla": os.environ.get("XLA_FLAGS"),
+        },
+    }

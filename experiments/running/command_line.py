@@ -1,13 +1,12 @@
 """Reads the command line of ``launch.py``."""
 
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
-
-from experiments import job_processes
-from experiments.running.endings import refuse
 
 _Pairs = Iterable[tuple[flags.FlagHolder, flags.FlagHolder]]
 
@@ -15,10 +14,10 @@ _Pairs = Iterable[tuple[flags.FlagHolder, flags.FlagHolder]]
 def parsed(arguments: list[str]) -> list[str]:
     """Parses the flags; ends the program with a sentence where absl would print a traceback."""
     # ml_collections would list in ten lines where it has looked, and only once the config is used.
-    file = (job_processes.flag(arguments, "config") or "").partition(":")[0]
-    if file and not Path(file).is_file():
+    given = re.findall(r"\0--?config[=\0]([^\0:]*)", "\0".join(["", *arguments]))
+    if given and not Path(given[-1]).is_file():
         refuse(
-            f"--config={file} is no file; give one of configs/, such as "
+            f"--config={given[-1]} is no file; give one of configs/, such as "
             "configs/extrapolation.py:small"
         )
     try:
@@ -39,6 +38,12 @@ def parsed(arguments: list[str]) -> list[str]:
             hint = f". {missing[2]}?" if missing[2] else ""
             sentence = f"{flag}: the config has no field {missing[1]!r}{hint}"
         refuse(sentence)
+
+
+def refuse(sentence: str) -> NoReturn:
+    """Ends the program with a sentence that says what is wrong with its command."""
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 def check_together(needed: _Pairs, apart: _Pairs) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from experiments.config import own_defaults
 from experiments.running.points import Point
-from experiments.running.sweep import Sweep
+from experiments.running.study import Study
 from experiments.training import topology
 from experiments.training.cost import PEAK, peak_flops, step_flops
 from experiments.training.loop import abstract_state, lower_step
@@ -25,7 +25,7 @@ _HOUR = 3600
 _OF_SCHEMES = ("encodings", "extend", "variants")
 
 
-def print_dry_run(experiment: Sweep, mfu: float, console: Console) -> None:
+def print_dry_run(experiment: Study, mfu: float, console: Console) -> None:
     """Prints the config, the mesh, the cost of each scheme, and how its arrays are sharded.
 
     The training step of the scheme with the largest state is compiled, because only the compiler
@@ -83,10 +83,10 @@ def _config_lines(config: dict[str, Any], schemes: set[str], name="config") -> I
             yield from _config_lines(part, schemes, f"{name}.{key}")
 
 
-def _takes(sweep: Sweep, point: Point) -> dict[str, Any]:
+def _takes(study: Study, point: Point) -> dict[str, Any]:
     """Returns the cost of one point; ``state`` is bytes per device, ``flops`` are of one step."""
-    task, recipe = sweep.task(point), sweep.recipe_of(point)
-    state = abstract_state(task.init, recipe, sweep.mesh)
+    task, recipe = study.task(point), study.recipe_of(point)
+    state = abstract_state(task.init, recipe, study.mesh)
     arrays = jax.tree_util.tree_flatten_with_path(state)[0]
     return {
         "parameters": parameter_count(state.model),
@@ -141,10 +141,10 @@ def _shardings(arrays, scheme: str) -> Table:
     return table
 
 
-def _compiled(sweep: Sweep, point: Point, scheme: str) -> str:
+def _compiled(study: Study, point: Point, scheme: str) -> str:
     """Returns a sentence about the memory of the compiled step."""
-    device = sweep.mesh.devices.flat[0]
-    lowered = lower_step(sweep.task(point), sweep.recipe_of(point), sweep.mesh)
+    device = study.mesh.devices.flat[0]
+    lowered = lower_step(study.task(point), study.recipe_of(point), study.mesh)
     try:
         needed = topology.memory(topology.compiled(lowered, device))
     except MemoryError as error:

@@ -16,12 +16,12 @@ from experiments.training.recipe import RULES
 
 # The name that a config has for the digest of its data.
 DATA = "corpus_digest"
-# The fields that ``evaluation.json`` must have in every experiment.
+# The fields that ``evaluation.json`` must have in every study.
 EVALUATION = {"config": dict, "training": dict}
 
 
 class Finished(abc.ABC):
-    """Holds the results of a study's points; ``Sweep`` makes them.
+    """Holds the results of a study's points; ``Study`` makes them.
 
     The results of a point that lacks nothing do not change any more, so they are read once.
     """
@@ -50,7 +50,7 @@ class Finished(abc.ABC):
 
         The results may lack extensions that the config asks for by now, see ``missing_in``. They
         may be of other data with the same name, such as the sources of another Python;
-        ``corpus_digest`` shows that, and ``run`` refuses to add to them.
+        ``corpus_digest`` shows that, and ``check_data`` refuses to add to them.
         """
         files = self.files(point)
         return files and files[0]
@@ -60,7 +60,6 @@ class Finished(abc.ABC):
         if point in self._whole:
             return self._whole[point]
         files = self._read(point)
-        # What a point lacks, another program may add at any time.
         if files is not None and not missing_in(files[0], point):
             self._whole[point] = files
         return files
@@ -71,7 +70,7 @@ class Finished(abc.ABC):
             return None
         evaluation, run = files
         try:
-            evaluated = dataclasses.replace(point, extensions=extensions_in(evaluation, point))
+            evaluated = dataclasses.replace(point, extensions=_extensions_in(evaluation, point))
             if "extend" in evaluation["config"]:  # without extensions that are not asked for
                 old = evaluation["config"]["extend"]
                 extend = {name: old[name] for name in evaluated.extensions}
@@ -101,9 +100,9 @@ class Finished(abc.ABC):
             record = {"reason": str(error)}
         return record and {"scheme": point.label, "seed": point.seed, "reason": record["reason"]}
 
-    def check_data(self, points: list[Point]) -> None:
+    def check_data(self) -> None:
         """Raises a ValueError if a finished run was trained on other data of the same name."""
-        for point in points:
+        for point in self.points:
             if not (files := self.files(point)):
                 continue
             (_, run), here = files, self.describe(point).get(DATA)
@@ -138,7 +137,7 @@ class Finished(abc.ABC):
         return [
             evaluation["training"] | {"scheme": scheme, "trained": point.label}
             for point, evaluation in finished
-            for scheme in (point.label, *extensions_in(evaluation, point))
+            for scheme in (point.label, *_extensions_in(evaluation, point))
         ]
 
     def failures(self) -> list[dict[str, Any]]:
@@ -203,16 +202,16 @@ class Finished(abc.ABC):
         ]
 
 
-def extensions_in(evaluation: dict[str, Any], point: Point) -> tuple[str, ...]:
+def missing_in(finished: dict[str, Any] | None, point: Point) -> tuple[str, ...]:
+    """Returns the extensions of a point that its results lack; all where there are no results."""
+    has = _extensions_in(finished, point) if finished else ()
+    return tuple(name for name in point.extensions if name not in has)
+
+
+def _extensions_in(evaluation: dict[str, Any], point: Point) -> tuple[str, ...]:
     """Returns those extensions of a point that an evaluation has been made for."""
     made = evaluation["config"].get("extend", point.extensions)
     return tuple(name for name in point.extensions if name in made)
-
-
-def missing_in(finished: dict[str, Any] | None, point: Point) -> tuple[str, ...]:
-    """Returns the extensions of a point that its results lack; all where there are no results."""
-    has = extensions_in(finished, point) if finished else ()
-    return tuple(name for name in point.extensions if name not in has)
 
 
 def of_schemes(evaluation: dict[str, Any], schemes: tuple[str, ...]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from experiments.results.panels import Panel, Result, tidy
 from experiments.results.statistics import number
 from experiments.results.table import grid, select
 from experiments.running.points import trained_points
-from experiments.running.sweep import Sweep
+from experiments.running.study import Study
 from experiments.settings import filled, names_in, one_of
 from experiments.studies.panel_figures import drawn_panels, drawn_pictures, named
 from experiments.training.encodings import as_trained, make_encoding
@@ -82,7 +82,7 @@ class DrawnTask:
         return self.experiment.loss(self.scheme, model, batch, key)
 
 
-class DrawnExamples(Sweep, abc.ABC):
+class DrawnExamples(Study, abc.ABC):
     """Runs a config such as ``configs/images.py``; see ``make_experiment`` for the arguments.
 
     Attributes:

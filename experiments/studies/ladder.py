@@ -77,15 +77,12 @@ class Rung(Comparison):
         points = [point for point in self.points if point.scheme == scheme and point.rate]
         return [point for point in points if not (self.finished(point) or self.failure(point))]
 
-    def needs(self, points):
-        if self.rung_of_rates is None:
-            return None
-        schemes = dict.fromkeys(point.scheme for point in points)
-        missing = [point for scheme in schemes for point in self.rung_of_rates.untried(scheme)]
-        return (self.config["rates_of"], missing) if missing else None
+    def stages(self):
+        return [self.points] if self.rung_of_rates is None else [[], self.points]
 
     def describe(self, point):
-        if point.rate is None and self.needs([point]):
+        other = self.rung_of_rates
+        if point.rate is None and other is not None and other.untried(point.scheme):
             raise RefusedError(
                 f"{point.scheme} has no best learning rate yet: first run the study "
                 f"{self.config['rates_of']}"

@@ -1,7 +1,7 @@
 """Compares all schemes, each trained over several seeds and evaluated past its length.
 
 Position interpolation, NTK and YaRN are evaluated on a trained RoPE; see
-``experiments/running/sweep.py``.
+``experiments/running/study.py``.
 """
 
 import functools
@@ -19,7 +19,7 @@ from experiments.results import lengths as lengths_of_texts
 from experiments.results import report
 from experiments.results.table import select
 from experiments.running.points import Point, trained_points
-from experiments.running.sweep import Sweep
+from experiments.running.study import Study
 from experiments.settings import filled, listed
 from experiments.training import own_schemes
 from experiments.training.data import SPLITS, in_split, load_corpus
@@ -32,7 +32,7 @@ from posenc_jax import REGISTRY, Layers, positions
 from posenc_jax.registry import PATTERNS, lookup, suggest
 
 
-class Comparison(Sweep):
+class Comparison(Study):
     """Runs a config of ``configs/extrapolation.py``; see ``make_experiment`` for the arguments."""
 
     title = "Length extrapolation of positional encodings"

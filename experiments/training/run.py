@@ -26,65 +26,53 @@ class Run:
       first: how many steps of the run were done when it was opened.
       saved: the state after those steps, until the loop takes it; None without a checkpoint.
       is_done: whether the run's last step is saved.
-      failure: the numbers that are not finite, where they have ended the run.
     """
 
     def __init__(self, recipe: Recipe, seed: int, folder: Path, abstract: Any, goal: Goal | None):
         self.seed, self.folder, self.goal = seed, folder, goal
         self.checkpoints = Checkpoints(folder / "checkpoints")
-        try:
-            newest = self.checkpoints.newest(abstract)
-            self.first = newest[0] if newest else 0
-            self.saved: State | None = newest[1] if newest else None
-            self.metrics = Metrics(
-                folder / "metrics.jsonl", self.first, recipe.tensorboard, recipe.wandb
+        newest = self.checkpoints.newest(abstract)
+        self.first = newest[0] if newest else 0
+        self.saved: State | None = newest[1] if newest else None
+        lines = folder / "metrics.jsonl"
+        self.metrics = Metrics(lines, self.first, recipe.tensorboard, recipe.wandb)
+        if self.metrics.last.get("step", 0) != self.first:
+            raise RefusedError(
+                f"{lines} has lost the line of step {self.first}, the step of a checkpoint; put "
+                "the file back, or delete the folder to train again"
             )
-            if self.metrics.last.get("step", 0) != self.first:
-                raise RefusedError(
-                    f"{folder / 'metrics.jsonl'} has lost the line of step {self.first}, the step "
-                    "of a checkpoint; put the file back, or delete the folder to train again"
-                )
-        except BaseException:
-            self.checkpoints.close()
-            raise
-        self.failure: FloatingPointError | None = None
         self._recipe = recipe
         self._learned_at = self.metrics.last.get("learned_at")
         self.is_done = self._is_last(self.first)
         self._before = self.metrics.last.get("seconds", 0.0)
         # The mean loss since the last regular checkpoint, and the number of losses in it.
-        self._mean_loss, self._losses = self.metrics.last.get("mean_loss", 0.0), 0
-        if self._mean_loss:
-            usual = self.first % recipe.checkpoint_every  # lines of earlier versions lack mean_of
-            self._losses = int(self.metrics.last.get("mean_of", usual))
+        self._mean_loss = self.metrics.last.get("mean_loss", 0.0)
+        self._losses = int(self.metrics.last.get("mean_of", 0))
 
-    def begin(self, runs: int, at_peak: float | None) -> None:
-        """Starts the clock; a run that is trained with others counts its share of the time.
-
-        ``at_peak`` is steps a second at the devices' peak, or None if it is not known.
-        """
-        self._start, self._runs, self._at_peak = time.monotonic(), runs, at_peak
+    def begin(self, at_peak: float | None) -> None:
+        """Starts the clock; ``at_peak`` is steps a second at the devices' peak, if it is known."""
+        self._start, self._at_peak = time.monotonic(), at_peak
         self._line = self.first, 0.0  # the step and the seconds of the newest line
 
     def record(
         self,
         step: int,
-        numbers: dict[str, np.ndarray],
-        is_saved: bool,
+        numbers: dict[str, jax.Array],
+        is_saved: bool = False,
         measured: dict[str, float] | None = None,
     ) -> str:
         """Writes the numbers of a step if they are due, and returns a note for the progress bar.
 
         ``is_saved`` says whether the state is about to be saved, and ``measured`` has the numbers
-        of the run's goal, where they are due. The run ends if the numbers are not finite.
+        of the run's goal, where they are due. Raises a FloatingPointError if the numbers are not
+        finite.
         """
         loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            self._fail(f"loss {loss}, gradient norm {gradient_norm} at step {step}")
-            return ""
+            raise self._not_finite(f"loss {loss}, gradient norm {gradient_norm} at step {step}")
         self._losses = self._losses + 1 if (step - 1) % self._recipe.checkpoint_every else 1
         self._mean_loss += (loss - self._mean_loss) / self._losses
-        seconds = (time.monotonic() - self._start) / self._runs
+        seconds = time.monotonic() - self._start
         done = step - self.first
         tokens = done * self._recipe.batch_size * self._recipe.length
         extra = {"mfu": done / seconds / self._at_peak} if self._at_peak else {}
@@ -113,16 +101,15 @@ class Run:
         return f"loss {loss:.3f}  {tokens / seconds:,.0f} tokens/s"
 
     def save(self, step: int, state: State) -> None:
-        """Saves the state after ``step``, or ends the run if the state is not finite.
+        """Saves the state after ``step``.
 
-        The state is checked here, because the step's loss is from before the update. Raises an
-        OSError if this state could not be written, or the one before it.
+        Raises a FloatingPointError if the state is not finite, because the step's loss is from
+        before the update; and an OSError if this state could not be written, or the one before it.
         """
         largest = jax.tree.map(np.asarray, _largest(state))
         if bad := [name for name, value in largest.items() if not np.isfinite(value)]:
             what = f"{bad[0]} is not finite ({len(bad)} of {len(largest)} arrays)"
-            self._fail(f"after step {step} {what}; the state was not saved")
-            return
+            raise self._not_finite(f"after step {step} {what}; the state was not saved")
         # A mean over the few steps before an interruption would be the lowest by chance.
         is_regular = step % self._recipe.checkpoint_every == 0 or step == self._recipe.steps
         loss = self._mean_loss if is_regular else None
@@ -132,8 +119,8 @@ class Run:
             self.checkpoints.save(step, state, loss)  # which first waits for the one before
         self.is_done = self._is_last(step)
 
-    def _fail(self, what: str) -> None:
-        self.failure = FloatingPointError(
+    def _not_finite(self, what: str) -> FloatingPointError:
+        return FloatingPointError(
             f"{what}; {self._last_good()}; try a smaller train.learning_rate or train.clip_norm"
         )
 

@@ -1,4 +1,4 @@
-"""Submits points to SLURM as one array, through submitit."""
+"""Submits points to SLURM through submitit: an array for each stage."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import imported
-from experiments.job_processes import PREEMPTED
+from experiments.preemption import PREEMPTED
 from experiments.results.bucket import is_in_bucket
 from experiments.running.submit import Backend
 
@@ -21,7 +21,7 @@ _OF_SUBMITIT = ("-u", "-m", "submitit.core._submit")
 
 @dataclasses.dataclass(frozen=True)
 class Slurm(Backend):
-    """Submits an array with a job for each point, and a process on each node of a job.
+    """Submits an array for each stage, with a job for each point and a process on each node of it.
 
     Attributes:
       partition: the partition, or the cluster's default.
@@ -31,8 +31,7 @@ class Slurm(Backend):
       gpus_per_node: GPUs of a node; the default asks for none.
       cpus_per_task: cores of a node.
       mem_gb: memory of a node; the default is the cluster's.
-      at_once: how many jobs run at the same time.
-      cluster: "slurm", or "local" to run the same jobs on this machine.
+      at_once: how many jobs of a stage run at the same time.
     """
 
     partition: str = ""
@@ -43,38 +42,44 @@ class Slurm(Backend):
     cpus_per_task: int = 8
     mem_gb: int = 0
     at_once: int = 256
-    cluster: str = "slurm"
 
     def text(self, job):
-        """Returns the script that submitit gives to ``sbatch``, and what each of its jobs runs."""
-        _submitit()
+        """Returns the scripts that submitit gives to ``sbatch``, and what each job runs."""
+        imported("submitit", "slurm", "--backend=slurm")
         # A private name, because submitit's executor makes a script only where SLURM is installed;
         # tests/test_packaging.py says which versions have it.
         from submitit.slurm.slurm import _make_sbatch_string
 
-        script = _make_sbatch_string(
-            command=shlex.join([sys.executable, *_OF_SUBMITIT, str(self._logs(job))]),
-            folder=self._logs(job),
-            map_count=job.points,
-            **self._parameters(job),
-        )
-        return f"{script}\n# Job N of the array runs\n# {job.of_point('N')}"
+        texts, logs, before = [], self._logs(job), ""
+        for stage, points in job.stages.items():
+            script = _make_sbatch_string(
+                command=shlex.join([sys.executable, *_OF_SUBMITIT, str(logs)]),
+                folder=logs,
+                map_count=points,
+                **self.parameters(job, before),
+            )
+            runs = shlex.join(job.of_point(stage, "N"))
+            texts.append(f"{script}\n# Job N of the array runs\n# {runs}")
+            before = f"ARRAY_OF_STAGE_{stage}"
+        return "\n\n".join(texts)
 
     def submit(self, job):
-        submitit = _submitit()
-        if self.cluster == "local":
-            executor = submitit.LocalExecutor(self._logs(job))
-            executor.update_parameters(timeout_min=self.minutes)
-        else:
-            try:
-                executor = submitit.SlurmExecutor(self._logs(job), max_num_timeout=_MOST_LIMITS)
-            except RuntimeError as error:
-                raise ValueError(f"SLURM is not on this machine ({error})") from None
-            executor.update_parameters(**self._parameters(job))
-        points = [Resumable((*job.here, f"--task_id={point}")) for point in range(job.points)]
-        with executor.batch():
-            jobs = [executor.submit(point) for point in points]
-        return [submitted.job_id for submitted in jobs]
+        submitit = imported("submitit", "slurm", "--backend=slurm")
+        try:
+            executor = submitit.SlurmExecutor(self._logs(job), max_num_timeout=_MOST_LIMITS)
+        except RuntimeError as error:
+            raise ValueError(f"SLURM is not on this machine ({error})") from None
+        command = (sys.executable, *job.command[1:])
+        here, arrays = dataclasses.replace(job, command=command), list[str]()
+        for stage, points in job.stages.items():
+            executor.update_parameters(**self.parameters(job, *arrays[-1:]))
+            with executor.batch():
+                jobs = [
+                    executor.submit(Resumable(here.of_point(stage, point)))
+                    for point in range(points)
+                ]
+            arrays.append(jobs[0].job_id.partition("_")[0])
+        return ", ".join(arrays)
 
     def _logs(self, job) -> Path:
         if is_in_bucket(job.workdir):
@@ -84,7 +89,8 @@ class Slurm(Backend):
             )
         return job.workdir / "slurm"
 
-    def _parameters(self, job) -> dict[str, Any]:
+    def parameters(self, job, before: str = "") -> dict[str, Any]:
+        """Returns submitit's parameters of an array that begins after the array ``before``."""
         given = {
             "job_name": job.name,
             "time": self.minutes,
@@ -96,6 +102,7 @@ class Slurm(Backend):
             "array_parallelism": self.at_once,
             # Time for a checkpoint, before the time limit and when the queue preempts.
             "signal_delay_s": 120,
+            "dependency": f"afterok:{before}" if before else None,
             # Some clusters requeue only jobs that allow it.
             "additional_parameters": {"requeue": True},
         }
@@ -111,7 +118,7 @@ class Slurm(Backend):
 class Resumable:
     """Runs one point, and passes it on to another job if the queue ends this one."""
 
-    def __init__(self, command: tuple[str, ...]):
+    def __init__(self, command: list[str]):
         self.command = command
         self._process: subprocess.Popen | None = None
 
@@ -137,8 +144,5 @@ class Resumable:
             is_deaf = end and (end.si_code, end.si_status) == (os.CLD_KILLED, signal.SIGTERM)
             if end is None or not (is_deaf or end.si_status in (0, PREEMPTED)):
                 raise RuntimeError(f"asked to stop, the point did not end well: {end}")
-        return _submitit().helpers.DelayedSubmission(Resumable(self.command))
-
-
-def _submitit() -> Any:
-    return imported("submitit", "slurm", "--backend=slurm")
+        submitit = imported("submitit", "slurm", "--backend=slurm")
+        return submitit.helpers.DelayedSubmission(Resumable(self.command))

@@ -27,7 +27,7 @@ from experiments.results.lengths import WINDOWED
 from experiments.results.record import RefusedError, Stored, as_json, differences
 from experiments.results.table import grid, means, select
 from experiments.running.points import Point, trained_points
-from experiments.running.sweep import Sweep, recipe_fields
+from experiments.running.study import Study, recipe_fields
 from experiments.settings import filled, names_in, one_of
 from experiments.studies.extension.encodings import Methods
 from experiments.studies.extension.evaluations import Documents, Evaluation, Trials
@@ -57,7 +57,7 @@ class Tuned(Point):
         return f"{self.scheme}, {self.steps} steps"
 
 
-class Extension(Sweep):
+class Extension(Study):
     """Runs a config of ``configs/extension.py``; see ``make_experiment`` for the arguments."""
 
     title = "A trained model made longer"
@@ -115,6 +115,10 @@ class Extension(Sweep):
             self.check_recipe(self.recipe, "tuning")
         for recipe in set(filter(None, map(self.recipe_of, self.points))):
             check_batch(self.windows[recipe.length], recipe.batch_size)
+
+    def stages(self):
+        tuned = [point for point in self.points if isinstance(point, Tuned)]
+        return [[point for point in self.points if point not in tuned], tuned]
 
     def source(self, seed: int) -> Source:
         """Returns the trained model of a seed, from the given checkpoint or the seed's run here."""
@@ -185,12 +189,9 @@ class Extension(Sweep):
         model = self._describe_tuned(point) if tuned else self._spec().to_dict()
         return about | model | {"train": recipe_fields(recipe)}
 
-    def start_of(self, point):
-        return self._trained(point.seed) if isinstance(point, Tuned) else None
-
     def _describe_tuned(self, point) -> dict[str, Any]:
         """Returns the start of a fine-tuning run and its encoding, without loading the model."""
-        start = self.start_of(point)
+        start = self._trained(point.seed)
         files = self.files(start)
         if files is None:
             raise RefusedError(

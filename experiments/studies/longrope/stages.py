@@ -26,7 +26,7 @@ from experiments.pretrained.trained import in_place_of_rope, rope_of
 from experiments.progress import stage
 from experiments.results.record import Stored, open_run
 from experiments.running.points import Point
-from experiments.running.sweep import Sweep
+from experiments.running.study import Study
 from experiments.studies.longrope.encoding import (
     Searched,
     attention_of,
@@ -77,10 +77,10 @@ class Stages:
       tuned: the model after the fine-tuning of the stage ``progressive``.
     """
 
-    def __init__(self, plan: Plan, sweep: Sweep, point: Point, model: Transformer):
+    def __init__(self, plan: Plan, study: Study, point: Point, model: Transformer):
         self.plan, self.seed, self.name = plan, point.seed, point.name
-        self.folder = sweep.folder(point)
-        self.mesh, self.console = sweep.mesh, sweep.console
+        self.folder = study.folder(point)
+        self.mesh, self.console = study.mesh, study.console
         self.model, self.rope = model, rope_of(model, point.name)
         self.rows: dict[tuple[str, str], Row] = {}
         self.searches: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ from experiments.pretrained.trained import Source, in_tokens_of, loader
 from experiments.results.comparisons import compared, marks
 from experiments.results.table import grid, select, tidy
 from experiments.running.points import trained_points
-from experiments.running.sweep import Sweep, recipe_fields
+from experiments.running.study import Study, recipe_fields
 from experiments.settings import filled, listed
 from experiments.studies.longrope.figure import drawn_searches
 from experiments.studies.longrope.plan import Plan, Trials
@@ -26,7 +26,7 @@ SCHEME = "rope"
 MEASURES = {"loss": "all tokens", "last_loss": "last tokens", "needle_loss": "needle's answer"}
 
 
-class LongRoPESearch(Sweep):
+class LongRoPESearch(Study):
     """Runs a config of ``configs/longrope.py``; see ``make_experiment`` for the arguments."""
 
     title = "LongRoPE: searched factors"

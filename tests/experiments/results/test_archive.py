@@ -17,7 +17,7 @@ from experiments.results.environment import environment
 from experiments.results.locks import claimed
 from experiments.results.record import write_json
 from experiments.results.seal import read_evaluation, write_evaluation
-from experiments.running.schedule import run_points
+from experiments.running.pool import run_points
 from posenc_jax.pretrained.files import SafetensorsFiles
 
 
@@ -59,7 +59,7 @@ def test_restored_results_are_those_of_the_models(corpus, finished, packed, tmp_
     lines = (tmp_path / "there/runs/rope/seed0/metrics.jsonl").read_text().splitlines()
     assert {*json.loads(lines[-1])} == {"step", "loss"}
     assert not list(tmp_path.rglob("checkpoints"))
-    assert run_points(after.parts) == [] and "2 of 2 were done before" in output.getvalue()
+    assert run_points(after) == [] and "2 of 2 were done before" in output.getvalue()
     common.refuses("seed0", lambda: load_run(tmp_path / "there/runs/rope/seed0"))
 
 

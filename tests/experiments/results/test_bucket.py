@@ -1,21 +1,16 @@
-"""Tests a workdir in a bucket: a run that is stopped and damaged there, and what guards it."""
-
-import dataclasses
-import json
-import time
+"""Tests a workdir in a bucket: a run that is stopped and damaged there, and archives."""
 
 import fake_bucket
 import pytest
 from tiny_runs import comparison, config
 from toy import preempted
 
-from experiments.results import archive, locks
+from experiments.results import archive
 from experiments.results.bucket import folder_at
 from experiments.results.environment import environment
-from experiments.results.locks import Holder, claimed, holder
 from experiments.results.record import read_lines, write_json
 from experiments.results.seal import write_evaluation
-from experiments.running.schedule import run_points
+from experiments.running.pool import run_points
 
 
 @pytest.fixture(scope="module")
@@ -34,25 +29,24 @@ def test_a_run_goes_on_in_a_bucket_as_in_a_folder(objects, corpus, tmp_path):
     """It is preempted, the checkpoint of that moment is damaged, and the one before it is taken."""
     changes = dict(schemes="nope", train__checkpoint_every=2, train__log_every=1)
     here, _ = comparison(config(corpus, **changes), tmp_path)
-    assert run_points(here.parts) == []
+    assert run_points(here) == []
     there, output = comparison(config(corpus, **changes), folder_at("gs://mine/runs/tiny/"))
     with preempted(5):
-        run_points(there.parts)
+        run_points(there)
     folder = "/mine/runs/tiny/runs/nope/seed0"
     arrays = [name for name in objects.store if name.startswith(f"{folder}/checkpoints/5/state/")]
     largest = max(arrays, key=lambda name: objects.store[name].size)
     content = bytearray(objects.store[largest].getvalue())
     content[len(content) // 2] ^= 1
     objects.current().pipe_file(largest, bytes(content))
-    assert run_points(there.parts) == []
+    assert run_points(there) == []
     assert not [name for name in objects.store if "/checkpoints/5/" in name]
     assert metrics(there) == metrics(here)
     evaluations = [one.evaluations()[0]["records"] for one in (here, there)]
     assert evaluations[0] == evaluations[1]
-    assert run_points(there.parts) == [] and "were done before" in output.getvalue()
+    assert run_points(there) == [] and "were done before" in output.getvalue()
     there.write_report("the command")
     assert {f"{folder}/evaluation.json", "/mine/runs/tiny/report.html"} < objects.store.keys()
-    assert not [name for name in objects.store if name.endswith("/lock")], "given back"
 
 
 def test_results_travel_to_a_bucket_and_back(objects, tmp_path, monkeypatch):
@@ -74,20 +68,3 @@ def test_results_travel_to_a_bucket_and_back(objects, tmp_path, monkeypatch):
     assert (tmp_path / "results").read_bytes() == (tmp_path / "again").read_bytes()
     assert "/mine/restored/runs/nope/seed0/run.json" in objects.store
     assert not (tmp_path / "gs:").exists()
-
-
-def test_a_mark_keeps_others_away_for_as_long_as_it_is_renewed(objects, monkeypatch):
-    monkeypatch.setattr(locks, "RENEWED", 0.02)
-    monkeypatch.setattr(locks, "FORGOTTEN", 1.0)
-    folder = folder_at("gs://mine/marked")
-    with claimed(folder):
-        assert holder(folder).program == Holder.here().program
-        with pytest.raises(ValueError, match="gs://mine/marked"):
-            claimed(folder).__enter__()
-    assert holder(folder) is None
-    killed = Holder("here", 1, "today")
-    left = json.dumps({"by": dataclasses.asdict(killed), "seen": time.time() - 5})
-    (folder / "lock").write_text(left)
-    assert holder(folder) is None
-    with claimed(folder):
-        assert holder(folder) not in (None, killed)

@@ -13,10 +13,9 @@ from tiny_runs import comparison, config, full_disk
 
 from experiments.results import seal
 from experiments.results.environment import environment
-from experiments.results.locks import claimed
 from experiments.results.metrics import Metrics
 from experiments.results.record import RefusedError, read_run, write_files, write_json
-from experiments.running.schedule import run_points
+from experiments.running.pool import run_points
 from experiments.running.status import print_status
 
 
@@ -29,7 +28,7 @@ def test_a_damaged_evaluation_is_made_again(workdir, corpus, torn, monkeypatch):
     assert len(one.evaluations()) == 1, "the report is made of the others"
     again = {key: whole[key] for key in ("records", "curves")}
     monkeypatch.setattr(one, "evaluate", lambda *_: again)
-    assert run_points(one.parts) == [] and len(one.evaluations()) == 2
+    assert run_points(one) == [] and len(one.evaluations()) == 2
     assert json.loads(path.read_text())["records"] == whole["records"]
 
 
@@ -39,7 +38,7 @@ def test_an_evaluation_of_more_extensions_is_not_made_again(workdir, corpus, mon
     before = path.read_bytes()
     one, _ = comparison(config(corpus, schemes="rope,alibi"), workdir)
     monkeypatch.setattr(one, "evaluate", lambda *_: pytest.fail("evaluated again"))
-    assert run_points(one.parts) == [] and path.read_bytes() == before
+    assert run_points(one) == [] and path.read_bytes() == before
     evaluations, training = one.evaluations(), one.costs()
     lists = [[r for e in evaluations for r in e[key]] for key in ("records", "curves")]
     for records in (*lists, training):
@@ -48,7 +47,7 @@ def test_an_evaluation_of_more_extensions_is_not_made_again(workdir, corpus, mon
 
 def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, workdir, corpus):
     def reasons_of_failures():
-        failures = run_points(comparison(config(corpus), workdir)[0].parts)
+        failures = run_points(comparison(config(corpus), workdir)[0])
         return {failure["scheme"]: failure["reason"] for failure in failures}
 
     folder = workdir / "runs/rope/seed0"
@@ -67,7 +66,7 @@ def test_what_is_no_record_of_a_run_is_damaged(workdir, corpus, torn):
     assert len(one.evaluations()) == 1
     print_status(one, one.console)
     assert "alibi/seed0/run.json is damaged" in " ".join(output.getvalue().split())
-    (failure,) = run_points(one.parts)
+    (failure,) = run_points(one)
     assert "run.json is damaged" in failure["reason"] and failure["scheme"] == "alibi"
 
 
@@ -164,8 +163,6 @@ def test_a_full_disk_leaves_old_files_and_is_told_with_the_name_of_the_file(tmp_
     with refused(tmp_path / "b.json"), full_disk():
         write_files(tmp_path, {"a.json": "3", "b.json": "longer"})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
-    with refused(tmp_path / "lock"), full_disk(0), claimed(tmp_path):
-        pytest.fail("the lock was not written")
 
 
 def test_a_folder_that_is_only_for_reading_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):

@@ -1,198 +1,164 @@
-"""Tests what is handed to queues: the texts, and real jobs of submitit and of processes here."""
+"""Tests what is handed to queues: the texts, a manifest by its schema, and jobs of submitit."""
 
 import io
 import json
 import re
 import sys
-import time
 from pathlib import Path
 
 import common
+import jsonschema
 import pytest
 import yaml
 from rich.console import Console
 
-from experiments.preemption import PreemptedError
 from experiments.running.submit import Job, command_without_own_flags, hand_over, make_backend
 
 CONFIG = "--config=configs/extrapolation.py:paper"
 COMMAND = "python", "launch.py", CONFIG, "--workdir=/mnt/My Run"
+STAGES = {0: 2, 1: 3}
 
 
 @pytest.fixture
 def job(tmp_path):
-    return Job(COMMAND, 2, tmp_path / "My Run")
+    return Job(COMMAND, STAGES, tmp_path / "My Run")
 
 
-def test_names_and_commands(job):
-    assert re.fullmatch("posenc-my-run-[0-9a-f]{5}", job.name)
-    assert job.of_point(1) == f"python launch.py {CONFIG} '--workdir=/mnt/My Run' --task_id=1"
-
-
-def test_every_workdir_and_submission_has_names_of_its_own(tmp_path, monkeypatch):
+def test_every_workdir_has_a_name_of_its_own(tmp_path, monkeypatch):
     """A queue would take a job for another one of the same name."""
     monkeypatch.chdir(tmp_path)
-    folders = "a/small", "b/small", "c" * 50, f"d/{'c' * 50}"
-    jobs = [Job(COMMAND, 2, tmp_path / folder, n) for folder in folders for n in (1, 2)]
-    assert len({job.name for job in jobs}) == 8 and max(len(job.name) for job in jobs) <= 34
-    assert Job(COMMAND, 2, Path("a/small")).name == jobs[0].name
+    folders = "My Run", "a/small", "b/small", "c" * 50, f"d/{'c' * 50}"
+    names = [Job(COMMAND, STAGES, tmp_path / folder).name for folder in folders]
+    assert re.fullmatch("posenc-my-run-[0-9a-f]{5}", names[0])
+    assert len({*names}) == 5 and max(map(len, names)) <= 34
+    assert Job(COMMAND, STAGES, Path("a/small")).name == names[1]
 
 
 def test_flags_of_submission_are_no_part_of_the_job():
-    flags = ["--backend=slurm", "--submit", "--resource=nodes=2", "--noagain", "-submit"]
+    flags = ["--backend=slurm", "--submit", "--resource=nodes=2", "--stage=1", "-submit"]
     assert command_without_own_flags([*COMMAND, *flags]) == COMMAND
     flags = ["--backend", "slurm", "--resource", "nodes=2", "--submit"]
     assert command_without_own_flags([*flags, *COMMAND]) == COMMAND
 
 
-def test_slurm(job):
+def test_slurm_has_an_array_for_each_stage_that_begins_after_the_one_before(job):
     settings = ["partition=gpu", "nodes=2", "gpus_per_node=8", "minutes=90", "mem_gb=64"]
     text = make_backend("slurm", settings).text(job)
-    options = {line.removeprefix("#SBATCH --") for line in text.splitlines() if "SBATCH" in line}
-    expected = "array=0-1%2 partition=gpu nodes=2 ntasks-per-node=1 gpus-per-node=8 time=90"
+    first, second = re.split("(?=#!/bin/bash)", text)[1:]
+    options = {line.removeprefix("#SBATCH --") for line in second.splitlines() if "SBATCH" in line}
+    expected = "array=0-2%3 partition=gpu nodes=2 ntasks-per-node=1 gpus-per-node=8 time=90"
     expected += f" mem=64GB signal=USR2@120 requeue job-name={job.name}"
-    assert {*expected.split()} < options
-    assert "--cpus-per-task=8" in text.split("srun")[1]  # a step does not inherit it
-    assert text.endswith(f"# {job.of_point('N')}")
+    assert {*expected.split(), "dependency=afterok:ARRAY_OF_STAGE_0"} < options
+    assert "--cpus-per-task=8" in second.split("srun")[1]  # a step does not inherit it
+    assert "--array=0-1%2" in first and "dependency" not in first
+    assert text.endswith(
+        f"# python launch.py {CONFIG} '--workdir=/mnt/My Run' --stage=1 --task_id=N"
+    )
 
 
-def test_gke_on_gpus(job):
-    settings = ["image=hub/posenc:1", "accelerator=nvidia-h100-80gb", "chips=8", "claim=disk"]
-    first, second = yaml.safe_load_all(make_backend("gke", settings).file(job))
-    names = [manifest["metadata"]["name"] for manifest in (first, second)]
-    assert names == [f"{job.name}-0", f"{job.name}-1"]
-    pod = second["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+def manifest(job, *settings):
+    """Returns the JobSet of a job, after it was checked by the schema of JobSets."""
+    made = yaml.safe_load(make_backend("jobset", ["image=i", "claim=disk", *settings]).file(job))
+    schema = json.loads((Path(__file__).parent / "jobset_schema.json").read_text())
+    jsonschema.validate(made, schema)
+    return made, [one["template"]["spec"] for one in made["spec"]["replicatedJobs"]]
+
+
+def test_a_jobset_on_gpus(job):
+    made, (first, second) = manifest(job, "accelerator=nvidia-h100-80gb", "chips=8")
+    stages = made["spec"]["replicatedJobs"]
+    assert [(stage["name"], stage["replicas"]) for stage in stages] == [
+        ("stage0", 2),
+        ("stage1", 3),
+    ]
+    assert stages[1]["dependsOn"] == [{"name": "stage0", "status": "Complete"}]
+    assert "dependsOn" not in stages[0] and first["completions"] == second["completions"] == 1
+    pod = second["template"]["spec"]
     (container,) = pod["containers"]
-    assert container["command"] == [*COMMAND, "--task_id=1"]
+    assert container["command"] == [*COMMAND, "--stage=1", "--task_id=$(POINT)"]
+    assert "job-index" in str(container["env"][0])
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
     assert pod["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}
     assert container["volumeMounts"][0]["mountPath"] == str(job.workdir)
-    assert container["volumeMounts"][0]["name"] == pod["volumes"][0]["name"]
-
-
-def test_gke_on_several_hosts_of_a_tpu_slice(job):
-    settings = ["image=i", "accelerator=tpu-v5-lite-podslice", "topology=4x4", "hosts=4"]
-    settings += ["max_restarts=7", "queue=mine", "claim=disk"]
-    manifest, _ = make_backend("gke", settings).manifests(job)
-    assert manifest["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
-    assert manifest["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "mine"}
-    # All hosts are of one slice.
-    (kept_apart,) = manifest["metadata"]["annotations"].items()
-    assert kept_apart[0].endswith("exclusive-topology") and kept_apart[1].endswith("gke-nodepool")
-    assert manifest["spec"]["failurePolicy"]["maxRestarts"] == 7
-    spec = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
-    assert spec["parallelism"] == spec["completions"] == 4 and spec["completionMode"] == "Indexed"
-    # A point that has failed for good does not start again, and one that was preempted does.
-    (rule,) = spec["podFailurePolicy"]["rules"]
+    # What fails for good does not start again, and what was preempted does, alone.
+    (rule,) = second["podFailurePolicy"]["rules"]
     assert rule == {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1, 2]}}
-    pod = spec["template"]["spec"]
+    rules = made["spec"]["failurePolicy"]["rules"]
+    assert [rule["action"] for rule in rules] == ["FailJobSet", "RestartJob"]
+
+
+def test_a_jobset_on_several_hosts_of_a_tpu_slice(job):
+    slice_of_16 = "accelerator=tpu-v5-lite-podslice", "topology=4x4", "hosts=4"
+    made, (_, stage) = manifest(job, *slice_of_16, "max_restarts=7", "queue=mine")
+    assert made["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "mine"}
+    (kept_apart,) = made["metadata"]["annotations"].items()  # all hosts are of one slice
+    assert kept_apart[0].endswith("exclusive-topology") and kept_apart[1].endswith("gke-nodepool")
+    assert made["spec"]["failurePolicy"]["maxRestarts"] == 7
+    assert stage["parallelism"] == stage["completions"] == 4
+    pod = stage["template"]["spec"]
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
     assert pod["containers"][0]["command"][-3:] == [
-        f"--coordinator={job.name}-0-host-0-0.{job.name}-0:1234",
+        f"--coordinator={job.name}-stage1-$(POINT)-0.{job.name}:1234",
         "--num_processes=4",
         "--process_id=$(HOST)",
     ]
-    (variable,) = pod["containers"][0]["env"]
-    assert variable["name"] == "HOST" and "job-completion-index" in str(variable)
 
 
 @pytest.mark.parametrize(
     "setting", ["hosts=1", "topology=v5litepod-16", "topology=", "accelerator=l4"]
 )
-def test_gke_needs_all_hosts_of_a_slice(job, setting):
+def test_a_jobset_needs_all_hosts_of_a_slice(job, setting):
     settings = ["image=i", "accelerator=tpu-v5", "topology=4x4", "hosts=4", "claim=disk", setting]
-    backend = make_backend("gke", settings)
-    common.refuses("--resource=topology", lambda: backend.file(job))
+    common.refuses("topology", lambda: make_backend("jobset", settings).file(job))
 
 
-def test_xpk(job):
-    backend = make_backend("xpk", ["cluster=c", "tpu_type=v5litepod-16", "docker_image=i"])
-    _, second = backend.commands(job, "")
-    assert second[:3] == ["xpk", "workload", "create"]
-    assert {"--cluster=c", "--tpu-type=v5litepod-16", "--docker-image=i"} < set(second)
-    assert {f"--workload={job.name}-1", "--restart-on-exit-codes=75"} < set(second)
-    assert "--termination-grace-period-seconds=120" in second  # xpk's own default is 30
-    assert second[-1] == f"--command={job.of_point(1)}"
-
-
-def test_tpu_vm(job):
-    settings = ["zone=us-west4-a", "type=v5litepod-16", "runtime=r", "setup=cd posenc_jax"]
-    text = make_backend("tpu_vm", [*settings, "spot=false"]).text(job)
-    script, command = text.split("\n\n")
-    assert script == f"#! /bin/bash\ncd posenc_jax && {job.all_points()}"
-    assert command.startswith(f"gcloud compute tpus queued-resources create {job.name} ")
-    assert command.endswith("--metadata-from-file=startup-script=SCRIPT")
+def test_the_schema_refuses_a_field_that_jobset_does_not_know(job):
+    made, _ = manifest(job, "accelerator=l4")
+    made["spec"]["replicatedJobs"][1]["dependson"] = []
+    schema = json.loads((Path(__file__).parent / "jobset_schema.json").read_text())
+    with pytest.raises(jsonschema.ValidationError, match="dependson"):
+        jsonschema.validate(made, schema)
 
 
 def test_sky(job):
     settings = ["accelerators=H100:8", "bucket=gs://mine", "nodes=2"]
     text = make_backend("sky", settings).text(job)
-    task, commands = text.split("\n\n")
-    task = yaml.safe_load(task)
-    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [75]
-    assert task["setup"].startswith('pip install "jax[cuda12]" -e "')
-    assert task["num_nodes"] == 2 and "--process_id=$SKYPILOT_NODE_RANK" in task["run"]
-    assert task["file_mounts"] == {str(job.workdir): {"source": "gs://mine", "mode": "MOUNT"}}
-    last = f"sky jobs launch -y -d -n {job.name}-1 --env POINT=1 task.yaml"
-    assert commands.splitlines()[-1] == last
+    pipeline, command = text.split("\n\nsky")
+    head, first, second = yaml.safe_load_all(pipeline)
+    assert head == {"name": job.name} and second["name"] == f"{job.name}-1"
+    assert first["resources"]["job_recovery"]["recover_on_exit_codes"] == [75]
+    assert first["setup"].startswith('pip install "jax[cuda12]" -e "') and first["num_nodes"] == 2
+    assert f"{CONFIG} '--workdir=/mnt/My Run' --stage=1 --task_id=\"$POINT\"" in second["run"]
+    assert '"$SKYPILOT_NUM_NODES" 2)' in second["run"], "the last of three points"
+    assert first["file_mounts"] == {str(job.workdir): {"source": "gs://mine", "mode": "MOUNT"}}
+    assert command == f" jobs launch -y -d -n {job.name} pipeline.yaml"
 
 
 @pytest.mark.parametrize(
     ("backend", "settings", "message"),
     [
         ("pbs", [], "--backend='pbs'"),
-        ("slurm", ["gpus=8"], "--resource=gpus=8"),
+        ("slurm", ["gpus=8"], "--resource='gpus=8'"),
         ("slurm", ["nodes=two"], "--resource=nodes=two"),
-        ("gke", ["image=i"], "--resource=accelerator="),
+        ("slurm", ["partition=a\n#SBATCH --wrap=rm"], "--resource='partition"),
+        ("jobset", ["image=i"], "--resource=accelerator="),
     ],
 )
 def test_wrong_settings_are_one_sentence(backend, settings, message):
     common.refuses(message, lambda: make_backend(backend, settings))
 
 
-def submitted(backend, job, **flags):
+def test_nothing_is_submitted_that_would_lose_its_results_or_adds_lines_to_a_script(job):
     console = Console(file=io.StringIO())
-    hand_over(backend, job, **{"submit": True, "again": False, "console": console} | flags)
-    return console.file.getvalue()
-
-
-def test_nothing_is_submitted_without_being_asked_or_twice(tmp_path):
-    marks = "import sys; open(sys.argv[1], 'a').write('x')"
-    mark = tmp_path / "mark"
-    job = Job((sys.executable, "-c", marks, str(mark)), 1, tmp_path / "work")
-    backend = make_backend("local", [])
-    submitted(backend, job, submit=False)
-    assert not mark.exists() and not job.workdir.exists()
-    assert "submitted: " in submitted(backend, job)
-    common.refuses("--again", lambda: submitted(backend, job))
-    submitted(backend, job, again=True)
-    assert mark.read_text() == "xx"
-
-
-def test_sigterm_reaches_the_processes_of_this_machine(tmp_path):
-    program = (
-        "import os, signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
-        "os.kill(os.getppid(), signal.SIGTERM)\n"
-        "time.sleep(30)"
-    )
-    with pytest.raises(PreemptedError, match="--again"):
-        submitted(make_backend("local", []), Job(("python", "-c", program), 1, tmp_path))
-
-
-def test_a_submission_that_failed_is_not_forgotten(tmp_path):
-    job = Job((sys.executable, "-c", "raise SystemExit(3)"), 1, tmp_path)
-    for word in ("status 3", "--again"):
-        common.refuses(word, lambda: submitted(make_backend("local", []), job))
-
-
-def test_processes_of_one_run_are_told_of_each_other(tmp_path):
-    keeps = "import sys; open(sys.argv[1] + sys.argv[-1], 'w').write(' '.join(sys.argv[2:]))"
-    job = Job((sys.executable, "-c", keeps, f"{tmp_path}/"), 1, tmp_path / "work")
-    submitted(make_backend("local", ["processes=2"]), job)
-    words = [(tmp_path / f"--process_id={number}").read_text().split() for number in (0, 1)]
-    assert words[0][:2] == words[1][:2] and words[0][1] == "--num_processes=2"
-    assert words[0][0].startswith("--coordinator=127.0.0.1:")
+    for backend, settings in (
+        ("sky", ["accelerators=H100:8"]),
+        ("jobset", ["image=i", "accelerator=l4"]),
+    ):
+        made = make_backend(backend, settings)
+        common.refuses("BUCKET", lambda made=made: hand_over(made, job, False, console))
+    lines = Job((*COMMAND, "--config.wandb=a\nb"), STAGES, job.workdir)
+    slurm = make_backend("slurm", [])
+    common.refuses("more than one line", lambda: hand_over(slurm, lines, False, console))
 
 
 PREEMPTIBLE = """
@@ -219,17 +185,6 @@ def test_a_point_that_the_queue_ends_is_saved_and_goes_on(tmp_path):
     # Ten seconds after the start, long before its limit, the queue says that the job must end. On a
     # busy machine a job takes seconds to start, and one that has not begun cannot be told.
     executor.update_parameters(timeout_min=1, signal_delay_s=50)
-    job = executor.submit(Resumable((sys.executable, "-c", PREEMPTIBLE, str(begun), "--task_id=0")))
+    job = executor.submit(Resumable([sys.executable, "-c", PREEMPTIBLE, str(begun), "--task_id=0"]))
     assert job.result() == 0
     assert (tmp_path / "done").read_text() == "--task_id=0"
-
-
-def test_jobs_of_an_array_run_their_points(tmp_path):
-    notes = "import sys; open(sys.argv[1] + sys.argv[2], 'w')"
-    job = Job((sys.executable, "-c", notes, f"{tmp_path}/"), 2, tmp_path / "work")
-    submitted(make_backend("slurm", ["cluster=local"]), job)
-    deadline, expected = time.monotonic() + 60, [tmp_path / f"--task_id={n}" for n in (0, 1)]
-    while not all(path.exists() for path in expected) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert all(path.exists() for path in expected)
-    assert len(json.loads((job.workdir / "submitted.json").read_text())["jobs"]) == 2

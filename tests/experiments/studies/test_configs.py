@@ -4,7 +4,7 @@ import common
 import pytest
 import tiny_runs as runs
 
-from experiments.running.schedule import run_points
+from experiments.running.pool import run_points
 
 # The pieces of a config that make a study small enough, or free of data that is not installed.
 HERE = {
@@ -123,7 +123,7 @@ REPORTS = {
 def test_a_tiny_run_has_a_report(study, name):
     scheme, words = REPORTS[name]
     one = study(name, schemes=scheme, train__steps=2)
-    assert run_points(one.parts) == []
+    assert run_points(one) == []
     page = one.write_report("the command").read_text()
     assert page.count("data:image/svg+xml;base64,") == 2
     for word in (scheme, *words):

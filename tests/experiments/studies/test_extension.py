@@ -20,7 +20,7 @@ from experiments.pretrained.trained import Source, load_run
 from experiments.results.extensions import tidy
 from experiments.results.lengths import WINDOWED
 from experiments.results.table import select
-from experiments.running.schedule import run_points
+from experiments.running.pool import run_points
 from experiments.studies.extension.encodings import Methods
 from experiments.studies.extension.study import Extension, points
 from experiments.training.checkpoint import fingerprint
@@ -59,7 +59,7 @@ def losses(records, protocol="last"):
 def finished(corpus, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
     one, output = experiment(config(corpus), workdir)
-    assert run_points(one.parts) == []
+    assert run_points(one) == []
     path = one.write_report("the command")
     return workdir, path, output.getvalue()
 
@@ -112,7 +112,7 @@ def test_tuning_starts_from_the_trained_model_and_says_so(finished, corpus, tmp_
     frozen = {"tuning__learning_rate": 0.0, "methods": "yarn", "tuned": "yarn"}
     given = {"checkpoint": f"{workdir}/runs/rope/seed{{seed}}"}
     one, _ = experiment(config(corpus, **frozen, **given), tmp_path)
-    assert run_points(one.parts) == []
+    assert run_points(one) == []
     one.write_report("command")
     for protocol, multiple in (("last", 2), ("short", 1)):
         actual = losses(results(tmp_path), protocol)
@@ -169,7 +169,7 @@ def test_published_weights_are_tuned_and_published_again(finished, corpus, tmp_p
     changes |= dict(target=2, tuning_steps=(2,), tuning__warmup_steps=1, tuning__batch_size=8)
     own = config(corpus, "own", checkpoint=str(published), methods="rope", tuned="yarn", **changes)
     study, _ = experiment(own, tmp_path / "workdir")
-    assert run_points(study.parts) == []
+    assert run_points(study) == []
     run = study.workdir / "runs/yarn/steps2/seed0"
     common.refuses("--checkpoint", lambda: export(run, longer, None))
     export(run, longer, str(published))

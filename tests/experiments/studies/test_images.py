@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_runs import study
 
-from experiments.running.schedule import run_points
+from experiments.running.pool import run_points
 from experiments.studies.multimodal.images import paste, rescale
 
 SIDE, COUNT = 28, 60
@@ -26,7 +26,7 @@ def experiment(data, workdir, scheme="axial_rope", **changes):
 @pytest.mark.slow
 def test_learns(data, tmp_path):
     images = experiment(data, tmp_path, train__steps=40, train__learning_rate=0.02)
-    assert run_points(images.parts) == []
+    assert run_points(images) == []
     (evaluation,) = images.evaluations()
     at = {(r["condition"], r["x"]): r["value"] for r in evaluation["records"]}
     assert at["rescaled", SIDE] == at["pasted", SIDE] > 0.6

@@ -24,7 +24,7 @@ from experiments.registry import make_experiment
 from experiments.results import ladder, pages, table
 from experiments.results.lengths import WINDOWED
 from experiments.results.record import open_run, write_json
-from experiments.running.schedule import run_points
+from experiments.running.pool import run_points, stages_of
 from experiments.running.status import print_status
 from experiments.studies.ladder import narrowed
 from experiments.training.own_schemes import digest, register
@@ -237,9 +237,9 @@ def tiny(workdir, schemes="rope,alibi,nope", rates_of="b_l32_t2"):
 def test_a_rung_waits_for_the_rates_of_another(tmp_path):
     experiment, _ = tiny(tmp_path)
     rung = experiment.parts["c_l32_t20"]
-    name, missing = rung.needs(rung.points)
-    assert {point.scheme for point in rung.needs(rung.points[:1])[1]} == {"rope"}
-    assert {*missing} == {*experiment.parts[name].points}
+    first, second = stages_of(experiment.parts)
+    assert {job.part for job in first} == {"b_l32_t2"}
+    assert {job.part for job in second} == {"c_l32_t20"}
     common.refuses("rate", lambda: rung.describe(rung.points[0]))
     assert rung.finished(rung.points[0]) is None
     assert math.isclose(rung.recipe_of(rung.points[0]).learning_rate, 6e-3)
@@ -258,7 +258,8 @@ def test_a_scheme_whose_learning_rates_all_failed_leaves_the_others(tmp_path):
     for point in rates.points:
         write_json(rates.folder(point) / "failure.json", {"reason": "loss nan"})
     rates.points = [point for point in rates.points if point.scheme == "rope"]
-    failures = run_points({"c_l32_t20": rung})
+    experiment.parts = {"c_l32_t20": rung}
+    failures = run_points(experiment)
     assert {failure["scheme"] for failure in failures} == {"c_l32_t20: rope"}
     assert all(rung.finished(point) for point in rung.points if point.scheme == "nope")
     print_status(rung, rung.console)
@@ -267,7 +268,7 @@ def test_a_scheme_whose_learning_rates_all_failed_leaves_the_others(tmp_path):
 
 def test_a_tiny_ladder_shows_its_rungs_beside_kept_ones(tmp_path):
     experiment, output = tiny(tmp_path, "rope,alibi")
-    assert run_points(experiment.parts) == []
+    assert run_points(experiment) == []
     experiment.write_report("the command")
     frame = table.read(tmp_path / table.FILE)
     assert set(frame["study"]) == {"b_l32_t2", "c_l32_t20"}

@@ -12,7 +12,7 @@ from tiny_runs import comparison
 from configs.longrope import get_config
 from experiments.pretrained.trained import rope_of
 from experiments.running.dry_run import print_dry_run
-from experiments.running.schedule import run_points
+from experiments.running.pool import run_points
 from experiments.running.status import status
 from experiments.studies.longrope.encoding import Searched, factors_of
 from experiments.studies.longrope.fitness import NEEDLE, needle_loss, text_loss, with_needles
@@ -155,7 +155,7 @@ experiment = functools.partial(comparison, kind=LongRoPESearch)
 def test_a_finished_run_is_searched_without_training(corpus, tmp_path):
     finished, workdir = tmp_path / "finished", tmp_path / "searched"
     one, _ = experiment(config(corpus), finished)
-    assert run_points(one.parts) == []
+    assert run_points(one) == []
     one.write_report("the command")
     checkpoint = f"{finished}/runs/rope/seed{{seed}}"
     given = config(corpus, checkpoint=checkpoint, stages="released")
@@ -163,7 +163,7 @@ def test_a_finished_run_is_searched_without_training(corpus, tmp_path):
     one, output = experiment(given, workdir)
     print_dry_run(one, 0.4, one.console)
     assert "1 points, 0 of them trained" in output.getvalue()
-    assert run_points(one.parts) == []
+    assert run_points(one) == []
     assert status(one, one.points[0])["steps"] == 0
     path = "runs/rope/seed0/evaluation.json"
     searches = (json.loads((folder / path).read_text()) for folder in (finished, workdir))

@@ -12,7 +12,7 @@ from experiments.results.panels import ANSWERS, EXACT
 from experiments.results.record import read_lines
 from experiments.results.table import select, tidy
 from experiments.running.points import Point
-from experiments.running.schedule import run_points
+from experiments.running.pool import run_points
 from experiments.studies.tasks.task import PAD
 
 
@@ -79,7 +79,7 @@ def test_a_scheme_counts_where_most_of_its_models_have_learned():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     one = study("learned", tmp_path_factory.mktemp("learned"), studies__copy__schemes="nope")
-    assert run_points(one.parts) == []
+    assert run_points(one) == []
     return one, one.write_report("the command").read_text()
 
 

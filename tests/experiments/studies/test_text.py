@@ -11,7 +11,7 @@ from tiny_runs import comparison, config
 
 from configs.extrapolation import PRESETS, SMALL, get_config
 from experiments.results import table
-from experiments.running.schedule import run_points
+from experiments.running.pool import run_points
 from experiments.studies.text import points
 from posenc_jax import REGISTRY
 from posenc_jax.registry import PATTERNS
@@ -148,7 +148,7 @@ def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, t
     changes = dict(schemes="rope,pi", sweep__learning_rate=rates, eval__multiples=(1,))
     one, _ = comparison(config(corpus, **changes), tmp_path)
     assert [point.name for point in one.points] == [f"rope/rate{rate}/seed0" for rate in rates]
-    assert run_points(one.parts) == []
+    assert run_points(one) == []
     tried = one.rates()
     assert tried.keys() == {"rope"}
     evaluations, training = one.evaluations(), one.costs()
@@ -172,6 +172,6 @@ def test_of_several_learning_rates_each_scheme_is_reported_at_its_best(corpus, t
 def test_another_evaluation_uses_the_trained_checkpoint(workdir, corpus):
     changes = dict(schemes="alibi", eval__documents=1, eval__multiples=(1,), eval__strides=())
     other, _ = comparison(config(corpus, **changes), workdir)
-    assert run_points(other.parts) == [] and len(other.evaluations()) == 1
+    assert run_points(other) == [] and len(other.evaluations()) == 1
     metrics = (workdir / "runs/alibi/seed0/metrics.jsonl").read_text().splitlines()
     assert len(metrics) == 1, "trained again"

@@ -11,11 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
-from rich.console import Console
-from toy import Line, killed, lines, mesh_of, preempted
+from toy import Line, killed, lines, preempted
 
 from experiments.training.checkpoint import Checkpoints, fingerprint
-from experiments.training.loop import train_together
 from experiments.training.recipe import Goal, Recipe
 
 RECIPE = Recipe(
@@ -101,22 +99,6 @@ def test_a_run_that_is_killed_before_a_checkpoint_ends_as_one_that_was_not(tmp_p
         run(tmp_path)
     chex.assert_trees_all_equal(run(tmp_path)[0], undisturbed[1])
     assert told(tmp_path) == told(undisturbed[0])
-
-
-def test_seeds_that_train_together_end_when_each_has_learned(tmp_path):
-    folders = {seed: tmp_path / f"together{seed}" for seed in range(3)}
-    for folder in folders.values():
-        folder.mkdir()
-    arguments = dict(folders=folders, console=Console(quiet=True), goal=GOAL)
-    assert train_together(Fit(), RECIPE, mesh_of(), **arguments) == {}
-    steps = []
-    for seed, folder in folders.items():
-        alone, summary = run(tmp_path / f"alone{seed}", seed=seed)
-        model, same_summary = run(folder, seed=seed)  # trained before: this only reads it
-        chex.assert_trees_all_close(*jax.device_get((model, alone)), rtol=1e-4, atol=1e-5)
-        assert same_summary["steps"] == summary["steps"]
-        steps.append(summary["steps"])
-    assert len({*steps}) > 1, "all end at the same step, so this tests nothing"
 
 
 # A run that is killed at random moments

@@ -12,7 +12,7 @@ import pytest
 from ml_collections import FrozenConfigDict
 from toy import RECIPE, SPEC, TASK
 
-from experiments.running.sweep import recipe_fields
+from experiments.running.study import recipe_fields
 from experiments.training.mesh import make_mesh, state_shardings
 from experiments.training.recipe import Recipe
 from experiments.training.step import initial_state, train_step

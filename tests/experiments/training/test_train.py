@@ -1,4 +1,4 @@
-"""Tests training: what is recorded, and runs that stop, resume, fail, or train together."""
+"""Tests training: what is recorded, and runs that stop, resume or fail."""
 
 import dataclasses
 import json
@@ -9,13 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from rich.console import Console
-from toy import RECIPE, SPEC, WINDOWS, killed, killed_at, lines, losses, mesh_of, preempted, run
+from toy import RECIPE, killed_at, lines, losses, preempted, run
 
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.loop import train_together
 from experiments.training.recipe import Recipe
-from experiments.training.text import Text, token_losses
+from experiments.training.text import token_losses
 
 
 @pytest.fixture(scope="module")
@@ -57,85 +55,6 @@ def test_a_finished_run_is_not_trained_again(uninterrupted):
     chex.assert_trees_all_equal(again, model)
     assert losses(folder) == before
     assert same_summary == summary, "what training cost and reached is no news of this start"
-
-
-SEEDS = (0, 1, 2)
-
-
-def run_together(folder, recipe=RECIPE, task=Text, **shape):
-    folders = {seed: folder / f"seed{seed}" for seed in SEEDS}
-    for one in folders.values():
-        one.mkdir(parents=True, exist_ok=True)
-    console = Console(quiet=True)
-    task = task(recipe, WINDOWS, SPEC)
-    return train_together(task, recipe, mesh_of(**shape), folders=folders, console=console)
-
-
-def latest_steps(folder):
-    return [Checkpoints(folder / f"seed{s}" / "checkpoints").latest_step() for s in SEEDS]
-
-
-def same_losses(folder, other, seeds=SEEDS, rtol=1e-4):
-    for seed in seeds:
-        one, two = (losses(parent / f"seed{seed}") for parent in (folder, other))
-        np.testing.assert_allclose(one, two, rtol=rtol)
-
-
-@pytest.fixture(scope="module")
-def together(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("together")
-    assert run_together(folder) == {}
-    return folder
-
-
-def test_seeds_that_train_together_are_those_that_train_alone(tmp_path, together):
-    seed = SEEDS[-1]
-    alone, summary = run(tmp_path, seed=seed)
-    folder = together / f"seed{seed}"
-    model, again = run(folder, seed=seed)  # trained before: this only reads it
-    assert len(losses(folder)) == RECIPE.steps
-    np.testing.assert_allclose(losses(folder), losses(tmp_path), rtol=1e-4)
-    chex.assert_trees_all_close(*jax.device_get((model, alone)), rtol=2e-3, atol=2e-5)
-    assert again.keys() == summary.keys() and again["tokens"] == summary["tokens"]
-
-
-@pytest.mark.slow
-def test_seeds_train_together_on_any_mesh(tmp_path, together):
-    assert run_together(tmp_path, fsdp=2, model=2, context=2) == {}
-    same_losses(tmp_path, together, rtol=1e-3)
-
-
-def test_seeds_that_stopped_at_different_steps_go_on(tmp_path, together):
-    """A kill may come when some seeds of a step are saved, and others are not."""
-
-    def of_seed_1(self, step, *_):
-        return step == 4 and "seed1" in str(self._folder)
-
-    with killed(Checkpoints, "save", of_seed_1):
-        run_together(tmp_path)
-    assert latest_steps(tmp_path) == [4, 2, 2]
-    assert run_together(tmp_path) == {}
-    same_losses(tmp_path, together)
-
-
-class Poisoned(Text):
-    """Gives seed 1 a loss that is not finite at step 3."""
-
-    def batch(self, seed, step, *process):
-        tokens = super().batch(seed, step, *process)
-        return {"tokens": tokens, "is_bad": np.full(len(tokens), seed == 1 and step == 3)}
-
-    def loss(self, model, batch, key):
-        factor = jnp.where(batch["is_bad"].any(), jnp.nan, 1.0)
-        return super().loss(model, batch["tokens"], key) * factor
-
-
-def test_a_seed_that_is_not_finite_takes_no_other_with_it(tmp_path, together):
-    failures = run_together(tmp_path, task=Poisoned)
-    assert list(failures) == [1]
-    assert "loss nan" in str(failures[1]) and "at step 3" in str(failures[1])
-    assert latest_steps(tmp_path) == [6, 2, 6]
-    same_losses(tmp_path, together, seeds=(0, 2))
 
 
 def test_time_and_loss_are_those_of_all_starts(tmp_path):

@@ -1,11 +1,13 @@
-"""Defines what a study is to ``schedule.py``, which runs it: points, and what is done with each.
+"""Defines a study: the points that it has, how each is run, and what is read of them.
 
 A *point* is one trained scheme and one seed, with a folder of its own. Schemes that extend a
 trained one are evaluated on its checkpoint, each with its encoding instead of the trained one.
 """
 
 import abc
+import contextlib
 import dataclasses
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,23 @@ from rich.console import Console
 
 from experiments.results import report
 from experiments.results.bucket import is_in_bucket
+from experiments.results.environment import environment
+from experiments.results.locks import claimed
+from experiments.results.metrics import check_sinks
+from experiments.results.record import (
+    OtherConfigError,
+    RefusedError,
+    agreed,
+    as_json,
+    check_writable,
+    open_run,
+    write_json,
+)
+from experiments.results.seal import check_metrics, write_evaluation
 from experiments.results.table import Table
 from experiments.running.finished import Finished, missing_in, of_schemes
 from experiments.running.points import Point
-from experiments.training.loop import abstract_state, train, train_together
+from experiments.training.loop import abstract_state, train
 from experiments.training.mesh import make_mesh, part_of_process, row_shards
 from experiments.training.recipe import Goal, Recipe
 from experiments.training.step import State, Task
@@ -32,11 +47,10 @@ from posenc_jax.model.transformer import ROWS
 _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "profile_steps")
 
 
-class Sweep(Finished):
+class Study(Finished):
     """Trains and evaluates points; a study is a subclass, which has the abstract methods.
 
-    It makes the ``points``, and the ``recipe`` by which each is trained. ``config.together``, if
-    there is one, is how many seeds of a scheme are trained as one program. Points that are finished
+    It makes the ``points``, and the ``recipe`` by which each is trained. Points that are finished
     in ``workdir`` are not run again. A subclass has the ``title`` of its report.
     """
 
@@ -46,7 +60,6 @@ class Sweep(Finished):
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         super().__init__(config.to_dict(), workdir)
         self.mesh, self.console = make_mesh(**config.mesh), console
-        self.together = config.get("together", 1)
 
     # What a study says.
 
@@ -80,13 +93,17 @@ class Sweep(Finished):
 
     # What a study may say.
 
-    def recipe_and_seed(self, point: Point) -> dict[str, Any]:
-        """Returns the recipe and the seed of a point, for ``describe``."""
-        return {"train": recipe_fields(self.recipe_of(point)), "seed": point.seed}
-
     def write_report(self, command: str) -> Path:
         """Prints the tables of all finished points, writes their report and returns its path."""
         return report.write(self, command)
+
+    def stages(self) -> list[list[Point]]:
+        """Returns the points by stage; a point needs only points of earlier stages."""
+        return [self.points]
+
+    def recipe_and_seed(self, point: Point) -> dict[str, Any]:
+        """Returns the recipe and the seed of a point, for ``describe``."""
+        return {"train": recipe_fields(self.recipe_of(point)), "seed": point.seed}
 
     def goal(self, point: Point) -> Goal | None:
         """Returns when the training of a point may end early, or None for never."""
@@ -105,17 +122,9 @@ class Sweep(Finished):
             return self.recipe
         return dataclasses.replace(self.recipe, learning_rate=point.rate)
 
-    def start_of(self, point: Point) -> Point | None:
-        """Returns the point whose model this one starts from; a subclass may have such points."""
-        return None
-
-    def needs(self, points: list[Point]) -> tuple[str, list[Point]] | None:
-        """Returns the name of another sweep and its missing points that ``points`` need first."""
-        return None
-
     @property
-    def parts(self) -> dict[str, "Sweep"]:
-        """Returns the sweeps that this one is made of, by their names: itself, without a name."""
+    def parts(self) -> dict[str, "Study"]:
+        """Returns the studies that this one is made of, by their names: itself, without a name."""
         return {"": self}
 
     # How its points are run.
@@ -146,12 +155,12 @@ class Sweep(Finished):
                 f"mesh's axes {' and '.join(ROWS)}, times {name}.accumulate"
             )
 
-    def groups(self, points: list[Point]) -> list[list[Point]]:
-        """Returns the points that are trained as one program: some seeds of one scheme each."""
-        groups: dict[tuple[int, str], list[Point]] = {}
-        for point in points:
-            groups.setdefault((point.seed // self.together, point.group), []).append(point)
-        return list(groups.values())
+    def prepare(self) -> None:
+        """Raises a ValueError or an OSError for what each of the points would fail of."""
+        check_writable(self.workdir)
+        for recipe in filter(None, map(self.recipe_of, self.points)):
+            check_sinks(recipe.tensorboard, recipe.wandb)
+        self.check_data()
 
     def train(self, point: Point) -> tuple[Transformer, dict[str, Any]]:
         """Trains a point in its folder, from its newest checkpoint, as ``loop.train`` does."""
@@ -167,19 +176,58 @@ class Sweep(Finished):
             goal=self.goal(point),
         )
 
-    def train_together(self, group: list[Point]) -> dict[int, FloatingPointError]:
-        """Trains points that are one program but for their seeds; see ``loop.train_together``."""
-        return train_together(
-            self.task(group[0]),
-            self.recipe_of(group[0]),
-            self.mesh,
-            folders={point.seed: self.folder(point) for point in group},
-            console=self.console,
-            name=f"{group[0].group}, {len(group)} seeds  train",
-            goal=self.goal(group[0]),
-        )
+    def run(self, point: Point) -> None:
+        """Trains and evaluates a point, as far as that is not done yet.
 
-    def evaluate_missing(self, point: Point, model: Transformer) -> dict[str, Any]:
+        Raises a ValueError if another program runs the point, the folder has a run of another
+        config, or its files are damaged or lost.
+        """
+        folder = self.folder(point)
+        with claimed(folder):
+            run = open_run(folder, self.describe(point))
+            if self.is_done(point):
+                return
+            check_metrics(folder)
+            self._check_folder(point, run)
+            (folder / "failure.json").unlink(missing_ok=True)
+            model, summary = self.train(point)  # reads the model of a point that is finished
+            evaluation = {
+                **self._evaluate_missing(point, model),
+                "config": as_json(self.describe_evaluation(point)),
+                "training": {"scheme": point.label, "seed": point.seed} | summary,
+            }
+            write_evaluation(folder, evaluation)
+        if summary["tokens"]:
+            speed, best = summary["tokens"] / summary["seconds"], best_note(summary, folder)
+            self._print(
+                f"  {point.name}: {summary['seconds']:.1f} s of training, {speed:,.0f} tokens/s"
+                + (f"; {best}" if best else "")
+            )
+        self.print_point(point, evaluation)
+
+    def _check_folder(self, point: Point, run: dict[str, Any] | None) -> None:
+        """Says what is done with what is in a folder; raises a RefusedError if it would be lost."""
+        folder = self.folder(point)
+        has_checkpoints = agreed((folder / "checkpoints").exists)
+        if has_checkpoints and run and run.get("source") != environment()["source"]:
+            self._print(
+                f"  {folder} was begun by other source code, and goes on with this: delete the "
+                "folder to train it by one code alone"
+            )
+        is_evaluated = agreed((folder / "evaluation.json").exists)
+        if is_evaluated and not has_checkpoints:
+            raise RefusedError(
+                f"{folder} has an evaluation that is damaged or of another config, and no "
+                "checkpoint to evaluate again: give the old values, or another --workdir, or "
+                "delete the folder to train again"
+            )
+        if is_evaluated and self.finished(point) is None:
+            self._print(
+                f"  {folder} has results that are damaged or of other settings, which new ones "
+                "replace: give another --workdir to keep them"
+            )
+
+    def _evaluate_missing(self, point: Point, model: Transformer) -> dict[str, Any]:
         """Returns the results of a point, and evaluates only what it lacks."""
         before = self.finished(point)
         missing = missing_in(before, point)
@@ -189,6 +237,23 @@ class Sweep(Finished):
         added = of_schemes(evaluation, missing)
         return before | {key: before[key] + records for key, records in added.items()}
 
+    def fail(self, point: Point, error: Exception) -> dict[str, Any]:
+        """Records that a point has failed; returns its scheme, its seed and the reason."""
+        reason = f"{type(error).__name__}: {error}"
+        failure = {"scheme": point.label, "seed": point.seed, "reason": reason}
+        self._print(f"  FAILED {reason}", style="bold red")
+        folder = self.folder(point)
+        # The folder itself may have failed; then only the terminal has the reason. A point that
+        # another program works on has not failed, nor has the run of another config in the folder.
+        with contextlib.suppress(OSError, ValueError), claimed(folder):
+            if not isinstance(error, OtherConfigError):
+                record = failure | {"traceback": "".join(traceback.format_exception(error))}
+                write_json(folder / "failure.json", record)
+        return failure
+
+    def _print(self, line: str, style: str | None = None) -> None:
+        self.console.print(line, style=style, markup=False)
+
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     """Returns the fields of a recipe that decide what is computed."""
@@ -196,3 +261,11 @@ def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     if recipe.products == "float32":
         del fields["products"]  # runs that are older than this field were computed so
     return {key: value for key, value in fields.items() if key not in _FREE_TO_CHANGE}
+
+
+def best_note(training: dict, folder: Path) -> str:
+    """Says where the best checkpoint of a finished run is, if it is not the last one."""
+    best = training.get("best_step")
+    if best in (None, training.get("steps")) or not (folder / "checkpoints").exists():
+        return ""
+    return f"lowest mean loss after step {best}: {folder / 'best'}"
