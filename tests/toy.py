@@ -15,7 +15,7 @@ from rich.console import Console
 from experiments import preemption
 from experiments.results.metrics import Metrics
 from experiments.results.record import read_lines
-from experiments.training.data import Corpus
+from experiments.training.corpus import Corpus
 from experiments.training.loop import train
 from experiments.training.mesh import AXES, make_mesh
 from experiments.training.recipe import Recipe

@@ -33,7 +33,7 @@ from rich.console import Console
 
 from experiments.evaluation.batches import in_batches, rows_of_pass
 from experiments.settings import bounded, one_of
-from experiments.training.data import SPLITS
+from experiments.training.corpus import SPLITS
 from experiments.training.mesh import replicated, row_shards
 from experiments.training.text import token_losses
 from posenc_jax import Encoding, Layers, Transformer

@@ -15,7 +15,7 @@ from experiments.results.bucket import folder_at
 from experiments.results.record import read_run
 from experiments.training import own_schemes
 from experiments.training.checkpoint import Checkpoints, fingerprint
-from experiments.training.data import Corpus, tokenised
+from experiments.training.corpus import Corpus, tokenised
 from experiments.training.encodings import make_encoding
 from experiments.training.loop import abstract_state
 from experiments.training.mesh import make_mesh, state_shardings

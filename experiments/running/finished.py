@@ -11,7 +11,7 @@ from experiments.results.environment import each_once, environment_of
 from experiments.results.record import RefusedError, agreed, as_json, read_json, read_lines
 from experiments.results.seal import read_finished
 from experiments.running.points import Point
-from experiments.training.data import Corpus
+from experiments.training.corpus import Corpus
 from experiments.training.recipe import RULES
 
 # The name that a config has for the digest of its data.

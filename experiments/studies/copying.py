@@ -21,7 +21,7 @@ from experiments.results.metrics import read_steps
 from experiments.results.table import packed
 from experiments.studies.combined import Studies
 from experiments.studies.ladder import Rung
-from experiments.training.data import SPLITS, Corpus, in_split
+from experiments.training.corpus import SPLITS, Corpus, in_split
 from experiments.training.packages import corpus as packages
 from experiments.training.recipe import Goal
 from experiments.training.windows import eval_windows

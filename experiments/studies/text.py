@@ -22,7 +22,8 @@ from experiments.running.points import Point, trained_points
 from experiments.running.study import Study
 from experiments.settings import filled, listed
 from experiments.training import own_schemes
-from experiments.training.data import SPLITS, in_split, load_corpus
+from experiments.training.corpus import SPLITS, in_split
+from experiments.training.data import load_corpus
 from experiments.training.encodings import as_trained, at_ratio, make_encoding
 from experiments.training.mesh import check_length
 from experiments.training.recipe import Recipe

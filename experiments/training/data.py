@@ -1,4 +1,4 @@
-"""Loads corpora: documents of tokens, each in a split.
+"""Loads corpora by their names.
 
 A corpus is named by one string:
 
@@ -16,63 +16,26 @@ hash of its relative path or its number, so it stays in its split on another mac
 documents are added.
 """
 
-import dataclasses
 import glob
-import hashlib
 import itertools
 import json
 import math
 import os
 import sysconfig
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from experiments import imported
 from experiments.results.record import of_all
+from experiments.training.corpus import SPLITS, Corpus, digest_of, hashes, of_documents, word_of
+from experiments.training.packages.corpus import load as load_packages
 from posenc_jax.registry import suggest
 
-# Corpora store the index of a split: add names only at the end.
-SPLITS = ("train", "validation", "test", "manual", "code", "prose")
 KINDS = ("stdlib", "packages", "packages:FOLDER", "files:GLOB", "tokens:PATH", "hf:NAME[:SPLIT]")
 
 SAMPLE_BLOCKS, SAMPLE_BLOCK = 64, 1 << 14
-
-
-@dataclasses.dataclass(frozen=True, eq=False)  # == of arrays has no truth value
-class Corpus:
-    """Holds tokenised documents, and the split that each belongs to.
-
-    Attributes:
-      name: the string that names the corpus, as above.
-      tokens: all documents end to end, uint8, uint16 or uint32 ``[tokens]``; may be memory-mapped.
-      offsets: int64 ``[N + 1]``; document ``n`` is ``tokens[offsets[n] : offsets[n + 1]]``.
-      splits: int8 ``[N]``, an index into ``SPLITS`` for each document.
-      vocab_size: token ids are ``0 .. vocab_size - 1``.
-      bytes_per_token: mean UTF-8 bytes of a token; 1.0 if tokens are bytes.
-      digest: SHA-256 in hex of the documents and their splits. For ``tokens:PATH`` it reads all
-        offsets but only 64 evenly spaced blocks of 16384 tokens, or everything if that is less.
-    """
-
-    name: str
-    tokens: np.ndarray
-    offsets: np.ndarray
-    splits: np.ndarray
-    vocab_size: int
-    bytes_per_token: float
-    digest: str
-
-    @classmethod
-    def of_bytes(cls, name: str, tokens, offsets, splits) -> "Corpus":
-        """Returns the corpus of documents whose tokens are bytes."""
-        digest = _digest("", offsets, splits, [tokens])
-        return cls(name, tokens, offsets, splits, 256, 1.0, digest)
-
-    @property
-    def described(self) -> dict[str, str]:
-        """Returns what records of runs say about the corpus."""
-        return {"corpus": self.name, "corpus_digest": self.digest}
 
 
 def load_corpus(name: str) -> Corpus:
@@ -98,9 +61,7 @@ def _load(name: str) -> Corpus:
     if name == "stdlib":
         return _load_stdlib()
     if kind == "packages" and (rest or name == kind):
-        from experiments.training.packages.corpus import load
-
-        return load(name, rest)
+        return load_packages(name, rest)
     loaders = {"files": _load_files, "tokens": _load_tokens, "hf": _load_hugging_face}
     if kind in loaders and rest:
         return loaders[kind](name, rest)
@@ -108,46 +69,6 @@ def _load(name: str) -> Corpus:
     raise ValueError(
         f"corpus {name!r} is unknown{suggest(kind, kinds)}; the forms are {', '.join(KINDS)}"
     )
-
-
-def in_split(corpus: Corpus, split: str) -> np.ndarray:
-    """Returns which documents are in ``split``, bool ``[N]``; "test" has "code" and "prose" too."""
-    names = ("test", "code", "prose") if split == "test" else (split,)
-    return np.isin(corpus.splits, [SPLITS.index(name) for name in names])
-
-
-def tokenised(
-    corpus: Corpus, encode: Callable[[str], Sequence[int]], vocab_size: int, least: int = 1
-) -> Corpus:
-    """Returns a corpus of bytes in the tokens of a model, of ``vocab_size`` token ids.
-
-    Bytes that are no UTF-8 are replaced. Documents of fewer than ``least`` bytes are left out: as a
-    token is at least one byte, they could not hold a window of ``least`` tokens. Raises a
-    ValueError if the corpus has its own tokens already, or no document of ``least`` bytes.
-    """
-    if corpus.tokens.dtype != np.uint8:
-        raise ValueError(
-            f"corpus {corpus.name!r} has tokens already, and this model has its own: "
-            "give text, which is stdlib, packages, files:GLOB or hf:NAME"
-        )
-    sizes = np.diff(corpus.offsets)
-    chosen = np.flatnonzero(sizes >= least)
-    if not chosen.size:
-        raise ValueError(
-            f"corpus {corpus.name!r} has no document of {least} bytes, which {least} tokens need "
-            f"at least; the longest has {sizes.max()} bytes. Give longer documents"
-        )
-    starts = corpus.offsets[chosen]
-    texts = [
-        corpus.tokens[start : start + size].tobytes().decode(errors="replace")
-        for start, size in zip(starts, sizes[chosen], strict=True)
-    ]
-    documents = [np.asarray(encode(text), np.uint32) for text in texts]
-    offsets = np.cumsum([0, *map(len, documents)], dtype=np.int64)
-    tokens, splits = np.concatenate(documents), corpus.splits[chosen]
-    bytes_per_token = float(sizes[chosen].sum() / len(tokens))
-    digest = _digest(f"{vocab_size} {bytes_per_token}", offsets, splits, [tokens])
-    return Corpus(corpus.name, tokens, offsets, splits, vocab_size, bytes_per_token, digest)
 
 
 def write_tokens(
@@ -216,7 +137,7 @@ def _from_files(name: str, root: Path, relatives: list[str], manual: str = "") -
                 f"corpus {name!r}: cannot read {path} ({error.strerror}); make it readable "
                 "or remove it"
             ) from error
-    splits = _splits(np.array([_word(os.fsencode(path)) for path in relatives], np.uint64))
+    splits = _splits(np.array([word_of(os.fsencode(path)) for path in relatives], np.uint64))
     splits[[relative == manual for relative in relatives]] = SPLITS.index("manual")
     return of_documents(name, documents, splits)
 
@@ -232,15 +153,6 @@ def _load_hugging_face(name: str, rest: str) -> Corpus:
         )
     documents = [(text or "").encode() for text in rows["text"]]
     return of_documents(name, documents, _splits(hashes(len(documents), "split")))
-
-
-def of_documents(name: str, documents: list[bytes], splits: np.ndarray) -> Corpus:
-    """Returns the corpus of documents whose bytes are the tokens; empty ones are left out."""
-    sizes = np.array([len(document) for document in documents], np.int64)
-    if not sizes.any():
-        raise ValueError(f"corpus {name!r}: all {len(sizes)} documents are empty")
-    offsets, splits = np.cumsum([0, *sizes[sizes > 0]], dtype=np.int64), splits[sizes > 0]
-    return Corpus.of_bytes(name, np.frombuffer(b"".join(documents), np.uint8), offsets, splits)
 
 
 def _load_tokens(name: str, path: str) -> Corpus:
@@ -262,7 +174,7 @@ def _load_tokens(name: str, path: str) -> Corpus:
         starts = np.linspace(0, len(tokens) - SAMPLE_BLOCK, SAMPLE_BLOCKS).astype(np.int64)
         blocks = [tokens[start : start + SAMPLE_BLOCK] for start in starts]
     size = float(bytes_per_token)
-    digest = _digest(f"{vocab_size} {size}", offsets, splits, blocks)
+    digest = digest_of(f"{vocab_size} {size}", offsets, splits, blocks)
     return Corpus(name, tokens, offsets, splits, vocab_size, size, digest)
 
 
@@ -281,22 +193,6 @@ def _check_folder(tokens, offsets, vocab_size, bytes_per_token):
         raise ValueError(f"bytes_per_token={bytes_per_token!r} must be a finite number above 0")
 
 
-def _word(text: bytes) -> int:
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
-
-
-def hashes(count: int, purpose: str) -> np.ndarray:
-    """Returns one hash for each number below ``count``, the stream of a counter-based generator."""
-    return np.random.Philox(key=_word(purpose.encode())).random_raw(count)
-
-
 def _splits(words: np.ndarray) -> np.ndarray:
     """Returns the split of each document by its hash."""
     return np.array([0] * 8 + [1, 2], np.int8)[words % np.uint64(10)]
-
-
-def _digest(header: str, offsets, splits, blocks: Iterable[np.ndarray]) -> str:
-    digest = hashlib.sha256(header.encode())
-    for array in (offsets, splits, *blocks):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from experiments.settings import one_of
-from experiments.training.data import SPLITS, Corpus, hashes, in_split
+from experiments.training.corpus import SPLITS, Corpus, hashes, in_split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments.evaluation.lengths import check_strides, check_targets
 from experiments.results.extensions import LAST, SHORT, THROUGH_WINDOW
-from experiments.training.data import Corpus
+from experiments.training.corpus import Corpus
 from experiments.training.windows import eval_windows
 
 

@@ -33,7 +33,8 @@ from experiments.studies.extension.encodings import Methods
 from experiments.studies.extension.evaluations import Documents, Evaluation, Trials
 from experiments.training import text
 from experiments.training.checkpoint import fingerprint
-from experiments.training.data import SPLITS, load_corpus
+from experiments.training.corpus import SPLITS
+from experiments.training.data import load_corpus
 from experiments.training.mesh import check_length, state_shardings
 from experiments.training.recipe import Recipe
 from experiments.training.step import further_state

@@ -10,7 +10,7 @@ from experiments.evaluation.lengths import check_targets
 from experiments.settings import one_of
 from experiments.studies.longrope.fitness import NEEDLE
 from experiments.studies.longrope.search import Budget
-from experiments.training.data import Corpus
+from experiments.training.corpus import Corpus
 from experiments.training.recipe import Recipe
 from experiments.training.windows import eval_windows
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies

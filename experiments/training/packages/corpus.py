@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.training.data import SPLITS, Corpus, of_documents
+from experiments.training.corpus import SPLITS, Corpus, of_documents
 from experiments.training.host import user_cache
 from experiments.training.packages.documents import (
     Document,

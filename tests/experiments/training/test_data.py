@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.training import data
-from experiments.training.data import SPLITS, load_corpus, tokenised
+from experiments.training.corpus import SPLITS, Corpus, tokenised
+from experiments.training.data import load_corpus
 from experiments.training.windows import eval_windows, train_batch, window_index
 
 LENGTH = 16
@@ -20,7 +21,7 @@ def counting(sizes, splits=None):
     tokens = np.concatenate([1000 * n + np.arange(size) for n, size in enumerate(sizes)])
     splits = [SPLITS.index(split) for split in splits or ["train"] * len(sizes)]
     parts = tokens.astype(np.uint32), np.cumsum([0, *sizes]), np.array(splits, np.int8)
-    return data.Corpus("synthetic", *parts, 1 << 31, 1.0, "digest")
+    return Corpus("synthetic", *parts, 1 << 31, 1.0, "digest")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import common
 import numpy as np
 import pytest
 
+from experiments.training import corpus as corpora
 from experiments.training import data
 from experiments.training.packages import __main__ as command
 from experiments.training.packages import corpus as packages
@@ -87,8 +88,8 @@ def run(two, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "imported", lambda *_: simple)
     monkeypatch.setattr(packages, "read_list", lambda: two)
     documents = packages.collect(two, tmp_path / "index")
-    splits = np.array([data.SPLITS.index(split) for split, _ in documents], np.int8)
-    made = data.of_documents("packages", [document.text for _, document in documents], splits)
+    splits = np.array([corpora.SPLITS.index(split) for split, _ in documents], np.int8)
+    made = corpora.of_documents("packages", [document.text for _, document in documents], splits)
     monkeypatch.setattr(packages, "DIGEST", made.digest)
     return command.main
 
@@ -114,7 +115,7 @@ def test_the_command_makes_what_a_config_names(run, tmp_path):
         "train": [prose("north", "south"), code("north")],
         "test": [prose("east", "west"), code("east")],
     }.items():
-        numbers = np.flatnonzero(data.in_split(corpus, split))
+        numbers = np.flatnonzero(corpora.in_split(corpus, split))
         assert [documents[n].tobytes() for n in numbers] == texts
 
 
