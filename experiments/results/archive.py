@@ -25,6 +25,7 @@ from experiments.results.bucket import folder_at, is_in_bucket
 from experiments.results.locks import claimed
 from experiments.results.record import as_lines, read_json, write_files
 from experiments.results.seal import read_evaluation, sealed
+from posenc_jax.files import parsed, read_bytes
 
 # The files of a finished point. The last one is written last, and marks the point as finished.
 FILES = ("run.json", "metrics.jsonl", "evaluation.json")
@@ -129,7 +130,7 @@ def read(packed: Path) -> dict[str, dict[str, bytes]]:
     try:
         # Decompressed as a whole, because reading entries may not reach the checksum at the end.
         decompressor = lzma.LZMADecompressor()
-        whole = decompressor.decompress(packed.read_bytes(), max_length=_MOST_BYTES)
+        whole = decompressor.decompress(read_bytes(packed), max_length=_MOST_BYTES)
         if not decompressor.eof:
             raise ValueError(
                 f"{packed} is not a complete archive of results, or expands to more than "
@@ -139,9 +140,12 @@ def read(packed: Path) -> dict[str, dict[str, bytes]]:
         with tarfile.open(fileobj=entries) as archive:
             for entry in archive:
                 place = PurePosixPath(entry.name)
-                file = archive.extractfile(entry)
-                if file is None or place.is_absolute() or ".." in place.parts:
+                # A sparse file may claim any size, and a link lead anywhere.
+                is_plain = entry.isreg() and not entry.issparse()
+                if not is_plain or place.is_absolute() or ".." in place.parts:
                     raise ValueError(f"{packed} has {entry.name!r}, which is no file of a point")
+                file = archive.extractfile(entry)
+                assert file is not None
                 points.setdefault(str(place.parent), {})[place.name] = file.read()
     except (tarfile.TarError, lzma.LZMAError) as error:
         raise ValueError(f"{packed} is not a complete archive of results: {error}") from None
@@ -176,7 +180,7 @@ def _check(path, content):
     """Raises a ValueError unless a file is an object of JSON, or has one in each line (.jsonl)."""
     try:
         for part in content.splitlines() if path.suffix == ".jsonl" else [content]:
-            if not isinstance(json.loads(part), dict):
+            if not isinstance(parsed(part), dict):
                 raise ValueError("it is no object")
     except ValueError as error:
         raise ValueError(

@@ -18,7 +18,9 @@ from jax.experimental import multihost_utils
 
 from experiments.results import bucket
 from experiments.results.environment import environment
+from posenc_jax import files
 
+_MOST_OF_LINES = 2**32  # bytes of a file to which a run adds lines
 # The fields that ``run.json`` must have, see ``environment``.
 _RUN = {"config": dict, "versions": dict, "device": str, "git": str}
 
@@ -139,13 +141,11 @@ def read_json(path: Path, fields: Mapping[str, type] | None = None) -> Any:
 
     def read():
         try:
-            value = json.loads(path.read_bytes())
+            value = files.read_json(path)
         except FileNotFoundError:
             return None
-        except ValueError as error:  # also UnicodeDecodeError and JSONDecodeError
-            raise ValueError(
-                f"{path} is damaged, and cannot be read as JSON ({error}); restore it from a copy"
-            ) from None
+        except ValueError as error:
+            raise ValueError(f"{error}; restore it from a copy") from None
         values = value if isinstance(value, dict) else {}
         if fields and not all(isinstance(values.get(n), kind) for n, kind in fields.items()):
             raise ValueError(
@@ -167,7 +167,8 @@ def read_lines(path: Path) -> list[Any]:
 
     def read():
         # Bytes, because the paths of buckets decode no damaged text.
-        return path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []
+        content = files.read_bytes(path, _MOST_OF_LINES) if path.exists() else b""
+        return content.decode(errors="replace").splitlines()
 
     lines = agreed(read)
     return [value for line in lines if (value := parsed(line)) is not None]
@@ -292,6 +293,6 @@ def as_lines(values: Iterable[Any]) -> str:
 def parsed(line: str) -> Any:
     """Returns a value of JSON, or None for text that is none, such as half a line."""
     try:
-        return json.loads(line)
+        return files.parsed(line)
     except ValueError:
         return None

@@ -31,6 +31,7 @@ from experiments import imported
 from experiments.results.record import of_all
 from experiments.training.corpus import SPLITS, Corpus, digest_of, hashes, of_documents, word_of
 from experiments.training.packages.corpus import load as load_packages
+from posenc_jax.files import read_json
 from posenc_jax.registry import suggest
 
 KINDS = ("stdlib", "packages", "packages:FOLDER", "files:GLOB", "tokens:PATH", "hf:NAME[:SPLIT]")
@@ -160,7 +161,7 @@ def _load_tokens(name: str, path: str) -> Corpus:
     try:
         tokens = np.load(folder / "tokens.npy", mmap_mode="r")
         offsets = np.load(folder / "offsets.npy")
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = read_json(folder / "meta.json")
         vocab_size, bytes_per_token = meta["vocab_size"], meta["bytes_per_token"]
         _check_folder(tokens, offsets, vocab_size, bytes_per_token)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:

@@ -28,6 +28,7 @@ from posenc_jax.hf.values import (
 # Keys about rotation that are read in ``per_layer_config``.
 LAYER_SIZES = words("head_dim qk_rope_head_dim qk_nope_head_dim partial_rotary_factor")
 _SECTIONS = ("rope_parameters", "rope_scaling")
+_MOST_LAYERS = 10_000
 # Lists of the layers of one kind, and the kind of the others.
 _LISTS = {
     "attn_layer_indices": (FULL, LINEAR),
@@ -86,6 +87,8 @@ def count_of_layers(config: Config, *, needed: bool = False) -> int:
     """Returns how many layers the config has, 0 if it does not say and this is not ``needed``."""
     kinds = config.get("layer_types") or ()
     count = whole(config, *LAYERS, default=len(kinds) or (None if needed else 0))
+    if count > _MOST_LAYERS:
+        raise ValueError(f"{count} layers must be at most {_MOST_LAYERS}, as no model has more")
     if kinds and len(kinds) != count:
         raise ValueError(f"layer_types has {len(kinds)} entries for {count} layers")
     return count

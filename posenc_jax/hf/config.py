@@ -1,6 +1,5 @@
 """Reads a config: finds the keys of the text model, checks them, and puts them in common words."""
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from posenc_jax.checks import check_choice
+from posenc_jax.files import read_json
 from posenc_jax.hf.common import LAYER_SIZES, begin, finish
 from posenc_jax.hf.families import FAMILIES, TEXT_PARTS, family_of, reading
 from posenc_jax.hf.refused import REFUSED
@@ -167,10 +167,7 @@ def part_of_text(config: Mapping[str, Any]) -> str | None:
 
 def read_object(path: Path) -> dict[str, Any]:
     """Returns the JSON object in a file of a model."""
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
-        raise ValueError(f"{path} is damaged ({error}); download it again") from None
+    value = read_json(path)
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it must hold an object of JSON; download it again")
     return value

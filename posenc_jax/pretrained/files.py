@@ -114,8 +114,16 @@ class GgufFile:
     def __init__(self, path: Path):
         self._gguf = need("gguf")
         self._path = path
+
+        class Reader(self._gguf.GGUFReader):  # type: ignore[name-defined]
+            def _get(self, offset, dtype, count=1, **order):
+                # Beyond the end the package reads nothing, for as many times as the file asks.
+                if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
+                    raise ValueError("it ends before what it says that it has")
+                return super()._get(offset, dtype, count, **order)
+
         try:
-            reader = self._gguf.GGUFReader(path)
+            reader = Reader(path)
         except (ValueError, IndexError, KeyError, RecursionError) as error:
             raise ValueError(
                 f"{path} is not a complete GGUF file ({error}); download it again"
@@ -201,7 +209,7 @@ def _splitter(pre_tokenizers, digits_alone, pattern):
 def find(path: str | Path) -> Path:
     """Returns the folder or the file of a model; fetches it if it is only on the hub."""
     name, local = str(path), Path(path)
-    if local.is_dir() or (local.suffix == ".gguf" and local.exists()):
+    if local.is_dir() or (local.suffix == ".gguf" and local.is_file()):
         return local
     if name in PACKAGED:
         return _packaged(name)
