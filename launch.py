@@ -125,7 +125,7 @@ def _run(workdir: Path) -> int:
         keep_compiled()
     _choose_devices()
     # Only the first process of a job prints.
-    console = Console(soft_wrap=True, highlight=False, quiet=jax.process_index() > 0)
+    console = Console(soft_wrap=True, highlight=False, markup=False, quiet=jax.process_index() > 0)
     experiment = make_experiment(CONFIG.value, workdir, console)
     if trains_nothing and not REPORT.value:
         _tell(experiment, workdir, console)
@@ -142,7 +142,7 @@ def _run(workdir: Path) -> int:
     _print_missing(experiment, console)
     console.print(f"report: {path}")
     for failure in failures:
-        console.print("failed: {scheme} seed {seed}: {reason}".format(**failure), markup=False)
+        console.print("failed: {scheme} seed {seed}: {reason}".format(**failure))
     return 1 if failures else 0
 
 
@@ -185,7 +185,7 @@ def _print_missing(experiment, console: Console) -> None:
         )
     for part in experiment.parts.values():
         for hole in part.holes():
-            console.print(f"{part.workdir.name}: {hole}", markup=False)
+            console.print(f"{part.workdir.name}: {hole}")
 
 
 def _choose_devices() -> None:

@@ -14,7 +14,10 @@ PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
 def stage(name: str, total: int, console: Console) -> Iterator[Callable[..., None]]:
     """Shows ``name`` advancing to ``total``; call the ``advance(note, steps=1)`` that it yields."""
     if console.is_terminal:
-        what, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+        what, note = (
+            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[note]}"),
+        )
         columns = what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(name, total=total, note="")

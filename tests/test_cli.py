@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from posenc_jax import cli
+from posenc_jax import REGISTRY, __version__, cli
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,11 +18,12 @@ def executed(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", cli.IN_CHECKOUT)
 def test_every_command_runs_a_file_of_the_checkout(executed, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # so that the checkout is the one that is installed
     cli.main([name, "--workdir=mine"])
-    (((_, *command, last), environment),) = executed
+    (((_, flag, *command, last), environment),) = executed
+    assert flag == "-P", "a file of the current folder could take the place of a package"
     path = command[1].replace(".", "/") + ".py" if command[0] == "-m" else command[0]
     assert (ROOT / path).is_file() and last == "--workdir=mine"
     assert str(ROOT) in environment["PYTHONPATH"].split(os.pathsep)
@@ -32,4 +33,26 @@ def test_every_command_runs_a_file_of_the_checkout(executed, name, tmp_path, mon
 def test_an_unknown_command_and_help_list_the_commands(executed, capsys, arguments):
     assert cli.main(arguments) == (2 if arguments == ["compair"] else 0) and not executed
     printed = "".join(capsys.readouterr())
-    assert all(name in printed for name in cli.COMMANDS)
+    assert all(name in printed for name in (*cli.IN_CHECKOUT, *cli.OF_LIBRARY))
+
+
+def test_schemes_are_listed_and_described(capsys):
+    assert cli.main(["schemes"]) == 0
+    listed = capsys.readouterr().out
+    names = [line.split()[0] for line in listed.splitlines()]
+    assert names == [*REGISTRY] and all(len(line.split()) > 3 for line in listed.splitlines())
+    assert cli.main(["describe", "yarn"]) == 0
+    described = capsys.readouterr().out
+    assert "2309.00071" in described and "factor" in described
+    assert cli.main(["describe", "yarm"]) == 2
+    assert "yarn" in capsys.readouterr().err
+
+
+def test_weights_are_converted_without_a_checkout(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cli, "_checkout", lambda: None)
+    assert cli.main(["convert", f"--model={tmp_path}", f"--out={tmp_path}/out"]) == 2
+    assert "model.safetensors" in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys):
+    assert cli.main(["--version"]) == 0 and __version__ in capsys.readouterr().out

@@ -274,7 +274,7 @@ def check_tasks(tasks: list[str], known: Collection[str]) -> None:
 @exit_status
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the tasks and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("posenc harness", description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder of a run, weights, or a name")
     parser.add_argument("--tasks", required=True, help="tasks of the harness, with commas")
     parser.add_argument("--include", help="folder with tasks of your own")
@@ -285,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=count, help="questions of each task")
     parser.add_argument("--out", type=Path, help="file for the results, as JSON")
     args = parser.parse_args(arguments)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     mesh = make_mesh()
     model, text, trained = load(args.model, args.encoding, mesh)
     options = {"length": args.length or trained, "batch_tokens": args.batch_tokens}
@@ -294,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     answers = evaluate(harness, args.tasks.split(","), args.include, **limits)
     from lm_eval.utils import make_table
 
-    console.print(make_table(answers), markup=False)
+    console.print(make_table(answers))
     if args.out:
         how = {"model": args.model, "encoding": args.encoding} | options | limits
         write_json(args.out, {"results": answers["results"]} | how)

@@ -220,7 +220,7 @@ def main() -> None:
         "does not give are as trained",
     )
     args = parser.parse_args()
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     join_job()
     folder, out = folder_at(args.run), folder_at(args.out)
     state, config = load_run(folder)

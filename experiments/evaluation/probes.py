@@ -226,7 +226,7 @@ def run_and_windows(folder: str, count: int) -> tuple[Transformer, np.ndarray]:
 @exit_status
 def main(arguments: Sequence[str] | None = None) -> None:
     """Probes the model of a finished run and writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("posenc probe", description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="the folder of a run on text")
     parser.add_argument("--out", type=Path, default=Path("probes.html"))
     parser.add_argument("--windows", type=count, default=64, help="texts of the test split")

@@ -89,7 +89,7 @@ def _as_llama(model: Transformer, length: int) -> dict[str, Any]:
 
 @exit_status
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("posenc export", description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="folder of a run")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--checkpoint", help="published weights that the run was tuned from")

@@ -36,7 +36,7 @@ def print_dry_run(experiment: Study, mfu: float, console: Console) -> None:
         raise ValueError(f"--mfu={mfu} must be above 0 and at most 1, the share of the peak")
     schemes = {name for point in experiment.points for name in point.schemes}
     for line in _config_lines(experiment.config, schemes):
-        console.print(line, markup=False)
+        console.print(line)
     console.print(
         "keywords that a scheme has by default are left out: experiments.config.own_defaults(NAME) "
         "returns them"

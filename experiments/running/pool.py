@@ -147,7 +147,7 @@ class _Clock:
             seconds = each * -(-(self._total - self._done) // self._workers)
             left = f", about {datetime.timedelta(seconds=round(seconds))} left"
         line = f"[{self._begun}/{self._total}{left}] {job.name}"
-        self._console.print(line, markup=False)
+        self._console.print(line)
 
     def end(self) -> None:
         self._done += 1
@@ -160,7 +160,7 @@ def _in_pool(experiment: Any, jobs: list[Job], count: int) -> list[Failure]:
     """Runs jobs in several processes; a job whose process is killed is run again, alone."""
     failures, left = _divided(experiment, jobs, min(count, len(jobs)))
     for job in left:
-        experiment.console.print(f"{job.name} has lost its process, and is run alone", markup=False)
+        experiment.console.print(f"{job.name} has lost its process, and is run alone")
         more, lost = _divided(experiment, [job], 1)
         failures += more
         if lost:
@@ -276,7 +276,7 @@ def _serve(
     os.environ["TTY_COMPATIBLE"] = "0"  # no progress bars, for several cannot share a terminal
     keep_compiled()
     join_job()
-    console = Console(soft_wrap=True, highlight=False, quiet=True)
+    console = Console(soft_wrap=True, highlight=False, markup=False, quiet=True)
     experiment = kind(ConfigDict(config), workdir, console)
     console.quiet = False  # the first process has printed what is said of the config
     while True:

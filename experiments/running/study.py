@@ -252,7 +252,7 @@ class Study(Finished):
         return failure
 
     def _print(self, line: str, style: str | None = None) -> None:
-        self.console.print(line, style=style, markup=False)
+        self.console.print(line, style=style)
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:

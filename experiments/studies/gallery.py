@@ -147,7 +147,7 @@ def sections(name: str, sizes: Sizes, keywords: Mapping[str, Any]) -> Iterator[S
 
 @exit_status
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("posenc gallery", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gallery.html"))
     names = list(REGISTRY)
     parser.add_argument("--schemes", type=schemes, default=names, help="with commas; default: all")
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--head_dim", type=count, default=Sizes.head_dim)
     args = parser.parse_args()
     sizes = Sizes(args.train_length, args.heads, args.head_dim)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     keywords = short_keywords(args.train_length)
     told = f"{args.heads} heads of {args.head_dim} channels, trained at {args.train_length} tokens."
     parts = [Section(text=f"{CURVES} {told}")]

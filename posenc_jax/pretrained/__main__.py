@@ -1,6 +1,6 @@
 r"""Loads a published model, replaces its encoding, and writes it for transformers to open.
 
-    python -m posenc_jax.pretrained --model=smollm2 --out=smollm2-32k \
+    posenc convert --model=smollm2 --out=smollm2-32k \
         --encoding='{"name": "yarn", "factor": 4.0}'
 """
 
@@ -13,16 +13,16 @@ from typing import Any
 from posenc_jax.pretrained.models import load, save
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns 2 after an error in its input."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("posenc convert", description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder, .gguf file, 'smollm2' or hub name")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument(
         "--encoding", type=_encoding, help='the new encoding, such as {"name": "pi", "factor": 2}'
     )
     parser.add_argument("--max-length", type=int, help="longest sequence that it is for")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
         loaded = load(args.model, progress=_show)
         model = loaded.under(**args.encoding) if args.encoding else loaded.model

@@ -148,13 +148,15 @@ def test_a_job_of_a_queue_ends_well_once_the_failure_of_its_point_is_recorded(
     """The queue must neither repeat it nor keep later stages waiting; a person is told by a 1."""
     failure = {"scheme": "nope", "seed": 0, "reason": "loss nan"}
     monkeypatch.setattr(pool, "run_points", lambda *_: [failure])
-    monkeypatch.setattr(Comparison, "write_report", lambda *_: "report.html")
+    # Brackets in the name of a folder are text, though rich has tags that look like this.
+    monkeypatch.setattr(Comparison, "write_report", lambda *_: "[/red]/report.html")
     command = TINY, f"--config.corpus={corpus}", f"--workdir={tmp_path}"
     job, stage, alone = (
         runs.command(*command, *more) for more in (["--task_id=0"], ["--stage=0"], [])
     )
     assert (job.status, stage.status, alone.status) == (0, 1, 1)
     assert "failed: nope seed 0: loss nan" in alone.output
+    assert "report: [/red]/report.html" in alone.output
 
 
 def test_a_workdir_that_cannot_be_written_is_told_once_and_not_by_each_point(corpus, tmp_path):

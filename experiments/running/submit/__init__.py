@@ -139,9 +139,9 @@ def hand_over(backend: Backend, job: Job, submit: bool, console: Console) -> Non
     for word in job.command:
         if not word.isprintable():
             raise ValueError(f"{word!r} has more than one line, and a queue reads it line by line")
-    console.print(backend.text(job), markup=False)
+    console.print(backend.text(job))
     if submit:
-        console.print(f"submitted: {backend.submit(job)}", markup=False)
+        console.print(f"submitted: {backend.submit(job)}")
 
 
 def _run(command: list[str]) -> None:
