@@ -6,7 +6,7 @@ loss_by_offset         the loss of training sequences that start at other positi
                        is due to positions alone, and not to length
 kernel                 the logit by distance, with content averaged out
 
-python -m experiments.evaluation.probes --run=runs/small/runs/rope/seed0 --out=probes.html
+python -m experiments.evaluation.probes --run=runs/small/runs/rope/seed0
 """
 
 import argparse
@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Probes the model of a finished run and writes the page."""
     parser = argparse.ArgumentParser("posenc probe", description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="the folder of a run on text")
-    parser.add_argument("--out", type=Path, default=Path("probes.html"))
+    parser.add_argument("--out", type=Path, default=Path("build/probes.html"))
     parser.add_argument("--windows", type=count, default=64, help="texts of the test split")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random offsets")
     args = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 """Writes a page that shows what each encoding does to attention.
 
-    python -m experiments.studies.gallery --out=gallery.html
+    python -m experiments.studies.gallery
 
 The page plots, for every scheme, the logit of a query for a key of the same content, averaged over
 random contents, against the distance between the two, at the training length and at eight times
@@ -148,7 +148,7 @@ def sections(name: str, sizes: Sizes, keywords: Mapping[str, Any]) -> Iterator[S
 @exit_status
 def main() -> None:
     parser = argparse.ArgumentParser("posenc gallery", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("gallery.html"))
+    parser.add_argument("--out", type=Path, default=Path("build/gallery.html"))
     names = list(REGISTRY)
     parser.add_argument("--schemes", type=schemes, default=names, help="with commas; default: all")
     parser.add_argument("--train_length", type=count, default=Sizes.train_length)
