@@ -74,6 +74,7 @@ results: $(VENV)/installed
 	$(INSTALL) -e ".[packages,images,icons,video]"
 	$(BIN)/python -m experiments.training.packages
 	$(BIN)/python -m experiments.studies.kept $(ARGS)
+	$(BIN)/python -m experiments.studies.census
 	$(BIN)/python -m cogapp -rP README.md docs/*.md
 
 # Builds the site, which needs no network to be read: open build/site/index.html in a browser.

@@ -212,7 +212,27 @@ def learned() -> str:
     return markdown(Table("", cells.rename_axis("task")))
 
 
+def census() -> str:
+    """Returns how the published models of each year encode positions, see ``studies/census.py``."""
+    models = pd.read_csv(DATA / "census.csv")
+    rows = {
+        "models": pd.Series(1, models.index),
+        "rotate": models["rotated"] > 0,
+        "have learned positions": models["positions"] == "learned",
+        "have no positions at all": models["positions"] == "none",
+        "rotate in some layers alone": models["rotated"].between(0, 1, inclusive="neither"),
+        "have a window in some layers": models["windowed"].between(0, 1, inclusive="neither"),
+        "have a window in all layers": models["windowed"] == 1,
+        "are extended (YaRN, ...)": models["extension"].notna(),
+    }
+    cells = pd.DataFrame(rows).groupby(models["year"]).sum().T.astype(str)
+    cells.loc["median base"] = models.groupby("year")["base"].median().map("{:,.0f}".format)
+    cells.loc["largest base"] = models.groupby("year")["base"].max().map("{:,.0f}".format)
+    return Table("", cells.replace("nan", "-").rename_axis("")).markdown()
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "census": census,
     "learned": learned,
     "atlas_text": atlas_text,
     "ladder_main": ladder_main,
