@@ -131,6 +131,7 @@ def write(study: Reported, command: str, folder: Path | None = None) -> Path:
     for table in tables[:1]:
         study.console.print(table.rich())
     sections = [
+        *(Section("Best mean", items=winners(table)) for table in tables[:1]),
         Section(code=command.replace(" --", " \\\n  --")),
         Section("Runs that failed", items=failed),
         Section("What is missing", items=study.holes()),
@@ -155,6 +156,14 @@ def write(study: Reported, command: str, folder: Path | None = None) -> Path:
     folder = folder or study.workdir
     write_files(folder, files)
     return folder / "report.html"
+
+
+def winners(shown: Table) -> list[str]:
+    """Returns each scheme that is best in some columns of a table, and these columns."""
+    columns = pd.Series(
+        {head.partition("\n")[0]: name for head, name in shown.best.items()}, dtype=str
+    )
+    return [f"{scheme}: {', '.join(of)}" for scheme, of in columns.groupby(columns).groups.items()]
 
 
 def families(comparisons: pd.DataFrame) -> Table | None:

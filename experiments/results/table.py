@@ -106,12 +106,14 @@ class Table:
         smaller.
       caption: how to read it.
       shades: how dark the background of each cell is, from 0 to 1.
+      best: the name of the row whose mean is the best one, by column.
     """
 
     title: str
     cells: pd.DataFrame
     caption: str = ""
     shades: pd.DataFrame | None = None
+    best: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def html(self) -> str:
         """Returns the table as HTML."""
@@ -188,4 +190,9 @@ def grid(
     shown = shown.reindex(
         index=schemes or cells["scheme"].unique(), columns=columns, fill_value="-"
     )
-    return Table(title, shown.rename(columns=heads).rename_axis("scheme"), caption)
+    best = {}
+    for x, means_at in cells[cells["scheme"].isin(shown.index)].groupby("x"):
+        if x in columns and len(means_at) > 1:
+            place = means_at["mean"].idxmin() if is_error else means_at["mean"].idxmax()
+            best[heads(x)] = means_at["scheme"][place]
+    return Table(title, shown.rename(columns=heads).rename_axis("scheme"), caption, best=best)

@@ -87,6 +87,7 @@ def test_the_page_stands_alone(reported):
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert "A &lt; study" in page and "The &lt;loss&gt;" in page and "no &lt;/p&gt; number" in page
+    assert re.search(r"Best mean</h2>\s*<ul>\s*<li>a: 1</li>", page), "who won stands first"
     assert "--config=x" in page and "Learning rates" in page and "no result" in page
 
 
