@@ -14,8 +14,8 @@ Presets, after the colon:
     small  all of these
 
 Models read bytes of the corpus ``packages`` as those of ``configs/ladder.py`` do. What each preset
-predicts was written down before it ran: docs/copying.md. A result is ``copying.csv.gz`` in the
-workdir, a row for each measurement of each run.
+predicts was written down before it ran: docs/copying.md. The results are ``copying.csv.gz`` in the
+workdir, a row for each measurement of each run, and ``copying.svg``.
 """
 
 from ml_collections import ConfigDict
@@ -91,7 +91,7 @@ def _depth() -> dict[str, ConfigDict]:
 def _tiny() -> dict[str, ConfigDict]:
     study = _study("rope,alibi", width=32, length=32)
     study.corpus = "stdlib"
-    study.train.update(batch_size=4, steps=6, warmup_steps=2)
+    study.train.update(batch_size=8, steps=6, warmup_steps=2)
     study.eval.update(multiples=(1, 2), last_tokens=16, documents=4, splits=("test",))
     study.seeds = 1
     study.copying = dict(every=3, repeated=4, texts=4)

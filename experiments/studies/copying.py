@@ -4,8 +4,7 @@ Every ``copying.every`` steps a model is measured by its *copying score*, the dr
 bits when it reads half of a text for the second time in a row (as "copied" of
 ``evaluation/mechanisms.py``, which induction heads, 2209.11895, bring about), and by its
 loss on texts of the packages that it is trained on ("validation") and of packages that it is not.
-The *onset* of a run is the first measurement with a score above ``ONSET``; a run without one is
-censored at its last step.
+``results/onset.py`` finds the onset of each run.
 """
 
 import csv
@@ -17,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 from experiments.evaluation.lengths import Scorer
+from experiments.results import drawing, onset
 from experiments.results.metrics import read_steps
+from experiments.results.record import write_files
 from experiments.results.table import packed
 from experiments.studies.combined import Studies
 from experiments.studies.ladder import Rung
@@ -26,7 +27,6 @@ from experiments.training.packages import corpus as packages
 from experiments.training.recipe import Goal
 from experiments.training.windows import eval_windows
 
-ONSET = 0.1  # bits per byte
 # Positions within a text are told in so many equal parts.
 PARTS = 8
 
@@ -67,9 +67,12 @@ class Copying(Studies):
         rows = [row for name, part in self.parts.items() for row in rows_of(name, part)]
         if not rows:
             raise ValueError("no run has any measurement yet, so there is nothing to report")
-        path = self.workdir / "copying.csv.gz"
-        path.write_bytes(packed(pd.DataFrame(rows)))
-        return path
+        table = pd.DataFrame(rows)
+        with drawing.style():
+            drawn = drawing.svg(onset.figure(table))
+        write_files(self.workdir, {"copying.csv.gz": packed(table), "copying.svg": drawn})
+        self.console.print(onset.summary(table).rich())
+        return self.workdir / "copying.svg"
 
 
 def rows_of(study: str, part: Onset):
