@@ -60,13 +60,21 @@ def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
 schemes = some_of(REGISTRY)
 
 
-def encoding(text: str) -> dict[str, Any]:
-    """Reads an encoding, a JSON object with a name and keywords, as a ``type`` of argparse."""
+def json_object(text: str) -> dict[str, Any]:
+    """Reads an object of JSON, as a ``type`` of argparse."""
     try:
         given = json.loads(text)
     except ValueError:
         given = None
-    if not isinstance(given, dict) or "name" not in given:
+    if not isinstance(given, dict):
+        raise argparse.ArgumentTypeError(f'{text} must be an object of JSON, such as {{"a": 1}}')
+    return given
+
+
+def encoding(text: str) -> dict[str, Any]:
+    """Reads an encoding, a JSON object with a name and keywords, as a ``type`` of argparse."""
+    given = json_object(text)
+    if "name" not in given:
         raise argparse.ArgumentTypeError(
             f'{text} must be JSON with a name, such as {{"name": "yarn", "factor": 4.0}}'
         )

@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from experiments import folder_of
-from experiments.command import count, encoding, exit_status
+from experiments.command import count, encoding, exit_status, json_object
 from experiments.evaluation.batches import in_batches, rows_of_pass
 from experiments.pretrained.trained import load_run, on_mesh, run_at
 from experiments.progress import stage
@@ -244,8 +244,18 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
     return model, Coder(loaded.tokenizer, end if start is None else start, end), loaded.length
 
 
-def evaluate(harness: Harness, tasks: list[str], include: str | None, **options: Any) -> Any:
-    """Returns the results of lm-evaluation-harness; ``include`` is a folder with further tasks."""
+def evaluate(
+    harness: Harness,
+    tasks: list[str],
+    include: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    **options: Any,
+) -> Any:
+    """Returns the results of lm-evaluation-harness.
+
+    ``include`` is a folder with further tasks, and ``metadata`` what tasks ask for that make their
+    own texts, as those of RULER do.
+    """
     folder_of("lm_eval", "harness", "experiments.evaluation.harness")
     import lm_eval
     from lm_eval.api.model import LM
@@ -256,7 +266,7 @@ def evaluate(harness: Harness, tasks: list[str], include: str | None, **options:
         loglikelihood_rolling: Callable = staticmethod(harness.loglikelihood_rolling)
         generate_until: Callable = staticmethod(harness.generate_until)
 
-    manager = TaskManager(include_path=include)
+    manager = TaskManager(include_path=include, metadata=metadata)
     check_tasks(tasks, manager.all_tasks)
     return lm_eval.simple_evaluate(Adapter(), tasks=tasks, task_manager=manager, **options)
 
@@ -278,6 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="folder of a run, weights, or a name")
     parser.add_argument("--tasks", required=True, help="tasks of the harness, with commas")
     parser.add_argument("--include", help="folder with tasks of your own")
+    parser.add_argument("--metadata", type=json_object, help="JSON: what tasks ask for")
     parser.add_argument("--encoding", type=encoding, help="JSON: a name and its keywords")
     parser.add_argument("--length", type=count, help="most tokens of context (default: as trained)")
     parser.add_argument("--batch_tokens", type=count, default=8192, help="tokens of a forward pass")
@@ -291,13 +302,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = {"length": args.length or trained, "batch_tokens": args.batch_tokens}
     harness = Harness(model, text, **options, mesh=mesh, console=console)
     limits = {"num_fewshot": args.num_fewshot, "limit": args.limit}
-    answers = evaluate(harness, args.tasks.split(","), args.include, **limits)
+    answers = evaluate(harness, args.tasks.split(","), args.include, args.metadata, **limits)
     from lm_eval.utils import make_table
 
     console.print(make_table(answers))
     if args.out:
-        how = {"model": args.model, "encoding": args.encoding} | options | limits
-        write_json(args.out, {"results": answers["results"]} | how)
+        how = {name: getattr(args, name) for name in ("model", "encoding", "metadata")}
+        write_json(args.out, {"results": answers["results"]} | how | options | limits)
 
 
 if __name__ == "__main__":
