@@ -15,7 +15,7 @@ NOTHING_DRAWN = pages.Drawn([], [], ())
 def test_a_page_has_its_parts(name):
     page = pages.page(name, NOTHING_DRAWN, [])
     assert page.startswith(f"# {name}\n") and "$$" in page and ">>> " in page
-    source = page.partition("## Source\n")[2].partition("## Where")[0]
+    source = page.partition("## Source\n")[2].partition("<details>")[0]
     assert source.strip()
     for number in papers.numbers(source):
         assert number in papers.papers()
@@ -30,6 +30,14 @@ def test_a_page_has_the_results_of_its_scheme():
     named = page.partition("does not learn these tasks in that training: ")[2].partition(".\n")[0]
     assert "copy" in named.split(", ")
     assert "holds there. | 2503.02130 | reproduced |" in page
+
+
+def test_every_scheme_is_listed_in_one_family():
+    pages_of = {family: pages.list_of(family) for family in pages.FAMILIES}
+    listed = [name for name in REGISTRY for page in pages_of.values() if f"({name}.md)" in page]
+    assert listed == [*REGISTRY]
+    tree = (common.ROOT / "docs/schemes/index.md").read_text().partition("```{toctree}")[2]
+    assert all(f"\n{pages.file_of(family)}\n" in tree for family in pages.FAMILIES)
 
 
 @pytest.mark.parametrize("name", REGISTRY)

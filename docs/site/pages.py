@@ -38,6 +38,17 @@ _CLASSES = {
 _POINTER = re.compile(
     r"(?:see|(?:the )?keywords? of|attributes of|(?:the same )?as in) `{0,2}(\w+)`{0,2}"
 )
+# Titles of the families of schemes, by the folder below posenc_jax/encodings.
+FAMILIES = {
+    "absolute": "Added at the input",
+    "rotary": "Rotary",
+    "rotary.frequencies": "Rotary, at other frequencies",
+    "bias": "Biases by distance",
+    "content": "By content",
+    "position_maps": "RoPE with remapped distances",
+    "wrappers": "Over another scheme",
+    "": "Patterns of layers",
+}
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
     undefined=jinja2.StrictUndefined,
@@ -60,6 +71,28 @@ def write(folder: Path) -> None:
         list(pool.map(functools.partial(write_page, folder), REGISTRY))
     os.environ["XLA_FLAGS"] = flags
     (folder / "references.md").write_text(references())
+    for family in FAMILIES:
+        (folder / f"{file_of(family)}.md").write_text(list_of(family))
+
+
+def family_of(name: str) -> str:
+    """Returns the family of a scheme, by where its class is; the base class is an absolute one."""
+    _, folder, *below = REGISTRY[name].partition(":")[0].split(".")
+    return ".".join(below[:-1]) if folder == "encodings" else "absolute"
+
+
+def file_of(family: str) -> str:
+    """Returns the name of the page of a family."""
+    return f"family_{family.replace('.', '_') or 'patterns'}"
+
+
+def list_of(family: str) -> str:
+    """Returns the page of a family, which lists its schemes."""
+    names = [name for name in REGISTRY if family_of(name) == family]
+    rows = [f"| [`{n}`]({n}.md) | {myst(docstrings.of_scheme(n)[-1].sentence)} |" for n in names]
+    head = [f"# {FAMILIES[family]}", "", "| scheme | description |", "|---|---|"]
+    tree = ["```{toctree}", ":hidden:", "", *names, "```"]
+    return "\n".join([*head, *rows, "", *tree, ""])
 
 
 def write_page(folder: Path, name: str) -> None:
