@@ -96,8 +96,8 @@ def operands(shape: Shape) -> list[jax.Array]:
 
 def run(encoding, q, k, v, x_BTD, implementation=None) -> jax.Array:
     """Returns causal attention, the rotation of queries and keys included."""
-    tokens = encoding.tokens(text(q.shape[1]))
-    return posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD, implementation=implementation)
+    here = encoding.at(text(q.shape[1]))
+    return posenc_jax.attend(here, q, k, v, x=x_BTD, implementation=implementation)
 
 
 def one_device():

@@ -50,11 +50,11 @@ def rivals(name: str, shape: Shape) -> Iterator[dict[str, Any]]:
 
 def _by_distance(encoding, shape: Shape) -> jax.Array:
     """Returns what the scheme adds to a logit, by head and distance: float32 ``[H, T]``."""
-    tokens = encoding.tokens(text(shape.length))
+    here = encoding.at(text(shape.length))
     zeros = jnp.zeros((1, shape.length, shape.heads, shape.head_dim))
-    last = tokens.part(shape.length - 1, 1)
+    last = here.part(shape.length - 1, 1)
     # The last query sees each distance once, the largest first.
-    return logits(encoding, zeros[:, -1:], zeros, last, tokens)[0, :, 0, ::-1]
+    return logits(last, zeros[:, -1:], here.keys(zeros, zeros))[0, :, 0, ::-1]
 
 
 def _float32(out) -> np.ndarray:

@@ -28,17 +28,13 @@ class CrossAttention(nnx.Module):
         self.out = nnx.LinearGeneral((HEADS, HEAD_DIM), WIDTH, axis=(-2, -1), rngs=rngs)
 
     def __call__(self, words_BTD, word_seconds, frames_BSD, frame_seconds, is_frame_BS):
-        # Tokens are made for each sequence, once in a forward pass, under the same encoding.
-        words = self.encoding.tokens(word_seconds)
-        frames = self.encoding.tokens(frame_seconds)
+        # One encoding at the tokens of two sequences.
+        words, frames = self.encoding.at(word_seconds), self.encoding.at(frame_seconds)
         k, v = jnp.moveaxis(self.key_value(frames_BSD), 2, 0)
         found_BTHC = posenc_jax.attend(
-            self.encoding,
-            self.query(words_BTD),
-            k,
-            v,
             words,
-            frames,
+            self.query(words_BTD),
+            frames.keys(k, v),
             causal=False,
             mask=is_frame_BS[:, None, None],  # a shorter video ends in frames that are none
         )

@@ -27,11 +27,11 @@ class Block(nnx.Module):
         self.wide = nnx.Linear(WIDTH, 4 * WIDTH, rngs=rngs)
         self.narrow = nnx.Linear(4 * WIDTH, WIDTH, rngs=rngs)
 
-    def __call__(self, x_BTD, encoding, tokens):
+    def __call__(self, x_BTD, here):
         normed = self.norm(x_BTD)
         q, k, v = jnp.moveaxis(self.qkv(normed), 2, 0)
         options = dict(causal=False, window=self.window)
-        x_BTD += self.out(posenc_jax.attend(encoding, q, k, v, tokens, x=normed, **options))
+        x_BTD += self.out(posenc_jax.attend(here, q, k, v, x=normed, **options))
         return x_BTD + self.narrow(jax.nn.gelu(self.wide(self.mlp_norm(x_BTD))))
 
 
@@ -50,10 +50,10 @@ class Encoder(nnx.Module):
 
     def __call__(self, ids_BT, is_token_BT):
         segments = is_token_BT.astype(jnp.int32)
-        tokens = self.encoding.tokens(text(ids_BT.shape[1]), segments)
-        x_BTD = self.encoding.embed(self.embedding(ids_BT), tokens)
+        here = self.encoding.at(text(ids_BT.shape[1]), segments)
+        x_BTD = here.embed(self.embedding(ids_BT))
         for block in self.blocks:
-            x_BTD = block(x_BTD, self.encoding, tokens)
+            x_BTD = block(x_BTD, here)
         return x_BTD
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from posenc_jax import functional
+from posenc_jax import attend, functional
 
 LAYERS, HEADS, WIDTH, LENGTH = 2, 4, 64, 64
 SIZES = dict(num_heads=HEADS, head_dim=WIDTH // HEADS, model_dim=WIDTH, train_length=LENGTH)
@@ -41,8 +41,8 @@ def block(scheme, x_BTD, positions):
     input_BTD = hk.RMSNorm(-1)(x_BTD)
     qkv = hk.Linear(3 * WIDTH)(input_BTD).reshape(*x_BTD.shape[:2], 3, HEADS, -1)
     q, k, v = jnp.moveaxis(qkv, 2, 0)
-    params = Encoding(scheme).params()
-    out_BTHC = scheme.attend(params, q, k, v, positions, x=input_BTD)
+    here = scheme.at(Encoding(scheme).params(), positions)
+    out_BTHC = attend(here, q, k, v, x=input_BTD)
     x_BTD = x_BTD + hk.Linear(WIDTH)(out_BTHC.reshape(x_BTD.shape))
     return x_BTD + hk.nets.MLP([4 * WIDTH, WIDTH], activation=jax.nn.gelu)(hk.RMSNorm(-1)(x_BTD))
 
@@ -52,7 +52,7 @@ def decoder(name, ids_BT):
     positions = jnp.arange(ids_BT.shape[1])[None]
     embedding = hk.Embed(256, WIDTH)
     # Absolute schemes add to the embedding; the others leave it as it is.
-    x_BTD = scheme.embed(Encoding(scheme).params(), embedding(ids_BT), positions)
+    x_BTD = scheme.at(Encoding(scheme).params(), positions).embed(embedding(ids_BT))
     for _ in range(LAYERS):
         x_BTD = block(scheme, x_BTD, positions)
     return x_BTD @ embedding.embeddings.T * WIDTH**-0.5

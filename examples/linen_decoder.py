@@ -28,7 +28,7 @@ class Block(nn.Module):
         input_BTD = nn.RMSNorm()(x_BTD)
         q, k, v = (nn.DenseGeneral((HEADS, WIDTH // HEADS))(input_BTD) for _ in range(3))
         encoding = posenc_jax.linen.Encoding(self.scheme, **SIZES)
-        out_BTHC = encoding.attend(q, k, v, encoding.tokens(positions), x=input_BTD)
+        out_BTHC = posenc_jax.attend(encoding.at(positions), q, k, v, x=input_BTD)
         x_BTD = x_BTD + nn.DenseGeneral(WIDTH, axis=(-2, -1))(out_BTHC)
         hidden = nn.gelu(nn.Dense(4 * WIDTH)(nn.RMSNorm()(x_BTD)))
         return x_BTD + nn.Dense(WIDTH)(hidden)
@@ -42,7 +42,7 @@ class Decoder(nn.Module):
         positions = jnp.arange(ids_BT.shape[1])[None]
         encoding = posenc_jax.linen.Encoding(self.scheme, **SIZES)
         embedding = nn.Embed(256, WIDTH)
-        x_BTD = encoding.embed(embedding(ids_BT), encoding.tokens(positions))
+        x_BTD = encoding.at(positions).embed(embedding(ids_BT))
         for _ in range(LAYERS):
             x_BTD = Block(self.scheme)(x_BTD, positions)
         return embedding.attend(x_BTD)

@@ -27,18 +27,18 @@ class Block(nnx.Module):
         self.up = nnx.Linear(WIDTH, 4 * WIDTH, rngs=rngs)
         self.down = nnx.Linear(4 * WIDTH, WIDTH, rngs=rngs)
 
-    def __call__(self, x_BTD, encoding, tokens, cache, start):
+    def __call__(self, x_BTD, here, cache, start):
         input_BTD = self.norms[0](x_BTD)
         q, k, v = jnp.moveaxis(self.qkv(input_BTD), 2, 0)
         if cache is None:
-            out = attend(encoding, q, k, v, tokens, x=input_BTD)  # 4: attention in each layer
+            out = attend(here, q, k, v, x=input_BTD)  # 4: attention in each layer
         else:  # the cache holds keys, values and the layer's input of all tokens
             cache = tuple(
                 jax.lax.dynamic_update_slice_in_dim(stored, new, start, axis=1)
                 for stored, new in zip(cache, (k, v, input_BTD), strict=True)
             )
-            tokens = tokens.observed(encoding, cache[2])  # 5: some schemes read the input
-            out = attend(encoding, q, *cache[:2], tokens.part(start, q.shape[1]), tokens)
+            here, _ = here.see(cache[2])  # 5: some schemes read the input
+            out = attend(here.part(start, q.shape[1]), q, here.keys(*cache[:2]))
         x_BTD = x_BTD + self.out(out)
         return x_BTD + self.down(jax.nn.gelu(self.up(self.norms[1](x_BTD)))), cache
 
@@ -59,12 +59,12 @@ class Decoder(nnx.Module):
 
     def __call__(self, ids_BT, cache=None, start=0):
         length = ids_BT.shape[1] if cache is None else cache[0][0].shape[1]
-        tokens = self.encoding.tokens(jnp.arange(length)[None])  # 2: the tokens of all keys
-        new = tokens.part(start, ids_BT.shape[1])
-        x_BTD = self.encoding.embed(self.embedding(ids_BT), new)  # 3: absolute schemes add here
+        here = self.encoding.at(jnp.arange(length)[None])  # 2: at the positions of all keys
+        new = here.part(start, ids_BT.shape[1])
+        x_BTD = new.embed(self.embedding(ids_BT))  # 3: absolute schemes add here
         caches = [None] * LAYERS if cache is None else list(cache)
         for i, block in enumerate(self.blocks):
-            x_BTD, caches[i] = block(x_BTD, self.encoding.of_layer(i), tokens, caches[i], start)
+            x_BTD, caches[i] = block(x_BTD, here.of_layer(i), caches[i], start)
         return self.embedding.attend(x_BTD), caches
 
     def empty_cache(self, batch: int, length: int):

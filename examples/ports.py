@@ -109,7 +109,7 @@ class Haiku:
             def __call__(self, x):
                 project = functools.partial(self._linear_projection, x, self.key_size)
                 q, k, v = map(project, ("query", "key", "value"))
-                out_BTHC = posenc_jax.attend(NOPE, q, k, v, NOPE.tokens(POSITIONS), x=x)
+                out_BTHC = posenc_jax.attend(NOPE.at(POSITIONS), q, k, v, x=x)
                 out = hk.Linear(self.model_size, w_init=self.w_init)
                 return out(out_BTHC.reshape(x.shape))
 

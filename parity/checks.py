@@ -88,12 +88,12 @@ class Matrices:
                 return matrices
         width = width_of(encoding, self.channels)
         positions = np.concatenate([self.positions, 0 * self.positions[:, :1]], axis=1)
-        tokens = encoding.tokens(jnp.asarray(positions, jnp.int32))
+        here = encoding.at(jnp.asarray(positions, jnp.int32))
         unit_BTHC = jnp.broadcast_to(jnp.eye(width), (1, TOKENS + 1, width, width))
-        sides = (Side(None, width, width, is_query) for is_query in (True, False))
+        sides = (Side(None, width, is_query) for is_query in (True, False))
         matrices = (
             width,
-            [np.asarray(encoding.rotate(unit_BTHC, tokens, side))[0] for side in sides],
+            [np.asarray(encoding.rotate(unit_BTHC, here.tokens, side))[0] for side in sides],
         )
         self.known.append((graph, matrices))
         return matrices
@@ -237,10 +237,10 @@ def check_learned(model_type):
         # At position 0 nothing rotates, and queries are multiplied by the bias.
         before = at_0[0] / scaling["bias"][:, None], at_0[1]
         H = at_0[0].shape[2]
-        tokens = encoding.tokens(jnp.asarray(ours, jnp.int32))
+        here = encoding.at(jnp.asarray(ours, jnp.int32))
         for is_query, x, expected in zip((True, False), before, at_positions, strict=True):
             x = together(x, encoding.inner.rotary_dim) if rotates else x
-            actual = encoding.rotate(jnp.asarray(x), tokens, Side(None, H, H, is_query))
+            actual = encoding.rotate(jnp.asarray(x), here.tokens, Side(None, H, is_query))
             actual = apart(actual, encoding.inner.rotary_dim) if rotates else actual
             scale = np.abs(expected).max()
             np.testing.assert_allclose(actual / scale, expected / scale, atol=2e-5)
@@ -265,7 +265,7 @@ def check_model(model_type):
         assert answers[0] is not None, from_hf(published, layer=number)
         for encoding in filter(None, answers):
             width, (q_matrix, k_matrix) = matrices[q.shape[-1]](encoding)
-            if "rotate" in encoding.hooks():
+            if encoding.overrides("rotate"):
                 factor = np.abs(k_matrix[-1]).max()
                 np.testing.assert_allclose(factor, attention_factor(small, kind), rtol=1e-6)
             assert_rotates_alike(width, q_matrix, q_0, q, small.deinterleaves)

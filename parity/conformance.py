@@ -88,7 +88,7 @@ def vectors(case: Case) -> dict[str, Any]:
     inv_freq, factor = rope.frequencies(rope.rotary_dim, rope.base, float(POSITIONS[-1] + 1))
     places_1T = np.array([POSITIONS], np.int32)
     scored, plain = (_logits(scheme, rope.head_dim, places_1T) for scheme in (encoding, rope))
-    cos, sin = (np.asarray(table)[0, :, 0] for table in rope.tokens(places_1T).made)
+    cos, sin = (np.asarray(table)[0, :, 0] for table in rope.at(places_1T).tokens.made)
     return {
         "config": dict(case.config),
         "call": dict(case.call),
@@ -133,8 +133,8 @@ def _logits(encoding, width, places_1T):
     """Returns the logits of every position with every other, ``[T, T]``."""
     shape = (1, len(POSITIONS), 1, width)
     q, k = (np.broadcast_to(x.astype(np.float32), shape) for x in (_query(width), _key(width)))
-    tokens = encoding.tokens(places_1T)
-    return np.asarray(jax.jit(logits)(encoding, q, k, tokens, tokens)[0, 0], np.float64)
+    here = encoding.at(places_1T)
+    return np.asarray(jax.jit(logits)(here, q, k)[0, 0], np.float64)
 
 
 def _numbers(values) -> Any:

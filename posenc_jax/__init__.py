@@ -10,8 +10,10 @@ Array names end in their shape, one letter per axis:
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from posenc_jax.attention import Chunks, attend, combine, logits, rotate_keys, zigzag
-from posenc_jax.encoding import Encoding, HeadShard, Side, Tile
+from posenc_jax.attention import Chunks, attend, combine, logits, zigzag
+from posenc_jax.encoding import Encoding, Here
+from posenc_jax.keys import Keys
+from posenc_jax.pairs import Pairs, Side
 from posenc_jax.registry import REGISTRY, make, signature
 from posenc_jax.tokens import Tokens
 
@@ -129,10 +131,11 @@ __all__ = [
     "Cache",
     "Chunks",
     "Encoding",
-    "HeadShard",
+    "Here",
+    "Keys",
     "Layers",
+    "Pairs",
     "Side",
-    "Tile",
     "Tokens",
     "Transformer",
     "attend",
@@ -149,7 +152,6 @@ __all__ = [
     "make",
     "positions",
     "pretrained",
-    "rotate_keys",
     "signature",
     "sinks_from_hf",
     "zigzag",

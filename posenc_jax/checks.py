@@ -256,7 +256,7 @@ def checked_length(length: Any, positions: jax.Array) -> Any:
 
 def check_encoding(encoding: Any, name: str = "encoding") -> None:
     """Checks that ``encoding`` is an Encoding, no class and no Layers; errors call it ``name``."""
-    if not hasattr(encoding, "hooks") or isinstance(encoding, type):
+    if not hasattr(encoding, "overrides") or isinstance(encoding, type):
         # A module prints all of its arrays.
         is_short = isinstance(encoding, str | type)
         given = repr(encoding) if is_short else type(encoding).__name__
@@ -272,7 +272,7 @@ def check_one_layer(encoding: Any) -> None:
     if encoding.stacked is not None:
         raise ValueError(
             f"this {type(encoding).__name__} holds the parameters of {encoding.stacked} layers; "
-            "give attention one layer's, encoding.of_layer(i), or in a scan encoding.unstacked(); "
+            "give attention one layer's, here.of_layer(i), or in a scan encoding.unstacked(); "
             "or make it without num_layers="
         )
 
@@ -283,7 +283,7 @@ def check_made(encoding: Any, made: Any, count: int) -> None:
         if len(shape) < 2 or shape[1] != count:
             raise ValueError(
                 f"{type(encoding).__name__} made an array of shape {shape} for {count} tokens, but "
-                f"arrays in tokens.made must have the tokens along axis 1, [B or 1, {count}, ...], "
+                f"arrays of tokens must have the tokens along axis 1, [B or 1, {count}, ...], "
                 "because attention cuts them by tokens: repeat it, or compute it in score"
             )
 
@@ -340,15 +340,14 @@ def check_widths(q_BTHC, k_BSKC) -> None:
     if q_BTHC.shape[-1] != k_BSKC.shape[-1]:
         raise ValueError(
             f"q has {q_BTHC.shape[-1]} channels and k has {k_BSKC.shape[-1]}, but both must have "
-            "equally many: where tokens say that keys are rotated already, pass keys that "
-            "rotate_keys returned"
+            "equally many: give both of them before rotation, or Keys of the same scheme"
         )
 
 
 def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
     """Checks that ``heads`` are the numbers of H query heads that read whole kv heads."""
     group = H // K
-    is_right = np.shape(heads) == (H,) and num_heads % group == 0
+    is_right = np.shape(heads) == (H,) and H % K == 0 and num_heads % group == 0
     if is_right and not isinstance(heads, jax.core.Tracer):
         numbers = np.asarray(heads)
         kv_heads = numbers.reshape(K, group) // group
@@ -356,21 +355,16 @@ def check_shard(heads: Any, H: int, K: int, num_heads: int) -> None:
         is_right &= bool(((numbers >= 0) & (numbers < num_heads)).all())
     if not is_right:
         raise ValueError(
-            f"heads={heads} of HeadShard must be an array of {H} different numbers of query heads "
+            f"heads={heads} must be an array of {H} different numbers of query heads "
             f"within 0..{num_heads - 1}, one for each head of the given queries; {group} heads in "
             f"a row read one of the {K} kv heads given, so they must be all {group} query heads "
             "of a kv head of the model: give these, or repeat keys and values (jnp.repeat)"
         )
 
 
-def check_input(encoding, tokens: Any, x_BTD: Any) -> None:
+def check_input(encoding, tokens: Any, x_BTD: Any, state: Any) -> None:
     """Checks that ``x_BTD`` is the input of a layer, which ``encoding`` observes for ``tokens``."""
     name = type(encoding).__name__
-    if tokens.stamp.stage != "prepared":
-        raise ValueError(
-            f"{name} observes a layer's input for tokens that have observed one already: in "
-            "each layer pass x= with the tokens that encoding.tokens gave"
-        )
     B, T = tokens.positions.shape[:2]
     shape = np.shape(x_BTD)
     if not has_floats(x_BTD) or len(shape) != 3 or shape[1] != T or B not in (1, shape[0]):
@@ -378,29 +372,28 @@ def check_input(encoding, tokens: Any, x_BTD: Any) -> None:
             f"{name} observes a layer's input x, a floating-point array [B, T, D], one vector for "
             f"each of the {T} tokens of {B} sequences, not {type_of(x_BTD)} of shape {shape}"
         )
+    if state is not None and tokens.segment_ids is not None:
+        raise ValueError(
+            f"{name} goes on from a state, which does not say where segments begin: see all tokens "
+            "at once, or each segment by itself"
+        )
 
 
-def check_side(encoding, name: str, tokens: Any, x: Any) -> None:
-    """Checks that ``tokens`` belong to queries or keys ``x``, and can rotate them."""
+def check_side(tokens: Any, name: str, x: Any) -> None:
+    """Checks that ``tokens`` belong to ``x``, queries or keys that errors call ``name``."""
     B, length = x.shape[:2]
     if tokens.positions.shape[:2] not in ((B, length), (1, length)):
         raise ValueError(
-            f"{name} has positions of shape {tokens.positions.shape}, but q or k [B, T, H, C] of "
-            f"shape {x.shape} has {length} tokens in a batch of {B}: make tokens of all of them, "
-            "encoding.tokens(positions)"
+            f"positions have shape {tokens.positions.shape}, but {name} of shape {x.shape} has "
+            f"{length} tokens in a batch of {B}: give encoding.at the positions of all of them"
         )
     for number in ("segment_ids", "index"):
         shape = np.shape(getattr(tokens, number))
         if shape and shape[0] not in (1, B):
             raise ValueError(
-                f"{name} has {number} of shape {shape}, but q or k [B, T, H, C] of shape {x.shape} "
-                f"has a batch of {B}: give {number} one row, or a row for each of the batch"
+                f"{number} have shape {shape}, but {name} of shape {x.shape} has a batch of {B}: "
+                f"give {number} one row, or a row for each of the batch"
             )
-    if "observe" in encoding.hooks() and tokens.stamp.stage == "prepared":
-        raise ValueError(
-            f"{type(encoding).__name__} reads the layer's input, and {name} come without it: pass "
-            "attend(..., x=x_BTD), the array [B, T, D] that queries and keys are projected from"
-        )
 
 
 def check_scale(scale: Any) -> None:
@@ -426,4 +419,28 @@ def check_ids(name: str, ids_BT: Any, vocab_size: int) -> None:
         raise ValueError(
             f"{name} has token {outside.flat[0]}, but the model knows 0..{vocab_size - 1}: use its "
             "tokenizer, or make the model with a larger vocab_size"
+        )
+
+
+def check_room(cache, positions: Any, segment_ids: Any, T: int) -> None:
+    """Checks that a model's cache has room for T new tokens, and was made for such tokens."""
+    # Under jax.jit the count is not known; the model then gives NaN.
+    count = 0 if isinstance(cache.count, jax.core.Tracer) else int(cache.count)
+    if count + T > cache.size:
+        raise ValueError(
+            f"a cache of size={cache.size} with {count} tokens has no room for {T} more; "
+            f"make it with size={count + T} or more"
+        )
+    slots, is_row = cache.positions, positions.shape[:2] in ((cache.batch, T), (1, T))
+    if not is_row or positions.ndim != slots.ndim or positions.dtype != slots.dtype:
+        raise ValueError(
+            f"positions are {positions.dtype} of shape {positions.shape}, but must be of the {T} "
+            f"new tokens alone, in a batch of {cache.batch} or 1, and as axes= and dtype= of "
+            f"Cache.empty say: {slots.dtype} with {slots.ndim} axes"
+        )
+    given, expected = segment_ids is not None, cache.segment_ids is not None
+    if given != expected:
+        raise ValueError(
+            f"segment_ids are {'' if given else 'not '}given, but the cache was made with "
+            f"segments={expected}: make it by Cache.empty with segments={given}"
         )

@@ -76,10 +76,10 @@ def describe(
     parameters = sum(p.size for p in jax.tree.leaves(nnx.state(encoding, nnx.Param)))
 
     def layer(encoding, x_BTD, q, k, v):
-        tokens = encoding.tokens(text(length))
-        x_BTD = encoding.embed(x_BTD, tokens)
+        here = encoding.at(text(length))
+        x_BTD = here.embed(x_BTD)
         # The sum keeps what ``embed`` adds, which attention itself does not use.
-        return attend(encoding, q, k, v, tokens, x=x_BTD, implementation="dense"), x_BTD.sum()
+        return attend(here, q, k, v, x=x_BTD, implementation="dense"), x_BTD.sum()
 
     def flops(encoding):
         shapes = [(1, length, model_dim), (1, length, num_heads, head_dim)]
@@ -87,7 +87,7 @@ def describe(
         arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
         return _count(jax.make_jaxpr(layer)(encoding, *arrays))
 
-    hooks = tuple(name for name in HOOKS if name in encoding.hooks())
+    hooks = tuple(filter(encoding.overrides, HOOKS))
     return Description(
         name=type(encoding).__name__,
         parameters=parameters,

@@ -8,13 +8,13 @@ The parts that most models need are single functions,
     q_BTHC, k_BSKC = (functional.apply_rope(x, cos, sin) for x in (q_BTHC, k_BSKC))
     bias_BHTS = functional.alibi_bias(positions_BT, positions_BS, num_heads=8)
 
-and every scheme of the registry is a pair of functions, parameters apart:
+and every scheme of the registry is pure functions, the parameters apart:
 
 .. code-block:: python
 
     fox = functional.scheme("fox", num_heads=8, model_dim=512)
     params = fox.init(jax.random.key(0))
-    out_BTHC = fox.attend(params, q_BTHC, k_BSKC, v_BSKC, positions_BT, x=x_BTD)
+    out_BTHC = attend(fox.at(params, positions_BT), q_BTHC, k_BSKC, v_BSKC, x=x_BTD)
 """
 
 import dataclasses
@@ -28,14 +28,13 @@ import numpy as np
 from flax import nnx
 from flax.core import FrozenDict
 
-from posenc_jax.attention import attend
-from posenc_jax.attention.operands import tile_of_tokens
 from posenc_jax.checks import check_one_layer, checked_positions, has_floats, type_of
-from posenc_jax.encoding import Encoding, Tile, reads_last
+from posenc_jax.encoding import HOOKS, Encoding, Here, reads_last
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.t5 import check_buckets, t5_bucket
 from posenc_jax.encodings.rotary.frequencies import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.pairs import Pairs, Side
 from posenc_jax.registry import check_scheme, make
 from posenc_jax.tokens import Tokens
 
@@ -65,8 +64,8 @@ def rope_tables(
         largest position of the row.
     """
     rope = RoPE(head_dim=head_dim, base=base, frequencies=frequencies)
-    tokens = rope.tokens(positions, length=length)
-    return tuple(table_BT1P[:, :, 0] for table_BT1P in tokens.made)
+    tables = rope.at(positions, length=length).tokens.made
+    return tuple(table_BT1P[:, :, 0] for table_BT1P in tables)
 
 
 def apply_rope(
@@ -103,8 +102,8 @@ def apply_rope(
 
 def alibi_bias(q_positions: jax.Array, k_positions: jax.Array, *, num_heads: int) -> jax.Array:
     """Returns ALiBi's (2108.12409) bias, float32 ``[B, H, T, S]``, at ``[B, T]`` and ``[B, S]``."""
-    alibi, tile = ALiBi(num_heads=num_heads), _tile(q_positions, k_positions, num_heads)
-    return alibi.score(jnp.zeros(()), tile)
+    pairs = _pairs(q_positions, k_positions, num_heads)
+    return ALiBi(num_heads=num_heads).score(jnp.zeros(()), pairs)
 
 
 def t5_bias(
@@ -131,7 +130,7 @@ def t5_bias(
             f"shape {np.shape(table_RH)}"
         )
     check_buckets("len(table_RH)", len(table_RH), max_distance, bidirectional)
-    distance_B1TS = _tile(q_positions, k_positions, 1).distance()
+    distance_B1TS = _pairs(q_positions, k_positions, 1).distance()
     bucket_B1TS = t5_bucket(distance_B1TS, len(table_RH), max_distance, bidirectional)
     return jnp.moveaxis(jnp.asarray(table_RH, jnp.float32)[bucket_B1TS[:, 0]], -1, 1)
 
@@ -156,15 +155,17 @@ def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]
 
     def written_at(logit, head, q_position, k_position, index):
         positions = (jnp.reshape(position, (1, 1)) for position in (q_position, k_position))
-        q_tokens, k_tokens = (encoding.tokens(position, index=index) for position in positions)
-        tile = tile_of_tokens(q_tokens, k_tokens, jnp.reshape(head, (1,)), num_heads)
-        return encoding.score(jnp.reshape(logit, (1, 1, 1, 1)), tile).reshape(())
+        side = Side(jnp.reshape(head, (1,)), num_heads, is_query=True)
+        q_tokens, k_tokens = (encoding.at(place, index=index).tokens for place in positions)
+        pairs = Pairs.of_tokens(q_tokens, k_tokens, side)
+        return encoding.score(jnp.reshape(logit, (1, 1, 1, 1)), pairs).reshape(())
 
     def modified(logit, head, q_position, k_position):
         return written_at(logit, head, q_position, k_position, None)
 
     try:
-        if not encoding.hooks() <= {"prepare", "score"} or encoding.whole_rows:
+        others = {*HOOKS} - {"moved", "prepare", "score"}
+        if any(map(encoding.overrides, others)) or encoding.whole_rows:
             raise TypeError("the scheme has other hooks")
         # A token by itself has another length and another index than among others.
         index = np.zeros((1, 1), np.int32)
@@ -173,7 +174,7 @@ def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]
     except (AttributeError, TypeError) as error:
         raise ValueError(
             f"{type(encoding).__name__} needs more than a logit and two positions: use "
-            "posenc_jax.attend, or functional.scheme(...).attend"
+            "posenc_jax.attend"
         ) from error
     return modified
 
@@ -208,38 +209,19 @@ class Scheme:
             is_leaf=_is_variable,
         )
 
-    def embed(
-        self, params: Params, x_BTD: jax.Array, positions: jax.Array, **of_tokens: Any
-    ) -> jax.Array:
-        """Takes token embeddings and returns them with positions added, where the scheme does.
-
-        ``of_tokens`` are the keywords of ``Encoding.tokens``: ``segment_ids``, ``length``, ``key``.
-        """
-        encoding = self.encoding(params)
-        return encoding.embed(x_BTD, encoding.tokens(positions, **of_tokens))
-
-    def attend(
+    def at(
         self,
         params: Params,
-        q_BTHC: jax.Array,
-        k_BSKC: jax.Array,
-        v_BSKC: jax.Array,
-        positions: jax.Array,
+        positions: Any,
+        segment_ids: Any = None,
         *,
-        segment_ids: jax.Array | None = None,
-        index: jax.Array | None = None,
+        index: Any = None,
         length: int | jax.Array | None = None,
         key: jax.Array | None = None,
-        **options: Any,
-    ) -> jax.Array:
-        """Runs self-attention at ``positions`` ``[B, T]``, and returns ``[B, T, H, C]``.
-
-        The named keywords are as in ``Encoding.tokens``, and the options as in
-        :func:`posenc_jax.attend`: ``x``, ``causal``, ``window`` and so on.
-        """
+    ) -> Here:
+        """Returns the scheme at some tokens, for ``posenc_jax.attend``; see ``Encoding.at``."""
         encoding = self.encoding(params)
-        tokens = encoding.tokens(positions, segment_ids, index=index, length=length, key=key)
-        return attend(encoding, q_BTHC, k_BSKC, v_BSKC, tokens, **options)
+        return encoding.at(positions, segment_ids, index=index, length=length, key=key)
 
     def _made(self, key):
         return make(self.name, rngs=nnx.Rngs(key), **self.keywords)
@@ -277,12 +259,13 @@ def _is_variable(node: Any) -> bool:
     return isinstance(node, nnx.Variable)
 
 
-def _tile(q_positions: Any, k_positions: Any, num_heads: int) -> Tile:
-    """Returns a tile of positions alone, for biases that read nothing else."""
+def _pairs(q_positions: Any, k_positions: Any, num_heads: int) -> Pairs:
+    """Returns pairs of positions alone, for biases that read nothing else."""
     q_positions, k_positions = map(checked_positions, (q_positions, k_positions))
     if len({len(q_positions), len(k_positions)} - {1}) > 1:
         raise ValueError(
             f"q_positions have shape {q_positions.shape} and k_positions {k_positions.shape}, but "
             "must be [B, T] and [B, S] with the same B, or 1"
         )
-    return tile_of_tokens(Tokens(q_positions), Tokens(k_positions), None, num_heads)
+    side = Side(None, num_heads, is_query=True)
+    return Pairs.of_tokens(Tokens(q_positions), Tokens(k_positions), side)

@@ -11,29 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.checks import LONGEST, check_input, check_made, check_one_layer, count_of, is_whole
-
-
-@dataclasses.dataclass(frozen=True)
-class Stamp:
-    """Says which encoding made ``Tokens.made``, and up to which stage; attention checks both."""
-
-    made_by: Any = None  # the ``structure`` of the encoding, or None where it made nothing
-    # "prepared" once per forward pass, "observed" in a layer whose input the encoding read, or
-    # "rotated" for keys and values that are rotated already.
-    stage: str = "prepared"
-    # Whether the length that the encoding adapts to stays the same when more tokens follow.
-    fixed: bool = True
-    # Whether the encoding left a state, from which it observes the tokens that follow.
-    resumes: bool = True
+from posenc_jax.checks import LONGEST, count_of, is_whole
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """Holds all that attention knows of the queries, or of the keys, besides their content.
-
-    ``encoding.tokens(positions)`` makes them, once per forward pass.
+    """Holds all that attention knows of the queries, or of the keys, besides their vectors.
 
     Attributes:
       positions: where the tokens are, int32 or float32 ``[B, T]`` or ``[B, T, A]``. ``B`` may be 1,
@@ -42,11 +26,10 @@ class Tokens:
       segment_ids: int ``[B, T]``, or None. Tokens of different segments do not see each other.
       index: int32 ``[B, T]``, the order in which the tokens were written, in any arrangement.
         Causality and windows read it, and never read positions. None means ``0 .. T - 1``.
-      made: what the encoding made of the tokens, any pytree of arrays with the tokens along axis 1.
+      made: what an encoding made of the tokens, any pytree of arrays with the tokens along axis 1.
         Only hooks of the encoding read it.
       consecutive: whether each position is known to be one more than the position before it
         (static), so that a bias by distance has T + S - 1 values and not T * S.
-      stamp: who made ``made`` (static).
     """
 
     positions: jax.Array
@@ -54,18 +37,13 @@ class Tokens:
     index: jax.Array | None = None
     made: Any = None
     consecutive: bool = dataclasses.field(default=False, metadata={"static": True})
-    stamp: Stamp = dataclasses.field(default=Stamp(), metadata={"static": True})
 
     @property
     def count(self) -> int:
         """Returns the number of tokens, T."""
         return self.positions.shape[1]
 
-    def having(self, made: Any) -> "Tokens":
-        """Returns these tokens with ``made``, the arrays that an encoding made of them."""
-        return dataclasses.replace(self, made=made)
-
-    def at(self, positions: jax.Array) -> "Tokens":
+    def moved_to(self, positions: jax.Array) -> "Tokens":
         """Returns these tokens at other positions, which need not be consecutive."""
         if positions is self.positions:
             return self
@@ -86,39 +64,6 @@ class Tokens:
         else:
             largest = _largest_of_segments(*jnp.broadcast_arrays(positions, self.segment_ids))
         return jnp.where(largest < LONGEST, largest.astype(jnp.float32) + 1, jnp.nan)
-
-    def observed(self, encoding: Any, x_BTD: jax.Array) -> "Tokens":
-        """Returns these tokens after ``encoding`` has observed a layer's input ``x_BTD``.
-
-        ``attend(..., x=)`` does so for self-attention. Where queries are a part of the tokens,
-        observe all tokens first and take the part afterwards. Under a scheme that does not depend
-        on content the tokens come back unchanged.
-
-        Raises:
-          ValueError: these tokens were observed already, for instance in the layer before; the
-            input is not one vector for each token; or the encoding holds the parameters of several
-            layers.
-        """
-        if "observe" not in encoding.hooks():
-            return self
-        check_one_layer(encoding)
-        check_tokens("tokens", self, encoding)
-        check_input(encoding, self, x_BTD)
-        return self.resumed(encoding, x_BTD, None)[0]
-
-    def resumed(self, encoding: Any, x_BTD: jax.Array, state: Any) -> tuple["Tokens", Any]:
-        """Returns what ``observed`` does, without its checks, and the state after these tokens.
-
-        ``state`` is the encoding's state after the tokens before these, or None.
-        """
-        made, state = encoding.observe(x_BTD, self, state)
-        check_made(encoding, made, self.count)
-        stamp = Stamp(structure(encoding), "observed", self.stamp.fixed, state is not None)
-        return dataclasses.replace(self, made=made, stamp=stamp), state
-
-    def rotated(self) -> "Tokens":
-        """Returns the tokens of keys and values that ``rotate_keys`` has rotated."""
-        return dataclasses.replace(self, stamp=dataclasses.replace(self.stamp, stage="rotated"))
 
     def part(self, start: int | jax.Array, count: int) -> "Tokens":
         """Returns ``count`` of these tokens, from number ``start`` on.
@@ -148,36 +93,6 @@ class Tokens:
         if self.index is not None:
             return self.index
         return jnp.arange(self.count, dtype=jnp.int32)[None]
-
-
-def check_tokens(name: str, tokens: Any, encoding: Any) -> None:
-    """Checks that ``encoding`` has made ``tokens``; errors call them ``name``."""
-    if not isinstance(tokens, Tokens):
-        raise ValueError(
-            f"{name} must be Tokens, not {type(tokens).__name__}: pass encoding.tokens(positions)"
-        )
-    hooks, made_by = encoding.hooks(), tokens.stamp.made_by
-    if "prepare" in hooks and tokens.stamp == Stamp():
-        raise ValueError(
-            f"{name} were not prepared for {type(encoding).__name__}: make them by "
-            "encoding.tokens(positions)"
-        )
-    reads = not hooks.isdisjoint({"prepare", "observe"})
-    if reads and made_by is not None and made_by != structure(encoding):
-        raise ValueError(
-            f"{name} were made for another encoding than this {type(encoding).__name__}, or "
-            "for it with other keywords: where layers have several encodings, make tokens for "
-            "each, encoding.tokens(positions)"
-        )
-
-
-def structure(encoding: Any) -> tuple[Any]:
-    """Returns the class and keywords of an encoding, the same for all of its layers.
-
-    They are in a tuple, because JAX's structures cannot be compared with None.
-    """
-    layer = encoding if encoding.stacked is None else encoding.unstacked()
-    return (jax.tree.structure(layer),)
 
 
 def is_consecutive(positions: Any) -> bool:

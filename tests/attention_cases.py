@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AbstractDevice, AbstractMesh
 
 import posenc_jax
-from posenc_jax import Side, Tile
+from posenc_jax import Pairs, Side
 from posenc_jax.attention.dense import dense
 from posenc_jax.positions import text
 
@@ -35,6 +35,7 @@ class Case:
     window: int | None = None
     segments: int | None = None  # documents a row
     scale: float | None = None
+    heads: tuple[int, ...] | None = None  # some of the heads of the model
 
     def operands(self):
         """Returns x, q, k and v: what the layer reads and its projections."""
@@ -48,16 +49,18 @@ class Case:
         segment_ids = None
         if self.segments is not None:
             segment_ids = np.broadcast_to(np.arange(self.S) * self.segments // self.S, (B, self.S))
-        inner = encoding.encoding if isinstance(encoding, posenc_jax.HeadShard) else encoding
-        k_tokens = inner.tokens(text(self.S), segment_ids).observed(inner, x_BSD)
-        q_tokens = k_tokens
-        if not self.written:
-            # The first tokens, as if written elsewhere: the first queries may see no key at all.
-            q_tokens = k_tokens.part(0, self.T)
-            index = np.random.default_rng(0).permutation(self.T) - 5
-            q_tokens = dataclasses.replace(q_tokens, index=jnp.asarray(index, jnp.int32)[None])
+        here = encoding.at(text(self.S), segment_ids).see(x_BSD)[0]
+        if self.heads is not None:
+            here = here.of_heads(jnp.array(self.heads), common.HEADS)
         rule = dict(causal=self.causal, window=self.window, scale=self.scale)
-        return by(attention)(encoding, q, k, v, q_tokens, k_tokens, **rule)
+        if self.written:
+            return by(attention)(here, q, k, v, **rule)
+        # The first tokens, as if written elsewhere: the first queries may see no key at all.
+        first = here.part(0, self.T)
+        index = np.random.default_rng(0).permutation(self.T) - 5
+        tokens = dataclasses.replace(first.tokens, index=jnp.asarray(index, jnp.int32)[None])
+        first = dataclasses.replace(first, tokens=tokens)
+        return by(attention)(first, q, here.keys(k, v), **rule)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -83,8 +86,8 @@ def of_documents(attend, encoding, q, k, v, positions=POSITIONS, order=WRITTEN):
 
     def loss(encoding, q, k, v):
         index = None if order == WRITTEN else lie[None]
-        tokens = tokens_of(encoding, positions[:, lie], DOCUMENTS[:, lie], index=index)
-        output = attend(encoding, q, k, v, tokens)
+        here = seen(encoding, positions[:, lie], DOCUMENTS[:, lie], index=index)
+        output = attend(here, q, k, v)
         return (output**2).sum() + output[:, 3].sum(), output
 
     return jax.value_and_grad(loss, argnums=range(4), has_aux=True)(encoding, q, k, v)
@@ -125,10 +128,10 @@ def sides(num_kv_heads=2, q_length=40, k_length=40, dtype=np.float32):
     ]
 
 
-def tokens_of(encoding, positions, segment_ids=None, **options):
-    """Returns the tokens of a layer, read."""
+def seen(encoding, positions, segment_ids=None, **options):
+    """Returns an encoding at the tokens of a layer, which it has seen."""
     x_BTD = 0.5 * common.normal(3, B, positions.shape[1], common.WIDTH)
-    return encoding.tokens(positions, segment_ids, **options).observed(encoding, x_BTD)
+    return encoding.at(positions, segment_ids, **options).see(x_BTD)[0]
 
 
 def by(implementation):
@@ -136,23 +139,24 @@ def by(implementation):
     return functools.partial(posenc_jax.attend, implementation=implementation)
 
 
-def plain(encoding, q, k, v, tokens):
+def plain(here, q, k, v):
     """Attends as a textbook has it."""
+    encoding, tokens = here.encoding, here.tokens
     H, K = q.shape[2], k.shape[2]
-    q_side, k_side = (Side(None, H, K, is_query) for is_query in (True, False))
+    q_side, k_side = Side(None, H, is_query=True), Side(None, K, is_query=False)
     scale = q.shape[-1] ** -0.5
     q, k = encoding.rotate(q, tokens, q_side), encoding.rotate(k, tokens, k_side)
     v = encoding.rotate_values(v, tokens, k_side)
-    tile = Tile(q, k, tokens, tokens, scale, None, H)
+    pairs = Pairs(q, k, tokens, tokens, scale, q_side)
     k, v = (jnp.repeat(x, H // K, axis=2) for x in (k, v))
-    logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), tile)
+    logits = encoding.score(scale * jnp.einsum("bthc,bshc->bhts", q, k), pairs)
     index = tokens.order()
     ahead = index[:, None, :, None] - index[:, None, None, :]
     shown = ahead >= 0
     segment_ids = tokens.segment_ids
     shown &= segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     weights = jax.nn.softmax(jnp.where(shown, logits, -jnp.inf))
-    out = encoding.mix(jnp.einsum("bhts,bshc->bthc", weights, v), weights, tile)
+    out = encoding.mix(jnp.einsum("bhts,bshc->bthc", weights, v), weights, pairs)
     return encoding.rotate_back(out, tokens, q_side)
 
 

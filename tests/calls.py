@@ -16,14 +16,14 @@ def sides(num_heads=H, keys=T, num_kv_heads=None, channels=C):
     return [jnp.asarray(common.normal(i, B, *s, channels)) for i, s in enumerate(shapes)]
 
 
-def read(encoding, positions=None, x_BTD=X_BTD, **options):
-    """Returns the tokens of a layer with the input ``x_BTD``."""
+def seen(encoding, positions=None, x_BTD=X_BTD, **options):
+    """Returns an encoding at the tokens of a layer with the input ``x_BTD``."""
     positions = text(T) if positions is None else positions
-    return encoding.tokens(positions, **options).observed(encoding, x_BTD)
+    return encoding.at(positions, **options).see(x_BTD)[0]
 
 
-def attend(encoding="rope", *qkv, tokens=None, **options):
+def attend(encoding="rope", *qkv, here=None, **options):
     """Attends to six tokens under a scheme, or the scheme called so."""
     encoding = common.build(encoding) if isinstance(encoding, str) else encoding
-    tokens = read(encoding) if tokens is None else tokens
-    return posenc_jax.attend(encoding, *(qkv or sides()), tokens, **options)
+    here = seen(encoding) if here is None else here
+    return posenc_jax.attend(here, *(qkv or sides()), **options)

@@ -1,5 +1,6 @@
 """Makes small encodings, models and inputs that the tests share."""
 
+import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -78,9 +79,14 @@ def one_of_each_program() -> list[str]:
     def program(name, encoding):
         functions = tuple(getattr(type(encoding), hook) for hook in HOOKS)
         mixes = schemes.ALL[name].mixes_heads
-        return functions, encoding.hooks(), has_parameters(encoding), reads_length(name), mixes
+        return functions, hooks(encoding), has_parameters(encoding), reads_length(name), mixes
 
     return _first_of_each(program)
+
+
+def hooks(encoding) -> frozenset[str]:
+    """Returns the names of the hooks that an encoding overrides."""
+    return frozenset(filter(encoding.overrides, HOOKS))
 
 
 @functools.cache
@@ -97,7 +103,12 @@ def one_of_each_kind() -> list[str]:
     """
 
     def kind(name, encoding):
-        return encoding.hooks(), encoding.per_layer, has_parameters(encoding), encoding.whole_rows
+        return (
+            hooks(encoding),
+            encoding.per_layer,
+            has_parameters(encoding),
+            encoding.whole_rows,
+        )
 
     return _first_of_each(kind)
 
@@ -111,8 +122,8 @@ def one_of_each_tile() -> list[str]:
 
     def tile(name, encoding):
         names = "rotate_values", "rotate_back", "score", "mix"
-        functions = (n in encoding.hooks() and getattr(type(encoding), n) for n in names)
-        before = "observe" in encoding.hooks()
+        functions = (encoding.overrides(n) and getattr(type(encoding), n) for n in names)
+        before = encoding.overrides("observe")
         return *functions, before, encoding.whole_rows, schemes.ALL[name].mixes_heads
 
     return _first_of_each(tile)
@@ -238,18 +249,18 @@ def projections(num_heads: int = HEADS, head_dim: int = HEAD_DIM) -> list[np.nda
 @jax.jit
 def attention(encoding, x_BTD, positions, segment_ids=None, length=None, weights=None):
     """Runs one attention layer under ``encoding``, ``[B, T, H, C]``: embed, project, attend."""
-    tokens = encoding.tokens(positions, segment_ids, length=length)
-    return layer(encoding, jnp.asarray(x_BTD), tokens, weights)[0]
+    here = encoding.at(positions, segment_ids, length=length)
+    return layer(here, jnp.asarray(x_BTD), weights)[0]
 
 
-def layer(encoding, x_BTD, tokens, weights=None):
+def layer(here, x_BTD, weights=None):
     """Returns attention ``[B, T, H, C]``, the embedded tokens, and queries, keys and values."""
-    x_BTD = encoding.embed(x_BTD, tokens)
+    x_BTD = here.embed(x_BTD)
     q, k, v = (
         jnp.einsum("btd,dhc->bthc", x_BTD, jnp.asarray(w, x_BTD.dtype))
         for w in weights or projections()
     )
-    out = posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD)
+    out = posenc_jax.attend(here, q, k, v, x=x_BTD)
     return out, x_BTD, (q, k, v)
 
 
@@ -282,21 +293,29 @@ def loss_and_gradients(model, token_ids, positions, weights_BTV):
     return jax.value_and_grad(loss)(model)
 
 
+def having(here, made):
+    """Returns an encoding at its tokens as if it had made something else of them."""
+    return dataclasses.replace(here, tokens=dataclasses.replace(here.tokens, made=made))
+
+
 @jax.jit
-def probabilities(encoding, q_BTHC, k_BSKC, q_tokens, k_tokens=None):
-    """Returns attention weights ``[B, H, T, S]``, read off by attending to one-hot values."""
+def probabilities(here, q_BTHC, k_BSKC, of_keys=None):
+    """Returns attention weights ``[B, H, T, S]``, read off by attending to one-hot values.
+
+    The keys may be at other tokens, ``of_keys``.
+    """
     B, S, K, _ = k_BSKC.shape
     one_hot = jnp.broadcast_to(jnp.eye(S)[None, :, None], (B, S, K, S))
-    weights = posenc_jax.attend(encoding, q_BTHC, k_BSKC, one_hot, q_tokens, k_tokens)
-    return weights.swapaxes(1, 2)
+    keys = (k_BSKC, one_hot) if of_keys is None else (of_keys.keys(k_BSKC, one_hot),)
+    return posenc_jax.attend(here, q_BTHC, *keys).swapaxes(1, 2)
 
 
 @functools.partial(jax.jit, static_argnames="num_heads")
 def bias(encoding, q_positions, k_positions, num_heads: int) -> jax.Array:
     """Returns what ``score`` adds between positions ``[T]`` and ``[S]``, ``[H, T, S]``."""
     q, k = (jnp.zeros((1, len(p), num_heads, HEAD_DIM)) for p in (q_positions, k_positions))
-    sides = (encoding.tokens(jnp.asarray(p)[None]) for p in (q_positions, k_positions))
-    return posenc_jax.logits(encoding, q, k, *sides)[0]
+    here, there = (encoding.at(jnp.asarray(p)[None]) for p in (q_positions, k_positions))
+    return posenc_jax.logits(here, q, there.keys(k, k))[0]
 
 
 def golden(name: str) -> tuple[dict[str, np.ndarray], Any]:

@@ -12,7 +12,7 @@ from posenc_jax import Side
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import text
 
-ONE_HEAD = Side(None, num_heads=1, num_kv_heads=1, is_query=True)
+ONE_HEAD = Side(None, num_heads=1, is_query=True)
 
 
 def close(actual, expected, rtol=1e-5, atol=1e-6):
@@ -57,22 +57,19 @@ def load(encoding, weights):
 def layer(encoding, q, k, v, x=None, positions=None, *, causal=True, with_weights=False, **rule):
     """Returns a layer's rotated queries and keys, logits, weights and outputs, by these names."""
     S, (H, K) = k.shape[1], (x.shape[2] for x in (q, k))
-    tokens = encoding.tokens(text(S) if positions is None else positions)
-    if "observe" in encoding.hooks():
-        tokens = tokens.observed(encoding, x)
-    of_query, of_key = (Side(None, H, K, is_query) for is_query in (True, False))
-    attend = functools.partial(
-        posenc_jax.attend, encoding, q, k, q_tokens=tokens, causal=causal, **rule
-    )
+    here = encoding.at(text(S) if positions is None else positions)
+    here, _ = here.see(x)
+    of_query, of_key = Side(None, H, is_query=True), Side(None, K, is_query=False)
+    attend = functools.partial(posenc_jax.attend, here, q, k, causal=causal, **rule)
     results = {
-        "q_rot": encoding.rotate(q, tokens, of_query),
-        "k_rot": encoding.rotate(k, tokens, of_key),
-        "logits": posenc_jax.logits(encoding, q, k, tokens, scale=rule.get("scale")),
-        "out": attend(v_BSKC=v),
+        "q_rot": encoding.rotate(q, here.tokens, of_query),
+        "k_rot": encoding.rotate(k, here.tokens, of_key),
+        "logits": posenc_jax.logits(here, q, k, scale=rule.get("scale")),
+        "out": attend(v),
     }
     if with_weights:
         one_hot = jnp.broadcast_to(jnp.eye(S)[None, :, None], (*k.shape[:3], S))
-        results["weights"] = attend(v_BSKC=one_hot).swapaxes(1, 2)
+        results["weights"] = attend(one_hot).swapaxes(1, 2)
     return results
 
 
@@ -87,8 +84,8 @@ def cos_and_sin(encoding, positions, length):
     unit_C = np.repeat([1.0, 0.0], pairs) if half else np.tile([1.0, 0.0], pairs)
     unit_C = np.pad(unit_C, (0, encoding.head_dim - 2 * pairs))
     unit_1T1C = jnp.broadcast_to(jnp.float32(unit_C), (1, len(positions), 1, len(unit_C)))
-    tokens = encoding.tokens(jnp.asarray(positions)[None], length=length)
-    after = encoding.rotate(unit_1T1C, tokens, ONE_HEAD)[0, :, 0, : 2 * pairs]
+    here = encoding.at(jnp.asarray(positions)[None], length=length)
+    after = encoding.rotate(unit_1T1C, here.tokens, ONE_HEAD)[0, :, 0, : 2 * pairs]
     return jnp.split(after, 2, axis=-1) if half else (after[:, 0::2], after[:, 1::2])
 
 
@@ -125,13 +122,13 @@ def assert_frequencies(encoding, inv_freq, attention_factor=1.0, length=1):
 def rotated(encoding, x_BTHC, positions):
     """Returns queries of all heads, rotated in float32."""
     H = x_BTHC.shape[2]
-    side = Side(None, num_heads=H, num_kv_heads=H, is_query=True)
-    return encoding.rotate(x_BTHC.astype(jnp.float32), encoding.tokens(positions), side)
+    side = Side(None, num_heads=H, is_query=True)
+    return encoding.rotate(x_BTHC.astype(jnp.float32), encoding.at(positions).tokens, side)
 
 
 def rates(encoding):
     """Returns by how much each pair rotates in a token, read off at position 1 of text."""
-    cos, sin = (table[0, 0, 0] for table in encoding.tokens(np.array([[1]])).made)
+    cos, sin = (table[0, 0, 0] for table in encoding.at(np.array([[1]])).tokens.made)
     return jnp.arctan2(sin, cos)
 
 

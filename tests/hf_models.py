@@ -75,7 +75,7 @@ def qwen_vl(config, weights, ids, positions):
     config = config["text_config"]
     w, epsilon = Weights(), config["rms_norm_eps"]
     w |= {key.replace("model.language_model.", "model."): value for key, value in weights.items()}
-    encoding, tokens = _encoding(config, ids, positions)
+    here = _encoding(config, ids, positions)
     x = w.embed("model.embed_tokens", ids)
     for i in range(config["num_hidden_layers"]):
         layer = f"model.layers.{i}"
@@ -88,7 +88,7 @@ def qwen_vl(config, weights, ids, positions):
         if f"{layer}.self_attn.q_norm.weight" in w:
             q = w.rms_norm(f"{layer}.self_attn.q_norm", q, epsilon)
             k = w.rms_norm(f"{layer}.self_attn.k_norm", k, epsilon)
-        out = posenc_jax.attend(encoding, q, k, v, tokens)
+        out = posenc_jax.attend(here, q, k, v)
         x = x + w.linear(f"{layer}.self_attn.o_proj", _joined(out))
         h = w.rms_norm(f"{layer}.post_attention_layernorm", x, epsilon)
         gate, up = (w.linear(f"{layer}.mlp.{name}_proj", h) for name in ("gate", "up"))
@@ -100,14 +100,14 @@ def qwen_vl(config, weights, ids, positions):
 def gpt_neox(config, weights, ids):
     """Attention and feed-forward network read the same residual."""
     w, epsilon = Weights(weights), config["layer_norm_eps"]
-    encoding, tokens = _encoding(config, ids)
+    here = _encoding(config, ids)
     x = w.embed("gpt_neox.embed_in", ids)
     for i in range(config["num_hidden_layers"]):
         layer = f"gpt_neox.layers.{i}"
         h = w.layer_norm(f"{layer}.input_layernorm", x, epsilon)
         qkv = w.linear(f"{layer}.attention.query_key_value", h)
         q, k, v = jnp.split(_heads(qkv, config["num_attention_heads"]), 3, axis=-1)
-        out = posenc_jax.attend(encoding, q, k, v, tokens)
+        out = posenc_jax.attend(here, q, k, v)
         h = w.layer_norm(f"{layer}.post_attention_layernorm", x, epsilon)
         h = jax.nn.gelu(w.linear(f"{layer}.mlp.dense_h_to_4h", h), approximate=False)
         x = x + w.linear(f"{layer}.attention.dense", _joined(out))
@@ -117,7 +117,7 @@ def gpt_neox(config, weights, ids):
 
 def bloom(config, weights, ids):
     w, epsilon = Weights(weights), config["layer_norm_epsilon"]
-    encoding, tokens = _encoding(config, ids)
+    here = _encoding(config, ids)
     x = w.embed("transformer.word_embeddings", ids)
     x = w.layer_norm("transformer.word_embeddings_layernorm", x, epsilon)
     for i in range(config["n_layer"]):
@@ -125,7 +125,7 @@ def bloom(config, weights, ids):
         h = w.layer_norm(f"{layer}.input_layernorm", x, epsilon)
         qkv = w.linear(f"{layer}.self_attention.query_key_value", h)
         q, k, v = jnp.split(_heads(qkv, config["n_head"]), 3, axis=-1)
-        out = posenc_jax.attend(encoding, q, k, v, tokens)
+        out = posenc_jax.attend(here, q, k, v)
         x = x + w.linear(f"{layer}.self_attention.dense", _joined(out))
         h = w.layer_norm(f"{layer}.post_attention_layernorm", x, epsilon)
         h = jax.nn.gelu(w.linear(f"{layer}.mlp.dense_h_to_4h", h), approximate=True)
@@ -136,13 +136,13 @@ def bloom(config, weights, ids):
 
 def mpt(config, weights, ids):
     w, epsilon = Weights(weights), config["layer_norm_epsilon"]
-    encoding, tokens = _encoding(config, ids)
+    here = _encoding(config, ids)
     x = w.embed("transformer.wte", ids)
     for i in range(config["n_layers"]):
         layer = f"transformer.blocks.{i}"
         qkv = w.linear(f"{layer}.attn.Wqkv", w.layer_norm(f"{layer}.norm_1", x, epsilon))
         q, k, v = (_heads(part, config["n_heads"]) for part in jnp.split(qkv, 3, axis=-1))
-        out = posenc_jax.attend(encoding, q, k, v, tokens)
+        out = posenc_jax.attend(here, q, k, v)
         x = x + w.linear(f"{layer}.attn.out_proj", _joined(out))
         h = w.linear(f"{layer}.ffn.up_proj", w.layer_norm(f"{layer}.norm_2", x, epsilon))
         x = x + w.linear(f"{layer}.ffn.down_proj", jax.nn.gelu(h, approximate=False))
@@ -154,30 +154,30 @@ def t5(config, weights, ids):
     w, epsilon = Weights(weights), config["layer_norm_epsilon"]
     embedded = w.embed("shared", ids)
     nope = posenc_jax.make("nope")
-    everywhere = nope.tokens(text(ids.shape[1]))
+    everywhere = nope.at(text(ids.shape[1]))
 
-    def attention(name, x, source, encoding, tokens, causal):
+    def attention(name, x, source, here, causal):
         q, k, v = (
             _heads(w.linear(f"{name}.{part}", side), config["num_heads"])
             for part, side in (("q", x), ("k", source), ("v", source))
         )
-        out = posenc_jax.attend(encoding, q, k, v, tokens, scale=1.0, causal=causal)
+        out = posenc_jax.attend(here, q, k, v, scale=1.0, causal=causal)
         return w.linear(f"{name}.o", _joined(out))
 
     def stack(side, source=None):
-        encoding, tokens = _encoding(config, ids, layer_type=side)
+        here = _encoding(config, ids, layer_type=side)
         bias = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        encoding.table[...] = jnp.asarray(w[bias])
+        here.encoding.table[...] = jnp.asarray(w[bias])
         x = embedded
         for i in range(config["num_layers"]):
             name = f"{side}.block.{i}.layer"
             h = w.rms_norm(f"{name}.0.layer_norm", x, epsilon)
             causal = side == "decoder"
-            x = x + attention(f"{name}.0.SelfAttention", h, h, encoding, tokens, causal)
+            x = x + attention(f"{name}.0.SelfAttention", h, h, here, causal)
             last = 1
             if source is not None:
                 h = w.rms_norm(f"{name}.1.layer_norm", x, epsilon)
-                x = x + attention(f"{name}.1.EncDecAttention", h, source, nope, everywhere, False)
+                x = x + attention(f"{name}.1.EncDecAttention", h, source, everywhere, False)
                 last = 2
             h = w.rms_norm(f"{name}.{last}.layer_norm", x, epsilon)
             h = jax.nn.relu(w.linear(f"{name}.{last}.DenseReluDense.wi", h))
@@ -191,7 +191,7 @@ def t5(config, weights, ids):
 def _encoding(config, ids, positions=None, **options):
     encoding = posenc_jax.from_hf(config, rngs=nnx.Rngs(0), **options)
     positions = text(ids.shape[1]) if positions is None else np.moveaxis(positions, 0, -1)
-    return encoding, encoding.tokens(positions)
+    return encoding.at(positions)
 
 
 FORWARD = dict.fromkeys(decoder.DECODERS, by_decoder) | {

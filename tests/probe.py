@@ -14,7 +14,6 @@ import numpy as np
 import schemes
 
 import posenc_jax
-from posenc_jax import HeadShard
 from posenc_jax.positions import text
 
 WHOLE = frozenset(common.one_of_each_program())
@@ -121,8 +120,8 @@ def documents(name, encoding, rows, weights_BTHC, projections=None):
     length = LENGTH if schemes.ALL[name].depends_on_batch else None
 
     def loss(encoding, x_BTD):
-        tokens = encoding.tokens(rows["positions"], rows["segments"], length=length)
-        out, embedded, _ = common.layer(encoding, x_BTD, tokens, projections)
+        here = encoding.at(rows["positions"], rows["segments"], length=length)
+        out, embedded, _ = common.layer(here, x_BTD, projections)
         return (out * weights_BTHC).sum(), (out, embedded)
 
     gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
@@ -151,36 +150,30 @@ def _run(name, plain, grouped, placed, x_BTD, qkv, rows, weights_BTHC):
 
 def _parts(name, encoding, x_BTD, positions):
     """Returns outputs of one query, of some of the heads, and of keys rotated in two pieces."""
-    tokens = encoding.tokens(positions, length=LENGTH)
-    _, embedded, (q, k, v) = common.layer(encoding, x_BTD, tokens)
-    tokens = tokens.observed(encoding, embedded)
-    attend = functools.partial(posenc_jax.attend, encoding)
-    results = {"last": attend(q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)}
+    here = encoding.at(positions, length=LENGTH)
+    _, embedded, (q, k, v) = common.layer(here, x_BTD)
+    here = here.see(embedded)[0]
+    keys = here.keys(k, v)
+    results = {"last": posenc_jax.attend(here.part(T - 1, 1), q[:, -1:], keys)}
     if not schemes.ALL[name].mixes_heads:
         heads = jnp.array(SHARD)
-        shard = HeadShard(encoding, heads, common.HEADS)
-        results["shard"] = posenc_jax.attend(shard, *(x[:, :, heads] for x in (q, k, v)), tokens)
+        shard = here.of_heads(heads, common.HEADS)
+        results["shard"] = posenc_jax.attend(shard, *(x[:, :, heads] for x in (q, k, v)))
     if not schemes.ALL[name].mixes_keys:
-        pieces = [
-            posenc_jax.rotate_keys(
-                encoding,
-                *(x[:, start : start + HALF] for x in (k, v)),
-                tokens.part(start, HALF),
-                num_heads=common.HEADS,
-            )
+        first, second = (
+            here.part(start, HALF).keys(*(x[:, start : start + HALF] for x in (k, v)))
             for start in (0, HALF)
-        ]
-        k, v = (jnp.concatenate([piece[i] for piece in pieces], axis=1) for i in (0, 1))
-        results["in_pieces"] = attend(q, k, v, tokens, tokens.rotated())
+        )
+        results["in_pieces"] = posenc_jax.attend(here.part(0, T), q, first.append(second))
     return results
 
 
 def _groups(encoding, x_BTD, qkv, positions):
     """Returns outputs of two kv heads for four query heads, as they are and repeated."""
-    tokens = encoding.tokens(positions, length=LENGTH).observed(encoding, x_BTD)
+    here = encoding.at(positions, length=LENGTH).see(x_BTD)[0]
     q, k, v = qkv
     repeated = (jnp.repeat(x, 2, axis=2) for x in (k, v))
     return {
-        "grouped": posenc_jax.attend(encoding, q, k, v, tokens),
-        "repeated": posenc_jax.attend(encoding, q, *repeated, tokens),
+        "grouped": posenc_jax.attend(here, q, k, v),
+        "repeated": posenc_jax.attend(here, q, *repeated),
     }

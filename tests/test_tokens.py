@@ -30,7 +30,7 @@ def test_whole_numbers_of_any_type_are_exact(dtype):
     if "64" not in dtype:
         given.append(jnp.asarray(positions, dtype))
     for numbers in given:
-        actual = posenc_jax.Encoding().tokens(numbers).positions
+        actual = posenc_jax.Encoding().at(numbers).tokens.positions
         chex.assert_trees_all_equal(actual, jnp.asarray(positions, jnp.int32))
 
 
@@ -38,14 +38,14 @@ def test_whole_numbers_of_any_type_are_exact(dtype):
 def test_no_scheme_computes_in_a_small_type(name):
     """Positions fit into 8 bits; their angles and differences do not."""
     encoding, positions = common.build(name), np.array([[0, 3, 1, 127, 31, 30]])
-    small, usual = (encoding.tokens(positions.astype(t)) for t in (np.uint8, np.int32))
+    small, usual = (encoding.at(positions.astype(t)) for t in (np.uint8, np.int32))
     chex.assert_trees_all_equal(small, usual)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "float16", "bfloat16", "complex64"])
 def test_types_that_cannot_count_are_refused(dtype):
     def place(positions):
-        return posenc_jax.Encoding().tokens(positions).positions
+        return posenc_jax.Encoding().at(positions).tokens.positions
 
     for run in (place, jax.jit(place)):
         common.refuses(f"positions.*{dtype}", lambda run=run: run(jnp.ones((1, T), dtype)))
@@ -68,17 +68,18 @@ def test_a_mark_for_padding_is_no_length():
 def test_the_last_query_of_a_cache_sees_every_key():
     """Without an order the query would count as the first, and see the first value alone."""
     encoding, (q, k, v) = common.build("rope"), SIDES
-    tokens = encoding.tokens(text(T))
-    alone = encoding.tokens(text(1, start=T - 1))
+    here = encoding.at(text(T))
+    alone = encoding.at(text(1, start=T - 1))
     for rule in ({}, {"window": 3}, {"window": 3, "causal": False}):
-        attend = functools.partial(posenc_jax.attend, encoding, q[:, -1:], k, v, alone, tokens)
-        common.refuses("tokens.part", functools.partial(attend, **rule))
-        expected = posenc_jax.attend(encoding, q, k, v, tokens, **rule)[:, -1:]
-        last = posenc_jax.attend(encoding, q[:, -1:], k, v, tokens.part(T - 1, 1), tokens, **rule)
+        attend = functools.partial(posenc_jax.attend, alone, q[:, -1:], here.keys(k, v))
+        common.refuses("here.part", functools.partial(attend, **rule))
+        expected = posenc_jax.attend(here, q, k, v, **rule)[:, -1:]
+        last = posenc_jax.attend(here.part(T - 1, 1), q[:, -1:], here.keys(k, v), **rule)
         common.close(last, expected, atol=1e-6)
-    both_ways = functools.partial(posenc_jax.attend, encoding, causal=False)
-    expected = both_ways(q, k, v, tokens)[:, -1:]
-    np.testing.assert_allclose(both_ways(q[:, -1:], k, v, alone, tokens), expected, rtol=1e-5)
+    both_ways = functools.partial(posenc_jax.attend, causal=False)
+    expected = both_ways(here, q, k, v)[:, -1:]
+    last = both_ways(alone, q[:, -1:], here.keys(k, v))
+    np.testing.assert_allclose(last, expected, rtol=1e-5)
 
 
 def test_a_part_may_begin_where_a_program_says():
@@ -86,13 +87,31 @@ def test_a_part_may_begin_where_a_program_says():
 
     @jax.jit
     def part_of(start):
-        tokens = encoding.tokens(text(T))
+        here = encoding.at(text(T))
         queries = jax.lax.dynamic_slice_in_dim(q, start, 4, axis=1)
-        return posenc_jax.attend(encoding, queries, k, v, tokens.part(start, 4), tokens)
+        return posenc_jax.attend(here.part(start, 4), queries, here.keys(k, v))
 
-    whole = posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(T)))
+    whole = posenc_jax.attend(encoding.at(text(T)), q, k, v)
     for start in (0, 5, T - 4):
         common.close(part_of(start), whole[:, start : start + 4], rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["rope", "alibi"])
+def test_keys_in_a_ring_of_slots_are_those_of_a_window(name):
+    """A slot's index says which token it holds, wherever it lies."""
+    encoding, window = common.build(name), 4
+    q, k, v = (jnp.asarray(x) for x in SIDES)
+    here = encoding.at(text(T))
+    expected = posenc_jax.attend(here, q, k, v, window=window)
+    whole = here.keys(k, v)
+    ring = whole.part(0, window)
+    for n in range(window, T):
+        now, place = slice(n, n + 1), np.array([[n]])
+        new = encoding.at(place, index=place)
+        ring = ring.write(n % window, new.keys(k[:, now], v[:, now]))
+        for keys in (ring, whole.part(n + 1 - window, window)):
+            out = posenc_jax.attend(new, q[:, now], keys)
+            common.close(out, expected[:, now], atol=1e-5)
 
 
 # Consecutive positions
@@ -110,10 +129,10 @@ def test_compressed_keys_beside_those_of_a_window():
     pieces = []
     for start in range(0, count, window):
         stop = min(start + window, count)
-        sides = jnp.asarray(q[:, start:stop]), *(jnp.asarray(keys),) * 2
         rule = dict(window=window, sinks=jnp.asarray(sinks), implementation="blockwise")
-        tokens = both(encoding, count, m, start, stop)
-        pieces.append(posenc_jax.attend(encoding, *sides, *tokens, **rule))
+        here, there = both(encoding, count, m, start, stop)
+        both_keys = there.keys(jnp.asarray(keys), jnp.asarray(keys))
+        pieces.append(posenc_jax.attend(here, jnp.asarray(q[:, start:stop]), both_keys, **rule))
 
     t, s, w = np.arange(count)[:, None], np.arange(count), np.arange(count // m)
     looked_at = np.concatenate([(s <= t) & (t - s < window), w < (t + 1) // m], axis=1)
@@ -135,12 +154,10 @@ def test_chunks_are_counted_from_the_first_token_of_a_segment():
     segment_ids = np.repeat([[0, 1]], (cut, T - cut), axis=1)
     packed = np.concatenate([np.arange(cut), np.arange(T - cut)])[None]
     for implementation in ("dense", "blockwise"):
-        attend = functools.partial(
-            posenc_jax.attend, encoding, window=chunks, implementation=implementation
-        )
-        tokens = encoding.tokens(packed, segment_ids)
-        together = attend(q, k, v, tokens)
-        alone = attend(*(x[:, cut:] for x in (q, k, v)), encoding.tokens(text(T - cut)))
+        attend = functools.partial(posenc_jax.attend, window=chunks, implementation=implementation)
+        here = encoding.at(packed, segment_ids)
+        together = attend(here, q, k, v)
+        alone = attend(encoding.at(text(T - cut)), *(x[:, cut:] for x in (q, k, v)))
         common.close(together[:, cut:], alone)
-        step = attend(q[:, -1:], k, v, tokens.part(T - 1, 1), tokens)
+        step = attend(here.part(T - 1, 1), q[:, -1:], here.keys(k, v))
         common.close(step, together[:, -1:])

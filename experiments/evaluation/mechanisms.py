@@ -81,14 +81,14 @@ def rotary_of(encoding: Encoding) -> Rotary | None:
     encoding = innermost(encoding)
     # Not FoPE, whose pairs have many frequencies, nor position maps, which rotate twice, nor
     # Selective RoPE, which rotates by content.
-    if not isinstance(encoding, Rotary) or "observe" in encoding.hooks():
+    if not isinstance(encoding, Rotary) or encoding.overrides("observe"):
         return None
     return encoding if type(encoding).rotate in (Rotary.rotate, XPos.rotate) else None
 
 
 def periods_of(rope: Rotary, length: int) -> list[float | None]:
     """Returns the period of each pair, from the angle at position 1 of a training sequence."""
-    tokens = rope.tokens(positions.text(2), length=length)
+    tokens = rope.at(positions.text(2), length=length).tokens
     cos, sin = (np.asarray(table)[0, 1, 0] for table in jax.tree.leaves(tokens.made)[:2])
     angles = abs(np.arctan2(sin, cos))
     periods = [2 * math.pi / angle if angle else None for angle in angles.tolist()]

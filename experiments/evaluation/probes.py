@@ -175,7 +175,7 @@ def kernel(model: Transformer, windows_NL, distances_D) -> dict[str, Any] | None
 
 
 def _has_kernel(encoding: Encoding) -> bool:
-    return not encoding.whole_rows and "observe" not in encoding.hooks()
+    return not encoding.whole_rows and not encoding.overrides("observe")
 
 
 @jax.jit

@@ -55,12 +55,12 @@ def curve(encoding: Encoding, contents_BHC, length: int) -> jax.Array:
     """
     B, H, C = contents_BHC.shape
     x_BTD = jnp.broadcast_to(contents_BHC.reshape(B, 1, H * C), (B, length, H * C))
-    tokens = encoding.tokens(positions.text(length))
-    x_BTD = encoding.embed(x_BTD, tokens)
-    tokens = tokens.observed(encoding, x_BTD)
-    last = tokens.part(length - 1, 1)
+    here = encoding.at(positions.text(length))
+    x_BTD = here.embed(x_BTD)
+    here, _ = here.see(x_BTD)
     x_BTHC = x_BTD.reshape(B, length, H, C)
-    return logits(encoding, x_BTHC[:, -1:], x_BTHC, last, tokens)[:, :, 0].mean(axis=0)
+    keys, last = here.keys(x_BTHC, x_BTHC), here.part(length - 1, 1)
+    return logits(last, x_BTHC[:, -1:], keys)[:, :, 0].mean(axis=0)
 
 
 def draw(curves: dict[int, np.ndarray], train_length: int, window: int | None = None) -> str:

@@ -113,12 +113,11 @@ class Comparison(Study):
         made = make_encoding(spec.encoding, spec.model, length, nnx.Rngs(0))
         longest: Any = positions.text(self.protocols.multiples[-1] * length)
         for encoding in Layers.of(made).distinct:
-            if "prepare" in encoding.hooks():
-                try:
-                    encoding.tokens(longest)
-                except ValueError as error:
-                    which = f"{scheme} under the longest of eval.multiples"
-                    raise ValueError(f"{which}: {error}") from None
+            try:
+                encoding.at(longest)
+            except ValueError as error:
+                which = f"{scheme} under the longest of eval.multiples"
+                raise ValueError(f"{which}: {error}") from None
 
     def task(self, point):
         return Text(self.recipe, self.windows, self._spec(point.scheme))

@@ -108,7 +108,7 @@ def token_losses(model: Transformer, tokens_BL, key=None) -> jax.Array:
 def token_losses_and_hits(model: Transformer, tokens_BL, length=None) -> jax.Array:
     """Returns ``token_losses`` and whether the most likely token was the right one.
 
-    The result is float32 ``[B, L - 1, 2]``; a hit is 1. ``length`` is what ``Encoding.tokens``
+    The result is float32 ``[B, L - 1, 2]``; a hit is 1. ``length`` is what ``Encoding.at``
     takes.
     """
 

@@ -19,20 +19,13 @@ from posenc_jax.attention import cpu
 from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
 from posenc_jax.attention.dense import dense, products, scored, weighted_sums
 from posenc_jax.attention.fused import fused, is_usual
-from posenc_jax.attention.operands import (
-    checked_order,
-    rotate_both,
-    rule_of,
-    sides_of_heads,
-    tile_of_tokens,
-    tokens_of_sides,
-    whole_tile,
-)
+from posenc_jax.attention.operands import all_pairs, both_sides, checked_order, rule_of
 from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Mask, Rule, Window
-from posenc_jax.checks import check_arrays, check_choice, check_divides, check_side, count_of
-from posenc_jax.encoding import Encoding, HeadShard, Tile
-from posenc_jax.tokens import Tokens, check_tokens
+from posenc_jax.checks import check_arrays, check_choice
+from posenc_jax.encoding import Encoding, Here
+from posenc_jax.keys import Keys
+from posenc_jax.pairs import Pairs
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -42,13 +35,12 @@ __all__ = [
     "check_implementation",
     "combine",
     "logits",
-    "rotate_keys",
     "zigzag",
 ]
 
 
-# An implementation gets one tile that holds every query and key, both already rotated.
-Implementation = Callable[[Encoding, Tile, jax.Array, Rule], jax.Array]
+# An implementation gets the pairs of all queries and keys, both rotated, and the rotated values.
+Implementation = Callable[[Encoding, Pairs, jax.Array, Rule], jax.Array]
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "dense": dense,
     "blockwise": blockwise,
@@ -62,12 +54,10 @@ _FEW_LOGITS, _FEW_QUERIES = 2**19, 16
 
 
 def attend(
-    encoding: Encoding | HeadShard,
+    here: Here,
     q_BTHC: jax.Array,
-    k_BSKC: jax.Array,
-    v_BSKC: jax.Array,
-    q_tokens: Tokens,
-    k_tokens: Tokens | None = None,
+    k_BSKC: jax.Array | Keys,
+    v_BSKC: jax.Array | None = None,
     *,
     x: jax.Array | None = None,
     causal: bool = True,
@@ -78,17 +68,17 @@ def attend(
     dropout: tuple[float, jax.Array] | None = None,
     implementation: str | Implementation | None = None,
 ) -> jax.Array:
-    """Runs softmax attention under ``encoding``, and returns ``[B, T, H, C]``.
+    """Runs softmax attention under an encoding, and returns ``[B, T, H, C]``.
 
     Args:
-      encoding: any scheme; a per-layer scheme must hold the parameters of this layer. For some of
-        the model's heads, as inside ``shard_map``, pass ``HeadShard(encoding, heads, num_heads)``.
-      q_BTHC, k_BSKC: queries and keys, not yet rotated; query head h reads kv head
-        ``h // (H / K)``.
-      v_BSKC: values.
-      q_tokens: the queries' tokens, from ``encoding.tokens(positions)``.
-      k_tokens: the keys' tokens; by default ``q_tokens``. For new queries of a longer text pass a
-        part of its tokens: ``attend(e, q, k, v, tokens.part(start, T), tokens)``.
+      here: the encoding at the tokens of the queries, ``encoding.at(positions)``. A per-layer
+        scheme must hold the parameters of this layer: ``here.of_layer(i)``. For some of the model's
+        heads, as inside ``shard_map``, pass ``here.of_heads(heads, num_heads)``.
+      q_BTHC: queries, not yet rotated; query head h reads kv head ``h // (H / K)``.
+      k_BSKC: keys of the same tokens, not yet rotated. Or Keys of any tokens, which hold values
+        too: for new queries of a longer text ``attend(here.part(start, T), q, here.keys(k, v))``,
+        and for cross-attention the Keys of the other tokens, with ``causal=False``.
+      v_BSKC: values of the same tokens.
       x: the input ``[B, T, D]`` of self-attention, which queries and keys are projected from.
         Schemes that depend on content (FoX, PaTH, Selective RoPE) read it.
       causal: whether to hide keys whose index is larger than the query's. An encoder and
@@ -122,76 +112,25 @@ def attend(
         For derivatives in forward mode, as of ``jax.jvp`` and ``jax.hessian``, pass "dense".
 
     Logits are float32 whatever the inputs are. The output of a query that may see no key is 0.
-    Absolute schemes (``learned``, ``sinusoidal``) act in ``encoding.embed`` and not here: where
+    Absolute schemes (``learned``, ``sinusoidal``) act in ``here.embed`` and not in attention: where
     ``embed`` was never called, a warning says once that attention has no positions.
     """
     check_implementation(implementation)
     check_choice((True, False), causal=causal)
-    scheme, tile, v_BSKC, q_side = whole_tile(
-        encoding, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, x, scale, bool(causal)
-    )
-    tile, rule = rule_of(scheme, tile, bool(causal), window, mask, sinks, dropout)
+    here, pairs, v_BSKC = all_pairs(here, q_BTHC, k_BSKC, v_BSKC, x, scale, bool(causal))
+    scheme = here.encoding
+    pairs, rule = rule_of(scheme, pairs, bool(causal), window, mask, sinks, dropout)
     if implementation is None:
-        implementation = choose(scheme, tile, v_BSKC, rule)
+        implementation = choose(scheme, pairs, v_BSKC, rule)
     run = implementation if callable(implementation) else IMPLEMENTATIONS[implementation]
-    return scheme.rotate_back(run(scheme, tile, v_BSKC, rule), tile.q_tokens, q_side)
-
-
-def rotate_keys(
-    encoding: Encoding | HeadShard,
-    k_BSKC: jax.Array,
-    v_BSKC: jax.Array,
-    tokens: Tokens,
-    *,
-    num_heads: int,
-) -> tuple[jax.Array, jax.Array, Tokens]:
-    """Rotates keys and values once, for a cache that stores them as attention reads them.
-
-    Args:
-      encoding: as in ``attend``.
-      k_BSKC: keys, not yet rotated.
-      v_BSKC: values.
-      tokens: their tokens, observed where the scheme depends on content. A scheme that adapts to
-        the length (``encoding.reads_length()``) needs tokens with one fixed length:
-        ``encoding.tokens(..., length=)``.
-      num_heads: number of query heads that attend to these keys.
-
-    Returns:
-      Rotated keys and values, and ``tokens.rotated()``, which tells ``attend`` that they are.
-
-    Raises:
-      ValueError: the scheme adapts to a growing length, so rotated keys would not stay right, or
-        must see all tokens at once; or an argument does not fit the others.
-    """
-    check_arrays(k=k_BSKC, v=v_BSKC)
-    check_divides(num_kv_heads=k_BSKC.shape[2], num_heads=count_of("num_heads", num_heads))
-    scheme, _, side = sides_of_heads(encoding, num_heads, k_BSKC.shape[2])
-    check_tokens("tokens", tokens, scheme)
-    check_side(scheme, "tokens", tokens, k_BSKC)
-    stamp = tokens.stamp
-    if stamp.stage == "rotated":
-        raise ValueError(
-            "tokens say that k and v are rotated already: pass keys and values before rotation, "
-            "and their tokens as encoding.tokens or tokens.observed gave them"
-        )
-    if not (stamp.resumes and (stamp.fixed or not scheme.reads_length())):
-        at_fault = [part for part in scheme.parts() if part.reads_length()] or [scheme]
-        rule = getattr(at_fault[-1], "frequencies", None)  # RoPE is one class under every rule.
-        who = type(at_fault[-1]).__name__ + (f" with {type(rule).__name__}" if rule else "")
-        raise ValueError(
-            f"{who} rotates all keys again for every token that follows: keep keys as they are "
-            "before rotation; or, if it adapts to the length of the sequence, give all tokens one "
-            "length, encoding.tokens(..., length=)"
-        )
-    return *rotate_both(scheme, k_BSKC, v_BSKC, tokens, side), tokens.rotated()
+    side = here.side(q_BTHC.shape[2], is_query=True)
+    return scheme.rotate_back(run(scheme, pairs, v_BSKC, rule), here.tokens, side)
 
 
 def logits(
-    encoding: Encoding | HeadShard,
+    here: Here,
     q_BTHC: jax.Array,
-    k_BSKC: jax.Array,
-    q_tokens: Tokens,
-    k_tokens: Tokens | None = None,
+    k_BSKC: jax.Array | Keys,
     *,
     x: jax.Array | None = None,
     scale: float | jax.Array | None = None,
@@ -201,36 +140,29 @@ def logits(
     Use it for a softmax of your own, or to look at a scheme. ``combine`` sums the values by the
     weights that you make of the logits. The arguments are as in ``attend``.
     """
-    scheme, tile, _, _ = whole_tile(encoding, q_BTHC, k_BSKC, k_BSKC, q_tokens, k_tokens, x, scale)
-    checked_order(scheme, tile, causal=False, by_index=False)
-    return scored(scheme, products(tile.q, tile.k), tile)
+    v_BSKC = None if isinstance(k_BSKC, Keys) else k_BSKC
+    here, pairs, _ = all_pairs(here, q_BTHC, k_BSKC, v_BSKC, x, scale)
+    checked_order(here.encoding, pairs, causal=False, by_index=False)
+    return scored(here.encoding, products(pairs.q, pairs.k), pairs)
 
 
 def combine(
-    encoding: Encoding | HeadShard,
-    weights_BHTS: jax.Array,
-    v_BSKC: jax.Array,
-    q_tokens: Tokens,
-    k_tokens: Tokens | None = None,
-    *,
-    x: jax.Array | None = None,
+    here: Here, weights_BHTS: jax.Array, v_BSKC: jax.Array | Keys, *, x: jax.Array | None = None
 ) -> jax.Array:
     """Sums the values by weights of your own as ``attend`` would, and returns ``[B, T, H, C]``.
 
     Some schemes rotate or mix values (PRoPE, ValueRoPE, KV shift) or add to their sum (Shaw), so a
     plain product of weights and values is wrong for them. The weights are what your softmax makes
-    of ``logits``; the other arguments are as in ``attend``.
+    of ``logits``; the values are those of the same tokens, or Keys; the other arguments are as in
+    ``attend``.
     """
-    check_arrays(weights=weights_BHTS, v=v_BSKC)
-    q_BTHS = weights_BHTS.swapaxes(1, 2)
-    scheme, q_side, k_side = sides_of_heads(encoding, q_BTHS.shape[2], v_BSKC.shape[2])
-    q_tokens, k_tokens = tokens_of_sides(scheme, q_BTHS, v_BSKC, q_tokens, k_tokens, x)
-    if k_tokens.stamp.stage != "rotated":
-        v_BSKC = scheme.rotate_values(v_BSKC, k_tokens, k_side)
-    k_tokens = k_tokens.having(scheme.of_keys(k_tokens.made))
-    tile = tile_of_tokens(q_tokens, k_tokens, q_side.heads, q_side.num_heads)
-    out_BTHC = scheme.mix(weighted_sums(weights_BHTS, v_BSKC), weights_BHTS, tile)
-    return scheme.rotate_back(out_BTHC.astype(v_BSKC.dtype), q_tokens, q_side)
+    keys, values = (v_BSKC, None) if isinstance(v_BSKC, Keys) else (None, v_BSKC)
+    check_arrays(weights=weights_BHTS, v=values if keys is None else keys.v)
+    here, keys = both_sides(here, "weights", weights_BHTS.swapaxes(1, 2), keys, values, x)
+    side = here.side(weights_BHTS.shape[1], is_query=True)
+    pairs = Pairs.of_tokens(here.tokens, keys.tokens, side)
+    out_BTHC = here.encoding.mix(weighted_sums(weights_BHTS, keys.v), weights_BHTS, pairs)
+    return here.encoding.rotate_back(out_BTHC.astype(keys.v.dtype), here.tokens, side)
 
 
 def check_implementation(implementation: str | Implementation | None) -> None:
@@ -239,22 +171,22 @@ def check_implementation(implementation: str | Implementation | None) -> None:
         check_choice((*IMPLEMENTATIONS, None), implementation=implementation)
 
 
-def choose(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> Implementation:
+def choose(encoding: Encoding, pairs: Pairs, v_BSKC: jax.Array, rule: Rule) -> Implementation:
     """Returns the implementation that ``attend`` runs by default."""
-    B, T, H, _ = tile.q.shape
-    S = tile.k.shape[1]
+    B, T, H, _ = pairs.q.shape
+    S = pairs.k.shape[1]
     devices = context_size()
     if devices > 1 and T % devices == S % devices == 0:
         return ring
     if encoding.whole_rows:
         is_known = isinstance(B * T * S, int)  # and no symbol of jax.export
         return cpu.dense if not is_known or B * H * T * S <= MOST_LOGITS else blockwise
-    if is_usual(encoding, tile, v_BSKC, rule):
+    if is_usual(encoding, pairs, v_BSKC, rule):
         return fused
     # Symbols of jax.export cannot be compared, and whole rows suit all lengths.
     is_few = not isinstance(T * S, int) or T * S <= _FEW_LOGITS or T < _FEW_QUERIES
     usual = cpu.dense if is_few else blockwise
-    parts = cpu.parts_of(encoding, tile, rule, is_few)
+    parts = cpu.parts_of(encoding, pairs, rule, is_few)
     if parts == (1, 1):
         return usual
     return functools.partial(cpu.in_parts_or, parts, usual)

@@ -21,7 +21,8 @@ from posenc_jax.attention.dense import FLOOR, TINY, grouped, products_of_groups,
 from posenc_jax.attention.gradients import add_gradients, cast, floats, zero_gradients
 from posenc_jax.attention.rule import Rule
 from posenc_jax.attention.visits import visits
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
+from posenc_jax.pairs import Pairs
 
 # The most logits of a tile with whole rows: 64 MiB, and a few times as much for intermediates.
 MOST_LOGITS = 2**24
@@ -49,7 +50,7 @@ class Shared(NamedTuple):
 
     encoding: Encoding
     scale: Any  # None where it is a Python number, which needs no gradient and is in the plan
-    heads: Any
+    side: Any
     rule: Rule  # without sinks, which belong to rows
 
 
@@ -58,7 +59,6 @@ class Plan:
     """Holds the sizes and numbers that are static while a program is traced."""
 
     scale: float | None  # None where it is an array, which is in ``Shared``
-    num_heads: int
     q_block: int
     k_block: int
     one_core: bool  # whether a program that is lowered for a CPU has the tiles of one core
@@ -73,7 +73,7 @@ class _Block(NamedTuple):
 
 
 def blockwise(
-    encoding: Encoding, tile: Tile, v_BSKC, rule: Rule, *, block: int | None = None
+    encoding: Encoding, tile: Pairs, v_BSKC, rule: Rule, *, block: int | None = None
 ) -> jax.Array:
     """Attends tile by tile over all queries and keys, ``[B, T, H, C]``; see ``attend``.
 
@@ -99,7 +99,6 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     is_number = isinstance(tile.scale, int | float)
     plan = Plan(
         scale=tile.scale if is_number else None,
-        num_heads=tile.num_heads,
         q_block=min(block, T),
         k_block=min(k_block, S),
         one_core=one_core,
@@ -112,7 +111,7 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     sinks = sink.by_row(rule.sinks, tile.q)
     sinks = None if sinks is None else sinks.reshape(B, K, H // K, T)
     rule = dataclasses.replace(rule, window=window, after=after, in_order=False, sinks=None)
-    shared = Shared(encoding, None if is_number else tile.scale, tile.heads, rule)
+    shared = Shared(encoding, None if is_number else tile.scale, tile.side, rule)
     return plan, queries, keys, shared, sinks
 
 
@@ -324,15 +323,14 @@ def _add_at(total: Rows, part: Rows, start) -> Rows:
     return map_rows(add, total, part)
 
 
-def _tile(plan: Plan, shared: Shared, q: Rows, k: Rows) -> Tile:
-    return Tile(
+def _tile(plan: Plan, shared: Shared, q: Rows, k: Rows) -> Pairs:
+    return Pairs(
         q=ungrouped(q.x),
         k=k.x.swapaxes(1, 2),
         q_tokens=q.tokens,
         k_tokens=k.tokens,
         scale=shared.scale if plan.scale is None else plan.scale,
-        heads=shared.heads,
-        num_heads=plan.num_heads,
+        side=shared.side,
         causal=shared.rule.causal,
     )
 

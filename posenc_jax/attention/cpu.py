@@ -18,7 +18,8 @@ import jax.numpy as jnp
 
 from posenc_jax.attention.dense import grouped, scored, softmax
 from posenc_jax.attention.rule import Rule
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
+from posenc_jax.pairs import Pairs
 
 # The most queries of a kv head, its whole group counted, for which transposing keys would be slow.
 _FEW = 64
@@ -39,7 +40,7 @@ def has_one_core() -> bool:
     return os.cpu_count() == 1
 
 
-def dense(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
+def dense(encoding: Encoding, tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
     """Attends as the reference does, by products that have other forms on a CPU."""
     logits_BHTS = scored(encoding, products(tile.q, tile.k), tile)
     weights_BHTS, totals_BTH1 = softmax(logits_BHTS, tile, rule)
@@ -71,7 +72,7 @@ def _on_cpu_or(parts, usual, *operands):
 
 
 def in_parts(
-    parts: int, encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule
+    parts: int, encoding: Encoding, tile: Pairs, v_BSKC: jax.Array, rule: Rule
 ) -> jax.Array:
     """Attends as ``dense`` does, to a part of the queries at a time, with the keys up to its end.
 
@@ -84,7 +85,7 @@ def in_parts(
     return jnp.concatenate([dense(encoding, *part) for part in rows], axis=1)
 
 
-def parts_of(encoding: Encoding, tile: Tile, rule: Rule, is_few: bool) -> tuple[int, int]:
+def parts_of(encoding: Encoding, tile: Pairs, rule: Rule, is_few: bool) -> tuple[int, int]:
     """Returns in how many parts queries attend fastest without and with gradients.
 
     ``is_few`` says whether they would otherwise attend in one part, and not in tiles. One core is
@@ -102,7 +103,7 @@ def parts_of(encoding: Encoding, tile: Tile, rule: Rule, is_few: bool) -> tuple[
     return max(_PARTS, -(-T // _ROWS)), _PARTS if is_small else 1
 
 
-def _rows(tile, v_BSKC, rule, start, count) -> tuple[Tile, jax.Array, Rule]:
+def _rows(tile, v_BSKC, rule, start, count) -> tuple[Pairs, jax.Array, Rule]:
     """Returns the tile of ``count`` queries from ``start`` on, its values, and its rule."""
     end = start + count
     part = dataclasses.replace(

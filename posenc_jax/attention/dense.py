@@ -8,13 +8,14 @@ import jax.numpy as jnp
 
 from posenc_jax.attention.rule import Rule
 from posenc_jax.checks import check_logits
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
+from posenc_jax.pairs import Pairs
 
 # FLOOR is below any logit and TINY below any sum of weights, so that a row that sees no key is 0.
 FLOOR, TINY = -1e30, 1e-30
 
 
-def dense(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
+def dense(encoding: Encoding, tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
     """Attends in one tile that holds every query and key, ``[B, T, H, C]``; see ``attend``."""
     logits_BHTS = scored(encoding, products(tile.q, tile.k), tile)
     weights_BHTS, totals_BTH1 = softmax(logits_BHTS, tile, rule)
@@ -53,7 +54,7 @@ def ungrouped(x_BKGTC: jax.Array) -> jax.Array:
     return x_BKGTC.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, C)
 
 
-def scored(encoding: Encoding, products_BHTS: jax.Array, tile: Tile) -> jax.Array:
+def scored(encoding: Encoding, products_BHTS: jax.Array, tile: Pairs) -> jax.Array:
     """Returns the logits of a tile, float32 also where parameters are float64."""
     logits_BHTS = encoding.score(products_BHTS * tile.scale, tile)
     check_logits(encoding, logits_BHTS, products_BHTS.shape)
@@ -68,7 +69,7 @@ def weighted_sums(weights_BHTS: jax.Array, v_BSKC: jax.Array) -> jax.Array:
     return out.reshape(B, T, H, -1)
 
 
-def softmax(logits_BHTS: jax.Array, tile: Tile, rule: Rule) -> tuple[jax.Array, jax.Array]:
+def softmax(logits_BHTS: jax.Array, tile: Pairs, rule: Rule) -> tuple[jax.Array, jax.Array]:
     """Returns weights, not yet divided, and the totals ``[B, T, H, 1]`` to divide their sums by."""
     visible = rule.visible(tile.q_tokens, tile.k_tokens)
     if visible is not None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.checks import in_python, is_key, is_real
-from posenc_jax.encoding import Tile
+from posenc_jax.pairs import Pairs
 
 
 @jax.tree_util.register_dataclass
@@ -25,10 +25,10 @@ class Dropout:
     # The share of weights that are dropped, above 0 and below 1 (static).
     rate: float = dataclasses.field(metadata={"static": True})
 
-    def factors(self, tile: Tile) -> jax.Array:
+    def factors(self, tile: Pairs) -> jax.Array:
         """Returns the factor of each weight, 0 or ``1 / (1 - rate)``: float32 ``[B, H, T, S]``."""
         B, _, H, _ = tile.q.shape
-        heads_H = jnp.arange(H) if tile.heads is None else tile.heads
+        heads_H = jnp.arange(H) if tile.side.heads is None else tile.side.heads
         q_tokens, k_tokens = tile.q_tokens, tile.k_tokens
         # Under ``Chunks`` an index counts the tokens of its segment, so others have it too.
         segments = 0 if q_tokens.segment_ids is None else q_tokens.segment_ids

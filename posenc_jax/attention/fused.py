@@ -11,12 +11,13 @@ import jax.numpy as jnp
 
 from posenc_jax.attention.rule import Rule
 from posenc_jax.attention.splash import splash, splash_takes
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
+from posenc_jax.pairs import Pairs
 
 _WIDEST_HEAD = 128  # cuDNN's limit on every GPU it supports
 
 
-def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
+def fused(encoding: Encoding, tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
     """Attends in one kernel over all queries and keys; see ``attend``.
 
     Raises:
@@ -34,7 +35,7 @@ def fused(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.
     return by_library("cudnn" if on_cudnn else "xla", tile, v_BSKC, rule)
 
 
-def is_usual(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
+def is_usual(encoding: Encoding, tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> bool:
     """Returns whether ``attend`` runs ``fused`` by default: in written order, and in a kernel."""
     is_plain = rule.by_order and rule.sinks is None and rule.dropout is None
     if not (is_plain and is_fusable(encoding)):
@@ -48,10 +49,10 @@ def is_usual(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> b
 
 def is_fusable(encoding: Encoding) -> bool:
     """Returns whether the encoding overrides neither ``score`` nor ``mix``."""
-    return not encoding.hooks() & {"score", "mix"}
+    return not (encoding.overrides("score") or encoding.overrides("mix"))
 
 
-def cudnn_takes(tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
+def cudnn_takes(tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> bool:
     """Returns whether cuDNN's flash attention runs these operands, forwards and backwards."""
     half = all(x.dtype in (jnp.bfloat16, jnp.float16) for x in (tile.q, tile.k, v_BSKC))
     even = tile.q.shape[1] % 2 == 0 and tile.k.shape[1] % 2 == 0

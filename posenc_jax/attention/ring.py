@@ -23,7 +23,8 @@ from posenc_jax.attention.dense import FLOOR
 from posenc_jax.attention.gradients import add_gradients, floats, zero_gradients
 from posenc_jax.attention.rule import Rule
 from posenc_jax.checks import check_divides, check_multiple, count_of
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
+from posenc_jax.pairs import Pairs
 
 AXIS = "context"
 
@@ -50,7 +51,7 @@ def zigzag(length: int, devices: int) -> np.ndarray:
     return np.stack([pieces[0], pieces[1, ::-1]], axis=1).reshape(-1)
 
 
-def ring(encoding: Encoding, tile: Tile, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
+def ring(encoding: Encoding, tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> jax.Array:
     """Attends as ``attend`` does, over tokens that are sharded over the mesh axis ``context``.
 
     It is called on whole arrays under ``jax.set_mesh``, as everything else in a jitted program;

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
 from posenc_jax.attention.rule import Rule
-from posenc_jax.encoding import Tile
+from posenc_jax.pairs import Pairs
 
 # The mesh axes that rows and heads lie over, as far as a mesh has them.
 ROWS, HEADS = ("data", "fsdp"), ("model",)
@@ -24,7 +24,7 @@ ROWS, HEADS = ("data", "fsdp"), ("model",)
 _LANES, _BLOCK, _LONGEST, _WIDEST = 128, 512, 2**15, 512
 
 
-def splash_takes(tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
+def splash_takes(tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> bool:
     """Returns whether Splash attention runs these operands, forwards and backwards.
 
     On several devices it does so only under ``jax.set_mesh``, because XLA does not cut kernels.
@@ -45,7 +45,7 @@ def splash_takes(tile: Tile, v_BSKC: jax.Array, rule: Rule) -> bool:
     return fits and (sees_itself or sees_all) and known and _axes(*arrays) is not None
 
 
-def splash(tile: Tile, v_BSKC: jax.Array, rule: Rule, *, interpret: bool = False) -> jax.Array:
+def splash(tile: Pairs, v_BSKC: jax.Array, rule: Rule, *, interpret: bool = False) -> jax.Array:
     """Attends in Splash attention on each device, to the rows and heads that lie there.
 
     Call it where ``splash_takes`` is true; ``interpret`` runs the kernel on a CPU, for tests.

@@ -10,8 +10,7 @@ from flax import nnx
 from posenc_jax.attention import Chunks, attend
 from posenc_jax.attention.rule import Window
 from posenc_jax.checks import check_encoding
-from posenc_jax.encoding import Encoding
-from posenc_jax.tokens import Tokens
+from posenc_jax.encoding import Encoding, Here
 
 # Arguments of Flax's layers that attention here does not have, and what to do without each.
 _INSTEAD = {
@@ -29,12 +28,12 @@ class AttentionFn(nnx.Module):
     def __init__(
         self,
         encoding: Encoding,
-        tokens: Callable[[Encoding], Tokens],
+        at: Callable[[Encoding], Here],
         content: Callable[[], jax.Array | None],
         options: nnx.Static[dict[str, Any]],
     ):
         self.encoding = encoding
-        self.tokens = tokens
+        self.at = at
         self.content = content
         self.options = options
 
@@ -75,20 +74,20 @@ class AttentionFn(nnx.Module):
         if dtype is not None:
             query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
         q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
-        tokens = self.tokens(self.encoding)
+        here = self.at(self.encoding)
         if mask is not None and q.shape[1] == 1 < k.shape[1]:
-            out_BTHC = self._decode(q, k, v, tokens, mask)
+            out_BTHC = self._decode(q, k, v, here, mask)
         else:
             options = self.options | dict(mask=_flat(mask, query.shape[:-3]), dropout=dropout)
-            out_BTHC = attend(self.encoding, q, k, v, tokens, x=self.content(), **options)
+            out_BTHC = attend(here, q, k, v, x=self.content(), **options)
         return out_BTHC.reshape(*query.shape[:-1], out_BTHC.shape[-1])
 
-    def _decode(self, q, k, v, tokens, mask):
+    def _decode(self, q, k, v, here, mask):
         """Attends from one new token to the slots of Flax's own cache (``decode=True``).
 
         Only Flax's mask says how far the cache is filled. With any other mask the result is NaN.
         """
-        if "observe" in self.encoding.hooks():
+        if self.encoding.overrides("observe"):
             raise ValueError(
                 f"{type(self.encoding).__name__} observes the inputs of all tokens, which Flax's "
                 "cache does not keep: decode with posenc_jax.Transformer, or keep the inputs "
@@ -97,10 +96,9 @@ class AttentionFn(nnx.Module):
         slots = mask.reshape(-1, mask.shape[-1]).astype(bool)
         start = jnp.maximum(slots[0].sum() - 1, 0)
         is_filled = (slots == (jnp.arange(slots.shape[1]) <= start)[None]).all()
-        new = tokens.part(start, 1)
         # The new token is the last one, so a causal mask hides the slots that are not filled.
         options = self.options | dict(causal=True)
-        out_BTHC = attend(self.encoding, q, k, v, new, tokens, **options)
+        out_BTHC = attend(here.part(start, 1), q, here.keys(k, v), **options)
         return jnp.where(is_filled, out_BTHC, jnp.nan)
 
 
@@ -125,14 +123,14 @@ def attention_fn(
 
     Args:
       encoding: any scheme that acts in attention; a per-layer one must be this layer's own.
-      positions: as in :class:`Tokens`, for the layer's leading axes flattened into one batch. With
+      positions: as in ``encoding.at``, for the layer's leading axes flattened into one batch. With
         ``decode=True`` give the positions of all slots of the cache.
       segment_ids: int ``[B, T]``; tokens of different segments do not see each other. Padding is a
         segment of its own.
       x: the layer's input ``[B, T, D]``, which data-dependent schemes need.
-      length: the length that a scheme adapts to, see ``encoding.tokens``. With ``decode=True`` it
+      length: the length that a scheme adapts to, see ``encoding.at``. With ``decode=True`` it
         is by default the length of a full cache.
-      key: fresh randomness for schemes that move positions, see ``encoding.tokens``. A training
+      key: fresh randomness for schemes that move positions, see ``encoding.at``. A training
         step that needs it makes the function anew, with its own key.
       causal: whether to hide later tokens, even if the layer has ``is_causal=False``; an encoder
         passes False. The layer's ``mask`` hides further tokens. With ``decode=True`` there are no
@@ -149,28 +147,28 @@ def attention_fn(
     ``broadcast_dropout=True``, which only spares random numbers.
     """
     check_encoding(encoding)
-    if "embed" in encoding.hooks():
+    if encoding.overrides("embed"):
         raise ValueError(
             f"{type(encoding).__name__} adds to the token embeddings, which attention_fn does not "
-            "see: call x = encoding.embed(x, encoding.tokens(positions)) once after the token "
+            "see: call x = encoding.at(positions).embed(x) once after the token "
             "embedding, and use attention_fn(posenc_jax.Encoding(), positions) in the layers"
         )
 
-    if "observe" in encoding.hooks() and x is None:
+    if encoding.overrides("observe") and x is None:
         raise ValueError(
             f"{type(encoding).__name__} observes the layer's input: pass attention_fn(..., x=) "
             "and make the function anew for each input"
         )
 
     # A function, because positions in attributes would be leaves of the layer to differentiate.
-    def tokens(encoding):
-        return encoding.tokens(positions, segment_ids, length=length, key=key)
+    def at(encoding):
+        return encoding.at(positions, segment_ids, length=length, key=key)
 
     def content():
         return None if x is None else x.reshape(-1, *x.shape[-2:])
 
     options = dict(causal=causal, window=window, scale=scale)
-    return AttentionFn(encoding, tokens, content, nnx.static(options))
+    return AttentionFn(encoding, at, content, nnx.static(options))
 
 
 def _dropout(rate, key):

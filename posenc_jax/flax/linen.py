@@ -5,9 +5,9 @@
     class Layer(nn.Module):
         @nn.compact
         def __call__(self, x_BTD, positions):
-            encoding = posenc_jax.linen.Encoding("yarn", head_dim=64, train_length=2048, factor=4.0)
+            yarn = posenc_jax.linen.Encoding("yarn", head_dim=64, train_length=2048, factor=4.0)
             q, k, v = (nn.DenseGeneral((8, 64), use_bias=False)(x_BTD) for _ in range(3))
-            attended = encoding.attend(q, k, v, encoding.tokens(positions))
+            attended = posenc_jax.attend(yarn.at(positions), q, k, v)
             return x_BTD + nn.DenseGeneral(x_BTD.shape[-1], axis=(-2, -1))(attended)
 """
 
@@ -19,9 +19,8 @@ from flax import linen as nn
 from flax import nnx
 from flax.core import FrozenDict
 
-from posenc_jax.attention import attend
+from posenc_jax.encoding import Here
 from posenc_jax.registry import check_scheme, make
-from posenc_jax.tokens import Tokens
 
 
 class Encoding(nn.Module):
@@ -74,21 +73,11 @@ class Encoding(nn.Module):
         nnx.replace_by_pure_dict(state, values)
         self.nnx = nnx.merge(structure, state)
 
-    def tokens(self, positions, segment_ids=None, *, index=None, length=None, key=None) -> Tokens:
-        """Returns the tokens at ``positions``; see :meth:`posenc_jax.Encoding.tokens`."""
-        return self.nnx.tokens(positions, segment_ids, index=index, length=length, key=key)
+    def at(self, positions, segment_ids=None, *, index=None, length=None, key=None) -> Here:
+        """Returns the encoding at ``positions``, as :meth:`posenc_jax.Encoding.at` does."""
+        return self.nnx.at(positions, segment_ids, index=index, length=length, key=key)
 
-    def embed(self, x_BTD, tokens: Tokens):
-        """Takes token embeddings and returns them with positions added, once per forward pass."""
-        return self.nnx.embed(x_BTD, tokens)
-
-    def attend(
-        self, q_BTHC, k_BSKC, v_BSKC, q_tokens: Tokens, k_tokens: Tokens | None = None, **options
-    ) -> jax.Array:
-        """Runs attention, ``[B, T, H, C]``; ``posenc_jax.attend`` describes the arguments."""
-        return attend(self.nnx, q_BTHC, k_BSKC, v_BSKC, q_tokens, k_tokens, **options)
-
-    __call__ = attend
+    __call__ = at
 
 
 def _number(value):

@@ -409,7 +409,7 @@ def mistral_large4(config: Config, encoding: Encoding, rngs: nnx.Rngs | None) ->
             "and the scale of its queries, are parameters; fill them from the checkpoint"
         )
     over = encoding
-    if "rotate" in encoding.hooks():
+    if encoding.overrides("rotate"):
         rope = _plain_rope(config, encoding)
         over = LeRoPE(
             head_dim=whole(config, "qk_nope_head_dim") + rope.head_dim,

@@ -4,15 +4,12 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.operands import rotate_both
 from posenc_jax.attention.ring import context_size
-from posenc_jax.encoding import Side
-from posenc_jax.model.cache import Past, Stored
-from posenc_jax.tokens import Tokens
+from posenc_jax.encoding import Here
+from posenc_jax.model.slots import Past
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +66,7 @@ class Attention(nnx.Module):
             else None
         )
 
-    def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
+    def __call__(self, x_BTD, here: Here, past: Past | None = None, **rule):
         """Returns the layer's output, and the slots of the cache, if there is one; see ``Block``.
 
         ``rule`` are keywords of ``attend``.
@@ -80,10 +77,9 @@ class Attention(nnx.Module):
         k = self._heads(self.k, self.k_norm, x_BTD)
         v = self._heads(self.v, None, x_BTD)
         if past is None:
-            stored = None
-            attended = attend(encoding, q, k, v, tokens, x=x_BTD, **rule)
+            attended, stored = attend(here, q, k, v, x=x_BTD, **rule), None
         else:
-            attended, stored = _attend_to_past(encoding, q, k, v, x_BTD, tokens, past, **rule)
+            attended, stored = past.attend(here, q, k, v, x_BTD, **rule)
         return by_token(self.out, attended.reshape(B, T, -1)), stored
 
     def _sinks(self, x_BTD):
@@ -100,31 +96,6 @@ class Attention(nnx.Module):
             projected = norm(projected)
         heads = projected.reshape(B, T, -1, self.head_dim)
         return norm(heads) if norm is not None and self.qk_norm == "head" else heads
-
-
-def _attend_to_past(encoding, q, k, v, x_BTD, tokens: Tokens, past: Past, **rule):
-    """Returns the attended sums of new tokens, and the slots with the new tokens in them."""
-    keys, state, made = past.tokens, past.stored.of_repeat(past.repeat).state, None
-    if state is not None:
-        # A text that starts at slot 0 must not continue from the state of an earlier text.
-        state = jax.tree.map(lambda x: jnp.where(past.start == 0, jnp.zeros_like(x), x), state)
-        tokens, state = tokens.resumed(encoding, x_BTD, state)
-        made = encoding.of_keys(tokens.made)
-    if keys.stamp.stage == "rotated":
-        side = Side(None, q.shape[2], k.shape[2], is_query=False)
-        k, v = rotate_both(encoding, k, v, tokens, side)
-    new = Stored.of(k, v, x_BTD, made, state)
-    stored = past.with_new(new)
-    # Where all tokens are new, none need be read from the slots.
-    are_all = keys.count == tokens.count
-    layer = new if are_all else stored.of_repeat(past.repeat)
-    if layer.made is not None:
-        keys = keys.having(layer.made)
-    elif stored.x is not None:
-        keys, _ = keys.resumed(encoding, layer.x, None)
-        tokens = keys if are_all else keys.part(past.start, tokens.count)
-    k, v = layer.k.swapaxes(1, 2), layer.v.swapaxes(1, 2)
-    return attend(encoding, q, k, v, tokens, keys, **rule), stored
 
 
 class SwiGLU(nnx.Module):
@@ -156,14 +127,14 @@ class Block(nnx.Module):
         self.mlp = SwiGLU(settings, rngs)
         self.post_norm = settings.post_norm
 
-    def normalise(self, x_BTD, tokens: Tokens):
+    def normalise(self, x_BTD, here: Here):
         """Normalises for attention; a subclass whose norm depends on positions overrides it."""
         return self.attention_norm(x_BTD)
 
-    def __call__(self, x_BTD, encoding, tokens: Tokens, past: Past | None = None, **rule):
-        x = x_BTD if self.post_norm else self.normalise(x_BTD, tokens)
-        attended, stored = self.attention(x, encoding, tokens, past, **rule)
-        x_BTD = x_BTD + (self.normalise(attended, tokens) if self.post_norm else attended)
+    def __call__(self, x_BTD, here: Here, past: Past | None = None, **rule):
+        x = x_BTD if self.post_norm else self.normalise(x_BTD, here)
+        attended, stored = self.attention(x, here, past, **rule)
+        x_BTD = x_BTD + (self.normalise(attended, here) if self.post_norm else attended)
         if self.post_norm:
             return x_BTD + self.mlp_norm(self.mlp(x_BTD)), stored
         return x_BTD + self.mlp(self.mlp_norm(x_BTD)), stored

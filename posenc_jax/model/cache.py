@@ -1,104 +1,24 @@
-"""The cache stores what a model needs of earlier tokens, so that more tokens can follow.
-
-Keys and values are stored rotated, with the arrays of their tokens that ``score`` reads, so that a
-step computes only with new tokens, except in attention itself. A scheme that observes the layer's
-input (FoX, PaTH, Selective RoPE) continues from its state after the last token.
-
-Two kinds of schemes repeat their work for all tokens in every step. If a scheme adapts to the
-length (``Encoding.reads_length``), keys are stored before ``rotate`` and rotated by the length of
-the step, unless the cache is made for one length. If a scheme observes the layer's input without a
-state, keys are stored before ``rotate`` too, and the layer's input beside them. KV shift never has
-a state, and no scheme has one where tokens have segments.
-"""
+"""The cache stores what a model needs of earlier tokens, so that more tokens can follow."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.attention import cpu
-from posenc_jax.attention.operands import rotate_both
-from posenc_jax.checks import check_choice, checked_numbers, checked_positions, count_of
-from posenc_jax.encoding import Encoding, Side
+from posenc_jax.checks import (
+    check_choice,
+    check_room,
+    check_sizes,
+    checked_numbers,
+    checked_positions,
+)
+from posenc_jax.encoding import Encoding, Here
+from posenc_jax.model.slots import Stored, rotated_once, unrotated
 from posenc_jax.positions import text
 from posenc_jax.tokens import Tokens
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Stored:
-    """Holds the arrays of tokens that a layer stores.
-
-    In a cache all arrays have a leading axis, the ``repeats`` of the model's pattern: 1 without
-    ``scan``. Heads come before tokens, as the products of attention read them; otherwise every step
-    would transpose all slots.
-    """
-
-    # Keys and values, rotated or not, ``[B, K, T, C]``, or ``[repeats, B, K, S, C]``.
-    k: jax.Array
-    v: jax.Array
-    # The layer's input, ``[B, T, D]`` or ``[repeats, B, S, D]``; None where the encoding does not
-    # observe it, or has a state.
-    x: Any
-    # What ``observe`` made of the tokens, arrays ``[B, T, ...]`` or ``[repeats, B, S, ...]``; None
-    # where ``score`` and ``mix`` do not read it.
-    made: Any = None
-    # The encoding's state after the last token, arrays ``[B, ...]`` or ``[repeats, B, ...]``; None
-    # where it has none.
-    state: Any = None
-
-    @classmethod
-    def of(cls, k_BTKC, v_BTKC, x_BTD=None, made=None, state=None) -> "Stored":
-        """Returns the slots of new tokens."""
-        return cls(k_BTKC.swapaxes(1, 2), v_BTKC.swapaxes(1, 2), x_BTD, made, state)
-
-    def of_repeat(self, repeat) -> "Stored":
-        """Returns the slots of one layer."""
-        return jax.tree.map(lambda slots: slots[repeat], self)
-
-    def mapped(self, function: Callable, *others: "Stored", state: Any) -> "Stored":
-        """Returns the results of ``function(axis, *arrays)``, with slots along ``axis``.
-
-        What these slots leave out is left out of ``others`` too.
-        """
-
-        def along(axis, *trees):
-            if trees[0] is None:
-                return None
-            return jax.tree.map(functools.partial(function, axis), *trees)
-
-        k, v, x, made = (
-            along(axis, *(getattr(stored, name) for stored in (self, *others)))
-            for name, axis in (("k", 3), ("v", 3), ("x", 2), ("made", 2))
-        )
-        return Stored(k, v, x, made, state)
-
-
-class Past(NamedTuple):
-    """Holds the part of the cache that a layer reads."""
-
-    stored: Stored  # the slots of all repeats
-    repeat: Any  # which repeat of the pattern the layer is in
-    start: Any  # the first slot of the new tokens
-    tokens: Tokens  # the tokens of all slots, or the new tokens where no others are in the slots
-
-    def with_new(self, new: Stored) -> Stored:
-        """Returns the slots with the new tokens written in their place."""
-
-        def write(axis, slots, tokens):
-            at = [0] * slots.ndim
-            at[0], at[axis] = self.repeat, self.start
-            return cpu.written(slots, tokens[None], at)
-
-        def put(slots, state):
-            return jax.lax.dynamic_update_index_in_dim(slots, state, self.repeat, axis=0)
-
-        state = jax.tree.map(put, self.stored.state, new.state)
-        return self.stored.mapped(write, new, state=state)
 
 
 @jax.tree_util.register_dataclass
@@ -112,15 +32,14 @@ class Cache:
     Attributes:
       layers: the slots of each of the model's ``layers``.
       made: for each of the model's distinct encodings, what ``score`` and ``mix`` read of the
-        result of ``prepare``, for all slots; None where they do not read it.
+        result of ``prepare``, for all slots; None where they do not read it, and where keys do not
+        last.
       positions: ``[B, S]`` or ``[B, S, A]``.
       segment_ids: int32 ``[B, S]``, or None.
       count: int32 scalar. Where it is not traced, ``extend`` knows whether slots are filled.
       length: the length that schemes adapt to, or None for the length so far (static).
       encodings: the structure of the distinct encodings that the cache was made for (static).
-      rotated: for each of them whether keys and values are stored rotated (static).
-      moves: for each of them whether it moves positions, as ``randomized`` and ``OnAxes`` do
-        (static).
+      lasts: for each of them whether its keys last (static).
       is_text: whether all tokens so far are text whose positions were left out (static).
     """
 
@@ -131,8 +50,7 @@ class Cache:
     count: jax.Array | np.ndarray
     length: int | None = dataclasses.field(metadata={"static": True})
     encodings: Any = dataclasses.field(metadata={"static": True})
-    rotated: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
-    moves: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
+    lasts: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
     is_text: bool = dataclasses.field(default=True, metadata={"static": True})
 
     @classmethod
@@ -158,18 +76,15 @@ class Cache:
           dtype: type of the positions, "int32" or "float32".
           length: the length that schemes adapt to at every step. Default: the length so far.
         """
-        batch, size = count_of("batch", batch), count_of("size", size)
-        axes = None if axes is None else count_of("axes", axes)
+        check_sizes(batch=batch, size=size, axes=axes, length=length)
         check_choice(("int32", "float32"), dtype=dtype)
-        length = None if length is None else count_of("length", length)
         shape = (batch, size) if axes is None else (batch, size, axes)
         positions = jax.ShapeDtypeStruct(shape, dtype)
         distinct = model.distinct()
-        width = model.embedding.shape[-1]
-        rotated = [_is_rotated(encoding, width, segments, length) for encoding in distinct]
+        lasts = [_lasts(e, model.embedding.shape[-1], segments, length) for e in distinct]
         slots = [
             jax.eval_shape(functools.partial(_slots, model, length, *both), positions)
-            for both in zip(distinct, rotated, strict=True)
+            for both in zip(distinct, lasts, strict=True)
         ]
         repeats = model.num_layers // len(model.layers) if model.scan else 1
 
@@ -185,8 +100,7 @@ class Cache:
             count=np.zeros((), np.int32),
             length=length,
             encodings=jax.tree.structure(distinct),
-            rotated=tuple(rotated),
-            moves=tuple(_moves(encoding, positions) for encoding in distinct),
+            lasts=tuple(lasts),
         )
 
     @property
@@ -228,7 +142,7 @@ class Cache:
             new = self.count + jnp.arange(T, dtype=jnp.int32)[None]
             positions = new.astype(self.positions.dtype)
         positions = checked_positions(positions)
-        self._check(positions, segment_ids, T)
+        check_room(self, positions, segment_ids, T)
         segment_ids = checked_numbers("segment_ids", segment_ids, self.positions[:, :T])
 
         def filled(slots, new):
@@ -245,62 +159,47 @@ class Cache:
             is_text=is_text,
         )
 
-    def tokens(self, number: int, encoding: Encoding, T: int) -> tuple[Tokens, Tokens, "Cache"]:
-        """Returns the newest tokens, the tokens of all slots, and the cache with both prepared.
+    def here(self, number: int, encoding: Encoding, T: int) -> tuple[Here, Any, "Cache"]:
+        """Returns the encoding at the newest tokens, ``Past.every``, and the cache with both.
 
         For text, empty slots have the positions at which the text will continue, so that positions
         are known to be consecutive, unless the encoding moves them. ``number`` is the encoding's
         number among the model's distinct ones, and the last T tokens that were counted are new.
-        Where these are known to be the first, they come instead of the tokens of all slots.
         """
-        start, length = self.count - T, self.length  # type: Any, Any
-        is_text = self.is_text and not self.moves[number]
+        start: Any = self.count - T
+        length: Any = self.length
+        is_text = self.is_text and not encoding.overrides("moved")
         if is_text and length is None:
             length = self.count.astype(jnp.float32)[None, None]
-        if not isinstance(start, jax.core.Tracer) and start == 0:
-            return self._first(number, encoding, T, length, is_text)
-        if self.rotated[number]:
-            return self._prepared_once(number, encoding, start, T, length, is_text)
-        positions = text(self.size) if is_text else self.positions
-        tokens = encoding.tokens(positions, self.segment_ids, length=length)
-        return tokens.part(start, T), tokens, self
+        lasts, are_all = self.lasts[number], not isinstance(start, jax.core.Tracer) and start == 0
+        size = T if are_all else self.size
+        segment_ids = None if self.segment_ids is None else self.segment_ids[:, :size]
+        if are_all or not lasts:
+            positions = text(size) if is_text else self.positions[:, :size]
+            every = encoding.at(positions, segment_ids, length=length)
+            if lasts:
+                return every, every.tokens, self._with_made(number, every, 0)
+            return every if are_all else every.part(start, T), every, self
+        positions = jnp.arange(size, dtype=jnp.int32)[None] if is_text else self.positions
+        slots = Tokens(positions, segment_ids, consecutive=is_text)
+        new = slots.part(start, T)
+        here = encoding.at(new.positions, new.segment_ids, index=new.index, length=length)
+        cache = self._with_made(number, here, start)
+        if encoding.overrides("moved"):  # The cache holds positions as they came.
+            slots = slots.moved_to(encoding.at(positions, length=length).tokens.positions)
+        tokens = dataclasses.replace(here.tokens, consecutive=is_text)
+        here = dataclasses.replace(here, tokens=tokens)
+        return here, dataclasses.replace(slots, made=cache.made[number]), cache
 
-    def _first(self, number, encoding, T, length, is_text):
-        """Returns ``tokens`` where all tokens are new."""
-        positions = text(T) if is_text else self.positions[:, :T]
-        segment_ids = None if self.segment_ids is None else self.segment_ids[:, :T]
-        new = encoding.tokens(positions, segment_ids, length=length)
-        if not self.rotated[number]:
-            return new, new, self
-        return new, new.rotated(), self._with_made(number, encoding, new, 0)
-
-    def _with_made(self, number, encoding, new, start) -> "Cache":
+    def _with_made(self, number, new: Here, start) -> "Cache":
         """Returns the cache with what the encoding made of new tokens, from slot ``start`` on."""
         slots = self.made[number]
         if slots is None:
             return self
         write = functools.partial(_write, start=start)
-        slots = jax.tree.map(write, slots, encoding.of_keys(new.made))
-        return dataclasses.replace(
-            self, made=(*self.made[:number], slots, *self.made[number + 1 :])
-        )
-
-    def _prepared_once(self, number, encoding, start, T, length, is_text):
-        """Returns ``tokens`` where keys are stored rotated: only new tokens are prepared."""
-        positions = jnp.arange(self.size, dtype=jnp.int32)[None] if is_text else self.positions
-        index = start + jnp.arange(T, dtype=jnp.int32)[None]
-        newest = (
-            None if x is None else jax.lax.dynamic_slice_in_dim(x, start, T, axis=1)
-            for x in (positions, self.segment_ids)
-        )
-        new = encoding.tokens(*newest, index=index, length=length)
-        cache = self._with_made(number, encoding, new, start)
-        if self.moves[number]:  # The cache holds positions as they came.
-            positions = encoding.tokens(positions, length=length).positions
-        every = Tokens(
-            positions, self.segment_ids, made=cache.made[number], consecutive=is_text
-        ).rotated()
-        return dataclasses.replace(new, consecutive=is_text), every, cache
+        slots = jax.tree.map(write, slots, new.encoding.kept(new.tokens.made))
+        made = (*self.made[:number], slots, *self.made[number + 1 :])
+        return dataclasses.replace(self, made=made)
 
     def check_made_for(self, model: Any, batch: int) -> None:
         """Checks that the cache was made for this model's encodings, and for this batch."""
@@ -316,31 +215,9 @@ class Cache:
                 "model"
             )
 
-    def _check(self, positions, segment_ids, T):
-        # Under jax.jit the count is not known; the model then gives NaN.
-        count = 0 if isinstance(self.count, jax.core.Tracer) else int(self.count)
-        if count + T > self.size:
-            raise ValueError(
-                f"a cache of size={self.size} with {count} tokens has no room for {T} more; "
-                f"make it with size={count + T} or more"
-            )
-        slots, is_row = self.positions, positions.shape[:2] in ((self.batch, T), (1, T))
-        if not is_row or positions.ndim != slots.ndim or positions.dtype != slots.dtype:
-            raise ValueError(
-                f"positions are {positions.dtype} of shape {positions.shape}, but must be of the "
-                f"{T} new tokens alone, in a batch of {self.batch} or 1, and as axes= and dtype= "
-                f"of Cache.empty say: {slots.dtype} with {slots.ndim} axes"
-            )
-        given, expected = segment_ids is not None, self.segment_ids is not None
-        if given != expected:
-            raise ValueError(
-                f"segment_ids are {'' if given else 'not '}given, but the cache was made with "
-                f"segments={expected}: make it by Cache.empty with segments={given}"
-            )
-
 
 def _slots(
-    model: Any, length: int | None, encoding: Encoding, rotated: bool, positions
+    model: Any, length: int | None, encoding: Encoding, lasts: bool, positions
 ) -> tuple[Stored, Any]:
     """Returns the slots of one layer, and of all layers together, for tokens at these positions.
 
@@ -348,39 +225,22 @@ def _slots(
     """
     B, S = positions.shape[:2]
     k = v = jnp.zeros((B, S, model.num_kv_heads, model.head_dim), model.dtype)
-    x_BSD = jnp.zeros((B, S, model.embedding.shape[-1]), model.dtype)
-    observes = "observe" in encoding.hooks()
-    if not rotated:
-        return Stored.of(k, v, x_BSD if observes else None), None
-    tokens, state = encoding.tokens(positions, length=length), None
-    if observes:
-        tokens, state = tokens.resumed(encoding, x_BSD, None)
-    side = Side(None, model.num_heads, model.num_kv_heads, is_query=False)
-    k, v = rotate_both(encoding, k, v, tokens, side)
-    is_read_again = not encoding.hooks().isdisjoint({"score", "mix"})
-    made = encoding.of_keys(tokens.made) if is_read_again else None
-    if observes:
-        return Stored.of(k, v, None, made, state), None
-    return Stored.of(k, v), made
+    here = encoding.at(positions, length=length)
+    x_BSD = here.embed(jnp.zeros((B, S, model.embedding.shape[-1]), model.dtype))
+    if not lasts:
+        return unrotated(here, k, v, x_BSD), None
+    stored, _, keys = rotated_once(here, k, v, x_BSD)
+    return stored, None if encoding.overrides("observe") else keys.tokens.made
 
 
-def _is_rotated(encoding: Encoding, width: int, segments: bool, length: int | None) -> bool:
-    """Returns whether keys and values can be stored rotated."""
+def _lasts(encoding: Encoding, width: int, segments: bool, length: int | None) -> bool:
+    """Returns whether keys last in a cache, with or without segments."""
+    segment_ids = np.zeros((1, 1), np.int32) if segments else None
 
-    def state():
-        return encoding.observe(jnp.zeros((1, 1, width)), encoding.tokens(text(1)))[1]
+    def seen():
+        return encoding.at(text(1), segment_ids, length=length).see(jnp.zeros((1, 1, width)))[0]
 
-    if length is None and encoding.reads_length():
-        return False
-    if "observe" not in encoding.hooks():
-        return True
-    return not segments and jax.eval_shape(state) is not None
-
-
-def _moves(encoding: Encoding, positions) -> bool:
-    """Returns whether the encoding reads other positions than the ones it is given."""
-    program = jax.make_jaxpr(lambda given: encoding.tokens(given).positions)(positions).jaxpr
-    return program.outvars[0] is not program.invars[0]
+    return jax.eval_shape(seen).lasts()
 
 
 def _write(slots, new, start):

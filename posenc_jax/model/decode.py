@@ -176,8 +176,8 @@ def check_reach(
         which = [np.ravel(x) for x in (before.argmin(0), before.argmax(0), (before % 1).argmax(0))]
         extremes = np.concatenate([before[np.concatenate(which)], extremes])
     for encoding in model.distinct():
-        tokens = encoding.tokens(extremes[None], length=adapted)
-        encoding.embed(jnp.zeros((1, len(extremes), model.embedding.shape[1])), tokens)
+        here = encoding.at(extremes[None], length=adapted)
+        here.embed(jnp.zeros((1, len(extremes), model.embedding.shape[1])))
 
 
 def _extended(model, chunk, cache):

@@ -60,7 +60,7 @@ def _check_stackable(name, encoding):
     """Checks that no stacked parameter is read before the first layer, once for all layers."""
     inner = [part for part in vars(encoding).values() if isinstance(part, Encoding)]
     count = len(jax.tree.leaves(encoding)) - sum(len(jax.tree.leaves(part)) for part in inner)
-    early = sorted(encoding.hooks() & {"prepare", "embed", "aux_loss"})
+    early = [*filter(encoding.overrides, ("aux_loss", "embed", "moved", "prepare"))]
     if count and early and not type(encoding).per_layer:
         raise ValueError(
             f"make({name!r}, num_layers=...) gives each layer its own parameters, but "

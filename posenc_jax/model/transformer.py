@@ -30,8 +30,9 @@ from posenc_jax.checks import (
 from posenc_jax.encoding import Encoding
 from posenc_jax.lookup import rows
 from posenc_jax.model.block import Block, Settings, by_token
-from posenc_jax.model.cache import Cache, Past
+from posenc_jax.model.cache import Cache
 from posenc_jax.model.layers import Layers, Window
+from posenc_jax.model.slots import Past
 from posenc_jax.model.stacking import Layer, by_layer, by_place, drawn_blocks, is_by_layer
 from posenc_jax.positions import text
 
@@ -220,10 +221,10 @@ class Transformer(nnx.Module):
           segment_ids: int ``[B, T]``: tokens see only their own segment.
           index: int32 ``[B, T]``, the order in which the tokens were written, if they are laid out
             in another order (``zigzag``).
-          length: the length that a scheme adapts to, see ``Encoding.tokens``.
+          length: the length that a scheme adapts to, see ``Encoding.at``.
           key: fresh randomness in training, for schemes that move positions.
         """
-        x_BTD, sides = self.embed(inputs), []
+        x_BTD, places = self.embed(inputs), []
         if positions is None:
             if segment_ids is not None or index is not None:
                 raise ValueError(
@@ -232,13 +233,11 @@ class Transformer(nnx.Module):
                 )
             positions = text(x_BTD.shape[1])
         for i, encoding in enumerate(self.distinct()):
-            encoding_key = None if key is None else jax.random.fold_in(key, i)
-            tokens = encoding.tokens(
-                positions, segment_ids, index=index, length=length, key=encoding_key
-            )
-            x_BTD = encoding.embed(x_BTD, tokens)
-            sides.append((tokens, None))
-        return self._run(x_BTD, sides)[0]
+            own_key = None if key is None else jax.random.fold_in(key, i)
+            here = encoding.at(positions, segment_ids, index=index, length=length, key=own_key)
+            x_BTD = here.embed(x_BTD)
+            places.append((here, None))
+        return self._run(x_BTD, places)[0]
 
     def extend(
         self, inputs, cache: Cache, positions=None, segment_ids=None
@@ -274,20 +273,20 @@ class Transformer(nnx.Module):
                 "a model with causal=False cannot be extended, because tokens in the cache would "
                 "have to see later tokens: give hidden() the whole sequence"
             )
-        x_BTD, sides = self.embed(inputs), []
+        x_BTD, places = self.embed(inputs), []
         (B, T), start = x_BTD.shape[:2], cache.count
         cache.check_made_for(self, B)
         cache = cache.with_positions(positions, segment_ids, T)
         for number, encoding in enumerate(self.distinct()):
-            new, every, cache = cache.tokens(number, encoding, T)
-            x_BTD = encoding.embed(x_BTD, new)
-            sides.append((new, every))
-        x_BTD, layers = self._run(x_BTD, sides, cache, start)
+            here, every, cache = cache.here(number, encoding, T)
+            x_BTD = here.embed(x_BTD)
+            places.append((here, every))
+        x_BTD, layers = self._run(x_BTD, places, cache, start)
         x_BTD = jnp.where(start + T <= cache.size, x_BTD, jnp.nan)
         return x_BTD, dataclasses.replace(cache, layers=layers)
 
     def distinct(self) -> list[Encoding]:
-        """Returns the encodings that tokens are made for, one for each ``source`` of the layers.
+        """Returns the encodings that are put at tokens, one for each ``source`` of the layers.
 
         Where layers have an encoding each, the first layer's stands for all: the hooks that run
         before the layers read no parameters.
@@ -310,11 +309,11 @@ class Transformer(nnx.Module):
         layer = self.layers[number % len(self.layers)]
         return self.distinct()[layer.source], layer.window
 
-    def _run(self, x_BTD, sides, cache: Cache | None = None, start=0):
+    def _run(self, x_BTD, places, cache: Cache | None = None, start=0):
         """Runs all layers.
 
-        ``sides`` has a pair for each distinct encoding: the tokens, and the tokens of all slots of
-        the cache.
+        ``places`` has a pair for each distinct encoding: the encoding at the tokens, and
+        ``Past.every`` for a cache.
         """
         rule: Any = dict(causal=self.causal, implementation=self.implementation)
 
@@ -323,12 +322,13 @@ class Transformer(nnx.Module):
             x_BTD, slots = state
             updated = []
             for layer, stored in zip(layers, slots, strict=True):
-                tokens, every = sides[layer.source]
+                here, every = places[layer.source]
                 encoding = layer.encoding(self.encodings, repeat)
+                here = dataclasses.replace(here, encoding=encoding)
                 past = None if cache is None else Past(stored, repeat, start, every)
                 run: Any = functools.partial(self.block.__call__, **rule, window=layer.window)
                 run = jax.checkpoint(run) if self.remat else run
-                x_BTD, stored = run(layer.block, _rows_apart(x_BTD), encoding, tokens, past)
+                x_BTD, stored = run(layer.block, _rows_apart(x_BTD), here, past)
                 updated.append(stored)
             return x_BTD, tuple(updated)
 

@@ -12,7 +12,7 @@ NEARER = "subtract an origin that is nearer to the times"
 def text(length: int, start: int = 0) -> np.ndarray:
     """Returns ``start, start + 1, ...``, int32 ``[1, T]``, which the batch shares.
 
-    The positions are NumPy, so ``encoding.tokens`` knows that they are consecutive while it is
+    The positions are NumPy, so ``encoding.at`` knows that they are consecutive while it is
     traced.
 
     Raises:

@@ -162,7 +162,7 @@ def _spelled(section):
 
 
 def _rotates(encoding):
-    return "rotate" in encoding.hooks()
+    return encoding.overrides("rotate")
 
 
 def _said(encoding, window):

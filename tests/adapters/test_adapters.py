@@ -32,9 +32,9 @@ def nnx_layer(attention_fn, **options):
 
 def by_hand(layer, encoding, x_BTD, positions, segment_ids=None, **options):
     """Runs the same layer with our own ``attend`` in it."""
-    tokens = encoding.tokens(positions, segment_ids).observed(encoding, x_BTD)
+    here = encoding.at(positions, segment_ids).see(x_BTD)[0]
     q, k, v = (project(x_BTD) for project in (layer.query, layer.key, layer.value))
-    return layer.out(posenc_jax.attend(encoding, q, k, v, tokens, **options))
+    return layer.out(posenc_jax.attend(here, q, k, v, **options))
 
 
 @pytest.mark.parametrize("name", ["rope", "deberta", "fox"])
@@ -57,8 +57,8 @@ def test_in_the_layer_of_linen():
         @nn.compact
         def __call__(self, x_BTD):
             q, k, v = (nn.DenseGeneral((H, C), name=n)(x_BTD) for n in ("query", "key", "value"))
-            tokens = encoding.tokens(POSITIONS, SEGMENT_IDS)
-            out = posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD)
+            here = encoding.at(POSITIONS, SEGMENT_IDS)
+            out = posenc_jax.attend(here, q, k, v, x=x_BTD)
             return nn.DenseGeneral(D, axis=(-2, -1), name="out")(out)
 
     close(output, jax.jit(ByHand().apply)(variables, residual()))
@@ -178,22 +178,25 @@ SIZE, K = 11, 2
 def of_the_page():
     """Returns the two functions of the page."""
     names = pages.run("docs/how-to/decoding.md")
-    return names["empty_cache"], names["attend_to_past"]
+    return names["begin"], names["attend_to_past"]
 
 
-EMPTY = jnp.zeros((B, SIZE, D)), jnp.zeros((B, SIZE, K, C))
-
-
-@pytest.mark.parametrize("name", ["fox", "path"])
-def test_pieces_past_a_cache_are_the_whole_sequence(name):
-    (empty_cache, attend_to_past), encoding = of_the_page(), common.build(name, num_kv_heads=K)
-    x = common.normal(0, B, SIZE - 1, D)
+def layer_of(name):
+    encoding = common.build(name, num_kv_heads=K)
     qkv = [common.normal(i, B, SIZE - 1, n, C) for i, n in enumerate((H, K, K), 1)]
-    whole = posenc_jax.attend(encoding, *qkv, encoding.tokens(text(SIZE - 1)), x=x)
-    cache, pieces, start = empty_cache(encoding, *EMPTY, H), [], 0
+    return encoding, [jnp.asarray(x) for x in (common.normal(0, B, SIZE - 1, D), *qkv)]
+
+
+@pytest.mark.parametrize("name", ["rope", "fox", "path"])
+def test_pieces_past_a_cache_are_the_whole_sequence(name):
+    (begin, attend_to_past), (encoding, arrays) = of_the_page(), layer_of(name)
+    x, *qkv = arrays
+    whole = posenc_jax.attend(encoding.at(text(SIZE - 1)), *qkv, x=x)
+    piece, cache = begin(encoding, SIZE, *(y[:, :6] for y in arrays))
+    pieces, start = [piece], 6
     run = jax.jit(functools.partial(attend_to_past, encoding))
-    for count in (6, 1, 1, 2):
-        piece, cache = run(cache, *(y[:, start : start + count] for y in (x, *qkv)))
+    for count in (1, 1, 2):
+        piece, cache = run(cache, *(y[:, start : start + count] for y in arrays))
         pieces.append(piece)
         start += count
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, atol=1e-5)
@@ -202,5 +205,6 @@ def test_pieces_past_a_cache_are_the_whole_sequence(name):
 def test_what_would_be_wrong_is_refused():
     """KV shift needs the key before, and dynamic NTK rotates old keys again."""
     for name in ("kv_shift", "dynamic_ntk"):
-        encoding = common.build(name, num_kv_heads=K)
-        common.refuses("rotates all keys again", lambda e=encoding: of_the_page()[0](e, *EMPTY, H))
+        encoding, arrays = layer_of(name)
+        begin = functools.partial(of_the_page()[0], encoding, SIZE, *arrays)
+        common.refuses("rotates all keys again", begin)

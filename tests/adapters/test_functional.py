@@ -33,7 +33,7 @@ def test_tables_and_rotation_are_those_of_attention(layout):
     rope = posenc_jax.make("yarn", head_dim=8, train_length=4, factor=2.0, layout=layout)
     cos, sin = functional.rope_tables(POSITIONS, 8, frequencies=rule)
     q, k = (functional.apply_rope(x, cos, sin, layout=layout) for x in (Q, K))
-    expected = posenc_jax.attend(rope, Q, K, V, rope.tokens(POSITIONS))
+    expected = posenc_jax.attend(rope.at(POSITIONS), Q, K, V)
     out = jax.nn.dot_product_attention(q, k, V, is_causal=True)
     np.testing.assert_allclose(out, expected, atol=2e-6)
 
@@ -46,7 +46,7 @@ def test_biases_are_those_of_attention(bidirectional):
     alibi = functional.alibi_bias(POSITIONS, POSITIONS, num_heads=2)
     encodings = (t5.encoding({"table": table}), posenc_jax.make("alibi", num_heads=2))
     for encoding, added in zip(encodings, (bias, alibi), strict=True):
-        expected = posenc_jax.logits(encoding, 0 * Q, K, encoding.tokens(POSITIONS))
+        expected = posenc_jax.logits(encoding.at(POSITIONS), 0 * Q, K)
         np.testing.assert_allclose(added, expected, atol=1e-6)
 
 
@@ -100,7 +100,7 @@ def test_score_mod_is_the_score_of_attention(name):
     over_keys = jax.vmap(over_heads, (1, None, None, 0), out_axes=1)
     over_queries = jax.vmap(over_keys, (1, None, 0, None), out_axes=1)
     logits = over_queries(plain, jnp.arange(2), positions, positions)
-    expected = posenc_jax.logits(encoding, Q, K, encoding.tokens(POSITIONS))[0]
+    expected = posenc_jax.logits(encoding.at(POSITIONS), Q, K)[0]
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
@@ -123,14 +123,14 @@ def test_every_scheme_is_init_and_attend(name):
 
     @jax.jit
     def by_module(encoding, q, k, v, x_BTD):
-        tokens = encoding.tokens(POSITIONS)
-        attended = posenc_jax.attend(encoding, q, k, v, tokens, x=x_BTD)
-        return attended, encoding.embed(x_BTD, tokens)
+        here = encoding.at(POSITIONS)
+        attended = posenc_jax.attend(here, q, k, v, x=x_BTD)
+        return attended, here.embed(x_BTD)
 
     @jax.jit
     def by_functions(params, q, k, v, x_BTD):
-        attended = scheme.attend(params, q, k, v, POSITIONS, x=x_BTD)
-        return attended, scheme.embed(params, x_BTD, POSITIONS)
+        here = scheme.at(params, POSITIONS)
+        return posenc_jax.attend(here, q, k, v, x=x_BTD), here.embed(x_BTD)
 
     expected, embedded = by_module(encoding, Q, K, V, x_BTD)
     out, same = by_functions(params, Q, K, V, x_BTD)
@@ -144,15 +144,16 @@ def test_tokens_have_segments_a_length_and_a_key():
     learned = functional.scheme("learned", model_dim=4, train_length=2, out_of_range="interpolate")
     params, x_BTD = learned.init(key), jnp.zeros((1, 7, 4))
     encoding = learned.encoding(params)
-    expected = encoding.embed(x_BTD, encoding.tokens(POSITIONS[:1], segment_ids))
-    actual = learned.embed(params, x_BTD, POSITIONS[:1], segment_ids=segment_ids)
+    expected = encoding.at(POSITIONS[:1], segment_ids).embed(x_BTD)
+    actual = learned.at(params, POSITIONS[:1], segment_ids).embed(x_BTD)
     np.testing.assert_array_equal(actual, expected)
 
     drawn = functional.scheme("randomized", head_dim=common.HEAD_DIM)
-    tokens = drawn.encoding({}).tokens(POSITIONS, segment_ids, length=9, key=key)
-    expected = posenc_jax.attend(drawn.encoding({}), Q, K, V, tokens)
+    here = drawn.encoding({}).at(POSITIONS, segment_ids, length=9, key=key)
+    expected = posenc_jax.attend(here, Q, K, V)
     options = dict(segment_ids=segment_ids, length=9, key=key)
-    np.testing.assert_array_equal(drawn.attend({}, Q, K, V, POSITIONS, **options), expected)
+    actual = posenc_jax.attend(drawn.at({}, POSITIONS, **options), Q, K, V)
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize(("name", "is_trained"), [("fire", True), ("fope", False)])
@@ -160,7 +161,7 @@ def test_optax_trains_parameters_and_leaves_constants(name, is_trained):
     scheme, params = initialized(name)
 
     def loss(params):
-        return (scheme.attend(params, Q, K, V, POSITIONS) ** 2).sum()
+        return (posenc_jax.attend(scheme.at(params, POSITIONS), Q, K, V) ** 2).sum()
 
     optimizer = optax.adam(0.1)
     updates, _ = optimizer.update(jax.jit(jax.grad(loss))(params), optimizer.init(params))
@@ -170,9 +171,11 @@ def test_optax_trains_parameters_and_leaves_constants(name, is_trained):
 def test_a_scheme_is_a_key_of_jit():
     one, same, other = (functional.scheme("rope", head_dim=8, base=b) for b in (1e4, 1e4, 1e5))
     assert hash(one) == hash(same) and one == same != other
-    attend = jax.jit(functional.Scheme.attend, static_argnums=0)
-    expected = one.attend({}, Q, K, V, POSITIONS)
-    np.testing.assert_allclose(attend(one, {}, Q, K, V, POSITIONS), expected, atol=1e-6)
+    at = jax.jit(functional.Scheme.at, static_argnums=0)
+    expected, actual = (
+        posenc_jax.attend(f(one, {}, POSITIONS), Q, K, V) for f in (functional.Scheme.at, at)
+    )
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_params_that_do_not_fit_are_named():

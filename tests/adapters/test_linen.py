@@ -32,17 +32,17 @@ class Layer(nn.Module):
         encoding = posenc_jax.linen.Encoding(
             self.scheme, name="encoding", **common.arguments(self.scheme)
         )
-        tokens = encoding.tokens(positions, segment_ids)
-        x_BTD = encoding.embed(x_BTD, tokens)
+        here = encoding.at(positions, segment_ids)
+        x_BTD = here.embed(x_BTD)
         q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
-        attended = encoding.attend(q, k, v, tokens, x=x_BTD)
+        attended = posenc_jax.attend(here, q, k, v, x=x_BTD)
         return x_BTD + attended.reshape(x_BTD.shape)
 
 
 def in_nnx(encoding, x_BTD, positions, segment_ids=None):
     """Runs the layer above, written with the NNX module."""
     attended = common.attention(encoding, x_BTD, positions, segment_ids)
-    x_BTD = encoding.embed(x_BTD, encoding.tokens(positions, segment_ids))
+    x_BTD = encoding.at(positions, segment_ids).embed(x_BTD)
     return x_BTD + attended.reshape(x_BTD.shape)
 
 
@@ -86,7 +86,7 @@ def test_initial_values_are_those_of_nnx(name):
             return self.make_rng("params")
 
     encoding = posenc_jax.linen.Encoding(name, **common.arguments(name))
-    variables = jax.jit(lambda key: encoding.init(key, text(T), method="tokens"))(jax.random.key(0))
+    variables = jax.jit(lambda key: encoding.init(key, text(T)))(jax.random.key(0))
     key = Key().apply({}, rngs={"params": jax.random.key(0)})
     expected = nnx.split(posenc_jax.make(name, rngs=nnx.Rngs(key), **common.arguments(name)))[1]
     # The compiler may round a product of a draw and its width differently.
@@ -133,8 +133,8 @@ def test_one_encoding_for_all_layers():
 
         def __call__(self, x_BTD):
             heads = x_BTD.reshape(B, T, common.HEADS, common.HEAD_DIM)
-            tokens = self.encoding.tokens(text(T))
-            return x_BTD + self.encoding.attend(heads, heads, heads, tokens).reshape(x_BTD.shape)
+            here = self.encoding.at(text(T))
+            return x_BTD + posenc_jax.attend(here, heads, heads, heads).reshape(x_BTD.shape)
 
     class Model(nn.Module):
         def setup(self):
@@ -155,6 +155,6 @@ def test_a_pattern_of_layers_is_refused():
     class OneLayer(nn.Module):
         @nn.compact
         def __call__(self, positions):
-            return posenc_jax.linen.Encoding("irope", head_dim=8).tokens(positions).positions
+            return posenc_jax.linen.Encoding("irope", head_dim=8).at(positions).tokens.positions
 
     common.refuses("name='irope'", lambda: OneLayer().init(jax.random.key(0), text(T)))

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import B, T, by, close, close_gradients, of_documents, plain, sides, tokens_of
+from attention_cases import B, T, by, close, close_gradients, of_documents, plain, sides
 from jax.sharding import AxisType
 
 import posenc_jax
-from posenc_jax import HeadShard
 from posenc_jax.attention.blockwise import blockwise, take_apart
 from posenc_jax.attention.visits import visits
 from posenc_jax.positions import text
@@ -59,10 +58,9 @@ def test_queries_and_keys_of_different_lengths():
     @functools.partial(jax.jit, static_argnums=0)
     def value_and_gradients(attend, *arguments):
         def loss(encoding, q, k, v, scale):
-            q_tokens, k_tokens = (tokens_of(encoding, text(n)) for n in (21, T))
-            parts = (x[:, :, heads] for x in (q, k, v))
-            shard = HeadShard(encoding, heads, common.HEADS)
-            out = attend(shard, *parts, q_tokens, k_tokens, causal=False, scale=scale)
+            here, there = (encoding.at(text(n)).of_heads(heads, common.HEADS) for n in (21, T))
+            q, k, v = (x[:, :, heads] for x in (q, k, v))
+            out = attend(here, q, there.keys(k, v), causal=False, scale=scale)
             return (out**2).sum()
 
         return jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))(*arguments)
@@ -96,8 +94,8 @@ def test_a_scan_over_layers_of_different_windows():
     attend = tiled()
 
     def layer(encoding, x, window):
-        tokens = encoding.tokens(text(T))
-        return x + attend(encoding, x, k, v, tokens, window=window)
+        here = encoding.at(text(T))
+        return x + attend(here, x, k, v, window=window)
 
     def scanned(encoding, q):
         q, _ = jax.lax.scan(lambda x, window: (layer(encoding, x, window), None), q, windows)
@@ -117,10 +115,9 @@ def test_a_scan_over_layers_of_different_windows():
 def lowered_for(platform, length):
     """Returns the program of a gradient of attention that this host makes for ``platform``."""
     encoding = common.build("t5")
-    tokens = functools.partial(encoding.tokens, text(length))
 
     def loss(q, k, v):
-        return posenc_jax.attend(encoding, q, k, v, tokens()).sum()
+        return posenc_jax.attend(encoding.at(text(length)), q, k, v).sum()
 
     q = jax.ShapeDtypeStruct((1, length, common.HEADS, 64), jnp.float32)
     program = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
@@ -147,9 +144,10 @@ def visited(length, *, num_keys=None, window=None, segment_ids=None, block=64):
         return tile.q
 
     encoding, k = common.build("nope"), jnp.zeros((1, num_keys or length, 1, 8))
-    q, tokens = k[:, :length], encoding.tokens(text(k.shape[1]), segment_ids)
-    sides = tokens.part(0, length), tokens
-    posenc_jax.attend(encoding, q, k, k, *sides, window=window, implementation=count)
+    q, here = k[:, :length], encoding.at(text(k.shape[1]), segment_ids)
+    queries = here if num_keys is None else here.part(0, length)
+    keys = here.keys(k, k)
+    posenc_jax.attend(queries, q, keys, window=window, implementation=count)
     assert counts[0] == counts[1]
     return counts[0]
 
@@ -172,8 +170,8 @@ def temporaries(implementation, length):
     encoding = common.build("t5")
 
     def loss(q):
-        tokens = encoding.tokens(text(length))
-        return posenc_jax.attend(encoding, q, q, q, tokens, implementation=implementation).sum()
+        here = encoding.at(text(length))
+        return posenc_jax.attend(here, q, q, q, implementation=implementation).sum()
 
     q = jax.ShapeDtypeStruct((1, length, common.HEADS, 64), jnp.float32)
     return jax.jit(jax.grad(loss)).lower(q).compile().memory_analysis().temp_size_in_bytes
@@ -208,7 +206,8 @@ def test_choice(monkeypatch):
         ("cope", 2048, 2048),
     ):
         encoding = common.build(name)
-        tokens = tokens_of(encoding, text(k_length))
-        queries = tokens.part(k_length - q_length, q_length)
-        posenc_jax.attend(encoding, *sides(4, q_length, k_length), queries, tokens)
+        here = encoding.at(text(k_length))
+        q, k, v = sides(4, q_length, k_length)
+        queries = here.part(k_length - q_length, q_length)
+        posenc_jax.attend(queries, q, here.keys(k, v))
     assert chosen == ["dense", "blockwise", "dense", "dense", "blockwise"]

@@ -32,8 +32,8 @@ def positions(kind, length, start):
 def of_tile(encoding, q_positions, k_positions):
     """Returns the bias of every pair of two rows of tokens, ``[B, H, T, S]``."""
     q, k = (jnp.zeros((len(p), p.shape[1], common.HEADS, 8)) for p in (q_positions, k_positions))
-    sides = (encoding.tokens(p) for p in (q_positions, k_positions))
-    return posenc_jax.logits(encoding, q, k, *sides)
+    here, there = (encoding.at(p) for p in (q_positions, k_positions))
+    return posenc_jax.logits(here, q, there.keys(k, k))
 
 
 def of_pairs(encoding, q_positions, k_positions):
@@ -88,10 +88,10 @@ def test_parts_of_a_text_in_tiles():
     q, k, v = (common.normal(i, 2, n, common.HEADS, 8) for i, n in enumerate(heads))
 
     def loss(encoding, q, k, v, positions, implementation):
-        tokens = encoding.tokens(positions)
-        part = tokens.part(start, T)
-        assert part.consecutive == isinstance(positions, np.ndarray)
-        out = posenc_jax.attend(encoding, q, k, v, part, tokens, implementation=implementation)
+        here = encoding.at(positions)
+        part = here.part(start, T)
+        assert part.tokens.consecutive == isinstance(positions, np.ndarray)
+        out = posenc_jax.attend(part, q, here.keys(k, v), implementation=implementation)
         return (out**2).sum(), out
 
     gradients = jax.grad(loss, argnums=(0, 1, 2, 3), has_aux=True)
@@ -116,11 +116,11 @@ def test_consecutive_positions_are_computed_once_for_each_distance(positions, co
         return distance_N[None]
 
     class Counted(posenc_jax.Encoding):
-        def score(self, logits_BHTS, tile):
-            return logits_BHTS + bias_by_distance(function, tile)
+        def score(self, logits_BHTS, pairs):
+            return logits_BHTS + bias_by_distance(function, pairs)
 
-    tokens = Counted().tokens(positions.astype(np.float32) if count == 6 else positions)
+    here = Counted().at(positions.astype(np.float32) if count == 6 else positions)
     one = jnp.zeros((1, 6, 1, 8))
-    bias = posenc_jax.logits(Counted(), one, one, tokens)[0, 0]
+    bias = posenc_jax.logits(here, one, one)[0, 0]
     np.testing.assert_array_equal(bias, positions[0][:, None] - positions[0][None])
     assert counts == [count]

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from calls import X_BTD, B, H, T, attend, read, sides
+from calls import X_BTD, B, H, T, attend, seen, sides
 from common import refuses
 from flax import nnx
 
 import posenc_jax
-from posenc_jax import HeadShard
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.positions import text
 
@@ -20,7 +19,7 @@ from posenc_jax.positions import text
 
 
 def of(positions, encoding="nope", **options):
-    return functools.partial(common.build(encoding).tokens, positions, **options)
+    return functools.partial(common.build(encoding).at, positions, **options)
 
 
 TWO_AXES = np.zeros((1, T, 2), np.int32)
@@ -36,7 +35,7 @@ TOKENS = {
     "length": [of(text(T), "dynamic_ntk", length=n) for n in (0, "9", np.ones(T - 1))]
     + [of(text(T), "rope", length=n) for n in (1.5, 2**30)],
     "key=0": [of(text(T), "randomized", key=0)],
-    "one position axis": [lambda: attend("alibi", tokens=read(common.build("alibi"), TWO_AXES))],
+    "one position axis": [lambda: attend("alibi", here=seen(common.build("alibi"), TWO_AXES))],
 }
 
 
@@ -51,10 +50,10 @@ def test_numbers_of_tokens_may_be_of_any_type(dtype):
     """The difference of unsigned numbers is never below 0, which would hide no later token."""
     segment_ids = np.array([[0, 0, 1, 1, 1, 1]])
     usual, other = (
-        common.build("rope").tokens(text(T), segment_ids.astype(t), index=text(T).astype(t))
+        common.build("rope").at(text(T), segment_ids.astype(t), index=text(T).astype(t))
         for t in ("int32", dtype)
     )
-    np.testing.assert_array_equal(*(attend(tokens=t, window=2) for t in (usual, other)))
+    np.testing.assert_array_equal(*(attend(here=t, window=2) for t in (usual, other)))
 
 
 # Attention
@@ -63,15 +62,15 @@ NOPE = common.build("nope")
 
 
 def shard(heads, name="alibi"):
-    tokens = common.build(name).tokens(text(T))
     qkv = sides(num_heads=2)
-    return lambda: posenc_jax.attend(HeadShard(common.build(name), heads, H), *qkv, tokens)
+    return lambda: posenc_jax.attend(common.build(name).at(text(T)).of_heads(heads, H), *qkv)
 
 
 def made_for(name, other):
-    """Attends with the tokens of another encoding."""
+    """Attends to the Keys of another encoding."""
     other = common.build(other) if isinstance(other, str) else other
-    return lambda: attend(name, tokens=read(other))
+    q, k, v = sides()
+    return lambda: posenc_jax.attend(seen(common.build(name)), q, seen(other).keys(k, v))
 
 
 def wrong(name, *values):
@@ -93,14 +92,20 @@ ATTENTION = {
         lambda name=name: attend(name, *sides(num_kv_heads=2)) for name in ("path", "repo")
     ],
     "head_dim|channels": [lambda: attend("rope", *sides(channels=6))],
-    "k_tokens": [lambda: attend("rope", *sides(keys=T + 2))],
-    "q_tokens": [lambda: attend("nope", tokens=text(T))],
-    "q_tokens has (segment_ids|index) of shape .* batch of 2": [
-        lambda key=key: attend("nope", tokens=NOPE.tokens(text(T), **{key: np.zeros((3, T), int)}))
+    "positions have shape": [lambda: attend("rope", *sides(keys=T + 2))],
+    "encoding.at": [
+        lambda: attend("nope", here=text(T)),
+        lambda: posenc_jax.attend(NOPE, *sides()),
+        lambda: posenc_jax.attend(posenc_jax.Layers([NOPE]), *sides()),
+    ],
+    "(segment_ids|index) have shape .* batch of 2": [
+        lambda key=key: attend("nope", here=NOPE.at(text(T), **{key: np.zeros((3, T), int)}))
         for key in ("segment_ids", "index")
     ],
     "order": [
-        lambda: posenc_jax.attend(NOPE, *sides(keys=T + 2), read(NOPE), read(NOPE, text(T + 2)))
+        lambda: posenc_jax.attend(
+            seen(NOPE), sides()[0], seen(NOPE, text(T + 2)).keys(*sides(keys=T + 2)[1:])
+        )
     ],
     "causal": wrong("causal", None, "bidirectional"),
     "window": [*wrong("window", 2.5, 0, (3, 3))],
@@ -109,12 +114,10 @@ ATTENTION = {
     "mask": wrong("mask", np.ones((T, T)), np.ones((B, T), bool)),
     "dropout": wrong("dropout", 0.1, (0.1, 0), (0.1, nnx.Rngs(0))),
     "implementation": wrong("implementation", "flash"),
-    "encoding": [lambda: posenc_jax.attend("rope", *sides(), read(NOPE))],
     "encoding must be an Encoding, .* not Layers; ": [
-        lambda: posenc_jax.attend(posenc_jax.Layers([NOPE]), *sides(), read(NOPE)),
         lambda: posenc_jax.describe(posenc_jax.Layers([NOPE]), num_heads=H, head_dim=8, length=8),
     ],
-    "made for another": [
+    "made by another": [
         made_for("rope", "yarn"),
         made_for("rope", common.build("rope", base=500.0)),
         made_for("fox", "path"),
@@ -135,14 +138,14 @@ def test_attention(name):
 @pytest.mark.parametrize("name", ["fox", "kv_shift"])
 def test_what_depends_on_the_input_must_read_it(name):
     encoding = common.build(name)
-    tokens = encoding.tokens(text(T))
-    refuses("input", lambda: attend(encoding, tokens=tokens))
+    here = encoding.at(text(T))
+    refuses("input", lambda: attend(here=here))
     few = [side[:1] for side in sides()]
-    refuses("as many rows", lambda: attend(encoding, *few, tokens=tokens, x=X_BTD))
+    refuses("as many rows", lambda: attend("rope", *few, here=here, x=X_BTD))
     for shape in ((B, T, common.WIDTH + 2), (B, 1, common.WIDTH), (B, common.WIDTH)):
-        refuses(r"\bx\b|model_dim", lambda shape=shape: tokens.observed(encoding, jnp.ones(shape)))
-    observed = tokens.observed(encoding, X_BTD)
-    refuses("already", lambda: observed.part(0, T).observed(encoding, X_BTD))
+        refuses(r"\bx\b|model_dim", lambda shape=shape: here.see(jnp.ones(shape)))
+    observed, _ = here.see(X_BTD)
+    refuses("already", lambda: observed.part(0, T).see(X_BTD))
 
 
 @pytest.mark.parametrize("implementation", ["dense", "blockwise"])
@@ -150,11 +153,11 @@ def test_a_score_returns_a_logit_for_each_pair(implementation):
     """Also a class that forgets to return anything, and one whose logits would be broadcast."""
 
     class Summed(posenc_jax.Encoding):
-        def score(self, logits_BHTS, tile):
+        def score(self, logits_BHTS, pairs):
             return logits_BHTS.sum(1, keepdims=True)
 
     class Forgets(posenc_jax.Encoding):
-        def score(self, logits_BHTS, tile):
+        def score(self, logits_BHTS, pairs):
             pass
 
     for scheme in (Summed(), Forgets()):
@@ -166,27 +169,27 @@ def test_a_score_returns_a_logit_for_each_pair(implementation):
 def test_embeddings_are_one_vector_for_each_token(name):
     """Else one token would be copied to the places of all, or one sequence to all rows."""
     encoding = common.build(name)
-    tokens = encoding.tokens(text(T))
+    here = encoding.at(text(T))
     for shape in ((B, 1, common.WIDTH), (B, T, 1), (T, common.WIDTH), (B, T, common.WIDTH + 2)):
-        refuses("x has shape", lambda shape=shape: encoding.embed(jnp.ones(shape), tokens))
-    refuses("tokens", lambda: encoding.embed(X_BTD, text(T)))
+        refuses("x has shape", lambda shape=shape: here.embed(jnp.ones(shape)))
 
 
-def test_keys_are_rotated_ahead_once_and_by_their_own_tokens():
-    (_, k, v), tokens = sides(num_kv_heads=2), read(common.build("rope"))
-    rotate = functools.partial(posenc_jax.rotate_keys, common.build("rope"), num_heads=H)
-    *rotated, rotated_tokens = rotate(k, v, tokens)
-    refuses("rotated already", lambda: rotate(*rotated, rotated_tokens))
-    refuses("tokens", lambda: rotate(k, v, common.build("rope").tokens(text(T + 2))))
-    refuses("num_heads=", lambda: rotate(k, v, tokens, num_heads=3))
-    dynamic = common.build("dynamic_ntk")
-    for encoding, who in (
-        (dynamic, "RoPE with DynamicNTK"),
-        (OnAxes(dynamic, axes=(0,)), "RoPE with DynamicNTK"),
-        (common.build("kv_shift", num_kv_heads=2), "KVShift"),
-    ):
-        run = functools.partial(posenc_jax.rotate_keys, encoding, k, v, num_heads=H)
-        refuses(f"{who} rotates all keys again", lambda run=run, e=encoding: run(read(e)))
+def test_keys_last_or_say_that_they_do_not():
+    _, k, v = sides(num_kv_heads=2)
+    rope, dynamic = common.build("rope"), common.build("dynamic_ntk")
+    refuses("positions", lambda: rope.at(text(T + 2)).keys(k, v))
+    refuses("input", lambda: common.build("fox").at(text(T)).keys(k, v))
+    keys = seen(rope).keys(k, v)
+    refuses("leave|left out", lambda: posenc_jax.attend(seen(rope), sides()[0], keys, v))
+    refuses("two encodings", lambda: keys.append(seen(NOPE).keys(k, v)))
+    refuses("size=2", lambda: keys.padded(2))
+    shift = common.build("kv_shift", num_kv_heads=2)
+    for encoding in (dynamic, OnAxes(dynamic, axes=(0,)), shift):
+        again = seen(encoding).keys(k, v)
+        who = type(encoding).__name__
+        refuses(f"{who} rotates all keys again", lambda again=again: again.append(again))
+    fixed = seen(dynamic, length=T).keys(k, v)
+    assert fixed.append(fixed).count == 2 * T
 
 
 def test_windows_and_scales_may_be_numbers_of_any_library():
@@ -208,7 +211,7 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize(
     "run",
     [
-        lambda number: read(NOPE).part(number(2), 1).index,
+        lambda number: seen(NOPE).part(number(2), 1).tokens.index,
         lambda number: attend("nope", window=(2, number(0))),
         lambda number: attend("nope", dropout=(number(0.5), KEY)),
         lambda number: attend(posenc_jax.make("soft_cap", over=NOPE, cap=number(3.0))),
@@ -233,10 +236,11 @@ def test_windows_to_both_sides_may_be_numbers_of_any_type():
         np.testing.assert_allclose(run(window=(left, 1)), past, rtol=1e-4)
 
 
-def test_tokens_made_for_an_equal_encoding_are_its_own():
-    """Also for one of one layer, and for other numbers."""
-    encoding = common.build("fox", seed=1)
-    tokens = jax.jit(lambda e: e.tokens(text(T)))(common.build("fox"))
-    attend(encoding, tokens=tokens.observed(encoding, X_BTD))
-    stacked = common.build("fox", num_layers=2)
-    attend(stacked.of_layer(1), tokens=stacked.tokens(text(T)).observed(stacked.of_layer(1), X_BTD))
+def test_keys_of_an_equal_encoding_are_its_own():
+    """Also of one of one layer, and for other numbers."""
+    q, k, v = sides()
+    encoding, other = common.build("fox", seed=1), common.build("fox")
+    posenc_jax.attend(seen(encoding), q, seen(other).keys(k, v))
+    stacked = common.build("fox", num_layers=2).at(text(T))
+    first, second = (stacked.of_layer(i).see(X_BTD)[0] for i in range(2))
+    posenc_jax.attend(first, q, second.keys(k, v))

@@ -19,8 +19,8 @@ def exported(name, implementation):
     encoding = common.build(name)
 
     def attend(q, k, v, x, mask):
-        tokens, options = encoding.tokens(text(T)), dict(implementation=implementation)
-        return posenc_jax.attend(encoding, q, k, v, tokens, x=x, mask=mask, **options)
+        here, options = encoding.at(text(T)), dict(implementation=implementation)
+        return posenc_jax.attend(here, q, k, v, x=x, mask=mask, **options)
 
     heads, width, mask = (B, T, H, C), (B, T, common.WIDTH), (B, 1, 1, T)
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (heads, heads, heads, width)]
@@ -48,7 +48,7 @@ def test_the_number_of_tokens_may_be_a_symbol(name, sizes):
     batch, count = export.symbolic_shape(sizes)
 
     def attend(q, k, v, positions, segment_ids):
-        return posenc_jax.attend(encoding, q, k, v, encoding.tokens(positions, segment_ids))
+        return posenc_jax.attend(encoding.at(positions, segment_ids), q, k, v)
 
     heads = jax.ShapeDtypeStruct((batch, count, H, C), jnp.float32)
     numbers = jax.ShapeDtypeStruct((batch, count), jnp.int32)

@@ -46,16 +46,16 @@ def test_a_scheme_may_be_fused_if_it_leaves_logits_and_output_alone(name):
     """The program that a scheme's hooks trace to says what they do to logits and output."""
     encoding, case = build(name), Case(T=4, S=4)
 
-    def attention(encoding, tile, v, rule):
+    def attention(encoding, pairs, v, rule):
         logits, out = jnp.zeros((2, H, 4, 4)), jnp.zeros((2, 4, H, v.shape[-1]))
 
         def leaves_alone(hook, x):
-            program = jax.make_jaxpr(lambda x: hook(x, tile))(x).jaxpr
+            program = jax.make_jaxpr(lambda x: hook(x, pairs))(x).jaxpr
             return program.outvars == program.invars
 
         mix = functools.partial(encoding.mix, weights_BHTS=logits)
         alone = leaves_alone(encoding.score, logits)
-        alone &= leaves_alone(lambda out, tile: mix(out, tile=tile), out)
+        alone &= leaves_alone(lambda out, pairs: mix(out, pairs=pairs), out)
         assert is_fusable(encoding) == alone
         return v
 
@@ -173,8 +173,8 @@ def test_splash_does_not_take(name, case):
 def test_splash_does_not_take_keys_of_other_segments(are_others):
     """A query that sees no key would not be 0."""
     encoding, ids = build("rope"), jnp.zeros((1, 128), jnp.int32)
-    q_tokens = encoding.tokens(text(128), ids)
-    k_tokens = encoding.tokens(text(128), ids + 1) if are_others else q_tokens
+    q_here = encoding.at(text(128), ids)
+    k_here = encoding.at(text(128), ids + 1) if are_others else q_here
 
     def attention(encoding, tile, v, rule):
         assert splash_takes(tile, v, rule) != are_others
@@ -182,4 +182,4 @@ def test_splash_does_not_take_keys_of_other_segments(are_others):
 
     q = k = v = jnp.ones((1, 128, 2, encoding.head_dim))
     with attention_cases.traced_for("cpu", "cpu"):
-        attend(encoding, q, k, v, q_tokens, k_tokens, implementation=attention)
+        attend(q_here, q, k_here.keys(k, v), implementation=attention)

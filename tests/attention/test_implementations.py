@@ -1,6 +1,5 @@
 """Every implementation of attention gives the values and gradients of the reference."""
 
-import dataclasses
 import functools
 
 import common
@@ -16,8 +15,8 @@ from attention_cases import (
     close,
     of_documents,
     plain,
+    seen,
     sides,
-    tokens_of,
 )
 
 import posenc_jax
@@ -82,10 +81,10 @@ def test_float64(name):
 @pytest.mark.parametrize("name", ["rope", "shaw"])
 def test_dense_is_differentiated_in_any_mode_and_twice(name):
     encoding, (q, k, v) = common.build(name), sides(common.HEADS, T, T)
-    tokens = encoding.tokens(text(T))
+    here = encoding.at(text(T))
 
     def total(q):
-        return (by("dense")(encoding, q, k, v, tokens) ** 2).sum()
+        return (by("dense")(here, q, k, v) ** 2).sum()
 
     def slope(q):  # along k, in forward mode
         return jax.jvp(total, (q,), (k,))[1]
@@ -102,8 +101,7 @@ def test_a_second_call_outside_of_jit_compiles_nothing(implementation, name):
     encoding, *qkv = operands(name)
 
     def run():
-        tokens = tokens_of(encoding, np.arange(T)[None])
-        return by(implementation)(encoding, *qkv, tokens)
+        return by(implementation)(seen(encoding, np.arange(T)[None]), *qkv)
 
     run()
     assert common.compilations(run) == 0
@@ -118,13 +116,13 @@ def test_a_query_that_sees_nothing_gives_zeros(name, dtype, implementation):
     """The gradients are no NaN either."""
     encoding, *qkv = operands(name)
     segments = jnp.zeros((1, T), jnp.int32)
-    queries = tokens_of(encoding, np.arange(T)[None], segments.at[0, 2].set(7))
-    keys = tokens_of(encoding, np.arange(T)[None], segments)
+    queries = seen(encoding, np.arange(T)[None], segments.at[0, 2].set(7))
+    every = seen(encoding, np.arange(T)[None], segments)
 
     @jax.jit
     def gradients(q, k, v):
         def loss(q, k, v):
-            out = by(implementation)(encoding, q, k, v, queries, keys)
+            out = by(implementation)(queries, q, every.keys(k, v))
             return (out**2).sum(), out
 
         return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
@@ -137,7 +135,7 @@ def test_a_query_that_sees_nothing_gives_zeros(name, dtype, implementation):
 
 def test_huge_logits_do_not_overflow():
     encoding, (q, k, v) = common.build("nope"), sides(4, 6, 6)
-    out = posenc_jax.attend(encoding, 1e7 * q, 1e7 * k, v, tokens_of(encoding, np.arange(6)[None]))
+    out = posenc_jax.attend(encoding.at(text(6)), 1e7 * q, 1e7 * k, v)
     logits = np.where(np.tri(6, dtype=bool), np.einsum("bthc,bshc->bhts", q, k), -np.inf)
     winner = np.take_along_axis(np.swapaxes(v, 1, 2), logits.argmax(-1)[..., None], axis=2)
     np.testing.assert_allclose(out, np.swapaxes(winner, 1, 2), rtol=1e-6)
@@ -149,15 +147,15 @@ def test_huge_logits_do_not_overflow():
 LATE = 2
 
 
-def in_a_column(encoding, q, k, v, tokens, _, *, sinks):
+def in_a_column(here, q, keys, *, sinks):
     """Attends to the keys and, in the last column, to the sink, whose value is nothing."""
-    logits = posenc_jax.logits(encoding, q, k, tokens)
+    logits = posenc_jax.logits(here, q, keys)
     shown = np.tri(T, k=-LATE, dtype=bool) & (DOCUMENTS[:, None] == DOCUMENTS[..., None])
     logits = jnp.where(shown[:, None], logits, -jnp.inf)
     sinks_BTH = jnp.broadcast_to(sinks, q.shape[:3])
     logits = jnp.concatenate([logits, sinks_BTH.swapaxes(1, 2)[..., None]], axis=-1)
     weights = jax.nn.softmax(logits)[..., :-1]
-    return jnp.einsum("bhts,bshc->bthc", weights, jnp.repeat(v, 2, axis=2))
+    return jnp.einsum("bhts,bshc->bthc", weights, jnp.repeat(keys.v, 2, axis=2))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -165,10 +163,10 @@ def with_sinks(attend, encoding, q, k, v, *sinks):
     """Returns attention under a sink a head, and a sink a query, and the gradients by all."""
 
     def loss(encoding, q, k, v, *sinks):
-        keys = tokens_of(encoding, text(T), DOCUMENTS)
+        here = seen(encoding, text(T), DOCUMENTS)
         index = jnp.arange(T, dtype=jnp.int32)[None] - LATE  # the first queries see no key
-        queries = dataclasses.replace(keys, index=index)
-        outputs = [attend(encoding, q, k, v, queries, keys, sinks=one) for one in sinks]
+        queries = seen(encoding, text(T), DOCUMENTS, index=index)
+        outputs = [attend(queries, q, here.keys(k, v), sinks=one) for one in sinks]
         return sum((out**2).sum() for out in outputs), jnp.stack(outputs)
 
     arguments = encoding, q, k, v, *sinks
@@ -224,8 +222,8 @@ def test_rows_are_dense_attention(name, rule, has_tiles, monkeypatch):
     @jax.jit
     def both(*operands):
         def loss(implementation, encoding, q, k, v):
-            tokens = tokens_of(encoding, text(ROWS), SEGMENTS)
-            output = by(implementation)(encoding, q, k, v, tokens, **RULES[rule])
+            here = seen(encoding, text(ROWS), SEGMENTS)
+            output = by(implementation)(here, q, k, v, **RULES[rule])
             return (output**2).sum(), output
 
         def run(implementation):
@@ -243,7 +241,7 @@ def test_rows_are_chosen_for_long_causal_attention_on_a_cpu(monkeypatch):
     def pieces(T, platform="cpu", **call):
         def attend(x):
             rope = posenc_jax.make("rope", head_dim=8)
-            return posenc_jax.attend(rope, x, x, x, rope.tokens(text(T)), **call)
+            return posenc_jax.attend(rope.at(text(T)), x, x, x, **call)
 
         program = jax.export.export(jax.jit(attend), platforms=[platform])
         x = jax.ShapeDtypeStruct((1, T, 2, 8), jnp.float32)

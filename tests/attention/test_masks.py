@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import B, by, close, sides, tokens_of
+from attention_cases import B, by, close, seen, sides
 from common import refuses
 
 import posenc_jax
@@ -62,7 +62,7 @@ def _run(attention, static, encoding, q, k, v, traced):
         options["dropout"] = options.pop("rate"), options.pop("key")
 
     def loss(encoding, q, k, v):
-        out = attention(encoding, q, k, v, tokens_of(encoding, text(T)), **options)
+        out = attention(seen(encoding, text(T)), q, k, v, **options)
         return (out**2).sum() + out[:, 3].sum(), out
 
     return jax.value_and_grad(loss, argnums=range(4), has_aux=True)(encoding, q, k, v)
@@ -86,11 +86,11 @@ def of_every_pair(table):
     return np.broadcast_to(table, (B, H, T, T))
 
 
-def written_out(encoding, q, k, v, tokens, *, mask):
+def written_out(here, q, k, v, *, mask):
     """Attends as a textbook has it, with a mask of all pairs."""
-    logits = posenc_jax.logits(encoding, q, k, tokens)
+    logits = posenc_jax.logits(here, q, k)
     weights = jnp.where(mask, jax.nn.softmax(jnp.where(mask, logits, -1e9)), 0)
-    return posenc_jax.combine(encoding, weights, v, tokens)
+    return posenc_jax.combine(here, weights, v)
 
 
 @pytest.mark.parametrize("name", ["rope", "shaw", "value_rope"])
@@ -117,21 +117,20 @@ def test_a_mask_in_other_implementations(implementation):
 def test_weights_of_some_heads_for_a_part_of_the_queries():
     """Made of ``logits``, weights of one's own are summed as ``attend`` sums its own."""
     encoding, (q, k, v) = common.build("shaw"), sides(H, T, T)
-    shard, tokens = posenc_jax.HeadShard(encoding, [2, 3], H), encoding.tokens(text(T))
-    part, rotated = tokens.part(T - 2, 2), tokens.rotated()
-    k, v, _ = posenc_jax.rotate_keys(encoding, k, v, tokens, num_heads=H)
     q, k, v = (x[:, :, 2:] for x in (q[:, -2:], k, v))
-    logits = posenc_jax.logits(shard, q, k, part, rotated)
+    here = encoding.at(text(T)).of_heads(np.array([2, 3]), H)
+    part, keys = here.part(T - 2, 2), here.keys(k, v)
+    logits = posenc_jax.logits(part, q, keys)
     shown = np.tri(T, dtype=bool)[-2:]
     weights = jax.nn.softmax(jnp.where(shown[None, None], logits, -jnp.inf))
-    combined = posenc_jax.combine(shard, weights, v, part, rotated)
-    usual = posenc_jax.attend(shard, q, k, v, part, rotated)
+    combined = posenc_jax.combine(part, weights, keys)
+    usual = posenc_jax.attend(part, q, keys)
     np.testing.assert_allclose(combined, usual, atol=2e-5)
 
 
 def test_a_function_reads_traced_arrays_and_the_order_of_a_part():
     encoding, q, k, v = operands("rope")
-    tokens, lengths = encoding.tokens(text(T)), jnp.array([5, 20])
+    here, lengths = encoding.at(text(T)), jnp.array([5, 20])
 
     @functools.partial(jax.jit, static_argnums=0)
     def last(attention, q, k, v, lengths):
@@ -139,8 +138,8 @@ def test_a_function_reads_traced_arrays_and_the_order_of_a_part():
             return (k_index <= q_index) & (k_index >= lengths[:, None, None, None])
 
         mask = jax.tree_util.Partial(shown, lengths)
-        part = tokens.part(T - 7, 7)
-        return attention(encoding, q[:, -7:], k, v, part, tokens, mask=mask, causal=False)
+        part = here.part(T - 7, 7)
+        return attention(part, q[:, -7:], here.keys(k, v), mask=mask, causal=False)
 
     table = np.tri(T, dtype=bool) & (np.arange(T) >= np.array(lengths)[:, None, None, None])
     (_, expected), _ = run(by_dense, "rope", of_every_pair(table), causal=False)
@@ -155,9 +154,9 @@ def test_a_function_reads_the_order_of_the_row_beside_chunks_of_segments(impleme
 
     index = np.arange(T)
     encoding, segment_ids = common.build("nope"), (index >= 7)[None].astype(np.int32)
-    tokens = encoding.tokens(text(T), segment_ids)
+    here = encoding.at(text(T), segment_ids)
     attend = functools.partial(
-        posenc_jax.attend, encoding, *sides(2, T, T), tokens, implementation=implementation
+        posenc_jax.attend, here, *sides(2, T, T), implementation=implementation
     )
     chunks = posenc_jax.Chunks(5)
     by_function = attend(window=chunks, mask=without_10)
@@ -215,8 +214,8 @@ def test_weights_are_dropped_at_the_rate_and_independently():
     one_hot = jnp.broadcast_to(jnp.eye(T)[None, :, None], (B, T, H, T))
 
     def weights(**options):
-        tokens = encoding.tokens(text(T))
-        return posenc_jax.attend(encoding, q, k, one_hot, tokens, causal=False, **options)
+        here = encoding.at(text(T))
+        return posenc_jax.attend(here, q, k, one_hot, causal=False, **options)
 
     whole = weights()
     ratio = np.asarray(weights(dropout=(0.25, KEY)) / whole)
@@ -235,10 +234,10 @@ def test_packed_documents_drop_other_weights_under_chunks():
     encoding, (q, k, v) = operands("nope")[0], sides(4, T // 2, T // 2)
     twice = [jnp.concatenate([x, x], axis=1) for x in (q, k, v)]
     segments = np.repeat([[0, 1]], T // 2, axis=1)
-    tokens = encoding.tokens(posenc_jax.positions.packed(segments), segments)
+    here = encoding.at(posenc_jax.positions.packed(segments), segments)
     for dropped in (False, True):
         more = {"dropout": (0.5, KEY)} if dropped else {}
-        out = posenc_jax.attend(encoding, *twice, tokens, window=posenc_jax.Chunks(T), **more)
+        out = posenc_jax.attend(here, *twice, window=posenc_jax.Chunks(T), **more)
         first, second = jnp.split(out, 2, axis=1)
         assert bool(jnp.allclose(first, second, atol=1e-6)) != dropped
 
@@ -253,7 +252,7 @@ def test_one_sided_schemes_refuse_later_keys(name, fix):
     _, *qkv = operands("t5_both")
     one_sided = common.build(name)
     for encoding in (one_sided, posenc_jax.make("soft_cap", over=one_sided, cap=5.0)):
-        attend = functools.partial(posenc_jax.attend, encoding, *qkv, encoding.tokens(text(T)))
+        attend = functools.partial(posenc_jax.attend, encoding.at(text(T)), *qkv)
         refuses(f"causal=False.*{fix}", lambda attend=attend: attend(causal=False))
 
 
@@ -263,13 +262,13 @@ def test_absolute_schemes_without_embed_are_named_once():
     from posenc_jax.encodings.lib import added
 
     encoding, (q, k, v) = common.build("learned", train_length=T), sides(4, T, T)
-    tokens = encoding.tokens(text(T))
+    here = encoding.at(text(T))
     added._WITHOUT_WARNING.clear()
-    with pytest.warns(UserWarning, match=r"encoding\.embed"):
-        posenc_jax.attend(encoding, q, k, v, tokens)
+    with pytest.warns(UserWarning, match=r"here\.embed"):
+        posenc_jax.attend(here, q, k, v)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        posenc_jax.attend(encoding, q, k, v, tokens)
+        posenc_jax.attend(here, q, k, v)
         added._WITHOUT_WARNING.clear()
-        encoding.embed(jnp.ones((B, T, common.WIDTH)), tokens)
-        posenc_jax.attend(encoding, q, k, v, tokens)
+        here.embed(jnp.ones((B, T, common.WIDTH)))
+        posenc_jax.attend(here, q, k, v)

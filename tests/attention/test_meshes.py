@@ -8,7 +8,7 @@ import numpy as np
 import probe
 import pytest
 import schemes
-from attention_cases import by, close, sides, tokens_of
+from attention_cases import by, close, seen, sides
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
@@ -54,7 +54,7 @@ def test_operations_know_where_results_lie_on_explicit_axes(name):
 @jax.jit
 def of_text(encoding, q, k, v):
     """Returns attention over the eight tokens of a text."""
-    return posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(8)))
+    return posenc_jax.attend(encoding.at(text(8)), q, k, v)
 
 
 @pytest.mark.parametrize("name", ["string", "transformer_xl", "deberta", "grape_a"])
@@ -81,12 +81,11 @@ def test_text_under_a_scheme_of_cameras_on_explicit_axes():
 def test_heads_in_a_shard_map_over_every_axis():
     """Within it each device has all tokens, so there is nothing to pass around in a ring."""
     mesh, encoding = common.mesh_of(AxisType.Auto, context=2, model=2), common.build("t5")
-    tokens, spec = encoding.tokens(text(8)), PartitionSpec(None, None, "model")
+    here, spec = encoding.at(text(8)), PartitionSpec(None, None, "model")
     qkv = sides(4, 8, 8)
 
     def attend(heads, q, k, v):
-        shard = posenc_jax.HeadShard(encoding, heads, common.HEADS)
-        return posenc_jax.attend(shard, q, k, v, tokens)
+        return posenc_jax.attend(here.of_heads(heads, common.HEADS), q, k, v)
 
     in_specs = PartitionSpec("model"), spec, spec, spec
     spread = jax.shard_map(attend, in_specs=in_specs, out_specs=spec, check_vma=False)
@@ -141,7 +140,7 @@ def value_and_gradients(implementation, encoding, q, k, v):
     positions = np.random.default_rng(0).integers(0, 30, (2, T))
 
     def loss(encoding, q, k, v):
-        output = by(implementation)(encoding, q, k, v, tokens_of(encoding, positions))
+        output = by(implementation)(seen(encoding, positions), q, k, v)
         return (output**2).sum(), output
 
     return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(encoding, q, k, v)
@@ -175,7 +174,7 @@ def test_inputs_lie_by_token_on_explicit_axes(name):
     @jax.jit
     def run(*operands):
         def loss(q, k, v, x):
-            out = posenc_jax.attend(encoding, q, k, v, encoding.tokens(text(T)), x=x)
+            out = posenc_jax.attend(encoding.at(text(T)), q, k, v, x=x)
             return (out**2).sum(), out
 
         return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(*operands)

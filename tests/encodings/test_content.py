@@ -25,11 +25,11 @@ def inputs(num_kv_heads=H):
 def test_cope_under_a_window_counts_what_the_window_shows():
     encoding = common.build("cope")
     q, k, v = inputs()
-    tokens = encoding.tokens(text(T))
-    windowed = posenc_jax.attend(encoding, q, k, v, tokens, window=5)
+    here = encoding.at(text(T))
+    windowed = posenc_jax.attend(here, q, k, v, window=5)
     last = slice(T - 5, T)
-    near = tokens.part(T - 5, 5)
-    alone = posenc_jax.attend(encoding, q[:, last], k[:, last], v[:, last], near)
+    near = here.part(T - 5, 5)
+    alone = posenc_jax.attend(near, q[:, last], k[:, last], v[:, last])
     common.close(windowed[:, -1], alone[:, -1])
 
 
@@ -46,9 +46,9 @@ def test_path_in_blocks(monkeypatch, is_written):
     segment_ids = np.array([[0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0, 0]])
 
     def loss(encoding, q, k, v):
-        tokens = encoding.tokens(text(T), segment_ids, index=order[None])
-        tokens = tokens.observed(encoding, x_BTD)
-        out = posenc_jax.attend(encoding, q, k, v, tokens)
+        here = encoding.at(text(T), segment_ids, index=order[None])
+        here = here.see(x_BTD)[0]
+        out = posenc_jax.attend(here, q, k, v)
         return (out**2).sum(), out
 
     def results(block):
@@ -72,8 +72,8 @@ LONG = 64  # two pieces of the band
 def attention(implementation, positions, encoding, *sides):
     """Returns a loss, and the logits' softmax times the values."""
     x_BTD = 0.5 * common.normal(3, 2, LONG, common.WIDTH)
-    tokens = encoding.tokens(positions).observed(encoding, jnp.asarray(x_BTD))
-    out = posenc_jax.attend(encoding, *sides, tokens, implementation=implementation)
+    here = encoding.at(positions).see(jnp.asarray(x_BTD))[0]
+    out = posenc_jax.attend(here, *sides, implementation=implementation)
     return (out**2).sum(), out
 
 
@@ -101,9 +101,15 @@ def test_tiles_beyond_the_extent_are_those_of_no_positions():
     encoding = common.build("inkling", extent=3)
     encoding.profiles[...] = jnp.full_like(encoding.profiles[...], jnp.nan)
     q, k, v = sides(4, LONG, LONG)
-    tokens = encoding.tokens(text(LONG)).observed(encoding, jnp.zeros((2, LONG, common.WIDTH)))
-    late, early = tokens.part(20, 44), tokens.part(0, 10)
-    attend = functools.partial(posenc_jax.attend, implementation="blockwise")
-    far = attend(encoding, q[:, 20:], k[:, :10], v[:, :10], late, early)
-    plain = attend(posenc_jax.Encoding(), q[:, 20:], k[:, :10], v[:, :10], late, early)
+    here = encoding.at(text(LONG)).see(jnp.zeros((2, LONG, common.WIDTH)))[0]
+    nope = posenc_jax.Encoding().at(text(LONG))
+    far, plain = (
+        posenc_jax.attend(
+            side.part(20, 44),
+            q[:, 20:],
+            side.part(0, 10).keys(k[:, :10], v[:, :10]),
+            implementation="blockwise",
+        )
+        for side in (here, nope)
+    )
     np.testing.assert_allclose(far, plain, atol=1e-6)

@@ -147,13 +147,13 @@ def test_sinusoidal(name, key, layout):
     T, D = arrays[key].shape
     encoding = posenc_jax.make("sinusoidal", model_dim=D, layout=layout)
     x_BTD = common.normal(0, 1, T, D)
-    tokens = encoding.tokens(text(T))
-    close(encoding.embed(x_BTD, tokens), arrays[key] + np.sqrt(D) * x_BTD[0, None], atol=1e-5)
+    here = encoding.at(text(T))
+    close(here.embed(x_BTD), arrays[key] + np.sqrt(D) * x_BTD[0, None], atol=1e-5)
 
 
 def test_sinusoidal_of_x_transformers_is_a_scaled_table():
     arrays, _ = common.golden("sinusoidal_half_T20_d64")
     encoding = posenc_jax.make("sinusoidal", model_dim=64, layout="half", token_scale=1.0)
-    tokens = encoding.tokens(text(20))
-    table = encoding.embed(jnp.zeros((1, 20, 64)), tokens)[0]
+    here = encoding.at(text(20))
+    table = here.embed(jnp.zeros((1, 20, 64)))[0]
     close(np.asarray(table) * arrays["scale"], arrays["table_scaled"])

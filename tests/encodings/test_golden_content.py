@@ -39,24 +39,24 @@ def test_transformer_xl(name, u, v):
 
     heads = np.concatenate([arrays["mems"], arrays["w"]]) @ arrays["qkv_weight"].T
     q, k, v = (part.reshape(1, S, H, C) for part in np.split(heads, 3, axis=-1))
-    q_tokens, k_tokens, out, logits = jax.jit(attend_with_memory)(encoding, q[:, M:], k, v)
+    here, there, out, logits = jax.jit(attend_with_memory)(encoding, q[:, M:], k, v)
 
     if "logits_lower" in arrays:
         close(np.tril(logits, M), np.tril(arrays["logits_lower"], M), rtol=1e-4, atol=1e-5)
     if "attn_probs" in arrays:
-        actual = common.probabilities(encoding, q[:, M:], k, q_tokens, k_tokens)[0]
+        actual = common.probabilities(here, q[:, M:], k, there)[0]
         close(actual, arrays["attn_probs"], rtol=1e-4, atol=1e-5)
     expected = arrays.get("attn_plus_residual", arrays.get("out_plus_residual"))
     close(out.reshape(T, D) + arrays["w"], expected, rtol=1e-4, atol=1e-5)
 
 
 def attend_with_memory(encoding, q, k, v):
-    """Returns tokens of queries and of keys, whose last are the queries', output and logits."""
+    """Returns the encoding at queries and at keys, whose last are these, output and logits."""
     T, S = q.shape[1], k.shape[1]
-    k_tokens = encoding.tokens(text(S))
-    q_tokens = k_tokens.part(S - T, T)
-    out = posenc_jax.attend(encoding, q, k, v, q_tokens, k_tokens)
-    return q_tokens, k_tokens, out, posenc_jax.logits(encoding, q, k, q_tokens, k_tokens)[0]
+    there = encoding.at(text(S))
+    here = there.part(S - T, T)
+    out = posenc_jax.attend(here, q, there.keys(k, v))
+    return here, there, out, posenc_jax.logits(here, q, there.keys(k, k))[0]
 
 
 @pytest.mark.parametrize("name", ["deberta_v2_bucket_256_512", "deberta_repo_bucket_256_512"])
@@ -90,9 +90,10 @@ def test_dape(bias):
 def score(encoding, logits_BHTS, positions):
     """Returns what a scheme that does not look at queries and keys makes of these logits."""
     B, H, T, _ = logits_BHTS.shape
-    tokens, nothing = encoding.tokens(positions), jnp.zeros((B, T, H, 1))
-    tile = posenc_jax.Tile(nothing, nothing, tokens, tokens, 1.0, None, H)
-    return jax.jit(type(encoding).score)(encoding, logits_BHTS, tile)
+    tokens, nothing = encoding.at(positions).tokens, jnp.zeros((B, T, H, 1))
+    side = posenc_jax.Side(None, H, is_query=True)
+    pairs = posenc_jax.Pairs(nothing, nothing, tokens, tokens, 1.0, side)
+    return jax.jit(type(encoding).score)(encoding, logits_BHTS, pairs)
 
 
 def test_stick_breaking():
@@ -100,13 +101,13 @@ def test_stick_breaking():
     arrays, params = float32("stickbreaking_h2_T9")
     encoding = posenc_jax.make("stick_breaking")
     q, k, v, out = (by_token(arrays[key]) for key in ("q", "k", "v", "out"))
-    tokens = encoding.tokens(text(params["T"]))
+    here = encoding.at(text(params["T"]))
     remainder = arrays["remainder"].swapaxes(1, 2)[..., None]
-    close(posenc_jax.attend(encoding, q, k, v, tokens), out + remainder * v, atol=1e-5)
-    weights = np.asarray(common.probabilities(encoding, q, k, tokens))
+    close(posenc_jax.attend(here, q, k, v), out + remainder * v, atol=1e-5)
+    weights = np.asarray(common.probabilities(here, q, k))
     close(np.einsum("bhtt->bht", weights), arrays["remainder"], rtol=1e-4)
     # A softmax would hide a number that is added to all logits of a row, and sinks would not.
-    logits = posenc_jax.logits(encoding, q, k, tokens)
+    logits = posenc_jax.logits(here, q, k)
     close(np.tril(np.exp(logits)), weights, rtol=1e-4)
 
 
@@ -117,8 +118,8 @@ def test_fox_bias():
     encoding = posenc_jax.make("fox", num_heads=2, model_dim=D, rngs=nnx.Rngs(0))
     close(encoding.gate.bias, np.full(2, params["bias_init"]), rtol=0, atol=0)
     load(encoding, {"gate.kernel": arrays["weight"].T, "gate.bias": arrays["bias_param"]})
-    tokens, zeros = encoding.tokens(text(T)).observed(encoding, x_BTD), jnp.zeros((B, T, 2, 1))
-    actual = posenc_jax.logits(encoding, zeros, zeros, tokens)
+    here, zeros = encoding.at(text(T)).see(x_BTD)[0], jnp.zeros((B, T, 2, 1))
+    actual = posenc_jax.logits(here, zeros, zeros)
     close(np.tril(actual), np.tril(arrays["bias"]), rtol=1e-5, atol=1e-6)
 
 
@@ -132,18 +133,19 @@ def test_path(golden, shuffled):
     gated = params["forget_gate"]
     sizes = dict(num_heads=H, num_kv_heads=K, head_dim=C, model_dim=H * C, forget_gate=gated)
     encoding = posenc_jax.make("path", rngs=nnx.Rngs(0), **sizes)
-    tokens = encoding.tokens(text(T)).observed(encoding, jnp.zeros((1, T, H * C)))
+    here = encoding.at(text(T)).see(jnp.zeros((1, T, H * C)))[0]
     made = {"w": arrays["w"], "beta": arrays["beta"]}
     if gated:
         made["gate"] = running_sum(jnp.asarray(arrays["g"]))
-    tokens = tokens.having(tokens.made | made)
+    here = common.having(here, here.tokens.made | made)
 
     q, k, v = (jnp.asarray(arrays[key]) for key in "qkv")
     order = np.random.default_rng(0).permutation(T) if shuffled else np.arange(T)
     if shuffled:
-        cut = jax.tree.map(lambda x: x[:, order], tokens)
-        tokens = dataclasses.replace(cut, index=tokens.order()[:, order])
-    out = jax.jit(posenc_jax.attend)(encoding, q[:, order], k[:, order], v[:, order], tokens)
+        cut = jax.tree.map(lambda x: x[:, order], here.tokens)
+        tokens = dataclasses.replace(cut, index=here.tokens.order()[:, order])
+        here = dataclasses.replace(here, tokens=tokens)
+    out = jax.jit(posenc_jax.attend)(here, q[:, order], k[:, order], v[:, order])
     close(out, arrays["out"][:, order], rtol=1e-5, atol=1e-5)
 
 
@@ -180,7 +182,7 @@ def test_grape_m(golden, name):
         close(encoding.bias[...], arrays["b_omega_init"], rtol=1e-5)
         encoding.kernel[...], encoding.bias[...] = arrays["w_omega"], arrays["b_omega"]
 
-    tokens = encoding.tokens(text(T)).observed(encoding, x_BTD)
+    here = encoding.at(text(T)).see(x_BTD)[0]
     results = layer(encoding, arrays["q_raw"], arrays["k_raw"], arrays["v"], x_BTD)
 
     def normed(key):
@@ -191,13 +193,13 @@ def test_grape_m(golden, name):
     q, k = map(normed, "qk")
     scale = params["scale"]
     nope = posenc_jax.Encoding()
-    out = posenc_jax.attend(nope, q, k, arrays["v"], nope.tokens(text(T)), scale=scale)
+    out = posenc_jax.attend(nope.at(text(T)), q, k, arrays["v"], scale=scale)
     as_published(golden, q=q, k=k, out=out)
     logits = scale * np.einsum("bthc,bshc->bhts", q, k)
     close(np.tril(logits), np.tril(arrays["logits"]), rtol=1e-5, atol=5e-5)
     if "phase" in arrays:
         # The slowest pair rotates by less than half a turn in all, clockwise.
-        cos, sin = (table[..., -1] for table in tokens.made)
+        cos, sin = (table[..., -1] for table in here.tokens.made)
         as_published(golden, phase=np.arctan2(-sin, cos) / arrays["freq"][0, -1])
 
 
@@ -207,7 +209,7 @@ def test_kv_shift():
     K, D = params["num_heads"], arrays["x"].shape[-1]
     encoding = posenc_jax.make("kv_shift", num_heads=K, model_dim=D, over="nope", rngs=nnx.Rngs(0))
     encoding.kernel[...] = jnp.concatenate([arrays["w_shift"]] * 2, axis=1)
-    tokens = encoding.tokens(text(arrays["x"].shape[1])).observed(encoding, arrays["x"])
-    side = posenc_jax.Side(None, K, K, is_query=False)
+    here = encoding.at(text(arrays["x"].shape[1])).see(arrays["x"])[0]
+    side = posenc_jax.Side(None, K, is_query=False)
     for rotate in (encoding.rotate, encoding.rotate_values):
-        close(rotate(arrays["k_raw"], tokens, side), arrays["k"], rtol=1e-5, atol=1e-6)
+        close(rotate(arrays["k_raw"], here.tokens, side), arrays["k"], rtol=1e-5, atol=1e-6)

@@ -49,7 +49,7 @@ def test_axial_rope_of_rope_vit():
     encoding = posenc_jax.make("rope", **sizes, **by_axis, layout="interleaved")
     positions = jnp.asarray(rows_and_columns(arrays, params))
     patches = positions[:, params["prefix_tokens"] :]
-    cos, sin = (table[0, :, 0] for table in encoding.tokens(patches).made)
+    cos, sin = (table[0, :, 0] for table in encoding.at(patches).tokens.made)
     q, k = (rotated(encoding, jnp.asarray(arrays[key]), positions) for key in "qk")
     as_published("rope_vit_axial", cos=cos, sin=sin, q_rot=q, k_rot=k)
 
@@ -76,12 +76,12 @@ def test_dinov3(golden, monkeypatch):
         drawn = arrays["shift"], np.log(arrays["factor"])
         draws = iter([*(x[None, None] for x in drawn), np.zeros((1, 1, 1))])
         monkeypatch.setattr(jax.random, "uniform", lambda *_, **__: next(draws))
-        grid = encoding.moved(grid, jax.random.key(0))
+        grid = encoding.augmented(grid, jax.random.key(0))
     grid = jnp.asarray(grid, jnp.float32)
     patches = grid[:, params["prefix_tokens"] :]
     close(patches[0], arrays["coords"], rtol=1e-5, atol=1e-6)
     rate, _ = encoding.frequencies(params["head_dim"], params["rope_theta"], 1)
-    cos, sin = (table[0, :, 0] for table in encoding.tokens(patches).made)
+    cos, sin = (table[0, :, 0] for table in encoding.at(patches).tokens.made)
     # Rows and columns have the same rates.
     q, k = (rotated(encoding, jnp.asarray(arrays[key]), grid) for key in "qk")
     as_published(golden, inv_freq=rate[: len(rate) // 2], cos=cos, sin=sin, q_rot=q, k_rot=k)
@@ -91,7 +91,7 @@ def test_dinov3_moves_the_patch_in_the_centre_but_no_class_token():
     """An odd grid has a patch in its centre, where class and register tokens are too."""
     encoding = posenc_jax.make("dinov3", head_dim=8, shift=0.3)
     grid = jnp.asarray(centred_grid(3, 5, others=2))
-    placed = encoding.moved(grid, jax.random.key(0))
+    placed = encoding.augmented(grid, jax.random.key(0))
     np.testing.assert_array_equal(placed[0, :2], 0)
     assert (abs(placed - grid)[0, 2:] > 1e-3).all()
     x = jnp.asarray(common.normal(0, 1, 17, 1, 8))
@@ -105,7 +105,7 @@ def test_dinov3_moves_coordinates_in_training():
     encoding = posenc_jax.make("dinov3", head_dim=8, **given)
     grid = jnp.asarray([[[-1.0, -1.0], [1.0, 1.0]]])
     keys = jax.random.split(jax.random.key(0), 400)
-    placed = np.asarray(jax.vmap(lambda key: encoding.moved(grid, key))(keys))[:, 0]
+    placed = np.asarray(jax.vmap(lambda key: encoding.augmented(grid, key))(keys))[:, 0]
     factor = (placed[:, 1] - placed[:, 0]) / 2
     shift = placed[:, 1] / factor - 1
     assert 0.28 < np.abs(shift).max() <= 0.3 + 1e-6
@@ -114,7 +114,7 @@ def test_dinov3_moves_coordinates_in_training():
     between = np.abs(logs[:, 0] - logs[:, 1]).max() / np.log(2.25)
     assert 0.9 < between <= 1 + 1e-5
     assert np.abs(shift[:, 0] - shift[:, 1]).max() > 0.3
-    np.testing.assert_array_equal(encoding.tokens(grid).positions, grid)
+    np.testing.assert_array_equal(encoding.at(grid).tokens.positions, grid)
 
 
 @pytest.mark.parametrize("golden", ["swinv2_cpb", "swinv2_cpb_pretrained"])
@@ -131,9 +131,9 @@ def test_swin_v2(golden):
 
     @jax.jit
     def bias_and_out(encoding, q, k, v):
-        tokens = encoding.tokens(jnp.asarray(cells))
-        bias = posenc_jax.logits(encoding, 0 * q, k, tokens)
-        return bias, posenc_jax.attend(encoding, q, k, v, tokens, causal=False)
+        here = encoding.at(jnp.asarray(cells))
+        bias = posenc_jax.logits(here, 0 * q, k)
+        return bias, posenc_jax.attend(here, q, k, v, causal=False)
 
     bias, out = bias_and_out(encoding, *(arrays[key] for key in ("q", "k", "v")))
     close(bias[0], arrays["bias"], rtol=2e-5, atol=2e-5)

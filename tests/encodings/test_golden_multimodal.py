@@ -67,7 +67,7 @@ def test_mhrope():
     positions = axes_last(arrays["position_ids"]).astype(np.int32)
     for axis_heads in (tuple(params["heads_thw"]), None):
         encoding = posenc_jax.make("mhrope", axis_heads=axis_heads, **sizes)
-        tables = encoding.tokens(positions).made
+        tables = encoding.at(positions).tokens.made
         for table, key in zip(tables, ("cos", "sin"), strict=True):
             expected = by_token(arrays[key])[..., : params["head_dim"] // 2]
             close(table, expected, atol=2e-4)
@@ -152,16 +152,14 @@ def test_ultravico():
     settings = dict(window=params["window"], alpha=params["alpha"])
     encoding = UltraViCo(over=posenc_jax.Encoding(), **settings)
     # Tokens are apart by their index, whatever their positions.
-    tokens = encoding.tokens(jnp.zeros((1, q.shape[1], 3)))
-    close(posenc_jax.logits(encoding, q, k, tokens), arrays["logits"], atol=1e-5)
+    here = encoding.at(jnp.zeros((1, q.shape[1], 3)))
+    close(posenc_jax.logits(here, q, k), arrays["logits"], atol=1e-5)
     for implementation in ("dense", "blockwise"):
-        out = posenc_jax.attend(
-            encoding, q, k, v, tokens, causal=False, implementation=implementation
-        )
+        out = posenc_jax.attend(here, q, k, v, causal=False, implementation=implementation)
         close(out, arrays["out"], atol=1e-5)
-    two = encoding.tokens(jnp.zeros((1, 2, 3)))  # which do not say their index among the others
+    two = encoding.at(jnp.zeros((1, 2, 3)))  # which do not say their index among the others
     with pytest.raises(ValueError, match="UltraViCo must know"):
-        posenc_jax.attend(encoding, q[:, :2], k, v, two, tokens, causal=False)
+        posenc_jax.attend(two, q[:, :2], here.keys(k, v), causal=False)
 
 
 STORIES = ["uniform", "slow", "pause", "reverse", "warp", "shifted"]
@@ -177,7 +175,7 @@ def test_time_rope(story):
         encoding = posenc_jax.make(
             "time_rope", head_dim=params["head_dim"], base=params["theta"], sections=sections
         )
-        cos, sin = encoding.tokens(positions).made
+        cos, sin = encoding.at(positions).tokens.made
         close(cos[0, :, 0], arrays[f"{story}/cos"][:, ::2], atol=3e-4)
         close(sin[0, :, 0], arrays[f"{story}/sin"][:, ::2], atol=3e-4)
         after = (rotated(encoding, x, positions) for x in (q, k))

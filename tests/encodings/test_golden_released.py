@@ -33,12 +33,12 @@ def test_inkling_bias_between_any_positions():
     load(encoding, dict(profiles=arrays["profiles"], kernel=np.eye(H * R)))
     vectors_BTD = arrays["rel_states"].reshape(2, -1, H * R)
     places = (np.asarray(common.golden("inkling_bias_decode")[0][f"{x}_positions"]) for x in "qk")
-    queries, keys = (
-        encoding.tokens(p[None], index=np.arange(len(p))[None]).observed(encoding, x_BTD)
+    here, there = (
+        encoding.at(p[None], index=np.arange(len(p))[None]).see(x_BTD)[0]
         for p, x_BTD in zip(places, (vectors_BTD, jnp.zeros((2, 10, H * R))), strict=True)
     )
-    q, k = jnp.zeros((2, queries.count, H, 1)), jnp.zeros((2, keys.count, H, 1))
-    close(posenc_jax.logits(encoding, q, k, queries, keys), arrays["bias"], rtol=1e-6)
+    q, k = (jnp.zeros((2, side.tokens.count, H, 1)) for side in (here, there))
+    close(posenc_jax.logits(here, q, there.keys(k, k)), arrays["bias"], rtol=1e-6)
 
 
 MISTRAL = ["mistral_large4_lerope", "mistral_large4_far", "mistral_large4_nope_layer"]
@@ -69,10 +69,10 @@ def test_mistral_large_4(golden):
     results = layer(encoding, q, k, arrays["v"], **rule)
     as_published(golden, **{key: results[key] for key in ("logits", "out", "weights")})
     # The first channels do not rotate, and show what all of a query is multiplied by.
-    tokens, side = encoding.tokens(positions), posenc_jax.Side(None, k.shape[2], k.shape[2], True)
-    as_published(golden, q_factor=encoding.rotate(jnp.ones_like(q), tokens, side)[..., 0])
+    here, side = encoding.at(positions), posenc_jax.Side(None, k.shape[2], is_query=True)
+    as_published(golden, q_factor=encoding.rotate(jnp.ones_like(q), here.tokens, side)[..., 0])
     if params["use_rope"]:
-        cos, sin = (table[:, :, 0] for table in tokens.made)
+        cos, sin = (table[:, :, 0] for table in here.tokens.made)
         as_published(golden, cos=cos, sin=sin, inv_freq=rates(encoding.inner))
         load(encoding, {"inner.alpha": 0 * arrays["alpha"]})
         as_published(golden, inv_freq_yarn=rates(encoding.inner))
@@ -110,8 +110,8 @@ def test_values_that_rotate(golden):
     results = layer(encoding, q, k, arrays.get("v", k), positions=positions, **rule)
     as_published(golden, inv_freq=rates(encoding), **results)
     # What rotates outputs back, undone.
-    side = posenc_jax.Side(None, q.shape[2], k.shape[2], True)
-    before = encoding.rotate(results["out"], encoding.tokens(positions), side)
+    side = posenc_jax.Side(None, q.shape[2], is_query=True)
+    before = encoding.rotate(results["out"], encoding.at(positions).tokens, side)
     as_published(golden, out_before=before)
     S, C = k.shape[1], k.shape[3]
     if C - params["rope_channels"] >= S:
@@ -134,10 +134,10 @@ def test_heads_of_two_parts(golden, layout):
     assert (rope.layout, rope.head_dim) == (layout, params["qk_rope_head_dim"])
     as_published(golden, inv_freq=rates(rope))
 
-    H, tokens = params["num_heads"], rope.tokens(arrays["positions"])
+    H, here = params["num_heads"], rope.at(arrays["positions"])
     q_nope, q_rope = jnp.split(arrays["q"], [params["qk_nope_head_dim"]], axis=-1)
-    q_rope = rope.rotate(q_rope, tokens, posenc_jax.Side(None, H, 1, is_query=True))
-    k_rope = rope.rotate(arrays["k_rope"], tokens, posenc_jax.Side(None, H, 1, is_query=False))
+    q_rope = rope.rotate(q_rope, here.tokens, posenc_jax.Side(None, H, is_query=True))
+    k_rope = rope.rotate(arrays["k_rope"], here.tokens, posenc_jax.Side(None, 1, is_query=False))
     q = jnp.concatenate([q_nope, q_rope], axis=-1)
     k = jnp.concatenate([arrays["k_nope"], jnp.repeat(k_rope, H, axis=2)], axis=-1)
     rule = dict(scale=params["scale"], with_weights=True)
@@ -162,6 +162,6 @@ def test_scales_of_queries():
     arrays, params = common.golden("llama4_attn_temperature")
     llama4 = posenc_jax.make("llama4_temperature", **params)
     for positions, scale, encoding in [*cases, (arrays["positions"], arrays["q_scale"], llama4)]:
-        ones, tokens = jnp.ones((1, len(scale), 1, 2)), encoding.tokens(np.int32(positions)[None])
-        scaled = encoding.rotate(ones, tokens, ONE_HEAD)[0, :, 0]
+        ones, here = jnp.ones((1, len(scale), 1, 2)), encoding.at(np.int32(positions)[None])
+        scaled = encoding.rotate(ones, here.tokens, ONE_HEAD)[0, :, 0]
         close(scaled, np.repeat(scale[:, None], 2, axis=1), rtol=1e-6, atol=1e-6)

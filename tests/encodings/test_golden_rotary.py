@@ -36,7 +36,7 @@ def test_rope_angles_to_two_million(name, options):
     arrays, params = common.golden(name)
     encoding = of_rope(params)
     positions = jnp.asarray(arrays["positions"], jnp.int32)[None]
-    prepare = jax.jit(lambda p, n: encoding.tokens(p, length=n).made, compiler_options=options)
+    prepare = jax.jit(lambda p, n: encoding.at(p, length=n).tokens.made, compiler_options=options)
     for dtype in (jnp.int32, jnp.float32):
         cos, sin = prepare(positions.astype(dtype), 1)
         close(cos[0, :, 0], arrays["cos_f64_independent"], rtol=0, atol=1e-6)
@@ -165,7 +165,7 @@ def test_longrope_switches_for_all_positions():
     for length in (32, 64, 65, 128):
         positions = arrays[f"idx_T{length}"].astype(np.int32)
         assert positions.max() == length - 1
-        tables = (table[0, :, 0] for table in encoding.tokens(positions[None]).made)
+        tables = (table[0, :, 0] for table in encoding.at(positions[None]).tokens.made)
         close_tables(tables, arrays, f"{{}}_T{length}", atol=3e-5)
 
 
@@ -286,7 +286,7 @@ def test_fope():
     arrays, params = common.golden("fope_h2_d32_L64")
     sizes = dict(num_heads=params["heads"], train_length=params["train_length"])
     encoding = of_rope(params, "fope", padding="ones", rngs=nnx.Rngs(0), **sizes)
-    cos, _ = encoding.tokens(jnp.ones((1, 1), jnp.int32), length=1).made
+    cos, _ = encoding.at(jnp.ones((1, 1), jnp.int32), length=1).tokens.made
     close(np.arccos(cos[0, 0]), arrays["inv_freq_kept"])
     load(encoding, {key: arrays[key] for key in ("cos_coef", "sin_coef")})
     relative("fope_h2_d32_L64", encoding)

@@ -76,7 +76,7 @@ def test_encoder(name):
 
     @jax.jit
     def embedded(encoding, positions):
-        return encoding.embed(zeros, encoding.tokens(positions))
+        return encoding.at(positions).embed(zeros)
 
     tolerance = {key: value / 10 for key, value in common.INDEX[name]["tolerance"].items()}
     close(embedded(encoding, positions[None])[0], arrays["pe"], **tolerance)
@@ -91,10 +91,10 @@ def test_number_of_digits():
 @functools.partial(jax.jit, static_argnames="causal")
 def out_and_weights(encoding, q, k, v, pe, causal):
     """Attends with the vectors ``pe`` given; the encoder's own are not computed."""
-    tokens = encoding.tokens(text(q.shape[1])).having(encoding.by_head(pe))
+    here = common.having(encoding.at(text(q.shape[1])), encoding.by_head(pe))
     one_hot = jnp.broadcast_to(jnp.eye(k.shape[1])[None, :, None], (*k.shape[:3], k.shape[1]))
     both = jnp.concatenate([v, one_hot], axis=-1)
-    both = posenc_jax.attend(encoding, q, k, both, tokens, causal=causal)
+    both = posenc_jax.attend(here, q, k, both, causal=causal)
     out, weights = jnp.split(both, [v.shape[-1]], axis=-1)
     return out, weights.swapaxes(1, 2)
 

@@ -63,7 +63,7 @@ def test_every_keyword_of_training_matters(name):
     """It changes the program of positions in training, or of the scheme's own objective."""
 
     def in_training(encoding, key):
-        return encoding.tokens(text(T), key=key).positions, encoding.aux_loss(key)
+        return encoding.at(text(T), key=key).tokens.positions, encoding.aux_loss(key)
 
     def program(**given):
         return str(jax.make_jaxpr(in_training)(common.build(name, **given), jax.random.key(0)))

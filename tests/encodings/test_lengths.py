@@ -41,11 +41,11 @@ def adapting(name):
 def test_an_array_says_what_an_int_says(name, options):
     """The compiler may try hard: the method lives on sums that it must not rearrange."""
     encoding = adapting(name)
-    prepare = jax.jit(lambda p, n: encoding.tokens(p, length=n).made, compiler_options=options)
+    prepare = jax.jit(lambda p, n: encoding.at(p, length=n).tokens.made, compiler_options=options)
     for length in (4096, 8192, 2**21):
         rng = np.random.default_rng(length)
         positions = np.append(rng.integers(0, length, 200), [1, length - 1])[None].astype(np.int32)
-        exact = encoding.tokens(positions, length=length).made
+        exact = encoding.at(positions, length=length).tokens.made
         traced = prepare(positions, jnp.full((1, 1), length, jnp.float32))
         for one, other in zip(traced, exact, strict=True):
             common.close(one, other, rtol=0, atol=1.2e-6)
@@ -58,9 +58,9 @@ def test_the_default_length_of_long_documents():
     first, second = (np.append(rng.integers(0, last, 50), last) for last in (8_191, 2_000_000))
     positions = np.concatenate([first, second])[None].astype(np.int32)
     segment_ids = np.repeat([[3, 1]], 51, axis=1)
-    tokens = jax.jit(lambda p, s: encoding.tokens(p, s))(positions, segment_ids)
+    tokens = jax.jit(lambda p, s: encoding.at(p, s).tokens)(positions, segment_ids)
     for part, length in ((slice(51), 8192), (slice(51, None), 2_000_001)):
-        exact = encoding.tokens(positions[:, part], length=length).made
+        exact = encoding.at(positions[:, part], length=length).tokens.made
         for one, other in zip(tokens.made, exact, strict=True):
             common.close(one[:, part], other, rtol=0, atol=1.2e-6)
 
@@ -69,12 +69,12 @@ def test_the_default_length_of_long_documents():
 def test_a_mark_for_padding_is_no_length(name):
     encoding = adapting(name)
     positions = np.array([[0, 1, 2, 2**30]])
-    common.refuses("length", lambda: encoding.tokens(positions))
+    common.refuses("length", lambda: encoding.at(positions))
     # Where values are not known, every token that would adapt to it is NaN.
-    tokens = jax.jit(lambda p: encoding.tokens(p))(positions)
+    tokens = jax.jit(lambda p: encoding.at(p).tokens)(positions)
     assert np.isnan(tokens.made[0]).all()
-    padded = encoding.tokens(positions, np.array([[1, 1, 1, 0]]), length=3)
-    given = encoding.tokens(positions[:, :3], length=3)
+    padded = encoding.at(positions, np.array([[1, 1, 1, 0]]), length=3).tokens
+    given = encoding.at(positions[:, :3], length=3).tokens
     for one, other in zip(padded.made, given.made, strict=True):
         np.testing.assert_array_equal(one[:, :3], other)
 

@@ -67,12 +67,12 @@ def test_the_recipe_of_readme_runs_every_scheme(name):
 
     def recipe():
         encoding = common.build(name, num_layers=2, trained=False)
-        tokens = encoding.tokens(posenc_jax.positions.text(8))
-        embedded_BTD = encoding.embed(x_BTD, tokens)
-        layers = [encoding.of_layer(i) for i in range(2)]
+        here = encoding.at(posenc_jax.positions.text(8))
+        embedded_BTD = here.embed(x_BTD)
+        layers = [here.of_layer(i) for i in range(2)]
         for layer in layers:
-            assert layer is encoding or layer.stacked is None
-            posenc_jax.attend(layer, q_BTHC, q_BTHC, q_BTHC, tokens, x=embedded_BTD)
+            assert layer.encoding is encoding or layer.encoding.stacked is None
+            posenc_jax.attend(layer, q_BTHC, q_BTHC, q_BTHC, x=embedded_BTD)
         return encoding, layers
 
     stacked, layers = jax.eval_shape(recipe)
@@ -112,7 +112,7 @@ def test_bad_values_of_keywords(name):
     """The error names the keyword; some are found only where the pairs of channels are known."""
     for bad in BAD_KEYWORDS[name]:
         word = next(iter(bad)).replace("rotary_dim", "rotary_dim|axes")
-        refuses(word, lambda bad=bad: build(name, **bad).tokens(np.zeros((1, T), int)))
+        refuses(word, lambda bad=bad: build(name, **bad).at(np.zeros((1, T), int)))
 
 
 def build(name, **settings):
@@ -151,8 +151,8 @@ def test_a_keyword_is_no_parameter():
 
 
 class Misspelt(posenc_jax.Encoding):
-    def scores(self, logits_BHTS, tile):
-        return logits_BHTS - tile.distance()
+    def scores(self, logits_BHTS, pairs):
+        return logits_BHTS - pairs.distance()
 
 
 def test_a_misspelt_hook_is_refused(monkeypatch):
@@ -164,9 +164,9 @@ def test_a_misspelt_hook_is_refused(monkeypatch):
 class ByHead(posenc_jax.Encoding):
     """Makes a number for each head, which no cut by tokens has a place for."""
 
-    def prepare(self, tokens, *, length=None, key=None):
-        return tokens.having(jnp.ones(common.HEADS))
+    def prepare(self, tokens, length):
+        return jnp.ones(common.HEADS)
 
 
 def test_what_hooks_make_has_the_tokens_along_axis_1():
-    refuses("axis 1", lambda: ByHead().tokens(text(T)))
+    refuses("axis 1", lambda: ByHead().at(text(T)))

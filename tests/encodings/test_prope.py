@@ -40,8 +40,8 @@ def positions_of(patches=PATCHES, viewmats=VIEWMATS, intrinsics=INTRINSICS, imag
 
 @jax.jit
 def attended(encoding, positions, q, k, v):
-    tokens = encoding.tokens(positions)
-    return posenc_jax.attend(encoding, q, k, v, tokens, causal=False)
+    here = encoding.at(positions)
+    return posenc_jax.attend(here, q, k, v, causal=False)
 
 
 def heads():

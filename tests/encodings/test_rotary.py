@@ -15,7 +15,7 @@ from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import packed, text
 
 FREQUENCIES = geometric(32, 10000.0)
-QUERIES = Side(None, common.HEADS, common.HEADS, is_query=True)
+QUERIES = Side(None, common.HEADS, is_query=True)
 
 
 def check_angles(cos, sin, positions, frequencies, atol):
@@ -58,7 +58,7 @@ def test_gradients_of_rates_are_as_exact_at_negative_positions():
     @jax.jit
     @jax.grad
     def gradient(encoding, q, k, v, positions):
-        return (posenc_jax.attend(encoding, q, k, v, encoding.tokens(positions)) * v).sum()
+        return (posenc_jax.attend(encoding.at(positions), q, k, v) * v).sum()
 
     here, below = (
         jax.tree.leaves(gradient(encoding, q, k, v, text(64) + start))[0] for start in (0, -64)
@@ -70,7 +70,7 @@ def test_learned_rates_are_exact_at_large_positions():
     encoding = common.build("lerope")
     encoding.alpha[...] = jnp.linspace(-0.3, 0.7, common.HEAD_DIM // 2)
     positions = np.array([[4096, 131_071, 1_048_575]])
-    cos, sin = jax.jit(lambda e: e.tokens(positions).made)(encoding)[:2]
+    cos, sin = jax.jit(lambda e: e.at(positions).tokens.made)(encoding)[:2]
     rates = geometric(common.HEAD_DIM, 10000.0) * np.exp(np.asarray(encoding.alpha[...], float))
     check_angles(cos[0, :, 0], sin[0, :, 0], positions[0, :, None], rates, atol=5e-7)
 
@@ -103,15 +103,15 @@ def test_heads_with_axes_of_their_own():
     """A query rotates by the axes of its kv head, wherever heads are cut."""
     encoding = posenc_jax.make("rope", head_dim=8, axes=((0,) * 4, (1,) * 4))
     rng = np.random.default_rng(0)
-    tokens = encoding.tokens(rng.integers(0, 50, (1, 5, 2)).astype(np.int32))
+    here = encoding.at(rng.integers(0, 50, (1, 5, 2)).astype(np.int32))
     q = jnp.asarray(common.normal(0, 1, 5, 4, 8))
-    rotated = encoding.rotate(q, tokens, Side(None, 4, 2, is_query=True))
+    rotated = encoding.rotate(q, here.tokens, Side(None, 4, is_query=True))
     for head in range(4):
-        of_head = Side(jnp.array([head]), 4, 2, is_query=True)
-        one = encoding.rotate(q[:, :, head : head + 1], tokens, of_head)
+        of_head = Side(jnp.array([head]), 4, is_query=True)
+        one = encoding.rotate(q[:, :, head : head + 1], here.tokens, of_head)
         np.testing.assert_array_equal(one[:, :, 0], rotated[:, :, head])
         alone = posenc_jax.make("rope", head_dim=8)
-        of_axis = alone.tokens(tokens.positions[..., head // 2])
+        of_axis = alone.at(here.tokens.positions[..., head // 2]).tokens
         np.testing.assert_allclose(
             rotated[:, :, head], alone.rotate(q, of_axis, QUERIES)[:, :, head], atol=1e-6
         )
@@ -123,7 +123,7 @@ def test_positions_too_far_for_xpos_become_nan():
     q, k = common.normal(0, 1, 2, 1, 64), common.normal(1, 1, 2, 1, 64)
 
     def logits(first):
-        return posenc_jax.logits(encoding, q, k, encoding.tokens([[first, first + 1]]))
+        return posenc_jax.logits(encoding.at([[first, first + 1]]), q, k)
 
     common.close(logits(59 * 32), logits(0))
     assert np.isnan(logits(61 * 32)).all()

@@ -23,12 +23,12 @@ def test_positions_outside_the_digits():
     encoding = common.build("seqpe", max_position=500, num_axes=2)
     positions = jnp.array([[-1.0, 0.0, 999.0, 1000.0, 2.5]])
     positions = jnp.stack([jnp.full((1, 5), 7.0), positions], axis=-1)
-    pe_q, _ = jax.jit(lambda e, p: e.tokens(p, length=1).made)(encoding, positions)
+    pe_q, _ = jax.jit(lambda e, p: e.at(p, length=1).tokens.made)(encoding, positions)
     isnan = np.isnan(pe_q[0]).reshape(5, -1)
     assert isnan[[0, 3, 4]].all() and not isnan[[1, 2]].any()
     for bad in (-1, 1000, 0.5):
         two_axes = jnp.array([[[0, 0], [0, bad]]])
-        common.refuses(f"position {bad}", lambda p=two_axes: encoding.tokens(p, length=1))
+        common.refuses(f"position {bad}", lambda p=two_axes: encoding.at(p, length=1))
 
 
 def test_long_rows_are_encoded_in_pieces(monkeypatch):

@@ -51,10 +51,10 @@ def test_documents_interleaved_in_any_layout_are_separate_documents(name):
 
     @jax.jit
     def attend(x_BTD, segment_ids, index):
-        tokens = encoding.tokens(text(x_BTD.shape[1]), segment_ids, index=index)
-        tokens = tokens.observed(encoding, x_BTD)
+        here = encoding.at(text(x_BTD.shape[1]), segment_ids, index=index)
+        here = here.see(x_BTD)[0]
         q, k, v = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
-        return posenc_jax.attend(encoding, q, k, v, tokens)
+        return posenc_jax.attend(here, q, k, v)
 
     actual = np.empty((length, common.HEADS, common.HEAD_DIM))
     actual[layout] = attend(x_BTD[:, layout], segment_ids[:, layout], layout[None])[0]
@@ -73,9 +73,9 @@ def test_gradients_of_path_are_those_of_its_product():
     weights = common.normal(5, 1, T, H, C)
 
     def by_attend(q, k, w, beta):
-        tokens = encoding.tokens(text(T)).observed(encoding, jnp.zeros((1, T, common.WIDTH)))
-        tokens = tokens.having({"w": w, "beta": beta, "gate": None})
-        return (posenc_jax.attend(encoding, q, k, v, tokens) * weights).sum()
+        here = encoding.at(text(T)).see(jnp.zeros((1, T, common.WIDTH)))[0]
+        here = common.having(here, {"w": w, "beta": beta, "gate": None})
+        return (posenc_jax.attend(here, q, k, v) * weights).sum()
 
     def by_product(q, k, w, beta):
         keys, rows = k, []
@@ -105,8 +105,8 @@ X_BTD = common.normal(0, B, T, common.WIDTH)
 Q, K, V = (common.normal(seed, B, T, common.HEADS, common.HEAD_DIM) for seed in (1, 2, 3))
 
 
-def read(encoding):
-    return encoding.tokens(text(T)).observed(encoding, jnp.asarray(X_BTD))
+def seen(encoding):
+    return encoding.at(text(T)).see(jnp.asarray(X_BTD))[0]
 
 
 def test_the_other_scheme_sees_keys_and_values_after_the_shift():
@@ -118,16 +118,16 @@ def test_the_other_scheme_sees_keys_and_values_after_the_shift():
         before = np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
         mixed.append(g[..., None] * before + (1 - g[..., None]) * x)
 
-    shifted = posenc_jax.attend(encoding, Q, K, V, read(encoding))
-    close(shifted, posenc_jax.attend(encoding.inner, Q, *mixed, read(encoding.inner)))
+    shifted = posenc_jax.attend(seen(encoding), Q, K, V)
+    close(shifted, posenc_jax.attend(seen(encoding.inner), Q, *mixed))
 
 
 def test_a_key_that_follows_one_not_given_is_no_number():
     encoding = common.build("kv_shift")
-    tokens = read(encoding)
-    whole = posenc_jax.logits(encoding, Q, K, tokens)
-    rest = tokens.part(4, T - 4)
-    logits = posenc_jax.logits(encoding, Q, K[:, 4:], tokens.part(0, T), rest)
+    here = seen(encoding)
+    whole = posenc_jax.logits(here, Q, K)
+    rest = here.part(4, T - 4).keys(K[:, 4:], V[:, 4:])
+    logits = posenc_jax.logits(here.part(0, T), Q, rest)
     assert np.isnan(logits[..., 0]).all()
     close(logits[..., 1:], whole[..., 5:])
 

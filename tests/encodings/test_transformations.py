@@ -37,7 +37,7 @@ def test_with_strict_promotion_of_types(name):
         encoding = common.build(name)
         sides = (jnp.ones((B, T, common.HEADS, common.HEAD_DIM), jnp.bfloat16) for _ in range(3))
         x_BTD = jnp.ones((B, T, common.WIDTH))
-        posenc_jax.attend(encoding, *sides, encoding.tokens(POSITIONS), x=x_BTD)
+        posenc_jax.attend(encoding.at(POSITIONS), *sides, x=x_BTD)
 
 
 @pytest.mark.parametrize("name", ["rope_mixed", "inkling"])
@@ -53,10 +53,10 @@ def test_under_vmap(name):
 
 def attention(encoding, x_BTD, positions, implementation="dense"):
     """Runs attention; where it is dense, it can be differentiated forwards, and more than once."""
-    tokens = encoding.tokens(positions, SEGMENT_IDS)
-    x_BTD = encoding.embed(x_BTD, tokens)
+    here = encoding.at(positions, SEGMENT_IDS)
+    x_BTD = here.embed(x_BTD)
     sides = (jnp.einsum("btd,dhc->bthc", x_BTD, w) for w in common.projections())
-    return posenc_jax.attend(encoding, *sides, tokens, x=x_BTD, implementation=implementation)
+    return posenc_jax.attend(here, *sides, x=x_BTD, implementation=implementation)
 
 
 @pytest.mark.parametrize("name", ["alibi", "deberta", "stick_breaking"])

@@ -76,10 +76,9 @@ def test_an_absolute_scheme_that_prepares_is_the_same_beneath(outer):
     inner = common.build("learned", out_of_range="interpolate")
     x_BTD = common.normal(0, B, T, common.WIDTH)
     encoding = OnAxes(inner, axes=(0,)) if outer == "axes" else common.build(outer, over=inner)
-    inner, tokens = encoding.inner, encoding.tokens(text(T))
-    expected = inner.embed(x_BTD, inner.tokens(tokens.positions, length=T))
-    close(encoding.embed(x_BTD, tokens), expected)
-    common.refuses("made for another", lambda: encoding.embed(x_BTD, inner.tokens(text(T))))
+    inner, here = encoding.inner, encoding.at(text(T))
+    expected = inner.at(here.tokens.positions, length=T).embed(x_BTD)
+    close(here.embed(x_BTD), expected)
 
 
 def test_a_soft_cap_over_a_logit_scale():
@@ -87,18 +86,16 @@ def test_a_soft_cap_over_a_logit_scale():
     inner = common.build("logn", over="alibi")
     encoding = common.build("soft_cap", over=inner, cap=3.0)
     q, k = (common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
-    capped, free = (
-        posenc_jax.logits(item, q, k, item.tokens(text(T))) for item in (encoding, inner)
-    )
+    capped, free = (posenc_jax.logits(item.at(text(T)), q, k) for item in (encoding, inner))
     close(capped, 3 * np.tanh(free / 3))
 
 
 def test_padding_may_have_the_largest_position():
     encoding = common.build("ssmax", over="nope")
-    tokens = encoding.tokens(np.array([[0, 1, 2**31 - 1]]))
-    side = Side(None, common.HEADS, common.HEADS, is_query=True)
+    here = encoding.at(np.array([[0, 1, 2**31 - 1]]))
+    side = Side(None, common.HEADS, is_query=True)
     ones = jnp.ones((1, 3, common.HEADS, common.HEAD_DIM))
-    assert jnp.isfinite(encoding.rotate(ones, tokens, side)).all()
+    assert jnp.isfinite(encoding.rotate(ones, here.tokens, side)).all()
 
 
 # Randomized positions
@@ -108,7 +105,7 @@ KEYS = [None, *(jax.random.key(seed) for seed in range(3))]
 
 
 def place(encoding, positions, key=None, length=None):
-    run = jax.jit(lambda p: encoding.tokens(p, length=length, key=key).positions)
+    run = jax.jit(lambda p: encoding.at(p, length=length, key=key).tokens.positions)
     return np.asarray(run(jnp.asarray(positions)))
 
 
@@ -120,7 +117,7 @@ def test_a_draw_is_ascending_different_and_below_the_limit(count, key):
     assert (np.diff(drawn) > 0).all()
     assert drawn[0] >= 0 and drawn[-1] < 100 and (drawn % 1 == 0).all()
     with jax.debug_nans(True):  # also outside of a program
-        np.testing.assert_array_equal(drawn, encoding.tokens(text(count), key=key).positions[0])
+        np.testing.assert_array_equal(drawn, encoding.at(text(count), key=key).tokens.positions[0])
 
 
 def test_real_positions_are_uniform_ascending_and_stay_in_their_range():
@@ -134,7 +131,7 @@ def test_real_positions_are_uniform_ascending_and_stay_in_their_range():
 def test_every_subset_is_as_likely():
     encoding = common.build("randomized", over="nope", max_length=5)
     keys = jax.random.split(jax.random.key(0), 5000)
-    pairs = jax.vmap(lambda key: encoding.tokens(text(2), key=key).positions[0])(keys)
+    pairs = jax.vmap(lambda key: encoding.at(text(2), key=key).tokens.positions[0])(keys)
     _, counts = np.unique(pairs, axis=0, return_counts=True)
     assert len(counts) == 10  # 5 choose 2, each about 500 times
     assert abs(counts - 500).max() < 120
@@ -174,8 +171,8 @@ def test_positions_outside_the_draw():
     drawn = place(encoding, positions, length=10)[0]
     np.testing.assert_array_equal(np.isnan(drawn), [True, False, True, False, True])
     for bad in (-1.0, 2.5, 10.0):
-        common.refuses("position", lambda p=bad: encoding.tokens(np.array([[0.0, p]]), length=10))
-    common.refuses("length", lambda: encoding.tokens(text(65)))
+        common.refuses("position", lambda p=bad: encoding.at(np.array([[0.0, p]]), length=10))
+    common.refuses("length", lambda: encoding.at(text(65)))
 
 
 @pytest.mark.parametrize("name", ["randomized", "random_float"])
@@ -184,9 +181,9 @@ def test_a_scheme_beneath_adapts_to_the_length_of_the_text(name):
     inner = common.build("dynamic_ntk", train_length=8)
     encoding = common.build(name, over=inner, max_length=64)
     for positions in (text(T), jnp.asarray(text(T))):
-        tokens = encoding.tokens(positions)
-        beneath = encoding.inner.tokens(tokens.positions, length=T)
-        assert not far(tokens.made, beneath.made)
+        here = encoding.at(positions)
+        beneath = encoding.inner.at(here.tokens.positions, length=T)
+        assert not far(here.tokens.made, beneath.tokens.made)
 
 
 def test_names_mappings_and_configs():

@@ -63,7 +63,7 @@ def test_model_types(model_type):
     for number, expected in TYPES["models"][model_type]["layers"]:
         encoding = innermost(posenc_jax.from_hf(config, layer=number))
         if expected is None:
-            assert "rotate" not in encoding.hooks()
+            assert not encoding.overrides("rotate")
             continue
         *channels, table = expected
         assert channels == [encoding.layout, encoding.head_dim, encoding.rotary_dim]

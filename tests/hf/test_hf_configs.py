@@ -131,9 +131,9 @@ def test_ministral_scales_queries_from_the_start_of_each_step():
     assert_same(encoding.inner, "yarn", head_dim=8, base=1e6, factor=16.0, train_length=4)
     assert nnx.split(from_hf(config, layout="half"))[0] == nnx.split(encoding)[0]
     ones = np.ones((1, 12, 1, 8), np.float32)
-    tokens = encoding.tokens(np.arange(12)[None])
-    sides = [posenc_jax.Side(None, 1, 1, is_query) for is_query in (True, False)]
-    query, key = (np.asarray(encoding.rotate(ones, tokens, side)) for side in sides)
+    here = encoding.at(np.arange(12)[None])
+    sides = [posenc_jax.Side(None, 1, is_query) for is_query in (True, False)]
+    query, key = (np.asarray(encoding.rotate(ones, here.tokens, side)) for side in sides)
     steps = 1 + 0.1 * np.log(1 + np.arange(12) // 4)
     np.testing.assert_allclose(query / key, np.broadcast_to(steps[None, :, None, None], key.shape))
 

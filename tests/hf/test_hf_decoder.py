@@ -149,7 +149,7 @@ def _model(model_type):
 
 
 def tables(encoding, length):
-    return encoding.tokens(text(length), length=length).made
+    return encoding.at(text(length), length=length).tokens.made
 
 
 def same_rotations(encoding, other):

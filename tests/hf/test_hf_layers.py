@@ -86,7 +86,7 @@ def test_an_interval_is_read_where_the_class_reads_it(key):
 
 def test_every_fourth_layer_from_the_last_stands_still():
     config = dict(model_type="muse_spark_text", num_hidden_layers=10, rope_theta=1e4, head_dim=8)
-    still = [n for n in range(10) if not from_hf(config, layer=n).hooks()]
+    still = [n for n in range(10) if not common.hooks(from_hf(config, layer=n))]
     assert still == [1, 5, 9]
 
 

@@ -106,6 +106,23 @@ def test_on_a_mesh(name, kind):
     close_trees(actual, trained_once(name))
 
 
+@pytest.mark.parametrize("scan", [False, True])
+def test_angles_are_computed_once_for_all_layers(scan):
+    """Neither for each layer nor in the loop over layers, also in a program that is compiled."""
+
+    def cosines(num_layers):
+        model = common.build_model("rope", num_layers=num_layers, scan=scan)
+        program = jax.make_jaxpr(lambda model: model(TOKEN_IDS, POSITIONS))(model)
+        loops = [step for step in program.eqns if step.primitive.name == "scan"]
+        assert not any("= cos" in str(loop.params["jaxpr"]) for loop in loops)
+        assert len(loops) == scan
+        compiled = jax.jit(lambda model: model(TOKEN_IDS, POSITIONS)).lower(model).compile()
+        return str(program).count("= cos"), compiled.as_text().count("cosine(")
+
+    assert cosines(2) == cosines(4)
+    assert min(cosines(2)) > 0
+
+
 # Patterns of layers
 
 
@@ -113,9 +130,9 @@ def by_hand(model, layer_encodings, token_ids, positions):
     """Returns the model's logits, one block after another, of a model without scan."""
     x_BTD = model.embedding[...][token_ids]
     for encoding in {id(item): item for item in layer_encodings}.values():
-        x_BTD = encoding.embed(x_BTD, encoding.tokens(positions))
+        x_BTD = encoding.at(positions).embed(x_BTD)
     for layer, encoding in zip(model.layers, layer_encodings, strict=True):
-        x_BTD, _ = layer.block(x_BTD, encoding, encoding.tokens(positions))
+        x_BTD, _ = layer.block(x_BTD, encoding.at(positions))
     return model.final_norm(x_BTD) @ model.embedding[...].T
 
 

@@ -31,10 +31,10 @@ class Hidden(Wrapper):
         super().__init__(inner)
         self.window = window
 
-    def score(self, logits_BHTS, tile):
-        q_index, k_index = tile.q_tokens.order(), tile.k_tokens.order()
+    def score(self, logits_BHTS, pairs):
+        q_index, k_index = pairs.q_tokens.order(), pairs.k_tokens.order()
         ago = q_index[:, None, :, None] - k_index[:, None, None, :]
-        return jnp.where(ago < self.window, self.inner.score(logits_BHTS, tile), -jnp.inf)
+        return jnp.where(ago < self.window, self.inner.score(logits_BHTS, pairs), -jnp.inf)
 
 
 @pytest.mark.parametrize(("name", "window", "segments"), [("rope", 1, False), ("path", 40, True)])
@@ -48,9 +48,9 @@ def test_a_window_is_masking_by_hand(name, window, segments):
     @jax.jit
     def both(encoding, q, k, v, x):
         hidden = Hidden(encoding, window)
-        tokens, same = (e.tokens(text(length), segment_ids) for e in (encoding, hidden))
-        by_hand = posenc_jax.attend(hidden, q, k, v, same, x=x)
-        return posenc_jax.attend(encoding, q, k, v, tokens, x=x, window=window), by_hand
+        here, same = (e.at(text(length), segment_ids) for e in (encoding, hidden))
+        by_hand = posenc_jax.attend(same, q, k, v, x=x)
+        return posenc_jax.attend(here, q, k, v, x=x, window=window), by_hand
 
     actual, expected = both(encoding, q, k, v, x_BTD)
     close(actual, expected, 1e-4, 1e-4)

@@ -102,7 +102,7 @@ def test_sinks_are_those_of_attention(kind):
     read = block.attention_norm(x)
     q, k, v = (by(read).reshape(B, T, -1, common.HEAD_DIM) for by in (of.q, of.k, of.v))
     sinks = of.sink_of_head[...] if kind == "head" else of.sink_of_token(read)
-    out = posenc_jax.attend(rope, q, k, v, rope.tokens(text(T)), sinks=sinks)
+    out = posenc_jax.attend(rope.at(text(T)), q, k, v, sinks=sinks)
     x = x + of.out(out.reshape(B, T, -1))
     x = x + block.mlp(block.mlp_norm(x))
     logits = model.final_norm(x) @ model.output_table.T

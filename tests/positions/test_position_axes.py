@@ -34,7 +34,7 @@ def test_more_axes_than_the_encoding_has(name):
     encoding = common.build(name)
     axes = max(encoding.axes) + 1
     positions = np.zeros((1, 4, axes + 1), np.int32)
-    common.refuses(f"positions.*T, {axes}]", lambda: encoding.tokens(positions))
+    common.refuses(f"positions.*T, {axes}]", lambda: encoding.at(positions))
 
 
 # Decoding
@@ -163,7 +163,7 @@ def test_large_times_since_an_origin():
     of_rows = builders.since([[5, 9], [1_700_000_001, 1_700_000_002]], origins)
     np.testing.assert_array_equal(of_rows, [[5, 9], [1, 2]])
     for bad in (seconds, nanoseconds):
-        common.refuses("positions", lambda bad=bad: common.build("rope").tokens(bad))
+        common.refuses("positions", lambda bad=bad: common.build("rope").at(bad))
     for of_type in (float, np.int32, jnp.int32):
         assert text(of_type(4), start=of_type(7)).tolist() == [[7, 8, 9, 10]]
 
@@ -208,7 +208,7 @@ BAD = {
     "image": lambda: read(image_grids=[(1, 4, 4)], video_grids=[(3, 4, 2)]),
     "video_grids": lambda: read(image_grids=[(1, 2, 4)], video_grids=[(2, 4, 2)]),
     "seconds_per_frame=0.5": lambda: read(video_grids=[(3, 4, 2)], seconds_per_frame=0.5),
-    "length=60": lambda: riflex(common.build("rope"), **LONGER).tokens(text(3)),
+    "length=60": lambda: riflex(common.build("rope"), **LONGER).at(text(3)),
 }
 
 

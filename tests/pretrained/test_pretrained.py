@@ -112,7 +112,7 @@ def test_an_extended_model_is_written_and_read(tmp_path):
     assert again.length == 32
     for number in range(4):
         pairs = (model.layer_at(number) for model in (yarn, again.model))
-        one, other = ((encoding.hooks(), window) for encoding, window in pairs)
+        one, other = ((common.hooks(encoding), window) for encoding, window in pairs)
         assert one == other
     ids, models = np.arange(24)[None] + 3, (again.model, yarn, loaded.model)
     actual, expected, short = (common.forward(model, ids, text(24)) for model in models)
@@ -126,7 +126,7 @@ def test_the_model_under_other_schemes(tmp_path):
     loaded = load(folder(tmp_path / "in", config, tensors))
     rope, nope = (encoding for encoding, _ in map(loaded.model.layer_at, (0, 1)))
     dropped = loaded.under("nope")
-    assert not any(dropped.layer_at(number)[0].hooks() for number in range(4))
+    assert not any(common.hooks(dropped.layer_at(number)[0]) for number in range(4))
     scaled = loaded.under("logn").layer_at(2)[0]
     assert same(scaled.inner, rope) and scaled.train_length == 16
     assert loaded.under("rerope", window=8).layer_at(0)[0].base == 100.0
@@ -193,7 +193,7 @@ def test_learned_positions_are_those_of_the_checkpoint(config, name, reserved, t
     path = folder(tmp_path / "in", config, {name: table, "wte.weight": np.zeros((3, 8))})
     encoding = load_encoding(path)
     x_BTD = np.zeros((1, 6, 8), np.float32)
-    moved = encoding.embed(x_BTD, encoding.tokens(text(6)))
+    moved = encoding.at(text(6)).embed(x_BTD)
     np.testing.assert_array_equal(moved[0], table[reserved:])
     assert from_hf(path, rngs=nnx.Rngs(0)).table.shape == (6, 8)
 

@@ -59,4 +59,4 @@ class Methods:
                 encoding, length = self.encoding(name, ratio), ratio * self.train_length
                 if encoding is not None:
                     places = positions.text(length)
-                    jax.eval_shape(lambda e=encoding, p=places: e.tokens(p).made)
+                    jax.eval_shape(lambda e=encoding, p=places: e.at(p).tokens.made)

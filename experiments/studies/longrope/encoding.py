@@ -46,17 +46,16 @@ class Searched(RoPE):
         """Returns the encoding of a genome."""
         return cls(rope, np.array(genome.factors), genome.start_tokens, attention_factor)
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         positions = tokens.positions
         inv_freq, no_factor = self.frequencies(self.rotary_dim, self.base, 1)
         unchanged = self.tables(positions, inv_freq, no_factor)
         slowed = self.tables(positions, inv_freq / self.factors, 1.0)
         starts = self.positions_of_pairs(positions) < self.start_tokens
-        tables = (
+        return tuple(
             jnp.where(starts, as_in_rope, self.attention_factor * table)
             for as_in_rope, table in zip(unchanged, slowed, strict=True)
         )
-        return tokens.having(tuple(tables))
 
 
 def shared_keywords(rope: RoPE) -> dict[str, Any]:

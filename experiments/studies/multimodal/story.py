@@ -92,9 +92,9 @@ class TimedBlock(Block):
         super().__init__(settings, sinks, rngs)
         self.time = TimeAdaLN(model_dim=settings.model_dim, time_scale=TIME_SCALE, rngs=rngs)
 
-    def normalise(self, x_BTD, tokens):
-        gamma, beta = self.time.modulation(tokens.positions[..., 0], x_BTD.shape[1])
-        return (super().normalise(x_BTD, tokens) * gamma + beta).astype(x_BTD.dtype)
+    def normalise(self, x_BTD, here):
+        gamma, beta = self.time.modulation(here.tokens.positions[..., 0], x_BTD.shape[1])
+        return (super().normalise(x_BTD, here) * gamma + beta).astype(x_BTD.dtype)
 
 
 class TimedViT(ViT):

@@ -28,7 +28,7 @@ class Learned(Added):
         ``jax.jit``, where values are not known, such a position reads NaN, never another row.
         "clamp" reads the nearest row. "interpolate" scales the positions of a sequence longer than
         the table down to it and interpolates between rows: it adapts to the length
-        (``encoding.tokens``). A negative position reads the first row.
+        (``encoding.at``). A negative position reads the first row.
       rngs: source of the initial values, N(0, 0.02) as in GPT-2.
     """
 
@@ -44,15 +44,12 @@ class Learned(Added):
         """Returns whether positions are scaled to the table, by the length of their sequence."""
         return self.out_of_range == "interpolate"
 
-    def hooks(self):
-        return super().hooks() if self.interpolates else super().hooks() - {"prepare"}
-
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes the last position of each token's sequence, ``[B, T]``, to scale by."""
         if not self.interpolates:
-            return tokens
+            return None
         last = jnp.asarray(tokens.length(length), jnp.float32) - 1
-        return tokens.having(last + jnp.zeros_like(one_axis(tokens.positions), jnp.float32))
+        return last + jnp.zeros_like(one_axis(tokens.positions), jnp.float32)
 
     def vectors(self, tokens: Tokens):
         positions, table = one_axis(tokens.positions), self.table[...]

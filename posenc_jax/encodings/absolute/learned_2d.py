@@ -34,7 +34,7 @@ class Learned2D(Learned):
       out_of_range: meaning of a position outside the grid, on each axis as in ``Learned``: "error",
         "clamp", or "interpolate", which scales an axis longer than the grid's down to it and
         interpolates between cells, bilinearly as ViT does at another resolution. Each axis of
-        ``[B, T, A]`` has its own length, unless ``encoding.tokens`` is given one for all axes.
+        ``[B, T, A]`` has its own length, unless ``encoding.at`` is given one for all axes.
       rngs: source of the initial values, N(0, 0.02).
     """
 
@@ -60,16 +60,16 @@ class Learned2D(Learned):
         )
         self.table = nnx.Param(self.table[...].reshape(*grid, model_dim))
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes the last position on each axis, ``[B, T, A]``, to scale by."""
         if not self.interpolates:
-            return tokens
+            return None
         positions_BTA = on_axes(tokens.positions, self.table.ndim - 1)
         by_axis = jnp.moveaxis(positions_BTA, -1, 0)
-        lengths = [jnp.asarray(tokens.at(axis).length(length), jnp.float32) for axis in by_axis]
-        last = jnp.stack(lengths, axis=-1) - 1
+        lengths = [tokens.moved_to(axis).length(length) for axis in by_axis]
+        last = jnp.stack([jnp.asarray(n, jnp.float32) for n in lengths], axis=-1) - 1
         shape = jnp.broadcast_shapes(last.shape, positions_BTA.shape)
-        return tokens.having(jnp.broadcast_to(last, shape))
+        return jnp.broadcast_to(last, shape)
 
     def vectors(self, tokens: Tokens):
         *grid, channels = self.table.shape

@@ -36,7 +36,7 @@ class SeqPE(Added):
     """Encodes each position by a small Transformer over its digits.
 
     The two regularisers are in ``aux_loss`` and the random shift of the training positions is in
-    ``prepare``; both need a key, so evaluation has neither.
+    ``moved``; both need a key, so evaluation has neither.
 
     The defaults follow the published text model. The published image model has
     ``hook="attn_mul"`` and its own projection in every layer ("multi"), which is not offered: here
@@ -126,6 +126,7 @@ class SeqPE(Added):
                 f"{num_heads} of {head_dim} and keys {num_kv_heads}; use pe_qk='single'"
             )
         self.hook = hook
+        self.unused = "rotate" if hook == "input_add" else "embed"
         self.heads, self.head_dim = (num_heads, num_kv_heads), head_dim
         self.scalar_scale = scalar_scale
         self.num_axes = num_axes
@@ -161,16 +162,20 @@ class SeqPE(Added):
         is_shifted = jax.random.bernoulli(when_key, self.shift_probability)
         return positions + jnp.where(is_shifted, start, 0).astype(positions.dtype)
 
-    def hooks(self):
-        off = {"rotate"} if self.hook == "input_add" else {"embed"}
-        return super().hooks() - off
+    def overrides(self, hook: str) -> bool:
+        """Returns whether the scheme does as this hook says, which ``hook=`` decides."""
+        return super().overrides(hook) and hook != self.unused
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def moved(self, tokens: Tokens, length, key):
+        """Shifts training positions."""
+        if key is None:
+            return tokens, length
+        return tokens.moved_to(self.shifted(tokens.positions, key)), length
+
+    def prepare(self, tokens: Tokens, length):
         """Makes float32 ``pe [B, T, D]``, or ``pe_q [B, T, H, C]`` and ``pe_k [B, T, K, C]``."""
-        if key is not None:
-            tokens = tokens.at(self.shifted(tokens.positions, key))
         pe_BTE = self.encoder(tokens.positions)
-        return tokens.having(pe_BTE if self.hook == "input_add" else self.by_head(pe_BTE))
+        return pe_BTE if self.hook == "input_add" else self.by_head(pe_BTE)
 
     def vectors(self, tokens):
         return tokens.made

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.checks import count_of
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
+from posenc_jax.pairs import Pairs
 
 
 def alibi_slopes(num_heads: int) -> np.ndarray:
@@ -40,11 +41,11 @@ class ALiBi(Encoding):
         self.num_heads = count_of("num_heads", num_heads)
         self.slope_scale = slope_scale
 
-    def score(self, logits_BHTS, tile):
+    def score(self, logits_BHTS, pairs):
         slopes = self.slope_scale * alibi_slopes(self.num_heads)
-        slopes_1H11 = tile.per_head(jnp.asarray(slopes, jnp.float32))
-        return logits_BHTS - slopes_1H11 * self.distance(tile)
+        slopes_1H11 = pairs.per_head(jnp.asarray(slopes, jnp.float32))
+        return logits_BHTS - slopes_1H11 * self.distance(pairs)
 
-    def distance(self, tile: Tile) -> jax.Array:
+    def distance(self, pairs: Pairs) -> jax.Array:
         """Returns how far each key is from each query, float32 ``[B, 1, T, S]``, never negative."""
-        return abs(tile.distance())
+        return abs(pairs.distance())

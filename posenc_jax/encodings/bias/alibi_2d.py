@@ -10,8 +10,8 @@ The positions p lie on a grid, and the slopes s_h are ALiBi's. Overrides ``score
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encoding import Tile
 from posenc_jax.encodings.bias.alibi import ALiBi
+from posenc_jax.pairs import Pairs
 from posenc_jax.positions import on_axes
 
 
@@ -22,10 +22,10 @@ class ALiBi2D(ALiBi):
     position on two axes, which makes its tokens sqrt(2) times as far apart.
     """
 
-    def distance(self, tile: Tile) -> jax.Array:
-        q_positions, k_positions = tile.q_tokens.positions, tile.k_tokens.positions
+    def distance(self, pairs: Pairs) -> jax.Array:
+        q_positions, k_positions = pairs.q_tokens.positions, pairs.k_tokens.positions
         if q_positions.ndim == 2 == k_positions.ndim:
-            return super().distance(tile)
+            return super().distance(pairs)
         num_axes = max(p.shape[2] for p in (q_positions, k_positions) if p.ndim == 3)
         q_positions, k_positions = on_axes(q_positions, num_axes), on_axes(k_positions, num_axes)
         # A loop over axes, because an innermost array axis of two or three elements is slow.

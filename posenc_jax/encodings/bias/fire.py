@@ -43,19 +43,19 @@ class FIRE(Encoding):
         self.inner = nnx.Linear(1, hidden, rngs=rngs)
         self.outer = nnx.Linear(hidden, num_heads, rngs=rngs)
 
-    def score(self, logits_BHTS, tile):
+    def score(self, logits_BHTS, pairs):
         threshold = jnp.abs(self.length_multiplier[...] * self.init_length)
-        reach_BT = jnp.maximum(tile.q_tokens.positions.astype(jnp.float32), threshold)
+        reach_BT = jnp.maximum(pairs.q_tokens.positions.astype(jnp.float32), threshold)
         inverse_BT = 1 / (self._psi(reach_BT) + 1e-6)
-        psi_BTS = self._psi(tile.distance()[:, 0])
+        psi_BTS = self._psi(pairs.distance()[:, 0])
         assert self.inner.bias is not None and self.outer.bias is not None  # made with them
-        outer_UH = tile.of_heads(self.outer.kernel[...].T).T
+        outer_UH = pairs.of_heads(self.outer.kernel[...].T).T
         units = self.inner.kernel[...][0], self.inner.bias[...], outer_UH
         # einsum makes the gradient by each row's factor seven times as fast on a CPU.
         share_BTS = jnp.einsum("bts,bt->bts", psi_BTS, inverse_BT)
         bias_HN = sum_one_by_one(_unit, units, share_BTS.reshape(-1))
         bias_BHTS = jnp.moveaxis(bias_HN.reshape(-1, *share_BTS.shape), 0, 1)
-        return add_bias(logits_BHTS, bias_BHTS + tile.per_head(self.outer.bias[...]))
+        return add_bias(logits_BHTS, bias_BHTS + pairs.per_head(self.outer.bias[...]))
 
     def _psi(self, x):
         return jnp.log(jnp.abs(self.c[...]) * jnp.abs(x) + 1)

@@ -37,10 +37,10 @@ class Kerple(Encoding):
         self.raw_p = nnx.Param(self.inverse_p(jnp.maximum(p, 0.02)))
         self.raw_a = nnx.Param(inverse_positive(jnp.maximum(a, 0.02)))
 
-    def score(self, logits_BHTS, tile):
-        p_H1 = tile.of_heads(self.p_of(self.raw_p[...]))[:, None]
-        a_H1 = tile.of_heads(positive(self.raw_a[...]))[:, None]
-        bias = bias_by_distance(lambda x_N: -self.penalty(abs(x_N)[None], p_H1, a_H1), tile)
+    def score(self, logits_BHTS, pairs):
+        p_H1 = pairs.of_heads(self.p_of(self.raw_p[...]))[:, None]
+        a_H1 = pairs.of_heads(positive(self.raw_a[...]))[:, None]
+        bias = bias_by_distance(lambda x_N: -self.penalty(abs(x_N)[None], p_H1, a_H1), pairs)
         return add_bias(logits_BHTS, bias)
 
     @abc.abstractmethod

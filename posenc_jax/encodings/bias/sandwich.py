@@ -44,30 +44,30 @@ class Sandwich(Encoding):
         self.channels = channels
         self.base = checked_base(base)
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes the sinusoids of each position, float32 ``[B, T, channels]``."""
-        return tokens.having(sinusoids(one_axis(tokens.positions), self.channels, self.base))
+        return sinusoids(one_axis(tokens.positions), self.channels, self.base)
 
-    def score(self, logits_BHTS, tile):
+    def score(self, logits_BHTS, pairs):
         ratios = 8 * np.arange(1, self.num_heads + 1) / self.num_heads
-        share_H = tile.of_heads(jnp.asarray(1 / ratios, jnp.float32))
+        share_H = pairs.of_heads(jnp.asarray(1 / ratios, jnp.float32))
         # einsum makes the gradient fast on a CPU.
-        bias_BHTS = jnp.einsum("h,bts->bhts", share_H, _products(tile), precision="highest")
+        bias_BHTS = jnp.einsum("h,bts->bhts", share_H, _products(pairs), precision="highest")
         return add_bias(logits_BHTS, bias_BHTS)
 
 
-def _products(tile):
+def _products(pairs):
     """Multiplies every query's vector with every key's, float32 ``[B, T, S]``.
 
     Products depend on the distance alone. Where positions are known to be consecutive, only those
     of the last query and of the last key are computed.
     """
     product = functools.partial(jnp.einsum, "btd,bsd->bts", precision="highest")
-    q, k = tile.q_tokens.made, tile.k_tokens.made
-    if not has_diagonals(tile):
+    q, k = pairs.q_tokens.made, pairs.k_tokens.made
+    if not has_diagonals(pairs):
         return product(q, k)
     # Such positions are integers, so a gradient with respect to them would be computed in vain.
     q, k = jax.lax.stop_gradient((q, k))
     of_last_query = product(q[:, -1:], k)[:, 0]
     of_last_key = product(q[:, -2::-1], k[:, -1:])[..., 0]
-    return along_diagonals(jnp.concatenate([of_last_query, of_last_key], axis=1), tile)
+    return along_diagonals(jnp.concatenate([of_last_query, of_last_key], axis=1), pairs)

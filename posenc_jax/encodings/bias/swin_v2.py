@@ -21,10 +21,11 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.checks import check_choice, counts_of
-from posenc_jax.encoding import Encoding, Side, Tile
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.by_distance import add_bias
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.lib.one_by_one import sum_one_by_one
+from posenc_jax.pairs import Pairs, Side
 from posenc_jax.positions import on_axes
 from posenc_jax.tokens import Tokens
 
@@ -61,22 +62,22 @@ class SwinV2(Encoding):
         squares = jnp.maximum((x**2).sum(-1, keepdims=True), 1e-24)
         return (x * jax.lax.rsqrt(squares)).astype(x_BTHC.dtype)
 
-    def score(self, logits_BHTS, tile: Tile):
-        log_scale_H = tile.of_heads(self.log_scale[...]).astype(jnp.float32)
-        scale_H = jnp.minimum(jnp.exp(log_scale_H), 100.0) / tile.scale
-        bias_BHTS = 16 * jax.nn.sigmoid(self._network(tile))
+    def score(self, logits_BHTS, pairs: Pairs):
+        log_scale_H = pairs.of_heads(self.log_scale[...]).astype(jnp.float32)
+        scale_H = jnp.minimum(jnp.exp(log_scale_H), 100.0) / pairs.scale
+        bias_BHTS = 16 * jax.nn.sigmoid(self._network(pairs))
         return add_bias(logits_BHTS * scale_H[None, :, None, None], bias_BHTS)
 
-    def _network(self, tile):
+    def _network(self, pairs):
         """Sums the hidden units, float32 ``[B, H, T, S]``."""
         spaced = []
         for axis, side in enumerate(self.grid):
-            q_along, k_along = (_along(x, axis) for x in (tile.q_tokens, tile.k_tokens))
+            q_along, k_along = (_along(x, axis) for x in (pairs.q_tokens, pairs.k_tokens))
             spaced.append(_spaced(q_along[:, :, None] - k_along[:, None], side))
         units = (
             self.inner_kernel[...].astype(jnp.float32).T,
             self.inner_bias[...].astype(jnp.float32),
-            tile.of_heads(self.outer_kernel[...].T).astype(jnp.float32).T,
+            pairs.of_heads(self.outer_kernel[...].T).astype(jnp.float32).T,
         )
 
         return sum_one_by_one(_unit, units, *spaced)

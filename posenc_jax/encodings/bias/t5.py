@@ -96,13 +96,13 @@ class T5(Encoding):
             jax.random.normal(rngs.params(), (num_buckets, num_heads)) * model_dim**-0.5
         )
 
-    def score(self, logits_BHTS, tile):
-        if tile.causal is False and not self.bidirectional:
+    def score(self, logits_BHTS, pairs):
+        if pairs.causal is False and not self.bidirectional:
             raise ValueError(
                 "causal=False lets queries see later keys, and T5 with bidirectional=False gives "
                 "all of those one bias: make it with bidirectional=True"
             )
-        table_HR = self.table_scale * tile.of_heads(self.table[...].astype(jnp.float32).T)
+        table_HR = self.table_scale * pairs.of_heads(self.table[...].astype(jnp.float32).T)
 
         def bias(distance_N):
             bucket_N = t5_bucket(
@@ -110,7 +110,7 @@ class T5(Encoding):
             )
             return jax.vmap(lambda table_R: rows(table_R, bucket_N))(table_HR)
 
-        return add_bias(logits_BHTS, bias_by_distance(bias, tile))
+        return add_bias(logits_BHTS, bias_by_distance(bias, pairs))
 
 
 def _last_start_reached(starts, distance):

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.checks import count_of
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.sequence import arrange_keys
 from posenc_jax.lookup import pick, row_products
+from posenc_jax.pairs import Pairs
 
 
 class CoPE(Encoding):
@@ -45,28 +46,28 @@ class CoPE(Encoding):
         self.nodiv = nodiv
         self.table = nnx.Param(jnp.zeros((num_positions, head_dim)))
 
-    def score(self, logits_BHTS, tile):
+    def score(self, logits_BHTS, pairs):
         last = self.table.shape[0] - 1
-        count_BHTS, _ = sums_up_to_queries(jax.nn.sigmoid(logits_BHTS), tile)
+        count_BHTS, _ = sums_up_to_queries(jax.nn.sigmoid(logits_BHTS), pairs)
         place_BHTS = jnp.minimum(count_BHTS, last)
-        rows_BHTP = row_products(tile.q, self.table[...])
-        rows_BHTP = rows_BHTP if self.nodiv else tile.scale * rows_BHTP
+        rows_BHTP = row_products(pairs.q, self.table[...])
+        rows_BHTP = rows_BHTP if self.nodiv else pairs.scale * rows_BHTP
         whole_BHTS = jax.lax.stop_gradient(jnp.floor(place_BHTS))
         below = whole_BHTS.astype(jnp.int32)
         lower, upper = pick(rows_BHTP, below), pick(rows_BHTP, jnp.minimum(below + 1, last))
         return logits_BHTS + lower + (place_BHTS - whole_BHTS) * (upper - lower)
 
 
-def sums_up_to_queries(terms_BHTS, tile: Tile) -> tuple[jax.Array, jax.Array]:
+def sums_up_to_queries(terms_BHTS, pairs: Pairs) -> tuple[jax.Array, jax.Array]:
     """Sums the terms of the tokens from each key to the query, both included.
 
-    The tile must hold whole rows of keys; its tokens say in which order they were written. Tokens
-    after the query, or of another segment, add 0.
+    The pairs must have whole rows of keys, whose tokens say in which order they were written.
+    Tokens after the query, or of another segment, add 0.
 
     Returns:
       The sums, and the terms of the keys themselves, both ``[B, H, T, S]``.
     """
-    q_tokens, k_tokens = tile.q_tokens, tile.k_tokens
+    q_tokens, k_tokens = pairs.q_tokens, pairs.k_tokens
     counted = q_tokens.order()[:, None, :, None] >= k_tokens.order()[:, None, None, :]
     q_segments, k_segments = q_tokens.segment_ids, k_tokens.segment_ids
     if q_segments is not None and k_segments is not None:

@@ -50,19 +50,20 @@ class DAPE(Encoding):
         self.out = uniform(rngs, num_heads, hidden, fan_in=hidden)
         self.out_bias = uniform(rngs, num_heads, fan_in=hidden)
 
-    def score(self, logits_BHTS, tile):
-        if logits_BHTS.shape[1] != tile.num_heads:
+    def score(self, logits_BHTS, pairs):
+        num_heads = pairs.side.num_heads
+        if logits_BHTS.shape[1] != num_heads:
             raise ValueError(
-                f"DAPE mixes heads, so it needs all num_heads={tile.num_heads} at once, but was "
-                f"given {logits_BHTS.shape[1]}: do not shard attention over heads"
+                f"DAPE mixes heads, so it needs all num_heads={num_heads} at once, but was given "
+                f"{logits_BHTS.shape[1]}: do not shard attention over heads"
             )
-        bias_BHTS = self.bias.score(jnp.zeros_like(logits_BHTS), tile)
+        bias_BHTS = self.bias.score(jnp.zeros_like(logits_BHTS), pairs)
         hidden_BETS = (
-            jnp.einsum("he,bhts->bets", tile.of_heads(self.of_logit[...]), logits_BHTS)
-            + jnp.einsum("he,bhts->bets", tile.of_heads(self.of_bias[...]), bias_BHTS)
+            jnp.einsum("he,bhts->bets", pairs.of_heads(self.of_logit[...]), logits_BHTS)
+            + jnp.einsum("he,bhts->bets", pairs.of_heads(self.of_bias[...]), bias_BHTS)
             + self.hidden_bias[...][None, :, None, None]
         )
         hidden_BETS = jax.nn.leaky_relu(hidden_BETS, 0.01)
-        change_BHTS = jnp.einsum("he,bets->bhts", tile.of_heads(self.out[...]), hidden_BETS)
-        change_BHTS = change_BHTS + tile.per_head(self.out_bias[...])
+        change_BHTS = jnp.einsum("he,bets->bhts", pairs.of_heads(self.out[...]), hidden_BETS)
+        change_BHTS = change_BHTS + pairs.per_head(self.out_bias[...])
         return logits_BHTS + bias_BHTS + change_BHTS

@@ -103,26 +103,26 @@ class DeBERTa(Encoding):
             distance = jnp.sign(distance) * rows(buckets, size)
         return jnp.clip(distance + half, 0, 2 * half - 1)
 
-    def score(self, logits_BHTS, tile):
+    def score(self, logits_BHTS, pairs):
         table_RD = self.table[...].astype(jnp.float32)
 
-        distance = tile.distance()
+        distance = pairs.distance()
         c2p_row = self.row(distance)
         p2c_row = c2p_row if self.p2c_row == "released" else self.row(-distance)
-        c2p = pick(self._c2p(tile, table_RD), c2p_row)
-        p2c = pick(self._p2c(tile, table_RD), p2c_row.swapaxes(2, 3)).swapaxes(2, 3)
-        return (logits_BHTS + tile.scale * (c2p + p2c)) / math.sqrt(3)
+        c2p = pick(self._c2p(pairs, table_RD), c2p_row)
+        p2c = pick(self._p2c(pairs, table_RD), p2c_row.swapaxes(2, 3)).swapaxes(2, 3)
+        return (logits_BHTS + pairs.scale * (c2p + p2c)) / math.sqrt(3)
 
-    def _c2p(self, tile, table_RD):
+    def _c2p(self, pairs, table_RD):
         """Multiplies every query with every row, float32 ``[B, H, T, R]``."""
-        w_kr = tile.of_heads(self.w_kr[...])
-        return row_products(tile.q, jnp.einsum("rd,hcd->hrc", table_RD, w_kr))
+        w_kr = pairs.of_heads(self.w_kr[...])
+        return row_products(pairs.q, jnp.einsum("rd,hcd->hrc", table_RD, w_kr))
 
-    def _p2c(self, tile, table_RD):
+    def _p2c(self, pairs, table_RD):
         """Multiplies every key with every row, float32 ``[B, H, S, R]``."""
-        (B, S, K, _), H = tile.k.shape, tile.q.shape[2]
-        w_qr, b_qr = (tile.of_heads(p[...]) for p in (self.w_qr, self.b_qr))
+        (B, S, K, _), H = pairs.k.shape, pairs.q.shape[2]
+        w_qr, b_qr = (pairs.of_heads(p[...]) for p in (self.w_qr, self.b_qr))
         queries_HRC = jnp.einsum("rd,hcd->hrc", table_RD, w_qr) + b_qr[:, None]
         queries_KGRC = queries_HRC.reshape(K, H // K, *queries_HRC.shape[1:])
-        k_BSKC, queries_KGRC = tile.k.astype(jnp.float32), lying_as_heads(queries_KGRC, tile.k)
+        k_BSKC, queries_KGRC = pairs.k.astype(jnp.float32), lying_as_heads(queries_KGRC, pairs.k)
         return jnp.einsum("bskc,kgrc->bkgsr", k_BSKC, queries_KGRC).reshape(B, H, S, -1)

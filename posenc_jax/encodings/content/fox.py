@@ -40,13 +40,13 @@ class ForgetGate(nnx.Module):
         return jax.nn.log_sigmoid(gate_BTH)
 
 
-def decay(q_sums, k_sums, tile):
+def decay(q_sums, k_sums, pairs):
     """Sums the log gates between each query and each key, float32 ``[B, H, T, S]``.
 
     The result is never positive, also for a key ahead of its query.
     """
     q_high, q_low, k_high, k_low = (
-        jnp.moveaxis(tile.of_heads(jnp.moveaxis(sums_BTH, -1, 0)), 0, 1)
+        jnp.moveaxis(pairs.of_heads(jnp.moveaxis(sums_BTH, -1, 0)), 0, 1)
         for sums_BTH in (*q_sums, *k_sums)
     )
     between = q_high[..., None] - k_high[..., None, :]
@@ -71,5 +71,5 @@ class FoX(Encoding):
         """Makes sums of log gates as ``running_sum`` does, two float32 arrays ``[B, T, H]``."""
         return self.gate(x_BTD, tokens, state)
 
-    def score(self, logits_BHTS, tile):
-        return logits_BHTS + decay(tile.q_tokens.made, tile.k_tokens.made, tile)
+    def score(self, logits_BHTS, pairs):
+        return logits_BHTS + decay(pairs.q_tokens.made, pairs.k_tokens.made, pairs)

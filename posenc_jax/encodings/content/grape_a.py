@@ -18,9 +18,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.checks import check_choice
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.alibi import alibi_slopes
 from posenc_jax.lookup import check_width, lying_as_heads
+from posenc_jax.pairs import Pairs
 
 
 class GrapeA(Encoding):
@@ -49,30 +50,30 @@ class GrapeA(Encoding):
         self.of_key = None if gate == "query" else directions()
         self.of_query = None if gate == "key" else directions()
 
-    def score(self, logits_BHTS, tile: Tile):
+    def score(self, logits_BHTS, pairs: Pairs):
         slopes_H = jnp.asarray(alibi_slopes(self.num_heads), jnp.float32)
-        rate_1H11 = tile.per_head(slopes_H * jax.nn.softplus(self.omega[...].astype(jnp.float32)))
+        rate_1H11 = pairs.per_head(slopes_H * jax.nn.softplus(self.omega[...].astype(jnp.float32)))
         gates = jnp.zeros((1, 1, 1, 1))
         if self.of_key is not None:
-            gates = gates + _of_keys(tile, self.of_key[...])[:, :, None, :]
+            gates = gates + _of_keys(pairs, self.of_key[...])[:, :, None, :]
         if self.of_query is not None:
-            gates = gates + _of_queries(tile, self.of_query[...])[..., None]
-        return logits_BHTS - rate_1H11 * abs(tile.distance()) * gates
+            gates = gates + _of_queries(pairs, self.of_query[...])[..., None]
+        return logits_BHTS - rate_1H11 * abs(pairs.distance()) * gates
 
 
-def _of_keys(tile, vectors_HC):
+def _of_keys(pairs, vectors_HC):
     """Returns the term of each key, float32 ``[B, H, S]``."""
-    (B, S, K, _), H = tile.k.shape, tile.q.shape[2]
-    unit_HC = _unit(tile.of_heads(vectors_HC), tile.q)
-    unit_KGC = lying_as_heads(unit_HC.reshape(K, H // K, -1), tile.k)
-    products = jnp.einsum("bskc,kgc->bkgs", tile.k.astype(jnp.float32), unit_KGC)
+    (B, S, K, _), H = pairs.k.shape, pairs.q.shape[2]
+    unit_HC = _unit(pairs.of_heads(vectors_HC), pairs.q)
+    unit_KGC = lying_as_heads(unit_HC.reshape(K, H // K, -1), pairs.k)
+    products = jnp.einsum("bskc,kgc->bkgs", pairs.k.astype(jnp.float32), unit_KGC)
     return jax.nn.softplus(products.reshape(B, H, S))
 
 
-def _of_queries(tile, vectors_HC):
+def _of_queries(pairs, vectors_HC):
     """Returns the term of each query, float32 ``[B, H, T]``."""
-    unit_HC = lying_as_heads(_unit(tile.of_heads(vectors_HC), tile.q), tile.q)
-    products = jnp.einsum("bthc,hc->bht", tile.q.astype(jnp.float32), unit_HC)
+    unit_HC = lying_as_heads(_unit(pairs.of_heads(vectors_HC), pairs.q), pairs.q)
+    products = jnp.einsum("bthc,hc->bht", pairs.q.astype(jnp.float32), unit_HC)
     return jax.nn.softplus(products)
 
 

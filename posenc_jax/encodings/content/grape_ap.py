@@ -18,12 +18,13 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.checks import check_multiple, count_of
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.bias.alibi import alibi_slopes
 from posenc_jax.encodings.content.cope import sums_up_to_queries
 from posenc_jax.encodings.lib.angles import rotated, tables_of_text
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.lib.sequence import project
+from posenc_jax.pairs import Pairs
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -60,16 +61,16 @@ class GrapeAP(Encoding):
         made = p_BTHP, jnp.concatenate(rotated(a, b, cos, -sin), axis=-1)
         return made, ()  # no token looks at another
 
-    def of_keys(self, made):
+    def kept(self, made):
         return None, made[1]
 
-    def score(self, logits_BHTS, tile: Tile):
+    def score(self, logits_BHTS, pairs: Pairs):
         p_HBTP, rotated_HBSP = (
-            tile.of_heads(jnp.moveaxis(x_BTHP, 2, 0))
-            for x_BTHP in (tile.q_tokens.made[0], tile.k_tokens.made[1])
+            pairs.of_heads(jnp.moveaxis(x_BTHP, 2, 0))
+            for x_BTHP in (pairs.q_tokens.made[0], pairs.k_tokens.made[1])
         )
         products_BHTS = jnp.einsum("hbtp,hbsp->bhts", p_HBTP, rotated_HBSP) / self.width
-        slopes_1H11 = tile.per_head(jnp.asarray(alibi_slopes(self.num_heads), jnp.float32))
+        slopes_1H11 = pairs.per_head(jnp.asarray(alibi_slopes(self.num_heads), jnp.float32))
         gates = slopes_1H11 * jax.nn.log_sigmoid(products_BHTS)
-        sums, of_keys = sums_up_to_queries(gates, tile)
+        sums, of_keys = sums_up_to_queries(gates, pairs)
         return logits_BHTS + (sums - of_keys)

@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encoding import Encoding, Side, Tile
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.band import add_band
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.lib.sequence import project
 from posenc_jax.lookup import check_width
+from posenc_jax.pairs import Pairs, Side
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -70,9 +71,6 @@ class Inkling(Encoding):
         self.kernel = normal(rngs, model_dim, num_heads * rank)
         self.profiles = normal(rngs, rank, extent)
 
-    def hooks(self):
-        return super().hooks() - ({"rotate"} if self.log_floor is None else set())
-
     def observe(self, x_BTD, tokens: Tokens, state=None):
         """Makes the vectors of all heads, times tau, float32 ``[B, T, H * rank]``."""
         return self.vectors(x_BTD) * self._tau(tokens), ()  # no token looks at another
@@ -81,7 +79,7 @@ class Inkling(Encoding):
         """Returns ``x W_h`` of all heads, float32 ``[B, T, H * rank]``."""
         return project(x_BTD, self.kernel[...])
 
-    def of_keys(self, made):
+    def kept(self, made):
         return None  # a bias comes from the query alone
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
@@ -89,15 +87,15 @@ class Inkling(Encoding):
             return x_BTHC
         return (x_BTHC.astype(jnp.float32) * self._tau(tokens)[..., None]).astype(x_BTHC.dtype)
 
-    def score(self, logits_BHTS, tile: Tile):
-        vectors_BHTR, table_RE = self._factors(tile)
-        return add_band(logits_BHTS, vectors_BHTR, table_RE, tile)
+    def score(self, logits_BHTS, pairs: Pairs):
+        vectors_BHTR, table_RE = self._factors(pairs)
+        return add_band(logits_BHTS, vectors_BHTR, table_RE, pairs)
 
-    def _factors(self, tile):
+    def _factors(self, pairs):
         """Returns the queries' vectors, ``[B, H, T, R]``, and the profiles, ``[R, extent]``."""
-        vectors_BTN, table_RE = tile.q_tokens.made, self.profiles[...].astype(jnp.float32)
+        vectors_BTN, table_RE = pairs.q_tokens.made, self.profiles[...].astype(jnp.float32)
         vectors_BTHR = vectors_BTN.reshape(*vectors_BTN.shape[:2], self.num_heads, -1)
-        vectors_HBTR = tile.of_heads(jnp.moveaxis(vectors_BTHR, 2, 0))
+        vectors_HBTR = pairs.of_heads(jnp.moveaxis(vectors_BTHR, 2, 0))
         return jnp.moveaxis(vectors_HBTR, 0, 1), table_RE
 
     def _tau(self, tokens):
@@ -148,9 +146,6 @@ class Inkling2(Inkling):
         self.vector_clip = vector_clip
         self.query_scale = nnx.Param(jnp.ones((num_heads, head_dim)))
         self.vector_scale = nnx.Param(jnp.ones((num_heads, rank)))
-
-    def hooks(self):
-        return super().hooks() | {"rotate"}
 
     def vectors(self, x_BTD):
         vectors_BTN = super().vectors(x_BTD)

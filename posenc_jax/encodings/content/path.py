@@ -108,10 +108,10 @@ class PaTH(Encoding):
         }
         return made, {"steps": steps, "gate": last_gate}
 
-    def score(self, logits_BHTS, tile):
-        q, k = (x.astype(jnp.float32) for x in (tile.q, tile.k))
+    def score(self, logits_BHTS, pairs):
+        q, k = (x.astype(jnp.float32) for x in (pairs.q, pairs.k))
         B, S, K, C = k.shape
-        kv_heads = tile.num_heads * K // q.shape[2]  # of the whole model
+        kv_heads = pairs.side.num_heads * K // q.shape[2]  # of the whole model
         if kv_heads % self.num_kv_heads:
             raise ValueError(
                 f"the encoding was made for num_kv_heads={self.num_kv_heads}, but attention has "
@@ -119,30 +119,30 @@ class PaTH(Encoding):
             )
         k = jnp.broadcast_to(k[:, :, :, None], (B, S, K, q.shape[2] // K, C)).reshape(B, S, -1, C)
 
-        made = tile.k_tokens.made
+        made = pairs.k_tokens.made
         check_width(q, head_dim=made["w"].shape[-1])
-        k_index = for_each_row(tile.k_tokens.order(), made["beta"])
+        k_index = for_each_row(pairs.k_tokens.order(), made["beta"])
         group = self.num_heads // self.num_kv_heads
-        rows = tile.of_heads(jnp.arange(self.num_heads) // group)
+        rows = pairs.of_heads(jnp.arange(self.num_heads) // group)
         w = made["w"][:, :, rows]
         w = w + jnp.zeros_like(q[:, :1, :, :1])  # sharded as the queries' heads are
-        segment_ids = tile.k_tokens.segment_ids
+        segment_ids = pairs.k_tokens.segment_ids
         if segment_ids is not None:
             segment_ids = for_each_row(segment_ids, made["beta"])
         keys = _Tokens(k, k_index, segment_ids, w, made["beta"][:, :, rows])
-        queries = _Tokens(q, tile.q_tokens.order(), tile.q_tokens.segment_ids)
-        if tile.k_tokens.index is None:
+        queries = _Tokens(q, pairs.q_tokens.order(), pairs.q_tokens.segment_ids)
+        if pairs.k_tokens.index is None:
             change = _change(queries, keys)
         else:
             # The system is triangular in the order in which tokens were written.
             order_BS = jnp.argsort(k_index, axis=1)
             keys = jax.tree.map(lambda x: arrange(x, order_BS), keys)
             change = arrange_keys(_change(queries, keys), jnp.argsort(order_BS, axis=1))
-        logits_BHTS = logits_BHTS - tile.scale * change
+        logits_BHTS = logits_BHTS - pairs.scale * change
         if self.gate is None:
             return logits_BHTS
-        forgotten = decay(tile.q_tokens.made["gate"], made["gate"], tile)
-        return logits_BHTS + tile.scale * forgotten
+        forgotten = decay(pairs.q_tokens.made["gate"], made["gate"], pairs)
+        return logits_BHTS + pairs.scale * forgotten
 
 
 class _Tokens(NamedTuple):

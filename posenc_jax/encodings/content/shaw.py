@@ -49,14 +49,11 @@ class Shaw(Encoding):
         self.keys = table()
         self.values = table() if values else None
 
-    def hooks(self):
-        return super().hooks() - ({"mix"} if self.values is None else set())
+    def score(self, logits_BHTS, pairs):
+        products_BHTR = row_products(pairs.q, pairs.scale * self.keys[...])
+        return logits_BHTS + pick(products_BHTR, self._row(pairs))
 
-    def score(self, logits_BHTS, tile):
-        products_BHTR = row_products(tile.q, tile.scale * self.keys[...])
-        return logits_BHTS + pick(products_BHTR, self._row(tile))
-
-    def mix(self, out_BTHC, weights_BHTS, tile):
+    def mix(self, out_BTHC, weights_BHTS, pairs):
         if self.values is None:
             return out_BTHC
         if out_BTHC.shape[-1] != self.values.shape[-1]:
@@ -64,7 +61,7 @@ class Shaw(Encoding):
                 f"values have {out_BTHC.shape[-1]} channels, but Shaw's table of values has as "
                 f"many as queries and keys, head_dim={self.values.shape[-1]}: pass values=False"
             )
-        table_RC, row_B1TS = self.values[...].astype(jnp.float32), self._row(tile)
+        table_RC, row_B1TS = self.values[...].astype(jnp.float32), self._row(pairs)
         zeros_BHT1 = jnp.zeros_like(weights_BHTS[..., :1])
         zeros_BHTR = jnp.broadcast_to(zeros_BHT1, (*weights_BHTS.shape[:-1], len(table_RC)))
         # Picking transposed: the sum of the weights that share a row.
@@ -72,7 +69,7 @@ class Shaw(Encoding):
         (sums_BHTR,) = transposed(weights_BHTS)
         return out_BTHC + jnp.einsum("bhtr,rc->bthc", sums_BHTR, table_RC)
 
-    def _row(self, tile):
+    def _row(self, pairs):
         """Returns the row of the tables for each pair of tokens, int32 ``[B, 1, T, S]``."""
-        ahead = jnp.round(-tile.distance()).astype(jnp.int32)
+        ahead = jnp.round(-pairs.distance()).astype(jnp.int32)
         return jnp.clip(ahead, -self.max_distance, self.max_distance) + self.max_distance

@@ -15,8 +15,9 @@ returns unchanged. Overrides ``score``.
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.content.cope import sums_up_to_queries
+from posenc_jax.pairs import Pairs
 
 
 class StickBreaking(Encoding):
@@ -31,14 +32,15 @@ class StickBreaking(Encoding):
 
     whole_rows = True
 
-    def score(self, logits_BHTS, tile: Tile):
-        if tile.causal is False:
+    def score(self, logits_BHTS, pairs: Pairs):
+        if pairs.causal is False:
             raise ValueError(
                 "causal=False lets queries see later keys, and stick-breaking gives weights to "
                 "earlier ones alone: pass causal=True, or take another scheme"
             )
-        is_self = tile.q_tokens.order()[:, None, :, None] == tile.k_tokens.order()[:, None, None, :]
+        q_order, k_order = pairs.q_tokens.order(), pairs.k_tokens.order()
+        is_self = q_order[:, None, :, None] == k_order[:, None, None, :]
         left = jnp.where(is_self, 0.0, jax.nn.log_sigmoid(-logits_BHTS))
-        sums_BHTS, left = sums_up_to_queries(left, tile)
+        sums_BHTS, left = sums_up_to_queries(left, pairs)
         # The sum has the key's own log(1 - sigmoid(z)), and z more than that is log(sigmoid(z)).
         return jnp.where(is_self, left.sum(-1, keepdims=True), logits_BHTS + sums_BHTS)

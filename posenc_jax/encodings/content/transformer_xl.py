@@ -54,10 +54,10 @@ class TransformerXL(Encoding):
         self.v = normal(rngs, num_heads, head_dim)
         self.w_r = normal(rngs, num_heads, head_dim, model_dim)
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes float32 cos and sin, each ``[B, T, 1, model_dim / 2]``."""
         inv_freq = geometric(self.model_dim, self.base)
-        return tokens.having(tables_of_text(one_axis(tokens.positions), inv_freq))
+        return tables_of_text(one_axis(tokens.positions), inv_freq)
 
     def rotate(self, x_BTHC, tokens, side):
         cos, sin = tokens.made

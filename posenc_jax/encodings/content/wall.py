@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.content.fox import ForgetGate, decay
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.lib.one_by_one import sum_one_by_one
 from posenc_jax.encodings.lib.sequence import project, sums_up_to
 from posenc_jax.lookup import check_width
+from posenc_jax.pairs import Pairs
 
 
 class Wall(Encoding):
@@ -66,23 +67,23 @@ class Wall(Encoding):
         gate, of_gate = self.gate(x_BTD, tokens, of_gate) if self.gate else (None, None)
         return (sums, gate), (of_channels, of_gate)
 
-    def score(self, logits_BHTS, tile: Tile):
-        check_width(tile.q, head_dim=self.head_dim)
-        q_sums, q_gate = tile.q_tokens.made
-        k_sums, k_gate = tile.k_tokens.made
-        logits_BHTS = tile.scale * self._products(tile, q_sums, k_sums)
-        return logits_BHTS if self.gate is None else logits_BHTS + decay(q_gate, k_gate, tile)
+    def score(self, logits_BHTS, pairs: Pairs):
+        check_width(pairs.q, head_dim=self.head_dim)
+        q_sums, q_gate = pairs.q_tokens.made
+        k_sums, k_gate = pairs.k_tokens.made
+        logits_BHTS = pairs.scale * self._products(pairs, q_sums, k_sums)
+        return logits_BHTS if self.gate is None else logits_BHTS + decay(q_gate, k_gate, pairs)
 
-    def _products(self, tile, q_sums, k_sums):
+    def _products(self, pairs, q_sums, k_sums):
         """Sums the channels one after the other, so that ``[T, S, channels]`` never exists."""
 
         def by_channel(x_BTHC):
             return jnp.moveaxis(x_BTHC.astype(jnp.float32), (3, 2), (0, 2))
 
         def of_heads(sums_BTHC):
-            return tile.of_heads(jnp.moveaxis(sums_BTHC, 2, 0))
+            return pairs.of_heads(jnp.moveaxis(sums_BTHC, 2, 0))
 
-        q_CBHT, k_CBKS = by_channel(tile.q), by_channel(tile.k)
+        q_CBHT, k_CBKS = by_channel(pairs.q), by_channel(pairs.k)
         sums = [jnp.moveaxis(of_heads(x), (3, 0), (0, 2)) for x in (*q_sums, *k_sums)]
 
         return sum_one_by_one(_channel, (q_CBHT, k_CBKS, *sums))

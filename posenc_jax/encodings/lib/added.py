@@ -8,7 +8,7 @@ import numpy as np
 
 from posenc_jax.checks import has_floats, type_of
 from posenc_jax.encoding import Encoding
-from posenc_jax.tokens import Tokens, check_tokens
+from posenc_jax.tokens import Tokens
 
 # Classes that this process has added to embeddings, or has warned about already.
 _WITHOUT_WARNING: set[type] = set()
@@ -28,7 +28,6 @@ class Added(Encoding):
         """Returns the vectors of the tokens' positions, ``[B, T, D]``; ``B`` may be 1."""
 
     def embed(self, x_BTD, tokens: Tokens):
-        check_tokens("tokens", tokens, self)
         _WITHOUT_WARNING.add(type(self))
         of_positions = self.vectors(tokens)
         rows, (B, T, D) = np.shape(x_BTD), of_positions.shape
@@ -37,20 +36,20 @@ class Added(Encoding):
             raise ValueError(
                 f"x has shape {rows} and type {type_of(x_BTD)}, but this encoding adds vectors of "
                 f"{D} channels to {T} tokens of {B} sequences: pass floating-point embeddings of "
-                f"tokens, [B, {T}, {D}], or the tokens of these alone (tokens.part); the width is "
+                f"tokens, [B, {T}, {D}], or make a part of them, here.part; the width is "
                 "model_dim= of make"
             )
         x_BTD = x_BTD if self.token_scale is None else x_BTD * self.token_scale
         return x_BTD + of_positions.astype(x_BTD.dtype)
 
-    def of_keys(self, made):
-        """Returns ``made``, and warns once if attention runs and no embeddings have positions."""
-        if "embed" in self.hooks() and type(self) not in _WITHOUT_WARNING:
+    def kept(self, made):
+        """Returns what is kept; warns once if attention runs where no embeddings have positions."""
+        if self.overrides("embed") and type(self) not in _WITHOUT_WARNING:
             _WITHOUT_WARNING.add(type(self))
             warnings.warn(
                 f"{type(self).__name__} adds positions to token embeddings, which attend never "
-                "sees: call x = encoding.embed(x, tokens) once after the token embedding, or "
+                "sees: call x = here.embed(x) once after the token embedding, or "
                 "attention has no positions",
-                stacklevel=4,
+                stacklevel=6,
             )
-        return super().of_keys(made)
+        return super().kept(made)

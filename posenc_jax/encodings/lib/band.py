@@ -11,38 +11,38 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encoding import Tile
 from posenc_jax.encodings.lib.by_distance import has_diagonals
 from posenc_jax.lookup import pick, rows
+from posenc_jax.pairs import Pairs
 
 # Queries in one product, which has _ROWS - 1 distances more than each of its queries needs.
 _ROWS = 32
 
 
-def add_band(logits_BHTS, x_BHTR, table_RE, tile: Tile) -> jax.Array:
+def add_band(logits_BHTS, x_BHTR, table_RE, pairs: Pairs) -> jax.Array:
     """Returns logits with the products of ``x`` and the columns for their distances.
 
     The first column is for a distance of 0. Distances that are not whole numbers are rounded.
     Positions have one axis.
     """
-    add = functools.partial(_along_diagonals if has_diagonals(tile) else _of_pairs, tile=tile)
-    if tile.q_tokens.index is None:
+    add = functools.partial(_along_diagonals if has_diagonals(pairs) else _of_pairs, pairs=pairs)
+    if pairs.q_tokens.index is None:
         return add(logits_BHTS, x_BHTR, table_RE)
     # Tokens in a loop over tiles have an index. Far tiles are most of a long text.
-    is_near = _is_near(tile, table_RE.shape[1])
+    is_near = _is_near(pairs, table_RE.shape[1])
     return jax.lax.cond(is_near, add, lambda logits, *_: logits, logits_BHTS, x_BHTR, table_RE)
 
 
-def _is_near(tile, extent):
-    """Returns whether some distance of the tile may have a column."""
-    q, k = tile.q_tokens.positions, tile.k_tokens.positions
+def _is_near(pairs, extent):
+    """Returns whether some distance of the pairs may have a column."""
+    q, k = pairs.q_tokens.positions, pairs.k_tokens.positions
     # A distance above -1 may be rounded to 0. A NaN makes both comparisons false, so is near.
     return ~((q.max() - k.min() <= -1) | (q.min() - k.max() >= extent))
 
 
-def _of_pairs(logits_BHTS, x_BHTR, table_RE, tile):
+def _of_pairs(logits_BHTS, x_BHTR, table_RE, pairs):
     """Looks up the column of each pair."""
-    distance_B1TS = jnp.floor(tile.distance() + 0.5).astype(jnp.int32)
+    distance_B1TS = jnp.floor(pairs.distance() + 0.5).astype(jnp.int32)
     last = table_RE.shape[1] - 1
     is_inside = (distance_B1TS >= 0) & (distance_B1TS <= last)
     products_BHTE = jnp.einsum("bhtr,re->bhte", x_BHTR, table_RE)
@@ -50,12 +50,12 @@ def _of_pairs(logits_BHTS, x_BHTR, table_RE, tile):
     return logits_BHTS + jnp.where(is_inside, picked, 0)
 
 
-def _along_diagonals(logits_BHTS, x_BHTR, table_RE, tile):
+def _along_diagonals(logits_BHTS, x_BHTR, table_RE, pairs):
     (T, S), (R, extent) = logits_BHTS.shape[2:], table_RE.shape
     size = _ROWS if T % _ROWS == 0 else T
     width = min(S, extent + T - 1)
     # The distance between the first query and the first key, and the first key of the band.
-    ahead = tile.q_tokens.positions[0, 0] - tile.k_tokens.positions[0, 0]
+    ahead = pairs.q_tokens.positions[0, 0] - pairs.k_tokens.positions[0, 0]
     start = jnp.clip(ahead - extent + 1, 0, S - width)
     # The distances of each piece, from its last query and the first key on downwards.
     first_P = (ahead - start) + jnp.arange(0, T, size, dtype=jnp.int32)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encoding import Tile
+from posenc_jax.pairs import Pairs
 
 
-def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> jax.Array:
-    """Applies ``function`` to the distance of every pair of a tile, float32 ``[B, H, T, S]``.
+def bias_by_distance(function: Callable[[jax.Array], jax.Array], pairs: Pairs) -> jax.Array:
+    """Applies ``function`` to the distance of every pair, float32 ``[B, H, T, S]``.
 
     Where positions are known to be consecutive, a tile has T + S - 1 distances and not T * S: the
     function runs on these, and its values are laid out along the diagonals. A logarithm or a table
@@ -18,22 +18,22 @@ def bias_by_distance(function: Callable[[jax.Array], jax.Array], tile: Tile) -> 
 
     Args:
       function: takes float32 distances ``[N]``, query position minus key position, and returns
-        ``[H, N]`` for the heads of this tile.
-      tile: its positions have one axis.
+        ``[H, N]`` for these query heads.
+      pairs: its positions have one axis.
     """
-    distance_BTS = tile.distance()[:, 0]  # raises if there are several position axes
-    if not has_diagonals(tile):
+    distance_BTS = pairs.distance()[:, 0]  # raises if there are several position axes
+    if not has_diagonals(pairs):
         return jax.vmap(jax.vmap(function, out_axes=1))(distance_BTS)
     _, T, S = distance_BTS.shape
     # The distances from the last query to the first key, down to the first query to the last.
-    between_first = tile.q_tokens.positions[0, 0] - tile.k_tokens.positions[0, 0]
+    between_first = pairs.q_tokens.positions[0, 0] - pairs.k_tokens.positions[0, 0]
     distance_N = between_first + jnp.arange(T - 1, -S, -1, dtype=jnp.int32)
-    return along_diagonals(function(distance_N.astype(jnp.float32)), tile)[None]
+    return along_diagonals(function(distance_N.astype(jnp.float32)), pairs)[None]
 
 
-def has_diagonals(tile: Tile) -> bool:
-    """Returns whether all pairs on a diagonal of the tile are known to have the same distance."""
-    return tile.q_tokens.consecutive and tile.k_tokens.consecutive
+def has_diagonals(pairs: Pairs) -> bool:
+    """Returns whether all pairs on a diagonal are known to have the same distance."""
+    return pairs.q_tokens.consecutive and pairs.k_tokens.consecutive
 
 
 def add_bias(logits_BHTS, bias_BHTS) -> jax.Array:
@@ -43,9 +43,9 @@ def add_bias(logits_BHTS, bias_BHTS) -> jax.Array:
     return _add_shared(logits_BHTS, bias_BHTS)
 
 
-def along_diagonals(values_HN, tile: Tile) -> jax.Array:
+def along_diagonals(values_HN, pairs: Pairs) -> jax.Array:
     """Returns ``[H, T, S]`` whose row t is ``values[T - 1 - t :][:S]``."""
-    (H, N), T = values_HN.shape, tile.q_tokens.count
+    (H, N), T = values_HN.shape, pairs.q_tokens.count
     # Without this product with an identity, XLA:CPU would compute each value again for every pair.
     values_HN = jnp.einsum("gh,hn->gn", jnp.eye(H), values_HN, precision="highest")
     row = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=N + 1 - T, axis=1)

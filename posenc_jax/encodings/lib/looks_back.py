@@ -1,13 +1,15 @@
 """Defines the base class of wrappers that mix keys and values with earlier ones."""
 
 import abc
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 
-from posenc_jax.encoding import Encoding, Side
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.sequence import earlier, for_each_row, places_back
 from posenc_jax.encodings.lib.wrapper import Wrapper
+from posenc_jax.pairs import Side
 from posenc_jax.tokens import Tokens
 
 
@@ -47,12 +49,11 @@ class LooksBack(Wrapper):
         return earlier(x_BSKC, tokens, tokens.made.back, count)
 
     def beneath(self, tokens: Tokens) -> Tokens:
-        return tokens.having(tokens.made.inner)
+        return dataclasses.replace(tokens, made=tokens.made.inner)
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length) -> Made:
         """Makes the places of the tokens before each one."""
-        prepared = super().prepare(tokens, length=length, key=key)
-        return prepared.having(Made(places_back(tokens, self.reach), prepared.made))
+        return Made(places_back(tokens, self.reach), super().prepare(tokens, length))
 
     def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Made, None]:
         """Makes the gates; without a state, because ``rotate`` needs the keys before."""
@@ -60,8 +61,8 @@ class LooksBack(Wrapper):
         inner, _ = super().observe(x_BTD, tokens)
         return Made(back, inner, self.gates(x_BTD)), None
 
-    def of_keys(self, made: Made):
-        return self.inner.of_keys(made.inner)
+    def kept(self, made: Made):
+        return self.inner.kept(made.inner)
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         if not side.is_query:

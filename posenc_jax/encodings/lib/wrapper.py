@@ -4,15 +4,16 @@ import dataclasses
 from typing import Any
 
 from posenc_jax.checks import check_encoding
-from posenc_jax.encoding import Encoding, Side, Tile, overridden
-from posenc_jax.tokens import Tokens, check_tokens, structure
+from posenc_jax.encoding import Encoding
+from posenc_jax.pairs import Pairs, Side
+from posenc_jax.tokens import Tokens
 
 
 class Wrapper(Encoding):
     """Passes every hook on to ``inner``; a subclass overrides the hooks that it changes.
 
     A subclass calls the hooks of ``inner`` by ``super()``. If it makes arrays of the tokens too, it
-    overrides ``beneath``, and returns from ``of_keys`` what ``inner`` returns.
+    overrides ``beneath``, and returns from ``kept`` what ``inner`` returns.
 
     Args:
       over: the scheme beneath, ``inner``. ``make`` also takes its name.
@@ -36,27 +37,28 @@ class Wrapper(Encoding):
         """Returns the sizes that ``make`` builds the scheme beneath with, given these keywords."""
         return sizes
 
-    def hooks(self) -> frozenset[str]:
-        return self.inner.hooks() | overridden(type(self), Wrapper)
+    def overrides(self, hook: str) -> bool:
+        own = getattr(type(self), hook) is not getattr(Wrapper, hook)
+        return own or self.inner.overrides(hook)
 
     def beneath(self, tokens: Tokens) -> Tokens:
         """Returns the tokens with what ``inner`` has made of them."""
         return tokens
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
-        return self.inner.prepare(tokens, length=length, key=key)
+    def moved(self, tokens: Tokens, length, key):
+        return self.inner.moved(tokens, length, key)
+
+    def prepare(self, tokens: Tokens, length) -> Any:
+        return self.inner.prepare(tokens, length)
 
     def embed(self, x_BTD, tokens: Tokens):
-        check_tokens("tokens", tokens, self)
-        # Absolute schemes check once more who made the tokens.
-        stamp = dataclasses.replace(tokens.stamp, made_by=structure(self.inner))
-        return self.inner.embed(x_BTD, dataclasses.replace(self.beneath(tokens), stamp=stamp))
+        return self.inner.embed(x_BTD, self.beneath(tokens))
 
     def observe(self, x_BTD, tokens: Tokens, state: Any = None) -> tuple[Any, Any]:
         return self.inner.observe(x_BTD, self.beneath(tokens), state)
 
-    def of_keys(self, made: Any) -> Any:
-        return self.inner.of_keys(made)
+    def kept(self, made: Any) -> Any:
+        return self.inner.kept(made)
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         return self.inner.rotate(x_BTHC, self.beneath(tokens), side)
@@ -67,18 +69,18 @@ class Wrapper(Encoding):
     def rotate_back(self, out_BTHC, tokens: Tokens, side: Side):
         return self.inner.rotate_back(out_BTHC, self.beneath(tokens), side)
 
-    def score(self, logits_BHTS, tile: Tile):
-        return self.inner.score(logits_BHTS, self._tile_beneath(tile))
+    def score(self, logits_BHTS, pairs: Pairs):
+        return self.inner.score(logits_BHTS, self._pairs_beneath(pairs))
 
-    def mix(self, out_BTHC, weights_BHTS, tile: Tile):
-        return self.inner.mix(out_BTHC, weights_BHTS, self._tile_beneath(tile))
+    def mix(self, out_BTHC, weights_BHTS, pairs: Pairs):
+        return self.inner.mix(out_BTHC, weights_BHTS, self._pairs_beneath(pairs))
 
     def aux_loss(self, key):
         return self.inner.aux_loss(key)
 
-    def _tile_beneath(self, tile):
-        """Returns the tile for ``inner``; ``of_keys`` has converted the keys already."""
-        return dataclasses.replace(tile, q_tokens=self.beneath(tile.q_tokens))
+    def _pairs_beneath(self, pairs):
+        """Returns the pairs for ``inner``; ``kept`` has converted the keys already."""
+        return dataclasses.replace(pairs, q_tokens=self.beneath(pairs.q_tokens))
 
 
 def innermost(encoding: Encoding) -> Encoding:

@@ -18,9 +18,9 @@ tokens, and c is ``chunk_size``. Overrides ``prepare``, ``rotate`` and ``score``
 import jax.numpy as jnp
 
 from posenc_jax.checks import check_sizes, count_of
-from posenc_jax.encoding import Side, Tile
 from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
 from posenc_jax.encodings.rotary.rope import check_length
+from posenc_jax.pairs import Pairs, Side
 from posenc_jax.tokens import Tokens
 
 
@@ -67,7 +67,7 @@ class DualChunk(PositionMap):
         check_sizes(original_length=original_length)
         self.original_length = original_length
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes three cosines and sines for queries and for keys, and the temperature, if any.
 
         The temperature is float32 ``[B, T, 1, 1]``.
@@ -87,19 +87,19 @@ class DualChunk(PositionMap):
             growth = jnp.maximum(jnp.asarray(length, jnp.float32) / self.original_length, 1.0)
             ones = jnp.ones_like(same[0][..., :1])
             temperature = ones * (1 + 0.1 * jnp.log(growth))[..., None, None]
-        return tokens.having(((same, before, older), (same, same, same), temperature))
+        return (same, before, older), (same, same, same), temperature
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         of_queries, of_keys, temperature = tokens.made
-        rotated = super().rotate(x_BTHC, tokens.having((of_queries, of_keys)), side)
+        rotated = self.rotate_by_each(x_BTHC, of_queries if side.is_query else of_keys)
         if temperature is None or not side.is_query:
             return rotated
         return (temperature * rotated).astype(x_BTHC.dtype)
 
-    def score(self, logits_BHTS, tile: Tile):
-        same, before, older = products_of_parts(tile, 3)
+    def score(self, logits_BHTS, pairs: Pairs):
+        same, before, older = products_of_parts(pairs, 3)
         q_chunk, k_chunk = (
-            tokens.positions // self.stride for tokens in (tile.q_tokens, tile.k_tokens)
+            tokens.positions // self.stride for tokens in (pairs.q_tokens, pairs.k_tokens)
         )
         chunks_back = q_chunk[:, None, :, None] - k_chunk[:, None, None, :]
         return jnp.where(chunks_back > 1, older, jnp.where(chunks_back == 1, before, same))

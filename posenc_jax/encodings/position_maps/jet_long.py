@@ -16,9 +16,9 @@ length. Overrides ``prepare``, ``rotate`` and ``score``.
 import jax.numpy as jnp
 
 from posenc_jax.checks import count_of
-from posenc_jax.encoding import Tile
 from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
 from posenc_jax.encodings.rotary.rope import check_length
+from posenc_jax.pairs import Pairs
 from posenc_jax.tokens import Tokens
 
 
@@ -52,7 +52,7 @@ class JetLong(PositionMap):
         window = max(1, train_length // 16) if window is None else window
         self.window = count_of("window", window, 1, train_length)
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes cosines and sines, near and far, for queries and for keys."""
         positions, length = tokens.positions, tokens.length(length)
         check_length(positions, length)
@@ -63,8 +63,8 @@ class JetLong(PositionMap):
         # A length that is NaN has no group; see ``Tokens.length``.
         unknown = jnp.isnan(length)[..., None, None]
         tables = near, tuple(jnp.where(unknown, jnp.nan, table) for table in far)
-        return tokens.having((tables, tables))
+        return tables, tables
 
-    def score(self, logits_BHTS, tile: Tile):
-        near, far = products_of_parts(tile, 2)
-        return jnp.where(tile.distance() <= self.window, near, far)
+    def score(self, logits_BHTS, pairs: Pairs):
+        near, far = products_of_parts(pairs, 2)
+        return jnp.where(pairs.distance() <= self.window, near, far)

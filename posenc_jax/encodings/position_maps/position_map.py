@@ -14,24 +14,27 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.dense import products
-from posenc_jax.encoding import Side, Tile
 from posenc_jax.encodings.rotary.base import Rotary
+from posenc_jax.pairs import Pairs, Side
 from posenc_jax.tokens import Tokens
 
 
 class PositionMap(Rotary):
     """Rotates as RoPE by each of several tables, which ``prepare`` makes for queries and keys."""
 
-    def of_keys(self, made):
+    def kept(self, made):
         return None  # ``score`` reads positions alone
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         of_queries, of_keys = tokens.made
-        tables = of_queries if side.is_query else of_keys
+        return self.rotate_by_each(x_BTHC, of_queries if side.is_query else of_keys)
+
+    def rotate_by_each(self, x_BTHC: jax.Array, tables) -> jax.Array:
+        """Returns queries or keys rotated by each of some cosines and sines, side by side."""
         return jnp.concatenate([self.rotate_by(x_BTHC, cos, sin) for cos, sin in tables], axis=-1)
 
 
-def products_of_parts(tile: Tile, count: int) -> list[jax.Array]:
+def products_of_parts(pairs: Pairs, count: int) -> list[jax.Array]:
     """Returns the scaled logits of each of ``count`` rotations, float32 ``[B, H, T, S]``."""
-    sides = (jnp.split(side, count, axis=-1) for side in (tile.q, tile.k))
-    return [products(q, k) * tile.scale for q, k in zip(*sides, strict=True)]
+    sides = (jnp.split(side, count, axis=-1) for side in (pairs.q, pairs.k))
+    return [products(q, k) * pairs.scale for q, k in zip(*sides, strict=True)]

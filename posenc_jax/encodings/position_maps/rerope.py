@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.checks import check_range, count_of
-from posenc_jax.encoding import Tile
 from posenc_jax.encodings.lib.angles import cos_sin, rotated, tables_of_text
 from posenc_jax.encodings.position_maps.position_map import PositionMap, products_of_parts
 from posenc_jax.encodings.rotary.frequencies.base import geometric
+from posenc_jax.pairs import Pairs
 from posenc_jax.tokens import Tokens
 
 
@@ -57,7 +57,7 @@ class LeakyReRoPE(PositionMap):
         self.factor = factor
         self.offset = self.window - self.window / factor
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes cosines and sines, near and far, for queries and for keys."""
         near = self.rope_tables(tokens.positions)
         inv_freq = geometric(self.rotary_dim, self.base)
@@ -65,16 +65,16 @@ class LeakyReRoPE(PositionMap):
         # The offset is a separate rotation: added to large float32 positions it would be rounded.
         offset = cos_sin(jnp.ones((1, 1, 1, 1), jnp.int32), inv_freq * self.offset)
         far_query = rotated(cos, sin, *offset)
-        return tokens.having(((near, far_query), (near, (cos, sin))))
+        return (near, far_query), (near, (cos, sin))
 
     def far_tables(self, positions, inv_freq) -> tuple[jax.Array, jax.Array]:
         """Returns cosines and sines of compressed positions, ``[B, T, 1, rotary_dim / 2]``."""
         # For the same reason the frequency is divided, and not the position.
         return tables_of_text(positions, inv_freq / self.factor)
 
-    def score(self, logits_BHTS, tile: Tile):
-        near, far = products_of_parts(tile, 2)
-        return jnp.where(tile.distance() < self.window, near, far)
+    def score(self, logits_BHTS, pairs: Pairs):
+        near, far = products_of_parts(pairs, 2)
+        return jnp.where(pairs.distance() < self.window, near, far)
 
 
 class ReRoPE(LeakyReRoPE):

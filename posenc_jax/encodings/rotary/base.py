@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.checks import check_choice
-from posenc_jax.encoding import Encoding, Side
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.angles import rotated, tables_of_text
 from posenc_jax.encodings.lib.layouts import pairs_of
 from posenc_jax.encodings.rotary.frequencies.base import checked_base, geometric
 from posenc_jax.lookup import check_width
+from posenc_jax.pairs import Side
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 

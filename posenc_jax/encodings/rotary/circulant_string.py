@@ -22,12 +22,12 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.checks import check_divides, check_multiple, count_of
-from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.angles import cos_sin_of_sum
 from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.string import directions
 from posenc_jax.lookup import check_width
+from posenc_jax.pairs import Side
 from posenc_jax.tokens import Tokens
 
 

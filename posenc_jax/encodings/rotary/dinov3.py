@@ -61,12 +61,12 @@ class DINOv3(RoPE):
         self.jitter = jitter or 1.0
         self.rescale = rescale or 1.0
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
-        if key is not None:
-            tokens = tokens.at(self.moved(tokens.positions, key))
-        return super().prepare(tokens, length=length)
+    def moved(self, tokens: Tokens, length, key):
+        if key is None:
+            return tokens, length
+        return tokens.moved_to(self.augmented(tokens.positions, key)), length
 
-    def moved(self, positions, key) -> jax.Array:
+    def augmented(self, positions, key) -> jax.Array:
         """Returns shifted and scaled coordinates, as in a step of training."""
         shift_key, jitter_key, rescale_key = jax.random.split(key, 3)
         each_axis = (1, 1, *positions.shape[2:])

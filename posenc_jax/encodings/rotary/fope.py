@@ -21,10 +21,10 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.checks import check_choice, count_of
-from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.angles import cos_sin
 from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies import geometric, turns_in
+from posenc_jax.pairs import Side
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -96,10 +96,10 @@ class FoPE(Rotary):
         inv_freq = geometric(self.rotary_dim, self.base)
         return inv_freq[turns_in(self.train_length, inv_freq) >= 1]
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes float32 cosines and sines, each ``[B, T, frequencies]``."""
         positions_BT1 = one_axis(tokens.positions)[..., None]
-        return tokens.having(cos_sin(positions_BT1, self._frequencies()))
+        return cos_sin(positions_BT1, self._frequencies())
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         cos, sin = tokens.made

@@ -56,9 +56,9 @@ class GoldenGate(Rotary):
         self.fastest = fastest
         self.zero_share = zero_share
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes float32 cosines and sines, each ``[B, T, K, rotary_dim / 2]``."""
-        return tokens.having(cos_sin_of_sum(tokens.positions, self.rates()))
+        return cos_sin_of_sum(tokens.positions, self.rates())
 
     def rates(self) -> np.ndarray:
         """Returns by how much each pair rotates along each axis, float64 ``[K, P, A]``."""

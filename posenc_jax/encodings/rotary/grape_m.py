@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.angles import cos_sin
 from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies.base import geometric
+from posenc_jax.pairs import Side
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.checks import count_of
-from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.sequence import earlier, for_each_row, places_back
 from posenc_jax.encodings.rotary.base import Rotary
+from posenc_jax.pairs import Side
 from posenc_jax.tokens import Tokens
 
 
@@ -51,9 +51,9 @@ class KeyOffset(Rotary):
         count_of("rotary_dim", rotary_dim, 2, head_dim - 1)
         super().__init__(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes RoPE's cosines and sines, and where the token before each one lies."""
-        return tokens.having((self.rope_tables(tokens.positions), places_back(tokens, reach=1)))
+        return self.rope_tables(tokens.positions), places_back(tokens, reach=1)
 
     def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Any, None]:
         """Leaves out a state, because ``rotate`` needs the key of the token before."""
@@ -65,4 +65,4 @@ class KeyOffset(Rotary):
         if not side.is_query:
             moving, still = jnp.split(x_BTHC, [self.rotary_dim], axis=-1)
             x_BTHC = jnp.concatenate([moving, earlier(still, tokens, back, 1)], axis=-1)
-        return super().rotate(x_BTHC, tokens.having(tables), side)
+        return self.rotate_by(x_BTHC, *tables)

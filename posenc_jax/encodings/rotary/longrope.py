@@ -92,7 +92,7 @@ class LongRoPE(RoPE):
         self.short_attention_factor = short_attention_factor
         self.start_tokens = count_of("start_tokens", start_tokens, minimum=0)
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes the ``tables`` for the length of each token's sequence."""
         positions, length = tokens.positions, tokens.length(length)
         check_length(positions, length)
@@ -114,7 +114,7 @@ class LongRoPE(RoPE):
         if self.start_tokens:
             starts = self.positions_of_pairs(positions) < self.start_tokens
             tables = _where(starts, self.tables(positions, inv_freq, no_factor), tables)
-        return tokens.having(tables)
+        return tables
 
 
 def longrope2(

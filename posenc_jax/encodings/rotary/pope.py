@@ -18,11 +18,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.checks import check_choice
-from posenc_jax.encoding import Encoding, Side
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.angles import rotated, tables_of_text
 from posenc_jax.encodings.rotary.frequencies import geometric
 from posenc_jax.encodings.rotary.frequencies.base import checked_base
 from posenc_jax.lookup import check_width
+from posenc_jax.pairs import Side
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 
@@ -58,10 +59,10 @@ class PoPE(Encoding):
         turns = jax.random.uniform(rngs.params(), (num_kv_heads, head_dim))
         self.phase = nnx.Param((-2 * math.pi if phase_init == "uniform" else 0.0) * turns)
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes float32 cosines and sines, each ``[B, T, 1, head_dim]``."""
         inv_freq = geometric(2 * self.head_dim, self.base)
-        return tokens.having(tables_of_text(one_axis(tokens.positions), inv_freq))
+        return tables_of_text(one_axis(tokens.positions), inv_freq)
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         check_width(x_BTHC, head_dim=self.head_dim)

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.checks import check_multiple, count_of
-from posenc_jax.encoding import Encoding, Side
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.angles import rotated, tables_of_text
 from posenc_jax.encodings.rotary.frequencies.base import checked_base, geometric
 from posenc_jax.lookup import check_width
+from posenc_jax.pairs import Side
 from posenc_jax.positions import on_axes
 from posenc_jax.positions.cameras import PROJECTION, product
 from posenc_jax.tokens import Tokens
@@ -77,7 +78,7 @@ class PRoPE(Encoding):
         self.base = checked_base(base)
         self.time_base = checked_base(time_base, "time_base")
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes the ``Transforms`` of each token."""
         times, rows, columns, projection = self._parts(tokens.positions)
         quarter = (self.head_dim - self.time_channels) // 4
@@ -86,7 +87,7 @@ class PRoPE(Encoding):
             _rotation_of(columns, quarter, self.base),
             _rotation_of(rows, quarter, self.base),
         )
-        return tokens.having(Transforms(projection, _inverse(projection), rotations))
+        return Transforms(projection, _inverse(projection), rotations)
 
     def rotate(self, x_BTHC, tokens: Tokens, side: Side):
         projection, inverse, rotations = tokens.made

@@ -62,13 +62,13 @@ class RoPE(Rotary):
         self.frequencies = frequencies or Default()
         self.axes = axes
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes the ``tables`` of the positions at the frequencies of the rule."""
         length = tokens.length(length)
         if self.frequencies.adapts(self.rotary_dim, self.base):
             check_length(tokens.positions, length)
         rates = self.frequencies(self.rotary_dim, self.base, length)
-        return tokens.having(self.tables(tokens.positions, *rates))
+        return self.tables(tokens.positions, *rates)
 
     def tables(self, positions, inv_freq, attention_factor) -> tuple[jax.Array, ...]:
         """Returns float32 cosines and sines, each ``[B, T, K or 1, rotary_dim / 2]``.

@@ -16,10 +16,10 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.checks import check_multiple
-from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.angles import cos_sin_of_sum
 from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.rotary.base import Rotary
+from posenc_jax.pairs import Side
 from posenc_jax.tokens import Tokens
 
 

@@ -19,12 +19,12 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.checks import count_of
-from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.angles import cos_sin_of_sum
 from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.lookup import check_width, lying_as_heads
+from posenc_jax.pairs import Side
 from posenc_jax.tokens import Tokens
 
 

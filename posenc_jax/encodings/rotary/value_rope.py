@@ -11,8 +11,8 @@ rotated by their distance. Overrides ``prepare``, ``rotate``, ``rotate_values`` 
 
 import jax
 
-from posenc_jax.encoding import Side
 from posenc_jax.encodings.rotary.last_rope import LastRoPE
+from posenc_jax.pairs import Side
 from posenc_jax.tokens import Tokens
 
 

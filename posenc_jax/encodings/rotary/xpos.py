@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encoding import Side
 from posenc_jax.encodings.rotary.base import Rotary
+from posenc_jax.pairs import Side
 from posenc_jax.tokens import Tokens
 
 # With larger exponents, products with small sines are lost, because XLA sets what is below the
@@ -58,7 +58,7 @@ class XPos(Rotary):
         self.scale_base = scale_base
         self.gamma = gamma
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def prepare(self, tokens: Tokens, length):
         """Makes cosines and sines for queries, then for keys, ``[B, T, 1, rotary_dim / 2]``."""
         cos, sin = self.rope_tables(tokens.positions)
         zeta = np.arange(0, self.rotary_dim, 2) / self.rotary_dim
@@ -68,7 +68,7 @@ class XPos(Rotary):
         exponent = positions_BT11 * rate[None, None, None]
         exponent = jnp.where(jnp.abs(exponent) <= _LARGEST, exponent, jnp.nan)
         grow, shrink = jnp.exp(exponent), jnp.exp(-exponent)
-        return tokens.having(((cos * grow, sin * grow), (cos * shrink, sin * shrink)))
+        return (cos * grow, sin * grow), (cos * shrink, sin * shrink)
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         of_queries, of_keys = tokens.made

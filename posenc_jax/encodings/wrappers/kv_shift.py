@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encoding import Encoding, Side
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.looks_back import LooksBack
 from posenc_jax.encodings.lib.sequence import project
+from posenc_jax.pairs import Side
 from posenc_jax.tokens import Tokens
 
 

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.checks import count_of
-from posenc_jax.encoding import Encoding, Side
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.wrapper import Wrapper
+from posenc_jax.pairs import Side
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
 

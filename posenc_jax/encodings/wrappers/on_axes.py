@@ -2,7 +2,7 @@
 
 Circle-RoPE (2505.16416) uses positions on a circle in even layers and M-RoPE's grid in odd ones:
 give the model positions with the axes of both, and ``Layers`` of two encodings that each read their
-own axes. Overrides ``prepare``.
+own axes. Overrides ``moved``.
 """
 
 import jax.numpy as jnp
@@ -30,10 +30,10 @@ class OnAxes(Wrapper):
         super().__init__(over)
         self.axes = counts_of("axes", axes, 0)
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def moved(self, tokens: Tokens, length, key):
         positions = tokens.positions
         if positions.ndim == 3:
             count_of("the largest of axes", max(self.axes), 0, positions.shape[-1] - 1)
             chosen = [positions[..., axis] for axis in self.axes]
-            tokens = tokens.at(chosen[0] if len(chosen) == 1 else jnp.stack(chosen, axis=-1))
-        return super().prepare(tokens, length=length, key=key)
+            tokens = tokens.moved_to(chosen[0] if len(chosen) == 1 else jnp.stack(chosen, axis=-1))
+        return super().moved(tokens, length, key)

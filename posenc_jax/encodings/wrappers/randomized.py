@@ -1,6 +1,6 @@
 """Gives another scheme randomized positions, so that training meets positions of longer texts.
 
-Overrides ``prepare``; everything else is the wrapped scheme's.
+Overrides ``moved``; everything else is the wrapped scheme's.
 """
 
 import jax
@@ -54,13 +54,13 @@ class Randomized(Wrapper):
     def sizes_beneath(cls, sizes, *, max_length: int = 2048, **settings):
         return sizes | {"train_length": _checked(max_length)}
 
-    def prepare(self, tokens: Tokens, *, length=None, key=None) -> Tokens:
+    def moved(self, tokens: Tokens, length, key):
         inner_key = None
         if key is not None:
             key, inner_key = jax.random.split(key)
-        drawn = tokens.at(self.draw(tokens.positions, key, length))
+        drawn = tokens.moved_to(self.draw(tokens.positions, key, length))
         # The length of the drawn positions would be another one.
-        return super().prepare(drawn, length=tokens.length(length), key=inner_key)
+        return super().moved(drawn, tokens.length(length), inner_key)
 
     def draw(self, positions, key=None, length=None) -> jax.Array:
         """Returns the number drawn for each position, float32, or NaN for none."""

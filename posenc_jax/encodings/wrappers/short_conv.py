@@ -16,10 +16,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.checks import count_of
-from posenc_jax.encoding import Encoding, Side
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.initial_values import normal
 from posenc_jax.encodings.lib.looks_back import LooksBack
 from posenc_jax.lookup import check_width
+from posenc_jax.pairs import Side
 from posenc_jax.tokens import Tokens
 
 

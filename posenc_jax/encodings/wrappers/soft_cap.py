@@ -10,8 +10,9 @@ z are the logits of another scheme, and c is the cap. Overrides ``score``.
 import jax.numpy as jnp
 
 from posenc_jax.checks import check_positive
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.wrapper import Wrapper
+from posenc_jax.pairs import Pairs
 
 
 class SoftCap(Wrapper):
@@ -27,5 +28,5 @@ class SoftCap(Wrapper):
         super().__init__(over)
         self.cap = cap
 
-    def score(self, logits_BHTS, tile: Tile):
-        return self.cap * jnp.tanh(super().score(logits_BHTS, tile) / self.cap)
+    def score(self, logits_BHTS, pairs: Pairs):
+        return self.cap * jnp.tanh(super().score(logits_BHTS, pairs) / self.cap)

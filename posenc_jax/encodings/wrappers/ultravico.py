@@ -12,8 +12,9 @@ left out here. Overrides ``score``.
 import jax.numpy as jnp
 
 from posenc_jax.checks import check_range, count_of
-from posenc_jax.encoding import Encoding, Tile
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.wrapper import Wrapper
+from posenc_jax.pairs import Pairs
 
 
 class UltraViCo(Wrapper):
@@ -37,15 +38,14 @@ class UltraViCo(Wrapper):
         self.window = window
         self.alpha = alpha
 
-    def score(self, logits_BHTS, tile: Tile):
-        logits_BHTS = super().score(logits_BHTS, tile)
-        q_tokens, k_tokens = tile.q_tokens, tile.k_tokens
+    def score(self, logits_BHTS, pairs: Pairs):
+        logits_BHTS = super().score(logits_BHTS, pairs)
+        q_tokens, k_tokens = pairs.q_tokens, pairs.k_tokens
         is_all = k_tokens.index is None and q_tokens.count == k_tokens.count
         if q_tokens.index is None and not is_all:
             raise ValueError(
                 f"{q_tokens.count} queries and {k_tokens.count} keys do not say in which order "
-                "they were written, which UltraViCo must know: pass tokens.part(start, count) as "
-                "q_tokens"
+                "they were written, which UltraViCo must know: attend from here.part(start, count)"
             )
         q_order, k_order = q_tokens.order(), k_tokens.order()
         apart = jnp.abs(q_order[:, None, :, None] - k_order[:, None, None, :])

@@ -50,7 +50,7 @@ def test_patches_are_where_their_variant_says(data, tmp_path):
     np.testing.assert_allclose(images.positions("circle_rope", 3)[0].sum(axis=-1), 0, atol=1e-5)
     # Only in training does DINOv3 move them.
     moved = {
-        scheme: images.encoding(scheme, None).moved(jnp.ones((1, 1, 2)), jax.random.key(0))
+        scheme: images.encoding(scheme, None).augmented(jnp.ones((1, 1, 2)), jax.random.key(0))
         for scheme in ("dinov3", "dinov3_still")
     }
     assert abs(moved["dinov3"] - 1).min() > 1e-3 and (moved["dinov3_still"] == 1).all()

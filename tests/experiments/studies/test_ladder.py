@@ -156,8 +156,8 @@ def test_tables_of_the_kept_ladder_have_its_rungs_and_schemes():
 ROOTED = """
 from posenc_jax import Encoding
 class Rooted(Encoding):
-    def score(self, logits_BHTS, tile):
-        return logits_BHTS - (1 + abs(tile.distance())) ** 0.5
+    def score(self, logits_BHTS, pairs):
+        return logits_BHTS - (1 + abs(pairs.distance())) ** 0.5
 """
 
 
@@ -190,7 +190,7 @@ def test_a_run_of_a_scheme_of_a_file_is_read_back_with_the_same_file(tmp_path):
 @pytest.mark.usefixtures("rooted")
 def test_a_scheme_of_a_file_is_registered(tmp_path):
     register(["rooted", "rope"])
-    assert make("rooted").hooks() == {"score"}
+    assert common.hooks(make("rooted")) == {"score"}
     before = digest("rooted")
     (tmp_path / "rooted.py").write_text("another scheme")
     assert len({before, digest("rooted"), digest("rope")}) == 3 and digest("rope") is None

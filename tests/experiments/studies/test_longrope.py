@@ -91,8 +91,8 @@ def test_a_candidate_is_longrope_whatever_the_rope(keywords):
 
     @jax.jit
     def rotated(encoding):
-        tokens = encoding.tokens(positions)
-        return encoding.rotate(x, tokens, common.posenc_jax.Side(None, 4, 4, True))
+        here = encoding.at(positions)
+        return encoding.rotate(x, here.tokens, common.posenc_jax.Side(None, 4, is_query=True))
 
     expected = rotated(longrope(genome, **keywords))
     actual = rotated(Searched.of(rope, genome, 1.25))

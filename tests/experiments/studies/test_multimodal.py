@@ -54,7 +54,7 @@ def test_attention_weights_are_those_of_the_model(name, causal):
     by_layer = list(map(np.asarray, watch(model, weights, tokens, text(T))))
     close(by_layer[0].sum(axis=-1), np.ones((2, common.HEADS, T)))
     (encoding,) = model.distinct()
-    x_BTD = encoding.embed(model.embed(tokens), encoding.tokens(text(T)))
+    x_BTD = encoding.at(text(T)).embed(model.embed(tokens))
     for layer, weights_BHTS in zip(model.layers, by_layer, strict=True):
         block = layer.block
         v_BTHC = block.attention.v(block.attention_norm(x_BTD)).reshape(2, T, common.HEADS, -1)

@@ -80,7 +80,7 @@ SHAPES = (2, 2, 2, 1), (1, 2, 2, 2), (1, 8, 1, 1), (1, 1, 1, 8)
 
 
 def test_the_schemes_that_are_trained_have_every_hook():
-    assert frozenset.union(*(scheme.hooks() for scheme in schemes_of_layers())) == set(HOOKS)
+    assert frozenset.union(*(common.hooks(scheme) for scheme in schemes_of_layers())) == set(HOOKS)
 
 
 @pytest.mark.parametrize(

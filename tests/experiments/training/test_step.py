@@ -26,8 +26,8 @@ class Knowing(Encoding):
     def __init__(self, notes):
         self.notes = notes
 
-    def score(self, logits_BHTS, tile):
-        self.notes.append(tile.q_tokens.consecutive)
+    def score(self, logits_BHTS, pairs):
+        self.notes.append(pairs.q_tokens.consecutive)
         return logits_BHTS
 
 
