@@ -80,8 +80,8 @@ def _weights(encoding: Encoding, made, *, segment_ids=None, window=None) -> np.n
     count = made.shape[1]
     zeros_BTHC = jnp.zeros((1, count, 1, count))
     identity_BSKC = jnp.eye(count)[None, :, None]  # sums of such values are the weights
-    tokens = encoding.tokens(made, segment_ids=segment_ids)
-    out = attend(encoding, zeros_BTHC, zeros_BTHC, identity_BSKC, tokens, window=window)
+    here = encoding.at(made, segment_ids=segment_ids)
+    out = attend(here, zeros_BTHC, zeros_BTHC, identity_BSKC, window=window)
     return np.asarray(out[0, :, 0])
 
 
@@ -127,8 +127,7 @@ def of_attention() -> Picture:
         figure = Figure(figsize=(7.2, 2.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         for colour, (name, encoding) in zip(COLOURS, schemes.items(), strict=False):
-            tokens = encoding.tokens(made)
-            logits_BHTS = posenc_jax.logits(encoding, ones_BTHC, ones_BTHC, tokens)
+            logits_BHTS = posenc_jax.logits(encoding.at(made), ones_BTHC, ones_BTHC)
             row = np.asarray(logits_BHTS)[0, 2, -1][::-1]  # of the last query, the nearest first
             left.plot(row, color=colour, label=name)
             right.plot(np.exp(row) / np.exp(row).sum(), color=colour)

@@ -42,7 +42,7 @@ def snippet(name: str) -> str:
 
 
 def _of_scheme(name: str, built: str) -> str:
-    hooks = build(name).hooks()
+    encoding = build(name)
     lines = ["import jax"]
     if "nnx" in built:
         lines.append("from flax import nnx")
@@ -50,15 +50,15 @@ def _of_scheme(name: str, built: str) -> str:
         "import posenc_jax",
         "from posenc_jax import attend, positions",
         f"encoding = {built}",
-        "tokens = encoding.tokens(positions.text(16))",
+        "here = encoding.at(positions.text(16))",
         "x_BTD = jax.random.normal(jax.random.key(0), (1, 16, 64))",
     ]
-    if "embed" in hooks:
-        lines.append("x_BTD = encoding.embed(x_BTD, tokens)  # once, after the token embedding")
-    content = ", x=x_BTD" if "observe" in hooks else ""
+    if encoding.overrides("embed"):
+        lines.append("x_BTD = here.embed(x_BTD)  # once, after the token embedding")
+    content = ", x=x_BTD" if encoding.overrides("observe") else ""
     lines += [
         "q = k = v = x_BTD.reshape(1, 16, 4, 16)  # heads of 16 channels",
-        f"attend(encoding, q, k, v, tokens{content}).shape",
+        f"attend(here, q, k, v{content}).shape",
     ]
     return _prompted(lines, "(1, 16, 4, 16)")
 
