@@ -51,13 +51,20 @@ def in_split(corpus: Corpus, split: str) -> np.ndarray:
     return np.isin(corpus.splits, [SPLITS.index(name) for name in names])
 
 
-def of_documents(name: str, documents: list[bytes], splits: np.ndarray) -> Corpus:
-    """Returns the corpus of documents whose bytes are the tokens; empty ones are left out."""
-    sizes = np.array([len(document) for document in documents], np.int64)
+def of_documents(name: str, documents: Iterable[bytes], splits: np.ndarray) -> Corpus:
+    """Returns the corpus of documents whose bytes are the tokens; empty ones are left out.
+
+    Documents are read one after the other, and only their bytes are held, end to end.
+    """
+    whole, counts = bytearray(), []
+    for document in documents:
+        whole += document
+        counts.append(len(document))
+    sizes = np.array(counts, np.int64)
     if not sizes.any():
         raise ValueError(f"corpus {name!r}: all {len(sizes)} documents are empty")
     offsets, splits = np.cumsum([0, *sizes[sizes > 0]], dtype=np.int64), splits[sizes > 0]
-    return Corpus.of_bytes(name, np.frombuffer(b"".join(documents), np.uint8), offsets, splits)
+    return Corpus.of_bytes(name, np.frombuffer(whole, np.uint8), offsets, splits)
 
 
 def tokenised(

@@ -152,8 +152,10 @@ def _load_hugging_face(name: str, rest: str) -> Corpus:
             f"corpus {name!r} has columns {rows.column_names} but no 'text'; rename one to 'text', "
             "save the data as files and use files:GLOB"
         )
-    documents = [(text or "").encode() for text in rows["text"]]
-    return of_documents(name, documents, _splits(hashes(len(documents), "split")))
+    batches = rows.select_columns("text").iter(batch_size=1000)
+    texts = (text for batch in batches for text in batch["text"])
+    documents = ((text or "").encode() for text in texts)
+    return of_documents(name, documents, _splits(hashes(len(rows), "split")))
 
 
 def _load_tokens(name: str, path: str) -> Corpus:

@@ -208,6 +208,16 @@ def test_a_corpus_of_bytes_in_the_tokens_of_a_model(tmp_path):
 class Rows(dict):
     column_names = property(list)
 
+    def __len__(self):
+        return len(self["text"])
+
+    def select_columns(self, name):
+        return Rows({name: self[name]})
+
+    def iter(self, batch_size):
+        for start in range(0, len(self), batch_size):
+            yield {name: column[start : start + batch_size] for name, column in self.items()}
+
 
 def stand_in(monkeypatch, **columns):
     asked = []
@@ -221,13 +231,13 @@ def stand_in(monkeypatch, **columns):
 
 
 def test_hugging_face_rows_are_documents(monkeypatch):
-    asked = stand_in(monkeypatch, text=["naïve", "", None, *map(str, range(500))])
+    asked = stand_in(monkeypatch, text=["naïve", "", None, *map(str, range(1500))])
     corpus = load_corpus("hf:owner/name")
     load_corpus("hf:owner/name:train[:1%]")
     assert asked == [("owner/name", "train"), ("owner/name", "train[:1%]")]
     assert document(corpus, 0).tobytes().decode() == "naïve"
     assert document(corpus, 1).tobytes() == b"0"  # rows without text are left out
-    assert len(corpus.splits) == 501 and set(corpus.splits) == {0, 1, 2}
+    assert len(corpus.splits) == 1501 and set(corpus.splits) == {0, 1, 2}
     # The split belongs to the row, so an empty row that gets text moves no other.
-    stand_in(monkeypatch, text=["naïve", "now text", None, *map(str, range(500))])
+    stand_in(monkeypatch, text=["naïve", "now text", None, *map(str, range(1500))])
     np.testing.assert_array_equal(load_corpus("hf:x").splits[2:], corpus.splits[1:])
