@@ -19,10 +19,11 @@ from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from experiments.config import own_defaults, short_keywords, start
+from experiments.config import defaults, own_defaults, short_keywords, start
 from experiments.evaluation.lengths import Protocols
 from experiments.settings import one_of
 from experiments.training.encodings import RATIO
+from experiments.training.windows import Data
 from posenc_jax import REGISTRY
 
 # Schemes of every kind, which two CPU cores compare in 5 to 10 minutes. The slowest schemes
@@ -65,6 +66,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     # Names of the registry, comma-separated; "all" leaves out patterns that do not fit the layers.
     config.schemes = "all"
     config.corpus = "stdlib"
+    config.data = defaults(Data)
     # Learning rates at which every scheme is trained, such as (1e-3, 3e-3, 1e-2); the report shows
     # the best one of each scheme. Empty: train.learning_rate alone.
     config.sweep = ConfigDict({"learning_rate": ()})

@@ -27,8 +27,8 @@ from experiments.training.data import load_corpus
 from experiments.training.encodings import as_trained, at_ratio, make_encoding
 from experiments.training.mesh import check_length
 from experiments.training.recipe import Recipe
-from experiments.training.text import Text, spec_of
-from experiments.training.windows import check_batch, eval_windows, window_index
+from experiments.training.text import PackedText, Text, spec_of
+from experiments.training.windows import Data, check_batch, eval_windows
 from posenc_jax import REGISTRY, Layers, positions
 from posenc_jax.registry import PATTERNS, lookup, suggest
 
@@ -52,7 +52,8 @@ class Comparison(Study):
         self.protocols = filled(lengths.Protocols, "eval", config.eval)
         lengths.check_targets(self.protocols.last_tokens, self.recipe.length)
         self.corpus = load_corpus(config.corpus)
-        self.windows = window_index(self.corpus, self.recipe.length)
+        self.data = filled(Data, "data", config.get("data", {}))
+        self.windows = self.data.index(self.corpus, self.recipe.length)
         length, count = self.protocols.document_length(self.recipe.length), self.protocols.documents
         self.documents = {
             split: eval_windows(self.corpus, split, length=length, count=count)
@@ -120,13 +121,18 @@ class Comparison(Study):
                 raise ValueError(f"{which}: {error}") from None
 
     def task(self, point):
-        return Text(self.recipe, self.windows, self._spec(point.scheme))
+        parts: Any = self.recipe, self.windows, self._spec(point.scheme)
+        if self.data.packing == "none":
+            return Text(*parts)
+        return PackedText(*parts, restart=self.data.restart)
 
     def describe(self, point):
         model = self._spec(point.scheme).to_dict()
         file = own_schemes.digest(point.scheme)
-        scheme_file = {"own_file": file} if file else {}
-        return model | self.corpus.described | self.recipe_and_seed(point) | scheme_file
+        more: dict[str, Any] = {"own_file": file} if file else {}
+        if self.data.packing != "none":  # runs that are older than this field were not packed
+            more["data"] = self.config["data"]
+        return model | self.corpus.described | self.recipe_and_seed(point) | more
 
     def describe_evaluation(self, point):
         extend = {name: self._extension_config(name) for name in point.extensions}

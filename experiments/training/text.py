@@ -13,7 +13,7 @@ from ml_collections import FrozenConfigDict
 
 from experiments.training.encodings import make_encoding
 from experiments.training.recipe import Recipe
-from experiments.training.windows import WindowIndex, train_batch
+from experiments.training.windows import PackedIndex, WindowIndex, packed_batch, train_batch
 from posenc_jax import Transformer, cross_entropy, positions
 from posenc_jax.attention.ring import context_size, zigzag
 from posenc_jax.model.transformer import ROWS
@@ -61,6 +61,32 @@ class Text(NextToken):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class PackedText(Text):
+    """Trains a new model on packed rows, as a ``Task``; batches are those of ``packed_batch``.
+
+    With ``restart``, positions begin at 0 again with each document of a row.
+    """
+
+    windows: PackedIndex
+    restart: bool = dataclasses.field(default=True, kw_only=True)
+
+    def batch(self, seed, step, part, parts):
+        return packed_batch(self.windows, self.recipe.batch_size, seed, step, part, parts)
+
+    def loss(self, model, batch, key):
+        """Returns the mean loss of all tokens whose next token is of the same document.
+
+        Micro-batches of ``train.accumulate`` count alike, though one may have more such tokens.
+        """
+        inputs_BT, targets_BT = batch["segments"][:, :-1], batch["segments"][:, 1:]
+        places = positions.packed(inputs_BT) if self.restart else positions.text(inputs_BT.shape[1])
+        losses_BT = token_losses(model, batch["tokens"], key, inputs_BT, places)
+        is_predicted_BT = (inputs_BT == targets_BT) & (targets_BT >= 0)
+        count = jnp.maximum(is_predicted_BT.sum(), 1)
+        return jnp.where(is_predicted_BT, losses_BT, 0).sum() / count
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Tuning(NextToken):
     """Trains a given model further, as a ``Task``; ``train`` takes its state as ``start``.
 
@@ -92,17 +118,20 @@ def make_model(key, spec: FrozenConfigDict, length: int) -> Transformer:
     return Transformer(encoding, **spec.model, rngs=nnx.Rngs(model_key))
 
 
-def token_losses(model: Transformer, tokens_BL, key=None) -> jax.Array:
+def token_losses(
+    model: Transformer, tokens_BL, key=None, segments_BT=None, positions_BT=None
+) -> jax.Array:
     """Returns the cross-entropy of each token but the first, given those before it.
 
-    The result is in nats, ``[B, L - 1]``. On a mesh with several devices along ``context`` each of
-    them works on a part of every sequence.
+    The result is in nats, ``[B, L - 1]``. Segments and positions are of all tokens but the last; by
+    default a row is one text. On a mesh with several devices along ``context`` each of them works
+    on a part of every sequence.
     """
 
     def losses(x_BTD, targets_BT):
         return cross_entropy(x_BTD, model.output_table, targets_BT)
 
-    return _by_token(losses, model, tokens_BL, key)
+    return _by_token(losses, model, tokens_BL, segments_BT, positions_BT, key=key)
 
 
 def token_losses_and_hits(model: Transformer, tokens_BL, length=None) -> jax.Array:
@@ -125,19 +154,20 @@ def token_losses_and_hits(model: Transformer, tokens_BL, length=None) -> jax.Arr
     return _by_token(both, model, tokens_BL, length=length)
 
 
-def _by_token(function, model, tokens_BL, key=None, length=None):
-    """Returns ``function`` of the output layer's inputs and targets, in the order of tokens."""
+def _by_token(function, model, tokens_BL, segments_BT=None, positions_BT=None, **options):
+    """Returns ``function`` of the output layer's inputs and targets, in the order of tokens.
+
+    The ``options`` are keywords of ``Transformer.hidden``.
+    """
     inputs_BT, targets_BT = tokens_BL[:, :-1], tokens_BL[:, 1:]
     # NumPy, so that positions are known to be consecutive while the model is traced.
-    positions_1T, index, restored = positions.text(inputs_BT.shape[1]), None, None
-    devices = context_size()
+    places = positions.text(inputs_BT.shape[1]) if positions_BT is None else positions_BT
+    devices, restored = context_size(), None
     if devices > 1:
         order = zigzag(inputs_BT.shape[1], devices)
-        index, restored = order[None], np.argsort(order)
-        inputs_BT, targets_BT, positions_1T = (
-            x[:, order] for x in (inputs_BT, targets_BT, positions_1T)
-        )
+        options["index"], restored = order[None], np.argsort(order)
+        inputs_BT, targets_BT, places = (x[:, order] for x in (inputs_BT, targets_BT, places))
+        segments_BT = None if segments_BT is None else segments_BT[:, order]
         inputs_BT = jax.lax.with_sharding_constraint(inputs_BT, PartitionSpec(ROWS, "context"))
-    x_BTD = model.hidden(inputs_BT, positions_1T, key=key, index=index, length=length)
-    by_token = function(x_BTD, targets_BT)
+    by_token = function(model.hidden(inputs_BT, places, segments_BT, **options), targets_BT)
     return by_token if restored is None else by_token[:, restored]

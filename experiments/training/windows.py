@@ -1,12 +1,13 @@
-"""Cuts the windows of tokens that training and evaluation read from a corpus.
+"""Cuts the rows of tokens that training and evaluation read from a corpus.
 
-No window crosses the border of a document. Batches are a pure function of seed and step: there is
-no state to save.
+A row is a window of one document, or, where documents are packed, a piece of all documents laid end
+to end. Batches are a pure function of seed and step: there is no state to save.
 """
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -32,6 +33,42 @@ class WindowIndex:
     split_tokens: int
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class PackedIndex(WindowIndex):
+    """Numbers the tokens of all documents for training, laid end to end and cut into rows.
+
+    A row has ``length`` tokens and its last target. The attributes ``ends`` and ``shifts`` are
+    about single tokens instead of windows.
+    """
+
+    @property
+    def rows(self) -> int:
+        """Returns the rows of an epoch; the last one may not be full."""
+        return -(-self.split_tokens // self.length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Says how documents become rows for training.
+
+    Attributes:
+      packing: "none" cuts each row from one document, so that shorter documents are left out;
+        "documents" lays all documents end to end, and no token sees another document.
+      restart: whether positions begin at 0 again with each document of a packed row; otherwise they
+        go on to the end of the row.
+    """
+
+    packing: str = "none"
+    restart: bool = True
+
+    def __post_init__(self):
+        one_of("data.packing", self.packing, _INDICES)
+
+    def index(self, corpus: Corpus, length: int) -> WindowIndex:
+        """Returns the index of the rows of a corpus."""
+        return _INDICES[self.packing](corpus, length)
+
+
 def window_index(corpus: Corpus, length: int) -> WindowIndex:
     """Numbers the windows that :func:`train_batch` draws; it costs a pass over the offsets."""
     documents = _long_documents(corpus, "train", length + 1)
@@ -41,6 +78,18 @@ def window_index(corpus: Corpus, length: int) -> WindowIndex:
     shifts = corpus.offsets[documents] - (ends - counts)
     split_tokens = int(sizes[in_split(corpus, "train")].sum())
     return WindowIndex(corpus, length, ends, shifts, split_tokens)
+
+
+def packed_index(corpus: Corpus, length: int) -> PackedIndex:
+    """Numbers the rows that :func:`packed_batch` draws; it costs a pass over the offsets."""
+    tokens = window_index(corpus, 0)  # a window of one token each
+    return PackedIndex(**vars(tokens) | {"length": length})
+
+
+_INDICES: dict[str, Callable[[Corpus, int], WindowIndex]] = {
+    "none": window_index,
+    "documents": packed_index,
+}
 
 
 def train_batch(
@@ -59,6 +108,39 @@ def train_batch(
     windows = (words % np.uint64(index.ends[-1])).astype(np.int64)[part * size : (part + 1) * size]
     documents = np.searchsorted(index.ends, windows, side="right")
     return _cut(index.corpus, windows + index.shifts[documents], index.length + 1)
+
+
+def packed_batch(
+    index: PackedIndex, batch_size: int, seed: int, step: int, part: int = 0, parts: int = 1
+) -> dict[str, np.ndarray]:
+    """Returns a part of a batch's rows: ``tokens`` and ``segments``.
+
+    Both are int32 ``[batch_size / parts, length + 1]``. Tokens of the same segment are of the same
+    document; behind the last document segments are -1. The last token of a row is only a target,
+    and begins the next row.
+
+    Rows are drawn without replacement, so that each token is an input once an epoch. The order of
+    an epoch depends on ``seed`` and on the number of the epoch alone, and a batch on ``seed`` and
+    ``step``, which counts from 1; its parts, concatenated, are the whole batch.
+    """
+    size, ends = batch_size // parts, index.ends
+    first = (step - 1) * batch_size + part * size
+    places = (divmod(number, index.rows) for number in range(first, first + size))
+    rows_B = np.array([_order(seed, epoch, index.rows)[place] for epoch, place in places])
+    numbers_BL = index.length * rows_B[:, None] + np.arange(index.length + 1)
+    is_token_BL = numbers_BL < ends[-1]
+    numbers_BL = np.minimum(numbers_BL, ends[-1] - 1)
+    documents_BL = np.searchsorted(ends, numbers_BL, side="right")
+    tokens_BL = index.corpus.tokens[numbers_BL + index.shifts[documents_BL]]
+    segments_BL = np.where(is_token_BL, documents_BL - documents_BL[:, :1], -1)
+    return {"tokens": _known(index.corpus, tokens_BL), "segments": segments_BL.astype(np.int32)}
+
+
+@functools.lru_cache(maxsize=2)  # a batch may have rows of two epochs
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Returns the numbers below ``count`` in the order of an epoch."""
+    words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
+    return words.argsort(kind="stable")
 
 
 def check_batch(index: WindowIndex, batch_size: int) -> None:
@@ -115,7 +197,11 @@ def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:
 
 
 def _cut(corpus: Corpus, starts: Iterable[int], size: int) -> np.ndarray:
-    rows = np.stack([corpus.tokens[start : start + size] for start in starts])
+    return _known(corpus, np.stack([corpus.tokens[start : start + size] for start in starts]))
+
+
+def _known(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
+    """Returns rows as int32, or raises a ValueError if a token is not in the vocabulary."""
     if rows.max() >= corpus.vocab_size:
         raise ValueError(
             f"corpus {corpus.name!r} has token {rows.max()}, but vocab_size={corpus.vocab_size}; "
