@@ -67,6 +67,8 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.schemes = "all"
     config.corpus = "stdlib"
     config.data = defaults(Data)
+    # Parts of a run, see ``experiments/training/phases.py``; empty: one length and one encoding.
+    config.train.phases = ()
     # Learning rates at which every scheme is trained, such as (1e-3, 3e-3, 1e-2); the report shows
     # the best one of each scheme. Empty: train.learning_rate alone.
     config.sweep = ConfigDict({"learning_rate": ()})

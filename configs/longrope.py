@@ -37,7 +37,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.rope = own_defaults("rope")
     config.yarn = defaults(YaRN, leave_out=("train_length", "factor"))
     config.search = defaults(Budget)
-    config.tune = defaults(Recipe, leave_out=("length",))
+    config.tune = defaults(Recipe, leave_out=("length", "phases"))
     PRESETS[one_of("preset", preset, PRESETS)](config)
     return config
 

@@ -31,7 +31,10 @@ def start(experiment: str, *, trials: type, setting: type | None = None) -> Conf
     config.mesh = defaults(make_mesh)
     fixed = ("vocab_size", "rngs") if setting is None else ("vocab_size", "rngs", "causal")
     config.model = defaults(Transformer.__init__, leave_out=fixed)
-    config.train = defaults(Recipe, leave_out=() if setting is None else ("length",))
+    # Only some experiments on text have phases, and add the field themselves.
+    config.train = defaults(
+        Recipe, leave_out=("phases",) if setting is None else ("phases", "length")
+    )
     config.eval = defaults(trials)
     if setting is not None:
         config.task = defaults(setting)

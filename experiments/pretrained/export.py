@@ -17,6 +17,7 @@ from experiments.pretrained.trained import Source, load_run, run_at, sizes_of, t
 from experiments.results.bucket import folder_at
 from experiments.results.record import read_run
 from experiments.training.mesh import make_mesh
+from experiments.training.recipe import Recipe
 from posenc_jax import Transformer
 from posenc_jax.pretrained import save
 from posenc_jax.pretrained.write import extended
@@ -38,7 +39,8 @@ def export(folder: Path, out: Path, checkpoint: str | None) -> None:
         known, tokenizer = _as_llama(state.model, train_length(config)), None
     else:
         known, tokenizer = source.config, source.tokenizer
-    longest = _longest(state.model, known, config["train"]["length"])
+    last = Recipe(**config["train"]).in_phase(-1)
+    longest = _longest(state.model, known, last.length)
     save(out, state.model, known, tokenizer, max_length=longest)
 
 

@@ -46,10 +46,11 @@ def load_run(
     """Returns the state of a run's newest checkpoint, and the run's config.
 
     The run is in a folder such as WORKDIR/runs/rope/seed0; with ``/best`` appended, the checkpoint
-    with the lowest training loss is read. ``mesh`` is one device by default. ``source`` is the
-    published model that the run was tuned from, for sizes that its config lacks. A scheme in a
-    user's own file is read from the current folder. Raises a ValueError if there is no run on text,
-    no checkpoint, or one that does not fit the config; or if the file is missing or was changed.
+    with the lowest training loss is read. A model has the encoding of the last phase of its run.
+    ``mesh`` is one device by default. ``source`` is the published model that the run was tuned
+    from, for sizes that its config lacks. A scheme in a user's own file is read from the current
+    folder. Raises a ValueError if there is no run on text, no checkpoint, or one that does not fit
+    the config; or if the file is missing or was changed.
     """
     folder, is_best = run_at(folder)
     run = read_run(folder)
@@ -82,8 +83,8 @@ def load_run(
 def _build(key, config, source) -> Transformer:
     """Returns a model of the kind that a run has trained."""
     if config["model"] is not None:
-        spec = spec_of(config["encoding"], config["model"])
-        return make_model(key, spec, train_length(config))
+        spec, recipe = spec_of(config["encoding"], config["model"]), Recipe(**config["train"])
+        return make_model(key, spec, train_length(config), recipe.parts[-1])
     start = config["start"]["digest"]
     if source is None or source.digest != start:
         given = "none was given" if source is None else f"that of {source.digest} was given"

@@ -14,10 +14,11 @@ from experiments.config import own_defaults
 from experiments.running.points import Point
 from experiments.running.study import Study
 from experiments.training import topology
-from experiments.training.cost import PEAK, peak_flops, step_flops
+from experiments.training.cost import PEAK, mean_flops, peak_flops
 from experiments.training.loop import abstract_state, lower_step
 from experiments.training.mesh import path_name
 from experiments.training.parameters import parameter_count
+from experiments.training.step import in_phases
 from posenc_jax import REGISTRY
 
 _HOUR = 3600
@@ -84,14 +85,14 @@ def _config_lines(config: dict[str, Any], schemes: set[str], name="config") -> I
 
 
 def _takes(study: Study, point: Point) -> dict[str, Any]:
-    """Returns the cost of one point; ``state`` is bytes per device, ``flops`` are of one step."""
+    """Returns the cost of one point; ``state`` is bytes a device, ``flops`` are of a mean step."""
     task, recipe = study.task(point), study.recipe_of(point)
     state = abstract_state(task.init, recipe, study.mesh)
     arrays = jax.tree_util.tree_flatten_with_path(state)[0]
     return {
         "parameters": parameter_count(state.model),
         "state": sum(_bytes(array) for _, array in arrays),
-        "flops": step_flops(task, task.batch(0, 1, 0, 1)),
+        "flops": mean_flops(in_phases(task, recipe), recipe),
         "tokens": recipe.steps * recipe.batch_size * recipe.length,
         "arrays": arrays,
     }

@@ -260,6 +260,8 @@ def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     fields = dataclasses.asdict(recipe)
     if recipe.products == "float32":
         del fields["products"]  # runs that are older than this field were computed so
+    if not recipe.phases:
+        del fields["phases"]
     return {key: value for key, value in fields.items() if key not in _FREE_TO_CHANGE}
 
 

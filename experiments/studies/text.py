@@ -25,7 +25,9 @@ from experiments.training import own_schemes
 from experiments.training.corpus import SPLITS, in_split
 from experiments.training.data import load_corpus
 from experiments.training.encodings import as_trained, at_ratio, make_encoding
+from experiments.training.loop import abstract_states
 from experiments.training.mesh import check_length
+from experiments.training.phases import encoding_in
 from experiments.training.recipe import Recipe
 from experiments.training.text import PackedText, Text, spec_of
 from experiments.training.windows import Data, check_batch, eval_windows
@@ -84,13 +86,27 @@ class Comparison(Study):
 
     def check(self):
         super().check()
-        check_length(self.recipe.length, self.mesh)
-        check_batch(self.windows, self.recipe.batch_size)
+        for point in {point.scheme: point for point in self.points}.values():
+            self._check_phases(point)
         for name in {name for point in self.points for name in point.extensions}:
             self._check_keywords(name)
             self._extension(name, self.protocols.multiples[-1])
-        for scheme in {point.scheme for point in self.points}:
-            self._check_positions(scheme)
+
+    def _check_phases(self, point):
+        """Raises a ValueError if a phase of a point does not fit the mesh, the data or the model.
+
+        Without phases, the whole run is one.
+        """
+        task = self.task(point)
+        for number, phase in enumerate(task.recipe.parts):
+            recipe = task.recipe.in_phase(number)
+            self.check_recipe(recipe, f"train.phases[{number}]" if task.recipe.phases else "train")
+            check_length(recipe.length, self.mesh)
+            check_batch(self.windows.at(recipe.length), recipe.batch_size)
+            longest = max(recipe.length, self.protocols.multiples[-1] * self.recipe.length)
+            self._check_positions(point.scheme, phase, longest)
+        if task.recipe.phases:
+            abstract_states(task, task.recipe, self.mesh)
 
     def _check_keywords(self, name):
         """Raises a ValueError for a keyword of an extension that another field decides."""
@@ -105,17 +121,17 @@ class Comparison(Study):
                     f"evaluated on a trained {of}: change {field}"
                 )
 
-    def _check_positions(self, scheme):
+    def _check_positions(self, scheme, phase, longest):
         """Raises a ValueError if a scheme cannot read texts as long as the longest.
 
         Within a compiled step, where positions have no values, it could only give NaN.
         """
         spec, length = self._spec(scheme), self.recipe.length
-        made = make_encoding(spec.encoding, spec.model, length, nnx.Rngs(0))
-        longest: Any = positions.text(self.protocols.multiples[-1] * length)
+        made = encoding_in(phase, spec.encoding, spec.model, length, nnx.Rngs(0))
+        places: Any = positions.text(longest)
         for encoding in Layers.of(made).distinct:
             try:
-                encoding.at(longest)
+                encoding.at(places)
             except ValueError as error:
                 which = f"{scheme} under the longest of eval.multiples"
                 raise ValueError(f"{which}: {error}") from None

@@ -154,7 +154,7 @@ class Checkpoints:
                 f"{path} does not say which run and step it is of, as checkpoints of earlier "
                 "versions: delete the folder of the run to train again"
             )
-        if changes := differences(_kinds(saved), _kinds(expected)):
+        if changes := differences(kinds(saved), kinds(expected)):
             more = f"; and {len(changes) - 3} more" if len(changes) > 3 else ""
             raise RefusedError(
                 f"{path} holds another state than this config trains: {'; '.join(changes[:3])}"
@@ -174,7 +174,7 @@ class Checkpoints:
     def _digest(self, step, arrays) -> np.ndarray:
         """Returns the SHA-256 of arrays and of what they belong to, uint32 ``[8]``."""
         sums = np.asarray(_sums(arrays)).tolist()
-        about = self._run, step, self._loss(step), _kinds(arrays), sums
+        about = self._run, step, self._loss(step), kinds(arrays), sums
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
         return np.frombuffer(digest, np.uint32)
 
@@ -229,6 +229,7 @@ def fingerprint(tree: Any) -> str:
     return hashlib.sha256(np.asarray(_sums(tree)).tobytes()).hexdigest()[:16]
 
 
-def _kinds(arrays) -> dict[str, str]:
+def kinds(arrays) -> dict[str, str]:
+    """Returns the type and the shape of each array, in words."""
     # Orbax may give a type back in another form than an array has it.
     return {name: f"{jnp.dtype(a.dtype)} {tuple(a.shape)}" for name, a in arrays.items()}

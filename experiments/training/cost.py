@@ -6,11 +6,13 @@ what ``remat`` computes a second time is not counted.
 """
 
 import math
+import operator
 from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from experiments.training.recipe import Recipe
 from experiments.training.step import Task
 
 # Dense bfloat16 products, teraflops a second, by the beginning of the device's name: from NVIDIA's
@@ -31,6 +33,15 @@ def peak_flops(device_kind: str) -> float | None:
     # The longest name that fits, because one name may begin another.
     known = max((name for name in PEAK if device_kind.startswith(name)), key=len, default=None)
     return None if known is None else 1e12 * PEAK[known]
+
+
+def mean_flops(tasks: list[Task], recipe: Recipe) -> float:
+    """Returns the operations of a training step, see ``step_flops``, on average over the run.
+
+    The ``tasks`` are those of the recipe's phases, from ``in_phases``.
+    """
+    counts = [step_flops(one, one.batch(0, 1, 0, 1)) for one in tasks]
+    return sum(map(operator.mul, counts, recipe.steps_of_parts)) / recipe.steps
 
 
 def step_flops(task: Task, batch: Any) -> int:

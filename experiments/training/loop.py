@@ -12,13 +12,21 @@ from rich.console import Console
 
 from experiments import preemption
 from experiments.progress import stage
-from experiments.training.cost import peak_flops, step_flops
-from experiments.training.mesh import batch_sharding, part_of_process, replicated, state_shardings
+from experiments.results.record import differences
+from experiments.training.checkpoint import kinds
+from experiments.training.cost import mean_flops, peak_flops
+from experiments.training.mesh import (
+    batch_sharding,
+    by_path,
+    part_of_process,
+    replicated,
+    state_shardings,
+)
 from experiments.training.parameters import parameter_count
 from experiments.training.precision import gain
 from experiments.training.recipe import Goal, Recipe
 from experiments.training.run import Run
-from experiments.training.step import State, Task, initial_state, train_step
+from experiments.training.step import State, Task, in_phases, initial_state, train_step
 from posenc_jax import Transformer
 
 
@@ -54,10 +62,10 @@ def train(
       PreemptedError: the scheduler asked to stop; a checkpoint of this very step is saved.
       ValueError: the checkpoint holds another state than the one that is trained here.
     """
-    abstract = abstract_state(task.init, recipe, mesh)
-    with contextlib.closing(Run(recipe, seed, folder, abstract, goal)) as run:
-        loop = _Loop(task, recipe, mesh, run, abstract)
-        state = loop.first_state(start)
+    abstract = abstract_states(task, recipe, mesh)
+    with contextlib.closing(Run(recipe, seed, folder, abstract[0], goal)) as run:
+        loop = _Loop(in_phases(task, recipe), recipe, mesh, run, abstract)
+        state = loop.in_phase(recipe.phase_at(run.first + 1), loop.first_state(start))
         if not run.is_done:
             state = loop.run(state, console, name)
     steps = int(run.metrics.last["step"])
@@ -82,9 +90,25 @@ def abstract_state(init: Callable[[Any], Transformer], recipe: Recipe, mesh: Mes
     )
 
 
+def abstract_states(task: Task, recipe: Recipe, mesh: Mesh) -> list[State]:
+    """Returns the state that a run has in each phase, with shapes and shardings instead of arrays.
+
+    Raises a ValueError if the arrays are others in a later phase, because a run keeps its arrays.
+    """
+    states = [abstract_state(one.init, recipe, mesh) for one in in_phases(task, recipe)]
+    arrays = [kinds(by_path(state.model)) for state in states]
+    for number, later in enumerate(arrays):
+        if changes := differences(arrays[0], later):
+            raise ValueError(
+                f"train.phases[{number}] needs other arrays than train.phases[0], and a run keeps "
+                f"its arrays: {'; '.join(changes[:3])}; choose an encoding whose parameters fit"
+            )
+    return states
+
+
 def lower_step(task: Task, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:
-    """Returns the training step, lowered for the mesh; nothing is computed or held on a device."""
-    state = abstract_state(task.init, recipe, mesh)
+    """Returns the step of the last phase, lowered; nothing is computed or held on a device."""
+    task, state = in_phases(task, recipe)[-1], abstract_states(task, recipe, mesh)[-1]
     shardings = jax.tree.map(lambda array: array.sharding, state)
     rows = batch_sharding(mesh)
     batch = jax.tree.map(
@@ -100,11 +124,14 @@ def _jitted(step, shardings, mesh):
 
 
 class _Loop:
-    """Runs the steps of one run."""
+    """Runs the steps of one run; ``tasks`` and ``abstract`` have an element for each phase."""
 
-    def __init__(self, task: Task, recipe: Recipe, mesh: Mesh, run: Run, abstract: Any):
-        self._task, self._recipe, self._mesh, self._run = task, recipe, mesh, run
-        self._shardings = jax.tree.map(lambda array: array.sharding, abstract)
+    def __init__(
+        self, tasks: list[Task], recipe: Recipe, mesh: Mesh, run: Run, abstract: list[State]
+    ):
+        self._tasks, self._recipe, self._mesh, self._run = tasks, recipe, mesh, run
+        self._abstract = abstract
+        self._shardings = [jax.tree.map(lambda array: array.sharding, a) for a in abstract]
 
     def first_state(self, start: Callable[[], State] | None) -> State:
         """Returns the state that the run goes on from; ``start`` makes that of a new run."""
@@ -113,30 +140,42 @@ class _Loop:
             return saved
         if start is not None:
             return start()
-        init = functools.partial(initial_state, init=self._task.init, recipe=self._recipe)
-        return jax.jit(init, out_shardings=self._shardings)(jax.random.key(self._run.seed))
+        init = functools.partial(initial_state, init=self._tasks[0].init, recipe=self._recipe)
+        return jax.jit(init, out_shardings=self._shardings[0])(jax.random.key(self._run.seed))
+
+    def in_phase(self, number: int, state: State) -> State:
+        """Returns a state as a phase has it: the same arrays, under the encoding of the phase."""
+        arrays, abstract = by_path(state), self._abstract[number]
+        return jax.tree.unflatten(
+            jax.tree.structure(abstract), [arrays[name] for name in by_path(abstract)]
+        )
 
     def run(self, state: State, console: Console, name: str) -> State:
         """Runs all steps; dispatches each before reading the one before it, so no device waits."""
-        run, recipe = self._run, self._recipe
+        run, recipe, mesh = self._run, self._recipe, self._mesh
         if recipe.products == "bfloat16" and (times := 1 / gain()) > 1:
             console.print(
                 f"train.products=bfloat16: on this device products take {times:.1f} times as long "
                 "as in float32"
             )
-        one_step = functools.partial(train_step, loss=self._task.loss, recipe=recipe)
-        step_function = _jitted(one_step, self._shardings, self._mesh)
+        programs = [
+            _jitted(functools.partial(train_step, loss=task.loss, recipe=recipe), shardings, mesh)
+            for task, shardings in zip(self._tasks, self._shardings, strict=True)
+        ]
         key, pending = jax.random.key(run.seed), None
         with contextlib.ExitStack() as stack:
             advance = stack.enter_context(stage(name, recipe.steps - run.first, console))
-            stack.enter_context(jax.set_mesh(self._mesh))
+            stack.enter_context(jax.set_mesh(mesh))
             run.begin(self._steps_a_second_at_peak())
             trace = stack.enter_context(contextlib.ExitStack())
             before_trace, last_traced = recipe.profiled or (None, None)
             for step in range(run.first + 1, recipe.steps + 1):
                 if step - 1 == before_trace:
                     trace.enter_context(jax.profiler.trace(run.folder / "profile"))
-                state, numbers = step_function(state, self._batch(step), key)
+                before, phase = recipe.phase_at(step - 1), recipe.phase_at(step)
+                if phase != before:
+                    state = self.in_phase(phase, state)
+                state, numbers = programs[phase](state, self._batch(step), key)
                 if step == last_traced:
                     jax.block_until_ready(numbers)  # else the trace would lack the last step
                     trace.close()
@@ -162,11 +201,11 @@ class _Loop:
         peak = peak_flops(self._mesh.devices.flat[0].device_kind)
         if peak is None:
             return None
-        rows = self._task.batch(self._run.seed, 1, 0, 1)
-        return peak * self._mesh.size / step_flops(self._task, rows)
+        return peak * self._mesh.size / mean_flops(self._tasks, self._recipe)
 
     def _batch(self, step):
-        rows = self._task.batch(self._run.seed, step, *part_of_process(self._mesh))
+        task = self._tasks[self._recipe.phase_at(step)]
+        rows = task.batch(self._run.seed, step, *part_of_process(self._mesh))
         sharding = batch_sharding(self._mesh)
         to_mesh = functools.partial(jax.make_array_from_process_local_data, sharding)
         return jax.tree.map(to_mesh, rows)

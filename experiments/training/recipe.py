@@ -1,6 +1,9 @@
 """Says how a model is trained: the optimizer, its schedule, and what weight decay acts on."""
 
+import bisect
 import dataclasses
+import itertools
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +13,7 @@ import optax
 
 from experiments.settings import bounded, check_fields, one_of
 from experiments.training.mesh import path_name
+from experiments.training.phases import UNCHANGED, Phase
 from experiments.training.precision import PRODUCTS
 from posenc_jax import Transformer
 
@@ -71,6 +75,8 @@ class Recipe:
       wandb: also send the numbers to this project of Weights & Biases; needs ``posenc_jax[wandb]``.
       profile_steps: "A:B" writes a trace of steps A + 1 to B to ``profile``, for TensorBoard or
         Perfetto.
+      phases: parts of the run in which sequences are longer or the encoding is another one, each a
+        :class:`Phase`, or a pair such as ``(0.1, {"length": 1024})``. Empty: ``length`` throughout.
     """
 
     length: int
@@ -89,8 +95,11 @@ class Recipe:
     tensorboard: bool = False
     wandb: str = ""
     profile_steps: str = ""
+    phases: tuple[Phase, ...] = ()
 
     def __post_init__(self):
+        phases = tuple(Phase.of(phase, number) for number, phase in enumerate(self.phases))
+        object.__setattr__(self, "phases", phases)
         check_fields(Recipe, "train", vars(self))
         one_of("train.optimizer", self.optimizer, _OPTIMIZERS)
         one_of("train.products", self.products, PRODUCTS)
@@ -103,6 +112,50 @@ class Recipe:
             raise ValueError(
                 f"train.accumulate={self.accumulate} must divide train.batch_size={self.batch_size}"
             )
+        self._check_phases()
+
+    def _check_phases(self):
+        """Raises a ValueError for phases that are not the whole run, or rows that do not fit."""
+        shares, tokens = [phase.share for phase in self.parts], self.batch_size * self.length
+        if not math.isclose(sum(shares), 1, abs_tol=1e-6):
+            raise ValueError(f"train.phases have the shares {shares}, which must add up to 1")
+        for number, (phase, steps) in enumerate(zip(self.parts, self.steps_of_parts, strict=True)):
+            if not steps:
+                raise ValueError(
+                    f"train.phases[{number}] has the share {phase.share}, which is no step of "
+                    f"train.steps={self.steps}; give more steps or a greater share"
+                )
+            if phase.length and tokens % phase.length:
+                raise ValueError(
+                    f"train.phases[{number}].length={phase.length} must divide the {tokens} tokens "
+                    "of a step, train.batch_size times train.length"
+                )
+
+    @property
+    def parts(self) -> tuple[Phase, ...]:
+        """Returns the phases; without any, the whole run is one that changes nothing."""
+        return self.phases or (UNCHANGED,)
+
+    @property
+    def steps_of_parts(self) -> list[int]:
+        """Returns the number of steps of each phase."""
+        shares = itertools.accumulate(phase.share for phase in self.parts)
+        ends = [0, *(round(self.steps * share) for share in shares)]
+        return [end - start for start, end in itertools.pairwise(ends)]
+
+    def phase_at(self, step: int) -> int:
+        """Returns the number of the phase that makes ``step``, which counts from 1."""
+        ends = [*itertools.accumulate(self.steps_of_parts)]
+        return bisect.bisect_left(ends, min(step, self.steps))
+
+    def in_phase(self, number: int) -> "Recipe":
+        """Returns the recipe of a phase alone, with as many tokens a step as in every phase.
+
+        Its steps and its schedule are those of the whole run.
+        """
+        length = self.parts[number].length or self.length
+        rows = self.batch_size * self.length // length
+        return dataclasses.replace(self, length=length, batch_size=rows, phases=())
 
     @property
     def profiled(self) -> tuple[int, int] | None:

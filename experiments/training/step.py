@@ -31,7 +31,10 @@ class State:
 
 
 class Task(Protocol):
-    """Gives the trainer a model and its batches; ``training/text.py`` has that for text."""
+    """Gives the trainer a model and its batches; ``training/text.py`` has that for text.
+
+    A task whose recipe may have phases also has ``at(number)``, the task within one phase.
+    """
 
     def init(self, key) -> Transformer:
         """Returns the model at the start."""
@@ -48,6 +51,11 @@ class Task(Protocol):
 
         The trainer adds the encodings' own objectives, ``model.aux_loss``.
         """
+
+
+def in_phases(task: Any, recipe: Recipe) -> list[Task]:
+    """Returns the task within each phase of a recipe; without phases, the task itself."""
+    return [task.at(number) for number in range(len(recipe.phases))] or [task]
 
 
 def initial_state(key, init: Callable[[Any], Transformer], recipe: Recipe) -> State:

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from ml_collections import FrozenConfigDict
 
-from experiments.training.encodings import make_encoding
+from experiments.training.phases import UNCHANGED, Phase, encoding_in
 from experiments.training.recipe import Recipe
 from experiments.training.windows import PackedIndex, WindowIndex, packed_batch, train_batch
 from posenc_jax import Transformer, cross_entropy, positions
@@ -43,11 +43,13 @@ class NextToken:
 class Text(NextToken):
     """Trains a new model, as a ``Task``.
 
-    The ``spec`` has keywords of ``make`` in ``encoding`` and of ``Transformer`` in ``model``.
-    Raises a ValueError if the model would see the tokens that it is to predict.
+    The ``spec`` has keywords of ``make`` in ``encoding`` and of ``Transformer`` in ``model``. The
+    ``phase`` is the number of the recipe's phase that the model and the batches are of. Raises a
+    ValueError if the model would see the tokens that it is to predict.
     """
 
     spec: FrozenConfigDict
+    phase: int = 0
 
     def __post_init__(self):
         if not self.spec.model.get("causal", True):
@@ -56,8 +58,17 @@ class Text(NextToken):
                 "learn to copy them: leave it out"
             )
 
+    def at(self, number: int) -> "Text":
+        """Returns the task within a phase of the recipe."""
+        windows = self.windows.at(self.recipe.in_phase(number).length)
+        return dataclasses.replace(self, windows=windows, phase=number)
+
+    def batch(self, seed, step, part, parts):
+        rows = self.recipe.in_phase(self.phase).batch_size
+        return train_batch(self.windows, rows, seed, step, part, parts)
+
     def init(self, key) -> Transformer:
-        return make_model(key, self.spec, self.recipe.length)
+        return make_model(key, self.spec, self.recipe.length, self.recipe.parts[self.phase])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +82,8 @@ class PackedText(Text):
     restart: bool = dataclasses.field(default=True, kw_only=True)
 
     def batch(self, seed, step, part, parts):
-        return packed_batch(self.windows, self.recipe.batch_size, seed, step, part, parts)
+        rows = self.recipe.in_phase(self.phase).batch_size
+        return packed_batch(self.windows, rows, seed, step, part, parts)
 
     def loss(self, model, batch, key):
         """Returns the mean loss of all tokens whose next token is of the same document.
@@ -111,10 +123,11 @@ def spec_of(encoding: Mapping[str, Any], model: Mapping[str, Any], **more: Any) 
     return FrozenConfigDict({"encoding": encoding, "model": {**model, **more}})
 
 
-def make_model(key, spec: FrozenConfigDict, length: int) -> Transformer:
-    """Builds the model of ``spec``, trained at ``length`` tokens."""
+def make_model(key, spec: FrozenConfigDict, length: int, phase: Phase = UNCHANGED) -> Transformer:
+    """Builds the model of ``spec``, trained at ``length`` tokens, as it is in a phase."""
     encoding_key, model_key = jax.random.split(key)
-    encoding = make_encoding(spec.encoding, spec.model, length, nnx.Rngs(encoding_key))
+    rngs = nnx.Rngs(encoding_key)
+    encoding = encoding_in(phase, spec.encoding, spec.model, length, rngs)
     return Transformer(encoding, **spec.model, rngs=nnx.Rngs(model_key))
 
 

@@ -32,6 +32,10 @@ class WindowIndex:
     shifts: np.ndarray
     split_tokens: int
 
+    def at(self, length: int) -> "WindowIndex":
+        """Returns the index of windows of another length."""
+        return self if length == self.length else window_index(self.corpus, length)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PackedIndex(WindowIndex):
@@ -45,6 +49,9 @@ class PackedIndex(WindowIndex):
     def rows(self) -> int:
         """Returns the rows of an epoch; the last one may not be full."""
         return -(-self.split_tokens // self.length)
+
+    def at(self, length: int) -> "PackedIndex":
+        return dataclasses.replace(self, length=length)
 
 
 @dataclasses.dataclass(frozen=True)
