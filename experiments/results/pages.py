@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.results import extensions, ladder, lengths, table
+from experiments.results import extensions, ladder, lengths, onset, table
 from experiments.results.comparisons import compared as compare
 from experiments.results.comparisons import margins, marks
 from experiments.results.statistics import Cell, mean_and_margin
@@ -212,6 +212,11 @@ def learned() -> str:
     return markdown(Table("", cells.rename_axis("task")))
 
 
+def copying() -> str:
+    """Returns how many runs of the study of copying copy so far, by scheme and depth."""
+    return markdown(onset.summary(pd.read_csv(DATA / "copying.csv.gz")))
+
+
 def census() -> str:
     """Returns how the published models of each year encode positions, see ``studies/census.py``."""
     models = pd.read_csv(DATA / "census.csv")
@@ -233,6 +238,7 @@ def census() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "census": census,
+    "copying": copying,
     "learned": learned,
     "atlas_text": atlas_text,
     "ladder_main": ladder_main,

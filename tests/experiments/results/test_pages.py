@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from cogapp import Cog
 
-from experiments.results import pages
+from experiments.results import onset, pages
 
 PAGES = [common.ROOT / "README.md", *sorted((common.ROOT / "docs").glob("*.md"))]
 # A number, perhaps with half of its interval, and a comment with what ``pages.cell`` takes.
@@ -71,3 +71,11 @@ def test_copying_orders_the_ladder_as_the_pages_say():
     assert round(others.mean(), 2) == 0.01
     alibi = ahead.loc["alibi"].mean().round(2)
     assert alibi["code"] == 0.09 and alibi["prose"] == -0.01
+
+
+def test_as_many_runs_of_the_study_of_copying_are_finished_as_the_pages_say():
+    runs = onset.onsets(pd.read_csv(pages.DATA / "copying.csv.gz"))
+    assert (runs["is_finished"].sum(), len(runs)) == (7, 8)
+    for page in ("copying.md", "data/index.md"):
+        text = (common.ROOT / "docs" / page).read_text().lower()
+        assert re.search(r"seven of (the )?144 runs", text), page
