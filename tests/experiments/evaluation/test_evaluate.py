@@ -100,7 +100,7 @@ class Uniform(Encoding):
 
     output_table = np.zeros((7, 1), np.float32)
 
-    def hidden(self, tokens_BT, positions, key=None, index=None, length=None):
+    def hidden(self, tokens_BT, positions, segment_ids=None, **options):
         return jax.numpy.zeros((*tokens_BT.shape, 1))
 
 

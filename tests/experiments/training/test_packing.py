@@ -84,7 +84,7 @@ def packed_task(scheme, restart=True, length=LENGTH, **keywords):
 
 @pytest.mark.parametrize(
     ("scheme", "restart"),
-    [("learned", True), ("learned", False), ("fox", True), ("rope", True), ("t5", False)],
+    [("learned", True), ("learned", False), ("fox", True)],
 )
 def test_packed_documents_have_the_loss_and_the_gradient_of_separate_ones(scheme, restart):
     task = packed_task(scheme, restart)
