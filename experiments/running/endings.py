@@ -18,7 +18,7 @@ _LOST = (
 )
 # Words in the errors of JAX when a collective operation has lost a peer.
 _SIGNS = re.compile("Gloo|NCCL|UNAVAILABLE|ABORTED|DEADLINE_EXCEEDED|[Cc]onnection")
-_TO_END = 10  # seconds within which all processes of a job meet the same error
+_TO_END = 20  # seconds within which all processes of a job meet the same error
 
 
 def status_of(run: Callable[..., int], *arguments: Any) -> int:
