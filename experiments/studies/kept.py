@@ -6,7 +6,8 @@
 Each archive of docs/data is restored into build/results, and the report of its experiment is
 written there, as ``launch.py --report`` does. Of the report, docs/data gets the results as
 ``NAME.csv.gz``, the mean over texts and without losses by position, and the comparisons as
-``NAME_comparisons.csv.gz``; and docs/figures gets the figure ``NAME.svg``.
+``NAME_comparisons.csv.gz``; and docs/figures the figure ``NAME.svg``, where a page
+shows one.
 """
 
 import argparse
@@ -77,6 +78,7 @@ def write(name: str, console: Console) -> None:
     write_files(DATA, files)
     drawn = [path for path in sorted(folder.glob("*.svg")) if path.stem in _SHOWN]
     figures = {f"{name}.svg": path.read_bytes() for path in drawn}
+    figures = {file: drawing for file, drawing in figures.items() if (FIGURES / file).exists()}
     write_files(FIGURES, figures)
     console.print(f"{name}: {len(frame)} numbers; {', '.join([*files, *figures])}")
 
