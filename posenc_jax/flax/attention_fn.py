@@ -1,5 +1,6 @@
 """Runs any encoding inside the attention layers of Flax."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,6 @@ from posenc_jax.encoding import Encoding, Here
 # Arguments of Flax's layers that attention here does not have, and what to do without each.
 _INSTEAD = {
     "bias": "a bias comes from the encoding",
-    "precision": "use jax.default_matmul_precision around the model",
     "sow_weights": "attention weights are never formed as a whole",
     "qk_attn_weights_einsum": "leave it out",
     "attn_weights_value_einsum": "leave it out",
@@ -61,7 +61,6 @@ class AttentionFn(nnx.Module):
         # ``broadcast_dropout`` have no effect: logits are float32, and each weight drops by itself.
         _refuse(
             bias=bias,
-            precision=precision,
             sow_weights=module,
             qk_attn_weights_einsum=qk_attn_weights_einsum,
             attn_weights_value_einsum=attn_weights_value_einsum,
@@ -74,15 +73,22 @@ class AttentionFn(nnx.Module):
         if dtype is not None:
             query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
         q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
-        here = self.at(self.encoding)
-        if mask is not None and q.shape[1] == 1 < k.shape[1]:
-            out_BTHC = self._decode(q, k, v, here, mask)
-        else:
-            options = self.options | dict(mask=_flat(mask, query.shape[:-3]), dropout=dropout)
-            out_BTHC = attend(here, q, k, v, x=self.content(), **options)
+        options, products = self.options, contextlib.nullcontext()
+        precision = _precision_of(precision)
+        if precision != "default":
+            # Other implementations have gradients that JAX traces outside of this context.
+            options = options | dict(implementation="dense")
+            products = jax.default_matmul_precision(precision)
+        with products:
+            here = self.at(self.encoding)
+            if mask is not None and q.shape[1] == 1 < k.shape[1]:
+                out_BTHC = self._decode(q, k, v, here, mask, options)
+            else:
+                options = options | dict(mask=_flat(mask, query.shape[:-3]), dropout=dropout)
+                out_BTHC = attend(here, q, k, v, x=self.content(), **options)
         return out_BTHC.reshape(*query.shape[:-1], out_BTHC.shape[-1])
 
-    def _decode(self, q, k, v, here, mask):
+    def _decode(self, q, k, v, here, mask, options):
         """Attends from one new token to the slots of Flax's own cache (``decode=True``).
 
         Only Flax's mask says how far the cache is filled. With any other mask the result is NaN.
@@ -97,7 +103,7 @@ class AttentionFn(nnx.Module):
         start = jnp.maximum(slots[0].sum() - 1, 0)
         is_filled = (slots == (jnp.arange(slots.shape[1]) <= start)[None]).all()
         # The new token is the last one, so a causal mask hides the slots that are not filled.
-        options = self.options | dict(causal=True)
+        options = options | dict(causal=True)
         out_BTHC = attend(here.part(start, 1), q, here.keys(k, v), **options)
         return jnp.where(is_filled, out_BTHC, jnp.nan)
 
@@ -139,8 +145,11 @@ def attention_fn(
 
     Raises:
       ValueError: the encoding adds to the token embeddings, which the layer does not have. Or, when
-        the layer calls the result with a bias, a precision or ``sow_weights``: attention here has
-        no such argument, and must not ignore it.
+        the layer calls the result with a bias or ``sow_weights``: attention here has no such
+        argument, and must not ignore it.
+
+    A ``precision`` of the layer other than the default is that of all products, also of gradients.
+    The ``dense`` implementation then runs, which computes all logits at once, as Flax does.
 
     Dropout of attention weights is the layer's own: its rate, its random stream and its
     ``deterministic``. Each weight is dropped by itself, also where the layer has
@@ -169,6 +178,17 @@ def attention_fn(
 
     options = dict(causal=causal, window=window, scale=scale)
     return AttentionFn(encoding, at, content, nnx.static(options))
+
+
+def _precision_of(precision):
+    """Returns the name of a layer's precision, which is JAX's default where the layer has none."""
+    try:
+        return jax.lax.Precision("default" if precision is None else precision).name.lower()
+    except ValueError:
+        raise ValueError(
+            f"precision={precision!r} must be None or a jax.lax.Precision: default, high or "
+            "highest; for other algorithms use jax.default_matmul_precision around the model"
+        ) from None
 
 
 def _dropout(rate, key):

@@ -11,6 +11,7 @@ import pytest
 from common import close
 from flax import linen as nn
 from flax import nnx
+from jax.lax import Precision
 
 import posenc_jax
 from posenc_jax.positions import text
@@ -130,11 +131,24 @@ def test_what_cannot_be_honoured_is_refused():
     fn = posenc_jax.attention_fn(common.build("rope"), text(T))
     q = jnp.zeros((B, T, H, C))
     mask = nnx.make_causal_mask(jnp.ones((B, T)))
-    bad = {"bias": jnp.zeros((1, H, T, T)), "precision": "highest"}
+    bad = {"bias": jnp.zeros((1, H, T, T)), "precision": "hihgest"}
     bad |= {"dropout_rate": 0.1, "mask": mask[..., :5]}
     for word, value in bad.items():
         common.refuses(word, lambda word=word, value=value: fn(q, q, q, **{word: value}))
     fn(q, q, q, dropout_rate=0.1, deterministic=True)
+
+
+@pytest.mark.parametrize("precision", [None, *Precision])
+def test_the_layers_own_precision(precision):
+    """Flax's tests pass each one; products of gradients have it too, in long sequences as well."""
+    long, sizes = 1024, (1, 1024, H, C)
+    fn = posenc_jax.attention_fn(common.build("rope"), text(long))
+    program = jax.make_jaxpr(jax.grad(lambda q: fn(q, q, q, precision=precision).sum()))
+    printed, is_asked = str(program(jnp.ones(sizes))), precision not in (None, Precision.DEFAULT)
+    assert printed.count("precision=") == (printed.count("dot_general[") if is_asked else 0)
+    layer = nnx_layer(posenc_jax.attention_fn(common.build("nope"), text(T)), precision=precision)
+    flax = nnx_layer(nnx.dot_product_attention, precision=precision)
+    close(layer(residual()), flax(residual(), is_causal=True))
 
 
 PADDING = np.arange(T) < np.array([[T], [7]])
