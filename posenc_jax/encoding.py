@@ -149,6 +149,8 @@ class Here:
         They do not under a scheme that adapts to the length of the sequence, unless ``at`` was
         given one length, and under a scheme that must see all tokens at once.
         """
+        if self.encoding.mixes_keys:
+            return False
         return self.fixed or not self.encoding.reads_length()
 
     def side(self, num_heads: int, is_query: bool) -> Side:
@@ -227,6 +229,8 @@ class Encoding(nnx.Module):
         then stacks them along a leading axis. ``prepare`` and ``embed`` of such a scheme must not
         read parameters, because they run once for all layers.
       whole_rows: whether ``score`` needs every key that a query may see at once.
+      mixes_keys: whether ``rotate`` mixes a key with keys of other tokens, so that the tokens that
+        follow cannot be rotated by themselves.
 
     Attributes:
       stacked: the number of layers whose parameters this instance holds along a leading axis, or
@@ -236,6 +240,7 @@ class Encoding(nnx.Module):
 
     per_layer = False
     whole_rows = False
+    mixes_keys = False
     stacked: int | None = None
 
     def overrides(self, hook: str) -> bool:

@@ -175,7 +175,8 @@ def kernel(model: Transformer, windows_NL, distances_D) -> dict[str, Any] | None
 
 
 def _has_kernel(encoding: Encoding) -> bool:
-    return not encoding.whole_rows and not encoding.overrides("observe")
+    needs_more = encoding.whole_rows or encoding.mixes_keys or encoding.overrides("observe")
+    return not needs_more
 
 
 @jax.jit

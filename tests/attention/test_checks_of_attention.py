@@ -148,6 +148,21 @@ def test_what_depends_on_the_input_must_read_it(name):
     refuses("already", lambda: observed.part(0, T).see(X_BTD))
 
 
+@pytest.mark.parametrize("name", ["key_offset", "short_conv"])
+def test_what_does_not_depend_on_the_input_does_not_ask_for_it(name):
+    """With x= the result is the same, and Keys say that they do not last in either case."""
+    here, (_, k, v) = common.build(name).at(text(T)), sides()
+    np.testing.assert_array_equal(attend(here=here), attend(here=here, x=X_BTD))
+    for keys in (here.keys(k, v), here.see(X_BTD)[0].keys(k, v)):
+        refuses("rotates all keys again", lambda keys=keys: keys.append(keys))
+
+
+def test_a_wrapper_asks_for_the_input_where_the_scheme_beneath_reads_it():
+    here = common.build("short_conv", over="fox").at(text(T))
+    refuses("input", lambda: attend(here=here))
+    np.testing.assert_array_equal(attend(here=here, x=X_BTD), attend(here=here.see(X_BTD)[0]))
+
+
 @pytest.mark.parametrize("implementation", ["dense", "blockwise"])
 def test_a_score_returns_a_logit_for_each_pair(implementation):
     """Also a class that forgets to return anything, and one whose logits would be broadcast."""
@@ -184,7 +199,8 @@ def test_keys_last_or_say_that_they_do_not():
     refuses("two encodings", lambda: keys.append(seen(NOPE).keys(k, v)))
     refuses("size=2", lambda: keys.padded(2))
     shift = common.build("kv_shift", num_kv_heads=2)
-    for encoding in (dynamic, OnAxes(dynamic, axes=(0,)), shift):
+    offset = common.build("key_offset", num_kv_heads=2)
+    for encoding in (dynamic, OnAxes(dynamic, axes=(0,)), shift, offset):
         again = seen(encoding).keys(k, v)
         who = type(encoding).__name__
         refuses(f"{who} rotates all keys again", lambda again=again: again.append(again))

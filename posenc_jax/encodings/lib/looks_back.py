@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.lib.sequence import earlier, for_each_row, places_back
+from posenc_jax.encodings.lib.sequence import earlier, places_back
 from posenc_jax.encodings.lib.wrapper import Wrapper
 from posenc_jax.pairs import Side
 from posenc_jax.tokens import Tokens
@@ -19,7 +19,7 @@ class Made(NamedTuple):
     # Where the tokens before each one lie, the same in all layers; see ``places_back``.
     back: jax.Array
     inner: Any  # what the other scheme has made
-    gates: Any = None  # what a layer mixes keys and values by, arrays with the tokens along axis 1
+    gates: Any = None  # what keys and values are mixed by, where it depends on content
 
 
 class LooksBack(Wrapper):
@@ -33,12 +33,11 @@ class LooksBack(Wrapper):
       reach: how many tokens before each one are looked at.
     """
 
+    mixes_keys = True
+
     def __init__(self, over: Encoding | str, reach: int):
         super().__init__(over)
         self.reach = reach
-
-    def gates(self, x_BTD) -> Any:
-        """Returns the gates that mix keys and values, if they depend on content."""
 
     @abc.abstractmethod
     def mixed(self, x_BSKC, tokens: Tokens, side: Side, which: int) -> jax.Array:
@@ -51,15 +50,12 @@ class LooksBack(Wrapper):
     def beneath(self, tokens: Tokens) -> Tokens:
         return dataclasses.replace(tokens, made=tokens.made.inner)
 
+    def above(self, tokens: Tokens, inner) -> Made:
+        return tokens.made._replace(inner=inner)
+
     def prepare(self, tokens: Tokens, length) -> Made:
         """Makes the places of the tokens before each one."""
         return Made(places_back(tokens, self.reach), super().prepare(tokens, length))
-
-    def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Made, None]:
-        """Makes the gates; without a state, because ``rotate`` needs the keys before."""
-        back = for_each_row(tokens.made.back, x_BTD)
-        inner, _ = super().observe(x_BTD, tokens)
-        return Made(back, inner, self.gates(x_BTD)), None
 
     def kept(self, made: Made):
         return self.inner.kept(made.inner)

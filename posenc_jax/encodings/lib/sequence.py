@@ -94,7 +94,7 @@ def _earlier(x_BSKC, tokens, back_BSN, count):
     S = x_BSKC.shape[1]
     if tokens.index is None and tokens.segment_ids is None:
         return jnp.pad(x_BSKC, ((0, 0), (count, 0), (0, 0), (0, 0)))[:, :S]
-    back_BS = back_BSN[..., count - 1]
+    back_BS = for_each_row(back_BSN[..., count - 1], x_BSKC)
     number = jnp.arange(S, dtype=jnp.int32)[None] - back_BS
     is_given = (number >= 0) & (number < S)
     index = jnp.clip(number, 0, S - 1)
@@ -103,11 +103,15 @@ def _earlier(x_BSKC, tokens, back_BSN, count):
     return jnp.where(back_BS[..., None, None] == 0, 0, before)
 
 
-def for_each_row(numbers, x_BTD):
-    """Returns whole numbers ``[B or 1, T, ...]`` for every row of ``x``, sharded as ``x`` is."""
+def for_each_row(numbers, x):
+    """Returns whole numbers ``[B or 1, T, ...]`` for every row of ``x``, sharded as ``x`` is.
+
+    ``x [B, T, ...]`` may have any number of axes.
+    """
     numbers = jnp.asarray(numbers)
-    zeros_BTD = jnp.zeros_like(x_BTD, dtype=numbers.dtype).reshape(*x_BTD.shape[:2], -1)
-    return numbers + zeros_BTD[..., 0].reshape(*x_BTD.shape[:2], *[1] * (numbers.ndim - 2))
+    # A sum and no slice: JAX does not slice an axis that a mesh shares.
+    zeros_BT = jnp.zeros_like(x, dtype=numbers.dtype).sum(axis=tuple(range(2, x.ndim)))
+    return numbers + zeros_BT.reshape(*x.shape[:2], *[1] * (numbers.ndim - 2))
 
 
 def arrange(x, order_BT):

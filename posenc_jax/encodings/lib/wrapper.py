@@ -13,7 +13,7 @@ class Wrapper(Encoding):
     """Passes every hook on to ``inner``; a subclass overrides the hooks that it changes.
 
     A subclass calls the hooks of ``inner`` by ``super()``. If it makes arrays of the tokens too, it
-    overrides ``beneath``, and returns from ``kept`` what ``inner`` returns.
+    overrides ``beneath`` and ``above``, and returns from ``kept`` what ``inner`` returns.
 
     Args:
       over: the scheme beneath, ``inner``. ``make`` also takes its name.
@@ -30,6 +30,7 @@ class Wrapper(Encoding):
         self.inner = over
         self.per_layer = self.per_layer or over.per_layer
         self.whole_rows = self.whole_rows or over.whole_rows
+        self.mixes_keys = self.mixes_keys or over.mixes_keys
         self.stacked = over.stacked
 
     @classmethod
@@ -45,6 +46,10 @@ class Wrapper(Encoding):
         """Returns the tokens with what ``inner`` has made of them."""
         return tokens
 
+    def above(self, tokens: Tokens, inner: Any) -> Any:
+        """Returns ``tokens.made`` with what ``inner`` has made of a layer's input."""
+        return inner
+
     def moved(self, tokens: Tokens, length, key):
         return self.inner.moved(tokens, length, key)
 
@@ -55,7 +60,8 @@ class Wrapper(Encoding):
         return self.inner.embed(x_BTD, self.beneath(tokens))
 
     def observe(self, x_BTD, tokens: Tokens, state: Any = None) -> tuple[Any, Any]:
-        return self.inner.observe(x_BTD, self.beneath(tokens), state)
+        made, state = self.inner.observe(x_BTD, self.beneath(tokens), state)
+        return self.above(tokens, made), state
 
     def kept(self, made: Any) -> Any:
         return self.inner.kept(made)

@@ -8,16 +8,14 @@ $$
 
 R is RoPE's rotation. A query that looks for the content of a token by the still channels finds the
 token after it, which takes two layers otherwise. The first token of a sequence, or of a segment,
-has zeros. Overrides ``prepare`` (where the token before lies), ``observe`` and ``rotate``.
+has zeros. Overrides ``prepare`` (where the token before lies) and ``rotate``.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from posenc_jax.checks import count_of
-from posenc_jax.encodings.lib.sequence import earlier, for_each_row, places_back
+from posenc_jax.encodings.lib.sequence import earlier, places_back
 from posenc_jax.encodings.rotary.base import Rotary
 from posenc_jax.pairs import Side
 from posenc_jax.tokens import Tokens
@@ -39,6 +37,8 @@ class KeyOffset(Rotary):
       layout: order of the channels of a pair, as in ``RoPE``.
     """
 
+    mixes_keys = True
+
     def __init__(
         self,
         *,
@@ -54,11 +54,6 @@ class KeyOffset(Rotary):
     def prepare(self, tokens: Tokens, length):
         """Makes RoPE's cosines and sines, and where the token before each one lies."""
         return self.rope_tables(tokens.positions), places_back(tokens, reach=1)
-
-    def observe(self, x_BTD, tokens: Tokens, state=None) -> tuple[Any, None]:
-        """Leaves out a state, because ``rotate`` needs the key of the token before."""
-        tables, back = tokens.made
-        return (tables, for_each_row(back, x_BTD)), None
 
     def rotate(self, x_BTHC: jax.Array, tokens: Tokens, side: Side) -> jax.Array:
         tables, back = tokens.made

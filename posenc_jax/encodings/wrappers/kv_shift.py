@@ -51,6 +51,11 @@ class KVShift(LooksBack):
         """Returns the gates of keys, then the gates of values, float32 ``[B, T, 2 K]``."""
         return jax.nn.sigmoid(project(x_BTD, self.kernel[...]))
 
+    def observe(self, x_BTD, tokens: Tokens, state=None):
+        """Makes the gates."""
+        made, _ = super().observe(x_BTD, tokens)
+        return made._replace(gates=self.gates(x_BTD)), None
+
     def mixed(self, x_BSKC, tokens: Tokens, side: Side, which: int):
         gates_BSK = jnp.split(tokens.made.gates, 2, axis=-1)[which]
         gates_KBS = side.of_kv_heads(gates_BSK.transpose(2, 0, 1))

@@ -9,7 +9,7 @@ $$
 
 a and c are trained, one number for each channel and each of the W places. Before the first token of
 a sequence, or of a segment, there are zeros. The other scheme gets the new keys. Overrides
-``prepare`` (where the tokens before lie), ``observe``, ``rotate`` and ``rotate_values``.
+``prepare`` (where the tokens before lie), ``rotate`` and ``rotate_values``.
 """
 
 import jax.numpy as jnp
