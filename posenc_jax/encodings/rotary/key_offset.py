@@ -32,7 +32,8 @@ class KeyOffset(Rotary):
     is missing.
 
     Args:
-      base: keyword of ``RoPE``; 1024 in modded-nanogpt.
+      base: keyword of ``RoPE``. The frequencies of modded-nanogpt fall from 1 to 1 / 1024, both
+        included, so that for n pairs the same base is ``1024 ** (n / (n - 1))``, 1280.6 for 32.
       rotary_dim: number of channels that rotate, the first ones; by default half of ``head_dim``.
       layout: order of the channels of a pair, as in ``RoPE``.
     """
