@@ -115,6 +115,22 @@ def test_bad_values_of_keywords(name):
         refuses(word, lambda bad=bad: build(name, **bad).at(np.zeros((1, T), int)))
 
 
+LONG = {
+    "learned": {"train_length": 10**9},
+    "learned_2d": {"train_length": 10**9},
+    "shaw": {"max_distance": 10**9},
+    "deberta": {"max_distance": 10**9, "num_buckets": None},
+    "t5": {"num_buckets": 2 * 10**9, "max_distance": 2**31 - 1},
+    "inkling": {"extent": 10**9},
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_table_that_is_too_long_for_jax_is_refused(name):
+    """JAX aborts the interpreter, unless it knows shapes alone."""
+    refuses(r"2\*\*31", lambda: jax.eval_shape(lambda: build(name, **LONG[name])))
+
+
 def build(name, **settings):
     """Builds a scheme at small sizes, with random numbers unless they are given."""
     given = common.arguments(name) | {"rngs": nnx.Rngs(0)} | settings

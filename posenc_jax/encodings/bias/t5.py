@@ -16,6 +16,7 @@ from flax import nnx
 from posenc_jax.checks import check_multiple, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.by_distance import add_bias, bias_by_distance
+from posenc_jax.encodings.lib.initial_values import checked_shape
 from posenc_jax.lookup import rows
 
 
@@ -92,9 +93,8 @@ class T5(Encoding):
         self.max_distance = max_distance
         self.bidirectional = bidirectional
         self.table_scale = table_scale
-        self.table = nnx.Param(
-            jax.random.normal(rngs.params(), (num_buckets, num_heads)) * model_dim**-0.5
-        )
+        shape = checked_shape(num_buckets, num_heads)
+        self.table = nnx.Param(jax.random.normal(rngs.params(), shape) * model_dim**-0.5)
 
     def score(self, logits_BHTS, pairs):
         if pairs.causal is False and not self.bidirectional:

@@ -17,6 +17,7 @@ from flax import nnx
 
 from posenc_jax.checks import count_of
 from posenc_jax.encoding import Encoding
+from posenc_jax.encodings.lib.initial_values import checked_shape
 from posenc_jax.lookup import pick, row_products
 
 
@@ -43,7 +44,7 @@ class Shaw(Encoding):
         self.max_distance = count_of("max_distance", max_distance)
 
         def table():
-            shape = (2 * max_distance + 1, head_dim)
+            shape = checked_shape(2 * max_distance + 1, head_dim)
             return nnx.Param(jax.nn.initializers.xavier_uniform()(rngs.params(), shape))
 
         self.keys = table()
