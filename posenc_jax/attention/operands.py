@@ -60,6 +60,7 @@ def both_sides(here, name, q_BTHC, k_BSKC, v_BSKC, x_BTD) -> tuple[Here, Keys]:
     check_here(here)
     check_side(here.tokens, name, q_BTHC)
     values = v_BSKC if given is None else given.v
+    _check_axis_of_tokens(values)
     if here.heads is not None:
         check_shard(here.heads, q_BTHC.shape[2], values.shape[2], here.num_heads)
     if given is None:
@@ -69,6 +70,17 @@ def both_sides(here, name, q_BTHC, k_BSKC, v_BSKC, x_BTD) -> tuple[Here, Keys]:
         raise ValueError("v must be left out where Keys are given: they have the values")
     _check_keys(here, given)
     return here, given
+
+
+def _check_axis_of_tokens(v_BSKC: jax.Array) -> None:
+    """Checks that no Explicit axis of a mesh but the one called ``context`` shares the tokens."""
+    axis = jax.typeof(v_BSKC).sharding.spec[1]
+    if axis not in (None, "context"):
+        raise ValueError(
+            f"keys and values are sharded by token over the Explicit axis {axis!r} of the mesh, "
+            'and attention passes them on only over an axis called "context": call the axis so, '
+            "or gather them first, jax.sharding.reshard"
+        )
 
 
 def _check_keys(here: Here, keys: Keys) -> None:

@@ -3,21 +3,24 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from posenc_jax.checks import MOST_ROUNDING, as_array, in_32_bits, is_real
 
 NEARER = "subtract an origin that is nearer to the times"
 
 
-def text(length: int, start: int = 0) -> np.ndarray:
+def text(length: int, start: int = 0) -> np.ndarray | jax.Array:
     """Returns ``start, start + 1, ...``, int32 ``[1, T]``, which the batch shares.
 
     The positions are NumPy, so ``encoding.at`` knows that they are consecutive while it is
-    traced.
+    traced. Where ``jax.export`` makes the length a symbol, they are an array of JAX.
 
     Raises:
       ValueError: a position is no whole number, or too large for int32.
     """
+    if export.is_symbolic_dim(length):
+        return start + jnp.arange(length, dtype=jnp.int32)[None]
     are_known = all(is_real(x) and not isinstance(x, jax.core.Tracer) for x in (start, length))
     if are_known:  # Numbers of Python's do not overflow.
         start, length = (np.asarray(x).item() for x in (start, length))

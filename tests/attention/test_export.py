@@ -40,6 +40,18 @@ def test_every_kind_of_scheme_takes_a_symbolic_batch(name, implementation):
         common.close(program.call(*numbers), jax.jit(attend)(*numbers))
 
 
+def test_text_of_a_symbolic_length():
+    encoding, (count,) = common.build("alibi"), export.symbolic_shape("t")
+
+    def attend(q, k, v):
+        return posenc_jax.attend(encoding.at(text(q.shape[1], start=2)), q, k, v)
+
+    heads = jax.ShapeDtypeStruct((2, count, H, C), jnp.float32)
+    program = export.export(jax.jit(attend))(heads, heads, heads)
+    qkv = [common.normal(i, 2, T, H, C) for i in range(3)]
+    common.close(program.call(*qkv), jax.jit(attend)(*qkv), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "sizes"), [("rope", "b, t"), ("t5", "b, t"), ("cope", "b, t"), ("cope", "2, t")]
 )

@@ -165,6 +165,16 @@ def test_meshes(name, kind, shape):
     assert output.sharding.shard_shape(output.shape)[:2] == part
 
 
+def test_tokens_on_another_explicit_axis_are_refused():
+    qkv, here = sides(2, T, T), common.build("rope").at(text(T))
+    with jax.set_mesh(mesh := common.mesh_of(AxisType.Explicit, data=2, sequence=2)):
+        q, k, v = common.placed(qkv, mesh, "data", "sequence")
+        whole = common.placed([k, v], mesh, "data")
+        for keys in ((k, v), (here.keys(k, v),)):
+            common.refuses('"context"', lambda keys=keys: posenc_jax.attend(here, q, *keys))
+        common.close(posenc_jax.attend(here, q, *whole), posenc_jax.attend(here, qkv[0], *qkv[1:]))
+
+
 @pytest.mark.parametrize("name", [*SUMS, "kv_shift", "key_offset", "short_conv", "path"])
 def test_inputs_lie_by_token_on_explicit_axes(name):
     """Some schemes sum over the inputs, or shift keys, along the axis that devices share."""
