@@ -32,7 +32,7 @@ from flax import nnx
 from jax.sharding import AxisType
 
 import posenc_jax
-from benchmarks.common import about, interleaved, ratios, table
+from benchmarks.common import about, factor_of, interleaved, ratios, table
 from experiments.command import count, counts, exit_status, schemes, some_of
 from posenc_jax.attention import IMPLEMENTATIONS
 from posenc_jax.positions import text
@@ -84,7 +84,8 @@ class Shape:
 def build(name: str, shape: Shape):
     """Returns a scheme for one layer of a model of this shape."""
     sizes = dict(num_heads=shape.heads, head_dim=shape.head_dim, model_dim=shape.width)
-    return posenc_jax.make(name, train_length=shape.length, rngs=nnx.Rngs(0), **sizes)
+    sizes |= dict(train_length=shape.length, rngs=nnx.Rngs(0))
+    return posenc_jax.make(name, **sizes, **factor_of(name))
 
 
 def operands(shape: Shape) -> list[jax.Array]:

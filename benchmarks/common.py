@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.command import count
+from experiments.config import own_defaults
 from experiments.training.parameters import parameter_count
 from experiments.training.precision import PRODUCTS
 from experiments.training.recipe import Recipe
@@ -23,6 +24,11 @@ VOCAB = 256
 
 # PyTorch's threads go on spinning for some milliseconds after a call, and would slow the next one.
 _PAUSE = 0.02  # seconds
+
+
+def factor_of(name: str) -> dict[str, float]:
+    """Returns the keyword ``factor`` of a scheme that has one, as configs give it."""
+    return {key: value for key, value in own_defaults(name).items() if key == "factor"}
 
 
 def shape_parser(doc: str, *, batch: int, length: int) -> argparse.ArgumentParser:

@@ -27,6 +27,7 @@ from flax import nnx
 from benchmarks.common import (
     VOCAB,
     about,
+    factor_of,
     interleaved,
     ratios,
     shape_parser,
@@ -43,7 +44,8 @@ def decoder(args, name: str) -> Callable:
     """Returns a function that reads ``--tokens`` tokens one by one, after ``--length`` others."""
     rngs, sizes = nnx.Rngs(0), dict(num_heads=args.heads, num_kv_heads=args.kv_heads or args.heads)
     sizes |= dict(model_dim=args.dim, num_layers=args.layers, head_dim=args.dim // args.heads)
-    encoding = make(name, rngs=rngs, train_length=2 * args.length, **sizes)
+    reach = 2 * args.length
+    encoding = make(name, rngs=rngs, train_length=reach, **sizes, **factor_of(name))
     if isinstance(encoding, Layers):
         encoding = encoding.over(args.layers)
     model = Transformer(encoding, vocab_size=VOCAB, rngs=rngs, **sizes)

@@ -78,12 +78,15 @@ def encoding(name: str, **changed: Any) -> dict[str, Any]:
 
 
 def own_defaults(name: str) -> dict[str, Any]:
-    """Returns the own keywords of the scheme ``name`` with their defaults."""
+    """Returns the own keywords of the scheme ``name`` with their defaults.
+
+    A factor that the library asks for is 4; 8 in ``llama3``, as published.
+    """
     parameters = keywords(lookup(name))
-    return {
-        key: _field(parameters[key].default, parameters[key].annotation)
-        for key in own_keywords(name)
-    }
+    given = {key: parameters[key].default for key in own_keywords(name)}
+    if given.get("factor") is inspect.Parameter.empty:
+        given["factor"] = 8.0 if name == "llama3" else 4.0
+    return {key: _field(value, parameters[key].annotation) for key, value in given.items()}
 
 
 def short_keywords(length: int | FieldReference) -> dict[str, dict[str, Any]]:

@@ -133,6 +133,8 @@ _ELSEWHERE = {
     "original_max_position_embeddings": "train_length",
     "max_position_embeddings": "train_length",
 }
+# The keywords of schemes that have no default, and what errors say of each.
+_MEANING = {"factor": " (how many times longer texts shall be than in training, such as 4.0)"}
 # With rope scaling, max_position_embeddings is the longer length, for which it would be wrong.
 _LENGTHS = " Where a config has rope scaling, that is its original_max_position_embeddings."
 
@@ -210,14 +212,16 @@ def _built(name: str, sizes: dict[str, int], rngs, settings) -> Encoding | Layer
     given: dict[str, Any] = {key: sizes[key] for key in sizes if key in accepted}
     if rngs is not None and "rngs" in accepted:
         given["rngs"] = rngs
+    arguments = given | settings
     missing = [
-        f"{key}="
-        for key in _OFFERED
-        if key in accepted and key not in given and accepted[key].default is inspect.Parameter.empty
+        f"{key}={_MEANING.get(key, '')}"
+        for key in (*_OFFERED, *_MEANING)
+        if key in accepted
+        and key not in arguments
+        and accepted[key].default is inspect.Parameter.empty
     ]
     if missing:
         raise ValueError(f"make({name!r}, ...) needs {', '.join(missing)}")
-    arguments = given | settings
     if _is_rule(build):  # RoPE with this rule of frequencies
         of_rule = inspect.signature(build).parameters.keys() & arguments.keys()
         rule = build(**{key: arguments.pop(key) for key in of_rule})

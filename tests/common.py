@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.metadata
+import inspect
 import json
 import pathlib
 from typing import Any
@@ -41,7 +42,11 @@ def build(name: str, *, seed: int = 0, trained: bool = True, **keywords):
 
 def arguments(name: str) -> dict[str, Any]:
     """Returns the keywords of a scheme at small dimensions."""
-    sizes = dict(num_heads=HEADS, head_dim=HEAD_DIM, model_dim=WIDTH, train_length=TRAIN_LENGTH)
+    sizes = dict[str, Any](num_heads=HEADS, head_dim=HEAD_DIM, model_dim=WIDTH)
+    sizes["train_length"] = TRAIN_LENGTH
+    factor = posenc_jax.signature(name).parameters.get("factor")
+    if factor is not None and factor.default is inspect.Parameter.empty:
+        sizes["factor"] = 4.0
     return sizes | schemes.ALL[name].overrides
 
 

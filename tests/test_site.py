@@ -101,7 +101,7 @@ def test_a_concept_has_its_picture(name):
 )
 def test_words_of_other_projects_are_answered(word, meant):
     with pytest.raises(TypeError, match=f"did you mean '{meant}'"):
-        posenc_jax.make("yarn", head_dim=8, train_length=16, **{word: 8})
+        posenc_jax.make("yarn", head_dim=8, train_length=16, factor=4.0, **{word: 8})
 
 
 def test_every_golden_array_is_listed_and_used():

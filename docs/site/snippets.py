@@ -11,8 +11,9 @@ from posenc_jax import REGISTRY, Layers, make
 from posenc_jax.encoding import Encoding
 from posenc_jax.registry import PATTERNS, inner_keywords, keywords, lookup, own_keywords
 
-# The sizes of the code's arrays.
-SIZES = dict(num_heads=4, num_kv_heads=4, head_dim=16, model_dim=64, train_length=256)
+# The sizes of the code's arrays, and by how much schemes extend the context.
+SIZES = dict[str, Any](num_heads=4, num_kv_heads=4, head_dim=16, model_dim=64, train_length=256)
+SIZES["factor"] = 4.0
 
 
 def needed(name: str) -> dict[str, str]:

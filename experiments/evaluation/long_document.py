@@ -216,8 +216,8 @@ def main() -> None:
     parser.add_argument(
         "--encoding",
         type=command.encoding,
-        help='an encoding to replace the trained one, such as {"name": "yarn"}; keywords that it '
-        "does not give are as trained",
+        help='an encoding to replace the trained one, such as {"name": "yarn", "factor": 4}; '
+        "keywords that it does not give are as trained",
     )
     args = parser.parse_args()
     console = Console(highlight=False, markup=False)

@@ -81,9 +81,16 @@ def test_a_mark_for_padding_is_no_length(name):
 
 # Sizes are checked by who takes them, as rules and schemes are built without make too
 
-LONGROPE = dict(head_dim=8, attention_factor=1.0)
+LONGROPE = dict(head_dim=8, attention_factor=1.0, factor=2.0)
+
+
+def of_factor_2(rule):
+    """Returns a rule of frequencies, for a factor if it asks for one."""
+    return functools.partial(rule, factor=2.0) if "factor" in rule.__dataclass_fields__ else rule
+
+
 RULES = filter(dataclasses.is_dataclass, vars(frequencies).values())
-SIZED = [rule for rule in RULES if "train_length" in rule.__dataclass_fields__]
+SIZED = [of_factor_2(rule) for rule in RULES if "train_length" in rule.__dataclass_fields__]
 SIZED += [functools.partial(scheme, **LONGROPE) for scheme in (LongRoPE, longrope2)]
 
 

@@ -148,6 +148,7 @@ def test_unknown_names_and_keywords_are_answered_with_the_nearest():
 
 def test_missing_arguments_are_named():
     refuses("head_dim=", lambda: posenc_jax.make("rope"))
+    refuses(r"factor= \(how many", lambda: posenc_jax.make("yarn", head_dim=8, train_length=8))
     refuses("train_length=, rngs=", lambda: posenc_jax.make("learned", model_dim=8))
     refuses("grid=", lambda: posenc_jax.make("learned_2d", model_dim=8, rngs=nnx.Rngs(0)))
 

@@ -200,7 +200,7 @@ def test_layers_without_rotation_stay_so():
     for word, encodings in {
         "layer 0": nope,
         "layer 3": [yarn, yarn, yarn, make("alibi", num_heads=16)],
-        "share one": [yarn, yarn, make("pi", head_dim=128, base=5e6), nope],
+        "share one": [yarn, yarn, make("pi", head_dim=128, base=5e6, factor=4.0), nope],
         "layer 0.*window of 8": Layers([yarn, yarn, yarn, nope], [8, None, None, None]),
     }.items():
         common.refuses(word, lambda other=encodings: extended(config, model.under(other)))
@@ -227,7 +227,7 @@ def test_dynamic_ntk_has_its_training_length_beside_the_section():
 
 def test_part_of_a_head():
     config = sized("phi3", 48, 64, 64, 1, 4, 2, 1e-6, 1e3, 32, partial_rotary_factor=0.75)
-    yarn = make("yarn", head_dim=16, rotary_dim=12, base=1e3, train_length=32)
+    yarn = make("yarn", head_dim=16, rotary_dim=12, base=1e3, train_length=32, factor=4.0)
     written = extended(config, abstract(config).under(yarn))
     assert written["rope_parameters"]["partial_rotary_factor"] == 0.75
     same_rotations(posenc_jax.from_hf(written), yarn)
@@ -247,8 +247,8 @@ def test_every_part_of_a_head_is_read_back():
         (make("mrope", sections=(2, 3, 3), **ROPE), "axes="),
         (make("rope", rotary_dim=8, **ROPE), "rotary_dim=8 must be 16"),
         (make("rope", layout="interleaved", **ROPE), "layout="),
-        (make("longrope", train_length=32, start_tokens=4, **ROPE), "start_tokens=4"),
-        (make("longrope2", train_length=32, **ROPE), "short_attention_factor="),
+        (make("longrope", train_length=32, factor=4.0, start_tokens=4, **ROPE), "start_tokens=4"),
+        (make("longrope2", train_length=32, factor=4.0, **ROPE), "short_attention_factor="),
     ],
     ids=lambda x: type(x).__name__ if not isinstance(x, str) else "",
 )

@@ -130,12 +130,14 @@ def test_the_model_under_other_schemes(tmp_path):
     scaled = loaded.under("logn").layer_at(2)[0]
     assert same(scaled.inner, rope) and scaled.train_length == 16
     assert loaded.under("rerope", window=8).layer_at(0)[0].base == 100.0
-    assert same(loaded.under("yarn").layer_at(3)[0], nope)
+    assert same(loaded.under("yarn", factor=4.0).layer_at(3)[0], nope)
     pattern = re.escape(".model.under(posenc_jax.make('irope', head_dim=8, num_layers=4")
     common.refuses(pattern, lambda: loaded.under("irope"))
     loaded.model.under(make("irope", head_dim=8, num_layers=4, base=100.0))
     still = load(tmp_path / "in", no_rope_layers=[0] * 4)
-    common.refuses("the model has 0 different rotary encodings", lambda: still.under("yarn"))
+    common.refuses(
+        "the model has 0 different rotary encodings", lambda: still.under("yarn", factor=4.0)
+    )
 
 
 def test_a_rule_of_frequencies_is_not_dropped(tmp_path):

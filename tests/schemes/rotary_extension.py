@@ -144,6 +144,7 @@ SCHEMES = {
             {"factor": 32.0, "low_freq_factor": 0.5, "high_freq_factor": 6.0, "base": 300.0},
             {"high_freq_factor": 1.0},
         ],
+        overrides={"factor": 8.0},
     ),
     "dynamic_yarn": Scheme(
         DynamicYaRN(),

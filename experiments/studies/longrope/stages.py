@@ -233,6 +233,7 @@ class Stages:
         encoding = LongRoPE(
             **shared_keywords(self.rope),
             train_length=plan.train_length,
+            factor=float(plan.factor),
             long_factor=genome.factors,
             start_tokens=genome.start_tokens,
             attention_factor=self._attention(plan.factor),

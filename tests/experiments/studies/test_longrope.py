@@ -63,9 +63,9 @@ def fitness(model, mesh):
 
 
 def longrope(genome, **keywords):
-    given = dict(train_length=L, head_dim=common.HEAD_DIM, attention_factor=1.25) | keywords
+    given = dict(train_length=L, head_dim=common.HEAD_DIM, factor=4.0, attention_factor=1.25)
     of_genome = dict(long_factor=genome.factors, start_tokens=genome.start_tokens)
-    return make("longrope", **given, **of_genome)
+    return make("longrope", **given, **of_genome, **keywords)
 
 
 @jax.jit

@@ -39,7 +39,7 @@ class NTKByParts(Frequencies):
     """
 
     train_length: int
-    factor: float = 4.0
+    factor: float
     alpha: float = 1.0
     beta: float = 32.0
 
@@ -70,7 +70,7 @@ class Llama3(Frequencies):
     """
 
     train_length: int
-    factor: float = 8.0
+    factor: float
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
 

@@ -38,7 +38,7 @@ class MrRoPEUni(Frequencies):
     """
 
     train_length: int
-    factor: float = 4.0
+    factor: float
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention_factor: float | None = None

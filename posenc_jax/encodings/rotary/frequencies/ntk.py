@@ -37,7 +37,7 @@ class NTK(Frequencies):
       factor: s, by which the slowest pair is slowed down.
     """
 
-    factor: float = 4.0
+    factor: float
 
     def __post_init__(self):
         check_range(1, factor=self.factor)
@@ -87,7 +87,7 @@ class NTKCritical(Frequencies):
     """
 
     train_length: int
-    factor: float = 4.0
+    factor: float
 
     def __post_init__(self):
         check_range(1, factor=self.factor)

@@ -28,7 +28,7 @@ class PositionInterpolation(Frequencies):
       factor: s, target length / train length.
     """
 
-    factor: float = 4.0
+    factor: float
 
     def __post_init__(self):
         check_range(1, factor=self.factor)

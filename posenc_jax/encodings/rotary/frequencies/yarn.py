@@ -54,7 +54,7 @@ class YaRN(Frequencies):
     """
 
     train_length: int
-    factor: float = 4.0
+    factor: float
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     ramp: str = "index"
@@ -136,6 +136,7 @@ class DynamicYaRN(Frequencies):
         """Returns YaRN with these bounds, which checks them and computes which pairs they keep."""
         return YaRN(
             self.train_length,
+            factor=1.0,  # which pairs are kept does not depend on it
             beta_fast=self.beta_fast,
             beta_slow=self.beta_slow,
             ramp=self.ramp,
