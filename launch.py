@@ -196,7 +196,10 @@ def _choose_devices() -> None:
     """
     if STATUS.value or REPORT.value or BACKEND.value is not None or TOPOLOGY.value:
         studies = CONFIG.value.get("studies") or {"": CONFIG.value}
-        sizes = [[size for size in study.mesh.values() if size > 0] for study in studies.values()]
+        sizes = [
+            [size for axis, size in study.mesh.items() if axis != "context_by" and size > 0]
+            for study in studies.values()
+        ]
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", math.lcm(*map(math.prod, sizes)))
     elif WORKERS.value > 1:  # each joins a job of its own

@@ -34,7 +34,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from benchmarks.agreement import check
+from benchmarks.agreement import OVER_CONTEXT, check
 from benchmarks.attention import Shape, build, gradient, one_device, operands, run
 from benchmarks.common import start, table, timed
 from benchmarks.rivals import rivals
@@ -115,7 +115,7 @@ def ours(name: str, shape: Shape) -> Records:
     """Yields the times of a scheme under each implementation, forward and with all gradients."""
     arguments = build(name, shape), *operands(shape)
     for implementation in IMPLEMENTATIONS:
-        if implementation == "ring":  # on one device the same as blockwise
+        if implementation in OVER_CONTEXT:  # on one device the same as blockwise
             continue
         if implementation == "dense" and shape.logits > _MOST_DENSE_LOGITS:
             continue

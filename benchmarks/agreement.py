@@ -14,7 +14,8 @@ from posenc_jax.attention import IMPLEMENTATIONS
 # precision, and is always allowed the second number.
 _TIMES, _LEAST = 4.0, 1e-4
 # Implementations that run only some schemes, and raise a ValueError for the others.
-_MAY_REFUSE = ("fused",)
+_MAY_REFUSE = ("fused", "ulysses")
+OVER_CONTEXT = ("gather", "ulysses", "ring")
 
 
 def check(name: str, tokens: int) -> Iterator[dict[str, Any]]:
@@ -49,11 +50,11 @@ def _values_and_gradients(implementation, *arguments):
         return (out**2).sum(), out
 
     program = jax.jit(jax.value_and_grad(loss, argnums=range(len(arguments)), has_aux=True))
-    with _ring(arguments[1].shape[1]) if implementation == "ring" else one_device():
+    with _tokens_apart(arguments[1].shape[1]) if implementation in OVER_CONTEXT else one_device():
         return jax.device_get(program(*arguments))
 
 
-def _ring(tokens: int):
+def _tokens_apart(tokens: int):
     """Returns a context for at most four devices, whose number divides the tokens."""
     count = min(jax.device_count(), 4)
     while tokens % (2 * count):

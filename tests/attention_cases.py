@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import chex
 import common
@@ -32,7 +33,8 @@ class Case:
     dtype: str = "float32"
     causal: bool = True
     written: bool = True
-    window: int | None = None
+    window: Any = None
+    sinks: bool = False
     segments: int | None = None  # documents a row
     scale: float | None = None
     heads: tuple[int, ...] | None = None  # some of the heads of the model
@@ -52,7 +54,9 @@ class Case:
         here = encoding.at(text(self.S), segment_ids).see(x_BSD)[0]
         if self.heads is not None:
             here = here.of_heads(jnp.array(self.heads), common.HEADS)
-        rule = dict(causal=self.causal, window=self.window, scale=self.scale)
+        rule: Any = dict(causal=self.causal, window=self.window, scale=self.scale)
+        if self.sinks:  # of each head, which depend on an operand for the sake of their gradient
+            rule["sinks"] = 3 + q.astype(jnp.float32).sum((0, 1, 3))
         if self.written:
             return by(attention)(here, q, k, v, **rule)
         # The first tokens, as if written elsewhere: the first queries may see no key at all.

@@ -19,6 +19,7 @@ from experiments.training.loop import abstract_state, lower_step
 from experiments.training.mesh import path_name
 from experiments.training.parameters import parameter_count
 from experiments.training.step import in_phases
+from experiments.training.traffic import traffic
 from posenc_jax import REGISTRY
 
 _HOUR = 3600
@@ -61,6 +62,8 @@ def print_dry_run(experiment: Study, mfu: float, console: Console) -> None:
     console.print(_times(flops, mesh.size, device, mfu))
     largest = max(rows, key=lambda name: rows[name]["state"])
     console.print(_shardings(rows[largest]["arrays"], largest))
+    if mesh.shape["context"] > 1:
+        console.print(_sent(experiment, first[largest], largest))
     console.print(_compiled(experiment, first[largest], largest))
 
 
@@ -142,10 +145,24 @@ def _shardings(arrays, scheme: str) -> Table:
     return table
 
 
+def _sent(study: Study, point: Point, scheme: str) -> str:
+    """Returns a sentence about what devices send for attention, computed from shapes."""
+    recipe = study.recipe_of(point)
+    sent, chosen, why = traffic(in_phases(study.task(point), recipe)[-1], recipe, study.mesh)
+    sizes = ", ".join(f"{_size(count)} by {by}" for by, count in sorted(sent.items()))
+    given = study.config["mesh"]["context_by"]
+    asked = f"mesh.context_by={given} takes its place" if given else "mesh.context_by takes another"
+    return (
+        f"attention of {scheme} over context: a device sends {sizes} in a step; the default is "
+        f"{chosen}, because {why}; {asked}"
+    )
+
+
 def _compiled(study: Study, point: Point, scheme: str) -> str:
     """Returns a sentence about the memory of the compiled step."""
     device = study.mesh.devices.flat[0]
-    lowered = lower_step(study.task(point), study.recipe_of(point), study.mesh)
+    context_by = study.config["mesh"]["context_by"]
+    lowered = lower_step(study.task(point), study.recipe_of(point), study.mesh, context_by)
     try:
         needed = topology.memory(topology.compiled(lowered, device))
     except MemoryError as error:

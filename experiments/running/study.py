@@ -174,6 +174,7 @@ class Study(Finished):
             name=f"{point.name}  train",
             start=self.first_state(point),
             goal=self.goal(point),
+            context_by=self.config["mesh"]["context_by"],
         )
 
     def run(self, point: Point) -> None:

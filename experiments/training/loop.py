@@ -41,6 +41,7 @@ def train(
     name: str = "train",
     start: Callable[[], State] | None = None,
     goal: Goal | None = None,
+    context_by: str = "",
 ) -> tuple[Transformer, dict[str, Any]]:
     """Trains to the last step, from the newest checkpoint in ``folder`` if there is one.
 
@@ -54,6 +55,7 @@ def train(
       console, name: where progress is shown, and under which title.
       start: makes the first state if there is no checkpoint, see ``further_state``.
         Default: the task's model, with a fresh optimizer.
+      context_by: how attention goes over the mesh axis ``context``, see ``make_mesh``.
       goal: says when the run ends before the recipe's last step. Default: never.
 
     Raises:
@@ -64,7 +66,7 @@ def train(
     """
     abstract = abstract_states(task, recipe, mesh)
     with contextlib.closing(Run(recipe, seed, folder, abstract[0], goal)) as run:
-        loop = _Loop(in_phases(task, recipe), recipe, mesh, run, abstract)
+        loop = _Loop(in_phases(task, recipe), recipe, mesh, run, abstract, context_by)
         state = loop.in_phase(recipe.phase_at(run.first + 1), loop.first_state(start))
         if not run.is_done:
             state = loop.run(state, console, name)
@@ -106,7 +108,7 @@ def abstract_states(task: Task, recipe: Recipe, mesh: Mesh) -> list[State]:
     return states
 
 
-def lower_step(task: Task, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:
+def lower_step(task: Task, recipe: Recipe, mesh: Mesh, context_by: str = "") -> jax.stages.Lowered:
     """Returns the step of the last phase, lowered; nothing is computed or held on a device."""
     task, state = in_phases(task, recipe)[-1], abstract_states(task, recipe, mesh)[-1]
     shardings = jax.tree.map(lambda array: array.sharding, state)
@@ -114,7 +116,7 @@ def lower_step(task: Task, recipe: Recipe, mesh: Mesh) -> jax.stages.Lowered:
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), task.batch(0, 1, 0, 1)
     )
-    step = functools.partial(train_step, loss=task.loss, recipe=recipe)
+    step = functools.partial(train_step, loss=task.loss, recipe=recipe, context_by=context_by)
     with jax.set_mesh(mesh):
         return _jitted(step, shardings, mesh).lower(state, batch, jax.eval_shape(jax.random.key, 0))
 
@@ -127,10 +129,16 @@ class _Loop:
     """Runs the steps of one run; ``tasks`` and ``abstract`` have an element for each phase."""
 
     def __init__(
-        self, tasks: list[Task], recipe: Recipe, mesh: Mesh, run: Run, abstract: list[State]
+        self,
+        tasks: list[Task],
+        recipe: Recipe,
+        mesh: Mesh,
+        run: Run,
+        abstract: list[State],
+        context_by: str,
     ):
         self._tasks, self._recipe, self._mesh, self._run = tasks, recipe, mesh, run
-        self._abstract = abstract
+        self._abstract, self._context_by = abstract, context_by
         self._shardings = [jax.tree.map(lambda array: array.sharding, a) for a in abstract]
 
     def first_state(self, start: Callable[[], State] | None) -> State:
@@ -158,8 +166,9 @@ class _Loop:
                 f"train.products=bfloat16: on this device products take {times:.1f} times as long "
                 "as in float32"
             )
+        step_of = functools.partial(train_step, recipe=recipe, context_by=self._context_by)
         programs = [
-            _jitted(functools.partial(train_step, loss=task.loss, recipe=recipe), shardings, mesh)
+            _jitted(functools.partial(step_of, loss=task.loss), shardings, mesh)
             for task, shardings in zip(self._tasks, self._shardings, strict=True)
         ]
         key, pending = jax.random.key(run.seed), None

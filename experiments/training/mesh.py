@@ -16,9 +16,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from experiments.settings import one_of
 from posenc_jax.model.transformer import ROWS
 
 AXES = ("data", "fsdp", "model", "context")
+# How attention may go over ``context``, see ``attend``; "" is its own choice.
+STRATEGIES = ("", "gather", "ulysses", "ring")
 
 # The first pattern found in an array's path places its last axes; an array that matches none is on
 # every device. Under scan an array has the layers along a leading axis, which is never sharded. The
@@ -38,12 +41,17 @@ def make_mesh(
     fsdp: int = 1,
     model: int = 1,
     context: int = 1,
+    context_by: str = "",
 ) -> Mesh:
     """Makes a mesh of devices, by default of all that JAX has.
 
     One axis may be -1, and takes the devices that the others leave. Raises a ValueError if a size
     is no number of devices, or their product is not the number of devices.
+
+    A mesh does not know ``context_by``, how training attends over ``context``: it is checked here
+    with the rest of ``config.mesh``, and ``train`` takes it.
     """
+    one_of("mesh.context_by", context_by, STRATEGIES)
     devices = devices or jax.devices()
     sizes = data, fsdp, model, context
     try:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from experiments.training.context import under
 from experiments.training.mesh import state_shardings
 from experiments.training.parameters import parameters_of, with_parameters
 from experiments.training.precision import PRODUCTS
@@ -96,9 +97,17 @@ def adam_state(state: State) -> optax.ScaleByAdamState:
 
 
 def train_step(
-    state: State, batch, key, *, loss: Callable[..., jax.Array], recipe: Recipe
+    state: State,
+    batch,
+    key,
+    *,
+    loss: Callable[..., jax.Array],
+    recipe: Recipe,
+    context_by: str = "",
 ) -> tuple[State, dict[str, jax.Array]]:
     """Takes one optimizer step on ``batch``; ``loss`` is that of a task.
+
+    Attention goes over the mesh axis ``context`` as ``context_by`` says, see ``make_mesh``.
 
     ``key`` is the run's key; the step number is folded into it. The returned loss is the task's,
     without the encodings' own objectives.
@@ -109,7 +118,7 @@ def train_step(
     def gradient_of(parameters, batch, key):
         model = with_parameters(state.model, parameters)
         task_key, aux_key = jax.random.split(key)
-        value = loss(PRODUCTS[recipe.products](model), batch, task_key)
+        value = loss(PRODUCTS[recipe.products](under(model, context_by)), batch, task_key)
         return value + model.aux_loss(aux_key), value
 
     def value_and_gradient(batch, key):

@@ -15,7 +15,7 @@ from experiments.training.phases import UNCHANGED, Phase, encoding_in
 from experiments.training.recipe import Recipe
 from experiments.training.windows import PackedIndex, WindowIndex, packed_batch, train_batch
 from posenc_jax import Transformer, cross_entropy, positions
-from posenc_jax.attention.ring import context_size, zigzag
+from posenc_jax.attention.context import context_size, zigzag
 from posenc_jax.model.transformer import ROWS
 
 # Tokens whose logits are held at the same time to find the most likely next token.

@@ -5,7 +5,10 @@ An implementation of attention is a name or a function. The names are
     dense       all logits at once: the reference, and the only one that can be differentiated
                 in forward mode, and more than once, under every scheme and on every device;
     blockwise   the logits of one tile at a time, in memory linear in T;
-    ring        the same with tokens sharded over the mesh axis "context";
+    gather      the same with tokens sharded over the mesh axis "context": keys and values of all
+                devices are gathered on each;
+    ulysses     the same, where each device gets all tokens of some heads;
+    ring        the same, where devices pass keys and values around;
     fused       cuDNN's kernel, Splash attention on a TPU (compiled for it and compared in an
                 interpreter, not timed) or XLA's, for schemes that leave the logits alone.
 """
@@ -17,10 +20,17 @@ import jax
 
 from posenc_jax.attention import cpu
 from posenc_jax.attention.blockwise import MOST_LOGITS, blockwise
+from posenc_jax.attention.context import (
+    gather,
+    gathered_bytes,
+    lies_over_context,
+    ring,
+    ulysses,
+    zigzag,
+)
 from posenc_jax.attention.dense import dense, products, scored, weighted_sums
 from posenc_jax.attention.fused import fused, is_usual
 from posenc_jax.attention.operands import all_pairs, both_sides, checked_order, rule_of
-from posenc_jax.attention.ring import context_size, ring, zigzag
 from posenc_jax.attention.rule import Chunks, Mask, Rule, Window
 from posenc_jax.checks import check_arrays, check_choice
 from posenc_jax.encoding import Encoding, Here
@@ -44,6 +54,8 @@ Implementation = Callable[[Encoding, Pairs, jax.Array, Rule], jax.Array]
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "dense": dense,
     "blockwise": blockwise,
+    "gather": gather,
+    "ulysses": ulysses,
     "ring": ring,
     "fused": fused,
 }
@@ -51,6 +63,12 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 # With at most this many logits in a head, or this few queries, a single product is faster; see
 # docs/performance.md.
 _FEW_LOGITS, _FEW_QUERIES = 2**19, 16
+
+# Over the mesh axis "context", keys and values are gathered up to this many bytes a device. MaxText
+# measured a step on 64 chips of v5p (its issue 4893): 1.09 s with gathering and 1.42 s with a ring
+# at 64k tokens, and 9.71 and 10.78 s at 256k. Beyond, a ring is chosen, which holds no more keys
+# than a device has; their float32 gradients take two to four times as much as keys and values.
+MOST_GATHERED = 2**30
 
 
 def attend(
@@ -88,10 +106,11 @@ def attend(
         for all of them. ``Chunks(size)`` hides the keys of other chunks than the query's.
       mask: bool, True where a query sees a key, beside ``causal``, ``window`` and segments: an
         array that broadcasts to ``[B, H, T, S]``, or a function ``mask(q_index, k_index)`` of int32
-        ``[B, 1, T, 1]`` and ``[B, 1, 1, S]`` (B may be 1) that returns one. Blockwise and ring call
-        a function on each tile, so that no mask is held as a whole, unless tokens have segments and
-        the window is ``Chunks``. Give traced arrays that the function reads as
-        ``jax.tree_util.Partial(function, *arrays)``; the function takes them before the indices.
+        ``[B, 1, T, 1]`` and ``[B, 1, 1, S]`` (B may be 1) that returns one. Blockwise, on one
+        device or several, calls a function on each tile, so that no mask is held as a whole, unless
+        tokens have segments and the window is ``Chunks``. Give traced arrays that the function
+        reads as ``jax.tree_util.Partial(function, *arrays)``; the function takes them before the
+        indices.
         The mask acts on the softmax alone: schemes that count the tokens between a key and a query
         (CoPE, FoX, PaTH) count hidden tokens too. For documents and padding give segments.
       scale: factor of the products of queries and keys; by default ``1 / sqrt(C)``, with C as it
@@ -103,7 +122,8 @@ def attend(
       implementation: a name or a function, as the module describes them. By default it is the
         first of these that fits:
 
-        - ring, where the mesh has an axis "context" that divides the tokens;
+        - gather, where the mesh has an axis "context" that divides the tokens, or ring where all
+          keys and values of a layer take more than 1 GiB a device;
         - fused, in written order, where cuDNN takes bfloat16 or float16, or Splash bfloat16 or
           float32;
         - dense for few tokens, in the forms of ``cpu.py``;
@@ -175,9 +195,9 @@ def choose(encoding: Encoding, pairs: Pairs, v_BSKC: jax.Array, rule: Rule) -> I
     """Returns the implementation that ``attend`` runs by default."""
     B, T, H, _ = pairs.q.shape
     S = pairs.k.shape[1]
-    devices = context_size()
-    if devices > 1 and T % devices == S % devices == 0:
-        return ring
+    if lies_over_context(pairs):
+        fits = encoding.whole_rows or gathered_bytes(pairs, v_BSKC) <= MOST_GATHERED
+        return gather if fits else ring
     if encoding.whole_rows:
         is_known = isinstance(B * T * S, int)  # and no symbol of jax.export
         return cpu.dense if not is_known or B * H * T * S <= MOST_LOGITS else blockwise

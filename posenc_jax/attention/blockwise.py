@@ -59,8 +59,8 @@ class Plan:
     """Holds the sizes and numbers that are static while a program is traced."""
 
     scale: float | None  # None where it is an array, which is in ``Shared``
-    q_block: int
-    k_block: int
+    q_block: int  # the most queries of a tile
+    k_block: int  # the most keys of a tile
     one_core: bool  # whether a program that is lowered for a CPU has the tiles of one core
 
 
@@ -99,8 +99,8 @@ def take_apart(encoding, tile, v_BSKC, rule, block=None):
     is_number = isinstance(tile.scale, int | float)
     plan = Plan(
         scale=tile.scale if is_number else None,
-        q_block=min(block, T),
-        k_block=min(k_block, S),
+        q_block=block,
+        k_block=k_block,
         one_core=one_core,
     )
     queries = Rows(grouped(tile.q, K), None, _with_order(tile.q_tokens))
@@ -159,6 +159,9 @@ def forward(plan, queries, keys, shared):
 
 def _in_tiles(run, plan, *operands):
     """Calls ``run(plan, *operands)``, with smaller tiles if it is lowered for one core of a CPU."""
+    queries, keys = operands[:2]
+    sizes = min(plan.q_block, queries.tokens.count), min(plan.k_block, keys.tokens.count)
+    plan = dataclasses.replace(plan, q_block=sizes[0], k_block=sizes[1])
     if not plan.one_core:
         return run(plan, *operands)
     q_block, k_block = (min(_OF_SHORT, size) for size in (plan.q_block, plan.k_block))
@@ -169,16 +172,16 @@ def _in_tiles(run, plan, *operands):
 
 def _forward(plan, queries, keys, shared):
     blocks = plan.q_block, plan.k_block
-    first, end, _, _ = visits(shared.rule, queries.tokens, keys.tokens, *blocks)
+    visited, counts = visits(shared.rule, queries.tokens, keys.tokens, *blocks)[0]
 
     def rows(i, results):
         out, lse = results
         q = _block(queries, i, plan.q_block)
         zeros = _zero_rows(q.rows, keys)
 
-        def step(j, running):
+        def step(n, running):
             largest, total, values = running
-            k = _block(keys, j, plan.k_block)
+            k = _block(keys, visited[i, n], plan.k_block)
             tile = _tile(plan, shared, q.rows, k.rows)
             products = products_of_groups(q.rows.x, k.rows.x)
             logits = scored(shared.encoding, products, tile)
@@ -196,14 +199,14 @@ def _forward(plan, queries, keys, shared):
             return highest, total, values * shrink[..., None] + added
 
         running = jnp.full_like(zeros[..., 0], FLOOR), zeros[..., 0], zeros
-        largest, total, values = lax.fori_loop(first[i], end[i], step, running)
+        largest, total, values = lax.fori_loop(0, counts[i], step, running)
         total = jnp.maximum(total, TINY)
         out = lax.dynamic_update_slice_in_dim(out, values / total[..., None], q.start, -2)
         lse = lax.dynamic_update_slice_in_dim(lse, largest + jnp.log(total), q.start, -1)
         return out, lse
 
     out = _zero_rows(queries, keys)
-    return lax.fori_loop(0, first.shape[0], rows, (out, out[..., 0]))
+    return lax.fori_loop(0, len(counts), rows, (out, out[..., 0]))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -219,7 +222,7 @@ def backward(plan, queries, keys, shared, d_out, lse, delta):
 
 def _backward(plan, queries, keys, shared, d_out, lse, delta):
     blocks = plan.q_block, plan.k_block
-    _, _, first, end = visits(shared.rule, queries.tokens, keys.tokens, *blocks)
+    visited, counts = visits(shared.rule, queries.tokens, keys.tokens, *blocks)[1]
     d_out = d_out.astype(keys.v.dtype)
     q_transposed, d_out_transposed = tokens_last(queries.x), tokens_last(d_out)
 
@@ -227,9 +230,9 @@ def _backward(plan, queries, keys, shared, d_out, lse, delta):
         d_queries, d_keys, d_shared = gradients
         k = _block(keys, j, plan.k_block)
 
-        def step(i, running):
+        def step(n, running):
             d_queries, d_k, d_shared, dk_transposed, dv_transposed = running
-            q = _block(queries, i, plan.q_block)
+            q = _block(queries, visited[j, n], plan.q_block)
             rows = _take(d_out, q, -2), _take(lse, q, -1), _take(delta, q, -1)
             weights, d_products, of_tile = _tile_gradients(plan, q, k, shared, *rows)
             dk_transposed += _sum_over_queries(_take(q_transposed, q, -1), d_products)
@@ -242,14 +245,14 @@ def _backward(plan, queries, keys, shared, d_out, lse, delta):
 
         zeros = (jnp.zeros_like(x.swapaxes(-1, -2), jnp.float32) for x in (k.rows.x, k.rows.v))
         running = d_queries, zero_gradients(k.rows), d_shared, *zeros
-        running = lax.fori_loop(first[j], end[j], step, running)
+        running = lax.fori_loop(0, counts[j], step, running)
         d_queries, d_k, d_shared, dk_transposed, dv_transposed = running
         dx, dv = (x.swapaxes(-1, -2) for x in (dk_transposed, dv_transposed))
         d_k = d_k._replace(x=d_k.x + dx, v=dv)
         return d_queries, _add_at(d_keys, d_k, k.start), d_shared
 
     start = zero_gradients((queries, keys, shared))
-    return lax.fori_loop(0, first.shape[0], columns, start)
+    return lax.fori_loop(0, len(counts), columns, start)
 
 
 def _tile_gradients(plan, q: _Block, k: _Block, shared, d_out, lse, delta):

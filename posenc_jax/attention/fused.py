@@ -21,15 +21,18 @@ def fused(encoding: Encoding, tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> jax
     """Attends in one kernel over all queries and keys; see ``attend``.
 
     Raises:
-      ValueError: the encoding overrides ``score`` or ``mix``, or there are sinks or dropout.
+      ValueError: the encoding overrides ``score`` or ``mix``, or there is dropout, or there are
+        sinks that Splash does not take.
     """
-    if not is_fusable(encoding) or rule.sinks is not None or rule.dropout is not None:
+    on_splash = platform() == "tpu" and splash_takes(tile, v_BSKC, rule)
+    has_sinks = rule.sinks is not None and not on_splash
+    if not is_fusable(encoding) or has_sinks or rule.dropout is not None:
         raise ValueError(
             'implementation="fused" runs a kernel that leaves logits and outputs alone and has no '
-            f"sinks and no dropout, so it cannot run this {type(encoding).__name__}; use "
-            '"blockwise"'
+            "dropout, and sinks only for each head on a TPU, so it cannot run this "
+            f'{type(encoding).__name__}; use "blockwise"'
         )
-    if platform() == "tpu" and splash_takes(tile, v_BSKC, rule):
+    if on_splash:
         return splash(tile, v_BSKC, rule)
     on_cudnn = platform() == "gpu" and cudnn_takes(tile, v_BSKC, rule)
     return by_library("cudnn" if on_cudnn else "xla", tile, v_BSKC, rule)
@@ -37,14 +40,14 @@ def fused(encoding: Encoding, tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> jax
 
 def is_usual(encoding: Encoding, tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> bool:
     """Returns whether ``attend`` runs ``fused`` by default: in written order, and in a kernel."""
-    is_plain = rule.by_order and rule.sinks is None and rule.dropout is None
-    if not (is_plain and is_fusable(encoding)):
+    if not (rule.causal and rule.in_order and is_fusable(encoding)):
         return False
     if platform() == "tpu":
         return splash_takes(tile, v_BSKC, rule)
     # For cuDNN segments would be a mask, made as a whole.
-    is_plain = tile.q_tokens.segment_ids is None and cudnn_takes(tile, v_BSKC, rule)
-    return is_plain and platform() == "gpu"
+    is_plain = rule.by_order and tile.q_tokens.segment_ids is None
+    is_plain &= rule.sinks is None and rule.dropout is None
+    return is_plain and platform() == "gpu" and cudnn_takes(tile, v_BSKC, rule)
 
 
 def is_fusable(encoding: Encoding) -> bool:

@@ -19,9 +19,9 @@ from posenc_jax.pairs import Pairs
 ROWS, HEADS = ("data", "fsdp"), ("model",)
 
 # A block has a multiple of _LANES tokens that divides _BLOCK, and as many channels as a head, which
-# must fit in vector memory. While it traces, JAX visits all pairs of tokens, for 3 seconds at
+# must fit in vector memory. While it traces, JAX visits all pairs of blocks, for 4 seconds at
 # _LONGEST tokens.
-_LANES, _BLOCK, _LONGEST, _WIDEST = 128, 512, 2**15, 512
+_LANES, _BLOCK, _LONGEST, _WIDEST = 128, 512, 2**17, 512
 
 
 def splash_takes(tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> bool:
@@ -39,9 +39,11 @@ def splash_takes(tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> bool:
     fits &= all(x.dtype in (jnp.bfloat16, jnp.float32) for x in arrays)
     # A query that saw no key would get the mean of all values.
     sees_itself = rule.in_order and segments is tile.k_tokens.segment_ids
-    sees_all = not rule.causal and all(x is None for x in (rule.window, rule.after, segments))
+    bounds = rule.window, rule.after, rule.chunk, segments
+    sees_all = not rule.causal and all(x is None for x in bounds)
     known = not any(isinstance(x, jax.Array) for x in (rule.window, rule.after))
-    known &= all(x is None for x in (rule.chunk, rule.mask, rule.sinks, rule.dropout))
+    known &= rule.mask is None and rule.dropout is None
+    known &= rule.sinks is None or rule.sinks.shape[:2] == (1, 1)  # one for each head
     return fits and (sees_itself or sees_all) and known and _axes(*arrays) is not None
 
 
@@ -58,32 +60,33 @@ def splash(tile: Pairs, v_BSKC: jax.Array, rule: Rule, *, interpret: bool = Fals
         sides: Any = (tile.q_tokens, tile.q), (tile.k_tokens, tile.k)
         # Sums of ids and zeros lie over the same devices as the rows.
         segments = [t.segment_ids + jnp.zeros_like(x, jnp.int32).max((2, 3)) for t, x in sides]
+    sinks = None if rule.sinks is None else rule.sinks[0, 0]
     run = functools.partial(_on_device, rule=rule, interpret=interpret)
     if free := _free(jax.sharding.get_abstract_mesh()):
         axes: Any = _axes(tile.q, tile.k, v_BSKC)
         spec = PartitionSpec(axes[0], None, axes[1])
         run = jax.shard_map(
             run,
-            in_specs=(spec, spec, spec, PartitionSpec(axes[0])),
+            in_specs=(spec, spec, spec, PartitionSpec(axes[0]), PartitionSpec(axes[1])),
             out_specs=spec,
             axis_names=set(free),
             check_vma=False,
         )
-    return run(*arrays, segments).astype(v_BSKC.dtype)
+    return run(*arrays, segments, sinks).astype(v_BSKC.dtype)
 
 
-def _on_device(q_BTHC, k_BSKC, v_BSKC, segments, *, rule: Rule, interpret: bool) -> jax.Array:
+def _on_device(
+    q_BTHC, k_BSKC, v_BSKC, segments, sinks_H, *, rule: Rule, interpret: bool
+) -> jax.Array:
     # Only programs for TPUs import Pallas.
     from jax.experimental.pallas.ops.tpu import splash_attention as library
+
+    from posenc_jax.attention.splash_mask import mask_of
 
     length = q_BTHC.shape[1]
     arrays = [_padded(x).swapaxes(1, 2) for x in (q_BTHC, k_BSKC, v_BSKC)]
     T, S = arrays[0].shape[2], arrays[1].shape[2]
-    before = None if rule.window is None else min(rule.window - 1, T)
-    after = 0 if rule.causal else None if rule.after is None else min(rule.after, T)
-    mask: Any = library.FullMask((T, S))
-    if before is not None or after is not None:
-        mask = library.LocalMask((T, S), (before, after), offset=0)
+    mask = mask_of(rule, T, S)
     q_size, k_size = math.gcd(T, _BLOCK), math.gcd(S, _BLOCK)
     kernel = library.make_splash_mha(
         library.MultiHeadMask([mask]),  # one for all heads
@@ -100,7 +103,8 @@ def _on_device(q_BTHC, k_BSKC, v_BSKC, segments, *, rule: Rule, interpret: bool)
         interpret=interpret,
     )
     ids = None if segments is None else library.SegmentIds(*map(_padded, segments))
-    return jax.vmap(kernel)(*arrays, ids).swapaxes(1, 2)[:, :length]
+    run = jax.vmap(kernel, in_axes=(0, 0, 0, 0, None))
+    return run(*arrays, ids, sinks_H).swapaxes(1, 2)[:, :length]
 
 
 def _padded(x_BT):

@@ -11,10 +11,12 @@ from posenc_jax.tokens import Tokens
 
 
 def visits(rule: Rule, queries: Tokens, keys: Tokens, q_block: int, k_block: int):
-    """Returns the range of key blocks that each query block visits, and the other way round.
+    """Returns which key blocks each query block visits, and the other way round.
 
-    The four arrays are first and end for each block of queries, then first and end for each block
-    of keys. ``rule.mask`` is not consulted, because its values are known only within a tile.
+    Both are a pair of arrays: for each block, the numbers of the blocks that it visits, which come
+    first in its row, and how many they are. They need not follow one another, because tokens on
+    several devices need not lie in written order. ``rule.mask`` is not consulted, because its
+    values are known only within a tile.
     """
     q_lowest, q_highest = _bounds(queries.order(), q_block)
     k_lowest, k_highest = _bounds(keys.order(), k_block, of_new=True)
@@ -32,7 +34,7 @@ def visits(rule: Rule, queries: Tokens, keys: Tokens, q_block: int, k_block: int
         q_lowest, q_highest = _bounds(queries.segment_ids, q_block)
         k_lowest, k_highest = _bounds(keys.segment_ids, k_block, of_new=True)
         visit &= (q_highest[:, None] >= k_lowest[None]) & (q_lowest[:, None] <= k_highest[None])
-    return *_first_and_end(visit), *_first_and_end(visit.T)
+    return _visited(visit), _visited(visit.T)
 
 
 def _bounds(numbers_BT, size, *, of_new=False):
@@ -50,8 +52,6 @@ def _bounds(numbers_BT, size, *, of_new=False):
     return jnp.concatenate(lowest), jnp.concatenate(highest)
 
 
-def _first_and_end(visit):
-    """Returns where the trues of each row begin and end; a row without any has an empty range."""
-    count = visit.shape[1]
-    end = count - jnp.argmax(visit[:, ::-1], axis=1)
-    return jnp.argmax(visit, axis=1), jnp.where(visit.any(axis=1), end, 0)
+def _visited(visit):
+    """Returns the places of the trues of each row, before those of the falses, and their number."""
+    return jnp.argsort(~visit, axis=1, stable=True), visit.sum(axis=1)

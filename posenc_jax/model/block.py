@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.ring import context_size
+from posenc_jax.attention.context import context_size
 from posenc_jax.encoding import Here
 from posenc_jax.model.slots import Past
 

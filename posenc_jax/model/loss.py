@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.attention.ring import context_size
+from posenc_jax.attention.context import context_size
 from posenc_jax.checks import as_array
 
 # _ROWS is the fastest of 256 to 2048 on a CPU. Up to _FEW_LOGITS the vocabulary is one piece.

@@ -136,11 +136,10 @@ def visited(length, *, num_keys=None, window=None, segment_ids=None, block=64):
     counts = []
 
     def count(encoding, tile, v, rule):
-        plan, queries, keys, shared, _ = take_apart(encoding, tile, v, rule, block)
-        blocks = plan.q_block, plan.k_block
-        by_rows = visits(shared.rule, queries.tokens, keys.tokens, *blocks)
-        first, end, first_of_keys, end_of_keys = by_rows
-        counts.extend([int((end - first).sum()), int((end_of_keys - first_of_keys).sum())])
+        _, queries, keys, shared, _ = take_apart(encoding, tile, v, rule, block)
+        blocks = (min(block, rows.tokens.count) for rows in (queries, keys))
+        sides = visits(shared.rule, queries.tokens, keys.tokens, *blocks)
+        counts.extend(int(number.sum()) for _, number in sides)
         return tile.q
 
     encoding, k = common.build("nope"), jnp.zeros((1, num_keys or length, 1, 8))

@@ -1,18 +1,20 @@
 """Compares XLA's and Splash attention with ours, and lowers cuDNN's where we would ask for it."""
 
 import functools
+import itertools
 import re
 
 import attention_cases
 import common
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from attention_cases import Case, H
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.sharding import AxisType
 
-from posenc_jax import attend
+from posenc_jax import Chunks, attend
 from posenc_jax.attention.dense import dense
 from posenc_jax.attention.fused import by_library, cudnn_takes, fused, is_fusable
 from posenc_jax.attention.splash import splash, splash_takes
@@ -127,6 +129,8 @@ ON_TPU = {
     "padded_grouped_window": Case(T=200, S=200, kv_heads=1, window=70, segments=3, scale=0.3),
     "window_both_ways": Case(T=256, S=256, causal=False, window=70, segments=2),
     "bfloat16": Case(T=256, S=256, dtype="bfloat16"),
+    "sinks": Case(T=256, S=256, segments=2, sinks=True),
+    "chunks": Case(T=640, S=640, window=Chunks(200)),  # of five blocks of 128 tokens
 }
 
 
@@ -136,9 +140,23 @@ def test_splash_equals_dense(case):
         attention_cases.assert_equals_dense(interpreted, build("rope"), case)
 
 
+@pytest.mark.parametrize(
+    "rule", [dict(before=9), dict(after=3), dict(before=2, after=0), dict(chunk=12)]
+)
+def test_a_mask_of_splash_is_that_of_its_pairs(rule):
+    """It answers for blocks of which it did not compare the pairs."""
+    from posenc_jax.attention.splash_mask import _Mask
+
+    mask = _Mask(48, 32, **dict(before=None, after=None, chunk=None) | rule)
+    pairs = mask.mask_function(np.arange(48)[:, None], np.arange(32))
+    for q, k in itertools.product(range(0, 48, 8), range(0, 32, 8)):
+        block = slice(q, q + 8), slice(k, k + 8)
+        np.testing.assert_array_equal(np.broadcast_to(mask[block], (8, 8)), pairs[block])
+
+
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_splash_on_several_devices(kind):
-    case, encoding = Case(T=128, S=128, segments=2), build("rope")
+    case, encoding = Case(T=128, S=128, segments=2, sinks=True), build("rope")
     x_BSD, *sides = operands = case.operands()
     expected = attention_cases.values_and_gradients(dense, case, encoding, *operands)
     with jax.set_mesh(mesh := common.mesh_of(kind, data=2, model=2)):

@@ -22,8 +22,8 @@ from attention_cases import (
 import posenc_jax
 from posenc_jax.attention import cpu
 from posenc_jax.attention.blockwise import blockwise
+from posenc_jax.attention.context import zigzag
 from posenc_jax.attention.dense import dense
-from posenc_jax.attention.ring import zigzag
 from posenc_jax.positions import text
 
 DEVICES = 4
@@ -53,15 +53,31 @@ def test_blockwise(name):
     close(value_and_gradients(TILED, *operands(name)), reference(name))
 
 
-# A ring runs the tiles of ``blockwise``. Some schemes change what goes round, or what is left of
-# it: values, the layer's input, weights, all heads or whole rows.
+# Strategies over several devices run the tiles of ``blockwise``. Some schemes change what devices
+# send, or what is left of it: values, the layer's input, weights, all heads or whole rows.
+OVER_CONTEXT = [("ring", name) for name in ("value_rope", "swin_v2", "shaw", "dape", "fox")]
+OVER_CONTEXT += [("gather", name) for name in ("rope", "shaw", "dape", "cope", "path", "kv_shift")]
+OVER_CONTEXT += [("ulysses", name) for name in ("rope", "alibi", "t5", "shaw", "cope", "path")]
+OVER_CONTEXT += [("ulysses", name) for name in ("fox", "kv_shift", "value_rope")]
+
+
+@pytest.mark.parametrize(("implementation", "name"), OVER_CONTEXT)
+def test_tokens_on_several_devices(implementation, name):
+    expected, given = reference(name), operands(name)
+    mesh = common.mesh_of(context=2 if implementation == "ulysses" else DEVICES)
+    with jax.set_mesh(mesh):
+        actual = value_and_gradients(by(implementation), *given)
+    close(actual, expected)
+
+
 @pytest.mark.parametrize(
-    "name", ["value_rope", "swin_v2", "shaw", "dape", "cope", "fox", "path", "kv_shift"]
+    ("name", "devices", "why"),
+    [("rope", DEVICES, "num_kv_heads=2 .*4 devices.*gather"), ("dape", 2, "DAPE mixes heads")],
 )
-def test_ring(name):
-    with jax.set_mesh(common.mesh_of(context=DEVICES)):
-        actual = value_and_gradients(by("ring"), *operands(name))
-    close(actual, reference(name))
+def test_heads_that_ulysses_cannot_share(name, devices, why):
+    given = operands(name)
+    with jax.set_mesh(common.mesh_of(context=devices)):
+        common.refuses(why, lambda: value_and_gradients(by("ulysses"), *given))
 
 
 @pytest.mark.parametrize("name", common.one_of_each_tile()[2::3])
@@ -173,14 +189,14 @@ def with_sinks(attend, encoding, q, k, v, *sinks):
     return jax.value_and_grad(loss, argnums=range(6), has_aux=True)(*arguments)
 
 
-@pytest.mark.parametrize("implementation", ["dense", "blockwise", "ring"])
+@pytest.mark.parametrize("implementation", ["dense", "blockwise", "gather", "ulysses", "ring"])
 def test_sinks(implementation):
     """They are one key more for each query; one head's sink takes nothing."""
     sinks_H = jnp.asarray(common.normal(8, common.HEADS)).at[1].set(-30.0)
     sinks_BTH = jnp.asarray(common.normal(9, B, T, common.HEADS))
     given = common.build("alibi"), *sides(2, T, T), sinks_H, sinks_BTH
     attend = TILED if implementation == "blockwise" else by(implementation)
-    with jax.set_mesh(common.mesh_of(context=DEVICES)):
+    with jax.set_mesh(common.mesh_of(context=2)):
         actual = with_sinks(attend, *given)
     assert (np.asarray(actual[0][1])[:, :, :LATE] == 0).all()
     close(actual, with_sinks(in_a_column, *given))

@@ -164,12 +164,19 @@ def test_a_function_reads_the_order_of_the_row_beside_chunks_of_segments(impleme
     np.testing.assert_allclose(by_function, by_array, atol=1e-5)
 
 
-def test_a_ring_takes_a_mask_by_function_and_drops_the_same():
-    options = dict(causal=False, rate=0.3)
-    expected = run(by_dense, "fox", of_prefix, **options)
-    with jax.set_mesh(common.mesh_of(context=4)):
-        close(run(by("ring"), "fox", of_prefix, **options), expected)
-        refuses("mask", lambda: run(by("ring"), "fox", DRAWN, causal=False))
+def of_heads(q_index, k_index):
+    """Shows each head the prefix, and other tokens before it."""
+    heads = jnp.arange(H)[None, :, None, None]
+    return (k_index <= q_index - heads) | (k_index < PREFIX)
+
+
+@pytest.mark.parametrize("implementation", ["gather", "ulysses", "ring"])
+def test_several_devices_take_a_mask_by_function_and_drop_the_same(implementation):
+    options = dict(causal=False, rate=0.3, window=(20, None))
+    expected = run(by_dense, "fox", of_heads, **options)
+    with jax.set_mesh(common.mesh_of(context=2)):
+        close(run(by(implementation), "fox", of_heads, **options), expected)
+        refuses("mask", lambda: run(by(implementation), "fox", DRAWN, causal=False))
 
 
 # Windows

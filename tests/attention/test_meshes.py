@@ -12,7 +12,7 @@ from attention_cases import by, close, seen, sides
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
-from posenc_jax.attention.ring import zigzag
+from posenc_jax.attention.context import zigzag
 from posenc_jax.positions import text
 
 
@@ -127,7 +127,7 @@ def test_values_and_gradients(name, kind):
         common.close(a, b, rtol=2e-4, atol=1e-4 * max(1.0, np.abs(b).max()))
 
 
-# Tokens on several devices, in a ring
+# Tokens on several devices
 
 
 T = 32
@@ -147,18 +147,26 @@ def value_and_gradients(implementation, encoding, q, k, v):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "shape"),
-    [("alibi", AxisType.Auto, {"context": 8}), ("fox", AxisType.Explicit, {"context": 4})]
-    + [("shaw", AxisType.Auto, {"data": 2, "context": 4})]
-    + [("cope", AxisType.Explicit, {"data": 2, "context": 4})],
+    ("implementation", "name", "kind", "shape"),
+    [
+        ("ring", "alibi", AxisType.Auto, {"context": 8}),
+        ("ring", "fox", AxisType.Explicit, {"context": 4}),
+        ("ring", "cope", AxisType.Explicit, {"data": 2, "context": 4}),
+        ("gather", "shaw", AxisType.Auto, {"data": 2, "context": 4}),
+        ("gather", "alibi", AxisType.Explicit, {"data": 2, "context": 4}),
+        ("ulysses", "alibi", AxisType.Explicit, {"data": 2, "context": 2}),
+        ("ulysses", "t5", AxisType.Auto, {"data": 2, "context": 2, "model": 2}),
+    ],
 )
-def test_meshes(name, kind, shape):
+def test_meshes(implementation, name, kind, shape):
     """Where the batch is sharded too, each device has its own part."""
-    encoding, qkv = common.build(name, num_kv_heads=2), sides(2, T, T)
+    kv_heads = 4 if "model" in shape else 2
+    encoding, qkv = common.build(name, num_kv_heads=kv_heads), sides(kv_heads, T, T)
     expected = value_and_gradients("dense", encoding, *qkv)
     by_token = "data" if "data" in shape else None, "context"
     with jax.set_mesh(mesh := common.mesh_of(kind, **shape)):
-        actual = value_and_gradients("ring", encoding, *common.placed(qkv, mesh, *by_token))
+        spread = common.placed(qkv, mesh, *by_token, "model" if "model" in shape else None)
+        actual = value_and_gradients(implementation, encoding, *spread)
     close(actual, expected)
     output = actual[0][1]
     part = 2 // shape.get("data", 1), T // shape["context"]
@@ -197,7 +205,7 @@ def test_inputs_lie_by_token_on_explicit_axes(name):
     assert out.sharding.shard_shape(out.shape)[:2] == (1, T // 2)
 
 
-def test_a_training_step_gathers_no_tokens():
+def test_a_training_step_with_a_ring_gathers_no_tokens():
     """Keys go round from device to device; all else that belongs to a token stays where it is."""
     order = zigzag(T, 4)
 
@@ -209,7 +217,9 @@ def test_a_training_step_gathers_no_tokens():
         tokens = np.zeros((2, 2, T), np.int32)
         ids, targets, order = common.placed([*tokens, order[None]], mesh, None, "context")
         step = jax.jit(jax.grad(loss))
-        program = step.lower(common.build_model("t5"), ids, targets, order, order).compile()
+        model = common.build_model("t5")
+        model.implementation = "ring"
+        program = step.lower(model, ids, targets, order, order).compile()
     text = program.as_text()
     assert "collective-permute(" in text
     assert "all-gather(" not in text

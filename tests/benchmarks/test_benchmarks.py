@@ -53,7 +53,8 @@ def test_an_accelerator_in_miniature(tmp_path, capsys):
     assert accelerator.main(["--tiny", "--minutes=5", f"--out={tmp_path}"]) == 0
     records = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     checks = {r["who"]: r["is_ok"] for r in records if r["kind"] == "check"}
-    assert checks == {"dense": True, "blockwise": True, "ring": True, "fused": None}
+    over_context = dict.fromkeys(agreement.OVER_CONTEXT, True)
+    assert checks == {"dense": True, "blockwise": True, **over_context, "fused": None}
     timed = {(r["who"], r["pass"]): r for r in records if r["kind"] == "attention"}
     for which in ("forward", "forward and backward"):
         assert timed["dense", which]["ms"] > 0 and timed["jax.nn, xla", which]["ms"] > 0

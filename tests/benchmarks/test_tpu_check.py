@@ -6,8 +6,10 @@ import io
 import re
 
 import common
+import jax
 import pandas as pd
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
 from benchmarks import tpu_check
@@ -16,11 +18,15 @@ from experiments.running.dry_run import print_dry_run
 from experiments.studies.text import Comparison
 from experiments.training import topology
 from experiments.training.mesh import make_mesh
+from posenc_jax import Chunks, attend
+from posenc_jax.positions import text
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason="XLA's compiler for TPUs is not installed: pip install -e '.[tpu_check]'",
 )
+
+_COLLECTIVES = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
 
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):
@@ -49,13 +55,55 @@ def test_one_scheme_of_each_kind_compiles():
 
 
 @needs_libtpu
+@pytest.mark.parametrize("chips", ["v5e:2x2", "v5p:2x2x1"])
+@pytest.mark.parametrize(
+    ("implementation", "axes", "collectives"),
+    [
+        ("gather", {"data": 2, "context": 2}, {"all-gather", "reduce-scatter"}),
+        ("ulysses", {"context": 2, "model": 2}, {"all-gather", "all-to-all"}),  # of tokens' index
+        ("ring", {"context": 2, "model": 2}, {"collective-permute"}),
+    ],
+)
+def test_tokens_on_several_chips(implementation, axes, collectives, chips):
+    """Chips send to those that have the same rows and heads, and to no others."""
+    mesh = make_mesh(topology.devices(chips), **{"data": 1} | axes)
+    lowered = tpu_check.attention("rope", implementation, 256, mesh)
+    text = topology.compiled(lowered, mesh.devices.flat[0]).as_text()
+    assert {*re.findall(rf" ({_COLLECTIVES})(?:-start)?\(", text)} == collectives
+    sent = rf" (?:{_COLLECTIVES})(?:-start)?\(.*(?:replica_groups|source_target_pairs)=(\S+?\}}\}})"
+    assert {*re.findall(sent, text)} <= {"{{0,1},{2,3}}", "{{0,1},{1,0},{2,3},{3,2}}"}
+
+
+@needs_libtpu
 def test_splash_attention_compiles():
     """Heads and rows lie on different chips, which send nothing but the gradients of parameters."""
     mesh = make_mesh(topology.devices("v5e:2x2"), data=2, model=2)
     lowered = tpu_check.attention("rope", "fused", 256, mesh)
     assert lowered.as_text().count("@tpu_custom_call(") == 3
     text = topology.compiled(lowered, mesh.devices.flat[0]).as_text()
-    assert not re.search(r" (all-gather|all-reduce|all-to-all|collective-permute)(-start)?\(", text)
+    assert not re.search(rf" ({_COLLECTIVES})(-start)?\(", text)
+
+
+@needs_libtpu
+@pytest.mark.parametrize("chips", ["v5e:1x1", "v5p:1x1x1"])
+def test_splash_attention_of_a_long_text_with_sinks_compiles(chips):
+    """So do chunks; every pair of its tokens would take minutes to visit."""
+    mesh = make_mesh(topology.devices(chips))
+    encoding = common.build("rope", head_dim=128)
+
+    def loss(q, k, v, sinks):
+        here, window = encoding.at(text(2**17)), Chunks(8192)
+        out = attend(here, q, k, v, window=window, sinks=sinks, implementation="fused")
+        return out.astype("float32").sum()
+
+    on_chip = NamedSharding(mesh, PartitionSpec())
+    q = jax.ShapeDtypeStruct((1, 2**17, 2, 128), "bfloat16", sharding=on_chip)
+    sinks = jax.ShapeDtypeStruct((2,), "float32", sharding=on_chip)
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).lower(q, q, q, sinks)
+    assert lowered.as_text().count("@tpu_custom_call(") == 3
+    needed = topology.memory(topology.compiled(lowered, mesh.devices.flat[0]))
+    assert needed.total < topology.HBM["TPU v5 lite"]
 
 
 @needs_libtpu
@@ -74,10 +122,11 @@ def test_what_is_too_large_and_what_is_refused():
 def test_dry_run_for_a_topology(corpus, tmp_path):
     config, console = get_config("tiny"), Console(file=io.StringIO(), width=120)
     config.update(corpus=corpus, schemes="rope", seeds=1)
-    config.mesh.update(fsdp=4)
+    config.mesh.update(fsdp=2, context=2, context_by="ulysses")
     experiment = Comparison(config, tmp_path / "work", console)
     experiment.place_on(make_mesh(topology.devices("v5e:2x2"), **config.mesh))
     print_dry_run(experiment, 0.4, console)
     text = " ".join(console.file.getvalue().split())
     assert "4 of TPU v5 lite" in text
+    assert "the default is gather" in text and "context_by=ulysses" in text
     assert "it fits into the 15.8 GiB of a TPU v5 lite" in text
