@@ -32,7 +32,7 @@ from experiments.results.record import write_files
 from experiments.results.report import Section
 from posenc_jax import REGISTRY, Chunks, Encoding, Layers, describe, logits, make, positions
 from posenc_jax.costs import Description
-from posenc_jax.registry import lookup
+from posenc_jax.registry import lookup, signature
 
 TIMES = 8
 CONTENTS = 16  # random contents a curve is the mean of
@@ -116,6 +116,9 @@ def drawings(name: str, sizes: Sizes, keywords: Mapping[str, Any]) -> list[Drawi
     """Draws each encoding of the scheme ``name``; there are several where layers differ."""
     heads, length = sizes.num_heads, sizes.train_length
     made = {"model_dim": heads * sizes.head_dim, "rngs": nnx.Rngs(0), **keywords}
+    factor = signature(name).parameters.get("factor")
+    if factor is not None and factor.default is inspect.Parameter.empty:
+        made.setdefault("factor", 4.0)
     layers = Layers.of(make(name, **dataclasses.asdict(sizes), **made))
     places = [layers.at(place) for place in range(len(layers.pattern))]
     drawn = []
