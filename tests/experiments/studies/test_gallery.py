@@ -20,7 +20,7 @@ def test_a_curve_is_the_bias_by_distance():
 @pytest.mark.parametrize(
     ("schemes", "words"),
     [
-        ("rope,yarn,t5", ("<h2>yarn</h2>", "128 parameters")),
+        ("yarn,t5", ("<h2>yarn</h2>", "128 parameters")),
         ("rnope_swa", ("Layers 1, 2, 3 of 4", "the last 4 keys are seen", "Layer 4 of 4")),
     ],
 )
