@@ -205,8 +205,8 @@ def arguments(name: str, documented: list[Docstring]) -> list[dict[str, str]]:
             {
                 "name": key,
                 "type": _type(parameter),
-                "default": "needed" if empty else f"`{parameter.default!r}`",
-                "says": myst(said(key, build, documented)).replace("\n", " ").replace("|", "\\|"),
+                "default": "required" if empty else f"by default `{parameter.default!r}`",
+                "says": myst(said(key, build, documented)).replace("\n", " "),
             }
         )
     return rows
@@ -247,7 +247,7 @@ def _type(parameter: inspect.Parameter) -> str:
         return ""
     text = named if isinstance(named, str) else inspect.formatannotation(named)
     text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=\w)", "", text)
-    return f"`{text}`".replace("|", "\\|")
+    return f"`{text}`"
 
 
 def oracle(name: str) -> str:
