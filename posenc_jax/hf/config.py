@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from posenc_jax.checks import check_choice
+from posenc_jax.checks import check_choice, count_of
 from posenc_jax.files import read_json
 from posenc_jax.hf.common import LAYER_SIZES, begin, finish
 from posenc_jax.hf.families import FAMILIES, TEXT_PARTS, family_of, reading
 from posenc_jax.hf.refused import REFUSED
 from posenc_jax.hf.sections import SECTION_ONLY
-from posenc_jax.hf.values import Config, flag, mapping, words
+from posenc_jax.hf.values import LENGTH, ORIGINAL, Config, flag, mapping, words
 
 # The keys under which models of several parts keep their text model.
 _PARTS = ("thinker_config", "text_config", "llm_config", "language_config")
@@ -108,7 +108,10 @@ def _check_known(config, layout):
 
 
 def _check_keys(config):
-    """Checks that no unread key could change which positions the model has."""
+    """Checks that lengths are positive, and that no unread key could change the positions."""
+    for key in (*LENGTH, ORIGINAL):
+        if key in config:
+            count_of(key, config[key])
     family, listed = family_of(config), config.get("no_rope_layers")
     read = {*_READ, *family.reads, *family.unread}
     if config.get("model_type") in FAMILIES:

@@ -57,6 +57,16 @@ def test_every_model_is_known_or_refused():
     assert set(TEXT_PARTS.values()) <= FAMILIES.keys()
 
 
+@pytest.mark.parametrize("value", [-1, 0, 2048.5, "2048"])
+@pytest.mark.parametrize("model_type", ["llama", "bloom", "gpt2", "jamba", "t5"])
+@pytest.mark.parametrize("function", [from_hf, layers_from_hf, sinks_from_hf])
+def test_a_length_must_be_positive(function, model_type, value):
+    """Also where nothing reads it: plain RoPE has the same rates at every length."""
+    config = dict(model_type=model_type, hidden_size=64, num_attention_heads=4, rope_theta=1e4)
+    with pytest.raises(ValueError, match=f"max_position_embeddings={value!r}"):
+        function(config | dict(num_hidden_layers=2, max_position_embeddings=value))
+
+
 # Against the frequencies and factors of transformers itself, in both spellings
 
 SCALED = ["rope_linear_d64_s4", "rope_dynamic_d64_s2", "rope_dynamic_d128_s1"]
