@@ -25,6 +25,7 @@ KNOWN = sorted(having(scheme="rope") + having(scheme="nope"))
 LEARNED = "mistral_large4_text"  # its checkpoint has rates and scales
 # Published models whose code is not in transformers.
 ELSEWHERE = {"internlm2", "kimi_k2", "minimax_m1", "minimax_text_01"}
+ELSEWHERE |= {"bailing_moe_v3", "gigachat3_5", "iquest_q1", "xllm"}
 # Models without the usual attention, or with parts that need other inputs: their rotary classes and
 # functions are run instead.
 BY_PARTS = {

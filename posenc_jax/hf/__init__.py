@@ -15,7 +15,7 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.hf import bias
 from posenc_jax.hf.config import has_no_positions, read
 from posenc_jax.hf.families import family_of
-from posenc_jax.hf.layers import select
+from posenc_jax.hf.layers import asked, select
 from posenc_jax.hf.rotary import rotary
 from posenc_jax.hf.values import Config
 from posenc_jax.registry import make
@@ -84,6 +84,7 @@ def encoding_of(
         _check_left_out(type(encoding).__name__, layout=layout, layer_type=layer_type)
         return encoding
     if has_no_positions(config):
+        asked(config, layer_type, layer)
         return make("nope")
     family, section = family_of(config), select(config, layer_type, layer)
     encoding = family.still(config) if section is None else rotary(section, layout)

@@ -32,6 +32,7 @@ _MOST_LAYERS = 10_000
 # Lists of the layers of one kind, and the kind of the others.
 _LISTS = {
     "attn_layer_indices": (FULL, LINEAR),
+    "full_attention_layers": (FULL, LINEAR),
     "full_attn_idxs": (FULL, "conv"),
     "cross_attention_layers": ("cross_attention", FULL),
     "hybrid_layer_ids": ("hybrid", "mamba"),
@@ -115,7 +116,7 @@ def set_section(config: dict[str, Any], section: Config) -> None:
     config[name] = dict(section)
 
 
-def by_kind(config: dict[str, Any]) -> dict[str, Any]:
+def by_kind(config: Config) -> dict[str, Any]:
     """Returns the section of each kind of layer, empty where one section is for all."""
     name, section = section_of(config)
     if not is_by_kind(section):

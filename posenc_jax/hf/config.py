@@ -144,7 +144,8 @@ def has_no_positions(config: Config) -> bool:
     """Returns whether no layer has RoPE, by the model's code or by a key of its config."""
     off = [key for key in _SWITCHES if not flag(config, key, default=True)]
     is_nope = family_of(config).scheme == "nope" or position_kind(config) == "nope"
-    return is_nope or bool(off) or flag(config, "mla_use_nope", default=False)
+    drops = [key for key in ("mla_use_nope", "use_mla_nope") if flag(config, key, default=False)]
+    return is_nope or bool(off or drops)
 
 
 def position_kind(config: Config) -> str:

@@ -1,6 +1,7 @@
 """Lists what the code of each published model does with the positions in its config.
 
-A name is a value of ``model_type``. What no column can express is a function in ``odd.py``.
+A name is a value of ``model_type``. What no column can express is a function in ``odd.py``, or in
+``around.py`` if it returns an encoding.
 ``parity/test_model_types.py`` runs every model listed here that transformers has, and compares how
 its queries and keys rotate, and which keys they see, with what ``from_hf`` returns.
 """
@@ -13,7 +14,7 @@ from flax import nnx
 
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib import axes
-from posenc_jax.hf import odd
+from posenc_jax.hf import around, odd
 from posenc_jax.hf.odd import bare, defaults, every, late_windows, only, two_bases
 from posenc_jax.hf.values import LINEAR, Config, words
 from posenc_jax.registry import make
@@ -43,7 +44,8 @@ class Family:
     kinds_needed: bool = False  # whether layers differ and only the config says which
     windowed: bool = False  # whether a window is that of all layers, whatever their kind
     reach: odd.Reach = odd.back  # the keys that a query sees, from the config and its window
-    # Layers in which each head has a learned sink: "every", or layers with "windows".
+    # Layers in which each head has a learned sink: "every", or layers with "windows". Or "keys",
+    # where every kv head has a learned key, whose product with a query is the sink.
     sinks: str | None = None
     reads: frozenset[str] = frozenset()  # keys about positions that most models do not read
     unread: frozenset[str] = frozenset()  # keys that change nothing
@@ -67,6 +69,7 @@ def _time_last(counts: tuple[int, ...]) -> Any:
 
 
 _LISTED, _POSITION_TYPE = words("no_rope_layers"), words("position_embedding_type")
+_NOPE_MLA = words("use_mla_nope")
 _ROTARY_DIM, _SCALED_QUERIES = words("rotary_dim"), words("llama_4_scaling_beta")
 _WINDOW, _SWITCHED = words("sliding_window"), words("use_sliding_window")
 _QWEN = _SWITCHED | words("dual_chunk_attention_config")
@@ -103,7 +106,7 @@ FAMILIES: dict[str, Family] = {
     **_alike("higgs_audio_v2 hrm_text internlm3 iquestcoder mellum", head_dim=128),
     **_alike("hy_v3 molmo2_text seed_oss solar_open", head_dim=128),
     **_alike("gemma", head_dim=256),
-    **_alike("nanochat", around=odd.nanochat),
+    **_alike("nanochat", around=around.nanochat),
     **_alike("apertus", needs_section=True),
     **_alike("cohere ernie4_5 ernie4_5_moe", _PAIRED),
     **_alike("helium", _PAIRED, head_dim=128),
@@ -126,6 +129,7 @@ FAMILIES: dict[str, Family] = {
         reads=words("partial_rotary_factors"),
         steps=(odd.step3p5,),
     ),
+    **_alike("xllm", reads=words("rope_head_dim"), steps=(odd.xllm,)),
     **_alike("moonshine", _PAIRED, fraction=0.9),
     **_alike("moonshine_streaming", _PAIRED, fraction=0.8),
     **_alike("glm4_moe nemotron persimmon", fraction=0.5),
@@ -207,7 +211,13 @@ FAMILIES: dict[str, Family] = {
     **_alike(
         "qwen3_next", head_dim=256, fraction=0.25, reads=_QWEN - _SWITCHED, steps=(_LINEAR_4,)
     ),
-    **_alike("bailing_hybrid", _MLA, steps=(every(6, LINEAR, key="layer_group_size"),)),
+    **_alike(
+        "bailing_hybrid", _MLA, reads=_NOPE_MLA, steps=(every(6, LINEAR, key="layer_group_size"),)
+    ),
+    **_alike(
+        "bailing_moe_v3", _MLA, reads=_NOPE_MLA, steps=(every(4, LINEAR, key="layer_group_size"),)
+    ),
+    **_alike("gigachat3_5", _MLA, _KINDS),
     **_alike("dots3_note_text", _MLA, _KINDS),
     **_alike("bamba", _KINDS, fraction=0.5),
     **_alike("zamba2", _KINDS, reads=words("use_mem_rope"), steps=(odd.zamba2,)),
@@ -224,6 +234,14 @@ FAMILIES: dict[str, Family] = {
         head_dim=128,
         steps=(every(6, last=True), odd.beam),
         still=lambda _: make("beam_scale"),
+    ),
+    **_alike(
+        "iquest_q1",
+        head_dim=128,
+        fraction=0.25,
+        sinks="keys",
+        reads=_LISTED | _ROTARY_DIM,
+        steps=(odd.iquest_q1,),
     ),
     **_alike("smollm3", reads=_LISTED | _SWITCHED, steps=(odd.smollm3,)),
     **_alike("muse_glimmer_text", _KINDS, head_dim=128, steps=(odd.muse,)),
@@ -242,7 +260,7 @@ FAMILIES: dict[str, Family] = {
         _MLA,
         reads=_LISTED,
         steps=(odd.listed_rope,),
-        around=odd.mistral_large4,
+        around=around.mistral_large4,
     ),
     # No layer rotates
     **_alike("nemotron_h", _KINDS, scheme="nope"),
@@ -280,6 +298,7 @@ FAMILIES: dict[str, Family] = {
 TEXT_PARTS = {
     "glm46v": "glm4v_text",
     "kimi_k25": "kimi_k2",
+    "kimi_k3": "kimi_linear",
     "mllama": "mllama_text_model",
     "qwen2_5_omni_thinker": "qwen2_5_omni_text",
     "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",

@@ -40,7 +40,7 @@ def select(config: Config, layer_type: str | None, layer: int | None) -> Section
 
     Where both are None, layers must be alike.
     """
-    sections = [_section_at(config, at) for at in _asked(config, layer_type, layer)]
+    sections = [_section_at(config, at) for at in asked(config, layer_type, layer)]
     if any(other != sections[0] for other in sections):
         kinds = ", ".join(sorted({*config.get("layer_types", ())}))
         raise ValueError(
@@ -74,8 +74,12 @@ def window_of(config: Config, number: int) -> Window:
     return None
 
 
-def _asked(config, layer_type, layer) -> list[_At]:
-    """Returns the layers of this number or kind; one without a number if the config lists none."""
+def asked(config: Config, layer_type: str | None, layer: int | None) -> list[_At]:
+    """Returns the layers of this number or kind; one without a number if the config lists none.
+
+    Raises:
+      ValueError: there is no such layer, or it has no attention.
+    """
     kinds, count = config.get("layer_types"), count_of_layers(config)
     if layer is not None:
         if type(layer) is not int or layer < 0 or layer >= (count or layer + 1):

@@ -4,16 +4,10 @@ A step puts a config into the words of ``common.py``, in place. A reach returns 
 ``attend`` for the size in the config. The last functions return encodings.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from flax import nnx
-
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
-from posenc_jax.encodings.rotary.lerope import LeRoPE
-from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.hf.common import (
     by_kind,
     by_layer,
@@ -198,6 +192,28 @@ def gptj(config: dict[str, Any]) -> None:
     whole(config, "rotary_dim", "attn_rotary_emb")
 
 
+def iquest_q1(config: dict[str, Any]) -> None:
+    """Composes its layers of a start, blocks and an end, and lists those that do not rotate."""
+    defaults(rope_theta=1e6, swa_rope_theta=1e4, rotary_dim=32, sliding_window=4096)(config)
+    block = [FULL, SLIDING, SLIDING, SLIDING]
+    first = entries(config, "first_layers_types", is_text, [FULL])
+    block = entries(config, "hybrid_layers_types_block", is_text, block)
+    last = entries(config, "last_layers_types", is_text, [FULL] * 3)
+    count = whole(config, "num_hidden_layers", default=88)
+    config["layer_types"] = [FULL] * count_of_layers({"num_hidden_layers": count})
+    switches = ("use_hybrid_layers", "use_sliding_window")
+    if all([flag(config, key, default=True) for key in switches]) and not _has_null_window(config):
+        blocks = whole(config, "num_hybrid_layers_block", default=21, minimum=0)
+        if len(first) + blocks * len(block) + len(last) != count:
+            raise ValueError(f"num_hybrid_layers_block={blocks} does not give {count} layers")
+        config["layer_types"] = first + blocks * block + last
+    far, near = config.pop("rope_theta"), config.pop("swa_rope_theta")
+    section = {"rope_theta": far} | section_of(config)[1]
+    set_section(config, {FULL: section, SLIDING: section | {"rope_theta": near}})
+    still = entries(config, "no_rope_layers", is_whole)
+    config["no_rope_layers"] = [int(number not in still) for number in range(count)]
+
+
 def jamba(config: dict[str, Any]) -> None:
     """Attends once in every period, by default in layers 4, 12, 20 and so on."""
     period = whole(config, "attn_layer_period", default=8)
@@ -310,6 +326,20 @@ def step3p5(config: dict[str, Any]) -> None:
             by_layer(config, key, [{common: value} for value in listed])
 
 
+def xllm(config: dict[str, Any]) -> None:
+    """Rotates the first pairs of a head, each as fast as in a head that has no others."""
+    width, part = whole(config, "head_dim"), whole(config, "rope_head_dim")
+    name, section = section_of(config)
+    if part == width:
+        return
+    if section.get("rope_type", "default") != "default":
+        raise ValueError(f"{name}={section!r} is not offered with rope_head_dim={part}")
+    base = number({**config, **section}, "rope_theta", 1) ** (width / part)
+    keys = {"rope_type": "proportional", "partial_rotary_factor": part / width, "rope_theta": base}
+    set_section(config, keys)
+    config.pop("rope_theta", None)
+
+
 def zamba(config: dict[str, Any]) -> None:
     """Attends in layer 2, and then once in every period, counted from layer 3 on."""
     period = whole(config, "attn_layer_period", default=6)
@@ -377,54 +407,3 @@ def llama4_temperature(config: Config) -> Encoding:
         floor_scale=whole(config, "floor_scale", default=8192),
         attn_scale=number(config, "attn_scale", default=0.1),
     )
-
-
-# Encodings around that of the config
-
-
-@dataclasses.dataclass(frozen=True)
-class Backwards(Frequencies):
-    """Rotates every pair as fast as RoPE does, in the opposite direction."""
-
-    def __call__(self, channels, base, length):
-        inv_freq, attention_factor = Default()(channels, base, length)
-        return inv_freq * -1.0, attention_factor
-
-
-def nanochat(config: Config, encoding: Encoding, rngs: nnx.Rngs | None) -> Encoding:
-    """Returns RoPE that rotates the other way."""
-    rope = _plain_rope(config, encoding)
-    return make("rope", head_dim=rope.head_dim, base=rope.base, frequencies=Backwards())
-
-
-def mistral_large4(config: Config, encoding: Encoding, rngs: nnx.Rngs | None) -> Encoding:
-    """Returns the encoding under a learned scale of queries, with learned rates if it rotates.
-
-    The rates (LeRoPE) are shared by all layers that rotate, and the scale (LogScale) is that of a
-    layer. The config has RoPE for the ``qk_rope_head_dim`` channels, or NoPE.
-    """
-    if rngs is None:
-        raise ValueError(
-            f"model_type={config['model_type']!r} needs rngs=nnx.Rngs(0): the rates of its pairs, "
-            "and the scale of its queries, are parameters; fill them from the checkpoint"
-        )
-    over = encoding
-    if encoding.overrides("rotate"):
-        rope = _plain_rope(config, encoding)
-        over = LeRoPE(
-            head_dim=whole(config, "qk_nope_head_dim") + rope.head_dim,
-            base=rope.base,
-            frequencies=rope.frequencies,
-            rotary_dim=rope.rotary_dim,
-            layout=rope.layout,
-        )
-    return make("log_scale", num_heads=whole(config, *HEADS), over=over, rngs=rngs)
-
-
-def _plain_rope(config, encoding) -> RoPE:
-    if type(encoding) is not RoPE or encoding.axes is not None:
-        raise ValueError(
-            f"the rotary section of {config['model_type']!r} gives {type(encoding).__name__}, but "
-            "only RoPE of one axis is offered here"
-        )
-    return encoding

@@ -15,7 +15,7 @@ from posenc_jax.hf.common import count_of_layers
 from posenc_jax.hf.config import read
 from posenc_jax.hf.families import family_of
 from posenc_jax.hf.layers import WITHOUT_ATTENTION, window_of
-from posenc_jax.hf.values import FULL, LAYERS, SLIDING, whole
+from posenc_jax.hf.values import FULL, LAYERS, SLIDING, flag, whole
 from posenc_jax.model.layers import Layers, Window
 from posenc_jax.registry import make
 
@@ -121,14 +121,20 @@ def sinks_from_hf(
     ``Transformer`` cannot have.
 
     Raises:
-      ValueError: the model is not known or not offered, or the config does not give the kind of
-        each layer.
+      ValueError: the model is not known or not offered, the config does not give the kind of each
+        layer, or the sinks are not those of heads (IQuest-Q1).
     """
     config = read(config, keys)
     kinds, sinks = _kinds(config), family_of(config).sinks
+    if sinks == "keys" and flag(config, "enable_sink_attention", default=True):
+        raise ValueError(
+            f"model_type={config['model_type']!r} has a learned key for each kv head, and no sink "
+            "of its own for each head: multiply it with the rotated queries and the softmax scale, "
+            "and pass the products [B, T, H] as sinks= of attend"
+        )
     count = count_of_layers(config, needed=True)
     kinds = kinds or [FULL] * count
-    having = {SLIDING} if sinks == "windows" else {*kinds} - WITHOUT_ATTENTION if sinks else set()
+    having = {"windows": {SLIDING}, "every": {*kinds} - WITHOUT_ATTENTION}.get(sinks or "", ())
     return ["head" if kind in having else None for kind in kinds]
 
 

@@ -1,10 +1,11 @@
 """Reads all layers of published models: kinds, windows, layers without positions or attention."""
 
 import common
+import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import Chunks, from_hf, layers_from_hf, make
+from posenc_jax import Chunks, from_hf, layers_from_hf, make, sinks_from_hf
 from posenc_jax.encodings.position_maps.dual_chunk import DualChunk
 from posenc_jax.hf.config import read
 from posenc_jax.hf.pattern import same
@@ -282,3 +283,54 @@ def test_attn_factor_is_not_attention_factor():
 def test_embeddings_with_a_width_of_their_own(model_type):
     sizes = dict(hidden_size=256, max_position_embeddings=8)
     assert from_hf(sizes, model_type=model_type, rngs=nnx.Rngs(0)).table.shape == (8, 128)
+
+
+LATENT = dict(hidden_size=256, num_attention_heads=4, num_hidden_layers=8, rope_theta=1e4)
+LATENT |= dict(qk_rope_head_dim=16, qk_nope_head_dim=32)
+
+
+def attending(config):
+    return [n for n, (encoding, _) in enumerate(layers_from_hf(config)) if encoding is not None]
+
+
+def test_attention_beside_other_mixers():
+    gigachat = LATENT | dict(model_type="gigachat3_5", full_attention_layers=[0, 5])
+    assert attending(gigachat) == [0, 5]
+    bailing = LATENT | dict(model_type="bailing_moe_v3", use_mla_nope=True)
+    assert attending(bailing) == [3, 7]
+    assert not from_hf(bailing, layer=3).overrides("rotate")
+    assert from_hf(bailing | dict(use_mla_nope=False), layer=3).layout == "interleaved"
+    kimi = LATENT | dict(model_type="kimi_k3", linear_attn_config=dict(full_attn_layers=[4, 8]))
+    assert attending(kimi) == [3, 7]
+    for config in (gigachat, bailing, kimi):
+        common.refuses("linear_attention", lambda config=config: from_hf(config, layer=1))
+
+
+def test_iquest():
+    config = dict(model_type="iquest_q1", hidden_size=64, num_attention_heads=4, sliding_window=8)
+    config |= dict(num_hidden_layers=8, num_hybrid_layers_block=1, no_rope_layers=[1, 3])
+    layers = list(layers_from_hf(config))
+    assert [window for _, window in layers] == [None, None, 8, 8, 8, None, None, None]
+    still = [n for n, (encoding, _) in enumerate(layers) if not encoding.overrides("rotate")]
+    assert still == [1, 3]
+    assert (layers[2][0].base, layers[5][0].base, layers[5][0].rotary_dim) == (1e4, 1e6, 32)
+    scaled = dict(rope_type="linear", factor=2.0)
+    for number in (2, 5):
+        assert from_hf(config | dict(rope_scaling=scaled), layer=number).frequencies.factor == 2
+    common.refuses("kv head", lambda: sinks_from_hf(config))
+    assert sinks_from_hf(config | dict(enable_sink_attention=False)) == [None] * 8
+    common.refuses("does not give 8", lambda: layers_from_hf(config, num_hybrid_layers_block=2))
+    plain = layers_from_hf(config | dict(use_sliding_window=False))
+    assert {window for _, window in plain} == {None}
+
+
+def test_xllm_rotates_the_first_pairs_of_whole_heads():
+    config = dict(model_type="xllm", head_dim=64, rope_theta=1e4, rope_scaling=None)
+    rope = from_hf(config | dict(rope_head_dim=16))
+    inv_freq, _ = rope.frequencies(64, rope.base, 1)
+    np.testing.assert_allclose(inv_freq[:8], 1e4 ** -(np.arange(8) / 8), rtol=1e-6)
+    assert rope.rotary_dim == 64 and not inv_freq[8:].any()
+    yarn = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64)
+    scaled = config | dict(rope_scaling=yarn)
+    assert from_hf(scaled | dict(rope_head_dim=64)).frequencies.factor == 4
+    common.refuses("rope_head_dim=16", lambda: from_hf(scaled | dict(rope_head_dim=16)))

@@ -24,6 +24,7 @@ REFUSED = dict.fromkeys(NOT_KNOWN.split(), "is not known") | {
     "deberta-v2": "deberta",
 }
 INTERLEAVED = {"cohere", "deepseek_v2", "deepseek_v3", "deepseek_v32", "gptj", "llama4"}
+INTERLEAVED |= {"bailing_moe_v3", "gigachat3_5"}
 # Models whose class has a base of 10000 where the config has none.
 BASE_10000 = {"gpt_neox", "gptj", "llama", "minicpm3", "mistral", "phi"}
 # Dynamic NTK changes nothing at short lengths.
@@ -75,8 +76,18 @@ def layer(config, number):
         return "rope", section[kind]["rope_theta"] if section else config[key], {}
     if model in ("qwen3_next", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text") and not kinds:
         kind = "full_attention" if number % 4 == 3 else "linear_attention"
+    if "hybrid_override_pattern" in config:
+        kind = "full_attention" if config["hybrid_override_pattern"][number] == "*" else "mamba"
     if "attn_type_list" in config:
         kind = "full_attention" if config["attn_type_list"][number] else "linear_attention"
+    if model == "kimi_linear":
+        return ("nope",) if number + 1 in config["linear_attn_config"]["full_attn_layers"] else None
+    if model == "bailing_moe_v3" and number % 4 != 3:
+        return None
+    if model == "iquest_q1" and 0 < number < 85 and number % 4 != 1:
+        return "rope", config["swa_rope_theta"], {}
+    if model in ("granitemoehybrid", "nemotron_h") and kind in ("mamba", "mlp", "moe"):
+        return None
     if model in ("granitemoehybrid", "nemotron_h") or (model == "smollm3" and number % 4 == 3):
         return ("nope",)
     if model == "llama4" and number % 4 == 3:
@@ -99,7 +110,7 @@ def width_of(config):
     if config["model_type"] == "zamba2":
         head = config.get("attention_head_dim", 2 * width // heads)
     head = head or {"gemma": 256, "gemma2": 256}.get(config["model_type"]) or width // heads
-    if "qk_rope_head_dim" in config:
+    if "qk_rope_head_dim" in config or "rope_head_dim" in config:
         return head, head
     share = section_of(config).get(
         "partial_rotary_factor", config.get("partial_rotary_factor", config.get("rotary_pct"))
@@ -119,7 +130,9 @@ def assert_rotates(encoding, config, base, section):
         | {key: config[key] for key in ("original_max_position_embeddings",) if key in config}
         | section
     )
-    assert_frequencies(encoding, *rates(rotating, base, section, longest))
+    inv_freq, factor = rates(config.get("rope_head_dim", rotating), base, section, longest)
+    still = [0.0] * (rotating // 2 - len(inv_freq))  # xLLM: the other pairs of whole heads
+    assert_frequencies(encoding, np.append(inv_freq, still), factor)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
