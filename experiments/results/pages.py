@@ -125,6 +125,17 @@ def atlas_text() -> str:
     return columns(read("atlas"), compared("atlas"), heads, _ATLAS)
 
 
+def phases() -> str:
+    """Returns the losses of ways to train on longer texts within one run."""
+    heads: dict[str, dict[str, Any]] = {
+        f"{split}, {x}x": {"split": split, "measure": "last", "x": x}
+        for split in ("test", "manual")
+        for x in (1, 4, 8)
+    }
+    shown = "rope_windowed longer_yarn longer_ntk long longer wider rope"
+    return columns(read("phases"), compared("phases"), heads, shown)
+
+
 def ladder_main() -> str:
     """Returns the losses of all schemes of the main rung of the ladder."""
     of = {"study": "c_l256_t20"}
@@ -241,6 +252,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "copying": copying,
     "learned": learned,
     "atlas_text": atlas_text,
+    "phases": phases,
     "ladder_main": ladder_main,
     "ladder_rungs": ladder_rungs,
     "claims": claims,

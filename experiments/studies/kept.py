@@ -56,7 +56,8 @@ KEPT = {
     "atlas": Kept("atlas:small", {"": "answers"}),
     "claims": Kept("claims:small", _CLAIMED),
     **{
-        name: _alone(name) for name in ("ladder", "learned", "images", "pointing", "story", "video")
+        name: _alone(name)
+        for name in ("ladder", "learned", "phases", "images", "pointing", "story", "video")
     },
 }
 
