@@ -1,15 +1,17 @@
 """Writes test vectors of published configs, by which other projects can test their rotary code.
 
-    python -m parity.conformance --out=conformance.json
+    python -m parity.conformance --out=conformance.zip
 
 For each config it writes the inverse frequencies, the attention factor, cosines and sines at some
-positions, and the logits of two fixed vectors at every pair of these positions.
-``docs/how-to/conformance.md`` describes the file and reads it with plain Python.
+positions, and the logits of two fixed vectors at every pair of these positions. The archive has
+them in ``conformance.json``, and ``docs/how-to/conformance.md``, which describes this file and
+reads it with plain Python, as its ``README.md``.
 """
 
 import argparse
 import json
 import math
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +25,7 @@ from posenc_jax.encodings.lib.wrapper import innermost
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.hf import from_hf
 
+PAGE = Path(__file__).parents[1] / "docs/how-to/conformance.md"
 POSITIONS = (0, 1, 1000, 8000, 60000)
 
 
@@ -146,15 +149,22 @@ def _numbers(values) -> Any:
 
 
 def conformance() -> dict[str, Any]:
-    """Returns the content of the file."""
+    """Returns the content of ``conformance.json``."""
     return {"format": 1, "cases": {name: vectors(case) for name, case in CASES.items()}}
+
+
+def write(path: Path) -> None:
+    """Writes the archive."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("README.md", PAGE.read_text())
+        archive.writestr("conformance.json", json.dumps(conformance()) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("conformance.json"))
+    parser.add_argument("--out", type=Path, default=Path("conformance.zip"))
     path = parser.parse_args().out
-    path.write_text(json.dumps(conformance()) + "\n")
+    write(path)
     print(f"{len(CASES)} cases: {path}")
 
 
