@@ -229,6 +229,8 @@ class Encoding(nnx.Module):
         then stacks them along a leading axis. ``prepare`` and ``embed`` of such a scheme must not
         read parameters, because they run once for all layers.
       whole_rows: whether ``score`` needs every key that a query may see at once.
+      soft_cap: the bound c of a scheme whose ``score`` is c tanh(z / c) and no more, which some
+        kernels compute; None for every other scheme.
       mixes_keys: whether ``rotate`` mixes a key with keys of other tokens, so that the tokens that
         follow cannot be rotated by themselves.
 
@@ -240,6 +242,7 @@ class Encoding(nnx.Module):
 
     per_layer = False
     whole_rows = False
+    soft_cap: float | None = None
     mixes_keys = False
     stacked: int | None = None
 

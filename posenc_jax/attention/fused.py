@@ -1,4 +1,4 @@
-"""Attends in one kernel that JAX provides, for schemes that do not change logits.
+"""Attends in one kernel that JAX provides, for schemes that do not change logits, or cap them.
 
 The kernel is cuDNN's flash attention on an NVIDIA GPU and Splash attention on a TPU, each where it
 takes the operands. It is XLA's attention everywhere else, which holds all logits like ``dense``.
@@ -21,28 +21,29 @@ def fused(encoding: Encoding, tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> jax
     """Attends in one kernel over all queries and keys; see ``attend``.
 
     Raises:
-      ValueError: the encoding overrides ``score`` or ``mix``, or there is dropout, or there are
-        sinks that Splash does not take.
+      ValueError: the encoding overrides ``score`` or ``mix``, or there is dropout; Splash takes a
+        soft cap, and a sink for each head.
     """
     on_splash = platform() == "tpu" and splash_takes(tile, v_BSKC, rule)
     has_sinks = rule.sinks is not None and not on_splash
-    if not is_fusable(encoding) or has_sinks or rule.dropout is not None:
+    if not is_fusable(encoding, on_splash) or has_sinks or rule.dropout is not None:
         raise ValueError(
             'implementation="fused" runs a kernel that leaves logits and outputs alone and has no '
-            "dropout, and sinks only for each head on a TPU, so it cannot run this "
+            "dropout, and a soft cap or sinks for each head only on a TPU, so it cannot run this "
             f'{type(encoding).__name__}; use "blockwise"'
         )
     if on_splash:
-        return splash(tile, v_BSKC, rule)
+        return splash(tile, v_BSKC, rule, encoding.soft_cap)
     on_cudnn = platform() == "gpu" and cudnn_takes(tile, v_BSKC, rule)
     return by_library("cudnn" if on_cudnn else "xla", tile, v_BSKC, rule)
 
 
 def is_usual(encoding: Encoding, tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> bool:
     """Returns whether ``attend`` runs ``fused`` by default: in written order, and in a kernel."""
-    if not (rule.causal and rule.in_order and is_fusable(encoding)):
+    on_tpu = platform() == "tpu"
+    if not (rule.causal and rule.in_order and is_fusable(encoding, on_tpu)):
         return False
-    if platform() == "tpu":
+    if on_tpu:
         return splash_takes(tile, v_BSKC, rule)
     # For cuDNN segments would be a mask, made as a whole.
     is_plain = rule.by_order and tile.q_tokens.segment_ids is None
@@ -50,9 +51,10 @@ def is_usual(encoding: Encoding, tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> 
     return is_plain and platform() == "gpu" and cudnn_takes(tile, v_BSKC, rule)
 
 
-def is_fusable(encoding: Encoding) -> bool:
-    """Returns whether the encoding overrides neither ``score`` nor ``mix``."""
-    return not (encoding.overrides("score") or encoding.overrides("mix"))
+def is_fusable(encoding: Encoding, can_cap: bool) -> bool:
+    """Returns whether a kernel that leaves logits alone, or can cap them, computes the scheme."""
+    is_capped = can_cap and encoding.soft_cap is not None
+    return not encoding.overrides("mix") and (is_capped or not encoding.overrides("score"))
 
 
 def cudnn_takes(tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> bool:

@@ -1,4 +1,4 @@
-"""Runs Splash attention, JAX's kernel for TPUs, for schemes that do not change logits.
+"""Runs Splash attention, JAX's kernel for TPUs, for schemes that leave or cap logits.
 
 The kernel was compiled for TPU v5e and v5p, and interpreted on a CPU to compare it with ``dense``.
 It has not run on a TPU, and its speed here is unknown.
@@ -47,10 +47,18 @@ def splash_takes(tile: Pairs, v_BSKC: jax.Array, rule: Rule) -> bool:
     return fits and (sees_itself or sees_all) and known and _axes(*arrays) is not None
 
 
-def splash(tile: Pairs, v_BSKC: jax.Array, rule: Rule, *, interpret: bool = False) -> jax.Array:
+def splash(
+    tile: Pairs,
+    v_BSKC: jax.Array,
+    rule: Rule,
+    soft_cap: float | None,
+    *,
+    interpret: bool = False,
+) -> jax.Array:
     """Attends in Splash attention on each device, to the rows and heads that lie there.
 
-    Call it where ``splash_takes`` is true; ``interpret`` runs the kernel on a CPU, for tests.
+    Call it where ``splash_takes`` is true. ``soft_cap`` is the scheme's (``Encoding``), and
+    ``interpret`` runs the kernel on a CPU, for tests.
     """
     dtype = jnp.result_type(tile.q, tile.k, v_BSKC)
     q = (tile.q.astype(jnp.float32) * tile.scale).astype(dtype)  # the kernel takes no scale
@@ -61,7 +69,7 @@ def splash(tile: Pairs, v_BSKC: jax.Array, rule: Rule, *, interpret: bool = Fals
         # Sums of ids and zeros lie over the same devices as the rows.
         segments = [t.segment_ids + jnp.zeros_like(x, jnp.int32).max((2, 3)) for t, x in sides]
     sinks = None if rule.sinks is None else rule.sinks[0, 0]
-    run = functools.partial(_on_device, rule=rule, interpret=interpret)
+    run = functools.partial(_on_device, rule=rule, soft_cap=soft_cap, interpret=interpret)
     if free := _free(jax.sharding.get_abstract_mesh()):
         axes: Any = _axes(tile.q, tile.k, v_BSKC)
         spec = PartitionSpec(axes[0], None, axes[1])
@@ -76,7 +84,15 @@ def splash(tile: Pairs, v_BSKC: jax.Array, rule: Rule, *, interpret: bool = Fals
 
 
 def _on_device(
-    q_BTHC, k_BSKC, v_BSKC, segments, sinks_H, *, rule: Rule, interpret: bool
+    q_BTHC,
+    k_BSKC,
+    v_BSKC,
+    segments,
+    sinks_H,
+    *,
+    rule: Rule,
+    soft_cap: float | None,
+    interpret: bool,
 ) -> jax.Array:
     # Only programs for TPUs import Pallas.
     from jax.experimental.pallas.ops.tpu import splash_attention as library
@@ -98,6 +114,7 @@ def _on_device(
             block_q_dq=q_size,
             block_kv_dq=k_size,
         ),
+        attn_logits_soft_cap=soft_cap,
         head_shards=1,
         q_seq_shards=1,
         interpret=interpret,

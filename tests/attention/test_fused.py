@@ -58,7 +58,7 @@ def test_a_scheme_may_be_fused_if_it_leaves_logits_and_output_alone(name):
         mix = functools.partial(encoding.mix, weights_BHTS=logits)
         alone = leaves_alone(encoding.score, logits)
         alone &= leaves_alone(lambda out, pairs: mix(out, pairs=pairs), out)
-        assert is_fusable(encoding) == alone
+        assert is_fusable(encoding, can_cap=False) == alone
         return v
 
     jax.eval_shape(functools.partial(case.run, attention), encoding, *case.operands())
@@ -121,7 +121,7 @@ def test_cudnn_does_not_take(case):
 
 def interpreted(encoding, tile, v, rule):
     assert splash_takes(tile, v, rule)
-    return splash(tile, v, rule, interpret=True)
+    return splash(tile, v, rule, encoding.soft_cap, interpret=True)
 
 
 ON_TPU = {
@@ -138,6 +138,15 @@ ON_TPU = {
 def test_splash_equals_dense(case):
     with attention_cases.traced_for("cpu", "cpu"):
         attention_cases.assert_equals_dense(interpreted, build("rope"), case)
+
+
+def test_splash_caps_logits():
+    capped = build("soft_cap", cap=2.0)
+    assert is_fusable(capped, can_cap=True) and not is_fusable(capped, can_cap=False)
+    assert not is_fusable(build("soft_cap", over="alibi"), can_cap=True)
+    case = Case(T=256, S=256, kv_heads=1, segments=2, sinks=True)
+    with attention_cases.traced_for("cpu", "cpu"):
+        attention_cases.assert_equals_dense(interpreted, capped, case)
 
 
 @pytest.mark.parametrize(

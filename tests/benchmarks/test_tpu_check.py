@@ -86,10 +86,10 @@ def test_splash_attention_compiles():
 
 @needs_libtpu
 @pytest.mark.parametrize("chips", ["v5e:1x1", "v5p:1x1x1"])
-def test_splash_attention_of_a_long_text_with_sinks_compiles(chips):
+def test_splash_attention_of_a_long_text_with_sinks_and_a_cap_compiles(chips):
     """So do chunks; every pair of its tokens would take minutes to visit."""
     mesh = make_mesh(topology.devices(chips))
-    encoding = common.build("rope", head_dim=128)
+    encoding = common.build("soft_cap", head_dim=128)
 
     def loss(q, k, v, sinks):
         here, window = encoding.at(text(2**17)), Chunks(8192)

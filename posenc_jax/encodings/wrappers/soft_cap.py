@@ -27,6 +27,7 @@ class SoftCap(Wrapper):
         check_positive(cap=cap)
         super().__init__(over)
         self.cap = cap
+        self.soft_cap = None if self.inner.overrides("score") else cap
 
     def score(self, logits_BHTS, pairs: Pairs):
         return self.cap * jnp.tanh(super().score(logits_BHTS, pairs) / self.cap)
