@@ -25,7 +25,7 @@ from rich.console import Console
 from experiments import folder_of
 from experiments.command import count, encoding, exit_status, json_object
 from experiments.evaluation.batches import in_batches, rows_of_pass
-from experiments.pretrained.trained import load_run, on_mesh, run_at
+from experiments.pretrained.trained import load_run, on_mesh
 from experiments.progress import stage
 from experiments.results.bucket import folder_at
 from experiments.results.record import write_json
@@ -223,7 +223,7 @@ def load(path: str, encoding: dict[str, Any] | None, mesh: Mesh) -> tuple[Transf
     name and keywords, replaces the rotation of a published model. Raises a ValueError if there is
     no such model, or it cannot tokenize text.
     """
-    if (run_at(folder_at(path))[0] / "run.json").exists():
+    if (folder_at(path) / "run.json").exists():
         if encoding:
             raise ValueError("--encoding is for published models; tune the run under another one")
         state, config = load_run(folder_at(path), mesh)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command import exit_status
-from experiments.pretrained.trained import Source, load_run, run_at, sizes_of, train_length
+from experiments.pretrained.trained import Source, load_run, sizes_of, train_length
 from experiments.results.bucket import folder_at
 from experiments.results.record import read_run
 from experiments.training.mesh import make_mesh
@@ -31,7 +31,7 @@ def export(folder: Path, out: Path, checkpoint: str | None) -> None:
     its model, or ``out`` is not empty.
     """
     mesh = make_mesh()
-    run = read_run(run_at(folder)[0]) or {"config": {}}  # load_run raises if there is no run
+    run = read_run(folder) or {"config": {}}  # load_run raises if there is no run
     loading = run["config"].get("loading")
     source = Source.of(checkpoint, mesh, loading) if checkpoint else None
     state, config = load_run(folder, mesh, source)

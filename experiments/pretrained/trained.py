@@ -34,25 +34,18 @@ def on_mesh(mesh: Mesh) -> Callable[[Transformer], Any]:
     return lambda model: state_shardings({"model": model}, mesh)["model"]
 
 
-def run_at(folder: Path) -> tuple[Path, bool]:
-    """Returns the folder of a run, and whether its best checkpoint is meant, as by RUN/best."""
-    is_best = folder.name == "best" and (folder.parent / "run.json").exists()
-    return (folder.parent, True) if is_best else (folder, False)
-
-
 def load_run(
     folder: Path, mesh: Mesh | None = None, source: "Source | None" = None
 ) -> tuple[State, dict[str, Any]]:
     """Returns the state of a run's newest checkpoint, and the run's config.
 
-    The run is in a folder such as WORKDIR/runs/rope/seed0; with ``/best`` appended, the checkpoint
-    with the lowest training loss is read. A model has the encoding of the last phase of its run.
+    The run is in a folder such as WORKDIR/runs/rope/seed0. A model has the encoding of the last
+    phase of its run.
     ``mesh`` is one device by default. ``source`` is the published model that the run was tuned
     from, for sizes that its config lacks. A scheme in a user's own file is read from the current
     folder. Raises a ValueError if there is no run on text, no checkpoint, or one that does not fit
     the config; or if the file is missing or was changed.
     """
-    folder, is_best = run_at(folder)
     run = read_run(folder)
     if run is None or not (folder / "checkpoints").exists():
         raise ValueError(
@@ -73,10 +66,9 @@ def load_run(
     mesh = mesh or make_mesh(jax.devices()[:1])
     expected = abstract_state(build, Recipe(**config["train"]), mesh)
     with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
-        restored = (checkpoints.best if is_best else checkpoints.newest)(expected)
+        restored = checkpoints.newest(expected)
     if restored is None:
-        kind = "checkpoint with a loss" if is_best else "finished checkpoint"
-        raise ValueError(f"{folder} has no {kind} yet; train it for longer")
+        raise ValueError(f"{folder} has no finished checkpoint yet; train it for longer")
     return restored[1], config
 
 
@@ -132,11 +124,11 @@ class Source:
         ``loading`` has keywords of that function, such as ``scan``. Raises a ValueError if there is
         no such model, its run is not finished, or it has no plain RoPE.
         """
-        folder, is_best = run_at(folder_at(path))
+        folder = folder_at(path)
         if (folder / "run.json").exists():
-            state, config = load_run(folder_at(path), mesh)
+            state, config = load_run(folder, mesh)
             done, steps = int(state.step), config["train"]["steps"]
-            if done < steps and not is_best:
+            if done < steps:
                 raise ValueError(f"{path} stopped at step {done} of {steps}: finish it first")
             # Plain RoPE has no length of its own, so the length is that of the last training.
             is_adam = config["train"].get("optimizer", "adamw") == "adamw"

@@ -12,7 +12,7 @@ from experiments.results.metrics import read_steps
 from experiments.results.record import check_run
 from experiments.running.finished import missing_in
 from experiments.running.points import Point
-from experiments.running.study import Study, best_note
+from experiments.running.study import Study
 
 STATES = DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "missing"
 
@@ -30,8 +30,7 @@ def status(study: Study, point: Point) -> dict[str, Any]:
     row = {"point": point.name, "step": step, "steps": steps, "speed": "", "note": ""}
     if finished := study.finished(point):
         lacks = ", ".join(missing_in(finished, point))
-        notes = best_note(finished["training"], folder), lacks and f"lacks {lacks}"
-        note = "; ".join(filter(None, notes))
+        note = f"lacks {lacks}" if lacks else ""
         step = finished["training"].get("steps", steps)
         return row | {"state": DONE, "step": step, "note": note}
     if is_claimed(folder):

@@ -199,10 +199,9 @@ class Study(Finished):
             }
             write_evaluation(folder, evaluation)
         if summary["tokens"]:
-            speed, best = summary["tokens"] / summary["seconds"], best_note(summary, folder)
+            speed = summary["tokens"] / summary["seconds"]
             self._print(
                 f"  {point.name}: {summary['seconds']:.1f} s of training, {speed:,.0f} tokens/s"
-                + (f"; {best}" if best else "")
             )
         self.print_point(point, evaluation)
 
@@ -264,11 +263,3 @@ def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     if not recipe.phases:
         del fields["phases"]
     return {key: value for key, value in fields.items() if key not in _FREE_TO_CHANGE}
-
-
-def best_note(training: dict, folder: Path) -> str:
-    """Says where the best checkpoint of a finished run is, if it is not the last one."""
-    best = training.get("best_step")
-    if best in (None, training.get("steps")) or not (folder / "checkpoints").exists():
-        return ""
-    return f"lowest mean loss after step {best}: {folder / 'best'}"

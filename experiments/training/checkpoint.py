@@ -33,21 +33,18 @@ _UNREADABLE = ValueError, KeyError, TypeError, AttributeError, EOFError, OSError
 
 
 class Checkpoints:
-    """Saves the checkpoints of one run in the background; keeps the newest two and the best.
-
-    The best is the one that was saved with the lowest loss; of equal ones, the newest.
+    """Saves the checkpoints of one run in the background, and keeps the newest two.
 
     A kill or a full disk leaves the previous checkpoint as it was, because Orbax writes into a
     temporary folder and renames it when all is on disk. On disk a state is a flat dict from path to
     array, which can be read without this project's classes. The array ``digest`` among them is of
-    the config of the run, the step, the loss, and the names, types and numbers of all other arrays.
+    the config of the run, the step, and the names, types and numbers of all other arrays.
     """
 
     def __init__(self, folder: Path):
         _quieten()
         self._folder, self._saving = bucket.absolute(folder), None
         self._damaged: set[int] = set()
-        self._losses: dict[int, float | None] = {}
         run = read_run(folder.parent)
         self._run = None if run is None else json_digest(run["config"])
 
@@ -66,27 +63,20 @@ class Checkpoints:
         """Returns the step of the newest checkpoint, or None."""
         return max(self.steps(), default=None)
 
-    def best_step(self) -> int | None:
-        """Returns the step of the best checkpoint, or None if none has a loss."""
-        losses = {step: loss for step in self.steps() if (loss := self._loss(step)) is not None}
-        return min(reversed(losses), key=losses.__getitem__, default=None)
-
-    def save(self, step: int, state: Any, loss: float | None = None) -> None:
+    def save(self, step: int, state: Any) -> None:
         """Starts saving; returns when the arrays are copied, not when they are on disk.
 
-        The best checkpoint is chosen by ``loss``; without one the checkpoint is never the best.
         Raises the error of the checkpoint before, if that could not be written.
         """
         self.wait()
-        arrays, self._losses[step] = by_path(state), loss
+        arrays = by_path(state)
         self._damaged.discard(step)
         whole = arrays | {_DIGEST: self._digest(step, arrays)}
         context = ocp.Context()
         # Otherwise threads wait for five minutes for a folder that could not be made.
         context.asynchronous.create_directories_asynchronously = False
         with context:
-            path, about = self._folder / str(step), {"loss": loss}
-            self._saving = ocp.save_async(path, whole, custom_metadata=about, overwrite=True)
+            self._saving = ocp.save_async(self._folder / str(step), whole, overwrite=True)
 
     def wait(self) -> None:
         """Waits until everything is on disk, and then removes what is not kept any more."""
@@ -94,7 +84,7 @@ class Checkpoints:
         if saving is None:
             return
         saving.result()
-        kept = {str(step) for step in (*self.steps()[-2:], self.best_step())}
+        kept = {str(step) for step in self.steps()[-2:]}
 
         def tidy():
             for path in self._folder.iterdir():
@@ -126,29 +116,9 @@ class Checkpoints:
             )
         return None
 
-    def best(self, abstract_state: Any) -> tuple[int, Any] | None:
-        """Returns the state with the lowest loss and its step, or None if none has a loss."""
-        step = self.best_step()
-        try:
-            return None if step is None else (step, self._restore(step, abstract_state))
-        except _DamagedError as damage:
-            raise RefusedError(
-                f"{damage}: restore it from a copy, or take the newest one"
-            ) from None
-
-    def _loss(self, step) -> float | None:
-        """Returns the loss that a checkpoint was saved with; None without one that can be read."""
-        if step not in self._losses:
-            path = self._folder / str(step)
-            try:
-                self._losses[step] = ocp.metadata(path).custom_metadata["loss"]
-            except _UNREADABLE:
-                self._losses[step] = None
-        return self._losses[step]
-
     def _restore(self, step, abstract_state):
         path, expected = self._folder / str(step), by_path(abstract_state)
-        saved = _read(path, lambda: dict(ocp.metadata(path).metadata))
+        saved, loss = _read(path, lambda: _about(path))
         if saved.pop(_DIGEST, None) is None:
             raise RefusedError(
                 f"{path} does not say which run and step it is of, as checkpoints of earlier "
@@ -167,20 +137,26 @@ class Checkpoints:
             wanted = expected | {_DIGEST: np.empty(8, np.uint32)}
             arrays = _read(path, lambda: ocp.load(path, wanted))
         state = {name: arrays[name] for name in expected}
-        if (arrays[_DIGEST] != self._digest(step, state)).any():
+        if (arrays[_DIGEST] != self._digest(step, state, loss)).any():
             raise _DamagedError(f"{path} was changed, or is of another run or step")
         return jax.tree.unflatten(jax.tree.structure(abstract_state), [*state.values()])
 
-    def _digest(self, step, arrays) -> np.ndarray:
+    def _digest(self, step, arrays, loss: float | None = None) -> np.ndarray:
         """Returns the SHA-256 of arrays and of what they belong to, uint32 ``[8]``."""
         sums = np.asarray(_sums(arrays)).tolist()
-        about = self._run, step, self._loss(step), kinds(arrays), sums
+        about = self._run, step, loss, kinds(arrays), sums
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).digest()
         return np.frombuffer(digest, np.uint32)
 
 
 class _DamagedError(Exception):
     """Says that a checkpoint cannot be read, or reads as other numbers than were saved."""
+
+
+def _about(path: Path) -> tuple[dict[str, Any], float | None]:
+    """Returns the kinds of the arrays in a checkpoint, and the loss that earlier versions saved."""
+    about = ocp.metadata(path)
+    return dict(about.metadata), (about.custom_metadata or {}).get("loss")
 
 
 def _read(path: Path, compute: Callable[[], Any]) -> Any:

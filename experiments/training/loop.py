@@ -45,8 +45,7 @@ def train(
 ) -> tuple[Transformer, dict[str, Any]]:
     """Trains to the last step, from the newest checkpoint in ``folder`` if there is one.
 
-    It returns the model and a summary: steps, tokens, seconds, final loss, number of parameters,
-    and the step of the best checkpoint, see ``Checkpoints``.
+    It returns the model and a summary: steps, tokens, seconds, final loss, number of parameters.
 
     Args:
       task, recipe, mesh: what is trained, how, and on which devices.
@@ -77,7 +76,6 @@ def train(
         "seconds": run.metrics.last["seconds"],
         "final_loss": run.metrics.last["loss"],
         "parameters": parameter_count(state.model),
-        "best_step": run.checkpoints.best_step(),  # of all that are on disk by now
     }
 
 

@@ -45,9 +45,6 @@ class Run:
         self._learned_at = self.metrics.last.get("learned_at")
         self.is_done = self._is_last(self.first)
         self._before = self.metrics.last.get("seconds", 0.0)
-        # The mean loss since the last regular checkpoint, and the number of losses in it.
-        self._mean_loss = self.metrics.last.get("mean_loss", 0.0)
-        self._losses = int(self.metrics.last.get("mean_of", 0))
 
     def begin(self, at_peak: float | None) -> None:
         """Starts the clock; ``at_peak`` is steps a second at the devices' peak, if it is known."""
@@ -70,8 +67,6 @@ class Run:
         loss, gradient_norm = float(numbers["loss"]), float(numbers["gradient_norm"])
         if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
             raise self._not_finite(f"loss {loss}, gradient norm {gradient_norm} at step {step}")
-        self._losses = self._losses + 1 if (step - 1) % self._recipe.checkpoint_every else 1
-        self._mean_loss += (loss - self._mean_loss) / self._losses
         seconds = time.monotonic() - self._start
         done = step - self.first
         tokens = done * self._recipe.batch_size * self._recipe.length
@@ -88,8 +83,6 @@ class Run:
             self.metrics.write(
                 step=step,
                 loss=loss,
-                mean_loss=self._mean_loss,
-                mean_of=self._losses,
                 gradient_norm=gradient_norm,
                 learning_rate=float(self._recipe.schedule()(step - 1)),  # which made this step
                 tokens_per_second=tokens / seconds,
@@ -110,13 +103,10 @@ class Run:
         if bad := [name for name, value in largest.items() if not np.isfinite(value)]:
             what = f"{bad[0]} is not finite ({len(bad)} of {len(largest)} arrays)"
             raise self._not_finite(f"after step {step} {what}; the state was not saved")
-        # A mean over the few steps before an interruption would be the lowest by chance.
-        is_regular = step % self._recipe.checkpoint_every == 0 or step == self._recipe.steps
-        loss = self._mean_loss if is_regular else None
         self.metrics.flush()  # a run cannot resume from a checkpoint without its line
         check_writable(self.folder / "checkpoints")
         with self._writing():
-            self.checkpoints.save(step, state, loss)  # which first waits for the one before
+            self.checkpoints.save(step, state)  # which first waits for the one before
         self.is_done = self._is_last(step)
 
     def _not_finite(self, what: str) -> FloatingPointError:
@@ -160,10 +150,7 @@ class Run:
         with contextlib.suppress(Exception):  # what is being written may become the last one
             self.checkpoints.wait()
         saved = self.checkpoints.latest_step()
-        best = self.checkpoints.best_step()
         which = f"is of step {saved}" if saved else "does not exist yet"
-        if best not in (None, saved):
-            which += f", the best one of step {best}"
         return f"the last good checkpoint {which}"
 
 

@@ -79,15 +79,6 @@ def test_a_run_that_has_lost_its_metrics_is_not_resumed(left, tmp_path):
         run(tmp_path)
 
 
-def test_the_mean_loss_is_of_all_steps_since_a_regular_checkpoint(tmp_path, uninterrupted):
-    """Also where the interval of checkpoints changes between two starts."""
-    with preempted(3):
-        run(tmp_path, dataclasses.replace(RECIPE, checkpoint_every=2))
-    run(tmp_path, dataclasses.replace(RECIPE, checkpoint_every=6))
-    after_2 = losses(uninterrupted[0])[2:]
-    assert lines(tmp_path)[-1]["mean_loss"] == pytest.approx(np.mean(after_2), rel=1e-5)
-
-
 def test_preemption_saves_the_step_it_stopped_at(tmp_path, uninterrupted):
     with preempted(3):
         run(tmp_path)
