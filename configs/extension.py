@@ -49,8 +49,6 @@ def get_config(preset: str = "small") -> ConfigDict:
     config.tuned = METHODS + ",rope_short"
     config.tuning_steps = (100,)
     config.tuning = defaults(Recipe, leave_out=("length", "steps", "phases"))
-    # The optimizer's moments at the start: "fresh", or "continued" from the checkpoint's.
-    config.optimizer = "fresh"
     PRESETS[one_of("preset", preset, PRESETS)](config)
     return config
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 from jax.sharding import Mesh
 
 from experiments.results.bucket import folder_at
@@ -21,7 +20,7 @@ from experiments.training.loop import abstract_state
 from experiments.training.mesh import make_mesh, state_shardings
 from experiments.training.parameters import parameter_count
 from experiments.training.recipe import Recipe
-from experiments.training.step import State, adam_state
+from experiments.training.step import State
 from experiments.training.text import make_model, spec_of
 from posenc_jax import Encoding, Layers, Transformer
 from posenc_jax.encodings.rotary.frequencies import Default
@@ -106,7 +105,6 @@ class Source:
       train_length: tokens of a sequence that it was trained on.
       config: the config of its run, or the published one.
       digest: a digest of its parameters.
-      adam: Adam's moments of gradients; None for a published model, or after another optimizer.
       tokenizer: the tokenizer of a published model; None if the run's corpus has the tokens.
     """
 
@@ -114,7 +112,6 @@ class Source:
     train_length: int
     config: dict[str, Any]
     digest: str
-    adam: optax.ScaleByAdamState | None = None
     tokenizer: Any = None
 
     @classmethod
@@ -131,16 +128,13 @@ class Source:
             if done < steps:
                 raise ValueError(f"{path} stopped at step {done} of {steps}: finish it first")
             # Plain RoPE has no length of its own, so the length is that of the last training.
-            is_adam = config["train"].get("optimizer", "adamw") == "adamw"
-            length = config["train"]["length"]
-            extras = (adam_state(state) if is_adam else None, None)
-            model = state.model
+            model, length, tokenizer = state.model, config["train"]["length"], None
         else:
             loaded = load(path, shardings=on_mesh(mesh), **(loading or {}))
-            model, config = loaded.model, loaded.config
-            length, extras = config["max_position_embeddings"], (None, loaded.tokenizer)
+            model, config, tokenizer = loaded.model, loaded.config, loaded.tokenizer
+            length = config["max_position_embeddings"]
         rope_of(model, path)
-        return cls(model, length, config, fingerprint(model), *extras)
+        return cls(model, length, config, fingerprint(model), tokenizer)
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -66,34 +66,18 @@ def initial_state(key, init: Callable[[Any], Transformer], recipe: Recipe) -> St
     return State(model, opt_state, jnp.zeros((), jnp.int32))
 
 
-def further_state(
-    model: Transformer, recipe: Recipe, mesh: Mesh, adam: optax.ScaleByAdamState | None = None
-) -> State:
+def further_state(model: Transformer, recipe: Recipe, mesh: Mesh) -> State:
     """Returns the first state of training a trained model further, with copies of its arrays.
 
-    The model is under the encoding that it is trained under from now on, and the recipe's schedule
-    starts from the beginning. ``adam`` has the moments to continue with, from ``adam_state``, used
-    only if the recipe has AdamW. Default: a fresh optimizer.
+    The model is under the encoding that it is trained under from now on. The optimizer is a fresh
+    one, and the recipe's schedule starts from the beginning.
     """
 
-    def build(model, adam):
-        state = initial_state(None, lambda _: jax.tree.map(jnp.copy, model), recipe)
-        if adam is None or recipe.optimizer != "adamw":
-            return state
-        # The moments have the structure of the model under its former encoding.
-        moments = jax.tree.unflatten(
-            jax.tree.structure(adam_state(state)), map(jnp.copy, jax.tree.leaves(adam))
-        )
-        opt_state = optax.tree.set(state.opt_state, ScaleByAdamState=moments)
-        return State(state.model, opt_state, state.step)
+    def build(model):
+        return initial_state(None, lambda _: jax.tree.map(jnp.copy, model), recipe)
 
-    shardings = state_shardings(jax.eval_shape(build, model, adam), mesh)
-    return jax.jit(build, out_shardings=shardings)(model, adam)
-
-
-def adam_state(state: State) -> optax.ScaleByAdamState:
-    """Returns the part of the optimizer's state that holds Adam's moments of gradients."""
-    return optax.tree.get(state.opt_state, "ScaleByAdamState")
+    shardings = state_shardings(jax.eval_shape(build, model), mesh)
+    return jax.jit(build, out_shardings=shardings)(model)
 
 
 def train_step(

@@ -28,7 +28,7 @@ from experiments.results.record import RefusedError, Stored, as_json, difference
 from experiments.results.table import grid, means, select
 from experiments.running.points import Point, trained_points
 from experiments.running.study import Study, recipe_fields
-from experiments.settings import filled, names_in, one_of
+from experiments.settings import filled, names_in
 from experiments.studies.extension.encodings import Methods
 from experiments.studies.extension.evaluations import Documents, Evaluation, Trials
 from experiments.training import text
@@ -39,8 +39,6 @@ from experiments.training.mesh import check_length, state_shardings
 from experiments.training.recipe import Recipe
 from experiments.training.step import further_state
 from experiments.training.windows import check_batch, window_index
-
-OPTIMIZERS = ("fresh", "continued")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +102,6 @@ class Extension(Study):
 
     def check(self):
         config = self.config
-        one_of("optimizer", config["optimizer"], OPTIMIZERS)
         names = dict.fromkeys(name for point in self.points for name in point.schemes)
         self.methods.check(names, self.trials.multiples)
         state_shardings({"model": self.methods.model}, self.mesh)
@@ -133,11 +130,6 @@ class Extension(Study):
     def _check_source(self, source):
         """Raises a ValueError if the checkpoint does not fit the config."""
         name = self.config["checkpoint"]
-        if self.config["optimizer"] == "continued" and source.adam is None:
-            raise ValueError(
-                f"{name} is published without the state of its optimizer, which "
-                "optimizer='continued' needs; give --config.optimizer=fresh"
-            )
         if self.training is None:
             return
         model = self.config["model"] | {"vocab_size": len(source.model.embedding)}
@@ -200,9 +192,8 @@ class Extension(Study):
                 "point first"
             )
         finished, run = files
-        digest, optimizer = finished["training"]["digest"], self.config["optimizer"]
         return {
-            "start": {"digest": digest, "optimizer": optimizer},
+            "start": {"digest": finished["training"]["digest"]},
             "train_length": self.methods.train_length,
             "encoding": self.methods.keywords(point.scheme, self.config["target"]),
             "model": run["config"]["model"],
@@ -221,8 +212,7 @@ class Extension(Study):
         def tuned():
             source = self.source(point.seed)
             model = self._under(point, source.model)
-            adam = source.adam if self.config["optimizer"] == "continued" else None
-            return further_state(model, self.recipe_of(point), self.mesh, adam)
+            return further_state(model, self.recipe_of(point), self.mesh)
 
         return tuned if isinstance(point, Tuned) else None
 

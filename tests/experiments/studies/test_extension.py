@@ -104,7 +104,7 @@ def test_tuning_starts_from_the_trained_model_and_says_so(finished, corpus, tmp_
     workdir, _, _ = finished
     state, _ = load_run(workdir / "runs/rope/seed0")
     run = json.loads((workdir / "runs/yarn/steps2/seed0/run.json").read_text())["config"]
-    assert run["start"] == {"digest": fingerprint(state.model), "optimizer": "fresh"}
+    assert run["start"] == {"digest": fingerprint(state.model)}
     assert run["train"]["length"] == 64 and run["train_length"] == 32
     drope = json.loads((workdir / "runs/drope/steps2/seed0/run.json").read_text())["config"]
     assert drope["train"]["length"] == 32
