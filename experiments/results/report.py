@@ -1,14 +1,15 @@
 """Writes the report of a study: one page for every kind, ``report.html``, and its numbers.
 
-A study is what ``Reported`` describes. ``page`` makes other pages that look the same.
+A study is a subclass of ``Reported``. ``page`` makes other pages that look the same.
 """
 
+import abc
 import base64
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
@@ -27,8 +28,8 @@ COMPARISONS = "comparisons.csv"
 _COSTS = ["parameters", "steps", "tokens", "seconds", "final_loss"]
 
 
-class Reported(Protocol):
-    """Describes what a study gives to its report.
+class Reported(abc.ABC):
+    """Is what has a report: a study, or several studies together.
 
     Attributes:
       title: the heading of the page.
@@ -40,29 +41,41 @@ class Reported(Protocol):
     workdir: Path
     console: Console
 
+    @abc.abstractmethod
     def frame(self) -> pd.DataFrame:
-        """Returns all that was measured, see ``table.py``."""
+        """Returns all that was measured as a tidy table, see ``table.py``."""
 
-    def comparisons(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Returns comparisons of schemes, as ``comparisons.compared`` does, or an empty table."""
-
-    def tables(self, frame: pd.DataFrame, comparisons: pd.DataFrame) -> list[Table]:
-        """Returns the tables that are shown; the first one is printed too."""
-
-    def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
-        """Returns the figures that are shown, by file names without ending."""
-
+    @abc.abstractmethod
     def about(self, command: str) -> dict[str, Any]:
         """Returns how the results were made."""
 
-    def costs(self) -> list[dict[str, Any]]:
-        """Returns what each training has cost."""
-
+    @abc.abstractmethod
     def failures(self) -> list[dict[str, Any]]:
         """Returns the scheme, the seed and the reason of each run that failed."""
 
+    @abc.abstractmethod
     def holes(self) -> list[str]:
         """Returns a line for each run that lacks a part of what the config asks for."""
+
+    def comparisons(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Returns comparisons of schemes, as ``comparisons.compared`` does; by default none."""
+        return pd.DataFrame()
+
+    def tables(self, frame: pd.DataFrame, comparisons: pd.DataFrame) -> list[Table]:
+        """Returns the tables that are shown, by default none; the first one is printed too."""
+        return []
+
+    def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
+        """Returns the figures that are shown by file names without ending, by default none."""
+        return {}
+
+    def costs(self) -> list[dict[str, Any]]:
+        """Returns what each training has cost; by default nothing is told."""
+        return []
+
+    def write_report(self, command: str) -> Path:
+        """Prints and writes the report of all that is finished, and returns its path."""
+        return write(self, command)
 
 
 class Section(NamedTuple):

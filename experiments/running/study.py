@@ -12,13 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jax.sharding import Mesh
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments.results import report
 from experiments.results.bucket import is_in_bucket
 from experiments.results.environment import environment
 from experiments.results.locks import claimed
@@ -32,8 +29,8 @@ from experiments.results.record import (
     open_run,
     write_json,
 )
+from experiments.results.report import Reported
 from experiments.results.seal import check_metrics, write_evaluation
-from experiments.results.table import Table
 from experiments.running.finished import Finished, missing_in, of_schemes
 from experiments.running.points import Point
 from experiments.training.loop import abstract_state, train
@@ -47,14 +44,13 @@ from posenc_jax.model.transformer import ROWS
 _FREE_TO_CHANGE = ("log_every", "checkpoint_every", "tensorboard", "wandb", "profile_steps")
 
 
-class Study(Finished):
+class Study(Finished, Reported):
     """Trains and evaluates points; a study is a subclass, which has the abstract methods.
 
     It makes the ``points``, and the ``recipe`` by which each is trained. Points that are finished
-    in ``workdir`` are not run again. A subclass has the ``title`` of its report.
+    in ``workdir`` are not run again. A subclass says what the report shows, see ``Reported``.
     """
 
-    title: str
     recipe: Recipe
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
@@ -75,27 +71,7 @@ class Study(Finished):
     def print_point(self, point: Point, evaluation: dict[str, Any]) -> None:
         """Prints the results of a point."""
 
-    @abc.abstractmethod
-    def frame(self) -> pd.DataFrame:
-        """Returns all that was measured as a tidy table, see ``results/table.py``."""
-
-    @abc.abstractmethod
-    def comparisons(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Returns comparisons of schemes, as ``comparisons.compared`` does, or an empty table."""
-
-    @abc.abstractmethod
-    def tables(self, frame: pd.DataFrame, comparisons: pd.DataFrame) -> list[Table]:
-        """Returns the tables of the report; the first one is printed too."""
-
-    @abc.abstractmethod
-    def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
-        """Returns the figures of the report, by file names without ending."""
-
     # What a study may say.
-
-    def write_report(self, command: str) -> Path:
-        """Prints the tables of all finished points, writes their report and returns its path."""
-        return report.write(self, command)
 
     def stages(self) -> list[list[Point]]:
         """Returns the points by stage; a point needs only points of earlier stages."""

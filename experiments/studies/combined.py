@@ -4,25 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from rich.console import Console
 
 from experiments.registry import make_experiment
-from experiments.results import report
 from experiments.results.environment import environment_of
-from experiments.results.table import Table
+from experiments.results.report import Reported
 
 
-class Studies:
+class Studies(Reported):
     """Runs the experiments in ``config.studies``; see ``make_experiment`` for the arguments.
 
     Each runs in a folder of its own in the workdir, one after the other. A study that several
-    configs have is run only once if its name and the workdir are the same. A subclass has the
-    ``title`` and the other methods of ``report.Reported``.
+    configs have is run only once if its name and the workdir are the same. The report says nothing
+    of costs, because the models of several studies have different sizes.
     """
-
-    title: str
 
     def __init__(self, config: ConfigDict, workdir: Path, console: Console):
         self.config = config.to_dict()
@@ -40,18 +36,6 @@ class Studies:
         frames = [part.frame().assign(study=name) for name, part in self.parts.items()]
         return pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
 
-    def comparisons(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Returns no comparisons; a subclass may have some."""
-        return pd.DataFrame()
-
-    def tables(self, frame: pd.DataFrame, comparisons: pd.DataFrame) -> list[Table]:
-        """Returns no tables; a subclass has some."""
-        return []
-
-    def figures(self, frame: pd.DataFrame) -> dict[str, Figure]:
-        """Returns no figures; a subclass may have some."""
-        return {}
-
     def about(self, command: str) -> dict[str, Any]:
         """Returns what the first study says about how results were made, and where all were."""
         first, *_ = self.parts.values()
@@ -62,10 +46,6 @@ class Studies:
         """Returns the schemes that read a model which another scheme has trained."""
         points = (point for part in self.parts.values() for point in part.points)
         return {name for point in points for name in point.extensions}
-
-    def costs(self) -> list[dict[str, Any]]:
-        """Returns no costs: the models of several studies have different sizes."""
-        return []
 
     def failures(self) -> list[dict[str, Any]]:
         """Returns the runs that failed, each with the name of its study."""
@@ -78,7 +58,3 @@ class Studies:
     def holes(self) -> list[str]:
         """Returns what finished runs lack."""
         return [f"{name}: {words}" for name, part in self.parts.items() for words in part.holes()]
-
-    def write_report(self, command: str) -> Path:
-        """Writes the report of all finished points and returns its path."""
-        return report.write(self, command)

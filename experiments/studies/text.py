@@ -16,7 +16,6 @@ from experiments.config import own_defaults
 from experiments.evaluation import lengths
 from experiments.progress import stage
 from experiments.results import lengths as lengths_of_texts
-from experiments.results import report
 from experiments.results.table import select
 from experiments.running.points import Point, trained_points
 from experiments.running.study import Study
@@ -180,9 +179,6 @@ class Comparison(Study):
         """Returns records of losses, with ``where`` they are from and the losses in other units."""
         size = self.corpus.bytes_per_token
         return [where | record | lengths.in_other_units(record["loss"], size) for record in scored]
-
-    def write_report(self, command):
-        return report.write(self, command)
 
     def print_point(self, point, evaluation):
         lengths.print_losses(point.schemes, evaluation["records"], self.console)
