@@ -160,14 +160,10 @@ def read(packed: Path) -> dict[str, dict[str, bytes]]:
     return points
 
 
-def evaluations(packed: Path) -> list[dict[str, Any]]:
-    """Returns the results of all points of an archive."""
-    return [json.loads(files[FILES[-1]]) for files in read(packed).values()]
-
-
 def records(packed: Path) -> list[dict[str, Any]]:
     """Returns what was measured at all points of an archive, one record for each number."""
-    return [record for evaluation in evaluations(packed) for record in evaluation["records"]]
+    evaluations = (json.loads(files[FILES[-1]]) for files in read(packed).values())
+    return [record for evaluation in evaluations for record in evaluation["records"]]
 
 
 def measured(workdir: Path) -> list[dict[str, Any]]:

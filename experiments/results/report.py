@@ -33,13 +33,15 @@ class Reported(abc.ABC):
 
     Attributes:
       title: the heading of the page.
-      workdir: the folder of the report.
+      workdir: the folder of the runs.
       console: where its first table is printed.
+      folder_of_report: the folder of its report within the workdir, by default the workdir itself.
     """
 
     title: str
     workdir: Path
     console: Console
+    folder_of_report = ""
 
     @abc.abstractmethod
     def frame(self) -> pd.DataFrame:
@@ -119,12 +121,11 @@ def drawn(svg: str, title: str = "", caption: str = "") -> Section:
     return Section(title, figure=source, caption=caption)
 
 
-def write(study: Reported, command: str, folder: Path | None = None) -> Path:
+def write(study: Reported, command: str) -> Path:
     """Prints the first table of a study, writes its report, and returns the path of the page.
 
-    The report goes into ``folder``, by default the workdir. Beside the page are
-    ``results.csv.gz``, ``comparisons.csv`` and the figures. Raises a ValueError if there is nothing
-    to report, or if two records claim the same measurement.
+    Beside the page are ``results.csv.gz``, ``comparisons.csv`` and the figures. Raises a ValueError
+    if there is nothing to report, or if two records claim the same measurement.
     """
     frame, failures = study.frame(), study.failures()
     if frame.empty and not failures:
@@ -166,7 +167,7 @@ def write(study: Reported, command: str, folder: Path | None = None) -> Path:
     }
     if len(comparisons):
         files[COMPARISONS] = comparisons.to_csv(index=False, float_format="%.6g")
-    folder = folder or study.workdir
+    folder = study.workdir / study.folder_of_report
     write_files(folder, files)
     return folder / "report.html"
 

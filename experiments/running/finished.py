@@ -131,13 +131,15 @@ class Finished(abc.ABC):
     def costs(self) -> list[dict[str, Any]]:
         """Returns what the training of each chosen point has cost, once for each of its schemes.
 
-        A cost has ``scheme``, and ``trained``, the scheme of its checkpoint.
+        A cost has ``scheme``, and ``trained``, the scheme of its checkpoint. A model that was given
+        has none.
         """
         finished = [(p, evaluation) for p in self.chosen() if (evaluation := self.finished(p))]
         return [
             evaluation["training"] | {"scheme": scheme, "trained": point.label}
             for point, evaluation in finished
             for scheme in (point.label, *_extensions_in(evaluation, point))
+            if evaluation["training"]["tokens"]
         ]
 
     def failures(self) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from experiments.results import lengths, panels, report, table
+from experiments.results import lengths, panels, table
 from experiments.results.comparisons import compared, margins, marks
 from experiments.results.table import Table, grid, select
 from experiments.studies.combined import Studies
@@ -19,6 +19,7 @@ class Atlas(Studies):
     """
 
     title = "Every scheme on every question"
+    folder_of_report = "atlas"  # the workdir is that of the claims too: both read the same studies
 
     def frame(self):
         language = self.parts["language"]
@@ -54,10 +55,6 @@ class Atlas(Studies):
     def figures(self, frame):
         text = select(frame, study="language")
         return self.parts["language"].figures(text) if (text["measure"] == "last").any() else {}
-
-    def write_report(self, command):
-        # The workdir is that of the claims too, because both read the same studies.
-        return report.write(self, command, self.workdir / "atlas")
 
 
 def gains_table(text: pd.DataFrame, comparisons: pd.DataFrame) -> Table:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.evaluation import mechanisms
-from experiments.results import archive, report
+from experiments.results import archive
 from experiments.results.ledger import RULE, Answers, measured, tested
 from experiments.results.record import write_files
 from experiments.results.statistics import with_margin
@@ -21,6 +21,7 @@ class Claims(Studies):
     """Runs the studies that claims need besides the atlas' own; see ``configs/claims.py``."""
 
     title = "Published claims"
+    folder_of_report = "claims"  # the workdir is that of the atlas too: both read the same study
 
     def _measured(self) -> tuple[pd.DataFrame, list[str]]:
         records = {
@@ -50,11 +51,9 @@ class Claims(Studies):
         return [claims_table(numbers), sayings_table(numbers), numbers_table(numbers)]
 
     def write_report(self, command):
-        # The workdir is that of the atlas too, because both read the same study.
-        folder = self.workdir / "claims"
         verdicts = tested(CLAIMS, self.frame()).to_csv(index=False, float_format="%.6g")
-        write_files(folder, {VERDICTS: verdicts})
-        return report.write(self, command, folder)
+        write_files(self.workdir / self.folder_of_report, {VERDICTS: verdicts})
+        return super().write_report(command)
 
 
 def claims_table(numbers: pd.DataFrame) -> Table:

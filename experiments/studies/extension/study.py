@@ -275,9 +275,6 @@ class Extension(Study):
     def about(self, command):
         return super().about(command) | self.about_corpus(self.corpus)
 
-    def costs(self):
-        return [run for run in super().costs() if run["tokens"]]
-
     def frame(self):
         return tidy(self.config["experiment"], self.all_of("records"))
 

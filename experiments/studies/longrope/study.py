@@ -129,9 +129,6 @@ class LongRoPESearch(Study):
         more = {"tuning": self.all_of("tuning")}
         return super().about(command) | self.about_corpus(self.plan.corpus) | more
 
-    def costs(self):
-        return [run for run in super().costs() if run["tokens"]]
-
     def frame(self):
         plan, rows = self.plan, []
         lengths = {"near": plan.near, "far": plan.far, "short": plan.train_length}

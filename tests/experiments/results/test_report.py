@@ -29,7 +29,7 @@ def text_records(slopes=SLOPES, seeds=3, **more):
     return records
 
 
-class Study:
+class Study(report.Reported):
     """Is the smallest study that has a report."""
 
     title = "A < study"
@@ -45,9 +45,6 @@ class Study:
             for seed, v in enumerate(values)
         ]
         return table.tidy("small", rows)
-
-    def comparisons(self, frame):
-        return pd.DataFrame()
 
     def tables(self, frame, comparisons):
         return [table.grid(frame, "The <loss>", caption="Lower is better.")]
