@@ -1,30 +1,22 @@
 """Submits an experiment to Kubernetes as one JobSet, whose groups of jobs are the stages."""
 
 import dataclasses
-import itertools
+import functools
+import json
 import math
-from typing import Any
+from pathlib import Path
 
-import yaml
+import jinja2
 
-from experiments.running.submit import Backend, Job
+from experiments.running.submit import Backend
 
-# All pods of a job go to one node pool, which is one TPU slice. Without this, points that start at
-# the same time may each get hosts of several slices, whose chips are not connected.
-_ON_ONE_SLICE = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
-_GRACE = 120  # seconds that a pod has for its last checkpoint
+_MANIFEST = Path(__file__).with_name("jobset.yaml")
 _PORT = 1234  # of the first process of a point
-# Where a pod finds the number of its point, and of its host.
-_POINT = "metadata.labels['jobset.sigs.k8s.io/job-index']"
-_HOST = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 
 @dataclasses.dataclass(frozen=True)
 class JobSet(Backend):
-    """Creates a JobSet with a job for each point, and a pod on each host of the point.
-
-    A pod that ends with status 1 or 2 ends the JobSet. After any other end, such as a preemption,
-    an eviction or a kill, all hosts of its point start again from the last checkpoint.
+    """Creates the JobSet in ``jobset.yaml``: a job for each point, and a pod on each host of it.
 
     Attributes:
       image: the container image, with the repository as its working folder.
@@ -51,35 +43,22 @@ class JobSet(Backend):
     file_name = "jobset.yaml"
 
     def file(self, job):
-        return yaml.safe_dump(self.manifest(job), sort_keys=False)
+        job.check_place("jobset", claim=self.claim)
+        self._check_topology()
+        environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
+        # A string of JSON is one of YAML too.
+        environment.filters["json"] = functools.partial(json.dumps, ensure_ascii=False)
+        return environment.from_string(_MANIFEST.read_text()).render(
+            settings=self,
+            name=job.name,
+            stages=job.stages,
+            commands={stage: self._command(job, stage) for stage in job.stages},
+            workdir=str(job.workdir),
+        )
 
     def command(self, job, path):
         # "apply" would leave a JobSet that has ended as it is, and start nothing.
         return ["kubectl", "create", "-f", path]
-
-    def manifest(self, job: Job) -> dict[str, Any]:
-        """Returns the JobSet."""
-        job.check_place("jobset", claim=self.claim)
-        self._check_topology()
-        stages = [self._stage(job, stage, points) for stage, points in job.stages.items()]
-        for before, stage in itertools.pairwise(stages):
-            stage["dependsOn"] = [{"name": before["name"], "status": "Complete"}]
-        fatal = {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
-        rules = [{"name": "fatal"} | fatal, {"name": "lost", "action": "RestartJob"}]
-        return {
-            "apiVersion": "jobset.x-k8s.io/v1alpha2",
-            "kind": "JobSet",
-            "metadata": {
-                "name": job.name,
-                "namespace": self.namespace,
-                "labels": {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {},
-                "annotations": _ON_ONE_SLICE if self.topology and self.hosts > 1 else {},
-            },
-            "spec": {
-                "failurePolicy": {"maxRestarts": self.max_restarts, "rules": rules},
-                "replicatedJobs": stages,
-            },
-        }
 
     def _check_topology(self):
         """Raises a ValueError unless the hosts have the chips of the slice together.
@@ -100,48 +79,6 @@ class JobSet(Backend):
                 f"the chips of a point, and --resource=hosts={self.hosts} with "
                 f"--resource=chips={self.chips} have {chips}"
             )
-
-    def _stage(self, job, stage, points) -> dict[str, Any]:
-        failed = {"operator": "In", "values": [1, 2]}
-        hosts = {
-            "parallelism": self.hosts,
-            "completions": self.hosts,
-            "completionMode": "Indexed",
-            "backoffLimit": 0,
-            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": failed}]},
-            "template": {"spec": self._pod(job, stage)},
-        }
-        return {"name": f"stage{stage}", "replicas": points, "template": {"spec": hosts}}
-
-    def _pod(self, job, stage) -> dict[str, Any]:
-        is_tpu = bool(self.topology)
-        chips = {"google.com/tpu" if is_tpu else "nvidia.com/gpu": self.chips}
-        kind = "gke-tpu-accelerator" if is_tpu else "gke-accelerator"
-        selector = {f"cloud.google.com/{kind}": self.accelerator}
-        if is_tpu:
-            selector["cloud.google.com/gke-tpu-topology"] = self.topology
-        variables = {"POINT": _POINT, "HOST": _HOST}
-        container = {
-            "name": "point",
-            "image": self.image,
-            "command": self._command(job, stage),
-            "env": [
-                {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-                for name, path in variables.items()
-            ],
-            "resources": {"limits": chips},
-        }
-        pod = {
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": _GRACE,
-            "nodeSelector": selector,
-            "containers": [container],
-        }
-        if self.claim:
-            volume = {"claimName": self.claim}
-            pod["volumes"] = [{"name": "workdir", "persistentVolumeClaim": volume}]
-            container["volumeMounts"] = [{"name": "workdir", "mountPath": str(job.workdir)}]
-        return pod
 
     def _command(self, job, stage) -> list[str]:
         # Kubernetes replaces $(HOST) by the value of the variable, and "$$" by "$".

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from tiny_runs import (
     ENDLESS,
     by_hand,
@@ -42,7 +43,8 @@ def by_kubernetes(count):
     """Returns the flags and the environment of each pod of a JobSet, with all pods on this host."""
     settings = ["image=i", "accelerator=a", f"hosts={count}", "claim=disk"]
     job = submit.Job(("python", "launch.py"), {0: 1}, Path("/results"))
-    (stage,) = submit.make_backend("jobset", settings).manifest(job)["spec"]["replicatedJobs"]
+    manifest = yaml.safe_load(submit.make_backend("jobset", settings).file(job))
+    (stage,) = manifest["spec"]["replicatedJobs"]
     (container,) = stage["template"]["spec"]["template"]["spec"]["containers"]
     _, _, *flags = container["command"]
     (first,) = (flag for flag in flags if flag.startswith("--coordinator="))
