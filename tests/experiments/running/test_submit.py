@@ -138,7 +138,6 @@ def test_sky(job):
     ("backend", "settings", "message"),
     [
         ("pbs", [], "--backend='pbs'"),
-        ("slurm", ["gpus=8"], "--resource='gpus=8'"),
         ("slurm", ["nodes=two"], "--resource=nodes=two"),
         ("slurm", ["partition=a\n#SBATCH --wrap=rm"], "--resource='partition"),
         ("jobset", ["image=i"], "--resource=accelerator="),

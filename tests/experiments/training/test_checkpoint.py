@@ -141,13 +141,10 @@ def emptied(folder):
 
 DAMAGE = {
     "numbers": ("state/**/d/*", flipped),
-    "half of the numbers": ("state/**/d/*", cut_off),
     "no numbers": ("state/**/d/*", Path.unlink),
-    "manifest": ("state/manifest.ocdbt", flipped),
     "no manifest": ("state/manifest.ocdbt", Path.unlink),
     "metadata": ("state/_METADATA", cut_off),
     "metadata of arrays": ("state/array_metadatas/process_0", cut_off),
-    "nothing": ("state", shutil.rmtree),
 }
 
 
