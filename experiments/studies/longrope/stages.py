@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -53,24 +53,13 @@ from posenc_jax.encodings.rotary.frequencies.base import Default
 from posenc_jax.encodings.rotary.longrope import LongRoPE
 
 
-class Row(NamedTuple):
-    """Holds one line of a table: a model, under RoPE, and an encoding that it is measured under.
-
-    ``kind`` is "method" for a known one, "start" for a starting point of a search, "found" for the
-    result of a search, and "tuned" for a fine-tuned model under the encoding it was tuned with.
-    """
-
-    kind: str
-    model: Transformer
-    encoding: Searched
-
-
 class Stages:
     """Extends one model under one seed, and holds the results so far.
 
     Attributes:
-      rows: the encodings to score, by table and name. Tables are "near", the length of the first
-        extension, "far", that of the second, and "short", the train length.
+      rows: the models to score, by table and name, each with the encoding that it is under then.
+        Tables are "near", the length of the first extension, "far", that of the second, and
+        "short", the train length.
       searches: for each search its name, seeds, losses by generation, and the best candidate.
       tuning: for each fine-tuned model its name, and the summary of ``train``.
       best: the best genome of each search.
@@ -82,7 +71,7 @@ class Stages:
         self.folder = study.folder(point)
         self.mesh, self.console = study.mesh, study.console
         self.model, self.rope = model, rope_of(model, point.name)
-        self.rows: dict[tuple[str, str], Row] = {}
+        self.rows: dict[tuple[str, str], tuple[Transformer, Searched]] = {}
         self.searches: list[dict[str, Any]] = []
         self.tuning: list[dict[str, Any]] = []
         self.best: dict[str, Genome] = {}
@@ -91,10 +80,10 @@ class Stages:
     def run(self) -> dict[str, Any]:
         """Runs all stages of the plan and returns the results, as values of JSON."""
         rope = under_rule(self.rope, Default())
-        self._row("short", "rope", "method", self.model, rope)
-        self._row("near", "rope", "method", self.model, rope)
+        self._row("short", "rope", self.model, rope)
+        self._row("near", "rope", self.model, rope)
         for name, rule in self.plan.rules(self.plan.train_length).items():
-            self._row("near", name, "method", self.model, under_rule(self.rope, rule))
+            self._row("near", name, self.model, under_rule(self.rope, rule))
         for name in STAGES:
             if name in self.plan.stages:
                 getattr(self, f"_{name}")()
@@ -119,7 +108,7 @@ class Stages:
     def _progressive(self):
         plan, first = self.plan, self.best["longrope"]
         self.tuned = self._tune("tuned", Tuning, first)
-        self._row("near", "longrope, tuned", "tuned", self.tuned, self._under(first, plan.factor))
+        self._row("near", "longrope, tuned", self.tuned, self._under(first, plan.factor))
         # The known methods and the search extend the tuned model, whose pairs are slower already.
         seeds = {
             name: factors * np.array(first.factors)
@@ -131,7 +120,7 @@ class Stages:
         for name, rule in plan.rules(plan.near).items():
             attention = attention_of(self.rope, rule) * self._attention(plan.factor)
             method = Searched.of(self.rope, space.seeds[name], attention)
-            self._row("far", name, "method", self.tuned, method)
+            self._row("far", name, self.tuned, method)
         self._search("progressive", "far", self.tuned, space)
 
     def _short(self):
@@ -142,24 +131,24 @@ class Stages:
         largest = max(1 + (factors[-1] - 1) / 2, 1 + 10 * plan.budget.step)
         space = Space(seeds, largest, plan.budget.halved(), 0, self._most_start_tokens)
         long = self._under(self.best["longrope"], plan.factor)
-        self._row("short", "tuned, long factors", "method", self.tuned, long)
+        self._row("short", "tuned, long factors", self.tuned, long)
         self._search("short", "short", self.tuned, space)
 
     def _mixed(self):
         genome = self.best["longrope2"]
         model = self._tune("mixed", MixedWindows, genome)
         under = self._under(genome, self.plan.factor)
-        self._row("near", "longrope2, mixed", "tuned", model, under)
+        self._row("near", "longrope2, mixed", model, under)
         rope = under_rule(self.rope, Default())
-        self._row("short", "longrope2, mixed", "tuned", model, rope)
+        self._row("short", "longrope2, mixed", model, rope)
 
     @property
     def _most_start_tokens(self) -> int:
         """Returns the most tokens at the start that stay as in RoPE: a 16th of the train length."""
         return self.plan.train_length // 16
 
-    def _row(self, group, scheme, kind, model, encoding):
-        self.rows.setdefault((group, scheme), Row(kind, model, encoding))
+    def _row(self, group, scheme, model, encoding):
+        self.rows.setdefault((group, scheme), (model, encoding))
 
     def _factors(self, length) -> dict[str, np.ndarray]:
         rules = self.plan.rules(length)
@@ -218,8 +207,8 @@ class Stages:
         # The table of short texts has rows of the model before it was tuned too.
         prefix = "tuned, " if group == "short" else ""
         for seed, genome in space.seeds.items():
-            self._row(group, f"{prefix}{seed} (start)", "start", model, self._under(genome, times))
-        self._row(group, prefix + name, "found", model, self._under(best.genome, times))
+            self._row(group, f"{prefix}{seed} (start)", model, self._under(genome, times))
+        self._row(group, prefix + name, model, self._under(best.genome, times))
 
     def _tune(self, name, kind, genome) -> Transformer:
         """Fine-tunes the model under a genome's factors, or continues where that was stopped.
@@ -269,21 +258,21 @@ class Stages:
             stage(f"{self.name}  score", len(self.rows), self.console) as advance,
         ):
             for (group, scheme), row in self.rows.items():
-                score = functools.partial(self._losses, group, row)
-                record = {"group": group, "scheme": scheme, "kind": row.kind}
+                score = functools.partial(self._losses, group, *row)
+                record = {"group": group, "scheme": scheme}
                 records.append(record | stored.get(f"{group}, {scheme}", score))
                 advance(scheme)
         return records
 
-    def _losses(self, group: str, row: Row) -> dict[str, float]:
+    def _losses(self, group: str, model: Transformer, encoding: Searched) -> dict[str, float]:
         plan, trials = self.plan, self.plan.trials
         length = plan.far if group == "far" else plan.near
         documents_NL = plan.documents(trials.split, length, trials.documents)
         if group == "short":
             # The last tokens of the longer documents, so that both tables score the same tokens.
             documents_NL = documents_NL[:, -plan.train_length - 1 :]
-        scorer = Scorer(row.model, self.mesh, trials.batch_tokens)
-        layers = in_place_of_rope(row.model, row.encoding)
+        scorer = Scorer(model, self.mesh, trials.batch_tokens)
+        layers = in_place_of_rope(model, encoding)
         losses_NL = scorer(documents_NL, layers)
         last_NL = losses_NL[:, -trials.last_tokens :]
         numbers = {"loss": float(losses_NL.mean()), "last_loss": float(last_NL.mean())}
