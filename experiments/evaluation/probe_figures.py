@@ -53,7 +53,7 @@ def _attention(numbers: dict[str, Any], train_length: int) -> Figure:
 def _offsets(numbers: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(5.6, 2.7), layout="constrained")
     axes = figure.add_subplot()
-    # Evenly spaced, because random offsets may be close to multiples of the length.
+    # Evenly spaced, because most offsets are small beside the largest.
     place, change = np.arange(len(numbers["offset"])), numbers["change"]
     axes.errorbar(place, change, numbers["stderr"], color=COLOURS[0], marker="o", capsize=2)
     lost = place[~np.isfinite(change)]
