@@ -1,7 +1,6 @@
 """Asks for the result of an algorithm, whose steps grow with the length (2305.19466)."""
 
 import abc
-import math
 
 import numpy as np
 
@@ -56,38 +55,6 @@ class Sort(_Mapped):
 
     def _result(self, given_NS):
         return np.sort(given_NS, axis=1)
-
-    def chances(self, length):
-        """Returns what the order alone gives away: each answer is at least the one before it.
-
-        The best guess is the last answer again, or the symbol after it. Which is more likely
-        depends on how many answers are left, and how often the last one has been read.
-        """
-        size, kinds = (length - 2) // 2, len(SYMBOLS)
-        right = np.zeros(size)
-        right[0] = _least_is_first(size, kinds)
-        # The probability that n of the given symbols are ``first`` or later.
-        likely_N = np.eye(size + 1)[size]
-        n, k = np.indices((size + 1, size + 1))
-        ways_NK = np.vectorize(math.comb, otypes=[float])(n, k)
-        for first in range(kinds):
-            share = 1 / (kinds - first)
-            # The probability that k of n such symbols are ``first``.
-            share_NK = ways_NK * share**k * (1 - share) ** np.maximum(n - k, 0)
-            for count in range(1, size + 1):
-                at_least_K = share_NK[count, ::-1].cumsum()[::-1]
-                read = np.arange(1, count)
-                again = at_least_K[read + 1]
-                next_kind = _least_is_first(count - read, kinds - first - 1)
-                best = np.maximum(again, (at_least_K[read] - again) * next_kind)
-                right[size - count + read] += likely_N[count] * best
-            likely_N = likely_N @ np.where(k <= n, share_NK[n, n - k], 0.0)
-        return right.tolist()
-
-
-def _least_is_first(count, kinds: int):
-    """Returns how likely the least of ``count`` symbols of ``kinds`` is the first of these."""
-    return 1 - (1 - 1 / kinds) ** count if kinds else 0.0
 
 
 class Addition(RowTask):
