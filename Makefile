@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Without this, setuptools warns at every installation of a checkout.
 INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
+NEWEST ?= $(shell for python in python3.14 python3.13 python3.12 python3; \
+	do $$python -c "import ensurepip" 2> /dev/null && echo $$python && break; done)
 WORKDIR ?= runs/small
 # How many processes share the work: one for each core that may be used, at most four.
 WORKERS ?= $(shell $(PYTHON) -c "import os; cores = getattr(os, 'sched_getaffinity', \
@@ -10,7 +12,7 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; cores = getattr(os, 'sched_getaffini
 ARGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: compare demo test test-slow oldest lint parity benchmark tpu-test tpu-check gallery results \
+.PHONY: compare demo test test-slow oldest newest lint parity benchmark tpu-test tpu-check gallery results \
 	site clean
 
 # Trains and evaluates fifteen schemes, then prints the table and the report's path.
@@ -32,14 +34,15 @@ test: $(VENV)/installed lint
 test-slow: $(VENV)/installed tpu-test
 	$(PYTEST) -m slow $(ARGS)
 
-# Installs the wheel beside the oldest packages that setup.py allows, and runs README's first example.
-oldest: build/oldest/bin/pip
-	PYTHONWARNINGS=ignore $< install --quiet . jax==0.10.0 jaxlib==0.10.0 flax==0.12.4
-	awk '/^```/ { if (inside) exit; inside = /python/; next } inside' README.md > build/oldest/example.py
-	cd build/oldest && JAX_PLATFORMS=cpu bin/python example.py && bin/posenc --help
-
-build/oldest/bin/pip:
-	$(PYTHON) -m venv build/oldest
+# Installs the wheel beside the oldest packages that setup.py allows, or beside the newest ones under
+# the newest Python of this machine, and runs README's first example.
+oldest: PINS := jax==0.10.0 jaxlib==0.10.0 flax==0.12.4
+newest: PYTHON := $(NEWEST)
+oldest newest:
+	test -d build/$@ || $(PYTHON) -m venv build/$@
+	PYTHONWARNINGS=ignore build/$@/bin/pip install --quiet . $(PINS)
+	awk '/^```/ { if (inside) exit; inside = /python/; next } inside' README.md > build/$@/example.py
+	cd build/$@ && JAX_PLATFORMS=cpu bin/python example.py && bin/posenc --version
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
