@@ -21,7 +21,7 @@ from experiments.settings import one_of
 from experiments.studies.longrope.plan import STAGES, Trials
 from experiments.studies.longrope.search import Budget
 from experiments.training.recipe import Recipe
-from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 
 
 def get_config(preset: str = "small") -> ConfigDict:
@@ -35,7 +35,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     # Target length over train length; the second extension multiplies the length by it once more.
     config.factor = 8
     config.rope = own_defaults("rope")
-    config.yarn = defaults(YaRN, leave_out=("train_length", "factor"))
+    config.yarn = defaults(YaRNFrequencies, leave_out=("train_length", "factor"))
     config.search = defaults(Budget)
     config.tune = defaults(Recipe, leave_out=("length", "phases"))
     PRESETS[one_of("preset", preset, PRESETS)](config)

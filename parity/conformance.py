@@ -22,7 +22,7 @@ import numpy as np
 from posenc_jax.attention import logits
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.wrapper import innermost
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.rope import RoPE, rotates_by_rule
 from posenc_jax.hf import from_hf
 
 PAGE = Path(__file__).parents[1] / "docs/how-to/conformance.md"
@@ -116,7 +116,7 @@ def vectors(case: Case) -> dict[str, Any]:
 def _rope(encoding: Encoding) -> RoPE:
     """Returns the RoPE inside wrappers, which scale its queries."""
     encoding = innermost(encoding)
-    if type(encoding) is not RoPE:
+    if not rotates_by_rule(encoding):
         raise ValueError(
             f"the config has {type(encoding).__name__}, and vectors are of RoPE alone, under any "
             "rule of frequencies: give a config of another rope_type"

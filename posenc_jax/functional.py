@@ -32,7 +32,7 @@ from posenc_jax.checks import check_one_layer, checked_positions, has_floats, ty
 from posenc_jax.encoding import HOOKS, Encoding, Here, reads_last
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.t5 import check_buckets, t5_bucket
-from posenc_jax.encodings.rotary.frequencies import Frequencies
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.pairs import Pairs, Side
 from posenc_jax.registry import check_scheme, make
@@ -59,7 +59,7 @@ def rope_tables(
       head_dim: how many channels of a head rotate.
       base: base of the frequencies.
       frequencies: a rule of ``posenc_jax.encodings.rotary.frequencies``, such as
-        ``YaRN(train_length=4096, factor=4.0)``; by default the frequencies of RoPE.
+        ``YaRNFrequencies(train_length=4096, factor=4.0)``; by default the frequencies of RoPE.
       length: the length that a rule such as DynamicNTK adapts to; by default one more than the
         largest position of the row.
     """

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,13 +13,10 @@ from flax import nnx
 
 from posenc_jax.checks import check_choice, check_encoding, check_rngs, count_of
 from posenc_jax.encoding import Encoding, check_overrides
-from posenc_jax.encodings.rotary.frequencies import Frequencies
-from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.model.layers import Layers
 from posenc_jax.model.stacking import drawn_together
 
-# One line per scheme: "module:class or function", imported when it is first asked for. A class of
-# Frequencies means RoPE with these frequencies.
+# One line per scheme: "module:class or function", imported when it is first asked for.
 REGISTRY = {
     "nope": "posenc_jax.encoding:Encoding",
     "sinusoidal": "posenc_jax.encodings.absolute.sinusoidal:Sinusoidal",
@@ -222,19 +220,11 @@ def _built(name: str, sizes: dict[str, int], rngs, settings) -> Encoding | Layer
     ]
     if missing:
         raise ValueError(f"make({name!r}, ...) needs {', '.join(missing)}")
-    if _is_rule(build):  # RoPE with this rule of frequencies
-        of_rule = inspect.signature(build).parameters.keys() & arguments.keys()
-        rule = build(**{key: arguments.pop(key) for key in of_rule})
-        build, arguments = RoPE, arguments | {"frequencies": rule}
     encoding = build(**arguments)
     if not isinstance(encoding, Layers):
         check_encoding(encoding)
         check_overrides(encoding)
     return encoding
-
-
-def _is_rule(build: Any) -> bool:
-    return isinstance(build, type) and issubclass(build, Frequencies)
 
 
 def _beneath(over: Encoding | str | Mapping, sizes: dict[str, int], rngs) -> Encoding:
@@ -280,23 +270,19 @@ def own_keywords(name: str) -> tuple[str, ...]:
 
 
 def keywords(build: Callable) -> dict[str, inspect.Parameter]:
-    """Returns the parameters of a scheme's constructor, which ``make`` passes by their names.
-
-    A rule of frequencies takes the parameters of RoPE too.
-    """
-    if _is_rule(build):
-        of_rope = keywords(RoPE)
-        del of_rope["frequencies"]
-        return of_rope | dict(inspect.signature(build).parameters)
+    """Returns the parameters of a scheme's constructor, which ``make`` passes by their names."""
     # The metaclass of nnx.Module hides the constructor's own signature.
-    constructor = build.__init__ if isinstance(build, type) else build  # type: ignore[misc]
-    parameters = inspect.signature(constructor).parameters
+    constructor: Any = build.__init__ if isinstance(build, type) else build  # type: ignore[misc]
+    written = inspect.signature(constructor).parameters.values()
     many = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    return {
-        name: parameter
-        for name, parameter in parameters.items()
-        if name != "self" and parameter.kind not in many
-    }
+    own = {x.name: x for x in written if x.name != "self" and x.kind not in many}
+    inherited: dict[str, inspect.Parameter] = {}
+    for parameter in written:
+        if typing.get_origin(parameter.annotation) is typing.Unpack:
+            (passed_on,) = typing.get_args(parameter.annotation)
+            of_base = keywords(build.__base__)  # type: ignore[attr-defined]
+            inherited = {key: of_base[key] for key in passed_on.__annotations__}
+    return inherited | own
 
 
 def _is_per_layer(build, settings) -> bool:

@@ -53,7 +53,7 @@ def _names(encoding: Encoding) -> list[str]:
     """Returns the names of an encoding and of those beneath it."""
     if isinstance(encoding, Wrapper):
         return [_CLASSES.get(type(encoding).__name__, ""), *_names(encoding.inner)]
-    if type(encoding) is RoPE:
+    if isinstance(encoding, RoPE):
         return [_rotary(encoding)]
     return [_CLASSES.get(type(encoding).__name__, "")]
 
@@ -66,5 +66,4 @@ def _rotary(encoding: RoPE) -> str:
             return "mrope"
         # Time, the first axis, has the slowest pairs in VideoRoPE alone.
         return "videorope" if set(axes[-sections[0] :]) == {0} else "i_mrope"
-    rule = type(encoding.frequencies).__name__
-    return _CLASSES.get(rule, "rope")
+    return _CLASSES.get(type(encoding).__name__, "rope")

@@ -22,7 +22,7 @@ from experiments.config import short_keywords
 from experiments.results.drawing import style
 from experiments.studies import gallery
 from posenc_jax import REGISTRY, make
-from posenc_jax.encodings.rotary.frequencies import YaRN
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.registry import PATTERNS, keywords, lookup
 

@@ -42,7 +42,7 @@ from experiments.training.text import token_losses
 from posenc_jax import Encoding, Transformer, positions
 from posenc_jax.encodings.lib.wrapper import innermost
 from posenc_jax.encodings.rotary.base import Rotary
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.rope import rotates_by_rule
 from posenc_jax.encodings.rotary.xpos import XPos
 
 # Position interpolation is for texts of four times the trained length in most of its paper.
@@ -214,7 +214,7 @@ def contributions(
 
 def _last_products(encoding, tile, rule):
     """Returns the products of the last query and every key, by channel pair; None without RoPE."""
-    if type(encoding) is not RoPE or encoding.rotary_dim < encoding.head_dim:
+    if not rotates_by_rule(encoding) or encoding.rotary_dim < encoding.head_dim:
         return None
     q_NHP, k_NSHP = _as_complex(tile.q[:, -1], encoding), _as_complex(tile.k, encoding)
     return tile.scale * q_NHP[:, :, None] * jnp.conj(k_NSHP).swapaxes(1, 2)

@@ -23,7 +23,7 @@ from experiments.training.recipe import Recipe
 from experiments.training.step import State
 from experiments.training.text import make_model, spec_of
 from posenc_jax import Encoding, Layers, Transformer
-from posenc_jax.encodings.rotary.frequencies import Default
+from posenc_jax.encodings.rotary.frequencies.base import Default
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.pretrained import load
 
@@ -193,8 +193,8 @@ def rope_of(model: Transformer, name: str) -> RoPE:
 
 
 def _kind(encoding) -> str:
-    rule = type(encoding.frequencies).__name__ if isinstance(encoding, RoPE) else "Default"
-    return type(encoding).__name__ + ("" if rule == "Default" else f" ({rule})")
+    is_rope = type(encoding) is RoPE and encoding.frequencies != Default()
+    return type(encoding).__name__ + (f" ({encoding.frequencies})" if is_rope else "")
 
 
 def in_place_of_rope(model: Transformer, encoding: Encoding) -> Layers:

@@ -22,7 +22,7 @@ from experiments.command import exit_status
 from experiments.results.drawing import COLOURS, INK, SOFT, finish, style, svg
 from experiments.results.record import write_files
 from posenc_jax import RoPE, layers_from_hf
-from posenc_jax.encodings.rotary.frequencies import Default
+from posenc_jax.encodings.rotary.frequencies.base import Default
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = ["model", "year", "positions", "base", "rotated"]
@@ -82,9 +82,8 @@ def _is_all(window, length) -> bool:
 
 
 def _extension(rope: RoPE) -> str | None:
-    if type(rope) is not RoPE:
-        return type(rope).__name__
-    return None if isinstance(rope.frequencies, Default) else type(rope.frequencies).__name__
+    scheme = type(rope.frequencies) if type(rope) is RoPE else type(rope)
+    return None if scheme is Default else scheme.__name__
 
 
 def figure(table: pd.DataFrame) -> Figure:

@@ -8,8 +8,9 @@ written as a list: ``Layers([RoPE(...), Encoding(), ...], [128, None, ...])``.
 
 from posenc_jax.checks import check_range, count_of
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.rotary.frequencies import PositionInterpolation, YaRN
 from posenc_jax.encodings.rotary.frequencies.base import checked_base
+from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolation
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import BeamScale, Llama4Temperature
 from posenc_jax.model.layers import Layers
@@ -98,10 +99,10 @@ def dual_base(
     """
     check_range(1, global_factor=global_factor)
     near = RoPE(head_dim=head_dim, base=checked_base(local_base, "local_base"))
-    far = RoPE(
+    far = PositionInterpolation(
         head_dim=head_dim,
         base=checked_base(global_base, "global_base"),
-        frequencies=PositionInterpolation(global_factor),
+        factor=global_factor,
     )
     return _ended(near, far, interval, window)
 
@@ -172,7 +173,7 @@ def global_yarn(
       window: number of keys that a query sees in the other layers, itself included.
     """
     near = RoPE(head_dim=head_dim, base=base)
-    far = RoPE(head_dim=head_dim, base=base, frequencies=YaRN(train_length, factor))
+    far = YaRN(head_dim=head_dim, base=base, train_length=train_length, factor=factor)
     return _ended(near, far, interval, window)
 
 

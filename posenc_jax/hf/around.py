@@ -5,9 +5,9 @@ import dataclasses
 from flax import nnx
 
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
+from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies
 from posenc_jax.encodings.rotary.lerope import LeRoPE
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.rope import RoPE, rotates_by_rule
 from posenc_jax.hf.values import HEADS, Config, whole
 from posenc_jax.registry import make
 
@@ -52,7 +52,7 @@ def mistral_large4(config: Config, encoding: Encoding, rngs: nnx.Rngs | None) ->
 
 
 def _plain_rope(config, encoding) -> RoPE:
-    if type(encoding) is not RoPE or encoding.axes is not None:
+    if not rotates_by_rule(encoding) or encoding.axes is not None:
         raise ValueError(
             f"the rotary section of {config['model_type']!r} gives {type(encoding).__name__}, but "
             "only RoPE of one axis is offered here"

@@ -59,7 +59,8 @@ REFUSED |= {
     "deepseek_v4": "values rotate with the keys, and outputs back. Build that: "
     "posenc_jax.make('value_rope', head_dim=..., rotary_dim=qk_rope_head_dim, base=...), with "
     "base=rope_theta in layers of sliding_attention, and in the others with base="
-    "compress_rope_theta and frequencies=YaRN(..., attention_factor=1.0); attend with its sinks",
+    "compress_rope_theta and frequencies=YaRNFrequencies(..., attention_factor=1.0); attend with "
+    "its sinks",
     "ernie4_5_moe_vl": "its own code has axes that its config does not describe",
     "inkling_text": "its checkpoint has a bias of relative positions. Build it: "
     f"posenc_jax.make('inkling', {_INKLING}1 / head_dim, and more",

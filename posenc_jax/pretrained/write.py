@@ -8,19 +8,17 @@ import numpy as np
 
 from posenc_jax.checks import check_choice
 from posenc_jax.encoding import Encoding
-from posenc_jax.encodings.rotary.frequencies import (
-    NTK,
-    Default,
-    DynamicNTK,
-    Llama3,
-    NTKByParts,
-    NTKCritical,
-    PositionInterpolation,
-    YaRN,
-    geometric,
+from posenc_jax.encodings.rotary.frequencies.base import Default, geometric
+from posenc_jax.encodings.rotary.frequencies.by_parts import NTKByPartsFrequencies
+from posenc_jax.encodings.rotary.frequencies.ntk import (
+    DynamicNTKFrequencies,
+    NTKCriticalFrequencies,
+    NTKFrequencies,
 )
+from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolationFrequencies
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 from posenc_jax.encodings.rotary.longrope import LongRoPE
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.rope import rotates_by_rule
 from posenc_jax.hf.config import part_of_text
 from posenc_jax.hf.pattern import same
 from posenc_jax.hf.values import ORIGINAL, whole
@@ -38,9 +36,9 @@ def _section(encoding, config) -> dict[str, Any]:
     factors at every length.
     """
     if reason := _obstacle(encoding, config):
-        scheme = type(encoding.frequencies if type(encoding) is RoPE else encoding)
         raise ValueError(
-            f"{scheme.__name__} cannot be expressed in transformers' rope_parameters: {reason}"
+            f"{type(encoding).__name__} cannot be expressed in transformers' rope_parameters: "
+            f"{reason}"
         )
     section = {"rope_theta": encoding.base}
     if encoding.rotary_dim != encoding.head_dim:
@@ -52,7 +50,7 @@ def _section(encoding, config) -> dict[str, Any]:
 
 def _obstacle(encoding, config) -> str | None:
     """Returns why transformers cannot express an encoding, or None."""
-    if type(encoding) not in (RoPE, LongRoPE):
+    if not (rotates_by_rule(encoding) or isinstance(encoding, LongRoPE)):
         return (
             "they have RoPE, PI, NTK, dynamic NTK, NTK-by-parts, YaRN, LongRoPE and Llama 3's rule"
         )
@@ -79,7 +77,7 @@ def _obstacle(encoding, config) -> str | None:
         return None
     if encoding.frequencies.adapts(encoding.rotary_dim, encoding.base):
         return "the only rule that adapts to the length is dynamic NTK, and Phi-3 does not have it"
-    inv_freq, _ = encoding.frequencies(encoding.rotary_dim, encoding.base, 1)
+    inv_freq: Any = encoding.frequencies(encoding.rotary_dim, encoding.base, 1)[0]
     if np.all(inv_freq > 0):
         return None
     return f"pair {int(np.argmin(inv_freq > 0))} stands still, and a factor of longrope is finite"
@@ -202,18 +200,18 @@ def _of_type(encoding) -> dict[str, Any] | None:
     match rule:
         case Default():
             return {"rope_type": "default"}
-        case PositionInterpolation():
+        case PositionInterpolationFrequencies():
             return {"rope_type": "linear", "factor": float(rule.factor)}
-        case NTK():
+        case NTKFrequencies():
             larger = base * rule.factor ** (channels / (channels - 2))
             return {"rope_type": "default", "rope_theta": larger}
-        case NTKCritical():
+        case NTKCriticalFrequencies():
             turns = math.log(rule.train_length / (2 * math.pi))
             larger = base ** (1 + math.log(rule.factor) / turns)
             return {"rope_type": "default", "rope_theta": larger}
-        case DynamicNTK():
+        case DynamicNTKFrequencies():
             return {"rope_type": "dynamic", "factor": float(rule.factor)}
-        case YaRN(ramp="index"):
+        case YaRNFrequencies(ramp="index"):
             _, attention_factor = rule(channels, base, rule.train_length)
             return {
                 "rope_type": "yarn",
@@ -223,7 +221,7 @@ def _of_type(encoding) -> dict[str, Any] | None:
                 "beta_slow": float(rule.beta_slow),
                 "truncate": rule.truncate,
             }
-        case Llama3(low_freq_factor=low, high_freq_factor=high) | NTKByParts(alpha=low, beta=high):
+        case NTKByPartsFrequencies(alpha=low, beta=high):
             bounds = {"low_freq_factor": float(low), "high_freq_factor": float(high)}
             return {"rope_type": "llama3", **_stretch(rule), **bounds} if low < high else None
     return None

@@ -13,7 +13,7 @@ from flax import nnx
 
 import posenc_jax
 from posenc_jax import functional
-from posenc_jax.encodings.rotary.frequencies import YaRN
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 from posenc_jax.encodings.wrappers.ultravico import UltraViCo
 
 POSITIONS = jnp.arange(7)[None]
@@ -29,7 +29,7 @@ def initialized(name):
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 def test_tables_and_rotation_are_those_of_attention(layout):
-    rule = YaRN(train_length=4, factor=2.0)
+    rule = YaRNFrequencies(train_length=4, factor=2.0)
     rope = posenc_jax.make("yarn", head_dim=8, train_length=4, factor=2.0, layout=layout)
     cos, sin = functional.rope_tables(POSITIONS, 8, frequencies=rule)
     q, k = (functional.apply_rope(x, cos, sin, layout=layout) for x in (Q, K))

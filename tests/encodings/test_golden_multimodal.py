@@ -11,14 +11,11 @@ from golden_checks import assert_frequencies, by_token, close, rotated
 import posenc_jax
 from posenc_jax import positions as builders
 from posenc_jax.encodings.lib.axes import chunked
-from posenc_jax.encodings.rotary.frequencies import (
-    NTK,
-    Default,
-    Frequencies,
-    PositionInterpolation,
-    YaRN,
-)
+from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies
 from posenc_jax.encodings.rotary.frequencies.by_axis import ByAxis
+from posenc_jax.encodings.rotary.frequencies.ntk import NTKFrequencies
+from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolationFrequencies
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 from posenc_jax.encodings.rotary.riflex import riflex
 from posenc_jax.encodings.wrappers.ultravico import UltraViCo
 from posenc_jax.positions import Film, Text, Vision
@@ -46,7 +43,7 @@ def test_mrope(name, scheme):
         settings["rotary_dim"] = int(params["partial_rotary_factor"] * params["head_dim"])
     if "factor" in params:
         train_length = params["original_max_position_embeddings"]
-        settings["frequencies"] = YaRN(train_length, params["factor"])
+        settings["frequencies"] = YaRNFrequencies(train_length, params["factor"])
     positions = axes_last(arrays["position_ids"]).astype(np.int32)
     for sections in (tuple(params["mrope_section"]), None):
         encoding = posenc_jax.make(scheme, sections=sections, **settings)
@@ -100,7 +97,7 @@ class Between(Frequencies):
     scale: float
 
     def __call__(self, channels, base, length):
-        rules = PositionInterpolation(self.factor), NTK(self.scale)
+        rules = PositionInterpolationFrequencies(self.factor), NTKFrequencies(self.scale)
         return sum(rule(channels, base, length)[0] for rule in rules) / 2, 1.0
 
 
@@ -112,7 +109,7 @@ def test_yarn_v_and_its_baselines(case):
     rope = dict(head_dim=params["head_dim"], base=params["base"])
     scale = (train_length * factor - 1) / (train_length - 1)
     sections = tuple(params["mrope_section"])
-    mrope_pp = ByAxis(chunked(sections), (Default(), Between(factor, scale), NTK(scale)))
+    mrope_pp = ByAxis(chunked(sections), (Default(), Between(factor, scale), NTKFrequencies(scale)))
     stretch = dict(train_length=train_length, factor=factor)
     for key, scheme, settings in (
         ("default", "videorope", {}),

@@ -8,7 +8,7 @@ from flax import nnx
 from golden_checks import ONE_HEAD, as_published, close, float32, layer, load, rates
 
 import posenc_jax
-from posenc_jax.encodings.rotary.frequencies import YaRN
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 
 
 @pytest.mark.parametrize("golden", ["sinks_gqa", "sinks_lse_form", "sinks_window"])
@@ -93,7 +93,7 @@ def frequencies_of(rope):
     if rope["rope_type"] == "default":
         return None
     dials = {key: rope[key] for key in ("beta_fast", "beta_slow", "attention_factor")}
-    return YaRN(rope["original_max_position_embeddings"], rope["factor"], **dials)
+    return YaRNFrequencies(rope["original_max_position_embeddings"], rope["factor"], **dials)
 
 
 @pytest.mark.parametrize(

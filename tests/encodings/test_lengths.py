@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Unpack
 
 import common
 import jax
@@ -14,18 +15,19 @@ from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.alibi_2d import ALiBi2D
 from posenc_jax.encodings.lib import double
 from posenc_jax.encodings.lib.double import Double
-from posenc_jax.encodings.rotary import frequencies
-from posenc_jax.encodings.rotary.frequencies import DynamicNTK, Frequencies, geometric
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies, geometric
+from posenc_jax.encodings.rotary.frequencies.ntk import DynamicNTKFrequencies
 from posenc_jax.encodings.rotary.longrope import LongRoPE, longrope2
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.rope import RoPE, Rotating
+from posenc_jax.registry import REGISTRY, keywords, lookup
 
 ADAPTING = {
     "dynamic_pi": {},
     "dynamic_ntk": {"factor": 2.0},
     "dynamic_yarn": {},
     "longrope": {"factor": 600.0},
-    "resonance": {"frequencies": DynamicNTK(4096)},
-    "time_rope": {"frequencies": DynamicNTK(4096)},
+    "resonance": {"frequencies": DynamicNTKFrequencies(4096)},
+    "time_rope": {"frequencies": DynamicNTKFrequencies(4096)},
 }
 
 
@@ -79,18 +81,19 @@ def test_a_mark_for_padding_is_no_length(name):
         np.testing.assert_array_equal(one[:, :3], other)
 
 
-# Sizes are checked by who takes them, as rules and schemes are built without make too
+# Sizes are checked by who takes them, as schemes are built without make too
 
 LONGROPE = dict(head_dim=8, attention_factor=1.0, factor=2.0)
 
 
-def of_factor_2(rule):
-    """Returns a rule of frequencies, for a factor if it asks for one."""
-    return functools.partial(rule, factor=2.0) if "factor" in rule.__dataclass_fields__ else rule
+def of_rule(name):
+    """Returns the class of a scheme with a rule, for a factor if it asks for one."""
+    factor = {"factor": 2.0} if "factor" in keywords(lookup(name)) else {}
+    return functools.partial(lookup(name), head_dim=8, **factor)
 
 
-RULES = filter(dataclasses.is_dataclass, vars(frequencies).values())
-SIZED = [of_factor_2(rule) for rule in RULES if "train_length" in rule.__dataclass_fields__]
+RULES = [name for name, where in REGISTRY.items() if ".rotary.frequencies." in where]
+SIZED = [of_rule(name) for name in RULES if "train_length" in keywords(lookup(name))]
 SIZED += [functools.partial(scheme, **LONGROPE) for scheme in (LongRoPE, longrope2)]
 
 
@@ -101,22 +104,30 @@ def test_sizes_are_whole_numbers(build):
         common.refuses(f"{size}={wrong}", lambda wrong=wrong: build(**{size: wrong}))
 
 
-# A rule is one class
+# A rule and its encoding
 
 
 @dataclasses.dataclass(frozen=True)
-class Halved(Frequencies):
-    times: float = 2.0
+class HalvedFrequencies(Frequencies):
+    times: float
 
     def __call__(self, channels, base, length):
         return geometric(channels, base) / self.times, 1.0
 
 
-def test_a_class_of_frequencies_in_the_registry_is_an_encoding(monkeypatch):
+class Halved(RoPE):
+    def __init__(self, *, head_dim: int, times: float = 2.0, **rope: Unpack[Rotating]):
+        super().__init__(head_dim=head_dim, frequencies=HalvedFrequencies(times), **rope)
+
+
+def test_an_encoding_with_a_rule_of_its_own_takes_the_keywords_of_rope(monkeypatch):
     monkeypatch.setitem(posenc_jax.REGISTRY, "halved", f"{__name__}:Halved")
     encoding = posenc_jax.make("halved", head_dim=8, base=100.0, times=4.0)
-    assert isinstance(encoding, RoPE) and encoding.frequencies == Halved(4.0)
+    assert encoding.base == 100.0 and encoding.frequencies == HalvedFrequencies(4.0)
     common.refuses("'times'", lambda: posenc_jax.make("halved", head_dim=8, time=4.0), TypeError)
+    common.refuses(
+        "frequencies", lambda: posenc_jax.make("halved", head_dim=8, frequencies=None), TypeError
+    )
 
 
 # Numbers of twice the precision

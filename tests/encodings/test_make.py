@@ -11,7 +11,8 @@ from common import refuses
 from flax import nnx
 
 import posenc_jax
-from posenc_jax.encodings.rotary.frequencies import PositionInterpolation, YaRN
+from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolationFrequencies
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 from posenc_jax.positions import text
 
 PER_LAYER = """
@@ -86,7 +87,7 @@ def test_the_recipe_of_readme_runs_every_scheme(name):
 
 BAD_KEYWORDS = {
     "rope": [{"head_dim": 7}, {"rotary_dim": 10}, {"layout": "neox"}, {"base": 1.0}]
-    + [{"axes": (0, 1)}, {"axes": ()}, {"axes": 1}, {"frequencies": YaRN}],
+    + [{"axes": (0, 1)}, {"axes": ()}, {"axes": 1}, {"frequencies": YaRNFrequencies}],
     "mrope": [{"sections": wrong} for wrong in [(1, 1, 1), (5, -1, 0), (2.0, 1, 1), 4]],
     "i_mrope": [{"order": "thw"}, {"order": (0, 0, 1)}],
     "time_rope": [{"frequencies": "yarn"}],
@@ -155,7 +156,7 @@ def test_missing_arguments_are_named():
 
 def test_a_keyword_may_be_a_number_of_numpy_or_jax():
     factor = posenc_jax.make("pi", head_dim=8, factor=np.int64(4)).frequencies
-    assert factor == PositionInterpolation(4.0)
+    assert factor == PositionInterpolationFrequencies(4.0)
     assert type(common.build("alibi", slope_scale=np.float32(0.5)).slope_scale) is float
     assert common.build("rope", base=jnp.float32(500)).base == 500
 

@@ -10,7 +10,7 @@ import posenc_jax
 from posenc_jax import Side
 from posenc_jax.encodings.lib.angles import cos_sin
 from posenc_jax.encodings.lib.layouts import to_half, to_interleaved
-from posenc_jax.encodings.rotary.frequencies import geometric
+from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.positions import packed, text
 

@@ -10,7 +10,7 @@ from common import close, far
 import posenc_jax
 from posenc_jax import Cache
 from posenc_jax.encodings.lib.wrapper import Wrapper
-from posenc_jax.encodings.rotary.frequencies import PositionInterpolation
+from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolation
 from posenc_jax.encodings.rotary.rope import RoPE
 from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature
 from posenc_jax.positions import text
@@ -87,7 +87,7 @@ def by_hand():
     near, still = rope(), posenc_jax.Encoding()
     rotating = rope(base=5e5, layout="interleaved")
     warm = Llama4Temperature(over=still, floor_scale=7)
-    far = rope(base=1e6, frequencies=PositionInterpolation(8.0))
+    far = PositionInterpolation(head_dim=common.HEAD_DIM, base=1e6, factor=8.0)
     return {
         "irope": ([rotating] * 3 + [warm], [None] * 4, dict(floor_scale=7)),
         "rnope_swa": ([near] * 3 + [still], [6] * 3 + [None], dict(window=6)),
@@ -117,7 +117,7 @@ def test_a_pattern_is_its_layers(name):
 
 def test_a_pattern_that_names_every_layer_under_scan():
     """Blocks run under several bases and windows, in a cache too."""
-    near, far_away = rope(), rope(base=1e6, frequencies=PositionInterpolation(8.0))
+    near, far_away = rope(), PositionInterpolation(head_dim=common.HEAD_DIM, base=1e6, factor=8.0)
     layers = posenc_jax.Layers([near, near, far_away, near, far_away], [5, 5, None, 9, 7])
 
     @jax.jit

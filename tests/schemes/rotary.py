@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from posenc_jax.encodings.rotary import frequencies
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 from schemes.equations import NoPE, Scheme, distances, pairs_of
 
 TRAIN_LENGTH = 32  # what common.build gives
@@ -112,7 +112,7 @@ class Proportional(Rotary):
         return rate / given.get("factor", 1.0), 1.0
 
 
-YARN = frequencies.YaRN(TRAIN_LENGTH, 3.0)
+YARN = YaRNFrequencies(TRAIN_LENGTH, 3.0)
 AXES = {"axes": ((1, 0, 1, 0), (0, 0, 1, 1))}
 
 SCHEMES = {

@@ -14,9 +14,9 @@ from experiments.training.corpus import Corpus
 from experiments.training.recipe import Recipe
 from experiments.training.windows import eval_windows
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies
-from posenc_jax.encodings.rotary.frequencies.ntk import NTK
-from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolation
-from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
+from posenc_jax.encodings.rotary.frequencies.ntk import NTKFrequencies
+from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolationFrequencies
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 
 STAGES = ("longrope", "released", "longrope2", "progressive", "short", "mixed")
 # The stage whose result each of these stages begins with.
@@ -111,7 +111,7 @@ class Plan:
     def rules(self, length: int) -> dict[str, Frequencies]:
         """Returns the known methods by name, for an extension of ``length`` by ``factor``."""
         return {
-            "pi": PositionInterpolation(float(self.factor)),
-            "ntk": NTK(float(self.factor)),
-            "yarn": YaRN(length, float(self.factor), **self.yarn),
+            "pi": PositionInterpolationFrequencies(float(self.factor)),
+            "ntk": NTKFrequencies(float(self.factor)),
+            "yarn": YaRNFrequencies(length, float(self.factor), **self.yarn),
         }

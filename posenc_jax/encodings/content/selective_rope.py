@@ -23,7 +23,7 @@ from posenc_jax.encodings.lib.double import Double
 from posenc_jax.encodings.lib.initial_values import uniform
 from posenc_jax.encodings.lib.sequence import convolved, project, sums_up_to
 from posenc_jax.encodings.rotary.base import Rotary
-from posenc_jax.encodings.rotary.frequencies import geometric
+from posenc_jax.encodings.rotary.frequencies.base import geometric
 from posenc_jax.lookup import check_width
 
 

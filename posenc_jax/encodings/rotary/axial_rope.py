@@ -16,7 +16,7 @@ from typing import Any
 
 from posenc_jax.checks import check_divides
 from posenc_jax.encodings.lib.layouts import pairs_of
-from posenc_jax.encodings.rotary.frequencies import Frequencies
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
 
 

@@ -23,7 +23,7 @@ from flax import nnx
 from posenc_jax.checks import check_choice, count_of
 from posenc_jax.encodings.lib.angles import cos_sin
 from posenc_jax.encodings.rotary.base import Rotary
-from posenc_jax.encodings.rotary.frequencies import geometric, turns_in
+from posenc_jax.encodings.rotary.frequencies.base import geometric, turns_in
 from posenc_jax.pairs import Side
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encodings.lib.double import Double, exp
-from posenc_jax.encodings.rotary.frequencies import Frequencies
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies
 from posenc_jax.encodings.rotary.last_rope import LastRoPE
 
 
@@ -24,7 +24,7 @@ class LeRoPE(LastRoPE):
 
     Args:
       frequencies: the rule to start from. Default: RoPE's own. Mistral Large 4 has
-        ``YaRN(512, 2048.0, attention_factor=1.0)``.
+        ``YaRNFrequencies(512, 2048.0, attention_factor=1.0)``.
       rotary_dim: number of channels that rotate, the last ones of each head; 64 of 128 in Mistral
         Large 4.
       layout: see ``RoPE``; interleaved as published.

@@ -15,7 +15,7 @@ from typing import Any
 from posenc_jax.checks import count_of
 from posenc_jax.encodings.lib import axes
 from posenc_jax.encodings.lib.layouts import pairs_of
-from posenc_jax.encodings.rotary.frequencies import Frequencies
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies
 from posenc_jax.encodings.rotary.rope import RoPE
 
 
@@ -64,9 +64,9 @@ def i_mrope(
     $$ a = (\text{time}, \text{row}, \text{column}, \text{time}, \text{row}, \dots) $$
 
     The rule is Qwen3-VL's. Its README extends 256K tokens to 1M by
-    ``frequencies=YaRN(262144, 3.0)``, a factor of 3 and not 4, because positions grow more slowly
-    than tokens. The paper named I-MRoPE (2510.03230) interleaves too; the order of its axes, and
-    its rule for the pairs left over, could not be verified.
+    ``frequencies=YaRNFrequencies(262144, 3.0)``, a factor of 3 and not 4, because positions grow
+    more slowly than tokens. The paper named I-MRoPE (2510.03230) interleaves too; the order of its
+    axes, and its rule for the pairs left over, could not be verified.
 
     Args:
       sections: channel pairs of time, row and column; by default in proportion to (24, 20, 20),

@@ -20,8 +20,7 @@ from flax import nnx
 from posenc_jax.checks import check_choice
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.lib.angles import rotated, tables_of_text
-from posenc_jax.encodings.rotary.frequencies import geometric
-from posenc_jax.encodings.rotary.frequencies.base import checked_base
+from posenc_jax.encodings.rotary.frequencies.base import checked_base, geometric
 from posenc_jax.lookup import check_width
 from posenc_jax.pairs import Side
 from posenc_jax.positions import one_axis

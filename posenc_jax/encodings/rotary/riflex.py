@@ -16,7 +16,7 @@ import numpy as np
 
 from posenc_jax.checks import check_positive, check_range
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates
-from posenc_jax.encodings.rotary.rope import RoPE
+from posenc_jax.encodings.rotary.rope import RoPE, rotates_by_rule
 
 # Share of a turn within the video, in the released code; the paper's equation has a whole turn.
 _MARGIN = 0.9
@@ -63,7 +63,7 @@ def riflex(encoding: RoPE, *, first_repeat: float, length: int, axis: int = 0) -
     """
     axes = encoding.axes or (axis,) * (encoding.rotary_dim // 2)
     pairs = tuple(pair for pair, axis_of_pair in enumerate(axes) if axis_of_pair == axis)
-    is_fit = type(encoding) is RoPE and bool(pairs)
+    is_fit = rotates_by_rule(encoding) and bool(pairs)
     if not is_fit or encoding.frequencies.adapts(encoding.rotary_dim, encoding.base):
         raise ValueError(
             f"riflex cannot change this {type(encoding).__name__}: it is for RoPE with frequencies "

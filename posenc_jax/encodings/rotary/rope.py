@@ -12,7 +12,7 @@ query and a key then depends on their distance only. Overrides ``prepare`` (the 
 and ``rotate``.
 """
 
-from typing import Any
+from typing import Any, TypedDict, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,15 @@ from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies, L
 from posenc_jax.encodings.rotary.frequencies.by_axis import ByAxis, shared_by_heads
 from posenc_jax.positions import one_axis
 from posenc_jax.tokens import Tokens
+
+
+class Rotating(TypedDict, total=False):
+    """Lists the keywords of ``RoPE`` that every encoding with a rule of its own takes too."""
+
+    base: float
+    axes: Allocation | None
+    rotary_dim: int | None
+    layout: str
 
 
 class RoPE(Rotary):
@@ -102,6 +111,14 @@ class RoPE(Rotary):
         return chosen
 
 
+def rotates_by_rule(encoding: Any) -> TypeGuard[RoPE]:
+    """Returns whether an encoding is RoPE at any frequencies, such as YaRN, and nothing else."""
+    methods = "prepare", "rotate_by"
+    return isinstance(encoding, RoPE) and all(
+        getattr(type(encoding), method) is getattr(RoPE, method) for method in methods
+    )
+
+
 def check_length(positions: jax.Array, length: Length) -> None:
     """Checks that a known length is not NaN, which marks a position too large to be a length."""
     is_traced = isinstance(length, jax.core.Tracer) or isinstance(positions, jax.core.Tracer)
@@ -126,8 +143,8 @@ def _check_frequencies(frequencies, axes):
     if not isinstance(frequencies, Frequencies | None) or not fits:
         raise ValueError(
             f"frequencies={frequencies!r} must be a rule of posenc_jax.encodings.rotary."
-            "frequencies, with its arguments, such as NTK(factor=4.0); ByAxis must have the axes "
-            f"of the encoding, pair by pair: {axes}"
+            "frequencies, with its arguments, such as NTKFrequencies(factor=4.0); ByAxis must have "
+            f"the axes of the encoding, pair by pair: {axes}"
         )
 
 

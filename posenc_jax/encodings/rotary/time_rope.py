@@ -17,7 +17,7 @@ from typing import Any
 
 from posenc_jax.encodings.lib import axes
 from posenc_jax.encodings.lib.layouts import pairs_of
-from posenc_jax.encodings.rotary.frequencies import Frequencies
+from posenc_jax.encodings.rotary.frequencies.base import Frequencies
 from posenc_jax.encodings.rotary.frequencies.by_axis import Spectra
 from posenc_jax.encodings.rotary.rope import RoPE
 

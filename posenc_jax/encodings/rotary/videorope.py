@@ -21,8 +21,9 @@ from typing import Any
 from posenc_jax.checks import check_range, count_of
 from posenc_jax.encodings.lib import axes
 from posenc_jax.encodings.lib.layouts import pairs_of
-from posenc_jax.encodings.rotary.frequencies import NTK, Default, Frequencies
+from posenc_jax.encodings.rotary.frequencies.base import Default, Frequencies
 from posenc_jax.encodings.rotary.frequencies.by_axis import ByAxis
+from posenc_jax.encodings.rotary.frequencies.ntk import NTKFrequencies
 from posenc_jax.encodings.rotary.rope import RoPE
 
 
@@ -66,8 +67,8 @@ def videorope_pp(
     Only pairs of time are slowed down. Despite its name the released code (``videorope++_v1``)
     slows them down by NTK's larger base, without a temperature.
     ``make("videorope", frequencies=ByAxis(allocation, rules))`` has YaRN's own rule on the pairs of
-    time, with ``YaRN(L, factor, attention_factor=1.0)`` as the first of the rules and ``Default()``
-    as the others.
+    time, with ``YaRNFrequencies(L, factor, attention_factor=1.0)`` as the first of the rules and
+    ``Default()`` as the others.
 
     Args:
       train_length: L, number of tokens in a training sequence; 32768 as published.
@@ -77,7 +78,7 @@ def videorope_pp(
     check_range(1, factor=factor)
     count_of("train_length", train_length, 2)  # NTK divides by L - 1.
     allocation = _allocation(sections, pairs_of(head_dim, rotary_dim))
-    slower = NTK((factor * train_length - 1) / (train_length - 1))
+    slower = NTKFrequencies((factor * train_length - 1) / (train_length - 1))
     frequencies = ByAxis(allocation, (slower, Default(), Default()))
     rope: dict[str, Any] = dict(head_dim=head_dim, base=base, rotary_dim=rotary_dim, layout=layout)
     return RoPE(axes=allocation, frequencies=frequencies, **rope)

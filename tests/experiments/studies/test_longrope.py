@@ -25,9 +25,9 @@ from experiments.training.recipe import Recipe
 from experiments.training.text import token_losses
 from experiments.training.windows import window_index
 from posenc_jax import make
-from posenc_jax.encodings.rotary.frequencies.ntk import NTK
-from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolation
-from posenc_jax.encodings.rotary.frequencies.yarn import YaRN
+from posenc_jax.encodings.rotary.frequencies.ntk import NTKFrequencies
+from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolationFrequencies
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 
 L, TARGET = 16, 48
 GENOMES = [
@@ -114,7 +114,11 @@ def test_needles_stand_at_the_start_and_are_asked_for_at_the_end(model, mesh):
 @pytest.mark.parametrize("factor", [2.0, 3.0, 5.0, 7.3, 11.0])
 def test_factors_of_known_methods_are_seeds_that_a_search_takes(factor):
     rope = make("rope", head_dim=96, base=70000.0)
-    rules = {"pi": PositionInterpolation(factor), "ntk": NTK(factor), "yarn": YaRN(512, factor)}
+    rules = {
+        "pi": PositionInterpolationFrequencies(factor),
+        "ntk": NTKFrequencies(factor),
+        "yarn": YaRNFrequencies(512, factor),
+    }
     seeds = {name: factors_of(rope, rule) for name, rule in rules.items()}
     assert set(seeds["pi"]) == {factor} and seeds["ntk"][0] == seeds["yarn"][0] == 1.0
     space = Space(seeds, 1.25 * factor, Budget())

@@ -9,7 +9,7 @@ from configs.phases import get_config
 from experiments.pretrained.trained import load_run
 from experiments.running.pool import run_points
 from experiments.running.study import recipe_fields
-from posenc_jax.encodings.rotary.frequencies import YaRN
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 
 SHORT, LONG = 32, 128
 
@@ -38,7 +38,7 @@ def test_a_run_in_phases_is_recorded_evaluated_and_read_back(phased):
     assert recorded["data"] == {"packing": "documents", "restart": True}
     state, _ = load_run(folder)
     encoding, window = state.model.layer_at(0)
-    assert encoding.frequencies == YaRN(SHORT, factor=4) and window is None
+    assert encoding.frequencies == YaRNFrequencies(SHORT, factor=4) and window is None
     assert "longer_yarn" in page.read_text() and one.is_done(one.points[0])
 
 

@@ -15,7 +15,7 @@ from experiments.training.cost import mean_flops, step_flops
 from experiments.training.loop import abstract_states, lower_step
 from experiments.training.step import in_phases
 from experiments.training.text import Text
-from posenc_jax.encodings.rotary.frequencies import YaRN
+from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 
 LONGER = {"length": 32, "encoding": {"name": "yarn", "factor": "ratio"}, "window": 16}
 PLAN = (0.5, {"window": 4, "encoding": {"base": 5e4}}), (0.5, LONGER)
@@ -53,7 +53,7 @@ def test_a_phase_has_its_steps_and_as_many_tokens_a_step():
 def test_each_phase_has_its_encoding_and_its_window(whole):
     _, model, summary = whole
     encoding, window = model.layer_at(0)
-    assert encoding.frequencies == YaRN(8, factor=4) and window == 16
+    assert encoding.frequencies == YaRNFrequencies(8, factor=4) and window == 16
     first = task_of(recipe_of(*PLAN)).init(jax.random.key(0)).layer_at(1)
     assert first[0].base == 5e4 and encoding.base == 1e4 and first[1] == 4
     assert summary["tokens"] == 6 * 64

@@ -10,8 +10,13 @@ import numpy as np
 from posenc_jax.checks import count_of
 from posenc_jax.encodings.lib.axes import STILL, Allocation
 from posenc_jax.encodings.lib.double import Double
-from posenc_jax.encodings.rotary.frequencies import Default, Frequencies
-from posenc_jax.encodings.rotary.frequencies.base import InvFreq, Length, Rates
+from posenc_jax.encodings.rotary.frequencies.base import (
+    Default,
+    Frequencies,
+    InvFreq,
+    Length,
+    Rates,
+)
 
 
 @dataclasses.dataclass(frozen=True)

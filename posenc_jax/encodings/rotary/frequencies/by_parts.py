@@ -11,6 +11,7 @@ s is the factor, L the training length, and ``L theta / 2 pi`` the number of tur
 """
 
 import dataclasses
+from typing import Unpack
 
 import numpy as np
 
@@ -23,20 +24,12 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     interpolated,
     turns_in,
 )
+from posenc_jax.encodings.rotary.rope import RoPE, Rotating
 
 
 @dataclasses.dataclass(frozen=True)
-class NTKByParts(Frequencies):
-    """NTK-by-parts (2309.00071, section 3.2) has the frequencies of YaRN as in the paper.
-
-    There is no temperature. The class of this name in the authors' first release has another
-    formula, which blends RoPE, PI and NTK with other bounds.
-
-    Attributes:
-      factor: s, target length / train length.
-      alpha, beta: a pair that turns alpha times or less within the training length is divided by
-        the factor, and a pair that turns beta times or more is kept.
-    """
+class NTKByPartsFrequencies(Frequencies):
+    """Divides the frequencies of the pairs that turn rarely within ``train_length``."""
 
     train_length: int
     factor: float
@@ -55,35 +48,58 @@ class NTKByParts(Frequencies):
         return interpolated(inv_freq, unscaled, self.factor), 1.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Llama3(Frequencies):
+class NTKByParts(RoPE):
+    """NTK-by-parts (2309.00071, section 3.2) has the frequencies of YaRN as in the paper.
+
+    There is no temperature. The class of this name in the authors' first release has another
+    formula, which blends RoPE, PI and NTK with other bounds.
+
+    Args:
+      factor: s, target length / train length.
+      alpha, beta: a pair that turns alpha times or less within the training length is divided by
+        the factor, and a pair that turns beta times or more is kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        train_length: int,
+        factor: float,
+        alpha: float = 1.0,
+        beta: float = 32.0,
+        **rope: Unpack[Rotating],
+    ):
+        rule = NTKByPartsFrequencies(train_length, factor, alpha, beta)
+        super().__init__(head_dim=head_dim, frequencies=rule, **rope)
+
+
+class Llama3(RoPE):
     """Llama 3.1's scaling (``llama3`` in Hugging Face) is NTK-by-parts between 1 and 4 turns.
 
     Its arguments are named as in Llama's configuration: ``low_freq_factor`` is alpha and
     ``high_freq_factor`` is beta. Llama 3.2 has a factor of 32. Llama 4 Scout has 1 for both alpha
     and beta: pairs that turn once or more are kept, and all others divided.
 
-    Attributes:
+    Args:
       train_length: L, ``original_max_position_embeddings`` in Hugging Face.
       factor: s, by which the slow pairs are slowed down.
       low_freq_factor, high_freq_factor: the two bounds alpha and beta.
     """
 
-    train_length: int
-    factor: float
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-
-    def __post_init__(self):
-        count_of("train_length", self.train_length)
-        check_range(1, factor=self.factor)
-        check_ascending(
-            low_freq_factor=self.low_freq_factor, high_freq_factor=self.high_freq_factor
-        )
-
-    def __call__(self, channels: int, base: float, length: Length) -> Rates:
-        bounds = self.low_freq_factor, self.high_freq_factor
-        return NTKByParts(self.train_length, self.factor, *bounds)(channels, base, length)
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        train_length: int,
+        factor: float,
+        low_freq_factor: float = 1.0,
+        high_freq_factor: float = 4.0,
+        **rope: Unpack[Rotating],
+    ):
+        check_ascending(low_freq_factor=low_freq_factor, high_freq_factor=high_freq_factor)
+        rule = NTKByPartsFrequencies(train_length, factor, low_freq_factor, high_freq_factor)
+        super().__init__(head_dim=head_dim, frequencies=rule, **rope)
 
 
 def unscaled_by_turns(turns: np.ndarray, slow: float, fast: float) -> np.ndarray:

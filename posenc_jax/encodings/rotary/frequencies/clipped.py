@@ -12,25 +12,18 @@ c is the number of clipped pairs; all others have w = 1.
 
 import dataclasses
 import math
+from typing import Unpack
 
 import numpy as np
 
 from posenc_jax.checks import check_choice, check_sizes, count_of
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates, geometric
+from posenc_jax.encodings.rotary.rope import RoPE, Rotating
 
 
 @dataclasses.dataclass(frozen=True)
-class Clipped(Frequencies):
-    """Clipped RoPE (2602.05258, there "CoPE") slows the slowest pairs down to a halt.
-
-    Contextual position encoding (2405.18719), which is also called CoPE, is another scheme.
-
-    Attributes:
-      clipped_pairs: number of pairs, the slowest ones, that are clipped. Default: 20 of every 64,
-        as in the released code, which has 64.
-      taper: "cosine" multiplies their frequencies by a half cosine that falls from 1 at the first
-        of them to 0 at the last (so a single clipped pair is unchanged); "hard" multiplies by 0.
-    """
+class ClippedFrequencies(Frequencies):
+    """Multiplies the frequencies of the slowest pairs by a share that falls to 0."""
 
     clipped_pairs: int | None = None
     taper: str = "cosine"
@@ -47,3 +40,27 @@ class Clipped(Frequencies):
         cosine = 0.5 * (1 + np.cos(np.linspace(0, math.pi, count)))
         left[pairs - count :] = cosine if self.taper == "cosine" else 0.0
         return geometric(channels, base) * left, 1.0
+
+
+class Clipped(RoPE):
+    """Clipped RoPE (2602.05258, there "CoPE") slows the slowest pairs down to a halt.
+
+    Contextual position encoding (2405.18719), which is also called CoPE, is another scheme.
+
+    Args:
+      clipped_pairs: number of pairs, the slowest ones, that are clipped. Default: 20 of every 64,
+        as in the released code, which has 64.
+      taper: "cosine" multiplies their frequencies by a half cosine that falls from 1 at the first
+        of them to 0 at the last (so a single clipped pair is unchanged); "hard" multiplies by 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        clipped_pairs: int | None = None,
+        taper: str = "cosine",
+        **rope: Unpack[Rotating],
+    ):
+        rule = ClippedFrequencies(clipped_pairs, taper)
+        super().__init__(head_dim=head_dim, frequencies=rule, **rope)

@@ -17,25 +17,19 @@ frequency, and the pairs from h on have it divided by s. Cosines and sines are m
 
 import dataclasses
 import math
+from typing import Unpack
 
 import numpy as np
 
 from posenc_jax.checks import check_ascending, check_positive, check_range, count_of
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies, Length, Rates, geometric
 from posenc_jax.encodings.rotary.frequencies.yarn import ramp_ends
+from posenc_jax.encodings.rotary.rope import RoPE, Rotating
 
 
 @dataclasses.dataclass(frozen=True)
-class MrRoPEUni(Frequencies):
-    """MrRoPE-Uni (2601.22181) slows middle pairs down by the same factor from pair to pair.
-
-    The middle pairs have the frequencies of a larger base.
-
-    Attributes:
-      factor: s, target length / train length.
-      beta_fast, beta_slow: the numbers of turns within L that bound the middle pairs.
-      attention_factor: factor of cosine and sine; default ``0.1 ln(factor) + 1``.
-    """
+class MrRoPEUniFrequencies(Frequencies):
+    """Divides the frequencies of the middle pairs by equal factors, one after the other."""
 
     train_length: int
     factor: float
@@ -63,12 +57,46 @@ class MrRoPEUni(Frequencies):
 
 
 @dataclasses.dataclass(frozen=True)
-class MrRoPEPro(MrRoPEUni):
-    """MrRoPE-Pro (2601.22181) slows middle pairs down by factors that grow from pair to pair.
-
-    The attributes are as in ``MrRoPEUni``. The class of the authors' code that computes these
-    frequencies is ``LlamaYaRNRadix``.
-    """
+class MrRoPEProFrequencies(MrRoPEUniFrequencies):
+    """Divides the frequencies of the middle pairs by growing factors, one after the other."""
 
     def exponents(self, steps: np.ndarray, count: float) -> np.ndarray:
         return steps * (steps + 1) / (count * (count + 1))
+
+
+class MrRoPEUni(RoPE):
+    """MrRoPE-Uni (2601.22181) slows middle pairs down by the same factor from pair to pair.
+
+    The middle pairs have the frequencies of a larger base.
+
+    Args:
+      factor: s, target length / train length.
+      beta_fast, beta_slow: the numbers of turns within L that bound the middle pairs.
+      attention_factor: factor of cosine and sine; default ``0.1 ln(factor) + 1``.
+    """
+
+    rule = MrRoPEUniFrequencies
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        train_length: int,
+        factor: float,
+        beta_fast: float = 32.0,
+        beta_slow: float = 1.0,
+        attention_factor: float | None = None,
+        **rope: Unpack[Rotating],
+    ):
+        rule = self.rule(train_length, factor, beta_fast, beta_slow, attention_factor)
+        super().__init__(head_dim=head_dim, frequencies=rule, **rope)
+
+
+class MrRoPEPro(MrRoPEUni):
+    """MrRoPE-Pro (2601.22181) slows middle pairs down by factors that grow from pair to pair.
+
+    The arguments are as in ``MrRoPEUni``. The class of the authors' code that computes these
+    frequencies is ``LlamaYaRNRadix``.
+    """
+
+    rule = MrRoPEProFrequencies

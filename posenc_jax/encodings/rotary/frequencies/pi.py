@@ -9,6 +9,7 @@ is the current length and L the training length.
 """
 
 import dataclasses
+from typing import Unpack
 
 from posenc_jax.checks import check_range, count_of
 from posenc_jax.encodings.rotary.frequencies.base import (
@@ -18,15 +19,12 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     geometric,
     growth,
 )
+from posenc_jax.encodings.rotary.rope import RoPE, Rotating
 
 
 @dataclasses.dataclass(frozen=True)
-class PositionInterpolation(Frequencies):
-    """Position Interpolation (2306.15595) makes every pair ``factor`` times slower.
-
-    Attributes:
-      factor: s, target length / train length.
-    """
+class PositionInterpolationFrequencies(Frequencies):
+    """Divides the frequency of every pair by ``factor``."""
 
     factor: float
 
@@ -37,12 +35,21 @@ class PositionInterpolation(Frequencies):
         return geometric(channels, base) / self.factor, 1.0
 
 
-@dataclasses.dataclass(frozen=True)
-class DynamicPI(Frequencies):
-    """Dynamic Position Interpolation makes every pair ``max(T / L, 1)`` times slower.
+class PositionInterpolation(RoPE):
+    """Position Interpolation (2306.15595) makes every pair ``factor`` times slower.
 
-    T is the current length.
+    Args:
+      factor: s, target length / train length.
     """
+
+    def __init__(self, *, head_dim: int, factor: float, **rope: Unpack[Rotating]):
+        rule = PositionInterpolationFrequencies(factor)
+        super().__init__(head_dim=head_dim, frequencies=rule, **rope)
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicPIFrequencies(Frequencies):
+    """Divides the frequency of every pair by how far the length exceeds ``train_length``."""
 
     train_length: int
 
@@ -52,3 +59,14 @@ class DynamicPI(Frequencies):
     def __call__(self, channels: int, base: float, length: Length) -> Rates:
         shrink = 1.0 / growth(length, self.train_length)
         return geometric(channels, base) * shrink, 1.0
+
+
+class DynamicPI(RoPE):
+    """Dynamic Position Interpolation makes every pair ``max(T / L, 1)`` times slower.
+
+    T is the current length.
+    """
+
+    def __init__(self, *, head_dim: int, train_length: int, **rope: Unpack[Rotating]):
+        rule = DynamicPIFrequencies(train_length)
+        super().__init__(head_dim=head_dim, frequencies=rule, **rope)

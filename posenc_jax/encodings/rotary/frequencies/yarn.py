@@ -14,6 +14,7 @@ and beta_s times where it ends. Cosines and sines are multiplied by ``0.1 ln(s) 
 
 import dataclasses
 import math
+from typing import Unpack
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,28 +31,12 @@ from posenc_jax.encodings.rotary.frequencies.base import (
     turns_in,
 )
 from posenc_jax.encodings.rotary.frequencies.by_parts import unscaled_by_turns
+from posenc_jax.encodings.rotary.rope import RoPE, Rotating
 
 
 @dataclasses.dataclass(frozen=True)
-class YaRN(Frequencies):
-    """Interpolates the slow pairs, keeps the fast ones, and sharpens the softmax (2309.00071).
-
-    Attributes:
-      train_length: L, number of tokens in a training sequence.
-      factor: target length / train length.
-      beta_fast: the turns within L from which a pair is kept.
-      beta_slow: the turns within L up to which a pair is divided by the factor. It may equal
-        ``beta_fast``, as in Kimi-K2.
-      ramp: "index" makes the ramp linear in the pair's index, as in all released code and for its
-        checkpoints; "turns" makes it linear in the number of turns, as in the paper. The
-        frequencies of pairs in the middle differ by up to a factor of three.
-      truncate: whether to round the ramp's ends outwards to whole pairs, as all but gpt-oss do;
-        for "index" only.
-      attention_factor: factor of cosine and sine; default ``0.1 ln(factor) + 1``.
-      mscale, mscale_all_dim: DeepSeek's two settings. With f(m) = ``0.1 m ln(factor) + 1`` the
-        default attention factor is f(mscale) / f(mscale_all_dim). DeepSeek also multiplies logits
-        by f(mscale_all_dim) squared, in its attention and not in this rule.
-    """
+class YaRNFrequencies(Frequencies):
+    """Interpolates the slow pairs; the attributes are the arguments of ``YaRN``."""
 
     train_length: int
     factor: float
@@ -101,17 +86,58 @@ class YaRN(Frequencies):
         return temperature(1.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class DynamicYaRN(Frequencies):
-    r"""Dynamic YaRN (2309.00071) is YaRN with a factor that follows the current length T.
+class YaRN(RoPE):
+    """Interpolates the slow pairs, keeps the fast ones, and sharpens the softmax (2309.00071).
 
-    $$ s = \max(T / L, 1) $$
-
-    The attention factor, ``0.1 ln(T / L) + 1`` past L, follows the length too unless
-    ``attention_factor`` is given. The other attributes are YaRN's. The released code keeps the
-    factor of the longest sequence so far; here each forward pass, and each packed document, has its
-    own length.
+    Args:
+      train_length: L, number of tokens in a training sequence.
+      factor: target length / train length.
+      beta_fast: the turns within L from which a pair is kept.
+      beta_slow: the turns within L up to which a pair is divided by the factor. It may equal
+        ``beta_fast``, as in Kimi-K2.
+      ramp: "index" makes the ramp linear in the pair's index, as in all released code and for its
+        checkpoints; "turns" makes it linear in the number of turns, as in the paper. The
+        frequencies of pairs in the middle differ by up to a factor of three.
+      truncate: whether to round the ramp's ends outwards to whole pairs, as all but gpt-oss do;
+        for "index" only.
+      attention_factor: factor of cosine and sine; default ``0.1 ln(factor) + 1``.
+      mscale, mscale_all_dim: DeepSeek's two settings. With f(m) = ``0.1 m ln(factor) + 1`` the
+        default attention factor is f(mscale) / f(mscale_all_dim). DeepSeek also multiplies logits
+        by f(mscale_all_dim) squared, in its attention and not in this encoding.
     """
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        train_length: int,
+        factor: float,
+        beta_fast: float = 32.0,
+        beta_slow: float = 1.0,
+        ramp: str = "index",
+        truncate: bool = True,
+        attention_factor: float | None = None,
+        mscale: float | None = None,
+        mscale_all_dim: float | None = None,
+        **rope: Unpack[Rotating],
+    ):
+        rule = YaRNFrequencies(
+            train_length,
+            factor,
+            beta_fast=beta_fast,
+            beta_slow=beta_slow,
+            ramp=ramp,
+            truncate=truncate,
+            attention_factor=attention_factor,
+            mscale=mscale,
+            mscale_all_dim=mscale_all_dim,
+        )
+        super().__init__(head_dim=head_dim, frequencies=rule, **rope)
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicYaRNFrequencies(Frequencies):
+    """Interpolates the slow pairs by a factor that follows the length."""
 
     train_length: int
     beta_fast: float = 32.0
@@ -134,7 +160,7 @@ class DynamicYaRN(Frequencies):
 
     def _yarn(self):
         """Returns YaRN with these bounds, which checks them and computes which pairs they keep."""
-        return YaRN(
+        return YaRNFrequencies(
             self.train_length,
             factor=1.0,  # which pairs are kept does not depend on it
             beta_fast=self.beta_fast,
@@ -143,6 +169,35 @@ class DynamicYaRN(Frequencies):
             truncate=self.truncate,
             attention_factor=self.attention_factor,
         )
+
+
+class DynamicYaRN(RoPE):
+    r"""Dynamic YaRN (2309.00071) is YaRN with a factor that follows the current length T.
+
+    $$ s = \max(T / L, 1) $$
+
+    The attention factor, ``0.1 ln(T / L) + 1`` past L, follows the length too unless
+    ``attention_factor`` is given. The other arguments are YaRN's. The released code keeps the
+    factor of the longest sequence so far; here each forward pass, and each packed document, has its
+    own length.
+    """
+
+    def __init__(
+        self,
+        *,
+        head_dim: int,
+        train_length: int,
+        beta_fast: float = 32.0,
+        beta_slow: float = 1.0,
+        ramp: str = "index",
+        truncate: bool = True,
+        attention_factor: float | None = None,
+        **rope: Unpack[Rotating],
+    ):
+        rule = DynamicYaRNFrequencies(
+            train_length, beta_fast, beta_slow, ramp, truncate, attention_factor
+        )
+        super().__init__(head_dim=head_dim, frequencies=rule, **rope)
 
 
 def ramp_ends(
