@@ -273,7 +273,7 @@ def check_one_layer(encoding: Any) -> None:
         raise ValueError(
             f"this {type(encoding).__name__} holds the parameters of {encoding.stacked} layers; "
             "give attention one layer's, here.of_layer(i), or in a scan encoding.unstacked(); "
-            "or make it without num_layers="
+            "or make it without num_layers"
         )
 
 

@@ -6,13 +6,12 @@ tokens, through which models call the hooks.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from posenc_jax.checks import (
     check_arrays,
@@ -28,6 +27,7 @@ from posenc_jax.checks import (
     count_of,
 )
 from posenc_jax.keys import Keys, structure
+from posenc_jax.layered import Layered
 from posenc_jax.pairs import Pairs, Side
 from posenc_jax.tokens import Tokens, is_consecutive
 
@@ -215,7 +215,7 @@ def check_here(here: Any) -> None:
         )
 
 
-class Encoding(nnx.Module):
+class Encoding(Layered):
     r"""Adds no position at all (NoPE), and is the base class of every scheme.
 
     https://arxiv.org/abs/2305.19466
@@ -225,26 +225,19 @@ class Encoding(nnx.Module):
     A causal decoder can still infer the order from how many tokens each position sees.
 
     Class attributes:
-      per_layer: whether the paper gives each layer its own parameters. ``make(..., num_layers=n)``
-        then stacks them along a leading axis. ``prepare`` and ``embed`` of such a scheme must not
-        read parameters, because they run once for all layers.
+      per_layer: whether the paper gives each layer its own parameters, which ``of_layers`` stacks
+        along a leading axis. ``prepare`` and ``embed`` of such a scheme must not read parameters,
+        because they run once for all layers.
       whole_rows: whether ``score`` needs every key that a query may see at once.
       soft_cap: the bound c of a scheme whose ``score`` is c tanh(z / c) and no more, which some
         kernels compute; None for every other scheme.
       mixes_keys: whether ``rotate`` mixes a key with keys of other tokens, so that the tokens that
         follow cannot be rotated by themselves.
-
-    Attributes:
-      stacked: the number of layers whose parameters this instance holds along a leading axis, or
-        None if it holds one layer's, or one set that all layers share. ``of_layer`` returns
-        one layer's encoding. A stacked wrapper may hold an encoding that its layers share.
     """
 
-    per_layer = False
     whole_rows = False
     soft_cap: float | None = None
     mixes_keys = False
-    stacked: int | None = None
 
     def overrides(self, hook: str) -> bool:
         """Returns whether this encoding overrides the hook of this name."""
@@ -307,34 +300,6 @@ class Encoding(nnx.Module):
             return encoding.at(np.zeros((1, 2), np.int32), length=length).tokens
 
         return reads_last(tokens, self, np.ones((1, 1), np.float32))
-
-    def parts(self) -> Iterator["Encoding"]:
-        """Yields this encoding, and the encodings that it holds."""
-        yield self
-        for part in vars(self).values():
-            if isinstance(part, Encoding):
-                yield from part.parts()
-
-    def of_layer(self, layer: int | jax.Array) -> "Encoding":
-        """Returns the encoding of one layer; the same encoding where layers share parameters."""
-        if self.stacked is None:
-            return self
-        if not isinstance(layer, jax.core.Tracer):
-            layer = count_of("layer", layer, 0, self.stacked - 1)
-
-        def row(x):
-            return x.of_layer(layer) if isinstance(x, Encoding) else x[layer]
-
-        rows = jax.tree.map(row, self, is_leaf=lambda x: isinstance(x, Encoding) and x is not self)
-        return rows.unstacked()
-
-    def unstacked(self) -> "Encoding":
-        """Returns this encoding as one layer's, inside a ``scan`` or ``vmap`` over layers."""
-        copy = jax.tree.map(lambda x: x, self)
-        for part in copy.parts():
-            if part.stacked is not None:
-                part.stacked = None
-        return copy
 
     def moved(self, tokens: Tokens, length: Length, key: jax.Array | None) -> tuple[Tokens, Length]:
         """Takes new tokens and their length, and returns both where the scheme moves positions.

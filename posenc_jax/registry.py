@@ -13,8 +13,9 @@ from flax import nnx
 
 from posenc_jax.checks import check_choice, check_encoding, check_rngs, count_of
 from posenc_jax.encoding import Encoding, check_overrides
+from posenc_jax.layered import drawn_together
 from posenc_jax.model.layers import Layers
-from posenc_jax.model.stacking import drawn_together
+from posenc_jax.model.stacking import check_stackable
 
 # One line per scheme: "module:class or function", imported when it is first asked for.
 REGISTRY = {
@@ -162,9 +163,8 @@ def make(
       model_dim: width of the residual stream.
       train_length: number of tokens in one training sequence.
       num_layers: gives a scheme with per-layer parameters independent initial values for each
-        layer, stacked along a leading axis, as ``Transformer`` needs them. All layers share an
-        encoding that is already built, ``over=``. Some patterns need ``num_layers`` to know which
-        layer is the last.
+        layer, as ``Encoding.of_layers`` does, and as ``Transformer`` needs them. Some patterns need
+        ``num_layers`` to know which layer is the last.
       rngs: source of the initial values of a scheme with parameters.
       **settings: the scheme's own keywords, which ``posenc_jax.signature(name)`` lists. A scheme
         that wraps another takes ``over``: an encoding already built, the name of one, or a mapping
@@ -191,7 +191,11 @@ def make(
     def layer(rngs):
         return _built(name, sizes, rngs, settings)
 
-    return drawn_together(name, layer, sizes["num_layers"], rngs, settings.get("over"))
+    over = settings.get("over")
+    encoding = drawn_together(layer, sizes["num_layers"], rngs, over)
+    if not isinstance(over, Encoding):
+        check_stackable(name, encoding, over)
+    return encoding
 
 
 def _known(**sizes: int | None) -> dict[str, int]:

@@ -12,11 +12,12 @@ of who holds the parameters of an encoding in a model:
 - A set for each layer over a shared one (LogScale over LeRoPE in Mistral Large 4):
   ``Transformer.encodings`` holds the whole stack, and a layer takes its row, ``Layer.rows``.
 
-``Encoding.stacked`` says how many layers an encoding holds, and ``Encoding.of_layer`` returns one.
+``Encoding.of_layers`` stacks, ``Encoding.stacked`` says how many layers an encoding holds, and
+``Encoding.of_layer`` returns one.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,22 +29,12 @@ from posenc_jax.encoding import Encoding
 from posenc_jax.model.layers import Layers
 
 
-def drawn_together(
-    name: str, build: Callable[[Any], Encoding], num_layers: int, rngs: nnx.Rngs | None, over: Any
-) -> Encoding:
-    """Returns what ``build(rngs)`` makes for each layer, stacked, as ``make(name, ...)`` does.
+def check_stackable(name: str, encoding: Encoding, over: Any) -> None:
+    """Checks that layers can have parameters of their own, as ``make(name, over=over)`` drew them.
 
-    Where ``over`` is an encoding that is built already, all layers share it.
+    No stacked parameter may be read before the first layer, and none may be of an encoding that is
+    built already.
     """
-    # Without rngs, schemes that draw nothing (SSMax, LogScale) are stacked too.
-    keys = jax.random.split(jax.random.key(0) if rngs is None else rngs.params(), num_layers)
-    encoding: Any = jax.vmap(lambda key: build(None if rngs is None else nnx.Rngs(key)))(keys)
-    for part in encoding.parts():
-        if jax.tree.leaves(part):
-            part.stacked = num_layers
-    if isinstance(over, Encoding) and jax.tree.leaves(over):
-        encoding.inner = over
-        return encoding
     while hasattr(over, "keys"):
         over = over.get("over")
     if isinstance(over, Encoding) and jax.tree.leaves(over):
@@ -52,11 +43,10 @@ def drawn_together(
             " in the mapping over= to each layer: give over= what make returns for the mapping, "
             "and all layers share it"
         )
-    _check_stackable(name, encoding)
-    return encoding
+    _check_early(name, encoding)
 
 
-def _check_stackable(name, encoding):
+def _check_early(name, encoding):
     """Checks that no stacked parameter is read before the first layer, once for all layers."""
     inner = [part for part in vars(encoding).values() if isinstance(part, Encoding)]
     count = len(jax.tree.leaves(encoding)) - sum(len(jax.tree.leaves(part)) for part in inner)
@@ -69,7 +59,7 @@ def _check_stackable(name, encoding):
             "over= what make returns; all layers then share it"
         )
     for part in inner:
-        _check_stackable(name, part)
+        _check_early(name, part)
 
 
 def is_by_layer(encoding: Encoding) -> bool:

@@ -32,6 +32,23 @@ def test_a_scheme_that_draws_nothing_is_stacked_without_rngs():
     assert posenc_jax.make("ssmax", num_layers=3, **sizes).s.shape == (3, 2)
 
 
+def test_a_class_stacks_layers_as_make_does():
+    sizes = dict(num_heads=2, model_dim=8, num_layers=3)
+    stacked = posenc_jax.FoX.of_layers(**sizes, rngs=nnx.Rngs(0))
+    for one, other in zip(
+        jax.tree.leaves(stacked),
+        jax.tree.leaves(posenc_jax.make("fox", **sizes, rngs=nnx.Rngs(0))),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert stacked.stacked == 3 and stacked.of_layer(2).stacked is None
+    t5 = posenc_jax.T5.of_layers(num_layers=3, num_heads=2, model_dim=8, rngs=nnx.Rngs(0))
+    assert t5.stacked is None and t5.of_layer(2) is t5
+    over = posenc_jax.SSMax.of_layers(num_layers=3, num_heads=2, train_length=8, over=t5)
+    assert over.inner is t5 and over.s.shape == (3, 2)
+    refuses("num_layers=0", lambda: posenc_jax.FoX.of_layers(**sizes | {"num_layers": 0}))
+
+
 @pytest.mark.parametrize("over", ["lerope", {"name": "randomized", "over": "learned"}])
 def test_what_cannot_be_stacked_is_refused(over):
     """Layers have no parameters of their own where these are read once for all layers."""
