@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import B, T, by, close, close_gradients, of_documents, plain, sides
+from attention_cases import B, T, by, close, close_gradients, of_documents, sides
 from jax.sharding import AxisType
 
 import posenc_jax
@@ -35,7 +35,7 @@ def test_tiles_in_which_all_keys_are_far():
     attend = tiled(block=8)
     for gap in (4, 5):
         positions = np.broadcast_to(np.arange(T) + gap * (np.arange(T) // 8), (B, T))
-        expected = of_documents(plain, encoding, *sides(), positions)
+        expected = of_documents(by("dense"), encoding, *sides(), positions)
         close(of_documents(attend, encoding, *sides(), positions), expected)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import probe
 import pytest
 import schemes
-from attention_cases import by, close, seen, sides
+from attention_cases import T, by, close, of_documents, sides
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
@@ -130,20 +130,7 @@ def test_values_and_gradients(name, kind):
 # Tokens on several devices
 
 
-T = 32
 SUMS = "fox", "wall", "cable", "selective_rope", "grape_m_contextual"
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def value_and_gradients(implementation, encoding, q, k, v):
-    """Returns attention and its gradients."""
-    positions = np.random.default_rng(0).integers(0, 30, (2, T))
-
-    def loss(encoding, q, k, v):
-        output = by(implementation)(seen(encoding, positions), q, k, v)
-        return (output**2).sum(), output
-
-    return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(encoding, q, k, v)
 
 
 @pytest.mark.parametrize(
@@ -161,12 +148,12 @@ def value_and_gradients(implementation, encoding, q, k, v):
 def test_meshes(implementation, name, kind, shape):
     """Where the batch is sharded too, each device has its own part."""
     kv_heads = 4 if "model" in shape else 2
-    encoding, qkv = common.build(name, num_kv_heads=kv_heads), sides(kv_heads, T, T)
-    expected = value_and_gradients("dense", encoding, *qkv)
+    encoding, qkv = common.build(name, num_kv_heads=kv_heads), sides(kv_heads)
+    expected = of_documents(by("dense"), encoding, *qkv)
     by_token = "data" if "data" in shape else None, "context"
     with jax.set_mesh(mesh := common.mesh_of(kind, **shape)):
         spread = common.placed(qkv, mesh, *by_token, "model" if "model" in shape else None)
-        actual = value_and_gradients(implementation, encoding, *spread)
+        actual = of_documents(by(implementation), encoding, *spread)
     close(actual, expected)
     output = actual[0][1]
     part = 2 // shape.get("data", 1), T // shape["context"]
@@ -174,7 +161,7 @@ def test_meshes(implementation, name, kind, shape):
 
 
 def test_tokens_on_another_explicit_axis_are_refused():
-    qkv, here = sides(2, T, T), common.build("rope").at(text(T))
+    qkv, here = sides(), common.build("rope").at(text(T))
     with jax.set_mesh(mesh := common.mesh_of(AxisType.Explicit, data=2, sequence=2)):
         q, k, v = common.placed(qkv, mesh, "data", "sequence")
         whole = common.placed([k, v], mesh, "data")
@@ -187,7 +174,7 @@ def test_tokens_on_another_explicit_axis_are_refused():
 def test_inputs_lie_by_token_on_explicit_axes(name):
     """Some schemes sum over the inputs, or shift keys, along the axis that devices share."""
     encoding = common.build(name, num_kv_heads=2)
-    qkv, x = sides(2, T, T), common.normal(9, 2, T, common.WIDTH)
+    qkv, x = sides(), common.normal(9, 2, T, common.WIDTH)
 
     @jax.jit
     def run(*operands):
