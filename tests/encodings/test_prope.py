@@ -87,23 +87,6 @@ def test_attention_is_that_of_matrices_of_pairs():
     common.close(attended(make(), positions_of(), *heads()), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_no_choice_of_world_axes_or_of_time_zero_shows():
-    encoding = make()
-    expected = attended(encoding, positions_of(), *heads())
-    for moved in (
-        positions_of(viewmats=VIEWMATS @ rigid()),
-        positions_of(PATCHES + np.array([7.25, 3, 5], np.float32)),
-    ):
-        actual = attended(encoding, moved, *heads())
-        common.close(actual, expected, rtol=1e-3, atol=1e-3)
-    for other, positions in (
-        (encoding, positions_of(viewmats=VIEWMATS @ rigid(B, CAMERAS))),
-        (encoding, positions_of(PATCHES * np.array([2, 1, 1], np.float32))),
-        (encoding, positions_of(intrinsics=None, image_size=None)),
-    ):
-        assert np.abs(attended(other, positions, *heads()) - expected).max() > 1e-2
-
-
 def test_cameras_may_be_lists_and_shared_but_must_fit():
     of_all = positions_of(intrinsics=INTRINSICS[:1, :1])
     common.close(positions_of(viewmats=VIEWMATS.tolist()), of_all, atol=1e-6)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import Chunks, from_hf, layers_from_hf, make, sinks_from_hf
+from posenc_jax import from_hf, layers_from_hf, make, sinks_from_hf
 from posenc_jax.encodings.position_maps.dual_chunk import DualChunk
 from posenc_jax.hf.config import read
 from posenc_jax.hf.pattern import same
@@ -20,14 +20,6 @@ GEMMA3_4B = dict(model_type="gemma3_text", num_hidden_layers=34, num_attention_h
 GEMMA3_4B |= dict(hidden_size=2560, head_dim=256, rope_theta=1e6, rope_local_base_freq=1e4)
 GEMMA3_4B |= dict(sliding_window=1024, sliding_window_pattern=6)
 GEMMA3_4B |= dict(rope_scaling={"rope_type": "linear", "factor": 8.0})
-LLAMA4_SCOUT = dict(model_type="llama4_text", num_hidden_layers=48, num_attention_heads=40)
-LLAMA4_SCOUT |= dict(hidden_size=5120, head_dim=128, rope_theta=5e5, no_rope_layers=[])
-LLAMA4_SCOUT |= dict(attn_temperature_tuning=4, floor_scale=8192, attn_scale=0.1)
-LLAMA4_SCOUT |= dict(attention_chunk_size=8192)
-MINISTRAL3 = dict(model_type="ministral3", num_hidden_layers=34, num_attention_heads=32)
-YARN = dict(rope_type="yarn", rope_theta=1e6, factor=16.0, llama_4_scaling_beta=0.1)
-YARN |= dict(original_max_position_embeddings=16384)
-MINISTRAL3 |= dict(hidden_size=4096, head_dim=128, sliding_window=None, rope_parameters=YARN)
 QWEN25_1M = dict(model_type="qwen2", num_hidden_layers=28, num_attention_heads=28)
 QWEN25_1M |= dict(hidden_size=3584, rope_theta=1e7, max_position_embeddings=1010000)
 QWEN25_1M |= dict(sliding_window=32768, use_sliding_window=False, max_window_layers=28)
@@ -85,12 +77,6 @@ def test_an_interval_is_read_where_the_class_reads_it(key):
     assert {*filter(reads, names)} == {*INTERVALS[key].split()}
 
 
-def test_every_fourth_layer_from_the_last_stands_still():
-    config = dict(model_type="muse_spark_text", num_hidden_layers=10, rope_theta=1e4, head_dim=8)
-    still = [n for n in range(10) if not common.hooks(from_hf(config, layer=n))]
-    assert still == [1, 5, 9]
-
-
 def said(layers, count):
     """Returns the class of each layer's encoding, "-" where it does not attend, and its window."""
     pairs = [layers.at(number) for number in range(count)]
@@ -119,28 +105,6 @@ def test_layers_without_attention_or_positions():
     ):
         names = said(layers_from_hf(hybrid | keys, model_type=model_type), 8)
         assert [n for n, (name, _) in enumerate(names) if name != "-"] == expected
-
-
-def test_bases_scalings_and_windows_by_layer():
-    """A config that counts its kinds, and does not list them, is read as its class reads it."""
-    layers = layers_from_hf(GEMMA3_4B, rngs=nnx.Rngs(0))  # no layer has parameters
-    near = make("rope", head_dim=256)
-    far = make("pi", head_dim=256, base=1e6, factor=8.0)
-    for number in range(34):
-        encoding, window = layers.at(number)
-        is_far = number % 6 == 5
-        assert same(encoding, far if is_far else near)
-        assert window == (None if is_far else 1024)
-        assert same(encoding, from_hf(GEMMA3_4B, layer=number))
-
-
-def test_chunks_and_scales():
-    expected = [("RoPE", Chunks(8192))] * 3 + [("Llama4Temperature", None)]
-    assert said(layers_from_hf(LLAMA4_SCOUT), 48) == expected * 12
-    scaled = layers_from_hf(MINISTRAL3)
-    assert said(scaled, 34) == [("MinistralScale", None)] * 34
-    yarn = make("yarn", head_dim=128, base=1e6, factor=16.0, train_length=16384)
-    assert same(scaled.at(0)[0].inner, yarn)
 
 
 SMOLLM3 = dict(model_type="smollm3", num_hidden_layers=4, head_dim=8, rope_theta=1e6)
