@@ -13,11 +13,6 @@ from jax.sharding import AxisType
 
 from posenc_jax.positions import packed
 
-# Parameters that layers share, or each has, of embeddings, of positions, of logits, of tokens.
-each_kind = pytest.mark.parametrize(
-    "name", ["learned", "lerope", "t5", "shaw", "inkling", "kv_shift"]
-)
-
 B, T, QUERY = 2, 24, 10
 TOKEN_IDS = np.arange(B * T, dtype=np.int32).reshape(B, T)
 POSITIONS = np.stack([np.random.default_rng(b).permutation(T + 8)[:T] for b in range(B)])
@@ -33,18 +28,15 @@ def trained_once(name, **options):
     return jax.device_get(common.loss_and_gradients(model, TOKEN_IDS, POSITIONS, WEIGHTS_BTV))
 
 
-@each_kind
-def test_causality_by_gradient(name):
+# Parameters that layers share, or each has, of embeddings, of positions, of logits, of tokens.
+@pytest.mark.parametrize("name", ["learned", "lerope", "inkling", "kv_shift"])
+def test_causality_and_every_parameter_by_gradient(name):
+    """Each layer must use its own parameters."""
     _, gradients = trained_once(name, scan=True, remat=True)
     by_token = np.abs(gradients.embedding[...]).max(axis=-1)[TOKEN_IDS[0]]
     assert (by_token[: QUERY + 1] > 0).all()
     assert (by_token[QUERY + 1 :] == 0).all()
-
-
-@each_kind
-def test_every_parameter_has_a_gradient(name):
-    """Each layer must use its own parameters."""
-    gradients = layer_by_layer(trained_once(name, scan=True, remat=True)[1])
+    gradients = layer_by_layer(gradients)
     chex.assert_tree_all_finite(gradients)
     common.assert_every_parameter_is_seen(name, gradients)
 
@@ -65,10 +57,9 @@ def layer_by_layer(model):
     return shared, [layer for layers in cut for layer in layers]
 
 
-@pytest.mark.parametrize("name", ["rope", "shaw"])
-def test_bfloat16(name):
-    exact = common.forward(common.build_model(name, scan=True), TOKEN_IDS, POSITIONS)
-    rounded_model = common.build_model(name, scan=True, dtype="bfloat16")
+def test_bfloat16():
+    exact = common.forward(common.build_model("shaw", scan=True), TOKEN_IDS, POSITIONS)
+    rounded_model = common.build_model("shaw", scan=True, dtype="bfloat16")
     assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(rounded_model))
     rounded = common.forward(rounded_model, TOKEN_IDS, POSITIONS)
     assert rounded.dtype == jnp.float32
@@ -119,8 +110,8 @@ def test_angles_are_computed_once_for_all_layers(scan):
         compiled = jax.jit(lambda model: model(TOKEN_IDS, POSITIONS)).lower(model).compile()
         return str(program).count("= cos"), compiled.as_text().count("cosine(")
 
-    assert cosines(2) == cosines(4)
-    assert min(cosines(2)) > 0
+    one = cosines(1)
+    assert one == cosines(2) and min(one) > 0
 
 
 # Patterns of layers
