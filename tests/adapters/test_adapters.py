@@ -108,7 +108,7 @@ def test_what_adds_to_embeddings_is_refused():
 @pytest.mark.parametrize(("kind", "name"), [("nnx", "rope"), ("linen", "t5")])
 def test_decoding_with_the_layers_own_cache(name, kind):
     """Decoding token after token gives what the whole sequence gives at once."""
-    encoding, size = common.build(name), 5
+    encoding, size = common.build(name), 3
     x_BTD, fn = residual()[:, :size], posenc_jax.attention_fn(encoding, text(size))
     if kind == "nnx":
         layer = nnx_layer(fn)
@@ -205,8 +205,10 @@ def layer_of(name):
 def test_pieces_past_a_cache_are_the_whole_sequence(name):
     (begin, attend_to_past), (encoding, arrays) = of_the_page(), layer_of(name)
     x, *qkv = arrays
-    whole = posenc_jax.attend(encoding.at(text(SIZE - 1)), *qkv, x=x)
-    piece, cache = begin(encoding, SIZE, *(y[:, :6] for y in arrays))
+    here = encoding.at(text(SIZE - 1))
+    whole = jax.jit(lambda x, *qkv: posenc_jax.attend(here, *qkv, x=x))(x, *qkv)
+    begin = jax.jit(functools.partial(begin, encoding, SIZE))
+    piece, cache = begin(*(y[:, :6] for y in arrays))
     pieces, start = [piece], 6
     run = jax.jit(functools.partial(attend_to_past, encoding))
     for count in (1, 1, 2):

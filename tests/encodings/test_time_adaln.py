@@ -64,6 +64,6 @@ def test_starts_as_a_layer_norm_and_learns():
     module, x, times = build(), common.normal(0, B, T, D), times_of(4, rows=1)
     common.close(run(module, x, times), normed(x), rtol=1e-4)
     weights = common.normal(1, B, T, D)
-    gradient = jax.grad(lambda m: (m(x, times) * weights).sum())(module)
+    gradient = jax.jit(jax.grad(lambda m: (m(x, times) * weights).sum()))(module)
     for name in ("scale", "shift"):
         assert np.abs(getattr(gradient, name).outer.kernel[...]).max() > 1e-2

@@ -33,21 +33,20 @@ def test_other_embeddings_are_one_method():
         for kind in (posenc_jax.Transformer, Projected)
     ]
     vectors = {"x": np.eye(common.VOCAB, dtype=np.float32)[token_ids]}
-    expected = models[0](token_ids, text(T))
-    common.close(models[1](vectors, text(T)), expected, atol=1e-6)
+    expected = common.forward(models[0], token_ids, text(T))
+    common.close(common.forward(models[1], vectors, text(T)), expected, atol=1e-6)
     cache = posenc_jax.Cache.empty(models[1], B, T)
-    extended, _ = models[1].extend(vectors, cache)
-    logits = models[1].unembed(extended)
+    logits, _ = extend(models[1], vectors, cache)
     common.close(logits, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "bad"), [("int32", -1), ("uint8", common.VOCAB)])
 def test_a_token_outside_of_the_vocabulary_is_no_other_token(bad, dtype):
     model, ids = common.build_model("rope"), token_ids().astype(dtype)
-    expected = model(ids, text(T))
+    expected = common.forward(model, ids, text(T))
     ids[0, 2] = bad
     common.refuses(f"token {bad}", lambda: model(ids, text(T)))
-    logits = jax.jit(lambda model, ids: model(ids, text(T)))(model, ids)
+    logits = common.forward(model, ids, text(T))
     assert np.isnan(logits[0]).all()
     common.close(logits[1], expected[1], rtol=1e-4)
 
