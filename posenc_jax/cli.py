@@ -45,7 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"posenc_jax {__version__}")
         return 0
     if name in OF_LIBRARY:
-        return {"schemes": _schemes, "describe": _describe, "convert": _convert}[name](rest)
+        run = {"schemes": _schemes, "describe": _describe, "convert": _convert}[name]
+        try:
+            status = run(rest)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = 0
+        return status
     if name not in IN_CHECKOUT:
         known = ", ".join([*OF_LIBRARY, *IN_CHECKOUT])
         return _refused(f"posenc has no command {name!r}: choose one of {known}")

@@ -1,6 +1,8 @@
 """Tests the console script."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,12 @@ def test_weights_are_converted_without_a_checkout(monkeypatch, capsys, tmp_path)
 
 def test_the_version_is_told(capsys):
     assert cli.main(["--version"]) == 0 and __version__ in capsys.readouterr().out
+
+
+def test_a_reader_that_has_seen_enough_ends_the_list_in_silence():
+    program = "import sys; from posenc_jax import cli; sys.exit(cli.main(['schemes']))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    assert done.stdout is not None and done.stderr is not None
+    done.stdout.close()
+    assert done.stderr.read() == b"" and done.wait() == 0
