@@ -63,6 +63,40 @@ def test_documents_interleaved_in_any_layout_are_separate_documents(name):
         close(actual[given], attend(x_BTD[:, given], None, None)[0])
 
 
+def test_gradients_of_path_are_those_of_its_product():
+    """Queries, keys, directions and betas have the gradients of transitions applied one by one."""
+    T, H, C = 9, common.HEADS, common.HEAD_DIM
+    encoding = common.build("path")
+    q, k, v, w = (jnp.asarray(common.normal(seed, 1, T, H, C)) for seed in range(4))
+    w = w / jnp.linalg.norm(w, axis=-1, keepdims=True)
+    beta = jax.nn.sigmoid(jnp.asarray(common.normal(4, 1, T, H))) * 2
+    weights = common.normal(5, 1, T, H, C)
+
+    def by_attend(q, k, w, beta):
+        here = encoding.at(text(T)).see(jnp.zeros((1, T, common.WIDTH)))[0]
+        here = common.having(here, {"w": w, "beta": beta, "gate": None})
+        return (posenc_jax.attend(here, q, k, v) * weights).sum()
+
+    def by_product(q, k, w, beta):
+        keys, rows = k, []
+        for m in range(T):
+            # Every key before token m passes its transition; the others wait.
+            along = jnp.einsum("bshc,bhc->bsh", keys, w[:, m]) * beta[:, m][:, None]
+            moved = keys - along[..., None] * w[:, m][:, None]
+            keys = jnp.where((jnp.arange(T) < m)[None, :, None, None], moved, keys)
+            logits = jnp.einsum("bhc,bshc->bhs", q[:, m], keys) / C**0.5
+            logits = jnp.where((jnp.arange(T) <= m)[None, None], logits, -jnp.inf)
+            rows.append(jnp.einsum("bhs,bshc->bhc", jax.nn.softmax(logits), v))
+        return (jnp.stack(rows, axis=1) * weights).sum()
+
+    arguments = q, k, w, beta
+    actual, expected = (
+        jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(*arguments)
+        for loss in (by_attend, by_product)
+    )
+    jax.tree.map(lambda a, b: close(a, b, rtol=1e-4, atol=1e-4), actual, expected)
+
+
 # Keys and values that are mixed with those before them
 
 
@@ -75,11 +109,6 @@ def seen(encoding):
     return encoding.at(text(T)).see(jnp.asarray(X_BTD))[0]
 
 
-@jax.jit
-def attended(encoding, *sides):
-    return posenc_jax.attend(seen(encoding), *sides)
-
-
 def test_the_other_scheme_sees_keys_and_values_after_the_shift():
     """FoX reads the layer's input too, and has the same gates as without a shift."""
     encoding = common.build("kv_shift", over="fox")
@@ -89,7 +118,8 @@ def test_the_other_scheme_sees_keys_and_values_after_the_shift():
         before = np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
         mixed.append(g[..., None] * before + (1 - g[..., None]) * x)
 
-    close(attended(encoding, Q, K, V), attended(encoding.inner, Q, *mixed))
+    shifted = posenc_jax.attend(seen(encoding), Q, K, V)
+    close(shifted, posenc_jax.attend(seen(encoding.inner), Q, *mixed))
 
 
 def test_a_key_that_follows_one_not_given_is_no_number():
