@@ -12,8 +12,8 @@ WORKERS ?= $(shell $(PYTHON) -c "import os; cores = getattr(os, 'sched_getaffini
 ARGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: compare demo test test-slow oldest newest lint parity benchmark tpu-test tpu-check gallery results \
-	site clean
+.PHONY: compare demo test test-slow oldest newest lint parity benchmark tpu-test tpu-check gallery \
+	results site clean
 
 # Trains and evaluates fifteen schemes, then prints the table and the report's path.
 compare: $(VENV)/experiments
