@@ -45,7 +45,7 @@ def get_config(preset: str = "small") -> ConfigDict:
             "axial_rope": variant("axial_rope"),
             "alibi_2d": variant("alibi_2d"),
             "seqpe": variant("seqpe", **seqpe),
-            "seqpe_input_add": variant("seqpe", hook="input_add", **seqpe),
+            "seqpe_input_add": variant("seqpe_input_add", **seqpe),
             "dinov3": variant("dinov3", centred),
             "dinov3_still": variant("dinov3", centred, rescale=None),
             "circle_rope": variant("mrope", {"positions": "circle_rope"}, base=100.0),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from posenc_jax.encodings.absolute.learned import Learned as Learned
     from posenc_jax.encodings.absolute.learned_2d import Learned2D as Learned2D
     from posenc_jax.encodings.absolute.seqpe import SeqPE as SeqPE
+    from posenc_jax.encodings.absolute.seqpe import SeqPEInputAdd as SeqPEInputAdd
     from posenc_jax.encodings.absolute.sinusoidal import Sinusoidal as Sinusoidal
     from posenc_jax.encodings.absolute.sinusoidal_2d import Sinusoidal2D as Sinusoidal2D
     from posenc_jax.encodings.bias.alibi import ALiBi as ALiBi

@@ -25,6 +25,7 @@ REGISTRY = {
     "sinusoidal_2d": "posenc_jax.encodings.absolute.sinusoidal_2d:Sinusoidal2D",
     "learned_2d": "posenc_jax.encodings.absolute.learned_2d:Learned2D",
     "seqpe": "posenc_jax.encodings.absolute.seqpe:SeqPE",
+    "seqpe_input_add": "posenc_jax.encodings.absolute.seqpe:SeqPEInputAdd",
     "randomized": "posenc_jax.encodings.wrappers.randomized:Randomized",
     "random_float": "posenc_jax.encodings.wrappers.randomized:RandomFloat",
     "rope": "posenc_jax.encodings.rotary.rope:RoPE",
@@ -284,7 +285,7 @@ def keywords(build: Callable) -> dict[str, inspect.Parameter]:
     for parameter in written:
         if typing.get_origin(parameter.annotation) is typing.Unpack:
             (passed_on,) = typing.get_args(parameter.annotation)
-            of_base = keywords(build.__base__)  # type: ignore[attr-defined]
+            of_base = keywords(build.__mro__[1])  # type: ignore[attr-defined]
             inherited = {key: of_base[key] for key in passed_on.__annotations__}
     return inherited | own
 

@@ -69,8 +69,9 @@ def test_encoder(name):
     given = {key: params[key] for key in ("mask_padding", "temperature")}
     given |= dict(num_axes=params["data_dim"], max_position=10 ** params["max_digits"])
     given |= dict(encoder_layers=params["layers"], encoder_heads=params["heads"])
-    given |= dict(bidirectional=params["attn_direction"] == "bi", hook="input_add")
-    encoding = seqpe(params["embed_dim"], **given)
+    given |= dict(bidirectional=params["attn_direction"] == "bi", train_length=4)
+    width = params["embed_dim"]
+    encoding = posenc_jax.make("seqpe_input_add", model_dim=width, rngs=nnx.Rngs(0), **given)
     load(encoding.encoder, arrays)
     zeros = jnp.zeros((1, len(positions), params["embed_dim"]))
 

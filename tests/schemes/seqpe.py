@@ -66,31 +66,39 @@ class SeqPE(NoPE):
     def vectors(self, positions, given, weights):
         return np.stack([self.vector(p, given, weights) for p in positions.T])
 
-    def embed(self, x, positions, given, weights):
-        if given.get("hook") != "input_add":
-            return x
-        return x + self.vectors(positions, given, weights)
-
     def logits(self, q, k, positions, given, weights):
         hook, (T, H, C) = given.get("hook", "attn_scalar"), q.shape
-        scale = 0.0
-        if hook != "input_add":
-            pe = self.vectors(positions, given, weights)
-            both = np.tile(pe, 2) if given.get("pe_qk") == "none" else affine(pe, weights, "pe_qk")
-            pe_q, pe_k = both.reshape(T, 2, H, C).swapaxes(0, 1)
-            scale = given.get("scalar_scale", 1.0) if hook == "attn_scalar" else 0.0
-            if hook == "attn_mul":
-                q, k = q * pe_q, k * pe_k
-            elif hook == "attn_add":
-                q, k = q + pe_q, k + pe_k
+        pe = self.vectors(positions, given, weights)
+        both = np.tile(pe, 2) if given.get("pe_qk") == "none" else affine(pe, weights, "pe_qk")
+        pe_q, pe_k = both.reshape(T, 2, H, C).swapaxes(0, 1)
+        scale = given.get("scalar_scale", 1.0) if hook == "attn_scalar" else 0.0
+        if hook == "attn_mul":
+            q, k = q * pe_q, k * pe_k
+        elif hook == "attn_add":
+            q, k = q + pe_q, k + pe_k
         logits = np.einsum("thc,shc->hts", q, k)
         if scale:
             logits = logits + scale * np.einsum("thc,shc->hts", pe_q, pe_k)
         return logits / math.sqrt(C)
 
 
+class SeqPEInputAdd(NoPE):
+    def embed(self, x, positions, given, weights):
+        return x + SeqPE().vectors(positions, given, weights)
+
+
 NONE = {"pe_qk": "none"}
 WHOLE_HEADS = {"num_heads": 2}  # of 16 channels, which make the width of 32
+
+SHARED = dict(
+    in_training={
+        **{"shift_probability": 1.0, "contrastive_weight": 0.0, "transfer_weight": 0.0},
+        **{"num_pivots": 4, "num_candidates": 8, "num_offsets": 8},
+    },
+    overrides={"encoder_layers": 1},  # of 2, to compile half as much
+    whole_positions_only=True,
+    shift_invariant=False,
+)
 
 SCHEMES = {
     "seqpe": Scheme(
@@ -100,17 +108,19 @@ SCHEMES = {
             {"max_position": 400, "encoder_heads": 4, "scalar_scale": 0.5, **NONE, **WHOLE_HEADS},
             {"hook": "attn_mul", "bidirectional": True},
             {"hook": "attn_add", "mask_padding": True, "temperature": 2.0},
-            {"hook": "input_add", "mask_padding": True, "bidirectional": True, "encoder_layers": 2},
             {"hook": "attn_mul", **NONE, **WHOLE_HEADS},
             {"num_axes": 2, "max_position": 200},
             {"num_axes": 3, "hook": "attn_mul", "mask_padding": True, "max_position": 200},
         ],
-        in_training={
-            **{"shift_probability": 1.0, "contrastive_weight": 0.0, "transfer_weight": 0.0},
-            **{"num_pivots": 4, "num_candidates": 8, "num_offsets": 8},
-        },
-        overrides={"encoder_layers": 1},  # of 2, to compile half as much
-        whole_positions_only=True,
-        shift_invariant=False,
-    )
+        **SHARED,
+    ),
+    "seqpe_input_add": Scheme(
+        SeqPEInputAdd(),
+        [
+            {"mask_padding": True, "bidirectional": True, "encoder_layers": 2},
+            {"num_axes": 2, "max_position": 200, "temperature": 2.0},
+            {"encoder_heads": 4},
+        ],
+        **SHARED,
+    ),
 }

@@ -6,9 +6,12 @@ $$ z_{mn} = \frac{q_m \cdot k_n + s\, (W_q e(m)) \cdot (W_k e(n))}{\sqrt d} $$
 
 A small Transformer makes a vector e(p) of the decimal digits of a position p, once for all
 layers, and two linear maps make one vector of it for queries and one for keys. The logit is the
-ordinary product of ``[q ; s W_q e]`` and ``[k ; W_k e]``. Overrides ``prepare``, ``embed``,
-``rotate`` and ``aux_loss``.
+ordinary product of ``[q ; s W_q e]`` and ``[k ; W_k e]``. ``SeqPE`` overrides ``prepare`` and
+``rotate``. ``SeqPEInputAdd``, which adds e(p) to the token embeddings, overrides ``prepare`` and
+``embed``. Both override ``moved`` and ``aux_loss``.
 """
+
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +23,7 @@ from posenc_jax.checks import (
     check_sizes,
     count_of,
 )
+from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder, linear
 from posenc_jax.encodings.absolute.seqpe_losses import (
     contrastive_loss,
@@ -32,33 +36,40 @@ from posenc_jax.encodings.lib.added import Added
 from posenc_jax.tokens import Tokens
 
 
-class SeqPE(Added):
-    """Encodes each position by a small Transformer over its digits.
+class Digits(TypedDict, total=False):
+    """Lists the keywords of ``DigitEncoding`` with a default, which ``SeqPE`` takes too."""
+
+    num_axes: int
+    max_position: int
+    encoder_layers: int
+    encoder_heads: int | None
+    bidirectional: bool
+    mask_padding: bool
+    temperature: float
+    shift_probability: float
+    contrastive_weight: float
+    transfer_weight: float
+    num_pivots: int
+    num_candidates: int
+    num_offsets: int
+
+
+class DigitEncoding(Encoding):
+    """Makes the vectors ``pe`` of positions by a small Transformer over their digits.
 
     The two regularisers are in ``aux_loss`` and the random shift of the training positions is in
     ``moved``; both need a key, so evaluation has neither.
 
-    The defaults follow the published text model. The published image model has
-    ``hook="attn_mul"`` and its own projection in every layer ("multi"), which is not offered: here
-    layers either share all parameters of a scheme, or each has all of them, the encoder included.
-    Other deviations from the released code: the encoder has no dropout (0.1 there); a shift can
-    start at any position, not only at 320 positions drawn once; the second regulariser is also
-    applied in steps whose positions are shifted; its windows start outside the training block (in
-    the released code, windows of text may overlap it by three quarters). ``draw_candidates`` lists
-    further deviations. Published runs had no weight decay and clipped the encoder's gradient
-    separately.
+    It deviates from the released code: the encoder has no dropout (0.1 there); a shift can start
+    at any position, not only at 320 positions drawn once; the second regulariser is also applied in
+    steps whose positions are shifted; its windows start outside the training block (in the released
+    code, windows of text may overlap it by three quarters). ``draw_candidates`` lists further
+    deviations. Published runs had no weight decay and clipped the encoder's gradient separately.
 
     Args:
-      num_kv_heads: number of kv heads in one layer, each with a ``pe_k`` of its own; by default
-        ``num_heads``, as in the paper.
       model_dim: width of the residual stream and of the encoder.
       train_length: number of tokens in one training sequence. With several axes the training block
         is the largest square or cube of no more tokens.
-      hook: what ``pe`` does. "attn_scalar" is the equation above; "attn_mul" multiplies queries
-        and keys by it, "attn_add" adds it to them; "input_add" adds it to the token embeddings.
-      pe_qk: where ``pe_q`` and ``pe_k`` come from. "single" is one linear map for all layers;
-        "none" takes ``pe`` for both, which needs ``num_heads * head_dim == model_dim``.
-      scalar_scale: s in the equation, for "attn_scalar".
       num_axes: number of position axes, whose digits make one string. Positions are ``[B, T,
         num_axes]``, or ``[B, T]``, which are the same on every axis.
       max_position: bound below which shifted training positions, and positions in regularisers,
@@ -87,15 +98,9 @@ class SeqPE(Added):
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
         model_dim: int,
         train_length: int,
         rngs: nnx.Rngs,
-        num_kv_heads: int | None = None,
-        hook: str = "attn_scalar",
-        pe_qk: str = "single",
-        scalar_scale: float = 1.0,
         num_axes: int = 1,
         max_position: int = 20_000,
         encoder_layers: int = 2,
@@ -110,25 +115,13 @@ class SeqPE(Added):
         num_candidates: int = 32,
         num_offsets: int = 32,
     ):
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         encoder_heads = max(1, model_dim // 64) if encoder_heads is None else encoder_heads
-        check_choice(("attn_scalar", "attn_mul", "attn_add", "input_add"), hook=hook)
-        check_choice(("single", "none"), pe_qk=pe_qk)
         check_sizes(num_axes=num_axes, encoder_layers=encoder_layers)
         check_divides(encoder_heads=encoder_heads, model_dim=model_dim)
         # The side of the largest cube within train_length; a float cube root of 125 is below 5.
         self.block_side = int(train_length ** (1 / num_axes) + 1e-9)
         # The training block must fit in twice for the transfer loss.
         count_of("max_position", max_position, 2 * self.block_side, 10**8)
-        if pe_qk == "none" and not num_heads * head_dim == num_kv_heads * head_dim == model_dim:
-            raise ValueError(
-                f"pe_qk='none' cuts model_dim={model_dim} channels into heads, but queries have "
-                f"{num_heads} of {head_dim} and keys {num_kv_heads}; use pe_qk='single'"
-            )
-        self.hook = hook
-        self.unused = "rotate" if hook == "input_add" else "embed"
-        self.heads, self.head_dim = (num_heads, num_kv_heads), head_dim
-        self.scalar_scale = scalar_scale
         self.num_axes = num_axes
         self.max_position = max_position
         self.shift_probability = shift_probability
@@ -149,9 +142,6 @@ class SeqPE(Added):
             temperature=temperature,
             rngs=rngs,
         )
-        is_projected = pe_qk == "single" and hook != "input_add"
-        width = sum(self.heads) * head_dim
-        self.pe_qk = linear(model_dim, width, model_dim, rngs) if is_projected else None
 
     def shifted(self, positions, key) -> jax.Array:
         """Shifts each row and axis of positions by a random amount, in some training steps."""
@@ -162,45 +152,11 @@ class SeqPE(Added):
         is_shifted = jax.random.bernoulli(when_key, self.shift_probability)
         return positions + jnp.where(is_shifted, start, 0).astype(positions.dtype)
 
-    def overrides(self, hook: str) -> bool:
-        """Returns whether the scheme does as this hook says, which ``hook=`` decides."""
-        return super().overrides(hook) and hook != self.unused
-
     def moved(self, tokens: Tokens, length, key):
         """Shifts training positions."""
         if key is None:
             return tokens, length
         return tokens.moved_to(self.shifted(tokens.positions, key)), length
-
-    def prepare(self, tokens: Tokens, length):
-        """Makes float32 ``pe [B, T, D]``, or ``pe_q [B, T, H, C]`` and ``pe_k [B, T, K, C]``."""
-        pe_BTE = self.encoder(tokens.positions)
-        return pe_BTE if self.hook == "input_add" else self.by_head(pe_BTE)
-
-    def vectors(self, tokens):
-        return tokens.made
-
-    def embed(self, x_BTD, tokens):
-        return super().embed(x_BTD, tokens) if self.hook == "input_add" else x_BTD
-
-    def by_head(self, pe_BTE):
-        """Returns the encoder's vectors as queries and keys use them, see ``prepare``."""
-        pe_q, pe_k = pe_BTE, pe_BTE
-        if self.pe_qk is not None:
-            pe_q, pe_k = jnp.split(self.pe_qk(pe_BTE), [self.heads[0] * self.head_dim], axis=-1)
-        return tuple(pe.reshape(*pe.shape[:2], -1, self.head_dim) for pe in (pe_q, pe_k))
-
-    def rotate(self, x_BTHC, tokens, side):
-        if self.hook == "input_add":
-            return x_BTHC
-        pe_q, pe_k = (jnp.moveaxis(pe, 2, 0) for pe in tokens.made)
-        pe = jnp.moveaxis(side.of_heads(pe_q) if side.is_query else side.of_kv_heads(pe_k), 0, 2)
-        if self.hook == "attn_scalar":
-            pe = self.scalar_scale * pe if side.is_query else pe
-            beside = pe.astype(x_BTHC.dtype) + jnp.zeros_like(x_BTHC[..., :1])  # for every row
-            return jnp.concatenate([x_BTHC, beside], axis=-1)
-        x = x_BTHC.astype(jnp.float32)
-        return (x * pe if self.hook == "attn_mul" else x + pe).astype(x_BTHC.dtype)
 
     def aux_loss(self, key):
         """Returns the weighted sum of the two regularisers.
@@ -247,3 +203,86 @@ class SeqPE(Added):
         return self.encoder(
             positions_APN[0] if self.num_axes == 1 else jnp.moveaxis(positions_APN, 0, -1)
         )
+
+
+class SeqPE(DigitEncoding):
+    """Encodes each position by a small Transformer over its digits, and compares by the vectors.
+
+    The defaults follow the published text model. The published image model has
+    ``hook="attn_mul"`` and its own projection in every layer ("multi"), which is not offered: here
+    layers either share all parameters of a scheme, or each has all of them, the encoder included.
+
+    Args:
+      num_kv_heads: number of kv heads in one layer, each with a ``pe_k`` of its own; by default
+        ``num_heads``, as in the paper.
+      hook: what ``pe`` does. "attn_scalar" is the equation above; "attn_mul" multiplies queries
+        and keys by it, "attn_add" adds it to them. ``SeqPEInputAdd`` adds it to token embeddings.
+      pe_qk: where ``pe_q`` and ``pe_k`` come from. "single" is one linear map for all layers;
+        "none" takes ``pe`` for both, which needs ``num_heads * head_dim == model_dim``.
+      scalar_scale: s in the equation, for "attn_scalar".
+      digits: see ``DigitEncoding``.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        model_dim: int,
+        train_length: int,
+        rngs: nnx.Rngs,
+        num_kv_heads: int | None = None,
+        hook: str = "attn_scalar",
+        pe_qk: str = "single",
+        scalar_scale: float = 1.0,
+        **digits: Unpack[Digits],
+    ):
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        check_choice(("attn_scalar", "attn_mul", "attn_add"), hook=hook)
+        check_choice(("single", "none"), pe_qk=pe_qk)
+        if pe_qk == "none" and not num_heads * head_dim == num_kv_heads * head_dim == model_dim:
+            raise ValueError(
+                f"pe_qk='none' cuts model_dim={model_dim} channels into heads, but queries have "
+                f"{num_heads} of {head_dim} and keys {num_kv_heads}; use pe_qk='single'"
+            )
+        super().__init__(model_dim=model_dim, train_length=train_length, rngs=rngs, **digits)
+        self.hook = hook
+        self.heads, self.head_dim = (num_heads, num_kv_heads), head_dim
+        self.scalar_scale = scalar_scale
+        width = sum(self.heads) * head_dim
+        self.pe_qk = linear(model_dim, width, model_dim, rngs) if pe_qk == "single" else None
+
+    def prepare(self, tokens: Tokens, length):
+        """Makes float32 ``pe_q [B, T, H, C]`` and ``pe_k [B, T, K, C]``."""
+        return self.by_head(self.encoder(tokens.positions))
+
+    def by_head(self, pe_BTE):
+        """Returns the encoder's vectors as queries and keys use them, see ``prepare``."""
+        pe_q, pe_k = pe_BTE, pe_BTE
+        if self.pe_qk is not None:
+            pe_q, pe_k = jnp.split(self.pe_qk(pe_BTE), [self.heads[0] * self.head_dim], axis=-1)
+        return tuple(pe.reshape(*pe.shape[:2], -1, self.head_dim) for pe in (pe_q, pe_k))
+
+    def rotate(self, x_BTHC, tokens, side):
+        pe_q, pe_k = (jnp.moveaxis(pe, 2, 0) for pe in tokens.made)
+        pe = jnp.moveaxis(side.of_heads(pe_q) if side.is_query else side.of_kv_heads(pe_k), 0, 2)
+        if self.hook == "attn_scalar":
+            pe = self.scalar_scale * pe if side.is_query else pe
+            beside = pe.astype(x_BTHC.dtype) + jnp.zeros_like(x_BTHC[..., :1])  # for every row
+            return jnp.concatenate([x_BTHC, beside], axis=-1)
+        x = x_BTHC.astype(jnp.float32)
+        return (x * pe if self.hook == "attn_mul" else x + pe).astype(x_BTHC.dtype)
+
+
+class SeqPEInputAdd(DigitEncoding, Added):
+    """Encodes each position by a small Transformer over its digits, and adds it at the input.
+
+    The arguments are as in ``DigitEncoding``.
+    """
+
+    def prepare(self, tokens: Tokens, length):
+        """Makes float32 ``pe [B, T, D]``."""
+        return self.encoder(tokens.positions)
+
+    def vectors(self, tokens):
+        return tokens.made
