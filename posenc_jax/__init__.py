@@ -106,6 +106,9 @@ if TYPE_CHECKING:
     from posenc_jax.encodings.rotary.videorope import videorope as videorope
     from posenc_jax.encodings.rotary.videorope import videorope_pp as videorope_pp
     from posenc_jax.encodings.rotary.xpos import XPos as XPos
+    from posenc_jax.encodings.wrappers.dynamic_short_conv import (
+        DynamicShortConv as DynamicShortConv,
+    )
     from posenc_jax.encodings.wrappers.kv_shift import KVShift as KVShift
     from posenc_jax.encodings.wrappers.logit_scale import BeamScale as BeamScale
     from posenc_jax.encodings.wrappers.logit_scale import Llama4Temperature as Llama4Temperature

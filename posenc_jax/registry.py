@@ -106,6 +106,7 @@ REGISTRY = {
     "kv_shift": "posenc_jax.encodings.wrappers.kv_shift:KVShift",
     "key_offset": "posenc_jax.encodings.rotary.key_offset:KeyOffset",
     "short_conv": "posenc_jax.encodings.wrappers.short_conv:ShortConv",
+    "dynamic_short_conv": "posenc_jax.encodings.wrappers.dynamic_short_conv:DynamicShortConv",
     "irope": "posenc_jax.encodings.patterns:irope",
     "rnope_swa": "posenc_jax.encodings.patterns:rnope_swa",
     "dual_base": "posenc_jax.encodings.patterns:dual_base",

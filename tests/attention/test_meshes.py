@@ -171,7 +171,9 @@ def test_tokens_on_another_explicit_axis_are_refused():
         common.close(attend(q, *whole), attend(*qkv))
 
 
-@pytest.mark.parametrize("name", [*SUMS, "kv_shift", "key_offset", "short_conv", "path"])
+@pytest.mark.parametrize(
+    "name", [*SUMS, "kv_shift", "key_offset", "short_conv", "dynamic_short_conv", "path"]
+)
 def test_inputs_lie_by_token_on_explicit_axes(name):
     """Some schemes sum over the inputs, or shift keys, along the axis that devices share."""
     encoding = common.build(name, num_kv_heads=2)

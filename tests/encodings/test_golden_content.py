@@ -213,3 +213,21 @@ def test_kv_shift():
     side = posenc_jax.Side(None, K, is_query=False)
     for rotate in (encoding.rotate, encoding.rotate_values):
         close(rotate(arrays["k_raw"], here.tokens, side), arrays["k"], rtol=1e-5, atol=1e-6)
+
+
+def test_dynamic_short_conv():
+    """Keys and values are given the same weights, of one module of transformers."""
+    arrays, _ = float32("dynamic_short_conv")
+    x, k = arrays["x"], arrays["k_raw"]
+    (K, C), (W, _) = k.shape[2:], arrays["static_weight"].shape
+    sizes = dict(num_kv_heads=K, head_dim=C, model_dim=x.shape[-1], width=W)
+    encoding = posenc_jax.make("dynamic_short_conv", **sizes, over="nope", rngs=nnx.Rngs(0))
+    kernel = arrays["static_weight"].reshape(W, K, C).swapaxes(0, 1)
+    kernels = {"of_keys_kernel": kernel, "of_values_kernel": kernel}
+    load(encoding, kernels | {"kernel": jnp.concatenate([arrays["weight_proj"].T] * 2, axis=1)})
+    side = posenc_jax.Side(None, K, is_query=False)
+    packed = arrays["segment_ids"].astype(int)
+    for key, segment_ids in {"k": None, "k_packed": packed}.items():
+        here = encoding.at(text(x.shape[1]), segment_ids).see(x)[0]
+        for rotate in (encoding.rotate, encoding.rotate_values):
+            as_published("dynamic_short_conv", **{key: rotate(k, here.tokens, side)})

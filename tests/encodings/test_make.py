@@ -16,9 +16,9 @@ from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 from posenc_jax.positions import text
 
 PER_LAYER = """
-    cable circulant_string cope dape deberta fope fox grape_a grape_ap grape_m grape_m_contextual
-    inkling inkling2 kv_shift log_scale path pope repo rope_mixed selective_rope shaw short_conv
-    ssmax string swin_v2 transformer_xl wall
+    cable circulant_string cope dape deberta dynamic_short_conv fope fox grape_a grape_ap grape_m
+    grape_m_contextual inkling inkling2 kv_shift log_scale path pope repo rope_mixed selective_rope
+    shaw short_conv ssmax string swin_v2 transformer_xl wall
 """
 
 

@@ -36,7 +36,7 @@ def test_gradient_of_a_running_sum():
 KEYWORDS = {
     "path": {"forget_gate": True},
     "kv_shift": {"over": "nope"},
-    "short_conv": {"over": "nope"},
+    "dynamic_short_conv": {"over": "nope"},
 }
 
 

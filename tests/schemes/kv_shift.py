@@ -41,6 +41,22 @@ class ShortConv(KVShift):
         return x + convolved(x.reshape(len(x), -1), columns).reshape(x.shape)
 
 
+class DynamicShortConv(ShortConv):
+    def observe(self, x, given, weights):
+        super().observe(x, given, weights)
+        K, W, _ = self.of_keys.shape
+        of_tokens = np.split((x @ weights["kernel"]).reshape(len(x), 2 * K, W, 1), 2, axis=1)
+        self.of_keys, self.of_values = of_tokens[0] + self.of_keys, of_tokens[1] + self.of_values
+
+    def mixed(self, x, taps):
+        """Convolves ``x [T, H, C]`` with ``taps [T, K, W, C]``, place 0 first."""
+        taps, total = np.repeat(taps, x.shape[1] // taps.shape[1], axis=1), x.copy()
+        for t in range(len(x)):
+            for j in range(min(t + 1, taps.shape[2])):
+                total[t] += taps[t, :, j] * x[t - j]
+        return total / np.sqrt(2 * taps.shape[2] + 1)
+
+
 class KeyOffset(Rotary):
     def logits(self, q, k, positions, given, weights):
         rotary_dim = given.get("rotary_dim", q.shape[-1] // 2)
@@ -58,6 +74,11 @@ SCHEMES = {
     ),
     "short_conv": Scheme(
         ShortConv(),
+        [{}, {"over": "alibi", "num_kv_heads": 2, "width": 3}],
+        mixes_keys=True,
+    ),
+    "dynamic_short_conv": Scheme(
+        DynamicShortConv(),
         [{}, {"over": "alibi", "num_kv_heads": 2, "width": 3}],
         mixes_keys=True,
     ),

@@ -115,7 +115,9 @@ class Inkling2(Inkling):
     The largest length t of a vector y of one head is ``clip`` or ``vector_clip``. Queries and bias
     vectors are first multiplied by a learned factor for each channel. Inkling 2 attends with
     ``scale = 1 / sqrt(head_dim)`` and a sink for each token (``Transformer(..., sinks="token")``).
-    Its normalisation of values, without weights, and its gate on outputs are not offered.
+    Its layers without a window convolve keys and values first, as ``dynamic_short_conv`` over this
+    scheme does. Its normalisation of values, without weights, and its gate on outputs are not
+    offered.
 
     Args:
       rank, extent, log_scale, rngs: keywords of ``Inkling``. The extent of the layers with a window

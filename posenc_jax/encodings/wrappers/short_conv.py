@@ -52,12 +52,17 @@ class ShortConv(LooksBack):
         self.of_keys_kernel = normal(rngs, num_kv_heads, width, head_dim)
         self.of_values_kernel = normal(rngs, num_kv_heads, width, head_dim)
 
-    def mixed(self, x_BSKC, tokens: Tokens, side: Side, which: int):
+    def taps(self, tokens: Tokens, side: Side, which: int):
+        """Returns a for keys, or c for values: W float32 arrays, each over ``[B, S, K, C]``."""
         kernel_KWC = (self.of_keys_kernel, self.of_values_kernel)[which][...]
-        check_width(x_BSKC, head_dim=kernel_KWC.shape[-1])
         kernel_KWC = side.of_kv_heads(kernel_KWC).astype(jnp.float32)
+        return [kernel_KWC[None, None, :, place] for place in range(kernel_KWC.shape[1])]
+
+    def mixed(self, x_BSKC, tokens: Tokens, side: Side, which: int):
+        check_width(x_BSKC, head_dim=self.of_keys_kernel.shape[-1])
+        tap, *earlier = self.taps(tokens, side, which)
         x = x_BSKC.astype(jnp.float32)
-        total = x * (1 + kernel_KWC[None, None, :, 0])
-        for count in range(1, kernel_KWC.shape[1]):
-            total = total + self.before(x, tokens, count) * kernel_KWC[None, None, :, count]
+        total = x * (1 + tap)
+        for count, tap in enumerate(earlier, start=1):
+            total = total + self.before(x, tokens, count) * tap
         return total.astype(x_BSKC.dtype)
