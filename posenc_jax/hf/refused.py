@@ -12,7 +12,9 @@ _INKLING = (
 _INKLING_2 = (
     "its checkpoint has a bias of relative positions. Build it: posenc_jax.make('inkling2', "
     "head_dim=..., clip=qk_l2_clip_threshold, vector_clip=rel_l2_clip_threshold, "
-    f"{_INKLING}1 / sqrt(head_dim), sinks and more (Inkling2)"
+    f"{_INKLING}1 / sqrt(head_dim), sinks and more (Inkling2). Layers "
+    "without a window convolve keys and values first: posenc_jax.make('dynamic_short_conv', "
+    "num_kv_heads=..., width=conv_kernel_size, over={'name': 'inkling2', ...}, ...)"
 )
 _DINO_V3 = (
     "its pairs rotate by the rows and columns of an image. Build that: posenc_jax.make('dinov3', "
