@@ -54,6 +54,8 @@ def test_a_page_has_at_most_300_lines_beside_its_tables(name):
 def test_the_page_of_schemes_has_all_of_them():
     text = (ROOT / "docs/schemes/index.md").read_text()
     assert [name for name in posenc_jax.REGISTRY if f"`{name}`" not in text] == []
+    count = f"**{len(posenc_jax.REGISTRY)} positional encodings**"
+    assert count in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", WITH_CODE)
