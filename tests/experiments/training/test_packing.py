@@ -112,8 +112,8 @@ def test_packed_documents_have_the_loss_and_the_gradient_of_separate_ones(scheme
         return task.loss(model, batch, jax.random.key(0)) * count
 
     assert count < segments.size - BATCH
-    loss, gradient = jax.value_and_grad(packed)(model)
-    expected, expected_gradient = jax.value_and_grad(separate)(model)
+    loss, gradient = jax.jit(jax.value_and_grad(packed))(model)
+    expected, expected_gradient = jax.jit(jax.value_and_grad(separate))(model)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     chex.assert_trees_all_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
 
