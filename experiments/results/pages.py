@@ -228,6 +228,24 @@ def copying() -> str:
     return markdown(onset.summary(pd.read_csv(DATA / "copying.csv.gz")))
 
 
+# A scheme, and the same with keys and values that are mixed with those before.
+_HELPED = {"rope": "kv_shift", "alibi": "alibi_shift", "fox": "fox_shift", "nope": "nope_smear"}
+
+
+def helped(rate: float = 0.006) -> str:
+    """Returns the losses on unseen code of schemes alone and with KV shift, by seed.
+
+    The copying score stands behind each loss.
+    """
+    runs = onset.onsets(pd.read_csv(DATA / "copying.csv.gz")).dropna(subset="loss")
+    runs = select(runs, rate=rate, depth=2).sort_values("seed")
+    shown = runs["loss"].map("{:.3f}".format) + runs["copied"].map(" ({:z.2f})".format)
+    by_scheme = shown.groupby(runs["scheme"]).agg(", ".join)
+    columns = {"alone": list(_HELPED), "with KV shift": list(_HELPED.values())}
+    cells = {head: by_scheme.reindex(of).fillna("-").tolist() for head, of in columns.items()}
+    return markdown(Table("", pd.DataFrame(cells, index=pd.Index(list(_HELPED), name="scheme"))))
+
+
 def census() -> str:
     """Returns how the published models of each year encode positions, see ``studies/census.py``."""
     models = pd.read_csv(DATA / "census.csv")
@@ -250,6 +268,7 @@ def census() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "census": census,
     "copying": copying,
+    "copying_helped": helped,
     "learned": learned,
     "atlas_text": atlas_text,
     "phases": phases,

@@ -73,9 +73,23 @@ def test_copying_orders_the_ladder_as_the_pages_say():
     assert alibi["code"] == 0.09 and alibi["prose"] == -0.01
 
 
-def test_as_many_runs_of_the_study_of_copying_are_finished_as_the_pages_say():
+def test_the_study_of_copying_says_what_its_pages_say():
     runs = onset.onsets(pd.read_csv(pages.DATA / "copying.csv.gz"))
-    assert (runs["is_finished"].sum(), len(runs)) == (7, 8)
+    finished = runs.groupby("study")["is_finished"].agg(["sum", "size"])
+    assert finished.loc["onset_2_layers"].tolist() == [8, 9]
+    assert finished.loc["cause"].tolist() == [14, 14]
     for page in ("copying.md", "data/index.md"):
         text = (common.ROOT / "docs" / page).read_text().lower()
-        assert re.search(r"seven of (the )?144 runs", text), page
+        assert re.search(r"eight of (the )?144 runs", text), page
+    at_rate = runs[runs["rate"] == 0.006].set_index(["scheme", "seed"])
+    loss, copied = (at_rate[column].unstack() for column in ("loss", "copied"))
+
+    def ahead(scheme, other):
+        both = (copied.loc[scheme] > onset.ONSET) & (copied.loc[other] > onset.ONSET)
+        return both.sum(), round((loss.loc[other] - loss.loc[scheme])[both].mean(), 2)
+
+    assert ahead("kv_shift", "alibi_shift") == (2, 0.03)
+    assert ahead("fox_shift", "alibi_shift") == (2, 0.04)
+    assert ahead("fox_shift", "kv_shift")[0] == 1
+    assert round(loss[0]["rope"] - loss[0]["alibi"], 2) == 0.08
+    assert round(loss[0]["nope_smear"] - loss[0]["kv_shift"], 2) == 0.77
