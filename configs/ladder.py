@@ -271,8 +271,8 @@ def _follow_length(encodings: ConfigDict, length) -> None:
         if "base" in encodings[name]:
             encodings[name].base = base
     rope = ConfigDict(encoding("rope", base=base))
-    over_rope = "kv_shift randomized random_float short_conv dynamic_short_conv ssmax"
-    for name in over_rope.split():
+    wrappers = ("kv_shift", "short_conv", "dynamic_short_conv", "ssmax")
+    for name in (*wrappers, "randomized", "random_float"):
         encodings[name] = encoding(name, over=rope)
     encodings.randomized.max_length = encodings.random_float.max_length = 4 * _LONGEST
     encodings.nope_smear = encoding("kv_shift", over="nope")

@@ -286,7 +286,7 @@ def keywords(build: Callable) -> dict[str, inspect.Parameter]:
     for parameter in written:
         if typing.get_origin(parameter.annotation) is typing.Unpack:
             (passed_on,) = typing.get_args(parameter.annotation)
-            of_base = keywords(build.__mro__[1])  # type: ignore[attr-defined]
+            of_base = keywords(build.__base__)  # type: ignore[attr-defined]
             inherited = {key: of_base[key] for key in passed_on.__annotations__}
     return inherited | own
 

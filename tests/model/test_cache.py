@@ -34,7 +34,7 @@ def test_the_cache_is_not_copied(scan):
 @pytest.mark.parametrize(
     ("name", "pieces"),
     [(name, T * (1,)) for name in common.one_of_each_kind()[1::2]]
-    + [(name, (6, 6)) for name in ("path", "cope")],
+    + [(name, (6, 6)) for name in ("path", "cope", "dynamic_short_conv")],
 )
 def test_token_by_token_or_in_chunks_or_at_once(name, pieces):
     """Every step adapts to the same length, which is past the training length."""

@@ -17,12 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.checks import (
-    check_choice,
-    check_divides,
-    check_sizes,
-    count_of,
-)
+from posenc_jax.checks import check_choice, check_divides, check_sizes, count_of
 from posenc_jax.encoding import Encoding
 from posenc_jax.encodings.absolute.seqpe_encoder import DigitEncoder, linear
 from posenc_jax.encodings.absolute.seqpe_losses import (

@@ -56,7 +56,6 @@ class DynamicShortConv(ShortConv):
         )
         for kernel in (self.of_keys_kernel, self.of_values_kernel):
             kernel[...] = jnp.zeros_like(kernel[...])
-        self.width = width
         self.kernel = normal(rngs, model_dim, 2 * num_kv_heads * width)
 
     def observe(self, x_BTD, tokens: Tokens, state=None):
@@ -74,4 +73,5 @@ class DynamicShortConv(ShortConv):
 
     def mixed(self, x_BSKC, tokens: Tokens, side: Side, which: int):
         total = super().mixed(x_BSKC.astype(jnp.float32), tokens, side, which)
-        return (total / math.sqrt(2 * self.width + 1)).astype(x_BSKC.dtype)
+        width = 1 + self.reach
+        return (total / math.sqrt(2 * width + 1)).astype(x_BSKC.dtype)

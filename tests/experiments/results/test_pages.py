@@ -77,10 +77,10 @@ def test_the_study_of_copying_says_what_its_pages_say():
     runs = onset.onsets(pd.read_csv(pages.DATA / "copying.csv.gz"))
     finished = runs.groupby("study")["is_finished"].agg(["sum", "size"])
     assert finished.loc["onset_2_layers"].tolist() == [8, 9]
-    assert finished.loc["cause"].tolist() == [14, 14]
+    assert finished.loc["cause"].tolist() == [14, 15]
     for page in ("copying.md", "data/index.md"):
         text = (common.ROOT / "docs" / page).read_text().lower()
-        assert re.search(r"eight of (the )?144 runs", text), page
+        assert re.search(r"eight of (the )?144 runs .*fourteen of", text, re.DOTALL), page
     at_rate = runs[runs["rate"] == 0.006].set_index(["scheme", "seed"])
     loss, copied = (at_rate[column].unstack() for column in ("loss", "copied"))
 
@@ -91,5 +91,11 @@ def test_the_study_of_copying_says_what_its_pages_say():
     assert ahead("kv_shift", "alibi_shift") == (2, 0.03)
     assert ahead("fox_shift", "alibi_shift") == (2, 0.04)
     assert ahead("fox_shift", "kv_shift")[0] == 1
+    late = loss[copied <= onset.ONSET]
+    for alone, shifted in (("rope", "kv_shift"), ("fox", "fox_shift")):
+        assert late.loc[shifted].count() == 1
+        assert abs(late.loc[shifted].min() - loss[0][alone]) < 0.02
+    at_lower = runs[(runs["rate"] == 0.003) & runs["scheme"].isin(["kv_shift", "fox_shift"])]
+    assert at_lower["is_censored"].tolist() == [True, True]
     assert round(loss[0]["rope"] - loss[0]["alibi"], 2) == 0.08
     assert round(loss[0]["nope_smear"] - loss[0]["kv_shift"], 2) == 0.76
