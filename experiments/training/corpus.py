@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from experiments.training.records import RecordedTokens
+
 # Corpora store the index of a split: add names only at the end.
 SPLITS = ("train", "validation", "test", "manual", "code", "prose")
 
@@ -16,7 +18,8 @@ class Corpus:
 
     Attributes:
       name: the string that names the corpus, see ``data.py``.
-      tokens: all documents end to end, uint8, uint16 or uint32 ``[tokens]``; may be memory-mapped.
+      tokens: all documents end to end, uint8, uint16 or uint32 ``[tokens]``; may be memory-mapped,
+        or ``RecordedTokens``.
       offsets: int64 ``[N + 1]``; document ``n`` is ``tokens[offsets[n] : offsets[n + 1]]``.
       splits: int8 ``[N]``, an index into ``SPLITS`` for each document.
       vocab_size: token ids are ``0 .. vocab_size - 1``.
@@ -26,7 +29,7 @@ class Corpus:
     """
 
     name: str
-    tokens: np.ndarray
+    tokens: np.ndarray | RecordedTokens
     offsets: np.ndarray
     splits: np.ndarray
     vocab_size: int

@@ -5,7 +5,8 @@ A corpus is named by one string:
 - ``stdlib``: the sources of the running interpreter's standard library, bytes as tokens. Its split
   "manual" is the language manual in ``pydoc_data/topics.py``: English prose, another domain.
 - ``files:GLOB``: local files (``**`` descends), bytes as tokens.
-- ``tokens:PATH``: a folder of token ids written by :func:`write_tokens`, read as a memory map.
+- ``tokens:PATH``: a folder of token ids, which :func:`write_tokens` wrote to be read as a memory
+  map, or :func:`write_records` to be read through grain.
 - ``hf:NAME`` or ``hf:NAME:SPLIT``: the column "text" of a Hugging Face data set, bytes as tokens.
 - ``packages`` or ``packages:FOLDER``: source code and English prose that
   :mod:`experiments.training.packages` makes, bytes as tokens. Its test split has the parts "code"
@@ -29,6 +30,7 @@ import numpy as np
 
 from experiments import imported
 from experiments.results.record import of_all
+from experiments.training import records
 from experiments.training.corpus import SPLITS, Corpus, digest_of, hashes, of_documents, word_of
 from experiments.training.packages.corpus import load as load_packages
 from posenc_jax.files import read_json
@@ -86,20 +88,62 @@ def write_tokens(
     and ``meta.json``. Raises a ValueError for no tokens, or an id that is no integer or outside the
     vocabulary.
     """
-    arrays = [np.asarray(document) for document in documents]
-    whole = np.concatenate([array for array in arrays if array.size] or [np.zeros(0, int)])
-    is_known = whole.size and whole.dtype.kind in "iu" and whole.min() >= 0
-    if not is_known or whole.max() >= vocab_size:
-        raise ValueError(f"documents must hold integers in 0 .. {vocab_size - 1}, at least one")
-    tokens = whole.astype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+    _check_meta(vocab_size, bytes_per_token)
+    dtype = _token_type(vocab_size)
+    arrays = [_ids(document, vocab_size).astype(dtype) for document in documents]
+    tokens = np.concatenate([np.zeros(0, dtype), *arrays])
+    folder = _emptied(folder)
+    np.save(folder / "tokens.npy", tokens)
     offsets = np.cumsum([0, *map(len, arrays)], dtype=np.int64)
-    meta = {"vocab_size": int(vocab_size), "bytes_per_token": float(bytes_per_token)}
-    _check_folder(tokens, offsets, **meta)
+    _finish(folder, offsets, vocab_size, bytes_per_token)
+
+
+def write_records(
+    folder: str | os.PathLike,
+    documents: Iterable[Sequence[int]],
+    *,
+    vocab_size: int,
+    bytes_per_token: float,
+) -> None:
+    """Writes the same corpus as :func:`write_tokens`, but holds no more than one document.
+
+    The folder gets ``tokens.array_record`` instead of ``tokens.npy``. Raises a ValueError as
+    :func:`write_tokens` does, or if grain is not installed.
+    """
+    _check_meta(vocab_size, bytes_per_token)
+    folder = _emptied(folder)
+    arrays = (_ids(document, vocab_size) for document in documents)
+    offsets = records.write(folder / "tokens.array_record", arrays, _token_type(vocab_size))
+    _finish(folder, offsets, vocab_size, bytes_per_token)
+
+
+def _emptied(folder) -> Path:
+    """Returns a folder without the corpus that it may have held."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "tokens.npy", tokens)
+    for name in ("meta.json", "offsets.npy", "tokens.npy", "tokens.array_record"):
+        (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+def _finish(folder, offsets, vocab_size, bytes_per_token):
+    """Writes the rest of a corpus, whose presence says that its tokens are whole."""
+    if not offsets[-1]:
+        raise ValueError("documents must hold at least one token")
+    meta = {"vocab_size": int(vocab_size), "bytes_per_token": float(bytes_per_token)}
     np.save(folder / "offsets.npy", offsets)
     (folder / "meta.json").write_text(json.dumps(meta) + "\n")
+
+
+def _token_type(vocab_size: int) -> np.dtype:
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+
+
+def _ids(document, vocab_size) -> np.ndarray:
+    ids = np.asarray(document)
+    if ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= vocab_size):
+        raise ValueError(f"documents must hold integers in 0 .. {vocab_size - 1}")
+    return ids
 
 
 def _load_stdlib() -> Corpus:
@@ -160,29 +204,36 @@ def _load_hugging_face(name: str, rest: str) -> Corpus:
 
 def _load_tokens(name: str, path: str) -> Corpus:
     folder = Path(path).expanduser()
+    recorded = folder / "tokens.array_record"
     try:
-        tokens = np.load(folder / "tokens.npy", mmap_mode="r")
         offsets = np.load(folder / "offsets.npy")
         meta = read_json(folder / "meta.json")
         vocab_size, bytes_per_token = meta["vocab_size"], meta["bytes_per_token"]
-        _check_folder(tokens, offsets, vocab_size, bytes_per_token)
+        _check_meta(vocab_size, bytes_per_token)
+        tokens: np.ndarray | records.RecordedTokens
+        if recorded.exists():
+            tokens = records.RecordedTokens(recorded, _token_type(vocab_size))
+        else:
+            tokens = np.load(folder / "tokens.npy", mmap_mode="r")
+        _check_arrays(tokens, offsets)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"corpus {name!r}: {type(error).__name__}: {error}. The folder must hold tokens.npy, "
-            "offsets.npy and meta.json as experiments.training.data.write_tokens writes them"
+            f"corpus {name!r}: {type(error).__name__}: {error}. The folder must hold what "
+            "experiments.training.data.write_tokens or write_records writes"
         ) from error
     splits = _splits(hashes(len(offsets) - 1, "split"))
-    blocks = [tokens]
     if len(tokens) > SAMPLE_BLOCKS * SAMPLE_BLOCK:
         starts = np.linspace(0, len(tokens) - SAMPLE_BLOCK, SAMPLE_BLOCKS).astype(np.int64)
         blocks = [tokens[start : start + SAMPLE_BLOCK] for start in starts]
+    else:
+        blocks = [tokens[:]]
     size = float(bytes_per_token)
     digest = digest_of(f"{vocab_size} {size}", offsets, splits, blocks)
     return Corpus(name, tokens, offsets, splits, vocab_size, size, digest)
 
 
-def _check_folder(tokens, offsets, vocab_size, bytes_per_token):
-    """Raises a ValueError for what ``write_tokens`` would not have written."""
+def _check_arrays(tokens, offsets):
+    """Raises a ValueError for arrays that ``write_tokens`` would not have written."""
     if tokens.ndim != 1 or tokens.dtype not in (np.uint16, np.uint32):
         raise ValueError(
             f"tokens.npy must be 1-D uint16 or uint32, not {tokens.dtype} of shape {tokens.shape}"
@@ -190,6 +241,9 @@ def _check_folder(tokens, offsets, vocab_size, bytes_per_token):
     ends = offsets[[0, -1]].tolist() if offsets.ndim == 1 and offsets.size else []
     if offsets.dtype != np.int64 or ends != [0, len(tokens)] or (np.diff(offsets) < 0).any():
         raise ValueError(f"offsets.npy must be 1-D int64 that rise from 0 to {len(tokens)} tokens")
+
+
+def _check_meta(vocab_size, bytes_per_token):
     if not isinstance(vocab_size, int) or not 1 <= vocab_size <= 1 << 31:
         raise ValueError(f"vocab_size={vocab_size!r} must be an integer from 1 to 2^31")
     if not isinstance(bytes_per_token, int | float) or not 0 < bytes_per_token < math.inf:

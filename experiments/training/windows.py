@@ -7,9 +7,10 @@ to end. Batches are a pure function of seed and step: there is no state to save.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from experiments.settings import one_of
 from experiments.training.corpus import SPLITS, Corpus, hashes, in_split
@@ -203,8 +204,8 @@ def _long_documents(corpus: Corpus, split: str, size: int) -> np.ndarray:
     return documents
 
 
-def _cut(corpus: Corpus, starts: Iterable[int], size: int) -> np.ndarray:
-    return _known(corpus, np.stack([corpus.tokens[start : start + size] for start in starts]))
+def _cut(corpus: Corpus, starts: ArrayLike, size: int) -> np.ndarray:
+    return _known(corpus, corpus.tokens[np.asarray(starts)[:, None] + np.arange(size)])
 
 
 def _known(corpus: Corpus, rows: np.ndarray) -> np.ndarray:

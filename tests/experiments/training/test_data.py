@@ -11,7 +11,14 @@ import pytest
 from experiments.training import data
 from experiments.training.corpus import SPLITS, Corpus, tokenised
 from experiments.training.data import load_corpus
-from experiments.training.windows import eval_windows, train_batch, window_index
+from experiments.training.records import RecordedTokens
+from experiments.training.windows import (
+    eval_windows,
+    packed_batch,
+    packed_index,
+    train_batch,
+    window_index,
+)
 
 LENGTH = 16
 
@@ -186,6 +193,51 @@ def test_tokens_round_trip(tmp_path, vocab_size, dtype):
     assert [document(corpus, n).tolist() for n in range(3)] == [[1, 2, 3], [], [largest]]
     assert (corpus.vocab_size, corpus.bytes_per_token) == (vocab_size, 4.5)
     assert len(corpus.digest) == 64
+
+
+def test_records_hold_the_corpus_of_a_memory_map(tmp_path):
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(0, 300, size) for size in (5000, 0, 40, 3000, 9000, 17, 60, 2500)]
+    for folder, write_corpus in (("map", data.write_tokens), ("records", data.write_records)):
+        write_corpus(tmp_path / folder, documents, vocab_size=300, bytes_per_token=4.5)
+    mapped, recorded = (load_corpus(f"tokens:{tmp_path / name}") for name in ("map", "records"))
+    assert isinstance(recorded.tokens, RecordedTokens) and mapped.digest == recorded.digest
+    np.testing.assert_array_equal(recorded.tokens[4000:13_000], mapped.tokens[4000:13_000])
+    batches = ({}, {})
+    for corpus, batch in zip((mapped, recorded), batches, strict=True):
+        batch["windows"] = train_batch(window_index(corpus, 1500), 8, seed=0, step=3)
+        batch |= packed_batch(packed_index(corpus, 1500), 8, seed=0, step=3)
+    for name in batches[0]:
+        np.testing.assert_array_equal(batches[0][name], batches[1][name])
+
+
+KEYWORDS = {"vocab_size": 300, "bytes_per_token": 1.0}
+
+
+def test_a_corpus_that_is_written_over_another_or_not_to_its_end(tmp_path):
+    def broken():
+        yield np.arange(3)
+        raise KeyboardInterrupt
+
+    data.write_records(tmp_path, [[1, 2, 3]], **KEYWORDS)
+    data.write_tokens(tmp_path, [[4, 5]], **KEYWORDS)
+    assert load_corpus(f"tokens:{tmp_path}").tokens[:].tolist() == [4, 5]
+    with pytest.raises(KeyboardInterrupt):
+        data.write_records(tmp_path, broken(), **KEYWORDS)
+    common.refuses("offsets.npy", lambda: load_corpus(f"tokens:{tmp_path}"))
+
+
+@pytest.mark.parametrize("documents", [[[]], [[1, -1]], [[300]], [[0.5]]])
+def test_records_of_no_tokens_are_refused(tmp_path, documents):
+    common.refuses(
+        "documents must hold", lambda: data.write_records(tmp_path, documents, **KEYWORDS)
+    )
+
+
+def test_records_need_grain(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    needs = r"pip install -e '\.\[grain\]'"
+    common.refuses(needs, lambda: data.write_records(tmp_path, [[1]], **KEYWORDS))
 
 
 def test_a_corpus_of_bytes_in_the_tokens_of_a_model(tmp_path):
