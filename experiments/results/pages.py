@@ -157,14 +157,22 @@ def claims() -> str:
     return Table("", words.rename(columns=heads).rename_axis("claim")).markdown()
 
 
+# The rungs of the ladder on which some scheme has begun to copy.
+_COPIED = {
+    "c_l256_t20": "0.46M parameters, 256 tokens",
+    "d7_l1024_t20": "0.46M parameters, 1,024 tokens",
+    "d8_w256_t20": "1.67M parameters, 256 tokens",
+}
+
+
 def copied() -> str:
-    """Returns how well models of the ladder copy, by scheme and rung, a number for each seed."""
+    """Returns how well models of the ladder copy, by scheme, a number for each seed."""
     models = pd.read_csv(DATA / "copied.csv").sort_values("seed")
-    models["shown"] = (models["copied"].round(2) + 0.0).map("{:.2f}".format)  # no "-0.00"
+    models["shown"] = models["copied"].round(2).map("{:z.2f}".format)
     cells = models.groupby(["scheme", "rung"])["shown"].agg(", ".join).unstack(fill_value="-")
-    best = models.groupby(["rung", "scheme"])["copied"].mean()["c_l256_t20"]
+    best = models[models["rung"] == "c_l256_t20"].groupby("scheme")["copied"].mean()
     order = best.sort_values(ascending=False).index
-    return markdown(Table("", cells.reindex([*order, *cells.index.difference(order)])))
+    return markdown(Table("", cells.loc[order, list(_COPIED)].rename(columns=_COPIED)))
 
 
 def panel(name: str) -> str:
@@ -198,8 +206,9 @@ def extended(name: str) -> str:
 
 
 def searched(name: str) -> str:
-    """Returns the losses of factors that a search has found, and of others."""
+    """Returns the losses of factors that a search has found, and of others but its start."""
     records = pd.read_csv(DATA / f"{name}.csv")
+    records = records[~records["scheme"].str.endswith("(start)")]
     records = records.assign(x=records["group"], split="", measure="loss", unit="nats per token")
     frame = table.tidy(name, records.rename(columns={"loss": "value"}).to_dict("records"))
     return markdown(grid(frame, "", best_at="near"))

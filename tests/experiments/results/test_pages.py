@@ -59,7 +59,10 @@ def test_copying_orders_the_ladder_as_the_pages_say():
     losses = pages.read("ladder").query(
         "study == 'c_l256_t20' and measure == 'non_overlapping' and x == 1"
     )
-    copied = pd.read_csv(pages.DATA / "copied.csv").query("rung == 'c_l256_t20'")
+    scores = pd.read_csv(pages.DATA / "copied.csv")
+    best = scores.groupby("rung")["copied"].max().sort_values()
+    assert len(best) == 9 and best.iloc[5].round(2) == 0.03 and best.iloc[6] > 0.5
+    copied = scores.query("rung == 'c_l256_t20'")
     loss = losses.pivot(index=["scheme", "seed"], columns="split", values="value")
     ahead = loss.loc["rope"] - loss
     models = loss.assign(ahead=ahead["code"], copied=copied.set_index(["scheme", "seed"])["copied"])
