@@ -1,7 +1,7 @@
 """Times this revision of the library against another one, interleaved.
 
     python -m benchmarks.revisions --base=PATH_OF_A_CLONE
-    python -m benchmarks.revisions --base=PATH_OF_A_CLONE --schemes=rope --shapes=8x256 --rounds=60
+    python -m benchmarks.revisions --base=PATH_OF_A_CLONE --schemes=rope --shapes=8x256 --processes=8
 
 For each scheme and shape it measures
 
@@ -11,15 +11,18 @@ For each scheme and shape it measures
     compiling  the first call of a step and of ``generate``
 
 Each revision runs in a process of its own, with the packages of this interpreter. A round asks one
-revision after the other, in an order that alternates between rounds; the ratio is the median over
+revision after the other, in an order that alternates between rounds; a ratio is the median over
 rounds of this revision's time over the other's, so that a busy machine slows both. Below 1 this
-revision is faster.
+revision is faster. The same code has other ratios in other processes, by up to a tenth, because
+arrays lie elsewhere: so the table has the mean over ``--processes`` pairs of processes, and half of
+its 95 % interval.
 
 The other revision needs only ``make``, ``Transformer``, ``generate``, ``cross_entropy`` and
 ``positions.text`` of ``posenc_jax``, as this file uses them.
 """
 
 import argparse
+import collections
 import functools
 import json
 import os
@@ -122,24 +125,37 @@ class Revision:
         self._process.wait()
 
 
-def compare(schemes: list[str], shape: str, base: Path, rounds: int, compilations: int) -> None:
+def compare(args: argparse.Namespace, shape: str) -> None:
     """Prints a row of the table for each scheme and measure at one shape."""
-    revisions = [Revision(folder, shape) for folder in (HERE, base)]
-    for scheme in schemes:
-        measured: dict[str, list[tuple[float, float]]] = {}
-        for number in range(compilations + rounds):
+    from experiments.results.statistics import mean_and_margin  # which a worker's revision may lack
+
+    ratios, times = collections.defaultdict(list), collections.defaultdict(list)
+    for number in range(args.processes):
+        print(f"{shape}, processes {number + 1} of {args.processes}", file=sys.stderr, flush=True)
+        for (scheme, what), pairs in _measured(args, shape).items():
+            ratios[scheme, what].append(statistics.median(here / there for here, there in pairs))
+            times[scheme, what] += pairs
+    for (scheme, what), pairs in times.items():
+        here, there = (1e3 * statistics.median(side) for side in zip(*pairs, strict=True))
+        mean, margin, _ = mean_and_margin(ratios[scheme, what])
+        ratio = f"{mean:.2f} | {margin:.2f}"
+        print(f"| `{scheme}` | {shape} | {what} | {here:.1f} | {there:.1f} | {ratio} |", flush=True)
+
+
+def _measured(args, shape) -> dict[tuple[str, str], list[tuple[float, float]]]:
+    """Returns the seconds of this revision and the other, by scheme and measure, of all rounds."""
+    revisions = [Revision(folder, shape) for folder in (HERE, args.base.resolve())]
+    measured = collections.defaultdict(list)
+    for scheme in args.schemes.split(","):
+        for number in range(args.compilations + args.rounds):
             order = 1 if number % 2 else -1
-            answers = [one.ask(scheme, number < compilations) for one in revisions[::order]]
+            answers = [one.ask(scheme, number < args.compilations) for one in revisions[::order]]
             for what in answers[0]:
                 here, there = (answer[what] for answer in answers[::order])
-                measured.setdefault(what, []).append((here, there))
-        for what, pairs in measured.items():
-            here, there = (1e3 * statistics.median(side) for side in zip(*pairs, strict=True))
-            ratio = statistics.median(a / b for a, b in pairs)
-            print(f"| `{scheme}` | {shape} | {what} | {here:.1f} | {there:.1f} | {ratio:.2f} |")
-            sys.stdout.flush()
+                measured[scheme, what].append((here, there))
     for one in revisions:
         one.end()
+    return measured
 
 
 def main():
@@ -147,8 +163,9 @@ def main():
     parser.add_argument("--base", type=Path, help="folder of a clone of the other revision")
     parser.add_argument("--schemes", default="rope,t5,kerple_log,alibi")
     parser.add_argument("--shapes", default="8x256,2x1024,1x4096", help="batch x length")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--compilations", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--compilations", type=int, default=2)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -158,12 +175,12 @@ def main():
         parser.error(f"--base={args.base} must be the folder of a clone of this repository")
     if not all(re.fullmatch(r"[1-9]\d*x[1-9]\d*", shape) for shape in args.shapes.split(",")):
         parser.error(f"--shapes={args.shapes} must be BATCHxLENGTH, such as 8x256,2x1024")
-    if min(args.rounds, args.compilations) < 1:
-        parser.error("--rounds and --compilations must be at least 1")
-    print("| scheme | batch x length | measure | this revision, ms | the other, ms | ratio |")
-    print(f"|{'---|' * 6}", flush=True)
+    if min(args.processes, args.rounds, args.compilations) < 1:
+        parser.error("--processes, --rounds and --compilations must be at least 1")
+    print("| scheme | batch x length | measure | this revision, ms | the other, ms | ratio | ± |")
+    print(f"|{'---|' * 7}", flush=True)
     for shape in args.shapes.split(","):
-        compare(args.schemes.split(","), shape, args.base.resolve(), args.rounds, args.compilations)
+        compare(args, shape)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ def test_a_program_prints_its_table(name, arguments, row, monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_revision_is_timed_against_itself():
     little = ["--schemes=alibi", "--shapes=1x16", "--rounds=1", "--compilations=1"]
+    little += ["--processes=2"]
     command = [sys.executable, "-m", "benchmarks.revisions", f"--base={common.ROOT}", *little]
     done = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()[2:]
