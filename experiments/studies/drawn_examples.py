@@ -35,7 +35,7 @@ from experiments.results.table import grid, select
 from experiments.running.points import trained_points
 from experiments.running.study import Study
 from experiments.settings import filled, names_in, one_of
-from experiments.studies.panel_figures import drawn_panels, drawn_pictures, named
+from experiments.studies.panel_figures import drawn_panels, named
 from experiments.training.encodings import as_trained, make_encoding
 from experiments.training.mesh import replicated, row_shards
 from experiments.training.recipe import Recipe
@@ -148,10 +148,6 @@ class DrawnExamples(Study, abc.ABC):
     @abc.abstractmethod
     def measure(self, scheme: str, model: Transformer) -> Iterator[Result]:
         """Yields one result for every x of every panel."""
-
-    def pictures(self) -> dict[str, np.ndarray]:
-        """Returns pictures by caption, ``[height, width]`` or ``[height, width, 3]``, 0 to 1."""
-        return {}
 
     def variant(self, scheme: str) -> dict[str, Any]:
         """Returns the variant called ``scheme``."""
@@ -274,7 +270,4 @@ class DrawnExamples(Study, abc.ABC):
 
     def figures(self, frame):
         chances = {panel: self.chances(panel) for panel in self.panels}
-        figures = {"results": drawn_panels(frame, chances)}
-        if pictures := self.pictures():
-            figures["examples"] = drawn_pictures(pictures)
-        return figures
+        return {"results": drawn_panels(frame, chances)}

@@ -117,13 +117,6 @@ class Images(DrawnExamples):
                 accuracy = float((predicted == self.test_labels).mean())
                 yield Result(name, side, "accuracy", accuracy, 1 / self.classes)
 
-    def pictures(self):
-        first, largest = self.test_images[:1], self.trials.sides[-1]
-        return {f"{self.side} px, as trained": first[0] / 255} | {
-            f"{name} to {largest} px": enlarge(first, largest, self.setting.patch)[0] / 255
-            for name, enlarge in ENLARGED.items()
-        }
-
     def cut(self, images) -> np.ndarray:
         """Returns the model's inputs, float32 patches from -1 to 1."""
         return patches(images.astype(np.float32) / 127.5 - 1, self.setting.patch)

@@ -200,14 +200,6 @@ class Pointing(DrawnExamples):
         ink = ink - ink.mean(axis=0, keepdims=True)
         return jnp.asarray(ink / ink.std() + 0.3)
 
-    def pictures(self):
-        return {
-            _name(screen): 1
-            - np.block([[self.icons[n] for n in row] for row in self.tests(screen)["icons"][0]])
-            / 255
-            for screen in self.trials.screens
-        }
-
 
 def targets(drawn) -> dict:
     """Returns the right answers of the cells, int32 ``[B, rows, columns]`` by question.
