@@ -35,13 +35,7 @@ from experiments.studies.longrope.encoding import (
     shared_keywords,
     under_rule,
 )
-from experiments.studies.longrope.fitness import (
-    NEEDLE,
-    needle_loss,
-    remembered,
-    text_loss,
-    with_needles,
-)
+from experiments.studies.longrope.fitness import Score, needle_loss, remembered, text_loss
 from experiments.studies.longrope.plan import STAGES, Plan
 from experiments.studies.longrope.search import Genome, LongRoPE2Space, ReleasedSpace, Space, evolve
 from experiments.training.loop import train
@@ -178,21 +172,17 @@ class Stages:
     def _search(self, name: str, group: str, model: Transformer, space: Space, loss=text_loss):
         """Searches, or continues a search that was stopped, and adds its rows and its result."""
         budget, (documents_NL, times) = space.budget, self._read(group)
-        fitness = loss(
-            model,
-            self.rope,
-            documents_NL,
-            attention_factor=self._attention(times),
-            mesh=self.mesh,
-            batch_tokens=self.plan.trials.batch_tokens,
-        )
+
+        def fitness(genome):
+            return loss(self._score(model, self._under(genome, times)), documents_NL)
+
         path = self.folder / "search" / name / "losses.jsonl"
         with (
             contextlib.closing(Stored(path, {"search": name})) as stored,
             stage(f"{self.name}  {name}", budget.candidates, self.console) as advance,
         ):
-            losses = remembered(fitness, stored, advance)
-            generations = list(evolve(space, budget, losses, self.seed))
+            fitness = remembered(fitness, stored, advance)
+            generations = list(evolve(space, budget, fitness, self.seed))
         best = min(itertools.chain(*generations), key=lambda one: one.loss)
         self.best[name] = best.genome
         self.searches.append(
@@ -271,15 +261,17 @@ class Stages:
         if group == "short":
             # The last tokens of the longer documents, so that both tables score the same tokens.
             documents_NL = documents_NL[:, -plan.train_length - 1 :]
-        scorer = Scorer(model, self.mesh, trials.batch_tokens)
-        layers = in_place_of_rope(model, encoding)
-        losses_NL = scorer(documents_NL, layers)
+        score = self._score(model, encoding)
+        losses_NL = score(documents_NL)
         last_NL = losses_NL[:, -trials.last_tokens :]
         numbers = {"loss": float(losses_NL.mean()), "last_loss": float(last_NL.mean())}
         if "longrope2" in plan.stages:
-            answers_NL = scorer(with_needles(documents_NL), layers)[:, -NEEDLE // 2 :]
-            numbers["needle_loss"] = float(answers_NL.mean())
+            numbers["needle_loss"] = needle_loss(score, documents_NL)
         return numbers
+
+    def _score(self, model: Transformer, encoding: Searched) -> Score:
+        scorer = Scorer(model, self.mesh, self.plan.trials.batch_tokens)
+        return functools.partial(scorer, encoding=in_place_of_rope(model, encoding))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
