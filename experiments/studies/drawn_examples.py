@@ -14,7 +14,6 @@ import abc
 import dataclasses
 import functools
 import hashlib
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -217,15 +216,6 @@ class DrawnExamples(Study, abc.ABC):
                     records.append(where | dataclasses.asdict(result))
                     advance(f"{result.condition} {result.x}")
         return {"records": records}
-
-    def print_point(self, point, evaluation):
-        for scheme, panel in itertools.product(point.schemes, self.panels):
-            values = "  ".join(
-                f"{r['x']} {r['value']:.3f}"
-                for r in evaluation["records"]
-                if r["scheme"] == scheme and panel.has(r)
-            )
-            self.console.print(f"  {scheme:<15} {panel.title}:  {values}")
 
     def about(self, command):
         return super().about(command) | {"data": self.data}

@@ -111,13 +111,6 @@ class LongRoPESearch(Study):
     def evaluate(self, point, model):
         return Stages(self.plan, self, point, model).run()
 
-    def print_point(self, point, evaluation):
-        for search in evaluation["searches"]:
-            seeds = ", ".join(f"{name} {loss:.4f}" for name, loss in search["seeds"].items())
-            self.console.print(
-                f"  {search['search']:<12} {search['found']['loss']:.4f}  from  {seeds}"
-            )
-
     def about(self, command):
         more = {"tuning": self.all_of("tuning")}
         return super().about(command) | self.about_corpus(self.plan.corpus) | more
