@@ -115,13 +115,7 @@ class Story(DrawnExamples):
         for warp in setting.warps:
             one_of("task.warps", warp, WARPS)
         for scheme in self.schemes:
-            variant = self.variant(scheme)
-            one_of(f"variants.{scheme}.clock", variant["clock"], ("frame", "story"))
-            if variant["adaln"] and variant["clock"] != "story":
-                raise ValueError(
-                    f"variants.{scheme}.adaln=True needs clock='story', because Time-AdaLN reads "
-                    "the positions"
-                )
+            one_of(f"variants.{scheme}.clock", self.variant(scheme)["clock"], ("frame", "story"))
         self.cells = (setting.side // setting.patch) ** 2  # patches of a frame
         self.length = setting.frames * self.cells + setting.questions
         self.panels = _panels(setting, trials)

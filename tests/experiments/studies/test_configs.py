@@ -66,7 +66,6 @@ BAD = {
         ({"task__data": "npz:nowhere"}, "'npz:nowhere'"),
     ],
     "video": [({"eval__gaps": (1, 8)}, "gaps")],
-    "pointing": [({"task__icon": 13}, "task.icon")],
     "story": [({"task__view": 0.3}, "view")],
     "tasks": [({"task__length": 20}, "length")],
     "learned.copy": [({"task__shortest": 30}, "shortest")],
