@@ -46,8 +46,7 @@ class Slurm(Backend):
     def text(self, job):
         """Returns the scripts that submitit gives to ``sbatch``, and what each job runs."""
         imported("submitit", "slurm", "--backend=slurm")
-        # A private name, because submitit's executor makes a script only where SLURM is installed;
-        # tests/test_packaging.py says which versions have it.
+        # A private name, because submitit's executor makes a script only where SLURM is installed.
         from submitit.slurm.slurm import _make_sbatch_string
 
         texts, logs, before = [], self._logs(job), ""
