@@ -62,11 +62,6 @@ def shared_keywords(rope: RoPE) -> dict[str, Any]:
     return {name: getattr(rope, name) for name in names}
 
 
-def under_rule(rope: RoPE, rule: Frequencies) -> Searched:
-    """Returns ``rope`` with the frequencies and the attention factor of another rule."""
-    return Searched(rope, factors_of(rope, rule), 0, attention_of(rope, rule))
-
-
 def factors_of(rope: RoPE, rule: Frequencies) -> np.ndarray:
     """Returns how many times slower than in RoPE each pair rotates under ``rule``, float64."""
     inv_freq, _ = rule(rope.rotary_dim, rope.base, 1)

@@ -33,7 +33,6 @@ from experiments.studies.longrope.encoding import (
     critical_pairs,
     factors_of,
     shared_keywords,
-    under_rule,
 )
 from experiments.studies.longrope.fitness import Score, needle_loss, remembered, text_loss
 from experiments.studies.longrope.plan import STAGES, Plan
@@ -43,8 +42,8 @@ from experiments.training.step import further_state
 from experiments.training.text import Tuning, token_losses
 from experiments.training.windows import WindowIndex, train_batch, window_index
 from posenc_jax import Transformer
-from posenc_jax.encodings.rotary.frequencies.base import Default
 from posenc_jax.encodings.rotary.longrope import LongRoPE
+from posenc_jax.encodings.rotary.rope import RoPE
 
 
 class Stages:
@@ -65,7 +64,7 @@ class Stages:
         self.folder = study.folder(point)
         self.mesh, self.console = study.mesh, study.console
         self.model, self.rope = model, rope_of(model, point.name)
-        self.rows: dict[tuple[str, str], tuple[Transformer, Searched]] = {}
+        self.rows: dict[tuple[str, str], tuple[Transformer, RoPE]] = {}
         self.searches: list[dict[str, Any]] = []
         self.tuning: list[dict[str, Any]] = []
         self.best: dict[str, Genome] = {}
@@ -73,11 +72,11 @@ class Stages:
 
     def run(self) -> dict[str, Any]:
         """Runs all stages of the plan and returns the results, as values of JSON."""
-        rope = under_rule(self.rope, Default())
-        self._row("short", "rope", self.model, rope)
-        self._row("near", "rope", self.model, rope)
+        self._row("short", "rope", self.model, self.rope)
+        self._row("near", "rope", self.model, self.rope)
         for name, rule in self.plan.rules(self.plan.train_length).items():
-            self._row("near", name, self.model, under_rule(self.rope, rule))
+            encoding = RoPE(**shared_keywords(self.rope), frequencies=rule)
+            self._row("near", name, self.model, encoding)
         for name in STAGES:
             if name in self.plan.stages:
                 getattr(self, f"_{name}")()
@@ -133,8 +132,7 @@ class Stages:
         model = self._tune("mixed", MixedWindows, genome)
         under = self._under(genome, self.plan.factor)
         self._row("near", "longrope2, mixed", model, under)
-        rope = under_rule(self.rope, Default())
-        self._row("short", "longrope2, mixed", model, rope)
+        self._row("short", "longrope2, mixed", model, self.rope)
 
     @property
     def _most_start_tokens(self) -> int:
@@ -254,7 +252,7 @@ class Stages:
                 advance(scheme)
         return records
 
-    def _losses(self, group: str, model: Transformer, encoding: Searched) -> dict[str, float]:
+    def _losses(self, group: str, model: Transformer, encoding: RoPE) -> dict[str, float]:
         plan, trials = self.plan, self.plan.trials
         length = plan.far if group == "far" else plan.near
         documents_NL = plan.documents(trials.split, length, trials.documents)
@@ -269,7 +267,7 @@ class Stages:
             numbers["needle_loss"] = needle_loss(score, documents_NL)
         return numbers
 
-    def _score(self, model: Transformer, encoding: Searched) -> Score:
+    def _score(self, model: Transformer, encoding: RoPE) -> Score:
         scorer = Scorer(model, self.mesh, self.plan.trials.batch_tokens)
         return functools.partial(scorer, encoding=in_place_of_rope(model, encoding))
 
