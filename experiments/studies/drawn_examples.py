@@ -254,8 +254,12 @@ class DrawnExamples(Study, abc.ABC):
 
     def chances(self, panel: Panel) -> list[float]:
         """Returns the value of a blind guess at each x of a panel, or nothing if it is unknown."""
-        records = [r for r in self.all_of("records") if panel.has(r)]
-        known = {r["x"]: r["chance"] for r in records if r["chance"] is not None}
+        known = {
+            r["x"]: r["chance"]
+            for r in self.all_of("records")
+            if (r["condition"], r["metric"]) == (panel.condition, panel.metric)
+            if r["chance"] is not None
+        }
         return [known[x] for x in panel.xs if x in known]
 
     def figures(self, frame):
