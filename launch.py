@@ -255,11 +255,6 @@ def _check(arguments: list[str]) -> None:
     if not WORKDIR.value.strip():
         raise ValueError("--workdir is empty; give the folder of the results")
     command_line.check_together(_NEEDED, _APART)
-    if not hasattr(CONFIG.value, "experiment"):
-        raise ValueError(f"--config gave {CONFIG.value!r}, which is no config of an experiment")
-    for name in config_flags.get_override_values(flags.FLAGS["config"]):
-        if name.rpartition(".")[2] == "experiment":
-            raise ValueError(f"--config.{name} is fixed by the config file; give another file")
 
 
 def _task_id() -> int | None:

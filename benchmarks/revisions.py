@@ -1,7 +1,7 @@
 """Times this revision of the library against another one, interleaved.
 
     python -m benchmarks.revisions --base=PATH_OF_A_CLONE
-    python -m benchmarks.revisions --base=PATH_OF_A_CLONE --schemes=rope --shapes=8x256 --processes=8
+    python -m benchmarks.revisions --base=PATH_OF_A_CLONE --schemes=rope --shapes=8x256 --rounds=4
 
 For each scheme and shape it measures
 

@@ -39,8 +39,6 @@ that their losses can be compared. Any field can be overridden on the command li
 ``--config.studies.c_l256_t20.schemes=rope,alibi``.
 """
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
 from configs import extrapolation
@@ -72,14 +70,14 @@ SIZES = "rope,alibi,nope,transformer_xl,fox,kerple_log"
 FOUR = "rope,alibi,transformer_xl,fox"
 
 
-# The rung whose table is shown first, and a rung beside one that was trained on longer texts.
-_SHOWN: dict[str, dict[str, Any]] = {
-    "tiny": {"main": "c_l32_t20", "longer": ()},
-    "rates": {"main": "b3_rates", "longer": ()},
-    "small": {"main": "c_l256_t20", "longer": ("c_l256_t20", "d7_l1024_t20")},
-    "track": {"main": "c_l256_t20", "longer": ()},
-    "h100": {"main": "c_w384_t20", "longer": ()},
-    "v5e": {"main": "c_w384_t20", "longer": ()},
+# The rung whose table is shown first.
+_MAIN = {
+    "tiny": "c_l32_t20",
+    "rates": "b3_rates",
+    "small": "c_l256_t20",
+    "track": "c_l256_t20",
+    "h100": "c_w384_t20",
+    "v5e": "c_w384_t20",
 }
 _BATCH_TOKENS = 2048
 _LONGEST = 4096
@@ -93,7 +91,7 @@ def get_config(preset: str = "small") -> ConfigDict:
     # A tidy table whose schemes are shown beside the others, or none.
     config.beside = "docs/data/ladder.csv.gz" if preset == "track" else ""
     config.studies = ConfigDict(PRESETS[preset]())
-    config.update(_SHOWN[preset])
+    config.main = _MAIN[preset]
     if preset == "track":
         config.schemes = "rope"
         for rung in config.studies.values():

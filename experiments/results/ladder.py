@@ -16,7 +16,6 @@ on another. Each measure is a family of questions of its own, because beyond the
 nearly every scheme is better than RoPE, which would lower the bar at the trained length.
 """
 
-import operator
 from collections.abc import Collection
 
 import pandas as pd
@@ -110,27 +109,6 @@ def rungs_table(frame: pd.DataFrame, table: pd.DataFrame, measure: str) -> Table
         xs=schemes,
         marks=marks(signs.assign(x=signs["scheme"], scheme=signs["study"].map(titles))),
     )
-
-
-def longer_table(frame: pd.DataFrame, rung: str, longer: str) -> Table:
-    """Compares schemes in long texts with the same schemes that were trained on such texts.
-
-    Both read the same tokens, and are scored on the same last ones, after as many steps; ``longer``
-    is the rung that was trained on long texts.
-    """
-    short, long = (_pooled(select(frame, study=name)) for name in (rung, longer))
-    lengths = (_known(select(frame, study=name), LENGTH) for name in (longer, rung))
-    multiple = operator.truediv(*lengths)
-    heads = {
-        "through its window": select(short, measure="windowed", x=1),
-        "in longer texts": select(short, measure="last", x=multiple),
-        "trained on them": select(long, measure="last", x=1),
-    }
-    heads["lost"] = lowered(heads["trained on them"], heads["in longer texts"], "lost")
-    known = set.intersection(*(set(rows["scheme"]) for rows in heads.values()))
-    schemes = sorted(known - {WINDOWED})
-    shown = pd.concat([rows.assign(x=name) for name, rows in heads.items()])
-    return grid(select(shown, scheme=schemes), "Trained on longer texts instead", schemes=schemes)
 
 
 def title(rung: pd.DataFrame) -> str:

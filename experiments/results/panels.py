@@ -41,10 +41,6 @@ class Panel:
         """Names the condition and the metric."""
         return f"{self.condition}: {self.metric}"
 
-    def has(self, record: Record) -> bool:
-        """Returns whether a record belongs to this panel."""
-        return (record["condition"], record["metric"]) == (self.condition, self.metric)
-
 
 @dataclasses.dataclass(frozen=True)
 class Result:

@@ -240,9 +240,6 @@ class Stored:
         write_files(path.parent, {path.name: as_lines(whole)})
         self._file = appended(path)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._values
-
     def get(self, name: str, compute: Callable[[], Any]) -> Any:
         """Returns the result called ``name``, which is computed and kept the first time."""
         if name not in self._values:

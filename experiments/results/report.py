@@ -110,9 +110,9 @@ def page(title: str, sections: Iterable[Section]) -> str:
     return environment.from_string(_PAGE.read_text()).render(title=title, sections=sections)
 
 
-def section_of(shown: Table, is_folded: bool = False) -> Section:
+def section_of(shown: Table) -> Section:
     """Returns a table as a part of a page."""
-    return Section(shown.title, html=shown.html(), caption=shown.caption, is_folded=is_folded)
+    return Section(shown.title, html=shown.html(), caption=shown.caption)
 
 
 def drawn(svg: str, title: str = "", caption: str = "") -> Section:

@@ -2,15 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
+import yaml
 from rich.console import Console
 from rich.table import Table
 
-from experiments.config import own_defaults
+from experiments.results.record import as_json
 from experiments.running.points import Point
 from experiments.running.study import Study
 from experiments.training import topology
@@ -20,7 +19,6 @@ from experiments.training.mesh import path_name
 from experiments.training.parameters import parameter_count
 from experiments.training.step import in_phases
 from experiments.training.traffic import traffic
-from posenc_jax import REGISTRY
 
 _HOUR = 3600
 # Parts of configs that have a part for each scheme.
@@ -37,12 +35,7 @@ def print_dry_run(experiment: Study, mfu: float, console: Console) -> None:
     if not 0 < mfu <= 1:
         raise ValueError(f"--mfu={mfu} must be above 0 and at most 1, the share of the peak")
     schemes = {name for point in experiment.points for name in point.schemes}
-    for line in _config_lines(experiment.config, schemes):
-        console.print(line)
-    console.print(
-        "keywords that a scheme has by default are left out: experiments.config.own_defaults(NAME) "
-        "returns them"
-    )
+    console.print(_config(experiment.config, schemes))
     mesh = experiment.mesh
     shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     device = mesh.devices.flat[0].device_kind
@@ -67,24 +60,14 @@ def print_dry_run(experiment: Study, mfu: float, console: Console) -> None:
     console.print(_compiled(experiment, first[largest], largest))
 
 
-def _config_lines(config: dict[str, Any], schemes: set[str], name="config") -> Iterator[str]:
-    """Yields a line for each part of a config, but for schemes that do not run and defaults."""
-    scheme = config.get("name", config.get("scheme", name.rpartition(".")[2]))
-    usual = ConfigDict(own_defaults(scheme)).to_dict() if scheme in REGISTRY else {}
-    parts = {key: value for key, value in config.items() if isinstance(value, dict)}
-    changed = [
-        f"{key}={value!r}"
-        for key, value in config.items()
-        if key not in parts
-        and (key not in usual or value != usual[key])
-        # The name of a scheme need not be said twice.
-        and not (key in ("name", "scheme") and value in name.split("."))
-    ]
-    if changed:
-        yield f"{name}: {', '.join(changed)}"
-    for key, part in parts.items():
-        if key in schemes or not name.endswith(_OF_SCHEMES):
-            yield from _config_lines(part, schemes, f"{name}.{key}")
+def _config(config: dict[str, Any], schemes: set[str]) -> str:
+    """Returns a config as YAML, without what it says of schemes that do not run."""
+    shown = config | {
+        part: {name: fields for name, fields in config[part].items() if name in schemes}
+        for part in _OF_SCHEMES
+        if part in config
+    }
+    return yaml.safe_dump(as_json(shown), sort_keys=False, default_flow_style=None, width=math.inf)
 
 
 def _takes(study: Study, point: Point) -> dict[str, Any]:

@@ -182,10 +182,9 @@ class Finished(abc.ABC):
             "rules": RULES,
         }
 
-    def finished_runs(self, scheme: str | None = None) -> list[dict[str, Any]]:
-        """Returns the ``run.json`` of each finished run, or of those of one scheme."""
-        chosen = [point for point in self.points if scheme in (None, point.scheme)]
-        return [files[1] for point in chosen if (files := self.files(point))]
+    def finished_runs(self) -> list[dict[str, Any]]:
+        """Returns the ``run.json`` of each finished run."""
+        return [files[1] for point in self.points if (files := self.files(point))]
 
     def about_corpus(self, corpus: Corpus) -> dict[str, str]:
         """Returns what reports say about the corpus.

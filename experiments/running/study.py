@@ -67,11 +67,10 @@ class Study(Finished, Reported):
     def evaluate(self, point: Point, model: Transformer) -> dict[str, Any]:
         """Returns the results of evaluating a trained model, as values of JSON."""
 
-    @abc.abstractmethod
-    def print_point(self, point: Point, evaluation: dict[str, Any]) -> None:
-        """Prints the results of a point."""
-
     # What a study may say.
+
+    def print_point(self, point: Point, evaluation: dict[str, Any]) -> None:
+        """Prints the results of a point, by default nothing: they are in the report."""
 
     def stages(self) -> list[list[Point]]:
         """Returns the points by stage; a point needs only points of earlier stages."""

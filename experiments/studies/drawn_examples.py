@@ -14,7 +14,6 @@ import abc
 import dataclasses
 import functools
 import hashlib
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,7 +34,7 @@ from experiments.results.table import grid, select
 from experiments.running.points import trained_points
 from experiments.running.study import Study
 from experiments.settings import filled, names_in, one_of
-from experiments.studies.panel_figures import drawn_panels, drawn_pictures, named
+from experiments.studies.panel_figures import drawn_panels, named
 from experiments.training.encodings import as_trained, make_encoding
 from experiments.training.mesh import replicated, row_shards
 from experiments.training.recipe import Recipe
@@ -149,10 +148,6 @@ class DrawnExamples(Study, abc.ABC):
     def measure(self, scheme: str, model: Transformer) -> Iterator[Result]:
         """Yields one result for every x of every panel."""
 
-    def pictures(self) -> dict[str, np.ndarray]:
-        """Returns pictures by caption, ``[height, width]`` or ``[height, width, 3]``, 0 to 1."""
-        return {}
-
     def variant(self, scheme: str) -> dict[str, Any]:
         """Returns the variant called ``scheme``."""
         return self.config["variants"][scheme]
@@ -222,15 +217,6 @@ class DrawnExamples(Study, abc.ABC):
                     advance(f"{result.condition} {result.x}")
         return {"records": records}
 
-    def print_point(self, point, evaluation):
-        for scheme, panel in itertools.product(point.schemes, self.panels):
-            values = "  ".join(
-                f"{r['x']} {r['value']:.3f}"
-                for r in evaluation["records"]
-                if r["scheme"] == scheme and panel.has(r)
-            )
-            self.console.print(f"  {scheme:<15} {panel.title}:  {values}")
-
     def about(self, command):
         return super().about(command) | {"data": self.data}
 
@@ -268,13 +254,14 @@ class DrawnExamples(Study, abc.ABC):
 
     def chances(self, panel: Panel) -> list[float]:
         """Returns the value of a blind guess at each x of a panel, or nothing if it is unknown."""
-        records = [r for r in self.all_of("records") if panel.has(r)]
-        known = {r["x"]: r["chance"] for r in records if r["chance"] is not None}
+        known = {
+            r["x"]: r["chance"]
+            for r in self.all_of("records")
+            if (r["condition"], r["metric"]) == (panel.condition, panel.metric)
+            if r["chance"] is not None
+        }
         return [known[x] for x in panel.xs if x in known]
 
     def figures(self, frame):
         chances = {panel: self.chances(panel) for panel in self.panels}
-        figures = {"results": drawn_panels(frame, chances)}
-        if pictures := self.pictures():
-            figures["examples"] = drawn_pictures(pictures)
-        return figures
+        return {"results": drawn_panels(frame, chances)}

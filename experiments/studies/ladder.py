@@ -199,21 +199,17 @@ class Ladder(Studies):
         return compared.assign(family=compared["family"] + ", " + compared["study"])
 
     def tables(self, frame, comparisons):
-        rungs = set(frame["study"])
-        main = self._main(rungs)
-        shown = [
+        main = self._main(frame)
+        return [
             ladder.rung_table(select(frame, study=main), select(comparisons, study=main)),
             *(ladder.rungs_table(frame, comparisons, measure) for measure in ("trained", "beyond")),
         ]
-        if self.config["longer"] and rungs.issuperset(self.config["longer"]):
-            shown.append(ladder.longer_table(frame, *self.config["longer"]))
-        return shown
 
     def figures(self, frame):
-        main = self._main(set(frame["study"]))
+        main = self._main(frame)
         return {"loss_vs_length": self.parts[main].shown.figure(select(frame, study=main))}
 
-    def _main(self, rungs):
+    def _main(self, frame):
         """Returns the rung that is shown first: the last one where the main one has no results."""
-        present = [name for name in self.parts if name in rungs]
-        return self.config["main"] if self.config["main"] in rungs else present[-1]
+        present = [name for name in self.parts if (frame["study"] == name).any()]
+        return self.config["main"] if self.config["main"] in present else present[-1]

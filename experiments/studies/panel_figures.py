@@ -1,4 +1,4 @@
-"""Draws the figures of studies on drawn examples: what was measured, and what was seen."""
+"""Draws the figure of studies on drawn examples."""
 
 from collections.abc import Mapping, Sequence
 
@@ -46,26 +46,6 @@ def drawn_panels(frame: pd.DataFrame, chances: Mapping[Panel, Sequence[float]]) 
     handles = [lines[scheme] for scheme in sorted(lines)]
     figure.legend(handles, sorted(lines), loc="outside upper left", **look)
     return figure
-
-
-def drawn_pictures(pictures: Mapping[str, np.ndarray]) -> Figure:
-    """Draws pictures by their captions, four in a row."""
-    columns = min(4, len(pictures))
-    rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(8.8, 2.4 * rows), layout="constrained")
-    for place, (caption, pixels) in enumerate(pictures.items(), 1):
-        axes = figure.add_subplot(rows, columns, place)
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set(xticks=[], yticks=[])
-        axes.set_title(caption, fontsize=8, parse_math=False, wrap=True)
-    return figure
-
-
-def tiles(pictures: np.ndarray, columns: int) -> np.ndarray:
-    """Returns pictures ``[N, side, side]`` as one, in rows with white lines between."""
-    framed = np.pad(pictures, ((0, -len(pictures) % columns), (1, 1), (1, 1)), constant_values=1)
-    side = framed.shape[-1]
-    return framed.reshape(-1, columns, side, side).swapaxes(1, 2).reshape(-1, columns * side)
 
 
 def named(x: X) -> str:

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from experiments import imported
 from experiments.preemption import PREEMPTED
 from experiments.results.bucket import is_in_bucket
@@ -16,7 +18,6 @@ from experiments.running.submit import Backend
 
 # How often a point may reach the time limit and continue in another job.
 _MOST_LIMITS = 100
-_OF_SUBMITIT = ("-u", "-m", "submitit.core._submit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,22 +45,14 @@ class Slurm(Backend):
     at_once: int = 256
 
     def text(self, job):
-        """Returns the scripts that submitit gives to ``sbatch``, and what each job runs."""
-        imported("submitit", "slurm", "--backend=slurm")
-        # A private name, because submitit's executor makes a script only where SLURM is installed;
-        # tests/test_packaging.py says which versions have it.
-        from submitit.slurm.slurm import _make_sbatch_string
-
-        texts, logs, before = [], self._logs(job), ""
+        """Returns what submitit is told of each array, and what each job runs."""
+        texts, before = [], ""
         for stage, points in job.stages.items():
-            script = _make_sbatch_string(
-                command=shlex.join([sys.executable, *_OF_SUBMITIT, str(logs)]),
-                folder=logs,
-                map_count=points,
-                **self.parameters(job, before),
-            )
+            told = {"folder": str(self._logs(job)), "jobs": points} | self.parameters(job, before)
             runs = shlex.join(job.of_point(stage, "N"))
-            texts.append(f"{script}\n# Job N of the array runs\n# {runs}")
+            texts.append(
+                f"{yaml.safe_dump(told, sort_keys=False)}# Job N of the array runs\n# {runs}"
+            )
             before = f"ARRAY_OF_STAGE_{stage}"
         return "\n\n".join(texts)
 

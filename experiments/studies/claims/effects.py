@@ -82,14 +82,12 @@ def grows_less(one: str, other: str, multiple: int, study: str = RUNG, **range_)
     return difference(says, grown, (one,), (other,), **range_)
 
 
-def more_right(
-    study: str, one: str, other: str, condition: str, x: Any, metric: str = "accuracy"
-) -> Effect:
+def more_right(study: str, one: str, other: str, condition: str, x: Any) -> Effect:
     """Says that a scheme is right more often than another, in a study of drawn examples."""
 
     def value(answers: Answers, scheme: str) -> pd.Series:
-        where = dict(scheme=scheme, metric=metric, condition=condition, x=x)
+        where = dict(scheme=scheme, metric="accuracy", condition=condition, x=x)
         return answers.read(study, "value", **where)
 
-    says = f"{metric}, {condition} {x}, {one} minus {other}, in {study}"
+    says = f"accuracy, {condition} {x}, {one} minus {other}, in {study}"
     return difference(says, value, (one,), (other,), low=0.0)

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -23,8 +22,7 @@ class Searched(RoPE):
 
     Args:
       rope: the RoPE that the model was trained under.
-      factors: how many times slower each pair rotates, ``[pairs]``: a float64 NumPy array, or a
-        ``Double`` where it is traced.
+      factors: how many times slower each pair rotates, a float64 NumPy array ``[pairs]``.
       start_tokens: int; tokens at positions below it are rotated as in RoPE.
       attention_factor: multiplies cosine and sine of all other tokens.
     """
@@ -32,9 +30,9 @@ class Searched(RoPE):
     def __init__(
         self,
         rope: RoPE,
-        factors: np.ndarray | Double,
-        start_tokens: int | jax.Array = 0,
-        attention_factor: float | jax.Array = 1.0,
+        factors: np.ndarray,
+        start_tokens: int = 0,
+        attention_factor: float = 1.0,
     ):
         super().__init__(**shared_keywords(rope))
         self.factors = nnx.data(Double.of(factors))
@@ -62,11 +60,6 @@ def shared_keywords(rope: RoPE) -> dict[str, Any]:
     """Returns the keywords that all rotary encodings of one model share."""
     names = ("head_dim", "base", "axes", "rotary_dim", "layout")
     return {name: getattr(rope, name) for name in names}
-
-
-def under_rule(rope: RoPE, rule: Frequencies) -> Searched:
-    """Returns ``rope`` with the frequencies and the attention factor of another rule."""
-    return Searched(rope, factors_of(rope, rule), 0, attention_of(rope, rule))
 
 
 def factors_of(rope: RoPE, rule: Frequencies) -> np.ndarray:

@@ -94,8 +94,6 @@ class Plan:
                 raise ValueError(
                     f"the stage {name} begins with the result of {_NEEDS[name]}: add that to stages"
                 )
-        if self.factor < 2:
-            raise ValueError(f"factor={self.factor} must be 2 or more, or nothing is made longer")
         if "longrope2" in self.stages and self.train_length < 2 * NEEDLE:
             raise ValueError(
                 f"the stage longrope2 hides needles of {NEEDLE} tokens, too long for the train "

@@ -3,8 +3,7 @@
 https://arxiv.org/abs/2402.13753, https://arxiv.org/abs/2502.20082
 
 A search knows genomes and their losses, but no models. It is a function of its space, its
-budget, its seed and the losses it is told: the same losses give the same search, no matter in which
-batches they were computed.
+budget, its seed and the losses it is told: the same losses give the same search.
 """
 
 import dataclasses
@@ -66,12 +65,6 @@ class Budget:
     crossovers: int = bounded(16, least=0)
     probability: float = bounded(0.3, above=0, most=1)
     step: float = bounded(0.01, above=0)
-
-    def __post_init__(self):
-        if self.parents > self.population:
-            raise ValueError(
-                f"search.parents={self.parents} must be at most search.population={self.population}"
-            )
 
     @property
     def candidates(self) -> int:
@@ -247,13 +240,13 @@ def _joined(genome: Genome) -> Genome:
 
 
 def evolve(
-    space: Space, budget: Budget, fitness: Callable[[list[Genome]], Iterable[float]], seed: int
+    space: Space, budget: Budget, fitness: Callable[[Genome], float], seed: int
 ) -> Iterator[list[Candidate]]:
     """Yields the candidates of each generation with their losses, the first generation first.
 
     No genome is tried twice. Parents are the best of all generations so far; of equals, the older.
-    ``fitness`` takes genomes and returns their losses, less being better; one that is not finite
-    counts as infinite. Raises a ValueError if no candidate of the first generation has a finite
+    ``fitness`` returns the loss of a genome, less being better; one that is not finite counts as
+    infinite. Raises a ValueError if no candidate of the first generation has a finite
     loss, or the space has no further candidates.
     """
     rng = np.random.Generator(np.random.Philox(seed))
@@ -266,10 +259,9 @@ def evolve(
     for generation in range(budget.generations + 1):
         if generation:
             brood = _next(space, budget, rng, [parent.genome for parent in best], tried)
-        losses = np.fromiter(fitness([genome for genome, _ in brood]), np.float64)
-        losses = np.where(np.isfinite(losses), losses, np.inf)
+        losses = [fitness(genome) for genome, _ in brood]
         scored = [
-            Candidate(genome, float(loss), origin)
+            Candidate(genome, loss if math.isfinite(loss) else math.inf, origin)
             for (genome, origin), loss in zip(brood, losses, strict=True)
         ]
         best = sorted([*best, *scored], key=lambda one: one.loss)[: budget.parents]

@@ -33,15 +33,8 @@ from experiments.studies.longrope.encoding import (
     critical_pairs,
     factors_of,
     shared_keywords,
-    under_rule,
 )
-from experiments.studies.longrope.fitness import (
-    NEEDLE,
-    needle_loss,
-    remembered,
-    text_loss,
-    with_needles,
-)
+from experiments.studies.longrope.fitness import Score, needle_loss, remembered, text_loss
 from experiments.studies.longrope.plan import STAGES, Plan
 from experiments.studies.longrope.search import Genome, LongRoPE2Space, ReleasedSpace, Space, evolve
 from experiments.training.loop import train
@@ -49,8 +42,8 @@ from experiments.training.step import further_state
 from experiments.training.text import Tuning, token_losses
 from experiments.training.windows import WindowIndex, train_batch, window_index
 from posenc_jax import Transformer
-from posenc_jax.encodings.rotary.frequencies.base import Default
 from posenc_jax.encodings.rotary.longrope import LongRoPE
+from posenc_jax.encodings.rotary.rope import RoPE
 
 
 class Stages:
@@ -71,7 +64,7 @@ class Stages:
         self.folder = study.folder(point)
         self.mesh, self.console = study.mesh, study.console
         self.model, self.rope = model, rope_of(model, point.name)
-        self.rows: dict[tuple[str, str], tuple[Transformer, Searched]] = {}
+        self.rows: dict[tuple[str, str], tuple[Transformer, RoPE]] = {}
         self.searches: list[dict[str, Any]] = []
         self.tuning: list[dict[str, Any]] = []
         self.best: dict[str, Genome] = {}
@@ -79,11 +72,11 @@ class Stages:
 
     def run(self) -> dict[str, Any]:
         """Runs all stages of the plan and returns the results, as values of JSON."""
-        rope = under_rule(self.rope, Default())
-        self._row("short", "rope", self.model, rope)
-        self._row("near", "rope", self.model, rope)
+        self._row("short", "rope", self.model, self.rope)
+        self._row("near", "rope", self.model, self.rope)
         for name, rule in self.plan.rules(self.plan.train_length).items():
-            self._row("near", name, self.model, under_rule(self.rope, rule))
+            encoding = RoPE(**shared_keywords(self.rope), frequencies=rule)
+            self._row("near", name, self.model, encoding)
         for name in STAGES:
             if name in self.plan.stages:
                 getattr(self, f"_{name}")()
@@ -139,8 +132,7 @@ class Stages:
         model = self._tune("mixed", MixedWindows, genome)
         under = self._under(genome, self.plan.factor)
         self._row("near", "longrope2, mixed", model, under)
-        rope = under_rule(self.rope, Default())
-        self._row("short", "longrope2, mixed", model, rope)
+        self._row("short", "longrope2, mixed", model, self.rope)
 
     @property
     def _most_start_tokens(self) -> int:
@@ -178,21 +170,17 @@ class Stages:
     def _search(self, name: str, group: str, model: Transformer, space: Space, loss=text_loss):
         """Searches, or continues a search that was stopped, and adds its rows and its result."""
         budget, (documents_NL, times) = space.budget, self._read(group)
-        fitness = loss(
-            model,
-            self.rope,
-            documents_NL,
-            attention_factor=self._attention(times),
-            mesh=self.mesh,
-            batch_tokens=self.plan.trials.batch_tokens,
-        )
+
+        def fitness(genome):
+            return loss(self._score(model, self._under(genome, times)), documents_NL)
+
         path = self.folder / "search" / name / "losses.jsonl"
         with (
             contextlib.closing(Stored(path, {"search": name})) as stored,
             stage(f"{self.name}  {name}", budget.candidates, self.console) as advance,
         ):
-            losses = remembered(fitness, stored, advance)
-            generations = list(evolve(space, budget, losses, self.seed))
+            fitness = remembered(fitness, stored, advance)
+            generations = list(evolve(space, budget, fitness, self.seed))
         best = min(itertools.chain(*generations), key=lambda one: one.loss)
         self.best[name] = best.genome
         self.searches.append(
@@ -264,22 +252,24 @@ class Stages:
                 advance(scheme)
         return records
 
-    def _losses(self, group: str, model: Transformer, encoding: Searched) -> dict[str, float]:
+    def _losses(self, group: str, model: Transformer, encoding: RoPE) -> dict[str, float]:
         plan, trials = self.plan, self.plan.trials
         length = plan.far if group == "far" else plan.near
         documents_NL = plan.documents(trials.split, length, trials.documents)
         if group == "short":
             # The last tokens of the longer documents, so that both tables score the same tokens.
             documents_NL = documents_NL[:, -plan.train_length - 1 :]
-        scorer = Scorer(model, self.mesh, trials.batch_tokens)
-        layers = in_place_of_rope(model, encoding)
-        losses_NL = scorer(documents_NL, layers)
+        score = self._score(model, encoding)
+        losses_NL = score(documents_NL)
         last_NL = losses_NL[:, -trials.last_tokens :]
         numbers = {"loss": float(losses_NL.mean()), "last_loss": float(last_NL.mean())}
         if "longrope2" in plan.stages:
-            answers_NL = scorer(with_needles(documents_NL), layers)[:, -NEEDLE // 2 :]
-            numbers["needle_loss"] = float(answers_NL.mean())
+            numbers["needle_loss"] = needle_loss(score, documents_NL)
         return numbers
+
+    def _score(self, model: Transformer, encoding: RoPE) -> Score:
+        scorer = Scorer(model, self.mesh, self.plan.trials.batch_tokens)
+        return functools.partial(scorer, encoding=in_place_of_rope(model, encoding))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

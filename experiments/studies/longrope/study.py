@@ -49,9 +49,7 @@ class LongRoPESearch(Study):
             budget=filled(Budget, "search", config.search),
             trials=filled(Trials, "eval", config.eval),
             yarn=self.config["yarn"],
-            tune=filled(
-                Recipe, "tune", {"length": max(config.factor, 1) * train_length, **config.tune}
-            ),
+            tune=filled(Recipe, "tune", {"length": config.factor * train_length, **config.tune}),
             corpus=corpus,
         )
         self.plan.check()
@@ -63,11 +61,6 @@ class LongRoPESearch(Study):
 
     def check(self):
         plan = self.plan
-        if self.mesh.shape["context"] > 1:
-            raise ValueError(
-                f"mesh.context={self.mesh.shape['context']} spreads tokens over devices, but a "
-                "search spreads candidates: let it be 1"
-            )
         for split in (plan.trials.search_split, plan.trials.split):
             plan.documents(split, plan.longest, 1)  # which raises if there are none of this length
         if {"progressive", "mixed"} & set(plan.stages):
@@ -117,13 +110,6 @@ class LongRoPESearch(Study):
 
     def evaluate(self, point, model):
         return Stages(self.plan, self, point, model).run()
-
-    def print_point(self, point, evaluation):
-        for search in evaluation["searches"]:
-            seeds = ", ".join(f"{name} {loss:.4f}" for name, loss in search["seeds"].items())
-            self.console.print(
-                f"  {search['search']:<12} {search['found']['loss']:.4f}  from  {seeds}"
-            )
 
     def about(self, command):
         more = {"tuning": self.all_of("tuning")}

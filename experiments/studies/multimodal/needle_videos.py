@@ -20,13 +20,6 @@ class Source:
     labels: np.ndarray
     clips: tuple[np.ndarray, ...]
 
-    def __post_init__(self):
-        if len(np.unique(self.labels)) < 2:  # drawing two of different classes would never end
-            raise ValueError(
-                f"labels of {len(self.labels)} digits are all {self.labels[:1]}: a needle "
-                "and a distractor differ, so give digits of two classes or more"
-            )
-
 
 def draw(
     source: Source, rng: np.random.Generator, count: int, frames: int, gaps, first: int = 0

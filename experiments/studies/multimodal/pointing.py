@@ -88,11 +88,6 @@ class Pointing(DrawnExamples):
                 f"eval.screens={self.trials.screens} must begin with the screen trained on, "
                 f"task.rows={self.trained[0]} and task.columns={self.trained[1]}"
             )
-        if self.setting.icon > self.setting.cell:
-            raise ValueError(
-                f"task.icon={self.setting.icon} pixels must be at most task.cell="
-                f"{self.setting.cell}, or icons do not fit into their cells"
-            )
         self.desktop = max(max(screen) for screen in self.trials.screens)
         self.icons = load_icons(self.setting)
         self.length = 1 + self.trained[0] * self.trained[1]
@@ -130,17 +125,14 @@ class Pointing(DrawnExamples):
         corner = rng.integers(0, self.desktop - max(screen) + 1, count)
         return {"icons": icons.astype(np.int32), "corner": corner.astype(np.int32)}
 
-    def tests(self, screen) -> dict[str, np.ndarray]:
-        """Returns the tested screens of one size, the same every time."""
-        return self.drawn(generator(*screen), self.trials.count, screen)
-
     def measure(self, scheme, model):
         def answer(model, batch):
             logits = self.logits(scheme, model, batch)
             return jax.tree.map(lambda x: jnp.argmax(x, axis=-1), logits)
 
         for screen in self.trials.screens:
-            drawn, x = self.tests(screen), _name(screen)
+            # The same screens every time.
+            drawn, x = self.drawn(generator(*screen), self.trials.count, screen), _name(screen)
             answers = self.predict(answer, model, drawn)
             right = {name: answers[name] == target for name, target in targets(drawn).items()}
             right["place"] = right["row"] & right["column"]
@@ -199,14 +191,6 @@ class Pointing(DrawnExamples):
         ink = patches(self.icons.astype(np.float32), self.setting.cell)[:, 0]
         ink = ink - ink.mean(axis=0, keepdims=True)
         return jnp.asarray(ink / ink.std() + 0.3)
-
-    def pictures(self):
-        return {
-            _name(screen): 1
-            - np.block([[self.icons[n] for n in row] for row in self.tests(screen)["icons"][0]])
-            / 255
-            for screen in self.trials.screens
-        }
 
 
 def targets(drawn) -> dict:

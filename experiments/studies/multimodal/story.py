@@ -22,7 +22,6 @@ from experiments.settings import bounded, one_of
 from experiments.studies.drawn_examples import DrawnExamples, generator
 from experiments.studies.multimodal.ball import REACH, WARPS, Clips, film, steady
 from experiments.studies.multimodal.model import ViT, grid, patches
-from experiments.studies.panel_figures import tiles
 from posenc_jax.encodings.absolute.time_adaln import TimeAdaLN
 from posenc_jax.model.block import Block
 from posenc_jax.positions import story_time
@@ -116,13 +115,7 @@ class Story(DrawnExamples):
         for warp in setting.warps:
             one_of("task.warps", warp, WARPS)
         for scheme in self.schemes:
-            variant = self.variant(scheme)
-            one_of(f"variants.{scheme}.clock", variant["clock"], ("frame", "story"))
-            if variant["adaln"] and variant["clock"] != "story":
-                raise ValueError(
-                    f"variants.{scheme}.adaln=True needs clock='story', because Time-AdaLN reads "
-                    "the positions"
-                )
+            one_of(f"variants.{scheme}.clock", self.variant(scheme)["clock"], ("frame", "story"))
         self.cells = (setting.side // setting.patch) ** 2  # patches of a frame
         self.length = setting.frames * self.cells + setting.questions
         self.panels = _panels(setting, trials)
@@ -191,12 +184,10 @@ class Story(DrawnExamples):
         """Draws clips at ``times``."""
         return Clips.draw(rng, times, self.setting.questions, self.setting.view)
 
-    def clips_of(
-        self, warp: str, paces, *, key: int = 0, start: float = 0.0, count: int | None = None
-    ) -> Clips:
-        """Returns clips that are the same every time; by default as many as in a test."""
+    def clips_of(self, warp: str, paces, *, key: int = 0, start: float = 0.0) -> Clips:
+        """Returns the clips of a test, the same every time."""
         rng, frames = generator(key, 1), self.setting.frames
-        times = start + WARPS[warp](rng, paces, count or self.trials.clips, frames)
+        times = start + WARPS[warp](rng, paces, self.trials.clips, frames)
         return self.clips(rng, times)
 
     def bullet_time(self, view: float) -> Clips:
@@ -205,11 +196,6 @@ class Story(DrawnExamples):
         rng, count = generator(2, 1), -(-self.trials.clips // times)
         clips = self.clips(rng, steady(rng, (1, 1), count, frames))
         return clips.repeated(times, cameras=film(rng, view, count * times, frames))
-
-    def pictures(self):
-        clips = {name: self.clips_of(name, self.setting.paces, key=3, count=1) for name in WARPS}
-        side = self.setting.side
-        return {name: tiles(clip.frames(side)[0], columns=4) for name, clip in clips.items()}
 
 
 def _answers(model, batch, key=None):

@@ -30,7 +30,6 @@ from experiments.studies.multimodal.needle_videos import (
     load_clips,
     shrink,
 )
-from experiments.studies.panel_figures import tiles
 from posenc_jax import positions
 from posenc_jax.encodings.rotary.riflex import riflex
 from posenc_jax.encodings.wrappers.ultravico import UltraViCo
@@ -181,16 +180,6 @@ class Videos(DrawnExamples):
                 if frames == self.trials.frames[-1]:
                     mistaken = float((answers == batch["other"]).mean())
                     yield Result(_mistaken(frames), gap, "share of answers", mistaken)
-
-    def pictures(self):
-        frames = self.setting.frames
-        batch = draw(self.tested, np.random.default_rng(0), 1, frames, [frames // 2])
-        video, earlier = batch["video"][0] / 255, int(batch["earlier"][0])
-        return {
-            f"all {frames} frames": tiles(video, columns=round(frames**0.5)),
-            f"the distractor, {batch['other'][0]}": video[earlier],
-            f"the needle, {batch['label'][0]}": video[earlier + frames // 2],
-        }
 
     def encoding(self, scheme, rngs):
         encoding = super().encoding(scheme, rngs)

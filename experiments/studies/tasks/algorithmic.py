@@ -22,10 +22,6 @@ class _Mapped(RowTask):
     def _result(self, given_NS):
         """Returns the symbols that are asked for, ``[N, S]``."""
 
-    def solve(self, tokens_L, is_answer_L):
-        size = int(is_answer_L.sum())
-        return self._result(tokens_L[None, -2 * size - 1 : -size - 1])[0].tolist()
-
     def chances(self, length):
         return [1 / len(SYMBOLS)] * ((length - 2) // 2)
 
@@ -75,12 +71,6 @@ class Addition(RowTask):
         tokens = separated(room, *DIGITS[numbers], DIGITS[_sum(*numbers)])
         return tokens, at_end(tokens, size + 1)
 
-    def solve(self, tokens_L, is_answer_L):
-        size = int(is_answer_L.sum()) - 1
-        end = len(tokens_L) - size - 2
-        numbers = (tokens_L[at - size : at] - DIGITS[0] for at in (end - size - 1, end))
-        return DIGITS[_sum(*(number[None] for number in numbers))][0].tolist()
-
     def chances(self, length):
         return [1 / 10] * self._size(length - 1) + [1 / 2]  # the last carry is 0 or 1
 
@@ -103,9 +93,6 @@ class Parity(RowTask):
         bits = rng.integers(0, 2, (count, room - 2))
         tokens = separated(room, DIGITS[bits], DIGITS[bits.sum(axis=1, keepdims=True) % 2])
         return tokens, at_end(tokens, 1)
-
-    def solve(self, tokens_L, is_answer_L):
-        return [int(DIGITS[(tokens_L[1:-2] == DIGITS[1]).sum() % 2])]
 
     def chances(self, length):
         return [1 / 2]

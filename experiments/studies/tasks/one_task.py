@@ -154,9 +154,6 @@ class Learned(Studies):
 
     title = "Tasks that are learned"
 
-    def comparisons(self, frame):
-        return pd.DataFrame()
-
     def tables(self, frame, comparisons):
         tables = []
         for name, rows in frame.groupby("study", sort=False):
@@ -164,9 +161,6 @@ class Learned(Studies):
             metrics = [metric for metric in (EXACT, ANSWERS) if metric in set(rows["measure"])]
             tables += [learned_table(name, rows, task, metric) for metric in metrics]
         return tables
-
-    def figures(self, frame):
-        return {}
 
 
 def _drawn(task, rng, count, length) -> dict[str, np.ndarray]:

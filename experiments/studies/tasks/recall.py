@@ -33,10 +33,6 @@ class Passkey(RowTask):
         tokens[:, -self._DIGITS :] = key
         return tokens, at_end(tokens, self._DIGITS)
 
-    def solve(self, tokens_L, is_answer_L):
-        first = list(tokens_L).index(STORE) + 1
-        return tokens_L[first : first + self._DIGITS].tolist()
-
     def chances(self, length):
         return [1 / 10] * self._DIGITS
 
@@ -65,11 +61,6 @@ class Needles(RowTask):
         tokens[:, -told:] = np.take_along_axis(hidden, asked, axis=1)[:, 0]
         tokens[:, -told] = ASK
         return tokens, at_end(tokens, self._SIZE)
-
-    def solve(self, tokens_L, is_answer_L):
-        asked = tokens_L[-self._SIZE - 1]
-        (at,) = (at for at in np.flatnonzero(tokens_L == STORE) if tokens_L[at + 1] == asked)
-        return tokens_L[at + 2 : at + 2 + self._SIZE].tolist()
 
     def chances(self, length):
         return [_one_of(self._count(length - 1), len(self._KINDS))] * self._SIZE
@@ -115,11 +106,6 @@ class Recall(RowTask):
         is_answer[:, -2 * self._ASKED + 1 :: 2] = True
         return tokens, is_answer
 
-    def solve(self, tokens_L, is_answer_L):
-        told = list(tokens_L[: list(tokens_L).index(ASK)])
-        asked = tokens_L[np.flatnonzero(is_answer_L) - 1]
-        return [int(told[told.index(key) + 1]) for key in asked]
-
     def chances(self, length):
         return [_one_of(self._pairs(length - 1), len(_VALUES))] * self._ASKED
 
@@ -145,10 +131,6 @@ class Induction(RowTask):
         tokens = separated(room, np.tile(once, 2))
         # The first of the repeated tokens says that it begins again, and is no answer.
         return tokens, at_end(tokens, half - 1)
-
-    def solve(self, tokens_L, is_answer_L):
-        half = int(is_answer_L.sum()) + 1
-        return tokens_L[-2 * half : -half][1:].tolist()
 
     def chances(self, length):
         return [1 / len(SYMBOLS)] * ((length - 2) // 2 - 1)
@@ -177,14 +159,6 @@ class VariableTracking(RowTask):
         tokens[:, -2] = targets[:, -1, 0]
         tokens[:, -1] = values[:, 0]
         return tokens, at_end(tokens, 1)
-
-    def solve(self, tokens_L, is_answer_L):
-        told = np.flatnonzero(tokens_L == STORE)
-        assigned = {int(tokens_L[at + 1]): int(tokens_L[at + 2]) for at in told}
-        answer = int(tokens_L[-2])
-        while answer in assigned:
-            answer = assigned[answer]
-        return [answer]
 
     def chances(self, length):
         return [1 / self._CHAINS]

@@ -44,12 +44,6 @@ class FlipFlop(RowTask):
         """Returns the instructions; the first becomes a write, and the last a read."""
         return np.where(rng.random((count, pairs)) < self._WRITES, STORE, IGNORE)
 
-    def solve(self, tokens_L, is_answer_L):
-        writes = np.flatnonzero(tokens_L == STORE)
-        return [
-            int(tokens_L[writes[writes < read][-1] + 1]) for read in np.flatnonzero(is_answer_L)
-        ]
-
     def chances(self, length):
         return [1 / 2]
 
@@ -104,9 +98,6 @@ class Counting(RowTask):
         ask = np.full((count, 1), ASK)
         row = np.concatenate([SYMBOLS[target], tokens, ask, DIGITS[times]], axis=1)
         return row, at_end(row, 1)
-
-    def solve(self, tokens_L, is_answer_L):
-        return [int(DIGITS[(tokens_L[2:-2] == tokens_L[1]).sum()])]
 
     def chances(self, length):
         return [1 / (self._MOST + 1)]

@@ -27,7 +27,7 @@ class Rows(NamedTuple):
 
 
 class RowTask(abc.ABC):
-    """Draws rows, and solves them, by the ``_draw``, ``solve`` and ``chances`` of a subclass.
+    """Draws rows, and says how often a guess is right; a subclass has ``_draw`` and ``chances``.
 
     A row of ``length`` tokens has a marker and room for ``length - 1`` others, the ``room`` of
     ``_draw``.
@@ -79,10 +79,6 @@ class RowTask(abc.ABC):
     def positions(self, rng: np.random.Generator, tokens_NL: np.ndarray) -> np.ndarray:
         """Returns the position of each token, int32 ``[N, L]``; by default its index in the row."""
         return np.broadcast_to(np.arange(tokens_NL.shape[1], dtype=np.int32), tokens_NL.shape)
-
-    @abc.abstractmethod
-    def solve(self, tokens_L: np.ndarray, is_answer_L: np.ndarray) -> list[int]:
-        """Returns the answers of one row, read off the tokens before each."""
 
     @abc.abstractmethod
     def chances(self, length: int) -> list[float]:

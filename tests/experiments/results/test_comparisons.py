@@ -149,7 +149,7 @@ def test_seeds_and_texts_are_both_in_the_interval(of_seeds, of_texts):
     noise = (
         of_seeds * normal((3, 1)) + of_texts * normal((1, 96)) + normal((3, 96)) for _ in range(200)
     )
-    tests = list(map(over_texts, noise))
+    tests = [over_texts(x_NT, stats.sem(x_NT.mean(axis=1)), freedom=2) for x_NT in noise]
     missed = np.mean([abs(mean) > margin for mean, margin, _ in tests])
     assert missed <= 0.05 + 0.03
     assert missed == pytest.approx(np.mean([p < 0.05 for _, _, p in tests]), abs=0.02)

@@ -10,7 +10,8 @@ import pytest
 from tiny_runs import comparison
 
 from configs.longrope import get_config
-from experiments.pretrained.trained import rope_of
+from experiments.evaluation.lengths import Scorer
+from experiments.pretrained.trained import in_place_of_rope, rope_of
 from experiments.running.dry_run import print_dry_run
 from experiments.running.pool import run_points
 from experiments.running.status import status
@@ -52,14 +53,9 @@ def model(mesh):
     return placed(common.build_model("rope"), mesh)
 
 
-def fitness_of(model, mesh, kind=text_loss, batch_tokens=10**5, attention_factor=1.25):
-    rest = dict(attention_factor=attention_factor, mesh=mesh, batch_tokens=batch_tokens)
-    return kind(model, rope_of(model, "it"), DOCUMENTS, **rest)
-
-
-@pytest.fixture(scope="module")
-def fitness(model, mesh):
-    return fitness_of(model, mesh, batch_tokens=DOCUMENTS[:, 1:].size)
+def score_of(model, mesh, genome):
+    encoding = Searched.of(rope_of(model, "it"), genome, 1.25)
+    return functools.partial(Scorer(model, mesh, 10**5), encoding=in_place_of_rope(model, encoding))
 
 
 def longrope(genome, **keywords):
@@ -73,8 +69,8 @@ def losses_under(model, encoding, tokens_BL=DOCUMENTS):
     return token_losses(model.under(encoding), tokens_BL)
 
 
-def test_a_candidate_has_the_loss_of_longrope_with_its_factors(model, fitness):
-    actual = list(fitness(GENOMES))
+def test_a_candidate_has_the_loss_of_longrope_with_its_factors(model, mesh):
+    actual = [text_loss(score_of(model, mesh, genome), DOCUMENTS) for genome in GENOMES]
     expected = [losses_under(model, longrope(genome)).mean() for genome in GENOMES]
     np.testing.assert_allclose(actual, expected, rtol=2e-6)
     assert np.ptp(actual) > 0.01, "the factors make no difference"
@@ -105,10 +101,10 @@ def test_needles_stand_at_the_start_and_are_asked_for_at_the_end(model, mesh):
     np.testing.assert_array_equal(tokens[:, :NEEDLE], tokens[:, -NEEDLE:])
     np.testing.assert_array_equal(tokens[:, NEEDLE:-NEEDLE], DOCUMENTS[:, : -2 * NEEDLE])
     assert (tokens[0, :NEEDLE] != tokens[1, :NEEDLE]).any()
-    fitness = fitness_of(model, mesh, needle_loss)
     losses = losses_under(model, longrope(GENOMES[0]), tokens)
     expected = losses[:, -NEEDLE // 2 :].mean()
-    np.testing.assert_allclose(next(fitness(GENOMES[:1])), expected, rtol=2e-6)
+    actual = needle_loss(score_of(model, mesh, GENOMES[0]), DOCUMENTS)
+    np.testing.assert_allclose(actual, expected, rtol=2e-6)
 
 
 @pytest.mark.parametrize("factor", [2.0, 3.0, 5.0, 7.3, 11.0])

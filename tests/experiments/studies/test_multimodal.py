@@ -8,7 +8,6 @@ from study_records import panel_records
 from tiny_runs import study
 
 from experiments.evaluation.layer_attention import watch, weights
-from experiments.studies.multimodal.ball import WARPS
 from experiments.studies.multimodal.model import Decoder, ViT
 from posenc_jax.positions import text
 
@@ -87,4 +86,3 @@ def test_tables_say_what_the_records_say(tmp_path, monkeypatch):
     assert set(shown.cells.loc["chance"]) == {"0.100"}
     figures = story.figures(frame)
     assert [axes.get_title("left") for axes in figures["results"].axes] == ["pace"]
-    assert len(figures["examples"].axes) == len(WARPS)
