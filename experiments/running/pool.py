@@ -156,37 +156,48 @@ class _Clock:
 # Several processes
 
 
-def _in_pool(experiment: Any, jobs: list[Job], workers: int) -> list[Failure]:
-    """Divides jobs among processes; a job whose process is killed fails, and the others go on."""
-    count, failures, waiting = min(workers, len(jobs)), list[Failure](), collections.deque(jobs)
+def _in_pool(experiment: Any, jobs: list[Job], count: int) -> list[Failure]:
+    """Runs jobs in several processes; a job whose process is killed is run again, alone."""
+    failures, left = _divided(experiment, jobs, min(count, len(jobs)))
+    for job in left:
+        experiment.console.print(f"{job.name} has lost its process, and is run alone")
+        more, lost = _divided(experiment, [job], 1)
+        failures += more
+        if lost:
+            reason = RuntimeError("its process was killed twice: is there enough memory?")
+            failures.append(_of_part(job, experiment.parts[job.part].fail(job.point, reason)))
+    return failures
+
+
+def _divided(experiment: Any, jobs: list[Job], count: int) -> tuple[list[Failure], list[Job]]:
+    """Divides jobs among processes; returns the failures, and the jobs that were not done."""
+    failures: list[Failure] = []
+    waiting, lost = collections.deque(jobs), list[Job]()
     clock = _Clock(experiment.console, len(jobs), count)
     cores = available_cores()
-    pool = [_Worker(experiment, cores[first::count] or cores) for first in range(count)]
+    workers = [_Worker(experiment, cores[first::count] or cores) for first in range(count)]
 
     def give(worker):
         if waiting and not stops:
             clock.begin(waiting[0])
             worker.give(waiting.popleft())
 
-    with _ending_with_this(pool) as stops:
-        for worker in pool:
+    with _ending_with_this(workers) as stops:
+        for worker in workers:
             give(worker)
-        while busy := [worker for worker in pool if worker.job]:
+        while busy := [worker for worker in workers if worker.job]:
             ready = wait([worker.pipe for worker in busy])
             for worker in [worker for worker in busy if worker.pipe in ready]:
                 job, failure = worker.result()
-                if failure is None and (stops or worker.exit_code() == PREEMPTED):
-                    stops.append(True)
-                elif failure is None:
-                    reason = RuntimeError("its process was killed: is there enough memory?")
-                    failure = _of_part(job, experiment.parts[job.part].fail(job.point, reason))
-                else:
-                    give(worker)
+                if failure is None:
+                    lost.append(job)
+                    continue
                 failures += [failure] if failure else []
                 clock.end()
+                give(worker)
     if stops:
         raise PreemptedError("asked to stop: everything is saved, run again")
-    return failures
+    return failures, [*lost, *waiting]
 
 
 class _Worker:
@@ -217,11 +228,6 @@ class _Worker:
             return job, self.pipe.recv() or {}
         except (EOFError, OSError):
             return job, None
-
-    def exit_code(self) -> int | None:
-        """Returns the exit code of the process, which has ended."""
-        self.process.join()
-        return self.process.exitcode
 
 
 @contextlib.contextmanager
