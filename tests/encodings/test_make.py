@@ -159,7 +159,10 @@ def test_unknown_names_and_keywords_are_answered_with_the_nearest():
     refuses("'alibi'", lambda: posenc_jax.make("alibbi", num_heads=4))
     refuses("'rope'", lambda: common.build("logn", over="ropee"))
     refuses("'beta_fast'", lambda: common.build("yarn", beta_fats=3), TypeError)
-    refuses("'head_dim'", lambda: posenc_jax.make("rope", dim=8), TypeError)
+    words = {"dim": "head_dim", "rope_theta": "base", "max_position_embeddings": "train_length"}
+    for of_others, meant in words.items():
+        wrong = {of_others: 8}
+        refuses(f"mean '{meant}'", lambda wrong=wrong: posenc_jax.make("yarn", **wrong), TypeError)
     beneath = {"name": "rope", "bse": 1}
     refuses("'base'", lambda: common.build("randomized", over=beneath), TypeError)
 
