@@ -103,6 +103,8 @@ def test_the_recipe_of_readme_runs_every_scheme(name):
 
 
 BAD_KEYWORDS = {
+    "alibi": [{"num_heads": wrong} for wrong in (-5, 0, 2.5, True, np.nan)],
+    "dynamic_ntk": [{"train_length": wrong} for wrong in (0, 2.5)],
     "rope": [{"head_dim": 7}, {"rotary_dim": 10}, {"layout": "neox"}, {"base": 1.0}]
     + [{"axes": (0, 1)}, {"axes": ()}, {"axes": 1}, {"frequencies": YaRNFrequencies}],
     "mrope": [{"sections": wrong} for wrong in [(1, 1, 1), (5, -1, 0), (2.0, 1, 1), 4]],

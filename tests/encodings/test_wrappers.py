@@ -109,17 +109,6 @@ def place(encoding, positions, key=None, length=None):
     return np.asarray(run(jnp.asarray(positions)))
 
 
-@pytest.mark.parametrize(("count", "key"), [(7, None), (100, KEYS[1])])
-def test_a_draw_is_ascending_different_and_below_the_limit(count, key):
-    encoding = common.build("randomized", over="nope", max_length=100)
-    drawn = place(encoding, text(count), key)[0]
-    assert drawn.shape == (count,) and drawn.dtype == np.float32
-    assert (np.diff(drawn) > 0).all()
-    assert drawn[0] >= 0 and drawn[-1] < 100 and (drawn % 1 == 0).all()
-    with jax.debug_nans(True):  # also outside of a program
-        np.testing.assert_array_equal(drawn, encoding.at(text(count), key=key).tokens.positions[0])
-
-
 def test_real_positions_are_uniform_ascending_and_stay_in_their_range():
     encoding = common.build("random_float", over="nope", max_length=100)
     draws = np.stack([place(encoding, text(90), key)[0] for key in KEYS[1:]])
@@ -146,16 +135,6 @@ def test_every_key_draws_anew():
         assert not any((one == other).all() for other in draws[:i])
     assert (place(other, text(20)) != draws[0]).any()
     np.testing.assert_array_equal(place(other, text(20), KEYS[1]), draws[1])
-
-
-def test_equal_positions_stay_equal_and_order_stays():
-    """Equality and order hold in all rows and on all axes."""
-    encoding = common.build("randomized", over="nope")
-    positions = np.random.default_rng(0).integers(0, 40, (2, 3, 30))
-    positions[0, 0, 0] = 39
-    drawn = place(encoding, positions, KEYS[1])
-    table = place(encoding, text(40), KEYS[1])[0]
-    np.testing.assert_array_equal(drawn, table[positions])
 
 
 def test_the_length_decides_how_many_are_drawn():
