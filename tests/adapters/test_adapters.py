@@ -91,20 +91,6 @@ def test_options_of_attend():
     assert np.abs(layer(residual()) - other(residual())).max() > 1e-3
 
 
-def test_a_scheme_that_reads_the_input_asks_for_it():
-    encoding = common.build("fox")
-    common.refuses("x=", lambda: posenc_jax.attention_fn(encoding, text(T)))
-    layer = nnx_layer(posenc_jax.attention_fn(encoding, text(T), x=residual()))
-    layer.init_cache((B, T, D))
-    common.refuses("FoX", lambda: layer(residual()[:, :1], decode=True))
-
-
-def test_what_adds_to_embeddings_is_refused():
-    """The layer would be one without positions, and nobody would know."""
-    encoding = common.build("sinusoidal")
-    common.refuses("embed", lambda: posenc_jax.attention_fn(encoding, text(T)))
-
-
 @pytest.mark.parametrize(("kind", "name"), [("nnx", "rope"), ("linen", "t5")])
 def test_decoding_with_the_layers_own_cache(name, kind):
     """Decoding token after token gives what the whole sequence gives at once."""
@@ -127,14 +113,23 @@ def test_decoding_with_the_layers_own_cache(name, kind):
     close(np.concatenate(steps, axis=1), whole)
 
 
-def test_what_cannot_be_honoured_is_refused():
-    fn = posenc_jax.attention_fn(common.build("rope"), text(T))
-    q = jnp.zeros((B, T, H, C))
+def test_what_is_refused():
+    """The layer would be one without positions, or with other keys, and nobody would know."""
+    fox, rope = common.build("fox"), common.build("rope")
+    fn, q = posenc_jax.attention_fn(rope, text(T)), jnp.zeros((B, T, H, C))
+    of_fox = nnx_layer(posenc_jax.attention_fn(fox, text(T), x=residual()))
+    of_fox.init_cache((B, T, D))
     mask = nnx.make_causal_mask(jnp.ones((B, T)))
-    bad = {"bias": jnp.zeros((1, H, T, T)), "precision": "hihgest"}
-    bad |= {"dropout_rate": 0.1, "mask": mask[..., :5]}
-    for word, value in bad.items():
-        common.refuses(word, lambda word=word, value=value: fn(q, q, q, **{word: value}))
+    for word, call in (
+        ("x=", lambda: posenc_jax.attention_fn(fox, text(T))),
+        ("embed", lambda: posenc_jax.attention_fn(common.build("sinusoidal"), text(T))),
+        ("FoX", lambda: of_fox(residual()[:, :1], decode=True)),
+        ("bias", lambda: fn(q, q, q, bias=jnp.zeros((1, H, T, T)))),
+        ("precision", lambda: fn(q, q, q, precision="hihgest")),
+        ("dropout_rate", lambda: fn(q, q, q, dropout_rate=0.1)),
+        ("mask", lambda: fn(q, q, q, mask=mask[..., :5])),
+    ):
+        common.refuses(word, call)
     fn(q, q, q, dropout_rate=0.1, deterministic=True)
 
 
@@ -218,8 +213,8 @@ def test_pieces_past_a_cache_are_the_whole_sequence(name):
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, atol=1e-5)
 
 
-def test_what_would_be_wrong_is_refused():
-    """KV shift needs the key before, and dynamic NTK rotates old keys again."""
+def test_a_cache_of_keys_that_rotate_again_is_refused():
+    """Dynamic NTK rotates old keys by another length, and KV shift needs the key before."""
     for name in ("kv_shift", "dynamic_ntk"):
         encoding, arrays = layer_of(name)
         begin = functools.partial(of_the_page()[0], encoding, SIZE, *arrays)

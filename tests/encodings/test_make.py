@@ -49,20 +49,14 @@ def test_a_class_stacks_layers_as_make_does():
     refuses("num_layers=0", lambda: posenc_jax.FoX.of_layers(**sizes | {"num_layers": 0}))
 
 
-@pytest.mark.parametrize("over", ["lerope", {"name": "randomized", "over": "learned"}])
-def test_what_cannot_be_stacked_is_refused(over):
-    """Layers have no parameters of their own where these are read once for all layers."""
-    refuses("over=", lambda: common.build("ssmax", over=over, num_layers=2))
-    assert common.build("ssmax", over=over).stacked is None
-
-
-def test_what_is_built_is_not_copied_to_each_layer():
-    t5 = common.build("t5")
-    over = {"name": "soft_cap", "over": {"name": "soft_cap", "over": t5}}
-    refuses("over=", lambda: common.build("ssmax", over=over, num_layers=2))
-    shared = common.build("ssmax", over=posenc_jax.make(**over), num_layers=2, trained=False)
-    assert shared.inner.inner.inner is t5 and t5.stacked is None
-    assert common.build("ssmax", over=over | {"over": common.build("rope")}, num_layers=2).stacked
+def test_what_cannot_be_stacked_is_refused():
+    """Parameters that are read once, or built already, are not copied to each layer."""
+    built = {"name": "soft_cap", "over": {"name": "soft_cap", "over": common.build("t5")}}
+    stacked = common.build("fox", num_layers=3)
+    for over in ("lerope", {"name": "randomized", "over": "learned"}, built, stacked):
+        refuses("over=", lambda over=over: common.build("ssmax", over=over, num_layers=2))
+    still = built | {"over": common.build("rope")}
+    assert common.build("ssmax", over=still, num_layers=2).stacked == 2
 
 
 def test_layers_share_what_is_built():
@@ -177,14 +171,9 @@ def test_missing_arguments_are_named():
 
 
 def test_a_keyword_may_be_a_number_of_numpy_or_jax():
+    """It becomes a number of Python, because a gradient would change an array on the module."""
     factor = posenc_jax.make("pi", head_dim=8, factor=np.int64(4)).frequencies
     assert factor == PositionInterpolationFrequencies(4.0)
-    assert type(common.build("alibi", slope_scale=np.float32(0.5)).slope_scale) is float
-    assert common.build("rope", base=jnp.float32(500)).base == 500
-
-
-def test_a_keyword_is_no_parameter():
-    """An array would be a leaf of the module, which a gradient changes."""
     over = {"name": "alibi", "slope_scale": np.array(0.5)}
     capped = posenc_jax.make("soft_cap", cap=jnp.array(5.0), over=over, num_heads=2)
     assert type(capped.cap) is float and not jax.tree.leaves(capped)

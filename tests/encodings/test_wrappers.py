@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 import posenc_jax
 from posenc_jax.encoding import Side
 from posenc_jax.encodings.lib.wrapper import Wrapper
-from posenc_jax.encodings.wrappers.logit_scale import LogN
 from posenc_jax.encodings.wrappers.on_axes import OnAxes
 from posenc_jax.encodings.wrappers.soft_cap import SoftCap
 from posenc_jax.positions import text
@@ -41,18 +40,6 @@ def test_a_scheme_on_some_axes_of_positions(name, axes, read):
     x_BTD, inner = common.normal(0, B, T, common.WIDTH), common.build(name)
     on_axes = common.attention(OnAxes(inner, axes=axes), x_BTD, places)
     close(on_axes, common.attention(inner, x_BTD, places[..., read]))
-
-
-def test_over_a_scheme_already_built():
-    sizes = dict(train_length=8, rngs=nnx.Rngs(0))
-    named = common.build("logn", over={"name": "pi", "factor": 2.0}, train_length=8)
-    built = LogN(over=common.build("pi", factor=2.0), train_length=8)
-    x_BTD = common.normal(0, B, T, common.WIDTH)
-    close(*(common.attention(item, x_BTD, text(T)) for item in (named, built)))
-    stacked = common.build("fox", num_layers=3)
-    assert LogN(over=stacked, train_length=8).per_layer
-    given = dict(num_heads=4, num_layers=3, over=stacked)
-    common.refuses("over=", lambda: posenc_jax.make("ssmax", **given, **sizes))
 
 
 def test_what_layers_share_is_in_one_encoding():
