@@ -26,13 +26,6 @@ def test_differences_of_running_sums_are_exact_however_long_the_sequence(mean):
             assert np.abs(of_float32 - expected).max() > 1e-3 * mean
 
 
-def test_gradient_of_a_running_sum():
-    weights = common.normal(0, 1, 9, 2)
-    gradient = jax.grad(lambda x: (sum(running_sum(x)) * weights).sum())
-    expected = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1]
-    close(gradient(common.normal(1, 1, 9, 2)), expected)
-
-
 KEYWORDS = {
     "path": {"forget_gate": True},
     "kv_shift": {"over": "nope"},

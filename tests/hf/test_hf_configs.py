@@ -126,15 +126,6 @@ def test_t5():
     assert (encoding.max_distance, far.max_distance) == (128, 50)
 
 
-def test_ramps_without_width():
-    """Published, and valid: a ramp that begins and ends at one pair is a step."""
-    section = hf_cases.LLAMA3 | dict(factor=16.0, high_freq_factor=1.0)
-    config = hf_cases.LLAMA4 | dict(head_dim=128, rope_scaling=section, num_hidden_layers=48)
-    encoding = from_hf({"model_type": "llama4", "text_config": config}, layer=0)
-    inv_freq = 5e5 ** -(np.arange(64) / 64)
-    assert_frequencies(encoding, np.where(2 * np.pi / inv_freq > 8192, inv_freq / 16, inv_freq))
-
-
 def test_ministral_scales_queries_from_the_start_of_each_step():
     config = dict(head_dim=8, rope_parameters=hf_cases.SCALED_QUERIES)
     encoding = from_hf(config | {"model_type": "ministral3"})
