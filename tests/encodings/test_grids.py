@@ -15,8 +15,8 @@ def cells(rows, columns):
 
 
 @jax.jit
-def embed(encoding, x_BTD, positions):
-    return encoding.at(positions).embed(x_BTD)
+def embed(encoding, x_BTD, positions, segment_ids=None):
+    return encoding.at(positions, segment_ids).embed(x_BTD)
 
 
 # Learned positions and grids
@@ -53,8 +53,7 @@ def test_packed_images_are_interpolated_by_their_own_sides():
     small, large = cells(3, 3), cells(6, 6)
     packed = np.concatenate([small, large], axis=1)
     segment_ids = np.repeat([0, 1], [9, 36])[None]
-    here = encoding.at(packed, segment_ids)
-    together = here.embed(jnp.zeros((1, 45, common.WIDTH)))
+    together = embed(encoding, jnp.zeros((1, 45, common.WIDTH)), packed, segment_ids)
     apart = [embed(encoding, jnp.zeros((1, x.shape[1], common.WIDTH)), x) for x in (small, large)]
     np.testing.assert_allclose(together, jnp.concatenate(apart, axis=1), atol=1e-6)
 
@@ -79,7 +78,7 @@ def test_rows_may_share_positions_and_not_segments(name):
     segment_ids = np.array([[0, 0, 0, 1, 1], [0, 0, 0, 0, 1]])
     x_BTD = jnp.zeros((2, 5, common.WIDTH))
     shared, own = (
-        encoding.at(positions, segment_ids).embed(x_BTD)
+        embed(encoding, x_BTD, positions, segment_ids)
         for positions in (text(5), np.tile(text(5), (2, 1)))
     )
     np.testing.assert_array_equal(shared, own)

@@ -68,15 +68,6 @@ def test_an_absolute_scheme_that_prepares_is_the_same_beneath(outer):
     close(here.embed(x_BTD), expected)
 
 
-def test_a_soft_cap_over_a_logit_scale():
-    """The cap comes last: it bounds what the logit scale made of the logits."""
-    inner = common.build("logn", over="alibi")
-    encoding = common.build("soft_cap", over=inner, cap=3.0)
-    q, k = (common.normal(s, B, T, common.HEADS, common.HEAD_DIM) for s in range(2))
-    capped, free = (posenc_jax.logits(item.at(text(T)), q, k) for item in (encoding, inner))
-    close(capped, 3 * np.tanh(free / 3))
-
-
 def test_padding_may_have_the_largest_position():
     encoding = common.build("ssmax", over="nope")
     here = encoding.at(np.array([[0, 1, 2**31 - 1]]))
