@@ -109,6 +109,8 @@ def test_every_key_draws_anew():
         common.build("randomized", over="nope", evaluation_seed=seed) for seed in (0, 1)
     )
     draws = [place(encoding, text(20), key) for key in KEYS]
+    with jax.debug_nans(True):  # none is made on the way, also outside of a program
+        np.testing.assert_array_equal(draws[0], encoding.at(text(20)).tokens.positions)
     for i, one in enumerate(draws):
         assert not any((one == other).all() for other in draws[:i])
     assert (place(other, text(20)) != draws[0]).any()
