@@ -18,7 +18,7 @@ from posenc_jax.pretrained.write import extended, fraction
 
 # Published config.json files, and the numbers of parameters that the models are published with.
 DECODERS = json.loads((common.GOLDEN / "hf_decoders.json").read_text())
-SMOLLM2, LLAMA31_8B, MISTRAL_7B, QWEN25_7B, QWEN3_8B, OLMO2_7B, PHI3_MINI, _, SMOLLM3_3B = (
+SMOLLM2, LLAMA31_8B, MISTRAL_7B, QWEN25_7B, QWEN3_8B, OLMO2_7B, PHI3_MINI, PHI4_MINI, SMOLLM3_3B = (
     about["config"] for about in DECODERS.values()
 )
 
