@@ -277,11 +277,6 @@ def of_first_layer(model, token_ids) -> list[np.ndarray]:
     return [(x_BTD @ np.asarray(p[...])).reshape(*token_ids.shape, HEADS, -1) for p in kernels]
 
 
-def set_cores(monkeypatch, count: int) -> None:
-    """Makes this process believe that it may use ``count`` cores."""
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(count)), raising=False)
-
-
 @jax.jit
 def forward(model, token_ids, positions, segment_ids=None, length=None):
     """Returns the logits of a Transformer."""

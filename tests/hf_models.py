@@ -71,30 +71,15 @@ def by_decoder(config, weights, ids):
 
 
 def qwen_vl(config, weights, ids, positions):
-    """Runs the tower of text; Qwen2-VL has biases, and Qwen3-VL normalised queries and keys."""
-    config = config["text_config"]
-    w, epsilon = Weights(), config["rms_norm_eps"]
-    w |= {key.replace("model.language_model.", "model."): value for key, value in weights.items()}
-    here = _encoding(config, ids, positions)
-    x = w.embed("model.embed_tokens", ids)
-    for i in range(config["num_hidden_layers"]):
-        layer = f"model.layers.{i}"
-        h = w.rms_norm(f"{layer}.input_layernorm", x, epsilon)
-        q = _heads(w.linear(f"{layer}.self_attn.q_proj", h), config["num_attention_heads"])
-        k, v = (
-            _heads(w.linear(f"{layer}.self_attn.{name}", h), config["num_key_value_heads"])
-            for name in ("k_proj", "v_proj")
-        )
-        if f"{layer}.self_attn.q_norm.weight" in w:
-            q = w.rms_norm(f"{layer}.self_attn.q_norm", q, epsilon)
-            k = w.rms_norm(f"{layer}.self_attn.k_norm", k, epsilon)
-        out = posenc_jax.attend(here, q, k, v)
-        x = x + w.linear(f"{layer}.self_attn.o_proj", _joined(out))
-        h = w.rms_norm(f"{layer}.post_attention_layernorm", x, epsilon)
-        gate, up = (w.linear(f"{layer}.mlp.{name}_proj", h) for name in ("gate", "up"))
-        x = x + w.linear(f"{layer}.mlp.down_proj", jax.nn.silu(gate) * up)
-    output = "lm_head" if "lm_head.weight" in w else "model.embed_tokens"
-    return w.linear(output, w.rms_norm("model.norm", x, epsilon))
+    """Runs the tower of text: the decoder of Qwen 2 or 3, under the encoding of images."""
+    text_config = config["text_config"]
+    kind = text_config["model_type"].removesuffix("_text").removesuffix("_vl")
+    plain = text_config | {"model_type": kind, "rope_scaling": None}
+    plain["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4}
+    plain["tie_word_embeddings"] = "lm_head.weight" not in weights
+    weights = {k.replace("model.language_model.", "model."): v for k, v in weights.items()}
+    model = our_decoder(plain, weights).under(posenc_jax.from_hf(text_config))
+    return model(ids, np.moveaxis(positions, 0, -1))
 
 
 def gpt_neox(config, weights, ids):
@@ -188,10 +173,8 @@ def t5(config, weights, ids):
     return decoded * config["d_model"] ** -0.5 @ w["shared.weight"].T
 
 
-def _encoding(config, ids, positions=None, **options):
-    encoding = posenc_jax.from_hf(config, rngs=nnx.Rngs(0), **options)
-    positions = text(ids.shape[1]) if positions is None else np.moveaxis(positions, 0, -1)
-    return encoding.at(positions)
+def _encoding(config, ids, **options):
+    return posenc_jax.from_hf(config, rngs=nnx.Rngs(0), **options).at(text(ids.shape[1]))
 
 
 FORWARD = dict.fromkeys(decoder.DECODERS, by_decoder) | {

@@ -3,7 +3,7 @@
 import ast
 import graphlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import posenc_jax
@@ -11,17 +11,20 @@ from posenc_jax.registry import lookup
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("posenc_jax", "experiments", "configs")
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+}
 
 
-def imported(module: ast.Module) -> Iterator[str]:
-    """Yields the modules of this project that a module imports at its top."""
-    for statement in module.body:
-        if isinstance(statement, ast.ImportFrom) and statement.module:
+def imported(statements: Iterable[ast.AST]) -> Iterator[str]:
+    """Yields the modules of this project that some statements import."""
+    for statement in statements:
+        if isinstance(statement, ast.ImportFrom):
             for alias in statement.names:
                 below = f"{statement.module}.{alias.name}"
-                path = ROOT / below.replace(".", "/")
-                is_module = path.is_dir() or path.with_suffix(".py").exists()
-                yield below if is_module else statement.module
+                yield below if below in FILES else statement.module
         elif isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)
 
@@ -36,34 +39,20 @@ def test_packages_import_only_what_is_below_them():
         return order.index(max(around, key=len))
 
     pairs, upward = set(), []
-    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for other in imported(ast.parse(path.read_text())):
-            if other.partition(".")[0] in PACKAGES:
-                pairs.add((place(name), place(other)))
-                if place(name) > place(other):
-                    upward.append((name, other))
+    for name, path in FILES.items():
+        for other in FILES.keys() & {*imported(ast.parse(path.read_text()).body)}:
+            pairs.add((place(name), place(other)))
+            if place(name) > place(other):
+                upward.append((name, other))
     assert len(pairs) > 50 and not upward
 
 
 def test_no_files_import_each_other_in_a_circle():
     """Imports in functions and for type checkers count too."""
-    files = {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*.py")
+    graph = {
+        name: FILES.keys() & {*imported(ast.walk(ast.parse(path.read_text())))} - {name}
+        for name, path in FILES.items()
     }
-
-    def imported(path):
-        for statement in ast.walk(ast.parse(path.read_text())):
-            if isinstance(statement, ast.ImportFrom):
-                for alias in statement.names:
-                    below = f"{statement.module}.{alias.name}"
-                    yield below if below in files else statement.module
-            elif isinstance(statement, ast.Import):
-                yield from (alias.name for alias in statement.names)
-
-    graph = {name: files.keys() & {*imported(path)} - {name} for name, path in files.items()}
     assert graph["posenc_jax.model.transformer"] >= {"posenc_jax.model.cache"}
     graphlib.TopologicalSorter(graph).prepare()  # raises an error that names the files of a circle
 

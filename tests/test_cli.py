@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from posenc_jax import REGISTRY, __version__, cli
+from posenc_jax import REGISTRY, cli
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,10 +54,6 @@ def test_weights_are_converted_without_a_checkout(monkeypatch, capsys, tmp_path)
     monkeypatch.setattr(cli, "_checkout", lambda: None)
     assert cli.main(["convert", f"--model={tmp_path}", f"--out={tmp_path}/out"]) == 2
     assert "model.safetensors" in capsys.readouterr().err
-
-
-def test_the_version_is_told(capsys):
-    assert cli.main(["--version"]) == 0 and __version__ in capsys.readouterr().out
 
 
 def test_a_reader_that_has_seen_enough_ends_the_list_in_silence():

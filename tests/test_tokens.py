@@ -7,7 +7,6 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pages
 import pytest
 from attention_cases import sides
 
@@ -32,14 +31,6 @@ def test_whole_numbers_of_any_type_are_exact(dtype):
     for numbers in given:
         actual = posenc_jax.Encoding().at(numbers).tokens.positions
         chex.assert_trees_all_equal(actual, jnp.asarray(positions, jnp.int32))
-
-
-@pytest.mark.parametrize("name", ["rope_mixed", "alibi"])
-def test_no_scheme_computes_in_a_small_type(name):
-    """Positions fit into 8 bits; their angles and differences do not."""
-    encoding, positions = common.build(name), np.array([[0, 3, 1, 127, 31, 30]])
-    small, usual = (encoding.at(positions.astype(t)) for t in (np.uint8, np.int32))
-    chex.assert_trees_all_equal(small, usual)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "float16", "bfloat16", "complex64"])
@@ -112,39 +103,6 @@ def test_keys_in_a_ring_of_slots_are_those_of_a_window(name):
         for keys in (ring, whole.part(n + 1 - window, window)):
             out = posenc_jax.attend(new, q[:, now], keys)
             common.close(out, expected[:, now], atol=1e-5)
-
-
-# Consecutive positions
-
-
-def test_compressed_keys_beside_those_of_a_window():
-    """The recipe of docs/how-to/decoding.md: a query sees all blocks that have ended."""
-    both = pages.run("docs/how-to/decoding.md")["both"]
-    count, m, window, C = 14, 4, 5, common.HEAD_DIM
-    encoding = posenc_jax.make("value_rope", head_dim=C)
-    q, keys = (
-        common.normal(n, B, *s, C) for n, s in ((1, (count, 4)), (2, (count + count // m, 1)))
-    )
-    sinks = common.normal(3, 4)
-    pieces = []
-    for start in range(0, count, window):
-        stop = min(start + window, count)
-        rule = dict(window=window, sinks=jnp.asarray(sinks), implementation="blockwise")
-        here, there = both(encoding, count, m, start, stop)
-        both_keys = there.keys(jnp.asarray(keys), jnp.asarray(keys))
-        pieces.append(posenc_jax.attend(here, jnp.asarray(q[:, start:stop]), both_keys, **rule))
-
-    t, s, w = np.arange(count)[:, None], np.arange(count), np.arange(count // m)
-    looked_at = np.concatenate([(s <= t) & (t - s < window), w < (t + 1) // m], axis=1)
-    places = np.concatenate([s, m * w])[:, None, None] * 1e4 ** (-2 * np.arange(C // 2) / C)
-    q, k = (x[..., 0::2] + 1j * x[..., 1::2] for x in (q, keys))
-    q, k = q * np.exp(1j * places[:count]), (k * np.exp(1j * places))[:, :, 0]
-    logits = np.einsum("bthp,bsp->bhts", q, k.conj()).real / np.sqrt(C)
-    weights = np.where(looked_at, np.exp(logits), 0)
-    weights /= weights.sum(-1, keepdims=True) + np.exp(sinks)[:, None, None]
-    out = np.einsum("bhts,bsp->bthp", weights, k) * np.exp(-1j * places[:count])
-    expected = np.stack([out.real, out.imag], axis=-1).reshape(B, count, 4, C)
-    common.close(np.concatenate(pieces, axis=1), expected)
 
 
 def test_chunks_are_counted_from_the_first_token_of_a_segment():

@@ -91,20 +91,6 @@ def test_options_of_attend():
     assert np.abs(layer(residual()) - other(residual())).max() > 1e-3
 
 
-def test_a_scheme_that_reads_the_input_asks_for_it():
-    encoding = common.build("fox")
-    common.refuses("x=", lambda: posenc_jax.attention_fn(encoding, text(T)))
-    layer = nnx_layer(posenc_jax.attention_fn(encoding, text(T), x=residual()))
-    layer.init_cache((B, T, D))
-    common.refuses("FoX", lambda: layer(residual()[:, :1], decode=True))
-
-
-def test_what_adds_to_embeddings_is_refused():
-    """The layer would be one without positions, and nobody would know."""
-    encoding = common.build("sinusoidal")
-    common.refuses("embed", lambda: posenc_jax.attention_fn(encoding, text(T)))
-
-
 @pytest.mark.parametrize(("kind", "name"), [("nnx", "rope"), ("linen", "t5")])
 def test_decoding_with_the_layers_own_cache(name, kind):
     """Decoding token after token gives what the whole sequence gives at once."""
@@ -127,14 +113,23 @@ def test_decoding_with_the_layers_own_cache(name, kind):
     close(np.concatenate(steps, axis=1), whole)
 
 
-def test_what_cannot_be_honoured_is_refused():
-    fn = posenc_jax.attention_fn(common.build("rope"), text(T))
-    q = jnp.zeros((B, T, H, C))
+def test_what_is_refused():
+    """The layer would be one without positions, or with other keys, and nobody would know."""
+    fox, rope = common.build("fox"), common.build("rope")
+    fn, q = posenc_jax.attention_fn(rope, text(T)), jnp.zeros((B, T, H, C))
+    of_fox = nnx_layer(posenc_jax.attention_fn(fox, text(T), x=residual()))
+    of_fox.init_cache((B, T, D))
     mask = nnx.make_causal_mask(jnp.ones((B, T)))
-    bad = {"bias": jnp.zeros((1, H, T, T)), "precision": "hihgest"}
-    bad |= {"dropout_rate": 0.1, "mask": mask[..., :5]}
-    for word, value in bad.items():
-        common.refuses(word, lambda word=word, value=value: fn(q, q, q, **{word: value}))
+    for word, call in (
+        ("x=", lambda: posenc_jax.attention_fn(fox, text(T))),
+        ("embed", lambda: posenc_jax.attention_fn(common.build("sinusoidal"), text(T))),
+        ("FoX", lambda: of_fox(residual()[:, :1], decode=True)),
+        ("bias", lambda: fn(q, q, q, bias=jnp.zeros((1, H, T, T)))),
+        ("precision", lambda: fn(q, q, q, precision="hihgest")),
+        ("dropout_rate", lambda: fn(q, q, q, dropout_rate=0.1)),
+        ("mask", lambda: fn(q, q, q, mask=mask[..., :5])),
+    ):
+        common.refuses(word, call)
     fn(q, q, q, dropout_rate=0.1, deterministic=True)
 
 
@@ -189,10 +184,9 @@ SIZE, K = 11, 2
 
 
 @functools.cache
-def of_the_page():
-    """Returns the two functions of the page."""
-    names = pages.run("docs/how-to/decoding.md")
-    return names["begin"], names["attend_to_past"]
+def page():
+    """Returns the names of the page about caches, which takes long to run."""
+    return pages.run("docs/how-to/decoding.md")
 
 
 def layer_of(name):
@@ -203,14 +197,14 @@ def layer_of(name):
 
 @pytest.mark.parametrize("name", ["rope", "fox", "path"])
 def test_pieces_past_a_cache_are_the_whole_sequence(name):
-    (begin, attend_to_past), (encoding, arrays) = of_the_page(), layer_of(name)
+    encoding, arrays = layer_of(name)
     x, *qkv = arrays
     here = encoding.at(text(SIZE - 1))
     whole = jax.jit(lambda x, *qkv: posenc_jax.attend(here, *qkv, x=x))(x, *qkv)
-    begin = jax.jit(functools.partial(begin, encoding, SIZE))
+    begin = jax.jit(functools.partial(page()["begin"], encoding, SIZE))
     piece, cache = begin(*(y[:, :6] for y in arrays))
     pieces, start = [piece], 6
-    run = jax.jit(functools.partial(attend_to_past, encoding))
+    run = jax.jit(functools.partial(page()["attend_to_past"], encoding))
     for count in (1, 1, 2):
         piece, cache = run(cache, *(y[:, start : start + count] for y in arrays))
         pieces.append(piece)
@@ -218,9 +212,38 @@ def test_pieces_past_a_cache_are_the_whole_sequence(name):
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, atol=1e-5)
 
 
-def test_what_would_be_wrong_is_refused():
-    """KV shift needs the key before, and dynamic NTK rotates old keys again."""
+def test_a_cache_of_keys_that_rotate_again_is_refused():
+    """Dynamic NTK rotates old keys by another length, and KV shift needs the key before."""
     for name in ("kv_shift", "dynamic_ntk"):
         encoding, arrays = layer_of(name)
-        begin = functools.partial(of_the_page()[0], encoding, SIZE, *arrays)
+        begin = functools.partial(page()["begin"], encoding, SIZE, *arrays)
         common.refuses("rotates all keys again", begin)
+
+
+def test_compressed_keys_beside_those_of_a_window():
+    """A query sees all blocks that have ended."""
+    count, m, window = 14, 4, 5
+    encoding = posenc_jax.make("value_rope", head_dim=C)
+    q, keys = (
+        common.normal(n, B, *s, C) for n, s in ((1, (count, 4)), (2, (count + count // m, 1)))
+    )
+    sinks = common.normal(3, 4)
+    pieces = []
+    for start in range(0, count, window):
+        stop = min(start + window, count)
+        rule = dict(window=window, sinks=jnp.asarray(sinks), implementation="blockwise")
+        here, there = page()["both"](encoding, count, m, start, stop)
+        both_keys = there.keys(jnp.asarray(keys), jnp.asarray(keys))
+        pieces.append(posenc_jax.attend(here, jnp.asarray(q[:, start:stop]), both_keys, **rule))
+
+    t, s, w = np.arange(count)[:, None], np.arange(count), np.arange(count // m)
+    looked_at = np.concatenate([(s <= t) & (t - s < window), w < (t + 1) // m], axis=1)
+    places = np.concatenate([s, m * w])[:, None, None] * 1e4 ** (-2 * np.arange(C // 2) / C)
+    q, k = (x[..., 0::2] + 1j * x[..., 1::2] for x in (q, keys))
+    q, k = q * np.exp(1j * places[:count]), (k * np.exp(1j * places))[:, :, 0]
+    logits = np.einsum("bthp,bsp->bhts", q, k.conj()).real / np.sqrt(C)
+    weights = np.where(looked_at, np.exp(logits), 0)
+    weights /= weights.sum(-1, keepdims=True) + np.exp(sinks)[:, None, None]
+    out = np.einsum("bhts,bsp->bthp", weights, k) * np.exp(-1j * places[:count])
+    expected = np.stack([out.real, out.imag], axis=-1).reshape(B, count, 4, C)
+    common.close(np.concatenate(pieces, axis=1), expected)

@@ -50,27 +50,6 @@ def test_biases_are_those_of_attention(bidirectional):
         np.testing.assert_allclose(added, expected, atol=1e-6)
 
 
-def test_arrays_that_cannot_be_rotated_are_refused():
-    """Tables of one token, as in decoding, would rotate all keys by the same angle."""
-    cos, sin = functional.rope_tables(POSITIONS, head_dim=8)
-    wrong = [
-        (Q, cos[:, :1], sin[:, :1]),
-        (Q, cos, sin[:, :1]),
-        (Q, cos[:, :, None], sin[:, :, None]),
-        (Q.astype(int), cos, sin),
-        (Q, *(np.concatenate([table] * 2, axis=-1) for table in (cos, sin))),
-    ]
-    for arrays in wrong:
-        common.refuses("cos_BTP", lambda a=arrays: functional.apply_rope(*a))
-
-
-def test_buckets_that_t5_does_not_have_are_refused():
-    bias = functools.partial(functional.t5_bias, q_positions=POSITIONS, k_positions=POSITIONS)
-    common.refuses("table_RH.*=7", lambda: bias(jnp.ones((7, 2)), bidirectional=True))
-    common.refuses("max_distance=3", lambda: bias(jnp.ones((8, 2)), max_distance=3))
-    common.refuses("table_RH", lambda: bias(jnp.ones(8)))
-
-
 BIASES = [
     functools.partial(functional.alibi_bias, num_heads=2),
     functools.partial(functional.t5_bias, jnp.arange(16.0).reshape(8, 2)),
@@ -104,14 +83,6 @@ def test_score_mod_is_the_score_of_attention(name):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-def test_score_mod_refuses_a_scheme_that_reads_more_than_two_positions():
-    mod = functools.partial(functional.score_mod, num_heads=common.HEADS)
-    alibi, randomized = common.build("alibi"), common.build("randomized", over="alibi")
-    for encoding in (randomized, UltraViCo(alibi, window=4)):
-        common.refuses("two positions", lambda encoding=encoding: mod(encoding))
-    common.refuses("num_heads=4", lambda: functional.score_mod(alibi, num_heads=2))
-
-
 @pytest.mark.parametrize("name", ["sinusoidal", "shaw", "fox"])
 def test_every_scheme_is_init_and_attend(name):
     overrides = schemes.ALL[name].overrides if name in schemes.ALL else {}
@@ -138,24 +109,6 @@ def test_every_scheme_is_init_and_attend(name):
     np.testing.assert_array_equal(embedded, same)
 
 
-def test_tokens_have_segments_a_length_and_a_key():
-    """A table that is interpolated, and positions that are drawn, would be others without them."""
-    segment_ids, key = jnp.array([[0] * 3 + [1] * 4]), jax.random.key(1)
-    learned = functional.scheme("learned", model_dim=4, train_length=2, out_of_range="interpolate")
-    params, x_BTD = learned.init(key), jnp.zeros((1, 7, 4))
-    encoding = learned.encoding(params)
-    expected = encoding.at(POSITIONS[:1], segment_ids).embed(x_BTD)
-    actual = learned.at(params, POSITIONS[:1], segment_ids).embed(x_BTD)
-    np.testing.assert_array_equal(actual, expected)
-
-    drawn = functional.scheme("randomized", head_dim=common.HEAD_DIM)
-    here = drawn.encoding({}).at(POSITIONS, segment_ids, length=9, key=key)
-    expected = posenc_jax.attend(here, Q, K, V)
-    options = dict(segment_ids=segment_ids, length=9, key=key)
-    actual = posenc_jax.attend(drawn.at({}, POSITIONS, **options), Q, K, V)
-    np.testing.assert_array_equal(actual, expected)
-
-
 @pytest.mark.parametrize(("name", "is_trained"), [("fire", True), ("fope", False)])
 def test_optax_trains_parameters_and_leaves_constants(name, is_trained):
     scheme, params = initialized(name)
@@ -178,13 +131,42 @@ def test_a_scheme_is_a_key_of_jit():
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
-def test_params_that_do_not_fit_are_named():
-    scheme, params = initialized("fire")
-    last = [*params][-1]
-    cut = {last: jax.tree.map(lambda p: p[:-1], params[last])}
-    for wrong, path in (({}, next(iter(params))), (params | {"zz": Q}, "zz"), (params | cut, last)):
-        common.refuses(path, lambda wrong=wrong: scheme.encoding(wrong))
+def test_tokens_have_a_key():
+    """Positions that are drawn would be others without it."""
+    drawn, key = functional.scheme("randomized", head_dim=common.HEAD_DIM), jax.random.key(1)
+    expected = posenc_jax.attend(drawn.encoding({}).at(POSITIONS, length=9, key=key), Q, K, V)
+    actual = posenc_jax.attend(drawn.at({}, POSITIONS, length=9, key=key), Q, K, V)
+    np.testing.assert_array_equal(actual, expected)
 
 
-def test_a_pattern_of_layers_is_refused():
-    common.refuses("name='irope'", lambda: functional.scheme("irope", head_dim=8))
+COS, SIN = functional.rope_tables(POSITIONS, head_dim=8)
+T5 = functools.partial(functional.t5_bias, q_positions=POSITIONS, k_positions=POSITIONS)
+FIRE = functional.scheme("fire", **SIZES)
+# Words of errors, and calls that are refused.
+REFUSED = [
+    # Tables of one token, as in decoding, would rotate all keys by the same angle.
+    ("cos_BTP", lambda: functional.apply_rope(Q, COS[:, :1], SIN[:, :1])),
+    ("cos_BTP", lambda: functional.apply_rope(Q, COS, SIN[:, :1])),
+    ("cos_BTP", lambda: functional.apply_rope(Q.astype(int), COS, SIN)),
+    ("cos_BTP", lambda: functional.apply_rope(Q, *(jnp.tile(x, 2) for x in (COS, SIN)))),
+    ("table_RH.*=7", lambda: T5(jnp.ones((7, 2)), bidirectional=True)),
+    ("max_distance=3", lambda: T5(jnp.ones((8, 2)), max_distance=3)),
+    ("table_RH", lambda: T5(jnp.ones(8))),
+    (
+        "two positions",
+        lambda: functional.score_mod(common.build("randomized", over="alibi"), num_heads=4),
+    ),
+    (
+        "two positions",
+        lambda: functional.score_mod(UltraViCo(common.build("alibi"), window=4), num_heads=4),
+    ),
+    ("num_heads=4", lambda: functional.score_mod(common.build("alibi"), num_heads=2)),
+    ("zz", lambda: FIRE.encoding(FIRE.init(jax.random.key(0)) | {"zz": Q})),
+    ("outer", lambda: FIRE.encoding(FIRE.init(jax.random.key(0)) | {"outer": {"bias": Q}})),
+    ("name='irope'", lambda: functional.scheme("irope", head_dim=8)),
+]
+
+
+@pytest.mark.parametrize(("word", "call"), REFUSED)
+def test_what_is_refused(word, call):
+    common.refuses(word, call)

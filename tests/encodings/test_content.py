@@ -94,22 +94,3 @@ def test_text_in_tiles_and_at_once():
         tiled = functools.partial(blockwise, block=block)
         for actual in gradients(tiled, encoding, *sides(2, LONG, LONG)):
             close_gradients(actual, expected)
-
-
-def test_tiles_beyond_the_extent_are_those_of_no_positions():
-    """They are not scored: a profile that is not a number does not reach them."""
-    encoding = common.build("inkling", extent=3)
-    encoding.profiles[...] = jnp.full_like(encoding.profiles[...], jnp.nan)
-    q, k, v = sides(4, LONG, LONG)
-    here = encoding.at(text(LONG)).see(jnp.zeros((2, LONG, common.WIDTH)))[0]
-    nope = posenc_jax.Encoding().at(text(LONG))
-    far, plain = (
-        posenc_jax.attend(
-            side.part(20, 44),
-            q[:, 20:],
-            side.part(0, 10).keys(k[:, :10], v[:, :10]),
-            implementation="blockwise",
-        )
-        for side in (here, nope)
-    )
-    np.testing.assert_allclose(far, plain, atol=1e-6)

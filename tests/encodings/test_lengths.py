@@ -1,9 +1,5 @@
 """Tests lengths that frequencies adapt to: exact, or refused."""
 
-import dataclasses
-import functools
-from typing import Unpack
-
 import common
 import jax
 import jax.numpy as jnp
@@ -11,15 +7,9 @@ import numpy as np
 import pytest
 
 import posenc_jax
-from posenc_jax.encodings.bias.alibi import ALiBi
-from posenc_jax.encodings.bias.alibi_2d import ALiBi2D
 from posenc_jax.encodings.lib import double
 from posenc_jax.encodings.lib.double import Double
-from posenc_jax.encodings.rotary.frequencies.base import Frequencies, geometric
 from posenc_jax.encodings.rotary.frequencies.ntk import DynamicNTKFrequencies
-from posenc_jax.encodings.rotary.longrope import LongRoPE, longrope2
-from posenc_jax.encodings.rotary.rope import RoPE, Rotating
-from posenc_jax.registry import REGISTRY, keywords, lookup
 
 ADAPTING = {
     "dynamic_pi": {},
@@ -53,20 +43,6 @@ def test_an_array_says_what_an_int_says(name, options):
             common.close(one, other, rtol=0, atol=1.2e-6)
 
 
-def test_the_default_length_of_long_documents():
-    """The default length is an array, found from the positions of each document."""
-    encoding = adapting("dynamic_yarn")
-    rng = np.random.default_rng(0)
-    first, second = (np.append(rng.integers(0, last, 50), last) for last in (8_191, 2_000_000))
-    positions = np.concatenate([first, second])[None].astype(np.int32)
-    segment_ids = np.repeat([[3, 1]], 51, axis=1)
-    tokens = jax.jit(lambda p, s: encoding.at(p, s).tokens)(positions, segment_ids)
-    for part, length in ((slice(51), 8192), (slice(51, None), 2_000_001)):
-        exact = encoding.at(positions[:, part], length=length).tokens.made
-        for one, other in zip(tokens.made, exact, strict=True):
-            common.close(one[:, part], other, rtol=0, atol=1.2e-6)
-
-
 @pytest.mark.parametrize("name", ["dynamic_ntk", "longrope"])
 def test_a_mark_for_padding_is_no_length(name):
     encoding = adapting(name)
@@ -79,55 +55,6 @@ def test_a_mark_for_padding_is_no_length(name):
     given = encoding.at(positions[:, :3], length=3).tokens
     for one, other in zip(padded.made, given.made, strict=True):
         np.testing.assert_array_equal(one[:, :3], other)
-
-
-# Sizes are checked by who takes them, as schemes are built without make too
-
-LONGROPE = dict(head_dim=8, attention_factor=1.0, factor=2.0)
-
-
-def of_rule(name):
-    """Returns the class of a scheme with a rule, for a factor if it asks for one."""
-    factor = {"factor": 2.0} if "factor" in keywords(lookup(name)) else {}
-    return functools.partial(lookup(name), head_dim=8, **factor)
-
-
-RULES = [name for name, where in REGISTRY.items() if ".rotary.frequencies." in where]
-SIZED = [of_rule(name) for name in RULES if "train_length" in keywords(lookup(name))]
-SIZED += [functools.partial(scheme, **LONGROPE) for scheme in (LongRoPE, longrope2)]
-
-
-@pytest.mark.parametrize("build", [*SIZED, ALiBi, ALiBi2D])
-def test_sizes_are_whole_numbers(build):
-    size = "num_heads" if build in (ALiBi, ALiBi2D) else "train_length"
-    for wrong in (-5, 0, 2.5, True, np.nan, None):
-        common.refuses(f"{size}={wrong}", lambda wrong=wrong: build(**{size: wrong}))
-
-
-# A rule and its encoding
-
-
-@dataclasses.dataclass(frozen=True)
-class HalvedFrequencies(Frequencies):
-    times: float
-
-    def __call__(self, channels, base, length):
-        return geometric(channels, base) / self.times, 1.0
-
-
-class Halved(RoPE):
-    def __init__(self, *, head_dim: int, times: float = 2.0, **rope: Unpack[Rotating]):
-        super().__init__(head_dim=head_dim, frequencies=HalvedFrequencies(times), **rope)
-
-
-def test_an_encoding_with_a_rule_of_its_own_takes_the_keywords_of_rope(monkeypatch):
-    monkeypatch.setitem(posenc_jax.REGISTRY, "halved", f"{__name__}:Halved")
-    encoding = posenc_jax.make("halved", head_dim=8, base=100.0, times=4.0)
-    assert encoding.base == 100.0 and encoding.frequencies == HalvedFrequencies(4.0)
-    common.refuses("'times'", lambda: posenc_jax.make("halved", head_dim=8, time=4.0), TypeError)
-    common.refuses(
-        "frequencies", lambda: posenc_jax.make("halved", head_dim=8, frequencies=None), TypeError
-    )
 
 
 # Numbers of twice the precision

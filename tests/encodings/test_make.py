@@ -49,20 +49,14 @@ def test_a_class_stacks_layers_as_make_does():
     refuses("num_layers=0", lambda: posenc_jax.FoX.of_layers(**sizes | {"num_layers": 0}))
 
 
-@pytest.mark.parametrize("over", ["lerope", {"name": "randomized", "over": "learned"}])
-def test_what_cannot_be_stacked_is_refused(over):
-    """Layers have no parameters of their own where these are read once for all layers."""
-    refuses("over=", lambda: common.build("ssmax", over=over, num_layers=2))
-    assert common.build("ssmax", over=over).stacked is None
-
-
-def test_what_is_built_is_not_copied_to_each_layer():
-    t5 = common.build("t5")
-    over = {"name": "soft_cap", "over": {"name": "soft_cap", "over": t5}}
-    refuses("over=", lambda: common.build("ssmax", over=over, num_layers=2))
-    shared = common.build("ssmax", over=posenc_jax.make(**over), num_layers=2, trained=False)
-    assert shared.inner.inner.inner is t5 and t5.stacked is None
-    assert common.build("ssmax", over=over | {"over": common.build("rope")}, num_layers=2).stacked
+def test_what_cannot_be_stacked_is_refused():
+    """Parameters that are read once, or built already, are not copied to each layer."""
+    built = {"name": "soft_cap", "over": {"name": "soft_cap", "over": common.build("t5")}}
+    stacked = common.build("fox", num_layers=3)
+    for over in ("lerope", {"name": "randomized", "over": "learned"}, built, stacked):
+        refuses("over=", lambda over=over: common.build("ssmax", over=over, num_layers=2))
+    still = built | {"over": common.build("rope")}
+    assert common.build("ssmax", over=still, num_layers=2).stacked == 2
 
 
 def test_layers_share_what_is_built():
@@ -103,6 +97,8 @@ def test_the_recipe_of_readme_runs_every_scheme(name):
 
 
 BAD_KEYWORDS = {
+    "alibi": [{"num_heads": wrong} for wrong in (-5, 0, 2.5, True, np.nan)],
+    "dynamic_ntk": [{"train_length": wrong} for wrong in (0, 2.5)],
     "rope": [{"head_dim": 7}, {"rotary_dim": 10}, {"layout": "neox"}, {"base": 1.0}]
     + [{"axes": (0, 1)}, {"axes": ()}, {"axes": 1}, {"frequencies": YaRNFrequencies}],
     "mrope": [{"sections": wrong} for wrong in [(1, 1, 1), (5, -1, 0), (2.0, 1, 1), 4]],
@@ -159,7 +155,10 @@ def test_unknown_names_and_keywords_are_answered_with_the_nearest():
     refuses("'alibi'", lambda: posenc_jax.make("alibbi", num_heads=4))
     refuses("'rope'", lambda: common.build("logn", over="ropee"))
     refuses("'beta_fast'", lambda: common.build("yarn", beta_fats=3), TypeError)
-    refuses("'head_dim'", lambda: posenc_jax.make("rope", dim=8), TypeError)
+    words = {"dim": "head_dim", "rope_theta": "base", "max_position_embeddings": "train_length"}
+    for of_others, meant in words.items():
+        wrong = {of_others: 8}
+        refuses(f"mean '{meant}'", lambda wrong=wrong: posenc_jax.make("yarn", **wrong), TypeError)
     beneath = {"name": "rope", "bse": 1}
     refuses("'base'", lambda: common.build("randomized", over=beneath), TypeError)
 
@@ -172,14 +171,9 @@ def test_missing_arguments_are_named():
 
 
 def test_a_keyword_may_be_a_number_of_numpy_or_jax():
+    """It becomes a number of Python, because a gradient would change an array on the module."""
     factor = posenc_jax.make("pi", head_dim=8, factor=np.int64(4)).frequencies
     assert factor == PositionInterpolationFrequencies(4.0)
-    assert type(common.build("alibi", slope_scale=np.float32(0.5)).slope_scale) is float
-    assert common.build("rope", base=jnp.float32(500)).base == 500
-
-
-def test_a_keyword_is_no_parameter():
-    """An array would be a leaf of the module, which a gradient changes."""
     over = {"name": "alibi", "slope_scale": np.array(0.5)}
     capped = posenc_jax.make("soft_cap", cap=jnp.array(5.0), over=over, num_heads=2)
     assert type(capped.cap) is float and not jax.tree.leaves(capped)

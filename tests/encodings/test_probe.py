@@ -2,7 +2,6 @@
 
 import chex
 import common
-import jax
 import numpy as np
 import pytest
 import schemes
@@ -117,15 +116,3 @@ def test_grouped_queries(name):
 @each_program
 def test_every_parameter_has_a_gradient(name):
     common.assert_every_parameter_is_seen(name, probe(name).by_parameters)
-
-
-@each_scheme
-def test_seeds(name):
-    """The same seed gives the same parameters, another seed others, where any are drawn."""
-    one, same, other = (common.build(name, seed=seed, trained=False) for seed in (0, 0, 1))
-    chex.assert_trees_all_equal(one, same)
-    # The rates of GRAPE-M, and of both kinds of STRING on one axis, start as RoPE's.
-    drawn = name not in ("grape_m", "string", "circulant_string")
-    if drawn and any(np.ptp(p) > 0 for p in jax.tree.leaves(one)):
-        pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-        assert any(far(a, b) for a, b in pairs)

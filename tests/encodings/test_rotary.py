@@ -99,24 +99,6 @@ def test_a_model_in_the_other_layout(layout, convert, rotary_dim):
     assert np.abs(unconverted - expected).max() > 1e-3
 
 
-def test_heads_with_axes_of_their_own():
-    """A query rotates by the axes of its kv head, wherever heads are cut."""
-    encoding = posenc_jax.make("rope", head_dim=8, axes=((0,) * 4, (1,) * 4))
-    rng = np.random.default_rng(0)
-    here = encoding.at(rng.integers(0, 50, (1, 5, 2)).astype(np.int32))
-    q = jnp.asarray(common.normal(0, 1, 5, 4, 8))
-    rotated = encoding.rotate(q, here.tokens, Side(None, 4, is_query=True))
-    for head in range(4):
-        of_head = Side(jnp.array([head]), 4, is_query=True)
-        one = encoding.rotate(q[:, :, head : head + 1], here.tokens, of_head)
-        np.testing.assert_array_equal(one[:, :, 0], rotated[:, :, head])
-        alone = posenc_jax.make("rope", head_dim=8)
-        of_axis = alone.at(here.tokens.positions[..., head // 2]).tokens
-        np.testing.assert_allclose(
-            rotated[:, :, head], alone.rotate(q, of_axis, QUERIES)[:, :, head], atol=1e-6
-        )
-
-
 def test_positions_too_far_for_xpos_become_nan():
     """Products of channels would be lost there, silently."""
     encoding = posenc_jax.make("xpos", head_dim=64, scale_base=32)

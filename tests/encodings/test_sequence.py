@@ -26,13 +26,6 @@ def test_differences_of_running_sums_are_exact_however_long_the_sequence(mean):
             assert np.abs(of_float32 - expected).max() > 1e-3 * mean
 
 
-def test_gradient_of_a_running_sum():
-    weights = common.normal(0, 1, 9, 2)
-    gradient = jax.grad(lambda x: (sum(running_sum(x)) * weights).sum())
-    expected = np.cumsum(weights[:, ::-1], axis=1)[:, ::-1]
-    close(gradient(common.normal(1, 1, 9, 2)), expected)
-
-
 KEYWORDS = {
     "path": {"forget_gate": True},
     "kv_shift": {"over": "nope"},
@@ -130,15 +123,3 @@ def test_a_key_that_follows_one_not_given_is_no_number():
     logits = posenc_jax.logits(here.part(0, T), Q, rest)
     assert np.isnan(logits[..., 0]).all()
     close(logits[..., 1:], whole[..., 5:])
-
-
-def test_the_tokens_before_are_found_once_for_all_layers():
-    ids, segment_ids = np.ones((B, T), np.int32), np.repeat([[0, 1, 1]], 3, axis=1)
-
-    def sorts(num_layers):
-        encoding = common.build("kv_shift", num_layers=num_layers)
-        model = common.build_model(encoding, num_layers=num_layers)
-        program = jax.make_jaxpr(lambda model: model(ids, text(T), segment_ids))(model)
-        return str(program).count("name=argsort")
-
-    assert sorts(1) == sorts(2) > 0

@@ -84,8 +84,8 @@ def test_dense_attention_twice(name):
 
 
 # The axes of positions of schemes whose gradient is compared with a small step.
-SMOOTH = dict.fromkeys(["sinusoidal", "self_extend", "dual_chunk", "logn", "prope"], 1)
-SMOOTH |= dict.fromkeys(["alibi", "kerple_log", "sandwich", "fire"], 1)
+SMOOTH = dict.fromkeys(["sinusoidal", "dual_chunk", "logn", "prope"], 1)
+SMOOTH |= dict.fromkeys(["alibi", "kerple_log", "fire"], 1)
 SMOOTH |= {"axial_rope": 2, "learned_2d": 2, "alibi_2d": 2, "time_rope": 3}
 
 

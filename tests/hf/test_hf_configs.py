@@ -8,7 +8,6 @@ import json
 import re
 
 import common
-import hf_cases
 import jax
 import numpy as np
 import pytest
@@ -22,6 +21,9 @@ from posenc_jax.hf.refused import REFUSED
 from posenc_jax.pretrained import weights
 
 RELEASED = json.loads((common.GOLDEN / "hf_configs.json").read_text())["cases"]
+# What configs of the same type may say in other words, and the encoding of each or a word of the
+# error; ``told`` are the keywords of ``from_hf`` beside the config.
+SPELLINGS = json.loads((common.GOLDEN / "hf_spellings.json").read_text())
 
 
 def assert_same(encoding, name, **keywords):
@@ -102,41 +104,38 @@ def test_golden_frequencies(name):
         assert_frequencies(encoding, arrays[f"inv_freq_seq{length}"], factor, length=length)
 
 
-@pytest.mark.parametrize(("config", "told", "name", "keywords"), hf_cases.READ)
-def test_read(config, told, name, keywords):
-    before = repr(config)
-    assert_same(from_hf(config, **told), name, **keywords)
+@pytest.mark.parametrize("case", SPELLINGS["read"], ids=lambda case: case["about"])
+def test_read(case):
+    config, before = case["config"], repr(case["config"])
+    assert_same(from_hf(config, **case["told"]), case["scheme"], **case["keywords"])
     assert repr(config) == before
 
 
 def test_mscales_of_phi_moe():
-    scaling = hf_cases.PHI3["rope_scaling"] | {"short_mscale": 1.1, "long_mscale": 1.3}
-    encoding = from_hf(hf_cases.PHI3 | {"rope_scaling": scaling})
+    scaling = dict(type="longrope", short_factor=[1.25] * 48, long_factor=[32.0] * 48)
+    scaling |= {"short_mscale": 1.1, "long_mscale": 1.3}
+    config = dict(model_type="phi3", head_dim=96, rope_theta=1e4, rope_scaling=scaling)
+    config |= dict(max_position_embeddings=131072, original_max_position_embeddings=4096)
+    encoding = from_hf(config)
     assert (encoding.short_attention_factor, encoding.attention_factor) == (1.1, 1.3)
 
 
 def test_t5():
+    config = dict(model_type="t5", d_model=64, num_heads=4, relative_attention_num_buckets=16)
     sizes = dict(num_heads=4, model_dim=64, num_buckets=16)
     for layer_type in ("encoder", "decoder"):
-        encoding = from_hf(hf_cases.T5, layer_type=layer_type, rngs=nnx.Rngs(0))
+        encoding = from_hf(config, layer_type=layer_type, rngs=nnx.Rngs(0))
         of_stack = dict(bidirectional=layer_type == "encoder", rngs=nnx.Rngs(0))
         assert_same(encoding, "t5", **sizes, **of_stack)
-    other = hf_cases.T5 | {"relative_attention_max_distance": 50}
+    other = config | {"relative_attention_max_distance": 50}
     far = from_hf(other, layer_type="decoder", rngs=nnx.Rngs(0))
     assert (encoding.max_distance, far.max_distance) == (128, 50)
 
 
-def test_ramps_without_width():
-    """Published, and valid: a ramp that begins and ends at one pair is a step."""
-    section = hf_cases.LLAMA3 | dict(factor=16.0, high_freq_factor=1.0)
-    config = hf_cases.LLAMA4 | dict(head_dim=128, rope_scaling=section, num_hidden_layers=48)
-    encoding = from_hf({"model_type": "llama4", "text_config": config}, layer=0)
-    inv_freq = 5e5 ** -(np.arange(64) / 64)
-    assert_frequencies(encoding, np.where(2 * np.pi / inv_freq > 8192, inv_freq / 16, inv_freq))
-
-
 def test_ministral_scales_queries_from_the_start_of_each_step():
-    config = dict(head_dim=8, rope_parameters=hf_cases.SCALED_QUERIES)
+    section = dict(rope_type="yarn", rope_theta=1e6, factor=16.0, llama_4_scaling_beta=0.1)
+    section |= dict(original_max_position_embeddings=4)
+    config = dict(head_dim=8, rope_parameters=section)
     encoding = from_hf(config | {"model_type": "ministral3"})
     assert_same(encoding.inner, "yarn", head_dim=8, base=1e6, factor=16.0, train_length=4)
     assert nnx.split(from_hf(config, layout="half"))[0] == nnx.split(encoding)[0]
@@ -148,9 +147,9 @@ def test_ministral_scales_queries_from_the_start_of_each_step():
     np.testing.assert_allclose(query / key, np.broadcast_to(steps[None, :, None, None], key.shape))
 
 
-@pytest.mark.parametrize(("config", "told", "word"), hf_cases.REFUSED)
-def test_refused(config, told, word):
-    common.refuses(f"(?s){word}", lambda: from_hf(config, **told))
+@pytest.mark.parametrize("case", SPELLINGS["refused"], ids=lambda case: case["says"])
+def test_refused(case):
+    common.refuses(f"(?s){case['says']}", lambda: from_hf(case["config"], **case["told"]))
 
 
 @pytest.mark.parametrize("content", [b'{"model_type": ', b"\xff\xfe"])
@@ -163,8 +162,11 @@ def test_a_file_that_is_no_json_is_named(content, tmp_path):
 
 
 def test_layers_with_learned_rates_are_ready_for_the_decoder():
+    config = dict(model_type="mistral_large4_text", num_attention_heads=4, rope_theta=1e4)
+    config |= dict(num_hidden_layers=8, qk_nope_head_dim=2, qk_rope_head_dim=6)
+
     def model():
-        layers = layers_from_hf(hf_cases.MISTRAL_LARGE_4, rngs=nnx.Rngs(0))
+        layers = layers_from_hf(config, rngs=nnx.Rngs(0))
         sizes = dict(vocab_size=8, model_dim=32, num_layers=8, num_heads=4, head_dim=8, scan=True)
         return posenc_jax.Transformer(layers, **sizes, rngs=nnx.Rngs(0))
 

@@ -1,6 +1,7 @@
 """Reads configs of published decoders: sizes, layers, and encodings said in their words."""
 
 import functools
+import json
 
 import common
 import jax
@@ -15,53 +16,11 @@ from posenc_jax.positions import text
 from posenc_jax.pretrained import decoder, gguf, weights
 from posenc_jax.pretrained.write import extended, fraction
 
-SIZES = "model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads"
-SIZES += " num_key_value_heads rms_norm_eps rope_theta max_position_embeddings hidden_act"
-
-
-def sized(*sizes, **more):
-    return dict(zip(SIZES.split(), (*sizes, "silu"), strict=True)) | more
-
-
-UNTIED = dict(tie_word_embeddings=False)
-NO_BIAS = dict(attention_bias=False, rope_scaling=None)
-NO_WINDOW = dict(use_sliding_window=False, sliding_window=None)
-SMOLLM2 = sized(*("llama", 49152, 576, 1536, 30, 9, 3, 1e-5, 100000, 8192), **NO_BIAS)
-SMOLLM2 |= dict(architectures=["LlamaForCausalLM"], mlp_bias=False, rope_interleaved=False)
-SMOLLM2 |= dict(initializer_range=0.04, tie_word_embeddings=True, torch_dtype="bfloat16")
-LLAMA31_8B = sized(*("llama", 128256, 4096, 14336, 32, 32, 8, 1e-5, 5e5, 131072), **UNTIED)
-LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
-LLAMA31_8B |= {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 8192}}
-MISTRAL_7B = sized(*("mistral", 32000, 4096, 14336, 32, 32, 8, 1e-5, 1e4, 32768), **UNTIED)
-MISTRAL_7B |= dict(sliding_window=4096)
-QWEN25_7B = sized(*("qwen2", 152064, 3584, 18944, 28, 28, 4, 1e-6, 1e6, 32768), **UNTIED)
-QWEN25_7B |= dict(sliding_window=131072, use_sliding_window=False, max_window_layers=28)
-QWEN3_8B = sized(*("qwen3", 151936, 4096, 12288, 36, 32, 8, 1e-6, 1e6, 40960), **UNTIED)
-QWEN3_8B |= dict(head_dim=128, attention_bias=False, max_window_layers=36) | NO_WINDOW
-OLMO2_7B = sized(*("olmo2", 100352, 4096, 11008, 32, 32, 32, 1e-6, 5e5, 4096), **UNTIED, **NO_BIAS)
-PHI3_MINI = sized(*("phi3", 32064, 3072, 8192, 32, 32, 32, 1e-5, 1e4, 4096), **UNTIED)
-PHI3_MINI |= dict(auto_map={"AutoConfig": "configuration_phi3.Phi3Config"}, embd_pdrop=0.0)
-PHI3_MINI |= dict(original_max_position_embeddings=4096, rope_scaling=None, sliding_window=2047)
-PHI4_MINI = sized(*("phi3", 200064, 3072, 8192, 32, 24, 8, 1e-5, 1e4, 131072))
-PHI4_MINI |= dict(full_attn_mod=1, interpolate_factor=1, lm_head_bias=False)
-PHI4_MINI |= dict(original_max_position_embeddings=4096, partial_rotary_factor=0.75)
-LONGROPE = {"type": "longrope", "short_factor": [1.0] * 48, "long_factor": [32.0] * 48}
-PHI4_MINI |= dict(sliding_window=262144, tie_word_embeddings=True, rope_scaling=LONGROPE)
-SMOLLM3_3B = sized(*("smollm3", 128256, 2048, 11008, 36, 16, 4, 1e-6, 5e6, 65536), **NO_WINDOW)
-SMOLLM3_3B |= dict(bos_token_id=None, layer_types=["full_attention"] * 36, max_window_layers=28)
-SMOLLM3_3B |= dict(no_rope_layer_interval=4, no_rope_layers=[1, 1, 1, 0] * 9)
-# The numbers of parameters that they are published with.
-PUBLISHED = [
-    (SMOLLM2, 134_515_008),
-    (LLAMA31_8B, 8_030_261_248),
-    (MISTRAL_7B, 7_241_732_096),
-    (QWEN25_7B, 7_615_616_512),
-    (QWEN3_8B, 8_190_735_360),
-    (OLMO2_7B, 7_298_617_344),
-    (PHI3_MINI, 3_821_079_552),
-    (PHI4_MINI, 3_836_021_760),
-    (SMOLLM3_3B, 3_075_098_624),
-]
+# Published config.json files, and the numbers of parameters that the models are published with.
+DECODERS = json.loads((common.GOLDEN / "hf_decoders.json").read_text())
+SMOLLM2, LLAMA31_8B, MISTRAL_7B, QWEN25_7B, QWEN3_8B, OLMO2_7B, PHI3_MINI, PHI4_MINI, SMOLLM3_3B = (
+    about["config"] for about in DECODERS.values()
+)
 
 
 def abstract(config, **options) -> Transformer:
@@ -70,10 +29,9 @@ def abstract(config, **options) -> Transformer:
     return jax.eval_shape(lambda: Transformer(layers, **sizes, **options, rngs=nnx.Rngs(0)))
 
 
-@pytest.mark.parametrize(
-    ("config", "parameters"), PUBLISHED, ids=[f"{c['model_type']}-{n}" for c, n in PUBLISHED]
-)
-def test_published_decoders(config, parameters):
+@pytest.mark.parametrize("name", DECODERS)
+def test_published_decoders(name):
+    config, parameters = DECODERS[name]["config"], DECODERS[name]["parameters"]
     model = abstract(config, scan=True)
     assert sum(p.size for p in jax.tree.leaves(model)) == parameters
     tensors = weights.tensors(weights.of_config(model, config))
@@ -96,6 +54,9 @@ def test_windows():
     assert windows(QWEN25_7B, **slide, layer_types=kinds) == [64, None] * 14
     smollm3 = dict(use_sliding_window=True, sliding_window=64, layer_types=None)
     assert windows(SMOLLM3_3B, **smollm3) == [None, None, None, 64] * 9
+    # Listed windows count whatever the switch says, as in the masks of transformers.
+    listed = dict(layer_types=["sliding_attention"] * 36, sliding_window=64)
+    assert windows(SMOLLM3_3B, **listed, use_sliding_window=False) == [64] * 36
     # The class of Mistral has one where the config says nothing.
     silent = {key: value for key, value in MISTRAL_7B.items() if key != "sliding_window"}
     assert windows(silent) == [4096] * 32
@@ -122,7 +83,9 @@ def test_a_config_that_is_not_understood(key, value):
 # Encodings in the words of transformers
 
 LENGTHS = (32, 256)
-CONFIG = sized("llama", 48, 64, 64, 2, 4, 2, 1e-6, 1e3, 32)
+CONFIG = dict(model_type="llama", vocab_size=48, hidden_size=64, intermediate_size=64)
+CONFIG |= dict(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-6)
+CONFIG |= dict(rope_theta=1e3, max_position_embeddings=32, hidden_act="silu")
 ROPE = dict(head_dim=16, base=1e3)
 SAID = {
     "rope": ("default", {}, 32),
@@ -226,7 +189,7 @@ def test_dynamic_ntk_has_its_training_length_beside_the_section():
 
 
 def test_part_of_a_head():
-    config = sized("phi3", 48, 64, 64, 1, 4, 2, 1e-6, 1e3, 32, partial_rotary_factor=0.75)
+    config = CONFIG | {"model_type": "phi3", "partial_rotary_factor": 0.75}
     yarn = make("yarn", head_dim=16, rotary_dim=12, base=1e3, train_length=32, factor=4.0)
     written = extended(config, abstract(config).under(yarn))
     assert written["rope_parameters"]["partial_rotary_factor"] == 0.75

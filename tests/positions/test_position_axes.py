@@ -168,16 +168,6 @@ def test_large_times_since_an_origin():
         assert text(of_type(4), start=of_type(7)).tolist() == [[7, 8, 9, 10]]
 
 
-def test_segments_of_ids():
-    ids = [9, 5, 7, 7, 6, 8, 8, 8, 8, 8, 8, 9]
-    read = functools.partial(builders.segments_of, ids, image_token=7, video_token=8)
-    video = dict(image_grids=[(1, 2, 4)], video_grids=[(3, 4, 2)])
-    results = read(**video, seconds_per_frame=[0.5])
-    assert results == [Text(2), Vision(1, 1, 2), Text(1), Vision(3, 2, 1, (0.0, 0.5, 1.0)), Text(1)]
-    assert read(**video, frame_by_frame=True)[3:6] == [Vision(1, 2, 1)] * 3
-    assert read(image_grids=[(1, 1, 2)], video_grids=[(6, 1, 1)], merge=1)[1] == Vision(1, 1, 2)
-
-
 # What is refused, by a word of the error
 
 IDS = [9, 5, 7, 7, 6, 8, 8, 8, 8, 8, 8, 9]
