@@ -6,6 +6,7 @@ import pytest
 from flax import nnx
 
 from posenc_jax import from_hf, layers_from_hf, make, sinks_from_hf
+from posenc_jax.encodings.position_maps.dual_chunk import DualChunk
 from posenc_jax.hf.config import read
 from posenc_jax.hf.pattern import same
 
@@ -43,6 +44,10 @@ FULL_BY_DEFAULT = {
 }
 
 
+def kinds(config):
+    return read(config, {})["layer_types"]
+
+
 @pytest.mark.parametrize(
     ("model_type", "full"),
     [(m, full) for full, text in FULL_BY_DEFAULT.items() for m in text.split()],
@@ -52,6 +57,24 @@ def test_kinds_of_layers_by_default(model_type, full):
         "layer_types"
     ]
     assert tuple(n for n, kind in enumerate(listed) if kind == "full_attention") == full
+
+
+# Models whose class reads how often a layer has full attention; no other reads any of these keys.
+INTERVALS = {
+    "full_attention_interval": "qwen3_5_moe_text qwen3_5_text qwen3_next",
+    "global_attn_every_n_layers": "afmoe modernbert modernbert-decoder",
+    "sliding_window_pattern": "cohere2 cohere2_moe exaone4 exaone_moe gemma3_text",
+}
+
+
+@pytest.mark.parametrize("key", INTERVALS)
+def test_an_interval_is_read_where_the_class_reads_it(key):
+    def reads(name):
+        config = dict(model_type=name, num_hidden_layers=13, sliding_window=8)
+        return kinds(config) != kinds(config | {key: 7})
+
+    names = " ".join(FULL_BY_DEFAULT.values()).split()
+    assert {*filter(reads, names)} == {*INTERVALS[key].split()}
 
 
 def said(layers, count):
@@ -84,12 +107,36 @@ def test_layers_without_attention_or_positions():
         assert [n for n, (name, _) in enumerate(names) if name != "-"] == expected
 
 
+SMOLLM3 = dict(model_type="smollm3", num_hidden_layers=4, head_dim=8, rope_theta=1e6)
+SMOLLM3 |= dict(no_rope_layer_interval=2, sliding_window=4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "windows"),
+    [
+        ({"use_sliding_window": False}, [None] * 4),
+        ({"use_sliding_window": True}, [None, 4, None, 4]),
+        # Listed windows count whatever the switch says, as in the masks of transformers.
+        ({"use_sliding_window": False, "layer_types": ["sliding_attention"] * 4}, [4] * 4),
+        ({"use_sliding_window": True, "layer_types": ["full_attention"] * 4}, [None] * 4),
+    ],
+)
+def test_the_switch_of_smollm3_is_for_layers_that_are_not_listed(keys, windows):
+    layers = layers_from_hf(SMOLLM3 | keys)
+    assert [layers.at(number)[1] for number in range(4)] == windows
+
+
 def test_dual_chunks():
     (encoding,) = layers_from_hf(QWEN25_1M).distinct
     sizes = dict(chunk_size=262144, local_window=8192, original_length=262144)
     assert same(encoding, make("dual_chunk", head_dim=128, base=1e7, train_length=262144, **sizes))
     empty = from_hf(QWEN25_1M | {"dual_chunk_attention_config": {}})
     assert same(empty, make("rope", head_dim=128, base=1e7))
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next"])
+def test_other_models_with_dual_chunks(model_type):
+    assert isinstance(from_hf(QWEN25_1M | {"model_type": model_type}, layer=3), DualChunk)
 
 
 def test_biases_are_those_of_every_layer():
@@ -156,6 +203,13 @@ def test_the_window_of_mimo_has_the_query_too():
     assert windows(mimo) == [None, 129, 129, 129, 129, None]
 
 
+def test_the_window_of_a_modernbert_is_half_of_its_attention():
+    bert = dict(model_type="modernbert", hidden_size=64, num_attention_heads=4, num_hidden_layers=3)
+    assert windows(bert) == [None, (64, 64), (64, 64)]
+    ettin = bert | dict(model_type="modernbert-decoder", local_attention=32)
+    assert windows(ettin) == [None, 16, 16]
+
+
 def test_falcon_with_alibi_has_plain_rope_in_its_object():
     falcon = dict(model_type="falcon", num_attention_heads=4, hidden_size=64, alibi=True)
     section = {"rope_type": "default", "rope_theta": 1e4}
@@ -193,6 +247,27 @@ def test_attn_factor_is_not_attention_factor():
 def test_embeddings_with_a_width_of_their_own(model_type):
     sizes = dict(hidden_size=256, max_position_embeddings=8)
     assert from_hf(sizes, model_type=model_type, rngs=nnx.Rngs(0)).table.shape == (8, 128)
+
+
+LATENT = dict(hidden_size=256, num_attention_heads=4, num_hidden_layers=8, rope_theta=1e4)
+LATENT |= dict(qk_rope_head_dim=16, qk_nope_head_dim=32)
+
+
+def attending(config):
+    return [n for n, (encoding, _) in enumerate(layers_from_hf(config)) if encoding is not None]
+
+
+def test_attention_beside_other_mixers():
+    gigachat = LATENT | dict(model_type="gigachat3_5", full_attention_layers=[0, 5])
+    assert attending(gigachat) == [0, 5]
+    bailing = LATENT | dict(model_type="bailing_moe_v3", use_mla_nope=True)
+    assert attending(bailing) == [3, 7]
+    assert not from_hf(bailing, layer=3).overrides("rotate")
+    assert from_hf(bailing | dict(use_mla_nope=False), layer=3).layout == "interleaved"
+    kimi = LATENT | dict(model_type="kimi_k3", linear_attn_config=dict(full_attn_layers=[4, 8]))
+    assert attending(kimi) == [3, 7]
+    for config in (gigachat, bailing, kimi):
+        common.refuses("linear_attention", lambda config=config: from_hf(config, layer=1))
 
 
 def test_iquest():
