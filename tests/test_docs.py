@@ -1,10 +1,10 @@
-"""Runs the Python of every page, tutorial and example, and follows all links."""
+"""Runs the Python of every page and example, and follows all links.
 
-import os
+``make site`` runs the tutorials, whose outputs it shows, and ends with an error where one fails.
+"""
+
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import common
@@ -56,29 +56,6 @@ def test_the_page_of_schemes_has_all_of_them():
 def test_the_code_of_a_page_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pages.run(name)
-
-
-TUTORIALS = sorted(ROOT.glob("docs/tutorials/[!i]*.md"))  # all but the index
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
-def test_a_tutorial_runs(page, tmp_path):
-    cells = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```$", page.read_text(), re.M | re.S)
-    assert cells
-    script = tmp_path / f"{page.stem}.py"
-    script.write_text("\n".join(cells))
-    # As a reader runs it: in the page's folder, with what is installed, and JAX as users have it.
-    variables = dict(PYTHONPATH="", MPLBACKEND="agg", JAX_PLATFORMS="cpu")
-    ran = subprocess.run(
-        [sys.executable, script],
-        cwd=page.parent,
-        env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | variables,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert ran.returncode == 0, ran.stderr
 
 
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))

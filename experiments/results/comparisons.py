@@ -45,7 +45,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special, stats
+import scipy
+from scipy import special
 
 from experiments.results.table import QUESTION, select
 
@@ -99,7 +100,7 @@ def compared(
 def corrected(p: pd.Series, family: pd.Series) -> pd.Series:
     """Returns p values corrected within each family; a p value that is NaN stays NaN."""
     known = p.dropna()
-    return known.groupby(family).transform(stats.false_discovery_control).reindex(p.index)
+    return known.groupby(family).transform(scipy.stats.false_discovery_control).reindex(p.index)
 
 
 def families(table: pd.DataFrame) -> pd.DataFrame:
@@ -157,7 +158,7 @@ def _question(group: pd.DataFrame, against: str | None, extensions) -> pd.DataFr
 
     table = pd.DataFrame({"seeds": seeds, "difference": difference.mean(axis=1)})
     table["margin"] = stderr * special.stdtrit(total, 0.975)
-    table["p"] = 2 * stats.t.sf((table["difference"] / stderr).abs(), total)
+    table["p"] = 2 * scipy.stats.t.sf((table["difference"] / stderr).abs(), total)
     table["verdict"] = "no difference"
     table.loc[(difference == 0).sum(axis=1) == seeds, "verdict"] = "the same"
     table.loc[seeds < 2, "verdict"] = "too few seeds"
@@ -214,7 +215,7 @@ def _prior(variance: pd.Series, freedom: pd.Series, rank: pd.Series) -> tuple[np
     excess = upper - special.polygamma(1, half).mean()
     d = count - 2.0
     if excess > special.polygamma(1, d / 2):
-        d = 2 * optimize.brentq(lambda x: special.polygamma(1, x) - excess, 1e-4, d / 2)
+        d = 2 * scipy.optimize.brentq(lambda x: special.polygamma(1, x) - excess, 1e-4, d / 2)
     # The mean of the logarithm of a variance is below the logarithm of its mean.
     line[-1] += special.digamma(d / 2) - math.log(d / 2)
     return line, d

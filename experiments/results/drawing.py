@@ -8,9 +8,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import optimize
 
 from experiments.results.statistics import BASELINE, number
 from experiments.results.table import means
@@ -131,7 +131,7 @@ def _name_lines(axes: Axes, ends: list[tuple[float, str, dict[str, Any]]], gap: 
     """Writes the names of lines beside their ends, apart from each other, the lowest first."""
     # The heights that are closest to the ends by least squares, and ``gap`` apart.
     gaps = gap * np.arange(len(ends))
-    lowest = optimize.isotonic_regression(np.minimum([end for end, *_ in ends], 2.0) - gaps).x
+    lowest = scipy.optimize.isotonic_regression(np.minimum([end for end, *_ in ends], 2.0) - gaps).x
     heights = lowest.clip(0, max(1 - gaps[-1], 0)) + gaps
     for (end, words, line), y in zip(ends, heights, strict=True):
         where: dict[str, Any] = dict(transform=axes.transAxes, clip_on=False)

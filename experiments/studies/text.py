@@ -123,11 +123,12 @@ class Comparison(Study):
     def _check_positions(self, scheme, phase, longest):
         """Raises a ValueError if a scheme cannot read texts as long as the longest.
 
-        Within a compiled step, where positions have no values, it could only give NaN.
+        Within a compiled step, where positions have no values, it could only give NaN. Limits are
+        on the largest position and on the length, and the last token alone has both.
         """
         spec, length = self._spec(scheme), self.recipe.length
         made = encoding_in(phase, spec.encoding, spec.model, length, nnx.Rngs(0))
-        places: Any = positions.text(longest)
+        places: Any = positions.text(longest)[:, -1:]
         for encoding in Layers.of(made).distinct:
             try:
                 encoding.at(places)

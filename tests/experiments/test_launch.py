@@ -61,7 +61,7 @@ def test_ctrl_c_is_one_sentence(corpus, tmp_path, often):
     """Also in a callback of the garbage collector, where Python ignores an exception and JAX has
     such a callback; and where threads of Orbax crashed the interpreter at its exit."""
     every = ["--config.train.checkpoint_every=10"] if often else []
-    for number in range(5 if often else 1):
+    for number in range(2 if often else 1):
         workdir = tmp_path / str(number)
         (process,) = runs.start(1, workdir, corpus, *runs.ENDLESS["train"], *every)
         runs.wait_for(workdir / "runs/rope/seed0/metrics.jsonl")
