@@ -6,6 +6,7 @@ at a random place on a larger black canvas: only the positions of its patches ch
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,7 +149,7 @@ def load_images(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns uint8 ``[N, side, side]`` and int32 labels ``[N]``; see ``Setting``.
 
     They are in a random order, which is always the same. Raises a ValueError if the data is
-    unknown, not installed, or cannot be read.
+    unknown, not installed, or has another form.
     """
     if name.startswith("npz:"):
         images, labels = _load_npz(name)
@@ -171,11 +172,16 @@ def _load_mnist():
 def _load_npz(name):
     try:
         with np.load(name.removeprefix("npz:")) as arrays:
-            return arrays["images"], arrays["labels"]
-    except (OSError, ValueError, KeyError) as error:
+            images, labels = arrays["images"], arrays["labels"]
+        chex.assert_shape(images, (len(labels), images.shape[1], images.shape[1]))
+        chex.assert_type([images, labels], [np.uint8, int])
+        if labels.min() < 0:
+            raise ValueError(f"a label is {labels.min()}")
+        return images, labels
+    except Exception as error:  # whatever is wrong with a file that somebody made
         raise ValueError(
-            f"task.data={name!r} must be a file of np.savez with images uint8 [N, side, side] and "
-            f"labels int [N], numbers of classes: {error}"
+            f"task.data={name!r}: {type(error).__name__}: {error}. The file must be as np.savez "
+            "writes it, with images uint8 [N, side, side] and labels int [N], numbers of classes"
         ) from error
 
 
