@@ -61,7 +61,8 @@ def ahead(runs: pd.DataFrame) -> pd.DataFrame:
 def summary(table: pd.DataFrame) -> Table:
     """Returns how many runs of each scheme and depth copy, and when half of them do."""
     words = {}
-    for (depth, scheme), of in onsets(table).groupby(["depth", "scheme"]):
+    runs = onsets(table).drop_duplicates(RUN[1:])  # two studies may train the same model
+    for (depth, scheme), of in runs.groupby(["depth", "scheme"]):
         tokens, share = share_that_copies(of)
         half = tokens[share >= 0.5]
         words[scheme, f"{depth} layers"] = f"{(~of['is_censored']).sum()} of {len(of)}" + (

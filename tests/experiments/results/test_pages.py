@@ -3,6 +3,7 @@
 import re
 
 import common
+import numpy as np
 import pandas as pd
 import pytest
 from cogapp import Cog
@@ -79,12 +80,22 @@ def test_copying_orders_the_ladder_as_the_pages_say():
 def test_the_study_of_copying_says_what_its_pages_say():
     runs = onset.onsets(pd.read_csv(pages.DATA / "copying.csv.gz"))
     finished = runs.groupby("study")["is_finished"].agg(["sum", "size"])
-    assert finished.loc["onset_2_layers"].tolist() == [8, 9]
+    assert finished.loc["onset_2_layers"].tolist() == [11, 13]
+    assert finished.loc["onset_4_layers"].tolist() == [3, 3]
     assert finished.loc["cause"].tolist() == [14, 15]
     for page in ("copying.md", "data/index.md"):
         text = (common.ROOT / "docs" / page).read_text().lower()
-        assert re.search(r"eight of (the )?144 runs .*fourteen of", text, re.DOTALL), page
-    at_rate = runs[runs["rate"] == 0.006].set_index(["scheme", "seed"])
+        assert re.search(r"fourteen of (the )?144 runs .*fourteen of", text, re.DOTALL), page
+    of_onset = runs[runs["study"].str.startswith("onset") & runs["is_finished"]]
+    shallow = of_onset[(of_onset["depth"] == 2) & (of_onset["scheme"] != "nope")]
+    never_is_last = shallow["onset"].where(~shallow["is_censored"], np.inf)
+    assert len(shallow) == 10 and never_is_last.corr(shallow["loss"], "spearman").round(2) == 0.90
+    deeper = of_onset[of_onset["depth"] == 4].set_index("scheme")
+    assert deeper["is_censored"].to_dict() == {"alibi": False, "fox": False, "rope": True}
+    behind = (deeper.loc["rope", "loss"] - deeper["loss"]).round(2)
+    assert behind["alibi"] == 0.10 and behind["fox"] == 0.13
+    two_layers = runs[runs["depth"] == 2].drop_duplicates(onset.RUN[1:])
+    at_rate = two_layers[two_layers["rate"] == 0.006].set_index(["scheme", "seed"])
     loss, copied = (at_rate[column].unstack() for column in ("loss", "copied"))
 
     def ahead(scheme, other):
