@@ -279,7 +279,10 @@ def _sent(collective: Callable, x, has_heads: bool):
             spec[place] = ()
     axes = {*spec[0], *spec[1]}
     run = functools.partial(collective, axis_name=AXIS)
-    if axes:
+    # JAX 0.12 aborts where an axis is told after one that lies behind it in the mesh. There XLA
+    # gathers, unless AXIS is the first axis of the mesh.
+    is_ordered = all(mesh.axis_names.index(axis) > mesh.axis_names.index(AXIS) for axis in axes)
+    if axes and (is_ordered or jax.__version_info__ < (0, 12)):
         specs = PartitionSpec(*spec)
         run = jax.shard_map(run, in_specs=specs, out_specs=specs, axis_names=axes, check_vma=False)
     return run(x)
