@@ -21,11 +21,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from experiments.command import exit_status
-from experiments.results.bucket import folder_at
+from experiments.results.bucket import folder_at, is_in_bucket
 from experiments.results.locks import claimed
 from experiments.results.record import as_lines, read_json, write_files
 from experiments.results.seal import read_evaluation, sealed
-from posenc_jax.files import parsed
+from posenc_jax.files import parsed, read_bytes
 
 # The files of a finished point. The last one is written last, and marks the point as finished.
 FILES = ("run.json", "metrics.jsonl", "evaluation.json")
@@ -35,6 +35,8 @@ _OF_TRAINING = "metrics.jsonl"
 _COLUMNS = ("step", "loss", "score")
 # A float32 has seven digits; lists have losses that are averaged, or drawn.
 _DIGITS, _DIGITS_IN_LISTS = 7, 5
+# An archive of strangers may expand to more than the memory of this machine.
+_MOST_BYTES = 2**28
 
 
 def pack(workdir: Path) -> bytes:
@@ -106,6 +108,8 @@ def restore(packed: Path, workdir: Path) -> tuple[int, int]:
     written = 0
     for place, files in points.items():
         folder = workdir / place
+        if not is_in_bucket(workdir) and not folder.resolve().is_relative_to(workdir.resolve()):
+            raise ValueError(f"{folder} leads out of {workdir} by a link; remove the link")
         # Finished, or begun and perhaps with checkpoints: keep it. Other files alone are what a
         # restore that was killed has left, or what a run has before it has trained anything.
         if any((folder / name).exists() for name in (FILES[-1], "checkpoints")):
@@ -125,11 +129,20 @@ def read(packed: Path) -> dict[str, dict[str, bytes]]:
     points: dict[str, dict[str, bytes]] = {}
     try:
         # Decompressed as a whole, because reading entries may not reach the checksum at the end.
-        entries = io.BytesIO(lzma.decompress(packed.read_bytes()))
+        decompressor = lzma.LZMADecompressor()
+        whole = decompressor.decompress(read_bytes(packed), max_length=_MOST_BYTES)
+        if not decompressor.eof:
+            raise ValueError(
+                f"{packed} is not a complete archive of results, or expands to more than "
+                f"{_MOST_BYTES >> 20} MiB, which none does"
+            )
+        entries = io.BytesIO(whole)
         with tarfile.open(fileobj=entries) as archive:
             for entry in archive:
                 place = PurePosixPath(entry.name)
-                if not entry.isreg() or place.is_absolute() or ".." in place.parts:
+                # A sparse file may claim any size, and a link lead anywhere.
+                is_plain = entry.isreg() and not entry.issparse()
+                if not is_plain or place.is_absolute() or ".." in place.parts:
                     raise ValueError(f"{packed} has {entry.name!r}, which is no file of a point")
                 file = archive.extractfile(entry)
                 assert file is not None
@@ -147,8 +160,14 @@ def read(packed: Path) -> dict[str, dict[str, bytes]]:
     return points
 
 
+def records(packed: Path) -> list[dict[str, Any]]:
+    """Returns what was measured at all points of an archive, one record for each number."""
+    evaluations = (json.loads(files[FILES[-1]]) for files in read(packed).values())
+    return [record for evaluation in evaluations for record in evaluation["records"]]
+
+
 def measured(workdir: Path) -> list[dict[str, Any]]:
-    """Returns what was measured at all finished points of a workdir, a record for each number."""
+    """Returns what was measured at all finished points of a workdir, as ``records`` does."""
     paths = (folder / FILES[-1] for folder in sorted(_finished(workdir)))
     return [record for path in paths for record in read_json(path, {"records": list})["records"]]
 

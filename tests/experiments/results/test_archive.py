@@ -2,6 +2,7 @@
 
 import io
 import json
+import lzma
 import re
 import shutil
 import tarfile
@@ -13,6 +14,7 @@ from tiny_runs import comparison, config, cut_off, flipped
 from experiments.pretrained.trained import load_run
 from experiments.results import archive
 from experiments.results.environment import environment
+from experiments.results.locks import claimed
 from experiments.results.record import write_json
 from experiments.results.seal import read_evaluation, write_evaluation
 from experiments.running.pool import run_points
@@ -91,6 +93,12 @@ def test_the_same_results_give_the_same_bytes(packed, workdir, monkeypatch):
     assert out.read_bytes() == packed.read_bytes()
 
 
+def test_a_workdir_is_read_as_its_archive(finished, packed, tmp_path):
+    measured = archive.measured(finished)
+    assert close(measured, archive.records(packed)) and len(measured) > 1
+    assert archive.measured(tmp_path / "none") == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -142,6 +150,48 @@ def test_a_point_whose_model_was_given_has_no_metrics(tmp_path):
     assert sealed == {"training": {"steps": 0, "loss": 0.1234568}}
     write_evaluation(folder, {"training": {"steps": 6}})
     common.refuses("metrics", lambda: archive.pack(tmp_path / "here"), FileNotFoundError)
+
+
+# Files of strangers cannot fill memory, or write or read outside of their folder
+
+
+def test_an_archive_that_expands_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "_MOST_BYTES", 2**20)
+    path = tmp_path / "bomb.tar.xz"
+    path.write_bytes(lzma.compress(bytes(2**24)))
+    common.refuses("1 MiB", lambda: archive.read(path))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, b"S"])
+def test_an_entry_that_is_no_plain_file_is_refused(kind, tmp_path):
+    entry = tarfile.TarInfo("runs/rope/seed0/evaluation.json")
+    entry.type, entry.linkname = kind, "elsewhere"
+    head = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+    if kind == b"S":  # a sparse file of 3 GiB, without any bytes
+        head[386:410], head[483:495] = b"00000000000\0" * 2, b"%011o\0" % (3 << 30)
+        head[148:156] = b"%06o\0 " % (sum(head) - sum(head[148:156]) + 8 * ord(" "))
+    path = tmp_path / "given.tar.xz"
+    path.write_bytes(lzma.compress(bytes(head) + bytes(1024)))
+    common.refuses("no file of a point", lambda: archive.read(path))
+
+
+def test_an_archive_writes_through_no_link(tmp_path):
+    files = {f"runs/rope/seed0/{name}": "{}" for name in archive.FILES}
+    path = write(tmp_path / "given.tar.xz", files)
+    workdir, away = tmp_path / "workdir", tmp_path / "away"
+    workdir.mkdir(), away.mkdir()
+    (workdir / "runs").symlink_to(away)
+    common.refuses("by a link", lambda: archive.restore(path, workdir))
+    assert not [*away.iterdir()]
+
+
+def test_a_lock_writes_through_no_link(tmp_path):
+    (tmp_path / "precious").write_text("text")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="lock"), claimed(tmp_path / "run"):
+        pass
+    assert (tmp_path / "precious").read_text() == "text"
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd"])
