@@ -37,7 +37,7 @@ test-slow: $(VENV)/installed tpu-test
 # Installs the wheel beside the oldest packages that setup.py allows, or beside the newest ones under
 # the newest Python of this machine. Runs README's first example, and the tests of meshes, which
 # depend most on JAX's version.
-oldest: PINS := jax==0.10.0 jaxlib==0.10.0 flax==0.12.4
+oldest: PINS := jax==0.10.1 jaxlib==0.10.1 flax==0.12.4
 newest: PYTHON := $(NEWEST)
 oldest newest:
 	test -d build/$@ || $(PYTHON) -m venv build/$@

@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "posenc_jax/__init__.py").read_text())[1]
 
 REQUIRED = [
-    "jax>=0.10",
+    "jax>=0.10.1",
     "flax>=0.12.4",
     "optax",
     "orbax-checkpoint>=0.12.8",

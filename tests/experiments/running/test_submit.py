@@ -157,6 +157,7 @@ def test_sky(job):
     [
         ("pbs", [], "--backend='pbs'"),
         ("slurm", ["nodes=two"], "--resource=nodes=two"),
+        ("slurm", ["partition=a\n#SBATCH --wrap=rm"], "--resource='partition"),
         ("jobset", ["image=i"], "--resource=accelerator="),
     ],
 )
@@ -164,7 +165,7 @@ def test_wrong_settings_are_one_sentence(backend, settings, message):
     common.refuses(message, lambda: make_backend(backend, settings))
 
 
-def test_nothing_is_submitted_that_would_lose_its_results(job):
+def test_nothing_is_submitted_that_would_lose_its_results_or_adds_lines_to_a_script(job):
     console = Console(file=io.StringIO())
     for backend, settings in (
         ("sky", ["accelerators=H100:8"]),
@@ -172,6 +173,9 @@ def test_nothing_is_submitted_that_would_lose_its_results(job):
     ):
         made = make_backend(backend, settings)
         common.refuses("BUCKET", lambda made=made: hand_over(made, job, False, console))
+    lines = Job((*COMMAND, "--config.wandb=a\nb"), STAGES, job.workdir)
+    slurm = make_backend("slurm", [])
+    common.refuses("more than one line", lambda: hand_over(slurm, lines, False, console))
 
 
 PREEMPTIBLE = """
