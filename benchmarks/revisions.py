@@ -13,9 +13,8 @@ For each scheme and shape it measures
 Each revision runs in a process of its own, with the packages of this interpreter. A round asks one
 revision after the other, in an order that alternates between rounds; a ratio is the median over
 rounds of this revision's time over the other's, so that a busy machine slows both. Below 1 this
-revision is faster. The same code has other ratios in other processes, by up to a tenth, because
-arrays lie elsewhere: so the table has the mean over ``--processes`` pairs of processes, and half of
-its 95 % interval.
+revision is faster. Ratios differ between pairs of processes by up to a tenth, so the table has the
+mean over ``--processes`` pairs and half of its 95 % interval.
 
 The other revision needs only ``make``, ``Transformer``, ``generate``, ``cross_entropy`` and
 ``positions.text`` of ``posenc_jax``, as this file uses them.
