@@ -1,8 +1,8 @@
 """Keeps the tokens of a corpus in an ArrayRecord file, which grain reads.
 
 A memory map reads one page after the other. The records of an ArrayRecord file are compressed, and
-grain reads all that a batch needs at once, in threads, which is meant for files on a network; it was
-not timed there. A record is found by its number, so a batch stays a pure function of seed and step.
+grain reads all that a batch needs at once, in threads. That is meant for files on a network; it was
+not timed there. A record is found by its number, so batches are pure functions of seed and step.
 """
 
 import os
