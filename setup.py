@@ -59,9 +59,9 @@ setup(
         "experiments": EXPERIMENTS,
         "pretrained": PRETRAINED,
         # With pytest 9.2, pytest-xdist 3.8 does not see which tests must share a worker.
-        "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "grain", "jsonschema", "cogapp"]
+        "test": [*EXPERIMENTS, *PRETRAINED, "submitit", "grain", "datasets", "jsonschema"]
         + ["pytest<9.2", "pytest-xdist", "ruff", "mypy", "types-PyYAML", "pybtex"]
-        + ["equinox", "dm-haiku"],
+        + ["equinox", "dm-haiku", "cogapp"],
         "site": [*EXPERIMENTS, "sphinx", "myst-nb", "furo", "sphinx-copybutton"]
         + ["sphinx-mathjax-offline", "pybtex"],
         "data": ["datasets"],

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from experiments.training.arrow import MappedTexts
 from experiments.training.records import RecordedTokens
 
 # Corpora store the index of a split: add names only at the end.
 SPLITS = ("train", "validation", "test", "manual", "code", "prose")
+
+BLOCK = 1 << 20  # tokens that are read at once for a digest
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == of arrays has no truth value
@@ -19,7 +22,7 @@ class Corpus:
     Attributes:
       name: the string that names the corpus, see ``data.py``.
       tokens: all documents end to end, uint8, uint16 or uint32 ``[tokens]``; may be memory-mapped,
-        or ``RecordedTokens``.
+        ``RecordedTokens`` or ``MappedTexts``.
       offsets: int64 ``[N + 1]``; document ``n`` is ``tokens[offsets[n] : offsets[n + 1]]``.
       splits: int8 ``[N]``, an index into ``SPLITS`` for each document.
       vocab_size: token ids are ``0 .. vocab_size - 1``.
@@ -29,7 +32,7 @@ class Corpus:
     """
 
     name: str
-    tokens: np.ndarray | RecordedTokens
+    tokens: np.ndarray | RecordedTokens | MappedTexts
     offsets: np.ndarray
     splits: np.ndarray
     vocab_size: int
@@ -39,7 +42,8 @@ class Corpus:
     @classmethod
     def of_bytes(cls, name: str, tokens, offsets, splits) -> "Corpus":
         """Returns the corpus of documents whose tokens are bytes."""
-        digest = digest_of("", offsets, splits, [tokens])
+        blocks = (tokens[start : start + BLOCK] for start in range(0, len(tokens), BLOCK))
+        digest = digest_of("", offsets, splits, blocks)
         return cls(name, tokens, offsets, splits, 256, 1.0, digest)
 
     @property
@@ -63,11 +67,22 @@ def of_documents(name: str, documents: Iterable[bytes], splits: np.ndarray) -> C
     for document in documents:
         whole += document
         counts.append(len(document))
-    sizes = np.array(counts, np.int64)
+    return of_texts(name, np.frombuffer(whole, np.uint8), np.array(counts, np.int64), splits)
+
+
+def of_texts(name: str, tokens, sizes: np.ndarray, splits: np.ndarray) -> Corpus:
+    """Returns the corpus of texts whose bytes lie end to end; empty ones are left out.
+
+    Args:
+      name: the string that names the corpus.
+      tokens: all bytes, an array or what is read as one.
+      sizes: int64 ``[N]``, the bytes of each text.
+      splits: int8 ``[N]``, an index into ``SPLITS`` for each text.
+    """
     if not sizes.any():
         raise ValueError(f"corpus {name!r}: all {len(sizes)} documents are empty")
-    offsets, splits = np.cumsum([0, *sizes[sizes > 0]], dtype=np.int64), splits[sizes > 0]
-    return Corpus.of_bytes(name, np.frombuffer(whole, np.uint8), offsets, splits)
+    offsets = np.cumsum([0, *sizes[sizes > 0]], dtype=np.int64)
+    return Corpus.of_bytes(name, tokens, offsets, splits[sizes > 0])
 
 
 def tokenised(

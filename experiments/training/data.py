@@ -31,7 +31,16 @@ import numpy as np
 from experiments import imported
 from experiments.results.record import of_all
 from experiments.training import records
-from experiments.training.corpus import SPLITS, Corpus, digest_of, hashes, of_documents, word_of
+from experiments.training.arrow import MappedTexts
+from experiments.training.corpus import (
+    SPLITS,
+    Corpus,
+    digest_of,
+    hashes,
+    of_documents,
+    of_texts,
+    word_of,
+)
 from experiments.training.packages.corpus import load as load_packages
 from posenc_jax.files import read_json
 from posenc_jax.registry import suggest
@@ -196,10 +205,8 @@ def _load_hugging_face(name: str, rest: str) -> Corpus:
             f"corpus {name!r} has columns {rows.column_names} but no 'text'; rename one to 'text', "
             "save the data as files and use files:GLOB"
         )
-    batches = rows.select_columns("text").iter(batch_size=1000)
-    texts = (text for batch in batches for text in batch["text"])
-    documents = ((text or "").encode() for text in texts)
-    return of_documents(name, documents, _splits(hashes(len(rows), "split")))
+    texts = MappedTexts(rows.data.column("text"))
+    return of_texts(name, texts, texts.sizes, _splits(hashes(len(rows), "split")))
 
 
 def _load_tokens(name: str, path: str) -> Corpus:

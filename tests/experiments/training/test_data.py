@@ -1,15 +1,15 @@
 """Tests corpora and windows: what is in them, that they repeat, and that bad input is refused."""
 
+import dataclasses
 import re
 import sys
-import types
 
 import common
 import numpy as np
 import pytest
 
 from experiments.training import data
-from experiments.training.corpus import SPLITS, Corpus, tokenised
+from experiments.training.corpus import SPLITS, Corpus, of_documents, tokenised
 from experiments.training.data import load_corpus
 from experiments.training.records import RecordedTokens
 from experiments.training.windows import (
@@ -254,42 +254,49 @@ def test_a_corpus_of_bytes_in_the_tokens_of_a_model(tmp_path):
     common.refuses(re.escape(repr(pairs.name)), lambda: tokenised(pairs, list, 7))
 
 
-# --- hf:NAME, with a stand-in for the package: the tests reach no network
+# --- hf:NAME, of a folder: the tests reach no network
 
 
-class Rows(dict):
-    column_names = property(list)
+@pytest.fixture
+def rows(tmp_path, monkeypatch):
+    """Returns a function that writes rows into a folder, and returns the folder."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets  # reads the variable
 
-    def __len__(self):
-        return len(self["text"])
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
-    def select_columns(self, name):
-        return Rows({name: self[name]})
+    def write(name, **columns):
+        (tmp_path / name).mkdir()
+        datasets.Dataset.from_dict(columns).to_parquet(tmp_path / name / "train.parquet")
+        return tmp_path / name
 
-    def iter(self, batch_size):
-        for start in range(0, len(self), batch_size):
-            yield {name: column[start : start + batch_size] for name, column in self.items()}
-
-
-def stand_in(monkeypatch, **columns):
-    asked = []
-
-    def load_dataset(path, split):
-        asked.append((path, split))
-        return Rows(columns)
-
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
-    return asked
+    return write
 
 
-def test_hugging_face_rows_are_documents(monkeypatch):
-    asked = stand_in(monkeypatch, text=["naïve", "", None, *map(str, range(1500))])
-    corpus = load_corpus("hf:owner/name")
-    load_corpus("hf:owner/name:train[:1%]")
-    assert asked == [("owner/name", "train"), ("owner/name", "train[:1%]")]
+def test_hugging_face_rows_are_documents(rows):
+    texts = ["naïve", "", None, *map(str, range(2500))]  # in three chunks
+    folder = rows("a", text=texts)
+    corpus = load_corpus(f"hf:{folder}")
+    whole = "".join(filter(None, texts)).encode()
+    np.testing.assert_array_equal(corpus.tokens[:], np.frombuffer(whole, np.uint8))
+    for part in (slice(0, 0), slice(0, 3), slice(2890, 2900), slice(6000, None)):
+        assert corpus.tokens[part].tobytes() == whole[part]
     assert document(corpus, 0).tobytes().decode() == "naïve"
     assert document(corpus, 1).tobytes() == b"0"  # rows without text are left out
-    assert len(corpus.splits) == 1501 and set(corpus.splits) == {0, 1, 2}
+    assert len(corpus.splits) == 2501 and set(corpus.splits) == {0, 1, 2}
+    in_memory = of_documents("x", [(text or "").encode() for text in texts], np.zeros(2503))
+    held = dataclasses.replace(in_memory, splits=corpus.splits)
+    for batch, index in ((train_batch, window_index), (packed_batch, packed_index)):
+        rows_BL, expected_BL = (batch(index(c, 3), 64, seed=0, step=1) for c in (corpus, held))
+        np.testing.assert_equal(rows_BL, expected_BL)
+    part = load_corpus(f"hf:{folder}:train[2:9]")
+    assert part.tokens[:].tobytes() == b"012345"
     # The split belongs to the row, so an empty row that gets text moves no other.
-    stand_in(monkeypatch, text=["naïve", "now text", None, *map(str, range(1500))])
-    np.testing.assert_array_equal(load_corpus("hf:x").splits[2:], corpus.splits[1:])
+    other = load_corpus(f"hf:{rows('b', text=['naïve', 'now text', *texts[2:]])}")
+    np.testing.assert_array_equal(other.splits[2:], corpus.splits[1:])
+
+
+@pytest.mark.parametrize("columns", [{"texts": ["a"]}, {"text": ["", None]}])
+def test_hugging_face_rows_without_text_are_refused(rows, columns):
+    folder = rows("a", **columns)
+    common.refuses("no 'text'|documents are empty", lambda: load_corpus(f"hf:{folder}"))
