@@ -6,7 +6,8 @@
 The program needs ``pip install -e '.[experiments,tpu_check]'``. It compiles
 
 - attention and its gradients under one scheme of each kind, in every implementation;
-- the same over 8k to 128k tokens under RoPE, which shows how temporaries grow;
+- the same over 8k to 128k tokens under RoPE, which shows how temporaries grow, and what a chip
+  sends to others that have other tokens;
 - a step of training and one of decoding, of a 7B decoder and of the 125M model of
   ``configs/extrapolation.py:paper``, under several meshes.
 
@@ -23,6 +24,7 @@ import argparse
 import functools
 import itertools
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,7 +62,13 @@ IMPLEMENTATIONS: tuple[tuple[str, dict[str, int]], ...] = (
 HEADS, HEAD_DIM = 8, 128
 # Topologies by the number of their chips.
 CHIPS = {1: "v5e:1x1", 4: "v5e:2x2", 16: "v5e:4x4", 256: "v5e:16x16"}
-COLUMNS = ["program", "chips", "mesh", "outcome", "fits", "memory_gib", "temporaries_gib", "reason"]
+COLUMNS = ["program", "chips", "mesh", "outcome", "fits", "memory_gib", "temporaries_gib"]
+COLUMNS += ["sent_mib", "reason"]
+_COLLECTIVE = re.compile(
+    r" = \(?(\w+)\[([\d,]*)\].* (all-gather|reduce-scatter|all-to-all|collective-permute)"
+    r"(?:-start)?\(.*shard_map(/while)?/"
+)
+_BYTES = {"bf16": 2, "f32": 4, "s32": 4}
 
 
 class Decoder(NamedTuple):
@@ -125,7 +133,10 @@ class Program(NamedTuple):
 def programs() -> Iterator[Program]:
     """Yields all programs."""
     cases = [(scheme, *one, 2048) for scheme in SCHEMES for one in IMPLEMENTATIONS]
-    cases += [("rope", how, {}, 1024 * k) for how in ("dense", "blockwise") for k in (8, 32, 128)]
+    lengths = 8192, 32768, 131072
+    cases += [("rope", how, {}, length) for how in ("dense", "blockwise") for length in lengths]
+    over_context = itertools.product(("gather", "ulysses", "ring"), lengths)
+    cases += [("rope", how, {"context": 4}, length) for how, length in over_context]
     for scheme, how, axes, length in cases:
         name = f"{scheme}, {how} attention, {length} tokens"
         yield Program(name, axes, functools.partial(attention, scheme, how, length))
@@ -202,25 +213,42 @@ def _placed(array, sharding, dtype=None) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, dtype or array.dtype, sharding=sharding)
 
 
+def sent(text: str, devices: int) -> float:
+    """Returns the bytes that a chip sends others of its axis for attention, by a compiled text.
+
+    ``devices`` is the size of the axis. A loop that sends is the ring's, and goes around it once.
+    """
+    total = 0.0
+    for kind, sizes, collective, in_loop in _COLLECTIVE.findall(text):
+        result = _BYTES[kind] * math.prod(map(int, filter(None, sizes.split(","))))
+        share = {"reduce-scatter": devices - 1, "collective-permute": 1}
+        total += result * share.get(collective, 1 - 1 / devices) * (devices if in_loop else 1)
+    return total
+
+
 def outcome(program: Program) -> dict[str, Any]:
     """Compiles a program and returns its line of the table."""
     line: dict[str, Any] = {"program": program.name, "chips": program.chips, "mesh": program.mesh}
     chips = topology.devices(program.chips)
     try:
         lowered = program.lower(make_mesh(chips, **program.axes))
-        memory = topology.memory(topology.compiled(lowered, chips[0]))
+        compiled = topology.compiled(lowered, chips[0])
+        memory = topology.memory(compiled)
     except ValueError as error:
         return line | {"outcome": "refused", "reason": str(error)}
     except MemoryError as error:
         return line | {"outcome": "too large", "reason": str(error)}
     except Exception as error:  # this program is there to find them
         return line | {"outcome": "FAILED", "reason": f"{type(error).__name__}: {error}"[:500]}
-    return line | {
+    line |= {
         "outcome": "compiled",
         "fits": memory.total <= topology.HBM[chips[0].device_kind],
         "memory_gib": round(memory.total / 2**30, 4),
         "temporaries_gib": round(memory.temporaries / 2**30, 4),
     }
+    if "attention" in program.name and "context" in program.axes:
+        line["sent_mib"] = round(sent(compiled.as_text(), program.axes["context"]) / 2**20, 4)
+    return line
 
 
 @exit_status

@@ -43,6 +43,12 @@ def test_the_page_has_the_numbers_of_the_table():
     for row in table[~table["program"].str.contains("attention")].itertuples():
         cells = row.program, row.chips, row.mesh or "-", f"{float(row.memory_gib):.2f}"
         assert f"| {' | '.join(cells)} |" in page
+    for how in ("gather", "ring", "ulysses"):
+        rows = table[table["program"].str.contains(f"rope, {how}") & table["sent_mib"].ne("")]
+        rows = rows[~rows["program"].str.contains("2048 ")]
+        sent, temporaries = rows["sent_mib"].astype(float), rows["temporaries_gib"].astype(float)
+        figures = " | ".join(f"{value:,.1f}" for value in (*sent, *(1024 * temporaries)))
+        assert f"| `{how}` | {figures} |" in page
 
 
 @needs_libtpu
@@ -65,13 +71,21 @@ def test_one_scheme_of_each_kind_compiles():
     ],
 )
 def test_tokens_on_several_chips(implementation, axes, collectives, chips):
-    """Chips send to those that have the same rows and heads, and to no others."""
+    """Chips send to those that have the same rows and heads, and as much as the guide says."""
     mesh = make_mesh(topology.devices(chips), **{"data": 1} | axes)
     lowered = tpu_check.attention("rope", implementation, 256, mesh)
     text = topology.compiled(lowered, mesh.devices.flat[0]).as_text()
     assert {*re.findall(rf" ({_COLLECTIVES})(?:-start)?\(", text)} == collectives
     sent = rf" (?:{_COLLECTIVES})(?:-start)?\(.*(?:replica_groups|source_target_pairs)=(\S+?\}}\}})"
     assert {*re.findall(sent, text)} <= {"{{0,1},{2,3}}", "{{0,1},{1,0},{2,3},{3,2}}"}
+    heads, positions = tpu_check.HEADS // mesh.shape["model"], 4 * 128  # of a chip, in bytes
+    keys_and_values, rows = 2 * 2 * 128 * heads * tpu_check.HEAD_DIM, 4 * 128 * heads
+    expected = {
+        "gather": 3 * keys_and_values + positions,
+        "ring": 2 * (4 * keys_and_values + 2 * positions),
+        "ulysses": 1 / 2 * (4 * keys_and_values + 3 * rows) + positions,
+    }
+    assert tpu_check.sent(text, 2) == expected[implementation]
 
 
 @needs_libtpu
