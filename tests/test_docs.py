@@ -22,7 +22,7 @@ PAGES = ["README.md"] + [
     for path in sorted(ROOT.glob("docs/**/*.md"))
     if path.parent.name != "schemes" or path.name == "index.md"
 ]
-# The file that conformance.md reads takes long to make: tests/hf/test_conformance.py runs the page.
+# tests/hf/test_conformance.py runs conformance.md, which reads a file of a kept archive.
 # tests/adapters/test_adapters.py runs decoding.md, and uses its functions.
 ELSEWHERE = "conformance.md", "how-to/decoding.md"
 WITH_CODE = [name for name in PAGES if pages.blocks(name) and not name.endswith(ELSEWHERE)]
