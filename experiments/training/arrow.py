@@ -1,7 +1,7 @@
 """Reads texts from the Arrow files of a data set, which ``datasets`` maps into memory.
 
 In such a file the UTF-8 bytes of a column lie end to end, so they are a corpus of bytes already:
-nothing is copied but the bytes that a batch needs.
+nothing is copied but the bytes that a batch needs, and chunks that have nulls.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ class MappedTexts:
     """Reads the bytes of a column of texts, as one array of uint8 does.
 
     Args:
-      column: a ``pyarrow.ChunkedArray`` of strings, of which some may be null.
+      column: a ``pyarrow.ChunkedArray`` of strings and nulls.
 
     Attributes:
       sizes: int64 ``[N]``, the bytes of each text; 0 where there is none.

@@ -104,6 +104,8 @@ def test_the_study_of_copying_says_what_its_pages_say():
     onsets = of_onset[of_onset["depth"] == 4].set_index(["scheme", "seed"])["onset"].unstack()
     others = onsets.drop(index="alibi").min()
     assert (onsets.loc["alibi"] < others).tolist() == [True, True, True]
+    by_scheme = deeper.unstack()
+    assert (by_scheme["alibi"] > by_scheme["fox"]).sum() == 1
     never = of_onset[of_onset["depth"] == 4].groupby("scheme")["is_censored"].sum()
     assert never[["alibi", "fox", "rope"]].tolist() == [0, 0, 3]
     two_layers = runs[runs["depth"] == 2].drop_duplicates(onset.RUN[1:])
