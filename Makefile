@@ -35,16 +35,17 @@ test-slow: $(VENV)/installed tpu-test
 	$(PYTEST) -m slow $(ARGS)
 
 # Installs the wheel beside the oldest packages that setup.py allows, or beside the newest ones under
-# the newest Python of this machine. Runs README's first example, and the tests of meshes, which
-# depend most on JAX's version.
+# the newest Python of this machine. Runs README's first example, and the two tests of attention over
+# meshes, which depends most on JAX's version.
 oldest: PINS := jax==0.10.1 jaxlib==0.10.1 flax==0.12.4
 newest: PYTHON := $(NEWEST)
+oldest newest: MESHES := tests/attention/test_meshes.py
 oldest newest:
 	test -d build/$@ || $(PYTHON) -m venv build/$@
 	PYTHONWARNINGS=ignore build/$@/bin/pip install --quiet . pytest $(PINS)
 	awk '/^```/ { if (inside) exit; inside = /python/; next } inside' README.md > build/$@/example.py
 	cd build/$@ && JAX_PLATFORMS=cpu bin/python example.py && bin/posenc --version
-	build/$@/bin/python -m pytest -q tests/attention/test_meshes.py
+	build/$@/bin/python -m pytest -q $(MESHES)::test_meshes $(MESHES)::test_values_and_gradients
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
