@@ -146,7 +146,7 @@ SUMS = "fox", "wall", "cable", "selective_rope", "grape_m_contextual"
     ],
 )
 def test_meshes(implementation, name, kind, shape):
-    """Where the batch is sharded too, each device has its own part."""
+    """Each device has its own part where the batch is sharded too."""
     kv_heads = 4 if "model" in shape else 2
     encoding, qkv = common.build(name, num_kv_heads=kv_heads), sides(kv_heads)
     expected = of_documents(by("dense"), encoding, *qkv)

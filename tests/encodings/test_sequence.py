@@ -1,4 +1,4 @@
-"""What reads tokens before others computes exactly, and within its own document."""
+"""Functions that read earlier tokens compute exactly, and within a document."""
 
 import common
 import jax

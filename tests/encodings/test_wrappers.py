@@ -136,7 +136,7 @@ def test_positions_outside_the_draw():
 
 @pytest.mark.parametrize("name", ["randomized", "random_float"])
 def test_a_scheme_beneath_adapts_to_the_length_of_the_text(name):
-    """Where positions are known to be text the length is given, and else it is found."""
+    """The length is given where positions are known to be text, and is found elsewhere."""
     inner = common.build("dynamic_ntk", train_length=8)
     encoding = common.build(name, over=inner, max_length=64)
     for positions in (text(T), jnp.asarray(text(T))):

@@ -197,7 +197,7 @@ def test_part_of_a_head():
 
 
 def test_every_part_of_a_head_is_read_back():
-    """What is read is int(head_dim * partial_rotary_factor)."""
+    """The rotated channels are int(head_dim * partial_rotary_factor)."""
     sizes = [(h, r) for h in range(4, 257, 12) for r in range(2, h, 2)]
     for head_dim, rotary_dim in sizes:
         assert int(head_dim * fraction(rotary_dim, head_dim)) == rotary_dim
@@ -277,7 +277,7 @@ def test_a_size_that_gguf_leaves_out_is_named(size):
     ],
 )
 def test_scaling_that_gguf_leaves_out(scaling, factor):
-    """Where llama.cpp finds no type, it is linear; where it finds no factor, that is 1."""
+    """llama.cpp takes a missing type as linear, and a missing factor as 1."""
     keys = {f"llama.rope.scaling.{key}": value for key, value in scaling.items()}
     encoding = posenc_jax.from_hf(gguf.config_of(METADATA | keys, 49152, tied=True))
     np.testing.assert_allclose(encoding.frequencies(64, 1e5, 1)[0][-1], 1e5 ** (-31 / 32) / factor)

@@ -42,7 +42,7 @@ def log_probabilities(harness, tokens):
 
 
 def test_continuations(harness):
-    """Of a request that is too long the end counts, and an empty context is a line's start."""
+    """The end of a request that is too long counts; an empty context is the start of a line."""
     pairs = ("one two", " three"), ("", "four"), ("x" * 60, " five"), ("ends in a space ", "six")
     actual = harness.loglikelihood(requests(*pairs))
     for (context, continuation), (total, is_greedy) in zip(pairs, actual, strict=True):

@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(tmp_path, saved, kind):
 @pytest.mark.parametrize("part", ["6", "6/state"])
 @pytest.mark.parametrize("kind", ["another seed", "another step"])
 def test_a_checkpoint_of_another_run_or_step_falls_back(tmp_path, saved, other_seed, kind, part):
-    """Its run and step are among its arrays, so the arrays alone cannot be exchanged either."""
+    """The arrays name their run and step, so they alone cannot be exchanged either."""
     shutil.copytree(saved[0], tmp_path, dirs_exist_ok=True)
     of = other_seed if kind == "another seed" else saved[0]
     number = "6" if kind == "another seed" else "4"
