@@ -68,12 +68,6 @@ def compared(name: str) -> pd.DataFrame:
     return table.read(DATA / f"{name}_comparisons.csv.gz")
 
 
-@functools.cache
-def verdicts() -> pd.DataFrame:
-    """Returns the verdicts on published claims, see ``ledger.tested``."""
-    return pd.read_csv(DATA / "claims_verdicts.csv.gz", keep_default_na=False)
-
-
 def show(name: str) -> None:
     """Prints a table of ``TABLES``, for cog."""
     print(TABLES[name]())
@@ -147,14 +141,6 @@ def ladder_rungs() -> str:
     """Returns the losses at the trained length on all rungs of the ladder."""
     shown = ladder.rungs_table(read("ladder"), compared("ladder"), "trained")
     return Table(shown.title, shown.cells.rename_axis("rung")).markdown()
-
-
-def claims() -> str:
-    """Returns the verdict on each published claim."""
-    heads = {"paper": "paper", "made_at": "made at", "claim_verdict": "here"}
-    heads |= {"claim_after_correction": "after correction"}
-    words = verdicts().drop_duplicates("claim").set_index("claim_says")[list(heads)]
-    return Table("", words.rename(columns=heads).rename_axis("claim")).markdown()
 
 
 # The rungs of the ladder on which some scheme has begun to copy.
@@ -283,7 +269,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "phases": phases,
     "ladder_main": ladder_main,
     "ladder_rungs": ladder_rungs,
-    "claims": claims,
     "copied": copied,
     **{name: functools.partial(panel, name) for name in _PANELS},
     **{name: functools.partial(extended, name) for name in _EXTENDED},
