@@ -48,7 +48,6 @@ _PANELS: dict[str, dict[str, tuple[str, Any]]] = {
 # The steps of tuning and the multiples of columns.
 _EXTENDED = {
     "extension_small": ((0, 2), (0, 8), (0, 32), (100, 2), (100, 8), (100, 32)),
-    "extension_yarn": ((0, 8), (25, 8), (100, 8), (400, 8)),
     "extension_smollm2": ((0, 1), (0, 2), (0, 4)),
 }
 
@@ -119,17 +118,6 @@ def atlas_text() -> str:
     return columns(read("atlas"), compared("atlas"), heads, _ATLAS)
 
 
-def phases() -> str:
-    """Returns the losses of ways to train on longer texts within one run."""
-    heads: dict[str, dict[str, Any]] = {
-        f"{split}, {x}x": {"split": split, "measure": "last", "x": x}
-        for split in ("test", "manual")
-        for x in (1, 4, 8)
-    }
-    shown = "rope_windowed longer_yarn longer_ntk long longer wider rope"
-    return columns(read("phases"), compared("phases"), heads, shown)
-
-
 def ladder_main() -> str:
     """Returns the losses of all schemes of the main rung of the ladder."""
     of = {"study": "c_l256_t20"}
@@ -186,18 +174,8 @@ def extended(name: str) -> str:
         f"{split}, kept": {"split": split, "measure": "kept"} for split in kept["split"].unique()
     }
     losses = pd.concat([losses, kept])
-    target = {"extension_small": "100 steps, 8x", "extension_yarn": "400 steps, 8x"}
-    target["extension_smollm2"] = "0 steps, 2x"
+    target = {"extension_small": "100 steps, 8x", "extension_smollm2": "0 steps, 2x"}
     return columns(losses, verdicts, heads, best_at=target[name])
-
-
-def searched(name: str) -> str:
-    """Returns the losses of factors that a search has found, and of others but its start."""
-    records = pd.read_csv(DATA / f"{name}.csv")
-    records = records[~records["scheme"].str.endswith("(start)")]
-    records = records.assign(x=records["group"], split="", measure="loss", unit="nats per token")
-    frame = table.tidy(name, records.rename(columns={"loss": "value"}).to_dict("records"))
-    return markdown(grid(frame, "", best_at="near"))
 
 
 def learned() -> str:
@@ -266,11 +244,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "copying_helped": helped,
     "learned": learned,
     "atlas_text": atlas_text,
-    "phases": phases,
     "ladder_main": ladder_main,
     "ladder_rungs": ladder_rungs,
     "copied": copied,
     **{name: functools.partial(panel, name) for name in _PANELS},
     **{name: functools.partial(extended, name) for name in _EXTENDED},
-    **{n: functools.partial(searched, n) for n in ("longrope_small", "longrope_smollm2")},
 }
