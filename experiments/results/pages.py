@@ -37,10 +37,6 @@ sandwich alibi rnope_swa dual_base t5 rerope fire nope yarn ntk pi rope sinusoid
 _PANELS: dict[str, dict[str, tuple[str, Any]]] = {
     "images": {"28": ("pasted", 28), "rescaled 42": ("rescaled", 42)}
     | {"rescaled 84": ("rescaled", 84), "pasted 42": ("pasted", 42), "pasted 84": ("pasted", 84)},
-    "pointing": {"1 up, 16 x 16": ("1 up", "16 x 16"), "place, 8 x 8": ("place", "8 x 8")}
-    | {f"place, {size}": ("place", size) for size in ("8 x 16", "16 x 8", "16 x 16")},
-    "video": {f"{frames} frames": ("length", frames) for frames in (32, 64, 128)}
-    | {f"128, gap {gap}": ("gap, 128 frames", gap) for gap in (12, 35, 53, 106)},
     "story": {"1x": ("pace", "1x"), "4x": ("pace", "4x"), "backwards": ("warp", "reverse")}
     | {"with pauses": ("warp", "pause"), "random": ("warp", "random")}
     | {f"from time {t}": ("later in the story", f"{t}") for t in (64, 256)},
