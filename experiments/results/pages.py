@@ -37,10 +37,6 @@ sandwich alibi rnope_swa dual_base t5 rerope fire nope yarn ntk pi rope sinusoid
 _PANELS: dict[str, dict[str, tuple[str, Any]]] = {
     "images": {"28": ("pasted", 28), "rescaled 42": ("rescaled", 42)}
     | {"rescaled 84": ("rescaled", 84), "pasted 42": ("pasted", 42), "pasted 84": ("pasted", 84)},
-    "pointing": {"1 up, 16 x 16": ("1 up", "16 x 16"), "place, 8 x 8": ("place", "8 x 8")}
-    | {f"place, {size}": ("place", size) for size in ("8 x 16", "16 x 8", "16 x 16")},
-    "video": {f"{frames} frames": ("length", frames) for frames in (32, 64, 128)}
-    | {f"128, gap {gap}": ("gap, 128 frames", gap) for gap in (12, 35, 53, 106)},
     "story": {"1x": ("pace", "1x"), "4x": ("pace", "4x"), "backwards": ("warp", "reverse")}
     | {"with pauses": ("warp", "pause"), "random": ("warp", "random")}
     | {f"from time {t}": ("later in the story", f"{t}") for t in (64, 256)},
@@ -48,7 +44,6 @@ _PANELS: dict[str, dict[str, tuple[str, Any]]] = {
 # The steps of tuning and the multiples of columns.
 _EXTENDED = {
     "extension_small": ((0, 2), (0, 8), (0, 32), (100, 2), (100, 8), (100, 32)),
-    "extension_yarn": ((0, 8), (25, 8), (100, 8), (400, 8)),
     "extension_smollm2": ((0, 1), (0, 2), (0, 4)),
 }
 
@@ -66,12 +61,6 @@ def read(name: str) -> pd.DataFrame:
 def compared(name: str) -> pd.DataFrame:
     """Returns the comparisons that docs/data keeps under a name."""
     return table.read(DATA / f"{name}_comparisons.csv.gz")
-
-
-@functools.cache
-def verdicts() -> pd.DataFrame:
-    """Returns the verdicts on published claims, see ``ledger.tested``."""
-    return pd.read_csv(DATA / "claims_verdicts.csv.gz", keep_default_na=False)
 
 
 def show(name: str) -> None:
@@ -125,17 +114,6 @@ def atlas_text() -> str:
     return columns(read("atlas"), compared("atlas"), heads, _ATLAS)
 
 
-def phases() -> str:
-    """Returns the losses of ways to train on longer texts within one run."""
-    heads: dict[str, dict[str, Any]] = {
-        f"{split}, {x}x": {"split": split, "measure": "last", "x": x}
-        for split in ("test", "manual")
-        for x in (1, 4, 8)
-    }
-    shown = "rope_windowed longer_yarn longer_ntk long longer wider rope"
-    return columns(read("phases"), compared("phases"), heads, shown)
-
-
 def ladder_main() -> str:
     """Returns the losses of all schemes of the main rung of the ladder."""
     of = {"study": "c_l256_t20"}
@@ -147,14 +125,6 @@ def ladder_rungs() -> str:
     """Returns the losses at the trained length on all rungs of the ladder."""
     shown = ladder.rungs_table(read("ladder"), compared("ladder"), "trained")
     return Table(shown.title, shown.cells.rename_axis("rung")).markdown()
-
-
-def claims() -> str:
-    """Returns the verdict on each published claim."""
-    heads = {"paper": "paper", "made_at": "made at", "claim_verdict": "here"}
-    heads |= {"claim_after_correction": "after correction"}
-    words = verdicts().drop_duplicates("claim").set_index("claim_says")[list(heads)]
-    return Table("", words.rename(columns=heads).rename_axis("claim")).markdown()
 
 
 # The rungs of the ladder on which some scheme has begun to copy.
@@ -200,18 +170,8 @@ def extended(name: str) -> str:
         f"{split}, kept": {"split": split, "measure": "kept"} for split in kept["split"].unique()
     }
     losses = pd.concat([losses, kept])
-    target = {"extension_small": "100 steps, 8x", "extension_yarn": "400 steps, 8x"}
-    target["extension_smollm2"] = "0 steps, 2x"
+    target = {"extension_small": "100 steps, 8x", "extension_smollm2": "0 steps, 2x"}
     return columns(losses, verdicts, heads, best_at=target[name])
-
-
-def searched(name: str) -> str:
-    """Returns the losses of factors that a search has found, and of others but its start."""
-    records = pd.read_csv(DATA / f"{name}.csv")
-    records = records[~records["scheme"].str.endswith("(start)")]
-    records = records.assign(x=records["group"], split="", measure="loss", unit="nats per token")
-    frame = table.tidy(name, records.rename(columns={"loss": "value"}).to_dict("records"))
-    return markdown(grid(frame, "", best_at="near"))
 
 
 def learned() -> str:
@@ -280,12 +240,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "copying_helped": helped,
     "learned": learned,
     "atlas_text": atlas_text,
-    "phases": phases,
     "ladder_main": ladder_main,
     "ladder_rungs": ladder_rungs,
-    "claims": claims,
     "copied": copied,
     **{name: functools.partial(panel, name) for name in _PANELS},
     **{name: functools.partial(extended, name) for name in _EXTENDED},
-    **{n: functools.partial(searched, n) for n in ("longrope_small", "longrope_smollm2")},
 }

@@ -40,9 +40,13 @@ def test_the_page_has_the_numbers_of_the_table():
     table = pd.read_csv(folder / "tpu_check.csv", keep_default_na=False)
     programs = [(program.name, program.mesh) for program in tpu_check.programs()]
     assert [*zip(table["program"], table["mesh"], strict=True)] == programs
-    for row in table[~table["program"].str.contains("attention")].itertuples():
-        cells = row.program, row.chips, row.mesh or "-", f"{float(row.memory_gib):.2f}"
-        assert f"| {' | '.join(cells)} |" in page
+    steps = table[~table["program"].str.contains("attention")]
+    cells = [
+        (row.program, row.chips, row.mesh or "-", f"{float(row.memory_gib):.2f}")
+        for row in steps.itertuples()
+    ]
+    told = re.findall(r"^\| (\d+[BM] .*) \|$", page, re.M)
+    assert told and {*told} <= {" | ".join(row) for row in cells}
     for how in ("gather", "ring", "ulysses"):
         rows = table[table["program"].str.contains(f"rope, {how}") & table["sent_mib"].ne("")]
         rows = rows[~rows["program"].str.contains("2048 ")]

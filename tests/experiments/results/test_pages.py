@@ -77,6 +77,17 @@ def test_copying_orders_the_ladder_as_the_pages_say():
     assert alibi["code"] == 0.09 and alibi["prose"] == -0.01
 
 
+def test_the_verdicts_on_claims_are_those_of_the_page():
+    verdicts = pd.read_csv(pages.DATA / "claims_verdicts.csv.gz").drop_duplicates("claim")
+    of = verdicts.groupby("claim_after_correction")["claim"].agg(set)
+    reproduced = {"path_degrades", "fox_extrapolates", "sinusoidal_fails", "rope_blow_up"}
+    assert of["reproduced"] == reproduced
+    assert of["not reproduced"] == {"kerple_beats_alibi", "hope_near_pairs_fail", "pi_bound"}
+    assert len(of["mixed or underpowered"]) == 15 and "alibi_flat" in of["mixed or underpowered"]
+    uncorrected = verdicts["claim"][verdicts["claim_verdict"] == "reproduced"]
+    assert {*uncorrected} == reproduced | {"alibi_flat"}
+
+
 def test_the_study_of_copying_says_what_its_pages_say():
     runs = onset.onsets(pd.read_csv(pages.DATA / "copying.csv.gz"))
     finished = runs.groupby("study")["is_finished"].agg(["sum", "size"])
