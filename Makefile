@@ -81,7 +81,7 @@ results: $(VENV)/installed
 	$(BIN)/python -m experiments.training.packages
 	$(BIN)/python -m experiments.studies.kept $(ARGS)
 	$(BIN)/python -m experiments.studies.census
-	$(BIN)/python -m cogapp -rP README.md docs/*.md
+	$(BIN)/python -m cogapp -rP README.md docs/*.md docs/data/*.md
 
 # Builds the site, which needs no network to be read: open build/site/index.html in a browser.
 site: $(VENV)/site

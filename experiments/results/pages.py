@@ -63,6 +63,12 @@ def compared(name: str) -> pd.DataFrame:
     return table.read(DATA / f"{name}_comparisons.csv.gz")
 
 
+@functools.cache
+def verdicts() -> pd.DataFrame:
+    """Returns the verdicts on published claims, see ``ledger.tested``."""
+    return pd.read_csv(DATA / "claims_verdicts.csv.gz", keep_default_na=False)
+
+
 def show(name: str) -> None:
     """Prints a table of ``TABLES``, for cog."""
     print(TABLES[name]())
@@ -114,6 +120,17 @@ def atlas_text() -> str:
     return columns(read("atlas"), compared("atlas"), heads, _ATLAS)
 
 
+def phases() -> str:
+    """Returns the losses of ways to train on longer texts within one run."""
+    heads: dict[str, dict[str, Any]] = {
+        f"{split}, {x}x": {"split": split, "measure": "last", "x": x}
+        for split in ("test", "manual")
+        for x in (1, 4, 8)
+    }
+    shown = "rope_windowed longer_yarn longer_ntk long longer wider rope"
+    return columns(read("phases"), compared("phases"), heads, shown)
+
+
 def ladder_main() -> str:
     """Returns the losses of all schemes of the main rung of the ladder."""
     of = {"study": "c_l256_t20"}
@@ -125,6 +142,14 @@ def ladder_rungs() -> str:
     """Returns the losses at the trained length on all rungs of the ladder."""
     shown = ladder.rungs_table(read("ladder"), compared("ladder"), "trained")
     return Table(shown.title, shown.cells.rename_axis("rung")).markdown()
+
+
+def claims() -> str:
+    """Returns the verdict on each published claim."""
+    heads = {"paper": "paper", "made_at": "made at", "claim_verdict": "here"}
+    heads |= {"claim_after_correction": "after correction"}
+    words = verdicts().drop_duplicates("claim").set_index("claim_says")[list(heads)]
+    return Table("", words.rename(columns=heads).rename_axis("claim")).markdown()
 
 
 # The rungs of the ladder on which some scheme has begun to copy.
@@ -240,6 +265,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "copying_helped": helped,
     "learned": learned,
     "atlas_text": atlas_text,
+    "phases": phases,
+    "claims": claims,
     "ladder_main": ladder_main,
     "ladder_rungs": ladder_rungs,
     "copied": copied,

@@ -2,7 +2,7 @@
 
 Every claim is a few numbers and the range in which its paper says that they lie;
 ``results/ledger.py`` decides. The numbers of papers are in the claims' sentences, and
-docs/experiments.md lists the claims that were written or changed after results had been seen.
+docs/data/claims.md says which tests were changed after results had been seen.
 """
 
 from experiments.studies.claims import others, text

@@ -10,7 +10,7 @@ from cogapp import Cog
 
 from experiments.results import onset, pages
 
-PAGES = [common.ROOT / "README.md", *sorted((common.ROOT / "docs").glob("*.md"))]
+PAGES = [common.ROOT / "README.md", *sorted((common.ROOT / "docs").glob("**/*.md"))]
 # A number, perhaps with half of its interval, and a comment with what ``pages.cell`` takes.
 TOLD = re.compile(r"(-?[\d.]+)(?: ± ([\d.]+))?<!-- (\w+): ([^>]+?) -->")
 
