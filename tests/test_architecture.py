@@ -32,6 +32,7 @@ def imported(statements: Iterable[ast.AST]) -> Iterator[str]:
 def test_packages_import_only_what_is_below_them():
     page = (ROOT / "docs/architecture.md").read_text()
     order = re.findall(r"^\| `((?:posenc_jax|experiments|configs)[\w.]*)` \|", page, re.MULTILINE)
+    assert {*order} <= FILES.keys() | {*PACKAGES}, "the page names what is not there"
 
     def place(name):
         """Returns the place of a module's package: the longest name that it begins with."""
