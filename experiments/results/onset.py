@@ -38,6 +38,12 @@ def onsets(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def of_models(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the ``onsets`` with one row a model: two studies may train the same, and one end."""
+    runs = onsets(table).sort_values("is_finished", ascending=False, kind="stable")
+    return runs.drop_duplicates(RUN[1:]).sort_index()
+
+
 def share_that_copies(runs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Returns numbers of tokens, and the share of runs that copy by then.
 
@@ -61,8 +67,7 @@ def ahead(runs: pd.DataFrame) -> pd.DataFrame:
 def summary(table: pd.DataFrame) -> Table:
     """Returns how many runs of each scheme and depth copy, and when half of them do."""
     words = {}
-    runs = onsets(table).drop_duplicates(RUN[1:])  # two studies may train the same model
-    for (depth, scheme), of in runs.groupby(["depth", "scheme"]):
+    for (depth, scheme), of in of_models(table).groupby(["depth", "scheme"]):
         tokens, share = share_that_copies(of)
         half = tokens[share >= 0.5]
         words[scheme, f"{depth} layers"] = f"{(~of['is_censored']).sum()} of {len(of)}" + (
@@ -74,7 +79,7 @@ def summary(table: pd.DataFrame) -> Table:
 
 def figure(table: pd.DataFrame) -> Figure:
     """Draws a dot for each finished model, and beside it the share that copies, by scheme."""
-    runs = onsets(table)
+    runs = of_models(table)
     dots, depths = ahead(runs[runs["scheme"] != "nope"]), sorted(runs["depth"].unique())
     drawn = Figure(figsize=(3.1 * (1 + len(depths)), 3.4), layout="constrained")
     axes, *others = drawn.subplots(1, 1 + len(depths))

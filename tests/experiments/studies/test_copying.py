@@ -38,6 +38,12 @@ def test_onsets_of_known_curves():
     assert ahead.to_dict() == {"alibi": pytest.approx(0.5), "rope": 0}
 
 
+def test_a_model_of_two_studies_is_that_of_the_finished_one():
+    begun = pd.DataFrame(curve("alibi", (0.0,))).assign(study="another")
+    cells = onset.summary(pd.concat([begun, RUNS[RUNS["seed"] == 0]])).cells
+    assert cells.loc["alibi"].tolist() == ["1 of 1, half by 0.0 M tokens"]
+
+
 def test_a_run_that_ends_before_it_copies_may_copy_later():
     """Two runs copy at 1 and 3, and one is censored at 2: half of those left copy at 3."""
     runs = pd.DataFrame({"onset": [1, 2, 3], "is_censored": [False, True, False]})
