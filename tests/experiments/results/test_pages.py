@@ -91,15 +91,15 @@ def test_the_verdicts_on_claims_are_those_of_the_page():
 def test_the_study_of_copying_says_what_its_pages_say():
     runs = onset.onsets(pd.read_csv(pages.DATA / "copying.csv.gz"))
     finished = runs.groupby("study")["is_finished"].agg(["sum", "size"])
-    assert finished.loc["onset_2_layers"].tolist() == [26, 27]
-    assert finished.loc["onset_4_layers"].tolist() == [18, 18]
+    assert finished.loc["onset_2_layers"].tolist() == [27, 28]
+    assert finished.loc["onset_4_layers"].tolist() == [20, 20]
     assert finished.loc["cause"].tolist() == [14, 15]
     for page in ("copying.md", "data/index.md"):
         text = (common.ROOT / "docs" / page).read_text().lower()
-        assert re.search(r"forty-four of (the )?144 runs .*fourteen of", text, re.DOTALL), page
+        assert re.search(r"forty-seven of (the )?144 runs .*fourteen of", text, re.DOTALL), page
     of_onset = runs[runs["study"].str.startswith("onset") & runs["is_finished"]]
     without_nope = of_onset[of_onset["scheme"] != "nope"]
-    for depth, count, correlation in ((2, 23, 0.92), (4, 17, 0.77)):
+    for depth, count, correlation in ((2, 24, 0.91), (4, 18, 0.81)):
         of_depth = without_nope[without_nope["depth"] == depth]
         never_is_last = of_depth["onset"].where(~of_depth["is_censored"], np.inf)
         assert len(of_depth) == count
@@ -110,10 +110,10 @@ def test_the_study_of_copying_says_what_its_pages_say():
     late = of_onset.set_index([*keys, "scheme"])["is_censored"].loc[lead.index]
     assert lead[late].max().round(2) == 0.03
     deeper = lead.loc[4]
-    assert (~late.loc[4]).sum() == 12
+    assert (~late.loc[4]).sum() == 13
     assert (deeper[~late.loc[4]].min().round(2), deeper.max().round(2)) == (0.10, 0.22)
     copying = without_nope[(without_nope["depth"] == 4) & ~without_nope["is_censored"]]
-    assert copying["onset"].corr(copying["loss"], "spearman").round(2) == 0.38
+    assert copying["onset"].corr(copying["loss"], "spearman").round(2) == 0.52
     offset = lead.unstack()["key_offset"].dropna()
     assert (len(offset), offset.min().round(2), offset.max().round(2)) == (4, 0.20, 0.24)
     alone = lead.drop(index=["key_offset", "kv_shift"], level="scheme")
