@@ -18,7 +18,7 @@ All variants have the same tokens, the same number of steps and one schedule:
     wider        all steps at the long length; for nine tenths a query sees only the last tokens, as
                  many as the short length has, and then all
 
-Any field can be overridden on the command line, also a plan, a phase of which is a share of the
+Any field can be overridden on the command line, also a plan, in which a phase is a share of the
 steps and what changes: ``--config.plans.longer="((0.5,{}),(0.5,{'length':1024}))"``. Its settings
 are those of ``experiments/training/phases.py``.
 """

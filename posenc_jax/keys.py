@@ -72,7 +72,7 @@ class Keys:
         return jax.tree.map(lambda old, new: write(old, new, start, axis=1), old, new)
 
     def padded(self, size: int) -> "Keys":
-        """Returns Keys of ``size`` slots, the last of which are empty.
+        """Returns Keys of ``size`` slots: these keys come first, and empty slots follow.
 
         An empty slot has the largest possible ``index``, so that causal attention hides it.
 
@@ -117,7 +117,7 @@ class Keys:
             )
 
     def _written_out(self, start) -> "Keys":
-        """Returns these keys, the first of which is number ``start``, with all that is implied.
+        """Returns these keys with all that is implied; the first key has the number ``start``.
 
         Their order is written out, and every array has as many rows as ``k``.
         """

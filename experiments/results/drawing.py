@@ -17,7 +17,7 @@ from experiments.results.table import means
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; their yellow is lost on white.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa3377", "#e69f00", "#56b4e9")
-INK = "#222222"  # what has this colour is light where the reader's screen is dark
+INK = "#222222"  # lines of this colour are light where the reader's screen is dark
 SOFT = "#8a8a8a"  # is seen on both
 DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.1)), (0, (6, 1.5, 1.2, 1.5)))
 _MOST_NAMES = 24  # at the ends of lines

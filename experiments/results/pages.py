@@ -231,8 +231,8 @@ def helped() -> str:
 
     There is a loss for each seed, with the copying score behind it.
     """
-    runs = onset.onsets(pd.read_csv(DATA / "copying.csv.gz")).dropna(subset="loss")
-    runs = select(runs, rate=0.006, depth=2).drop_duplicates(["scheme", "seed"]).sort_values("seed")
+    runs = onset.of_models(pd.read_csv(DATA / "copying.csv.gz")).dropna(subset="loss")
+    runs = select(runs, rate=0.006, depth=2).sort_values("seed")
     shown = runs["loss"].map("{:.3f}".format) + runs["copied"].map(" ({:z.2f})".format)
     by_scheme = shown.groupby(runs["scheme"]).agg(", ".join)
     columns = {"alone": list(_HELPED), "with KV shift": list(_HELPED.values())}

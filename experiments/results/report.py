@@ -29,7 +29,7 @@ _COSTS = ["parameters", "steps", "tokens", "seconds", "final_loss"]
 
 
 class Reported(abc.ABC):
-    """Is what has a report: a study, or several studies together.
+    """Has a report: a study, or several studies together.
 
     Attributes:
       title: the heading of the page.

@@ -49,7 +49,7 @@ class Checkpoints:
         self._run = None if run is None else json_digest(run["config"])
 
     def steps(self) -> list[int]:
-        """Returns the steps of all checkpoints on disk, but for those that are known as damaged."""
+        """Returns the steps of the checkpoints on disk, without the ones known as damaged."""
 
         def find():
             # Orbax writes this file last, which matters in a bucket, where nothing is renamed.

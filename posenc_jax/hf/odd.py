@@ -193,7 +193,7 @@ def gptj(config: dict[str, Any]) -> None:
 
 
 def iquest_q1(config: dict[str, Any]) -> None:
-    """Composes its layers of a start, blocks and an end, and lists those that do not rotate."""
+    """Composes its layers of a start, blocks and an end, and lists the layers without rotation."""
     defaults(rope_theta=1e6, swa_rope_theta=1e4, rotary_dim=32, sliding_window=4096)(config)
     block = [FULL, SLIDING, SLIDING, SLIDING]
     first = entries(config, "first_layers_types", is_text, [FULL])
