@@ -59,7 +59,7 @@ def _has_peers() -> bool:
 def _end_job(status: int) -> int:
     """Returns the status of a lone process; ends a process of several, which the others wait for.
 
-    All of them may end alike, and are given time for it, as JAX aborts a process that loses another.
+    All may end alike, and are given time for it, as JAX aborts a process that loses another.
     """
     if _has_peers():
         from orbax.checkpoint.multihost import get_barrier_sync_fn
