@@ -82,19 +82,15 @@ def apply_rope(
     """
     arrays = x_BTHC, cos_BTP, sin_BTP
     x_shape, shape, sin_shape = map(np.shape, arrays)
-    fits = len(x_shape) == 4 and shape[:-1] in (x_shape[:2], (1, x_shape[1]))
-    if not fits or shape != sin_shape or not all(map(has_floats, arrays)):
-        x_type, cos_type, sin_type = map(type_of, arrays)
+    is_of_tokens = len(x_shape) == 4 and shape[:-1] in (x_shape[:2], (1, x_shape[1]))
+    is_table = is_of_tokens and shape == sin_shape and 2 * shape[-1] <= x_shape[-1]
+    if not is_table or not all(map(has_floats, arrays)):
+        x, cos, sin = (f"{type_of(array)}{list(np.shape(array))}" for array in arrays)
         raise ValueError(
-            f"cos_BTP of shape {shape} ({cos_type}) and sin_BTP of shape {sin_shape} ({sin_type}) "
-            f"must both be [B, T, P], for the tokens of x_BTHC [B, T, H, C], of shape {x_shape} "
-            f"({x_type}), all of floating-point numbers, as rope_tables gives them; B may be 1"
-        )
-    if 2 * shape[-1] > x_shape[-1]:
-        raise ValueError(
-            f"cos_BTP has P={shape[-1]} pairs, but x_BTHC has {x_shape[-1]} channels, which are "
-            f"{x_shape[-1] // 2} pairs; tables that have each pair twice, as in Hugging Face, are "
-            f"cos[..., :{x_shape[-1] // 2}] and sin[..., :{x_shape[-1] // 2}] under layout='half'"
+            f"cos_BTP, {cos}, and sin_BTP, {sin}, must be [B, T, P] for x_BTHC, {x}, all of "
+            "floating-point numbers, as rope_tables gives them; B may be 1, and P at most C / 2: "
+            "of tables that have each pair twice, as in Hugging Face, pass cos[..., : C // 2] and "
+            "sin[..., : C // 2] with layout='half'"
         )
     rope = RoPE(head_dim=x_shape[-1], rotary_dim=2 * shape[-1], layout=layout)
     return rope.rotate_by(x_BTHC, cos_BTP[:, :, None], sin_BTP[:, :, None])
@@ -153,30 +149,28 @@ def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]
     """
     check_one_layer(encoding)
 
-    def written_at(logit, head, q_position, k_position, index):
+    def score(logit, head, q_position, k_position, index):
         positions = (jnp.reshape(position, (1, 1)) for position in (q_position, k_position))
         side = Side(jnp.reshape(head, (1,)), num_heads, is_query=True)
         q_tokens, k_tokens = (encoding.at(place, index=index).tokens for place in positions)
         pairs = Pairs.of_tokens(q_tokens, k_tokens, side)
         return encoding.score(jnp.reshape(logit, (1, 1, 1, 1)), pairs).reshape(())
 
-    def modified(logit, head, q_position, k_position):
-        return written_at(logit, head, q_position, k_position, None)
-
+    others = {*HOOKS} - {"moved", "prepare", "score"}
+    reads_more = any(map(encoding.overrides, others)) or encoding.whole_rows
+    # A token by itself has another length and another index than among others.
+    index = np.zeros((1, 1), np.int32)
     try:
-        others = {*HOOKS} - {"moved", "prepare", "score"}
-        if any(map(encoding.overrides, others)) or encoding.whole_rows:
-            raise TypeError("the scheme has other hooks")
-        # A token by itself has another length and another index than among others.
-        index = np.zeros((1, 1), np.int32)
-        if encoding.reads_length() or reads_last(written_at, 0.0, 0, 0, 0, index):
-            raise TypeError("the scheme reads the length or the order of the tokens")
-    except (AttributeError, TypeError) as error:
+        reads_more = reads_more or encoding.reads_length()
+        reads_more = reads_more or reads_last(score, 0.0, 0, 0, 0, index)
+    except (AttributeError, TypeError):  # These pairs have no queries and keys.
+        reads_more = True
+    if reads_more:
         raise ValueError(
             f"{type(encoding).__name__} needs more than a logit and two positions: use "
             "posenc_jax.attend"
-        ) from error
-    return modified
+        )
+    return functools.partial(score, index=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +195,14 @@ class Scheme:
     def encoding(self, params: Params) -> Encoding:
         """Returns the module with these parameters, for the functions that take an encoding."""
         structure, state = nnx.split(jax.eval_shape(self._made, jax.random.key(0)))
-        _check_params(self.name, params, state)
+        given, wanted = _shapes(params), _shapes(state)
+        if given != wanted:
+            path = min(given.items() ^ wanted.items())[0]
+            raise ValueError(
+                f"params[{path!r}] of {self.name} has shape {given.get(path)}, but must have "
+                f"{wanted.get(path)} (None means that it must not be there): make params by "
+                "init(key) of a scheme with the same keywords"
+            )
         nnx.replace_by_pure_dict(state, params)
         return jax.tree.map(
             lambda leaf: leaf if isinstance(leaf, nnx.Param) else jax.lax.stop_gradient(leaf),
@@ -233,22 +234,7 @@ def scheme(name: str, **keywords: Any) -> Scheme:
     return Scheme(name, FrozenDict(keywords))
 
 
-def _check_params(name: str, params: Params, state: nnx.State) -> None:
-    """Checks that the parameters of the scheme ``name`` have the names and shapes of ``state``."""
-    given, wanted = _shapes(params), _shapes(state)
-    for path in wanted | given:
-        if path not in given:
-            raise ValueError(f"params of {name} lack {path}: make them by init(key)")
-        if path not in wanted:
-            raise ValueError(f"params of {name} have {path}, which it does not read: leave it out")
-        if given[path] != wanted[path]:
-            raise ValueError(
-                f"params of {name} have {path} of shape {given[path]}, but it must be "
-                f"{wanted[path]}: make them by init(key) of a scheme with the same keywords"
-            )
-
-
-def _shapes(tree) -> dict[str, tuple[int, ...]]:
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each array of a tree, by the names that lead to it."""
     leaves = jax.tree.leaves_with_path(tree, is_leaf=_is_variable)
     name = functools.partial(jax.tree_util.keystr, simple=True, separator=".")

@@ -13,14 +13,6 @@ from posenc_jax.attention.rule import Window
 from posenc_jax.checks import check_encoding
 from posenc_jax.encoding import Encoding, Here
 
-# Arguments of Flax's layers that attention here does not have, and what to do without each.
-_INSTEAD = {
-    "bias": "a bias comes from the encoding",
-    "sow_weights": "attention weights are never formed as a whole",
-    "qk_attn_weights_einsum": "leave it out",
-    "attn_weights_value_einsum": "leave it out",
-}
-
 
 class AttentionFn(nnx.Module):
     """Attends as Flax's layers call their ``attention_fn``, and holds the encoding."""
@@ -59,13 +51,12 @@ class AttentionFn(nnx.Module):
     ):
         # Linen passes only arguments that a signature names. ``force_fp32_for_softmax`` and
         # ``broadcast_dropout`` have no effect: logits are float32, and each weight drops by itself.
-        _refuse(
-            bias=bias,
-            sow_weights=module,
-            qk_attn_weights_einsum=qk_attn_weights_einsum,
-            attn_weights_value_einsum=attn_weights_value_einsum,
-        )
-        dropout = None if deterministic else _dropout(dropout_rate, dropout_rng)
+        absent = bias, module, qk_attn_weights_einsum, attn_weights_value_einsum
+        if any(argument is not None for argument in absent):
+            raise ValueError(
+                "attention_fn takes no bias, which comes from the encoding, no sow_weights and no "
+                "einsum of weights, which are never formed as a whole: leave them out"
+            )
         if is_causal and not self.options["causal"]:
             raise ValueError(
                 "is_causal=True contradicts attention_fn(..., causal=False): pass causal=True"
@@ -74,16 +65,18 @@ class AttentionFn(nnx.Module):
             query, key, value = (jnp.asarray(x, dtype) for x in (query, key, value))
         q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (query, key, value))
         options, products = self.options, contextlib.nullcontext()
-        precision = _precision_of(precision)
-        if precision != "default":
+        precision = jax.lax.Precision("default" if precision is None else precision)
+        if precision != jax.lax.Precision.DEFAULT:
             # Other implementations have gradients that JAX traces outside of this context.
             options = options | dict(implementation="dense")
-            products = jax.default_matmul_precision(precision)
+            products = jax.default_matmul_precision(precision.name.lower())
         with products:
             here = self.at(self.encoding)
             if mask is not None and q.shape[1] == 1 < k.shape[1]:
                 out_BTHC = self._decode(q, k, v, here, mask, options)
             else:
+                is_dropping = not deterministic and dropout_rate > 0
+                dropout = (dropout_rate, dropout_rng) if is_dropping else None
                 options = options | dict(mask=_flat(mask, query.shape[:-3]), dropout=dropout)
                 out_BTHC = attend(here, q, k, v, x=self.content(), **options)
         return out_BTHC.reshape(*query.shape[:-1], out_BTHC.shape[-1])
@@ -180,27 +173,6 @@ def attention_fn(
     return AttentionFn(encoding, at, content, nnx.static(options))
 
 
-def _precision_of(precision):
-    """Returns the name of a layer's precision, which is JAX's default where the layer has none."""
-    try:
-        return jax.lax.Precision("default" if precision is None else precision).name.lower()
-    except ValueError:
-        raise ValueError(
-            f"precision={precision!r} must be None or a jax.lax.Precision: default, high or "
-            "highest; for other algorithms use jax.default_matmul_precision around the model"
-        ) from None
-
-
-def _dropout(rate, key):
-    """Returns ``dropout=`` of ``attend``, given the arguments of a layer in training."""
-    if rate > 0 and key is None:
-        raise ValueError(
-            f"dropout_rate={rate} needs random numbers: give the layer rngs with a dropout stream, "
-            "or pass deterministic=True"
-        )
-    return (rate, key) if rate > 0 else None
-
-
 def _flat(mask, batch):
     """Returns a layer's mask, ``[..., H, T, S]`` of any type, as bool with one batch axis."""
     if mask is None:
@@ -208,11 +180,3 @@ def _flat(mask, batch):
     if len(batch) > 1 and mask.ndim > 3:
         mask = jnp.broadcast_to(mask, (*batch, *mask.shape[-3:]))
     return mask.astype(bool).reshape(-1, *mask.shape[-3:])
-
-
-def _refuse(**arguments):
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(
-                f"{name} is not supported by posenc_jax.attention_fn: {_INSTEAD[name]}"
-            )

@@ -125,8 +125,8 @@ def test_what_is_refused():
         ("embed", lambda: posenc_jax.attention_fn(common.build("sinusoidal"), text(T))),
         ("FoX", lambda: of_fox(residual()[:, :1], decode=True)),
         ("bias", lambda: fn(q, q, q, bias=jnp.zeros((1, H, T, T)))),
-        ("precision", lambda: fn(q, q, q, precision="hihgest")),
-        ("dropout_rate", lambda: fn(q, q, q, dropout_rate=0.1)),
+        ("hihgest", lambda: fn(q, q, q, precision="hihgest")),
+        ("dropout=", lambda: fn(q, q, q, dropout_rate=0.1)),
         ("mask", lambda: fn(q, q, q, mask=mask[..., :5])),
     ):
         common.refuses(word, call)
