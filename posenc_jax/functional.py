@@ -157,12 +157,15 @@ def score_mod(encoding: Encoding, *, num_heads: int) -> Callable[..., jax.Array]
         return encoding.score(jnp.reshape(logit, (1, 1, 1, 1)), pairs).reshape(())
 
     others = {*HOOKS} - {"moved", "prepare", "score"}
-    reads_more = any(map(encoding.overrides, others)) or encoding.whole_rows
     # A token by itself has another length and another index than among others.
     index = np.zeros((1, 1), np.int32)
     try:
-        reads_more = reads_more or encoding.reads_length()
-        reads_more = reads_more or reads_last(score, 0.0, 0, 0, 0, index)
+        reads_more = (
+            any(map(encoding.overrides, others))
+            or encoding.whole_rows
+            or encoding.reads_length()
+            or reads_last(score, 0.0, 0, 0, 0, index)
+        )
     except (AttributeError, TypeError):  # These pairs have no queries and keys.
         reads_more = True
     if reads_more:
@@ -199,9 +202,9 @@ class Scheme:
         if given != wanted:
             path = min(given.items() ^ wanted.items())[0]
             raise ValueError(
-                f"params[{path!r}] of {self.name} has shape {given.get(path)}, but must have "
-                f"{wanted.get(path)} (None means that it must not be there): make params by "
-                "init(key) of a scheme with the same keywords"
+                f"params of {self.name} must have {path} of shape {wanted.get(path, 'nothing')}, "
+                f"not {given.get(path, 'nothing')}: make them by init(key) of a scheme with the "
+                "same keywords"
             )
         nnx.replace_by_pure_dict(state, params)
         return jax.tree.map(

@@ -97,6 +97,9 @@ def test_the_study_of_copying_says_what_its_pages_say():
     for page in ("copying.md", "data/index.md"):
         text = (common.ROOT / "docs" / page).read_text().lower()
         assert re.search(r"sixty-four of (the )?144 runs .*fourteen of", text, re.DOTALL), page
+    twice = runs[(runs["scheme"] == "kv_shift") & (runs["rate"] == 0.006) & (runs["seed"] > 0)]
+    twice = twice[twice["depth"] == 2].pivot(index="seed", columns="study", values="loss")
+    assert len(twice) == 2 and (twice["cause"] == twice["onset_2_layers"]).all()
     of_onset = runs[runs["study"].str.startswith("onset") & runs["is_finished"]]
     without_nope = of_onset[of_onset["scheme"] != "nope"]
     for depth, count, correlation in ((2, 35, 0.89), (4, 21, 0.87)):
@@ -118,6 +121,8 @@ def test_the_study_of_copying_says_what_its_pages_say():
     assert (len(offset), offset.min().round(2), offset.max().round(2)) == (8, 0.16, 0.24)
     behind = -lead.unstack()["nope"].groupby("depth").agg(["max", "min"]).round(2)
     assert behind.to_numpy().tolist() == [[0.92, 1.14], [0.24, 0.29]]
+    by_depth = of_onset[of_onset["rate"] == 0.006].pivot_table("loss", "scheme", "depth")
+    assert (by_depth[2] - by_depth[4]).idxmax() == "nope"
     alone = lead.drop(index=["key_offset", "kv_shift"], level="scheme")
     assert alone.max() < offset.min() and not late.loc[:, :, :, "key_offset"].any()
     first_seed = of_onset[(of_onset["depth"] == 2) & (of_onset["seed"] == 0)]
