@@ -38,6 +38,7 @@ class Onset(Rung):
         super().__init__(config, workdir, console)
         how, length = config.copying, self.recipe.length
         self.every = how.every
+        self.points = [point for point in self.points if point.seed >= how.get("first_seed", 0)]
         self.repeated_NL = eval_windows(self.corpus, "test", length=length + 1, count=how.repeated)
         self.texts = texts(self.corpus, length, how.texts)
 
