@@ -41,7 +41,7 @@ class Block(eqx.Module):
         input_TD = jax.vmap(self.norms[0])(x_TD)
         qkv_TD = jax.vmap(self.qkv)(input_TD).reshape(1, len(x_TD), 3, HEADS, -1)
         q, k, v = jnp.moveaxis(qkv_TD, 2, 0)
-        here = self.scheme.at(self.encoding, positions)
+        here = self.scheme.encoding(self.encoding).at(positions)
         out_BTHC = attend(here, q, k, v, x=input_TD[None])
         x_TD = x_TD + jax.vmap(self.out)(out_BTHC[0].reshape(x_TD.shape))
         return x_TD + jax.vmap(self.mlp)(jax.vmap(self.norms[1])(x_TD))
@@ -61,7 +61,7 @@ class Decoder(eqx.Module):
         first = self.blocks[0]
         x_TD = jax.vmap(self.embedding)(ids_T)
         # Absolute schemes add to the embedding; the others leave it as it is.
-        x_TD = first.scheme.at(first.encoding, positions).embed(x_TD[None])[0]
+        x_TD = first.scheme.encoding(first.encoding).at(positions).embed(x_TD[None])[0]
         for block in self.blocks:
             x_TD = block(x_TD, positions)
         return x_TD @ self.embedding.weight.T * WIDTH**-0.5

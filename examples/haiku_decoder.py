@@ -41,7 +41,7 @@ def block(scheme, x_BTD, positions):
     input_BTD = hk.RMSNorm(-1)(x_BTD)
     qkv = hk.Linear(3 * WIDTH)(input_BTD).reshape(*x_BTD.shape[:2], 3, HEADS, -1)
     q, k, v = jnp.moveaxis(qkv, 2, 0)
-    here = scheme.at(Encoding(scheme).params(), positions)
+    here = scheme.encoding(Encoding(scheme).params()).at(positions)
     out_BTHC = attend(here, q, k, v, x=input_BTD)
     x_BTD = x_BTD + hk.Linear(WIDTH)(out_BTHC.reshape(x_BTD.shape))
     return x_BTD + hk.nets.MLP([4 * WIDTH, WIDTH], activation=jax.nn.gelu)(hk.RMSNorm(-1)(x_BTD))
@@ -52,7 +52,7 @@ def decoder(name, ids_BT):
     positions = jnp.arange(ids_BT.shape[1])[None]
     embedding = hk.Embed(256, WIDTH)
     # Absolute schemes add to the embedding; the others leave it as it is.
-    x_BTD = scheme.at(Encoding(scheme).params(), positions).embed(embedding(ids_BT))
+    x_BTD = scheme.encoding(Encoding(scheme).params()).at(positions).embed(embedding(ids_BT))
     for _ in range(LAYERS):
         x_BTD = block(scheme, x_BTD, positions)
     return x_BTD @ embedding.embeddings.T * WIDTH**-0.5

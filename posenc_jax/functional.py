@@ -14,7 +14,8 @@ and every scheme of the registry is pure functions, the parameters apart:
 
     fox = functional.scheme("fox", num_heads=8, model_dim=512)
     params = fox.init(jax.random.key(0))
-    out_BTHC = attend(fox.at(params, positions_BT), q_BTHC, k_BSKC, v_BSKC, x=x_BTD)
+    here = fox.encoding(params).at(positions_BT)
+    out_BTHC = attend(here, q_BTHC, k_BSKC, v_BSKC, x=x_BTD)
 """
 
 import dataclasses
@@ -29,7 +30,7 @@ from flax import nnx
 from flax.core import FrozenDict
 
 from posenc_jax.checks import check_one_layer, checked_positions, has_floats, type_of
-from posenc_jax.encoding import HOOKS, Encoding, Here, reads_last
+from posenc_jax.encoding import HOOKS, Encoding, reads_last
 from posenc_jax.encodings.bias.alibi import ALiBi
 from posenc_jax.encodings.bias.t5 import check_buckets, t5_bucket
 from posenc_jax.encodings.rotary.frequencies.base import Frequencies
@@ -213,20 +214,6 @@ class Scheme:
             is_leaf=_is_variable,
         )
 
-    def at(
-        self,
-        params: Params,
-        positions: Any,
-        segment_ids: Any = None,
-        *,
-        index: Any = None,
-        length: int | jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> Here:
-        """Returns the scheme at some tokens, for ``posenc_jax.attend``; see ``Encoding.at``."""
-        encoding = self.encoding(params)
-        return encoding.at(positions, segment_ids, index=index, length=length, key=key)
-
     def _made(self, key):
         return make(self.name, rngs=nnx.Rngs(key), **self.keywords)
 
@@ -250,11 +237,5 @@ def _is_variable(node: Any) -> bool:
 
 def _pairs(q_positions: Any, k_positions: Any, num_heads: int) -> Pairs:
     """Returns pairs of positions alone, for biases that read nothing else."""
-    q_positions, k_positions = map(checked_positions, (q_positions, k_positions))
-    if len({len(q_positions), len(k_positions)} - {1}) > 1:
-        raise ValueError(
-            f"q_positions have shape {q_positions.shape} and k_positions {k_positions.shape}, but "
-            "must be [B, T] and [B, S] with the same B, or 1"
-        )
-    side = Side(None, num_heads, is_query=True)
-    return Pairs.of_tokens(Tokens(q_positions), Tokens(k_positions), side)
+    q_tokens, k_tokens = (Tokens(checked_positions(p)) for p in (q_positions, k_positions))
+    return Pairs.of_tokens(q_tokens, k_tokens, Side(None, num_heads, is_query=True))
