@@ -7,9 +7,10 @@ import shutil
 import subprocess
 
 import pytest
-from test_report import FAILURE, VALUES, Study
+from test_report import text_records
+from tiny_runs import comparison, config
 
-from experiments.results import report
+from experiments.results import lengths
 
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
 BROWSER = next(filter(shutil.which, BROWSERS), None)
@@ -37,10 +38,13 @@ SCRIPT = """<script>addEventListener("load", () => {
 @pytest.mark.skipif(
     BROWSER is None, reason=f"needs a browser: none of {', '.join(BROWSERS)} is on the PATH"
 )
-def test_the_report_is_no_wider_than_the_screen_and_asks_for_no_file(tmp_path):
+def test_the_report_is_no_wider_than_the_screen_and_asks_for_no_file(
+    workdir, corpus, tmp_path, monkeypatch
+):
     """Seven columns, as `make compare` has them, are seen at once on a telephone."""
-    values = {(s, 2**x): v for (s, _), v in VALUES.items() for x in range(7)}
-    page = report.write(Study(tmp_path, values, [FAILURE]), "python launch.py " + "--x=1 " * 40)
+    one, _ = comparison(config(corpus, eval__splits=("test",)), workdir)
+    monkeypatch.setattr(one, "frame", lambda: lengths.tidy("text", text_records()))
+    page = one.write_report("python launch.py " + "--x=1 " * 40)
     (tmp_path / "page.html").write_text(page.read_text() + SCRIPT)
     (tmp_path / "frames.html").write_text(FRAMES)
     command = [BROWSER, *OPTIONS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
