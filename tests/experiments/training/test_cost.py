@@ -13,8 +13,7 @@ from experiments.training.text import Text
 B, T, D, L, F, V = 4, 32, 16, 3, 48, 64
 
 
-@pytest.mark.parametrize("scan", [False, True])
-@pytest.mark.parametrize("name", ["nope", "rope"])
+@pytest.mark.parametrize(("name", "scan"), [("nope", False), ("rope", True)])
 def test_flops_of_a_step_are_those_of_the_formula(name, scan):
     """A step is three forward passes of projections, feed-forward, attention and output."""
     model = dict(vocab_size=V, model_dim=D, num_layers=L, num_heads=2, mlp_dim=F)

@@ -2,10 +2,7 @@
 
 import hashlib
 import io
-import re
-import shutil
 import tarfile
-import types
 
 import common
 import numpy as np
@@ -13,7 +10,6 @@ import pytest
 
 from experiments.training import corpus as corpora
 from experiments.training import data
-from experiments.training.packages import __main__ as command
 from experiments.training.packages import corpus as packages
 from experiments.training.packages.documents import Document, distinct, is_document
 
@@ -60,41 +56,9 @@ def two(tmp_path):
     ]
 
 
-class Index:
-    """Stands in for ``PyPISimple``: serves the archives of a folder."""
-
-    def __init__(self, address):
-        self.folder = address
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def get_project_page(self, name):
-        files = [types.SimpleNamespace(filename=path.name) for path in self.folder.glob(f"{name}*")]
-        return types.SimpleNamespace(packages=files)
-
-    def download_package(self, file, path):
-        shutil.copy(self.folder / file.filename, path)
-
-
-@pytest.fixture
-def run(two, tmp_path, monkeypatch):
-    """Returns the command, whose list and whose index are of two packages."""
-    simple = types.SimpleNamespace(PyPISimple=Index, PYPI_SIMPLE_ENDPOINT=tmp_path / "index")
-    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
-    monkeypatch.setattr(command, "imported", lambda *_: simple)
-    monkeypatch.setattr(packages, "read_list", lambda: two)
-    documents = packages.collect(two, tmp_path / "index")
-    splits = np.array([corpora.SPLITS.index(split) for split, _ in documents], np.int8)
-    made = corpora.of_documents("packages", [document.text for _, document in documents], splits)
-    monkeypatch.setattr(packages, "DIGEST", made.digest)
-    return command.main
-
-
-def test_packages_for_evaluation_and_copies_of_them_are_in_no_training_split(two, tmp_path):
+def test_packages_for_evaluation_and_copies_of_them_are_in_no_training_split(
+    two, tmp_path, monkeypatch
+):
     documents = packages.collect(two, tmp_path / "index")
     assert {f"{document.package}/{document.path}": split for split, document in documents} == {
         "heldout/docs/b.md": "prose",
@@ -102,37 +66,18 @@ def test_packages_for_evaluation_and_copies_of_them_are_in_no_training_split(two
         "trained/docs/b.rst": "train",
         "trained/src/a.py": "train",
     }
-
-
-def test_the_command_makes_what_a_config_names(run, tmp_path):
-    assert run(["--out", str(tmp_path / "corpus")]) == 0
-    corpus = data.load_corpus(f"packages:{tmp_path}/corpus")
-    assert isinstance(corpus.tokens, np.memmap) and corpus.digest == packages.DIGEST
-    documents = np.split(corpus.tokens, corpus.offsets[1:-1])
-    for split, texts in {
-        "code": [code("east")],
-        "prose": [prose("east", "west")],
-        "train": [prose("north", "south"), code("north")],
-        "test": [prose("east", "west"), code("east")],
-    }.items():
-        numbers = np.flatnonzero(corpora.in_split(corpus, split))
-        assert [documents[n].tobytes() for n in numbers] == texts
-
-
-def test_other_archives_and_other_corpora_are_refused(run, two, tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "corpus"
-    with pytest.raises(ValueError, match=re.escape(f"packages --out={folder}")):
-        data.load_corpus(f"packages:{folder}")
-    assert run(["--out", str(folder)]) == 0
+    common.refuses("digest", lambda: packages.write(documents, tmp_path / "corpus"))
+    splits = np.array([corpora.SPLITS.index(split) for split, _ in documents], np.int8)
+    made = corpora.of_documents("packages", [document.text for _, document in documents], splits)
     with monkeypatch.context() as patch:
-        patch.setattr(packages, "DIGEST", "0" * 64)
-        common.refuses("digest", lambda: data.load_corpus(f"packages:{folder}"))
-        assert run(["--out", str(tmp_path / "other")]) == 2
-    with (tmp_path / "index" / "trained-1.0.tar.gz").open("ab") as file:
-        file.write(b"\0")
-    assert run(["--out", str(tmp_path / "other")]) == 2
-    assert "trained-1.0.tar.gz has SHA-256" in capsys.readouterr().err
-    assert not (tmp_path / "other").exists()
+        patch.setattr(packages, "DIGEST", made.digest)
+        packages.write(documents, tmp_path / "corpus")
+        corpus = data.load_corpus(f"packages:{tmp_path}/corpus")
+    assert isinstance(corpus.tokens, np.memmap) and corpus.digest == made.digest
+    texts = np.split(corpus.tokens, corpus.offsets[1:-1])
+    assert [text.tobytes() for text in texts] == [document.text for _, document in documents]
+    np.testing.assert_array_equal(corpora.in_split(corpus, "test"), splits > 1)
+    common.refuses("digest", lambda: data.load_corpus(f"packages:{tmp_path}/corpus"))
 
 
 def test_of_copies_the_first_remains():
@@ -154,10 +99,3 @@ def test_what_is_a_document():
     for kind, (good, *bad) in texts.items():
         assert is_document(Document("package", "path", kind, good))
         assert not any(is_document(Document("package", "path", kind, text)) for text in bad)
-
-
-def test_the_page_is_about_the_corpus_of_this_version():
-    page = (common.ROOT / "docs/data/packages.md").read_text()
-    assert f"Digest: `{packages.DIGEST}`" in page
-    for one in packages.read_list():
-        assert f"| {one.package} {one.version} | {one.licence} |" in page

@@ -12,34 +12,10 @@ import pytest
 from ml_collections import FrozenConfigDict
 from toy import RECIPE, SPEC, TASK
 
-from experiments.running.study import recipe_fields
 from experiments.training.mesh import make_mesh, state_shardings
 from experiments.training.recipe import Recipe
 from experiments.training.step import initial_state, train_step
 from experiments.training.text import Text
-from posenc_jax import Encoding
-
-
-class Knowing(Encoding):
-    """Notes whether positions are known to be consecutive while the model is traced."""
-
-    def __init__(self, notes):
-        self.notes = notes
-
-    def score(self, logits_BHTS, pairs):
-        self.notes.append(pairs.q_tokens.consecutive)
-        return logits_BHTS
-
-
-@pytest.mark.parametrize("shape,known", [({"data": 8}, True), ({"context": 4}, False)])
-def test_a_step_knows_that_positions_are_those_of_text(shape, known):
-    """Biases by distance take their fast form then. On a ring, tokens are in another order."""
-    notes = []
-    model = common.build_model(Knowing(notes), implementation="dense")
-    tokens = np.zeros((2, 9), np.int32)
-    with jax.set_mesh(make_mesh(**shape)):
-        jax.eval_shape(lambda: TASK.loss(model, tokens, jax.random.key(0)))
-    assert notes and set(notes) == {known}
 
 
 def test_gradient_accumulation_is_the_whole_batch():
@@ -96,11 +72,6 @@ def test_parameters_and_optimizer_moments_are_cut_over_model_and_fsdp(scan):
         assert norm.addressable_shards[0].data.shape == norm.shape
 
 
-@pytest.mark.parametrize("shape", [{"data": 3}, {"fsdp": 16}])
-def test_a_mesh_that_does_not_match_the_devices_is_refused(shape):
-    common.refuses(r"mesh=.*data=", lambda: make_mesh(**shape))
-
-
 # Products in bfloat16
 
 
@@ -128,7 +99,7 @@ def losses(task, steps=15):
     return np.array(numbers), state
 
 
-@pytest.mark.parametrize("encoding", ["rope", "t5", "fox", "shaw"])
+@pytest.mark.parametrize("encoding", ["rope", "fox"])
 def test_a_model_learns_the_same_with_products_in_bfloat16(encoding):
     exact, state = losses(task(encoding))
     rounded, other_state = losses(task(encoding, "bfloat16"))
@@ -137,7 +108,7 @@ def test_a_model_learns_the_same_with_products_in_bfloat16(encoding):
     chex.assert_trees_all_equal_dtypes(other_state, state)
 
 
-@pytest.mark.parametrize("model", [{}, {"scan": True}, {"remat": True}])
+@pytest.mark.parametrize("model", [{}, {"scan": True, "remat": True}])
 def test_all_products_have_factors_in_bfloat16_and_sums_in_float32(model):
     step, state = step_and_state(task(products="bfloat16", **model))
     jaxpr = jax.make_jaxpr(step)(state, IDS_BL, jax.random.key(0))
@@ -155,8 +126,3 @@ def dot_generals(jaxpr):
             yield equation
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
             yield from dot_generals(inner)
-
-
-def test_runs_that_are_older_than_the_field_are_found_again():
-    assert "products" not in recipe_fields(task().recipe)
-    assert recipe_fields(task(products="bfloat16").recipe)["products"] == "bfloat16"

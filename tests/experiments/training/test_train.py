@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import chex
 import jax
@@ -27,22 +28,20 @@ def test_summary_and_metrics(uninterrupted):
     folder, model, summary = uninterrupted
     assert summary["steps"] == 6 and summary["tokens"] == 6 * 8 * 8
     assert summary["parameters"] == sum(a.size for a in jax.tree.leaves(model))
-    first, *_, before, last = recorded = lines(folder)
+    first, *_, last = recorded = lines(folder)
     assert [line["step"] for line in recorded] == [1, 2, 3, 4, 5, 6]
     assert last["loss"] == summary["final_loss"]
     rates = [float(RECIPE.schedule()(step)) for step in range(6)]
     assert [line["learning_rate"] for line in recorded] == rates and rates[0] == 0
-    # From one line to the next there is one step.
-    assert last["step_seconds"] == pytest.approx(last["seconds"] - before["seconds"])
-    assert 0 < first["memory_bytes"] <= last["memory_bytes"]
     # An untrained model finds all tokens about equally likely.
     assert first["loss"] == pytest.approx(np.log(16), abs=0.1)
 
 
-@pytest.mark.parametrize("step", [1, 5])
-def test_resumes_exactly_where_it_stopped(tmp_path, uninterrupted, step):
-    with killed_at(step):
+@pytest.mark.parametrize(("how", "saved"), [(killed_at(5), 4), (preempted(3), 3)])
+def test_resumes_exactly_where_it_stopped(tmp_path, uninterrupted, how, saved):
+    with how:
         run(tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints").latest_step() == saved
     model, _ = run(tmp_path)
     chex.assert_trees_all_equal(model, uninterrupted[1])
     assert losses(tmp_path) == losses(uninterrupted[0])
@@ -69,22 +68,12 @@ def test_time_and_loss_are_those_of_all_starts(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [2, 4, 6]
 
 
-@pytest.mark.parametrize("left", [b"\xff\xfe\n", b'{"step": "x"}\n'])
-def test_a_run_that_has_lost_its_metrics_is_not_resumed(left, tmp_path):
+def test_a_run_that_has_lost_its_metrics_is_not_resumed(uninterrupted, tmp_path):
     """Else its seconds and its curve would cover only the steps after the stop."""
-    with preempted(3):
-        run(tmp_path)
-    (tmp_path / "metrics.jsonl").write_bytes(left)
+    shutil.copytree(uninterrupted[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe\n")
     with pytest.raises(ValueError, match=r"metrics\.jsonl"):
         run(tmp_path)
-
-
-def test_preemption_saves_the_step_it_stopped_at(tmp_path, uninterrupted):
-    with preempted(3):
-        run(tmp_path)
-    assert Checkpoints(tmp_path / "checkpoints").latest_step() == 3
-    model, _ = run(tmp_path)
-    chex.assert_trees_all_equal(model, uninterrupted[1])
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
