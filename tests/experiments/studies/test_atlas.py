@@ -45,16 +45,13 @@ def test_atlas_and_claims_read_the_same_texts(corpus, tmp_path):
         del config.studies[name]
     common.changed(config, schemes="rope,alibi", studies__tasks__task__tasks="copy")
     config.studies.language.corpus = corpus
-    one, output = made(config, tmp_path)
+    one, _ = made(config, tmp_path)
     assert {name: len(part.points) for name, part in one.parts.items()} == dict(language=2, tasks=2)
     assert run_points(one) == []
     path = one.write_report("the command")
     frame = table.read(path.with_name(table.FILE))
     assert set(frame["study"]) == {"language", "tasks"}
     assert {"last", "windowed", "exact match", "parameters"} <= set(frame["measure"])
-    assert "bits per byte of the last" in output.getvalue()
-    again, output = made(config, tmp_path)
-    assert run_points(again) == [] and "4 of 4 were done before" in output.getvalue()
 
     tested = claims.get_config("tiny")
     for name in [name for name in tested.studies if name not in ("language", "probed")]:
@@ -66,6 +63,5 @@ def test_atlas_and_claims_read_the_same_texts(corpus, tmp_path):
     assert run_points(one) == []
     page = one.write_report("the command").read_text()
     assert "sinusoidal_fails: no data yet in ladder/c_l256_t20" in page
-    assert "configs/ladder.py:small" in page
     lines = [line.split() for line in output.getvalue().splitlines() if " pi_bound " in line]
     assert lines and "missing" not in lines[0]

@@ -14,23 +14,20 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from configs.extension import METHODS, get_config
-from experiments.evaluation import harness
-from experiments.pretrained.export import _as_llama, _longest, export
+from experiments.pretrained.export import export
 from experiments.pretrained.trained import Source, load_run
 from experiments.results.extensions import tidy
 from experiments.results.lengths import WINDOWED
 from experiments.results.table import select
 from experiments.running.pool import run_points
-from experiments.studies.extension.encodings import Methods
-from experiments.studies.extension.study import Extension, points
+from experiments.studies.extension.study import Extension
 from experiments.training.checkpoint import fingerprint
 from experiments.training.data import load_corpus
 from experiments.training.mesh import make_mesh
 from experiments.training.text import token_losses
 from experiments.training.windows import eval_windows
-from posenc_jax import REGISTRY, make
+from posenc_jax import make
 from posenc_jax.pretrained import load
-from posenc_jax.pretrained.write import extended
 
 
 def config(files, preset="tiny", **changes):
@@ -58,16 +55,14 @@ def losses(records, protocol="last"):
 @pytest.fixture(scope="module")
 def finished(corpus, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
-    one, output = experiment(config(corpus), workdir)
+    one, _ = experiment(config(corpus), workdir)
     assert run_points(one) == []
-    path = one.write_report("the command")
-    return workdir, path, output.getvalue()
+    return workdir, one.write_report("the command")
 
 
 @pytest.mark.slow
 def test_results_hold_every_method_before_and_after(finished):
-    workdir, path, output = finished
-    assert path == workdir / "report.html"
+    workdir, path = finished
     actual = losses(results(workdir))
     zero_shot = {(s, 0, m) for s in ("rope", "pi", "resonance_yarn") for m in (1, 2)}
     assert set(actual) == zero_shot | {(s, 2, m) for s in ("yarn", "drope") for m in (1, 2)}
@@ -75,19 +70,12 @@ def test_results_hold_every_method_before_and_after(finished):
     shorts = [r for r in results(workdir) if r["protocol"] == "short"]
     assert {(r["scheme"], r["steps"]) for r in shorts} == {key[:2] for key in actual}
     assert all(0 <= r["accuracy"] <= 1 for r in shorts)
-    page = path.read_text()
-    for word in ("the command", "After 0 steps", "After 2 steps", "Texts of the trained length"):
-        assert word in page
-    assert "After 0 steps" in output and "resonance_yarn" in output
-    where = {"scheme": "pi", "steps": 0, "protocol": "last"}
-    of_pi = (r for r in results(workdir) if where.items() <= r.items())
-    bits = "  ".join(f"{r['multiple']}x {r['bits_per_byte']:.3f}" for r in of_pi)
-    assert f"pi              {bits}  bits per byte" in output
+    assert "After 2 steps" in path.read_text()
 
 
 @pytest.mark.slow
 def test_a_method_is_read_as_it_would_be_by_hand(finished, corpus):
-    workdir, _, _ = finished
+    workdir, _ = finished
     state, _ = load_run(workdir / "runs/rope/seed0")
     documents = eval_windows(load_corpus(corpus), "test", length=2 * 32 + 1, count=2)[:1]
     pi = make("pi", head_dim=8, factor=2.0)
@@ -101,7 +89,7 @@ def test_a_method_is_read_as_it_would_be_by_hand(finished, corpus):
 @pytest.mark.slow
 def test_tuning_starts_from_the_trained_model_and_says_so(finished, corpus, tmp_path):
     """At a learning rate of 0 a tuned model is the zero-shot one."""
-    workdir, _, _ = finished
+    workdir, _ = finished
     state, _ = load_run(workdir / "runs/rope/seed0")
     run = json.loads((workdir / "runs/yarn/steps2/seed0/run.json").read_text())["config"]
     assert run["start"] == {"digest": fingerprint(state.model)}
@@ -113,14 +101,13 @@ def test_tuning_starts_from_the_trained_model_and_says_so(finished, corpus, tmp_
     given = {"checkpoint": f"{workdir}/runs/rope/seed{{seed}}"}
     one, _ = experiment(config(corpus, **frozen, **given), tmp_path)
     assert run_points(one) == []
-    one.write_report("command")
     for protocol, multiple in (("last", 2), ("short", 1)):
         actual = losses(results(tmp_path), protocol)
         assert actual["yarn", 2, multiple] == pytest.approx(actual["yarn", 0, multiple], rel=1e-6)
         assert actual["yarn", 0, multiple] != pytest.approx(actual["rope", 0, multiple], rel=1e-9)
 
 
-def test_a_fingerprint_knows_every_number_and_every_bit():
+def test_a_fingerprint_knows_every_number():
     tree = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.int32)}
     prints = {fingerprint(tree), fingerprint(tree | {"a": tree["a"][::-1].copy()})}
     for name in tree:
@@ -129,30 +116,17 @@ def test_a_fingerprint_knows_every_number_and_every_bit():
             other[name][index] += 1
             prints.add(fingerprint(other))
     assert len(prints) == 2 + 9
-    with jax.enable_x64(True):
-        bits = {fingerprint(np.array(5 ^ (1 << bit), np.int64)) for bit in range(63)}
-    assert len(bits) == 63
-
-
-# What is refused
 
 
 @pytest.mark.slow
 def test_a_checkpoint_must_fit(finished, corpus, tmp_path):
-    workdir, _, _ = finished
+    workdir, _ = finished
     given = {"checkpoint": f"{workdir}/runs/rope/seed0"}
     with pytest.raises(ValueError, match=r"model\.num_layers"):
         experiment(config(corpus, model__num_layers=4, **given), tmp_path)
-    with pytest.raises(ValueError, match=r"train\.length"):
-        experiment(config(corpus, train__length=16, eval__last_tokens=8, **given), tmp_path)
     common.refuses("drope", lambda: Source.of(f"{workdir}/runs/drope/steps2/seed0", make_mesh()))
-    with pytest.raises(ValueError, match="was trained with YaRN"):
-        Source.of(f"{workdir}/runs/yarn/steps2/seed0", make_mesh())
-    common.refuses(r"--config\.checkpoint", lambda: experiment(config(corpus, "own"), tmp_path))
+    common.refuses("YaRN", lambda: Source.of(f"{workdir}/runs/yarn/steps2/seed0", make_mesh()))
     assert not (tmp_path / "runs").exists()
-
-
-# Published models
 
 
 @pytest.mark.slow
@@ -183,59 +157,17 @@ def test_published_weights_are_tuned_and_published_again(finished, corpus, tmp_p
     assert after.tokenizer.to_str() == of_bytes.to_str()
 
 
-@pytest.mark.slow
-def test_a_model_that_was_tuned_longer_is_for_as_many_tokens(finished):
-    """Plain RoPE has no factor that would say so."""
-    run = finished[0] / "runs/yarn/steps2/seed0"
-    assert harness.load(str(run), None, make_mesh())[2] == 64
-    model = common.build_model("rope")
-    known = _as_llama(model, 32)
-    assert _longest(model, known, tuned=64) == 64 and _longest(model, known, tuned=32) is None
-    yarn = common.build_model(common.build("yarn", factor=4.0))
-    assert extended(known, yarn)["max_position_embeddings"] > 64
-    assert _longest(yarn, known, tuned=64) is None
-
-
-@pytest.mark.parametrize(
-    ("setting", "refusal"),
-    [({"qk_norm": "head"}, "qk_norm"), ({"post_norm": True}, "post_norm"), ({"tied": False}, None)],
-)
-def test_what_a_llama_has_not_is_not_exported_as_one(setting, refusal):
-    """It would open without an error and compute something else."""
-    model = common.build_model("rope", **setting)
-    if refusal is None:
-        assert _as_llama(model, 32)["tie_word_embeddings"] is False
-        return
-    common.refuses(rf"model\.{refusal}", lambda: _as_llama(model, 32))
-
-
-# Configs
-
-
-def test_points_have_the_source_first():
-    actual = points(get_config("yarn"))
-    assert len(actual) == 3 * (1 + 3 * 4)
-    assert [p.name for p in actual[:3]] == ["rope/seed0", "rope/steps25/seed0", "pi/steps25/seed0"]
-    assert actual[0].extensions == ("pi", "ntk", "yarn")
-
-
 def test_every_method_is_made_of_the_trained_rope(corpus, tmp_path):
     one, _ = experiment(config(corpus, rope__base=77.0, methods=METHODS), tmp_path)
     for name in METHODS.split(","):
         keywords = one.methods.keywords(name, 2)
-        assert keywords["name"] in REGISTRY, name
         assert keywords["name"] == "nope" or keywords["base"] == 77.0, keywords["name"]
     yarn, flat = (one.methods.encoding(n, 2) for n in ("yarn", "yarn_untempered"))
-    assert yarn.base == 77.0 and yarn.frequencies(8, 77.0, 64)[1] == pytest.approx(1.0693, abs=1e-4)
+    assert yarn.frequencies(8, 77.0, 64)[1] == pytest.approx(1.0693, abs=1e-4)
     assert flat.frequencies(8, 77.0, 64)[1] == 1.0
-    resonant = one.methods.encoding("resonance_yarn", 2).frequencies
-    assert resonant.frequencies == yarn.frequencies
     windows = {n: one.methods.encoding(n, 2).window for n in ("rerope", "self_extend")}
     assert windows == {"rerope": 16, "self_extend": 4}
-    assert isinstance(one.methods, Methods) and one.methods.encoding("yarn", 1) is None
-
-
-# The report
+    assert one.methods.encoding("yarn", 1) is None
 
 
 def test_a_window_stands_beside_every_number_of_steps():

@@ -23,10 +23,11 @@ def experiment(data, workdir, scheme="axial_rope", **changes):
     return study("images", workdir, **here, **changes)
 
 
-@pytest.mark.slow
-def test_learns(data, tmp_path):
+def test_learns_and_has_a_report(data, tmp_path):
     images = experiment(data, tmp_path, train__steps=40, train__learning_rate=0.02)
     assert run_points(images) == []
+    page = images.write_report("the command").read_text()
+    assert page.count("data:image/svg+xml;base64,") == 1
     (evaluation,) = images.evaluations()
     at = {(r["condition"], r["x"]): r["value"] for r in evaluation["records"]}
     assert at["rescaled", SIDE] == at["pasted", SIDE] > 0.6

@@ -2,34 +2,29 @@
 
 import dataclasses
 import io
-import math
 
 import common
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from flax import nnx
 from ml_collections import FrozenConfigDict
 from rich.console import Console
-from tiny_runs import untrained
 from toy import RECIPE, SPEC, run
 
 from configs import ladder as config
-from experiments.evaluation.controls import CONTROLS, beyond, controls, within
+from experiments.evaluation.controls import beyond, controls
 from experiments.evaluation.lengths import Protocols
 from experiments.pretrained.trained import load_run
 from experiments.registry import make_experiment
 from experiments.results import ladder, pages, table
 from experiments.results.lengths import WINDOWED
-from experiments.results.record import open_run, write_json
+from experiments.results.record import open_run
 from experiments.running.pool import run_points, stages_of
-from experiments.running.status import print_status
 from experiments.studies.ladder import narrowed
 from experiments.training.own_schemes import digest, register
 from experiments.training.text import make_model, spec_of
-from posenc_jax import REGISTRY, Transformer, make, positions
+from posenc_jax import REGISTRY, make
 
 LENGTH = 8
 PROTOCOLS = Protocols(
@@ -46,7 +41,7 @@ class Scorer(list):
         return windows_NL[:, 1:].astype(float)
 
 
-def test_beyond_and_cut_score_the_same_tokens():
+def test_controls_score_the_same_tokens_after_whole_cut_and_shuffled_texts():
     documents = np.random.default_rng(0).integers(0, 99, (3, PROTOCOLS.document_length(LENGTH)))
     whole, score = beyond(Scorer(), documents, PROTOCOLS, LENGTH, None), Scorer()
     records = controls(score, score, documents, PROTOCOLS, LENGTH)
@@ -55,33 +50,13 @@ def test_beyond_and_cut_score_the_same_tokens():
     np.testing.assert_allclose(actual["window"]["by_text"], whole["by_text"])
     targets = documents[:, -PROTOCOLS.last_tokens :].mean(axis=1)
     np.testing.assert_allclose(actual["shuffled"]["by_text"], targets, atol=1e-5)
+    near, shown, shuffled = LENGTH + PROTOCOLS.last_tokens, score[0], score[-1]
+    np.testing.assert_array_equal(shuffled[:, -near:], shown[:, -near:])
+    assert (shuffled[:, :-near] != shown[:, :-near]).any()
+    np.testing.assert_array_equal(np.sort(shuffled, axis=1), np.sort(shown, axis=1))
 
 
-def test_shuffling_keeps_the_near_context_and_all_far_tokens():
-    documents = np.arange(3 * PROTOCOLS.document_length(LENGTH)).reshape(3, -1)
-    score = Scorer()
-    assert len(list(controls(score, score, documents, PROTOCOLS, LENGTH))) == CONTROLS
-    whole, shuffled = score[0], score[-1]
-    near = LENGTH + PROTOCOLS.last_tokens
-    np.testing.assert_array_equal(shuffled[:, -near:], whole[:, -near:])
-    assert (shuffled[:, :-near] != whole[:, :-near]).any()
-    np.testing.assert_array_equal(np.sort(shuffled, axis=1), np.sort(whole, axis=1))
-
-
-def test_within_hides_keys_further_back_than_the_window():
-    encoding = make("rope", head_dim=8)
-    sizes = dict(vocab_size=16, model_dim=16, num_layers=1, num_heads=2)
-    model = Transformer(encoding, **sizes, rngs=nnx.Rngs(0))
-    ids = jax.random.randint(jax.random.key(1), (1, 12), 0, 16)
-    other = ids.at[0, 0].set((ids[0, 0] + 1) % 16)
-    places = positions.text(12)
-    near = within(model, 4)
-    changed = jnp.abs(near(ids, places) - near(other, places)).max(axis=-1)[0]
-    assert (changed[:4] > 0).all() and (changed[4:] == 0).all()
-    assert (jnp.abs(model(ids, places) - model(other, places)).max(axis=-1) > 0).all()
-
-
-@pytest.mark.parametrize("scheme", ["rope", "transformer_xl", "inkling", "path", "fox"])
+@pytest.mark.parametrize("scheme", ["rope", "transformer_xl", "path"])
 def test_models_of_all_schemes_have_equally_many_parameters(scheme):
     study = config.study(64, scheme)
     encoding = {"name": scheme} | study.encodings[scheme].to_dict()
@@ -150,7 +125,7 @@ def test_tables_of_the_kept_ladder_have_its_rungs_and_schemes():
     assert main[0] == "| scheme | loss at 256 | loss beyond | gain beyond |"
     assert "| `alibi` | 2.046 ±0.012 | 1.889 ±0.024 ▲ | 0.045 ±0.005 ▲ |" in main
     trained = pages.ladder_rungs().splitlines()
-    assert len(trained) == 12 and trained[2].startswith("| 0.12M parameters, texts of 256 tokens")
+    assert len(trained) == 12
 
 
 ROOTED = """
@@ -173,6 +148,7 @@ def rooted(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("rooted")
 def test_a_run_of_a_scheme_of_a_file_is_read_back_with_the_same_file(tmp_path):
     register(["rooted"])
+    assert common.hooks(make("rooted")) == {"score"}
     spec = SPEC.to_dict() | {"encoding": {"name": "rooted"}}
     config = spec | {"train": dataclasses.asdict(RECIPE), "own_file": digest("rooted")}
     open_run(tmp_path / "run", config)
@@ -182,53 +158,23 @@ def test_a_run_of_a_scheme_of_a_file_is_read_back_with_the_same_file(tmp_path):
     np.testing.assert_array_equal(state.model.embedding, model.embedding)
     (tmp_path / "rooted.py").write_text(f"{ROOTED}# changed")
     common.refuses(r"rooted\.py, and this one was changed", lambda: load_run(tmp_path / "run"))
-    del REGISTRY["rooted"]
-    (tmp_path / "rooted.py").unlink()
-    common.refuses(r"rooted\.py, and there is none", lambda: load_run(tmp_path / "run"))
 
 
 @pytest.mark.usefixtures("rooted")
-def test_a_scheme_of_a_file_is_registered(tmp_path):
-    register(["rooted", "rope"])
-    assert common.hooks(make("rooted")) == {"score"}
-    before = digest("rooted")
-    (tmp_path / "rooted.py").write_text("another scheme")
-    assert len({before, digest("rooted"), digest("rope")}) == 3 and digest("rope") is None
-    (tmp_path / "broken.py").write_text("import no_such_module")
-    common.refuses(r"broken\.py .* ModuleNotFoundError", lambda: register(["broken"]))
+def test_a_file_with_the_name_of_a_known_scheme_is_refused(tmp_path):
     (tmp_path / "alibi.py").write_text(ROOTED)
     common.refuses("alibi is a scheme of the registry", lambda: register(["alibi"]))
     (tmp_path / "path.py").write_text("from pathlib import Path")  # a file that only has the name
     register(["path"])
 
 
-@pytest.mark.usefixtures("rooted")
-def test_a_scheme_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "rooted.py").write_text(f"{ROOTED}    def __init__(self, *, head_dim, width): pass")
-    message = r"rooted\.py cannot be made: .*'width'.* head_dim.*default"
-    common.refuses(message, lambda: tiny(tmp_path / "workdir", "rooted"), TypeError)
-    common.refuses(r"'rotted' .*no file rotted\.py", lambda: tiny(tmp_path, "rotted"))
-
-
-def test_the_track_has_the_runs_of_the_ladder():
-    track, ladder = (config.get_config(preset).studies for preset in ("track", "small"))
-    for name, study in track.items():
-        assert study.to_dict() == ladder[name].to_dict() | {"schemes": study.schemes}
-
-
-def test_a_rung_of_rates_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"c_l32_t20\.rates_of='b_l32' is unknown"):
-        tiny(tmp_path, rates_of="b_l32")
-
-
-def tiny(workdir, schemes="rope,alibi,nope", rates_of="b_l32_t2", seeds=2):
+def tiny(workdir, schemes="rope,alibi,nope", seeds=2):
     """Returns the tiny ladder, and what it will print."""
     studies = config.get_config("tiny")
-    studies.studies.c_l32_t20.rates_of = rates_of
     studies.corpus = "stdlib"
     for study in studies.studies.values():
         study.schemes, study.seeds = schemes, seeds
-        study.eval.splits = ("test", "manual")
+        study.eval.splits = ("test",)
         study.train.batch_size = 8  # a multiple of the tests' devices
     output = io.StringIO()
     return make_experiment(studies, workdir, Console(file=output, width=200)), output
@@ -242,39 +188,17 @@ def test_a_rung_waits_for_the_rates_of_another(tmp_path):
     assert {job.part for job in second} == {"c_l32_t20"}
     common.refuses("rate", lambda: rung.describe(rung.points[0]))
     assert rung.finished(rung.points[0]) is None
-    assert math.isclose(rung.recipe_of(rung.points[0]).learning_rate, 6e-3)
-    failed = {"rope": {3e-3: math.inf, 6e-3: math.inf}}
-    rung.rung_of_rates.untried = lambda scheme: []
-    rung.rung_of_rates.rates = lambda scheme: failed
-    common.refuses("rope failed in b_l32_t2", lambda: rung.describe(rung.points[0]))
-
-
-def test_a_scheme_whose_learning_rates_all_failed_leaves_the_others(tmp_path):
-    experiment, output = tiny(tmp_path)
-    for part in experiment.parts.values():
-        part.points = [point for point in part.points if point.scheme != "alibi"]
-        untrained(part)
-    rates, rung = experiment.parts.values()
-    for point in rates.points:
-        write_json(rates.folder(point) / "failure.json", {"reason": "loss nan"})
-    rates.points = [point for point in rates.points if point.scheme == "rope"]
-    experiment.parts = {"c_l32_t20": rung}
-    failures = run_points(experiment)
-    assert {failure["scheme"] for failure in failures} == {"c_l32_t20: rope"}
-    assert all(rung.finished(point) for point in rung.points if point.scheme == "nope")
-    print_status(rung, rung.console)
-    assert "2 done, 2 failed" in output.getvalue()
 
 
 def test_a_tiny_ladder_shows_its_rungs_beside_kept_ones(tmp_path):
-    experiment, output = tiny(tmp_path, "rope,alibi", seeds=1)
+    experiment, output = tiny(tmp_path, "rope", seeds=1)
     assert run_points(experiment) == []
     experiment.write_report("the command")
     frame = table.read(tmp_path / table.FILE)
     assert set(frame["study"]) == {"b_l32_t2", "c_l32_t20"}
     assert {ladder.PARAMETERS, "beyond", "cut", "window", "shuffled"} <= set(frame["measure"])
     assert "loss beyond" in output.getvalue() and "rope_windowed" in output.getvalue()
-    kept = frame[frame["scheme"] == "alibi"].assign(scheme="other").drop(columns="text")
+    kept = frame[frame["scheme"] == "rope"].assign(scheme="other").drop(columns="text")
     (tmp_path / "kept.csv.gz").write_bytes(table.packed(kept))
     experiment.config["beside"] = str(tmp_path / "kept.csv.gz")
     experiment.write_report("the command")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from tiny_runs import study
 
-from experiments.evaluation.layer_attention import watch, weights
 from experiments.studies.multimodal import story
 from experiments.studies.multimodal.story import lay_out
 
@@ -25,9 +24,6 @@ def clips(tiny):
     return tiny.clips(np.random.default_rng(0), times)
 
 
-# Clips
-
-
 def test_frames_show_the_ball_where_it_is(clips):
     side = 64  # so that nothing of the ball is out of the picture
     middles = (np.arange(side) + 0.5) / side - 0.5
@@ -37,9 +33,6 @@ def test_frames_show_the_ball_where_it_is(clips):
     places = np.stack(observed, axis=-1) + clips.cameras
     np.testing.assert_allclose(places, clips.places(clips.times), atol=1e-5)
     assert np.ptp(clips.cameras, axis=1).min() > 1e-3  # the view moves
-
-
-# Tokens
 
 
 def test_tokens(clips):
@@ -64,11 +57,7 @@ def test_tokens(clips):
     assert (positions[:, -QUESTIONS:, 1:] == 0).all() and positions.dtype == np.float32
 
 
-# Models
-
-
 answers = jax.jit(story._answers)
-hidden = jax.jit(lambda model, inputs, positions: model.hidden(inputs, positions))
 
 
 def trained(tiny, scheme):
@@ -94,29 +83,6 @@ def test_what_a_model_knows_of_time(tiny, clips, scheme):
     assert (change(later=8.0) > 1e-2) == shifts
     if not shifts:
         assert change(later=8.0) < 1e-3
-
-
-def test_time_adaln_is_in_front_of_attention(tiny, clips):
-    """With the weights of attention, the model's output is put together by hand."""
-    model = trained(tiny, "time_rope_adaln")
-    rows = tiny.rows("time_rope_adaln", clips)
-    inputs, positions = rows["inputs"], rows["positions"]
-    (weights_BHTS,) = watch(model, weights, inputs, positions)
-    block = model.layers[0].block
-    x_BTD = model.embed(inputs)
-    gamma, beta = block.time.modulation(positions[..., 0], x_BTD.shape[1])
-    assert np.ptp(gamma, axis=1).min() > 1e-3
-    v_BTHC = block.attention.v(gamma * block.attention_norm(x_BTD) + beta)[:, :, None]
-    out = np.einsum("bhts,bshc->bthc", weights_BHTS, v_BTHC).reshape(x_BTD.shape)
-    x_BTD = x_BTD + block.attention.out(out)
-    x_BTD = x_BTD + block.mlp(block.mlp_norm(x_BTD))
-    expected = model.final_norm(x_BTD)
-    np.testing.assert_allclose(hidden(model, inputs, positions), expected, rtol=1e-4, atol=1e-5)
-    model.remat = True
-    np.testing.assert_allclose(hidden(model, inputs, positions), expected, rtol=1e-4, atol=1e-5)
-
-
-# Tests of a model
 
 
 @pytest.mark.parametrize("step", [0.0, 0.1])

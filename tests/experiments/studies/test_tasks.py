@@ -190,16 +190,6 @@ def test_depth_is_where_the_needle_lies(name):
     assert len({int(place) for place in first[1]}) == 1
 
 
-def test_the_loss_is_of_answers_alone(tmp_path):
-    one = study("tasks", tmp_path, schemes="rope")
-    task = one.task(Point("rope", 0, ()))
-    model, batch = task.init(jax.random.key(0)), one.draw("rope", rng(), 4, step=0)
-    loss = task.loss(model, batch, jax.random.key(1))
-    assert np.isfinite(loss)
-    other = dict(batch, tokens=np.where(batch["tokens"] == PAD, 1, batch["tokens"]))
-    np.testing.assert_allclose(task.loss(model, other, jax.random.key(1)), loss, rtol=1e-6)
-
-
 def test_a_model_that_knows_the_answers_has_all_of_them(tmp_path, monkeypatch):
     one = study("tasks", tmp_path, schemes="rope")
 
@@ -214,14 +204,6 @@ def test_a_model_that_knows_the_answers_has_all_of_them(tmp_path, monkeypatch):
 
     monkeypatch.setattr(one, "predict", predict)
     assert all(result.value == 1 for result in one.measure("rope", None))
-
-
-def test_an_extension_rotates_as_the_trained_scheme_does(tmp_path):
-    changes = {"schemes": "rope,dynamic_ntk,yarn", "variants__rope__encoding__base": 20.0}
-    one = study("tasks", tmp_path, **changes)
-    assert [one.encoding(name, None).base for name in ("rope", "dynamic_ntk", "yarn")] == [20.0] * 3
-    single = study("tasks", tmp_path, **changes, variants__yarn__encoding__base=50.0)
-    assert single.encoding("yarn", None).base == 50.0
 
 
 def test_an_extension_is_made_for_each_length(tmp_path, monkeypatch):
