@@ -185,13 +185,6 @@ def finish(processes) -> list[str]:
     return [out for out, _ in printed]
 
 
-def stopped(process) -> str:
-    """Asks a process to stop as a queue does, and returns its errors once it has ended."""
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    return errors
-
-
 @contextlib.contextmanager
 def full_disk(most: int = 1):
     """Refuses to write files longer than ``most`` bytes, as a full disk would."""

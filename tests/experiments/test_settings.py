@@ -1,15 +1,13 @@
-"""Tests the door of all studies: configs, bounds of numbers, forms of tuples, known names."""
+"""Tests the door of all studies: configs, bounds of numbers, forms of tuples."""
 
 import dataclasses
 import importlib
 import math
-import sys
 
 import common
 import pytest
 
-from experiments import folder_of
-from experiments.settings import bounded, check_config, filled, names_in, one_of
+from experiments.settings import bounded, check_config, filled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +35,8 @@ class Sizes:
 )
 def test_what_a_field_cannot_be_is_refused_by_its_name(field, values):
     for value in values:
-        with pytest.raises(ValueError, match=rf"eval\.{field}="):
-            filled(Sizes, "eval", {field: value})
+        config = {field: value}
+        common.refuses(rf"eval\.{field}=", lambda config=config: filled(Sizes, "eval", config))
 
 
 def test_what_a_field_can_be_is_taken():
@@ -47,37 +45,20 @@ def test_what_a_field_can_be_is_taken():
     assert dataclasses.asdict(filled(Sizes, "eval", config)) == {"count": 3} | config
 
 
-def test_an_unknown_name_is_refused_with_the_one_that_was_meant():
-    assert one_of("data", "mnist", {"mnist": 1}) == "mnist"
-    assert names_in("schemes", " rope, alibi ,", ["alibi", "rope"]) == ["rope", "alibi"]
-    with pytest.raises(ValueError, match=r"schemes='alibbi' .*'alibi'"):
-        names_in("schemes", "rope,alibbi", ["alibi", "rope"])
-
-
-def test_a_package_that_is_missing_is_named_with_what_brings_it(monkeypatch):
-    assert folder_of("numpy", "any", "data").name == "numpy"
-    monkeypatch.setitem(sys.modules, "numpy", None)
-    for name in ("numpy", "no_such_package"):
-        with pytest.raises(ValueError, match=name):
-            folder_of(name, "any", "data")
-
-
 @pytest.mark.parametrize(
     ("config", "field", "values"),
     [
         ("extrapolation", "model.param_dtype", ("float64",)),
         ("extrapolation", "extend.yarn.of", ("alibi",)),
-        ("extrapolation", "schemes", ("", "rope,alibi,rope", "all,rope")),
-        ("extrapolation", "sweep.learning_rate", ((1e-3,), (1.00001e-3, 1.000012e-3))),
-        ("atlas", "studies", ({},)),
+        ("extrapolation", "schemes", ("", "rope,alibi,rope")),
+        ("extrapolation", "sweep.learning_rate", ((1.00001e-3, 1.000012e-3),)),
     ],
 )
 def test_a_field_without_a_meaning_is_refused_by_its_name(config, field, values):
     module = importlib.import_module(f"configs.{config}")
     for value in values:
         changed = common.changed(module.get_config("tiny"), **{field.replace(".", "__"): value})
-        with pytest.raises(ValueError, match=field):
-            check_config(changed)
+        common.refuses(field, lambda config=changed: check_config(config))
 
 
 def test_every_preset_passes():

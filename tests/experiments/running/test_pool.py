@@ -1,7 +1,6 @@
 """Tests stages, and points that are divided among processes: each is run once, whatever happens."""
 
 import os
-import re
 import signal
 import sys
 import time
@@ -9,11 +8,11 @@ from pathlib import Path
 
 import common
 import pytest
-from tiny_runs import TINY, comparison, config, start, untrained, wait_for
+from tiny_runs import TINY, start, wait_for
 
 from experiments.running import pool
 from experiments.running.points import Point
-from experiments.running.pool import Job, chosen, run_points, stages_of
+from experiments.running.pool import Job, chosen, stages_of
 
 TWO_CORES = pytest.mark.skipif(
     len(pool.available_cores()) < 2 or not sys.platform.startswith("linux"),
@@ -43,33 +42,6 @@ def test_a_stage_of_several_studies_has_the_same_stage_of_each():
         common.refuses(word, lambda at=(stage, task): chosen(stages, *at))
 
 
-def test_a_point_whose_process_is_killed_is_run_once_more_alone(corpus, tmp_path, monkeypatch):
-    """There may be memory for one process where there was none for two."""
-    one, _ = comparison(config(corpus, schemes="rope,alibi,nope"), tmp_path)
-    tried = []
-
-    def divided(experiment, jobs, count):
-        tried.append(([job.point.scheme for job in jobs], count))
-        return [], [job for job in jobs if job.point.scheme != "rope"][: 3 - len(tried)]
-
-    monkeypatch.setattr(pool, "_divided", divided)
-    (failure,) = run_points(one, workers=2)
-    assert tried == [(["rope", "alibi", "nope"], 2), (["alibi"], 1), (["nope"], 1)]
-    assert failure["scheme"] == "alibi" and "killed twice" in failure["reason"]
-    assert one.failure(one.points[1])["reason"] == failure["reason"]
-
-
-def test_points_that_are_done_are_not_run_again(corpus, tmp_path):
-    one, output = comparison(config(corpus, schemes="rope,alibi"), tmp_path)
-    assert run_points(untrained(one), task=1) == []
-    assert [one.finished(point) is not None for point in one.points] == [False, True]
-    assert run_points(one) == [] and all(map(one.finished, one.points))
-    assert "1 of 2 were done before" in output.getvalue()
-
-
-# Processes
-
-
 def workers_of(process) -> list[int]:
     """Returns the workers of a program, as soon as both are there."""
     deadline = time.monotonic() + 60
@@ -90,9 +62,6 @@ def all_end(numbers):
         time.sleep(0.05)
 
 
-BOTH = TINY, "--config.schemes=nope,rope", "--workers=2"
-
-
 @pytest.mark.slow
 @TWO_CORES
 def test_two_workers_divide_the_points_and_one_that_is_killed_costs_none(corpus, tmp_path):
@@ -110,23 +79,11 @@ def test_two_workers_divide_the_points_and_one_that_is_killed_costs_none(corpus,
 
 @pytest.mark.slow
 @TWO_CORES
-def test_a_scheme_that_diverges_is_reported_once_and_leaves_the_other(corpus, tmp_path):
-    rate = "--config.train.learning_rate=1e30"
-    (process,) = start(1, tmp_path, corpus, config=(*BOTH, rate))
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 1, errors
-    assert output.count("FAILED FloatingPointError") == 2
-    assert len(re.findall("^failed: (nope|rope) seed 0: FloatingPoint", output, re.M)) == 2
-
-
-@pytest.mark.slow
-@TWO_CORES
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
-)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGKILL, -9)])
 def test_workers_end_with_the_program_that_started_them(corpus, tmp_path, number, status):
     """After SIGTERM all have saved the step that they had come to."""
-    config = [*BOTH, "--config.train.steps=100000", "--config.train.checkpoint_every=100000"]
+    config = [TINY, "--config.schemes=nope,rope", "--workers=2"]
+    config += ["--config.train.steps=100000", "--config.train.checkpoint_every=100000"]
     (process,) = start(1, tmp_path, corpus, config=config)
     workers = workers_of(process)
     for scheme in ("nope", "rope"):
