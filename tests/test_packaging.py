@@ -1,10 +1,9 @@
-"""Tests which packages library and experiments need, and what is said where one is missing."""
+"""Tests which packages library and experiments need."""
 
 import ast
 import sys
 
 import common
-import tiny_runs as runs
 
 import posenc_jax
 
@@ -13,41 +12,6 @@ ROOT = common.ROOT
 # Import names that differ from the names of their packages.
 PACKAGES = {"absl": "absl-py", "orbax": "orbax-checkpoint", "PIL": "pillow", "yaml": "pyyaml"}
 OURS = {"posenc_jax", "experiments", "configs", "launch"}
-
-HIDE = """
-import runpy, sys
-
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {hidden!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Hidden())
-"""
-
-
-def without(hidden, program, *arguments):
-    """Runs a program as if the packages ``hidden`` were not installed."""
-    return runs.program("-c", HIDE.format(hidden=set(hidden)) + program, *arguments)
-
-
-def test_an_experiment_says_which_extra_is_missing():
-    flags = "--config=configs/images.py:tiny", "--workdir=nowhere"
-    done = without(["ml_collections"], "runpy.run_path('launch.py', run_name='__main__')", *flags)
-    (error,) = done.errors.splitlines()
-    assert done.status == 1 and "ml_collections" in error and "'.[experiments]'" in error
-
-
-EVERYTHING = """
-import pkgutil, posenc_jax
-for module in pkgutil.walk_packages(posenc_jax.__path__, "posenc_jax."):
-    __import__(module.name)
-"""
-
-
-def test_the_library_needs_no_package_of_the_experiments():
-    done = without(["ml_collections", "matplotlib", "PIL", "pandas"], EVERYTHING)
-    assert done.status == 0, done.errors
 
 
 def requirements() -> dict[str, list[str]]:

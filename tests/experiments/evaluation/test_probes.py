@@ -4,16 +4,13 @@ import math
 import types
 
 import common
-import jax
 import numpy as np
 import pytest
 
 from experiments.evaluation import mechanisms, probes
 from experiments.evaluation.controls import within
 from experiments.evaluation.layer_attention import watch_texts
-from experiments.training.data import load_corpus
-from experiments.training.windows import eval_windows
-from posenc_jax import Layers, positions
+from posenc_jax import Layers
 from posenc_jax.encodings.lib.axes import STILL
 
 LENGTH, WINDOW, TEXTS = common.TRAIN_LENGTH, 5, 4
@@ -101,26 +98,13 @@ def test_only_absolute_positions_feel_an_offset(model, windows):
 
 @pytest.mark.slow
 def test_a_page_of_a_run(corpus, tmp_path, monkeypatch, capsys):
-    """A table that refuses positions past its end has no number there, and no pairs."""
     model = common.build_model("learned", vocab_size=256)
     model = model.under(common.build("learned", out_of_range="error"))
     config = {"train": {"length": LENGTH}, "corpus": corpus}
     monkeypatch.setattr(probes, "load_run", lambda _: (types.SimpleNamespace(model=model), config))
     out = tmp_path / "probes.html"
     assert probes.main(["--run=x", f"--out={out}", f"--windows={TEXTS}"]) == 0
-    written = out.read_text()
-    assert (
-        written.count("data:image/svg+xml;base64,") == 3 and "What the last token reads" in written
-    )
-
-    texts = eval_windows(load_corpus(corpus), "test", length=LENGTH + 1, count=TEXTS)
-    actual = probes.probe(model, texts)
-    assert [*actual] == ["attention_by_distance", "loss_by_offset", "kernel"]
-    losses = actual["loss_by_offset"]["loss"]
-    assert np.isfinite(losses[0]) and not np.isfinite(losses[1:]).any()
-    of_head = actual["kernel"]["logit"][0][0]
-    inside = actual["kernel"]["distance"] <= LENGTH - LENGTH // 4
-    np.testing.assert_array_equal(inside, np.isfinite(of_head))
+    assert out.read_text().count("data:image/svg+xml;base64,") == 3
 
 
 # Mechanisms
@@ -216,11 +200,3 @@ def test_tokens_are_as_often_right_in_both_readings_where_only_the_last_token_is
     """A model that reads the last token alone predicts as well when it reads a text again."""
     alone = mechanisms.copied(within(common.build_model("nope"), 1), windows)
     assert alone == {"probe": "copied", "value": pytest.approx(0.0, abs=1e-5)}
-    text_BT = np.tile(windows[:1, : (LENGTH + 1) // 2], 2)
-    logits_BTV = common.build_model("alibi")(text_BT, positions.text(text_BT.shape[1]))
-    next_T = np.arange(text_BT.size - 1), text_BT[0, 1:]
-    bits_T = -np.asarray(jax.nn.log_softmax(logits_BTV))[0, *next_T]
-    half = text_BT.size // 2
-    expected = (bits_T[: half - 1].mean() - bits_T[half:].mean()) / math.log(2)
-    actual = mechanisms.copied(common.build_model("alibi"), windows[:1])
-    assert actual["value"] == pytest.approx(expected, abs=1e-5)

@@ -1,11 +1,7 @@
 """Tests records of runs that are damaged, incomplete, or of more than is asked for."""
 
-import errno
 import json
 import re
-import sys
-import types
-from pathlib import Path
 
 import common
 import pytest
@@ -45,20 +41,7 @@ def test_an_evaluation_of_more_extensions_is_not_made_again(workdir, corpus, mon
         assert {record["scheme"] for record in records} == {"rope", "alibi"}
 
 
-def test_a_run_that_has_lost_what_it_is_of_is_refused(finished, workdir, corpus):
-    def reasons_of_failures():
-        failures = run_points(comparison(config(corpus), workdir)[0])
-        return {failure["scheme"]: failure["reason"] for failure in failures}
-
-    folder = workdir / "runs/rope/seed0"
-    (folder / "run.json").unlink()
-    (workdir / "runs/alibi/seed0/run.json").write_text("{")
-    reasons = reasons_of_failures()
-    assert "has checkpoints, but no run.json" in reasons["rope"]
-    assert re.search(r"alibi/seed0/run.json is damaged", reasons["alibi"])
-
-
-@pytest.mark.parametrize("torn", ["null", '{"config": 3}'])
+@pytest.mark.parametrize("torn", ["{", "null", '{"config": 3}'])
 def test_what_is_no_record_of_a_run_is_damaged(workdir, corpus, torn):
     """Only its own point fails, with a sentence, in the report and in the state too."""
     (workdir / "runs/alibi/seed0/run.json").write_text(torn)
@@ -68,6 +51,9 @@ def test_what_is_no_record_of_a_run_is_damaged(workdir, corpus, torn):
     assert "alibi/seed0/run.json is damaged" in " ".join(output.getvalue().split())
     (failure,) = run_points(one)
     assert "run.json is damaged" in failure["reason"] and failure["scheme"] == "alibi"
+    (workdir / "runs/alibi/seed0/run.json").unlink()
+    (failure,) = run_points(one)
+    assert "no run.json" in failure["reason"], "whose are the checkpoints?"
 
 
 # Files that do not fit a run are noticed
@@ -95,16 +81,9 @@ def changed(path, old, new):
     path.write_text(text.replace(old, new))
 
 
-def test_a_file_is_read_as_it_was_written(folder):
-    assert seal.read_evaluation(folder, FIELDS, read_run(folder)) == EVALUATION
-    seal.check_metrics(folder)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [("2.5", "2.6"), ('"a": 1', '"a": 2'), ('"seal": "', '"seal": "0'), ('"seal"', '"sea"')],
-)
+@pytest.mark.parametrize(("old", "new"), [("2.5", "2.6"), ('"seal"', '"sea"')])
 def test_a_changed_evaluation_is_refused_by_its_path(folder, old, new):
+    assert seal.read_evaluation(folder, FIELDS, read_run(folder)) == EVALUATION
     changed(folder / "evaluation.json", old, new)
     with pytest.raises(ValueError, match=r"evaluation\.json"):
         seal.read_evaluation(folder, FIELDS, read_run(folder))
@@ -127,30 +106,6 @@ def test_other_metrics_are_refused_and_not_sealed_anew(folder, is_lost):
     common.refuses(r"metrics\.jsonl", lambda: seal.check_metrics(folder), RefusedError)
 
 
-# A full disk, and TensorBoard
-
-
-def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
-    written = []
-
-    class Writer:
-        def __init__(self, folder):
-            assert folder == str(tmp_path / "tensorboard")
-
-        def add_scalar(self, name, value, step):
-            written.append((name, value, step))
-
-        def close(self):
-            written.append("closed")
-
-    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=Writer))
-    metrics = Metrics(tmp_path / "metrics.jsonl", 0, tensorboard=True)
-    metrics.write(step=3, loss=1.5)
-    metrics.close()
-    assert written == [("loss", 1.5, 3), "closed"]
-    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 3, "loss": 1.5}
-
-
 def refused(path):
     """Expects the sentence about a file that a full disk has refused."""
     sentence = rf"^{re.escape(str(path))} could not be .*too large.* the same command goes on$"
@@ -163,16 +118,6 @@ def test_a_full_disk_leaves_old_files_and_is_told_with_the_name_of_the_file(tmp_
     with refused(tmp_path / "b.json"), full_disk():
         write_files(tmp_path, {"a.json": "3", "b.json": "longer"})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
-
-
-def test_a_folder_that_is_only_for_reading_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise OSError(errno.EROFS, "Read-only file system", ".a.json.1")
-
-    for name in ("write_bytes", "unlink"):
-        monkeypatch.setattr(Path, name, refuse)
-    with pytest.raises(OSError, match=rf"^{tmp_path}/a\.json could not be written \(Read-only"):
-        write_files(tmp_path, {"a.json": "1"})
 
 
 def test_a_line_that_a_full_disk_has_cut_off_is_not_read(tmp_path):
