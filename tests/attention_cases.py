@@ -12,6 +12,8 @@ import numpy as np
 from jax.sharding import AbstractDevice, AbstractMesh
 
 import posenc_jax
+from posenc_jax.attention.blockwise import blockwise
+from posenc_jax.attention.context import zigzag
 from posenc_jax.attention.dense import dense
 from posenc_jax.positions import text
 
@@ -19,6 +21,8 @@ B, H, T = 2, 2, 40
 DOCUMENTS = np.repeat([[0, 1], [1, 0]], (15, T - 15), axis=1)
 POSITIONS = np.random.default_rng(0).integers(0, 30, (B, T))
 WRITTEN = tuple(range(T))
+# As tokens lie on the four devices of a ring: not in the order in which they were written.
+ZIGZAG = tuple(zigzag(T, 4).tolist())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +84,7 @@ def values_and_gradients(attention, case, encoding, x_BSD, q, k, v):
 
 
 @functools.partial(jax.jit, static_argnames=("attend", "order"))
-def of_documents(attend, encoding, q, k, v, positions=POSITIONS, order=WRITTEN):
+def of_documents(attend, encoding, q, k, v, positions=POSITIONS, order=ZIGZAG):
     """Returns attention over two documents a row, and its gradients by all that it is given.
 
     The tokens lie in ``order``, which need not be that in which they were written.
@@ -140,6 +144,21 @@ def seen(encoding, positions, segment_ids=None, **options):
 def by(implementation):
     """Returns attention by an implementation."""
     return functools.partial(posenc_jax.attend, implementation=implementation)
+
+
+TILED = by(functools.partial(blockwise, block=16))  # the last of three begins within the second
+
+
+@functools.cache
+def operands(name, num_kv_heads=2):
+    """Returns a scheme, and q, k and v."""
+    return common.build(name, num_kv_heads=num_kv_heads), *sides(num_kv_heads)
+
+
+@functools.cache
+def reference(name, num_kv_heads=2):
+    """Returns what ``of_documents`` gives by dense attention."""
+    return jax.device_get(of_documents(by(dense), *operands(name, num_kv_heads)))
 
 
 def close_gradients(actual, expected, tolerance=2e-5):

@@ -7,42 +7,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention_cases import B, T, by, close, close_gradients, of_documents, sides
-from jax.sharding import AxisType
+from attention_cases import TILED, WRITTEN, B, T, by, close, close_gradients, of_documents, sides
 
 import posenc_jax
 from posenc_jax.attention.blockwise import blockwise, take_apart
 from posenc_jax.attention.visits import visits
 from posenc_jax.positions import text
 
-BLOCK = 16  # three blocks, the last of which begins within the second
-
-
-def tiled(block=BLOCK):
-    return by(functools.partial(blockwise, block=block))
+in_order = functools.partial(of_documents, order=WRITTEN)
 
 
 def test_with_the_flags_that_users_have():
     encoding = common.build("shaw", num_kv_heads=2)
-    options = dict(static_argnums=0, compiler_options=common.USUAL_FLAGS)
-    usual = jax.jit(of_documents.__wrapped__, **options)
-    close(usual(tiled(), encoding, *sides()), of_documents(tiled(), encoding, *sides()))
+    static = dict(static_argnums=0, static_argnames="order")
+    usual = jax.jit(of_documents.__wrapped__, **static, compiler_options=common.USUAL_FLAGS)
+    actual = usual(TILED, encoding, *sides(), order=WRITTEN)
+    close(actual, in_order(by("dense"), encoding, *sides()))
 
 
 def test_tiles_in_which_all_keys_are_far():
     """The nearest key is at the distance from which none has a bias, or one nearer."""
     encoding = common.build("inkling", num_kv_heads=2, extent=6)
-    attend = tiled(block=8)
+    attend = by(functools.partial(blockwise, block=8))
     for gap in (4, 5):
         positions = np.broadcast_to(np.arange(T) + gap * (np.arange(T) // 8), (B, T))
-        expected = of_documents(by("dense"), encoding, *sides(), positions)
-        close(of_documents(attend, encoding, *sides(), positions), expected)
+        expected = in_order(by("dense"), encoding, *sides(), positions)
+        close(in_order(attend, encoding, *sides(), positions), expected)
 
 
 def test_bfloat16():
     encoding = common.build("shaw", num_kv_heads=2)
-    exact = of_documents(tiled(), encoding, *sides())
-    (_, output), gradients = of_documents(tiled(), encoding, *sides(dtype=jnp.bfloat16))
+    exact = in_order(by("dense"), encoding, *sides())
+    (_, output), gradients = in_order(TILED, encoding, *sides(dtype=jnp.bfloat16))
     assert output.dtype == gradients[1].dtype == jnp.bfloat16
     rounded_sides = (output, *gradients[1:])
     for rounded, number in zip(rounded_sides, (exact[0][1], *exact[1][1:]), strict=True):
@@ -67,35 +63,19 @@ def test_queries_and_keys_of_different_lengths():
 
     expected, actual = (
         value_and_gradients(attend, encoding, q, k, v, jnp.asarray(0.3))
-        for attend in (by("dense"), tiled())
+        for attend in (by("dense"), TILED)
     )
     close_gradients(actual, expected)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("shaw", AxisType.Auto), ("deberta", AxisType.Explicit), ("fox", AxisType.Explicit)],
-)
-def test_on_a_mesh(name, kind):
-    """The batch lies on one axis; every operation must know where its result lies."""
-    encoding = common.build(name)
-    expected = of_documents(tiled(), encoding, *sides(num_kv_heads=4))
-    with jax.set_mesh(mesh := common.mesh_of(kind, data=2, model=4)):
-        arguments = common.placed(sides(num_kv_heads=4), mesh, "data")
-        actual = of_documents(tiled(), common.placed(encoding, mesh), *arguments)
-    assert actual[0][1].sharding.spec[0] == "data"
-    close(actual, expected)
 
 
 def test_a_scan_over_layers_of_different_windows():
     """The window is traced, as it is for Gemma's layers under one scan."""
     encoding, (q, k, v) = common.build("alibi"), sides(4)
     windows = np.array([3, T, 9], np.int32)
-    attend = tiled()
 
     def layer(encoding, x, window):
         here = encoding.at(text(T))
-        return x + attend(here, x, k, v, window=window)
+        return x + TILED(here, x, k, v, window=window)
 
     def scanned(encoding, q):
         q, _ = jax.lax.scan(lambda x, window: (layer(encoding, x, window), None), q, windows)
@@ -124,7 +104,7 @@ def lowered_for(platform, length):
     return jax.export.export(program, platforms=[platform])(q, q, q).mlir_module()
 
 
-@pytest.mark.parametrize("length", [64, 1024])
+@pytest.mark.parametrize("length", [64, 1024])  # dense and in tiles
 def test_the_forms_of_a_cpu_are_not_in_a_program_for_a_tpu(length):
     """A CPU host exports the program that a TPU host would."""
     assert "optimization_barrier" in lowered_for("cpu", length)
@@ -204,9 +184,9 @@ def test_choice(monkeypatch):
         ("cope", 1024, 1024),
         ("cope", 2048, 2048),
     ):
-        encoding = common.build(name)
-        here = encoding.at(text(k_length))
-        q, k, v = sides(4, q_length, k_length)
+        here = common.build(name).at(text(k_length))
         queries = here.part(k_length - q_length, q_length)
-        posenc_jax.attend(queries, q, here.keys(k, v))
+        attend = functools.partial(posenc_jax.attend, queries)
+        q, k, v = sides(4, q_length, k_length)
+        jax.eval_shape(attend, q, here.keys(k, v))
     assert chosen == ["dense", "blockwise", "dense", "dense", "blockwise"]

@@ -14,18 +14,18 @@ from attention_cases import Case, H
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.sharding import AxisType
 
-from posenc_jax import Chunks, attend
+from posenc_jax import Chunks, Encoding, attend
 from posenc_jax.attention.dense import dense
 from posenc_jax.attention.fused import by_library, cudnn_takes, fused, is_fusable
 from posenc_jax.attention.splash import splash, splash_takes
 from posenc_jax.positions import text
 
 CASES = {
-    "grouped": Case(kv_heads=1, scale=0.3),
-    "window_both_ways": Case(causal=False, window=5),
-    "some_tokens": Case(T=23, S=37, written=False, kv_heads=1),
-    "some_tokens_in_window": Case(T=23, S=37, written=False, window=5, segments=2),
-    "bfloat16": Case(dtype="bfloat16", segments=3),
+    "grouped_window_both_ways": ("rope", Case(kv_heads=1, scale=0.3, causal=False, window=5)),
+    "some_tokens": ("rope", Case(T=23, S=37, written=False, kv_heads=1, window=5, segments=2)),
+    "bfloat16": ("rope", Case(dtype="bfloat16", segments=3)),
+    "wider": ("transformer_xl", Case(segments=2)),
+    "wrapped": ("value_rope", Case(segments=2)),
 }
 
 
@@ -33,14 +33,9 @@ def build(name, **keywords):
     return common.build(name, num_heads=H, **keywords)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_equals_dense(case):
-    attention_cases.assert_equals_dense(fused, build("rope"), case)
-
-
-@pytest.mark.parametrize("name", ["transformer_xl", "pope", "value_rope"])
-def test_wider_and_wrapped(name):
-    attention_cases.assert_equals_dense(fused, build(name), Case(segments=2))
+@pytest.mark.parametrize(("name", "case"), CASES.values(), ids=CASES)
+def test_equals_dense(name, case):
+    attention_cases.assert_equals_dense(fused, build(name), case)
 
 
 @pytest.mark.parametrize("name", common.one_of_each_kind())
@@ -70,8 +65,7 @@ def test_a_scheme_that_changes_logits_is_refused_beneath_another():
 
 
 LOWERED = {
-    "grouped_window": Case(dtype="bfloat16", kv_heads=1, window=5),
-    "segments": Case(dtype="bfloat16", segments=2),
+    "written": Case(dtype="bfloat16", kv_heads=1, window=5, segments=2),
     "some_tokens": Case(dtype="bfloat16", T=24, S=38, written=False),
 }
 
@@ -107,46 +101,31 @@ def test_the_mesh_says_which_kernel_there_is(here, there, monkeypatch):
             assert ("splash_mha" in text) == (there == "tpu")
 
 
-@pytest.mark.parametrize(
-    "case", [Case(), Case(dtype="bfloat16", T=39, S=40, written=False)], ids=["float32", "odd"]
-)
-def test_cudnn_does_not_take(case):
-    def attention(encoding, tile, v, rule):
-        assert not cudnn_takes(tile, v, rule)
-        return v[:, : case.T]
-
-    encoding = build("rope")
-    case.run(attention, encoding, *case.operands())
-
-
 def interpreted(encoding, tile, v, rule):
     assert splash_takes(tile, v, rule)
     return splash(tile, v, rule, encoding.soft_cap, interpret=True)
 
 
 ON_TPU = {
-    "all": Case(T=128, S=128, causal=False),
     "padded_grouped_window": Case(T=200, S=200, kv_heads=1, window=70, segments=3, scale=0.3),
     "window_both_ways": Case(T=256, S=256, causal=False, window=70, segments=2),
-    "bfloat16": Case(T=256, S=256, dtype="bfloat16"),
-    "sinks": Case(T=256, S=256, segments=2, sinks=True),
+    "bfloat16": Case(T=128, S=128, dtype="bfloat16"),
     "chunks": Case(T=640, S=640, window=Chunks(200)),  # of five blocks of 128 tokens
+    "capped": Case(T=256, S=256, kv_heads=1, segments=2, sinks=True),
 }
 
 
-@pytest.mark.parametrize("case", ON_TPU.values(), ids=ON_TPU)
-def test_splash_equals_dense(case):
+@pytest.mark.parametrize(("name", "case"), ON_TPU.items(), ids=ON_TPU)
+def test_splash_equals_dense(name, case):
+    encoding = build("soft_cap", cap=2.0) if name == "capped" else build("rope")
     with attention_cases.traced_for("cpu", "cpu"):
-        attention_cases.assert_equals_dense(interpreted, build("rope"), case)
+        attention_cases.assert_equals_dense(interpreted, encoding, case)
 
 
-def test_splash_caps_logits():
+def test_caps_that_kernels_apply():
     capped = build("soft_cap", cap=2.0)
     assert is_fusable(capped, can_cap=True) and not is_fusable(capped, can_cap=False)
     assert not is_fusable(build("soft_cap", over="alibi"), can_cap=True)
-    case = Case(T=256, S=256, kv_heads=1, segments=2, sinks=True)
-    with attention_cases.traced_for("cpu", "cpu"):
-        attention_cases.assert_equals_dense(interpreted, capped, case)
 
 
 @pytest.mark.parametrize(
@@ -177,36 +156,42 @@ def test_splash_on_several_devices(kind):
         common.close(a, b, rtol=1e-4, atol=1e-5)
 
 
-NOT_ON_TPU = {
-    "written_elsewhere": Case(T=128, S=128, written=False),
-    "odd_length": Case(causal=False),
-    "float16": Case(dtype="float16"),
-    "traced_window": Case(window=jnp.int32(5)),
-    "rows_do_not_divide": Case(),
+# Whether cuDNN and Splash take a case; rows that devices do not divide are on four of them.
+TAKEN = {
+    "float32": (Case(T=128, S=128), False, True),
+    "odd_length": (Case(dtype="bfloat16", T=39, written=False), False, False),
+    "few_tokens_both_ways": (Case(causal=False), False, False),
+    "written_elsewhere": (Case(dtype="bfloat16", T=38, written=False), True, False),
+    "float16": (Case(dtype="float16"), True, False),
+    "traced_window": (Case(window=jnp.int32(5)), False, False),
+    "rows_do_not_divide": (Case(T=128, S=128), False, False),
 }
 
 
-@pytest.mark.parametrize(("name", "case"), NOT_ON_TPU.items())
-def test_splash_does_not_take(name, case):
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_kernels_take(name):
+    case, by_cudnn, by_splash = TAKEN[name]
+
     def attention(encoding, tile, v, rule):
-        assert not splash_takes(tile, v, rule)
+        assert cudnn_takes(tile, v, rule) == by_cudnn
+        assert splash_takes(tile, v, rule) == by_splash
         return v[:, : case.T]
 
     with jax.set_mesh(common.mesh_of(data=4 if name == "rows_do_not_divide" else 1)):
-        case.run(attention, build("rope"), *case.operands())
+        jax.eval_shape(functools.partial(case.run, attention, build("rope")), *case.operands())
 
 
-@pytest.mark.parametrize("are_others", [False, True])
-def test_splash_does_not_take_keys_of_other_segments(are_others):
+def test_splash_does_not_take_keys_of_other_segments():
     """A query that sees no key would not be 0."""
-    encoding, ids = build("rope"), jnp.zeros((1, 128), jnp.int32)
-    q_here = encoding.at(text(128), ids)
-    k_here = encoding.at(text(128), ids + 1) if are_others else q_here
+    ids, here = jnp.zeros((1, 128), jnp.int32), functools.partial(Encoding().at, text(128))
+    x = jnp.ones((1, 128, 2, 8))
+    for keys_ids in (ids, ids + 1):
+        queries = here(ids)
+        keys = (queries if keys_ids is ids else here(keys_ids)).keys(x, x)
 
-    def attention(encoding, tile, v, rule):
-        assert splash_takes(tile, v, rule) != are_others
-        return v
+        def attention(encoding, tile, v, rule, is_one=keys_ids is ids):
+            assert splash_takes(tile, v, rule) == is_one
+            return v
 
-    q = k = v = jnp.ones((1, 128, 2, encoding.head_dim))
-    with attention_cases.traced_for("cpu", "cpu"):
-        attend(q_here, q, k_here.keys(k, v), implementation=attention)
+        with attention_cases.traced_for("cpu", "cpu"):
+            attend(queries, x, keys, implementation=attention)

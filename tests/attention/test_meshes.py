@@ -8,12 +8,14 @@ import numpy as np
 import probe
 import pytest
 import schemes
-from attention_cases import T, by, close, of_documents, sides
+from attention_cases import TILED, T, by, close, of_documents, operands, reference, sides
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import posenc_jax
 from posenc_jax.attention.context import zigzag
 from posenc_jax.positions import text
+
+AUTO, EXPLICIT = AxisType.Auto, AxisType.Explicit
 
 
 def model_axis(name):
@@ -42,7 +44,7 @@ def outline(x, sharding):
 
 @pytest.mark.parametrize("name", common.one_of_each_tile())
 def test_operations_know_where_results_lie_on_explicit_axes(name):
-    mesh = common.mesh_of(AxisType.Explicit, data=2, model=4)
+    mesh = common.mesh_of(EXPLICIT, data=2, model=4)
     run = jax.jit(functools.partial(probe.documents, name))
     with jax.set_mesh(mesh):
         traced = run.trace(*sharded_arguments(name, mesh, outline))
@@ -57,30 +59,27 @@ def of_text(encoding, q, k, v):
     return posenc_jax.attend(encoding.at(text(8)), q, k, v)
 
 
-@pytest.mark.parametrize("name", ["string", "transformer_xl", "deberta", "grape_a"])
-def test_arrays_bring_their_explicit_axes_with_them(name):
+def test_arrays_bring_their_explicit_axes_with_them():
     """Nothing sets the mesh for the program."""
-    mesh, encoding, qkv = (
-        common.mesh_of(AxisType.Explicit, data=2),
-        common.build(name),
-        sides(4, 8, 8),
-    )
-    on_mesh = common.placed(qkv, mesh, "data")
-    common.close(of_text(encoding, *on_mesh), of_text(encoding, *qkv))
+    mesh, encoding = common.mesh_of(EXPLICIT, data=2), common.build("transformer_xl")
+    qkv = sides(4, 8, 8)
+    actual = of_text(encoding, *common.placed(qkv, mesh, "data"))
+    common.close(actual, of_text(encoding, *qkv))
 
 
 def test_text_under_a_scheme_of_cameras_on_explicit_axes():
     """The transforms of text lie on every device, and the tokens on some."""
-    mesh, encoding = common.mesh_of(AxisType.Explicit, context=2), common.build("prope")
+    mesh, encoding = common.mesh_of(EXPLICIT, context=2), common.build("prope")
     qkv = sides(4, 8, 8)
     with jax.set_mesh(mesh):
         actual = of_text(encoding, *common.placed(qkv, mesh, None, "context"))
     common.close(actual, of_text(encoding, *qkv))
 
 
-def test_heads_in_a_shard_map_over_every_axis():
+@pytest.mark.parametrize("name", ["alibi", "t5"])
+def test_heads_in_a_shard_map_over_every_axis(name):
     """Within it each device has all tokens, so there is nothing to pass around in a ring."""
-    mesh, encoding = common.mesh_of(AxisType.Auto, context=2, model=2), common.build("t5")
+    mesh, encoding = common.mesh_of(AUTO, context=2, model=2), common.build(name)
     here, spec = encoding.at(text(8)), PartitionSpec(None, None, "model")
     qkv = sides(4, 8, 8)
 
@@ -95,20 +94,17 @@ def test_heads_in_a_shard_map_over_every_axis():
 
 
 def test_a_model_in_a_shard_map_over_rows():
-    mesh, model = common.mesh_of(AxisType.Auto, fsdp=2), common.build_model("rope")
-    ids = np.random.default_rng(0).integers(0, common.VOCAB, (4, 8))
-    spread = jax.shard_map(
-        lambda ids: model(ids), in_specs=PartitionSpec("fsdp"), out_specs=PartitionSpec("fsdp")
-    )
+    mesh, model = common.mesh_of(AUTO, fsdp=2), common.build_model("rope")
+    ids, forward = np.arange(32).reshape(4, 8), jax.jit(model)
+    spec = PartitionSpec("fsdp")
     with jax.set_mesh(mesh):
-        actual = jax.jit(spread)(ids)
-    common.close(actual, model(ids), atol=1e-4)
+        actual = jax.jit(jax.shard_map(model, in_specs=spec, out_specs=spec))(ids)
+    common.close(actual, forward(ids), atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(name, AxisType.Explicit) for name in ("prope", "grape_ap")]
-    + [(name, AxisType.Auto) for name in ("seqpe", "grape_m_contextual")],
+    [("prope", EXPLICIT), ("grape_ap", EXPLICIT), ("seqpe", AUTO), ("grape_m_contextual", AUTO)],
 )
 def test_values_and_gradients(name, kind):
     mesh = common.mesh_of(kind, data=2, model=4)
@@ -130,39 +126,44 @@ def test_values_and_gradients(name, kind):
 # Tokens on several devices
 
 
-SUMS = "fox", "wall", "cable", "selective_rope", "grape_m_contextual"
+# Every strategy runs the tiles of ``blockwise``. Schemes change what devices send, or what is left
+# of it: values, the layer's input, weights, all heads or whole rows.
+ON_DEVICES = [
+    ("blockwise", "deberta", EXPLICIT, dict(data=2)),
+    ("ring", "alibi", AUTO, dict(context=8)),
+    ("ring", "value_rope", AUTO, dict(context=4)),
+    ("ring", "dape", AUTO, dict(context=4)),
+    ("ring", "shaw", AUTO, dict(data=2, context=2)),
+    ("ring", "fox", EXPLICIT, dict(context=4)),
+    ("ring", "cope", EXPLICIT, dict(data=2, context=4)),
+    ("gather", "shaw", AUTO, dict(data=2, context=4)),
+    ("gather", "path", EXPLICIT, dict(context=4)),
+    ("gather", "alibi", EXPLICIT, dict(data=2, context=4)),
+    ("ulysses", "fox", AUTO, dict(context=2)),
+    ("ulysses", "value_rope", AUTO, dict(context=2)),
+    ("ulysses", "t5", AUTO, dict(data=2, context=2, model=2)),
+    ("ulysses", "alibi", EXPLICIT, dict(data=2, context=2)),
+]
 
 
-@pytest.mark.parametrize(
-    ("implementation", "name", "kind", "shape"),
-    [
-        ("ring", "alibi", AxisType.Auto, {"context": 8}),
-        ("ring", "fox", AxisType.Explicit, {"context": 4}),
-        ("ring", "cope", AxisType.Explicit, {"data": 2, "context": 4}),
-        ("gather", "shaw", AxisType.Auto, {"data": 2, "context": 4}),
-        ("gather", "alibi", AxisType.Explicit, {"data": 2, "context": 4}),
-        ("ulysses", "alibi", AxisType.Explicit, {"data": 2, "context": 2}),
-        ("ulysses", "t5", AxisType.Auto, {"data": 2, "context": 2, "model": 2}),
-    ],
-)
+@pytest.mark.parametrize(("implementation", "name", "kind", "shape"), ON_DEVICES)
 def test_meshes(implementation, name, kind, shape):
     """Each device has its own part where the batch is sharded too."""
-    kv_heads = 4 if "model" in shape else 2
-    encoding, qkv = common.build(name, num_kv_heads=kv_heads), sides(kv_heads)
-    expected = of_documents(by("dense"), encoding, *qkv)
-    by_token = "data" if "data" in shape else None, "context"
+    encoding, *qkv = operands(name, kv_heads := 4 if "model" in shape else 2)
+    expected = reference(name, kv_heads)
+    axes = [axis if axis in shape else None for axis in ("data", "context", "model")]
+    attend = TILED if implementation == "blockwise" else by(implementation)
     with jax.set_mesh(mesh := common.mesh_of(kind, **shape)):
-        spread = common.placed(qkv, mesh, *by_token, "model" if "model" in shape else None)
-        actual = of_documents(by(implementation), encoding, *spread)
+        actual = of_documents(attend, encoding, *common.placed(qkv, mesh, *axes))
     close(actual, expected)
     output = actual[0][1]
-    part = 2 // shape.get("data", 1), T // shape["context"]
+    part = 2 // shape.get("data", 1), T // shape.get("context", 1)
     assert output.sharding.shard_shape(output.shape)[:2] == part
 
 
 def test_tokens_on_another_explicit_axis_are_refused():
     qkv, here = sides(), common.build("rope").at(text(T))
-    with jax.set_mesh(mesh := common.mesh_of(AxisType.Explicit, data=2, sequence=2)):
+    with jax.set_mesh(mesh := common.mesh_of(EXPLICIT, data=2, sequence=2)):
         q, k, v = common.placed(qkv, mesh, "data", "sequence")
         whole = common.placed([k, v], mesh, "data")
         for keys in ((k, v), (here.keys(k, v),)):
@@ -171,9 +172,7 @@ def test_tokens_on_another_explicit_axis_are_refused():
         common.close(attend(q, *whole), attend(*qkv))
 
 
-@pytest.mark.parametrize(
-    "name", [*SUMS, "kv_shift", "key_offset", "short_conv", "dynamic_short_conv", "path"]
-)
+@pytest.mark.parametrize("name", ["fox", "cable", "kv_shift", "dynamic_short_conv", "path"])
 def test_inputs_lie_by_token_on_explicit_axes(name):
     """Some schemes sum over the inputs, or shift keys, along the axis that devices share."""
     encoding = common.build(name, num_kv_heads=2)
@@ -188,7 +187,7 @@ def test_inputs_lie_by_token_on_explicit_axes(name):
         return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(*operands)
 
     expected = run(*qkv, x)
-    with jax.set_mesh(mesh := common.mesh_of(AxisType.Explicit, data=2, context=2)):
+    with jax.set_mesh(mesh := common.mesh_of(EXPLICIT, data=2, context=2)):
         actual = run(*common.placed((*qkv, x), mesh, "data", "context"))
     close(actual, expected)
     out = actual[0][1]

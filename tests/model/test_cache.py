@@ -62,26 +62,25 @@ def test_every_step_rotates_all_keys_by_the_length_it_has(name, keywords, other)
     assert float(abs(expected - elsewhere)[:, -1].max()) > 1e-3
 
 
+def beam():
+    sizes = dict(head_dim=common.HEAD_DIM, num_layers=4, interval=2, window=3)
+    return posenc_jax.make("beam", **sizes, scale=4.0)
+
+
 @pytest.mark.parametrize(
-    ("name", "scan", "keywords"),
+    ("build", "keywords"),
     [
-        ("irope", False, dict(interval=2, floor_scale=4)),
-        ("beam", True, dict(interval=2, window=3, num_layers=4, scale=4.0)),
+        (lambda: common.build("irope", interval=2, floor_scale=4), dict(num_kv_heads=2)),
+        (beam, dict(num_kv_heads=2, scan=True, remat=True)),
+        (lambda: [common.build("fox", num_layers=2), common.build("alibi")], dict(scan=True)),
     ],
+    ids=["irope", "beam", "some read the input"],
 )
-def test_patterns_with_windows(name, scan, keywords):
-    layers = posenc_jax.make(name, head_dim=common.HEAD_DIM, **keywords)
-    model = common.build_model(layers, num_layers=4, num_kv_heads=2, scan=scan, remat=scan)
+def test_patterns(build, keywords):
+    """Layers differ in windows, and in whether they read the layer's input."""
+    model = common.build_model(build(), num_layers=4, **keywords)
     expected = common.forward(model, TOKEN_IDS, text(T))
     close(in_pieces(model, Cache.empty(model, B, SIZE), text(T)), expected)
-
-
-def test_pattern_of_layers_that_read_and_layers_that_do_not():
-    gates = common.build("fox", num_layers=2)
-    pattern = [gates, common.build("alibi")]
-    model = common.build_model(pattern, num_layers=4, scan=True)
-    cache = Cache.empty(model, B, SIZE)
-    close(in_pieces(model, cache, text(T)), common.forward(model, TOKEN_IDS, text(T)))
 
 
 @pytest.mark.parametrize("name", ["dynamic_ntk", "path"])
@@ -94,23 +93,17 @@ def test_packed_documents(name):
     positions = packed(segment_ids)
     cache = Cache.empty(model, B, SIZE, segments=True)
     steps = in_pieces(model, cache, positions, segment_ids)
-    for row, ends in enumerate([(6, 12), (6, 12)]):
-        for start, end in zip((0, *ends), ends, strict=False):
+    together = common.forward(model, TOKEN_IDS, positions, segment_ids)
+    for row in range(B):
+        for start, end in ((0, 6), (6, 12)):
             alone = TOKEN_IDS[row : row + 1, start:end]
             expected = common.forward(model, alone, text(end - start))
             close(steps[row, end - 1], expected[0, -1])
+            close(together[row, start:end], expected[0])
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda: common.build("rope", axes=(0, 1, 1, 0)),
-        lambda: OnAxes(common.build("swin_v2", num_layers=2), axes=(1, 0)),
-    ],
-    ids=["rope", "other order"],
-)
-def test_several_axes_and_fractions_of_positions(build):
-    model = common.build_model(build())
+def test_several_axes_and_fractions_of_positions():
+    model = common.build_model(OnAxes(common.build("swin_v2", num_layers=2), axes=(1, 0)))
     positions = np.random.default_rng(0).uniform(-9, 9, (B, T, 2)).astype(np.float32)
     cache = Cache.empty(model, B, SIZE, axes=2, dtype="float32")
     close(in_pieces(model, cache, positions), common.forward(model, TOKEN_IDS, positions))

@@ -88,24 +88,8 @@ def test_a_ragged_row_has_chunks_of_its_own():
     np.testing.assert_array_equal(together[1:], alone)
 
 
-def test_prompts_are_read_in_equal_chunks(monkeypatch):
-    """Prompts of different lengths get padding for that."""
-    model, read, sizes = talker("alibi"), decode.read, set()
-
-    def counted(model, chunk, cache):
-        sizes.add(chunk[0].shape[1])
-        return read(model, chunk, cache)
-
-    of = functools.partial(generate, model, TOKEN_IDS[:, : T - 1], KEY, max_new_tokens=NEW)
-    whole = of(lengths=[T - 1, 5])
-    monkeypatch.setattr(decode, "read", counted)
-    np.testing.assert_array_equal(of(lengths=[T - 1, 5], prefill_chunk=5), whole)
-    assert sizes - {1} == {4}
-
-
-@pytest.mark.parametrize("name", ["dynamic_ntk", "fox"])
-def test_texts_that_are_read_one_by_one_go_on_as_their_batch(name, monkeypatch):
-    model = talker(name)
+def test_texts_that_are_read_one_by_one_go_on_as_their_batch(monkeypatch):
+    model = talker("fox")
     expected = generate(model, TOKEN_IDS, max_new_tokens=NEW, prefill_chunk=4)
     monkeypatch.setattr(decode, "_LONG", 4)
     actual = generate(model, TOKEN_IDS, max_new_tokens=NEW, prefill_chunk=4)
@@ -139,11 +123,10 @@ def test_a_position_that_a_scheme_does_not_know_is_refused():
     common.refuses("int32", lambda: run(talker("nope"), **past_32_bits))
 
 
-@pytest.mark.parametrize("temperature", [1e-30, 1e-44])
-def test_a_temperature_near_0_is_greedy(temperature):
-    """Also where it is no number of float32, which has none between 0 and 1.2e-38."""
+def test_a_temperature_near_0_is_greedy():
+    """It is no number of float32, which has none between 0 and 1.2e-38."""
     logits_BV = jnp.array([[1.0, 3.0, 2.0], [0.1, 0.0, 0.2]])
-    assert sample(logits_BV, KEY, temperature, 0.9).tolist() == [1, 2]
+    assert sample(logits_BV, KEY, 1e-44, 0.9).tolist() == [1, 2]
 
 
 def test_sequences_stop_each_by_itself():

@@ -56,8 +56,9 @@ def test_an_encoder_sees_both_ways():
     token_ids = np.random.default_rng(1).integers(0, common.VOCAB, (1, T))
     for causal in (False, True):
         model = common.build_model("nope", causal=causal, scan=True)
-        forward = np.asarray(model(token_ids, text(T)))
-        reverse = np.asarray(model(token_ids[:, ::-1], text(T)))[:, ::-1]
+        orders = token_ids, token_ids[:, ::-1]
+        forward, reverse = (common.forward(model, ids, text(T)) for ids in orders)
+        reverse = reverse[:, ::-1]
         assert np.allclose(forward, reverse, atol=1e-3) == (not causal)
     encoder = common.build_model("nope", causal=False)
     cache = posenc_jax.Cache.empty(encoder, 1, T)
@@ -83,7 +84,7 @@ def dialled(scan=False, **dials):
 def test_positions_of_text_may_be_left_out():
     """They are refused where segments or an order make it more than plain text."""
     model, ids = common.build_model("learned"), token_ids()
-    np.testing.assert_array_equal(model(ids), model(ids, text(T)))
+    np.testing.assert_array_equal(jax.jit(model)(ids), common.forward(model, ids, text(T)))
     for other in (dict(segment_ids=np.zeros((B, T), int)), dict(index=np.arange(T)[None])):
         common.refuses("positions", lambda other=other: model(ids, **other))
 
