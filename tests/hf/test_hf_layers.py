@@ -1,11 +1,10 @@
 """Reads all layers of published models: kinds, windows, layers without positions or attention."""
 
 import common
-import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import from_hf, layers_from_hf, make, sinks_from_hf
+from posenc_jax import from_hf, layers_from_hf, make
 from posenc_jax.encodings.position_maps.dual_chunk import DualChunk
 from posenc_jax.hf.config import read
 from posenc_jax.hf.pattern import same
@@ -16,10 +15,6 @@ KIMI_LINEAR |= dict(hidden_size=2304, head_dim=72, qk_nope_head_dim=128, qk_rope
 FULL_LAYERS = [4, 8, 12, 16, 20, 24, 27]
 KDA = dict(full_attn_layers=FULL_LAYERS, kda_layers=[n for n in range(1, 27) if n % 4])
 KIMI_LINEAR |= dict(rope_theta=1e4, mla_use_nope=True, linear_attn_config=KDA)
-GEMMA3_4B = dict(model_type="gemma3_text", num_hidden_layers=34, num_attention_heads=8)
-GEMMA3_4B |= dict(hidden_size=2560, head_dim=256, rope_theta=1e6, rope_local_base_freq=1e4)
-GEMMA3_4B |= dict(sliding_window=1024, sliding_window_pattern=6)
-GEMMA3_4B |= dict(rope_scaling={"rope_type": "linear", "factor": 8.0})
 QWEN25_1M = dict(model_type="qwen2", num_hidden_layers=28, num_attention_heads=28)
 QWEN25_1M |= dict(hidden_size=3584, rope_theta=1e7, max_position_embeddings=1010000)
 QWEN25_1M |= dict(sliding_window=32768, use_sliding_window=False, max_window_layers=28)
@@ -77,24 +72,29 @@ def test_an_interval_is_read_where_the_class_reads_it(key):
     assert {*filter(reads, names)} == {*INTERVALS[key].split()}
 
 
-def said(layers, count):
-    """Returns the class of each layer's encoding, "-" where it does not attend, and its window."""
-    pairs = [layers.at(number) for number in range(count)]
-    return [("-" if e is None else type(e).__name__, window) for e, window in pairs]
-
-
-def test_layers_without_attention_or_positions():
+def test_layers_without_positions():
     layers = layers_from_hf(KIMI_LINEAR)
-    attending = [n for n, (name, _) in enumerate(said(layers, 27)) if name == "Encoding"]
-    assert attending == [3, 7, 11, 15, 19, 23, 26] and len(layers.distinct) == 1
+    assert attending(KIMI_LINEAR) == [3, 7, 11, 15, 19, 23, 26] and len(layers.distinct) == 1
+    assert not layers.distinct[0].overrides("rotate")
     common.refuses("place 0", lambda: layers.check(27))
-    # Other models say it in other words.
-    hybrid = dict(num_hidden_layers=8, num_attention_heads=4, hidden_size=64, rope_theta=1e4)
-    for model_type, keys, expected in (
+
+
+def attending(config):
+    return [n for n, (encoding, _) in enumerate(layers_from_hf(config)) if encoding is not None]
+
+
+HYBRID = dict(num_hidden_layers=8, num_attention_heads=4, hidden_size=64, rope_theta=1e4)
+HYBRID |= dict(qk_rope_head_dim=16, qk_nope_head_dim=32)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "keys", "expected"),
+    [
         ("qwen3_next", {}, [3, 7]),
         ("qwen3_next", {"full_attention_interval": 2}, [1, 3, 5, 7]),
         ("bamba", {"attn_layer_indices": [2, 5]}, [2, 5]),
         ("kimi_linear", {"mla_use_nope": True}, [4]),
+        ("kimi_k3", {"linear_attn_config": {"full_attn_layers": [4, 8]}}, [3, 7]),
         ("lfm2", {"full_attn_idxs": [2, 5]}, [2, 5]),
         ("jamba", {"attn_layer_period": 4, "attn_layer_offset": 1}, [1, 5]),
         ("mllama_text_model", {"cross_attention_layers": [0, 2, 3]}, [1, 4, 5, 6, 7]),
@@ -102,63 +102,42 @@ def test_layers_without_attention_or_positions():
         ("zamba", {}, [2, 7]),
         ("zamba2", {"hybrid_layer_ids": [3, 6], "use_mem_rope": True}, [3, 6]),
         ("minimax_text_01", {"attn_type_list": [0, 1] * 4}, [1, 3, 5, 7]),
-    ):
-        names = said(layers_from_hf(hybrid | keys, model_type=model_type), 8)
-        assert [n for n, (name, _) in enumerate(names) if name != "-"] == expected
-
-
-SMOLLM3 = dict(model_type="smollm3", num_hidden_layers=4, head_dim=8, rope_theta=1e6)
-SMOLLM3 |= dict(no_rope_layer_interval=2, sliding_window=4)
-
-
-@pytest.mark.parametrize(
-    ("keys", "windows"),
-    [
-        ({"use_sliding_window": False}, [None] * 4),
-        ({"use_sliding_window": True}, [None, 4, None, 4]),
-        # Listed windows count whatever the switch says, as in the masks of transformers.
-        ({"use_sliding_window": False, "layer_types": ["sliding_attention"] * 4}, [4] * 4),
-        ({"use_sliding_window": True, "layer_types": ["full_attention"] * 4}, [None] * 4),
+        ("bailing_hybrid", {"layer_group_size": 4}, [3, 7]),
+        ("bailing_moe_v3", {}, [3, 7]),
+        ("gigachat3_5", {"full_attention_layers": [0, 5]}, [0, 5]),
     ],
 )
-def test_the_switch_of_smollm3_is_for_layers_that_are_not_listed(keys, windows):
-    layers = layers_from_hf(SMOLLM3 | keys)
-    assert [layers.at(number)[1] for number in range(4)] == windows
+def test_layers_without_attention(model_type, keys, expected):
+    config = HYBRID | keys | {"model_type": model_type}
+    assert attending(config) == expected
+    other = min({*range(8)} - {*expected})
+    common.refuses("layer_type|no attention", lambda: from_hf(config, layer=other))
 
 
 def test_dual_chunks():
     (encoding,) = layers_from_hf(QWEN25_1M).distinct
     sizes = dict(chunk_size=262144, local_window=8192, original_length=262144)
     assert same(encoding, make("dual_chunk", head_dim=128, base=1e7, train_length=262144, **sizes))
+    for model_type in ("qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next"):
+        assert isinstance(from_hf(QWEN25_1M | {"model_type": model_type}, layer=3), DualChunk)
     empty = from_hf(QWEN25_1M | {"dual_chunk_attention_config": {}})
     assert same(empty, make("rope", head_dim=128, base=1e7))
 
 
-@pytest.mark.parametrize("model_type", ["qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next"])
-def test_other_models_with_dual_chunks(model_type):
-    assert isinstance(from_hf(QWEN25_1M | {"model_type": model_type}, layer=3), DualChunk)
-
-
 def test_biases_are_those_of_every_layer():
-    bloom = dict(model_type="bloom", n_layer=30, n_head=16)
-    assert said(layers_from_hf(bloom), 30) == [("ALiBi", None)] * 30
-    t5 = dict(model_type="t5", num_heads=2, d_model=8, relative_attention_num_buckets=8)
-    t5 |= dict(num_layers=6)
-    layers = layers_from_hf(t5, layer_type="decoder", rngs=nnx.Rngs(0))
-    assert said(layers, 6) == [("T5", None)] * 6 and len(layers.distinct) == 1
-    umt5 = dict(t5, model_type="umt5", num_layers=3, num_decoder_layers=2)
-    for stack, count in (("encoder", 3), ("decoder", 2)):
-        layers = layers_from_hf(umt5, layer_type=stack, rngs=nnx.Rngs(0))
-        assert len(layers.distinct) == count == len(layers.pattern)
-    with pytest.raises(ValueError, match="relative_attention_num_buckets"):
-        layers_from_hf(t5, layer_type="decoder", relative_attention_num_buckets=None)
-
-
-def test_layers_have_a_length_and_an_end():
-    layers = layers_from_hf(GEMMA3_4B)
-    assert len(layers) == 34 and [window for _, window in layers].count(None) == 5
-    assert len(layers.pattern) == 34 and len(list(layers)) == 34
-    common.refuses("number=34", lambda: layers.at(34))
+    bloom = layers_from_hf(dict(model_type="bloom", n_layer=30, n_head=16))
+    assert len(list(bloom)) == 30 and bloom.distinct[0].overrides("score")
+    common.refuses("number=30", lambda: bloom.at(30))
+    t5 = dict(num_heads=2, d_model=8, num_layers=3, num_decoder_layers=2)
+    t5 |= dict(relative_attention_num_buckets=8)
+    for model_type, stack, count, tables in (
+        ("t5", "decoder", 2, 1),
+        ("umt5", "encoder", 3, 3),
+        ("umt5", "decoder", 2, 2),
+    ):
+        told = dict(layer_type=stack, rngs=nnx.Rngs(0))
+        layers = layers_from_hf(t5 | {"model_type": model_type}, **told)
+        assert len(layers.distinct) == tables and len(layers) == count
 
 
 # What classes of transformers make of configs that say less, or say it in other words
@@ -176,46 +155,52 @@ def kinds_of(text):
     return dict(layer_types=[KINDS[name] for name in text.split()])
 
 
-def test_neomme_alternates_short_and_long_windows():
-    neomme = SIZES | kinds_of("sliding sliding sliding full") | {"model_type": "neomme"}
-    assert windows(neomme) == [(256, 256), (1024, 1024), (256, 256), None]
-    far, near = (from_hf(neomme, layer_type=kind) for kind in ("full_attention", KINDS["sliding"]))
+MODERNBERT = dict(hidden_size=64, num_attention_heads=4, num_hidden_layers=3)
+MIMO = dict(num_hidden_layers=6, swa_rope_theta=1e4, rope_theta=5e6, sliding_window=128)
+IQUEST = dict(hidden_size=64, num_attention_heads=4, sliding_window=8, num_hidden_layers=8)
+IQUEST |= dict(num_hybrid_layers_block=1, no_rope_layers=[1, 3], model_type="iquest_q1")
+NEOMME = SIZES | kinds_of("sliding sliding sliding full") | {"model_type": "neomme"}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "config", "expected"),
+    [
+        ("neomme", NEOMME, [(256, 256), (1024, 1024), (256, 256), None]),
+        # The window of MiMo has the query too, and that of ModernBERT is half of its attention.
+        ("mimo_v2_flash", MIMO | {"sliding_window_size": 128}, [None, *[129] * 4, None]),
+        ("modernbert", MODERNBERT, [None, (64, 64), (64, 64)]),
+        ("modernbert-decoder", MODERNBERT | dict(local_attention=32), [None, 16, 16]),
+        ("iquest_q1", IQUEST, [None, None, 8, 8, 8, None, None, None]),
+        ("iquest_q1", IQUEST | dict(use_sliding_window=False), [None] * 8),
+    ],
+)
+def test_windows(model_type, config, expected):
+    assert windows(config | {"model_type": model_type}) == expected
+
+
+def test_the_parts_that_rotate_in_layers_of_two_kinds():
+    far, near = (from_hf(NEOMME, layer_type=kind) for kind in KINDS.values())
     assert (far.rotary_dim, near.rotary_dim) == (4, 16)
+    layers = [encoding for encoding, _ in layers_from_hf(IQUEST)]
+    assert [n for n, encoding in enumerate(layers) if not encoding.overrides("rotate")] == [1, 3]
+    assert (layers[2].base, layers[5].base, layers[5].rotary_dim) == (1e4, 1e6, 32)
+    scaled = IQUEST | dict(rope_scaling=dict(rope_type="linear", factor=2.0))
+    assert [from_hf(scaled, layer=number).frequencies.factor for number in (2, 5)] == [2, 2]
+    common.refuses("does not give 8", lambda: layers_from_hf(IQUEST, num_hybrid_layers_block=2))
 
 
 def test_t5gemma2_has_two_stacks():
     text = SIZES | kinds_of("sliding full") | dict(sliding_window=8, rope_local_base_freq=1e3)
     text |= dict(rope_scaling={"rope_type": "linear", "factor": 8.0}, head_dim=256)
-    encoder = {"model_type": "t5gemma2_encoder", "text_config": text}
-    encoder["text_config"]["model_type"] = "t5gemma2_text"
+    of_text = text | {"model_type": "t5gemma2_text"}
+    encoder = {"model_type": "t5gemma2_encoder", "text_config": of_text}
     decoder = text | {"model_type": "t5gemma2_decoder"}
     whole = {"model_type": "t5gemma2", "encoder": encoder, "decoder": decoder}
-    common.refuses("encoder.*decoder", lambda: from_hf(whole))
-    common.refuses("encoder.*decoder", lambda: layers_from_hf(whole))
+    for function in (from_hf, layers_from_hf):
+        common.refuses("encoder.*decoder", lambda function=function: function(whole))
     assert windows(encoder) == [(3, 4), None] and windows(decoder) == [8, None]
     scaled = from_hf(decoder, layer_type="full_attention")
     assert same(scaled, make("pi", head_dim=256, base=1e4, factor=8.0))
-
-
-def test_the_window_of_mimo_has_the_query_too():
-    mimo = dict(model_type="mimo_v2_flash", num_hidden_layers=6, swa_rope_theta=1e4, rope_theta=5e6)
-    mimo |= dict(sliding_window=128, sliding_window_size=128)
-    assert windows(mimo) == [None, 129, 129, 129, 129, None]
-
-
-def test_the_window_of_a_modernbert_is_half_of_its_attention():
-    bert = dict(model_type="modernbert", hidden_size=64, num_attention_heads=4, num_hidden_layers=3)
-    assert windows(bert) == [None, (64, 64), (64, 64)]
-    ettin = bert | dict(model_type="modernbert-decoder", local_attention=32)
-    assert windows(ettin) == [None, 16, 16]
-
-
-def test_falcon_with_alibi_has_plain_rope_in_its_object():
-    falcon = dict(model_type="falcon", num_attention_heads=4, hidden_size=64, alibi=True)
-    section = {"rope_type": "default", "rope_theta": 1e4}
-    assert same(from_hf(falcon | {"rope_parameters": section}), from_hf(falcon))
-    yarn = section | {"rope_type": "yarn", "factor": 2.0}
-    common.refuses("rope_parameters", lambda: from_hf(falcon | {"rope_parameters": yarn}))
 
 
 def test_step_3_5_lists_bases_and_parts_of_heads():
@@ -229,72 +214,7 @@ def test_step_3_5_lists_bases_and_parts_of_heads():
     assert all(same(e, make("rope", head_dim=16)) and window == 8 for e, window in others)
 
 
-def test_ling_3_attends_in_the_last_layer_of_a_group():
-    ling = dict(model_type="bailing_hybrid", num_hidden_layers=8, layer_group_size=4)
-    ling |= dict(qk_rope_head_dim=64, rope_theta=6e6)
-    assert [n for n, (encoding, _) in enumerate(layers_from_hf(ling)) if encoding] == [3, 7]
-
-
-def test_attn_factor_is_not_attention_factor():
-    yarn = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=512)
-    common.refuses(
-        r"attention_factor = attn_factor \*",
-        lambda: from_hf(yarn | {"attn_factor": 1.0}, head_dim=8),
-    )
-
-
 @pytest.mark.parametrize("model_type", ["albert", "electra"])
 def test_embeddings_with_a_width_of_their_own(model_type):
     sizes = dict(hidden_size=256, max_position_embeddings=8)
     assert from_hf(sizes, model_type=model_type, rngs=nnx.Rngs(0)).table.shape == (8, 128)
-
-
-LATENT = dict(hidden_size=256, num_attention_heads=4, num_hidden_layers=8, rope_theta=1e4)
-LATENT |= dict(qk_rope_head_dim=16, qk_nope_head_dim=32)
-
-
-def attending(config):
-    return [n for n, (encoding, _) in enumerate(layers_from_hf(config)) if encoding is not None]
-
-
-def test_attention_beside_other_mixers():
-    gigachat = LATENT | dict(model_type="gigachat3_5", full_attention_layers=[0, 5])
-    assert attending(gigachat) == [0, 5]
-    bailing = LATENT | dict(model_type="bailing_moe_v3", use_mla_nope=True)
-    assert attending(bailing) == [3, 7]
-    assert not from_hf(bailing, layer=3).overrides("rotate")
-    assert from_hf(bailing | dict(use_mla_nope=False), layer=3).layout == "interleaved"
-    kimi = LATENT | dict(model_type="kimi_k3", linear_attn_config=dict(full_attn_layers=[4, 8]))
-    assert attending(kimi) == [3, 7]
-    for config in (gigachat, bailing, kimi):
-        common.refuses("linear_attention", lambda config=config: from_hf(config, layer=1))
-
-
-def test_iquest():
-    config = dict(model_type="iquest_q1", hidden_size=64, num_attention_heads=4, sliding_window=8)
-    config |= dict(num_hidden_layers=8, num_hybrid_layers_block=1, no_rope_layers=[1, 3])
-    layers = list(layers_from_hf(config))
-    assert [window for _, window in layers] == [None, None, 8, 8, 8, None, None, None]
-    still = [n for n, (encoding, _) in enumerate(layers) if not encoding.overrides("rotate")]
-    assert still == [1, 3]
-    assert (layers[2][0].base, layers[5][0].base, layers[5][0].rotary_dim) == (1e4, 1e6, 32)
-    scaled = dict(rope_type="linear", factor=2.0)
-    for number in (2, 5):
-        assert from_hf(config | dict(rope_scaling=scaled), layer=number).frequencies.factor == 2
-    common.refuses("kv head", lambda: sinks_from_hf(config))
-    assert sinks_from_hf(config | dict(enable_sink_attention=False)) == [None] * 8
-    common.refuses("does not give 8", lambda: layers_from_hf(config, num_hybrid_layers_block=2))
-    plain = layers_from_hf(config | dict(use_sliding_window=False))
-    assert {window for _, window in plain} == {None}
-
-
-def test_xllm_rotates_the_first_pairs_of_whole_heads():
-    config = dict(model_type="xllm", head_dim=64, rope_theta=1e4, rope_scaling=None)
-    rope = from_hf(config | dict(rope_head_dim=16))
-    inv_freq, _ = rope.frequencies(64, rope.base, 1)
-    np.testing.assert_allclose(inv_freq[:8], 1e4 ** -(np.arange(8) / 8), rtol=1e-6)
-    assert rope.rotary_dim == 64 and not inv_freq[8:].any()
-    yarn = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64)
-    scaled = config | dict(rope_scaling=yarn)
-    assert from_hf(scaled | dict(rope_head_dim=64)).frequencies.factor == 4
-    common.refuses("rope_head_dim=16", lambda: from_hf(scaled | dict(rope_head_dim=16)))
