@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden_checks import cos_and_sin
 
 import posenc_jax
 from posenc_jax import Encoding, Side, attend
@@ -35,38 +34,6 @@ def test_rotation_beside_theirs(dtype):
         assert actual.dtype == expected.dtype == dtype
         tolerance = 1e-6 if dtype == jnp.float32 else 4e-3
         np.testing.assert_allclose(actual, expected, atol=tolerance)
-
-
-# Rows of the table in test_rope_embeddings_freqs_cis: cosine and sine of pair 0, then of pair 1.
-FREQS_CIS = {
-    1: [0.5403, 0.8415, 0.9950, 0.0998],
-    7: [0.7539, 0.6570, 0.7648, 0.6442],
-    11: [0.0044, -1.0000, 0.4536, 0.8912],
-    15: [-0.7597, 0.6503, 0.0707, 0.9975],
-}
-
-
-def test_cosines_and_sines():
-    rope = posenc_jax.make("rope", head_dim=8)
-    cos, sin = cos_and_sin(rope, np.arange(16), length=1)
-    for position, expected in FREQS_CIS.items():
-        actual = np.stack([cos[position, :2], sin[position, :2]], -1).ravel()
-        np.testing.assert_allclose(actual, expected, atol=1e-4)
-
-
-def test_values():
-    """test_rope_embeddings_values: four rows of the numbers 0 to 31 in rows of 4."""
-    x_THC = jnp.arange(32.0).reshape(8, 1, 4)
-    expected = {
-        0: [0.0, 1.0, 2.0, 3.0],
-        1: [-2.887617, 4.9297514, 6.6076975, 7.0496492],
-        3: [-13.85559, 12.544218, -12.166454, 15.383192],
-        7: [1.3996639, 26.760752, 41.01269, 32.952423],
-    }
-    for position, row in expected.items():
-        np.testing.assert_allclose(rotated(x_THC)[position, 0], row, rtol=1e-6)
-        half = rotated(x_THC.astype(jnp.float16))[position, 0]
-        np.testing.assert_allclose(half, np.float16(row), rtol=1e-3)
 
 
 def test_dot_product_attention():

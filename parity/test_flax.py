@@ -49,18 +49,6 @@ def test_fewer_heads_of_keys(B, T, S, H, K, C):
     np.testing.assert_allclose(ours(q, k, v), expected, atol=2e-6)
 
 
-Q = (2, 16, 4, 8)
-SHAPES = [((1, 4, 5, 8), (1, 4, 2, 8), (1, 4, 2, 8)), (Q, (16, 4, 8), (16, 4, 8))]
-SHAPES += [(Q, (3, 16, 4, 8), (3, 16, 4, 8)), (Q, Q, (2, 15, 4, 8)), (Q, (2, 16, 4, 7), Q)]
-
-
-@pytest.mark.parametrize("shapes", SHAPES)
-def test_shapes_that_are_refused(shapes):
-    """NNX, test_gqa_invalid_heads and test_invalid_shapes: heads, rank, batch, length, depth."""
-    with pytest.raises(ValueError, match=r"shape|must"):
-        attend(Encoding().at(text(16 if shapes[0] == Q else 4)), *map(jnp.ones, shapes))
-
-
 @pytest.mark.parametrize("shape", [(1, 3), (4, 6, 5)])
 @pytest.mark.parametrize("normalize_qk", [True, False])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
@@ -92,15 +80,3 @@ def test_decoding():
         actual, cache = decoder.apply(state, token, mutable=["cache"])
         state |= cache
         np.testing.assert_allclose(actual[:, 0], expected[:, number], atol=1e-5)
-
-
-def test_receptive_field():
-    """Linen, test_autoregressive_receptive_field_1d: every earlier token counts, no later one."""
-    x = normal(0, 1, 10, 1)
-    settings = dict(num_heads=1, kernel_init=jax.nn.initializers.ones, deterministic=True)
-    layer = linen.MultiHeadDotProductAttention(
-        **settings, attention_fn=attention_fn(Encoding(), text(10))
-    )
-    params = layer.init(jax.random.key(0), x)
-    reached = jax.jacobian(lambda x: layer.apply(params, x)[0, :, 0])(x)[:, 0, :, 0]
-    np.testing.assert_array_equal(abs(reached) > 1e-5, np.tri(10, dtype=bool))

@@ -135,17 +135,3 @@ def test_what_attention_adds(is_cope):
     expected, _ = module(*map(torched, (q, k, v)))
     actual = attend(encoding.at(text(24)), q, k, v, **rule)
     close(np.swapaxes(actual, 1, 2), expected, atol=2e-5)
-
-
-@pytest.mark.parametrize("name", ["rope", "pope"])
-def test_a_prompt_and_then_tokens(name):
-    """test_pos_emb_parity: 10 tokens at once, then 4 more alone, as 15 at once."""
-    sizes = dict(head_dim=32) | (dict(num_kv_heads=4, rngs=nnx.Rngs(0)) if name == "pope" else {})
-    encoding = posenc_jax.make(name, **sizes)
-    q, k, v = (heads(seed, 2, 15, 4, 32) for seed in range(3))
-    here = encoding.at(text(15))
-    whole = attend(here, q, k, v)
-    for start, stop in [(0, 10), *((n, n + 1) for n in range(10, 14))]:
-        keys = here.part(0, stop).keys(k[:, :stop], v[:, :stop])
-        part = attend(here.part(start, stop - start), q[:, start:stop], keys)
-        np.testing.assert_allclose(part, whole[:, start:stop], atol=1e-5)

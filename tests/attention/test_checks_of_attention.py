@@ -56,13 +56,6 @@ def shard(heads, name="alibi"):
     return lambda: posenc_jax.attend(common.build(name).at(text(T)).of_heads(heads, H), *qkv)
 
 
-def made_for(name, other):
-    """Attends to the Keys of another encoding."""
-    other = common.build(other) if isinstance(other, str) else other
-    q, k, v = sides()
-    return lambda: posenc_jax.attend(seen(common.build(name)), q, seen(other).keys(k, v))
-
-
 def wrong(name, *values):
     """Returns calls with wrong values of one argument."""
     return [lambda value=value: attend("nope", **{name: value}) for value in values]
@@ -104,13 +97,12 @@ ATTENTION = {
     "mask": wrong("mask", np.ones((T, T)), np.ones((B, T), bool)),
     "dropout": wrong("dropout", 0.1, (0.1, 0), (0.1, nnx.Rngs(0))),
     "implementation": wrong("implementation", "flash"),
-    "encoding must be an Encoding, .* not Layers; ": [
-        lambda: posenc_jax.describe(posenc_jax.Layers([NOPE]), num_heads=H, head_dim=8, length=8),
-    ],
     "made by another": [
-        made_for("rope", "yarn"),
-        made_for("rope", common.build("rope", base=500.0)),
-        made_for("fox", "path"),
+        lambda: posenc_jax.attend(
+            seen(common.build("rope")),
+            sides()[0],
+            seen(common.build("rope", base=500.0)).keys(*sides()[1:]),
+        )
     ],
     "values have 6 channels, .* values=False": [
         lambda: attend("shaw", *sides()[:2], sides(channels=6)[2])
@@ -132,16 +124,6 @@ def test_what_depends_on_the_input_must_read_it():
         for shape in ((B, T, common.WIDTH + 2), (B, 1, common.WIDTH), (B, common.WIDTH)):
             refuses(r"\bx\b|model_dim", lambda here=here, shape=shape: here.see(jnp.ones(shape)))
         refuses("already", lambda here=here: here.see(X_BTD)[0].part(0, T).see(X_BTD))
-
-
-@pytest.mark.parametrize("name", ["key_offset", "short_conv"])
-def test_what_does_not_depend_on_the_input_does_not_ask_for_it(name):
-    """With x= the result is the same, and Keys say that they do not last in either case."""
-    here, (_, k, v) = common.build(name).at(text(T)), sides()
-    results = jax.jit(lambda x: (attend(here=here), attend(here=here, x=x)))(X_BTD)
-    np.testing.assert_array_equal(*results)
-    for keys in (here.keys(k, v), here.see(X_BTD)[0].keys(k, v)):
-        refuses("rotates all keys again", lambda keys=keys: keys.append(keys))
 
 
 def test_a_score_returns_a_logit_for_each_pair():
@@ -175,7 +157,8 @@ def test_keys_last_or_say_that_they_do_not():
     refuses("leave|left out", lambda: posenc_jax.attend(seen(rope), sides()[0], keys, v))
     refuses("two encodings", lambda: keys.append(seen(NOPE).keys(k, v)))
     refuses("size=2", lambda: keys.padded(2))
-    for encoding in (dynamic, OnAxes(dynamic, axes=(0,))):
+    shift, offset = (common.build(name, num_kv_heads=2) for name in ("kv_shift", "key_offset"))
+    for encoding in (dynamic, OnAxes(dynamic, axes=(0,)), shift, offset):
         again = seen(encoding).keys(k, v)
         refuses("rotates all keys again", lambda again=again: again.append(again))
     fixed = seen(dynamic, length=T).keys(k, v)
@@ -208,13 +191,6 @@ def test_numbers_may_be_of_any_type(of):
     expected = jax.jit(lambda: run(np.int32, int))()
     chex.assert_trees_all_close(jax.jit(lambda: run(of, known.get))(), expected, rtol=1e-4)
     np.testing.assert_array_equal(*expected[4:6])
-
-
-def test_windows_and_scales_may_be_traced():
-    run = functools.partial(attend, "nope")
-    expected = run(window=3, scale=2)
-    np.testing.assert_allclose(run(window=3, scale=nnx.Param(2.0)), expected, rtol=1e-4)
-    np.testing.assert_allclose(jax.jit(run)(window=3, scale=2.0), expected, rtol=1e-4)
 
 
 def test_keys_of_an_equal_encoding_are_its_own():

@@ -152,22 +152,6 @@ def test_a_function_reads_traced_arrays_and_the_order_of_a_part():
         np.testing.assert_allclose(last(attention, q, k, v, lengths), expected[:, -7:], atol=1e-5)
 
 
-def test_a_function_reads_the_order_of_the_row_beside_chunks_of_segments():
-    def without_10(q_index, k_index):
-        return (k_index != 10) | (q_index == 10)
-
-    index = np.arange(T)
-    here = posenc_jax.make("nope").at(text(T), (index >= 7)[None].astype(np.int32))
-
-    @jax.jit
-    def of_masks(*qkv):
-        masks = without_10, without_10(index[:, None], index)
-        chunks = posenc_jax.Chunks(5)
-        return [posenc_jax.attend(here, *qkv, window=chunks, mask=mask) for mask in masks]
-
-    np.testing.assert_allclose(*of_masks(*sides()), atol=1e-5)
-
-
 def of_heads(q_index, k_index):
     """Shows each head the prefix, and other tokens before it."""
     heads = jnp.arange(H)[None, :, None, None]
@@ -216,17 +200,25 @@ def test_weights_are_dropped_at_the_rate_and_independently():
         assert abs((left == shifted).mean() - 0.625) < 0.03
 
 
-def test_packed_documents_drop_other_weights_under_chunks():
-    """There the tokens of each document are counted from its first."""
+def test_packed_documents_under_chunks():
+    """Chunks count the tokens of each document from its first; a function reads the row's order."""
     half = T // 2
     twice = [jnp.concatenate([x, x], axis=1) for x in sides(4, half, half)]
     segments = np.repeat([[0, 1]], half, axis=1)
     here = posenc_jax.make("nope").at(posenc_jax.positions.packed(segments), segments)
-    attend = functools.partial(posenc_jax.attend, here, window=posenc_jax.Chunks(T))
+
+    def without_10(q_index, k_index):
+        return (k_index != 10) | (q_index == 10)
+
+    def attend(**options):
+        run = functools.partial(posenc_jax.attend, here, window=posenc_jax.Chunks(7), **options)
+        return jax.jit(run)(*twice)
+
     for dropout in (None, (0.5, KEY)):
-        out = jax.jit(functools.partial(attend, dropout=dropout))(*twice)
-        same = jnp.allclose(out[:, :half], out[:, half:], atol=1e-6)
-        assert same == (dropout is None)
+        first, second = np.split(attend(dropout=dropout), 2, axis=1)
+        assert np.allclose(first, second, atol=1e-6) == (dropout is None)
+    pairs = without_10(np.arange(T)[:, None], np.arange(T))
+    np.testing.assert_allclose(attend(mask=without_10), attend(mask=pairs), atol=1e-5)
 
 
 # Mistakes
