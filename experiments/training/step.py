@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from experiments.training.context import under
 from experiments.training.mesh import state_shardings
 from experiments.training.parameters import parameters_of, with_parameters
 from experiments.training.precision import PRODUCTS
 from experiments.training.recipe import Recipe
 from posenc_jax import Transformer
+from posenc_jax.attention import IMPLEMENTATIONS, choose
+from posenc_jax.attention.context import lies_over_context
 
 
 @jax.tree_util.register_dataclass
@@ -78,6 +79,28 @@ def further_state(model: Transformer, recipe: Recipe, mesh: Mesh) -> State:
 
     shardings = state_shardings(jax.eval_shape(build, model), mesh)
     return jax.jit(build, out_shardings=shardings)(model)
+
+
+@dataclasses.dataclass(frozen=True)
+class _By:
+    """Attends by a strategy where tokens lie over ``context``, and otherwise by default."""
+
+    strategy: str
+
+    def __call__(self, encoding, pairs, v_BSKC, rule) -> jax.Array:
+        chosen: Any = IMPLEMENTATIONS[self.strategy]
+        if not lies_over_context(pairs):
+            chosen = choose(encoding, pairs, v_BSKC, rule)
+        return chosen(encoding, pairs, v_BSKC, rule)
+
+
+def under(model: Transformer, context_by: str) -> Transformer:
+    """Returns the model with a strategy for attention, unless it has an implementation already."""
+    if not context_by or model.implementation is not None:
+        return model
+    other = jax.tree.map(lambda x: x, model)
+    other.implementation = _By(context_by)
+    return other
 
 
 def train_step(
