@@ -64,7 +64,9 @@ DRY_RUN = flags.DEFINE_bool(
 TOPOLOGY = flags.DEFINE_string(
     "topology", None, "With --dry_run: compile for these TPU chips, such as v5e:16x16."
 )
-MFU = flags.DEFINE_float("mfu", 0.4, "With --dry_run: the share of the devices' peak to expect.")
+MFU = flags.DEFINE_float(
+    "mfu", 0.4, "With --dry_run: the share of the devices' peak to expect.", 0.01, 1.0
+)
 BACKEND = flags.DEFINE_string(
     "backend", None, "Print what would be submitted to slurm, jobset or sky."
 )

@@ -68,8 +68,6 @@ class Protocols:
     def __post_init__(self):
         strides = [stride for stride, _ in self.strides]
         check_strides(self.last_tokens, self.window_stride, *strides)
-        if len({*strides}) < len(strides):
-            raise ValueError(f"eval.strides={self.strides} must have each stride once")
         if any(self.multiples[-1] % multiple for multiple in self.multiples):
             raise ValueError(f"eval.multiples={self.multiples} must all divide the largest")
         for split in self.splits:

@@ -23,7 +23,6 @@ from experiments.training.mesh import (
     state_shardings,
 )
 from experiments.training.parameters import parameter_count
-from experiments.training.precision import gain
 from experiments.training.recipe import Goal, Recipe
 from experiments.training.run import Run
 from experiments.training.step import State, Task, in_phases, initial_state, train_step
@@ -159,11 +158,6 @@ class _Loop:
     def run(self, state: State, console: Console, name: str) -> State:
         """Runs all steps; dispatches each before reading the one before it, so no device waits."""
         run, recipe, mesh = self._run, self._recipe, self._mesh
-        if recipe.products == "bfloat16" and (times := 1 / gain()) > 1:
-            console.print(
-                f"train.products=bfloat16: on this device products take {times:.1f} times as long "
-                "as in float32"
-            )
         step_of = functools.partial(train_step, recipe=recipe, context_by=self._context_by)
         programs = [
             _jitted(functools.partial(step_of, loss=task.loss), shardings, mesh)

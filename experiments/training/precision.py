@@ -8,7 +8,6 @@ longer than for float32.
 """
 
 import dataclasses
-import timeit
 from typing import Any
 
 import jax
@@ -35,18 +34,6 @@ def in_bfloat16(model: Transformer) -> Transformer:
     other.implementation = attention_in_bfloat16(other.implementation)
     other.final_norm.dtype = jnp.bfloat16  # the output layer computes in the type of its input
     return other
-
-
-def gain() -> float:
-    """Returns how many times as fast this device multiplies factors in bfloat16, as measured."""
-    product = jax.jit(lambda x: _sum_over(x, x, (1,), (0,)))
-
-    def seconds(dtype):
-        factor = jnp.ones((1024, 1024), dtype)
-        # The least of several times: the first one compiles.
-        return min(timeit.repeat(lambda: product(factor).block_until_ready(), number=1, repeat=9))
-
-    return seconds(jnp.float32) / seconds(jnp.bfloat16)
 
 
 def attention_in_bfloat16(implementation: str | Implementation | None) -> Implementation:

@@ -108,10 +108,6 @@ class Recipe:
                 f"train.profile_steps={self.profile_steps!r} must be FIRST:LAST, such as '10:13', "
                 f"with LAST at most train.steps={self.steps}; or empty"
             )
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"train.accumulate={self.accumulate} must divide train.batch_size={self.batch_size}"
-            )
         self._check_phases()
 
     def _check_phases(self):
@@ -119,12 +115,7 @@ class Recipe:
         shares, tokens = [phase.share for phase in self.parts], self.batch_size * self.length
         if not math.isclose(sum(shares), 1, abs_tol=1e-6):
             raise ValueError(f"train.phases have the shares {shares}, which must add up to 1")
-        for number, (phase, steps) in enumerate(zip(self.parts, self.steps_of_parts, strict=True)):
-            if not steps:
-                raise ValueError(
-                    f"train.phases[{number}] has the share {phase.share}, which is no step of "
-                    f"train.steps={self.steps}; give more steps or a greater share"
-                )
+        for number, phase in enumerate(self.parts):
             if phase.length and tokens % phase.length:
                 raise ValueError(
                     f"train.phases[{number}].length={phase.length} must divide the {tokens} tokens "

@@ -103,5 +103,5 @@ def test_schedule_warms_up_and_falls_to_a_tenth():
 
 
 def test_bad_recipes_are_refused():
-    for field, value in (("accumulate", 3), ("learning_rate", float("nan")), ("optimizer", "sgd")):
+    for field, value in (("learning_rate", float("nan")), ("optimizer", "sgd")):
         common.refuses(f"train.{field}", lambda bad={field: value}: recipe(**bad))
