@@ -11,7 +11,7 @@ from experiments.settings import check_config, one_of
 # "module:class" by the ``experiment`` of a config. A module is imported when it is needed.
 EXPERIMENTS = {
     "extrapolation": "experiments.studies.text:Comparison",
-    "phases": "experiments.studies.phases:Phased",
+    "phases": "experiments.studies.text:Phased",
     "images": "experiments.studies.multimodal.images:Images",
     "story": "experiments.studies.multimodal.story:Story",
     "pointing": "experiments.studies.multimodal.pointing:Pointing",

@@ -9,7 +9,7 @@ comparisons.py, statistics.py     which scheme is better: paired by seed, and co
 report.py, page.html, drawing.py  the report of every study, and its figures
 pages.py                          the tables of docs/, from the tidy tables in docs/data
 lengths.py, extensions.py         losses of texts, and of models that were made longer
-panels.py, learning.py            answers in drawn examples, and how fast they are learned
+panels.py                         answers in drawn examples, and how fast they are learned
 ladder.py                         which advantages last
 ledger.py                         published claims, and the rule for verdicts
 """

@@ -28,13 +28,12 @@ from experiments.config import own_defaults
 from experiments.evaluation.batches import in_batches
 from experiments.progress import stage
 from experiments.results.comparisons import compared, marks
-from experiments.results.panels import Panel, Result, tidy
+from experiments.results.panels import Panel, Result, drawn_panels, named, tidy
 from experiments.results.statistics import number
 from experiments.results.table import grid, select
 from experiments.running.points import trained_points
 from experiments.running.study import Study
 from experiments.settings import filled, names_in, one_of
-from experiments.studies.panel_figures import drawn_panels, named
 from experiments.training.encodings import as_trained, make_encoding
 from experiments.training.mesh import replicated, row_shards
 from experiments.training.recipe import Recipe

@@ -4,6 +4,7 @@ Position interpolation, NTK and YaRN are evaluated on a trained RoPE; see
 ``experiments/running/study.py``.
 """
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,23 @@ class Comparison(Study):
     def figures(self, frame):
         first = next(split for split in self.documents if (frame["split"] == split).any())
         return {"loss_vs_length": self.shown.figure(select(frame, split=first))}
+
+
+class Phased(Comparison):
+    """Compares ways to train on longer texts within one run, at equally many tokens.
+
+    A variant is a scheme of ``config.encodings`` and its phases in ``config.plans``. All variants
+    are evaluated on the same texts, at multiples of ``config.train.length``.
+    """
+
+    title = "Longer texts within one run"
+
+    def recipe_of(self, point):
+        plan = self.config["plans"][point.scheme]
+        return dataclasses.replace(super().recipe_of(point), phases=plan)
+
+    def task(self, point):
+        return dataclasses.replace(super().task(point), recipe=self.recipe_of(point))
 
 
 def points(config: ConfigDict) -> list[Point]:

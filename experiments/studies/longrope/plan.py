@@ -8,7 +8,6 @@ import numpy as np
 
 from experiments.evaluation.lengths import check_targets
 from experiments.settings import one_of
-from experiments.studies.longrope.fitness import NEEDLE
 from experiments.studies.longrope.search import Budget
 from experiments.training.corpus import Corpus
 from experiments.training.recipe import Recipe
@@ -19,6 +18,8 @@ from posenc_jax.encodings.rotary.frequencies.pi import PositionInterpolationFreq
 from posenc_jax.encodings.rotary.frequencies.yarn import YaRNFrequencies
 
 STAGES = ("longrope", "released", "longrope2", "progressive", "short", "mixed")
+# Tokens of a needle: half of them ask, and half are the answer.
+NEEDLE = 16
 # The stage whose result each of these stages begins with.
 _NEEDS = {"progressive": "longrope", "short": "progressive", "mixed": "longrope2"}
 

@@ -8,11 +8,13 @@ budget, its seed and the losses it is told: the same losses give the same search
 
 import dataclasses
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
+from experiments.results.record import Stored
 from experiments.settings import bounded
 
 # How many times a space is asked for a genome that was not tried yet.
@@ -303,3 +305,24 @@ def _untried(change: Callable, genome: Genome | None, tried: set[Genome]) -> Gen
         f"the search found no further candidate in {_TRIES} mutations, after {len(tried)}: "
         "give a smaller search.step, population or number of generations"
     )
+
+
+def remembered(
+    fitness: Callable[[Genome], float], stored: Stored, advance: Callable[[str], None]
+) -> Callable[[Genome], float]:
+    """Returns ``fitness`` with each loss written to ``stored`` as soon as it is known.
+
+    A search is a function of its seed and of the losses that it is told, so only the losses must be
+    kept: a search that is started again takes the same steps, and computes no loss twice.
+    ``advance`` is called after each loss with a note of the best so far.
+    """
+    best = float("inf")
+
+    def loss_of(genome):
+        nonlocal best
+        loss = stored.get(json.dumps(dataclasses.asdict(genome)), lambda: fitness(genome))
+        best = loss if loss < best else best
+        advance(f"best {best:.4f}")
+        return loss
+
+    return loss_of

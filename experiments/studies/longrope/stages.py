@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -34,9 +35,15 @@ from experiments.studies.longrope.encoding import (
     factors_of,
     shared_keywords,
 )
-from experiments.studies.longrope.fitness import Score, needle_loss, remembered, text_loss
-from experiments.studies.longrope.plan import STAGES, Plan
-from experiments.studies.longrope.search import Genome, LongRoPE2Space, ReleasedSpace, Space, evolve
+from experiments.studies.longrope.plan import NEEDLE, STAGES, Plan
+from experiments.studies.longrope.search import (
+    Genome,
+    LongRoPE2Space,
+    ReleasedSpace,
+    Space,
+    evolve,
+    remembered,
+)
 from experiments.training.loop import train
 from experiments.training.step import further_state
 from experiments.training.text import Tuning, token_losses
@@ -44,6 +51,32 @@ from experiments.training.windows import WindowIndex, train_batch, window_index
 from posenc_jax import Transformer
 from posenc_jax.encodings.rotary.longrope import LongRoPE
 from posenc_jax.encodings.rotary.rope import RoPE
+
+# Takes documents, and returns the losses of their tokens.
+Score = Callable[[np.ndarray], np.ndarray]
+
+
+def text_loss(score: Score, tokens_NL: np.ndarray) -> float:
+    """Returns the mean loss of all tokens of documents in nats, by which the paper searches."""
+    return float(score(tokens_NL).mean())
+
+
+def needle_loss(score: Score, tokens_NL: np.ndarray) -> float:
+    """Returns the mean loss of the answers alone, as in LongRoPE2, see ``with_needles``."""
+    return float(score(with_needles(tokens_NL))[:, -NEEDLE // 2 :].mean())
+
+
+def with_needles(tokens_NL: np.ndarray) -> np.ndarray:
+    """Returns documents that begin with a needle and end with a question about it.
+
+    A needle is a sequence of tokens drawn at random from all documents. The document ends with the
+    needle again: its first half asks, and its second half is the answer, ``NEEDLE // 2`` tokens. A
+    needle needs no words, so it works for bytes and for any vocabulary.
+    """
+    N, L = tokens_NL.shape
+    rng = np.random.Generator(np.random.Philox(0))
+    needles = rng.choice(tokens_NL.reshape(-1), (N, NEEDLE))
+    return np.concatenate([needles, tokens_NL[:, : L - 2 * NEEDLE], needles], axis=1)
 
 
 class Stages:

@@ -1,18 +1,24 @@
 """Runs LongRoPE as an experiment: a RoPE model for each seed, the searches on it, the report."""
 
 import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from ml_collections import ConfigDict, FrozenConfigDict
 from rich.console import Console
 
 from experiments.pretrained.trained import Source, in_tokens_of, loader
 from experiments.results.comparisons import compared, marks
+from experiments.results.drawing import COLOURS, INK, SOFT, finish
 from experiments.results.table import grid, select, tidy
 from experiments.running.points import trained_points
 from experiments.running.study import Study, recipe_fields
 from experiments.settings import filled, listed
-from experiments.studies.longrope.figure import drawn_searches
 from experiments.studies.longrope.plan import Plan, Trials
 from experiments.studies.longrope.search import Budget
 from experiments.studies.longrope.stages import Stages
@@ -160,3 +166,38 @@ class LongRoPESearch(Study):
     def _spec(self) -> FrozenConfigDict:
         encoding = {"name": SCHEME} | self.config["rope"]
         return spec_of(encoding, self.config["model"], vocab_size=self.plan.corpus.vocab_size)
+
+
+def drawn_searches(searches: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws a row for each search of one seed, see ``Stages.searches``.
+
+    At the left, dots are candidates, the line is the best so far, and the dashed line is the best
+    starting point. At the right is the factor of each channel pair, of the best candidate and of
+    the starting points (grey).
+    """
+    figure = Figure(figsize=(8.8, 2.4 * len(searches) + 0.2), layout="constrained")
+    rows = figure.subplots(len(searches), 2, squeeze=False)
+    for (left, right), search in zip(rows, searches, strict=True):
+        losses = [np.array(generation) for generation in search["losses"]]
+        best = np.minimum.accumulate([generation.min() for generation in losses])
+        for count, generation in enumerate(losses):
+            left.plot(np.full(len(generation), count), generation, ".", color=SOFT, markersize=3)
+        left.plot(best, color=INK, linewidth=1.8)
+        start = min(filter(math.isfinite, search["seeds"].values()), default=best[0])
+        left.axhline(start, color=COLOURS[1], linestyle="--", linewidth=1.2)
+        # The plot ends as far above the best starting point as the search came below it.
+        high = max(best[0], start)
+        margin = (high - best[-1]) or 0.01
+        left.set(ylim=(best[-1] - 0.1 * margin, high + margin))
+        left.set(xlabel="generation", ylabel="nats per token")
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
+        left.set_title(search["search"], loc="left", fontsize=10, parse_math=False)
+        for factors in search["factors"].values():
+            right.plot(factors, color=SOFT, linewidth=0.8)
+        right.plot(search["found"]["genome"]["factors"], color=COLOURS[0], linewidth=1.8)
+        right.set(xlabel="channel pair", ylabel="factor")
+        right.set_yscale("log", base=2)
+        right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        finish(left)
+        finish(right)
+    return figure

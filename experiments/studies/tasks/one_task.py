@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.results import table
-from experiments.results.learning import SHARES, learned_table, steps_to
-from experiments.results.panels import ANSWERS, EXACT
+from experiments.results.panels import ANSWERS, EXACT, SHARES, learned_table, steps_to
 from experiments.results.record import read_lines
 from experiments.settings import bounded, names_in, one_of
 from experiments.studies.combined import Studies

@@ -15,9 +15,14 @@ from experiments.pretrained.trained import in_place_of_rope, rope_of
 from experiments.running.pool import run_points
 from experiments.running.status import status
 from experiments.studies.longrope.encoding import Searched, factors_of
-from experiments.studies.longrope.fitness import NEEDLE, needle_loss, text_loss, with_needles
 from experiments.studies.longrope.search import Budget, Genome, Space
-from experiments.studies.longrope.stages import MixedWindows
+from experiments.studies.longrope.stages import (
+    NEEDLE,
+    MixedWindows,
+    needle_loss,
+    text_loss,
+    with_needles,
+)
 from experiments.studies.longrope.study import LongRoPESearch
 from experiments.training.data import load_corpus
 from experiments.training.mesh import make_mesh, state_shardings

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from experiments.results.record import Stored
-from experiments.studies.longrope.fitness import remembered
 from experiments.studies.longrope.search import (
     Budget,
     LongRoPE2Space,
     ReleasedSpace,
     Space,
     evolve,
+    remembered,
 )
 
 FACTOR, PAIRS = 4.0, 8

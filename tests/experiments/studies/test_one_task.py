@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from tiny_runs import study
 
-from experiments.results.learning import learned_table, steps_to
-from experiments.results.panels import ANSWERS, EXACT
+from experiments.results.panels import ANSWERS, EXACT, learned_table, steps_to
 from experiments.results.record import read_lines
 from experiments.results.table import select, tidy
 from experiments.running.points import Point
