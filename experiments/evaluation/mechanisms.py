@@ -6,9 +6,6 @@ far       The attention of the last token of a text to tokens 1 to T / 8 of T, o
           middle quarter: above 1, attention is U-shaped, even without the first token. Texts of
           several lengths T tell a bump at a distance from one at the beginning of the text.
 first     The attention of the last token to token 0, over that to tokens 1 to T / 8.
-sink      The largest mean attention of a head to token 0, over all queries of texts of L tokens.
-          Gu et al. (2410.10781) speak of an attention sink above 0.3; even attention has 0.07 at
-          L = 64.
 copied    By how many bits per token the first half of a text is better predicted when it is read
           again, right after itself. Induction heads (2209.11895), which copy what followed an
           earlier occurrence of the last tokens, bring it about.
@@ -20,24 +17,18 @@ excess    How far logits at distances L to ``EXTENDED`` L leave the range that t
           layer. Position interpolation (2306.15595) argues by bounds of both.
 bound     The largest of these errors over the bound of theorem 2.1 there, per layer. Above 1, the
           bound does not hold: its proof bounds a geometric sum by less than that sum.
-
-python -m experiments.evaluation.mechanisms --run=runs/answers/probed/runs/rope/seed0
 """
 
-import argparse
 import math
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.command import count, exit_status
 from experiments.evaluation import probes
-from experiments.evaluation.layer_attention import watch_texts, weights
-from experiments.results.statistics import number
+from experiments.evaluation.layer_attention import watch_texts
 from experiments.training.text import token_losses
 from posenc_jax import Encoding, Transformer, positions
 from posenc_jax.encodings.lib.wrapper import innermost
@@ -55,7 +46,7 @@ def measured(model: Transformer, windows_NL: np.ndarray) -> list[dict[str, Any]]
     Arguments are as for ``probes.probe``; each head has its own keys, and a text has 16 tokens or
     more. Records have ``probe, value``, and ``layer`` or ``length`` where there are several.
     """
-    attention = (*near(model, windows_NL), *ends(model, windows_NL), sink(model, windows_NL))
+    attention = *near(model, windows_NL), *ends(model, windows_NL)
     return [*attention, copied(model, windows_NL), *interpolation(model, windows_NL)]
 
 
@@ -137,17 +128,6 @@ def ends(model: Transformer, windows_NL: np.ndarray) -> Iterator[dict[str, Any]]
         yield {"probe": "first", "length": length, "value": float(weight_S[0] / beginning)}
 
 
-def sink(model: Transformer, windows_NL: np.ndarray) -> dict[str, Any]:
-    """Returns "sink"."""
-    first_EH = watch_texts(model, _to_first_token, windows_NL[:, :-1])
-    return {"probe": "sink", "value": float(np.max(first_EH))}
-
-
-def _to_first_token(encoding, tile, rule):
-    """Returns the mean attention to the first token of a text, ``[H]``."""
-    return weights(encoding, tile, rule)[..., 0].mean(axis=(0, 2))
-
-
 def copied(model: Transformer, windows_NL: np.ndarray) -> dict[str, Any]:
     """Returns "copied"."""
     half = windows_NL.shape[1] // 2
@@ -224,19 +204,3 @@ def _as_complex(x, rope):
     """Returns each channel pair as a complex number."""
     a, b = jnp.split(x, 2, axis=-1) if rope.layout == "half" else (x[..., 0::2], x[..., 1::2])
     return jax.lax.complex(a.astype(jnp.float32), b.astype(jnp.float32))
-
-
-@exit_status
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the numbers of the model of a finished run."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", required=True, help="the folder of a run on text")
-    parser.add_argument("--windows", type=count, default=32, help="texts of the test split")
-    args = parser.parse_args(arguments)
-    for row in measured(*probes.run_and_windows(args.run, args.windows)):
-        where = [f"{key} {row[key]}" for key in ("layer", "length") if key in row]
-        print(row["probe"], *where, number(row["value"]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
