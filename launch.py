@@ -39,8 +39,9 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 from rich.console import Console
 
+from experiments.endings import status_of
 from experiments.joining import join_job
-from experiments.running import command_line, endings
+from experiments.running import command_line
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, colon, preset: configs/tasks.py:small."
@@ -114,7 +115,7 @@ def main(arguments: list[str]) -> int:
         workdir = folder_at(WORKDIR.value)
     except (ValueError, TypeError, OSError) as error:
         command_line.refuse(str(error))
-    return endings.status_of(_run, workdir)
+    return status_of(_run, workdir)
 
 
 def _run(workdir: Path) -> int:
@@ -212,15 +213,8 @@ def _choose_devices() -> None:
 
 def _check_workers() -> None:
     """Raises a ValueError if the devices of this machine cannot be divided among workers."""
-    from experiments.running.pool import available_cores
-
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # they share a GPU
-    device, cores = jax.default_backend(), len(available_cores())
-    if device == "cpu" and WORKERS.value > cores:
-        raise ValueError(
-            f"--workers={WORKERS.value} must be at most {cores}, the cores of this machine"
-        )
-    if device == "tpu":
+    if jax.default_backend() == "tpu":
         raise ValueError("--workers is for CPUs and GPUs, and only one process can have a TPU")
 
 

@@ -3,34 +3,21 @@
 import argparse
 import functools
 import json
-import sys
 from collections.abc import Callable, Collection
 from typing import Any
 
-from experiments.preemption import PREEMPTED, PreemptedError
+from experiments.endings import status_of
 from posenc_jax.registry import REGISTRY, suggest
 
 
 def exit_status(main: Callable[..., None]) -> Callable[..., int]:
-    """Makes a command end with a one-sentence error for wrong input, and return an exit status.
+    """Makes a command return an exit status, see ``status_of``; 0 at its end."""
 
-    The status is 0 at the end of the command, 2 after an error in its input, and 75 if the
-    scheduler asked to stop.
-    """
-
-    @functools.wraps(main)
-    def ended(*arguments: Any) -> int:
-        try:
-            main(*arguments)
-        except (ValueError, TypeError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except PreemptedError as stop:
-            print(stop, file=sys.stderr)
-            return PREEMPTED
+    def run(*arguments: Any) -> int:
+        main(*arguments)
         return 0
 
-    return ended
+    return functools.wraps(main)(functools.partial(status_of, run))
 
 
 def count(text: str) -> int:
