@@ -40,7 +40,6 @@ class Case:
     sinks: bool = False
     segments: int | None = None  # documents a row
     scale: float | None = None
-    heads: tuple[int, ...] | None = None  # some of the heads of the model
 
     def operands(self):
         """Returns x, q, k and v: what the layer reads and its projections."""
@@ -55,8 +54,6 @@ class Case:
         if self.segments is not None:
             segment_ids = np.broadcast_to(np.arange(self.S) * self.segments // self.S, (B, self.S))
         here = encoding.at(text(self.S), segment_ids).see(x_BSD)[0]
-        if self.heads is not None:
-            here = here.of_heads(jnp.array(self.heads), common.HEADS)
         rule: Any = dict(causal=self.causal, window=self.window, scale=self.scale)
         if self.sinks:  # of each head, which depend on an operand for the sake of their gradient
             rule["sinks"] = 3 + q.astype(jnp.float32).sum((0, 1, 3))

@@ -1,12 +1,14 @@
 """Compares XLA's and Splash attention with ours, and lowers cuDNN's where we would ask for it."""
 
 import functools
+import itertools
 import re
 
 import attention_cases
 import common
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from attention_cases import Case, H
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
@@ -124,6 +126,20 @@ def test_caps_that_kernels_apply():
     capped = build("soft_cap", cap=2.0)
     assert is_fusable(capped, can_cap=True) and not is_fusable(capped, can_cap=False)
     assert not is_fusable(build("soft_cap", over="alibi"), can_cap=True)
+
+
+@pytest.mark.parametrize(
+    "rule", [dict(before=9), dict(after=3), dict(before=2, after=0), dict(chunk=12)]
+)
+def test_a_mask_of_splash_is_that_of_its_pairs(rule):
+    """It answers for blocks of which it did not compare the pairs."""
+    from posenc_jax.attention.splash_mask import _Mask
+
+    mask = _Mask(48, 32, **dict(before=None, after=None, chunk=None) | rule)
+    pairs = mask.mask_function(np.arange(48)[:, None], np.arange(32))
+    for q, k in itertools.product(range(0, 48, 8), range(0, 32, 8)):
+        block = slice(q, q + 8), slice(k, k + 8)
+        np.testing.assert_array_equal(np.broadcast_to(mask[block], (8, 8)), pairs[block])
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])

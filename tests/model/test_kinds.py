@@ -21,8 +21,13 @@ WEIGHTS_BTV[0, np.arange(T) != QUERY] = 0
 
 @functools.cache
 def trained_once(name, **options):
-    """Returns the loss of a model and its gradients, as NumPy arrays."""
-    model = common.build_model(name, tied=False, **options)
+    """Returns the loss of a model and its gradients, as NumPy arrays.
+
+    Layers under ``log_scale`` have each a scale of their own, and share the rates beneath.
+    """
+    over = {"over": common.build("lerope")} if name == "log_scale" else {}
+    encoding = common.build(name, num_layers=common.LAYERS, **over)
+    model = common.build_model(encoding, tied=False, **options)
     return jax.device_get(common.loss_and_gradients(model, TOKEN_IDS, POSITIONS, WEIGHTS_BTV))
 
 
@@ -39,7 +44,7 @@ def test_causality_and_every_parameter_by_gradient(name):
     common.assert_every_parameter_is_seen(name, gradients)
 
 
-@pytest.mark.parametrize("name", ["learned", "inkling"])
+@pytest.mark.parametrize("name", ["learned", "inkling", "log_scale"])
 def test_scan_and_remat_change_no_number(name):
     results = [trained_once(name), trained_once(name, scan=True, remat=True)]
     close_trees(*((loss, layer_by_layer(gradients)) for loss, gradients in results))
@@ -125,30 +130,6 @@ def test_pattern_with_parameters_for_each_layer():
     swapped = jax.tree.map(lambda p: p[::-1], stacked)
     other = model.under([swapped, bias, swapped])
     assert far(output, common.forward(other, TOKEN_IDS, POSITIONS))
-
-
-def test_layers_with_a_scale_of_their_own_share_what_is_beneath():
-    """The gradient of the shared rates is the sum of those of all layers."""
-    rotating = common.build("log_scale", over=common.build("lerope"), num_layers=2, trained=False)
-    rotating.s[...] += 0.1 * common.normal(5, 2, common.HEADS)
-    still = common.build("log_scale", over="nope", num_layers=1)
-    pattern = [rotating, rotating, still]
-    model, plain = (common.build_model(pattern, num_layers=3, scan=scan) for scan in (True, False))
-    layers = [rotating.of_layer(0), rotating.of_layer(1), still.of_layer(0)]
-
-    @jax.jit
-    def gradients(model, layers):
-        def total(logits):
-            return (logits * WEIGHTS_BTV).sum()
-
-        of_layers = jax.grad(lambda x: total(by_hand(plain, x, TOKEN_IDS, POSITIONS)))(layers)
-        return jax.grad(lambda m: total(m(TOKEN_IDS, POSITIONS)))(model).encodings[0], of_layers
-
-    gradient, (first, second, _) = gradients(model, layers)
-    rates = [layer.inner.alpha[...] for layer in (first, second)]
-    close_trees(gradient.inner.alpha[...], sum(rates), rtol=1e-3)
-    close_trees(gradient.s[...], jnp.stack([first.s[...], second.s[...]]), rtol=1e-3)
-    assert all(np.abs(part).max() > 1e-2 for part in rates)
 
 
 def test_one_instance_is_one_set_of_parameters():
